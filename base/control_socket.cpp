@@ -1,0 +1,198 @@
+#include "base/control_socket.hpp"
+
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <vector>
+
+namespace ghost {
+namespace {
+
+constexpr size_t max_fds = 16;
+
+Result<std::pair<sockaddr_un, socklen_t>> make_address(const std::string& address) {
+    sockaddr_un sa{};
+    sa.sun_family = AF_UNIX;
+    if (address.empty() || address.size() >= sizeof sa.sun_path) {
+        return make_error(Code::invalid, "use control socket address", address);
+    }
+    std::memcpy(sa.sun_path, address.data(), address.size());
+    socklen_t length = offsetof(sockaddr_un, sun_path) + address.size();
+    if (address[0] == '@') {
+        sa.sun_path[0] = '\0';
+    } else {
+        ++length;
+    }
+    return std::pair{sa, length};
+}
+
+Status check_peer(int fd, const std::string& what) {
+    ucred cred{};
+    socklen_t length = sizeof cred;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &length) != 0) {
+        return sys_error("read peer credentials of", what);
+    }
+    if (cred.uid != geteuid() && cred.uid != 0) {
+        return make_error(Code::refused, "talk to a process of another user at", what);
+    }
+    return {};
+}
+
+Result<Fd> new_socket(int flags = 0) {
+    Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0));
+    if (!fd.valid()) return sys_error("create control socket");
+    return fd;
+}
+
+}  // namespace
+
+Result<ControlSocket> ControlSocket::connect(const std::string& address) {
+    auto sa = make_address(address);
+    GHOST_TRY(sa);
+    auto fd = new_socket();
+    GHOST_TRY(fd);
+    auto& [name, length] = *sa;
+    if (::connect(fd->get(), reinterpret_cast<const sockaddr*>(&name), length) != 0) {
+        return sys_error("connect to control socket", address);
+    }
+    GHOST_TRY(check_peer(fd->get(), address));
+    return ControlSocket(std::move(*fd));
+}
+
+Status ControlSocket::send(const Json& body, const std::vector<int>& fds) const {
+    std::string text = body.dump(-1, ' ', false, Json::error_handler_t::replace);
+    if (text.size() > control_packet_limit || fds.size() > max_fds) {
+        return make_error(Code::invalid, "send an oversized control message", body.value("t", "?"));
+    }
+    iovec io{text.data(), text.size()};
+    alignas(cmsghdr) char control[CMSG_SPACE(max_fds * sizeof(int))] = {};
+    msghdr message{};
+    message.msg_iov = &io;
+    message.msg_iovlen = 1;
+    if (!fds.empty()) {
+        message.msg_control = control;
+        message.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
+        cmsghdr* header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
+        std::memcpy(CMSG_DATA(header), fds.data(), fds.size() * sizeof(int));
+    }
+    for (;;) {
+        if (::sendmsg(fd_.get(), &message, MSG_NOSIGNAL) >= 0) return {};
+        if (errno == EINTR) continue;
+        if (errno == EAGAIN) {
+            pollfd p{fd_.get(), POLLOUT, 0};
+            ::poll(&p, 1, -1);
+            continue;
+        }
+        Code code = errno == EPIPE || errno == ECONNRESET ? Code::peer_lost : Code::io;
+        return sys_error("send control message", body.value("t", "?"), code);
+    }
+}
+
+Result<ControlMessage> ControlSocket::receive(int timeout_ms) const {
+    pollfd p{fd_.get(), POLLIN, 0};
+    int ready = 0;
+    do {
+        ready = ::poll(&p, 1, timeout_ms);
+    } while (ready < 0 && errno == EINTR && timeout_ms < 0);
+    if (ready == 0 || (ready < 0 && errno == EINTR)) {
+        return make_error(Code::timeout, "wait for a control message");
+    }
+    if (ready < 0) return sys_error("wait for a control message");
+    std::vector<char> buffer(control_packet_limit);
+    iovec io{buffer.data(), buffer.size()};
+    alignas(cmsghdr) char control[CMSG_SPACE(max_fds * sizeof(int))];
+    msghdr message{};
+    message.msg_iov = &io;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    ssize_t n = ::recvmsg(fd_.get(), &message, MSG_CMSG_CLOEXEC);
+    if (n < 0) {
+        return sys_error("receive control message", {},
+                         errno == ECONNRESET ? Code::peer_lost : Code::io);
+    }
+    ControlMessage out;
+    for (cmsghdr* h = CMSG_FIRSTHDR(&message); h != nullptr; h = CMSG_NXTHDR(&message, h)) {
+        if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS) continue;
+        size_t count = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        std::vector<int> raw(count);
+        std::memcpy(raw.data(), CMSG_DATA(h), count * sizeof(int));
+        for (int fd : raw) out.fds.emplace_back(fd);
+    }
+    if (n == 0) return make_error(Code::peer_lost, "receive control message");
+    if ((message.msg_flags & MSG_TRUNC) != 0) {
+        return make_error(Code::corrupt, "receive an oversized control message");
+    }
+    out.body = Json::parse(buffer.data(), buffer.data() + n, nullptr, false);
+    if (!out.body.is_object()) return make_error(Code::corrupt, "parse control message");
+    return out;
+}
+
+pid_t ControlSocket::peer_pid() const {
+    ucred cred{};
+    socklen_t length = sizeof cred;
+    if (getsockopt(fd_.get(), SOL_SOCKET, SO_PEERCRED, &cred, &length) != 0) return 0;
+    return cred.pid;
+}
+
+Result<ControlListener> ControlListener::listen(const std::string& address) {
+    auto sa = make_address(address);
+    GHOST_TRY(sa);
+    auto fd = new_socket(SOCK_NONBLOCK);
+    GHOST_TRY(fd);
+    auto& [name, length] = *sa;
+    // The mode of a bound socket comes from fchmod before bind (unix(7)): never open for a moment.
+    if (address[0] != '@' && ::fchmod(fd->get(), 0600) != 0) {
+        return sys_error("set mode of control socket", address);
+    }
+    if (::bind(fd->get(), reinterpret_cast<const sockaddr*>(&name), length) != 0) {
+        return sys_error("bind control socket", address);
+    }
+    ControlListener out;
+    if (address[0] != '@') out.path_ = address;
+    out.fd_ = std::move(*fd);
+    if (::listen(out.fd_.get(), 128) != 0) return sys_error("listen on control socket", address);
+    return out;
+}
+
+ControlListener& ControlListener::operator=(ControlListener&& other) noexcept {
+    if (this != &other) {
+        close();
+        fd_ = std::move(other.fd_);
+        path_ = std::exchange(other.path_, {});
+    }
+    return *this;
+}
+
+Result<ControlSocket> ControlListener::accept() const {
+    Fd fd(::accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (!fd.valid()) {
+        return sys_error("accept control connection", {},
+                         errno == EAGAIN || errno == EINTR ? Code::busy : Code::io);
+    }
+    GHOST_TRY(check_peer(fd.get(), "control socket"));
+    return ControlSocket(std::move(fd));
+}
+
+void ControlListener::close() {
+    if (fd_.valid() && !path_.empty()) ::unlink(path_.c_str());
+    path_.clear();
+    fd_.reset();
+}
+
+Result<std::pair<ControlSocket, ControlSocket>> control_pair() {
+    int fds[2];
+    if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) != 0) {
+        return sys_error("create control socket pair");
+    }
+    return std::pair{ControlSocket(Fd(fds[0])), ControlSocket(Fd(fds[1]))};
+}
+
+}  // namespace ghost

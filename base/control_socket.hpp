@@ -1,0 +1,79 @@
+// Control sockets: Unix SOCK_SEQPACKET, one JSON object a packet, descriptors beside it.
+// Used between node agent, wrapper, rank agent and the `ghost` command (docs/PROTOCOL.md).
+// Both ends check the other's user id by SO_PEERCRED (unix(7)); only the same user or root passes.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "base/result.hpp"
+
+namespace ghost {
+
+using Json = nlohmann::json;
+
+// The largest packet that is sent or accepted, bytes.
+inline constexpr size_t control_packet_limit = 128 * 1024;
+
+// One received packet: the object and the descriptors that came with it (owned).
+struct ControlMessage {
+    Json body;
+    std::vector<Fd> fds;
+};
+
+// One end of a connection. Owned and used by one thread.
+class ControlSocket {
+  public:
+    ControlSocket() = default;
+    explicit ControlSocket(Fd fd) : fd_(std::move(fd)) {}
+
+    // Address is a path, or "@name" for the abstract name space (which is per network namespace,
+    // that is per node). Fails with refused if the other end belongs to another user.
+    static Result<ControlSocket> connect(const std::string& address);
+
+    // Sends one packet; blocks while the socket's buffer is full. `fds` stay the caller's.
+    Status send(const Json& body, const std::vector<int>& fds = {}) const;
+    // Waits for one packet, at most timeout_ms (-1: for ever, 0: not at all). No packet in time is
+    // Code::timeout, the other end's close is Code::peer_lost, malformed JSON is Code::corrupt.
+    Result<ControlMessage> receive(int timeout_ms) const;
+
+    int fd() const { return fd_.get(); }
+    bool valid() const { return fd_.valid(); }
+    void close() { fd_.reset(); }
+    // Process id of the other end when it connected, as seen here; 0 if unknown.
+    pid_t peer_pid() const;
+
+  private:
+    Fd fd_;
+};
+
+// A listening control socket.
+class ControlListener {
+  public:
+    ControlListener() = default;
+    // A path is created with mode 0600 and must not exist; it is unlinked by close()/destructor.
+    static Result<ControlListener> listen(const std::string& address);
+    ControlListener(ControlListener&&) noexcept = default;
+    ControlListener& operator=(ControlListener&&) noexcept;
+    ~ControlListener() { close(); }
+
+    // Takes a waiting connection; Code::busy if none waits; Code::refused (connection closed) for
+    // another user's process.
+    Result<ControlSocket> accept() const;
+    int fd() const { return fd_.get(); }
+    bool valid() const { return fd_.valid(); }
+    void close();
+
+  private:
+    Fd fd_;
+    std::string path_;
+};
+
+// A connected pair, for a child that inherits one end.
+Result<std::pair<ControlSocket, ControlSocket>> control_pair();
+
+}  // namespace ghost

@@ -1,0 +1,42 @@
+// Log lines of all parts: one file or stderr, one line an event, level by `ghost_verbose`.
+#pragma once
+
+#include <fmt/format.h>
+#include <string>
+#include <string_view>
+
+namespace ghost::log {
+
+enum class Level { error = 0, warning = 1, info = 2, debug = 3, trace = 4 };
+
+// Sets who is speaking ("node agent gn2", "wrapper rank 1") and the most detailed level that is
+// written. The destination is the file named by GHOST_LOG, else standard error. A line in the file
+// carries CLOCK_REALTIME in microseconds so that lines of all nodes can be merged by time.
+void setup(std::string who, Level most);
+// Reads the level from OMPI_MCA_ghost_verbose (0-5, default 1).
+Level level_from_environment();
+bool enabled(Level level);
+void write(Level level, std::string_view text);
+
+template <typename... Args>
+void error(fmt::format_string<Args...> f, Args&&... args) {
+    if (enabled(Level::error)) write(Level::error, fmt::format(f, std::forward<Args>(args)...));
+}
+template <typename... Args>
+void warning(fmt::format_string<Args...> f, Args&&... args) {
+    if (enabled(Level::warning)) write(Level::warning, fmt::format(f, std::forward<Args>(args)...));
+}
+template <typename... Args>
+void info(fmt::format_string<Args...> f, Args&&... args) {
+    if (enabled(Level::info)) write(Level::info, fmt::format(f, std::forward<Args>(args)...));
+}
+template <typename... Args>
+void debug(fmt::format_string<Args...> f, Args&&... args) {
+    if (enabled(Level::debug)) write(Level::debug, fmt::format(f, std::forward<Args>(args)...));
+}
+template <typename... Args>
+void trace(fmt::format_string<Args...> f, Args&&... args) {
+    if (enabled(Level::trace)) write(Level::trace, fmt::format(f, std::forward<Args>(args)...));
+}
+
+}  // namespace ghost::log
