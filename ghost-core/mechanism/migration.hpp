@@ -1,0 +1,108 @@
+// The mechanism of a migration: a tree leaves as a ghost (export_tree) and enters as one
+// (Importer).
+//
+//   source                                   target
+//   check_movable(root, …)                   listener = NetworkListener::listen(secret)
+//   warm_up()                                warm_up()
+//   out = NetworkResource::connect(…)        in = listener.accept(…)
+//   export_tree({root, …}, *out)      ───►   importer = Importer::open(*in)
+//     tree stopped, intact                   held = importer.hold(…): tree there, not running
+//   destroy_tree or resume_tree              release_tree or destroy_tree
+//
+// Everything blocks; nothing is kept between calls; one call at a time per work_dir. The caller
+// must not reap unknown children while a call runs (criu is this process's child). Needs root.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <sys/types.h>
+#include <utility>
+#include <vector>
+
+#include "base/control_socket.hpp"
+#include "base/result.hpp"
+#include "ghost-core/process/criu.hpp"
+#include "ghost-core/process/preflight.hpp"
+#include "ghost-core/process/tree.hpp"
+#include "ghost-core/resource/resource.hpp"
+
+namespace ghost::core {
+
+// Called on the calling thread, at most every few ms: page bytes done and to be done.
+using Progress = std::function<void(uint64_t bytes, uint64_t total)>;
+
+struct ExportRequest {
+    pid_t root = 0;                      // init of the PID name space, as numbered here
+    std::vector<std::string> externals;  // criu --external keys: "tty[rdev:dev]", "unix[inode]", …;
+                                         // "pipe:[inode]" may be there too and is needed only for
+                                         // check_movable
+    Json metadata;  // opaque here; the importer has it before the tree is made
+    CriuSettings criu;
+    Progress progress;  // may be empty
+};
+
+struct ExportStats {
+    uint64_t skeleton_bytes = 0;
+    uint64_t page_bytes = 0;  // of pages that were sent
+    uint64_t zero_bytes = 0;  // of pages that were not sent because they hold only zeros
+    int64_t frozen_us = 0;    // from before the freeze to the last byte written
+    int64_t skeleton_us = 0;  // of it, CRIU's part
+    int64_t pages_us = 0;     // of it, the pages' part (overlaps with the skeleton)
+    int64_t total_us = 0;     // the whole call
+};
+
+// Freezes the tree and writes it to `out` as a ghost; finalizes `out`. On success every task of the
+// tree is stopped and intact, until resume_tree() or destroy_tree(). On failure every task runs on
+// and nothing is left behind. Resource errors come through; corrupt never comes from here.
+Result<ExportStats> export_tree(const ExportRequest& request, Resource& out);
+
+// A restored tree that has not executed an instruction yet.
+struct HeldTree {
+    pid_t root = 0;      // the caller's child
+    uint64_t bytes = 0;  // page contents filled in
+    uint64_t skeleton_bytes = 0;
+    int64_t skeleton_us = 0;  // from the skeleton's arrival to the tree's existence
+    int64_t pages_us = 0;     // from the first page's arrival to the last one in place
+    int64_t total_us = 0;     // hold(), waiting for the source included
+};
+
+// Lets the tree run. After that `held.root` is an ordinary child of the caller.
+Status release_tree(const HeldTree& held);
+// Kills and reaps the tree; root becomes 0. Nothing happens if it is 0 already.
+void destroy_tree(HeldTree& held);
+// The same for a tree that was exported: kills the init, which ends every task of the PID name
+// space; does not reap (the caller gets SIGCHLD if it is the parent).
+Status kill_tree(pid_t root);
+
+// A descriptor here that takes the place of one outside the tree: fd stays the caller's, and the
+// key is CRIU's: "pipe:[inode]", "tty[rdev:dev]", "socket:[inode]" (for an external unix[inode]).
+struct InheritFd {
+    int fd = -1;
+    std::string key;
+};
+
+// Reads one ghost. One thread; `in` must outlive it.
+class Importer {
+  public:
+    // Reads the head: format, host facts and metadata. unsupported: the ghost cannot run on this
+    // machine (architecture, page size, CPU features); corrupt.
+    static Result<Importer> open(Resource& in);
+    Importer(Importer&&) noexcept;
+    Importer& operator=(Importer&&) noexcept;
+    ~Importer();
+
+    const Json& metadata() const;
+
+    // Makes the tree: all memory in, all checksums right, every task stopped. May be called before
+    // the source has frozen the tree: criu is started ahead of need. On failure nothing is left.
+    Result<HeldTree> hold(const CriuSettings& criu, const std::vector<InheritFd>& inherit,
+                          const Progress& progress = {});
+
+  private:
+    struct State;
+    explicit Importer(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace ghost::core

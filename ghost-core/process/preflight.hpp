@@ -1,0 +1,23 @@
+// Finds out, before anything is frozen, what of a tree cannot move.
+#pragma once
+
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+#include "base/result.hpp"
+
+namespace ghost::core {
+
+// One line for every descriptor that cannot move: io_uring, userfaultfd, devices other than null,
+// zero, full, random, urandom and tty, sockets whose other end is outside the tree. `who` opens
+// each line ("rank 1"):
+//   rank 1's process 1001 (ring): descriptor 37 socket tcp 10.77.0.1:5000 -> 10.77.0.9:80 cannot
+//   move: its other end is outside the rank
+// `externals` are CRIU keys of descriptors that are given new ends at the target: "pipe:[inode]",
+// "tty[rdev:dev]" (hex), "unix[inode]". An empty answer means: movable. Error: the tree is gone or
+// /proc cannot be read.
+Result<std::vector<std::string>> check_movable(pid_t root, const std::string& who,
+                                               const std::vector<std::string>& externals);
+
+}  // namespace ghost::core

@@ -1,0 +1,38 @@
+// The processes of a tree as /proc shows them: who belongs to it, stop, continue, kill.
+//
+// A tree is one PID name space: its init (`root`, as numbered here) and all its descendants.
+#pragma once
+
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+#include "base/result.hpp"
+
+namespace ghost::core {
+
+struct Task {
+    pid_t pid = 0;     // as numbered here
+    pid_t inner = 0;   // as numbered in the task's own PID name space
+    std::string name;  // comm
+    char state = '?';  // as in /proc/PID/stat
+};
+
+// Every process (not thread) of the tree, the init first, parents before children.
+// not_found if the root is gone.
+Result<std::vector<Task>> list_tree(pid_t root);
+
+// SIGCONT to every process of the tree; also undoes what a killed criu may have left.
+Status resume_tree(pid_t root);
+
+// Outer pid of the process of the tree whose number in its innermost PID name space is inner_pid.
+Result<pid_t> find_task(pid_t root, pid_t inner_pid);
+
+// The same for a thread; `pid` is its process. Both as numbered here, as tgkill(2) wants them.
+struct ThreadId {
+    pid_t pid = 0;
+    pid_t tid = 0;
+};
+Result<ThreadId> find_thread(pid_t root, pid_t inner_tid);
+
+}  // namespace ghost::core

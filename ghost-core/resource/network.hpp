@@ -1,0 +1,77 @@
+// The resource object of a migration: one TCP connection from the source to the target.
+//
+// The target listens and gives (port, token) away over the control path; the source connects, both
+// prove to know the job's secret (keyed BLAKE2b over the token and two fresh nonces, libsodium
+// crypto_generichash), then the ghost flows from source to target.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/fd.hpp"
+#include "ghost-core/resource/resource.hpp"
+
+namespace ghost::core {
+
+struct NetworkOptions {
+    int operation_ms = 10000;       // longest silence of the peer in any one read or write
+    size_t buffer_bytes = 4 << 20;  // asked for with SO_SNDBUF/SO_RCVBUF; the kernel may cap it
+};
+
+class NetworkResource : public Resource {
+  public:
+    // Source side: connects and proves itself. `host` is a name or address, `token` what the
+    // target's listener gave, `secret` the job's secret (any text, not empty).
+    // refused: the other end does not know the secret or the token; timeout; io.
+    static Result<std::unique_ptr<NetworkResource>> connect(const std::string& host, int port,
+                                                            const std::string& token,
+                                                            const std::string& secret,
+                                                            NetworkOptions options = {});
+
+    ResourceClass class_id() const override { return ResourceClass::network; }
+    Status init() override { return {}; }
+    Status write(const void* data, size_t size) override;
+    Result<size_t> read(void* data, size_t size) override;
+    // Source: ends its direction. Target: nothing.
+    Status finalize() override;
+
+    // The socket, for poll(): readable means bytes of the ghost or the peer's end. Stays owned.
+    int fd() const { return fd_.get(); }
+
+  private:
+    friend class NetworkListener;
+    NetworkResource(Fd fd, std::string peer, NetworkOptions options)
+        : fd_(std::move(fd)), peer_(std::move(peer)), options_(options) {}
+
+    Fd fd_;
+    std::string peer_;  // for messages
+    NetworkOptions options_;
+};
+
+// The target's end before the source has come. One thread.
+class NetworkListener {
+  public:
+    // Listens on a free port of all interfaces, IPv6 and IPv4.
+    static Result<NetworkListener> listen(const std::string& secret, NetworkOptions options = {});
+
+    // This machine's host name: a hint only, nodes usually know each other by another name.
+    const std::string& host() const { return host_; }
+    int port() const { return port_; }
+    const std::string& token() const { return token_; }  // 64 hex digits, good for one connection
+    int fd() const { return fd_.get(); }                 // readable: accept() will not wait
+
+    // Takes the source's connection; strangers that do not prove themselves are dropped and the
+    // wait goes on until timeout_ms (-1: for ever) is over (Code::timeout). The resource stays
+    // usable after the listener is gone.
+    Result<std::unique_ptr<NetworkResource>> accept(int timeout_ms);
+
+  private:
+    NetworkListener() = default;
+
+    Fd fd_;
+    int port_ = 0;
+    std::string host_, token_, secret_;
+    NetworkOptions options_;
+};
+
+}  // namespace ghost::core
