@@ -63,6 +63,8 @@ class RuntimeAdapter {
     virtual void send(NodeId to, const Json& message) = 0;
     // To every live daemon, this one included, in the same order everywhere.
     virtual void broadcast(const Json& message) = 0;
+    // Handlers add up (in mpirun both coordinator and node agent register one): each is called with
+    // every message and takes the types that are its own. An empty handler is never passed.
     virtual void on_message(std::function<void(NodeId from, const Json&)> handler) = 0;
 
     // --- the loop ---

@@ -1,0 +1,57 @@
+// The coordinator: decides about moves of ranks, in mpirun only (docs/PROTOCOL.md, party C).
+//
+// It listens at <session dir>/ghost.sock for the `ghost` command, queues the moves asked for and
+// carries them out one at a time with the node agents, watches that every daemon answers, and holds
+// the directory of locations. Everything runs on the adapter's loop; nothing blocks, nothing throws.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/clock.hpp"
+#include "pmix-plugin/runtime_adapter.hpp"
+
+namespace ghost::plugin {
+
+// Time limits are microseconds; PROTOCOL.md, "A move", says what an expired one means.
+struct CoordinatorSettings {
+    int64_t prepare_us = 10'000'000;
+    int64_t connect_us = 5'000'000;
+    int64_t hold_us = 10'000'000;      // until job-wide fences are held and every daemon answered
+    int64_t hold_retry_us = 1'000;     // a fence is completing right now
+    int64_t gate_us = 10'000'000;      // all tries together
+    int64_t gate_retry_us = 5'000;     // the rank was inside a call that cannot be moved
+    int64_t transfer_us = 20'000'000;  // without any progress
+    int64_t switch_us = 10'000'000;
+    int64_t go_us = 10'000'000;
+    int64_t abort_us = 15'000'000;     // for the rank to be back at the source
+    int64_t ping_us = 2'000'000;
+    int64_t silent_us = 10'000'000;    // a daemon silent for longer cannot be reached
+    bool oversubscribe = false;        // ranks may outnumber a node's slots (rmaps' policy)
+    std::string socket;                // empty: <session dir>/ghost.sock
+    std::function<int64_t()> now = monotonic_us;  // the tests have their own clock
+};
+
+// Owned by the plugin; used on the loop only. The adapter must outlive it.
+class Coordinator {
+  public:
+    Coordinator(RuntimeAdapter& adapter, CoordinatorSettings settings);
+    ~Coordinator();
+    Coordinator(const Coordinator&) = delete;
+    Coordinator& operator=(const Coordinator&) = delete;
+
+    // Registers with the adapter and starts to listen and to ping. Fails if the socket cannot be
+    // made; the job runs on without the `ghost` command then.
+    Status start();
+    // Closes the socket, ends the timers and answers every client whose move is still waiting.
+    // Messages that come later are dropped. May be called twice.
+    void stop();
+
+  private:
+    class Impl;
+    std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace ghost::plugin

@@ -1,0 +1,57 @@
+// The node agent: carries out moves on one node, in mpirun and in every orted (docs/PROTOCOL.md,
+// party N).
+//
+// It listens at the adapter's rank_socket() for the wrappers and ranks of this node, keeps one seat
+// per local rank, passes the coordinator's orders on, and holds this node's copy of the directory
+// of locations. Everything runs on the adapter's loop; nothing blocks, nothing throws.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "pmix-plugin/runtime_adapter.hpp"
+
+namespace ghost::plugin {
+
+// What the agent does to the process tree of a rank when its wrapper cannot; the tests replace it.
+struct TreeControl {
+    std::function<bool(pid_t init)> alive;  // empty: pidfd poll
+    std::function<void(pid_t init)> kill;   // empty: SIGKILL by pidfd
+};
+
+// Times are microseconds.
+struct NodeSettings {
+    std::string wrapper = "ghost-wrapper";  // program started with --restore and --adopt
+    int64_t listen_retry_us = 2'000;        // until the job's number is known
+    int64_t hello_us = 5'000'000;           // a connection that has not said hello is closed
+    int64_t die_us = 3'000'000;             // then the agent kills the tree itself
+    int64_t output_us = 3'000'000;          // then unread output of a moved rank is given up
+    int64_t output_poll_us = 1'000;
+    TreeControl tree;
+};
+
+// Owned by the plugin; used on the loop only. The adapter must outlive it.
+class NodeAgent {
+  public:
+    NodeAgent(RuntimeAdapter& adapter, NodeSettings settings);
+    ~NodeAgent();
+    NodeAgent(const NodeAgent&) = delete;
+    NodeAgent& operator=(const NodeAgent&) = delete;
+
+    // Registers with the adapter and starts to listen, at once if rank_socket() is known, else as
+    // soon as it is (see listen_now()). Never fails for want of a job.
+    Status start();
+    // Listens if that was not possible yet. The plugin calls it on the loop when the launch message
+    // has arrived and before the first rank is forked; idempotent.
+    Status listen_now();
+    // Closes every connection and timer; touches no rank. May be called twice.
+    void stop();
+
+  private:
+    class Impl;
+    std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace ghost::plugin
