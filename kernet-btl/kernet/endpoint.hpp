@@ -1,0 +1,96 @@
+// Everything of KerNet in one process: its sockets (one per stream, that is per peer rank), their
+// links, and the listeners peers connect to.
+//
+// Two sides meet here. The *control side* (rank agent's thread) accepts, connects, shakes hands,
+// suspends and wakes up. The *data side* (the threads that call MPI; see socket.hpp) sends and
+// receives; it never waits for the control side except at a closed gate. Links go from one side to
+// the other through lock-free mail boxes. Design: "Dynamic Streams" (Gallard, Morin, RR-4987), 3.2.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernet-btl/kernet/location.hpp"
+
+namespace kernet {
+
+class DataPath;  // data side, datapath.hpp
+
+struct EndpointConfig {
+    std::string job;         // decimal job number; part of addresses and of every handshake
+    uint32_t rank = 0;
+    std::string secret_hex;  // 64 hex digits, the key of handshake MACs
+    int node = -1;           // daemon number; -1 unknown
+    std::string node_name;
+    uint64_t epoch = 0;      // placement number of this rank
+    std::string if_include;  // comma-separated interface names or CIDR nets; "" = all but loopback,
+                             // or loopback if there is nothing else
+    bool use_shm = true;     // link `shm` with peers on the same node
+    bool use_tcp = true;     // link `tcp`
+    size_t ring_bytes = 512 * 1024;   // payload ring of link shm, per direction, bytes
+    uint32_t ring_frames = 512;       // frames in flight in link shm, per direction; power of two
+    std::string tcp_congestion = "cubic,reno";  // tried in order; "" = the system's
+    int64_t connect_timeout_us = 2'000'000;     // one attempt, connect to end of handshake
+    int64_t retry_min_us = 1'000;               // back-off between attempts, doubles
+    int64_t retry_max_us = 500'000;
+    bool threads = false;    // several threads may be on the data side at once: take a lock
+};
+
+// Owner: whoever created it. Control functions: one thread at a time (a mutex enforces it), in
+// practice the rank agent's; set_location() also from the thread that initialises MPI.
+class Endpoint {
+  public:
+    // Opens listeners for the given place. Code::invalid for a bad configuration, Code::io,
+    // Code::unsupported.
+    static Result<std::unique_ptr<Endpoint>> create(const EndpointConfig& config);
+    ~Endpoint();
+    Endpoint(const Endpoint&) = delete;
+    Endpoint& operator=(const Endpoint&) = delete;
+
+    // --- control side ---
+    // Where this process listens now; attached is false between suspend_all() and wakeup_all().
+    Location location() const;
+    // Readable when service() has something to do (an epoll descriptor with a timer inside);
+    // -1 while suspended. Changes with every wakeup_all().
+    int service_fd() const;
+    // Accepts, connects, shakes hands, retries, keeps alive. Never blocks. Harmless when suspended.
+    void service();
+
+    // Closes the gate: returns when no thread is inside a data-path call, and none enters until
+    // open_gate(). Waits for a call in progress (microseconds; a call never blocks). Idempotent.
+    void close_gate();
+    void open_gate();
+    bool gate_closed() const;
+
+    // The gate must be closed. Copies unconsumed rings and closes every link, listener, epoll,
+    // timer and eventfd: afterwards the process has no descriptor and no shared mapping of ours.
+    // KerNet sockets become *suspended*; what is in flight is kept. Idempotent.
+    void suspend_all();
+    // Attaches again, here or elsewhere: new listeners under the given place and epoch, then
+    // reconnects (from service()) to all peers that had streams, at their `peers` locations (newer
+    // ones than known) or the last known ones. Also for going on in place after an aborted move
+    // (same node, same epoch). The gate stays closed: call open_gate() afterwards. On an error
+    // (no listener possible) it can be called again.
+    Status wakeup_all(int node, const std::string& node_name, uint64_t epoch,
+                      const std::vector<Location>& peers);
+
+    // A peer's location: the first one, or it moved. A lower epoch than the known one is ignored.
+    // attached == false: frames for it are kept and no connection is tried until the next one.
+    void set_location(const Location& location);
+    // Called from service() when a peer could not be reached at its known location for a while, or
+    // none is known: ask the node agent ("locate"). At most once per back-off interval and peer.
+    std::function<void(uint32_t rank)> on_unknown_location;
+
+    // --- data side ---
+    DataPath& data();
+
+  private:
+    struct Impl;
+    explicit Endpoint(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace kernet
