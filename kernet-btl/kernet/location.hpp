@@ -25,12 +25,13 @@ struct TcpAddress {
 
 struct Location {
     uint32_t rank = 0;
-    uint64_t epoch = 0;      // placement number; grows with every migration of the job
-    int node = -1;           // daemon number, -1 if unknown
+    uint64_t epoch = 0;  // placement number; grows with every migration of the job
+    int node = -1;       // daemon number, -1 if unknown
     std::string node_name;
-    bool attached = false;   // false: suspended or moving; frames for it are kept
+    bool attached = false;        // false: suspended or moving; frames for it are kept
     std::vector<TcpAddress> tcp;  // in order of preference; may be empty while not attached
-    std::string unix;        // "@name" in the node's abstract name space; "" if none
+    std::string unix_name;  // JSON "unix" (that word is a macro in GNU C++): "@name" in the node's
+                            // abstract name space; "" if none
     bool operator==(const Location&) const = default;
 };
 
