@@ -1,0 +1,651 @@
+// The rank agent against a fake node agent, a fake data path and a fake PMIx client.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <csignal>
+#include <fcntl.h>
+#include <fstream>
+#include <mutex>
+#include <optional>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <thread>
+#include <unistd.h>
+
+#include "base/control_socket.hpp"
+#include "kernet-btl/btl/agent.hpp"
+#include "kernet-btl/btl/agent_ports.hpp"
+#include "kernet-btl/btl/agent_state.hpp"
+
+namespace {
+
+using ghost::Code;
+using ghost::ControlListener;
+using ghost::ControlSocket;
+using ghost::Fd;
+using ghost::Json;
+using ghost::make_error;
+using kernet::AgentEvent;
+using kernet::AgentState;
+using kernet::Location;
+using kernet::Result;
+using kernet::Status;
+
+constexpr int limit_ms = 10000;
+
+// What the agent did, in order; shared by the fakes.
+class Journal {
+  public:
+    void add(std::string line) {
+        std::lock_guard lock(mutex_);
+        lines_.push_back(std::move(line));
+        changed_.notify_all();
+    }
+    std::vector<std::string> lines() {
+        std::lock_guard lock(mutex_);
+        return lines_;
+    }
+    bool wait_for(const std::string& line, size_t count = 1) {
+        std::unique_lock lock(mutex_);
+        return changed_.wait_for(lock, std::chrono::milliseconds(limit_ms), [&] {
+            return static_cast<size_t>(std::count(lines_.begin(), lines_.end(), line)) >= count;
+        });
+    }
+    size_t count(const std::string& line) {
+        std::lock_guard lock(mutex_);
+        return std::count(lines_.begin(), lines_.end(), line);
+    }
+    ptrdiff_t position(const std::string& line) {
+        std::lock_guard lock(mutex_);
+        return std::find(lines_.begin(), lines_.end(), line) - lines_.begin();
+    }
+
+  private:
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::vector<std::string> lines_;
+};
+
+struct Script {  // what the fakes answer; set before the step that needs it
+    Journal journal;
+    std::mutex mutex;
+    std::optional<ghost::Error> gate_error;
+    uint32_t gate_tag = 0;
+    int attach_failures = 0;
+    int wakeup_failures = 0;
+    bool supported = true;
+    std::function<void(uint32_t)> unknown_location;
+    Fd service{eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+};
+
+class FakeData final : public kernet::DataPort {
+  public:
+    explicit FakeData(Script& script) : script_(script) {
+        here_.rank = 3;
+        here_.node = 1;
+        here_.node_name = "gn1";
+        here_.attached = true;
+        here_.unix_name = "@here";
+    }
+    Location location() const override { return here_; }
+    int service_fd() const override { return here_.attached ? script_.service.get() : -1; }
+    void service() override {
+        eventfd_t n = 0;
+        eventfd_read(script_.service.get(), &n);
+        if (n >= 100) script_.unknown_location(static_cast<uint32_t>(n) - 100);
+        script_.journal.add("service");
+    }
+    void close_gate() override { script_.journal.add("close_gate"); }
+    void open_gate() override { script_.journal.add("open_gate"); }
+    void suspend_all() override {
+        here_.attached = false;
+        script_.journal.add("suspend_all");
+    }
+    Status wakeup_all(int node, const std::string& name, uint64_t epoch,
+                      const std::vector<Location>& peers) override {
+        if (script_.wakeup_failures > 0) {
+            --script_.wakeup_failures;
+            return make_error(Code::io, "listen");
+        }
+        here_.node = node;
+        here_.node_name = name;
+        here_.epoch = epoch;
+        here_.attached = true;
+        script_.journal.add("wakeup_all " + name + " peers " + std::to_string(peers.size()));
+        return {};
+    }
+    void set_location(const Location& l) override {
+        script_.journal.add("location of " + std::to_string(l.rank) + " epoch " +
+                            std::to_string(l.epoch));
+    }
+    void on_unknown_location(std::function<void(uint32_t)> handler) override {
+        script_.unknown_location = std::move(handler);
+    }
+
+  private:
+    Script& script_;
+    Location here_;
+};
+
+class FakePmix final : public kernet::PmixPort {
+  public:
+    explicit FakePmix(Script& script) : script_(script) {}
+    Status supported() override {
+        if (script_.supported) return {};
+        return make_error(Code::unsupported, "use the PMIx client", "libpmix 5.0.0");
+    }
+    Result<uint32_t> gate() override {
+        script_.journal.add("pmix gate");
+        std::lock_guard lock(script_.mutex);
+        if (script_.gate_error) return *script_.gate_error;
+        return script_.gate_tag;
+    }
+    Status ungate() override {
+        script_.journal.add("pmix ungate");
+        return {};
+    }
+    Status close() override {
+        script_.journal.add("pmix close");
+        return {};
+    }
+    Status attach(const std::string& uri, bool resend,
+                  const std::function<void()>& meanwhile) override {
+        meanwhile();
+        script_.journal.add("pmix attach " + uri + (resend ? " resend" : ""));
+        std::lock_guard lock(script_.mutex);
+        if (script_.attach_failures > 0) {
+            --script_.attach_failures;
+            return make_error(Code::internal, "PMIx attach", uri);
+        }
+        return {};
+    }
+    Status recommit() override {
+        script_.journal.add("pmix recommit");
+        return {};
+    }
+
+  private:
+    Script& script_;
+};
+
+Location place(uint32_t rank, uint64_t epoch) {
+    Location l;
+    l.rank = rank;
+    l.epoch = epoch;
+    l.node = 2;
+    l.node_name = "gn2";
+    l.attached = true;
+    l.unix_name = "@ghost/0/1/r" + std::to_string(rank);
+    return l;
+}
+
+class AgentTest : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        static std::atomic<int> number{0};
+        config_.job = "77";
+        config_.rank = 3;
+        config_.secret = std::string(64, 'a');
+        config_.node_socket =
+            "@ghost-agent-test/" + std::to_string(getpid()) + "/" + std::to_string(++number);
+        config_.wait_slice_ms = 20;
+        config_.silent_slices = 3;
+        config_.gone_slices = 3;
+        config_.connect_pause_ms = 5;
+        config_.connect_limit_ms = 500;
+        config_.reconnect_pause_ms = 20;
+        open_node_agent();
+    }
+
+    // A gated agent opens, a suspended one gives up, and then it can stop.
+    void TearDown() override {
+        close_node_agent();
+        agent_.reset();
+    }
+
+    void open_node_agent() {
+        auto listener = ControlListener::listen(config_.node_socket);
+        ASSERT_TRUE(listener.ok()) << listener.error().message();
+        listener_ = std::move(*listener);
+    }
+
+    void close_node_agent() {
+        control_.close();
+        listener_.close();
+    }
+
+    void start_agent() {
+        kernet::AgentPorts ports;
+        ports.data = std::make_unique<FakeData>(script_);
+        ports.pmix = std::make_unique<FakePmix>(script_);
+        ports.give_up = [this](int status) {
+            script_.journal.add("give up " + std::to_string(status));
+        };
+        auto agent = kernet::RankAgent::start(std::move(ports), config_);
+        ASSERT_TRUE(agent.ok()) << agent.error().message();
+        agent_ = std::move(*agent);
+    }
+
+    // Takes the agent's connection and returns its hello.
+    Json accept_hello() {
+        pollfd p{listener_.fd(), POLLIN, 0};
+        if (::poll(&p, 1, limit_ms) != 1) return {};
+        auto socket = listener_.accept();
+        if (!socket) return {};
+        control_ = std::move(*socket);
+        return receive();
+    }
+
+    Json receive() {
+        auto message = control_.receive(limit_ms);
+        EXPECT_TRUE(message.ok()) << message.error().message();
+        return message ? message->body : Json::object();
+    }
+
+    void send(const Json& body) { ASSERT_TRUE(control_.send(body).ok()); }
+
+    void start_attached() {
+        start_agent();
+        Json hello = accept_hello();
+        ASSERT_EQ(hello.value("t", ""), "hello");
+        tid_ = hello.value("tid", 0);
+        send({{"t", "welcome"},
+              {"node", 1},
+              {"node_name", "gn1"},
+              {"epoch", 0},
+              {"state", "started"},
+              {"seq", 0},
+              {"uri", ""},
+              {"resend", false},
+              {"peers", Json::array()}});
+    }
+
+    // Up to the end of file that means "ready".
+    void suspend(int seq) {
+        send({{"t", "gate"}, {"seq", seq}});
+        Json gated = receive();
+        ASSERT_EQ(gated.value("rc", -9), 0) << gated.dump();
+        send({{"t", "close"}, {"seq", seq}});
+        auto end = control_.receive(limit_ms);
+        ASSERT_FALSE(end.ok());
+        ASSERT_EQ(end.error().code, Code::peer_lost);
+    }
+
+    void wake() { ASSERT_EQ(syscall(SYS_tgkill, getpid(), tid_, SIGRTMAX - 2), 0); }
+
+    Json welcome(int seq, const char* state, bool resend) {
+        return {{"t", "welcome"},
+                {"node", 2},
+                {"node_name", "gn2"},
+                {"epoch", 5},
+                {"state", state},
+                {"seq", seq},
+                {"uri", "n.0;tcp4://127.0.0.1:1"},
+                {"resend", resend},
+                {"peers", Json::array({to_json(place(0, 4)), to_json(place(1, 4))})}};
+    }
+
+    Script script_;
+    kernet::AgentConfig config_;
+    ControlListener listener_;
+    ControlSocket control_;
+    std::unique_ptr<kernet::RankAgent> agent_;
+    pid_t tid_ = 0;
+};
+
+TEST_F(AgentTest, HelloSaysWhoAndWhere) {
+    start_agent();
+    Json hello = accept_hello();
+    EXPECT_EQ(hello.value("role", ""), "rank");
+    EXPECT_EQ(hello.value("job", ""), "77");
+    EXPECT_EQ(hello.value("rank", 0), 3);
+    EXPECT_EQ(hello.value("secret", ""), config_.secret);
+    EXPECT_EQ(hello.value("pid", 0), getpid());
+    EXPECT_EQ(hello["location"].value("unix", ""), "@here");
+    EXPECT_TRUE(hello["location"].value("attached", false));
+    // The thread that the wake-up signal is sent to, and nothing of the application's reaches it.
+    std::ifstream status("/proc/self/task/" + std::to_string(hello.value("tid", 0)) + "/status");
+    std::string line, blocked;
+    while (std::getline(status, line)) {
+        if (line.starts_with("SigBlk:")) blocked = line.substr(8);
+    }
+    uint64_t mask = std::stoull("0" + blocked, nullptr, 16);
+    for (int signal : {SIGTERM, SIGUSR1, SIGCHLD, SIGRTMAX - 2}) {
+        EXPECT_TRUE(mask >> (signal - 1) & 1) << signal;
+    }
+}
+
+TEST_F(AgentTest, RefusesForeignPmix) {
+    script_.supported = false;
+    kernet::AgentPorts ports;
+    ports.data = std::make_unique<FakeData>(script_);
+    ports.pmix = std::make_unique<FakePmix>(script_);
+    auto agent = kernet::RankAgent::start(std::move(ports), config_);
+    ASSERT_FALSE(agent.ok());
+    EXPECT_EQ(agent.error().code, Code::unsupported);
+    EXPECT_NE(agent.error().message().find("5.0.0"), std::string::npos);
+}
+
+TEST_F(AgentTest, GateOpensAgainOnUngate) {
+    start_attached();
+    script_.gate_tag = 104;
+    send({{"t", "gate"}, {"seq", 8}});
+    Json gated = receive();
+    EXPECT_EQ(gated, (Json{{"t", "gated"}, {"seq", 8}, {"rc", 0}, {"tag", 104}, {"busy", false}}));
+    EXPECT_EQ(script_.journal.count("open_gate"), 0U);
+    send({{"t", "ungate"}, {"seq", 8}});
+    EXPECT_EQ(receive(), (Json{{"t", "ungated"}, {"seq", 8}}));
+    std::vector<std::string> expected{"close_gate", "pmix gate", "pmix ungate", "open_gate"};
+    EXPECT_EQ(script_.journal.lines(), expected);
+}
+
+TEST_F(AgentTest, BusyPmixLeavesDataFlowing) {
+    start_attached();
+    script_.gate_error = make_error(Code::busy, "PMIx gate", "2 PMIx calls in flight");
+    send({{"t", "gate"}, {"seq", 9}});
+    Json gated = receive();
+    EXPECT_EQ(gated.value("rc", 0), 1);
+    EXPECT_TRUE(gated.value("busy", false));
+    std::vector<std::string> expected{"close_gate", "pmix gate", "open_gate"};
+    EXPECT_EQ(script_.journal.lines(), expected);
+    {
+        std::lock_guard lock(script_.mutex);
+        script_.gate_error.reset();
+    }
+    send({{"t", "gate"}, {"seq", 10}});  // the retry
+    EXPECT_EQ(receive().value("rc", -9), 0);
+}
+
+TEST_F(AgentTest, MoveInOrder) {
+    start_attached();
+    suspend(12);
+    std::vector<std::string> closed{"close_gate", "pmix gate", "suspend_all", "pmix close"};
+    EXPECT_EQ(script_.journal.lines(), closed);
+    wake();
+    Json hello = accept_hello();
+    EXPECT_EQ(hello.value("tid", 0), tid_);
+    EXPECT_FALSE(hello["location"].value("attached", true));
+    send(welcome(12, "restored", true));
+    Json attached = receive();
+    EXPECT_EQ(attached.value("t", ""), "attached");
+    EXPECT_EQ(attached.value("seq", 0), 12);
+    EXPECT_EQ(attached.value("rc", -9), 0);
+    EXPECT_EQ(attached["location"].value("node_name", ""), "gn2");
+    EXPECT_EQ(attached["location"].value("epoch", 0), 5);
+    EXPECT_TRUE(attached["location"].value("attached", false));
+    ASSERT_TRUE(script_.journal.wait_for("pmix recommit"));
+    Journal& j = script_.journal;
+    auto wakeup = j.position("wakeup_all gn2 peers 2");
+    auto open = j.position("open_gate");
+    auto attach = j.position("pmix attach n.0;tcp4://127.0.0.1:1 resend");
+    EXPECT_LT(wakeup, open);
+    EXPECT_LT(open, attach);  // the links do not wait for PMIx
+    EXPECT_LT(attach, j.position("pmix recommit"));
+    // And it can move again.
+    suspend(13);
+}
+
+TEST_F(AgentTest, ResumedRankDoesNotSendItsFenceAgain) {
+    start_attached();
+    suspend(4);
+    wake();
+    accept_hello();
+    send(welcome(4, "resumed", false));
+    EXPECT_EQ(receive().value("rc", -9), 0);
+    EXPECT_EQ(script_.journal.count("pmix attach n.0;tcp4://127.0.0.1:1"), 1U);
+}
+
+TEST_F(AgentTest, HoldsNoDescriptorWhileSuspended) {
+    auto sockets_and_events = [] {
+        int count = 0;
+        for (int fd = 0; fd < 256; ++fd) count += fcntl(fd, F_GETFD) >= 0 ? 1 : 0;
+        return count;
+    };
+    int before = sockets_and_events();
+    start_attached();
+    suspend(1);
+    // The test's own end of the connection is still open.
+    control_.close();
+    EXPECT_EQ(sockets_and_events(), before);
+    wake();
+    accept_hello();
+    send(welcome(1, "restored", true));
+    receive();
+}
+
+TEST_F(AgentTest, LateCloseIsDropped) {
+    start_attached();
+    send({{"t", "gate"}, {"seq", 2}});
+    receive();
+    send({{"t", "close"}, {"seq", 1}});
+    send({{"t", "ungate"}, {"seq", 2}});
+    EXPECT_EQ(receive().value("t", ""), "ungated");
+    send({{"t", "close"}, {"seq", 2}});  // not gated any more
+    send({{"t", "gate"}, {"seq", 3}});
+    EXPECT_EQ(receive().value("rc", -9), 0);
+    EXPECT_EQ(script_.journal.count("suspend_all"), 0U);
+}
+
+TEST_F(AgentTest, LeftOverSignalDoesNotWake) {
+    start_attached();
+    wake();
+    suspend(1);
+    // Nothing connects although the signal was pending at the close.
+    pollfd p{listener_.fd(), POLLIN, 0};
+    EXPECT_EQ(::poll(&p, 1, 30), 0);
+    wake();
+    EXPECT_EQ(accept_hello().value("t", ""), "hello");
+    send(welcome(1, "restored", true));
+    EXPECT_EQ(receive().value("rc", -9), 0);
+}
+
+TEST_F(AgentTest, NodeAgentLostWhileAttached) {
+    start_attached();
+    send({{"t", "location"},
+          {"rank", 1},
+          {"epoch", 1},
+          {"node", 2},
+          {"node_name", "gn2"},
+          {"attached", true},
+          {"tcp", Json::array()},
+          {"unix", ""}});
+    ASSERT_TRUE(script_.journal.wait_for("location of 1 epoch 1"));
+    close_node_agent();
+    eventfd_write(script_.service.get(), 1);
+    EXPECT_TRUE(script_.journal.wait_for("service"));  // data is still served
+    open_node_agent();
+    EXPECT_EQ(accept_hello().value("t", ""), "hello");
+    EXPECT_EQ(script_.journal.count("close_gate"), 0U);
+    EXPECT_EQ(script_.journal.count("give up 195"), 0U);
+}
+
+TEST_F(AgentTest, NodeAgentLostWhileGated) {
+    start_attached();
+    send({{"t", "gate"}, {"seq", 1}});
+    receive();
+    close_node_agent();
+    EXPECT_TRUE(script_.journal.wait_for("pmix ungate"));
+    EXPECT_TRUE(script_.journal.wait_for("open_gate"));
+}
+
+TEST_F(AgentTest, GivesUpWhenNobodyIsLeftToWakeIt) {
+    start_attached();
+    suspend(1);
+    close_node_agent();
+    EXPECT_TRUE(script_.journal.wait_for("give up 195"));
+}
+
+TEST_F(AgentTest, WaitsAsLongAsTheNodeAgentLives) {
+    start_attached();
+    suspend(1);
+    // It looks for the node agent again and again (bare connections), and finds it.
+    for (int i = 0; i < 5; ++i) {
+        pollfd p{listener_.fd(), POLLIN, 0};
+        ASSERT_EQ(::poll(&p, 1, limit_ms), 1);
+        auto looked = listener_.accept();
+        ASSERT_TRUE(looked.ok());
+        EXPECT_EQ(looked->receive(limit_ms).error().code, Code::peer_lost);
+    }
+    EXPECT_EQ(script_.journal.count("give up 195"), 0U);
+    wake();
+    Json hello = Json::object();
+    for (int i = 0; i < 3 && hello.value("t", "") != "hello"; ++i) {
+        pollfd p{listener_.fd(), POLLIN, 0};
+        ASSERT_EQ(::poll(&p, 1, limit_ms), 1);
+        auto socket = listener_.accept();
+        ASSERT_TRUE(socket.ok());
+        control_ = std::move(*socket);
+        auto message = control_.receive(limit_ms);
+        if (message) hello = message->body;
+    }
+    EXPECT_EQ(hello.value("t", ""), "hello");
+}
+
+TEST_F(AgentTest, GivesUpWhenItWakesToNobody) {
+    start_attached();
+    suspend(1);
+    close_node_agent();
+    wake();
+    EXPECT_TRUE(script_.journal.wait_for("give up 195"));
+}
+
+TEST_F(AgentTest, TriesAgainWhenItWakesTooEarly) {
+    start_attached();
+    suspend(1);
+    wake();
+    accept_hello();
+    send({{"t", "error"}, {"why", "rank is being exported"}});
+    control_.close();
+    EXPECT_EQ(accept_hello().value("t", ""), "hello");
+    send(welcome(1, "resumed", false));
+    EXPECT_EQ(receive().value("rc", -9), 0);
+}
+
+TEST_F(AgentTest, RetriesListenersAndPmix) {
+    start_attached();
+    suspend(1);
+    script_.wakeup_failures = 2;
+    script_.attach_failures = 2;
+    wake();
+    accept_hello();
+    send(welcome(1, "restored", true));
+    EXPECT_EQ(receive().value("rc", -9), 0);
+    EXPECT_EQ(script_.journal.count("pmix attach n.0;tcp4://127.0.0.1:1 resend"), 3U);
+    EXPECT_EQ(script_.journal.count("open_gate"), 1U);
+}
+
+TEST_F(AgentTest, ReportsThatPmixCannotBeReached) {
+    start_attached();
+    suspend(1);
+    script_.attach_failures = 1 << 20;
+    wake();
+    accept_hello();
+    send(welcome(1, "restored", true));
+    Json attached = receive();
+    EXPECT_EQ(attached.value("rc", 0), -1);
+    EXPECT_NE(attached.value("error", ""), "");
+    EXPECT_TRUE(script_.journal.wait_for("give up 195"));
+}
+
+TEST_F(AgentTest, StopSaysBye) {
+    start_attached();
+    send({{"t", "gate"}, {"seq", 1}});
+    receive();
+    send({{"t", "ungate"}, {"seq", 1}});
+    receive();
+    agent_->stop();
+    EXPECT_EQ(receive(), (Json{{"t", "bye"}}));
+    EXPECT_EQ(control_.receive(limit_ms).error().code, Code::peer_lost);
+}
+
+TEST_F(AgentTest, StopWithoutNodeAgentDoesNotWait) {
+    close_node_agent();
+    start_agent();
+    agent_->stop();
+    SUCCEED();
+}
+
+TEST_F(AgentTest, StopCarriesTheMoveThrough) {
+    start_attached();
+    suspend(1);
+    std::atomic<bool> stopped{false};
+    std::thread finalize([&] {
+        agent_->stop();
+        stopped = true;
+    });
+    wake();
+    accept_hello();
+    EXPECT_FALSE(stopped);
+    send(welcome(1, "restored", true));
+    EXPECT_EQ(receive().value("t", ""), "attached");
+    EXPECT_EQ(receive().value("t", ""), "bye");
+    finalize.join();
+    EXPECT_EQ(script_.journal.count("pmix recommit"), 1U);
+}
+
+TEST_F(AgentTest, AsksForAnUnknownPeerOnce) {
+    start_attached();
+    eventfd_write(script_.service.get(), 100 + 7);
+    EXPECT_EQ(receive(), (Json{{"t", "locate"}, {"peer", 7}}));
+    eventfd_write(script_.service.get(), 100 + 7);  // the endpoint asks on
+    Json answer = to_json(place(7, 3));
+    answer["t"] = "location";
+    send(answer);
+    ASSERT_TRUE(script_.journal.wait_for("location of 7 epoch 3"));
+    send({{"t", "gate"}, {"seq", 1}});
+    EXPECT_EQ(receive().value("t", ""), "gated");  // and no second locate before it
+}
+
+TEST_F(AgentTest, MalformedMessagesDoNoHarm) {
+    start_attached();
+    send({{"t", "location"}, {"rank", "x"}});
+    send({{"t", "gate"}, {"seq", "one"}});
+    send({{"t", "frobnicate"}, {"seq", 5}});
+    Json answer = receive();
+    EXPECT_EQ(answer.value("t", ""), "error");
+    EXPECT_EQ(answer.value("seq", 0), 5);
+    EXPECT_TRUE(script_.journal.lines().empty());
+}
+
+TEST_F(AgentTest, ConfigurationFromEnvironment) {
+    EXPECT_EQ(kernet::AgentConfig::from_environment().error().code, Code::not_found);
+    setenv("GHOST_JOB", "12", 1);
+    EXPECT_EQ(kernet::AgentConfig::from_environment().error().code, Code::invalid);
+    setenv("GHOST_NODE_SOCKET", "@ghost/0/12", 1);
+    setenv("GHOST_SECRET", std::string(64, '0').c_str(), 1);
+    setenv("GHOST_RANK", "7x", 1);
+    EXPECT_EQ(kernet::AgentConfig::from_environment().error().code, Code::invalid);
+    setenv("GHOST_RANK", "7", 1);
+    setenv("GHOST_NODE_ID", "2", 1);
+    auto config = kernet::AgentConfig::from_environment();
+    ASSERT_TRUE(config.ok());
+    EXPECT_EQ(config->rank, 7U);
+    EXPECT_EQ(config->node, 2);
+    for (const char* name :
+         {"GHOST_JOB", "GHOST_NODE_SOCKET", "GHOST_SECRET", "GHOST_RANK", "GHOST_NODE_ID"}) {
+        unsetenv(name);
+    }
+}
+
+TEST(AgentState, OnlyTheseSteps) {
+    int steps = 0;
+    for (int s = 0; s <= static_cast<int>(AgentState::finalizing); ++s) {
+        for (int e = 0; e <= static_cast<int>(AgentEvent::stop); ++e) {
+            auto next = kernet::next_state(static_cast<AgentState>(s), static_cast<AgentEvent>(e));
+            steps += next.has_value() ? 1 : 0;
+        }
+    }
+    EXPECT_EQ(steps, 12);
+    // What stands still cannot be stopped or lost half way.
+    EXPECT_FALSE(kernet::next_state(AgentState::suspended, AgentEvent::stop));
+    EXPECT_FALSE(kernet::next_state(AgentState::waking, AgentEvent::lost));
+    EXPECT_FALSE(kernet::next_state(AgentState::gated, AgentEvent::lost));
+    EXPECT_FALSE(kernet::next_state(AgentState::attached, AgentEvent::close));
+    EXPECT_FALSE(kernet::next_state(AgentState::finalizing, AgentEvent::welcomed));
+}
+
+}  // namespace
