@@ -1,0 +1,151 @@
+#!/bin/bash
+# The virtual cluster: up, exec, mpirun over three nodes, cut, heal, kill, repair, down twice, two
+# labs side by side, and clean-up after an `up` that was killed half-way.
+# usage: lab_test.sh  (GHOST names the ghost program; default: ./tools/ghost)
+set -u
+ghost=${GHOST:-$PWD/tools/ghost}
+a=t$$a b=t$$b
+unset GHOST_LAB
+failures=0
+
+skip() { echo "skipped: $*"; exit 77; }
+[ "$(id -u)" = 0 ] || skip "namespaces need root"
+unshare -n -m -p -u -i -f true 2>/dev/null || skip "this machine refuses new namespaces"
+for program in ip tc sshd ssh ssh-keygen mpirun; do
+    PATH=$PATH:/usr/sbin command -v $program >/dev/null || skip "$program is not installed"
+done
+
+finish() { "$ghost" lab down --name $a; "$ghost" lab down --name $b; }
+trap finish EXIT
+
+check() { # check WHAT COMMAND…
+    local what=$1; shift
+    if "$@"; then echo "ok: $what"; else echo "FAILED: $what"; failures=$((failures + 1)); fi
+}
+is() { [ "$1" = "$2" ] || { echo "  got '$1', expected '$2'"; return 1; }; }
+exits() { # exits STATUS COMMAND…
+    local want=$1 got=0; shift
+    "$@" || got=$?
+    is $got $want
+}
+poll() { # poll SECONDS COMMAND…: until it succeeds
+    local end=$((SECONDS + $1)); shift
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || return 1
+        read -rt 0.05 <> <(:) || true
+    done
+}
+on() { "$ghost" lab exec --name $a "$@"; }
+field() { # field NODE FIELD
+    "$ghost" lab status --name $a --json |
+        python3 -c 'import json,sys; l=json.load(sys.stdin)["labs"][0]
+print(l["state"] if sys.argv[1]=="-" else [n for n in l["nodes"] if n["name"]==sys.argv[1]][0][sys.argv[2]])' "$@"
+}
+nothing_left() { # nothing_left LAB: no namespace, folder or process
+    ! ls /run/netns/ghost-$1-* >/dev/null 2>&1 && [ ! -e /var/lib/ghost/lab/$1 ] &&
+        ! ps -eo args | grep -E "^[^ ]*ghost lab node $1 " | grep -v grep
+}
+links() { ip -o link | cut -d: -f2 | sort | tr -d '\n'; }
+reaches() { on $1 timeout 1 bash -c "exec 3<>/dev/tcp/$2/22" 2>/dev/null; }
+cannot_reach() { ! reaches "$@"; }
+
+# --- up and exec ---
+before=$(links)
+check "up" "$ghost" lab up -n 3 --name $a
+check "state is up" is "$(field - -)" up
+check "the machine's own network is untouched" is "$(links)" "$before"
+check "host name" is "$(on gn2 hostname)" gn2
+check "working directory" is "$(cd /usr/share && on gn1 pwd)" /usr/share
+check "standard input" is "$(echo hello | on gn1 cat)" hello
+check "exit status" exits 7 on gn1 sh -c 'exit 7'
+check "death by signal" exits 143 on gn1 sh -c 'kill -TERM $$'
+check "no such command" exits 127 on gn1 ghost-no-such-command
+check "no such node" exits 2 on gn9 true
+check "options belong to the command" is "$(on gn1 -- echo -n --name x)" "--name x"
+check "own /tmp" exits 1 sh -c "'$ghost' lab exec --name $a gn1 touch /tmp/lab-$$ && test -e /tmp/lab-$$"
+check "own process ids" is "$(on gn1 sh -c 'ls /proc | grep -c "^[0-9]*$" | awk "{print (\$1 < 12)}"')" 1
+check "names resolve, ssh works" is "$(on gn1 ssh -F /var/lib/ghost/lab/$a/ssh_config gn3 hostname)" gn3
+check "ghost refuses lab verbs on a node" exits 1 on gn1 ghost lab status --name $a
+check "up again" "$ghost" lab up --name $a
+check "mpirun over three nodes" is "$(cd / && timeout 60 "$ghost" lab exec --name $a gn1 \
+    mpirun -np 4 --host gn1:2,gn2:1,gn3:1 hostname 2>&1 | sort | tr '\n' ' ')" "gn1 gn1 gn2 gn3 "
+
+# --- signals, and the end of exec itself ---
+"$ghost" lab exec --name $a gn1 bash -c 'trap "echo got >/scratch/term; exit 5" TERM; touch /scratch/ready; while :; do read -rt 0.05 <> <(:); done' &
+pid=$!
+check "command runs" poll 10 on gn1 test -e /scratch/ready
+kill -TERM $pid; wait $pid; status=$?
+check "SIGTERM is passed on" is "$status $(on gn1 cat /scratch/term)" "5 got"
+"$ghost" lab exec --name $a gn1 bash -c 'sleep 1234 & sleep 1235' &
+pid=$!
+check "second command runs" poll 10 on gn1 pgrep -f "sleep 123[5]"
+kill -KILL $pid; wait $pid 2>/dev/null
+check "it ends when exec is killed" poll 10 on gn1 sh -c '! pgrep -f "sleep 123[45]"'
+
+# --- cut, heal, shape ---
+check "reachable" reaches gn1 gn2
+check "cut" "$ghost" lab cut --name $a gn2
+check "cut off" cannot_reach gn1 gn2
+check "link is cut" is "$(field gn2 link)" cut
+check "cut twice" "$ghost" lab cut --name $a gn2
+check "heal" "$ghost" lab heal --name $a gn2
+check "reachable again" poll 10 reaches gn1 gn2
+check "shape" "$ghost" lab shape --name $a gn2 fast-ethernet
+check "rate is known" is "$(field gn2 rate)" fast-ethernet
+check "bad rate" exits 2 "$ghost" lab shape --name $a gn2 swift
+check "shape off" "$ghost" lab shape --name $a gn2 none
+
+# --- side by side ---
+check "second lab" "$ghost" lab up -n 1 --name $b --rate gigabit
+check "both have gn1" is "$("$ghost" lab exec --name $b gn1 hostname)$(on gn1 hostname)" gn1gn1
+check "which lab is meant must be said" exits 2 "$ghost" lab exec gn1 true
+check "GHOST_LAB says it" is "$(GHOST_LAB=$b "$ghost" lab exec gn1 hostname)" gn1
+check "second lab down" "$ghost" lab down --name $b
+check "nothing of it left" nothing_left $b
+check "first lab still up" is "$(field - -)" up
+
+# --- kill and repair ---
+"$ghost" lab exec --name $a gn3 sleep 1236 &
+pid=$!
+check "command on gn3 runs" poll 10 on gn3 pgrep -f "sleep 123[6]"
+check "kill" "$ghost" lab kill --name $a gn3
+wait $pid; check "its command ended with it" is $? 137
+check "dead" is "$(field gn3 state)" dead
+check "exec on a dead node is refused" exits 1 on gn3 true
+check "kill twice" "$ghost" lab kill --name $a gn3
+check "up repairs" "$ghost" lab up --name $a
+check "gn3 is back" is "$(on gn3 hostname)" gn3
+check "grow" "$ghost" lab up -n 4 --name $a
+check "new node is known to the old" is "$(on gn1 ssh -F /var/lib/ghost/lab/$a/ssh_config gn4 hostname)" gn4
+
+# --- down, whatever happened before ---
+check "down" "$ghost" lab down --name $a
+check "nothing left" nothing_left $a
+check "down twice" "$ghost" lab down --name $a
+for delay in 0.01 0.03 0.06 0.1 0.15; do
+    "$ghost" lab up -n 3 --name $a >/dev/null 2>&1 &
+    pid=$!
+    read -rt $delay <> <(:) || true
+    kill -KILL $pid 2>/dev/null; wait $pid 2>/dev/null
+    check "down after up was killed at $delay s" "$ghost" lab down --name $a
+    check "nothing left" nothing_left $a
+done
+check "up" "$ghost" lab up -n 2 --name $a
+rm -rf /var/lib/ghost/lab/$a
+check "down without its folder" "$ghost" lab down --name $a
+check "nothing left" nothing_left $a
+check "up" "$ghost" lab up -n 2 --name $a
+umount -l /run/netns/ghost-$a-gn1 && rm /run/netns/ghost-$a-gn1
+check "down without a namespace's name" "$ghost" lab down --name $a
+check "nothing left" nothing_left $a
+# A pid written down that means another process now must not be killed.
+check "up" "$ghost" lab up -n 1 --name $a
+sleep 1237 & bystander=$!
+sed -i 's/"pid": [0-9]*/"pid": '$bystander/ /var/lib/ghost/lab/$a/state.json
+check "down with a wrong pid" "$ghost" lab down --name $a
+check "nothing left" nothing_left $a
+check "the bystander lives" kill -0 $bystander
+kill $bystander
+
+echo "$failures failed"
+[ $failures = 0 ]

@@ -1,0 +1,218 @@
+// Three processes: the caller's (outside, so that it survives the node and can say so), a keeper
+// inside the node's PID namespace, and the command. The keeper is the subreaper of the command's
+// descendants, which is how it can end all of them when the caller's process vanishes: that shows
+// as the end of the pipe over which signal numbers come.
+#include "tools/lab/exec.hpp"
+
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.hpp"
+#include "tools/lab/environment.hpp"
+#include "tools/lab/node.hpp"
+
+namespace ghost::tools::lab {
+namespace {
+
+constexpr std::array passed_on = {SIGINT,  SIGTERM, SIGHUP,  SIGQUIT,
+                                  SIGUSR1, SIGUSR2, SIGCONT, SIGWINCH};
+constexpr int64_t grace_us = 2'000'000;
+
+sigset_t watched_signals() {
+    sigset_t set;
+    sigemptyset(&set);
+    for (int signal : passed_on) sigaddset(&set, signal);
+    sigaddset(&set, SIGCHLD);
+    return set;
+}
+
+int exit_status(int status) {
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+// True if a terminal's keys already reach the command because it stays in our process group.
+bool in_foreground() {
+    Fd tty(::open("/dev/tty", O_RDONLY | O_CLOEXEC));
+    return tty.valid() && ::tcgetpgrp(tty.get()) == ::getpgrp();
+}
+
+Status set_environment(const LabState& lab) {
+    for (const auto& [name, value] : node_environment(lab.name)) {
+        ::setenv(name.c_str(), value.c_str(), 1);
+    }
+    // A temporary folder of the machine means nothing where /tmp is the node's own.
+    const char* tmp = std::getenv("TMPDIR");
+    if (tmp != nullptr && ::access(tmp, W_OK) != 0) ::unsetenv("TMPDIR");
+    return {};
+}
+
+[[noreturn]] void run_command(const std::vector<std::string>& argv, bool own_group) {
+    if (own_group) ::setpgid(0, 0);
+    sigset_t none;
+    sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    std::vector<char*> args;
+    for (const std::string& arg : argv) args.push_back(const_cast<char*>(arg.c_str()));
+    args.push_back(nullptr);
+    ::execvp(args[0], args.data());
+    int error = errno;
+    fmt::print(stderr, "ghost: run {} on the node: {}\n", argv[0], std::strerror(error));
+    ::_exit(error == ENOENT ? 127 : 126);
+}
+
+pid_t parent_of(pid_t pid) {
+    auto text = read_file(fmt::format("/proc/{}/stat", pid));
+    size_t close = text.ok() ? text->rfind(')') : std::string::npos;
+    return close == std::string::npos
+               ? 0
+               : std::atoi(text->c_str() + std::min(close + 4, text->size()));
+}
+
+bool descends_from(pid_t pid, pid_t ancestor) {
+    for (int depth = 0; pid > 1 && depth < 1000; ++depth) {
+        pid = parent_of(pid);
+        if (pid == ancestor) return true;
+    }
+    return false;
+}
+
+// Signals every descendant of this process; all of them are in this PID namespace.
+void signal_descendants(int signal) {
+    std::error_code ec;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc", ec)) {
+        pid_t pid = std::atoi(entry.path().filename().c_str());
+        if (pid > 1 && descends_from(pid, ::getpid())) ::kill(pid, signal);
+    }
+}
+
+// The caller is dead: nobody may be left.
+[[noreturn]] void end_everything() {
+    signal_descendants(SIGTERM);
+    signal_descendants(SIGCONT);
+    int64_t limit = monotonic_us() + grace_us;
+    for (;;) {
+        pid_t pid = ::waitpid(-1, nullptr, WNOHANG);
+        if (pid < 0 && errno == ECHILD) ::_exit(1);
+        if (pid > 0) continue;
+        if (monotonic_us() > limit) signal_descendants(SIGKILL);
+        ::usleep(10000);
+    }
+}
+
+// The keeper's loop: passes signals on, collects orphans, ends with the command's status.
+[[noreturn]] void keep(pid_t command, const Fd& signals, const Fd& orders, bool own_group) {
+    pollfd polled[2] = {{signals.get(), POLLIN, 0}, {orders.get(), POLLIN, 0}};
+    for (;;) {
+        if (::poll(polled, 2, -1) < 0) continue;
+        if (polled[0].revents != 0) {
+            signalfd_siginfo info{};
+            if (::read(signals.get(), &info, sizeof info) < 0) continue;
+            int status = 0;
+            for (pid_t pid = 0; (pid = ::waitpid(-1, &status, WNOHANG)) > 0;) {
+                if (pid == command) ::_exit(exit_status(status));
+            }
+        }
+        if (polled[1].revents == 0) continue;
+        char signal = 0;
+        if (::read(orders.get(), &signal, 1) != 1) end_everything();
+        // The group, because a shell's job control would reach the whole of it.
+        ::kill(own_group ? -command : command, signal);
+    }
+}
+
+[[noreturn]] void be_keeper(const LabState& lab, const std::vector<std::string>& argv,
+                            const std::string& folder, const Fd& orders, bool own_group) {
+    if (::chdir(folder.c_str()) != 0) {
+        fmt::print(stderr,
+                   "ghost: the working directory {} does not exist on the node; share it by `ghost "
+                   "lab up --share {}`\n",
+                   folder, folder);
+        ::_exit(1);
+    }
+    ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+    if (!set_environment(lab).ok()) ::_exit(1);
+    sigset_t set = watched_signals();
+    Fd signals(::signalfd(-1, &set, SFD_CLOEXEC));
+    pid_t command = ::fork();
+    if (command < 0) ::_exit(126);
+    if (command == 0) run_command(argv, own_group);
+    if (own_group) ::setpgid(command, command);
+    keep(command, signals, orders, own_group);
+}
+
+// The caller's side: signals in, orders out, until the keeper ends.
+Result<int> attend(pid_t keeper, const Fd& orders, bool own_group, const std::string& node) {
+    sigset_t set = watched_signals();
+    Fd signals(::signalfd(-1, &set, SFD_CLOEXEC));
+    for (;;) {
+        signalfd_siginfo info{};
+        if (::read(signals.get(), &info, sizeof info) != sizeof info) continue;
+        if (info.ssi_signo == SIGCHLD) {
+            int status = 0;
+            if (::waitpid(keeper, &status, WNOHANG) != keeper) continue;
+            if (WIFSIGNALED(status)) {
+                return make_error(Code::peer_lost, "run the command to its end on", node);
+            }
+            return exit_status(status);
+        }
+        // What a terminal's key sent, it sent to the command as well (SI_KERNEL, sigaction(2)).
+        if (!own_group && info.ssi_code == SI_KERNEL) continue;
+        char number = static_cast<char>(info.ssi_signo);
+        if (::write(orders.get(), &number, 1) < 0) continue;
+    }
+}
+
+}  // namespace
+
+Result<int> exec_on_node(const LabState& lab, const NodeState& node,
+                         const std::vector<std::string>& argv) {
+    auto init = open_process(node.init);
+    if (!init.ok()) {
+        return make_error(Code::refused,
+                          fmt::format("run a command on node {} of lab {}: it is down; `ghost lab "
+                                      "up --name {}` starts it again",
+                                      node.name(), lab.name, lab.name));
+    }
+    std::error_code ec;
+    std::string folder = std::filesystem::current_path(ec).string();
+    if (ec) return sys_error_of(ec.value(), "find the working directory");
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) return sys_error("create a pipe");
+    Fd orders_in(ends[0]), orders_out(ends[1]);
+    sigset_t set = watched_signals();
+    ::sigprocmask(SIG_BLOCK, &set, nullptr);
+    ::signal(SIGPIPE, SIG_IGN);
+    bool own_group = !in_foreground();
+    // Only children enter a PID namespace (setns(2)), so this process stays where it is for that
+    // one; the child enters the others.
+    if (::setns(init->get(), CLONE_NEWPID) != 0) return sys_error("enter node", node.name());
+    pid_t keeper = ::fork();
+    if (keeper < 0) return sys_error("start a process on node", node.name());
+    if (keeper == 0) {
+        orders_out.reset();
+        ::signal(SIGPIPE, SIG_DFL);
+        if (::setns(init->get(), CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNS) != 0) {
+            fmt::print(stderr, "ghost: enter node {}: {}\n", node.name(), std::strerror(errno));
+            ::_exit(1);
+        }
+        be_keeper(lab, argv, folder, orders_in, own_group);
+    }
+    orders_in.reset();
+    return attend(keeper, orders_out, own_group, node.name());
+}
+
+}  // namespace ghost::tools::lab

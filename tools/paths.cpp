@@ -1,0 +1,127 @@
+#include "tools/paths.hpp"
+
+#include <climits>
+#include <cstdlib>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace ghost::tools {
+namespace {
+
+std::string parent(const std::string& path) {
+    size_t slash = path.rfind('/');
+    return slash == std::string::npos || slash == 0 ? "/" : path.substr(0, slash);
+}
+
+std::string base_name(const std::string& path) {
+    return path.substr(path.rfind('/') + 1);
+}
+
+bool exists(const std::string& path) {
+    struct stat st {};
+    return ::stat(path.c_str(), &st) == 0;
+}
+
+std::string self_path() {
+    char buffer[PATH_MAX];
+    ssize_t n = ::readlink("/proc/self/exe", buffer, sizeof buffer);
+    return n > 0 ? std::string(buffer, static_cast<size_t>(n)) : std::string();
+}
+
+std::string first_existing(const std::vector<std::string>& candidates,
+                           const std::string& otherwise) {
+    for (const std::string& path : candidates) {
+        if (exists(path)) return path;
+    }
+    return otherwise;
+}
+
+// The program with this name in PATH, or the bare name.
+std::string in_path(const std::string& name) {
+    const char* path = std::getenv("PATH");
+    std::string rest = path != nullptr ? path : "";
+    while (!rest.empty()) {
+        size_t colon = rest.find(':');
+        std::string candidate = rest.substr(0, colon) + "/" + name;
+        if (candidate[0] == '/' && ::access(candidate.c_str(), X_OK) == 0) return candidate;
+        rest = colon == std::string::npos ? "" : rest.substr(colon + 1);
+    }
+    return name;
+}
+
+Paths build_tree(const std::string& root) {
+    Paths out;
+    out.root = root;
+    out.ompi_components = root + "/components/ompi";
+    out.pmix_components = root + "/components/pmix";
+    out.wrapper =
+        first_existing({root + "/pmix-plugin/ghost-wrapper", root + "/ghost-core/ghost-wrapper"},
+                       root + "/pmix-plugin/ghost-wrapper");
+    return out;
+}
+
+Paths installed_tree(const std::string& prefix) {
+    Paths out;
+    out.installed = true;
+    out.root = prefix;
+    out.ompi_components = first_existing({GHOST_LIBRARIES "/ompi"}, OPEN_MPI_COMPONENTS);
+    out.pmix_components = first_existing({GHOST_LIBRARIES "/pmix"}, PMIX_COMPONENTS);
+    out.wrapper = GHOST_PROGRAMS "/ghost-wrapper";
+    return out;
+}
+
+}  // namespace
+
+Paths find_paths() {
+    std::string folder = parent(self_path());
+    if (base_name(folder) == ".libs") folder = parent(folder);
+    std::string above = parent(folder);
+    // config.status is what tells a build tree from a prefix that happens to have a tools folder.
+    bool built = base_name(folder) == "tools" && exists(above + "/config.status");
+    Paths out = built ? build_tree(above) : installed_tree(above);
+    out.program_folder = folder;
+    out.open_mpi_components = OPEN_MPI_COMPONENTS;
+    std::string configured = GHOST_CRIU_PROGRAM;
+    if (built && exists(above + "/criu/sbin/criu")) {
+        out.criu = above + "/criu/sbin/criu";
+    } else if (configured.find('/') != std::string::npos && exists(configured)) {
+        out.criu = configured;
+    } else {
+        out.criu = in_path(base_name(configured));
+    }
+    return out;
+}
+
+std::vector<std::pair<std::string, std::string>> ghost_environment(const Paths& paths) {
+    const char* old = std::getenv("PATH");
+    std::string path = old != nullptr && *old != '\0' ? old : "/usr/local/bin:/usr/bin:/bin";
+    if ((path + ":").compare(0, paths.program_folder.size() + 1, paths.program_folder + ":") != 0) {
+        path = paths.program_folder + ":" + path;
+    }
+    std::vector<std::pair<std::string, std::string>> out;
+    // The parameter replaces the default, so Open MPI's own folder is named too; and it finds
+    // nothing at all when one of the folders is missing, so ours is named only once it is built.
+    if (paths.ompi_components != paths.open_mpi_components && exists(paths.ompi_components)) {
+        out.emplace_back("OMPI_MCA_mca_base_component_path",
+                         paths.ompi_components + ":" + paths.open_mpi_components);
+    }
+    out.emplace_back("PATH", path);
+    out.emplace_back("GHOST_PMIX_COMPONENTS", paths.pmix_components);
+    out.emplace_back("GHOST_WRAPPER", paths.wrapper);
+    out.emplace_back("GHOST_CRIU", paths.criu);
+    return out;
+}
+
+std::string shell_quote(const std::string& text) {
+    std::string out = "'";
+    for (char c : text) {
+        if (c == '\'') {
+            out += "'\\''";
+        } else {
+            out += c;
+        }
+    }
+    return out + "'";
+}
+
+}  // namespace ghost::tools
