@@ -1,0 +1,312 @@
+#include "pmix-plugin/wrapper/stdio.hpp"
+
+#include <fcntl.h>
+#include <filesystem>
+#include <fmt/format.h>
+#include <pty.h>
+#include <sodium.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <termios.h>
+
+namespace ghost::plugin {
+namespace {
+
+constexpr const char* name_of[3] = {"stdin", "stdout", "stderr"};
+constexpr int encoding = sodium_base64_VARIANT_ORIGINAL;
+
+const char* kind_name(Channel kind) {
+    switch (kind) {
+        case Channel::direct:
+            return "direct";
+        case Channel::pipe:
+            return "pipe";
+        case Channel::tty:
+            return "tty";
+        case Channel::merged:
+            return "merged";
+    }
+    return "direct";
+}
+
+Channel kind_named(const std::string& name) {
+    for (Channel kind : {Channel::pipe, Channel::tty, Channel::merged}) {
+        if (name == kind_name(kind)) return kind;
+    }
+    return Channel::direct;
+}
+
+std::string encode(const void* data, size_t size) {
+    std::string out(sodium_base64_encoded_len(size, encoding), '\0');
+    sodium_bin2base64(out.data(), out.size(), static_cast<const unsigned char*>(data), size,
+                      encoding);
+    out.pop_back();  // the terminating zero
+    return out;
+}
+
+std::string decode(const std::string& text) {
+    std::string out(text.size(), '\0');
+    size_t size = 0;
+    if (sodium_base642bin(reinterpret_cast<unsigned char*>(out.data()), out.size(), text.data(),
+                          text.size(), nullptr, &size, nullptr, encoding) != 0) {
+        size = 0;
+    }
+    out.resize(size);
+    return out;
+}
+
+bool is_null_device(const struct stat& st) {
+    return S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3);
+}
+
+Channel look(int fd) {
+    struct stat st {};
+    if (fstat(fd, &st) != 0 || is_null_device(st)) return Channel::direct;
+    return fd != 0 && isatty(fd) == 1 ? Channel::tty : Channel::pipe;
+}
+
+bool same_file(int a, int b) {
+    struct stat sa {
+    }, sb{};
+    return fstat(a, &sa) == 0 && fstat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
+           sa.st_ino == sb.st_ino;
+}
+
+// As CRIU names them in --external and --inherit-fd.
+std::string criu_key(int fd, Channel kind) {
+    struct stat st {};
+    if (fstat(fd, &st) != 0) return {};
+    if (kind == Channel::tty) return fmt::format("tty[{:x}:{:x}]", st.st_rdev, st.st_dev);
+    return fmt::format("pipe:[{}]", st.st_ino);
+}
+
+Channel look_inner(int fd) {
+    struct stat st {};
+    if (fstat(fd, &st) != 0 || is_null_device(st)) return Channel::direct;
+    return S_ISCHR(st.st_mode) ? Channel::tty : Channel::pipe;
+}
+
+// The rank's side of a pty, from the master (ioctl_tty(2)).
+std::string slave_key(int master) {
+    Fd slave(::ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+    return slave.valid() ? criu_key(slave.get(), Channel::tty) : std::string();
+}
+
+// Terminal settings as plain bytes; both ends are of one build.
+template <typename T>
+void put(Json& to, const char* name, const T& value) {
+    to[name] = encode(&value, sizeof value);
+}
+template <typename T>
+bool get(const Json& from, const char* name, T& value) {
+    std::string bytes = decode(from.value(name, std::string()));
+    if (bytes.size() != sizeof value) return false;
+    bytes.copy(reinterpret_cast<char*>(&value), sizeof value);
+    return true;
+}
+
+Json tty_settings(int fd) {
+    Json out = Json::object();
+    termios modes{};
+    winsize size{};
+    if (tcgetattr(fd, &modes) == 0) put(out, "modes", modes);
+    if (ioctl(fd, TIOCGWINSZ, &size) == 0) put(out, "size", size);
+    return out;
+}
+
+}  // namespace
+
+Result<Stdio> Stdio::for_program() {
+    Stdio out;
+    for (int i = 0; i < 3; ++i) {
+        Channel kind = look(i);
+        if (i == 2 && kind != Channel::direct && same_file(1, 2)) kind = Channel::merged;
+        GHOST_TRY(kind == Channel::tty && i == 1 ? out.make_tty(tty_settings(1))
+                                                 : out.make(i, kind));
+    }
+    out.input_open_ = out.kind_[0] == Channel::pipe;
+    return out;
+}
+
+Result<Stdio> Stdio::for_ghost(const Json& ghost) {
+    Stdio out;
+    for (int i = 0; i < 3; ++i) {
+        Json one = ghost.value(name_of[i], Json::object());
+        Channel kind = kind_named(one.value("kind", "direct"));
+        GHOST_TRY(kind == Channel::tty ? out.make_tty(one) : out.make(i, kind));
+    }
+    out.input_open_ = out.kind_[0] == Channel::pipe && ghost.value("stdin_open", false);
+    out.carried_ = decode(ghost.value("unread", std::string()));
+    return out;
+}
+
+Stdio Stdio::adopt(std::vector<Fd> inner, pid_t program) {
+    Stdio out;
+    for (size_t i = 0; i < 3; ++i) {
+        if (i >= inner.size() || look_inner(inner[i].get()) == Channel::direct) continue;
+        out.kind_[i] = look_inner(inner[i].get());
+        out.ours_[i] = std::move(inner[i]);
+        out.key_[i] = out.kind_[i] == Channel::tty ? slave_key(out.ours_[i].get())
+                                                   : criu_key(out.ours_[i].get(), Channel::pipe);
+    }
+    if (out.kind_[2] == Channel::direct && out.kind_[1] != Channel::direct && same_file(1, 2)) {
+        out.kind_[2] = Channel::merged;
+    }
+    out.input_open_ = out.ours_[0].valid();
+    if (!out.input_open_) {
+        // An input that ended before leaves its trace only in the rank.
+        std::error_code ignored;
+        auto link = std::filesystem::read_symlink(fmt::format("/proc/{}/fd/0", program), ignored);
+        if (link.string().starts_with("pipe:")) {
+            out.kind_[0] = Channel::pipe;
+            out.key_[0] = link.string();
+            out.input_closed_told_ = true;
+        }
+    }
+    return out;
+}
+
+Status Stdio::make(int i, Channel kind) {
+    kind_[i] = kind;
+    if (kind == Channel::direct) return {};
+    if (kind == Channel::merged) {
+        rank_[i].reset(fcntl(rank_[1].get(), F_DUPFD_CLOEXEC, 3));
+        if (!rank_[i].valid()) return sys_error("duplicate", name_of[i]);
+        return {};
+    }
+    if (kind == Channel::tty) return make_tty(tty_settings(i));
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) return sys_error("make a pipe for", name_of[i]);
+    ours_[i].reset(ends[i == 0 ? 1 : 0]);
+    rank_[i].reset(ends[i == 0 ? 0 : 1]);
+    key_[i] = criu_key(ours_[i].get(), kind);
+    return {};
+}
+
+Status Stdio::make_tty(const Json& like) {
+    termios modes{};
+    winsize size{};
+    bool have_modes = get(like, "modes", modes), have_size = get(like, "size", size);
+    int master = -1, slave = -1;
+    if (::openpty(&master, &slave, nullptr, have_modes ? &modes : nullptr,
+                  have_size ? &size : nullptr) != 0) {
+        return sys_error("make a pseudo terminal");
+    }
+    kind_[1] = Channel::tty;
+    ours_[1].reset(master);
+    rank_[1].reset(slave);
+    fcntl(master, F_SETFD, FD_CLOEXEC);
+    fcntl(slave, F_SETFD, FD_CLOEXEC);
+    key_[1] = criu_key(slave, Channel::tty);
+    return {};
+}
+
+void Stdio::close_rank_ends() {
+    for (Fd& fd : rank_) fd.reset();
+}
+
+Json Stdio::describe() const {
+    Json out = Json::object();
+    for (int i = 0; i < 3; ++i) {
+        Json one = kind_[i] == Channel::tty ? tty_settings(ours_[i].get()) : Json::object();
+        one["kind"] = kind_name(kind_[i]);
+        if (!key_[i].empty()) one["key"] = key_[i];
+        out[name_of[i]] = one;
+    }
+    out["stdin_open"] = input_open_;
+    return out;
+}
+
+std::vector<std::string> Stdio::keys() const {
+    std::vector<std::string> out;
+    for (const std::string& key : key_) {
+        if (!key.empty()) out.push_back(key);
+    }
+    return out;
+}
+
+std::vector<std::pair<int, std::string>> Stdio::heirs(const Json& ghost) const {
+    std::vector<std::pair<int, std::string>> out;
+    for (int i = 0; i < 3; ++i) {
+        std::string key = ghost.value(name_of[i], Json::object()).value("key", std::string());
+        if (!key.empty() && rank_[i].valid()) out.emplace_back(rank_[i].get(), key);
+    }
+    return out;
+}
+
+std::vector<int> Stdio::spare() {
+    if (!null_.valid()) null_.reset(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    std::vector<int> out = {0, 1, 2};
+    for (const Fd& fd : ours_) out.push_back(fd.valid() ? fd.get() : null_.get());
+    return out;
+}
+
+Json Stdio::carry() {
+    Json out = describe();
+    if (!input_open_) return out;
+    in_.pause(true);
+    // In the order in which the rank would have read it: the inner pipe (opened anew for reading,
+    // proc(5) fd/), the pump's buffer, the runtime's pipe.
+    std::string path = fmt::format("/proc/self/fd/{}", ours_[0].get());
+    Fd reader(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+    if (reader.valid()) carried_ = read_available(reader.get());
+    carried_ += in_.take_pending();
+    carried_ += read_available(0);
+    out["unread"] = encode(carried_.data(), carried_.size());
+    return out;
+}
+
+void Stdio::uncarry() {
+    if (!input_open_) return;
+    in_.put_back(std::exchange(carried_, {}));
+    in_.pause(false);
+}
+
+void Stdio::start() {
+    for (int i = 0; i < 3; ++i) {
+        if (ours_[i].valid()) {
+            set_nonblocking(ours_[i].get());
+            set_nonblocking(i);
+        }
+    }
+    if (kind_[2] == Channel::merged) set_nonblocking(1);
+    if (input_open_) {
+        in_ = Pump(0, ours_[0].get());
+        in_.put_back(std::exchange(carried_, {}));
+    } else {
+        ours_[0].reset();
+    }
+    out_ = Pump(ours_[1].get(), 1);
+    err_ = Pump(ours_[2].get(), 2);
+}
+
+std::vector<pollfd> Stdio::interests() const {
+    return {in_.interest(), out_.interest(), err_.interest()};
+}
+
+void Stdio::run() {
+    out_.run();
+    err_.run();
+    if (!input_open_) return;
+    in_.run();
+    if (in_.finished() || in_.broken()) close_input();
+}
+
+// The end of input reaches the rank only when nobody holds the pipe open, the node agent's spare
+// included; and the runtime learns the same way that the rank takes no more.
+void Stdio::close_input() {
+    input_open_ = false;
+    in_ = Pump();
+    ours_[0].reset();
+    Fd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    if (null.valid()) dup2(null.get(), 0);
+}
+
+bool Stdio::input_just_closed() {
+    if (kind_[0] != Channel::pipe || input_open_ || input_closed_told_) return false;
+    input_closed_told_ = true;
+    return true;
+}
+
+}  // namespace ghost::plugin

@@ -1,0 +1,84 @@
+// The standard input, output and error of a rank.
+//
+// The runtime's ends are always descriptors 0, 1 and 2 of the wrapper. The rank gets inner ones
+// that belong to the wrapper, so that its open files do not depend on a daemon: a pipe for a pipe,
+// a pty for a pty (so that isatty(), hence line buffering, is as before), /dev/null as it is.
+#pragma once
+
+#include <string>
+#include <sys/types.h>
+#include <utility>
+#include <vector>
+
+#include "base/control_socket.hpp"
+#include "base/fd.hpp"
+#include "base/result.hpp"
+#include "pmix-plugin/wrapper/pump.hpp"
+
+namespace ghost::plugin {
+
+enum class Channel {
+    direct,  // the rank has the wrapper's own descriptor; it is /dev/null
+    pipe,
+    tty,
+    merged,  // error only: the same as output
+};
+
+// Owns the wrapper's inner ends and the pumps. One thread.
+class Stdio {
+  public:
+    // Makes inner descriptors like the runtime's 0, 1 and 2.
+    static Result<Stdio> for_program();
+    // Makes those of a ghost: `ghost` is what carry() gave at the source.
+    static Result<Stdio> for_ghost(const Json& ghost);
+    // Takes over those of a wrapper that died: its inner ends as spare() gave them, input, output,
+    // error; the runtime's are 0, 1 and 2 already. `program`: the rank's first process.
+    static Stdio adopt(std::vector<Fd> inner, pid_t program);
+
+    // The rank's own ends, to become its 0, 1 and 2; -1 for direct ones that stay.
+    int rank_end(int i) const { return rank_[i].get(); }
+    void close_rank_ends();
+
+    // CRIU keys of the rank's descriptors that lead out of the tree.
+    std::vector<std::string> keys() const;
+    // (descriptor of this object, key of the source it stands for).
+    std::vector<std::pair<int, std::string>> heirs(const Json& ghost) const;
+    // For the node agent to keep, so that a new wrapper can adopt the rank: the runtime's three
+    // ends and the inner three, /dev/null where there is none (docs/PROTOCOL.md, `hello`).
+    std::vector<int> spare();
+
+    // Stops input and takes back all of it that the rank has not read: what the ghost carries
+    // besides kinds and keys.
+    Json carry();
+    // After carry(), when the rank stays here: gives it back and goes on.
+    void uncarry();
+
+    // Starts moving bytes. The runtime's ends become non-blocking.
+    void start();
+    std::vector<pollfd> interests() const;
+    void run();
+    // Every byte the rank wrote before has reached the runtime (the rank is stopped or dead).
+    bool drained() const { return out_.drained() && err_.drained(); }
+    // Output waits for the runtime to take it.
+    bool output_blocked() const { return out_.blocked() || err_.blocked(); }
+    // The input has ended; true only once.
+    bool input_just_closed();
+
+  private:
+    Json describe() const;
+    Status make(int i, Channel kind);
+    Status make_tty(const Json& like);
+    void close_input();
+
+    Channel kind_[3] = {Channel::direct, Channel::direct, Channel::direct};
+    std::string key_[3];
+    Fd ours_[3];  // input: write end; output, error: read end or pty master
+    Fd rank_[3];
+    Fd null_;
+    Pump in_, out_, err_;
+    std::string carried_;
+    bool input_open_ = false;
+    bool input_closed_told_ = false;
+};
+
+}  // namespace ghost::plugin

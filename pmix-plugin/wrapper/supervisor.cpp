@@ -1,0 +1,194 @@
+#include "pmix-plugin/wrapper/supervisor.hpp"
+
+#include <csignal>
+#include <fmt/format.h>
+#include <fstream>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "base/clock.hpp"
+#include "base/log.hpp"
+#include "pmix-plugin/wrapper/init_protocol.hpp"
+
+namespace ghost::plugin {
+namespace {
+
+// How long an adopted rank's status may take to come from the daemon, which reaps it.
+constexpr int64_t status_limit_us = 5'000'000;
+
+Fd open_pidfd(pid_t pid) {
+    return Fd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+}
+
+// The init ended with `status`; what did the program end with? A zombie still has its name.
+int program_status(pid_t root, int status) {
+    std::ifstream file(fmt::format("/proc/{}/comm", root));
+    std::string name;
+    std::getline(file, name);
+    const std::string mark = init_died_of;
+    if (WIFEXITED(status) && name.starts_with(mark)) return std::atoi(name.c_str() + mark.size());
+    return status;
+}
+
+int reap(pid_t root) {
+    siginfo_t info{};
+    waitid(P_PID, static_cast<id_t>(root), &info, WEXITED | WNOWAIT);
+    int seen = info.si_code == CLD_EXITED ? (info.si_status & 0xff) << 8 : info.si_status & 0x7f;
+    int status = program_status(root, seen);
+    waitpid(root, nullptr, 0);
+    return status;
+}
+
+// An adopted tree's name is gone with its zombie: 128 + N is taken for signal N, as a shell does.
+int guess_status(int status) {
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+    return code > 128 && code <= 128 + 64 ? code - 128 : status;
+}
+
+}  // namespace
+
+Fd watch_parent() {
+    for (;;) {
+        pid_t parent = getppid();
+        Fd fd = open_pidfd(parent);
+        if (!fd.valid() || getppid() == parent) return fd;
+    }
+}
+
+Supervisor::Supervisor(Charge charge, const Signals& signals)
+    : charge_(std::move(charge)),
+      signals_(signals),
+      daemon_(watch_parent()),
+      tree_(open_pidfd(charge_.root)) {
+    charge_.guard.watch(charge_.root);
+}
+
+int Supervisor::run() {
+    charge_.stdio.start();
+    say_hello();
+    if (!tree_.valid()) look_at_tree();
+    while (!done()) {
+        wait_for_something();
+        take_signals();
+        take_control();
+        look_at_daemon();
+        look_at_tree();
+        charge_.stdio.run();
+        if (charge_.stdio.input_just_closed()) tell({{"t", "stdin_closed"}});
+    }
+    tell({{"t", "exit"}, {"status", status_.value_or(0)}});
+    charge_.guard.stop();
+    return status_.value_or(0);
+}
+
+void Supervisor::say_hello() {
+    if (!charge_.control.valid()) return;
+    Json hello = {{"t", "hello"},
+                  {"role", "wrapper"},
+                  {"job", charge_.who.job},
+                  {"rank", charge_.who.rank},
+                  {"secret", charge_.who.secret},
+                  {"pid", getpid()},
+                  {"init", charge_.root},
+                  {"mode", charge_.mode}};
+    Status sent = charge_.control.send(hello, charge_.stdio.spare());
+    if (!sent) log::warning("cannot reach the node agent: {}", sent.error().message());
+}
+
+void Supervisor::wait_for_something() {
+    std::vector<pollfd> set = charge_.stdio.interests();
+    for (int fd : {signals_.fd(), charge_.control.fd(), daemon_.get(), tree_.get()}) {
+        set.push_back({fd, POLLIN, 0});
+    }
+    // Output still to be drained may have no descriptor to wait for: look again at once.
+    int timeout = -1;
+    if (tree_gone_ && !status_) timeout = 100;
+    if (tree_gone_ && status_ && !charge_.stdio.output_blocked()) timeout = 0;
+    ::poll(set.data(), set.size(), timeout);
+}
+
+void Supervisor::take_signals() {
+    while (int s = signals_.next()) {
+        if (s == SIGTERM) {
+            // SIGKILL follows: by then nobody is to adopt the tree.
+            charge_.guard.arm(true);
+            if (tree_gone_) give_up_output_ = true;
+        }
+        if (!tree_gone_) ::kill(charge_.root, s);
+    }
+}
+
+void Supervisor::take_control() {
+    pollfd p{charge_.control.fd(), POLLIN, 0};
+    while (charge_.control.valid() && ::poll(&p, 1, 0) == 1) {
+        auto message = charge_.control.receive(0);
+        if (message) {
+            handle(*message);
+        } else if (message.error().code == Code::peer_lost) {
+            log::info("the node agent has closed the connection");
+            charge_.control.close();
+        } else {
+            log::warning("{}", message.error().message());
+        }
+    }
+}
+
+void Supervisor::handle(const ControlMessage& message) {
+    std::string type = message.body.value("t", "");
+    if (type == "child_status") {
+        if (charge_.adopted) tree_ended(guess_status(message.body.value("status", 0)));
+    } else if (type != "error") {
+        log::warning("the node agent sent an unknown message {}", type);
+        tell({{"t", "error"}, {"why", "unknown message " + type}});
+    }
+}
+
+// Without its daemon a rank has no job: it ends, and nothing is left.
+void Supervisor::look_at_daemon() {
+    pollfd p{daemon_.get(), POLLIN, 0};
+    if (!daemon_.valid() || ::poll(&p, 1, 0) != 1) return;
+    log::info("the daemon has died: ending the rank");
+    daemon_.reset();
+    give_up_output_ = true;
+    if (!tree_gone_) ::kill(charge_.root, SIGKILL);
+    if (charge_.adopted && !status_) status_ = SIGKILL;
+}
+
+void Supervisor::look_at_tree() {
+    pollfd p{tree_.get(), POLLIN, 0};
+    bool ended = !tree_.valid() || ::poll(&p, 1, 0) == 1;
+    if (!tree_gone_ && ended) {
+        tree_.reset();
+        if (!charge_.adopted) return tree_ended(reap(charge_.root));
+        tree_gone_ = true;
+        gone_since_us_ = monotonic_us();
+    }
+    if (tree_gone_ && !status_ &&
+        (!charge_.control.valid() || monotonic_us() - gone_since_us_ > status_limit_us)) {
+        log::warning("the daemon does not tell how the rank ended");
+        tree_ended(1 << 8);
+    }
+}
+
+void Supervisor::tree_ended(int status) {
+    tree_gone_ = true;
+    tree_.reset();
+    status_ = status;
+    charge_.guard.watch(0);
+    log::debug("the rank has ended with status {:#x}", status);
+}
+
+bool Supervisor::done() {
+    if (!tree_gone_ || !status_) return false;
+    return give_up_output_ || charge_.stdio.drained();
+}
+
+void Supervisor::tell(const Json& message) {
+    if (!charge_.control.valid()) return;
+    if (Status sent = charge_.control.send(message); !sent) {
+        log::info("{}", sent.error().message());
+        charge_.control.close();
+    }
+}
+
+}  // namespace ghost::plugin

@@ -1,0 +1,61 @@
+// The wrapper's work while its rank lives: moves its input and output, passes signals on, answers
+// the node agent, and ends exactly as the rank ends.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <sys/types.h>
+
+#include "base/control_socket.hpp"
+#include "pmix-plugin/wrapper/guard.hpp"
+#include "pmix-plugin/wrapper/identity.hpp"
+#include "pmix-plugin/wrapper/signals.hpp"
+#include "pmix-plugin/wrapper/stdio.hpp"
+
+namespace ghost::plugin {
+
+// A rank's tree and everything that belongs to it, handed to its supervisor.
+struct Charge {
+    Identity who;
+    pid_t root = 0;        // init of the tree
+    bool adopted = false;  // it is the daemon's child, not ours
+    Stdio stdio;
+    Guard guard;
+    ControlSocket control;
+    const char* mode = "run";  // of `hello`
+};
+
+class Supervisor {
+  public:
+    Supervisor(Charge charge, const Signals& signals);
+
+    // Says hello and returns when the rank has ended or left: the wait status to end with.
+    int run();
+
+  private:
+    void say_hello();
+    void wait_for_something();
+    void take_signals();
+    void take_control();
+    void handle(const ControlMessage& message);
+    void look_at_daemon();
+    void look_at_tree();
+    void tree_ended(int status);
+    bool done();
+    void tell(const Json& message);
+
+    Charge charge_;
+    const Signals& signals_;
+    Fd daemon_;  // pidfd of our parent
+    Fd tree_;    // pidfd of the init; closed when it has ended
+    std::optional<int> status_;
+    bool tree_gone_ = false;  // ended; for an adopted one the status may still be missing
+    int64_t gone_since_us_ = 0;
+    bool give_up_output_ = false;
+    bool bye_ = false;
+};
+
+// The parent's pidfd; readable when it has ended, which it may have already.
+Fd watch_parent();
+
+}  // namespace ghost::plugin

@@ -1,0 +1,121 @@
+"""A node agent for tests of ghost-wrapper: its side of docs/PROTOCOL.md, as a test wants it."""
+
+import ctypes
+import json
+import os
+import select
+import socket
+import time
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def wait_until(condition, what, limit=20.0):
+    """Polls until condition() gives something true and returns that; fails when time runs out."""
+    end = time.monotonic() + limit
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"not in {limit} s: {what}")
+        time.sleep(0.01)
+
+
+def be_subreaper():
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children_of(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as f:
+            return [int(x) for x in f.read().split()]
+    except OSError:
+        return []
+
+
+def alive(pid):
+    """Exists and is no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Peer:
+    """One connected wrapper."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        self.spare = []
+        self.seen = []
+
+    def send(self, message, fds=()):
+        data = json.dumps(message).encode()
+        if fds:
+            socket.send_fds(self.sock, [data], list(fds))
+        else:
+            self.sock.send(data)
+
+    def receive(self, limit=20.0):
+        """The next message, or None at the end of the connection."""
+        if not select.select([self.sock], [], [], limit)[0]:
+            raise AssertionError(f"no message in {limit} s; so far: {self.seen}")
+        try:
+            data, fds, _, _ = socket.recv_fds(self.sock, 1 << 17, 16)
+        except ConnectionResetError:
+            data, fds = b"", []
+        if not data:
+            return None
+        message = json.loads(data)
+        self.seen.append(message)
+        if fds:
+            self.spare = fds
+        if message["t"] == "stdin_closed":
+            self.close_spare((0, 3))
+        if message["t"] == "exit":
+            self.close_spare(range(6))
+        return message
+
+    def expect(self, kind, limit=20.0, skip=("progress", "stdin_closed")):
+        """The next message that is not to be skipped, which must be of this kind."""
+        while True:
+            message = self.receive(limit)
+            if message is not None and message["t"] in skip and message["t"] != kind:
+                continue
+            got = message["t"] if message else "the end"
+            assert got == kind, f"wanted {kind}, got {message}; so far: {self.seen}"
+            return message
+
+    def close_spare(self, which=range(6)):
+        for i in which:
+            if i < len(self.spare) and self.spare[i] >= 0:
+                os.close(self.spare[i])
+                self.spare[i] = -1
+
+    def close(self):
+        self.close_spare()
+        self.sock.close()
+
+
+class Agent:
+    """Listens as GHOST_NODE_SOCKET would."""
+
+    def __init__(self, name):
+        self.name = f"ghost-test/{os.getpid()}/{name}"
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        self.sock.bind("\0" + self.name)
+        self.sock.listen(64)
+
+    def environment(self, rank=0, **more):
+        return dict(os.environ, GHOST_NODE_SOCKET="@" + self.name, GHOST_JOB="1",
+                    GHOST_RANK=str(rank), GHOST_SECRET="5e" * 32, **more)
+
+    def accept(self, limit=20.0):
+        if not select.select([self.sock], [], [], limit)[0]:
+            raise AssertionError(f"no wrapper connected in {limit} s")
+        return Peer(self.sock.accept()[0])
+
+    def close(self):
+        self.sock.close()

@@ -1,0 +1,128 @@
+// What the parity test runs as a rank: each word of the command line is one behaviour.
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <dirent.h>
+#include <fstream>
+#include <iostream>
+#include <mpi.h>
+#include <sched.h>
+#include <string>
+#include <sys/resource.h>
+#include <termios.h>
+#include <unistd.h>
+
+namespace {
+
+[[noreturn]] void die(int s) {
+    rlimit none{0, 0};
+    setrlimit(RLIMIT_CORE, &none);
+    std::signal(s, SIG_DFL);
+    raise(s);
+    _exit(99);
+}
+
+void print_descriptors() {
+    DIR* dir = opendir("/proc/self/fd");
+    while (dirent* e = readdir(dir)) {
+        int fd = std::atoi(e->d_name);
+        if (e->d_name[0] == '.' || fd == dirfd(dir)) continue;
+        char target[256] = {};
+        if (readlink(("/proc/self/fd/" + std::string(e->d_name)).c_str(), target, 255) < 0)
+            continue;
+        std::printf("fd %d %.8s tty %d\n", fd, target, isatty(fd));
+    }
+    closedir(dir);
+}
+
+void print_terminal() {
+    termios t{};
+    if (tcgetattr(1, &t) != 0) return;
+    std::printf("terminal %x %x %x %x\n", t.c_iflag, t.c_oflag, t.c_cflag, t.c_lflag);
+    std::ifstream tty("/dev/tty");
+    std::printf("controlling %d\n", tty.good());
+}
+
+void print_state() {
+    print_descriptors();
+    print_terminal();
+    std::ifstream status("/proc/self/status");
+    for (std::string line; std::getline(status, line);) {
+        if (line.starts_with("Sig") || line.starts_with("Shd") || line.starts_with("Cap") ||
+            line.starts_with("Umask") || line.starts_with("Cpus_allowed:")) {
+            if (!line.starts_with("SigQ")) std::printf("%s\n", line.c_str());
+        }
+    }
+    std::ifstream limits("/proc/self/limits");
+    std::cout << limits.rdbuf();
+    char cwd[512];
+    std::printf("directory %s\n", getcwd(cwd, sizeof cwd));
+    std::printf("group leader %d nice %d\n", getpgrp() == getpid(), getpriority(PRIO_PROCESS, 0));
+}
+
+void interleave() {
+    for (int i = 0; i < 200; ++i) {
+        dprintf(1, "o%d ", i);
+        dprintf(2, "e%d ", i);
+    }
+}
+
+void flood(long size) {
+    std::string line;
+    for (int i = 0; i < 4096; ++i) line += static_cast<char>(i % 64 == 63 ? '\n' : 'a' + i % 26);
+    for (long done = 0; done < size; done += 4096) {
+        if (std::fwrite(line.data(), 1, line.size(), stdout) != line.size()) _exit(98);
+    }
+}
+
+void say(int s) {
+    std::string text = std::string("SIG") + sigabbrev_np(s) + "\n";
+    if (write(1, text.data(), text.size()) < 0) _exit(98);
+}
+
+void wait_for_signals() {
+    for (int s : {SIGUSR1, SIGUSR2, SIGCONT, SIGALRM}) std::signal(s, say);
+    std::puts("ready");
+    std::fflush(stdout);
+    for (;;) pause();
+}
+
+int with_mpi(const std::string& what, int number) {
+    MPI_Init(nullptr, nullptr);
+    int rank = 0, sum = 0;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    if (what == "mpi-abort") MPI_Abort(MPI_COMM_WORLD, number);
+    MPI_Allreduce(&rank, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
+    std::printf("rank %d of sum %d\n", rank, sum);
+    MPI_Finalize();
+    return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    std::string what = argc > 1 ? argv[1] : "";
+    long number = argc > 2 ? std::atol(argv[2]) : 0;
+    if (what == "exit") return static_cast<int>(number);
+    if (what == "die") die(static_cast<int>(number));
+    if (what == "state") print_state();
+    if (what == "flood") flood(number);
+    if (what == "interleave") interleave();
+    if (what == "lines") std::cout << "one\ntwo" << std::flush, _exit(0);
+    if (what == "signals") wait_for_signals();
+    if (what == "ticks") {
+        std::printf("%d\n", getpid());
+        std::fflush(stdout);
+        for (;;) usleep(10000);
+    }
+    if (what == "wait" || what == "stubborn") {
+        if (what == "stubborn") std::signal(SIGTERM, SIG_IGN);
+        std::puts("ready");
+        std::fflush(stdout);
+        for (;;) pause();
+    }
+    if (what.starts_with("mpi-")) return with_mpi(what, static_cast<int>(number));
+    return 0;
+}
