@@ -1,0 +1,286 @@
+#include "kernet-btl/kernet/connector.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <fmt/format.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+
+#include "base/clock.hpp"
+#include "base/log.hpp"
+#include "kernet-btl/kernet/connector_internal.hpp"
+#include "kernet-btl/link/net.hpp"
+
+namespace kernet {
+
+namespace {
+
+// to:                        idle   waiting trying up    away   departed
+constexpr bool allowed[6][6] = {
+    /* idle     */ {true, true, false, true, true, true},
+    /* waiting  */ {true, true, true, true, true, true},
+    /* trying   */ {true, true, true, true, true, true},
+    /* up       */ {true, true, false, true, true, true},
+    /* away     */ {true, true, false, true, true, true},
+    /* departed */ {false, false, false, true, false, true},
+};
+
+constexpr char says_suspend = 'S';
+constexpr char says_bye = 'B';
+
+}  // namespace
+
+Connector::Connector(const EndpointConfig& config, Registry& registry,
+                     const wire::HandshakeKey& key)
+    : config_(config), registry_(registry), key_(key) {}
+
+Connector::~Connector() { close(true); }
+
+Status Connector::open(int node, const std::string& node_name, uint64_t epoch) {
+    location_ = Location{};
+    location_.rank = config_.rank;
+    location_.epoch = epoch;
+    location_.node = node;
+    location_.node_name = node_name;
+    epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
+    timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+    bell_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    Status opened = epoll_ && timer_ && bell_
+                        ? open_listeners()
+                        : Status(ghost::sys_error("open KerNet's descriptors"));
+    if (!opened) {
+        close(false);
+        return opened;
+    }
+    add(id_timer, timer_.get(), EPOLLIN);
+    add(id_bell, bell_.get(), EPOLLIN);
+    if (tcp_listener_) add(id_tcp, tcp_listener_.get(), EPOLLIN);
+    if (unix_listener_) add(id_unix, unix_listener_.get(), EPOLLIN);
+    registry_.set_bell(bell_.get());
+    location_.attached = true;
+    return {};
+}
+
+Status Connector::open_listeners() {
+    if (config_.use_tcp) {
+        auto addresses = net::local_addresses(config_.if_include);
+        if (!addresses) return addresses.error();
+        auto listener = net::listen_tcp();
+        if (!listener) return listener.error();
+        tcp_listener_ = std::move(listener->fd);
+        for (size_t i = 0; i < addresses->size() && i < 16; i++) {
+            location_.tcp.push_back({(*addresses)[i], listener->port});
+        }
+    }
+    if (!config_.use_shm) return {};
+    location_.unix_name = fmt::format("@ghost/{}/{}/r{}.{}", geteuid(), config_.job, config_.rank,
+                                 location_.epoch);
+    auto listener = net::listen_unix(location_.unix_name);
+    if (!listener && listener.error().sys == EADDRINUSE) {
+        // Left by nobody (abstract names end with their sockets): another process holds it.
+        location_.unix_name += fmt::format(".{:x}", ghost::realtime_us());
+        listener = net::listen_unix(location_.unix_name);
+    }
+    if (!listener) return listener.error();
+    unix_listener_ = std::move(*listener);
+    return {};
+}
+
+void Connector::close(bool left) {
+    registry_.set_bell(-1);
+    handshakes_.clear();
+    incoming_count_ = 0;
+    for (auto& [rank, peer] : peers_) {
+        peer.outgoing = peer.incoming = 0;
+        if (!peer.watch) continue;
+        const char said = left ? says_bye : says_suspend;
+        if (::send(peer.watch_fd.get(), &said, 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+            ghost::log::debug("kernet: rank {} is gone already", rank);
+        }
+        stop_watching(peer);
+    }
+    for (Fd* fd : {&tcp_listener_, &unix_listener_, &bell_, &timer_, &epoll_}) fd->reset();
+    location_.attached = false;
+    location_.tcp.clear();
+    location_.unix_name.clear();
+}
+
+void Connector::add(uint64_t id, int fd, uint32_t events) {
+    epoll_event event{};
+    event.events = events;
+    event.data.u64 = id;
+    if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+        ghost::log::error("kernet: {}", ghost::sys_error("watch a descriptor").message());
+    }
+}
+
+Connector::Peer& Connector::peer(uint32_t rank) {
+    Peer& peer = peers_[rank];
+    if (!peer.shared) {
+        peer.shared = &registry_.peer(rank);
+        peer.backoff = config_.retry_min_us;
+    }
+    return peer;
+}
+
+bool Connector::change(Peer& peer, LinkState to) {
+    static constexpr const char* names[] = {"idle", "waiting", "trying", "up", "away", "departed"};
+    const auto from = static_cast<int>(peer.state), next = static_cast<int>(to);
+    if (!allowed[from][next]) return false;
+    if (from != next) {
+        ghost::log::trace("kernet: link to rank {}: {} -> {}", peer.shared->rank, names[from],
+                          names[next]);
+    }
+    peer.state = to;
+    return true;
+}
+
+bool Connector::same_node(const Peer& peer) const {
+    if (!config_.use_shm || peer.where.unix_name.empty() || peer.shm_failed) return false;
+    return peer.where.node_name == location_.node_name;
+}
+
+void Connector::service(std::vector<uint32_t>& unknown) {
+    if (!is_open()) return;
+    epoll_event events[32];
+    const int count = epoll_wait(epoll_.get(), events, 32, 0);
+    for (int i = 0; i < count; i++) {
+        const uint64_t id = events[i].data.u64;
+        uint64_t ignored;
+        if (id == id_timer || id == id_bell) {
+            const int fd = id == id_timer ? timer_.get() : bell_.get();
+            if (::read(fd, &ignored, sizeof ignored) < 0) continue;
+        } else if (id == id_tcp) {
+            accept_all(tcp_listener_, wire::LinkKind::tcp);
+        } else if (id == id_unix) {
+            accept_all(unix_listener_, wire::LinkKind::shm);
+        } else if (auto watch = watches_.find(id); watch != watches_.end()) {
+            watch_event(peer(watch->second));
+        } else {
+            handshake_event(id, events[i].events);
+        }
+    }
+    take_requests();
+    run_timers(unknown);
+    arm_timer();
+}
+
+void Connector::take_requests() {
+    for (PeerShared* shared : registry_.all()) {
+        if (shared->requests.load(std::memory_order_relaxed) == 0) continue;
+        const uint32_t requests = shared->requests.exchange(0, std::memory_order_acq_rel);
+        take_request(peer(shared->rank), requests);
+    }
+}
+
+void Connector::take_request(Peer& peer, uint32_t requests) {
+    // What the data side says of a link older than the one it was given meanwhile is history.
+    const bool current = peer.shared->lost_generation.load(std::memory_order_acquire) == peer.up;
+    if (requests & (link_lost | peer_suspended | peer_left) && current &&
+        peer.state == LinkState::up) {
+        stop_watching(peer);
+        if (requests & peer_left) {
+            change(peer, LinkState::departed);
+        } else if (requests & peer_suspended) {
+            change(peer, LinkState::away);
+        } else {
+            need_link(peer, 0);
+        }
+    }
+    if (requests & want_link && peer.state == LinkState::idle) need_link(peer, 0);
+}
+
+void Connector::need_link(Peer& peer, int64_t delay_us) {
+    if (!change(peer, LinkState::waiting)) return;
+    peer.retry_at = ghost::monotonic_us() + delay_us;
+}
+
+void Connector::watch_event(Peer& peer) {
+    char said = 0;
+    const ssize_t got = ::recv(peer.watch_fd.get(), &said, 1, MSG_DONTWAIT);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    stop_watching(peer);
+    if (peer.state != LinkState::up) return;
+    if (got == 1 && said == says_bye) {
+        change(peer, LinkState::departed);
+    } else if (got == 1 && said == says_suspend) {
+        change(peer, LinkState::away);
+    } else {
+        need_link(peer, 0);
+    }
+}
+
+void Connector::stop_watching(Peer& peer) {
+    if (!peer.watch) return;
+    watches_.erase(peer.watch);
+    peer.watch = 0;
+    peer.watch_fd.reset();
+}
+
+void Connector::set_location(const Location& where) {
+    if (where.rank == config_.rank) return;
+    Peer& p = peer(where.rank);
+    if (where.epoch < p.epoch || (p.known && where == p.where)) return;
+    const bool moved = p.known && where.epoch > p.epoch;
+    p.where = where;
+    p.known = true;
+    p.epoch = where.epoch;
+    p.shm_failed = false;
+    p.failures = 0;
+    p.backoff = config_.retry_min_us;
+    if (!where.attached) {
+        if (p.state == LinkState::waiting) change(p, LinkState::away);
+    } else if (p.state == LinkState::waiting) {
+        need_link(p, 0);
+    } else if (p.state == LinkState::away || (moved && p.state == LinkState::up)) {
+        // The side that moved connects at once by itself; this is only in case it cannot.
+        need_link(p, 100'000);
+    }
+    if (is_open()) arm_timer();
+}
+
+void Connector::reconnect_all() {
+    for (auto& [rank, peer] : peers_) {
+        if (peer.state == LinkState::departed) continue;
+        peer.failures = 0;
+        peer.backoff = config_.retry_min_us;
+        peer.shm_failed = false;
+        if (!peer.had_link && peer.state == LinkState::idle) continue;
+        need_link(peer, 0);
+    }
+    arm_timer();
+}
+
+void Connector::run_timers(std::vector<uint32_t>& unknown) {
+    const int64_t now = ghost::monotonic_us();
+    std::vector<uint64_t> late;
+    for (auto& [id, shake] : handshakes_) {
+        if (shake->deadline <= now) late.push_back(id);
+    }
+    for (uint64_t id : late) end_handshake(id);
+    for (auto& [rank, peer] : peers_) {
+        // While the peer's own attempt is in progress, ours would only cross it.
+        if (peer.state == LinkState::waiting && peer.retry_at <= now && !peer.incoming) {
+            begin_attempt(peer, unknown);
+        }
+    }
+}
+
+void Connector::arm_timer() {
+    int64_t next = 0;
+    const auto earlier = [&next](int64_t at) { next = next ? std::min(next, at) : at; };
+    for (auto& [id, shake] : handshakes_) earlier(shake->deadline);
+    for (auto& [rank, peer] : peers_) {
+        if (peer.state == LinkState::waiting && !peer.incoming) earlier(peer.retry_at);
+    }
+    itimerspec spec{};
+    if (next) {
+        next = std::max<int64_t>(next, 1);
+        spec.it_value = {next / 1'000'000, next % 1'000'000 * 1000};
+    }
+    timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &spec, nullptr);
+}
+
+}  // namespace kernet

@@ -1,0 +1,116 @@
+// The control side: listeners, connections, handshakes, retries, and what is known of the peers.
+//
+// Called by one thread at a time (the endpoint's mutex). Makes links and gives them to the data
+// side through the registry's mailbox. Never blocks.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "kernet-btl/kernet/endpoint.hpp"
+#include "kernet-btl/kernet/registry.hpp"
+#include "kernet-btl/wire/handshake.hpp"
+
+namespace kernet {
+
+using ghost::Fd;
+
+// The link to one peer, as the control side sees it.
+enum class LinkState : uint8_t {
+    idle,      // no link, none needed
+    waiting,   // one is needed; next attempt at retry_at
+    trying,    // an attempt of ours is in progress
+    up,        // given to the data side
+    away,      // the peer is suspended and will come back by itself
+    departed,  // the peer unattached for good
+};
+
+class Connector {
+  public:
+    Connector(const EndpointConfig& config, Registry& registry, const wire::HandshakeKey& key);
+    ~Connector();
+
+    // Listeners, epoll, timer, bell at the given place. Nothing is left open on an error.
+    Status open(int node, const std::string& node_name, uint64_t epoch);
+    // Closes all of it and every handshake; tells peers with a ring (left: for good).
+    void close(bool left);
+    bool is_open() const { return epoll_.valid(); }
+
+    int fd() const { return epoll_.get(); }
+    const Location& location() const { return location_; }
+    // Ranks to ask the node agent about are appended to `unknown`.
+    void service(std::vector<uint32_t>& unknown);
+    void set_location(const Location& location);
+    // All peers there was a link with get one again, now.
+    void reconnect_all();
+
+  private:
+    struct Handshake;
+    struct Peer {
+        PeerShared* shared = nullptr;
+        LinkState state = LinkState::idle;
+        bool known = false;      // `where` is valid
+        Location where;
+        uint64_t epoch = 0;      // latest placement seen, by location or handshake
+        uint64_t up = 0;         // generation of the last link made
+        uint64_t floor = 0;      // generation the peer said it has
+        bool had_link = false;
+        bool shm_failed = false;  // at this location
+        uint32_t failures = 0;    // in a row
+        int64_t retry_at = 0;
+        int64_t backoff = 0;
+        int64_t asked_at = 0;     // when the node agent was last asked
+        uint64_t outgoing = 0;    // handshake ids; 0: none
+        uint64_t incoming = 0;
+        uint64_t watch = 0;       // id of the socket beside the ring
+        Fd watch_fd;
+    };
+
+    Peer& peer(uint32_t rank);
+    bool change(Peer& peer, LinkState to);
+    bool same_node(const Peer& peer) const;
+    void take_requests();
+    void take_request(Peer& peer, uint32_t requests);
+    void need_link(Peer& peer, int64_t delay_us);
+    void run_timers(std::vector<uint32_t>& unknown);
+    void arm_timer();
+    void add(uint64_t id, int fd, uint32_t events);
+    void watch_event(Peer& peer);
+    void stop_watching(Peer& peer);
+    Status open_listeners();
+
+    // connector_handshake.cpp
+    void begin_attempt(Peer& peer, std::vector<uint32_t>& unknown);
+    Result<Fd> begin_connection(Peer& peer, wire::LinkKind& kind);
+    void attempt_failed(Peer& peer, const char* why);
+    void accept_all(const Fd& listener, wire::LinkKind kind);
+    void handshake_event(uint64_t id, uint32_t events);
+    bool read_message(Handshake& shake, void* message, size_t size, bool& complete);
+    bool step(Handshake& shake);
+    bool send_hello(Handshake& shake);
+    bool on_hello(Handshake& shake);
+    wire::Verdict judge(const Peer& peer, const wire::Hello& hello) const;
+    bool on_welcome(Handshake& shake);
+    bool confirm(Handshake& shake, Peer& peer);
+    bool on_confirm(Handshake& shake);
+    void established(Handshake& shake, Peer& peer, uint64_t last_seen, uint64_t epoch,
+                     std::unique_ptr<RingMapping> ring);
+    void end_handshake(uint64_t id);
+
+    EndpointConfig config_;
+    Registry& registry_;
+    wire::HandshakeKey key_;
+    Location location_;
+    Fd epoll_, timer_, bell_, tcp_listener_, unix_listener_;
+    std::unordered_map<uint32_t, Peer> peers_;
+    std::unordered_map<uint64_t, std::unique_ptr<Handshake>> handshakes_;
+    std::unordered_map<uint64_t, uint32_t> watches_;  // id -> rank
+    uint64_t next_id_ = 16;                           // below: fixed ids
+    size_t incoming_count_ = 0;
+};
+
+}  // namespace kernet

@@ -1,0 +1,336 @@
+// The connector's handshakes: who may connect, which of two crossing connections wins, and what is
+// agreed before the data side gets a link. docs/WIRE.md, "Handshake".
+#include <algorithm>
+#include <cerrno>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "base/clock.hpp"
+#include "base/log.hpp"
+#include "kernet-btl/kernet/connector_internal.hpp"
+#include "kernet-btl/link/net.hpp"
+
+namespace kernet {
+
+namespace {
+
+constexpr size_t max_incoming = 512;         // handshakes at once
+constexpr uint32_t failures_to_ask = 3;      // then the location may be out of date
+constexpr int64_t ask_interval_us = 20'000;
+constexpr int64_t crossing_delay_us = 20'000;  // the winner's attempt gets this long
+
+bool send_all(const Fd& fd, const void* bytes, size_t size) {
+    return ::send(fd.get(), bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL) ==
+           static_cast<ssize_t>(size);
+}
+
+}  // namespace
+
+// --- our attempts ---
+
+void Connector::begin_attempt(Peer& peer, std::vector<uint32_t>& unknown) {
+    const int64_t now = ghost::monotonic_us();
+    const bool lost_track = !peer.known || peer.failures >= failures_to_ask;
+    if (lost_track && now - peer.asked_at >= std::max(ask_interval_us, peer.backoff)) {
+        peer.asked_at = now;
+        unknown.push_back(peer.shared->rank);
+    }
+    if (!peer.known || !peer.where.attached) {
+        peer.retry_at = now + config_.retry_max_us / 10;
+        return;
+    }
+    auto shake = std::make_unique<Handshake>();
+    shake->incoming = false;
+    shake->has_peer = true;
+    shake->rank = peer.shared->rank;
+    auto fd = begin_connection(peer, shake->kind);
+    if (!fd) {
+        if (shake->kind == wire::LinkKind::shm) peer.shm_failed = config_.use_tcp;
+        attempt_failed(peer, fd.error().message().c_str());
+        return;
+    }
+    shake->fd = std::move(*fd);
+    shake->step = Handshake::Step::connecting;
+    shake->deadline = now + config_.connect_timeout_us;
+    shake->id = next_id_++;
+    peer.outgoing = shake->id;
+    change(peer, LinkState::trying);
+    add(shake->id, shake->fd.get(), EPOLLOUT);
+    handshakes_.emplace(shake->id, std::move(shake));
+}
+
+Result<Fd> Connector::begin_connection(Peer& peer, wire::LinkKind& kind) {
+    if (same_node(peer)) {
+        kind = wire::LinkKind::shm;
+        return net::connect_unix(peer.where.unix_name);
+    }
+    kind = wire::LinkKind::tcp;
+    if (!config_.use_tcp || peer.where.tcp.empty()) {
+        peer.shm_failed = false;
+        return ghost::make_error(ghost::Code::not_found, "find an address of the peer");
+    }
+    const TcpAddress& address = peer.where.tcp[peer.failures % peer.where.tcp.size()];
+    auto fd = net::connect_tcp(address.host, address.port);
+    if (fd) net::tune_tcp(*fd, config_.tcp_congestion);
+    return fd;
+}
+
+void Connector::attempt_failed(Peer& peer, const char* why) {
+    peer.failures++;
+    ghost::log::debug("kernet: attempt {} to reach rank {} failed: {}", peer.failures,
+                      peer.shared->rank, why);
+    // Another address of the same peer is tried at once, the same one again later.
+    const bool more = peer.failures < peer.where.tcp.size() + (peer.shm_failed ? 1 : 0);
+    need_link(peer, more ? 0 : peer.backoff);
+    if (!more) peer.backoff = std::min(peer.backoff * 2, config_.retry_max_us);
+}
+
+bool Connector::send_hello(Handshake& shake) {
+    const int error = net::connect_error(shake.fd);
+    if (error != 0 || (shake.kind == wire::LinkKind::shm && !net::same_user(shake.fd))) {
+        return false;
+    }
+    Peer& to = peer(shake.rank);
+    shake.hello.kind = shake.kind;
+    shake.hello.from = config_.rank;
+    shake.hello.to = shake.rank;
+    shake.hello.epoch = location_.epoch;
+    shake.hello.generation = std::max(to.up, to.floor) + 1;
+    shake.hello.last_seen = to.shared->received.load(std::memory_order_acquire);
+    shake.hello.nonce = wire::random_nonce();
+    wire::seal(shake.hello, key_);
+    shake.step = Handshake::Step::want_welcome;
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u64 = shake.id;
+    epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, shake.fd.get(), &event);
+    return send_all(shake.fd, &shake.hello, sizeof shake.hello);
+}
+
+bool Connector::on_welcome(Handshake& shake) {
+    if (const char* wrong = wire::check(shake.welcome, shake.hello, key_)) {
+        ghost::log::warning("kernet: answer of rank {} refused: {}", shake.rank, wrong);
+        return false;
+    }
+    Peer& from = peer(shake.rank);
+    switch (shake.welcome.verdict) {
+        case wire::Verdict::accept:
+            if (shake.welcome.epoch < from.epoch) return false;  // a copy that should be gone
+            return confirm(shake, from);
+        case wire::Verdict::stale_generation:
+            from.floor = std::max(from.floor, shake.welcome.generation);
+            from.outgoing = 0;
+            need_link(from, 0);
+            return false;
+        case wire::Verdict::crossing:
+            from.outgoing = 0;
+            need_link(from, crossing_delay_us);
+            return false;
+        case wire::Verdict::stale_epoch:
+        case wire::Verdict::refused:
+            break;
+    }
+    return false;
+}
+
+bool Connector::confirm(Handshake& shake, Peer& from) {
+    wire::seal(shake.confirm, shake.hello, shake.welcome, key_);
+    std::unique_ptr<RingMapping> ring;
+    if (shake.kind == wire::LinkKind::shm) {
+        auto made = RingMapping::create(
+            {config_.ring_frames, static_cast<uint32_t>(config_.ring_bytes)});
+        if (!made) {
+            ghost::log::warning("kernet: {}", made.error().message());
+            from.shm_failed = config_.use_tcp;
+            return false;
+        }
+        if (!net::send_with_fd(shake.fd, &shake.confirm, sizeof shake.confirm,
+                               made->second.get())) {
+            return false;
+        }
+        ring = std::move(made->first);
+    } else if (!send_all(shake.fd, &shake.confirm, sizeof shake.confirm)) {
+        return false;
+    }
+    established(shake, from, shake.welcome.last_seen, shake.welcome.epoch, std::move(ring));
+    return true;
+}
+
+// --- the peers' attempts ---
+
+void Connector::accept_all(const Fd& listener, wire::LinkKind kind) {
+    while (incoming_count_ < max_incoming) {
+        auto fd = net::accept(listener);
+        if (!fd) return;
+        if (kind == wire::LinkKind::shm && !net::same_user(*fd)) continue;
+        if (kind == wire::LinkKind::tcp) net::tune_tcp(*fd, config_.tcp_congestion);
+        auto shake = std::make_unique<Handshake>();
+        shake->fd = std::move(*fd);
+        shake->kind = kind;
+        shake->deadline = ghost::monotonic_us() + config_.connect_timeout_us;
+        shake->id = next_id_++;
+        add(shake->id, shake->fd.get(), EPOLLIN);
+        incoming_count_++;
+        handshakes_.emplace(shake->id, std::move(shake));
+    }
+}
+
+wire::Verdict Connector::judge(const Peer& from, const wire::Hello& hello) const {
+    if (hello.epoch < from.epoch) return wire::Verdict::stale_epoch;
+    if (hello.generation <= from.up) return wire::Verdict::stale_generation;
+    // Two attempts at once: that of the side that moved wins, else that of the lower rank.
+    if (from.outgoing && hello.epoch == from.epoch && config_.rank < hello.from) {
+        return wire::Verdict::crossing;
+    }
+    return wire::Verdict::accept;
+}
+
+bool Connector::on_hello(Handshake& shake) {
+    const wire::Hello& hello = shake.hello;
+    const char* wrong = wire::check(hello, key_);
+    if (!wrong && hello.to != config_.rank) wrong = "meant for another rank";
+    if (!wrong && hello.kind != shake.kind) wrong = "wrong kind of link";
+    if (wrong) {
+        ghost::log::warning("kernet: connection refused: {}", wrong);
+        return false;
+    }
+    Peer& from = peer(hello.from);
+    wire::Welcome& welcome = shake.welcome;
+    welcome.verdict = judge(from, hello);
+    welcome.epoch = location_.epoch;
+    welcome.generation = from.up;
+    welcome.last_seen = from.shared->received.load(std::memory_order_acquire);
+    welcome.nonce = wire::random_nonce();
+    wire::seal(welcome, hello, key_);
+    if (!send_all(shake.fd, &welcome, sizeof welcome)) return false;
+    if (welcome.verdict != wire::Verdict::accept) return false;
+    if (from.outgoing) {
+        end_handshake(std::exchange(from.outgoing, 0));
+        need_link(from, crossing_delay_us);
+    }
+    if (from.incoming) end_handshake(std::exchange(from.incoming, 0));
+    from.epoch = hello.epoch;
+    from.incoming = shake.id;
+    shake.has_peer = true;
+    shake.rank = hello.from;
+    shake.step = Handshake::Step::want_confirm;
+    return true;
+}
+
+bool Connector::on_confirm(Handshake& shake) {
+    const char* wrong = wire::check(shake.confirm, shake.hello, shake.welcome, key_);
+    if (wrong) {
+        ghost::log::warning("kernet: connection of rank {} refused: {}", shake.rank, wrong);
+        return false;
+    }
+    std::unique_ptr<RingMapping> ring;
+    if (shake.kind == wire::LinkKind::shm) {
+        auto attached = RingMapping::attach(shake.ring_fd);
+        if (!attached) {
+            ghost::log::warning("kernet: {}", attached.error().message());
+            return false;
+        }
+        ring = std::move(*attached);
+    }
+    established(shake, peer(shake.rank), shake.hello.last_seen, shake.hello.epoch,
+                std::move(ring));
+    return true;
+}
+
+// --- both ---
+
+void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, uint64_t epoch,
+                            std::unique_ptr<RingMapping> ring) {
+    auto offer = std::make_unique<Offer>();
+    offer->peer = with.shared;
+    offer->generation = with.up = shake.hello.generation;
+    offer->peer_last_seen = last_seen;
+    offer->own_epoch = location_.epoch;
+    offer->peer_epoch = epoch;
+    with.epoch = std::max(with.epoch, epoch);
+    with.had_link = true;
+    with.failures = 0;
+    with.backoff = config_.retry_min_us;
+    stop_watching(with);
+    epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, shake.fd.get(), nullptr);
+    if (ring) {
+        offer->ring = std::move(ring);
+        with.watch_fd = std::move(shake.fd);
+        with.watch = next_id_++;
+        watches_[with.watch] = shake.rank;
+        add(with.watch, with.watch_fd.get(), EPOLLIN | EPOLLRDHUP);
+    } else {
+        offer->tcp = std::move(shake.fd);
+    }
+    ghost::log::debug("kernet: link {} number {} with rank {} made by {}",
+                      offer->ring ? "shm" : "tcp", offer->generation, shake.rank,
+                      shake.incoming ? "the peer" : "us");
+    change(with, LinkState::up);
+    registry_.offers.put(std::move(offer));
+}
+
+void Connector::handshake_event(uint64_t id, uint32_t) {
+    auto found = handshakes_.find(id);
+    if (found == handshakes_.end()) return;
+    Handshake& shake = *found->second;
+    if (!step(shake)) end_handshake(id);
+}
+
+// False: the handshake is over, one way or the other.
+bool Connector::step(Handshake& shake) {
+    using Step = Handshake::Step;
+    bool complete = false;
+    switch (shake.step) {
+        case Step::connecting:
+            return send_hello(shake);
+        case Step::want_welcome:
+            if (!read_message(shake, &shake.welcome, sizeof shake.welcome, complete)) return false;
+            if (!complete) return true;
+            on_welcome(shake);
+            return false;
+        case Step::want_hello:
+            if (!read_message(shake, &shake.hello, sizeof shake.hello, complete)) return false;
+            return !complete || on_hello(shake);
+        case Step::want_confirm:
+            if (!read_message(shake, &shake.confirm, sizeof shake.confirm, complete)) return false;
+            if (!complete) return true;
+            on_confirm(shake);
+            return false;
+    }
+    return false;
+}
+
+// Reads no byte more than the message has: what follows belongs to the data side.
+bool Connector::read_message(Handshake& shake, void* message, size_t size, bool& complete) {
+    auto* bytes = static_cast<uint8_t*>(message);
+    const ssize_t got =
+        net::receive_with_fd(shake.fd, bytes + shake.have, size - shake.have, shake.ring_fd);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return true;
+    if (got <= 0) return false;
+    shake.have += static_cast<size_t>(got);
+    complete = shake.have == size;
+    if (complete) shake.have = 0;
+    return true;
+}
+
+// Closes it; an attempt of ours that did not make a link is repeated.
+void Connector::end_handshake(uint64_t id) {
+    auto found = handshakes_.find(id);
+    if (found == handshakes_.end()) return;
+    const std::unique_ptr<Handshake> shake = std::move(found->second);
+    handshakes_.erase(found);
+    if (shake->incoming) incoming_count_--;
+    if (!shake->has_peer) return;
+    Peer& with = peer(shake->rank);
+    if (shake->incoming) {
+        if (with.incoming == id) with.incoming = 0;
+        return;
+    }
+    if (with.outgoing != id) return;  // given up on purpose
+    with.outgoing = 0;
+    if (with.state != LinkState::trying) return;
+    if (shake->kind == wire::LinkKind::shm && with.failures > 0) with.shm_failed = config_.use_tcp;
+    attempt_failed(with, "no link came of it");
+}
+
+}  // namespace kernet

@@ -1,0 +1,29 @@
+// A handshake in progress; shared by the two halves of the connector.
+#pragma once
+
+#include "kernet-btl/kernet/connector.hpp"
+
+namespace kernet {
+
+// Fixed ids in the epoll set; handshakes and watches have higher ones.
+inline constexpr uint64_t id_timer = 1, id_bell = 2, id_tcp = 3, id_unix = 4;
+
+struct Connector::Handshake {
+    enum class Step { connecting, want_welcome, want_hello, want_confirm };
+    uint64_t id = 0;
+    Fd fd;
+    wire::LinkKind kind = wire::LinkKind::tcp;
+    Step step = Step::want_hello;
+    bool incoming = true;
+    bool has_peer = false;
+    uint32_t rank = 0;  // valid if has_peer
+    int64_t deadline = 0;
+    wire::Hello hello;
+    wire::Welcome welcome;
+    wire::Confirm confirm;
+    size_t have = 0;  // bytes of the message being read
+    Fd ring_fd;       // came with CONFIRM
+    bool keep_fd = false;
+};
+
+}  // namespace kernet

@@ -1,0 +1,74 @@
+// The data side of an endpoint: its KerNet sockets and their progress.
+//
+// Functions marked (gate) enter the gate themselves and may be called by any data-path thread; the
+// others are called inside it, or by the control side while it is closed.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "kernet-btl/kernet/gate.hpp"
+#include "kernet-btl/kernet/registry.hpp"
+#include "kernet-btl/kernet/socket.hpp"
+#include "kernet-btl/link/frame.hpp"
+
+namespace kernet {
+
+class DataPath {
+  public:
+    DataPath(Registry& registry, bool threads) : gate_(threads), registry_(registry) {}
+
+    Gate& gate() { return gate_; }
+    Registry& registry() { return registry_; }
+    FramePool& pool() { return pool_; }
+
+    // Who receives; before the first attach() and before any peer may connect.
+    void set_sink(Sink* sink) { sink_ = sink; }
+    // How bulk messages are cut for a ring, bytes; multiples of 64, at most 64 KiB.
+    void set_pieces(size_t min, size_t max) {
+        piece_min_ = min;
+        piece_max_ = max;
+    }
+    size_t piece_min() const { return piece_min_; }
+    size_t piece_max() const { return piece_max_; }
+
+    // (gate) The socket of the stream to `peer`, made at first use. Lives as long as the endpoint.
+    Socket& attach(uint32_t peer);
+    // (gate) Moves what can be moved; returns the number of events. Does nothing when called from
+    // a callback of the sink.
+    int progress();
+    // (gate) Progress until nothing waits to go out, at most that long.
+    void drain(int64_t limit_us);
+    // (gate) Gives all sockets back: the peers are told.
+    void unattach_all();
+
+    // Gate closed.
+    void suspend_all();
+    void wakeup_all();
+
+    // A socket has got or lost a link.
+    void links_changed() { stale_ = true; }
+
+  private:
+    Socket& socket_of(PeerShared& peer);
+    void take_offers();
+    void sort_links();
+    int poll_tcp_sockets();
+
+    Gate gate_;
+    Registry& registry_;
+    FramePool pool_;
+    Sink* sink_ = nullptr;
+    size_t piece_min_ = 2048;
+    size_t piece_max_ = 65536;
+    std::unordered_map<uint32_t, std::unique_ptr<Socket>> sockets_;
+    std::vector<Socket*> rings_;  // sockets by the link they have now
+    std::vector<Socket*> tcps_;
+    bool stale_ = false;          // rings_ and tcps_ are to be made anew
+    uint32_t pass_ = 0;
+};
+
+}  // namespace kernet

@@ -1,0 +1,343 @@
+#include "kernet-btl/kernet/socket.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/log.hpp"
+#include "kernet-btl/kernet/datapath.hpp"
+
+namespace kernet {
+
+namespace {
+
+// RR-4987, 3.2: a socket is taken from the stream, may be suspended and woken any number of times,
+// and is given back for good.
+constexpr bool allowed[4][4] = {
+    // to: free, attached, suspended, unattached
+    {false, true, false, true},   // from free
+    {false, false, true, true},   // from attached
+    {false, true, false, true},   // from suspended
+    {false, false, false, false}  // from unattached
+};
+
+}  // namespace
+
+const char* state_name(SocketState state) {
+    static constexpr const char* names[] = {"free", "attached", "suspended", "unattached"};
+    return names[static_cast<int>(state)];
+}
+
+Socket::Socket(DataPath& path, PeerShared& shared, Sink& sink)
+    : path_(path), shared_(shared), sink_(sink) {
+    change(SocketState::attached);
+}
+
+Socket::~Socket() {
+    if (state_ != SocketState::unattached) unattach();
+}
+
+bool Socket::change(SocketState to) {
+    if (!allowed[static_cast<int>(state_)][static_cast<int>(to)]) {
+        ghost::log::error("kernet: socket to rank {}: {} -> {} is not allowed", peer(),
+                          state_name(state_), state_name(to));
+        return false;
+    }
+    ghost::log::trace("kernet: socket to rank {}: {} -> {}", peer(), state_name(state_),
+                      state_name(to));
+    state_ = to;
+    return true;
+}
+
+// --- sending ---
+
+uint8_t* Socket::reserve_frame(size_t size) {
+    staged_ = path_.pool().get(size);
+    return staged_->bytes();
+}
+
+void Socket::commit_frame(size_t size, uint8_t tag) {
+    Frame* frame = staged_;
+    staged_ = nullptr;
+    frame->header.type = wire::FrameType::data;
+    frame->header.tag = tag;
+    frame->header.length = size;
+    enqueue(frame);
+}
+
+bool Socket::send_frame(Frame* frame, size_t size, uint8_t tag, void* token) {
+    if (ring_ && waiting_.empty()) {
+        if (uint8_t* room = ring_->tx.reserve(size)) {
+            std::memcpy(room, frame->bytes(), size);
+            ring_->tx.commit(size, tag, LineKind::data, next_seq_++);
+            path_.pool().put(frame);
+            return true;
+        }
+    }
+    frame->header.type = wire::FrameType::data;
+    frame->header.tag = tag;
+    frame->header.length = size;
+    enqueue(frame);
+    if (backlog_ == 0) return true;
+    frame->token = token;
+    return false;
+}
+
+void Socket::send_bulk(uint8_t tag, const void* head, size_t head_size, const void* body,
+                       size_t size, void* token) {
+    Frame* frame = path_.pool().get(head_size);
+    frame->header.type = wire::FrameType::bulk;
+    frame->header.tag = tag;
+    frame->header.head = static_cast<uint8_t>(head_size);
+    frame->header.length = head_size + size;
+    frame->body = static_cast<const uint8_t*>(body);
+    frame->body_size = size;
+    frame->token = token;
+    std::memcpy(frame->bytes(), head, head_size);
+    enqueue(frame);
+}
+
+void Socket::enqueue(Frame* frame) {
+    frame->header.seq = next_seq_++;
+    const bool first = !unsent_;
+    waiting_.push(frame);
+    backlog_ += frame->wire_size();
+    if (first) unsent_ = frame;
+    if (!linked()) {
+        ask_for_link();
+    } else if (first && !flush() && lost_ && !polling_) {
+        lose_link(nullptr);
+    }
+}
+
+void Socket::ask_for_link() {
+    if (state_ == SocketState::attached) path_.registry().ask(shared_, want_link);
+}
+
+// The frame is entirely in the link.
+void Socket::left(Frame* frame) {
+    backlog_ -= frame->wire_size();
+    if (!frame->bulk() && frame->token) sink_.released(*this, std::exchange(frame->token, nullptr));
+}
+
+// The frame is acknowledged.
+void Socket::release(Frame* frame) {
+    if (frame->token) sink_.released(*this, frame->token);
+    path_.pool().put(frame);
+}
+
+bool Socket::flush() { return ring_ ? flush_ring() : tcp_ ? flush_tcp() : waiting_.empty(); }
+
+bool Socket::flush_ring() {
+    while (unsent_) {
+        Frame* frame = unsent_;
+        if (!(frame->bulk() ? put_bulk_in_ring(frame) : put_in_ring(frame))) return false;
+        waiting_.pop();
+        unsent_ = waiting_.front();
+        left(frame);
+        if (frame->bulk()) {
+            frame->last_line = ring_->tx.position();
+            ringed_.push(frame);
+        } else {
+            release(frame);
+        }
+    }
+    return true;
+}
+
+bool Socket::put_in_ring(Frame* frame) {
+    const size_t size = frame->byte_count();
+    uint8_t* room = ring_->tx.reserve(size);
+    if (!room) return false;
+    std::memcpy(room, frame->bytes(), size);
+    ring_->tx.commit(size, frame->header.tag, LineKind::data, frame->header.seq);
+    return true;
+}
+
+bool Socket::put_bulk_in_ring(Frame* frame) {
+    RingTx& tx = ring_->tx;
+    if (!bulk_begun_) {
+        const uint64_t size = frame->body_size;
+        const size_t head = sizeof size + frame->header.head;
+        uint8_t* room = tx.reserve(head);
+        if (!room) return false;
+        std::memcpy(room, &size, sizeof size);
+        std::memcpy(room + sizeof size, frame->bytes(), frame->header.head);
+        tx.commit(head, frame->header.tag, LineKind::bulk_head, frame->header.seq);
+        bulk_begun_ = true;
+        bulk_offset_ = 0;
+    }
+    // Pieces small enough that the reader copies one while the next is written, large enough that
+    // lines do not count (facts: a quarter, between 2 and 64 KB).
+    const size_t piece = std::clamp<size_t>((frame->body_size / 4 + 63) & ~size_t{63},
+                                            path_.piece_min(), path_.piece_max());
+    while (bulk_offset_ < frame->body_size) {
+        const size_t size = std::min(piece, frame->body_size - bulk_offset_);
+        uint8_t* room = tx.reserve(size);
+        if (!room) return false;
+        std::memcpy(room, frame->body + bulk_offset_, size);
+        tx.commit(size, frame->header.tag, LineKind::bulk_piece, frame->header.seq);
+        bulk_offset_ += size;
+    }
+    bulk_begun_ = false;
+    bulk_offset_ = 0;
+    return true;
+}
+
+void Socket::reap_bulk() {
+    const uint64_t consumed = ring_->tx.consumed();
+    while (!ringed_.empty() && ringed_.front()->last_line <= consumed) release(ringed_.pop());
+}
+
+bool Socket::flush_tcp() {
+    while (unsent_) {
+        const ssize_t wrote = tcp_->write(unsent_, offset_, received_);
+        if (wrote < 0) lost_ = true;
+        if (wrote <= 0) return false;
+        told_ = received_;
+        bytes_since_told_ = 0;
+        size_t rest = static_cast<size_t>(wrote);
+        while (rest > 0) {
+            const size_t open = unsent_->wire_size() - offset_;
+            if (rest < open) {
+                offset_ += rest;
+                break;
+            }
+            rest -= open;
+            offset_ = 0;
+            Frame* done = unsent_;
+            unsent_ = done->next;
+            left(done);
+        }
+    }
+    return true;
+}
+
+// --- links ---
+
+void Socket::adopt(Offer& offer) {
+    if (state_ != SocketState::attached || offer.generation <= generation_) return;
+    if (offer.peer_last_seen >= next_seq_) {
+        ghost::log::error("kernet: rank {} has seen frame {} of {} sent: link refused", peer(),
+                          offer.peer_last_seen, next_seq_ - 1);
+        return;
+    }
+    drop_link(Leave::lost);
+    generation_ = offer.generation;
+    peer_said_ = PeerSaid::nothing;
+    lost_ = false;
+    idle_polls_ = 0;
+    told_ = 0;
+    drop_acknowledged(offer.peer_last_seen);
+    unsent_ = waiting_.front();
+    if (offer.ring) {
+        ring_ = std::make_unique<Ring>(std::move(offer.ring));
+    } else {
+        tcp_ = std::make_unique<TcpLink>(std::move(offer.tcp), offer.own_epoch, offer.peer_epoch);
+    }
+    ghost::log::debug("kernet: rank {}: link {} number {}, resuming after frame {}", peer(),
+                      ring_ ? "shm" : "tcp", generation_, offer.peer_last_seen);
+    backlog_ = 0;
+    for (Frame* frame = unsent_; frame; frame = frame->next) backlog_ += frame->wire_size();
+    path_.links_changed();
+    if (!flush() && lost_) lose_link(nullptr);
+}
+
+void Socket::drop_link(Leave why) {
+    if (ring_) {
+        keep_ring_tail();
+        ring_.reset();
+    }
+    if (tcp_) {
+        // A ring's peer is told by the control side, through the socket beside the ring.
+        const auto said =
+            why == Leave::suspended ? wire::FrameType::suspend : wire::FrameType::bye;
+        if (why != Leave::lost && offset_ == 0) tcp_->write_control(said, received_);
+        tcp_.reset();
+    }
+    unsent_ = waiting_.front();
+    offset_ = 0;
+    bulk_begun_ = false;
+    bulk_offset_ = 0;
+    bulk_in_.done = 0;  // the body is sent again from its start
+    path_.links_changed();
+}
+
+void Socket::lose_link(const char* wrong) {
+    if (wrong) ghost::log::error("kernet: link with rank {} dropped: {}", peer(), wrong);
+    drop_link(Leave::lost);
+    lost_ = false;
+    shared_.lost_generation.store(generation_, std::memory_order_release);
+    const uint32_t request = peer_said_ == PeerSaid::suspends ? peer_suspended
+                             : peer_said_ == PeerSaid::left   ? peer_left
+                                                              : link_lost;
+    path_.registry().ask(shared_, request);
+}
+
+// Copies what the peer has not consumed out of the ring, in front of what waits.
+void Socket::keep_ring_tail() {
+    reap_bulk();
+    FrameQueue tail;
+    const RingTx& tx = ring_->tx;
+    for (uint64_t number = ring_->tx.consumed(); number < tx.position(); number++) {
+        LineView line;
+        if (!tx.view(number, line)) {
+            ghost::log::error("kernet: ring to rank {} spoilt: its tail is lost", peer());
+            break;
+        }
+        const uint64_t seq = next_seq_ - static_cast<uint32_t>(
+                                             static_cast<uint32_t>(next_seq_) - line.seq);
+        if (line.kind == LineKind::data) {
+            Frame* frame = path_.pool().get(line.length);
+            frame->header.type = wire::FrameType::data;
+            frame->header.tag = line.tag;
+            frame->header.length = line.length;
+            frame->header.seq = seq;
+            std::memcpy(frame->bytes(), line.data, line.length);
+            tail.push(frame);
+        } else if (!ringed_.empty() &&
+                   ringed_.front()->header.seq == seq) {
+            tail.push(ringed_.pop());
+        }
+    }
+    waiting_.prepend(tail);
+}
+
+void Socket::drop_acknowledged(uint64_t ack) {
+    while (!waiting_.empty() && waiting_.front()->header.seq <= ack) {
+        Frame* frame = waiting_.front();
+        if (frame == unsent_) {
+            if (offset_ > 0) return;  // repeated in vain, but its rest must go out
+            unsent_ = frame->next;
+            left(frame);
+        }
+        waiting_.pop();
+        release(frame);
+    }
+}
+
+void Socket::suspend() {
+    if (state_ != SocketState::attached || !change(SocketState::suspended)) return;
+    drop_link(Leave::suspended);
+    ghost::log::debug("kernet: socket to rank {} suspended: received {}, sent {}, kept from {}",
+                      peer(), received_, next_seq_ - 1,
+                      waiting_.empty() ? next_seq_ : waiting_.front()->header.seq);
+}
+
+void Socket::wakeup() {
+    if (state_ == SocketState::suspended) change(SocketState::attached);
+}
+
+void Socket::unattach() {
+    drop_link(Leave::unattached);
+    change(SocketState::unattached);
+    while (!waiting_.empty()) release(waiting_.pop());
+    unsent_ = nullptr;
+    backlog_ = 0;
+}
+
+bool Socket::busy() {
+    if (ring_) return !waiting_.empty() || ring_->tx.consumed() != ring_->tx.position();
+    return !waiting_.empty();
+}
+
+}  // namespace kernet

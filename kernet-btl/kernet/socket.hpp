@@ -1,0 +1,191 @@
+// A KerNet socket: this process's end of the DIRECT stream to one peer rank (RR-4987, 3.2).
+//
+// Numbers frames, keeps them until acknowledged, drops repeated ones, and goes on over whatever
+// link it is given. Everything here is data side: called inside the gate, or by the control side
+// while the gate is closed. See docs/WIRE.md, "Exactly once".
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "kernet-btl/kernet/mailbox.hpp"
+#include "kernet-btl/link/ring.hpp"
+#include "kernet-btl/link/tcp.hpp"
+
+namespace kernet {
+
+class DataPath;
+class Socket;
+
+// The upper layer. Called on data-path threads inside progress(); may send.
+class Sink {
+  public:
+    virtual ~Sink() = default;
+    // A message. The bytes are valid during the call.
+    virtual void deliver(Socket& socket, uint8_t tag, uint8_t* bytes, size_t size) = 0;
+    // A bulk message begins: where its body of `size` bytes goes, null to refuse (it is dropped).
+    // The room must stay until placed(); after a lost link it is filled again from the start.
+    virtual uint8_t* place(Socket& socket, uint8_t tag, const uint8_t* head, size_t head_size,
+                           size_t size) = 0;
+    // The body is complete.
+    virtual void placed(Socket& socket, uint8_t tag, const uint8_t* head, size_t head_size,
+                        uint8_t* body, size_t size) = 0;
+    // A bulk message of ours was acknowledged (its body is no longer looked at), or a frame given
+    // to send_frame() with a token has left for the link. Must not send.
+    virtual void released(Socket& socket, void* token) = 0;
+};
+
+enum class SocketState : uint8_t { free, attached, suspended, unattached };
+const char* state_name(SocketState state);
+
+class Socket final : private LinkEvents {
+  public:
+    Socket(DataPath& path, PeerShared& shared, Sink& sink);
+    ~Socket() override;
+    Socket(const Socket&) = delete;
+    Socket& operator=(const Socket&) = delete;
+
+    uint32_t peer() const { return shared_.rank; }
+    SocketState state() const { return state_; }
+    bool linked() const { return ring_ != nullptr || tcp_ != nullptr; }
+    bool local() const { return ring_ != nullptr; }  // link shm
+    void* user = nullptr;                            // the upper layer's
+
+    // --- sending: reserve() then commit(), nothing in between ---
+    // Where the bytes of a message of at most wire::max_message bytes go. Never null.
+    uint8_t* reserve(size_t size) {
+        staged_ = nullptr;
+        if (ring_ && waiting_.empty()) [[likely]] {
+            if (uint8_t* room = ring_->tx.reserve(size)) [[likely]] return room;
+        }
+        return reserve_frame(size);
+    }
+    // Bytes that wait here for room in a link, or for a link. An upper layer that is not to fill
+    // memory without end stops at some backlog.
+    size_t backlog() const { return backlog_; }
+    void commit(size_t size, uint8_t tag) {
+        if (!staged_) [[likely]] {
+            ring_->tx.commit(size, tag, LineKind::data, next_seq_++);
+            return;
+        }
+        commit_frame(size, tag);
+    }
+    // Sends a frame of the path's pool whose bytes are already filled in. Takes it over. True if
+    // it has left for the link (or is acknowledged later without further notice); false if it
+    // waits: then released(token) is called when it has left.
+    bool send_frame(Frame* frame, size_t size, uint8_t tag, void* token);
+    // Sends head and body; the body is the caller's and stays untouched until released(token).
+    // size > 0; head_size <= wire::max_bulk_head.
+    void send_bulk(uint8_t tag, const void* head, size_t head_size, const void* body, size_t size,
+                   void* token);
+
+    // --- progress; returns the number of events ---
+    int poll_ring();
+    int poll_tcp();
+    // Writes what waits. True if nothing does any more.
+    bool flush();
+
+    // --- links ---
+    void adopt(Offer& offer);
+    // Gate closed: leaves the link, keeping what the peer has not acknowledged.
+    void suspend();
+    void wakeup();
+    // For good: says bye, drops what is kept.
+    void unattach();
+    // Frames not acknowledged or not yet in a link.
+    bool busy();
+
+  private:
+    struct Ring {
+        Ring(std::unique_ptr<RingMapping> mapping)
+            : map(std::move(mapping)), tx(*map, map->creator() ? 0 : 1), rx(*map, map->creator()) {}
+        std::unique_ptr<RingMapping> map;
+        RingTx tx;
+        RingRx rx;
+    };
+    enum class Leave { lost, suspended, unattached };
+    // What the peer said before its link goes.
+    enum class PeerSaid : uint8_t { nothing, suspends, left };
+
+    bool change(SocketState to);
+    uint8_t* reserve_frame(size_t size);
+    void commit_frame(size_t size, uint8_t tag);
+    void enqueue(Frame* frame);
+    void drop_link(Leave why);
+    void lose_link(const char* wrong);
+    void keep_ring_tail();
+    void drop_acknowledged(uint64_t ack);
+    void release(Frame* frame);
+    void left(Frame* frame);
+    void ask_for_link();
+
+    bool flush_ring();
+    bool flush_tcp();
+    bool put_in_ring(Frame* frame);
+    bool put_bulk_in_ring(Frame* frame);
+    void reap_bulk();
+    void acknowledge_idle();
+
+    // link shm, receiving
+    bool take_line(const LineView& line);
+    bool take_bulk_head(const LineView& line);
+    bool take_bulk_piece(const LineView& line);
+    bool accept_seq(uint32_t low, uint64_t& seq) const;
+    void arrived(uint64_t seq) {
+        received_ = seq;
+        shared_.received.store(seq, std::memory_order_release);
+    }
+
+    // LinkEvents
+    wire::FrameLimits limits() const override;
+    void on_ack(uint64_t ack) override;
+    void on_data(const wire::FrameHeader& header, uint8_t* bytes) override;
+    uint8_t* on_bulk(const wire::FrameHeader& header, const uint8_t* head) override;
+    void on_bulk_done(const wire::FrameHeader& header) override;
+    void on_control(wire::FrameType type) override;
+
+    // A bulk message being received. Survives the link it came by.
+    struct BulkIn {
+        uint64_t seq = 0;  // 0: none
+        uint8_t tag = 0;
+        uint8_t head_size = 0;
+        uint8_t head[wire::max_bulk_head];
+        uint8_t* body = nullptr;  // null: refused
+        uint64_t size = 0;
+        uint64_t done = 0;        // link shm
+    };
+    uint8_t* begin_bulk(uint64_t seq, uint8_t tag, const uint8_t* head, size_t head_size,
+                        uint64_t size);
+    void end_bulk();
+
+    // Hot: what sending and receiving a small message over a ring touches.
+    std::unique_ptr<Ring> ring_;
+    Frame* staged_ = nullptr;
+    FrameQueue waiting_;     // in order: not in a ring yet; link tcp: not acknowledged yet
+    uint64_t next_seq_ = 1;
+    uint64_t received_ = 0;
+
+    DataPath& path_;
+    PeerShared& shared_;
+    Sink& sink_;
+    SocketState state_ = SocketState::free;
+    std::unique_ptr<TcpLink> tcp_;
+    uint64_t generation_ = 0;
+    size_t backlog_ = 0;
+    PeerSaid peer_said_ = PeerSaid::nothing;
+    // link tcp
+    Frame* unsent_ = nullptr;    // first of waiting_ not entirely written
+    size_t offset_ = 0;          // of it, bytes written
+    uint64_t told_ = 0;          // last acknowledgement we sent
+    uint64_t bytes_since_told_ = 0;
+    uint32_t idle_polls_ = 0;
+    bool lost_ = false;          // found broken while sending
+    bool polling_ = false;       // inside TcpLink::poll(): the link must stay until it returns
+    // link shm
+    FrameQueue ringed_;          // bulk frames in the ring, not yet consumed
+    size_t bulk_offset_ = 0;     // of the first waiting bulk frame, bytes in the ring
+    bool bulk_begun_ = false;
+    BulkIn bulk_in_;
+};
+
+}  // namespace kernet

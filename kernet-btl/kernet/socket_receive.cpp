@@ -1,0 +1,152 @@
+// The receiving half of a KerNet socket.
+#include <cstring>
+
+#include "base/log.hpp"
+#include "kernet-btl/kernet/datapath.hpp"
+#include "kernet-btl/kernet/socket.hpp"
+
+namespace kernet {
+
+namespace {
+
+constexpr uint64_t acknowledge_bytes = 192 * 1024;
+constexpr uint32_t acknowledge_polls = 64;
+constexpr int lines_per_poll = 32;  // so that other peers get their turn
+
+}  // namespace
+
+// --- link shm ---
+
+int Socket::poll_ring() {
+    int events = 0;
+    while (events < lines_per_poll && ring_->rx.ready()) {
+        LineView line;
+        if (!ring_->rx.view(line) || !take_line(line)) {
+            lose_link("malformed line in the ring");
+            return events + 1;
+        }
+        ring_->rx.advance();
+        events++;
+    }
+    if (unsent_) flush_ring();
+    if (!ringed_.empty()) reap_bulk();
+    return events;
+}
+
+// Extends the low half of a number around the next expected one. False: a gap.
+bool Socket::accept_seq(uint32_t low, uint64_t& seq) const {
+    const auto ahead = static_cast<int32_t>(low - static_cast<uint32_t>(received_));
+    seq = received_ + static_cast<uint64_t>(static_cast<int64_t>(ahead));
+    return ahead <= 1;
+}
+
+bool Socket::take_line(const LineView& line) {
+    uint64_t seq;
+    if (!accept_seq(line.seq, seq)) return false;
+    if (seq <= received_) return true;  // repeated
+    if (line.kind == LineKind::data) {
+        arrived(seq);
+        sink_.deliver(*this, line.tag, line.data, line.length);
+        return true;
+    }
+    if (line.kind == LineKind::bulk_head) return take_bulk_head(line);
+    return line.kind == LineKind::bulk_piece && take_bulk_piece(line);
+}
+
+bool Socket::take_bulk_head(const LineView& line) {
+    uint64_t size;
+    if (line.length < sizeof size || line.length > sizeof size + wire::max_bulk_head) return false;
+    std::memcpy(&size, line.data, sizeof size);
+    if (size == 0 || size > wire::max_bulk_body) return false;
+    begin_bulk(received_ + 1, line.tag, line.data + sizeof size, line.length - sizeof size, size);
+    return true;
+}
+
+bool Socket::take_bulk_piece(const LineView& line) {
+    BulkIn& in = bulk_in_;
+    if (in.seq != received_ + 1 || line.length > in.size - in.done) return false;
+    if (in.body) std::memcpy(in.body + in.done, line.data, line.length);
+    in.done += line.length;
+    if (in.done == in.size) end_bulk();
+    return true;
+}
+
+// --- bulk messages, either link ---
+
+uint8_t* Socket::begin_bulk(uint64_t seq, uint8_t tag, const uint8_t* head, size_t head_size,
+                            uint64_t size) {
+    BulkIn& in = bulk_in_;
+    in.done = 0;
+    if (in.seq == seq && in.size == size) return in.body;  // again after a lost link
+    in.seq = seq;
+    in.tag = tag;
+    in.head_size = static_cast<uint8_t>(head_size);
+    std::memcpy(in.head, head, head_size);
+    in.size = size;
+    in.body = sink_.place(*this, tag, in.head, head_size, static_cast<size_t>(size));
+    return in.body;
+}
+
+void Socket::end_bulk() {
+    const BulkIn in = bulk_in_;
+    bulk_in_ = BulkIn{};
+    arrived(in.seq);
+    if (in.body) {
+        sink_.placed(*this, in.tag, in.head, in.head_size, in.body, static_cast<size_t>(in.size));
+    }
+}
+
+// --- link tcp ---
+
+int Socket::poll_tcp() {
+    polling_ = true;
+    const TcpLink::Poll result = tcp_->poll(*this);
+    polling_ = false;
+    if (result == TcpLink::Poll::broken || lost_) {
+        lose_link(tcp_->wrong());
+        return 1;
+    }
+    if (unsent_ && !flush_tcp() && lost_) {
+        lose_link(nullptr);
+        return 1;
+    }
+    acknowledge_idle();
+    idle_polls_ = result == TcpLink::Poll::idle ? idle_polls_ + 1 : 0;
+    return result == TcpLink::Poll::idle ? 0 : 1;
+}
+
+void Socket::acknowledge_idle() {
+    if (received_ == told_ || offset_ > 0) return;
+    if (bytes_since_told_ < acknowledge_bytes && idle_polls_ < acknowledge_polls) return;
+    if (!tcp_->write_control(wire::FrameType::ack, received_)) return;
+    told_ = received_;
+    bytes_since_told_ = 0;
+}
+
+wire::FrameLimits Socket::limits() const { return {0, received_, next_seq_ - 1}; }
+
+void Socket::on_ack(uint64_t ack) { drop_acknowledged(ack); }
+
+void Socket::on_data(const wire::FrameHeader& header, uint8_t* bytes) {
+    if (header.seq <= received_) return;  // repeated
+    arrived(header.seq);
+    bytes_since_told_ += header.length;
+    sink_.deliver(*this, header.tag, bytes, static_cast<size_t>(header.length));
+}
+
+uint8_t* Socket::on_bulk(const wire::FrameHeader& header, const uint8_t* head) {
+    if (header.seq <= received_) return nullptr;
+    return begin_bulk(header.seq, header.tag, head, header.head, header.length - header.head);
+}
+
+void Socket::on_bulk_done(const wire::FrameHeader& header) {
+    if (header.seq <= received_) return;
+    bytes_since_told_ += header.length;
+    end_bulk();
+}
+
+void Socket::on_control(wire::FrameType type) {
+    peer_said_ = type == wire::FrameType::bye ? PeerSaid::left : PeerSaid::suspends;
+}
+
+}  // namespace kernet

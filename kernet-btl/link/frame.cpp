@@ -1,0 +1,41 @@
+#include "kernet-btl/link/frame.hpp"
+
+#include <new>
+
+namespace kernet {
+
+FramePool::~FramePool() {
+    for (auto& list : free_) {
+        for (Frame* frame : list) ::operator delete(frame);
+    }
+}
+
+Frame* FramePool::get(size_t size) {
+    uint32_t cls = 0;
+    while (cls + 1 < sizes_.size() && sizes_[cls] < size) cls++;
+    Frame* frame = nullptr;
+    if (free_[cls].empty()) {
+        frame = new (::operator new(sizeof(Frame) + sizes_[cls])) Frame;
+        frame->capacity = sizes_[cls];
+        frame->pool_class = cls;
+        return frame;
+    }
+    frame = free_[cls].back();
+    free_[cls].pop_back();
+    frame->body = nullptr;
+    frame->body_size = 0;
+    frame->token = nullptr;
+    frame->header = wire::FrameHeader{};
+    return frame;
+}
+
+void FramePool::put(Frame* frame) {
+    auto& list = free_[frame->pool_class];
+    if (list.size() >= keep_[frame->pool_class]) {
+        ::operator delete(frame);
+        return;
+    }
+    list.push_back(frame);
+}
+
+}  // namespace kernet

@@ -1,0 +1,50 @@
+// Sockets for links: listeners, connections, options, descriptors passed along. No state.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "base/result.hpp"
+
+namespace kernet::net {
+
+using ghost::Fd;
+using ghost::Result;
+using ghost::Status;
+
+// Numeric addresses of the interfaces that are up: those named by `include` (interface names or
+// CIDR nets, comma-separated), or with "" all but loopback, or loopback if there are no others.
+// IPv4 first. Code::invalid if include selects none.
+Result<std::vector<std::string>> local_addresses(const std::string& include);
+
+struct TcpListener {
+    Fd fd;
+    uint16_t port = 0;
+};
+// Listens on every address of this node; non-blocking.
+Result<TcpListener> listen_tcp();
+// "@name": abstract name space, stream socket, non-blocking.
+Result<Fd> listen_unix(const std::string& name);
+
+// Begins a non-blocking connection; it is complete (or failed) when writable.
+Result<Fd> connect_tcp(const std::string& host, uint16_t port);
+Result<Fd> connect_unix(const std::string& name);
+// The pending error of a connection that became writable; 0 = connected.
+int connect_error(const Fd& fd);
+// Takes one waiting connection, non-blocking; Code::busy if there is none.
+Result<Fd> accept(const Fd& listener);
+
+// No delay, keep-alive, and the first of the comma-separated congestion control algorithms that
+// the kernel allows (none: the system's own stays; facts: BBR is four times slower here).
+void tune_tcp(const Fd& fd, const std::string& congestion);
+// True if the other end of a Unix socket belongs to this user (or root).
+bool same_user(const Fd& fd);
+
+// One sendmsg of all bytes with a descriptor beside; Code::io if it did not go out whole.
+Status send_with_fd(const Fd& socket, const void* bytes, size_t size, int fd);
+// Like recv(2), taking a descriptor if one comes along. Returns as recv does, errno set.
+ssize_t receive_with_fd(const Fd& socket, void* bytes, size_t size, Fd& fd);
+
+}  // namespace kernet::net

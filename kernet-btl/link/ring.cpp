@@ -1,0 +1,144 @@
+#include "kernet-btl/link/ring.hpp"
+
+#include <bit>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+namespace kernet {
+
+namespace {
+
+constexpr uint64_t ring_magic = 0x31474e495254454bULL;  // "KETRING1"
+constexpr int required_seals = F_SEAL_SHRINK | F_SEAL_GROW;
+
+// Read once: the other process could change it between the check and the use.
+uint32_t read_once(const uint32_t& shared) { return *static_cast<const volatile uint32_t*>(&shared); }
+
+bool decode_line(const RingLine& line, uint8_t* payload, uint32_t bytes, LineView& out) {
+    const uint32_t info = read_once(line.info);
+    out.length = info & 0xfffff;
+    out.tag = static_cast<uint8_t>(info >> 20);
+    out.kind = static_cast<LineKind>(info >> 28 & 3);
+    out.seq = read_once(line.seq);
+    out.where = read_once(line.where);
+    if (info >> 30 != 0 || out.length > wire::max_message) return false;
+    if (out.length <= RingLine::inline_size) {
+        out.data = const_cast<uint8_t*>(line.bytes);
+        return true;
+    }
+    if (out.where > bytes || out.length > bytes - out.where) return false;
+    out.data = payload + out.where;
+    return true;
+}
+
+}  // namespace
+
+bool RingGeometry::valid() const {
+    return std::has_single_bit(lines) && lines >= 8 && lines <= 65536 && bytes % 4096 == 0 &&
+           bytes >= 3 * (wire::max_message + 64) && bytes <= 64u << 20;
+}
+
+Result<std::pair<std::unique_ptr<RingMapping>, Fd>> RingMapping::create(
+    const RingGeometry& geometry) {
+    if (!geometry.valid()) return ghost::make_error(ghost::Code::invalid, "size a ring");
+    Fd fd(memfd_create("kernet", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (!fd) return ghost::sys_error("create memory file for a ring");
+    const size_t size = 2 * geometry.direction_size();
+    if (ftruncate(fd.get(), static_cast<off_t>(size)) != 0) return ghost::sys_error("size a ring");
+    if (fcntl(fd.get(), F_ADD_SEALS, required_seals) != 0) return ghost::sys_error("seal a ring");
+    void* base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd.get(), 0);
+    if (base == MAP_FAILED) return ghost::sys_error("map a ring");
+    std::unique_ptr<RingMapping> map(
+        new RingMapping(static_cast<uint8_t*>(base), geometry, true));
+    for (int direction = 0; direction < 2; direction++) {
+        RingControl* control = map->control(direction);
+        control->magic = ring_magic;
+        control->lines = geometry.lines;
+        control->bytes = geometry.bytes;
+    }
+    return std::make_pair(std::move(map), std::move(fd));
+}
+
+Result<std::unique_ptr<RingMapping>> RingMapping::attach(const Fd& fd) {
+    // Sealed against shrinking, so that reading can never raise SIGBUS.
+    const int seals = fcntl(fd.get(), F_GET_SEALS);
+    if (seals < 0 || (seals & required_seals) != required_seals) {
+        return ghost::make_error(ghost::Code::corrupt, "map a ring", "memory file is not sealed");
+    }
+    struct stat st {};
+    RingControl head{};
+    if (fstat(fd.get(), &st) != 0) return ghost::sys_error("map a ring");
+    const ssize_t got = pread(fd.get(), static_cast<void*>(&head), sizeof head, 0);
+    const RingGeometry geometry{head.lines, head.bytes};
+    if (got != sizeof head || head.magic != ring_magic || !geometry.valid() ||
+        static_cast<uint64_t>(st.st_size) != 2 * geometry.direction_size()) {
+        return ghost::make_error(ghost::Code::corrupt, "map a ring", "not a ring of this version");
+    }
+    void* base = mmap(nullptr, static_cast<size_t>(st.st_size), PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_POPULATE, fd.get(), 0);
+    if (base == MAP_FAILED) return ghost::sys_error("map a ring");
+    return std::unique_ptr<RingMapping>(
+        new RingMapping(static_cast<uint8_t*>(base), geometry, false));
+}
+
+RingMapping::~RingMapping() { munmap(base_, 2 * geometry_.direction_size()); }
+
+RingControl* RingMapping::control(int direction) const {
+    return reinterpret_cast<RingControl*>(base_ + (direction ? geometry_.direction_size() : 0));
+}
+
+RingLine* RingMapping::lines(int direction) const {
+    return reinterpret_cast<RingLine*>(reinterpret_cast<uint8_t*>(control(direction)) + 4096);
+}
+
+uint8_t* RingMapping::payload(int direction) const {
+    return reinterpret_cast<uint8_t*>(lines(direction) + geometry_.lines);
+}
+
+RingTx::RingTx(const RingMapping& map, int direction)
+    : lines_(map.lines(direction)),
+      payload_(map.payload(direction)),
+      control_(map.control(direction)),
+      lines_count_(map.geometry().lines),
+      mask_(map.geometry().lines - 1),
+      bytes_(map.geometry().bytes),
+      ends_(map.geometry().lines, 0) {}
+
+bool RingTx::refresh() {
+    const uint64_t consumed = control_->consumed.load(std::memory_order_acquire);
+    // Only a count between the last one and what we wrote can be true.
+    if (consumed <= consumed_ || consumed > position_) return false;
+    consumed_ = consumed;
+    payload_free_ = ends_[(consumed - 1) & mask_];
+    return true;
+}
+
+uint8_t* RingTx::reserve_payload(RingLine& line, size_t size) {
+    const uint64_t need = (size + 63) & ~uint64_t{63};
+    uint64_t start = payload_position_;
+    if (start % bytes_ + need > bytes_) start += bytes_ - start % bytes_;  // pieces do not wrap
+    if (start + need - payload_free_ > bytes_) {
+        if (!refresh() || start + need - payload_free_ > bytes_) return nullptr;
+    }
+    next_payload_ = start + need;
+    line.where = static_cast<uint32_t>(start % bytes_);
+    return payload_ + line.where;
+}
+
+bool RingTx::view(uint64_t number, LineView& out) const {
+    return decode_line(lines_[number & mask_], payload_, static_cast<uint32_t>(bytes_), out);
+}
+
+RingRx::RingRx(const RingMapping& map, int direction)
+    : lines_(map.lines(direction)),
+      payload_(map.payload(direction)),
+      control_(map.control(direction)),
+      mask_(map.geometry().lines - 1),
+      bytes_(map.geometry().bytes) {}
+
+bool RingRx::view(LineView& out) const {
+    return decode_line(lines_[position_ & mask_], payload_, bytes_, out);
+}
+
+}  // namespace kernet

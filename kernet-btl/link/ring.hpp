@@ -1,0 +1,180 @@
+// Link `shm`: two single-producer single-consumer rings in one memory file, for two processes of
+// one node (docs/WIRE.md, "Rings").
+//
+// A direction is an array of 64-byte lines and a payload area. A message takes one line; up to 48
+// bytes lie in the line itself, so that a small message costs the transfer of one cache line.
+// Longer ones lie in one piece of the payload area. The line's stamp, written last, is its number
+// plus one: a line is new exactly if it carries the number the reader expects, and neither side
+// ever clears anything. The reader's count of consumed lines gives the room back; what it has not
+// consumed is the retained tail of the stream.
+// Line and payload sizes are measured choices (design: transport facts, "Same node").
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "base/result.hpp"
+#include "kernet-btl/wire/frame.hpp"
+
+namespace kernet {
+
+using ghost::Fd;
+using ghost::Result;
+using ghost::Status;
+
+enum class LineKind : uint8_t { data = 0, bulk_head = 1, bulk_piece = 2 };
+
+struct alignas(64) RingLine {
+    static constexpr size_t inline_size = 48;
+    std::atomic<uint32_t> stamp;
+    uint32_t seq;    // frame number, low 32 bits
+    uint32_t where;  // offset in the payload area if length > inline_size
+    uint32_t info;   // length (20 bits), tag (8), kind (2)
+    uint8_t bytes[inline_size];
+};
+static_assert(sizeof(RingLine) == 64);
+
+struct RingGeometry {
+    uint32_t lines = 512;        // power of two
+    uint32_t bytes = 512 * 1024;  // payload area, a multiple of 4096
+
+    size_t direction_size() const { return 4096 + size_t{lines} * sizeof(RingLine) + bytes; }
+    bool valid() const;
+};
+
+// First page of a direction.
+struct RingControl {
+    uint64_t magic;
+    uint32_t lines;
+    uint32_t bytes;
+    uint8_t pad0[48];
+    alignas(64) std::atomic<uint64_t> consumed;  // written by the reader only
+    uint8_t pad1[56];
+};
+
+// The mapping of one memory file; unmapped when destroyed. Not tied to a thread.
+class RingMapping {
+  public:
+    // Makes a sealed memory file with both rings; the descriptor is for the peer.
+    static Result<std::pair<std::unique_ptr<RingMapping>, Fd>> create(const RingGeometry& geometry);
+    // Maps a received one. Seals, size and geometry are checked; Code::corrupt if they are wrong.
+    static Result<std::unique_ptr<RingMapping>> attach(const Fd& fd);
+    ~RingMapping();
+    RingMapping(const RingMapping&) = delete;
+    RingMapping& operator=(const RingMapping&) = delete;
+
+    // direction 0 is written by whoever made the file.
+    RingControl* control(int direction) const;
+    RingLine* lines(int direction) const;
+    uint8_t* payload(int direction) const;
+    const RingGeometry& geometry() const { return geometry_; }
+    bool creator() const { return creator_; }
+
+  private:
+    RingMapping(uint8_t* base, const RingGeometry& geometry, bool creator)
+        : base_(base), geometry_(geometry), creator_(creator) {}
+    uint8_t* base_;
+    RingGeometry geometry_;
+    bool creator_;
+};
+
+inline constexpr uint32_t line_info(size_t length, uint8_t tag, LineKind kind) {
+    return static_cast<uint32_t>(length) | uint32_t{tag} << 20 | static_cast<uint32_t>(kind) << 28;
+}
+
+// What a line says, copied out of shared memory before it is judged.
+struct LineView {
+    LineKind kind;
+    uint8_t tag;
+    uint32_t seq;
+    uint32_t length;
+    uint32_t where;
+    uint8_t* data;
+};
+
+// Writing end. One thread.
+class RingTx {
+  public:
+    RingTx(const RingMapping& map, int direction);
+
+    // Room for one message of `size` bytes: where its bytes go, or null if there is none now.
+    // Nothing is visible before commit(); a second reserve() replaces the first.
+    uint8_t* reserve(size_t size) {
+        if (position_ - consumed_ >= lines_count_) [[unlikely]] {
+            if (!refresh() || position_ - consumed_ >= lines_count_) return nullptr;
+        }
+        RingLine& line = lines_[position_ & mask_];
+        if (size <= RingLine::inline_size) {
+            next_payload_ = payload_position_;
+            return line.bytes;
+        }
+        return reserve_payload(line, size);
+    }
+    // Publishes what reserve() gave room for.
+    void commit(size_t size, uint8_t tag, LineKind kind, uint64_t seq) {
+        RingLine& line = lines_[position_ & mask_];
+        payload_position_ = next_payload_;
+        ends_[position_ & mask_] = payload_position_;
+        line.seq = static_cast<uint32_t>(seq);
+        line.info = line_info(size, tag, kind);
+        position_++;
+        line.stamp.store(static_cast<uint32_t>(position_), std::memory_order_release);
+    }
+    // Lines published and lines the reader is known to be done with.
+    uint64_t position() const { return position_; }
+    uint64_t consumed() {
+        refresh();
+        return consumed_;
+    }
+    // An own line between consumed() and position(), for the tail. False if the peer spoilt it.
+    bool view(uint64_t number, LineView& out) const;
+
+  private:
+    bool refresh();
+    uint8_t* reserve_payload(RingLine& line, size_t size);
+
+    RingLine* lines_;
+    uint8_t* payload_;
+    RingControl* control_;
+    uint32_t lines_count_;
+    uint32_t mask_;
+    uint64_t bytes_;
+    uint64_t position_ = 0;          // lines published
+    uint64_t consumed_ = 0;          // last known
+    uint64_t payload_position_ = 0;  // bytes handed out, counting skipped ones
+    uint64_t payload_free_ = 0;      // bytes given back
+    uint64_t next_payload_ = 0;
+    std::vector<uint64_t> ends_;     // per line: payload_position_ after it
+};
+
+// Reading end. One thread.
+class RingRx {
+  public:
+    RingRx(const RingMapping& map, int direction);
+
+    bool ready() const {
+        return lines_[position_ & mask_].stamp.load(std::memory_order_acquire) ==
+               static_cast<uint32_t>(position_ + 1);
+    }
+    // The line ready() saw; false if it cannot be believed (the link must be dropped).
+    bool view(LineView& out) const;
+    // Done with the line: its room may be used again.
+    void advance() {
+        position_++;
+        control_->consumed.store(position_, std::memory_order_release);
+    }
+
+  private:
+    RingLine* lines_;
+    uint8_t* payload_;
+    RingControl* control_;
+    uint32_t mask_;
+    uint32_t bytes_;
+    uint64_t position_ = 0;
+};
+
+}  // namespace kernet

@@ -1,0 +1,119 @@
+#include "kernet-btl/wire/handshake.hpp"
+
+#include <cstddef>
+#include <cstring>
+#include <sodium.h>
+
+namespace kernet::wire {
+
+namespace {
+
+static_assert(sizeof(Mac) == crypto_generichash_BYTES);
+
+// The bytes a MAC of each message covers; HELLO and WELCOME with their own MACs when they come
+// before another message.
+struct HelloPart {
+    uint8_t bytes[offsetof(Hello, mac)];
+};
+struct WelcomePart {
+    uint8_t bytes[sizeof(Hello) + offsetof(Welcome, mac)];
+};
+struct ConfirmPart {
+    uint8_t bytes[sizeof(Hello) + sizeof(Welcome) + offsetof(Confirm, mac)];
+};
+
+Mac mac_of(const Hello& hello, const HandshakeKey& key) {
+    return key.mac(&hello, sizeof(HelloPart));
+}
+
+Mac mac_of(const Welcome& welcome, const Hello& hello, const HandshakeKey& key) {
+    WelcomePart part;
+    std::memcpy(part.bytes, &hello, sizeof hello);
+    std::memcpy(part.bytes + sizeof hello, &welcome, offsetof(Welcome, mac));
+    return key.mac(part.bytes, sizeof part.bytes);
+}
+
+Mac mac_of(const Confirm& confirm, const Hello& hello, const Welcome& welcome,
+           const HandshakeKey& key) {
+    ConfirmPart part;
+    std::memcpy(part.bytes, &hello, sizeof hello);
+    std::memcpy(part.bytes + sizeof hello, &welcome, sizeof welcome);
+    std::memcpy(part.bytes + sizeof hello + sizeof welcome, &confirm, offsetof(Confirm, mac));
+    return key.mac(part.bytes, sizeof part.bytes);
+}
+
+bool same(const Mac& a, const Mac& b) { return sodium_memcmp(a.data(), b.data(), a.size()) == 0; }
+
+template <typename Message>
+const char* check_form(const Message& message) {
+    if (message.magic != handshake_magic) return "wrong magic";
+    if (message.version != handshake_version) return "wrong version";
+    if (message.reserved != 0) return "reserved field not zero";
+    return nullptr;
+}
+
+}  // namespace
+
+Result<HandshakeKey> HandshakeKey::make(const std::string& secret_hex, const std::string& job) {
+    if (sodium_init() < 0) return ghost::make_error(ghost::Code::internal, "start libsodium");
+    std::array<uint8_t, 32> secret{};
+    size_t got = 0;
+    if (secret_hex.size() != 64 ||
+        sodium_hex2bin(secret.data(), secret.size(), secret_hex.data(), secret_hex.size(), nullptr,
+                       &got, nullptr) != 0 ||
+        got != secret.size()) {
+        return ghost::make_error(ghost::Code::invalid, "read the job's secret",
+                                 "64 hex digits expected");
+    }
+    HandshakeKey key;
+    const std::string label = "kernet handshake " + job;
+    crypto_generichash(key.key_.data(), key.key_.size(),
+                       reinterpret_cast<const uint8_t*>(label.data()), label.size(), secret.data(),
+                       secret.size());
+    sodium_memzero(secret.data(), secret.size());
+    return key;
+}
+
+Mac HandshakeKey::mac(const void* bytes, size_t size) const {
+    Mac out{};
+    crypto_generichash(out.data(), out.size(), static_cast<const uint8_t*>(bytes), size,
+                       key_.data(), key_.size());
+    return out;
+}
+
+Nonce random_nonce() {
+    Nonce nonce;
+    randombytes_buf(nonce.data(), nonce.size());
+    return nonce;
+}
+
+void seal(Hello& hello, const HandshakeKey& key) { hello.mac = mac_of(hello, key); }
+
+void seal(Welcome& welcome, const Hello& hello, const HandshakeKey& key) {
+    welcome.mac = mac_of(welcome, hello, key);
+}
+
+void seal(Confirm& confirm, const Hello& hello, const Welcome& welcome, const HandshakeKey& key) {
+    confirm.mac = mac_of(confirm, hello, welcome, key);
+}
+
+const char* check(const Hello& hello, const HandshakeKey& key) {
+    if (const char* wrong = check_form(hello)) return wrong;
+    if (hello.kind != LinkKind::shm && hello.kind != LinkKind::tcp) return "unknown kind of link";
+    if (hello.from == hello.to) return "link to itself";
+    return same(hello.mac, mac_of(hello, key)) ? nullptr : "wrong MAC";
+}
+
+const char* check(const Welcome& welcome, const Hello& hello, const HandshakeKey& key) {
+    if (const char* wrong = check_form(welcome)) return wrong;
+    if (welcome.verdict > Verdict::refused) return "unknown verdict";
+    return same(welcome.mac, mac_of(welcome, hello, key)) ? nullptr : "wrong MAC";
+}
+
+const char* check(const Confirm& confirm, const Hello& hello, const Welcome& welcome,
+                  const HandshakeKey& key) {
+    if (const char* wrong = check_form(confirm)) return wrong;
+    return same(confirm.mac, mac_of(confirm, hello, welcome, key)) ? nullptr : "wrong MAC";
+}
+
+}  // namespace kernet::wire

@@ -1,0 +1,94 @@
+// The three messages that open a link: HELLO, WELCOME, CONFIRM (docs/WIRE.md).
+//
+// Both sides prove they know the job's secret by MACs over everything said so far, both nonces
+// included, so a recorded handshake cannot be played again. Each side says the last frame it has
+// received in order, from which the other resumes.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "base/result.hpp"
+
+namespace kernet::wire {
+
+using ghost::Result;
+
+inline constexpr uint32_t handshake_magic = 0x48'54'4e'4b;  // "KNTH"
+inline constexpr uint16_t handshake_version = 1;
+
+using Nonce = std::array<uint8_t, 16>;
+using Mac = std::array<uint8_t, 32>;
+
+// Both processes have the same one; made from the job's secret and number.
+class HandshakeKey {
+  public:
+    // secret_hex: 64 hex digits. Code::invalid otherwise.
+    static Result<HandshakeKey> make(const std::string& secret_hex, const std::string& job);
+    Mac mac(const void* bytes, size_t size) const;
+
+  private:
+    std::array<uint8_t, 32> key_{};
+};
+
+enum class LinkKind : uint8_t { shm = 1, tcp = 2 };
+
+enum class Verdict : uint8_t {
+    accept = 0,
+    stale_epoch = 1,       // the acceptor knows a later placement of the initiator
+    stale_generation = 2,  // the acceptor has or makes a later link; `generation` says which
+    crossing = 3,          // the acceptor's own attempt goes on instead
+    refused = 4,           // not now (finalizing, or this kind of link is off)
+};
+
+#pragma pack(push, 1)
+struct Hello {
+    uint32_t magic = handshake_magic;
+    uint16_t version = handshake_version;
+    LinkKind kind = LinkKind::tcp;
+    uint8_t reserved = 0;
+    uint32_t from = 0;         // initiator's rank
+    uint32_t to = 0;           // acceptor's rank
+    uint64_t epoch = 0;        // initiator's placement
+    uint64_t generation = 0;   // number of the link between the two; the higher one wins
+    uint64_t last_seen = 0;    // last frame received in order from the acceptor
+    Nonce nonce{};
+    Mac mac{};                 // over all fields before
+};
+
+struct Welcome {
+    uint32_t magic = handshake_magic;
+    uint16_t version = handshake_version;
+    Verdict verdict = Verdict::accept;
+    uint8_t reserved = 0;
+    uint64_t epoch = 0;
+    uint64_t generation = 0;
+    uint64_t last_seen = 0;
+    Nonce nonce{};
+    Mac mac{};                 // over HELLO and all fields before
+};
+
+struct Confirm {
+    uint32_t magic = handshake_magic;
+    uint16_t version = handshake_version;
+    uint16_t reserved = 0;
+    Mac mac{};                 // over HELLO, WELCOME and all fields before
+};
+#pragma pack(pop)
+
+static_assert(sizeof(Hello) == 88 && sizeof(Welcome) == 80 && sizeof(Confirm) == 40);
+
+Nonce random_nonce();
+
+void seal(Hello& hello, const HandshakeKey& key);
+void seal(Welcome& welcome, const Hello& hello, const HandshakeKey& key);
+void seal(Confirm& confirm, const Hello& hello, const Welcome& welcome, const HandshakeKey& key);
+
+// nullptr if the message is well-formed and made with the key, else what is wrong (static text).
+const char* check(const Hello& hello, const HandshakeKey& key);
+const char* check(const Welcome& welcome, const Hello& hello, const HandshakeKey& key);
+const char* check(const Confirm& confirm, const Hello& hello, const Welcome& welcome,
+                  const HandshakeKey& key);
+
+}  // namespace kernet::wire
