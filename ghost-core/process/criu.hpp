@@ -12,7 +12,7 @@ struct CriuSettings {
     std::string work_dir;  // existing folder of the caller on tmpfs, mode 0700; used for sockets
                            // and logs of one export or import at a time; left empty except for
                            // criu.log of the last failure
-    int limit_s = 20;  // after that criu is killed and the step fails (Code::timeout)
+    int limit_s = 20;      // after that criu is killed and the step fails (Code::timeout)
 };
 
 // Runs criu once so that its kernel-feature cache exists and its pages are in memory. Cheap (a few

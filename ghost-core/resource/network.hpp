@@ -31,9 +31,12 @@ class NetworkResource : public Resource {
     ResourceClass class_id() const override { return ResourceClass::network; }
     Status init() override { return {}; }
     Status write(const void* data, size_t size) override;
+    Status write_gather(iovec* pieces, size_t count) override;
     Result<size_t> read(void* data, size_t size) override;
     // Source: ends its direction. Target: nothing.
     Status finalize() override;
+
+    void interrupt() override;
 
     // The socket, for poll(): readable means bytes of the ghost or the peer's end. Stays owned.
     int fd() const { return fd_.get(); }

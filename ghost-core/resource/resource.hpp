@@ -5,10 +5,10 @@
 // migration the network, a checkpoint a file, a duplication memory.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "base/result.hpp"
+#include "ghost-core/format/bytes.hpp"
 
 namespace ghost::core {
 
@@ -17,23 +17,17 @@ enum class ResourceClass : uint32_t { memory = 1, file = 2, network = 3, faulty 
 
 // One direction at a time: either written by one export or read by one import. Used by one thread
 // at a time. Parameters (path, peer) are given when an implementation is made.
-class Resource {
+class Resource : public ByteSink, public ByteSource {
   public:
-    virtual ~Resource() = default;
-
     virtual ResourceClass class_id() const = 0;
-    // Makes it ready; called once, before anything else.
+    // Makes it ready; called once by the owner before the export or import.
     virtual Status init() = 0;
-    // Takes all `size` bytes or fails.
-    virtual Status write(const void* data, size_t size) = 0;
-    // Gives 1..size bytes, or 0 at the end. Blocks until there is something.
-    virtual Result<size_t> read(void* data, size_t size) = 0;
-    // After the last write: everything is where it belongs (flushed, named, handed to the peer's
-    // kernel). After an error or without finalize nothing incomplete may look complete.
+    // After the last write: everything is where it belongs (flushed, named, handed to the kernel of
+    // the peer). Without finalize an incomplete ghost never looks complete.
     virtual Status finalize() = 0;
-
-    // Fills all of `size` bytes; the end in between is Code::corrupt with the missing count.
-    Status read_all(void* data, size_t size);
+    // Makes a read or write that waits in another thread fail soon, and all later ones. The only
+    // call that may come from another thread. Resources that never wait need nothing.
+    virtual void interrupt() {}
 };
 
 }  // namespace ghost::core

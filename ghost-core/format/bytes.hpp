@@ -1,0 +1,29 @@
+// Where the bytes of a ghost go to and come from; resources implement these.
+#pragma once
+
+#include <cstddef>
+#include <sys/uio.h>
+
+#include "base/result.hpp"
+
+namespace ghost::core {
+
+class ByteSink {
+  public:
+    virtual ~ByteSink() = default;
+    // Takes all `size` bytes or fails.
+    virtual Status write(const void* data, size_t size) = 0;
+    // Takes all pieces in order. The pieces' table is scratch space for the callee.
+    virtual Status write_gather(iovec* pieces, size_t count);
+};
+
+class ByteSource {
+  public:
+    virtual ~ByteSource() = default;
+    // Gives 1..size bytes, or 0 at the end. Blocks until there is something.
+    virtual Result<size_t> read(void* data, size_t size) = 0;
+    // Fills all of `size` bytes; the end in between is Code::corrupt with the missing count.
+    Status read_all(void* data, size_t size);
+};
+
+}  // namespace ghost::core

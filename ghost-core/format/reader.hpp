@@ -1,0 +1,73 @@
+// Reads one ghost stream, trusting nothing. One thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.hpp"
+#include "ghost-core/format/bytes.hpp"
+#include "ghost-core/format/format.hpp"
+
+namespace ghost::core {
+
+// One checked chunk. The payload is in the buffer given to next().
+struct Chunk {
+    ChunkType type = ChunkType::end;
+    int32_t number = 0;
+    uint64_t offset = 0;
+    uint32_t size = 0;
+};
+
+// The payload of a pages chunk, taken apart and checked; points into the chunk's buffer.
+struct PagesView {
+    int inner_pid = 0;
+    std::span<const PageRun> runs;
+    const char* contents = nullptr;
+    uint64_t bytes = 0;
+};
+
+class GhostReader {
+  public:
+    // `in` must outlive it.
+    explicit GhostReader(ByteSource& in);
+    ~GhostReader();
+    GhostReader(const GhostReader&) = delete;
+    GhostReader& operator=(const GhostReader&) = delete;
+
+    // The head: what GhostWriter::head() wrote. Errors name the offset in the stream; corrupt, or
+    // unsupported for another version, architecture or page size.
+    Status head(std::string& host_json, std::string& metadata_json);
+
+    // The next chunk after the head; its payload goes to `buffer`, which has chunk_limit bytes and
+    // is 8-byte aligned. After ChunkType::end everything has been checked: order, table of
+    // contents, digest, and that nothing follows.
+    Result<Chunk> next(char* buffer);
+
+    // The content of a pages chunk, in any thread; next() has checked it already.
+    static Result<PagesView> pages(const Chunk& chunk, const char* buffer);
+
+    const Contents& contents() const { return contents_; }
+    uint64_t position() const { return position_; }  // bytes read so far
+
+  private:
+    Error corrupt(const std::string& what) const;
+    Status take(void* data, size_t size);
+    Status text(ChunkType type, std::string& out, uint64_t limit);
+    Result<Chunk> read_chunk(char* buffer);
+    Status check_order(const Chunk& chunk, const char* buffer);
+    Status check_end(const Chunk& chunk, const char* buffer);
+
+    struct Checks;
+    ByteSource& in_;
+    std::unique_ptr<Checks> checks_;
+    Contents contents_;
+    uint64_t position_ = 0;
+    uint64_t chunk_start_ = 0;
+    uint64_t sequence_ = 0;
+};
+
+}  // namespace ghost::core

@@ -1,0 +1,263 @@
+#include <atomic>
+#include <csignal>
+#include <deque>
+#include <fmt/format.h>
+#include <map>
+#include <thread>
+#include <unistd.h>
+
+#include "base/clock.hpp"
+#include "ghost-core/format/host.hpp"
+#include "ghost-core/format/reader.hpp"
+#include "ghost-core/mechanism/migration.hpp"
+#include "ghost-core/memory/buffers.hpp"
+#include "ghost-core/memory/queue.hpp"
+#include "ghost-core/memory/userfault.hpp"
+#include "ghost-core/process/restore.hpp"
+#include "ghost-core/process/skeleton_store.hpp"
+
+namespace ghost::core {
+namespace {
+
+// Pages that come while criu still makes the tree wait in these, 64 MiB; more stay in the network.
+constexpr size_t import_buffers = 64;
+constexpr int64_t progress_us = 5000;
+constexpr int64_t retry_us = 200;  // for pages that have no place yet
+constexpr int64_t idle_us = 100000;
+
+struct PageChunk {
+    Chunk chunk;
+    char* buffer = nullptr;
+    uint64_t done = 0;  // bytes of its pages that are in place
+};
+
+// The threads of one import beside the caller's, which serves criu: one receives the stream, one
+// fills pages in.
+class Import {
+  public:
+    Import(Resource& in, GhostReader& reader, BufferPool& pool)
+        : in_(in), reader_(reader), pool_(pool) {}
+
+    Result<HeldTree> run(RestoreRequest request, const Progress& progress);
+
+  private:
+    void receive();
+    Status receive_chunks();
+    Status take_skeleton(const Chunk& chunk, const char* buffer);
+    void fill();
+    Status fill_chunks();
+    Result<bool> place(PageChunk& chunk);
+    Status place_kept();
+    Status keep(PageChunk chunk);
+    void stop();
+
+    Resource& in_;
+    GhostReader& reader_;
+    BufferPool& pool_;
+    SkeletonStore skeleton_;
+    FaultFiller filler_;
+    ImportState state_;
+    Queue<PageChunk> pages_;
+    // Chunks of processes that have no place for them yet; of the filling thread.
+    std::map<int, std::deque<PageChunk>> kept_;
+    size_t kept_count_ = 0;
+    std::atomic<int64_t> skeleton_in_us_ = 0, first_page_us_ = 0, last_page_us_ = 0;
+};
+
+Status Import::take_skeleton(const Chunk& chunk, const char* buffer) {
+    const std::string_view payload(buffer, chunk.size);
+    switch (chunk.type) {
+        case ChunkType::skeleton_open:
+            if (!skeleton_.open(chunk.number, std::string(payload)))
+                return make_error(Code::corrupt, "read ghost: a skeleton file comes twice",
+                                  std::string(payload));
+            break;
+        case ChunkType::skeleton_data:
+            skeleton_.data(chunk.number, payload);
+            break;
+        case ChunkType::skeleton_close:
+            skeleton_.close(chunk.number);
+            break;
+        default:
+            skeleton_in_us_ = monotonic_us();
+            skeleton_.end(chunk.offset);
+            break;
+    }
+    return {};
+}
+
+Status Import::receive_chunks() {
+    char* buffer = pool_.take();
+    while (buffer != nullptr) {
+        auto chunk = reader_.next(buffer);
+        if (!chunk) return chunk.error();
+        if (chunk->type == ChunkType::end) break;
+        if (chunk->type == ChunkType::pages) {
+            if (first_page_us_ == 0) first_page_us_ = monotonic_us();
+            if (!pages_.push({*chunk, buffer})) break;
+            buffer = pool_.take();
+        } else {
+            GHOST_TRY(take_skeleton(*chunk, buffer));
+        }
+    }
+    pages_.finish();  // the stream has been checked to its last byte
+    return {};
+}
+
+void Import::receive() {
+    if (auto status = receive_chunks(); !status.ok()) {
+        state_.fail(status.error());
+        pages_.close();
+        filler_.stop();
+    }
+}
+
+// True when all of it is in place, and its buffer given back.
+Result<bool> Import::place(PageChunk& chunk) {
+    auto view = GhostReader::pages(chunk.chunk, chunk.buffer);
+    if (!view) return view.error();
+    auto done = filler_.put(view->inner_pid, view->runs, view->contents, chunk.done);
+    if (!done) return done.error();
+    chunk.done = *done;
+    if (*done < view->bytes) return false;
+    pool_.give(chunk.buffer);
+    return true;
+}
+
+Status Import::keep(PageChunk chunk) {
+    kept_[chunk.chunk.number].push_back(chunk);
+    // What waits here must not hold up what comes behind it: that may be just what CRIU needs
+    // before it makes a place for this.
+    if (++kept_count_ > import_buffers / 2) return pool_.grow();
+    return {};
+}
+
+Status Import::place_kept() {
+    for (auto& [pid, chunks] : kept_)
+        while (!chunks.empty()) {
+            auto placed = place(chunks.front());
+            if (!placed) return placed.error();
+            if (!*placed) break;
+            chunks.pop_front();
+            kept_count_--;
+        }
+    return {};
+}
+
+Status Import::fill_chunks() {
+    using Waited = Queue<PageChunk>::Waited;
+    for (Waited waited = Waited::got; waited != Waited::over || kept_count_ > 0;) {
+        if (state_.failure()) return {};
+        PageChunk chunk;
+        waited = pages_.pop_within(kept_count_ > 0 ? retry_us : idle_us, chunk);
+        if (waited == Waited::over && kept_count_ > 0) usleep(retry_us);
+        GHOST_TRY(place_kept());
+        if (waited != Waited::got) continue;
+        if (auto waiting = kept_.find(chunk.chunk.number);
+            waiting != kept_.end() && !waiting->second.empty()) {
+            GHOST_TRY(keep(chunk));
+            continue;
+        }
+        auto placed = place(chunk);
+        if (!placed) return placed.error();
+        if (!*placed) GHOST_TRY(keep(chunk));
+    }
+    return {};
+}
+
+void Import::fill() {
+    auto status = fill_chunks();
+    if (status.ok() && !state_.failure()) status = filler_.complete();
+    last_page_us_ = monotonic_us();
+    if (!status.ok()) state_.fail(status.error());
+    state_.finish_pages();
+}
+
+void Import::stop() {
+    in_.interrupt();
+    pages_.close();
+    pool_.close();
+    filler_.stop();
+}
+
+Result<HeldTree> Import::run(RestoreRequest request, const Progress& progress) {
+    HeldTree held;
+    const int64_t begin = monotonic_us();
+    Restorer restorer(std::move(request), skeleton_, filler_, state_);
+    GHOST_TRY(restorer.start());
+    std::thread receiver([this] { receive(); });
+    std::thread filler([this] { fill(); });
+    int64_t told = begin;
+    auto root = restorer.run([&] {
+        if (!progress || monotonic_us() - told < progress_us) return;
+        progress(filler_.filled(), skeleton_.page_bytes());
+        told = monotonic_us();
+    });
+    if (!root) stop();
+    receiver.join();
+    filler.join();
+    if (!root) return root.error();
+    held.root = *root;
+    held.bytes = filler_.filled();
+    held.skeleton_bytes = skeleton_.bytes();
+    held.skeleton_us = restorer.tree_made_us() - skeleton_in_us_;
+    held.pages_us = first_page_us_ == 0 ? 0 : last_page_us_ - first_page_us_;
+    held.total_us = monotonic_us() - begin;
+    return held;
+}
+
+}  // namespace
+
+struct Importer::State {
+    explicit State(Resource& resource) : in(resource), reader(resource) {}
+    Resource& in;
+    GhostReader reader;
+    Json metadata;
+};
+
+Importer::Importer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Importer::Importer(Importer&&) noexcept = default;
+Importer& Importer::operator=(Importer&&) noexcept = default;
+Importer::~Importer() = default;
+
+Result<Importer> Importer::open(Resource& in) {
+    auto state = std::make_unique<State>(in);
+    std::string host, metadata;
+    GHOST_TRY(state->reader.head(host, metadata));
+    GHOST_TRY(check_host(host));
+    state->metadata = Json::parse(metadata, nullptr, false);
+    if (state->metadata.is_discarded())
+        return make_error(Code::corrupt, "read ghost: metadata is not JSON");
+    return Importer(std::move(state));
+}
+
+const Json& Importer::metadata() const {
+    return state_->metadata;
+}
+
+Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<InheritFd>& inherit,
+                                const Progress& progress) {
+    auto pool = BufferPool::make(import_buffers);
+    if (!pool) return pool.error();
+    RestoreRequest request;
+    request.criu = criu;
+    for (const auto& entry : inherit) request.inherit.emplace_back(entry.fd, entry.key);
+    return Import(state_->in, state_->reader, *pool).run(std::move(request), progress);
+}
+
+Status release_tree(const HeldTree& held) {
+    return resume_tree(held.root);
+}
+
+void destroy_tree(HeldTree& held) {
+    kill_and_reap(held.root);
+    held.root = 0;
+}
+
+Status kill_tree(pid_t root) {
+    if (root <= 1) return make_error(Code::invalid, "end tree", std::to_string(root));
+    if (kill(root, SIGKILL) != 0) return sys_error("end tree", std::to_string(root));
+    return {};
+}
+
+}  // namespace ghost::core

@@ -1,0 +1,60 @@
+// Fills the pages of processes that are being restored, through their userfaultfds
+// (userfaultfd(2)). Memory without a page stops its reader until the page is put there.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <set>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "ghost-core/memory/pages.hpp"
+
+namespace ghost::core {
+
+// put() is for one thread, everything else for another one.
+class FaultFiller : public PageSink {
+  public:
+    // The userfaultfd of the process, non-blocking, events enabled.
+    void add(int inner_pid, Fd userfault);
+    // The descriptors to poll; handle() one that is readable.
+    std::vector<std::pair<int, int>> descriptors();  // {inner pid, descriptor}
+    // Reads its events: faults are remembered (their page is on the way), removed ranges are no
+    // longer filled. Error: something happened that a tree that does not run cannot do.
+    Status handle(int inner_pid);
+
+    Result<uint64_t> put(int inner_pid, std::span<const PageRun> runs, const char* contents,
+                         uint64_t done) override;
+
+    // Every process has been added and has registered its memory: a page that has no place now has
+    // none at all.
+    void all_there();
+    // Every page has been put: what is still missing is zero. Faults are answered so from now on.
+    Status complete();
+    // Gives up: a put() that goes on fails. Any thread.
+    void stop();
+    // Closes the userfaultfds: the processes are on their own.
+    void release();
+
+    uint64_t filled() const { return filled_; }
+
+  private:
+    struct Process {
+        Fd userfault;
+        std::set<uint64_t> faults;     // addresses of pages somebody waits for
+        std::vector<PageRun> removed;  // no longer there
+    };
+
+    Result<uint64_t> copy(Process& process, uint64_t to, const char* from, uint64_t bytes);
+    Status zero(Process& process, uint64_t page);
+    bool was_removed(const Process& process, uint64_t page);
+    std::mutex mutex_;
+    std::map<int, Process> processes_;
+    std::atomic<uint64_t> filled_ = 0;
+    std::atomic<bool> all_there_ = false;
+    std::atomic<bool> complete_ = false;
+    std::atomic<bool> stopped_ = false;
+};
+
+}  // namespace ghost::core

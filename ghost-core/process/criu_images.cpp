@@ -1,0 +1,70 @@
+#include "ghost-core/process/criu_images.hpp"
+
+#include <charconv>
+#include <cstring>
+
+#include "ghost-core/format/host.hpp"
+#include "ghost-core/process/protobuf.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr uint64_t pe_lazy = 2;  // include/pagemap.h of CRIU
+constexpr size_t magics = 8;     // two 4-byte magic numbers open an image
+constexpr uint32_t vaddr = 1, compat_pages = 2, flags = 4, pages = 5;  // pagemap.proto
+
+Error damaged() {
+    return make_error(Code::corrupt, "read the page map of the skeleton");
+}
+
+Status add_entry(std::string_view entry, std::vector<PageRun>& out) {
+    uint64_t start = 0, old_count = 0, count = 0, marks = 0;
+    ProtoReader reader(entry);
+    while (auto field = reader.next()) {
+        if (field->number == vaddr) start = field->value;
+        if (field->number == compat_pages) old_count = field->value;
+        if (field->number == pages) count = field->value;
+        if (field->number == flags) marks = field->value;
+    }
+    if (!reader.good()) return damaged();
+    if ((marks & pe_lazy) == 0) return {};
+    if (count == 0) count = old_count;
+    const uint64_t bytes = count * this_page_size();
+    if (count == 0 || count > UINT32_MAX * uint64_t{16} || start + bytes < start) return damaged();
+    if (!out.empty() && out.back().start + out.back().bytes == start)
+        out.back().bytes += bytes;
+    else
+        out.push_back({start, bytes});
+    return {};
+}
+
+}  // namespace
+
+int pagemap_owner(std::string_view name) {
+    constexpr std::string_view prefix = "pagemap-", suffix = ".img";
+    if (!name.starts_with(prefix) || !name.ends_with(suffix)) return 0;
+    name.remove_prefix(prefix.size());
+    name.remove_suffix(suffix.size());
+    int pid = 0;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
+    if (error != std::errc{} || end != name.data() + name.size() || pid <= 0) return 0;
+    return pid;
+}
+
+Result<std::vector<PageRun>> lazy_ranges(std::string_view pagemap) {
+    std::vector<PageRun> out;
+    if (pagemap.size() < magics) return damaged();
+    pagemap.remove_prefix(magics);
+    for (bool head = true; !pagemap.empty(); head = false) {
+        uint32_t size = 0;
+        if (pagemap.size() < sizeof size) return damaged();
+        std::memcpy(&size, pagemap.data(), sizeof size);
+        pagemap.remove_prefix(sizeof size);
+        if (size > pagemap.size()) return damaged();
+        if (!head) GHOST_TRY(add_entry(pagemap.substr(0, size), out));
+        pagemap.remove_prefix(size);
+    }
+    return out;
+}
+
+}  // namespace ghost::core

@@ -1,0 +1,35 @@
+// The little of protobuf's wire format that CRIU's requests and page maps need.
+// https://protobuf.dev/programming-guides/encoding/
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace ghost::core {
+
+struct ProtoField {
+    uint32_t number = 0;
+    uint64_t value = 0;     // of a number
+    std::string_view text;  // of a string or bytes
+};
+
+// Takes fields off the front of one message.
+class ProtoReader {
+  public:
+    explicit ProtoReader(std::string_view message) : rest_(message) {}
+
+    // Nothing at the end, or if the message is damaged (then good() is false).
+    std::optional<ProtoField> next();
+    bool good() const { return good_; }
+
+  private:
+    std::optional<uint64_t> varint();
+    std::optional<ProtoField> fail();
+    bool skip(size_t count);
+
+    std::string_view rest_;
+    bool good_ = true;
+};
+
+}  // namespace ghost::core

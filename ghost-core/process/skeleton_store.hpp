@@ -1,0 +1,51 @@
+// The image files of a skeleton on their way from the stream to criu.
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "base/fd.hpp"
+
+namespace ghost::core {
+
+// One thread puts in, another one looks.
+class SkeletonStore {
+  public:
+    SkeletonStore();
+
+    // As the chunks of the stream, which the reader has checked.
+    // False: a file of this name was there already.
+    bool open(int file, std::string name);
+    void data(int file, std::string_view bytes);
+    void close(int file);
+    void end(uint64_t page_bytes);
+
+    enum class Found { yes, no, not_yet };
+    // A file that is there is complete; `content` stays valid as long as the store.
+    Found find(const std::string& name, std::string_view& content);
+
+    // Readable after any change; clear() it before looking.
+    int fd() const { return event_.get(); }
+    void clear();
+
+    uint64_t bytes();       // stored so far
+    uint64_t page_bytes();  // to come beside the skeleton; known at its end
+
+  private:
+    struct File {
+        std::string content;
+        bool complete = false;
+    };
+    void notify();
+
+    std::mutex mutex_;
+    Fd event_;
+    std::map<std::string, File> files_;
+    std::map<int, File*> open_;
+    uint64_t bytes_ = 0, page_bytes_ = 0;
+    bool ended_ = false;
+};
+
+}  // namespace ghost::core

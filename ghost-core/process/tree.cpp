@@ -1,0 +1,109 @@
+#include "ghost-core/process/tree.hpp"
+
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <dirent.h>
+#include <fmt/format.h>
+#include <fstream>
+#include <memory>
+#include <sstream>
+
+#include "ghost-core/process/proc.hpp"
+
+namespace ghost::core {
+
+std::vector<pid_t> numbers_in(const std::string& folder) {
+    std::vector<pid_t> out;
+    const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir(folder.c_str()), closedir);
+    while (dir) {
+        const auto* entry = readdir(dir.get());
+        if (entry == nullptr) break;
+        const std::string_view name = entry->d_name;
+        pid_t number = 0;
+        const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
+        if (error == std::errc{} && end == name.data() + name.size()) out.push_back(number);
+    }
+    return out;
+}
+
+std::vector<pid_t> children_of(pid_t pid) {
+    std::vector<pid_t> out;
+    const auto tasks = fmt::format("/proc/{}/task", pid);
+    for (const pid_t tid : numbers_in(tasks)) {
+        std::ifstream in(fmt::format("{}/{}/children", tasks, tid));
+        for (pid_t child = 0; in >> child;) out.push_back(child);
+    }
+    return out;
+}
+
+std::optional<TaskStatus> read_status(const std::string& folder) {
+    std::ifstream in(folder + "/status");
+    if (!in) return std::nullopt;
+    TaskStatus out;
+    for (std::string line; std::getline(in, line);) {
+        std::istringstream words(line);
+        std::string key;
+        words >> key;
+        if (key == "Name:") words >> std::ws&& std::getline(words, out.name);
+        if (key == "State:") words >> out.state;
+        if (key == "TracerPid:") words >> out.tracer;
+        if (key == "NSpid:")
+            for (pid_t pid = 0; words >> pid;) out.numbers.push_back(pid);
+    }
+    if (out.numbers.empty()) return std::nullopt;
+    return out;
+}
+
+namespace {
+
+void collect(pid_t pid, std::vector<Task>& out) {
+    const auto status = read_status(fmt::format("/proc/{}", pid));
+    if (!status) return;
+    out.push_back({pid, status->numbers.back(), status->name, status->state});
+    for (const pid_t child : children_of(pid)) collect(child, out);
+}
+
+}  // namespace
+
+Result<std::vector<Task>> list_tree(pid_t root) {
+    std::vector<Task> out;
+    if (root > 0) collect(root, out);
+    if (out.empty()) return make_error(Code::not_found, "find process", std::to_string(root));
+    return out;
+}
+
+Status resume_tree(pid_t root) {
+    auto tasks = list_tree(root);
+    if (!tasks) return tasks.error();
+    // Children first: the init must not see a child stopped for long after it runs itself.
+    for (auto task = tasks->rbegin(); task != tasks->rend(); ++task)
+        if (kill(task->pid, SIGCONT) != 0 && errno != ESRCH)
+            return sys_error("continue process", std::to_string(task->pid));
+    return {};
+}
+
+Result<pid_t> find_task(pid_t root, pid_t inner_pid) {
+    auto tasks = list_tree(root);
+    if (!tasks) return tasks.error();
+    for (const auto& task : *tasks)
+        if (task.inner == inner_pid) return task.pid;
+    return make_error(Code::not_found, fmt::format("find process {} of tree", inner_pid),
+                      std::to_string(root));
+}
+
+Result<ThreadId> find_thread(pid_t root, pid_t inner_tid) {
+    auto tasks = list_tree(root);
+    if (!tasks) return tasks.error();
+    for (const auto& task : *tasks) {
+        const auto folder = fmt::format("/proc/{}/task", task.pid);
+        for (const pid_t tid : numbers_in(folder)) {
+            const auto status = read_status(fmt::format("{}/{}", folder, tid));
+            if (status && status->numbers.back() == inner_tid) return ThreadId{task.pid, tid};
+        }
+    }
+    return make_error(Code::not_found, fmt::format("find thread {} of tree", inner_tid),
+                      std::to_string(root));
+}
+
+}  // namespace ghost::core

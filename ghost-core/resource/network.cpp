@@ -1,0 +1,328 @@
+#include "ghost-core/resource/network.hpp"
+
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sodium.h>
+#include <string_view>
+#include <sys/socket.h>
+
+#include "base/clock.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr int handshake_ms = 3000;
+constexpr std::array<unsigned char, 8> hello_mark = {'G', 'H', 'O', 'S', 'T', 'N', '0', '1'};
+
+using Nonce = std::array<unsigned char, 32>;
+using Mac = std::array<unsigned char, 32>;
+
+struct Hello {
+    std::array<unsigned char, 8> mark = hello_mark;
+    Nonce nonce{};
+};
+
+// Proof of knowing secret and token, different for the two roles so that none can be sent back.
+Mac proof(std::string_view role, const std::string& secret, const std::string& token,
+          const Nonce& source, const Nonce& target) {
+    Mac key{}, out{};
+    const auto bytes = [](const auto& s) {
+        return reinterpret_cast<const unsigned char*>(s.data());
+    };
+    crypto_generichash(key.data(), key.size(), bytes(secret), secret.size(), nullptr, 0);
+    crypto_generichash_state state;
+    crypto_generichash_init(&state, key.data(), key.size(), out.size());
+    crypto_generichash_update(&state, bytes(role), role.size());
+    crypto_generichash_update(&state, bytes(token), token.size());
+    crypto_generichash_update(&state, source.data(), source.size());
+    crypto_generichash_update(&state, target.data(), target.size());
+    crypto_generichash_final(&state, out.data(), out.size());
+    return out;
+}
+
+void set_int(int fd, int level, int option, int value) {
+    setsockopt(fd, level, option, &value, sizeof value);  // all of these are improvements only
+}
+
+// Before connect/listen: the receive buffer decides the window scale. Without the right to force
+// it, the kernel's own tuning does better than its low fixed limit.
+void set_buffers(int fd, const NetworkOptions& options) {
+    const int size = static_cast<int>(std::min<size_t>(options.buffer_bytes, INT_MAX / 2));
+    set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, size);
+    set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, size);
+    // Fair to others on a shared network and the same on every node, whatever its default is.
+    setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5);
+}
+
+void set_limits(int fd, int ms) {
+    const timeval limit{ms / 1000, ms % 1000 * 1000};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+}
+
+void set_liveness(int fd, const NetworkOptions& options) {
+    set_limits(fd, options.operation_ms);
+    set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, 5);
+    set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, 2);
+    set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
+    set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, options.operation_ms);
+}
+
+// errno of a failed send/recv as an Error.
+Error lost(const std::string& tried, const std::string& peer) {
+    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ETIMEDOUT)
+        return make_error(Code::timeout, tried, peer);
+    if (errno == ECONNRESET || errno == EPIPE) return sys_error(tried, peer, Code::peer_lost);
+    return sys_error(tried, peer);
+}
+
+Status send_all(int fd, const void* data, size_t size, const std::string& peer) {
+    const auto* at = static_cast<const char*>(data);
+    while (size > 0) {
+        const auto sent = send(fd, at, size, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR) continue;
+        if (sent <= 0) return lost("send ghost to", peer);
+        at += sent;
+        size -= static_cast<size_t>(sent);
+    }
+    return {};
+}
+
+Result<size_t> receive_some(int fd, void* data, size_t size, const std::string& peer) {
+    for (;;) {
+        const auto got = recv(fd, data, size, 0);
+        if (got >= 0) return static_cast<size_t>(got);
+        if (errno != EINTR) return lost("receive ghost from", peer);
+    }
+}
+
+Status receive_all(int fd, void* data, size_t size, const std::string& peer) {
+    auto* at = static_cast<char*>(data);
+    while (size > 0) {
+        auto got = receive_some(fd, at, size, peer);
+        if (!got) return got.error();
+        if (*got == 0) return make_error(Code::refused, "greet", peer + ": it hung up");
+        at += *got;
+        size -= *got;
+    }
+    return {};
+}
+
+template <typename T>
+T random_bytes() {
+    T out;
+    randombytes_buf(out.data(), out.size());
+    return out;
+}
+
+Status prove_as_source(int fd, const std::string& token, const std::string& secret,
+                       const std::string& peer) {
+    Hello mine{hello_mark, random_bytes<Nonce>()}, theirs;
+    GHOST_TRY(send_all(fd, &mine, sizeof mine, peer));
+    GHOST_TRY(receive_all(fd, &theirs, sizeof theirs, peer));
+    if (theirs.mark != hello_mark) return make_error(Code::refused, "greet", peer + ": no ghost");
+    const auto mac = proof("source", secret, token, mine.nonce, theirs.nonce);
+    GHOST_TRY(send_all(fd, mac.data(), mac.size(), peer));
+    Mac answer{};
+    GHOST_TRY(receive_all(fd, answer.data(), answer.size(), peer));
+    const auto wanted = proof("target", secret, token, mine.nonce, theirs.nonce);
+    if (sodium_memcmp(answer.data(), wanted.data(), wanted.size()) != 0)
+        return make_error(Code::refused, "greet", peer + ": it does not know the job's secret");
+    return {};
+}
+
+Status prove_as_target(int fd, const std::string& token, const std::string& secret,
+                       const std::string& peer) {
+    Hello mine{hello_mark, random_bytes<Nonce>()}, theirs;
+    GHOST_TRY(receive_all(fd, &theirs, sizeof theirs, peer));
+    if (theirs.mark != hello_mark) return make_error(Code::refused, "greet", peer + ": no ghost");
+    GHOST_TRY(send_all(fd, &mine, sizeof mine, peer));
+    Mac answer{};
+    GHOST_TRY(receive_all(fd, answer.data(), answer.size(), peer));
+    const auto wanted = proof("source", secret, token, theirs.nonce, mine.nonce);
+    if (sodium_memcmp(answer.data(), wanted.data(), wanted.size()) != 0)
+        return make_error(Code::refused, "greet", peer + ": it does not know the job's secret");
+    const auto mac = proof("target", secret, token, theirs.nonce, mine.nonce);
+    return send_all(fd, mac.data(), mac.size(), peer);
+}
+
+std::string name_of(const sockaddr_storage& address, socklen_t size) {
+    char host[NI_MAXHOST], port[NI_MAXSERV];
+    if (getnameinfo(reinterpret_cast<const sockaddr*>(&address), size, host, sizeof host, port,
+                    sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+        return "a stranger";
+    return fmt::format("{}:{}", host, port);
+}
+
+// connect(2) with a time limit, by a non-blocking socket.
+Status connect_within(int fd, const sockaddr* address, socklen_t size, int ms,
+                      const std::string& peer) {
+    const int flags = fcntl(fd, F_GETFL);
+    fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+    if (::connect(fd, address, size) != 0) {
+        if (errno != EINPROGRESS) return sys_error("connect to", peer);
+        pollfd ready{fd, POLLOUT, 0};
+        if (poll(&ready, 1, ms) <= 0) return make_error(Code::timeout, "connect to", peer);
+        int sys = 0;
+        socklen_t length = sizeof sys;
+        getsockopt(fd, SOL_SOCKET, SO_ERROR, &sys, &length);
+        if (sys != 0) return sys_error_of(sys, "connect to", peer);
+    }
+    fcntl(fd, F_SETFL, flags);
+    return {};
+}
+
+Result<Fd> connect_any(const addrinfo* list, const NetworkOptions& options,
+                       const std::string& peer) {
+    auto error = make_error(Code::not_found, "connect to", peer);
+    for (const auto* at = list; at != nullptr; at = at->ai_next) {
+        Fd fd(socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        if (!fd) continue;
+        set_buffers(fd.get(), options);
+        auto done =
+            connect_within(fd.get(), at->ai_addr, at->ai_addrlen, options.operation_ms, peer);
+        if (done.ok()) return fd;
+        error = done.error();
+    }
+    return error;
+}
+
+// A dual-stack socket where there is IPv6, else an IPv4 one.
+Result<Fd> bind_any(const NetworkOptions& options) {
+    Fd six(socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (six) {
+        set_buffers(six.get(), options);
+        set_int(six.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
+        sockaddr_in6 any{};
+        any.sin6_family = AF_INET6;
+        if (bind(six.get(), reinterpret_cast<sockaddr*>(&any), sizeof any) == 0) return six;
+    }
+    Fd four(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!four) return sys_error("make socket for ghosts");
+    set_buffers(four.get(), options);
+    sockaddr_in any{};
+    any.sin_family = AF_INET;
+    if (bind(four.get(), reinterpret_cast<sockaddr*>(&any), sizeof any) != 0)
+        return sys_error("bind socket for ghosts");
+    return four;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<NetworkResource>> NetworkResource::connect(const std::string& host, int port,
+                                                                  const std::string& token,
+                                                                  const std::string& secret,
+                                                                  NetworkOptions options) {
+    if (sodium_init() < 0) return make_error(Code::internal, "start libsodium");
+    if (secret.empty()) return make_error(Code::invalid, "connect for a ghost without a secret");
+    const auto peer = fmt::format("{}:{}", host, port);
+    addrinfo hints{}, *list = nullptr;
+    hints.ai_socktype = SOCK_STREAM;
+    if (const int rc = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &list))
+        return make_error(Code::not_found, "look up", host + ": " + gai_strerror(rc));
+    auto fd = connect_any(list, options, peer);
+    freeaddrinfo(list);
+    if (!fd) return fd.error();
+    set_limits(fd->get(), handshake_ms);
+    GHOST_TRY(prove_as_source(fd->get(), token, secret, peer));
+    set_liveness(fd->get(), options);
+    return std::unique_ptr<NetworkResource>(new NetworkResource(std::move(*fd), peer, options));
+}
+
+Status NetworkResource::write(const void* data, size_t size) {
+    return send_all(fd_.get(), data, size, peer_);
+}
+
+Status NetworkResource::write_gather(iovec* pieces, size_t count) {
+    while (count > 0) {
+        msghdr message{};
+        message.msg_iov = pieces;
+        message.msg_iovlen = std::min<size_t>(count, IOV_MAX);
+        auto sent = sendmsg(fd_.get(), &message, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR) continue;
+        if (sent < 0) return lost("send ghost to", peer_);
+        while (count > 0 && static_cast<size_t>(sent) >= pieces->iov_len) {
+            sent -= static_cast<ssize_t>(pieces->iov_len);
+            pieces++;
+            count--;
+        }
+        if (count == 0) break;
+        pieces->iov_base = static_cast<char*>(pieces->iov_base) + sent;
+        pieces->iov_len -= static_cast<size_t>(sent);
+    }
+    return {};
+}
+
+Result<size_t> NetworkResource::read(void* data, size_t size) {
+    return receive_some(fd_.get(), data, size, peer_);
+}
+
+Status NetworkResource::finalize() {
+    if (shutdown(fd_.get(), SHUT_WR) != 0) return lost("finish ghost to", peer_);
+    return {};
+}
+
+void NetworkResource::interrupt() {
+    shutdown(fd_.get(), SHUT_RDWR);
+}
+
+Result<NetworkListener> NetworkListener::listen(const std::string& secret, NetworkOptions options) {
+    if (sodium_init() < 0) return make_error(Code::internal, "start libsodium");
+    if (secret.empty()) return make_error(Code::invalid, "listen for a ghost without a secret");
+    auto fd = bind_any(options);
+    if (!fd) return fd.error();
+    if (::listen(fd->get(), 4) != 0) return sys_error("listen for ghosts");
+    sockaddr_storage bound{};
+    socklen_t size = sizeof bound;
+    if (getsockname(fd->get(), reinterpret_cast<sockaddr*>(&bound), &size) != 0)
+        return sys_error("find own port");
+    NetworkListener out;
+    // sin_port and sin6_port share their place.
+    out.port_ = ntohs(reinterpret_cast<sockaddr_in*>(&bound)->sin_port);
+    char name[256] = {};
+    gethostname(name, sizeof name - 1);
+    out.host_ = name;
+    const auto token = random_bytes<Nonce>();
+    std::array<char, 2 * sizeof(Nonce) + 1> hex{};
+    sodium_bin2hex(hex.data(), hex.size(), token.data(), token.size());
+    out.token_ = hex.data();
+    out.fd_ = std::move(*fd);
+    out.secret_ = secret;
+    out.options_ = options;
+    return out;
+}
+
+Result<std::unique_ptr<NetworkResource>> NetworkListener::accept(int timeout_ms) {
+    const int64_t limit = timeout_ms < 0 ? INT64_MAX : monotonic_us() + int64_t{timeout_ms} * 1000;
+    for (;;) {
+        const int64_t left = (limit - monotonic_us()) / 1000;
+        if (timeout_ms >= 0 && left < 0)
+            return make_error(Code::timeout, "wait for the ghost's source");
+        pollfd ready{fd_.get(), POLLIN, 0};
+        const int rc = poll(&ready, 1, timeout_ms < 0 ? -1 : static_cast<int>(left));
+        if (rc == 0) return make_error(Code::timeout, "wait for the ghost's source");
+        if (rc < 0 && errno != EINTR) return sys_error("wait for the ghost's source");
+        if (rc <= 0) continue;
+        sockaddr_storage address{};
+        socklen_t size = sizeof address;
+        Fd fd(accept4(fd_.get(), reinterpret_cast<sockaddr*>(&address), &size, SOCK_CLOEXEC));
+        if (!fd) continue;
+        const auto peer = name_of(address, size);
+        set_limits(fd.get(), handshake_ms);
+        if (!prove_as_target(fd.get(), token_, secret_, peer).ok()) continue;
+        set_liveness(fd.get(), options_);
+        return std::unique_ptr<NetworkResource>(new NetworkResource(std::move(fd), peer, options_));
+    }
+}
+
+}  // namespace ghost::core

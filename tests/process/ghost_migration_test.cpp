@@ -1,0 +1,182 @@
+// Trees really leave and enter: through a TCP connection on the loopback device, on this machine.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <memory>
+#include <thread>
+
+#include "ghost-core/mechanism/migration.hpp"
+#include "ghost-core/resource/faulty.hpp"
+#include "ghost-core/resource/memory.hpp"
+#include "ghost-core/resource/network.hpp"
+#include "tests/process/ghost_tree.hpp"
+
+namespace ghost::core::test {
+namespace {
+
+const std::string secret = "0123456789abcdef";
+
+class Migration : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        if (geteuid() != 0) GTEST_SKIP() << "needs root";
+        static const Status warm = [] {
+            WorkFolder folder;
+            return warm_up({criu_program(), folder.path(), 20});
+        }();
+        if (!warm.ok()) GTEST_SKIP() << warm.error().message();
+    }
+
+    CriuSettings source_criu() const { return {criu_program(), source_folder_.path(), 20}; }
+    CriuSettings target_criu() const { return {criu_program(), target_folder_.path(), 20}; }
+
+    ExportRequest request(const Tree& tree) const {
+        ExportRequest out;
+        out.root = tree.root;
+        out.externals = tree.keys();
+        out.metadata = {{"keys", tree.keys()}};
+        out.criu = source_criu();
+        return out;
+    }
+
+    // Imports into a new tree, which is held.
+    Result<HeldTree> import(Resource& in, Tree& tree) const {
+        auto importer = Importer::open(in);
+        if (!importer) return importer.error();
+        const auto keys = importer->metadata().at("keys").get<std::vector<std::string>>();
+        auto [input, output] = tree.plug();
+        auto held =
+            importer->hold(target_criu(), {{input.get(), keys.at(0)}, {output.get(), keys.at(1)}});
+        if (held) tree.root = held->root;
+        return held;
+    }
+
+    void expect_clean() const {
+        for (const auto* folder : {&source_folder_, &target_folder_})
+            for (const auto& entry : std::filesystem::directory_iterator(folder->path()))
+                EXPECT_EQ(entry.path().filename(), "criu.log");
+        std::ifstream in(fmt::format("/proc/self/task/{}/children", gettid()));
+        int children = 0;
+        for (pid_t pid = 0; in >> pid;) children++;
+        EXPECT_LE(children, 2);
+    }
+
+    struct Connection {
+        std::unique_ptr<NetworkResource> source, target;
+    };
+    static Connection connect() {
+        Connection out;
+        auto listener = NetworkListener::listen(secret);
+        EXPECT_TRUE(listener.ok());
+        std::thread source([&] {
+            auto made =
+                NetworkResource::connect("127.0.0.1", listener->port(), listener->token(), secret);
+            EXPECT_TRUE(made.ok()) << made.error().message();
+            if (made) out.source = std::move(*made);
+        });
+        auto target = listener->accept(5000);
+        source.join();
+        EXPECT_TRUE(target.ok());
+        if (target) out.target = std::move(*target);
+        return out;
+    }
+
+    struct Moved {
+        std::unique_ptr<Tree> source, target = std::make_unique<Tree>();
+        Result<ExportStats> sent = make_error(Code::internal, "not run");
+        Result<HeldTree> held = make_error(Code::internal, "not run");
+        int64_t freeze_to_held_us = 0;
+    };
+    Moved move(int megabytes) {
+        Moved out;
+        out.source = Tree::start(megabytes);
+        EXPECT_GT(out.source->healthy(), 0U);
+        auto link = connect();
+        if (!link.source || !link.target) return out;
+        int64_t begin = 0;
+        std::thread exporter([&] {
+            begin = monotonic_us();
+            out.sent = export_tree(request(*out.source), *link.source);
+        });
+        out.held = import(*link.target, *out.target);
+        out.freeze_to_held_us = monotonic_us();
+        exporter.join();
+        out.freeze_to_held_us -= begin;
+        return out;
+    }
+
+    WorkFolder source_folder_, target_folder_;
+};
+
+TEST_F(Migration, TreeIsHeldThenRunsWhole) {
+    auto moved = move(12);
+    ASSERT_TRUE(moved.sent.ok()) << moved.sent.error().message();
+    ASSERT_TRUE(moved.held.ok()) << moved.held.error().message();
+    EXPECT_GT(moved.sent->page_bytes, 9U << 20);
+    EXPECT_EQ(moved.sent->page_bytes, moved.held->bytes);
+    // Both stand: neither answers.
+    EXPECT_FALSE(moved.source->ask(200));
+    EXPECT_FALSE(moved.target->ask(200));
+    moved.source->end();
+    ASSERT_TRUE(release_tree(*moved.held).ok());
+    const auto first = moved.target->listen(5000);  // the question asked while it was held
+    ASSERT_TRUE(first);
+    EXPECT_TRUE(first->starts_with("beats ")) << *first;
+    const auto before = moved.target->healthy();
+    EXPECT_GT(moved.target->healthy(), before);
+    expect_clean();
+}
+
+TEST_F(Migration, SourceGoesOnWhenTheMoveIsAbandoned) {
+    auto moved = move(12);
+    ASSERT_TRUE(moved.held.ok()) << moved.held.error().message();
+    destroy_tree(*moved.held);
+    moved.target->root = 0;
+    EXPECT_EQ(moved.held->root, 0);
+    ASSERT_TRUE(resume_tree(moved.source->root).ok());
+    const auto before = moved.source->healthy();
+    EXPECT_GT(moved.source->healthy(), before);
+    expect_clean();
+}
+
+TEST_F(Migration, MovesAgainAndAgain) {
+    auto tree = Tree::start(6);
+    uint64_t before = tree->healthy();
+    for (int i = 0; i < 5; i++) {
+        MemoryResource ghost;
+        auto sent = export_tree(request(*tree), ghost);
+        ASSERT_TRUE(sent.ok()) << sent.error().message();
+        tree->end();
+        auto next = std::make_unique<Tree>();
+        auto held = import(ghost, *next);
+        ASSERT_TRUE(held.ok()) << held.error().message();
+        ASSERT_TRUE(release_tree(*held).ok());
+        tree = std::move(next);
+        const auto now = tree->healthy();
+        EXPECT_GT(now, before);
+        before = now;
+    }
+}
+
+TEST_F(Migration, Times) {
+    std::vector<int> sizes = {10, 50};
+    if (std::getenv("GHOST_TEST_LARGE") != nullptr) sizes.push_back(1024);
+    for (const int megabytes : sizes) {
+        auto moved = move(megabytes);
+        ASSERT_TRUE(moved.sent.ok()) << moved.sent.error().message();
+        ASSERT_TRUE(moved.held.ok()) << moved.held.error().message();
+        moved.source->end();
+        ASSERT_TRUE(release_tree(*moved.held).ok());
+        EXPECT_GT(moved.target->healthy(), 0U);
+        std::printf(
+            "%5d MB: call to held %.1f ms; source: frozen %.1f = skeleton %.1f (%.0f KB) + "
+            "pages %.1f ms (%.1f MB); target: tree %.1f after its skeleton, pages %.1f ms\n",
+            megabytes, moved.freeze_to_held_us / 1e3, moved.sent->frozen_us / 1e3,
+            moved.sent->skeleton_us / 1e3, moved.sent->skeleton_bytes / 1e3,
+            moved.sent->pages_us / 1e3, moved.sent->page_bytes / 1e6, moved.held->skeleton_us / 1e3,
+            moved.held->pages_us / 1e3);
+    }
+}
+
+}  // namespace
+}  // namespace ghost::core::test

@@ -1,0 +1,153 @@
+// A tree {init, ghost_subject} in a PID name space of its own, as the tests start, move and ask it.
+#pragma once
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <fcntl.h>
+#include <filesystem>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <optional>
+#include <poll.h>
+#include <sched.h>
+#include <string>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <vector>
+
+#include "base/clock.hpp"
+#include "base/fd.hpp"
+#include "ghost-core/mechanism/migration.hpp"
+
+namespace ghost::core::test {
+
+struct Pipe {
+    Fd out, in;  // read end, write end
+};
+
+inline Pipe make_pipe() {
+    int ends[2] = {-1, -1};
+    EXPECT_EQ(pipe2(ends, O_CLOEXEC), 0);
+    return {Fd(ends[0]), Fd(ends[1])};
+}
+
+inline std::string pipe_key(int fd) {
+    struct stat info {};
+    fstat(fd, &info);
+    return fmt::format("pipe:[{}]", info.st_ino);
+}
+
+// A folder on tmpfs, gone with the object.
+class WorkFolder {
+  public:
+    WorkFolder() {
+        char name[] = "/dev/shm/ghost-test.XXXXXX";
+        path_ = mkdtemp(name);
+    }
+    ~WorkFolder() { std::filesystem::remove_all(path_); }
+    WorkFolder(const WorkFolder&) = delete;
+    WorkFolder& operator=(const WorkFolder&) = delete;
+    const std::string& path() const { return path_; }
+
+  private:
+    std::string path_;
+};
+
+inline std::string criu_program() {
+    if (const char* path = std::getenv("GHOST_CRIU")) return path;
+    if (access("criu/sbin/criu", X_OK) == 0)
+        return std::filesystem::current_path() / "criu/sbin/criu";
+    return "criu";
+}
+
+inline std::string subject_program() {
+    const char* folder = std::getenv("GHOST_TEST_PROGRAMS");
+    return std::string(folder != nullptr ? folder : "tests/process") + "/ghost_subject";
+}
+
+// Owner of a running, stopped or held tree: killed and reaped at the end.
+class Tree {
+  public:
+    Tree() = default;
+    Tree(Tree&&) = default;
+    ~Tree() { end(); }
+
+    static std::unique_ptr<Tree> start(int megabytes) {
+        auto tree = std::make_unique<Tree>();
+        Pipe in = make_pipe(), out = make_pipe();
+        const auto program = subject_program(), size = std::to_string(megabytes);
+        const auto pid = static_cast<pid_t>(
+            syscall(SYS_clone, SIGCHLD | CLONE_NEWPID, nullptr, nullptr, nullptr, 0L));
+        if (pid == 0) {
+            dup2(in.out.get(), 0);
+            dup2(out.in.get(), 1);
+            const int null = open("/dev/null", O_RDWR);
+            dup2(null, 2);
+            close_range(3, ~0U, 0);
+            execl(program.c_str(), program.c_str(), "init", size.c_str(), nullptr);
+            _exit(127);
+        }
+        tree->root = pid;
+        tree->stdin_ = std::move(in.in);
+        tree->stdout_ = std::move(out.out);
+        return tree;
+    }
+
+    std::vector<std::string> keys() const {
+        return {pipe_key(stdin_.get()), pipe_key(stdout_.get())};
+    }
+
+    // The tree's own verdict: a growing number, or the error it found. Nothing: no answer in time.
+    std::optional<std::string> ask(int timeout_ms = 5000) {
+        if (write(stdin_.get(), "check\n", 6) != 6) return std::nullopt;
+        return listen(timeout_ms);
+    }
+    std::optional<std::string> listen(int timeout_ms) {
+        std::string line;
+        const int64_t limit = monotonic_us() + timeout_ms * int64_t{1000};
+        for (char byte = 0; monotonic_us() < limit;) {
+            pollfd ready{stdout_.get(), POLLIN, 0};
+            if (poll(&ready, 1, 10) <= 0) continue;
+            if (read(stdout_.get(), &byte, 1) != 1) return std::nullopt;
+            if (byte == '\n') return line;
+            line += byte;
+        }
+        return std::nullopt;
+    }
+
+    // Its count of work done; fails the test if it is not whole.
+    uint64_t healthy() {
+        const auto answer = ask();
+        if (!answer || !answer->starts_with("beats ")) {
+            ADD_FAILURE() << "tree says: " << answer.value_or("nothing");
+            return 0;
+        }
+        return std::stoull(answer->substr(6));
+    }
+
+    // New pipe ends for an import; the tree's ends are given back and closed by the caller.
+    std::pair<Fd, Fd> plug() {
+        Pipe in = make_pipe(), out = make_pipe();
+        stdin_ = std::move(in.in);
+        stdout_ = std::move(out.out);
+        return {std::move(in.out), std::move(out.in)};
+    }
+
+    void end() {
+        if (root <= 0) return;
+        kill(root, SIGKILL);
+        while (waitpid(root, nullptr, 0) < 0 && errno == EINTR) {
+        }
+        root = 0;
+    }
+
+    pid_t root = 0;
+
+  private:
+    Fd stdin_, stdout_;
+};
+
+}  // namespace ghost::core::test
