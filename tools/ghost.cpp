@@ -10,6 +10,9 @@ namespace ghost::tools {
 namespace {
 
 constexpr Verb verbs[] = {
+    {"ps", "jobs, their nodes and ranks", define_ps},
+    {"migrate", "move ranks of a running job to another node", define_migrate},
+    {"env", "print what makes mpirun use this tree", define_env},
     {"lab", "the virtual cluster on this machine", define_lab},
 };
 
@@ -28,7 +31,44 @@ std::vector<std::string> arguments(int argc, char** argv) {
     return args;
 }
 
+// Steps (one letter more, less, other, or two swapped) from one word to the other.
+size_t distance(const std::string& a, const std::string& b) {
+    std::vector<std::vector<size_t>> d(a.size() + 1, std::vector<size_t>(b.size() + 1));
+    for (size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
+    for (size_t j = 0; j <= b.size(); ++j) d[0][j] = j;
+    for (size_t i = 1; i <= a.size(); ++i) {
+        for (size_t j = 1; j <= b.size(); ++j) {
+            d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1,
+                                d[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
+                d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+            }
+        }
+    }
+    return d[a.size()][b.size()];
+}
+
+// Says so, with the verb that was probably meant, if the first word is no verb.
+bool is_no_verb(const std::vector<std::string>& args) {
+    if (args.empty() || args[0].empty() || args[0][0] == '-') return false;
+    const Verb* nearest = nullptr;
+    size_t least = 3;  // further away it is another word
+    for (const Verb& verb : verbs) {
+        size_t steps = distance(args[0], verb.name);
+        if (steps == 0) return false;
+        if (steps < least) {
+            least = steps;
+            nearest = &verb;
+        }
+    }
+    fmt::print(stderr, "ghost: there is no verb \"{}\"{}; `ghost --help` lists them\n", args[0],
+               nearest != nullptr ? fmt::format(", did you mean \"{}\"", nearest->name) : "");
+    return true;
+}
+
 int run(int argc, char** argv) {
+    std::vector<std::string> args = arguments(argc, argv);
+    if (is_no_verb(args)) return exit_usage;
     CLI::App app("Moves the processes of running MPI jobs between nodes.", "ghost");
     app.require_subcommand(1);
     int exit_status = exit_done;
@@ -36,7 +76,6 @@ int run(int argc, char** argv) {
         verb.define(*app.add_subcommand(verb.name, verb.help), exit_status);
     }
     try {
-        std::vector<std::string> args = arguments(argc, argv);
         std::reverse(args.begin(), args.end());  // as CLI11 wants a vector
         app.parse(args);
     } catch (const CLI::RuntimeError& error) {  // a verb has said why already

@@ -26,6 +26,9 @@ struct Verb {
     void (*define)(CLI::App& app, int& exit_status);
 };
 
+void define_env(CLI::App& app, int& exit_status);
+void define_ps(CLI::App& app, int& exit_status);
+void define_migrate(CLI::App& app, int& exit_status);
 void define_lab(CLI::App& app, int& exit_status);
 
 // Adds --json to a verb and returns where it is kept (shared with the app's callbacks).
@@ -33,7 +36,8 @@ std::shared_ptr<bool> add_json(CLI::App& app);
 
 // Prints one JSON object on standard output.
 void print_json(const Json& object);
-// Says what failed ("ghost: cannot …"; with json also {"error", "exit"}) and returns the exit status.
+// Says what failed ("ghost: cannot …"; with json also {"error", "exit"}) and returns the exit
+// status.
 int report(const Error& error, bool json, int exit_status);
 // The same with the exit status that the error's code asks for: 2 for invalid, else 1.
 int report(const Error& error, bool json);

@@ -90,7 +90,9 @@ int run_down(const LabArgs& args, bool json) {
 int run_exec(const CLI::App& app, const LabArgs& args) {
     std::vector<std::string> command = app.remaining();
     if (!command.empty() && command[0] == "--") command.erase(command.begin());
-    if (command.empty()) return report(make_error(Code::invalid, "run nothing: name a command after the node"), false);
+    if (command.empty())
+        return report(make_error(Code::invalid, "run nothing: name a command after the node"),
+                      false);
     return with_lab(args, false, [&](const std::string& name) {
         auto state = lab::load_state(name);
         if (!state.ok()) {

@@ -1,0 +1,305 @@
+// The `ghost` command against a small coordinator of our own: which job is meant, what is asked,
+// what is printed, exit status. Runs the built program, as a user would.
+#include "tools/job_client.hpp"
+
+#include <cstdlib>
+#include <filesystem>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <mutex>
+#include <poll.h>
+#include <sys/wait.h>
+#include <thread>
+
+#include "tools/paths.hpp"
+#include "tools/process.hpp"
+#include "tools/terminal.hpp"
+
+namespace ghost::tools {
+namespace {
+
+constexpr int limit_ms = 10000;
+
+// A coordinator: answers `ps`, and hands every other request to `reply`.
+class FakeCoordinator {
+  public:
+    using Reply = std::function<void(const ControlSocket&, const Json&)>;
+
+    FakeCoordinator(const std::string& folder, pid_t pid, std::string job, Reply reply)
+        : pid_(pid), job_(std::move(job)), reply_(std::move(reply)) {
+        std::string path = fmt::format("{}/ompi.somewhere.{}/pid.{}", folder, ::geteuid(), pid);
+        std::filesystem::create_directories(path);
+        auto listener = ControlListener::listen(path + "/ghost.sock");
+        EXPECT_TRUE(listener.ok()) << listener.error().message();
+        listener_ = std::move(*listener);
+        auto stop = control_pair();
+        stop_here_ = std::move(stop->first);
+        stop_there_ = std::move(stop->second);
+        thread_ = std::thread([this] { serve(); });
+    }
+    ~FakeCoordinator() {
+        stop_here_.close();
+        thread_.join();
+    }
+
+    std::vector<Json> requests() {
+        std::lock_guard lock(mutex_);
+        return requests_;
+    }
+
+  private:
+    void serve() {
+        for (;;) {
+            pollfd p[2] = {{listener_.fd(), POLLIN, 0}, {stop_there_.fd(), POLLIN, 0}};
+            ::poll(p, 2, -1);
+            if (p[1].revents != 0) return;
+            auto client = listener_.accept();
+            if (client.ok()) talk(*client);
+        }
+    }
+    void talk(const ControlSocket& client) {
+        for (;;) {
+            auto message = client.receive(limit_ms);
+            if (!message.ok()) return;
+            if (message->body["t"] == "ps") {
+                Json ranks = {{{"rank", 0}, {"node", "gn1"}, {"running", true}},
+                              {{"rank", 1}, {"node", "gn2"}, {"running", true}}};
+                Json nodes = {{{"name", "gn1"}, {"alive", true}},
+                              {{"name", "gn2"}, {"alive", true}}};
+                Json info = {{"job", job_}, {"pid", pid_},    {"running", true},
+                             {"epoch", 4},  {"nodes", nodes}, {"ranks", ranks}};
+                (void)client.send({{"t", "result"}, {"exit", 0}, {"result", info}});
+                continue;
+            }
+            {
+                std::lock_guard lock(mutex_);
+                requests_.push_back(message->body);
+            }
+            return reply_(client, message->body);
+        }
+    }
+
+    pid_t pid_;
+    std::string job_;
+    Reply reply_;
+    ControlListener listener_;
+    ControlSocket stop_here_, stop_there_;
+    std::mutex mutex_;  // of requests_
+    std::vector<Json> requests_;
+    std::thread thread_;
+};
+
+Json row(int rank, bool moved) {
+    return {{"rank", rank},      {"from", "gn2"}, {"to", "gn3"},          {"mode", "stop"},
+            {"bytes", 11534336}, {"rounds", 1},   {"downtime_us", 52000}, {"total_us", 87000},
+            {"epoch", 5},        {"moved", moved}};
+}
+
+struct Outcome {
+    int exit = -1;
+    std::string out, err;
+    Json json() const { return Json::parse(out, nullptr, false); }
+};
+
+class GhostCommand : public testing::Test {
+  protected:
+    void SetUp() override {
+        folder_ = fmt::format("{}ghost-tools-{}", testing::TempDir(), ::getpid());
+        std::filesystem::create_directories(folder_);
+        ::setenv("OMPI_MCA_orte_tmpdir_base", folder_.c_str(), 1);
+    }
+    void TearDown() override { std::filesystem::remove_all(folder_); }
+
+    // Runs ./tools/ghost; standard output and error apart.
+    Outcome ghost(const std::string& arguments) {
+        Outcome outcome;
+        std::string err = folder_ + "/stderr";
+        auto end = run_program({"sh", "-c", "./tools/ghost " + arguments + " 2>" + err});
+        EXPECT_TRUE(end.ok());
+        outcome.exit = WEXITSTATUS(end->status);
+        outcome.out = end->output;
+        outcome.err = *read_file(err);
+        return outcome;
+    }
+    static FakeCoordinator::Reply answers(Json answer) {
+        return [answer](const ControlSocket& client, const Json&) {
+            (void)client.send({{"t", "progress"},
+                               {"rank", 1},
+                               {"phase", "transferring"},
+                               {"bytes", 7},
+                               {"total", 9}});
+            (void)client.send(answer);
+        };
+    }
+    static Json done() {
+        return {{"t", "result"}, {"exit", 0}, {"result", Json::array({row(1, true)})}};
+    }
+
+    std::string folder_;
+};
+
+TEST_F(GhostCommand, MigrateAsksAndPrintsOneObject) {
+    FakeCoordinator c(folder_, 4711, "33", answers(done()));
+    Outcome o = ghost("migrate --rank 1 --to gn3 --mode stop --json");
+    EXPECT_EQ(o.exit, 0) << o.err;
+    ASSERT_EQ(c.requests().size(), 1u);
+    EXPECT_EQ(c.requests()[0],
+              Json({{"t", "migrate"}, {"ranks", {1}}, {"to", "gn3"}, {"mode", "stop"}}));
+    for (const char* field : {"rank", "from", "to", "mode", "bytes", "rounds", "downtime_us",
+                              "total_us", "epoch", "moved"}) {
+        EXPECT_TRUE(o.json().contains(field)) << field;
+    }
+    EXPECT_EQ(o.json()["downtime_us"], 52000);
+    EXPECT_EQ(o.err, "");  // no bar where there is no terminal
+}
+
+TEST_F(GhostCommand, MigratePrintsForPeople) {
+    FakeCoordinator c(folder_, 4711, "33", answers(done()));
+    Outcome o = ghost("migrate 4711 --rank 1 --to gn3");
+    EXPECT_EQ(o.exit, 0);
+    EXPECT_EQ(o.out,
+              "rank 1: gn2 -> gn3 (stop)  11.0 MiB in 1 rounds  downtime 52.0 ms  total "
+              "87.0 ms  epoch 5\n");
+    EXPECT_FALSE(c.requests()[0].contains("mode"));
+}
+
+TEST_F(GhostCommand, SeveralRanksAreOneRequest) {
+    Json rows = Json::array({row(1, true), row(2, true)});
+    FakeCoordinator c(folder_, 4711, "33",
+                      answers({{"t", "result"}, {"exit", 0}, {"result", rows}}));
+    Outcome o = ghost("migrate --rank 1,2 --to gn3 33 --json");
+    EXPECT_EQ(o.exit, 0) << o.err;
+    EXPECT_EQ(c.requests()[0]["ranks"], Json({1, 2}));
+    EXPECT_EQ(o.json()["moves"].size(), 2u);
+}
+
+TEST_F(GhostCommand, ExitStatusIsTheCoordinators) {
+    for (int exit : {1, 3}) {
+        FakeCoordinator c(folder_, 4711, "33",
+                          answers({{"t", "result"},
+                                   {"exit", exit},
+                                   {"result", Json::array({row(1, false)})},
+                                   {"error", "node gn3 has no slot left"}}));
+        Outcome o = ghost("migrate --rank 1 --to gn3 --json");
+        EXPECT_EQ(o.exit, exit);
+        EXPECT_NE(o.err.find("node gn3 has no slot left"), std::string::npos);
+        EXPECT_EQ(o.json()["error"], "node gn3 has no slot left");
+        EXPECT_EQ(o.json()["moved"], false);
+    }
+}
+
+TEST_F(GhostCommand, WhichJob) {
+    EXPECT_EQ(ghost("migrate --rank 1 --to gn3").exit, 1);
+    EXPECT_NE(ghost("migrate --rank 1 --to gn3").err.find("no `mpirun --mca ghost 1`"),
+              std::string::npos);
+    FakeCoordinator a(folder_, 4711, "33", answers(done()));
+    FakeCoordinator b(folder_, 4712, "34", answers(done()));
+    Outcome several = ghost("migrate --rank 1 --to gn3");
+    EXPECT_EQ(several.exit, 2);
+    EXPECT_NE(several.err.find("4711 (job 33), 4712 (job 34)"), std::string::npos) << several.err;
+    Outcome unknown = ghost("migrate 99 --rank 1 --to gn3");
+    EXPECT_EQ(unknown.exit, 1);
+    EXPECT_NE(unknown.err.find("find job 99"), std::string::npos);
+    EXPECT_EQ(ghost("migrate 34 --rank 1 --to gn3").exit, 0);
+    EXPECT_EQ(a.requests().size(), 0u);
+    EXPECT_EQ(b.requests().size(), 1u);
+    EXPECT_EQ(ghost("ps --json").json()["jobs"].size(), 2u);
+}
+
+TEST_F(GhostCommand, SocketOfADeadJobIsNoJob) {
+    std::string dead = fmt::format("{}/ompi.somewhere.{}/pid.1", folder_, ::geteuid());
+    std::filesystem::create_directories(dead);
+    {
+        auto listener = ControlListener::listen(dead + "/ghost.sock");
+        ASSERT_TRUE(listener.ok());
+        // It cannot unlink what has another name when it closes.
+        std::filesystem::rename(dead + "/ghost.sock", dead + "/kept");
+    }
+    std::filesystem::rename(dead + "/kept", dead + "/ghost.sock");
+    FakeCoordinator c(folder_, 4711, "33", answers(done()));
+    EXPECT_EQ(ghost("migrate --rank 1 --to gn3").exit, 0);
+    EXPECT_EQ(ghost("ps").exit, 0);
+}
+
+TEST_F(GhostCommand, CoordinatorGoneMidWayWithMpirun) {
+    FakeCoordinator c(folder_, 0x7ffffff0, "33", [](const ControlSocket& client, const Json&) {
+        (void)client.send(
+            {{"t", "progress"}, {"rank", 1}, {"phase", "gating"}, {"bytes", 0}, {"total", 0}});
+    });
+    Outcome o = ghost("migrate --rank 1 --to gn3 --json");
+    EXPECT_EQ(o.exit, 3);
+    EXPECT_NE(o.err.find("rank 1 was last heard of in phase \"gating\""), std::string::npos)
+        << o.err;
+    EXPECT_NE(o.err.find("has ended"), std::string::npos) << o.err;
+}
+
+TEST_F(GhostCommand, CoordinatorGoneMidWayButMpirunLives) {
+    FakeCoordinator c(folder_, ::getpid(), "33", [](const ControlSocket&, const Json&) {});
+    Outcome o = ghost("migrate --rank 1 --to gn3");
+    EXPECT_EQ(o.exit, 1);
+    EXPECT_NE(o.err.find("the job runs on"), std::string::npos) << o.err;
+}
+
+TEST_F(GhostCommand, PsForPeople) {
+    FakeCoordinator c(folder_, 4711, "33", answers(done()));
+    Outcome o = ghost("ps");
+    EXPECT_EQ(o.exit, 0);
+    EXPECT_EQ(o.out,
+              "mpirun 4711  job 33  running  2 ranks on 2 nodes  epoch 4\n"
+              "  gn1              ranks 0\n  gn2              ranks 1\n");
+}
+
+TEST_F(GhostCommand, Usage) {
+    Outcome verb = ghost("migrat --rank 1");
+    EXPECT_EQ(verb.exit, 2);
+    EXPECT_NE(verb.err.find("did you mean \"migrate\""), std::string::npos) << verb.err;
+    EXPECT_EQ(ghost("migrate --to gn3").exit, 2);
+    EXPECT_EQ(ghost("migrate --rank 1 --to gn3 --mode slow").exit, 2);
+    EXPECT_EQ(ghost("migrate --rank one --to gn3").exit, 2);
+    EXPECT_EQ(ghost("").exit, 2);
+    EXPECT_EQ(ghost("--help").exit, 0);
+    for (const char* name : {"ps", "migrate", "env", "lab", "lab up", "lab exec"}) {
+        EXPECT_EQ(ghost(std::string(name) + " --help").exit, 0) << name;
+    }
+}
+
+TEST_F(GhostCommand, EnvSurvivesAShell) {
+    auto end = run_program({"sh", "-c", "eval \"$(./tools/ghost env)\" && command -v ghost"});
+    std::string here = std::filesystem::current_path().string();
+    EXPECT_EQ(end->output, here + "/tools/ghost\n");
+    EXPECT_EQ(ghost("env --json").json()["GHOST_PMIX_COMPONENTS"], here + "/components/pmix");
+}
+
+TEST(Paths, ComponentFolderIsNamedOnlyWhenItIsThere) {
+    Paths paths;
+    paths.ompi_components = "/nonexistent";
+    paths.open_mpi_components = "/usr";
+    // mpirun finds no component at all when a folder of the list is missing.
+    EXPECT_NE(ghost_environment(paths)[0].first, "OMPI_MCA_mca_base_component_path");
+    paths.ompi_components = "/";
+    EXPECT_EQ(ghost_environment(paths)[0].second, "/:/usr");
+}
+
+TEST(Paths, QuotesForTheShell) {
+    EXPECT_EQ(shell_quote("a'b $c"), "'a'\\''b $c'");
+}
+
+TEST(Terminal, Units) {
+    EXPECT_EQ(bytes_text(1023), "1023 B");
+    EXPECT_EQ(bytes_text(1536), "1.5 KiB");
+    EXPECT_EQ(time_text(999), "999 µs");
+    EXPECT_EQ(time_text(12345), "12.3 ms");
+}
+
+TEST(Process, ReusedPidIsAnotherProcess) {
+    auto self = identify(::getpid());
+    ASSERT_TRUE(self.ok());
+    EXPECT_TRUE(is_alive(*self));
+    ProcessId other{self->pid, self->start + 1};
+    EXPECT_FALSE(is_alive(other));
+    EXPECT_TRUE(kill_process(other, 100).ok());  // nobody to kill: this test goes on
+    EXPECT_FALSE(open_process(other).ok());
+}
+
+}  // namespace
+}  // namespace ghost::tools

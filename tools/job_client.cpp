@@ -1,0 +1,187 @@
+#include "tools/job_client.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <set>
+#include <unistd.h>
+
+#include "base/clock.hpp"
+#include "tools/process.hpp"
+
+namespace ghost::tools {
+namespace {
+
+constexpr int answer_limit_ms = 5000;
+// mpirun closes its sockets a moment before it ends.
+constexpr int64_t ending_limit_us = 2'000'000;
+
+bool matches(const std::string& name, const std::string& begin, const std::string& end) {
+    return name.size() > begin.size() + end.size() && name.compare(0, begin.size(), begin) == 0 &&
+           name.compare(name.size() - end.size(), end.size(), end) == 0;
+}
+
+// Entries of a folder whose name begins and ends so.
+std::vector<std::string> entries(const std::string& folder, const std::string& begin,
+                                 const std::string& end) {
+    std::vector<std::string> out;
+    std::error_code ec;
+    for (std::filesystem::directory_iterator it(folder, ec), none; !ec && it != none;
+         it.increment(ec)) {
+        if (matches(it->path().filename(), begin, end)) out.push_back(it->path());
+    }
+    return out;
+}
+
+Result<Job> open_job(const std::string& path, int timeout_ms) {
+    auto socket = ControlSocket::connect(path);
+    GHOST_TRY(socket);
+    GHOST_TRY(socket->send({{"t", "ps"}}));
+    auto message = socket->receive(timeout_ms);
+    GHOST_TRY(message);
+    const Json& body = message->body;
+    if (body.value("t", "") != "result" || !body.contains("result") ||
+        !body["result"].is_object()) {
+        return make_error(Code::corrupt, "understand the coordinator at", path);
+    }
+    return Job{std::move(*socket), path, body["result"]};
+}
+
+std::string describe(const Job& job) {
+    return fmt::format("{} (job {})", job.pid(), job.name());
+}
+
+std::string list(const std::vector<Job>& jobs) {
+    std::vector<std::string> texts;
+    for (const Job& job : jobs) texts.push_back(describe(job));
+    return fmt::format("{}", fmt::join(texts, ", "));
+}
+
+bool process_exists(pid_t pid) {
+    return pid > 0 && identify(pid).ok();
+}
+
+// The connection broke before the result came.
+Answer coordinator_lost(const Job& job, const Json& last) {
+    int64_t limit = monotonic_us() + ending_limit_us;
+    while (process_exists(job.pid()) && monotonic_us() < limit) ::usleep(20000);
+    std::string known = "nothing is known to have been done";
+    if (last.is_object()) {
+        known = fmt::format("rank {} was last heard of in phase \"{}\"", last.value("rank", -1),
+                            last.value("phase", std::string("?")));
+    }
+    Answer out;
+    if (process_exists(job.pid())) {
+        out.exit = 1;
+        out.error = fmt::format(
+            "the coordinator in mpirun {} closed the connection before the end; {}; the job runs "
+            "on, "
+            "`ghost ps` shows where its ranks are",
+            job.pid(), known);
+    } else {
+        out.exit = 3;
+        out.error = fmt::format("mpirun {} has ended, and its job with it, before the answer; {}",
+                                job.pid(), known);
+    }
+    return out;
+}
+
+Answer result_of(const Json& body) {
+    Answer out;
+    out.exit = body.value("exit", 1);
+    out.result = body.value("result", Json());
+    out.error = body.value("error", std::string());
+    if (out.exit != 0 && out.error.empty())
+        out.error = "the coordinator refused and did not say why";
+    return out;
+}
+
+// Where mpirun makes its session folders (orte/util/session_dir.c): the parameter rules alone.
+std::set<std::string> session_folders() {
+    const char* base = std::getenv("OMPI_MCA_orte_tmpdir_base");
+    if (base != nullptr && *base != '\0') return {base};
+    std::set<std::string> folders{"/tmp"};
+    const char* tmp = std::getenv("TMPDIR");
+    if (tmp != nullptr && *tmp != '\0') {
+        folders.insert(std::filesystem::path(tmp / std::filesystem::path()).parent_path().string());
+    }
+    return folders;
+}
+
+}  // namespace
+
+std::vector<std::string> coordinator_sockets() {
+    std::vector<std::string> out;
+    std::string uid = "." + std::to_string(::geteuid());
+    for (const std::string& folder : session_folders()) {
+        for (const std::string& session : entries(folder, "ompi.", uid)) {
+            for (const std::string& job : entries(session, "pid.", "")) {
+                std::string path = job + "/ghost.sock";
+                if (::access(path.c_str(), F_OK) == 0) out.push_back(path);
+            }
+        }
+    }
+    std::sort(out.begin(), out.end());
+    return out;
+}
+
+std::vector<Job> running_jobs(int timeout_ms, std::vector<std::string>* silent) {
+    std::vector<Job> out;
+    for (const std::string& path : coordinator_sockets()) {
+        auto job = open_job(path, timeout_ms);
+        if (job.ok()) {
+            out.push_back(std::move(*job));
+        } else if (silent != nullptr && job.error().sys != ECONNREFUSED &&
+                   job.error().sys != ENOENT && job.error().code != Code::peer_lost) {
+            silent->push_back(job.error().message());  // refused and lost: a job that has ended
+        }
+    }
+    return out;
+}
+
+Result<Job> choose_job(const std::string& wanted) {
+    std::vector<std::string> silent;
+    std::vector<Job> jobs = running_jobs(answer_limit_ms, &silent);
+    std::string also =
+        silent.empty() ? "" : fmt::format("; no answer: {}", fmt::join(silent, ", "));
+    if (jobs.empty()) {
+        return make_error(
+            Code::not_found,
+            "find a job: no `mpirun --mca ghost 1` of yours runs on this node" + also);
+    }
+    if (wanted.empty()) {
+        if (jobs.size() == 1) return std::move(jobs[0]);
+        return make_error(Code::invalid, "choose a job: several run, name one of",
+                          list(jobs) + also);
+    }
+    for (Job& job : jobs) {
+        if (wanted == std::to_string(job.pid()) || wanted == job.name()) return std::move(job);
+    }
+    return make_error(Code::not_found, "find job",
+                      fmt::format("{}: running are {}{}", wanted, list(jobs), also));
+}
+
+Answer ask(const Job& job, const Json& request, const std::function<void(const Json&)>& progress) {
+    Json last;
+    Status sent = job.socket.send(request);
+    if (!sent.ok()) return coordinator_lost(job, last);
+    for (;;) {
+        auto message = job.socket.receive(-1);
+        if (!message.ok()) return coordinator_lost(job, last);
+        const Json& body = message->body;
+        std::string type = body.value("t", std::string());
+        if (type == "result") return result_of(body);
+        if (type == "error") {
+            return {1, Json(),
+                    "the coordinator did not understand: " + body.value("why", std::string())};
+        }
+        if (type != "progress") continue;
+        last = body;
+        if (progress) progress(body);
+    }
+}
+
+}  // namespace ghost::tools
