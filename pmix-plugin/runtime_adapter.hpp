@@ -115,6 +115,10 @@ class RuntimeAdapter {
     // Starts `argv` as the rank's new wrapper with the given stdio (ORTE's ends the old one had).
     virtual Result<Spawned> adopt_wrapper(RankId rank, const std::vector<std::string>& argv,
                                           const std::vector<int>& stdio) = 0;
+    // The init of a tree whose wrapper died has become this daemon's child (the daemons are child
+    // subreapers, prctl(2)): `ended` gets its wait status once, when it ends. Ask for it before
+    // that; the status of a child nobody asked for is lost.
+    virtual void on_orphan_exit(pid_t /*pid*/, std::function<void(int status)> /*ended*/) {}
 
     // --- daemons that die or cannot be reached ---
     // A daemon's connection broke. Returning true: it is given up, the job goes on without it.

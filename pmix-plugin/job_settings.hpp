@@ -1,0 +1,48 @@
+// Which parameters of Open MPI and PMIx a job needs so that its ranks can move, and whether the
+// user's own choice leaves room for them. Pure decisions on an environment; no MPI in here.
+//
+// Why each is needed: a rank may hold nothing CRIU cannot carry. Stock transports keep listeners
+// and shared segments (btl other than kernet, osc/coll sm, shmem posix), PMIx's default data store
+// is a mapping shared with the server (gds ds12/ds21), and the wrapper must be the rank's parent.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace ghost::plugin {
+
+// Where the parts of Ghost are on this machine; empty: that part was not found.
+struct Paths {
+    std::string wrapper;          // ghost-wrapper
+    std::string pmix_components;  // folder with pmix_mca_pnet_ghost.so; empty if PMIx's own
+    std::string criu;             // what the wrapper runs
+    std::string help;             // folder with help-ghost.txt
+};
+
+// Finds the parts beside the component's own file (an uninstalled tree or an installation), after
+// what GHOST_WRAPPER, GHOST_PMIX_COMPONENTS and GHOST_CRIU name. `component` is that file's path.
+Paths find_paths(const std::string& component);
+
+using GetEnv = std::function<std::optional<std::string>(const std::string&)>;
+
+struct Setting {
+    std::string name;
+    std::string value;
+};
+
+struct JobSettings {
+    std::vector<Setting> settings;  // to be put into the environment, in place of any old value
+    // Not empty: the user chose something that makes migration impossible (one sentence).
+    std::string obstacle;
+};
+
+// What is to be set in the environment of mpirun or a daemon. The user's own values are kept.
+// Without a wrapper the fork agent is left alone: ranks then run as ever and cannot move.
+JobSettings decide(const GetEnv& get, const Paths& paths);
+
+// "1", "true", "yes", "on" and numbers but zero mean yes, as Open MPI reads booleans.
+bool is_yes(const std::string& text);
+
+}  // namespace ghost::plugin

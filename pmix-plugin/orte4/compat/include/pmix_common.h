@@ -1,0 +1,2 @@
+/* PMIx's installed private headers still say "include/pmix_common.h", their path in its source tree. */
+#include <pmix_common.h>

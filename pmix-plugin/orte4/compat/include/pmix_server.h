@@ -1,0 +1,2 @@
+/* PMIx's installed private headers still say "include/pmix_server.h", their path in its source tree. */
+#include <pmix_server.h>

@@ -1,0 +1,31 @@
+/* A rank's standard streams in this daemon (ORTE's framework iof). C, for that framework's headers
+ * do not compile as C++. ORTE's main thread only; none of these touches the rank itself. `job` is
+ * the application job's number. */
+#ifndef GHOST_ORTE4_OUTPUT_H
+#define GHOST_ORTE4_OUTPUT_H
+
+#ifdef __cplusplus
+#define GHOST_NOEXCEPT noexcept
+extern "C" {
+#else
+#define GHOST_NOEXCEPT
+#endif
+
+/* Not 0: output of the rank has arrived here that ORTE has not read yet. */
+int ghost_output_pending(unsigned job, unsigned rank) GHOST_NOEXCEPT;
+
+/* The rank has left this daemon: gives up its streams here. In mpirun its standard input goes on
+ * being read, for the daemon the rank is on now. */
+void ghost_output_close(unsigned job, unsigned rank) GHOST_NOEXCEPT;
+
+/* The rank has come to this daemon: ORTE forwards these pipe ends from now on and owns them. Not 0:
+ * ORTE's error. */
+int ghost_output_open(unsigned job, unsigned rank, int in, int out, int err) GHOST_NOEXCEPT;
+
+/* mpirun: standard input for this rank goes to that daemon from now on. */
+void ghost_output_redirect_input(unsigned job, unsigned rank, unsigned to) GHOST_NOEXCEPT;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

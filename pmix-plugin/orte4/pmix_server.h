@@ -1,0 +1,56 @@
+/* Changes in this daemon's PMIx server (libpmix 4.2, internal structures) when a rank leaves or
+ * joins.
+ *
+ * Each call runs its work on PMIx's progress thread and waits for it; call from the runtime's main
+ * thread. `space` is the job's name space (its number in decimal).
+ *
+ * A fence in flight is right at any moment if the coordinator waits for as many contributions as
+ * the daemons will make: every call below keeps "votes" true. A daemon contributes once, when all
+ * its local ranks have called; a rank that joins after that contributes by itself ("late"). */
+#ifndef GHOST_ORTE4_PMIX_SERVER_H
+#define GHOST_ORTE4_PMIX_SERVER_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+#define GHOST_NOEXCEPT noexcept
+extern "C" {
+#else
+#define GHOST_NOEXCEPT
+#endif
+
+/* Source, while the rank is gated: forgets the connection, keeps every count. fence_tag is 0, or
+ * the tag of the call the rank waits in, which must be one plain job-wide fence. 0 done, 1 the rank
+ * is in another call, -1 no such name space or rank. */
+int ghost_pmix_premark(const char* space, unsigned rank, unsigned fence_tag) GHOST_NOEXCEPT;
+
+/* Source, at the switch: takes the rank out of the counts and of open fences. `late_pending`: it
+ * came here during a fence of which it has not called yet. 0 done, -1 no such name space or rank.
+ */
+int ghost_pmix_leave(const char* space, unsigned rank, int late_pending) GHOST_NOEXCEPT;
+
+/* Target, at the switch, after the client was registered: adds the rank. 1 if the daemon had
+ * already contributed to an open fence (the rank is late there), 0 if not, -1 no such name space.
+ */
+int ghost_pmix_join(const char* space, unsigned rank) GHOST_NOEXCEPT;
+
+/* Target: 1 if the rank, late in a fence, has called it now. */
+int ghost_pmix_late_called(const char* space, unsigned rank) GHOST_NOEXCEPT;
+
+/* Contributions this daemon makes to the fence that is open or comes next. */
+int ghost_pmix_votes(const char* space) GHOST_NOEXCEPT;
+
+/* Source, after an abort: calls of the rank that wait here belong to its new connection. Returns
+ * how many. */
+int ghost_pmix_repeer(const char* space, unsigned rank) GHOST_NOEXCEPT;
+
+/* Writes what a rank needs to attach to this server (its PMIX_SERVER_URI41). 0 done, -1 unknown. */
+int ghost_pmix_uri(char* uri, size_t size) GHOST_NOEXCEPT;
+
+/* Writes counts and open fences in one line, for the log. */
+void ghost_pmix_describe(const char* space, char* text, size_t size) GHOST_NOEXCEPT;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

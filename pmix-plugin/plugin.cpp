@@ -1,0 +1,87 @@
+#include "pmix-plugin/plugin.hpp"
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+#include "base/log.hpp"
+#include "pmix-plugin/coordinator/coordinator.hpp"
+#include "pmix-plugin/job_settings.hpp"
+#include "pmix-plugin/node/node_agent.hpp"
+#include "pmix-plugin/orte4/orte4_adapter.hpp"
+
+namespace {
+
+using namespace ghost;
+using namespace ghost::plugin;
+
+// Members are destroyed from the last to the first: the adapter goes when nobody uses it any more.
+struct Plugin {
+    orte4::Orte4Adapter adapter;
+    std::unique_ptr<NodeAgent> agent;
+    std::unique_ptr<Coordinator> coordinator;
+};
+
+std::unique_ptr<Plugin>& instance() {
+    static std::unique_ptr<Plugin> the_plugin;
+    return the_plugin;
+}
+
+bool start_posted = false;
+
+std::string own_name(const RuntimeAdapter& adapter) {
+    return (adapter.is_coordinator() ? "mpirun" : "daemon ") +
+           (adapter.is_coordinator() ? std::string() : std::to_string(adapter.self()));
+}
+
+void report(const char* what, const Status& status) {
+    if (!status.ok()) log::error("{}: {}", what, status.error().message());
+}
+
+void start() {
+    if (!start_posted || instance()) return;
+    instance() = std::make_unique<Plugin>();
+    Plugin& plugin = *instance();
+    log::setup(own_name(plugin.adapter), log::level_from_environment());
+    NodeSettings node;
+    if (const std::string wrapper = plugin.adapter.wrapper(); !wrapper.empty())
+        node.wrapper = wrapper;
+    plugin.agent = std::make_unique<NodeAgent>(plugin.adapter, node);
+    if (plugin.adapter.is_coordinator()) {
+        plugin.coordinator = std::make_unique<Coordinator>(plugin.adapter, CoordinatorSettings{});
+        report("coordinator", plugin.coordinator->start());
+    }
+    report("node agent", plugin.agent->start());
+    plugin.adapter.on_launch(
+        [agent = plugin.agent.get()] { report("node agent", agent->listen_now()); });
+    log::debug("ghost is up");
+}
+
+}  // namespace
+
+int ghost_plugin_wanted(void) noexcept {
+    const char* on = getenv("OMPI_MCA_ghost");
+    const char* off = getenv("OMPI_MCA_ghost_disabled");
+    if (!on || !is_yes(on) || (off && is_yes(off)) || !orte4::runs_here()) return 0;
+    if (std::strncmp(orte4::version(), "4.1.", 4) == 0) return 1;
+    ghost_plugin_refuse("Open MPI", orte4::version(), "4.1");
+    return 0;
+}
+
+void ghost_plugin_refuse(const char* library, const char* version, const char* needed) noexcept {
+    orte4::show_message("wrong version", library, version, needed);
+}
+
+void ghost_plugin_start(void) noexcept {
+    if (start_posted) return;
+    start_posted = true;
+    orte4::post_to_orte(start);
+}
+
+void ghost_plugin_stop(void) noexcept {
+    start_posted = false;
+    if (!instance()) return;
+    if (instance()->coordinator) instance()->coordinator->stop();
+    instance()->agent->stop();
+    instance().reset();
+}

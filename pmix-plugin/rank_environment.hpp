@@ -1,0 +1,22 @@
+// The variables one rank finds in its environment (docs/PROTOCOL.md, "Environment of a rank"), and
+// the addresses they name. Used when a rank is forked and when a wrapper restores one.
+#pragma once
+
+#include <string>
+#include <sys/types.h>
+#include <utility>
+#include <vector>
+
+namespace ghost::plugin {
+
+// Abstract address of the node agent of a job; the same on every node (the abstract name space is
+// per network name space). `job` is the job's number in decimal.
+std::string node_socket(const std::string& job, uid_t user);
+
+// Everything that differs between ranks. The secret, criu's path and the log are the same for all
+// and travel in the launch message.
+std::vector<std::pair<std::string, std::string>> rank_environment(unsigned job, unsigned rank,
+                                                                  unsigned node,
+                                                                  const std::string& node_name);
+
+}  // namespace ghost::plugin

@@ -1,0 +1,133 @@
+#include "pmix-plugin/schizo_bridge.h"
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/result.hpp"
+#include "pmix-plugin/job_settings.hpp"
+#include "pmix-plugin/parameters.hpp"
+#include "pmix-plugin/rank_environment.hpp"
+
+namespace {
+
+using namespace ghost::plugin;
+
+// The component's own state: written by prepare(), before any launch thread exists.
+struct State {
+    bool prepared = false;
+    bool active = false;
+    Paths paths;
+    std::string message;
+    std::string secret;
+};
+
+State& state() {
+    static State the_state;
+    return the_state;
+}
+
+std::optional<std::string> process_environment(const std::string& name) {
+    const char* value = getenv(name.c_str());
+    if (!value) return std::nullopt;
+    return value;
+}
+
+bool wanted() {
+    const char* on = getenv("OMPI_MCA_ghost");
+    const char* off = getenv("OMPI_MCA_ghost_disabled");
+    return on && is_yes(on) && !(off && is_yes(off));
+}
+
+// mpirun's environment does not reach its daemons, parameters do: where the log goes travels as
+// one.
+void share_log_file(bool decides) {
+    if (decides) {
+        if (const char* log = getenv("GHOST_LOG")) setenv("OMPI_MCA_ghost_log", log, 1);
+    } else if (const char* log = getenv("OMPI_MCA_ghost_log")) {
+        setenv("GHOST_LOG", log, 0);
+    }
+}
+
+// Whether the job runs with Ghost is decided once, in mpirun; daemons hear of it as of any other
+// parameter (which mpirun's own "--mca ghost 1" would otherwise win over).
+void switch_off(State& s, std::string why) {
+    s.message = std::move(why);
+    setenv("OMPI_MCA_ghost_disabled", "1", 1);
+}
+
+std::string new_secret() {
+    std::array<unsigned char, 32> bytes{};
+    size_t filled = 0;
+    while (filled < bytes.size()) {
+        const ssize_t n = getrandom(bytes.data() + filled, bytes.size() - filled, 0);
+        if (n > 0) filled += static_cast<size_t>(n);
+    }
+    std::string hex;
+    for (unsigned char byte : bytes) {
+        char digits[3];
+        snprintf(digits, sizeof digits, "%02x", byte);
+        hex += digits;
+    }
+    return hex;
+}
+
+}  // namespace
+
+void ghost_schizo_parameters(ghost_register_fn each) noexcept {
+    for (const Parameter& parameter : parameters()) {
+        const char* value = each(parameter.name, parameter.fallback, parameter.meaning);
+        if (value && std::strcmp(value, parameter.fallback) != 0)
+            setenv((std::string("OMPI_MCA_") + parameter.name).c_str(), value, 0);
+    }
+}
+
+const char* ghost_schizo_prepare(int decides, const char* component, const char* version) noexcept {
+    State& s = state();
+    s.message.clear();
+    if (s.prepared) return nullptr;
+    s.prepared = true;
+    s.paths = find_paths(component);
+    if (!wanted()) return nullptr;
+    if (std::strncmp(version, "4.1.", 4) != 0) {
+        switch_off(s, std::string("this is Open MPI ") + version + ", Ghost knows only 4.1");
+        return s.message.c_str();
+    }
+    const JobSettings decided = decide(process_environment, s.paths);
+    if (decides && !decided.obstacle.empty()) {
+        switch_off(s, decided.obstacle);
+        return s.message.c_str();
+    }
+    share_log_file(decides);
+    for (const Setting& setting : decided.settings)
+        setenv(setting.name.c_str(), setting.value.c_str(), 1);
+    s.active = true;
+    return nullptr;
+}
+
+int ghost_schizo_active(void) noexcept {
+    return state().active;
+}
+
+const char* ghost_schizo_help_dir(void) noexcept {
+    return state().paths.help.c_str();
+}
+
+void ghost_schizo_app_env(void* env, ghost_set_fn set) noexcept {
+    State& s = state();
+    if (!s.active) return;
+    if (s.secret.empty()) s.secret = new_secret();  // one for all parts of an MPMD command line
+    set(env, "GHOST_SECRET", s.secret.c_str());
+    set(env, "GHOST_CRIU", s.paths.criu.c_str());
+    if (const char* log = getenv("GHOST_LOG")) set(env, "GHOST_LOG", log);
+}
+
+void ghost_schizo_child_env(unsigned job, unsigned rank, unsigned node, const char* node_name,
+                            void* env, ghost_set_fn set) noexcept {
+    if (!state().active) return;
+    for (const auto& [name, value] : rank_environment(job, rank, node, node_name))
+        set(env, name.c_str(), value.c_str());
+}

@@ -1,0 +1,49 @@
+/* What the schizo component's C shell asks of Ghost. Nothing throws or blocks; in mpirun and in
+ * every daemon the calls come from the runtime's main thread, except ghost_schizo_child_env(),
+ * which may run on several of its launch threads at once. */
+#ifndef GHOST_SCHIZO_BRIDGE_H
+#define GHOST_SCHIZO_BRIDGE_H
+
+#ifdef __cplusplus
+#define GHOST_NOEXCEPT noexcept
+extern "C" {
+#else
+#define GHOST_NOEXCEPT
+#endif
+
+/* Registers one parameter with the MCA and returns its value (the user's, from environment or
+ * parameter file, or the default). */
+typedef const char* (*ghost_register_fn)(const char* name, const char* fallback,
+                                         const char* meaning);
+/* Puts one variable into an environment, in place of an old value. */
+typedef void (*ghost_set_fn)(void* env, const char* name, const char* value);
+
+/* Registers every parameter of parameters.hpp; values out of parameter files go into the
+ * environment as OMPI_MCA_..., where every other part reads them. */
+void ghost_schizo_parameters(ghost_register_fn each) GHOST_NOEXCEPT;
+
+/* Called once before components are chosen: if the job is one of ours, sets what job_settings.hpp
+ * decides in this process's environment. In mpirun (`decides` not 0) a user's setting that leaves
+ * no room for migration, or another version of Open MPI than 4.1, switches Ghost off for the whole
+ * job; the text to show is returned then (valid until the next call), else NULL. `component` is the
+ * component's own path, `version` Open MPI's. */
+const char* ghost_schizo_prepare(int decides, const char* component,
+                                 const char* version) GHOST_NOEXCEPT;
+
+/* Not 0: this process belongs to a job of ours. */
+int ghost_schizo_active(void) GHOST_NOEXCEPT;
+
+/* Folder with help-ghost.txt, or "" if it was not found. */
+const char* ghost_schizo_help_dir(void) GHOST_NOEXCEPT;
+
+/* mpirun: what every rank of the job gets, by the launch message (the job's secret among it). */
+void ghost_schizo_app_env(void* env, ghost_set_fn set) GHOST_NOEXCEPT;
+
+/* A daemon, before a fork: what this one rank gets. */
+void ghost_schizo_child_env(unsigned job, unsigned rank, unsigned node, const char* node_name,
+                            void* env, ghost_set_fn set) GHOST_NOEXCEPT;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
