@@ -1,0 +1,157 @@
+// pingpong [--seconds T] [--rounds N] [--bytes B] [--memory MB] [--gap MS]
+//
+// Ranks 0 and 1 send a small message to and fro as fast as they can; every byte is checked. Each
+// measures the time between two messages of the other: what a move of the partner costs is its
+// largest gap. At the end each prints
+//   pingpong: rank R: N rounds, median M us, p99 P us, max X us, E errors
+//   gap R: START_S LENGTH_MS      (each gap above --gap, default 5 ms; start since the first
+//   message) histogram R: <1us:N <2us:N …  (powers of two)
+// Rank 0 also prints "pingpong: started". Other ranks wait. Ends 1 on any error.
+#include <algorithm>
+#include <unistd.h>
+
+#include "tests/mpi/common.hpp"
+
+namespace {
+
+constexpr int tag = 1;
+
+class Gaps {
+  public:
+    explicit Gaps(double shown_ms) : shown_ms_(shown_ms) {}
+
+    void tick() {
+        double t = mpitest::now();
+        if (count_ == 0) {
+            first_ = last_ = t;
+            ++count_;
+            return;
+        }
+        double us = (t - last_) * 1e6;
+        last_ = t;
+        ++count_;
+        int bucket = 0;
+        while (bucket < buckets - 1 && us >= static_cast<double>(1ULL << bucket)) ++bucket;
+        ++histogram_[bucket];
+        // A fine histogram of tenths of a microsecond for the quantiles, without keeping them all.
+        size_t fine =
+            std::min<size_t>(static_cast<size_t>(std::max(us, 0.0) * 10), fine_.size() - 1);
+        ++fine_[fine];
+        max_us_ = std::max(max_us_, us);
+        if (us >= shown_ms_ * 1000 && shown_.size() < 1000) shown_.push_back({t - first_, us});
+    }
+
+    void print(int rank, uint64_t errors) const {
+        std::string text = "pingpong: rank " + std::to_string(rank) + ": ";
+        char line[256];
+        std::snprintf(line, sizeof line, "%llu rounds, median %.1f us, p99 %.1f us, max %.1f us, ",
+                      static_cast<unsigned long long>(count_), quantile(0.5), quantile(0.99),
+                      max_us_);
+        text += line + std::to_string(errors) + " errors\n";
+        for (auto [at, us] : shown_) {
+            std::snprintf(line, sizeof line, "gap %d: %.6f s %.3f ms\n", rank, at - us * 1e-6,
+                          us * 1e-3);
+            text += line;
+        }
+        text += "histogram " + std::to_string(rank) + ":";
+        for (int b = 0; b < buckets; ++b) {
+            if (histogram_[b] == 0) continue;
+            std::snprintf(line, sizeof line, " <%lluus:%llu", 1ULL << b,
+                          static_cast<unsigned long long>(histogram_[b]));
+            text += line;
+        }
+        std::printf("%s\n", text.c_str());
+        std::fflush(stdout);
+    }
+
+  private:
+    static constexpr int buckets = 40;
+
+    double quantile(double q) const {
+        auto wanted = static_cast<uint64_t>(static_cast<double>(count_) * q);
+        uint64_t seen = 0;
+        for (size_t i = 0; i < fine_.size(); ++i) {
+            seen += fine_[i];
+            if (seen >= wanted) return static_cast<double>(i) / 10;
+        }
+        return max_us_;
+    }
+
+    struct Gap {
+        double at, us;
+    };
+    double shown_ms_;
+    double first_ = 0, last_ = 0, max_us_ = 0;
+    uint64_t count_ = 0;
+    uint64_t histogram_[buckets] = {};
+    std::vector<uint32_t> fine_ = std::vector<uint32_t>(200000);  // up to 20 ms
+    std::vector<Gap> shown_;
+};
+
+// The last message says so by its first byte.
+struct Game {
+    std::vector<unsigned char> out, in;
+    explicit Game(size_t bytes) : out(bytes + 1), in(bytes + 1) {}
+
+    void send(int me, int to, uint64_t round, bool last) {
+        mpitest::fill(out.data() + 1, out.size() - 1, mpitest::key(me, tag, round));
+        out[0] = last ? 1 : 0;
+        MPI_Send(out.data(), static_cast<int>(out.size()), MPI_BYTE, to, tag, MPI_COMM_WORLD);
+    }
+    uint64_t receive(int from, uint64_t round, bool* last) {
+        MPI_Recv(in.data(), static_cast<int>(in.size()), MPI_BYTE, from, tag, MPI_COMM_WORLD,
+                 MPI_STATUS_IGNORE);
+        *last = in[0] != 0;
+        return mpitest::wrong(in.data() + 1, in.size() - 1, mpitest::key(from, tag, round));
+    }
+};
+
+uint64_t play(const mpitest::World& world, const mpitest::Options& options, Gaps& gaps) {
+    const double seconds = options.number("--seconds", 0);
+    const auto rounds =
+        static_cast<uint64_t>(options.number("--rounds", seconds > 0 ? 1e18 : 10000));
+    Game game(static_cast<size_t>(options.number("--bytes", 64)));
+    const double start = mpitest::now();
+    uint64_t errors = 0;
+    bool last = false;
+    for (uint64_t round = 0; !last; ++round) {
+        if (world.rank == 0) {
+            bool ending = round + 1 >= rounds || (seconds > 0 && mpitest::now() - start >= seconds);
+            game.send(0, 1, round, ending);
+            errors += game.receive(1, round, &last);
+        } else {
+            errors += game.receive(0, round, &last);
+            game.send(1, 0, round, last);
+        }
+        gaps.tick();
+    }
+    return errors;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    mpitest::World world(&argc, &argv);
+    mpitest::Options options(argc, argv);
+    if (world.size < 2) {
+        std::fprintf(stderr, "pingpong: needs two ranks\n");
+        MPI_Abort(MPI_COMM_WORLD, 2);
+    }
+    mpitest::Ballast ballast(static_cast<size_t>(options.number("--memory", 0)), world.rank);
+    Gaps gaps(options.number("--gap", 5));
+    MPI_Barrier(MPI_COMM_WORLD);
+    if (world.rank == 0) {
+        std::printf("pingpong: started\n");
+        std::fflush(stdout);
+    }
+    uint64_t errors = world.rank < 2 ? play(world, options, gaps) : 0;
+    errors += ballast.wrong_words();
+    // One after the other, so that their lines do not mix.
+    for (int rank = 0; rank < 2; ++rank) {
+        if (world.rank == rank) gaps.print(rank, errors);
+        MPI_Barrier(MPI_COMM_WORLD);
+    }
+    errors = world.sum(errors);
+    MPI_Finalize();
+    return errors == 0 ? 0 : 1;
+}

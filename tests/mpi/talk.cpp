@@ -1,0 +1,85 @@
+// talk [--seconds T] [--lines N] [--rank R] [--stdin]
+//
+// Rank R writes numbered lines on standard output and on standard error, as fast as it can, of
+// mixed lengths and in pieces of mixed sizes: "out N LENGTH xxxx", "err N LENGTH xxxx". A reader
+// can tell whether any is lost, doubled, torn or out of order. The last line of each is "out end N"
+// and "err end N". With --stdin rank 0 instead echoes its standard input as "in: …" lines and at
+// its end prints "in end LINES BYTES".
+#include <unistd.h>
+
+#include "tests/mpi/common.hpp"
+
+namespace {
+
+// Everything goes by write(2): torn writes must come from the test, not from stdio.
+bool put(int fd, const char* data, size_t length) {
+    while (length > 0) {
+        ssize_t n = ::write(fd, data, length);
+        if (n < 0) return false;
+        data += n;
+        length -= static_cast<size_t>(n);
+    }
+    return true;
+}
+
+std::string line(const char* stream, uint64_t number) {
+    uint64_t random = mpitest::mix(number);
+    // Mostly short, now and then longer than a pipe write is atomic.
+    size_t length = number % 50 == 49 ? 4000 + random % 6000 : random % 120;
+    std::string text =
+        std::string(stream) + " " + std::to_string(number) + " " + std::to_string(length) + " ";
+    text.append(length, static_cast<char>('a' + number % 26));
+    return text + "\n";
+}
+
+bool speak(int fd, const char* stream, uint64_t number) {
+    std::string text = line(stream, number);
+    size_t cut = number % 7 == 3 ? text.size() / 2 : text.size();
+    return put(fd, text.data(), cut) && put(fd, text.data() + cut, text.size() - cut);
+}
+
+int talk(const mpitest::Options& options) {
+    const double seconds = options.number("--seconds", 0);
+    const auto lines = static_cast<uint64_t>(options.number("--lines", seconds > 0 ? 1e18 : 10000));
+    const double start = mpitest::now();
+    uint64_t number = 0;
+    while (number < lines && (seconds <= 0 || mpitest::now() - start < seconds)) {
+        if (!speak(1, "out", number) || !speak(2, "err", number)) return 1;
+        ++number;
+    }
+    std::string end = " end " + std::to_string(number) + "\n";
+    return put(1, ("out" + end).data(), end.size() + 3) &&
+                   put(2, ("err" + end).data(), end.size() + 3)
+               ? 0
+               : 1;
+}
+
+int echo() {
+    char buffer[8192];
+    uint64_t lines = 0, bytes = 0;
+    while (std::fgets(buffer, sizeof buffer, stdin) != nullptr) {
+        ++lines;
+        bytes += std::strlen(buffer);
+        std::printf("in: %s", buffer);
+        std::fflush(stdout);
+    }
+    std::printf("in end %llu %llu\n", static_cast<unsigned long long>(lines),
+                static_cast<unsigned long long>(bytes));
+    std::fflush(stdout);
+    return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    mpitest::World world(&argc, &argv);
+    mpitest::Options options(argc, argv);
+    int status = 0;
+    if (options.flag("--stdin")) {
+        if (world.rank == 0) status = echo();
+    } else if (world.rank == static_cast<int>(options.number("--rank", 0))) {
+        status = talk(options);
+    }
+    MPI_Finalize();
+    return status;
+}
