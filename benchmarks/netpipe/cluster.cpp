@@ -1,0 +1,129 @@
+#include "benchmarks/netpipe/cluster.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+#include <utility>
+
+namespace ghost::bench {
+namespace {
+
+constexpr int lab_limit_s = 60;
+constexpr int exec_limit_s = 20;
+constexpr const char* table = "ghost_bench";
+
+Status expect_success(const std::vector<std::string>& argv, int limit_s, const std::string& tried) {
+    auto ended = run(argv, limit_s);
+    if (!ended.ok()) return ended.error();
+    if (ended->status == 0) return {};
+    return make_error(Code::io, tried,
+                      fmt::format("exit status {}\n{}", ended->status, ended->output));
+}
+
+// nftables: our rules see every IPv4 packet of the node; the first match counts.
+std::string rules(const std::vector<int>& ports) {
+    const std::string set = fmt::format("{{ {} }}", fmt::join(ports, ", "));
+    const char* chain =
+        "  chain {0} {{ type filter hook {0} priority 0; {1}{2} counter name other; }}\n";
+    auto control = [&](const char* end) {
+        return ports.empty() ? std::string()
+                             : fmt::format("tcp {} {} counter name control accept; ", end, set);
+    };
+    return fmt::format("table ip {} {{\n  counter control {{ }}\n  counter other {{ }}\n", table) +
+           fmt::format(fmt::runtime(chain), "input", control("dport"), "ip version 4") +
+           fmt::format(fmt::runtime(chain), "output", control("sport"), "ip version 4") + "}\n";
+}
+
+}  // namespace
+
+std::vector<int> daemon_ports(const std::string& sockets) {
+    std::set<int> ports;
+    std::istringstream lines(sockets);
+    for (std::string line; std::getline(lines, line);) {
+        if (line.find("(\"orted\"") == std::string::npos &&
+            line.find("(\"sshd") == std::string::npos &&
+            line.find("(\"mpirun\"") == std::string::npos &&
+            line.find("(\"orterun\"") == std::string::npos) {
+            continue;
+        }
+        // State Recv-Q Send-Q Local:Port Peer:Port Process
+        std::istringstream fields(line);
+        std::string skipped, local;
+        fields >> skipped >> skipped >> skipped >> local;
+        const size_t colon = local.rfind(':');
+        if (colon != std::string::npos) ports.insert(std::atoi(local.c_str() + colon + 1));
+    }
+    ports.erase(0);
+    return {ports.begin(), ports.end()};
+}
+
+Cluster::Cluster(std::string ghost, std::string name)
+    : ghost_(std::move(ghost)), name_(std::move(name)) {}
+
+Cluster::Cluster(Cluster&& other) noexcept
+    : ghost_(std::move(other.ghost_)), name_(std::exchange(other.name_, {})) {}
+
+Cluster::~Cluster() {
+    if (!name_.empty()) (void)run({ghost_, "lab", "down", "--name", name_}, lab_limit_s);
+}
+
+Result<Cluster> Cluster::up(const std::string& ghost, const std::string& name, int nodes) {
+    Cluster cluster(ghost, name);  // from here on its destructor takes down what has come up
+    GHOST_TRY(expect_success({ghost, "lab", "up", "--name", name, "-n", std::to_string(nodes)},
+                             lab_limit_s, "start the virtual cluster"));
+    return cluster;
+}
+
+std::vector<std::string> Cluster::on(const std::string& node,
+                                     const std::vector<std::string>& command) const {
+    std::vector<std::string> argv{ghost_, "lab", "exec", "--name", name_, node};
+    argv.insert(argv.end(), command.begin(), command.end());
+    return argv;
+}
+
+Status Cluster::link_verb(const char* verb, const std::string& node) const {
+    return expect_success({ghost_, "lab", verb, "--name", name_, node}, exec_limit_s,
+                          fmt::format("{} node {}", verb, node));
+}
+
+Status Cluster::cut(const std::string& node) const {
+    return link_verb("cut", node);
+}
+Status Cluster::heal(const std::string& node) const {
+    return link_verb("heal", node);
+}
+
+Status Cluster::count_traffic(const std::string& node) const {
+    auto sockets = run(on(node, {"ss", "-Htanp"}), exec_limit_s);
+    if (!sockets.ok()) return sockets.error();
+    if (sockets->status != 0) return make_error(Code::io, "list sockets on", node);
+    return expect_success(on(node, {"nft", rules(daemon_ports(sockets->output))}), exec_limit_s,
+                          "count traffic on " + node);
+}
+
+Result<Traffic> Cluster::traffic(const std::string& node) const {
+    auto listed =
+        run(on(node, {"nft", "-j", "list", "counters", "table", "ip", table}), exec_limit_s);
+    if (!listed.ok()) return listed.error();
+    const auto json = nlohmann::json::parse(listed->output, nullptr, false);
+    if (listed->status != 0 || !json.is_object() || !json.contains("nftables")) {
+        return make_error(Code::io, "read the counters on " + node, listed->output);
+    }
+    Traffic traffic;
+    for (const auto& entry : json["nftables"]) {
+        if (!entry.contains("counter")) continue;
+        const auto& counter = entry["counter"];
+        (counter.value("name", "") == "control" ? traffic.control : traffic.other) =
+            counter.value("bytes", int64_t{0});
+    }
+    return traffic;
+}
+
+Status Cluster::forget_traffic(const std::string& node) const {
+    return expect_success(on(node, {"nft", "delete", "table", "ip", table}), exec_limit_s,
+                          "remove the counters on " + node);
+}
+
+}  // namespace ghost::bench

@@ -1,0 +1,199 @@
+#include "benchmarks/netpipe/report.hpp"
+
+#include <cmath>
+#include <cstdio>
+#include <fmt/format.h>
+#include <fstream>
+#include <set>
+
+namespace ghost::bench {
+namespace {
+
+using nlohmann::json;
+
+json curve_json(const Curve& curve) {
+    json points = json::array();
+    for (const auto& [bytes, usec] : curve) points.push_back({bytes, usec});
+    return points;
+}
+
+double ratio_of(const Report& report, const std::string& ghost, const std::string& stock) {
+    auto mine = report.curves.find(ghost);
+    auto theirs = report.curves.find(stock);
+    if (mine == report.curves.end() || theirs == report.curves.end()) return 0;
+    return geometric_mean(speedup(mine->second, theirs->second));
+}
+
+// Bytes in one microsecond are megabytes in a second; Mbit/s of 10^6 bits.
+double mbps(int64_t bytes, double usec) {
+    return static_cast<double>(bytes) * 8 / usec;
+}
+
+json move_json(const MoveReport& moved) {
+    json result{{"name", moved.move.name},
+                {"from", moved.move.old_node},
+                {"to", moved.move.new_node},
+                {"migration", moved.run.migration},
+                {"netpipe_exit", moved.run.netpipe_exit},
+                {"before", curve_json(moved.run.before)},
+                {"during", curve_json(moved.run.during)},
+                {"after", curve_json(moved.run.after)},
+                {"reference", curve_json(moved.reference)},
+                {"after_over_before", geometric_mean(moved.ratios)}};
+    if (moved.run.traffic_counted) {
+        result["old_node_bytes_after"] = moved.run.old_node.other;
+        result["old_node_control_bytes_after"] = moved.run.old_node.control;
+        result["old_node_counted_seconds"] = moved.run.counted_s;
+    }
+    return result;
+}
+
+// The value of the last move that has it: the quickstart's picture is the last one made.
+const MoveReport* last_counted(const Report& report) {
+    for (auto it = report.moves.rbegin(); it != report.moves.rend(); ++it) {
+        if (it->run.traffic_counted) return &*it;
+    }
+    return nullptr;
+}
+
+std::string cell(const Curve& curve, int64_t bytes) {
+    auto found = curve.find(bytes);
+    if (found == curve.end()) return fmt::format("{:>12}", "");
+    return fmt::format("{:>12.1f}", mbps(bytes, found->second));
+}
+
+std::string move_table(const MoveReport& moved) {
+    std::string text = fmt::format(
+        "\nrank 1 moved from {} to {} while NetPIPE ran; Mbit/s\n{:>10}{:>12}{:>12}{:>12}{:>12}"
+        "{:>8}\n",
+        moved.move.old_node, moved.move.new_node, "bytes", "before", "during", "after", "unmoved",
+        "ratio");
+    std::set<int64_t> sizes;
+    for (const Curve* curve : {&moved.run.before, &moved.run.during, &moved.run.after}) {
+        for (const auto& [bytes, usec] : *curve) sizes.insert(bytes);
+    }
+    for (int64_t bytes : sizes) {
+        auto ratio = moved.ratios.find(bytes);
+        text +=
+            fmt::format("{:>10}{}{}{}{}{:>8}\n", bytes, cell(moved.run.before, bytes),
+                        cell(moved.run.during, bytes), cell(moved.run.after, bytes),
+                        cell(moved.reference, bytes),
+                        ratio == moved.ratios.end() ? "" : fmt::format("{:.2f}", ratio->second));
+    }
+    return text;
+}
+
+std::string number(double value, const char* unit) {
+    return value > 0 ? fmt::format("{:.2f}{}", value, unit) : std::string("not measured");
+}
+
+// gnuplot reads the curves from data blocks in the script itself.
+std::string script(const Report& report, const std::string& svg) {
+    std::vector<std::pair<std::string, Curve>> drawn(report.curves.begin(), report.curves.end());
+    for (const MoveReport& moved : report.moves) {
+        drawn.emplace_back(moved.move.name + ": before", moved.run.before);
+        drawn.emplace_back(moved.move.name + ": during", moved.run.during);
+        drawn.emplace_back(moved.move.name + ": after", moved.run.after);
+    }
+    std::string data;
+    std::string plots;
+    for (size_t i = 0; i < drawn.size(); ++i) {
+        if (drawn[i].second.empty()) continue;
+        data += fmt::format("$c{} << EOD\n", i);
+        for (const auto& [bytes, usec] : drawn[i].second) {
+            data += fmt::format("{} {}\n", bytes, mbps(bytes, usec));
+        }
+        data += "EOD\n";
+        const char* style = i < report.curves.size() ? "lines lw 2" : "linespoints pt 7 ps 0.5";
+        plots += fmt::format("{}$c{} using 1:2 with {} title \"{}\"", plots.empty() ? "" : ", ", i,
+                             style, drawn[i].first);
+    }
+    return fmt::format(
+        "set terminal svg size 960,600 background rgb 'white'\nset output '{}'\n"
+        "set logscale xy\nset format x '10^{{%T}}'\nset grid\nset key left top\n"
+        "set xlabel 'message size, bytes'\nset ylabel 'Mbit/s'\n"
+        "set title 'NetPIPE, before, during and after a live migration'\n{}plot {}\n",
+        svg, data, plots);
+}
+
+}  // namespace
+
+double after_over_before(const Report& report) {
+    double sum = 0;
+    size_t count = 0;
+    for (const MoveReport& moved : report.moves) {
+        for (const auto& [bytes, ratio] : moved.ratios) sum += std::log(ratio);
+        count += moved.ratios.size();
+    }
+    return count == 0 ? 0 : std::exp(sum / static_cast<double>(count));
+}
+
+json to_json(const Report& report) {
+    json result{{"size", report.size}, {"curves", json::object()}, {"moves", json::array()}};
+    for (const auto& [name, curve] : report.curves) result["curves"][name] = curve_json(curve);
+    for (const MoveReport& moved : report.moves) result["moves"].push_back(move_json(moved));
+    result["ghost_over_stock_same_node"] = ratio_of(report, "ghost, same node", "vader");
+    result["ghost_over_stock_separate_nodes"] =
+        ratio_of(report, "ghost, separate nodes", "btl/tcp");
+    if (report.curves.count("raw TCP") != 0) {
+        result["ghost_over_raw_tcp"] = ratio_of(report, "ghost, separate nodes", "raw TCP");
+    }
+    if (!report.moves.empty()) {
+        const MoveReport& last = report.moves.back();
+        result["netpipe_exit"] = last.run.netpipe_exit;
+        result["downtime_us"] = last.run.migration.value("downtime_us", 0.0);
+        result["after_over_before"] = after_over_before(report);
+    }
+    if (const MoveReport* counted = last_counted(report)) {
+        result["old_node_bytes_after"] = counted->run.old_node.other;
+        result["old_node_control_bytes_after"] = counted->run.old_node.control;
+    }
+    if (report.heartbeat) {
+        result["heartbeat"] = *report.heartbeat;
+        result["partner_downtime_us"] = report.heartbeat->value("longest_us", 0.0);
+    }
+    return result;
+}
+
+std::string to_table(const Report& report) {
+    std::string text;
+    for (const MoveReport& moved : report.moves) text += move_table(moved);
+    const json all = to_json(report);
+    text += "\nratios are geometric means over the sizes; above 1: faster\n";
+    auto row = [&](const char* what, const std::string& value) {
+        text += fmt::format("  {:<52}{}\n", what, value);
+    };
+    if (!report.moves.empty()) {
+        row("after / before, same placement", number(all.value("after_over_before", 0.0), ""));
+        row("downtime", number(all.value("downtime_us", 0.0) / 1000, " ms"));
+    }
+    if (report.heartbeat) {
+        row("longest wait of the partner during a migration",
+            number(all.value("partner_downtime_us", 0.0) / 1000, " ms"));
+    }
+    row("ghost / stock (vader), same node", number(all["ghost_over_stock_same_node"], ""));
+    row("ghost / stock (btl/tcp), separate nodes",
+        number(all["ghost_over_stock_separate_nodes"], ""));
+    if (const MoveReport* counted = last_counted(report)) {
+        row("bytes to or from the old node's ranks afterwards",
+            fmt::format("{} (daemons: {} in {:.1f} s); then its network was cut",
+                        counted->run.old_node.other, counted->run.old_node.control,
+                        counted->run.counted_s));
+    }
+    return text;
+}
+
+Status draw(const Report& report, const std::string& svg) {
+    const std::string path = svg + ".gnuplot";
+    std::ofstream file(path);
+    file << script(report, svg);
+    file.close();
+    if (!file) return make_error(Code::io, "write", path);
+    auto ended = run({"gnuplot", path}, 60);
+    std::remove(path.c_str());
+    if (!ended.ok()) return ended.error();
+    if (ended->status != 0) return make_error(Code::io, "draw " + svg, ended->output);
+    return {};
+}
+
+}  // namespace ghost::bench

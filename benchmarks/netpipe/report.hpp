@@ -1,0 +1,36 @@
+// What a benchmark leaves: JSON, a table on the terminal, an SVG.
+#pragma once
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "benchmarks/netpipe/migration.hpp"
+
+namespace ghost::bench {
+
+struct MoveReport {
+    Move move;
+    MovedRun run;
+    Curve reference;  // the unmoved run it is held against
+    Curve ratios;     // after/before for each size measured after the move
+};
+
+struct Report {
+    std::string size;
+    std::map<std::string, Curve> curves;  // by transport, medians
+    std::vector<MoveReport> moves;
+    std::optional<nlohmann::json> heartbeat;
+};
+
+// The geometric mean over the sizes of all moves; 0 without any.
+double after_over_before(const Report& report);
+nlohmann::json to_json(const Report& report);
+// before, during and after of the last move, the ratios, the downtime.
+std::string to_table(const Report& report);
+// Draws throughput over message size with gnuplot; Code::io with its output if it fails.
+Status draw(const Report& report, const std::string& svg);
+
+}  // namespace ghost::bench

@@ -1,0 +1,104 @@
+// The NetPIPE runner's own arithmetic and parsing, on output taken from real runs.
+#include "benchmarks/netpipe/report.hpp"
+
+#include <gtest/gtest.h>
+
+#include "base/clock.hpp"
+
+namespace ghost::bench {
+namespace {
+
+TEST(NetpipeLine, IsParsedWithTheRatesPrecision) {
+    auto sample =
+        parse_line("  7:      16 bytes   5021 times -->    122.07 Mbps in       1.00 usec");
+    ASSERT_TRUE(sample);
+    EXPECT_EQ(sample->bytes, 16);
+    EXPECT_NEAR(sample->usec, 1.0, 0.001);
+}
+
+TEST(NetpipeLine, OtherLinesAreNot) {
+    EXPECT_FALSE(parse_line("Now starting the main loop"));
+    EXPECT_FALSE(parse_line("  7:      16 bytes   5021 times -->"));
+    EXPECT_FALSE(parse_line(""));
+}
+
+TEST(NetpipeCurves, MedianTakesCommonSizes) {
+    const Curve result = median({{{1, 5.0}, {2, 9.0}}, {{1, 1.0}, {2, 7.0}}, {{1, 2.0}}});
+    EXPECT_EQ(result, (Curve{{1, 2.0}}));
+    EXPECT_EQ(median({{{1, 1.0}}, {{1, 2.0}}}), (Curve{{1, 1.5}}));
+    EXPECT_TRUE(median({}).empty());
+}
+
+TEST(NetpipeCurves, RatioAboveOneIsFaster) {
+    const Curve ratios = speedup({{1, 1.0}, {2, 4.0}, {3, 1.0}}, {{1, 4.0}, {2, 4.0}});
+    EXPECT_EQ(ratios, (Curve{{1, 4.0}, {2, 1.0}}));
+    EXPECT_DOUBLE_EQ(geometric_mean(ratios), 2.0);
+    EXPECT_EQ(geometric_mean({}), 0);
+}
+
+TEST(NetpipeCommand, RepeatsAreGivenOnlyWhenChosen) {
+    EXPECT_EQ(netpipe_options({1, 64, 0}),
+              (std::vector<std::string>{"-p", "0", "-l", "1", "-u", "64", "-o", "/dev/null"}));
+    const auto words = mpi_command({"x", {"--mca", "ghost", "1"}}, {1, 64, 9});
+    EXPECT_EQ(words.front(), "mpirun");
+    EXPECT_EQ(words.back(), "9");
+}
+
+TEST(ClusterTraffic, PortsOfDaemonsAndOfNobodyElse) {
+    const char* sockets =
+        "LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:((\"sshd\",pid=3,fd=3))\n"
+        "ESTAB 0 0 10.77.0.2:41233 10.77.0.1:1024 users:((\"orted\",pid=9,fd=21))\n"
+        "ESTAB 0 0 10.77.0.2:5000 10.77.0.1:5001 users:((\"NPopenmpi\",pid=10,fd=4))\n"
+        "LISTEN 0 128 [::]:22 [::]:* users:((\"sshd\",pid=3,fd=4))\n";
+    EXPECT_EQ(daemon_ports(sockets), (std::vector<int>{22, 41233}));
+}
+
+TEST(Command, LinesStatusAndTimeLimit) {
+    auto ended = run({"sh", "-c", "echo a; echo b >&2; printf c; exit 3"}, 10);
+    ASSERT_TRUE(ended.ok()) << ended.error().message();
+    EXPECT_EQ(ended->status, 3);
+    EXPECT_EQ(ended->output, "a\nb\nc\n");
+    const int64_t begin = monotonic_us();
+    auto late = run({"sleep", "60"}, 1);
+    ASSERT_FALSE(late.ok());
+    EXPECT_EQ(late.error().code, Code::timeout);
+    EXPECT_LT(monotonic_us() - begin, 10'000'000);
+    EXPECT_FALSE(run({"/nonexistent/program"}, 1).ok());
+}
+
+TEST(Command, FollowsUntilToldToStop) {
+    auto command = Command::start({"sh", "-c", "echo one; echo two; sleep 60"});
+    ASSERT_TRUE(command.ok());
+    std::string seen;
+    auto ended = command->follow(
+        [&](const std::string& line) {
+            seen = line;
+            return line != "two";
+        },
+        monotonic_us() + 10'000'000);
+    ASSERT_TRUE(ended.ok());
+    EXPECT_FALSE(*ended);
+    EXPECT_EQ(seen, "two");
+}
+
+TEST(Report, HasTheFieldsOfTheContract) {
+    Report report;
+    report.curves["vader"] = {{1, 2.0}};
+    report.curves["ghost, same node"] = {{1, 1.0}};
+    MoveReport moved{all_moves().back(), {}, {}, {{8, 0.5}, {16, 2.0}}};
+    moved.run.netpipe_exit = 0;
+    moved.run.migration = {{"downtime_us", 1234}};
+    moved.run.traffic_counted = true;
+    report.moves.push_back(moved);
+    const auto json = to_json(report);
+    EXPECT_EQ(json["netpipe_exit"], 0);
+    EXPECT_EQ(json["downtime_us"], 1234);
+    EXPECT_DOUBLE_EQ(json["after_over_before"], 1.0);
+    EXPECT_DOUBLE_EQ(json["ghost_over_stock_same_node"], 2.0);
+    EXPECT_EQ(json["ghost_over_stock_separate_nodes"], 0);
+    EXPECT_EQ(json["old_node_bytes_after"], 0);
+    EXPECT_NE(to_table(report).find("1.23 ms"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace ghost::bench
