@@ -33,9 +33,7 @@ Socket& DataPath::attach(uint32_t peer) {
     return socket_of(registry_.peer(peer));
 }
 
-int DataPath::progress() {
-    Inside inside(gate_);
-    if (gate_.nested()) return 0;
+int DataPath::progress_inside() {
     if (!registry_.offers.empty()) [[unlikely]] take_offers();
     if (stale_) [[unlikely]] sort_links();
     int events = 0;

@@ -39,7 +39,12 @@ class DataPath {
     Socket& attach(uint32_t peer);
     // (gate) Moves what can be moved; returns the number of events. Does nothing when called from
     // a callback of the sink.
-    int progress();
+    int progress() {
+        Inside inside(gate_);
+        return gate_.nested() ? 0 : progress_inside();
+    }
+    // The same for a caller that is inside the gate, at the outermost level.
+    int progress_inside();
     // (gate) Progress until nothing waits to go out, at most that long.
     void drain(int64_t limit_us);
     // (gate) Gives all sockets back: the peers are told.

@@ -125,7 +125,10 @@ void Socket::release(Frame* frame) {
     path_.pool().put(frame);
 }
 
-bool Socket::flush() { return ring_ ? flush_ring() : tcp_ ? flush_tcp() : waiting_.empty(); }
+bool Socket::flush() {
+    if (resuming_) return false;
+    return ring_ ? flush_ring() : tcp_ ? flush_tcp() : waiting_.empty();
+}
 
 bool Socket::flush_ring() {
     while (unsent_) {
@@ -229,6 +232,9 @@ void Socket::adopt(Offer& offer) {
     told_ = 0;
     drop_acknowledged(offer.peer_last_seen);
     unsent_ = waiting_.front();
+    // The number in the handshake was read while the peer's data side may still have been
+    // receiving by the old link. Frames that were never in a link cannot have arrived.
+    resuming_ = unsent_ && unsent_->header.seq <= exposed_;
     if (offer.ring) {
         ring_ = std::make_unique<Ring>(std::move(offer.ring));
     } else {
@@ -239,10 +245,23 @@ void Socket::adopt(Offer& offer) {
     backlog_ = 0;
     for (Frame* frame = unsent_; frame; frame = frame->next) backlog_ += frame->wire_size();
     path_.links_changed();
+    say_where_we_are();
     if (!flush() && lost_) lose_link(nullptr);
 }
 
+// The first frame by every link: the last number received, exact because the old link is gone.
+void Socket::say_where_we_are() {
+    if (ring_) {
+        std::memcpy(ring_->tx.reserve(sizeof received_), &received_, sizeof received_);
+        ring_->tx.commit(sizeof received_, 0, LineKind::resume, 0);
+    } else {
+        lost_ = !tcp_->write_control(wire::FrameType::ack, received_);
+        told_ = received_;
+    }
+}
+
 void Socket::drop_link(Leave why) {
+    if (linked()) exposed_ = next_seq_ - 1;
     if (ring_) {
         keep_ring_tail();
         ring_.reset();
@@ -294,7 +313,7 @@ void Socket::keep_ring_tail() {
             frame->header.seq = seq;
             std::memcpy(frame->bytes(), line.data, line.length);
             tail.push(frame);
-        } else if (!ringed_.empty() &&
+        } else if (line.kind != LineKind::resume && !ringed_.empty() &&
                    ringed_.front()->header.seq == seq) {
             tail.push(ringed_.pop());
         }

@@ -126,8 +126,10 @@ class Socket final : private LinkEvents {
     void reap_bulk();
     void acknowledge_idle();
 
+    void say_where_we_are();
     // link shm, receiving
     bool take_line(const LineView& line);
+    bool take_resume(const LineView& line);
     bool take_bulk_head(const LineView& line);
     bool take_bulk_piece(const LineView& line);
     bool accept_seq(uint32_t low, uint64_t& seq) const;
@@ -172,7 +174,9 @@ class Socket final : private LinkEvents {
     std::unique_ptr<TcpLink> tcp_;
     uint64_t generation_ = 0;
     size_t backlog_ = 0;
+    uint64_t exposed_ = 0;   // last number that may have gone by a link now gone
     PeerSaid peer_said_ = PeerSaid::nothing;
+    bool resuming_ = false;  // what waits may have arrived by the last link: the peer must say
     // link tcp
     Frame* unsent_ = nullptr;    // first of waiting_ not entirely written
     size_t offset_ = 0;          // of it, bytes written

@@ -28,7 +28,7 @@ int Socket::poll_ring() {
         ring_->rx.advance();
         events++;
     }
-    if (unsent_) flush_ring();
+    if (unsent_) flush();
     if (!ringed_.empty()) reap_bulk();
     return events;
 }
@@ -41,6 +41,7 @@ bool Socket::accept_seq(uint32_t low, uint64_t& seq) const {
 }
 
 bool Socket::take_line(const LineView& line) {
+    if (line.kind == LineKind::resume) return take_resume(line);
     uint64_t seq;
     if (!accept_seq(line.seq, seq)) return false;
     if (seq <= received_) return true;  // repeated
@@ -51,6 +52,16 @@ bool Socket::take_line(const LineView& line) {
     }
     if (line.kind == LineKind::bulk_head) return take_bulk_head(line);
     return line.kind == LineKind::bulk_piece && take_bulk_piece(line);
+}
+
+bool Socket::take_resume(const LineView& line) {
+    uint64_t seen;
+    if (line.length != sizeof seen) return false;
+    std::memcpy(&seen, line.data, sizeof seen);
+    if (seen >= next_seq_) return false;
+    if (resuming_) drop_acknowledged(seen);
+    resuming_ = false;
+    return true;
 }
 
 bool Socket::take_bulk_head(const LineView& line) {
@@ -106,7 +117,7 @@ int Socket::poll_tcp() {
         lose_link(tcp_->wrong());
         return 1;
     }
-    if (unsent_ && !flush_tcp() && lost_) {
+    if (unsent_ && !flush() && lost_) {
         lose_link(nullptr);
         return 1;
     }
@@ -125,7 +136,10 @@ void Socket::acknowledge_idle() {
 
 wire::FrameLimits Socket::limits() const { return {0, received_, next_seq_ - 1}; }
 
-void Socket::on_ack(uint64_t ack) { drop_acknowledged(ack); }
+void Socket::on_ack(uint64_t ack) {
+    drop_acknowledged(ack);
+    resuming_ = false;  // the first frame of a link says where the peer is
+}
 
 void Socket::on_data(const wire::FrameHeader& header, uint8_t* bytes) {
     if (header.seq <= received_) return;  // repeated

@@ -26,7 +26,7 @@ using ghost::Fd;
 using ghost::Result;
 using ghost::Status;
 
-enum class LineKind : uint8_t { data = 0, bulk_head = 1, bulk_piece = 2 };
+enum class LineKind : uint8_t { data = 0, bulk_head = 1, bulk_piece = 2, resume = 3 };
 
 struct alignas(64) RingLine {
     static constexpr size_t inline_size = 48;

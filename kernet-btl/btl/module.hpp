@@ -1,0 +1,125 @@
+// The BTL module: Open MPI's transfers on KerNet streams, one stream per pair of ranks.
+//
+// One module for both links, because a peer's placement can change while messages are under way:
+// limits hold in either placement, and what differs (rings or one large frame) is decided per
+// message below this layer. Large contiguous messages go by ob1's RGET protocol: the receiver asks,
+// the sender's BTL answers with one bulk message. With GET rather than PUT, the receiver is done
+// when the data is there, and the FIN that ends the sender's request is also the proof that the
+// user's buffer is no longer needed for a repetition.
+#pragma once
+
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "kernet-btl/btl/agent.hpp"
+#include "kernet-btl/btl/bridge.h"
+#include "kernet-btl/kernet/datapath.hpp"
+#include "kernet-btl/kernet/endpoint.hpp"
+
+struct mca_btl_base_endpoint_t {
+    kernet::Socket* socket;
+};
+
+// What a peer needs to read registered memory; travels inside ob1's headers.
+struct mca_btl_base_registration_handle_t {
+    uint64_t id;
+    uint64_t base;
+    uint64_t size;
+};
+
+namespace kernet::btl {
+
+// A descriptor with its buffer, which is a frame ready to be sent.
+struct Fragment {
+    mca_btl_base_descriptor_t base;  // first: Open MPI sees only this
+    mca_btl_base_segment_t segment;
+    mca_btl_base_endpoint_t* endpoint;
+    Frame* frame;  // null once it is the socket's
+};
+
+// Memory peers may read. Only what is registered can be asked for.
+class Regions {
+  public:
+    mca_btl_base_registration_handle_t* add(const void* base, size_t size);
+    void remove(mca_btl_base_registration_handle_t* handle);
+    // Whether [address, address + size) lies in the region `id` now.
+    bool covers(uint64_t id, uint64_t address, uint64_t size) const;
+
+  private:
+    // id = slot + 1 + turn << 32: a slot used again has another id.
+    std::vector<std::unique_ptr<mca_btl_base_registration_handle_t>> slots_;
+    std::vector<uint32_t> free_;
+};
+
+// A get of ours that was asked for and has not been answered.
+struct PendingGet {
+    uint64_t cookie = 0;  // 0: free slot
+    uint32_t peer = 0;
+    mca_btl_base_endpoint_t* endpoint = nullptr;
+    void* address = nullptr;
+    mca_btl_base_registration_handle_t* handle = nullptr;
+    size_t size = 0;
+    mca_btl_base_rdma_completion_fn_t callback = nullptr;
+    void* context = nullptr;
+    void* data = nullptr;
+};
+
+// Everything of the BTL in this process. Made by init, destroyed by finalize; used inside the gate.
+class Module final : public Sink {
+  public:
+    explicit Module(std::unique_ptr<Endpoint> endpoint);
+    ~Module() override;
+
+    Endpoint& endpoint() { return *endpoint_; }
+    DataPath& path() { return path_; }
+    // Starts whoever serves the endpoint: the rank agent, or without ghost a thread of ours.
+    Status start(const AgentConfig* agent);
+    void stop();
+
+    Fragment* fragment(mca_btl_base_endpoint_t* to, size_t size, uint32_t flags);
+    void free(Fragment* fragment);
+    int send(mca_btl_base_endpoint_t* to, Fragment* fragment, uint8_t tag);
+    int get(const PendingGet& what, uint64_t remote, const void* remote_handle);
+    int progress();
+
+    Regions regions;
+
+    // Sink
+    void deliver(Socket& socket, uint8_t tag, uint8_t* bytes, size_t size) override;
+    uint8_t* place(Socket& socket, uint8_t tag, const uint8_t* head, size_t head_size,
+                   size_t size) override;
+    void placed(Socket& socket, uint8_t tag, const uint8_t* head, size_t head_size, uint8_t* body,
+                size_t size) override;
+    void released(Socket& socket, void* token) override;
+
+  private:
+    void answer_get(Socket& socket, const uint8_t* bytes, size_t size);
+    PendingGet* pending(uint8_t tag, const uint8_t* head, size_t head_size);
+    int complete();
+    void serve();
+
+    std::unique_ptr<Endpoint> endpoint_;
+    DataPath& path_;
+    std::vector<Fragment*> free_;
+    std::vector<Fragment*> done_;     // sent, callback due
+    std::vector<Fragment*> calling_;  // being called
+    std::vector<PendingGet> gets_;
+    std::vector<uint32_t> free_gets_;
+    uint64_t next_cookie_ = 1;
+    std::unique_ptr<RankAgent> agent_;
+    std::thread server_;
+    Fd stop_server_;
+};
+
+// Null before init and after finalize.
+extern Module* module;
+
+// setup.cpp: what the module table points to
+int add_procs(mca_btl_base_module_t*, size_t count, opal_proc_t** procs,
+              mca_btl_base_endpoint_t** endpoints, opal_bitmap_t* reachable);
+int del_procs(mca_btl_base_module_t*, size_t count, opal_proc_t** procs,
+              mca_btl_base_endpoint_t** endpoints);
+int finalize(mca_btl_base_module_t*);
+
+}  // namespace kernet::btl

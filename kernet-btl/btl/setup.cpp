@@ -1,0 +1,160 @@
+// Start and end of the BTL: whether it is wanted, the endpoint, the peers.
+#include "opal_config.h"
+// proc.h does not declare itself C; what it includes does, and comes before.
+#include "opal/class/opal_list.h"
+#include "opal/dss/dss.h"
+#include "opal/mca/hwloc/hwloc-internal.h"
+extern "C" {
+#include "opal/util/proc.h"
+}
+
+#include <cstdlib>
+#include <fmt/format.h>
+#include <optional>
+#include <sodium.h>
+
+#include "base/log.hpp"
+#include "kernet-btl/btl/module.hpp"
+#include "opal/constants.h"
+#include "opal/mca/btl/base/base.h"
+#include "opal/mca/pmix/pmix.h"
+
+namespace kernet::btl {
+
+namespace {
+
+constexpr int64_t drain_limit_us = 500'000;
+
+std::string text(const char* value) { return value ? value : ""; }
+
+// Without ghost nobody hands out a secret: one that keeps jobs from mixing by accident.
+std::string standalone_secret(const std::string& job) {
+    uint8_t hash[32];
+    char hex[65];
+    const std::string seed = "kernet standalone " + job;
+    if (sodium_init() < 0) return {};
+    crypto_generichash(hash, sizeof hash, reinterpret_cast<const uint8_t*>(seed.data()),
+                       seed.size(), nullptr, 0);
+    return sodium_bin2hex(hex, sizeof hex, hash, sizeof hash);
+}
+
+EndpointConfig endpoint_config(const std::optional<AgentConfig>& agent, bool threads) {
+    const kernet_btl_params_t& params = kernet_btl_params;
+    EndpointConfig config;
+    if (agent) {
+        config.job = agent->job;
+        config.rank = agent->rank;
+        config.secret_hex = agent->secret;
+        config.node = agent->node;
+        config.node_name = agent->node_name;
+    } else {
+        config.job = std::to_string(OPAL_PROC_MY_NAME.jobid);
+        config.rank = OPAL_PROC_MY_NAME.vpid;
+        config.secret_hex = standalone_secret(config.job);
+        config.node_name = text(opal_process_info.nodename);
+    }
+    config.if_include = text(params.if_include);
+    config.tcp_congestion = text(params.tcp_congestion);
+    config.use_shm = params.use_shm;
+    config.use_tcp = params.use_tcp;
+    config.ring_bytes = params.ring_bytes;
+    config.ring_frames = params.ring_frames;
+    config.threads = threads;
+    return config;
+}
+
+int publish(const Location& location) {
+    int rc;
+    const std::string published = to_json(location).dump();
+    OPAL_MODEX_SEND(rc, OPAL_PMIX_GLOBAL, &mca_btl_kernet_component.btl_version,
+                    const_cast<char*>(published.data()), published.size());
+    return rc;
+}
+
+Result<Location> location_of(const opal_proc_t* proc) {
+    int rc;
+    uint8_t* bytes = nullptr;
+    size_t size = 0;
+    OPAL_MODEX_RECV(rc, &mca_btl_kernet_component.btl_version, &proc->proc_name, &bytes, &size);
+    if (rc != OPAL_SUCCESS) return ghost::make_error(ghost::Code::not_found, "find a peer");
+    const auto json = nlohmann::json::parse(bytes, bytes + size, nullptr, false);
+    std::free(bytes);
+    return location_from_json(json);
+}
+
+Status set_up(bool threads) {
+    std::optional<AgentConfig> agent;
+    auto from_environment = AgentConfig::from_environment();
+    if (from_environment) {
+        agent = *from_environment;
+    } else if (from_environment.error().code != ghost::Code::not_found ||
+               !kernet_btl_params.standalone) {
+        return from_environment.error();
+    }
+    auto endpoint = Endpoint::create(endpoint_config(agent, threads));
+    if (!endpoint) return endpoint.error();
+    if (publish((*endpoint)->location()) != OPAL_SUCCESS) {
+        return ghost::make_error(ghost::Code::io, "publish this rank's location");
+    }
+    auto made = std::make_unique<Module>(std::move(*endpoint));
+    GHOST_TRY(made->start(agent ? &*agent : nullptr));
+    module = made.release();
+    return {};
+}
+
+}  // namespace
+
+int add_procs(mca_btl_base_module_t*, size_t count, opal_proc_t** procs,
+              mca_btl_base_endpoint_t** endpoints, opal_bitmap_t* reachable) {
+    const opal_proc_t* self = opal_proc_local_get();
+    for (size_t i = 0; i < count; i++) {
+        endpoints[i] = nullptr;
+        // Another job's ranks (MPI_Comm_spawn) are other BTLs' business; so is the rank itself.
+        if (procs[i] == self || procs[i]->proc_name.jobid != self->proc_name.jobid) continue;
+        auto location = location_of(procs[i]);
+        if (!location) {
+            ghost::log::warning("btl kernet: rank {}: {}", procs[i]->proc_name.vpid,
+                                location.error().message());
+            continue;
+        }
+        module->endpoint().set_location(*location);
+        endpoints[i] = new mca_btl_base_endpoint_t{&module->path().attach(location->rank)};
+        opal_bitmap_set_bit(reachable, static_cast<int>(i));
+    }
+    return OPAL_SUCCESS;
+}
+
+int del_procs(mca_btl_base_module_t*, size_t count, opal_proc_t**,
+              mca_btl_base_endpoint_t** endpoints) {
+    for (size_t i = 0; i < count; i++) delete endpoints[i];
+    return OPAL_SUCCESS;
+}
+
+int finalize(mca_btl_base_module_t*) {
+    if (!module) return OPAL_SUCCESS;
+    module->stop();
+    module->path().drain(drain_limit_us);
+    module->path().unattach_all();
+    delete module;
+    module = nullptr;
+    return OPAL_SUCCESS;
+}
+
+}  // namespace kernet::btl
+
+mca_btl_base_module_t** kernet_btl_init(int* count, bool progress_threads, bool mpi_threads) {
+    *count = 0;
+    ghost::log::setup(fmt::format("rank {}", OPAL_PROC_MY_NAME.vpid),
+                      ghost::log::level_from_environment());
+    if (auto ready = kernet::btl::set_up(progress_threads || mpi_threads); !ready) {
+        if (ready.error().code != ghost::Code::not_found) {
+            ghost::log::error("btl kernet: {}", ready.error().message());
+        }
+        return nullptr;
+    }
+    auto** modules = static_cast<mca_btl_base_module_t**>(std::calloc(1, sizeof(void*)));
+    if (!modules) return nullptr;
+    modules[0] = &kernet_btl_module;
+    *count = 1;
+    return modules;
+}

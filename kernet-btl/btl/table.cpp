@@ -1,0 +1,159 @@
+// The module's function table: from Open MPI's calling conventions to Module.
+#include <climits>
+#include <cstring>
+
+#include "kernet-btl/btl/module.hpp"
+#include "opal/constants.h"
+#include "opal/datatype/opal_convertor.h"
+#include "opal/mca/btl/base/base.h"
+
+namespace kernet::btl {
+
+namespace {
+
+Gate& gate() { return module->path().gate(); }
+
+mca_btl_base_descriptor_t* alloc(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, uint8_t,
+                                 size_t size, uint32_t flags) {
+    Inside inside(gate());
+    Fragment* fragment = module->fragment(to, size, flags);
+    return fragment ? &fragment->base : nullptr;
+}
+
+int free_descriptor(mca_btl_base_module_t*, mca_btl_base_descriptor_t* descriptor) {
+    Inside inside(gate());
+    module->free(reinterpret_cast<Fragment*>(descriptor));
+    return OPAL_SUCCESS;
+}
+
+// Packs `size` bytes to `to`; the number packed.
+size_t pack(opal_convertor_t* convertor, uint8_t* to, size_t size) {
+    iovec iov{to, size};
+    uint32_t count = 1;
+    size_t packed = size;
+    return opal_convertor_pack(convertor, &iov, &count, &packed) < 0 ? 0 : packed;
+}
+
+mca_btl_base_descriptor_t* prepare_src(mca_btl_base_module_t* self, mca_btl_base_endpoint_t* to,
+                                       opal_convertor_t* convertor, uint8_t, size_t reserve,
+                                       size_t* size, uint32_t flags) {
+    Inside inside(gate());
+    if (reserve + *size > self->btl_max_send_size) *size = self->btl_max_send_size - reserve;
+    Fragment* fragment = module->fragment(to, reserve + *size, flags);
+    if (!fragment) return nullptr;
+    *size = pack(convertor, fragment->frame->bytes() + reserve, *size);
+    if (*size == 0) {
+        module->free(fragment);
+        return nullptr;
+    }
+    fragment->segment.seg_len = reserve + *size;
+    return &fragment->base;
+}
+
+int send(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, mca_btl_base_descriptor_t* descriptor,
+         mca_btl_base_tag_t tag) {
+    Inside inside(gate());
+    return module->send(to, reinterpret_cast<Fragment*>(descriptor), tag);
+}
+
+// The fast path: from the user's buffer straight into the link.
+int sendi(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, opal_convertor_t* convertor,
+          void* header, size_t header_size, size_t payload_size, uint8_t, uint32_t flags,
+          mca_btl_base_tag_t tag, mca_btl_base_descriptor_t** descriptor) {
+    Inside inside(gate());
+    Socket& socket = *to->socket;
+    const size_t size = header_size + payload_size;
+    if (socket.backlog() > kernet_btl_params.backlog) [[unlikely]] {
+        if (descriptor) {
+            Fragment* fragment = module->fragment(to, size, flags);
+            *descriptor = fragment ? &fragment->base : nullptr;
+        }
+        return OPAL_ERR_OUT_OF_RESOURCE;
+    }
+    uint8_t* room = socket.reserve(size);
+    std::memcpy(room, header, header_size);
+    if (payload_size > 0) {
+        if (!opal_convertor_need_buffers(convertor)) [[likely]] {
+            void* data;
+            opal_convertor_get_current_pointer(convertor, &data);
+            std::memcpy(room + header_size, data, payload_size);
+        } else {
+            pack(convertor, room + header_size, payload_size);
+        }
+    }
+    socket.commit(size, tag);
+    return OPAL_SUCCESS;
+}
+
+int get(mca_btl_base_module_t*, mca_btl_base_endpoint_t* from, void* local_address,
+        uint64_t remote_address, mca_btl_base_registration_handle_t* local_handle,
+        mca_btl_base_registration_handle_t* remote_handle, size_t size, int, int,
+        mca_btl_base_rdma_completion_fn_t callback, void* context, void* data) {
+    Inside inside(gate());
+    PendingGet what;
+    what.peer = from->socket->peer();
+    what.endpoint = from;
+    what.address = local_address;
+    what.handle = local_handle;
+    what.size = size;
+    what.callback = callback;
+    what.context = context;
+    what.data = data;
+    return module->get(what, remote_address, remote_handle);
+}
+
+mca_btl_base_registration_handle_t* register_memory(mca_btl_base_module_t*,
+                                                    mca_btl_base_endpoint_t*, void* base,
+                                                    size_t size, uint32_t) {
+    Inside inside(gate());
+    return module->regions.add(base, size);
+}
+
+int deregister_memory(mca_btl_base_module_t*, mca_btl_base_registration_handle_t* handle) {
+    Inside inside(gate());
+    module->regions.remove(handle);
+    return OPAL_SUCCESS;
+}
+
+}  // namespace
+
+}  // namespace kernet::btl
+
+mca_btl_base_module_t kernet_btl_module;
+
+void kernet_btl_defaults(void) {
+    using namespace kernet::btl;
+    mca_btl_base_module_t& m = kernet_btl_module;
+    m.btl_component = &mca_btl_kernet_component;
+    // Valid for both placements of a peer: see ARCHITECTURE.md for the measurements.
+    m.btl_eager_limit = 16 * 1024;
+    m.btl_rndv_eager_limit = 64 * 1024;
+    m.btl_max_send_size = 64 * 1024;
+    m.btl_rdma_pipeline_send_length = m.btl_eager_limit;
+    m.btl_rdma_pipeline_frag_size = INT_MAX;
+    m.btl_min_rdma_pipeline_size = INT_MAX;
+    m.btl_exclusivity = MCA_BTL_EXCLUSIVITY_HIGH + 1024;  // above vader and tcp
+    m.btl_latency = 1;
+    m.btl_bandwidth = 20000;
+    m.btl_flags = MCA_BTL_FLAGS_SEND | MCA_BTL_FLAGS_GET;
+    m.btl_registration_handle_size = sizeof(mca_btl_base_registration_handle_t);
+    m.btl_get_limit = SIZE_MAX;
+    m.btl_get_alignment = 0;
+    m.btl_get_local_registration_threshold = SIZE_MAX;
+    m.btl_add_procs = add_procs;
+    m.btl_del_procs = del_procs;
+    m.btl_finalize = finalize;
+    m.btl_alloc = alloc;
+    m.btl_free = free_descriptor;
+    m.btl_prepare_src = prepare_src;
+    m.btl_send = send;
+    m.btl_sendi = sendi;
+    m.btl_get = get;
+    m.btl_register_mem = register_memory;
+    m.btl_deregister_mem = deregister_memory;
+    m.btl_dump = mca_btl_base_dump;
+}
+
+int kernet_btl_progress(void) {
+    return kernet::btl::module ? kernet::btl::module->progress() : 0;
+}
