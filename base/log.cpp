@@ -23,11 +23,16 @@ void append_line(const char* path, const std::string& line) {
 
 const char* level_name(Level level) {
     switch (level) {
-        case Level::error: return "error";
-        case Level::warning: return "warning";
-        case Level::info: return "info";
-        case Level::debug: return "debug";
-        case Level::trace: return "trace";
+        case Level::error:
+            return "error";
+        case Level::warning:
+            return "warning";
+        case Level::info:
+            return "info";
+        case Level::debug:
+            return "debug";
+        case Level::trace:
+            return "trace";
     }
     return "?";
 }
@@ -47,7 +52,9 @@ Level level_from_environment() {
     return static_cast<Level>(value);
 }
 
-bool enabled(Level level) { return static_cast<int>(level) <= g_most.load(std::memory_order_relaxed); }
+bool enabled(Level level) {
+    return static_cast<int>(level) <= g_most.load(std::memory_order_relaxed);
+}
 
 void write(Level level, std::string_view text) {
     const char* path = std::getenv("GHOST_LOG");

@@ -46,7 +46,7 @@ Error make_error(Code code, std::string tried, std::string object = {});
 template <typename T>
 class [[nodiscard]] Result {
   public:
-    Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit
+    Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT: implicit
     Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT: implicit
 
     bool ok() const { return state_.index() == 0; }
@@ -84,7 +84,7 @@ using Status = Result<void>;
 }  // namespace ghost
 
 // Returns the error of `expr` from the enclosing function, if there is one.
-#define GHOST_TRY(expr)                                              \
-    do {                                                             \
+#define GHOST_TRY(expr)                                                              \
+    do {                                                                             \
         if (auto&& ghost_try_ = (expr); !ghost_try_.ok()) return ghost_try_.error(); \
     } while (0)
