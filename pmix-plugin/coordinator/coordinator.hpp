@@ -2,7 +2,8 @@
 //
 // It listens at <session dir>/ghost.sock for the `ghost` command, queues the moves asked for and
 // carries them out one at a time with the node agents, watches that every daemon answers, and holds
-// the directory of locations. Everything runs on the adapter's loop; nothing blocks, nothing throws.
+// the directory of locations. Everything runs on the adapter's loop; nothing blocks, nothing
+// throws.
 #pragma once
 
 #include <cstdint>
@@ -26,11 +27,11 @@ struct CoordinatorSettings {
     int64_t transfer_us = 20'000'000;  // without any progress
     int64_t switch_us = 10'000'000;
     int64_t go_us = 10'000'000;
-    int64_t abort_us = 15'000'000;     // for the rank to be back at the source
+    int64_t abort_us = 15'000'000;  // for the rank to be back at the source
     int64_t ping_us = 2'000'000;
-    int64_t silent_us = 10'000'000;    // a daemon silent for longer cannot be reached
-    bool oversubscribe = false;        // ranks may outnumber a node's slots (rmaps' policy)
-    std::string socket;                // empty: <session dir>/ghost.sock
+    int64_t silent_us = 10'000'000;  // a daemon silent for longer cannot be reached
+    bool oversubscribe = false;      // ranks may outnumber a node's slots (rmaps' policy)
+    std::string socket;              // empty: <session dir>/ghost.sock
     std::function<int64_t()> now = monotonic_us;  // the tests have their own clock
 };
 

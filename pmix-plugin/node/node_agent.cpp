@@ -1,13 +1,348 @@
 #include "pmix-plugin/node/node_agent.hpp"
 
+#include <fmt/format.h>
+#include <sodium/utils.h>
+
+#include "base/log.hpp"
+#include "pmix-plugin/node/impl.hpp"
+
 namespace ghost::plugin {
+namespace {
 
-class NodeAgent::Impl {};
+constexpr size_t most_guests = 1024;
+constexpr NodeId coordinator = 0;
+constexpr size_t spare_count = 6;
 
-NodeAgent::NodeAgent(RuntimeAdapter&, NodeSettings) {}
-NodeAgent::~NodeAgent() = default;
-Status NodeAgent::start() { return make_error(Code::unsupported, "start the node agent"); }
-Status NodeAgent::listen_now() { return {}; }
-void NodeAgent::stop() {}
+bool same_secret(const std::string& a, const std::string& b) {
+    return !a.empty() && a.size() == b.size() && sodium_memcmp(a.data(), b.data(), a.size()) == 0;
+}
+
+}  // namespace
+
+// --- life ---
+
+Status NodeAgent::Impl::start() {
+    if (running_) return {};
+    running_ = true;
+    std::weak_ptr<Impl> weak = weak_from_this();
+    adapter_.on_message([weak](NodeId from, const Json& m) {
+        if (auto self = weak.lock(); self && self->running_) self->order(from, m);
+    });
+    adapter_.on_wrapper_exit([weak](RankId rank, int status) {
+        auto self = weak.lock();
+        return self && self->running_ && self->wrapper_died(rank, status);
+    });
+    try_listen();
+    return {};
+}
+
+void NodeAgent::Impl::try_listen() {
+    listen_retry_.reset();
+    if (auto status = listen_now(); !status.ok() && !std::exchange(warned_, true)) {
+        log::warning("{}", status.error().message());
+    }
+    if (listener_.valid()) return;
+    listen_retry_ = adapter_.after(settings_.listen_retry_us, [this] { try_listen(); });
+}
+
+Status NodeAgent::Impl::listen_now() {
+    if (!running_ || listener_.valid() || adapter_.rank_socket().empty()) return {};
+    auto listener = ControlListener::listen(adapter_.rank_socket());
+    GHOST_TRY(listener);
+    listener_ = std::move(*listener);
+    watch_ = adapter_.watch(listener_.fd(), [this] { accept(); });
+    return {};
+}
+
+void NodeAgent::Impl::stop() {
+    if (!running_) return;
+    running_ = false;
+    if (listen_retry_) adapter_.cancel(*listen_retry_);
+    if (listener_.valid()) adapter_.unwatch(watch_);
+    listener_.close();
+    while (!guests_.empty()) drop_guest(guests_.begin()->first);
+    for (auto& [rank, seat] : seats_) {
+        stop_timer(seat);
+        if (seat.wrapper) seat.wrapper->close();
+        if (seat.agent) seat.agent->close();
+    }
+    seats_.clear();
+}
+
+// --- connections ---
+
+void NodeAgent::Impl::accept() {
+    auto socket = listener_.accept();
+    if (!socket.ok()) {
+        if (socket.error().code != Code::busy) log::warning("{}", socket.error().message());
+        return;
+    }
+    if (guests_.size() >= most_guests) return;
+    GuestId id = ++last_guest_;
+    Guest& guest = guests_[id];
+    guest.limit = adapter_.after(settings_.hello_us, [this, id] { drop_guest(id); });
+    guest.channel = Channel::open(
+        adapter_, std::move(*socket), [this, id](ControlMessage& m) { hello(id, m); },
+        [this, id] { drop_guest(id); });
+}
+
+void NodeAgent::Impl::drop_guest(GuestId id) {
+    auto it = guests_.find(id);
+    if (it == guests_.end()) return;
+    adapter_.cancel(it->second.limit);
+    auto channel = std::move(it->second.channel);
+    guests_.erase(it);
+    if (channel) channel->close();
+}
+
+// What is wrong with a hello; empty: nothing.
+std::string NodeAgent::Impl::check_hello(const Json& m) const {
+    if (text(m, "t") != "hello") return "the first message must be hello";
+    if (!has_number(m, "rank") || number(m, "rank") > UINT32_MAX) return "hello without a rank";
+    if (text(m, "job") != adapter_.job_name()) return "hello of another job";
+    if (!same_secret(text(m, "secret"), adapter_.secret())) return "hello with a wrong secret";
+    std::string role = text(m, "role");
+    if (role != "rank" && role != "wrapper") return "hello of an unknown role";
+    auto it = seats_.find(static_cast<RankId>(number(m, "rank")));
+    const SeatState state = it == seats_.end() ? SeatState::home : it->second.state;
+    if (role == "wrapper" && state != SeatState::home) return "the rank has a wrapper, and moves";
+    const bool may_attach = state == SeatState::home || state == SeatState::resuming ||
+                            state == SeatState::going || state == SeatState::connecting ||
+                            state == SeatState::connected;
+    if (role == "rank" && !may_attach) return "the rank is not meant to run now";
+    return {};
+}
+
+void NodeAgent::Impl::hello(GuestId id, ControlMessage& m) {
+    auto it = guests_.find(id);
+    if (it == guests_.end()) return;
+    std::string wrong = check_hello(m.body);
+    if (!wrong.empty()) {
+        log::warning("connection of process {} refused: {}", it->second.channel->peer_pid(), wrong);
+        it->second.channel->send({{"t", "error"}, {"why", wrong}});
+        return drop_guest(id);
+    }
+    // The same connection, now with its own callbacks.
+    auto channel = it->second.channel;
+    adapter_.cancel(it->second.limit);
+    guests_.erase(it);
+    if (text(m.body, "role") == "rank") return hello_rank(std::move(channel), m.body);
+    hello_wrapper(std::move(channel), m);
+}
+
+void NodeAgent::Impl::hello_rank(std::shared_ptr<Channel> channel, const Json& m) {
+    auto rank = static_cast<RankId>(number(m, "rank"));
+    Seat& s = seat(rank);
+    if (s.agent) s.agent->close();
+    s.agent = std::move(channel);
+    s.finalizing = false;
+    const Channel* which = s.agent.get();
+    s.agent->handle([this, rank, which](ControlMessage& x) { rank_message(rank, which, x); },
+                    [this, rank, which] { rank_closed(rank, which); });
+    if (s.state == SeatState::resuming) return welcome(s, "resumed");
+    if (s.state == SeatState::going) return welcome(s, "restored");
+    if (const Json* known = directory_.find(rank); known != nullptr && s.epoch == 0) {
+        s.epoch = static_cast<uint32_t>(number(*known, "epoch"));
+    }
+    welcome(s, "started");
+    const Json* location = field(m, "location");
+    if (location != nullptr && flag(*location, "attached")) {
+        report({{"t", "located"}, {"location", settled_location(s, m)}});
+    }
+}
+
+void NodeAgent::Impl::welcome(Seat& s, const char* state) {
+    const std::string how = state;
+    std::string node_name;
+    for (const NodeInfo& node : adapter_.nodes()) {
+        if (node.id == adapter_.self()) node_name = node.name;
+    }
+    s.agent->send({{"t", "welcome"},
+                   {"node", adapter_.self()},
+                   {"node_name", node_name},
+                   {"epoch", s.epoch},
+                   {"state", state},
+                   {"seq", how == "started" ? 0 : s.seq},
+                   {"uri", adapter_.pmix_uri()},
+                   {"resend", how == "restored"},
+                   {"peers", known_peers(s)}});
+}
+
+void NodeAgent::Impl::take_spare(Seat& s, ControlMessage& m) {
+    take_tree(s, static_cast<pid_t>(number(m.body, "init")));
+    if (m.fds.size() == spare_count) s.spare = std::move(m.fds);
+}
+
+void NodeAgent::Impl::hello_wrapper(std::shared_ptr<Channel> channel, ControlMessage& m) {
+    auto rank = static_cast<RankId>(number(m.body, "rank"));
+    Seat& s = seat(rank);
+    const Channel* which = channel.get();
+    channel->handle([this, rank, which](ControlMessage& x) { wrapper_message(rank, which, x); },
+                    [this, rank, which] { wrapper_closed(rank, which); });
+    use_wrapper(s, std::move(channel));
+    take_spare(s, m);
+}
+
+// --- seats ---
+
+Seat* NodeAgent::Impl::find(RankId rank) {
+    auto it = seats_.find(rank);
+    return it == seats_.end() ? nullptr : &it->second;
+}
+
+Seat& NodeAgent::Impl::seat(RankId rank) {
+    Seat& s = seats_[rank];
+    s.rank = rank;
+    return s;
+}
+
+void NodeAgent::Impl::change(Seat& s, SeatState next) {
+    if (!may_follow(s.state, next)) {
+        log::error("bug: rank {} cannot go from {} to {}", s.rank, name(s.state), name(next));
+    }
+    log::info("rank {}: {} -> {} (attempt {})", s.rank, name(s.state), name(next), s.seq);
+    s.state = next;
+    stop_timer(s);
+}
+
+void NodeAgent::Impl::set_timer(Seat& s, int64_t us, void (Impl::*step)(Seat&)) {
+    stop_timer(s);
+    s.timer = adapter_.after(us, [this, rank = s.rank, step] {
+        Seat* seat = find(rank);
+        if (seat == nullptr) return;
+        seat->timer.reset();
+        (this->*step)(*seat);
+    });
+}
+
+void NodeAgent::Impl::stop_timer(Seat& s) {
+    if (s.timer) adapter_.cancel(*s.timer);
+    s.timer.reset();
+}
+
+void NodeAgent::Impl::forget(RankId rank) {
+    Seat* s = find(rank);
+    if (s == nullptr) return;
+    stop_timer(*s);
+    if (s->wrapper) s->wrapper->close();
+    if (s->agent) s->agent->close();
+    seats_.erase(rank);
+}
+
+void NodeAgent::Impl::report(Json m) {
+    adapter_.send(coordinator, m);
+}
+
+void NodeAgent::Impl::report(const Seat& s, const char* type) {
+    report({{"t", type}, {"seq", s.seq}, {"rank", s.rank}});
+}
+
+// Tells the coordinator once that this move cannot go on here; what follows is its order.
+void NodeAgent::Impl::fail(Seat& s, const std::string& stage, const std::string& why) {
+    if (s.state == SeatState::home || std::exchange(s.failure_told, true)) return;
+    report({{"t", "failed"}, {"seq", s.seq}, {"rank", s.rank}, {"stage", stage}, {"why", why}});
+}
+
+// --- who says what ---
+
+void NodeAgent::Impl::order(NodeId from, const Json& m) {
+    std::string type = text(m, "t");
+    if (type == "ping") return adapter_.send(from, {{"t", "pong"}, {"n", number(m, "n")}});
+    if (type == "location") return take_locations(m);
+    using Step = void (Impl::*)(const Json&);
+    static constexpr std::pair<const char*, Step> steps[] = {{"prepare", &Impl::prepare},
+                                                             {"connect", &Impl::connect},
+                                                             {"gate", &Impl::gate},
+                                                             {"switch", &Impl::switch_rank},
+                                                             {"go", &Impl::go}};
+    const uint64_t seq = number(m, "seq");
+    auto rank = static_cast<RankId>(number(m, "rank"));
+    if (type == "abort") {
+        aborted_seq_ = std::max(aborted_seq_, seq);
+        Seat* s = find(rank);
+        if (s != nullptr && s->seq == seq && is_target(s->state)) return abort_target(*s);
+        if (s != nullptr && s->seq == seq && is_source(s->state)) return abort_source(*s);
+        const bool ended = s == nullptr || s->ended;
+        return report({{"t", "aborted"}, {"seq", seq}, {"rank", rank}, {"ended", ended}});
+    }
+    for (auto [known, step] : steps) {
+        if (type != known) continue;
+        if (seq < newest_seq_ || seq <= aborted_seq_) {
+            return log::info("late order {} of attempt {} dropped", type, seq);
+        }
+        newest_seq_ = seq;
+        return (this->*step)(m);
+    }
+}
+
+void NodeAgent::Impl::wrapper_message(RankId rank, const Channel* from, ControlMessage& m) {
+    Seat* s = find(rank);
+    if (s == nullptr || s->wrapper.get() != from) return;
+    std::string type = text(m.body, "t");
+    if (type == "hello") return take_spare(*s, m);
+    if (type == "exit") return wrapper_exit_said(*s);
+    if (type == "error") {
+        return log::warning("the wrapper of rank {} says: {}", rank, text(m.body, "why"));
+    }
+    if (s->state == SeatState::home || number(m.body, "seq", s->seq) != s->seq) {
+        return log::debug("late {} of the wrapper of rank {}", type, rank);
+    }
+    if (is_target(s->state)) return target_answer(*s, type, m.body);
+    source_answer(*s, type, m.body);
+}
+
+void NodeAgent::Impl::rank_message(RankId rank, const Channel* from, ControlMessage& m) {
+    Seat* s = find(rank);
+    if (s == nullptr || s->agent.get() != from) return;
+    std::string type = text(m.body, "t");
+    if (type == "locate") return locate(*s, m.body);
+    if (type == "bye") {
+        s->finalizing = true;
+        return;
+    }
+    if (type == "attached") return on_attached(*s, m.body);
+    if (type == "gated") {
+        if (s->state == SeatState::gating && number(m.body, "seq") == s->seq) on_gated(*s, m.body);
+        return;
+    }
+    if (type == "ungated") {
+        if (s->state == SeatState::ungating && number(m.body, "seq") == s->seq) back_home(*s);
+        return;
+    }
+    if (type == "error") return log::warning("rank {} says: {}", rank, text(m.body, "why"));
+    log::warning("rank {} sent an unknown message {}", rank, type);
+    s->agent->send({{"t", "error"}, {"why", "unknown message " + type}});
+}
+
+void NodeAgent::Impl::rank_closed(RankId rank, const Channel* which) {
+    Seat* s = find(rank);
+    if (s == nullptr || s->agent.get() != which) return;
+    s->agent.reset();
+    switch (s->state) {
+        case SeatState::closing:
+            return all_closed(*s);
+        case SeatState::gating:
+            return busy(*s, "the rank's agent has gone");
+        case SeatState::ungating:
+            return back_home(*s);
+        default:
+            return;
+    }
+}
+
+NodeAgent::NodeAgent(RuntimeAdapter& adapter, NodeSettings settings)
+    : impl_(std::make_shared<Impl>(adapter, std::move(settings))) {}
+NodeAgent::~NodeAgent() {
+    impl_->stop();
+}
+Status NodeAgent::start() {
+    return impl_->start();
+}
+Status NodeAgent::listen_now() {
+    return impl_->listen_now();
+}
+void NodeAgent::stop() {
+    impl_->stop();
+}
 
 }  // namespace ghost::plugin

@@ -1,0 +1,108 @@
+#include "pmix-plugin/coordinator/liveness.hpp"
+
+#include <algorithm>
+
+#include "base/log.hpp"
+#include "pmix-plugin/message.hpp"
+
+namespace ghost::plugin {
+
+Liveness::Liveness(RuntimeAdapter& adapter, const CoordinatorSettings& settings,
+                   std::function<bool(NodeId)> hosts, std::function<void(NodeId)> given_up)
+    : adapter_(adapter),
+      settings_(settings),
+      hosts_(std::move(hosts)),
+      given_up_(std::move(given_up)) {}
+
+void Liveness::start() {
+    running_ = true;
+    timer_ = adapter_.after(settings_.ping_us, [this] { tick(); });
+}
+
+void Liveness::stop() {
+    if (running_) adapter_.cancel(timer_);
+    running_ = false;
+}
+
+void Liveness::tick() {
+    timer_ = adapter_.after(settings_.ping_us, [this] { tick(); });
+    if (!launched_ && !adapter_.job_running()) return;
+    launched_ = true;
+    for (NodeId id : live_nodes()) check(id, nodes_[id]);
+    send_pings();
+    for (NodeId id : live_nodes()) ++nodes_[id].missed;
+}
+
+// Counts pings, not time: a stopped and continued mpirun must not think everyone else is dead.
+void Liveness::check(NodeId id, Node& node) {
+    if (id == adapter_.self() || node.missed * settings_.ping_us < settings_.silent_us) return;
+    if (!hosts_(id)) {
+        give_up(id, true);
+        given_up_(id);
+        return;
+    }
+    if (!node.reported) {
+        node.reported = true;
+        log::error("node {} has not answered for {} s and hosts ranks: the job waits for it",
+                   name_of(id), settings_.silent_us / 1'000'000);
+    }
+}
+
+void Liveness::give_up(NodeId node, bool tell_adapter) {
+    if (!gone_.insert(node).second) return;
+    log::error("node {} cannot be reached and hosts no rank: given up", name_of(node));
+    if (tell_adapter) adapter_.give_up_node(node);
+}
+
+void Liveness::send_pings() {
+    ++last_ping_;
+    for (NodeId id : live_nodes()) adapter_.send(id, {{"t", "ping"}, {"n", last_ping_}});
+}
+
+uint64_t Liveness::ping_now() {
+    send_pings();
+    return last_ping_;
+}
+
+void Liveness::pong(NodeId from, const Json& message) {
+    Node& node = nodes_[from];
+    uint64_t n = number(message, "n");
+    if (n > last_ping_) return;
+    node.answered = std::max(node.answered, n);
+    node.missed = 0;
+    if (std::exchange(node.reported, false)) log::warning("node {} answers again", name_of(from));
+}
+
+bool Liveness::answered(uint64_t n) const {
+    return first_silent(n).empty();
+}
+
+std::string Liveness::first_silent(uint64_t n) const {
+    for (NodeId id : live_nodes()) {
+        auto it = nodes_.find(id);
+        if (it == nodes_.end() || it->second.answered < n) return name_of(id);
+    }
+    return {};
+}
+
+std::vector<NodeId> Liveness::live_nodes() const {
+    std::vector<NodeId> out;
+    for (const NodeInfo& node : adapter_.nodes()) {
+        if (node.alive && !gone_.contains(node.id)) out.push_back(node.id);
+    }
+    return out;
+}
+
+bool Liveness::alive(NodeId node) const {
+    auto live = live_nodes();
+    return std::ranges::find(live, node) != live.end();
+}
+
+std::string Liveness::name_of(NodeId node) const {
+    for (const NodeInfo& info : adapter_.nodes()) {
+        if (info.id == node && !info.name.empty()) return info.name;
+    }
+    return fmt::format("number {}", node);
+}
+
+}  // namespace ghost::plugin

@@ -1,0 +1,60 @@
+// Which daemons answer: ping and pong, and which are given up.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <set>
+
+#include "pmix-plugin/coordinator/coordinator.hpp"
+
+namespace ghost::plugin {
+
+// Loop thread only; owned by the coordinator.
+class Liveness {
+  public:
+    // hosts: does a rank of the job live on the node (also one that is on its way there)?
+    // given_up: called after a daemon was given up for not answering.
+    Liveness(RuntimeAdapter& adapter, const CoordinatorSettings& settings,
+             std::function<bool(NodeId)> hosts, std::function<void(NodeId)> given_up);
+
+    void start();
+    void stop();
+    void pong(NodeId from, const Json& message);
+    // Pings every live daemon out of turn; returns the number to ask answered() about.
+    uint64_t ping_now();
+    // Has every live daemon answered ping n or a later one?
+    bool answered(uint64_t n) const;
+    // A name for a message: the first daemon that has not answered ping n.
+    std::string first_silent(uint64_t n) const;
+
+    bool alive(NodeId node) const;
+    std::vector<NodeId> live_nodes() const;
+    std::string name_of(NodeId node) const;
+    bool is_given_up(NodeId node) const { return gone_.contains(node); }
+    // The node hosts no rank and is out of the job from now on; tells the adapter unless it knows.
+    void give_up(NodeId node, bool tell_adapter);
+
+  private:
+    struct Node {
+        uint64_t answered = 0;  // highest ping number
+        int missed = 0;         // regular pings since the last answer
+        bool reported = false;
+    };
+
+    void tick();
+    void check(NodeId id, Node& node);
+    void send_pings();
+
+    RuntimeAdapter& adapter_;
+    const CoordinatorSettings& settings_;
+    std::function<bool(NodeId)> hosts_;
+    std::function<void(NodeId)> given_up_;
+    std::map<NodeId, Node> nodes_;
+    std::set<NodeId> gone_;
+    uint64_t last_ping_ = 0;
+    bool running_ = false;
+    bool launched_ = false;  // daemons may be slow to start: silence counts from the launch on
+    TimerId timer_ = 0;
+};
+
+}  // namespace ghost::plugin

@@ -1,0 +1,401 @@
+#include "pmix-plugin/coordinator/mover.hpp"
+
+#include <algorithm>
+
+#include "base/log.hpp"
+#include "pmix-plugin/message.hpp"
+
+namespace ghost::plugin {
+
+using S = MoveState;
+
+void Mover::change(MoveState next) {
+    Move& m = *move_;
+    if (!may_follow(m.state, next)) {
+        log::error("bug: move {} of rank {} cannot go from {} to {}", m.seq, m.rank, name(m.state),
+                   name(next));
+    }
+    log::info("move {} of rank {} from {} to {}: {} -> {}", m.seq, m.rank, m.from_name, m.to_name,
+              name(m.state), name(next));
+    m.state = next;
+    if (limit_) c_.adapter.cancel(*limit_);
+    if (retry_) c_.adapter.cancel(*retry_);
+    limit_.reset();
+    retry_.reset();
+    if (int64_t us = limit_of(next, c_.settings); us > 0) {
+        limit_ = c_.adapter.after(us, [this] {
+            limit_.reset();
+            expired();
+        });
+    }
+    if (!is_final(next) && progress_) progress_(m);
+}
+
+void Mover::retry_after(int64_t us, void (Mover::*step)()) {
+    retry_ = c_.adapter.after(us, [this, step] {
+        retry_.reset();
+        (this->*step)();
+    });
+}
+
+void Mover::begin(const MoveOrder& order, Progress progress, Finished finished) {
+    move_.emplace();
+    Move& m = *move_;
+    progress_ = std::move(progress);
+    finished_ = std::move(finished);
+    m.seq = ++last_seq_;
+    m.rank = order.rank;
+    m.to_name = order.to;
+    m.mode = "stop";
+    m.started = c_.settings.now();
+    m.epoch = epoch_;
+    if (auto why = check(order)) {
+        m.why = *why;
+        return finish(S::refused);
+    }
+    if (m.to == m.from) return finish(S::done);
+    m.epoch = epoch_ + 1;
+    m.ping = c_.liveness.ping_now();
+    change(S::preparing);
+    c_.adapter.send(
+        m.to,
+        {{"t", "prepare"}, {"seq", m.seq}, {"epoch", m.epoch}, {"rank", m.rank}, {"from", m.from}});
+}
+
+void Mover::on_ready(const Json& m) {
+    change(S::connecting);
+    c_.adapter.send(move_->from, {{"t", "connect"},
+                                  {"seq", move_->seq},
+                                  {"epoch", move_->epoch},
+                                  {"rank", move_->rank},
+                                  {"host", text(m, "host", move_->to_name)},
+                                  {"port", number(m, "port")},
+                                  {"token", text(m, "token")}});
+}
+
+void Mover::try_hold() {
+    if (!c_.liveness.answered(move_->ping) || !c_.adapter.hold_fences()) {
+        return retry_after(c_.settings.hold_retry_us, &Mover::try_hold);
+    }
+    move_->fences_held = true;
+    change(S::gating);
+    send_gate();
+}
+
+void Mover::send_gate() {
+    move_->gate_tried = true;
+    move_->gate_sent = c_.settings.now();
+    c_.adapter.send(move_->from, {{"t", "gate"}, {"seq", move_->seq}, {"rank", move_->rank}});
+}
+
+void Mover::on_busy(const Json& m) {
+    move_->why = text(m, "why");
+    if (!retry_) retry_after(c_.settings.gate_retry_us, &Mover::send_gate);
+}
+
+// exported and progress from A, held and progress from B; `held` may overtake `gated`.
+void Mover::on_transfer(const Json& m, const std::string& type) {
+    if (type == "exported") {
+        move_->exported = true;
+        move_->bytes = number(m, "bytes");
+        move_->rounds = number(m, "rounds", 1);
+    } else if (type == "held") {
+        move_->held = true;
+    } else {
+        move_->bytes = std::max(move_->bytes, number(m, "bytes"));
+        move_->total = std::max(move_->total, number(m, "total"));
+        if (progress_) progress_(*move_);
+    }
+    if (move_->state != S::transferring) return;
+    if (limit_) c_.adapter.cancel(*limit_);
+    limit_ = c_.adapter.after(limit_of(S::transferring, c_.settings), [this] {
+        limit_.reset();
+        expired();
+    });
+    decide_if_whole();
+}
+
+void Mover::decide_if_whole() {
+    Move& m = *move_;
+    if (!m.exported || !m.held) return;
+    epoch_ = m.epoch;
+    log::info("decided: rank {} is at {} from epoch {} on", m.rank, m.to_name, m.epoch);
+    change(S::switching);
+    auto live = c_.liveness.live_nodes();
+    m.unanswered = {live.begin(), live.end()};
+    c_.adapter.broadcast({{"t", "switch"},
+                          {"seq", m.seq},
+                          {"rank", m.rank},
+                          {"from", m.from},
+                          {"to", m.to},
+                          {"epoch", m.epoch}});
+}
+
+void Mover::on_switched(NodeId from, int votes) {
+    if (move_->unanswered.erase(from) == 0) return;
+    move_->votes += votes;
+    if (move_->unanswered.empty()) all_switched();
+}
+
+void Mover::all_switched() {
+    Move& m = *move_;
+    if (m.unanswered.empty()) {
+        c_.adapter.settle_fences(m.votes);
+    } else {
+        unsettled_ = Unsettled{m.seq, m.unanswered, m.votes};
+    }
+    m.fences_held = false;
+    change(S::going);
+    c_.adapter.send(m.to, {{"t", "go"}, {"seq", m.seq}, {"rank", m.rank}});
+}
+
+// After the decision nothing waits for a daemon that does not matter.
+void Mover::switch_expired() {
+    Move& m = *move_;
+    if (m.unanswered.contains(m.to)) {
+        return lose(fmt::format("node {} did not take it over in time", m.to_name));
+    }
+    for (NodeId node : std::set<NodeId>(m.unanswered)) {
+        if (hosts(node)) {
+            log::error(
+                "node {} hosts ranks and has not confirmed the move of rank {}: the job's "
+                "fences wait for it",
+                c_.liveness.name_of(node), m.rank);
+            continue;
+        }
+        c_.liveness.give_up(node, true);
+        m.unanswered.erase(node);
+    }
+    all_switched();
+}
+
+void Mover::unsettled_message(NodeId from, const Json& m) {
+    if (!unsettled_ || number(m, "seq") != unsettled_->seq) return;
+    std::string type = text(m, "t");
+    if (type == "switched") unsettled_answer(from, static_cast<int>(signed_number(m, "votes")));
+    if (type == "failed") unsettled_answer(from, 0);
+}
+
+void Mover::unsettled_answer(NodeId from, int votes) {
+    if (!unsettled_ || unsettled_->nodes.erase(from) == 0) return;
+    unsettled_->votes += votes;
+    if (!unsettled_->nodes.empty()) return;
+    int sum = unsettled_->votes;
+    unsettled_.reset();
+    c_.adapter.settle_fences(sum);
+}
+
+void Mover::on_failed(NodeId from, const Json& m) {
+    std::string why = text(m, "why", "no reason given");
+    std::string stage = text(m, "stage");
+    std::string whole = fmt::format("{}{}{} at {}", stage, stage.empty() ? "" : ": ", why,
+                                    c_.liveness.name_of(from));
+    switch (move_->state) {
+        case S::aborting:
+            if (from != move_->from) return;
+            move_->harmed = true;
+            move_->why += "; and it did not come back: " + whole;
+            return finish(S::failed);
+        case S::switching:
+            if (from == move_->to) return lose(whole);
+            log::error("the bookkeeping of rank {}'s move failed: {}", move_->rank, whole);
+            return on_switched(from, 0);
+        case S::going:
+            if (from == move_->to) lose(whole);
+            return;
+        default:
+            if (from == move_->from || from == move_->to) abort(whole);
+    }
+}
+
+void Mover::on_done(const Json& m) {
+    move_->downtime = c_.settings.now() - move_->gate_sent;
+    move_->moved = true;
+    if (const Json* location = field(m, "location")) c_.publish(*location);
+    finish(S::done);
+}
+
+void Mover::on_aborted(const Json& m) {
+    move_->ended = flag(m, "ended");
+    if (const Json* location = field(m, "location")) c_.publish(*location);
+    finish(S::failed);
+}
+
+void Mover::message(NodeId from, const Json& m) {
+    std::string type = text(m, "t");
+    if (!move_ || number(m, "seq") != move_->seq) {
+        unsettled_message(from, m);
+        // A rank that came back after we stopped waiting has new listeners all the same.
+        const Json* location = field(m, "location");
+        if (location != nullptr && (type == "aborted" || type == "done")) c_.publish(*location);
+        return log::debug("late message {} of attempt {} from node {}", type, number(m, "seq"),
+                          from);
+    }
+    unsettled_message(from, m);
+    const S state = move_->state;
+    const bool a = from == move_->from, b = from == move_->to;
+    const bool before = state == S::gating || state == S::transferring;
+    if (type == "failed") return on_failed(from, m);
+    if (type == "switched" && state == S::switching) {
+        return on_switched(from, static_cast<int>(signed_number(m, "votes")));
+    }
+    if (b && type == "ready" && state == S::preparing) return on_ready(m);
+    if (a && type == "connected" && state == S::connecting) {
+        change(S::holding);
+        return try_hold();
+    }
+    if (a && type == "busy" && state == S::gating) return on_busy(m);
+    if (a && type == "gated" && state == S::gating) {
+        change(S::transferring);
+        return decide_if_whole();
+    }
+    if (a && type == "exported" && state == S::transferring) return on_transfer(m, type);
+    if (b && type == "held" && before) return on_transfer(m, type);
+    if ((a || b) && type == "progress" && before) return on_transfer(m, type);
+    if (b && type == "done" && state == S::going) return on_done(m);
+    if (a && type == "aborted" && state == S::aborting) return on_aborted(m);
+    log::debug("message {} from node {} does not fit state {}", type, from, name(state));
+}
+
+std::string Mover::limit_text() const {
+    const Move& m = *move_;
+    auto seconds = static_cast<double>(limit_of(m.state, c_.settings)) / 1e6;
+    switch (m.state) {
+        case S::preparing:
+            return fmt::format("{} was not ready within {} s", m.to_name, seconds);
+        case S::connecting:
+            return fmt::format("{} could not reach {} within {} s", m.from_name, m.to_name,
+                               seconds);
+        case S::holding: {
+            std::string silent = c_.liveness.first_silent(m.ping);
+            if (!silent.empty()) {
+                return fmt::format("node {} did not answer for {} s", silent, seconds);
+            }
+            return fmt::format("the job's fences were never quiet for {} s", seconds);
+        }
+        case S::gating:
+            return fmt::format("the rank could not be stopped within {} s{}{}", seconds,
+                               m.why.empty() ? "" : ": ", m.why);
+        case S::transferring:
+            return fmt::format("nothing of its ghost moved for {} s", seconds);
+        case S::going:
+            return fmt::format("it did not wake at {} in {} s", m.to_name, seconds);
+        default:
+            return fmt::format("no answer within {} s", seconds);
+    }
+}
+
+void Mover::expired() {
+    std::string why = limit_text();
+    switch (move_->state) {
+        case S::switching:
+            return switch_expired();
+        case S::going:
+            return lose(why);
+        case S::aborting:
+            // Before the first `gate` the rank was never touched: silence means nothing to it.
+            move_->harmed = move_->gate_tried;
+            move_->why +=
+                fmt::format("; {} did not confirm that the rank goes on", move_->from_name);
+            return finish(S::failed);
+        default:
+            return abort(why);
+    }
+}
+
+void Mover::abort(const std::string& why) {
+    Move& m = *move_;
+    m.why = why;
+    const bool source_knows = m.state != S::preparing;
+    const Json order = {{"t", "abort"}, {"seq", m.seq}, {"rank", m.rank}};
+    if (c_.liveness.alive(m.to)) c_.adapter.send(m.to, order);
+    if (!source_knows) return finish(S::failed);
+    change(S::aborting);
+    c_.adapter.send(m.from, order);
+}
+
+// After the decision: there is no copy to go back to.
+void Mover::lose(const std::string& why) {
+    Move& m = *move_;
+    m.harmed = true;
+    m.why = why;
+    std::string told = fmt::format("ghost: rank {} is lost on its way from {} to {}: {}", m.rank,
+                                   m.from_name, m.to_name, why);
+    finish(S::failed);
+    c_.adapter.abort_job(1, told);
+}
+
+void Mover::node_lost(NodeId node) {
+    unsettled_answer(node, 0);
+    if (!move_) return;
+    Move& m = *move_;
+    std::string lost = fmt::format("node {} is lost", c_.liveness.name_of(node));
+    if (is_decided(m.state)) {
+        if (node == m.to) return lose(lost);
+        if (m.state == S::switching) on_switched(node, 0);
+        return;
+    }
+    if (node == m.from) {
+        m.why = lost + ", and the rank with it";
+        m.harmed = true;
+        if (c_.liveness.alive(m.to)) {
+            c_.adapter.send(m.to, {{"t", "abort"}, {"seq", m.seq}, {"rank", m.rank}});
+        }
+        return finish(S::failed);
+    }
+    if (node == m.to && m.state != S::aborting) abort(lost);
+}
+
+bool Mover::hosts(NodeId node) const {
+    const bool decided = move_ && is_decided(move_->state);
+    for (const RankInfo& info : c_.adapter.ranks()) {
+        if (!info.running) continue;
+        NodeId where = decided && info.rank == move_->rank ? move_->to : info.node;
+        if (where == node) return true;
+    }
+    return false;
+}
+
+void Mover::release() {
+    if (std::exchange(move_->fences_held, false)) c_.adapter.release_fences();
+}
+
+std::string Mover::unharmed() const {
+    return fmt::format("; the job is unharmed: rank {} goes on at {}", move_->rank,
+                       move_->from_name);
+}
+
+void Mover::finish(MoveState state) {
+    Move& m = *move_;
+    if (state == S::failed) {
+        m.why = fmt::format("rank {} was not moved from {} to {}: {}", m.rank, m.from_name,
+                            m.to_name, m.why);
+        if (m.ended) m.why += "; the rank has ended meanwhile";
+        if (!m.ended && !m.harmed) m.why += unharmed();
+    }
+    m.lasted = c_.settings.now() - m.started;
+    release();
+    change(state);
+    Move result = std::move(*move_);
+    Finished finished = std::move(finished_);
+    move_.reset();
+    progress_ = nullptr;
+    finished_ = nullptr;
+    if (finished) finished(result);
+}
+
+void Mover::stop() {
+    if (limit_) c_.adapter.cancel(*limit_);
+    if (retry_) c_.adapter.cancel(*retry_);
+    limit_.reset();
+    retry_.reset();
+    if (!move_) return;
+    move_->harmed = is_decided(move_->state);
+    move_->why = "mpirun is ending";
+    Move result = std::move(*move_);
+    Finished finished = std::move(finished_);
+    move_.reset();
+    if (finished) finished(result);
+}
+
+}  // namespace ghost::plugin

@@ -1,0 +1,119 @@
+// The inside of the node agent; private to node/. One class over several files by subject:
+// node_agent.cpp (connections, who says what), source.cpp and target.cpp (the two ends of a move),
+// wrappers.cpp (wrappers that die), locations.cpp (the replicated directory).
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "pmix-plugin/channel.hpp"
+#include "pmix-plugin/directory.hpp"
+#include "pmix-plugin/message.hpp"
+#include "pmix-plugin/node/node_agent.hpp"
+#include "pmix-plugin/node/seat.hpp"
+#include "pmix-plugin/node/tree.hpp"
+
+namespace ghost::plugin {
+
+// Shared with the adapter's handlers by weak pointer: those cannot be taken back.
+class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl> {
+  public:
+    Impl(RuntimeAdapter& adapter, NodeSettings settings)
+        : adapter_(adapter), settings_(std::move(settings)) {}
+
+    Status start();
+    Status listen_now();
+    void stop();
+
+  private:
+    // A connection that has not said hello yet.
+    struct Guest {
+        std::shared_ptr<Channel> channel;
+        TimerId limit = 0;
+    };
+    using GuestId = uint64_t;
+
+    // --- node_agent.cpp ---
+    void try_listen();
+    void accept();
+    void drop_guest(GuestId id);
+    void hello(GuestId id, ControlMessage& m);
+    std::string check_hello(const Json& m) const;
+    void hello_rank(std::shared_ptr<Channel> channel, const Json& m);
+    void hello_wrapper(std::shared_ptr<Channel> channel, ControlMessage& m);
+    void take_spare(Seat& seat, ControlMessage& m);
+    void order(NodeId from, const Json& m);
+    void wrapper_message(RankId rank, const Channel* from, ControlMessage& m);
+    void rank_message(RankId rank, const Channel* from, ControlMessage& m);
+    void rank_closed(RankId rank, const Channel* which);
+    Seat* find(RankId rank);
+    Seat& seat(RankId rank);
+    void change(Seat& seat, SeatState next);
+    void report(Json m);  // to the coordinator
+    void report(const Seat& seat, const char* type);
+    void fail(Seat& seat, const std::string& stage, const std::string& why);
+    void set_timer(Seat& seat, int64_t us, void (Impl::*step)(Seat&));
+    void stop_timer(Seat& seat);
+    void forget(RankId rank);
+    void welcome(Seat& seat, const char* state);
+
+    // --- source.cpp ---
+    void connect(const Json& m);
+    void gate(const Json& m);
+    void on_gated(Seat& seat, const Json& m);
+    void busy(Seat& seat, const std::string& why);
+    void all_closed(Seat& seat);
+    void abort_source(Seat& seat);
+    void resume(Seat& seat);
+    void back_home(Seat& seat);
+    void source_answer(Seat& seat, const std::string& type, const Json& m);
+    void leave(Seat& seat, const Json& m);
+    void die_expired(Seat& seat);
+    void gone(Seat& seat);
+    void drain(Seat& seat);
+
+    // --- target.cpp ---
+    void prepare(const Json& m);
+    void restore_ended(RankId rank, uint64_t seq, int status);
+    void abort_target(Seat& seat);
+    void target_answer(Seat& seat, const std::string& type, const Json& m);
+    void switch_rank(const Json& m);
+    void join(Seat& seat);
+    void go(const Json& m);
+    void on_attached(Seat& seat, const Json& m);
+
+    // --- wrappers.cpp ---
+    void use_wrapper(Seat& seat, std::shared_ptr<Channel> channel);
+    std::shared_ptr<Channel> open_wrapper(RankId rank, ControlSocket socket);
+    void wrapper_closed(RankId rank, const Channel* which);
+    void wrapper_exit_said(Seat& seat);
+    bool wrapper_died(RankId rank, int status);
+    bool adopt(Seat& seat);
+    void tree_ended(Seat& seat, const std::string& why);
+
+    // --- locations.cpp ---
+    Json settled_location(const Seat& seat, const Json& m) const;
+    void take_locations(const Json& m);
+    void locate(Seat& seat, const Json& m);
+    void tell_location(Seat& seat, const Json& location);
+    Json known_peers(Seat& seat);
+
+    RuntimeAdapter& adapter_;
+    NodeSettings settings_;
+    Directory directory_;
+    uint64_t version_ = 0;  // of the directory
+    ControlListener listener_;
+    WatchId watch_ = 0;
+    std::optional<TimerId> listen_retry_;
+    std::map<GuestId, Guest> guests_;
+    GuestId last_guest_ = 0;
+    std::map<RankId, Seat> seats_;
+    uint64_t newest_seq_ = 0;   // orders of an older attempt are late
+    uint64_t aborted_seq_ = 0;  // its other orders may come after the abort
+    uint64_t switched_seq_ = 0;
+    bool running_ = false;
+    bool warned_ = false;
+};
+
+}  // namespace ghost::plugin

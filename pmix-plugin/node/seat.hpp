@@ -1,0 +1,69 @@
+// A rank's place on one node: its connections, and what a move is doing to it here.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "pmix-plugin/channel.hpp"
+#include "pmix-plugin/runtime_adapter.hpp"
+
+namespace ghost::plugin {
+
+enum class SeatState {
+    home,        // the rank lives here, nothing moves
+    connecting,  // source: the wrapper connects to the target
+    connected,   // source: it has; the rank runs
+    gating,      // source: the rank closes its gates
+    ungating,    // source: and opens them again, the move is off
+    closing,     // source: it has left the PMIx server and closes the rest, end-of-file is the end
+    exporting,   // source: the wrapper freezes the tree and sends the ghost
+    exported,    // source: the tree stands
+    resuming,    // source: the move is off; the tree goes on and the rank attaches again
+    leaving,     // source: decided; the wrapper destroys the tree
+    draining,    // source: the tree is gone, its output is being read
+    preparing,   // target: the restore wrapper starts
+    ready,       // target: it listens, or imports
+    held,        // target: the ghost is whole, and held
+    switched,    // target: the bookkeeping is ours
+    going,       // target: the tree runs, the rank attaches
+};
+
+const char* name(SeatState state);
+// The transition table.
+bool may_follow(SeatState from, SeatState to);
+bool is_source(SeatState state);
+bool is_target(SeatState state);
+// Its tree may stand or be between two servers: a new wrapper must let it go on if the move ends.
+bool is_touched(SeatState state);
+
+struct Seat {
+    RankId rank = 0;
+    SeatState state = SeatState::home;
+    uint64_t seq = 0;    // of the move the state belongs to
+    uint32_t epoch = 0;  // of the rank's placement here
+    NodeId from = 0;
+    NodeId to = 0;
+
+    std::shared_ptr<Channel> wrapper;
+    std::shared_ptr<Channel> agent;  // the rank's
+    pid_t init = 0;                  // the tree's first process
+    Fd tree;                         // pidfd of it
+    std::vector<Fd> spare;           // the six descriptors of `hello`
+    int adoptions = 0;
+
+    bool finalizing = false;    // the rank said bye
+    bool ended = false;         // the tree is no more
+    bool failure_told = false;  // the coordinator knows that this move cannot go on
+    bool abort_asked = false;   // while closing: resume as soon as the rank has closed
+    int votes = 0;
+    std::optional<TimerId> timer;
+    int64_t output_waited = 0;
+
+    std::set<RankId> peers;  // whose changes the rank is told
+};
+
+}  // namespace ghost::plugin

@@ -1,0 +1,107 @@
+// Wrappers: their connections, and what happens to a rank when its wrapper dies.
+#include <fmt/format.h>
+
+#include "base/log.hpp"
+#include "pmix-plugin/node/impl.hpp"
+
+namespace ghost::plugin {
+namespace {
+
+using S = SeatState;
+
+constexpr int most_adoptions = 8;  // something kills them: let the rank end rather than go round
+
+}  // namespace
+
+std::shared_ptr<Channel> NodeAgent::Impl::open_wrapper(RankId rank, ControlSocket socket) {
+    // The callbacks must know which connection they are of: an old one may close late.
+    auto channel = Channel::open(adapter_, std::move(socket), nullptr, nullptr);
+    const Channel* which = channel.get();
+    channel->handle([this, rank, which](ControlMessage& m) { wrapper_message(rank, which, m); },
+                    [this, rank, which] { wrapper_closed(rank, which); });
+    return channel;
+}
+
+void NodeAgent::Impl::use_wrapper(Seat& s, std::shared_ptr<Channel> channel) {
+    if (s.wrapper) s.wrapper->close();
+    s.wrapper = std::move(channel);
+    s.ended = false;
+}
+
+void NodeAgent::Impl::wrapper_closed(RankId rank, const Channel* which) {
+    Seat* s = find(rank);
+    if (s == nullptr || s->wrapper.get() != which) return;
+    s->wrapper.reset();
+    if (s->state == S::leaving) return die_expired(*s);
+    // `going` waits for wrapper_died(): the tree may live, then a new wrapper adopts it.
+    if (is_source(s->state)) {
+        fail(*s, "wrapper", fmt::format("the wrapper of rank {} has gone", rank));
+    }
+}
+
+// The tree ended in the ordinary way; the wrapper ends with its status now.
+void NodeAgent::Impl::wrapper_exit_said(Seat& s) {
+    tree_ended(s, fmt::format("rank {} has ended", s.rank));
+}
+
+void NodeAgent::Impl::tree_ended(Seat& s, const std::string& why) {
+    s.ended = true;
+    s.spare.clear();
+    if (s.state == S::leaving) return gone(s);
+    if (s.state == S::going) {
+        // Ended before its agent could attach: the move is done, there is nobody to wake.
+        change(s, S::home);
+        return report({{"t", "done"}, {"seq", s.seq}, {"rank", s.rank}, {"ended", true}});
+    }
+    fail(s, "rank", why);
+    if (s.state == S::resuming || s.state == S::ungating) return back_home(s);
+    if (s.state == S::closing && s.abort_asked) resume(s);
+}
+
+// From the adapter: true means "taken care of".
+bool NodeAgent::Impl::wrapper_died(RankId rank, int status) {
+    // Its last words may still be in the socket: `exit` makes it an ordinary end.
+    if (Seat* s = find(rank); s != nullptr && s->wrapper) {
+        auto channel = s->wrapper;
+        if (channel->is_open()) channel->read_now();
+    }
+    Seat* s = find(rank);
+    if (s == nullptr || s->ended || s->state == S::leaving || s->state == S::draining) return false;
+    if (s->wrapper) std::exchange(s->wrapper, nullptr)->close();
+    const bool alive = tree_alive(*s, settings_.tree);
+    log::warning("the wrapper of rank {} died (status {}), its processes {}", rank, status,
+                 alive ? "live" : "have ended");
+    const std::string why = fmt::format("the wrapper of rank {} died", rank);
+    if (is_source(s->state)) fail(*s, "wrapper", why);
+    if (alive && adopt(*s)) return true;
+    kill_tree(*s, settings_.tree);
+    if (s->state == S::switched || s->state == S::going) {
+        fail(*s, "go", why);
+        s->ended = true;
+        return false;
+    }
+    tree_ended(*s, why);
+    return false;
+}
+
+bool NodeAgent::Impl::adopt(Seat& s) {
+    if (s.spare.size() != 6 || ++s.adoptions > most_adoptions) return false;
+    std::vector<std::string> argv = {settings_.wrapper,      "--adopt", "--rank",
+                                     fmt::to_string(s.rank), "--init",  fmt::to_string(s.init),
+                                     "--control-fd",         "3"};
+    auto spawned = adapter_.adopt_wrapper(s.rank, argv,
+                                          {s.spare[0].get(), s.spare[1].get(), s.spare[2].get()});
+    if (!spawned.ok()) {
+        log::error("no new wrapper for rank {}: {}", s.rank, spawned.error().message());
+        return false;
+    }
+    s.wrapper = open_wrapper(s.rank, std::move(spawned->control));
+    s.wrapper->send({{"t", "adopt"}, {"rank", s.rank}, {"init", s.init}},
+                    {s.spare[3].get(), s.spare[4].get(), s.spare[5].get()});
+    log::warning("a new wrapper has adopted rank {}: it goes on", s.rank);
+    // The move was called off before the new one was there.
+    if (s.state == S::resuming) s.wrapper->send({{"t", "resume"}, {"seq", s.seq}});
+    return true;
+}
+
+}  // namespace ghost::plugin
