@@ -85,6 +85,7 @@ void Coordinator::Impl::message(NodeId from, const Json& m) {
     std::string type = text(m, "t");
     if (type == "pong") return liveness_.pong(from, m);
     if (type == "located") {
+        liveness_.launched();
         if (const Json* location = field(m, "location")) publish(*location);
         return;
     }

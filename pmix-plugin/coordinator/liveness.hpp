@@ -19,6 +19,8 @@ class Liveness {
 
     void start();
     void stop();
+    // A rank has attached. Daemons may be slow to start: silence counts from the launch on.
+    void launched() { launched_ = true; }
     void pong(NodeId from, const Json& message);
     // Pings every live daemon out of turn; returns the number to ask answered() about.
     uint64_t ping_now();
@@ -53,7 +55,7 @@ class Liveness {
     std::set<NodeId> gone_;
     uint64_t last_ping_ = 0;
     bool running_ = false;
-    bool launched_ = false;  // daemons may be slow to start: silence counts from the launch on
+    bool launched_ = false;
     TimerId timer_ = 0;
 };
 

@@ -173,7 +173,7 @@ void Mover::unsettled_message(NodeId from, const Json& m) {
     if (!unsettled_ || number(m, "seq") != unsettled_->seq) return;
     std::string type = text(m, "t");
     if (type == "switched") unsettled_answer(from, static_cast<int>(signed_number(m, "votes")));
-    if (type == "failed") unsettled_answer(from, 0);
+    if (type == "failed" && text(m, "stage") == "switch") unsettled_answer(from, 0);
 }
 
 void Mover::unsettled_answer(NodeId from, int votes) {
@@ -198,6 +198,7 @@ void Mover::on_failed(NodeId from, const Json& m) {
             return finish(S::failed);
         case S::switching:
             if (from == move_->to) return lose(whole);
+            if (stage != "switch") return;  // of before the decision; `switched` will come
             log::error("the bookkeeping of rank {}'s move failed: {}", move_->rank, whole);
             return on_switched(from, 0);
         case S::going:
@@ -218,7 +219,14 @@ void Mover::on_done(const Json& m) {
 void Mover::on_aborted(const Json& m) {
     move_->ended = flag(m, "ended");
     if (const Json* location = field(m, "location")) c_.publish(*location);
+    const bool unreported = flag(m, "unreported");
+    const RankId rank = move_->rank;
+    const std::string where = move_->from_name;
     finish(S::failed);
+    if (unreported) {
+        c_.adapter.abort_job(
+            1, fmt::format("ghost: rank {} was killed at {} while it moved", rank, where));
+    }
 }
 
 void Mover::message(NodeId from, const Json& m) {

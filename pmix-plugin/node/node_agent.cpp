@@ -280,6 +280,7 @@ void NodeAgent::Impl::wrapper_message(RankId rank, const Channel* from, ControlM
     if (s == nullptr || s->wrapper.get() != from) return;
     std::string type = text(m.body, "t");
     if (type == "hello") return take_spare(*s, m);
+    if (type == "held") take_spare(*s, m);
     if (type == "exit") return wrapper_exit_said(*s);
     if (type == "error") {
         return log::warning("the wrapper of rank {} says: {}", rank, text(m.body, "why"));

@@ -57,6 +57,7 @@ struct Seat {
 
     bool finalizing = false;    // the rank said bye
     bool ended = false;         // the tree is no more
+    bool unreported = false;    // and the runtime was not told: it may live on at the target
     bool failure_told = false;  // the coordinator knows that this move cannot go on
     bool abort_asked = false;   // while closing: resume as soon as the rank has closed
     int votes = 0;

@@ -133,7 +133,11 @@ void NodeAgent::Impl::resume(Seat& s) {
 
 void NodeAgent::Impl::back_home(Seat& s) {
     change(s, S::home);
-    report({{"t", "aborted"}, {"seq", s.seq}, {"rank", s.rank}, {"ended", s.ended}});
+    report({{"t", "aborted"},
+            {"seq", s.seq},
+            {"rank", s.rank},
+            {"ended", s.ended},
+            {"unreported", std::exchange(s.unreported, false)}});
 }
 
 // --- the move is decided ---

@@ -66,7 +66,14 @@ bool NodeAgent::Impl::wrapper_died(RankId rank, int status) {
         if (channel->is_open()) channel->read_now();
     }
     Seat* s = find(rank);
-    if (s == nullptr || s->ended || s->state == S::leaving || s->state == S::draining) return false;
+    if (s == nullptr || s->state == S::leaving || s->state == S::draining) return false;
+    // The ghost is out: whether the rank has ended depends on what the coordinator decides.
+    if (s->state == S::exported && !tree_alive(*s, settings_.tree)) {
+        s->unreported = true;
+        tree_ended(*s, fmt::format("rank {} was killed", rank));
+        return true;
+    }
+    if (s->ended) return false;
     if (s->wrapper) std::exchange(s->wrapper, nullptr)->close();
     const bool alive = tree_alive(*s, settings_.tree);
     log::warning("the wrapper of rank {} died (status {}), its processes {}", rank, status,

@@ -1,0 +1,621 @@
+#include "tests/unit/plugin_sim.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include "pmix-plugin/message.hpp"
+
+namespace ghost::plugin::sim {
+namespace {
+
+// Six descriptors as a wrapper's hello carries them.
+std::vector<Fd> six_fds() {
+    std::vector<Fd> out;
+    for (int i = 0; i < 6; ++i) out.emplace_back(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    return out;
+}
+
+constexpr NodeId nobody = 1000;  // events of the simulation itself
+
+}  // namespace
+
+// --- Daemon: the adapter ---
+
+bool Daemon::job_running() const {
+    return std::ranges::any_of(c_.ended, [](const auto& e) { return !e.second; });
+}
+
+std::vector<NodeInfo> Daemon::nodes() const {
+    std::vector<NodeInfo> out;
+    for (size_t i = 0; i < c_.daemons_.size(); ++i) {
+        auto id = static_cast<NodeId>(i);
+        out.push_back({id, fmt::format("gn{}", i), !c_.given_up.contains(id)});
+    }
+    return out;
+}
+
+std::vector<RankInfo> Daemon::ranks() const {
+    std::vector<RankInfo> out;
+    for (auto [rank, node] : where_) out.push_back({rank, node, 0, !c_.ended[rank]});
+    return out;
+}
+
+std::optional<NodeId> Daemon::find_node(const std::string& name) const {
+    for (const NodeInfo& n : nodes()) {
+        if (n.name == name) return n.id;
+    }
+    return std::nullopt;
+}
+
+int Daemon::slots(NodeId) const {
+    return c_.slots_;
+}
+std::string Daemon::session_dir() const {
+    return c_.dir_;
+}
+std::string Daemon::rank_socket() const {
+    return fmt::format("@ghost-test/{}/{}", c_.name_, id_);
+}
+
+void Daemon::send(NodeId to, const Json& message) {
+    if (c_.dead.contains(id_)) return;
+    c_.sent.push_back(message);
+    if (c_.lose && c_.lose(id_, to, message)) return;
+    c_.inject(id_, to, message);
+}
+
+void Daemon::broadcast(const Json& message) {
+    for (const NodeInfo& n : nodes()) {
+        if (n.alive) send(n.id, message);
+    }
+}
+
+TimerId Daemon::after(int64_t us, std::function<void()> action) {
+    return c_.at(c_.now + us, id_, std::move(action));
+}
+
+void Daemon::cancel(TimerId timer) {
+    auto it = c_.timer_time_.find(timer);
+    if (it == c_.timer_time_.end()) return;
+    c_.events_.erase({it->second, timer});
+    c_.timer_time_.erase(it);
+}
+
+WatchId Daemon::watch(int fd, std::function<void()> readable) {
+    WatchId id = ++c_.last_timer_;
+    watches_[id] = {fd, std::move(readable)};
+    return id;
+}
+
+bool Daemon::hold_fences() {
+    if (c_.percent(c_.chance.fence_percent)) return false;
+    ++c_.holds;
+    if (++c_.held != 1) c_.violate("fences held twice");
+    return true;
+}
+
+void Daemon::release_fences() {
+    ++c_.releases;
+    if (--c_.held != 0) c_.violate("fences released without being held");
+}
+
+void Daemon::settle_fences(int votes) {
+    ++c_.settles;
+    c_.votes = votes;
+    if (--c_.held != 0) c_.violate("fences settled without being held");
+}
+
+PreMark Daemon::premark(RankId rank, uint32_t) {
+    if (c_.percent(c_.chance.busy_percent)) return PreMark::busy;
+    premarked_.insert(rank);
+    return PreMark::ok;
+}
+
+void Daemon::repeer(RankId rank) {
+    if (premarked_.erase(rank) == 0) c_.violate("repeer of a rank that was not premarked");
+    c_.repeered.push_back(rank);
+}
+
+Result<RuntimeAdapter::Spawned> Daemon::spawn_restore(RankId rank,
+                                                      const std::vector<std::string>& argv,
+                                                      std::function<void(int)> ended) {
+    if (std::ranges::find(argv, "--restore") == argv.end()) c_.violate("argv without --restore");
+    auto pair = control_pair();
+    GHOST_TRY(pair);
+    auto w = std::make_shared<Wrapper>();
+    w->rank = rank;
+    w->node = id_;
+    w->pid = ++c_.last_pid_;
+    w->restore = true;
+    w->control = std::move(pair->second);
+    w->ended = std::move(ended);
+    c_.wrappers_.push_back(w);
+    c_.say(w, {{"t", "hello"}, {"role", "wrapper"}, {"mode", "restore"}, {"init", 0}});
+    return Spawned{w->pid, std::move(pair->first)};
+}
+
+void Daemon::discard_restore(RankId rank) {
+    for (auto& w : c_.wrappers_) {
+        if (w->node != id_ || w->rank != rank || !w->restore || w->registered) continue;
+        w->ended = nullptr;
+        if (w->alive) c_.kill_wrapper(id_, rank);
+    }
+}
+
+Result<int> Daemon::switch_rank(RankId rank, NodeId from, NodeId to) {
+    if (where_[rank] != from) c_.violate(fmt::format("daemon {}: switch from elsewhere", id_));
+    where_[rank] = to;
+    if (id_ == from) {
+        premarked_.erase(rank);
+        unread_[rank] = 3;
+        for (auto& w : c_.wrappers_) {
+            if (w->node == id_ && w->rank == rank) w->registered = false;
+        }
+    }
+    if (id_ == to) {
+        auto w = c_.wrapper_of(id_, rank);
+        if (!w) return make_error(Code::not_found, "join rank");
+        w->registered = true;
+        w->ended = nullptr;
+    }
+    return 1;
+}
+
+bool Daemon::output_pending(RankId rank) const {
+    return unread_[rank] > 0 && unread_[rank]-- > 0;
+}
+void Daemon::close_output(RankId rank) {
+    if (c_.wrapper_of(id_, rank) && c_.wrapper_of(id_, rank)->registered) {
+        c_.violate("output of a rank that lives here was closed");
+    }
+}
+
+Result<RuntimeAdapter::Spawned> Daemon::adopt_wrapper(RankId rank,
+                                                      const std::vector<std::string>& argv,
+                                                      const std::vector<int>& stdio) {
+    if (std::ranges::find(argv, "--adopt") == argv.end()) c_.violate("argv without --adopt");
+    if (stdio.size() != 3) c_.violate("adopt without stdio");
+    auto init = std::ranges::find(argv, "--init");
+    auto pair = control_pair();
+    GHOST_TRY(pair);
+    auto w = std::make_shared<Wrapper>();
+    w->rank = rank;
+    w->node = id_;
+    w->pid = ++c_.last_pid_;
+    w->registered = true;
+    w->control = std::move(pair->second);
+    for (auto& t : c_.trees_) {
+        if (init != argv.end() && std::to_string(t->init) == *(init + 1)) w->tree = t;
+    }
+    c_.wrappers_.push_back(w);
+    c_.adopted.push_back(rank);
+    return Spawned{w->pid, std::move(pair->first)};
+}
+
+void Daemon::give_up_node(NodeId node) {
+    if (!c_.given_up.insert(node).second) c_.violate("given up twice");
+}
+
+void Daemon::abort_job(int, const std::string& why) {
+    c_.job_aborted = true;
+    c_.abort_why = why;
+}
+
+// --- Cluster ---
+
+Cluster::Cluster(uint64_t seed, int nodes, std::vector<NodeId> ranks, int slots,
+                 CoordinatorSettings settings)
+    : random_(seed), slots_(slots) {
+    static std::atomic<int> count{0};
+    name_ = fmt::format("{}.{}", ::getpid(), ++count);
+    std::string pattern = "/tmp/ghost-sim-XXXXXX";
+    dir_ = ::mkdtemp(pattern.data()) != nullptr ? pattern : "/nonexistent";
+    settings.now = [this] { return now; };
+    for (int i = 0; i < nodes; ++i) {
+        daemons_.push_back(std::make_unique<Daemon>(*this, static_cast<NodeId>(i)));
+    }
+    for (size_t r = 0; r < ranks.size(); ++r) {
+        ended[static_cast<RankId>(r)] = false;
+        for (auto& d : daemons_) d->where_[static_cast<RankId>(r)] = ranks[r];
+    }
+    NodeSettings node_settings;
+    node_settings.tree.alive = [this](pid_t init) {
+        return std::ranges::any_of(trees_, [&](auto& t) { return t->init == init && t->alive; });
+    };
+    node_settings.tree.kill = [this](pid_t init) {
+        for (auto& t : trees_) {
+            if (t->init == init) drop_tree(*t);
+        }
+    };
+    coordinator_ = std::make_unique<Coordinator>(*daemons_[0], settings);
+    if (auto s = coordinator_->start(); !s.ok()) violate(s.error().message());
+    for (auto& d : daemons_) {
+        agents_.push_back(std::make_unique<NodeAgent>(*d, node_settings));
+        if (auto s = agents_.back()->start(); !s.ok()) violate(s.error().message());
+    }
+    for (size_t r = 0; r < ranks.size(); ++r) boot(static_cast<RankId>(r), ranks[r]);
+    run(50'000);
+}
+
+Cluster::~Cluster() {
+    coordinator_->stop();
+    for (auto& a : agents_) a->stop();
+    events_.clear();
+    ::rmdir(dir_.c_str());
+}
+
+void Cluster::boot(RankId rank, NodeId node) {
+    auto t = std::make_shared<Tree>();
+    t->rank = rank;
+    t->node = node;
+    t->init = ++last_pid_;
+    t->closed = true;
+    trees_.push_back(t);
+    auto w = std::make_shared<Wrapper>();
+    w->rank = rank;
+    w->node = node;
+    w->pid = ++last_pid_;
+    w->tree = t;
+    w->registered = true;
+    auto socket = ControlSocket::connect(daemons_[node]->rank_socket());
+    if (!socket.ok()) return violate(socket.error().message());
+    w->control = std::move(*socket);
+    wrappers_.push_back(w);
+    say_hello(w, "run");
+    wake(t);
+}
+
+TimerId Cluster::at(int64_t when, NodeId owner, std::function<void()> action) {
+    TimerId id = ++last_timer_;
+    events_[{when, id}] = {id, owner, std::move(action)};
+    timer_time_[id] = when;
+    return id;
+}
+
+void Cluster::later(NodeId owner, std::function<void()> action) {
+    at(now + latency(), owner, std::move(action));
+}
+
+void Cluster::inject(NodeId from, NodeId to, const Json& m) {
+    int64_t& last = last_arrival_[{from, to}];
+    last = std::max(last + 1, now + latency());
+    // By text, as between machines: types may change on the way (signed to unsigned).
+    at(last, nobody, [this, from, to, body = m.dump()] {
+        if (dead.contains(to) || cut_.contains(to) || cut_.contains(from)) return;
+        Json m = Json::parse(body);
+        for (size_t i = 0; i < daemons_[to]->handlers_.size(); ++i) {
+            daemons_[to]->handlers_[i](from, m);
+        }
+    });
+}
+
+bool Cluster::run(int64_t us, const std::function<bool()>& until) {
+    const int64_t end = now + us;
+    for (;;) {
+        while (pump()) check();
+        if (until && until()) return true;
+        if (events_.empty() || events_.begin()->first.first > end) break;
+        auto node = events_.extract(events_.begin());
+        now = std::max(now, node.key().first);
+        timer_time_.erase(node.mapped().id);
+        if (!dead.contains(node.mapped().owner)) node.mapped().action();
+        check();
+    }
+    now = end;
+    return !until;
+}
+
+bool Cluster::pump_watches() {
+    std::vector<pollfd> fds;
+    std::vector<std::pair<NodeId, WatchId>> whose;
+    for (auto& d : daemons_) {
+        if (dead.contains(d->id_)) continue;
+        for (auto& [id, w] : d->watches_) {
+            fds.push_back({w.first, POLLIN, 0});
+            whose.emplace_back(d->id_, id);
+        }
+    }
+    if (::poll(fds.data(), fds.size(), 0) <= 0) return false;
+    for (size_t i = 0; i < fds.size(); ++i) {
+        if (fds[i].revents == 0) continue;
+        auto& watches = daemons_[whose[i].first]->watches_;
+        auto it = watches.find(whose[i].second);
+        if (it == watches.end() || it->second.first != fds[i].fd) continue;
+        auto readable = it->second.second;
+        readable();
+    }
+    return true;
+}
+
+bool Cluster::pump() {
+    bool active = pump_watches();
+    for (size_t i = 0; i < wrappers_.size(); ++i) {
+        auto w = wrappers_[i];
+        if (!w->alive || !w->control.valid()) continue;
+        auto m = w->control.receive(0);
+        if (m.ok()) {
+            active = true;
+            if (!lose_local || !lose_local(text(m->body, "t"))) wrapper_message(w, *m);
+        } else if (m.error().code != Code::timeout) {
+            w->control.close();
+        }
+    }
+    for (size_t i = 0; i < trees_.size(); ++i) {
+        auto t = trees_[i];
+        if (!t->runs() || !t->agent.valid()) continue;
+        auto m = t->agent.receive(0);
+        if (m.ok()) {
+            active = true;
+            if (!lose_local || !lose_local(text(m->body, "t"))) tree_message(t, m->body);
+        } else if (m.error().code != Code::timeout) {
+            t->agent.close();
+        }
+    }
+    for (Client& client : clients_) {
+        if (client.gone()) continue;
+        auto m = client.socket_.receive(0);
+        if (!m.ok()) continue;
+        active = true;
+        std::string type = text(m->body, "t");
+        if (type == "result") client.results.push_back(m->body);
+        if (type != "progress") continue;
+        client.phases.push_back(text(m->body, "phase"));
+        if (client.on_phase) client.on_phase(client.phases.back());
+    }
+    return active;
+}
+
+Client& Cluster::client() {
+    auto socket = ControlSocket::connect(dir_ + "/ghost.sock");
+    if (!socket.ok()) {
+        violate(socket.error().message());
+        clients_.emplace_back(ControlSocket());
+    } else {
+        clients_.emplace_back(std::move(*socket));
+    }
+    return clients_.back();
+}
+
+Json Cluster::ps() {
+    Client& c = client();
+    c.ask({{"t", "ps"}});
+    run(10'000, [&] { return !c.results.empty(); });
+    Json out = c.results.empty() ? Json::object() : c.results[0]["result"];
+    c.vanish();
+    return out;
+}
+
+// --- wrappers ---
+
+void Cluster::say(const std::shared_ptr<Wrapper>& w, Json m, bool with_fds) {
+    later(nobody, [this, w, m = std::move(m), with_fds] {
+        if (!w->alive || !w->control.valid()) return;
+        if (lose_local && lose_local(text(m, "t"))) return;
+        std::vector<int> raw;
+        std::vector<Fd> fds;
+        if (with_fds) fds = six_fds();
+        for (Fd& fd : fds) raw.push_back(fd.get());
+        (void)w->control.send(m, raw).ok();
+    });
+}
+
+void Cluster::say_hello(const std::shared_ptr<Wrapper>& w, const char* mode) {
+    Json m = {{"t", "hello"},       {"role", "wrapper"}, {"job", "4711"},         {"rank", w->rank},
+              {"secret", "5ec2e7"}, {"pid", w->pid},     {"init", w->tree->init}, {"mode", mode}};
+    std::vector<int> raw;
+    auto fds = six_fds();
+    for (Fd& fd : fds) raw.push_back(fd.get());
+    if (!w->control.send(m, raw).ok()) return;
+}
+
+void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, ControlMessage& m) {
+    std::string type = text(m.body, "t");
+    const uint64_t seq = number(m.body, "seq");
+    if (type == "prepare") {
+        return say(w, {{"t", "ready"}, {"seq", seq}, {"port", 1}, {"token", "x"}});
+    }
+    if (type == "connect") return say(w, {{"t", "connected"}, {"seq", seq}});
+    if (type == "export") {
+        if (!w->tree->closed) violate("export of a rank that has not closed");
+        w->tree->stopped = true;
+        later(nobody, [this, w, seq] {
+            if (!w->alive || !w->tree->alive) return;
+            say(w, {{"t", "exported"}, {"seq", seq}, {"bytes", 4096}, {"rounds", 1}});
+            later(nobody, [this, rank = w->rank, epoch = w->tree->epoch, seq] {
+                for (auto& b : wrappers_) {
+                    if (!b->restore || !b->alive || b->rank != rank || b->tree) continue;
+                    b->tree = std::make_shared<Tree>();
+                    b->tree->rank = rank;
+                    b->tree->node = b->node;
+                    b->tree->init = ++last_pid_;
+                    b->tree->stopped = b->tree->closed = b->held = true;
+                    b->tree->epoch = epoch + 1;
+                    trees_.push_back(b->tree);
+                    say(b, {{"t", "held"}, {"seq", seq}, {"bytes", 4096}});
+                }
+            });
+        });
+        return;
+    }
+    if (type == "resume") {
+        w->tree->stopped = false;
+        return wake(w->tree);
+    }
+    if (type == "go") {
+        if (!w->tree) return violate("go without a ghost");
+        w->tree->stopped = w->held = false;
+        say_hello(w, "restore");
+        if (chance.ends_at_once) return end_rank(w->rank);
+        return wake(w->tree);
+    }
+    if (type == "die") {
+        if (w->tree) drop_tree(*w->tree);
+        return say(w, {{"t", "gone"}, {"seq", seq}});
+    }
+    if (type == "bye") {
+        w->alive = false;
+        w->control.close();
+        return;
+    }
+    if (type == "adopt") {
+        if (m.fds.size() != 3) violate("adopt without the inner ends");
+        if (!w->tree) return violate("adopt of an unknown tree");
+        return say_hello(w, "adopt");
+    }
+}
+
+void Cluster::kill_wrapper(NodeId node, RankId rank) {
+    auto w = wrapper_of(node, rank);
+    if (!w) return;
+    // A copy that is only held ends with its wrapper (PR_SET_PDEATHSIG).
+    if (w->restore && w->tree && w->held) drop_tree(*w->tree);
+    wrapper_gone(w, 9);
+}
+
+void Cluster::wrapper_gone(const std::shared_ptr<Wrapper>& w, int status) {
+    w->alive = false;
+    w->control.close();
+    later(w->node, [this, w, status] {
+        if (w->ended) return w->ended(status);
+        if (!w->registered) return;
+        w->registered = false;
+        if (daemons_[w->node]->exit_ && daemons_[w->node]->exit_(w->rank, status)) return;
+        ended[w->rank] = true;
+        if (w->tree && w->tree->alive) violate("a rank was reported ended while its tree lives");
+    });
+}
+
+void Cluster::end_rank(RankId rank) {
+    for (auto& w : wrappers_) {
+        if (w->rank != rank || !w->alive || !w->tree || !w->tree->runs()) continue;
+        drop_tree(*w->tree);
+        (void)w->control.send({{"t", "exit"}, {"status", 0}}).ok();
+        return wrapper_gone(w, 0);
+    }
+}
+
+void Cluster::kill_tree(NodeId node, RankId rank) {
+    auto w = wrapper_of(node, rank);
+    if (!w || !w->tree) return;
+    drop_tree(*w->tree);
+    (void)w->control.send({{"t", "exit"}, {"status", 9}}).ok();
+    wrapper_gone(w, 9);
+}
+
+void Cluster::drop_tree(Tree& t) {
+    t.alive = false;
+    t.attached = false;
+    t.agent.close();
+}
+
+std::shared_ptr<Wrapper> Cluster::wrapper_of(NodeId node, RankId rank) const {
+    for (auto& w : wrappers_) {
+        if (w->alive && w->node == node && w->rank == rank) return w;
+    }
+    return nullptr;
+}
+
+// --- ranks ---
+
+void Cluster::say(const std::shared_ptr<Tree>& t, Json m) {
+    later(nobody, [this, t, m = std::move(m)] {
+        if (!t->runs() || !t->agent.valid()) return;
+        if (lose_local && lose_local(text(m, "t"))) return;
+        (void)t->agent.send(m).ok();
+    });
+}
+
+void Cluster::wake(const std::shared_ptr<Tree>& t) {
+    later(nobody, [this, t] { attach(t, 0); });
+}
+
+void Cluster::attach(const std::shared_ptr<Tree>& t, int tries) {
+    if (!t->runs() || !t->closed || t->agent.valid() || tries > 100) return;
+    auto socket = ControlSocket::connect(daemons_[t->node]->rank_socket());
+    if (!socket.ok()) {
+        at(now + 20'000, nobody, [this, t, tries] { attach(t, tries + 1); });
+        return;
+    }
+    t->agent = std::move(*socket);
+    Json m = {{"t", "hello"},       {"role", "rank"},    {"job", "4711"}, {"rank", t->rank},
+              {"secret", "5ec2e7"}, {"epoch", t->epoch}, {"pid", 2},      {"tid", 3}};
+    (void)t->agent.send(m).ok();
+}
+
+void Cluster::tree_message(const std::shared_ptr<Tree>& t, const Json& m) {
+    std::string type = text(m, "t");
+    const uint64_t seq = number(m, "seq");
+    if (type == "welcome") {
+        t->closed = false;
+        t->attached = true;
+        t->epoch = static_cast<uint32_t>(number(m, "epoch"));
+        return say(t, {{"t", "attached"},
+                       {"seq", seq},
+                       {"rc", 0},
+                       {"location", {{"unix", fmt::format("r{}.{}", t->rank, t->epoch)}}}});
+    }
+    if (type == "gate") {
+        const bool busy = percent(chance.busy_percent);
+        return say(t, {{"t", "gated"}, {"seq", seq}, {"rc", 0}, {"tag", 0}, {"busy", busy}});
+    }
+    if (type == "ungate") return say(t, {{"t", "ungated"}, {"seq", seq}});
+    if (type == "close") {
+        later(nobody, [t] {
+            if (!t->runs()) return;
+            t->closed = true;
+            t->attached = false;
+            t->agent.close();
+        });
+    }
+}
+
+// --- truth ---
+
+int Cluster::running_copies(RankId rank) const {
+    return static_cast<int>(
+        std::ranges::count_if(trees_, [&](auto& t) { return t->rank == rank && t->runs(); }));
+}
+
+NodeId Cluster::node_of(RankId rank) const {
+    for (auto& t : trees_) {
+        if (t->rank == rank && t->runs()) return t->node;
+    }
+    return nobody;
+}
+
+bool Cluster::rank_attached(RankId rank) const {
+    return std::ranges::any_of(
+        trees_, [&](auto& t) { return t->rank == rank && t->runs() && t->attached; });
+}
+
+void Cluster::check() {
+    for (auto [rank, over] : ended) {
+        if (running_copies(rank) > 1) violate(fmt::format("two copies of rank {} run", rank));
+    }
+}
+
+void Cluster::kill_node(NodeId node) {
+    dead.insert(node);
+    for (auto& w : wrappers_) {
+        if (w->node != node || !w->alive) continue;
+        w->alive = false;
+        w->control.close();
+    }
+    for (auto& t : trees_) {
+        if (t->node == node) drop_tree(*t);
+    }
+    agents_[node]->stop();
+    later(nobody, [this, node] {
+        if (dead.contains(0)) return;
+        bool tolerated = daemons_[0]->lost_ && daemons_[0]->lost_(node);
+        if (tolerated) given_up.insert(node);
+        if (!tolerated) job_broken = true;
+    });
+}
+
+}  // namespace ghost::plugin::sim

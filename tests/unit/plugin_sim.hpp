@@ -1,0 +1,224 @@
+// A job in one process: daemons, wrappers and ranks simulated on a virtual clock, the coordinator
+// and the node agents real. Control sockets are real ones; nothing else leaves the process.
+#pragma once
+
+#include <array>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "pmix-plugin/coordinator/coordinator.hpp"
+#include "pmix-plugin/node/node_agent.hpp"
+
+namespace ghost::plugin::sim {
+
+class Cluster;
+
+// One copy of a rank: its process tree, and the rank agent inside it.
+struct Tree {
+    RankId rank = 0;
+    NodeId node = 0;
+    pid_t init = 0;
+    bool alive = true;
+    bool stopped = false;  // frozen, or held at the target
+    bool attached = false;
+    bool closed = false;  // the agent has closed everything and waits for the signal
+    ControlSocket agent;
+    uint64_t seq = 0;
+    uint32_t epoch = 0;
+    bool runs() const { return alive && !stopped; }
+};
+
+struct Wrapper {
+    RankId rank = 0;
+    NodeId node = 0;
+    pid_t pid = 0;
+    bool alive = true;
+    bool restore = false;
+    bool held = false;        // its copy has not been let go
+    bool registered = false;  // the daemon's bookkeeping has it as the rank's process
+    std::shared_ptr<Tree> tree;
+    ControlSocket control;
+    std::function<void(int)> ended;
+    std::vector<Fd> kept;  // inner ends
+};
+
+// What may go wrong, asked at every step; the default is that nothing does.
+struct Chance {
+    int busy_percent = 0;
+    int fence_percent = 0;
+    int64_t latency_us = 200;
+    bool ends_at_once = false;  // a restored rank ends before its agent attaches
+};
+
+class Daemon : public RuntimeAdapter {
+  public:
+    Daemon(Cluster& cluster, NodeId id) : c_(cluster), id_(id) {}
+
+    NodeId self() const override { return id_; }
+    bool is_coordinator() const override { return id_ == 0; }
+    std::string job_name() const override { return "4711"; }
+    bool job_running() const override;
+    std::vector<NodeInfo> nodes() const override;
+    std::vector<RankInfo> ranks() const override;
+    std::optional<NodeId> find_node(const std::string& name) const override;
+    int slots(NodeId node) const override;
+    std::string session_dir() const override;
+    std::string secret() const override { return "5ec2e7"; }
+    std::string rank_socket() const override;
+    std::string pmix_uri() const override { return "uri" + std::to_string(id_); }
+    void send(NodeId to, const Json& message) override;
+    void broadcast(const Json& message) override;
+    void on_message(std::function<void(NodeId, const Json&)> h) override {
+        handlers_.push_back(std::move(h));
+    }
+    TimerId after(int64_t us, std::function<void()> action) override;
+    void cancel(TimerId timer) override;
+    WatchId watch(int fd, std::function<void()> readable) override;
+    void unwatch(WatchId watch) override { watches_.erase(watch); }
+    bool hold_fences() override;
+    void release_fences() override;
+    void settle_fences(int votes) override;
+    PreMark premark(RankId rank, uint32_t tag) override;
+    void repeer(RankId rank) override;
+    Result<Spawned> spawn_restore(RankId rank, const std::vector<std::string>& argv,
+                                  std::function<void(int)> ended) override;
+    void discard_restore(RankId rank) override;
+    Result<int> switch_rank(RankId rank, NodeId from, NodeId to) override;
+    bool output_pending(RankId rank) const override;
+    void close_output(RankId rank) override;
+    void on_wrapper_exit(std::function<bool(RankId, int)> h) override { exit_ = std::move(h); }
+    Result<Spawned> adopt_wrapper(RankId rank, const std::vector<std::string>& argv,
+                                  const std::vector<int>& stdio) override;
+    void on_node_lost(std::function<bool(NodeId)> h) override { lost_ = std::move(h); }
+    void give_up_node(NodeId node) override;
+    void abort_job(int status, const std::string& why) override;
+
+  private:
+    friend class Cluster;
+    Cluster& c_;
+    NodeId id_;
+    std::vector<std::function<void(NodeId, const Json&)>> handlers_;
+    std::function<bool(RankId, int)> exit_;
+    std::function<bool(NodeId)> lost_;
+    std::map<WatchId, std::pair<int, std::function<void()>>> watches_;
+    std::map<RankId, NodeId> where_;  // this daemon's bookkeeping
+    mutable std::map<RankId, int> unread_;
+    std::set<RankId> premarked_;
+};
+
+class Client {
+  public:
+    explicit Client(ControlSocket socket) : socket_(std::move(socket)) {}
+    void ask(const Json& m) { (void)socket_.send(m).ok(); }
+    void vanish() { socket_.close(); }
+    bool gone() const { return !socket_.valid(); }
+
+    std::vector<std::string> phases;
+    std::vector<Json> results;
+    std::function<void(const std::string& phase)> on_phase;
+
+  private:
+    friend class Cluster;
+    ControlSocket socket_;
+};
+
+class Cluster {
+  public:
+    // ranks: the node of each rank, by rank. slots 0: unknown.
+    Cluster(uint64_t seed, int nodes, std::vector<NodeId> ranks, int slots = 0,
+            CoordinatorSettings settings = {});
+    ~Cluster();
+
+    Client& client();
+    // Runs the virtual clock; stops early when `until` holds.
+    bool run(int64_t us, const std::function<bool()>& until = nullptr);
+    Json ps();
+
+    // --- faults ---
+    void kill_wrapper(NodeId node, RankId rank);
+    void kill_tree(NodeId node, RankId rank);
+    void end_rank(RankId rank);  // it exits by itself
+    void kill_node(NodeId node);
+    void cut(NodeId node) { cut_.insert(node); }
+    void heal(NodeId node) { cut_.erase(node); }
+    // Called for every message between daemons: true loses it.
+    std::function<bool(NodeId from, NodeId to, const Json&)> lose;
+    // For every message from or to a wrapper or a rank.
+    std::function<bool(const std::string& type)> lose_local;
+
+    // --- truth ---
+    int running_copies(RankId rank) const;
+    NodeId node_of(RankId rank) const;  // of the copy that runs
+    bool rank_attached(RankId rank) const;
+    void inject(NodeId from, NodeId to, const Json& m);
+    Daemon& daemon(NodeId node) { return *daemons_[node]; }
+    std::string socket_of(NodeId node) const { return daemons_[node]->rank_socket(); }
+
+    Chance chance;
+    int64_t now = 0;
+    int holds = 0, releases = 0, settles = 0;
+    int held = 0;
+    int votes = 0;
+    bool job_aborted = false;
+    bool job_broken = false;  // mpirun's own end: a daemon with ranks was lost
+    std::string abort_why;
+    std::set<NodeId> given_up;
+    std::set<NodeId> dead;
+    std::vector<std::string> violations;
+    std::map<RankId, bool> ended;
+    std::vector<RankId> adopted, repeered;
+    std::vector<Json> sent;  // between daemons
+
+  private:
+    friend class Daemon;
+    struct Event {
+        TimerId id;
+        NodeId owner;
+        std::function<void()> action;
+    };
+
+    void boot(RankId rank, NodeId node);
+    TimerId at(int64_t when, NodeId owner, std::function<void()> action);
+    void later(NodeId owner, std::function<void()> action);
+    int64_t latency() { return 1 + static_cast<int64_t>(random_() % uint64_t(chance.latency_us)); }
+    bool percent(int n) { return n > 0 && static_cast<int>(random_() % 100) < n; }
+    bool pump();
+    bool pump_watches();
+    void wrapper_message(const std::shared_ptr<Wrapper>& w, ControlMessage& m);
+    void tree_message(const std::shared_ptr<Tree>& t, const Json& m);
+    void say(const std::shared_ptr<Wrapper>& w, Json m, bool with_fds = false);
+    void say(const std::shared_ptr<Tree>& t, Json m);
+    void say_hello(const std::shared_ptr<Wrapper>& w, const char* mode);
+    void wake(const std::shared_ptr<Tree>& t);
+    void attach(const std::shared_ptr<Tree>& t, int tries);
+    void wrapper_gone(const std::shared_ptr<Wrapper>& w, int status);
+    void drop_tree(Tree& t);
+    void check();
+    void violate(std::string what) { violations.push_back(std::move(what)); }
+    std::shared_ptr<Wrapper> wrapper_of(NodeId node, RankId rank) const;
+
+    std::mt19937_64 random_;
+    std::string name_;
+    std::string dir_;
+    int slots_;
+    TimerId last_timer_ = 0;
+    std::map<std::pair<int64_t, TimerId>, Event> events_;
+    std::map<TimerId, int64_t> timer_time_;
+    std::map<std::pair<NodeId, NodeId>, int64_t> last_arrival_;
+    std::set<NodeId> cut_;
+    std::vector<std::unique_ptr<Daemon>> daemons_;
+    std::vector<std::unique_ptr<NodeAgent>> agents_;
+    std::unique_ptr<Coordinator> coordinator_;
+    std::vector<std::shared_ptr<Tree>> trees_;
+    std::vector<std::shared_ptr<Wrapper>> wrappers_;
+    std::deque<Client> clients_;
+    pid_t last_pid_ = 100;
+};
+
+}  // namespace ghost::plugin::sim
