@@ -193,7 +193,10 @@ Result<HeldTree> Import::run(RestoreRequest request, const Progress& progress) {
         progress(filler_.filled(), skeleton_.page_bytes());
         told = monotonic_us();
     });
-    if (!root) stop();
+    if (!root) {
+        state_.fail(root.error());
+        stop();
+    }
     receiver.join();
     filler.join();
     if (!root) return root.error();

@@ -1,11 +1,14 @@
 // Trees really leave and enter: through a TCP connection on the loopback device, on this machine.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <fstream>
 #include <memory>
 #include <thread>
 
 #include "ghost-core/mechanism/migration.hpp"
+#include "ghost-core/process/proc.hpp"
 #include "ghost-core/resource/faulty.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "ghost-core/resource/network.hpp"
@@ -156,6 +159,180 @@ TEST_F(Migration, MovesAgainAndAgain) {
         EXPECT_GT(now, before);
         before = now;
     }
+}
+
+// Kills criu with SIGKILL some time after it has appeared as a child of ours.
+class CriuKiller {
+  public:
+    explicit CriuKiller(int after_us) : thread_([this, after_us] { run(after_us); }) {}
+    ~CriuKiller() {
+        done_ = true;
+        thread_.join();
+    }
+
+  private:
+    void run(int after_us) {
+        while (!done_) {
+            for (const pid_t child : children_of(getpid())) {
+                const auto status = read_status(fmt::format("/proc/{}", child));
+                if (!status || status->name != "criu") continue;
+                usleep(static_cast<useconds_t>(after_us));
+                kill(child, SIGKILL);  // not reaped yet, or a stopped number: harmless
+                return;
+            }
+            usleep(100);
+        }
+    }
+    std::atomic<bool> done_ = false;
+    std::thread thread_;
+};
+
+TEST_F(Migration, SourceLivesWhenCriuIsKilledInTheDump) {
+    auto tree = Tree::start(4);
+    ASSERT_GT(tree->healthy(), 0U);
+    for (const int after_us : {0, 2000, 5000, 10000, 15000, 20000, 30000, 50000}) {
+        MemoryResource ghost;
+        Status sent;
+        {
+            CriuKiller killer(after_us);
+            if (auto result = export_tree(request(*tree), ghost); !result) sent = result.error();
+        }
+        if (sent.ok()) {
+            ASSERT_TRUE(resume_tree(tree->root).ok());  // criu was through before
+        }
+        const auto before = tree->healthy();
+        EXPECT_GT(tree->healthy(), before) << "killed after " << after_us << " us";
+        if (HasFailure()) return;
+    }
+}
+
+TEST_F(Migration, NothingIsLeftWhenCriuIsKilledInTheRestore) {
+    auto tree = Tree::start(4);
+    ASSERT_GT(tree->healthy(), 0U);
+    MemoryResource ghost;
+    auto sent = export_tree(request(*tree), ghost);
+    ASSERT_TRUE(sent.ok()) << sent.error().message();
+    ASSERT_TRUE(resume_tree(tree->root).ok());
+    for (const int after_us : {0, 5000, 10000, 20000, 30000, 40000}) {
+        ghost.rewind();
+        Tree target;
+        CriuKiller killer(after_us);
+        auto held = import(ghost, target);
+        target.end();
+        const auto left = children_of(getpid());
+        EXPECT_EQ(left, std::vector<pid_t>{tree->root}) << "killed after " << after_us << " us";
+    }
+    EXPECT_GT(tree->healthy(), 0U);
+}
+
+TEST_F(Migration, InjectedFaultsOfCriuLeaveTheSourceRunning) {
+    auto tree = Tree::start(4);
+    for (const char* fault : {"1", "3", "5"}) {
+        setenv("CRIU_FAULT", fault, 1);
+        MemoryResource ghost;
+        auto sent = export_tree(request(*tree), ghost);
+        unsetenv("CRIU_FAULT");
+        EXPECT_FALSE(sent.ok()) << fault;
+        const auto before = tree->healthy();
+        EXPECT_GT(tree->healthy(), before) << fault;
+    }
+    expect_clean();
+}
+
+TEST_F(Migration, InjectedFaultOfCriuLeavesNothingAtTheTarget) {
+    auto tree = Tree::start(4);
+    MemoryResource ghost;
+    ASSERT_TRUE(export_tree(request(*tree), ghost).ok());
+    ASSERT_TRUE(resume_tree(tree->root).ok());
+    Tree target;
+    setenv("CRIU_FAULT", "6", 1);  // FI_POST_RESTORE of criu: the tree exists, then it fails
+    auto held = import(ghost, target);
+    unsetenv("CRIU_FAULT");
+    EXPECT_FALSE(held.ok());
+    EXPECT_EQ(children_of(getpid()), std::vector<pid_t>{tree->root});
+    EXPECT_GT(tree->healthy(), 0U);
+    expect_clean();
+}
+
+TEST_F(Migration, DamagedOrCutGhostIsNotHeld) {
+    auto tree = Tree::start(4);
+    MemoryResource ghost;
+    ASSERT_TRUE(export_tree(request(*tree), ghost).ok());
+    ASSERT_TRUE(resume_tree(tree->root).ok());
+    const uint64_t size = ghost.bytes().size();
+    using Fault = FaultyResource::Fault;
+    const std::pair<Fault, uint64_t> cases[] = {{Fault::flip_read, size - 20},
+                                                {Fault::flip_read, size / 2},
+                                                {Fault::end_read, size / 2},
+                                                {Fault::end_read, size - 1},
+                                                {Fault::fail_read, size / 3}};
+    for (const auto& [fault, at] : cases) {
+        ghost.rewind();
+        FaultyResource wrong(ghost, fault, at);
+        Tree target;
+        EXPECT_FALSE(import(wrong, target).ok()) << at;
+        EXPECT_EQ(children_of(getpid()), std::vector<pid_t>{tree->root}) << at;
+    }
+    EXPECT_GT(tree->healthy(), 0U);
+    expect_clean();
+}
+
+TEST_F(Migration, SourceGoesOnWhenTheConnectionIsCut) {
+    auto tree = Tree::start(24);
+    ASSERT_GT(tree->healthy(), 0U);
+    for (const uint64_t at : {uint64_t{100}, uint64_t{200000}, uint64_t{8} << 20}) {
+        auto link = connect();
+        FaultyResource cut(*link.source, FaultyResource::Fault::fail_write, at);
+        Tree target;
+        std::thread exporter([&] {
+            EXPECT_FALSE(export_tree(request(*tree), cut).ok());
+            link.source.reset();
+        });
+        EXPECT_FALSE(import(*link.target, target).ok());
+        exporter.join();
+        EXPECT_EQ(children_of(getpid()), std::vector<pid_t>{tree->root}) << at;
+        const auto before = tree->healthy();
+        EXPECT_GT(tree->healthy(), before) << at;
+    }
+    expect_clean();
+}
+
+TEST_F(Migration, PreflightNamesWhatCannotMove) {
+    auto tree = Tree::start(1);
+    ASSERT_GT(tree->healthy(), 0U);
+    auto lines = check_movable(tree->root, "rank 1", tree->keys());
+    ASSERT_TRUE(lines.ok());
+    EXPECT_TRUE(lines->empty()) << lines->front();
+    // This process itself has the other end of a connection, and a connection, as examples.
+    auto link = connect();
+    const pid_t child = fork();
+    if (child == 0) {
+        link.target.reset();
+        pause();
+        _exit(0);
+    }
+    lines = check_movable(child, "rank 1", {});
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+    ASSERT_TRUE(lines.ok());
+    const bool named = std::any_of(lines->begin(), lines->end(), [](const std::string& line) {
+        return line.find("socket tcp ") != std::string::npos &&
+               line.find("cannot move: its other end is outside the rank") != std::string::npos;
+    });
+    EXPECT_TRUE(named);
+}
+
+TEST_F(Migration, FindsTasksByTheirInnerNumbers) {
+    auto tree = Tree::start(1);
+    ASSERT_GT(tree->healthy(), 0U);
+    EXPECT_EQ(find_task(tree->root, 1).value(), tree->root);
+    auto app = find_task(tree->root, 2);
+    ASSERT_TRUE(app.ok());
+    auto thread = find_thread(tree->root, 3);
+    ASSERT_TRUE(thread.ok());
+    EXPECT_EQ(thread->pid, *app);
+    EXPECT_NE(thread->tid, *app);
+    EXPECT_EQ(find_task(tree->root, 4711).error().code, Code::not_found);
 }
 
 TEST_F(Migration, Times) {
