@@ -8,10 +8,15 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <cstdlib>
+#include <fcntl.h>
+#include <getopt.h>
 #include <string_view>
 #include <unistd.h>
 
 #include "base/log.hpp"
+#include "ghost-core/process/tree.hpp"
+#include "pmix-plugin/wrapper/restorer.hpp"
 #include "pmix-plugin/wrapper/spawn.hpp"
 #include "pmix-plugin/wrapper/supervisor.hpp"
 
@@ -64,12 +69,113 @@ int run(char** program) {
     end_like(Supervisor(std::move(charge), *signals).run());
 }
 
+struct Options {
+    bool restore = false, adopt = false;
+    std::string job;
+    uint32_t rank = 0;
+    int control_fd = 3;
+};
+
+// False: not a command line of ours.
+bool parse(int argc, char** argv, Options& out) {
+    static const option known[] = {{"restore", no_argument, nullptr, 'r'},
+                                   {"adopt", no_argument, nullptr, 'a'},
+                                   {"rank", required_argument, nullptr, 'n'},
+                                   {"job", required_argument, nullptr, 'j'},
+                                   {"init", required_argument, nullptr, 'i'},
+                                   {"control-fd", required_argument, nullptr, 'c'},
+                                   {nullptr, 0, nullptr, 0}};
+    for (int c = 0; (c = getopt_long(argc, argv, "", known, nullptr)) != -1;) {
+        switch (c) {
+            case 'r':
+                out.restore = true;
+                break;
+            case 'a':
+                out.adopt = true;
+                break;
+            case 'n':
+                out.rank = static_cast<uint32_t>(std::atoi(optarg));
+                break;
+            case 'j':
+                out.job = optarg;
+                break;
+            case 'i':
+                break;  // said again in `adopt`; here for who looks at the process list
+            case 'c':
+                out.control_fd = std::atoi(optarg);
+                break;
+            default:
+                return false;
+        }
+    }
+    return optind == argc && out.restore != out.adopt;
+}
+
+Identity identity(const Options& options) {
+    Identity who = Identity::from_environment();
+    who.rank = options.rank;
+    if (!options.job.empty()) who.job = options.job;
+    log::setup("wrapper of rank " + std::to_string(who.rank), log::level_from_environment());
+    return who;
+}
+
+int restore(const Identity& who, const Signals& signals, Guard guard, ControlSocket control) {
+    Restorer restorer(who, signals, std::move(guard), std::move(control));
+    auto charge = restorer.run();
+    if (!charge) return 0;
+    return Supervisor(std::move(*charge), signals).run();
+}
+
+int adopt(const Identity& who, const Signals& signals, Guard guard, ControlSocket control) {
+    constexpr int limit_ms = 10'000;
+    auto message = control.receive(limit_ms);
+    pid_t root = message ? message->body.value("init", 0) : 0;
+    auto tree = core::list_tree(root > 0 ? root : getpid());
+    if (root <= 0 || !tree) {
+        log::error("there is no rank to adopt");
+        return 1 << 8;
+    }
+    Charge charge;
+    charge.who = who;
+    charge.root = root;
+    charge.adopted = true;
+    charge.stdio = Stdio::adopt(std::move(message->fds), tree->size() > 1 ? (*tree)[1].pid : root);
+    charge.guard = std::move(guard);
+    charge.control = std::move(control);
+    charge.mode = "adopt";
+    return Supervisor(std::move(charge), signals).run();
+}
+
+int serve(const Options& options) {
+    // The runtime signals a wrapper's process group; no-op if it made one.
+    setpgid(0, 0);
+    fcntl(options.control_fd, F_SETFD, FD_CLOEXEC);
+    ControlSocket control{Fd(options.control_fd)};
+    Identity who = identity(options);
+    auto signals = Signals::block();
+    if (!signals) {
+        log::error("{}", signals.error().message());
+        return 1;
+    }
+    auto guard = Guard::start();
+    if (!guard) log::warning("{}", guard.error().message());
+    Guard keeper = guard ? std::move(*guard) : Guard();
+    end_like(options.restore ? restore(who, *signals, std::move(keeper), std::move(control))
+                             : adopt(who, *signals, std::move(keeper), std::move(control)));
+}
+
 }  // namespace
 }  // namespace ghost::plugin
 
 int main(int argc, char** argv) {
     if (argc < 2) {
         std::fprintf(stderr, "usage: ghost-wrapper PROGRAM [ARGUMENT...]\n");
+        return 2;
+    }
+    std::string_view first = argv[1];
+    if (first == "--restore" || first == "--adopt") {
+        ghost::plugin::Options options;
+        if (ghost::plugin::parse(argc, argv, options)) return ghost::plugin::serve(options);
         return 2;
     }
     return ghost::plugin::run(argv + 1);

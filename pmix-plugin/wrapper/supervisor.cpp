@@ -15,6 +15,7 @@ namespace {
 
 // How long an adopted rank's status may take to come from the daemon, which reaps it.
 constexpr int64_t status_limit_us = 5'000'000;
+constexpr int progress_ms = 200;  // between two looks at what a transfer has done
 
 Fd open_pidfd(pid_t pid) {
     return Fd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
@@ -59,7 +60,9 @@ Supervisor::Supervisor(Charge charge, const Signals& signals)
     : charge_(std::move(charge)),
       signals_(signals),
       daemon_(watch_parent()),
-      tree_(open_pidfd(charge_.root)) {
+      tree_(open_pidfd(charge_.root)),
+      mover_({charge_.who, charge_.root, charge_.stdio, charge_.guard,
+              [this](const Json& message) { tell(message); }}) {
     charge_.guard.watch(charge_.root);
 }
 
@@ -73,12 +76,15 @@ int Supervisor::run() {
         take_control();
         look_at_daemon();
         look_at_tree();
+        look_at_worker();
         charge_.stdio.run();
         if (charge_.stdio.input_just_closed()) tell({{"t", "stdin_closed"}});
+        mover_.step();
     }
-    tell({{"t", "exit"}, {"status", status_.value_or(0)}});
+    int status = mover_.gone() ? 0 : status_.value_or(0);
+    if (!mover_.gone()) tell({{"t", "exit"}, {"status", status}});
     charge_.guard.stop();
-    return status_.value_or(0);
+    return status;
 }
 
 void Supervisor::say_hello() {
@@ -97,14 +103,25 @@ void Supervisor::say_hello() {
 
 void Supervisor::wait_for_something() {
     std::vector<pollfd> set = charge_.stdio.interests();
-    for (int fd : {signals_.fd(), charge_.control.fd(), daemon_.get(), tree_.get()}) {
+    for (int fd : {signals_.fd(), charge_.control.fd(), daemon_.get(), tree_.get(), mover_.fd()}) {
         set.push_back({fd, POLLIN, 0});
     }
-    // Output still to be drained may have no descriptor to wait for: look again at once.
-    int timeout = -1;
-    if (tree_gone_ && !status_) timeout = 100;
-    if (tree_gone_ && status_ && !charge_.stdio.output_blocked()) timeout = 0;
-    ::poll(set.data(), set.size(), timeout);
+    ::poll(set.data(), set.size(), timeout_ms());
+}
+
+int Supervisor::timeout_ms() const {
+    if (mover_.busy()) return progress_ms;
+    bool draining = mover_.leaving() || (tree_gone_ && status_);
+    // What is to be drained may have no descriptor to wait for: look again at once.
+    if (draining && !mover_.gone() && !charge_.stdio.output_blocked()) return 0;
+    return tree_gone_ && !status_ && !mover_.gone() ? 100 : -1;
+}
+
+void Supervisor::look_at_worker() {
+    pollfd p{mover_.fd(), POLLIN, 0};
+    if (!mover_.busy() || ::poll(&p, 1, 0) != 1) return;
+    mover_.worker_done();
+    if (terminated_ && mover_.stopped()) ::kill(charge_.root, SIGKILL);
 }
 
 void Supervisor::take_signals() {
@@ -112,7 +129,11 @@ void Supervisor::take_signals() {
         if (s == SIGTERM) {
             // SIGKILL follows: by then nobody is to adopt the tree.
             charge_.guard.arm(true);
+            terminated_ = true;
             if (tree_gone_) give_up_output_ = true;
+            mover_.break_off();
+            // A tree that stands still cannot take the signal.
+            if (mover_.stopped()) ::kill(charge_.root, SIGKILL);
         }
         if (!tree_gone_) ::kill(charge_.root, s);
     }
@@ -134,8 +155,11 @@ void Supervisor::take_control() {
 }
 
 void Supervisor::handle(const ControlMessage& message) {
+    if (mover_.handle(message.body)) return;
     std::string type = message.body.value("t", "");
-    if (type == "child_status") {
+    if (type == "bye") {
+        bye_ = true;
+    } else if (type == "child_status") {
         if (charge_.adopted) tree_ended(guess_status(message.body.value("status", 0)));
     } else if (type != "error") {
         log::warning("the node agent sent an unknown message {}", type);
@@ -163,7 +187,7 @@ void Supervisor::look_at_tree() {
         tree_gone_ = true;
         gone_since_us_ = monotonic_us();
     }
-    if (tree_gone_ && !status_ &&
+    if (tree_gone_ && !status_ && !mover_.gone() &&
         (!charge_.control.valid() || monotonic_us() - gone_since_us_ > status_limit_us)) {
         log::warning("the daemon does not tell how the rank ended");
         tree_ended(1 << 8);
@@ -174,12 +198,15 @@ void Supervisor::tree_ended(int status) {
     tree_gone_ = true;
     tree_.reset();
     status_ = status;
+    mover_.break_off();
     charge_.guard.watch(0);
     log::debug("the rank has ended with status {:#x}", status);
 }
 
 bool Supervisor::done() {
-    if (!tree_gone_ || !status_) return false;
+    if (!tree_gone_ || mover_.busy()) return false;
+    if (mover_.gone()) return bye_ || !charge_.control.valid();
+    if (!status_) return false;
     return give_up_output_ || charge_.stdio.drained();
 }
 

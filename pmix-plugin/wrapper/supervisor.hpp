@@ -9,6 +9,7 @@
 #include "base/control_socket.hpp"
 #include "pmix-plugin/wrapper/guard.hpp"
 #include "pmix-plugin/wrapper/identity.hpp"
+#include "pmix-plugin/wrapper/mover.hpp"
 #include "pmix-plugin/wrapper/signals.hpp"
 #include "pmix-plugin/wrapper/stdio.hpp"
 
@@ -33,6 +34,7 @@ class Supervisor {
     int run();
 
   private:
+    int timeout_ms() const;
     void say_hello();
     void wait_for_something();
     void take_signals();
@@ -40,6 +42,7 @@ class Supervisor {
     void handle(const ControlMessage& message);
     void look_at_daemon();
     void look_at_tree();
+    void look_at_worker();
     void tree_ended(int status);
     bool done();
     void tell(const Json& message);
@@ -52,7 +55,9 @@ class Supervisor {
     bool tree_gone_ = false;  // ended; for an adopted one the status may still be missing
     int64_t gone_since_us_ = 0;
     bool give_up_output_ = false;
+    bool terminated_ = false;  // SIGTERM has come: the job is being ended
     bool bye_ = false;
+    Mover mover_;
 };
 
 // The parent's pidfd; readable when it has ended, which it may have already.

@@ -1,0 +1,242 @@
+#include "pmix-plugin/wrapper/mover.hpp"
+
+#include <csignal>
+#include <fmt/format.h>
+#include <utility>
+
+#include "base/log.hpp"
+#include "pmix-plugin/wrapper/agent_signal.hpp"
+
+namespace ghost::plugin {
+namespace {
+
+using S = MoveState;
+
+constexpr const char* state_name[] = {"idle",        "connecting", "connected", "exporting",
+                                      "calling_off", "exported",   "leaving",   "gone"};
+
+// From, to. Everything else is a bug.
+constexpr std::pair<S, S> transitions[] = {
+    {S::idle, S::connecting},        // connect
+    {S::connecting, S::connected},   // answered connected
+    {S::connecting, S::idle},        // answered failed, or cancelled meanwhile
+    {S::connected, S::idle},         // cancel, resume
+    {S::connected, S::exporting},    // export
+    {S::exporting, S::exported},     // answered exported
+    {S::exporting, S::idle},         // answered failed
+    {S::exporting, S::calling_off},  // resume before the answer
+    {S::calling_off, S::idle},       // the worker has ended; resumed
+    {S::exported, S::idle},          // resume
+    {S::exported, S::leaving},       // die
+    {S::idle, S::leaving},           // die, to a wrapper that adopted an exported tree
+    {S::leaving, S::gone},           // drained and killed
+};
+
+// Nothing is sent between connect and export, while the rank's gate is tried again and again.
+constexpr int silence_ms = 60'000;
+
+Json failed(uint64_t seq, const char* stage, const std::string& why) {
+    return {{"t", "failed"}, {"seq", seq}, {"stage", stage}, {"why", why}};
+}
+
+std::string joined(const std::vector<std::string>& lines) {
+    return fmt::format("{}", fmt::join(lines, "; "));
+}
+
+}  // namespace
+
+Mover::Mover(MoverParts parts) : parts_(std::move(parts)) {}
+
+void Mover::change(S to) {
+    for (auto [from, possible] : transitions) {
+        if (from != state_ || possible != to) continue;
+        log::debug("move {}: {} -> {}", seq_, state_name[static_cast<int>(state_)],
+                   state_name[static_cast<int>(to)]);
+        state_ = to;
+        return;
+    }
+    log::error("move {}: no way from {} to {}", seq_, state_name[static_cast<int>(state_)],
+               state_name[static_cast<int>(to)]);
+}
+
+bool Mover::handle(const Json& message) {
+    std::string type = message.value("t", "");
+    uint64_t seq = message.value("seq", uint64_t{0});
+    bool ours = type == "connect" || type == "export" || type == "cancel" || type == "resume" ||
+                type == "die";
+    if (!ours) return false;
+    if (seq < seq_) {
+        log::info("{} of move {} is late, this is {}", type, seq, seq_);
+        return true;
+    }
+    if (type == "connect") connect(message);
+    if (type == "export") start_export(message);
+    if (type == "cancel" || type == "resume") call_off(message);
+    if (type == "die") die(message);
+    return true;
+}
+
+void Mover::fail(const char* stage, const std::string& why) {
+    parts_.tell(failed(seq_, stage, why));
+}
+
+void Mover::drop_connection() {
+    target_.reset();
+    folder_.remove();
+}
+
+void Mover::connect(const Json& message) {
+    if (worker_.busy()) {  // with a move that was called off
+        waiting_ = message;
+        worker_.interrupt();
+        return;
+    }
+    seq_ = message.value("seq", uint64_t{0});
+    if (state_ == S::connected) {
+        drop_connection();
+        change(S::idle);
+    }
+    if (state_ != S::idle) return fail("connect", "another move of this rank is not finished");
+    if (auto made = folder_.make(fmt::format("{}-{}-{}", parts_.who.job, parts_.who.rank, seq_),
+                                 parts_.guard);
+        !made) {
+        return fail("connect", made.error().message());
+    }
+    change(S::connecting);
+    worker_.start([this, message, seq = seq_, path = folder_.path()]() -> Json {
+        core::NetworkOptions options;
+        options.operation_ms = silence_ms;
+        auto target =
+            core::NetworkResource::connect(message.value("host", ""), message.value("port", 0),
+                                           message.value("token", ""), parts_.who.secret, options);
+        if (!target) return failed(seq, "connect", target.error().message());
+        Status warm = core::warm_up({parts_.who.criu, path});
+        if (!warm) return failed(seq, "connect", warm.error().message());
+        target_ = std::move(*target);  // the loop looks at it after finish()
+        return {{"t", "connected"}, {"seq", seq}};
+    });
+}
+
+void Mover::start_export(const Json& message) {
+    uint64_t seq = message.value("seq", uint64_t{0});
+    if (state_ != S::connected || seq != seq_) {
+        return parts_.tell(failed(seq, "export", "this move has no connection to its target"));
+    }
+    core::ExportRequest request;
+    request.root = parts_.root;
+    request.externals = parts_.stdio.keys();
+    request.metadata = {{"job", parts_.who.job},
+                        {"rank", parts_.who.rank},
+                        {"seq", seq_},
+                        {"stdio", parts_.stdio.carry()}};
+    request.criu = {parts_.who.criu, folder_.path()};
+    request.progress = [this](uint64_t bytes, uint64_t total) { worker_.note(bytes, total); };
+    carried_ = true;
+    change(S::exporting);
+    worker_.start([this, seq, request = std::move(request)]() -> Json {
+        std::string who = fmt::format("rank {}", parts_.who.rank);
+        auto obstacles = core::check_movable(request.root, who, request.externals);
+        if (!obstacles) return failed(seq, "check", obstacles.error().message());
+        if (!obstacles->empty()) return failed(seq, "check", joined(*obstacles));
+        worker_.uses(target_->fd());
+        auto stats = core::export_tree(request, *target_);
+        worker_.uses(-1);
+        if (!stats) return failed(seq, "export", stats.error().message());
+        return {{"t", "exported"},
+                {"seq", seq},
+                {"bytes", stats->page_bytes + stats->skeleton_bytes},
+                {"rounds", 1},
+                {"zero_bytes", stats->zero_bytes},
+                {"frozen_us", stats->frozen_us},
+                {"skeleton_us", stats->skeleton_us},
+                {"pages_us", stats->pages_us}};
+    });
+}
+
+void Mover::worker_done() {
+    Json answer = worker_.finish();
+    if (state_ == S::connecting) {
+        finished_connecting(answer);
+    } else {
+        finished_exporting(answer);
+    }
+    if (!waiting_.is_null()) connect(std::exchange(waiting_, Json()));
+}
+
+void Mover::finished_connecting(const Json& answer) {
+    bool called_off = !last_word_.is_null();
+    bool ok = answer.value("t", "") == "connected";
+    change(ok && !called_off ? S::connected : S::idle);
+    if (!ok || called_off) drop_connection();
+    if (!called_off) return parts_.tell(answer);
+    Json word = std::exchange(last_word_, Json());
+    if (word.value("t", "") == "resume") resume(word);
+}
+
+void Mover::finished_exporting(const Json& answer) {
+    bool ok = answer.value("t", "") == "exported";
+    if (state_ == S::calling_off) {
+        drop_connection();
+        change(S::idle);
+        return resume(std::exchange(last_word_, Json()));
+    }
+    change(ok ? S::exported : S::idle);
+    drop_connection();
+    parts_.tell(answer);
+    // A failed export leaves the tree running; its agent waits for `resume` all the same.
+    if (!ok && std::exchange(carried_, false)) parts_.stdio.uncarry();
+}
+
+void Mover::call_off(const Json& message) {
+    if (worker_.busy()) {
+        last_word_ = message;
+        worker_.interrupt();
+        if (state_ == S::exporting) change(S::calling_off);
+        return;
+    }
+    if (state_ == S::leaving || state_ == S::gone) return;
+    drop_connection();
+    bool was_idle = state_ == S::idle;
+    if (!was_idle) change(S::idle);
+    if (message.value("t", "") == "resume") resume(message);
+}
+
+// Also right for a tree that another wrapper left half exported, and for one that runs.
+void Mover::resume(const Json& message) {
+    if (message.value("t", "") != "resume") return;
+    if (Status done = core::resume_tree(parts_.root); !done) {
+        log::error("{}", done.error().message());
+    }
+    if (std::exchange(carried_, false)) parts_.stdio.uncarry();
+    Status woken = wake_agent(parts_.root, message.value("agent", Json()));
+    if (!woken) log::warning("{}", woken.error().message());
+}
+
+void Mover::die(const Json& message) {
+    if (state_ != S::exported && state_ != S::idle) {
+        return fail("die", "the rank is not exported");
+    }
+    seq_ = message.value("seq", seq_);
+    change(S::leaving);
+}
+
+// The tree is stopped, so what is not readable now was never written.
+void Mover::step() {
+    uint64_t bytes = 0, total = 0;
+    if (worker_.busy() && worker_.progress(bytes, total)) {
+        parts_.tell({{"t", "progress"}, {"seq", seq_}, {"bytes", bytes}, {"total", total}});
+    }
+    if (state_ != S::leaving || !parts_.stdio.drained()) return;
+    if (Status killed = core::kill_tree(parts_.root); !killed) {
+        log::warning("{}", killed.error().message());
+    }
+    change(S::gone);
+    // Said before the memory is freed, which takes its time: the tree can do nothing any more.
+    parts_.tell({{"t", "gone"}, {"seq", seq_}});
+}
+
+void Mover::break_off() {
+    if (worker_.busy()) worker_.interrupt();
+}
+
+}  // namespace ghost::plugin

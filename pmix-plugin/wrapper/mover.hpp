@@ -1,0 +1,81 @@
+// The source's part of a move in the wrapper: connect, export, then resume or die.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <sys/types.h>
+
+#include "base/control_socket.hpp"
+#include "ghost-core/mechanism/migration.hpp"
+#include "ghost-core/resource/network.hpp"
+#include "pmix-plugin/wrapper/guard.hpp"
+#include "pmix-plugin/wrapper/identity.hpp"
+#include "pmix-plugin/wrapper/stdio.hpp"
+#include "pmix-plugin/wrapper/work_folder.hpp"
+#include "pmix-plugin/wrapper/worker.hpp"
+
+namespace ghost::plugin {
+
+enum class MoveState {
+    idle,         // no move
+    connecting,   // the worker connects to the target and warms criu
+    connected,    // the target's wrapper waits for the ghost
+    exporting,    // the worker freezes and sends
+    calling_off,  // the same, but the move was called off meanwhile
+    exported,     // the tree stands, whole, at both ends
+    leaving,      // decided: what the rank wrote goes out, then the tree is killed
+    gone,         // killed and said so
+};
+
+// What a mover works on; all outlive it.
+struct MoverParts {
+    const Identity& who;
+    pid_t root = 0;
+    Stdio& stdio;
+    Guard& guard;
+    std::function<void(const Json&)> tell;  // to the node agent
+};
+
+// Main thread only.
+class Mover {
+  public:
+    explicit Mover(MoverParts parts);
+
+    // Takes a message of the node agent; false: not one of a move.
+    bool handle(const Json& message);
+    int fd() const { return worker_.fd(); }  // readable: call worker_done()
+    void worker_done();
+    // Call in every round, after the pumps ran.
+    void step();
+    // The tree has ended by itself, or must: whatever goes on is broken off.
+    void break_off();
+
+    bool busy() const { return worker_.busy(); }
+    bool stopped() const { return state_ == MoveState::exported; }
+    bool leaving() const { return state_ == MoveState::leaving; }
+    bool gone() const { return state_ == MoveState::gone; }
+
+  private:
+    void change(MoveState to);
+    void connect(const Json& message);
+    void start_export(const Json& message);
+    void call_off(const Json& message);
+    void resume(const Json& message);
+    void die(const Json& message);
+    void drop_connection();
+    void fail(const char* stage, const std::string& why);
+    void finished_connecting(const Json& answer);
+    void finished_exporting(const Json& answer);
+
+    MoverParts parts_;
+    MoveState state_ = MoveState::idle;
+    uint64_t seq_ = 0;
+    Worker worker_;
+    WorkFolder folder_;
+    std::unique_ptr<core::NetworkResource> target_;
+    Json waiting_;    // connect, to be done when the worker is free
+    Json last_word_;  // resume or cancel that came while the worker was busy
+    bool carried_ = false;
+};
+
+}  // namespace ghost::plugin

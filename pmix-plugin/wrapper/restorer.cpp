@@ -1,0 +1,250 @@
+#include "pmix-plugin/wrapper/restorer.hpp"
+
+#include <csignal>
+#include <fmt/format.h>
+#include <poll.h>
+#include <utility>
+
+#include "base/log.hpp"
+#include "pmix-plugin/wrapper/agent_signal.hpp"
+
+namespace ghost::plugin {
+namespace {
+
+using S = RestoreState;
+
+constexpr const char* state_name[] = {"waiting", "warming", "listening", "importing",
+                                      "held",    "running", "failed"};
+
+constexpr std::pair<S, S> transitions[] = {
+    {S::waiting, S::warming},      // prepare
+    {S::warming, S::listening},    // criu works
+    {S::listening, S::importing},  // the source connects
+    {S::importing, S::held},       // the tree is there
+    {S::held, S::running},         // go
+    {S::waiting, S::failed},      {S::warming, S::failed}, {S::listening, S::failed},
+    {S::importing, S::failed},    {S::held, S::failed},
+};
+
+// The source connects early and sends nothing until its rank's gate is closed.
+constexpr int silence_ms = 60'000;
+constexpr int accept_ms = 5'000;  // for one that has connected to prove itself
+constexpr int progress_ms = 200;
+
+Json failed(uint64_t seq, const char* stage, const std::string& why) {
+    return {{"t", "failed"}, {"seq", seq}, {"stage", stage}, {"why", why}};
+}
+
+bool readable(int fd) {
+    pollfd p{fd, POLLIN, 0};
+    return fd >= 0 && ::poll(&p, 1, 0) == 1;
+}
+
+}  // namespace
+
+Restorer::Restorer(Identity who, const Signals& signals, Guard guard, ControlSocket control)
+    : who_(std::move(who)),
+      signals_(signals),
+      guard_(std::move(guard)),
+      control_(std::move(control)),
+      daemon_(watch_parent()) {
+    guard_.arm(true);
+}
+
+void Restorer::change(S to) {
+    for (auto [from, possible] : transitions) {
+        if (from != state_ || possible != to) continue;
+        log::debug("move {}: {} -> {}", seq_, state_name[static_cast<int>(state_)],
+                   state_name[static_cast<int>(to)]);
+        state_ = to;
+        return;
+    }
+    log::error("move {}: no way from {} to {}", seq_, state_name[static_cast<int>(state_)],
+               state_name[static_cast<int>(to)]);
+}
+
+std::optional<Charge> Restorer::run() {
+    tell({{"t", "hello"},
+          {"role", "wrapper"},
+          {"job", who_.job},
+          {"rank", who_.rank},
+          {"secret", who_.secret},
+          {"pid", getpid()},
+          {"init", 0},
+          {"mode", "restore"}});
+    while (!ended()) {
+        wait_for_something();
+        take_signals();
+        take_control();
+        look_at_daemon();
+        look_at_listener();
+        look_at_worker();
+    }
+    source_.reset();
+    listener_.reset();
+    folder_.remove();
+    if (state_ == S::failed) {
+        core::destroy_tree(held_);
+        guard_.stop();
+        return {};
+    }
+    Charge out;
+    out.who = who_;
+    out.root = held_.root;
+    out.stdio = std::move(stdio_);
+    out.guard = std::move(guard_);
+    out.control = std::move(control_);
+    out.mode = "restore";
+    return out;
+}
+
+void Restorer::wait_for_something() {
+    pollfd set[] = {{signals_.fd(), POLLIN, 0},
+                    {control_.fd(), POLLIN, 0},
+                    {daemon_.get(), POLLIN, 0},
+                    {worker_.fd(), POLLIN, 0},
+                    {state_ == S::listening ? listener_->fd() : -1, POLLIN, 0}};
+    ::poll(set, std::size(set), worker_.busy() ? progress_ms : -1);
+    uint64_t bytes = 0, total = 0;
+    if (state_ == S::importing && worker_.busy() && worker_.progress(bytes, total)) {
+        tell({{"t", "progress"}, {"seq", seq_}, {"bytes", bytes}, {"total", total}});
+    }
+}
+
+void Restorer::take_signals() {
+    while (int s = signals_.next()) {
+        if (s == SIGTERM || s == SIGINT || s == SIGHUP) call_off("the job is being ended");
+    }
+}
+
+void Restorer::take_control() {
+    while (!ended() && control_.valid() && readable(control_.fd())) {
+        auto message = control_.receive(0);
+        if (!message) {
+            if (message.error().code != Code::peer_lost) continue;
+            control_.close();
+            call_off("the node agent has gone");
+            break;
+        }
+        const Json& m = message->body;
+        std::string type = m.value("t", "");
+        if (type == "prepare") {
+            prepare(m);
+        } else if (type == "go") {
+            go(m);
+        } else if (type == "abort" || type == "cancel") {
+            call_off("the coordinator called it off");
+        } else if (type != "error") {
+            tell({{"t", "error"}, {"why", "unknown message " + type}});
+        }
+    }
+}
+
+void Restorer::prepare(const Json& message) {
+    if (state_ != S::waiting) return fail("prepare", "this wrapper has a move already");
+    seq_ = message.value("seq", uint64_t{0});
+    Status made = folder_.make(fmt::format("{}-{}-{}.in", who_.job, who_.rank, seq_), guard_);
+    if (!made) return fail("prepare", made.error().message());
+    core::NetworkOptions options;
+    options.operation_ms = silence_ms;
+    auto listener = core::NetworkListener::listen(who_.secret, options);
+    if (!listener) return fail("prepare", listener.error().message());
+    listener_ = std::move(*listener);
+    change(S::warming);
+    worker_.start([this]() -> Json {
+        Status warm = core::warm_up({who_.criu, folder_.path()});
+        if (!warm) return failed(seq_, "prepare", warm.error().message());
+        return {{"t", "ready"},
+                {"seq", seq_},
+                {"port", listener_->port()},
+                {"token", listener_->token()}};
+    });
+}
+
+void Restorer::look_at_daemon() {
+    if (!readable(daemon_.get())) return;
+    daemon_.reset();
+    call_off("the daemon has died");
+}
+
+void Restorer::look_at_listener() {
+    if (state_ != S::listening || !readable(listener_->fd())) return;
+    change(S::importing);
+    worker_.start([this] { return import_ghost(); });
+}
+
+// On the worker.
+Json Restorer::import_ghost() {
+    auto source = listener_->accept(accept_ms);
+    if (!source) return failed(seq_, "connect", source.error().message());
+    source_ = std::move(*source);
+    worker_.uses(source_->fd());
+    auto importer = core::Importer::open(*source_);
+    if (!importer) return failed(seq_, "import", importer.error().message());
+    Json metadata = importer->metadata();
+    Json wanted = metadata.value("stdio", Json::object());
+    auto stdio = Stdio::for_ghost(wanted);
+    if (!stdio) return failed(seq_, "import", stdio.error().message());
+    std::vector<core::InheritFd> heirs;
+    for (auto& [fd, key] : stdio->heirs(wanted)) heirs.push_back({fd, key});
+    auto held = importer->hold({who_.criu, folder_.path()}, heirs,
+                               [this](uint64_t b, uint64_t t) { worker_.note(b, t); });
+    worker_.uses(-1);
+    if (!held) return failed(seq_, "import", held.error().message());
+    stdio->close_rank_ends();
+    stdio_ = std::move(*stdio);
+    held_ = *held;
+    guard_.watch(held_.root);
+    return {{"t", "held"},
+            {"seq", seq_},
+            {"bytes", held_.bytes + held_.skeleton_bytes},
+            {"skeleton_us", held_.skeleton_us},
+            {"pages_us", held_.pages_us}};
+}
+
+void Restorer::look_at_worker() {
+    if (!worker_.busy() || !readable(worker_.fd())) return;
+    Json answer = worker_.finish();
+    if (called_off_) return change(S::failed);
+    if (answer.value("t", "") == "failed") {
+        tell(answer);
+        return change(S::failed);
+    }
+    change(state_ == S::warming ? S::listening : S::held);
+    tell(answer);
+}
+
+void Restorer::go(const Json& message) {
+    if (state_ != S::held) return fail("go", "no tree is held");
+    if (Status let_go = core::release_tree(held_); !let_go) {
+        return fail("go", let_go.error().message());
+    }
+    guard_.arm(false);
+    change(S::running);
+    Status woken = wake_agent(held_.root, message.value("agent", Json()));
+    if (!woken) log::warning("{}", woken.error().message());
+}
+
+void Restorer::fail(const char* stage, const std::string& why) {
+    tell(failed(seq_, stage, why));
+    call_off(why);
+}
+
+void Restorer::call_off(const std::string& why) {
+    if (ended() || called_off_) return;
+    log::info("move {} called off: {}", seq_, why);
+    if (!worker_.busy()) return change(S::failed);
+    called_off_ = true;
+    worker_.interrupt();
+}
+
+void Restorer::tell(const Json& message) {
+    if (!control_.valid()) return;
+    if (Status sent = control_.send(message); !sent) {
+        log::info("{}", sent.error().message());
+        control_.close();
+        call_off("the node agent has gone");
+    }
+}
+
+}  // namespace ghost::plugin

@@ -1,0 +1,73 @@
+// The target's part of a move in the wrapper, until the rank runs: listen, import, hold, go.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/control_socket.hpp"
+#include "ghost-core/mechanism/migration.hpp"
+#include "ghost-core/resource/network.hpp"
+#include "pmix-plugin/wrapper/guard.hpp"
+#include "pmix-plugin/wrapper/identity.hpp"
+#include "pmix-plugin/wrapper/signals.hpp"
+#include "pmix-plugin/wrapper/stdio.hpp"
+#include "pmix-plugin/wrapper/supervisor.hpp"
+#include "pmix-plugin/wrapper/work_folder.hpp"
+#include "pmix-plugin/wrapper/worker.hpp"
+
+namespace ghost::plugin {
+
+enum class RestoreState {
+    waiting,    // for `prepare`
+    warming,    // the worker runs criu once
+    listening,  // `ready` said; for the source's connection
+    importing,  // the worker takes the ghost in
+    held,       // `held` said: the tree is there and stands
+    running,    // `go` came: handed over to a supervisor
+    failed,     // or called off: nothing is left
+};
+
+// Main thread only.
+class Restorer {
+  public:
+    Restorer(Identity who, const Signals& signals, Guard guard, ControlSocket control);
+
+    // Returns the rank's tree when it runs, or nothing when the move has ended in any other way;
+    // then nothing of it is left.
+    std::optional<Charge> run();
+
+  private:
+    void change(RestoreState to);
+    bool ended() const { return state_ == RestoreState::running || state_ == RestoreState::failed; }
+    void wait_for_something();
+    void take_signals();
+    void take_control();
+    void prepare(const Json& message);
+    void go(const Json& message);
+    void look_at_daemon();
+    void look_at_listener();
+    void look_at_worker();
+    Json import_ghost();
+    void fail(const char* stage, const std::string& why);
+    void call_off(const std::string& why);
+    void tell(const Json& message);
+
+    Identity who_;
+    const Signals& signals_;
+    Guard guard_;
+    ControlSocket control_;
+    Fd daemon_;
+    RestoreState state_ = RestoreState::waiting;
+    bool called_off_ = false;  // and the worker has not ended yet
+    uint64_t seq_ = 0;
+    WorkFolder folder_;
+    std::optional<core::NetworkListener> listener_;
+    // Made by the worker, the loop's when it has ended.
+    std::unique_ptr<core::NetworkResource> source_;
+    Stdio stdio_;
+    core::HeldTree held_;
+    Worker worker_;
+};
+
+}  // namespace ghost::plugin

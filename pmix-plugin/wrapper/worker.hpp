@@ -1,0 +1,49 @@
+// Runs what blocks (criu, the network) on a thread of its own, so that the wrapper's loop goes on.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+#include "base/control_socket.hpp"
+#include "base/fd.hpp"
+
+namespace ghost::plugin {
+
+// One job at a time. Owned by the main thread, which calls everything but note() and uses().
+class Worker {
+  public:
+    Worker();
+    ~Worker();
+    Worker(const Worker&) = delete;
+    Worker& operator=(const Worker&) = delete;
+
+    // The job's result is the message to answer with. busy() must be false.
+    void start(std::function<Json()> job);
+    bool busy() const { return thread_.joinable(); }
+    int fd() const { return done_.get(); }  // readable when the job has ended
+    // Waits for the job's end and gives its answer.
+    Json finish();
+    // Breaks the connection the job uses, or will say it uses: it fails soon. criu is never
+    // killed, which would leave a tree in pieces.
+    void interrupt();
+    // Whether more was done since the last call; then both are set.
+    bool progress(uint64_t& bytes, uint64_t& total);
+
+    // From the job: how far it is; which socket it works on (-1: none any more).
+    void note(uint64_t bytes, uint64_t total);
+    void uses(int socket);
+
+  private:
+    std::thread thread_;
+    Fd done_;
+    Json answer_;
+    std::atomic<uint64_t> bytes_{0}, total_{0};
+    uint64_t told_ = 0;
+    std::mutex mutex_;  // of the two below
+    int socket_ = -1;
+    bool interrupted_ = false;
+};
+
+}  // namespace ghost::plugin
