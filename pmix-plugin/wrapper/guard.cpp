@@ -9,6 +9,7 @@
 #include <fstream>
 #include <linux/close_range.h>
 #include <poll.h>
+#include <set>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -16,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <utility>
+#include <vector>
 
 namespace ghost::plugin {
 namespace {
@@ -47,6 +49,31 @@ pid_t program_of(pid_t root) {
     prctl(PR_SET_NAME, "ghost-sentinel");
     if (setpgid(0, group) != 0) _exit(1);
     for (;;) pause();
+}
+
+// Processes criu is still making or taking apart when the wrapper dies: criu works in `folder`,
+// what it makes starts there or is traced by it (proc(5), cwd and status). Each is killed.
+void kill_workers_of(const std::string& folder) {
+    std::set<pid_t> criu;
+    std::vector<pid_t> all;
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
+        pid_t pid = std::atoi(entry.path().filename().c_str());
+        if (pid <= 0 || pid == getpid()) continue;
+        all.push_back(pid);
+        std::string cwd = std::filesystem::read_symlink(entry.path() / "cwd", ignored).string();
+        if (cwd.starts_with(folder)) criu.insert(pid);
+    }
+    for (pid_t pid : all) {
+        std::ifstream status(fmt::format("/proc/{}/status", pid));
+        for (std::string line; std::getline(status, line);) {
+            bool names_other = line.starts_with("TracerPid:") || line.starts_with("PPid:");
+            if (names_other && criu.contains(std::atoi(line.c_str() + line.find(':') + 1))) {
+                kill(pid, SIGKILL);
+            }
+        }
+    }
+    for (pid_t pid : criu) kill(pid, SIGKILL);
 }
 
 // The guard's own process.
@@ -114,8 +141,11 @@ class Watch {
         if ((armed_ || process_ended(daemon_)) && root_fd_.valid()) {
             syscall(SYS_pidfd_send_signal, root_fd_.get(), SIGKILL, nullptr, 0);
         }
+        if (folder_.empty()) return;
+        if (armed_) kill_workers_of(folder_);
         std::error_code ignored;
-        if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
+        std::filesystem::remove_all(folder_, ignored);
+        std::filesystem::remove(std::filesystem::path(folder_).parent_path(), ignored);
     }
 
     int connection_;

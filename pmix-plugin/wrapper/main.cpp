@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <string_view>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/log.hpp"
@@ -150,6 +151,8 @@ int serve(const Options& options) {
     // The runtime signals a wrapper's process group; no-op if it made one.
     setpgid(0, 0);
     fcntl(options.control_fd, F_SETFD, FD_CLOEXEC);
+    // Whatever else a daemon left open would keep another rank's output from ending.
+    syscall(SYS_close_range, static_cast<unsigned>(options.control_fd) + 1, ~0u, 0u);
     ControlSocket control{Fd(options.control_fd)};
     Identity who = identity(options);
     auto signals = Signals::block();

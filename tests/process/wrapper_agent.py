@@ -10,7 +10,7 @@ import time
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def wait_until(condition, what, limit=20.0):
+def wait_until(condition, what, limit=20.0, check=None):
     """Polls until condition() gives something true and returns that; fails when time runs out."""
     end = time.monotonic() + limit
     while True:
@@ -18,7 +18,7 @@ def wait_until(condition, what, limit=20.0):
         if value:
             return value
         if time.monotonic() > end:
-            raise AssertionError(f"not in {limit} s: {what}")
+            raise AssertionError(f"not in {limit} s: {what} {check() if check else ''}")
         time.sleep(0.01)
 
 
@@ -32,6 +32,17 @@ def children_of(pid):
             return [int(x) for x in f.read().split()]
     except OSError:
         return []
+
+
+def tree_of(pid):
+    out = [pid]
+    for child in children_of(pid):
+        out += tree_of(child)
+    return out
+
+
+def pair():
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def alive(pid):
@@ -72,6 +83,8 @@ class Peer:
         self.seen.append(message)
         if fds:
             self.spare = fds
+            for fd in fds:
+                os.set_inheritable(fd, False)
         if message["t"] == "stdin_closed":
             self.close_spare((0, 3))
         if message["t"] == "exit":

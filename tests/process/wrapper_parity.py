@@ -6,7 +6,6 @@ same output, errors and exit status. usage: wrapper_parity.py WRAPPER PROBE MPIR
 """
 
 import os
-import pty
 import re
 import select
 import signal
@@ -16,7 +15,7 @@ import threading
 import time
 import unittest
 
-from wrapper_agent import Agent, alive, children_of, wait_until
+from wrapper_agent import Agent, alive, tree_of, wait_until
 
 WRAPPER, PROBE, MPIRUN = (sys.argv + [""] * 3)[1:4]
 # Ranks on the wrapper's node share no memory here, so nothing but loopback is used.
@@ -253,10 +252,7 @@ class Parity(unittest.TestCase):
 
 
 def descendants(pid):
-    out = []
-    for child in children_of(pid):
-        out += [child] + descendants(child)
-    return out
+    return tree_of(pid)[1:]
 
 
 def command_of(pid):

@@ -1,6 +1,7 @@
 // What the parity test runs as a rank: each word of the command line is one behaviour.
 #include <cerrno>
 #include <csignal>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -8,11 +9,15 @@
 #include <fstream>
 #include <iostream>
 #include <mpi.h>
+#include <poll.h>
 #include <sched.h>
 #include <string>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
+#include <vector>
 
 namespace {
 
@@ -89,6 +94,77 @@ void wait_for_signals() {
     for (;;) pause();
 }
 
+volatile sig_atomic_t g_end = 0, g_woken = 0, g_pause = 0;
+
+void on_signal(int s) {
+    if (s == SIGUSR2) g_end = 1;
+    if (s == SIGUSR1) g_pause = 1;
+    if (s == SIGRTMAX - 2) g_woken = 1;
+}
+
+// Counts, and keeps memory whose contents are checked at the end. Pauses after each burst of lines.
+int count(long burst) {
+    for (int s : {SIGUSR1, SIGUSR2, SIGRTMAX - 2}) std::signal(s, on_signal);
+    std::vector<uint32_t> memory(4 << 20);
+    for (size_t i = 0; i < memory.size(); ++i) memory[i] = static_cast<uint32_t>(i * 2654435761u);
+    std::printf("tty %d\n", isatty(1));
+    for (int i = 0; g_end == 0; ++i) {
+        std::printf("count %d\n", i);
+        std::fflush(stdout);
+        if (i % burst == 0) usleep(1000);
+    }
+    bool right = isatty(1) == 1;
+    for (size_t i = 0; i < memory.size(); ++i) {
+        right = right && memory[i] == static_cast<uint32_t>(i * 2654435761u);
+    }
+    std::printf("sum %s, %s\nend\n", right ? "right" : "WRONG", g_woken != 0 ? "woken" : "asleep");
+    std::fflush(stdout);
+    return 7;
+}
+
+// Gives back lines; after SIGUSR1 it reads no more until it was moved.
+int echo() {
+    struct sigaction action {};
+    action.sa_handler = on_signal;
+    for (int s : {SIGUSR1, SIGRTMAX - 2}) sigaction(s, &action, nullptr);
+    std::string line;
+    for (;;) {
+        if (g_pause != 0) {
+            g_pause = 0;
+            dprintf(2, "pausing\n");
+            while (g_woken == 0) usleep(1000);
+        }
+        char c = 0;
+        pollfd p{0, POLLIN, 0};  // with a limit: the signal may come just before the wait
+        if (poll(&p, 1, 20) <= 0) continue;
+        ssize_t n = read(0, &c, 1);
+        if (n == 0) return 0;
+        if (n < 0) return 1;
+        line += c;
+        if (c != '\n') continue;
+        dprintf(1, "got %s", line.c_str());
+        line.clear();
+    }
+}
+
+// Holds a connection that leads out of the rank: to the node agent, which the test is.
+void hold_socket() {
+    const char* name = std::getenv("GHOST_NODE_SOCKET");
+    sockaddr_un sa{};
+    sa.sun_family = AF_UNIX;
+    size_t length = std::strlen(name);
+    std::memcpy(sa.sun_path, name, length);
+    sa.sun_path[0] = 0;
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+    if (connect(fd, reinterpret_cast<sockaddr*>(&sa),
+                static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length)) != 0) {
+        _exit(97);
+    }
+    std::puts("ready");
+    std::fflush(stdout);
+    for (;;) pause();
+}
+
 int with_mpi(const std::string& what, int number) {
     MPI_Init(nullptr, nullptr);
     int rank = 0, sum = 0;
@@ -110,6 +186,9 @@ int main(int argc, char** argv) {
     if (what == "state") print_state();
     if (what == "flood") flood(number);
     if (what == "interleave") interleave();
+    if (what == "count") return count(number > 0 ? number : 50);
+    if (what == "echo") return echo();
+    if (what == "socket") hold_socket();
     if (what == "lines") std::cout << "one\ntwo" << std::flush, _exit(0);
     if (what == "signals") wait_for_signals();
     if (what == "ticks") {

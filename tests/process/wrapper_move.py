@@ -1,0 +1,422 @@
+#!/usr/bin/env python3
+"""A rank's tree moves between two wrappers on one machine, with this test as both node agents.
+
+usage: wrapper_move.py WRAPPER PROBE CRIU
+"""
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import threading
+import unittest
+
+from wrapper_agent import (Agent, Peer, alive, be_subreaper, children_of, pair, tree_of, wait_until)
+
+WRAPPER, PROBE, CRIU = (sys.argv + [""] * 3)[1:4]
+FOLDER = f"/dev/shm/ghost-{os.geteuid()}"
+
+
+class Stdio:
+    """What a daemon gives its child: input, output (a pty if wanted), error; reads all of it."""
+
+    def __init__(self, tty=True):
+        stdin, self.stdin = os.pipe()
+        self.out, stdout = pty.openpty() if tty else os.pipe()
+        self.err, stderr = os.pipe()
+        if tty:  # as the runtime sets it
+            import termios
+            modes = termios.tcgetattr(stdout)
+            modes[1] &= ~termios.ONLCR
+            modes[3] &= ~termios.ECHO
+            termios.tcsetattr(stdout, termios.TCSANOW, modes)
+        self.given = (stdin, stdout, stderr)
+        self.text = {self.out: b"", self.err: b""}
+        self.thread = threading.Thread(target=self.read, daemon=True)
+        self.thread.start()
+
+    def read(self):
+        open_ends = {self.out, self.err}
+        while open_ends:
+            for fd in select.select(open_ends, [], [])[0]:
+                try:
+                    data = os.read(fd, 65536)
+                except OSError:
+                    data = b""
+                self.text[fd] += data
+                if not data:
+                    open_ends.discard(fd)
+
+    def started(self):
+        for fd in self.given:
+            os.close(fd)
+
+    @property
+    def output(self):
+        return self.text[self.out]
+
+    def close(self, limit=10):
+        if self.stdin >= 0:
+            os.close(self.stdin)
+        self.thread.join(limit)
+        assert not self.thread.is_alive(), "somebody keeps the output open"
+        os.close(self.out)
+        os.close(self.err)
+
+
+class Rank:
+    """A wrapper this test started."""
+
+    def __init__(self, argv, env, tty=True, control=None, stdio=None):
+        self.stdio = stdio or Stdio(tty)
+        ends = self.stdio.given
+
+        def descriptors():
+            os.setpgid(0, 0)
+            if control is not None:
+                os.dup2(control, 3, inheritable=True)
+
+        self.proc = subprocess.Popen(argv, env=env, stdin=ends[0], stdout=ends[1], stderr=ends[2],
+                                     close_fds=control is None, preexec_fn=descriptors)
+        self.stdio.started()
+
+    def status(self, limit=20):
+        return self.proc.wait(limit)
+
+
+class Move(unittest.TestCase):
+    def setUp(self):
+        self.agent = Agent(self.id())
+        self.ranks, self.peers, self.seq = [], [], 0
+        self.before = set(children_of(os.getpid()))
+
+    def tearDown(self):
+        for rank in self.ranks:  # whatever failed
+            if rank.proc.poll() is None:
+                rank.proc.terminate()
+                rank.proc.kill()
+                rank.proc.wait()
+            if getattr(rank, "init", 0) in children_of(os.getpid()):
+                os.kill(rank.init, signal.SIGKILL)
+        for peer in self.peers:
+            peer.close()
+        self.agent.close()
+        wait_until(lambda: self.left_over() == [], "nothing left", check=self.left_over)
+        self.assertFalse(os.path.exists(FOLDER), "work folder left")
+
+    def left_over(self):
+        """Our children that are still there; the dead ones are reaped (we are a subreaper)."""
+        left = []
+        for pid in set(children_of(os.getpid())) - self.before:
+            if not alive(pid):
+                os.waitpid(pid, os.WNOHANG)
+            else:
+                left.append(pid)
+        return left
+
+    def start(self, *program, tty=True):
+        rank = Rank([WRAPPER, PROBE, *program], self.agent.environment(rank=3, GHOST_CRIU=CRIU),
+                    tty)
+        self.ranks.append(rank)
+        peer = self.agent.accept()
+        self.peers.append(peer)
+        hello = peer.expect("hello")
+        self.assertEqual(hello["mode"], "run")
+        self.assertEqual(len(peer.spare), 6)
+        rank.peer, rank.init = peer, hello["init"]
+        return rank
+
+    def target(self, tty=True):
+        ours, theirs = pair()
+        self.seq += 1
+        rank = Rank([WRAPPER, "--restore", "--rank", "3", "--job", "1", "--control-fd", "3"],
+                    self.agent.environment(rank=3, GHOST_CRIU=CRIU), tty, theirs.fileno())
+        theirs.close()
+        self.ranks.append(rank)
+        rank.peer = Peer(ours)
+        self.peers.append(rank.peer)
+        rank.peer.send({"t": "prepare", "seq": self.seq, "epoch": 1, "rank": 3, "from": 0})
+        self.assertEqual(rank.peer.expect("hello")["mode"], "restore")
+        rank.ready = rank.peer.expect("ready")
+        return rank
+
+    def connect(self, source, target):
+        source.peer.send({"t": "connect", "seq": self.seq, "epoch": 1, "rank": 3,
+                          "host": "127.0.0.1", "port": target.ready["port"],
+                          "token": target.ready["token"]})
+        source.peer.expect("connected")
+
+    def export(self, source):
+        source.peer.send({"t": "export", "seq": self.seq})
+        return source.peer.expect("exported", 60)
+
+    def agent_of(self, source):
+        """The probe's main thread stands in for the rank's agent."""
+        return {"pid": 1003, "tid": 1003}
+
+    def move(self, source, tty=True):
+        target = self.target(tty)
+        self.connect(source, target)
+        self.export(source)
+        self.assertGreater(target.peer.expect("held", 60)["bytes"], 0)
+        self.leave(source)
+        target.peer.send({"t": "go", "seq": self.seq, "agent": self.agent_of(source)})
+        hello = target.peer.expect("hello")
+        self.assertGreater(hello["init"], 0)
+        self.assertEqual(len(target.peer.spare), 6)
+        target.init = hello["init"]
+        return target
+
+    def leave(self, source):
+        source.peer.send({"t": "die", "seq": self.seq})
+        source.peer.expect("gone")
+        source.peer.send({"t": "bye"})
+        self.assertEqual(source.status(), 0)
+        source.peer.close_spare()
+        source.stdio.close()
+
+    def count(self, text):
+        """The probe counts lines, so that anything lost or doubled shows."""
+        lines = text.split(b"\n")
+        numbers = [int(x.split()[1]) for x in lines if x.startswith(b"count ")]
+        self.assertEqual(numbers, list(range(len(numbers))))
+        return len(numbers)
+
+    def running(self, rank, before=b""):
+        have = len(rank.stdio.output)
+        wait_until(lambda: len(rank.stdio.output) > have + 200, "the rank writes")
+
+    def end(self, rank, *earlier):
+        rank.proc.send_signal(signal.SIGUSR2)
+        rank.peer.expect("exit")
+        self.assertEqual(rank.status(), 7, rank.stdio.text)
+        rank.peer.close_spare()
+        rank.stdio.close()
+        text = b"".join(r.stdio.output for r in earlier) + rank.stdio.output
+        self.assertIn(b"sum right, woken", text)
+        self.assertIn(b"tty 1", text)
+        self.assertGreater(self.count(text), 10)
+        self.assertTrue(text.endswith(b"end\n"), text[-100:])
+
+    def test_move(self):
+        source = self.start("count")
+        self.running(source)
+        target = self.move(source)
+        self.running(target)
+        self.end(target, source)
+
+    def test_moves_on(self):
+        ranks = [self.start("count")]
+        for _ in range(3):
+            self.running(ranks[-1])
+            ranks.append(self.move(ranks[-1]))
+        self.running(ranks[-1])
+        self.end(ranks[-1], *ranks[:-1])
+
+    def test_input_moves(self):
+        source = self.start("echo", tty=False)
+        os.write(source.stdio.stdin, b"one\n")
+        wait_until(lambda: b"got one\n" in source.stdio.output, "first line read")
+        self.stop_reading(source)
+        os.write(source.stdio.stdin, b"two\nthree\n")
+        target = self.move(source, tty=False)
+        os.write(target.stdio.stdin, b"four\n")
+        os.close(target.stdio.stdin)
+        target.stdio.stdin = -1
+        target.peer.expect("exit")
+        self.assertEqual(target.status(), 0)
+        target.peer.close_spare()
+        target.stdio.close()
+        self.assertEqual(target.stdio.output, b"got two\ngot three\ngot four\n")
+
+    def stop_reading(self, rank):
+        """So that what comes now is certainly unread when the ghost is made."""
+        rank.proc.send_signal(signal.SIGUSR1)
+        wait_until(lambda: b"pausing\n" in rank.stdio.text[rank.stdio.err], "reader pauses")
+
+    def test_closed_input_moves(self):
+        source = self.start("echo", tty=False)
+        os.write(source.stdio.stdin, b"one\n")
+        wait_until(lambda: b"got one\n" in source.stdio.output, "first line read")
+        self.stop_reading(source)
+        os.close(source.stdio.stdin)
+        source.stdio.stdin = -1
+        source.peer.expect("stdin_closed", skip=())
+        target = self.move(source, tty=False)
+        target.peer.expect("exit")
+        self.assertEqual(target.status(), 0)
+        target.peer.close_spare()
+        target.stdio.close()
+
+    def abort(self, source, agent=True):
+        source.peer.send({"t": "resume", "seq": self.seq, "agent": self.agent_of(source)})
+
+    def called_off(self, target):
+        try:
+            target.peer.send({"t": "abort", "seq": self.seq})
+        except BrokenPipeError:
+            pass  # it noticed by itself that the source is gone
+        self.assertEqual(target.status(), 0)
+
+    def test_abort_in_each_step(self):
+        source = self.start("count")
+        self.running(source)
+        with self.subTest("prepared"):
+            self.called_off(self.target())
+        with self.subTest("connected"):
+            target = self.target()
+            self.connect(source, target)
+            source.peer.send({"t": "cancel", "seq": self.seq})
+            self.called_off(target)
+            self.running(source)
+        with self.subTest("exporting"):
+            target = self.target()
+            self.connect(source, target)
+            source.peer.send({"t": "export", "seq": self.seq})
+            self.abort(source)
+            self.called_off(target)
+            self.running(source)
+            self.flush(source)
+        with self.subTest("target dies while the ghost comes"):
+            target = self.target()
+            self.connect(source, target)
+            source.peer.send({"t": "export", "seq": self.seq})
+            target.proc.kill()
+            target.status()
+            self.abort(source)
+            self.running(source)
+            self.flush(source)
+        with self.subTest("held"):
+            target = self.target()
+            self.connect(source, target)
+            self.export(source)
+            target.peer.expect("held", 60)
+            self.abort(source)
+            self.called_off(target)
+            self.running(source)
+        with self.subTest("held, target killed"):
+            target = self.target()
+            self.connect(source, target)
+            self.export(source)
+            target.peer.expect("held", 60)
+            target.proc.kill()
+            target.status()
+            self.abort(source)
+            self.running(source)
+        target = self.move(source)
+        self.running(target)
+        self.end(target, source)
+
+    def flush(self, source):
+        """An answer may have been on its way when the move was called off."""
+        while select.select([source.peer.sock], [], [], 0.2)[0]:
+            source.peer.receive()
+
+    def test_not_movable(self):
+        source = self.start("socket")
+        self.peers.append(self.agent.accept())  # the other end of the probe's socket
+        wait_until(lambda: b"ready" in source.stdio.output, "probe is ready")
+        target = self.target()
+        self.connect(source, target)
+        source.peer.send({"t": "export", "seq": self.seq})
+        answer = source.peer.expect("failed")
+        # Found by the check before the freeze, or else refused by criu; the rank runs on.
+        self.assertIn(answer["stage"], ("check", "export"))
+        self.assertTrue(alive(source.init))
+        self.called_off(target)
+        source.proc.terminate()
+        self.assertEqual(source.status(), -signal.SIGTERM)
+        source.peer.close_spare()
+        source.stdio.close()
+
+    def adopt(self, source):
+        """The wrapper was killed: a new one takes over, as the node agent does it."""
+        source.proc.kill()
+        source.status()
+        self.assertIsNone(source.peer.receive())
+        ours, theirs = pair()
+        spare, source.peer.spare = source.peer.spare, []
+        source.stdio.given = tuple(spare[:3])
+        rank = Rank([WRAPPER, "--adopt", "--rank", "3", "--init", str(source.init),
+                     "--control-fd", "3"], self.agent.environment(rank=3, GHOST_CRIU=CRIU),
+                    control=theirs.fileno(), stdio=source.stdio)
+        theirs.close()
+        self.ranks.append(rank)
+        rank.peer, rank.init = Peer(ours), source.init
+        self.peers.append(rank.peer)
+        rank.peer.send({"t": "adopt", "rank": 3, "init": source.init}, spare[3:])
+        for fd in spare[3:]:
+            os.close(fd)
+        hello = rank.peer.expect("hello")
+        self.assertEqual((hello["mode"], hello["init"]), ("adopt", source.init))
+        return rank
+
+    def test_adoption(self):
+        # Slowly: what a killed wrapper had read and the runtime had not yet taken is lost.
+        source = self.start("count", "1")
+        self.running(source)
+        heir = self.adopt(source)
+        self.running(heir)
+        heir.proc.send_signal(signal.SIGUSR1)
+        target = self.move_adopted(heir)
+        self.running(target)
+        self.end(target, heir)
+
+    def move_adopted(self, heir):
+        target = self.target()
+        self.connect(heir, target)
+        self.export(heir)
+        target.peer.expect("held", 60)
+        self.leave(heir)
+        target.peer.send({"t": "go", "seq": self.seq, "agent": self.agent_of(heir)})
+        target.peer.expect("hello")
+        return target
+
+    def test_adoption_of_an_exported_tree(self):
+        source = self.start("count")
+        self.running(source)
+        target = self.target()
+        self.connect(source, target)
+        self.export(source)
+        target.peer.expect("held", 60)
+        heir = self.adopt(source)
+        self.abort(heir)
+        self.called_off(target)
+        self.running(heir)
+        heir.proc.send_signal(signal.SIGUSR2)
+        _, status = os.waitpid(heir.init, 0)
+        heir.peer.send({"t": "child_status", "status": status})
+        heir.peer.expect("exit")
+        self.assertEqual(heir.status(), 7)
+        heir.peer.close_spare()
+        heir.stdio.close()
+        self.assertIn(b"sum right, woken", heir.stdio.output)
+        self.assertTrue(heir.stdio.output.endswith(b"end\n"))
+
+    def test_killed_while_ending(self):
+        source = self.start("stubborn")
+        wait_until(lambda: b"ready" in source.stdio.output, "probe is ready")
+        tree = tree_of(source.init)
+        source.proc.terminate()
+        wait_until(lambda: signal.SIGTERM not in pending(source.proc.pid), "SIGTERM taken")
+        source.proc.kill()
+        source.status()
+        wait_until(lambda: not any(alive(p) for p in tree), "the tree went with the wrapper")
+        source.peer.close_spare()
+        source.stdio.close()
+
+
+def pending(pid):
+    with open(f"/proc/{pid}/status") as f:
+        for line in f:
+            if line.startswith("ShdPnd"):
+                bits = int(line.split()[1], 16)
+                return {s for s in range(1, 65) if bits >> (s - 1) & 1}
+    return set()
+
+
+if __name__ == "__main__":
+    be_subreaper()
+    unittest.main(argv=sys.argv[:1] + sys.argv[4:], verbosity=2)
