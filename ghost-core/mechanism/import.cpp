@@ -166,6 +166,8 @@ Status Import::fill_chunks() {
 }
 
 void Import::fill() {
+    // There is nothing to fill in while the source takes the skeleton: get the buffers warm.
+    pool_.populate([this] { return first_page_us_ != 0 || state_.failure().has_value(); });
     auto status = fill_chunks();
     if (status.ok() && !state_.failure()) status = filler_.complete();
     last_page_us_ = monotonic_us();

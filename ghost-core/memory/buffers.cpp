@@ -44,6 +44,14 @@ BufferPool::~BufferPool() {
     for (const auto& mapping : mappings_) munmap(mapping.base, mapping.bytes);
 }
 
+void BufferPool::populate(const std::function<bool()>& enough) {
+    const auto all = mappings_.front();
+    const auto start = (reinterpret_cast<uintptr_t>(all.base) + huge - 1) / huge * huge;
+    const auto end = reinterpret_cast<uintptr_t>(all.base) + all.bytes - huge;
+    for (auto at = start; at < end && !enough(); at += huge)
+        if (madvise(reinterpret_cast<void*>(at), huge, MADV_POPULATE_WRITE) != 0) return;
+}
+
 Status BufferPool::grow() {
     auto base = map(buffer_size());
     if (!base) return base.error();

@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <cstddef>
+#include <functional>
 #include <mutex>
 #include <vector>
 
@@ -24,6 +25,9 @@ class BufferPool {
     char* take();
     void give(char* buffer);
     void close();
+    // Touches the buffers, which takes time better spent before they are needed, until all are
+    // touched or `enough` says so. Those in use keep their content.
+    void populate(const std::function<bool()>& enough);
     // One more buffer, for a user who has to keep some for long.
     Status grow();
 

@@ -114,7 +114,8 @@ Result<uint64_t> FaultFiller::copy(Process& process, uint64_t to, const char* fr
         } else if (errno != ENOENT) {
             return sys_error(fmt::format("restore page {:#x}", to + done));
         } else if (request.len > page) {
-            piece = std::max<uint64_t>(page, request.len / 2 / page * page);  // up to the mapping's end
+            piece =
+                std::max<uint64_t>(page, request.len / 2 / page * page);  // up to the mapping's end
         } else if (was_removed(process, to + done)) {
             done += page;
         } else {
