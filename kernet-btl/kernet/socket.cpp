@@ -92,7 +92,7 @@ void Socket::send_bulk(uint8_t tag, const void* head, size_t head_size, const vo
     frame->body = static_cast<const uint8_t*>(body);
     frame->body_size = size;
     frame->token = token;
-    std::memcpy(frame->bytes(), head, head_size);
+    if (head_size > 0) std::memcpy(frame->bytes(), head, head_size);
     enqueue(frame);
 }
 
@@ -164,7 +164,9 @@ bool Socket::put_bulk_in_ring(Frame* frame) {
         uint8_t* room = tx.reserve(head);
         if (!room) return false;
         std::memcpy(room, &size, sizeof size);
-        std::memcpy(room + sizeof size, frame->bytes(), frame->header.head);
+        if (frame->header.head > 0) {
+            std::memcpy(room + sizeof size, frame->bytes(), frame->header.head);
+        }
         tx.commit(head, frame->header.tag, LineKind::bulk_head, frame->header.seq);
         bulk_begun_ = true;
         bulk_offset_ = 0;

@@ -46,6 +46,7 @@ class Socket final : private LinkEvents {
     Socket& operator=(const Socket&) = delete;
 
     uint32_t peer() const { return shared_.rank; }
+    DataPath& path() const { return path_; }
     SocketState state() const { return state_; }
     bool linked() const { return ring_ != nullptr || tcp_ != nullptr; }
     bool local() const { return ring_ != nullptr; }  // link shm

@@ -1,0 +1,237 @@
+// Streams keep their promise over every link: exactly once, in order, every byte, while either end
+// or both are suspended and woken (in place, on the other node, on the other link) and while
+// connections are cut.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <dirent.h>
+#include <fmt/format.h>
+#include <mutex>
+#include <poll.h>
+#include <random>
+#include <sys/socket.h>
+#include <thread>
+#include <unistd.h>
+
+#include "base/clock.hpp"
+#include "kernet-btl/kernet/stream.hpp"
+
+namespace {
+
+using kernet::Endpoint;
+using kernet::EndpointConfig;
+using kernet::Location;
+using kernet::Stream;
+using kernet::StreamHub;
+
+constexpr int64_t limit_us = 240'000'000;
+
+uint64_t mix(uint64_t x) {
+    x += 0x9e3779b97f4a7c15;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
+    x = (x ^ x >> 27) * 0x94d049bb133111eb;
+    return x ^ x >> 31;
+}
+
+// Sizes from 0 to 1 MB, mostly small, so that many messages are affordable.
+size_t size_of(uint32_t rank, uint64_t index) {
+    const uint64_t r = mix(rank * 1'000'000'007 + index);
+    const uint64_t pick = r % 1000;
+    if (pick < 900) return (r >> 16) % 400;
+    if (pick < 990) return (r >> 16) % 40'000;
+    return (r >> 16) % (1024 * 1024 + 1);
+}
+
+void fill(Stream::Message& message, uint32_t rank, uint64_t index) {
+    message.resize(size_of(rank, index));
+    for (size_t at = 0; at < message.size(); at += 8) {
+        const uint64_t word = (index << 1 | rank) * 0x9e3779b97f4a7c15 + at;
+        std::memcpy(message.data() + at, &word, std::min<size_t>(8, message.size() - at));
+    }
+}
+
+// One process's worth: an endpoint, the thread that serves it, the thread that sends and receives.
+class Side {
+  public:
+    Side(uint32_t rank, const std::string& job, bool shm, bool tcp, int64_t messages)
+        : rank_(rank), messages_(messages) {
+        EndpointConfig config;
+        config.job = job;
+        config.rank = rank;
+        config.secret_hex = std::string(64, 'a');
+        config.node = 0;
+        config.node_name = "n0";
+        config.if_include = "lo";
+        config.use_shm = shm;
+        config.use_tcp = tcp;
+        config.ring_bytes = 256 * 1024;
+        config.ring_frames = 64;
+        auto made = Endpoint::create(config);
+        if (!made) ADD_FAILURE() << made.error().message();
+        endpoint_ = std::move(*made);
+        hub_ = std::make_unique<StreamHub>(*endpoint_);
+    }
+    ~Side() { stop(); }
+
+    Endpoint& endpoint() { return *endpoint_; }
+    Location location() { return endpoint_->location(); }
+    void begin(const Location& peer) {
+        endpoint_->set_location(peer);
+        agent_ = std::thread([this] { serve(); });
+        application_ = std::thread([this] { run(); });
+    }
+    void stop() {
+        give_up_ = true;
+        endpoint_->open_gate();
+        if (application_.joinable()) application_.join();
+        ending_ = true;
+        if (agent_.joinable()) agent_.join();
+    }
+    bool done() const { return received_ == messages_ && sent_ == messages_; }
+    int64_t received() const { return received_; }
+    bool wrong() const { return wrong_; }
+
+    // Moves: asks the agent's thread to suspend; then to wake up at `node` with `epoch`.
+    void suspend() { order(1); }
+    void wake(const std::string& node, uint64_t epoch, const Location& peer) {
+        node_ = node;
+        epoch_ = epoch;
+        peer_ = peer;
+        order(2);
+    }
+
+  private:
+    void order(int what) {
+        order_.store(what, std::memory_order_release);
+        while (order_.load(std::memory_order_acquire) != 0) std::this_thread::yield();
+    }
+    void serve() {
+        while (!ending_) {
+            const int what = order_.load(std::memory_order_acquire);
+            if (what == 1) {
+                endpoint_->close_gate();
+                endpoint_->suspend_all();
+                EXPECT_EQ(endpoint_->service_fd(), -1);
+            } else if (what == 2) {
+                auto woken = endpoint_->wakeup_all(0, node_, epoch_, {peer_});
+                if (!woken) ADD_FAILURE() << woken.error().message();
+                endpoint_->open_gate();
+            }
+            if (what) order_.store(0, std::memory_order_release);
+            pollfd fd{endpoint_->service_fd(), POLLIN, 0};
+            poll(&fd, 1, 1);
+            endpoint_->service();
+        }
+    }
+    void run() {
+        Stream& stream = hub_->attach(1 - rank_);
+        Stream::Message message, expected;
+        while (!give_up_) {
+            if (sent_ < messages_ && stream.backlog() < 2'000'000) {
+                fill(message, rank_, static_cast<uint64_t>(sent_.load()));
+                stream.send(std::move(message));
+                sent_++;
+            }
+            if (hub_->progress() == 0 && sent_ == messages_) std::this_thread::yield();
+            while (!wrong_ && stream.recv(message)) {
+                fill(expected, 1 - rank_, static_cast<uint64_t>(received_.load()));
+                if (message != expected) {
+                    wrong_ = true;
+                    ADD_FAILURE() << "message " << received_ << " of rank " << 1 - rank_
+                                  << " is wrong: " << message.size() << " bytes, expected "
+                                  << expected.size();
+                }
+                received_++;
+            }
+        }
+    }
+
+    uint32_t rank_;
+    int64_t messages_;
+    std::unique_ptr<Endpoint> endpoint_;
+    std::unique_ptr<StreamHub> hub_;
+    std::thread agent_, application_;
+    std::atomic<bool> give_up_{false}, ending_{false}, wrong_{false};
+    std::atomic<int64_t> sent_{0}, received_{0};
+    std::atomic<int> order_{0};
+    std::string node_;
+    uint64_t epoch_ = 0;
+    Location peer_;
+};
+
+// Shuts some connected stream sockets of this process, as a broken network would.
+void cut_links(std::mt19937& random) {
+    DIR* dir = opendir("/proc/self/fd");
+    if (!dir) return;
+    while (dirent* entry = readdir(dir)) {
+        const int fd = atoi(entry->d_name);
+        sockaddr_storage peer;
+        socklen_t size = sizeof peer;
+        if (fd < 3 || getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) != 0) continue;
+        if (random() % 2) shutdown(fd, SHUT_RDWR);
+    }
+    closedir(dir);
+}
+
+int64_t message_count() {
+    const char* text = std::getenv("KERNET_TEST_MESSAGES");
+    return text ? atoll(text) : 20'000;
+}
+
+struct Case {
+    const char* name;
+    bool shm, tcp;
+    bool suspends, cuts;
+};
+
+class KernetStream : public testing::TestWithParam<Case> {};
+
+TEST_P(KernetStream, EveryMessageOnceInOrder) {
+    const Case& c = GetParam();
+    const std::string job = fmt::format("t{}-{}", getpid(), c.name);
+    Side a(0, job, c.shm, c.tcp, message_count()), b(1, job, c.shm, c.tcp, message_count());
+    const Location at_a = a.location(), at_b = b.location();
+    a.begin(at_b);
+    b.begin(at_a);
+    Side* sides[2] = {&a, &b};
+    std::mt19937 random(1);
+    uint64_t epoch = 0;
+    int moves = 0;
+    const int64_t end = ghost::monotonic_us() + limit_us;
+    while (!(a.done() && b.done()) && !a.wrong() && !b.wrong() && ghost::monotonic_us() < end) {
+        usleep(1000 + random() % 10'000);
+        if (c.cuts && random() % 2) cut_links(random);
+        if (!c.suspends) continue;
+        const bool both = random() % 4 == 0;
+        const int first = static_cast<int>(random() % 2);
+        sides[first]->suspend();
+        if (both) sides[1 - first]->suspend();
+        usleep(random() % 3000);
+        // On the same node, or on another one: then the other link is used.
+        const std::string node = random() % 2 ? "n0" : "n1";
+        sides[first]->wake(node, ++epoch, sides[1 - first]->location());
+        if (both) sides[1 - first]->wake("n0", ++epoch, sides[first]->location());
+        moves++;
+    }
+    EXPECT_EQ(a.received(), message_count());
+    EXPECT_EQ(b.received(), message_count());
+    if (c.suspends) {
+        EXPECT_GT(moves, 0);
+    }
+    a.stop();
+    b.stop();
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Links, KernetStream,
+    testing::Values(Case{"shm", true, false, false, false}, Case{"tcp", false, true, false, false},
+                    Case{"shm_cuts", true, false, false, true},
+                    Case{"tcp_cuts", false, true, false, true},
+                    Case{"tcp_suspends", false, true, true, false},
+                    Case{"both_suspends", true, true, true, false},
+                    Case{"both_suspends_and_cuts", true, true, true, true}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+}  // namespace

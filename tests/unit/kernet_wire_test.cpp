@@ -1,0 +1,176 @@
+// What comes from outside is judged before it is believed: frames, handshakes, locations, rings.
+#include <gtest/gtest.h>
+
+#include <sys/mman.h>
+
+#include "kernet-btl/kernet/location.hpp"
+#include "kernet-btl/link/ring.hpp"
+#include "kernet-btl/wire/frame.hpp"
+#include "kernet-btl/wire/handshake.hpp"
+
+namespace {
+
+using namespace kernet;
+
+wire::FrameHeader good() {
+    wire::FrameHeader header;
+    header.seq = 5;
+    header.length = 100;
+    header.epoch = 3;
+    header.ack = 2;
+    return header;
+}
+
+const wire::FrameLimits limits{3, 4, 2};
+
+TEST(KernetFrame, GoodAndRepeatedFramesPass) {
+    auto header = good();
+    EXPECT_EQ(wire::check(header, limits), nullptr);
+    header.seq = 1;
+    EXPECT_EQ(wire::check(header, limits), nullptr);
+    header.type = wire::FrameType::bulk;
+    header.head = 8;
+    EXPECT_EQ(wire::check(header, limits), nullptr);
+}
+
+TEST(KernetFrame, MalformedFramesAreRefused) {
+    const std::vector<void (*)(wire::FrameHeader&)> spoil = {
+        [](auto& h) { h.magic++; },
+        [](auto& h) { h.version++; },
+        [](auto& h) { h.epoch++; },
+        [](auto& h) { h.reserved = 1; },
+        [](auto& h) { h.seq = 0; },
+        [](auto& h) { h.seq = 6; },
+        [](auto& h) { h.ack = 3; },
+        [](auto& h) { h.length = wire::max_message + 1; },
+        [](auto& h) { h.head = 1; },
+        [](auto& h) { h.type = static_cast<wire::FrameType>(9); },
+        [](auto& h) { h.type = wire::FrameType::ack; },
+        [](auto& h) {
+            h.type = wire::FrameType::bulk;
+            h.head = 101;
+        },
+        [](auto& h) {
+            h.type = wire::FrameType::bulk;
+            h.length = UINT64_MAX;
+        },
+    };
+    for (size_t i = 0; i < spoil.size(); i++) {
+        auto header = good();
+        spoil[i](header);
+        EXPECT_NE(wire::check(header, limits), nullptr) << i;
+    }
+}
+
+TEST(KernetHandshake, EveryByteCounts) {
+    auto key = wire::HandshakeKey::make(std::string(64, '1'), "7");
+    ASSERT_TRUE(key.ok());
+    wire::Hello hello;
+    hello.from = 1;
+    hello.nonce = wire::random_nonce();
+    wire::seal(hello, *key);
+    EXPECT_EQ(wire::check(hello, *key), nullptr);
+    for (size_t i = 0; i < sizeof hello; i++) {
+        wire::Hello other = hello;
+        reinterpret_cast<uint8_t*>(&other)[i] ^= 1;
+        EXPECT_NE(wire::check(other, *key), nullptr) << i;
+    }
+    auto other_job = wire::HandshakeKey::make(std::string(64, '1'), "8");
+    EXPECT_NE(wire::check(hello, *other_job), nullptr);
+    EXPECT_FALSE(wire::HandshakeKey::make("12", "7").ok());
+}
+
+TEST(KernetHandshake, AnAnswerFitsOneQuestionOnly) {
+    auto key = wire::HandshakeKey::make(std::string(64, '1'), "7");
+    wire::Hello hello, other;
+    hello.from = other.from = 1;
+    hello.nonce = wire::random_nonce();
+    other.nonce = wire::random_nonce();
+    wire::seal(hello, *key);
+    wire::seal(other, *key);
+    wire::Welcome welcome;
+    wire::seal(welcome, hello, *key);
+    EXPECT_EQ(wire::check(welcome, hello, *key), nullptr);
+    EXPECT_NE(wire::check(welcome, other, *key), nullptr);
+    wire::Confirm confirm;
+    wire::seal(confirm, hello, welcome, *key);
+    EXPECT_EQ(wire::check(confirm, hello, welcome, *key), nullptr);
+    EXPECT_NE(wire::check(confirm, other, welcome, *key), nullptr);
+}
+
+TEST(KernetLocation, SurvivesJsonAndRefusesNonsense) {
+    Location location{2, 7, 1, "gn1", true, {{"10.0.0.1", 4711}}, "@ghost/0/1/r2.7"};
+    auto again = location_from_json(to_json(location));
+    ASSERT_TRUE(again.ok());
+    EXPECT_EQ(*again, location);
+    for (const char* field : {"rank", "epoch", "node", "node_name", "attached", "tcp", "unix"}) {
+        auto json = to_json(location);
+        json.erase(field);
+        EXPECT_FALSE(location_from_json(json).ok()) << field;
+        json[field] = nlohmann::json::object({{"x", 1}});
+        EXPECT_FALSE(location_from_json(json).ok()) << field;
+    }
+    auto json = to_json(location);
+    json["tcp"][0]["port"] = 65536;
+    EXPECT_FALSE(location_from_json(json).ok());
+    json = to_json(location);
+    json["rank"] = -1;
+    EXPECT_FALSE(location_from_json(json).ok());
+}
+
+TEST(KernetRing, LinesThatPointOutsideAreRefused) {
+    auto made = RingMapping::create({64, 256 * 1024});
+    ASSERT_TRUE(made.ok());
+    auto other = RingMapping::attach(made->second);
+    ASSERT_TRUE(other.ok());
+    RingTx tx(*made->first, 0);
+    RingRx rx(**other, 0);
+    EXPECT_FALSE(rx.ready());
+    ASSERT_NE(tx.reserve(100), nullptr);
+    tx.commit(100, 1, LineKind::data, 1);
+    ASSERT_TRUE(rx.ready());
+    LineView line;
+    EXPECT_TRUE(rx.view(line));
+    RingLine& spoilt = made->first->lines(0)[0];
+    spoilt.where = 256 * 1024 - 99;
+    EXPECT_FALSE(rx.view(line));
+    spoilt.where = 0;
+    spoilt.info = line_info(wire::max_message + 1, 1, LineKind::data);
+    EXPECT_FALSE(rx.view(line));
+}
+
+TEST(KernetRing, UnsealedOrForeignMemoryIsRefused) {
+    Fd unsealed(memfd_create("x", MFD_ALLOW_SEALING));
+    EXPECT_FALSE(RingMapping::attach(unsealed).ok());
+    EXPECT_FALSE(RingMapping::attach(Fd(dup(0))).ok());
+}
+
+TEST(KernetRing, WritesUntilFullAndGoesOnWhenRead) {
+    auto made = RingMapping::create({64, 256 * 1024});
+    ASSERT_TRUE(made.ok());
+    auto other = RingMapping::attach(made->second);
+    RingTx tx(*made->first, 0);
+    RingRx rx(**other, 0);
+    uint64_t written = 0, read = 0;
+    for (int round = 0; round < 5000; round++) {
+        const size_t size = static_cast<size_t>(round) * 37 % wire::max_message;
+        uint8_t* room = tx.reserve(size);
+        if (room) {
+            memset(room, static_cast<int>(written), size);
+            tx.commit(size, 1, LineKind::data, ++written);
+        }
+        if (room && round % 3) continue;
+        LineView line;
+        ASSERT_TRUE(rx.ready());
+        ASSERT_TRUE(rx.view(line));
+        EXPECT_EQ(line.seq, static_cast<uint32_t>(read + 1));
+        for (size_t i = 0; i < line.length; i += 100) {
+            ASSERT_EQ(line.data[i], static_cast<uint8_t>(read));
+        }
+        read++;
+        rx.advance();
+    }
+    EXPECT_GT(read, 1000u);
+}
+
+}  // namespace
