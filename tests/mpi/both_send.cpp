@@ -1,4 +1,4 @@
-// both_send [--seconds T] [--iterations N] [--bytes B] [--window W]
+// both_send [--seconds T] [--iterations N] [--until-file PATH] [--bytes B] [--window W]
 //
 // Every rank streams large messages to its neighbour and takes those of the other one, all the
 // time and in both directions, W in flight. Every byte is checked. Ends 1 on any error.
@@ -49,20 +49,14 @@ struct Stream {
 int main(int argc, char** argv) {
     mpitest::World world(&argc, &argv);
     mpitest::Options options(argc, argv);
-    const double seconds = options.number("--seconds", 0);
-    const auto iterations =
-        static_cast<uint64_t>(options.number("--iterations", seconds > 0 ? 0 : 5));
     const auto window = static_cast<int>(options.number("--window", 2));
     Stream stream(static_cast<size_t>(options.number("--bytes", 4 << 20)), window);
     const int to = (world.rank + 1) % world.size;
     const int from = (world.rank + world.size - 1) % world.size;
-    const double start = mpitest::now();
+    mpitest::Limit limit(options, 5);
     uint64_t errors = 0, number = 0, round = 0;
     // Asked every eighth round only: in between nothing but the streams keeps the ranks in step.
-    auto unfinished = [&] {
-        return iterations > 0 ? round < iterations : mpitest::now() - start < seconds;
-    };
-    while (world.agree(unfinished())) {
+    while (world.agree(!limit.reached(round))) {
         for (int i = 0; i < 8; ++i, number += static_cast<uint64_t>(window)) {
             errors += stream.run(world.rank, to, from, number);
         }
@@ -70,7 +64,7 @@ int main(int argc, char** argv) {
         if (world.rank == 0) {
             std::printf("round %llu: %llu messages, %.3f s\n",
                         static_cast<unsigned long long>(round),
-                        static_cast<unsigned long long>(number), mpitest::now() - start);
+                        static_cast<unsigned long long>(number), limit.elapsed());
             std::fflush(stdout);
         }
     }

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <ctime>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 namespace mpitest {
@@ -122,6 +123,30 @@ class Ballast {
     uint64_t expected(size_t i) const { return mix(i * 1024 + static_cast<uint64_t>(rank_)); }
     std::vector<uint64_t> words_;
     int rank_;
+};
+
+// When a program has done enough: --iterations N, else --seconds T, else when --until-file PATH
+// exists; without any of them after `rounds` rounds.
+class Limit {
+  public:
+    Limit(const Options& options, uint64_t rounds)
+        : seconds_(options.number("--seconds", 0)),
+          rounds_(static_cast<uint64_t>(options.number("--iterations", 0))),
+          file_(options.text("--until-file", "")) {
+        if (rounds_ == 0 && seconds_ <= 0 && file_.empty()) rounds_ = rounds;
+    }
+    bool reached(uint64_t round) const {
+        if (rounds_ > 0) return round >= rounds_;
+        if (seconds_ > 0 && elapsed() >= seconds_) return true;
+        return !file_.empty() && ::access(file_.c_str(), F_OK) == 0;
+    }
+    double elapsed() const { return now() - start_; }
+
+  private:
+    double seconds_;
+    uint64_t rounds_;
+    std::string file_;
+    double start_ = now();
 };
 
 struct World {

@@ -1,10 +1,8 @@
-// compute [--seconds T] [--memory MB]
+// compute [--seconds T] [--iterations N] [--until-file PATH] [--memory MB]
 //
 // Between MPI_Init and MPI_Finalize there is no MPI call at all: integer and floating-point work
 // with results that are known. Rank 0 prints "compute: started"; at the end each rank prints
 // "compute: rank R: N chunks, E errors". Ends 1 on any error.
-#include <unistd.h>
-
 #include "tests/mpi/common.hpp"
 
 namespace {
@@ -44,7 +42,6 @@ class Sums {
 int main(int argc, char** argv) {
     mpitest::World world(&argc, &argv);
     mpitest::Options options(argc, argv);
-    const double seconds = options.number("--seconds", 5);
     Sums sums(static_cast<size_t>(options.number("--memory", 8)));
     if (world.rank == 0) {
         std::printf("compute: started\n");
@@ -52,9 +49,9 @@ int main(int argc, char** argv) {
     }
     constexpr int steps = 200000;
     const double expected = chaos(0.3, steps);
-    const double start = mpitest::now();
+    mpitest::Limit limit(options, 100);
     uint64_t chunks = 0, errors = 0;
-    while (mpitest::now() - start < seconds) {
+    while (!limit.reached(chunks)) {
         errors += chaos(0.3, steps) == expected ? 0 : 1;
         sums.pass();
         ++chunks;

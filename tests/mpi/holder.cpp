@@ -1,7 +1,8 @@
-// holder --what io_uring|tcp|none [--connect HOST:PORT] [--rank R] [--seconds T]
+// holder --what io_uring|tcp|none [--connect HOST:PORT] [--rank R] [--seconds T] [--until-file
+// PATH]
 //
 // Rank R holds a descriptor that cannot move with it: an io_uring, or a TCP connection to a
-// listener that is no part of the job. All ranks exchange checked messages for T seconds. Rank 0
+// listener that is no part of the job. All ranks exchange checked messages meanwhile. Rank 0
 // prints "holder: started", at the end "holder: N rounds, E errors".
 #include <linux/io_uring.h>
 #include <netdb.h>
@@ -61,7 +62,6 @@ size_t exchange(const mpitest::World& world, uint64_t round) {
 int main(int argc, char** argv) {
     mpitest::World world(&argc, &argv);
     mpitest::Options options(argc, argv);
-    const double seconds = options.number("--seconds", 3);
     if (world.rank == static_cast<int>(options.number("--rank", 0)) && hold(options) < 0) {
         MPI_Abort(MPI_COMM_WORLD, 77);
     }
@@ -70,9 +70,9 @@ int main(int argc, char** argv) {
         std::printf("holder: started\n");
         std::fflush(stdout);
     }
-    const double start = mpitest::now();
+    mpitest::Limit limit(options, 1000);
     uint64_t rounds = 0, errors = 0;
-    while (world.agree(mpitest::now() - start < seconds)) errors += exchange(world, rounds++);
+    while (world.agree(!limit.reached(rounds))) errors += exchange(world, rounds++);
     errors = world.sum(errors);
     if (world.rank == 0) {
         std::printf("holder: %llu rounds, %llu errors\n", static_cast<unsigned long long>(rounds),

@@ -1,4 +1,5 @@
-// pattern [--seconds T] [--iterations N] [--memory MB] [--max-bytes B] [--quiet]
+// pattern [--seconds T] [--iterations N] [--until-file PATH] [--memory MB] [--max-bytes B]
+// [--quiet]
 //
 // Self-checking messages of every common kind, 0 to 8 MB, every byte derived from who sent it, as
 // what and when. Rank 0 prints a line a round and at the end "pattern: N rounds, E errors". Ends
@@ -46,28 +47,21 @@ size_t run_round(const Round& round) {
 int main(int argc, char** argv) {
     mpitest::World world(&argc, &argv);
     mpitest::Options options(argc, argv);
-    const double seconds = options.number("--seconds", 0);
-    const auto iterations =
-        static_cast<uint64_t>(options.number("--iterations", seconds > 0 ? 0 : 3));
     const auto most = static_cast<size_t>(options.number("--max-bytes", 8 << 20));
     const bool quiet = options.flag("--quiet");
     mpitest::Ballast ballast(static_cast<size_t>(options.number("--memory", 1)), world.rank);
-    const double start = mpitest::now();
+    mpitest::Limit limit(options, 3);
     uint64_t errors = 0;
     uint64_t number = 0;
-    auto unfinished = [&] {
-        if (iterations > 0) return number < iterations;
-        return mpitest::now() - start < seconds;
-    };
-    while (world.agree(unfinished())) {
+    while (world.agree(!limit.reached(number))) {
         // Every fourth round goes up to the largest messages, the others are quick.
-        size_t limit = number % 4 == 0 ? most : std::min<size_t>(most, 70000);
-        uint64_t bad = world.sum(run_round(Round{world, number, limit}));
+        size_t largest = number % 4 == 0 ? most : std::min<size_t>(most, 70000);
+        uint64_t bad = world.sum(run_round(Round{world, number, largest}));
         errors += bad;
         if (world.rank == 0 && !quiet) {
             std::printf("round %llu: %llu errors, %.3f s\n",
                         static_cast<unsigned long long>(number),
-                        static_cast<unsigned long long>(bad), mpitest::now() - start);
+                        static_cast<unsigned long long>(bad), limit.elapsed());
             std::fflush(stdout);
         }
         ++number;

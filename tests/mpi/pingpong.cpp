@@ -1,12 +1,15 @@
-// pingpong [--seconds T] [--rounds N] [--bytes B] [--memory MB] [--gap MS]
+// pingpong [--seconds T] [--iterations N] [--until-file PATH] [--bytes B] [--memory MB] [--gap MS]
 //
 // Ranks 0 and 1 send a small message to and fro as fast as they can; every byte is checked. Each
 // measures the time between two messages of the other: what a move of the partner costs is its
-// largest gap. At the end each prints
+// largest gap. Rank 0 prints "pingpong: started" and at the end, for each of the two,
+//
 //   pingpong: rank R: N rounds, median M us, p99 P us, max X us, E errors
-//   gap R: START_S LENGTH_MS      (each gap above --gap, default 5 ms; start since the first
-//   message) histogram R: <1us:N <2us:N …  (powers of two)
-// Rank 0 also prints "pingpong: started". Other ranks wait. Ends 1 on any error.
+//   gap R: START_S LENGTH_MS
+//   histogram R: <1us:N <2us:N …
+//
+// with each gap above --gap (default 5 ms; its start since the first message; at most 200) and a
+// histogram by powers of two. Other ranks wait. Ends 1 on any error.
 #include <algorithm>
 #include <unistd.h>
 
@@ -38,10 +41,10 @@ class Gaps {
             std::min<size_t>(static_cast<size_t>(std::max(us, 0.0) * 10), fine_.size() - 1);
         ++fine_[fine];
         max_us_ = std::max(max_us_, us);
-        if (us >= shown_ms_ * 1000 && shown_.size() < 1000) shown_.push_back({t - first_, us});
+        if (us >= shown_ms_ * 1000 && shown_.size() < 200) shown_.push_back({t - first_, us});
     }
 
-    void print(int rank, uint64_t errors) const {
+    std::string report(int rank, uint64_t errors) const {
         std::string text = "pingpong: rank " + std::to_string(rank) + ": ";
         char line[256];
         std::snprintf(line, sizeof line, "%llu rounds, median %.1f us, p99 %.1f us, max %.1f us, ",
@@ -60,8 +63,7 @@ class Gaps {
                           static_cast<unsigned long long>(histogram_[b]));
             text += line;
         }
-        std::printf("%s\n", text.c_str());
-        std::fflush(stdout);
+        return text + "\n";
     }
 
   private:
@@ -107,16 +109,14 @@ struct Game {
 };
 
 uint64_t play(const mpitest::World& world, const mpitest::Options& options, Gaps& gaps) {
-    const double seconds = options.number("--seconds", 0);
-    const auto rounds =
-        static_cast<uint64_t>(options.number("--rounds", seconds > 0 ? 1e18 : 10000));
     Game game(static_cast<size_t>(options.number("--bytes", 64)));
-    const double start = mpitest::now();
+    mpitest::Limit limit(options, 10000);
     uint64_t errors = 0;
     bool last = false;
     for (uint64_t round = 0; !last; ++round) {
         if (world.rank == 0) {
-            bool ending = round + 1 >= rounds || (seconds > 0 && mpitest::now() - start >= seconds);
+            // The clock or the file every so often only: this is a measurement.
+            bool ending = (round % 64 == 63 || round < 64) && limit.reached(round + 1);
             game.send(0, 1, round, ending);
             errors += game.receive(1, round, &last);
         } else {
@@ -126,6 +126,24 @@ uint64_t play(const mpitest::World& world, const mpitest::Options& options, Gaps
         gaps.tick();
     }
     return errors;
+}
+
+// Rank 0 prints both: long texts of two ranks at once would be mixed on their way out.
+void print_reports(const mpitest::World& world, std::string report) {
+    constexpr int report_tag = 2;
+    if (world.rank == 1) {
+        MPI_Send(report.data(), static_cast<int>(report.size()), MPI_CHAR, 0, report_tag,
+                 MPI_COMM_WORLD);
+        return;
+    }
+    MPI_Status status;
+    MPI_Probe(1, report_tag, MPI_COMM_WORLD, &status);
+    int length = 0;
+    MPI_Get_count(&status, MPI_CHAR, &length);
+    std::string other(static_cast<size_t>(length), ' ');
+    MPI_Recv(other.data(), length, MPI_CHAR, 1, report_tag, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    std::printf("%s%s", report.c_str(), other.c_str());
+    std::fflush(stdout);
 }
 
 }  // namespace
@@ -146,11 +164,7 @@ int main(int argc, char** argv) {
     }
     uint64_t errors = world.rank < 2 ? play(world, options, gaps) : 0;
     errors += ballast.wrong_words();
-    // One after the other, so that their lines do not mix.
-    for (int rank = 0; rank < 2; ++rank) {
-        if (world.rank == rank) gaps.print(rank, errors);
-        MPI_Barrier(MPI_COMM_WORLD);
-    }
+    if (world.rank < 2) print_reports(world, gaps.report(world.rank, errors));
     errors = world.sum(errors);
     MPI_Finalize();
     return errors == 0 ? 0 : 1;

@@ -25,11 +25,13 @@ p=tests/mpi
 expect 0 '^pattern: 2 rounds, 0 errors' -np 3 $p/pattern --iterations 2
 expect 0 '^both_send: 16 messages each, 0 errors' -np 2 $p/both_send --iterations 1
 expect 0 '^compute: rank 1: .* 0 errors' -np 2 $p/compute --seconds 0.3
-expect 0 '^out end 500$' -np 2 $p/talk --rank 1 --lines 500
+expect 0 '^out end 500$' -np 2 $p/talk --rank 1 --iterations 500
+touch "$scratch/enough"
+expect 0 '^pattern: 0 rounds, 0 errors' -np 2 $p/pattern --until-file "$scratch/enough"
 expect 0 '^in end 0 0$' -np 2 $p/talk --stdin
 expect 5 'leaver: started' -np 2 $p/leaver --rank 1 --how return --status 5 --after 0.1
 expect 6 'leaver: started' -np 2 $p/leaver --rank 1 --how _exit --status 6 --after 0.1
 expect 139 'leaver: started' -np 2 $p/leaver --rank 0 --how segv --after 0.1
 expect 0 '^holder: .* 0 errors' -np 2 $p/holder --what io_uring --seconds 0.2
-expect 0 '^pingpong: rank 1: 500 rounds, .* 0 errors' -np 2 $p/pingpong --rounds 500 --memory 4
+expect 0 '^pingpong: rank 1: 512 rounds, .* 0 errors' -np 2 $p/pingpong --iterations 512 --memory 4
 exit $failed

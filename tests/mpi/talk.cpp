@@ -1,12 +1,10 @@
-// talk [--seconds T] [--lines N] [--rank R] [--stdin]
+// talk [--seconds T] [--iterations LINES] [--until-file PATH] [--rank R] [--stdin]
 //
 // Rank R writes numbered lines on standard output and on standard error, as fast as it can, of
 // mixed lengths and in pieces of mixed sizes: "out N LENGTH xxxx", "err N LENGTH xxxx". A reader
 // can tell whether any is lost, doubled, torn or out of order. The last line of each is "out end N"
 // and "err end N". With --stdin rank 0 instead echoes its standard input as "in: …" lines and at
 // its end prints "in end LINES BYTES".
-#include <unistd.h>
-
 #include "tests/mpi/common.hpp"
 
 namespace {
@@ -39,11 +37,9 @@ bool speak(int fd, const char* stream, uint64_t number) {
 }
 
 int talk(const mpitest::Options& options) {
-    const double seconds = options.number("--seconds", 0);
-    const auto lines = static_cast<uint64_t>(options.number("--lines", seconds > 0 ? 1e18 : 10000));
-    const double start = mpitest::now();
+    mpitest::Limit limit(options, 10000);
     uint64_t number = 0;
-    while (number < lines && (seconds <= 0 || mpitest::now() - start < seconds)) {
+    while (!limit.reached(number)) {
         if (!speak(1, "out", number) || !speak(2, "err", number)) return 1;
         ++number;
     }
