@@ -1,0 +1,150 @@
+#include "tools/kernel_checks.hpp"
+
+#include <cerrno>
+#include <csignal>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <linux/capability.h>
+#include <linux/magic.h>
+#include <linux/sched.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fd.hpp"
+#include "tools/process.hpp"
+
+namespace ghost::tools {
+namespace {
+
+Finding refused() {
+    return {false, std::strerror(errno)};
+}
+Finding works() {
+    return {true, "works"};
+}
+
+pid_t clone_process(uint64_t flags, pid_t wanted) {
+    clone_args args{};
+    args.flags = flags;
+    args.exit_signal = SIGCHLD;
+    args.set_tid = wanted != 0 ? reinterpret_cast<uintptr_t>(&wanted) : 0;
+    args.set_tid_size = wanted != 0 ? 1 : 0;
+    return static_cast<pid_t>(::syscall(SYS_clone3, &args, sizeof args));
+}
+
+// Exit status of a child, 255 for another end.
+int status_of(pid_t pid) {
+    int status = 0;
+    while (::waitpid(pid, &status, 0) < 0) {
+        if (errno != EINTR) return 255;
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
+}
+
+// Runs `inside` as the first process of a PID namespace; its exit status is an errno.
+Finding in_pid_namespace(int (*inside)()) {
+    pid_t pid = clone_process(CLONE_NEWPID, 0);
+    if (pid < 0) return refused();
+    if (pid == 0) ::_exit(inside());
+    int error = status_of(pid);
+    return error == 0 ? works() : Finding{false, std::strerror(error)};
+}
+
+// Argument of PAGEMAP_SCAN (linux/fs.h since 6.7; the headers here may be older than the kernel).
+struct PagemapScan {
+    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+    uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+constexpr unsigned long pagemap_scan = _IOWR('f', 16, PagemapScan);
+
+}  // namespace
+
+Finding look_capabilities(const Paths&) {
+    // What criu and the page engine use (criu(8), process_vm_readv(2), pid_namespaces(7)).
+    constexpr std::pair<int, const char*> wanted[] = {
+        {CAP_SYS_ADMIN, "sys_admin"},
+        {CAP_SYS_PTRACE, "sys_ptrace"},
+        {CAP_NET_ADMIN, "net_admin"},
+        {CAP_CHECKPOINT_RESTORE, "checkpoint_restore"}};
+    auto text = read_file("/proc/self/status");
+    size_t at = text.ok() ? text->find("CapEff:") : std::string::npos;
+    if (at == std::string::npos) return {false, "unknown"};
+    uint64_t held = std::strtoull(text->c_str() + at + 7, nullptr, 16);
+    std::vector<std::string> missing;
+    for (const auto& [bit, name] : wanted) {
+        if ((held >> bit & 1) == 0) missing.push_back(name);
+    }
+    if (missing.empty()) return {true, ::geteuid() == 0 ? "root" : "all that is used"};
+    return {false, fmt::format("missing: {}", fmt::join(missing, ", "))};
+}
+
+Finding look_pid_namespaces(const Paths&) {
+    return in_pid_namespace([] { return 0; });
+}
+
+Finding look_set_tid(const Paths&) {
+    return in_pid_namespace([] {
+        constexpr pid_t wanted = 1001;
+        pid_t pid = clone_process(0, wanted);
+        if (pid < 0) return errno;
+        if (pid == 0) ::_exit(::getpid() == wanted ? 0 : 1);
+        return status_of(pid) == 0 ? 0 : EINVAL;
+    });
+}
+
+Finding look_userfaultfd(const Paths&) {
+    Fd fd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
+    return fd.valid() ? works() : refused();
+}
+
+Finding look_process_vm_readv(const Paths&) {
+    static const char text[] = "ghost";
+    pid_t pid = ::fork();
+    if (pid < 0) return refused();
+    if (pid == 0) {
+        ::pause();
+        ::_exit(0);
+    }
+    char copy[sizeof text] = {};
+    iovec here{copy, sizeof copy}, there{const_cast<char*>(text), sizeof text};
+    ssize_t n = ::process_vm_readv(pid, &here, 1, &there, 1, 0);
+    Finding finding = n == sizeof text && std::strcmp(copy, text) == 0 ? works() : refused();
+    ::kill(pid, SIGKILL);
+    status_of(pid);
+    return finding;
+}
+
+Finding look_memfd(const Paths&) {
+    Fd fd(::memfd_create("ghost", MFD_CLOEXEC));
+    return fd.valid() ? works() : refused();
+}
+
+Finding look_pagemap_scan(const Paths&) {
+    Fd fd(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+    if (!fd.valid()) return refused();
+    PagemapScan scan{};
+    scan.size = sizeof scan;
+    auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+    scan.start = reinterpret_cast<uintptr_t>(&scan) / page * page;
+    scan.end = scan.start + page;
+    scan.category_mask = scan.return_mask = 1 << 3;  // PAGE_IS_PRESENT
+    return ::ioctl(fd.get(), pagemap_scan, &scan) >= 0 ? works() : refused();
+}
+
+Finding look_shm(const Paths&) {
+    struct statfs fs {};
+    if (::statfs("/dev/shm", &fs) != 0) return refused();
+    if (fs.f_type == TMPFS_MAGIC) return {true, "tmpfs"};
+    return {false, "not a tmpfs"};
+}
+
+}  // namespace ghost::tools

@@ -1,0 +1,123 @@
+#include "tools/node_checks.hpp"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tools/kernel_checks.hpp"
+#include "tools/process.hpp"
+
+namespace ghost::tools {
+namespace {
+
+std::string first_line(const std::string& text) {
+    return text.substr(0, text.find('\n'));
+}
+
+// The first "N.N.N" in a text.
+std::string version_in(const std::string& text) {
+    for (size_t i = 0; i < text.size(); ++i) {
+        int a = 0, b = 0, c = 0;
+        if (std::sscanf(text.c_str() + i, "%d.%d.%d", &a, &b, &c) == 3) {
+            return fmt::format("{}.{}.{}", a, b, c);
+        }
+    }
+    return {};
+}
+
+// Layouts of structures in these libraries are used, so another minor version will not do.
+Finding exactly(const std::string& text, const std::string& wanted) {
+    std::string version = version_in(text);
+    if (version.empty()) return {false, "not found"};
+    if (version.compare(0, wanted.size(), wanted) == 0) return {true, version};
+    return {false, fmt::format("{}, but {}x is needed", version, wanted)};
+}
+
+Finding look_open_mpi(const Paths&) {
+    auto text = run_checked({"mpirun", "--version"});
+    return text.ok() ? exactly(*text, "4.1.") : Finding{false, "mpirun is not in PATH"};
+}
+
+Finding look_pmix(const Paths&) {
+    void* library = ::dlopen(PMIX_LIBRARY, RTLD_LAZY | RTLD_LOCAL);
+    if (library == nullptr) return {false, first_line(::dlerror())};
+    auto version = reinterpret_cast<const char* (*)()>(::dlsym(library, "PMIx_Get_version"));
+    Finding out = version != nullptr ? exactly(version(), "4.2.") : Finding{false, "no version"};
+    ::dlclose(library);
+    return out;
+}
+
+Finding look_criu(const Paths& paths) {
+    auto end = run_program({paths.criu, "--version"});
+    if (!end.ok() || end->status != 0) return {false, paths.criu + " does not run"};
+    std::string line = first_line(end->output);  // "Version: 4.2.1"
+    size_t digit = line.find_first_of("0123456789");
+    std::string version = digit != std::string::npos ? line.substr(digit) : "unknown";
+    return {std::atof(version.c_str()) >= 4.1, version + " at " + paths.criu};
+}
+
+Finding look_criu_check(const Paths& paths) {
+    auto end = run_program({paths.criu, "check"});
+    if (!end.ok()) return {false, paths.criu + " does not run"};
+    if (WIFEXITED(end->status) && WEXITSTATUS(end->status) == 0) return {true, "works"};
+    return {false, first_line(end->output)};
+}
+
+Finding look_component(const Paths& paths, const char* wanted, const char* file) {
+    for (const auto& [name, value] : ghost_environment(paths)) {
+        ::setenv(name.c_str(), value.c_str(), 1);
+    }
+    auto text = run_checked({"ompi_info", "--parsable"});
+    if (!text.ok()) return {false, "ompi_info is not in PATH"};
+    if (text->find(wanted) != std::string::npos) return {true, "found by Open MPI"};
+    std::string path = paths.ompi_components + "/" + file;
+    return {false, ::access(path.c_str(), R_OK) == 0 ? path + " is not accepted by Open MPI"
+                                                     : path + " is missing"};
+}
+
+Finding look_transport(const Paths& paths) {
+    return look_component(paths, "mca:btl:kernet:", "mca_btl_kernet.so");
+}
+
+Finding look_plugin(const Paths& paths) {
+    return look_component(paths, "mca:schizo:ghost:", "mca_schizo_ghost.so");
+}
+
+Finding look_server_plugin(const Paths& paths) {
+    std::string path = paths.pmix_components + "/pmix_mca_pnet_ghost.so";
+    return {::access(path.c_str(), R_OK) == 0, path};
+}
+
+Finding look_wrapper(const Paths& paths) {
+    return {::access(paths.wrapper.c_str(), X_OK) == 0, paths.wrapper};
+}
+
+constexpr const char* build = "make (in the build folder), or make install";
+constexpr const char* kernel = "use a kernel of 6.1 or newer outside a confined container";
+
+}  // namespace
+
+const std::vector<Check>& node_checks() {
+    static const std::vector<Check> checks = {
+        {"privilege", true, look_capabilities, "run mpirun as root, for example from sudo -i"},
+        {"PID namespaces", true, look_pid_namespaces, kernel},
+        {"clone3 set_tid", true, look_set_tid, kernel},
+        {"userfaultfd", true, look_userfaultfd, "sysctl -w vm.unprivileged_userfaultfd=1"},
+        {"process_vm_readv", true, look_process_vm_readv, "sysctl -w kernel.yama.ptrace_scope=0"},
+        {"memfd_create", true, look_memfd, kernel},
+        {"PAGEMAP_SCAN", false, look_pagemap_scan, "use a kernel of 6.7 or newer"},
+        {"/dev/shm", true, look_shm, "mount -t tmpfs tmpfs /dev/shm"},
+        {"criu", true, look_criu, "make criu (in the build folder)"},
+        {"criu check", true, look_criu_check, "run it: criu check says what the kernel lacks"},
+        {"Open MPI", true, look_open_mpi, "apt-get install openmpi-bin libopenmpi-dev"},
+        {"PMIx", true, look_pmix, "apt-get install libpmix2 libpmix-dev"},
+        {"wrapper", true, look_wrapper, build},
+        {"plugin in mpirun", true, look_plugin, build},
+        {"plugin in PMIx servers", true, look_server_plugin, build},
+        {"transport in ranks", true, look_transport, build},
+    };
+    return checks;
+}
+
+}  // namespace ghost::tools

@@ -1,0 +1,28 @@
+// What a node needs so that ranks can leave it and come to it, tried out rather than looked up in
+// version numbers. Used by `ghost doctor`. One thread; forks.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tools/paths.hpp"
+
+namespace ghost::tools {
+
+// What one check found.
+struct Finding {
+    bool ok = false;
+    std::string state;  // "4.1.4", "Operation not permitted", …
+};
+
+struct Check {
+    const char* name;
+    bool needed;  // else it is only slower or less comfortable without
+    Finding (*look)(const Paths& paths);
+    const char* mend;  // a command, or what to do
+};
+
+// All checks in the order they are reported.
+const std::vector<Check>& node_checks();
+
+}  // namespace ghost::tools
