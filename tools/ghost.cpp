@@ -13,6 +13,7 @@ constexpr Verb verbs[] = {
     {"ps", "jobs, their nodes and ranks", define_ps},
     {"migrate", "move ranks of a running job to another node", define_migrate},
     {"doctor", "what is missing on a node, and the command that mends it", define_doctor},
+    {"params", "the parameters of `mpirun --mca`", define_params},
     {"env", "print what makes mpirun use this tree", define_env},
     {"lab", "the virtual cluster on this machine", define_lab},
 };

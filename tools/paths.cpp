@@ -54,9 +54,7 @@ Paths build_tree(const std::string& root) {
     out.root = root;
     out.ompi_components = root + "/components/ompi";
     out.pmix_components = root + "/components/pmix";
-    out.wrapper =
-        first_existing({root + "/pmix-plugin/ghost-wrapper", root + "/ghost-core/ghost-wrapper"},
-                       root + "/pmix-plugin/ghost-wrapper");
+    out.wrapper = root + "/pmix-plugin/wrapper/ghost-wrapper";
     return out;
 }
 

@@ -30,6 +30,7 @@ void define_env(CLI::App& app, int& exit_status);
 void define_ps(CLI::App& app, int& exit_status);
 void define_migrate(CLI::App& app, int& exit_status);
 void define_doctor(CLI::App& app, int& exit_status);
+void define_params(CLI::App& app, int& exit_status);
 void define_lab(CLI::App& app, int& exit_status);
 
 // Adds --json to a verb and returns where it is kept (shared with the app's callbacks).

@@ -267,7 +267,9 @@ TEST_F(GhostCommand, EnvSurvivesAShell) {
     auto end = run_program({"sh", "-c", "eval \"$(./tools/ghost env)\" && command -v ghost"});
     std::string here = std::filesystem::current_path().string();
     EXPECT_EQ(end->output, here + "/tools/ghost\n");
-    EXPECT_EQ(ghost("env --json").json()["GHOST_PMIX_COMPONENTS"], here + "/components/pmix");
+    Json env = ghost("env --json").json();
+    EXPECT_EQ(env["GHOST_PMIX_COMPONENTS"], here + "/components/pmix");
+    EXPECT_EQ(env["GHOST_WRAPPER"], here + "/pmix-plugin/wrapper/ghost-wrapper");
 }
 
 TEST(Paths, ComponentFolderIsNamedOnlyWhenItIsThere) {
