@@ -147,9 +147,10 @@ Paths find_paths(const std::string& component) {
     paths.wrapper = first_readable({from_environment("GHOST_WRAPPER"),
                                     build + "/pmix-plugin/wrapper/ghost-wrapper",
                                     GHOST_LIBEXEC_DIR "/ghost-wrapper"});
+    // Beside this very component first: what is loaded together was built together.
     const std::string plugin =
-        first_readable({from_environment("GHOST_PMIX_COMPONENTS") + "/pmix_mca_pnet_ghost.so",
-                        here + "/../pmix/pmix_mca_pnet_ghost.so"});
+        first_readable({here + "/../pmix/pmix_mca_pnet_ghost.so",
+                        from_environment("GHOST_PMIX_COMPONENTS") + "/pmix_mca_pnet_ghost.so"});
     if (!plugin.empty()) paths.pmix_components = folder_of(plugin);
     paths.criu = first_readable({from_environment("GHOST_CRIU"), build + "/criu/sbin/criu"});
     if (paths.criu.empty()) paths.criu = GHOST_CRIU_PROGRAM;

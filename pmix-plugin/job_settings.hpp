@@ -21,8 +21,8 @@ struct Paths {
     std::string help;             // folder with help-ghost.txt
 };
 
-// Finds the parts beside the component's own file (an uninstalled tree or an installation), after
-// what GHOST_WRAPPER, GHOST_PMIX_COMPONENTS and GHOST_CRIU name. `component` is that file's path.
+// Finds the parts: what GHOST_WRAPPER and GHOST_CRIU name, else beside the component's own file (an
+// uninstalled tree) or where they are installed. `component` is that file's path.
 Paths find_paths(const std::string& component);
 
 using GetEnv = std::function<std::optional<std::string>(const std::string&)>;
