@@ -78,12 +78,18 @@ class Client {
     void switched(const Json& m) {
         votes_ += m.at("votes").get<int>();
         if (m.contains("error")) order_["error"] = m.at("error");
-        if (++answers_ < adapter_.nodes().size()) return;
+        if (++answers_ < live_nodes()) return;
         adapter_.settle_fences(votes_);
         ask(order_.at("to"), "go");
         answer({{"ok", !order_.contains("error")}, {"votes", votes_}, {"order", order_}});
         answers_ = 0;
         votes_ = 0;
+    }
+
+    size_t live_nodes() const {
+        size_t count = 0;
+        for (const NodeInfo& node : adapter_.nodes()) count += node.alive;
+        return count;
     }
 
     // every daemon
