@@ -55,6 +55,8 @@ struct ExportStats {
 // Freezes the tree and writes it to `out` as a ghost; finalizes `out`. On success every task of the
 // tree is stopped and intact, until resume_tree() or destroy_tree(). On failure every task runs on
 // and nothing is left behind. Resource errors come through; corrupt never comes from here.
+// Known limit: if somebody else kills criu with SIGKILL during the freeze, the tree may die with
+// it.
 Result<ExportStats> export_tree(const ExportRequest& request, Resource& out);
 
 // A restored tree that has not executed an instruction yet.
