@@ -243,7 +243,7 @@ void Moves::leave_after_move(const Words& how, int status) {
     auto job = two_ranks(words);
     ASSERT_TRUE(job->wait_for("leaver: started")) << job->mpirun().err();
     Move move = job->migrate(1, "gn3");
-    EXPECT_EQ(move.status, 0) << move.err;
+    ASSERT_EQ(move.status, 0) << move.err;
     Finished end = job->finish();
     EXPECT_EQ(end.status, status) << end.out << end.err;
 }
