@@ -69,6 +69,7 @@ Module::Module(std::unique_ptr<Endpoint> endpoint)
 
 Module::~Module() {
     stop();
+    path_.unattach_all();  // no call into this object may come later
     for (Fragment* fragment : done_) free(fragment);
     for (Fragment* fragment : free_) delete fragment;
 }
@@ -245,8 +246,7 @@ uint8_t* Module::place(Socket& socket, uint8_t tag, const uint8_t* head, size_t 
     return static_cast<uint8_t*>(get->address);
 }
 
-void Module::placed(Socket&, uint8_t tag, const uint8_t* head, size_t head_size, uint8_t*,
-                    size_t) {
+void Module::placed(Socket&, uint8_t tag, const uint8_t* head, size_t head_size, uint8_t*, size_t) {
     PendingGet* slot = pending(tag, head, head_size);
     if (!slot) return;
     const PendingGet get = *slot;

@@ -25,7 +25,9 @@ namespace {
 
 constexpr int64_t drain_limit_us = 500'000;
 
-std::string text(const char* value) { return value ? value : ""; }
+std::string text(const char* value) {
+    return value ? value : "";
+}
 
 // Without ghost nobody hands out a secret: one that keeps jobs from mixing by accident.
 std::string standalone_secret(const std::string& job) {

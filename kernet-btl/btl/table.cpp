@@ -11,7 +11,9 @@ namespace kernet::btl {
 
 namespace {
 
-Gate& gate() { return module->path().gate(); }
+Gate& gate() {
+    return module->path().gate();
+}
 
 mca_btl_base_descriptor_t* alloc(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, uint8_t,
                                  size_t size, uint32_t flags) {

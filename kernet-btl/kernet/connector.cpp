@@ -36,7 +36,9 @@ Connector::Connector(const EndpointConfig& config, Registry& registry,
                      const wire::HandshakeKey& key)
     : config_(config), registry_(registry), key_(key) {}
 
-Connector::~Connector() { close(true); }
+Connector::~Connector() {
+    close(true);
+}
 
 Status Connector::open(int node, const std::string& node_name, uint64_t epoch) {
     location_ = Location{};
@@ -75,8 +77,8 @@ Status Connector::open_listeners() {
         }
     }
     if (!config_.use_shm) return {};
-    location_.unix_name = fmt::format("@ghost/{}/{}/r{}.{}", geteuid(), config_.job, config_.rank,
-                                 location_.epoch);
+    location_.unix_name =
+        fmt::format("@ghost/{}/{}/r{}.{}", geteuid(), config_.job, config_.rank, location_.epoch);
     auto listener = net::listen_unix(location_.unix_name);
     if (!listener && listener.error().sys == EADDRINUSE) {
         // Left by nobody (abstract names end with their sockets): another process holds it.

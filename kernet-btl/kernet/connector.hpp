@@ -53,20 +53,20 @@ class Connector {
     struct Peer {
         PeerShared* shared = nullptr;
         LinkState state = LinkState::idle;
-        bool known = false;      // `where` is valid
+        bool known = false;  // `where` is valid
         Location where;
-        uint64_t epoch = 0;      // latest placement seen, by location or handshake
-        uint64_t up = 0;         // generation of the last link made
-        uint64_t floor = 0;      // generation the peer said it has
+        uint64_t epoch = 0;  // latest placement seen, by location or handshake
+        uint64_t up = 0;     // generation of the last link made
+        uint64_t floor = 0;  // generation the peer said it has
         bool had_link = false;
         bool shm_failed = false;  // at this location
         uint32_t failures = 0;    // in a row
         int64_t retry_at = 0;
         int64_t backoff = 0;
-        int64_t asked_at = 0;     // when the node agent was last asked
-        uint64_t outgoing = 0;    // handshake ids; 0: none
+        int64_t asked_at = 0;   // when the node agent was last asked
+        uint64_t outgoing = 0;  // handshake ids; 0: none
         uint64_t incoming = 0;
-        uint64_t watch = 0;       // id of the socket beside the ring
+        uint64_t watch = 0;  // id of the socket beside the ring
         Fd watch_fd;
     };
 

@@ -14,14 +14,13 @@ namespace kernet {
 
 namespace {
 
-constexpr size_t max_incoming = 512;         // handshakes at once
-constexpr uint32_t failures_to_ask = 3;      // then the location may be out of date
+constexpr size_t max_incoming = 512;     // handshakes at once
+constexpr uint32_t failures_to_ask = 3;  // then the location may be out of date
 constexpr int64_t ask_interval_us = 20'000;
 constexpr int64_t crossing_delay_us = 20'000;  // the winner's attempt gets this long
 
 bool send_all(const Fd& fd, const void* bytes, size_t size) {
-    return ::send(fd.get(), bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL) ==
-           static_cast<ssize_t>(size);
+    return ::send(fd.get(), bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL) == static_cast<ssize_t>(size);
 }
 
 }  // namespace
@@ -137,8 +136,8 @@ bool Connector::confirm(Handshake& shake, Peer& from) {
     wire::seal(shake.confirm, shake.hello, shake.welcome, key_);
     std::unique_ptr<RingMapping> ring;
     if (shake.kind == wire::LinkKind::shm) {
-        auto made = RingMapping::create(
-            {config_.ring_frames, static_cast<uint32_t>(config_.ring_bytes)});
+        auto made =
+            RingMapping::create({config_.ring_frames, static_cast<uint32_t>(config_.ring_bytes)});
         if (!made) {
             ghost::log::warning("kernet: {}", made.error().message());
             from.shm_failed = config_.use_tcp;
@@ -232,8 +231,7 @@ bool Connector::on_confirm(Handshake& shake) {
         }
         ring = std::move(*attached);
     }
-    established(shake, peer(shake.rank), shake.hello.last_seen, shake.hello.epoch,
-                std::move(ring));
+    established(shake, peer(shake.rank), shake.hello.last_seen, shake.hello.epoch, std::move(ring));
     return true;
 }
 

@@ -34,13 +34,16 @@ Socket& DataPath::attach(uint32_t peer) {
 }
 
 int DataPath::progress_inside() {
-    if (!registry_.offers.empty()) [[unlikely]] take_offers();
-    if (stale_) [[unlikely]] sort_links();
+    if (!registry_.offers.empty()) [[unlikely]]
+        take_offers();
+    if (stale_) [[unlikely]]
+        sort_links();
     int events = 0;
     for (Socket* socket : rings_) {
         if (socket->local()) events += socket->poll_ring();
     }
-    if (!tcps_.empty() && (rings_.empty() || ++pass_ % tcp_every == 0)) events += poll_tcp_sockets();
+    if (!tcps_.empty() && (rings_.empty() || ++pass_ % tcp_every == 0))
+        events += poll_tcp_sockets();
     return events;
 }
 

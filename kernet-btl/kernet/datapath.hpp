@@ -72,7 +72,7 @@ class DataPath {
     std::unordered_map<uint32_t, std::unique_ptr<Socket>> sockets_;
     std::vector<Socket*> rings_;  // sockets by the link they have now
     std::vector<Socket*> tcps_;
-    bool stale_ = false;          // rings_ and tcps_ are to be made anew
+    bool stale_ = false;  // rings_ and tcps_ are to be made anew
     uint32_t pass_ = 0;
 };
 

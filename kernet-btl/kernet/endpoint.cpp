@@ -53,9 +53,15 @@ void Endpoint::service() {
     for (uint32_t rank : unknown) on_unknown_location(rank);
 }
 
-void Endpoint::close_gate() { impl_->data.gate().close(); }
-void Endpoint::open_gate() { impl_->data.gate().open(); }
-bool Endpoint::gate_closed() const { return impl_->data.gate().closed(); }
+void Endpoint::close_gate() {
+    impl_->data.gate().close();
+}
+void Endpoint::open_gate() {
+    impl_->data.gate().open();
+}
+bool Endpoint::gate_closed() const {
+    return impl_->data.gate().closed();
+}
 
 void Endpoint::suspend_all() {
     std::lock_guard lock(impl_->mutex);
@@ -80,6 +86,8 @@ void Endpoint::set_location(const Location& location) {
     impl_->connector.set_location(location);
 }
 
-DataPath& Endpoint::data() { return impl_->data; }
+DataPath& Endpoint::data() {
+    return impl_->data;
+}
 
 }  // namespace kernet

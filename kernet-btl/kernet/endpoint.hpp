@@ -20,7 +20,7 @@ namespace kernet {
 class DataPath;  // data side, datapath.hpp
 
 struct EndpointConfig {
-    std::string job;         // decimal job number; part of addresses and of every handshake
+    std::string job;  // decimal job number; part of addresses and of every handshake
     uint32_t rank = 0;
     std::string secret_hex;  // 64 hex digits, the key of handshake MACs
     int node = -1;           // daemon number; -1 unknown
@@ -30,13 +30,13 @@ struct EndpointConfig {
                              // or loopback if there is nothing else
     bool use_shm = true;     // link `shm` with peers on the same node
     bool use_tcp = true;     // link `tcp`
-    size_t ring_bytes = 512 * 1024;   // payload ring of link shm, per direction, bytes
-    uint32_t ring_frames = 512;       // frames in flight in link shm, per direction; power of two
+    size_t ring_bytes = 512 * 1024;  // payload ring of link shm, per direction, bytes
+    uint32_t ring_frames = 512;      // frames in flight in link shm, per direction; power of two
     std::string tcp_congestion = "cubic,reno";  // tried in order; "" = the system's
     int64_t connect_timeout_us = 2'000'000;     // one attempt, connect to end of handshake
     int64_t retry_min_us = 1'000;               // back-off between attempts, doubles
     int64_t retry_max_us = 500'000;
-    bool threads = false;    // several threads may be on the data side at once: take a lock
+    bool threads = false;  // several threads may be on the data side at once: take a lock
 };
 
 // Owner: whoever created it. Control functions: one thread at a time (a mutex enforces it), in

@@ -10,11 +10,15 @@ namespace kernet {
 
 namespace {
 
-long membarrier(int command) { return syscall(SYS_membarrier, command, 0, 0); }
+long membarrier(int command) {
+    return syscall(SYS_membarrier, command, 0, 0);
+}
 
 // Registration belongs to the address space and is asked for again before every use, because a
 // restored process is a new one to the kernel; when registered already it costs next to nothing.
-bool register_barrier() { return membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0; }
+bool register_barrier() {
+    return membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0;
+}
 
 void futex(std::atomic<uint32_t>& word, int operation, uint32_t value) {
     syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), operation | FUTEX_PRIVATE_FLAG, value,

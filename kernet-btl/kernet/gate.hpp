@@ -41,7 +41,8 @@ class Gate {
         inside_.store(1, std::memory_order_relaxed);
         std::atomic_signal_fence(std::memory_order_seq_cst);
         if (fence_) std::atomic_thread_fence(std::memory_order_seq_cst);
-        if (closed_.load(std::memory_order_acquire) != 0) [[unlikely]] wait_open();
+        if (closed_.load(std::memory_order_acquire) != 0) [[unlikely]]
+            wait_open();
     }
     void wait_open();
 

@@ -38,7 +38,7 @@ struct Offer {
     uint64_t peer_last_seen = 0;  // last frame of ours the peer has
     uint64_t own_epoch = 0;
     uint64_t peer_epoch = 0;
-    ghost::Fd tcp;                     // either this
+    ghost::Fd tcp;                      // either this
     std::unique_ptr<RingMapping> ring;  // or this
 };
 

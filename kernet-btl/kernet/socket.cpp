@@ -270,8 +270,7 @@ void Socket::drop_link(Leave why) {
     }
     if (tcp_) {
         // A ring's peer is told by the control side, through the socket beside the ring.
-        const auto said =
-            why == Leave::suspended ? wire::FrameType::suspend : wire::FrameType::bye;
+        const auto said = why == Leave::suspended ? wire::FrameType::suspend : wire::FrameType::bye;
         if (why != Leave::lost && offset_ == 0) tcp_->write_control(said, received_);
         tcp_.reset();
     }
@@ -305,8 +304,8 @@ void Socket::keep_ring_tail() {
             ghost::log::error("kernet: ring to rank {} spoilt: its tail is lost", peer());
             break;
         }
-        const uint64_t seq = next_seq_ - static_cast<uint32_t>(
-                                             static_cast<uint32_t>(next_seq_) - line.seq);
+        const uint64_t seq =
+            next_seq_ - static_cast<uint32_t>(static_cast<uint32_t>(next_seq_) - line.seq);
         if (line.kind == LineKind::data) {
             Frame* frame = path_.pool().get(line.length);
             frame->header.type = wire::FrameType::data;

@@ -57,7 +57,8 @@ class Socket final : private LinkEvents {
     uint8_t* reserve(size_t size) {
         staged_ = nullptr;
         if (ring_ && waiting_.empty()) [[likely]] {
-            if (uint8_t* room = ring_->tx.reserve(size)) [[likely]] return room;
+            if (uint8_t* room = ring_->tx.reserve(size)) [[likely]]
+                return room;
         }
         return reserve_frame(size);
     }
@@ -155,7 +156,7 @@ class Socket final : private LinkEvents {
         uint8_t head[wire::max_bulk_head];
         uint8_t* body = nullptr;  // null: refused
         uint64_t size = 0;
-        uint64_t done = 0;        // link shm
+        uint64_t done = 0;  // link shm
     };
     uint8_t* begin_bulk(uint64_t seq, uint8_t tag, const uint8_t* head, size_t head_size,
                         uint64_t size);
@@ -164,7 +165,7 @@ class Socket final : private LinkEvents {
     // Hot: what sending and receiving a small message over a ring touches.
     std::unique_ptr<Ring> ring_;
     Frame* staged_ = nullptr;
-    FrameQueue waiting_;     // in order: not in a ring yet; link tcp: not acknowledged yet
+    FrameQueue waiting_;  // in order: not in a ring yet; link tcp: not acknowledged yet
     uint64_t next_seq_ = 1;
     uint64_t received_ = 0;
 
@@ -175,20 +176,20 @@ class Socket final : private LinkEvents {
     std::unique_ptr<TcpLink> tcp_;
     uint64_t generation_ = 0;
     size_t backlog_ = 0;
-    uint64_t exposed_ = 0;   // last number that may have gone by a link now gone
+    uint64_t exposed_ = 0;  // last number that may have gone by a link now gone
     PeerSaid peer_said_ = PeerSaid::nothing;
     bool resuming_ = false;  // what waits may have arrived by the last link: the peer must say
     // link tcp
-    Frame* unsent_ = nullptr;    // first of waiting_ not entirely written
-    size_t offset_ = 0;          // of it, bytes written
-    uint64_t told_ = 0;          // last acknowledgement we sent
+    Frame* unsent_ = nullptr;  // first of waiting_ not entirely written
+    size_t offset_ = 0;        // of it, bytes written
+    uint64_t told_ = 0;        // last acknowledgement we sent
     uint64_t bytes_since_told_ = 0;
     uint32_t idle_polls_ = 0;
-    bool lost_ = false;          // found broken while sending
-    bool polling_ = false;       // inside TcpLink::poll(): the link must stay until it returns
+    bool lost_ = false;     // found broken while sending
+    bool polling_ = false;  // inside TcpLink::poll(): the link must stay until it returns
     // link shm
-    FrameQueue ringed_;          // bulk frames in the ring, not yet consumed
-    size_t bulk_offset_ = 0;     // of the first waiting bulk frame, bytes in the ring
+    FrameQueue ringed_;       // bulk frames in the ring, not yet consumed
+    size_t bulk_offset_ = 0;  // of the first waiting bulk frame, bytes in the ring
     bool bulk_begun_ = false;
     BulkIn bulk_in_;
 };

@@ -134,7 +134,9 @@ void Socket::acknowledge_idle() {
     bytes_since_told_ = 0;
 }
 
-wire::FrameLimits Socket::limits() const { return {0, received_, next_seq_ - 1}; }
+wire::FrameLimits Socket::limits() const {
+    return {0, received_, next_seq_ - 1};
+}
 
 void Socket::on_ack(uint64_t ack) {
     drop_acknowledged(ack);

@@ -72,6 +72,8 @@ void StreamHub::placed(Socket& socket, uint8_t, const uint8_t*, size_t, uint8_t*
     stream.arriving_ = {};
 }
 
-void StreamHub::released(Socket&, void* token) { delete static_cast<Stream::Message*>(token); }
+void StreamHub::released(Socket&, void* token) {
+    delete static_cast<Stream::Message*>(token);
+}
 
 }  // namespace kernet

@@ -48,6 +48,11 @@ class StreamHub final : public Sink {
   public:
     explicit StreamHub(Endpoint& endpoint) : path_(endpoint.data()) { path_.set_sink(this); }
 
+    // Gives all sockets back, so that nothing is received or released afterwards.
+    ~StreamHub() override { path_.unattach_all(); }
+    StreamHub(const StreamHub&) = delete;
+    StreamHub& operator=(const StreamHub&) = delete;
+
     Stream& attach(uint32_t peer);
     int progress() { return path_.progress(); }
 

@@ -19,9 +19,9 @@ struct Frame {
     Frame* next = nullptr;
     const uint8_t* body = nullptr;  // bulk only; the user's, valid until acknowledged
     size_t body_size = 0;
-    void* token = nullptr;          // the upper layer's name for it, to be told when released
-    uint64_t last_line = 0;         // link shm, bulk: ring line of its last piece
-    uint32_t capacity = 0;          // bytes that fit behind
+    void* token = nullptr;   // the upper layer's name for it, to be told when released
+    uint64_t last_line = 0;  // link shm, bulk: ring line of its last piece
+    uint32_t capacity = 0;   // bytes that fit behind
     uint32_t pool_class = 0;
     wire::FrameHeader header;
 

@@ -13,7 +13,9 @@ constexpr uint64_t ring_magic = 0x31474e495254454bULL;  // "KETRING1"
 constexpr int required_seals = F_SEAL_SHRINK | F_SEAL_GROW;
 
 // Read once: the other process could change it between the check and the use.
-uint32_t read_once(const uint32_t& shared) { return *static_cast<const volatile uint32_t*>(&shared); }
+uint32_t read_once(const uint32_t& shared) {
+    return *static_cast<const volatile uint32_t*>(&shared);
+}
 
 bool decode_line(const RingLine& line, uint8_t* payload, uint32_t bytes, LineView& out) {
     const uint32_t info = read_once(line.info);
@@ -47,10 +49,10 @@ Result<std::pair<std::unique_ptr<RingMapping>, Fd>> RingMapping::create(
     const size_t size = 2 * geometry.direction_size();
     if (ftruncate(fd.get(), static_cast<off_t>(size)) != 0) return ghost::sys_error("size a ring");
     if (fcntl(fd.get(), F_ADD_SEALS, required_seals) != 0) return ghost::sys_error("seal a ring");
-    void* base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd.get(), 0);
+    void* base =
+        mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd.get(), 0);
     if (base == MAP_FAILED) return ghost::sys_error("map a ring");
-    std::unique_ptr<RingMapping> map(
-        new RingMapping(static_cast<uint8_t*>(base), geometry, true));
+    std::unique_ptr<RingMapping> map(new RingMapping(static_cast<uint8_t*>(base), geometry, true));
     for (int direction = 0; direction < 2; direction++) {
         RingControl* control = map->control(direction);
         control->magic = ring_magic;
@@ -82,7 +84,9 @@ Result<std::unique_ptr<RingMapping>> RingMapping::attach(const Fd& fd) {
         new RingMapping(static_cast<uint8_t*>(base), geometry, false));
 }
 
-RingMapping::~RingMapping() { munmap(base_, 2 * geometry_.direction_size()); }
+RingMapping::~RingMapping() {
+    munmap(base_, 2 * geometry_.direction_size());
+}
 
 RingControl* RingMapping::control(int direction) const {
     return reinterpret_cast<RingControl*>(base_ + (direction ? geometry_.direction_size() : 0));

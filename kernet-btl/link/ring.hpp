@@ -39,7 +39,7 @@ struct alignas(64) RingLine {
 static_assert(sizeof(RingLine) == 64);
 
 struct RingGeometry {
-    uint32_t lines = 512;        // power of two
+    uint32_t lines = 512;         // power of two
     uint32_t bytes = 512 * 1024;  // payload area, a multiple of 4096
 
     size_t direction_size() const { return 4096 + size_t{lines} * sizeof(RingLine) + bytes; }
@@ -148,7 +148,7 @@ class RingTx {
     uint64_t payload_position_ = 0;  // bytes handed out, counting skipped ones
     uint64_t payload_free_ = 0;      // bytes given back
     uint64_t next_payload_ = 0;
-    std::vector<uint64_t> ends_;     // per line: payload_position_ after it
+    std::vector<uint64_t> ends_;  // per line: payload_position_ after it
 };
 
 // Reading end. One thread.

@@ -33,7 +33,9 @@ int gather(Frame* first, size_t offset, uint64_t ack, uint32_t epoch, iovec* iov
     return count;
 }
 
-bool would_block() { return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR; }
+bool would_block() {
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
+}
 
 }  // namespace
 

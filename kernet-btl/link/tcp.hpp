@@ -67,8 +67,8 @@ class TcpLink {
     std::unique_ptr<uint8_t[]> buffer_;
     size_t begin_ = 0;  // unread bytes are [begin_, end_)
     size_t end_ = 0;
-    wire::FrameHeader bulk_;      // the one whose body is being received
-    uint8_t* body_ = nullptr;     // next byte of it; null: discard
+    wire::FrameHeader bulk_;   // the one whose body is being received
+    uint8_t* body_ = nullptr;  // next byte of it; null: discard
     uint64_t body_left_ = 0;
 };
 

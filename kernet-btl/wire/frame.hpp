@@ -35,13 +35,13 @@ struct FrameHeader {
     uint32_t magic = frame_magic;
     uint8_t version = frame_version;
     FrameType type = FrameType::data;
-    uint8_t tag = 0;        // the upper layer's
-    uint8_t head = 0;       // bulk: bytes of head at the start of the payload
-    uint32_t epoch = 0;     // sender's placement number, low 32 bits; as in the handshake
+    uint8_t tag = 0;     // the upper layer's
+    uint8_t head = 0;    // bulk: bytes of head at the start of the payload
+    uint32_t epoch = 0;  // sender's placement number, low 32 bits; as in the handshake
     uint32_t reserved = 0;
-    uint64_t length = 0;    // payload bytes that follow
-    uint64_t seq = 0;       // number of the frame, from 1; 0 if not numbered
-    uint64_t ack = 0;       // last number received in order from the other side
+    uint64_t length = 0;  // payload bytes that follow
+    uint64_t seq = 0;     // number of the frame, from 1; 0 if not numbered
+    uint64_t ack = 0;     // last number received in order from the other side
 };
 static_assert(sizeof(FrameHeader) == 40);
 

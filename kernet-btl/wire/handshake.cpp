@@ -42,7 +42,9 @@ Mac mac_of(const Confirm& confirm, const Hello& hello, const Welcome& welcome,
     return key.mac(part.bytes, sizeof part.bytes);
 }
 
-bool same(const Mac& a, const Mac& b) { return sodium_memcmp(a.data(), b.data(), a.size()) == 0; }
+bool same(const Mac& a, const Mac& b) {
+    return sodium_memcmp(a.data(), b.data(), a.size()) == 0;
+}
 
 template <typename Message>
 const char* check_form(const Message& message) {
@@ -87,7 +89,9 @@ Nonce random_nonce() {
     return nonce;
 }
 
-void seal(Hello& hello, const HandshakeKey& key) { hello.mac = mac_of(hello, key); }
+void seal(Hello& hello, const HandshakeKey& key) {
+    hello.mac = mac_of(hello, key);
+}
 
 void seal(Welcome& welcome, const Hello& hello, const HandshakeKey& key) {
     welcome.mac = mac_of(welcome, hello, key);

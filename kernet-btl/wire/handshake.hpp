@@ -48,13 +48,13 @@ struct Hello {
     uint16_t version = handshake_version;
     LinkKind kind = LinkKind::tcp;
     uint8_t reserved = 0;
-    uint32_t from = 0;         // initiator's rank
-    uint32_t to = 0;           // acceptor's rank
-    uint64_t epoch = 0;        // initiator's placement
-    uint64_t generation = 0;   // number of the link between the two; the higher one wins
-    uint64_t last_seen = 0;    // last frame received in order from the acceptor
+    uint32_t from = 0;        // initiator's rank
+    uint32_t to = 0;          // acceptor's rank
+    uint64_t epoch = 0;       // initiator's placement
+    uint64_t generation = 0;  // number of the link between the two; the higher one wins
+    uint64_t last_seen = 0;   // last frame received in order from the acceptor
     Nonce nonce{};
-    Mac mac{};                 // over all fields before
+    Mac mac{};  // over all fields before
 };
 
 struct Welcome {
@@ -66,14 +66,14 @@ struct Welcome {
     uint64_t generation = 0;
     uint64_t last_seen = 0;
     Nonce nonce{};
-    Mac mac{};                 // over HELLO and all fields before
+    Mac mac{};  // over HELLO and all fields before
 };
 
 struct Confirm {
     uint32_t magic = handshake_magic;
     uint16_t version = handshake_version;
     uint16_t reserved = 0;
-    Mac mac{};                 // over HELLO, WELCOME and all fields before
+    Mac mac{};  // over HELLO, WELCOME and all fields before
 };
 #pragma pack(pop)
 

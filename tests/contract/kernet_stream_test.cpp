@@ -224,14 +224,14 @@ TEST_P(KernetStream, EveryMessageOnceInOrder) {
     b.stop();
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Links, KernetStream,
-    testing::Values(Case{"shm", true, false, false, false}, Case{"tcp", false, true, false, false},
-                    Case{"shm_cuts", true, false, false, true},
-                    Case{"tcp_cuts", false, true, false, true},
-                    Case{"tcp_suspends", false, true, true, false},
-                    Case{"both_suspends", true, true, true, false},
-                    Case{"both_suspends_and_cuts", true, true, true, true}),
-    [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Links, KernetStream,
+                         testing::Values(Case{"shm", true, false, false, false},
+                                         Case{"tcp", false, true, false, false},
+                                         Case{"shm_cuts", true, false, false, true},
+                                         Case{"tcp_cuts", false, true, false, true},
+                                         Case{"tcp_suspends", false, true, true, false},
+                                         Case{"both_suspends", true, true, true, false},
+                                         Case{"both_suspends_and_cuts", true, true, true, true}),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace
