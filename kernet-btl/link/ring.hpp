@@ -123,6 +123,7 @@ class RingTx {
         line.info = line_info(size, tag, kind);
         position_++;
         line.stamp.store(static_cast<uint32_t>(position_), std::memory_order_release);
+        if (size > RingLine::inline_size) own_next_payload();
     }
     // Lines published and lines the reader is known to be done with.
     uint64_t position() const { return position_; }
@@ -134,6 +135,14 @@ class RingTx {
     bool view(uint64_t number, LineView& out) const;
 
   private:
+    // Fetches the first lines of the next payload for writing while nobody waits for it.
+    void own_next_payload() const {
+#ifdef __x86_64__
+        const uint8_t* next = payload_ + payload_position_ % bytes_;
+        asm volatile("prefetchw (%0)" ::"r"(next));
+        asm volatile("prefetchw 64(%0)" ::"r"(next));
+#endif
+    }
     bool refresh();
     uint8_t* reserve_payload(RingLine& line, size_t size);
 
