@@ -234,4 +234,35 @@ INSTANTIATE_TEST_SUITE_P(Links, KernetStream,
                                          Case{"both_suspends_and_cuts", true, true, true, true}),
                          [](const auto& info) { return std::string(info.param.name); });
 
+// Files and shared mappings of this process that are ours.
+int held() {
+    int count = 0;
+    if (DIR* dir = opendir("/proc/self/fd")) {
+        while (readdir(dir)) count++;
+        closedir(dir);
+    }
+    FILE* maps = fopen("/proc/self/maps", "r");
+    char line[512];
+    while (maps && fgets(line, sizeof line, maps)) count += strstr(line, "memfd:kernet") ? 1000 : 0;
+    if (maps) fclose(maps);
+    return count;
+}
+
+TEST(KernetSuspend, LeavesNoDescriptorAndNoSharedMapping) {
+    const int before = held();
+    Side a(0, fmt::format("h{}", getpid()), true, true, 500);
+    Side b(1, fmt::format("h{}", getpid()), true, true, 500);
+    const Location at_a = a.location(), at_b = b.location();
+    a.begin(at_b);
+    b.begin(at_a);
+    const int64_t end = ghost::monotonic_us() + limit_us;
+    while (!(a.done() && b.done()) && ghost::monotonic_us() < end) usleep(1000);
+    EXPECT_GT(held(), before + 2000);
+    a.suspend();
+    b.suspend();
+    EXPECT_EQ(held(), before);
+    a.stop();
+    b.stop();
+}
+
 }  // namespace
