@@ -46,9 +46,10 @@ struct Move {
     std::string to_name;
     std::string mode;
 
-    uint64_t ping = 0;         // every daemon must have answered this ping
-    bool fences_held = false;  // released or settled exactly once
-    bool gate_tried = false;   // the rank may stand
+    Json agent = Json::object();  // {pid, tid} of the rank's agent, as its wrapper must know it
+    uint64_t ping = 0;            // every daemon must have answered this ping
+    bool fences_held = false;     // released or settled exactly once
+    bool gate_tried = false;      // the rank may stand
     bool exported = false;
     bool held = false;
     uint64_t bytes = 0;

@@ -146,7 +146,7 @@ void Mover::all_switched() {
     }
     m.fences_held = false;
     change(S::going);
-    c_.adapter.send(m.to, {{"t", "go"}, {"seq", m.seq}, {"rank", m.rank}});
+    c_.adapter.send(m.to, {{"t", "go"}, {"seq", m.seq}, {"rank", m.rank}, {"agent", m.agent}});
 }
 
 // After the decision nothing waits for a daemon that does not matter.
@@ -254,6 +254,7 @@ void Mover::message(NodeId from, const Json& m) {
     }
     if (a && type == "busy" && state == S::gating) return on_busy(m);
     if (a && type == "gated" && state == S::gating) {
+        if (const Json* agent = field(m, "agent")) move_->agent = *agent;
         change(S::transferring);
         return decide_if_whole();
     }

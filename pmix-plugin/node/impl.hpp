@@ -90,6 +90,8 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl> {
     void wrapper_exit_said(Seat& seat);
     bool wrapper_died(RankId rank, int status);
     bool adopt(Seat& seat);
+    void watch_orphan(Seat& seat);
+    void stdin_closed(Seat& seat);
     void tree_ended(Seat& seat, const std::string& why);
 
     // --- locations.cpp ---

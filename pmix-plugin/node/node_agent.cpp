@@ -136,6 +136,7 @@ void NodeAgent::Impl::hello_rank(std::shared_ptr<Channel> channel, const Json& m
     if (s.agent) s.agent->close();
     s.agent = std::move(channel);
     s.finalizing = false;
+    s.thread = {{"pid", number(m, "pid")}, {"tid", number(m, "tid")}};
     const Channel* which = s.agent.get();
     s.agent->handle([this, rank, which](ControlMessage& x) { rank_message(rank, which, x); },
                     [this, rank, which] { rank_closed(rank, which); });
@@ -180,6 +181,8 @@ void NodeAgent::Impl::hello_wrapper(std::shared_ptr<Channel> channel, ControlMes
     channel->handle([this, rank, which](ControlMessage& x) { wrapper_message(rank, which, x); },
                     [this, rank, which] { wrapper_closed(rank, which); });
     use_wrapper(s, std::move(channel));
+    s.unmovable.clear();
+    if (text(m.body, "mode") == "direct") s.unmovable = text(m.body, "why", "no name space");
     take_spare(s, m);
 }
 
@@ -281,6 +284,7 @@ void NodeAgent::Impl::wrapper_message(RankId rank, const Channel* from, ControlM
     std::string type = text(m.body, "t");
     if (type == "hello") return take_spare(*s, m);
     if (type == "held") take_spare(*s, m);
+    if (type == "stdin_closed") return stdin_closed(*s);
     if (type == "exit") return wrapper_exit_said(*s);
     if (type == "error") {
         return log::warning("the wrapper of rank {} says: {}", rank, text(m.body, "why"));

@@ -48,12 +48,16 @@ struct Seat {
     NodeId from = 0;
     NodeId to = 0;
 
+    Json thread = Json::object();  // {pid, tid} of the rank's agent, for the wrapper to signal
+    std::string unmovable;         // why the wrapper could not make a tree that can move
+
     std::shared_ptr<Channel> wrapper;
     std::shared_ptr<Channel> agent;  // the rank's
     pid_t init = 0;                  // the tree's first process
     Fd tree;                         // pidfd of it
     std::vector<Fd> spare;           // the six descriptors of `hello`
     int adoptions = 0;
+    pid_t orphan = 0;  // the init whose end the adapter reports to us
 
     bool finalizing = false;    // the rank said bye
     bool ended = false;         // the tree is no more

@@ -12,13 +12,14 @@ void NodeAgent::Impl::connect(const Json& m) {
     auto rank = static_cast<RankId>(number(m, "rank"));
     const uint64_t seq = number(m, "seq");
     Seat* s = find(rank);
-    if (s == nullptr || s->state != S::home || s->ended || !s->wrapper) {
-        return report(
-            {{"t", "failed"},
-             {"seq", seq},
-             {"rank", rank},
-             {"stage", "connect"},
-             {"why", fmt::format("rank {} has no wrapper here that could move it", rank)}});
+    if (s == nullptr || s->state != S::home || s->ended || !s->wrapper || !s->unmovable.empty()) {
+        return report({{"t", "failed"},
+                       {"seq", seq},
+                       {"rank", rank},
+                       {"stage", "connect"},
+                       {"why", fmt::format("rank {} has no wrapper here that could move it{}{}",
+                                           rank, s == nullptr || s->unmovable.empty() ? "" : ": ",
+                                           s == nullptr ? "" : s->unmovable)}});
     }
     s->seq = seq;
     s->failure_told = false;
@@ -68,7 +69,7 @@ void NodeAgent::Impl::on_gated(Seat& s, const Json& m) {
 void NodeAgent::Impl::all_closed(Seat& s) {
     if (s.abort_asked) return resume(s);
     change(s, S::exporting);
-    report(s, "gated");
+    report({{"t", "gated"}, {"seq", s.seq}, {"rank", s.rank}, {"agent", s.thread}});
     if (s.wrapper) s.wrapper->send({{"t", "export"}, {"seq", s.seq}});
 }
 
@@ -128,7 +129,7 @@ void NodeAgent::Impl::resume(Seat& s) {
     change(s, S::resuming);
     if (s.ended) return back_home(s);
     // Without a wrapper the one that adopts the tree does it, see adopt().
-    if (s.wrapper) s.wrapper->send({{"t", "resume"}, {"seq", s.seq}});
+    if (s.wrapper) s.wrapper->send({{"t", "resume"}, {"seq", s.seq}, {"agent", s.thread}});
 }
 
 void NodeAgent::Impl::back_home(Seat& s) {

@@ -121,7 +121,8 @@ void NodeAgent::Impl::go(const Json& m) {
     if (s == nullptr || s->seq != number(m, "seq") || s->state != S::switched) return;
     if (!s->wrapper) return fail(*s, "go", "the restore wrapper has gone");
     change(*s, S::going);
-    s->wrapper->send({{"t", "go"}, {"seq", s->seq}});
+    if (const Json* agent = field(m, "agent")) s->thread = *agent;
+    s->wrapper->send({{"t", "go"}, {"seq", s->seq}, {"agent", s->thread}});
 }
 
 // The rank is on PMIx and on its links again: after a move, or after one that was called off.

@@ -1,4 +1,5 @@
 // Wrappers: their connections, and what happens to a rank when its wrapper dies.
+#include <fcntl.h>
 #include <fmt/format.h>
 
 #include "base/log.hpp"
@@ -91,6 +92,24 @@ bool NodeAgent::Impl::wrapper_died(RankId rank, int status) {
     return false;
 }
 
+// The rank must see the end of its input: no write end of it may stay open here.
+void NodeAgent::Impl::stdin_closed(Seat& s) {
+    if (s.spare.size() != 6) return;
+    for (size_t i : {0u, 3u}) s.spare[i].reset(::open("/dev/null", O_RDWR | O_CLOEXEC));
+}
+
+// The tree is the daemon's child now (a subreaper's), not the new wrapper's: it is told the status.
+void NodeAgent::Impl::watch_orphan(Seat& s) {
+    if (std::exchange(s.orphan, s.init) == s.init) return;
+    adapter_.on_orphan_exit(s.init,
+                            [weak = weak_from_this(), rank = s.rank, init = s.init](int status) {
+                                auto self = weak.lock();
+                                Seat* seat = self && self->running_ ? self->find(rank) : nullptr;
+                                if (seat == nullptr || seat->init != init || !seat->wrapper) return;
+                                seat->wrapper->send({{"t", "child_status"}, {"status", status}});
+                            });
+}
+
 bool NodeAgent::Impl::adopt(Seat& s) {
     if (s.spare.size() != 6 || ++s.adoptions > most_adoptions) return false;
     std::vector<std::string> argv = {settings_.wrapper,      "--adopt", "--rank",
@@ -102,12 +121,14 @@ bool NodeAgent::Impl::adopt(Seat& s) {
         log::error("no new wrapper for rank {}: {}", s.rank, spawned.error().message());
         return false;
     }
+    watch_orphan(s);
     s.wrapper = open_wrapper(s.rank, std::move(spawned->control));
     s.wrapper->send({{"t", "adopt"}, {"rank", s.rank}, {"init", s.init}},
                     {s.spare[3].get(), s.spare[4].get(), s.spare[5].get()});
     log::warning("a new wrapper has adopted rank {}: it goes on", s.rank);
     // The move was called off before the new one was there.
-    if (s.state == S::resuming) s.wrapper->send({{"t", "resume"}, {"seq", s.seq}});
+    if (s.state == S::resuming)
+        s.wrapper->send({{"t", "resume"}, {"seq", s.seq}, {"agent", s.thread}});
     return true;
 }
 

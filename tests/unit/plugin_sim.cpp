@@ -442,6 +442,11 @@ void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, ControlMessage&
         });
         return;
     }
+    if (type == "resume" || type == "go") {
+        const Json* agent = field(m.body, "agent");
+        if (agent == nullptr || number(*agent, "tid") != 3)
+            violate("the agent's thread is unknown");
+    }
     if (type == "resume") {
         w->tree->stopped = false;
         return wake(w->tree);
