@@ -32,7 +32,7 @@ struct NodeInfo {
 struct RankInfo {
     RankId rank = 0;
     NodeId node = 0;
-    pid_t pid = 0;        // the wrapper's process id, on the rank's node only; else 0
+    pid_t pid = 0;         // the wrapper's process id, on the rank's node only; else 0
     bool running = false;  // launched and not ended
 };
 
@@ -47,17 +47,17 @@ class RuntimeAdapter {
 
     // --- who and where ---
     virtual NodeId self() const = 0;
-    virtual bool is_coordinator() const = 0;  // true in mpirun
+    virtual bool is_coordinator() const = 0;   // true in mpirun
     virtual std::string job_name() const = 0;  // the application job's number in decimal; "" before
     virtual bool job_running() const = 0;      // launched, and not every rank has ended
     virtual std::vector<NodeInfo> nodes() const = 0;
     virtual std::vector<RankInfo> ranks() const = 0;
     virtual std::optional<NodeId> find_node(const std::string& name) const = 0;
-    virtual int slots(NodeId node) const = 0;       // 0: unknown
-    virtual std::string session_dir() const = 0;    // job family's folder on this node, exists
-    virtual std::string secret() const = 0;         // the job's secret in hex; "" before the launch
-    virtual std::string rank_socket() const = 0;    // address ranks and wrappers connect to, here
-    virtual std::string pmix_uri() const = 0;       // this node's PMIx server for attach
+    virtual int slots(NodeId node) const = 0;     // 0: unknown
+    virtual std::string session_dir() const = 0;  // job family's folder on this node, exists
+    virtual std::string secret() const = 0;       // the job's secret in hex; "" before the launch
+    virtual std::string rank_socket() const = 0;  // address ranks and wrappers connect to, here
+    virtual std::string pmix_uri() const = 0;     // this node's PMIx server for attach
 
     // --- messages between coordinator and node agents (reliable, in order per pair) ---
     virtual void send(NodeId to, const Json& message) = 0;
@@ -76,13 +76,14 @@ class RuntimeAdapter {
     // --- coordinator: job-wide fences must not complete while a rank is between two daemons ---
     // False: a fence is completing right now; try again a millisecond later.
     virtual bool hold_fences() = 0;
-    virtual void release_fences() = 0;           // after an abort: nothing moved
-    virtual void settle_fences(int votes) = 0;   // after the switch: sum of all daemons' votes
+    virtual void release_fences() = 0;          // after an abort: nothing moved
+    virtual void settle_fences(int votes) = 0;  // after the switch: sum of all daemons' votes
 
     // --- source node ---
     // fence_tag: 0 if the rank is outside PMIx, else the tag of the call it waits in.
     virtual PreMark premark(RankId rank, uint32_t fence_tag) = 0;
-    // The rank attached to this same server again (after an abort): its open calls get the new peer.
+    // The rank attached to this same server again (after an abort): its open calls get the new
+    // peer.
     virtual void repeer(RankId rank) = 0;
 
     // --- target node ---

@@ -170,8 +170,8 @@ Status check_privilege() {
 
 Status check_options(const UpOptions& options) {
     if (!is_valid_name(options.name)) {
-        return make_error(Code::invalid, "use as a lab's name (letters, digits and '-'):",
-                          options.name);
+        return make_error(Code::invalid,
+                          "use as a lab's name (letters, digits and '-'):", options.name);
     }
     if (options.nodes && (*options.nodes < 1 || *options.nodes > most_nodes)) {
         return make_error(Code::invalid, fmt::format("make that many nodes (1 to {}):", most_nodes),
