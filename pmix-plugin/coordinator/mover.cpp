@@ -192,10 +192,7 @@ void Mover::on_failed(NodeId from, const Json& m) {
                                     c_.liveness.name_of(from));
     switch (move_->state) {
         case S::aborting:
-            if (from != move_->from) return;
-            move_->harmed = true;
-            move_->why += "; and it did not come back: " + whole;
-            return finish(S::failed);
+            return on_failed_again(from, stage, whole);
         case S::switching:
             if (from == move_->to) return lose(whole);
             if (stage != "switch") return;  // of before the decision; `switched` will come
@@ -207,6 +204,19 @@ void Mover::on_failed(NodeId from, const Json& m) {
         default:
             if (from == move_->from || from == move_->to) abort(whole);
     }
+}
+
+// While aborting: A may have failed by itself before our `abort` reached it. Only a rank that could
+// not attach again did not come back; after anything else `aborted` follows.
+void Mover::on_failed_again(NodeId from, const std::string& stage, const std::string& whole) {
+    if (from != move_->from) return;
+    if (stage == "attach") {
+        move_->harmed = true;
+        move_->why += "; and it did not come back: " + whole;
+        return finish(S::failed);
+    }
+    // B saw its stream end because A refused: what A found is the reason.
+    if (stage == "check") move_->why = whole;
 }
 
 void Mover::on_done(const Json& m) {

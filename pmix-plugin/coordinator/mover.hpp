@@ -73,6 +73,7 @@ class Mover {
     void switch_expired();
     void all_switched();
     void on_failed(NodeId from, const Json& m);
+    void on_failed_again(NodeId from, const std::string& stage, const std::string& whole);
     void on_done(const Json& m);
     void on_aborted(const Json& m);
     void unsettled_message(NodeId from, const Json& m);

@@ -116,11 +116,12 @@ void Lab::kill(const std::string& node, int pid) {
     on(node, {"kill", "-KILL", std::to_string(pid)});
 }
 
+// From /proc, which is the node's own; /sys shows the machine's interfaces.
 uint64_t Lab::received(const std::string& node) {
-    std::istringstream counters(
-        on(node, {"sh", "-c", "cat /sys/class/net/*/statistics/rx_bytes"}).out);
-    uint64_t sum = 0;
-    for (uint64_t bytes = 0; counters >> bytes;) sum += bytes;
+    std::istringstream lines(on(node, {"sed", "-n", "s/:/ /;3,$p", "/proc/net/dev"}).out);
+    uint64_t sum = 0, bytes = 0;
+    std::string interface, rest;
+    while (lines >> interface >> bytes && std::getline(lines, rest)) sum += bytes;
     return sum;
 }
 

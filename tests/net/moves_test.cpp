@@ -340,7 +340,7 @@ TEST_F(Moves, FiftyInARow) {
 
 TEST_F(Moves, OldNodeCutAfterwards) {
     // mpirun on gn1, a rank on gn2 and one on gn3; gn2's rank goes to gn1.
-    Job job(lab(), 2, "gn2:1,gn3:1,gn1:1", endless("pattern"));
+    Job job(lab(), 2, "gn2:1,gn3:1,gn1:2", endless("pattern"));
     ASSERT_TRUE(job.wait_for("round 0:")) << job.mpirun().err();
     int moving = -1;
     for (int rank = 0; rank < 2; ++rank) moving = job.node_of(rank) == "gn2" ? rank : moving;

@@ -94,6 +94,31 @@ TEST(Move, AlwaysBusyEndsUnharmed) {
     expect_sound(c);
 }
 
+// The target sees the stream end before the source's own reason has arrived.
+TEST(Move, RefusalOfTheSourceCrossesTheTargetsFailure) {
+    Cluster c(8, 3, {0, 1});
+    Client& user = c.client();
+    user.ask(migrate({1}, "gn2"));
+    auto transferring = [&] {
+        return !user.phases.empty() && user.phases.back() == "transferring";
+    };
+    ASSERT_TRUE(c.run(5 * second, transferring));
+    Json failed = {{"t", "failed"}, {"seq", 1}, {"rank", 1}};
+    failed["stage"] = "import";
+    failed["why"] = "the ghost ends too early";
+    c.inject(2, 0, failed);
+    failed["stage"] = "check";
+    failed["why"] = "descriptor 21 cannot move";
+    c.inject(1, 0, failed);
+    ASSERT_TRUE(c.run(20 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 1) << user.results[0];
+    std::string error = user.results[0]["error"];
+    EXPECT_NE(error.find("descriptor 21"), std::string::npos) << error;
+    EXPECT_NE(error.find("the job is unharmed: rank 1 goes on at gn1"), std::string::npos) << error;
+    EXPECT_EQ(c.node_of(1), 1u);
+    expect_sound(c);
+}
+
 TEST(Move, SeveralRanksAndClientsOneAtATime) {
     Cluster c(5, 3, {0, 1, 1});
     Client& first = c.client();
