@@ -4,13 +4,29 @@
 
 steps_done=0
 step_started=$SECONDS
+step_name=
+step_times=
 logs=build/logs
 
-# step TEXT: announces a step.
+# step TEXT: announces a step, which lasts until the next one.
 step() {
+    end_step
     steps_done=$((steps_done + 1))
     step_started=$SECONDS
+    step_name=$*
     printf '==> %d. %s\n' "$steps_done" "$*"
+}
+
+end_step() {
+    [ -z "$step_name" ] ||
+        step_times+=$(printf '%7d s  %s' $((SECONDS - step_started)) "$step_name")$'\n'
+    step_name=
+}
+
+# print_times: how long each step took, and all of them.
+print_times() {
+    end_step
+    printf '\nTime:\n%s%7d s  altogether\n' "$step_times" "$SECONDS"
 }
 
 note() { printf '    %s\n' "$*"; }
@@ -78,6 +94,12 @@ install_packages() {
     note "done in $((SECONDS - step_started)) s"
 }
 
+# look_at_machine [preflight's options]: its exit status; it is written in Python.
+look_at_machine() {
+    command -v python3 >/dev/null || install_packages
+    packaging/preflight "$@"
+}
+
 build_criu() {
     if packaging/criu/build-criu --is-done build; then
         return 0
@@ -105,6 +127,10 @@ configure_in() {
     [ ! -x "$folder/config.status" ] || return 0
     step "Configuring $folder"
     mkdir -p "$folder"
+    # a second build of the same sources costs little where ccache is installed; it is not needed
+    if command -v ccache >/dev/null; then
+        set -- "$@" CC="ccache gcc" CXX="ccache g++"
+    fi
     logged "configure-$folder" env -C "$folder" ../configure "$@" || {
         tail_of "configure-$folder"
         die "configuring $folder" "see above" \
