@@ -1,5 +1,6 @@
 #include "kernet-btl/kernet/datapath.hpp"
 
+#include <sched.h>
 #include <unistd.h>
 
 #include "base/clock.hpp"
@@ -24,7 +25,10 @@ void Registry::ring_bell() {
 
 Socket& DataPath::socket_of(PeerShared& peer) {
     auto& slot = sockets_[peer.rank];
-    if (!slot) slot = std::make_unique<Socket>(*this, peer, *sink_);
+    if (!slot) {
+        slot = std::make_unique<Socket>(*this, peer, *sink_);
+        stale_ = true;
+    }
     return *slot;
 }
 
@@ -44,6 +48,9 @@ int DataPath::progress_inside() {
     }
     if (!tcps_.empty() && (rings_.empty() || ++pass_ % tcp_every == 0))
         events += poll_tcp_sockets();
+    // Nothing comes from a peer that is away: whoever brings it back gets the core.
+    if (unlinked_ != 0 && events == 0) [[unlikely]]
+        sched_yield();
     return events;
 }
 
@@ -69,7 +76,9 @@ void DataPath::sort_links() {
     stale_ = false;
     rings_.clear();
     tcps_.clear();
+    unlinked_ = 0;
     for (auto& [rank, socket] : sockets_) {
+        if (socket->expects_link()) ++unlinked_;
         if (socket->linked()) (socket->local() ? rings_ : tcps_).push_back(socket.get());
     }
 }

@@ -72,7 +72,8 @@ class DataPath {
     std::unordered_map<uint32_t, std::unique_ptr<Socket>> sockets_;
     std::vector<Socket*> rings_;  // sockets by the link they have now
     std::vector<Socket*> tcps_;
-    bool stale_ = false;  // rings_ and tcps_ are to be made anew
+    uint32_t unlinked_ = 0;  // attached sockets whose link is being made, or whose peer moves
+    bool stale_ = false;     // rings_ and tcps_ are to be made anew
     uint32_t pass_ = 0;
 };
 

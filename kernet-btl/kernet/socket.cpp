@@ -45,6 +45,7 @@ bool Socket::change(SocketState to) {
     ghost::log::trace("kernet: socket to rank {}: {} -> {}", peer(), state_name(state_),
                       state_name(to));
     state_ = to;
+    path_.links_changed();
     return true;
 }
 

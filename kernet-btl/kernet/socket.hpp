@@ -50,7 +50,11 @@ class Socket final : private LinkEvents {
     SocketState state() const { return state_; }
     bool linked() const { return ring_ != nullptr || tcp_ != nullptr; }
     bool local() const { return ring_ != nullptr; }  // link shm
-    void* user = nullptr;                            // the upper layer's
+    // No link now, and one is to come: the peer moves, or the first link is being made.
+    bool expects_link() const {
+        return state_ == SocketState::attached && !linked() && peer_said_ != PeerSaid::left;
+    }
+    void* user = nullptr;  // the upper layer's
 
     // --- sending: reserve() then commit(), nothing in between ---
     // Where the bytes of a message of at most wire::max_message bytes go. Never null.
