@@ -16,6 +16,7 @@
 #include <thread>
 #include <unistd.h>
 
+#include "base/clock.hpp"
 #include "base/control_socket.hpp"
 #include "kernet-btl/btl/agent.hpp"
 #include "kernet-btl/btl/agent_ports.hpp"
@@ -589,15 +590,21 @@ TEST_F(AgentTest, StopCarriesTheMoveThrough) {
 
 TEST_F(AgentTest, AsksForAnUnknownPeerOnce) {
     start_attached();
+    const int64_t begin = ghost::monotonic_us();
     eventfd_write(script_.service.get(), 100 + 7);
     EXPECT_EQ(receive(), (Json{{"t", "locate"}, {"peer", 7}}));
     eventfd_write(script_.service.get(), 100 + 7);  // the endpoint asks on
+    // before the answer, after which it would be a new question
+    ASSERT_TRUE(script_.journal.wait_for("service", 2));
+    const bool late = ghost::monotonic_us() - begin > 150'000;  // after 200 ms it may ask again
     Json answer = to_json(place(7, 3));
     answer["t"] = "location";
     send(answer);
     ASSERT_TRUE(script_.journal.wait_for("location of 7 epoch 3"));
     send({{"t", "gate"}, {"seq", 1}});
-    EXPECT_EQ(receive().value("t", ""), "gated");  // and no second locate before it
+    Json next = receive();
+    if (late && next.value("t", "") == "locate") next = receive();
+    EXPECT_EQ(next.value("t", ""), "gated");  // and no second locate before it
 }
 
 TEST_F(AgentTest, MalformedMessagesDoNoHarm) {
