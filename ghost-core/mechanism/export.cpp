@@ -12,6 +12,7 @@
 #include "ghost-core/memory/pages.hpp"
 #include "ghost-core/memory/queue.hpp"
 #include "ghost-core/process/dump.hpp"
+#include "ghost-core/process/urgent.hpp"
 
 namespace ghost::core {
 namespace {
@@ -101,6 +102,7 @@ Status send_frozen(DumpResult& dump, GhostWriter& writer, BufferPool& pool,
 }  // namespace
 
 Result<ExportStats> export_tree(const ExportRequest& request, Resource& out) {
+    const Urgent urgent;
     ExportStats stats;
     const int64_t begin = monotonic_us();
     auto pool = BufferPool::make(export_buffers);

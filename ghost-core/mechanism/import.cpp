@@ -15,6 +15,7 @@
 #include "ghost-core/memory/userfault.hpp"
 #include "ghost-core/process/restore.hpp"
 #include "ghost-core/process/skeleton_store.hpp"
+#include "ghost-core/process/urgent.hpp"
 
 namespace ghost::core {
 namespace {
@@ -242,6 +243,7 @@ const Json& Importer::metadata() const {
 
 Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<InheritFd>& inherit,
                                 const Progress& progress) {
+    const Urgent urgent;
     auto pool = BufferPool::make(import_buffers);
     if (!pool) return pool.error();
     RestoreRequest request;

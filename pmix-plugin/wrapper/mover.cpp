@@ -53,6 +53,10 @@ void Mover::change(S to) {
         log::debug("move {}: {} -> {}", seq_, state_name[static_cast<int>(state_)],
                    state_name[static_cast<int>(to)]);
         state_ = to;
+        if (to == S::idle || to == S::gone)
+            urgent_.reset();
+        else if (!urgent_)
+            urgent_.emplace();
         return;
     }
     log::error("move {}: no way from {} to {}", seq_, state_name[static_cast<int>(state_)],

@@ -3,10 +3,12 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <sys/types.h>
 
 #include "base/control_socket.hpp"
 #include "ghost-core/mechanism/migration.hpp"
+#include "ghost-core/process/urgent.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "pmix-plugin/wrapper/guard.hpp"
 #include "pmix-plugin/wrapper/identity.hpp"
@@ -76,6 +78,7 @@ class Mover {
     Json waiting_;    // connect, to be done when the worker is free
     Json last_word_;  // resume or cancel that came while the worker was busy
     bool carried_ = false;
+    std::optional<core::Urgent> urgent_;  // as long as there is a move
 };
 
 }  // namespace ghost::plugin

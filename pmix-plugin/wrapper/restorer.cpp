@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.hpp"
+#include "ghost-core/process/urgent.hpp"
 #include "pmix-plugin/wrapper/agent_signal.hpp"
 
 namespace ghost::plugin {
@@ -64,6 +65,7 @@ void Restorer::change(S to) {
 }
 
 std::optional<Charge> Restorer::run() {
+    const core::Urgent urgent;
     tell({{"t", "hello"},
           {"role", "wrapper"},
           {"job", who_.job},

@@ -1,0 +1,34 @@
+// The calling thread goes before everything else on the machine while a rank stands still for it.
+#pragma once
+
+#include <sched.h>
+
+namespace ghost::core {
+
+// From construction to destruction the calling thread, and every thread and process it starts
+// meanwhile, runs in the class SCHED_RR; those started keep it (a restored task gets its own class
+// back from CRIU). MPI programs wait by spinning: in the ordinary class every hand-over between
+// CRIU, the tree and us may wait a whole slice (3 ms) of a spinning neighbour. Without the
+// privilege nothing changes. One thread; must end in the thread it began in.
+class Urgent {
+  public:
+    Urgent() {
+        before_ = sched_getscheduler(0);
+        if (before_ < 0 || sched_getparam(0, &param_) != 0) return;
+        sched_param lowest{};
+        lowest.sched_priority = sched_get_priority_min(SCHED_RR);
+        changed_ = sched_setscheduler(0, SCHED_RR, &lowest) == 0;
+    }
+    ~Urgent() {
+        if (changed_) sched_setscheduler(0, before_, &param_);
+    }
+    Urgent(const Urgent&) = delete;
+    Urgent& operator=(const Urgent&) = delete;
+
+  private:
+    int before_ = 0;
+    sched_param param_{};
+    bool changed_ = false;
+};
+
+}  // namespace ghost::core
