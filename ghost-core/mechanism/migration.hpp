@@ -55,8 +55,9 @@ struct ExportStats {
 // Freezes the tree and writes it to `out` as a ghost; finalizes `out`. On success every task of the
 // tree is stopped and intact, until resume_tree() or destroy_tree(). On failure every task runs on
 // and nothing is left behind. Resource errors come through; corrupt never comes from here.
-// Known limit: if somebody else kills criu with SIGKILL during the freeze, the tree may die with
-// it.
+// A criu that somebody else kills with SIGKILL is such a failure too (with our change of criu,
+// packaging/criu; without it the tree may die). If the caller is killed, criu gives up by itself,
+// the tree is left stopped, and resume_tree() of another process makes it go on.
 Result<ExportStats> export_tree(const ExportRequest& request, Resource& out);
 
 // A restored tree that has not executed an instruction yet.

@@ -64,6 +64,10 @@ bool knows_lazy_holes(const std::string& program) {
     return contains(program, "GHOST_LAZY_HOLES");
 }
 
+bool survives_kill(const std::string& program) {
+    return contains(program, "Can't settle task");
+}
+
 std::string last_log_error(const std::string& folder) {
     std::ifstream log(folder + "/" + criu_log);
     std::string line, found;

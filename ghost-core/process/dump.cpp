@@ -16,6 +16,7 @@
 #include "ghost-core/process/criu_program.hpp"
 #include "ghost-core/process/image_stream.hpp"
 #include "ghost-core/process/proc.hpp"
+#include "ghost-core/process/standstill.hpp"
 #include "ghost-core/process/tree.hpp"
 
 namespace ghost::core {
@@ -52,6 +53,7 @@ class Dumper {
     const DumpRequest& request_;
     GhostWriter& writer_;
     Fd listener_, connection_, server_;
+    std::optional<Standstill> standstill_;
     std::optional<Child> criu_;
     std::list<Image> images_;
     int files_ = 0;
@@ -81,6 +83,9 @@ Status Dumper::start() {
     auto listener = listen_in_folder(request_.criu.work_dir, capture_socket);
     if (!listener) return listener.error();
     listener_ = std::move(*listener);
+    auto standstill = Standstill::stop(request_.root, second_us);
+    if (!standstill) return standstill.error();
+    standstill_.emplace(std::move(*standstill));
     ChildRequest child;
     child.folder = request_.criu.work_dir;
     child.argv = {*program,
@@ -200,22 +205,17 @@ Error Dumper::criu_failure() const {
 }
 
 // After a failure: criu gives up by itself when its pipes break and then leaves the tasks as they
-// were, which is better than killing it. Killed, its code in the tasks leaves them by itself.
+// were, which is better than killing it. What a killed one leaves is put right.
 void Dumper::let_go() {
     images_.clear();
     connection_.reset();
     listener_.reset();
     if (criu_ && !criu_->wait(monotonic_us() + second_us)) criu_->kill();
-    for (const int64_t limit = monotonic_us() + second_us; monotonic_us() < limit;) {
-        auto tasks = list_tree(request_.root);
-        if (!tasks) return;
-        const bool held = std::any_of(tasks->begin(), tasks->end(), [](const Task& task) {
-            const auto status = read_status(fmt::format("/proc/{}", task.pid));
-            return status && status->tracer != 0;
-        });
-        if (!held) break;
-        poll(nullptr, 0, 1);
-    }
+    if (auto free = wait_untraced(request_.root, second_us); !free.ok())
+        log::warning("after a failed freeze: {}", free.error().message());
+    if (standstill_)
+        if (auto right = standstill_->repair(); !right.ok())
+            log::warning("after a failed freeze: {}", right.error().message());
     if (auto resumed = resume_tree(request_.root); !resumed.ok())
         log::warning("after a failed freeze: {}", resumed.error().message());
 }

@@ -1,5 +1,6 @@
 #include "ghost-core/process/tree.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <csignal>
@@ -7,11 +8,19 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <memory>
+#include <poll.h>
 #include <sstream>
 
+#include "base/clock.hpp"
+#include "base/log.hpp"
 #include "ghost-core/process/proc.hpp"
 
 namespace ghost::core {
+namespace {
+
+constexpr int64_t criu_end_us = 2000000;
+
+}  // namespace
 
 std::vector<pid_t> numbers_in(const std::string& folder) {
     std::vector<pid_t> out;
@@ -73,7 +82,24 @@ Result<std::vector<Task>> list_tree(pid_t root) {
     return out;
 }
 
+Status wait_untraced(pid_t root, int64_t limit_us) {
+    for (const int64_t limit = monotonic_us() + limit_us;;) {
+        auto tasks = list_tree(root);
+        if (!tasks) return tasks.error();
+        const bool held = std::any_of(tasks->begin(), tasks->end(), [](const Task& task) {
+            const auto status = read_status(fmt::format("/proc/{}", task.pid));
+            return status && status->tracer != 0;
+        });
+        if (!held) return {};
+        if (monotonic_us() > limit)
+            return make_error(Code::timeout, "wait for the end of criu", std::to_string(root));
+        poll(nullptr, 0, 1);
+    }
+}
+
 Status resume_tree(pid_t root) {
+    if (auto free = wait_untraced(root, criu_end_us); !free.ok())
+        log::warning("{}", free.error().message());
     auto tasks = list_tree(root);
     if (!tasks) return tasks.error();
     // Children first: the init must not see a child stopped for long after it runs itself.

@@ -22,7 +22,10 @@ struct Task {
 // not_found if the root is gone.
 Result<std::vector<Task>> list_tree(pid_t root);
 
-// SIGCONT to every process of the tree; also undoes what a killed criu may have left.
+// Waits until nobody traces a process of the tree; timeout otherwise.
+Status wait_untraced(pid_t root, int64_t limit_us);
+
+// SIGCONT to every process of the tree, when the criu of an exporter that was killed has left it.
 Status resume_tree(pid_t root);
 
 // Outer pid of the process of the tree whose number in its innermost PID name space is inner_pid.
