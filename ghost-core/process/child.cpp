@@ -104,11 +104,21 @@ Child::~Child() {
     if (!ended_) kill();
 }
 
+// Processes that a killed one has started would go on, and keep its pipes open. They are in its
+// group, and as long as it is not reaped nobody else can be.
+void Child::end_family() const {
+    siginfo_t info{};
+    if (waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+        info.si_pid == pid_ && info.si_code != CLD_EXITED)
+        ::kill(-pid_, SIGKILL);
+}
+
 bool Child::wait(int64_t deadline_us) {
     while (!ended_) {
         const int64_t left = std::max<int64_t>(deadline_us - monotonic_us(), 0);
         pollfd ready{pidfd_.get(), POLLIN, 0};
         const int rc = poll(&ready, 1, static_cast<int>(std::min<int64_t>(left / 1000 + 1, 60000)));
+        if (rc > 0) end_family();
         if (rc > 0 && waitpid(pid_, &status_, WNOHANG) == pid_) ended_ = true;
         if (rc > 0 && !ended_ && errno == ECHILD) {  // somebody else reaped it
             status_ = 0xff00;
@@ -121,7 +131,7 @@ bool Child::wait(int64_t deadline_us) {
 
 void Child::kill() {
     if (ended_ || pid_ <= 0) return;
-    ::kill(pid_, SIGKILL);
+    ::kill(-pid_, SIGKILL);
     while (waitpid(pid_, &status_, 0) < 0 && errno == EINTR) {
     }
     ended_ = true;

@@ -33,13 +33,14 @@ class Child {
     bool ended() const { return ended_; }
     // Waits until `deadline_us` (monotonic); false if it has not ended by then.
     bool wait(int64_t deadline_us);
-    // SIGKILL, and waits for the end.
+    // SIGKILL, to what it has started too, and waits for the end.
     void kill();
     // After the end: exit status as of waitpid(2).
     int status() const { return status_; }
     bool succeeded() const;
 
   private:
+    void end_family() const;
     Child(pid_t pid, Fd pidfd) : pid_(pid), pidfd_(std::move(pidfd)) {}
 
     pid_t pid_ = 0;

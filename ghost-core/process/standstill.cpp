@@ -192,34 +192,44 @@ Result<Standstill::Process> Standstill::note(pid_t pid) {
     return out;
 }
 
-Result<Standstill> Standstill::stop(pid_t root, int64_t limit_us) {
-    Standstill out;
-    out.root_ = root;
-    std::set<pid_t> stopped;
-    for (const int64_t limit = monotonic_us() + limit_us;;) {
-        auto tasks = list_tree(root);
-        if (!tasks) return tasks.error();
-        bool standing = true;
-        for (const auto& task : *tasks) {
-            if (stopped.insert(task.pid).second) {
-                kill(task.pid, SIGSTOP);
-                standing = false;  // it may have made another one meanwhile
-            }
-            standing = standing && all_stopped(task.pid);
-        }
-        if (standing) {
-            for (const auto& task : *tasks) {
-                if (task.state == 'Z') continue;
-                auto process = note(task.pid);
-                if (!process) return process.error();
-                out.processes_.push_back(std::move(*process));
-            }
-            return out;
-        }
-        if (monotonic_us() > limit)
-            return make_error(Code::timeout, "freeze: a process of the rank does not stop");
+namespace {
+
+Status wait_all_stopped(pid_t pid, int64_t deadline_us) {
+    while (!all_stopped(pid)) {
+        if (monotonic_us() > deadline_us)
+            return make_error(Code::timeout, "freeze: a process of the rank does not stop",
+                              std::to_string(pid));
         usleep(50);
     }
+    return {};
+}
+
+}  // namespace
+
+Result<Standstill> Standstill::stop(pid_t root, int64_t limit_us) {
+    const int64_t deadline = monotonic_us() + limit_us;
+    Standstill out;
+    std::set<pid_t> stopped;
+    for (bool all = false; !all;) {
+        auto tasks = list_tree(root);
+        if (!tasks) return tasks.error();
+        all = true;
+        for (const auto& task : *tasks) {
+            if (task.state == 'Z' || !stopped.insert(task.pid).second) continue;
+            all = false;  // it may have made another one meanwhile
+            kill(task.pid, SIGSTOP);
+        }
+        for (const pid_t pid : stopped) GHOST_TRY(wait_all_stopped(pid, deadline));
+    }
+    for (const pid_t pid : stopped) {
+        auto process = note(pid);
+        if (!process) return process.error();
+        out.processes_.push_back(std::move(*process));
+    }
+    // Each has been woken to be stopped once more; CRIU waits for ever for one that it seizes on
+    // the way there, since it takes one stop for two.
+    for (const pid_t pid : stopped) GHOST_TRY(wait_all_stopped(pid, deadline));
+    return out;
 }
 
 // Works on one process whose tasks are all stopped and not traced.
@@ -360,9 +370,8 @@ class Standstill::Surgeon {
 Status Standstill::repair() {
     Status first;
     for (const auto& process : processes_) {
-        for (const int64_t limit = monotonic_us() + second_us;
-             !all_stopped(process.pid) && monotonic_us() < limit;)
-            usleep(100);
+        if (auto status = wait_all_stopped(process.pid, monotonic_us() + second_us); !status.ok())
+            log::warning("{}", status.error().message());
         if (auto status = Surgeon(process).operate(); !status.ok() && first.ok()) first = status;
     }
     return first;

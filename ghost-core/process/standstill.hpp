@@ -50,7 +50,6 @@ class Standstill {
     static Result<Process> note(pid_t pid);
     static std::vector<Mapping> mappings_of(pid_t pid, const char* only_of = nullptr);
 
-    pid_t root_ = 0;
     std::vector<Process> processes_;
 };
 
