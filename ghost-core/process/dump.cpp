@@ -83,9 +83,11 @@ Status Dumper::start() {
     auto listener = listen_in_folder(request_.criu.work_dir, capture_socket);
     if (!listener) return listener.error();
     listener_ = std::move(*listener);
+    const int64_t begin = monotonic_us();
     auto standstill = Standstill::stop(request_.root, second_us);
     if (!standstill) return standstill.error();
     standstill_.emplace(std::move(*standstill));
+    const int64_t standing = monotonic_us();
     ChildRequest child;
     child.folder = request_.criu.work_dir;
     child.argv = {*program,
@@ -119,6 +121,8 @@ Status Dumper::start() {
     if (!started) return started.error();
     criu_.emplace(std::move(*started));
     server_.reset();
+    log::debug("freeze: the tree stands after {} us, criu is started {} us later", standing - begin,
+               monotonic_us() - standing);
     deadline_ = monotonic_us() + request_.criu.limit_s * second_us;
     return {};
 }
@@ -152,6 +156,7 @@ Status Dumper::take_request() {
         if (!connection) return connection.error();
         connection_ = std::move(*connection);
         connected_ = true;
+        log::debug("freeze: criu has connected");
         return {};
     }
     auto name = read_image_request(connection_.get());

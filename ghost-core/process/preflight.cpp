@@ -98,6 +98,7 @@ void read_unix_answer(const nlmsghdr* header, std::map<uint64_t, uint64_t>& out)
     const auto* socket = static_cast<const unix_diag_msg*>(NLMSG_DATA(header));
     auto* attribute = reinterpret_cast<const rtattr*>(socket + 1);
     auto left = static_cast<int>(header->nlmsg_len - NLMSG_LENGTH(sizeof *socket));
+    out[socket->udiag_ino] = 0;
     for (; RTA_OK(attribute, left); attribute = RTA_NEXT(attribute, left))
         if (attribute->rta_type == UNIX_DIAG_PEER) {
             uint32_t peer = 0;
@@ -106,7 +107,7 @@ void read_unix_answer(const nlmsghdr* header, std::map<uint64_t, uint64_t>& out)
         }
 }
 
-// Inode of a connected Unix socket → inode of its other end, by sock_diag(7).
+// Inode of a Unix socket → inode of its other end, 0 if it has none, by sock_diag(7).
 std::map<uint64_t, uint64_t> unix_peers() {
     std::map<uint64_t, uint64_t> out;
     const Fd fd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
@@ -135,12 +136,16 @@ std::map<uint64_t, uint64_t> unix_peers() {
 class Judge {
   public:
     Judge(std::vector<Descriptor> all, const std::vector<std::string>& externals, pid_t root)
-        : all_(std::move(all)),
-          externals_(externals.begin(), externals.end()),
-          tcp_(tcp_sockets(root)),
-          unix_(unix_peers()) {
+        : all_(std::move(all)), externals_(externals.begin(), externals.end()) {
         for (const auto& one : all_)
             if (S_ISSOCK(one.info.st_mode)) sockets_.insert(one.info.st_ino);
+        if (sockets_.empty()) return;
+        unix_ = unix_peers();
+        // The kernel walks all of its table of connections for this, 15 ms even if it is empty,
+        // while the rank is waited for; and a rank has given up its connections.
+        if (std::any_of(sockets_.begin(), sockets_.end(),
+                        [&](uint64_t inode) { return !unix_.count(inode); }))
+            tcp_ = tcp_sockets(root);
     }
 
     std::vector<std::string> lines(const std::string& who) const {

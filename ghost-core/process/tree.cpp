@@ -1,17 +1,21 @@
 #include "ghost-core/process/tree.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <csignal>
 #include <dirent.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <fstream>
 #include <memory>
 #include <poll.h>
-#include <sstream>
+#include <string_view>
+#include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/fd.hpp"
 #include "base/log.hpp"
 #include "ghost-core/process/proc.hpp"
 
@@ -47,18 +51,30 @@ std::vector<pid_t> children_of(pid_t pid) {
 }
 
 std::optional<TaskStatus> read_status(const std::string& folder) {
-    std::ifstream in(folder + "/status");
-    if (!in) return std::nullopt;
+    const Fd file(open((folder + "/status").c_str(), O_RDONLY | O_CLOEXEC));
+    std::array<char, 4096> buffer;
+    const auto got = file ? read(file.get(), buffer.data(), buffer.size()) : 0;
+    if (got <= 0) return std::nullopt;
+    const std::string_view text(buffer.data(), static_cast<size_t>(got));
+    // The value behind a key at the begin of a line, which no name can contain.
+    const auto value = [text](std::string_view key) -> std::string_view {
+        auto at = text.starts_with(key) ? 0 : text.find(fmt::format("\n{}", key));
+        if (at == std::string_view::npos) return {};
+        at = text.find_first_not_of("\t ", at + key.size() + (at == 0 ? 0 : 1));
+        return text.substr(at, text.find('\n', at) - at);
+    };
     TaskStatus out;
-    for (std::string line; std::getline(in, line);) {
-        std::istringstream words(line);
-        std::string key;
-        words >> key;
-        if (key == "Name:") words >> std::ws&& std::getline(words, out.name);
-        if (key == "State:") words >> out.state;
-        if (key == "TracerPid:") words >> out.tracer;
-        if (key == "NSpid:")
-            for (pid_t pid = 0; words >> pid;) out.numbers.push_back(pid);
+    out.name = value("Name:");
+    if (const auto state = value("State:"); !state.empty()) out.state = state.front();
+    const auto tracer = value("TracerPid:");
+    std::from_chars(tracer.data(), tracer.data() + tracer.size(), out.tracer);
+    for (auto rest = value("NSpid:"); !rest.empty();) {
+        pid_t pid = 0;
+        const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), pid);
+        if (error != std::errc{}) break;
+        out.numbers.push_back(pid);
+        rest.remove_prefix(static_cast<size_t>(end - rest.data()));
+        rest.remove_prefix(std::min(rest.find_first_not_of('\t'), rest.size()));
     }
     if (out.numbers.empty()) return std::nullopt;
     return out;

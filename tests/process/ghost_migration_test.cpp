@@ -7,6 +7,7 @@
 #include <memory>
 #include <thread>
 
+#include "base/log.hpp"
 #include "ghost-core/mechanism/migration.hpp"
 #include "ghost-core/process/criu_program.hpp"
 #include "ghost-core/process/proc.hpp"
@@ -29,6 +30,7 @@ class Migration : public ::testing::Test {
             return warm_up({criu_program(), folder.path(), 20});
         }();
         if (!warm.ok()) GTEST_SKIP() << warm.error().message();
+        log::setup("ghost_migration_test", log::level_from_environment());
     }
 
     CriuSettings source_criu() const { return {criu_program(), source_folder_.path(), 20}; }
@@ -89,12 +91,15 @@ class Migration : public ::testing::Test {
         std::unique_ptr<Tree> source, target = std::make_unique<Tree>();
         Result<ExportStats> sent = make_error(Code::internal, "not run");
         Result<HeldTree> held = make_error(Code::internal, "not run");
-        int64_t freeze_to_held_us = 0;
+        int64_t freeze_to_held_us = 0, check_us = 0;
     };
     Moved move(int megabytes) {
         Moved out;
         out.source = Tree::start(megabytes);
         EXPECT_GT(out.source->healthy(), 0U);
+        const int64_t look = monotonic_us();
+        EXPECT_TRUE(check_movable(out.source->root, "rank 0", out.source->keys()).ok());
+        out.check_us = monotonic_us() - look;
         auto link = connect();
         if (!link.source || !link.target) return out;
         int64_t begin = 0;
@@ -406,7 +411,7 @@ TEST_F(Migration, Times) {
     std::vector<int> sizes = {10, 50};
     if (std::getenv("GHOST_TEST_LARGE") != nullptr) sizes.push_back(1024);
     for (const int megabytes : sizes) {
-        std::vector<int64_t> whole, skeleton, pages, tree, filling;
+        std::vector<int64_t> whole, skeleton, pages, tree, filling, check;
         for (int i = 0; i < repeat; i++) {
             auto moved = move(megabytes);
             ASSERT_TRUE(moved.sent.ok()) << moved.sent.error().message();
@@ -415,21 +420,22 @@ TEST_F(Migration, Times) {
             ASSERT_TRUE(release_tree(*moved.held).ok());
             EXPECT_GT(moved.target->healthy(), 0U);
             whole.push_back(moved.freeze_to_held_us);
+            check.push_back(moved.check_us);
             skeleton.push_back(moved.sent->skeleton_us);
             pages.push_back(moved.sent->pages_us);
             tree.push_back(moved.held->skeleton_us);
             filling.push_back(moved.held->pages_us);
         }
-        for (auto* of : {&whole, &skeleton, &pages, &tree, &filling})
+        for (auto* of : {&whole, &skeleton, &pages, &tree, &filling, &check})
             std::sort(of->begin(), of->end());
         const auto median = [](const std::vector<int64_t>& of) {
             return static_cast<double>(of[of.size() / 2]) / 1e3;
         };
         std::printf(
             "%5d MB: call to held %.1f ms (%.1f to %.1f); source: skeleton %.1f, pages %.1f; "
-            "target: tree %.1f after its skeleton, pages %.1f ms\n",
+            "target: tree %.1f after its skeleton, pages %.1f; preflight before %.1f ms\n",
             megabytes, median(whole), whole.front() / 1e3, whole.back() / 1e3, median(skeleton),
-            median(pages), median(tree), median(filling));
+            median(pages), median(tree), median(filling), median(check));
     }
 }
 
