@@ -208,6 +208,7 @@ Status wait_all_stopped(pid_t pid, int64_t deadline_us) {
 
 Result<Standstill> Standstill::stop(pid_t root, int64_t limit_us) {
     const int64_t deadline = monotonic_us() + limit_us;
+    hurry_tree(root);
     Standstill out;
     std::set<pid_t> stopped;
     for (bool all = false; !all;) {

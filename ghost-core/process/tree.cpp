@@ -11,6 +11,7 @@
 #include <fstream>
 #include <memory>
 #include <poll.h>
+#include <sched.h>
 #include <string_view>
 #include <unistd.h>
 
@@ -23,6 +24,19 @@ namespace ghost::core {
 namespace {
 
 constexpr int64_t criu_end_us = 2000000;
+constexpr int hurried = 7;  // the SCHED_RR priority that says: this was hurry_tree()
+
+// Threads of one class get another; the nice value is kept by the kernel.
+void change_class(pid_t pid, int from, int to, int from_priority, int to_priority) {
+    for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", pid))) {
+        sched_param param{};
+        if (sched_getscheduler(tid) != from || sched_getparam(tid, &param) != 0 ||
+            param.sched_priority != from_priority)
+            continue;
+        param.sched_priority = to_priority;
+        sched_setscheduler(tid, to, &param);
+    }
+}
 
 }  // namespace
 
@@ -113,15 +127,22 @@ Status wait_untraced(pid_t root, int64_t limit_us) {
     }
 }
 
+void hurry_tree(pid_t root) {
+    if (auto tasks = list_tree(root))
+        for (const auto& task : *tasks) change_class(task.pid, SCHED_OTHER, SCHED_RR, 0, hurried);
+}
+
 Status resume_tree(pid_t root) {
     if (auto free = wait_untraced(root, criu_end_us); !free.ok())
         log::warning("{}", free.error().message());
     auto tasks = list_tree(root);
     if (!tasks) return tasks.error();
     // Children first: the init must not see a child stopped for long after it runs itself.
-    for (auto task = tasks->rbegin(); task != tasks->rend(); ++task)
+    for (auto task = tasks->rbegin(); task != tasks->rend(); ++task) {
+        change_class(task->pid, SCHED_RR, SCHED_OTHER, hurried, 0);
         if (kill(task->pid, SIGCONT) != 0 && errno != ESRCH)
             return sys_error("continue process", std::to_string(task->pid));
+    }
     return {};
 }
 

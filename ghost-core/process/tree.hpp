@@ -25,6 +25,11 @@ Result<std::vector<Task>> list_tree(pid_t root);
 // Waits until nobody traces a process of the tree; timeout otherwise.
 Status wait_untraced(pid_t root, int64_t limit_us);
 
+// Puts the ordinary threads of a tree that is to be moved into a real-time class, so that they stop
+// and do what CRIU asks of them at once beside spinning neighbours. CRIU takes the class along;
+// resume_tree() gives the ordinary one back, here or where the tree went.
+void hurry_tree(pid_t root);
+
 // SIGCONT to every process of the tree, when the criu of an exporter that was killed has left it.
 Status resume_tree(pid_t root);
 

@@ -67,6 +67,15 @@ class Migration : public ::testing::Test {
         EXPECT_LE(children, 2);
     }
 
+    // No thread is left in the class that a move hurries it with.
+    static void expect_ordinary(pid_t root) {
+        const auto tasks = list_tree(root);
+        ASSERT_TRUE(tasks.ok());
+        for (const auto& task : *tasks)
+            for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", task.pid)))
+                EXPECT_EQ(sched_getscheduler(tid), SCHED_OTHER);
+    }
+
     struct Connection {
         std::unique_ptr<NetworkResource> source, target;
     };
@@ -128,6 +137,7 @@ TEST_F(Migration, TreeIsHeldThenRunsWhole) {
     EXPECT_FALSE(moved.target->ask(200));
     moved.source->end();
     ASSERT_TRUE(release_tree(*moved.held).ok());
+    expect_ordinary(moved.target->root);
     const auto first = moved.target->listen(5000);  // the question asked while it was held
     ASSERT_TRUE(first);
     EXPECT_TRUE(first->starts_with("beats ")) << *first;
@@ -143,6 +153,7 @@ TEST_F(Migration, SourceGoesOnWhenTheMoveIsAbandoned) {
     moved.target->root = 0;
     EXPECT_EQ(moved.held->root, 0);
     ASSERT_TRUE(resume_tree(moved.source->root).ok());
+    expect_ordinary(moved.source->root);
     const auto before = moved.source->healthy();
     EXPECT_GT(moved.source->healthy(), before);
     expect_clean();
