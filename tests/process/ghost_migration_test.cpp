@@ -2,9 +2,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <fstream>
+#include <functional>
 #include <memory>
+#include <sys/socket.h>
 #include <thread>
 
 #include "base/log.hpp"
@@ -400,6 +403,56 @@ TEST_F(Migration, PreflightNamesWhatCannotMove) {
                line.find("cannot move: its other end is outside the rank") != std::string::npos;
     });
     EXPECT_TRUE(named);
+}
+
+// What check_movable() says of a process that did `open` before.
+std::vector<std::string> said_of(const std::function<bool()>& open,
+                                 const std::vector<std::string>& externals = {}) {
+    auto ready = make_pipe();
+    const pid_t child = fork();
+    if (child == 0) {
+        const char there = open() ? 'y' : 'n';
+        if (write(ready.in.get(), &there, 1) == 1) pause();
+        _exit(0);
+    }
+    char there = 'n';
+    EXPECT_EQ(read(ready.out.get(), &there, 1), 1);
+    auto lines = check_movable(child, "rank 1", externals);
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+    EXPECT_TRUE(lines.ok());
+    if (there != 'y') return {"cannot be made here"};
+    return lines.value();
+}
+
+bool says(const std::vector<std::string>& lines, const char* what) {
+    return std::any_of(lines.begin(), lines.end(), [what](const std::string& line) {
+        return line.find(what) != std::string::npos;
+    });
+}
+
+TEST_F(Migration, PreflightKnowsDevicesRingsAndUnixSockets) {
+    const auto device = said_of([] { return ::open("/dev/kmsg", O_RDONLY) >= 0; });
+    EXPECT_TRUE(says(device, "cannot be made here") || says(device, "it is a device of this node"))
+        << fmt::format("{}", fmt::join(device, "\n"));
+    EXPECT_FALSE(says(said_of([] { return ::open("/dev/urandom", O_RDONLY) >= 0; }), "urandom"));
+
+    const auto ring = said_of([] {
+        std::array<char, 120> parameters{};  // struct io_uring_params
+        return syscall(SYS_io_uring_setup, 4, parameters.data()) >= 0;
+    });
+    EXPECT_TRUE(says(ring, "cannot be made here") || says(ring, "out of the kernel"))
+        << fmt::format("{}", fmt::join(ring, "\n"));
+
+    int ends[2];
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    const Fd kept(ends[0]), given(ends[1]);
+    struct stat info {};
+    fstat(given.get(), &info);
+    const auto give_up = [&] { return ::close(kept.get()) == 0; };  // so that only one is inside
+    const auto key = fmt::format("unix[{}]", info.st_ino);
+    EXPECT_TRUE(says(said_of(give_up), "its other end is outside the rank"));
+    EXPECT_FALSE(says(said_of(give_up, {key}), "socket unix"));
 }
 
 TEST_F(Migration, FindsTasksByTheirInnerNumbers) {
