@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/clock.hpp"
 #include "ghost-core/process/criu_program.hpp"
@@ -350,7 +351,7 @@ Status wait_stopped(pid_t root, int64_t deadline_us) {
         if (running.empty()) return {};
         if (monotonic_us() > deadline_us)
             return make_error(Code::timeout, "wait for the tree to stand: thread " + running);
-        poll(nullptr, 0, 1);
+        usleep(100);  // the rank is waited for
     }
 }
 

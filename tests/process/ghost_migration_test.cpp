@@ -244,7 +244,7 @@ TEST_F(Migration, SourceLivesWhenCriuIsKilledInTheDump) {
     const auto before = belongings(tree->root);
     int killed = 0;
     for (int i = 0; i < kills; i++) {
-        const int after_us = i * 7919 % 30000;
+        const int after_us = i * 7919 % 20000;
         MemoryResource ghost;
         auto sent = [&] {
             CriuKiller killer(after_us);
