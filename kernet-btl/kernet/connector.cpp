@@ -27,6 +27,8 @@ constexpr bool allowed[6][6] = {
     /* departed */ {false, false, false, true, false, true},
 };
 
+constexpr int64_t push_slowest_us = 100'000;
+
 constexpr char says_suspend = 'S';
 constexpr char says_bye = 'B';
 
@@ -92,6 +94,7 @@ Status Connector::open_listeners() {
 
 void Connector::close(bool left) {
     registry_.set_bell(-1);
+    push_at_ = 0;
     handshakes_.clear();
     incoming_count_ = 0;
     for (auto& [rank, peer] : peers_) {
@@ -270,8 +273,15 @@ void Connector::run_timers(std::vector<uint32_t>& unknown) {
     }
 }
 
+void Connector::pushed(bool something_waits) {
+    if (!is_open()) return;
+    push_at_ = something_waits ? ghost::monotonic_us() + push_every_ : 0;
+    push_every_ = std::min(push_every_ * 2, push_slowest_us);
+    arm_timer();
+}
+
 void Connector::arm_timer() {
-    int64_t next = 0;
+    int64_t next = push_at_;
     const auto earlier = [&next](int64_t at) { next = next ? std::min(next, at) : at; };
     for (auto& [id, shake] : handshakes_) earlier(shake->deadline);
     for (auto& [rank, peer] : peers_) {

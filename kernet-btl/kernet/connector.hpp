@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "kernet-btl/kernet/endpoint.hpp"
 #include "kernet-btl/kernet/registry.hpp"
@@ -45,6 +46,12 @@ class Connector {
     // Ranks to ask the node agent about are appended to `unknown`.
     void service(std::vector<uint32_t>& unknown);
     void set_location(const Location& location);
+    // Is it time to send on behalf of the data side? New links are followed by a look, and looks
+    // that find something waiting by rarer ones.
+    bool push_due() const {
+        return is_open() && push_at_ != 0 && push_at_ <= ghost::monotonic_us();
+    }
+    void pushed(bool something_waits);
     // All peers there was a link with get one again, now.
     void reconnect_all();
 
@@ -111,6 +118,8 @@ class Connector {
     std::unordered_map<uint64_t, uint32_t> watches_;  // id -> rank
     uint64_t next_id_ = 16;                           // below: fixed ids
     size_t incoming_count_ = 0;
+    int64_t push_at_ = 0;  // 0: nothing to look after
+    int64_t push_every_ = 0;
 };
 
 }  // namespace kernet

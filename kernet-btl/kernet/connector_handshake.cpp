@@ -265,6 +265,9 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
                       shake.incoming ? "the peer" : "us");
     change(with, LinkState::up);
     registry_.offers.put(std::move(offer));
+    // A rank that is in MPI takes the link itself, and sooner.
+    push_every_ = push_first_us;
+    push_at_ = ghost::monotonic_us() + push_every_;
 }
 
 void Connector::handshake_event(uint64_t id, uint32_t) {

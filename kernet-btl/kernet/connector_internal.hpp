@@ -5,6 +5,9 @@
 
 namespace kernet {
 
+// How long the data side has to take a new link before it is done for it.
+inline constexpr int64_t push_first_us = 1'000;
+
 // Fixed ids in the epoll set; handshakes and watches have higher ones.
 inline constexpr uint64_t id_timer = 1, id_bell = 2, id_tcp = 3, id_unix = 4;
 

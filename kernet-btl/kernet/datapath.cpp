@@ -100,6 +100,13 @@ void DataPath::unattach_all() {
     }
 }
 
+bool DataPath::push() {
+    take_offers();
+    bool waits = false;
+    for (auto& [rank, socket] : sockets_) waits |= socket->push();
+    return waits;
+}
+
 void DataPath::suspend_all() {
     Mailbox::drop(registry_.offers.take());
     for (auto& [rank, socket] : sockets_) socket->suspend();

@@ -51,6 +51,9 @@ class DataPath {
     void unattach_all();
 
     // Gate closed.
+    // Takes new links and sends what waits for them, on behalf of a rank that may not enter the
+    // data side for hours. The sink is told of released() only. True if something still waits.
+    bool push();
     void suspend_all();
     void wakeup_all();
 

@@ -45,9 +45,22 @@ int Endpoint::service_fd() const {
 
 void Endpoint::service() {
     std::vector<uint32_t> unknown;
+    bool push = false;
     {
         std::lock_guard lock(impl_->mutex);
         impl_->connector.service(unknown);
+        push = impl_->connector.push_due();
+    }
+    // With the gate closed by a move there is nobody to send for.
+    if (push) {
+        bool something_waits = true;
+        if (!gate_closed()) {
+            close_gate();
+            something_waits = impl_->data.push();
+            open_gate();
+        }
+        std::lock_guard lock(impl_->mutex);
+        impl_->connector.pushed(something_waits);
     }
     if (!on_unknown_location) return;
     for (uint32_t rank : unknown) on_unknown_location(rank);

@@ -90,6 +90,9 @@ class Socket final : private LinkEvents {
     int poll_tcp();
     // Writes what waits. True if nothing does any more.
     bool flush();
+    // Gate closed, by the control side: writes what waits without taking in any message. True if
+    // something still waits.
+    bool push();
 
     // --- links ---
     void adopt(Offer& offer);
@@ -134,6 +137,7 @@ class Socket final : private LinkEvents {
 
     void say_where_we_are();
     // link shm, receiving
+    void take_resume_only();
     bool take_line(const LineView& line);
     bool take_resume(const LineView& line);
     bool take_bulk_head(const LineView& line);

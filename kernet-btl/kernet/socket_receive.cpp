@@ -82,6 +82,27 @@ bool Socket::take_bulk_piece(const LineView& line) {
     return true;
 }
 
+// A link's first frame, which alone may be taken while the upper layer is elsewhere.
+void Socket::take_resume_only() {
+    if (tcp_) {
+        lost_ = !tcp_->take_first_ack(*this);
+        return;
+    }
+    LineView line;
+    if (!ring_->rx.ready() || !ring_->rx.view(line) || line.kind != LineKind::resume) return;
+    lost_ = !take_resume(line);
+    ring_->rx.advance();
+}
+
+bool Socket::push() {
+    if (!linked()) return false;
+    if (resuming_) take_resume_only();
+    if (!lost_ && flush()) return false;
+    if (!lost_) return true;
+    lose_link(nullptr);
+    return false;
+}
+
 // --- bulk messages, either link ---
 
 uint8_t* Socket::begin_bulk(uint64_t seq, uint8_t tag, const uint8_t* head, size_t head_size,

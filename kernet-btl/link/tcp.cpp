@@ -77,6 +77,24 @@ void TcpLink::compact() {
     }
 }
 
+bool TcpLink::take_first_ack(LinkEvents& events) {
+    if (begin_ != end_ || body_left_ > 0) return true;
+    uint8_t bytes[wire::frame_header_size];
+    const ssize_t seen = recv(fd_.get(), bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT);
+    if (seen < 0) return would_block();
+    if (seen == 0) return false;
+    if (static_cast<size_t>(seen) < sizeof bytes) return true;
+    const wire::FrameHeader header = wire::decode(bytes);
+    wire::FrameLimits limits = events.limits();
+    limits.epoch = peer_epoch_;
+    wrong_ = wire::check(header, limits);
+    if (wrong_) return false;
+    if (header.type != wire::FrameType::ack) return true;
+    if (recv(fd_.get(), bytes, sizeof bytes, MSG_DONTWAIT) != sizeof bytes) return false;
+    events.on_ack(header.ack);
+    return true;
+}
+
 TcpLink::Poll TcpLink::poll(LinkEvents& events) {
     Poll result = Poll::idle;
     for (int round = 0; round < 4; round++) {

@@ -43,6 +43,9 @@ class TcpLink {
     ssize_t write(Frame* first, size_t offset, uint64_t ack);
     // Sends a control frame if it can go out whole and now. Only between frames.
     bool write_control(wire::FrameType type, uint64_t ack);
+    // Takes the acknowledgement every link begins with, if it has come and is the next frame, and
+    // nothing else. False if the link broke.
+    bool take_first_ack(LinkEvents& events);
     // Takes what has arrived, at most a few buffers full.
     Poll poll(LinkEvents& events);
 

@@ -52,23 +52,27 @@ void fill(Stream::Message& message, uint32_t rank, uint64_t index) {
     }
 }
 
+EndpointConfig config_of(uint32_t rank, const std::string& job, bool shm, bool tcp) {
+    EndpointConfig config;
+    config.job = job;
+    config.rank = rank;
+    config.secret_hex = std::string(64, 'a');
+    config.node = 0;
+    config.node_name = "n0";
+    config.if_include = "lo";
+    config.use_shm = shm;
+    config.use_tcp = tcp;
+    config.ring_bytes = 256 * 1024;
+    config.ring_frames = 64;
+    return config;
+}
+
 // One process's worth: an endpoint, the thread that serves it, the thread that sends and receives.
 class Side {
   public:
     Side(uint32_t rank, const std::string& job, bool shm, bool tcp, int64_t messages)
         : rank_(rank), messages_(messages) {
-        EndpointConfig config;
-        config.job = job;
-        config.rank = rank;
-        config.secret_hex = std::string(64, 'a');
-        config.node = 0;
-        config.node_name = "n0";
-        config.if_include = "lo";
-        config.use_shm = shm;
-        config.use_tcp = tcp;
-        config.ring_bytes = 256 * 1024;
-        config.ring_frames = 64;
-        auto made = Endpoint::create(config);
+        auto made = Endpoint::create(config_of(rank, job, shm, tcp));
         if (!made) ADD_FAILURE() << made.error().message();
         endpoint_ = std::move(*made);
         hub_ = std::make_unique<StreamHub>(*endpoint_);
@@ -233,6 +237,77 @@ INSTANTIATE_TEST_SUITE_P(Links, KernetStream,
                                          Case{"both_suspends", true, true, true, false},
                                          Case{"both_suspends_and_cuts", true, true, true, true}),
                          [](const auto& info) { return std::string(info.param.name); });
+
+// An endpoint whose agent serves it and whose application enters it only when the test does.
+class Idler {
+  public:
+    Idler(uint32_t rank, const std::string& job, bool shm, bool tcp) : side_(rank, job, shm, tcp) {
+        agent_ = std::thread([this] {
+            while (!ending_) {
+                std::lock_guard lock(mutex_);
+                pollfd fd{side_.endpoint->service_fd(), POLLIN, 0};
+                poll(&fd, 1, 1);
+                side_.endpoint->service();
+            }
+        });
+    }
+    ~Idler() {
+        ending_ = true;
+        agent_.join();
+    }
+    Location location() { return side_.endpoint->location(); }
+    Endpoint& endpoint() { return *side_.endpoint; }
+    StreamHub& hub() { return *side_.hub; }
+    void move_to(const std::string& node, uint64_t epoch, const Location& peer) {
+        std::lock_guard lock(mutex_);
+        side_.endpoint->close_gate();
+        side_.endpoint->suspend_all();
+        auto woken = side_.endpoint->wakeup_all(0, node, epoch, {peer});
+        if (!woken) ADD_FAILURE() << woken.error().message();
+        side_.endpoint->open_gate();
+    }
+
+  private:
+    struct Made {
+        Made(uint32_t rank, const std::string& job, bool shm, bool tcp) {
+            auto made = Endpoint::create(config_of(rank, job, shm, tcp));
+            if (!made) ADD_FAILURE() << made.error().message();
+            endpoint = std::move(*made);
+            hub = std::make_unique<StreamHub>(*endpoint);
+        }
+        std::unique_ptr<Endpoint> endpoint;
+        std::unique_ptr<StreamHub> hub;
+    };
+    Made side_;
+    std::mutex mutex_;  // the agent's work
+    std::atomic<bool> ending_{false};
+    std::thread agent_;
+};
+
+class KernetIdle : public testing::TestWithParam<bool> {};
+
+// MPI promises that what was sent arrives, even if the sender computes for hours afterwards: before
+// the first link is there, and when the peer moves before it has taken what is on its way.
+TEST_P(KernetIdle, WhatWasSentArrivesThoughTheSenderIsElsewhere) {
+    const std::string job = fmt::format("i{}", getpid());
+    Idler sender(0, job, GetParam(), !GetParam());
+    Idler receiver(1, job, GetParam(), !GetParam());
+    sender.endpoint().set_location(receiver.location());
+    receiver.endpoint().set_location(sender.location());
+    Stream& out = sender.hub().attach(1);
+    Stream& in = receiver.hub().attach(0);
+    for (uint64_t round = 0; round < 20; ++round) {
+        Stream::Message message(1000, static_cast<uint8_t>(round)), got;
+        out.send(Stream::Message(message));
+        if (round > 0) receiver.move_to("n0", round, sender.location());
+        const int64_t end = ghost::monotonic_us() + 10'000'000;
+        while (!in.recv(got) && ghost::monotonic_us() < end) receiver.hub().progress();
+        ASSERT_EQ(got, message) << "round " << round;
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Links, KernetIdle, testing::Bool(),
+                         [](const auto& info) { return info.param ? "shm" : "tcp"; });
 
 // Files and shared mappings of this process that are ours.
 int held() {
