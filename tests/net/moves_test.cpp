@@ -130,6 +130,28 @@ TEST_F(Moves, RankThatNeverCallsMpi) {
     EXPECT_EQ(nettest::count_of(end.out, " 0 errors,"), 2U) << end.out;
 }
 
+// The runtime's fences are met late at random: moves find them in every state.
+TEST_F(Moves, DuringFencesOfTheRuntime) {
+    Job job(lab(), 3, "gn1:3,gn2:3,gn3:3", endless("fencer", {"--file", scratch_->path("rounds")}));
+    ASSERT_TRUE(job.wait_for("fencer: round 16")) << job.mpirun().err();
+    for (int i = 0; i < 12; ++i) {
+        const int rank = i % 3;
+        const std::string here = job.node_of(rank);
+        expect_moved(job, rank, here == "gn1" ? "gn2" : here == "gn2" ? "gn3" : "gn1");
+    }
+    expect_clean_end(job, "fencer:");
+}
+
+// Rank 0 waits in MPI_Finalize for rank 1, which moves meanwhile.
+TEST_F(Moves, WhileTheOthersFinalize) {
+    auto job = two_ranks({program("fencer"), "--file", scratch_->path("rounds"), "--iterations",
+                          "16", "--slow-end", "4000"});
+    ASSERT_TRUE(job->wait_for("fencer: 16 fences")) << job->mpirun().err();
+    expect_moved(*job, 1, "gn3");
+    expect_moved(*job, 1, "gn2");
+    EXPECT_EQ(job->finish().status, 0) << job->mpirun().err();
+}
+
 TEST_F(Moves, TwiceInARow) {
     auto job = two_ranks(endless("pattern"));
     ASSERT_TRUE(job->wait_for("round 0:")) << job->mpirun().err();
