@@ -104,6 +104,21 @@ check "second lab down" "$ghost" lab down --name $b
 check "nothing of it left" nothing_left $b
 check "first lab still up" is "$(field - -)" up
 
+# --- a lab that `up` says is up is up: on loaded cores too, every time ---
+up_at_once() {
+    local i status=0 spinner
+    (while :; do :; done) & spinner=$!
+    (while :; do :; done) & spinner="$spinner $!"
+    for i in $(seq 20); do
+        "$ghost" lab up -n 2 --name $b >/dev/null && "$ghost" lab exec --name $b gn1 true || status=1
+        "$ghost" lab down --name $b >/dev/null
+    done
+    kill $spinner
+    wait $spinner 2>/dev/null
+    return $status
+}
+check "twenty labs are usable at once" up_at_once
+
 # --- kill and repair ---
 "$ghost" lab exec --name $a gn3 sleep 1236 &
 pid=$!

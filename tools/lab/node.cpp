@@ -96,7 +96,15 @@ Status StartingNode::wait_ready(int timeout_ms) {
 Status StartingNode::commit() {
     if (::write(commit_.get(), "c", 1) != 1) return sys_error("commit a node");
     commit_.reset();
-    return {};
+    // Its end of the ready pipe closes once our death no longer ends it: not a moment earlier may
+    // `up` be done.
+    pollfd p{ready_.get(), POLLIN, 0};
+    const int64_t limit = monotonic_us() + 10'000'000;
+    char byte = 0;
+    while (monotonic_us() < limit) {
+        if (::poll(&p, 1, 100) > 0 && ::read(ready_.get(), &byte, 1) == 0) return {};
+    }
+    return make_error(Code::timeout, "commit a node");
 }
 
 std::string ssh_config_path(const std::string& lab) {

@@ -234,7 +234,7 @@ int node_main(const std::string& lab, const std::string& node, int ready_fd, int
     char byte = 0;
     if (::write(ready_fd, "r", 1) != 1 || ::read(commit_fd, &byte, 1) != 1) return 1;
     ::prctl(PR_SET_PDEATHSIG, 0);
-    ready.reset();
+    ready.reset();  // what commit() waits for
     commit.reset();
     // A node without its sshd is of no use: it ends, and `ghost lab up` starts it anew.
     for (;;) {
