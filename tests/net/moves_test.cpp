@@ -385,8 +385,10 @@ TEST_F(Moves, SourceCriuKilledInTheDump) {
     ASSERT_TRUE(job->wait_for("round 0:")) << job->mpirun().err();
     const std::string loop =
         "until p=$(pgrep -f '[c]riu dump'); do :; done; kill -9 $p && echo killed";
-    Background killer = lab().start_on("gn2", {"timeout", "90", "sh", "-c", loop});
-    // A dump takes a few milliseconds: the killer misses one now and then.
+    Background killer =
+        lab().start_on("gn2", {"timeout", "60", "chrt", "-r", "30", "sh", "-c", loop});
+    // A dump takes a few milliseconds, at real-time priority: the killer needs that too, and
+    // misses one now and then.
     Move move;
     for (int attempt = 0; attempt < 20; ++attempt) {
         move = nettest::move_of(job->start_migrate(1, "gn3").finish(60));
