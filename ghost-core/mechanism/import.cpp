@@ -263,6 +263,7 @@ void destroy_tree(HeldTree& held) {
 
 Status kill_tree(pid_t root) {
     if (root <= 1) return make_error(Code::invalid, "end tree", std::to_string(root));
+    calm_tree(root);
     if (kill(root, SIGKILL) != 0) return sys_error("end tree", std::to_string(root));
     return {};
 }

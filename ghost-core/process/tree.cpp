@@ -132,6 +132,11 @@ void hurry_tree(pid_t root) {
         for (const auto& task : *tasks) change_class(task.pid, SCHED_OTHER, SCHED_RR, 0, hurried);
 }
 
+void calm_tree(pid_t root) {
+    if (auto tasks = list_tree(root))
+        for (const auto& task : *tasks) change_class(task.pid, SCHED_RR, SCHED_OTHER, hurried, 0);
+}
+
 Status resume_tree(pid_t root) {
     if (auto free = wait_untraced(root, criu_end_us); !free.ok())
         log::warning("{}", free.error().message());

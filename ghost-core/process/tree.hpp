@@ -29,6 +29,9 @@ Status wait_untraced(pid_t root, int64_t limit_us);
 // and do what CRIU asks of them at once beside spinning neighbours. CRIU takes the class along;
 // resume_tree() gives the ordinary one back, here or where the tree went.
 void hurry_tree(pid_t root);
+// Takes that back without letting anything run: before the tree is ended, or the freeing of its
+// memory would go before everything else on the machine.
+void calm_tree(pid_t root);
 
 // SIGCONT to every process of the tree, when the criu of an exporter that was killed has left it.
 Status resume_tree(pid_t root);

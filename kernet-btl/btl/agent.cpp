@@ -44,6 +44,8 @@ namespace {
 // What a rank ends with when it has lost its server for good; stock Open MPI's status for that.
 constexpr int lost_status = 195;
 constexpr int64_t ms = 1000;
+// Long enough for every link to be up again.
+constexpr int64_t recommit_delay_us = 20 * ms;
 // A peer is asked for at most this often; the endpoint's own back-off is shorter.
 constexpr int64_t locate_pause_us = 200 * ms;
 
@@ -113,6 +115,7 @@ class RankAgent::Impl {
     bool control_open() const { return control_.valid(); }
 
     void wait_and_serve();
+    void recommit_if_due(bool now);
     int poll_timeout_ms() const;
     void try_connect();
     Json hello() const;
@@ -144,6 +147,7 @@ class RankAgent::Impl {
     ControlSocket control_;
     int64_t seq_ = 0;  // of the gate that is closed
     int64_t next_connect_us_ = 0;
+    int64_t recommit_at_ = 0;            // 0: nothing to publish again
     bool complained_ = false;            // about the node agent; again only after it was there
     std::map<uint32_t, int64_t> asked_;  // peer -> when `locate` went out; 0: still to be sent
 
@@ -226,6 +230,7 @@ void RankAgent::Impl::run() {
         // A move that has begun is carried through first: half of it could not be left behind.
         bool idle = state_ == AgentState::starting || state_ == AgentState::attached;
         if (stop_ && idle) {
+            recommit_if_due(true);
             if (control_open()) tell({{"t", "bye"}});
             control_.close();
             change(AgentEvent::stop);
@@ -237,6 +242,7 @@ void RankAgent::Impl::run() {
 }
 
 int RankAgent::Impl::poll_timeout_ms() const {
+    if (recommit_at_ != 0) return 1;
     if (control_open()) return -1;
     int64_t left = next_connect_us_ - monotonic_us();
     return static_cast<int>(std::clamp<int64_t>(left / ms + 1, 0, config_.reconnect_pause_ms));
@@ -254,6 +260,7 @@ void RankAgent::Impl::wait_and_serve() {
     }
     if (p[0].revents != 0) read_control();
     ask_pending_locations();
+    recommit_if_due(false);
 }
 
 // --- control connection ---------------------------------------------------------------------
@@ -477,6 +484,15 @@ void RankAgent::Impl::suspend_and_wake() {
         break;
     }
     change(AgentEvent::awake);
+    recommit_at_ = monotonic_us() + recommit_delay_us;
+}
+
+// What the rank has published must be told to its new server. It waits for an answer, for 40 ms now
+// and then, and nothing of that may keep the peers waiting: links come first.
+void RankAgent::Impl::recommit_if_due(bool now) {
+    if (recommit_at_ == 0 || (!now && monotonic_us() < recommit_at_)) return;
+    if (state_ != AgentState::attached) return;
+    recommit_at_ = 0;
     if (Status done = ports_.pmix->recommit(); !done) {
         log::error("rank {}: {}", config_.rank, done.error().message());
     }
