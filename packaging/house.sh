@@ -138,6 +138,16 @@ configure_in() {
     }
 }
 
+# One make for each target: automake's `all` starts a make of its own (for config.h), which would
+# build the same objects at the same time as a second target beside it.
+one_by_one() {
+    local folder=$1 target
+    shift
+    for target in "$@"; do
+        make -C "$folder" -j"$(nproc)" "$target" || return
+    done
+}
+
 # make_in FOLDER TARGET...: builds; says nothing when there was nothing to do.
 make_in() {
     local folder=$1
@@ -146,7 +156,7 @@ make_in() {
         return 0
     fi
     step "Building in $folder"
-    logged "make-$folder" make -C "$folder" -j"$(nproc)" "$@" || {
+    logged "make-$folder" one_by_one "$folder" "$@" || {
         grep -E -A5 'error|Error' "$logs/make-$folder.log" | head -n 30 | sed 's/^/    | /' >&2
         die "building in $folder" "the compiler's errors are above" \
             "full output: build/logs/make-$folder.log"
