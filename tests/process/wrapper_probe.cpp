@@ -37,7 +37,9 @@ void print_descriptors() {
         char target[256] = {};
         if (readlink(("/proc/self/fd/" + std::string(e->d_name)).c_str(), target, 255) < 0)
             continue;
-        std::printf("fd %d %.8s tty %d\n", fd, target, isatty(fd));
+        // "pipe:[4711]": what it is, without its number.
+        const std::string kind = std::string(target).substr(0, std::string(target).find('['));
+        std::printf("fd %d %.8s tty %d\n", fd, kind.c_str(), isatty(fd));
     }
     closedir(dir);
 }
