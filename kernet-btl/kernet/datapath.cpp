@@ -101,9 +101,21 @@ void DataPath::unattach_all() {
 }
 
 bool DataPath::push() {
-    take_offers();
+    Offer* list = registry_.offers.take();
+    while (list) {
+        std::unique_ptr<Offer> offer(list);
+        list = offer->next;
+        Socket& socket = socket_of(*offer->peer);
+        if (socket.pushable(offer->ring != nullptr)) {
+            socket.adopt(*offer);
+        } else {
+            registry_.offers.put(std::move(offer));
+        }
+    }
     bool waits = false;
-    for (auto& [rank, socket] : sockets_) waits |= socket->push();
+    for (auto& [rank, socket] : sockets_) {
+        if (socket->pushable(socket->local())) waits |= socket->push();
+    }
     return waits;
 }
 

@@ -229,6 +229,7 @@ void Socket::adopt(Offer& offer) {
     }
     drop_link(Leave::lost);
     generation_ = offer.generation;
+    ++links_;
     peer_said_ = PeerSaid::nothing;
     lost_ = false;
     idle_polls_ = 0;
