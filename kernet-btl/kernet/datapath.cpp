@@ -105,16 +105,15 @@ bool DataPath::push() {
     while (list) {
         std::unique_ptr<Offer> offer(list);
         list = offer->next;
-        Socket& socket = socket_of(*offer->peer);
-        if (socket.pushable(offer->ring != nullptr)) {
-            socket.adopt(*offer);
+        if (!(offer->ring && offer->after_cut)) {
+            socket_of(*offer->peer).adopt(*offer);
         } else {
             registry_.offers.put(std::move(offer));
         }
     }
     bool waits = false;
     for (auto& [rank, socket] : sockets_) {
-        if (socket->pushable(socket->local())) waits |= socket->push();
+        if (socket->pushable()) waits |= socket->push();
     }
     return waits;
 }

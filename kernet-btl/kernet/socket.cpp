@@ -229,7 +229,7 @@ void Socket::adopt(Offer& offer) {
     }
     drop_link(Leave::lost);
     generation_ = offer.generation;
-    ++links_;
+    after_cut_ = offer.after_cut;
     peer_said_ = PeerSaid::nothing;
     lost_ = false;
     idle_polls_ = 0;

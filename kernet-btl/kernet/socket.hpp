@@ -52,9 +52,7 @@ class Socket final : private LinkEvents {
     bool local() const { return ring_ != nullptr; }  // link shm
     // May the control side work for it? A ring that replaces a lost link is left to the data side:
     // under ThreadSanitizer repeated cuts of link shm then did not settle (docs/STATUS.md).
-    bool pushable(bool by_ring) const {
-        return links_ <= (by_ring && !ring_ ? 0u : 1u) || !by_ring;
-    }
+    bool pushable() const { return !(local() && after_cut_); }
     // No link now, and one is to come: the peer moves, or the first link is being made.
     bool expects_link() const {
         return state_ == SocketState::attached && !linked() && peer_said_ != PeerSaid::left;
@@ -188,7 +186,7 @@ class Socket final : private LinkEvents {
     SocketState state_ = SocketState::free;
     std::unique_ptr<TcpLink> tcp_;
     uint64_t generation_ = 0;
-    uint32_t links_ = 0;  // had so far
+    bool after_cut_ = false;  // the link replaces one that was lost, not suspended
     size_t backlog_ = 0;
     uint64_t exposed_ = 0;  // last number that may have gone by a link now gone
     PeerSaid peer_said_ = PeerSaid::nothing;

@@ -296,7 +296,7 @@ TEST_P(KernetIdle, WhatWasSentArrivesThoughTheSenderIsElsewhere) {
     receiver.endpoint().set_location(sender.location());
     Stream& out = sender.hub().attach(1);
     Stream& in = receiver.hub().attach(0);
-    for (uint64_t round = 0; round < (GetParam() ? 1u : 20u); ++round) {
+    for (uint64_t round = 0; round < 20; ++round) {
         Stream::Message message(1000, static_cast<uint8_t>(round)), got;
         out.send(Stream::Message(message));
         if (round > 0) receiver.move_to("n0", round, sender.location());
