@@ -1,13 +1,19 @@
 #include "ghost-core/format/host.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <elf.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <fstream>
+#include <gnu/libc-version.h>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
 #include <sys/utsname.h>
 #include <unistd.h>
+
+#include "ghost-core/format/files.hpp"
 
 namespace ghost::core {
 namespace {
@@ -48,6 +54,21 @@ std::set<std::string> cpu_flags() {
     return out;
 }
 
+std::string text_of(const Json& object, const char* key) {
+    const auto at = object.find(key);
+    return at != object.end() && at->is_string() ? at->get<std::string>() : std::string();
+}
+
+// "6.1.0-13-amd64" as {6, 1}: programs may have found what a kernel of that age has. {} if unclear.
+std::pair<int, int> kernel_number(const std::string& release) {
+    std::pair<int, int> out;
+    const char* end = release.data() + release.size();
+    const auto first = std::from_chars(release.data(), end, out.first);
+    if (first.ec != std::errc{} || first.ptr == end) return {};
+    std::from_chars(first.ptr + 1, end, out.second);
+    return out;
+}
+
 }  // namespace
 
 uint32_t this_machine() {
@@ -64,29 +85,51 @@ uint32_t this_page_size() {
     return static_cast<uint32_t>(sysconf(_SC_PAGESIZE));
 }
 
-std::string host_facts() {
+std::string host_facts(const std::vector<pid_t>& tree) {
     utsname name{};
     uname(&name);
-    return Json{{"arch", name.machine},
-                {"kernel", name.release},
-                {"page_size", this_page_size()},
-                {"cpu", cpu_line({"model name", "CPU part"})},
-                {"flags", cpu_flags()}}
-        .dump();
+    Json facts{{"arch", name.machine},
+               {"kernel", name.release},
+               {"libc", std::string("glibc ") + gnu_get_libc_version()},
+               {"page_size", this_page_size()},
+               {"cpu", cpu_line({"model name", "CPU part"})},
+               {"flags", cpu_flags()}};
+    if (!tree.empty()) facts["files"] = file_facts(tree);
+    return facts.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-Status check_host(const std::string& facts_json) {
+Result<std::vector<std::string>> host_differences(const std::string& facts_json) {
     const auto facts = Json::parse(facts_json, nullptr, false);
     const auto flags = facts.is_object() ? facts.find("flags") : facts.end();
     if (!facts.is_object() || flags == facts.end() || !flags->is_array())
         return make_error(Code::corrupt, "read ghost: host facts");
+    std::vector<std::string> out;
+    utsname name{};
+    uname(&name);
+    if (const auto arch = text_of(facts, "arch"); !arch.empty() && arch != name.machine)
+        out.push_back(fmt::format("this machine is {}, the ghost is for {}", name.machine, arch));
+    if (const auto size = facts.find("page_size"); size != facts.end() && *size != this_page_size())
+        out.push_back(fmt::format("pages are {} bytes here, {} in the ghost", this_page_size(),
+                                  size->dump()));
     const auto here = cpu_flags();
     std::string missing;
     for (const auto& flag : *flags)
         if (flag.is_string() && !here.count(flag.get<std::string>()))
             missing += " " + flag.get<std::string>();
-    if (missing.empty()) return {};
-    return make_error(Code::unsupported, "import ghost: this machine's processor lacks" + missing);
+    if (!missing.empty()) out.push_back("this machine's processor lacks" + missing);
+    const auto kernel = text_of(facts, "kernel");
+    if (kernel_number(name.release) < kernel_number(kernel))
+        out.push_back(fmt::format("kernel {} here is older than {}", name.release, kernel));
+    if (const auto files = facts.find("files"); files != facts.end())
+        for (auto& line : file_differences(*files)) out.push_back(std::move(line));
+    return out;
+}
+
+Status check_host(const std::string& facts_json) {
+    auto lines = host_differences(facts_json);
+    if (!lines) return lines.error();
+    if (lines->empty()) return {};
+    return make_error(Code::unsupported, fmt::format("import ghost: {}", fmt::join(*lines, "; ")));
 }
 
 }  // namespace ghost::core

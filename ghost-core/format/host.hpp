@@ -1,8 +1,11 @@
-// Facts about a machine that decide whether a ghost made on it can live on another one.
+// Facts about a machine, and about the files a tree uses on it, that decide whether a ghost made
+// on it can live on another one.
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <sys/types.h>
+#include <vector>
 
 #include "base/result.hpp"
 
@@ -11,10 +14,22 @@ namespace ghost::core {
 uint32_t this_machine();    // e_machine of this program, elf(5)
 uint32_t this_page_size();  // bytes
 
-// JSON: {"arch", "kernel", "page_size", "cpu", "flags": [CPU features a program may have found]}.
-std::string host_facts();
+// JSON: {"arch", "kernel" (release), "libc", "page_size", "cpu", "flags": [CPU features a program
+// may have found], "files": [as below]}. `tree` are the processes (as numbered here) whose files
+// are listed; without any, there is no "files".
+//   {"path", "use": "mapped", "size", "build_id" (ELF) | "hash" and "mtime"}
+//   {"path", "use": "open", "size"}    opened for reading only: may not change either
+//   {"path", "use": "written"}         mapped shared or opened for writing: has to exist
+// Costs about a millisecond for a usual process; call it before a freeze. Files that have no path
+// any more and those of the kernel (proc, sys, dev) are not listed.
+std::string host_facts(const std::vector<pid_t>& tree = {});
 
-// Whether a ghost with these facts may run here. unsupported names what is missing; corrupt.
+// One line for everything that is missing or different here, for a ghost with these facts:
+// processor features, an older kernel, another architecture or page size, files. Empty: it fits.
+// corrupt: these are no facts.
+Result<std::vector<std::string>> host_differences(const std::string& facts_json);
+
+// The same as one error: unsupported, with all that is missing.
 Status check_host(const std::string& facts_json);
 
 }  // namespace ghost::core

@@ -11,23 +11,29 @@
 namespace ghost::core {
 namespace {
 
-constexpr uint64_t host_limit = 256 * 1024;
+constexpr uint64_t host_limit = 64 << 20;
 constexpr uint64_t metadata_limit = 64 << 20;
-// User addresses end here at the latest (57-bit paging).
-constexpr uint64_t address_limit = uint64_t{1} << 56;
 
 Error damaged_pages(const char* what) {
     return make_error(Code::corrupt, "read pages of ghost", what);
 }
 
+bool has_runs(ChunkType type) {
+    return type == ChunkType::pages || type == ChunkType::present || type == ChunkType::zero;
+}
+
 }  // namespace
 
 struct GhostReader::Checks {
+    struct Process {
+        ProcessSummary summary;
+        uint64_t present_end = 0;  // address after the last present run
+    };
     XXH3_state_t digest;
     std::map<int32_t, uint64_t> open_files;  // id → bytes so far
+    std::map<int32_t, Process> processes;
     int32_t files = 0;
     bool skeleton_ended = false;
-    bool ended = false;
 };
 
 GhostReader::GhostReader(ByteSource& in) : in_(in), checks_(std::make_unique<Checks>()) {
@@ -53,42 +59,80 @@ Status GhostReader::take(void* data, size_t size) {
     return error;
 }
 
-Status GhostReader::head(std::string& host_json, std::string& metadata_json) {
+Status GhostReader::head(GhostHead& head) {
+    bool incremental = false;
+    GHOST_TRY(file_header(head, incremental));
+    std::vector<uint64_t> space(chunk_limit / sizeof(uint64_t));
+    auto* buffer = reinterpret_cast<char*>(space.data());
+    GHOST_TRY(text(ChunkType::host, head.host, host_limit, buffer));
+    GHOST_TRY(text(ChunkType::metadata, head.metadata, metadata_limit, buffer));
+    head.parent.reset();
+    if (incremental) GHOST_TRY(parent(head.parent.emplace(), buffer));
+    return {};
+}
+
+// The version is looked at before the rest, which another version may have arranged otherwise.
+Status GhostReader::file_header(GhostHead& head, bool& incremental) {
     FileHeader header;
-    GHOST_TRY(take(&header, sizeof header));
+    constexpr size_t fixed = offsetof(FileHeader, machine);
+    GHOST_TRY(take(&header, fixed));
     if (header.magic != ghost_magic) return corrupt("this is not a ghost");
     if (header.endian != ghost_endian_mark)
         return make_error(Code::unsupported, "ghost is from a machine of other byte order");
+    if (header.version != ghost_version)
+        return make_error(
+            Code::unsupported,
+            fmt::format("ghost has version {} ({}), this program reads version {}", header.version,
+                        header.version < ghost_version ? "of an older Ghost: make it anew"
+                                                       : "of a newer Ghost",
+                        ghost_version));
+    GHOST_TRY(take(reinterpret_cast<char*>(&header) + fixed, sizeof header - fixed));
     if (header.checksum != XXH3_64bits(&header, offsetof(FileHeader, checksum)))
         return corrupt("checksum of the header");
-    if (header.version != ghost_version)
-        return make_error(Code::unsupported, fmt::format("ghost has version {}, known here is {}",
-                                                         header.version, ghost_version));
     if (header.machine != this_machine())
         return make_error(Code::unsupported, fmt::format("ghost is for machine {}, this is {}",
                                                          header.machine, this_machine()));
     if (header.page_size != this_page_size())
         return make_error(Code::unsupported, fmt::format("ghost has {}-byte pages, here are {}",
                                                          header.page_size, this_page_size()));
-    if (header.reserved != 0) return corrupt("reserved field of the header");
+    if ((header.flags & ~known_flags) != 0 || header.reserved != 0)
+        return corrupt("unknown field of the header");
     XXH3_128bits_update(&checks_->digest, &header, sizeof header);
-    GHOST_TRY(text(ChunkType::host, host_json, host_limit));
-    return text(ChunkType::metadata, metadata_json, metadata_limit);
+    id_ = head.id = header.id;
+    head.rounds = header.flags & flag_rounds;
+    incremental = header.flags & flag_incremental;
+    return {};
 }
 
-Status GhostReader::text(ChunkType type, std::string& out, uint64_t limit) {
-    std::vector<uint64_t> buffer(chunk_limit / sizeof(uint64_t));
-    auto* bytes = reinterpret_cast<char*>(buffer.data());
+Status GhostReader::text(ChunkType type, std::string& out, uint64_t limit, char* buffer) {
     out.clear();
     do {
-        auto chunk = read_chunk(bytes);
+        auto chunk = read_chunk(buffer);
         if (!chunk) return chunk.error();
         if (chunk->type != type) return corrupt("sections of the head in wrong order");
-        if (chunk->offset > limit || out.size() + chunk->size > chunk->offset)
+        if (chunk->offset > limit || out.size() + chunk->size > chunk->offset ||
+            (chunk->size == 0 && chunk->offset != 0))
             return corrupt("size of a text");
-        out.append(bytes, chunk->size);
+        out.append(buffer, chunk->size);
         if (out.size() == chunk->offset) return {};
     } while (true);
+}
+
+Status GhostReader::parent(ParentRef& out, char* buffer) {
+    auto chunk = read_chunk(buffer);
+    if (!chunk) return chunk.error();
+    std::array<Hash128, 2> hashes;
+    if (chunk->type != ChunkType::parent || chunk->size < sizeof hashes ||
+        chunk->size > sizeof hashes + name_limit || chunk->number < 1)
+        return corrupt("reference to the parent");
+    std::memcpy(hashes.data(), buffer, sizeof hashes);
+    out.digest = hashes[0];
+    out.id = hashes[1];
+    out.generation = generation_ = chunk->number;
+    out.name.assign(buffer + sizeof hashes, chunk->size - sizeof hashes);
+    if (out.name.find_first_of(std::string_view("/\0", 2)) != std::string::npos)
+        return corrupt("name of the parent");
+    return {};
 }
 
 Result<Chunk> GhostReader::read_chunk(char* buffer) {
@@ -104,12 +148,14 @@ Result<Chunk> GhostReader::read_chunk(char* buffer) {
         return corrupt(fmt::format("checksum of chunk {}", header.sequence));
     if (header.type == 0 || header.type >= chunk_types)
         return corrupt(fmt::format("chunk of unknown type {}", header.type));
+    if (header.reserved != 0) return corrupt("reserved field of a chunk");
     sequence_++;
     const auto type = static_cast<ChunkType>(header.type);
     if (type != ChunkType::end) {
         XXH3_128bits_update(&checks_->digest, &header, sizeof header);
-        contents_.sections[header.type].chunks++;
-        contents_.sections[header.type].bytes += header.size;
+        auto& section = contents_.sections[header.type];
+        if (section.chunks++ == 0) section.first = chunk_start_;
+        section.bytes += header.size;
     }
     return Chunk{type, header.number, header.offset, header.size};
 }
@@ -117,15 +163,12 @@ Result<Chunk> GhostReader::read_chunk(char* buffer) {
 Result<Chunk> GhostReader::next(char* buffer) {
     auto chunk = read_chunk(buffer);
     if (!chunk) return chunk;
-    if (chunk->type == ChunkType::pages) {
-        auto view = pages(*chunk, buffer);
-        if (!view) return corrupt(view.error().object);
-        contents_.page_bytes += view->bytes;
-    } else if (chunk->type == ChunkType::end) {
+    if (has_runs(chunk->type))
+        GHOST_TRY(check_runs(*chunk, buffer));
+    else if (chunk->type == ChunkType::end)
         GHOST_TRY(check_end(*chunk, buffer));
-    } else {
+    else
         GHOST_TRY(check_order(*chunk, buffer));
-    }
     return chunk;
 }
 
@@ -168,40 +211,81 @@ Result<PagesView> GhostReader::pages(const Chunk& chunk, const char* buffer) {
     const uint64_t count = chunk.offset;
     if (count == 0 || count > chunk.size / sizeof(PageRun))
         return damaged_pages("number of page runs");
+    const bool with_contents = chunk.type == ChunkType::pages;
     PagesView view;
     view.inner_pid = chunk.number;
     view.runs = {reinterpret_cast<const PageRun*>(buffer), count};
-    view.contents = buffer + count * sizeof(PageRun);
     const uint64_t mask = this_page_size() - 1;
     for (const auto& run : view.runs) {
         if (run.bytes == 0 || ((run.start | run.bytes) & mask) || run.start >= address_limit ||
-            run.bytes > chunk_limit)
+            run.bytes > (with_contents ? chunk_limit : address_limit - run.start))
             return damaged_pages("run of pages");
         view.bytes += run.bytes;
     }
-    if (view.bytes + count * sizeof(PageRun) != chunk.size) return damaged_pages("size of pages");
+    if (with_contents) view.contents = buffer + count * sizeof(PageRun);
+    if ((with_contents ? view.bytes : 0) + count * sizeof(PageRun) != chunk.size)
+        return damaged_pages("size of pages");
     if (chunk.number <= 0) return damaged_pages("process of pages");
     return view;
+}
+
+Status GhostReader::check_runs(const Chunk& chunk, const char* buffer) {
+    auto view = pages(chunk, buffer);
+    if (!view) return corrupt(view.error().object);
+    auto& process = checks_->processes[chunk.number];
+    auto& summary = process.summary;
+    summary.inner_pid = chunk.number;
+    if (chunk.type == ChunkType::pages) {
+        contents_.page_bytes += view->bytes;
+        summary.page_bytes += view->bytes;
+    } else if (chunk.type == ChunkType::zero) {
+        summary.zero_bytes += view->bytes;
+    } else {
+        for (const auto& run : view->runs) {
+            if (run.start < process.present_end) return corrupt("order of present pages");
+            process.present_end = run.end();
+        }
+        contents_.present_bytes += view->bytes;
+        summary.present_bytes += view->bytes;
+    }
+    return {};
+}
+
+std::vector<ProcessSummary> GhostReader::processes() const {
+    std::vector<ProcessSummary> out;
+    out.reserve(checks_->processes.size());
+    for (const auto& [pid, process] : checks_->processes) out.push_back(process.summary);
+    return out;
 }
 
 Status GhostReader::check_end(const Chunk& chunk, const char* buffer) {
     const auto digest = XXH3_128bits_digest(&checks_->digest);
     if (!checks_->skeleton_ended) return corrupt("end before the skeleton's");
-    if (chunk.size != sizeof(Contents)) return corrupt("size of the table of contents");
+    const auto table = processes();
+    const size_t table_bytes = table.size() * sizeof(ProcessSummary);
+    if (chunk.size != table_bytes + sizeof(Contents) || chunk.number != 0 || chunk.offset != 0)
+        return corrupt("size of the table of contents");
     Contents told;
-    std::memcpy(&told, buffer, sizeof told);
+    std::memcpy(&told, buffer + table_bytes, sizeof told);
     contents_.zero_bytes = told.zero_bytes;
-    contents_.digest_low = digest.low64;
-    contents_.digest_high = digest.high64;
-    if (told.digest_low != digest.low64 || told.digest_high != digest.high64)
-        return corrupt("digest over all");
-    if (std::memcmp(&told, &contents_, sizeof told) != 0) return corrupt("table of contents");
+    contents_.digest = {digest.low64, digest.high64};
+    contents_.stream_bytes = chunk_start_;
+    contents_.processes = table.size();
+    if (told.digest != contents_.digest) return corrupt("digest over all");
+    if (std::memcmp(&told, &contents_, sizeof told) != 0 ||
+        (table_bytes > 0 && std::memcmp(buffer, table.data(), table_bytes) != 0))
+        return corrupt("table of contents");
     char more = 0;
     auto rest = in_.read(&more, 1);
     if (!rest) return rest.error();
     if (*rest != 0) return corrupt("something follows the end");
-    checks_->ended = true;
     return {};
+}
+
+ParentRef GhostReader::as_parent(std::string_view name) const {
+    if (const auto slash = name.rfind('/'); slash != std::string_view::npos)
+        name.remove_prefix(slash + 1);
+    return {contents_.digest, id_, generation_ + 1, std::string(name.substr(0, name_limit))};
 }
 
 }  // namespace ghost::core

@@ -22,12 +22,13 @@ struct Chunk {
     uint32_t size = 0;
 };
 
-// The payload of a pages chunk, taken apart and checked; points into the chunk's buffer.
+// The payload of a pages, present or zero chunk, taken apart and checked; points into the chunk's
+// buffer. Contents only for pages.
 struct PagesView {
     int inner_pid = 0;
     std::span<const PageRun> runs;
     const char* contents = nullptr;
-    uint64_t bytes = 0;
+    uint64_t bytes = 0;  // of the runs
 };
 
 class GhostReader {
@@ -38,33 +39,42 @@ class GhostReader {
     GhostReader(const GhostReader&) = delete;
     GhostReader& operator=(const GhostReader&) = delete;
 
-    // The head: what GhostWriter::head() wrote. Errors name the offset in the stream; corrupt, or
-    // unsupported for another version, architecture or page size.
-    Status head(std::string& host_json, std::string& metadata_json);
+    // What GhostWriter::head() wrote. Errors name the offset in the stream; corrupt, or unsupported
+    // for another version, byte order, architecture or page size.
+    Status head(GhostHead& head);
 
     // The next chunk after the head; its payload goes to `buffer`, which has chunk_limit bytes and
     // is 8-byte aligned. After ChunkType::end everything has been checked: order, table of
     // contents, digest, and that nothing follows.
     Result<Chunk> next(char* buffer);
 
-    // The content of a pages chunk, in any thread; next() has checked it already.
+    // The content of a pages, present or zero chunk, in any thread; next() has checked it already.
     static Result<PagesView> pages(const Chunk& chunk, const char* buffer);
 
+    // So far; complete after the end.
     const Contents& contents() const { return contents_; }
+    std::vector<ProcessSummary> processes() const;
+    // How an incremental ghost names this one as its parent; after the end.
+    ParentRef as_parent(std::string_view name) const;
     uint64_t position() const { return position_; }  // bytes read so far
 
   private:
     Error corrupt(const std::string& what) const;
     Status take(void* data, size_t size);
-    Status text(ChunkType type, std::string& out, uint64_t limit);
+    Status file_header(GhostHead& head, bool& incremental);
+    Status text(ChunkType type, std::string& out, uint64_t limit, char* buffer);
+    Status parent(ParentRef& out, char* buffer);
     Result<Chunk> read_chunk(char* buffer);
     Status check_order(const Chunk& chunk, const char* buffer);
+    Status check_runs(const Chunk& chunk, const char* buffer);
     Status check_end(const Chunk& chunk, const char* buffer);
 
     struct Checks;
     ByteSource& in_;
     std::unique_ptr<Checks> checks_;
     Contents contents_;
+    Hash128 id_;
+    int32_t generation_ = 0;
     uint64_t position_ = 0;
     uint64_t chunk_start_ = 0;
     uint64_t sequence_ = 0;

@@ -3,8 +3,9 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include <elf.h>
+#include <algorithm>
 #include <fmt/format.h>
+#include <sys/random.h>
 
 #include "ghost-core/format/host.hpp"
 
@@ -24,14 +25,41 @@ GhostWriter::GhostWriter(ByteSink& out) : out_(out), digest_(std::make_unique<Di
 GhostWriter::~GhostWriter() = default;
 
 Status GhostWriter::head(const std::string& host_json, const std::string& metadata_json) {
+    GhostHead head;
+    head.host = host_json;
+    head.metadata = metadata_json;
+    return this->head(head);
+}
+
+Status GhostWriter::head(const GhostHead& head) {
     FileHeader header;
     header.machine = this_machine();
     header.page_size = this_page_size();
+    if (head.parent) header.flags |= flag_incremental;
+    if (head.rounds) header.flags |= flag_rounds;
+    if (getrandom(&header.id, sizeof header.id, 0) != sizeof header.id)
+        return sys_error("write ghost: get a random number");
     header.checksum = XXH3_64bits(&header, offsetof(FileHeader, checksum));
+    id_ = header.id;
     XXH3_128bits_update(&digest_->all, &header, sizeof header);
     GHOST_TRY(out_.write(&header, sizeof header));
-    GHOST_TRY(text(ChunkType::host, host_json));
-    return text(ChunkType::metadata, metadata_json);
+    position_ = sizeof header;
+    GHOST_TRY(text(ChunkType::host, head.host));
+    GHOST_TRY(text(ChunkType::metadata, head.metadata));
+    if (head.parent) return parent(*head.parent);
+    return {};
+}
+
+Status GhostWriter::parent(const ParentRef& parent) {
+    if (parent.generation < 1 || parent.name.size() > name_limit ||
+        parent.name.find('/') != std::string::npos)
+        return make_error(Code::invalid, "write ghost: reference to parent", parent.name);
+    generation_ = parent.generation;
+    const std::array<Hash128, 2> hashes = {parent.digest, parent.id};
+    const std::array<iovec, 2> pieces = {
+        iovec{const_cast<Hash128*>(hashes.data()), sizeof hashes},
+        iovec{const_cast<char*>(parent.name.data()), parent.name.size()}};
+    return chunk(ChunkType::parent, parent.generation, 0, pieces.data(), pieces.size());
 }
 
 // At least one chunk, even for an empty text; the last one is told by its offset, the total size.
@@ -63,6 +91,12 @@ Status GhostWriter::skeleton_end(uint64_t page_bytes) {
     return chunk(ChunkType::skeleton_end, 0, page_bytes, {});
 }
 
+ProcessSummary& GhostWriter::process(int inner_pid) {
+    auto& entry = processes_[inner_pid];
+    entry.inner_pid = inner_pid;
+    return entry;
+}
+
 Status GhostWriter::pages(int inner_pid, const std::vector<PageRun>& runs,
                           const std::vector<iovec>& contents) {
     std::vector<iovec> pieces;
@@ -70,7 +104,36 @@ Status GhostWriter::pages(int inner_pid, const std::vector<PageRun>& runs,
     pieces.push_back({const_cast<PageRun*>(runs.data()), runs.size() * sizeof(PageRun)});
     pieces.insert(pieces.end(), contents.begin(), contents.end());
     GHOST_TRY(chunk(ChunkType::pages, inner_pid, runs.size(), pieces.data(), pieces.size()));
-    for (const auto& run : runs) contents_.page_bytes += run.bytes;
+    uint64_t bytes = 0;
+    for (const auto& run : runs) bytes += run.bytes;
+    contents_.page_bytes += bytes;
+    process(inner_pid).page_bytes += bytes;
+    return {};
+}
+
+Status GhostWriter::runs(ChunkType type, int inner_pid, std::span<const PageRun> runs) {
+    constexpr size_t most = chunk_limit / sizeof(PageRun);
+    while (!runs.empty()) {
+        const auto part = runs.first(std::min(most, runs.size()));
+        GHOST_TRY(chunk(type, inner_pid, part.size(),
+                        {reinterpret_cast<const char*>(part.data()), part.size_bytes()}));
+        runs = runs.subspan(part.size());
+    }
+    return {};
+}
+
+Status GhostWriter::present(int inner_pid, std::span<const PageRun> list) {
+    GHOST_TRY(runs(ChunkType::present, inner_pid, list));
+    for (const auto& run : list) {
+        contents_.present_bytes += run.bytes;
+        process(inner_pid).present_bytes += run.bytes;
+    }
+    return {};
+}
+
+Status GhostWriter::zero(int inner_pid, std::span<const PageRun> list) {
+    GHOST_TRY(runs(ChunkType::zero, inner_pid, list));
+    for (const auto& run : list) process(inner_pid).zero_bytes += run.bytes;
     return {};
 }
 
@@ -100,9 +163,10 @@ Status GhostWriter::chunk(ChunkType type, int32_t number, uint64_t offset, const
     if (type != ChunkType::end) {
         XXH3_128bits_update(&digest_->all, &header, sizeof header);
         auto& section = contents_.sections[header.type];
-        section.chunks++;
+        if (section.chunks++ == 0) section.first = position_;
         section.bytes += size;
     }
+    position_ += sizeof header + size;
     scratch_.clear();
     scratch_.push_back({&header, sizeof header});
     scratch_.insert(scratch_.end(), pieces, pieces + count);
@@ -110,11 +174,25 @@ Status GhostWriter::chunk(ChunkType type, int32_t number, uint64_t offset, const
 }
 
 Status GhostWriter::end() {
+    if (processes_.size() > process_limit)
+        return make_error(Code::unsupported, "write ghost: too many processes",
+                          std::to_string(processes_.size()));
     const auto digest = XXH3_128bits_digest(&digest_->all);
-    contents_.digest_low = digest.low64;
-    contents_.digest_high = digest.high64;
-    return chunk(ChunkType::end, 0, 0,
-                 {reinterpret_cast<const char*>(&contents_), sizeof contents_});
+    contents_.digest = {digest.low64, digest.high64};
+    contents_.stream_bytes = position_;
+    contents_.processes = processes_.size();
+    std::vector<ProcessSummary> table;
+    table.reserve(processes_.size());
+    for (const auto& [pid, summary] : processes_) table.push_back(summary);
+    const std::array<iovec, 2> pieces = {iovec{table.data(), table.size() * sizeof(ProcessSummary)},
+                                         iovec{&contents_, sizeof contents_}};
+    return chunk(ChunkType::end, 0, 0, pieces.data(), pieces.size());
+}
+
+ParentRef GhostWriter::as_parent(std::string_view name) const {
+    if (const auto slash = name.rfind('/'); slash != std::string_view::npos)
+        name.remove_prefix(slash + 1);
+    return {contents_.digest, id_, generation_ + 1, std::string(name.substr(0, name_limit))};
 }
 
 }  // namespace ghost::core

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,7 +23,9 @@ class GhostWriter {
     GhostWriter(const GhostWriter&) = delete;
     GhostWriter& operator=(const GhostWriter&) = delete;
 
-    // Header, host facts, metadata: the head, which an importer can read alone.
+    // Header, host facts, metadata, parent: the head, which an importer can read alone. `head.id`
+    // is not used: every ghost gets a fresh one, id().
+    Status head(const GhostHead& head);
     Status head(const std::string& host_json, const std::string& metadata_json);
 
     Status skeleton_open(int file, std::string_view name);
@@ -34,25 +38,43 @@ class GhostWriter {
     // and contents together are at most chunk_limit bytes.
     Status pages(int inner_pid, const std::vector<PageRun>& runs,
                  const std::vector<iovec>& contents);
+    // Which pages of the lazily restored memory exist: all calls for one process make one
+    // ascending list. Of an incremental ghost, what it names and no pages or zero chunk of this
+    // ghost gives is the parent's. Any number of runs; split into chunks here.
+    Status present(int inner_pid, std::span<const PageRun> runs);
+    // Pages that hold only zeros now, whatever the parent (or an earlier round) has. Needed only
+    // for incremental ghosts and those made in rounds; any number of runs.
+    Status zero(int inner_pid, std::span<const PageRun> runs);
     void count_zero(uint64_t bytes) { contents_.zero_bytes += bytes; }
 
     // Table of contents and digest. Nothing may follow.
     Status end();
 
+    Hash128 id() const { return id_; }  // after head()
     const Contents& contents() const { return contents_; }
+    // How an incremental ghost names this one as its parent; after end(). `name` is the file name
+    // (folders are cut off), `parent` this ghost's own parent, if it has one.
+    ParentRef as_parent(std::string_view name) const;
 
   private:
     Status chunk(ChunkType type, int32_t number, uint64_t offset, const iovec* pieces,
                  size_t count);
     Status chunk(ChunkType type, int32_t number, uint64_t offset, std::string_view payload);
     Status text(ChunkType type, std::string_view text);
+    Status runs(ChunkType type, int inner_pid, std::span<const PageRun> runs);
+    Status parent(const ParentRef& parent);
+    ProcessSummary& process(int inner_pid);
 
     struct Digest;
     ByteSink& out_;
     std::unique_ptr<Digest> digest_;
     std::vector<iovec> scratch_;
+    std::map<int, ProcessSummary> processes_;
     Contents contents_;
+    Hash128 id_;
+    int32_t generation_ = 0;
     uint64_t sequence_ = 0;
+    uint64_t position_ = 0;
 };
 
 }  // namespace ghost::core

@@ -97,7 +97,7 @@ Status Import::receive_chunks() {
             if (first_page_us_ == 0) first_page_us_ = monotonic_us();
             if (!pages_.push({*chunk, buffer})) break;
             buffer = pool_.take();
-        } else {
+        } else if (chunk->type != ChunkType::present && chunk->type != ChunkType::zero) {
             GHOST_TRY(take_skeleton(*chunk, buffer));
         }
     }
@@ -228,10 +228,12 @@ Importer::~Importer() = default;
 
 Result<Importer> Importer::open(Resource& in) {
     auto state = std::make_unique<State>(in);
-    std::string host, metadata;
-    GHOST_TRY(state->reader.head(host, metadata));
-    GHOST_TRY(check_host(host));
-    state->metadata = Json::parse(metadata, nullptr, false);
+    GhostHead head;
+    GHOST_TRY(state->reader.head(head));
+    if (head.parent)
+        return make_error(Code::unsupported, "import ghost: it is incremental", head.parent->name);
+    GHOST_TRY(check_host(head.host));
+    state->metadata = Json::parse(head.metadata, nullptr, false);
     if (state->metadata.is_discarded())
         return make_error(Code::corrupt, "read ghost: metadata is not JSON");
     return Importer(std::move(state));

@@ -6,10 +6,14 @@
 #include <cstdlib>
 #include <map>
 #include <string>
+#include <sys/mman.h>
+#include <unistd.h>
 #include <vector>
 
+#include "base/fd.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/reader.hpp"
+#include "ghost-core/format/summary.hpp"
 #include "ghost-core/format/writer.hpp"
 #include "ghost-core/resource/faulty.hpp"
 #include "ghost-core/resource/memory.hpp"
@@ -23,7 +27,11 @@ std::vector<char> small_ghost() {
     GhostWriter writer(out);
     std::string page(this_page_size(), 'p');
     const std::vector<PageRun> runs = {{0x10000, this_page_size()}};
-    EXPECT_TRUE(writer.head(R"({"flags":[]})", R"({"rank":1})").ok());
+    GhostHead head;
+    head.host = R"({"flags":[]})";
+    head.metadata = R"({"rank":1})";
+    head.parent = ParentRef{{1, 2}, {3, 4}, 5, "before.ghost"};
+    EXPECT_TRUE(writer.head(head).ok());
     EXPECT_TRUE(writer.skeleton_open(0, "core-1.img").ok());
     EXPECT_TRUE(writer.skeleton_open(1, "mm-1.img").ok());
     EXPECT_TRUE(writer.skeleton_data(0, 0, "abc", 3).ok());
@@ -32,22 +40,28 @@ std::vector<char> small_ghost() {
     EXPECT_TRUE(writer.skeleton_close(0, 6).ok());
     EXPECT_TRUE(writer.skeleton_end(this_page_size()).ok());
     EXPECT_TRUE(writer.pages(1, runs, {{page.data(), page.size()}}).ok());
+    const std::vector<PageRun> there = {{0x10000, 4 * page.size()}, {0x80000, page.size()}};
+    EXPECT_TRUE(writer.present(1, there).ok());
+    EXPECT_TRUE(writer.zero(1, std::vector<PageRun>{{0x11000, page.size()}}).ok());
     writer.count_zero(this_page_size());
     EXPECT_TRUE(writer.end().ok());
     return out.bytes();
 }
 
 struct Read {
-    std::string host, metadata;
+    GhostHead head;
     std::map<int, std::string> files;
     uint64_t page_bytes = 0;
+    std::vector<PageRun> present, zero;
+    Contents contents;
+    std::vector<ProcessSummary> processes;
 };
 
 Result<Read> read_ghost(Resource& in) {
     Read out;
     GhostReader reader(in);
-    GHOST_TRY(reader.head(out.host, out.metadata));
-    GHOST_TRY(check_host(out.host));
+    GHOST_TRY(reader.head(out.head));
+    GHOST_TRY(check_host(out.head.host));
     std::vector<uint64_t> buffer(chunk_limit / sizeof(uint64_t));
     auto* bytes = reinterpret_cast<char*>(buffer.data());
     for (;;) {
@@ -56,12 +70,17 @@ Result<Read> read_ghost(Resource& in) {
         if (chunk->type == ChunkType::end) break;
         if (chunk->type == ChunkType::skeleton_data)
             out.files[chunk->number] += std::string(bytes, chunk->size);
-        if (chunk->type == ChunkType::pages) {
-            auto view = GhostReader::pages(*chunk, bytes);
-            if (!view) return view.error();
-            out.page_bytes += view->bytes;
-        }
+        if (chunk->type < ChunkType::pages) continue;
+        auto view = GhostReader::pages(*chunk, bytes);
+        if (!view) return view.error();
+        if (chunk->type == ChunkType::pages) out.page_bytes += view->bytes;
+        if (chunk->type == ChunkType::present)
+            out.present.insert(out.present.end(), view->runs.begin(), view->runs.end());
+        if (chunk->type == ChunkType::zero)
+            out.zero.insert(out.zero.end(), view->runs.begin(), view->runs.end());
     }
+    out.contents = reader.contents();
+    out.processes = reader.processes();
     return out;
 }
 
@@ -69,9 +88,120 @@ TEST(Format, ReadsWhatWasWritten) {
     MemoryResource ghost(small_ghost());
     auto read = read_ghost(ghost);
     ASSERT_TRUE(read.ok()) << read.error().message();
-    EXPECT_EQ(read->metadata, R"({"rank":1})");
+    EXPECT_EQ(read->head.metadata, R"({"rank":1})");
     EXPECT_EQ(read->files[0], "abcdef");
     EXPECT_EQ(read->page_bytes, this_page_size());
+    ASSERT_TRUE(read->head.parent.has_value());
+    EXPECT_EQ(read->head.parent->digest, (Hash128{1, 2}));
+    EXPECT_EQ(read->head.parent->id, (Hash128{3, 4}));
+    EXPECT_EQ(read->head.parent->generation, 5);
+    EXPECT_EQ(read->head.parent->name, "before.ghost");
+    ASSERT_EQ(read->present.size(), 2U);
+    EXPECT_EQ(read->present[1], (PageRun{0x80000, this_page_size()}));
+    EXPECT_EQ(read->zero, (std::vector<PageRun>{{0x11000, this_page_size()}}));
+    ASSERT_EQ(read->processes.size(), 1U);
+    EXPECT_EQ(read->processes[0].present_bytes, 5 * this_page_size());
+}
+
+TEST(Format, ListsLongerThanAChunkAreSplit) {
+    MemoryResource ghost;
+    GhostWriter writer(ghost);
+    const uint64_t page = this_page_size();
+    std::vector<PageRun> runs;
+    for (uint64_t i = 1; i < 100000; i++) runs.push_back({i * 2 * page, page});
+    ASSERT_TRUE(writer.head(R"({"flags":[]})", "{}").ok());
+    ASSERT_TRUE(writer.skeleton_end(0).ok());
+    ASSERT_TRUE(writer.present(7, runs).ok());
+    ASSERT_TRUE(writer.end().ok());
+    auto read = read_ghost(ghost);
+    ASSERT_TRUE(read.ok()) << read.error().message();
+    EXPECT_EQ(read->present, runs);
+    EXPECT_EQ(read->contents.present_bytes, runs.size() * page);
+}
+
+TEST(Format, PresentPagesOutOfOrderAreRefused) {
+    const uint64_t page = this_page_size();
+    for (const uint64_t second : {4 * page, 5 * page}) {
+        MemoryResource ghost;
+        GhostWriter writer(ghost);
+        ASSERT_TRUE(writer.head(R"({"flags":[]})", "{}").ok());
+        ASSERT_TRUE(writer.skeleton_end(0).ok());
+        ASSERT_TRUE(writer.present(7, std::vector<PageRun>{{4 * page, 2 * page}}).ok());
+        ASSERT_TRUE(writer.present(7, std::vector<PageRun>{{second, page}}).ok());
+        ASSERT_TRUE(writer.end().ok());
+        auto read = read_ghost(ghost);
+        ASSERT_FALSE(read.ok());
+        EXPECT_EQ(read.error().code, Code::corrupt);
+    }
+}
+
+TEST(Format, OtherVersionsAreRefusedByNumber) {
+    for (const char version : {1, 3}) {
+        auto bytes = small_ghost();
+        bytes[offsetof(FileHeader, version)] = version;
+        bytes.resize(version == 1 ? 40 : bytes.size());  // all there is of an empty one
+        MemoryResource ghost(bytes);
+        auto read = read_ghost(ghost);
+        ASSERT_FALSE(read.ok());
+        EXPECT_EQ(read.error().code, Code::unsupported);
+        const auto said = "version " + std::to_string(version);
+        EXPECT_NE(read.error().message().find(said), std::string::npos) << read.error().message();
+    }
+}
+
+TEST(Format, ForeignByteOrderIsRefused) {
+    auto bytes = small_ghost();
+    std::reverse(bytes.begin() + offsetof(FileHeader, endian),
+                 bytes.begin() + offsetof(FileHeader, version));
+    MemoryResource ghost(bytes);
+    auto read = read_ghost(ghost);
+    ASSERT_FALSE(read.ok());
+    EXPECT_EQ(read.error().code, Code::unsupported);
+    EXPECT_NE(read.error().message().find("byte order"), std::string::npos);
+}
+
+// A file whose beginning and end are read without what is between.
+class SummaryTest : public ::testing::Test {
+  protected:
+    Result<GhostSummary> summary_of(const std::vector<char>& bytes) {
+        const Fd fd(memfd_create("ghost", MFD_CLOEXEC));
+        EXPECT_EQ(pwrite(fd.get(), bytes.data(), bytes.size(), 0),
+                  static_cast<ssize_t>(bytes.size()));
+        return read_summary(fd.get());
+    }
+};
+
+TEST_F(SummaryTest, SaysWhatTheReaderSays) {
+    const auto bytes = small_ghost();
+    auto summary = summary_of(bytes);
+    ASSERT_TRUE(summary.ok()) << summary.error().message();
+    MemoryResource ghost(bytes);
+    auto read = read_ghost(ghost);
+    ASSERT_TRUE(read.ok());
+    EXPECT_EQ(summary->head.metadata, read->head.metadata);
+    EXPECT_EQ(summary->bytes, bytes.size());
+    EXPECT_EQ(0, std::memcmp(&summary->contents, &read->contents, sizeof(Contents)));
+    ASSERT_EQ(summary->processes.size(), 1U);
+    EXPECT_EQ(summary->processes[0].zero_bytes, this_page_size());
+    EXPECT_EQ(summary->as_parent("/some/x.ghost").name, "x.ghost");
+    EXPECT_EQ(summary->as_parent("x").generation, 6);
+    // Each section begins where it says.
+    for (size_t type = 1; type < chunk_types; type++) {
+        const auto& section = summary->contents.sections[type];
+        if (section.chunks == 0) continue;
+        ChunkHeader header;
+        std::memcpy(&header, bytes.data() + section.first, sizeof header);
+        EXPECT_EQ(header.type, type);
+    }
+}
+
+TEST_F(SummaryTest, TruncationAtEveryByteIsRefused) {
+    const auto whole = small_ghost();
+    for (size_t size = 0; size < whole.size(); size++) {
+        auto summary = summary_of(std::vector<char>(whole.begin(), whole.begin() + size));
+        ASSERT_FALSE(summary.ok()) << size;
+        EXPECT_EQ(summary.error().code, Code::corrupt) << summary.error().message();
+    }
 }
 
 TEST(Format, LongTextsTakeSeveralChunks) {
@@ -79,10 +209,11 @@ TEST(Format, LongTextsTakeSeveralChunks) {
     GhostWriter writer(ghost);
     const std::string metadata(3 * chunk_limit + 5, 'm');
     ASSERT_TRUE(writer.head("{}", metadata).ok());
-    std::string host, read;
+    GhostHead head;
     GhostReader reader(ghost);
-    ASSERT_TRUE(reader.head(host, read).ok());
-    EXPECT_EQ(read, metadata);
+    ASSERT_TRUE(reader.head(head).ok());
+    EXPECT_EQ(head.metadata, metadata);
+    EXPECT_FALSE(head.parent.has_value());
 }
 
 // Every byte; under a sanitizer, whose builds set GHOST_TEST_SLOWER, every so manieth, and then
@@ -147,7 +278,7 @@ TEST(Format, ErrorsSayWhere) {
     MemoryResource ghost(bytes);
     auto read = read_ghost(ghost);
     ASSERT_FALSE(read.ok());
-    EXPECT_NE(read.error().message().find("byte 40"), std::string::npos) << read.error().message();
+    EXPECT_NE(read.error().message().find("byte 64"), std::string::npos) << read.error().message();
 }
 
 TEST(Format, ForeignProcessorIsRefusedByName) {

@@ -1,0 +1,127 @@
+#include "ghost-core/format/chain.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <iterator>
+
+namespace ghost::core {
+namespace {
+
+std::string quoted(const std::string& name) {
+    return name.empty() ? std::string() : fmt::format(" \"{}\"", name);
+}
+
+}  // namespace
+
+void PageSet::add(PageRun run) {
+    uint64_t start = run.start, end = run.end();
+    auto at = runs_.upper_bound(start);
+    if (at != runs_.begin() && std::prev(at)->second >= start) --at;
+    while (at != runs_.end() && at->first <= end) {
+        start = std::min(start, at->first);
+        end = std::max(end, at->second);
+        at = runs_.erase(at);
+    }
+    runs_.emplace_hint(at, start, end);
+}
+
+void PageSet::remove(PageRun run) {
+    auto at = runs_.upper_bound(run.start);
+    if (at != runs_.begin() && std::prev(at)->second > run.start) --at;
+    while (at != runs_.end() && at->first < run.end()) {
+        const auto [start, end] = *at;
+        at = runs_.erase(at);
+        if (start < run.start) runs_.emplace(start, run.start);
+        if (end > run.end()) runs_.emplace(run.end(), end);
+    }
+}
+
+void PageSet::intersect(PageRun run, std::vector<PageRun>& out) const {
+    auto at = runs_.upper_bound(run.start);
+    if (at != runs_.begin() && std::prev(at)->second > run.start) --at;
+    for (; at != runs_.end() && at->first < run.end(); ++at) {
+        const auto start = std::max(at->first, run.start);
+        out.push_back({start, std::min(at->second, run.end()) - start});
+    }
+}
+
+bool PageSet::contains_any(PageRun run) const {
+    std::vector<PageRun> parts;
+    intersect(run, parts);
+    return !parts.empty();
+}
+
+uint64_t PageSet::bytes() const {
+    uint64_t sum = 0;
+    for (const auto& [start, end] : runs_) sum += end - start;
+    return sum;
+}
+
+std::vector<PageRun> PageSet::list() const {
+    std::vector<PageRun> out;
+    out.reserve(runs_.size());
+    for (const auto& [start, end] : runs_) out.push_back({start, end - start});
+    return out;
+}
+
+void Inheritance::owns(int inner_pid, std::span<const PageRun> runs) {
+    for (const auto& run : runs) owned_[inner_pid].add(run);
+}
+
+void Inheritance::present(int inner_pid, std::span<const PageRun> runs) {
+    for (const auto& run : runs) present_[inner_pid].add(run);
+}
+
+std::vector<PageRun> Inheritance::wanted(int inner_pid, PageRun run) const {
+    if (newest_) return {run};
+    std::vector<PageRun> out;
+    if (const auto found = wanted_.find(inner_pid); found != wanted_.end())
+        found->second.intersect(run, out);
+    return out;
+}
+
+bool Inheritance::next() {
+    std::map<int, PageSet> wanted;
+    for (auto& [pid, exists] : present_) {
+        PageSet set;
+        for (const auto& run : exists.list())
+            for (const auto& part : this->wanted(pid, run)) set.add(part);
+        for (const auto& run : owned_[pid].list()) set.remove(run);
+        if (!set.empty()) wanted.emplace(pid, std::move(set));
+    }
+    wanted_ = std::move(wanted);
+    owned_.clear();
+    present_.clear();
+    newest_ = false;
+    return !wanted_.empty();
+}
+
+uint64_t Inheritance::wanted_bytes() const {
+    uint64_t sum = 0;
+    for (const auto& [pid, set] : wanted_) sum += set.bytes();
+    return sum;
+}
+
+Status check_parent_head(const ParentRef& named, const GhostHead& found) {
+    if (named.id != found.id)
+        return make_error(Code::refused,
+                          fmt::format("read incremental ghost: its parent{} is ghost {}, not {}",
+                                      quoted(named.name), named.id.hex(), found.id.hex()));
+    if (found.rounds)
+        return make_error(Code::unsupported,
+                          "read incremental ghost: its parent's pages come in rounds");
+    const int generation = found.parent ? found.parent->generation : 0;
+    if (named.generation != generation + 1)
+        return make_error(Code::corrupt, fmt::format("read incremental ghost: generation {} on {}",
+                                                     named.generation, generation));
+    return {};
+}
+
+Status check_parent_digest(const ParentRef& named, const Contents& found) {
+    if (named.digest == found.digest) return {};
+    return make_error(Code::refused,
+                      fmt::format("read incremental ghost: its parent{} has digest {}, not {}",
+                                  quoted(named.name), named.digest.hex(), found.digest.hex()));
+}
+
+}  // namespace ghost::core

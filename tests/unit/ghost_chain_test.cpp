@@ -1,0 +1,196 @@
+// Chains of incremental ghosts: sets of pages, who gives a page, and which parent is taken.
+#include <gtest/gtest.h>
+
+#include <fcntl.h>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <set>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.hpp"
+#include "ghost-core/format/chain.hpp"
+#include "ghost-core/format/files.hpp"
+#include "ghost-core/format/host.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr uint64_t page = 4096;
+
+PageRun pages(uint64_t first, uint64_t count) {
+    return {first * page, count * page};
+}
+
+// Against a set of single pages, over random operations.
+TEST(PageSet, DoesWhatASetOfPagesDoes) {
+    std::mt19937 random(7);
+    for (int round = 0; round < 200; round++) {
+        PageSet set;
+        std::set<uint64_t> simple;
+        for (int step = 0; step < 60; step++) {
+            const uint64_t first = random() % 64, count = 1 + random() % 12;
+            const bool add = random() % 2 == 0;
+            if (add)
+                set.add(pages(first, count));
+            else
+                set.remove(pages(first, count));
+            for (uint64_t i = first; i < first + count; i++)
+                add ? void(simple.insert(i)) : void(simple.erase(i));
+            ASSERT_EQ(set.bytes(), simple.size() * page);
+            const uint64_t from = random() % 64, length = 1 + random() % 20;
+            std::vector<PageRun> parts;
+            set.intersect(pages(from, length), parts);
+            std::set<uint64_t> found, expected;
+            for (const auto& part : parts)
+                for (uint64_t at = part.start; at < part.end(); at += page)
+                    ASSERT_TRUE(found.insert(at / page).second);
+            for (uint64_t i = from; i < from + length; i++)
+                if (simple.count(i)) expected.insert(i);
+            ASSERT_EQ(found, expected);
+        }
+        uint64_t last = 0;
+        for (const auto& run : set.list()) {
+            ASSERT_TRUE(last == 0 || run.start > last) << "runs that touch are one";
+            last = run.end();
+        }
+    }
+}
+
+// Newest: page 1 its own, page 2 zero, 3 and 4 the parent's, 5 gone.
+// Parent: has 1, 2, 3, 5; 4 is the grandparent's, which also has 3 and 6.
+TEST(Inheritance, FollowsTheRule) {
+    Inheritance chain;
+    EXPECT_EQ(chain.wanted(1, pages(1, 9)), std::vector<PageRun>{pages(1, 9)});
+    chain.owns(1, std::vector<PageRun>{pages(1, 1)});
+    chain.owns(1, std::vector<PageRun>{pages(2, 1)});
+    chain.present(1, std::vector<PageRun>{pages(1, 4)});
+    ASSERT_TRUE(chain.next());
+    EXPECT_EQ(chain.wanted_bytes(), 2 * page);
+    EXPECT_EQ(chain.wanted(1, pages(1, 5)), std::vector<PageRun>{pages(3, 2)});
+    EXPECT_TRUE(chain.wanted(2, pages(1, 5)).empty()) << "another process";
+    chain.owns(1, std::vector<PageRun>{pages(1, 3), pages(5, 1)});
+    chain.present(1, std::vector<PageRun>{pages(1, 6)});
+    ASSERT_TRUE(chain.next());
+    EXPECT_EQ(chain.wanted(1, pages(1, 9)), std::vector<PageRun>{pages(4, 1)});
+    EXPECT_FALSE(chain.next()) << "a full ghost has no parent";
+}
+
+TEST(Inheritance, WhatTheParentHasDroppedIsNotTheGrandparents) {
+    Inheritance chain;
+    chain.present(1, std::vector<PageRun>{pages(1, 2)});
+    ASSERT_TRUE(chain.next());
+    chain.present(1, std::vector<PageRun>{pages(1, 1)});
+    ASSERT_TRUE(chain.next());
+    EXPECT_EQ(chain.wanted(1, pages(1, 2)), std::vector<PageRun>{pages(1, 1)});
+}
+
+TEST(Parent, OnlyTheOneThatWasNamedIsTaken) {
+    ParentRef named{{1, 1}, {2, 2}, 1, "a.ghost"};
+    GhostHead head;
+    head.id = {2, 2};
+    EXPECT_TRUE(check_parent_head(named, head).ok());
+    head.id = {2, 3};
+    auto status = check_parent_head(named, head);
+    ASSERT_FALSE(status.ok());
+    EXPECT_EQ(status.error().code, Code::refused);
+    EXPECT_NE(status.error().message().find("a.ghost"), std::string::npos);
+    head.id = {2, 2};
+    head.parent = ParentRef{{}, {}, 1, ""};
+    EXPECT_EQ(check_parent_head(named, head).error().code, Code::corrupt);
+    named.generation = 2;
+    EXPECT_TRUE(check_parent_head(named, head).ok());
+    head.rounds = true;
+    EXPECT_EQ(check_parent_head(named, head).error().code, Code::unsupported);
+    Contents contents;
+    contents.digest = {1, 1};
+    EXPECT_TRUE(check_parent_digest(named, contents).ok());
+    contents.digest = {1, 2};
+    EXPECT_EQ(check_parent_digest(named, contents).error().code, Code::refused);
+}
+
+// A file of this test in a folder of its own.
+class FilesTest : public ::testing::Test {
+  protected:
+    FilesTest() {
+        char name[] = "/tmp/ghost-files.XXXXXX";
+        folder_ = mkdtemp(name);
+        path_ = folder_ + "/data";
+        std::ofstream(path_) << "content";
+    }
+    ~FilesTest() override {
+        unlink(path_.c_str());
+        rmdir(folder_.c_str());
+    }
+    std::string folder_, path_;
+};
+
+TEST_F(FilesTest, ListsWhatIsMappedAndOpen) {
+    std::ifstream opened(path_);
+    const auto facts = file_facts({getpid()});
+    bool libc = false, data = false;
+    for (const auto& entry : facts) {
+        const auto path = entry["path"].get<std::string>();
+        if (path.find("libc.so") != std::string::npos) {
+            libc = true;
+            EXPECT_EQ(entry["use"], "mapped");
+            EXPECT_GE(entry.value("build_id", "").size(), 16U);
+        }
+        if (path == path_) {
+            data = true;
+            EXPECT_EQ(entry["use"], "open");
+            EXPECT_EQ(entry["size"], 7);
+        }
+        EXPECT_FALSE(path.starts_with("/proc/")) << path;
+    }
+    EXPECT_TRUE(libc && data) << facts.dump();
+    EXPECT_TRUE(file_differences(facts).empty());
+    EXPECT_TRUE(check_host(host_facts({getpid()})).ok());
+}
+
+TEST_F(FilesTest, EverythingThatDiffersIsNamedAtOnce) {
+    auto facts = nlohmann::json::parse(host_facts());
+    facts["flags"].push_back("avx1024_dream");
+    facts["kernel"] = "99.1.0";
+    facts["files"] = {{{"path", "/nowhere/at/all"}, {"use", "mapped"}, {"size", 3}},
+                      {{"path", path_}, {"use", "mapped"}, {"size", 8}},
+                      {{"path", "/proc/self/exe"}, {"use", "mapped"}, {"build_id", "00"}},
+                      {{"path", path_}, {"use", "mapped"}, {"size", 7}, {"mtime", 1}},
+                      {{"path", path_}, {"use", "written"}}};
+    auto lines = host_differences(facts.dump());
+    ASSERT_TRUE(lines.ok());
+    ASSERT_EQ(lines->size(), 6U);
+    EXPECT_NE((*lines)[0].find("avx1024_dream"), std::string::npos);
+    EXPECT_NE((*lines)[1].find("99.1.0"), std::string::npos);
+    EXPECT_EQ((*lines)[2], "/nowhere/at/all: is missing");
+    EXPECT_NE((*lines)[3].find("7 bytes instead of 8"), std::string::npos);
+    EXPECT_NE((*lines)[4].find("build id"), std::string::npos);
+    EXPECT_NE((*lines)[5].find("another time"), std::string::npos);
+    const auto status = check_host(facts.dump());
+    ASSERT_FALSE(status.ok());
+    EXPECT_NE(status.error().message().find("99.1.0"), std::string::npos);
+    EXPECT_FALSE(host_differences("[1]").ok());
+}
+
+// The same content written again, as on a node that has a copy of its own.
+TEST_F(FilesTest, ACopyIsTheSameFile) {
+    const Fd fd(open(path_.c_str(), O_RDONLY | O_CLOEXEC));
+    void* mapped = mmap(nullptr, page, PROT_READ, MAP_PRIVATE, fd.get(), 0);
+    ASSERT_NE(mapped, MAP_FAILED);
+    auto facts = nlohmann::json::array();
+    for (const auto& entry : file_facts({getpid()}))
+        if (entry["path"] == path_) facts.push_back(entry);
+    ASSERT_EQ(munmap(mapped, page), 0);
+    ASSERT_EQ(facts.size(), 1U);
+    EXPECT_EQ(facts[0]["use"], "mapped");
+    const timespec times[] = {{1, 0}, {1, 0}};
+    ASSERT_EQ(utimensat(AT_FDCWD, path_.c_str(), times, 0), 0);
+    EXPECT_TRUE(file_differences(facts).empty());
+    std::ofstream(path_) << "CONTENT";
+    EXPECT_EQ(file_differences(facts).size(), 1U);
+}
+
+}  // namespace
+}  // namespace ghost::core
