@@ -191,7 +191,6 @@ void Connector::take_request(Peer& peer, uint32_t requests) {
         } else if (requests & peer_suspended) {
             change(peer, LinkState::away);
         } else {
-            peer.cut = true;
             need_link(peer, 0);
         }
     }
@@ -214,7 +213,6 @@ void Connector::watch_event(Peer& peer) {
     } else if (got == 1 && said == says_suspend) {
         change(peer, LinkState::away);
     } else {
-        peer.cut = true;
         need_link(peer, 0);
     }
 }

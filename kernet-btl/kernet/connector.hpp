@@ -66,7 +66,6 @@ class Connector {
         uint64_t up = 0;     // generation of the last link made
         uint64_t floor = 0;  // generation the peer said it has
         bool had_link = false;
-        bool cut = false;         // the last link was lost
         bool shm_failed = false;  // at this location
         uint32_t failures = 0;    // in a row
         int64_t retry_at = 0;

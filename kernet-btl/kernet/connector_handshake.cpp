@@ -242,7 +242,6 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
                             std::unique_ptr<RingMapping> ring) {
     auto offer = std::make_unique<Offer>();
     offer->peer = with.shared;
-    offer->after_cut = std::exchange(with.cut, false);
     offer->generation = with.up = shake.hello.generation;
     offer->peer_last_seen = last_seen;
     offer->own_epoch = location_.epoch;

@@ -105,15 +105,11 @@ bool DataPath::push() {
     while (list) {
         std::unique_ptr<Offer> offer(list);
         list = offer->next;
-        if (!(offer->ring && offer->after_cut)) {
-            socket_of(*offer->peer).adopt(*offer);
-        } else {
-            registry_.offers.put(std::move(offer));
-        }
+        socket_of(*offer->peer).adopt(*offer);
     }
     bool waits = false;
     for (auto& [rank, socket] : sockets_) {
-        if (socket->pushable()) waits |= socket->push();
+        waits |= socket->push();
     }
     return waits;
 }

@@ -35,7 +35,6 @@ struct Offer {
     Offer* next = nullptr;
     PeerShared* peer = nullptr;
     uint64_t generation = 0;
-    bool after_cut = false;       // the link before was lost, neither end suspended it
     uint64_t peer_last_seen = 0;  // last frame of ours the peer has
     uint64_t own_epoch = 0;
     uint64_t peer_epoch = 0;

@@ -189,8 +189,7 @@ bool Socket::put_bulk_in_ring(Frame* frame) {
     return true;
 }
 
-void Socket::reap_bulk() {
-    const uint64_t consumed = ring_->tx.consumed();
+void Socket::reap_bulk(uint64_t consumed) {
     while (!ringed_.empty() && ringed_.front()->last_line <= consumed) release(ringed_.pop());
 }
 
@@ -229,7 +228,6 @@ void Socket::adopt(Offer& offer) {
     }
     drop_link(Leave::lost);
     generation_ = offer.generation;
-    after_cut_ = offer.after_cut;
     peer_said_ = PeerSaid::nothing;
     lost_ = false;
     idle_polls_ = 0;
@@ -296,12 +294,16 @@ void Socket::lose_link(const char* wrong) {
 }
 
 // Copies what the peer has not consumed out of the ring, in front of what waits.
+// The peer may be reading meanwhile, so the count of what it has consumed is read once: a bulk
+// frame it finished between two readings would be in the way of all that come after it. What it
+// takes after that is sent again and dropped by its number.
 void Socket::keep_ring_tail() {
-    reap_bulk();
+    const uint64_t consumed = ring_->tx.consumed();
+    reap_bulk(consumed);
     FrameQueue tail;
     const RingTx& tx = ring_->tx;
-    for (uint64_t number = ring_->tx.consumed(); number < tx.position(); number++) {
-        LineView line;
+    LineView line;
+    for (uint64_t number = consumed; number < tx.position(); number += lines_of(line.length)) {
         if (!tx.view(number, line)) {
             ghost::log::error("kernet: ring to rank {} spoilt: its tail is lost", peer());
             break;

@@ -50,9 +50,6 @@ class Socket final : private LinkEvents {
     SocketState state() const { return state_; }
     bool linked() const { return ring_ != nullptr || tcp_ != nullptr; }
     bool local() const { return ring_ != nullptr; }  // link shm
-    // May the control side work for it? A ring that replaces a lost link is left to the data side:
-    // under ThreadSanitizer repeated cuts of link shm then did not settle (docs/STATUS.md).
-    bool pushable() const { return !(local() && after_cut_); }
     // No link now, and one is to come: the peer moves, or the first link is being made.
     bool expects_link() const {
         return state_ == SocketState::attached && !linked() && peer_said_ != PeerSaid::left;
@@ -135,7 +132,7 @@ class Socket final : private LinkEvents {
     bool flush_tcp();
     bool put_in_ring(Frame* frame);
     bool put_bulk_in_ring(Frame* frame);
-    void reap_bulk();
+    void reap_bulk(uint64_t consumed);
     void acknowledge_idle();
 
     void say_where_we_are();
@@ -186,7 +183,6 @@ class Socket final : private LinkEvents {
     SocketState state_ = SocketState::free;
     std::unique_ptr<TcpLink> tcp_;
     uint64_t generation_ = 0;
-    bool after_cut_ = false;  // the link replaces one that was lost, not suspended
     size_t backlog_ = 0;
     uint64_t exposed_ = 0;  // last number that may have gone by a link now gone
     PeerSaid peer_said_ = PeerSaid::nothing;

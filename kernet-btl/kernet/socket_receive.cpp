@@ -25,11 +25,11 @@ int Socket::poll_ring() {
             lose_link("malformed line in the ring");
             return events + 1;
         }
-        ring_->rx.advance();
+        ring_->rx.advance(line);
         events++;
     }
     if (unsent_) flush();
-    if (!ringed_.empty()) reap_bulk();
+    if (!ringed_.empty()) reap_bulk(ring_->tx.consumed());
     return events;
 }
 
@@ -91,7 +91,7 @@ void Socket::take_resume_only() {
     LineView line;
     if (!ring_->rx.ready() || !ring_->rx.view(line) || line.kind != LineKind::resume) return;
     lost_ = !take_resume(line);
-    ring_->rx.advance();
+    ring_->rx.advance(line);
 }
 
 bool Socket::push() {

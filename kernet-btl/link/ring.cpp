@@ -3,13 +3,14 @@
 #include <bit>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 namespace kernet {
 
 namespace {
 
-constexpr uint64_t ring_magic = 0x31474e495254454bULL;  // "KETRING1"
+constexpr uint64_t ring_magic = 0x32474e495254454bULL;  // "KETRING2"
 constexpr int required_seals = F_SEAL_SHRINK | F_SEAL_GROW;
 
 // Read once: the other process could change it between the check and the use.
@@ -23,14 +24,14 @@ bool decode_line(const RingLine& line, uint8_t* payload, uint32_t bytes, LineVie
     out.tag = static_cast<uint8_t>(info >> 20);
     out.kind = static_cast<LineKind>(info >> 28 & 3);
     out.seq = read_once(line.seq);
-    out.where = read_once(line.where);
     if (info >> 30 != 0 || out.length > wire::max_message) return false;
-    if (out.length <= RingLine::inline_size) {
+    if (out.length <= run_on_max) {
         out.data = const_cast<uint8_t*>(line.bytes);
         return true;
     }
-    if (out.where > bytes || out.length > bytes - out.where) return false;
-    out.data = payload + out.where;
+    const uint32_t where = read_once(line.where);
+    if (where > bytes || out.length > bytes - where) return false;
+    out.data = payload + where;
     return true;
 }
 
@@ -58,6 +59,9 @@ Result<std::pair<std::unique_ptr<RingMapping>, Fd>> RingMapping::create(
         control->magic = ring_magic;
         control->lines = geometry.lines;
         control->bytes = geometry.bytes;
+        if (getrandom(&control->key, sizeof control->key, 0) != sizeof control->key) {
+            return ghost::sys_error("draw a ring's key");
+        }
     }
     return std::make_pair(std::move(map), std::move(fd));
 }
@@ -97,13 +101,14 @@ RingLine* RingMapping::lines(int direction) const {
 }
 
 uint8_t* RingMapping::payload(int direction) const {
-    return reinterpret_cast<uint8_t*>(lines(direction) + geometry_.lines);
+    return reinterpret_cast<uint8_t*>(lines(direction) + geometry_.lines) + RingGeometry::behind;
 }
 
 RingTx::RingTx(const RingMapping& map, int direction)
     : lines_(map.lines(direction)),
       payload_(map.payload(direction)),
       control_(map.control(direction)),
+      key_(control_->key),
       lines_count_(map.geometry().lines),
       mask_(map.geometry().lines - 1),
       bytes_(map.geometry().bytes),
@@ -126,18 +131,22 @@ uint8_t* RingTx::reserve_payload(RingLine& line, size_t size) {
         if (!refresh() || start + need - payload_free_ > bytes_) return nullptr;
     }
     next_payload_ = start + need;
-    line.where = static_cast<uint32_t>(start % bytes_);
-    return payload_ + line.where;
+    const uint64_t where = start % bytes_;
+    line.where = static_cast<uint32_t>(where);
+    return payload_ + where;
 }
 
 bool RingTx::view(uint64_t number, LineView& out) const {
-    return decode_line(lines_[number & mask_], payload_, static_cast<uint32_t>(bytes_), out);
+    const RingLine& line = lines_[number & mask_];
+    return line.stamp.load(std::memory_order_relaxed) == key_ + number &&
+           decode_line(line, payload_, static_cast<uint32_t>(bytes_), out);
 }
 
 RingRx::RingRx(const RingMapping& map, int direction)
     : lines_(map.lines(direction)),
       payload_(map.payload(direction)),
       control_(map.control(direction)),
+      key_(control_->key),
       mask_(map.geometry().lines - 1),
       bytes_(map.geometry().bytes) {}
 

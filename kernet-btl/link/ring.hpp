@@ -1,12 +1,14 @@
 // Link `shm`: two single-producer single-consumer rings in one memory file, for two processes of
 // one node (docs/WIRE.md, "Rings").
 //
-// A direction is an array of 64-byte lines and a payload area. A message takes one line; up to 48
-// bytes lie in the line itself, so that a small message costs the transfer of one cache line.
-// Longer ones lie in one piece of the payload area. The line's stamp, written last, is its number
-// plus one: a line is new exactly if it carries the number the reader expects, and neither side
-// ever clears anything. The reader's count of consumed lines gives the room back; what it has not
-// consumed is the retained tail of the stream.
+// A direction is an array of 64-byte lines and a payload area. Up to 48 bytes of a message lie in
+// its line, so that a small one costs the transfer of one cache line; up to run_on_max bytes run on
+// in the lines that follow, which the processor fetches ahead; more lie in one piece of the payload
+// area. The stamp of a message's first line, written last, is the ring's key plus its number: a
+// message is there exactly if the line carries the stamp the reader expects, and neither side ever
+// clears anything. The key is random because a line may hold the bytes of an earlier message, which
+// must not look like a stamp. The reader's count of consumed lines gives the room back; what it has
+// not consumed is the retained tail of the stream.
 // Line and payload sizes are measured choices (design: transport facts, "Same node").
 #pragma once
 
@@ -30,19 +32,32 @@ enum class LineKind : uint8_t { data = 0, bulk_head = 1, bulk_piece = 2, resume 
 
 struct alignas(64) RingLine {
     static constexpr size_t inline_size = 48;
-    std::atomic<uint32_t> stamp;
-    uint32_t seq;    // frame number, low 32 bits
-    uint32_t where;  // offset in the payload area if length > inline_size
-    uint32_t info;   // length (20 bits), tag (8), kind (2)
-    uint8_t bytes[inline_size];
+    std::atomic<uint64_t> stamp;
+    uint32_t seq;   // frame number, low 32 bits
+    uint32_t info;  // length (20 bits), tag (8), kind (2)
+    union {
+        uint8_t bytes[inline_size];
+        uint32_t where;  // offset in the payload area if length > run_on_max
+    };
 };
 static_assert(sizeof(RingLine) == 64);
+
+inline constexpr size_t run_on_max = RingLine::inline_size + 4 * sizeof(RingLine);
+// Lines a message of that length takes.
+inline constexpr uint32_t lines_of(size_t length) {
+    if (length <= RingLine::inline_size || length > run_on_max) return 1;
+    return static_cast<uint32_t>(1 + (length - RingLine::inline_size + 63) / sizeof(RingLine));
+}
 
 struct RingGeometry {
     uint32_t lines = 512;         // power of two
     uint32_t bytes = 512 * 1024;  // payload area, a multiple of 4096
 
-    size_t direction_size() const { return 4096 + size_t{lines} * sizeof(RingLine) + bytes; }
+    // The page of lines behind the last one is for a message that runs on there.
+    static constexpr size_t behind = 4096;
+    size_t direction_size() const {
+        return 4096 + size_t{lines} * sizeof(RingLine) + behind + bytes;
+    }
     bool valid() const;
 };
 
@@ -51,7 +66,8 @@ struct RingControl {
     uint64_t magic;
     uint32_t lines;
     uint32_t bytes;
-    uint8_t pad0[48];
+    uint64_t key;  // random
+    uint8_t pad0[40];
     alignas(64) std::atomic<uint64_t> consumed;  // written by the reader only
     uint8_t pad1[56];
 };
@@ -92,7 +108,6 @@ struct LineView {
     uint8_t tag;
     uint32_t seq;
     uint32_t length;
-    uint32_t where;
     uint8_t* data;
 };
 
@@ -104,11 +119,12 @@ class RingTx {
     // Room for one message of `size` bytes: where its bytes go, or null if there is none now.
     // Nothing is visible before commit(); a second reserve() replaces the first.
     uint8_t* reserve(size_t size) {
-        if (position_ - consumed_ >= lines_count_) [[unlikely]] {
-            if (!refresh() || position_ - consumed_ >= lines_count_) return nullptr;
+        const uint32_t need = lines_of(size);
+        if (position_ + need - consumed_ > lines_count_) [[unlikely]] {
+            if (!refresh() || position_ + need - consumed_ > lines_count_) return nullptr;
         }
         RingLine& line = lines_[position_ & mask_];
-        if (size <= RingLine::inline_size) {
+        if (size <= run_on_max) {
             next_payload_ = payload_position_;
             return line.bytes;
         }
@@ -117,13 +133,14 @@ class RingTx {
     // Publishes what reserve() gave room for.
     void commit(size_t size, uint8_t tag, LineKind kind, uint64_t seq) {
         RingLine& line = lines_[position_ & mask_];
+        const uint32_t count = lines_of(size);
         payload_position_ = next_payload_;
-        ends_[position_ & mask_] = payload_position_;
+        for (uint32_t i = 0; i < count; i++) ends_[(position_ + i) & mask_] = payload_position_;
         line.seq = static_cast<uint32_t>(seq);
         line.info = line_info(size, tag, kind);
-        position_++;
-        line.stamp.store(static_cast<uint32_t>(position_), std::memory_order_release);
-        if (size > RingLine::inline_size) own_next_payload();
+        line.stamp.store(key_ + position_, std::memory_order_release);
+        position_ += count;
+        if (size > RingLine::inline_size) own_next(count);
     }
     // Lines published and lines the reader is known to be done with.
     uint64_t position() const { return position_; }
@@ -131,16 +148,23 @@ class RingTx {
         refresh();
         return consumed_;
     }
-    // An own line between consumed() and position(), for the tail. False if the peer spoilt it.
+    // The message of ours that begins with that line, between consumed() and position(), for the
+    // tail. False if the peer spoilt it.
     bool view(uint64_t number, LineView& out) const;
 
   private:
-    // Fetches the first lines of the next payload for writing while nobody waits for it.
-    void own_next_payload() const {
+    // Fetches for writing, while nobody waits for it, what the next message of this size will
+    // fill. Not its first line: that one the reader polls.
+    void own_next(uint32_t count) const {
 #ifdef __x86_64__
-        const uint8_t* next = payload_ + payload_position_ % bytes_;
-        asm volatile("prefetchw (%0)" ::"r"(next));
-        asm volatile("prefetchw 64(%0)" ::"r"(next));
+        if (count == 1) {
+            const uint8_t* next = payload_ + payload_position_ % bytes_;
+            asm volatile("prefetchw (%0)" ::"r"(next));
+            asm volatile("prefetchw 64(%0)" ::"r"(next));
+        }
+        for (uint32_t i = 1; i < count; i++) {
+            asm volatile("prefetchw (%0)" ::"r"(&lines_[(position_ + i) & mask_]));
+        }
 #endif
     }
     bool refresh();
@@ -149,6 +173,7 @@ class RingTx {
     RingLine* lines_;
     uint8_t* payload_;
     RingControl* control_;
+    uint64_t key_;
     uint32_t lines_count_;
     uint32_t mask_;
     uint64_t bytes_;
@@ -166,14 +191,13 @@ class RingRx {
     RingRx(const RingMapping& map, int direction);
 
     bool ready() const {
-        return lines_[position_ & mask_].stamp.load(std::memory_order_acquire) ==
-               static_cast<uint32_t>(position_ + 1);
+        return lines_[position_ & mask_].stamp.load(std::memory_order_acquire) == key_ + position_;
     }
-    // The line ready() saw; false if it cannot be believed (the link must be dropped).
+    // The message ready() saw; false if it cannot be believed (the link must be dropped).
     bool view(LineView& out) const;
-    // Done with the line: its room may be used again.
-    void advance() {
-        position_++;
+    // Done with it: its room may be used again.
+    void advance(const LineView& line) {
+        position_ += lines_of(line.length);
         control_->consumed.store(position_, std::memory_order_release);
     }
 
@@ -181,6 +205,7 @@ class RingRx {
     RingLine* lines_;
     uint8_t* payload_;
     RingControl* control_;
+    uint64_t key_;
     uint32_t mask_;
     uint32_t bytes_;
     uint64_t position_ = 0;

@@ -6,6 +6,9 @@
 #include <regex>
 #include <sstream>
 #include <stdexcept>
+#include <cerrno>
+#include <fcntl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 namespace nettest {
@@ -57,10 +60,39 @@ Lab::Lab(int nodes) : name_("m" + std::to_string(getpid())), nodes_(nodes) {
         verb({"down"});
         throw std::runtime_error("ghost lab up: " + up.err);
     }
+    guard();
 }
 
 Lab::~Lab() {
     verb({"down"});
+    alive_.reset();
+    if (guard_ > 0) waitpid(guard_, nullptr, 0);
+}
+
+// A process that takes the lab down when this one has ended, however it did.
+void Lab::guard() {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error("cannot make a pipe");
+    alive_.reset(ends[1]);
+    const ghost::Fd end(ends[0]);
+    const std::string ghost = ghost_program();
+    const pid_t child = fork();
+    if (child < 0) throw std::runtime_error("cannot fork the lab's guard");
+    if (child > 0) {
+        guard_ = child;
+        return;
+    }
+    setsid();  // a limit that ends the test's process group spares it
+    dup2(end.get(), 0);
+    const int null = open("/dev/null", O_WRONLY);
+    dup2(null, 1);
+    dup2(null, 2);
+    close_range(3, ~0U, 0);
+    char byte;
+    while (read(0, &byte, 1) < 0 && errno == EINTR) {
+    }
+    execl(ghost.c_str(), "ghost", "lab", "down", "--name", name_.c_str(), nullptr);
+    _exit(1);
 }
 
 // `ghost lab VERB --name LAB …`: what follows the node belongs to the command on it.

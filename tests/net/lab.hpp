@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/fd.hpp"
 #include "tests/net/process.hpp"
 
 namespace nettest {
@@ -44,9 +45,12 @@ class Lab {
 
   private:
     Finished verb(const Words& words);
+    void guard();
 
     std::string name_;
     int nodes_;
+    ghost::Fd alive_;  // the guard has its other end
+    pid_t guard_ = -1;
 };
 
 // `ghost migrate`.

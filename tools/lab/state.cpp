@@ -46,7 +46,9 @@ Result<Fd> lock_folder(const std::string& path) {
         if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST && errno != ENOENT) {
             return sys_error("create the lab's folder", path);
         }
-        Fd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+        // The programs run meanwhile (ip, tc) inherit the lock: one whose `up` was killed ends what
+        // it is at before anybody else has the lab. Nodes close everything.
+        Fd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY));
         if (!fd.valid() && errno == ENOENT) continue;  // removed in between
         if (!fd.valid()) return sys_error("open the lab's folder", path);
         while (::flock(fd.get(), LOCK_EX) != 0) {
