@@ -1,12 +1,9 @@
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
-#include <fcntl.h>
-#include <fmt/format.h>
 
-#include "base/fd.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/memory/pages.hpp"
+#include "ghost-core/memory/remote_read.hpp"
 
 namespace ghost::core {
 namespace {
@@ -15,55 +12,14 @@ namespace {
 constexpr size_t runs_limit = 256;
 constexpr uint64_t content_limit = chunk_limit - runs_limit * sizeof(PageRun);
 
-// Pages the owner itself may not read (PROT_NONE): only /proc/PID/mem gives those.
-Status read_by_force(pid_t pid, uint64_t start, char* to, uint64_t bytes) {
-    Fd mem(open(fmt::format("/proc/{}/mem", pid).c_str(), O_RDONLY | O_CLOEXEC));
-    if (!mem) return sys_error("open memory of process", std::to_string(pid));
-    while (bytes > 0) {
-        const auto got = pread(mem.get(), to, bytes, static_cast<off_t>(start));
-        if (got <= 0)
-            return sys_error(fmt::format("read page {:#x} of process", start), std::to_string(pid));
-        start += static_cast<uint64_t>(got);
-        to += got;
-        bytes -= static_cast<uint64_t>(got);
-    }
-    return {};
-}
-
 // Reads all runs, one after the other, to `to`.
 Status read_runs(pid_t pid, std::span<const PageRun> runs, char* to) {
-    std::vector<iovec> remote;
-    uint64_t left = 0;
+    std::vector<PagePiece> pieces;
     for (const auto& run : runs) {
-        remote.push_back({reinterpret_cast<void*>(run.start), run.bytes});
-        left += run.bytes;
+        pieces.push_back({run.start, run.bytes, to});
+        to += run.bytes;
     }
-    size_t first = 0;
-    while (left > 0) {
-        const iovec local{to, left};
-        auto got =
-            process_vm_readv(pid, &local, 1, remote.data() + first, remote.size() - first, 0);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) {
-            if (got < 0 && errno != EFAULT)
-                return sys_error("read memory of process", std::to_string(pid));
-            got = static_cast<ssize_t>(std::min<uint64_t>(remote[first].iov_len, this_page_size()));
-            GHOST_TRY(read_by_force(pid, reinterpret_cast<uint64_t>(remote[first].iov_base), to,
-                                    static_cast<uint64_t>(got)));
-        }
-        to += got;
-        left -= static_cast<uint64_t>(got);
-        auto done = static_cast<uint64_t>(got);
-        while (done > 0) {
-            auto& piece = remote[first];
-            const auto part = std::min<uint64_t>(done, piece.iov_len);
-            piece.iov_base = static_cast<char*>(piece.iov_base) + part;
-            piece.iov_len -= part;
-            done -= part;
-            if (piece.iov_len == 0) first++;
-        }
-    }
-    return {};
+    return read_pages(pid, pieces, Vanished::is_error);
 }
 
 void add_page(PageBatch& batch, uint64_t start, char* content, uint64_t page) {

@@ -1,0 +1,38 @@
+// System calls made inside another process, which does not notice.
+//
+// One thread of it is stopped by PTRACE_INTERRUPT, makes the calls at a `syscall` instruction that
+// is there already (in the vDSO), and goes on as if nothing had been: no memory of it is written,
+// no signal gets lost, an interrupted system call is restarted by the kernel as after a debugger's
+// stop (ptrace(2), "PTRACE_INTERRUPT"). The other threads run on.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <sys/types.h>
+
+#include "base/fd.hpp"
+#include "base/result.hpp"
+
+namespace ghost::core {
+
+// A thread that is held for calls. Only inside inject().
+class HeldThread {
+  public:
+    virtual ~HeldThread() = default;
+    // The kernel's answer: the result, or a negative errno.
+    virtual Result<long> call(long number, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0) = 0;
+    virtual pid_t pid() const = 0;
+};
+
+// Lets `work` make calls in a thread of the process. busy: no thread of it stops within limit_us
+// (it sleeps in the kernel uninterruptibly); refused: it is traced by somebody else, or its seccomp
+// filter cannot be suspended; unsupported: not a 64-bit x86 process. Whatever fails, also the death
+// of either side, the process goes on; only the death of this one during the calls themselves (some
+// 50 µs) is fatal for it. Blocks; any thread. The caller must not wait for unknown children
+// meanwhile.
+Status inject(pid_t pid, int64_t limit_us, const std::function<Status(HeldThread&)>& work);
+
+// A userfaultfd of the process (its features not yet chosen), of which no descriptor stays in it.
+Result<Fd> take_userfault(pid_t pid, int64_t limit_us);
+
+}  // namespace ghost::core

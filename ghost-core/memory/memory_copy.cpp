@@ -1,0 +1,183 @@
+#include "ghost-core/memory/memory_copy.hpp"
+
+#include <algorithm>
+#include <mutex>
+#include <set>
+
+#include "base/clock.hpp"
+#include "base/log.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr uint64_t batch_bytes = 1 << 20;
+constexpr size_t batch_pieces = 256;
+constexpr uint64_t spare_bytes = 32 << 20;  // pages new since the last round, at the freeze
+
+}  // namespace
+
+void MemoryCopy::begin(bool since_last) {
+    arena_.reset();
+    for (auto process = processes_.begin(); process != processes_.end();) {
+        auto& [inner, copy] = *process;
+        copy.store.clear();
+        copy.zero.clear();
+        const bool kept = since_last && copy.tracker && copy.tracker->is_current();
+        if (!kept && copy.tracker) copy.tracker->release();
+        process = kept ? std::next(process) : processes_.erase(process);
+    }
+}
+
+void MemoryCopy::track(std::span<const ProcessName> processes) {
+    for (const auto& name : processes) {
+        auto& copy = processes_[name.inner_pid];
+        const bool tracked = copy.tracker && copy.tracker->is_current();
+        if (copy.pid == name.pid && (tracked || copy.untracked)) continue;
+        copy = {};
+        copy.pid = name.pid;
+        auto tracker = Tracker::attach(name.pid);
+        if (tracker)
+            copy.tracker = std::move(*tracker);
+        else
+            copy.untracked = tracker.error();
+    }
+}
+
+// The changes are noted, and what has to be read is put down in batches.
+Status MemoryCopy::take_in(ProcessCopy& process, PageChanges& changes) {
+    make_set(changes.written);
+    make_set(changes.zero);
+    make_set(changes.gone);
+    process.known =
+        unite(subtract(process.known, changes.gone), unite(changes.written, changes.zero));
+    process.zero =
+        unite(subtract(process.zero, unite(changes.gone, changes.written)), changes.zero);
+    process.store.drop(unite(changes.gone, changes.zero));
+    GHOST_TRY(process.store.reserve(changes.written, arena_));
+    std::vector<PagePiece> pieces;
+    process.store.locate(changes.written, pieces);
+    uint64_t room = 0;
+    for (auto piece : pieces)
+        while (piece.bytes > 0) {
+            if (room == 0 || batches_.back().pieces.size() == batch_pieces) {
+                batches_.push_back({process.pid, {}});
+                room = batch_bytes;
+            }
+            const uint64_t part = std::min(room, piece.bytes);
+            batches_.back().pieces.push_back({piece.start, part, piece.to});
+            piece = {piece.start + part, piece.bytes - part, piece.to + part};
+            room -= part;
+            batched_ += part;
+        }
+    return {};
+}
+
+Status MemoryCopy::read_changes(Vanished vanished) {
+    auto status = workers_.each(batches_.size(), [&](size_t i) {
+        return read_pages(batches_[i].pid, batches_[i].pieces, vanished);
+    });
+    batches_.clear();
+    batched_ = 0;
+    return status;
+}
+
+Result<MemoryCopy::Round> MemoryCopy::round() {
+    Round out;
+    const int64_t begin = monotonic_us();
+    for (auto& [inner, process] : processes_) {
+        if (!process.tracker) continue;
+        PageChanges changes;
+        auto status = process.tracker->round(changes);
+        if (!status.ok() && status.error().code == Code::not_found) {
+            // It has ended, or has another address space since an exec.
+            const ProcessName name{inner, process.pid};
+            track({&name, 1});
+            continue;
+        }
+        GHOST_TRY(status);
+        GHOST_TRY(take_in(process, changes));
+    }
+    out.scan_us = monotonic_us() - begin;
+    out.bytes = batched_;
+    GHOST_TRY(read_changes(Vanished::is_left));
+    out.us = monotonic_us() - begin;
+    return out;
+}
+
+// What is different in every process, looked at by all threads.
+Status MemoryCopy::look(std::span<const ProcessName> processes) {
+    struct Work {
+        ProcessCopy* process = nullptr;
+        const PageScan* scan = nullptr;
+        Tracker::Part part;
+    };
+    std::vector<Work> works;
+    std::map<ProcessCopy*, PageChanges> changes;
+    std::vector<std::unique_ptr<PageScan>> scans;
+    for (const auto& name : processes) {
+        auto& process = processes_[name.inner_pid];
+        if (process.pid != name.pid) process = {};
+        process.pid = name.pid;
+        auto& of = changes[&process];
+        if (!process.tracker) {
+            process.known.clear();
+            process.zero.clear();
+            process.store.clear();
+            GHOST_TRY(look_at_all(name.pid, of));
+            continue;
+        }
+        auto scan = PageScan::open(name.pid);
+        if (!scan) return scan.error();
+        scans.push_back(std::make_unique<PageScan>(std::move(*scan)));
+        auto parts = process.tracker->parts(process.known, of.gone);
+        if (!parts) return parts.error();
+        for (auto& part : *parts) works.push_back({&process, scans.back().get(), std::move(part)});
+    }
+    std::mutex mutex;
+    GHOST_TRY(workers_.each(works.size(), [&](size_t i) -> Status {
+        PageChanges found;
+        GHOST_TRY(Tracker::look(*works[i].scan, works[i].part, found));
+        std::lock_guard lock(mutex);
+        auto& all = changes[works[i].process];
+        all.written.insert(all.written.end(), found.written.begin(), found.written.end());
+        all.zero.insert(all.zero.end(), found.zero.begin(), found.zero.end());
+        all.gone.insert(all.gone.end(), found.gone.begin(), found.gone.end());
+        return {};
+    }));
+    for (auto& [process, found] : changes) GHOST_TRY(take_in(*process, found));
+    return {};
+}
+
+Result<MemoryCopy::Round> MemoryCopy::finish(std::span<const ProcessName> processes) {
+    Round out;
+    const int64_t begin = monotonic_us();
+    std::set<int> there;
+    for (const auto& name : processes) there.insert(name.inner_pid);
+    std::erase_if(processes_, [&](const auto& entry) { return !there.count(entry.first); });
+    GHOST_TRY(look(processes));
+    out.scan_us = monotonic_us() - begin;
+    out.bytes = batched_;
+    GHOST_TRY(read_changes(Vanished::is_error));
+    out.us = monotonic_us() - begin;
+    return out;
+}
+
+Status MemoryCopy::prepare() {
+    batches_.reserve(1024);
+    return arena_.warm(spare_bytes);
+}
+
+uint64_t MemoryCopy::bytes() const {
+    uint64_t sum = 0;
+    for (const auto& [inner, process] : processes_) sum += process.store.bytes();
+    return sum;
+}
+
+void MemoryCopy::release() {
+    for (auto& [inner, process] : processes_) {
+        if (process.tracker) process.tracker->release();
+        process.tracker.reset();
+    }
+}
+
+}  // namespace ghost::core

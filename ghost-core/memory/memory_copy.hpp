@@ -1,0 +1,83 @@
+// A copy of the memory of several processes, brought up to date round after round while they run,
+// and made exact when they stand.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <sys/types.h>
+
+#include "base/result.hpp"
+#include "ghost-core/memory/arena.hpp"
+#include "ghost-core/memory/page_store.hpp"
+#include "ghost-core/memory/tracker.hpp"
+#include "ghost-core/memory/workers.hpp"
+
+namespace ghost::core {
+
+struct ProcessName {
+    int inner_pid = 0;  // names it in the ghost
+    pid_t pid = 0;      // as numbered here
+};
+
+// What is known of the memory of one process. Contents are those since begin().
+struct ProcessCopy {
+    pid_t pid = 0;
+    PageRuns known;   // every page that is there, as of the last round
+    PageRuns zero;    // of those: changed to zeros
+    PageStore store;  // of those: changed, with their contents
+    std::optional<Tracker> tracker;
+    std::optional<Error> untracked;  // why there is none
+};
+
+// One thread. After any failure: release(), or begin(false) and anew.
+class MemoryCopy {
+  public:
+    // Both outlive it. The arena is its own while contents are used.
+    MemoryCopy(Arena& arena, Workers& workers) : arena_(arena), workers_(workers) {}
+
+    // A new copy: contents are dropped, the arena is reset. `since_last`: of what has changed since
+    // the last finish(), for those processes that have been tracked since then; everything
+    // otherwise.
+    void begin(bool since_last);
+    // Tracks those processes that are not tracked yet. One that cannot be tracked is copied whole
+    // when it stands; `untracked` says why.
+    void track(std::span<const ProcessName> processes);
+
+    struct Round {
+        uint64_t bytes = 0;  // read
+        int64_t us = 0;
+        int64_t scan_us = 0;  // of it
+    };
+    // Reads what was written since the last round, while the processes run.
+    Result<Round> round();
+    // The same, for the last time: all of `processes` stand and nobody else is there. Afterwards
+    // the copy is exact.
+    Result<Round> finish(std::span<const ProcessName> processes);
+    // Gets ready for finish(): memory that is needed then is touched now.
+    Status prepare();
+
+    const std::map<int, ProcessCopy>& processes() const { return processes_; }
+    uint64_t bytes() const;  // of contents
+
+    // Stops tracking, gently; the contents stay.
+    void release();
+
+  private:
+    Status take_in(ProcessCopy& process, PageChanges& changes);
+    Status look(std::span<const ProcessName> processes);
+    Status read_changes(Vanished vanished);
+
+    struct Batch {
+        pid_t pid = 0;
+        std::vector<PagePiece> pieces;
+    };
+    Arena& arena_;
+    Workers& workers_;
+    std::map<int, ProcessCopy> processes_;
+    std::vector<Batch> batches_;  // to be read in this round
+    uint64_t batched_ = 0;
+};
+
+}  // namespace ghost::core

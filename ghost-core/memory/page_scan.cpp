@@ -1,0 +1,155 @@
+#include "ghost-core/memory/page_scan.hpp"
+
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <string_view>
+#include <sys/ioctl.h>
+
+#include "ghost-core/format/host.hpp"
+
+namespace ghost::core {
+namespace {
+
+// linux/fs.h of 6.7; the headers of the distribution may be older than its kernel.
+struct ScanArguments {
+    uint64_t size, flags, start, end, walk_end, vector, vector_size, max_pages;
+    uint64_t inverted, mask, any_of, result;
+};
+struct ScanRegion {
+    uint64_t start, end, categories;
+};
+constexpr unsigned long pagemap_scan = _IOWR('f', 16, ScanArguments);
+constexpr uint64_t protect_matching = 1, check_registered = 2;
+constexpr uint64_t is_written = 1 << 1, page_is_present = 1 << 3, is_swapped = 1 << 4,
+                   is_zero_frame = 1 << 5;
+constexpr size_t regions_at_once = 2048;
+
+// One line of /proc/PID/maps: "start-end rwxp offset major:minor inode   name".
+struct MapsLine {
+    uint64_t start = 0, end = 0;
+    bool ours = false;
+};
+
+MapsLine parse_line(std::string_view line) {
+    MapsLine out;
+    const char* const stop = line.data() + line.size();
+    auto at = std::from_chars(line.data(), stop, out.start, 16).ptr;
+    if (at == stop) return {};
+    at = std::from_chars(at + 1, stop, out.end, 16).ptr;
+    const auto rest = line.substr(static_cast<size_t>(at - line.data()));
+    // " rwxp 00000000 00:00 0 " and then the name.
+    if (rest.size() < 6 || rest[4] != 'p') return out;
+    const auto device = rest.find(' ', 6);
+    if (device == std::string_view::npos || !rest.substr(device).starts_with(" 00:00 0"))
+        return out;
+    const auto name_at = rest.find_first_not_of(' ', device + 8);
+    const auto name = name_at == std::string_view::npos ? "" : rest.substr(name_at);
+    out.ours =
+        name.empty() || name == "[heap]" || name.starts_with("[stack") || name.starts_with("[anon");
+    return out;
+}
+
+}  // namespace
+
+Result<PageRuns> private_memory(pid_t pid) {
+    const auto path = fmt::format("/proc/{}/maps", pid);
+    const Fd maps(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!maps) return sys_error("list memory of process", std::to_string(pid), Code::not_found);
+    PageRuns out;
+    std::array<char, 65536> buffer;
+    size_t kept = 0;
+    for (;;) {
+        const auto got = read(maps.get(), buffer.data() + kept, buffer.size() - kept);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return sys_error("list memory of process", std::to_string(pid));
+        if (got == 0) return out;
+        std::string_view text(buffer.data(), kept + static_cast<size_t>(got));
+        for (size_t end = 0; (end = text.find('\n')) != std::string_view::npos;) {
+            const auto line = parse_line(text.substr(0, end));
+            if (line.ours) out.push_back({line.start, line.end - line.start});
+            text.remove_prefix(end + 1);
+        }
+        kept = text.size();
+        if (kept == buffer.size())
+            return make_error(Code::internal, "list memory of process", std::to_string(pid));
+        std::copy(text.begin(), text.end(), buffer.begin());
+    }
+}
+
+Result<PageScan> PageScan::open(pid_t pid) {
+    Fd pagemap(::open(fmt::format("/proc/{}/pagemap", pid).c_str(), O_RDONLY | O_CLOEXEC));
+    if (!pagemap) return sys_error("open page map of process", std::to_string(pid));
+    return PageScan(std::move(pagemap));
+}
+
+struct PageScan::Query {
+    uint64_t flags = 0, mask = 0, any_of = 0, result = 0;
+};
+
+Result<bool> PageScan::run(const Query& query, const PageRun& area, std::vector<Found>& out) const {
+    std::array<ScanRegion, regions_at_once> regions;
+    uint64_t at = area.start;
+    while (at < area.end()) {
+        ScanArguments arguments{};
+        arguments.size = sizeof arguments;
+        arguments.flags = query.flags;
+        arguments.start = at;
+        arguments.end = area.end();
+        arguments.vector = reinterpret_cast<uint64_t>(regions.data());
+        arguments.vector_size = regions.size();
+        arguments.mask = query.mask;
+        arguments.any_of = query.any_of;
+        arguments.result = query.result;
+        const int count = ioctl(pagemap_.get(), pagemap_scan, &arguments);
+        if (count < 0 && errno == EINTR) continue;
+        if (count < 0 && errno == EPERM) return false;
+        if (count < 0 && errno == ENOTTY)
+            return make_error(Code::unsupported, "scan pages: this kernel has no PAGEMAP_SCAN");
+        if (count < 0)
+            return sys_error(fmt::format("scan pages at {:#x}", at), {},
+                             errno == ESRCH ? Code::not_found : Code::io);
+        for (int i = 0; i < count; i++)
+            out.push_back(
+                {regions[i].start, regions[i].end, (regions[i].categories & is_zero_frame) != 0});
+        if (arguments.walk_end <= at) break;
+        at = arguments.walk_end;
+    }
+    return true;
+}
+
+Status PageScan::present(const PageRun& area, std::vector<Found>& out) const {
+    auto done = run({0, 0, page_is_present | is_swapped, is_zero_frame}, area, out);
+    if (!done) return done.error();
+    return {};
+}
+
+Result<bool> PageScan::maybe_written(const PageRun& area, PageRuns& out) const {
+    // The kernel takes its short way for exactly this mask and result.
+    std::vector<Found> found;
+    auto done = run({check_registered, is_written, 0, is_written}, area, found);
+    for (const auto& run : found) append(out, run.start, run.end);
+    return done;
+}
+
+Result<bool> PageScan::written(const PageRun& area, std::vector<Found>& out) const {
+    return run({check_registered, is_written, page_is_present | is_swapped, is_zero_frame}, area,
+               out);
+}
+
+Result<bool> PageScan::written_and_protect(const PageRun& area, std::vector<Found>& out) const {
+    return run({protect_matching | check_registered, is_written, page_is_present | is_swapped,
+                is_zero_frame},
+               area, out);
+}
+
+bool PageScan::is_present(uint64_t page) const {
+    std::vector<Found> found;
+    const PageRun one{page, this_page_size()};
+    return run({0, 0, page_is_present | is_swapped, is_zero_frame}, one, found).ok() &&
+           !found.empty();
+}
+
+}  // namespace ghost::core

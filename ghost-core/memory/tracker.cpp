@@ -1,0 +1,190 @@
+#include "ghost-core/memory/tracker.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <fmt/format.h>
+#include <linux/userfaultfd.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+
+#include "ghost-core/format/host.hpp"
+#include "ghost-core/memory/injection.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr int64_t attach_limit_us = 500000;
+constexpr uint64_t asynchronous = uint64_t{1} << 15;  // UFFD_FEATURE_WP_ASYNC, Linux 6.7
+constexpr uint64_t table_bytes = 2 << 20;             // memory under one page table, x86-64
+constexpr uint64_t part_bytes = 64 << 20;
+constexpr uint64_t release_bytes = 16 << 20;
+// Candidates with less than this between them are looked at in one go.
+constexpr uint64_t near_bytes = 128 << 10;
+
+void sort_in(const std::vector<PageScan::Found>& found, PageChanges& changes) {
+    for (const auto& run : found)
+        append(run.zero ? changes.zero : changes.written, run.start, run.end);
+}
+
+// One page of every 2 MiB that holds pages known and not written. It is protected and thus there,
+// unless the whole page table has gone: by munmap, or by MADV_DONTNEED of a huge page or of all
+// pages of the table, which the quick scan passes over as it does over any hole.
+PageRuns lost_tables(const PageScan& scan, const PageRuns& clean) {
+    PageRuns out;
+    uint64_t looked_until = 0;
+    bool lost = false;
+    for (const auto& run : clean)
+        for (uint64_t at = run.start; at < run.end();) {
+            const uint64_t until = at / table_bytes * table_bytes + table_bytes;
+            if (until != looked_until) {
+                looked_until = until;
+                lost = !scan.is_present(at);
+            }
+            const uint64_t stop = std::min(until, run.end());
+            if (lost) append(out, at, stop);
+            at = stop;
+        }
+    return out;
+}
+
+PageRuns joined(const PageRuns& runs) {
+    PageRuns out;
+    for (const auto& run : runs)
+        if (!out.empty() && run.start - out.back().end() < near_bytes)
+            out.back().bytes = run.end() - out.back().start;
+        else
+            out.push_back(run);
+    return out;
+}
+
+PageRuns set_of(const std::vector<PageScan::Found>& found) {
+    PageRuns out;
+    for (const auto& run : found) append(out, run.start, run.end);
+    return out;
+}
+
+}  // namespace
+
+Result<Tracker> Tracker::attach(pid_t pid) {
+    auto userfault = take_userfault(pid, attach_limit_us);
+    if (!userfault) return userfault.error();
+    return adopt(pid, std::move(*userfault));
+}
+
+Result<Tracker> Tracker::adopt(pid_t pid, Fd userfault) {
+    uffdio_api api{};
+    api.api = UFFD_API;
+    api.features = asynchronous | UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+    if (ioctl(userfault.get(), UFFDIO_API, &api) != 0)
+        return sys_error("track writes of process", std::to_string(pid),
+                         errno == EINVAL ? Code::unsupported : Code::io);
+    return Tracker(pid, std::move(userfault));
+}
+
+// False: it cannot be, now or at all; its pages are copied when the process stands.
+bool Tracker::enlist(const PageRun& area) const {
+    uffdio_register place{};
+    place.range = {area.start, area.bytes};
+    place.mode = UFFDIO_REGISTER_MODE_WP;
+    return ioctl(userfault_.get(), UFFDIO_REGISTER, &place) == 0;
+}
+
+Status Tracker::round_of(const PageScan& scan, const PageRun& area,
+                         std::vector<PageScan::Found>& found) {
+    PageRuns candidates;
+    auto tracked = scan.maybe_written(area, candidates);
+    if (!tracked) return tracked.error();
+    if (!*tracked) {
+        if (!enlist(area)) return {};
+        candidates = {area};
+    }
+    for (const auto& run : joined(candidates)) {
+        auto done = scan.written_and_protect(run, found);
+        if (!done) return done.error();
+        if (!*done) break;  // replaced meanwhile; the next round will see
+    }
+    return {};
+}
+
+Status Tracker::round(PageChanges& changes) {
+    auto areas = private_memory(pid_);
+    if (!areas) return areas.error();
+    auto scan = PageScan::open(pid_);
+    if (!scan) return scan.error();
+    std::vector<PageScan::Found> found;
+    for (const auto& area : *areas) GHOST_TRY(round_of(*scan, area, found));
+    sort_in(found, changes);
+    return {};
+}
+
+Result<std::vector<Tracker::Part>> Tracker::parts(const PageRuns& known, PageRuns& gone) const {
+    auto areas = private_memory(pid_);
+    if (!areas) return areas.error();
+    std::vector<Part> out;
+    PageRuns all;
+    for (const auto& area : *areas) {
+        append(all, area.start, area.end());
+        for (uint64_t at = area.start; at < area.end();) {
+            const uint64_t until = std::min(area.end(), at / part_bytes * part_bytes + part_bytes);
+            out.push_back({{at, until - at}, cut(known, at, until)});
+            at = until;
+        }
+    }
+    gone = unite(gone, subtract(known, all));
+    return out;
+}
+
+Status Tracker::look(const PageScan& scan, const Part& part, PageChanges& changes) {
+    PageRuns candidates;
+    std::vector<PageScan::Found> found;
+    auto tracked = scan.maybe_written(part.area, candidates);
+    if (!tracked) return tracked.error();
+    if (!*tracked) {
+        candidates = {part.area};
+        GHOST_TRY(scan.present(part.area, found));
+    } else {
+        for (const auto& run : joined(candidates)) {
+            auto done = scan.written(run, found);
+            if (!done) return done.error();
+        }
+    }
+    sort_in(found, changes);
+    auto lost = subtract(intersect(part.known, candidates), set_of(found));
+    for (const auto& run : lost) changes.gone.push_back(run);
+    lost = lost_tables(scan, subtract(part.known, candidates));
+    for (const auto& run : lost) changes.gone.push_back(run);
+    return {};
+}
+
+bool Tracker::is_current() const {
+    // Any address will do: the kernel looks for the address space first.
+    uffdio_writeprotect piece{};
+    piece.range = {part_bytes, this_page_size()};
+    return ioctl(userfault_.get(), UFFDIO_WRITEPROTECT, &piece) == 0 || errno != ESRCH;
+}
+
+void Tracker::release() {
+    auto areas = private_memory(pid_);
+    if (areas)
+        for (const auto& area : *areas)
+            for (uint64_t at = area.start; at < area.end(); at += release_bytes) {
+                uffdio_writeprotect piece{};
+                piece.range = {at, std::min(release_bytes, area.end() - at)};
+                while (ioctl(userfault_.get(), UFFDIO_WRITEPROTECT, &piece) != 0 && errno == EAGAIN)
+                    sched_yield();
+            }
+    userfault_.reset();
+}
+
+Status look_at_all(pid_t pid, PageChanges& changes) {
+    auto areas = private_memory(pid);
+    if (!areas) return areas.error();
+    auto scan = PageScan::open(pid);
+    if (!scan) return scan.error();
+    std::vector<PageScan::Found> found;
+    for (const auto& area : *areas) GHOST_TRY(scan->present(area, found));
+    sort_in(found, changes);
+    return {};
+}
+
+}  // namespace ghost::core

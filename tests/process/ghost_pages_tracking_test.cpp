@@ -1,0 +1,285 @@
+// Copies of the memory of running processes, compared with the memory when the process stands.
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <cstring>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <fstream>
+#include <sys/wait.h>
+
+#include "base/clock.hpp"
+#include "ghost-core/format/host.hpp"
+#include "ghost-core/memory/injection.hpp"
+#include "ghost-core/memory/memory_copy.hpp"
+#include "ghost-core/process/proc.hpp"
+
+namespace ghost::core {
+namespace {
+
+std::string churn_program() {
+    const char* folder = std::getenv("GHOST_TEST_PROGRAMS");
+    return std::string(folder != nullptr ? folder : "tests/process") + "/ghost_churn";
+}
+
+// A child that runs ghost_churn; killed and reaped at the end.
+class Churn {
+  public:
+    explicit Churn(const std::vector<std::string>& words) {
+        int in[2], out[2];
+        EXPECT_EQ(pipe2(in, O_CLOEXEC), 0);
+        EXPECT_EQ(pipe2(out, O_CLOEXEC), 0);
+        in_.reset(in[1]);
+        out_.reset(out[0]);
+        pid = fork();
+        if (pid == 0) {
+            dup2(in[0], 0);
+            dup2(out[1], 1);
+            std::vector<char*> argv;
+            const auto program = churn_program();
+            argv.push_back(const_cast<char*>(program.c_str()));
+            for (const auto& word : words) argv.push_back(const_cast<char*>(word.c_str()));
+            argv.push_back(nullptr);
+            execv(argv[0], argv.data());
+            _exit(127);
+        }
+        close(in[0]);
+        close(out[1]);
+    }
+    ~Churn() {
+        kill(pid, SIGKILL);
+        waitpid(pid, nullptr, 0);
+    }
+    Churn(const Churn&) = delete;
+    Churn& operator=(const Churn&) = delete;
+
+    void wait_ready() {
+        char line[7] = "";
+        for (size_t got = 0; got < 6;) {
+            const auto more = read(out_.get(), line + got, 6 - got);
+            ASSERT_GT(more, 0);
+            got += static_cast<size_t>(more);
+        }
+        ASSERT_STREQ(line, "ready\n");
+    }
+
+    // Until it has a good number of pages.
+    void wait_grown() const {
+        const int64_t limit = monotonic_us() + 5000000;
+        for (long pages = 0; pages < 8000;) {
+            ASSERT_LT(monotonic_us(), limit);
+            std::ifstream in(fmt::format("/proc/{}/statm", pid));
+            in >> pages >> pages;
+            usleep(1000);
+        }
+    }
+
+    // Closes its standard input and returns all it has said.
+    std::string finish() {
+        in_.reset();
+        std::string said;
+        char part[256];
+        for (ssize_t got = 0; (got = read(out_.get(), part, sizeof part)) > 0;)
+            said.append(part, static_cast<size_t>(got));
+        return said;
+    }
+
+    void stop() const {
+        kill(pid, SIGSTOP);
+        const int64_t limit = monotonic_us() + 5000000;
+        for (bool all = false; !all;) {
+            ASSERT_LT(monotonic_us(), limit);
+            all = true;
+            for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", pid))) {
+                const auto status = read_status(fmt::format("/proc/{}/task/{}", pid, tid));
+                if (status && status->state != 'T') all = false;
+            }
+        }
+    }
+
+    pid_t pid = 0;
+
+  private:
+    Fd in_, out_;
+};
+
+// Compares every page of every private area with the copy; returns how many there are.
+size_t compare(pid_t pid, const ProcessCopy& copy) {
+    const size_t page = this_page_size();
+    const Fd memory(open(fmt::format("/proc/{}/mem", pid).c_str(), O_RDONLY | O_CLOEXEC));
+    auto areas = private_memory(pid);
+    EXPECT_TRUE(areas.ok());
+    const std::string zeros(page, '\0');
+    std::string truth(page, '\0');
+    size_t pages = 0, bad = 0;
+    for (const auto& area : *areas)
+        for (uint64_t at = area.start; at < area.end(); at += page) {
+            if (pread(memory.get(), truth.data(), page, static_cast<off_t>(at)) !=
+                static_cast<ssize_t>(page))
+                continue;  // guard pages
+            pages++;
+            const auto known = cut(copy.known, at, at + page);
+            const auto zero = cut(copy.zero, at, at + page);
+            const PageRun one{at, page};
+            std::vector<PagePiece> pieces;
+            copy.store.locate({&one, 1}, pieces);
+            const char* content = zeros.data();
+            if (!known.empty() && zero.empty()) {
+                EXPECT_EQ(pieces.size(), 1U);
+                if (pieces.size() == 1) content = pieces[0].to;
+            } else {
+                EXPECT_TRUE(pieces.empty());
+            }
+            if (std::memcmp(content, truth.data(), page) != 0 && bad++ < 3)
+                ADD_FAILURE() << fmt::format("page {:#x} differs; known {}, zero {}", at,
+                                             known.size(), zero.size());
+        }
+    EXPECT_EQ(bad, 0U);
+    return pages;
+}
+
+int seeds() {
+    const char* many = std::getenv("GHOST_TEST_SEEDS");
+    return many != nullptr ? std::atoi(many) : 3;
+}
+
+class PagesTracking : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        if (geteuid() != 0) GTEST_SKIP() << "needs root";
+    }
+    Arena arena_;
+    Workers workers_;
+};
+
+TEST_F(PagesTracking, CopyIsExactUnderChurn) {
+    for (int seed = 1; seed <= seeds(); seed++) {
+        SCOPED_TRACE(seed);
+        const Churn churn({"churn", std::to_string(seed)});
+        MemoryCopy copy(arena_, workers_);
+        const ProcessName name{7, churn.pid};
+        copy.begin(false);
+        churn.wait_grown();
+        copy.track({&name, 1});
+        ASSERT_FALSE(copy.processes().at(7).untracked)
+            << copy.processes().at(7).untracked->message();
+        for (int i = 0; i < 40; i++) {
+            auto round = copy.round();
+            ASSERT_TRUE(round.ok()) << round.error().message();
+            usleep(static_cast<useconds_t>(i * 100));
+        }
+        churn.stop();
+        ASSERT_TRUE(copy.finish({&name, 1}).ok());
+        EXPECT_GT(compare(churn.pid, copy.processes().at(7)), 1000U);
+        kill(churn.pid, SIGCONT);
+        usleep(10000);
+        EXPECT_EQ(read_status(fmt::format("/proc/{}", churn.pid))->state == 'Z', false);
+    }
+}
+
+// What changed since an earlier copy, laid over that one, is the memory at the later moment.
+TEST_F(PagesTracking, DifferencesMakeAnOldCopyNew) {
+    for (int seed = 1; seed <= seeds(); seed++) {
+        SCOPED_TRACE(seed);
+        const Churn churn({"churn", std::to_string(seed + 100)});
+        MemoryCopy copy(arena_, workers_);
+        const ProcessName name{7, churn.pid};
+        std::map<uint64_t, std::string> pages;
+        const size_t page = this_page_size();
+        for (int generation = 0; generation < 4; generation++) {
+            copy.begin(generation > 0);
+            copy.track({&name, 1});
+            if (generation > 0) churn.wait_grown();  // the first one sees it exec
+            for (int i = 0; i < 5; i++) {
+                auto round = copy.round();
+                ASSERT_TRUE(round.ok()) << round.error().message();
+            }
+            usleep(5000);
+            churn.stop();
+            ASSERT_TRUE(copy.finish({&name, 1}).ok());
+            const auto& process = copy.processes().at(7);
+            std::vector<PagePiece> pieces;
+            process.store.locate(process.store.pages(), pieces);
+            for (const auto& piece : pieces)
+                for (uint64_t at = 0; at < piece.bytes; at += page)
+                    pages[piece.start + at].assign(piece.to + at, page);
+            for (const auto& run : process.zero)
+                for (uint64_t at = run.start; at < run.end(); at += page)
+                    pages[at].assign(page, '\0');
+            std::erase_if(pages, [&](const auto& entry) {
+                return cut(process.known, entry.first, entry.first + page).empty();
+            });
+            // The same again as one copy, whole.
+            ProcessCopy whole;
+            Arena place;
+            whole.known = process.known;
+            ASSERT_TRUE(whole.store.reserve(process.known, place).ok());
+            pieces.clear();
+            whole.store.locate(process.known, pieces);
+            size_t missing = 0;
+            for (const auto& piece : pieces)
+                for (uint64_t at = 0; at < piece.bytes; at += page) {
+                    const auto found = pages.find(piece.start + at);
+                    if (found == pages.end())
+                        missing++;
+                    else
+                        std::memcpy(piece.to + at, found->second.data(), page);
+                }
+            EXPECT_EQ(missing, 0U);
+            EXPECT_GT(compare(churn.pid, whole), generation > 0 ? 1000U : 0U);
+            kill(churn.pid, SIGCONT);
+        }
+    }
+}
+
+TEST_F(PagesTracking, UntrackedProcessIsCopiedWhole) {
+    const Churn churn({"churn", "5"});
+    churn.wait_grown();
+    MemoryCopy copy(arena_, workers_);
+    const ProcessName name{7, churn.pid};
+    copy.begin(false);
+    churn.stop();
+    ASSERT_TRUE(copy.finish({&name, 1}).ok());
+    EXPECT_GT(compare(churn.pid, copy.processes().at(7)), 1000U);
+}
+
+TEST_F(PagesTracking, InjectedCallsAreNotNoticed) {
+    Churn waiting({"wait"});
+    usleep(50000);
+    const auto folder = fmt::format("/proc/{}/fd", waiting.pid);
+    const size_t files = numbers_in(folder).size();
+    int injected = 0;
+    for (const int64_t limit = monotonic_us() + 1500000; monotonic_us() < limit; injected++) {
+        auto userfault = take_userfault(waiting.pid, 500000);
+        ASSERT_TRUE(userfault.ok()) << userfault.error().message();
+        EXPECT_EQ(numbers_in(folder).size(), files);
+        usleep(1000);
+    }
+    EXPECT_GT(injected, 100);
+    const auto said = waiting.finish();
+    EXPECT_TRUE(said.starts_with("whole ")) << said;
+    EXPECT_NE(said, "whole 0\n");
+}
+
+TEST_F(PagesTracking, InjectionIntoAStoppedProcessLeavesItStopped) {
+    const Churn waiting({"wait"});
+    usleep(20000);
+    waiting.stop();
+    auto userfault = take_userfault(waiting.pid, 500000);
+    ASSERT_TRUE(userfault.ok()) << userfault.error().message();
+    const int64_t limit = monotonic_us() + 1000000;
+    while (read_status(fmt::format("/proc/{}", waiting.pid))->state != 'T')
+        ASSERT_LT(monotonic_us(), limit);
+    EXPECT_EQ(read_status(fmt::format("/proc/{}", waiting.pid))->tracer, 0);
+}
+
+TEST_F(PagesTracking, ATracedProcessIsRefusedAndADeadOneNotFound) {
+    EXPECT_FALSE(take_userfault(getpid(), 100000).ok());
+    const pid_t child = fork();
+    if (child == 0) _exit(0);
+    waitpid(child, nullptr, 0);
+    EXPECT_FALSE(take_userfault(child, 100000).ok());
+}
+
+}  // namespace
+}  // namespace ghost::core

@@ -1,0 +1,200 @@
+// What copies of memory are made of: sets of pages, places for contents, threads, the stopping
+// rule.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <bitset>
+#include <cstring>
+#include <random>
+
+#include "ghost-core/memory/arena.hpp"
+#include "ghost-core/memory/page_set.hpp"
+#include "ghost-core/memory/page_store.hpp"
+#include "ghost-core/memory/stopping_rule.hpp"
+#include "ghost-core/memory/workers.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr uint64_t page = 4096;
+constexpr size_t all = 200;
+using Bits = std::bitset<all>;
+
+PageRuns runs_of(const Bits& bits) {
+    PageRuns out;
+    for (size_t i = 0; i < all; i++)
+        if (bits[i]) append(out, i * page, (i + 1) * page);
+    return out;
+}
+
+Bits bits_of(const PageRuns& runs) {
+    Bits out;
+    uint64_t last = 0;
+    for (const auto& run : runs) {
+        EXPECT_TRUE(run.start > last || (run.start == 0 && last == 0));
+        EXPECT_GT(run.bytes, 0U);
+        last = run.end();
+        for (uint64_t at = run.start; at < run.end(); at += page) out[at / page] = true;
+    }
+    return out;
+}
+
+TEST(PageSet, OperationsAreThoseOfSets) {
+    std::mt19937 random(3);
+    for (int i = 0; i < 2000; i++) {
+        Bits a, b;
+        const unsigned rare = 1 + i % 9;
+        for (size_t k = 0; k < all; k++) {
+            a[k] = random() % rare == 0;
+            b[k] = random() % 3 == 0;
+        }
+        const auto x = runs_of(a), y = runs_of(b);
+        EXPECT_EQ(bits_of(unite(x, y)), a | b);
+        EXPECT_EQ(bits_of(intersect(x, y)), a & b);
+        EXPECT_EQ(bits_of(subtract(x, y)), a & ~b);
+        EXPECT_EQ(bytes_of(x), a.count() * page);
+        const size_t from = random() % all, to = from + random() % (all - from);
+        Bits window;
+        for (size_t k = from; k < to; k++) window[k] = true;
+        EXPECT_EQ(bits_of(cut(x, from * page, to * page)), a & window);
+        auto loose = x;
+        loose.insert(loose.begin(), y.begin(), y.end());
+        loose.push_back({5 * page, 0});
+        make_set(loose);
+        EXPECT_EQ(bits_of(loose), a | b);
+    }
+}
+
+TEST(PageStore, PagesKeepTheirPlaces) {
+    Arena arena;
+    PageStore store;
+    std::mt19937 random(5);
+    std::vector<char> truth(all, 0);  // what was written to the page last; 0: it is not there
+    for (int i = 1; i < 100; i++) {
+        Bits some;
+        for (size_t k = 0; k < all; k++) some[k] = random() % 8 == 0;
+        const auto runs = runs_of(some);
+        if (i % 3 == 0) {
+            store.drop(runs);
+            for (size_t k = 0; k < all; k++)
+                if (some[k]) truth[k] = 0;
+        } else {
+            ASSERT_TRUE(store.reserve(runs, arena).ok());
+            std::vector<PagePiece> pieces;
+            store.locate(runs, pieces);
+            uint64_t bytes = 0;
+            for (const auto& piece : pieces) {
+                std::memset(piece.to, i, piece.bytes);
+                bytes += piece.bytes;
+            }
+            EXPECT_EQ(bytes, bytes_of(runs));
+            for (size_t k = 0; k < all; k++)
+                if (some[k]) truth[k] = static_cast<char>(i);
+        }
+        std::vector<PagePiece> pieces;
+        store.locate(store.pages(), pieces);
+        std::vector<char> held(all, 0);
+        for (const auto& piece : pieces)
+            for (uint64_t at = 0; at < piece.bytes; at += page)
+                held[(piece.start + at) / page] = piece.to[at + page - 1];
+        EXPECT_EQ(held, truth);
+    }
+}
+
+TEST(Arena, IsUsedAgain) {
+    Arena arena;
+    ASSERT_TRUE(arena.warm(10 << 20).ok());
+    const uint64_t held = arena.held();
+    std::vector<char*> first;
+    for (int i = 0; i < 3; i++) {
+        arena.reset();
+        uint64_t got = 0;
+        std::vector<char*> places;
+        while (got < held) {
+            auto piece = arena.take(5 << 20);
+            ASSERT_TRUE(piece.ok());
+            std::memset(piece->at, 1, piece->bytes);
+            places.push_back(piece->at);
+            got += piece->bytes;
+        }
+        if (i > 0) {
+            EXPECT_EQ(places, first);
+        }
+        first = places;
+        EXPECT_EQ(arena.held(), held);
+    }
+}
+
+TEST(Workers, DoEachOnceAndStopAtAnError) {
+    for (const unsigned threads : {1U, 2U, 5U}) {
+        Workers workers(threads);
+        for (const size_t count : {size_t{0}, size_t{1}, size_t{2}, size_t{300}}) {
+            std::vector<std::atomic<int>> done(count);
+            EXPECT_TRUE(workers
+                            .each(count,
+                                  [&](size_t i) -> Status {
+                                      done[i]++;
+                                      return {};
+                                  })
+                            .ok());
+            for (const auto& times : done) EXPECT_EQ(times, 1);
+        }
+        std::atomic<int> begun = 0;
+        auto status = workers.each(100000, [&](size_t i) -> Status {
+            begun++;
+            if (i == 10) return make_error(Code::io, "the tenth");
+            return {};
+        });
+        EXPECT_FALSE(status.ok());
+        EXPECT_LT(begun, 100000);
+        EXPECT_TRUE(workers.each(5, [](size_t) { return Status(); }).ok());
+    }
+}
+
+using Verdict = StoppingRule::Verdict;
+
+// Rounds over 1 GiB at 5 GB/s with a writer of so many bytes per µs.
+Verdict simulate(double written_per_us, StoppingRule& rule) {
+    double bytes = 1 << 30;
+    for (;;) {
+        const double us = 500 + bytes / 5000;
+        const auto verdict =
+            rule.after_round(static_cast<uint64_t>(bytes), static_cast<int64_t>(us));
+        if (verdict != Verdict::go_on) return verdict;
+        bytes = std::min(written_per_us * us, static_cast<double>(1 << 30));
+    }
+}
+
+TEST(StoppingRule, StopsWhenTheRestIsSmall) {
+    StoppingRule rule({1000, 30, 3});
+    EXPECT_EQ(simulate(100, rule), Verdict::good);  // 100 MB/s
+    EXPECT_LE(rule.estimated_downtime_us(), 1000);
+    EXPECT_LE(rule.rounds(), 4);
+    EXPECT_NEAR(rule.dirty_rate(), 100e6, 1e6);
+}
+
+TEST(StoppingRule, GivesUpWhenItDoesNotGetSmaller) {
+    StoppingRule rule({1000, 30, 3});
+    EXPECT_EQ(simulate(6000, rule), Verdict::hopeless);
+    EXPECT_LE(rule.rounds(), 6);
+    EXPECT_GT(rule.estimated_downtime_us(), 1000);
+}
+
+TEST(StoppingRule, AProcessThatSleepsIsGoodAtOnce) {
+    StoppingRule rule;
+    EXPECT_EQ(rule.after_round(1 << 20, 300), Verdict::go_on);
+    EXPECT_EQ(rule.after_round(0, 20), Verdict::good);
+    EXPECT_EQ(rule.dirty_rate(), 0);
+}
+
+TEST(StoppingRule, RoundsAreLimited) {
+    StoppingRule rule({0, 10, 100});
+    Verdict verdict = Verdict::go_on;
+    for (uint64_t bytes = uint64_t{1} << 40; verdict == Verdict::go_on; bytes = bytes / 2 + page)
+        verdict = rule.after_round(bytes, 1000);
+    EXPECT_EQ(verdict, Verdict::hopeless);
+    EXPECT_EQ(rule.rounds(), 10);
+}
+
+}  // namespace
+}  // namespace ghost::core
