@@ -65,7 +65,7 @@ PageRuns cut(std::span<const PageRun> set, uint64_t start, uint64_t end) {
     auto at = std::partition_point(set.begin(), set.end(),
                                    [start](const PageRun& run) { return run.end() <= start; });
     for (; at != set.end() && at->start < end; ++at)
-        append(out, std::max(at->start, start), std::min(*at.end(), end));
+        append(out, std::max(at->start, start), std::min(at->end(), end));
     return out;
 }
 
