@@ -41,10 +41,14 @@ bool is_special(const std::string& path) {
 }
 
 // The kernel writes a newline in a path as \012 there (proc_pid_maps(5)).
-std::string plain(std::string path) {
-    for (size_t at = 0; (at = path.find("\\012", at)) != std::string::npos; at++)
-        path.replace(at, 4, "\n");
-    return path;
+std::string plain(const std::string& path) {
+    std::string out;
+    for (size_t at = 0; at < path.size(); at++) {
+        const bool newline = path.compare(at, 4, "\\012") == 0;
+        out += newline ? '\n' : path[at];
+        if (newline) at += 3;
+    }
+    return out;
 }
 
 void note(std::map<std::string, Use>& files, const std::string& path, Use use) {
