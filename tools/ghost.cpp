@@ -12,6 +12,9 @@ namespace {
 constexpr Verb verbs[] = {
     {"ps", "jobs, their nodes and ranks", define_ps},
     {"migrate", "move ranks of a running job to another node", define_migrate},
+    {"run", "start a program so that it can leave its node at any time", define_run},
+    {"export", "a process outside of MPI becomes a ghost in a file", define_export},
+    {"import", "a ghost in a file becomes a process", define_import},
     {"doctor", "what is missing on a node, and the command that mends it", define_doctor},
     {"params", "the parameters of `mpirun --mca`", define_params},
     {"env", "print what makes mpirun use this tree", define_env},
@@ -19,9 +22,17 @@ constexpr Verb verbs[] = {
 };
 
 // CLI11 takes "--" for itself and then does not hand on what follows as a command: the one between
-// `ghost lab exec [--name LAB] NODE` and the command is dropped before it sees it.
+// `ghost lab exec [--name LAB] NODE` and the command, or after `ghost run` and its flags, is
+// dropped before it sees it.
 std::vector<std::string> arguments(int argc, char** argv) {
     std::vector<std::string> args(argv + 1, argv + argc);
+    if (!args.empty() && args[0] == "run") {
+        const auto word = std::find_if(args.begin() + 1, args.end(), [](const std::string& arg) {
+            return arg == "--" || arg.empty() || arg[0] != '-';
+        });
+        if (word != args.end() && *word == "--") args.erase(word);
+        return args;
+    }
     if (args.size() < 4 || args[0] != "lab" || args[1] != "exec") return args;
     size_t at = 2;
     for (int words = 0; at < args.size() && args[at] != "--"; ++at) {
@@ -71,7 +82,7 @@ bool is_no_verb(const std::vector<std::string>& args) {
 int run(int argc, char** argv) {
     std::vector<std::string> args = arguments(argc, argv);
     if (is_no_verb(args)) return exit_usage;
-    CLI::App app("Moves the processes of running MPI jobs between nodes.", "ghost");
+    CLI::App app("Moves running processes between nodes, and keeps them as ghosts.", "ghost");
     app.require_subcommand(1);
     int exit_status = exit_done;
     for (const Verb& verb : verbs) {

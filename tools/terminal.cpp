@@ -4,7 +4,14 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "base/clock.hpp"
+
 namespace ghost::tools {
+namespace {
+
+constexpr int64_t rate_after_us = 50000;  // a mean over less says nothing
+
+}  // namespace
 
 std::string bytes_text(uint64_t bytes) {
     if (bytes < 1024) return fmt::format("{} B", bytes);
@@ -33,6 +40,16 @@ void ProgressLine::show(const std::string& what, uint64_t done, uint64_t total) 
         bar = fmt::format(" [{}{}]", std::string(filled, '#'), std::string(width - filled, '.'));
     }
     std::string amount = done > 0 ? " " + bytes_text(done) : "";
+    const int64_t now = monotonic_us();
+    if (begin_us_ == 0) begin_us_ = now;
+    const double rate = static_cast<double>(done) / static_cast<double>(now - begin_us_ + 1);
+    if (done > 0 && now - begin_us_ > rate_after_us) {
+        amount += fmt::format("  {}/s", bytes_text(static_cast<uint64_t>(rate * 1e6)));
+        if (total > done)
+            amount += fmt::format(
+                "  {} left",
+                time_text(static_cast<int64_t>(static_cast<double>(total - done) / rate)));
+    }
     // Carriage return and "erase to the end of the line" (ECMA-48, EL).
     fmt::print(stderr, "\r{}{}{}\033[K", what, bar, amount);
     std::fflush(stderr);

@@ -19,13 +19,15 @@ class ProgressLine {
     ProgressLine(const ProgressLine&) = delete;
     ProgressLine& operator=(const ProgressLine&) = delete;
 
-    // total 0: unknown, no bar.
+    // total 0: unknown, no bar. What follows the amount is the mean rate since the first call and,
+    // with a total, the time left at it.
     void show(const std::string& what, uint64_t done, uint64_t total);
     void clear();
 
   private:
     bool terminal_;
     bool shown_ = false;
+    int64_t begin_us_ = 0;
 };
 
 }  // namespace ghost::tools

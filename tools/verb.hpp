@@ -32,6 +32,9 @@ void define_migrate(CLI::App& app, int& exit_status);
 void define_doctor(CLI::App& app, int& exit_status);
 void define_params(CLI::App& app, int& exit_status);
 void define_lab(CLI::App& app, int& exit_status);
+void define_run(CLI::App& app, int& exit_status);
+void define_export(CLI::App& app, int& exit_status);
+void define_import(CLI::App& app, int& exit_status);
 
 // Adds --json to a verb and returns where it is kept (shared with the app's callbacks).
 std::shared_ptr<bool> add_json(CLI::App& app);

@@ -110,7 +110,7 @@ Result<ExportStats> export_tree(const ExportRequest& request, Resource& out) {
     GhostWriter writer(out);
     GHOST_TRY(writer.head(host_facts(), request.metadata.dump()));
     const int64_t freeze = monotonic_us();
-    auto dump = dump_tree({request.root, request.externals, request.criu}, writer);
+    auto dump = dump_tree({request.root, request.externals, request.criu, request.nested}, writer);
     if (!dump) return dump.error();
     const int64_t skeleton = monotonic_us();
     if (auto sent = send_frozen(*dump, writer, *pool, request, out); !sent.ok()) {

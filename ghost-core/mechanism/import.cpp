@@ -219,6 +219,7 @@ struct Importer::State {
     Resource& in;
     GhostReader reader;
     Json metadata;
+    pid_t plain_root = 0;
 };
 
 Importer::Importer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -243,6 +244,10 @@ const Json& Importer::metadata() const {
     return state_->metadata;
 }
 
+void Importer::expect_plain(pid_t root) {
+    state_->plain_root = root;
+}
+
 Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<InheritFd>& inherit,
                                 const Progress& progress) {
     const Urgent urgent;
@@ -250,6 +255,7 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
     if (!pool) return pool.error();
     RestoreRequest request;
     request.criu = criu;
+    request.plain_root = state_->plain_root;
     for (const auto& entry : inherit) request.inherit.emplace_back(entry.fd, entry.key);
     return Import(state_->in, state_->reader, *pool).run(std::move(request), progress);
 }

@@ -34,6 +34,7 @@ using Progress = std::function<void(uint64_t bytes, uint64_t total)>;
 
 struct ExportRequest {
     pid_t root = 0;                      // init of the PID name space, as numbered here
+    bool nested = true;                  // else the root is a process like any other
     std::vector<std::string> externals;  // criu --external keys: "tty[rdev:dev]", "unix[inode]", …;
                                          // "pipe:[inode]" may be there too and is needed only for
                                          // check_movable
@@ -96,6 +97,9 @@ class Importer {
     ~Importer();
 
     const Json& metadata() const;
+
+    // The ghost is of a tree without a PID name space of its own: its root gets this number again.
+    void expect_plain(pid_t root);
 
     // Makes the tree: all memory in, all checksums right, every task stopped. May be called before
     // the source has frozen the tree: criu is started ahead of need. On failure nothing is left.

@@ -113,6 +113,7 @@ Status Dumper::start() {
         if (!key.starts_with("pipe:")) {
             child.argv.insert(child.argv.end(), {"--external", key});
         }
+    if (!request_.nested) child.argv.push_back("--shell-job");
     if (knows_lazy_holes(*program))
         child.environment = {"GHOST_LAZY_HOLES=1"};
     else

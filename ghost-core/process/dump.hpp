@@ -16,6 +16,7 @@ struct DumpRequest {
     pid_t root = 0;
     std::vector<std::string> externals;  // criu keys
     CriuSettings criu;
+    bool nested = true;  // the root is the init of a PID name space; else a job of some session
 };
 
 struct DumpResult {

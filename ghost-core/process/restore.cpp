@@ -26,17 +26,18 @@ constexpr int tick_ms = 10;
 constexpr int64_t second_us = 1000000;
 constexpr int largest_pipe = 1 << 20;
 
-// The init of a PID name space below ours; those are what a killed criu leaves to its parent.
+// The init of a PID name space below ours; those, or the root itself, are what a killed criu leaves
+// to its parent.
 bool is_nested_init(pid_t pid) {
     const auto status = read_status(fmt::format("/proc/{}", pid));
     return status && status->numbers.size() > 1 && status->numbers.back() == 1;
 }
 
-std::vector<pid_t> new_inits(const std::vector<pid_t>& before, pid_t criu) {
+std::vector<pid_t> new_roots(const std::vector<pid_t>& before, pid_t criu, pid_t plain_root) {
     std::vector<pid_t> out;
     for (const pid_t pid : children_of(getpid()))
         if (pid != criu && std::find(before.begin(), before.end(), pid) == before.end() &&
-            is_nested_init(pid))
+            (pid == plain_root || is_nested_init(pid)))
             out.push_back(pid);
     return out;
 }
@@ -129,6 +130,7 @@ Status Restorer::start() {
                   "--leave-stopped",
                   "--file-locks",
                   "--manage-cgroups=ignore"};
+    if (request_.plain_root != 0) child.argv.push_back("--shell-job");
     int number = 3;
     for (const auto& [fd, key] : request_.inherit) {
         child.descriptors.push_back(fd);
@@ -280,6 +282,12 @@ Status Restorer::check_criu() {
                                   last_log_error(request_.criu.work_dir)));
 }
 
+// When criu gives up, connections break and processes vanish; what it said about it is the cause.
+void Restorer::blame_criu(Status& status) {
+    if (!criu_ || !criu_->wait(monotonic_us() + second_us / 10) || criu_->succeeded()) return;
+    if (auto failed = check_criu(); !failed.ok()) status = failed;
+}
+
 Result<pid_t> Restorer::run(const std::function<void()>& tick) {
     const PipeSignalBlock no_signal;
     Status status;
@@ -292,7 +300,7 @@ Result<pid_t> Restorer::run(const std::function<void()>& tick) {
     }
     pid_t root = 0;
     if (status.ok()) {
-        const auto roots = new_inits(children_before_, criu_->pid());
+        const auto roots = new_roots(children_before_, criu_->pid(), request_.plain_root);
         if (roots.size() == 1)
             root = roots.front();
         else
@@ -308,6 +316,7 @@ Result<pid_t> Restorer::run(const std::function<void()>& tick) {
             unlink((request_.criu.work_dir + "/" + name).c_str());
         children_before_.push_back(root);  // not to be cleaned up
     }
+    if (!status.ok() && status.error().code != Code::refused) blame_criu(status);
     clean_up();
     if (!status.ok()) return status.error();
     return root;
@@ -322,12 +331,14 @@ void Restorer::clean_up() {
     images_listener_.reset();
     lazy_listener_.reset();
     if (criu_ && !criu_->ended()) {
-        for (const pid_t root : new_inits(children_before_, criu_->pid())) kill(root, SIGKILL);
+        for (const pid_t root : new_roots(children_before_, criu_->pid(), request_.plain_root))
+            kill(root, SIGKILL);
         criu_->wait(monotonic_us() + second_us);
     }
     if (criu_) {
         criu_->kill();
-        for (const pid_t root : new_inits(children_before_, criu_->pid())) kill_and_reap(root);
+        for (const pid_t root : new_roots(children_before_, criu_->pid(), request_.plain_root))
+            kill_and_reap(root);
         criu_.reset();
     }
     for (const auto* name : {serve_socket, lazy_socket})

@@ -39,6 +39,7 @@ class ImportState {
 struct RestoreRequest {
     CriuSettings criu;
     std::vector<std::pair<int, std::string>> inherit;  // descriptor here, criu key
+    pid_t plain_root = 0;  // number of the root of a tree without a PID name space of its own
 };
 
 // Owned and used by one thread, which becomes the parent of the tree.
@@ -72,6 +73,7 @@ class Restorer {
     Status feed(Transfer& transfer);
     Status lazy_message();
     Status check_criu();
+    void blame_criu(Status& status);
     Status check_limit();
     void clean_up();
 

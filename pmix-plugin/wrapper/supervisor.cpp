@@ -8,7 +8,7 @@
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
-#include "pmix-plugin/wrapper/init_protocol.hpp"
+#include "ghost-core/process/nested.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -19,25 +19,6 @@ constexpr int progress_ms = 200;  // between two looks at what a transfer has do
 
 Fd open_pidfd(pid_t pid) {
     return Fd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-}
-
-// The init ended with `status`; what did the program end with? A zombie still has its name.
-int program_status(pid_t root, int status) {
-    std::ifstream file(fmt::format("/proc/{}/comm", root));
-    std::string name;
-    std::getline(file, name);
-    const std::string mark = init_died_of;
-    if (WIFEXITED(status) && name.starts_with(mark)) return std::atoi(name.c_str() + mark.size());
-    return status;
-}
-
-int reap(pid_t root) {
-    siginfo_t info{};
-    waitid(P_PID, static_cast<id_t>(root), &info, WEXITED | WNOWAIT);
-    int seen = info.si_code == CLD_EXITED ? (info.si_status & 0xff) << 8 : info.si_status & 0x7f;
-    int status = program_status(root, seen);
-    waitpid(root, nullptr, 0);
-    return status;
 }
 
 // An adopted tree's name is gone with its zombie: 128 + N is taken for signal N, as a shell does.
@@ -183,7 +164,7 @@ void Supervisor::look_at_tree() {
     bool ended = !tree_.valid() || ::poll(&p, 1, 0) == 1;
     if (!tree_gone_ && ended) {
         tree_.reset();
-        if (!charge_.adopted) return tree_ended(reap(charge_.root));
+        if (!charge_.adopted) return tree_ended(core::reap_nested(charge_.root));
         tree_gone_ = true;
         gone_since_us_ = monotonic_us();
     }

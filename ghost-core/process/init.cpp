@@ -1,11 +1,11 @@
-// ghost-init: the first process of a rank's PID name space.
+// ghost-init: the first process of a tree's PID name space.
 //
 //   ghost-init INNER_PID SIGNAL_MASK CHLD_IGNORED PROGRAM [ARGUMENT…]
 //
 // Starts the program, hands it the signals that come from outside, reaps, and ends as it ends.
 // It becomes part of every ghost, so it is as small as possible: linked statically, no descriptor
-// besides /dev/null, no memory of its own. Started by ghost-wrapper with the rank's descriptors as
-// its stdio, every signal blocked, and as process 1 (pid_namespaces(7)).
+// besides /dev/null, no memory of its own. Started with the program's descriptors, every signal
+// blocked, and as process 1 (pid_namespaces(7)), by spawn_nested().
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -19,20 +19,20 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "pmix-plugin/wrapper/init_protocol.hpp"
+#include "ghost-core/process/init_protocol.hpp"
 
 namespace {
 
-using ghost::plugin::init_argument;
+using ghost::core::init_argument;
 
-// Forks with a wanted number in this name space; without one if that is refused (old kernel, no
-// CAP_CHECKPOINT_RESTORE, number taken).
-pid_t fork_as(pid_t wanted) {
-    clone_args args{};
-    args.exit_signal = SIGCHLD;
-    args.set_tid = reinterpret_cast<uint64_t>(&wanted);
-    args.set_tid_size = 1;
-    if (wanted > 1) {
+// Forks with wanted numbers, of this name space first and then of the one above; without if that
+// is refused (old kernel, no CAP_CHECKPOINT_RESTORE, number taken).
+pid_t fork_as(pid_t (&wanted)[2]) {
+    for (uint64_t count = wanted[1] > 1 ? 2 : 1; count > 0 && wanted[0] > 1; --count) {
+        clone_args args{};
+        args.exit_signal = SIGCHLD;
+        args.set_tid = reinterpret_cast<uint64_t>(wanted);
+        args.set_tid_size = count;
         long pid = syscall(SYS_clone3, &args, sizeof args);
         if (pid >= 0) return static_cast<pid_t>(pid);
     }
@@ -71,7 +71,7 @@ void execute(char* const* argv) {
     sigprocmask(SIG_SETMASK, &mask, nullptr);
     execute(argv);
     char text[4400];
-    int n = std::snprintf(text, sizeof text, "ghost-wrapper: cannot execute %s: %s\n", argv[0],
+    int n = std::snprintf(text, sizeof text, "ghost: cannot execute %s: %s\n", argv[0],
                           std::strerror(errno));
     if (n > 0 && write(STDERR_FILENO, text, static_cast<size_t>(n)) < 0) _exit(127);
     _exit(127);
@@ -80,14 +80,14 @@ void execute(char* const* argv) {
 void drop_stdio() {
     int fd = open("/dev/null", O_RDWR);
     for (int i = 0; i < 3; ++i) dup2(fd, i);
-    if (fd > 2) close(fd);
+    syscall(SYS_close_range, 3u, ~0u, 0u);
 }
 
 // A process 1 cannot die of a signal sent from inside: the name it leaves behind tells its parent.
 [[noreturn]] void end_like(int status) {
     if (WIFEXITED(status)) _exit(WEXITSTATUS(status));
     char name[16];
-    std::snprintf(name, sizeof name, "%s%d", ghost::plugin::init_died_of, WTERMSIG(status));
+    std::snprintf(name, sizeof name, "%s%d", ghost::core::init_died_of, WTERMSIG(status));
     prctl(PR_SET_NAME, name);
     _exit(128 + WTERMSIG(status));
 }
@@ -115,7 +115,8 @@ void forward(pid_t program, const siginfo_t& info) {
 
 int main(int argc, char** argv) {
     if (argc <= init_argument::program) return 2;
-    pid_t wanted = std::atoi(argv[init_argument::inner_pid]);
+    pid_t wanted[2] = {0, 0};
+    std::sscanf(argv[init_argument::inner_pid], "%d:%d", &wanted[0], &wanted[1]);
     uint64_t bits = std::strtoull(argv[init_argument::mask], nullptr, 16);
     bool chld_ignored = argv[init_argument::chld_ignored][0] == '1';
     sigset_t mask;
@@ -127,7 +128,7 @@ int main(int argc, char** argv) {
     pid_t program = fork_as(wanted);
     if (program == 0) become_program(mask, chld_ignored, argv + init_argument::program);
     if (program < 0) {
-        std::perror("ghost-wrapper: cannot start a process");
+        std::perror("ghost: cannot start a process");
         return 127;
     }
     drop_stdio();

@@ -1,4 +1,4 @@
-#include "pmix-plugin/wrapper/signals.hpp"
+#include "ghost-core/process/signals.hpp"
 
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -6,7 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-namespace ghost::plugin {
+namespace ghost::core {
 
 Result<Signals> Signals::block() {
     Signals out;
@@ -60,4 +60,4 @@ void end_like(int status) {
     _exit(128 + s);
 }
 
-}  // namespace ghost::plugin
+}  // namespace ghost::core

@@ -1,11 +1,13 @@
-// What ghost-wrapper and ghost-init know of each other. Both are always of one build.
+// What ghost-init and who starts it know of each other. Both are always of one build.
 #pragma once
 
-namespace ghost::plugin {
+namespace ghost::core {
 
 // Positions in ghost-init's argv.
 struct init_argument {
-    static constexpr int inner_pid = 1;     // wanted number of the program, 0: any
+    // Wanted number of the program, 0: any. "1000:1000": the second one is for the name space
+    // above, and is given up if it is taken there.
+    static constexpr int inner_pid = 1;
     static constexpr int mask = 2;          // its signal mask, 64 bits in hex, bit 0 is signal 1
     static constexpr int chld_ignored = 3;  // "1": it starts with SIGCHLD ignored
     static constexpr int program = 4;
@@ -15,8 +17,4 @@ struct init_argument {
 // The exit status alone, 128 + number, may also be an exit code of the program.
 inline constexpr const char* init_died_of = "ghost-sig-";
 
-// Rank r is process number first_inner_pid + r in its name space, so that getpid() is unique in a
-// job as programs expect that name files after it.
-inline constexpr int first_inner_pid = 1000;
-
-}  // namespace ghost::plugin
+}  // namespace ghost::core

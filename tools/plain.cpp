@@ -1,0 +1,236 @@
+#include "tools/plain.hpp"
+
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ghost-core/process/nested.hpp"
+#include "tools/paths.hpp"
+
+namespace ghost::tools {
+namespace {
+
+// The child's life of Guard::start.
+[[noreturn]] void be_guard(Fd pipe, Guard::Duty duty, pid_t root, const std::string& folder) {
+    ::setsid();
+    ::prctl(PR_SET_NAME, "ghost-guard");
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, nullptr);
+    const int fd = pipe.release();
+    ::dup2(fd, 3);
+    ::syscall(SYS_close_range, 4u, ~0u, 0u);
+    const int null = ::open("/dev/null", O_RDWR);
+    for (int i = 0; i < 3; ++i) ::dup2(null, i);
+    ::close(null);
+    char word = 0;
+    ssize_t got = 0;
+    while ((got = ::read(3, &word, 1)) < 0 && errno == EINTR) {
+    }
+    if (got == 1) ::_exit(0);
+    if (duty == Guard::Duty::kill) {
+        ::kill(root, SIGKILL);
+    } else if (auto resumed = core::resume_tree(root); !resumed.ok()) {
+        ::_exit(1);
+    }
+    std::error_code ignored;
+    if (!folder.empty()) std::filesystem::remove_all(folder, ignored);
+    ::_exit(0);
+}
+
+}  // namespace
+
+bool ends_with_caller(int fd) {
+    struct stat info {};
+    return ::fstat(fd, &info) != 0 || S_ISFIFO(info.st_mode) || S_ISSOCK(info.st_mode) ||
+           ::isatty(fd) == 1;
+}
+
+Result<CriuFolder> CriuFolder::make() {
+    std::string path = fmt::format("/dev/shm/ghost-plain-{}-XXXXXX", ::geteuid());
+    if (::mkdtemp(path.data()) == nullptr) return sys_error("make folder", path);
+    return CriuFolder(path);
+}
+
+CriuFolder::~CriuFolder() {
+    std::error_code ignored;
+    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+}
+
+core::CriuSettings CriuFolder::settings() const {
+    core::CriuSettings out;
+    out.program = find_paths().criu;
+    out.work_dir = path_;
+    return out;
+}
+
+std::string init_program() {
+    const std::string wrapper = find_paths().wrapper;
+    return wrapper.substr(0, wrapper.rfind('/') + 1) + "ghost-init";
+}
+
+Result<Guard> Guard::start(Duty duty, pid_t root, const std::string& folder) {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) return sys_error("make a pipe");
+    Guard out;
+    Fd theirs(ends[0]);
+    out.pipe_.reset(ends[1]);
+    out.pid_ = ::fork();
+    if (out.pid_ < 0) return sys_error("start a guard");
+    if (out.pid_ == 0) {
+        out.pipe_.reset();
+        be_guard(std::move(theirs), duty, root, folder);
+    }
+    return out;
+}
+
+Guard& Guard::operator=(Guard&& other) noexcept {
+    dismiss();
+    pipe_ = std::move(other.pipe_);
+    pid_ = std::exchange(other.pid_, 0);
+    return *this;
+}
+
+void Guard::dismiss() {
+    if (pid_ <= 0) return;
+    const char word = 'q';
+    while (::write(pipe_.get(), &word, 1) < 0 && errno == EINTR) {
+    }
+    pipe_.reset();
+    ::waitpid(std::exchange(pid_, 0), nullptr, 0);
+}
+
+int attend(const core::PlainTree& tree, const core::Signals& signals) {
+    const Fd end(static_cast<int>(::syscall(SYS_pidfd_open, tree.root, 0)));
+    for (;;) {
+        pollfd polled[2] = {{signals.fd(), POLLIN, 0}, {end.get(), POLLIN, 0}};
+        if (::poll(polled, 2, -1) < 0) continue;
+        while (const int s = signals.next()) {
+            if (s != SIGTSTP && s != SIGTTIN && s != SIGTTOU) {
+                ::kill(tree.root, s);
+                continue;
+            }
+            // In a session of its own the default action would be ignored (setpgid(2), orphaned
+            // groups); a job that is stopped is stopped with its processes.
+            if (auto tasks = core::list_tree(tree.root))
+                for (const auto& task : *tasks)
+                    if (task.pid != tree.root || !tree.nested) ::kill(task.pid, SIGSTOP);
+            ::kill(::getpid(), SIGSTOP);
+            if (auto tasks = core::list_tree(tree.root))
+                for (const auto& task : *tasks) ::kill(task.pid, SIGCONT);
+        }
+        if (polled[1].revents == 0) continue;
+        if (tree.nested) return core::reap_nested(tree.root);
+        int status = 0;
+        ::waitpid(tree.root, &status, 0);
+        return status;
+    }
+}
+
+Result<Detached> Detached::start() {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) return sys_error("make a pipe");
+    Fd ours(ends[0]);
+    Detached out;
+    out.pipe_.reset(ends[1]);
+    const pid_t pid = ::fork();
+    if (pid < 0) return sys_error("start a process in the background");
+    if (pid == 0) {
+        ours.reset();
+        ::setsid();
+        ::signal(SIGHUP, SIG_IGN);
+        const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+        for (int i = 0; i < 3; ++i)
+            if (ends_with_caller(i)) ::dup2(null.get(), i);
+        ::signal(SIGHUP, SIG_DFL);
+        return out;
+    }
+    out.pipe_.reset();
+    std::string said;
+    char buffer[4096];
+    for (ssize_t got = 0; (got = ::read(ours.get(), buffer, sizeof buffer)) != 0;) {
+        if (got > 0) said.append(buffer, static_cast<size_t>(got));
+    }
+    const Json word = Json::parse(said, nullptr, false);
+    if (!word.is_object()) {
+        fmt::print(stderr, "ghost: the background process has ended\n");
+        ::_exit(1);
+    }
+    fmt::print("{}", word.value("text", ""));
+    fmt::print(stderr, "{}", word.value("error", ""));
+    std::fflush(nullptr);
+    ::_exit(word.value("exit", 1));
+}
+
+void Detached::report(int exit_status, const std::string& text, const std::string& error) {
+    if (!pipe_.valid()) return;
+    const std::string word = Json{{"exit", exit_status}, {"text", text}, {"error", error}}.dump(
+        -1, ' ', false, Json::error_handler_t::replace);
+    for (size_t at = 0; at < word.size();) {
+        const ssize_t put = ::write(pipe_.get(), word.data() + at, word.size() - at);
+        if (put < 0 && errno != EINTR) break;
+        at += static_cast<size_t>(std::max<ssize_t>(put, 0));
+    }
+    pipe_.reset();
+}
+
+void hold_interruptions() {
+    sigset_t set;
+    sigemptyset(&set);
+    for (const int s : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&set, s);
+    sigprocmask(SIG_BLOCK, &set, nullptr);
+}
+
+int interruption() {
+    sigset_t set;
+    sigpending(&set);
+    for (const int s : {SIGINT, SIGTERM, SIGHUP})
+        if (sigismember(&set, s) == 1) return s;
+    return 0;
+}
+
+namespace {
+
+Status go_on() {
+    if (const int s = interruption())
+        return make_error(Code::refused, "go on: this command got signal", ::strsignal(s));
+    return {};
+}
+
+}  // namespace
+
+Status Interruptible::write(const void* data, size_t size) {
+    GHOST_TRY(go_on());
+    return inner_.write(data, size);
+}
+
+Status Interruptible::write_gather(iovec* pieces, size_t count) {
+    GHOST_TRY(go_on());
+    return inner_.write_gather(pieces, count);
+}
+
+Result<size_t> Interruptible::read(void* data, size_t size) {
+    GHOST_TRY(go_on());
+    return inner_.read(data, size);
+}
+
+Status check_exportable(const core::PlainTree& tree) {
+    auto lines = core::why_not_exportable(tree);
+    if (!lines) return lines.error();
+    if (lines->empty()) return {};
+    std::string all;
+    for (const auto& line : *lines) all += (all.empty() ? "" : "; ") + line;
+    return make_error(Code::refused, "take the process out of its system", all);
+}
+
+}  // namespace ghost::tools

@@ -1,0 +1,126 @@
+// What the verbs for processes outside of MPI share: criu's folder, a sure end of an export, the
+// life as the parent of a tree, and where standard input and output lead.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "base/result.hpp"
+#include "ghost-core/mechanism/plain.hpp"
+#include "ghost-core/process/signals.hpp"
+
+namespace ghost::tools {
+
+// A folder of one export or import on tmpfs, removed with the object, and criu called in it.
+class CriuFolder {
+  public:
+    static Result<CriuFolder> make();
+    CriuFolder(CriuFolder&& other) noexcept : path_(std::exchange(other.path_, {})) {}
+    CriuFolder& operator=(CriuFolder&&) = delete;
+    ~CriuFolder();
+
+    core::CriuSettings settings() const;
+    const std::string& path() const { return path_; }
+
+  private:
+    explicit CriuFolder(std::string path) : path_(std::move(path)) {}
+    std::string path_;
+};
+
+// Where ghost-init is.
+std::string init_program();
+
+// A small process beside this one that acts when this one is killed.
+class Guard {
+  public:
+    enum class Duty {
+        resume,  // let the tree go on
+        kill,    // end it
+    };
+    // Forks; a thread of this process must not hold locks the child needs (call it early).
+    static Result<Guard> start(Duty duty, pid_t root, const std::string& folder = {});
+    Guard() = default;
+    Guard(Guard&& other) noexcept
+        : pipe_(std::move(other.pipe_)), pid_(std::exchange(other.pid_, 0)) {}
+    Guard& operator=(Guard&&) noexcept;
+    ~Guard() { dismiss(); }
+    // All is well: it ends without doing anything, and is reaped.
+    void dismiss();
+
+  private:
+    Fd pipe_;
+    pid_t pid_ = 0;
+};
+
+// What a ghost's standard descriptors outside of its tree become here: ours, if they are of the
+// same kind, else new ends that relays connect with ours.
+class StdioEnds {
+  public:
+    static Result<StdioEnds> make(const Json& metadata);
+    const std::vector<core::InheritFd>& heirs() const { return heirs_; }
+    // Gives the tree's ends up and moves bytes in threads of its own; call after the import.
+    void start();
+    // Output that is still in the relays has been written.
+    void drain();
+
+  private:
+    struct Relay;
+    Status add(const core::StdioEnd& end, const std::vector<int>& numbers);
+    Status add_channel(const core::StdioEnd& end, const std::vector<int>& numbers);
+    void relay(int from, int to);
+    std::vector<Fd> given_;  // the tree's ends, until it has them
+    std::vector<Fd> kept_;   // the relays' ends
+    std::vector<core::InheritFd> heirs_;
+    std::vector<std::shared_ptr<Relay>> relays_;
+};
+
+// Lives as the parent of a tree until that ends: passes signals on, stops and goes on with it.
+// Returns its wait status.
+int attend(const core::PlainTree& tree, const core::Signals& signals);
+
+// A terminal, pipe or socket: who it leads to waits for its end, or takes it away.
+bool ends_with_caller(int fd);
+
+// Makes a background process of this one, without a terminal and without the pipes that lead to the
+// caller (`pid=$(ghost run --detach …)` waits for the end of its pipe): /dev/null takes the place
+// of what ends_with_caller(). The foreground's part never returns: it waits for report() in the
+// other one, prints what that says and ends.
+class Detached {
+  public:
+    static Result<Detached> start();
+    // The foreground prints `text` on standard output (or error) and ends with `exit_status`.
+    void report(int exit_status, const std::string& text, const std::string& error = {});
+
+  private:
+    Fd pipe_;
+};
+
+// From here on INT, TERM and HUP wait until they are looked for.
+void hold_interruptions();
+// The number of one of them that has come; 0: none.
+int interruption();
+
+// Passes everything to `inner` and fails once this process is to end, so that what is frozen is let
+// go in order.
+class Interruptible : public core::Resource {
+  public:
+    explicit Interruptible(core::Resource& inner) : inner_(inner) {}
+    core::ResourceClass class_id() const override { return inner_.class_id(); }
+    Status init() override { return inner_.init(); }
+    Status write(const void* data, size_t size) override;
+    Status write_gather(iovec* pieces, size_t count) override;
+    Result<size_t> read(void* data, size_t size) override;
+    Status finalize() override { return inner_.finalize(); }
+    void interrupt() override { inner_.interrupt(); }
+
+  private:
+    core::Resource& inner_;
+};
+
+// Everything that keeps the tree from being exported as one Error; nothing if it can be.
+Status check_exportable(const core::PlainTree& tree);
+
+}  // namespace ghost::tools

@@ -1,0 +1,229 @@
+#include "tools/plain_ghost.hpp"
+
+#include <csignal>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "base/clock.hpp"
+#include "ghost-core/mechanism/preflight.hpp"
+#include "ghost-core/process/nested.hpp"
+#include "tools/terminal.hpp"
+#include "tools/verb.hpp"
+
+namespace ghost::tools {
+namespace {
+
+constexpr int64_t end_limit_us = 5'000'000;
+constexpr useconds_t look_us = 1000;
+
+// Waits until no process has this number any more.
+Status wait_gone(pid_t pid) {
+    const int64_t limit = monotonic_us() + end_limit_us;
+    while (::kill(pid, 0) == 0) {
+        if (monotonic_us() > limit)
+            return make_error(Code::timeout, "wait for the original's end", std::to_string(pid));
+        ::usleep(look_us);
+    }
+    return {};
+}
+
+Status deal_with_original(const core::PlainTree& tree, Then then) {
+    switch (then) {
+        case Then::go_on:
+            return core::resume_tree(tree.root);
+        case Then::stop:
+            core::calm_tree(tree.root);
+            return {};
+        case Then::kill:
+            core::end_plain(tree);
+            return {};
+    }
+    return {};
+}
+
+std::string running_text(const core::PlainTree& tree) {
+    return fmt::format("{}\n", tree.program);
+}
+
+}  // namespace
+
+Result<Then> then_named(const std::string& name) {
+    if (name == "continue") return Then::go_on;
+    if (name == "stop") return Then::stop;
+    if (name == "kill") return Then::kill;
+    return make_error(Code::invalid, "understand --then", name);
+}
+
+Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then) {
+    auto tree = core::find_plain(pid);
+    if (!tree) return tree.error();
+    GHOST_TRY(check_exportable(*tree));
+    auto folder = CriuFolder::make();
+    if (!folder) return folder.error();
+    GHOST_TRY(core::warm_up(folder->settings()));
+    auto request = core::plain_export(*tree, folder->settings());
+    if (!request) return request.error();
+    hold_interruptions();
+    GHOST_TRY(out.init());
+    auto guard = Guard::start(Guard::Duty::resume, tree->root, folder->path());
+    if (!guard) return guard.error();
+    ProgressLine line;
+    request->progress = [&](uint64_t done, uint64_t total) { line.show("export", done, total); };
+    Interruptible resource(out);
+    auto stats = core::export_tree(*request, resource);
+    line.clear();
+    if (!stats) return stats.error();
+    GHOST_TRY(deal_with_original(*tree, then));
+    return Exported{*tree, *stats};
+}
+
+Json export_json(const Exported& exported) {
+    const auto& stats = exported.stats;
+    return {{"pid", exported.tree.program},
+            {"bytes", stats.page_bytes + stats.skeleton_bytes},
+            {"page_bytes", stats.page_bytes},
+            {"zero_bytes", stats.zero_bytes},
+            {"skeleton_bytes", stats.skeleton_bytes},
+            {"pause_us", stats.frozen_us},
+            {"skeleton_us", stats.skeleton_us},
+            {"pages_us", stats.pages_us},
+            {"total_us", stats.total_us}};
+}
+
+// Everything that can be known before the tree is made, in one report.
+Status Arrival::check(const core::Importer& importer) {
+    metadata_ = importer.metadata();
+    const auto process = metadata_.value("process", Json());
+    if (!process.is_object())
+        return make_error(Code::refused, "import: this ghost is not of a process outside of MPI");
+    const auto lacking = core::check_target(metadata_.value("needs", Json()));
+    if (!lacking.empty())
+        return make_error(Code::refused, "import here: this node lacks what the ghost needs",
+                          core::describe(lacking));
+    if (options_.check_original) original_ = core::still_running(metadata_);
+    if (original_ != 0 && !options_.replace)
+        return make_error(Code::refused,
+                          "restart: the original still runs (--replace ends it), process",
+                          std::to_string(original_));
+    if (process.value("nested", true)) return {};
+    tree_.nested = false;
+    // It needs its number again, so the original has to go first.
+    if (original_ != 0) GHOST_TRY(end_original());
+    return check_number(process.value("pid", 0));
+}
+
+Status Arrival::check_number(pid_t wanted) const {
+    if (::kill(wanted, 0) != 0 && errno == ESRCH) return {};
+    return make_error(Code::refused,
+                      "import: the process was not started by `ghost run`, so it needs its number "
+                      "again, and that is taken:",
+                      std::to_string(wanted));
+}
+
+Result<std::unique_ptr<Arrival>> Arrival::make(std::unique_ptr<core::Resource> in,
+                                               const ImportOptions& options) {
+    auto folder = CriuFolder::make();
+    if (!folder) return folder.error();
+    std::unique_ptr<Arrival> out(new Arrival(std::move(*folder), options));
+    out->in_ = std::move(in);
+    GHOST_TRY(out->in_->init());
+    Interruptible resource(*out->in_);
+    auto importer = core::Importer::open(resource);
+    if (!importer) return importer.error();
+    GHOST_TRY(out->check(*importer));
+    auto stdio = StdioEnds::make(out->metadata_);
+    if (!stdio) return stdio.error();
+    out->stdio_ = std::move(*stdio);
+    GHOST_TRY(core::warm_up(out->folder_.settings()));
+    if (!out->tree_.nested) importer->expect_plain(out->metadata_["process"].value("pid", 0));
+    ProgressLine line;
+    auto held =
+        importer->hold(out->folder_.settings(), out->stdio_.heirs(),
+                       [&](uint64_t done, uint64_t total) { line.show("import", done, total); });
+    line.clear();
+    if (!held) return held.error();
+    out->held_ = *held;
+    out->tree_.root = held->root;
+    out->tree_.program = out->tree_.nested ? core::program_of(held->root) : held->root;
+    out->tree_.inner = out->metadata_["process"].value("inner", 0);
+    return out;
+}
+
+Arrival::~Arrival() {
+    core::destroy_tree(held_);
+}
+
+Status Arrival::end_original() {
+    auto tree = core::find_plain(original_);
+    if (!tree) return {};  // it has ended by itself meanwhile
+    core::end_plain(*tree);
+    GHOST_TRY(wait_gone(tree->root));
+    original_ = 0;
+    return {};
+}
+
+Status Arrival::let_go() {
+    if (options_.clone) core::mark_clone(held_.root);
+    if (original_ != 0) GHOST_TRY(end_original());
+    if (!options_.detach) {
+        auto guard = Guard::start(Guard::Duty::kill, held_.root);
+        if (!guard) return guard.error();
+        guard_ = std::move(*guard);
+    }
+    stdio_.start();
+    GHOST_TRY(core::release_tree(held_));
+    held_.root = 0;  // runs, nobody destroys it any more
+    return {};
+}
+
+int Arrival::attend(const core::Signals& signals) {
+    const int status = tools::attend(tree_, signals);
+    guard_.dismiss();
+    stdio_.drain();
+    return status;
+}
+
+Json Arrival::json() const {
+    return {{"pid", tree_.program},
+            {"inner_pid", tree_.inner},
+            {"bytes", held_.bytes + held_.skeleton_bytes},
+            {"page_bytes", held_.bytes},
+            {"skeleton_bytes", held_.skeleton_bytes},
+            {"skeleton_us", held_.skeleton_us},
+            {"pages_us", held_.pages_us},
+            {"total_us", held_.total_us}};
+}
+
+int import_plain(const std::function<Result<std::unique_ptr<core::Resource>>()>& in,
+                 const ImportOptions& options) {
+    auto signals = core::Signals::block();
+    if (!signals) return report(signals.error(), options.json);
+    Detached background;
+    if (options.detach) {
+        auto made = Detached::start();
+        if (!made) return report(made.error(), options.json);
+        background = std::move(*made);
+    }
+    const auto failed = [&](const Error& error) {
+        if (!options.detach) return report(error, options.json);
+        const auto text = Json{{"error", error.message()}, {"exit", exit_unharmed}}.dump(2) + "\n";
+        background.report(exit_unharmed, options.json ? text : "",
+                          fmt::format("ghost: cannot {}\n", error.message()));
+        return exit_unharmed;
+    };
+    auto resource = in();
+    if (!resource) return failed(resource.error());
+    auto arrival = Arrival::make(std::move(*resource), options);
+    if (!arrival) return failed(arrival.error());
+    const auto json = (*arrival)->json();
+    if (auto gone = (*arrival)->let_go(); !gone.ok()) return failed(gone.error());
+    if (options.detach)
+        background.report(exit_done,
+                          options.json ? json.dump(2) + "\n" : running_text((*arrival)->tree()));
+    else if (options.json)
+        print_json(json);
+    std::fflush(nullptr);
+    core::end_like((*arrival)->attend(*signals));
+}
+
+}  // namespace ghost::tools

@@ -1,0 +1,75 @@
+// Export and import of a process outside of MPI, as the verbs do it: with progress, with a rule for
+// the original, and so that it lives exactly once whatever fails.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "tools/plain.hpp"
+
+namespace ghost::tools {
+
+// What becomes of the original once its ghost is complete.
+enum class Then { go_on, stop, kill };
+Result<Then> then_named(const std::string& name);
+
+struct Exported {
+    core::PlainTree tree;
+    core::ExportStats stats;
+};
+
+// Exports the tree that `pid` means to `out` (not yet init()ed), shows progress, and deals with the
+// original. Before `out` is complete nothing happens to it; after any failure it runs on.
+Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then);
+
+// The ghost's figures, for --json and for people.
+Json export_json(const Exported& exported);
+
+struct ImportOptions {
+    bool detach = false;   // return when it runs; it goes on without this terminal
+    bool replace = false;  // end an original that still runs; else that is a refusal
+    bool check_original = false;
+    bool clone = false;  // tell it that it is one (core::mark_clone)
+    bool json = false;
+};
+
+// Makes a process from the ghost that `in` gives and lives as its parent: returns only after a
+// failure, with the exit status; else this process ends as the program does.
+int import_plain(const std::function<Result<std::unique_ptr<core::Resource>>()>& in,
+                 const ImportOptions& options);
+
+// A held tree, step by step, for who decides later: import_plain() and the receiver of a clone.
+class Arrival {
+  public:
+    // Opens the ghost, refuses what cannot live here with one report of everything, and makes the
+    // tree, which stands.
+    static Result<std::unique_ptr<Arrival>> make(std::unique_ptr<core::Resource> in,
+                                                 const ImportOptions& options);
+    ~Arrival();  // a tree that was not let go is destroyed
+    // The original is ended (if asked), the tree runs.
+    Status let_go();
+    // After let_go(): as attend(), and all output has arrived.
+    int attend(const core::Signals& signals);
+    const core::PlainTree& tree() const { return tree_; }
+    Json json() const;
+
+  private:
+    Arrival(CriuFolder folder, ImportOptions options)
+        : folder_(std::move(folder)), options_(options) {}
+    Status check(const core::Importer& importer);
+    Status check_number(pid_t wanted) const;
+    Status end_original();
+
+    CriuFolder folder_;
+    ImportOptions options_;
+    std::unique_ptr<core::Resource> in_;
+    Json metadata_;
+    pid_t original_ = 0;
+    StdioEnds stdio_;
+    core::HeldTree held_;
+    core::PlainTree tree_;
+    Guard guard_;
+};
+
+}  // namespace ghost::tools
