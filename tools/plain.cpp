@@ -56,8 +56,17 @@ bool ends_with_caller(int fd) {
            ::isatty(fd) == 1;
 }
 
+// Those of commands that were killed are removed on the way.
 Result<CriuFolder> CriuFolder::make() {
-    std::string path = fmt::format("/dev/shm/ghost-plain-{}-XXXXXX", ::geteuid());
+    const std::string mine = fmt::format("ghost-plain-{}-", ::geteuid());
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator("/dev/shm", ignored)) {
+        const std::string name = entry.path().filename();
+        const pid_t owner = name.starts_with(mine) ? std::atoi(name.c_str() + mine.size()) : 0;
+        if (owner > 0 && ::kill(owner, 0) != 0 && errno == ESRCH)
+            std::filesystem::remove_all(entry.path(), ignored);
+    }
+    std::string path = fmt::format("/dev/shm/{}{}-XXXXXX", mine, ::getpid());
     if (::mkdtemp(path.data()) == nullptr) return sys_error("make folder", path);
     return CriuFolder(path);
 }

@@ -58,15 +58,15 @@ Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then) {
     auto tree = core::find_plain(pid);
     if (!tree) return tree.error();
     GHOST_TRY(check_exportable(*tree));
+    hold_interruptions();
     auto folder = CriuFolder::make();
     if (!folder) return folder.error();
+    auto guard = Guard::start(Guard::Duty::resume, tree->root, folder->path());
+    if (!guard) return guard.error();
     GHOST_TRY(core::warm_up(folder->settings()));
     auto request = core::plain_export(*tree, folder->settings());
     if (!request) return request.error();
-    hold_interruptions();
     GHOST_TRY(out.init());
-    auto guard = Guard::start(Guard::Duty::resume, tree->root, folder->path());
-    if (!guard) return guard.error();
     ProgressLine line;
     request->progress = [&](uint64_t done, uint64_t total) { line.show("export", done, total); };
     Interruptible resource(out);
@@ -96,7 +96,7 @@ Status Arrival::check(const core::Importer& importer) {
     const auto process = metadata_.value("process", Json());
     if (!process.is_object())
         return make_error(Code::refused, "import: this ghost is not of a process outside of MPI");
-    const auto lacking = core::check_target(metadata_.value("needs", Json()));
+    const auto lacking = core::check_target(metadata_.value("needs", Json()), importer.host());
     if (!lacking.empty())
         return make_error(Code::refused, "import here: this node lacks what the ghost needs",
                           core::describe(lacking));
@@ -128,17 +128,17 @@ Result<std::unique_ptr<Arrival>> Arrival::make(std::unique_ptr<core::Resource> i
     out->in_ = std::move(in);
     GHOST_TRY(out->in_->init());
     Interruptible resource(*out->in_);
-    auto importer = core::Importer::open(resource);
+    auto importer = core::Importer::open(resource, false);
     if (!importer) return importer.error();
     GHOST_TRY(out->check(*importer));
     auto stdio = StdioEnds::make(out->metadata_);
     if (!stdio) return stdio.error();
     out->stdio_ = std::move(*stdio);
-    GHOST_TRY(core::warm_up(out->folder_.settings()));
+    GHOST_TRY(core::warm_up(out->folder_->settings()));
     if (!out->tree_.nested) importer->expect_plain(out->metadata_["process"].value("pid", 0));
     ProgressLine line;
     auto held =
-        importer->hold(out->folder_.settings(), out->stdio_.heirs(),
+        importer->hold(out->folder_->settings(), out->stdio_.heirs(),
                        [&](uint64_t done, uint64_t total) { line.show("import", done, total); });
     line.clear();
     if (!held) return held.error();
@@ -172,6 +172,7 @@ Status Arrival::let_go() {
     }
     stdio_.start();
     GHOST_TRY(core::release_tree(held_));
+    folder_.reset();
     held_.root = 0;  // runs, nobody destroys it any more
     return {};
 }

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "tools/plain.hpp"
@@ -61,7 +62,7 @@ class Arrival {
     Status check_number(pid_t wanted) const;
     Status end_original();
 
-    CriuFolder folder_;
+    std::optional<CriuFolder> folder_;
     ImportOptions options_;
     std::unique_ptr<core::Resource> in_;
     Json metadata_;

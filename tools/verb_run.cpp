@@ -1,5 +1,6 @@
 // `ghost run`: starts a program so that it can leave its system at any time.
 #include <cstdlib>
+#include <filesystem>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -34,6 +35,11 @@ Status find_program(const std::string& name) {
     return make_error(Code::not_found, "start: there is no such program in PATH", name);
 }
 
+std::string program_file(pid_t pid) {
+    std::error_code ended;
+    return std::filesystem::read_symlink(fmt::format("/proc/{}/exe", pid), ended).string();
+}
+
 Result<core::PlainTree> start(const RunArgs& args, const core::Signals& signals) {
     std::vector<char*> argv;
     for (const std::string& word : args.program) argv.push_back(const_cast<char*>(word.c_str()));
@@ -48,10 +54,12 @@ Result<core::PlainTree> start(const RunArgs& args, const core::Signals& signals)
     if (!root) return root.error();
     core::PlainTree tree;
     tree.root = *root;
+    // Who is told the pid finds the program there, not yet the init it was forked from.
     for (const int64_t limit = monotonic_us() + start_limit_us; monotonic_us() < limit;) {
+        const std::string init = program_file(*root);
         tree.program = core::program_of(*root);
-        if (tree.program != 0 || ::access(fmt::format("/proc/{}/exe", *root).c_str(), F_OK) != 0)
-            break;
+        const bool begun = tree.program != 0 && program_file(tree.program) != init;
+        if (begun || init.empty()) break;
         ::usleep(look_us);
     }
     return tree;

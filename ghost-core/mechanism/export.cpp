@@ -108,7 +108,8 @@ Result<ExportStats> export_tree(const ExportRequest& request, Resource& out) {
     auto pool = BufferPool::make(export_buffers);
     if (!pool) return pool.error();
     GhostWriter writer(out);
-    GHOST_TRY(writer.head(host_facts(), request.metadata.dump()));
+    GHOST_TRY(
+        writer.head(request.facts.empty() ? host_facts() : request.facts, request.metadata.dump()));
     const int64_t freeze = monotonic_us();
     auto dump = dump_tree({request.root, request.externals, request.criu, request.nested}, writer);
     if (!dump) return dump.error();

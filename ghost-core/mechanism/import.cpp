@@ -219,6 +219,7 @@ struct Importer::State {
     Resource& in;
     GhostReader reader;
     Json metadata;
+    std::string host;
     pid_t plain_root = 0;
 };
 
@@ -227,13 +228,14 @@ Importer::Importer(Importer&&) noexcept = default;
 Importer& Importer::operator=(Importer&&) noexcept = default;
 Importer::~Importer() = default;
 
-Result<Importer> Importer::open(Resource& in) {
+Result<Importer> Importer::open(Resource& in, bool check) {
     auto state = std::make_unique<State>(in);
     GhostHead head;
     GHOST_TRY(state->reader.head(head));
     if (head.parent)
         return make_error(Code::unsupported, "import ghost: it is incremental", head.parent->name);
-    GHOST_TRY(check_host(head.host));
+    if (check) GHOST_TRY(check_host(head.host));
+    state->host = head.host;
     state->metadata = Json::parse(head.metadata, nullptr, false);
     if (state->metadata.is_discarded())
         return make_error(Code::corrupt, "read ghost: metadata is not JSON");
@@ -242,6 +244,10 @@ Result<Importer> Importer::open(Resource& in) {
 
 const Json& Importer::metadata() const {
     return state_->metadata;
+}
+
+const std::string& Importer::host() const {
+    return state_->host;
 }
 
 void Importer::expect_plain(pid_t root) {

@@ -38,7 +38,8 @@ struct ExportRequest {
     std::vector<std::string> externals;  // criu --external keys: "tty[rdev:dev]", "unix[inode]", …;
                                          // "pipe:[inode]" may be there too and is needed only for
                                          // check_movable
-    Json metadata;  // opaque here; the importer has it before the tree is made
+    Json metadata;      // opaque here; the importer has it before the tree is made
+    std::string facts;  // host_facts() with the tree's files; empty: without
     CriuSettings criu;
     Progress progress;  // may be empty
 };
@@ -91,12 +92,14 @@ class Importer {
   public:
     // Reads the head: format, host facts and metadata. unsupported: the ghost cannot run on this
     // machine (architecture, page size, CPU features); corrupt.
-    static Result<Importer> open(Resource& in);
+    // check false: the caller compares host() with this machine itself.
+    static Result<Importer> open(Resource& in, bool check = true);
     Importer(Importer&&) noexcept;
     Importer& operator=(Importer&&) noexcept;
     ~Importer();
 
     const Json& metadata() const;
+    const std::string& host() const;  // host_facts() of the source
 
     // The ghost is of a tree without a PID name space of its own: its root gets this number again.
     void expect_plain(pid_t root);

@@ -11,28 +11,29 @@
 
 namespace ghost::core {
 
-// What the tree needs, as plain data that can travel:
-//   host    the machine's facts as in a ghost's head (architecture, page size, processor features)
-//   kernel  release of the kernel it runs on
-//   memory  bytes of memory it has in use
-//   files   [{path, kind: "program"|"data"|"folder", size, mtime_ns, build_id, write}]: what is
-//           mapped, open, or a working or root folder
-//   limits  {name: hard limit}, the lowest of the tree's own
-//   spaces  name spaces it has of its own ["pid", "ipc"]
+// What the tree needs besides the facts of its host, as plain data that can travel:
+//   memory   bytes of memory it has in use
+//   folders  working and root folders
+//   limits   {name: the highest hard limit a process of it has}, names as in /proc/PID/limits
+//   spaces   name spaces it has of its own ["pid", "ipc"]
 // not_found: the tree is gone.
 Result<Json> needs_of(pid_t root);
 
+// host_facts() of a tree (ghost-core/format/host.hpp): processor, kernel, files. Every ghost has
+// them in its head; who asks before there is a ghost gets them here.
+Result<std::string> facts_of(pid_t root);
+
 struct Shortcoming {
-    std::string what;    // "file /usr/lib/libfoo.so.1", "memory", "limit open files"
-    std::string needed;  // "size 120392"
-    std::string found;   // "missing"
+    std::string what;    // "memory", "hard limit of open files"; a whole line if needed is empty
+    std::string needed;  // "512.0 MiB"
+    std::string found;   // "120.5 MiB free"
 };
 
 // All that this machine lacks. A ghost that has been tried against its needs can still be refused
 // for what nobody can know ahead: memory taken by others meanwhile.
-std::vector<Shortcoming> check_target(const Json& needs);
+std::vector<Shortcoming> check_target(const Json& needs, const std::string& facts);
 
-// The same as a message: "memory: 5.0 GiB needed, 1.2 GiB here; file …".
+// The same as a message: "memory: 512.0 MiB needed, 120.5 MiB free; file …".
 std::string describe(const std::vector<Shortcoming>& all);
 
 }  // namespace ghost::core

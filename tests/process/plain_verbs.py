@@ -1,0 +1,327 @@
+"""The verbs for processes outside of MPI. A case prints `ok NAME` or `not ok NAME`.
+
+The subject counts: a line of input is answered by a line "N WORD" with N growing by one, so what was
+lost or done twice shows in the numbers.
+"""
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
+SUBJECT = """
+import os, sys
+n = 0
+print("ready", os.getpid(), flush=True)
+for line in sys.stdin:
+    n += 1
+    word = line.strip()
+    if word == "clone": word = open("/proc/self/environ").read().partition("GHOST_CLONE=")[2][:1]
+    print(n, word, flush=True)
+    if word.startswith("exit"): sys.exit(int(word[4:]))
+    if word == "die": os.kill(os.getpid(), 9)
+"""
+TICKER = """
+import sys, time
+path, n = sys.argv[1], 0
+while True:
+    n += 1
+    with open(path + ".new", "w") as f: f.write(str(n))
+    import os; os.rename(path + ".new", path)
+    time.sleep(0.01)
+"""
+LIMIT = 20
+folder = tempfile.mkdtemp(prefix="ghost-plain.", dir="/var/tmp")
+
+
+def path(name):
+    return os.path.join(folder, name)
+
+
+def ghost(*words, **more):
+    more.setdefault("timeout", LIMIT)
+    return subprocess.run([GHOST, *words], capture_output=True, text=True, **more)
+
+
+def good(done):
+    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
+    return done.stdout
+
+
+def until(condition, what):
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end, "waited in vain for " + what
+        time.sleep(0.005)
+
+
+class Talk:
+    """A foreground `ghost` whose program is asked over pipes."""
+
+    def __init__(self, *words, **more):
+        more.setdefault("stdin", subprocess.PIPE)
+        more.setdefault("stdout", subprocess.PIPE)
+        self.process = subprocess.Popen([GHOST, *words], stderr=subprocess.PIPE, text=True, **more)
+        live.append(self)
+
+    def line(self):
+        ready, _, _ = select.select([self.process.stdout], [], [], LIMIT)
+        assert ready, "no answer"
+        return self.process.stdout.readline().strip()
+
+    def ask(self, word):
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        return self.line()
+
+    def end(self):
+        status = self.process.wait(LIMIT)
+        return status
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(2)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+live, pids = [], []
+
+
+def started():
+    talk = Talk("run", "--", "python3", "-c", SUBJECT)
+    word, inner = talk.line().split()
+    assert word == "ready"
+    return talk, int(inner)
+
+
+def ticker(name, *more):
+    pid = int(good(ghost("run", "--detach", *more, "--", "python3", "-c", TICKER, path(name))))
+    pids.append(pid)
+    until(lambda: os.path.exists(path(name)), "the first tick")
+    return pid
+
+
+def ticks(name):
+    return int(open(path(name)).read())
+
+
+def goes_on(name):
+    before = ticks(name)
+    until(lambda: ticks(name) > before, name + " to go on")
+    return before
+
+
+def alive(pid):
+    try:
+        return open("/proc/%d/stat" % pid).read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def case_ends_as_without_us():
+    for script, wanted in (("exit 0", 0), ("exit 3", 3), ("kill -9 $$", -9), ("kill -TERM $$", -15)):
+        assert ghost("run", "--", "sh", "-c", script).returncode == wanted, script
+    assert ghost("run", "no-such-program").returncode == 127
+    assert ghost("run", "--", "cat", input="through\n").stdout == "through\n"
+    done = ghost("run", "--", "sh", "-c", "echo a; echo b >&2")
+    assert (done.stdout, done.stderr) == ("a\n", "b\n")
+
+
+def case_signals_reach_the_program():
+    talk = Talk("run", "--", "sh", "-c", "trap 'echo usr1; exit 7' USR1; echo up; while :; do sleep 0.02; done")
+    assert talk.line() == "up"
+    talk.process.send_signal(signal.SIGUSR1)
+    assert talk.line() == "usr1"
+    assert talk.end() == 7
+    talk, inner = started()
+    talk.process.kill()
+    talk.process.wait()
+    until(lambda: not alive(inner), "the program to die with its `ghost run`")
+
+
+def case_detached_pid_is_its_own():
+    pid = ticker("own")
+    words = json.loads(good(ghost("run", "--detach", "--json", "--", "sleep", "100")))
+    pids.append(words["pid"])
+    assert open("/proc/%d/comm" % words["pid"]).read() == "sleep\n"
+    inner = open("/proc/%d/status" % pid).read().partition("NSpid:")[2].split("\n")[0].split()
+    assert inner == [str(pid), str(pid)], inner
+    assert ghost("run", "--detach", "no-such-program").returncode == 1
+
+
+def case_original_goes_on_and_ghost_too():
+    talk, inner = started()
+    assert talk.ask("one") == "1 one"
+    out = json.loads(good(ghost("export", str(inner), "--to", path("g"), "--json")))
+    assert out["pid"] == inner and out["bytes"] > 0 and out["then"] == "continue"
+    assert talk.ask("two") == "2 two"
+    other = Talk("import", path("g"))
+    assert other.ask("again") == "2 again"
+    assert other.ask("exit5") == "3 exit5"
+    assert other.end() == 5
+    assert talk.ask("three") == "3 three"
+    assert talk.ask("die") == "4 die"
+    assert talk.end() == -9
+
+
+def case_then_kill_and_then_stop():
+    pid = ticker("t")
+    good(ghost("export", str(pid), "--to", path("t.ghost"), "--then", "stop"))
+    assert open("/proc/%d/stat" % pid).read().rpartition(")")[2].split()[0] == "T"
+    at = ticks("t")
+    time.sleep(0.05)
+    assert ticks("t") == at
+    good(ghost("export", str(pid), "--to", path("t.ghost"), "--then", "kill"))
+    until(lambda: not alive(pid), "the original's end")
+    pids.append(int(good(ghost("import", path("t.ghost"), "--detach"))))
+    assert goes_on("t") >= at
+
+
+def case_by_the_pid_of_ghost_run():
+    talk, inner = started()
+    out = json.loads(good(ghost("export", str(talk.process.pid), "--to", path("r"), "--json")))
+    assert out["pid"] == inner
+
+
+def case_terminal_and_pipe():
+    ours, theirs = pty.openpty()
+    talk = Talk("run", "--", "python3", "-c", SUBJECT, stdin=theirs, stdout=theirs)
+    os.close(theirs)
+    text = os.read(ours, 1000).decode()
+    while "\n" not in text:
+        text += os.read(ours, 1000).decode()
+    inner = int(text.split()[1])
+    good(ghost("export", str(inner), "--to", path("tty"), "--then", "kill"))
+    other = Talk("import", path("tty"))
+    assert "1 word" in [other.ask("word"), other.line()]  # a terminal's echo comes first
+    os.close(ours)
+    talk, inner = started()
+    good(ghost("export", str(inner), "--to", path("pipe"), "--then", "kill"))
+    with open(path("out"), "w+") as out:
+        third = Talk("import", path("pipe"), stdout=out)
+        third.process.stdin.write("word\nexit0\n")
+        third.process.stdin.flush()
+        assert third.end() == 0
+        out.seek(0)
+        assert out.read() == "1 word\n2 exit0\n"
+
+
+def case_refused_with_its_name():
+    listener = socket.create_server(("127.0.0.1", 0))
+    script = ("import socket, time\ns = socket.create_connection(('127.0.0.1', %d))\n"
+              "print('ready', flush=True)\ntime.sleep(100)" % listener.getsockname()[1])
+    talk = Talk("run", "--", "python3", "-c", script)
+    assert talk.line() == "ready"
+    done = ghost("export", str(talk.process.pid), "--to", path("x"))
+    assert done.returncode == 1 and "descriptor 3" in done.stderr, done.stderr
+    assert "127.0.0.1:%d" % listener.getsockname()[1] in done.stderr
+    assert not os.path.exists(path("x"))
+    assert ghost("export", "1", "--to", path("x")).returncode == 1
+    assert ghost("export", "999999999", "--to", path("x")).returncode == 1
+    assert ghost("import", path("nothing")).returncode == 1
+    open(path("junk"), "w").write("this is no ghost" * 100)
+    done = ghost("import", path("junk"))
+    assert done.returncode == 1 and "ghost" in done.stderr
+
+
+def case_what_a_node_lacks():
+    work = path("work")
+    os.mkdir(work)
+    pid = ticker("w")
+    good(ghost("export", str(pid), "--to", path("w.ghost"), "--then", "kill"))
+    inner = Talk("run", "--", "sh", "-c", "cd %s; exec 5<%s; echo in; cat" % (work, path("w")))
+    assert inner.line() == "in"
+    good(ghost("export", str(inner.process.pid), "--to", path("lack"), "--then", "kill"))
+    os.rmdir(work)
+    os.remove(path("w"))
+    done = ghost("import", path("lack"))
+    assert done.returncode == 1 and work in done.stderr and path("w") in done.stderr, done.stderr
+
+
+def case_export_broken_off():
+    pid = ticker("b")
+    for stop in (signal.SIGINT, signal.SIGKILL):
+        for delay in (0.0, 0.01, 0.02, 0.03):
+            export = subprocess.Popen([GHOST, "export", str(pid), "--to", path("b.ghost")],
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(delay)
+            export.send_signal(stop)
+            export.wait(LIMIT)
+            goes_on("b")
+    good(ghost("export", str(pid), "--to", path("b.ghost")))
+    left = [name for name in os.listdir("/dev/shm") if name.startswith("ghost-plain-")]
+    left = [name for name in left if not alive(int(name.split("-")[3]))]
+    assert not left, left
+    assert sorted(name for name in os.listdir(folder) if name.startswith("b.ghost")) == ["b.ghost"]
+
+
+def case_clone_knows():
+    talk, inner = started()
+    assert talk.ask("clone") == "1 0"
+    good(ghost("export", str(inner), "--to", path("c")))
+    other = Talk("import", path("c"), "--clone")
+    assert other.ask("clone") == "2 1"
+    assert talk.ask("clone") == "2 0"
+
+
+def case_not_started_by_us():
+    process = subprocess.Popen(["setsid", "python3", "-c", TICKER, path("p")],
+                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    pid = process.pid
+    try:
+        until(lambda: os.path.exists(path("p")), "the first tick")
+        good(ghost("export", str(pid), "--to", path("p.ghost")))
+        goes_on("p")
+        done = ghost("import", path("p.ghost"), "--detach")
+        assert done.returncode == 1 and "ghost run" in done.stderr, done.stderr
+    finally:
+        process.kill()
+        process.wait()
+    assert int(good(ghost("import", path("p.ghost"), "--detach"))) == pid
+    pids.append(pid)
+    goes_on("p")
+
+
+def clean():
+    for talk in live:
+        talk.kill()
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            pass
+    del live[:], pids[:]
+
+
+def main():
+    bad = 0
+    wanted = sys.argv[1:]
+    for name, case in sorted(globals().items()):
+        if not name.startswith("case_") or (wanted and name[5:] not in wanted):
+            continue
+        try:
+            case()
+            print("ok", name[5:], flush=True)
+        except Exception:
+            bad += 1
+            traceback.print_exc(file=sys.stdout)
+            print("not ok", name[5:], flush=True)
+        clean()
+    shutil.rmtree(folder)
+    return 1 if bad else 0
+
+
+sys.exit(main())
