@@ -111,7 +111,12 @@ Result<ExportStats> export_tree(const ExportRequest& request, Resource& out) {
     GHOST_TRY(
         writer.head(request.facts.empty() ? host_facts() : request.facts, request.metadata.dump()));
     const int64_t freeze = monotonic_us();
-    auto dump = dump_tree({request.root, request.externals, request.criu, request.nested}, writer);
+    DumpRequest what;
+    what.root = request.root;
+    what.externals = request.externals;
+    what.criu = request.criu;
+    what.nested = request.nested;
+    auto dump = dump_tree(what, writer);
     if (!dump) return dump.error();
     const int64_t skeleton = monotonic_us();
     if (auto sent = send_frozen(*dump, writer, *pool, request, out); !sent.ok()) {

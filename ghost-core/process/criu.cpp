@@ -64,6 +64,10 @@ bool knows_lazy_holes(const std::string& program) {
     return contains(program, "GHOST_LAZY_HOLES");
 }
 
+bool knows_control(const std::string& program) {
+    return contains(program, "GHOST_CONTROL");
+}
+
 bool survives_kill(const std::string& program) {
     return contains(program, "Can't settle task");
 }

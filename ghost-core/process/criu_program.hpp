@@ -16,6 +16,9 @@ Result<std::string> find_program(const std::string& program);
 // packaging/criu/patches), told by the name of its switch in the file.
 bool knows_lazy_holes(const std::string& program);
 
+// Whether it can be started ahead of need and asks us at the points of the dump (likewise).
+bool knows_control(const std::string& program);
+
 // Whether tasks live on, stopped, when this build is killed while it works on them (likewise).
 bool survives_kill(const std::string& program);
 

@@ -1,13 +1,18 @@
 #include "ghost-core/process/dump.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <list>
 #include <map>
-#include <poll.h>
+#include <mutex>
+#include <optional>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <thread>
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
@@ -18,6 +23,8 @@
 #include "ghost-core/process/proc.hpp"
 #include "ghost-core/process/standstill.hpp"
 #include "ghost-core/process/tree.hpp"
+#include "ghost-core/process/urgent.hpp"
+#include "ghost-core/process/watch.hpp"
 
 namespace ghost::core {
 namespace {
@@ -25,43 +32,16 @@ namespace {
 constexpr const char* capture_socket = "streamer-capture.sock";
 constexpr size_t piece_bytes = 256 * 1024;
 constexpr int64_t second_us = 1000000;
+constexpr const char* changed_flags = " has flags ";  // of criu's message, ghost-smaps.c
 
 // An image file on its way from criu.
 struct Image {
     int id = 0;
+    std::string name;
     Fd pipe;
     uint64_t size = 0;
     int owner = 0;        // of a page map, else 0
-    std::string content;  // of a page map
-};
-
-class Dumper {
-  public:
-    Dumper(const DumpRequest& request, GhostWriter& writer) : request_(request), writer_(writer) {}
-
-    Result<DumpResult> run();
-
-  private:
-    Status start();
-    Status turn();
-    Status take_request();
-    Status take_bytes(Image& image);
-    Status close_image(Image& image);
-    void let_go();
-    Error criu_failure() const;
-
-    const DumpRequest& request_;
-    GhostWriter& writer_;
-    Fd listener_, connection_, server_;
-    std::optional<Standstill> standstill_;
-    std::optional<Child> criu_;
-    std::list<Image> images_;
-    int files_ = 0;
-    int64_t deadline_ = 0;
-    bool connected_ = false;
-    std::vector<char> buffer_ = std::vector<char>(piece_bytes);
-    std::map<int, std::vector<PageRun>> ranges_;
-    DumpResult result_;
+    std::string content;  // of a page map, and of every one that is kept
 };
 
 // Without our change criu keeps the lazy pages for a client of its page server and stays until that
@@ -77,20 +57,131 @@ Status add_closed_page_client(ChildRequest& child, Fd& server) {
     return {};
 }
 
-Status Dumper::start() {
+// The hook that runs beside criu. Its thread is there before the tree stands.
+class Aside {
+  public:
+    explicit Aside(const std::function<Status()>& work)
+        : done_(eventfd(0, EFD_CLOEXEC)), go_(eventfd(0, EFD_CLOEXEC)) {
+        if (work) thread_ = std::thread([this, &work] { serve(work); });
+    }
+    ~Aside() {
+        if (!thread_.joinable()) return;
+        cancelled_ = !started_;
+        eventfd_write(go_.get(), 1);
+        thread_.join();
+    }
+    Aside(const Aside&) = delete;
+    Aside& operator=(const Aside&) = delete;
+
+    void go() {
+        started_ = true;
+        if (thread_.joinable())
+            eventfd_write(go_.get(), 1);
+        else
+            eventfd_write(done_.get(), 1);
+    }
+    bool started() const { return started_; }
+    bool ended() const { return ended_; }
+    int fd() const { return done_.get(); }  // readable when it is through
+    // After that. Its result.
+    Status take() {
+        eventfd_t value = 0;
+        eventfd_read(done_.get(), &value);
+        ended_ = true;
+        return result_;
+    }
+
+  private:
+    void serve(const std::function<Status()>& work) {
+        eventfd_t value = 0;
+        eventfd_read(go_.get(), &value);
+        if (!cancelled_) result_ = work();
+        eventfd_write(done_.get(), 1);
+    }
+
+    Fd done_, go_;
+    std::atomic<bool> cancelled_ = false;
+    bool started_ = false, ended_ = false;
+    Status result_;
+    std::thread thread_;
+};
+
+}  // namespace
+
+class TreeDump::Dumper {
+  public:
+    explicit Dumper(DumpRequest request) : request_(std::move(request)) {}
+
+    Status prepare();
+    Result<DumpResult> run(GhostWriter* writer, SkeletonFiles* files);
+    ~Dumper();
+
+  private:
+    // Where criu is, by what it has said; see packaging/criu, ghost.c.
+    enum class Point { starting, ready, going, stopped, complete, releasing, released };
+
+    Status start_criu();
+    Status get_ready();
+    Status until(Point point);
+    Status stop();
+    Status turn();
+    Status hear();
+    Status say(char answer);
+    Status hook_ended();
+    Status release_if_complete();
+    Status released();
+    Status take_request();
+    Status take_bytes(Image& image);
+    Status close_image(Image& image);
+    Status name_pages();
+    Status deliver(SkeletonFiles* files);
+    Result<DumpResult> attempt();
+    void let_go();
+    void forget();
+    void refresh_limit() { deadline_ = monotonic_us() + request_.criu.limit_s * second_us; }
+    bool keeps() const { return writer_ == nullptr || short_stop_; }
+    Error criu_failure() const;
+
+    const DumpRequest request_;
+    std::string program_;
+    bool takes_part_ = false;  // this criu knows GHOST_CONTROL
+    bool short_stop_ = false;  // asked for and possible
+    bool smaps_ahead_ = true;  // until that has failed once
+    GhostWriter* writer_ = nullptr;
+    Fd listener_, connection_, server_, control_;
+    std::optional<Standstill> standstill_;
+    std::optional<Child> criu_;
+    std::optional<Aside> aside_;
+    Point point_ = Point::starting;
+    std::list<Image> images_;
+    SkeletonFiles files_;
+    int numbers_ = 0;
+    int64_t deadline_ = 0;
+    bool connected_ = false;
+    std::vector<char> buffer_ = std::vector<char>(piece_bytes);
+    std::map<int, std::vector<PageRun>> ranges_;
+    DumpResult result_;
+    int64_t began_ = 0, mark_ = 0;
+};
+
+Status TreeDump::Dumper::prepare() {
     auto program = find_program(request_.criu.program);
     if (!program) return program.error();
+    program_ = std::move(*program);
+    takes_part_ = knows_control(program_);
+    short_stop_ = request_.short_stop && takes_part_;
+    if (takes_part_) return start_criu();
+    return {};
+}
+
+Status TreeDump::Dumper::start_criu() {
     auto listener = listen_in_folder(request_.criu.work_dir, capture_socket);
     if (!listener) return listener.error();
     listener_ = std::move(*listener);
-    const int64_t begin = monotonic_us();
-    auto standstill = Standstill::stop(request_.root, second_us);
-    if (!standstill) return standstill.error();
-    standstill_.emplace(std::move(*standstill));
-    const int64_t standing = monotonic_us();
+    began_ = monotonic_us();
     ChildRequest child;
     child.folder = request_.criu.work_dir;
-    child.argv = {*program,
+    child.argv = {program_,
                   "dump",
                   "--no-default-config",
                   "-t",
@@ -114,50 +205,123 @@ Status Dumper::start() {
             child.argv.insert(child.argv.end(), {"--external", key});
         }
     if (!request_.nested) child.argv.push_back("--shell-job");
-    if (knows_lazy_holes(*program))
+    if (knows_lazy_holes(program_))
         child.environment = {"GHOST_LAZY_HOLES=1"};
     else
         GHOST_TRY(add_closed_page_client(child, server_));
+    Fd its;
+    if (takes_part_) {
+        int ends[2];
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+            return sys_error("make socket pair");
+        control_.reset(ends[0]);
+        its.reset(ends[1]);
+        child.descriptors = {its.get()};
+        child.environment.insert(child.environment.end(),
+                                 {"GHOST_CONTROL=3", "GHOST_QUICK_MAPS=1", "GHOST_GUARDS_ASIDE=1",
+                                  "GHOST_MOUNTS_AHEAD=1", "GHOST_SOCKETS_LATE=1"});
+    }
+    if (short_stop_) child.environment.emplace_back("GHOST_WHOLE_VMAS=1");
+    if (short_stop_ && smaps_ahead_) child.environment.emplace_back("GHOST_SMAPS_AHEAD=1");
+    const Urgent urgent;
     auto started = Child::start(child);
     if (!started) return started.error();
     criu_.emplace(std::move(*started));
     server_.reset();
-    log::debug("freeze: the tree stands after {} us, criu is started {} us later", standing - begin,
-               monotonic_us() - standing);
-    deadline_ = monotonic_us() + request_.criu.limit_s * second_us;
+    refresh_limit();
     return {};
 }
 
 // One wait and whatever it brought.
-Status Dumper::turn() {
-    std::vector<pollfd> polls = {{criu_->ended() ? -1 : criu_->fd(), POLLIN, 0},
-                                 {connected_ ? connection_.get() : listener_.get(), POLLIN, 0}};
-    for (const auto& image : images_) polls.push_back({image.pipe.get(), POLLIN, 0});
+Status TreeDump::Dumper::turn() {
+    Watch watch;
+    for (auto& image : images_)
+        watch.add(image.pipe.get(), POLLIN, [this, &image] { return take_bytes(image); });
+    watch.add(connected_ ? connection_.get() : listener_.get(), POLLIN,
+              [this] { return take_request(); });
+    watch.add(control_.get(), POLLIN, [this] { return hear(); });
+    if (aside_ && aside_->started() && !aside_->ended())
+        watch.add(aside_->fd(), POLLIN, [this] { return hook_ended(); });
+    watch.add(criu_->ended() ? -1 : criu_->fd(), POLLIN, [this]() -> Status {
+        criu_->wait(0);
+        return {};
+    });
+    // A hook may take its time.
+    const bool waits = aside_ && aside_->started() && !aside_->ended();
+    if (waits) refresh_limit();
     const int64_t left = deadline_ - monotonic_us();
     if (left <= 0) return make_error(Code::timeout, "freeze: criu does not get on");
-    if (poll(polls.data(), polls.size(), static_cast<int>(left / 1000 + 1)) < 0 && errno != EINTR)
-        return sys_error("wait for criu");
-    size_t at = 2;
-    for (auto image = images_.begin(); image != images_.end(); at++) {
-        const auto next = std::next(image);
-        if (polls[at].revents != 0) {
-            GHOST_TRY(take_bytes(*image));
-            if (!image->pipe) images_.erase(image);
-        }
-        image = next;
-    }
-    if (polls[1].revents != 0) GHOST_TRY(take_request());
-    if (polls[0].revents != 0) criu_->wait(0);
+    GHOST_TRY(watch.wait("wait for criu", static_cast<int>(left / 1000 + 1)));
+    images_.remove_if([](const Image& image) { return !image.pipe; });
     return {};
 }
 
-Status Dumper::take_request() {
+Status TreeDump::Dumper::say(char answer) {
+    if (send(control_.get(), &answer, 1, MSG_NOSIGNAL) != 1) return sys_error("talk to criu");
+    return {};
+}
+
+// What criu says at its points.
+Status TreeDump::Dumper::hear() {
+    char word = 0;
+    const auto got = recv(control_.get(), &word, 1, MSG_DONTWAIT);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return {};
+    if (got <= 0) {
+        control_.reset();
+        return {};
+    }
+    refresh_limit();
+    const int64_t now = monotonic_us();
+    switch (word) {
+        case 'R':
+            point_ = Point::ready;
+            return {};
+        case 'S':
+            point_ = Point::stopped;
+            result_.times.seize = now - std::exchange(mark_, now);
+            return {};
+        case 'E':
+            point_ = Point::complete;
+            result_.times.skeleton = now - std::exchange(mark_, now);
+            return release_if_complete();
+        case 'D':
+            point_ = Point::released;
+            result_.times.release = now - std::exchange(mark_, now);
+            return released();
+        default:
+            return make_error(Code::internal, "talk to criu: unknown word");
+    }
+}
+
+Status TreeDump::Dumper::hook_ended() {
+    GHOST_TRY(aside_->take());
+    return release_if_complete();
+}
+
+Status TreeDump::Dumper::release_if_complete() {
+    if (point_ != Point::complete || !aside_->ended()) return {};
+    if (request_.before_release) GHOST_TRY(request_.before_release());
+    const int64_t now = monotonic_us();
+    result_.times.hooks = now - std::exchange(mark_, now);
+    point_ = Point::releasing;
+    refresh_limit();
+    return say('r');
+}
+
+Status TreeDump::Dumper::released() {
+    if (!request_.leave_running) return {};
+    auto resumed = resume_tree(request_.root);
+    const int64_t now = monotonic_us();
+    result_.times.resume = now - std::exchange(mark_, now);
+    return resumed;
+}
+
+Status TreeDump::Dumper::take_request() {
     if (!connected_) {
         auto connection = accept_connection(listener_.get());
         if (!connection) return connection.error();
         connection_ = std::move(*connection);
         connected_ = true;
-        log::debug("freeze: criu has connected");
         return {};
     }
     auto name = read_image_request(connection_.get());
@@ -171,100 +335,237 @@ Status Dumper::take_request() {
     fcntl(pipe->get(), F_SETFL, O_NONBLOCK);
     fcntl(pipe->get(), F_SETPIPE_SZ, static_cast<int>(piece_bytes));
     Image image;
-    image.id = files_++;
+    image.id = numbers_++;
     image.pipe = std::move(*pipe);
     image.owner = pagemap_owner(*name);
-    GHOST_TRY(writer_.skeleton_open(image.id, *name));
+    image.name = std::move(*name);
+    if (!keeps()) GHOST_TRY(writer_->skeleton_open(image.id, image.name));
     images_.push_back(std::move(image));
-    deadline_ = monotonic_us() + request_.criu.limit_s * second_us;
+    refresh_limit();
     return {};
 }
 
-Status Dumper::take_bytes(Image& image) {
+Status TreeDump::Dumper::take_bytes(Image& image) {
     const auto got = read(image.pipe.get(), buffer_.data(), buffer_.size());
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return {};
     if (got < 0) return sys_error("read skeleton from criu");
     if (got == 0) return close_image(image);
     const auto size = static_cast<size_t>(got);
-    GHOST_TRY(writer_.skeleton_data(image.id, image.size, buffer_.data(), size));
-    if (image.owner != 0) image.content.append(buffer_.data(), size);
+    if (!keeps()) GHOST_TRY(writer_->skeleton_data(image.id, image.size, buffer_.data(), size));
+    if (image.owner != 0 || keeps()) image.content.append(buffer_.data(), size);
     image.size += size;
     result_.skeleton_bytes += size;
-    deadline_ = monotonic_us() + request_.criu.limit_s * second_us;
+    refresh_limit();
     return {};
 }
 
-Status Dumper::close_image(Image& image) {
+Status TreeDump::Dumper::close_image(Image& image) {
     image.pipe.reset();
-    GHOST_TRY(writer_.skeleton_close(image.id, image.size));
-    if (image.owner == 0) return {};
-    auto ranges = lazy_ranges(image.content);
-    if (!ranges) return ranges.error();
-    if (!ranges->empty()) ranges_[image.owner] = std::move(*ranges);
+    if (!keeps()) GHOST_TRY(writer_->skeleton_close(image.id, image.size));
+    if (image.owner != 0) {
+        auto ranges = lazy_ranges(image.content);
+        if (!ranges) return ranges.error();
+        if (!ranges->empty()) ranges_[image.owner] = std::move(*ranges);
+    }
+    if (keeps()) files_.emplace_back(std::move(image.name), std::move(image.content));
     return {};
 }
 
-Error Dumper::criu_failure() const {
-    return make_error(Code::refused,
-                      fmt::format("freeze: criu: {}: {}", describe_status(criu_->status()),
-                                  last_log_error(request_.criu.work_dir)));
+Error TreeDump::Dumper::criu_failure() const {
+    auto why = last_log_error(request_.criu.work_dir);
+    const bool changed = point_ == Point::released && why.find(changed_flags) != std::string::npos;
+    return make_error(changed ? Code::busy : Code::refused,
+                      fmt::format("freeze: criu: {}: {}", describe_status(criu_->status()), why));
 }
 
 // After a failure: criu gives up by itself when its pipes break and then leaves the tasks as they
 // were, which is better than killing it. What a killed one leaves is put right.
-void Dumper::let_go() {
+void TreeDump::Dumper::let_go() {
     images_.clear();
     connection_.reset();
     listener_.reset();
+    control_.reset();
     if (criu_ && !criu_->wait(monotonic_us() + second_us)) criu_->kill();
+    if (!standstill_) return;  // nothing was stopped
     if (auto free = wait_untraced(request_.root, second_us); !free.ok())
         log::warning("after a failed freeze: {}", free.error().message());
-    if (standstill_)
+    if (point_ != Point::released)
         if (auto right = standstill_->repair(); !right.ok())
             log::warning("after a failed freeze: {}", right.error().message());
     if (auto resumed = resume_tree(request_.root); !resumed.ok())
         log::warning("after a failed freeze: {}", resumed.error().message());
 }
 
-Result<DumpResult> Dumper::run() {
-    Status status = start();
+TreeDump::Dumper::~Dumper() {
+    if (!criu_ || criu_->ended()) return;
+    aside_.reset();
+    let_go();
+    unlink((request_.criu.work_dir + "/" + capture_socket).c_str());
+}
+
+Status TreeDump::Dumper::until(Point point) {
+    while (point_ != point) {
+        if (criu_->ended() && !control_) return criu_failure();
+        GHOST_TRY(turn());
+    }
+    return {};
+}
+
+// What can be done before the tree stands.
+Status TreeDump::Dumper::get_ready() {
+    aside_.emplace(request_.on_stopped);
+    if (!takes_part_) return {};
+    GHOST_TRY(until(Point::ready));
+    if (short_stop_) {
+        // What it knows may be old by now; a second look costs little.
+        point_ = Point::starting;
+        GHOST_TRY(say('p'));
+        GHOST_TRY(until(Point::ready));
+    }
+    return {};
+}
+
+Status TreeDump::Dumper::stop() {
+    mark_ = monotonic_us();
+    result_.times.ahead = takes_part_ ? mark_ - began_ : 0;
+    auto standstill = Standstill::stop(request_.root, second_us);
+    if (!standstill) {
+        if (auto resumed = resume_tree(request_.root); !resumed.ok())
+            log::warning("after a failed freeze: {}", resumed.error().message());
+        return standstill.error();
+    }
+    standstill_.emplace(std::move(*standstill));
+    const int64_t now = monotonic_us();
+    result_.times.stop = now - std::exchange(mark_, now);
+    point_ = Point::going;
+    GHOST_TRY(takes_part_ ? say('g') : start_criu());
+    aside_->go();
+    return {};
+}
+
+// Whose pages the skeleton leaves to us, as numbered here.
+Status TreeDump::Dumper::name_pages() {
+    auto tasks = list_tree(request_.root);
+    if (!tasks) return tasks.error();
+    for (auto& [inner, ranges] : ranges_) {
+        const auto task = std::find_if(tasks->begin(), tasks->end(),
+                                       [&](const Task& t) { return t.inner == inner; });
+        if (task == tasks->end())
+            return make_error(Code::internal, "find process of skeleton", std::to_string(inner));
+        result_.pages.push_back({inner, task->pid, std::move(ranges)});
+    }
+    // The init is restored last: CRIU makes its memory ready only after that of its descendants.
+    std::reverse(result_.pages.begin(), result_.pages.end());
+    return {};
+}
+
+Result<DumpResult> TreeDump::Dumper::attempt() {
+    Status status = get_ready();
+    const int64_t begin = monotonic_us();
+    if (status.ok()) status = stop();
     while (status.ok() && !(criu_->ended() && images_.empty() && !connection_)) {
         // criu that has ended without having connected will not come any more.
         if (criu_->ended() && !connected_) break;
         status = turn();
+        if (result_.times.stood == 0 && point_ == Point::released)
+            result_.times.stood = monotonic_us() - begin;
     }
-    const auto socket = request_.criu.work_dir + "/" + capture_socket;
-    unlink(socket.c_str());
+    if (status.ok() && control_) status = hear();  // its last word may have come with its end
+    unlink((request_.criu.work_dir + "/" + capture_socket).c_str());
     if (status.ok() && !criu_->succeeded()) status = criu_failure();
-    if (status.ok()) {
-        auto tasks = list_tree(request_.root);
-        if (!tasks) return tasks.error();
-        for (auto& [inner, ranges] : ranges_) {
-            const auto task = std::find_if(tasks->begin(), tasks->end(),
-                                           [&](const Task& t) { return t.inner == inner; });
-            if (task == tasks->end()) {
-                status =
-                    make_error(Code::internal, "find process of skeleton", std::to_string(inner));
-                break;
-            }
-            result_.pages.push_back({inner, task->pid, std::move(ranges)});
-        }
-    }
+    // A criu that does not take part waits for nobody.
+    if (status.ok() && !aside_->ended()) status = aside_->take();
+    if (status.ok() && !takes_part_ && request_.before_release) status = request_.before_release();
+    if (status.ok()) status = name_pages();
+    if (status.ok() && !takes_part_ && request_.leave_running) status = resume_tree(request_.root);
+    if (result_.times.stood == 0) result_.times.stood = monotonic_us() - begin;
     if (!status.ok()) {
+        aside_.reset();
         let_go();
         return status.error();
     }
     for (const auto* name : {criu_log, "stats-dump"})
         unlink((request_.criu.work_dir + "/" + name).c_str());
-    // The init is restored last: CRIU makes its memory ready only after that of its descendants.
-    std::reverse(result_.pages.begin(), result_.pages.end());
     return std::move(result_);
 }
 
-}  // namespace
+// Before another attempt.
+void TreeDump::Dumper::forget() {
+    standstill_.reset();
+    criu_.reset();
+    aside_.reset();
+    control_.reset();
+    connected_ = false;
+    point_ = Point::starting;
+    files_.clear();
+    ranges_.clear();
+    result_ = {};
+}
+
+Status TreeDump::Dumper::deliver(SkeletonFiles* files) {
+    if (files != nullptr) *files = std::move(files_);
+    if (writer_ == nullptr || !short_stop_) return {};
+    int number = 0;
+    for (const auto& [name, content] : files_) {
+        GHOST_TRY(writer_->skeleton_open(number, name));
+        for (size_t at = 0; at < content.size(); at += piece_bytes)
+            GHOST_TRY(writer_->skeleton_data(number, at, content.data() + at,
+                                             std::min(piece_bytes, content.size() - at)));
+        GHOST_TRY(writer_->skeleton_close(number++, content.size()));
+    }
+    return {};
+}
+
+Result<DumpResult> TreeDump::Dumper::run(GhostWriter* writer, SkeletonFiles* files) {
+    writer_ = writer;
+    auto result = attempt();
+    if (!result && result.error().code == Code::busy && short_stop_) {
+        log::info("freeze: mappings changed meanwhile, once more: {}", result.error().message());
+        const bool ahead_only = std::exchange(smaps_ahead_, false);
+        forget();
+        if (ahead_only) {
+            if (auto started = start_criu(); !started.ok()) return started.error();
+            result = attempt();
+        }
+    }
+    if (!result) return result;
+    if (auto delivered = deliver(files); !delivered.ok()) {
+        if (!request_.leave_running)
+            if (auto resumed = resume_tree(request_.root); !resumed.ok())
+                log::warning("after a failed freeze: {}", resumed.error().message());
+        return delivered.error();
+    }
+    return result;
+}
+
+bool knows_short_stop(const CriuSettings& settings) {
+    const auto program = find_program(settings.program);
+    return program.ok() && knows_control(*program);
+}
+
+TreeDump::TreeDump(std::unique_ptr<Dumper> dumper) : dumper_(std::move(dumper)) {}
+TreeDump::TreeDump(TreeDump&&) noexcept = default;
+TreeDump& TreeDump::operator=(TreeDump&&) noexcept = default;
+TreeDump::~TreeDump() = default;
+
+Result<TreeDump> TreeDump::prepare(DumpRequest request) {
+    auto dumper = std::make_unique<Dumper>(std::move(request));
+    GHOST_TRY(dumper->prepare());
+    return TreeDump(std::move(dumper));
+}
+
+Result<DumpResult> TreeDump::run(GhostWriter& writer) {
+    return dumper_->run(&writer, nullptr);
+}
+
+Result<DumpResult> TreeDump::run(SkeletonFiles& files) {
+    return dumper_->run(nullptr, &files);
+}
 
 Result<DumpResult> dump_tree(const DumpRequest& request, GhostWriter& writer) {
-    return Dumper(request, writer).run();
+    auto dump = TreeDump::prepare(request);
+    if (!dump) return dump.error();
+    return dump->run(writer);
 }
 
 }  // namespace ghost::core

@@ -1,8 +1,11 @@
-// Takes the skeleton of a tree with criu, straight into a ghost stream.
+// Takes the skeleton of a tree with criu, straight into a ghost stream or into memory.
 #pragma once
 
+#include <functional>
+#include <memory>
 #include <string>
 #include <sys/types.h>
+#include <utility>
 #include <vector>
 
 #include "base/result.hpp"
@@ -17,15 +20,73 @@ struct DumpRequest {
     std::vector<std::string> externals;  // criu keys
     CriuSettings criu;
     bool nested = true;  // the root is the init of a PID name space; else a job of some session
+
+    // The short stop. Needs our changes of criu (knows_short_stop()), else it means nothing.
+    // - TaskPages::ranges name whole mappings, holes, unreadable parts and guard pages included:
+    //   the caller finds out which pages are there.
+    // - The flags of mappings are looked at before the stop. If they were changed in that moment,
+    //   everything is done once more: the hooks are called a second time, and the last call counts.
+    // - The skeleton goes into the stream in one piece at the end.
+    bool short_stop = false;
+
+    // Called, on a thread of its own, when every task stands, while criu takes the skeleton. criu
+    // works in the tasks meanwhile: it writes, and puts back, the first bytes of their first
+    // executable mapping, and maps and unmaps memory of its own (shared, so not of ours).
+    std::function<Status()> on_stopped;
+    // Called on the calling thread when the skeleton is complete and on_stopped is through; the
+    // tasks still stand. An error of either hook makes the dump fail: every task runs on.
+    std::function<Status()> before_release;
+    // On success every task goes on at once instead of standing still.
+    bool leave_running = false;
+};
+
+// Where the time of a stop went, µs.
+struct DumpTimes {
+    int64_t ahead = 0;     // criu's preparations, the tree runs
+    int64_t stop = 0;      // until every task stands and its state is noted
+    int64_t seize = 0;     // until criu has seized them
+    int64_t skeleton = 0;  // until criu has all
+    int64_t hooks = 0;     // waiting for the hooks beyond that
+    int64_t release = 0;   // until criu has let them go
+    int64_t resume = 0;    // until they run (leave_running)
+    int64_t stood = 0;     // all of it but `ahead`
 };
 
 struct DumpResult {
     std::vector<TaskPages> pages;  // what the skeleton leaves to us
     uint64_t skeleton_bytes = 0;
+    DumpTimes times;
 };
 
-// On success every task of the tree is stopped; the skeleton has been written, without its end
-// mark. On failure every task runs on. Blocks.
+// Image files of a skeleton, {name, content}.
+using SkeletonFiles = std::vector<std::pair<std::string, std::string>>;
+
+// Whether this build of criu has what the short stop needs; without it all still works, slower.
+bool knows_short_stop(const CriuSettings& settings);
+
+// A criu started ahead of need: it has looked at the kernel, the mounts and (short_stop) the
+// mappings, and waits. The tree runs until run(). One thread; destroyed without run(): nothing was.
+class TreeDump {
+  public:
+    // Starts criu and returns at once. With a criu without our changes nothing is started yet.
+    static Result<TreeDump> prepare(DumpRequest request);
+    TreeDump(TreeDump&&) noexcept;
+    TreeDump& operator=(TreeDump&&) noexcept;
+    ~TreeDump();
+
+    // Takes the skeleton and writes it, without its end mark. On success every task of the tree is
+    // stopped, or runs (leave_running); on failure every task runs on. Blocks. Once.
+    Result<DumpResult> run(GhostWriter& writer);
+    // The same into memory.
+    Result<DumpResult> run(SkeletonFiles& files);
+
+  private:
+    class Dumper;
+    explicit TreeDump(std::unique_ptr<Dumper> dumper);
+    std::unique_ptr<Dumper> dumper_;
+};
+
+// Both in one.
 Result<DumpResult> dump_tree(const DumpRequest& request, GhostWriter& writer);
 
 }  // namespace ghost::core

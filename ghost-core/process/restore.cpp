@@ -5,7 +5,6 @@
 #include <csignal>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,6 +14,7 @@
 #include "ghost-core/process/image_stream.hpp"
 #include "ghost-core/process/proc.hpp"
 #include "ghost-core/process/tree.hpp"
+#include "ghost-core/process/watch.hpp"
 
 namespace ghost::core {
 namespace {
@@ -156,37 +156,23 @@ Status Restorer::check_limit() {
 }
 
 Status Restorer::turn() {
-    const auto user_faults = filler_.descriptors();
-    std::vector<pollfd> polls = {{criu_->ended() ? -1 : criu_->fd(), POLLIN, 0},
-                                 {images_seen_ ? images_.get() : images_listener_.get(), POLLIN, 0},
-                                 {lazy_seen_ ? lazy_.get() : lazy_listener_.get(), POLLIN, 0},
-                                 {skeleton_.fd(), POLLIN, 0},
-                                 {state_.fd(), POLLIN, 0}};
-    const size_t fixed = polls.size();
-    for (const auto& transfer : transfers_) polls.push_back({transfer.pipe.get(), POLLOUT, 0});
-    const size_t first_fault = polls.size();
-    for (const auto& [pid, fd] : user_faults) polls.push_back({fd, POLLIN, 0});
-    if (poll(polls.data(), polls.size(), tick_ms) < 0 && errno != EINTR)
-        return sys_error("wait for criu");
-    for (size_t i = 0; i < user_faults.size(); i++)
-        if (polls[first_fault + i].revents & POLLIN)
-            GHOST_TRY(filler_.handle(user_faults[i].first));
-    size_t at = fixed;
-    for (auto transfer = transfers_.begin(); transfer != transfers_.end(); at++) {
-        const auto next = std::next(transfer);
-        if (polls[at].revents != 0) {
-            GHOST_TRY(feed(*transfer));
-            if (!transfer->pipe) transfers_.erase(transfer);
-        }
-        transfer = next;
-    }
-    if (polls[1].revents != 0) GHOST_TRY(serve_request());
-    if (polls[2].revents != 0) GHOST_TRY(lazy_message());
-    if (polls[3].revents != 0) {
+    Watch watch;
+    for (const auto& [pid, fd] : filler_.descriptors())
+        watch.add(fd, POLLIN, [this, pid = pid] { return filler_.handle(pid); });
+    for (auto& transfer : transfers_)
+        watch.add(transfer.pipe.get(), POLLOUT, [this, &transfer] { return feed(transfer); });
+    watch.add(images_seen_ ? images_.get() : images_listener_.get(), POLLIN,
+              [this] { return serve_request(); });
+    watch.add(lazy_seen_ ? lazy_.get() : lazy_listener_.get(), POLLIN,
+              [this] { return lazy_message(); });
+    watch.add(skeleton_.fd(), POLLIN, [this] {
         skeleton_.clear();
-        GHOST_TRY(answer_waiting());
-    }
-    if (polls[0].revents != 0) GHOST_TRY(check_criu());
+        return answer_waiting();
+    });
+    watch.add(state_.fd(), POLLIN, []() -> Status { return {}; });  // run() looks at it
+    watch.add(criu_->ended() ? -1 : criu_->fd(), POLLIN, [this] { return check_criu(); });
+    GHOST_TRY(watch.wait("wait for criu", tick_ms));
+    transfers_.remove_if([](const Transfer& transfer) { return !transfer.pipe; });
     return check_limit();
 }
 

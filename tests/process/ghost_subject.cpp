@@ -3,7 +3,8 @@
 //   ghost_subject init MB   init of a PID name space: runs "ghost_subject run MB", mirrors its end
 //   ghost_subject run MB    keeps changing MB megabytes with three threads, a timer, a pipe and a
 //                           file; answers every line on its standard input with "beats N", where N
-//                           only grows, or "bad: what is wrong"
+//                           only grows, or "bad: what is wrong"; "advise" with "advised", when
+//                           it has told the kernel that some memory is not for children
 #include <atomic>
 #include <cerrno>
 #include <csignal>
@@ -176,6 +177,12 @@ int run(size_t megabytes) {
     threads.emplace_back(keep_time);
     char line[64];
     while (std::fgets(line, sizeof line, stdin) != nullptr) {
+        if (line[0] == 'a') {  // "advise": a flag of a mapping changes, without a trace in maps
+            madvise(regions[0].words, regions[0].pages * page_bytes, MADV_DONTFORK);
+            std::printf("advised\n");
+            std::fflush(stdout);
+            continue;
+        }
         mprotect(hidden + page_bytes, page_bytes, PROT_READ);
         if (hidden[page_bytes] != 42 || hidden[2 * page_bytes - 1] != 42) bad("hidden page");
         mprotect(hidden + page_bytes, page_bytes, PROT_NONE);

@@ -101,8 +101,9 @@ class Tree {
     }
 
     // The tree's own verdict: a growing number, or the error it found. Nothing: no answer in time.
-    std::optional<std::string> ask(int timeout_ms = 5000) {
-        if (write(stdin_.get(), "check\n", 6) != 6) return std::nullopt;
+    std::optional<std::string> ask(int timeout_ms = 5000, const std::string& what = "check\n") {
+        if (write(stdin_.get(), what.data(), what.size()) != static_cast<ssize_t>(what.size()))
+            return std::nullopt;
         return listen(timeout_ms);
     }
     std::optional<std::string> listen(int timeout_ms) {

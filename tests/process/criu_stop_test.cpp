@@ -1,0 +1,180 @@
+// The short stop of a tree for its skeleton: criu started ahead, hooks, going on, flags that
+// change.
+#include <gtest/gtest.h>
+
+#include <atomic>
+
+#include "base/log.hpp"
+#include "ghost-core/mechanism/migration.hpp"
+#include "ghost-core/process/dump.hpp"
+#include "ghost-core/process/proc.hpp"
+#include "tests/process/ghost_tree.hpp"
+
+namespace ghost::core::test {
+namespace {
+
+class Stop : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        if (geteuid() != 0) GTEST_SKIP() << "needs root";
+        log::setup("criu_stop_test", log::level_from_environment());
+        if (auto warm = warm_up(settings()); !warm.ok()) GTEST_SKIP() << warm.error().message();
+        if (!knows_short_stop(settings())) GTEST_SKIP() << "criu was built without our patches";
+        tree_ = Tree::start(8);
+        ASSERT_GT(tree_->healthy(), 0U);
+    }
+
+    CriuSettings settings() const { return {criu_program(), folder_.path(), 20}; }
+    DumpRequest request() const {
+        DumpRequest out;
+        out.root = tree_->root;
+        out.externals = tree_->keys();
+        out.criu = settings();
+        out.short_stop = true;
+        out.leave_running = true;
+        return out;
+    }
+    bool all_stand() const {
+        const auto tasks = list_tree(tree_->root);
+        if (!tasks) return false;
+        for (const auto& task : *tasks)
+            for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", task.pid))) {
+                const auto status = read_status(fmt::format("/proc/{}/task/{}", task.pid, tid));
+                // criu runs its own code in one thread at a time
+                if (status && status->state != 'T' && status->state != 't') return false;
+            }
+        return true;
+    }
+    // The tree works, and nothing is left of the dump.
+    void expect_going_on() {
+        const auto before = tree_->healthy();
+        EXPECT_GT(tree_->healthy(), before);
+        const auto tasks = list_tree(tree_->root);
+        ASSERT_TRUE(tasks.ok());
+        for (const auto& task : *tasks)
+            for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", task.pid)))
+                EXPECT_EQ(sched_getscheduler(tid), SCHED_OTHER);
+        for (const auto& entry : std::filesystem::directory_iterator(folder_.path()))
+            EXPECT_EQ(entry.path().filename(), "criu.log");
+        EXPECT_LE(numbers_in(fmt::format("/proc/self/task/{}/children", gettid())).size(), 1U);
+    }
+    uint64_t lazy_bytes(const DumpResult& result) const {
+        uint64_t out = 0;
+        for (const auto& task : result.pages) out += task.bytes();
+        return out;
+    }
+
+    WorkFolder folder_;
+    std::unique_ptr<Tree> tree_;
+};
+
+TEST_F(Stop, HooksStandBetweenStopAndGo) {
+    std::atomic<int> order = 0;
+    auto what = request();
+    what.on_stopped = [&]() -> Status {
+        EXPECT_EQ(order++, 0);
+        return {};
+    };
+    what.before_release = [&]() -> Status {
+        EXPECT_EQ(order++, 1);
+        EXPECT_TRUE(all_stand());
+        return {};
+    };
+    auto dump = TreeDump::prepare(what);
+    ASSERT_TRUE(dump.ok()) << dump.error().message();
+    EXPECT_GT(tree_->healthy(), 0U) << "it runs while criu waits";
+    SkeletonFiles files;
+    auto result = dump->run(files);
+    ASSERT_TRUE(result.ok()) << result.error().message();
+    EXPECT_EQ(order, 2);
+    EXPECT_GT(files.size(), 10U);
+    ASSERT_EQ(result->pages.size(), 2U);
+    EXPECT_GE(lazy_bytes(*result), uint64_t{8 << 20});
+    EXPECT_LT(result->skeleton_bytes, uint64_t{1 << 20});
+    expect_going_on();
+}
+
+TEST_F(Stop, HookThatFailsLetsTheTreeRun) {
+    for (int which = 0; which < 2; which++) {
+        auto what = request();
+        const auto fail = []() -> Status { return make_error(Code::io, "no room"); };
+        (which == 0 ? what.on_stopped : what.before_release) = fail;
+        SkeletonFiles files;
+        auto dump = TreeDump::prepare(what);
+        ASSERT_TRUE(dump.ok());
+        auto result = dump->run(files);
+        ASSERT_FALSE(result.ok());
+        EXPECT_EQ(result.error().tried, "no room");
+        expect_going_on();
+    }
+}
+
+TEST_F(Stop, PreparedAndNotRun) {
+    {
+        auto dump = TreeDump::prepare(request());
+        ASSERT_TRUE(dump.ok());
+        EXPECT_GT(tree_->healthy(), 0U);
+    }
+    expect_going_on();
+}
+
+TEST_F(Stop, FlagsThatChangeMeanwhileAreSeen) {
+    int stops = 0;
+    auto what = request();
+    what.before_release = [&]() -> Status {
+        stops++;
+        return {};
+    };
+    auto dump = TreeDump::prepare(what);
+    ASSERT_TRUE(dump.ok());
+    usleep(50000);  // criu has looked at the mappings; if not, nothing is noticed, and nothing lost
+    EXPECT_EQ(tree_->ask(5000, "advise\n").value_or("nothing"), "advised");
+    SkeletonFiles files;
+    auto result = dump->run(files);
+    ASSERT_TRUE(result.ok()) << result.error().message();
+    EXPECT_EQ(stops, 2);
+    expect_going_on();
+}
+
+TEST_F(Stop, ManyInARow) {
+    for (int i = 0; i < 10; i++) {
+        SkeletonFiles files;
+        auto dump = TreeDump::prepare(request());
+        ASSERT_TRUE(dump.ok());
+        auto result = dump->run(files);
+        ASSERT_TRUE(result.ok()) << result.error().message();
+    }
+    expect_going_on();
+}
+
+// Prints where the time of a stop goes; GHOST_STOP_MB for other sizes (docs/PERFORMANCE.md).
+TEST_F(Stop, Profile) {
+    const char* asked = std::getenv("GHOST_STOP_MB");
+    tree_ = Tree::start(asked != nullptr ? std::atoi(asked) : 32);
+    ASSERT_GT(tree_->healthy(), 0U);
+    std::vector<DumpTimes> all;
+    for (int i = 0; i < 9; i++) {
+        SkeletonFiles files;
+        auto dump = TreeDump::prepare(request());
+        ASSERT_TRUE(dump.ok());
+        auto result = dump->run(files);
+        ASSERT_TRUE(result.ok()) << result.error().message();
+        all.push_back(result->times);
+    }
+    const auto median = [&](int64_t DumpTimes::*part) {
+        std::vector<int64_t> times;
+        for (const auto& one : all) times.push_back(one.*part);
+        std::sort(times.begin(), times.end());
+        return static_cast<double>(times[times.size() / 2]) / 1000;
+    };
+    std::printf(
+        "stop of %s MB, ms: %.2f = stop %.2f, seize %.2f, skeleton %.2f, hooks %.2f, "
+        "release %.2f, resume %.2f; before it %.2f\n",
+        asked != nullptr ? asked : "32", median(&DumpTimes::stood), median(&DumpTimes::stop),
+        median(&DumpTimes::seize), median(&DumpTimes::skeleton), median(&DumpTimes::hooks),
+        median(&DumpTimes::release), median(&DumpTimes::resume), median(&DumpTimes::ahead));
+    expect_going_on();
+}
+
+}  // namespace
+}  // namespace ghost::core::test
