@@ -1,34 +1,47 @@
 // A ghost in a file: for checkpoints.
 #pragma once
 
+#include <memory>
 #include <string>
 
-#include "base/fd.hpp"
 #include "ghost-core/resource/resource.hpp"
 
 namespace ghost::core {
 
-// Written under a temporary name beside `path` and given its name, flushed to stable storage, by
-// finalize(): what carries the name is complete. Without finalize() nothing is left.
+// Written without a name (or under a temporary one beside `path`, mode 0600, where the file system
+// knows no files without a name) and given its name, flushed to stable storage, by finalize(): what
+// carries the name is complete. Without finalize() nothing is left; after a failure neither.
+//
+// Several large aligned transfers are in flight, past the page cache (O_DIRECT) where the file
+// system can: by threads rather than io_uring, which many machines have switched off, and which at
+// 4 MiB a transfer is no faster. What is in the page cache is read from there.
+//
+// A `path` that is no regular file (a pipe, a device) is read and written as it is.
 class FileResource : public Resource {
   public:
-    enum class Use { write, read };
+    using Use = core::Use;
 
-    FileResource(std::string path, Use use) : path_(std::move(path)), use_(use) {}
+    FileResource(std::string path, Use use);
     ~FileResource() override;
     FileResource(const FileResource&) = delete;
     FileResource& operator=(const FileResource&) = delete;
 
     ResourceClass class_id() const override { return ResourceClass::file; }
+    // io with the path and errno; invalid if it is a folder.
     Status init() override;
     Status write(const void* data, size_t size) override;
     Result<size_t> read(void* data, size_t size) override;
     Status finalize() override;
 
   private:
-    std::string path_, temporary_;
+    struct State;
+    Error fail(int error);
+    Status write_plain(const char* data, size_t size);
+
+    std::string path_;
     Use use_;
-    Fd fd_;
+    std::unique_ptr<State> state_;
+    int failed_ = 0;  // errno of the write that failed
 };
 
 }  // namespace ghost::core

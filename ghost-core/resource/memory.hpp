@@ -1,29 +1,36 @@
-// A ghost in this process's memory: for duplication, and for tests.
+// A ghost in memory: for duplication, checkpoints to memory, and tests.
 #pragma once
 
+#include <memory>
 #include <vector>
 
+#include "ghost-core/resource/buffer.hpp"
 #include "ghost-core/resource/resource.hpp"
 
 namespace ghost::core {
 
 class MemoryResource : public Resource {
   public:
-    MemoryResource() = default;
-    explicit MemoryResource(std::vector<char> bytes) : bytes_(std::move(bytes)) {}
+    // A buffer of its own; the ghost is written to it or, with `bytes`, read from it.
+    MemoryResource() : buffer_(std::make_shared<MemoryBuffer>()) {}
+    explicit MemoryResource(const std::vector<char>& bytes);
+    // Appends to, or reads from the start of, a buffer that others may keep warm and use again.
+    explicit MemoryResource(std::shared_ptr<MemoryBuffer> buffer) : buffer_(std::move(buffer)) {}
 
     ResourceClass class_id() const override { return ResourceClass::memory; }
     Status init() override { return {}; }
-    Status write(const void* data, size_t size) override;
+    Status write(const void* data, size_t size) override { return buffer_->append(data, size); }
     Result<size_t> read(void* data, size_t size) override;
     Status finalize() override { return {}; }
 
-    std::vector<char>& bytes() { return bytes_; }
+    MemoryBuffer& buffer() { return *buffer_; }
+    const std::shared_ptr<MemoryBuffer>& share() const { return buffer_; }
+    std::vector<char> bytes() const;  // a copy
     void rewind() { at_ = 0; }
 
   private:
-    std::vector<char> bytes_;
-    size_t at_ = 0;  // of the next read
+    std::shared_ptr<MemoryBuffer> buffer_;
+    uint64_t at_ = 0;  // of the next read
 };
 
 }  // namespace ghost::core

@@ -2,7 +2,8 @@
 //
 // The interface is that of "Ghost Process" (Vallée et al.), section 3.2.2: a class id that means
 // the same on every node, init, read, write, finalize. Mechanisms plug in the resource they need:
-// migration the network, a checkpoint a file, a duplication memory.
+// migration the network, a checkpoint a file, a duplication memory. Resources can be composed:
+// compress, encrypt, stripe and tee are resources over resources.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,19 @@
 namespace ghost::core {
 
 // Valid cluster wide; never reuse a number. User resources start at 1000.
-enum class ResourceClass : uint32_t { memory = 1, file = 2, network = 3, faulty = 4, user = 1000 };
+enum class ResourceClass : uint32_t {
+    memory = 1,
+    file = 2,
+    network = 3,
+    faulty = 4,
+    compress = 5,
+    encrypt = 6,
+    stripe = 7,
+    tee = 8,
+    user = 1000
+};
+
+enum class Use { write, read };
 
 // One direction at a time: either written by one export or read by one import. Used by one thread
 // at a time. Parameters (path, peer) are given when an implementation is made.

@@ -1,140 +1,447 @@
 // What every resource has to do, run over all of them.
+//
+// usage: ghost_resource_test [--class-so FILE [--class-parameters TEXT]] [googletest's options]
+//   also runs over the class of a shared object; {} in TEXT is a fresh folder ("{}/ghost")
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <cstdlib>
-#include <filesystem>
-#include <functional>
-#include <memory>
+#include <cstring>
+#include <fstream>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <thread>
 
-#include "ghost-core/resource/faulty.hpp"
+#include "ghost-core/resource/compress.hpp"
 #include "ghost-core/resource/file.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "ghost-core/resource/network.hpp"
+#include "ghost-core/resource/stripe.hpp"
+#include "ghost-core/resource/tee.hpp"
+#include "tests/contract/resource_ends.hpp"
 
 namespace ghost::core {
 namespace {
 
-// Two ends of one kind of resource.
-class Ends {
-  public:
-    virtual ~Ends() = default;
-    virtual Resource& out() = 0;
-    // Called when all has been written, except for kinds that flow.
-    virtual Resource& in() = 0;
-    virtual bool flows() const { return false; }
-};
+using Fault = FaultyResource::Fault;
 
-class MemoryEnds : public Ends {
-  public:
-    Resource& out() override { return memory_; }
-    Resource& in() override { return memory_; }
-
-  private:
-    MemoryResource memory_;
-};
-
-class FaultyEnds : public Ends {
-  public:
-    Resource& out() override { return wrapped_; }
-    Resource& in() override { return wrapped_; }
-
-  private:
-    MemoryResource memory_;
-    FaultyResource wrapped_{memory_, FaultyResource::Fault::short_read, 0};
-};
-
-class FileEnds : public Ends {
-  public:
-    FileEnds() {
-        char name[] = "/tmp/ghost-resource.XXXXXX";
-        folder_ = mkdtemp(name);
-        out_ = std::make_unique<FileResource>(folder_ + "/ghost", FileResource::Use::write);
-    }
-    ~FileEnds() override { std::filesystem::remove_all(folder_); }
-    Resource& out() override { return *out_; }
-    Resource& in() override {
-        in_ = std::make_unique<FileResource>(folder_ + "/ghost", FileResource::Use::read);
-        EXPECT_TRUE(in_->init().ok());
-        return *in_;
-    }
-    std::string folder_;
-
-  private:
-    std::unique_ptr<FileResource> out_, in_;
-};
-
-class NetworkEnds : public Ends {
-  public:
-    explicit NetworkEnds(NetworkOptions options = {}) {
-        auto listener = NetworkListener::listen("secret", options);
-        EXPECT_TRUE(listener.ok());
-        std::thread source([&] {
-            auto made = NetworkResource::connect("localhost", listener->port(), listener->token(),
-                                                 "secret", options);
-            EXPECT_TRUE(made.ok()) << made.error().message();
-            if (made) source_ = std::move(*made);
-        });
-        auto target = listener->accept(5000);
-        source.join();
-        EXPECT_TRUE(target.ok());
-        if (target) target_ = std::move(*target);
-    }
-    Resource& out() override { return *source_; }
-    Resource& in() override { return *target_; }
-    bool flows() const override { return true; }
-    std::unique_ptr<NetworkResource> source_, target_;
-};
-
-using Make = std::function<std::unique_ptr<Ends>()>;
-
-class ResourceContract : public ::testing::TestWithParam<std::pair<const char*, Make>> {};
-
-TEST_P(ResourceContract, GivesBackAllBytesInOrderThenTheEnd) {
-    auto ends = GetParam().second();
-    std::vector<char> bytes(3 << 20);
-    for (size_t i = 0; i < bytes.size(); i++) bytes[i] = static_cast<char>(i * 2654435761U >> 13);
-    const auto write = [&] {
-        auto& out = ends->out();
-        ASSERT_TRUE(out.init().ok());
-        ASSERT_TRUE(out.write(bytes.data(), 1).ok());
-        iovec pieces[] = {
-            {bytes.data() + 1, 0}, {bytes.data() + 1, 1000}, {bytes.data() + 1001, 7}};
-        ASSERT_TRUE(out.write_gather(pieces, 3).ok());
-        ASSERT_TRUE(out.write(bytes.data() + 1008, bytes.size() - 1008).ok());
-        ASSERT_TRUE(out.finalize().ok());
-    };
-    std::thread writer(write);
-    if (!ends->flows()) writer.join();
-    auto& in = ends->in();
-    std::vector<char> got(bytes.size());
-    EXPECT_TRUE(in.read_all(got.data(), got.size()).ok());
-    EXPECT_EQ(got, bytes);
-    char more = 0;
-    auto end = in.read(&more, 1);
-    ASSERT_TRUE(end.ok());
-    EXPECT_EQ(*end, 0U);
-    EXPECT_EQ(in.read_all(&more, 1).error().code, Code::corrupt);
-    if (writer.joinable()) writer.join();
+// Half of it can be compressed, and no two MiB are alike.
+std::vector<char> content(size_t size) {
+    std::vector<char> bytes(size);
+    for (size_t i = 0; i < size; i++)
+        bytes[i] =
+            i & 4096 ? static_cast<char>(i >> 20) : static_cast<char>((i + 1) * 2654435761U >> 13);
+    return bytes;
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, ResourceContract,
-    ::testing::Values(
-        std::pair<const char*, Make>{"memory", [] { return std::make_unique<MemoryEnds>(); }},
-        std::pair<const char*, Make>{"file", [] { return std::make_unique<FileEnds>(); }},
-        std::pair<const char*, Make>{"network", [] { return std::make_unique<NetworkEnds>(); }},
-        std::pair<const char*, Make>{"faulty", [] { return std::make_unique<FaultyEnds>(); }}),
-    [](const auto& info) { return std::string(info.param.first); });
-
-TEST(FileResource, LeavesNothingWithoutFinalize) {
-    FileEnds ends;
-    {
-        FileResource out(ends.folder_ + "/other", FileResource::Use::write);
-        ASSERT_TRUE(out.init().ok());
-        ASSERT_TRUE(out.write("x", 1).ok());
+// Small and odd writes first, then large ones.
+Status write_all(Resource& out, const std::vector<char>& bytes) {
+    GHOST_TRY(out.init());
+    const size_t small = std::min<size_t>(bytes.size(), 1008);
+    if (small == 1008) {
+        GHOST_TRY(out.write(bytes.data(), 1));
+        auto* at = const_cast<char*>(bytes.data());
+        iovec pieces[] = {{at + 1, 0}, {at + 1, 1000}, {at + 1001, 7}};
+        GHOST_TRY(out.write_gather(pieces, 3));
+    } else {
+        GHOST_TRY(out.write(bytes.data(), small));
     }
-    EXPECT_TRUE(std::filesystem::is_empty(ends.folder_));
+    constexpr size_t large = 777777;
+    for (size_t at = small; at < bytes.size(); at += large)
+        GHOST_TRY(out.write(bytes.data() + at, std::min(large, bytes.size() - at)));
+    return out.finalize();
+}
+
+class ResourceContract : public ::testing::TestWithParam<Kind> {};
+
+TEST_P(ResourceContract, GivesBackAllBytesInOrderThenTheEnd) {
+    // nothing, one byte, exact multiples of units and blocks, one more, and longer than all buffers
+    std::vector<size_t> sizes = {0, 1, 1 << 20, (4 << 20) + 1, 12 << 20, (21 << 20) + 4097};
+    if (GetParam().in_pieces) sizes.resize(4);
+    for (const size_t size : sizes) {
+        auto ends = GetParam().make();
+        const auto bytes = content(size);
+        std::thread writer([&] {
+            auto status = write_all(ends->out(), bytes);
+            EXPECT_TRUE(status.ok()) << status.error().message();
+        });
+        if (!ends->flows()) writer.join();
+        auto in = ends->in();
+        ASSERT_TRUE(in.ok()) << in.error().message();
+        std::vector<char> got(bytes.size());
+        auto read = (*in)->read_all(got.data(), got.size());
+        EXPECT_TRUE(read.ok()) << read.error().message();
+        EXPECT_TRUE(got == bytes) << size;
+        char more = 0;
+        auto end = (*in)->read(&more, 1);
+        ASSERT_TRUE(end.ok()) << end.error().message();
+        EXPECT_EQ(*end, 0U);
+        EXPECT_EQ((*in)->read_all(&more, 1).error().code, Code::corrupt);
+        if (writer.joinable()) writer.join();
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ResourceContract, ::testing::ValuesIn(all_kinds()),
+                         [](const auto& info) { return info.param.name; });
+
+// What a specification names, in a folder.
+class SpecifiedContract : public ::testing::TestWithParam<SpecifiedKind> {
+  protected:
+    std::unique_ptr<Resource> make(const Folder& folder, Use use) {
+        auto made = registry_->make(put_folder(GetParam().specification, folder.path()), use);
+        EXPECT_TRUE(made.ok()) << made.error().message();
+        return made ? std::move(*made) : nullptr;
+    }
+    // Everything that can be read of what is there.
+    Result<std::vector<char>> read_back(const Folder& folder) {
+        auto in = make(folder, Use::read);
+        GHOST_TRY(in->init());
+        std::vector<char> out(1 << 20);
+        size_t size = 0;
+        for (;;) {
+            auto got = in->read(out.data() + size, out.size() - size);
+            if (!got) return got.error();
+            if (*got == 0) break;
+            size += *got;
+            if (size == out.size()) out.resize(2 * size);
+        }
+        out.resize(size);
+        return out;
+    }
+    std::unique_ptr<ResourceRegistry> registry_ = registry_for_tests();
+};
+
+TEST_P(SpecifiedContract, WithoutFinalizeNothingLooksComplete) {
+    Folder folder;
+    {
+        auto out = make(folder, Use::write);
+        ASSERT_TRUE(out->init().ok());
+        const auto bytes = content(5 << 20);
+        ASSERT_TRUE(out->write(bytes.data(), bytes.size()).ok());
+    }
+    EXPECT_FALSE(read_back(folder).ok());
+}
+
+TEST_P(SpecifiedContract, AnOlderGhostStaysUntilTheNewOneIsComplete) {
+    Folder folder;
+    const auto old = content(3 << 20), fresh = content(2 << 20);
+    ASSERT_TRUE(write_all(*make(folder, Use::write), old).ok());
+    {
+        auto out = make(folder, Use::write);
+        ASSERT_TRUE(out->init().ok());
+        ASSERT_TRUE(out->write(fresh.data(), fresh.size()).ok());
+    }
+    auto found = read_back(folder);
+    ASSERT_TRUE(found.ok()) << found.error().message();
+    EXPECT_TRUE(*found == old);
+    ASSERT_TRUE(write_all(*make(folder, Use::write), fresh).ok());
+    found = read_back(folder);
+    ASSERT_TRUE(found.ok()) << found.error().message();
+    EXPECT_TRUE(*found == fresh);
+}
+
+TEST_P(SpecifiedContract, WhatIsNotThereIsAnError) {
+    Folder folder;
+    auto in = make(folder, Use::read);
+    EXPECT_FALSE(in->init().ok());
+}
+
+INSTANTIATE_TEST_SUITE_P(All, SpecifiedContract, ::testing::ValuesIn(specified_kinds()),
+                         [](const auto& info) { return info.param.name; });
+
+// Files of this size and no more, with the errno of a full disk's sibling: EFBIG.
+class SizeLimit {
+  public:
+    explicit SizeLimit(rlim_t bytes) {
+        signal(SIGXFSZ, SIG_IGN);
+        getrlimit(RLIMIT_FSIZE, &before_);
+        const rlimit limit{bytes, before_.rlim_max};
+        setrlimit(RLIMIT_FSIZE, &limit);
+    }
+    ~SizeLimit() { setrlimit(RLIMIT_FSIZE, &before_); }
+
+  private:
+    rlimit before_{};
+};
+
+// The kernel takes a part of a transfer (a short write) and then no more.
+TEST(FileResource, AFailedWriteIsToldAndLeavesNothing) {
+    for (const size_t limit : {size_t{0}, size_t{100000}, (size_t{4} << 20) + 8192}) {
+        Folder folder;
+        const SizeLimit limited(limit);
+        FileResource out(folder.path() + "/ghost", Use::write);
+        auto status = write_all(out, content(9 << 20));
+        ASSERT_FALSE(status.ok());
+        EXPECT_EQ(status.error().sys, EFBIG) << status.error().message();
+        EXPECT_NE(status.error().message().find(folder.path() + "/ghost"), std::string::npos);
+        EXPECT_FALSE(out.write("x", 1).ok()) << "no more after a failure";
+        EXPECT_FALSE(out.finalize().ok());
+        EXPECT_TRUE(folder.empty());
+    }
+}
+
+TEST(FileResource, OnlyItsOwnerMayReadIt) {
+    Folder folder;
+    const auto path = folder.path() + "/ghost";
+    FileResource out(path, Use::write);
+    ASSERT_TRUE(write_all(out, content(1000)).ok());
+    struct stat info {};
+    ASSERT_EQ(stat(path.c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 0777, 0600U);
+    EXPECT_EQ(info.st_size, 1000);
+    EXPECT_EQ(info.st_blocks * 512 / 65536, 0) << "what was allocated ahead is given back";
+}
+
+TEST(FileResource, FoldersAndMissingFoldersAreToldByName) {
+    Folder folder;
+    FileResource a_folder(folder.path(), Use::write);
+    EXPECT_EQ(a_folder.init().error().code, Code::invalid);
+    FileResource missing(folder.path() + "/no/ghost", Use::write);
+    EXPECT_EQ(missing.init().error().sys, ENOENT);
+}
+
+TEST(FileResource, PipesAreReadAndWritten) {
+    Folder folder;
+    const auto path = folder.path() + "/pipe";
+    ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+    const auto bytes = content(1 << 20);
+    std::thread writer([&] {
+        FileResource out(path, Use::write);
+        EXPECT_TRUE(write_all(out, bytes).ok());
+    });
+    FileResource in(path, Use::read);
+    ASSERT_TRUE(in.init().ok());
+    std::vector<char> got(bytes.size());
+    EXPECT_TRUE(in.read_all(got.data(), got.size()).ok());
+    EXPECT_TRUE(got == bytes);
+    writer.join();
+}
+
+// A composition over a memory resource that fails; its parts are the test's.
+struct Composed {
+    std::string name;
+    std::function<std::unique_ptr<Resource>(std::unique_ptr<Resource>, Use)> make;
+};
+
+std::shared_ptr<SecretKey> test_key() {
+    return std::make_shared<SecretKey>(std::array<unsigned char, 32>{1, 2, 3});
+}
+
+const std::vector<Composed>& compositions() {
+    static const std::vector<Composed> all = {
+        {"lz4",
+         [](std::unique_ptr<Resource> inner, Use use) {
+             return use == Use::read ? CompressResource::reader(std::move(inner))
+                                     : CompressResource::writer(std::move(inner), Compression::lz4);
+         }},
+        {"zstd",
+         [](std::unique_ptr<Resource> inner, Use use) {
+             return use == Use::read
+                        ? CompressResource::reader(std::move(inner))
+                        : CompressResource::writer(std::move(inner), Compression::zstd, 1);
+         }},
+        {"encrypt",
+         [](std::unique_ptr<Resource> inner, Use use) -> std::unique_ptr<Resource> {
+             return std::make_unique<EncryptResource>(std::move(inner), use, test_key());
+         }},
+        {"stripe",
+         [](std::unique_ptr<Resource> inner, Use use) -> std::unique_ptr<Resource> {
+             std::vector<std::unique_ptr<Resource>> members;
+             members.push_back(std::move(inner));
+             return std::make_unique<StripeResource>(std::move(members), use);
+         }},
+        {"tee",
+         [](std::unique_ptr<Resource> inner, Use use) -> std::unique_ptr<Resource> {
+             return std::make_unique<TeeResource>(std::make_unique<MemoryResource>(),
+                                                  std::move(inner), use);
+         }},
+    };
+    return all;
+}
+
+class CompositionContract : public ::testing::TestWithParam<Composed> {
+  protected:
+    // A faulty resource over `memory`, given away.
+    static std::unique_ptr<FaultyResource> faulty(MemoryResource& memory, Fault fault, uint64_t at,
+                                                  int error = EIO) {
+        memory.rewind();
+        return std::make_unique<FaultyResource>(memory, fault, at, 3, error);
+    }
+    std::unique_ptr<Resource> make(std::unique_ptr<Resource> inner, Use use) {
+        return GetParam().make(std::move(inner), use);
+    }
+};
+
+TEST_P(CompositionContract, FailuresBelowComeThrough) {
+    const auto bytes = content(5 << 20);
+    MemoryResource whole;
+    auto counting = faulty(whole, Fault::none, 0);
+    auto* counted = counting.get();
+    auto out = make(std::move(counting), Use::write);
+    ASSERT_TRUE(write_all(*out, bytes).ok());
+    const uint64_t operations = counted->operations(), size = whole.buffer().size();
+    for (uint64_t at = 0; at < operations; at++) {
+        MemoryResource memory;
+        auto status = write_all(*make(faulty(memory, Fault::cut, at), Use::write), bytes);
+        ASSERT_FALSE(status.ok()) << "operation " << at;
+        EXPECT_EQ(status.error().code, Code::peer_lost) << status.error().message();
+    }
+    for (const int error : {EIO, ENOSPC})
+        for (uint64_t at = 0; at < size; at += size / 13) {
+            MemoryResource memory;
+            auto status =
+                write_all(*make(faulty(memory, Fault::fail_write, at, error), Use::write), bytes);
+            ASSERT_FALSE(status.ok()) << "byte " << at;
+            EXPECT_EQ(status.error().sys, error) << status.error().message();
+        }
+    MemoryResource memory;
+    auto status = write_all(*make(faulty(memory, Fault::fail_finalize, 0), Use::write), bytes);
+    EXPECT_FALSE(status.ok());
+}
+
+class CheckedContract : public CompositionContract {};
+
+TEST_P(CheckedContract, DamageBelowIsNoticed) {
+    const auto bytes = content(3 << 20);
+    MemoryResource whole;
+    ASSERT_TRUE(write_all(*make(faulty(whole, Fault::none, 0), Use::write), bytes).ok());
+    const uint64_t size = whole.buffer().size();
+    std::vector<char> got(bytes.size());
+    for (const auto fault : {Fault::flip_read, Fault::end_read, Fault::fail_read})
+        for (uint64_t at = 0; at < size; at += at < 64 ? 1 : size / 97) {
+            auto in = make(faulty(whole, fault, at), Use::read);
+            auto status = in->init();
+            if (status.ok()) status = in->read_all(got.data(), got.size());
+            char more = 0;
+            if (status.ok()) {  // it can only be the end that is damaged
+                auto end = in->read(&more, 1);
+                if (!end.ok()) status = end.error();
+            }
+            if (status.ok()) {
+                EXPECT_EQ(fault, Fault::flip_read);
+                EXPECT_TRUE(got == bytes) << "byte " << at << ": wrong and not noticed";
+            }
+        }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, CompositionContract, ::testing::ValuesIn(compositions()),
+                         [](const auto& info) { return info.param.name; });
+
+// A stripe or tee has no checksum of its own: what goes through it has.
+INSTANTIATE_TEST_SUITE_P(All, CheckedContract,
+                         ::testing::Values(compositions()[0], compositions()[1], compositions()[2]),
+                         [](const auto& info) { return info.param.name; });
+
+TEST(Encrypt, NobodyReadsItWithoutTheKey) {
+    MemoryResource memory;
+    const std::string text(5000, 's');
+    {
+        EncryptResource out(std::make_unique<FaultyResource>(memory, Fault::none, 0), Use::write,
+                            test_key());
+        ASSERT_TRUE(write_all(out, std::vector<char>(text.begin(), text.end())).ok());
+    }
+    const auto bytes = memory.bytes();
+    EXPECT_EQ(std::string(bytes.begin(), bytes.end()).find("ssss"), std::string::npos);
+    auto other = std::make_shared<SecretKey>(std::array<unsigned char, 32>{9});
+    EncryptResource in(std::make_unique<FaultyResource>(memory, Fault::none, 0), Use::read, other);
+    char byte = 0;
+    ASSERT_TRUE(in.init().ok());
+    auto got = in.read(&byte, 1);
+    ASSERT_FALSE(got.ok());
+    EXPECT_EQ(got.error().code, Code::refused);
+}
+
+TEST(Encrypt, KeysOthersCanReadAreRefused) {
+    Folder folder;
+    const auto path = folder.path() + "/key";
+    std::ofstream(path) << std::string(64, '0');
+    ASSERT_EQ(chmod(path.c_str(), 0644), 0);
+    EXPECT_EQ(SecretKey::load(path).error().code, Code::refused);
+    ASSERT_EQ(chmod(path.c_str(), 0600), 0);
+    EXPECT_TRUE(SecretKey::load(path).ok());
+    std::ofstream(path) << "short";
+    EXPECT_EQ(SecretKey::load(path).error().code, Code::invalid);
+}
+
+TEST(Stripe, MixedAndSwappedSetsAreRefused) {
+    Folder folder;
+    ResourceRegistry registry;
+    const auto at = [&](const std::string& text) { return put_folder(text, folder.path()); };
+    for (const auto* set : {"stripe:{}/a1;{}/a2", "stripe:{}/b1;{}/b2"}) {
+        auto out = registry.make(at(set), Use::write);
+        ASSERT_TRUE(out.ok());
+        ASSERT_TRUE(write_all(**out, content(3 << 20)).ok());
+    }
+    for (const auto* wrong :
+         {"stripe:{}/a1;{}/b2", "stripe:{}/a2;{}/a1", "stripe:{}/a1", "stripe:{}/a1;{}/a2;{}/b1"}) {
+        auto in = registry.make(at(wrong), Use::read);
+        ASSERT_TRUE(in.ok());
+        EXPECT_FALSE((*in)->init().ok()) << wrong;
+    }
+    auto one = registry.open(at("{}/a1"));
+    EXPECT_EQ(one.error().code, Code::invalid);
+}
+
+TEST(Registry, FilesTellHowTheyArePacked) {
+    Folder folder;
+    ResourceRegistry registry;
+    const auto bytes = content(3 << 20);
+    const auto key_path = folder.path() + "/key";
+    for (const auto* spec : {"{}/g", "lz4:{}/g", "encrypt,key={}/key:{}/g",
+                             "zstd:encrypt,key={}/key:{}/g", "encrypt,key={}/key:zstd:{}/g"}) {
+        auto out = registry.make(put_folder(spec, folder.path()), Use::write);
+        ASSERT_TRUE(out.ok());
+        ASSERT_TRUE(write_all(**out, bytes).ok());
+        const bool encrypted = std::string(spec).find("encrypt") != std::string::npos;
+        std::shared_ptr<SecretKey> key;
+        if (encrypted) {
+            EXPECT_EQ(registry.open(folder.path() + "/g").error().code, Code::refused);
+            auto loaded = SecretKey::load(key_path);
+            ASSERT_TRUE(loaded.ok());
+            key = *loaded;
+        }
+        auto in = registry.open(folder.path() + "/g", key);
+        ASSERT_TRUE(in.ok()) << spec << in.error().message();
+        std::vector<char> got(bytes.size());
+        EXPECT_TRUE((*in)->read_all(got.data(), got.size()).ok());
+        EXPECT_TRUE(got == bytes) << spec;
+    }
+}
+
+TEST(Registry, IdsAndNamesAreTakenOnce) {
+    ResourceRegistry registry;
+    const auto make = [](const ResourceRegistry&, Use, const ResourceParameters&) {
+        return Result<std::unique_ptr<Resource>>(std::make_unique<MemoryResource>());
+    };
+    EXPECT_TRUE(registry.add({1000, "mine", make}).ok());
+    EXPECT_EQ(registry.add({1000, "other", make}).error().code, Code::refused);
+    EXPECT_EQ(registry.add({1001, "mine", make}).error().code, Code::refused);
+    EXPECT_EQ(registry.add({999, "low", make}).error().code, Code::invalid);
+    EXPECT_EQ(registry.add({1002, "Not a name", make}).error().code, Code::invalid);
+    EXPECT_EQ(registry.add({1002, "file", make}).error().code, Code::refused);
+    EXPECT_TRUE(registry.make("mine:x", Use::write).ok());
+    EXPECT_TRUE(registry.make(1000, Use::write, "x").ok());
+    EXPECT_EQ(registry.make(77, Use::write, "x").error().code, Code::invalid);
+    EXPECT_EQ(registry.make("lz4,level=x:/a", Use::write).error().code, Code::invalid);
+    EXPECT_EQ(registry.make("tee:/a", Use::write).error().code, Code::invalid);
+    EXPECT_FALSE(registry.load("/no/such.so").ok());
+}
+
+TEST(MemoryBuffer, KeepsItsMemoryWarm) {
+    for (const auto kind : {MemoryBuffer::Kind::own, MemoryBuffer::Kind::shared}) {
+        auto buffer = std::make_shared<MemoryBuffer>(kind);
+        ASSERT_TRUE(buffer->populate(5 << 20, 2).ok());
+        const char* place = buffer->data();
+        for (int round = 0; round < 2; round++) {
+            MemoryResource out(buffer);
+            ASSERT_TRUE(write_all(out, content(5 << 20)).ok());
+            EXPECT_EQ(buffer->data(), place);
+            buffer->clear();
+        }
+        ASSERT_TRUE(buffer->append("x", 1).ok());
+        ASSERT_TRUE(buffer->reserve(200 << 20).ok());
+        EXPECT_EQ(*buffer->data(), 'x');
+    }
 }
 
 TEST(NetworkResource, RefusesWrongSecretAndWrongToken) {
@@ -155,24 +462,61 @@ TEST(NetworkResource, RefusesWrongSecretAndWrongToken) {
     strangers.join();
 }
 
+// A connected pair.
+struct Pair {
+    std::unique_ptr<NetworkResource> source, target;
+    explicit Pair(NetworkOptions options = {}) {
+        auto listener = NetworkListener::listen("secret", options);
+        EXPECT_TRUE(listener.ok());
+        std::thread connecting([&] {
+            auto made = NetworkResource::connect("localhost", listener->port(), listener->token(),
+                                                 "secret", options);
+            if (made) source = std::move(*made);
+        });
+        auto accepted = listener->accept(5000);
+        connecting.join();
+        EXPECT_TRUE(accepted.ok());
+        if (accepted) target = std::move(*accepted);
+    }
+};
+
 TEST(NetworkResource, SilentPeerIsTimeout) {
     NetworkOptions options;
     options.operation_ms = 100;
-    NetworkEnds ends(options);
+    Pair pair(options);
     char byte = 0;
-    auto got = ends.in().read(&byte, 1);
+    auto got = pair.target->read(&byte, 1);
     ASSERT_FALSE(got.ok());
     EXPECT_EQ(got.error().code, Code::timeout);
 }
 
 TEST(NetworkResource, InterruptEndsAWaitingRead) {
-    NetworkEnds ends;
-    std::thread other([&] { ends.in().interrupt(); });
+    Pair pair;
+    std::thread other([&] { pair.target->interrupt(); });
     char byte = 0;
-    auto got = ends.in().read(&byte, 1);
+    auto got = pair.target->read(&byte, 1);
     EXPECT_TRUE(!got.ok() || *got == 0);
     other.join();
 }
 
 }  // namespace
 }  // namespace ghost::core
+
+// The class to run over has to be known before googletest lists the cases.
+int main(int argc, char** argv) {
+    std::vector<char*> rest;
+    for (int i = 0; i < argc; i++) {
+        const char* name = std::strcmp(argv[i], "--class-so") == 0 ? "GHOST_TEST_CLASS_SO"
+                           : std::strcmp(argv[i], "--class-parameters") == 0
+                               ? "GHOST_TEST_CLASS_PARAMETERS"
+                               : nullptr;
+        if (name != nullptr && i + 1 < argc)
+            setenv(name, argv[++i], 1);
+        else
+            rest.push_back(argv[i]);
+    }
+    int count = static_cast<int>(rest.size());
+    rest.push_back(nullptr);
+    ::testing::InitGoogleTest(&count, rest.data());
+    return RUN_ALL_TESTS();
+}

@@ -1,0 +1,69 @@
+// The classes of resource objects by their ids, and resources by their specification.
+//
+// A specification is a text: a path, or NAME[,OPTION=VALUE…]:REST with
+//   file:PATH                    lz4[,level=N]:SPEC      zstd[,level=N]:SPEC
+//   encrypt,key=FILE:SPEC        tee:SPEC;SPEC           stripe:SPEC;SPEC;…
+//   network,token=T,secret=FILE:HOST:PORT (writing)      NAME:PARAMETERS of a user's class
+// A SPEC that itself holds a ";" stands in braces: tee:{stripe:/a;/b};/c
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ghost-core/resource/encrypt.hpp"
+#include "ghost-core/resource/resource.hpp"
+
+namespace ghost::core {
+
+class ResourceRegistry;
+
+// What a specification says after the class's name.
+struct ResourceParameters {
+    std::map<std::string, std::string> options;
+    std::string rest;
+};
+
+struct ResourceKind {
+    uint32_t id = 0;
+    std::string name;
+    std::function<Result<std::unique_ptr<Resource>>(const ResourceRegistry&, Use,
+                                                    const ResourceParameters&)>
+        make;
+};
+
+// One thread. Objects of a user's class stay usable as long as the registry.
+class ResourceRegistry {
+  public:
+    ResourceRegistry();  // with the built-in classes
+    ~ResourceRegistry();
+    ResourceRegistry(const ResourceRegistry&) = delete;
+    ResourceRegistry& operator=(const ResourceRegistry&) = delete;
+
+    // refused: the id or the name is taken; invalid: a user's id below 1000, or no proper name.
+    Status add(ResourceKind kind);
+    // Adds the class of a shared object (ghost/resource_class.h). io: it cannot be loaded.
+    Status load(const std::string& shared_object);
+
+    // A resource that has not been initialized. invalid: no such class, or wrong parameters.
+    Result<std::unique_ptr<Resource>> make(const std::string& specification, Use use) const;
+    Result<std::unique_ptr<Resource>> make(uint32_t id, Use use,
+                                           const std::string& parameters) const;
+
+    // For reading, initialized (its init() does nothing more): a file that is compressed or
+    // encrypted is recognized and unpacked. refused: it is encrypted and `key` is null.
+    Result<std::unique_ptr<Resource>> open(const std::string& specification,
+                                           std::shared_ptr<SecretKey> key = nullptr) const;
+
+    const std::map<uint32_t, ResourceKind>& kinds() const { return kinds_; }
+
+  private:
+    Status insert(ResourceKind kind);
+
+    std::map<uint32_t, ResourceKind> kinds_;
+    std::vector<void*> libraries_;
+};
+
+}  // namespace ghost::core
