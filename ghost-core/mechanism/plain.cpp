@@ -8,8 +8,10 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
+#include <linux/capability.h>
 #include <map>
 #include <sstream>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -163,6 +165,25 @@ void judge_spaces(const std::vector<Task>& tasks, const PlainTree& tree,
                                       task.inner, task.name));
 }
 
+// criu asks for limits by prlimit(2), which this takes for processes of other users.
+void judge_users(const std::vector<Task>& tasks, std::vector<std::string>& out) {
+    if (prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE, 0, 0, 0) == 1) return;
+    for (const auto& task : tasks) {
+        std::ifstream in(fmt::format("/proc/{}/status", task.pid));
+        for (std::string line; std::getline(in, line);) {
+            if (!line.starts_with("Uid:") && !line.starts_with("Gid:")) continue;
+            std::istringstream words(line.substr(4));
+            unsigned real = 0, effective = 0, saved = 0;
+            words >> real >> effective >> saved;
+            if (real == 0 && effective == 0 && saved == 0) continue;
+            out.push_back(fmt::format(
+                "process {} ({}) is another user's, and this node's root lacks CAP_SYS_RESOURCE",
+                task.inner, task.name));
+            break;
+        }
+    }
+}
+
 Json stdio_json(const std::array<StdioEnd, 3>& ends) {
     Json out = Json::array();
     for (const auto& end : ends) out.push_back({{"kind", end.kind}, {"key", end.key}});
@@ -231,6 +252,7 @@ Result<std::vector<std::string>> why_not_exportable(const PlainTree& tree) {
     if (!out) return out.error();
     judge_pipes(*tasks, keys, *out);
     judge_spaces(*tasks, tree, *out);
+    judge_users(*tasks, *out);
     return out;
 }
 

@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cstring>
+#include <fcntl.h>
 
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/process/protobuf.hpp"
@@ -38,7 +39,85 @@ Status add_entry(std::string_view entry, std::vector<PageRun>& out) {
     return {};
 }
 
+// fdinfo.proto, regfile.proto, timerfd.proto
+struct file_entry {
+    static constexpr uint32_t regular = 3, timer = 12;
+};
+struct regular_entry {
+    static constexpr uint32_t flags = 2, size = 8;
+};
+struct timer_entry {
+    static constexpr uint32_t ticks = 5, value_s = 7, value_ns = 8, interval_s = 9,
+                              interval_ns = 10;
+};
+
+uint64_t number_in(std::string_view message, uint32_t wanted) {
+    ProtoReader reader(message);
+    while (auto field = reader.next())
+        if (field->number == wanted) return field->value;
+    return 0;
+}
+
+std::string mend_regular(std::string_view entry) {
+    const bool written = (number_in(entry, regular_entry::flags) & O_ACCMODE) != O_RDONLY;
+    std::string out;
+    ProtoReader reader(entry);
+    while (auto field = reader.next())
+        if (!written || field->number != regular_entry::size) out += field->raw;
+    return out;
+}
+
+std::string mend_timer(std::string_view entry) {
+    const auto get = [&](uint32_t field) { return number_in(entry, field); };
+    const bool fired = get(timer_entry::ticks) > 0 && get(timer_entry::value_s) == 0 &&
+                       get(timer_entry::value_ns) == 0;
+    std::string out;
+    ProtoReader reader(entry);
+    while (auto field = reader.next()) {
+        if (fired && field->number == timer_entry::value_s)
+            out += proto_number(timer_entry::value_s, get(timer_entry::interval_s));
+        else if (fired && field->number == timer_entry::value_ns)
+            out += proto_number(timer_entry::value_ns, get(timer_entry::interval_ns));
+        else
+            out += field->raw;
+    }
+    return out;
+}
+
+// False: damaged.
+bool mend_entry(std::string_view entry, std::string& out) {
+    ProtoReader reader(entry);
+    while (auto field = reader.next()) {
+        if (field->number == file_entry::regular)
+            out += proto_text(field->number, mend_regular(field->text));
+        else if (field->number == file_entry::timer)
+            out += proto_text(field->number, mend_timer(field->text));
+        else
+            out += field->raw;
+    }
+    return reader.good();
+}
+
 }  // namespace
+
+std::string mend_files(std::string image) {
+    std::string_view rest = image;
+    if (rest.size() < magics) return image;
+    std::string out(rest.substr(0, magics));
+    for (rest.remove_prefix(magics); !rest.empty();) {
+        uint32_t size = 0;
+        if (rest.size() < sizeof size) return image;
+        std::memcpy(&size, rest.data(), sizeof size);
+        rest.remove_prefix(sizeof size);
+        std::string entry;
+        if (size > rest.size() || !mend_entry(rest.substr(0, size), entry)) return image;
+        rest.remove_prefix(size);
+        size = static_cast<uint32_t>(entry.size());
+        out.append(reinterpret_cast<const char*>(&size), sizeof size);
+        out += entry;
+    }
+    return out;
+}
 
 int pagemap_owner(std::string_view name) {
     constexpr std::string_view prefix = "pagemap-", suffix = ".img";

@@ -16,4 +16,12 @@ int pagemap_owner(std::string_view name);
 // The pages that the skeleton names but does not hold (entries with PE_LAZY), merged, ascending.
 Result<std::vector<PageRun>> lazy_ranges(std::string_view pagemap);
 
+// The image of open files as it is given to a restore; returned as it is if it is not understood:
+// - A file that is written to has no size any more: criu would refuse one that has grown since, a
+//   log for instance. Whether it is there has been checked before (host facts).
+// - A periodic timerfd that had fired and not been read is armed again: what the kernel shows of it
+//   (fdinfo) has no time left, and criu would restore it disarmed.
+inline constexpr std::string_view files_image = "files.img";
+std::string mend_files(std::string image);
+
 }  // namespace ghost::core

@@ -198,6 +198,7 @@ Status TreeDump::Dumper::start_criu() {
                   "--manage-cgroups=ignore",
                   "--network-lock",
                   "skip",
+                  "--tcp-established",  // only inside the tree, see check_movable()
                   "--ghost-limit",
                   "1073741824"};
     for (const auto& key : request_.externals)

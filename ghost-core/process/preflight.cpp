@@ -163,11 +163,22 @@ class Judge {
 
   private:
     std::string reason(const Descriptor& one, std::string& what) const {
+        if (one.target.starts_with("anon_inode:[eventfd") && is_semaphore(one))
+            return "an eventfd that is a semaphore would be none afterwards";
         if (one.target.starts_with("anon_inode:")) return anonymous(one.target);
         if (S_ISCHR(one.info.st_mode)) return device(one);
         if (S_ISBLK(one.info.st_mode)) return "it is a block device";
         if (S_ISSOCK(one.info.st_mode)) return socket_reason(one.info.st_ino, what);
         return {};
+    }
+
+    // EFD_SEMAPHORE, as kernels from 6.5 on show it (proc(5), fdinfo); CRIU does not carry it.
+    static bool is_semaphore(const Descriptor& one) {
+        std::ifstream in(fmt::format("/proc/{}/fdinfo/{}", one.task->pid, one.number));
+        for (std::string line; std::getline(in, line);)
+            if (line.starts_with("eventfd-semaphore:") && line.find('1') != std::string::npos)
+                return true;
+        return false;
     }
 
     // CRIU restores these; whatever else the kernel has or will have, it does not.

@@ -25,6 +25,13 @@ bool ProtoReader::skip(size_t count) {
 }
 
 std::optional<ProtoField> ProtoReader::next() {
+    const std::string_view before = rest_;
+    auto field = take();
+    if (field) field->raw = before.substr(0, before.size() - rest_.size());
+    return field;
+}
+
+std::optional<ProtoField> ProtoReader::take() {
     if (rest_.empty() || !good_) return std::nullopt;
     const auto tag = varint();
     if (!tag) return fail();
@@ -51,6 +58,29 @@ std::optional<ProtoField> ProtoReader::next() {
         default:
             return fail();
     }
+}
+
+namespace {
+
+void put_varint(std::string& out, uint64_t value) {
+    for (; value >= 128; value >>= 7) out += static_cast<char>(value | 128U);
+    out += static_cast<char>(value);
+}
+
+}  // namespace
+
+std::string proto_number(uint32_t field, uint64_t value) {
+    std::string out;
+    put_varint(out, uint64_t{field} << 3);
+    put_varint(out, value);
+    return out;
+}
+
+std::string proto_text(uint32_t field, std::string_view text) {
+    std::string out;
+    put_varint(out, uint64_t{field} << 3 | 2U);
+    put_varint(out, text.size());
+    return out += text;
 }
 
 }  // namespace ghost::core

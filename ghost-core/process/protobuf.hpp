@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 namespace ghost::core {
@@ -12,6 +13,7 @@ struct ProtoField {
     uint32_t number = 0;
     uint64_t value = 0;     // of a number
     std::string_view text;  // of a string or bytes
+    std::string_view raw;   // all of it, tag included
 };
 
 // Takes fields off the front of one message.
@@ -26,10 +28,15 @@ class ProtoReader {
   private:
     std::optional<uint64_t> varint();
     std::optional<ProtoField> fail();
+    std::optional<ProtoField> take();
     bool skip(size_t count);
 
     std::string_view rest_;
     bool good_ = true;
 };
+
+// The other direction, for single fields.
+std::string proto_number(uint32_t field, uint64_t value);
+std::string proto_text(uint32_t field, std::string_view text);
 
 }  // namespace ghost::core

@@ -129,6 +129,7 @@ Status Restorer::start() {
                   "--restore-sibling",
                   "--leave-stopped",
                   "--file-locks",
+                  "--tcp-established",
                   "--manage-cgroups=ignore"};
     if (request_.plain_root != 0) child.argv.push_back("--shell-job");
     int number = 3;

@@ -2,6 +2,8 @@
 
 #include <sys/eventfd.h>
 
+#include "ghost-core/process/criu_images.hpp"
+
 namespace ghost::core {
 
 SkeletonStore::SkeletonStore() : event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
@@ -30,7 +32,11 @@ void SkeletonStore::data(int file, std::string_view bytes) {
 
 void SkeletonStore::close(int file) {
     std::lock_guard lock(mutex_);
-    open_.at(file)->complete = true;
+    File* const closed = open_.at(file);
+    const auto files = files_.find(std::string(files_image));
+    if (files != files_.end() && closed == &files->second)
+        closed->content = mend_files(std::move(closed->content));
+    closed->complete = true;
     open_.erase(file);
     notify();
 }

@@ -1,0 +1,154 @@
+"""Runs the matrix: exports on gn1, imports on gn2, and holds docs/COVERAGE.md to the outcome.
+
+usage: matrix.py [--write] [CASE...]      --write: write docs/COVERAGE.md anew
+"""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+COVERAGE = os.path.join(HERE, "..", "..", "docs", "COVERAGE.md")
+GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
+SUBJECT = os.path.abspath("tests/process/matrix_subject")
+LAB = "x%d" % os.getpid()
+LIMIT = 20
+
+# One shell for each node: it does one step of every case and says how it ended.
+EXPORT = """
+for c in $CASES; do
+    ghost run --detach -- $SUBJECT $c $DIR > $DIR/$c.pid 2> $DIR/$c.err < /dev/null
+done
+for c in $CASES; do
+    n=0
+    while [ ! -e $DIR/$c.ready ] && [ ! -e $DIR/$c.result ] && [ $n -lt 1000 ]; do sleep 0.01; n=$((n+1)); done
+    ghost export $(cat $DIR/$c.pid) --to $DIR/$c.ghost --then kill > $DIR/$c.export 2>&1
+    echo $? > $DIR/$c.exported
+done
+"""
+BETWEEN = """
+for c in $CASES; do
+    [ -e $DIR/$c.ghost ] || continue
+    [ $c = grown ] && printf 'xxxxxx of others' >> $DIR/grown.data
+    ghost import --detach $DIR/$c.ghost > $DIR/$c.import 2>&1 < /dev/null
+    echo $? > $DIR/$c.imported
+    touch $DIR/$c.go
+done
+for c in $CASES; do
+    [ -e $DIR/$c.ghost ] || continue
+    n=0
+    while [ "$(cat $DIR/$c.imported)" = 0 ] && [ ! -e $DIR/$c.result ] && [ $n -lt 1000 ]; do sleep 0.01; n=$((n+1)); done
+done
+"""
+
+
+def ghost(*words, **more):
+    return subprocess.run([GHOST, *words], capture_output=True, text=True, timeout=120, **more)
+
+
+def text(folder, name):
+    try:
+        with open(os.path.join(folder, name)) as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def on(node, script, folder, cases):
+    setup = "CASES='%s'; DIR=%s; SUBJECT=%s\n" % (" ".join(cases), folder, SUBJECT)
+    return ghost("lab", "exec", "--name", LAB, node, "sh", "-c", setup + script)
+
+
+def outcome(folder, name, refused):
+    """('' or what is wrong, what a user is told if it is refused)"""
+    begun = text(folder, name + ".result")
+    if begun.startswith("cannot begin"):
+        return begun, ""
+    at_import = refused.startswith("import: ")
+    if refused and not at_import:
+        said = text(folder, name + ".export")
+        if text(folder, name + ".exported") == "1" and refused in said:
+            return "", said
+        return "not refused by export: " + said, ""
+    if text(folder, name + ".exported") != "0":
+        return "export: " + text(folder, name + ".export"), ""
+    said = text(folder, name + ".import")
+    if at_import:
+        if text(folder, name + ".imported") == "1" and refused[8:] in said:
+            return "", said
+        return "not refused by import: " + said, ""
+    if text(folder, name + ".imported") != "0":
+        return "import: " + said, ""
+    result = text(folder, name + ".result")
+    return ("" if result == "ok" else result or "no answer after the import"), ""
+
+
+def coverage(rows):
+    lines = ["# What a ghost carries", "",
+             "Each row is a program that brings itself into that state, is exported on one node, imported on",
+             "another one, and then checks that all is as it was. `tests/process/matrix.sh` runs them and holds",
+             "this page to what came out (`matrix.sh --write` writes it).", "",
+             "| what | carried |", "|---|---|"]
+    for name, what, refused in rows:
+        if not refused:
+            lines.append("| %s | yes |" % what)
+        elif refused.startswith("import: "):
+            lines.append("| %s | refused before anything is made where the file is missing |" % what)
+        else:
+            lines.append('| %s | refused before the freeze: "%s" |' % (what, refused))
+    lines += ["",
+              "Beside the rows:",
+              "- Standard input, output and error that lead out of the tree become the importer's.",
+              "- A tree is in the control groups, the network and the mounts of its importer.",
+              "- A process that was stopped by SIGSTOP when it was exported runs at the target.",
+              "- Calls that wait with a time limit (poll, sleep) may end early with EINTR.",
+              "- Files are not copied: they have to be at the target, and the same; those that are written to",
+              "  may have grown.",
+              "- Huge pages of hugetlbfs are taken only if the target has as many reserved.", ""]
+    return "\n".join(lines)
+
+
+def main():
+    write = "--write" in sys.argv
+    wanted = [word for word in sys.argv[1:] if not word.startswith("--")]
+    listed = subprocess.run([SUBJECT, "--list"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split("\t") for line in listed.splitlines()]
+    cases = [row[0] for row in rows if not wanted or row[0] in wanted]
+    os.makedirs("tests/process", exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="matrix.", dir=os.path.abspath("tests/process"))
+    bad = 0
+    begin = time.monotonic()
+    try:
+        up = ghost("lab", "up", "--name", LAB, "-n", "2")
+        if up.returncode != 0:
+            print("SKIP: no virtual cluster: " + up.stderr.strip())
+            return 77
+        for node, script in (("gn1", EXPORT), ("gn2", BETWEEN)):
+            done = on(node, script, folder, cases)
+            if done.returncode != 0 or done.stderr.strip():
+                print(node, done.returncode, done.stdout, done.stderr)
+        for name, what, refused in rows:
+            if name not in cases:
+                continue
+            wrong, said = outcome(folder, name, refused)
+            bad += bool(wrong)
+            print("%s %s%s" % ("not ok" if wrong else "ok", name, ": " + wrong if wrong else ""))
+            if said and os.environ.get("VERBOSE"):
+                print("   ", said)
+    finally:
+        ghost("lab", "down", "--name", LAB)
+        shutil.rmtree(folder, ignore_errors=True)
+    page = coverage(rows)
+    if write:
+        open(COVERAGE, "w").write(page)
+    elif not wanted:
+        same = os.path.exists(COVERAGE) and open(COVERAGE).read() == page
+        bad += not same
+        print("%s coverage_page: docs/COVERAGE.md is what the matrix has" % ("ok" if same else "not ok"))
+    print("%.1f s" % (time.monotonic() - begin), file=sys.stderr)
+    return 1 if bad else 0
+
+
+sys.exit(main())

@@ -1,0 +1,73 @@
+// matrix_subject NAME FOLDER: begins the case, makes FOLDER/NAME.ready, waits for FOLDER/NAME.go,
+// checks, and leaves FOLDER/NAME.result: "ok", or what is wrong. `--list`: all cases.
+#include "tests/process/matrix_subject.hpp"
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <unistd.h>
+
+namespace matrix {
+namespace {
+
+std::string result_path;
+
+void put(const std::string& path, const std::string& text) {
+    const std::string beside = path + ".new";
+    if (FILE* file = std::fopen(beside.c_str(), "w")) {
+        std::fputs(text.c_str(), file);
+        std::fclose(file);
+        std::rename(beside.c_str(), path.c_str());
+    }
+}
+
+const Case* find(const std::string& name) {
+    for (const auto* cases :
+         {&task_cases, &signal_cases, &file_cases, &object_cases, &memory_cases})
+        for (const auto& one : *cases)
+            if (name == one.name) return &one;
+    return nullptr;
+}
+
+void list() {
+    for (const auto* cases :
+         {&task_cases, &signal_cases, &file_cases, &object_cases, &memory_cases})
+        for (const auto& one : *cases)
+            std::printf("%s\t%s\t%s\n", one.name, one.what,
+                        one.refused != nullptr ? one.refused : "");
+}
+
+}  // namespace
+
+void need(bool condition, const char* what) {
+    if (condition) return;
+    put(result_path, std::string("cannot begin: ") + what + ": " + std::strerror(errno));
+    _exit(1);
+}
+
+std::string differs(const char* what, long is, long was) {
+    if (is == was) return {};
+    return std::string(what) + " is " + std::to_string(is) + ", was " + std::to_string(was);
+}
+
+}  // namespace matrix
+
+int main(int argc, char** argv) {
+    using namespace matrix;
+    if (argc == 2 && std::strcmp(argv[1], "--list") == 0) {
+        list();
+        return 0;
+    }
+    const Case* one = argc == 3 ? find(argv[1]) : nullptr;
+    if (one == nullptr) return 2;
+    const std::string base = std::string(argv[2]) + "/" + one->name;
+    result_path = base + ".result";
+    const Check check = one->begin(argv[2]);
+    put(base + ".ready", "");
+    while (access((base + ".go").c_str(), F_OK) != 0) usleep(10000);
+    const std::string wrong = check();
+    put(result_path, wrong.empty() ? "ok" : wrong);
+    return wrong.empty() ? 0 : 1;
+}
