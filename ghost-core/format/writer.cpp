@@ -99,15 +99,45 @@ ProcessSummary& GhostWriter::process(int inner_pid) {
 
 Status GhostWriter::pages(int inner_pid, const std::vector<PageRun>& runs,
                           const std::vector<iovec>& contents) {
+    return pages(seal(sequence_, inner_pid, runs, contents));
+}
+
+SealedPages GhostWriter::seal(uint64_t sequence, int inner_pid, std::vector<PageRun> runs,
+                              std::vector<iovec> contents) {
+    SealedPages out;
+    out.runs = std::move(runs);
+    out.contents = std::move(contents);
+    for (const auto& run : out.runs) out.page_bytes += run.bytes;
+    out.header.type = static_cast<uint32_t>(ChunkType::pages);
+    out.header.size = static_cast<uint32_t>(out.page_bytes + out.runs.size() * sizeof(PageRun));
+    out.header.offset = out.runs.size();
+    out.header.number = inner_pid;
+    out.seal(sequence);
+    return out;
+}
+
+void SealedPages::seal(uint64_t sequence) {
+    header.sequence = sequence;
+    XXH3_state_t state;
+    XXH3_INITSTATE(&state);
+    XXH3_64bits_reset_withSeed(&state, XXH3_64bits(&header, offsetof(ChunkHeader, checksum)));
+    XXH3_64bits_update(&state, runs.data(), runs.size() * sizeof(PageRun));
+    for (const auto& piece : contents) XXH3_64bits_update(&state, piece.iov_base, piece.iov_len);
+    header.checksum = XXH3_64bits_digest(&state);
+}
+
+Status GhostWriter::pages(const SealedPages& chunk) {
+    if (chunk.header.sequence != sequence_)
+        return make_error(Code::internal, "write ghost: pages sealed for another place");
     std::vector<iovec> pieces;
-    pieces.reserve(contents.size() + 1);
-    pieces.push_back({const_cast<PageRun*>(runs.data()), runs.size() * sizeof(PageRun)});
-    pieces.insert(pieces.end(), contents.begin(), contents.end());
-    GHOST_TRY(chunk(ChunkType::pages, inner_pid, runs.size(), pieces.data(), pieces.size()));
-    uint64_t bytes = 0;
-    for (const auto& run : runs) bytes += run.bytes;
-    contents_.page_bytes += bytes;
-    process(inner_pid).page_bytes += bytes;
+    pieces.reserve(chunk.contents.size() + 1);
+    pieces.push_back(
+        {const_cast<PageRun*>(chunk.runs.data()), chunk.runs.size() * sizeof(PageRun)});
+    pieces.insert(pieces.end(), chunk.contents.begin(), chunk.contents.end());
+    auto header = chunk.header;
+    GHOST_TRY(emit(header, pieces.data(), pieces.size()));
+    contents_.page_bytes += chunk.page_bytes;
+    process(header.number).page_bytes += chunk.page_bytes;
     return {};
 }
 
@@ -147,12 +177,10 @@ Status GhostWriter::chunk(ChunkType type, int32_t number, uint64_t offset, const
                           size_t count) {
     size_t size = 0;
     for (size_t i = 0; i < count; i++) size += pieces[i].iov_len;
-    if (size > chunk_limit)
-        return make_error(Code::internal, "write ghost: chunk of", fmt::format("{} bytes", size));
     ChunkHeader header;
     header.type = static_cast<uint32_t>(type);
-    header.size = static_cast<uint32_t>(size);
-    header.sequence = sequence_++;
+    header.size = static_cast<uint32_t>(std::min<size_t>(size, UINT32_MAX));
+    header.sequence = sequence_;
     header.offset = offset;
     header.number = number;
     const auto seed = XXH3_64bits(&header, offsetof(ChunkHeader, checksum));
@@ -160,13 +188,21 @@ Status GhostWriter::chunk(ChunkType type, int32_t number, uint64_t offset, const
     for (size_t i = 0; i < count; i++)
         XXH3_64bits_update(&digest_->one, pieces[i].iov_base, pieces[i].iov_len);
     header.checksum = XXH3_64bits_digest(&digest_->one);
-    if (type != ChunkType::end) {
+    return emit(header, pieces, count);
+}
+
+Status GhostWriter::emit(ChunkHeader& header, const iovec* pieces, size_t count) {
+    if (header.size > chunk_limit)
+        return make_error(Code::internal, "write ghost: chunk of",
+                          fmt::format("{} bytes", header.size));
+    sequence_++;
+    if (header.type != static_cast<uint32_t>(ChunkType::end)) {
         XXH3_128bits_update(&digest_->all, &header, sizeof header);
         auto& section = contents_.sections[header.type];
         if (section.chunks++ == 0) section.first = position_;
-        section.bytes += size;
+        section.bytes += header.size;
     }
-    position_ += sizeof header + size;
+    position_ += sizeof header + header.size;
     scratch_.clear();
     scratch_.push_back({&header, sizeof header});
     scratch_.insert(scratch_.end(), pieces, pieces + count);

@@ -15,6 +15,17 @@
 
 namespace ghost::core {
 
+// A pages chunk with its checksums, ready to be written as number `header.sequence` of the stream.
+struct SealedPages {
+    ChunkHeader header;
+    std::vector<PageRun> runs;
+    std::vector<iovec> contents;
+    uint64_t page_bytes = 0;
+
+    // Makes it the chunk of this number; touches all of the contents.
+    void seal(uint64_t sequence);
+};
+
 class GhostWriter {
   public:
     // `out` must outlive it.
@@ -38,6 +49,12 @@ class GhostWriter {
     // and contents together are at most chunk_limit bytes.
     Status pages(int inner_pid, const std::vector<PageRun>& runs,
                  const std::vector<iovec>& contents);
+    // The same in two steps, the costly one of which may be done by any thread.
+    static SealedPages seal(uint64_t sequence, int inner_pid, std::vector<PageRun> runs,
+                            std::vector<iovec> contents);
+    Status pages(const SealedPages& chunk);
+    // Number of the next chunk.
+    uint64_t sequence() const { return sequence_; }
     // Which pages of the lazily restored memory exist: all calls for one process make one
     // ascending list. Of an incremental ghost, what it names and no pages or zero chunk of this
     // ghost gives is the parent's. Any number of runs; split into chunks here.
@@ -60,6 +77,7 @@ class GhostWriter {
     Status chunk(ChunkType type, int32_t number, uint64_t offset, const iovec* pieces,
                  size_t count);
     Status chunk(ChunkType type, int32_t number, uint64_t offset, std::string_view payload);
+    Status emit(ChunkHeader& header, const iovec* pieces, size_t count);
     Status text(ChunkType type, std::string_view text);
     Status runs(ChunkType type, int inner_pid, std::span<const PageRun> runs);
     Status parent(const ParentRef& parent);

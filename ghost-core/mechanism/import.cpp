@@ -3,6 +3,7 @@
 #include <deque>
 #include <fmt/format.h>
 #include <map>
+#include <mutex>
 #include <thread>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include "ghost-core/memory/buffers.hpp"
 #include "ghost-core/memory/queue.hpp"
 #include "ghost-core/memory/userfault.hpp"
+#include "ghost-core/memory/workers.hpp"
 #include "ghost-core/process/restore.hpp"
 #include "ghost-core/process/skeleton_store.hpp"
 #include "ghost-core/process/urgent.hpp"
@@ -33,7 +35,7 @@ struct PageChunk {
 };
 
 // The threads of one import beside the caller's, which serves criu: one receives the stream, one
-// fills pages in.
+// for each processor fills pages in.
 class Import {
   public:
     Import(Resource& in, GhostReader& reader, BufferPool& pool)
@@ -49,7 +51,8 @@ class Import {
     Status fill_chunks();
     Result<bool> place(PageChunk& chunk);
     Status place_kept();
-    Status keep(PageChunk chunk);
+    bool keep_behind(const PageChunk& chunk, bool first);
+    Status make_room();
     void stop();
 
     Resource& in_;
@@ -59,9 +62,10 @@ class Import {
     FaultFiller filler_;
     ImportState state_;
     Queue<PageChunk> pages_;
-    // Chunks of processes that have no place for them yet; of the filling thread.
+    // Chunks of processes that have no place for them yet.
+    std::mutex kept_mutex_;
     std::map<int, std::deque<PageChunk>> kept_;
-    size_t kept_count_ = 0;
+    std::atomic<size_t> kept_count_ = 0;
     std::atomic<int64_t> skeleton_in_us_ = 0, first_page_us_ = 0, last_page_us_ = 0;
 };
 
@@ -125,15 +129,27 @@ Result<bool> Import::place(PageChunk& chunk) {
     return true;
 }
 
-Status Import::keep(PageChunk chunk) {
-    kept_[chunk.chunk.number].push_back(chunk);
-    // What waits here must not hold up what comes behind it: that may be just what CRIU needs
-    // before it makes a place for this.
-    if (++kept_count_ > import_buffers / 2) return pool_.grow();
+// False: nothing of this process waits, so this need not either.
+bool Import::keep_behind(const PageChunk& chunk, bool first) {
+    std::lock_guard lock(kept_mutex_);
+    auto& waiting = kept_[chunk.chunk.number];
+    if (!first && waiting.empty()) return false;
+    waiting.push_back(chunk);
+    kept_count_++;
+    return true;
+}
+
+// What waits must not hold up what comes behind it: that may be just what CRIU needs before it
+// makes a place for this.
+Status Import::make_room() {
+    if (kept_count_ > import_buffers / 2) return pool_.grow();
     return {};
 }
 
+// One thread at a time; the others have other things to do.
 Status Import::place_kept() {
+    const std::unique_lock lock(kept_mutex_, std::try_to_lock);
+    if (!lock) return {};
     for (auto& [pid, chunks] : kept_)
         while (!chunks.empty()) {
             auto placed = place(chunks.front());
@@ -152,24 +168,30 @@ Status Import::fill_chunks() {
         PageChunk chunk;
         waited = pages_.pop_within(kept_count_ > 0 ? retry_us : idle_us, chunk);
         if (waited == Waited::over && kept_count_ > 0) usleep(retry_us);
-        GHOST_TRY(place_kept());
+        if (kept_count_ > 0) GHOST_TRY(place_kept());
         if (waited != Waited::got) continue;
-        if (auto waiting = kept_.find(chunk.chunk.number);
-            waiting != kept_.end() && !waiting->second.empty()) {
-            GHOST_TRY(keep(chunk));
+        if (kept_count_ > 0 && keep_behind(chunk, false)) {
+            GHOST_TRY(make_room());
             continue;
         }
         auto placed = place(chunk);
         if (!placed) return placed.error();
-        if (!*placed) GHOST_TRY(keep(chunk));
+        if (*placed) continue;
+        keep_behind(chunk, true);
+        GHOST_TRY(make_room());
     }
     return {};
 }
 
 void Import::fill() {
+    Workers fillers;
     // There is nothing to fill in while the source takes the skeleton: get the buffers warm.
     pool_.populate([this] { return first_page_us_ != 0 || state_.failure().has_value(); });
-    auto status = fill_chunks();
+    auto status = fillers.each(fillers.count(), [this](size_t) {
+        auto filled = fill_chunks();
+        if (!filled.ok()) state_.fail(filled.error());  // the others see it
+        return filled;
+    });
     if (status.ok() && !state_.failure()) status = filler_.complete();
     last_page_us_ = monotonic_us();
     if (!status.ok()) state_.fail(status.error());

@@ -72,8 +72,8 @@ Status MemoryCopy::take_in(ProcessCopy& process, PageChanges& changes) {
     return {};
 }
 
-Status MemoryCopy::read_changes(Vanished vanished) {
-    auto status = workers_.each(batches_.size(), [&](size_t i) {
+Status MemoryCopy::read_changes(Vanished vanished, Workers& workers) {
+    auto status = workers.each(batches_.size(), [&](size_t i) {
         return read_pages(batches_[i].pid, batches_[i].pieces, vanished);
     });
     batches_.clear();
@@ -99,13 +99,13 @@ Result<MemoryCopy::Round> MemoryCopy::round() {
     }
     out.scan_us = monotonic_us() - begin;
     out.bytes = batched_;
-    GHOST_TRY(read_changes(Vanished::is_left));
+    GHOST_TRY(read_changes(Vanished::is_left, workers_));
     out.us = monotonic_us() - begin;
     return out;
 }
 
 // What is different in every process, looked at by all threads.
-Status MemoryCopy::look(std::span<const ProcessName> processes) {
+Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent) {
     struct Work {
         ProcessCopy* process = nullptr;
         const PageScan* scan = nullptr;
@@ -134,7 +134,7 @@ Status MemoryCopy::look(std::span<const ProcessName> processes) {
         for (auto& part : *parts) works.push_back({&process, scans.back().get(), std::move(part)});
     }
     std::mutex mutex;
-    GHOST_TRY(workers_.each(works.size(), [&](size_t i) -> Status {
+    GHOST_TRY(urgent.each(works.size(), [&](size_t i) -> Status {
         PageChanges found;
         GHOST_TRY(Tracker::look(*works[i].scan, works[i].part, found));
         std::lock_guard lock(mutex);
@@ -148,16 +148,17 @@ Status MemoryCopy::look(std::span<const ProcessName> processes) {
     return {};
 }
 
-Result<MemoryCopy::Round> MemoryCopy::finish(std::span<const ProcessName> processes) {
+Result<MemoryCopy::Round> MemoryCopy::finish(std::span<const ProcessName> processes,
+                                             Workers& urgent) {
     Round out;
     const int64_t begin = monotonic_us();
     std::set<int> there;
     for (const auto& name : processes) there.insert(name.inner_pid);
     std::erase_if(processes_, [&](const auto& entry) { return !there.count(entry.first); });
-    GHOST_TRY(look(processes));
+    GHOST_TRY(look(processes, urgent));
     out.scan_us = monotonic_us() - begin;
     out.bytes = batched_;
-    GHOST_TRY(read_changes(Vanished::is_error));
+    GHOST_TRY(read_changes(Vanished::is_error, urgent));
     out.us = monotonic_us() - begin;
     return out;
 }

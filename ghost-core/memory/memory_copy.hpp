@@ -53,8 +53,9 @@ class MemoryCopy {
     // Reads what was written since the last round, while the processes run.
     Result<Round> round();
     // The same, for the last time: all of `processes` stand and nobody else is there. Afterwards
-    // the copy is exact.
-    Result<Round> finish(std::span<const ProcessName> processes);
+    // the copy is exact. `urgent` are the threads for this. May be called again when they have run
+    // and stand once more.
+    Result<Round> finish(std::span<const ProcessName> processes, Workers& urgent);
     // Gets ready for finish(): memory that is needed then is touched now.
     Status prepare();
 
@@ -66,8 +67,8 @@ class MemoryCopy {
 
   private:
     Status take_in(ProcessCopy& process, PageChanges& changes);
-    Status look(std::span<const ProcessName> processes);
-    Status read_changes(Vanished vanished);
+    Status look(std::span<const ProcessName> processes, Workers& urgent);
+    Status read_changes(Vanished vanished, Workers& workers);
 
     struct Batch {
         pid_t pid = 0;

@@ -25,7 +25,23 @@ constexpr unsigned long pagemap_scan = _IOWR('f', 16, ScanArguments);
 constexpr uint64_t protect_matching = 1, check_registered = 2;
 constexpr uint64_t is_written = 1 << 1, page_is_present = 1 << 3, is_swapped = 1 << 4,
                    is_zero_frame = 1 << 5;
+constexpr uint64_t is_guard = 1 << 8;  // from 6.16 on; looks like a swapped page otherwise
 constexpr size_t regions_at_once = 2048;
+
+// What is asked about pages that are there: no kernel takes an unknown category.
+uint64_t details() {
+    static const bool knows_guards = [] {
+        const Fd pagemap(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+        ScanArguments arguments{};
+        ScanRegion region{};
+        arguments.size = sizeof arguments;
+        arguments.vector = reinterpret_cast<uint64_t>(&region);
+        arguments.vector_size = 1;
+        arguments.any_of = arguments.result = is_guard;
+        return ioctl(pagemap.get(), pagemap_scan, &arguments) >= 0;
+    }();
+    return knows_guards ? is_zero_frame | is_guard : is_zero_frame;
+}
 
 // One line of /proc/PID/maps: "start-end rwxp offset major:minor inode   name".
 struct MapsLine {
@@ -112,8 +128,9 @@ Result<bool> PageScan::run(const Query& query, const PageRun& area, std::vector<
             return sys_error(fmt::format("scan pages at {:#x}", at), {},
                              errno == ESRCH ? Code::not_found : Code::io);
         for (int i = 0; i < count; i++)
-            out.push_back(
-                {regions[i].start, regions[i].end, (regions[i].categories & is_zero_frame) != 0});
+            if ((regions[i].categories & is_guard) == 0)
+                out.push_back({regions[i].start, regions[i].end,
+                               (regions[i].categories & is_zero_frame) != 0});
         if (arguments.walk_end <= at) break;
         at = arguments.walk_end;
     }
@@ -121,7 +138,7 @@ Result<bool> PageScan::run(const Query& query, const PageRun& area, std::vector<
 }
 
 Status PageScan::present(const PageRun& area, std::vector<Found>& out) const {
-    auto done = run({0, 0, page_is_present | is_swapped, is_zero_frame}, area, out);
+    auto done = run({0, 0, page_is_present | is_swapped, details()}, area, out);
     if (!done) return done.error();
     return {};
 }
@@ -135,21 +152,19 @@ Result<bool> PageScan::maybe_written(const PageRun& area, PageRuns& out) const {
 }
 
 Result<bool> PageScan::written(const PageRun& area, std::vector<Found>& out) const {
-    return run({check_registered, is_written, page_is_present | is_swapped, is_zero_frame}, area,
-               out);
+    return run({check_registered, is_written, page_is_present | is_swapped, details()}, area, out);
 }
 
 Result<bool> PageScan::written_and_protect(const PageRun& area, std::vector<Found>& out) const {
-    return run({protect_matching | check_registered, is_written, page_is_present | is_swapped,
-                is_zero_frame},
-               area, out);
+    return run(
+        {protect_matching | check_registered, is_written, page_is_present | is_swapped, details()},
+        area, out);
 }
 
 bool PageScan::is_present(uint64_t page) const {
     std::vector<Found> found;
     const PageRun one{page, this_page_size()};
-    return run({0, 0, page_is_present | is_swapped, is_zero_frame}, one, found).ok() &&
-           !found.empty();
+    return run({0, 0, page_is_present | is_swapped, details()}, one, found).ok() && !found.empty();
 }
 
 }  // namespace ghost::core

@@ -13,7 +13,7 @@
 
 namespace ghost::core {
 
-// put() is for one thread, everything else for another one.
+// put() is for any number of threads, everything else for another one.
 class FaultFiller : public PageSink {
   public:
     // The userfaultfd of the process, non-blocking, events enabled.

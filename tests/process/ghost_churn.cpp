@@ -28,6 +28,7 @@ namespace {
 
 constexpr size_t page = 4096;
 constexpr size_t most_areas = 100;
+constexpr int guard_install = 102, guard_remove = 103;  // MADV_GUARD_..., Linux 6.13
 
 // xorshift64
 class Random {
@@ -64,7 +65,8 @@ class Churner {
         if (choice < 170) return forbid(area);
         if (choice < 180) return replace(area);
         if (choice < 200) return read(area);
-        if (choice < 202 && forks_) return fork_one();
+        if (choice < 206) return guard(area);
+        if (choice < 208 && forks_) return fork_one();
         for (int i = 0; i < 20; i++) put(area, random_.below(area.pages));
     }
 
@@ -125,6 +127,12 @@ class Churner {
     }
     void read(const Area& area) {
         seen_ += static_cast<unsigned char>(area.at[random_.below(area.pages) * page]);
+    }
+    // Guard pages kill who touches them, so they go again at once.
+    static void guard(const Area& area) {
+        if (madvise(area.at, page, guard_install) != 0) return;  // an older kernel
+        usleep(50);
+        madvise(area.at, page, guard_remove);
     }
     static void fork_one() {
         const pid_t child = fork();
@@ -235,6 +243,7 @@ int wait_in_calls() {
 
 int main(int argc, char** argv) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getpid() == 1) setsid();  // the init of a tree
     const std::string what = argc > 1 ? argv[1] : "";
     if (what == "churn" && argc == 3) return churn(std::strtoull(argv[2], nullptr, 10));
     if (what == "write" && argc >= 4)

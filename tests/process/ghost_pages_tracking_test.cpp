@@ -68,6 +68,8 @@ class Churn {
         const int64_t limit = monotonic_us() + 5000000;
         for (long pages = 0; pages < 8000;) {
             ASSERT_LT(monotonic_us(), limit);
+            const auto status = read_status(fmt::format("/proc/{}", pid));
+            if (!status || status->name != "ghost_churn") continue;  // not begun yet
             std::ifstream in(fmt::format("/proc/{}/statm", pid));
             in >> pages >> pages;
             usleep(1000);
@@ -169,7 +171,7 @@ TEST_F(PagesTracking, CopyIsExactUnderChurn) {
             usleep(static_cast<useconds_t>(i * 100));
         }
         churn.stop();
-        ASSERT_TRUE(copy.finish({&name, 1}).ok());
+        ASSERT_TRUE(copy.finish({&name, 1}, workers_).ok());
         EXPECT_GT(compare(churn.pid, copy.processes().at(7)), 1000U);
         kill(churn.pid, SIGCONT);
         usleep(10000);
@@ -196,7 +198,7 @@ TEST_F(PagesTracking, DifferencesMakeAnOldCopyNew) {
             }
             usleep(5000);
             churn.stop();
-            ASSERT_TRUE(copy.finish({&name, 1}).ok());
+            ASSERT_TRUE(copy.finish({&name, 1}, workers_).ok());
             const auto& process = copy.processes().at(7);
             std::vector<PagePiece> pieces;
             process.store.locate(process.store.pages(), pieces);
@@ -239,7 +241,7 @@ TEST_F(PagesTracking, UntrackedProcessIsCopiedWhole) {
     const ProcessName name{7, churn.pid};
     copy.begin(false);
     churn.stop();
-    ASSERT_TRUE(copy.finish({&name, 1}).ok());
+    ASSERT_TRUE(copy.finish({&name, 1}, workers_).ok());
     EXPECT_GT(compare(churn.pid, copy.processes().at(7)), 1000U);
 }
 

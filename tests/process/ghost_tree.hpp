@@ -76,9 +76,17 @@ class Tree {
     ~Tree() { end(); }
 
     static std::unique_ptr<Tree> start(int megabytes) {
+        return start_program(subject_program(), {"init", std::to_string(megabytes)});
+    }
+
+    // Any program as the init.
+    static std::unique_ptr<Tree> start_program(const std::string& program,
+                                               const std::vector<std::string>& words) {
         auto tree = std::make_unique<Tree>();
         Pipe in = make_pipe(), out = make_pipe();
-        const auto program = subject_program(), size = std::to_string(megabytes);
+        std::vector<char*> argv = {const_cast<char*>(program.c_str())};
+        for (const auto& word : words) argv.push_back(const_cast<char*>(word.c_str()));
+        argv.push_back(nullptr);
         const auto pid = static_cast<pid_t>(
             syscall(SYS_clone, SIGCHLD | CLONE_NEWPID, nullptr, nullptr, nullptr, 0L));
         if (pid == 0) {
@@ -87,7 +95,7 @@ class Tree {
             const int null = open("/dev/null", O_RDWR);
             dup2(null, 2);
             close_range(3, ~0U, 0);
-            execl(program.c_str(), program.c_str(), "init", size.c_str(), nullptr);
+            execv(argv[0], argv.data());
             _exit(127);
         }
         tree->root = pid;

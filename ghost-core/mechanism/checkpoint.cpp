@@ -1,0 +1,258 @@
+#include "ghost-core/mechanism/checkpoint.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <unistd.h>
+
+#include "base/clock.hpp"
+#include "base/log.hpp"
+#include "ghost-core/format/host.hpp"
+#include "ghost-core/format/writer.hpp"
+#include "ghost-core/mechanism/page_writer.hpp"
+#include "ghost-core/memory/memory_copy.hpp"
+#include "ghost-core/process/dump.hpp"
+#include "ghost-core/process/urgent.hpp"
+
+namespace ghost::core {
+namespace {
+
+// Between two rounds, once the rule says that the tree may be stopped: short enough that little is
+// written, long enough that the rounds take no part of a processor worth the name.
+constexpr useconds_t rest_us = 2000;
+
+Result<std::vector<ProcessName>> processes_of(pid_t root) {
+    auto tasks = list_tree(root);
+    if (!tasks) return tasks.error();
+    std::vector<ProcessName> out;
+    for (const auto& task : *tasks)
+        if (task.state != 'Z' && task.state != 'X') out.push_back({task.inner, task.pid});
+    return out;
+}
+
+}  // namespace
+
+struct Checkpointer::State {
+    Workers workers;
+    Arena arena;
+    MemoryCopy copy{arena, workers};
+    pid_t root = 0;                   // of the tree that is tracked; 0: none
+    std::optional<ParentRef> parent;  // its last ghost
+
+    void forget() {
+        copy.release();
+        root = 0;
+        parent.reset();
+    }
+};
+
+namespace {
+
+// One checkpoint. The object's own thread is the caller's; rounds have one beside it.
+class Checkpoint {
+  public:
+    Checkpoint(const CheckpointRequest& request, MemoryCopy& copy, Workers& workers,
+               std::optional<ParentRef> parent)
+        : request_(request),
+          copy_(copy),
+          workers_(workers),
+          parent_(std::move(parent)),
+          rule_(request.rounds) {}
+
+    Result<CheckpointStats> run(Resource& out) {
+        const int64_t begin = monotonic_us();
+        GHOST_TRY(get_ready());
+        GHOST_TRY(stand());
+        const int64_t resumed = monotonic_us();
+        stats_.copy_us = resumed - begin - stats_.pause_us;
+        if (!request_.keep_tracking) copy_.release();
+        GHOST_TRY(write(out));
+        stats_.write_us = monotonic_us() - resumed;
+        stats_.total_us = monotonic_us() - begin;
+        return stats_;
+    }
+
+  private:
+    // criu gets ready while the first round goes on.
+    Status get_ready() {
+        auto processes = processes_of(request_.root);
+        if (!processes) return processes.error();
+        DumpRequest what;
+        what.root = request_.root;
+        what.externals = request_.externals;
+        what.criu = request_.criu;
+        what.short_stop = true;
+        what.leave_running = true;
+        what.on_stopped = [this] { return stopped(); };
+        what.before_release = request_.while_stopped;
+        auto dump = TreeDump::prepare(std::move(what));
+        if (!dump) return dump.error();
+        dump_.emplace(std::move(*dump));
+        std::vector<pid_t> pids;
+        for (const auto& process : *processes) pids.push_back(process.pid);
+        head_.host = host_facts(pids);
+        head_.metadata = request_.metadata.dump();
+        head_.parent = parent_;
+        copy_.begin(parent_.has_value());
+        copy_.track(*processes);
+        for (const auto& [inner, process] : copy_.processes())
+            if (process.untracked)
+                log::info("checkpoint: process {} is copied while it stands: {}", inner,
+                          process.untracked->message());
+        // Everything, or what was written since the parent.
+        const int64_t begin = monotonic_us();
+        GHOST_TRY(round());
+        stats_.first_us = monotonic_us() - begin;
+        return copy_.prepare();
+    }
+
+    Status round() {
+        auto round = copy_.round();
+        if (!round) return round.error();
+        stats_.rounds++;
+        stats_.round_bytes += round->bytes;
+        verdict_ = rule_.after_round(round->bytes, round->us);
+        return {};
+    }
+
+    // Rounds until somebody wants to stop the tree, or it makes no sense any more.
+    Status rounds_until_wanted() {
+        while (!wanted_) {
+            if (verdict_ != StoppingRule::Verdict::go_on) usleep(rest_us);
+            if (wanted_) break;
+            GHOST_TRY(round());
+        }
+        return {};
+    }
+
+    // The thread of the rounds ends before the last differences are read.
+    void join() {
+        wanted_ = true;
+        if (rounds_.joinable()) rounds_.join();
+    }
+
+    Status stopped() {
+        const int64_t begin = monotonic_us();
+        join();
+        stats_.join_us = monotonic_us() - begin;
+        GHOST_TRY(rounds_status_);
+        auto processes = processes_of(request_.root);
+        if (!processes) return processes.error();
+        auto last = copy_.finish(*processes, *urgent_);
+        if (!last) return last.error();
+        stats_.last_bytes = last->bytes;
+        stats_.scan_us = last->scan_us;
+        stats_.memory_us = monotonic_us() - begin;
+        return {};
+    }
+
+    Status stand() {
+        while (verdict_ == StoppingRule::Verdict::go_on) GHOST_TRY(round());
+        rounds_ = std::thread([this] { rounds_status_ = rounds_until_wanted(); });
+        auto done = [&] {
+            const Urgent urgent;
+            urgent_.emplace();
+            return dump_->run(skeleton_);
+        }();
+        join();
+        urgent_.reset();
+        if (!done) return done.error();
+        stats_.dirty_rate = rule_.dirty_rate();
+        stats_.pause_us = done->times.stood;
+        stats_.skeleton_us = done->times.skeleton;
+        stats_.ahead_us = done->times.ahead;
+        stats_.skeleton_bytes = done->skeleton_bytes;
+        wanted_pages_ = std::move(done->pages);
+        return {};
+    }
+
+    Status write_skeleton(GhostWriter& writer) {
+        int number = 0;
+        for (const auto& [name, content] : skeleton_) {
+            GHOST_TRY(writer.skeleton_open(number, name));
+            for (size_t at = 0; at < content.size(); at += chunk_limit)
+                GHOST_TRY(writer.skeleton_data(number, at, content.data() + at,
+                                               std::min<size_t>(chunk_limit, content.size() - at)));
+            GHOST_TRY(writer.skeleton_close(number++, content.size()));
+        }
+        return {};
+    }
+
+    Status write(Resource& out) {
+        GhostWriter writer(out);
+        GHOST_TRY(writer.head(head_));
+        GHOST_TRY(write_skeleton(writer));
+        const PageWriting pages{&copy_, std::move(wanted_pages_), parent_.has_value(),
+                                request_.progress};
+        GHOST_TRY(writer.skeleton_end(bytes_to_write(pages)));
+        GHOST_TRY(write_pages(pages, writer, workers_));
+        GHOST_TRY(writer.end());
+        GHOST_TRY(out.finalize());
+        stats_.page_bytes = writer.contents().page_bytes;
+        stats_.zero_bytes = writer.contents().zero_bytes;
+        stats_.as_parent = writer.as_parent(request_.name);
+        return {};
+    }
+
+    const CheckpointRequest& request_;
+    MemoryCopy& copy_;
+    Workers& workers_;
+    std::optional<Workers> urgent_;
+    const std::optional<ParentRef> parent_;
+    StoppingRule rule_;
+    StoppingRule::Verdict verdict_ = StoppingRule::Verdict::go_on;
+    GhostHead head_;
+    std::optional<TreeDump> dump_;
+    std::thread rounds_;
+    std::atomic<bool> wanted_ = false;
+    Status rounds_status_;
+    SkeletonFiles skeleton_;
+    std::vector<TaskPages> wanted_pages_;
+    CheckpointStats stats_;
+};
+
+}  // namespace
+
+Checkpointer::Checkpointer() : state_(std::make_unique<State>()) {}
+
+Checkpointer::~Checkpointer() {
+    stop_tracking();
+}
+
+Result<CheckpointStats> Checkpointer::run(const CheckpointRequest& request, Resource& out) {
+    if (request.incremental && !may_be_incremental(request.root))
+        return make_error(Code::invalid, "incremental checkpoint without one before, of tree",
+                          std::to_string(request.root));
+    if (state_->root != request.root || !request.incremental) state_->forget();
+    state_->root = request.root;
+    auto parent = request.incremental ? state_->parent : std::nullopt;
+    auto stats = Checkpoint(request, state_->copy, state_->workers, std::move(parent)).run(out);
+    if (!stats || !request.keep_tracking)
+        state_->forget();
+    else
+        state_->parent = stats->as_parent;
+    return stats;
+}
+
+bool Checkpointer::may_be_incremental(pid_t root) const {
+    return root == state_->root && state_->parent.has_value();
+}
+
+void Checkpointer::stop_tracking() {
+    state_->forget();
+}
+
+Status Checkpointer::warm(uint64_t bytes) {
+    state_->arena.reset();
+    return state_->arena.warm(bytes);
+}
+
+void Checkpointer::clear() {
+    state_->forget();
+    state_->copy.begin(false);
+    state_->arena.clear();
+}
+
+}  // namespace ghost::core

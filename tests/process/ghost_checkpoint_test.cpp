@@ -1,0 +1,234 @@
+// Checkpoints of trees that go on running: the ghost shows the tree as it was while it stood.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <memory>
+
+#include "base/log.hpp"
+#include "ghost-core/format/host.hpp"
+#include "ghost-core/mechanism/checkpoint.hpp"
+#include "ghost-core/memory/page_scan.hpp"
+#include "ghost-core/process/proc.hpp"
+#include "ghost-core/resource/faulty.hpp"
+#include "ghost-core/resource/memory.hpp"
+#include "tests/process/ghost_tree.hpp"
+
+namespace ghost::core::test {
+namespace {
+
+// Every page of private memory that is not zero, by process and address.
+using Memory = std::map<int, std::map<uint64_t, std::string>>;
+
+Memory memory_of(pid_t root) {
+    Memory out;
+    const size_t page = this_page_size();
+    const auto tasks = list_tree(root);
+    EXPECT_TRUE(tasks.ok());
+    for (const auto& task : *tasks) {
+        const Fd memory(open(fmt::format("/proc/{}/mem", task.pid).c_str(), O_RDONLY | O_CLOEXEC));
+        const auto areas = private_memory(task.pid);
+        EXPECT_TRUE(areas.ok());
+        auto scan = PageScan::open(task.pid);
+        EXPECT_TRUE(scan.ok());
+        std::vector<PageScan::Found> found;
+        for (const auto& area : *areas) EXPECT_TRUE(scan->present(area, found).ok());
+        std::string content(page, '\0');
+        for (const auto& run : found)
+            for (uint64_t at = run.start; at < run.end; at += page)
+                if (pread(memory.get(), content.data(), page, static_cast<off_t>(at)) ==
+                        static_cast<ssize_t>(page) &&
+                    content.find_first_not_of('\0') != std::string::npos)
+                    out[task.inner][at] = content;
+    }
+    return out;
+}
+
+void expect_same(const Memory& truth, const Memory& found) {
+    ASSERT_EQ(truth.size(), found.size());
+    for (const auto& [inner, pages] : truth) {
+        const auto& other = found.at(inner);
+        size_t wrong = 0;
+        for (const auto& [at, content] : pages) {
+            const auto same = other.find(at);
+            if ((same == other.end() || same->second != content) && wrong++ < 3)
+                ADD_FAILURE() << fmt::format("process {}: page {:#x} {}", inner, at,
+                                             same == other.end() ? "is missing" : "differs");
+        }
+        for (const auto& [at, content] : other)
+            if (!pages.count(at) && wrong++ < 3)
+                ADD_FAILURE() << fmt::format("process {}: page {:#x} was not there", inner, at);
+        EXPECT_EQ(wrong, 0U);
+        EXPECT_GT(pages.size(), 5U);
+    }
+}
+
+// A program of ours as the init of a tree: root, and the keys of its descriptors.
+std::unique_ptr<Tree> start_churn(const std::vector<std::string>& words) {
+    auto program = subject_program();
+    program.replace(program.rfind('/') + 1, std::string::npos, "ghost_churn");
+    // glibc's restartable sequences keep the number of the processor in memory: not the same later.
+    setenv("GLIBC_TUNABLES", "glibc.pthread.rseq=0", 1);
+    auto tree = Tree::start_program(program, words);
+    unsetenv("GLIBC_TUNABLES");
+    return tree;
+}
+
+bool is_tracked(pid_t root) {
+    const auto tasks = list_tree(root);
+    EXPECT_TRUE(tasks.ok());
+    for (const auto& task : *tasks) {
+        std::ifstream in(fmt::format("/proc/{}/smaps", task.pid));
+        for (std::string line; std::getline(in, line);)
+            if (line.starts_with("VmFlags:") && line.find(" uw") != std::string::npos) return true;
+    }
+    return false;
+}
+
+class CheckpointTest : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        if (geteuid() != 0) GTEST_SKIP() << "needs root";
+        static const Status warm = [] {
+            WorkFolder folder;
+            return warm_up({criu_program(), folder.path(), 20});
+        }();
+        if (!warm.ok()) GTEST_SKIP() << warm.error().message();
+        log::setup("ghost_checkpoint_test", log::level_from_environment());
+    }
+
+    CheckpointRequest request(const Tree& tree) const {
+        CheckpointRequest out;
+        out.root = tree.root;
+        out.externals = tree.keys();
+        out.metadata = {{"keys", tree.keys()}};
+        out.criu = {criu_program(), source_folder_.path(), 20};
+        return out;
+    }
+
+    Result<HeldTree> import(Resource& in, Tree& tree) const {
+        auto importer = Importer::open(in);
+        if (!importer) return importer.error();
+        const auto keys = importer->metadata().at("keys").get<std::vector<std::string>>();
+        auto [input, output] = tree.plug();
+        auto held = importer->hold({criu_program(), target_folder_.path(), 20},
+                                   {{input.get(), keys.at(0)}, {output.get(), keys.at(1)}});
+        if (held) tree.root = held->root;
+        return held;
+    }
+
+    WorkFolder source_folder_, target_folder_;
+    Checkpointer checkpointer_;
+};
+
+TEST_F(CheckpointTest, TreeGoesOnAndItsGhostToo) {
+    auto tree = Tree::start(24);
+    ASSERT_GT(tree->healthy(), 0U);
+    MemoryResource ghost;
+    auto stats = checkpointer_.run(request(*tree), ghost);
+    ASSERT_TRUE(stats.ok()) << stats.error().message();
+    std::printf("pause %.1f ms: skeleton %.1f, memory %.2f for %.1f KiB\n", stats->pause_us / 1e3,
+                stats->skeleton_us / 1e3, stats->memory_us / 1e3,
+                static_cast<double>(stats->last_bytes) / 1024);
+    EXPECT_GT(stats->page_bytes, 15U << 20);
+    EXPECT_FALSE(is_tracked(tree->root));
+    const auto first = tree->healthy();
+    EXPECT_GT(first, 0U);
+    Tree copy;
+    auto held = import(ghost, copy);
+    ASSERT_TRUE(held.ok()) << held.error().message();
+    ASSERT_TRUE(release_tree(*held).ok());
+    EXPECT_GT(copy.healthy(), 0U);
+    EXPECT_GT(tree->healthy(), first);
+}
+
+TEST_F(CheckpointTest, SnapshotIsTheMemoryOfTheStop) {
+    for (const char* seed : {"1", "2", "3"}) {
+        SCOPED_TRACE(seed);
+        auto tree = start_churn({"churn", seed});
+        usleep(100000);
+        MemoryResource ghost;
+        auto what = request(*tree);
+        Memory truth;
+        what.while_stopped = [&]() -> Status {
+            truth = memory_of(tree->root);
+            return {};
+        };
+        auto stats = checkpointer_.run(what, ghost);
+        ASSERT_TRUE(stats.ok()) << stats.error().message();
+        Tree copy;
+        auto held = import(ghost, copy);
+        ASSERT_TRUE(held.ok()) << held.error().message();
+        expect_same(truth, memory_of(copy.root));
+    }
+}
+
+TEST_F(CheckpointTest, FailuresLeaveTheTreeRunningAndUntracked) {
+    auto tree = Tree::start(12);
+    uint64_t before = tree->healthy();
+    MemoryResource whole;
+    ASSERT_TRUE(checkpointer_.run(request(*tree), whole).ok());
+    const uint64_t size = whole.bytes().size();
+    for (uint64_t at : {uint64_t{0}, uint64_t{70}, size / 50, size / 2, size - 10}) {
+        MemoryResource ghost;
+        FaultyResource full(ghost, FaultyResource::Fault::fail_write, at);
+        auto what = request(*tree);
+        what.keep_tracking = true;
+        EXPECT_FALSE(checkpointer_.run(what, full).ok()) << at;
+        EXPECT_FALSE(checkpointer_.may_be_incremental(tree->root));
+        EXPECT_FALSE(is_tracked(tree->root));
+        const auto now = tree->healthy();
+        EXPECT_GT(now, before) << at;
+        before = now;
+    }
+    for (const char* fault : {"1", "3", "5"}) {  // of criu, in the dump
+        setenv("CRIU_FAULT", fault, 1);
+        MemoryResource ghost;
+        EXPECT_FALSE(checkpointer_.run(request(*tree), ghost).ok()) << fault;
+        unsetenv("CRIU_FAULT");
+        EXPECT_FALSE(is_tracked(tree->root));
+        const auto now = tree->healthy();
+        EXPECT_GT(now, before) << fault;
+        before = now;
+    }
+    auto what = request(*tree);
+    what.while_stopped = [] { return make_error(Code::refused, "not this time"); };
+    MemoryResource ghost;
+    auto refused = checkpointer_.run(what, ghost);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.error().tried, "not this time");
+    EXPECT_GT(tree->healthy(), before);
+    what.root = 999999999;
+    EXPECT_FALSE(checkpointer_.run(what, ghost).ok());
+}
+
+TEST_F(CheckpointTest, OneAfterTheOtherKeepsTracking) {
+    auto tree = Tree::start(48);
+    ASSERT_GT(tree->healthy(), 0U);
+    auto what = request(*tree);
+    what.incremental = true;
+    MemoryResource none;
+    EXPECT_EQ(checkpointer_.run(what, none).error().code, Code::invalid);
+    what.incremental = false;
+    what.keep_tracking = true;
+    MemoryResource full;
+    auto first = checkpointer_.run(what, full);
+    ASSERT_TRUE(first.ok()) << first.error().message();
+    EXPECT_TRUE(is_tracked(tree->root));
+    ASSERT_TRUE(checkpointer_.may_be_incremental(tree->root));
+    what.incremental = true;
+    MemoryResource next;
+    auto second = checkpointer_.run(what, next);
+    ASSERT_TRUE(second.ok()) << second.error().message();
+    EXPECT_LT(second->page_bytes, first->page_bytes / 2);
+    EXPECT_EQ(second->as_parent.generation, first->as_parent.generation + 1);
+    EXPECT_GT(tree->healthy(), 0U);
+    checkpointer_.stop_tracking();
+    EXPECT_FALSE(is_tracked(tree->root));
+    EXPECT_GT(tree->healthy(), 0U);
+}
+
+}  // namespace
+}  // namespace ghost::core::test
