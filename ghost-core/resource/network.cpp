@@ -205,6 +205,8 @@ Result<Fd> bind_any(const NetworkOptions& options) {
         set_int(six.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
         sockaddr_in6 any{};
         any.sin6_family = AF_INET6;
+        any.sin6_port = htons(static_cast<uint16_t>(options.port));
+        if (options.port != 0) set_int(six.get(), SOL_SOCKET, SO_REUSEADDR, 1);
         if (bind(six.get(), reinterpret_cast<sockaddr*>(&any), sizeof any) == 0) return six;
     }
     Fd four(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -212,6 +214,8 @@ Result<Fd> bind_any(const NetworkOptions& options) {
     set_buffers(four.get(), options);
     sockaddr_in any{};
     any.sin_family = AF_INET;
+    any.sin_port = htons(static_cast<uint16_t>(options.port));
+    if (options.port != 0) set_int(four.get(), SOL_SOCKET, SO_REUSEADDR, 1);
     if (bind(four.get(), reinterpret_cast<sockaddr*>(&any), sizeof any) != 0)
         return sys_error("bind socket for ghosts");
     return four;
@@ -295,7 +299,7 @@ Result<NetworkListener> NetworkListener::listen(const std::string& secret, Netwo
     const auto token = random_bytes<Nonce>();
     std::array<char, 2 * sizeof(Nonce) + 1> hex{};
     sodium_bin2hex(hex.data(), hex.size(), token.data(), token.size());
-    out.token_ = hex.data();
+    out.token_ = options.token.empty() ? hex.data() : options.token;
     out.fd_ = std::move(*fd);
     out.secret_ = secret;
     out.options_ = options;

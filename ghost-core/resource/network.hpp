@@ -16,6 +16,8 @@ namespace ghost::core {
 struct NetworkOptions {
     int operation_ms = 10000;       // longest silence of the peer in any one read or write
     size_t buffer_bytes = 4 << 20;  // asked for with SO_SNDBUF/SO_RCVBUF; the kernel may cap it
+    int port = 0;                   // listener: a fixed one; 0: one that is free
+    std::string token;              // listener: a fixed one both ends know; empty: a random one
 };
 
 class NetworkResource : public Resource {

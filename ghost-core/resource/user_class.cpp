@@ -4,8 +4,6 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
-#include "ghost-core/include/ghost/resource_class.h"
-
 namespace ghost::core {
 namespace {
 
@@ -123,7 +121,10 @@ Result<ResourceKind> user_class(void* library, const std::string& path) {
     if (entry == nullptr)
         return make_error(Code::invalid,
                           "load resource class: no function " GHOST_RESOURCE_CLASS_SYMBOL, path);
-    const auto* table = entry();
+    return user_class(entry(), path);
+}
+
+Result<ResourceKind> user_class(const ghost_resource_class* table, const std::string& path) {
     if (table == nullptr || table->name == nullptr || table->init == nullptr ||
         table->read == nullptr || table->write == nullptr || table->finalize == nullptr ||
         table->release == nullptr)

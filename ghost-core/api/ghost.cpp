@@ -1,0 +1,284 @@
+// The C API's ghosts: export and import of a process through the plugged resource.
+#include "ghost-core/include/ghost.h"
+
+#include <cstdlib>
+#include <filesystem>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "ghost-core/api/objects.hpp"
+#include "ghost-core/mechanism/migration.hpp"
+#include "ghost-core/mechanism/plain.hpp"
+#include "ghost-core/mechanism/preflight.hpp"
+#include "ghost-core/process/nested.hpp"
+
+using namespace ghost;
+using namespace ghost::core;
+using namespace ghost::api;
+
+namespace {
+
+// criu's folder of one export or import.
+class WorkFolder {
+  public:
+    static Result<std::unique_ptr<WorkFolder>> make() {
+        std::string path = "/dev/shm/ghost-api.XXXXXX";
+        if (mkdtemp(path.data()) == nullptr) return sys_error("make folder", path);
+        return std::unique_ptr<WorkFolder>(new WorkFolder(std::move(path)));
+    }
+    ~WorkFolder() {
+        std::error_code ignored;
+        std::filesystem::remove_all(path_, ignored);
+    }
+    WorkFolder(const WorkFolder&) = delete;
+    WorkFolder& operator=(const WorkFolder&) = delete;
+
+    CriuSettings settings() const {
+        const char* program = std::getenv("GHOST_CRIU");
+        CriuSettings out;
+        out.program = program != nullptr ? program : GHOST_CRIU_PROGRAM;
+        out.work_dir = path_;
+        return out;
+    }
+
+  private:
+    explicit WorkFolder(std::string path) : path_(std::move(path)) {}
+    std::string path_;
+};
+
+// The resource of one export or import, ready; an associated object stays its owner's.
+struct Plugged {
+    Resource* resource = nullptr;
+    std::unique_ptr<Resource> owned;
+};
+
+Error not_associated(const char* what) {
+    return make_error(Code::invalid,
+                      fmt::format("use ghost: its resource is {}, but none is associated", what));
+}
+
+Result<Plugged> own(Result<std::unique_ptr<Resource>> made) {
+    if (!made) return made.error();
+    GHOST_TRY((*made)->init());
+    Plugged out;
+    out.owned = std::move(*made);
+    out.resource = out.owned.get();
+    return out;
+}
+
+Result<Plugged> plugged(ghost_object& g, Use use) {
+    if (!g.specification.empty())
+        return own(use == Use::read ? registry().open(g.specification)
+                                    : registry().make(g.specification, use));
+    switch (g.class_id) {
+        case 0:
+            return make_error(Code::invalid, "use ghost: no resource is plugged");
+        case GHOST_MEMORY:
+            if (g.buffer == nullptr) return not_associated("memory");
+            if (use == Use::write) ghost_buffer_clear(g.buffer);
+            return own(
+                std::unique_ptr<Resource>(std::make_unique<MemoryResource>(g.buffer->buffer)));
+        case GHOST_FILE: {
+            if (g.file == nullptr) return not_associated("a file");
+            GHOST_TRY(g.file->use(use));
+            Plugged out;
+            out.resource = g.file->resource.get();
+            return out;
+        }
+        case GHOST_NETWORK: {
+            const auto& peer = g.network;
+            if (peer.port == 0) return not_associated("the network");
+            if (use == Use::write && peer.node.empty()) return not_associated("a node");
+            auto made = open_network(use == Use::write ? peer.node : "", peer.channel, peer.port);
+            if (!made) return made.error();
+            return own(std::unique_ptr<Resource>(std::move(*made)));
+        }
+        default:
+            return own(registry().make(g.class_id, use, g.parameters));
+    }
+}
+
+Status deal_with_original(const PlainTree& tree, ghost_then then) {
+    if (then == GHOST_THEN_CONTINUE) return resume_tree(tree.root);
+    if (then == GHOST_THEN_STOP)
+        calm_tree(tree.root);
+    else
+        end_plain(tree);
+    return {};
+}
+
+Status export_to(ghost_object& g, pid_t process) {
+    auto tree = find_plain(process);
+    if (!tree) return tree.error();
+    auto reasons = why_not_exportable(*tree);
+    if (!reasons) return reasons.error();
+    if (!reasons->empty()) return make_error(Code::refused, "export process", reasons->front());
+    auto folder = WorkFolder::make();
+    if (!folder) return folder.error();
+    GHOST_TRY(warm_up((*folder)->settings()));
+    auto request = plain_export(*tree, (*folder)->settings());
+    if (!request) return request.error();
+    auto out = plugged(g, Use::write);
+    if (!out) return out.error();
+    auto stats = export_tree(*request, *out->resource);
+    if (!stats) return stats.error();
+    // export_tree() has finalized it
+    if (g.class_id == GHOST_FILE && g.specification.empty()) {
+        g.file->resource.reset();
+        g.file->state = ghost_file::State::complete;
+    }
+    g.statistics = {stats->page_bytes + stats->skeleton_bytes,
+                    stats->page_bytes,
+                    stats->zero_bytes,
+                    stats->skeleton_bytes,
+                    stats->frozen_us,
+                    stats->total_us};
+    return deal_with_original(*tree, g.then);
+}
+
+// What of the ghost cannot live here, all at once; and the number it needs, if that is taken.
+Status check_here(const Importer& importer) {
+    const auto process = importer.metadata().value("process", Json());
+    if (!process.is_object())
+        return make_error(Code::refused, "import process: this ghost is a rank's of an MPI job");
+    const auto lacking = check_target(importer.metadata().value("needs", Json()), importer.host());
+    if (!lacking.empty())
+        return make_error(Code::refused, "import process here", describe(lacking));
+    const pid_t number = process.value("pid", 0);
+    if (!process.value("nested", true) && (kill(number, 0) == 0 || errno != ESRCH))
+        return make_error(Code::refused, "import process: it needs its number again, taken:",
+                          std::to_string(number));
+    return {};
+}
+
+Result<pid_t> import_from(ghost_object& g) {
+    auto folder = WorkFolder::make();
+    if (!folder) return folder.error();
+    GHOST_TRY(warm_up((*folder)->settings()));
+    auto in = plugged(g, Use::read);
+    if (!in) return in.error();
+    auto importer = Importer::open(*in->resource, false);
+    if (!importer) return importer.error();
+    GHOST_TRY(check_here(*importer));
+    const auto process = importer->metadata()["process"];
+    if (!process.value("nested", true)) importer->expect_plain(process.value("pid", 0));
+    std::vector<InheritFd> heirs;
+    for (const auto& [number, end] : outside_stdio(importer->metadata()))
+        heirs.push_back({number, end.key});
+    auto held = importer->hold((*folder)->settings(), heirs);
+    if (!held) return held.error();
+    g.statistics = {held->bytes + held->skeleton_bytes,
+                    held->bytes,
+                    0,
+                    held->skeleton_bytes,
+                    0,
+                    held->total_us};
+    GHOST_TRY(release_tree(*held));
+    if (g.class_id == GHOST_FILE && g.specification.empty()) GHOST_TRY(g.file->finish());
+    return held->root;
+}
+
+}  // namespace
+
+ghost_object* ghost_create(void) {
+    return guarded([] { return new ghost_object; }, nullptr);
+}
+
+void ghost_free(ghost_object* g) {
+    delete g;
+}
+
+int ghost_plug(uint32_t class_id, ghost_object* g) {
+    return status_of([&]() -> Status {
+        if (!registry().kinds().count(class_id))
+            return make_error(Code::invalid, "plug resource: no class has the id",
+                              std::to_string(class_id));
+        g->class_id = class_id;
+        g->specification.clear();
+        return {};
+    });
+}
+
+int ghost_set_parameters(ghost_object* g, const char* parameters) {
+    return status_of([&]() -> Status {
+        g->parameters = parameters;
+        return {};
+    });
+}
+
+int ghost_plug_specification(const char* specification, ghost_object* g) {
+    return status_of([&]() -> Status {
+        // one to be read is made without doing anything yet; the network is only to be written
+        const bool network = std::string_view(specification).starts_with("network,");
+        auto tried = registry().make(specification, Use::read);
+        if (!network && !tried && tried.error().code == Code::invalid) return tried.error();
+        g->specification = specification;
+        return {};
+    });
+}
+
+int ghost_set_then(ghost_object* g, ghost_then then) {
+    return status_of([&]() -> Status {
+        if (then < GHOST_THEN_CONTINUE || then > GHOST_THEN_KILL)
+            return make_error(Code::invalid, "say what becomes of the original");
+        g->then = then;
+        return {};
+    });
+}
+
+int ghost_export_process(ghost_object* g, pid_t process) {
+    return status_of([&] { return export_to(*g, process); });
+}
+
+pid_t ghost_import_process(ghost_object* g) {
+    return guarded(
+        [&]() -> pid_t {
+            auto made = import_from(*g);
+            return made.ok() ? *made : fail(made.error());
+        },
+        -1);
+}
+
+int ghost_resume_process(pid_t process) {
+    return status_of([&]() -> Status {
+        auto tree = find_plain(process);
+        if (!tree) return tree.error();
+        return resume_tree(tree->root);
+    });
+}
+
+int ghost_destroy_process(pid_t process) {
+    return status_of([&]() -> Status {
+        auto tree = find_plain(process);
+        if (!tree) return tree.error();
+        end_plain(*tree);
+        return {};
+    });
+}
+
+int ghost_get_statistics(const ghost_object* g, ghost_statistics* statistics) {
+    *statistics = g->statistics;
+    return 0;
+}
+
+int ghost_associate_buffer(ghost_buffer* b, ghost_object* g) {
+    g->buffer = b;
+    if (g->class_id == 0) g->class_id = GHOST_MEMORY;
+    return 0;
+}
+
+int ghost_associate_file(ghost_file* f, ghost_object* g) {
+    g->file = f;
+    if (g->class_id == 0) g->class_id = GHOST_FILE;
+    return 0;
+}
+
+int ghost_associate_network(const char* node, const char* channel, int port, ghost_object* g) {
+    return status_of([&]() -> Status {
+        if (channel == nullptr || *channel == '\0' || port <= 0 || port > 65535)
+            return make_error(Code::invalid, "associate network: a channel and a port are needed");
+        g->network = {node != nullptr ? node : "", channel, port};
+        if (g->class_id == 0) g->class_id = GHOST_NETWORK;
+        return {};
+    });
+}

@@ -1,0 +1,86 @@
+// What is behind the C API's pointers, and how its functions fail.
+#pragma once
+
+#include <cerrno>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "ghost-core/include/ghost.h"
+#include "ghost-core/resource/memory.hpp"
+#include "ghost-core/resource/network.hpp"
+#include "ghost-core/resource/registry.hpp"
+
+struct ghost_buffer {
+    std::shared_ptr<ghost::core::MemoryBuffer> buffer =
+        std::make_shared<ghost::core::MemoryBuffer>();
+    ghost::core::MemoryResource reader{buffer};  // where the next read begins
+};
+
+struct ghost_file {
+    enum class State { idle, reading, writing, complete };
+    std::string path;
+    State state = State::idle;
+    std::unique_ptr<ghost::core::Resource> resource;
+
+    // Ready for this direction; the same one each time.
+    ghost::Status use(ghost::core::Use use);
+    ghost::Status finish();  // complete, if it was written
+};
+
+struct ghost_node {
+    std::unique_ptr<ghost::core::NetworkResource> connection;
+};
+
+struct ghost_object {
+    uint32_t class_id = 0;  // 0: not said
+    std::string parameters;
+    std::string specification;  // instead of both
+    ghost_buffer* buffer = nullptr;
+    ghost_file* file = nullptr;
+    struct {
+        std::string node, channel;
+        int port = 0;
+    } network;
+    ghost_then then = GHOST_THEN_CONTINUE;
+    ghost_statistics statistics{};
+};
+
+namespace ghost::api {
+
+// Keeps the message for ghost_error() and sets errno; returns -1.
+int fail(const Error& error);
+
+// Runs the body of a function of the API: nothing is thrown through it.
+template <typename Body>
+auto guarded(Body&& body, decltype(body()) failed) -> decltype(body()) {
+    try {
+        return body();
+    } catch (const std::exception& error) {
+        fail(make_error(Code::internal, std::string("call ghost: ") + error.what()));
+        return failed;
+    }
+}
+
+// Runs `body` (Status) and returns 0 or -1.
+template <typename Body>
+int status_of(Body&& body) {
+    return guarded(
+        [&] {
+            Status status = body();
+            return status.ok() ? 0 : fail(status.error());
+        },
+        -1);
+}
+
+// The classes this process knows. Changed by ghost_register_class() and ghost_load_class(), which
+// a program calls before it uses them from several threads.
+core::ResourceRegistry& registry();
+
+// A connection for `channel`: to the node, or from the one that comes.
+Result<std::unique_ptr<core::NetworkResource>> open_network(const std::string& node,
+                                                            const std::string& channel, int port);
+
+}  // namespace ghost::api
