@@ -1,6 +1,7 @@
 #include "kernet-btl/kernet/datapath.hpp"
 
 #include <sched.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "base/clock.hpp"
@@ -13,6 +14,9 @@ namespace {
 // While rings are in use, sockets are looked at every so many passes: one look costs as much as
 // two messages over a ring (facts: 240 ns).
 constexpr uint32_t tcp_every = 32;
+// Up to so many sockets are tried one by one: a message is taken 0.5 µs earlier than by epoll, one
+// try in vain costs 0.24.
+constexpr size_t tried_singly = 3;
 
 }  // namespace
 
@@ -56,8 +60,20 @@ int DataPath::progress_inside() {
 
 int DataPath::poll_tcp_sockets() {
     int events = 0;
+    if (poller_) {
+        epoll_event ready[16];
+        const int count = epoll_wait(poller_.get(), ready, 16, 0);
+        for (int i = 0; i < count; i++) {
+            auto* socket = static_cast<Socket*>(ready[i].data.ptr);
+            if (socket->on_tcp()) events += socket->poll_tcp();
+        }
+    } else {
+        for (Socket* socket : tcps_) {
+            if (socket->on_tcp()) events += socket->poll_tcp();
+        }
+    }
     for (Socket* socket : tcps_) {
-        if (socket->linked()) events += socket->poll_tcp();
+        if (socket->on_tcp()) events += socket->attend_tcp();
     }
     if (events > 0) pass_ = tcp_every - 1;  // where something comes, more may
     return events;
@@ -80,6 +96,19 @@ void DataPath::sort_links() {
     for (auto& [rank, socket] : sockets_) {
         if (socket->expects_link()) ++unlinked_;
         if (socket->linked()) (socket->local() ? rings_ : tcps_).push_back(socket.get());
+    }
+    watch_tcps();
+}
+
+// One epoll set answers for many sockets at the price of one; a few are quicker tried one by one.
+void DataPath::watch_tcps() {
+    poller_.reset(tcps_.size() > tried_singly ? epoll_create1(EPOLL_CLOEXEC) : -1);
+    if (!poller_) return;  // also without descriptors: then all are tried
+    for (Socket* socket : tcps_) {
+        epoll_event event{};
+        event.events = EPOLLIN | EPOLLRDHUP;
+        event.data.ptr = socket;
+        epoll_ctl(poller_.get(), EPOLL_CTL_ADD, socket->link_fd(), &event);
     }
 }
 

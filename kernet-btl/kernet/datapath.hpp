@@ -65,6 +65,7 @@ class DataPath {
     void take_offers();
     void sort_links();
     int poll_tcp_sockets();
+    void watch_tcps();
 
     Gate gate_;
     Registry& registry_;
@@ -75,6 +76,7 @@ class DataPath {
     std::unordered_map<uint32_t, std::unique_ptr<Socket>> sockets_;
     std::vector<Socket*> rings_;  // sockets by the link they have now
     std::vector<Socket*> tcps_;
+    ghost::Fd poller_;       // epoll set of tcps_; none if there are none
     uint32_t unlinked_ = 0;  // attached sockets whose link is being made, or whose peer moves
     bool stale_ = false;     // rings_ and tcps_ are to be made anew
     uint32_t pass_ = 0;

@@ -50,6 +50,7 @@ class Socket final : private LinkEvents {
     SocketState state() const { return state_; }
     bool linked() const { return ring_ != nullptr || tcp_ != nullptr; }
     bool local() const { return ring_ != nullptr; }  // link shm
+    bool on_tcp() const { return tcp_ != nullptr; }
     // No link now, and one is to come: the peer moves, or the first link is being made.
     bool expects_link() const {
         return state_ == SocketState::attached && !linked() && peer_said_ != PeerSaid::left;
@@ -88,6 +89,9 @@ class Socket final : private LinkEvents {
     // --- progress; returns the number of events ---
     int poll_ring();
     int poll_tcp();
+    // What is due by itself on link tcp: going on writing, acknowledging.
+    int attend_tcp();
+    int link_fd() const { return tcp_->fd(); }
     // Writes what waits. True if nothing does any more.
     bool flush();
     // Gate closed, by the control side: writes what waits without taking in any message. True if

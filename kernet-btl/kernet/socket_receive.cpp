@@ -138,13 +138,18 @@ int Socket::poll_tcp() {
         lose_link(tcp_->wrong());
         return 1;
     }
+    idle_polls_ = 0;
+    return result == TcpLink::Poll::idle ? 0 : 1;
+}
+
+int Socket::attend_tcp() {
     if (unsent_ && !flush() && lost_) {
         lose_link(nullptr);
         return 1;
     }
     acknowledge_idle();
-    idle_polls_ = result == TcpLink::Poll::idle ? idle_polls_ + 1 : 0;
-    return result == TcpLink::Poll::idle ? 0 : 1;
+    idle_polls_++;
+    return 0;
 }
 
 void Socket::acknowledge_idle() {

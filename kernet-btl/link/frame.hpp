@@ -49,11 +49,11 @@ class FramePool {
     void put(Frame* frame);
 
   private:
-    static constexpr std::array<uint32_t, 5> sizes_{192, 1024, 5 * 1024, 18 * 1024,
-                                                    wire::max_message};
+    static constexpr std::array<uint32_t, 6> sizes_{192,       1024,      5 * 1024,
+                                                    18 * 1024, 66 * 1024, wire::max_message};
     // Free frames kept per class; more are given back to the heap.
-    static constexpr std::array<uint32_t, 5> keep_{1024, 512, 256, 128, 64};
-    std::array<std::vector<Frame*>, 5> free_;
+    static constexpr std::array<uint32_t, 6> keep_{1024, 512, 256, 128, 64, 32};
+    std::array<std::vector<Frame*>, 6> free_;
 };
 
 // Frames in order of their numbers.

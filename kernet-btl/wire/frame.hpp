@@ -16,7 +16,7 @@ inline constexpr uint32_t frame_magic = 0x46'54'4e'4b;  // "KNTF"
 inline constexpr uint8_t frame_version = 1;
 
 // A message that travels in one piece; also what one frame in a ring holds at most, bytes.
-inline constexpr size_t max_message = 64 * 1024 + 1024;
+inline constexpr size_t max_message = 128 * 1024 + 1024;
 // The head of a bulk frame: what tells the receiver where the body belongs, bytes.
 inline constexpr size_t max_bulk_head = 32;
 // A bulk body, bytes. A bound on what is believed, not on memory: bodies are placed, not allocated

@@ -62,7 +62,7 @@ EndpointConfig config_of(uint32_t rank, const std::string& job, bool shm, bool t
     config.if_include = "lo";
     config.use_shm = shm;
     config.use_tcp = tcp;
-    config.ring_bytes = 256 * 1024;
+    config.ring_bytes = 512 * 1024;
     config.ring_frames = 64;
     return config;
 }
@@ -308,6 +308,33 @@ TEST_P(KernetIdle, WhatWasSentArrivesThoughTheSenderIsElsewhere) {
 
 INSTANTIATE_TEST_SUITE_P(Links, KernetIdle, testing::Bool(),
                          [](const auto& info) { return info.param ? "shm" : "tcp"; });
+
+// More peers than are tried one by one (DataPath::watch_tcps): one after the other and all at once,
+// also when one of them comes back by a new link.
+TEST(KernetPeers, ManyOverTcpAreAllHeard) {
+    const std::string job = fmt::format("p{}", getpid());
+    Idler middle(0, job, false, true);
+    std::vector<std::unique_ptr<Idler>> others;
+    for (uint32_t rank = 1; rank <= 6; ++rank) {
+        others.push_back(std::make_unique<Idler>(rank, job, false, true));
+        middle.endpoint().set_location(others.back()->location());
+        others.back()->endpoint().set_location(middle.location());
+    }
+    auto heard = [&](uint32_t rank, uint8_t value) {
+        Stream::Message got;
+        const int64_t end = ghost::monotonic_us() + 10'000'000;
+        while (!middle.hub().attach(rank).recv(got)) {
+            if (ghost::monotonic_us() > end) return false;
+            middle.hub().progress();
+        }
+        return got == Stream::Message(3000, value);
+    };
+    for (uint8_t round = 0; round < 30; ++round) {
+        if (round % 10 == 9) others[round % 6]->move_to("n0", round, middle.location());
+        for (auto& other : others) other->hub().attach(0).send(Stream::Message(3000, round));
+        for (uint32_t rank = 6; rank >= 1; --rank) ASSERT_TRUE(heard(rank, round)) << rank;
+    }
+}
 
 // Files and shared mappings of this process that are ours.
 int held() {

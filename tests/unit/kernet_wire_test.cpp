@@ -119,7 +119,7 @@ TEST(KernetLocation, SurvivesJsonAndRefusesNonsense) {
 }
 
 TEST(KernetRing, LinesThatPointOutsideAreRefused) {
-    auto made = RingMapping::create({64, 256 * 1024});
+    auto made = RingMapping::create({64, 512 * 1024});
     ASSERT_TRUE(made.ok());
     auto other = RingMapping::attach(made->second);
     ASSERT_TRUE(other.ok());
@@ -132,7 +132,7 @@ TEST(KernetRing, LinesThatPointOutsideAreRefused) {
     LineView line;
     EXPECT_TRUE(rx.view(line));
     RingLine& spoilt = made->first->lines(0)[0];
-    spoilt.where = 256 * 1024 - 999;
+    spoilt.where = 512 * 1024 - 999;
     EXPECT_FALSE(rx.view(line));
     spoilt.where = 0;
     spoilt.info = line_info(wire::max_message + 1, 1, LineKind::data);
@@ -142,7 +142,7 @@ TEST(KernetRing, LinesThatPointOutsideAreRefused) {
 // What an earlier message left in a line must never be taken for one: here every line is filled
 // with the stamps a guess without the key would look for.
 TEST(KernetRing, BytesOfAMessageAreNoStamps) {
-    auto made = RingMapping::create({8, 256 * 1024});
+    auto made = RingMapping::create({8, 512 * 1024});
     ASSERT_TRUE(made.ok());
     auto other = RingMapping::attach(made->second);
     RingTx tx(*made->first, 0);
@@ -167,7 +167,7 @@ TEST(KernetRing, BytesOfAMessageAreNoStamps) {
 
 // The tail of a ring is walked message by message, also past the array's end.
 TEST(KernetRing, TailStartsWhereTheReaderIs) {
-    auto made = RingMapping::create({8, 256 * 1024});
+    auto made = RingMapping::create({8, 512 * 1024});
     ASSERT_TRUE(made.ok());
     auto other = RingMapping::attach(made->second);
     RingTx tx(*made->first, 0);
@@ -205,7 +205,7 @@ TEST(KernetRing, UnsealedOrForeignMemoryIsRefused) {
 }
 
 TEST(KernetRing, WritesUntilFullAndGoesOnWhenRead) {
-    auto made = RingMapping::create({64, 256 * 1024});
+    auto made = RingMapping::create({64, 512 * 1024});
     ASSERT_TRUE(made.ok());
     auto other = RingMapping::attach(made->second);
     RingTx tx(*made->first, 0);
