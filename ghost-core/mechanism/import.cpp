@@ -9,7 +9,7 @@
 
 #include "base/clock.hpp"
 #include "ghost-core/format/host.hpp"
-#include "ghost-core/format/reader.hpp"
+#include "ghost-core/mechanism/chain_reader.hpp"
 #include "ghost-core/mechanism/migration.hpp"
 #include "ghost-core/memory/buffers.hpp"
 #include "ghost-core/memory/queue.hpp"
@@ -29,7 +29,7 @@ constexpr int64_t retry_us = 200;  // for pages that have no place yet
 constexpr int64_t idle_us = 100000;
 
 struct PageChunk {
-    Chunk chunk;
+    ChainPages pages;
     char* buffer = nullptr;
     uint64_t done = 0;  // bytes of its pages that are in place
 };
@@ -38,8 +38,7 @@ struct PageChunk {
 // for each processor fills pages in.
 class Import {
   public:
-    Import(Resource& in, GhostReader& reader, BufferPool& pool)
-        : in_(in), reader_(reader), pool_(pool) {}
+    Import(ChainReader& reader, BufferPool& pool) : reader_(reader), pool_(pool) {}
 
     Result<HeldTree> run(RestoreRequest request, const Progress& progress);
 
@@ -55,8 +54,7 @@ class Import {
     Status make_room();
     void stop();
 
-    Resource& in_;
-    GhostReader& reader_;
+    ChainReader& reader_;
     BufferPool& pool_;
     SkeletonStore skeleton_;
     FaultFiller filler_;
@@ -94,14 +92,15 @@ Status Import::take_skeleton(const Chunk& chunk, const char* buffer) {
 Status Import::receive_chunks() {
     char* buffer = pool_.take();
     while (buffer != nullptr) {
-        auto chunk = reader_.next(buffer);
+        ChainPages pages;
+        auto chunk = reader_.next(buffer, pages);
         if (!chunk) return chunk.error();
         if (chunk->type == ChunkType::end) break;
         if (chunk->type == ChunkType::pages) {
             if (first_page_us_ == 0) first_page_us_ = monotonic_us();
-            if (!pages_.push({*chunk, buffer})) break;
+            if (!pages_.push({std::move(pages), buffer})) break;
             buffer = pool_.take();
-        } else if (chunk->type != ChunkType::present && chunk->type != ChunkType::zero) {
+        } else {
             GHOST_TRY(take_skeleton(*chunk, buffer));
         }
     }
@@ -119,12 +118,11 @@ void Import::receive() {
 
 // True when all of it is in place, and its buffer given back.
 Result<bool> Import::place(PageChunk& chunk) {
-    auto view = GhostReader::pages(chunk.chunk, chunk.buffer);
-    if (!view) return view.error();
-    auto done = filler_.put(view->inner_pid, view->runs, view->contents, chunk.done);
+    const auto& pages = chunk.pages;
+    auto done = filler_.put(pages.inner_pid, pages.runs, pages.contents, chunk.done);
     if (!done) return done.error();
     chunk.done = *done;
-    if (*done < view->bytes) return false;
+    if (*done < pages.bytes) return false;
     pool_.give(chunk.buffer);
     return true;
 }
@@ -132,7 +130,7 @@ Result<bool> Import::place(PageChunk& chunk) {
 // False: nothing of this process waits, so this need not either.
 bool Import::keep_behind(const PageChunk& chunk, bool first) {
     std::lock_guard lock(kept_mutex_);
-    auto& waiting = kept_[chunk.chunk.number];
+    auto& waiting = kept_[chunk.pages.inner_pid];
     if (!first && waiting.empty()) return false;
     waiting.push_back(chunk);
     kept_count_++;
@@ -199,7 +197,7 @@ void Import::fill() {
 }
 
 void Import::stop() {
-    in_.interrupt();
+    reader_.interrupt();
     pages_.close();
     pool_.close();
     filler_.stop();
@@ -237,9 +235,9 @@ Result<HeldTree> Import::run(RestoreRequest request, const Progress& progress) {
 }  // namespace
 
 struct Importer::State {
-    explicit State(Resource& resource) : in(resource), reader(resource) {}
-    Resource& in;
-    GhostReader reader;
+    explicit State(Resource& in) : reader(in) {}
+    ChainReader reader;
+    std::optional<ParentRef> parent;  // that is to be given next
     Json metadata;
     std::string host;
     pid_t plain_root = 0;
@@ -254,8 +252,7 @@ Result<Importer> Importer::open(Resource& in, bool check) {
     auto state = std::make_unique<State>(in);
     GhostHead head;
     GHOST_TRY(state->reader.head(head));
-    if (head.parent)
-        return make_error(Code::unsupported, "import ghost: it is incremental", head.parent->name);
+    state->parent = head.parent;
     if (check) GHOST_TRY(check_host(head.host));
     state->host = head.host;
     state->metadata = Json::parse(head.metadata, nullptr, false);
@@ -266,6 +263,14 @@ Result<Importer> Importer::open(Resource& in, bool check) {
 
 const Json& Importer::metadata() const {
     return state_->metadata;
+}
+
+const std::optional<ParentRef>& Importer::parent() const {
+    return state_->parent;
+}
+
+Status Importer::add_parent(Resource& in) {
+    return state_->reader.add(in, state_->parent);
 }
 
 const std::string& Importer::host() const {
@@ -279,13 +284,16 @@ void Importer::expect_plain(pid_t root) {
 Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<InheritFd>& inherit,
                                 const Progress& progress) {
     const Urgent urgent;
+    if (state_->parent)
+        return make_error(Code::invalid, "import ghost: it is incremental and needs its parent",
+                          state_->parent->name);
     auto pool = BufferPool::make(import_buffers);
     if (!pool) return pool.error();
     RestoreRequest request;
     request.criu = criu;
     request.plain_root = state_->plain_root;
     for (const auto& entry : inherit) request.inherit.emplace_back(entry.fd, entry.key);
-    return Import(state_->in, state_->reader, *pool).run(std::move(request), progress);
+    return Import(state_->reader, *pool).run(std::move(request), progress);
 }
 
 Status release_tree(const HeldTree& held) {

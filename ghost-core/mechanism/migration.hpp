@@ -15,6 +15,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <sys/types.h>
 #include <utility>
@@ -22,6 +23,7 @@
 
 #include "base/control_socket.hpp"
 #include "base/result.hpp"
+#include "ghost-core/format/format.hpp"
 #include "ghost-core/process/criu.hpp"
 #include "ghost-core/process/preflight.hpp"
 #include "ghost-core/process/tree.hpp"
@@ -100,6 +102,12 @@ class Importer {
 
     const Json& metadata() const;
     const std::string& host() const;  // host_facts() of the source
+
+    // An incremental ghost needs its parent, that one's parent, …, a full ghost: give each, as long
+    // as there is one here. Each is read once, after its child, and must outlive this. refused: it
+    // is not the one the child was made from.
+    const std::optional<ParentRef>& parent() const;
+    Status add_parent(Resource& in);
 
     // The ghost is of a tree without a PID name space of its own: its root gets this number again.
     void expect_plain(pid_t root);

@@ -108,15 +108,19 @@ class CheckpointTest : public ::testing::Test {
         return out;
     }
 
+    Result<HeldTree> hold(Importer& importer, Tree& tree) const {
+        const auto keys = importer.metadata().at("keys").get<std::vector<std::string>>();
+        auto [input, output] = tree.plug();
+        auto held = importer.hold({criu_program(), target_folder_.path(), 20},
+                                  {{input.get(), keys.at(0)}, {output.get(), keys.at(1)}});
+        if (held) tree.root = held->root;
+        return held;
+    }
+
     Result<HeldTree> import(Resource& in, Tree& tree) const {
         auto importer = Importer::open(in);
         if (!importer) return importer.error();
-        const auto keys = importer->metadata().at("keys").get<std::vector<std::string>>();
-        auto [input, output] = tree.plug();
-        auto held = importer->hold({criu_program(), target_folder_.path(), 20},
-                                   {{input.get(), keys.at(0)}, {output.get(), keys.at(1)}});
-        if (held) tree.root = held->root;
-        return held;
+        return hold(*importer, tree);
     }
 
     WorkFolder source_folder_, target_folder_;
@@ -228,6 +232,50 @@ TEST_F(CheckpointTest, OneAfterTheOtherKeepsTracking) {
     checkpointer_.stop_tracking();
     EXPECT_FALSE(is_tracked(tree->root));
     EXPECT_GT(tree->healthy(), 0U);
+}
+
+// A full ghost and three of differences under churn: the last one, on its parents, is the memory of
+// the last stop. Wrong, old and missing parents are refused.
+TEST_F(CheckpointTest, ChainIsTheMemoryOfTheLastStop) {
+    for (const char* seed : {"11"}) {
+        SCOPED_TRACE(seed);
+        auto tree = start_churn({"churn", seed});
+        usleep(100000);
+        std::vector<std::unique_ptr<MemoryResource>> ghosts;
+        Memory truth;
+        auto what = request(*tree);
+        what.keep_tracking = true;
+        what.while_stopped = [&]() -> Status {
+            truth = memory_of(tree->root);
+            return {};
+        };
+        for (int i = 0; i < 4; i++) {
+            what.incremental = i > 0;
+            ghosts.push_back(std::make_unique<MemoryResource>());
+            auto stats = checkpointer_.run(what, *ghosts.back());
+            ASSERT_TRUE(stats.ok()) << stats.error().message();
+            EXPECT_EQ(stats->as_parent.generation, i + 1);
+            usleep(20000);
+        }
+        auto alone = Importer::open(*ghosts[3]);
+        ASSERT_TRUE(alone.ok());
+        EXPECT_EQ(alone->hold({criu_program(), target_folder_.path(), 20}, {}).error().code,
+                  Code::invalid);
+        EXPECT_EQ(alone->add_parent(*ghosts[1]).error().code, Code::refused);
+        for (const auto& ghost : ghosts) ghost->rewind();
+        auto importer = Importer::open(*ghosts[3]);
+        ASSERT_TRUE(importer.ok());
+        for (int i = 2; i >= 0; i--) {
+            ASSERT_TRUE(importer->parent());
+            ASSERT_TRUE(importer->add_parent(*ghosts[static_cast<size_t>(i)]).ok());
+        }
+        EXPECT_FALSE(importer->parent());
+        EXPECT_EQ(importer->add_parent(*ghosts[0]).error().code, Code::invalid);
+        Tree copy;
+        auto held = hold(*importer, copy);
+        ASSERT_TRUE(held.ok()) << held.error().message();
+        expect_same(truth, memory_of(copy.root));
+    }
 }
 
 }  // namespace
