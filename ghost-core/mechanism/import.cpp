@@ -241,6 +241,7 @@ struct Importer::State {
     Json metadata;
     std::string host;
     pid_t plain_root = 0;
+    std::optional<ClockShift> clocks;
 };
 
 Importer::Importer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -281,6 +282,10 @@ void Importer::expect_plain(pid_t root) {
     state_->plain_root = root;
 }
 
+void Importer::set_clocks(int64_t monotonic_ns, int64_t boottime_ns) {
+    state_->clocks = ClockShift{monotonic_ns, boottime_ns};
+}
+
 Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<InheritFd>& inherit,
                                 const Progress& progress) {
     const Urgent urgent;
@@ -292,6 +297,7 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
     RestoreRequest request;
     request.criu = criu;
     request.plain_root = state_->plain_root;
+    request.clocks = state_->clocks;
     for (const auto& entry : inherit) request.inherit.emplace_back(entry.fd, entry.key);
     return Import(state_->reader, *pool).run(std::move(request), progress);
 }

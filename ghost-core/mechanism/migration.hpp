@@ -112,6 +112,10 @@ class Importer {
     // The ghost is of a tree without a PID name space of its own: its root gets this number again.
     void expect_plain(pid_t root);
 
+    // The tree's clocks are to be ahead of this machine's by this at any time (live migration),
+    // instead of going on from where they stood in the skeleton.
+    void set_clocks(int64_t monotonic_ns, int64_t boottime_ns);
+
     // Makes the tree: all memory in, all checksums right, every task stopped. May be called before
     // the source has frozen the tree: criu is started ahead of need. On failure nothing is left.
     Result<HeldTree> hold(const CriuSettings& criu, const std::vector<InheritFd>& inherit,

@@ -23,8 +23,8 @@ struct ScanRegion {
 };
 constexpr unsigned long pagemap_scan = _IOWR('f', 16, ScanArguments);
 constexpr uint64_t protect_matching = 1, check_registered = 2;
-constexpr uint64_t is_written = 1 << 1, page_is_present = 1 << 3, is_swapped = 1 << 4,
-                   is_zero_frame = 1 << 5;
+constexpr uint64_t is_written = 1 << 1, is_of_file = 1 << 2, page_is_present = 1 << 3,
+                   is_swapped = 1 << 4, is_zero_frame = 1 << 5;
 constexpr uint64_t is_guard = 1 << 8;  // from 6.16 on; looks like a swapped page otherwise
 constexpr size_t regions_at_once = 2048;
 
@@ -102,7 +102,7 @@ Result<PageScan> PageScan::open(pid_t pid) {
 }
 
 struct PageScan::Query {
-    uint64_t flags = 0, mask = 0, any_of = 0, result = 0;
+    uint64_t flags = 0, mask = 0, any_of = 0, result = 0, inverted = 0;
 };
 
 Result<bool> PageScan::run(const Query& query, const PageRun& area, std::vector<Found>& out) const {
@@ -116,6 +116,7 @@ Result<bool> PageScan::run(const Query& query, const PageRun& area, std::vector<
         arguments.end = area.end();
         arguments.vector = reinterpret_cast<uint64_t>(regions.data());
         arguments.vector_size = regions.size();
+        arguments.inverted = query.inverted;
         arguments.mask = query.mask;
         arguments.any_of = query.any_of;
         arguments.result = query.result;
@@ -143,10 +144,17 @@ Status PageScan::present(const PageRun& area, std::vector<Found>& out) const {
     return {};
 }
 
+Status PageScan::copied(const PageRun& area, std::vector<Found>& out) const {
+    auto done =
+        run({0, is_of_file, page_is_present | is_swapped, is_zero_frame, is_of_file}, area, out);
+    if (!done) return done.error();
+    return {};
+}
+
 Result<bool> PageScan::maybe_written(const PageRun& area, PageRuns& out) const {
     // The kernel takes its short way for exactly this mask and result.
     std::vector<Found> found;
-    auto done = run({check_registered, is_written, 0, is_written}, area, found);
+    auto done = run({check_registered, is_written, 0, is_written, 0}, area, found);
     for (const auto& run : found) append(out, run.start, run.end);
     return done;
 }

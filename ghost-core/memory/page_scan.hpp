@@ -31,6 +31,9 @@ class PageScan {
     // not there.
     Status present(const PageRun& area, std::vector<Found>& out) const;
 
+    // Of a private mapping of a file: the pages that are the process's own copies.
+    Status copied(const PageRun& area, std::vector<Found>& out) const;
+
     // The following return false, and what they have found is of no use, if a part of the area is
     // not registered with a userfaultfd for asynchronous protection.
 

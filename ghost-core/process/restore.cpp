@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <ctime>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/eventfd.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "ghost-core/process/criu_images.hpp"
 #include "ghost-core/process/criu_program.hpp"
 #include "ghost-core/process/image_stream.hpp"
 #include "ghost-core/process/proc.hpp"
@@ -40,6 +42,12 @@ std::vector<pid_t> new_roots(const std::vector<pid_t>& before, pid_t criu, pid_t
             (pid == plain_root || is_nested_init(pid)))
             out.push_back(pid);
     return out;
+}
+
+int64_t now_ns(clockid_t clock) {
+    timespec now{};
+    clock_gettime(clock, &now);
+    return now.tv_sec * int64_t{1000000000} + now.tv_nsec;
 }
 
 // Writing to a pipe whose reader has gone must be an error, not the caller's end; what the caller
@@ -200,6 +208,11 @@ Status Restorer::answer_waiting() {
     std::string_view content;
     const auto found = skeleton_.find(waiting_, content);
     if (found == SkeletonStore::Found::not_yet) return {};
+    if (found == SkeletonStore::Found::yes && request_.clocks && waiting_.starts_with("timens-")) {
+        clocks_ = clocks_image(content, now_ns(CLOCK_MONOTONIC) + request_.clocks->monotonic_ns,
+                               now_ns(CLOCK_BOOTTIME) + request_.clocks->boottime_ns);
+        content = clocks_;
+    }
     waiting_.clear();
     GHOST_TRY(answer_image_request(images_.get(), found == SkeletonStore::Found::yes));
     if (found == SkeletonStore::Found::no) return {};

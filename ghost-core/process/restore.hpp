@@ -36,9 +36,16 @@ class ImportState {
     bool pages_finished_ = false;
 };
 
+// How far a tree's clocks are ahead of this machine's.
+struct ClockShift {
+    int64_t monotonic_ns = 0, boottime_ns = 0;
+};
+
 struct RestoreRequest {
     CriuSettings criu;
     std::vector<std::pair<int, std::string>> inherit;  // descriptor here, criu key
+    // The tree's clocks show this at any time, instead of going on from the skeleton's.
+    std::optional<ClockShift> clocks;
     pid_t plain_root = 0;  // number of the root of a tree without a PID name space of its own
 };
 
@@ -87,6 +94,7 @@ class Restorer {
     std::vector<pid_t> children_before_;
     std::string waiting_;  // name of the file criu waits for
     std::list<Transfer> transfers_;
+    std::string clocks_;  // the image that takes the place of the skeleton's
     uint64_t progress_ = 0;
     int64_t deadline_ = 0;
     int64_t tree_made_us_ = 0;

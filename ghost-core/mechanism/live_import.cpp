@@ -1,0 +1,512 @@
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <map>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/clock.hpp"
+#include "base/fd.hpp"
+#include "base/log.hpp"
+#include "ghost-core/mechanism/live.hpp"
+#include "ghost-core/mechanism/live_link.hpp"
+#include "ghost-core/memory/page_set.hpp"
+#include "ghost-core/process/grip.hpp"
+#include "ghost-core/process/outline.hpp"
+#include "ghost-core/process/restore.hpp"
+#include "ghost-core/process/urgent.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr int clock_samples = 5;  // as live_export tells
+constexpr int64_t hold_limit_us = 2000000;
+constexpr size_t pieces_at_once = 512;     // process_vm_writev(2) takes 1024
+constexpr uint64_t small_bytes = 1 << 16;  // less is zeroed faster by writing than by a call
+constexpr uint64_t page_bytes = 4096;
+constexpr uint64_t map_flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
+
+struct FailedRun {
+    int64_t inner = 0;
+    PageRun run;
+};
+
+int64_t now_ns(clockid_t clock) {
+    timespec now{};
+    clock_gettime(clock, &now);
+    return now.tv_sec * int64_t{1000000000} + now.tv_nsec;
+}
+
+// One process of the held tree.
+struct Copy {
+    const Grip::Process* process = nullptr;
+    Fd memory;  // /proc/PID/mem
+    OwnMappings maps;
+    std::vector<OpenFile> files;
+    std::vector<ThreadState> threads;  // as they are to go on
+    std::vector<OpenFile> new_files;
+};
+
+class Target {
+  public:
+    Target(const LiveImportRequest& request, Resource& link) : request_(request), link_(link) {}
+    ~Target() { drop(); }
+    Target(const Target&) = delete;
+    Target& operator=(const Target&) = delete;
+
+    Result<LiveImport> run();
+
+  private:
+    enum class Next { go_on, anew, done };
+
+    Status ask_clocks();
+    Status hold();
+    Status grasp();
+    Result<Next> serve();
+    Status apply(const LiveLink::Message& message);
+    Status mappings(Copy& copy, const LiveLink::Message& message);
+    Status change(Copy& copy, const std::vector<OwnMapping>& wanted);
+    Status pages(Copy& copy, const LiveLink::Message& message);
+    Status zero(Copy& copy, const LiveLink::Message& message);
+    Status state(Copy& copy, const LiveLink::Message& message);
+    Status synced();
+    Status settle();
+    Status settle_files(Copy& copy);
+    Status release();
+    void write_runs(Copy& copy, const PageRun* runs, size_t count, const char* contents);
+    void write_by_force(Copy& copy, const PageRun& run, const char* contents);
+    Status call(Copy& copy, const char* what, long number, uint64_t a, uint64_t b, uint64_t c = 0,
+                uint64_t d = 0, uint64_t e = 0, uint64_t f = 0);
+    void drop();
+
+    const LiveImportRequest& request_;
+    LiveLink link_;
+    ClockShift shift_;
+    HeldTree held_;
+    std::optional<Grip> grip_;
+    std::map<int, Copy> copies_;
+    std::vector<FailedRun> failed_;
+    bool last_ = false;  // what comes now is the last state, and has to fit
+    std::optional<Error> misfit_;
+    ReleaseTimes times_;
+    LiveImport out_;
+};
+
+// The tree's clocks have to go on at the source's pace: its clock now, by the quickest answer, and
+// rather too late than too early: they must not run back.
+Status Target::ask_clocks() {
+    int64_t best = INT64_MAX;
+    for (int i = 0; i < clock_samples; i++) {
+        const int64_t monotonic = now_ns(CLOCK_MONOTONIC), boottime = now_ns(CLOCK_BOOTTIME);
+        GHOST_TRY(link_.send(Word::ask_clock));
+        auto answer = link_.expect(Word::clock);
+        if (!answer) return answer.error();
+        const int64_t trip = now_ns(CLOCK_MONOTONIC) - monotonic;
+        auto sample = answer->list<ClockSample>();
+        if (!sample || sample->size() != 1) return answer->damaged();
+        if (trip >= best) continue;
+        best = trip;
+        // Its answer was given between 0 and `trip` after ours was read.
+        shift_.monotonic_ns = sample->front().monotonic_ns - monotonic;
+        shift_.boottime_ns = sample->front().boottime_ns - boottime;
+    }
+    return {};
+}
+
+Status Target::hold() {
+    const int64_t begin = monotonic_us();
+    GhostPart part(link_);
+    auto importer = Importer::open(part);
+    if (!importer) return importer.error();
+    std::vector<InheritFd> inherit;
+    if (request_.inherit) {
+        auto ends = request_.inherit(importer->metadata());
+        if (!ends) return ends.error();
+        inherit = std::move(*ends);
+    }
+    importer->set_clocks(shift_.monotonic_ns, shift_.boottime_ns);
+    auto held = importer->hold(request_.criu, inherit, request_.progress);
+    if (!held) return held.error();
+    held_ = *held;
+    if (out_.held_us == 0) out_.held_us = monotonic_us() - begin;
+    out_.bytes += held_.bytes;
+    at_point("target: made");
+    return grasp();
+}
+
+// From now on the tree ends with this thread.
+Status Target::grasp() {
+    calm_tree(held_.root);
+    auto grip = Grip::take(held_.root, Grip::numbers(held_.root), hold_limit_us);
+    if (!grip) return grip.error();
+    grip_.emplace(std::move(*grip));
+    GHOST_TRY(grip_->end_with_us());
+    GHOST_TRY(grip_->unstop());
+    for (const auto& process : grip_->processes()) {
+        auto& copy = copies_[process.inner];
+        copy.process = &process;
+        copy.memory.reset(
+            open(fmt::format("/proc/{}/mem", process.pid).c_str(), O_RDWR | O_CLOEXEC));
+        if (!copy.memory) return sys_error("open memory of process", std::to_string(process.pid));
+        auto maps = own_mappings(process.pid);
+        if (!maps) return maps.error();
+        copy.maps = std::move(*maps);
+        auto files = open_files(process.pid);
+        if (!files) return files.error();
+        copy.files = std::move(*files);
+    }
+    return {};
+}
+
+void Target::drop() {
+    copies_.clear();
+    if (grip_) grip_->kill_tree();
+    grip_.reset();
+    destroy_tree(held_);
+    failed_.clear();
+    last_ = false;
+    misfit_.reset();
+}
+
+Status Target::call(Copy& copy, const char* what, long number, uint64_t a, uint64_t b, uint64_t c,
+                    uint64_t d, uint64_t e, uint64_t f) {
+    auto answer = grip_->call(*copy.process, number, a, b, c, d, e, f);
+    if (!answer) return answer.error();
+    if (*answer < 0 && *answer > -4096)
+        return sys_error_of(static_cast<int>(-*answer), fmt::format("{} at {:#x}", what, a));
+    return {};
+}
+
+// Makes the process's own mappings those wanted.
+Status Target::change(Copy& copy, const std::vector<OwnMapping>& wanted) {
+    const auto now = copy.maps.list;
+    std::vector<uint64_t> ends;
+    for (const auto* list : {&now, &wanted})
+        for (const auto& map : *list) ends.insert(ends.end(), {map.start, map.end});
+    std::sort(ends.begin(), ends.end());
+    ends.erase(std::unique(ends.begin(), ends.end()), ends.end());
+    enum class Do { unmap, map, protect, grow };
+    struct Step {
+        Do what;
+        uint64_t start, end, access;
+    };
+    std::vector<Step> steps;
+    const auto add = [&steps](Do what, uint64_t start, uint64_t end, uint64_t access) {
+        if (!steps.empty() && steps.back().what == what && steps.back().end == start &&
+            steps.back().access == access)
+            steps.back().end = end;
+        else
+            steps.push_back({what, start, end, access});
+    };
+    size_t i = 0, k = 0;
+    for (size_t at = 0; at + 1 < ends.size(); at++) {
+        const uint64_t start = ends[at], end = ends[at + 1];
+        while (i < wanted.size() && wanted[i].end <= start) i++;
+        while (k < now.size() && now[k].end <= start) k++;
+        const auto* to = i < wanted.size() && wanted[i].start <= start ? &wanted[i] : nullptr;
+        const auto* from = k < now.size() && now[k].start <= start ? &now[k] : nullptr;
+        if (to == nullptr && from != nullptr) add(Do::unmap, start, end, 0);
+        if (to != nullptr && from == nullptr)
+            add(to->kind == own_stack ? Do::grow : Do::map, start, end, to->access);
+        if (to != nullptr && from != nullptr && to->access != from->access)
+            add(Do::protect, start, end, to->access);
+    }
+    if (steps.empty()) return {};
+    for (const auto& step : steps) {
+        const uint64_t bytes = step.end - step.start;
+        if (step.what == Do::unmap) GHOST_TRY(call(copy, "unmap", SYS_munmap, step.start, bytes));
+    }
+    for (const auto& step : steps) {
+        const uint64_t bytes = step.end - step.start;
+        if (step.what == Do::map)
+            GHOST_TRY(call(copy, "map", SYS_mmap, step.start, bytes, step.access, map_flags,
+                           ~uint64_t{0}, 0));
+        if (step.what == Do::protect)
+            GHOST_TRY(call(copy, "protect", SYS_mprotect, step.start, bytes, step.access));
+        // The kernel lets a stack grow when something is written there.
+        if (step.what == Do::grow)
+            GHOST_TRY(call(copy, "grow stack", SYS_clock_gettime, CLOCK_REALTIME, step.start));
+    }
+    auto after = own_mappings(copy.process->pid);
+    if (!after) return after.error();
+    copy.maps = std::move(*after);
+    return {};
+}
+
+Status Target::mappings(Copy& copy, const LiveLink::Message& message) {
+    auto wanted = message.list<OwnMapping>();
+    if (!wanted) return wanted.error();
+    for (const auto& map : *wanted)
+        if (map.start >= map.end || map.start % page_bytes != 0 || map.end % page_bytes != 0 ||
+            map.access > 7)
+            return message.damaged();
+    const uint64_t heap = message.head.number;
+    if (heap != 0 && heap != copy.maps.heap_end) {
+        GHOST_TRY(call(copy, "move break", SYS_brk, heap, 0));
+        auto after = own_mappings(copy.process->pid);
+        if (!after) return after.error();
+        copy.maps = std::move(*after);
+    }
+    if (copy.maps.list != *wanted) GHOST_TRY(change(copy, *wanted));
+    if (last_ && copy.maps.list != *wanted && !misfit_)
+        misfit_ = make_error(Code::internal, "mappings cannot be made the same");
+    return {};
+}
+
+void Target::write_by_force(Copy& copy, const PageRun& run, const char* contents) {
+    for (uint64_t done = 0; done < run.bytes;) {
+        const auto wrote = pwrite(copy.memory.get(), contents + done, run.bytes - done,
+                                  static_cast<off_t>(run.start + done));
+        if (wrote > 0) {
+            done += static_cast<uint64_t>(wrote);
+            continue;
+        }
+        const uint64_t page = std::min(run.bytes - done, page_bytes);
+        failed_.push_back({copy.process->inner, {run.start + done, page}});
+        done += page;
+    }
+}
+
+void Target::write_runs(Copy& copy, const PageRun* runs, size_t count, const char* contents) {
+    std::array<iovec, pieces_at_once> places;
+    for (size_t at = 0; at < count;) {
+        const size_t part = std::min(count - at, pieces_at_once);
+        uint64_t bytes = 0;
+        for (size_t i = 0; i < part; i++) {
+            places[i] = {reinterpret_cast<void*>(runs[at + i].start), runs[at + i].bytes};
+            bytes += runs[at + i].bytes;
+        }
+        const iovec from{const_cast<char*>(contents), bytes};
+        auto wrote = process_vm_writev(copy.process->pid, &from, 1, places.data(), part, 0);
+        uint64_t left = wrote > 0 ? static_cast<uint64_t>(wrote) : 0;  // of what is done
+        for (size_t i = 0; i < part; i++) {
+            const auto& run = runs[at + i];
+            const uint64_t done = std::min(left, run.bytes);
+            left -= done;
+            // what the process itself may not write, or has no place
+            if (done < run.bytes)
+                write_by_force(copy, {run.start + done, run.bytes - done}, contents + done);
+            contents += run.bytes;
+        }
+        at += part;
+    }
+}
+
+Status Target::pages(Copy& copy, const LiveLink::Message& message) {
+    auto runs = message.list<PageRun>();
+    if (!runs) return runs.error();
+    uint64_t bytes = runs->size() * sizeof(PageRun);
+    for (const auto& run : *runs) {
+        if (run.bytes > message_limit) return message.damaged();
+        bytes += run.bytes;
+    }
+    if (bytes != message.payload.size()) return message.damaged();
+    write_runs(copy, runs->data(), runs->size(),
+               message.payload.data() + runs->size() * sizeof(PageRun));
+    out_.bytes += bytes;
+    return {};
+}
+
+// Only where there is memory: what is not mapped reads as nothing anyway.
+Status Target::zero(Copy& copy, const LiveLink::Message& message) {
+    auto runs = message.list<PageRun>();
+    if (!runs) return runs.error();
+    static const std::vector<char> zeros(small_bytes);
+    const size_t failed = failed_.size();
+    PageRuns mapped;
+    for (const auto& map : copy.maps.list) append(mapped, map.start, map.end);
+    make_set(*runs);
+    for (const auto& run : intersect(*runs, mapped)) {
+        if (run.bytes < small_bytes)
+            write_by_force(copy, run, zeros.data());
+        else
+            GHOST_TRY(call(copy, "empty", SYS_madvise, run.start, run.bytes, MADV_DONTNEED));
+    }
+    failed_.resize(std::min(failed_.size(), failed));
+    return {};
+}
+
+Status Target::state(Copy& copy, const LiveLink::Message& message) {
+    std::string_view rest;
+    auto threads = unpack_threads(message, rest);
+    if (!threads) return threads.error();
+    if (message.head.number > rest.size() / sizeof(OpenFile)) return message.damaged();
+    copy.threads = std::move(*threads);
+    copy.new_files.resize(message.head.number);
+    std::memcpy(copy.new_files.data(), rest.data(), message.head.number * sizeof(OpenFile));
+    return {};
+}
+
+Status Target::synced() {
+    last_ = false;
+    misfit_.reset();
+    auto status = link_.send(Word::synced, 0, failed_.size(), 0,
+                             {{failed_.data(), failed_.size() * sizeof(FailedRun)}});
+    failed_.clear();
+    return status;
+}
+
+Status Target::settle_files(Copy& copy) {
+    if (copy.files.size() != copy.new_files.size())
+        return make_error(Code::internal, "descriptors differ");
+    for (size_t i = 0; i < copy.files.size(); i++) {
+        const auto &old = copy.files[i], &now = copy.new_files[i];
+        if (old.number != now.number) return make_error(Code::internal, "descriptors differ");
+        const auto number = static_cast<uint64_t>(now.number);
+        if (now.seekable != 0 && old.offset != now.offset)
+            GHOST_TRY(call(copy, "seek", SYS_lseek, number, now.offset, SEEK_SET));
+        if (((old.flags ^ now.flags) & ~uint32_t{O_CLOEXEC}) != 0)
+            GHOST_TRY(call(copy, "set flags", SYS_fcntl, number, F_SETFL, now.flags));
+    }
+    copy.files = copy.new_files;
+    return {};
+}
+
+// Everything has come: the threads get their state, and are ready to go.
+Status Target::settle() {
+    if (misfit_) return *misfit_;
+    if (!failed_.empty())
+        return make_error(Code::internal,
+                          fmt::format("page {:#x} has no place", failed_.front().run.start));
+    for (auto& [inner, copy] : copies_) {
+        GHOST_TRY(settle_files(copy));
+        if (copy.threads.size() != copy.process->threads.size())
+            return make_error(Code::internal, "threads differ");
+        for (const auto& thread : copy.process->threads) {
+            const auto state =
+                std::find_if(copy.threads.begin(), copy.threads.end(),
+                             [&](const ThreadState& one) { return one.inner_tid == thread.inner; });
+            if (state == copy.threads.end()) return make_error(Code::internal, "threads differ");
+            GHOST_TRY(grip_->set_state(thread, *state));
+        }
+    }
+    return {};
+}
+
+Status Target::apply(const LiveLink::Message& message) {
+    const auto found = copies_.find(message.head.inner_pid);
+    if (found == copies_.end()) return message.damaged();
+    auto& copy = found->second;
+    const int64_t begin = monotonic_us();
+    Status status;
+    switch (message.word()) {
+        case Word::mappings:
+            status = mappings(copy, message);
+            times_.mappings += monotonic_us() - begin;
+            break;
+        case Word::pages:
+            status = pages(copy, message);
+            times_.pages += monotonic_us() - begin;
+            break;
+        case Word::zero:
+            status = zero(copy, message);
+            times_.pages += monotonic_us() - begin;
+            break;
+        default:
+            status = state(copy, message);
+            break;
+    }
+    // What does not fit while the source runs may be because it runs.
+    if (!status.ok() && !last_ && status.error().code == Code::io) {
+        log::debug("live: {}", status.error().message());
+        return {};
+    }
+    if (!status.ok() && last_ && status.error().code == Code::io) {
+        if (!misfit_) misfit_ = status.error();
+        return {};
+    }
+    return status;
+}
+
+// The decision has been made: it runs here.
+Status Target::release() {
+    at_point("target: committed");
+    if (request_.release) GHOST_TRY(request_.release());
+    at_point("target: recorded");
+    const int64_t begin = monotonic_us();
+    grip_->let_go();
+    times_.release = monotonic_us() - begin;
+    out_.root = std::exchange(held_.root, 0);
+    grip_.reset();
+    copies_.clear();
+    at_point("target: released");
+    // The source's affair from here on: it finds out by the caller's record otherwise.
+    if (auto told = link_.send(Word::released, 0, 1, 0, {{&times_, sizeof times_}}); !told.ok())
+        log::warning("live: the tree runs, the source could not be told: {}",
+                     told.error().message());
+    return {};
+}
+
+Result<Target::Next> Target::serve() {
+    auto message = link_.receive();
+    if (!message) return message.error();
+    switch (message->word()) {
+        case Word::mappings:
+        case Word::pages:
+        case Word::zero:
+        case Word::state:
+            GHOST_TRY(apply(*message));
+            return Next::go_on;
+        case Word::sync:
+            GHOST_TRY(synced());
+            return Next::go_on;
+        case Word::last:
+            last_ = true;
+            times_ = {};
+            return Next::go_on;
+        case Word::settled: {
+            const int64_t begin = monotonic_us();
+            GHOST_TRY(settle());
+            times_.state += monotonic_us() - begin;
+            at_point("target: ready");
+            GHOST_TRY(link_.send(Word::ready));
+            return Next::go_on;
+        }
+        case Word::commit:
+            GHOST_TRY(release());
+            return Next::done;
+        case Word::anew:
+            return Next::anew;
+        case Word::give_up:
+            return make_error(Code::refused, "the source gives up: " + message->payload);
+        default:
+            return message->damaged();
+    }
+}
+
+Result<LiveImport> Target::run() {
+    Status status = ask_clocks();
+    while (status.ok()) {
+        status = hold();
+        if (status.ok()) status = link_.send(Word::held);
+        if (!status.ok()) break;
+        at_point("target: held");
+        const Urgent urgent;
+        Next next = Next::go_on;
+        while (status.ok() && next == Next::go_on) {
+            auto served = serve();
+            if (served)
+                next = *served;
+            else
+                status = served.error();
+        }
+        if (status.ok() && next == Next::done) return out_;
+        drop();
+    }
+    drop();
+    link_.send_text(Word::refused, status.error().message()).ok();
+    return status.error();
+}
+
+}  // namespace
+
+Result<LiveImport> live_import(const LiveImportRequest& request, Resource& link) {
+    return Target(request, link).run();
+}
+
+}  // namespace ghost::core

@@ -1,0 +1,60 @@
+// What the kernel keeps of a process beside memory and registers, as /proc shows it: to find out
+// whether a skeleton of it that was taken some time ago is still true.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+#include "base/result.hpp"
+#include "ghost-core/format/format.hpp"
+
+namespace ghost::core {
+
+// A mapping whose differences can be made up for: private, of no file.
+struct OwnMapping {
+    uint64_t start = 0, end = 0;
+    uint32_t access = 0;  // PROT_*
+    uint32_t kind = 0;    // OwnKind
+    bool operator==(const OwnMapping&) const = default;
+};
+enum OwnKind : uint32_t { own_memory = 0, own_stack = 1 };
+
+struct OwnMappings {
+    std::vector<OwnMapping> list;  // ascending; neighbours that differ in nothing are one
+    uint64_t heap_end = 0;         // 0: there is no [heap]
+    std::vector<PageRun> altered;  // private mappings of files that can be written to
+    std::string others;            // all other mappings, as text: may not differ at all
+    std::string shared;            // one that can be written to and has no file, if there is one
+};
+Result<OwnMappings> own_mappings(pid_t pid);
+
+// What can be given to a restored process without its help.
+struct OpenFile {
+    int32_t number = 0;
+    uint32_t flags = 0;   // as of fcntl(F_GETFL)
+    uint64_t offset = 0;  // of a file that has one
+    uint32_t seekable = 0, reserved = 0;
+};
+
+struct Outline {
+    std::string fixed;  // may not differ; text, for comparison and for messages
+    std::vector<OpenFile> files;
+};
+
+// Looks at a process. `outside`: CRIU's keys of descriptors whose other end is not in the tree
+// ("pipe:[7]"). unsupported: it has something that changes by itself and that a skeleton taken
+// earlier cannot follow (timers, memory shared without a file, sockets inside the tree with data on
+// the way, …), named in the message. busy: the same, but it may be gone in a moment (a pending
+// signal, data in a pipe).
+Result<Outline> outline_of(pid_t pid, const std::vector<std::string>& outside);
+
+// Only the files.
+Result<std::vector<OpenFile>> open_files(pid_t pid);
+
+// The first line that differs, for a message.
+std::string first_difference(const std::string& before, const std::string& now);
+
+}  // namespace ghost::core

@@ -1,0 +1,144 @@
+// Trees are moved live, over a TCP connection on the loopback device, and check themselves.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <set>
+#include <thread>
+
+#include "base/log.hpp"
+#include "ghost-core/mechanism/live.hpp"
+#include "ghost-core/process/dump.hpp"
+#include "ghost-core/process/proc.hpp"
+#include "ghost-core/resource/network.hpp"
+#include "tests/process/live_tree.hpp"
+
+namespace ghost::core::test {
+namespace {
+
+const std::string secret = "0123456789abcdef";
+
+class Live : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        if (geteuid() != 0) GTEST_SKIP() << "needs root";
+        log::setup("ghost_live_test", log::level_from_environment());
+        const CriuSettings criu{criu_program(), source_.path(), 20};
+        if (auto warm = warm_up(criu); !warm.ok()) GTEST_SKIP() << warm.error().message();
+        if (!knows_short_stop(criu)) GTEST_SKIP() << "criu was built without our patches";
+    }
+    void TearDown() override { set_live_probe({}); }
+
+    struct Links {
+        std::unique_ptr<NetworkResource> source, target;
+    };
+    static Links connect() {
+        Links out;
+        auto listener = NetworkListener::listen(secret);
+        EXPECT_TRUE(listener.ok());
+        std::thread source([&] {
+            auto made =
+                NetworkResource::connect("127.0.0.1", listener->port(), listener->token(), secret);
+            EXPECT_TRUE(made.ok()) << made.error().message();
+            if (made) out.source = std::move(*made);
+        });
+        auto target = listener->accept(5000);
+        source.join();
+        EXPECT_TRUE(target.ok());
+        if (target) out.target = std::move(*target);
+        return out;
+    }
+
+    LiveExportRequest request(const LiveTree& tree) const {
+        LiveExportRequest out;
+        out.root = tree.root;
+        out.externals = tree.keys();
+        out.metadata = {{"keys", tree.keys()}};
+        out.criu = {criu_program(), source_.path(), 20};
+        return out;
+    }
+    LiveImportRequest import_request(const LiveTree& tree) const {
+        LiveImportRequest out;
+        out.criu = {criu_program(), target_.path(), 20};
+        out.inherit = [&tree](const Json&) -> Result<std::vector<InheritFd>> {
+            return tree.inherit();
+        };
+        return out;
+    }
+
+    struct Moved {
+        LiveExport sent;
+        Result<LiveImport> got = make_error(Code::internal, "not run");
+    };
+    // Moves; afterwards tree.root is where it runs.
+    Moved move(LiveTree& tree, const LiveExportRequest& from, const LiveImportRequest& to) {
+        Moved out;
+        auto links = connect();
+        std::thread importer([&] {
+            out.got = live_import(to, *links.target);
+            if (!out.got) links.target.reset();
+        });
+        out.sent = live_export(from, *links.source);
+        if (out.sent.outcome != LiveOutcome::moved) links.source.reset();
+        importer.join();
+        if (out.got) {
+            tree.end();  // reaps the original, which has been ended
+            tree.root = out.got->root;
+        }
+        return out;
+    }
+    Moved move(LiveTree& tree) { return move(tree, request(tree), import_request(tree)); }
+
+    // Exactly one runs, whole; nothing else is left.
+    void expect_one_whole(LiveTree& tree) {
+        EXPECT_TRUE(tree.beats());
+        EXPECT_EQ(tree.check(), 0U);
+        for (const auto* folder : {&source_, &target_})
+            for (const auto& entry : std::filesystem::directory_iterator(folder->path()))
+                EXPECT_EQ(entry.path().filename(), "criu.log");
+        int trees = 0;
+        for (const pid_t child : children_of(getpid())) {
+            const auto status = read_status(fmt::format("/proc/{}", child));
+            if (status && status->state != 'Z') trees++;
+        }
+        EXPECT_EQ(trees, 1);
+        const auto tasks = list_tree(tree.root);
+        ASSERT_TRUE(tasks.ok());
+        for (const auto& task : *tasks) {
+            EXPECT_EQ(read_status(fmt::format("/proc/{}", task.pid))->tracer, 0);
+            for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", task.pid)))
+                EXPECT_EQ(sched_getscheduler(tid), SCHED_OTHER);
+        }
+    }
+
+    WorkFolder source_, target_, shared_;
+};
+
+std::string why(const LiveExport& sent) {
+    return sent.error ? sent.error->message() : "";
+}
+
+TEST_F(Live, MovesWhole) {
+    LiveTree tree(shared_.path(), 64, 4, 50);
+    ASSERT_TRUE(tree.wait_ready());
+    const auto before = tree.count();
+    const auto moved = move(tree);
+    ASSERT_EQ(moved.sent.outcome, LiveOutcome::moved) << why(moved.sent);
+    ASSERT_TRUE(moved.got.ok()) << moved.got.error().message();
+    expect_one_whole(tree);
+    std::printf("   64 MB: longest gap %.1f ms; stops: skeleton %.1f, last %.1f ms\n",
+                tree.longest_gap(before).first, moved.sent.stats.skeleton_stop / 1000.0,
+                moved.sent.stats.stop / 1000.0);
+}
+
+TEST_F(Live, ThereAndBackAgain) {
+    LiveTree tree(shared_.path(), 16, 2, 20);
+    ASSERT_TRUE(tree.wait_ready());
+    for (int i = 0; i < 5; i++) {
+        const auto moved = move(tree);
+        ASSERT_EQ(moved.sent.outcome, LiveOutcome::moved) << why(moved.sent);
+        expect_one_whole(tree);
+    }
+}
+
+}  // namespace
+}  // namespace ghost::core::test

@@ -1,0 +1,31 @@
+// What live_subject and whoever watches it share: a file mapped by both.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace ghost::core::test {
+
+inline constexpr uint64_t beats_kept = 1 << 20;
+
+enum class Ask : uint64_t {
+    nothing,
+    check,    // the whole of it: replays every write
+    thread,   // one more thread
+    file,     // one more descriptor
+    handler,  // a handler for SIGUSR1
+    timer,    // setitimer(2)
+    stop      // ends with status 0 (7 if something is wrong)
+};
+
+struct Beats {
+    std::atomic<Ask> ask;
+    std::atomic<uint64_t> answer;  // bits of what is wrong, after Ask::check
+    std::atomic<uint64_t> ready;
+    std::atomic<uint64_t> count;
+    struct Beat {
+        uint64_t ns, number;  // CLOCK_MONOTONIC as the subject sees it; 0, 1, 2, …
+    } beats[beats_kept];
+};
+
+}  // namespace ghost::core::test
