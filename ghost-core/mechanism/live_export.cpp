@@ -142,7 +142,6 @@ class Source {
     LiveExport out_;
     uint64_t round_bytes_ = 0;
     bool transient_ = false;  // the failure may be gone in a moment; the target holds on
-    std::vector<OpenFile> nothing_;
 };
 
 Member* Source::member_of(pid_t pid) {
@@ -247,17 +246,11 @@ Status Source::skeleton() {
 }
 
 Status Source::check_skeleton() {
-    for (auto& [name, content] : files_) {
-        if (name == "files.img") {
-            auto reduced = without_file_sizes(content);
-            if (!reduced) return reduced.error();
-            content = std::move(*reduced);
-        } else if (name.starts_with("core-")) {
-            auto timer = has_interval_timer(content);
-            if (!timer) return timer.error();
-            if (*timer)
-                return make_error(Code::unsupported, "a process has a timer (setitimer)", name);
-        }
+    for (const auto& [name, content] : files_) {
+        if (!name.starts_with("core-")) continue;
+        auto timer = has_interval_timer(content);
+        if (!timer) return timer.error();
+        if (*timer) return make_error(Code::unsupported, "a process has a timer (setitimer)", name);
     }
     return {};
 }

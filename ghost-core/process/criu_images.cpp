@@ -152,22 +152,6 @@ Error bad_image(const char* name) {
     return make_error(Code::corrupt, "read the skeleton", name);
 }
 
-void put_varint(std::string& out, uint64_t value) {
-    for (; value >= 0x80; value >>= 7) out += static_cast<char>(value | 0x80);
-    out += static_cast<char>(value);
-}
-
-void put_number(std::string& out, uint32_t field, uint64_t value) {
-    put_varint(out, uint64_t{field} << 3);
-    put_varint(out, value);
-}
-
-void put_text(std::string& out, uint32_t field, std::string_view text) {
-    put_varint(out, uint64_t{field} << 3 | 2);
-    put_varint(out, text.size());
-    out += text;
-}
-
 // Calls `each` with every message of an image; false if it is damaged.
 template <typename Each>
 bool messages(std::string_view image, Each&& each) {
@@ -183,51 +167,7 @@ bool messages(std::string_view image, Each&& each) {
     return true;
 }
 
-// images/fdinfo.proto and regfile.proto
-constexpr uint32_t entry_regular = 3, regular_size = 8;
-
-// The message without one number, and with `inner` done to another one; every field of these is a
-// number or text.
-template <typename Inner>
-bool copy_message(std::string_view message, std::string& out, uint32_t drop, uint32_t change,
-                  Inner&& inner) {
-    ProtoReader reader(message);
-    while (auto field = reader.next()) {
-        if (field->number == drop) continue;
-        if (field->text.data() == nullptr)
-            put_number(out, field->number, field->value);
-        else if (field->number == change)
-            put_text(out, field->number, inner(field->text));
-        else
-            put_text(out, field->number, field->text);
-    }
-    return reader.good();
-}
-
 }  // namespace
-
-Result<std::string> without_file_sizes(std::string_view files) {
-    std::string out(files.substr(0, std::min(files.size(), magics)));
-    const auto same = [](std::string_view text) { return std::string(text); };
-    bool good = true;
-    good = messages(files,
-                    [&](std::string_view entry) {
-                        std::string fresh;
-                        const bool copied = copy_message(
-                            entry, fresh, 0, entry_regular, [&](std::string_view file) {
-                                std::string reduced;
-                                good &= copy_message(file, reduced, regular_size, 0, same);
-                                return reduced;
-                            });
-                        const auto size = static_cast<uint32_t>(fresh.size());
-                        out.append(reinterpret_cast<const char*>(&size), sizeof size);
-                        out += fresh;
-                        return copied;
-                    }) &&
-           good;
-    if (!good) return bad_image("files.img");
-    return out;
-}
 
 Result<bool> has_interval_timer(std::string_view core) {
     constexpr uint32_t task_core = 3, timers = 7, last_interval = 3;
@@ -257,10 +197,8 @@ std::string clocks_image(std::string_view old, int64_t monotonic_ns, int64_t boo
     std::string out(old.substr(0, std::min(old.size(), magics))), entry;
     uint32_t field = 1;
     for (const int64_t ns : {monotonic_ns, boottime_ns}) {
-        std::string time;
-        put_number(time, 1, static_cast<uint64_t>(ns / 1000000000));
-        put_number(time, 2, static_cast<uint64_t>(ns % 1000000000));
-        put_text(entry, field++, time);
+        entry += proto_text(field++, proto_number(1, static_cast<uint64_t>(ns / 1000000000)) +
+                                         proto_number(2, static_cast<uint64_t>(ns % 1000000000)));
     }
     const auto size = static_cast<uint32_t>(entry.size());
     out.append(reinterpret_cast<const char*>(&size), sizeof size);

@@ -16,7 +16,6 @@ int pagemap_owner(std::string_view name);
 // The pages that the skeleton names but does not hold (entries with PE_LAZY), merged, ascending.
 Result<std::vector<PageRun>> lazy_ranges(std::string_view pagemap);
 
-<<<<<<< HEAD
 // The image of open files as it is given to a restore; returned as it is if it is not understood:
 // - A file that is written to has no size any more: criu would refuse one that has grown since, a
 //   log for instance. Whether it is there has been checked before (host facts).
@@ -24,16 +23,11 @@ Result<std::vector<PageRun>> lazy_ranges(std::string_view pagemap);
 //   (fdinfo) has no time left, and criu would restore it disarmed.
 inline constexpr std::string_view files_image = "files.img";
 std::string mend_files(std::string image);
-=======
-// files.img without the sizes of regular files: CRIU refuses one that has grown since the skeleton,
-// which is no mistake as long as the tree itself runs on. corrupt.
-Result<std::string> without_file_sizes(std::string_view files);
 
 // Whether core-PID.img has an interval timer that runs (setitimer(2)). corrupt.
 Result<bool> has_interval_timer(std::string_view core);
 
 // timens-ID.img with other clocks; `old` gives its begin.
 std::string clocks_image(std::string_view old, int64_t monotonic_ns, int64_t boottime_ns);
->>>>>>> 05fc81e (Live migration: the target is restored ahead and held, differences follow, the last stop is short)
 
 }  // namespace ghost::core
