@@ -56,6 +56,28 @@ bool ends_with_caller(int fd) {
            ::isatty(fd) == 1;
 }
 
+void reopen_foreign_stdio() {
+    for (int i = 0; i < 3; ++i) {
+        struct stat was {
+        }, now{};
+        if (::fstat(i, &was) != 0 || !(S_ISREG(was.st_mode) || S_ISCHR(was.st_mode)) ||
+            ::isatty(i) == 1 || core::is_mounted_for(::getpid(), ::getpid(), i))
+            continue;
+        std::error_code ignored;
+        const auto path =
+            std::filesystem::read_symlink(fmt::format("/proc/self/fd/{}", i), ignored).string();
+        const int flags = ::fcntl(i, F_GETFL) & (O_ACCMODE | O_APPEND);
+        const Fd again(::open(path.c_str(), flags | O_CLOEXEC | O_NOCTTY));
+        if (!again.valid() || ::fstat(again.get(), &now) != 0) continue;
+        const bool same = S_ISCHR(was.st_mode)
+                              ? was.st_rdev == now.st_rdev
+                              : was.st_ino == now.st_ino && was.st_dev == now.st_dev;
+        if (!same) continue;
+        if (S_ISREG(was.st_mode)) ::lseek(again.get(), ::lseek(i, 0, SEEK_CUR), SEEK_SET);
+        ::dup2(again.get(), i);
+    }
+}
+
 // Those of commands that were killed are removed on the way.
 Result<CriuFolder> CriuFolder::make() {
     const std::string mine = fmt::format("ghost-plain-{}-", ::geteuid());
@@ -81,6 +103,11 @@ core::CriuSettings CriuFolder::settings() const {
     out.program = find_paths().criu;
     out.work_dir = path_;
     return out;
+}
+
+std::string own_program() {
+    std::error_code ignored;
+    return std::filesystem::read_symlink("/proc/self/exe", ignored).string();
 }
 
 std::string init_program() {

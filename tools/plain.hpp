@@ -30,6 +30,8 @@ class CriuFolder {
     std::string path_;
 };
 
+// This program, for starting it again elsewhere.
+std::string own_program();
 // Where ghost-init is.
 std::string init_program();
 
@@ -83,6 +85,10 @@ int attend(const core::PlainTree& tree, const core::Signals& signals);
 
 // A terminal, pipe or socket: who it leads to waits for its end, or takes it away.
 bool ends_with_caller(int fd);
+
+// A standard descriptor that is a file opened in another mount name space (by `ghost lab exec`,
+// say) is opened again here: as it is it could not leave this node.
+void reopen_foreign_stdio();
 
 // Makes a background process of this one, without a terminal and without the pipes that lead to the
 // caller (`pid=$(ghost run --detach …)` waits for the end of its pipe): /dev/null takes the place

@@ -54,7 +54,7 @@ Result<Then> then_named(const std::string& name) {
     return make_error(Code::invalid, "understand --then", name);
 }
 
-Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then) {
+Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, const Settle& settle) {
     auto tree = core::find_plain(pid);
     if (!tree) return tree.error();
     GHOST_TRY(check_exportable(*tree));
@@ -73,8 +73,11 @@ Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then) {
     auto stats = core::export_tree(*request, resource);
     line.clear();
     if (!stats) return stats.error();
-    GHOST_TRY(deal_with_original(*tree, then));
-    return Exported{*tree, *stats};
+    const Exported done{*tree, *stats};
+    auto decided = settle ? settle(done, *guard) : Result<Then>(then);
+    GHOST_TRY(deal_with_original(*tree, decided ? *decided : Then::go_on));
+    if (!decided) return decided.error();
+    return done;
 }
 
 Json export_json(const Exported& exported) {

@@ -20,9 +20,13 @@ struct Exported {
     core::ExportStats stats;
 };
 
-// Exports the tree that `pid` means to `out` (not yet init()ed), shows progress, and deals with the
-// original. Before `out` is complete nothing happens to it; after any failure it runs on.
-Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then);
+// What becomes of the original is decided when its ghost is complete, while it stands. `guard` lets
+// it go on if this process is killed; who gives it away to somebody else dismisses it first.
+using Settle = std::function<Result<Then>(const Exported&, Guard& guard)>;
+
+// Exports the tree that `pid` means to `out` (not yet init()ed), shows progress, and does with the
+// original as `then` or, if given, `settle` says. After any failure, also of settle, it runs on.
+Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, const Settle& settle = {});
 
 // The ghost's figures, for --json and for people.
 Json export_json(const Exported& exported);

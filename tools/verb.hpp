@@ -35,6 +35,11 @@ void define_lab(CLI::App& app, int& exit_status);
 void define_run(CLI::App& app, int& exit_status);
 void define_export(CLI::App& app, int& exit_status);
 void define_import(CLI::App& app, int& exit_status);
+void define_checkpoint(CLI::App& app, int& exit_status);
+void define_restart(CLI::App& app, int& exit_status);
+void define_holder(CLI::App& app, int& exit_status);
+void define_dup(CLI::App& app, int& exit_status);
+void define_receive(CLI::App& app, int& exit_status);
 
 // Adds --json to a verb and returns where it is kept (shared with the app's callbacks).
 std::shared_ptr<bool> add_json(CLI::App& app);

@@ -77,6 +77,7 @@ int run(const RunArgs& args, bool json) {
         if (!made) return report(made.error(), json);
         background = std::move(*made);
     }
+    reopen_foreign_stdio();
     ::setenv(core::clone_variable, "0", 1);
     auto tree = start(args, *signals);
     if (!tree) {

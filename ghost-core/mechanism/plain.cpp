@@ -144,6 +144,25 @@ void judge_pipes(const std::vector<Task>& tasks, const std::vector<std::string>&
                 fmt::format("{} {} cannot move: its other end is outside", ends.first, key));
 }
 
+// Files that were opened in another mount name space have no path criu could give them.
+void judge_mounts(const std::vector<Task>& tasks, std::vector<std::string>& out) {
+    for (const auto& task : tasks)
+        for (const int fd : numbers_in(fmt::format("/proc/{}/fd", task.pid))) {
+            const auto path = fmt::format("/proc/{}/fd/{}", task.pid, fd);
+            struct stat info {};
+            const auto target = link_of(path);
+            if (!target.starts_with("/") || target.starts_with("/memfd:") ||
+                stat(path.c_str(), &info) != 0 || S_ISSOCK(info.st_mode) ||
+                (S_ISCHR(info.st_mode) && major(info.st_rdev) != 1) ||
+                is_mounted_for(task.pid, task.pid, fd))
+                continue;
+            out.push_back(
+                fmt::format("process {} ({}): descriptor {} {} cannot move: it was opened in "
+                            "another mount name space",
+                            task.inner, task.name, fd, target));
+        }
+}
+
 // criu works from within the name spaces a tree is in; all but those that `ghost run` makes have to
 // be those of the caller.
 void judge_spaces(const std::vector<Task>& tasks, const PlainTree& tree,
@@ -251,9 +270,21 @@ Result<std::vector<std::string>> why_not_exportable(const PlainTree& tree) {
     auto out = check_movable(tree.root, fmt::format("tree of {}", tree.program), keys);
     if (!out) return out.error();
     judge_pipes(*tasks, keys, *out);
+    judge_mounts(*tasks, *out);
     judge_spaces(*tasks, tree, *out);
     judge_users(*tasks, *out);
     return out;
+}
+
+bool is_mounted_for(pid_t viewer, pid_t pid, int number) {
+    std::ifstream info(fmt::format("/proc/{}/fdinfo/{}", pid, number));
+    std::string word, id;
+    while (info >> word)
+        if (word == "mnt_id:") info >> id;
+    std::ifstream mounts(fmt::format("/proc/{}/mountinfo", viewer));
+    for (std::string line; std::getline(mounts, line);)
+        if (line.starts_with(id + " ")) return true;
+    return id.empty();
 }
 
 Result<ExportRequest> plain_export(const PlainTree& tree, const CriuSettings& criu) {

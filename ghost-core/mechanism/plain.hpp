@@ -36,6 +36,9 @@ std::array<StdioEnd, 3> stdio_of(const PlainTree& tree);
 // descriptors (check_movable), pipes to the outside other than stdio, foreign name spaces.
 Result<std::vector<std::string>> why_not_exportable(const PlainTree& tree);
 
+// Whether what descriptor `number` of `pid` was opened on is mounted for the process `viewer`.
+bool is_mounted_for(pid_t viewer, pid_t pid, int number);
+
 // An export of the tree: externals, and metadata {"process": {command, pid, inner, nested, stdio,
 // original: {host, boot, pid, start}}, "needs": needs_of()}.
 Result<ExportRequest> plain_export(const PlainTree& tree, const CriuSettings& criu);

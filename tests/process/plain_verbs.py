@@ -30,12 +30,15 @@ for line in sys.stdin:
     if word == "die": os.kill(os.getpid(), 9)
 """
 TICKER = """
-import sys, time
+import ctypes, os, sys, time
+getenv = ctypes.CDLL(None).getenv
+getenv.restype = ctypes.c_char_p
 path, n = sys.argv[1], 0
 while True:
     n += 1
-    with open(path + ".new", "w") as f: f.write(str(n))
-    import os; os.rename(path + ".new", path)
+    new = path + ".new" + (getenv(b"GHOST_CLONE") or b"").decode()
+    with open(new, "w") as f: f.write(str(n))
+    os.rename(new, path)
     time.sleep(0.01)
 """
 LIMIT = 20
@@ -293,6 +296,74 @@ def case_not_started_by_us():
     assert int(good(ghost("import", path("p.ghost"), "--detach"))) == pid
     pids.append(pid)
     goes_on("p")
+
+
+def case_checkpoint_on_disk():
+    talk, inner = started()
+    assert talk.ask("one") == "1 one"
+    out = json.loads(good(ghost("checkpoint", str(inner), "--to", path("snaps"), "--json")))
+    assert out["snapshot"].startswith(path("snaps")) and out["pause_us"] > 0
+    assert talk.ask("two") == "2 two"
+    good(ghost("checkpoint", str(inner), "--to", path("snaps")))
+    assert talk.ask("three") == "3 three"
+    done = ghost("restart", path("snaps"))
+    assert done.returncode == 1 and "--replace" in done.stderr, done.stderr
+    assert talk.ask("four") == "4 four"
+    other = Talk("restart", path("snaps"), "--replace")
+    assert other.ask("newest") == "3 newest"
+    assert talk.end() == -9
+    older = Talk("restart", out["snapshot"])
+    assert older.ask("older") == "2 older"
+
+
+def case_checkpoint_in_memory():
+    before = ghost("holder", "--list")
+    if before.returncode == 0:
+        assert False, "a holder runs already: " + before.stdout
+    try:
+        talk, inner = started()
+        assert talk.ask("one") == "1 one"
+        out = json.loads(good(ghost("checkpoint", str(inner), "--to", "memory", "--json")))
+        assert out["snapshot"] == "memory:%d" % inner
+        assert talk.ask("two") == "2 two"
+        good(ghost("checkpoint", str(inner), "--to", "memory", "--name", "b", "--then", "kill"))
+        assert talk.end() in (-9, 137)
+        kept = json.loads(good(ghost("holder", "--list", "--json")))["ghosts"]
+        assert [one["name"] for one in kept] == ["b", str(inner)], kept
+        first = Talk("restart", "--from", "memory")
+        assert first.ask("again") == "3 again"
+        second = Talk("restart", "memory:%d" % inner)
+        assert second.ask("again") == "2 again"
+        third = Talk("restart", "--from", "memory", "b")
+        assert third.ask("again") == "3 again"
+        for _ in range(3):  # memory that is warm is used again; nothing of it shows
+            good(ghost("checkpoint", str(first.process.pid), "--to", "memory", "--name", "b"))
+        fourth = Talk("restart", "memory:b", "--replace")
+        answer = fourth.ask("more")
+        assert answer == "4 more", answer
+        assert oct(os.stat("/run/ghost-0/holder.sock").st_mode)[-3:] == "600"
+        good(ghost("holder", "--drop", "b"))
+        assert ghost("restart", "memory:b").returncode == 1
+    finally:
+        ghost("holder", "--stop")
+    assert ghost("restart", "--from", "memory").returncode == 1
+
+
+def case_dup_here():
+    pid = ticker("dup", "--inherit")
+    words = json.loads(good(ghost("dup", str(pid), "--to", "localhost", "--json")))
+    clone = words["clone_pid"]
+    pids.append(clone)
+    assert clone != pid and alive(clone) and alive(pid)
+    environment = open("/proc/%d/environ" % clone).read().split("\0")
+    assert "GHOST_CLONE=1" in environment
+    assert "GHOST_CLONE=0" in open("/proc/%d/environ" % pid).read().split("\0")
+    words = json.loads(good(ghost("dup", str(clone), "--to", "localhost", "--then", "kill", "--json")))
+    pids.append(words["clone_pid"])
+    until(lambda: not alive(clone), "the moved one's end")
+    assert alive(words["clone_pid"]) and alive(pid)
+    assert ghost("dup", str(pid), "--to", "no-such-node.invalid").returncode == 1
+    goes_on("dup")
 
 
 def clean():

@@ -1,0 +1,110 @@
+#include "tools/clone_line.hpp"
+
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <csignal>
+#include <cstdlib>
+#include <fcntl.h>
+#include <poll.h>
+#include <sstream>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.hpp"
+#include "tools/paths.hpp"
+#include "tools/plain.hpp"
+
+namespace ghost::tools {
+namespace {
+
+bool is_here(const std::string& node) {
+    std::array<char, HOST_NAME_MAX + 1> name{};
+    ::gethostname(name.data(), name.size() - 1);
+    return node == "localhost" || node == name.data();
+}
+
+std::vector<std::string> command_for(const std::string& node) {
+    if (is_here(node)) return {own_program(), "receive"};
+    const char* agent = std::getenv("GHOST_RSH");
+    if (agent == nullptr) agent = std::getenv("OMPI_MCA_plm_rsh_agent");
+    std::istringstream words(agent != nullptr && *agent != '\0' ? agent : "ssh");
+    std::vector<std::string> out;
+    for (std::string word; words >> word;) out.push_back(word);
+    out.push_back(node);
+    out.push_back(shell_quote(own_program()) + " receive");
+    return out;
+}
+
+[[noreturn]] void become(const std::vector<std::string>& words, int in, int out) {
+    std::vector<char*> argv;
+    for (const auto& word : words) argv.push_back(const_cast<char*>(word.c_str()));
+    argv.push_back(nullptr);
+    ::dup2(in, 0);
+    ::dup2(out, 1);
+    ::close_range(3, ~0U, 0);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, nullptr);
+    ::execvp(argv[0], argv.data());
+    ::_exit(127);
+}
+
+}  // namespace
+
+Result<CloneLine> CloneLine::start(const std::string& node) {
+    const auto words = command_for(node);
+    int down[2], up[2];
+    if (::pipe2(down, O_CLOEXEC) != 0) return sys_error("make a pipe");
+    Fd their_in(down[0]), our_out(down[1]);
+    if (::pipe2(up, O_CLOEXEC) != 0) return sys_error("make a pipe");
+    Fd our_in(up[0]), their_out(up[1]);
+    const pid_t child = ::fork();
+    if (child < 0) return sys_error("start", words.front());
+    if (child == 0) become(words, their_in.get(), their_out.get());
+    CloneLine out(std::move(our_in), std::move(our_out));
+    out.child_ = child;
+    return out;
+}
+
+Status CloneLine::send(const Json& object) const {
+    const auto text = object.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+    for (size_t at = 0; at < text.size();) {
+        const ssize_t put = ::write(out_.get(), text.data() + at, text.size() - at);
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) return sys_error("talk to the other node", {}, Code::peer_lost);
+        at += static_cast<size_t>(put);
+    }
+    return {};
+}
+
+Result<Json> CloneLine::receive(int timeout_ms) {
+    const int64_t limit = monotonic_us() + int64_t{timeout_ms} * 1000;
+    for (;;) {
+        const auto end = rest_.find('\n');
+        if (end != std::string::npos) {
+            Json out = Json::parse(rest_.substr(0, end), nullptr, false);
+            rest_.erase(0, end + 1);
+            if (out.is_object()) return out;
+            continue;  // what a login script prints
+        }
+        const int64_t left = limit - monotonic_us();
+        if (left <= 0) return make_error(Code::timeout, "hear from the other node");
+        pollfd polled{in_.get(), POLLIN, 0};
+        if (::poll(&polled, 1, static_cast<int>(left / 1000 + 1)) <= 0) continue;
+        std::array<char, 65536> buffer;
+        const ssize_t got = ::read(in_.get(), buffer.data(), buffer.size());
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0)
+            return make_error(Code::peer_lost, "hear from the other node: it has ended the line");
+        rest_.append(buffer.data(), static_cast<size_t>(got));
+    }
+}
+
+void CloneLine::close() {
+    in_.reset();
+    out_.reset();
+    if (child_ > 0) ::waitpid(std::exchange(child_, 0), nullptr, 0);
+}
+
+}  // namespace ghost::tools

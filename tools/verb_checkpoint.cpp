@@ -1,0 +1,183 @@
+// `ghost checkpoint`: an export with a place of its own: a folder of snapshots, or the memory of
+// the node's holder; and `ghost holder`, that process.
+#include <ctime>
+#include <filesystem>
+#include <fmt/format.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+
+#include "base/clock.hpp"
+#include "ghost-core/mechanism/holder.hpp"
+#include "ghost-core/mechanism/preflight.hpp"
+#include "ghost-core/resource/file.hpp"
+#include "ghost-core/resource/memory.hpp"
+#include "tools/job_client.hpp"
+#include "tools/plain_ghost.hpp"
+#include "tools/terminal.hpp"
+#include "tools/verb.hpp"
+
+namespace ghost::tools {
+namespace {
+
+constexpr uint64_t skeleton_room = 16 << 20;  // beside the pages
+constexpr int answer_limit_ms = 1000;
+
+struct CheckpointArgs {
+    std::string which, to = "./ghost-snapshots", then = "continue", name;
+};
+
+std::string now_text() {
+    const time_t now = ::time(nullptr);
+    tm parts{};
+    ::gmtime_r(&now, &parts);
+    char text[32];
+    ::strftime(text, sizeof text, "%Y%m%dT%H%M%S", &parts);
+    return fmt::format("{}.{:06}", text, realtime_us() % 1000000);
+}
+
+// Name of what the program is, as far as it can be part of a file's name.
+std::string program_name(pid_t pid) {
+    std::error_code ignored;
+    const auto link = std::filesystem::read_symlink(fmt::format("/proc/{}/exe", pid), ignored);
+    return link.empty() ? "process" : link.filename().string();
+}
+
+Result<pid_t> process_named(const std::string& which) {
+    char* end = nullptr;
+    const long pid = std::strtol(which.c_str(), &end, 10);
+    const bool number = !which.empty() && *end == '\0' && pid > 0;
+    for (const Job& job : running_jobs(answer_limit_ms))
+        if (job.name() == which || (number && job.pid() == pid))
+            return make_error(
+                Code::refused,
+                "take a checkpoint of a whole MPI job yet; only of a process:", which);
+    if (!number) return make_error(Code::not_found, "find a process or job", which);
+    return static_cast<pid_t>(pid);
+}
+
+Json result_json(const Exported& exported, const std::string& snapshot,
+                 const CheckpointArgs& args) {
+    Json out = export_json(exported);
+    out["snapshot"] = snapshot;
+    out["then"] = args.then;
+    return out;
+}
+
+Result<Json> to_disk(pid_t pid, Then then, const CheckpointArgs& args) {
+    auto tree = core::find_plain(pid);
+    if (!tree) return tree.error();
+    std::error_code failed;
+    std::filesystem::create_directories(args.to, failed);
+    if (failed) return sys_error_of(failed.value(), "make folder", args.to);
+    const auto name = args.name.empty() ? fmt::format("{}-{}-{}", program_name(tree->program),
+                                                      tree->inner, now_text())
+                                        : args.name;
+    const auto path = (std::filesystem::path(args.to) / (name + ".ghost")).string();
+    core::FileResource file(path, core::Use::write);
+    auto exported = export_plain(pid, file, then);
+    if (!exported) return exported.error();
+    return result_json(*exported, path, args);
+}
+
+Result<Json> to_memory(pid_t pid, Then then, const CheckpointArgs& args) {
+    auto tree = core::find_plain(pid);
+    if (!tree) return tree.error();
+    GHOST_TRY(check_exportable(*tree));
+    auto needs = core::needs_of(tree->root);
+    if (!needs) return needs.error();
+    auto holder = core::HolderClient::connect({own_program(), "holder"});
+    if (!holder) return holder.error();
+    const int64_t begin = monotonic_us();
+    auto buffer = holder->room(needs->value("memory", uint64_t{0}) + skeleton_room);
+    if (!buffer) return buffer.error();
+    const int64_t ready = monotonic_us();
+    core::MemoryResource memory(*buffer);
+    // The original is dealt with only when the holder has the ghost.
+    const auto keep = [&](const Exported& made, Guard&) -> Result<Then> {
+        const pid_t program = made.tree.program;
+        GHOST_TRY(holder->keep(
+            args.name.empty() ? std::to_string(program) : args.name, **buffer,
+            {{"pid", program}, {"program", program_name(program)}, {"made", now_text()}}));
+        return then;
+    };
+    auto exported = export_plain(pid, memory, then, keep);
+    if (!exported) return exported.error();
+    const auto name = args.name.empty() ? std::to_string(exported->tree.program) : args.name;
+    Json out = result_json(*exported, "memory:" + name, args);
+    out["room_us"] = ready - begin;
+    out["ghost_bytes"] = (*buffer)->size();
+    return out;
+}
+
+int run(const CheckpointArgs& args, bool json) {
+    auto then = then_named(args.then);
+    if (!then) return report(then.error(), json);
+    auto pid = process_named(args.which);
+    if (!pid) return report(pid.error(), json);
+    auto done = args.to == "memory" ? to_memory(*pid, *then, args) : to_disk(*pid, *then, args);
+    if (!done) return report(done.error(), json);
+    if (json) {
+        print_json(*done);
+        return exit_done;
+    }
+    fmt::print("process {} -> {}  {}  stood {}  total {}\n", done->value("pid", 0),
+               done->value("snapshot", ""), bytes_text(done->value("bytes", uint64_t{0})),
+               time_text(done->value("pause_us", int64_t{0})),
+               time_text(done->value("total_us", int64_t{0})));
+    return exit_done;
+}
+
+int show_holder(bool list, bool stop, const std::string& drop, bool json) {
+    if (!list && !stop && drop.empty()) {
+        ::prctl(PR_SET_NAME, "ghost-holder");
+        auto served = core::serve_holder();
+        return served.ok() ? exit_done : report(served.error(), json);
+    }
+    auto holder = core::HolderClient::connect({});
+    if (!holder) return report(holder.error(), json);
+    if (stop || !drop.empty()) {
+        auto done = stop ? holder->stop() : holder->drop(drop);
+        return done.ok() ? exit_done : report(done.error(), json);
+    }
+    auto kept = holder->list();
+    if (!kept) return report(kept.error(), json);
+    Json all = Json::array();
+    for (const auto& one : *kept) {
+        all.push_back({{"name", one.name}, {"bytes", one.bytes}, {"about", one.about}});
+        if (!json)
+            fmt::print("{:<16} {:>12}  {}  {}\n", one.name, bytes_text(one.bytes),
+                       one.about.value("program", ""), one.about.value("made", ""));
+    }
+    if (json) print_json({{"ghosts", all}});
+    return exit_done;
+}
+
+}  // namespace
+
+void define_checkpoint(CLI::App& app, int& exit_status) {
+    auto args = std::make_shared<CheckpointArgs>();
+    app.add_option("pid", args->which, "a process of the tree, or its `ghost run`")->required();
+    app.add_option(
+        "--to", args->to,
+        "a folder (default: ./ghost-snapshots), or `memory`: the node's holder keeps it");
+    app.add_option("--then", args->then, "what the original does afterwards")
+        ->check(CLI::IsMember({"continue", "stop", "kill"}));
+    app.add_option("--name", args->name,
+                   "name of the snapshot; one of this name is replaced (memory: default the pid)");
+    auto json = add_json(app);
+    app.footer("Exit status: 0 done; 1 refused or failed, the process runs on; 2 usage.");
+    app.callback([=, &exit_status] { exit_status = run(*args, *json); });
+}
+
+void define_holder(CLI::App& app, int& exit_status) {
+    auto list = std::make_shared<bool>(false), stop = std::make_shared<bool>(false);
+    auto drop = std::make_shared<std::string>();
+    app.add_flag("--list", *list, "the ghosts it keeps, the newest first");
+    app.add_option("--drop", *drop, "give one up");
+    app.add_flag("--stop", *stop, "end it with all it keeps");
+    auto json = add_json(app);
+    app.footer("Without an option: be the holder. `ghost checkpoint --to memory` starts one.");
+    app.callback([=, &exit_status] { exit_status = show_holder(*list, *stop, *drop, *json); });
+}
+
+}  // namespace ghost::tools

@@ -1,0 +1,74 @@
+// `ghost restart`: a process from its checkpoint, on disk or in the memory of the node's holder.
+#include <filesystem>
+#include <fmt/format.h>
+
+#include "ghost-core/mechanism/holder.hpp"
+#include "ghost-core/resource/file.hpp"
+#include "ghost-core/resource/memory.hpp"
+#include "tools/plain_ghost.hpp"
+#include "tools/verb.hpp"
+
+namespace ghost::tools {
+namespace {
+
+struct RestartArgs {
+    std::string snapshot, from;
+};
+
+// A folder means the newest ghost in it; only complete ones have a name.
+Result<std::string> file_of(const std::string& snapshot) {
+    namespace fs = std::filesystem;
+    std::error_code failed;
+    if (!fs::is_directory(snapshot, failed)) return snapshot;
+    fs::path newest;
+    for (const auto& entry : fs::directory_iterator(snapshot, failed)) {
+        if (entry.path().extension() != ".ghost") continue;
+        if (newest.empty() || entry.last_write_time(failed) > fs::last_write_time(newest, failed))
+            newest = entry.path();
+    }
+    if (newest.empty()) return make_error(Code::not_found, "find a ghost in", snapshot);
+    return newest.string();
+}
+
+Result<std::unique_ptr<core::Resource>> open_snapshot(const RestartArgs& args) {
+    const std::string prefix = "memory:";
+    const bool named = args.snapshot.starts_with(prefix);
+    if (args.from == "memory" || named) {
+        auto holder = core::HolderClient::connect({});
+        if (!holder) return holder.error();
+        auto buffer = holder->get(named ? args.snapshot.substr(prefix.size()) : args.snapshot);
+        if (!buffer) return buffer.error();
+        return std::unique_ptr<core::Resource>(new core::MemoryResource(*buffer));
+    }
+    if (args.snapshot.empty())
+        return make_error(Code::invalid, "restart: no snapshot was named, and not --from memory");
+    auto file = file_of(args.snapshot);
+    if (!file) return file.error();
+    return std::unique_ptr<core::Resource>(new core::FileResource(*file, core::Use::read));
+}
+
+}  // namespace
+
+void define_restart(CLI::App& app, int& exit_status) {
+    auto args = std::make_shared<RestartArgs>();
+    auto options = std::make_shared<ImportOptions>();
+    app.add_option("snapshot", args->snapshot,
+                   "a ghost's file, a folder (its newest one), or memory:NAME");
+    app.add_option("--from", args->from, "`memory`: the holder's newest ghost, or of that name")
+        ->check(CLI::IsMember({"memory", "disk"}));
+    app.add_flag("--detach", options->detach, "print the program's pid and return");
+    app.add_flag("--replace", options->replace,
+                 "end the original if it still runs here; without this that is a refusal");
+    auto json = add_json(app);
+    app.footer(
+        "The original is ended when the new process stands complete, before it runs. Without "
+        "--detach this command ends as the program does. Exit status 1: refused or failed, nothing "
+        "is left.");
+    app.callback([=, &exit_status] {
+        options->json = *json;
+        options->check_original = true;
+        exit_status = import_plain([&] { return open_snapshot(*args); }, *options);
+    });
+}
+
+}  // namespace ghost::tools
