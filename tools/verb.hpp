@@ -40,6 +40,9 @@ void define_restart(CLI::App& app, int& exit_status);
 void define_holder(CLI::App& app, int& exit_status);
 void define_dup(CLI::App& app, int& exit_status);
 void define_receive(CLI::App& app, int& exit_status);
+void define_inspect(CLI::App& app, int& exit_status);
+void define_verify(CLI::App& app, int& exit_status);
+void define_merge(CLI::App& app, int& exit_status);
 
 // Adds --json to a verb and returns where it is kept (shared with the app's callbacks).
 std::shared_ptr<bool> add_json(CLI::App& app);

@@ -45,7 +45,7 @@ GhostReader::~GhostReader() = default;
 
 Error GhostReader::corrupt(const std::string& what) const {
     return make_error(Code::corrupt,
-                      fmt::format("ghost is damaged at byte {}: {}", chunk_start_, what));
+                      fmt::format("read ghost: damaged at byte {}: {}", chunk_start_, what));
 }
 
 Status GhostReader::take(void* data, size_t size) {
@@ -55,7 +55,8 @@ Status GhostReader::take(void* data, size_t size) {
         return {};
     }
     auto error = status.error();
-    error.tried = fmt::format("ghost ends or breaks after byte {}: {}", position_, error.tried);
+    error.tried =
+        fmt::format("read ghost: it ends or breaks after byte {}: {}", position_, error.tried);
     return error;
 }
 
@@ -78,11 +79,13 @@ Status GhostReader::file_header(GhostHead& head, bool& incremental) {
     GHOST_TRY(take(&header, fixed));
     if (header.magic != ghost_magic) return corrupt("this is not a ghost");
     if (header.endian != ghost_endian_mark)
-        return make_error(Code::unsupported, "ghost is from a machine of other byte order");
+        return make_error(Code::unsupported,
+                          "read ghost: it is from a machine of other byte order");
     if (header.version != ghost_version)
         return make_error(
             Code::unsupported,
-            fmt::format("ghost has version {} ({}), this program reads version {}", header.version,
+            fmt::format("read ghost: it has version {} ({}), this program reads version {}",
+                        header.version,
                         header.version < ghost_version ? "of an older Ghost: make it anew"
                                                        : "of a newer Ghost",
                         ghost_version));
@@ -90,11 +93,13 @@ Status GhostReader::file_header(GhostHead& head, bool& incremental) {
     if (header.checksum != XXH3_64bits(&header, offsetof(FileHeader, checksum)))
         return corrupt("checksum of the header");
     if (header.machine != this_machine())
-        return make_error(Code::unsupported, fmt::format("ghost is for machine {}, this is {}",
-                                                         header.machine, this_machine()));
+        return make_error(Code::unsupported,
+                          fmt::format("read ghost: it is for machine {}, this is {}",
+                                      header.machine, this_machine()));
     if (header.page_size != this_page_size())
-        return make_error(Code::unsupported, fmt::format("ghost has {}-byte pages, here are {}",
-                                                         header.page_size, this_page_size()));
+        return make_error(Code::unsupported,
+                          fmt::format("read ghost: it has {}-byte pages, here are {}",
+                                      header.page_size, this_page_size()));
     if ((header.flags & ~known_flags) != 0 || header.reserved != 0)
         return corrupt("unknown field of the header");
     XXH3_128bits_update(&checks_->digest, &header, sizeof header);

@@ -1,0 +1,23 @@
+// Ghosts in files, as the verbs take them: specifications, users' classes, keys.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+
+#include "ghost-core/resource/registry.hpp"
+
+namespace ghost::tools {
+
+// All classes, with those of the shared objects that GHOST_CLASSES names ("a.so:b.so").
+Result<std::unique_ptr<core::ResourceRegistry>> all_classes();
+
+// Adds --key FILE to a verb and returns where the file's name is kept.
+std::shared_ptr<std::string> add_key(CLI::App& app);
+// The key of that option; null if it was not given.
+Result<std::shared_ptr<core::SecretKey>> load_key(const std::string& file);
+
+// Bytes of the file that a specification means; 0 if it is none (progress then has no total).
+uint64_t size_of(const std::string& specification);
+
+}  // namespace ghost::tools
