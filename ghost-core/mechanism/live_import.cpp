@@ -141,7 +141,7 @@ Status Target::hold() {
 
 // From now on the tree ends with this thread.
 Status Target::grasp() {
-    calm_tree(held_.root);
+    // It stays hurried (standstill.hpp) until it goes: it has to answer our calls at once.
     auto grip = Grip::take(held_.root, Grip::numbers(held_.root), hold_limit_us);
     if (!grip) return grip.error();
     grip_.emplace(std::move(*grip));
@@ -165,6 +165,7 @@ Status Target::grasp() {
 
 void Target::drop() {
     copies_.clear();
+    if (held_.root != 0) calm_tree(held_.root);
     if (grip_) grip_->kill_tree();
     grip_.reset();
     destroy_tree(held_);
@@ -432,6 +433,7 @@ Status Target::release() {
     grip_->let_go();
     times_.release = monotonic_us() - begin;
     out_.root = std::exchange(held_.root, 0);
+    calm_tree(out_.root);
     grip_.reset();
     copies_.clear();
     at_point("target: released");

@@ -3,6 +3,7 @@
 
 #include <fstream>
 #include <set>
+#include <sys/socket.h>
 #include <thread>
 
 #include "base/log.hpp"
@@ -139,6 +140,118 @@ TEST_F(Live, ThereAndBackAgain) {
         expect_one_whole(tree);
     }
 }
+
+// What differences cannot carry begins anew, and the tree comes along with it.
+TEST_F(Live, ChangesMeanwhileBeginAnew) {
+    for (const Ask change : {Ask::thread, Ask::file, Ask::handler}) {
+        LiveTree tree(shared_.path(), 16, 2, 20);
+        ASSERT_TRUE(tree.wait_ready());
+        bool changed = false;
+        set_live_probe([&](const char* point) {
+            if (std::string(point) == "source: held" && !changed) changed = tree.ask(change);
+        });
+        const auto moved = move(tree);
+        set_live_probe({});
+        ASSERT_EQ(moved.sent.outcome, LiveOutcome::moved) << why(moved.sent);
+        EXPECT_TRUE(changed);
+        EXPECT_EQ(moved.sent.stats.attempts, 2);
+        expect_one_whole(tree);
+        tree.end();
+    }
+}
+
+TEST_F(Live, WhatRunsByItselfStays) {
+    LiveTree tree(shared_.path(), 8, 1, 10);
+    ASSERT_TRUE(tree.wait_ready());
+    ASSERT_TRUE(tree.ask(Ask::timer));
+    const auto moved = move(tree);
+    EXPECT_EQ(moved.sent.outcome, LiveOutcome::stayed);
+    ASSERT_TRUE(moved.sent.error.has_value());
+    EXPECT_NE(why(moved.sent).find("timer"), std::string::npos) << why(moved.sent);
+    EXPECT_FALSE(moved.got.ok());
+    expect_one_whole(tree);
+}
+
+TEST_F(Live, TooFastAWriterStays) {
+    LiveTree tree(shared_.path(), 64, 4, 4000);
+    ASSERT_TRUE(tree.wait_ready());
+    auto from = request(tree);
+    from.downtime_us = 1;
+    from.longest_us = 1;
+    const auto moved = move(tree, from, import_request(tree));
+    EXPECT_EQ(moved.sent.outcome, LiveOutcome::stayed);
+    EXPECT_NE(why(moved.sent).find("writes faster"), std::string::npos) << why(moved.sent);
+    EXPECT_TRUE(tree.beats());
+}
+
+TEST_F(Live, WhoDoesNotCommitStays) {
+    LiveTree tree(shared_.path(), 8, 2, 20);
+    ASSERT_TRUE(tree.wait_ready());
+    auto from = request(tree);
+    from.commit = []() -> Status { return make_error(Code::refused, "changed its mind"); };
+    const auto calls_off = move(tree, from, import_request(tree));
+    EXPECT_EQ(calls_off.sent.outcome, LiveOutcome::stayed);
+    expect_one_whole(tree);
+    auto to = import_request(tree);
+    to.release = []() -> Status { return make_error(Code::io, "no room for the record"); };
+    const auto refuses = move(tree, request(tree), to);
+    EXPECT_EQ(refuses.sent.outcome, LiveOutcome::stayed) << why(refuses.sent);
+    EXPECT_NE(why(refuses.sent).find("no room"), std::string::npos) << why(refuses.sent);
+    expect_one_whole(tree);
+}
+
+// The connection is cut at every point of both sides: exactly one runs, or, between COMMIT and the
+// target's word, the original stands until somebody says what became of the copy.
+class LiveCut : public Live, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(LiveCut, NeverBothNeverNeither) {
+    LiveTree tree(shared_.path(), 8, 2, 20);
+    ASSERT_TRUE(tree.wait_ready());
+    auto links = connect();
+    std::atomic<bool> cut = false;
+    set_live_probe([&](const char* point) {
+        if (std::string(point) != GetParam() || cut.exchange(true)) return;
+        ::shutdown(links.source->fd(), SHUT_RDWR);
+    });
+    const auto from = request(tree);
+    const auto to = import_request(tree);
+    Result<LiveImport> got = make_error(Code::internal, "not run");
+    std::thread importer([&] { got = live_import(to, *links.target); });
+    const auto sent = live_export(from, *links.source);
+    ::shutdown(links.source->fd(), SHUT_RDWR);
+    importer.join();
+    set_live_probe({});
+    EXPECT_TRUE(cut);
+    switch (sent.outcome) {
+        case LiveOutcome::stayed:
+            EXPECT_FALSE(got.ok());
+            break;
+        case LiveOutcome::moved:
+            ASSERT_TRUE(got.ok()) << got.error().message();
+            tree.end();
+            tree.root = got->root;
+            break;
+        case LiveOutcome::undecided:
+            // What a coordinator does with the target's record.
+            if (got) {
+                kill_tree(tree.root).ok();
+                tree.end();
+                tree.root = got->root;
+            } else {
+                EXPECT_TRUE(resume_tree(tree.root).ok());
+            }
+            break;
+    }
+    expect_one_whole(tree);
+}
+
+INSTANTIATE_TEST_SUITE_P(Points, LiveCut,
+                         ::testing::Values("source: skeleton", "source: sent", "target: made",
+                                           "source: held", "target: held", "source: converged",
+                                           "source: frozen", "source: all sent", "target: ready",
+                                           "source: ready", "source: committed",
+                                           "target: committed", "target: recorded",
+                                           "target: released", "source: moved"));
 
 }  // namespace
 }  // namespace ghost::core::test

@@ -14,12 +14,7 @@ namespace ghost::core::test {
 class LiveTree {
   public:
     // `folder` is seen by every node the tree comes to.
-    LiveTree(const std::string& folder, int megabytes, int threads, int rate)
-        : path_(folder + "/beats") {
-        const Fd file(open(path_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-        EXPECT_EQ(ftruncate(file.get(), sizeof(Beats)), 0);
-        beats_ = static_cast<Beats*>(mmap(nullptr, sizeof(Beats), PROT_READ | PROT_WRITE,
-                                          MAP_SHARED | MAP_POPULATE, file.get(), 0));
+    LiveTree(const std::string& folder, int megabytes, int threads, int rate) : LiveTree(folder) {
         Pipe in = make_pipe(), out = make_pipe();
         auto program = subject_program();
         program.replace(program.rfind('/') + 1, std::string::npos, "live_subject");
@@ -42,6 +37,13 @@ class LiveTree {
         fcntl(stdout_.get(), F_SETFL, O_NONBLOCK);
         child_in_ = std::move(in.out);
         child_out_ = std::move(out.in);
+    }
+    // One that is started elsewhere, and watched here.
+    explicit LiveTree(const std::string& folder) : path_(folder + "/beats") {
+        const Fd file(open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+        EXPECT_EQ(ftruncate(file.get(), sizeof(Beats)), 0);
+        beats_ = static_cast<Beats*>(mmap(nullptr, sizeof(Beats), PROT_READ | PROT_WRITE,
+                                          MAP_SHARED | MAP_POPULATE, file.get(), 0));
     }
     ~LiveTree() {
         end();
