@@ -9,6 +9,10 @@ Status ByteSink::write_gather(iovec* pieces, size_t count) {
     return {};
 }
 
+Result<char*> ByteSink::room(size_t /*size*/) {
+    return nullptr;
+}
+
 Status ByteSource::read_all(void* data, size_t size) {
     auto* at = static_cast<char*>(data);
     while (size > 0) {

@@ -15,6 +15,9 @@ class ByteSink {
     virtual Status write(const void* data, size_t size) = 0;
     // Takes all pieces in order. The pieces' table is scratch space for the callee.
     virtual Status write_gather(iovec* pieces, size_t count);
+    // Room for the next `size` bytes, to be filled by the caller, by any threads, before it calls
+    // anything else here. Null: there is none, they have to be written.
+    virtual Result<char*> room(size_t size);
 };
 
 class ByteSource {

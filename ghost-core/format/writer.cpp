@@ -13,12 +13,10 @@ namespace ghost::core {
 
 struct GhostWriter::Digest {
     XXH3_state_t all;
-    XXH3_state_t one;
 };
 
 GhostWriter::GhostWriter(ByteSink& out) : out_(out), digest_(std::make_unique<Digest>()) {
     XXH3_INITSTATE(&digest_->all);
-    XXH3_INITSTATE(&digest_->one);
     XXH3_128bits_reset(&digest_->all);
 }
 
@@ -97,47 +95,94 @@ ProcessSummary& GhostWriter::process(int inner_pid) {
     return entry;
 }
 
-Status GhostWriter::pages(int inner_pid, const std::vector<PageRun>& runs,
-                          const std::vector<iovec>& contents) {
-    return pages(seal(sequence_, inner_pid, runs, contents));
+namespace {
+
+uint64_t bytes_of(const std::vector<PageRun>& runs) {
+    uint64_t sum = 0;
+    for (const auto& run : runs) sum += run.bytes;
+    return sum;
 }
 
-SealedPages GhostWriter::seal(uint64_t sequence, int inner_pid, std::vector<PageRun> runs,
-                              std::vector<iovec> contents) {
-    SealedPages out;
-    out.runs = std::move(runs);
-    out.contents = std::move(contents);
-    for (const auto& run : out.runs) out.page_bytes += run.bytes;
-    out.header.type = static_cast<uint32_t>(ChunkType::pages);
-    out.header.size = static_cast<uint32_t>(out.page_bytes + out.runs.size() * sizeof(PageRun));
-    out.header.offset = out.runs.size();
-    out.header.number = inner_pid;
-    out.seal(sequence);
+ChunkHeader header_of(const PagesChunk& chunk, uint64_t sequence) {
+    ChunkHeader header;
+    header.type = static_cast<uint32_t>(ChunkType::pages);
+    header.size = static_cast<uint32_t>(bytes_of(chunk.runs) + chunk.runs.size() * sizeof(PageRun));
+    header.sequence = sequence;
+    header.offset = chunk.runs.size();
+    header.number = chunk.inner_pid;
+    return header;
+}
+
+std::vector<iovec> payload_of(const PagesChunk& chunk) {
+    std::vector<iovec> out;
+    out.reserve(chunk.contents.size() + 1);
+    out.push_back({const_cast<PageRun*>(chunk.runs.data()), chunk.runs.size() * sizeof(PageRun)});
+    out.insert(out.end(), chunk.contents.begin(), chunk.contents.end());
     return out;
 }
 
-void SealedPages::seal(uint64_t sequence) {
-    header.sequence = sequence;
+uint64_t seed_of(const ChunkHeader& header) {
+    return XXH3_64bits(&header, offsetof(ChunkHeader, checksum));
+}
+
+void seal(ChunkHeader& header, const iovec* pieces, size_t count) {
     XXH3_state_t state;
     XXH3_INITSTATE(&state);
-    XXH3_64bits_reset_withSeed(&state, XXH3_64bits(&header, offsetof(ChunkHeader, checksum)));
-    XXH3_64bits_update(&state, runs.data(), runs.size() * sizeof(PageRun));
-    for (const auto& piece : contents) XXH3_64bits_update(&state, piece.iov_base, piece.iov_len);
+    XXH3_64bits_reset_withSeed(&state, seed_of(header));
+    for (size_t i = 0; i < count; i++)
+        XXH3_64bits_update(&state, pieces[i].iov_base, pieces[i].iov_len);
     header.checksum = XXH3_64bits_digest(&state);
 }
 
-Status GhostWriter::pages(const SealedPages& chunk) {
-    if (chunk.header.sequence != sequence_)
-        return make_error(Code::internal, "write ghost: pages sealed for another place");
-    std::vector<iovec> pieces;
-    pieces.reserve(chunk.contents.size() + 1);
-    pieces.push_back(
-        {const_cast<PageRun*>(chunk.runs.data()), chunk.runs.size() * sizeof(PageRun)});
-    pieces.insert(pieces.end(), chunk.contents.begin(), chunk.contents.end());
-    auto header = chunk.header;
-    GHOST_TRY(emit(header, pieces.data(), pieces.size()));
-    contents_.page_bytes += chunk.page_bytes;
-    process(header.number).page_bytes += chunk.page_bytes;
+// All of the chunk to where it belongs; the checksum is made of what is in the cache by then.
+void put_down(ChunkHeader& header, const PagesChunk& chunk, char* to) {
+    char* at = to + sizeof header;
+    for (const auto& piece : payload_of(chunk)) {
+        std::memcpy(at, piece.iov_base, piece.iov_len);
+        at += piece.iov_len;
+    }
+    header.checksum = XXH3_64bits_withSeed(to + sizeof header, header.size, seed_of(header));
+    std::memcpy(to, &header, sizeof header);
+}
+
+}  // namespace
+
+Status GhostWriter::pages(int inner_pid, const std::vector<PageRun>& runs,
+                          const std::vector<iovec>& contents) {
+    const PagesChunk chunk{inner_pid, runs, contents};
+    return pages({&chunk, 1}, [](size_t, const auto& work) { return work(0); });
+}
+
+Status GhostWriter::pages(std::span<const PagesChunk> chunks, const Each& each) {
+    std::vector<ChunkHeader> headers;
+    std::vector<size_t> places;
+    size_t total = 0;
+    for (const auto& chunk : chunks) {
+        headers.push_back(header_of(chunk, sequence_ + headers.size()));
+        places.push_back(total);
+        total += sizeof(ChunkHeader) + headers.back().size;
+        if (headers.back().size > chunk_limit)
+            return make_error(Code::internal, "write ghost: chunk of",
+                              fmt::format("{} bytes", headers.back().size));
+    }
+    auto room = out_.room(total);
+    if (!room) return room.error();
+    GHOST_TRY(each(chunks.size(), [&](size_t i) -> Status {
+        const auto payload = payload_of(chunks[i]);
+        if (*room != nullptr)
+            put_down(headers[i], chunks[i], *room + places[i]);
+        else
+            seal(headers[i], payload.data(), payload.size());
+        return {};
+    }));
+    for (size_t i = 0; i < chunks.size(); i++) {
+        const auto payload = payload_of(chunks[i]);
+        GHOST_TRY(*room != nullptr ? note(headers[i])
+                                   : send(headers[i], payload.data(), payload.size()));
+        const uint64_t bytes = bytes_of(chunks[i].runs);
+        contents_.page_bytes += bytes;
+        process(chunks[i].inner_pid).page_bytes += bytes;
+    }
     return {};
 }
 
@@ -183,15 +228,20 @@ Status GhostWriter::chunk(ChunkType type, int32_t number, uint64_t offset, const
     header.sequence = sequence_;
     header.offset = offset;
     header.number = number;
-    const auto seed = XXH3_64bits(&header, offsetof(ChunkHeader, checksum));
-    XXH3_64bits_reset_withSeed(&digest_->one, seed);
-    for (size_t i = 0; i < count; i++)
-        XXH3_64bits_update(&digest_->one, pieces[i].iov_base, pieces[i].iov_len);
-    header.checksum = XXH3_64bits_digest(&digest_->one);
-    return emit(header, pieces, count);
+    seal(header, pieces, count);
+    return send(header, pieces, count);
 }
 
-Status GhostWriter::emit(ChunkHeader& header, const iovec* pieces, size_t count) {
+Status GhostWriter::send(const ChunkHeader& header, const iovec* pieces, size_t count) {
+    GHOST_TRY(note(header));
+    scratch_.clear();
+    scratch_.push_back({const_cast<ChunkHeader*>(&header), sizeof header});
+    scratch_.insert(scratch_.end(), pieces, pieces + count);
+    return out_.write_gather(scratch_.data(), scratch_.size());
+}
+
+// The chunk is the next one of the stream.
+Status GhostWriter::note(const ChunkHeader& header) {
     if (header.size > chunk_limit)
         return make_error(Code::internal, "write ghost: chunk of",
                           fmt::format("{} bytes", header.size));
@@ -203,10 +253,7 @@ Status GhostWriter::emit(ChunkHeader& header, const iovec* pieces, size_t count)
         section.bytes += header.size;
     }
     position_ += sizeof header + header.size;
-    scratch_.clear();
-    scratch_.push_back({&header, sizeof header});
-    scratch_.insert(scratch_.end(), pieces, pieces + count);
-    return out_.write_gather(scratch_.data(), scratch_.size());
+    return {};
 }
 
 Status GhostWriter::end() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -15,16 +16,16 @@
 
 namespace ghost::core {
 
-// A pages chunk with its checksums, ready to be written as number `header.sequence` of the stream.
-struct SealedPages {
-    ChunkHeader header;
+// One pages chunk to be. `contents` are the runs' bytes in order, in any number of pieces; runs and
+// contents together are at most chunk_limit bytes.
+struct PagesChunk {
+    int inner_pid = 0;
     std::vector<PageRun> runs;
     std::vector<iovec> contents;
-    uint64_t page_bytes = 0;
-
-    // Makes it the chunk of this number; touches all of the contents.
-    void seal(uint64_t sequence);
 };
+
+// Calls work(0) … work(count - 1), by any threads, and returns the first error.
+using Each = std::function<Status(size_t count, const std::function<Status(size_t)>& work)>;
 
 class GhostWriter {
   public:
@@ -45,16 +46,11 @@ class GhostWriter {
     // `page_bytes`: how much memory the pages chunks will be made from, zeros included.
     Status skeleton_end(uint64_t page_bytes);
 
-    // One chunk of pages. `contents` are the runs' bytes in order, in any number of pieces; runs
-    // and contents together are at most chunk_limit bytes.
+    // One chunk of pages, as PagesChunk says.
     Status pages(int inner_pid, const std::vector<PageRun>& runs,
                  const std::vector<iovec>& contents);
-    // The same in two steps, the costly one of which may be done by any thread.
-    static SealedPages seal(uint64_t sequence, int inner_pid, std::vector<PageRun> runs,
-                            std::vector<iovec> contents);
-    Status pages(const SealedPages& chunk);
-    // Number of the next chunk.
-    uint64_t sequence() const { return sequence_; }
+    // Several chunks, what takes time (checksums, and copying where the sink has room) by `each`.
+    Status pages(std::span<const PagesChunk> chunks, const Each& each);
     // Which pages of the lazily restored memory exist: all calls for one process make one
     // ascending list. Of an incremental ghost, what it names and no pages or zero chunk of this
     // ghost gives is the parent's. Any number of runs; split into chunks here.
@@ -77,7 +73,8 @@ class GhostWriter {
     Status chunk(ChunkType type, int32_t number, uint64_t offset, const iovec* pieces,
                  size_t count);
     Status chunk(ChunkType type, int32_t number, uint64_t offset, std::string_view payload);
-    Status emit(ChunkHeader& header, const iovec* pieces, size_t count);
+    Status send(const ChunkHeader& header, const iovec* pieces, size_t count);
+    Status note(const ChunkHeader& header);
     Status text(ChunkType type, std::string_view text);
     Status runs(ChunkType type, int inner_pid, std::span<const PageRun> runs);
     Status parent(const ParentRef& parent);

@@ -1,8 +1,6 @@
 #include "ghost-core/mechanism/page_writer.hpp"
 
 #include <algorithm>
-#include <optional>
-#include <thread>
 
 #include "base/clock.hpp"
 #include "ghost-core/format/host.hpp"
@@ -12,17 +10,15 @@ namespace {
 
 // The table of runs takes room in the chunk: as many runs as every other page being zero makes.
 constexpr uint64_t batch_bytes = chunk_limit - 4096;
-constexpr size_t batches_at_once = 16;
+constexpr size_t batches_at_once = 64;
 constexpr int64_t progress_us = 5000;
 
 struct Batch {
-    int inner_pid = 0;
     std::vector<PagePiece> pieces;
     uint64_t bytes = 0;
     // Made from these:
-    std::optional<SealedPages> sealed;  // none: all zeros
+    PagesChunk chunk;  // what is not zero
     PageRuns zero;
-    uint64_t zero_bytes = 0;
 };
 
 class PageWriter {
@@ -32,22 +28,8 @@ class PageWriter {
 
     Status run() {
         for (const auto& task : what_.wanted) GHOST_TRY(plan(task));
-        sequence_ = writer_.sequence();
-        // While one lot is written, the next one is made ready.
-        size_t first = 0;
-        std::vector<Batch*> ready;
-        GHOST_TRY(prepare(first, ready));
-        while (!ready.empty()) {
-            first += ready.size();
-            std::vector<Batch*> next;
-            Status made;
-            std::thread ahead([&] { made = prepare(first, next); });
-            auto written = write(ready);
-            ahead.join();
-            GHOST_TRY(written);
-            GHOST_TRY(made);
-            ready = std::move(next);
-        }
+        for (size_t first = 0; first < batches_.size(); first += batches_at_once)
+            GHOST_TRY(write(first, std::min(batches_at_once, batches_.size() - first)));
         if (what_.differences)
             for (auto& [inner, runs] : zero_) {
                 make_set(runs);
@@ -83,7 +65,7 @@ class PageWriter {
             while (piece.bytes > 0) {
                 if (fresh || batches_.back().bytes == most) {
                     batches_.emplace_back();
-                    batches_.back().inner_pid = inner_pid;
+                    batches_.back().chunk.inner_pid = inner_pid;
                     fresh = false;
                 }
                 auto& batch = batches_.back();
@@ -95,12 +77,10 @@ class PageWriter {
             }
     }
 
-    // Takes the pages apart into those with content and zeros, and seals the chunk as if every one
-    // before had content.
-    static void make(Batch& batch, uint64_t sequence) {
+    // Takes the pages apart into those with content and zeros.
+    static void sort_out(Batch& batch) {
         const uint64_t page = this_page_size();
-        PageRuns runs;
-        std::vector<iovec> contents;
+        auto& [inner, runs, contents] = batch.chunk;
         for (const auto& piece : batch.pieces)
             for (uint64_t at = 0; at < piece.bytes; at += page) {
                 const uint64_t start = piece.start + at;
@@ -117,42 +97,29 @@ class PageWriter {
                 else
                     contents.push_back({content, page});
             }
-        batch.zero_bytes = bytes_of(batch.zero);
-        if (runs.empty()) return;
-        batch.sealed =
-            GhostWriter::seal(sequence, batch.inner_pid, std::move(runs), std::move(contents));
     }
 
-    Status prepare(size_t first, std::vector<Batch*>& out) {
-        const size_t count = std::min(batches_at_once, batches_.size() - first);
-        for (size_t i = 0; i < count; i++) out.push_back(&batches_[first + i]);
-        const uint64_t sequence = sequence_;
-        auto status = workers_.each(count, [&](size_t i) -> Status {
-            make(*out[i], sequence + i);
+    Status write(size_t first, size_t count) {
+        GHOST_TRY(workers_.each(count, [&](size_t i) -> Status {
+            sort_out(batches_[first + i]);
             return {};
-        });
-        uint64_t next = sequence;
-        for (auto* batch : out) {
-            if (!batch->sealed) continue;
-            if (batch->sealed->header.sequence != next) batch->sealed->seal(next);
-            next++;
+        }));
+        std::vector<PagesChunk> chunks;
+        for (size_t i = first; i < first + count; i++) {
+            auto& batch = batches_[i];
+            auto& zero = zero_[batch.chunk.inner_pid];
+            zero.insert(zero.end(), batch.zero.begin(), batch.zero.end());
+            writer_.count_zero(bytes_of(batch.zero));
+            done_ += batch.bytes;
+            if (!batch.chunk.runs.empty()) chunks.push_back(std::move(batch.chunk));
+            batch = {};
         }
-        sequence_ = next;
-        return status;
-    }
-
-    Status write(const std::vector<Batch*>& batches) {
-        for (auto* batch : batches) {
-            if (batch->sealed) GHOST_TRY(writer_.pages(*batch->sealed));
-            writer_.count_zero(batch->zero_bytes);
-            auto& zero = zero_[batch->inner_pid];
-            zero.insert(zero.end(), batch->zero.begin(), batch->zero.end());
-            done_ += batch->bytes;
-            *batch = {};
-            if (what_.progress && monotonic_us() - told_ > progress_us) {
-                what_.progress(done_, total_);
-                told_ = monotonic_us();
-            }
+        GHOST_TRY(writer_.pages(chunks, [this](size_t number, const auto& work) {
+            return workers_.each(number, work);
+        }));
+        if (what_.progress && monotonic_us() - told_ > progress_us) {
+            what_.progress(done_, total_);
+            told_ = monotonic_us();
         }
         return {};
     }
@@ -162,7 +129,6 @@ class PageWriter {
     Workers& workers_;
     std::vector<Batch> batches_;
     std::map<int, PageRuns> zero_;
-    uint64_t sequence_ = 0;  // of the next chunk to be sealed
     uint64_t total_ = 0, done_ = 0;
     int64_t told_ = 0;
 };

@@ -13,31 +13,45 @@
 
 namespace ghost::core {
 
-// put() is for any number of threads, everything else for another one.
-class FaultFiller : public PageSink {
+// What the restorer needs of whoever answers the faults of the processes it makes.
+class FaultServer {
   public:
+    virtual ~FaultServer() = default;
     // The userfaultfd of the process, non-blocking, events enabled.
-    void add(int inner_pid, Fd userfault);
+    virtual void add(int inner_pid, Fd userfault) = 0;
     // The descriptors to poll; handle() one that is readable.
-    std::vector<std::pair<int, int>> descriptors();  // {inner pid, descriptor}
+    virtual std::vector<std::pair<int, int>> descriptors() = 0;  // {inner pid, descriptor}
+    // Reads its events. Error: the restore fails.
+    virtual Status handle(int inner_pid) = 0;
+    // Every process has been added and has registered its memory: a page that has no place now has
+    // none at all.
+    virtual void all_there() = 0;
+    // The tree is made and stands.
+    virtual void release() = 0;
+    virtual uint64_t filled() const = 0;  // bytes of contents put so far
+};
+
+// put() is for any number of threads, everything else for another one.
+class FaultFiller : public PageSink, public FaultServer {
+  public:
+    void add(int inner_pid, Fd userfault) override;
+    std::vector<std::pair<int, int>> descriptors() override;
     // Reads its events: faults are remembered (their page is on the way), removed ranges are no
     // longer filled. Error: something happened that a tree that does not run cannot do.
-    Status handle(int inner_pid);
+    Status handle(int inner_pid) override;
 
     Result<uint64_t> put(int inner_pid, std::span<const PageRun> runs, const char* contents,
                          uint64_t done) override;
 
-    // Every process has been added and has registered its memory: a page that has no place now has
-    // none at all.
-    void all_there();
+    void all_there() override;
     // Every page has been put: what is still missing is zero. Faults are answered so from now on.
     Status complete();
     // Gives up: a put() that goes on fails. Any thread.
     void stop();
     // Closes the userfaultfds: the processes are on their own.
-    void release();
+    void release() override;
 
-    uint64_t filled() const { return filled_; }
+    uint64_t filled() const override { return filled_; }
 
   private:
     struct Process {

@@ -103,7 +103,7 @@ bool ImportState::pages_finished() {
     return pages_finished_;
 }
 
-Restorer::Restorer(RestoreRequest request, SkeletonStore& skeleton, FaultFiller& filler,
+Restorer::Restorer(RestoreRequest request, SkeletonStore& skeleton, FaultServer& filler,
                    ImportState& state)
     : request_(std::move(request)), skeleton_(skeleton), filler_(filler), state_(state) {}
 

@@ -52,7 +52,7 @@ struct RestoreRequest {
 // Owned and used by one thread, which becomes the parent of the tree.
 class Restorer {
   public:
-    Restorer(RestoreRequest request, SkeletonStore& skeleton, FaultFiller& filler,
+    Restorer(RestoreRequest request, SkeletonStore& skeleton, FaultServer& filler,
              ImportState& state);
     ~Restorer();
     Restorer(const Restorer&) = delete;
@@ -86,7 +86,7 @@ class Restorer {
 
     RestoreRequest request_;
     SkeletonStore& skeleton_;
-    FaultFiller& filler_;
+    FaultServer& filler_;
     ImportState& state_;
     Fd images_listener_, lazy_listener_, images_, lazy_;
     bool images_seen_ = false, lazy_seen_ = false;

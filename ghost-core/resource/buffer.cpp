@@ -85,12 +85,19 @@ Status MemoryBuffer::populate(uint64_t bytes, unsigned threads) {
     return {};
 }
 
-Status MemoryBuffer::append(const void* data, size_t size) {
-    if (size == 0) return {};
+Result<char*> MemoryBuffer::extend(size_t size) {
     if (size_ + size > capacity_)
         GHOST_TRY(reserve(std::max({size_ + size, 2 * capacity_, first_capacity})));
-    std::memcpy(base_ + size_, data, size);
+    char* const at = base_ + size_;
     size_ += size;
+    return at;
+}
+
+Status MemoryBuffer::append(const void* data, size_t size) {
+    if (size == 0) return {};
+    auto at = extend(size);
+    if (!at) return at.error();
+    std::memcpy(*at, data, size);
     return {};
 }
 

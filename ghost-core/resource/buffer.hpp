@@ -33,6 +33,8 @@ class MemoryBuffer {
     // for this is before a freeze.
     Status populate(uint64_t bytes, unsigned threads);
     Status append(const void* data, size_t size);
+    // The same without data: returns where the caller puts it.
+    Result<char*> extend(size_t size);
     // No content, the memory stays warm.
     void clear() { size_ = 0; }
     // Says how much another process has written to the shared memory; within the capacity.

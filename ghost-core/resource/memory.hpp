@@ -20,6 +20,7 @@ class MemoryResource : public Resource {
     ResourceClass class_id() const override { return ResourceClass::memory; }
     Status init() override { return {}; }
     Status write(const void* data, size_t size) override { return buffer_->append(data, size); }
+    Result<char*> room(size_t size) override { return buffer_->extend(size); }
     Result<size_t> read(void* data, size_t size) override;
     Status finalize() override { return {}; }
 
