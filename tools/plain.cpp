@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -16,6 +17,7 @@
 
 #include "ghost-core/process/nested.hpp"
 #include "tools/paths.hpp"
+#include "tools/verb.hpp"
 
 namespace ghost::tools {
 namespace {
@@ -103,6 +105,13 @@ core::CriuSettings CriuFolder::settings() const {
     out.program = find_paths().criu;
     out.work_dir = path_;
     return out;
+}
+
+Status CriuFolder::warm() const {
+    constexpr const char* known = "/dev/shm/ghost-criu/criu.kdat";  // packaging/criu/README.md
+    struct stat info {};
+    if (::lstat(known, &info) == 0 && S_ISREG(info.st_mode) && info.st_uid == 0) return {};
+    return core::warm_up(settings());
 }
 
 std::string own_program() {
@@ -218,6 +227,36 @@ void Detached::report(int exit_status, const std::string& text, const std::strin
         at += static_cast<size_t>(std::max<ssize_t>(put, 0));
     }
     pipe_.reset();
+}
+
+int in_worker(const std::function<int()>& work) {
+    hold_interruptions();
+    const pid_t self = ::getpid(), child = ::fork();
+    if (child < 0) return report(sys_error("start a process"), false);
+    if (child == 0) {
+        ::setsid();
+        ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+        if (::getppid() != self) ::_exit(exit_unharmed);
+        const int status = work();
+        std::fflush(nullptr);
+        ::_exit(status);
+    }
+    const Fd end(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
+    sigset_t set;
+    sigemptyset(&set);
+    for (const int s : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&set, s);
+    const Fd signals(::signalfd(-1, &set, SFD_CLOEXEC));
+    for (;;) {
+        pollfd polled[2] = {{signals.get(), POLLIN, 0}, {end.get(), POLLIN, 0}};
+        if (::poll(polled, 2, -1) < 0) continue;
+        signalfd_siginfo info{};
+        if (polled[0].revents != 0 && ::read(signals.get(), &info, sizeof info) == sizeof info)
+            ::kill(child, static_cast<int>(info.ssi_signo));
+        if (polled[1].revents == 0) continue;
+        int status = 0;
+        ::waitpid(child, &status, 0);
+        return WIFEXITED(status) ? WEXITSTATUS(status) : exit_unharmed;
+    }
 }
 
 void hold_interruptions() {

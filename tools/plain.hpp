@@ -2,6 +2,7 @@
 // life as the parent of a tree, and where standard input and output lead.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <sys/types.h>
@@ -23,6 +24,8 @@ class CriuFolder {
     ~CriuFolder();
 
     core::CriuSettings settings() const;
+    // core::warm_up() unless criu has left word since boot that it knows this kernel.
+    Status warm() const;
     const std::string& path() const { return path_; }
 
   private:
@@ -103,6 +106,12 @@ class Detached {
   private:
     Fd pipe_;
 };
+
+// Does the work in a process of its own, in a session of its own, and ends as it ends. This one
+// only passes signals on: killed at whatever moment, it leaves the other one to put things in order
+// (a tracer that dies while it makes a process do something kills it). Call it before any thread
+// is.
+int in_worker(const std::function<int()>& work);
 
 // From here on INT, TERM and HUP wait until they are looked for.
 void hold_interruptions();

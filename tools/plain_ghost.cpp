@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "ghost-core/mechanism/checkpoint.hpp"
 #include "ghost-core/mechanism/preflight.hpp"
 #include "ghost-core/process/nested.hpp"
 #include "tools/terminal.hpp"
@@ -47,6 +48,12 @@ std::string running_text(const core::PlainTree& tree) {
 
 }  // namespace
 
+Result<Mode> mode_named(const std::string& name) {
+    if (name == "concurrent") return Mode::concurrent;
+    if (name == "stop") return Mode::stop;
+    return make_error(Code::invalid, "understand --mode", name);
+}
+
 Result<Then> then_named(const std::string& name) {
     if (name == "continue") return Then::go_on;
     if (name == "stop") return Then::stop;
@@ -54,7 +61,40 @@ Result<Then> then_named(const std::string& name) {
     return make_error(Code::invalid, "understand --then", name);
 }
 
-Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, const Settle& settle) {
+namespace {
+
+Result<core::ExportStats> take_concurrently(const core::ExportRequest& request,
+                                            core::Resource& out) {
+    core::CheckpointRequest wanted;
+    wanted.root = request.root;
+    wanted.externals = request.externals;
+    wanted.metadata = request.metadata;
+    wanted.criu = request.criu;
+    wanted.progress = request.progress;
+    core::Checkpointer checkpointer;
+    auto made = checkpointer.run(wanted, out);
+    if (!made) return made.error();
+    core::ExportStats stats;
+    stats.skeleton_bytes = made->skeleton_bytes;
+    stats.page_bytes = made->page_bytes;
+    stats.zero_bytes = made->zero_bytes;
+    stats.frozen_us = made->pause_us;
+    stats.skeleton_us = made->skeleton_us;
+    stats.pages_us = made->copy_us + made->write_us;
+    stats.total_us = made->total_us;
+    return stats;
+}
+
+// A copy of the tree's memory fits in beside it.
+bool has_room(const core::ExportRequest& request) {
+    const auto needs = request.metadata.value("needs", Json::object());
+    return core::free_memory() > needs.value("memory", uint64_t{0}) * 5 / 4;
+}
+
+}  // namespace
+
+Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mode,
+                              const Settle& settle) {
     auto tree = core::find_plain(pid);
     if (!tree) return tree.error();
     GHOST_TRY(check_exportable(*tree));
@@ -63,21 +103,31 @@ Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, const S
     if (!folder) return folder.error();
     auto guard = Guard::start(Guard::Duty::resume, tree->root, folder->path());
     if (!guard) return guard.error();
-    GHOST_TRY(core::warm_up(folder->settings()));
+    GHOST_TRY(folder->warm());
     auto request = core::plain_export(*tree, folder->settings());
     if (!request) return request.error();
     GHOST_TRY(out.init());
     ProgressLine line;
     request->progress = [&](uint64_t done, uint64_t total) { line.show("export", done, total); };
     Interruptible resource(out);
-    auto stats = core::export_tree(*request, resource);
+    const bool concurrent =
+        mode == Mode::concurrent && then == Then::go_on && tree->nested && has_room(*request);
+    auto stats =
+        concurrent ? take_concurrently(*request, resource) : core::export_tree(*request, resource);
     line.clear();
     if (!stats) return stats.error();
     const Exported done{*tree, *stats};
     auto decided = settle ? settle(done, *guard) : Result<Then>(then);
-    GHOST_TRY(deal_with_original(*tree, decided ? *decided : Then::go_on));
+    if (!concurrent) GHOST_TRY(deal_with_original(*tree, decided ? *decided : Then::go_on));
     if (!decided) return decided.error();
     return done;
+}
+
+void add_mode(CLI::App& app, std::string& mode) {
+    app.add_option("--mode", mode,
+                   "an original that goes on: concurrent, it stands for some milliseconds only; "
+                   "stop, until all is written, which is over sooner")
+        ->check(CLI::IsMember({"concurrent", "stop"}));
 }
 
 Json export_json(const Exported& exported) {
@@ -137,7 +187,7 @@ Result<std::unique_ptr<Arrival>> Arrival::make(std::unique_ptr<core::Resource> i
     auto stdio = StdioEnds::make(out->metadata_);
     if (!stdio) return stdio.error();
     out->stdio_ = std::move(*stdio);
-    GHOST_TRY(core::warm_up(out->folder_->settings()));
+    GHOST_TRY(out->folder_->warm());
     if (!out->tree_.nested) importer->expect_plain(out->metadata_["process"].value("pid", 0));
     ProgressLine line;
     auto held =

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "tools/plain.hpp"
+#include "tools/verb.hpp"
 
 namespace ghost::tools {
 
@@ -20,13 +21,23 @@ struct Exported {
     core::ExportStats stats;
 };
 
+// How an original that goes on is taken: `concurrent`, it runs while its memory is copied and
+// written, and stands for some milliseconds only; `stop`, it stands until all is written, which
+// needs no memory for a copy and is over sooner.
+enum class Mode { concurrent, stop };
+Result<Mode> mode_named(const std::string& name);
+
 // What becomes of the original is decided when its ghost is complete, while it stands. `guard` lets
 // it go on if this process is killed; who gives it away to somebody else dismisses it first.
 using Settle = std::function<Result<Then>(const Exported&, Guard& guard)>;
 
 // Exports the tree that `pid` means to `out` (not yet init()ed), shows progress, and does with the
-// original as `then` or, if given, `settle` says. After any failure, also of settle, it runs on.
-Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, const Settle& settle = {});
+// original as `then` or, if given, `settle` says. After any failure, also of settle, it runs on. A
+// concurrent one goes on before settle is asked.
+Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mode,
+                              const Settle& settle = {});
+
+void add_mode(CLI::App& app, std::string& mode);
 
 // The ghost's figures, for --json and for people.
 Json export_json(const Exported& exported);

@@ -23,7 +23,7 @@ constexpr uint64_t skeleton_room = 16 << 20;  // beside the pages
 constexpr int answer_limit_ms = 1000;
 
 struct CheckpointArgs {
-    std::string which, to = "./ghost-snapshots", then = "continue", name;
+    std::string which, to = "./ghost-snapshots", then = "continue", mode = "concurrent", name;
 };
 
 std::string now_text() {
@@ -63,7 +63,7 @@ Json result_json(const Exported& exported, const std::string& snapshot,
     return out;
 }
 
-Result<Json> to_disk(pid_t pid, Then then, const CheckpointArgs& args) {
+Result<Json> to_disk(pid_t pid, Then then, Mode mode, const CheckpointArgs& args) {
     auto tree = core::find_plain(pid);
     if (!tree) return tree.error();
     std::error_code failed;
@@ -74,12 +74,12 @@ Result<Json> to_disk(pid_t pid, Then then, const CheckpointArgs& args) {
                                         : args.name;
     const auto path = (std::filesystem::path(args.to) / (name + ".ghost")).string();
     core::FileResource file(path, core::Use::write);
-    auto exported = export_plain(pid, file, then);
+    auto exported = export_plain(pid, file, then, mode);
     if (!exported) return exported.error();
     return result_json(*exported, path, args);
 }
 
-Result<Json> to_memory(pid_t pid, Then then, const CheckpointArgs& args) {
+Result<Json> to_memory(pid_t pid, Then then, Mode mode, const CheckpointArgs& args) {
     auto tree = core::find_plain(pid);
     if (!tree) return tree.error();
     GHOST_TRY(check_exportable(*tree));
@@ -100,7 +100,7 @@ Result<Json> to_memory(pid_t pid, Then then, const CheckpointArgs& args) {
             {{"pid", program}, {"program", program_name(program)}, {"made", now_text()}}));
         return then;
     };
-    auto exported = export_plain(pid, memory, then, keep);
+    auto exported = export_plain(pid, memory, then, mode, keep);
     if (!exported) return exported.error();
     const auto name = args.name.empty() ? std::to_string(exported->tree.program) : args.name;
     Json out = result_json(*exported, "memory:" + name, args);
@@ -112,9 +112,12 @@ Result<Json> to_memory(pid_t pid, Then then, const CheckpointArgs& args) {
 int run(const CheckpointArgs& args, bool json) {
     auto then = then_named(args.then);
     if (!then) return report(then.error(), json);
+    auto mode = mode_named(args.mode);
+    if (!mode) return report(mode.error(), json);
     auto pid = process_named(args.which);
     if (!pid) return report(pid.error(), json);
-    auto done = args.to == "memory" ? to_memory(*pid, *then, args) : to_disk(*pid, *then, args);
+    auto done = args.to == "memory" ? to_memory(*pid, *then, *mode, args)
+                                    : to_disk(*pid, *then, *mode, args);
     if (!done) return report(done.error(), json);
     if (json) {
         print_json(*done);
@@ -164,9 +167,10 @@ void define_checkpoint(CLI::App& app, int& exit_status) {
         ->check(CLI::IsMember({"continue", "stop", "kill"}));
     app.add_option("--name", args->name,
                    "name of the snapshot; one of this name is replaced (memory: default the pid)");
+    add_mode(app, args->mode);
     auto json = add_json(app);
     app.footer("Exit status: 0 done; 1 refused or failed, the process runs on; 2 usage.");
-    app.callback([=, &exit_status] { exit_status = run(*args, *json); });
+    app.callback([=, &exit_status] { exit_status = in_worker([&] { return run(*args, *json); }); });
 }
 
 void define_holder(CLI::App& app, int& exit_status) {

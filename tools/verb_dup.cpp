@@ -17,7 +17,7 @@ constexpr int ready_ms = 30000, held_ms = 120000, running_ms = 10000;
 
 struct DupArgs {
     pid_t pid = 0;
-    std::string to, then = "continue";
+    std::string to, then = "continue", mode = "concurrent";
 };
 
 struct Made {
@@ -83,7 +83,7 @@ Result<Then> settle(CloneLine& line, Then then, Guard& guard, Made& made) {
     return then;
 }
 
-Result<Made> duplicate(const DupArgs& args, Then then) {
+Result<Made> duplicate(const DupArgs& args, Then then, Mode mode) {
     auto tree = core::find_plain(args.pid);
     if (!tree) return tree.error();
     GHOST_TRY(check_exportable(*tree));
@@ -97,10 +97,10 @@ Result<Made> duplicate(const DupArgs& args, Then then) {
     Made made;
     auto out = prepare(*tree, *line, then == Then::go_on);
     if (!out) return out.error();
-    auto exported =
-        export_plain(args.pid, **out, then, [&](const Exported&, Guard& guard) -> Result<Then> {
-            return settle(*line, then, guard, made);
-        });
+    auto exported = export_plain(args.pid, **out, then, mode,
+                                 [&](const Exported&, Guard& guard) -> Result<Then> {
+                                     return settle(*line, then, guard, made);
+                                 });
     if (!exported) return exported.error();
     made.exported = *exported;
     if (then == Then::go_on) {
@@ -116,8 +116,10 @@ Result<Made> duplicate(const DupArgs& args, Then then) {
 int run(const DupArgs& args, bool json) {
     auto then = then_named(args.then);
     if (!then) return report(then.error(), json);
+    auto mode = mode_named(args.mode);
+    if (!mode) return report(mode.error(), json);
     const int64_t begin = monotonic_us();
-    auto made = duplicate(args, *then);
+    auto made = duplicate(args, *then, *mode);
     if (!made) return report(made.error(), json);
     if (made->unclear)
         return report(
@@ -154,12 +156,13 @@ void define_dup(CLI::App& app, int& exit_status) {
     app.add_option("--then", args->then,
                    "what the original does: continue (a clone), stop, or kill (a migration)")
         ->check(CLI::IsMember({"continue", "stop", "kill"}));
+    add_mode(app, args->mode);
     auto json = add_json(app);
     app.footer(
         "GHOST_CLONE reads 1 in the environment of a clone, 0 in the original. What led outside of "
         "the tree (terminal, pipes) is /dev/null in it. Exit status: 0 done; 1 refused or failed, "
         "the original runs on; 2 usage; 3 it is not known which of the two lives.");
-    app.callback([=, &exit_status] { exit_status = run(*args, *json); });
+    app.callback([=, &exit_status] { exit_status = in_worker([&] { return run(*args, *json); }); });
 }
 
 }  // namespace ghost::tools

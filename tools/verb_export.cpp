@@ -12,14 +12,16 @@ namespace {
 
 struct ExportArgs {
     pid_t pid = 0;
-    std::string to, then = "continue";
+    std::string to, then = "continue", mode = "concurrent";
 };
 
 int run(const ExportArgs& args, bool json) {
     auto then = then_named(args.then);
     if (!then) return report(then.error(), json);
+    auto mode = mode_named(args.mode);
+    if (!mode) return report(mode.error(), json);
     core::FileResource file(args.to, core::FileResource::Use::write);
-    auto exported = export_plain(args.pid, file, *then);
+    auto exported = export_plain(args.pid, file, *then, *mode);
     if (!exported) return report(exported.error(), json);
     Json out = export_json(*exported);
     struct stat info {};
@@ -45,9 +47,10 @@ void define_export(CLI::App& app, int& exit_status) {
         ->required();
     app.add_option("--then", args->then, "what the original does afterwards")
         ->check(CLI::IsMember({"continue", "stop", "kill"}));
+    add_mode(app, args->mode);
     auto json = add_json(app);
     app.footer("Exit status: 0 done; 1 refused or failed, the process runs on; 2 usage.");
-    app.callback([=, &exit_status] { exit_status = run(*args, *json); });
+    app.callback([=, &exit_status] { exit_status = in_worker([&] { return run(*args, *json); }); });
 }
 
 }  // namespace ghost::tools

@@ -98,12 +98,7 @@ std::string amount(uint64_t bytes) {
 }
 
 void check_memory(const Json& needs, std::vector<Shortcoming>& out) {
-    const auto wanted = needs.value("memory", uint64_t{0});
-    std::ifstream in("/proc/meminfo");
-    uint64_t available = 0;
-    for (std::string line; std::getline(in, line);)
-        if (line.starts_with("MemAvailable:"))
-            available = std::strtoull(line.c_str() + 13, nullptr, 10) * 1024;
+    const auto wanted = needs.value("memory", uint64_t{0}), available = free_memory();
     if (available < wanted) out.push_back({"memory", amount(wanted), amount(available) + " free"});
 }
 
@@ -160,6 +155,15 @@ void check_spaces(const Json& needs, std::vector<Shortcoming>& out) {
 }
 
 }  // namespace
+
+uint64_t free_memory() {
+    constexpr const char* key = "MemAvailable:";
+    std::ifstream in("/proc/meminfo");
+    for (std::string line; std::getline(in, line);)
+        if (line.starts_with(key))
+            return std::strtoull(line.c_str() + std::strlen(key), nullptr, 10) * 1024;
+    return 0;
+}
 
 Result<Json> needs_of(pid_t root) {
     auto tasks = list_tree(root);

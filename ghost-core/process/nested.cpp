@@ -1,6 +1,7 @@
 #include "ghost-core/process/nested.hpp"
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <fmt/format.h>
 #include <fstream>
@@ -83,8 +84,9 @@ std::string random_number() {
     int limit = otherwise;
     std::ifstream("/proc/sys/kernel/pid_max") >> limit;
     std::random_device random;
-    const int number =
-        std::uniform_int_distribution<int>(lowest, std::max(limit, otherwise) - 1)(random);
+    std::uniform_int_distribution<int> any(lowest, std::max(limit, otherwise) - 1);
+    int number = any(random);
+    for (int i = 0; i < 100 && kill(number, 0) == 0; i++) number = any(random);
     return fmt::format("{0}:{0}", number);
 }
 

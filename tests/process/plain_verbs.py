@@ -256,7 +256,7 @@ def case_what_a_node_lacks():
 def case_export_broken_off():
     pid = ticker("b")
     for stop in (signal.SIGINT, signal.SIGKILL):
-        for delay in (0.0, 0.01, 0.02, 0.03):
+        for delay in [0.002 * step for step in range(20)]:
             export = subprocess.Popen([GHOST, "export", str(pid), "--to", path("b.ghost")],
                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(delay)
