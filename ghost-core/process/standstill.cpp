@@ -168,7 +168,15 @@ Result<Standstill::Process> Standstill::note(pid_t pid) {
               [pid](pid_t a, pid_t b) { return a == pid ? b != pid : b != pid && a < b; });
     for (const pid_t tid : tids) {
         const Seized task(tid);
-        if (!task.held()) return trace_error("look at", tid);
+        if (!task.held()) {
+            const int why = errno;
+            // One that was on its way out when it was told to stop cannot be traced, nor need it
+            // be.
+            const auto status = read_status(fmt::format("/proc/{}/task/{}", pid, tid));
+            if (!status || status->state == 'Z' || status->state == 'X') continue;
+            errno = why;
+            return trace_error("look at", tid);
+        }
         Thread thread;
         thread.tid = tid;
         auto registers = task.registers();

@@ -10,6 +10,7 @@
 #include "base/log.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/mechanism/checkpoint.hpp"
+#include "ghost-core/mechanism/lazy_import.hpp"
 #include "ghost-core/memory/page_scan.hpp"
 #include "ghost-core/process/proc.hpp"
 #include "ghost-core/resource/faulty.hpp"
@@ -232,6 +233,39 @@ TEST_F(CheckpointTest, OneAfterTheOtherKeepsTracking) {
     checkpointer_.stop_tracking();
     EXPECT_FALSE(is_tracked(tree->root));
     EXPECT_GT(tree->healthy(), 0U);
+}
+
+// The tree runs, and checks all of its memory, while its pages are on the way.
+TEST_F(CheckpointTest, GhostRunsAheadOfItsPages) {
+    auto tree = Tree::start(64);
+    ASSERT_GT(tree->healthy(), 0U);
+    MemoryResource ghost;
+    ASSERT_TRUE(checkpointer_.run(request(*tree), ghost).ok());
+    const auto bytes = ghost.bytes();
+    Tree copy;
+    auto [input, output] = copy.plug();
+    const auto keys = tree->keys();
+    auto lazy = LazyTree::make(bytes, {criu_program(), target_folder_.path(), 20},
+                               {{input.get(), keys.at(0)}, {output.get(), keys.at(1)}});
+    ASSERT_TRUE(lazy.ok()) << lazy.error().message();
+    copy.root = (*lazy)->held().root;
+    ASSERT_TRUE(release_tree((*lazy)->held()).ok());
+    EXPECT_GT(copy.healthy(), 0U);
+    ASSERT_TRUE((*lazy)->wait().ok());
+    EXPECT_GT((*lazy)->stats().faults, 0U);
+    EXPECT_GT(copy.healthy(), 0U);
+    EXPECT_GT(tree->healthy(), 0U);
+}
+
+TEST_F(CheckpointTest, DamagedGhostDoesNotRunAheadOfItsPages) {
+    auto tree = Tree::start(4);
+    ASSERT_GT(tree->healthy(), 0U);
+    MemoryResource ghost;
+    ASSERT_TRUE(checkpointer_.run(request(*tree), ghost).ok());
+    auto bytes = ghost.bytes();
+    bytes[bytes.size() / 2] ^= 1;
+    const auto lazy = LazyTree::make(bytes, {criu_program(), target_folder_.path(), 20}, {});
+    EXPECT_EQ(lazy.error().code, Code::corrupt);
 }
 
 // A full ghost and three of differences under churn: the last one, on its parents, is the memory of
