@@ -91,12 +91,7 @@ bool is_tracked(pid_t root) {
 class CheckpointTest : public ::testing::Test {
   protected:
     void SetUp() override {
-        if (geteuid() != 0) GTEST_SKIP() << "needs root";
-        static const Status warm = [] {
-            WorkFolder folder;
-            return warm_up({criu_program(), folder.path(), 20});
-        }();
-        if (!warm.ok()) GTEST_SKIP() << warm.error().message();
+        if (const auto reason = obstacle(); !reason.empty()) GTEST_SKIP() << reason;
         log::setup("ghost_checkpoint_test", log::level_from_environment());
     }
 

@@ -63,6 +63,16 @@ inline std::string criu_program() {
     return "criu";
 }
 
+// Why trees cannot be dumped here; empty if they can.
+inline std::string obstacle() {
+    if (geteuid() != 0) return "needs root";
+    static const Status warm = [] {
+        const WorkFolder folder;
+        return warm_up({criu_program(), folder.path(), 20});
+    }();
+    return warm.ok() ? "" : warm.error().message();
+}
+
 inline std::string subject_program() {
     const char* folder = std::getenv("GHOST_TEST_PROGRAMS");
     return std::string(folder != nullptr ? folder : "tests/process") + "/ghost_subject";
