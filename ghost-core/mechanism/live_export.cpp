@@ -423,13 +423,15 @@ Status Source::round(Word end) {
 }
 
 Status Source::converge() {
-    for (;;) {
+    // One bad spell of a busy machine is not the process's.
+    for (int hopeless = 0;;) {
         const int64_t begin = monotonic_us();
         GHOST_TRY(round(Word::sync));
         const auto verdict = rule_.after_round(round_bytes_, monotonic_us() - begin);
         if (verdict == StoppingRule::Verdict::good) return {};
         if (verdict == StoppingRule::Verdict::go_on) continue;
         if (rule_.estimated_downtime_us() <= request_.longest_us) return {};
+        if (++hopeless < 3) continue;
         return make_error(
             Code::refused,
             fmt::format(

@@ -42,6 +42,19 @@ int64_t now_ns(clockid_t clock) {
     return now.tv_sec * int64_t{1000000000} + now.tv_nsec;
 }
 
+// For a message.
+std::string first_unlike(const std::vector<OwnMapping>& here,
+                         const std::vector<OwnMapping>& there) {
+    const auto text = [](const std::vector<OwnMapping>& list, size_t at) {
+        if (at >= list.size()) return std::string("none");
+        return fmt::format("{:x}-{:x} access {} kind {}", list[at].start, list[at].end,
+                           list[at].access, list[at].kind);
+    };
+    size_t at = 0;
+    while (at < here.size() && at < there.size() && here[at] == there[at]) at++;
+    return fmt::format("{} here, {} there", text(here, at), text(there, at));
+}
+
 // One process of the held tree.
 struct Copy {
     const Grip::Process* process = nullptr;
@@ -70,6 +83,7 @@ class Target {
     Result<Next> serve();
     Status apply(const LiveLink::Message& message);
     Status mappings(Copy& copy, const LiveLink::Message& message);
+    Status look_again(Copy& copy);
     Status change(Copy& copy, const std::vector<OwnMapping>& wanted);
     Status pages(Copy& copy, const LiveLink::Message& message);
     Status zero(Copy& copy, const LiveLink::Message& message);
@@ -233,9 +247,13 @@ Status Target::change(Copy& copy, const std::vector<OwnMapping>& wanted) {
         if (step.what == Do::grow)
             GHOST_TRY(call(copy, "grow stack", SYS_clock_gettime, CLOCK_REALTIME, step.start));
     }
-    auto after = own_mappings(copy.process->pid);
-    if (!after) return after.error();
-    copy.maps = std::move(*after);
+    return {};
+}
+
+Status Target::look_again(Copy& copy) {
+    auto maps = own_mappings(copy.process->pid);
+    if (!maps) return maps.error();
+    copy.maps = std::move(*maps);
     return {};
 }
 
@@ -248,14 +266,18 @@ Status Target::mappings(Copy& copy, const LiveLink::Message& message) {
             return message.damaged();
     const uint64_t heap = message.head.number;
     if (heap != 0 && heap != copy.maps.heap_end) {
-        GHOST_TRY(call(copy, "move break", SYS_brk, heap, 0));
-        auto after = own_mappings(copy.process->pid);
-        if (!after) return after.error();
-        copy.maps = std::move(*after);
+        auto moved = call(copy, "move break", SYS_brk, heap, 0);
+        GHOST_TRY(look_again(copy));
+        GHOST_TRY(moved);
     }
-    if (copy.maps.list != *wanted) GHOST_TRY(change(copy, *wanted));
+    if (copy.maps.list != *wanted) {
+        auto changed = change(copy, *wanted);
+        GHOST_TRY(look_again(copy));
+        if (!changed.ok()) return changed;
+    }
     if (last_ && copy.maps.list != *wanted && !misfit_)
-        misfit_ = make_error(Code::internal, "mappings cannot be made the same");
+        misfit_ = make_error(Code::internal, "mappings cannot be made the same: " +
+                                                 first_unlike(copy.maps.list, *wanted));
     return {};
 }
 

@@ -1,5 +1,6 @@
 #include "ghost-core/memory/page_scan.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
@@ -110,6 +111,7 @@ struct PageScan::Query {
 
 Result<bool> PageScan::run(const Query& query, const PageRun& area, std::vector<Found>& out) const {
     std::array<ScanRegion, regions_at_once> regions;
+    const auto first = static_cast<std::ptrdiff_t>(out.size());
     uint64_t at = area.start;
     while (at < area.end()) {
         ScanArguments arguments{};
@@ -136,9 +138,19 @@ Result<bool> PageScan::run(const Query& query, const PageRun& area, std::vector<
             if ((regions[i].categories & is_guard) == 0)
                 out.push_back({regions[i].start, regions[i].end,
                                (regions[i].categories & is_zero_frame) != 0});
+        uint64_t pages = 0;
+        for (int i = 0; i < count; i++)
+            pages += (regions[i].end - regions[i].start) / this_page_size();
+        // walk_end is right only if the kernel stopped early. After a whole walk it may be where
+        // one of its inner buffers was full (do_pagemap_scan of Linux 6.7 to 6.18).
+        if (static_cast<size_t>(count) < regions.size() && pages < pages_at_once) break;
         if (arguments.walk_end <= at) break;
         at = arguments.walk_end;
     }
+    // So what comes last may lie before: a page that was written a moment after its first look.
+    const auto before = [](const Found& a, const Found& b) { return a.start < b.start; };
+    if (!std::is_sorted(out.begin() + first, out.end(), before))
+        std::sort(out.begin() + first, out.end(), before);
     return true;
 }
 

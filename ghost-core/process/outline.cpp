@@ -195,6 +195,11 @@ Result<OwnMappings> own_mappings(pid_t pid) {
         const OwnMapping one{map.start, map.end, access_of(map.access),
                              map.name == "[stack]" ? own_stack : own_memory};
         auto* last = out.list.empty() ? nullptr : &out.list.back();
+        // Nothing but a stack ends where the stack begins (the kernel keeps a gap): it has grown
+        // while a part of it was registered with a userfaultfd.
+        if (one.kind == own_stack && last != nullptr && last->end == one.start &&
+            last->access == one.access)
+            last->kind = own_stack;
         if (last != nullptr && last->end == one.start && last->access == one.access &&
             last->kind == one.kind)
             last->end = one.end;

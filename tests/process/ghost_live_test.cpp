@@ -3,6 +3,8 @@
 
 #include <fstream>
 #include <set>
+#include <poll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <thread>
 
@@ -111,7 +113,20 @@ class Live : public ::testing::Test {
         }
     }
 
+    // Beats, is whole, and is the only one.
+    void expect_running_whole(LiveTree& tree) {
+        EXPECT_TRUE(tree.beats());
+        EXPECT_EQ(tree.check(), 0U);
+        int trees = 0;
+        for (const pid_t child : children_of(getpid())) {
+            const auto status = read_status(fmt::format("/proc/{}", child));
+            if (status && status->state != 'Z') trees++;
+        }
+        EXPECT_EQ(trees, 1);
+    }
+
     WorkFolder source_, target_, shared_;
+    pid_t after_ = 0;
 };
 
 std::string why(const LiveExport& sent) {
@@ -252,6 +267,83 @@ INSTANTIATE_TEST_SUITE_P(Points, LiveCut,
                                            "source: ready", "source: committed",
                                            "target: committed", "target: recorded",
                                            "target: released", "source: moved"));
+
+// The process that moves the tree out, or the one that takes it in, is killed at a point. Both are
+// children of this one, which reaps the trees: a node's agent does that in a cluster.
+struct Death {
+    const char* point;
+    bool moved;  // whether the target had recorded the release
+};
+
+class LiveDeath : public Live, public ::testing::WithParamInterface<Death> {
+  protected:
+    // Runs `work` in a process of its own, which dies at the point.
+    static pid_t agent(const char* point, const std::function<int()>& work) {
+        const pid_t pid = fork();
+        if (pid != 0) return pid;
+        set_live_probe([point](const char* at) {
+            if (std::string(at) == point) kill(getpid(), SIGKILL);
+        });
+        _exit(work());
+    }
+};
+
+TEST_P(LiveDeath, NeverBothNeverNeither) {
+    ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+    LiveTree tree(shared_.path(), 8, 2, 20);
+    ASSERT_TRUE(tree.wait_ready());
+    auto links = connect();
+    const Pipe record = make_pipe();  // the target's: the root's number once it was released
+    const pid_t target = agent(GetParam().point, [&] {
+        links.source.reset();
+        auto to = import_request(tree);
+        to.release = [&]() -> Status {
+            return write(record.in.get(), "r", 1) == 1 ? Status() : sys_error("record");
+        };
+        return live_import(to, *links.target).ok() ? 0 : 1;
+    });
+    const pid_t source = agent(GetParam().point, [&] {
+        links.target.reset();
+        return live_export(request(tree), *links.source).outcome == LiveOutcome::moved ? 0 : 1;
+    });
+    links = {};
+    for (const pid_t pid : {target, source})
+        while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+        }
+    pollfd recorded{record.out.get(), POLLIN, 0};
+    const bool released = poll(&recorded, 1, 0) == 1;
+    EXPECT_EQ(released, GetParam().moved);
+    // What a coordinator does by that record.
+    if (released) {
+        for (const pid_t child : children_of(getpid()))
+            if (child != tree.root) after_ = child;
+        kill_tree(tree.root).ok();
+        tree.end();
+        tree.root = after_;
+    } else if (kill(tree.root, 0) == 0) {
+        resume_tree(tree.root).ok();
+    }
+    // What is left of the other one never ran, or has ended; a node's agent takes it away.
+    for (int status = 0, i = 0; i < 50; i++, usleep(2000))
+        for (const pid_t child : children_of(getpid())) {
+            if (child == tree.root) continue;
+            const auto left = read_status(fmt::format("/proc/{}", child));
+            if (left && left->state == 'T') kill(child, SIGKILL);
+            waitpid(child, &status, WNOHANG);
+        }
+    expect_running_whole(tree);
+    prctl(PR_SET_CHILD_SUBREAPER, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Points, LiveDeath,
+    ::testing::Values(Death{"source: skeleton", false}, Death{"source: sent", false},
+                      Death{"target: made", false}, Death{"source: held", false},
+                      Death{"target: held", false}, Death{"source: converged", false},
+                      Death{"source: frozen", false}, Death{"source: all sent", false},
+                      Death{"target: ready", false}, Death{"source: ready", false},
+                      Death{"source: committed", true}, Death{"target: committed", false},
+                      Death{"target: released", true}, Death{"source: moved", true}));
 
 }  // namespace
 }  // namespace ghost::core::test

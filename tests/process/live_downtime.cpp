@@ -201,7 +201,8 @@ bool move_once(int number, std::array<Agent*, 2> agents, LiveTree& tree, Figures
         "move %2d: longest gap %5.1f ms; stops: skeleton %5.1f, last %4.1f (%.2f MB); %.0f "
         "rounds, %.0f MB in %.0f ms; %s\n",
         number, gap, now("skeleton_stop"), now("stop"), now("last_bytes") / 1000,
-        now("rounds") * 1000, now("bytes") / 1000, now("total"), wrong == 0 ? "whole" : "WRONG");
+        now("rounds") * 1000, now("bytes") / 1000, now("total"),
+        wrong == 0 ? "whole" : fmt::format("WRONG {:#x}", wrong).c_str());
     std::fflush(stdout);
     return wrong == 0;
 }

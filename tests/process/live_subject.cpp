@@ -122,7 +122,20 @@ void check_pages() {
         if (done > 0 && data_pages[t * page_words + done % page_words] != done) wrong |= wrong_data;
     }
     for (size_t page = 0; page < pages; page++)
-        if (!holds(page, marks[page])) wrong |= wrong_pages;
+        if (!holds(page, marks[page])) {
+            wrong |= wrong_pages;
+            beats->wrong_at = reinterpret_cast<uint64_t>(memory + page * page_words);
+            beats->wrong_wanted = marks[page];
+            beats->wrong_found =
+                (memory[page * page_words] ^ page * 0x9E3779B97F4A7C15ULL) * 0xba79078168d4bafULL;
+            size_t bad_words = 0;
+            for (size_t i = 1; i < page_words; i++)
+                bad_words +=
+                    memory[page * page_words + i] != memory[page * page_words] + i * 0x1234567;
+            beats->wrong_words = bad_words;
+            beats->wrong_done = writers[page % writers.size()].done;
+            beats->wrong_pages++;
+        }
 }
 
 // Mappings that come, change and go; all are looked at before they go.

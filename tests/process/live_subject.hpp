@@ -23,6 +23,8 @@ struct Beats {
     std::atomic<uint64_t> answer;  // bits of what is wrong, after Ask::check
     std::atomic<uint64_t> ready;
     std::atomic<uint64_t> count;
+    // Of the last page that was wrong: its address, what it should and what it does begin with.
+    std::atomic<uint64_t> wrong_at, wrong_wanted, wrong_found, wrong_pages, wrong_words, wrong_done;
     struct Beat {
         uint64_t ns, number;  // CLOCK_MONOTONIC as the subject sees it; 0, 1, 2, …
     } beats[beats_kept];

@@ -83,6 +83,16 @@ class LiveTree {
         const uint64_t count = beats_->count;
         for (uint64_t i = count > 100000 ? count - 100000 : 0; i < count; i++)
             if (beats_->beats[i % beats_kept].number != i) return uint64_t{1} << 33;
+        if (beats_->wrong_pages != 0)
+            std::printf(
+                "   %llu pages wrong, the last at %#llx: %#llx, should be %#llx; %llu words "
+                "torn, %#llx done\n",
+                static_cast<unsigned long long>(beats_->wrong_pages),
+                static_cast<unsigned long long>(beats_->wrong_at),
+                static_cast<unsigned long long>(beats_->wrong_found),
+                static_cast<unsigned long long>(beats_->wrong_wanted),
+                static_cast<unsigned long long>(beats_->wrong_words),
+                static_cast<unsigned long long>(beats_->wrong_done));
         return beats_->answer;
     }
     // The longest time between two beats since beat `from`, ms; and which.
