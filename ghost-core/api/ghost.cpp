@@ -11,6 +11,7 @@
 #include "ghost-core/mechanism/plain.hpp"
 #include "ghost-core/mechanism/preflight.hpp"
 #include "ghost-core/process/nested.hpp"
+#include "ghost-core/resource/chain.hpp"
 
 using namespace ghost;
 using namespace ghost::core;
@@ -68,7 +69,7 @@ Result<Plugged> own(Result<std::unique_ptr<Resource>> made) {
 
 Result<Plugged> plugged(ghost_object& g, Use use) {
     if (!g.specification.empty())
-        return own(use == Use::read ? registry().open(g.specification)
+        return own(use == Use::read ? open_full(registry(), g.specification)
                                     : registry().make(g.specification, use));
     switch (g.class_id) {
         case 0:

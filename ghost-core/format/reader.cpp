@@ -63,8 +63,9 @@ Status GhostReader::take(void* data, size_t size) {
 Status GhostReader::head(GhostHead& head) {
     bool incremental = false;
     GHOST_TRY(file_header(head, incremental));
-    std::vector<uint64_t> space(chunk_limit / sizeof(uint64_t));
-    auto* buffer = reinterpret_cast<char*>(space.data());
+    // not touched where nothing is read to
+    const auto space = std::make_unique_for_overwrite<uint64_t[]>(chunk_limit / sizeof(uint64_t));
+    auto* buffer = reinterpret_cast<char*>(space.get());
     GHOST_TRY(text(ChunkType::host, head.host, host_limit, buffer));
     GHOST_TRY(text(ChunkType::metadata, head.metadata, metadata_limit, buffer));
     head.parent.reset();

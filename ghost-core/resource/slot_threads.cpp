@@ -5,7 +5,7 @@
 namespace ghost::core {
 
 SlotThreads::SlotThreads(size_t slots, std::function<void(size_t)> job)
-    : slots_(slots), job_(std::move(job)), busy_(slots, false) {
+    : slots_(slots), job_(std::move(job)), states_(slots) {
     // Signals are for the threads of the program that uses us.
     sigset_t all, before;
     sigfillset(&all);
@@ -20,21 +20,21 @@ SlotThreads::~SlotThreads() {
         std::lock_guard lock(mutex_);
         ending_ = true;
     }
-    changed_.notify_all();
+    for (auto& state : states_) state.started.notify_one();
     for (auto& thread : threads_) thread.join();
 }
 
 void SlotThreads::start(size_t slot) {
     {
         std::lock_guard lock(mutex_);
-        busy_[slot] = true;
+        states_[slot].busy = true;
     }
-    changed_.notify_all();
+    states_[slot].started.notify_one();
 }
 
 void SlotThreads::wait(size_t slot) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return !busy_[slot]; });
+    states_[slot].done.wait(lock, [&] { return !states_[slot].busy; });
 }
 
 void SlotThreads::wait_all() {
@@ -42,15 +42,16 @@ void SlotThreads::wait_all() {
 }
 
 void SlotThreads::run(size_t slot) {
+    auto& state = states_[slot];
     std::unique_lock lock(mutex_);
     for (;;) {
-        changed_.wait(lock, [&] { return busy_[slot] || ending_; });
-        if (!busy_[slot]) return;
+        state.started.wait(lock, [&] { return state.busy || ending_; });
+        if (!state.busy) return;
         lock.unlock();
         job_(slot);
         lock.lock();
-        busy_[slot] = false;
-        changed_.notify_all();
+        state.busy = false;
+        state.done.notify_one();
     }
 }
 

@@ -29,11 +29,16 @@ class SlotThreads {
   private:
     void run(size_t slot);
 
+    // Each wakes only the one who waits for it: waking costs more than most jobs' share of work.
+    struct Slot {
+        std::condition_variable started, done;
+        bool busy = false;
+    };
+
     const size_t slots_;
     std::function<void(size_t)> job_;
     std::mutex mutex_;
-    std::condition_variable changed_;
-    std::vector<bool> busy_;
+    std::vector<Slot> states_;
     bool ending_ = false;
     std::vector<std::thread> threads_;
 };

@@ -62,7 +62,7 @@ Result<Read> read_ghost(Resource& in) {
     GhostReader reader(in);
     GHOST_TRY(reader.head(out.head));
     GHOST_TRY(check_host(out.head.host));
-    std::vector<uint64_t> buffer(chunk_limit / sizeof(uint64_t));
+    static std::vector<uint64_t> buffer(chunk_limit / sizeof(uint64_t));
     auto* bytes = reinterpret_cast<char*>(buffer.data());
     for (;;) {
         auto chunk = reader.next(bytes);
