@@ -20,7 +20,7 @@
 namespace ghost::core {
 namespace {
 
-constexpr size_t block = 4 << 20;   // bytes of one transfer
+constexpr size_t block = 2 << 20;   // bytes of one transfer; four of them stay in cache
 constexpr size_t in_flight = 4;     // transfers
 constexpr size_t alignment = 4096;  // O_DIRECT wants at most that of disks and file systems
 // Blocks are allocated ahead in such steps: transfers that make a file longer exclude each other

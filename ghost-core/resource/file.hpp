@@ -14,7 +14,7 @@ namespace ghost::core {
 //
 // Several large aligned transfers are in flight, past the page cache (O_DIRECT) where the file
 // system can: by threads rather than io_uring, which many machines have switched off, and which at
-// 4 MiB a transfer is no faster. What is in the page cache is read from there.
+// 2 MiB a transfer is no faster. What is in the page cache is read from there.
 //
 // A `path` that is no regular file (a pipe, a device) is read and written as it is.
 class FileResource : public Resource {
