@@ -179,10 +179,13 @@ Result<bool> PageScan::written(const PageRun& area, std::vector<Found>& out) con
     return run({check_registered, is_written, page_is_present | is_swapped, details()}, area, out);
 }
 
-Result<bool> PageScan::written_and_protect(const PageRun& area, std::vector<Found>& out) const {
-    return run(
-        {protect_matching | check_registered, is_written, page_is_present | is_swapped, details()},
-        area, out);
+Status PageScan::written_and_protect(const PageRun& area, std::vector<Found>& out) const {
+    // Not with check_registered: the kernel would end at what is not registered and not tell what
+    // it has protected before that.
+    auto done =
+        run({protect_matching, is_written, page_is_present | is_swapped, details()}, area, out);
+    if (!done) return done.error();
+    return {};
 }
 
 bool PageScan::is_present(uint64_t page) const {

@@ -34,16 +34,16 @@ class PageScan {
     // Of a private mapping of a file: the pages that are the process's own copies.
     Status copied(const PageRun& area, std::vector<Found>& out) const;
 
-    // The following return false, and what they have found is of no use, if a part of the area is
-    // not registered with a userfaultfd for asynchronous protection.
+    // The following two return false, and what they have found is of no use, if a part of the area
+    // is not registered with a userfaultfd for asynchronous protection.
 
     // Every page that may have been written: those that are not protected, where there is a page
     // table at all. Also names pages that are not there. By far the fastest: 0.2 ms per GiB.
     Result<bool> maybe_written(const PageRun& area, PageRuns& out) const;
     // Of those, the ones that are there.
     Result<bool> written(const PageRun& area, std::vector<Found>& out) const;
-    // The same, and protects them in the same moment.
-    Result<bool> written_and_protect(const PageRun& area, std::vector<Found>& out) const;
+    // The same, and protects them in the same moment; passes over parts that are not registered.
+    Status written_and_protect(const PageRun& area, std::vector<Found>& out) const;
 
     // Whether this one page is there. Says no at any failure.
     bool is_present(uint64_t page) const;

@@ -98,11 +98,8 @@ Status Tracker::round_of(const PageScan& scan, const PageRun& area,
         if (!enlist(area)) return {};
         candidates = {area};
     }
-    for (const auto& run : joined(candidates)) {
-        auto done = scan.written_and_protect(run, found);
-        if (!done) return done.error();
-        if (!*done) break;  // replaced meanwhile; the next round will see
-    }
+    // What is replaced meanwhile is not registered any more; the next round will see.
+    for (const auto& run : joined(candidates)) GHOST_TRY(scan.written_and_protect(run, found));
     return {};
 }
 
