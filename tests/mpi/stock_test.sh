@@ -34,4 +34,5 @@ expect 6 'leaver: started' -np 2 $p/leaver --rank 1 --how _exit --status 6 --aft
 expect 139 'leaver: started' -np 2 $p/leaver --rank 0 --how segv --after 0.1
 expect 0 '^holder: .* 0 errors' -np 2 $p/holder --what io_uring --seconds 0.2
 expect 0 '^pingpong: rank 1: 512 rounds, .* 0 errors' -np 2 $p/pingpong --iterations 512 --memory 4
+expect 0 '^mgs_mpi 300 on 3: error' -np 3 benchmarks/mgs/mgs_mpi 300 1
 exit $failed
