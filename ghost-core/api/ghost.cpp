@@ -240,6 +240,13 @@ pid_t ghost_import_process(ghost_object* g) {
         -1);
 }
 
+int ghost_is_clone(void) {
+    const char* told = getenv(clone_variable);
+    if (told != nullptr) return *told == '1' ? 1 : 0;
+    errno = ENOENT;
+    return -1;
+}
+
 int ghost_resume_process(pid_t process) {
     return status_of([&]() -> Status {
         auto tree = find_plain(process);

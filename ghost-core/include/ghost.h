@@ -73,6 +73,11 @@ GHOST_API int ghost_export_process(ghost_object *g, pid_t process);
  * and error are the caller's where they led out of the tree. -1: nothing is left. */
 GHOST_API pid_t ghost_import_process(ghost_object *g);
 
+/* 1 in a clone (`ghost dup`, `ghost import --clone`), 0 in an original, and -1 with errno ENOENT where
+ * nobody can tell: in a process that `ghost run` has not started. It is the environment's GHOST_CLONE,
+ * so ask each time. */
+GHOST_API int ghost_is_clone(void);
+
 GHOST_API int ghost_resume_process(pid_t process);
 /* Ends every process of the tree; does not reap. */
 GHOST_API int ghost_destroy_process(pid_t process);

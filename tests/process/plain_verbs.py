@@ -17,6 +17,7 @@ import time
 import traceback
 
 GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
+LIBRARY = os.path.abspath("ghost-core/.libs/libghost.so")
 SUBJECT = """
 import os, sys
 n = 0
@@ -25,6 +26,9 @@ for line in sys.stdin:
     n += 1
     word = line.strip()
     if word == "clone": word = open("/proc/self/environ").read().partition("GHOST_CLONE=")[2][:1]
+    if word == "library":
+        import ctypes
+        word = str(ctypes.CDLL(sys.argv[1]).ghost_is_clone())
     print(n, word, flush=True)
     if word.startswith("exit"): sys.exit(int(word[4:]))
     if word == "die": os.kill(os.getpid(), 9)
@@ -103,7 +107,7 @@ live, pids = [], []
 
 
 def started():
-    talk = Talk("run", "--", "python3", "-c", SUBJECT)
+    talk = Talk("run", "--", "python3", "-c", SUBJECT, LIBRARY)
     word, inner = talk.line().split()
     assert word == "ready"
     return talk, int(inner)
@@ -277,6 +281,9 @@ def case_clone_knows():
     other = Talk("import", path("c"), "--clone")
     assert other.ask("clone") == "2 1"
     assert talk.ask("clone") == "2 0"
+    if os.path.exists(LIBRARY):
+        assert other.ask("library") == "3 1"
+        assert talk.ask("library") == "3 0"
 
 
 def case_not_started_by_us():
