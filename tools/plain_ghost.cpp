@@ -2,6 +2,8 @@
 
 #include <csignal>
 #include <fmt/format.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/clock.hpp"
@@ -63,6 +65,29 @@ Result<Then> then_named(const std::string& name) {
 
 namespace {
 
+constexpr int64_t turn_limit_us = 10'000'000;
+
+// Two exports of one tree would meet in it; the other one may be that of a killed command, which is
+// still putting things in order. An abstract address (unix(7)) goes with the process that has it.
+Result<Fd> take_turn(pid_t root) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    const auto name = fmt::format("ghost-export-{}", root);
+    name.copy(address.sun_path + 1, sizeof address.sun_path - 2);
+    const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+    Fd out(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (!out) return sys_error("make a socket");
+    const int64_t limit = monotonic_us() + turn_limit_us;
+    while (::bind(out.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) {
+        if (errno != EADDRINUSE) return sys_error("take a turn");
+        if (monotonic_us() > limit)
+            return make_error(Code::busy, "export: somebody else exports this process",
+                              std::to_string(root));
+        ::usleep(look_us);
+    }
+    return out;
+}
+
 Result<core::ExportStats> take_concurrently(const core::ExportRequest& request,
                                             core::Resource& out) {
     core::CheckpointRequest wanted;
@@ -97,8 +122,10 @@ Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mo
                               const Settle& settle) {
     auto tree = core::find_plain(pid);
     if (!tree) return tree.error();
-    GHOST_TRY(check_exportable(*tree));
     hold_interruptions();
+    auto turn = take_turn(tree->root);
+    if (!turn) return turn.error();
+    GHOST_TRY(check_exportable(*tree));
     auto folder = CriuFolder::make();
     if (!folder) return folder.error();
     auto guard = Guard::start(Guard::Duty::resume, tree->root, folder->path());

@@ -324,9 +324,7 @@ def case_checkpoint_on_disk():
 
 
 def case_checkpoint_in_memory():
-    before = ghost("holder", "--list")
-    if before.returncode == 0:
-        assert False, "a holder runs already: " + before.stdout
+    ours = ghost("holder", "--list").returncode != 0
     try:
         talk, inner = started()
         assert talk.ask("one") == "1 one"
@@ -336,7 +334,7 @@ def case_checkpoint_in_memory():
         good(ghost("checkpoint", str(inner), "--to", "memory", "--name", "b", "--then", "kill"))
         assert talk.end() in (-9, 137)
         kept = json.loads(good(ghost("holder", "--list", "--json")))["ghosts"]
-        assert [one["name"] for one in kept] == ["b", str(inner)], kept
+        assert [one["name"] for one in kept][:2] == ["b", str(inner)], kept
         first = Talk("restart", "--from", "memory")
         assert first.ask("again") == "3 again"
         second = Talk("restart", "memory:%d" % inner)
@@ -351,9 +349,11 @@ def case_checkpoint_in_memory():
         assert oct(os.stat("/run/ghost-0/holder.sock").st_mode)[-3:] == "600"
         good(ghost("holder", "--drop", "b"))
         assert ghost("restart", "memory:b").returncode == 1
+        good(ghost("holder", "--drop", str(inner)))
     finally:
-        ghost("holder", "--stop")
-    assert ghost("restart", "--from", "memory").returncode == 1
+        if ours:
+            ghost("holder", "--stop")
+    assert not ours or ghost("restart", "--from", "memory").returncode == 1
 
 
 def case_dup_here():
