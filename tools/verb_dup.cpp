@@ -13,7 +13,7 @@
 namespace ghost::tools {
 namespace {
 
-constexpr int ready_ms = 30000, held_ms = 120000, running_ms = 10000;
+constexpr int ready_ms = 30000, held_ms = 120000, running_ms = 10000, cause_ms = 3000;
 
 struct DupArgs {
     pid_t pid = 0;
@@ -101,7 +101,12 @@ Result<Made> duplicate(const DupArgs& args, Then then, Mode mode) {
                                  [&](const Exported&, Guard& guard) -> Result<Then> {
                                      return settle(*line, then, guard, made);
                                  });
-    if (!exported) return exported.error();
+    if (!exported) {
+        // A connection that breaks has its cause at the other end.
+        auto cause = hear(*line, "failed", cause_ms);
+        if (cause) return make_error(Code::refused, cause->value("why", ""));
+        return exported.error();
+    }
     made.exported = *exported;
     if (then == Then::go_on) {
         GHOST_TRY(line->send({{"t", "go"}}));
