@@ -219,9 +219,10 @@ Status Source::skeleton() {
     what.criu = request_.criu;
     what.short_stop = true;
     what.leave_running = true;
+    // Before criu reads the mappings: both want the process's lock on them.
+    GHOST_TRY(take_members());
     auto dump = TreeDump::prepare(what);
     if (!dump) return dump.error();
-    GHOST_TRY(take_members());
     std::vector<Outline> before, after;
     std::vector<OwnMappings> maps_before, maps_after;
     GHOST_TRY(look_quiet(before, maps_before));

@@ -10,6 +10,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <thread>
@@ -23,7 +24,6 @@
 #include "ghost-core/process/proc.hpp"
 #include "ghost-core/process/standstill.hpp"
 #include "ghost-core/process/tree.hpp"
-#include "ghost-core/process/urgent.hpp"
 #include "ghost-core/process/watch.hpp"
 
 namespace ghost::core {
@@ -121,6 +121,7 @@ class TreeDump::Dumper {
     enum class Point { starting, ready, going, stopped, complete, releasing, released };
 
     Status start_criu();
+    void hurry_criu(int scheduling) const;
     Status get_ready();
     Status until(Point point);
     Status stop();
@@ -224,13 +225,21 @@ Status TreeDump::Dumper::start_criu() {
     }
     if (short_stop_) child.environment.emplace_back("GHOST_WHOLE_VMAS=1");
     if (short_stop_ && smaps_ahead_) child.environment.emplace_back("GHOST_SMAPS_AHEAD=1");
-    const Urgent urgent;
     auto started = Child::start(child);
     if (!started) return started.error();
     criu_.emplace(std::move(*started));
+    if (!takes_part_) hurry_criu(SCHED_RR);  // the tree stands already
     server_.reset();
     refresh_limit();
     return {};
+}
+
+// criu goes before everything else while the tree stands for it (urgent.hpp), and only then: its
+// preparations would take a processor from the tree.
+void TreeDump::Dumper::hurry_criu(int scheduling) const {
+    sched_param param{};
+    param.sched_priority = scheduling == SCHED_OTHER ? 0 : sched_get_priority_min(scheduling);
+    sched_setscheduler(criu_->pid(), scheduling, &param);  // without the privilege it is not
 }
 
 // One wait and whatever it brought.
@@ -310,6 +319,7 @@ Status TreeDump::Dumper::release_if_complete() {
 }
 
 Status TreeDump::Dumper::released() {
+    hurry_criu(SCHED_OTHER);
     if (!request_.leave_running) return {};
     auto resumed = resume_tree(request_.root);
     const int64_t now = monotonic_us();
@@ -427,6 +437,7 @@ Status TreeDump::Dumper::get_ready() {
 }
 
 Status TreeDump::Dumper::stop() {
+    if (takes_part_) hurry_criu(SCHED_RR);
     mark_ = monotonic_us();
     result_.times.ahead = takes_part_ ? mark_ - began_ : 0;
     auto standstill = Standstill::stop(request_.root, second_us);
