@@ -89,7 +89,9 @@ Result<PageRuns> private_memory(pid_t pid) {
         std::string_view text(buffer.data(), kept + static_cast<size_t>(got));
         for (size_t end = 0; (end = text.find('\n')) != std::string_view::npos;) {
             const auto line = parse_line(text.substr(0, end));
-            if (line.ours) out.push_back({line.start, line.end - line.start});
+            // An area that grows while the list is read is told a second time, from its beginning.
+            const uint64_t start = std::max(line.start, out.empty() ? 0 : out.back().end());
+            if (line.ours && start < line.end) out.push_back({start, line.end - start});
             text.remove_prefix(end + 1);
         }
         kept = text.size();

@@ -21,29 +21,46 @@ constexpr uint64_t release_bytes = 16 << 20;
 // Candidates with less than this between them are looked at in one go.
 constexpr uint64_t near_bytes = 128 << 10;
 
+// In no order: what is told twice, of an area that was scanned twice, may lie before what was last.
 void sort_in(const std::vector<PageScan::Found>& found, PageChanges& changes) {
     for (const auto& run : found)
-        append(run.zero ? changes.zero : changes.written, run.start, run.end);
+        (run.zero ? changes.zero : changes.written).push_back({run.start, run.end - run.start});
 }
 
-// One page of every 2 MiB that holds pages known and not written. It is protected and thus there,
-// unless the whole page table has gone: by munmap, or by MADV_DONTNEED of a huge page or of all
-// pages of the table, which the quick scan passes over as it does over any hole.
-PageRuns lost_tables(const PageScan& scan, const PageRuns& clean) {
+PageRuns set_of(const std::vector<PageScan::Found>& found) {
     PageRuns out;
-    uint64_t looked_until = 0;
-    bool lost = false;
+    for (const auto& run : found) out.push_back({run.start, run.end - run.start});
+    make_set(out);
+    return out;
+}
+
+// What of the pages known and not written is no longer there though no scan for written pages
+// tells: a page table that has gone as a whole, by munmap or by MADV_DONTNEED of a huge page or of
+// all its pages, is passed over like any hole. So one page of every 2 MiB is asked for, and if it
+// is not there, all of that table: it may be the only one that has gone.
+Result<PageRuns> lost_pages(const PageScan& scan, const PageRuns& clean) {
+    PageRuns out, table;
+    std::vector<PageScan::Found> found;
+    const auto end_table = [&]() -> Status {
+        if (table.empty() || scan.is_present(table.front().start)) return {};
+        found.clear();
+        const uint64_t start = table.front().start;
+        GHOST_TRY(scan.present({start, table.back().end() - start}, found));
+        for (const auto& run : subtract(table, set_of(found))) append(out, run.start, run.end());
+        return {};
+    };
     for (const auto& run : clean)
         for (uint64_t at = run.start; at < run.end();) {
-            const uint64_t until = at / table_bytes * table_bytes + table_bytes;
-            if (until != looked_until) {
-                looked_until = until;
-                lost = !scan.is_present(at);
+            if (!table.empty() && at / table_bytes != table.front().start / table_bytes) {
+                GHOST_TRY(end_table());
+                table.clear();
             }
+            const uint64_t until = at / table_bytes * table_bytes + table_bytes;
             const uint64_t stop = std::min(until, run.end());
-            if (lost) append(out, at, stop);
+            append(table, at, stop);
             at = stop;
         }
+    GHOST_TRY(end_table());
     return out;
 }
 
@@ -54,12 +71,6 @@ PageRuns joined(const PageRuns& runs) {
             out.back().bytes = run.end() - out.back().start;
         else
             out.push_back(run);
-    return out;
-}
-
-PageRuns set_of(const std::vector<PageScan::Found>& found) {
-    PageRuns out;
-    for (const auto& run : found) append(out, run.start, run.end);
     return out;
 }
 
@@ -148,8 +159,9 @@ Status Tracker::look(const PageScan& scan, const Part& part, PageChanges& change
     sort_in(found, changes);
     auto lost = subtract(intersect(part.known, candidates), set_of(found));
     for (const auto& run : lost) changes.gone.push_back(run);
-    lost = lost_tables(scan, subtract(part.known, candidates));
-    for (const auto& run : lost) changes.gone.push_back(run);
+    auto tables = lost_pages(scan, subtract(part.known, candidates));
+    if (!tables) return tables.error();
+    for (const auto& run : *tables) changes.gone.push_back(run);
     return {};
 }
 
