@@ -4,6 +4,8 @@
 #include <sstream>
 #include <sys/stat.h>
 
+#include "ghost-core/resource/chain.hpp"
+
 namespace ghost::tools {
 
 Result<std::unique_ptr<core::ResourceRegistry>> all_classes() {
@@ -24,6 +26,14 @@ std::shared_ptr<std::string> add_key(CLI::App& app) {
 Result<std::shared_ptr<core::SecretKey>> load_key(const std::string& file) {
     if (file.empty()) return std::shared_ptr<core::SecretKey>();
     return core::SecretKey::load(file);
+}
+
+Result<std::unique_ptr<core::Resource>> open_ghost(const core::ResourceRegistry& classes,
+                                                   const std::string& specification,
+                                                   const std::string& key_file) {
+    auto key = load_key(key_file);
+    if (!key) return key.error();
+    return core::open_full(classes, specification, *key);
 }
 
 uint64_t size_of(const std::string& specification) {

@@ -17,6 +17,11 @@ std::shared_ptr<std::string> add_key(CLI::App& app);
 // The key of that option; null if it was not given.
 Result<std::shared_ptr<core::SecretKey>> load_key(const std::string& file);
 
+// For an import: unpacked, an incremental one joined with its parents. `classes` outlives it.
+Result<std::unique_ptr<core::Resource>> open_ghost(const core::ResourceRegistry& classes,
+                                                   const std::string& specification,
+                                                   const std::string& key_file);
+
 // Bytes of the file that a specification means; 0 if it is none (progress then has no total).
 uint64_t size_of(const std::string& specification);
 

@@ -1,8 +1,7 @@
 // `ghost export`: a process and its tree become a ghost in a file.
 #include <fmt/format.h>
-#include <sys/stat.h>
 
-#include "ghost-core/resource/file.hpp"
+#include "tools/ghost_files.hpp"
 #include "tools/plain_ghost.hpp"
 #include "tools/terminal.hpp"
 #include "tools/verb.hpp"
@@ -20,12 +19,15 @@ int run(const ExportArgs& args, bool json) {
     if (!then) return report(then.error(), json);
     auto mode = mode_named(args.mode);
     if (!mode) return report(mode.error(), json);
-    core::FileResource file(args.to, core::FileResource::Use::write);
-    auto exported = export_plain(args.pid, file, *then, *mode);
+    auto classes = all_classes();
+    if (!classes) return report(classes.error(), json);
+    auto to = (*classes)->make(args.to, core::Use::write);
+    if (!to) return report(to.error(), json);
+    auto exported = export_plain(args.pid, **to, *then, *mode);
     if (!exported) return report(exported.error(), json);
     Json out = export_json(*exported);
-    struct stat info {};
-    if (::stat(args.to.c_str(), &info) == 0) out["file_bytes"] = info.st_size;
+    const uint64_t size = size_of(args.to);
+    if (size > 0) out["file_bytes"] = size;
     out["file"] = args.to;
     out["then"] = args.then;
     if (json) {
@@ -33,7 +35,7 @@ int run(const ExportArgs& args, bool json) {
         return exit_done;
     }
     fmt::print("process {} -> {}  {}  stood {}  total {}\n", exported->tree.program, args.to,
-               bytes_text(static_cast<uint64_t>(info.st_size)),
+               bytes_text(size > 0 ? size : exported->stats.page_bytes),
                time_text(exported->stats.frozen_us), time_text(exported->stats.total_us));
     return exit_done;
 }
@@ -43,7 +45,10 @@ int run(const ExportArgs& args, bool json) {
 void define_export(CLI::App& app, int& exit_status) {
     auto args = std::make_shared<ExportArgs>();
     app.add_option("pid", args->pid, "a process of the tree, or its `ghost run`")->required();
-    app.add_option("--to", args->to, "the file; it has this name only when it is complete")
+    app.add_option(
+           "--to", args->to,
+           "the file, which has this name only when it is complete, or lz4:FILE, zstd:FILE, "
+           "encrypt,key=KEYFILE:FILE, stripe:FILE;FILE, tee:FILE;FILE")
         ->required();
     app.add_option("--then", args->then, "what the original does afterwards")
         ->check(CLI::IsMember({"continue", "stop", "kill"}));

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include "ghost-core/mechanism/holder.hpp"
-#include "ghost-core/resource/file.hpp"
 #include "ghost-core/resource/memory.hpp"
+#include "tools/ghost_files.hpp"
 #include "tools/plain_ghost.hpp"
 #include "tools/verb.hpp"
 
@@ -13,6 +13,7 @@ namespace {
 
 struct RestartArgs {
     std::string snapshot, from;
+    std::shared_ptr<std::string> key;
 };
 
 // A folder means the newest ghost in it; only complete ones have a name.
@@ -30,7 +31,8 @@ Result<std::string> file_of(const std::string& snapshot) {
     return newest.string();
 }
 
-Result<std::unique_ptr<core::Resource>> open_snapshot(const RestartArgs& args) {
+Result<std::unique_ptr<core::Resource>> open_snapshot(const core::ResourceRegistry& classes,
+                                                      const RestartArgs& args) {
     const std::string prefix = "memory:";
     const bool named = args.snapshot.starts_with(prefix);
     if (args.from == "memory" || named) {
@@ -44,7 +46,7 @@ Result<std::unique_ptr<core::Resource>> open_snapshot(const RestartArgs& args) {
         return make_error(Code::invalid, "restart: no snapshot was named, and not --from memory");
     auto file = file_of(args.snapshot);
     if (!file) return file.error();
-    return std::unique_ptr<core::Resource>(new core::FileResource(*file, core::Use::read));
+    return open_ghost(classes, *file, *args.key);
 }
 
 }  // namespace
@@ -59,6 +61,7 @@ void define_restart(CLI::App& app, int& exit_status) {
     app.add_flag("--detach", options->detach, "print the program's pid and return");
     app.add_flag("--replace", options->replace,
                  "end the original if it still runs here; without this that is a refusal");
+    args->key = add_key(app);
     auto json = add_json(app);
     app.footer(
         "The original is ended when the new process stands complete, before it runs. Without "
@@ -67,7 +70,10 @@ void define_restart(CLI::App& app, int& exit_status) {
     app.callback([=, &exit_status] {
         options->json = *json;
         options->check_original = true;
-        exit_status = import_plain([&] { return open_snapshot(*args); }, *options);
+        auto classes = all_classes();  // outlives what it opens
+        exit_status = classes.ok()
+                          ? import_plain([&] { return open_snapshot(**classes, *args); }, *options)
+                          : report(classes.error(), *json);
     });
 }
 

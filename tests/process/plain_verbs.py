@@ -181,6 +181,28 @@ def case_original_goes_on_and_ghost_too():
     assert talk.end() == -9
 
 
+def case_packed_encrypted_and_striped():
+    key = path("key")
+    with open(os.open(key, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+        file.write("ab" * 32)
+    ways = [("lz4:" + path("p1"), path("p1"), []),
+            ("zstd:encrypt,key=%s:%s" % (key, path("p2")), path("p2"), ["--key", key]),
+            ("stripe:%s;%s" % (path("p3"), path("p4")), None, []),
+            ("tee:%s;%s" % (path("p5"), path("p6")), path("p6"), [])]
+    for to, back, options in ways:
+        talk, inner = started()
+        assert talk.ask("one") == "1 one"
+        good(ghost("export", str(inner), "--to", to, "--then", "kill"))
+        assert talk.end() == -9
+        other = Talk("import", back or to, *options)
+        assert other.ask("again") == "2 again", to
+        assert other.ask("exit5") == "3 exit5"
+        assert other.end() == 5
+    refused = ghost("import", path("p2"))
+    assert refused.returncode == 1 and "encrypt" in refused.stderr, refused.stderr
+    assert ghost("export", str(os.getpid()), "--to", "no-such-class:x").returncode == 1
+
+
 def case_then_kill_and_then_stop():
     pid = ticker("t")
     good(ghost("export", str(pid), "--to", path("t.ghost"), "--then", "stop"))
