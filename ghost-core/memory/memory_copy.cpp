@@ -119,15 +119,17 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent)
         if (process.pid != name.pid) process = {};
         process.pid = name.pid;
         auto& of = changes[&process];
-        if (!process.tracker) {
+        auto scan = PageScan::open(name.pid);
+        // One that is just ending has no memory any more; nothing makes it stand.
+        const bool ended = !scan.ok() && scan.error().code == Code::not_found;
+        if (!scan && !ended) return scan.error();
+        if (!process.tracker || ended) {
             process.known.clear();
             process.zero.clear();
             process.store.clear();
-            GHOST_TRY(look_at_all(name.pid, of));
+            if (!ended) GHOST_TRY(look_at_all(name.pid, of));
             continue;
         }
-        auto scan = PageScan::open(name.pid);
-        if (!scan) return scan.error();
         scans.push_back(std::make_unique<PageScan>(std::move(*scan)));
         auto parts = process.tracker->parts(process.known, of.gone);
         if (!parts) return parts.error();

@@ -103,7 +103,11 @@ Result<PageRuns> private_memory(pid_t pid) {
 
 Result<PageScan> PageScan::open(pid_t pid) {
     Fd pagemap(::open(fmt::format("/proc/{}/pagemap", pid).c_str(), O_RDONLY | O_CLOEXEC));
-    if (!pagemap) return sys_error("open page map of process", std::to_string(pid));
+    if (!pagemap) {
+        const bool ended = errno == ESRCH || errno == ENOENT;
+        return sys_error("open page map of process", std::to_string(pid),
+                         ended ? Code::not_found : Code::io);
+    }
     return PageScan(std::move(pagemap));
 }
 

@@ -20,6 +20,7 @@ Result<PageRuns> private_memory(pid_t pid);
 // not_found. Any thread.
 class PageScan {
   public:
+    // not_found: it has no memory any more.
     static Result<PageScan> open(pid_t pid);
 
     struct Found {

@@ -245,6 +245,31 @@ TEST_F(PagesTracking, UntrackedProcessIsCopiedWhole) {
     EXPECT_GT(compare(churn.pid, copy.processes().at(7)), 1000U);
 }
 
+// What ends while the others stand is no reason to give up: it has no pages.
+TEST_F(PagesTracking, EndedProcessHasNoPages) {
+    for (const bool tracked : {false, true}) {
+        SCOPED_TRACE(tracked);
+        const Churn churn({"churn", "6"});
+        churn.wait_grown();
+        MemoryCopy copy(arena_, workers_);
+        const ProcessName name{7, churn.pid};
+        copy.begin(false);
+        if (tracked) {
+            copy.track({&name, 1});
+            ASSERT_TRUE(copy.round().ok());
+            EXPECT_FALSE(copy.processes().at(7).known.empty());
+        }
+        kill(churn.pid, SIGKILL);
+        const int64_t limit = monotonic_us() + 5000000;
+        while (read_status(fmt::format("/proc/{}", churn.pid))->state != 'Z')
+            ASSERT_LT(monotonic_us(), limit);
+        auto done = copy.finish({&name, 1}, workers_);
+        ASSERT_TRUE(done.ok()) << done.error().message();
+        EXPECT_TRUE(copy.processes().at(7).known.empty());
+        EXPECT_EQ(copy.bytes(), 0U);
+    }
+}
+
 TEST_F(PagesTracking, InjectedCallsAreNotNoticed) {
     Churn waiting({"wait"});
     usleep(50000);
