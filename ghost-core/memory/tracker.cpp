@@ -97,7 +97,21 @@ bool Tracker::enlist(const PageRun& area) const {
     uffdio_register place{};
     place.range = {area.start, area.bytes};
     place.mode = UFFDIO_REGISTER_MODE_WP;
-    return ioctl(userfault_.get(), UFFDIO_REGISTER, &place) == 0;
+    if (ioctl(userfault_.get(), UFFDIO_REGISTER, &place) != 0) return false;
+    // mremap() next to an area of ours makes one of both and takes it from us without a word: its
+    // pages keep the mark of protection, though writes no longer remove it.
+    uffdio_writeprotect clean{};
+    clean.range = place.range;
+    while (ioctl(userfault_.get(), UFFDIO_WRITEPROTECT, &clean) != 0) {
+        if (errno == EAGAIN) {
+            sched_yield();
+            continue;
+        }
+        // Changed meanwhile: as if nothing had been, which removes the marks too.
+        ioctl(userfault_.get(), UFFDIO_UNREGISTER, &place.range);
+        return false;
+    }
+    return true;
 }
 
 Status Tracker::round_of(const PageScan& scan, const PageRun& area,
