@@ -154,6 +154,7 @@ class TreeDump::Dumper {
     std::optional<Child> criu_;
     std::optional<Aside> aside_;
     Point point_ = Point::starting;
+    std::vector<Task> stood_;  // the tree when its skeleton was complete
     std::list<Image> images_;
     SkeletonFiles files_;
     int numbers_ = 0;
@@ -310,6 +311,10 @@ Status TreeDump::Dumper::hook_ended() {
 
 Status TreeDump::Dumper::release_if_complete() {
     if (point_ != Point::complete || !aside_->ended()) return {};
+    // When they run again some may end before anybody asks who they were.
+    auto tasks = list_tree(request_.root);
+    if (!tasks) return tasks.error();
+    stood_ = std::move(*tasks);
     if (request_.before_release) GHOST_TRY(request_.before_release());
     const int64_t now = monotonic_us();
     result_.times.hooks = now - std::exchange(mark_, now);
@@ -457,12 +462,15 @@ Status TreeDump::Dumper::stop() {
 
 // Whose pages the skeleton leaves to us, as numbered here.
 Status TreeDump::Dumper::name_pages() {
-    auto tasks = list_tree(request_.root);
-    if (!tasks) return tasks.error();
+    if (stood_.empty()) {
+        auto tasks = list_tree(request_.root);
+        if (!tasks) return tasks.error();
+        stood_ = std::move(*tasks);
+    }
     for (auto& [inner, ranges] : ranges_) {
-        const auto task = std::find_if(tasks->begin(), tasks->end(),
+        const auto task = std::find_if(stood_.begin(), stood_.end(),
                                        [&](const Task& t) { return t.inner == inner; });
-        if (task == tasks->end())
+        if (task == stood_.end())
             return make_error(Code::internal, "find process of skeleton", std::to_string(inner));
         result_.pages.push_back({inner, task->pid, std::move(ranges)});
     }
@@ -511,6 +519,7 @@ void TreeDump::Dumper::forget() {
     point_ = Point::starting;
     files_.clear();
     ranges_.clear();
+    stood_.clear();
     result_ = {};
 }
 
