@@ -138,8 +138,9 @@ int Socket::poll_tcp() {
         lose_link(tcp_->wrong());
         return 1;
     }
+    if (result == TcpLink::Poll::idle) return 0;
     idle_polls_ = 0;
-    return result == TcpLink::Poll::idle ? 0 : 1;
+    return 1;
 }
 
 int Socket::attend_tcp() {

@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <functional>
+#include <sys/socket.h>
 #include <vector>
 
 #include "kernet-btl/kernet/datapath.hpp"
@@ -116,6 +117,48 @@ TEST(KernetSocket, NothingIsLostWhenALinkGoesWhileThePeerReadsIt) {
     EXPECT_FALSE(b.sink.wrong());
     a.path.unattach_all();
     b.path.unattach_all();
+}
+
+// A peer that only listens acknowledges by itself after some polls (docs/WIRE.md), whether links
+// are tried one by one or by an epoll set: what is kept for it does not grow until it speaks.
+TEST(KernetSocket, AListenerAcknowledgesWhatItTook) {
+    for (const uint32_t peers : {1U, 6U}) {
+        SCOPED_TRACE(peers);
+        Registry registry;
+        Counter sink;
+        DataPath path(registry, false);
+        path.set_sink(&sink);
+        std::vector<std::unique_ptr<End>> others;
+        std::vector<Socket*> sockets;
+        for (uint32_t rank = 1; rank <= peers; rank++) {
+            int ends[2];
+            ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+            others.push_back(std::make_unique<End>(0));
+            for (const bool here : {true, false}) {
+                auto offer = std::make_unique<Offer>();
+                offer->peer = here ? &registry.peer(rank) : &others.back()->shared;
+                offer->generation = 1;
+                offer->tcp.reset(ends[here ? 0 : 1]);
+                (here ? registry : others.back()->registry).offers.put(std::move(offer));
+            }
+            others.back()->path.attach(0);
+            sockets.push_back(&path.attach(rank));
+        }
+        const uint64_t word = 0;
+        for (Socket* socket : sockets) {
+            kernet::Inside inside(path.gate());
+            std::memcpy(socket->reserve(sizeof word), &word, sizeof word);
+            socket->commit(sizeof word, 1);
+        }
+        for (int i = 0; i < 200; i++) {
+            path.progress();
+            for (auto& other : others) other->path.progress();
+        }
+        for (auto& other : others) EXPECT_EQ(other->sink.taken(), 1U);
+        for (Socket* socket : sockets) EXPECT_FALSE(socket->busy());
+        path.unattach_all();
+        for (auto& other : others) other->path.unattach_all();
+    }
 }
 
 }  // namespace
