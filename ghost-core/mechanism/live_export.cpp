@@ -120,6 +120,7 @@ class Source {
     Status send_round(Member& member);
     Status own_copies(const Member& member, const OwnMappings& maps, PageRuns& out,
                       std::unordered_map<uint64_t, uint64_t>& hashes);
+    Result<OwnMappings> mappings_now(const Member& member);
     Status send_mappings(const Member& member, const OwnMappings& maps);
     Status send_runs(Word word, const Member& member, const PageRuns& runs);
     Status send_pages(Member& member, const PageRuns& pages);
@@ -270,8 +271,10 @@ Status Source::read_batch(pid_t pid, const std::vector<Run>& runs) {
 Status Source::send_first_pages(GhostWriter& writer, Member& member) {
     PageChanges changes;
     GHOST_TRY(member.tracker->round(changes));
+    auto scan = PageScan::open(member.pid);
+    if (!scan) return scan.error();
     PageChanges all;
-    GHOST_TRY(look_at_all(member.pid, all));
+    GHOST_TRY(look_at_all(member.pid, *scan, all));
     const auto there = as_set(std::move(all.written));
     const auto first = intersect(there, member.ranges);
     member.again = subtract(there, member.ranges);
@@ -387,13 +390,19 @@ Status Source::own_copies(const Member& member, const OwnMappings& maps, PageRun
     return {};
 }
 
-// Mappings first: pages of new ones have a place then, mostly.
-Status Source::send_round(Member& member) {
+// busy: mappings of files, which differences do not carry, are not what they were.
+Result<OwnMappings> Source::mappings_now(const Member& member) {
     auto maps = own_mappings(member.pid);
-    if (!maps) return maps.error();
-    if (maps->others != member.other_maps)
+    if (maps && maps->others != member.other_maps)
         return make_error(Code::busy, "mappings of files have changed: " +
                                           first_difference(member.other_maps, maps->others));
+    return maps;
+}
+
+// Mappings first: pages of new ones have a place then, mostly.
+Status Source::send_round(Member& member) {
+    auto maps = mappings_now(member);
+    if (!maps) return maps.error();
     GHOST_TRY(send_mappings(member, *maps));
     PageChanges changes;
     GHOST_TRY(member.tracker->round(changes));
@@ -472,11 +481,8 @@ Status Source::send_last(Member& member, int64_t& mark) {
         part += now - std::exchange(mark, now);
     };
     auto& stats = out_.stats;
-    auto maps = own_mappings(member.pid);
+    auto maps = mappings_now(member);
     if (!maps) return maps.error();
-    if (maps->others != member.other_maps)
-        return make_error(Code::busy, "mappings of files have changed: " +
-                                          first_difference(member.other_maps, maps->others));
     GHOST_TRY(send_mappings(member, *maps));
     lap(stats.mappings);
     PageChanges changes;

@@ -127,7 +127,7 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent)
             process.known.clear();
             process.zero.clear();
             process.store.clear();
-            if (!ended) GHOST_TRY(look_at_all(name.pid, of));
+            if (!ended) GHOST_TRY(look_at_all(name.pid, *scan, of));
             continue;
         }
         scans.push_back(std::make_unique<PageScan>(std::move(*scan)));

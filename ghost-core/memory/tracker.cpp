@@ -199,13 +199,11 @@ void Tracker::release() {
     userfault_.reset();
 }
 
-Status look_at_all(pid_t pid, PageChanges& changes) {
+Status look_at_all(pid_t pid, const PageScan& scan, PageChanges& changes) {
     auto areas = private_memory(pid);
     if (!areas) return areas.error();
-    auto scan = PageScan::open(pid);
-    if (!scan) return scan.error();
     std::vector<PageScan::Found> found;
-    for (const auto& area : *areas) GHOST_TRY(scan->present(area, found));
+    for (const auto& area : *areas) GHOST_TRY(scan.present(area, found));
     sort_in(found, changes);
     return {};
 }

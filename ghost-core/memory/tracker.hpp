@@ -72,6 +72,6 @@ class Tracker {
 };
 
 // The whole memory of a process that is not tracked, while it stands: everything there is.
-Status look_at_all(pid_t pid, PageChanges& changes);
+Status look_at_all(pid_t pid, const PageScan& scan, PageChanges& changes);
 
 }  // namespace ghost::core

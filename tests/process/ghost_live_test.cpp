@@ -31,26 +31,6 @@ class Live : public ::testing::Test {
     }
     void TearDown() override { set_live_probe({}); }
 
-    struct Links {
-        std::unique_ptr<NetworkResource> source, target;
-    };
-    static Links connect() {
-        Links out;
-        auto listener = NetworkListener::listen(secret);
-        EXPECT_TRUE(listener.ok());
-        std::thread source([&] {
-            auto made =
-                NetworkResource::connect("127.0.0.1", listener->port(), listener->token(), secret);
-            EXPECT_TRUE(made.ok()) << made.error().message();
-            if (made) out.source = std::move(*made);
-        });
-        auto target = listener->accept(5000);
-        source.join();
-        EXPECT_TRUE(target.ok());
-        if (target) out.target = std::move(*target);
-        return out;
-    }
-
     LiveExportRequest request(const LiveTree& tree) const {
         LiveExportRequest out;
         out.root = tree.root;
@@ -75,7 +55,7 @@ class Live : public ::testing::Test {
     // Moves; afterwards tree.root is where it runs.
     Moved move(LiveTree& tree, const LiveExportRequest& from, const LiveImportRequest& to) {
         Moved out;
-        auto links = connect();
+        auto links = connect(secret);
         std::thread importer([&] {
             out.got = live_import(to, *links.target);
             if (!out.got) links.target.reset();
@@ -222,7 +202,7 @@ class LiveCut : public Live, public ::testing::WithParamInterface<const char*> {
 TEST_P(LiveCut, NeverBothNeverNeither) {
     LiveTree tree(shared_.path(), 8, 2, 20);
     ASSERT_TRUE(tree.wait_ready());
-    auto links = connect();
+    auto links = connect(secret);
     std::atomic<bool> cut = false;
     set_live_probe([&](const char* point) {
         if (std::string(point) != GetParam() || cut.exchange(true)) return;
@@ -292,7 +272,7 @@ TEST_P(LiveDeath, NeverBothNeverNeither) {
     ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
     LiveTree tree(shared_.path(), 8, 2, 20);
     ASSERT_TRUE(tree.wait_ready());
-    auto links = connect();
+    auto links = connect(secret);
     const Pipe record = make_pipe();  // the target's: the root's number once it was released
     const pid_t target = agent(GetParam().point, [&] {
         links.source.reset();

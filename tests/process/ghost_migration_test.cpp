@@ -79,26 +79,6 @@ class Migration : public ::testing::Test {
                 EXPECT_EQ(sched_getscheduler(tid), SCHED_OTHER);
     }
 
-    struct Connection {
-        std::unique_ptr<NetworkResource> source, target;
-    };
-    static Connection connect() {
-        Connection out;
-        auto listener = NetworkListener::listen(secret);
-        EXPECT_TRUE(listener.ok());
-        std::thread source([&] {
-            auto made =
-                NetworkResource::connect("127.0.0.1", listener->port(), listener->token(), secret);
-            EXPECT_TRUE(made.ok()) << made.error().message();
-            if (made) out.source = std::move(*made);
-        });
-        auto target = listener->accept(5000);
-        source.join();
-        EXPECT_TRUE(target.ok());
-        if (target) out.target = std::move(*target);
-        return out;
-    }
-
     struct Moved {
         std::unique_ptr<Tree> source, target = std::make_unique<Tree>();
         Result<ExportStats> sent = make_error(Code::internal, "not run");
@@ -112,7 +92,7 @@ class Migration : public ::testing::Test {
         const int64_t look = monotonic_us();
         EXPECT_TRUE(check_movable(out.source->root, "rank 0", out.source->keys()).ok());
         out.check_us = monotonic_us() - look;
-        auto link = connect();
+        auto link = connect(secret);
         if (!link.source || !link.target) return out;
         int64_t begin = 0;
         std::thread exporter([&] {
@@ -364,7 +344,7 @@ TEST_F(Migration, SourceGoesOnWhenTheConnectionIsCut) {
     auto tree = Tree::start(24);
     ASSERT_GT(tree->healthy(), 0U);
     for (const uint64_t at : {uint64_t{100}, uint64_t{200000}, uint64_t{8} << 20}) {
-        auto link = connect();
+        auto link = connect(secret);
         FaultyResource cut(*link.source, FaultyResource::Fault::fail_write, at);
         Tree target;
         std::thread exporter([&] {
@@ -387,7 +367,7 @@ TEST_F(Migration, PreflightNamesWhatCannotMove) {
     ASSERT_TRUE(lines.ok());
     EXPECT_TRUE(lines->empty()) << lines->front();
     // This process itself has the other end of a connection, and a connection, as examples.
-    auto link = connect();
+    auto link = connect(secret);
     const pid_t child = fork();
     if (child == 0) {
         link.target.reset();

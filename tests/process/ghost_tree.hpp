@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <string>
+#include <thread>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -21,6 +22,7 @@
 #include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "ghost-core/mechanism/migration.hpp"
+#include "ghost-core/resource/network.hpp"
 
 namespace ghost::core::test {
 
@@ -76,6 +78,37 @@ inline std::string obstacle() {
 inline std::string subject_program() {
     const char* folder = std::getenv("GHOST_TEST_PROGRAMS");
     return std::string(folder != nullptr ? folder : "tests/process") + "/ghost_subject";
+}
+
+// The resource of a migration within this process, both ends.
+struct Connection {
+    std::unique_ptr<NetworkResource> source, target;
+};
+
+inline Connection connect(const std::string& secret) {
+    Connection out;
+    auto listener = NetworkListener::listen(secret);
+    EXPECT_TRUE(listener.ok());
+    std::thread source([&] {
+        auto made =
+            NetworkResource::connect("127.0.0.1", listener->port(), listener->token(), secret);
+        EXPECT_TRUE(made.ok()) << made.error().message();
+        if (made) out.source = std::move(*made);
+    });
+    auto target = listener->accept(5000);
+    source.join();
+    EXPECT_TRUE(target.ok());
+    if (target) out.target = std::move(*target);
+    return out;
+}
+
+// Kills and reaps a tree of ours; root becomes 0. Nothing happens if it is 0 already.
+inline void end_tree(pid_t& root) {
+    if (root <= 0) return;
+    kill(root, SIGKILL);
+    while (waitpid(root, nullptr, 0) < 0 && errno == EINTR) {
+    }
+    root = 0;
 }
 
 // Owner of a running, stopped or held tree: killed and reaped at the end.
@@ -155,13 +188,7 @@ class Tree {
         return {std::move(in.out), std::move(out.in)};
     }
 
-    void end() {
-        if (root <= 0) return;
-        kill(root, SIGKILL);
-        while (waitpid(root, nullptr, 0) < 0 && errno == EINTR) {
-        }
-        root = 0;
-    }
+    void end() { end_tree(root); }
 
     pid_t root = 0;
 

@@ -116,13 +116,7 @@ class LiveTree {
         return {{child_in_.get(), pipe_key(child_in_.get())},
                 {child_out_.get(), pipe_key(child_out_.get())}};
     }
-    void end() {
-        if (root <= 0) return;
-        kill(root, SIGKILL);
-        while (waitpid(root, nullptr, 0) < 0 && errno == EINTR) {
-        }
-        root = 0;
-    }
+    void end() { end_tree(root); }
 
     pid_t root = 0;
 
