@@ -75,12 +75,22 @@ class Talk:
         more.setdefault("stdin", subprocess.PIPE)
         more.setdefault("stdout", subprocess.PIPE)
         self.process = subprocess.Popen([GHOST, *words], stderr=subprocess.PIPE, text=True, **more)
+        self.read = b""
         live.append(self)
 
+    # Not readline(): select() does not see what that has read ahead.
     def line(self):
-        ready, _, _ = select.select([self.process.stdout], [], [], LIMIT)
-        assert ready, "no answer"
-        return self.process.stdout.readline().strip()
+        end = time.monotonic() + LIMIT
+        while b"\n" not in self.read:
+            left = max(0, end - time.monotonic())
+            ready, _, _ = select.select([self.process.stdout], [], [], left)
+            assert ready, "no answer"
+            more = os.read(self.process.stdout.fileno(), 65536)
+            if not more:
+                break
+            self.read += more
+        line, _, self.read = self.read.partition(b"\n")
+        return line.decode().strip()
 
     def ask(self, word):
         self.process.stdin.write(word + "\n")
