@@ -59,6 +59,14 @@ class RuntimeAdapter {
     virtual std::string rank_socket() const = 0;  // address ranks and wrappers connect to, here
     virtual std::string pmix_uri() const = 0;     // this node's PMIx server for attach
 
+    // --- coordinator: what the user asked for, and what a snapshot must know of the job ---
+    // An MCA parameter as it is set for mpirun ("ghost_checkpoint_interval"); nothing if it is not.
+    virtual std::optional<std::string> parameter(const std::string& /*name*/) const { return {}; }
+    // Fields of the manifest with these names (docs/SNAPSHOT_FORMAT.md): runtime, apps, mpirun,
+    // stdin, nodes, and ranks [{rank, app, binding}]. Asked for at every snapshot, before the ranks
+    // stand; a field that is missing is written as its type's empty value.
+    virtual Json job_facts() const { return Json::object(); }
+
     // --- messages between coordinator and node agents (reliable, in order per pair) ---
     virtual void send(NodeId to, const Json& message) = 0;
     // To every live daemon, this one included, in the same order everywhere.
@@ -80,6 +88,9 @@ class RuntimeAdapter {
     virtual void settle_fences(int votes) = 0;  // after the switch: sum of all daemons' votes
 
     // --- source node ---
+    // What premark() would say now; changes nothing. A snapshot asks for every rank before it
+    // premarks the first.
+    virtual PreMark may_premark(RankId /*rank*/, uint32_t /*fence_tag*/) { return PreMark::ok; }
     // fence_tag: 0 if the rank is outside PMIx, else the tag of the call it waits in.
     virtual PreMark premark(RankId rank, uint32_t fence_tag) = 0;
     // The rank attached to this same server again (after an abort): its open calls get the new
@@ -128,6 +139,21 @@ class RuntimeAdapter {
     virtual void give_up_node(NodeId node) = 0;
     // Ends the job with a message and an exit status, as mpirun would after a failure.
     virtual void abort_job(int status, const std::string& why) = 0;
+    // Ends the job because that was asked for: `why` is printed as it is, nothing of a failure is.
+    virtual void end_job(int status, const std::string& why) { abort_job(status, why); }
+
+    // --- coordinator: requests that do not come through the `ghost` command ---
+    // Calls `handler` on the loop for every such signal mpirun gets, in place of what mpirun would
+    // do with it; for SIGCONT beside it. Fails if the signal cannot be taken over.
+    virtual Status on_signal(int /*signum*/, std::function<void()> /*handler*/) { return {}; }
+    // A PMIx_Job_control request with PMIX_JOB_CTRL_CHECKPOINT from a rank or a tool. `then` is
+    // "continue", "stop" or "kill" (directive "ghost.then"), "" if it was not given.
+    struct JobControl {
+        std::string then;
+        // Answers the requester, once, at any later time: why is empty if the snapshot is complete.
+        std::function<void(const std::string& why)> answer;
+    };
+    virtual void on_job_control(std::function<void(JobControl request)> /*handler*/) {}
 };
 
 }  // namespace ghost::plugin
