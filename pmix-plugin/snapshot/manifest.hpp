@@ -89,6 +89,8 @@ std::string utc_now();
 // The object with its `digest` and `version` set. A path or argument that is no UTF-8 becomes
 // {"hex": "…"}.
 Json manifest_json(const Manifest& manifest);
+// The digest an object should have: XXH3-64 over it without that field, 16 hex digits.
+std::string manifest_digest(const Json& object);
 // Checks everything that can be wrong about the object itself. unsupported: of a newer format;
 // corrupt: the digest is another, a field is missing, of another type or contradicts another
 // (`object` says which).

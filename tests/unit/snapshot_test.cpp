@@ -1,0 +1,313 @@
+// Snapshots of jobs on disk: what a manifest must say to be believed, and that a snapshot is
+// complete or absent.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sys/stat.h>
+
+#include "pmix-plugin/snapshot/folder.hpp"
+#include "pmix-plugin/snapshot/manifest.hpp"
+
+namespace ghost::plugin {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+const std::string secret(64, 'a');
+
+class Folder : public testing::Test {
+  protected:
+    void SetUp() override {
+        std::string pattern = (fs::temp_directory_path() / "snapshot-test-XXXXXX").string();
+        ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+        folder = pattern;
+    }
+    void TearDown() override { fs::remove_all(folder); }
+
+    void put(const std::string& name, const std::string& text) {
+        fs::create_directories((fs::path(folder) / name).parent_path());
+        std::ofstream(fs::path(folder) / name) << text;
+    }
+    // A complete snapshot of two ranks whose ghosts have `bytes` bytes and stand on `parents`.
+    void make(const std::string& name, const std::vector<std::string>& parents = {});
+    bool exists(const std::string& name) { return fs::exists(fs::path(folder) / name); }
+
+    std::string folder;
+};
+
+Manifest sample(const std::string& name, const std::vector<std::string>& parents = {}) {
+    Manifest m;
+    m.name = name;
+    m.time = utc_now();
+    m.kind = parents.empty() ? "full" : "incremental";
+    m.pause_us = 1234;
+    m.bytes = 20;
+    m.job = parse_snapshot_name(name) ? parse_snapshot_name(name)->job : "7";
+    m.epoch = 3;
+    m.uid = 1000;
+    m.runtime = "Open MPI";
+    m.apps = {{{"/bin/one", "a b", "\xff\xfe"}, 1, "/home"}, {{"two"}, 1, "/tmp"}};
+    m.mpirun_argv = {"mpirun", "--mca", "ghost", "1"};
+    m.mpirun_cwd = "/home";
+    m.parameters = {{"ghost_checkpoint_interval", "10m"}};
+    m.input = {0, "/home/input", 17};
+    m.nodes = {{0, "gn1", 2}};
+    for (uint32_t rank = 0; rank < 2; ++rank) {
+        Manifest::Rank row;
+        row.rank = rank;
+        row.app = rank;
+        row.node = "gn1";
+        row.file = rank_file(rank);
+        row.kind = m.kind;
+        for (const auto& parent : parents) row.chain.push_back(parent + "/" + row.file);
+        row.digest = "00112233";
+        row.bytes = 10;
+        row.memory = uint64_t{5} << 40;
+        m.ranks.push_back(row);
+    }
+    m.files = {{"/home/out-\xc3\xa4-\x80", 99, {0, 1}}};
+    return m;
+}
+
+void Folder::make(const std::string& name, const std::vector<std::string>& parents) {
+    auto partial = create_partial(folder, name);
+    ASSERT_TRUE(partial.ok()) << partial.error().message();
+    for (uint32_t rank = 0; rank < 2; ++rank)
+        put(partial_name(name) + "/" + rank_file(rank), "0123456789");
+    ASSERT_TRUE(write_secret(*partial, secret).ok());
+    ASSERT_TRUE(write_manifest(*partial, sample(name, parents)).ok());
+    const Status done = commit_snapshot(folder, name);
+    ASSERT_TRUE(done.ok()) << done.error().message();
+}
+
+std::string refusal(Json object) {
+    auto read = manifest_from(object);
+    return read.ok() ? "" : read.error().message();
+}
+
+// A manifest with one thing changed and its digest made right again.
+std::string refusal_with(void (*change)(Manifest&)) {
+    Manifest m = sample("7-000001");
+    change(m);
+    return refusal(manifest_json(m));
+}
+
+TEST(SnapshotManifest, ComesBackAsItWas) {
+    const Manifest m = sample("7-000001", {"7-000000"});
+    auto back = manifest_from(manifest_json(m));
+    ASSERT_TRUE(back.ok()) << back.error().message();
+    EXPECT_EQ(manifest_json(*back), manifest_json(m));
+    EXPECT_EQ(back->apps[0].argv, m.apps[0].argv);  // any bytes
+    EXPECT_EQ(back->files[0].path, m.files[0].path);
+    EXPECT_EQ(back->ranks[1].memory, m.ranks[1].memory);
+    EXPECT_THAT(back->ranks[1].chain, ElementsAre("7-000000/rank-1.ghost"));
+    EXPECT_EQ(back->input.offset, 17u);
+    ASSERT_NE(back->find(1), nullptr);
+    EXPECT_EQ(back->find(2), nullptr);
+}
+
+TEST(SnapshotManifest, RefusesWhatHasBeenChanged) {
+    Json object = manifest_json(sample("7-000001"));
+    object["job"]["epoch"] = 4;
+    EXPECT_THAT(refusal(object), HasSubstr("digest"));
+}
+
+TEST(SnapshotManifest, RefusesANewerFormatBeforeAnythingElse) {
+    Json object{{"format", manifest_format + 1}};
+    auto read = manifest_from(object);
+    ASSERT_FALSE(read.ok());
+    EXPECT_EQ(read.error().code, Code::unsupported);
+    EXPECT_THAT(read.error().message(), HasSubstr("format 2"));
+}
+
+// Every field must be there and have its type: each is taken away and replaced in turn.
+void damage(Json object, const Json::json_pointer& at, int& tried) {
+    for (const auto& [key, value] : object.at(at).items()) {
+        const auto here = at / (object.at(at).is_array() ? std::string("0") : key);
+        if (key == "digest" && at.empty()) continue;
+        const bool free = at.to_string() == "/mpirun/parameters" || value.is_null();
+        if (object.at(at).is_object() && !free) {
+            for (const bool remove : {true, false}) {
+                Json changed = object;
+                if (remove)
+                    changed[at].erase(key);
+                else
+                    changed[here] = true;                      // no field is a truth value
+                changed["digest"] = manifest_digest(changed);  // the field itself is judged
+                auto read = manifest_from(changed);
+                EXPECT_FALSE(read.ok()) << here.to_string();
+                ++tried;
+            }
+        }
+        if (value.is_structured() && !value.empty()) damage(object, here, tried);
+        if (object.at(at).is_array()) break;
+    }
+}
+
+TEST(SnapshotManifest, RefusesMissingAndForeignFields) {
+    int tried = 0;
+    damage(manifest_json(sample("7-000001")), Json::json_pointer(), tried);
+    EXPECT_GT(tried, 80);
+}
+
+TEST(SnapshotManifest, RefusesWhatContradictsItself) {
+    EXPECT_EQ(refusal_with([](Manifest&) {}), "");
+    EXPECT_THAT(refusal_with([](Manifest& m) { m.ranks.pop_back(); }), HasSubstr("applications"));
+    EXPECT_THAT(refusal_with([](Manifest& m) { m.ranks[1].rank = 0; }), HasSubstr("rank 0 stands"));
+    EXPECT_THAT(refusal_with([](Manifest& m) { m.ranks[1].app = 2; }), HasSubstr("no application"));
+    EXPECT_THAT(refusal_with([](Manifest& m) { m.apps[0].np = 2; }), HasSubstr("3 ranks of 2"));
+    EXPECT_THAT(refusal_with([](Manifest& m) { m.apps[0].argv.clear(); }), HasSubstr("no program"));
+    EXPECT_THAT(refusal_with([](Manifest& m) { m.ranks[0].file = "../x"; }), HasSubstr("no file"));
+    EXPECT_THAT(refusal_with([](Manifest& m) { m.ranks[0].kind = "half"; }), HasSubstr("neither"));
+    EXPECT_THAT(refusal_with([](Manifest& m) { m.ranks[0].kind = "incremental"; }),
+                HasSubstr("parents"));
+    EXPECT_THAT(refusal_with([](Manifest& m) {
+                    m.ranks[0].kind = "incremental";
+                    m.ranks[0].chain = {"../7-000001/rank-0.ghost"};
+                }),
+                HasSubstr("outside"));
+    EXPECT_THAT(refusal_with([](Manifest& m) { m.job = "seven"; }), HasSubstr("no number"));
+    EXPECT_THAT(refusal_with([](Manifest& m) { m.files[0].path = "out"; }), HasSubstr("absolute"));
+}
+
+TEST_F(Folder, ManifestOfFileSaysWhatIsWrongAndWhere) {
+    auto none = read_manifest(folder);
+    ASSERT_FALSE(none.ok());
+    EXPECT_EQ(none.error().code, Code::not_found);
+    ASSERT_TRUE(write_manifest(folder, sample("7-000001")).ok());
+    struct stat info {};
+    ASSERT_EQ(stat((folder + "/manifest.json").c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 0777, 0600u);
+    ASSERT_TRUE(read_manifest(folder).ok());
+    const auto size = static_cast<uintmax_t>(info.st_size);
+    for (uintmax_t length = 0; length + 2 < size; length += 37) {  // but the last line's end
+        ASSERT_TRUE(write_manifest(folder, sample("7-000001")).ok());
+        fs::resize_file(folder + "/manifest.json", length);
+        auto read = read_manifest(folder);
+        ASSERT_FALSE(read.ok()) << length;
+        EXPECT_THAT(read.error().message(), HasSubstr(folder));
+    }
+}
+
+TEST_F(Folder, SecretMustBeOne) {
+    ASSERT_TRUE(write_secret(folder, secret).ok());
+    auto read = read_secret(folder);
+    ASSERT_TRUE(read.ok());
+    EXPECT_EQ(*read, secret);
+    ASSERT_TRUE(write_secret(folder, "abc").ok());
+    EXPECT_EQ(read_secret(folder).error().code, Code::corrupt);
+}
+
+TEST(SnapshotNames, AreReadAndWritten) {
+    EXPECT_EQ(snapshot_name("4711", 3), "4711-000003");
+    EXPECT_EQ(rank_file(3, "lz4"), "rank-3.ghost.lz4");
+    EXPECT_EQ(rank_file(3, "zstd"), "rank-3.ghost.zst");
+    auto parts = parse_snapshot_name("4711-1000000.partial");
+    ASSERT_TRUE(parts.has_value());
+    EXPECT_EQ(parts->job, "4711");
+    EXPECT_EQ(parts->number, 1000000u);
+    EXPECT_TRUE(parts->partial);
+    for (const char* other : {"", "4711", "4711-1", "a-000001", "-000001", "4711-00000x",
+                              "4711.events", "4711-000001.old"})
+        EXPECT_FALSE(parse_snapshot_name(other).has_value()) << other;
+}
+
+TEST_F(Folder, SnapshotIsCompleteOrAbsent) {
+    const std::string deep = folder + "/a/b";
+    ASSERT_TRUE(create_partial(deep, "7-000001").ok());
+    struct stat info {};
+    ASSERT_EQ(stat(deep.c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 0777, 0700u);
+    EXPECT_THAT(*list_snapshots(deep), IsEmpty());
+    EXPECT_EQ(next_snapshot_number(deep, "7"), 2u);
+    EXPECT_EQ(next_snapshot_number(deep, "8"), 1u);
+    // the next one of the job removes it, of another job's it knows nothing
+    ASSERT_TRUE(create_partial(deep, "8-000001").ok());
+    ASSERT_TRUE(create_partial(deep, "7-000002").ok());
+    EXPECT_FALSE(exists("a/b/7-000001.partial"));
+    EXPECT_TRUE(exists("a/b/8-000001.partial"));
+    // several parties make the same one
+    put("a/b/7-000002.partial/rank-0.ghost", "x");
+    ASSERT_TRUE(create_partial(deep, "7-000002").ok());
+    EXPECT_TRUE(exists("a/b/7-000002.partial/rank-0.ghost"));
+    ASSERT_TRUE(commit_snapshot(deep, "7-000002").ok());
+    EXPECT_TRUE(commit_snapshot(deep, "7-000002").ok());
+    EXPECT_TRUE(exists("a/b/7-000002/rank-0.ghost"));
+    EXPECT_FALSE(commit_snapshot(deep, "7-000003").ok());
+    EXPECT_TRUE(discard_partial(deep, "8-000001").ok());
+    EXPECT_FALSE(exists("a/b/8-000001.partial"));
+    EXPECT_FALSE(create_partial(deep, "../escape").ok());
+}
+
+TEST_F(Folder, ListsTheNewestFirstAndSaysWhatIsDamaged) {
+    make("7-000001");
+    make("7-000002", {"7-000001"});
+    make("9-000001");
+    auto all = list_snapshots(folder);
+    ASSERT_TRUE(all.ok());
+    std::vector<std::string> names;
+    for (const auto& one : *all) {
+        names.push_back(one.name);
+        EXPECT_TRUE(one.whole) << one.name << one.why;
+    }
+    EXPECT_THAT(names, ElementsAre("9-000001", "7-000002", "7-000001"));
+    EXPECT_EQ(list_snapshots(folder, "7")->size(), 2u);
+
+    // the parent's ghost is cut: both stand on it
+    fs::resize_file(folder + "/7-000001/rank-1.ghost", 9);
+    all = list_snapshots(folder, "7");
+    for (const auto& one : *all) {
+        EXPECT_FALSE(one.whole);
+        EXPECT_THAT(one.why, HasSubstr("9 bytes"));
+    }
+    fs::remove_all(folder + "/7-000001");
+    all = list_snapshots(folder, "7");
+    ASSERT_EQ(all->size(), 1u);
+    EXPECT_THAT(all->front().why, HasSubstr("7-000001/rank-0.ghost"));
+    fs::remove(folder + "/9-000001/secret");
+    EXPECT_THAT(list_snapshots(folder, "9")->front().why, HasSubstr("secret"));
+    EXPECT_EQ(list_snapshots(folder + "/none").error().code, Code::not_found);
+}
+
+TEST_F(Folder, RotationNeverRemovesAParentThatIsNeeded) {
+    make("7-000001");
+    make("7-000002");
+    make("7-000003", {"7-000002"});
+    make("7-000004", {"7-000003", "7-000002"});
+    make("8-000001");
+    const auto goes = [&](size_t keep) { return removable(*list_snapshots(folder), "7", keep); };
+    EXPECT_THAT(goes(1), ElementsAre("7-000001"));
+    EXPECT_THAT(goes(3), ElementsAre("7-000001"));
+    EXPECT_THAT(goes(4), IsEmpty());
+    make("7-000005");
+    EXPECT_THAT(goes(1), ElementsAre("7-000004", "7-000003", "7-000002", "7-000001"));
+    EXPECT_THAT(goes(0), ElementsAre("7-000004", "7-000003", "7-000002", "7-000001"));
+    EXPECT_THAT(goes(2), ElementsAre("7-000001"));
+    // a damaged newest one is no reason to give up the last whole one
+    fs::remove(folder + "/7-000005/rank-0.ghost");
+    EXPECT_THAT(goes(1), ElementsAre("7-000001"));
+    ASSERT_TRUE(remove_snapshot(folder, "7-000001").ok());
+    EXPECT_FALSE(exists("7-000001"));
+    EXPECT_FALSE(exists("7-000001.partial"));
+    EXPECT_FALSE(remove_snapshot(folder, "../x").ok());
+}
+
+TEST_F(Folder, EventsAreOneLineEach) {
+    ASSERT_TRUE(append_event(folder, "7", {{"event", "snapshot"}, {"name", "7-000001"}}).ok());
+    ASSERT_TRUE(append_event(folder, "7", {{"event", "restart"}}).ok());
+    std::ifstream in(events_file(folder, "7"));
+    std::string first, second;
+    std::getline(in, first);
+    std::getline(in, second);
+    EXPECT_EQ(Json::parse(first)["name"], "7-000001");
+    EXPECT_EQ(Json::parse(second)["event"], "restart");
+}
+
+}  // namespace
+}  // namespace ghost::plugin
