@@ -71,7 +71,7 @@ Status Connector::open_listeners() {
     if (config_.use_tcp) {
         auto addresses = net::local_addresses(config_.if_include);
         if (!addresses) return addresses.error();
-        auto listener = net::listen_tcp();
+        auto listener = net::listen_tcp(config_.tcp_congestion);
         if (!listener) return listener.error();
         tcp_listener_ = std::move(listener->fd);
         for (size_t i = 0; i < addresses->size() && i < 16; i++) {

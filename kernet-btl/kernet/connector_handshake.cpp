@@ -70,9 +70,7 @@ Result<Fd> Connector::begin_connection(Peer& peer, wire::LinkKind& kind) {
         return ghost::make_error(ghost::Code::not_found, "find an address of the peer");
     }
     const TcpAddress& address = peer.where.tcp[peer.failures % peer.where.tcp.size()];
-    auto fd = net::connect_tcp(address.host, address.port);
-    if (fd) net::tune_tcp(*fd, config_.tcp_congestion);
-    return fd;
+    return net::connect_tcp(address.host, address.port, config_.tcp_congestion);
 }
 
 void Connector::attempt_failed(Peer& peer, const char* why) {
@@ -163,7 +161,6 @@ void Connector::accept_all(const Fd& listener, wire::LinkKind kind) {
         auto fd = net::accept(listener);
         if (!fd) return;
         if (kind == wire::LinkKind::shm && !net::same_user(*fd)) continue;
-        if (kind == wire::LinkKind::tcp) net::tune_tcp(*fd, config_.tcp_congestion);
         auto shake = std::make_unique<Handshake>();
         shake->fd = std::move(*fd);
         shake->kind = kind;

@@ -32,7 +32,7 @@ struct EndpointConfig {
     bool use_tcp = true;     // link `tcp`
     size_t ring_bytes = 512 * 1024;  // payload ring of link shm, per direction, bytes
     uint32_t ring_frames = 512;      // frames in flight in link shm, per direction; power of two
-    std::string tcp_congestion = "cubic,reno";  // tried in order; "" = the system's
+    std::string tcp_congestion = "reno,cubic";  // tried in order; "" = the system's
     int64_t connect_timeout_us = 2'000'000;     // one attempt, connect to end of handshake
     int64_t retry_min_us = 1'000;               // back-off between attempts, doubles
     int64_t retry_max_us = 500'000;

@@ -98,12 +98,13 @@ Result<std::vector<std::string>> local_addresses(const std::string& include) {
     return ghost::make_error(ghost::Code::invalid, "find network interfaces", include);
 }
 
-Result<TcpListener> listen_tcp() {
+Result<TcpListener> listen_tcp(const std::string& congestion) {
     // One socket for both families; IPv4 alone where IPv6 is switched off.
     for (int family : {AF_INET6, AF_INET}) {
         TcpListener listener;
         listener.fd.reset(socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
         if (!listener.fd) continue;
+        tune_tcp(listener.fd, congestion);
         sockaddr_storage any{};
         any.ss_family = static_cast<sa_family_t>(family);
         socklen_t size = family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
@@ -136,7 +137,7 @@ Result<Fd> listen_unix(const std::string& name) {
     return fd;
 }
 
-Result<Fd> connect_tcp(const std::string& host, uint16_t port) {
+Result<Fd> connect_tcp(const std::string& host, uint16_t port, const std::string& congestion) {
     sockaddr_storage to{};
     socklen_t size = 0;
     auto* in4 = reinterpret_cast<sockaddr_in*>(&to);
@@ -154,6 +155,7 @@ Result<Fd> connect_tcp(const std::string& host, uint16_t port) {
     }
     Fd fd(socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!fd) return ghost::sys_error("create a TCP socket");
+    tune_tcp(fd, congestion);
     if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&to), size) != 0 && errno != EINPROGRESS) {
         return ghost::sys_error("connect to", host);
     }

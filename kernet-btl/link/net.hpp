@@ -23,13 +23,13 @@ struct TcpListener {
     Fd fd;
     uint16_t port = 0;
 };
-// Listens on every address of this node; non-blocking.
-Result<TcpListener> listen_tcp();
+// Listens on every address of this node; non-blocking. `congestion` as for tune_tcp().
+Result<TcpListener> listen_tcp(const std::string& congestion);
 // "@name": abstract name space, stream socket, non-blocking.
 Result<Fd> listen_unix(const std::string& name);
 
 // Begins a non-blocking connection; it is complete (or failed) when writable.
-Result<Fd> connect_tcp(const std::string& host, uint16_t port);
+Result<Fd> connect_tcp(const std::string& host, uint16_t port, const std::string& congestion);
 Result<Fd> connect_unix(const std::string& name);
 // The pending error of a connection that became writable; 0 = connected.
 int connect_error(const Fd& fd);
@@ -38,6 +38,9 @@ Result<Fd> accept(const Fd& listener);
 
 // No delay, keep-alive, and the first of the comma-separated congestion control algorithms that
 // the kernel allows (none: the system's own stays; facts: BBR is four times slower here).
+// Before the connection exists: a socket that was BBR's for a moment stays paced by a timer for
+// ever (net/ipv4/tcp_bbr.c, bbr_init(): sk_pacing_status), 10 µs on every message of 8 to 49 KB.
+// What is accepted inherits it all from its listener.
 void tune_tcp(const Fd& fd, const std::string& congestion);
 // True if the other end of a Unix socket belongs to this user (or root).
 bool same_user(const Fd& fd);

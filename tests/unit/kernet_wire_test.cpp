@@ -1,9 +1,14 @@
 // What comes from outside is judged before it is believed: frames, handshakes, locations, rings.
 #include <gtest/gtest.h>
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 #include "kernet-btl/kernet/location.hpp"
+#include "kernet-btl/link/net.hpp"
 #include "kernet-btl/link/ring.hpp"
 #include "kernet-btl/wire/frame.hpp"
 #include "kernet-btl/wire/handshake.hpp"
@@ -11,6 +16,7 @@
 namespace {
 
 using namespace kernet;
+using ghost::Fd;
 
 wire::FrameHeader good() {
     wire::FrameHeader header;
@@ -116,6 +122,32 @@ TEST(KernetLocation, SurvivesJsonAndRefusesNonsense) {
     json = to_json(location);
     json["rank"] = -1;
     EXPECT_FALSE(location_from_json(json).ok());
+}
+
+std::string congestion_of(const Fd& fd) {
+    char name[16] = "";
+    socklen_t size = sizeof name;
+    getsockopt(fd.get(), IPPROTO_TCP, TCP_CONGESTION, name, &size);
+    return name;
+}
+
+// Set on a connection, it leaves the system's own (BBR) pacing every message by a timer.
+TEST(KernetNet, CongestionControlIsThereBeforeTheConnection) {
+    auto listener = net::listen_tcp("nonsense,reno");
+    ASSERT_TRUE(listener.ok());
+    EXPECT_EQ(congestion_of(listener->fd), "reno");
+    auto calling = net::connect_tcp("127.0.0.1", listener->port, "reno");
+    ASSERT_TRUE(calling.ok());
+    EXPECT_EQ(congestion_of(*calling), "reno");
+    pollfd waiting{listener->fd.get(), POLLIN, 0};
+    ASSERT_EQ(::poll(&waiting, 1, 5000), 1);
+    auto called = net::accept(listener->fd);
+    ASSERT_TRUE(called.ok());
+    EXPECT_EQ(congestion_of(*called), "reno");
+    int on = 0;
+    socklen_t size = sizeof on;
+    ASSERT_EQ(getsockopt(called->get(), IPPROTO_TCP, TCP_NODELAY, &on, &size), 0);
+    EXPECT_EQ(on, 1);
 }
 
 TEST(KernetRing, LinesThatPointOutsideAreRefused) {
