@@ -28,6 +28,9 @@ struct DumpRequest {
     //   everything is done once more: the hooks are called a second time, and the last call counts.
     // - The skeleton goes into the stream in one piece at the end.
     bool short_stop = false;
+    // The flags are read in the stop, by BPF, where the kernel and the privilege are there for it:
+    // nothing is looked at before and after, and nothing done once more.
+    bool flags_in_stop = true;
 
     // Called, on a thread of its own, when every task stands, while criu takes the skeleton. criu
     // works in the tasks meanwhile: it writes, and puts back, the first bytes of their first

@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <sys/mman.h>
 
 #include "base/log.hpp"
 #include "ghost-core/mechanism/migration.hpp"
 #include "ghost-core/process/dump.hpp"
 #include "ghost-core/process/proc.hpp"
+#include "ghost-core/process/protobuf.hpp"
 #include "tests/process/ghost_tree.hpp"
 
 namespace ghost::core::test {
@@ -62,6 +64,39 @@ class Stop : public ::testing::Test {
         uint64_t out = 0;
         for (const auto& task : result.pages) out += task.bytes();
         return out;
+    }
+
+    // How many mappings are told not to be inherited, by the skeleton (vma.proto, mm.proto).
+    static int unforked(const SkeletonFiles& files) {
+        constexpr uint32_t vmas = 14, madvice = 9;
+        int out = 0;
+        for (const auto& [name, content] : files) {
+            if (!name.starts_with("mm-") || content.size() < 12) continue;
+            ProtoReader memory(std::string_view(content).substr(12));  // two magics, a length
+            while (auto one = memory.next()) {
+                if (one->number != vmas) continue;
+                ProtoReader mapping(one->text);
+                while (auto field = mapping.next())
+                    out += field->number == madvice && (field->value >> MADV_DONTFORK & 1) != 0;
+            }
+        }
+        return out;
+    }
+    // The dump, while a flag changes after criu has had its first look.
+    void dump_with_advice(bool flags_in_stop, SkeletonFiles& files, int& stops) {
+        auto what = request();
+        what.flags_in_stop = flags_in_stop;
+        what.before_release = [&]() -> Status {
+            stops++;
+            return {};
+        };
+        auto dump = TreeDump::prepare(what);
+        ASSERT_TRUE(dump.ok());
+        usleep(50000);  // its first look; if it comes later, nothing is noticed, and nothing lost
+        EXPECT_EQ(tree_->ask(5000, "advise\n").value_or("nothing"), "advised");
+        auto result = dump->run(files);
+        ASSERT_TRUE(result.ok()) << result.error().message();
+        expect_going_on();
     }
 
     WorkFolder folder_;
@@ -119,21 +154,30 @@ TEST_F(Stop, PreparedAndNotRun) {
 }
 
 TEST_F(Stop, FlagsThatChangeMeanwhileAreSeen) {
-    int stops = 0;
-    auto what = request();
-    what.before_release = [&]() -> Status {
-        stops++;
-        return {};
-    };
-    auto dump = TreeDump::prepare(what);
-    ASSERT_TRUE(dump.ok());
-    usleep(50000);  // criu has looked at the mappings; if not, nothing is noticed, and nothing lost
-    EXPECT_EQ(tree_->ask(5000, "advise\n").value_or("nothing"), "advised");
     SkeletonFiles files;
-    auto result = dump->run(files);
-    ASSERT_TRUE(result.ok()) << result.error().message();
+    int stops = 0;
+    dump_with_advice(false, files, stops);
     EXPECT_EQ(stops, 2);
-    expect_going_on();
+    EXPECT_EQ(unforked(files), 1);
+}
+
+TEST_F(Stop, FlagsAreReadInTheStop) {
+    SkeletonFiles before, files;
+    {
+        auto dump = TreeDump::prepare(request());  // the names of the flags are known after this
+        ASSERT_TRUE(dump.ok() && dump->run(before).ok());
+    }
+    EXPECT_EQ(unforked(before), 0);
+    int stops = 0;
+    dump_with_advice(true, files, stops);
+    // Where it cannot be done, or the number is met for the first time, the other way is taken.
+    EXPECT_LE(stops, 2);
+    EXPECT_EQ(unforked(files), 1);
+    stops = 0;
+    dump_with_advice(true, files, stops);
+    const bool can = std::filesystem::exists("/dev/shm/ghost-criu/ghost-vmflags");
+    EXPECT_EQ(stops, can ? 1 : 2);
+    EXPECT_EQ(unforked(files), 1);
 }
 
 TEST_F(Stop, ManyInARow) {
