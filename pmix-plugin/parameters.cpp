@@ -1,5 +1,11 @@
 #include "pmix-plugin/parameters.hpp"
 
+#include <cmath>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <strings.h>
+
 namespace ghost::plugin {
 
 namespace {
@@ -11,6 +17,11 @@ constexpr Parameter table[] = {
     {"ghost_checkpoint_dir", "./ghost-snapshots", "Folder snapshots go to, shared or node-local"},
     {"ghost_checkpoint_keep", "2", "How many complete snapshots are kept"},
     {"ghost_checkpoint_to", "disk", "Where snapshots go: disk, memory (a partner node) or both"},
+    {"ghost_checkpoint_rate", "0",
+     "Bytes a second a rank's snapshot may write (or 200M, 1G); 0 is as fast as it goes"},
+    {"ghost_checkpoint_signal", "URG",
+     "Signal to mpirun that asks for a snapshot (name or number; none)"},
+    {"ghost_full_every", "10", "A full snapshot after so many incremental ones; 0 for never"},
     {"ghost_incremental", "1", "Write only pages that changed since the last snapshot (0 or 1)"},
     {"ghost_compress", "lz4", "Compression of snapshots: none, lz4 or zstd"},
     {"ghost_recover", "0",
@@ -24,8 +35,71 @@ constexpr Parameter table[] = {
 
 }  // namespace
 
+namespace {
+
+struct Unit {
+    char letter;
+    double factor;
+};
+
+constexpr Unit time_units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+constexpr Unit byte_units[] = {{'B', 1},
+                               {'K', 1024.0},
+                               {'M', 1024.0 * 1024},
+                               {'G', 1024.0 * 1024 * 1024},
+                               {'T', 1024.0 * 1024 * 1024 * 1024}};
+
+// A number that is not negative with at most one unit's letter behind it.
+Result<double> with_unit(const std::string& text, std::span<const Unit> units, const char* what) {
+    char* end = nullptr;
+    const double value = std::strtod(text.c_str(), &end);
+    const Error wrong = make_error(Code::invalid, std::string("understand ") + what, text);
+    if (end == text.c_str() || !std::isfinite(value) || value < 0) return wrong;
+    double factor = 1;
+    if (*end != '\0') {
+        bool known = false;
+        for (const Unit& unit : units) {
+            if (strncasecmp(&unit.letter, end, 1) != 0) continue;
+            factor = unit.factor;
+            known = true;
+        }
+        if (!known || end[1] != '\0') return wrong;
+    }
+    if (value * factor > 1e15) return wrong;
+    return value * factor;
+}
+
+}  // namespace
+
 std::span<const Parameter> parameters() {
     return table;
+}
+
+Result<int64_t> parse_duration_us(const std::string& text) {
+    auto seconds = with_unit(text, time_units, "the time");
+    if (!seconds) return seconds.error();
+    if (*seconds > 1e9) return make_error(Code::invalid, "understand the time", text);
+    return std::llround(*seconds * 1e6);
+}
+
+Result<uint64_t> parse_bytes(const std::string& text) {
+    auto bytes = with_unit(text, byte_units, "the amount of bytes");
+    if (!bytes) return bytes.error();
+    return static_cast<uint64_t>(std::llround(*bytes));
+}
+
+Result<int> parse_signal(const std::string& text) {
+    if (strcasecmp(text.c_str(), "none") == 0) return 0;
+    const char* name = strncasecmp(text.c_str(), "SIG", 3) == 0 ? text.c_str() + 3 : text.c_str();
+    for (int signum = 1; signum < NSIG; ++signum) {
+        const char* known = sigabbrev_np(signum);
+        if (known != nullptr && strcasecmp(known, name) == 0) return signum;
+    }
+    char* end = nullptr;
+    const long number = std::strtol(text.c_str(), &end, 10);
+    if (!text.empty() && *end == '\0' && number >= 0 && number < NSIG)
+        return static_cast<int>(number);
+    return make_error(Code::invalid, "understand the signal", text);
 }
 
 }  // namespace ghost::plugin

@@ -2,7 +2,11 @@
 // registered with Open MPI by the schizo component and printed by `ghost params`.
 #pragma once
 
+#include <cstdint>
 #include <span>
+#include <string>
+
+#include "base/result.hpp"
 
 namespace ghost::plugin {
 
@@ -14,5 +18,15 @@ struct Parameter {
 
 // In the order they are listed.
 std::span<const Parameter> parameters();
+
+// Where mpirun finds the snapshot's folder a job is restarted from: the parameter ghost_restart,
+// which only `ghost restart` sets.
+inline constexpr const char* restart_variable = "OMPI_MCA_ghost_restart";
+
+// Values as a user writes them. invalid, with the text, if it is none.
+Result<int64_t> parse_duration_us(const std::string& text);  // "90", "90s", "10m", "2h", "1d"
+Result<uint64_t> parse_bytes(const std::string& text);       // "1000000", "200M", "1G" (of 1024)
+// "URG", "SIGURG" or "23" as the number; "none" and "0" as 0.
+Result<int> parse_signal(const std::string& text);
 
 }  // namespace ghost::plugin

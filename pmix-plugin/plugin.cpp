@@ -75,6 +75,7 @@ void ghost_plugin_refuse(const char* library, const char* version, const char* n
 void ghost_plugin_start(void) noexcept {
     if (start_posted) return;
     start_posted = true;
+    orte4::complete_own_name();
     orte4::post_to_orte(start);
 }
 

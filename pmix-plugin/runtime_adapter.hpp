@@ -64,7 +64,8 @@ class RuntimeAdapter {
     virtual std::optional<std::string> parameter(const std::string& /*name*/) const { return {}; }
     // Fields of the manifest with these names (docs/SNAPSHOT_FORMAT.md): runtime, apps, mpirun,
     // stdin, nodes, and ranks [{rank, app, binding}]. Asked for at every snapshot, before the ranks
-    // stand; a field that is missing is written as its type's empty value.
+    // stand; a field that is missing is written as its type's empty value. Texts may be any bytes.
+    // The offset of stdin is where mpirun began to read: what the rank was given since is added.
     virtual Json job_facts() const { return Json::object(); }
 
     // --- messages between coordinator and node agents (reliable, in order per pair) ---
@@ -147,7 +148,8 @@ class RuntimeAdapter {
     // do with it; for SIGCONT beside it. Fails if the signal cannot be taken over.
     virtual Status on_signal(int /*signum*/, std::function<void()> /*handler*/) { return {}; }
     // A PMIx_Job_control request with PMIX_JOB_CTRL_CHECKPOINT from a rank or a tool. `then` is
-    // "continue", "stop" or "kill" (directive "ghost.then"), "" if it was not given.
+    // "continue", "stop" or "kill" (directive "ghost.then"), "" if it was not given. A rank has its
+    // answer already, that its request was heard: while it waits in PMIx its gate cannot be closed.
     struct JobControl {
         std::string then;
         // Answers the requester, once, at any later time: why is empty if the snapshot is complete.

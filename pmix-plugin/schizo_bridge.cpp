@@ -11,6 +11,7 @@
 #include "pmix-plugin/job_settings.hpp"
 #include "pmix-plugin/parameters.hpp"
 #include "pmix-plugin/rank_environment.hpp"
+#include "pmix-plugin/snapshot/manifest.hpp"
 
 namespace {
 
@@ -23,6 +24,7 @@ struct State {
     Paths paths;
     std::string message;
     std::string secret;
+    std::string restart;  // folder of the snapshot the job is restarted from; empty: a new job
 };
 
 State& state() {
@@ -75,6 +77,27 @@ std::string new_secret() {
     return hex;
 }
 
+// A restarted job goes on under the secret its ranks know.
+std::string take_restart(State& s, const char* folder) {
+    char* real = realpath(folder, nullptr);
+    s.restart = real ? real : folder;
+    free(real);
+    auto secret = read_secret(s.restart);
+    if (!secret.ok()) return "cannot " + secret.error().message();
+    s.secret = *secret;
+    return {};
+}
+
+// What stands against running this job with Ghost; "" if nothing does.
+std::string obstacle(State& s, bool decides, const char* version, const JobSettings& decided) {
+    if (std::strncmp(version, "4.1.", 4) != 0)
+        return std::string("this is Open MPI ") + version + ", Ghost knows only 4.1";
+    if (!decides) return {};
+    const char* folder = getenv(restart_variable);
+    const std::string restart = folder ? take_restart(s, folder) : std::string();
+    return restart.empty() ? decided.obstacle : restart;
+}
+
 }  // namespace
 
 void ghost_schizo_parameters(ghost_register_fn each) noexcept {
@@ -91,14 +114,15 @@ const char* ghost_schizo_prepare(int decides, const char* component, const char*
     if (s.prepared) return nullptr;
     s.prepared = true;
     s.paths = find_paths(component);
-    if (!wanted()) return nullptr;
-    if (std::strncmp(version, "4.1.", 4) != 0) {
-        switch_off(s, std::string("this is Open MPI ") + version + ", Ghost knows only 4.1");
+    if (!wanted()) {
+        if (!decides || !getenv(restart_variable)) return nullptr;
+        s.restart = getenv(restart_variable);
+        s.message = "Ghost is switched off (--mca ghost 1 switches it on)";
         return s.message.c_str();
     }
     const JobSettings decided = decide(process_environment, s.paths);
-    if (decides && !decided.obstacle.empty()) {
-        switch_off(s, decided.obstacle);
+    if (std::string why = obstacle(s, decides, version, decided); !why.empty()) {
+        switch_off(s, std::move(why));
         return s.message.c_str();
     }
     share_log_file(decides);
@@ -106,6 +130,10 @@ const char* ghost_schizo_prepare(int decides, const char* component, const char*
         setenv(setting.name.c_str(), setting.value.c_str(), 1);
     s.active = true;
     return nullptr;
+}
+
+int ghost_schizo_restarts(void) noexcept {
+    return !state().restart.empty();
 }
 
 int ghost_schizo_active(void) noexcept {
@@ -123,6 +151,7 @@ void ghost_schizo_app_env(void* env, ghost_set_fn set) noexcept {
     set(env, "GHOST_SECRET", s.secret.c_str());
     set(env, "GHOST_CRIU", s.paths.criu.c_str());
     if (const char* log = getenv("GHOST_LOG")) set(env, "GHOST_LOG", log);
+    if (!s.restart.empty()) set(env, "GHOST_RESTART", s.restart.c_str());
 }
 
 void ghost_schizo_child_env(unsigned job, unsigned rank, unsigned node, const char* node_name,

@@ -9,6 +9,7 @@
 #include "orte_config.h"
 
 #include <dlfcn.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "opal/mca/base/mca_base_var.h"
@@ -45,7 +46,10 @@ static void prepare(int decides) {
     dladdr((void*)&mca_schizo_ghost_component, &self);
     const char* why = ghost_schizo_prepare(decides, self.dli_fname, orte_version_string);
     opal_show_help_add_dir(ghost_schizo_help_dir());
-    if (why) opal_show_help("help-ghost.txt", "cannot migrate", true, why);
+    if (!why) return;
+    const int restarts = ghost_schizo_restarts();
+    opal_show_help("help-ghost.txt", restarts ? "cannot restart" : "cannot migrate", true, why);
+    if (restarts) exit(1);
 }
 
 static void set_variable(void* env, const char* name, const char* value) {

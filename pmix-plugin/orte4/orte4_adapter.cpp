@@ -1,6 +1,7 @@
 #include "pmix-plugin/orte4/orte4_adapter.hpp"
 
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
@@ -61,6 +62,10 @@ const char* version() {
 
 void show_message(const char* topic, const char* a, const char* b, const char* c) {
     opal_show_help("help-ghost.txt", topic, true, a, b, c);
+}
+
+void complete_own_name() {
+    if (ORTE_PROC_IS_HNP) *ORTE_PROC_MY_HNP = *ORTE_PROC_MY_NAME;
 }
 
 Orte4Adapter::Orte4Adapter() {
@@ -144,6 +149,16 @@ std::string Orte4Adapter::pmix_uri() const {
     return ghost_pmix_uri(uri, sizeof uri) == 0 ? uri : "";
 }
 
+std::optional<std::string> Orte4Adapter::parameter(const std::string& name) const {
+    const char* value = getenv(("OMPI_MCA_" + name).c_str());
+    if (!value) return std::nullopt;
+    return value;
+}
+
+Json Orte4Adapter::job_facts() const {
+    return facts_of_job(input_);
+}
+
 // --- messages and loop ---
 
 void Orte4Adapter::send(NodeId to, const Json& message) {
@@ -183,6 +198,11 @@ void Orte4Adapter::settle_fences(int votes) {
 }
 
 // --- the rank's server ---
+
+PreMark Orte4Adapter::may_premark(RankId rank, uint32_t fence_tag) {
+    const bool may = ghost_pmix_may_premark(app_name().c_str(), rank, fence_tag) == 0;
+    return may ? PreMark::ok : PreMark::busy;
+}
 
 PreMark Orte4Adapter::premark(RankId rank, uint32_t fence_tag) {
     const int rc = ghost_pmix_premark(app_name().c_str(), rank, fence_tag);
@@ -381,6 +401,26 @@ void Orte4Adapter::give_up_node(NodeId node) {
 
 void Orte4Adapter::abort_job(int status, const std::string& why) {
     orte_errmgr.abort(status, const_cast<char*>("%s"), why.c_str());
+}
+
+// The way mpirun itself goes after Ctrl-C (orte/mca/ess/hnp, clean_abort()), with another status.
+void Orte4Adapter::end_job(int status, const std::string& why) {
+    log::info("ending the job with status {}: {}", status, why);
+    if (!why.empty()) fmt::print(stderr, "{}\n", why);
+    ORTE_UPDATE_EXIT_STATUS(status);
+    orte_job_term_ordered = true;
+    orte_execute_quiet = true;
+    orte_plm.terminate_orteds();
+}
+
+// --- requests ---
+
+Status Orte4Adapter::on_signal(int signum, std::function<void()> handler) {
+    return signals_.take(signum, std::move(handler));
+}
+
+void Orte4Adapter::on_job_control(std::function<void(JobControl)> handler) {
+    control_requests_.on_request(std::move(handler));
 }
 
 }  // namespace ghost::plugin::orte4

@@ -9,10 +9,13 @@
 #include <memory>
 
 #include "pmix-plugin/orte4/children.hpp"
+#include "pmix-plugin/orte4/control_requests.hpp"
 #include "pmix-plugin/orte4/daemons.hpp"
+#include "pmix-plugin/orte4/facts.hpp"
 #include "pmix-plugin/orte4/fences.hpp"
 #include "pmix-plugin/orte4/loop.hpp"
 #include "pmix-plugin/orte4/messenger.hpp"
+#include "pmix-plugin/orte4/signals.hpp"
 #include "pmix-plugin/runtime_adapter.hpp"
 
 namespace ghost::plugin::orte4 {
@@ -22,6 +25,10 @@ bool runs_here();
 const char* version();
 // Shows a topic of help-ghost.txt with up to three texts.
 void show_message(const char* topic, const char* a, const char* b, const char* c);
+
+// mpirun, before anything of it speaks: a job that is restarted keeps its number, which ORTE takes
+// over for mpirun's own name but not for the name of the head process (orte/mca/ess/hnp, 4.1.4).
+void complete_own_name();
 
 class Orte4Adapter final : public RuntimeAdapter {
   public:
@@ -45,6 +52,8 @@ class Orte4Adapter final : public RuntimeAdapter {
     std::string secret() const override;
     std::string rank_socket() const override;
     std::string pmix_uri() const override;
+    std::optional<std::string> parameter(const std::string& name) const override;
+    Json job_facts() const override;
 
     void send(NodeId to, const Json& message) override;
     void broadcast(const Json& message) override;
@@ -59,6 +68,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     void release_fences() override;
     void settle_fences(int votes) override;
 
+    PreMark may_premark(RankId rank, uint32_t fence_tag) override;
     PreMark premark(RankId rank, uint32_t fence_tag) override;
     void repeer(RankId rank) override;
 
@@ -78,6 +88,9 @@ class Orte4Adapter final : public RuntimeAdapter {
     void on_node_lost(std::function<bool(NodeId node)> handler) override;
     void give_up_node(NodeId node) override;
     void abort_job(int status, const std::string& why) override;
+    void end_job(int status, const std::string& why) override;
+    Status on_signal(int signum, std::function<void()> handler) override;
+    void on_job_control(std::function<void(JobControl request)> handler) override;
 
   private:
     struct Restore {
@@ -100,6 +113,9 @@ class Orte4Adapter final : public RuntimeAdapter {
     FenceHold fence_hold_;
     LateCallers late_callers_{loop_};
     Daemons daemons_;
+    Signals signals_;
+    ControlRequests control_requests_{messenger_};
+    StartOfInput input_ = start_of_input();
     std::map<RankId, Restore> restores_;
     std::function<bool(RankId, int)> wrapper_exit_;
 };

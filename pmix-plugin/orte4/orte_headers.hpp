@@ -14,6 +14,7 @@
 #include "orte/mca/grpcomm/base/base.h"
 #include "orte/mca/grpcomm/grpcomm.h"
 #include "orte/mca/odls/odls.h"
+#include "orte/mca/plm/plm.h"
 #include "orte/mca/rmaps/rmaps_types.h"
 #include "orte/mca/rml/rml.h"
 #include "orte/mca/routed/routed.h"
@@ -23,6 +24,7 @@
 #include "orte/runtime/orte_quit.h"
 #include "orte/runtime/orte_wait.h"
 #include "orte/runtime/runtime.h"
+#include "orte/util/attr.h"
 #include "orte/util/name_fns.h"
 
 // Of orte/mca/odls/base/odls_private.h, which drags in a header that is no C++.

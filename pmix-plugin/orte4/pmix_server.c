@@ -147,6 +147,14 @@ static int premark(request_t* request) {
     return found;
 }
 
+static int may_premark(request_t* request) {
+    if (request->fence_tag && !waits_in_plain_fence(request)) return 1;
+    for (int i = 0; i < pmix_server_globals.clients.size; ++i)
+        if (peer_is(pmix_pointer_array_get_item(&pmix_server_globals.clients, i), request))
+            return 0;
+    return -1;
+}
+
 /* Takes the rank's call out of the tracker; it is made again at the target. 1 if there was one. */
 static int remove_call(pmix_server_trkr_t* tracker, const request_t* request) {
     pmix_server_caddy_t *caller, *next;
@@ -275,6 +283,12 @@ static int describe(request_t* request) {
 
 int ghost_pmix_premark(const char* space, unsigned rank, unsigned fence_tag) {
     request_t* request = make(premark, space, rank);
+    request->fence_tag = fence_tag;
+    return run(request);
+}
+
+int ghost_pmix_may_premark(const char* space, unsigned rank, unsigned fence_tag) {
+    request_t* request = make(may_premark, space, rank);
     request->fence_tag = fence_tag;
     return run(request);
 }

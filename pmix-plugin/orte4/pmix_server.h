@@ -24,6 +24,9 @@ extern "C" {
  * is in another call, -1 no such name space or rank. */
 int ghost_pmix_premark(const char* space, unsigned rank, unsigned fence_tag) GHOST_NOEXCEPT;
 
+/* What ghost_pmix_premark() would answer now; changes nothing. */
+int ghost_pmix_may_premark(const char* space, unsigned rank, unsigned fence_tag) GHOST_NOEXCEPT;
+
 /* Source, at the switch: takes the rank out of the counts and of open fences. `late_pending`: it
  * came here during a fence of which it has not called yet. 0 done, -1 no such name space or rank.
  */

@@ -3,7 +3,8 @@
 //
 // Orders come through files in the folder $OMPI_MCA_ghost_test: mpirun reads order.N (N from 0),
 // one JSON object each, and answers in done.N: {"op":"move","rank","to","argv"},
-// {"op":"lost","node"}.
+// {"op":"lost","node"}, {"op":"facts"}, {"op":"signal","signum"}, {"op":"end","status","why"}. Each
+// such signal and each request by job control is a line of the file heard there.
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -26,7 +27,12 @@ class Client {
     Client() {
         adapter_.on_message([this](NodeId from, const Json& m) { message(from, m); });
         adapter_.on_node_lost([](NodeId) { return true; });
-        if (adapter_.is_coordinator()) read_order();
+        if (!adapter_.is_coordinator()) return;
+        adapter_.on_job_control([this](RuntimeAdapter::JobControl request) {
+            heard("control " + request.then);
+            request.answer(request.then == "continue" ? "this is a test" : "");
+        });
+        read_order();
     }
 
   private:
@@ -42,13 +48,29 @@ class Client {
             adapter_.after(10'000, [this] { read_order(); });
             return;
         }
-        if (order.at("op") == "lost") {
+        const std::string op = order.at("op");
+        if (op == "lost") {
             adapter_.give_up_node(order.at("node"));
             answer({{"ok", true}});
+        } else if (op == "facts") {
+            answer({{"ok", true}, {"facts", adapter_.job_facts()}});
+        } else if (op == "signal") {
+            const int signum = order.at("signum");
+            const Status taken = adapter_.on_signal(
+                signum, [this, signum] { heard(fmt::format("signal {}", signum)); });
+            answer({{"ok", taken.ok()}});
+        } else if (op == "end") {
+            answer({{"ok", true}});
+            adapter_.end_job(order.at("status"), order.at("why"));
         } else {
             order_ = order;
             hold();
         }
+    }
+
+    static void heard(const std::string& what) {
+        std::ofstream(fmt::format("{}/heard", getenv("OMPI_MCA_ghost_test")), std::ios::app)
+            << what << std::endl;
     }
 
     void answer(const Json& result) {
@@ -110,7 +132,10 @@ class Client {
     }
 
     void premark(const Json& m) {
-        if (adapter_.premark(m.at("rank"), 0) == PreMark::busy) {
+        const PreMark may = adapter_.may_premark(m.at("rank"), 0);
+        const PreMark is = adapter_.premark(m.at("rank"), 0);
+        if (may != is) log::error("may_premark and premark differ");
+        if (is == PreMark::busy) {
             adapter_.after(5'000, [this, m] { premark(m); });
             return;
         }
@@ -173,6 +198,7 @@ int ghost_plugin_wanted(void) noexcept {
 }
 void ghost_plugin_refuse(const char*, const char*, const char*) noexcept {}
 void ghost_plugin_start(void) noexcept {
+    orte4::complete_own_name();
     orte4::post_to_orte([] { client() = std::make_unique<Client>(); });
 }
 void ghost_plugin_stop(void) noexcept {

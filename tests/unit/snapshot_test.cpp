@@ -3,11 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sys/stat.h>
 
+#include "pmix-plugin/parameters.hpp"
 #include "pmix-plugin/snapshot/folder.hpp"
 #include "pmix-plugin/snapshot/manifest.hpp"
 
@@ -307,6 +309,27 @@ TEST_F(Folder, EventsAreOneLineEach) {
     std::getline(in, second);
     EXPECT_EQ(Json::parse(first)["name"], "7-000001");
     EXPECT_EQ(Json::parse(second)["event"], "restart");
+}
+
+TEST(SnapshotParameters, AreReadAsAUserWritesThem) {
+    EXPECT_EQ(*parse_duration_us("0"), 0);
+    EXPECT_EQ(*parse_duration_us("90"), 90'000'000);
+    EXPECT_EQ(*parse_duration_us("10m"), 600'000'000);
+    EXPECT_EQ(*parse_duration_us("1.5H"), 5'400'000'000);
+    EXPECT_EQ(*parse_duration_us("2d"), int64_t{2} * 86400 * 1000000);
+    EXPECT_EQ(*parse_bytes("4096"), 4096u);
+    EXPECT_EQ(*parse_bytes("200M"), uint64_t{200} << 20);
+    EXPECT_EQ(*parse_bytes("1.5g"), uint64_t{3} << 29);
+    EXPECT_EQ(*parse_signal("URG"), SIGURG);
+    EXPECT_EQ(*parse_signal("sigusr2"), SIGUSR2);
+    EXPECT_EQ(*parse_signal("23"), 23);
+    EXPECT_EQ(*parse_signal("none"), 0);
+    for (const char* other : {"", "m", "-1", "10 m", "10mm", "10x", "1e300", "nan", "inf"}) {
+        EXPECT_FALSE(parse_duration_us(other).ok()) << other;
+        EXPECT_FALSE(parse_bytes(other).ok()) << other;
+    }
+    for (const char* other : {"", "SIG", "HELLO", "-1", "99", "2x"})
+        EXPECT_FALSE(parse_signal(other).ok()) << other;
 }
 
 }  // namespace
