@@ -5,6 +5,11 @@
 
 #include "orte_config.h"
 
+// first, and so: its functions are declared as C++'s otherwise
+extern "C" {
+#include "orte/util/attr.h"
+}
+
 #include "opal/dss/dss.h"
 #include "opal/mca/event/event.h"
 #include "opal/mca/pmix/pmix.h"
@@ -24,7 +29,6 @@
 #include "orte/runtime/orte_quit.h"
 #include "orte/runtime/orte_wait.h"
 #include "orte/runtime/runtime.h"
-#include "orte/util/attr.h"
 #include "orte/util/name_fns.h"
 
 // Of orte/mca/odls/base/odls_private.h, which drags in a header that is no C++.

@@ -94,5 +94,50 @@ sleep 1 # mpirun asks its daemons to end, with nothing to see from outside
 check "third node given up while mpirun waits for it" order '{"op":"lost","node":2}'
 wait $job; status=$?
 check "exit status $status is 0" [ $status = 0 ]
+# What snapshots need of the runtime beside the switch.
+"$ghost" lab heal --name $lab gn3
+heard() { # WHAT TIMES: is so within 10 s
+    for _ in $(seq 200); do
+        [ "$(grep -c "^$1\$" "$run/heard" 2>/dev/null)" = "$2" ] && return 0; sleep 0.05
+    done
+    echo "not heard $2 times: $1"; cat "$run/heard"; return 1
+}
+mpirun_pid() { "$ghost" lab exec --name $lab gn1 pgrep -x mpirun; }
+control=$build/tests/net/orte4_control
+heard_tool() {
+    "$ghost" lab exec --name $lab gn1 env MPIRUN="$(mpirun_pid)" "$control" tool >"$run/tool" 2>&1
+    grep -q "^tool: ERROR" "$run/tool" || { cat "$run/tool"; return 1; }
+}
+start asks --mca pmix_session_server 1 "$control" rank
+check "a rank asks for a snapshot" heard "control stop" 1
+check "facts are told" order '{"op":"facts"}'
+facts() { grep -q "$1" "$run/facts" || { cat "$run/facts"; return 1; }; }
+cp "$run/done.0" "$run/facts"
+check "the program and its ranks" facts '"argv":\["'$control'","rank"\],"cwd":"[^"]*","np":3'
+check "mpirun's words" facts '"argv":\["mpirun","--mca","ghost","1"'
+check "parameters" facts '"parameters":{"ghost":"1"}'
+check "no file as input" facts '"stdin":{"offset":0,"path":"","rank":0}'
+check "nodes" facts '"name":"gn3","slots":1'
+check "the adapter's versions" facts '"runtime":{"name":"Open MPI","pmix":"[^"]*4.2.*","version":"4.1'
+check "no taking of SIGTERM" eval '! order "{\"op\":\"signal\",\"signum\":15}"'
+orders=$((orders + 1))
+check "SIGUSR2 is taken" order '{"op":"signal","signum":12}'
+check "SIGURG is taken" order '{"op":"signal","signum":23}'
+signal() { "$ghost" lab exec --name $lab gn1 kill "-$1" "$(mpirun_pid)"; } # a pid of the node
+signal USR2; signal URG
+check "SIGUSR2 comes" heard "signal 12" 1
+check "SIGURG comes" heard "signal 23" 1
+check "a tool asks for a snapshot" heard_tool
+touch "$run/done"
+finish 0
+check "the rank was answered" grep -q "^rank: SUCCESS" "$run/out"
+
+start ends "$control" rank
+check "the rank asks again" heard "control stop" 1
+echo '{"op":"end","status":85,"why":"ended after its snapshot"}' >"$run/o" && mv "$run/o" "$run/order.0"
+finish 85
+check "why is said" grep -q "^ended after its snapshot$" "$run/err"
+check "and nothing of a failure" eval '! grep -qi "abort\|noticed\|killed\|signal" "$run/err"'
+
 echo "$failures failed"
 [ $failures = 0 ]
