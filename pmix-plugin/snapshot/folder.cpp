@@ -8,10 +8,9 @@
 #include <fmt/format.h>
 #include <map>
 #include <set>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "base/fd.hpp"
 
 namespace ghost::plugin {
 
@@ -139,6 +138,23 @@ Status append_event(const std::string& folder, const std::string& job, const Jso
     if (::write(fd.get(), line.data(), line.size()) != static_cast<ssize_t>(line.size()))
         return sys_error("write", path);
     return {};
+}
+
+Result<Fd> lock_job(const std::string& folder, const std::string& job, const std::string& who) {
+    const std::string path = join(folder, job + ".lock");
+    Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (!fd) return sys_error("open", path);
+    char holder[256] = {};
+    if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+        if (errno != EWOULDBLOCK) return sys_error("lock", path);
+        const ssize_t n = ::read(fd.get(), holder, sizeof holder - 1);
+        return make_error(Code::busy, "take over job " + job + ", which still runs:",
+                          n > 0 ? std::string(holder) : "mpirun holds " + path);
+    }
+    if (::ftruncate(fd.get(), 0) != 0 ||
+        ::write(fd.get(), who.data(), who.size()) != static_cast<ssize_t>(who.size()))
+        return sys_error("write", path);
+    return fd;
 }
 
 Result<std::string> open_snapshot_folder(const std::string& folder) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/fd.hpp"
 #include "base/result.hpp"
 #include "pmix-plugin/snapshot/manifest.hpp"
 
@@ -30,6 +31,11 @@ std::string rank_file(uint32_t rank, const std::string& compression = "none");
 std::string events_file(const std::string& folder, const std::string& job);
 // One more line of it; created with mode 0600.
 Status append_event(const std::string& folder, const std::string& job, const Json& event);
+
+// FOLDER/JOB.lock, which mpirun holds from its first snapshot or its restart for as long as it
+// lives, so that nobody restarts the job beside it, from any node that shares the folder. Closing
+// gives it up. busy: somebody has it, `object` says who (what they gave as `who`).
+Result<Fd> lock_job(const std::string& folder, const std::string& job, const std::string& who);
 
 // Makes the folder of snapshots (0700, parents as needed) if it is missing, and says its real path.
 Result<std::string> open_snapshot_folder(const std::string& folder);

@@ -300,6 +300,18 @@ TEST_F(Folder, RotationNeverRemovesAParentThatIsNeeded) {
     EXPECT_FALSE(remove_snapshot(folder, "../x").ok());
 }
 
+TEST_F(Folder, AJobIsHeldByOneAtATime) {
+    auto mine = lock_job(folder, "7", "mpirun 12 on gn1");
+    ASSERT_TRUE(mine.ok()) << mine.error().message();
+    auto theirs = lock_job(folder, "7", "mpirun 13 on gn2");
+    ASSERT_FALSE(theirs.ok());
+    EXPECT_EQ(theirs.error().code, Code::busy);
+    EXPECT_THAT(theirs.error().message(), HasSubstr("mpirun 12 on gn1"));
+    EXPECT_TRUE(lock_job(folder, "8", "mpirun 13 on gn2").ok());
+    mine->reset();
+    EXPECT_TRUE(lock_job(folder, "7", "mpirun 13 on gn2").ok());
+}
+
 TEST_F(Folder, EventsAreOneLineEach) {
     ASSERT_TRUE(append_event(folder, "7", {{"event", "snapshot"}, {"name", "7-000001"}}).ok());
     ASSERT_TRUE(append_event(folder, "7", {{"event", "restart"}}).ok());
