@@ -67,8 +67,14 @@ class Checkpoint {
         GHOST_TRY(stand());
         const int64_t resumed = monotonic_us();
         stats_.copy_us = resumed - begin - stats_.pause_us;
+        if (request_.stood) request_.stood(stats_);
         if (!request_.keep_tracking) copy_.release();
-        GHOST_TRY(write(out));
+        if (auto written = write(out); !written.ok()) {
+            if (request_.leave_stopped)
+                if (auto runs = resume_tree(request_.root); !runs.ok())
+                    log::warning("after a failed checkpoint: {}", runs.error().message());
+            return written.error();
+        }
         stats_.write_us = monotonic_us() - resumed;
         stats_.total_us = monotonic_us() - begin;
         return stats_;
@@ -84,16 +90,16 @@ class Checkpoint {
         what.externals = request_.externals;
         what.criu = request_.criu;
         what.short_stop = true;
-        what.leave_running = true;
+        what.leave_running = !request_.leave_stopped;
+        what.before_stop = request_.wait_to_stand;
         what.on_stopped = [this] { return stopped(); };
-        what.before_release = request_.while_stopped;
+        what.before_release = [this] { return still_stopped(); };
         auto dump = TreeDump::prepare(std::move(what));
         if (!dump) return dump.error();
         dump_.emplace(std::move(*dump));
         std::vector<pid_t> pids;
         for (const auto& process : *processes) pids.push_back(process.pid);
         head_.host = host_facts(pids);
-        head_.metadata = request_.metadata.dump();
         head_.parent = parent_;
         copy_.begin(parent_.has_value());
         copy_.track(*processes);
@@ -145,6 +151,14 @@ class Checkpoint {
         stats_.last_bytes = last->bytes;
         stats_.scan_us = last->scan_us;
         stats_.memory_us = monotonic_us() - begin;
+        return {};
+    }
+
+    Status still_stopped() {
+        if (request_.while_stopped) GHOST_TRY(request_.while_stopped());
+        auto metadata = request_.metadata;
+        if (request_.late_metadata) metadata.update(request_.late_metadata());
+        head_.metadata = metadata.dump(-1, ' ', false, Json::error_handler_t::replace);
         return {};
     }
 
@@ -253,6 +267,10 @@ void Checkpointer::clear() {
     state_->forget();
     state_->copy.begin(false);
     state_->arena.clear();
+}
+
+uint64_t Checkpointer::held() const {
+    return state_->arena.held();
 }
 
 }  // namespace ghost::core

@@ -25,6 +25,8 @@
 
 namespace ghost::core {
 
+struct CheckpointStats;
+
 struct CheckpointRequest {
     pid_t root = 0;                      // init of the PID name space, as numbered here
     std::vector<std::string> externals;  // as ExportRequest's
@@ -42,9 +44,21 @@ struct CheckpointRequest {
     bool keep_tracking = false;
 
     StoppingRule::Limits rounds;
-    // Called while every task stands and all is copied; its time is part of the pause. An error
-    // makes the checkpoint fail. May be empty.
+
+    // Every hook may be empty and is called on the calling thread.
+    // When all has been copied once and criu is ready, while further rounds go on: returns when the
+    // tree is to stand. An error calls the checkpoint off, and the tree has not been touched.
+    std::function<Status()> wait_to_stand;
+    // While every task stands and all is copied; its time is part of the pause. An error makes the
+    // checkpoint fail.
     std::function<Status()> while_stopped;
+    // After that, while it still stands: fields of the metadata that were not known before.
+    std::function<Json()> late_metadata;
+    // When the tree runs again (or stands, leave_stopped), before the writing; the times and what
+    // the rounds did are known.
+    std::function<void(const CheckpointStats&)> stood;
+    // On success the tree stays stopped, as after export_tree().
+    bool leave_stopped = false;
 };
 
 struct CheckpointStats {
@@ -77,8 +91,8 @@ class Checkpointer {
     Checkpointer& operator=(const Checkpointer&) = delete;
 
     // Writes a ghost of the tree to `out` and finalizes it. Whatever happens, the tree runs on
-    // afterwards. After a failure it is not tracked any more, and nothing was finalized. The caller
-    // must not reap unknown children meanwhile.
+    // afterwards (but see leave_stopped). After a failure it is not tracked any more, and nothing
+    // was finalized. The caller must not reap unknown children meanwhile.
     Result<CheckpointStats> run(const CheckpointRequest& request, Resource& out);
 
     // Whether the next run() for this tree may be incremental.
@@ -89,6 +103,7 @@ class Checkpointer {
     Status warm(uint64_t bytes);
     // Gives the memory back too.
     void clear();
+    uint64_t held() const;  // bytes of that memory
 
   private:
     struct State;

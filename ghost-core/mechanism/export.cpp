@@ -132,6 +132,7 @@ Result<ExportStats> export_tree(const ExportRequest& request, Resource& out) {
     stats.skeleton_us = skeleton - freeze;
     stats.pages_us = end - skeleton;
     stats.total_us = end - begin;
+    stats.digest = writer.contents().digest;
     return stats;
 }
 

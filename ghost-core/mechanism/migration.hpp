@@ -54,6 +54,7 @@ struct ExportStats {
     int64_t skeleton_us = 0;  // of it, CRIU's part
     int64_t pages_us = 0;     // of it, the pages' part (overlaps with the skeleton)
     int64_t total_us = 0;     // the whole call
+    Hash128 digest;           // the ghost's own
 };
 
 // Freezes the tree and writes it to `out` as a ghost; finalizes `out`. On success every task of the

@@ -32,6 +32,8 @@ namespace {
 constexpr const char* capture_socket = "streamer-capture.sock";
 constexpr size_t piece_bytes = 256 * 1024;
 constexpr int64_t second_us = 1000000;
+// What criu has seen of a running tree is so long as good as new. Looking again costs 10 ms/GiB.
+constexpr int64_t fresh_us = second_us;
 constexpr const char* changed_flags = " has flags ";  // of criu's message, ghost-smaps.c
 
 // An image file on its way from criu.
@@ -123,6 +125,8 @@ class TreeDump::Dumper {
     Status start_criu();
     void hurry_criu(int scheduling) const;
     Status get_ready();
+    Status look_again();
+    Status wait_for_word();
     Status until(Point point);
     Status stop();
     Status turn();
@@ -148,6 +152,7 @@ class TreeDump::Dumper {
     bool takes_part_ = false;  // this criu knows GHOST_CONTROL
     bool short_stop_ = false;  // asked for and possible
     bool smaps_ahead_ = true;  // until that has failed once
+    bool asked_ = false;       // before_stop
     GhostWriter* writer_ = nullptr;
     Fd listener_, connection_, server_, control_;
     std::optional<Standstill> standstill_;
@@ -433,13 +438,24 @@ Status TreeDump::Dumper::get_ready() {
     aside_.emplace(request_.on_stopped);
     if (!takes_part_) return {};
     GHOST_TRY(until(Point::ready));
-    if (short_stop_) {
-        // What it knows may be old by now; a second look costs little.
-        point_ = Point::starting;
-        GHOST_TRY(say('p'));
-        GHOST_TRY(until(Point::ready));
-    }
-    return {};
+    return look_again();
+}
+
+// What criu knows may be old by now; a second look costs little.
+Status TreeDump::Dumper::look_again() {
+    if (!takes_part_ || !short_stop_) return {};
+    refresh_limit();
+    point_ = Point::starting;
+    GHOST_TRY(say('p'));
+    return until(Point::ready);
+}
+
+Status TreeDump::Dumper::wait_for_word() {
+    if (!request_.before_stop || std::exchange(asked_, true)) return {};
+    const int64_t begin = monotonic_us();
+    GHOST_TRY(request_.before_stop());
+    refresh_limit();
+    return monotonic_us() - begin > fresh_us ? look_again() : Status();
 }
 
 Status TreeDump::Dumper::stop() {
@@ -482,6 +498,7 @@ Status TreeDump::Dumper::name_pages() {
 
 Result<DumpResult> TreeDump::Dumper::attempt() {
     Status status = get_ready();
+    if (status.ok()) status = wait_for_word();
     const int64_t begin = monotonic_us();
     if (status.ok()) status = stop();
     while (status.ok() && !(criu_->ended() && images_.empty() && !connection_)) {

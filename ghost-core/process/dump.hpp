@@ -32,6 +32,9 @@ struct DumpRequest {
     // nothing is looked at before and after, and nothing done once more.
     bool flags_in_stop = true;
 
+    // Called on the calling thread when all is ready that can be before the stop; returns when the
+    // tree is to stand, at any later time. An error gives the dump up: nothing was touched. Once.
+    std::function<Status()> before_stop;
     // Called, on a thread of its own, when every task stands, while criu takes the skeleton. criu
     // works in the tasks meanwhile: it writes, and puts back, the first bytes of their first
     // executable mapping, and maps and unmaps memory of its own (shared, so not of ours).

@@ -237,12 +237,14 @@ class Judge {
 }  // namespace
 
 Result<std::vector<std::string>> check_movable(pid_t root, const std::string& who,
-                                               const std::vector<std::string>& externals) {
+                                               const std::vector<std::string>& externals,
+                                               bool sockets) {
     auto tasks = list_tree(root);
     if (!tasks) return tasks.error();
     std::vector<Descriptor> all;
     for (const auto& task : *tasks)
-        for (auto& one : descriptors_of(task)) all.push_back(std::move(one));
+        for (auto& one : descriptors_of(task))
+            if (sockets || !S_ISSOCK(one.info.st_mode)) all.push_back(std::move(one));
     return Judge(std::move(all), externals, root).lines(who);
 }
 

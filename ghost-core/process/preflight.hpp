@@ -15,9 +15,11 @@ namespace ghost::core {
 //   rank 1's process 1001 (ring): descriptor 37 socket tcp 10.77.0.1:5000 -> 10.77.0.9:80 cannot
 //   move: its other end is outside the rank
 // `externals` are CRIU keys of descriptors that are given new ends at the target: "pipe:[inode]",
-// "tty[rdev:dev]" (hex), "unix[inode]". An empty answer means: movable. Error: the tree is gone or
-// /proc cannot be read.
+// "tty[rdev:dev]" (hex), "unix[inode]". An empty answer means: movable. `sockets`
+// false: they are not looked at; a rank that runs has some that it closes before it is frozen.
+// Error: the tree is gone or /proc cannot be read.
 Result<std::vector<std::string>> check_movable(pid_t root, const std::string& who,
-                                               const std::vector<std::string>& externals);
+                                               const std::vector<std::string>& externals,
+                                               bool sockets = true);
 
 }  // namespace ghost::core

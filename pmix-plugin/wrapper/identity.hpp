@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "base/control_socket.hpp"
+
 namespace ghost::plugin {
 
 struct Identity {
@@ -15,5 +17,10 @@ struct Identity {
 
     static Identity from_environment();
 };
+
+// The answer `failed` of docs/PROTOCOL.md.
+inline Json failed(uint64_t seq, const char* stage, const std::string& why) {
+    return {{"t", "failed"}, {"seq", seq}, {"stage", stage}, {"why", why}};
+}
 
 }  // namespace ghost::plugin

@@ -1,6 +1,7 @@
 // ghost-wrapper: the parent of every rank's process tree (the runtime's fork agent).
 //
 //   ghost-wrapper PROGRAM [ARGUMENT…]                        starts a rank's program
+//   GHOST_RESTART=FOLDER ghost-wrapper PROGRAM …             goes on from a snapshot instead
 //   ghost-wrapper --restore --rank R --job J --control-fd 3  makes a rank from a ghost
 //   ghost-wrapper --adopt --rank R --init PID --control-fd 3 goes on for a wrapper that died
 //
@@ -43,9 +44,33 @@ namespace {
     become_program(program);
 }
 
+[[noreturn]] void cannot_restart(const Error& why) {
+    std::fprintf(stderr, "ghost-wrapper: cannot restart the rank: %s\n", why.message().c_str());
+    _exit(1);
+}
+
+// The rank goes on from a snapshot; nothing else may take its place.
+int restart(Identity who, const std::string& folder) {
+    const char* kept = std::getenv("GHOST_RESTART_KEEP");
+    auto control = ControlSocket::connect(who.node_socket);
+    if (!control) cannot_restart(control.error());
+    auto signals = Signals::block();
+    if (!signals) cannot_restart(signals.error());
+    auto guard = Guard::start();
+    if (!guard) cannot_restart(guard.error());
+    const uint32_t rank = who.rank;
+    Restorer restorer(std::move(who), *signals, std::move(*guard), std::move(*control),
+                      std::make_unique<SnapshotSource>(folder, rank, kept != nullptr ? kept : ""));
+    auto charge = restorer.run();
+    if (!charge) return 1;
+    end_like(Supervisor(std::move(*charge), *signals).run());
+}
+
 int run(char** program) {
     Identity who = Identity::from_environment();
     log::setup("wrapper of rank " + std::to_string(who.rank), log::level_from_environment());
+    const char* snapshot = std::getenv("GHOST_RESTART");
+    if (snapshot != nullptr && *snapshot != 0) return restart(std::move(who), snapshot);
     if (who.node_socket.empty()) become_program(program);
     auto control = ControlSocket::connect(who.node_socket);
     if (!control) {
@@ -121,7 +146,8 @@ Identity identity(const Options& options) {
 }
 
 int restore(const Identity& who, const Signals& signals, Guard guard, ControlSocket control) {
-    Restorer restorer(who, signals, std::move(guard), std::move(control));
+    Restorer restorer(who, signals, std::move(guard), std::move(control),
+                      std::make_unique<ConnectedSource>(who.secret));
     auto charge = restorer.run();
     if (!charge) return 0;
     return Supervisor(std::move(*charge), signals).run();

@@ -35,17 +35,14 @@ constexpr std::pair<S, S> transitions[] = {
 // Nothing is sent between connect and export, while the rank's gate is tried again and again.
 constexpr int silence_ms = 60'000;
 
-Json failed(uint64_t seq, const char* stage, const std::string& why) {
-    return {{"t", "failed"}, {"seq", seq}, {"stage", stage}, {"why", why}};
-}
-
 std::string joined(const std::vector<std::string>& lines) {
     return fmt::format("{}", fmt::join(lines, "; "));
 }
 
 }  // namespace
 
-Mover::Mover(MoverParts parts) : parts_(std::move(parts)) {}
+Mover::Mover(TreeParts parts, std::function<void()> before)
+    : parts_(std::move(parts)), before_(std::move(before)) {}
 
 void Mover::change(S to) {
     for (auto [from, possible] : transitions) {
@@ -108,6 +105,7 @@ void Mover::connect(const Json& message) {
     }
     change(S::connecting);
     worker_.start([this, message, seq = seq_, path = folder_.path()]() -> Json {
+        if (before_) before_();
         core::NetworkOptions options;
         options.operation_ms = silence_ms;
         auto target =

@@ -10,9 +10,7 @@
 #include "ghost-core/mechanism/migration.hpp"
 #include "ghost-core/process/urgent.hpp"
 #include "ghost-core/resource/network.hpp"
-#include "pmix-plugin/wrapper/guard.hpp"
-#include "pmix-plugin/wrapper/identity.hpp"
-#include "pmix-plugin/wrapper/stdio.hpp"
+#include "pmix-plugin/wrapper/tree_parts.hpp"
 #include "pmix-plugin/wrapper/work_folder.hpp"
 #include "pmix-plugin/wrapper/worker.hpp"
 
@@ -29,19 +27,11 @@ enum class MoveState {
     gone,         // killed and said so
 };
 
-// What a mover works on; all outlive it.
-struct MoverParts {
-    const Identity& who;
-    pid_t root = 0;
-    Stdio& stdio;
-    Guard& guard;
-    std::function<void(const Json&)> tell;  // to the node agent
-};
-
 // Main thread only.
 class Mover {
   public:
-    explicit Mover(MoverParts parts);
+    // `before`: called by the worker before a move begins, while the rank runs.
+    Mover(TreeParts parts, std::function<void()> before);
 
     // Takes a message of the node agent; false: not one of a move.
     bool handle(const Json& message);
@@ -52,6 +42,7 @@ class Mover {
     // The tree has ended by itself, or must: whatever goes on is broken off.
     void break_off();
 
+    bool idle() const { return state_ == MoveState::idle && !worker_.busy(); }
     bool busy() const { return worker_.busy(); }
     bool stopped() const { return state_ == MoveState::exported; }
     bool leaving() const { return state_ == MoveState::leaving; }
@@ -69,7 +60,8 @@ class Mover {
     void finished_connecting(const Json& answer);
     void finished_exporting(const Json& answer);
 
-    MoverParts parts_;
+    TreeParts parts_;
+    const std::function<void()> before_;
     MoveState state_ = MoveState::idle;
     uint64_t seq_ = 0;
     Worker worker_;

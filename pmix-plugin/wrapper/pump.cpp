@@ -24,6 +24,7 @@ bool Pump::fill() {
     ssize_t n = ::read(source_, buffer_.data(), chunk);
     begin_ = 0;
     end_ = n > 0 ? static_cast<size_t>(n) : 0;
+    taken_ += end_;
     dry_ = n < 0 && (errno == EAGAIN || errno == EINTR);
     // EIO is the end of a pty: every slave is closed and all was read (pty(7)).
     ended_ = n == 0 || (n < 0 && !dry_);

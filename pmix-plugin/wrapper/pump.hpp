@@ -4,6 +4,7 @@
 // source is held up as if it wrote to the sink itself.
 #pragma once
 
+#include <cstdint>
 #include <poll.h>
 #include <string>
 #include <vector>
@@ -30,6 +31,8 @@ class Pump {
     // Something waits for the sink.
     bool blocked() const { return !empty(); }
     bool connected() const { return source_ >= 0; }
+    // Bytes read from the source so far.
+    uint64_t taken() const { return taken_; }
 
     // Stops or starts reading the source.
     void pause(bool on) { paused_ = on; }
@@ -47,7 +50,8 @@ class Pump {
     int sink_ = -1;
     std::vector<char> buffer_;
     size_t begin_ = 0, end_ = 0;  // read and not yet written
-    bool dry_ = false;            // the last read found nothing
+    uint64_t taken_ = 0;
+    bool dry_ = false;  // the last read found nothing
     bool ended_ = false;
     bool broken_ = false;
     bool paused_ = false;

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <utility>
 
+#include "base/clock.hpp"
 #include "base/log.hpp"
 #include "ghost-core/process/urgent.hpp"
 #include "pmix-plugin/wrapper/agent_signal.hpp"
@@ -20,6 +21,7 @@ constexpr const char* state_name[] = {"waiting", "warming", "listening", "import
 constexpr std::pair<S, S> transitions[] = {
     {S::waiting, S::warming},      // prepare
     {S::warming, S::listening},    // criu works
+    {S::warming, S::importing},    // the same, and the ghost is there
     {S::listening, S::importing},  // the source connects
     {S::importing, S::held},       // the tree is there
     {S::held, S::running},         // go
@@ -27,14 +29,10 @@ constexpr std::pair<S, S> transitions[] = {
     {S::importing, S::failed},    {S::held, S::failed},
 };
 
-// The source connects early and sends nothing until its rank's gate is closed.
-constexpr int silence_ms = 60'000;
-constexpr int accept_ms = 5'000;  // for one that has connected to prove itself
 constexpr int progress_ms = 200;
-
-Json failed(uint64_t seq, const char* stage, const std::string& why) {
-    return {{"t", "failed"}, {"seq", seq}, {"stage", stage}, {"why", why}};
-}
+// A rank that cannot be restarted: so long the coordinator has to end the job with what is missing
+// everywhere, before the runtime hears of it by our end.
+constexpr int64_t last_limit_us = 30'000'000;
 
 bool readable(int fd) {
     pollfd p{fd, POLLIN, 0};
@@ -43,12 +41,14 @@ bool readable(int fd) {
 
 }  // namespace
 
-Restorer::Restorer(Identity who, const Signals& signals, Guard guard, ControlSocket control)
+Restorer::Restorer(Identity who, const Signals& signals, Guard guard, ControlSocket control,
+                   std::unique_ptr<GhostSource> source)
     : who_(std::move(who)),
       signals_(signals),
       guard_(std::move(guard)),
       control_(std::move(control)),
-      daemon_(watch_parent()) {
+      daemon_(watch_parent()),
+      source_(std::move(source)) {
     guard_.arm(true);
 }
 
@@ -73,20 +73,19 @@ std::optional<Charge> Restorer::run() {
           {"secret", who_.secret},
           {"pid", getpid()},
           {"init", 0},
-          {"mode", "restore"}});
+          {"mode", source_->mode()}});
     while (!ended()) {
         wait_for_something();
         take_signals();
         take_control();
         look_at_daemon();
-        look_at_listener();
+        look_at_source();
         look_at_worker();
     }
-    source_.reset();
-    listener_.reset();
     folder_.remove();
     if (state_ == S::failed) {
         core::destroy_tree(held_);
+        wait_for_the_end();
         guard_.stop();
         return {};
     }
@@ -96,8 +95,24 @@ std::optional<Charge> Restorer::run() {
     out.stdio = std::move(stdio_);
     out.guard = std::move(guard_);
     out.control = std::move(control_);
-    out.mode = "restore";
+    out.mode = source_->mode();
     return out;
+}
+
+void Restorer::wait_for_the_end() {
+    if (source_->comes_later()) return;  // of a move nobody waits for us
+    const int64_t limit = monotonic_us() + last_limit_us;
+    while (control_.valid() && daemon_.valid() && monotonic_us() < limit) {
+        pollfd set[] = {
+            {signals_.fd(), POLLIN, 0}, {control_.fd(), POLLIN, 0}, {daemon_.get(), POLLIN, 0}};
+        ::poll(set, std::size(set), static_cast<int>((limit - monotonic_us()) / 1000 + 1));
+        if (signals_.next() != 0 || readable(daemon_.get())) return;
+        if (!readable(control_.fd())) continue;
+        auto message = control_.receive(0);
+        if (!message ? message.error().code == Code::peer_lost
+                     : message->body.value("t", "") == "abort")
+            return;
+    }
 }
 
 void Restorer::wait_for_something() {
@@ -105,7 +120,7 @@ void Restorer::wait_for_something() {
                     {control_.fd(), POLLIN, 0},
                     {daemon_.get(), POLLIN, 0},
                     {worker_.fd(), POLLIN, 0},
-                    {state_ == S::listening ? listener_->fd() : -1, POLLIN, 0}};
+                    {state_ == S::listening ? source_->fd() : -1, POLLIN, 0}};
     ::poll(set, std::size(set), worker_.busy() ? progress_ms : -1);
     uint64_t bytes = 0, total = 0;
     if (state_ == S::importing && worker_.busy() && worker_.progress(bytes, total)) {
@@ -147,19 +162,12 @@ void Restorer::prepare(const Json& message) {
     seq_ = message.value("seq", uint64_t{0});
     Status made = folder_.make(fmt::format("{}-{}-{}.in", who_.job, who_.rank, seq_), guard_);
     if (!made) return fail("prepare", made.error().message());
-    core::NetworkOptions options;
-    options.operation_ms = silence_ms;
-    auto listener = core::NetworkListener::listen(who_.secret, options);
-    if (!listener) return fail("prepare", listener.error().message());
-    listener_ = std::move(*listener);
+    if (auto begun = source_->begin(); !begun) return fail("prepare", begun.error().message());
     change(S::warming);
     worker_.start([this]() -> Json {
         Status warm = core::warm_up({who_.criu, folder_.path()});
         if (!warm) return failed(seq_, "prepare", warm.error().message());
-        return {{"t", "ready"},
-                {"seq", seq_},
-                {"port", listener_->port()},
-                {"token", listener_->token()}};
+        return source_->comes_later() ? source_->ready() : Json::object();
     });
 }
 
@@ -169,21 +177,17 @@ void Restorer::look_at_daemon() {
     call_off("the daemon has died");
 }
 
-void Restorer::look_at_listener() {
-    if (state_ != S::listening || !readable(listener_->fd())) return;
+void Restorer::look_at_source() {
+    if (state_ != S::listening || !readable(source_->fd())) return;
     change(S::importing);
     worker_.start([this] { return import_ghost(); });
 }
 
 // On the worker.
 Json Restorer::import_ghost() {
-    auto source = listener_->accept(accept_ms);
-    if (!source) return failed(seq_, "connect", source.error().message());
-    source_ = std::move(*source);
-    worker_.uses(source_->fd());
-    auto importer = core::Importer::open(*source_);
+    auto importer = source_->open(worker_);
     if (!importer) return failed(seq_, "import", importer.error().message());
-    Json metadata = importer->metadata();
+    const Json& metadata = importer->metadata();
     Json wanted = metadata.value("stdio", Json::object());
     auto stdio = Stdio::for_ghost(wanted);
     if (!stdio) return failed(seq_, "import", stdio.error().message());
@@ -196,6 +200,7 @@ Json Restorer::import_ghost() {
     stdio->close_rank_ends();
     stdio_ = std::move(*stdio);
     held_ = *held;
+    agent_ = metadata.value("agent", Json());
     guard_.watch(held_.root);
     return {{"t", "held"},
             {"seq", seq_},
@@ -212,8 +217,23 @@ void Restorer::look_at_worker() {
         tell(answer);
         return change(S::failed);
     }
-    change(state_ == S::warming ? S::listening : S::held);
+    if (state_ == S::importing) return say_held(std::move(answer));
+    if (!source_->comes_later()) {
+        change(S::importing);
+        return worker_.start([this] { return import_ghost(); });
+    }
+    change(S::listening);
+    answer.update({{"t", "ready"}, {"seq", seq_}});
     tell(answer);
+}
+
+void Restorer::say_held(Json answer) {
+    change(S::held);
+    if (source_->comes_later()) return tell(answer);
+    // The node agent has nothing of this rank yet: all that it must have to replace us.
+    answer["init"] = held_.root;
+    answer["agent"] = agent_;
+    tell(answer, stdio_.spare());
 }
 
 void Restorer::go(const Json& message) {
@@ -223,7 +243,8 @@ void Restorer::go(const Json& message) {
     }
     guard_.arm(false);
     change(S::running);
-    Status woken = wake_agent(held_.root, message.value("agent", Json()));
+    const Json agent = message.value("agent", Json());
+    Status woken = wake_agent(held_.root, agent.is_object() ? agent : agent_);
     if (!woken) log::warning("{}", woken.error().message());
 }
 
@@ -240,9 +261,9 @@ void Restorer::call_off(const std::string& why) {
     worker_.interrupt();
 }
 
-void Restorer::tell(const Json& message) {
+void Restorer::tell(const Json& message, const std::vector<int>& fds) {
     if (!control_.valid()) return;
-    if (Status sent = control_.send(message); !sent) {
+    if (Status sent = control_.send(message, fds); !sent) {
         log::info("{}", sent.error().message());
         control_.close();
         call_off("the node agent has gone");

@@ -1,13 +1,14 @@
-// The target's part of a move in the wrapper, until the rank runs: listen, import, hold, go.
+// Makes a rank of a ghost in the wrapper, for a move or a restart, until it runs: import, hold, go.
 #pragma once
 
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/control_socket.hpp"
 #include "ghost-core/mechanism/migration.hpp"
-#include "ghost-core/resource/network.hpp"
+#include "pmix-plugin/wrapper/ghost_source.hpp"
 #include "pmix-plugin/wrapper/guard.hpp"
 #include "pmix-plugin/wrapper/identity.hpp"
 #include "pmix-plugin/wrapper/signals.hpp"
@@ -21,7 +22,7 @@ namespace ghost::plugin {
 enum class RestoreState {
     waiting,    // for `prepare`
     warming,    // the worker runs criu once
-    listening,  // `ready` said; for the source's connection
+    listening,  // `ready` said; for the ghost's coming (a move)
     importing,  // the worker takes the ghost in
     held,       // `held` said: the tree is there and stands
     running,    // `go` came: handed over to a supervisor
@@ -31,10 +32,11 @@ enum class RestoreState {
 // Main thread only.
 class Restorer {
   public:
-    Restorer(Identity who, const Signals& signals, Guard guard, ControlSocket control);
+    Restorer(Identity who, const Signals& signals, Guard guard, ControlSocket control,
+             std::unique_ptr<GhostSource> source);
 
-    // Returns the rank's tree when it runs, or nothing when the move has ended in any other way;
-    // then nothing of it is left.
+    // Returns the rank's tree when it runs, or nothing when it has ended in any other way; then
+    // nothing of it is left.
     std::optional<Charge> run();
 
   private:
@@ -46,12 +48,14 @@ class Restorer {
     void prepare(const Json& message);
     void go(const Json& message);
     void look_at_daemon();
-    void look_at_listener();
+    void look_at_source();
     void look_at_worker();
     Json import_ghost();
+    void say_held(Json answer);
+    void wait_for_the_end();
     void fail(const char* stage, const std::string& why);
     void call_off(const std::string& why);
-    void tell(const Json& message);
+    void tell(const Json& message, const std::vector<int>& fds = {});
 
     Identity who_;
     const Signals& signals_;
@@ -62,10 +66,10 @@ class Restorer {
     bool called_off_ = false;  // and the worker has not ended yet
     uint64_t seq_ = 0;
     WorkFolder folder_;
-    std::optional<core::NetworkListener> listener_;
+    std::unique_ptr<GhostSource> source_;  // the worker's while it imports
     // Made by the worker, the loop's when it has ended.
-    std::unique_ptr<core::NetworkResource> source_;
     Stdio stdio_;
+    Json agent_;
     core::HeldTree held_;
     Worker worker_;
 };

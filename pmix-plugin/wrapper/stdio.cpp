@@ -138,6 +138,7 @@ Result<Stdio> Stdio::for_ghost(const Json& ghost) {
     }
     out.input_open_ = out.kind_[0] == Channel::pipe && ghost.value("stdin_open", false);
     out.carried_ = decode(ghost.value("unread", std::string()));
+    out.input_before_ = ghost.value("stdin_bytes", int64_t{0});
     return out;
 }
 
@@ -154,6 +155,7 @@ Stdio Stdio::adopt(std::vector<Fd> inner, pid_t program) {
         out.kind_[2] = Channel::merged;
     }
     out.input_open_ = out.ours_[0].valid();
+    out.input_before_ = -1;
     if (!out.input_open_) {
         // An input that ended before leaves its trace only in the rank.
         std::error_code ignored;
@@ -244,6 +246,7 @@ std::vector<int> Stdio::spare() {
 
 Json Stdio::carry() {
     Json out = describe();
+    out["stdin_bytes"] = input_taken();
     if (!input_open_) return out;
     in_.pause(true);
     // In the order in which the rank would have read it: the inner pipe (opened anew for reading,
@@ -252,9 +255,16 @@ Json Stdio::carry() {
     Fd reader(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
     if (reader.valid()) carried_ = read_available(reader.get());
     carried_ += in_.take_pending();
-    carried_ += read_available(0);
+    const std::string fresh = read_available(0);
+    if (input_before_ >= 0) input_before_ += static_cast<int64_t>(fresh.size());
+    carried_ += fresh;
     out["unread"] = encode(carried_.data(), carried_.size());
+    out["stdin_bytes"] = input_taken();
     return out;
+}
+
+int64_t Stdio::input_taken() const {
+    return input_before_ < 0 ? -1 : input_before_ + static_cast<int64_t>(in_.taken());
 }
 
 void Stdio::uncarry() {
@@ -297,6 +307,7 @@ void Stdio::run() {
 // included; and the runtime learns the same way that the rank takes no more.
 void Stdio::close_input() {
     input_open_ = false;
+    input_before_ = input_taken();
     in_ = Pump();
     ours_[0].reset();
     Fd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));

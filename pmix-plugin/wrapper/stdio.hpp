@@ -50,6 +50,10 @@ class Stdio {
     // Stops input and takes back all of it that the rank has not read: what the ghost carries
     // besides kinds and keys.
     Json carry();
+    // Bytes of input taken from the runtime since the job began, here and where the rank was
+    // before: what the rank has read or will find in the ghost that carry() goes into. -1: not
+    // known, a wrapper before this one has died.
+    int64_t input_taken() const;
     // After carry(), when the rank stays here: gives it back and goes on.
     void uncarry();
 
@@ -77,6 +81,7 @@ class Stdio {
     Fd null_;
     Pump in_, out_, err_;
     std::string carried_;
+    int64_t input_before_ = 0;  // taken, but not by in_; -1: not known
     bool input_open_ = false;
     bool input_closed_told_ = false;
 };

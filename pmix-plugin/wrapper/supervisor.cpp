@@ -5,6 +5,7 @@
 #include <fstream>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <utility>
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
@@ -42,9 +43,14 @@ Supervisor::Supervisor(Charge charge, const Signals& signals)
       signals_(signals),
       daemon_(watch_parent()),
       tree_(open_pidfd(charge_.root)),
-      mover_({charge_.who, charge_.root, charge_.stdio, charge_.guard,
-              [this](const Json& message) { tell(message); }}) {
+      snapshotter_(parts()),
+      mover_(parts(), [this] { snapshotter_.stop_tracking(); }) {
     charge_.guard.watch(charge_.root);
+}
+
+TreeParts Supervisor::parts() {
+    return {charge_.who, charge_.root, charge_.stdio, charge_.guard,
+            [this](const Json& message) { tell(message); }};
 }
 
 int Supervisor::run() {
@@ -58,8 +64,10 @@ int Supervisor::run() {
         look_at_daemon();
         look_at_tree();
         look_at_worker();
+        look_at_snapshot();
         charge_.stdio.run();
         if (charge_.stdio.input_just_closed()) tell({{"t", "stdin_closed"}});
+        snapshotter_.step();
         mover_.step();
     }
     int status = mover_.gone() ? 0 : status_.value_or(0);
@@ -84,14 +92,15 @@ void Supervisor::say_hello() {
 
 void Supervisor::wait_for_something() {
     std::vector<pollfd> set = charge_.stdio.interests();
-    for (int fd : {signals_.fd(), charge_.control.fd(), daemon_.get(), tree_.get(), mover_.fd()}) {
+    for (int fd : {signals_.fd(), charge_.control.fd(), daemon_.get(), tree_.get(), mover_.fd(),
+                   snapshotter_.fd()}) {
         set.push_back({fd, POLLIN, 0});
     }
     ::poll(set.data(), set.size(), timeout_ms());
 }
 
 int Supervisor::timeout_ms() const {
-    if (mover_.busy()) return progress_ms;
+    if (mover_.busy() || snapshotter_.busy()) return progress_ms;
     bool draining = mover_.leaving() || (tree_gone_ && status_);
     // What is to be drained may have no descriptor to wait for: look again at once.
     if (draining && !mover_.gone() && !charge_.stdio.output_blocked()) return 0;
@@ -102,7 +111,21 @@ void Supervisor::look_at_worker() {
     pollfd p{mover_.fd(), POLLIN, 0};
     if (!mover_.busy() || ::poll(&p, 1, 0) != 1) return;
     mover_.worker_done();
-    if (terminated_ && mover_.stopped()) ::kill(charge_.root, SIGKILL);
+    if (terminated_) kill_if_stopped();
+}
+
+void Supervisor::look_at_snapshot() {
+    pollfd p{snapshotter_.fd(), POLLIN, 0};
+    if (!snapshotter_.busy() || ::poll(&p, 1, 0) != 1) return;
+    snapshotter_.worker_done();
+    if (terminated_) kill_if_stopped();
+    if (snapshotter_.clearing()) return;
+    for (const Json& message : std::exchange(later_, {})) operation(message);
+}
+
+// A tree that stands still cannot take a signal.
+void Supervisor::kill_if_stopped() {
+    if (!tree_gone_ && (mover_.stopped() || snapshotter_.stopped())) ::kill(charge_.root, SIGKILL);
 }
 
 void Supervisor::take_signals() {
@@ -113,8 +136,8 @@ void Supervisor::take_signals() {
             terminated_ = true;
             if (tree_gone_) give_up_output_ = true;
             mover_.break_off();
-            // A tree that stands still cannot take the signal.
-            if (mover_.stopped()) ::kill(charge_.root, SIGKILL);
+            snapshotter_.break_off();
+            kill_if_stopped();
         }
         if (!tree_gone_) ::kill(charge_.root, s);
     }
@@ -135,8 +158,25 @@ void Supervisor::take_control() {
     }
 }
 
+// Moves and snapshots; one at a time. False: it is of neither.
+bool Supervisor::operation(const Json& message) {
+    const std::string type = message.value("t", "");
+    const bool begins = type == "connect" || type == "snap_prepare";
+    if (begins && snapshotter_.clearing()) {
+        later_.push_back(message);
+        return true;
+    }
+    const bool free = type == "connect" ? snapshotter_.idle() : mover_.idle();
+    if (begins && !free) {
+        tell(failed(message.value("seq", uint64_t{0}), type == "connect" ? "connect" : "prepare",
+                    "a move or snapshot of this rank is not finished"));
+        return true;
+    }
+    return snapshotter_.handle(message) || mover_.handle(message);
+}
+
 void Supervisor::handle(const ControlMessage& message) {
-    if (mover_.handle(message.body)) return;
+    if (operation(message.body)) return;
     std::string type = message.body.value("t", "");
     if (type == "bye") {
         bye_ = true;
@@ -180,12 +220,13 @@ void Supervisor::tree_ended(int status) {
     tree_.reset();
     status_ = status;
     mover_.break_off();
+    snapshotter_.break_off();
     charge_.guard.watch(0);
     log::debug("the rank has ended with status {:#x}", status);
 }
 
 bool Supervisor::done() {
-    if (!tree_gone_ || mover_.busy()) return false;
+    if (!tree_gone_ || mover_.busy() || snapshotter_.busy()) return false;
     if (mover_.gone()) return bye_ || !charge_.control.valid();
     if (!status_) return false;
     return give_up_output_ || charge_.stdio.drained();

@@ -5,12 +5,14 @@
 #include <memory>
 #include <optional>
 #include <sys/types.h>
+#include <vector>
 
 #include "base/control_socket.hpp"
 #include "pmix-plugin/wrapper/guard.hpp"
 #include "pmix-plugin/wrapper/identity.hpp"
 #include "pmix-plugin/wrapper/mover.hpp"
 #include "pmix-plugin/wrapper/signals.hpp"
+#include "pmix-plugin/wrapper/snapshotter.hpp"
 #include "pmix-plugin/wrapper/stdio.hpp"
 
 namespace ghost::plugin {
@@ -34,6 +36,7 @@ class Supervisor {
     int run();
 
   private:
+    TreeParts parts();
     int timeout_ms() const;
     void say_hello();
     void wait_for_something();
@@ -42,7 +45,10 @@ class Supervisor {
     void handle(const ControlMessage& message);
     void look_at_daemon();
     void look_at_tree();
+    bool operation(const Json& message);
     void look_at_worker();
+    void look_at_snapshot();
+    void kill_if_stopped();
     void tree_ended(int status);
     bool done();
     void tell(const Json& message);
@@ -57,7 +63,9 @@ class Supervisor {
     bool give_up_output_ = false;
     bool terminated_ = false;  // SIGTERM has come: the job is being ended
     bool bye_ = false;
+    Snapshotter snapshotter_;
     Mover mover_;
+    std::vector<Json> later_;  // messages that wait until the snapshotter is idle
 };
 
 // The parent's pidfd; readable when it has ended, which it may have already.

@@ -2,7 +2,6 @@
 
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <unistd.h>
 #include <utility>
 
 namespace ghost::plugin {
@@ -21,19 +20,42 @@ void Worker::start(std::function<Json()> job) {
         std::lock_guard lock(mutex_);
         socket_ = -1;
         interrupted_ = false;
+        said_.clear();
     }
+    ended_ = false;
     thread_ = std::thread([this, job = std::move(job)] {
         answer_ = job();
-        uint64_t one = 1;
-        if (::write(done_.get(), &one, sizeof one) < 0) return;
+        ended_ = true;
+        eventfd_write(done_.get(), 1);
     });
 }
 
 Json Worker::finish() {
     thread_.join();
-    uint64_t count = 0;
-    if (::read(done_.get(), &count, sizeof count) < 0) return std::exchange(answer_, Json());
+    eventfd_t count = 0;
+    eventfd_read(done_.get(), &count);
     return std::exchange(answer_, Json());
+}
+
+void Worker::say(Json message) {
+    {
+        std::lock_guard lock(mutex_);
+        said_.push_back(std::move(message));
+    }
+    eventfd_write(done_.get(), 1);
+}
+
+std::optional<Json> Worker::heard() {
+    eventfd_t count = 0;
+    eventfd_read(done_.get(), &count);
+    std::lock_guard lock(mutex_);
+    if (said_.empty()) {
+        if (ended_) eventfd_write(done_.get(), 1);  // whoever waits for the end sees it
+        return {};
+    }
+    Json out = std::move(said_.front());
+    said_.pop_front();
+    return out;
 }
 
 void Worker::interrupt() {

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "base/control_socket.hpp"
@@ -22,7 +24,12 @@ class Worker {
     // The job's result is the message to answer with. busy() must be false.
     void start(std::function<Json()> job);
     bool busy() const { return thread_.joinable(); }
-    int fd() const { return done_.get(); }  // readable when the job has ended
+    // Readable when the job has ended, or has said something since the last heard().
+    int fd() const { return done_.get(); }
+    // What the job has said, one after the other; then nothing. When everything was heard and
+    // ended() is true, call finish().
+    std::optional<Json> heard();
+    bool ended() const { return ended_; }
     // Waits for the job's end and gives its answer.
     Json finish();
     // Breaks the connection the job uses, or will say it uses: it fails soon. criu is never
@@ -31,7 +38,9 @@ class Worker {
     // Whether more was done since the last call; then both are set.
     bool progress(uint64_t& bytes, uint64_t& total);
 
-    // From the job: how far it is; which socket it works on (-1: none any more).
+    // From the job: a message of its own before its answer; how far it is; which socket it works on
+    // (-1: none any more).
+    void say(Json message);
     void note(uint64_t bytes, uint64_t total);
     void uses(int socket);
 
@@ -41,7 +50,9 @@ class Worker {
     Json answer_;
     std::atomic<uint64_t> bytes_{0}, total_{0};
     uint64_t told_ = 0;
-    std::mutex mutex_;  // of the two below
+    std::atomic<bool> ended_{false};
+    std::mutex mutex_;  // of those below
+    std::deque<Json> said_;
     int socket_ = -1;
     bool interrupted_ = false;
 };

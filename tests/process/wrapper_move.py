@@ -5,85 +5,16 @@ usage: wrapper_move.py WRAPPER PROBE CRIU
 """
 
 import os
-import pty
 import select
 import signal
-import subprocess
 import sys
-import threading
 import unittest
 
-from wrapper_agent import (Agent, Peer, alive, be_subreaper, children_of, pair, tree_of, wait_until)
+from wrapper_agent import (Agent, Peer, Rank, alive, be_subreaper, children_of, pair, tree_of,
+                           wait_until)
 
 WRAPPER, PROBE, CRIU = (sys.argv + [""] * 3)[1:4]
 FOLDER = f"/dev/shm/ghost-{os.geteuid()}"
-
-
-class Stdio:
-    """What a daemon gives its child: input, output (a pty if wanted), error; reads all of it."""
-
-    def __init__(self, tty=True):
-        stdin, self.stdin = os.pipe()
-        self.out, stdout = pty.openpty() if tty else os.pipe()
-        self.err, stderr = os.pipe()
-        if tty:  # as the runtime sets it
-            import termios
-            modes = termios.tcgetattr(stdout)
-            modes[1] &= ~termios.ONLCR
-            modes[3] &= ~termios.ECHO
-            termios.tcsetattr(stdout, termios.TCSANOW, modes)
-        self.given = (stdin, stdout, stderr)
-        self.text = {self.out: b"", self.err: b""}
-        self.thread = threading.Thread(target=self.read, daemon=True)
-        self.thread.start()
-
-    def read(self):
-        open_ends = {self.out, self.err}
-        while open_ends:
-            for fd in select.select(open_ends, [], [])[0]:
-                try:
-                    data = os.read(fd, 65536)
-                except OSError:
-                    data = b""
-                self.text[fd] += data
-                if not data:
-                    open_ends.discard(fd)
-
-    def started(self):
-        for fd in self.given:
-            os.close(fd)
-
-    @property
-    def output(self):
-        return self.text[self.out]
-
-    def close(self, limit=10):
-        if self.stdin >= 0:
-            os.close(self.stdin)
-        self.thread.join(limit)
-        assert not self.thread.is_alive(), "somebody keeps the output open"
-        os.close(self.out)
-        os.close(self.err)
-
-
-class Rank:
-    """A wrapper this test started."""
-
-    def __init__(self, argv, env, tty=True, control=None, stdio=None):
-        self.stdio = stdio or Stdio(tty)
-        ends = self.stdio.given
-
-        def descriptors():
-            os.setpgid(0, 0)
-            if control is not None:
-                os.dup2(control, 3, inheritable=True)
-
-        self.proc = subprocess.Popen(argv, env=env, stdin=ends[0], stdout=ends[1], stderr=ends[2],
-                                     close_fds=control is None, preexec_fn=descriptors)
-        self.stdio.started()
-
-    def status(self, limit=20):
-        return self.proc.wait(limit)
 
 
 class Move(unittest.TestCase):

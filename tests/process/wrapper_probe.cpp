@@ -124,6 +124,37 @@ int count(long burst) {
     return 7;
 }
 
+// Counts like count(), into a file too, and every step changes a little of the memory: whoever goes
+// on from a snapshot must find all three as they were then.
+int steps(const char* path, long pause_us) {
+    for (int s : {SIGUSR1, SIGUSR2, SIGRTMAX - 2}) std::signal(s, on_signal);
+    constexpr size_t words = 4 << 20, stride = 1021;  // about a word of every page
+    std::vector<uint32_t> memory(words);
+    for (size_t i = 0; i < words; ++i) memory[i] = static_cast<uint32_t>(i * 2654435761u);
+    FILE* file = std::fopen(path, "w");
+    size_t at = 0, done = 0;
+    for (; g_end == 0; ++done) {
+        std::printf("count %zu\n", done);
+        std::fflush(stdout);
+        std::fprintf(file, "step %zu\n", done);
+        std::fflush(file);
+        for (int k = 0; k < 16; ++k, at = (at + stride) % words) ++memory[at];
+        usleep(static_cast<useconds_t>(pause_us));
+    }
+    std::vector<uint32_t> hits(words);
+    at = 0;
+    for (size_t i = 0; i < done * 16; ++i, at = (at + stride) % words) ++hits[at];
+    bool right = true;
+    for (size_t i = 0; i < words; ++i) {
+        right = right && memory[i] == static_cast<uint32_t>(i * 2654435761u) + hits[i];
+    }
+    std::fprintf(file, "end %zu\n", done);
+    std::fclose(file);
+    std::printf("sum %s, %s\nend\n", right ? "right" : "WRONG", g_woken != 0 ? "woken" : "asleep");
+    std::fflush(stdout);
+    return 7;
+}
+
 // Gives back lines; after SIGUSR1 it reads no more until it was moved.
 int echo() {
     struct sigaction action {};
@@ -189,6 +220,7 @@ int main(int argc, char** argv) {
     if (what == "flood") flood(number);
     if (what == "interleave") interleave();
     if (what == "count") return count(number > 0 ? number : 50);
+    if (what == "steps") return steps(argv[2], argc > 3 ? std::atol(argv[3]) : 1000);
     if (what == "echo") return echo();
     if (what == "socket") hold_socket();
     if (what == "lines") std::cout << "one\ntwo" << std::flush, _exit(0);

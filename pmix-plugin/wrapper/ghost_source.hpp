@@ -1,0 +1,74 @@
+// Where a rank's ghost comes from when a tree is made of it: a connection from the wrapper that
+// has the rank (a move), or files (a restart).
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/control_socket.hpp"
+#include "ghost-core/mechanism/migration.hpp"
+#include "ghost-core/resource/network.hpp"
+#include "ghost-core/resource/registry.hpp"
+#include "pmix-plugin/wrapper/identity.hpp"
+#include "pmix-plugin/wrapper/worker.hpp"
+
+namespace ghost::plugin {
+
+// Of one import. begin() and fd() are the main thread's, open() the worker's.
+class GhostSource {
+  public:
+    virtual ~GhostSource() = default;
+    virtual const char* mode() const = 0;  // of `hello`
+    // At `prepare`.
+    virtual Status begin() = 0;
+    // The ghost comes after somebody was told `ready`, whose fields are ready(); else it is there.
+    virtual bool comes_later() const = 0;
+    virtual Json ready() const = 0;
+    virtual int fd() const = 0;  // readable when it comes
+    // The ghost, with its parents; everything else is as it wants it. It must outlive the importer.
+    virtual Result<core::Importer> open(Worker& worker) = 0;
+};
+
+// The source's wrapper connects.
+class ConnectedSource : public GhostSource {
+  public:
+    explicit ConnectedSource(std::string secret) : secret_(std::move(secret)) {}
+    const char* mode() const override { return "restore"; }
+    Status begin() override;
+    bool comes_later() const override { return true; }
+    Json ready() const override;
+    int fd() const override { return listener_ ? listener_->fd() : -1; }
+    Result<core::Importer> open(Worker& worker) override;
+
+  private:
+    std::string secret_;
+    std::optional<core::NetworkListener> listener_;
+    std::unique_ptr<core::NetworkResource> source_;
+};
+
+// A snapshot's folder: the rank's ghost and its parents; files that the rank had open for writing
+// are cut back to their size at the snapshot.
+class SnapshotSource : public GhostSource {
+  public:
+    // `kept`: what is cut off is kept in a copy whose name ends so; empty: not.
+    SnapshotSource(std::string folder, uint32_t rank, std::string kept)
+        : folder_(std::move(folder)), rank_(rank), kept_(std::move(kept)) {}
+    const char* mode() const override { return "restart"; }
+    Status begin() override { return {}; }
+    bool comes_later() const override { return false; }
+    Json ready() const override { return {}; }
+    int fd() const override { return -1; }
+    Result<core::Importer> open(Worker& worker) override;
+
+  private:
+    std::string folder_;
+    uint32_t rank_;
+    std::string kept_;
+    core::ResourceRegistry registry_;
+    std::vector<std::unique_ptr<core::Resource>> ghosts_;  // the newest first
+};
+
+}  // namespace ghost::plugin

@@ -1,0 +1,305 @@
+#include "pmix-plugin/wrapper/snapshot_job.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <sys/stat.h>
+
+#include "base/clock.hpp"
+#include "base/log.hpp"
+#include "ghost-core/format/host.hpp"
+#include "ghost-core/resource/compress.hpp"
+#include "ghost-core/resource/file.hpp"
+#include "pmix-plugin/wrapper/agent_signal.hpp"
+#include "pmix-plugin/wrapper/tree_memory.hpp"
+
+namespace ghost::plugin {
+namespace {
+
+// Beside the copy itself, for what is written on the way and to leave others some.
+constexpr uint64_t spare_bytes = 64 << 20;
+// What an incremental copy takes is known only afterwards: taken to be this part of the memory.
+constexpr uint64_t incremental_part = 4;
+// A message may not grow beyond any size; what is left out is in the ghost's metadata.
+constexpr size_t most_path_bytes = 48 * 1024;
+
+Error called_off() {
+    return make_error(Code::refused, "the snapshot was called off");
+}
+
+bool is_text(const std::string& bytes) {
+    return Json(bytes).dump(-1, ' ', false, Json::error_handler_t::ignore).size() ==
+           Json(bytes).dump(-1, ' ', false, Json::error_handler_t::replace).size();
+}
+
+// [{path | path_hex, size}]; `limit`: bytes of paths in all.
+Json files_json(const std::vector<core::WrittenFile>& files, size_t limit) {
+    Json out = Json::array();
+    for (const auto& file : files) {
+        if (file.path.size() > limit) break;
+        limit -= file.path.size();
+        if (is_text(file.path))
+            out.push_back({{"path", file.path}, {"size", file.size}});
+        else
+            out.push_back(
+                {{"path_hex",
+                  fmt::format("{:02x}",
+                              fmt::join(reinterpret_cast<const unsigned char*>(file.path.data()),
+                                        reinterpret_cast<const unsigned char*>(file.path.data()) +
+                                            file.path.size(),
+                                        ""))},
+                 {"size", file.size}});
+    }
+    return out;
+}
+
+// "zstd,level=3"
+Result<std::unique_ptr<core::Resource>> compressed(const std::string& how,
+                                                   std::unique_ptr<core::Resource> inner) {
+    if (how.empty() || how == "none") return inner;
+    const auto comma = how.find(',');
+    const std::string name = how.substr(0, comma), option = ",level=";
+    int level = 0;
+    if (comma != std::string::npos && how.compare(comma, option.size(), option) == 0)
+        level = std::atoi(how.c_str() + comma + option.size());
+    if (name == "lz4")
+        return core::CompressResource::writer(std::move(inner), core::Compression::lz4, level);
+    if (name == "zstd")
+        return core::CompressResource::writer(std::move(inner), core::Compression::zstd, level);
+    return make_error(Code::invalid, "there is no compression", how);
+}
+
+}  // namespace
+
+SnapshotOrder SnapshotOrder::from(const Json& message) {
+    SnapshotOrder out;
+    out.seq = message.value("seq", uint64_t{0});
+    out.folder = message.value("folder", "");
+    out.file = message.value("file", "");
+    out.name = message.value("name", "");
+    out.agent = message.value("agent", Json());
+    out.incremental = message.value("incremental", false);
+    out.compress = message.value("compress", "none");
+    out.rate = message.value("rate", uint64_t{0});
+    out.kill = message.value("then", "") == "kill";
+    out.memory = message.value("memory", uint64_t{0});
+    out.sharers = std::max<uint64_t>(message.value("sharers", uint64_t{1}), 1);
+    return out;
+}
+
+SnapshotJob::SnapshotJob(SnapshotOrder order, Tree tree, core::Checkpointer& checkpointer)
+    : order_(std::move(order)), tree_(std::move(tree)), checkpointer_(checkpointer) {
+    agent_ = order_.agent;
+}
+
+Json SnapshotJob::failure(const char* stage, const Error& error) const {
+    return failed(order_.seq, stage, error.message());
+}
+
+Json SnapshotJob::run(const Say& say, const Progress& progress) {
+    say_ = &say;
+    progress_ = &progress;
+    Json answer = take();
+    const bool frozen_before = order_.kill && stood_;
+    if (told_to_stand() && !woken_ && !frozen_before) wake();
+    std::lock_guard lock(mutex_);
+    paced_ = nullptr;
+    out_.reset();
+    return answer;
+}
+
+Json SnapshotJob::take() {
+    if (auto fine = check(false); !fine.ok()) return failure(stage_, fine.error());
+    stage_ = "prepare";
+    if (auto opened = open(); !opened.ok()) return failure(stage_, opened.error());
+    memory_ = memory_of_tree(tree_.root);
+    incremental_ = order_.incremental && checkpointer_.may_be_incremental(tree_.root);
+    const bool at_once = must_be_direct();
+    if (at_once) incremental_ = false;
+    return at_once ? direct() : copied();
+}
+
+Status SnapshotJob::check(bool sockets) const {
+    auto obstacles = core::check_movable(tree_.root, fmt::format("rank {}", tree_.who.rank),
+                                         tree_.externals, sockets);
+    if (!obstacles) return obstacles.error();
+    if (obstacles->empty()) return {};
+    return make_error(Code::refused, fmt::format("{}", fmt::join(*obstacles, "; ")));
+}
+
+Status SnapshotJob::open() {
+    auto file = std::make_unique<core::FileResource>(order_.path(), core::Use::write);
+    auto paced = std::make_unique<core::PacedResource>(std::move(file), order_.rate);
+    auto* const brake = paced.get();
+    auto out = compressed(order_.compress, std::move(paced));
+    GHOST_TRY(out);
+    GHOST_TRY((*out)->init());
+    std::lock_guard lock(mutex_);
+    out_ = std::move(*out);
+    paced_ = brake;
+    return {};
+}
+
+// Without room for a second copy the tree stands until everything is on the disk.
+bool SnapshotJob::must_be_direct() const {
+    const uint64_t need = spare_bytes + (incremental_ ? memory_ / incremental_part : memory_);
+    const uint64_t have = order_.memory != 0
+                              ? order_.memory
+                              : (memory_available() + checkpointer_.held()) / order_.sharers;
+    if (have < need)
+        log::info("snapshot {}: {} bytes for a copy, {} are there: the rank stands meanwhile",
+                  order_.name, need, have);
+    return have < need;
+}
+
+Status SnapshotJob::wait_for_word(bool direct) {
+    (*say_)({{"t", "snap_ready"},
+             {"seq", order_.seq},
+             {"direct", direct},
+             {"memory", memory_},
+             {"kind", kind()}});
+    {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [this] { return word_ != Word::none; });
+        if (word_ == Word::off) return called_off();
+    }
+    stage_ = "check";
+    GHOST_TRY(check(true));
+    stage_ = "stand";
+    return {};
+}
+
+void SnapshotJob::stand(Json stdio, Json agent) {
+    {
+        std::lock_guard lock(mutex_);
+        if (word_ != Word::none) return;
+        word_ = Word::stand;
+        stdio_ = std::move(stdio);
+        if (agent.is_object()) agent_ = std::move(agent);
+    }
+    changed_.notify_all();
+}
+
+void SnapshotJob::call_off() {
+    {
+        std::lock_guard lock(mutex_);
+        if (word_ == Word::none) word_ = Word::off;
+        if (paced_ != nullptr) paced_->interrupt();
+    }
+    changed_.notify_all();
+}
+
+bool SnapshotJob::told_to_stand() {
+    std::lock_guard lock(mutex_);
+    return word_ == Word::stand;
+}
+
+void SnapshotJob::wake() {
+    Json agent;
+    {
+        std::lock_guard lock(mutex_);
+        agent = agent_;
+    }
+    woken_ = true;
+    if (auto woken = wake_agent(tree_.root, agent); !woken.ok())
+        log::warning("{}", woken.error().message());
+}
+
+Json SnapshotJob::early_metadata() const {
+    return {{"job", tree_.who.job},
+            {"rank", tree_.who.rank},
+            {"seq", order_.seq},
+            {"snapshot", order_.name},
+            {"agent", agent_}};
+}
+
+// The tree stands.
+Json SnapshotJob::late_metadata() {
+    if (auto files = core::written_files(tree_.root))
+        files_ = std::move(*files);
+    else
+        log::warning("{}", files.error().message());
+    std::lock_guard lock(mutex_);
+    return {{"stdio", stdio_}, {"agent", agent_}, {"files", files_json(files_, SIZE_MAX)}};
+}
+
+Json SnapshotJob::copied() {
+    core::CheckpointRequest request;
+    request.root = tree_.root;
+    request.externals = tree_.externals;
+    request.metadata = early_metadata();
+    request.criu = {tree_.who.criu, tree_.work_dir};
+    request.progress = *progress_;
+    request.incremental = incremental_;
+    request.name = order_.file;
+    request.keep_tracking = !order_.kill;
+    request.leave_stopped = order_.kill;
+    request.wait_to_stand = [this] { return wait_for_word(false); };
+    request.late_metadata = [this] { return late_metadata(); };
+    request.stood = [this](const core::CheckpointStats& stats) {
+        if (!order_.kill) wake();
+        stood_ = true;
+        stage_ = "write";
+        (*say_)({{"t", "snap_stood"},
+                 {"seq", order_.seq},
+                 {"pause_us", stats.pause_us},
+                 {"skeleton_us", stats.skeleton_us},
+                 {"memory_us", stats.memory_us},
+                 {"last_bytes", stats.last_bytes},
+                 {"rounds", stats.rounds}});
+    };
+    auto stats = checkpointer_.run(request, *out_);
+    if (!stats) return failure(stage_, stats.error());
+    return written(stats->page_bytes, stats->zero_bytes, stats->as_parent.digest.hex());
+}
+
+Json SnapshotJob::direct() {
+    const core::CriuSettings criu{tree_.who.criu, tree_.work_dir};
+    checkpointer_.clear();
+    if (auto warm = core::warm_up(criu); !warm.ok()) return failure(stage_, warm.error());
+    if (auto word = wait_for_word(true); !word.ok()) return failure(stage_, word.error());
+    core::ExportRequest request;
+    request.root = tree_.root;
+    request.externals = tree_.externals;
+    request.metadata = early_metadata();
+    request.metadata.update(late_metadata());
+    request.criu = criu;
+    request.progress = *progress_;
+    auto stats = core::export_tree(request, *out_);
+    if (!stats) return failure(stage_, stats.error());
+    stood_ = true;
+    // It stands: these sizes are the right ones, those in the ghost may be older.
+    late_metadata();
+    if (!order_.kill) {
+        if (auto runs = core::resume_tree(tree_.root); !runs.ok())
+            return failure(stage_, runs.error());
+        wake();
+    }
+    (*say_)({{"t", "snap_stood"},
+             {"seq", order_.seq},
+             {"pause_us", stats->frozen_us},
+             {"skeleton_us", stats->skeleton_us},
+             {"memory_us", stats->pages_us},
+             {"last_bytes", stats->page_bytes},
+             {"rounds", 0}});
+    return written(stats->page_bytes, stats->zero_bytes, stats->digest.hex());
+}
+
+Json SnapshotJob::written(uint64_t page_bytes, uint64_t zero_bytes,
+                          const std::string& digest) const {
+    struct stat info {};
+    const bool there = ::stat(order_.path().c_str(), &info) == 0;
+    if (!there) return failure("write", sys_error("find what was written", order_.path()));
+    return {{"t", "snap_written"},
+            {"seq", order_.seq},
+            {"file", order_.file},
+            {"kind", kind()},
+            {"digest", digest},
+            {"bytes", static_cast<uint64_t>(info.st_size)},
+            {"page_bytes", page_bytes},
+            {"zero_bytes", zero_bytes},
+            {"memory", memory_},
+            {"stdin_bytes", stdio_.value("stdin_bytes", int64_t{-1})},
+            {"files", files_json(files_, most_path_bytes)}};
+}
+
+}  // namespace ghost::plugin

@@ -1,0 +1,103 @@
+// One snapshot of a rank's tree, from copying its memory to the synced file: what of it blocks.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/control_socket.hpp"
+#include "ghost-core/mechanism/checkpoint.hpp"
+#include "ghost-core/process/written_files.hpp"
+#include "ghost-core/resource/paced.hpp"
+#include "pmix-plugin/wrapper/identity.hpp"
+
+namespace ghost::plugin {
+
+// What snap_prepare asks for (docs/PROTOCOL.md).
+struct SnapshotOrder {
+    uint64_t seq = 0;
+    std::string folder, file;  // absolute; a name in it
+    std::string name;          // the snapshot's
+    Json agent;                // {pid, tid} of the rank's agent, as numbered inside
+    bool incremental = false;  // if it can be
+    std::string compress;      // "", "none", "lz4", "zstd", with ",level=N" behind
+    uint64_t rate = 0;         // bytes per second, 0: no limit
+    bool kill = false;         // the tree is to stay frozen
+    uint64_t memory = 0;       // bytes that the copy may take; 0: what is free on the node
+    uint64_t sharers = 1;      // ranks on this node that need theirs at the same time
+
+    static SnapshotOrder from(const Json& message);
+    std::string path() const { return folder + "/" + file; }
+};
+
+// run() on the worker; everything else from any thread.
+class SnapshotJob {
+  public:
+    struct Tree {
+        Identity who;
+        pid_t root = 0;
+        std::vector<std::string> externals;  // criu keys
+        std::string work_dir;                // criu's
+    };
+    using Say = std::function<void(Json)>;
+    using Progress = std::function<void(uint64_t bytes, uint64_t total)>;
+
+    // `checkpointer` is used by nobody else until run() has returned.
+    SnapshotJob(SnapshotOrder order, Tree tree, core::Checkpointer& checkpointer);
+
+    // Says snap_ready and snap_stood, returns snap_written or failed. Whatever happens, the tree
+    // runs on, but with order().kill when it was written. When stand() was called the agent gets
+    // its signal as soon as the tree runs again, whatever happens; with order().kill only if the
+    // tree did not come to stand.
+    Json run(const Say& say, const Progress& progress);
+
+    // snap_stand: the state of standard input and output at this moment, and the agent.
+    void stand(Json stdio, Json agent);
+    // Ends it as soon as that does no harm; from then on nothing is written any more.
+    void call_off();
+    // Whether the agent has had its signal.
+    bool woken() const { return woken_; }
+    bool told_to_stand();
+    const SnapshotOrder& order() const { return order_; }
+
+  private:
+    Json take();
+    Status check(bool sockets) const;
+    Status open();
+    bool must_be_direct() const;
+    Status wait_for_word(bool direct);
+    Json late_metadata();
+    Json early_metadata() const;
+    Json copied();
+    Json direct();
+    Json written(uint64_t page_bytes, uint64_t zero_bytes, const std::string& digest) const;
+    const char* kind() const { return incremental_ ? "incremental" : "full"; }
+    void wake();
+    Json failure(const char* stage, const Error& error) const;
+
+    const SnapshotOrder order_;
+    const Tree tree_;
+    core::Checkpointer& checkpointer_;
+    const Say* say_ = nullptr;
+    const Progress* progress_ = nullptr;
+    const char* stage_ = "check";
+    std::unique_ptr<core::Resource> out_;
+    core::PacedResource* paced_ = nullptr;  // in out_; guarded by mutex_ against call_off()
+    std::vector<core::WrittenFile> files_;
+    uint64_t memory_ = 0;
+    bool incremental_ = false;
+    bool stood_ = false;
+
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    enum class Word { none, stand, off } word_ = Word::none;
+    Json stdio_, agent_;
+    std::atomic<bool> woken_{false};
+};
+
+}  // namespace ghost::plugin

@@ -1,0 +1,258 @@
+#include "pmix-plugin/wrapper/snapshotter.hpp"
+
+#include <csignal>
+#include <fmt/format.h>
+#include <unistd.h>
+#include <utility>
+
+#include "base/log.hpp"
+#include "ghost-core/mechanism/migration.hpp"
+#include "ghost-core/process/tree.hpp"
+#include "pmix-plugin/wrapper/agent_signal.hpp"
+
+namespace ghost::plugin {
+namespace {
+
+using S = SnapState;
+
+constexpr const char* state_name[] = {"idle",    "preparing", "ready",       "standing",
+                                      "writing", "written",   "calling_off", "clearing"};
+
+// From, to. Everything else is a bug.
+constexpr std::pair<S, S> transitions[] = {
+    {S::idle, S::preparing},         // snap_prepare
+    {S::preparing, S::ready},        // answered snap_ready
+    {S::ready, S::standing},         // snap_stand
+    {S::standing, S::writing},       // answered snap_stood
+    {S::writing, S::written},        // answered snap_written
+    {S::written, S::idle},           // snap_end
+    {S::written, S::clearing},       // snap_end without keep, snap_cancel
+    {S::preparing, S::idle},         // answered failed
+    {S::ready, S::idle},             // the same: criu died, the tree ended
+    {S::standing, S::idle},          // the same; the rank runs and was signalled
+    {S::writing, S::idle},           // the same
+    {S::preparing, S::calling_off},  // snap_cancel, or the tree is to end
+    {S::ready, S::calling_off},
+    {S::standing, S::calling_off},
+    {S::writing, S::calling_off},
+    {S::calling_off, S::idle},      // the worker has ended; answered snap_cancelled
+    {S::calling_off, S::clearing},  // the same, but it was written before it heard of that
+    {S::clearing, S::idle},         // it has ended; answered snap_cancelled if cancelled
+};
+
+}  // namespace
+
+Snapshotter::Snapshotter(TreeParts parts) : parts_(std::move(parts)) {}
+
+Snapshotter::~Snapshotter() {
+    break_off();
+    if (worker_.busy()) worker_.finish();
+}
+
+void Snapshotter::change(S to) {
+    for (auto [from, possible] : transitions) {
+        if (from != state_ || possible != to) continue;
+        log::debug("snapshot {}: {} -> {}", seq_, state_name[static_cast<int>(state_)],
+                   state_name[static_cast<int>(to)]);
+        state_ = to;
+        if (to == S::standing)
+            urgent_.emplace();
+        else if (to != S::calling_off)
+            urgent_.reset();
+        return;
+    }
+    log::error("snapshot {}: no way from {} to {}", seq_, state_name[static_cast<int>(state_)],
+               state_name[static_cast<int>(to)]);
+}
+
+bool Snapshotter::handle(const Json& message) {
+    const std::string type = message.value("t", "");
+    if (type == "resume") return resume(message);
+    if (type == "continue") return go_on(), true;
+    if (!type.starts_with("snap_")) return false;
+    const uint64_t seq = message.value("seq", uint64_t{0});
+    if (seq < seq_) {
+        log::info("{} of snapshot {} is late, this is {}", type, seq, seq_);
+        return true;
+    }
+    if (type == "snap_prepare") return prepare(message), true;
+    if (type == "snap_stand") return stand(message), true;
+    if (type == "snap_cancel") return cancel(message), true;
+    if (type == "snap_end") return end(message), true;
+    return false;
+}
+
+void Snapshotter::prepare(const Json& message) {
+    const uint64_t seq = message.value("seq", uint64_t{0});
+    if (state_ != S::idle)
+        return parts_.tell(failed(seq, "prepare", "another snapshot of this rank is not finished"));
+    seq_ = seq;
+    auto made =
+        folder_.make(fmt::format("{}-{}-{}", parts_.who.job, parts_.who.rank, seq_), parts_.guard);
+    if (!made) return parts_.tell(failed(seq, "prepare", made.error().message()));
+    job_ = std::make_unique<SnapshotJob>(
+        SnapshotOrder::from(message),
+        SnapshotJob::Tree{parts_.who, parts_.root, parts_.stdio.keys(), folder_.path()},
+        checkpointer_);
+    stop_ = message.value("then", "") == "stop";
+    change(S::preparing);
+    worker_.start([this] {
+        return job_->run([this](Json said) { worker_.say(std::move(said)); },
+                         [this](uint64_t bytes, uint64_t total) { worker_.note(bytes, total); });
+    });
+}
+
+void Snapshotter::stand(const Json& message) {
+    if (state_ != S::ready || message.value("seq", uint64_t{0}) != seq_)
+        return parts_.tell(
+            failed(message.value("seq", uint64_t{0}), "stand", "this snapshot was not prepared"));
+    change(S::standing);
+    carried_ = true;
+    job_->stand(parts_.stdio.carry(), message.value("agent", Json()));
+}
+
+void Snapshotter::worker_done() {
+    while (auto message = worker_.heard()) said(*message);
+    if (worker_.busy() && worker_.ended()) finished(worker_.finish());
+}
+
+void Snapshotter::said(const Json& message) {
+    if (message.value("t", "") == "snap_stood") {
+        uncarry();
+        stopped_ = job_->order().kill;
+    }
+    if (state_ == S::calling_off) return;
+    change(state_ == S::preparing ? S::ready : S::writing);
+    parts_.tell(message);
+}
+
+// The worker has ended.
+void Snapshotter::finished(Json answer) {
+    uncarry();
+    if (state_ == S::clearing) {
+        change(S::idle);
+        if (std::exchange(answer_cancel_, false))
+            parts_.tell({{"t", "snap_cancelled"}, {"seq", seq_}});
+        return;
+    }
+    folder_.remove();
+    const bool good = answer.value("t", "") == "snap_written";
+    if (!good) stopped_ = false;  // it runs again
+    if (!resume_.is_null()) let_run(std::exchange(resume_, Json()));
+    if (state_ == S::calling_off) return finished_off(answer);
+    if (good) return finished_well(std::move(answer));
+    chain_.clear();
+    change(S::idle);
+    parts_.tell(answer);
+}
+
+void Snapshotter::finished_well(Json answer) {
+    const auto& order = job_->order();
+    next_chain_.clear();
+    if (answer.value("kind", "") == "incremental") next_chain_ = chain_;
+    answer["parent"] = next_chain_.empty() ? "" : next_chain_.front();
+    answer["chain"] = next_chain_;
+    next_chain_.insert(next_chain_.begin(), order.name + "/" + order.file);
+    change(S::written);
+    parts_.tell(answer);
+}
+
+void Snapshotter::finished_off(const Json& answer) {
+    if (answer.value("t", "") == "snap_written") return clear(true);
+    chain_.clear();
+    change(S::idle);
+    if (std::exchange(answer_cancel_, false)) parts_.tell({{"t", "snap_cancelled"}, {"seq", seq_}});
+}
+
+// Ending the tracking takes its time, and the rank's output must flow meanwhile.
+void Snapshotter::clear(bool remove) {
+    chain_.clear();
+    change(S::clearing);
+    worker_.start([this, path = remove ? job_->order().path() : std::string()] {
+        if (!path.empty()) ::unlink(path.c_str());
+        checkpointer_.clear();
+        return Json();
+    });
+}
+
+void Snapshotter::cancel(const Json& message) {
+    answer_cancel_ = true;
+    seq_ = message.value("seq", seq_);
+    switch (state_) {
+        case S::idle:
+            job_.reset();
+            stop_tracking();
+            answer_cancel_ = false;
+            return parts_.tell({{"t", "snap_cancelled"}, {"seq", seq_}});
+        case S::written:
+            return clear(true);
+        case S::calling_off:
+        case S::clearing:
+            return;
+        default:
+            return break_off();
+    }
+}
+
+void Snapshotter::end(const Json& message) {
+    if (state_ != S::written) {
+        log::warning("snapshot {}: snap_end, and nothing was written", seq_);
+        return;
+    }
+    if (stop_) {
+        if (auto tasks = core::list_tree(parts_.root))
+            for (const auto& task : *tasks) ::kill(task.pid, SIGSTOP);
+        stopped_ = true;
+    }
+    if (!message.value("keep", false)) return clear(false);
+    chain_ = std::move(next_chain_);
+    change(S::idle);
+}
+
+void Snapshotter::break_off() {
+    if (!worker_.busy() || state_ == S::calling_off || state_ == S::clearing) return;
+    change(S::calling_off);
+    job_->call_off();
+}
+
+// True: it is or will be done here. Whether the tree stands or runs, and for whom, must be known.
+bool Snapshotter::resume(const Json& message) {
+    if (!worker_.busy() || state_ == S::clearing || !job_->told_to_stand()) {
+        stopped_ = false;
+        return false;
+    }
+    // Without `kill` the worker lets it run and signals the agent by itself.
+    if (job_->order().kill) {
+        resume_ = message;
+        job_->call_off();
+    }
+    return true;
+}
+
+void Snapshotter::let_run(const Json& message) {
+    stopped_ = false;
+    if (auto runs = core::resume_tree(parts_.root); !runs.ok())
+        log::error("{}", runs.error().message());
+    if (job_->woken()) return;
+    if (auto woken = wake_agent(parts_.root, message.value("agent", Json())); !woken.ok())
+        log::warning("{}", woken.error().message());
+}
+
+// After then=stop.
+void Snapshotter::go_on() {
+    stopped_ = false;
+    if (auto runs = core::resume_tree(parts_.root); !runs.ok())
+        log::error("{}", runs.error().message());
+}
+
+void Snapshotter::uncarry() {
+    if (std::exchange(carried_, false)) parts_.stdio.uncarry();
+}
+
+void Snapshotter::step() {
+    uint64_t bytes = 0, total = 0;
+    if (worker_.busy() && worker_.progress(bytes, total))
+        parts_.tell({{"t", "progress"}, {"seq", seq_}, {"bytes", bytes}, {"total", total}});
+}
+
+}  // namespace ghost::plugin

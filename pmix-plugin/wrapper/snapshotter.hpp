@@ -1,0 +1,93 @@
+// A rank's part of the job's snapshots in the wrapper: prepare, stand, write, end.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/control_socket.hpp"
+#include "ghost-core/mechanism/checkpoint.hpp"
+#include "ghost-core/process/urgent.hpp"
+#include "pmix-plugin/wrapper/snapshot_job.hpp"
+#include "pmix-plugin/wrapper/tree_parts.hpp"
+#include "pmix-plugin/wrapper/work_folder.hpp"
+#include "pmix-plugin/wrapper/worker.hpp"
+
+namespace ghost::plugin {
+
+enum class SnapState {
+    idle,         // no snapshot
+    preparing,    // the worker looks, makes the file and copies; the rank runs
+    ready,        // `snap_ready` said
+    standing,     // `snap_stand` came: the worker freezes the tree
+    writing,      // `snap_stood` said: the tree runs, or stands (then=kill)
+    written,      // `snap_written` said; for the coordinator to complete or cancel it
+    calling_off,  // cancelled, and the worker has not ended yet
+    clearing,     // the worker ends the tracking, and removes the file of a cancelled one
+};
+
+// Main thread only.
+class Snapshotter {
+  public:
+    explicit Snapshotter(TreeParts parts);
+    ~Snapshotter();
+    Snapshotter(const Snapshotter&) = delete;
+    Snapshotter& operator=(const Snapshotter&) = delete;
+
+    // Takes a message of the node agent; false: not one of a snapshot.
+    bool handle(const Json& message);
+    int fd() const { return worker_.fd(); }  // readable: call worker_done()
+    void worker_done();
+    // Call in every round.
+    void step();
+    // The tree has ended by itself, or must: whatever goes on is broken off.
+    void break_off();
+    // The tree is not tracked any more. While there is no snapshot, from any thread.
+    void stop_tracking() { checkpointer_.stop_tracking(); }
+
+    bool idle() const { return state_ == SnapState::idle; }
+    // idle() soon, and by itself.
+    bool clearing() const { return state_ == SnapState::clearing; }
+    bool busy() const { return worker_.busy(); }
+    // The tree was stopped here and takes no signals (then=kill, then=stop).
+    bool stopped() const { return stopped_; }
+
+  private:
+    // What the next incremental snapshot stands on: files relative to the folder of snapshots,
+    // nearest first.
+    using Chain = std::vector<std::string>;
+
+    void change(SnapState to);
+    void prepare(const Json& message);
+    void stand(const Json& message);
+    void cancel(const Json& message);
+    void end(const Json& message);
+    bool resume(const Json& message);
+    void go_on();
+    void said(const Json& message);
+    void finished(Json answer);
+    void finished_well(Json answer);
+    void finished_off(const Json& answer);
+    void clear(bool remove);
+    void let_run(const Json& message);
+    void uncarry();
+
+    TreeParts parts_;
+    SnapState state_ = SnapState::idle;
+    uint64_t seq_ = 0;
+    core::Checkpointer checkpointer_;
+    std::unique_ptr<SnapshotJob> job_;  // of this snapshot, until it is ended
+    WorkFolder folder_;
+    Chain chain_;       // of the last one that was kept
+    Chain next_chain_;  // if this one is kept
+    Json resume_;       // came while the worker was busy
+    bool answer_cancel_ = false;
+    bool carried_ = false;
+    bool stop_ = false;  // then=stop
+    bool stopped_ = false;
+    std::optional<core::Urgent> urgent_;  // from the word to stand on
+    Worker worker_;                       // last: its job uses what is above
+};
+
+}  // namespace ghost::plugin

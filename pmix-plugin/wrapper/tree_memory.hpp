@@ -1,0 +1,15 @@
+// How much memory a copy of a tree would take, and whether it is there.
+#pragma once
+
+#include <cstdint>
+#include <sys/types.h>
+
+namespace ghost::plugin {
+
+// Bytes of private memory, in RAM or swapped out, of all processes of a tree. 0: it is gone.
+uint64_t memory_of_tree(pid_t root);
+// Bytes that can be used here without taking them from somebody: what the machine has available
+// (proc(5), meminfo), and not more than the limit of our cgroup leaves.
+uint64_t memory_available();
+
+}  // namespace ghost::plugin
