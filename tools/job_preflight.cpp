@@ -1,5 +1,6 @@
 #include "tools/job_preflight.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fmt/format.h>
@@ -99,14 +100,32 @@ class Look {
     Shortcomings found;
 
   private:
-    static Result<std::vector<std::string>> differences_of(const core::ResourceRegistry& registry,
-                                                           const std::string& file) {
+    // What the ghost says of files that are cut back before the ranks look at them does not count;
+    // their sizes are looked at by files().
+    std::string facts_without_written(const std::string& host) const {
+        Json facts = Json::parse(host, nullptr, false);
+        if (!facts.is_object() || !facts.contains("files") || !facts["files"].is_array())
+            return host;
+        Json kept = Json::array();
+        for (const Json& file : facts["files"]) {
+            const std::string path = file.value("path", "");
+            const bool written =
+                std::any_of(manifest_.files.begin(), manifest_.files.end(),
+                            [&](const Manifest::File& one) { return one.path == path; });
+            if (!written) kept.push_back(file);
+        }
+        facts["files"] = kept;
+        return facts.dump(-1, ' ', false, Json::error_handler_t::replace);
+    }
+
+    Result<std::vector<std::string>> differences_of(const core::ResourceRegistry& registry,
+                                                    const std::string& file) const {
         auto in = registry.open(file, nullptr);
         if (!in) return in.error();
         core::GhostReader reader(**in);
         core::GhostHead head;
         GHOST_TRY(reader.head(head));
-        return core::host_differences(head.host);
+        return core::host_differences(facts_without_written(head.host));
     }
 
     void size(const std::string& path, uint64_t needed, bool only_here) {

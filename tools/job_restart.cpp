@@ -84,18 +84,6 @@ Status make_free(const Snapshot& snapshot, bool replace) {
     return error;
 }
 
-Status keep_longer_files(const Snapshot& snapshot) {
-    for (const auto& file : snapshot.manifest->files) {
-        std::error_code failed;
-        if (fs::file_size(file.path, failed) <= file.size || failed) continue;
-        const std::string kept = file.path + ".after-" + snapshot.name;
-        fs::copy_file(file.path, kept, fs::copy_options::overwrite_existing, failed);
-        if (failed) return sys_error_of(failed.value(), "keep the longer file as", kept);
-        fmt::print(stderr, "ghost: {} is kept as {}\n", file.path, kept);
-    }
-    return {};
-}
-
 // mpirun reads on where the rank had read to.
 Status reopen_input(const Manifest& manifest) {
     if (manifest.input.path.empty()) return {};
@@ -155,13 +143,14 @@ int restart_job(const JobRestart& args) {
     auto snapshot = choose_snapshot(args.snapshot, verifier);
     if (!snapshot) return report(snapshot.error(), args.json);
     const Manifest& manifest = *snapshot->manifest;
-    auto words = restart_line(manifest, snapshot->path, args.options, variable);
+    RestartPlan plan{snapshot->path, args.options, ""};
+    if (args.keep_longer) plan.keep_suffix = ".after-" + snapshot->name;
+    auto words = restart_line(manifest, plan, variable);
     if (!words) return report(words.error(), args.json);
     const Paths paths = find_paths();
     const Shortcomings lacks = find_shortcomings(*snapshot, paths, name_hosts(args.options));
     if (!lacks.here.empty()) return refuse(lacks, *snapshot, args.json);
     Status ready = make_free(*snapshot, args.replace);
-    if (ready.ok() && args.keep_longer) ready = keep_longer_files(*snapshot);
     if (ready.ok()) ready = reopen_input(manifest);
     if (!ready.ok()) return report(ready.error(), args.json);
     tell(*snapshot, lacks);

@@ -111,9 +111,8 @@ Result<uint32_t> job_family(const std::string& job) {
 }
 
 Result<std::vector<std::string>> restart_line(const plugin::Manifest& manifest,
-                                              const std::string& folder,
-                                              const std::vector<std::string>& options,
-                                              const Lookup& environment) {
+                                              const RestartPlan& plan, const Lookup& environment) {
+    const auto& options = plan.options;
     GHOST_TRY(check_options(options));
     auto family = job_family(manifest.job);
     if (!family) return family.error();
@@ -121,9 +120,10 @@ Result<std::vector<std::string>> restart_line(const plugin::Manifest& manifest,
     line.add({"mpirun"});
     line.parameter("ghost", "1");
     line.parameter("ess_base_jobid", std::to_string(*family));
-    line.parameter("ghost_restart", folder);
+    line.parameter("ghost_restart", plan.folder);
+    if (!plan.keep_suffix.empty()) line.parameter("ghost_restart_keep", plan.keep_suffix);
     // wherever they were before, the next snapshots continue the numbers of this folder
-    line.parameter_unless_given("ghost_checkpoint_dir", folder_above(folder));
+    line.parameter_unless_given("ghost_checkpoint_dir", folder_above(plan.folder));
     for (const auto& [name, value] : manifest.parameters)
         if (name != "ghost" && name != "ghost_restart" && name != "ghost_checkpoint_dir")
             line.parameter_unless_given(name, value);

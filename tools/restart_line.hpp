@@ -25,12 +25,15 @@ Result<uint32_t> job_family(const std::string& job);
 
 using Lookup = std::function<std::optional<std::string>(const std::string&)>;
 
-// All words, mpirun's name first. `folder` is the snapshot's, absolute; `options` are the user's,
-// `environment` says what is set there: what is given by either is not taken from the manifest.
-// invalid: the options contradict what a restart is.
+struct RestartPlan {
+    std::string folder;                // of the snapshot, absolute
+    std::vector<std::string> options;  // the user's, for mpirun
+    std::string keep_suffix;           // not empty: files that are cut back are kept with it behind
+};
+
+// All words, mpirun's name first. `environment` says what is set there: what that or the options
+// give is not taken from the manifest. invalid: the options contradict what a restart is.
 Result<std::vector<std::string>> restart_line(const plugin::Manifest& manifest,
-                                              const std::string& folder,
-                                              const std::vector<std::string>& options,
-                                              const Lookup& environment);
+                                              const RestartPlan& plan, const Lookup& environment);
 
 }  // namespace ghost::tools
