@@ -101,6 +101,7 @@ class Checkpoint {
         for (const auto& process : *processes) pids.push_back(process.pid);
         head_.host = host_facts(pids);
         head_.parent = parent_;
+        copy_.watch(request_.copying);
         copy_.begin(parent_.has_value());
         copy_.track(*processes);
         for (const auto& [inner, process] : copy_.processes())
@@ -200,7 +201,9 @@ class Checkpoint {
         GHOST_TRY(write_skeleton(writer));
         const PageWriting pages{&copy_, std::move(wanted_pages_), parent_.has_value(),
                                 request_.progress};
-        GHOST_TRY(writer.skeleton_end(bytes_to_write(pages)));
+        const uint64_t total = bytes_to_write(pages);
+        if (request_.progress) request_.progress(0, total);
+        GHOST_TRY(writer.skeleton_end(total));
         GHOST_TRY(write_pages(pages, writer, workers_));
         GHOST_TRY(writer.end());
         GHOST_TRY(out.finalize());

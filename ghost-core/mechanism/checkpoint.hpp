@@ -33,6 +33,8 @@ struct CheckpointRequest {
     Json metadata;                       // opaque here
     CriuSettings criu;
     Progress progress;  // while it is written; may be empty
+    // While memory is copied: MemoryCopy::Watch. Called by any thread.
+    std::function<bool(uint64_t bytes)> copying;
 
     // Only what has changed since the last checkpoint of this Checkpointer, which must have kept
     // its tracking; invalid otherwise. Its ghost becomes the parent of this one.

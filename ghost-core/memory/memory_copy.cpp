@@ -73,8 +73,13 @@ Status MemoryCopy::take_in(ProcessCopy& process, PageChanges& changes) {
 }
 
 Status MemoryCopy::read_changes(Vanished vanished, Workers& workers) {
-    auto status = workers.each(batches_.size(), [&](size_t i) {
-        return read_pages(batches_[i].pid, batches_[i].pieces, vanished);
+    auto status = workers.each(batches_.size(), [&](size_t i) -> Status {
+        GHOST_TRY(read_pages(batches_[i].pid, batches_[i].pieces, vanished));
+        if (!watch_) return {};
+        uint64_t bytes = 0;
+        for (const auto& piece : batches_[i].pieces) bytes += piece.bytes;
+        if (!watch_(bytes)) return make_error(Code::refused, "copy memory: it was called off");
+        return {};
     });
     batches_.clear();
     batched_ = 0;

@@ -2,6 +2,7 @@
 // and made exact when they stand.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -36,6 +37,11 @@ class MemoryCopy {
   public:
     // Both outlive it. The arena is its own while contents are used.
     MemoryCopy(Arena& arena, Workers& workers) : arena_(arena), workers_(workers) {}
+
+    // Called by any of the threads after every MiB or so, with the bytes read since then; false
+    // makes the round fail (refused). Empty: nothing.
+    using Watch = std::function<bool(uint64_t bytes)>;
+    void watch(Watch watch) { watch_ = std::move(watch); }
 
     // A new copy: contents are dropped, the arena is reset. `since_last`: of what has changed since
     // the last finish(), for those processes that have been tracked since then; everything
@@ -77,6 +83,7 @@ class MemoryCopy {
     Arena& arena_;
     Workers& workers_;
     std::map<int, ProcessCopy> processes_;
+    Watch watch_;
     std::vector<Batch> batches_;  // to be read in this round
     uint64_t batched_ = 0;
 };

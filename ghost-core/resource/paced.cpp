@@ -16,8 +16,9 @@ Error broken_off() {
 
 }  // namespace
 
-PacedResource::PacedResource(std::unique_ptr<Resource> inner, uint64_t rate)
-    : inner_(std::move(inner)), rate_(rate) {}
+PacedResource::PacedResource(std::unique_ptr<Resource> inner, uint64_t rate,
+                             std::function<void(uint64_t bytes)> progress)
+    : inner_(std::move(inner)), rate_(rate), progress_(std::move(progress)) {}
 
 Status PacedResource::wait_for_turn(size_t size) {
     std::unique_lock lock(mutex_);
@@ -28,8 +29,8 @@ Status PacedResource::wait_for_turn(size_t size) {
             begin_us_ + static_cast<int64_t>(static_cast<double>(bytes_) * 1e6 / double(rate_));
         changed_.wait_for(lock, std::chrono::microseconds(std::max<int64_t>(due - now, 0)),
                           [this] { return interrupted_; });
-        bytes_ += size;
     }
+    bytes_ += size;
     if (interrupted_) return broken_off();
     return {};
 }
@@ -40,6 +41,7 @@ Status PacedResource::write(const void* data, size_t size) {
         const size_t part = std::min(size, piece_bytes);
         GHOST_TRY(wait_for_turn(part));
         GHOST_TRY(inner_->write(from, part));
+        if (progress_) progress_(bytes_);
         from += part;
         size -= part;
     }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 
@@ -12,8 +13,10 @@ namespace ghost::core {
 // For writing. Not a class of its own: it says that it is what it holds.
 class PacedResource : public Resource {
   public:
-    // `rate`: bytes per second, measured from the first write on; 0: as fast as it goes.
-    PacedResource(std::unique_ptr<Resource> inner, uint64_t rate);
+    // `rate`: bytes per second, measured from the first write on; 0: as fast as it goes. `progress`
+    // is told the bytes written so far, on the writing thread; may be empty.
+    PacedResource(std::unique_ptr<Resource> inner, uint64_t rate,
+                  std::function<void(uint64_t bytes)> progress = {});
 
     ResourceClass class_id() const override { return inner_->class_id(); }
     Status init() override { return inner_->init(); }
@@ -28,6 +31,7 @@ class PacedResource : public Resource {
 
     std::unique_ptr<Resource> inner_;
     const uint64_t rate_;
+    const std::function<void(uint64_t bytes)> progress_;
     std::mutex mutex_;  // of interrupted_
     std::condition_variable changed_;
     bool interrupted_ = false;

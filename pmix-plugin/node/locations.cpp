@@ -20,7 +20,9 @@ Json NodeAgent::Impl::settled_location(const Seat& s, const Json& m) const {
     location["rank"] = s.rank;
     location["epoch"] = s.epoch;
     location["node"] = adapter_.self();
-    location["node_name"] = own_name();
+    for (const NodeInfo& node : adapter_.nodes()) {
+        if (node.id == adapter_.self()) location["node_name"] = node.name;
+    }
     location["attached"] = true;
     return location;
 }

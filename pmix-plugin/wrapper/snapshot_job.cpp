@@ -128,7 +128,8 @@ Status SnapshotJob::check(bool sockets) const {
 
 Status SnapshotJob::open() {
     auto file = std::make_unique<core::FileResource>(order_.path(), core::Use::write);
-    auto paced = std::make_unique<core::PacedResource>(std::move(file), order_.rate);
+    auto paced = std::make_unique<core::PacedResource>(std::move(file), order_.rate,
+                                                       [this](uint64_t bytes) { in_file(bytes); });
     auto* const brake = paced.get();
     auto out = compressed(order_.compress, std::move(paced));
     GHOST_TRY(out);
@@ -193,6 +194,28 @@ bool SnapshotJob::told_to_stand() {
     return word_ == Word::stand;
 }
 
+// By any thread. False: it was called off.
+bool SnapshotJob::in_copy(uint64_t bytes) {
+    copied_ += bytes;
+    (*progress_)(copied_, std::max<uint64_t>(memory_, copied_));
+    std::lock_guard lock(mutex_);
+    return word_ != Word::off;
+}
+
+// What is done of the ghost is told in large steps only, what is in the file in small ones; packed
+// it is less.
+void SnapshotJob::in_ghost(uint64_t bytes, uint64_t total) {
+    total_ = total;
+    done_ = std::max<uint64_t>(done_, bytes);
+    (*progress_)(done_, total_);
+}
+
+void SnapshotJob::in_file(uint64_t bytes) {
+    if (total_ == 0) return;  // the head
+    done_ = std::max<uint64_t>(done_, std::min<uint64_t>(bytes, total_));
+    (*progress_)(done_, total_);
+}
+
 void SnapshotJob::wake() {
     Json agent;
     {
@@ -228,7 +251,8 @@ Json SnapshotJob::copied() {
     request.externals = tree_.externals;
     request.metadata = early_metadata();
     request.criu = {tree_.who.criu, tree_.work_dir};
-    request.progress = *progress_;
+    request.progress = [this](uint64_t bytes, uint64_t total) { in_ghost(bytes, total); };
+    request.copying = [this](uint64_t bytes) { return in_copy(bytes); };
     request.incremental = incremental_;
     request.name = order_.file;
     request.keep_tracking = !order_.kill;
@@ -263,7 +287,7 @@ Json SnapshotJob::direct() {
     request.metadata = early_metadata();
     request.metadata.update(late_metadata());
     request.criu = criu;
-    request.progress = *progress_;
+    request.progress = [this](uint64_t bytes, uint64_t total) { in_ghost(bytes, total); };
     auto stats = core::export_tree(request, *out_);
     if (!stats) return failure(stage_, stats.error());
     stood_ = true;

@@ -77,6 +77,9 @@ class SnapshotJob {
     Json direct();
     Json written(uint64_t page_bytes, uint64_t zero_bytes, const std::string& digest) const;
     const char* kind() const { return incremental_ ? "incremental" : "full"; }
+    bool in_copy(uint64_t bytes);
+    void in_ghost(uint64_t bytes, uint64_t total);
+    void in_file(uint64_t bytes);
     void wake();
     Json failure(const char* stage, const Error& error) const;
 
@@ -92,6 +95,7 @@ class SnapshotJob {
     uint64_t memory_ = 0;
     bool incremental_ = false;
     bool stood_ = false;
+    std::atomic<uint64_t> copied_{0}, total_{0}, done_{0};
 
     std::mutex mutex_;
     std::condition_variable changed_;

@@ -251,6 +251,7 @@ void Snapshotter::uncarry() {
 
 void Snapshotter::step() {
     uint64_t bytes = 0, total = 0;
+    if (state_ == S::ready) return;  // it goes on copying, but nobody waits for that
     if (worker_.busy() && worker_.progress(bytes, total))
         parts_.tell({{"t", "progress"}, {"seq", seq_}, {"bytes", bytes}, {"total", total}});
 }

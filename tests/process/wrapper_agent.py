@@ -85,6 +85,7 @@ class Peer:
         message = json.loads(data)
         self.seen.append(message)
         if fds:
+            self.close_spare()
             self.spare = fds
             for fd in fds:
                 os.set_inheritable(fd, False)

@@ -193,6 +193,7 @@ void hold_socket() {
                 static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length)) != 0) {
         _exit(97);
     }
+    std::signal(SIGRTMAX - 2, on_signal);
     std::puts("ready");
     std::fflush(stdout);
     for (;;) pause();

@@ -14,7 +14,8 @@ import sys
 import tempfile
 import unittest
 
-from wrapper_agent import Agent, Rank, alive, be_subreaper, children_of, wait_until
+from wrapper_agent import (Agent, Peer, Rank, alive, be_subreaper, children_of, pair,
+                           wait_until)
 
 WRAPPER, PROBE, MANIFEST, CRIU = (sys.argv + [""] * 4)[1:5]
 WORK = f"/dev/shm/ghost-{os.geteuid()}"
@@ -148,9 +149,12 @@ class Snapshot(unittest.TestCase):
     def counts(self, text):
         return [int(n) for n in re.findall(rb"count (\d+)\n", text)]
 
-    def finish(self, rank, *earlier):
+    def finish(self, rank, *earlier, adopted=False):
         """Ends the program; it has checked itself, and its output and file have no hole."""
         rank.proc.send_signal(signal.SIGUSR2)
+        if adopted:  # we are the daemon
+            status = os.waitpid(rank.init, 0)[1]
+            rank.peer.send({"t": "child_status", "status": status})
         rank.peer.expect("exit", skip=("progress", "stdin_closed", "snap_stood", "snap_written"))
         self.assertEqual(rank.status(), 7, rank.stdio.text)
         rank.peer.close_spare()
@@ -185,7 +189,439 @@ class Snapshot(unittest.TestCase):
         rank = self.steps()
         self.snapshot(rank, keep=False)
         self.running(rank)
+        self.snapshot(rank, keep=False, incremental=True)
         self.finish(rank)
+
+    def test_chain(self):
+        """Incremental ones, restarts of restarts, and incremental ones of those."""
+        source, generation = self.steps(), 0
+        for _ in range(2):
+            rows = [self.snapshot(source, incremental=True)]
+            self.assertEqual(rows[0]["kind"], "full")
+            for i in range(2):
+                self.running(source)
+                rows.append(self.snapshot(source, incremental=True, compress="lz4"))
+                self.assertEqual(rows[-1]["kind"], "incremental")
+                self.assertLess(rows[-1]["page_bytes"], rows[0]["page_bytes"] / 2)
+                names = [f"{r['name']}/{r['file']}" for r in reversed(rows[:-1])]
+                self.assertEqual((rows[-1]["chain"], rows[-1]["parent"]), (names, names[0]))
+            self.running(source)
+            self.kill(source)
+            rank = self.restart(rows[-1])
+            self.go(rank)
+            self.running(rank)
+            source.stdio.close()
+            before, source = source, rank
+        self.finish(rank, before)
+
+    def test_kill(self):
+        source = self.steps()
+        self.prepare(source, then="kill")
+        source.peer.expect("snap_ready")
+        self.stand(source)
+        source.peer.expect("snap_stood")
+        row = source.peer.expect("snap_written")
+        row.update(rank=0, name=source.order["name"], folder=source.order["folder"])
+        self.end(source, row)
+        size = os.stat(self.log).st_size
+        self.assertEqual(row["files"][0]["size"], size)
+        source.proc.terminate()
+        self.assertEqual(source.status(), -signal.SIGKILL)
+        source.peer.close_spare()
+        source.stdio.close()
+        self.assertEqual(os.stat(self.log).st_size, size)
+        rank = self.restart(row)
+        self.go(rank)
+        self.running(rank)
+        self.finish(rank, source)
+
+    def test_killed_one_resumes(self):
+        """then=kill, and the snapshot fails elsewhere."""
+        rank = self.steps()
+        for point in ("stood", "written"):
+            with self.subTest(point):
+                self.prepare(rank, then="kill", rate=(1 << 20) if point == "stood" else 0)
+                rank.peer.expect("snap_ready")
+                self.stand(rank)
+                rank.peer.expect("snap_stood")
+                if point == "written":
+                    rank.peer.expect("snap_written")
+                rank.peer.send({"t": "resume", "seq": self.seq, "agent": AGENT})
+                rank.peer.send({"t": "snap_cancel", "seq": self.seq})
+                rank.peer.expect("snap_cancelled")
+                self.nothing_left(rank)
+                self.running(rank)
+        self.finish(rank)
+
+    def test_stop(self):
+        rank = self.steps()
+        row = self.snapshot(rank, then="stop")
+        program = children_of(rank.init)[0]
+        wait_until(lambda: self.state(program) == "T", "the program is stopped")
+        rank.peer.send({"t": "continue"})
+        self.running(rank)
+        self.finish(rank)
+        self.assertEqual(row["kind"], "full")
+
+    def state(self, pid):
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rpartition(")")[2].split()[0]
+
+    def test_direct(self):
+        """Too little memory for a copy."""
+        source = self.steps()
+        row = self.snapshot(source, memory=1 << 20)
+        self.assertTrue(row["ready"]["direct"])
+        self.running(source)
+        self.kill(source)
+        rank = self.restart(row)
+        self.go(rank)
+        self.running(rank)
+        self.finish(rank, source)
+
+    def test_rate(self):
+        rank = self.steps()
+        row = self.snapshot(rank, rate=8 << 20)
+        seen = rank.peer.seen
+        begin = [m["t"] for m in seen].index("snap_stood")
+        shown = [m["bytes"] for m in seen[begin:] if m["t"] == "progress"]
+        self.assertGreater(len(shown), 3)
+        self.assertEqual(shown, sorted(shown))
+        self.assertGreater(row["bytes"], 16 << 20)
+        self.finish(rank)
+
+    def test_input(self):
+        """What is unread is in the ghost; the rest is given again from stdin_bytes on."""
+        for more in ({}, {"memory": 1 << 20}):
+            with self.subTest(**more):
+                lines = [b"line %d\n" % i for i in range(40)]
+                source = self.run_rank("echo", tty=False)
+                os.write(source.stdio.stdin, b"".join(lines[:2]))
+                wait_until(lambda: source.stdio.output.count(b"\n") == 2, "two lines read")
+                source.proc.send_signal(signal.SIGUSR1)
+                wait_until(lambda: b"pausing\n" in source.stdio.text[source.stdio.err], "pause")
+                os.write(source.stdio.stdin, b"".join(lines[2:10]))
+                row = self.snapshot(source, **more)
+                self.assertEqual(row["stdin_bytes"], len(b"".join(lines[:10])))
+                # It goes on here; nothing is lost or doubled.
+                os.write(source.stdio.stdin, b"".join(lines[10:20]))
+                wait_until(lambda: source.stdio.output.count(b"\n") == 20, "all lines read")
+                self.assertEqual(source.stdio.output, b"".join(b"got " + x for x in lines[:20]))
+                self.kill(source)
+                rank = self.restart(row, tty=False)
+                os.write(rank.stdio.stdin, b"".join(lines)[row["stdin_bytes"]:])
+                self.go(rank)
+                wait_until(lambda: rank.stdio.output.count(b"\n") == 38, "the other lines read")
+                again = self.snapshot(rank)
+                self.assertEqual(again["stdin_bytes"], len(b"".join(lines)))
+                os.close(rank.stdio.stdin)
+                rank.stdio.stdin = -1
+                rank.peer.expect("exit")
+                self.assertEqual(rank.status(), 0)
+                rank.peer.close_spare()
+                rank.stdio.close()
+                self.assertEqual(rank.stdio.output, b"".join(b"got " + x for x in lines[2:]))
+
+    def test_longer_files(self):
+        source = self.steps()
+        row = self.snapshot(source)
+        self.running(source)
+        self.kill(source)
+        with open(self.log, "rb") as f:
+            longer = f.read()
+        rank = self.restart(row, GHOST_RESTART_KEEP=".longer")
+        self.go(rank)
+        self.running(rank)
+        with open(self.log + ".longer", "rb") as f:
+            self.assertEqual(f.read(), longer)
+        self.finish(rank, source)
+
+    def cannot_restart(self, row, *parts):
+        rank = self.restart(row)
+        answer = rank.peer.expect("failed")
+        for part in parts:
+            self.assertIn(part, answer["why"])
+        rank.peer.send({"t": "abort", "seq": 0})
+        self.assertEqual(rank.status(), 1)
+
+    def test_cannot_restart(self):
+        source = self.steps()
+        first = self.snapshot(source)
+        self.running(source)
+        row = self.snapshot(source, incremental=True)
+        self.kill(source)
+        with open(self.log) as f:
+            text = f.read()
+        os.unlink(self.log)
+        self.cannot_restart(row, self.log, "No such file")
+        with open(self.log, "w") as f:
+            f.write("short")
+        self.cannot_restart(row, self.log, "less than when the snapshot was made")
+        with open(self.log, "w") as f:
+            f.write(text)
+        parent = os.path.join(first["folder"], first["file"])
+        os.rename(parent, parent + ".away")
+        self.cannot_restart(row, parent)
+        with open(parent, "wb") as f:
+            f.write(b"no ghost")
+        self.cannot_restart(row, "ghost")
+        os.rename(parent + ".away", parent)
+        with open(parent, "r+b") as f:
+            f.seek(first["bytes"] // 2)
+            f.write(b"damaged")
+        self.cannot_restart(row, "checksum")
+        with open(os.path.join(row["folder"], "manifest.json"), "a") as f:
+            f.write("}")
+        self.cannot_restart(row, "manifest")
+
+    def test_restart_killed(self):
+        """Whoever dies before `go` leaves nothing; after it the rank is adopted."""
+        source = self.steps()
+        row = self.snapshot(source)
+        self.kill(source)
+        for point in ("importing", "held"):
+            with self.subTest(point):
+                rank = self.restart(row)
+                if point == "held":
+                    init = rank.peer.expect("held", 60)["init"]
+                rank.proc.kill()
+                rank.status()
+                if point == "held":
+                    wait_until(lambda: not alive(init), "the held tree is dead")
+                rank.peer.close_spare()
+        rank = self.restart(row)
+        held = rank.peer.expect("held", 60)
+        rank.init = held["init"]
+        rank.peer.send({"t": "go", "seq": 0, "agent": AGENT})
+        wait_until(lambda: self.state(children_of(rank.init)[0]) not in "Tt", "it runs")
+        heir = self.adopt(rank)
+        heir.peer.send({"t": "resume", "seq": 0, "agent": AGENT})
+        self.running(heir)
+        self.finish(heir, adopted=True)
+
+    # --- failures ---
+
+    def nothing_left(self, rank):
+        """Neither a file of the snapshot, nor tracking: the next one is full."""
+        self.assertEqual(os.listdir(rank.order["folder"]), [])
+
+    def test_cancel(self):
+        rank = self.steps()
+        self.snapshot(rank)
+        for point in ("preparing", "ready", "standing", "stood", "written", "nothing"):
+            with self.subTest(point):
+                if point != "nothing":
+                    self.prepare(rank, rate=1 << 20 if point == "stood" else 0, incremental=True)
+                if point in ("ready", "standing", "stood", "written"):
+                    rank.peer.expect("snap_ready")
+                if point in ("standing", "stood", "written"):
+                    self.stand(rank)
+                if point in ("stood", "written"):
+                    rank.peer.expect("snap_stood")
+                if point == "written":
+                    rank.peer.expect("snap_written")
+                rank.peer.send({"t": "snap_cancel", "seq": self.seq})
+                rank.peer.expect("snap_cancelled",
+                                 skip=("progress", "snap_ready", "snap_stood", "snap_written"))
+                self.nothing_left(rank)
+                self.running(rank)
+        row = self.snapshot(rank, incremental=True)
+        self.assertEqual(row["kind"], "full")
+        self.running(rank)
+        self.kill(rank)
+        again = self.restart(row)
+        self.go(again)
+        self.running(again)
+        self.finish(again, rank)
+
+    def test_not_movable(self):
+        rank = self.run_rank("socket")
+        self.peers.append(self.agent.accept())  # the other end of the probe's socket
+        wait_until(lambda: b"ready" in rank.stdio.output, "probe is ready")
+        self.prepare(rank)
+        rank.peer.expect("snap_ready")  # a rank that runs has sockets
+        self.stand(rank)
+        answer = rank.peer.expect("failed")
+        self.assertEqual(answer["stage"], "check")
+        self.assertRegex(answer["why"], "rank 0's process .* descriptor .* socket")
+        self.nothing_left(rank)
+        self.assertTrue(alive(rank.init))
+        rank.proc.terminate()
+        rank.status()
+
+    def woken(self, rank):
+        """The rank's agent got its signal and the rank runs; only the end tells of the signal."""
+        self.running(rank)
+        self.finish(rank)
+
+    def test_disk_full(self):
+        for size in ("64k", "12m"):
+            with self.subTest(size):
+                rank = self.steps()
+                self.seq += 1
+                place = os.path.join(self.folder, f"full-{self.seq}")
+                os.mkdir(place)
+                subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", place],
+                               check=True)
+                try:
+                    self.prepare(rank, folder=place)
+                    rank.peer.expect("snap_ready")
+                    self.stand(rank)
+                    rank.peer.expect("snap_stood")
+                    answer = rank.peer.expect("failed")
+                    self.assertEqual(answer["stage"], "write")
+                    self.assertIn("No space left", answer["why"])
+                    self.assertEqual(os.listdir(place), [])
+                finally:
+                    subprocess.run(["umount", place], check=True)
+                self.woken(rank)
+
+    def test_disk_full_direct(self):
+        rank = self.steps()
+        place = os.path.join(self.folder, "full")
+        os.mkdir(place)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", place], check=True)
+        try:
+            self.prepare(rank, folder=place, memory=1 << 20)
+            self.assertTrue(rank.peer.expect("snap_ready")["direct"])
+            self.stand(rank)
+            self.assertIn("No space left", rank.peer.expect("failed")["why"])
+        finally:
+            subprocess.run(["umount", place], check=True)
+        self.woken(rank)
+
+    def test_no_folder(self):
+        rank = self.steps()
+        self.prepare(rank, folder=os.path.join(self.folder, "missing"))
+        answer = rank.peer.expect("failed")
+        self.assertEqual(answer["stage"], "prepare")
+        self.assertIn("missing", answer["why"])
+        self.prepare(rank, compress="rar")
+        self.assertIn("rar", rank.peer.expect("failed")["why"])
+        for point in ("ready", "stood"):
+            with self.subTest(point):
+                self.prepare(rank, rate=8 << 20)
+                rank.peer.expect("snap_ready")
+                if point == "ready":
+                    shutil.rmtree(rank.order["folder"])
+                self.stand(rank)
+                rank.peer.expect("snap_stood")
+                if point == "stood":
+                    shutil.rmtree(rank.order["folder"])
+                self.assertEqual(rank.peer.expect("failed")["stage"], "write")
+                self.running(rank)
+        self.finish(rank)
+
+    def test_tree_ends(self):
+        """The program ends by itself in the middle."""
+        for point in ("preparing", "ready", "stood", "written"):
+            with self.subTest(point):
+                rank = self.steps()
+                self.prepare(rank, rate=1 << 20 if point == "stood" else 0)
+                if point != "preparing":
+                    rank.peer.expect("snap_ready")
+                if point in ("stood", "written"):
+                    self.stand(rank)
+                    rank.peer.expect("snap_stood")
+                if point == "written":
+                    rank.peer.expect("snap_written")
+                rank.proc.send_signal(signal.SIGUSR2)
+                rank.peer.expect("exit", skip=("progress", "snap_ready", "failed", "snap_written",
+                                               "stdin_closed"))
+                self.assertEqual(rank.status(), 7)
+                rank.peer.close_spare()
+                rank.stdio.close()
+                if point != "written":
+                    self.nothing_left(rank)
+
+    def criu_of(self, rank):
+        """Started by one of the wrapper's threads."""
+        for thread in os.listdir(f"/proc/{rank.proc.pid}/task"):
+            with open(f"/proc/{rank.proc.pid}/task/{thread}/children") as f:
+                for pid in f.read().split():
+                    with open(f"/proc/{pid}/comm") as name:
+                        if name.read().strip() == "criu":
+                            return int(pid)
+        return 0
+
+    def test_criu_killed(self):
+        rank = self.steps()
+        for point in ("ready", "standing"):
+            for _ in range(1 if point == "ready" else 5):
+                with self.subTest(point):
+                    self.prepare(rank)
+                    rank.peer.expect("snap_ready")
+                    criu = wait_until(lambda: self.criu_of(rank), "criu is there")
+                    if point == "ready":
+                        os.kill(criu, signal.SIGKILL)
+                        self.stand(rank)
+                    else:
+                        self.stand(rank)
+                        os.kill(criu, signal.SIGKILL)
+                    answer = rank.peer.receive()
+                    while answer["t"] == "progress":
+                        answer = rank.peer.receive()
+                    if answer["t"] == "snap_stood":  # it was through already
+                        answer = rank.peer.expect("snap_written")
+                        rank.peer.send({"t": "snap_cancel", "seq": self.seq})
+                        rank.peer.expect("snap_cancelled")
+                    else:
+                        self.assertEqual(answer["t"], "failed")
+                    self.nothing_left(rank)
+                    self.running(rank)
+        self.finish(rank)
+
+    def test_wrapper_killed(self):
+        """In every state; another one adopts the rank, which goes on and is saved again."""
+        for point in ("preparing", "ready", "standing", "stood", "written", "direct"):
+            with self.subTest(point):
+                rank = self.steps()
+                self.prepare(rank, rate=1 << 20 if point == "stood" else 0,
+                             memory=1 << 20 if point == "direct" else 0)
+                if point != "preparing":
+                    rank.peer.expect("snap_ready")
+                if point in ("standing", "stood", "written", "direct"):
+                    self.stand(rank)
+                if point in ("stood", "written"):
+                    rank.peer.expect("snap_stood")
+                if point == "written":
+                    rank.peer.expect("snap_written")
+                heir = self.adopt(rank)
+                if point != "written":
+                    self.nothing_left(rank)
+                # As the node agent does for whoever had closed.
+                heir.peer.send({"t": "resume", "seq": self.seq, "agent": AGENT})
+                heir.peer.send({"t": "snap_cancel", "seq": self.seq})
+                heir.peer.expect("snap_cancelled")
+                self.running(heir)
+                row = self.snapshot(heir)
+                self.running(heir)
+                self.kill(heir)
+                again = self.restart(row)
+                self.go(again)
+                self.running(again)
+                self.finish(again, heir)
+
+    def adopt(self, source):
+        source.proc.kill()
+        source.status()
+        while source.peer.receive() is not None:
+            pass
+        ours, theirs = pair()
+        spare, source.peer.spare = source.peer.spare, []
+        source.stdio.given = tuple(spare[:3])
+        rank = Rank([WRAPPER, "--adopt", "--rank", "0", "--init", str(source.init),
+                     "--control-fd", "3"], self.agent.environment(rank=0, GHOST_CRIU=CRIU),
+                    control=theirs.fileno(), stdio=source.stdio)
+        theirs.close()
+        self.ranks.append(rank)
+        rank.peer, rank.init = Peer(ours), source.init
+        self.peers.append(rank.peer)
+        rank.peer.send({"t": "adopt", "rank": 0, "init": source.init}, spare[3:])
+        for fd in spare[3:]:
+            os.close(fd)
+        self.assertEqual(rank.peer.expect("hello")["mode"], "adopt")
+        return rank
 
 
 if __name__ == "__main__":
