@@ -1,0 +1,389 @@
+"""Jobs on a virtual cluster are snapshotted, killed whole, and begun again elsewhere.
+
+The program is tests/mpi/ledger, whose result and files depend on nothing but ranks and steps: after
+every restart they must be those of an undisturbed run. Without arguments all cases; else those named.
+GHOST_TEST_KILLS=N: how often `killed_at_any_moment` does it (default 3).
+"""
+import atexit
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
+LEDGER = os.path.abspath("tests/mpi/ledger")
+LAB = "s%d" % os.getpid()
+NODES = ["gn1", "gn2", "gn3", "gn4"]
+LIMIT = 90
+KILLS = int(os.environ.get("GHOST_TEST_KILLS", "3"))
+# What belongs to a job on a node.
+OURS = r"mpirun|orted|ghost-wrapper|ghost-init|ledger|criu|ghost restart|ghost checkpoint"
+
+
+def ghost(*words, limit=LIMIT):
+    return subprocess.run([GHOST, *words], capture_output=True, text=True, timeout=limit)
+
+
+def on(node, *words, limit=LIMIT):
+    return ghost("lab", "exec", "--name", LAB, node, *words, limit=limit)
+
+
+def good(done):
+    assert done.returncode == 0, (done.returncode, done.stdout[-2000:], done.stderr[-2000:])
+    return done.stdout
+
+
+def until(condition, what, limit=LIMIT):
+    end = time.monotonic() + limit
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, "waited in vain for " + what
+        time.sleep(0.01)
+
+
+def files_of(folder):
+    out = {}
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name), "rb") as file:
+            out[name] = file.read()
+    return out
+
+
+class Reference:
+    """Results of undisturbed runs under the stock mpirun, each made once."""
+
+    known = {}
+
+    @classmethod
+    def of(cls, ranks, steps, extra=()):
+        key = (ranks, steps, tuple(extra))
+        if key not in cls.known:
+            with tempfile.TemporaryDirectory(dir=".") as folder:
+                command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none",
+                           "--mca", "btl", "self,tcp", "--mca", "btl_tcp_if_include", "lo",
+                           "-np", str(ranks), LEDGER, "--dir", folder, "--steps", str(steps), *extra]
+                done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+                good(done)
+                cls.known[key] = (done.stdout.strip().splitlines()[-1], files_of(folder))
+        return cls.known[key]
+
+
+class Job:
+    """A job, and what becomes of it."""
+
+    def __init__(self, folder, program, ranks=4, hosts="gn1:2,gn2:2", mca=()):
+        self.folder, self.ranks = folder, ranks
+        self.shots = os.path.join(folder, "shots")
+        os.makedirs(os.path.join(folder, "out"))
+        words = ["mpirun", "-np", str(ranks), "--bind-to", "none", "--host", hosts]
+        for name, value in [("ghost", "1"), ("ghost_checkpoint_dir", self.shots), *mca]:
+            words += ["--mca", name, str(value)]
+        self.runs = 0
+        self.start(hosts.split(":")[0], words + program)
+
+    def start(self, node, words):
+        self.runs += 1
+        self.node = node
+        self.out_path = os.path.join(self.folder, "out", "%d" % self.runs)
+        with open(self.out_path, "w") as out:
+            self.process = subprocess.Popen(
+                [GHOST, "lab", "exec", "--name", LAB, node, *words], stdin=subprocess.DEVNULL,
+                stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        live.append(self)
+
+    def text(self):
+        with open(self.out_path) as file:
+            return file.read()
+
+    def checkpoint(self, *options):
+        return on(self.node, "ghost", "checkpoint", "--json", *options)
+
+    def snapshot(self, *options):
+        return json.loads(good(self.checkpoint(*options)))
+
+    def complete(self):
+        """Names of the snapshots that are complete, oldest first."""
+        if not os.path.isdir(self.shots):
+            return []
+        return sorted(n for n in os.listdir(self.shots) if re.fullmatch(r"\d+-\d{6}", n))
+
+    def kill(self):
+        """SIGKILL to everything of the job on every node, as nearly at once as can be."""
+        script = ("for p in $(ps -eo pid=,args= | grep -E '%s' | grep -v grep | awk '{print $1}');"
+                  " do [ $p != $$ ] && kill -9 $p; done; true" % OURS)
+        asked = [subprocess.Popen([GHOST, "lab", "exec", "--name", LAB, node, "sh", "-c", script],
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                 for node in random.sample(NODES, len(NODES))]
+        for one in asked:
+            one.wait(LIMIT)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def restart(self, hosts, what=None, options=()):
+        self.start(hosts.split(":")[0],
+                   ["ghost", "restart", what or self.shots, *options, "--bind-to", "none",
+                    "--host", hosts])
+
+    def result(self):
+        status = self.process.wait(LIMIT)
+        assert status == 0, (status, self.text()[-3000:])
+        return self.text()
+
+
+class Ledger(Job):
+    """tests/mpi/ledger, whose result and files are known."""
+
+    def __init__(self, folder, steps=400, pause=2000, extra=(), **more):
+        self.steps, self.extra = steps, tuple(extra)
+        self.data = os.path.join(folder, "data")
+        os.makedirs(self.data)
+        super().__init__(folder, [LEDGER, "--dir", self.data, "--steps", str(steps), "--pause",
+                                  str(pause), *extra], **more)
+
+    def step(self):
+        found = re.findall(r"^ledger: step (\d+)$", self.text(), re.M)
+        return int(found[-1]) if found else -1
+
+    def reach(self, step):
+        def there():
+            assert self.process.poll() is None or self.step() >= step, self.text()[-3000:]
+            return self.step() >= step
+        until(there, "step %d:\n%s" % (step, self.text()[-500:]))
+
+    def finish(self):
+        text = self.result()
+        last, files = Reference.of(self.ranks, self.steps, self.extra)
+        ends = [line for line in text.splitlines() if " errors" in line and "ledger:" in line]
+        assert ends and ends[-1] == last, (ends, last, text[-2000:])
+        mine = files_of(self.data)
+        for name in files:
+            assert mine.get(name) == files[name], "%s differs: %d and %d bytes" % (
+                name, len(mine.get(name, b"")), len(files[name]))
+        assert sorted(mine) == sorted(files), (sorted(mine), sorted(files))
+
+
+class Skip(Exception):
+    pass
+
+
+live = []
+
+
+def case_goes_on(folder):
+    job = Ledger(folder, steps=300)
+    job.reach(50)
+    made = job.snapshot()
+    assert made["ranks"] == 4 and made["bytes"] > 0 and made["pause_us"] > 0, made
+    assert os.path.isdir(made["snapshot"]) and os.path.exists(
+        os.path.join(made["snapshot"], "manifest.json")), made
+    job.finish()
+
+
+def case_restart_elsewhere(folder):
+    job = Ledger(folder)
+    job.reach(100)
+    job.snapshot()
+    job.reach(150)
+    job.kill()
+    job.restart("gn3:2,gn4:2")
+    job.finish()
+
+
+def case_shared_file(folder):
+    job = Ledger(folder, extra=("--shared",))
+    job.reach(100)
+    job.snapshot()
+    job.reach(200)
+    job.kill()
+    job.restart("gn3:2,gn4:2")
+    job.finish()
+
+
+def case_one_to_four_nodes(folder):
+    job = Ledger(folder)
+    job.reach(100)
+    job.snapshot()
+    job.kill()
+    for hosts in ("gn3:4", "gn4:3,gn2:1", "gn2:1,gn1:1,gn4:2", "gn4:1,gn3:1,gn2:1,gn1:1"):
+        job.restart(hosts)
+        job.finish()
+
+
+def case_restarts_of_restarts(folder):
+    job = Ledger(folder, steps=1100)
+    places = ("gn3:2,gn4:2", "gn1:2,gn2:2", "gn2:4", "gn4:1,gn1:3")
+    for generation in range(10):
+        job.reach(60 * (generation + 1))
+        job.snapshot()
+        job.kill()
+        job.restart(places[generation % len(places)])
+    job.finish()
+
+
+def case_moved_and_snapshotted(folder):
+    job = Ledger(folder, steps=800, hosts="gn1:2,gn2:2,gn3:2")
+    job.reach(50)
+    good(on("gn1", "ghost", "migrate", "--rank", "1", "--to", "gn3"))
+    job.snapshot()
+    job.kill()
+    job.restart("gn2:2,gn4:2,gn1:2")
+    job.reach(150)
+    good(on("gn2", "ghost", "migrate", "--rank", "3", "--to", "gn1"))
+    job.snapshot()
+    job.reach(250)
+    job.kill()
+    job.restart("gn3:4")
+    job.finish()
+
+
+def case_by_interval(folder):
+    job = Ledger(folder, steps=900, mca=[("ghost_checkpoint_interval", "1"),
+                                      ("ghost_checkpoint_keep", "2")])
+    until(lambda: len(job.complete()) >= 1 and int(job.complete()[-1].split("-")[1]) >= 3,
+          "the third snapshot")
+    assert len(job.complete()) <= 4, job.complete()  # two, and what an incremental one stands on
+    job.kill()
+    job.restart("gn3:2,gn4:2")
+    job.finish()
+
+
+def case_killed_at_any_moment(folder):
+    seed = int(os.environ.get("GHOST_TEST_SEED", str(random.randrange(1 << 30))))
+    print("# seed %d" % seed, flush=True)
+    chance = random.Random(seed)
+    for turn in range(KILLS):
+        place = os.path.join(folder, "t%d" % turn)
+        os.makedirs(place)
+        job = Ledger(place, steps=500, pause=3000, extra=("--shared",),
+                  mca=[("ghost_checkpoint_interval", "1")])
+        until(lambda: job.complete(), "the first snapshot")
+        time.sleep(chance.random() * 2.5)
+        job.kill()
+        if job.process.returncode == 0:
+            continue
+        job.restart(chance.choice(("gn3:2,gn4:2", "gn2:1,gn3:3", "gn4:4", "gn4:1,gn3:1,gn2:1,gn1:1")))
+        job.finish()
+        live.remove(job)
+        shutil.rmtree(place)
+        print("# %d of %d" % (turn + 1, KILLS), flush=True)
+
+
+# A liquid of soft disks under a thermostat; what it prints depends on ranks and seed only.
+LAMMPS = """
+units lj
+dimension 3
+boundary p p p
+lattice sc 0.55
+region cell block 0 11 0 12 0 13
+create_box 1 cell
+create_atoms 1 region cell
+mass 1 1.5
+velocity all create 0.9 20261 loop geom
+pair_style lj/cut 1.9
+pair_coeff 1 1 0.8 1.05
+fix walk all nve
+fix bath all langevin 0.9 0.7 0.5 771
+timestep 0.004
+thermo 50
+thermo_style custom step temp pe ke etotal press
+run 6000
+"""
+
+
+def rows_of(text):
+    """The table LAMMPS prints: step -> its line."""
+    return {int(line.split()[0]): line.split() for line in text.splitlines()
+            if re.fullmatch(r"\s*\d+(\s+-?[0-9][0-9.e+-]*){5}\s*", line)}
+
+
+def case_lammps(folder):
+    program = shutil.which("lmp")
+    if not program:
+        raise Skip("no lmp (package lammps)")
+    script = os.path.join(folder, "in.liquid")
+    with open(script, "w") as file:
+        file.write(LAMMPS)
+    words = [program, "-in", script, "-log", "none"]
+    reference = rows_of(good(subprocess.run(
+        ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "--mca", "btl",
+         "self,tcp", "--mca", "btl_tcp_if_include", "lo", "-np", "4", *words],
+        capture_output=True, text=True, timeout=LIMIT)))
+    assert max(reference) == 6000
+    job = Job(folder, words)
+    until(lambda: max(rows_of(job.text()), default=0) >= 1000, "the first rows")
+    job.snapshot()
+    job.kill()
+    job.restart("gn3:2,gn4:2")
+    mine = rows_of(job.result())
+    assert mine and max(mine) == 6000 and min(mine) >= 1000, sorted(mine)[:3]
+    for step, row in mine.items():
+        assert row == reference[step], (step, row, reference[step])
+
+
+def cases():
+    return {name[5:]: case for name, case in globals().items() if name.startswith("case_")}
+
+
+def down():
+    for job in live:
+        if job.process.poll() is None:
+            os.killpg(job.process.pid, signal.SIGKILL)
+            job.process.wait()
+    subprocess.run([GHOST, "lab", "down", "--name", LAB], capture_output=True, timeout=120)
+
+
+# Takes the lab down when this process has ended, however it did.
+def guard():
+    ours, theirs = os.pipe()  # the other end is open as long as this process lives
+    if os.fork() == 0:
+        os.setsid()
+        os.close(theirs)
+        os.dup2(os.open("/dev/null", os.O_RDWR), 1)
+        os.dup2(1, 2)
+        os.read(ours, 1)
+        os.execv(GHOST, [GHOST, "lab", "down", "--name", LAB])
+    os.close(ours)
+
+
+def main():
+    wanted = sys.argv[1:] or list(cases())
+    guard()
+    atexit.register(down)
+    good(ghost("lab", "up", "--name", LAB, "-n", str(len(NODES))))
+    failed = 0
+    for name in wanted:
+        folder = tempfile.mkdtemp(prefix="snapshots-", dir=".")
+        folder = os.path.abspath(folder)
+        try:
+            cases()[name](folder)
+            print("ok " + name, flush=True)
+        except Skip as why:
+            print("ok %s # SKIP %s" % (name, why), flush=True)
+        except Exception:
+            failed += 1
+            traceback.print_exc(file=sys.stdout)
+            print("not ok " + name, flush=True)
+        for job in live:
+            if job.process.poll() is None:
+                job.kill()
+        live.clear()
+        good(ghost("lab", "up", "--name", LAB, "-n", str(len(NODES))))
+        if failed == 0 or not os.environ.get("GHOST_TEST_KEEP"):
+            shutil.rmtree(folder, ignore_errors=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
