@@ -21,9 +21,12 @@ std::function<void(NodeId, const char*)>& receiver() {
 void received(int, orte_process_name_t* sender, opal_buffer_t* buffer, orte_rml_tag_t,
               void*) noexcept {
     char* text = nullptr;
+    uint32_t from = sender->vpid;
     int32_t count = 1;
-    if (opal_dss.unpack(buffer, &text, &count, OPAL_STRING) == OPAL_SUCCESS && text && receiver())
-        receiver()(sender->vpid, text);
+    // The last relay of a broadcast is its sender to RML, so the message says itself whose it is.
+    if (opal_dss.unpack(buffer, &from, &count, OPAL_UINT32) == OPAL_SUCCESS &&
+        opal_dss.unpack(buffer, &text, &count, OPAL_STRING) == OPAL_SUCCESS && text && receiver())
+        receiver()(from, text);
     free(text);
 }
 
@@ -32,6 +35,8 @@ opal_buffer_t* pack(const Json& message) {
     std::string text = message.dump(-1, ' ', false, Json::error_handler_t::replace);
     char* raw = text.data();
     opal_buffer_t* buffer = OBJ_NEW(opal_buffer_t);
+    uint32_t self = ORTE_PROC_MY_NAME->vpid;
+    opal_dss.pack(buffer, &self, 1, OPAL_UINT32);
     opal_dss.pack(buffer, &raw, 1, OPAL_STRING);
     return buffer;
 }

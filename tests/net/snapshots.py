@@ -145,7 +145,7 @@ class Job:
 class Ledger(Job):
     """tests/mpi/ledger, whose result and files are known."""
 
-    def __init__(self, folder, steps=400, pause=2000, extra=(), **more):
+    def __init__(self, folder, steps=600, pause=8000, extra=(), **more):
         self.steps, self.extra = steps, tuple(extra)
         self.data = os.path.join(folder, "data")
         os.makedirs(self.data)
@@ -182,7 +182,7 @@ live = []
 
 
 def case_goes_on(folder):
-    job = Ledger(folder, steps=300)
+    job = Ledger(folder)
     job.reach(50)
     made = job.snapshot()
     assert made["ranks"] == 4 and made["bytes"] > 0 and made["pause_us"] > 0, made
