@@ -151,7 +151,9 @@ void ghost_schizo_app_env(void* env, ghost_set_fn set) noexcept {
     set(env, "GHOST_SECRET", s.secret.c_str());
     set(env, "GHOST_CRIU", s.paths.criu.c_str());
     if (const char* log = getenv("GHOST_LOG")) set(env, "GHOST_LOG", log);
-    if (!s.restart.empty()) set(env, "GHOST_RESTART", s.restart.c_str());
+    if (s.restart.empty()) return;
+    set(env, "GHOST_RESTART", s.restart.c_str());
+    if (const char* suffix = getenv(restart_keep_variable)) set(env, "GHOST_RESTART_KEEP", suffix);
 }
 
 void ghost_schizo_child_env(unsigned job, unsigned rank, unsigned node, const char* node_name,

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "tools/restart_line.hpp"
 #include "tools/verb.hpp"
 
 namespace ghost::tools {
@@ -16,8 +17,9 @@ constexpr Verb verbs[] = {
     {"export", "a process outside of MPI becomes a ghost in a file", define_export},
     {"import", "a ghost in a file becomes a process", define_import},
     {"dup", "a clone of a process outside of MPI, here or on another node", define_dup},
-    {"checkpoint", "a ghost of a process outside of MPI, on disk or in memory", define_checkpoint},
-    {"restart", "a process from its checkpoint", define_restart},
+    {"checkpoint", "a snapshot of a running job, or of a process outside of MPI",
+     define_checkpoint},
+    {"restart", "a job from its snapshot, or a process from its checkpoint", define_restart},
     {"holder", "keeps ghosts in this node's memory (started by checkpoint)", define_holder},
     {"receive", "the other end of dup (started by it)", define_receive},
     {"inspect", "what is in a ghost", define_inspect},
@@ -41,6 +43,7 @@ std::vector<std::string> arguments(int argc, char** argv) {
         if (word != args.end() && *word == "--") args.erase(word);
         return args;
     }
+    if (!args.empty() && args[0] == "restart") return mark_mpirun_options(args);
     if (args.size() < 4 || args[0] != "lab" || args[1] != "exec") return args;
     size_t at = 2;
     for (int words = 0; at < args.size() && args[at] != "--"; ++at) {

@@ -1,5 +1,6 @@
-// `ghost checkpoint`: an export with a place of its own: a folder of snapshots, or the memory of
-// the node's holder; and `ghost holder`, that process.
+// `ghost checkpoint`: a snapshot of a whole MPI job; or, of a process, an export with a place of
+// its own: a folder of snapshots, or the memory of the node's holder; and `ghost holder`, that
+// process.
 #include <ctime>
 #include <filesystem>
 #include <fmt/format.h>
@@ -11,6 +12,7 @@
 #include "ghost-core/mechanism/preflight.hpp"
 #include "ghost-core/resource/file.hpp"
 #include "ghost-core/resource/memory.hpp"
+#include "tools/job_checkpoint.hpp"
 #include "tools/job_client.hpp"
 #include "tools/plain_ghost.hpp"
 #include "tools/terminal.hpp"
@@ -23,7 +25,8 @@ constexpr uint64_t skeleton_room = 16 << 20;  // beside the pages
 constexpr int answer_limit_ms = 1000;
 
 struct CheckpointArgs {
-    std::string which, to = "./ghost-snapshots", then = "continue", mode = "concurrent", name;
+    std::string which, to, then = "continue", mode = "concurrent", name;
+    std::string folder() const { return to.empty() ? "./ghost-snapshots" : to; }
 };
 
 std::string now_text() {
@@ -42,16 +45,18 @@ std::string program_name(pid_t pid) {
     return link.empty() ? "process" : link.filename().string();
 }
 
+// The job that is meant; none: it is a process, or nothing is known of it.
+std::optional<Job> job_named(const std::string& which) {
+    for (Job& job : running_jobs(answer_limit_ms))
+        if (job.name() == which || std::to_string(job.pid()) == which) return std::move(job);
+    return std::nullopt;
+}
+
 Result<pid_t> process_named(const std::string& which) {
     char* end = nullptr;
     const long pid = std::strtol(which.c_str(), &end, 10);
-    const bool number = !which.empty() && *end == '\0' && pid > 0;
-    for (const Job& job : running_jobs(answer_limit_ms))
-        if (job.name() == which || (number && job.pid() == pid))
-            return make_error(
-                Code::refused,
-                "take a checkpoint of a whole MPI job yet; only of a process:", which);
-    if (!number) return make_error(Code::not_found, "find a process or job", which);
+    if (which.empty() || *end != '\0' || pid <= 0)
+        return make_error(Code::not_found, "find a process or job", which);
     return static_cast<pid_t>(pid);
 }
 
@@ -67,12 +72,12 @@ Result<Json> to_disk(pid_t pid, Then then, Mode mode, const CheckpointArgs& args
     auto tree = core::find_plain(pid);
     if (!tree) return tree.error();
     std::error_code failed;
-    std::filesystem::create_directories(args.to, failed);
-    if (failed) return sys_error_of(failed.value(), "make folder", args.to);
+    std::filesystem::create_directories(args.folder(), failed);
+    if (failed) return sys_error_of(failed.value(), "make folder", args.folder());
     const auto name = args.name.empty() ? fmt::format("{}-{}-{}", program_name(tree->program),
                                                       tree->inner, now_text())
                                         : args.name;
-    const auto path = (std::filesystem::path(args.to) / (name + ".ghost")).string();
+    const auto path = (std::filesystem::path(args.folder()) / (name + ".ghost")).string();
     core::FileResource file(path, core::Use::write);
     auto exported = export_plain(pid, file, then, mode);
     if (!exported) return exported.error();
@@ -108,7 +113,22 @@ Result<Json> to_memory(pid_t pid, Then then, Mode mode, const CheckpointArgs& ar
     return out;
 }
 
+// A name that is a process too means the job: mpirun itself is nothing to keep.
+std::optional<int> run_for_job(const CheckpointArgs& args, bool json) {
+    std::optional<Job> job = args.which.empty() ? std::nullopt : job_named(args.which);
+    if (!job && !args.which.empty()) return std::nullopt;
+    if (!job) {
+        auto only = choose_job("");
+        if (!only) return report(only.error(), json);
+        job = std::move(*only);
+    }
+    if (!args.name.empty())
+        return report(make_error(Code::invalid, "name a snapshot of a job: it has a number"), json);
+    return checkpoint_job(*job, args.to, args.then, json);
+}
+
 int run(const CheckpointArgs& args, bool json) {
+    if (const auto done = run_for_job(args, json)) return *done;
     auto then = then_named(args.then);
     if (!then) return report(then.error(), json);
     auto mode = mode_named(args.mode);
@@ -158,17 +178,21 @@ int show_holder(bool list, bool stop, const std::string& drop, bool json) {
 
 void define_checkpoint(CLI::App& app, int& exit_status) {
     auto args = std::make_shared<CheckpointArgs>();
-    app.add_option("pid", args->which, "a process of the tree, or its `ghost run`")->required();
-    app.add_option(
-        "--to", args->to,
-        "a folder (default: ./ghost-snapshots), or `memory`: the node's holder keeps it");
+    app.add_option("which", args->which,
+                   "a job (mpirun's pid or the job's number; default: the only one), or a process "
+                   "of a tree or its `ghost run`");
+    app.add_option("--to", args->to,
+                   "a folder (default: the job's ghost_checkpoint_dir, ./ghost-snapshots), or "
+                   "`memory`: the node's holder keeps it (processes)");
     app.add_option("--then", args->then, "what the original does afterwards")
         ->check(CLI::IsMember({"continue", "stop", "kill"}));
     app.add_option("--name", args->name,
                    "name of the snapshot; one of this name is replaced (memory: default the pid)");
     add_mode(app, args->mode);
     auto json = add_json(app);
-    app.footer("Exit status: 0 done; 1 refused or failed, the process runs on; 2 usage.");
+    app.footer(
+        "Exit status: 0 done; 1 refused or failed, all runs on; 2 usage; 3 the job was "
+        "harmed.");
     app.callback([=, &exit_status] { exit_status = in_worker([&] { return run(*args, *json); }); });
 }
 

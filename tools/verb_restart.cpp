@@ -1,10 +1,13 @@
-// `ghost restart`: a process from its checkpoint, on disk or in the memory of the node's holder.
+// `ghost restart`: a whole MPI job from its snapshot; or a process from its checkpoint, on disk or
+// in the memory of the node's holder.
 #include <filesystem>
 #include <fmt/format.h>
 
 #include "ghost-core/mechanism/holder.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "tools/ghost_files.hpp"
+#include "tools/job_restart.hpp"
+#include "tools/job_snapshots.hpp"
 #include "tools/plain_ghost.hpp"
 #include "tools/verb.hpp"
 
@@ -14,6 +17,8 @@ namespace {
 struct RestartArgs {
     std::string snapshot, from;
     std::shared_ptr<std::string> key;
+    bool keep_longer = false;
+    std::vector<std::string> mpirun;
 };
 
 // A folder means the newest ghost in it; only complete ones have a name.
@@ -49,31 +54,55 @@ Result<std::unique_ptr<core::Resource>> open_snapshot(const core::ResourceRegist
     return open_ghost(classes, *file, *args.key);
 }
 
+// What is a job's is known by its folder; everything else is a process.
+int run_restart(const RestartArgs& args, const ImportOptions& options) {
+    if (args.from != "memory" && means_job(args.snapshot)) {
+        if (options.detach)
+            return report(make_error(Code::invalid, "restart a job with --detach: mpirun stays"),
+                          options.json);
+        return restart_job(
+            {args.snapshot, args.mpirun, options.replace, args.keep_longer, options.json});
+    }
+    if (!args.mpirun.empty() || args.keep_longer)
+        return report(
+            make_error(Code::invalid, "restart: only a snapshot of a job takes this option:",
+                       args.keep_longer ? "--keep-longer" : args.mpirun[0]),
+            options.json);
+    auto classes = all_classes();  // outlives what it opens
+    return classes.ok() ? import_plain([&] { return open_snapshot(**classes, args); }, options)
+                        : report(classes.error(), options.json);
+}
+
 }  // namespace
 
 void define_restart(CLI::App& app, int& exit_status) {
     auto args = std::make_shared<RestartArgs>();
     auto options = std::make_shared<ImportOptions>();
     app.add_option("snapshot", args->snapshot,
-                   "a ghost's file, a folder (its newest one), or memory:NAME");
+                   "of a job: its folder, or the folder of snapshots (its newest whole one); of a "
+                   "process: a ghost's file, a folder, or memory:NAME");
     app.add_option("--from", args->from, "`memory`: the holder's newest ghost, or of that name")
         ->check(CLI::IsMember({"memory", "disk"}));
     app.add_flag("--detach", options->detach, "print the program's pid and return");
     app.add_flag("--replace", options->replace,
                  "end the original if it still runs here; without this that is a refusal");
+    app.add_flag("--keep-longer", args->keep_longer,
+                 "keep a copy of files that have grown since and are cut back (jobs)");
+    app.add_option("--mpirun", args->mpirun, "every other word goes to mpirun (jobs)")
+        ->take_all()
+        ->group("");
     args->key = add_key(app);
     auto json = add_json(app);
     app.footer(
-        "The original is ended when the new process stands complete, before it runs. Without "
+        "A job: this command becomes mpirun, with the options that are not its own. All that is "
+        "missing is listed before anything is started. A process: the original is ended when the "
+        "new process stands complete, before it runs. Without "
         "--detach this command ends as the program does. Exit status 1: refused or failed, nothing "
         "is left.");
     app.callback([=, &exit_status] {
         options->json = *json;
         options->check_original = true;
-        auto classes = all_classes();  // outlives what it opens
-        exit_status = classes.ok()
-                          ? import_plain([&] { return open_snapshot(**classes, *args); }, *options)
-                          : report(classes.error(), *json);
+        exit_status = run_restart(*args, *options);
     });
 }
 

@@ -242,6 +242,7 @@ struct Importer::State {
     std::string host;
     pid_t plain_root = 0;
     std::optional<ClockShift> clocks;
+    bool takes_time = false;
 };
 
 Importer::Importer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -286,9 +287,14 @@ void Importer::set_clocks(int64_t monotonic_ns, int64_t boottime_ns) {
     state_->clocks = ClockShift{monotonic_ns, boottime_ns};
 }
 
+void Importer::take_time() {
+    state_->takes_time = true;
+}
+
 Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<InheritFd>& inherit,
                                 const Progress& progress) {
-    const Urgent urgent;
+    std::optional<Urgent> urgent;
+    if (!state_->takes_time) urgent.emplace();
     if (state_->parent)
         return make_error(Code::invalid, "import ghost: it is incremental and needs its parent",
                           state_->parent->name);

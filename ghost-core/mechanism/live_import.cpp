@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <map>
+#include <optional>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -106,6 +107,7 @@ class Target {
     std::map<int, Copy> copies_;
     std::vector<FailedRun> failed_;
     bool last_ = false;  // what comes now is the last state, and has to fit
+    std::optional<Urgent> urgent_;
     std::optional<Error> misfit_;
     ReleaseTimes times_;
     LiveImport out_;
@@ -144,6 +146,7 @@ Status Target::hold() {
         inherit = std::move(*ends);
     }
     importer->set_clocks(shift_.monotonic_ns, shift_.boottime_ns);
+    importer->take_time();
     auto held = importer->hold(request_.criu, inherit, request_.progress);
     if (!held) return held.error();
     held_ = *held;
@@ -466,9 +469,13 @@ Status Target::release() {
     return {};
 }
 
+// The source's tree runs while a round is taken in, and so may others here: only waiting, so that
+// the last stop is noticed at once, and the last stop itself go before them.
 Result<Target::Next> Target::serve() {
+    if (!urgent_) urgent_.emplace();
     auto message = link_.receive();
     if (!message) return message.error();
+    if (!last_ && message->word() != Word::last) urgent_.reset();
     switch (message->word()) {
         case Word::mappings:
         case Word::pages:
@@ -510,7 +517,6 @@ Result<LiveImport> Target::run() {
         if (status.ok()) status = link_.send(Word::held);
         if (!status.ok()) break;
         at_point("target: held");
-        const Urgent urgent;
         Next next = Next::go_on;
         while (status.ok() && next == Next::go_on) {
             auto served = serve();
@@ -519,6 +525,7 @@ Result<LiveImport> Target::run() {
             else
                 status = served.error();
         }
+        urgent_.reset();
         if (status.ok() && next == Next::done) return out_;
         drop();
     }

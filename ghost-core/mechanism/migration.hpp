@@ -117,6 +117,10 @@ class Importer {
     // instead of going on from where they stood in the skeleton.
     void set_clocks(int64_t monotonic_ns, int64_t boottime_ns);
 
+    // Nobody stands still for this: hold() takes no processor from those that run here
+    // (urgent.hpp).
+    void take_time();
+
     // Makes the tree: all memory in, all checksums right, every task stopped. May be called before
     // the source has frozen the tree: criu is started ahead of need. On failure nothing is left.
     Result<HeldTree> hold(const CriuSettings& criu, const std::vector<InheritFd>& inherit,

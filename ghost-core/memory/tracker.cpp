@@ -18,6 +18,7 @@ constexpr uint64_t asynchronous = uint64_t{1} << 15;  // UFFD_FEATURE_WP_ASYNC, 
 constexpr uint64_t table_bytes = 2 << 20;             // memory under one page table, x86-64
 constexpr uint64_t part_bytes = 64 << 20;
 constexpr uint64_t release_bytes = 16 << 20;
+constexpr uint64_t clean_bytes = 8 << 20;
 // Candidates with less than this between them are looked at in one go.
 constexpr uint64_t near_bytes = 128 << 10;
 
@@ -100,16 +101,19 @@ bool Tracker::enlist(const PageRun& area) const {
     if (ioctl(userfault_.get(), UFFDIO_REGISTER, &place) != 0) return false;
     // mremap() next to an area of ours makes one of both and takes it from us without a word: its
     // pages keep the mark of protection, though writes no longer remove it.
-    uffdio_writeprotect clean{};
-    clean.range = place.range;
-    while (ioctl(userfault_.get(), UFFDIO_WRITEPROTECT, &clean) != 0) {
-        if (errno == EAGAIN) {
-            sched_yield();
-            continue;
+    // Piece by piece: whoever wants to map or unmap waits for each.
+    for (uint64_t at = area.start; at < area.end(); at += clean_bytes) {
+        uffdio_writeprotect clean{};
+        clean.range = {at, std::min(clean_bytes, area.end() - at)};
+        while (ioctl(userfault_.get(), UFFDIO_WRITEPROTECT, &clean) != 0) {
+            if (errno == EAGAIN) {
+                sched_yield();
+                continue;
+            }
+            // Changed meanwhile: as if nothing had been, which removes the marks too.
+            ioctl(userfault_.get(), UFFDIO_UNREGISTER, &place.range);
+            return false;
         }
-        // Changed meanwhile: as if nothing had been, which removes the marks too.
-        ioctl(userfault_.get(), UFFDIO_UNREGISTER, &place.range);
-        return false;
     }
     return true;
 }

@@ -50,6 +50,12 @@ std::optional<std::string> Mover::check_target(const MoveOrder& order) {
     return std::nullopt;
 }
 
+std::optional<std::string> Mover::unsettled() const {
+    if (!unsettled_) return std::nullopt;
+    return fmt::format("node {} has not answered since the last move: no rank can move now",
+                       c_.liveness.name_of(*unsettled_->nodes.begin()));
+}
+
 std::optional<std::string> Mover::check(const MoveOrder& order) {
     if (!order.mode.empty() && order.mode != "stop" && order.mode != "auto") {
         return fmt::format("mode {} is not available yet: use --mode stop", order.mode);
@@ -61,10 +67,8 @@ std::optional<std::string> Mover::check(const MoveOrder& order) {
     if (auto why = check_rank(order.rank)) return why;
     if (auto why = check_target(order)) return why;
     if (move_->to == move_->from) return std::nullopt;
-    if (unsettled_) {
-        return fmt::format("node {} has not answered since the last move: no rank can move now",
-                           c_.liveness.name_of(*unsettled_->nodes.begin()));
-    }
+    if (auto why = unsettled()) return why;
+    if (auto why = c_.obstacle()) return why;
     if (c_.directory.find(order.rank) == nullptr) {
         return fmt::format(
             "rank {} cannot be moved yet: its agent has not attached (it does in MPI_Init; try "

@@ -11,7 +11,6 @@ namespace ghost::plugin {
 namespace {
 
 constexpr size_t most_clients = 64;
-constexpr size_t most_requests = 1024;
 
 // {"ranks":[1,2]}: the numbers, or nothing if the form is wrong.
 std::vector<RankId> ranks_of(const Json& m) {
@@ -42,8 +41,8 @@ Json row_of(const Move& m) {
 
 }  // namespace
 
-Clients::Clients(RuntimeAdapter& adapter, Mover& mover, std::function<Json()> ps)
-    : adapter_(adapter), mover_(mover), ps_(std::move(ps)) {}
+Clients::Clients(RuntimeAdapter& adapter, Queue& queue, Mover& mover, Services services)
+    : adapter_(adapter), queue_(queue), mover_(mover), services_(std::move(services)) {}
 
 Status Clients::listen(const std::string& path) {
     // The folder is this job's own: what is there is of a coordinator that died.
@@ -71,10 +70,7 @@ void Clients::accept() {
 
 void Clients::closed(ClientId id) {
     clients_.erase(id);
-    size_t keep = begun_ ? 1 : 0;
-    for (size_t i = queue_.size(); i > keep; --i) {
-        if (queue_[i - 1].client == id) queue_.erase(queue_.begin() + static_cast<long>(i - 1));
-    }
+    queue_.drop(id);
 }
 
 void Clients::tell(ClientId id, const Json& m) {
@@ -88,72 +84,94 @@ void Clients::refuse(ClientId id, const std::string& why) {
 
 void Clients::message(ClientId id, const Json& m) {
     std::string type = text(m, "t");
-    if (type == "ps") return tell(id, {{"t", "result"}, {"exit", 0}, {"result", ps_()}});
+    if (type == "ps") return tell(id, {{"t", "result"}, {"exit", 0}, {"result", services_.ps()}});
     if (type == "migrate") return migrate(id, m);
+    if (type == "checkpoint") return checkpoint(id, m);
     if (type == "error") return;
     log::warning("the ghost command sent an unknown message {}", type);
     tell(id, {{"t", "error"}, {"why", "unknown message " + type}});
 }
 
 void Clients::migrate(ClientId id, const Json& m) {
-    Request request;
-    request.client = id;
-    request.ranks = ranks_of(m);
-    request.to = text(m, "to");
-    request.mode = text(m, "mode");
-    if (request.ranks.empty() || request.to.empty()) {
+    auto request = std::make_shared<Request>();
+    request->client = id;
+    request->ranks = ranks_of(m);
+    request->to = text(m, "to");
+    request->mode = text(m, "mode");
+    if (request->ranks.empty() || request->to.empty()) {
         return refuse(id, "a migration names at least one rank and a node");
     }
-    if (queue_.size() >= most_requests) return refuse(id, "too many moves wait already");
-    queue_.push_back(std::move(request));
-    next();
+    Operation move;
+    move.owner = id;
+    move.begin = [this, request] {
+        begun_ = request;
+        next(request);
+    };
+    move.refuse = [this, request](const std::string& why) {
+        request->exit = 1;
+        request->error = why + ": nothing more is moved";
+        answer(*request);
+    };
+    if (!queue_.add(std::move(move))) refuse(id, "too many moves wait already");
 }
 
-void Clients::next() {
-    if (mover_.busy() || begun_ || queue_.empty()) return;
-    begun_ = true;
-    Request& request = queue_.front();
-    MoveOrder order{request.ranks[request.next], request.to, request.mode};
+void Clients::checkpoint(ClientId id, const Json& m) {
+    SnapshotOrder order;
+    order.then = text(m, "then", "continue");
+    order.to = text(m, "to");
+    order.asked_by = "ghost checkpoint";
+    auto progress = [this, id](const SnapshotRun& run) {
+        tell(id, {{"t", "progress"},
+                  {"phase", name(run.state)},
+                  {"bytes", run.bytes},
+                  {"total", run.total}});
+    };
+    auto finished = [this, id](const SnapshotRun& run) {
+        const int exit = run.state == SnapshotState::done ? 0 : run.harmed ? 3 : 1;
+        Json answer = {{"t", "result"}, {"exit", exit}, {"result", result_of(run)}};
+        if (exit != 0) answer["error"] = run.why;
+        tell(id, answer);
+    };
+    services_.snapshot(id, order, progress, finished);
+}
+
+void Clients::next(const std::shared_ptr<Request>& request) {
+    MoveOrder order{request->ranks[request->next], request->to, request->mode};
     mover_.begin(
-        order, [this](const Move& move) { progress(move); },
-        [this](const Move& move) { finished(move); });
+        order, [this, id = request->client](const Move& move) { progress(id, move); },
+        [this, request](const Move& move) { finished(request, move); });
 }
 
-void Clients::progress(const Move& move) {
-    if (queue_.empty()) return;
-    tell(queue_.front().client, {{"t", "progress"},
-                                 {"rank", move.rank},
-                                 {"phase", name(move.state)},
-                                 {"bytes", move.bytes},
-                                 {"total", move.total}});
+void Clients::progress(ClientId id, const Move& move) {
+    tell(id, {{"t", "progress"},
+              {"rank", move.rank},
+              {"phase", name(move.state)},
+              {"bytes", move.bytes},
+              {"total", move.total}});
 }
 
 // The first rank that does not move ends the request: what the user meant by the rest may no longer
 // hold, and nothing is lost by asking again.
-void Clients::finished(const Move& move) {
-    if (queue_.empty()) return;
-    Request& request = queue_.front();
-    request.rows.push_back(row_of(move));
-    ++request.next;
+void Clients::finished(const std::shared_ptr<Request>& request, const Move& move) {
+    services_.moved(move);
+    request->rows.push_back(row_of(move));
+    ++request->next;
     if (!move.why.empty() && move.state != MoveState::done) {
-        request.exit = move.harmed ? 3 : 1;
-        request.error = move.why;
-        size_t left = request.ranks.size() - request.next;
-        if (left > 0) request.error += fmt::format(" ({} more ranks were not tried)", left);
+        request->exit = move.harmed ? 3 : 1;
+        request->error = move.why;
+        size_t left = request->ranks.size() - request->next;
+        if (left > 0) request->error += fmt::format(" ({} more ranks were not tried)", left);
     }
-    if (request.exit != 0 || request.next == request.ranks.size()) {
-        answer(request);
-        queue_.pop_front();
+    if (request->exit != 0 || request->next == request->ranks.size()) {
+        begun_.reset();
+        answer(*request);
+        return queue_.done();
     }
-    begun_ = false;
-    // Not from here: the mover is still inside the end of this move, and a list of refusals must
-    // not recurse.
-    if (!soon_) {
-        soon_ = adapter_.after(0, [this] {
-            soon_.reset();
-            next();
-        });
-    }
+    // Not from here: the mover is still inside the end of this move.
+    soon_ = adapter_.after(0, [this, request] {
+        soon_.reset();
+        next(request);
+    });
 }
 
 void Clients::answer(const Request& request) {
@@ -164,13 +182,12 @@ void Clients::answer(const Request& request) {
 }
 
 void Clients::stop() {
-    for (Request& request : queue_) {
-        if (request.exit != 0) continue;
-        request.exit = 1;
-        request.error = "mpirun is ending: nothing more is moved";
-        answer(request);
+    if (begun_ && begun_->exit == 0) {
+        begun_->exit = 1;
+        begun_->error = "mpirun is ending: nothing more is moved";
+        answer(*begun_);
     }
-    queue_.clear();
+    begun_.reset();
     if (soon_) adapter_.cancel(*soon_);
     soon_.reset();
     for (auto& [id, channel] : clients_) channel->close();

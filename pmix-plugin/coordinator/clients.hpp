@@ -1,7 +1,6 @@
-// The `ghost` command's side of the coordinator: connections, requests, the queue of moves.
+// The `ghost` command's side of the coordinator: its connections, what it asks and is told.
 #pragma once
 
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -10,18 +9,27 @@
 
 #include "pmix-plugin/channel.hpp"
 #include "pmix-plugin/coordinator/mover.hpp"
+#include "pmix-plugin/coordinator/queue.hpp"
+#include "pmix-plugin/coordinator/snapshotter.hpp"
 
 namespace ghost::plugin {
 
 // Loop thread only; owned by the coordinator.
 class Clients {
   public:
-    // ps: makes the answer to `ps`.
-    Clients(RuntimeAdapter& adapter, Mover& mover, std::function<Json()> ps);
+    // What the coordinator does for a client. Each calls `finished` once; `owner` is the client.
+    struct Services {
+        std::function<Json()> ps;  // the answer to `ps`
+        std::function<void(uint64_t owner, const SnapshotOrder&, Snapshotter::Progress,
+                           Snapshotter::Finished)>
+            snapshot;
+        std::function<void(const Move&)> moved;  // for the event log
+    };
+
+    Clients(RuntimeAdapter& adapter, Queue& queue, Mover& mover, Services services);
 
     Status listen(const std::string& path);
     void stop();
-    size_t waiting() const { return queue_.size(); }
 
   private:
     using ClientId = uint64_t;
@@ -42,22 +50,23 @@ class Clients {
     void message(ClientId id, const Json& m);
     void closed(ClientId id);
     void migrate(ClientId id, const Json& m);
-    void next();
-    void progress(const Move& move);
-    void finished(const Move& move);
+    void checkpoint(ClientId id, const Json& m);
+    void next(const std::shared_ptr<Request>& request);
+    void progress(ClientId id, const Move& move);
+    void finished(const std::shared_ptr<Request>& request, const Move& move);
     void answer(const Request& request);
     void tell(ClientId id, const Json& m);
     void refuse(ClientId id, const std::string& why);
 
     RuntimeAdapter& adapter_;
+    Queue& queue_;
     Mover& mover_;
-    std::function<Json()> ps_;
+    Services services_;
     ControlListener listener_;
     WatchId watch_ = 0;
     std::map<ClientId, std::shared_ptr<Channel>> clients_;
     ClientId last_id_ = 0;
-    std::deque<Request> queue_;  // the first one is under way if begun_
-    bool begun_ = false;
+    std::shared_ptr<Request> begun_;  // whose ranks move now
     std::optional<TimerId> soon_;
 };
 

@@ -1,13 +1,23 @@
 #include "pmix-plugin/coordinator/coordinator.hpp"
 
+#include <csignal>
+#include <cstdio>
 #include <map>
 #include <optional>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/log.hpp"
+#include "pmix-plugin/background.hpp"
 #include "pmix-plugin/coordinator/clients.hpp"
+#include "pmix-plugin/coordinator/events.hpp"
 #include "pmix-plugin/coordinator/liveness.hpp"
 #include "pmix-plugin/coordinator/mover.hpp"
+#include "pmix-plugin/coordinator/policy.hpp"
+#include "pmix-plugin/coordinator/queue.hpp"
+#include "pmix-plugin/coordinator/restarter.hpp"
+#include "pmix-plugin/coordinator/schedule.hpp"
+#include "pmix-plugin/coordinator/snapshotter.hpp"
 #include "pmix-plugin/directory.hpp"
 #include "pmix-plugin/message.hpp"
 
@@ -17,20 +27,26 @@ namespace {
 constexpr int64_t gather_us = 1000;  // locations that come together go out together
 constexpr size_t batch_bytes = 64 * 1024;
 
+Json move_event(const Move& m) {
+    Json event = {{"rank", m.rank},   {"from", m.from_name}, {"to", m.to_name},
+                  {"epoch", m.epoch}, {"moved", m.moved},    {"downtime_us", m.downtime}};
+    if (!m.why.empty() && !m.moved) event["why"] = m.why;
+    return event;
+}
+
+Json snapshot_event(const SnapshotRun& r) {
+    Json event = result_of(r);
+    event.update({{"asked_by", r.asked_by}, {"then", r.then}});
+    if (r.state != SnapshotState::done) event["why"] = r.why;
+    return event;
+}
+
 }  // namespace
 
 // Shared with the adapter's handlers by weak pointer: those cannot be taken back.
 class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl> {
   public:
-    Impl(RuntimeAdapter& adapter, CoordinatorSettings settings)
-        : adapter_(adapter),
-          settings_(std::move(settings)),
-          liveness_(
-              adapter_, settings_, [this](NodeId node) { return mover_.hosts(node); },
-              [this](NodeId node) { mover_.node_lost(node); }),
-          mover_({adapter_, settings_, liveness_, directory_,
-                  [this](const Json& location) { publish(location); }}),
-          clients_(adapter_, mover_, [this] { return ps(); }) {}
+    Impl(RuntimeAdapter& adapter, CoordinatorSettings settings);
 
     Status start();
     void stop();
@@ -38,21 +54,76 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
   private:
     void message(NodeId from, const Json& m);
     bool node_lost(NodeId node);
+    void lost(NodeId node);
     void publish(const Json& location);
     void send_locations();
     Json ps() const;
+    Json ps_snapshots() const;
+    std::optional<std::string> obstacle() const;
+    void say(const std::string& line) const;
+
+    // --- requests ---
+    void take_signals();
+    void begin_restart();
+    void launched();
+    void snapshot(uint64_t owner, const SnapshotOrder& order, Snapshotter::Progress progress,
+                  Snapshotter::Finished finished);
+    void snapshot_unasked(const SnapshotOrder& order, Snapshotter::Finished finished = nullptr);
+    void snapshot_finished(const SnapshotRun& run);
+    bool snapshot_due();
 
     RuntimeAdapter& adapter_;
     CoordinatorSettings settings_;
+    SnapshotPolicy policy_;
+    uint64_t last_seq_ = 0;  // of moves and snapshots
     Directory directory_;
+    Background background_;
+    Events events_;
+    Queue queue_;
     Liveness liveness_;
     Mover mover_;
+    Snapshotter snapshotter_;
+    Restarter restarter_;
+    Schedule schedule_;
     Clients clients_;
+    bool scheduled_ = false;          // the schedule's last snapshot is not over
     std::map<RankId, Json> changed_;  // to be sent to every node
     uint64_t version_ = 0;            // of the directory: broadcasts so far
     std::optional<TimerId> gather_;
+    bool launched_ = false;
     bool running_ = false;
 };
+
+Coordinator::Impl::Impl(RuntimeAdapter& adapter, CoordinatorSettings settings)
+    : adapter_(adapter),
+      settings_(std::move(settings)),
+      policy_([this] {
+          std::vector<std::string> wrong;
+          SnapshotPolicy policy = read_policy(adapter_, wrong);
+          for (const std::string& line : wrong) say(line);
+          return policy;
+      }()),
+      background_(adapter_, settings_.threads),
+      events_(adapter_, background_),
+      queue_(adapter_),
+      liveness_(
+          adapter_, settings_, [this](NodeId node) { return mover_.hosts(node); },
+          [this](NodeId node) { lost(node); }),
+      mover_({adapter_, settings_, liveness_, directory_, last_seq_,
+              [this](const Json& location) { publish(location); }, [this] { return obstacle(); }}),
+      snapshotter_({adapter_, settings_, policy_, liveness_, directory_, background_, last_seq_,
+                    [this](const Json& location) { publish(location); },
+                    [this] { return mover_.epoch(); }, [this] { return obstacle(); }}),
+      restarter_({adapter_, settings_, liveness_, background_,
+                  [this](const Json& location) { publish(location); }}),
+      schedule_(adapter_, policy_.interval_us, settings_.now, [this] { return snapshot_due(); }),
+      clients_(adapter_, queue_, mover_,
+               {[this] { return ps(); },
+                [this](uint64_t owner, const SnapshotOrder& order, Snapshotter::Progress progress,
+                       Snapshotter::Finished finished) {
+                    snapshot(owner, order, std::move(progress), std::move(finished));
+                },
+                [this](const Move& move) { events_.add("move", move_event(move)); }}) {}
 
 Status Coordinator::Impl::start() {
     if (running_) return {};
@@ -66,6 +137,8 @@ Status Coordinator::Impl::start() {
         return self && self->running_ && self->node_lost(node);
     });
     liveness_.start();
+    take_signals();
+    if (!policy_.restart.empty()) begin_restart();
     std::string path = settings_.socket;
     if (path.empty()) path = adapter_.session_dir() + "/ghost.sock";
     return clients_.listen(path);
@@ -74,20 +147,34 @@ Status Coordinator::Impl::start() {
 void Coordinator::Impl::stop() {
     if (!running_) return;
     running_ = false;
+    schedule_.stop();
+    queue_.stop("mpirun is ending");
     mover_.stop();
+    snapshotter_.stop();
+    restarter_.stop();
     clients_.stop();
     liveness_.stop();
     if (gather_) adapter_.cancel(*gather_);
     gather_.reset();
+    background_.stop();
+}
+
+void Coordinator::Impl::say(const std::string& line) const {
+    if (settings_.say) return settings_.say(line);
+    std::fprintf(stderr, "ghost: %s\n", line.c_str());
 }
 
 void Coordinator::Impl::message(NodeId from, const Json& m) {
     std::string type = text(m, "t");
     if (type == "pong") return liveness_.pong(from, m);
     if (type == "located") {
-        liveness_.launched();
         if (const Json* location = field(m, "location")) publish(*location);
-        return;
+        return launched();
+    }
+    if (type == "snap_up" || type == "snap_progress") {
+        // Those of daemons below are for this node's own agent.
+        if (from != adapter_.self()) return;
+        return restarter_.busy() ? restarter_.message(m) : snapshotter_.message(m);
     }
     for (const char* known : {"ready", "connected", "gated", "busy", "exported", "held", "failed",
                               "progress", "switched", "done", "aborted"}) {
@@ -95,12 +182,127 @@ void Coordinator::Impl::message(NodeId from, const Json& m) {
     }
 }
 
+// The first rank has attached: the job runs.
+void Coordinator::Impl::launched() {
+    liveness_.launched();
+    if (std::exchange(launched_, true)) return;
+    events_.add("started", {{"job", adapter_.job_name()}, {"epoch", mover_.epoch()}});
+    schedule_.start();
+}
+
 bool Coordinator::Impl::node_lost(NodeId node) {
     if (liveness_.is_given_up(node)) return true;
     bool tolerable = adapter_.job_running() && !mover_.hosts(node);
     if (tolerable) liveness_.give_up(node, false);
-    mover_.node_lost(node);
+    lost(node);
     return tolerable;
+}
+
+void Coordinator::Impl::lost(NodeId node) {
+    events_.add("node_lost", {{"node", liveness_.name_of(node)}});
+    mover_.node_lost(node);
+    snapshotter_.node_lost(node);
+    restarter_.node_lost(node);
+}
+
+// Why neither a move nor a snapshot can begin.
+std::optional<std::string> Coordinator::Impl::obstacle() const {
+    if (auto why = mover_.unsettled()) return why;
+    if (snapshotter_.stopped()) {
+        return "the job is stopped after its snapshot: SIGCONT to mpirun lets it go on";
+    }
+    return std::nullopt;
+}
+
+// --- requests ---
+
+void Coordinator::Impl::take_signals() {
+    std::weak_ptr<Impl> weak = weak_from_this();
+    auto take = [&](int signum, std::function<void(Impl&)> action) {
+        auto taken = adapter_.on_signal(signum, [weak, action = std::move(action)] {
+            if (auto self = weak.lock(); self && self->running_) action(*self);
+        });
+        if (!taken.ok()) say(taken.error().message());
+    };
+    take(SIGCONT, [](Impl& self) { self.snapshotter_.continue_job(); });
+    if (policy_.signal != 0) {
+        take(policy_.signal, [](Impl& self) {
+            const char* name = sigabbrev_np(self.policy_.signal);
+            self.snapshot_unasked({"continue", "", name != nullptr ? name : "signal"});
+        });
+    }
+    adapter_.on_job_control([weak](RuntimeAdapter::JobControl request) {
+        auto self = weak.lock();
+        if (!self || !self->running_) return request.answer("mpirun is ending");
+        self->snapshot_unasked({request.then, "", "PMIx_Job_control"},
+                               [answer = std::move(request.answer)](const SnapshotRun& run) {
+                                   if (answer) answer(run.why);
+                               });
+    });
+}
+
+// Nothing else begins before the job runs again.
+void Coordinator::Impl::begin_restart() {
+    Operation restart;
+    restart.begin = [this] {
+        restarter_.begin(policy_.restart, [this](const Restart& restart) {
+            mover_.set_epoch(restart.epoch);
+            say(fmt::format("the job goes on from snapshot {} of {} ({} ranks)", restart.name,
+                            restart.taken, restart.ranks));
+            events_.add("restarted", {{"snapshot", restart.name},
+                                      {"epoch", restart.epoch},
+                                      {"total_us", settings_.now() - restart.started}});
+            launched();
+            queue_.done();
+        });
+    };
+    queue_.add(std::move(restart));
+}
+
+void Coordinator::Impl::snapshot(uint64_t owner, const SnapshotOrder& order,
+                                 Snapshotter::Progress progress, Snapshotter::Finished finished) {
+    auto refuse = [then = order.then, asked_by = order.asked_by, finished](const std::string& why) {
+        SnapshotRun run;
+        run.state = SnapshotState::refused;
+        run.why = "no snapshot was made: " + why;
+        if (finished) finished(run);
+    };
+    Operation operation;
+    operation.owner = owner;
+    operation.begin = [this, order, progress = std::move(progress), finished] {
+        snapshotter_.begin(order, progress, [this, finished](const SnapshotRun& run) {
+            snapshot_finished(run);
+            if (finished) finished(run);
+            queue_.done();
+        });
+    };
+    operation.refuse = refuse;
+    if (!queue_.add(std::move(operation))) refuse("too many requests wait already");
+}
+
+// Nobody waits for the answer at a terminal: what failed is said.
+void Coordinator::Impl::snapshot_unasked(const SnapshotOrder& order,
+                                         Snapshotter::Finished finished) {
+    snapshot(0, order, nullptr, [this, finished = std::move(finished)](const SnapshotRun& run) {
+        if (running_ && run.state != SnapshotState::done) say(run.why);
+        if (finished) finished(run);
+    });
+}
+
+void Coordinator::Impl::snapshot_finished(const SnapshotRun& run) {
+    if (!running_) return;
+    if (!run.name.empty()) events_.open(run.folder);
+    const bool done = run.state == SnapshotState::done;
+    events_.add(done ? "snapshot" : "no_snapshot", snapshot_event(run));
+}
+
+bool Coordinator::Impl::snapshot_due() {
+    if (scheduled_) return false;
+    if (!adapter_.job_running() || snapshotter_.stopped()) return true;
+    scheduled_ = true;
+    snapshot_unasked({"continue", "", "interval"},
+                     [this](const SnapshotRun&) { scheduled_ = false; });
+    return true;
 }
 
 void Coordinator::Impl::publish(const Json& location) {
@@ -152,9 +354,10 @@ Json Coordinator::Impl::ps() const {
                          {"used", used[info.id]}});
     }
     Json out = {
-        {"job", adapter_.job_name()},   {"pid", ::getpid()}, {"running", adapter_.job_running()},
-        {"epoch", mover_.epoch()},      {"nodes", nodes},    {"ranks", ranks},
-        {"waiting", clients_.waiting()}};
+        {"job", adapter_.job_name()}, {"pid", ::getpid()}, {"running", adapter_.job_running()},
+        {"epoch", mover_.epoch()},    {"nodes", nodes},    {"ranks", ranks},
+        {"waiting", queue_.waiting()}};
+    out.update(ps_snapshots());
     if (const Move* move = mover_.current()) {
         out["move"] = {{"rank", move->rank},
                        {"from", move->from_name},
@@ -162,6 +365,30 @@ Json Coordinator::Impl::ps() const {
                        {"phase", name(move->state)},
                        {"bytes", move->bytes}};
     }
+    return out;
+}
+
+// The last one, the one under way, and µs until the next.
+Json Coordinator::Impl::ps_snapshots() const {
+    Json out = Json::object();
+    if (const SnapshotRun* last = snapshotter_.last()) {
+        out["snapshot"] = result_of(*last);
+        out["snapshot"]["time"] = last->time;
+    }
+    if (const SnapshotRun* now = snapshotter_.current()) {
+        out["snapshotting"] = {{"name", now->name},
+                               {"phase", name(now->state)},
+                               {"bytes", now->bytes},
+                               {"total", now->total}};
+    }
+    if (const Restart* restart = restarter_.current()) {
+        out["restarting"] = {{"snapshot", restart->folder},
+                             {"phase", name(restart->state)},
+                             {"bytes", restart->bytes},
+                             {"total", restart->total}};
+    }
+    if (auto next = schedule_.next_in()) out["next_snapshot_us"] = *next;
+    if (snapshotter_.stopped()) out["stopped"] = true;
     return out;
 }
 

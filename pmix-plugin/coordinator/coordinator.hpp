@@ -1,9 +1,10 @@
-// The coordinator: decides about moves of ranks, in mpirun only (docs/PROTOCOL.md, party C).
+// The coordinator: decides about moves of ranks, snapshots and restarts of the job, in mpirun only
+// (docs/PROTOCOL.md, party C).
 //
-// It listens at <session dir>/ghost.sock for the `ghost` command, queues the moves asked for and
-// carries them out one at a time with the node agents, watches that every daemon answers, and holds
-// the directory of locations. Everything runs on the adapter's loop; nothing blocks, nothing
-// throws.
+// It listens at <session dir>/ghost.sock for the `ghost` command, queues the moves and snapshots
+// asked for and carries them out one at a time with the node agents, makes a snapshot every
+// interval, watches that every daemon answers, and holds the directory of locations. Everything
+// runs on the adapter's loop; nothing blocks, nothing throws.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,8 @@
 
 namespace ghost::plugin {
 
-// Time limits are microseconds; PROTOCOL.md, "A move", says what an expired one means.
+// Time limits are microseconds; PROTOCOL.md, "A move" and "A snapshot of the job", says what an
+// expired one means.
 struct CoordinatorSettings {
     int64_t prepare_us = 10'000'000;
     int64_t connect_us = 5'000'000;
@@ -28,10 +30,18 @@ struct CoordinatorSettings {
     int64_t switch_us = 10'000'000;
     int64_t go_us = 10'000'000;
     int64_t abort_us = 15'000'000;  // for the rank to be back at the source
+    int64_t stand_us = 20'000'000;  // every rank stands and is back
+    int64_t defer_us = 60'000'000;  // a rank in MPI_Init or MPI_Finalize is waited for
+    int64_t defer_retry_us = 100'000;
+    int64_t restart_us = 60'000'000;  // without any progress
     int64_t ping_us = 2'000'000;
     int64_t silent_us = 10'000'000;  // a daemon silent for longer cannot be reached
     bool oversubscribe = false;      // ranks may outnumber a node's slots (rmaps' policy)
-    std::string socket;              // empty: <session dir>/ghost.sock
+    int kill_status = 85;            // of mpirun, after a snapshot with then = kill
+    bool threads = true;             // what blocks on a disk; false: the simulated clock
+    // One line for the user, on standard error if this is empty.
+    std::function<void(const std::string&)> say;
+    std::string socket;                           // empty: <session dir>/ghost.sock
     std::function<int64_t()> now = monotonic_us;  // the tests have their own clock
 };
 

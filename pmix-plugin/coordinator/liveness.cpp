@@ -93,6 +93,18 @@ std::vector<NodeId> Liveness::live_nodes() const {
     return out;
 }
 
+std::vector<NodeId> Liveness::missing() const {
+    std::vector<NodeId> out;
+    NodeId next = 0;
+    auto live = live_nodes();
+    std::ranges::sort(live);
+    for (NodeId id : live) {
+        for (; next < id; ++next) out.push_back(next);
+        next = id + 1;
+    }
+    return out;
+}
+
 bool Liveness::alive(NodeId node) const {
     auto live = live_nodes();
     return std::ranges::find(live, node) != live.end();

@@ -31,6 +31,8 @@ class Liveness {
 
     bool alive(NodeId node) const;
     std::vector<NodeId> live_nodes() const;
+    // The numbers below the highest live daemon's that are no live daemon's.
+    std::vector<NodeId> missing() const;
     std::string name_of(NodeId node) const;
     bool is_given_up(NodeId node) const { return gone_.contains(node); }
     // The node hosts no rank and is out of the job from now on; tells the adapter unless it knows.

@@ -43,7 +43,7 @@ void Mover::begin(const MoveOrder& order, Progress progress, Finished finished) 
     Move& m = *move_;
     progress_ = std::move(progress);
     finished_ = std::move(finished);
-    m.seq = ++last_seq_;
+    m.seq = ++c_.last_seq;
     m.rank = order.rank;
     m.to_name = order.to;
     m.mode = "stop";

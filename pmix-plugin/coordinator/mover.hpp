@@ -27,7 +27,9 @@ class Mover {
         const CoordinatorSettings& settings;
         Liveness& liveness;
         Directory& directory;
-        std::function<void(const Json& location)> publish;  // to every node
+        uint64_t& last_seq;                                    // of moves and snapshots
+        std::function<void(const Json& location)> publish;     // to every node
+        std::function<std::optional<std::string>()> obstacle;  // why nothing can begin now
     };
     using Progress = std::function<void(const Move&)>;
     using Finished = std::function<void(const Move&)>;
@@ -43,6 +45,10 @@ class Mover {
     // Does a rank live on the node, or is one bound to wake there?
     bool hosts(NodeId node) const;
     uint32_t epoch() const { return epoch_; }
+    // The job goes on from a snapshot.
+    void set_epoch(uint32_t epoch) { epoch_ = epoch; }
+    // Why no operation can begin: a daemon owes its answer to the last move.
+    std::optional<std::string> unsettled() const;
     const Move* current() const { return move_ ? &*move_ : nullptr; }
     // Drops everything without another message; `finished` is called for a move under way.
     void stop();
@@ -90,7 +96,6 @@ class Mover {
     std::optional<Unsettled> unsettled_;
     Progress progress_;
     Finished finished_;
-    uint64_t last_seq_ = 0;
     uint32_t epoch_ = 0;
     std::optional<TimerId> limit_;
     std::optional<TimerId> retry_;

@@ -1,26 +1,32 @@
 // The inside of the node agent; private to node/. One class over several files by subject:
 // node_agent.cpp (connections, who says what), source.cpp and target.cpp (the two ends of a move),
-// wrappers.cpp (wrappers that die), locations.cpp (the replicated directory).
+// snapshot.cpp and restart.cpp (the whole job's), wrappers.cpp (wrappers that die), locations.cpp
+// (the replicated directory).
 #pragma once
 
 #include <map>
 #include <memory>
 #include <string>
 
+#include "pmix-plugin/background.hpp"
 #include "pmix-plugin/channel.hpp"
 #include "pmix-plugin/directory.hpp"
 #include "pmix-plugin/message.hpp"
 #include "pmix-plugin/node/node_agent.hpp"
+#include "pmix-plugin/node/part.hpp"
 #include "pmix-plugin/node/seat.hpp"
 #include "pmix-plugin/node/tree.hpp"
 
 namespace ghost::plugin {
 
 // Shared with the adapter's handlers by weak pointer: those cannot be taken back.
-class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl> {
+class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, private LocalRanks {
   public:
     Impl(RuntimeAdapter& adapter, NodeSettings settings)
-        : adapter_(adapter), settings_(std::move(settings)) {}
+        : adapter_(adapter),
+          settings_(std::move(settings)),
+          background_(adapter_, settings_.threads),
+          part_(adapter_, *this) {}
 
     Status start();
     Status listen_now();
@@ -33,6 +39,15 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl> {
         TimerId limit = 0;
     };
     using GuestId = uint64_t;
+    // The snapshot under way, or the last one.
+    struct Snapshot {
+        uint64_t seq = 0;
+        Json order;                 // `snap_prepare`
+        bool folder_ready = false;  // its folder is there
+        bool own_folder = false;    // on a disk of this node: to be renamed or removed here
+        RankId first_rank = 0;      // of this node, to speak for it
+        std::string why;            // what is wrong with this node
+    };
 
     // --- node_agent.cpp ---
     void try_listen();
@@ -57,10 +72,12 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl> {
     void stop_timer(Seat& seat);
     void forget(RankId rank);
     void welcome(Seat& seat, const char* state);
+    const std::string& own_name() const;
 
     // --- source.cpp ---
     void connect(const Json& m);
     void gate(const Json& m);
+    static std::string why_busy(const Json& gated);
     void on_gated(Seat& seat, const Json& m);
     void busy(Seat& seat, const std::string& why);
     void all_closed(Seat& seat);
@@ -83,6 +100,45 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl> {
     void go(const Json& m);
     void on_attached(Seat& seat, const Json& m);
 
+    // --- snapshot.cpp ---
+    void begin_step(PartStep step, const Json& order) override;
+    LocalAnswer look(PartStep step) override;
+    void step_answered(PartStep step) override;
+    void progress(uint64_t& bytes, uint64_t& total) const override;
+    void each_part(void (Impl::*step)(Seat&));
+    bool answered(const Seat& seat, PartStep step) const;
+    void add_rows(PartStep step, StepAnswer& answer);
+    void change(Seat& seat, SnapWork next);
+    void snapshot_failed(Seat& seat, const std::string& stage, const std::string& why);
+    void prepare_snapshot(const Json& order);
+    void join_snapshot(Seat& seat);
+    void make_own_folder();
+    void ask_to_prepare(Seat& seat);
+    void shut(Seat& seat);
+    void on_shut(Seat& seat, const Json& m);
+    void reopen(Seat& seat);
+    void part(Seat& seat);
+    void parted(Seat& seat);
+    void woken(Seat& seat);
+    void keep_early(Seat& seat, std::shared_ptr<Channel> channel, const Json& m);
+    void resume_snapshot(Seat& seat);
+    void snapshot_answer(Seat& seat, const std::string& type, const Json& m);
+    void on_stood(Seat& seat, const Json& m);
+    void end_snapshot(const Json& order);
+    void bring_home(Seat& seat);
+    void discard_own_folder();
+    void on_attached_again(Seat& seat, const Json& m);
+    void continue_all();
+
+    // --- restart.cpp ---
+    void hello_restart(Seat& seat);
+    void prepare_restart(const Json& order);
+    void import_seat(Seat& seat);
+    bool all_restart_seats() const;
+    void restart_answer(Seat& seat, const std::string& type, const Json& m);
+    void go_on(Seat& seat);
+    bool restart_wrapper_died(Seat& seat, int status);
+
     // --- wrappers.cpp ---
     void use_wrapper(Seat& seat, std::shared_ptr<Channel> channel);
     std::shared_ptr<Channel> open_wrapper(RankId rank, ControlSocket socket);
@@ -93,6 +149,8 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl> {
     void watch_orphan(Seat& seat);
     void stdin_closed(Seat& seat);
     void tree_ended(Seat& seat, const std::string& why);
+    void part_ended(Seat& seat, const std::string& why);
+    void part_wrapper_died(Seat& seat, bool alive, const std::string& why);
 
     // --- locations.cpp ---
     Json settled_location(const Seat& seat, const Json& m) const;
@@ -114,6 +172,11 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl> {
     uint64_t newest_seq_ = 0;   // orders of an older attempt are late
     uint64_t aborted_seq_ = 0;  // its other orders may come after the abort
     uint64_t switched_seq_ = 0;
+    mutable std::string own_name_;
+    Background background_;
+    Part part_;
+    Snapshot snapshot_;
+    uint32_t restart_epoch_ = 0;
     bool running_ = false;
     bool warned_ = false;
 };

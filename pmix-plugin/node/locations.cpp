@@ -20,9 +20,7 @@ Json NodeAgent::Impl::settled_location(const Seat& s, const Json& m) const {
     location["rank"] = s.rank;
     location["epoch"] = s.epoch;
     location["node"] = adapter_.self();
-    for (const NodeInfo& node : adapter_.nodes()) {
-        if (node.id == adapter_.self()) location["node_name"] = node.name;
-    }
+    location["node_name"] = own_name();
     location["attached"] = true;
     return location;
 }

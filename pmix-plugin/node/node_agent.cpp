@@ -60,11 +60,14 @@ void NodeAgent::Impl::stop() {
     if (listen_retry_) adapter_.cancel(*listen_retry_);
     if (listener_.valid()) adapter_.unwatch(watch_);
     listener_.close();
+    part_.stop();
+    background_.stop();
     while (!guests_.empty()) drop_guest(guests_.begin()->first);
     for (auto& [rank, seat] : seats_) {
         stop_timer(seat);
         if (seat.wrapper) seat.wrapper->close();
         if (seat.agent) seat.agent->close();
+        if (seat.snap.early) seat.snap.early->close();
     }
     seats_.clear();
 }
@@ -108,7 +111,7 @@ std::string NodeAgent::Impl::check_hello(const Json& m) const {
     if (role == "wrapper" && state != SeatState::home) return "the rank has a wrapper, and moves";
     const bool may_attach = state == SeatState::home || state == SeatState::resuming ||
                             state == SeatState::going || state == SeatState::connecting ||
-                            state == SeatState::connected;
+                            state == SeatState::connected || state == SeatState::standing;
     if (role == "rank" && !may_attach) return "the rank is not meant to run now";
     return {};
 }
@@ -133,6 +136,7 @@ void NodeAgent::Impl::hello(GuestId id, ControlMessage& m) {
 void NodeAgent::Impl::hello_rank(std::shared_ptr<Channel> channel, const Json& m) {
     auto rank = static_cast<RankId>(number(m, "rank"));
     Seat& s = seat(rank);
+    if (s.state == SeatState::standing) return keep_early(s, std::move(channel), m);
     if (s.agent) s.agent->close();
     s.agent = std::move(channel);
     s.finalizing = false;
@@ -154,19 +158,23 @@ void NodeAgent::Impl::hello_rank(std::shared_ptr<Channel> channel, const Json& m
 
 void NodeAgent::Impl::welcome(Seat& s, const char* state) {
     const std::string how = state;
-    std::string node_name;
-    for (const NodeInfo& node : adapter_.nodes()) {
-        if (node.id == adapter_.self()) node_name = node.name;
-    }
     s.agent->send({{"t", "welcome"},
                    {"node", adapter_.self()},
-                   {"node_name", node_name},
+                   {"node_name", own_name()},
                    {"epoch", s.epoch},
                    {"state", state},
                    {"seq", how == "started" ? 0 : s.seq},
                    {"uri", adapter_.pmix_uri()},
                    {"resend", how == "restored"},
                    {"peers", known_peers(s)}});
+}
+
+const std::string& NodeAgent::Impl::own_name() const {
+    if (!own_name_.empty()) return own_name_;
+    for (const NodeInfo& node : adapter_.nodes()) {
+        if (node.id == adapter_.self()) own_name_ = node.name;
+    }
+    return own_name_;
 }
 
 void NodeAgent::Impl::take_spare(Seat& s, ControlMessage& m) {
@@ -182,6 +190,7 @@ void NodeAgent::Impl::hello_wrapper(std::shared_ptr<Channel> channel, ControlMes
                     [this, rank, which] { wrapper_closed(rank, which); });
     use_wrapper(s, std::move(channel));
     s.unmovable.clear();
+    if (text(m.body, "mode") == "restart") return hello_restart(s);
     if (text(m.body, "mode") == "direct") s.unmovable = text(m.body, "why", "no name space");
     take_spare(s, m);
 }
@@ -229,6 +238,7 @@ void NodeAgent::Impl::forget(RankId rank) {
     stop_timer(*s);
     if (s->wrapper) s->wrapper->close();
     if (s->agent) s->agent->close();
+    if (s->snap.early) s->snap.early->close();
     seats_.erase(rank);
 }
 
@@ -252,6 +262,8 @@ void NodeAgent::Impl::order(NodeId from, const Json& m) {
     std::string type = text(m, "t");
     if (type == "ping") return adapter_.send(from, {{"t", "pong"}, {"n", number(m, "n")}});
     if (type == "location") return take_locations(m);
+    if (part_.message(from, m)) return;
+    if (type == "continue") return continue_all();
     using Step = void (Impl::*)(const Json&);
     static constexpr std::pair<const char*, Step> steps[] = {{"prepare", &Impl::prepare},
                                                              {"connect", &Impl::connect},
@@ -289,7 +301,10 @@ void NodeAgent::Impl::wrapper_message(RankId rank, const Channel* from, ControlM
     if (type == "error") {
         return log::warning("the wrapper of rank {} says: {}", rank, text(m.body, "why"));
     }
-    if (s->state == SeatState::home || number(m.body, "seq", s->seq) != s->seq) {
+    const bool late = number(m.body, "seq", s->seq) != s->seq;
+    if (!late && s->snap.restart) return restart_answer(*s, type, m.body);
+    if (!late && s->snap.part) return snapshot_answer(*s, type, m.body);
+    if (late || s->state == SeatState::home) {
         return log::debug("late {} of the wrapper of rank {}", type, rank);
     }
     if (is_target(s->state)) return target_answer(*s, type, m.body);
@@ -307,11 +322,18 @@ void NodeAgent::Impl::rank_message(RankId rank, const Channel* from, ControlMess
     }
     if (type == "attached") return on_attached(*s, m.body);
     if (type == "gated") {
-        if (s->state == SeatState::gating && number(m.body, "seq") == s->seq) on_gated(*s, m.body);
+        if (number(m.body, "seq") != s->seq) return;
+        if (s->state == SeatState::gating) on_gated(*s, m.body);
+        if (s->state == SeatState::shutting) on_shut(*s, m.body);
         return;
     }
     if (type == "ungated") {
-        if (s->state == SeatState::ungating && number(m.body, "seq") == s->seq) back_home(*s);
+        if (number(m.body, "seq") != s->seq) return;
+        if (s->state == SeatState::ungating) back_home(*s);
+        if (s->state == SeatState::opening) {
+            change(*s, SeatState::home);
+            part_.poke();
+        }
         return;
     }
     if (type == "error") return log::warning("rank {} says: {}", rank, text(m.body, "why"));
@@ -330,6 +352,16 @@ void NodeAgent::Impl::rank_closed(RankId rank, const Channel* which) {
             return busy(*s, "the rank's agent has gone");
         case SeatState::ungating:
             return back_home(*s);
+        case SeatState::parting:
+            return parted(*s);
+        case SeatState::shutting:
+        case SeatState::shut:
+        case SeatState::opening:
+            // It has ended, or is about to: what it was asked it will not answer.
+            s->snap.busy = "the rank's agent has gone";
+            if (s->state == SeatState::shut) snapshot_failed(*s, "gate", s->snap.busy);
+            change(*s, SeatState::home);
+            return part_.poke();
         default:
             return;
     }

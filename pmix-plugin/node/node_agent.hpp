@@ -1,5 +1,5 @@
-// The node agent: carries out moves on one node, in mpirun and in every orted (docs/PROTOCOL.md,
-// party N).
+// The node agent: carries out moves, snapshots and restarts on one node, in mpirun and in every
+// orted (docs/PROTOCOL.md, party N).
 //
 // It listens at the adapter's rank_socket() for the wrappers and ranks of this node, keeps one seat
 // per local rank, passes the coordinator's orders on, and holds this node's copy of the directory
@@ -29,6 +29,7 @@ struct NodeSettings {
     int64_t die_us = 3'000'000;             // then the agent kills the tree itself
     int64_t output_us = 3'000'000;          // then unread output of a moved rank is given up
     int64_t output_poll_us = 1'000;
+    bool threads = true;  // what blocks on a disk runs on a thread; false: the simulated clock
     TreeControl tree;
 };
 

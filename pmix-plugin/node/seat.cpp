@@ -1,38 +1,81 @@
 #include "pmix-plugin/node/seat.hpp"
 
-#include <algorithm>
 #include <array>
+#include <initializer_list>
 
 namespace ghost::plugin {
 namespace {
 
 using S = SeatState;
 
+// What may follow, a bit each.
+template <typename State>
+constexpr uint32_t to(std::initializer_list<State> next) {
+    uint32_t bits = 0;
+    for (State state : next) bits |= 1u << static_cast<unsigned>(state);
+    return bits;
+}
+
+template <typename State>
+bool has(uint32_t bits, State state) {
+    return (bits >> static_cast<unsigned>(state) & 1u) != 0;
+}
+
 struct Row {
     S state;
     const char* name;
-    std::array<S, 4> next;  // unused places repeat the last one
+    uint32_t next;
 };
 
 // `leaving` is what the coordinator decided: it follows from wherever the source may be by then.
-constexpr std::array<Row, 16> table{{
-    {S::home, "home", {S::connecting, S::preparing, S::leaving, S::leaving}},
-    {S::connecting, "connecting", {S::connected, S::home, S::leaving, S::leaving}},
-    {S::connected, "connected", {S::gating, S::home, S::leaving, S::leaving}},
-    {S::gating, "gating", {S::connected, S::ungating, S::closing, S::leaving}},
-    {S::ungating, "ungating", {S::home, S::leaving, S::leaving, S::leaving}},
-    {S::closing, "closing", {S::exporting, S::resuming, S::leaving, S::leaving}},
-    {S::exporting, "exporting", {S::exported, S::resuming, S::leaving, S::leaving}},
-    {S::exported, "exported", {S::resuming, S::leaving, S::leaving, S::leaving}},
-    {S::resuming, "resuming", {S::home, S::leaving, S::leaving, S::leaving}},
-    {S::leaving, "leaving", {S::draining, S::draining, S::draining, S::draining}},
-    {S::draining, "draining", {S::draining, S::draining, S::draining, S::draining}},
-    {S::preparing, "preparing", {S::ready, S::ready, S::ready, S::ready}},
-    {S::ready, "ready", {S::held, S::held, S::held, S::held}},
-    {S::held, "held", {S::switched, S::switched, S::switched, S::switched}},
-    {S::switched, "switched", {S::going, S::going, S::going, S::going}},
-    {S::going, "going", {S::home, S::home, S::home, S::home}},
+// Home again from any state of a snapshot: the rank has ended.
+constexpr std::array<Row, 22> table{{
+    {S::home, "home", to({S::connecting, S::preparing, S::leaving, S::shutting})},
+    {S::connecting, "connecting", to({S::connected, S::home, S::leaving})},
+    {S::connected, "connected", to({S::gating, S::home, S::leaving})},
+    {S::gating, "gating", to({S::connected, S::ungating, S::closing, S::leaving})},
+    {S::ungating, "ungating", to({S::home, S::leaving})},
+    {S::closing, "closing", to({S::exporting, S::resuming, S::leaving})},
+    {S::exporting, "exporting", to({S::exported, S::resuming, S::leaving})},
+    {S::exported, "exported", to({S::resuming, S::leaving})},
+    {S::resuming, "resuming", to({S::home, S::leaving})},
+    {S::leaving, "leaving", to({S::draining})},
+    {S::draining, "draining", to({S::draining})},
+    {S::preparing, "preparing", to({S::ready})},
+    {S::ready, "ready", to({S::held})},
+    {S::held, "held", to({S::switched, S::going})},
+    {S::switched, "switched", to({S::going})},
+    {S::going, "going", to({S::home})},
+    {S::shutting, "shutting", to({S::shut, S::opening, S::home})},
+    {S::shut, "shut", to({S::parting, S::opening, S::home})},
+    {S::opening, "opening", to({S::home})},
+    {S::parting, "parting", to({S::standing, S::resuming, S::home})},
+    {S::standing, "standing", to({S::resuming, S::frozen, S::home})},
+    {S::frozen, "frozen", to({S::resuming, S::home})},
 }};
+
+using W = SnapWork;
+
+struct WorkRow {
+    W work;
+    const char* name;
+    uint32_t next;
+};
+
+constexpr std::array<WorkRow, 8> works{{
+    {W::idle, "idle", to({W::preparing})},
+    {W::preparing, "preparing", to({W::ready, W::failed, W::cancelling, W::idle})},
+    {W::ready, "ready", to({W::standing, W::failed, W::cancelling, W::idle})},
+    {W::standing, "standing", to({W::writing, W::failed, W::cancelling, W::idle})},
+    {W::writing, "writing", to({W::written, W::failed, W::cancelling, W::idle})},
+    {W::written, "written", to({W::idle, W::failed, W::cancelling})},
+    {W::failed, "failed", to({W::cancelling, W::idle})},
+    {W::cancelling, "cancelling", to({W::idle, W::preparing})},
+}};
+
+const WorkRow& row(W work) {
+    return works[static_cast<size_t>(work)];
+}
 
 const Row& row(S state) {
     return table[static_cast<size_t>(state)];
@@ -45,17 +88,28 @@ const char* name(SeatState state) {
 }
 
 bool may_follow(SeatState from, SeatState to) {
-    return std::ranges::find(row(from).next, to) != row(from).next.end();
+    return has(row(from).next, to);
 }
 
 bool is_source(SeatState state) {
     return state >= S::connecting && state <= S::draining;
 }
 bool is_target(SeatState state) {
-    return state >= S::preparing;
+    return state >= S::preparing && state <= S::going;
+}
+bool is_snapshot(SeatState state) {
+    return state >= S::shutting;
 }
 bool is_touched(SeatState state) {
     return state >= S::closing && state <= S::resuming;
+}
+
+const char* name(SnapWork work) {
+    return row(work).name;
+}
+
+bool may_follow(SnapWork from, SnapWork to) {
+    return has(row(from).next, to);
 }
 
 }  // namespace ghost::plugin

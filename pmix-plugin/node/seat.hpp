@@ -1,4 +1,5 @@
-// A rank's place on one node: its connections, and what a move is doing to it here.
+// A rank's place on one node: its connections, and what a move, a snapshot or a restart is doing to
+// it here.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +31,12 @@ enum class SeatState {
     held,        // target: the ghost is whole, and held
     switched,    // target: the bookkeeping is ours
     going,       // target: the tree runs, the rank attaches
+    shutting,    // snapshot: the rank closes its gates
+    shut,        // snapshot: it has; it waits for all others
+    opening,     // snapshot: it opens them again: another rank was busy, or the snapshot is off
+    parting,     // snapshot: it has left the PMIx server and closes the rest
+    standing,    // snapshot: the wrapper freezes the tree; then `resuming`
+    frozen,      // snapshot: the tree stands until the job ends (then = kill)
 };
 
 const char* name(SeatState state);
@@ -37,8 +44,40 @@ const char* name(SeatState state);
 bool may_follow(SeatState from, SeatState to);
 bool is_source(SeatState state);
 bool is_target(SeatState state);
+bool is_snapshot(SeatState state);
 // Its tree may stand or be between two servers: a new wrapper must let it go on if the move ends.
 bool is_touched(SeatState state);
+
+// What the wrapper of a rank does for a snapshot, beside the state of the rank itself.
+enum class SnapWork {
+    idle,
+    preparing,   // looks at the rank and copies its memory, the rank runs
+    ready,       // waits for the word to stand
+    standing,    // freezes the tree and lets it go on
+    writing,     // the ghost goes to its file
+    written,     // and is there
+    failed,      // it said why; it is to be told that the snapshot is off
+    cancelling,  // it throws away what it has
+};
+
+const char* name(SnapWork work);
+bool may_follow(SnapWork from, SnapWork to);
+
+struct SnapSeat {
+    bool part = false;     // the rank takes part in the snapshot or restart under way
+    bool restart = false;  // in a restart
+    SnapWork work = SnapWork::idle;
+    std::string busy;        // why the rank cannot take the present step now; empty: it can
+    std::string stage, why;  // why the snapshot cannot be; empty: nothing is wrong
+    uint32_t tag = 0;        // of the call the rank waits in
+    // The rank's hello that came before the wrapper's word that its tree runs.
+    std::shared_ptr<Channel> early;
+    Json early_hello;
+    Json location;  // where the rank listens since it came back
+    Json row;       // the wrapper's last words: what it has written
+    uint64_t bytes = 0, total = 0;
+    int64_t pause_us = 0;
+};
 
 struct Seat {
     RankId rank = 0;
@@ -67,6 +106,8 @@ struct Seat {
     int votes = 0;
     std::optional<TimerId> timer;
     int64_t output_waited = 0;
+
+    SnapSeat snap;
 
     std::set<RankId> peers;  // whose changes the rank is told
 };

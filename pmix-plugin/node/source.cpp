@@ -48,13 +48,19 @@ void NodeAgent::Impl::busy(Seat& s, const std::string& why) {
     report({{"t", "busy"}, {"seq", s.seq}, {"rank", s.rank}, {"why", why}});
 }
 
-void NodeAgent::Impl::on_gated(Seat& s, const Json& m) {
-    std::string why;
+// Why the rank's gate is not closed; empty: it is.
+std::string NodeAgent::Impl::why_busy(const Json& m) {
     if (flag(m, "busy") || number(m, "busy") != 0) {
-        why = text(m, "why", "the rank is inside a call that cannot be moved");
-    } else if (signed_number(m, "rc") != 0) {
-        why = fmt::format("the rank's gate failed ({})", signed_number(m, "rc"));
-    } else if (adapter_.premark(s.rank, static_cast<uint32_t>(number(m, "tag"))) == PreMark::busy) {
+        return text(m, "why", "the rank is inside a call that cannot be moved");
+    }
+    if (signed_number(m, "rc") == 0) return {};
+    return fmt::format("the rank's gate failed ({})", signed_number(m, "rc"));
+}
+
+void NodeAgent::Impl::on_gated(Seat& s, const Json& m) {
+    std::string why = why_busy(m);
+    const auto tag = static_cast<uint32_t>(number(m, "tag"));
+    if (why.empty() && adapter_.premark(s.rank, tag) == PreMark::busy) {
         why = "the rank is inside a PMIx call that cannot be moved";
     }
     if (!why.empty()) {

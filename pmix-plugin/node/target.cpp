@@ -127,6 +127,9 @@ void NodeAgent::Impl::go(const Json& m) {
 
 // The rank is on PMIx and on its links again: after a move, or after one that was called off.
 void NodeAgent::Impl::on_attached(Seat& s, const Json& m) {
+    if (s.snap.part && (s.state == S::resuming || s.state == S::going)) {
+        return on_attached_again(s, m);
+    }
     const bool moving = s.state == S::resuming || s.state == S::going;
     if (!moving) {
         if (field(m, "location") == nullptr || signed_number(m, "rc") != 0) return;

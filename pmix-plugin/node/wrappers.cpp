@@ -34,6 +34,7 @@ void NodeAgent::Impl::wrapper_closed(RankId rank, const Channel* which) {
     if (s == nullptr || s->wrapper.get() != which) return;
     s->wrapper.reset();
     if (s->state == S::leaving) return die_expired(*s);
+    if (s->snap.part) return;  // wrapper_died() follows
     // `going` waits for wrapper_died(): the tree may live, then a new wrapper adopts it.
     if (is_source(s->state)) {
         fail(*s, "wrapper", fmt::format("the wrapper of rank {} has gone", rank));
@@ -48,6 +49,7 @@ void NodeAgent::Impl::wrapper_exit_said(Seat& s) {
 void NodeAgent::Impl::tree_ended(Seat& s, const std::string& why) {
     s.ended = true;
     s.spare.clear();
+    if (s.snap.part) return part_ended(s, why);
     if (s.state == S::leaving) return gone(s);
     if (s.state == S::going) {
         // Ended before its agent could attach: the move is done, there is nobody to wake.
@@ -57,6 +59,23 @@ void NodeAgent::Impl::tree_ended(Seat& s, const std::string& why) {
     fail(s, "rank", why);
     if (s.state == S::resuming || s.state == S::ungating) return back_home(s);
     if (s.state == S::closing && s.abort_asked) resume(s);
+}
+
+// A rank that ends while the job is saved or restarted.
+void NodeAgent::Impl::part_ended(Seat& s, const std::string& why) {
+    if (s.snap.early) std::exchange(s.snap.early, nullptr)->close();
+    if (s.state != S::going) snapshot_failed(s, "rank", why);
+    s.snap.work = SnapWork::idle;
+    if (s.state == S::going || is_snapshot(s.state) || s.state == S::resuming) change(s, S::home);
+    part_.poke();
+}
+
+// The snapshot is off; the wrapper that adopts the tree knows nothing of it.
+void NodeAgent::Impl::part_wrapper_died(Seat& s, bool alive, const std::string& why) {
+    s.snap.work = SnapWork::idle;
+    snapshot_failed(s, "wrapper", why);
+    const bool stands = s.state == S::standing || s.state == S::frozen;
+    if (alive && s.abort_asked && stands) resume_snapshot(s);
 }
 
 // From the adapter: true means "taken care of".
@@ -75,15 +94,22 @@ bool NodeAgent::Impl::wrapper_died(RankId rank, int status) {
         return true;
     }
     if (s->ended) return false;
+    if (s->snap.restart && s->snap.part && s->state != S::going) {
+        return restart_wrapper_died(*s, status);
+    }
     if (s->wrapper) std::exchange(s->wrapper, nullptr)->close();
     const bool alive = tree_alive(*s, settings_.tree);
     log::warning("the wrapper of rank {} died (status {}), its processes {}", rank, status,
                  alive ? "live" : "have ended");
     const std::string why = fmt::format("the wrapper of rank {} died", rank);
-    if (is_source(s->state)) fail(*s, "wrapper", why);
-    if (alive && adopt(*s)) return true;
+    if (s->snap.part) part_wrapper_died(*s, alive, why);
+    if (is_source(s->state) && !s->snap.part) fail(*s, "wrapper", why);
+    if (alive && adopt(*s)) {
+        part_.poke();
+        return true;
+    }
     kill_tree(*s, settings_.tree);
-    if (s->state == S::switched || s->state == S::going) {
+    if ((s->state == S::switched || s->state == S::going) && !s->snap.part) {
         fail(*s, "go", why);
         s->ended = true;
         return false;

@@ -1,11 +1,12 @@
 // How long a program stands still while it is moved live between two nodes of the virtual cluster.
 //
-//   live_downtime [--mb 1024] [--threads 4] [--rate 100] [--moves 10]
+//   live_downtime [--mb 1024] [--threads 4] [--rate 100] [--moves 10] [--gaps 0]
 //
 // Brings up a lab of two nodes, an agent on each, starts live_subject on one and moves it there and
 // back; after every move the program checks all its memory and state. Prints for each move the
 // longest time between two of its heartbeats and where the stop's time went, then medians and the
-// 99th percentile. Exit status 1 if anything was wrong. Needs root; run in the build folder.
+// 99th percentile. --gaps MS: also when every longer time between two heartbeats was, ms after the
+// move's begin. Exit status 1 if anything was wrong. Needs root; run in the build folder.
 #include <array>
 #include <csignal>
 #include <cstdio>
@@ -165,7 +166,7 @@ class Agent {
 };
 
 struct Options {
-    int mb = 1024, threads = 4, rate = 100, moves = 10;
+    int mb = 1024, threads = 4, rate = 100, moves = 10, gaps = 0;
 };
 
 using Figures = std::map<std::string, std::vector<double>>;
@@ -175,7 +176,8 @@ double part(std::vector<double> all, double share) {
     return all.empty() ? 0 : all[std::min(all.size() - 1, static_cast<size_t>(share * all.size()))];
 }
 
-bool move_once(int number, std::array<Agent*, 2> agents, LiveTree& tree, Figures& figures) {
+bool move_once(int number, std::array<Agent*, 2> agents, LiveTree& tree, Figures& figures,
+               int shown_gaps) {
     Agent &from = *agents[number % 2], &to = *agents[(number + 1) % 2];
     const uint64_t before = tree.count();
     to.tell("receive");
@@ -191,6 +193,7 @@ bool move_once(int number, std::array<Agent*, 2> agents, LiveTree& tree, Figures
     }
     usleep(100000);
     const auto [gap, where] = tree.longest_gap(before);
+    const uint64_t end = tree.count();
     std::istringstream words(sent.substr(6));
     std::string name;
     for (double value = 0; words >> name >> value;) figures[name].push_back(value / 1000);
@@ -203,6 +206,12 @@ bool move_once(int number, std::array<Agent*, 2> agents, LiveTree& tree, Figures
         number, gap, now("skeleton_stop"), now("stop"), now("last_bytes") / 1000,
         now("rounds") * 1000, now("bytes") / 1000, now("total"),
         wrong == 0 ? "whole" : fmt::format("WRONG {:#x}", wrong).c_str());
+    if (shown_gaps > 0) {
+        std::printf("        gaps (when, how long):");
+        for (const auto& [at, ms] : tree.gaps(before, end, shown_gaps))
+            std::printf("  %.0f %.1f", at, ms);
+        std::printf("\n");
+    }
     std::fflush(stdout);
     return wrong == 0;
 }
@@ -239,7 +248,7 @@ int conduct(const std::string& self, const Options& options) {
         first.tell(fmt::format("start {} {} {}", options.mb, options.threads, options.rate));
         good = first.hear() == "started" && tree.wait_ready();
         for (int i = 0; good && i < options.moves; i++)
-            good = move_once(i, {&first, &second}, tree, figures);
+            good = move_once(i, {&first, &second}, tree, figures, options.gaps);
         if (figures.contains("gap")) report(figures);
         first.tell("end");
         second.tell("end");
@@ -265,6 +274,7 @@ int main(int argc, char** argv) {
         if (name == "--threads") options.threads = value;
         if (name == "--rate") options.rate = value;
         if (name == "--moves") options.moves = value;
+        if (name == "--gaps") options.gaps = value;
     }
     return conduct(std::filesystem::read_symlink("/proc/self/exe").string(), options);
 }

@@ -107,6 +107,18 @@ class LiveTree {
         return out;
     }
     uint64_t count() const { return beats_->count; }
+    // All times between two beats of more than `least` ms, of the beats [from, to): when, after
+    // the first one, and how long, ms.
+    std::vector<std::pair<double, double>> gaps(uint64_t from, uint64_t to, double least) const {
+        std::vector<std::pair<double, double>> out;
+        const uint64_t begin = beats_->beats[from % beats_kept].ns;
+        for (uint64_t i = from + 1; i < to; i++) {
+            const uint64_t last = beats_->beats[(i - 1) % beats_kept].ns;
+            const double gap = static_cast<double>(beats_->beats[i % beats_kept].ns - last) / 1e6;
+            if (gap > least) out.emplace_back(static_cast<double>(last - begin) / 1e6, gap);
+        }
+        return out;
+    }
 
     std::vector<std::string> keys() const {
         return {pipe_key(child_in_.get()), pipe_key(child_out_.get())};

@@ -276,7 +276,7 @@ TEST(Move, MessagesOfAnyFormAreSurvived) {
 TEST(Move, GuestsWithWrongHellosAreRefused) {
     Cluster c(13, 2, {0, 1});
     Json good = {
-        {"t", "hello"}, {"role", "rank"}, {"job", "4711"}, {"rank", 1}, {"secret", "5ec2e7"}};
+        {"t", "hello"}, {"role", "rank"}, {"job", "4711"}, {"rank", 1}, {"secret", job_secret}};
     std::vector<Json> bad;
     for (auto [key, value] : std::vector<std::pair<std::string, Json>>{{"t", "attached"},
                                                                        {"role", "king"},

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <fcntl.h>
+#include <filesystem>
 #include <fmt/format.h>
 #include <poll.h>
 #include <unistd.h>
@@ -209,13 +210,15 @@ void Daemon::abort_job(int, const std::string& why) {
 // --- Cluster ---
 
 Cluster::Cluster(uint64_t seed, int nodes, std::vector<NodeId> ranks, int slots,
-                 CoordinatorSettings settings)
-    : random_(seed), slots_(slots) {
+                 CoordinatorSettings settings, std::map<std::string, std::string> parameters)
+    : parameters(std::move(parameters)), random_(seed), slots_(slots) {
     static std::atomic<int> count{0};
     name_ = fmt::format("{}.{}", ::getpid(), ++count);
-    std::string pattern = "/tmp/ghost-sim-XXXXXX";
+    std::string pattern = "/dev/shm/ghost-sim-XXXXXX";
     dir_ = ::mkdtemp(pattern.data()) != nullptr ? pattern : "/nonexistent";
     settings.now = [this] { return now; };
+    settings.threads = false;
+    settings.say = [this](const std::string& line) { said.push_back(line); };
     for (int i = 0; i < nodes; ++i) {
         daemons_.push_back(std::make_unique<Daemon>(*this, static_cast<NodeId>(i)));
     }
@@ -224,6 +227,7 @@ Cluster::Cluster(uint64_t seed, int nodes, std::vector<NodeId> ranks, int slots,
         for (auto& d : daemons_) d->where_[static_cast<RankId>(r)] = ranks[r];
     }
     NodeSettings node_settings;
+    node_settings.threads = false;
     node_settings.tree.alive = [this](pid_t init) {
         return std::ranges::any_of(trees_, [&](auto& t) { return t->init == init && t->alive; });
     };
@@ -246,7 +250,8 @@ Cluster::~Cluster() {
     coordinator_->stop();
     for (auto& a : agents_) a->stop();
     events_.clear();
-    ::rmdir(dir_.c_str());
+    std::error_code ignored;
+    std::filesystem::remove_all(dir_, ignored);
 }
 
 void Cluster::boot(RankId rank, NodeId node) {
@@ -266,6 +271,7 @@ void Cluster::boot(RankId rank, NodeId node) {
     if (!socket.ok()) return violate(socket.error().message());
     w->control = std::move(*socket);
     wrappers_.push_back(w);
+    if (parameters.contains("ghost_restart")) return boot_restart(w);
     say_hello(w, "run");
     wake(t);
 }
@@ -393,7 +399,8 @@ Json Cluster::ps() {
 // --- wrappers ---
 
 void Cluster::say(const std::shared_ptr<Wrapper>& w, Json m, bool with_fds) {
-    later(nobody, [this, w, m = std::move(m), with_fds] {
+    w->said = std::max(w->said + 1, now + latency());
+    at(w->said, nobody, [this, w, m = std::move(m), with_fds] {
         if (!w->alive || !w->control.valid()) return;
         if (lose_local && lose_local(text(m, "t"))) return;
         std::vector<int> raw;
@@ -405,8 +412,9 @@ void Cluster::say(const std::shared_ptr<Wrapper>& w, Json m, bool with_fds) {
 }
 
 void Cluster::say_hello(const std::shared_ptr<Wrapper>& w, const char* mode) {
-    Json m = {{"t", "hello"},       {"role", "wrapper"}, {"job", "4711"},         {"rank", w->rank},
-              {"secret", "5ec2e7"}, {"pid", w->pid},     {"init", w->tree->init}, {"mode", mode}};
+    Json m = {{"t", "hello"},          {"role", "wrapper"},    {"job", "4711"},
+              {"rank", w->rank},       {"secret", job_secret}, {"pid", w->pid},
+              {"init", w->tree->init}, {"mode", mode}};
     std::vector<int> raw;
     auto fds = six_fds();
     for (Fd& fd : fds) raw.push_back(fd.get());
@@ -416,6 +424,8 @@ void Cluster::say_hello(const std::shared_ptr<Wrapper>& w, const char* mode) {
 void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, ControlMessage& m) {
     std::string type = text(m.body, "t");
     const uint64_t seq = number(m.body, "seq");
+    if (snapshot_message(w, m.body)) return;
+    if (type == "prepare" && !w->restore) return restart_import(w);
     if (type == "prepare") {
         return say(w, {{"t", "ready"}, {"seq", seq}, {"port", 1}, {"token", "x"}});
     }
@@ -447,14 +457,11 @@ void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, ControlMessage&
         if (agent == nullptr || number(*agent, "tid") != 3)
             violate("the agent's thread is unknown");
     }
-    if (type == "resume") {
-        w->tree->stopped = false;
-        return wake(w->tree);
-    }
+    if (type == "resume") return let_run(w);
     if (type == "go") {
         if (!w->tree) return violate("go without a ghost");
         w->tree->stopped = w->held = false;
-        say_hello(w, "restore");
+        if (seq != 0) say_hello(w, "restore");
         if (chance.ends_at_once) return end_rank(w->rank);
         return wake(w->tree);
     }
@@ -547,8 +554,8 @@ void Cluster::attach(const std::shared_ptr<Tree>& t, int tries) {
         return;
     }
     t->agent = std::move(*socket);
-    Json m = {{"t", "hello"},       {"role", "rank"},    {"job", "4711"}, {"rank", t->rank},
-              {"secret", "5ec2e7"}, {"epoch", t->epoch}, {"pid", 2},      {"tid", 3}};
+    Json m = {{"t", "hello"},         {"role", "rank"},    {"job", "4711"}, {"rank", t->rank},
+              {"secret", job_secret}, {"epoch", t->epoch}, {"pid", 2},      {"tid", 3}};
     (void)t->agent.send(m).ok();
 }
 
@@ -556,7 +563,7 @@ void Cluster::tree_message(const std::shared_ptr<Tree>& t, const Json& m) {
     std::string type = text(m, "t");
     const uint64_t seq = number(m, "seq");
     if (type == "welcome") {
-        t->closed = false;
+        t->closed = t->gated = false;
         t->attached = true;
         t->epoch = static_cast<uint32_t>(number(m, "epoch"));
         return say(t, {{"t", "attached"},
@@ -566,8 +573,10 @@ void Cluster::tree_message(const std::shared_ptr<Tree>& t, const Json& m) {
     }
     if (type == "gate") {
         const bool busy = percent(chance.busy_percent);
+        t->gated = !busy;
         return say(t, {{"t", "gated"}, {"seq", seq}, {"rc", 0}, {"tag", 0}, {"busy", busy}});
     }
+    if (type == "ungate") t->gated = false;
     if (type == "ungate") return say(t, {{"t", "ungated"}, {"seq", seq}});
     if (type == "close") {
         later(nobody, [t] {

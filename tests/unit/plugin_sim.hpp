@@ -19,6 +19,8 @@ namespace ghost::plugin::sim {
 
 class Cluster;
 
+inline const std::string job_secret = std::string(58, '0') + "5ec2e7";
+
 // One copy of a rank: its process tree, and the rank agent inside it.
 struct Tree {
     RankId rank = 0;
@@ -28,10 +30,19 @@ struct Tree {
     bool stopped = false;  // frozen, or held at the target
     bool attached = false;
     bool closed = false;  // the agent has closed everything and waits for the signal
+    bool gated = false;   // takes nothing from a link: from its answer to `gate` until it attaches
     ControlSocket agent;
     uint64_t seq = 0;
     uint32_t epoch = 0;
     bool runs() const { return alive && !stopped; }
+};
+
+// What a wrapper does in a snapshot.
+struct SnapWork {
+    uint64_t seq = 0;
+    std::string path;  // of its file
+    std::string then;
+    bool ready = false, standing = false, stood = false, frozen = false, cancelled = false;
 };
 
 struct Wrapper {
@@ -46,6 +57,8 @@ struct Wrapper {
     ControlSocket control;
     std::function<void(int)> ended;
     std::vector<Fd> kept;  // inner ends
+    int64_t said = 0;      // when its last message was sent: order is kept
+    SnapWork snap;
 };
 
 // What may go wrong, asked at every step; the default is that nothing does.
@@ -54,6 +67,9 @@ struct Chance {
     int fence_percent = 0;
     int64_t latency_us = 200;
     bool ends_at_once = false;  // a restored rank ends before its agent attaches
+    // A wrapper's answer to one of these is `failed`: prepare, stand, write, import.
+    std::string fail_stage;
+    RankId fail_rank = 0;
 };
 
 class Daemon : public RuntimeAdapter {
@@ -69,7 +85,7 @@ class Daemon : public RuntimeAdapter {
     std::optional<NodeId> find_node(const std::string& name) const override;
     int slots(NodeId node) const override;
     std::string session_dir() const override;
-    std::string secret() const override { return "5ec2e7"; }
+    std::string secret() const override { return job_secret; }
     std::string rank_socket() const override;
     std::string pmix_uri() const override { return "uri" + std::to_string(id_); }
     void send(NodeId to, const Json& message) override;
@@ -84,6 +100,12 @@ class Daemon : public RuntimeAdapter {
     bool hold_fences() override;
     void release_fences() override;
     void settle_fences(int votes) override;
+    std::optional<std::string> parameter(const std::string& name) const override;
+    Json job_facts() const override;
+    PreMark may_premark(RankId rank, uint32_t tag) override;
+    Status on_signal(int signum, std::function<void()> handler) override;
+    void on_job_control(std::function<void(JobControl)> handler) override;
+    void end_job(int status, const std::string& why) override;
     PreMark premark(RankId rank, uint32_t tag) override;
     void repeer(RankId rank) override;
     Result<Spawned> spawn_restore(RankId rank, const std::vector<std::string>& argv,
@@ -132,7 +154,7 @@ class Cluster {
   public:
     // ranks: the node of each rank, by rank. slots 0: unknown.
     Cluster(uint64_t seed, int nodes, std::vector<NodeId> ranks, int slots = 0,
-            CoordinatorSettings settings = {});
+            CoordinatorSettings settings = {}, std::map<std::string, std::string> parameters = {});
     ~Cluster();
 
     Client& client();
@@ -151,6 +173,9 @@ class Cluster {
     std::function<bool(NodeId from, NodeId to, const Json&)> lose;
     // For every message from or to a wrapper or a rank.
     std::function<bool(const std::string& type)> lose_local;
+    void signal(int signum);  // to mpirun
+    // A PMIx_Job_control request; the answers are added to `answers`.
+    void job_control(const std::string& then, std::vector<std::string>& answers);
 
     // --- truth ---
     int running_copies(RankId rank) const;
@@ -158,6 +183,7 @@ class Cluster {
     bool rank_attached(RankId rank) const;
     void inject(NodeId from, NodeId to, const Json& m);
     Daemon& daemon(NodeId node) { return *daemons_[node]; }
+    std::string folder() const { return dir_ + "/snapshots"; }
     std::string socket_of(NodeId node) const { return daemons_[node]->rank_socket(); }
 
     Chance chance;
@@ -168,6 +194,10 @@ class Cluster {
     bool job_aborted = false;
     bool job_broken = false;  // mpirun's own end: a daemon with ranks was lost
     std::string abort_why;
+    int end_status = 0;             // of end_job()
+    std::vector<std::string> said;  // to the user
+    std::set<RankId> halted;        // stopped by SIGSTOP after a snapshot
+    std::map<std::string, std::string> parameters;
     std::set<NodeId> given_up;
     std::set<NodeId> dead;
     std::vector<std::string> violations;
@@ -197,6 +227,15 @@ class Cluster {
     void say_hello(const std::shared_ptr<Wrapper>& w, const char* mode);
     void wake(const std::shared_ptr<Tree>& t);
     void attach(const std::shared_ptr<Tree>& t, int tries);
+    bool snapshot_message(const std::shared_ptr<Wrapper>& w, const Json& m);
+    void snap_prepare(const std::shared_ptr<Wrapper>& w, const Json& m);
+    void snap_stand(const std::shared_ptr<Wrapper>& w, uint64_t seq);
+    void snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq);
+    void snap_cancel(const std::shared_ptr<Wrapper>& w, uint64_t seq);
+    bool snap_fails(const std::shared_ptr<Wrapper>& w, const char* stage);
+    void let_run(const std::shared_ptr<Wrapper>& w);
+    void restart_import(const std::shared_ptr<Wrapper>& w);
+    void boot_restart(const std::shared_ptr<Wrapper>& w);
     void wrapper_gone(const std::shared_ptr<Wrapper>& w, int status);
     void drop_tree(Tree& t);
     void check();
@@ -218,6 +257,8 @@ class Cluster {
     std::vector<std::shared_ptr<Tree>> trees_;
     std::vector<std::shared_ptr<Wrapper>> wrappers_;
     std::deque<Client> clients_;
+    std::map<int, std::function<void()>> signals_;
+    std::function<void(RuntimeAdapter::JobControl)> job_control_;
     pid_t last_pid_ = 100;
 };
 

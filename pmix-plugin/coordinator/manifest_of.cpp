@@ -1,0 +1,125 @@
+#include "pmix-plugin/coordinator/manifest_of.hpp"
+
+#include <algorithm>
+#include <map>
+#include <unistd.h>
+
+#include "pmix-plugin/message.hpp"
+
+namespace ghost::plugin {
+namespace {
+
+const Json& part(const Json& whole, const char* key) {
+    static const Json empty;
+    const Json* found = field(whole, key);
+    return found != nullptr ? *found : empty;
+}
+
+std::vector<std::string> texts(const Json& whole, const char* key) {
+    std::vector<std::string> out;
+    for (const Json& item : part(whole, key)) {
+        if (item.is_string()) out.push_back(item);
+    }
+    return out;
+}
+
+void take_facts(Manifest& m, const Json& facts) {
+    const Json& runtime = part(facts, "runtime");
+    m.runtime = text(runtime, "name");
+    m.runtime_version = text(runtime, "version");
+    m.pmix_version = text(runtime, "pmix");
+    for (const Json& app : part(facts, "apps")) {
+        m.apps.push_back(
+            {texts(app, "argv"), static_cast<uint32_t>(number(app, "np")), text(app, "cwd")});
+    }
+    const Json& mpirun = part(facts, "mpirun");
+    m.mpirun_argv = texts(mpirun, "argv");
+    m.mpirun_cwd = text(mpirun, "cwd");
+    const Json& parameters = part(mpirun, "parameters");
+    if (parameters.is_object()) {
+        for (const auto& [name, value] : parameters.items()) {
+            if (value.is_string()) m.parameters.push_back({name, value});
+        }
+    }
+    const Json& input = part(facts, "stdin");
+    m.input = {static_cast<uint32_t>(number(input, "rank")), text(input, "path"),
+               number(input, "offset")};
+    for (const Json& node : part(facts, "nodes")) {
+        m.nodes.push_back({static_cast<uint32_t>(number(node, "id")), text(node, "name"),
+                           static_cast<int>(number(node, "slots"))});
+    }
+}
+
+Manifest::Rank rank_of(const Json& row) {
+    Manifest::Rank rank;
+    rank.rank = static_cast<uint32_t>(number(row, "rank"));
+    rank.node = text(row, "node");
+    rank.file = text(row, "file");
+    rank.kind = text(row, "kind", "full");
+    rank.chain = texts(row, "chain");
+    rank.digest = text(row, "digest");
+    rank.bytes = number(row, "bytes");
+    rank.page_bytes = number(row, "page_bytes");
+    rank.memory = number(row, "memory", rank.page_bytes + number(row, "zero_bytes"));
+    rank.pause_us = signed_number(row, "pause_us");
+    return rank;
+}
+
+void take_rows(Manifest& m, const std::vector<Json>& rows) {
+    std::map<std::string, Manifest::File> files;
+    for (const Json& row : rows) {
+        Manifest::Rank rank = rank_of(row);
+        if (rank.kind != "full") m.kind = "incremental";
+        if (rank.rank == m.input.rank && !m.input.path.empty()) {
+            m.input.offset += number(row, "stdin_bytes");
+        }
+        for (const Json& given : part(row, "files")) {
+            Manifest::File& file = files[text(given, "path")];
+            file.path = text(given, "path");
+            file.size = std::max(file.size, number(given, "size"));
+            file.ranks.push_back(rank.rank);
+        }
+        m.ranks.push_back(std::move(rank));
+    }
+    std::ranges::sort(m.ranks, {}, &Manifest::Rank::rank);
+    for (auto& [path, file] : files) {
+        std::ranges::sort(file.ranks);
+        file.ranks.erase(std::unique(file.ranks.begin(), file.ranks.end()), file.ranks.end());
+        m.files.push_back(std::move(file));
+    }
+}
+
+// Which application a rank is of, and what it is bound to.
+void take_places(Manifest& m, const Json& facts) {
+    std::map<uint32_t, const Json*> places;
+    for (const Json& place : part(facts, "ranks")) {
+        places[static_cast<uint32_t>(number(place, "rank"))] = &place;
+    }
+    for (Manifest::Rank& rank : m.ranks) {
+        auto it = places.find(rank.rank);
+        if (it == places.end()) continue;
+        rank.app = static_cast<uint32_t>(number(*it->second, "app"));
+        rank.binding = text(*it->second, "binding");
+    }
+}
+
+}  // namespace
+
+Manifest manifest_of(const SnapshotRun& run, const std::string& job, uint64_t epoch) {
+    Manifest m;
+    m.name = run.name;
+    m.time = utc_now();
+    m.kind = "full";
+    m.pause_us = run.pause;
+    m.total_us = run.lasted;
+    m.bytes = run.written.bytes;
+    m.job = job;
+    m.epoch = epoch;
+    m.uid = ::geteuid();
+    take_facts(m, run.facts);
+    take_rows(m, run.written.rows);
+    take_places(m, run.facts);
+    return m;
+}
+
+}  // namespace ghost::plugin

@@ -1,0 +1,106 @@
+#include "pmix-plugin/coordinator/policy.hpp"
+
+#include <climits>
+#include <filesystem>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "pmix-plugin/parameters.hpp"
+
+namespace ghost::plugin {
+namespace {
+
+class Reader {
+  public:
+    Reader(const RuntimeAdapter& adapter, std::vector<std::string>& wrong)
+        : adapter_(adapter), wrong_(wrong) {}
+
+    std::string text(const char* name) const {
+        for (const Parameter& known : parameters()) {
+            if (std::string_view(known.name) != name) continue;
+            return adapter_.parameter(name).value_or(known.fallback);
+        }
+        return adapter_.parameter(name).value_or("");
+    }
+
+    // `parse` gives a Result; the default's text is one it can read.
+    template <typename Parse>
+    auto value(const char* name, Parse parse) const -> std::decay_t<decltype(*parse(""))> {
+        auto parsed = parse(text(name));
+        if (parsed.ok()) return *parsed;
+        complain(name, parsed.error().message());
+        for (const Parameter& known : parameters()) {
+            if (std::string_view(known.name) == name) return *parse(known.fallback);
+        }
+        return {};
+    }
+
+    std::string one_of(const char* name, const std::vector<std::string>& known) const {
+        std::string given = text(name);
+        for (const std::string& one : known) {
+            if (one == given) return given;
+        }
+        complain(name, fmt::format("\"{}\" is none of {}", given, fmt::join(known, ", ")));
+        return known.front();
+    }
+
+  private:
+    void complain(const char* name, const std::string& why) const {
+        wrong_.push_back(fmt::format("parameter {}: {}; its default is used", name, why));
+    }
+
+    const RuntimeAdapter& adapter_;
+    std::vector<std::string>& wrong_;
+};
+
+Result<int> parse_count(const std::string& text) {
+    char* end = nullptr;
+    const long value = std::strtol(text.c_str(), &end, 10);
+    if (text.empty() || *end != 0 || value < 0 || value > INT_MAX) {
+        return make_error(Code::invalid, "understand the number", text);
+    }
+    return static_cast<int>(value);
+}
+
+Result<bool> parse_yes(const std::string& text) {
+    if (text == "1" || text == "true" || text == "yes" || text == "on") return true;
+    if (text == "0" || text == "false" || text == "no" || text == "off") return false;
+    return make_error(Code::invalid, "understand yes or no in", text);
+}
+
+std::string absolute(const std::string& path) {
+    std::error_code failed;
+    auto whole = std::filesystem::absolute(path, failed).lexically_normal();
+    std::string out = failed ? path : whole.string();
+    while (out.size() > 1 && out.back() == '/') out.pop_back();
+    return out;
+}
+
+}  // namespace
+
+SnapshotPolicy read_policy(const RuntimeAdapter& adapter, std::vector<std::string>& wrong) {
+    const Reader reader(adapter, wrong);
+    SnapshotPolicy policy;
+    policy.interval_us = reader.value("ghost_checkpoint_interval", parse_duration_us);
+    policy.folder = absolute(reader.text("ghost_checkpoint_dir"));
+    policy.memory = fmt::format("/dev/shm/ghost-snapshots-{}", ::geteuid());
+    policy.to_memory = reader.one_of("ghost_checkpoint_to", {"disk", "memory"}) == "memory";
+    policy.keep =
+        static_cast<size_t>(std::max(1, reader.value("ghost_checkpoint_keep", parse_count)));
+    policy.incremental = reader.value("ghost_incremental", parse_yes);
+    policy.full_every = reader.value("ghost_full_every", parse_count);
+    policy.compress = reader.one_of("ghost_compress", {"none", "lz4", "zstd"});
+    policy.rate = reader.value("ghost_checkpoint_rate", parse_bytes);
+    policy.signal = reader.value("ghost_checkpoint_signal", parse_signal);
+    policy.restart = reader.text("ghost_restart");
+    return policy;
+}
+
+std::string folder_for(const SnapshotPolicy& policy, const std::string& to) {
+    if (to == "disk") return policy.folder;
+    if (to == "memory") return policy.memory;
+    if (to.empty()) return policy.to_memory ? policy.memory : policy.folder;
+    return absolute(to);
+}
+
+}  // namespace ghost::plugin

@@ -1,0 +1,32 @@
+// What the user asked for with regard to snapshots (mpirun --mca ghost_checkpoint_...).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "pmix-plugin/runtime_adapter.hpp"
+
+namespace ghost::plugin {
+
+struct SnapshotPolicy {
+    int64_t interval_us = 0;  // 0: only on demand
+    std::string folder;       // of snapshots, absolute
+    std::string memory;       // the same in memory (tmpfs)
+    bool to_memory = false;   // which of the two is meant if nothing else is said
+    size_t keep = 2;
+    bool incremental = true;
+    int full_every = 10;  // 0: never again after the first
+    std::string compress = "none";
+    uint64_t rate = 0;    // bytes/s of each rank; 0: no limit
+    int signal = 0;       // that asks mpirun for a snapshot; 0: none
+    std::string restart;  // folder of the snapshot this job goes on from; empty: a new job
+};
+
+// Reads the parameters; one that cannot be understood has its default, and a sentence in `wrong`.
+SnapshotPolicy read_policy(const RuntimeAdapter& adapter, std::vector<std::string>& wrong);
+
+// The folder a request means: "" as the parameters say, "disk", "memory", else a path.
+std::string folder_for(const SnapshotPolicy& policy, const std::string& to);
+
+}  // namespace ghost::plugin

@@ -1,0 +1,187 @@
+#include "pmix-plugin/coordinator/restarter.hpp"
+
+#include <algorithm>
+#include <array>
+#include <fmt/format.h>
+#include <unistd.h>
+#include <utility>
+
+#include "base/log.hpp"
+#include "pmix-plugin/message.hpp"
+#include "pmix-plugin/snapshot/manifest.hpp"
+
+namespace ghost::plugin {
+namespace {
+
+using S = RestartState;
+using C = CoordinatorSettings;
+
+struct Row {
+    S state;
+    const char* name;
+    int64_t C::*limit;
+    std::array<S, 2> next;
+};
+
+constexpr std::array<Row, 6> table{{
+    {S::reading, "reading", nullptr, {S::launching, S::failed}},
+    {S::launching, "launching", nullptr, {S::holding, S::failed}},
+    {S::holding, "holding", &C::restart_us, {S::going, S::failed}},
+    {S::going, "going", &C::stand_us, {S::done, S::failed}},
+    {S::done, "done", nullptr, {S::done, S::done}},
+    {S::failed, "failed", nullptr, {S::failed, S::failed}},
+}};
+
+const Row& row(S state) {
+    return table[static_cast<size_t>(state)];
+}
+
+constexpr int64_t poll_us = 10'000;
+
+}  // namespace
+
+const char* name(RestartState state) {
+    return row(state).name;
+}
+
+bool may_follow(RestartState from, RestartState to) {
+    return from != to && std::ranges::find(row(from).next, to) != row(from).next.end();
+}
+
+int64_t limit_of(RestartState state, const CoordinatorSettings& settings) {
+    auto limit = row(state).limit;
+    return limit == nullptr ? 0 : settings.*limit;
+}
+
+void Restarter::change(S next) {
+    if (!may_follow(restart_->state, next)) {
+        log::error("bug: the restart cannot go from {} to {}", name(restart_->state), name(next));
+    }
+    log::info("restart from {}: {} -> {}", restart_->folder, name(restart_->state), name(next));
+    restart_->state = next;
+    arm_limit();
+}
+
+void Restarter::arm_limit() {
+    if (limit_) c_.adapter.cancel(*limit_);
+    limit_.reset();
+    const int64_t us = limit_of(restart_->state, c_.settings);
+    if (us == 0) return;
+    limit_ = c_.adapter.after(us, [this, us] {
+        limit_.reset();
+        fail(fmt::format("nothing was heard for {} s while {}", us / 1'000'000,
+                         name(restart_->state)));
+    });
+}
+
+struct Restarter::Known {
+    std::string name, taken, job, why;
+    uint64_t epoch = 0, ranks = 0;
+    uint32_t uid = 0;
+};
+
+void Restarter::begin(const std::string& folder, Finished finished) {
+    restart_.emplace();
+    restart_->folder = folder;
+    restart_->started = c_.settings.now();
+    finished_ = std::move(finished);
+    auto read = [folder] {
+        auto manifest = read_manifest(folder);
+        if (!manifest.ok()) return Known{{}, {}, {}, manifest.error().message()};
+        return Known{manifest->name,  manifest->time,         manifest->job, {},
+                     manifest->epoch, manifest->ranks.size(), manifest->uid};
+    };
+    c_.background.run<Known>(read, [this](const Known& k) {
+        if (restart_) known(k);
+    });
+}
+
+void Restarter::known(const Known& k) {
+    restart_->name = k.name;
+    restart_->taken = k.taken;
+    restart_->epoch = static_cast<uint32_t>(k.epoch + 1);
+    restart_->ranks = k.ranks;
+    if (!k.why.empty()) return fail(k.why);
+    if (k.uid != ::geteuid()) {
+        return fail(fmt::format("it is of user {}, this is user {}", k.uid, ::geteuid()));
+    }
+    change(S::launching);
+    wait_for_launch();
+}
+
+// The ranks are known as soon as they are mapped, which is when all daemons are there.
+void Restarter::wait_for_launch() {
+    const auto ranks = c_.adapter.ranks();
+    if (ranks.empty() || c_.adapter.job_name().empty()) {
+        poll_ = c_.adapter.after(poll_us, [this] {
+            poll_.reset();
+            wait_for_launch();
+        });
+        return;
+    }
+    if (ranks.size() != restart_->ranks) {
+        return fail(fmt::format("it has {} ranks, {} were started", restart_->ranks, ranks.size()));
+    }
+    change(S::holding);
+    NodeId most = 0;
+    for (NodeId id : c_.liveness.live_nodes()) most = std::max(most, id);
+    c_.adapter.broadcast({{"t", "restart_prepare"},
+                          {"seq", 0},
+                          {"epoch", restart_->epoch},
+                          {"daemons", most + 1},
+                          {"without", c_.liveness.missing()}});
+}
+
+void Restarter::message(const Json& m) {
+    if (!restart_ || number(m, "seq") != 0) return;
+    if (text(m, "t") == "snap_progress") {
+        if (number(m, "bytes") > restart_->bytes) arm_limit();
+        restart_->bytes = number(m, "bytes");
+        restart_->total = number(m, "total");
+        return;
+    }
+    const std::string step = text(m, "step");
+    const bool held = step == "held" && restart_->state == S::holding;
+    const bool restarted = step == "restarted" && restart_->state == S::going;
+    if (!held && !restarted) return;
+    const StepAnswer answer = StepAnswer::read(m);
+    for (const Json& location : answer.rows) c_.publish(location);
+    if (answer.failed_ranks > 0) return fail(describe(answer.failed, answer.failed_ranks));
+    if (answer.ranks != restart_->ranks) {
+        return fail(fmt::format("{} of {} ranks were heard of", answer.ranks, restart_->ranks));
+    }
+    if (held) {
+        change(S::going);
+        return c_.adapter.broadcast({{"t", "restart_go"}, {"seq", 0}, {"epoch", restart_->epoch}});
+    }
+    change(S::done);
+    Restart result = std::move(*restart_);
+    restart_.reset();
+    if (finished_) std::exchange(finished_, nullptr)(result);
+}
+
+void Restarter::fail(const std::string& why) {
+    const bool ran = restart_->state == S::going;
+    change(S::failed);
+    const std::string told = fmt::format("ghost: the job could not be restarted from {}{}: {}",
+                                         restart_->folder, ran ? "" : " (no rank has run)", why);
+    restart_.reset();
+    finished_ = nullptr;
+    c_.adapter.abort_job(1, told);
+}
+
+void Restarter::node_lost(NodeId node) {
+    if (!restart_ || restart_->state == S::reading) return;
+    fail(fmt::format("node {} is lost", c_.liveness.name_of(node)));
+}
+
+void Restarter::stop() {
+    if (limit_) c_.adapter.cancel(*limit_);
+    if (poll_) c_.adapter.cancel(*poll_);
+    limit_.reset();
+    poll_.reset();
+    restart_.reset();
+    finished_ = nullptr;
+}
+
+}  // namespace ghost::plugin

@@ -1,0 +1,465 @@
+#include "pmix-plugin/coordinator/snapshotter.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <utility>
+
+#include "base/log.hpp"
+#include "pmix-plugin/coordinator/manifest_of.hpp"
+#include "pmix-plugin/message.hpp"
+#include "pmix-plugin/snapshot/folder.hpp"
+
+namespace ghost::plugin {
+
+using S = SnapshotState;
+
+namespace {
+
+constexpr int most_abort_tries = 4;
+
+}  // namespace
+
+// --- state ---
+
+void Snapshotter::change(S next) {
+    SnapshotRun& r = *run_;
+    if (!may_follow(r.state, next)) {
+        log::error("bug: snapshot {} cannot go from {} to {}", r.seq, name(r.state), name(next));
+    }
+    log::info("snapshot {} {}: {} -> {}", r.seq, r.name, name(r.state), name(next));
+    r.state = next;
+    r.attempt = 0;
+    if (retry_) c_.adapter.cancel(*retry_);
+    retry_.reset();
+    arm_limit();
+    if (!is_final(next) && progress_) progress_(r);
+}
+
+void Snapshotter::arm_limit() {
+    if (limit_) c_.adapter.cancel(*limit_);
+    limit_.reset();
+    const int64_t us = limit_of(run_->state, c_.settings);
+    if (us == 0) return;
+    limit_ = c_.adapter.after(us, [this] {
+        limit_.reset();
+        expired();
+    });
+}
+
+void Snapshotter::retry_after(int64_t us, void (Snapshotter::*step)()) {
+    if (retry_) return;
+    retry_ = c_.adapter.after(us, [this, step] {
+        retry_.reset();
+        (this->*step)();
+    });
+}
+
+Json Snapshotter::order(const char* type) const {
+    return {{"t", type}, {"seq", run_->seq}, {"try", run_->attempt}};
+}
+
+// With the tree everybody answers by.
+void Snapshotter::broadcast(const char* type, Json more) {
+    Json m = order(type);
+    m.update(more);
+    auto live = c_.liveness.live_nodes();
+    m["daemons"] = live.empty() ? 0 : *std::ranges::max_element(live) + 1;
+    m["without"] = c_.liveness.missing();
+    c_.adapter.broadcast(m);
+}
+
+// --- 0: checks and the folder ---
+
+std::optional<std::string> Snapshotter::check() {
+    SnapshotRun& r = *run_;
+    if (r.then != "continue" && r.then != "stop" && r.then != "kill") {
+        return fmt::format("\"{}\" cannot follow a snapshot: continue, stop or kill can", r.then);
+    }
+    if (auto why = c_.obstacle()) return why;
+    const auto ranks = c_.adapter.ranks();
+    if (!c_.adapter.job_running() || ranks.empty()) {
+        return "the job is not running: it has ended, or has not started yet (then try again in a "
+               "moment)";
+    }
+    r.ranks = ranks.size();
+    for (const RankInfo& info : ranks) {
+        const bool known = c_.directory.find(info.rank) != nullptr;
+        if (known && !info.running) return fmt::format("rank {} has ended", info.rank);
+    }
+    return std::nullopt;
+}
+
+void Snapshotter::begin(const SnapshotOrder& order, Progress progress, Finished finished) {
+    run_.emplace();
+    SnapshotRun& r = *run_;
+    progress_ = std::move(progress);
+    finished_ = std::move(finished);
+    r.started = c_.settings.now();
+    r.then = order.then.empty() ? "continue" : order.then;
+    r.asked_by = order.asked_by;
+    r.folder = folder_for(c_.policy, order.to);
+    r.compress = c_.policy.compress;
+    r.rate = c_.policy.rate;
+    if (auto why = check()) {
+        r.why = *why;
+        return finish(S::refused);
+    }
+    r.seq = ++c_.last_seq;
+    r.facts = c_.adapter.job_facts();
+    const bool full = c_.policy.full_every > 0 && since_full_ + 1 >= c_.policy.full_every;
+    r.incremental = c_.policy.incremental && !full && last_ && last_->folder == r.folder;
+    open();
+}
+
+struct Snapshotter::Opened {
+    std::string folder;
+    std::string name;
+    std::string why;
+};
+
+void Snapshotter::open() {
+    change(S::opening);
+    auto job = [folder = run_->folder, job = c_.adapter.job_name(), secret = c_.adapter.secret()] {
+        auto real = open_snapshot_folder(folder);
+        if (!real.ok()) return Opened{folder, {}, real.error().message()};
+        const std::string name = snapshot_name(job, next_snapshot_number(*real, job));
+        auto made = create_partial(*real, name);
+        if (!made.ok()) return Opened{*real, name, made.error().message()};
+        if (auto written = write_secret(*made, secret); !written.ok()) {
+            return Opened{*real, name, written.error().message()};
+        }
+        return Opened{*real, name, {}};
+    };
+    c_.background.run<Opened>(job, [this, seq = run_->seq](Opened opened) {
+        if (run_ && run_->seq == seq) this->opened(std::move(opened));
+    });
+}
+
+void Snapshotter::opened(Opened opened) {
+    SnapshotRun& r = *run_;
+    // The real path: a link may lead elsewhere tomorrow.
+    if (last_ && last_->folder != opened.folder) r.incremental = false;
+    r.folder = std::move(opened.folder);
+    r.name = std::move(opened.name);
+    r.folder_made = !r.name.empty();
+    if (!opened.why.empty()) {
+        r.why = std::move(opened.why);
+        return discard();
+    }
+    change(S::preparing);
+    send_prepare();
+}
+
+// --- 1: prepare ---
+
+void Snapshotter::send_prepare() {
+    SnapshotRun& r = *run_;
+    r.told_nodes = true;
+    ++r.attempt;
+    broadcast("snap_prepare", {{"name", r.name},
+                               {"folder", r.folder},
+                               {"incremental", r.incremental},
+                               {"compress", r.compress},
+                               {"rate", r.rate},
+                               {"then", r.then}});
+}
+
+// A rank that is in MPI_Init or MPI_Finalize is waited for; one that is unknown has not begun.
+void Snapshotter::on_ready(const StepAnswer& answer) {
+    SnapshotRun& r = *run_;
+    if (answer.busy_ranks == 0 && answer.ranks == r.ranks) {
+        change(S::pinging);
+        ++r.attempt;
+        return broadcast("snap_ping");
+    }
+    r.why = describe(answer.busy, answer.busy_ranks);
+    if (r.why.empty()) r.why = "not every rank has started";
+    if (r.busy_since == 0) r.busy_since = c_.settings.now();
+    r.deferred = true;
+    if (c_.settings.now() - r.busy_since >= c_.settings.defer_us) return abort(r.why);
+    arm_limit();
+    retry_after(c_.settings.defer_retry_us, &Snapshotter::send_prepare);
+}
+
+// --- 2, 3: fences and gates ---
+
+void Snapshotter::try_hold() {
+    if (!c_.adapter.hold_fences()) {
+        return retry_after(c_.settings.hold_retry_us, &Snapshotter::try_hold);
+    }
+    run_->fences_held = true;
+    change(S::gating);
+    send_gate();
+}
+
+void Snapshotter::send_gate() {
+    SnapshotRun& r = *run_;
+    r.ungating = false;
+    r.gate_sent = c_.settings.now();
+    ++r.attempt;
+    broadcast("snap_gate");
+}
+
+void Snapshotter::on_gated(const StepAnswer& answer) {
+    SnapshotRun& r = *run_;
+    if (answer.busy_ranks == 0) {
+        change(S::standing);
+        return broadcast("snap_close");
+    }
+    r.why = describe(answer.busy, answer.busy_ranks);
+    r.ungating = true;
+    broadcast("snap_ungate");
+}
+
+// --- 4, 5: the pause ---
+
+void Snapshotter::publish(const StepAnswer& answer) {
+    for (const Json& location : answer.rows) c_.publish(location);
+}
+
+void Snapshotter::on_resumed(const StepAnswer& answer) {
+    run_->pause = c_.settings.now() - run_->gate_sent;
+    publish(answer);
+    // Trees that stand until the job ends must find their fences as they were.
+    if (run_->then != "kill") release();
+    change(S::writing);
+}
+
+// --- 6, 7: written, complete ---
+
+struct Snapshotter::Completed {
+    std::string why;
+    std::vector<std::string> old;  // may be removed
+};
+
+void Snapshotter::complete(StepAnswer answer) {
+    SnapshotRun& r = *run_;
+    r.written = std::move(answer);
+    if (r.written.rows.size() != r.ranks) {
+        return abort(
+            fmt::format("{} of {} ranks said what they wrote", r.written.rows.size(), r.ranks));
+    }
+    change(S::completing);
+    r.lasted = c_.settings.now() - r.started;
+    Manifest manifest = manifest_of(r, c_.adapter.job_name(), c_.epoch());
+    r.kind = manifest.kind;
+    r.time = manifest.time;
+    r.written.rows.clear();
+    auto job = [manifest = std::move(manifest), folder = r.folder, name = r.name,
+                keep = c_.policy.keep] {
+        const std::string partial = folder + "/" + partial_name(name);
+        if (auto done = write_manifest(partial, manifest); !done.ok()) {
+            return Completed{done.error().message(), {}};
+        }
+        if (auto done = commit_snapshot(folder, name); !done.ok()) {
+            return Completed{done.error().message(), {}};
+        }
+        auto all = list_snapshots(folder, manifest.job);
+        return Completed{
+            {}, all.ok() ? removable(*all, manifest.job, keep) : std::vector<std::string>()};
+    };
+    c_.background.run<Completed>(std::move(job), [this, seq = r.seq](Completed completed) {
+        if (run_ && run_->seq == seq) this->completed(std::move(completed));
+    });
+}
+
+void Snapshotter::completed(Completed completed) {
+    SnapshotRun& r = *run_;
+    if (!completed.why.empty()) return abort(completed.why);
+    c_.adapter.broadcast(
+        {{"t", "snap_end"}, {"seq", r.seq}, {"keep", true}, {"remove", completed.old}});
+    since_full_ = r.kind == "full" ? 0 : since_full_ + 1;
+    stopped_ = r.then == "stop";
+    c_.background.run([folder = r.folder, old = std::move(completed.old)] {
+        for (const std::string& name : old) {
+            if (auto gone = remove_snapshot(folder, name); !gone.ok()) {
+                log::warning("{}", gone.error().message());
+            }
+        }
+    });
+    finish(S::done);
+}
+
+void Snapshotter::continue_job() {
+    if (!std::exchange(stopped_, false)) return;
+    c_.adapter.broadcast({{"t", "continue"}});
+}
+
+// --- messages ---
+
+void Snapshotter::message(const Json& m) {
+    if (!run_ || number(m, "seq") != run_->seq) return;
+    SnapshotRun& r = *run_;
+    if (text(m, "t") == "snap_progress") {
+        if (r.state != S::preparing && r.state != S::writing) return;
+        if (number(m, "bytes") > r.bytes) arm_limit();
+        r.bytes = number(m, "bytes");
+        r.total = number(m, "total");
+        if (progress_) progress_(r);
+        return;
+    }
+    const bool settled = r.state == S::standing || r.state == S::writing;
+    if (!settled && number(m, "try") != r.attempt) return;
+    step_answered(text(m, "step"), StepAnswer::read(m));
+}
+
+void Snapshotter::step_answered(const std::string& step, StepAnswer answer) {
+    SnapshotRun& r = *run_;
+    const bool ungated = step == "ungated" && r.state == S::gating && r.ungating;
+    const bool gated = step == "gated" && r.state == S::gating && !r.ungating;
+    const bool fits = (step == "ready" && r.state == S::preparing) ||
+                      (step == "here" && r.state == S::pinging) || gated || ungated ||
+                      (step == "resumed" && r.state == S::standing) ||
+                      (step == "written" && r.state == S::writing);
+    if (step == "aborted" && r.state == S::aborting) {
+        publish(answer);
+        if (answer.failed_ranks > 0) {
+            r.harmed = true;
+            r.why +=
+                "; and not every rank came back: " + describe(answer.failed, answer.failed_ranks);
+        }
+        return discard();
+    }
+    if (!fits) return;
+    if (answer.failed_ranks > 0) return refuse_for(answer);
+    if (step == "ready") return on_ready(answer);
+    if (step == "here") {
+        change(S::holding);
+        return try_hold();
+    }
+    if (gated) return on_gated(answer);
+    if (ungated) return retry_after(c_.settings.gate_retry_us, &Snapshotter::send_gate);
+    if (step == "resumed") return on_resumed(answer);
+    complete(std::move(answer));
+}
+
+void Snapshotter::refuse_for(const StepAnswer& answer) {
+    run_->deferred = false;
+    if (run_->state == S::standing) publish(answer);
+    abort(describe(answer.failed, answer.failed_ranks));
+}
+
+// --- limits, deaths, the end ---
+
+std::string Snapshotter::limit_text() const {
+    const SnapshotRun& r = *run_;
+    const auto seconds = static_cast<double>(limit_of(r.state, c_.settings)) / 1e6;
+    switch (r.state) {
+        case S::pinging:
+            return fmt::format("not every node answered for {} s", seconds);
+        case S::holding:
+            return fmt::format("the job's fences were never quiet for {} s", seconds);
+        case S::gating:
+            return fmt::format("the ranks could not be stopped together within {} s{}{}", seconds,
+                               r.why.empty() ? "" : ": ", r.why);
+        case S::standing:
+            return fmt::format("not every rank was back within {} s", seconds);
+        default:
+            return fmt::format("nothing was heard for {} s while {}", seconds, name(r.state));
+    }
+}
+
+void Snapshotter::expired() {
+    SnapshotRun& r = *run_;
+    if (r.state != S::aborting) {
+        // Ranks that were never outside of their calls: another time may be better.
+        r.deferred = r.state == S::gating || r.state == S::holding;
+        return abort(limit_text());
+    }
+    if (r.attempt < most_abort_tries) {
+        ++r.attempt;
+        broadcast("snap_abort");
+        return arm_limit();
+    }
+    r.harmed = true;
+    r.why += "; and not every node confirmed that its ranks go on";
+    discard();
+}
+
+void Snapshotter::abort(const std::string& why) {
+    run_->why = why;
+    change(S::aborting);
+    ++run_->attempt;
+    broadcast("snap_abort");
+}
+
+void Snapshotter::discard() {
+    release();
+    change(S::discarding);
+    SnapshotRun& r = *run_;
+    const S end = r.deferred && !r.harmed ? S::deferred : S::failed;
+    if (!r.folder_made) return finish(end);
+    using Done = std::string;
+    c_.background.run<Done>(
+        [folder = r.folder, name = r.name] {
+            // A folder that was renamed and could not be synced is no snapshot either.
+            auto gone = discard_partial(folder, name);
+            if (gone.ok()) gone = remove_snapshot(folder, name);
+            return gone.ok() ? Done() : gone.error().message();
+        },
+        [this, seq = r.seq, end](const Done& why) {
+            if (!why.empty()) log::warning("{}", why);
+            if (run_ && run_->seq == seq) finish(end);
+        });
+}
+
+void Snapshotter::node_lost(NodeId node) {
+    if (!run_) return;
+    switch (run_->state) {
+        case S::checking:
+        case S::opening:
+        case S::completing:
+        case S::discarding:
+            return;
+        case S::aborting:  // by another tree
+            ++run_->attempt;
+            broadcast("snap_abort");
+            return;
+        default:
+            run_->deferred = false;
+            abort(fmt::format("node {} is lost", c_.liveness.name_of(node)));
+    }
+}
+
+void Snapshotter::release() {
+    if (std::exchange(run_->fences_held, false)) c_.adapter.release_fences();
+}
+
+void Snapshotter::finish(S state) {
+    SnapshotRun& r = *run_;
+    release();
+    if (state == S::deferred) r.why = "put off: " + r.why;
+    if (state != S::done) {
+        r.why = fmt::format("no snapshot was made: {}{}", r.why,
+                            r.harmed ? "" : "; the job is unharmed and goes on");
+    }
+    r.lasted = c_.settings.now() - r.started;
+    change(state);
+    SnapshotRun result = std::move(*run_);
+    Finished finished = std::exchange(finished_, nullptr);
+    run_.reset();
+    progress_ = nullptr;
+    if (state == S::done) last_ = result;
+    if (finished) finished(result);
+    if (state == S::done && result.then == "kill") {
+        c_.adapter.end_job(c_.settings.kill_status,
+                           fmt::format("ghost: the job ended after its snapshot {}/{}",
+                                       result.folder, result.name));
+    }
+}
+
+void Snapshotter::stop() {
+    if (limit_) c_.adapter.cancel(*limit_);
+    if (retry_) c_.adapter.cancel(*retry_);
+    limit_.reset();
+    retry_.reset();
+    if (!run_) return;
+    run_->state = S::failed;
+    run_->why = "no snapshot was made: mpirun is ending";
+    SnapshotRun result = std::move(*run_);
+    Finished finished = std::exchange(finished_, nullptr);
+    run_.reset();
+    if (finished) finished(result);
+}
+
+}  // namespace ghost::plugin

@@ -1,0 +1,101 @@
+// A node's part in a snapshot or a restart of the job: takes the coordinator's orders, has the
+// local ranks carry them out, and answers each step once, together with the daemons below it in the
+// tree (docs/PROTOCOL.md, "A snapshot of the job", party N).
+//
+// Knows nothing of seats and wrappers: those are behind LocalRanks, so that the same code runs with
+// ranks that are only counted (benchmarks/scale).
+#pragma once
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <tuple>
+
+#include "pmix-plugin/node/daemon_tree.hpp"
+#include "pmix-plugin/runtime_adapter.hpp"
+#include "pmix-plugin/step_answer.hpp"
+
+namespace ghost::plugin {
+
+enum class PartStep {
+    idle,       // nothing under way
+    ready,      // the wrappers look at their ranks and copy memory, the ranks run
+    here,       // only: this daemon answers
+    gated,      // every rank's gates close
+    ungated,    // and open again: one was busy
+    resumed,    // the trees stand, one after the other comes back
+    written,    // the ghosts go to disk, the ranks run
+    ended,      // complete; nothing is answered
+    aborted,    // off: everything is brought home
+    held,       // restart: the wrappers import and hold
+    restarted,  // restart: the trees run, the ranks attach
+};
+
+const char* name(PartStep step);
+// The transition table: which step an order may start. `ended` and `aborted` are where a part
+// rests.
+bool may_follow(PartStep from, PartStep to);
+
+struct LocalAnswer {
+    bool complete = false;  // every local rank has answered
+    StepAnswer answer;
+};
+
+// The ranks of this node, as the part sees them.
+class LocalRanks {
+  public:
+    virtual ~LocalRanks() = default;
+    // A step begins; `order` is the coordinator's message (for `written`, which follows by itself,
+    // null). The answer is asked for by look(), at once and after every poke().
+    virtual void begin_step(PartStep step, const Json& order) = 0;
+    virtual LocalAnswer look(PartStep step) = 0;
+    // The step is over for this node: its answer has been sent.
+    virtual void step_answered(PartStep step) = 0;
+    // How far the local ranks are with their transfers.
+    virtual void progress(uint64_t& bytes, uint64_t& total) const = 0;
+};
+
+// Loop thread only; owned by the node agent.
+class Part {
+  public:
+    Part(RuntimeAdapter& adapter, LocalRanks& ranks) : adapter_(adapter), ranks_(ranks) {}
+    ~Part() { stop(); }
+
+    // snap_..., restart_... and snap_up messages; false: it is another one.
+    bool message(NodeId from, const Json& m);
+    // Something has changed with a local rank.
+    void poke();
+    // A local rank's transfer went on.
+    void progressed();
+    void stop();
+
+    PartStep step() const { return step_; }
+    uint64_t seq() const { return seq_; }
+
+  private:
+    using Key = std::tuple<uint64_t, PartStep, uint64_t>;  // seq, step, try
+
+    void order(PartStep step, const Json& m);
+    bool fits(PartStep step, uint64_t seq, uint64_t attempt) const;
+    void begin(PartStep step, uint64_t attempt, const Json& m);
+    void from_below(NodeId from, const Json& m);
+    void take_tree(const Json& m);
+    void answer(StepAnswer all);
+    void tell_progress();
+
+    RuntimeAdapter& adapter_;
+    LocalRanks& ranks_;
+    PartStep step_ = PartStep::idle;
+    uint64_t seq_ = 0;
+    uint64_t try_ = 0;
+    bool answered_ = false;
+    bool looking_ = false;
+    DaemonTree tree_;
+    // Answers of daemons below; one may be here before the order it belongs to is.
+    std::map<Key, std::map<NodeId, StepAnswer>> below_;
+    std::map<NodeId, std::pair<uint64_t, uint64_t>> progress_;  // of the daemons below
+    std::optional<TimerId> progress_timer_;
+};
+
+}  // namespace ghost::plugin

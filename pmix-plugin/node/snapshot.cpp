@@ -1,0 +1,450 @@
+// A snapshot of the job on one node: what the local ranks and their wrappers are asked for, and how
+// all of them come home again (docs/PROTOCOL.md, "A snapshot of the job").
+#include <algorithm>
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include "base/log.hpp"
+#include "pmix-plugin/node/impl.hpp"
+#include "pmix-plugin/snapshot/folder.hpp"
+
+namespace ghost::plugin {
+
+using S = SeatState;
+using W = SnapWork;
+
+// --- the part's view of the local ranks ---
+
+void NodeAgent::Impl::begin_step(PartStep step, const Json& order) {
+    switch (step) {
+        case PartStep::ready:
+            return prepare_snapshot(order);
+        case PartStep::gated:
+            return each_part(&Impl::shut);
+        case PartStep::ungated:
+            return each_part(&Impl::reopen);
+        case PartStep::resumed:
+            return each_part(&Impl::part);
+        case PartStep::ended:
+            return end_snapshot(order);
+        case PartStep::aborted:
+            newest_seq_ = std::max(newest_seq_, number(order, "seq"));
+            return each_part(&Impl::bring_home);
+        case PartStep::held:
+            return prepare_restart(order);
+        case PartStep::restarted:
+            return each_part(&Impl::go_on);
+        default:
+            return;
+    }
+}
+
+void NodeAgent::Impl::each_part(void (Impl::*step)(Seat&)) {
+    for (auto& [rank, s] : seats_) {
+        if (s.snap.part) (this->*step)(s);
+    }
+}
+
+// Where a rank stands with regard to a step: has it answered, and is it past it?
+bool NodeAgent::Impl::answered(const Seat& s, PartStep step) const {
+    const bool back = s.state == S::home;
+    switch (step) {
+        case PartStep::ready:
+            return s.snap.work == W::ready;
+        case PartStep::gated:
+            return s.state == S::shut;
+        case PartStep::ungated:
+            return s.state != S::shutting && s.state != S::shut && s.state != S::opening;
+        case PartStep::resumed:
+            return (back || s.state == S::frozen) &&
+                   (s.snap.work == W::writing || s.snap.work == W::written);
+        case PartStep::written:
+            return s.snap.work == W::written;
+        case PartStep::aborted:
+            return back && s.snap.work == W::idle;
+        case PartStep::held:
+            return s.state == S::held;
+        case PartStep::restarted:
+            return back;
+        default:
+            return true;
+    }
+}
+
+LocalAnswer NodeAgent::Impl::look(PartStep step) {
+    LocalAnswer local;
+    local.complete = step != PartStep::ready || snapshot_.folder_ready;
+    if (step == PartStep::held && !all_restart_seats()) local.complete = false;
+    if (!snapshot_.why.empty() && step != PartStep::aborted) {
+        local.answer.add_failed(snapshot_.first_rank, own_name(), "folder", snapshot_.why);
+    }
+    for (auto& [rank, s] : seats_) {
+        if (!s.snap.part) continue;
+        ++local.answer.ranks;
+        // What went wrong is what the abort is about; only a rank that is lost matters to it.
+        const bool lost = step == PartStep::aborted && s.snap.stage == "attach";
+        if (!s.snap.why.empty() && (step != PartStep::aborted || lost)) {
+            local.answer.add_failed(rank, own_name(), s.snap.stage, s.snap.why);
+        } else if (!s.snap.busy.empty() && step <= PartStep::gated) {
+            local.answer.add_busy(rank, s.snap.busy);
+        } else if (!answered(s, step)) {
+            local.complete = false;
+        }
+    }
+    if (local.complete) add_rows(step, local.answer);
+    return local;
+}
+
+void NodeAgent::Impl::add_rows(PartStep step, StepAnswer& answer) {
+    const bool locations =
+        step == PartStep::resumed || step == PartStep::restarted || step == PartStep::aborted;
+    for (auto& [rank, s] : seats_) {
+        if (!s.snap.part) continue;
+        if (locations && s.snap.location.is_object()) answer.rows.push_back(s.snap.location);
+        if (step == PartStep::resumed) {
+            answer.pause_us = std::max(answer.pause_us, s.snap.pause_us);
+        }
+        if (step != PartStep::written || !s.snap.row.is_object()) continue;
+        answer.bytes += number(s.snap.row, "bytes");
+        answer.rows.push_back(s.snap.row);
+    }
+}
+
+void NodeAgent::Impl::progress(uint64_t& bytes, uint64_t& total) const {
+    for (const auto& [rank, s] : seats_) {
+        if (!s.snap.part) continue;
+        bytes += s.snap.bytes;
+        total += s.snap.total;
+    }
+}
+
+void NodeAgent::Impl::step_answered(PartStep step) {
+    if (step != PartStep::aborted && step != PartStep::restarted) return;
+    for (auto& [rank, s] : seats_) s.snap.part = s.snap.restart = false;
+    if (step == PartStep::aborted) discard_own_folder();
+}
+
+void NodeAgent::Impl::change(Seat& s, SnapWork next) {
+    if (!may_follow(s.snap.work, next)) {
+        log::error("bug: the wrapper of rank {} cannot go from {} to {}", s.rank, name(s.snap.work),
+                   name(next));
+    }
+    log::debug("wrapper of rank {}: {} -> {} (attempt {})", s.rank, name(s.snap.work), name(next),
+               s.seq);
+    s.snap.work = next;
+    s.snap.bytes = s.snap.total = 0;
+}
+
+// The first reason stays.
+void NodeAgent::Impl::snapshot_failed(Seat& s, const std::string& stage, const std::string& why) {
+    if (!s.snap.why.empty()) return;
+    s.snap.stage = stage;
+    s.snap.why = why.empty() ? "no reason given" : why;
+    log::info("rank {}: {}: {}", s.rank, stage, s.snap.why);
+}
+
+// --- prepare ---
+
+void NodeAgent::Impl::prepare_snapshot(const Json& order) {
+    const uint64_t seq = number(order, "seq");
+    newest_seq_ = std::max(newest_seq_, seq);
+    if (snapshot_.seq != seq) {
+        snapshot_ = {};
+        snapshot_.seq = seq;
+        snapshot_.order = order;
+        for (auto& [rank, s] : seats_) {
+            s.snap.part = false;
+        }
+        bool first = true;
+        for (const RankInfo& info : adapter_.ranks()) {
+            if (info.node != adapter_.self()) continue;
+            if (std::exchange(first, false)) snapshot_.first_rank = info.rank;
+            join_snapshot(seat(info.rank));
+        }
+        if (!first) return make_own_folder();
+        snapshot_.folder_ready = true;
+    }
+    if (snapshot_.folder_ready) each_part(&Impl::ask_to_prepare);
+}
+
+void NodeAgent::Impl::join_snapshot(Seat& s) {
+    if (s.state != S::home) {
+        snapshot_.why = fmt::format("rank {} is not back from an earlier attempt", s.rank);
+        return;
+    }
+    const W work = s.snap.work;
+    s.snap = {};
+    s.snap.part = true;
+    s.snap.work = work == W::cancelling ? work : W::idle;
+    s.seq = snapshot_.seq;
+    s.failure_told = s.abort_asked = false;
+}
+
+// A folder that is there already is the coordinator's, on a shared file system; else it is this
+// node's own.
+void NodeAgent::Impl::make_own_folder() {
+    struct Made {
+        bool own = false;
+        std::string why;
+    };
+    const std::string folder = text(snapshot_.order, "folder");
+    const std::string name = text(snapshot_.order, "name");
+    auto make = [folder, name] {
+        struct stat st {};
+        if (::stat((folder + "/" + partial_name(name)).c_str(), &st) == 0) return Made{};
+        if (auto made = open_snapshot_folder(folder); !made.ok()) {
+            return Made{false, made.error().message()};
+        }
+        auto made = create_partial(folder, name);
+        return made.ok() ? Made{true, {}} : Made{false, made.error().message()};
+    };
+    background_.run<Made>(make, [this, seq = snapshot_.seq](Made made) {
+        if (snapshot_.seq != seq) return;
+        snapshot_.own_folder = made.own;
+        if (!made.why.empty()) snapshot_.why = made.why;
+        snapshot_.folder_ready = true;
+        if (part_.step() != PartStep::ready) return discard_own_folder();  // aborted meanwhile
+        if (snapshot_.why.empty()) each_part(&Impl::ask_to_prepare);
+        part_.poke();
+    });
+}
+
+void NodeAgent::Impl::ask_to_prepare(Seat& s) {
+    s.snap.busy.clear();
+    const bool idle = s.snap.work == W::idle || s.snap.work == W::cancelling;
+    if (!s.snap.why.empty() || !idle) return;
+    if (s.ended) return snapshot_failed(s, "rank", fmt::format("rank {} has ended", s.rank));
+    if (!s.unmovable.empty()) return snapshot_failed(s, "wrapper", s.unmovable);
+    if (s.finalizing) {
+        s.snap.busy = "the rank is in MPI_Finalize";
+        return;
+    }
+    if (!s.agent || !s.wrapper) {
+        s.snap.busy = "the rank has not attached yet (it does in MPI_Init)";
+        return;
+    }
+    const Json& order = snapshot_.order;
+    change(s, W::preparing);
+    s.wrapper->send({{"t", "snap_prepare"},
+                     {"seq", s.seq},
+                     {"folder", text(order, "folder")},
+                     {"file", rank_file(s.rank, text(order, "compress", "none"))},
+                     {"name", text(order, "name")},
+                     {"agent", s.thread},
+                     {"incremental", flag(order, "incremental")},
+                     {"compress", text(order, "compress", "none")},
+                     {"rate", number(order, "rate")},
+                     {"then", text(order, "then", "continue")}});
+}
+
+// --- the cut ---
+
+void NodeAgent::Impl::shut(Seat& s) {
+    s.snap.busy.clear();
+    if (!s.snap.why.empty() || s.state != S::home) return;
+    if (s.finalizing || !s.agent) {
+        s.snap.busy = s.finalizing ? "the rank is in MPI_Finalize" : "the rank's agent has gone";
+        return;
+    }
+    change(s, S::shutting);
+    s.agent->send({{"t", "gate"}, {"seq", s.seq}});
+}
+
+void NodeAgent::Impl::on_shut(Seat& s, const Json& m) {
+    s.snap.tag = static_cast<uint32_t>(number(m, "tag"));
+    s.snap.busy = why_busy(m);
+    if (s.snap.busy.empty() && adapter_.may_premark(s.rank, s.snap.tag) == PreMark::busy) {
+        s.snap.busy = "the rank is inside a PMIx call that cannot be interrupted";
+    }
+    change(s, s.snap.busy.empty() ? S::shut : S::opening);
+    if (!s.snap.busy.empty()) s.agent->send({{"t", "ungate"}, {"seq", s.seq}});
+    part_.poke();
+}
+
+void NodeAgent::Impl::reopen(Seat& s) {
+    if (s.state != S::shutting && s.state != S::shut) return;
+    change(s, S::opening);
+    if (!s.agent) return change(s, S::home);
+    s.agent->send({{"t", "ungate"}, {"seq", s.seq}});
+}
+
+void NodeAgent::Impl::part(Seat& s) {
+    if (!s.snap.why.empty()) return;
+    if (s.state != S::shut || !s.agent || adapter_.premark(s.rank, s.snap.tag) == PreMark::busy) {
+        return snapshot_failed(s, "premark", "the rank cannot leave its PMIx server now");
+    }
+    change(s, S::parting);
+    s.agent->send({{"t", "close"}, {"seq", s.seq}});
+}
+
+// The rank's end-of-file: its tree may be frozen.
+void NodeAgent::Impl::parted(Seat& s) {
+    if (s.abort_asked) return resume_snapshot(s);
+    change(s, S::standing);
+    if (!s.wrapper || s.snap.work != W::ready) {
+        snapshot_failed(s, "wrapper", fmt::format("rank {} has no wrapper", s.rank));
+        return part_.poke();
+    }
+    change(s, W::standing);
+    s.wrapper->send({{"t", "snap_stand"}, {"seq", s.seq}, {"agent", s.thread}});
+}
+
+// The wrapper has let the tree run and signalled the rank.
+void NodeAgent::Impl::woken(Seat& s) {
+    if (s.state != S::standing && s.state != S::frozen) return;
+    change(s, S::resuming);
+    if (!s.snap.early) return;
+    Json m = std::exchange(s.snap.early_hello, Json());
+    hello_rank(std::exchange(s.snap.early, nullptr), m);
+}
+
+void NodeAgent::Impl::keep_early(Seat& s, std::shared_ptr<Channel> channel, const Json& m) {
+    if (s.snap.early) s.snap.early->close();
+    s.snap.early = std::move(channel);
+    s.snap.early_hello = m;
+    const Channel* which = s.snap.early.get();
+    s.snap.early->handle(nullptr, [this, rank = s.rank, which] {
+        Seat* seat = find(rank);
+        if (seat != nullptr && seat->snap.early.get() == which) seat->snap.early.reset();
+    });
+}
+
+// It stands, and no wrapper's word will let it go on by itself.
+void NodeAgent::Impl::resume_snapshot(Seat& s) {
+    change(s, S::resuming);
+    // Without a wrapper the one that adopts the tree does it, see adopt().
+    if (s.wrapper) s.wrapper->send({{"t", "resume"}, {"seq", s.seq}, {"agent", s.thread}});
+}
+
+// --- what the wrapper says ---
+
+void NodeAgent::Impl::snapshot_answer(Seat& s, const std::string& type, const Json& m) {
+    const W work = s.snap.work;
+    if (type == "progress" || type == "snap_progress") {
+        s.snap.bytes = number(m, "bytes");
+        s.snap.total = number(m, "total");
+        return part_.progressed();
+    }
+    if (type == "snap_cancelled") {
+        if (work == W::cancelling) change(s, W::idle);
+        if (s.state == S::standing) woken(s);
+    } else if (type == "failed") {
+        snapshot_failed(s, text(m, "stage", "wrapper"), text(m, "why"));
+        if (work != W::cancelling && work != W::idle) change(s, W::failed);
+        if (s.state == S::standing) woken(s);
+    } else if (type == "snap_ready" && work == W::preparing) {
+        change(s, W::ready);
+    } else if (type == "snap_stood") {
+        on_stood(s, m);
+    } else if (type == "snap_written" && work == W::writing) {
+        change(s, W::written);
+        s.snap.row = m;
+        s.snap.row["rank"] = s.rank;
+        s.snap.row["node"] = own_name();
+        for (const char* known : {"t", "seq"}) s.snap.row.erase(known);
+    } else {
+        return log::debug("{} of the wrapper of rank {} does not fit {}", type, s.rank, name(work));
+    }
+    part_.poke();
+}
+
+void NodeAgent::Impl::on_stood(Seat& s, const Json& m) {
+    s.snap.pause_us = signed_number(m, "pause_us");
+    const bool off = s.snap.work == W::cancelling;
+    if (s.snap.work == W::standing) change(s, W::writing);
+    if (s.state != S::standing) return;
+    if (text(snapshot_.order, "then") != "kill") return woken(s);
+    change(s, S::frozen);
+    if (off) resume_snapshot(s);
+}
+
+// After a snapshot or a restart; the locations go up the tree with the step.
+void NodeAgent::Impl::on_attached_again(Seat& s, const Json& m) {
+    if (number(m, "seq") != s.seq) return;
+    if (s.state == S::resuming) adapter_.repeer(s.rank);
+    if (signed_number(m, "rc") != 0) {
+        s.snap.why.clear();  // what came first matters less
+        snapshot_failed(s, "attach", text(m, "error", "the rank could not attach to PMIx"));
+    } else {
+        s.snap.location = settled_location(s, m);
+    }
+    change(s, S::home);
+    part_.poke();
+}
+
+// --- the end ---
+
+void NodeAgent::Impl::end_snapshot(const Json& order) {
+    std::vector<std::string> old;
+    const Json* remove = field(order, "remove");
+    if (remove != nullptr && remove->is_array()) {
+        for (const Json& name : *remove) {
+            if (name.is_string() && parse_snapshot_name(name)) old.push_back(name);
+        }
+    }
+    for (auto& [rank, s] : seats_) {
+        if (!s.snap.part) continue;
+        if (s.wrapper) s.wrapper->send({{"t", "snap_end"}, {"seq", s.seq}, {"keep", true}});
+        if (s.snap.work != W::idle) change(s, W::idle);
+        s.snap.part = false;
+    }
+    if (!std::exchange(snapshot_.own_folder, false)) return;
+    background_.run(
+        [folder = text(snapshot_.order, "folder"), name = text(snapshot_.order, "name"), old] {
+            if (auto done = commit_snapshot(folder, name); !done.ok()) {
+                return log::error("snapshot {} is not complete on this node: {}", name,
+                                  done.error().message());
+            }
+            for (const std::string& one : old) {
+                if (auto gone = remove_snapshot(folder, one); !gone.ok()) {
+                    log::warning("{}", gone.error().message());
+                }
+            }
+        });
+}
+
+// The snapshot is off: what has been done to this rank is undone by where it is.
+void NodeAgent::Impl::bring_home(Seat& s) {
+    s.snap.busy.clear();
+    if (s.ended) return;
+    s.abort_asked = true;
+    switch (s.state) {
+        case S::shutting:
+        case S::shut:
+            reopen(s);
+            break;
+        case S::parting:
+            break;  // its server has dropped it: it must close first, see parted()
+        case S::standing:
+            // A wrapper that is at it finishes; one that has just adopted knows nothing.
+            if (s.snap.work != W::standing && s.snap.work != W::cancelling) resume_snapshot(s);
+            break;
+        case S::frozen:
+            resume_snapshot(s);
+            break;
+        default:
+            break;
+    }
+    if (s.snap.work == W::idle || s.snap.work == W::cancelling) return;
+    if (!s.wrapper) return change(s, W::idle);
+    change(s, W::cancelling);
+    s.wrapper->send({{"t", "snap_cancel"}, {"seq", s.seq}});
+}
+
+void NodeAgent::Impl::discard_own_folder() {
+    if (!std::exchange(snapshot_.own_folder, false)) return;
+    background_.run(
+        [folder = text(snapshot_.order, "folder"), name = text(snapshot_.order, "name")] {
+            if (auto gone = discard_partial(folder, name); !gone.ok()) {
+                log::warning("{}", gone.error().message());
+            }
+        });
+}
+
+void NodeAgent::Impl::continue_all() {
+    for (auto& [rank, s] : seats_) {
+        if (s.wrapper && !s.ended) s.wrapper->send({{"t", "continue"}});
+    }
+}
+
+}  // namespace ghost::plugin

@@ -1,0 +1,322 @@
+// `ghost restart`, `ghost snapshots`, `ghost verify` and `ghost checkpoint` of jobs: which words go
+// to mpirun, which snapshot is used, and each refusal. Runs the built program with an mpirun that
+// only says what it was given.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fmt/format.h>
+#include <fstream>
+#include <sstream>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "ghost-core/format/host.hpp"
+#include "ghost-core/format/writer.hpp"
+#include "ghost-core/resource/file.hpp"
+#include "pmix-plugin/snapshot/folder.hpp"
+#include "tools/process.hpp"
+#include "tools/restart_line.hpp"
+
+namespace ghost::tools {
+namespace {
+
+namespace fs = std::filesystem;
+using plugin::Manifest;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::Not;
+
+using Words = std::vector<std::string>;
+
+// --- which words are whose ---
+
+TEST(RestartWords, OwnOnesAndMpiruns) {
+    EXPECT_THAT(mark_mpirun_options(
+                    {"restart", "snap", "--replace", "-host", "a:1", "--mca", "x", "1", "--json"}),
+                ElementsAre("restart", "snap", "--replace", "--mpirun=-host", "--mpirun=a:1",
+                            "--mpirun=--mca", "--mpirun=x", "--mpirun=1", "--json"));
+    EXPECT_THAT(mark_mpirun_options({"restart", "--from", "memory", "7"}),
+                ElementsAre("restart", "--from", "memory", "7"));
+    EXPECT_THAT(mark_mpirun_options({"restart", "--from=memory"}),
+                ElementsAre("restart", "--from=memory"));
+}
+
+TEST(RestartWords, HostsAreNamed) {
+    EXPECT_TRUE(name_hosts({"--host", "a"}));
+    EXPECT_TRUE(name_hosts({"-H", "a"}));
+    EXPECT_TRUE(name_hosts({"--mca", "x", "1", "-hostfile", "f"}));
+    EXPECT_FALSE(name_hosts({"--oversubscribe", "host"}));
+}
+
+TEST(RestartWords, Family) {
+    EXPECT_EQ(*job_family("874119169"), 874119168u);
+    for (const char* other : {"", "x", "1x", "874119168", "874119170", "99999999999"})
+        EXPECT_FALSE(job_family(other).ok()) << other;
+}
+
+Manifest sample() {
+    Manifest m;
+    m.version = PACKAGE_VERSION;
+    m.job = "874119169";
+    m.uid = ::geteuid();
+    m.apps = {{{"/bin/true", "one", "two words"}, 1, "/tmp"}, {{"sh"}, 1, "/"}};
+    m.mpirun_argv = {"mpirun"};
+    m.parameters = {{"ghost", "1"},
+                    {"ghost_checkpoint_dir", "./s"},
+                    {"ghost_checkpoint_interval", "10m"},
+                    {"ghost_verbose", "2"}};
+    return m;
+}
+
+Result<Words> line_of(const Manifest& m, const Words& options, const Words& set = {}) {
+    return restart_line(m, {"/s/874119169-000002", options, ""}, [&](const std::string& name) {
+        return std::find(set.begin(), set.end(), name) != set.end() ? std::optional<std::string>("")
+                                                                    : std::nullopt;
+    });
+}
+
+TEST(RestartLine, IsTheJobUnderItsOldName) {
+    EXPECT_THAT(
+        *line_of(sample(), {"--host", "a:2"}),
+        ElementsAre("mpirun", "--mca", "ghost", "1", "--mca", "ess_base_jobid", "874119168",
+                    "--mca", "ghost_restart", "/s/874119169-000002", "--mca",
+                    "ghost_checkpoint_dir", "/s", "--mca", "ghost_checkpoint_interval", "10m",
+                    "--mca", "ghost_verbose", "2", "--host", "a:2", "-np", "1", "--wdir", "/tmp",
+                    "/bin/true", "one", "two words", ":", "-np", "1", "--wdir", "/", "sh"));
+}
+
+TEST(RestartLine, TheUsersParametersWin) {
+    const auto line = *line_of(
+        sample(), {"--mca", "ghost_checkpoint_dir", "/other", "-mca", "ghost_verbose", "5"},
+        {"OMPI_MCA_ghost_checkpoint_interval"});
+    EXPECT_EQ(std::count(line.begin(), line.end(), "ghost_checkpoint_dir"), 1);
+    EXPECT_EQ(std::count(line.begin(), line.end(), "ghost_verbose"), 1);
+    EXPECT_EQ(std::count(line.begin(), line.end(), "ghost_checkpoint_interval"), 0);
+}
+
+TEST(RestartLine, InputGoesToTheRankItWentTo) {
+    Manifest m = sample();
+    m.input = {1, "/in", 5};
+    EXPECT_THAT(*line_of(m, {}), testing::Contains("--stdin"));
+    m.input.rank = 0;
+    EXPECT_THAT(*line_of(m, {}), Not(testing::Contains("--stdin")));
+}
+
+TEST(RestartLine, RefusesAnotherJob) {
+    for (const Words& options :
+         {Words{"-np", "3"}, Words{"--n", "3"}, Words{"-c", "2"}, Words{":", "x"},
+          Words{"--mca", "ghost", "0"}, Words{"--mca", "ess_base_jobid", "0"}}) {
+        auto line = line_of(sample(), options);
+        ASSERT_FALSE(line.ok()) << options[0];
+        EXPECT_EQ(line.error().code, Code::invalid);
+    }
+}
+
+// --- the command ---
+
+struct Outcome {
+    int exit = -1;
+    std::string out, err;
+    Json json() const { return Json::parse(out, nullptr, false); }
+};
+
+class JobCommand : public testing::Test {
+  protected:
+    void SetUp() override {
+        if (::access("criu/sbin/criu", X_OK) != 0)
+            GTEST_SKIP() << "no criu in the build folder (make criu)";
+        std::string pattern = (fs::temp_directory_path() / "job-restart-XXXXXX").string();
+        ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+        folder = pattern;
+        snapshots = folder + "/snapshots";
+        ::setenv("OMPI_MCA_orte_tmpdir_base", folder.c_str(), 1);
+        put("bin/mpirun",
+            "#!/bin/sh\nfor word; do echo \"$word\"; done\necho stdin: $(cat)\n"
+            "exit 7\n");
+        fs::permissions(folder + "/bin/mpirun", fs::perms::owner_all);
+        put("output", "0123456789");
+        put("input", "first second third");
+    }
+    void TearDown() override {
+        if (!folder.empty()) fs::remove_all(folder);
+    }
+
+    void put(const std::string& name, const std::string& text) {
+        fs::create_directories((fs::path(folder) / name).parent_path());
+        std::ofstream(fs::path(folder) / name) << text;
+    }
+
+    // A ghost without a process; says its digest.
+    std::string ghost_file(const std::string& path, const std::string& host = {}) {
+        core::FileResource out(path, core::Use::write);
+        EXPECT_TRUE(out.init().ok());
+        core::GhostWriter writer(out);
+        EXPECT_TRUE(writer.head(host.empty() ? core::host_facts() : host, "{}").ok());
+        EXPECT_TRUE(writer.skeleton_end(0).ok());
+        EXPECT_TRUE(writer.end().ok());
+        EXPECT_TRUE(out.finalize().ok());
+        return writer.contents().digest.hex();
+    }
+
+    // A complete snapshot of two ranks, changed before its manifest is written.
+    std::string make(uint64_t number, const std::function<void(Manifest&)>& change = {},
+                     const std::string& host = {}) {
+        Manifest m = sample();
+        m.name = plugin::snapshot_name(m.job, number);
+        m.time = plugin::utc_now();
+        m.kind = "full";
+        m.pause_us = 4000;
+        m.nodes = {{0, "gn1", 2}};
+        m.files = {{folder + "/output", 10, {0}}};
+        const auto partial = plugin::create_partial(snapshots, m.name);
+        EXPECT_TRUE(partial.ok());
+        for (uint32_t rank = 0; rank < 2; ++rank) {
+            Manifest::Rank row;
+            row.rank = row.app = rank;
+            row.node = "gn1";
+            row.file = plugin::rank_file(rank);
+            row.kind = "full";
+            row.digest = ghost_file(*partial + "/" + row.file, host);
+            row.bytes = fs::file_size(*partial + "/" + row.file);
+            row.memory = 1 << 20;
+            m.bytes += row.bytes;
+            m.ranks.push_back(row);
+        }
+        if (change) change(m);
+        EXPECT_TRUE(plugin::write_secret(*partial, std::string(64, 'a')).ok());
+        EXPECT_TRUE(plugin::write_manifest(*partial, m).ok());
+        EXPECT_TRUE(plugin::commit_snapshot(snapshots, m.name).ok());
+        return snapshots + "/" + m.name;
+    }
+
+    // Damages a byte in the middle of a file; its size stays.
+    static void flip(const std::string& path) {
+        std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+        file.seekp(static_cast<std::streamoff>(fs::file_size(path) / 2));
+        file.put('\xff');
+    }
+
+    Outcome ghost(const std::string& arguments) {
+        Outcome outcome;
+        const std::string err = folder + "/stderr";
+        auto end = run_program({"sh", "-c",
+                                "PATH=" + folder + "/bin:$PATH ./tools/ghost " + arguments + " 2>" +
+                                    err + " </dev/null"});
+        EXPECT_TRUE(end.ok());
+        outcome.exit = WEXITSTATUS(end->status);
+        outcome.out = end->output;
+        outcome.err = *read_file(err);
+        return outcome;
+    }
+
+    // The words mpirun got; empty if it was not run.
+    static Words words(const Outcome& outcome) {
+        std::istringstream lines(outcome.out);
+        Words out;
+        for (std::string line; std::getline(lines, line);) out.push_back(line);
+        return out;
+    }
+    void expect_refusal(const Outcome& outcome, const std::string& why) {
+        EXPECT_EQ(outcome.exit, 1) << outcome.err;
+        EXPECT_THAT(outcome.err, HasSubstr(why));
+        EXPECT_EQ(outcome.out, "") << "mpirun was run";
+    }
+
+    std::string folder, snapshots;
+};
+
+TEST_F(JobCommand, BecomesMpirunWithTheUsersOptions) {
+    make(1, [&](Manifest& m) { m.input = {0, folder + "/input", 6}; });
+    const auto done = ghost("restart " + snapshots + " --oversubscribe -x A=b");
+    EXPECT_EQ(done.exit, 7) << done.err;  // mpirun's
+    const auto given = words(done);
+    ASSERT_GT(given.size(), 10u);
+    EXPECT_THAT(given, testing::IsSupersetOf({"ess_base_jobid", "874119168", "--oversubscribe",
+                                              "-x", "A=b", "two words"}));
+    EXPECT_EQ(given.back(), "stdin: second third");
+    EXPECT_THAT(done.err, HasSubstr("874119169-000001 (2 ranks"));
+    // what happened is in the job's log
+    EXPECT_THAT(*read_file(snapshots + "/874119169.events"), HasSubstr("\"event\":\"restart\""));
+}
+
+TEST_F(JobCommand, ADamagedNewestIsNamedAndTheOneBeforeUsed) {
+    make(1);
+    const auto second = make(2), third = make(3);
+    flip(second + "/rank-1.ghost");
+    fs::resize_file(third + "/manifest.json", 100);
+    const auto done = ghost("restart " + snapshots);
+    EXPECT_EQ(done.exit, 7) << done.err;
+    EXPECT_THAT(done.err, HasSubstr("874119169-000003 is damaged"));
+    EXPECT_THAT(done.err, HasSubstr("874119169-000002 is damaged"));
+    EXPECT_THAT(done.err, HasSubstr("rank 1"));
+    EXPECT_THAT(done.out, HasSubstr("874119169-000001\n"));
+    // by its own name it is refused, and the other one is proposed
+    expect_refusal(ghost("restart " + second), "ghost restart " + snapshots + "/874119169-000001");
+    flip(snapshots + "/874119169-000001/rank-0.ghost");
+    expect_refusal(ghost("restart " + snapshots), "find a whole snapshot");
+}
+
+TEST_F(JobCommand, AnotherRanksGhostIsNoticed) {
+    const auto one = make(1);
+    fs::copy_file(one + "/rank-0.ghost", one + "/rank-1.ghost",
+                  fs::copy_options::overwrite_existing);
+    expect_refusal(ghost("restart " + one), "another one than the manifest names");
+}
+
+TEST_F(JobCommand, AllThatIsMissingIsListedAtOnce) {
+    Json facts = Json::parse(core::host_facts());
+    facts["flags"].push_back("ghostly");
+    const auto one = make(
+        1,
+        [&](Manifest& m) {
+            m.apps[0].argv[0] = folder + "/no-program";
+            m.apps[1].cwd = folder + "/no-folder";
+            m.files.push_back({folder + "/no-output", 5, {1}});
+            m.files[0].size = 11;
+            m.input = {0, folder + "/no-input", 6};
+            m.ranks[1].memory = uint64_t{1} << 60;
+        },
+        facts.dump());
+    const auto refused = ghost("restart " + one);
+    expect_refusal(refused, "nothing was started");
+    for (const char* what : {"no-program", "no-folder", "no-output: not there",
+                             "output: 10 bytes, 11 at", "no-input", "memory: ", "ghostly"})
+        EXPECT_THAT(refused.err, HasSubstr(what));
+    const auto machine = ghost("restart " + one + " --json");
+    EXPECT_GE(machine.json()["missing"].size(), 7u);
+    // other hosts may have it: then only what this node must have is a refusal
+    const auto elsewhere = ghost("restart " + one + " --host gn2:2");
+    expect_refusal(elsewhere, "no-input");
+    EXPECT_THAT(elsewhere.err, Not(HasSubstr("ghostly")));
+    put("no-input", "abcdefg");
+    const auto tried = ghost("restart " + one + " --host gn2:2");
+    EXPECT_EQ(tried.exit, 7) << tried.err;
+    EXPECT_THAT(tried.err, HasSubstr("if ranks start on this node"));
+}
+
+TEST_F(JobCommand, AnotherVersionAndUserAreMissing) {
+    const auto one = make(1, [](Manifest& m) { m.uid = ::geteuid() + 1; });
+    expect_refusal(ghost("restart " + one), "user ");
+}
+
+TEST_F(JobCommand, AJobThatRunsIsNotRestartedBesideItself) {
+    const auto one = make(1);
+    auto lock = plugin::lock_job(snapshots, "874119169", "mpirun 12 on gn9");
+    ASSERT_TRUE(lock.ok());
+    expect_refusal(ghost("restart " + one), "mpirun 12 on gn9");
+    lock->reset();
+    EXPECT_EQ(ghost("restart " + one).exit, 7);
+}
+
+TEST_F(JobCommand, Usage) {
+    make(1);
+    EXPECT_EQ(ghost("restart " + snapshots + " -np 3").exit, 2);
+    EXPECT_EQ(ghost("restart " + snapshots + " --detach").exit, 2);
+    EXPECT_EQ(ghost("restart " + folder + " --host a").exit, 2);  // nothing of a job there
+}
+
+}  // namespace
+}  // namespace ghost::tools
