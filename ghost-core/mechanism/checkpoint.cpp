@@ -266,6 +266,11 @@ Status Checkpointer::warm(uint64_t bytes) {
     return state_->arena.warm(bytes);
 }
 
+void Checkpointer::trim() {
+    state_->copy.begin(true);
+    state_->arena.clear();
+}
+
 void Checkpointer::clear() {
     state_->forget();
     state_->copy.begin(false);

@@ -103,7 +103,9 @@ class Checkpointer {
     void stop_tracking();
     // Touches memory for so many bytes of pages ahead of need.
     Status warm(uint64_t bytes);
-    // Gives the memory back too.
+    // Gives the memory back, and goes on tracking.
+    void trim();
+    // Does both.
     void clear();
     uint64_t held() const;  // bytes of that memory
 

@@ -81,6 +81,12 @@ Result<core::Importer> SnapshotSource::open(Worker&) {
     // Its files may not be as it wants them before they are cut back.
     auto importer = core::Importer::open(*ghosts_.back(), false);
     if (!importer) return importer;
+    const Json& says = importer->metadata();
+    if (says.value("rank", UINT32_MAX) != rank_ || says.value("snapshot", "") != manifest->name)
+        return make_error(Code::corrupt,
+                          fmt::format("it is the ghost of rank {} of snapshot {}:",
+                                      says.value("rank", -1), says.value("snapshot", "?")),
+                          folder_ + "/" + row->file);
     const auto snapshots = folder_.substr(0, folder_.find_last_not_of('/') + 1);
     const auto place = snapshots.substr(0, snapshots.rfind('/') + 1);
     for (const auto& name : row->chain) {

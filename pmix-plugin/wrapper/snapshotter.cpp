@@ -9,6 +9,7 @@
 #include "ghost-core/mechanism/migration.hpp"
 #include "ghost-core/process/tree.hpp"
 #include "pmix-plugin/wrapper/agent_signal.hpp"
+#include "pmix-plugin/wrapper/tree_memory.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -26,7 +27,7 @@ constexpr std::pair<S, S> transitions[] = {
     {S::standing, S::writing},       // answered snap_stood
     {S::writing, S::written},        // answered snap_written
     {S::written, S::idle},           // snap_end
-    {S::written, S::clearing},       // snap_end without keep, snap_cancel
+    {S::written, S::clearing},       // snap_end without keep or memory, snap_cancel
     {S::preparing, S::idle},         // answered failed
     {S::ready, S::idle},             // the same: criu died, the tree ended
     {S::standing, S::idle},          // the same; the rank runs and was signalled
@@ -158,19 +159,22 @@ void Snapshotter::finished_well(Json answer) {
 }
 
 void Snapshotter::finished_off(const Json& answer) {
-    if (answer.value("t", "") == "snap_written") return clear(true);
+    if (answer.value("t", "") == "snap_written") return tidy(Tidy::all_and_file);
     chain_.clear();
     change(S::idle);
     if (std::exchange(answer_cancel_, false)) parts_.tell({{"t", "snap_cancelled"}, {"seq", seq_}});
 }
 
-// Ending the tracking takes its time, and the rank's output must flow meanwhile.
-void Snapshotter::clear(bool remove) {
-    chain_.clear();
+// It takes its time, and the rank's output must flow meanwhile.
+void Snapshotter::tidy(Tidy what) {
+    if (what != Tidy::memory) chain_.clear();
     change(S::clearing);
-    worker_.start([this, path = remove ? job_->order().path() : std::string()] {
-        if (!path.empty()) ::unlink(path.c_str());
-        checkpointer_.clear();
+    worker_.start([this, what, path = job_->order().path()] {
+        if (what == Tidy::all_and_file) ::unlink(path.c_str());
+        if (what == Tidy::memory)
+            checkpointer_.trim();
+        else
+            checkpointer_.clear();
         return Json();
     });
 }
@@ -185,7 +189,7 @@ void Snapshotter::cancel(const Json& message) {
             answer_cancel_ = false;
             return parts_.tell({{"t", "snap_cancelled"}, {"seq", seq_}});
         case S::written:
-            return clear(true);
+            return tidy(Tidy::all_and_file);
         case S::calling_off:
         case S::clearing:
             return;
@@ -204,8 +208,9 @@ void Snapshotter::end(const Json& message) {
             for (const auto& task : *tasks) ::kill(task.pid, SIGSTOP);
         stopped_ = true;
     }
-    if (!message.value("keep", false)) return clear(false);
+    if (!message.value("keep", false)) return tidy(Tidy::all);
     chain_ = std::move(next_chain_);
+    if (memory_is_scarce()) return tidy(Tidy::memory);
     change(S::idle);
 }
 
@@ -243,6 +248,10 @@ void Snapshotter::go_on() {
     stopped_ = false;
     if (auto runs = core::resume_tree(parts_.root); !runs.ok())
         log::error("{}", runs.error().message());
+}
+
+void Snapshotter::continued() {
+    if (stop_ && stopped_ && state_ != S::standing) go_on();
 }
 
 void Snapshotter::uncarry() {

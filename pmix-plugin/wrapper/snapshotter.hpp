@@ -24,7 +24,7 @@ enum class SnapState {
     writing,      // `snap_stood` said: the tree runs, or stands (then=kill)
     written,      // `snap_written` said; for the coordinator to complete or cancel it
     calling_off,  // cancelled, and the worker has not ended yet
-    clearing,     // the worker ends the tracking, and removes the file of a cancelled one
+    clearing,     // the worker gives memory back, ends the tracking, removes a cancelled one's file
 };
 
 // Main thread only.
@@ -50,6 +50,8 @@ class Snapshotter {
     // idle() soon, and by itself.
     bool clearing() const { return state_ == SnapState::clearing; }
     bool busy() const { return worker_.busy(); }
+    // SIGCONT has come.
+    void continued();
     // The tree was stopped here and takes no signals (then=kill, then=stop).
     bool stopped() const { return stopped_; }
 
@@ -69,7 +71,8 @@ class Snapshotter {
     void finished(Json answer);
     void finished_well(Json answer);
     void finished_off(const Json& answer);
-    void clear(bool remove);
+    enum class Tidy { memory, all, all_and_file };
+    void tidy(Tidy what);
     void let_run(const Json& message);
     void uncarry();
 

@@ -139,6 +139,7 @@ void Supervisor::take_signals() {
             snapshotter_.break_off();
             kill_if_stopped();
         }
+        if (s == SIGCONT) snapshotter_.continued();
         if (!tree_gone_) ::kill(charge_.root, s);
     }
 }

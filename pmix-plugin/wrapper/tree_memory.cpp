@@ -57,4 +57,8 @@ uint64_t memory_available() {
     return std::min(sum_of("/proc/meminfo", {"MemAvailable:"}), left_in_group());
 }
 
+bool memory_is_scarce() {
+    return memory_available() < sum_of("/proc/meminfo", {"MemTotal:"}) / 2;
+}
+
 }  // namespace ghost::plugin

@@ -11,5 +11,7 @@ uint64_t memory_of_tree(pid_t root);
 // Bytes that can be used here without taking them from somebody: what the machine has available
 // (proc(5), meminfo), and not more than the limit of our cgroup leaves.
 uint64_t memory_available();
+// Less than half of the machine's memory is available: what is not needed now should be given back.
+bool memory_is_scarce();
 
 }  // namespace ghost::plugin

@@ -93,14 +93,15 @@ class Snapshot(unittest.TestCase):
     def stand(self, rank):
         rank.peer.send({"t": "snap_stand", "seq": self.seq, "agent": AGENT})
 
-    def end(self, rank, row, keep=True):
+    def end(self, rank, row, keep=True, dead=False):
         """Completes it, as the coordinator would."""
         self.rows[row["name"]] = row
         files = [{"path": f["path"], "size": f["size"], "ranks": [0]} for f in row["files"]]
         text = json.dumps({"folder": row["folder"], "name": row["name"], "ranks": [row],
                            "files": files})
         subprocess.run([MANIFEST], input=text.encode(), check=True)
-        rank.peer.send({"t": "snap_end", "seq": self.seq, "keep": keep})
+        if not dead:
+            rank.peer.send({"t": "snap_end", "seq": self.seq, "keep": keep})
 
     def snapshot(self, rank, keep=True, **more):
         self.prepare(rank, **more)
@@ -213,6 +214,43 @@ class Snapshot(unittest.TestCase):
             source.stdio.close()
             before, source = source, rank
         self.finish(rank, before)
+
+    def test_move(self):
+        """A rank whose memory is tracked leaves; what arrives is saved whole."""
+        source = self.steps()
+        self.snapshot(source)
+        self.seq += 1
+        ours, theirs = pair()
+        target = Rank([WRAPPER, "--restore", "--rank", "0", "--job", "1", "--control-fd", "3"],
+                      self.agent.environment(rank=0, GHOST_CRIU=CRIU), control=theirs.fileno())
+        theirs.close()
+        self.ranks.append(target)
+        target.peer = Peer(ours)
+        self.peers.append(target.peer)
+        target.peer.send({"t": "prepare", "seq": self.seq, "epoch": 1, "rank": 0, "from": 0})
+        target.peer.expect("hello")
+        ready = target.peer.expect("ready")
+        source.peer.send({"t": "connect", "seq": self.seq, "epoch": 1, "rank": 0,
+                          "host": "127.0.0.1", "port": ready["port"], "token": ready["token"]})
+        source.peer.expect("connected")
+        source.peer.send({"t": "export", "seq": self.seq})
+        source.peer.expect("exported", 60)
+        target.peer.expect("held", 60)
+        source.peer.send({"t": "die", "seq": self.seq})
+        source.peer.expect("gone")
+        source.peer.send({"t": "bye"})
+        source.status()
+        source.peer.close_spare()
+        target.peer.send({"t": "go", "seq": self.seq, "agent": AGENT})
+        target.init = target.peer.expect("hello")["init"]
+        self.running(target)
+        row = self.snapshot(target, incremental=True)
+        self.assertEqual(row["kind"], "full")
+        self.kill(target)
+        rank = self.restart(row)
+        self.go(rank)
+        self.running(rank)
+        self.finish(rank, target)
 
     def test_kill(self):
         source = self.steps()
@@ -370,9 +408,12 @@ class Snapshot(unittest.TestCase):
             f.seek(first["bytes"] // 2)
             f.write(b"damaged")
         self.cannot_restart(row, "checksum")
-        with open(os.path.join(row["folder"], "manifest.json"), "a") as f:
+        with open(os.path.join(first["folder"], "manifest.json"), "a") as f:
             f.write("}")
-        self.cannot_restart(row, "manifest")
+        self.cannot_restart(first, "manifest")
+        shutil.copy(os.path.join(row["folder"], row["file"]), parent)
+        self.end(source, first, dead=True)
+        self.cannot_restart(first, f"of snapshot {row['name']}")
 
     def test_restart_killed(self):
         """Whoever dies before `go` leaves nothing; after it the rank is adopted."""
