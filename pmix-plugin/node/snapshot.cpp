@@ -227,7 +227,7 @@ void NodeAgent::Impl::ask_to_prepare(Seat& s) {
     change(s, W::preparing);
     s.wrapper->send({{"t", "snap_prepare"},
                      {"seq", s.seq},
-                     {"folder", text(order, "folder")},
+                     {"folder", text(order, "folder") + "/" + partial_name(text(order, "name"))},
                      {"file", rank_file(s.rank, text(order, "compress", "none"))},
                      {"name", text(order, "name")},
                      {"agent", s.thread},

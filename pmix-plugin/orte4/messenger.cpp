@@ -11,6 +11,9 @@ namespace ghost::plugin::orte4 {
 namespace {
 
 constexpr orte_rml_tag_t tag = 178;  // above ORTE_RML_TAG_MAX; docs/PROTOCOL.md
+// A daemon that relays a broadcast hands it to itself under its own name (grpcomm/direct), so who
+// sent it is told inside.
+constexpr const char* broadcast_from = "broadcast_from";
 
 // RML calls back with a plain pointer for as long as mpirun lives, so the receiver is asked here.
 std::function<void(NodeId, const char*)>& receiver() {
@@ -62,7 +65,9 @@ void Messenger::send(NodeId to, const Json& message) const {
 }
 
 void Messenger::broadcast(const Json& message) const {
-    opal_buffer_t* buffer = pack(message);
+    Json signed_message = message;
+    signed_message[broadcast_from] = ORTE_PROC_MY_NAME->vpid;
+    opal_buffer_t* buffer = pack(signed_message);
     orte_grpcomm_signature_t* everybody = wildcard_signature(ORTE_PROC_MY_NAME->jobid);
     const int rc = orte_grpcomm.xcast(everybody, tag, buffer);
     if (rc != ORTE_SUCCESS)
@@ -81,10 +86,14 @@ void Messenger::stop() {
 }
 
 void Messenger::deliver(NodeId from, const char* text) const {
-    const Json message = Json::parse(text, nullptr, false);
+    Json message = Json::parse(text, nullptr, false);
     if (!message.is_object()) {
         log::warning("message from daemon {} is no JSON object", from);
         return;
+    }
+    if (const auto by = message.find(broadcast_from); by != message.end()) {
+        if (by->is_number_unsigned()) from = by->get<NodeId>();
+        message.erase(by);
     }
     const auto handlers = handlers_;  // one of them may stop us
     for (const auto& handler : handlers) {

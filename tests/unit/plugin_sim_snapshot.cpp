@@ -104,8 +104,7 @@ void Cluster::snap_prepare(const std::shared_ptr<Wrapper>& w, const Json& m) {
     w->snap = {};
     w->snap.seq = number(m, "seq");
     w->snap.then = text(m, "then");
-    w->snap.path =
-        fmt::format("{}/{}/{}", text(m, "folder"), partial_name(text(m, "name")), text(m, "file"));
+    w->snap.path = fmt::format("{}/{}", text(m, "folder"), text(m, "file"));
     later(nobody, [this, w, seq = w->snap.seq] {
         if (!w->alive || !w->tree->alive || w->snap.seq != seq || w->snap.cancelled) return;
         say(w, {{"t", "progress"}, {"seq", seq}, {"bytes", 10}, {"total", ghost_bytes}});
