@@ -234,7 +234,8 @@ void NodeAgent::Impl::ask_to_prepare(Seat& s) {
                      {"incremental", flag(order, "incremental")},
                      {"compress", text(order, "compress", "none")},
                      {"rate", number(order, "rate")},
-                     {"then", text(order, "then", "continue")}});
+                     {"then", text(order, "then", "continue")},
+                     {"sharers", seats_.size()}});
 }
 
 // --- the cut ---
