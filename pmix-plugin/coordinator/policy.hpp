@@ -16,7 +16,7 @@ struct SnapshotPolicy {
     bool to_memory = false;   // which of the two is meant if nothing else is said
     size_t keep = 2;
     bool incremental = true;
-    int full_every = 10;  // 0: never again after the first
+    int full_every = 10;  // so many incremental ones, then a full one; 0: never a second full one
     std::string compress = "none";
     uint64_t rate = 0;    // bytes/s of each rank; 0: no limit
     int signal = 0;       // that asks mpirun for a snapshot; 0: none

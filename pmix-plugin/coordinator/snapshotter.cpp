@@ -54,13 +54,13 @@ void Snapshotter::retry_after(int64_t us, void (Snapshotter::*step)()) {
     });
 }
 
-Json Snapshotter::order(const char* type) const {
-    return {{"t", type}, {"seq", run_->seq}, {"try", run_->attempt}};
+void Snapshotter::broadcast(const char* type, const Json& more) {
+    broadcast(type, run_->seq, run_->attempt, more);
 }
 
 // With the tree everybody answers by.
-void Snapshotter::broadcast(const char* type, Json more) {
-    Json m = order(type);
+void Snapshotter::broadcast(const char* type, uint64_t seq, uint64_t attempt, const Json& more) {
+    Json m = {{"t", type}, {"seq", seq}, {"try", attempt}};
     m.update(more);
     auto live = c_.liveness.live_nodes();
     m["daemons"] = live.empty() ? 0 : *std::ranges::max_element(live) + 1;
@@ -76,6 +76,7 @@ std::optional<std::string> Snapshotter::check() {
         return fmt::format("\"{}\" cannot follow a snapshot: continue, stop or kill can", r.then);
     }
     if (auto why = c_.obstacle()) return why;
+    if (unconfirmed_) return "not every node has answered since the last one failed";
     const auto ranks = c_.adapter.ranks();
     if (!c_.adapter.job_running() || ranks.empty()) {
         return "the job is not running: it has ended, or has not started yet (then try again in a "
@@ -106,7 +107,7 @@ void Snapshotter::begin(const SnapshotOrder& order, Progress progress, Finished 
     }
     r.seq = ++c_.last_seq;
     r.facts = c_.adapter.job_facts();
-    const bool full = c_.policy.full_every > 0 && since_full_ + 1 >= c_.policy.full_every;
+    const bool full = c_.policy.full_every > 0 && since_full_ >= c_.policy.full_every;
     r.incremental = c_.policy.incremental && !full && last_ && last_->folder == r.folder;
     open();
 }
@@ -159,6 +160,7 @@ void Snapshotter::send_prepare() {
     broadcast("snap_prepare", {{"name", r.name},
                                {"folder", r.folder},
                                {"incremental", r.incremental},
+                               {"last", last_ ? last_->seq : 0},
                                {"compress", r.compress},
                                {"rate", r.rate},
                                {"then", r.then}});
@@ -288,6 +290,7 @@ void Snapshotter::continue_job() {
 // --- messages ---
 
 void Snapshotter::message(const Json& m) {
+    if (unconfirmed_ && number(m, "seq") == unconfirmed_->seq) return confirmed(m);
     if (!run_ || number(m, "seq") != run_->seq) return;
     SnapshotRun& r = *run_;
     if (text(m, "t") == "snap_progress") {
@@ -373,7 +376,23 @@ void Snapshotter::expired() {
     }
     r.harmed = true;
     r.why += "; and not every node confirmed that its ranks go on";
+    unconfirmed_ = Unconfirmed{r.seq, r.attempt, 0};
+    remind();
     discard();
+}
+
+void Snapshotter::remind() {
+    ++unconfirmed_->attempt;
+    broadcast("snap_abort", unconfirmed_->seq, unconfirmed_->attempt, Json::object());
+    unconfirmed_->again = c_.adapter.after(c_.settings.abort_us, [this] { remind(); });
+}
+
+void Snapshotter::confirmed(const Json& m) {
+    if (text(m, "step") != "aborted") return;
+    log::warning("every node has confirmed the end of the snapshot that failed");
+    publish(StepAnswer::read(m));
+    c_.adapter.cancel(unconfirmed_->again);
+    unconfirmed_.reset();
 }
 
 void Snapshotter::abort(const std::string& why) {
@@ -449,6 +468,8 @@ void Snapshotter::finish(S state) {
 }
 
 void Snapshotter::stop() {
+    if (unconfirmed_) c_.adapter.cancel(unconfirmed_->again);
+    unconfirmed_.reset();
     if (limit_) c_.adapter.cancel(*limit_);
     if (retry_) c_.adapter.cancel(*retry_);
     limit_.reset();

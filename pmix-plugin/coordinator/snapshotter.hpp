@@ -62,6 +62,13 @@ class Snapshotter {
   private:
     struct Opened;
     struct Completed;
+    // The end of the last one, which not every node has confirmed: ranks there may stand. It is
+    // told them until they do.
+    struct Unconfirmed {
+        uint64_t seq = 0;
+        uint64_t attempt = 0;
+        TimerId again = 0;
+    };
 
     void change(SnapshotState next);
     void arm_limit();
@@ -69,8 +76,8 @@ class Snapshotter {
     std::string limit_text() const;
     void retry_after(int64_t us, void (Snapshotter::*step)());
     std::optional<std::string> check();
-    Json order(const char* type) const;
-    void broadcast(const char* type, Json more = Json::object());
+    void broadcast(const char* type, const Json& more = Json::object());
+    void broadcast(const char* type, uint64_t seq, uint64_t attempt, const Json& more);
 
     void open();
     void opened(Opened opened);
@@ -89,11 +96,14 @@ class Snapshotter {
     void abort(const std::string& why);
     void discard();
     void release();
+    void remind();
+    void confirmed(const Json& m);
     void finish(SnapshotState state);
 
     Context c_;
     std::optional<SnapshotRun> run_;
     std::optional<SnapshotRun> last_;
+    std::optional<Unconfirmed> unconfirmed_;
     int since_full_ = 0;  // incremental ones since the last full one
     bool stopped_ = false;
     Progress progress_;

@@ -111,6 +111,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void change(Seat& seat, SnapWork next);
     void snapshot_failed(Seat& seat, const std::string& stage, const std::string& why);
     void prepare_snapshot(const Json& order);
+    void settle_last(uint64_t complete);
     void join_snapshot(Seat& seat);
     void make_own_folder();
     void ask_to_prepare(Seat& seat);
@@ -120,6 +121,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void part(Seat& seat);
     void parted(Seat& seat);
     void woken(Seat& seat);
+    void take_early(Seat& seat);
     void keep_early(Seat& seat, std::shared_ptr<Channel> channel, const Json& m);
     void resume_snapshot(Seat& seat);
     void snapshot_answer(Seat& seat, const std::string& type, const Json& m);

@@ -149,6 +149,7 @@ void NodeAgent::Impl::prepare_snapshot(const Json& order) {
     const uint64_t seq = number(order, "seq");
     newest_seq_ = std::max(newest_seq_, seq);
     if (snapshot_.seq != seq) {
+        settle_last(number(order, "last"));
         snapshot_ = {};
         snapshot_.seq = seq;
         snapshot_.order = order;
@@ -165,6 +166,13 @@ void NodeAgent::Impl::prepare_snapshot(const Json& order) {
         snapshot_.folder_ready = true;
     }
     if (snapshot_.folder_ready) each_part(&Impl::ask_to_prepare);
+}
+
+// The end of the one before may not have reached this node. `complete` is the last whole one.
+void NodeAgent::Impl::settle_last(uint64_t complete) {
+    if (snapshot_.seq != 0 && snapshot_.seq == complete) end_snapshot(Json());
+    each_part(&Impl::bring_home);
+    discard_own_folder();
 }
 
 void NodeAgent::Impl::join_snapshot(Seat& s) {
@@ -294,6 +302,10 @@ void NodeAgent::Impl::parted(Seat& s) {
 void NodeAgent::Impl::woken(Seat& s) {
     if (s.state != S::standing && s.state != S::frozen) return;
     change(s, S::resuming);
+    take_early(s);
+}
+
+void NodeAgent::Impl::take_early(Seat& s) {
     if (!s.snap.early) return;
     Json m = std::exchange(s.snap.early_hello, Json());
     hello_rank(std::exchange(s.snap.early, nullptr), m);
@@ -315,6 +327,8 @@ void NodeAgent::Impl::resume_snapshot(Seat& s) {
     change(s, S::resuming);
     // Without a wrapper the one that adopts the tree does it, see adopt().
     if (s.wrapper) s.wrapper->send({{"t", "resume"}, {"seq", s.seq}, {"agent", s.thread}});
+    // A wrapper may have died between letting the tree run and saying so.
+    take_early(s);
 }
 
 // --- what the wrapper says ---

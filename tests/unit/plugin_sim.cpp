@@ -112,7 +112,8 @@ void Daemon::settle_fences(int votes) {
 }
 
 PreMark Daemon::premark(RankId rank, uint32_t) {
-    if (c_.percent(c_.chance.busy_percent)) return PreMark::busy;
+    const bool allowed = allowed_.erase(rank) > 0;
+    if (!allowed && c_.percent(c_.chance.busy_percent)) return PreMark::busy;
     premarked_.insert(rank);
     return PreMark::ok;
 }
@@ -243,7 +244,7 @@ Cluster::Cluster(uint64_t seed, int nodes, std::vector<NodeId> ranks, int slots,
         if (auto s = agents_.back()->start(); !s.ok()) violate(s.error().message());
     }
     for (size_t r = 0; r < ranks.size(); ++r) boot(static_cast<RankId>(r), ranks[r]);
-    run(50'000);
+    if (!this->parameters.contains("sim_early")) run(50'000);
 }
 
 Cluster::~Cluster() {
@@ -500,6 +501,15 @@ void Cluster::wrapper_gone(const std::shared_ptr<Wrapper>& w, int status) {
         ended[w->rank] = true;
         if (w->tree && w->tree->alive) violate("a rank was reported ended while its tree lives");
     });
+}
+
+void Cluster::say_bye(RankId rank) {
+    for (auto& t : trees_) {
+        if (t->rank != rank || !t->runs()) continue;
+        (void)t->agent.send({{"t", "bye"}}).ok();
+        t->agent.close();
+        t->attached = false;
+    }
 }
 
 void Cluster::end_rank(RankId rank) {

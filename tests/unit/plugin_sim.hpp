@@ -42,6 +42,7 @@ struct SnapWork {
     uint64_t seq = 0;
     std::string path;  // of its file
     std::string then;
+    bool incremental = false;
     bool ready = false, standing = false, stood = false, frozen = false, cancelled = false;
 };
 
@@ -59,6 +60,7 @@ struct Wrapper {
     std::vector<Fd> kept;  // inner ends
     int64_t said = 0;      // when its last message was sent: order is kept
     SnapWork snap;
+    std::vector<std::string> chain;  // of its last ghost, nearest first
 };
 
 // What may go wrong, asked at every step; the default is that nothing does.
@@ -70,6 +72,8 @@ struct Chance {
     // A wrapper's answer to one of these is `failed`: prepare, stand, write, import.
     std::string fail_stage;
     RankId fail_rank = 0;
+    int64_t write_us = 0;      // how long a ghost is written beside the latency
+    bool incremental = false;  // wrappers can do it: the parent is the last complete snapshot
 };
 
 class Daemon : public RuntimeAdapter {
@@ -131,7 +135,7 @@ class Daemon : public RuntimeAdapter {
     std::map<WatchId, std::pair<int, std::function<void()>>> watches_;
     std::map<RankId, NodeId> where_;  // this daemon's bookkeeping
     mutable std::map<RankId, int> unread_;
-    std::set<RankId> premarked_;
+    std::set<RankId> premarked_, allowed_;
 };
 
 class Client {
@@ -154,7 +158,9 @@ class Cluster {
   public:
     // ranks: the node of each rank, by rank. slots 0: unknown.
     Cluster(uint64_t seed, int nodes, std::vector<NodeId> ranks, int slots = 0,
-            CoordinatorSettings settings = {}, std::map<std::string, std::string> parameters = {});
+            CoordinatorSettings settings = {},
+            // Of mpirun; "sim_early" leaves the start of the job to the caller's run().
+            std::map<std::string, std::string> parameters = {});
     ~Cluster();
 
     Client& client();
@@ -165,6 +171,7 @@ class Cluster {
     // --- faults ---
     void kill_wrapper(NodeId node, RankId rank);
     void kill_tree(NodeId node, RankId rank);
+    void say_bye(RankId rank);   // it is in MPI_Finalize
     void end_rank(RankId rank);  // it exits by itself
     void kill_node(NodeId node);
     void cut(NodeId node) { cut_.insert(node); }
@@ -194,9 +201,10 @@ class Cluster {
     bool job_aborted = false;
     bool job_broken = false;  // mpirun's own end: a daemon with ranks was lost
     std::string abort_why;
-    int end_status = 0;             // of end_job()
-    std::vector<std::string> said;  // to the user
-    std::set<RankId> halted;        // stopped by SIGSTOP after a snapshot
+    int end_status = 0;                    // of end_job()
+    std::vector<std::string> said;         // to the user
+    std::map<uint64_t, std::string> torn;  // snapshots whose cut is none, by seq
+    std::set<RankId> halted;               // stopped by SIGSTOP after a snapshot
     std::map<std::string, std::string> parameters;
     std::set<NodeId> given_up;
     std::set<NodeId> dead;

@@ -1,5 +1,6 @@
 // Snapshots and restarts in the simulated job: what the wrappers do, and the adapter's part.
 #include <algorithm>
+#include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
 #include <unistd.h>
@@ -42,8 +43,11 @@ Json Daemon::job_facts() const {
             {"ranks", ranks}};
 }
 
-PreMark Daemon::may_premark(RankId, uint32_t) {
-    return c_.percent(c_.chance.busy_percent) ? PreMark::busy : PreMark::ok;
+// What it allows premark() allows too: the rank's gate is closed, nothing moves on.
+PreMark Daemon::may_premark(RankId rank, uint32_t) {
+    if (c_.percent(c_.chance.busy_percent)) return PreMark::busy;
+    allowed_.insert(rank);
+    return PreMark::ok;
 }
 
 Status Daemon::on_signal(int signum, std::function<void()> handler) {
@@ -80,7 +84,13 @@ bool Cluster::snapshot_message(const std::shared_ptr<Wrapper>& w, const Json& m)
     } else if (type == "snap_cancel") {
         snap_cancel(w, seq);
     } else if (type == "snap_end") {
+        if (torn.contains(seq)) violate(torn[seq]);
         if (w->snap.then == "stop") halted.insert(w->rank);
+        if (!w->snap.incremental) w->chain.clear();
+        const std::filesystem::path path = w->snap.path;
+        const std::string folder = path.parent_path().filename();
+        w->chain.insert(w->chain.begin(),
+                        folder.substr(0, folder.find('.')) + "/" + path.filename().string());
         w->snap = {};
     } else if (type == "continue") {
         halted.erase(w->rank);
@@ -104,6 +114,7 @@ void Cluster::snap_prepare(const std::shared_ptr<Wrapper>& w, const Json& m) {
     w->snap = {};
     w->snap.seq = number(m, "seq");
     w->snap.then = text(m, "then");
+    w->snap.incremental = chance.incremental && flag(m, "incremental") && !w->chain.empty();
     w->snap.path = fmt::format("{}/{}", text(m, "folder"), text(m, "file"));
     later(nobody, [this, w, seq = w->snap.seq] {
         if (!w->alive || !w->tree->alive || w->snap.seq != seq || w->snap.cancelled) return;
@@ -127,7 +138,9 @@ void Cluster::snap_stand(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
         const bool back = std::ranges::any_of(wrappers_, [&](auto& other) {
             return other->tree == t && other->snap.seq == seq && other->snap.stood;
         });
-        if (open && !back) violate(fmt::format("rank {} takes data while others stand", t->rank));
+        // Of no matter if the snapshot is called off, which opens gates.
+        if (open && !back)
+            torn[seq] = fmt::format("rank {} takes data while others stand", t->rank);
     }
     w->snap.standing = true;
     w->tree->stopped = true;
@@ -153,9 +166,15 @@ void Cluster::snap_stand(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
 }
 
 void Cluster::snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
-    later(nobody, [this, w, seq] {
+    constexpr int64_t slice = 5'000'000;
+    for (int64_t at_us = slice; at_us < chance.write_us; at_us += slice) {
+        at(now + at_us, nobody, [this, w, seq, at_us] {
+            if (!w->alive || w->snap.seq != seq) return;
+            say(w, {{"t", "progress"}, {"seq", seq}, {"bytes", at_us}, {"total", 0}});
+        });
+    }
+    at(now + latency() + chance.write_us, nobody, [this, w, seq] {
         if (!w->alive || !w->tree->alive || w->snap.seq != seq || w->snap.cancelled) return;
-        say(w, {{"t", "progress"}, {"seq", seq}, {"bytes", 50}, {"total", ghost_bytes}});
         if (snap_fails(w, "write")) return;
         std::ofstream file(w->snap.path);
         file << std::string(ghost_bytes, 'g');
@@ -172,8 +191,8 @@ void Cluster::snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
         say(w, {{"t", "snap_written"},
                 {"seq", seq},
                 {"file", w->snap.path.substr(slash + 1)},
-                {"kind", "full"},
-                {"chain", Json::array()},
+                {"kind", w->snap.incremental ? "incremental" : "full"},
+                {"chain", w->snap.incremental ? Json(w->chain) : Json::array()},
                 {"digest", fmt::format("{:032x}", w->rank)},
                 {"bytes", ghost_bytes},
                 {"page_bytes", ghost_bytes},

@@ -8,12 +8,16 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/log.hpp"
 #include "pmix-plugin/message.hpp"
 #include "pmix-plugin/snapshot/folder.hpp"
 #include "tests/unit/plugin_sim.hpp"
 
 namespace ghost::plugin::sim {
 namespace {
+
+// OMPI_MCA_ghost_verbose=4 shows what happens.
+[[maybe_unused]] const bool logs = (log::setup("sim", log::level_from_environment()), true);
 
 constexpr int64_t second = 1'000'000;
 
@@ -168,6 +172,485 @@ TEST(Snapshots, FailedOneLeavesTheJobAsItWas) {
         ASSERT_TRUE(c.run(60 * second, [&] { return !user.results.empty(); }));
         EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
         expect_sound(c);
+    }
+}
+
+// --- requests ---
+
+TEST(Snapshots, Refusals) {
+    Cluster c(6, 2, {0, 1});
+    Client& user = c.client();
+    auto says = [&](const Json& ask, const char* what) {
+        user.results.clear();
+        user.ask(ask);
+        ASSERT_TRUE(c.run(90 * second, [&] { return !user.results.empty(); })) << what;
+        EXPECT_EQ(user.results[0]["exit"], 1);
+        std::string error = user.results[0]["error"];
+        EXPECT_NE(error.find(what), std::string::npos) << error;
+    };
+    says(checkpoint("dance"), "cannot follow a snapshot");
+    says(checkpoint("continue", "/proc/nowhere"), "/proc/nowhere");
+    c.end_rank(1);
+    c.run(second);
+    says(checkpoint(), "rank 1 has ended");
+    EXPECT_EQ(c.holds, 0);
+    expect_sound(c);
+}
+
+TEST(Snapshots, BusyRanksAreTriedAgain) {
+    Cluster c(7, 3, {0, 1, 1, 2});
+    c.chance.busy_percent = 30;
+    c.chance.fence_percent = 60;
+    Client& user = c.client();
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(20 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+    expect_all_run(c);
+    expect_sound(c);
+}
+
+TEST(Snapshots, AlwaysBusyIsPutOff) {
+    Cluster c(8, 3, {0, 1});
+    c.chance.busy_percent = 100;
+    Client& user = c.client();
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(30 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 1);
+    std::string error = user.results[0]["error"];
+    EXPECT_NE(error.find("put off: "), std::string::npos) << error;
+    EXPECT_NE(error.find("the job is unharmed"), std::string::npos) << error;
+    expect_all_run(c);
+    expect_sound(c);
+    expect_whole_folder(c);
+}
+
+TEST(Snapshots, RankInFinalizeIsWaitedForAndThenPutOff) {
+    Cluster c(9, 2, {0, 1});
+    c.say_bye(1);
+    c.run(second);
+    Client& user = c.client();
+    user.ask(checkpoint());
+    EXPECT_FALSE(c.run(50 * second, [&] { return !user.results.empty(); }));
+    ASSERT_TRUE(c.run(20 * second, [&] { return !user.results.empty(); }));
+    std::string error = user.results[0]["error"];
+    EXPECT_NE(error.find("put off: rank 1: the rank is in MPI_Finalize"), std::string::npos)
+        << error;
+    EXPECT_EQ(c.holds, 0);
+    expect_sound(c);
+}
+
+TEST(Snapshots, BySignalAndByJobControl) {
+    Cluster c(10, 2, {0, 1}, 0, {}, {{"ghost_checkpoint_signal", "USR2"}});
+    std::vector<std::string> answers;
+    c.signal(SIGUSR2);
+    c.job_control("", answers);
+    ASSERT_TRUE(c.run(5 * second, [&] { return !answers.empty(); }));
+    EXPECT_EQ(answers, std::vector<std::string>{""});
+    EXPECT_EQ(snapshots(c).size(), 2u);
+    c.chance.fail_stage = "prepare";
+    c.job_control("continue", answers);
+    ASSERT_TRUE(c.run(60 * second, [&] { return answers.size() == 2; }));
+    EXPECT_NE(answers[1].find("no luck"), std::string::npos);
+    ASSERT_EQ(c.said.size(), 1u);
+    EXPECT_NE(c.said[0].find("no luck"), std::string::npos);
+    expect_sound(c);
+}
+
+TEST(Snapshots, ThenKillEndsTheJobWithEveryTreeFrozen) {
+    Cluster c(11, 3, {0, 1, 2});
+    Client& user = c.client();
+    user.ask(checkpoint("kill"));
+    ASSERT_TRUE(c.run(5 * second, [&] { return c.end_status != 0; }));
+    EXPECT_EQ(c.end_status, 85);
+    EXPECT_NE(c.abort_why.find("ended after its snapshot"), std::string::npos) << c.abort_why;
+    c.run(10'000);
+    ASSERT_EQ(user.results.size(), 1u);
+    EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+    for (RankId r : {0u, 1u, 2u}) EXPECT_EQ(c.running_copies(r), 0);
+    EXPECT_EQ(snapshots(c).size(), 1u);
+    expect_sound(c);
+}
+
+TEST(Snapshots, ThenKillThatFailsLetsTheJobGoOn) {
+    for (const char* stage : {"stand", "write"}) {
+        Cluster c(12, 3, {0, 1, 2});
+        c.chance.fail_stage = stage;
+        c.chance.fail_rank = 2;
+        Client& user = c.client();
+        user.ask(checkpoint("kill"));
+        ASSERT_TRUE(c.run(60 * second, [&] { return !user.results.empty(); }));
+        EXPECT_EQ(user.results[0]["exit"], 1) << user.results[0];
+        c.run(second);
+        EXPECT_EQ(c.end_status, 0);
+        expect_all_run(c);
+        expect_sound(c);
+        expect_whole_folder(c);
+    }
+}
+
+TEST(Snapshots, ThenStopUntilSigcont) {
+    Cluster c(13, 2, {0, 1});
+    Client& user = c.client();
+    user.ask(checkpoint("stop"));
+    ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+    c.run(10'000);
+    EXPECT_EQ(c.halted.size(), 2u);
+    EXPECT_EQ(c.ps()["stopped"], true);
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(5 * second, [&] { return user.results.size() == 2; }));
+    EXPECT_EQ(user.results[1]["exit"], 1);
+    c.signal(SIGCONT);
+    c.run(10'000);
+    EXPECT_TRUE(c.halted.empty());
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(5 * second, [&] { return user.results.size() == 3; }));
+    EXPECT_EQ(user.results[2]["exit"], 0) << user.results[2];
+    expect_sound(c);
+}
+
+// --- the schedule and the folder ---
+
+TEST(Schedule, EveryIntervalAndRotation) {
+    Cluster c(14, 2, {0, 1}, 0, {},
+              {{"ghost_checkpoint_interval", "10"}, {"ghost_checkpoint_keep", "3"}});
+    EXPECT_GT(c.ps()["next_snapshot_us"], 0);
+    c.run(55 * second);
+    auto all = snapshots(c);
+    ASSERT_EQ(all.size(), 3u);
+    EXPECT_EQ(all[0].name, "4711-000005");
+    EXPECT_EQ(all[2].name, "4711-000003");
+    expect_whole_folder(c);
+    expect_sound(c);
+    // A line for each, and for the start of the job.
+    std::ifstream in(events_file(c.folder(), "4711"));
+    std::vector<std::string> events;
+    for (std::string line; std::getline(in, line);) events.push_back(Json::parse(line)["event"]);
+    ASSERT_EQ(events.size(), 6u);
+    EXPECT_EQ(events[0], "started");
+    EXPECT_EQ(events[5], "snapshot");
+    EXPECT_TRUE(c.said.empty());
+}
+
+TEST(Schedule, FailedOneIsSaidInOneLineAndTheNextIsTried) {
+    Cluster c(15, 2, {0, 1}, 0, {}, {{"ghost_checkpoint_interval", "10s"}});
+    c.chance.fail_stage = "write";
+    c.run(15 * second);
+    ASSERT_EQ(c.said.size(), 1u);
+    EXPECT_NE(c.said[0].find("rank 0 at gn0: write: no luck"), std::string::npos) << c.said[0];
+    EXPECT_EQ(c.said[0].find('\n'), std::string::npos);
+    c.chance.fail_stage.clear();
+    c.run(10 * second);
+    auto all = snapshots(c);
+    ASSERT_EQ(all.size(), 1u);
+    expect_whole_folder(c);
+    expect_sound(c);
+}
+
+TEST(Schedule, SlowOneIsNotOvertaken) {
+    Cluster c(16, 2, {0, 1}, 0, {}, {{"ghost_checkpoint_interval", "10s"}});
+    c.chance.write_us = 25 * second;
+    c.run(38 * second);
+    EXPECT_EQ(snapshots(c).size(), 1u);
+    c.run(30 * second);
+    EXPECT_EQ(snapshots(c).size(), 2u);
+    EXPECT_TRUE(c.said.empty()) << c.said[0];
+    expect_sound(c);
+}
+
+TEST(Schedule, FullOneEverySoOften) {
+    Cluster c(17, 2, {0, 1}, 0, {},
+              {{"ghost_checkpoint_interval", "10s"},
+               {"ghost_full_every", "3"},
+               {"ghost_checkpoint_keep", "9"}});
+    c.chance.incremental = true;
+    c.run(75 * second);
+    auto all = snapshots(c);
+    ASSERT_EQ(all.size(), 7u);
+    std::string kinds;
+    for (auto it = all.rbegin(); it != all.rend(); ++it) kinds += it->manifest->kind[0];
+    EXPECT_EQ(kinds, "fiiifii");
+    expect_sound(c);
+}
+
+// --- restarts that fail ---
+
+TEST(Restarts, AllReasonsBeforeAnyRankHasRun) {
+    Cluster c(18, 3, {0, 1, 2});
+    Client& user = c.client();
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
+    const std::string from = c.folder() + "/4711-000001";
+    auto fails = [&](std::vector<NodeId> ranks, const std::string& folder, const char* says,
+                     const std::function<void(Cluster&)>& what = nullptr) {
+        Cluster again(19, 4, std::move(ranks), 0, {},
+                      {{"ghost_restart", folder}, {"sim_early", "1"}});
+        if (what) what(again);
+        again.run(200 * second, [&] { return again.job_aborted; });
+        EXPECT_TRUE(again.job_aborted) << says;
+        EXPECT_NE(again.abort_why.find(says), std::string::npos) << again.abort_why;
+        EXPECT_NE(again.abort_why.find("no rank has run"), std::string::npos) << again.abort_why;
+        for (auto [rank, over] : again.ended) EXPECT_EQ(again.running_copies(rank), 0) << says;
+        expect_sound(again);
+    };
+    fails({0, 1}, from, "it has 3 ranks, 2 were started");
+    fails({0, 1, 2}, from + "0", "4711-0000010");
+    fails({0, 1, 2}, from, "rank 1 at gn1: import: no luck", [](Cluster& again) {
+        again.chance.fail_stage = "import";
+        again.chance.fail_rank = 1;
+    });
+    fails({0, 1, 2}, from, "rank 2 at gn2: import: its wrapper ended",
+          [](Cluster& again) { again.kill_wrapper(2, 2); });
+    fails({0, 1, 2}, from, "nothing was heard for 60 s while holding",
+          [](Cluster& again) { again.cut(1); });
+    fails({0, 1, 2}, from, "is lost", [](Cluster& again) {
+        again.run(300);
+        again.kill_node(3);
+    });
+}
+
+// --- every fault in every state ---
+
+enum class Fault {
+    wrapper,
+    tree,
+    rank_ends,
+    node,
+    empty_node,
+    cut_node,
+    cut_empty_node,
+    client,
+    lose_up,
+    lose_down,
+    lose_local,
+    none,
+};
+constexpr const char* fault_names[] = {"wrapper",    "tree",      "rank_ends",      "node",
+                                       "empty_node", "cut_node",  "cut_empty_node", "client",
+                                       "lose_up",    "lose_down", "lose_local",     "none"};
+constexpr const char* states[] = {"opening", "preparing", "pinging", "holding",
+                                  "gating",  "standing",  "writing", "completing"};
+
+void strike(Cluster& c, Client& user, Fault fault) {
+    auto lossy = [&c](bool up) {
+        c.lose = [&c, up, left = 1](NodeId f, NodeId t, const Json& m) mutable {
+            std::string type = m["t"];
+            const bool hit = (up ? f == 1 : t == 1) && type.starts_with("snap_") && left > 0;
+            if (hit) --left;
+            return hit;
+        };
+    };
+    switch (fault) {
+        case Fault::wrapper:
+            return c.kill_wrapper(1, 1);
+        case Fault::tree:
+            return c.kill_tree(1, 1);
+        case Fault::rank_ends:
+            return c.end_rank(1);
+        case Fault::node:
+            return c.kill_node(1);
+        case Fault::empty_node:
+            return c.kill_node(3);
+        case Fault::cut_node:
+            return c.cut(1);
+        case Fault::cut_empty_node:
+            return c.cut(3);
+        case Fault::client:
+            return user.vanish();
+        case Fault::lose_up:
+            return lossy(true);
+        case Fault::lose_down:
+            return lossy(false);
+        case Fault::lose_local:
+            c.lose_local = [left = 1](const std::string& type) mutable {
+                return type != "location" && left-- > 0;
+            };
+            return;
+        case Fault::none:
+            return;
+    }
+}
+
+// What must hold when everything has come to rest.
+void judge(Cluster& c, Client& user, Fault fault, const std::string& what) {
+    SCOPED_TRACE(what);
+    for (const std::string& v : c.violations) ADD_FAILURE() << v;
+    EXPECT_EQ(c.held, 0) << "fences are still held";
+    EXPECT_EQ(c.holds, c.releases + c.settles);
+    EXPECT_FALSE(c.ps().contains("snapshotting")) << "the coordinator is not idle";
+    expect_whole_folder(c);
+    const bool over = c.ended[1] || c.job_aborted || c.job_broken;
+    // Ranks on a node that is cut off may have to wait until it is not.
+    const bool unreachable = fault == Fault::node || fault == Fault::cut_node;
+    if (!unreachable && fault != Fault::lose_local) expect_all_run(c);
+    if (c.ended[1]) {
+        EXPECT_EQ(c.running_copies(1), 0);
+    }
+    const bool harmless = fault == Fault::wrapper || fault == Fault::empty_node ||
+                          fault == Fault::cut_empty_node || fault == Fault::client ||
+                          fault == Fault::lose_up || fault == Fault::lose_down;
+    if (harmless) {
+        EXPECT_FALSE(over);
+    }
+    if (user.gone()) return;
+    ASSERT_EQ(user.results.size(), 1u) << "the client must be told once";
+    const Json& r = user.results[0];
+    const size_t complete = snapshots(c).size();
+    EXPECT_EQ(complete, r["exit"] == 0 ? 1u : 0u) << r;
+    if (r["exit"] != 0 && harmless) {
+        std::string error = r["error"];
+        EXPECT_NE(error.find("the job is unharmed"), std::string::npos) << error;
+    }
+    if (fault == Fault::none) {
+        EXPECT_EQ(r["exit"], 0) << r;
+    }
+}
+
+// And the job can be saved again.
+void expect_next_works(Cluster& c, Fault fault, const std::string& what) {
+    SCOPED_TRACE(what);
+    c.lose = nullptr;
+    c.lose_local = nullptr;
+    c.chance.busy_percent = c.chance.fence_percent = 0;
+    if (c.ended[1] || c.job_aborted || c.job_broken || fault == Fault::lose_local) return;
+    c.heal(1);
+    c.run(30 * second);
+    Client& user = c.client();
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(60 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+    expect_all_run(c);
+    expect_sound(c);
+}
+
+class Faults : public testing::TestWithParam<std::tuple<int, int>> {};
+
+TEST_P(Faults, LeaveTheJobWholeAndTheCoordinatorIdle) {
+    auto [state, fault_number] = GetParam();
+    auto fault = static_cast<Fault>(fault_number);
+    for (uint64_t seed = 0; seed < 8; ++seed) {
+        Cluster c(seed, 4, {0, 1, 1, 2});
+        Client& user = c.client();
+        bool struck = false;
+        user.on_phase = [&, s = state](const std::string& phase) {
+            if (struck || phase != states[s]) return;
+            struck = true;
+            // At once, or a little into the state.
+            if (seed < 2) return strike(c, user, fault);
+            c.daemon(0).after(static_cast<int64_t>(seed) * 60, [&] { strike(c, user, fault); });
+        };
+        user.ask(checkpoint(seed % 4 == 3 ? "stop" : "continue"));
+        c.run(200 * second, [&] { return !user.results.empty(); });
+        c.run(60 * second);
+        c.signal(SIGCONT);
+        EXPECT_TRUE(struck);
+        judge(c, user, fault, testing::PrintToString(seed));
+        expect_next_works(c, fault, testing::PrintToString(seed));
+    }
+}
+
+std::string fault_name(const testing::TestParamInfo<std::tuple<int, int>>& info) {
+    return std::string(states[std::get<0>(info.param)]) + "_" +
+           fault_names[std::get<1>(info.param)];
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Faults, testing::Combine(testing::Range(0, 8), testing::Range(0, 12)),
+                         fault_name);
+
+// --- lateness ---
+
+TEST(Late, MessagesOfAnEarlierSnapshotAreDropped) {
+    Cluster c(20, 3, {0, 1});
+    Client& user = c.client();
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
+    auto all = c.sent;
+    for (const Json& m : all) {
+        for (NodeId from : {0u, 1u, 2u}) {
+            for (NodeId to : {0u, 1u, 2u}) c.inject(from, to, m);
+        }
+    }
+    for (const char* type : {"snap_prepare", "snap_ping", "snap_gate", "snap_ungate", "snap_close",
+                             "snap_abort", "snap_end", "restart_prepare", "restart_go"}) {
+        for (NodeId to : {0u, 1u, 2u}) {
+            c.inject(0, to, {{"t", type}, {"seq", 1}, {"try", 9}, {"daemons", 3}, {"epoch", 7}});
+        }
+    }
+    c.run(second);
+    expect_all_run(c);
+    EXPECT_EQ(snapshots(c).size(), 1u);
+    user.results.clear();
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+    expect_sound(c);
+}
+
+TEST(Late, MessagesOfAnyFormAreSurvived) {
+    Cluster c(21, 3, {0, 1});
+    const char* types[] = {"snap_up",   "snap_progress",   "snap_prepare", "snap_ping",
+                           "snap_gate", "snap_ungate",     "snap_close",   "snap_abort",
+                           "snap_end",  "restart_prepare", "restart_go",   "continue"};
+    Json values[] = {nullptr,        -1,   1.5,       "x", Json::array({1, "y"}),
+                     Json::object(), true, 1ull << 63};
+    for (const char* type : types) {
+        for (const Json& v : values) {
+            for (const char* step : {"ready", "written", "aborted", ""}) {
+                Json m = {{"t", type},    {"seq", v},     {"try", v},    {"step", step},
+                          {"rows", v},    {"busy", v},    {"failed", v}, {"sums", v},
+                          {"daemons", v}, {"without", v}, {"name", v},   {"folder", v}};
+                c.inject(2, 0, m);
+                c.inject(2, 1, m);
+                // An order is the coordinator's: that is trusted to mean it.
+                if (!v.is_number_unsigned()) c.inject(0, 1, m);
+            }
+        }
+    }
+    c.run(second);
+    expect_all_run(c);
+}
+
+// --- random interleavings ---
+
+// Fewer under a sanitizer, whose builds set GHOST_TEST_SLOWER (docs/TESTING.md), and then said.
+uint64_t random_seeds() {
+    const char* asked = std::getenv("GHOST_TEST_SEEDS");
+    const uint64_t all = asked ? std::strtoull(asked, nullptr, 10) : 800;
+    const char* slower = std::getenv("GHOST_TEST_SLOWER");
+    const uint64_t divisor = slower ? std::strtoull(slower, nullptr, 10) : 1;
+    if (divisor < 2) return all;
+    std::printf("GHOST_TEST_SLOWER=%s: %lu of %lu seeds\n", slower, all / divisor, all);
+    return all / divisor;
+}
+
+TEST(Random, Interleavings) {
+    constexpr const char* thens[] = {"continue", "continue", "stop", "kill"};
+    for (uint64_t seed = 1, seeds = random_seeds(); seed <= seeds; ++seed) {
+        std::mt19937_64 random(seed);
+        Cluster c(seed, 4, {0, 1, 1, 2});
+        c.chance.latency_us = 1 + static_cast<int64_t>(random() % 2000);
+        c.chance.busy_percent = static_cast<int>(random() % 30);
+        c.chance.fence_percent = static_cast<int>(random() % 40);
+        c.chance.write_us = static_cast<int64_t>(random() % 20'000);
+        auto fault = static_cast<Fault>(random() % 12);
+        const std::string then = thens[random() % 4];
+        Client& user = c.client();
+        user.ask(checkpoint(then));
+        c.daemon(0).after(static_cast<int64_t>(random() % 40'000), [&] { strike(c, user, fault); });
+        c.run(200 * second, [&] { return !user.results.empty(); });
+        c.run(60 * second);
+        c.signal(SIGCONT);
+        const std::string what = "seed " + std::to_string(seed) + " " + then + " " +
+                                 fault_names[static_cast<int>(fault)];
+        if (c.end_status != 0) {
+            EXPECT_EQ(then, "kill") << what;
+            EXPECT_EQ(snapshots(c).size(), 1u) << what;
+            expect_sound(c);
+        } else {
+            judge(c, user, fault, what);
+            expect_next_works(c, fault, what);
+        }
+        if (testing::Test::HasFailure()) return;
     }
 }
 
