@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <mutex>
 #include <optional>
 #include <thread>
-#include <unistd.h>
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
@@ -19,9 +20,10 @@
 namespace ghost::core {
 namespace {
 
-// Between two rounds, once the rule says that the tree may be stopped: short enough that little is
-// written, long enough that the rounds take no part of a processor worth the name.
-constexpr useconds_t rest_us = 2000;
+// While the tree may be stopped and is waited for: so much more time is between two rounds than
+// they take, up to a limit.
+constexpr int64_t rest_parts = 4;
+constexpr int64_t longest_rest_us = 50'000;
 
 Result<std::vector<ProcessName>> processes_of(pid_t root) {
     auto tasks = list_tree(root);
@@ -120,6 +122,7 @@ class Checkpoint {
         if (!round) return round.error();
         stats_.rounds++;
         stats_.round_bytes += round->bytes;
+        round_us_ = round->us;
         verdict_ = rule_.after_round(round->bytes, round->us);
         return {};
     }
@@ -127,16 +130,28 @@ class Checkpoint {
     // Rounds until somebody wants to stop the tree, or it makes no sense any more.
     Status rounds_until_wanted() {
         while (!wanted_) {
-            if (verdict_ != StoppingRule::Verdict::go_on) usleep(rest_us);
+            if (verdict_ != StoppingRule::Verdict::go_on) rest();
             if (wanted_) break;
             GHOST_TRY(round());
         }
         return {};
     }
 
+    void rest() {
+        const auto us =
+            std::max(request_.rest_us, std::min(rest_parts * round_us_, longest_rest_us));
+        std::unique_lock lock(wanted_mutex_);
+        wanted_changed_.wait_for(lock, std::chrono::microseconds(us),
+                                 [this] { return bool(wanted_); });
+    }
+
     // The thread of the rounds ends before the last differences are read.
     void join() {
-        wanted_ = true;
+        {
+            std::lock_guard lock(wanted_mutex_);
+            wanted_ = true;
+        }
+        wanted_changed_.notify_all();
         if (rounds_.joinable()) rounds_.join();
     }
 
@@ -219,10 +234,13 @@ class Checkpoint {
     std::optional<Workers> urgent_;
     const std::optional<ParentRef> parent_;
     StoppingRule rule_;
+    int64_t round_us_ = 0;  // of the last one
     StoppingRule::Verdict verdict_ = StoppingRule::Verdict::go_on;
     GhostHead head_;
     std::optional<TreeDump> dump_;
     std::thread rounds_;
+    std::mutex wanted_mutex_;
+    std::condition_variable wanted_changed_;
     std::atomic<bool> wanted_ = false;
     Status rounds_status_;
     SkeletonFiles skeleton_;

@@ -46,6 +46,10 @@ struct CheckpointRequest {
     bool keep_tracking = false;
 
     StoppingRule::Limits rounds;
+    // Between two rounds, at least, once the tree may be stopped and is waited for: short enough
+    // that little is written, long enough that the rounds cost no part of a processor worth the
+    // name.
+    int64_t rest_us = 2000;
 
     // Every hook may be empty and is called on the calling thread.
     // When all has been copied once and criu is ready, while further rounds go on: returns when the

@@ -62,7 +62,7 @@ void kill_workers_of(const std::string& folder) {
         if (pid <= 0 || pid == getpid()) continue;
         all.push_back(pid);
         std::string cwd = std::filesystem::read_symlink(entry.path() / "cwd", ignored).string();
-        if (cwd.starts_with(folder)) criu.insert(pid);
+        if (cwd == folder || cwd.starts_with(folder + "/")) criu.insert(pid);
     }
     for (pid_t pid : all) {
         std::ifstream status(fmt::format("/proc/{}/status", pid));

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <sys/stat.h>
+#include <thread>
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
@@ -257,6 +258,9 @@ Json SnapshotJob::copied() {
     request.name = order_.file;
     request.keep_tracking = !order_.kill;
     request.leave_stopped = order_.kill;
+    // All ranks of the node do rounds while the last one gets ready.
+    const int64_t processors = std::max(1u, std::thread::hardware_concurrency());
+    request.rest_us *= 1 + static_cast<int64_t>(order_.sharers) / processors;
     request.wait_to_stand = [this] { return wait_for_word(false); };
     request.late_metadata = [this] { return late_metadata(); };
     request.stood = [this](const core::CheckpointStats& stats) {

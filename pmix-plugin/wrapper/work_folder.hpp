@@ -8,7 +8,8 @@
 
 namespace ghost::plugin {
 
-// Removed by the destructor, or by the guard if this process is killed before.
+// Removed by the destructor, or by the guard if this process is killed before, or by the next one
+// if the guard was killed, too.
 class WorkFolder {
   public:
     WorkFolder() = default;
@@ -16,12 +17,14 @@ class WorkFolder {
     WorkFolder(const WorkFolder&) = delete;
     WorkFolder& operator=(const WorkFolder&) = delete;
 
-    // /dev/shm/ghost-<uid>/<name>, made anew; mode 0700. `guard` must outlive this.
+    // /dev/shm/ghost-<uid>/<name>.<pid>, made anew; mode 0700. `guard` must outlive this.
     Status make(const std::string& name, Guard& guard);
     void remove();
     const std::string& path() const { return path_; }
 
   private:
+    Status try_to_make(const std::string& name);
+
     std::string path_;
     Guard* guard_ = nullptr;
 };

@@ -22,6 +22,11 @@ WORK = f"/dev/shm/ghost-{os.geteuid()}"
 AGENT = {"pid": 1000, "tid": 1000}  # the probe's main thread stands in for the rank's agent
 
 
+def comm(pid):
+    with open(f"/proc/{pid}/comm") as f:
+        return f.read().strip()
+
+
 class Snapshot(unittest.TestCase):
     def setUp(self):
         self.agent = Agent(self.id())
@@ -430,9 +435,19 @@ class Snapshot(unittest.TestCase):
                 if point == "held":
                     wait_until(lambda: not alive(init), "the held tree is dead")
                 rank.peer.close_spare()
+        with self.subTest("with its guard"):
+            rank = self.restart(row)
+            init = rank.peer.expect("held", 60)["init"]
+            guard = [p for p in children_of(rank.proc.pid) if comm(p) == "ghost-guard"]
+            for pid in guard + children_of(guard[0]) + [rank.proc.pid, init]:
+                os.kill(pid, signal.SIGKILL)
+            rank.status()
+            rank.peer.close_spare()
+            self.assertEqual(len(os.listdir(WORK)), 1)
         rank = self.restart(row)
         held = rank.peer.expect("held", 60)
         rank.init = held["init"]
+        self.assertEqual(len(os.listdir(WORK)), 1)
         rank.peer.send({"t": "go", "seq": 0, "agent": AGENT})
         wait_until(lambda: self.state(children_of(rank.init)[0]) not in "Tt", "it runs")
         heir = self.adopt(rank)
@@ -580,9 +595,8 @@ class Snapshot(unittest.TestCase):
         for thread in os.listdir(f"/proc/{rank.proc.pid}/task"):
             with open(f"/proc/{rank.proc.pid}/task/{thread}/children") as f:
                 for pid in f.read().split():
-                    with open(f"/proc/{pid}/comm") as name:
-                        if name.read().strip() == "criu":
-                            return int(pid)
+                    if comm(pid) == "criu":
+                        return int(pid)
         return 0
 
     def test_criu_killed(self):
