@@ -1,6 +1,7 @@
 #include "pmix-plugin/coordinator/manifest_of.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <map>
 #include <unistd.h>
 
@@ -65,6 +66,19 @@ Manifest::Rank rank_of(const Json& row) {
     return rank;
 }
 
+// `path_hex` is one that is no UTF-8.
+std::string path_of(const Json& file) {
+    const std::string hex = text(file, "path_hex");
+    if (hex.empty()) return text(file, "path");
+    std::string out;
+    for (size_t i = 0; i + 1 < hex.size(); i += 2) {
+        unsigned byte = 0;
+        auto parsed = std::from_chars(hex.data() + i, hex.data() + i + 2, byte, 16);
+        if (parsed.ec == std::errc()) out += static_cast<char>(byte);
+    }
+    return out;
+}
+
 void take_rows(Manifest& m, const std::vector<Json>& rows) {
     std::map<std::string, Manifest::File> files;
     for (const Json& row : rows) {
@@ -74,8 +88,9 @@ void take_rows(Manifest& m, const std::vector<Json>& rows) {
             m.input.offset += number(row, "stdin_bytes");
         }
         for (const Json& given : part(row, "files")) {
-            Manifest::File& file = files[text(given, "path")];
-            file.path = text(given, "path");
+            const std::string path = path_of(given);
+            Manifest::File& file = files[path];
+            file.path = path;
             file.size = std::max(file.size, number(given, "size"));
             file.ranks.push_back(rank.rank);
         }

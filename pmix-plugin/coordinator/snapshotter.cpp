@@ -29,6 +29,7 @@ void Snapshotter::change(S next) {
     log::info("snapshot {} {}: {} -> {}", r.seq, r.name, name(r.state), name(next));
     r.state = next;
     r.attempt = 0;
+    r.bytes = r.total = 0;
     if (retry_) c_.adapter.cancel(*retry_);
     retry_.reset();
     arm_limit();
@@ -294,7 +295,10 @@ void Snapshotter::message(const Json& m) {
     if (!run_ || number(m, "seq") != run_->seq) return;
     SnapshotRun& r = *run_;
     if (text(m, "t") == "snap_progress") {
-        if (r.state != S::preparing && r.state != S::writing) return;
+        // `standing`: a rank too large to be copied is written while it stands.
+        const bool moves =
+            r.state == S::preparing || r.state == S::standing || r.state == S::writing;
+        if (!moves) return;
         if (number(m, "bytes") > r.bytes) arm_limit();
         r.bytes = number(m, "bytes");
         r.total = number(m, "total");

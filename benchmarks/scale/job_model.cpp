@@ -1,0 +1,321 @@
+#include "benchmarks/scale/job_model.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <deque>
+#include <filesystem>
+#include <fmt/format.h>
+
+#include "pmix-plugin/snapshot/folder.hpp"
+
+namespace ghost::plugin::scale {
+namespace {
+
+class Model;
+
+// What a simulated daemon does not need of the runtime.
+class Daemon : public RuntimeAdapter, public LocalRanks {
+  public:
+    Daemon(Model& model, NodeId id, uint32_t ranks)
+        : m_(model), id_(id), ranks_(ranks), part_(*this, *this) {}
+
+    Part& part() { return part_; }
+
+    NodeId self() const override { return id_; }
+    bool is_coordinator() const override { return id_ == 0; }
+    std::string job_name() const override { return "1"; }
+    bool job_running() const override { return true; }
+    std::vector<NodeInfo> nodes() const override;
+    std::vector<RankInfo> ranks() const override;
+    std::optional<NodeId> find_node(const std::string&) const override { return {}; }
+    int slots(NodeId) const override { return 0; }
+    std::string session_dir() const override;
+    std::string secret() const override { return std::string(64, '0'); }
+    std::string rank_socket() const override { return {}; }
+    std::string pmix_uri() const override { return {}; }
+    std::optional<std::string> parameter(const std::string& name) const override;
+    Json job_facts() const override;
+    void send(NodeId to, const Json& message) override;
+    void broadcast(const Json& message) override;
+    void on_message(std::function<void(NodeId, const Json&)> handler) override;
+    TimerId after(int64_t us, std::function<void()> action) override;
+    void cancel(TimerId timer) override;
+    WatchId watch(int, std::function<void()>) override { return 0; }
+    void unwatch(WatchId) override {}
+    bool hold_fences() override { return true; }
+    void release_fences() override {}
+    void settle_fences(int) override {}
+    PreMark premark(RankId, uint32_t) override { return PreMark::ok; }
+    void repeer(RankId) override {}
+    Result<Spawned> spawn_restore(RankId, const std::vector<std::string>&,
+                                  std::function<void(int)>) override {
+        return make_error(Code::unsupported, "restore");
+    }
+    void discard_restore(RankId) override {}
+    Result<int> switch_rank(RankId, NodeId, NodeId) override { return 0; }
+    bool output_pending(RankId) const override { return false; }
+    void close_output(RankId) override {}
+    void on_wrapper_exit(std::function<bool(RankId, int)>) override {}
+    Result<Spawned> adopt_wrapper(RankId, const std::vector<std::string>&,
+                                  const std::vector<int>&) override {
+        return make_error(Code::unsupported, "adopt");
+    }
+    void on_node_lost(std::function<bool(NodeId)>) override {}
+    void give_up_node(NodeId) override {}
+    void abort_job(int, const std::string&) override {}
+    void on_job_control(std::function<void(JobControl)> handler) override;
+
+    void begin_step(PartStep, const Json&) override {}
+    LocalAnswer look(PartStep step) override;
+    void step_answered(PartStep) override {}
+    void progress(uint64_t&, uint64_t&) const override {}
+
+  private:
+    Model& m_;
+    NodeId id_;
+    uint32_t ranks_;
+    Part part_;
+};
+
+// Messages take one round each; when none is on its way the clock goes on to the next timer.
+class Model {
+  public:
+    Model(uint64_t ranks, uint32_t per_node);
+    ~Model();
+    Report run();
+
+  private:
+    friend class Daemon;
+    struct Message {
+        NodeId from;
+        NodeId to;
+        std::shared_ptr<const Json> body;
+    };
+    struct Counts {
+        uint64_t received = 0, sent = 0;
+    };
+
+    bool round();
+    void deliver(const Message& message);
+    void count(NodeId from, NodeId to, const Json& m);
+    StepCost& cost(const std::string& step);
+    NodeId node_of(uint64_t rank) const { return static_cast<NodeId>(rank / per_node_); }
+
+    uint64_t ranks_;
+    uint32_t per_node_;
+    std::string folder_;
+    int64_t now_ = 0;
+    int rounds_ = 0;
+    int order_round_ = 0;  // when the last order went out
+    TimerId last_timer_ = 0;
+    std::map<std::pair<int64_t, TimerId>, std::function<void()>> timers_;
+    std::map<TimerId, int64_t> timer_time_;
+    std::vector<Message> next_;
+    std::deque<Daemon> daemons_;
+    std::function<void(NodeId, const Json&)> coordinator_handler_;
+    std::function<void(RuntimeAdapter::JobControl)> job_control_;
+    std::map<std::string, std::map<NodeId, Counts>> counts_;
+    Report report_;
+    std::unique_ptr<Coordinator> coordinator_;
+};
+
+// --- Daemon ---
+
+std::vector<NodeInfo> Daemon::nodes() const {
+    std::vector<NodeInfo> out;
+    out.reserve(m_.daemons_.size());
+    for (const Daemon& d : m_.daemons_) out.push_back({d.id_, fmt::format("n{}", d.id_), true});
+    return out;
+}
+
+std::vector<RankInfo> Daemon::ranks() const {
+    std::vector<RankInfo> out;
+    out.reserve(m_.ranks_);
+    for (uint64_t r = 0; r < m_.ranks_; ++r) {
+        out.push_back({static_cast<RankId>(r), m_.node_of(r), 0, true});
+    }
+    return out;
+}
+
+std::string Daemon::session_dir() const {
+    return m_.folder_;
+}
+
+std::optional<std::string> Daemon::parameter(const std::string& name) const {
+    if (name == "ghost_checkpoint_dir") return m_.folder_ + "/snapshots";
+    return std::nullopt;
+}
+
+Json Daemon::job_facts() const {
+    return {{"runtime", {{"name", "model"}, {"version", "1"}, {"pmix", "1"}}},
+            {"apps", {{{"argv", {"./app"}}, {"np", m_.ranks_}, {"cwd", "/"}}}}};
+}
+
+void Daemon::send(NodeId to, const Json& message) {
+    m_.next_.push_back({id_, to, std::make_shared<Json>(message)});
+    m_.count(id_, to, message);
+}
+
+void Daemon::broadcast(const Json& message) {
+    auto body = std::make_shared<Json>(message);
+    for (const Daemon& d : m_.daemons_) m_.next_.push_back({id_, d.id_, body});
+    ++m_.report_.orders;
+    m_.order_round_ = m_.rounds_;
+}
+
+void Daemon::on_message(std::function<void(NodeId, const Json&)> handler) {
+    m_.coordinator_handler_ = std::move(handler);
+}
+
+void Daemon::on_job_control(std::function<void(JobControl)> handler) {
+    m_.job_control_ = std::move(handler);
+}
+
+TimerId Daemon::after(int64_t us, std::function<void()> action) {
+    TimerId id = ++m_.last_timer_;
+    m_.timers_[{m_.now_ + us, id}] = std::move(action);
+    m_.timer_time_[id] = m_.now_ + us;
+    return id;
+}
+
+void Daemon::cancel(TimerId timer) {
+    auto it = m_.timer_time_.find(timer);
+    if (it == m_.timer_time_.end()) return;
+    m_.timers_.erase({it->second, timer});
+    m_.timer_time_.erase(it);
+}
+
+LocalAnswer Daemon::look(PartStep step) {
+    LocalAnswer local;
+    local.complete = true;
+    local.answer.ranks = ranks_;
+    if (step != PartStep::written) return local;
+    for (uint32_t i = 0; i < ranks_; ++i) {
+        const uint64_t rank = uint64_t{id_} * m_.per_node_ + i;
+        local.answer.bytes += 1000;
+        local.answer.rows.push_back({{"rank", rank},
+                                     {"node", fmt::format("n{}", id_)},
+                                     {"file", fmt::format("rank-{}.ghost", rank)},
+                                     {"kind", "full"},
+                                     {"chain", Json::array()},
+                                     {"digest", fmt::format("{:032x}", rank)},
+                                     {"bytes", 1000},
+                                     {"page_bytes", 1000},
+                                     {"memory", 2000}});
+    }
+    return local;
+}
+
+// --- Model ---
+
+Model::Model(uint64_t ranks, uint32_t per_node) : ranks_(ranks), per_node_(per_node) {
+    std::string pattern = (std::filesystem::temp_directory_path() / "ghost-scale-XXXXXX").string();
+    folder_ = ::mkdtemp(pattern.data()) != nullptr ? pattern : "/nonexistent";
+    const auto nodes = static_cast<NodeId>((ranks + per_node - 1) / per_node);
+    for (NodeId id = 0; id < nodes; ++id) {
+        const uint64_t first = uint64_t{id} * per_node;
+        const auto here = static_cast<uint32_t>(std::min<uint64_t>(per_node, ranks - first));
+        daemons_.emplace_back(*this, id, here);
+    }
+    report_.ranks = ranks;
+    report_.nodes = nodes;
+    report_.most_local = local_messages * std::min<uint64_t>(per_node, ranks);
+    CoordinatorSettings settings;
+    settings.threads = false;
+    settings.now = [this] { return now_; };
+    settings.ping_us = int64_t{1} << 50;  // liveness is another subject
+    settings.say = [this](const std::string& line) { report_.error = line; };
+    coordinator_ = std::make_unique<Coordinator>(daemons_[0], settings);
+    if (auto s = coordinator_->start(); !s.ok()) report_.error = s.error().message();
+}
+
+Model::~Model() {
+    coordinator_->stop();
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+}
+
+StepCost& Model::cost(const std::string& step) {
+    for (StepCost& c : report_.steps) {
+        if (c.step == step) return c;
+    }
+    report_.steps.push_back({});
+    report_.steps.back().step = step;
+    return report_.steps.back();
+}
+
+void Model::count(NodeId from, NodeId to, const Json& m) {
+    if (text(m, "t") != "snap_up") return;
+    const std::string step = text(m, "step");
+    auto& nodes = counts_[step];
+    ++nodes[from].sent;
+    if (from != to) {
+        ++nodes[to].received;
+        ++cost(step).all;
+        return;
+    }
+    // Without the order itself and the root's word to its own mpirun.
+    cost(step).depth = rounds_ - order_round_ - 1;
+    ++report_.to_coordinator;
+}
+
+void Model::deliver(const Message& message) {
+    if (message.to == 0 && coordinator_handler_) coordinator_handler_(message.from, *message.body);
+    daemons_[message.to].part().message(message.from, *message.body);
+}
+
+bool Model::round() {
+    if (!next_.empty()) {
+        std::vector<Message> now;
+        now.swap(next_);
+        ++rounds_;
+        for (const Message& message : now) deliver(message);
+        return true;
+    }
+    if (timers_.empty() || timers_.begin()->first.first > int64_t{1} << 40) return false;
+    auto timer = timers_.extract(timers_.begin());
+    now_ = std::max(now_, timer.key().first);
+    timer_time_.erase(timer.key().second);
+    timer.mapped()();
+    return true;
+}
+
+Report Model::run() {
+    const auto begin = std::chrono::steady_clock::now();
+    // A request as PMIx tools make it.
+    bool answered = false;
+    job_control_({"continue", [&](const std::string& why) {
+                      answered = true;
+                      report_.error = why;
+                  }});
+    while (!answered && round()) continue;
+    while (round()) continue;
+    report_.complete = answered && report_.error.empty();
+    for (auto& [step, nodes] : counts_) {
+        StepCost& c = cost(step);
+        for (const auto& [node, counts] : nodes) {
+            c.most_received = std::max(c.most_received, counts.received);
+            c.most_sent = std::max(c.most_sent, counts.sent);
+        }
+    }
+    report_.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    return report_;
+}
+
+}  // namespace
+
+Report measure(uint64_t ranks, uint32_t per_node) {
+    return Model(ranks, per_node).run();
+}
+
+int tree_depth(uint32_t nodes) {
+    int depth = 0;
+    for (uint64_t below = 0, level = 1; below + level < nodes; ++depth) {
+        below += level;
+        level *= DaemonTree::width;
+    }
+    return depth;
+}
+
+}  // namespace ghost::plugin::scale
