@@ -29,6 +29,8 @@ struct Options {
     int repeat = 3;
     std::string criu = "criu/sbin/criu";
     bool no_criu = false;
+    bool ready = false;
+    double dirty = 1;
     std::string json;
 };
 
@@ -98,7 +100,9 @@ void criu_itself(const Options& options, pid_t root, Figures& figures) {
 
 struct Ours {
     Checkpointer checkpointer;
-    std::shared_ptr<MemoryBuffer> buffer = std::make_shared<MemoryBuffer>();
+    std::shared_ptr<MemoryBuffer> buffer = std::make_shared<MemoryBuffer>(),
+                                  small = std::make_shared<MemoryBuffer>();
+    int64_t stood_us = 0;  // when the tree ran again after the last checkpoint
     Folder folder;
 };
 
@@ -108,12 +112,14 @@ bool checkpoint(const Options& options, Subject& subject, Ours& ours, const std:
     request.root = subject.pid();
     request.criu = {options.criu, ours.folder.path(), 20};
     request.keep_tracking = keep;
+    request.stay_ready = keep && options.ready;
     request.incremental = incremental;
-    auto buffer = incremental ? std::make_shared<MemoryBuffer>() : ours.buffer;
+    auto buffer = incremental ? ours.small : ours.buffer;
     buffer->clear();
     MemoryResource ghost(buffer);
     subject.felt();
     auto stats = ours.checkpointer.run(request, ghost);
+    if (stats) ours.stood_us = monotonic_us() - stats->write_us;
     const auto felt = subject.felt();
     if (!stats) {
         std::fprintf(stderr, "%s: %s\n", name.c_str(), stats.error().message().c_str());
@@ -138,6 +144,15 @@ bool checkpoint(const Options& options, Subject& subject, Ours& ours, const std:
     put("longest gap felt ms", felt.gap_ms);
     put("rate meanwhile MB/s", felt.rate);
     return true;
+}
+
+// Until so much has been written since the tree stood for the last checkpoint.
+void write_some(const Options& options, const Ours& ours) {
+    const double wanted =
+        static_cast<double>(options.shape.megabytes) * 1.048576 * options.dirty / 100;
+    if (options.shape.rate <= 0) return;
+    const auto until = ours.stood_us + static_cast<int64_t>(wanted / options.shape.rate * 1e6);
+    while (monotonic_us() < until) usleep(1000);
 }
 
 void restart(const Options& options, Ours& ours, Figures& figures) {
@@ -201,6 +216,7 @@ int measure(const Options& options) {
         Figures unused;
         auto& into = i < 0 ? unused : figures;
         if (!checkpoint(options, subject, ours, "checkpoint", true, false, into)) return 1;
+        write_some(options, ours);
         checkpoint(options, subject, ours, "incremental", true, true, into);
         ours.checkpointer.stop_tracking();
         restart(options, ours, into);
@@ -223,6 +239,8 @@ int main(int argc, char** argv) {
     app.add_flag("--huge", options.shape.huge, "its memory is in huge pages");
     app.add_option("--repeat", options.repeat, "times each is done");
     app.add_option("--criu", options.criu, "criu");
+    app.add_flag("--ready", options.ready, "a criu waits between the checkpoints");
+    app.add_option("--dirty", options.dirty, "percent written before the incremental one");
     app.add_flag("--no-criu", options.no_criu, "without criu's own");
     app.add_option("--json", options.json, "all values go there");
     CLI11_PARSE(app, argc, argv);

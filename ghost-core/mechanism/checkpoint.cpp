@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
@@ -34,6 +35,39 @@ Result<std::vector<ProcessName>> processes_of(pid_t root) {
     return out;
 }
 
+// A dump that waits for its checkpoint. What it calls is put in when that has begun.
+struct ReadyDump {
+    struct Hooks {
+        std::function<Status()> before_stop, on_stopped, before_release;
+    };
+    DumpRequest request;
+    std::shared_ptr<Hooks> hooks;
+    TreeDump dump;
+
+    static Result<ReadyDump> prepare(const CheckpointRequest& wanted) {
+        auto hooks = std::make_shared<Hooks>();
+        DumpRequest what;
+        what.root = wanted.root;
+        what.externals = wanted.externals;
+        what.criu = wanted.criu;
+        what.short_stop = true;
+        what.leave_running = !wanted.leave_stopped;
+        what.before_stop = [hooks] { return hooks->before_stop ? hooks->before_stop() : Status(); };
+        what.on_stopped = [hooks] { return hooks->on_stopped(); };
+        what.before_release = [hooks] { return hooks->before_release(); };
+        auto dump = TreeDump::prepare(what);
+        if (!dump) return dump.error();
+        return ReadyDump{std::move(what), std::move(hooks), std::move(*dump)};
+    }
+    bool fits(const CheckpointRequest& wanted) const {
+        return request.root == wanted.root && request.externals == wanted.externals &&
+               request.criu.program == wanted.criu.program &&
+               request.criu.work_dir == wanted.criu.work_dir &&
+               request.criu.limit_s == wanted.criu.limit_s &&
+               request.leave_running != wanted.leave_stopped;
+    }
+};
+
 }  // namespace
 
 struct Checkpointer::State {
@@ -42,8 +76,10 @@ struct Checkpointer::State {
     MemoryCopy copy{arena, workers};
     pid_t root = 0;                   // of the tree that is tracked; 0: none
     std::optional<ParentRef> parent;  // its last ghost
+    std::optional<ReadyDump> ready;
 
     void forget() {
+        ready.reset();
         copy.release();
         root = 0;
         parent.reset();
@@ -56,11 +92,12 @@ namespace {
 class Checkpoint {
   public:
     Checkpoint(const CheckpointRequest& request, MemoryCopy& copy, Workers& workers,
-               std::optional<ParentRef> parent)
+               std::optional<ParentRef> parent, std::optional<ReadyDump> ready)
         : request_(request),
           copy_(copy),
           workers_(workers),
           parent_(std::move(parent)),
+          dump_(std::move(ready)),
           rule_(request.rounds) {}
 
     Result<CheckpointStats> run(Resource& out) {
@@ -87,18 +124,13 @@ class Checkpoint {
     Status get_ready() {
         auto processes = processes_of(request_.root);
         if (!processes) return processes.error();
-        DumpRequest what;
-        what.root = request_.root;
-        what.externals = request_.externals;
-        what.criu = request_.criu;
-        what.short_stop = true;
-        what.leave_running = !request_.leave_stopped;
-        what.before_stop = request_.wait_to_stand;
-        what.on_stopped = [this] { return stopped(); };
-        what.before_release = [this] { return still_stopped(); };
-        auto dump = TreeDump::prepare(std::move(what));
-        if (!dump) return dump.error();
-        dump_.emplace(std::move(*dump));
+        if (!dump_) {
+            auto dump = ReadyDump::prepare(request_);
+            if (!dump) return dump.error();
+            dump_.emplace(std::move(*dump));
+        }
+        *dump_->hooks = {request_.wait_to_stand, [this] { return stopped(); },
+                         [this] { return still_stopped(); }};
         std::vector<pid_t> pids;
         for (const auto& process : *processes) pids.push_back(process.pid);
         head_.host = host_facts(pids);
@@ -184,7 +216,7 @@ class Checkpoint {
         auto done = [&] {
             const Urgent urgent;
             urgent_.emplace();
-            return dump_->run(skeleton_);
+            return dump_->dump.run(skeleton_);
         }();
         join();
         urgent_.reset();
@@ -233,11 +265,11 @@ class Checkpoint {
     Workers& workers_;
     std::optional<Workers> urgent_;
     const std::optional<ParentRef> parent_;
+    std::optional<ReadyDump> dump_;
     StoppingRule rule_;
     int64_t round_us_ = 0;  // of the last one
     StoppingRule::Verdict verdict_ = StoppingRule::Verdict::go_on;
     GhostHead head_;
-    std::optional<TreeDump> dump_;
     std::thread rounds_;
     std::mutex wanted_mutex_;
     std::condition_variable wanted_changed_;
@@ -260,14 +292,22 @@ Result<CheckpointStats> Checkpointer::run(const CheckpointRequest& request, Reso
     if (request.incremental && !may_be_incremental(request.root))
         return make_error(Code::invalid, "incremental checkpoint without one before, of tree",
                           std::to_string(request.root));
+    auto ready = std::exchange(state_->ready, std::nullopt);
+    if (ready && !ready->fits(request)) ready.reset();
     if (state_->root != request.root || !request.incremental) state_->forget();
     state_->root = request.root;
     auto parent = request.incremental ? state_->parent : std::nullopt;
-    auto stats = Checkpoint(request, state_->copy, state_->workers, std::move(parent)).run(out);
-    if (!stats || !request.keep_tracking)
+    auto stats =
+        Checkpoint(request, state_->copy, state_->workers, std::move(parent), std::move(ready))
+            .run(out);
+    if (!stats || !request.keep_tracking) {
         state_->forget();
-    else
-        state_->parent = stats->as_parent;
+        return stats;
+    }
+    state_->parent = stats->as_parent;
+    if (!request.stay_ready || request.leave_stopped) return stats;
+    // Without it the next one takes longer, nothing else.
+    if (auto next = ReadyDump::prepare(request); next.ok()) state_->ready.emplace(std::move(*next));
     return stats;
 }
 

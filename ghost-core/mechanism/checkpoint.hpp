@@ -44,6 +44,11 @@ struct CheckpointRequest {
     // Goes on tracking, so that the next checkpoint can be incremental. Costs the tree about a
     // microsecond for the first write to each page after each checkpoint.
     bool keep_tracking = false;
+    // Leaves a criu behind that is ready for the next checkpoint of the tree (with the same
+    // externals and criu settings), which is 5 ms shorter for it: a child of this process, idle, of
+    // some MB, which keeps some files in its work folder. It goes with the tracking. Needs
+    // keep_tracking.
+    bool stay_ready = false;
 
     StoppingRule::Limits rounds;
     // Between two rounds, at least, once the tree may be stopped and is waited for: short enough

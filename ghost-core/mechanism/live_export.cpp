@@ -3,7 +3,6 @@
 #include <ctime>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <fstream>
 #include <unistd.h>
 #include <unordered_map>
 #include <xxhash.h>
@@ -87,16 +86,6 @@ int64_t now_ns(clockid_t clock) {
     timespec now{};
     clock_gettime(clock, &now);
     return now.tv_sec * int64_t{1000000000} + now.tv_nsec;
-}
-
-// What the tree's clocks are ahead of this machine's, time_namespaces(7).
-ClockSample tree_offsets(pid_t root) {
-    ClockSample out;
-    std::ifstream in(fmt::format("/proc/{}/timens_offsets", root));
-    std::string name;
-    for (int64_t seconds = 0, ns = 0; in >> name >> seconds >> ns;)
-        (name == "monotonic" ? out.monotonic_ns : out.boottime_ns) = seconds * 1000000000 + ns;
-    return out;
 }
 
 class Source {

@@ -93,6 +93,7 @@ class Target {
     Status settle();
     Status settle_files(Copy& copy);
     Status release();
+    void let_clocks_pass() const;
     void write_runs(Copy& copy, const PageRun* runs, size_t count, const char* contents);
     void write_by_force(Copy& copy, const PageRun& run, const char* contents);
     Status call(Copy& copy, const char* what, long number, uint64_t a, uint64_t b, uint64_t c = 0,
@@ -102,6 +103,8 @@ class Target {
     const LiveImportRequest& request_;
     LiveLink link_;
     ClockShift shift_;
+    int64_t lag_ns_ = 0;     // what the held tree's clocks are behind that
+    int64_t stands_us_ = 0;  // when the source's was heard to stand
     HeldTree held_;
     std::optional<Grip> grip_;
     std::map<int, Copy> copies_;
@@ -158,6 +161,9 @@ Status Target::hold() {
 
 // From now on the tree ends with this thread.
 Status Target::grasp() {
+    const auto offsets = tree_offsets(held_.root);
+    lag_ns_ = std::max(shift_.monotonic_ns - offsets.monotonic_ns,
+                       shift_.boottime_ns - offsets.boottime_ns);
     // It stays hurried (standstill.hpp) until it goes: it has to answer our calls at once.
     auto grip = Grip::take(held_.root, Grip::numbers(held_.root), hold_limit_us);
     if (!grip) return grip.error();
@@ -449,11 +455,21 @@ Status Target::apply(const LiveLink::Message& message) {
     return status;
 }
 
+// criu sets the clocks by what it reads, and on a busy machine it may have read late; that cannot
+// be changed any more. They must not run back, so the tree stands a little longer.
+void Target::let_clocks_pass() const {
+    const int64_t missing = lag_ns_ / 1000 - (monotonic_us() - stands_us_);
+    if (missing <= 0) return;
+    log::debug("live: clocks are {} us behind", missing);
+    usleep(static_cast<useconds_t>(std::min<int64_t>(missing, 999999)));
+}
+
 // The decision has been made: it runs here.
 Status Target::release() {
     at_point("target: committed");
     if (request_.release) GHOST_TRY(request_.release());
     at_point("target: recorded");
+    let_clocks_pass();
     const int64_t begin = monotonic_us();
     grip_->let_go();
     times_.release = monotonic_us() - begin;
@@ -488,6 +504,7 @@ Result<Target::Next> Target::serve() {
             return Next::go_on;
         case Word::last:
             last_ = true;
+            stands_us_ = monotonic_us();
             times_ = {};
             return Next::go_on;
         case Word::settled: {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <fmt/format.h>
+#include <fstream>
 #include <functional>
 #include <xxhash.h>
 
@@ -50,6 +52,15 @@ void at_point(const char* point) {
 
 Error LiveLink::Message::damaged() const {
     return make_error(Code::corrupt, "read message of the other side", std::to_string(head.word));
+}
+
+ClockSample tree_offsets(pid_t root) {
+    ClockSample out;
+    std::ifstream in(fmt::format("/proc/{}/timens_offsets", root));
+    std::string name;
+    for (int64_t seconds = 0, ns = 0; in >> name >> seconds >> ns;)
+        (name == "monotonic" ? out.monotonic_ns : out.boottime_ns) = seconds * 1000000000 + ns;
+    return out;
 }
 
 Status LiveLink::send(Word word, int inner_pid, uint64_t count, uint64_t number,

@@ -56,6 +56,9 @@ inline constexpr uint64_t message_limit = 64 << 20;
 struct ClockSample {
     int64_t monotonic_ns = 0, boottime_ns = 0;  // as the tree sees them
 };
+// What the tree's clocks are ahead of this machine's, time_namespaces(7); zeros if it has gone.
+ClockSample tree_offsets(pid_t root);
+
 struct ReleaseTimes {
     int64_t mappings = 0, pages = 0, state = 0, release = 0;  // µs
 };

@@ -117,7 +117,8 @@ bool Child::wait(int64_t deadline_us) {
     while (!ended_) {
         const int64_t left = std::max<int64_t>(deadline_us - monotonic_us(), 0);
         pollfd ready{pidfd_.get(), POLLIN, 0};
-        const int rc = poll(&ready, 1, static_cast<int>(std::min<int64_t>(left / 1000 + 1, 60000)));
+        const int64_t ms = left == 0 ? 0 : std::min<int64_t>(left / 1000 + 1, 60000);
+        const int rc = poll(&ready, 1, static_cast<int>(ms));
         if (rc > 0) end_family();
         if (rc > 0 && waitpid(pid_, &status_, WNOHANG) == pid_) ended_ = true;
         if (rc > 0 && !ended_ && errno == ECHILD) {  // somebody else reaped it

@@ -6,8 +6,11 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fstream>
+#include <map>
+#include <mutex>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <tuple>
 #include <vector>
 
 #include "base/clock.hpp"
@@ -29,16 +32,30 @@ void make_cache_folder() {
         unlink(cache_folder);  // a stranger's; worst case criu goes without the cache
 }
 
-bool contains(const std::string& path, const char* text) {
-    Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    struct stat found {};
-    if (!fd || fstat(fd.get(), &found) != 0 || found.st_size <= 0) return false;
-    const auto size = static_cast<size_t>(found.st_size);
-    void* bytes = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd.get(), 0);
+bool contains(int fd, size_t size, const char* text) {
+    void* bytes = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (bytes == MAP_FAILED) return false;
     const bool has = memmem(bytes, size, text, std::strlen(text)) != nullptr;
     munmap(bytes, size);
     return has;
+}
+
+// The same of a file, looked for once: a search takes a millisecond, as much as an incremental
+// checkpoint has to spare. Any thread.
+bool contains(const std::string& path, const char* text) {
+    using Key = std::tuple<std::string, dev_t, ino_t, off_t, time_t, long, std::string>;
+    static std::mutex mutex;
+    static std::map<Key, bool> known;
+    const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    struct stat found {};
+    if (!fd || fstat(fd.get(), &found) != 0 || found.st_size <= 0) return false;
+    const Key key{path,          found.st_dev,         found.st_ino,
+                  found.st_size, found.st_mtim.tv_sec, found.st_mtim.tv_nsec,
+                  text};
+    std::lock_guard lock(mutex);
+    const auto entry = known.find(key);
+    if (entry != known.end()) return entry->second;
+    return known[key] = contains(fd.get(), static_cast<size_t>(found.st_size), text);
 }
 
 }  // namespace

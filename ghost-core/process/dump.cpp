@@ -6,6 +6,8 @@
 #include <csignal>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fstream>
+#include <iterator>
 #include <list>
 #include <map>
 #include <mutex>
@@ -32,7 +34,7 @@ namespace {
 constexpr const char* capture_socket = "streamer-capture.sock";
 constexpr size_t piece_bytes = 256 * 1024;
 constexpr int64_t second_us = 1000000;
-// What criu has seen of a running tree is so long as good as new. Looking again costs 10 ms/GiB.
+// What criu has seen of a running tree is so long as good as new. Looking anew may cost 10 ms/GiB.
 constexpr int64_t fresh_us = second_us;
 constexpr const char* changed_flags = " has flags ";  // of criu's message, ghost-smaps.c
 
@@ -57,6 +59,11 @@ Status add_closed_page_client(ChildRequest& child, Fd& server) {
     child.descriptors = {server.get()};
     child.argv.insert(child.argv.end(), {"--ps-socket", "3"});
     return {};
+}
+
+std::string our_mounts() {
+    std::ifstream in("/proc/self/mountinfo");
+    return {std::istreambuf_iterator<char>(in), {}};
 }
 
 // The hook that runs beside criu. Its thread is there before the tree stands.
@@ -124,6 +131,7 @@ class TreeDump::Dumper {
 
     Status start_criu();
     void hurry_criu(int scheduling) const;
+    Status freshen();
     Status get_ready();
     Status look_again();
     Status wait_for_word();
@@ -152,6 +160,8 @@ class TreeDump::Dumper {
     bool takes_part_ = false;  // this criu knows GHOST_CONTROL
     bool short_stop_ = false;  // asked for and possible
     bool smaps_ahead_ = true;  // until that has failed once
+    std::string mounts_;       // of this process, as criu has found them
+    int64_t looked_ = 0;       // when criu had its last look at the tree
     bool asked_ = false;       // before_stop
     GhostWriter* writer_ = nullptr;
     Fd listener_, connection_, server_, control_;
@@ -186,6 +196,7 @@ Status TreeDump::Dumper::start_criu() {
     if (!listener) return listener.error();
     listener_ = std::move(*listener);
     began_ = monotonic_us();
+    mounts_ = our_mounts();
     ChildRequest child;
     child.folder = request_.criu.work_dir;
     child.argv = {program_,
@@ -292,6 +303,7 @@ Status TreeDump::Dumper::hear() {
     switch (word) {
         case 'R':
             point_ = Point::ready;
+            looked_ = now;
             return {};
         case 'S':
             point_ = Point::stopped;
@@ -433,8 +445,21 @@ Status TreeDump::Dumper::until(Point point) {
     return {};
 }
 
+// Where a criu that has waited for long has ended, or mounts have changed since, another one is
+// started.
+Status TreeDump::Dumper::freshen() {
+    refresh_limit();
+    if (!takes_part_ || monotonic_us() - began_ < fresh_us) return {};
+    began_ = monotonic_us();
+    if (!criu_->wait(0) && our_mounts() == mounts_) return {};
+    let_go();
+    forget();
+    return start_criu();
+}
+
 // What can be done before the tree stands.
 Status TreeDump::Dumper::get_ready() {
+    GHOST_TRY(freshen());
     aside_.emplace(request_.on_stopped);
     if (!takes_part_) return {};
     GHOST_TRY(until(Point::ready));
@@ -446,7 +471,7 @@ Status TreeDump::Dumper::look_again() {
     if (!takes_part_ || !short_stop_) return {};
     refresh_limit();
     point_ = Point::starting;
-    GHOST_TRY(say('p'));
+    GHOST_TRY(say(monotonic_us() - looked_ > fresh_us ? 'n' : 'p'));
     return until(Point::ready);
 }
 

@@ -71,7 +71,8 @@ using SkeletonFiles = std::vector<std::pair<std::string, std::string>>;
 bool knows_short_stop(const CriuSettings& settings);
 
 // A criu started ahead of need: it has looked at the kernel, the mounts and (short_stop) the
-// mappings, and waits. The tree runs until run(). One thread; destroyed without run(): nothing was.
+// mappings, and waits, as long as one likes. The tree runs until run(). One thread; destroyed
+// without run(): nothing was.
 class TreeDump {
   public:
     // Starts criu and returns at once. With a criu without our changes nothing is started yet.

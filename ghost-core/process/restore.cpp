@@ -208,17 +208,19 @@ Status Restorer::answer_waiting() {
     std::string_view content;
     const auto found = skeleton_.find(waiting_, content);
     if (found == SkeletonStore::Found::not_yet) return {};
-    if (found == SkeletonStore::Found::yes && request_.clocks && waiting_.starts_with("timens-")) {
-        clocks_ = clocks_image(content, now_ns(CLOCK_MONOTONIC) + request_.clocks->monotonic_ns,
-                               now_ns(CLOCK_BOOTTIME) + request_.clocks->boottime_ns);
-        content = clocks_;
-    }
+    const bool clocks = request_.clocks && waiting_.starts_with("timens-");
     waiting_.clear();
     GHOST_TRY(answer_image_request(images_.get(), found == SkeletonStore::Found::yes));
     if (found == SkeletonStore::Found::no) return {};
     auto pipe = receive_descriptor(images_.get());
     if (!pipe) return pipe.error();
     fcntl(pipe->get(), F_SETFL, O_NONBLOCK);
+    if (clocks) {
+        // As late as can be: criu sets them by what it reads, however long it takes to read it.
+        clocks_ = clocks_image(content, now_ns(CLOCK_MONOTONIC) + request_.clocks->monotonic_ns,
+                               now_ns(CLOCK_BOOTTIME) + request_.clocks->boottime_ns);
+        content = clocks_;
+    }
     if (content.size() > 65536)
         fcntl(pipe->get(), F_SETPIPE_SZ,
               static_cast<int>(std::min<size_t>(content.size(), largest_pipe)));

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <map>
 #include <memory>
+#include <sys/mount.h>
 
 #include "base/log.hpp"
 #include "ghost-core/format/host.hpp"
@@ -231,6 +232,55 @@ TEST_F(CheckpointTest, OneAfterTheOtherKeepsTracking) {
     EXPECT_GT(tree->healthy(), 0U);
 }
 
+// A criu waits between the checkpoints of a tree, whatever happens meanwhile.
+TEST_F(CheckpointTest, CriuStaysReadyForTheNext) {
+    auto tree = Tree::start(12);
+    ASSERT_GT(tree->healthy(), 0U);
+    const auto waiting = [&] {
+        std::ifstream children(fmt::format("/proc/self/task/{}/children", gettid()));
+        for (pid_t child = 0; children >> child;) {
+            std::ifstream in(fmt::format("/proc/{}/comm", child));
+            std::string name;
+            if (in >> name && name == "criu") return child;
+        }
+        return 0;
+    };
+    auto what = request(*tree);
+    what.keep_tracking = what.stay_ready = true;
+    const auto checkpoint = [&](const char* when) {
+        SCOPED_TRACE(when);
+        MemoryResource ghost;
+        auto stats = checkpointer_.run(what, ghost);
+        ASSERT_TRUE(stats.ok()) << stats.error().message();
+        EXPECT_GT(tree->healthy(), 0U);
+        EXPECT_NE(waiting(), 0);
+        what.incremental = true;
+    };
+    EXPECT_EQ(waiting(), 0);
+    checkpoint("full");
+    const pid_t first = waiting();
+    checkpoint("at once");
+    EXPECT_NE(waiting(), first);
+    usleep(1100000);  // longer than what criu knows is believed
+    EXPECT_EQ(tree->ask(5000, "advise\n").value_or("nothing"), "advised");
+    checkpoint("after a while");
+    usleep(1100000);
+    const auto& folder = target_folder_.path();
+    ASSERT_EQ(mount("tmpfs", folder.c_str(), "tmpfs", 0, "size=1m"), 0);
+    checkpoint("after a mount");
+    EXPECT_EQ(umount(folder.c_str()), 0);
+    kill(waiting(), SIGKILL);
+    usleep(1100000);
+    checkpoint("when it has been killed");
+    auto other = Tree::start(4);
+    what = request(*other);
+    what.keep_tracking = what.stay_ready = true;
+    checkpoint("of another tree");
+    checkpointer_.stop_tracking();
+    EXPECT_EQ(waiting(), 0);
+    EXPECT_GT(other->healthy(), 0U);
+}
+
 // The tree runs, and checks all of its memory, while its pages are on the way.
 TEST_F(CheckpointTest, GhostRunsAheadOfItsPages) {
     auto tree = Tree::start(64);
@@ -267,7 +317,9 @@ TEST_F(CheckpointTest, DamagedGhostDoesNotRunAheadOfItsPages) {
 // A full ghost and three of differences under churn: the last one, on its parents, is the memory of
 // the last stop. Wrong, old and missing parents are refused.
 TEST_F(CheckpointTest, ChainIsTheMemoryOfTheLastStop) {
-    for (const char* seed : {"11"}) {
+    const char* many = std::getenv("GHOST_TEST_SEEDS");
+    for (int i = 0; i < (many != nullptr ? std::atoi(many) : 1); i++) {
+        const auto seed = std::to_string(11 + i);
         SCOPED_TRACE(seed);
         auto tree = start_churn({"churn", seed});
         usleep(100000);
