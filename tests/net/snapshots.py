@@ -280,6 +280,161 @@ def case_killed_at_any_moment(folder):
         print("# %d of %d" % (turn + 1, KILLS), flush=True)
 
 
+def failure(done, *words):
+    """The error of a command that refused or failed without harm."""
+    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
+    said = json.loads(done.stdout)["error"]
+    for word in words:
+        assert word in said, (word, said)
+    return said
+
+
+def case_disk_full(folder):
+    job = Ledger(folder, steps=900, extra=("--memory", "16"), mca=[("ghost_compress", "none")])
+    job.reach(20)
+    os.makedirs(job.shots)
+    for node in NODES:  # each its own, and too small for a rank
+        good(on(node, "mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", job.shots))
+    failure(job.checkpoint(), "space")
+    here = job.step()
+    job.reach(here + 20)
+    failure(job.checkpoint(), "space")
+    left = good(on("gn1", "ls", job.shots)).split()
+    assert not [n for n in left if re.match(r"\d+-", n)], left
+    for node in NODES:
+        good(on(node, "mount", "-o", "remount,size=400m", job.shots))
+    made = job.snapshot()
+    assert made["ranks"] == 4, made
+    job.finish()
+    for node in NODES:
+        good(on(node, "umount", job.shots))
+
+
+def case_folder_removed(folder):
+    job = Ledger(folder, steps=900, mca=[("ghost_checkpoint_interval", "1")])
+    for _ in range(12):
+        until(lambda: os.path.isdir(job.shots), "the folder")
+        time.sleep(random.random() * 0.3)
+        shutil.rmtree(job.shots, ignore_errors=True)
+    until(job.complete, "a snapshot after all")
+    job.kill()
+    job.restart("gn3:2,gn4:2")
+    job.finish()
+
+
+def case_newest_damaged(folder):
+    job = Ledger(folder, mca=[("ghost_incremental", "0")])
+    job.reach(50)
+    before = job.snapshot()
+    job.reach(100)
+    newest = job.snapshot()
+    job.kill()
+    with open(os.path.join(newest["snapshot"], "rank-2.ghost.lz4"), "r+b") as ghost_file:
+        ghost_file.seek(newest["bytes"] // 8)
+        byte = ghost_file.read(1)
+        ghost_file.seek(-1, os.SEEK_CUR)
+        ghost_file.write(bytes([byte[0] ^ 4]))
+    job.restart("gn3:2,gn4:2")
+    job.finish()
+    assert newest["name"] in job.text() and "damaged" in job.text(), job.text()[:1000]
+    assert before["name"] in job.text(), job.text()[:1000]
+
+
+def case_node_lost(folder):
+    job = Ledger(folder, steps=1500, hosts="gn1:2,gn2:2,gn3:2",
+                 mca=[("ghost_checkpoint_interval", "1")])
+    until(job.complete, "a snapshot")
+    good(ghost("lab", "cut", "--name", LAB, "gn3"))  # a daemon, but no rank
+    number = int(job.complete()[-1].split("-")[1])
+    until(lambda: int(job.complete()[-1].split("-")[1]) > number + 1, "snapshots without it")
+    job.finish()
+    good(ghost("lab", "heal", "--name", LAB, "gn3"))
+
+
+def case_node_of_ranks_lost(folder):
+    job = Ledger(folder, steps=900, mca=[("ghost_checkpoint_interval", "1")])
+    until(job.complete, "a snapshot")
+    time.sleep(random.random())
+    ghost("lab", "kill", "--name", LAB, "gn2")
+    assert job.process.wait(LIMIT) != 0
+    job.kill()
+    job.restart("gn3:2,gn4:2")
+    job.finish()
+
+
+def case_rank_ends_meanwhile(folder):
+    for how, status in (("return", 7), ("segv", 139)):
+        place = os.path.join(folder, how)
+        os.makedirs(place)
+        job = Job(place, [os.path.abspath("tests/mpi/leaver"), "--rank", "1", "--how", how, "--status",
+                          str(status), "--after", "2.5"], mca=[("ghost_checkpoint_interval", "1")])
+        ended = job.process.wait(LIMIT)
+        assert ended == status, (ended, job.text())
+
+
+def case_refused(folder):
+    job = Job(folder, [os.path.abspath("tests/mpi/holder"), "--rank", "3", "--what", "io_uring",
+                       "--seconds", "4"])
+    until(lambda: "started" in job.text(), "the holder")
+    failure(job.checkpoint(), "rank 3", "io_uring")
+    assert " 0 errors" in job.result()
+
+
+def case_then_kill(folder):
+    job = Ledger(folder)
+    job.reach(50)
+    job.snapshot("--then", "kill")
+    assert job.process.wait(LIMIT) == 85, job.text()
+    job.restart("gn3:2,gn4:2")
+    job.finish()
+
+
+def case_then_stop(folder):
+    job = Ledger(folder)
+    job.reach(50)
+    job.snapshot("--then", "stop")
+    time.sleep(0.3)  # what was written before has come out by then
+    here = job.step()
+    time.sleep(1)
+    assert job.step() == here
+    found = good(on("gn1", "sh", "-c", "pgrep -x mpirun")).split()
+    good(on("gn1", "kill", "-CONT", *found))
+    job.finish()
+
+
+def case_beside_itself(folder):
+    job = Ledger(folder, steps=1200)
+    job.reach(50)
+    job.snapshot()
+    done = on("gn3", "ghost", "restart", job.shots, "--host", "gn3:4", limit=30)
+    assert done.returncode == 1 and "--replace" in done.stderr, (done.returncode, done.stderr)
+    here = job.step()
+    job.reach(here + 10)
+    first = job.process
+    job.restart("gn1:2,gn2:2", options=("--replace",))
+    assert first.wait(LIMIT) != 0
+    job.finish()
+
+
+def case_by_signal(folder):
+    job = Ledger(folder, mca=[("ghost_checkpoint_signal", "URG")])
+    job.reach(50)
+    good(on("gn1", "sh", "-c", "kill -URG $(pgrep -x mpirun)"))
+    until(job.complete, "the snapshot")
+    job.finish()
+
+
+def case_during_init_and_finalize(folder):
+    for after in (0.0, 0.15, 0.3, 0.5, 0.8):
+        place = os.path.join(folder, "%g" % after)
+        os.makedirs(place)
+        job = Ledger(place, steps=40, pause=1000)
+        time.sleep(after)
+        job.checkpoint()  # whatever it says, the job ends as ever
+        job.finish()
+        live.remove(job)
+
+
 # A liquid of soft disks under a thermostat; what it prints depends on ranks and seed only.
 LAMMPS = """
 units lj
