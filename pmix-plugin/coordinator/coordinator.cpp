@@ -78,6 +78,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     uint64_t last_seq_ = 0;  // of moves and snapshots
     Directory directory_;
     Background background_;
+    std::shared_ptr<JobLock> lock_ = std::make_shared<JobLock>();
     Events events_;
     Queue queue_;
     Liveness liveness_;
@@ -111,10 +112,10 @@ Coordinator::Impl::Impl(RuntimeAdapter& adapter, CoordinatorSettings settings)
           [this](NodeId node) { lost(node); }),
       mover_({adapter_, settings_, liveness_, directory_, last_seq_,
               [this](const Json& location) { publish(location); }, [this] { return obstacle(); }}),
-      snapshotter_({adapter_, settings_, policy_, liveness_, directory_, background_, last_seq_,
-                    [this](const Json& location) { publish(location); },
+      snapshotter_({adapter_, settings_, policy_, liveness_, directory_, background_, lock_,
+                    last_seq_, [this](const Json& location) { publish(location); },
                     [this] { return mover_.epoch(); }, [this] { return obstacle(); }}),
-      restarter_({adapter_, settings_, liveness_, background_,
+      restarter_({adapter_, settings_, liveness_, background_, lock_,
                   [this](const Json& location) { publish(location); }}),
       schedule_(adapter_, policy_.interval_us, settings_.now, [this] { return snapshot_due(); }),
       clients_(adapter_, queue_, mover_,
@@ -157,6 +158,7 @@ void Coordinator::Impl::stop() {
     if (gather_) adapter_.cancel(*gather_);
     gather_.reset();
     background_.stop();
+    lock_->give_up();
 }
 
 void Coordinator::Impl::say(const std::string& line) const {

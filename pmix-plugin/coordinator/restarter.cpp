@@ -8,6 +8,7 @@
 
 #include "base/log.hpp"
 #include "pmix-plugin/message.hpp"
+#include "pmix-plugin/snapshot/folder.hpp"
 #include "pmix-plugin/snapshot/manifest.hpp"
 
 namespace ghost::plugin {
@@ -85,9 +86,15 @@ void Restarter::begin(const std::string& folder, Finished finished) {
     restart_->folder = folder;
     restart_->started = c_.settings.now();
     finished_ = std::move(finished);
-    auto read = [folder] {
+    auto read = [folder, lock = c_.lock] {
         auto manifest = read_manifest(folder);
         if (!manifest.ok()) return Known{{}, {}, {}, manifest.error().message()};
+        // A folder of snapshots that cannot be written to keeps nobody from restarting.
+        auto above = open_snapshot_folder(folder + "/..");
+        Status ours = above.ok() ? lock->take(*above, manifest->job) : Status();
+        if (!ours.ok() && ours.error().code == Code::busy) {
+            return Known{{}, {}, {}, ours.error().message()};
+        }
         return Known{manifest->name,  manifest->time,         manifest->job, {},
                      manifest->epoch, manifest->ranks.size(), manifest->uid};
     };

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 
 #include "pmix-plugin/background.hpp"
+#include "pmix-plugin/coordinator/job_lock.hpp"
 #include "pmix-plugin/coordinator/liveness.hpp"
 #include "pmix-plugin/coordinator/restart.hpp"
 #include "pmix-plugin/step_answer.hpp"
@@ -20,6 +22,7 @@ class Restarter {
         const CoordinatorSettings& settings;
         Liveness& liveness;
         Background& background;
+        std::shared_ptr<JobLock> lock;
         std::function<void(const Json& location)> publish;
     };
     using Finished = std::function<void(const Restart&)>;

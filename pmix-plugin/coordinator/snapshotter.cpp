@@ -121,9 +121,13 @@ struct Snapshotter::Opened {
 
 void Snapshotter::open() {
     change(S::opening);
-    auto job = [folder = run_->folder, job = c_.adapter.job_name(), secret = c_.adapter.secret()] {
+    auto job = [folder = run_->folder, job = c_.adapter.job_name(), secret = c_.adapter.secret(),
+                lock = c_.lock] {
         auto real = open_snapshot_folder(folder);
         if (!real.ok()) return Opened{folder, {}, real.error().message()};
+        if (auto ours = lock->take(*real, job); !ours.ok()) {
+            return Opened{*real, {}, ours.error().message()};
+        }
         const std::string name = snapshot_name(job, next_snapshot_number(*real, job));
         auto made = create_partial(*real, name);
         if (!made.ok()) return Opened{*real, name, made.error().message()};

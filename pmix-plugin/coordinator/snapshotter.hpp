@@ -3,12 +3,14 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "pmix-plugin/background.hpp"
+#include "pmix-plugin/coordinator/job_lock.hpp"
 #include "pmix-plugin/coordinator/liveness.hpp"
 #include "pmix-plugin/coordinator/policy.hpp"
 #include "pmix-plugin/coordinator/snapshot.hpp"
@@ -33,6 +35,7 @@ class Snapshotter {
         Liveness& liveness;
         Directory& directory;
         Background& background;
+        std::shared_ptr<JobLock> lock;
         uint64_t& last_seq;                                    // of moves and snapshots
         std::function<void(const Json& location)> publish;     // to every node
         std::function<uint32_t()> epoch;                       // of the present placement

@@ -164,6 +164,8 @@ class Cluster {
     ~Cluster();
 
     Client& client();
+    // mpirun ends: the job is nobody's any more.
+    void end_mpirun() { coordinator_->stop(); }
     // Runs the virtual clock; stops early when `until` holds.
     bool run(int64_t us, const std::function<bool()>& until = nullptr);
     Json ps();

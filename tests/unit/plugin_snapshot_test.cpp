@@ -125,6 +125,7 @@ TEST(Snapshots, Restart) {
     user.ask(checkpoint());
     ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
     const std::string from = c.folder() + "/4711-000001";
+    c.end_mpirun();
     // On other nodes.
     Cluster again(4, 3, {2, 2}, 0, {},
                   {{"ghost_restart", from}, {"ghost_checkpoint_dir", c.folder()}});
@@ -393,6 +394,8 @@ TEST(Restarts, AllReasonsBeforeAnyRankHasRun) {
         for (auto [rank, over] : again.ended) EXPECT_EQ(again.running_copies(rank), 0) << says;
         expect_sound(again);
     };
+    fails({0, 1, 2}, from, "4711, which still runs");
+    c.end_mpirun();
     fails({0, 1}, from, "it has 3 ranks, 2 were started");
     fails({0, 1, 2}, from + "0", "4711-0000010");
     fails({0, 1, 2}, from, "rank 1 at gn1: import: no luck", [](Cluster& again) {

@@ -142,8 +142,11 @@ Status make_link(const std::string& lab, const NodeState& node) {
     GHOST_TRY(run_program({"ip", "-n", hub, "link", "del", node.name()}));
     GHOST_TRY(run_checked(
         {"ip", "-n", hub, "-batch", "-"},
-        fmt::format("link add {0} type veth peer name eth0 netns {1}\nlink set {0} master br0 up\n",
-                    node.name(), own)));
+        // The same hardware address for ever: a node that comes back is found by those who knew it.
+        fmt::format(
+            "link add {0} type veth peer name eth0 netns {1} address 02:67:6e:00:{2:02x}:{3:02x}\n"
+            "link set {0} master br0 up\n",
+            node.name(), own, node.index >> 8 & 0xff, node.index & 0xff)));
     GHOST_TRY(run_checked({"ip", "-n", own, "-batch", "-"},
                           fmt::format("link set lo up\naddr add {}/24 brd + dev eth0\n"
                                       "link set eth0 up\n",
