@@ -2,10 +2,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <fstream>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <sys/mount.h>
 
 #include "base/log.hpp"
@@ -279,6 +281,124 @@ TEST_F(CheckpointTest, CriuStaysReadyForTheNext) {
     checkpointer_.stop_tracking();
     EXPECT_EQ(waiting(), 0);
     EXPECT_GT(other->healthy(), 0U);
+}
+
+// What a snapshot of a whole job needs: the word to stand comes from outside.
+TEST_F(CheckpointTest, StandsWhenItIsTold) {
+    auto tree = Tree::start(48);
+    ASSERT_GT(tree->healthy(), 0U);
+    auto what = request(*tree);
+    what.keep_tracking = true;
+    std::vector<std::string> order;
+    uint64_t beats = 0;
+    what.wait_to_stand = [&]() -> Status {
+        order.emplace_back("wait");
+        usleep(1'200'000);  // long enough for criu to have to look again
+        beats = tree->healthy();
+        return {};
+    };
+    what.while_stopped = [&]() -> Status {
+        order.emplace_back("stopped");
+        return {};
+    };
+    what.late_metadata = [&] {
+        order.emplace_back("metadata");
+        return Json{{"late", 7}};
+    };
+    what.stood = [&](const CheckpointStats& stats) {
+        order.emplace_back("stood");
+        EXPECT_GT(stats.pause_us, 0);
+        EXPECT_GT(tree->healthy(), beats) << "it does not run";
+    };
+    uint64_t copied = 0;
+    std::mutex mutex;
+    what.copying = [&](uint64_t bytes) {
+        std::lock_guard lock(mutex);
+        copied += bytes;
+        return true;
+    };
+    MemoryResource ghost;
+    auto stats = checkpointer_.run(what, ghost);
+    ASSERT_TRUE(stats.ok()) << stats.error().message();
+    EXPECT_EQ(order, (std::vector<std::string>{"wait", "stopped", "metadata", "stood"}));
+    EXPECT_EQ(copied, stats->round_bytes + stats->last_bytes);
+    EXPECT_GT(beats, 0U);
+    auto importer = Importer::open(ghost);
+    ASSERT_TRUE(importer.ok());
+    EXPECT_EQ(importer->metadata().value("late", 0), 7);
+    EXPECT_TRUE(importer->metadata().contains("keys"));
+    // Memory given back in between costs nothing but time.
+    checkpointer_.trim();
+    EXPECT_EQ(checkpointer_.held(), 0U);
+    EXPECT_TRUE(is_tracked(tree->root));
+    what.incremental = true;
+    what.wait_to_stand = {};
+    MemoryResource next;
+    auto second = checkpointer_.run(what, next);
+    ASSERT_TRUE(second.ok()) << second.error().message();
+    EXPECT_LT(second->page_bytes, stats->page_bytes);
+    ghost.rewind();
+    auto chain = Importer::open(next);
+    ASSERT_TRUE(chain.ok());
+    ASSERT_TRUE(chain->add_parent(ghost).ok());
+    Tree copy;
+    auto held = hold(*chain, copy);
+    ASSERT_TRUE(held.ok()) << held.error().message();
+    ASSERT_TRUE(release_tree(*held).ok());
+    EXPECT_GT(copy.healthy(), beats);
+}
+
+TEST_F(CheckpointTest, IsCalledOff) {
+    auto tree = Tree::start(24);
+    uint64_t before = tree->healthy();
+    auto what = request(*tree);
+    what.while_stopped = []() -> Status {
+        ADD_FAILURE() << "it was stopped";
+        return {};
+    };
+    what.wait_to_stand = [] { return make_error(Code::refused, "called off"); };
+    MemoryResource ghost;
+    auto stats = checkpointer_.run(what, ghost);
+    ASSERT_FALSE(stats.ok());
+    EXPECT_EQ(stats.error().tried, "called off");
+    EXPECT_FALSE(is_tracked(tree->root));
+    EXPECT_GT(tree->healthy(), before);
+    what.wait_to_stand = {};
+    std::atomic<int> calls = 0;
+    what.copying = [&](uint64_t) { return ++calls < 3; };
+    stats = checkpointer_.run(what, ghost);
+    ASSERT_FALSE(stats.ok());
+    EXPECT_EQ(stats.error().code, Code::refused);
+    EXPECT_FALSE(is_tracked(tree->root));
+    EXPECT_GT(tree->healthy(), before);
+    EXPECT_TRUE(ghost.bytes().empty());
+}
+
+TEST_F(CheckpointTest, StaysStopped) {
+    auto tree = Tree::start(24);
+    const uint64_t before = tree->healthy();
+    const auto states = [&] {
+        std::string out;
+        const auto tasks = list_tree(tree->root);
+        for (const auto& task : *tasks) out += task.state;
+        return out;
+    };
+    auto what = request(*tree);
+    what.leave_stopped = true;
+    MemoryResource ghost;
+    FaultyResource full(ghost, FaultyResource::Fault::fail_write, 1 << 20);
+    ASSERT_FALSE(checkpointer_.run(what, full).ok());
+    EXPECT_GT(tree->healthy(), before) << "after a failure it runs";
+    MemoryResource whole;
+    ASSERT_TRUE(checkpointer_.run(what, whole).ok());
+    EXPECT_EQ(states().find_first_not_of('T'), std::string::npos) << states();
+    Tree copy;
+    auto held = import(whole, copy);
+    ASSERT_TRUE(held.ok()) << held.error().message();
+    ASSERT_TRUE(release_tree(*held).ok());
+    EXPECT_GT(copy.healthy(), before);
+    ASSERT_TRUE(resume_tree(tree->root).ok());
+    EXPECT_GT(tree->healthy(), before);
 }
 
 // The tree runs, and checks all of its memory, while its pages are on the way.

@@ -6,18 +6,21 @@ usage: wrapper_snapshot.py WRAPPER PROBE MANIFEST CRIU
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 from wrapper_agent import (Agent, Peer, Rank, alive, be_subreaper, children_of, pair,
                            wait_until)
 
 WRAPPER, PROBE, MANIFEST, CRIU = (sys.argv + [""] * 4)[1:5]
+TRIALS = int(os.environ.get("GHOST_TEST_TRIALS", "6"))
 WORK = f"/dev/shm/ghost-{os.geteuid()}"
 AGENT = {"pid": 1000, "tid": 1000}  # the probe's main thread stands in for the rank's agent
 
@@ -458,8 +461,8 @@ class Snapshot(unittest.TestCase):
     # --- failures ---
 
     def nothing_left(self, rank):
-        """Neither a file of the snapshot, nor tracking: the next one is full."""
-        self.assertEqual(os.listdir(rank.order["folder"]), [])
+        folder = getattr(rank, "order", {}).get("folder")
+        self.assertEqual(os.listdir(folder) if folder else [], [])
 
     def test_cancel(self):
         rank = self.steps()
@@ -656,6 +659,44 @@ class Snapshot(unittest.TestCase):
                 self.go(again)
                 self.running(again)
                 self.finish(again, heir)
+
+    def test_killed_at_random(self):
+        """The wrapper or criu, at any moment from the word to stand on: the rank goes on, whole."""
+        rank = self.steps(300)
+        for i in range(TRIALS):
+            who = random.choice(("wrapper", "criu"))
+            self.prepare(rank, incremental=True, memory=random.choice((0, 0, 0, 1 << 20)))
+            rank.peer.expect("snap_ready")
+            victim = rank.proc.pid if who == "wrapper" else self.criu_of(rank)
+            moment = random.random() * 0.015
+            self.stand(rank)
+            end = time.monotonic() + moment
+            while time.monotonic() < end:
+                pass
+            try:
+                if victim:  # none waits for a snapshot without a copy
+                    os.kill(victim, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            with self.subTest(f"{i}: {who} after {moment * 1e3:.1f} ms"):
+                if who == "wrapper":
+                    rank = self.adopt(rank)
+                    rank.peer.send({"t": "resume", "seq": self.seq, "agent": AGENT})
+                else:
+                    answer = "stand"
+                    while answer not in ("failed", "snap_written"):
+                        answer = rank.peer.receive()["t"]
+                rank.peer.send({"t": "snap_cancel", "seq": self.seq})
+                rank.peer.expect("snap_cancelled")
+                self.nothing_left(rank)
+                self.running(rank)
+        row = self.snapshot(rank)
+        self.running(rank)
+        self.kill(rank)
+        again = self.restart(row)
+        self.go(again)
+        self.running(again)
+        self.finish(again, rank)
 
     def adopt(self, source):
         source.proc.kill()
