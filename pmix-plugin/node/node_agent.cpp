@@ -297,6 +297,10 @@ void NodeAgent::Impl::wrapper_message(RankId rank, const Channel* from, ControlM
     if (type == "hello") return take_spare(*s, m);
     if (type == "held") take_spare(*s, m);
     if (type == "stdin_closed") return stdin_closed(*s);
+    if (type == "stdin") {
+        s->input_bytes = signed_number(m.body, "bytes");
+        return;
+    }
     if (type == "exit") return wrapper_exit_said(*s);
     if (type == "error") {
         return log::warning("the wrapper of rank {} says: {}", rank, text(m.body, "why"));

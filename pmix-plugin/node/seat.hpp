@@ -96,7 +96,8 @@ struct Seat {
     Fd tree;                         // pidfd of it
     std::vector<Fd> spare;           // the six descriptors of `hello`
     int adoptions = 0;
-    pid_t orphan = 0;  // the init whose end the adapter reports to us
+    int64_t input_bytes = 0;  // what its wrapper said it had taken of the input: for the next one
+    pid_t orphan = 0;         // the init whose end the adapter reports to us
 
     bool finalizing = false;    // the rank said bye
     bool ended = false;         // the tree is no more

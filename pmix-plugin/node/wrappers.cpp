@@ -149,8 +149,9 @@ bool NodeAgent::Impl::adopt(Seat& s) {
     }
     watch_orphan(s);
     s.wrapper = open_wrapper(s.rank, std::move(spawned->control));
-    s.wrapper->send({{"t", "adopt"}, {"rank", s.rank}, {"init", s.init}},
-                    {s.spare[3].get(), s.spare[4].get(), s.spare[5].get()});
+    s.wrapper->send(
+        {{"t", "adopt"}, {"rank", s.rank}, {"init", s.init}, {"stdin_bytes", s.input_bytes}},
+        {s.spare[3].get(), s.spare[4].get(), s.spare[5].get()});
     log::warning("a new wrapper has adopted rank {}: it goes on", s.rank);
     // The move was called off before the new one was there.
     if (s.state == S::resuming)

@@ -166,7 +166,8 @@ int adopt(const Identity& who, const Signals& signals, Guard guard, ControlSocke
     charge.who = who;
     charge.root = root;
     charge.adopted = true;
-    charge.stdio = Stdio::adopt(std::move(message->fds), tree->size() > 1 ? (*tree)[1].pid : root);
+    charge.stdio = Stdio::adopt(std::move(message->fds), tree->size() > 1 ? (*tree)[1].pid : root,
+                                message->body.value("stdin_bytes", int64_t{-1}));
     charge.guard = std::move(guard);
     charge.control = std::move(control);
     charge.mode = "adopt";

@@ -142,7 +142,7 @@ Result<Stdio> Stdio::for_ghost(const Json& ghost) {
     return out;
 }
 
-Stdio Stdio::adopt(std::vector<Fd> inner, pid_t program) {
+Stdio Stdio::adopt(std::vector<Fd> inner, pid_t program, int64_t taken) {
     Stdio out;
     for (size_t i = 0; i < 3; ++i) {
         if (i >= inner.size() || look_inner(inner[i].get()) == Channel::direct) continue;
@@ -155,7 +155,7 @@ Stdio Stdio::adopt(std::vector<Fd> inner, pid_t program) {
         out.kind_[2] = Channel::merged;
     }
     out.input_open_ = out.ours_[0].valid();
-    out.input_before_ = -1;
+    out.input_before_ = out.input_told_ = taken;
     if (!out.input_open_) {
         // An input that ended before leaves its trace only in the rank.
         std::error_code ignored;
@@ -265,6 +265,11 @@ Json Stdio::carry() {
 
 int64_t Stdio::input_taken() const {
     return input_before_ < 0 ? -1 : input_before_ + static_cast<int64_t>(in_.taken());
+}
+
+bool Stdio::input_was_taken() {
+    const int64_t now = input_taken();
+    return std::exchange(input_told_, now) != now;
 }
 
 void Stdio::uncarry() {

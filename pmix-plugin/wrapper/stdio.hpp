@@ -32,8 +32,9 @@ class Stdio {
     // Makes those of a ghost: `ghost` is what carry() gave at the source.
     static Result<Stdio> for_ghost(const Json& ghost);
     // Takes over those of a wrapper that died: its inner ends as spare() gave them, input, output,
-    // error; the runtime's are 0, 1 and 2 already. `program`: the rank's first process.
-    static Stdio adopt(std::vector<Fd> inner, pid_t program);
+    // error; the runtime's are 0, 1 and 2 already. `program`: the rank's first process; `taken`:
+    // the dead one's input_taken() as it was told last.
+    static Stdio adopt(std::vector<Fd> inner, pid_t program, int64_t taken);
 
     // The rank's own ends, to become its 0, 1 and 2; -1 for direct ones that stay.
     int rank_end(int i) const { return rank_[i].get(); }
@@ -52,8 +53,11 @@ class Stdio {
     Json carry();
     // Bytes of input taken from the runtime since the job began, here and where the rank was
     // before: what the rank has read or will find in the ghost that carry() goes into. -1: not
-    // known, a wrapper before this one has died.
+    // known.
     int64_t input_taken() const;
+    // Whether that has changed since the last call; then it is to be told, so that a wrapper that
+    // adopts the rank knows it.
+    bool input_was_taken();
     // After carry(), when the rank stays here: gives it back and goes on.
     void uncarry();
 
@@ -81,6 +85,7 @@ class Stdio {
     Fd null_;
     Pump in_, out_, err_;
     std::string carried_;
+    int64_t input_told_ = 0;
     int64_t input_before_ = 0;  // taken, but not by in_; -1: not known
     bool input_open_ = false;
     bool input_closed_told_ = false;

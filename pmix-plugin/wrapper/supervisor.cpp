@@ -66,6 +66,8 @@ int Supervisor::run() {
         look_at_worker();
         look_at_snapshot();
         charge_.stdio.run();
+        if (charge_.stdio.input_was_taken())
+            tell({{"t", "stdin"}, {"bytes", charge_.stdio.input_taken()}});
         if (charge_.stdio.input_just_closed()) tell({{"t", "stdin_closed"}});
         snapshotter_.step();
         mover_.step();

@@ -64,6 +64,7 @@ class Peer:
         self.sock = sock
         self.spare = []
         self.seen = []
+        self.input_bytes = 0
 
     def send(self, message, fds=()):
         data = json.dumps(message).encode()
@@ -89,6 +90,9 @@ class Peer:
             self.spare = fds
             for fd in fds:
                 os.set_inheritable(fd, False)
+        if message["t"] == "stdin":
+            self.input_bytes = message["bytes"]
+            return self.receive(limit)
         if message["t"] == "stdin_closed":
             self.close_spare((0, 3))
         if message["t"] == "exit":

@@ -360,6 +360,7 @@ class Snapshot(unittest.TestCase):
                 wait_until(lambda: rank.stdio.output.count(b"\n") == 38, "the other lines read")
                 again = self.snapshot(rank)
                 self.assertEqual(again["stdin_bytes"], len(b"".join(lines)))
+                self.assertEqual(rank.peer.input_bytes, again["stdin_bytes"])
                 os.close(rank.stdio.stdin)
                 rank.stdio.stdin = -1
                 rank.peer.expect("exit")
@@ -367,6 +368,16 @@ class Snapshot(unittest.TestCase):
                 rank.peer.close_spare()
                 rank.stdio.close()
                 self.assertEqual(rank.stdio.output, b"".join(b"got " + x for x in lines[2:]))
+
+    def test_input_after_adoption(self):
+        source = self.run_rank("echo", tty=False)
+        os.write(source.stdio.stdin, b"one\n")
+        wait_until(lambda: b"got one\n" in source.stdio.output, "a line read")
+        rank = self.adopt(source)
+        os.write(source.stdio.stdin, b"two\n")
+        wait_until(lambda: b"got two\n" in rank.stdio.output, "another line read")
+        self.assertEqual(self.snapshot(rank)["stdin_bytes"], 8)
+        self.kill(rank)
 
     def test_longer_files(self):
         source = self.steps()
@@ -713,7 +724,8 @@ class Snapshot(unittest.TestCase):
         self.ranks.append(rank)
         rank.peer, rank.init = Peer(ours), source.init
         self.peers.append(rank.peer)
-        rank.peer.send({"t": "adopt", "rank": 0, "init": source.init}, spare[3:])
+        rank.peer.send({"t": "adopt", "rank": 0, "init": source.init,
+                        "stdin_bytes": source.peer.input_bytes}, spare[3:])
         for fd in spare[3:]:
             os.close(fd)
         self.assertEqual(rank.peer.expect("hello")["mode"], "adopt")
