@@ -107,7 +107,9 @@ class Checkpoint {
         const int64_t resumed = monotonic_us();
         stats_.copy_us = resumed - begin - stats_.pause_us;
         if (request_.stood) request_.stood(stats_);
-        if (!request_.keep_tracking) copy_.release();
+        // Beside the writing: it takes a quarter of the time of copying everything.
+        std::jthread release;
+        if (!request_.keep_tracking) release = std::jthread([this] { copy_.release(); });
         if (auto written = write(out); !written.ok()) {
             if (request_.leave_stopped)
                 if (auto runs = resume_tree(request_.root); !runs.ok())
@@ -115,6 +117,7 @@ class Checkpoint {
             return written.error();
         }
         stats_.write_us = monotonic_us() - resumed;
+        if (release.joinable()) release.join();
         stats_.total_us = monotonic_us() - begin;
         return stats_;
     }

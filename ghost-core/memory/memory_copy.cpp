@@ -92,7 +92,7 @@ Result<MemoryCopy::Round> MemoryCopy::round() {
     for (auto& [inner, process] : processes_) {
         if (!process.tracker) continue;
         PageChanges changes;
-        auto status = process.tracker->round(changes);
+        auto status = process.tracker->round(changes, &workers_);
         if (!status.ok() && status.error().code == Code::not_found) {
             // It has ended, or has another address space since an exec.
             const ProcessName name{inner, process.pid};

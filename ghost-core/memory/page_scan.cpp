@@ -143,7 +143,8 @@ Result<bool> PageScan::run(const Query& query, const PageRun& area, std::vector<
         for (int i = 0; i < count; i++)
             if ((regions[i].categories & is_guard) == 0)
                 out.push_back({regions[i].start, regions[i].end,
-                               (regions[i].categories & is_zero_frame) != 0});
+                               (regions[i].categories & is_zero_frame) != 0,
+                               (query.result & ~regions[i].categories & is_written) != 0});
         uint64_t pages = 0;
         for (int i = 0; i < count; i++)
             pages += (regions[i].end - regions[i].start) / this_page_size();
@@ -190,6 +191,13 @@ Status PageScan::written_and_protect(const PageRun& area, std::vector<Found>& ou
     // it has protected before that.
     auto done =
         run({protect_matching, is_written, page_is_present | is_swapped, details()}, area, out);
+    if (!done) return done.error();
+    return {};
+}
+
+Status PageScan::protect_all(const PageRun& area, std::vector<Found>& out) const {
+    auto done =
+        run({protect_matching, 0, page_is_present | is_swapped, is_written | details()}, area, out);
     if (!done) return done.error();
     return {};
 }

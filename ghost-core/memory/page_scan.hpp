@@ -25,7 +25,8 @@ class PageScan {
 
     struct Found {
         uint64_t start = 0, end = 0;
-        bool zero = false;  // never written: the kernel's own page of zeros
+        bool zero = false;    // never written: the kernel's own page of zeros
+        bool marked = false;  // protect_all(): had a mark of protection before
     };
 
     // Every page of the area that is there. Areas may have changed meanwhile: what is not mapped is
@@ -45,6 +46,11 @@ class PageScan {
     Result<bool> written(const PageRun& area, std::vector<Found>& out) const;
     // The same, and protects them in the same moment; passes over parts that are not registered.
     Status written_and_protect(const PageRun& area, std::vector<Found>& out) const;
+
+    // Every page of an area that has just been registered, and protects them. Those that were
+    // marked as protected before are told so and left as they are: a write may not take such a mark
+    // away.
+    Status protect_all(const PageRun& area, std::vector<Found>& out) const;
 
     // Whether this one page is there. Says no at any failure.
     bool is_present(uint64_t page) const;

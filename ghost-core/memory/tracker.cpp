@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <fmt/format.h>
 #include <linux/userfaultfd.h>
+#include <mutex>
 #include <sched.h>
 #include <sys/ioctl.h>
 
@@ -98,47 +99,83 @@ bool Tracker::enlist(const PageRun& area) const {
     uffdio_register place{};
     place.range = {area.start, area.bytes};
     place.mode = UFFDIO_REGISTER_MODE_WP;
-    if (ioctl(userfault_.get(), UFFDIO_REGISTER, &place) != 0) return false;
-    // mremap() next to an area of ours makes one of both and takes it from us without a word: its
-    // pages keep the mark of protection, though writes no longer remove it.
-    // Piece by piece: whoever wants to map or unmap waits for each.
+    return ioctl(userfault_.get(), UFFDIO_REGISTER, &place) == 0;
+}
+
+// Takes marks of protection away, piece by piece: whoever wants to map or unmap waits for each.
+bool Tracker::clean(const PageRun& area) const {
     for (uint64_t at = area.start; at < area.end(); at += clean_bytes) {
-        uffdio_writeprotect clean{};
-        clean.range = {at, std::min(clean_bytes, area.end() - at)};
-        while (ioctl(userfault_.get(), UFFDIO_WRITEPROTECT, &clean) != 0) {
-            if (errno == EAGAIN) {
-                sched_yield();
-                continue;
-            }
-            // Changed meanwhile: as if nothing had been, which removes the marks too.
-            ioctl(userfault_.get(), UFFDIO_UNREGISTER, &place.range);
-            return false;
+        uffdio_writeprotect piece{};
+        piece.range = {at, std::min(clean_bytes, area.end() - at)};
+        while (ioctl(userfault_.get(), UFFDIO_WRITEPROTECT, &piece) != 0) {
+            if (errno != EAGAIN) return false;
+            sched_yield();
         }
     }
     return true;
 }
 
-Status Tracker::round_of(const PageScan& scan, const PageRun& area,
-                         std::vector<PageScan::Found>& found) {
+// Everything that is there, protected from now on. mremap() next to an area of ours makes one of
+// both and takes it from us without a word: its pages keep the mark of protection, though writes no
+// longer remove it.
+Status Tracker::first_look(const PageScan& scan, const PageRun& part, FoundPages& found) const {
+    FoundPages all;
+    GHOST_TRY(scan.protect_all(part, all));
+    for (const auto& run : all) {
+        if (!run.marked) {
+            found.push_back(run);
+            continue;
+        }
+        const PageRun marked{run.start, run.end - run.start};
+        if (clean(marked)) {
+            GHOST_TRY(scan.written_and_protect(marked, found));
+            continue;
+        }
+        // Changed meanwhile: as if nothing had been, which removes the marks too.
+        uffdio_range range{part.start, part.bytes};
+        ioctl(userfault_.get(), UFFDIO_UNREGISTER, &range);
+        return {};
+    }
+    return {};
+}
+
+// What is new is only registered, and named in `fresh`, in parts.
+Status Tracker::round_of(const PageScan& scan, const PageRun& area, FoundPages& found,
+                         std::vector<PageRun>& fresh) const {
     PageRuns candidates;
     auto tracked = scan.maybe_written(area, candidates);
     if (!tracked) return tracked.error();
     if (!*tracked) {
         if (!enlist(area)) return {};
-        candidates = {area};
+        for (uint64_t at = area.start; at < area.end(); at += part_bytes)
+            fresh.push_back({at, std::min(part_bytes, area.end() - at)});
+        return {};
     }
     // What is replaced meanwhile is not registered any more; the next round will see.
     for (const auto& run : joined(candidates)) GHOST_TRY(scan.written_and_protect(run, found));
     return {};
 }
 
-Status Tracker::round(PageChanges& changes) {
+Status Tracker::round(PageChanges& changes, Workers* workers) {
     auto areas = private_memory(pid_);
     if (!areas) return areas.error();
     auto scan = PageScan::open(pid_);
     if (!scan) return scan.error();
-    std::vector<PageScan::Found> found;
-    for (const auto& area : *areas) GHOST_TRY(round_of(*scan, area, found));
+    FoundPages found;
+    std::vector<PageRun> fresh;
+    for (const auto& area : *areas) GHOST_TRY(round_of(*scan, area, found, fresh));
+    std::mutex mutex;
+    const auto look = [&](size_t i) -> Status {
+        FoundPages part;
+        GHOST_TRY(first_look(*scan, fresh[i], part));
+        std::lock_guard lock(mutex);
+        found.insert(found.end(), part.begin(), part.end());
+        return {};
+    };
+    if (workers != nullptr)
+        GHOST_TRY(workers->each(fresh.size(), look));
+    else
+        for (size_t i = 0; i < fresh.size(); i++) GHOST_TRY(look(i));
     sort_in(found, changes);
     return {};
 }

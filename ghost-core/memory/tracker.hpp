@@ -14,6 +14,7 @@
 #include "base/result.hpp"
 #include "ghost-core/memory/page_scan.hpp"
 #include "ghost-core/memory/page_set.hpp"
+#include "ghost-core/memory/workers.hpp"
 
 namespace ghost::core {
 
@@ -39,7 +40,8 @@ class Tracker {
 
     // While the process runs: what was written since the last call, and all that is there where it
     // was not called before; tracked from now on. Pages that have gone are not told.
-    Status round(PageChanges& changes);
+    // `workers`: share the work on areas that are new.
+    Status round(PageChanges& changes, Workers* workers = nullptr);
 
     // While the process stands: what is to be scanned, in parts, by any threads at once.
     struct Part {
@@ -64,8 +66,12 @@ class Tracker {
 
   private:
     Tracker(pid_t pid, Fd userfault) : pid_(pid), userfault_(std::move(userfault)) {}
-    Status round_of(const PageScan& scan, const PageRun& area, std::vector<PageScan::Found>& found);
+    using FoundPages = std::vector<PageScan::Found>;
+    Status round_of(const PageScan& scan, const PageRun& area, FoundPages& found,
+                    std::vector<PageRun>& fresh) const;
+    Status first_look(const PageScan& scan, const PageRun& part, FoundPages& found) const;
     bool enlist(const PageRun& area) const;
+    bool clean(const PageRun& area) const;
 
     pid_t pid_;
     Fd userfault_;
