@@ -40,6 +40,7 @@ void StepAnswer::merge(StepAnswer other) {
     ranks += other.ranks;
     busy_ranks += other.busy_ranks;
     failed_ranks += other.failed_ranks;
+    own_folders += other.own_folders;
     bytes += other.bytes;
     pause_us = std::max(pause_us, other.pause_us);
     take(busy, std::move(other.busy), most_named);
@@ -49,8 +50,11 @@ void StepAnswer::merge(StepAnswer other) {
 
 void StepAnswer::write(Json& message) && {
     message["ranks"] = ranks;
-    message["sums"] = {
-        {"busy", busy_ranks}, {"failed", failed_ranks}, {"bytes", bytes}, {"pause_us", pause_us}};
+    message["sums"] = {{"busy", busy_ranks},
+                       {"failed", failed_ranks},
+                       {"own_folders", own_folders},
+                       {"bytes", bytes},
+                       {"pause_us", pause_us}};
     message["busy"] = std::move(busy);
     message["failed"] = std::move(failed);
     message["rows"] = std::move(rows);
@@ -66,6 +70,7 @@ StepAnswer StepAnswer::read(const Json& message) {
     if (sums != nullptr) {
         answer.busy_ranks = number(*sums, "busy");
         answer.failed_ranks = number(*sums, "failed");
+        answer.own_folders = number(*sums, "own_folders");
         answer.bytes = number(*sums, "bytes");
         answer.pause_us = signed_number(*sums, "pause_us");
     }

@@ -50,6 +50,7 @@ struct SnapshotRun {
 
     uint64_t ranks = 0;           // of the job
     bool folder_made = false;     // to be removed if this comes to nothing
+    bool node_local = false;      // some daemons keep their ranks' ghosts on a disk of their own
     bool told_nodes = false;      // they are to be told of an abort
     bool ungating = false;        // in state gating: a rank was busy, all open again
     bool fences_held = false;     // released exactly once

@@ -174,6 +174,7 @@ void Snapshotter::send_prepare() {
 // A rank that is in MPI_Init or MPI_Finalize is waited for; one that is unknown has not begun.
 void Snapshotter::on_ready(const StepAnswer& answer) {
     SnapshotRun& r = *run_;
+    r.node_local = answer.own_folders > 0;
     if (answer.busy_ranks == 0 && answer.ranks == r.ranks) {
         change(S::pinging);
         ++r.attempt;
@@ -234,6 +235,20 @@ void Snapshotter::on_resumed(const StepAnswer& answer) {
 
 // --- 6, 7: written, complete ---
 
+namespace {
+
+// What rotation removes. Ghosts on other nodes' disks cannot be looked at from here: there a
+// manifest is all that is asked for.
+std::vector<std::string> old_ones(const std::string& folder, const std::string& job, size_t keep,
+                                  bool node_local) {
+    auto all = list_snapshots(folder, job);
+    if (!all.ok()) return {};
+    for (Snapshot& one : *all) one.whole = one.whole || (node_local && one.manifest);
+    return removable(*all, job, keep);
+}
+
+}  // namespace
+
 struct Snapshotter::Completed {
     std::string why;
     std::vector<std::string> old;  // may be removed
@@ -253,7 +268,7 @@ void Snapshotter::complete(StepAnswer answer) {
     r.time = manifest.time;
     r.written.rows.clear();
     auto job = [manifest = std::move(manifest), folder = r.folder, name = r.name,
-                keep = c_.policy.keep] {
+                keep = c_.policy.keep, node_local = r.node_local] {
         const std::string partial = folder + "/" + partial_name(name);
         if (auto done = write_manifest(partial, manifest); !done.ok()) {
             return Completed{done.error().message(), {}};
@@ -261,9 +276,7 @@ void Snapshotter::complete(StepAnswer answer) {
         if (auto done = commit_snapshot(folder, name); !done.ok()) {
             return Completed{done.error().message(), {}};
         }
-        auto all = list_snapshots(folder, manifest.job);
-        return Completed{
-            {}, all.ok() ? removable(*all, manifest.job, keep) : std::vector<std::string>()};
+        return Completed{{}, old_ones(folder, manifest.job, keep, node_local)};
     };
     c_.background.run<Completed>(std::move(job), [this, seq = r.seq](Completed completed) {
         if (run_ && run_->seq == seq) this->completed(std::move(completed));

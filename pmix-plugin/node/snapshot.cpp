@@ -74,6 +74,7 @@ bool NodeAgent::Impl::answered(const Seat& s, PartStep step) const {
 LocalAnswer NodeAgent::Impl::look(PartStep step) {
     LocalAnswer local;
     local.complete = step != PartStep::ready || snapshot_.folder_ready;
+    local.answer.own_folders = snapshot_.own_folder ? 1 : 0;
     if (step == PartStep::held && !all_restart_seats()) local.complete = false;
     if (!snapshot_.why.empty() && step != PartStep::aborted) {
         local.answer.add_failed(snapshot_.first_rank, own_name(), "folder", snapshot_.why);
@@ -381,7 +382,10 @@ void NodeAgent::Impl::on_attached_again(Seat& s, const Json& m) {
         s.snap.why.clear();  // what came first matters less
         snapshot_failed(s, "attach", text(m, "error", "the rank could not attach to PMIx"));
     } else {
-        s.snap.location = settled_location(s, m);
+        // A rank listens where it did, if it can: then nobody needs to be told.
+        Json location = settled_location(s, m);
+        const Json* known = directory_.find(s.rank);
+        if (known == nullptr || *known != location) s.snap.location = std::move(location);
     }
     change(s, S::home);
     part_.poke();

@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include "base/clock.hpp"
 #include "pmix-plugin/message.hpp"
 
 namespace ghost::plugin::sim {
@@ -218,7 +219,7 @@ Cluster::Cluster(uint64_t seed, int nodes, std::vector<NodeId> ranks, int slots,
     std::string pattern = "/dev/shm/ghost-sim-XXXXXX";
     dir_ = ::mkdtemp(pattern.data()) != nullptr ? pattern : "/nonexistent";
     settings.now = [this] { return now; };
-    settings.threads = false;
+    settings.threads = this->parameters.contains("sim_threads");
     settings.say = [this](const std::string& line) { said.push_back(line); };
     for (int i = 0; i < nodes; ++i) {
         daemons_.push_back(std::make_unique<Daemon>(*this, static_cast<NodeId>(i)));
@@ -228,7 +229,7 @@ Cluster::Cluster(uint64_t seed, int nodes, std::vector<NodeId> ranks, int slots,
         for (auto& d : daemons_) d->where_[static_cast<RankId>(r)] = ranks[r];
     }
     NodeSettings node_settings;
-    node_settings.threads = false;
+    node_settings.threads = settings.threads;
     node_settings.tree.alive = [this](pid_t init) {
         return std::ranges::any_of(trees_, [&](auto& t) { return t->init == init && t->alive; });
     };
@@ -295,6 +296,7 @@ void Cluster::inject(NodeId from, NodeId to, const Json& m) {
     at(last, nobody, [this, from, to, body = m.dump()] {
         if (dead.contains(to) || cut_.contains(to) || cut_.contains(from)) return;
         Json m = Json::parse(body);
+        if (bend) bend(to, m);
         for (size_t i = 0; i < daemons_[to]->handlers_.size(); ++i) {
             daemons_[to]->handlers_[i](from, m);
         }
@@ -315,6 +317,14 @@ bool Cluster::run(int64_t us, const std::function<bool()>& until) {
     }
     now = end;
     return !until;
+}
+
+bool Cluster::run_real(const std::function<bool()>& until) {
+    for (int64_t end = monotonic_us() + 20'000'000; monotonic_us() < end;) {
+        if (run(100, until)) return true;
+        ::usleep(200);
+    }
+    return false;
 }
 
 bool Cluster::pump_watches() {

@@ -169,6 +169,8 @@ class Cluster {
     // Runs the virtual clock; stops early when `until` holds.
     bool run(int64_t us, const std::function<bool()>& until = nullptr);
     Json ps();
+    // With "sim_threads" what blocks runs on real threads: waits for them in real time too.
+    bool run_real(const std::function<bool()>& until);
 
     // --- faults ---
     void kill_wrapper(NodeId node, RankId rank);
@@ -180,6 +182,8 @@ class Cluster {
     void heal(NodeId node) { cut_.erase(node); }
     // Called for every message between daemons: true loses it.
     std::function<bool(NodeId from, NodeId to, const Json&)> lose;
+    // Changes a message on its way (a node-local folder: another path at another node).
+    std::function<void(NodeId to, Json&)> bend;
     // For every message from or to a wrapper or a rank.
     std::function<bool(const std::string& type)> lose_local;
     void signal(int signum);  // to mpirun

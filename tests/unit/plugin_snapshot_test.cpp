@@ -374,6 +374,65 @@ TEST(Schedule, FullOneEverySoOften) {
     expect_sound(c);
 }
 
+// A node with a folder of its own, under the same name: other files.
+TEST(Folder, OfANodeItself) {
+    Cluster c(22, 2, {0, 1}, 0, {}, {{"ghost_checkpoint_keep", "2"}});
+    const std::string own = c.folder() + "-node1";
+    c.bend = [&](NodeId to, Json& m) {
+        if (to == 1 && m.contains("folder")) m["folder"] = own;
+    };
+    Client& user = c.client();
+    auto ask = [&](int exit) {
+        user.results.clear();
+        user.ask(checkpoint());
+        ASSERT_TRUE(c.run(60 * second, [&] { return !user.results.empty(); }));
+        EXPECT_EQ(user.results[0]["exit"], exit) << user.results[0];
+        c.run(second);
+    };
+    auto there = [](const std::string& folder) {
+        std::set<std::string> names;
+        std::error_code none;
+        for (const auto& entry : std::filesystem::directory_iterator(folder, none)) {
+            if (entry.is_directory()) names.insert(entry.path().filename());
+        }
+        return names;
+    };
+    using Names = std::set<std::string>;
+    ask(0);
+    EXPECT_EQ(there(own), Names{"4711-000001"});
+    EXPECT_TRUE(std::filesystem::exists(own + "/4711-000001/rank-1.ghost"));
+    EXPECT_FALSE(std::filesystem::exists(own + "/4711-000001/manifest.json"));
+    EXPECT_FALSE(std::filesystem::exists(c.folder() + "/4711-000001/rank-1.ghost"));
+    c.chance.fail_stage = "write";
+    ask(1);
+    EXPECT_EQ(there(own), Names{"4711-000001"});
+    // The order to end it is lost: the next one brings it.
+    c.chance.fail_stage.clear();
+    c.lose = [](NodeId, NodeId to, const Json& m) { return to == 1 && m["t"] == "snap_end"; };
+    ask(0);
+    EXPECT_EQ(there(own), (Names{"4711-000001", "4711-000002.partial"}));
+    c.lose = nullptr;
+    ask(0);
+    EXPECT_EQ(there(own), (Names{"4711-000002", "4711-000003"}));
+    EXPECT_EQ(there(c.folder()), there(own));
+    expect_all_run(c);
+    expect_sound(c);
+}
+
+TEST(Folder, WithRealThreads) {
+    Cluster c(23, 2, {0, 1}, 0, {}, {{"sim_threads", "1"}, {"ghost_checkpoint_keep", "1"}});
+    Client& user = c.client();
+    for (int i = 0; i < 3; ++i) {
+        user.results.clear();
+        user.ask(checkpoint());
+        ASSERT_TRUE(c.run_real([&] { return !user.results.empty(); }));
+        EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+    }
+    user.ask(checkpoint());
+    c.run(1000);  // the job ends in the middle of it
+    for (const std::string& v : c.violations) ADD_FAILURE() << v;
+}
+
 // --- restarts that fail ---
 
 TEST(Restarts, AllReasonsBeforeAnyRankHasRun) {
