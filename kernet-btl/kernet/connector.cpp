@@ -71,8 +71,10 @@ Status Connector::open_listeners() {
     if (config_.use_tcp) {
         auto addresses = net::local_addresses(config_.if_include);
         if (!addresses) return addresses.error();
-        auto listener = net::listen_tcp(config_.tcp_congestion);
+        // At the old port if it is free: where nothing has changed nobody needs to be told.
+        auto listener = net::listen_tcp(config_.tcp_congestion, port_);
         if (!listener) return listener.error();
+        port_ = listener->port;
         tcp_listener_ = std::move(listener->fd);
         for (size_t i = 0; i < addresses->size() && i < 16; i++) {
             location_.tcp.push_back({(*addresses)[i], listener->port});

@@ -113,6 +113,7 @@ class Connector {
     wire::HandshakeKey key_;
     Location location_;
     Fd epoll_, timer_, bell_, tcp_listener_, unix_listener_;
+    uint16_t port_ = 0;  // of tcp_listener_, also of the one before it was closed
     std::unordered_map<uint32_t, Peer> peers_;
     std::unordered_map<uint64_t, std::unique_ptr<Handshake>> handshakes_;
     std::unordered_map<uint64_t, uint32_t> watches_;  // id -> rank

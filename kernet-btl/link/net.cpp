@@ -98,28 +98,46 @@ Result<std::vector<std::string>> local_addresses(const std::string& include) {
     return ghost::make_error(ghost::Code::invalid, "find network interfaces", include);
 }
 
-Result<TcpListener> listen_tcp(const std::string& congestion) {
+namespace {
+
+// No descriptor in it: it could not be done, errno says why.
+TcpListener listen_at(int family, uint16_t port, const std::string& congestion) {
+    TcpListener listener;
+    listener.fd.reset(socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!listener.fd) return {};
+    tune_tcp(listener.fd, congestion);
+    sockaddr_storage any{};
+    any.ss_family = static_cast<sa_family_t>(family);
+    const bool six = family == AF_INET6;
+    socklen_t size = six ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
+    // (the port is at the same place in both, RFC 3493)
+    in_port_t& where = six ? reinterpret_cast<sockaddr_in6*>(&any)->sin6_port
+                           : reinterpret_cast<sockaddr_in*>(&any)->sin_port;
+    where = htons(port);
+    int off = 0, on = 1;
+    if (six) setsockopt(listener.fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+    // Links of before, which linger, do not keep us from our old port.
+    if (port != 0) setsockopt(listener.fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(listener.fd.get(), reinterpret_cast<sockaddr*>(&any), size) != 0 ||
+        ::listen(listener.fd.get(), 128) != 0 ||
+        getsockname(listener.fd.get(), reinterpret_cast<sockaddr*>(&any), &size) != 0) {
+        return {};
+    }
+    listener.port = ntohs(where);
+    return listener;
+}
+
+}  // namespace
+
+Result<TcpListener> listen_tcp(const std::string& congestion, uint16_t wish) {
     // One socket for both families; IPv4 alone where IPv6 is switched off.
-    for (int family : {AF_INET6, AF_INET}) {
-        TcpListener listener;
-        listener.fd.reset(socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-        if (!listener.fd) continue;
-        tune_tcp(listener.fd, congestion);
-        sockaddr_storage any{};
-        any.ss_family = static_cast<sa_family_t>(family);
-        socklen_t size = family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
-        int off = 0;
-        if (family == AF_INET6) {
-            setsockopt(listener.fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+    for (uint16_t port : {wish, uint16_t{0}}) {
+        for (int family : {AF_INET6, AF_INET}) {
+            TcpListener listener = listen_at(family, port, congestion);
+            if (listener.fd) return listener;
+            // Not the same port for one family only: somebody else has it.
+            if (port != 0 && errno == EADDRINUSE) break;
         }
-        if (bind(listener.fd.get(), reinterpret_cast<sockaddr*>(&any), size) != 0 ||
-            ::listen(listener.fd.get(), 128) != 0 ||
-            getsockname(listener.fd.get(), reinterpret_cast<sockaddr*>(&any), &size) != 0) {
-            continue;
-        }
-        listener.port = ntohs(family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&any)->sin6_port
-                                                 : reinterpret_cast<sockaddr_in*>(&any)->sin_port);
-        return listener;
     }
     return ghost::sys_error("listen for TCP links");
 }

@@ -23,8 +23,9 @@ struct TcpListener {
     Fd fd;
     uint16_t port = 0;
 };
-// Listens on every address of this node; non-blocking. `congestion` as for tune_tcp().
-Result<TcpListener> listen_tcp(const std::string& congestion);
+// Listens on every address of this node; non-blocking. `congestion` as for tune_tcp(). At port
+// `wish` if that is free, else (and for 0) at one the system chooses.
+Result<TcpListener> listen_tcp(const std::string& congestion, uint16_t wish = 0);
 // "@name": abstract name space, stream socket, non-blocking.
 Result<Fd> listen_unix(const std::string& name);
 
