@@ -2,38 +2,23 @@
 
 #include <array>
 #include <cerrno>
-#include <climits>
 #include <csignal>
-#include <cstdlib>
 #include <fcntl.h>
 #include <poll.h>
-#include <sstream>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.hpp"
 #include "tools/paths.hpp"
 #include "tools/plain.hpp"
+#include "tools/remote.hpp"
 
 namespace ghost::tools {
 namespace {
 
-bool is_here(const std::string& node) {
-    std::array<char, HOST_NAME_MAX + 1> name{};
-    ::gethostname(name.data(), name.size() - 1);
-    return node == "localhost" || node == name.data();
-}
-
 std::vector<std::string> command_for(const std::string& node) {
     if (is_here(node)) return {own_program(), "receive"};
-    const char* agent = std::getenv("GHOST_RSH");
-    if (agent == nullptr) agent = std::getenv("OMPI_MCA_plm_rsh_agent");
-    std::istringstream words(agent != nullptr && *agent != '\0' ? agent : "ssh");
-    std::vector<std::string> out;
-    for (std::string word; words >> word;) out.push_back(word);
-    out.push_back(node);
-    out.push_back(shell_quote(own_program()) + " receive");
-    return out;
+    return remote_words(node, shell_quote(own_program()) + " receive");
 }
 
 [[noreturn]] void become(const std::vector<std::string>& words, int in, int out) {

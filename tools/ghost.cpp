@@ -20,6 +20,8 @@ constexpr Verb verbs[] = {
     {"checkpoint", "a snapshot of a running job, or of a process outside of MPI",
      define_checkpoint},
     {"restart", "a job from its snapshot, or a process from its checkpoint", define_restart},
+    {"snapshots", "the snapshots of jobs in a folder", define_snapshots},
+    {"gather", "a snapshot that is on several nodes in one folder", define_gather},
     {"holder", "keeps ghosts in this node's memory (started by checkpoint)", define_holder},
     {"receive", "the other end of dup (started by it)", define_receive},
     {"inspect", "what is in a ghost", define_inspect},

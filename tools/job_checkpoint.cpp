@@ -23,12 +23,9 @@ void print_row(const Job& job, const Json& row, const std::string& then) {
 }  // namespace
 
 int checkpoint_job(const Job& job, const std::string& to, const std::string& then, bool json) {
-    if (to == "memory")
-        return report(
-            make_error(Code::refused, "keep a snapshot of a job in memory yet: job", job.name()),
-            json);
     std::error_code ignored;
-    const std::string folder = to.empty() ? to : std::filesystem::absolute(to, ignored).string();
+    const std::string folder =
+        to.empty() || to == "memory" ? to : std::filesystem::absolute(to, ignored).string();
     ProgressLine line;
     const Answer answer =
         ask(job, {{"t", "checkpoint"}, {"to", folder}, {"then", then}}, [&](const Json& p) {

@@ -7,7 +7,8 @@
 
 namespace ghost::tools {
 
-// `to`: a folder, "" for the job's own; `then` as on the command line. Returns the exit status.
+// `to`: a folder, "memory", "" for the job's own; `then` as on the command line. Returns the exit
+// status.
 int checkpoint_job(const Job& job, const std::string& to, const std::string& then, bool json);
 
 }  // namespace ghost::tools

@@ -52,6 +52,10 @@ class Look {
         if (find_mpirun(manifest_).empty()) here("mpirun: not in PATH");
         if (!runnable(paths.wrapper)) here("ghost-wrapper: not found; `ghost doctor` says more");
         if (!runnable(paths.criu)) here("criu: not found; `ghost doctor` says more");
+        struct stat info {};
+        const std::string file = snapshot_.path + "/" + plugin::manifest_file;
+        if (::stat(file.c_str(), &info) == 0 && info.st_uid != ::geteuid() && info.st_uid != 0)
+            here(fmt::format("{}: belongs to another user, {}", file, info.st_uid));
         if (manifest_.uid != ::geteuid())
             here(fmt::format("user {}: the snapshot is of that user's job", manifest_.uid));
     }

@@ -101,6 +101,14 @@ std::optional<std::string> variable(const std::string& name) {
     return value;
 }
 
+// Hosts are named, or a batch system has given some.
+bool may_start_elsewhere(const std::vector<std::string>& options) {
+    for (const char* name : {"SLURM_JOB_ID", "PBS_NODEFILE", "LSB_HOSTS", "LSB_DJOB_HOSTFILE",
+                             "PE_HOSTFILE", "OMPI_MCA_orte_default_hostfile"})
+        if (variable(name)) return true;
+    return name_hosts(options);
+}
+
 int refuse(const Shortcomings& lacks, const Snapshot& snapshot, bool json) {
     fmt::print(stderr, "ghost: cannot restart {}: missing here\n", snapshot.path);
     for (const auto& line : lacks.here) fmt::print(stderr, "  {}\n", line);
@@ -148,7 +156,8 @@ int restart_job(const JobRestart& args) {
     auto words = restart_line(manifest, plan, variable);
     if (!words) return report(words.error(), args.json);
     const Paths paths = find_paths();
-    const Shortcomings lacks = find_shortcomings(*snapshot, paths, name_hosts(args.options));
+    const Shortcomings lacks =
+        find_shortcomings(*snapshot, paths, may_start_elsewhere(args.options));
     if (!lacks.here.empty()) return refuse(lacks, *snapshot, args.json);
     Status ready = make_free(*snapshot, args.replace);
     if (ready.ok()) ready = reopen_input(manifest);

@@ -2,6 +2,8 @@
 
 #include <filesystem>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <set>
 
 namespace ghost::tools {
 namespace {
@@ -58,9 +60,31 @@ bool means_job(const std::string& path) {
     return false;
 }
 
+Json snapshot_row(const Snapshot& snapshot) {
+    Json row{{"name", snapshot.name}, {"path", snapshot.path}, {"whole", snapshot.whole}};
+    if (!snapshot.whole) row["why"] = snapshot.why;
+    if (!snapshot.away.empty()) row["away"] = snapshot.away;
+    if (!snapshot.manifest) return row;
+    const auto& manifest = *snapshot.manifest;
+    std::set<std::string> nodes;
+    for (const auto& rank : manifest.ranks) nodes.insert(rank.node);
+    row.update({{"time", manifest.time},
+                {"kind", manifest.kind},
+                {"ranks", manifest.ranks.size()},
+                {"bytes", manifest.bytes},
+                {"pause_us", manifest.pause_us},
+                {"total_us", manifest.total_us},
+                {"job", manifest.job},
+                {"epoch", manifest.epoch},
+                {"nodes", nodes}});
+    return row;
+}
+
 Status verify_ghosts(const Snapshot& snapshot, Verifier& verifier) {
     const fs::path folder = snapshot.path;
+    const std::set<std::string> away(snapshot.away.begin(), snapshot.away.end());
     for (const auto& rank : snapshot.manifest->ranks) {
+        if (away.contains(rank.node)) continue;
         std::vector<std::string> parents;
         for (const auto& parent : rank.chain) parents.push_back(folder.parent_path() / parent);
         const Json row = verifier.verify(folder / rank.file, parents);
@@ -74,7 +98,9 @@ Status verify_ghosts(const Snapshot& snapshot, Verifier& verifier) {
     return {};
 }
 
-Result<Snapshot> choose_snapshot(const std::string& path, Verifier& verifier) {
+namespace {
+
+Result<Snapshot> choose(const std::string& path, Verifier& verifier) {
     if (!is_snapshot(path)) {
         auto all = plugin::list_snapshots(path);
         if (!all) return all.error();
@@ -87,6 +113,17 @@ Result<Snapshot> choose_snapshot(const std::string& path, Verifier& verifier) {
     if (usable(snapshot, verifier, why)) return snapshot;
     return make_error(Code::corrupt, "use the snapshot " + snapshot.name + ":",
                       why + advice(snapshot));
+}
+
+}  // namespace
+
+Result<Snapshot> choose_snapshot(const std::string& path, Verifier& verifier) {
+    auto chosen = choose(path, verifier);
+    if (!chosen || chosen->away.empty()) return chosen;
+    return make_error(
+        Code::refused, "restart from " + chosen->name + ":",
+        fmt::format("ghosts are on {}; `ghost gather {} --to DIR` brings them together",
+                    fmt::join(chosen->away, ", "), chosen->path));
 }
 
 }  // namespace ghost::tools

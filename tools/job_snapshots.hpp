@@ -14,6 +14,10 @@ bool means_job(const std::string& path);
 // One snapshot (complete or not), no folder of them.
 bool is_snapshot(const std::string& path);
 
+// The row of `ghost snapshots`: {"name", "path", "whole", "why", and of the manifest "time",
+// "kind", "ranks", "bytes", "pause_us", "total_us", "job", "epoch", "nodes"}.
+Json snapshot_row(const plugin::Snapshot& snapshot);
+
 // That every byte of the ghosts of a snapshot and of their parents is what was written, and that
 // the manifest's digests are theirs. Names the first rank whose ghost is not.
 Status verify_ghosts(const plugin::Snapshot& snapshot, Verifier& verifier);

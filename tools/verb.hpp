@@ -37,6 +37,8 @@ void define_export(CLI::App& app, int& exit_status);
 void define_import(CLI::App& app, int& exit_status);
 void define_checkpoint(CLI::App& app, int& exit_status);
 void define_restart(CLI::App& app, int& exit_status);
+void define_snapshots(CLI::App& app, int& exit_status);
+void define_gather(CLI::App& app, int& exit_status);
 void define_holder(CLI::App& app, int& exit_status);
 void define_dup(CLI::App& app, int& exit_status);
 void define_receive(CLI::App& app, int& exit_status);

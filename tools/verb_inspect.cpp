@@ -1,6 +1,7 @@
 // `ghost inspect`: what is in a ghost.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
@@ -9,6 +10,7 @@
 #include "ghost-core/format/summary.hpp"
 #include "tools/ghost_files.hpp"
 #include "tools/ghost_skeleton.hpp"
+#include "tools/job_snapshots.hpp"
 #include "tools/terminal.hpp"
 #include "tools/verb.hpp"
 
@@ -198,7 +200,39 @@ void print_text(const Json& all) {
                    section.value("first", uint64_t{0}));
 }
 
+// A snapshot of a job is what its manifest says.
+int inspect_snapshot(const std::string& folder, bool json) {
+    auto manifest = plugin::read_manifest(folder);
+    if (!manifest) return report(manifest.error(), json);
+    if (json) {
+        print_json(plugin::manifest_json(*manifest));
+        return exit_done;
+    }
+    const auto snapshot = plugin::look_at_snapshot(folder);
+    fmt::print("{}: {} snapshot of job {}, {} ranks, epoch {}, {}\n", snapshot.path, manifest->kind,
+               manifest->job, manifest->ranks.size(), manifest->epoch, manifest->time);
+    fmt::print("  {}, stood {}, total {}\n", bytes_text(manifest->bytes),
+               time_text(manifest->pause_us), time_text(manifest->total_us));
+    if (!snapshot.whole) fmt::print("  damaged: {}\n", snapshot.why);
+    fmt::print("  made by Ghost {}, {} {}, PMIx {}\n", manifest->version, manifest->runtime,
+               manifest->runtime_version, manifest->pmix_version);
+    for (const auto& app : manifest->apps)
+        fmt::print("  {} ranks of {} in {}\n", app.np, fmt::join(app.argv, " "), app.cwd);
+    if (!manifest->input.path.empty())
+        fmt::print("  input of rank {}: {} from byte {}\n", manifest->input.rank,
+                   manifest->input.path, manifest->input.offset);
+    for (const auto& rank : manifest->ranks)
+        fmt::print("  rank {:<5} {:<16} {:<11} {:>10} of {:>10}  stood {}{}\n", rank.rank,
+                   rank.node, rank.kind, bytes_text(rank.bytes), bytes_text(rank.memory),
+                   time_text(rank.pause_us),
+                   rank.chain.empty() ? std::string() : "  on " + rank.chain.front());
+    for (const auto& file : manifest->files)
+        fmt::print("  writes {} ({} bytes)\n", file.path, file.size);
+    return exit_done;
+}
+
 int run_inspect(const std::string& file, const std::string& key, bool json) {
+    if (is_snapshot(file)) return inspect_snapshot(file, json);
     auto ghost = inspect(file, key);
     if (!ghost) return report(ghost.error(), json);
     const auto all = to_json(file, *ghost);
@@ -213,7 +247,7 @@ int run_inspect(const std::string& file, const std::string& key, bool json) {
 
 void define_inspect(CLI::App& app, int& exit_status) {
     auto file = std::make_shared<std::string>();
-    app.add_option("file", *file, "the ghost")->required();
+    app.add_option("file", *file, "the ghost, or the folder of a snapshot of a job")->required();
     auto key = add_key(app);
     auto json = add_json(app);
     app.footer(

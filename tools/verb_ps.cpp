@@ -4,6 +4,7 @@
 #include <map>
 
 #include "tools/job_client.hpp"
+#include "tools/terminal.hpp"
 #include "tools/verb.hpp"
 
 namespace ghost::tools {
@@ -15,6 +16,27 @@ constexpr int answer_limit_ms = 5000;
 Json list_of(const Json& info, const char* key) {
     Json list = info.value(key, Json::array());
     return list.is_array() ? list : Json::array();
+}
+
+void print_snapshots(const Json& info) {
+    const auto part = [&](const char* key) {
+        const Json found = info.value(key, Json::object());
+        return found.is_object() ? found : Json::object();
+    };
+    if (const Json last = part("snapshot"); !last.empty())
+        fmt::print("  last snapshot {} of {}, {}, stood {}\n", last.value("snapshot", "?"),
+                   last.value("time", "?"), bytes_text(last.value("bytes", uint64_t{0})),
+                   time_text(last.value("pause_us", int64_t{0})));
+    if (const Json now = part("snapshotting"); !now.empty())
+        fmt::print("  snapshot {} is being made: {}\n", now.value("name", "?"),
+                   now.value("phase", "?"));
+    if (const Json now = part("restarting"); !now.empty())
+        fmt::print("  being restarted from {}: {}\n", now.value("snapshot", "?"),
+                   now.value("phase", "?"));
+    if (info.contains("next_snapshot_us"))
+        fmt::print("  next snapshot in {}\n",
+                   time_text(info.value("next_snapshot_us", int64_t{0})));
+    if (info.value("stopped", false)) fmt::print("  stopped; SIGCONT to mpirun lets it go on\n");
 }
 
 void print_job(const Json& info) {
@@ -42,6 +64,7 @@ void print_job(const Json& info) {
         fmt::print("  moving rank {} from {} to {}: {}\n", move.value("rank", -1),
                    move.value("from", "?"), move.value("to", "?"), move.value("phase", "?"));
     }
+    print_snapshots(info);
 }
 
 int run_ps(const std::string& wanted, bool json) {

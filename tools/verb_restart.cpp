@@ -2,6 +2,7 @@
 // in the memory of the node's holder.
 #include <filesystem>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include "ghost-core/mechanism/holder.hpp"
 #include "ghost-core/resource/memory.hpp"
@@ -54,8 +55,16 @@ Result<std::unique_ptr<core::Resource>> open_snapshot(const core::ResourceRegist
     return open_ghost(classes, *file, *args.key);
 }
 
+// Where the snapshots of jobs are in this node's memory (ghost_checkpoint_to).
+std::string in_memory(const std::string& name) {
+    const auto folder = fmt::format("/dev/shm/ghost-snapshots-{}", ::geteuid());
+    return name.empty() ? folder : folder + "/" + name;
+}
+
 // What is a job's is known by its folder; everything else is a process.
-int run_restart(const RestartArgs& args, const ImportOptions& options) {
+int run_restart(RestartArgs args, const ImportOptions& options) {
+    if (args.from == "memory" && means_job(in_memory(args.snapshot)))
+        args = {in_memory(args.snapshot), "disk", args.key, args.keep_longer, args.mpirun};
     if (args.from != "memory" && means_job(args.snapshot)) {
         if (options.detach)
             return report(make_error(Code::invalid, "restart a job with --detach: mpirun stays"),
@@ -81,7 +90,10 @@ void define_restart(CLI::App& app, int& exit_status) {
     app.add_option("snapshot", args->snapshot,
                    "of a job: its folder, or the folder of snapshots (its newest whole one); of a "
                    "process: a ghost's file, a folder, or memory:NAME");
-    app.add_option("--from", args->from, "`memory`: the holder's newest ghost, or of that name")
+    app.add_option("--from", args->from,
+                   "`memory`: a job's snapshot in this node's memory; else the holder's newest "
+                   "ghost, or of "
+                   "that name")
         ->check(CLI::IsMember({"memory", "disk"}));
     app.add_flag("--detach", options->detach, "print the program's pid and return");
     app.add_flag("--replace", options->replace,

@@ -85,7 +85,10 @@ void take_rows(Manifest& m, const std::vector<Json>& rows) {
         Manifest::Rank rank = rank_of(row);
         if (rank.kind != "full") m.kind = "incremental";
         if (rank.rank == m.input.rank && !m.input.path.empty()) {
-            m.input.offset += number(row, "stdin_bytes");
+            // Negative: its wrapper does not know. Better no input than the wrong part of it.
+            const int64_t read = signed_number(row, "stdin_bytes", -1);
+            if (read < 0) m.input.path.clear();
+            m.input.offset += read < 0 ? 0 : static_cast<uint64_t>(read);
         }
         for (const Json& given : part(row, "files")) {
             const std::string path = path_of(given);

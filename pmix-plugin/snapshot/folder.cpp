@@ -167,6 +167,11 @@ Result<std::string> open_snapshot_folder(const std::string& folder) {
     }
     const fs::path real = fs::canonical(folder, failed);
     if (failed) return sys_error_of(failed.value(), "find the folder of snapshots", folder);
+    // in memory everybody may make folders, also one of our name
+    struct stat info {};
+    if (real.string().starts_with("/dev/shm/") && ::stat(real.c_str(), &info) == 0 &&
+        info.st_uid != ::geteuid())
+        return make_error(Code::refused, "use a folder that another user has made:", real);
     if (::access(real.c_str(), W_OK | X_OK) != 0)
         return sys_error("write into the folder of snapshots", real);
     return real.string();
@@ -223,10 +228,30 @@ Status remove_snapshot(const std::string& folder, const std::string& name) {
     return remove_folder(to);
 }
 
-Status check_files(const std::string& folder, const Manifest& manifest) {
+namespace {
+
+// Nodes of which no ghost is here. mpirun's own is number 0, and its manifest says so beside it.
+std::set<std::string> nodes_away(const std::string& folder, const Manifest& manifest) {
+    std::set<std::string> away;
+    for (const auto& rank : manifest.ranks) away.insert(rank.node);
+    for (const auto& node : manifest.nodes)
+        if (node.id == 0) away.erase(node.name);
+    for (const auto& rank : manifest.ranks)
+        if (away.contains(rank.node) && ::access(join(folder, rank.file).c_str(), F_OK) == 0)
+            away.erase(rank.node);
+    return away;
+}
+
+}  // namespace
+
+Status check_files(const std::string& folder, const Manifest& manifest,
+                   std::vector<std::string>& away) {
     std::error_code ignored;
+    const auto elsewhere = nodes_away(folder, manifest);
+    away.assign(elsewhere.begin(), elsewhere.end());
     Parents parents(fs::weakly_canonical(folder, ignored).parent_path().string());
     for (const auto& rank : manifest.ranks) {
+        if (elsewhere.contains(rank.node)) continue;
         GHOST_TRY(check_size(join(folder, rank.file), rank.bytes));
         for (const auto& parent : rank.chain) GHOST_TRY(parents.check(parent));
     }
@@ -249,7 +274,7 @@ Snapshot look_at_snapshot(const std::string& path) {
     }
     if (out.parts.job.empty())
         if (auto parts = parse_snapshot_name(manifest->name)) out.parts = *parts;
-    const Status files = check_files(out.path, *manifest);
+    const Status files = check_files(out.path, *manifest, out.away);
     out.whole = files.ok() && !out.parts.partial;
     if (!files.ok())
         out.why = why_of(files.error());

@@ -59,6 +59,9 @@ struct Snapshot {
     SnapshotName parts;
     bool whole = false;
     std::string why;  // not whole: what is wrong, one sentence
+    // Nodes whose ranks' ghosts are not here at all: on folders of their own. They must be brought
+    // together before a restart (`ghost gather`).
+    std::vector<std::string> away;
     // Empty if it could not be read.
     std::optional<Manifest> manifest;
 };
@@ -70,8 +73,10 @@ Snapshot look_at_snapshot(const std::string& path);
 Result<std::vector<Snapshot>> list_snapshots(const std::string& folder,
                                              const std::string& job = {});
 // That every ghost of the manifest and of its chains is there with the size it was written with;
-// what is inside is for `ghost verify`. `folder` is the snapshot's. Names what is missing.
-Status check_files(const std::string& folder, const Manifest& manifest);
+// what is inside is for `ghost verify`. `folder` is the snapshot's. Names what is missing, but for
+// nodes other than mpirun's of which nothing is here: those are listed in `away`.
+Status check_files(const std::string& folder, const Manifest& manifest,
+                   std::vector<std::string>& away);
 
 // Which of them go when `keep` complete ones of the job are to stay: the oldest, damaged ones too,
 // but never one that a kept one's chain needs, and never all whole ones.

@@ -311,6 +311,30 @@ TEST_F(JobCommand, AJobThatRunsIsNotRestartedBesideItself) {
     EXPECT_EQ(ghost("restart " + one).exit, 7);
 }
 
+TEST_F(JobCommand, SnapshotsAreListedVerifiedAndInspected) {
+    make(1);
+    const auto second = make(2);
+    const auto list = ghost("snapshots " + snapshots + " --json").json()["snapshots"];
+    ASSERT_EQ(list.size(), 2u);
+    EXPECT_EQ(list[0]["name"], "874119169-000002");
+    EXPECT_EQ(list[0]["ranks"], 2);
+    EXPECT_EQ(list[0]["pause_us"], 4000);
+    EXPECT_TRUE(list[0]["whole"]);
+    EXPECT_THAT(ghost("snapshots " + snapshots).out, HasSubstr("whole"));
+    EXPECT_EQ(ghost("verify " + snapshots).exit, 0);
+    EXPECT_EQ(ghost("inspect " + second + " --json").json()["job"]["name"], "874119169");
+    EXPECT_THAT(ghost("inspect " + second).out, HasSubstr("2 ranks, epoch 0"));
+    // a damaged byte: the list does not see it, verify does
+    flip(second + "/rank-1.ghost");
+    EXPECT_TRUE(ghost("snapshots " + second + " --json").json()["snapshots"][0]["whole"]);
+    const auto bad = ghost("verify " + second);
+    EXPECT_EQ(bad.exit, 1);
+    EXPECT_THAT(bad.err, HasSubstr("rank 1"));
+    fs::remove(second + "/rank-0.ghost");
+    EXPECT_THAT(ghost("snapshots " + snapshots).out, HasSubstr("damaged: cannot find"));
+    EXPECT_EQ(ghost("snapshots " + folder + "/none").exit, 1);
+}
+
 TEST_F(JobCommand, Usage) {
     make(1);
     EXPECT_EQ(ghost("restart " + snapshots + " -np 3").exit, 2);

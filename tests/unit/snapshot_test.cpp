@@ -277,6 +277,21 @@ TEST_F(Folder, ListsTheNewestFirstAndSaysWhatIsDamaged) {
     EXPECT_EQ(list_snapshots(folder + "/none").error().code, Code::not_found);
 }
 
+TEST_F(Folder, GhostsOfOtherNodesMayBeThere) {
+    make("7-000001");
+    auto manifest = *read_manifest(folder + "/7-000001");
+    manifest.ranks[1].node = "gn2";
+    ASSERT_TRUE(write_manifest(folder + "/7-000001", manifest).ok());
+    EXPECT_THAT(look_at_snapshot(folder + "/7-000001").away, IsEmpty());
+    fs::remove(folder + "/7-000001/rank-1.ghost");
+    auto snapshot = look_at_snapshot(folder + "/7-000001");
+    EXPECT_TRUE(snapshot.whole) << snapshot.why;
+    EXPECT_THAT(snapshot.away, ElementsAre("gn2"));
+    fs::remove(folder + "/7-000001/rank-0.ghost");  // mpirun's node has its own
+    snapshot = look_at_snapshot(folder + "/7-000001");
+    EXPECT_FALSE(snapshot.whole);
+}
+
 TEST_F(Folder, RotationNeverRemovesAParentThatIsNeeded) {
     make("7-000001");
     make("7-000002");

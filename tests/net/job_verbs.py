@@ -1,0 +1,165 @@
+"""What a user does with snapshots of jobs beside taking them and restarting: ending or stopping the job
+after one, signals, input from a file, --replace and the refusal without it, --keep-longer, memory of the
+nodes and bringing it together. See snapshots.py, whose laboratory this is."""
+import json
+import os
+import subprocess
+import sys
+
+import snapshots
+from snapshots import GHOST, LAB, Job, Ledger, good, on, until
+
+TALK = os.path.abspath("tests/mpi/talk")
+
+
+def mpirun(job):
+    """The job's own mpirun on its node, by the number `ghost ps` knows."""
+    return json.loads(good(on(job.node, "ghost", "ps", "--json")))["jobs"][0]["pid"]
+
+
+def tell(job, name):
+    good(on(job.node, "kill", "-" + name, str(mpirun(job))))
+
+
+def refused(done, *words):
+    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
+    for word in words:
+        assert word in done.stderr, (word, done.stderr)
+
+
+def case_then_kill(folder):
+    job = Ledger(folder)
+    job.reach(60)
+    made = job.snapshot("--then", "kill")
+    assert job.process.wait(30) == 85, job.text()
+    assert "ended after its snapshot" in job.text(), job.text()[-500:]
+    assert os.path.isdir(made["snapshot"])
+    job.restart("gn3:2,gn4:2")
+    job.finish()
+
+
+def case_then_stop(folder):
+    job = Ledger(folder)
+    job.reach(60)
+    job.snapshot("--then", "stop")
+    step = job.step()
+    assert "stopped" in good(on(job.node, "ghost", "ps"))
+    refused(job.checkpoint(), "stopped")
+    assert job.step() <= step + 10, "it runs"
+    tell(job, "CONT")
+    job.finish()
+
+
+def case_signal(folder):
+    job = Ledger(folder)
+    job.reach(40)
+    tell(job, "URG")
+    until(job.complete, "a snapshot by signal")
+    assert "snapshot" in good(on(job.node, "ghost", "ps"))
+    job.kill()
+    job.restart("gn3:4", options=["--mca", "ghost_checkpoint_signal", "USR2"])
+    job.reach(80)
+    tell(job, "USR2")  # would end the ranks
+    until(lambda: len(job.complete()) == 2, "a snapshot by the other signal")
+    job.finish()
+
+
+def case_replace(folder):
+    job = Ledger(folder)
+    job.reach(60)
+    job.snapshot()
+    # from another node, and from its own
+    refused(on("gn3", "ghost", "restart", job.shots, "--host", "gn3:4"), "still runs")
+    refused(on("gn1", "ghost", "restart", job.shots, "--host", "gn3:4"), "--replace")
+    first = job.process
+    job.restart("gn1:2,gn3:2", options=["--replace"])
+    assert first.wait(30) != 0
+    job.finish()
+
+
+def case_keep_longer(folder):
+    job = Ledger(folder)
+    job.reach(60)
+    name = job.snapshot()["name"]
+    job.reach(150)
+    job.kill()
+    job.restart("gn3:2,gn4:2", options=["--keep-longer"])
+    kept = os.path.join(job.data, "rank-0.after-" + name)
+    until(lambda: os.path.exists(kept), "the longer file")
+    longer = os.path.getsize(kept)
+    text = job.result()
+    with open(os.path.join(job.data, "rank-0"), "rb") as file, open(kept, "rb") as old:
+        assert file.read(longer) == old.read(), "what was computed twice differs"
+    for rank in range(4):
+        path = os.path.join(job.data, "rank-%d.after-%s" % (rank, name))
+        if os.path.exists(path):
+            os.unlink(path)
+    assert " 0 errors" in text
+
+
+class Reader(Job):
+    """A job that reads a file on its standard input."""
+
+    def __init__(self, folder, path):
+        self.input = path
+        super().__init__(folder, [TALK, "--stdin"], ranks=2, hosts="gn1:1,gn2:1")
+
+    def start(self, node, words):
+        if words[0] == "ghost":
+            return super().start(node, words)
+        self.runs, self.node = 1, node
+        self.out_path = os.path.join(self.folder, "out", "1")
+        with open(self.out_path, "w") as out, open(self.input) as file:
+            self.process = subprocess.Popen(
+                [GHOST, "lab", "exec", "--name", LAB, node, *words], stdin=file, stdout=out,
+                stderr=subprocess.STDOUT, start_new_session=True)
+        snapshots.live.append(self)
+
+
+def case_input(folder):
+    path = os.path.join(folder, "input")
+    lines = 400000
+    with open(path, "w") as file:
+        for number in range(lines):
+            file.write("%d %s\n" % (number, "x" * (number % 90)))
+    job = Reader(folder, path)
+    until(lambda: "in: 2000 " in job.text(), "the first lines")
+    made = job.snapshot()
+    with open(os.path.join(made["snapshot"], "manifest.json")) as file:
+        said = json.load(file)["stdin"]
+    assert said["path"] == path and 0 < said["offset"] < os.path.getsize(path), said
+    job.kill()
+    job.restart("gn3:1,gn4:1")
+    text = job.result()
+    assert "in end %d %d" % (lines, os.path.getsize(path)) in text, text[-300:]
+
+
+def case_memory_of_the_nodes(folder):
+    job = Ledger(folder)
+    job.reach(60)
+    made = job.snapshot("--to", "memory")
+    assert made["snapshot"].startswith("/dev/shm/"), made
+    job.kill()
+    refused(on("gn1", "ghost", "restart", "--from", "memory", "--host", "gn1:2,gn2:2"), "gn2",
+            "ghost gather")
+    together = os.path.join(folder, "together")
+    good(on("gn1", "ghost", "gather", made["snapshot"], "--to", together))
+    job.restart("gn3:2,gn4:2", what=together)
+    job.finish()
+
+
+def case_memory_of_one_node(folder):
+    job = Ledger(folder, hosts="gn1:4")
+    job.reach(60)
+    job.snapshot("--to", "memory")
+    job.reach(100)
+    job.kill()
+    job.start("gn1", ["ghost", "restart", "--from", "memory", "--bind-to", "none", "--host", "gn1:4"])
+    job.finish()
+
+
+CASES = {name[5:]: case for name, case in list(globals().items()) if name.startswith("case_")}
+snapshots.cases = lambda: CASES
+
+if __name__ == "__main__":
+    sys.exit(snapshots.main())
