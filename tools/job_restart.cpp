@@ -77,7 +77,8 @@ Status make_free(const Snapshot& snapshot, bool replace) {
         ::usleep(look_us);
         free = check_free(snapshot);
     }
-    if (free.ok() || free.error().code != Code::busy) return free;
+    // a folder nobody can write to has no lock, and keeps nobody from restarting
+    if (free.ok() || free.error().code != Code::busy) return {};
     Error error = free.error();
     error.code = Code::refused;
     error.object += "; end it where it runs (--replace ends only a job of this node)";
