@@ -125,8 +125,14 @@ Result<std::vector<std::string>> host_differences(const std::string& facts_json)
     return out;
 }
 
-Status check_host(const std::string& facts_json) {
-    auto lines = host_differences(facts_json);
+Status check_host(const std::string& facts_json, const std::set<std::string>& changing) {
+    auto facts = Json::parse(facts_json, nullptr, false);
+    if (facts.is_object() && facts.contains("files") && facts["files"].is_array())
+        for (auto& file : facts["files"])
+            if (const auto path = file.is_object() ? text_of(file, "path") : std::string();
+                changing.contains(path))
+                file = {{"path", path}, {"use", "written"}};
+    auto lines = host_differences(changing.empty() ? facts_json : facts.dump());
     if (!lines) return lines.error();
     if (lines->empty()) return {};
     return make_error(Code::unsupported, fmt::format("import ghost: {}", fmt::join(*lines, "; ")));

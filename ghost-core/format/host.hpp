@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <sys/types.h>
 #include <vector>
@@ -29,7 +30,8 @@ std::string host_facts(const std::vector<pid_t>& tree = {});
 // corrupt: these are no facts.
 Result<std::vector<std::string>> host_differences(const std::string& facts_json);
 
-// The same as one error: unsupported, with all that is missing.
-Status check_host(const std::string& facts_json);
+// The same as one error: unsupported, with all that is missing. Files of `changing` only have to be
+// there, whatever their use.
+Status check_host(const std::string& facts_json, const std::set<std::string>& changing = {});
 
 }  // namespace ghost::core

@@ -38,7 +38,10 @@ struct PageChunk {
 // for each processor fills pages in.
 class Import {
   public:
-    Import(ChainReader& reader, BufferPool& pool) : reader_(reader), pool_(pool) {}
+    Import(ChainReader& reader, BufferPool& pool, std::set<std::string> changing)
+        : reader_(reader), pool_(pool) {
+        skeleton_.set_changing(std::move(changing));
+    }
 
     Result<HeldTree> run(RestoreRequest request, const Progress& progress);
 
@@ -242,6 +245,7 @@ struct Importer::State {
     std::string host;
     pid_t plain_root = 0;
     std::optional<ClockShift> clocks;
+    std::set<std::string> changing;
     bool takes_time = false;
 };
 
@@ -283,6 +287,10 @@ void Importer::expect_plain(pid_t root) {
     state_->plain_root = root;
 }
 
+void Importer::set_changing_files(std::set<std::string> paths) {
+    state_->changing = std::move(paths);
+}
+
 void Importer::set_clocks(int64_t monotonic_ns, int64_t boottime_ns) {
     state_->clocks = ClockShift{monotonic_ns, boottime_ns};
 }
@@ -305,7 +313,7 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
     request.plain_root = state_->plain_root;
     request.clocks = state_->clocks;
     for (const auto& entry : inherit) request.inherit.emplace_back(entry.fd, entry.key);
-    return Import(state_->reader, *pool).run(std::move(request), progress);
+    return Import(state_->reader, *pool, state_->changing).run(std::move(request), progress);
 }
 
 Status release_tree(const HeldTree& held) {

@@ -44,7 +44,7 @@ struct file_entry {
     static constexpr uint32_t regular = 3, timer = 12;
 };
 struct regular_entry {
-    static constexpr uint32_t flags = 2, size = 8;
+    static constexpr uint32_t flags = 2, name = 6, size = 8;
 };
 struct timer_entry {
     static constexpr uint32_t ticks = 5, value_s = 7, value_ns = 8, interval_s = 9,
@@ -58,8 +58,16 @@ uint64_t number_in(std::string_view message, uint32_t wanted) {
     return 0;
 }
 
-std::string mend_regular(std::string_view entry) {
-    const bool written = (number_in(entry, regular_entry::flags) & O_ACCMODE) != O_RDONLY;
+std::string_view text_in(std::string_view message, uint32_t wanted) {
+    ProtoReader reader(message);
+    while (auto field = reader.next())
+        if (field->number == wanted) return field->text;
+    return {};
+}
+
+std::string mend_regular(std::string_view entry, const std::set<std::string>& changing) {
+    const bool written = (number_in(entry, regular_entry::flags) & O_ACCMODE) != O_RDONLY ||
+                         changing.contains(std::string(text_in(entry, regular_entry::name)));
     std::string out;
     ProtoReader reader(entry);
     while (auto field = reader.next())
@@ -85,11 +93,11 @@ std::string mend_timer(std::string_view entry) {
 }
 
 // False: damaged.
-bool mend_entry(std::string_view entry, std::string& out) {
+bool mend_entry(std::string_view entry, const std::set<std::string>& changing, std::string& out) {
     ProtoReader reader(entry);
     while (auto field = reader.next()) {
         if (field->number == file_entry::regular)
-            out += proto_text(field->number, mend_regular(field->text));
+            out += proto_text(field->number, mend_regular(field->text, changing));
         else if (field->number == file_entry::timer)
             out += proto_text(field->number, mend_timer(field->text));
         else
@@ -100,7 +108,7 @@ bool mend_entry(std::string_view entry, std::string& out) {
 
 }  // namespace
 
-std::string mend_files(std::string image) {
+std::string mend_files(std::string image, const std::set<std::string>& changing) {
     std::string_view rest = image;
     if (rest.size() < magics) return image;
     std::string out(rest.substr(0, magics));
@@ -110,7 +118,7 @@ std::string mend_files(std::string image) {
         std::memcpy(&size, rest.data(), sizeof size);
         rest.remove_prefix(sizeof size);
         std::string entry;
-        if (size > rest.size() || !mend_entry(rest.substr(0, size), entry)) return image;
+        if (size > rest.size() || !mend_entry(rest.substr(0, size), changing, entry)) return image;
         rest.remove_prefix(size);
         size = static_cast<uint32_t>(entry.size());
         out.append(reinterpret_cast<const char*>(&size), sizeof size);

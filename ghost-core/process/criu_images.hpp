@@ -1,6 +1,7 @@
 // What is needed to know of CRIU's image files (images/*.proto of CRIU).
 #pragma once
 
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,12 +18,13 @@ int pagemap_owner(std::string_view name);
 Result<std::vector<PageRun>> lazy_ranges(std::string_view pagemap);
 
 // The image of open files as it is given to a restore; returned as it is if it is not understood:
-// - A file that is written to has no size any more: criu would refuse one that has grown since, a
-//   log for instance. Whether it is there has been checked before (host facts).
+// - A file that is written to, or is one of `changing`, has no size any more: criu would refuse one
+//   that has grown since, a log for instance. Whether it is there has been checked before (host
+//   facts).
 // - A periodic timerfd that had fired and not been read is armed again: what the kernel shows of it
 //   (fdinfo) has no time left, and criu would restore it disarmed.
 inline constexpr std::string_view files_image = "files.img";
-std::string mend_files(std::string image);
+std::string mend_files(std::string image, const std::set<std::string>& changing = {});
 
 // Whether core-PID.img has an interval timer that runs (setitimer(2)). corrupt.
 Result<bool> has_interval_timer(std::string_view core);

@@ -3,8 +3,10 @@
 
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/fd.hpp"
 
@@ -14,6 +16,9 @@ namespace ghost::core {
 class SkeletonStore {
   public:
     SkeletonStore();
+
+    // Files whose size does not matter, see mend_files(). Before anything is put in.
+    void set_changing(std::set<std::string> paths) { changing_ = std::move(paths); }
 
     // As the chunks of the stream, which the reader has checked.
     // False: a file of this name was there already.
@@ -42,6 +47,7 @@ class SkeletonStore {
 
     std::mutex mutex_;
     Fd event_;
+    std::set<std::string> changing_;
     std::map<std::string, File> files_;
     std::map<int, File*> open_;
     uint64_t bytes_ = 0, page_bytes_ = 0;

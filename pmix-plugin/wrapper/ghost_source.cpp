@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <map>
+#include <set>
 
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/process/written_files.hpp"
@@ -96,7 +97,11 @@ Result<core::Importer> SnapshotSource::open(Worker&) {
         GHOST_TRY(importer->add_parent(*ghosts_.back()));
     }
     GHOST_TRY(cut_files(files_to_cut(importer->metadata(), *manifest, rank_), kept_));
-    GHOST_TRY(core::check_host(importer->host()));
+    // Others have files open for writing that this one reads.
+    std::set<std::string> changing;
+    for (const auto& file : manifest->files) changing.insert(file.path);
+    GHOST_TRY(core::check_host(importer->host(), changing));
+    importer->set_changing_files(std::move(changing));
     return importer;
 }
 

@@ -155,6 +155,21 @@ int steps(const char* path, long pause_us) {
     return 7;
 }
 
+// Counts, and has a file open that others write; ends with what is in it.
+int reads(const char* path) {
+    for (int s : {SIGUSR2, SIGRTMAX - 2}) std::signal(s, on_signal);
+    FILE* file = std::fopen(path, "r");
+    for (int i = 0; g_end == 0; ++i) {
+        std::printf("count %d\n", i);
+        std::fflush(stdout);
+        usleep(1000);
+    }
+    char text[64] = {};
+    const size_t size = std::fread(text, 1, sizeof text - 1, file);
+    std::printf("read %zu: %s\nend\n", size, text);
+    return 7;
+}
+
 // Gives back lines; after SIGUSR1 it reads no more until it was moved.
 int echo() {
     struct sigaction action {};
@@ -222,6 +237,7 @@ int main(int argc, char** argv) {
     if (what == "interleave") interleave();
     if (what == "count") return count(number > 0 ? number : 50);
     if (what == "steps") return steps(argv[2], argc > 3 ? std::atol(argv[3]) : 1000);
+    if (what == "reads") return reads(argv[2]);
     if (what == "echo") return echo();
     if (what == "socket") hold_socket();
     if (what == "lines") std::cout << "one\ntwo" << std::flush, _exit(0);

@@ -379,6 +379,39 @@ class Snapshot(unittest.TestCase):
         self.assertEqual(self.snapshot(rank)["stdin_bytes"], 8)
         self.kill(rank)
 
+    def test_files_of_others(self):
+        """A rank has a file open for reading that another one makes longer at any time."""
+        path = os.path.join(self.folder, "shared")
+        with open(path, "w") as f:
+            f.write("a")
+        source = self.run_rank("reads", path)
+        self.running(source)
+        self.prepare(source)
+        source.peer.expect("snap_ready")
+        with open(path, "a") as f:
+            f.write("b")
+        self.stand(source)
+        source.peer.expect("snap_stood")
+        row = source.peer.expect("snap_written")
+        self.assertEqual(row["files"], [])
+        row.update(rank=0, name=source.order["name"], folder=source.order["folder"])
+        with open(path, "a") as f:  # before the writer stands
+            f.write("c")
+        row["files"] = [{"path": path, "size": 3}]
+        self.end(source, row)
+        self.kill(source)
+        with open(path, "a") as f:
+            f.write("after the snapshot")
+        rank = self.restart(row)
+        self.go(rank)
+        self.running(rank)
+        rank.proc.send_signal(signal.SIGUSR2)
+        rank.peer.expect("exit")
+        self.assertEqual(rank.status(), 7)
+        rank.peer.close_spare()
+        rank.stdio.close()
+        self.assertTrue(rank.stdio.output.endswith(b"read 3: abc\nend\n"), rank.stdio.output[-99:])
+
     def test_longer_files(self):
         source = self.steps()
         row = self.snapshot(source)
