@@ -357,6 +357,7 @@ void NodeAgent::Impl::snapshot_answer(Seat& s, const std::string& type, const Js
         s.snap.row = m;
         s.snap.row["rank"] = s.rank;
         s.snap.row["node"] = own_name();
+        s.snap.row["pause_us"] = s.snap.pause_us;
         for (const char* known : {"t", "seq"}) s.snap.row.erase(known);
     } else {
         return log::debug("{} of the wrapper of rank {} does not fit {}", type, s.rank, name(work));

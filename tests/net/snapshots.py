@@ -188,6 +188,9 @@ def case_goes_on(folder):
     assert made["ranks"] == 4 and made["bytes"] > 0 and made["pause_us"] > 0, made
     assert os.path.isdir(made["snapshot"]) and os.path.exists(
         os.path.join(made["snapshot"], "manifest.json")), made
+    with open(os.path.join(made["snapshot"], "manifest.json")) as file:
+        rows = json.load(file)["ranks"]
+    assert len(rows) == 4 and all(0 < row["pause_us"] <= made["pause_us"] for row in rows), rows
     job.finish()
 
 
@@ -380,28 +383,6 @@ def case_refused(folder):
     assert " 0 errors" in job.result()
 
 
-def case_then_kill(folder):
-    job = Ledger(folder)
-    job.reach(50)
-    job.snapshot("--then", "kill")
-    assert job.process.wait(LIMIT) == 85, job.text()
-    job.restart("gn3:2,gn4:2")
-    job.finish()
-
-
-def case_then_stop(folder):
-    job = Ledger(folder)
-    job.reach(50)
-    job.snapshot("--then", "stop")
-    time.sleep(0.3)  # what was written before has come out by then
-    here = job.step()
-    time.sleep(1)
-    assert job.step() == here
-    found = good(on("gn1", "sh", "-c", "pgrep -x mpirun")).split()
-    good(on("gn1", "kill", "-CONT", *found))
-    job.finish()
-
-
 def case_beside_itself(folder):
     job = Ledger(folder, steps=1200)
     job.reach(50)
@@ -413,14 +394,6 @@ def case_beside_itself(folder):
     first = job.process
     job.restart("gn1:2,gn2:2", options=("--replace",))
     assert first.wait(LIMIT) != 0
-    job.finish()
-
-
-def case_by_signal(folder):
-    job = Ledger(folder, mca=[("ghost_checkpoint_signal", "URG")])
-    job.reach(50)
-    good(on("gn1", "sh", "-c", "kill -URG $(pgrep -x mpirun)"))
-    until(job.complete, "the snapshot")
     job.finish()
 
 
@@ -453,7 +426,7 @@ fix bath all langevin 0.9 0.7 0.5 771
 timestep 0.004
 thermo 50
 thermo_style custom step temp pe ke etotal press
-run 5000
+run 1200
 """
 
 
@@ -475,14 +448,14 @@ def case_lammps(folder):
         ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "--mca", "btl",
          "self,tcp", "--mca", "btl_tcp_if_include", "lo", "-np", "4", *words],
         capture_output=True, text=True, timeout=LIMIT)))
-    assert max(reference) == 5000
+    assert max(reference) == 1200
     job = Job(folder, words)
-    until(lambda: max(rows_of(job.text()), default=0) >= 500, "the first rows")
+    until(lambda: max(rows_of(job.text()), default=0) >= 200, "the first rows")
     job.snapshot()
     job.kill()
     job.restart("gn3:2,gn4:2")
     mine = rows_of(job.result())
-    assert mine and max(mine) == 5000 and min(mine) >= 500, sorted(mine)[:3]
+    assert mine and max(mine) == 1200 and min(mine) >= 200, sorted(mine)[:3]
     for step, row in mine.items():
         assert row == reference[step], (step, row, reference[step])
 
