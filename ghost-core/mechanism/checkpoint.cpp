@@ -6,11 +6,13 @@
 #include <condition_variable>
 #include <mutex>
 #include <optional>
+#include <pthread.h>
 #include <thread>
 #include <utility>
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
+#include "base/scheduling.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/writer.hpp"
 #include "ghost-core/mechanism/page_writer.hpp"
@@ -132,7 +134,7 @@ class Checkpoint {
             if (!dump) return dump.error();
             dump_.emplace(std::move(*dump));
         }
-        *dump_->hooks = {request_.wait_to_stand, [this] { return stopped(); },
+        *dump_->hooks = {[this] { return before_stop(); }, [this] { return stopped(); },
                          [this] { return still_stopped(); }};
         std::vector<pid_t> pids;
         for (const auto& process : *processes) pids.push_back(process.pid);
@@ -180,14 +182,32 @@ class Checkpoint {
                                  [this] { return bool(wanted_); });
     }
 
-    // The thread of the rounds ends before the last differences are read.
-    void join() {
+    // The round that goes on is the last, and ought to be through before the tree stands: among
+    // neighbours that spin it would wait for a processor, and the tree for it.
+    void end_rounds() {
         {
             std::lock_guard lock(wanted_mutex_);
             wanted_ = true;
         }
         wanted_changed_.notify_all();
-        if (rounds_.joinable()) rounds_.join();
+        if (!rounds_.joinable()) return;
+        const sched_param lowest = lowest_of(SCHED_RR);
+        pthread_setschedparam(rounds_.native_handle(), SCHED_RR, &lowest);
+        workers_.hurry();
+    }
+
+    // The thread of the rounds ends before the last differences are read.
+    void join() {
+        end_rounds();
+        if (!rounds_.joinable()) return;
+        rounds_.join();
+        workers_.calm();
+    }
+
+    Status before_stop() {
+        Status word = request_.wait_to_stand ? request_.wait_to_stand() : Status();
+        end_rounds();
+        return word;
     }
 
     Status stopped() {
@@ -224,6 +244,12 @@ class Checkpoint {
         join();
         urgent_.reset();
         if (!done) return done.error();
+        const DumpTimes& t = done->times;
+        log::debug(
+            "checkpoint: stood {} us: stop {}, seize {}, skeleton {}, hooks {}, release {}, "
+            "resume {}; memory {} in it, of that join {}, scan {}",
+            t.stood, t.stop, t.seize, t.skeleton, t.hooks, t.release, t.resume, stats_.memory_us,
+            stats_.join_us, stats_.scan_us);
         stats_.dirty_rate = rule_.dirty_rate();
         stats_.pause_us = done->times.stood;
         stats_.skeleton_us = done->times.skeleton;

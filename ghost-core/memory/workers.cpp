@@ -1,7 +1,9 @@
 #include "ghost-core/memory/workers.hpp"
 
 #include <algorithm>
-#include <sched.h>
+#include <pthread.h>
+
+#include "base/scheduling.hpp"
 
 namespace ghost::core {
 
@@ -22,6 +24,11 @@ Workers::~Workers() {
     }
     go_.notify_all();
     for (auto& thread : threads_) thread.join();
+}
+
+void Workers::change_class(int policy) {
+    const sched_param param = lowest_of(policy);
+    for (auto& thread : threads_) pthread_setschedparam(thread.native_handle(), policy, &param);
 }
 
 void Workers::help() {

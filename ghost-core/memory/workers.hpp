@@ -6,6 +6,7 @@
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <sched.h>
 #include <thread>
 #include <vector>
 
@@ -27,11 +28,17 @@ class Workers {
     // first error ends it: numbers not begun then are left out.
     Status each(size_t count, const std::function<Status(size_t)>& work);
 
+    // Its threads (not the caller's) run in SCHED_RR until calm(): somebody stands and waits for
+    // what they do. Without the privilege nothing changes.
+    void hurry() { change_class(SCHED_RR); }
+    void calm() { change_class(SCHED_OTHER); }
+
     unsigned count() const { return static_cast<unsigned>(threads_.size()) + 1; }
 
     static constexpr unsigned most = 16;
 
   private:
+    void change_class(int policy);
     void serve();
     void help();
 

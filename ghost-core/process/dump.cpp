@@ -19,6 +19,7 @@
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
+#include "base/scheduling.hpp"
 #include "ghost-core/process/child.hpp"
 #include "ghost-core/process/criu_images.hpp"
 #include "ghost-core/process/criu_program.hpp"
@@ -199,26 +200,15 @@ Status TreeDump::Dumper::start_criu() {
     mounts_ = our_mounts();
     ChildRequest child;
     child.folder = request_.criu.work_dir;
-    child.argv = {program_,
-                  "dump",
-                  "--no-default-config",
-                  "-t",
-                  std::to_string(request_.root),
-                  "-D",
-                  ".",
-                  "-o",
-                  criu_log,
-                  "-v1",
-                  "--stream",
-                  "--lazy-pages",
-                  "--leave-stopped",
-                  "--file-locks",
-                  "--manage-cgroups=ignore",
-                  "--network-lock",
-                  "skip",
-                  "--tcp-established",  // only inside the tree, see check_movable()
-                  "--ghost-limit",
-                  "1073741824"};
+    child.argv = {
+        program_, "dump", "--no-default-config", "-t", std::to_string(request_.root), "-D", ".",
+        "-o", criu_log, "-v1", "--stream", "--lazy-pages", "--leave-stopped", "--file-locks",
+        "--manage-cgroups=ignore", "--network-lock", "skip",
+        "--tcp-established",  // only inside the tree, see check_movable()
+        "--ghost-limit", "1073741824",
+        // What is mapped must be the same: the ghost's own facts say so (format/host.hpp);
+        // criu would read a build-id out of each while the tree stands.
+        "--file-validation", "filesize"};
     for (const auto& key : request_.externals)
         if (!key.starts_with("pipe:")) {
             child.argv.insert(child.argv.end(), {"--external", key});
@@ -255,9 +245,10 @@ Status TreeDump::Dumper::start_criu() {
 // criu goes before everything else while the tree stands for it (urgent.hpp), and only then: its
 // preparations would take a processor from the tree.
 void TreeDump::Dumper::hurry_criu(int scheduling) const {
-    sched_param param{};
-    param.sched_priority = scheduling == SCHED_OTHER ? 0 : sched_get_priority_min(scheduling);
+    const sched_param param = lowest_of(scheduling);
     sched_setscheduler(criu_->pid(), scheduling, &param);  // without the privilege it is not
+    for (const pid_t helper : children_of(criu_->pid()))   // it looks for guard pages
+        sched_setscheduler(helper, scheduling, &param);
 }
 
 // One wait and whatever it brought.

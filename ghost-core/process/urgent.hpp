@@ -1,7 +1,7 @@
 // The calling thread goes before everything else on the machine while a rank stands still for it.
 #pragma once
 
-#include <sched.h>
+#include "base/scheduling.hpp"
 
 namespace ghost::core {
 
@@ -15,8 +15,7 @@ class Urgent {
     Urgent() {
         before_ = sched_getscheduler(0);
         if (before_ < 0 || sched_getparam(0, &param_) != 0) return;
-        sched_param lowest{};
-        lowest.sched_priority = sched_get_priority_min(SCHED_RR);
+        const sched_param lowest = lowest_of(SCHED_RR);
         changed_ = sched_setscheduler(0, SCHED_RR, &lowest) == 0;
     }
     ~Urgent() {

@@ -89,7 +89,20 @@ Result<std::vector<WrittenFile>> written_files(pid_t root) {
     return out;
 }
 
-Status cut_back(const std::string& path, uint64_t size, const std::string& kept) {
+namespace {
+
+Status long_enough(const struct stat& info, uint64_t size, const std::string& path) {
+    const auto now = static_cast<uint64_t>(info.st_size);
+    if (now >= size) return {};
+    return make_error(
+        Code::refused,
+        fmt::format("it has {} bytes, {} less than when the snapshot was made:", now, size - now),
+        path);
+}
+
+}  // namespace
+
+Status may_cut_back(const std::string& path, uint64_t size) {
     const auto tried = fmt::format("cut back to {} bytes", size);
     struct stat info {};
     // Not opened before it is known: a FIFO would wait.
@@ -97,6 +110,14 @@ Status cut_back(const std::string& path, uint64_t size, const std::string& kept)
         return sys_error(tried, path, errno == ENOENT ? Code::not_found : Code::io);
     if (!S_ISREG(info.st_mode))
         return make_error(Code::refused, "it is no regular file any more:", path);
+    if (access(path.c_str(), R_OK | W_OK) != 0) return sys_error(tried, path);
+    return long_enough(info, size, path);
+}
+
+Status cut_back(const std::string& path, uint64_t size, const std::string& kept) {
+    GHOST_TRY(may_cut_back(path, size));
+    const auto tried = fmt::format("cut back to {} bytes", size);
+    struct stat info {};
     const Fd file(open(path.c_str(), O_RDWR | O_CLOEXEC));
     if (!file) return sys_error(tried, path, errno == ENOENT ? Code::not_found : Code::io);
     // One of those that cut it at a time. Without locks (some network file systems) the copy may be
@@ -104,13 +125,8 @@ Status cut_back(const std::string& path, uint64_t size, const std::string& kept)
     if (!kept.empty() && flock(file.get(), LOCK_EX) != 0 && errno == EINTR)
         return sys_error(tried, path);
     if (fstat(file.get(), &info) != 0) return sys_error(tried, path);
-    const auto now = static_cast<uint64_t>(info.st_size);
-    if (now < size)
-        return make_error(Code::refused,
-                          fmt::format("it has {} bytes, {} less than when the snapshot was made:",
-                                      now, size - now),
-                          path);
-    if (now == size) return {};
+    GHOST_TRY(long_enough(info, size, path));
+    if (static_cast<uint64_t>(info.st_size) == size) return {};
     if (!kept.empty()) GHOST_TRY(keep_copy(file.get(), info, kept));
     if (ftruncate(file.get(), static_cast<off_t>(size)) != 0 || fsync(file.get()) != 0)
         return sys_error(tried, path);

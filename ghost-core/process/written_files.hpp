@@ -21,6 +21,9 @@ struct WrittenFile {
 // itself. Right only while the tree stands. not_found: the tree is gone.
 Result<std::vector<WrittenFile>> written_files(pid_t root);
 
+// Whether cut_back() would work, with its errors; nothing is changed.
+Status may_cut_back(const std::string& path, uint64_t size);
+
 // Makes the file `size` bytes long again if it has grown since; its contents before that stay. If
 // `kept` is not empty and the file is longer, all of it is copied to this path first (with the same
 // mode; synced; what has that name already stays, and counts as the copy). Several callers may do
