@@ -1,7 +1,9 @@
 #include "benchmarks/netpipe/report.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
 #include <set>
@@ -17,11 +19,15 @@ json curve_json(const Curve& curve) {
     return points;
 }
 
+// Of each size both were measured at.
+Curve ratios_of(const Report& report, const std::string& ghost, const std::string& stock) {
+    const auto mine = report.curves.find(ghost), theirs = report.curves.find(stock);
+    if (mine == report.curves.end() || theirs == report.curves.end()) return {};
+    return speedup(mine->second, theirs->second);
+}
+
 double ratio_of(const Report& report, const std::string& ghost, const std::string& stock) {
-    auto mine = report.curves.find(ghost);
-    auto theirs = report.curves.find(stock);
-    if (mine == report.curves.end() || theirs == report.curves.end()) return 0;
-    return geometric_mean(speedup(mine->second, theirs->second));
+    return geometric_mean(ratios_of(report, ghost, stock));
 }
 
 // Bytes in one microsecond are megabytes in a second; Mbit/s of 10^6 bits.
@@ -81,6 +87,33 @@ std::string move_table(const MoveReport& moved) {
                         ratio == moved.ratios.end() ? "" : fmt::format("{:.2f}", ratio->second));
     }
     return text;
+}
+
+constexpr std::pair<const char*, const char*> placements[] = {{"ghost, same node", "vader"},
+                                                              {"ghost, separate nodes", "btl/tcp"}};
+
+// Times of ghost and stock, and their ratio.
+std::string stock_table(const Report& report) {
+    std::string text;
+    for (const auto& [ghost, stock] : placements) {
+        const Curve ratios = ratios_of(report, ghost, stock);
+        if (ratios.empty()) continue;
+        text += fmt::format("\n{} and {}; µs, and the speed against it\n{:>10}{:>12}{:>12}{:>8}\n",
+                            ghost, stock, "bytes", "ghost", stock, "ratio");
+        for (const auto& [bytes, ratio] : ratios)
+            text += fmt::format("{:>10}{:>12.2f}{:>12.2f}{:>8.2f}\n", bytes,
+                                report.curves.at(ghost).at(bytes),
+                                report.curves.at(stock).at(bytes), ratio);
+    }
+    return text;
+}
+
+std::string slowest(const Report& report, const char* ghost, const char* stock) {
+    const Curve ratios = ratios_of(report, ghost, stock);
+    const auto least = std::min_element(ratios.begin(), ratios.end(),
+                                        [](auto& a, auto& b) { return a.second < b.second; });
+    if (least == ratios.end()) return "not measured";
+    return fmt::format("{:.2f} at {} bytes", least->second, least->first);
 }
 
 std::string number(double value, const char* unit) {
@@ -158,6 +191,7 @@ json to_json(const Report& report) {
 std::string to_table(const Report& report) {
     std::string text;
     for (const MoveReport& moved : report.moves) text += move_table(moved);
+    text += stock_table(report);
     const json all = to_json(report);
     text += "\nratios are geometric means over the sizes; above 1: faster\n";
     auto row = [&](const char* what, const std::string& value) {
@@ -174,6 +208,8 @@ std::string to_table(const Report& report) {
     row("ghost / stock (vader), same node", number(all["ghost_over_stock_same_node"], ""));
     row("ghost / stock (btl/tcp), separate nodes",
         number(all["ghost_over_stock_separate_nodes"], ""));
+    for (const auto& [ghost, stock] : placements)
+        row(fmt::format("  the slowest size, {}", stock).c_str(), slowest(report, ghost, stock));
     if (const MoveReport* counted = last_counted(report)) {
         row("bytes to or from the old node's ranks afterwards",
             fmt::format("{} (daemons: {} in {:.1f} s); then its network was cut",
@@ -185,6 +221,8 @@ std::string to_table(const Report& report) {
 
 Status draw(const Report& report, const std::string& svg) {
     const std::string path = svg + ".gnuplot";
+    std::error_code failed;
+    std::filesystem::create_directories(std::filesystem::absolute(svg).parent_path(), failed);
     std::ofstream file(path);
     file << script(report, svg);
     file.close();

@@ -6,6 +6,7 @@
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
+#include "kernet-btl/link/net.hpp"
 
 namespace kernet {
 
@@ -102,7 +103,11 @@ void DataPath::sort_links() {
 
 // One epoll set answers for many sockets at the price of one; a few are quicker tried one by one.
 void DataPath::watch_tcps() {
+    const bool marked = !poller_;  // those that were here; new links are not
     poller_.reset(tcps_.size() > tried_singly ? epoll_create1(EPOLL_CLOEXEC) : -1);
+    if (marked || !poller_) {
+        for (const Socket* socket : tcps_) net::acknowledge_on_arrival(socket->link_fd(), !poller_);
+    }
     if (!poller_) return;  // also without descriptors: then all are tried
     for (Socket* socket : tcps_) {
         epoll_event event{};

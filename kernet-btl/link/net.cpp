@@ -222,6 +222,13 @@ void tune_tcp(const Fd& fd, const std::string& congestion) {
     }
 }
 
+void acknowledge_on_arrival(int fd, bool on) {
+    // Up to 48 KB that is the quicker way; with a mark of 64 KB large messages take 1.15 of the
+    // time.
+    const int mark = on ? 32 << 10 : 1;
+    setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &mark, sizeof mark);
+}
+
 bool same_user(const Fd& fd) {
     ucred peer{};
     socklen_t size = sizeof peer;

@@ -150,6 +150,67 @@ TEST(KernetNet, CongestionControlIsThereBeforeTheConnection) {
     EXPECT_EQ(on, 1);
 }
 
+// Segments of 500 bytes, and a receiver whose buffer fills up so that its window does not move.
+struct UnreadConnection {
+    UnreadConnection() {
+        const int segment = 500, buffer = 8 << 10;
+        listener.reset(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        sender.reset(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        for (const Fd* fd : {&listener, &sender}) {
+            setsockopt(fd->get(), IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
+            setsockopt(fd->get(), SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
+        }
+        sockaddr_in where{};
+        where.sin_family = AF_INET;
+        where.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        socklen_t size = sizeof where;
+        auto* const any = reinterpret_cast<sockaddr*>(&where);
+        if (bind(listener.get(), any, size) != 0 || listen(listener.get(), 1) != 0 ||
+            getsockname(listener.get(), any, &size) != 0 || connect(sender.get(), any, size) != 0)
+            return;
+        receiver.reset(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+        const int on = 1;
+        setsockopt(sender.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    }
+    // A question and its answer, so that acknowledgements may wait for data; then `bytes` that
+    // nobody reads. How many segments of them are not acknowledged.
+    uint32_t left_unacknowledged(size_t bytes) const {
+        std::vector<char> data(bytes);
+        for (int i = 0; i < 30; i++) {
+            if (send(sender.get(), data.data(), 600, 0) != 600 ||
+                recv(receiver.get(), data.data(), 600, MSG_WAITALL) != 600 ||
+                send(receiver.get(), data.data(), 1, 0) != 1 ||
+                recv(sender.get(), data.data(), 1, 0) != 1)
+                return UINT32_MAX;
+        }
+        if (send(sender.get(), data.data(), bytes, 0) != static_cast<ssize_t>(bytes))
+            return UINT32_MAX;
+        tcp_info info{};
+        socklen_t size = sizeof info;
+        if (getsockopt(sender.get(), IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return UINT32_MAX;
+        return info.tcpi_unacked;
+    }
+    Fd listener, sender, receiver;
+};
+
+TEST(KernetNet, AcknowledgedOnArrivalNotWhenItIsRead) {
+    const UnreadConnection as_it_is, at_once;
+    ASSERT_TRUE(as_it_is.receiver && at_once.receiver);
+    net::acknowledge_on_arrival(at_once.receiver.get(), true);
+    EXPECT_EQ(as_it_is.left_unacknowledged(1400), 3u) << "it shows nothing here";
+    EXPECT_EQ(at_once.left_unacknowledged(1400), 0u);
+}
+
+TEST(KernetNet, WhatIsWaitedForIsToldOfEveryByte) {
+    const UnreadConnection one;
+    ASSERT_TRUE(one.receiver);
+    pollfd waiting{one.receiver.get(), POLLIN, 0};
+    net::acknowledge_on_arrival(one.receiver.get(), true);
+    ASSERT_EQ(send(one.sender.get(), "x", 1, 0), 1);
+    net::acknowledge_on_arrival(one.receiver.get(), false);
+    EXPECT_EQ(::poll(&waiting, 1, 5000), 1);
+}
+
 TEST(KernetRing, LinesThatPointOutsideAreRefused) {
     auto made = RingMapping::create({64, 512 * 1024});
     ASSERT_TRUE(made.ok());

@@ -98,6 +98,7 @@ TEST(Report, HasTheFieldsOfTheContract) {
     EXPECT_EQ(json["ghost_over_stock_separate_nodes"], 0);
     EXPECT_EQ(json["old_node_bytes_after"], 0);
     EXPECT_NE(to_table(report).find("1.23 ms"), std::string::npos);
+    EXPECT_NE(to_table(report).find("2.00 at 1 bytes"), std::string::npos);
 }
 
 }  // namespace
