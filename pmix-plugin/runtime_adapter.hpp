@@ -81,6 +81,9 @@ class RuntimeAdapter {
     virtual void cancel(TimerId timer) = 0;
     virtual WatchId watch(int fd, std::function<void()> readable) = 0;  // level triggered
     virtual void unwatch(WatchId watch) = 0;
+    // From hurry(true) to hurry(false), which nest, this daemon goes before ranks that spin: others
+    // stand until it has done its part. Without the privilege nothing changes.
+    virtual void hurry(bool /*on*/) {}
 
     // --- coordinator: job-wide fences must not complete while a rank is between two daemons ---
     // False: a fence is completing right now; try again a millisecond later.

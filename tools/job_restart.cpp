@@ -31,15 +31,10 @@ std::string folder_of(const Snapshot& snapshot) {
     return fs::path(snapshot.path).parent_path();
 }
 
-std::string who() {
-    char host[256] = {};
-    ::gethostname(host, sizeof host - 1);
-    return fmt::format("process {} on {}", ::getpid(), host);
-}
-
 // Nobody else has the job; given up again, for mpirun takes it itself.
 Status check_free(const Snapshot& snapshot) {
-    auto lock = plugin::lock_job(folder_of(snapshot), snapshot.manifest->job, who());
+    auto lock = plugin::lock_job(folder_of(snapshot), snapshot.manifest->job,
+                                 plugin::name_of_this("process"));
     return lock.ok() ? Status() : lock.error();
 }
 
@@ -129,7 +124,7 @@ void tell(const Snapshot& snapshot, const Shortcomings& lacks) {
                                               {{"time", plugin::utc_now()},
                                                {"event", "restart"},
                                                {"snapshot", snapshot.name},
-                                               {"by", who()}});
+                                               {"by", plugin::name_of_this("process")}});
     if (!noted.ok()) fmt::print(stderr, "ghost: cannot {}\n", noted.error().message());
 }
 

@@ -43,6 +43,10 @@ struct CoordinatorSettings {
     std::function<void(const std::string&)> say;
     std::string socket;                           // empty: <session dir>/ghost.sock
     std::function<int64_t()> now = monotonic_us;  // the tests have their own clock
+
+    // So long after it went silent a daemon is given up for certain: more than any state that waits
+    // for all of them may last, or the whole operation would be given up instead.
+    int64_t until_given_up_us() const { return silent_us + 2 * ping_us; }
 };
 
 // Owned by the plugin; used on the loop only. The adapter must outlive it.

@@ -1,11 +1,9 @@
 // The word that this mpirun has the job: the lock beside its snapshots, kept until mpirun ends.
 #pragma once
 
-#include <fmt/format.h>
 #include <map>
 #include <mutex>
 #include <string>
-#include <unistd.h>
 
 #include "base/fd.hpp"
 #include "pmix-plugin/snapshot/folder.hpp"
@@ -21,9 +19,7 @@ class JobLock {
         std::lock_guard guard(mutex_);
         Fd& held = held_[folder];
         if (held) return {};
-        char host[256] = {};
-        ::gethostname(host, sizeof host - 1);
-        auto fd = lock_job(folder, job, fmt::format("mpirun {} on {}", ::getpid(), host));
+        auto fd = lock_job(folder, job, name_of_this("mpirun"));
         GHOST_TRY(fd);
         held = std::move(*fd);
         return {};

@@ -93,16 +93,16 @@ std::vector<NodeId> Liveness::live_nodes() const {
     return out;
 }
 
-std::vector<NodeId> Liveness::missing() const {
-    std::vector<NodeId> out;
+Json Liveness::tree() const {
+    Json without = Json::array();
     NodeId next = 0;
     auto live = live_nodes();
     std::ranges::sort(live);
     for (NodeId id : live) {
-        for (; next < id; ++next) out.push_back(next);
+        for (; next < id; ++next) without.push_back(next);
         next = id + 1;
     }
-    return out;
+    return {{"daemons", next}, {"without", std::move(without)}};
 }
 
 bool Liveness::alive(NodeId node) const {

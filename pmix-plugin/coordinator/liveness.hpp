@@ -31,8 +31,9 @@ class Liveness {
 
     bool alive(NodeId node) const;
     std::vector<NodeId> live_nodes() const;
-    // The numbers below the highest live daemon's that are no live daemon's.
-    std::vector<NodeId> missing() const;
+    // Who answers an order, for the order: {daemons, without}, the highest live daemon's number and
+    // one, and the numbers below it that are no live daemon's (node/daemon_tree.hpp).
+    Json tree() const;
     std::string name_of(NodeId node) const;
     bool is_given_up(NodeId node) const { return gone_.contains(node); }
     // The node hosts no rank and is out of the job from now on; tells the adapter unless it knows.

@@ -56,13 +56,16 @@ bool may_follow(MoveState from, MoveState to) {
 int64_t limit_of(MoveState state, const CoordinatorSettings& settings) {
     auto limit = row(state).limit;
     if (limit == nullptr) return 0;
-    // A daemon that does not answer must have its chance to be given up before the move is.
-    if (state == S::holding) return settings.*limit + settings.silent_us + 2 * settings.ping_us;
-    return settings.*limit;
+    return settings.*limit + (state == S::holding ? settings.until_given_up_us() : 0);
 }
 
 bool is_final(MoveState state) {
     return state == S::done || state == S::refused || state == S::failed;
+}
+
+bool is_urgent(MoveState state) {
+    return state == S::gating || state == S::transferring || state == S::switching ||
+           state == S::going || state == S::aborting;
 }
 
 bool is_decided(MoveState state) {

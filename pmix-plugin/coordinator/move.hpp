@@ -34,6 +34,8 @@ int64_t limit_of(MoveState state, const CoordinatorSettings& settings);
 bool is_final(MoveState state);
 // switching, going, done: the copy at B is the rank, whatever happens.
 bool is_decided(MoveState state);
+// The rank stands, or is about to.
+bool is_urgent(MoveState state);
 
 struct Move {
     MoveState state = MoveState::checking;

@@ -17,6 +17,7 @@ void Mover::change(MoveState next) {
     }
     log::info("move {} of rank {} from {} to {}: {} -> {}", m.seq, m.rank, m.from_name, m.to_name,
               name(m.state), name(next));
+    if (is_urgent(next) != is_urgent(m.state)) c_.adapter.hurry(is_urgent(next));
     m.state = next;
     if (limit_) c_.adapter.cancel(*limit_);
     if (retry_) c_.adapter.cancel(*retry_);
@@ -409,6 +410,7 @@ void Mover::stop() {
     limit_.reset();
     retry_.reset();
     if (!move_) return;
+    if (is_urgent(move_->state)) c_.adapter.hurry(false);
     move_->harmed = is_decided(move_->state);
     move_->why = "mpirun is ending";
     Move result = std::move(*move_);

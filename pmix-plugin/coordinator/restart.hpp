@@ -11,7 +11,8 @@ namespace ghost::plugin {
 enum class RestartState {
     reading,    // the manifest
     launching,  // the runtime starts the wrappers
-    holding,    // they import and hold; no rank has run
+    checking,   // they look at what is there; nothing is changed
+    holding,    // they cut files back, import and hold; no rank has run
     going,      // the trees run, the ranks attach
     done,
     failed,

@@ -24,9 +24,10 @@ struct Row {
     std::array<S, 2> next;
 };
 
-constexpr std::array<Row, 6> table{{
+constexpr std::array<Row, 7> table{{
     {S::reading, "reading", nullptr, {S::launching, S::failed}},
-    {S::launching, "launching", nullptr, {S::holding, S::failed}},
+    {S::launching, "launching", nullptr, {S::checking, S::failed}},
+    {S::checking, "checking", &C::restart_us, {S::holding, S::failed}},
     {S::holding, "holding", &C::restart_us, {S::going, S::failed}},
     {S::going, "going", &C::stand_us, {S::done, S::failed}},
     {S::done, "done", nullptr, {S::done, S::done}},
@@ -129,14 +130,10 @@ void Restarter::wait_for_launch() {
     if (ranks.size() != restart_->ranks) {
         return fail(fmt::format("it has {} ranks, {} were started", restart_->ranks, ranks.size()));
     }
-    change(S::holding);
-    NodeId most = 0;
-    for (NodeId id : c_.liveness.live_nodes()) most = std::max(most, id);
-    c_.adapter.broadcast({{"t", "restart_prepare"},
-                          {"seq", 0},
-                          {"epoch", restart_->epoch},
-                          {"daemons", most + 1},
-                          {"without", c_.liveness.missing()}});
+    change(S::checking);
+    Json order = {{"t", "restart_prepare"}, {"seq", 0}, {"epoch", restart_->epoch}};
+    order.update(c_.liveness.tree());
+    c_.adapter.broadcast(order);
 }
 
 void Restarter::message(const Json& m) {
@@ -148,14 +145,19 @@ void Restarter::message(const Json& m) {
         return;
     }
     const std::string step = text(m, "step");
+    const bool checked = step == "checked" && restart_->state == S::checking;
     const bool held = step == "held" && restart_->state == S::holding;
     const bool restarted = step == "restarted" && restart_->state == S::going;
-    if (!held && !restarted) return;
+    if (!checked && !held && !restarted) return;
     const StepAnswer answer = StepAnswer::read(m);
     for (const Json& location : answer.rows) c_.publish(location);
     if (answer.failed_ranks > 0) return fail(describe(answer.failed, answer.failed_ranks));
     if (answer.ranks != restart_->ranks) {
         return fail(fmt::format("{} of {} ranks were heard of", answer.ranks, restart_->ranks));
+    }
+    if (checked) {
+        change(S::holding);
+        return c_.adapter.broadcast({{"t", "restart_import"}, {"seq", 0}});
     }
     if (held) {
         change(S::going);
@@ -168,10 +170,13 @@ void Restarter::message(const Json& m) {
 }
 
 void Restarter::fail(const std::string& why) {
-    const bool ran = restart_->state == S::going;
+    const char* const so_far = restart_->state == S::going ? ""
+                               : restart_->state == S::holding
+                                   ? " (no rank has run)"
+                                   : " (nothing has been changed, no rank has run)";
     change(S::failed);
     const std::string told = fmt::format("ghost: the job could not be restarted from {}{}: {}",
-                                         restart_->folder, ran ? "" : " (no rank has run)", why);
+                                         restart_->folder, so_far, why);
     restart_.reset();
     finished_ = nullptr;
     c_.adapter.abort_job(1, told);

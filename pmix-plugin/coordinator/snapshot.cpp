@@ -1,19 +1,14 @@
 #include "pmix-plugin/coordinator/snapshot.hpp"
 
 #include <array>
-#include <initializer_list>
+
+#include "pmix-plugin/transitions.hpp"
 
 namespace ghost::plugin {
 namespace {
 
 using S = SnapshotState;
 using C = CoordinatorSettings;
-
-constexpr uint32_t to(std::initializer_list<S> next) {
-    uint32_t bits = 0;
-    for (S state : next) bits |= 1u << static_cast<unsigned>(state);
-    return bits;
-}
 
 struct Row {
     S state;
@@ -51,19 +46,21 @@ const char* name(SnapshotState state) {
 }
 
 bool may_follow(SnapshotState from, SnapshotState to) {
-    return (row(from).next >> static_cast<unsigned>(to) & 1u) != 0;
+    return has(row(from).next, to);
 }
 
 int64_t limit_of(SnapshotState state, const CoordinatorSettings& settings) {
     auto limit = row(state).limit;
     if (limit == nullptr) return 0;
-    // A daemon that does not answer must have its chance to be given up before the snapshot is.
-    if (state == S::pinging) return settings.*limit + settings.silent_us + 2 * settings.ping_us;
-    return settings.*limit;
+    return settings.*limit + (state == S::pinging ? settings.until_given_up_us() : 0);
 }
 
 bool is_final(SnapshotState state) {
     return row(state).next == 0;
+}
+
+bool is_urgent(SnapshotState state) {
+    return state == S::gating || state == S::standing || state == S::aborting;
 }
 
 Json result_of(const SnapshotRun& run) {

@@ -35,6 +35,8 @@ bool may_follow(SnapshotState from, SnapshotState to);
 int64_t limit_of(SnapshotState state, const CoordinatorSettings& settings);
 // done, refused, deferred, failed
 bool is_final(SnapshotState state);
+// Ranks stand, or are about to.
+bool is_urgent(SnapshotState state);
 
 struct SnapshotRun {
     SnapshotState state = SnapshotState::checking;

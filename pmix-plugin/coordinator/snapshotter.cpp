@@ -27,6 +27,7 @@ void Snapshotter::change(S next) {
         log::error("bug: snapshot {} cannot go from {} to {}", r.seq, name(r.state), name(next));
     }
     log::info("snapshot {} {}: {} -> {}", r.seq, r.name, name(r.state), name(next));
+    if (is_urgent(next) != is_urgent(r.state)) c_.adapter.hurry(is_urgent(next));
     r.state = next;
     r.attempt = 0;
     r.bytes = r.total = 0;
@@ -63,9 +64,7 @@ void Snapshotter::broadcast(const char* type, const Json& more) {
 void Snapshotter::broadcast(const char* type, uint64_t seq, uint64_t attempt, const Json& more) {
     Json m = {{"t", type}, {"seq", seq}, {"try", attempt}};
     m.update(more);
-    auto live = c_.liveness.live_nodes();
-    m["daemons"] = live.empty() ? 0 : *std::ranges::max_element(live) + 1;
-    m["without"] = c_.liveness.missing();
+    m.update(c_.liveness.tree());
     c_.adapter.broadcast(m);
 }
 
@@ -496,6 +495,7 @@ void Snapshotter::stop() {
     limit_.reset();
     retry_.reset();
     if (!run_) return;
+    if (is_urgent(run_->state)) c_.adapter.hurry(false);
     run_->state = S::failed;
     run_->why = "no snapshot was made: mpirun is ending";
     SnapshotRun result = std::move(*run_);

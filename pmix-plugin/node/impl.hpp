@@ -119,6 +119,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void on_shut(Seat& seat, const Json& m);
     void reopen(Seat& seat);
     void part(Seat& seat);
+    void write(Seat& seat);
     void parted(Seat& seat);
     void woken(Seat& seat);
     void take_early(Seat& seat);
@@ -135,6 +136,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     // --- restart.cpp ---
     void hello_restart(Seat& seat);
     void prepare_restart(const Json& order);
+    void check_seat(Seat& seat);
     void import_seat(Seat& seat);
     bool all_restart_seats() const;
     void restart_answer(Seat& seat, const std::string& type, const Json& m);

@@ -68,6 +68,7 @@ void NodeAgent::Impl::stop() {
         if (seat.wrapper) seat.wrapper->close();
         if (seat.agent) seat.agent->close();
         if (seat.snap.early) seat.snap.early->close();
+        if (is_urgent(seat.state)) adapter_.hurry(false);
     }
     seats_.clear();
 }
@@ -213,6 +214,7 @@ void NodeAgent::Impl::change(Seat& s, SeatState next) {
         log::error("bug: rank {} cannot go from {} to {}", s.rank, name(s.state), name(next));
     }
     log::info("rank {}: {} -> {} (attempt {})", s.rank, name(s.state), name(next), s.seq);
+    if (is_urgent(next) != is_urgent(s.state)) adapter_.hurry(is_urgent(next));
     s.state = next;
     stop_timer(s);
 }
@@ -239,6 +241,7 @@ void NodeAgent::Impl::forget(RankId rank) {
     if (s->wrapper) s->wrapper->close();
     if (s->agent) s->agent->close();
     if (s->snap.early) s->snap.early->close();
+    if (is_urgent(s->state)) adapter_.hurry(false);
     seats_.erase(rank);
 }
 

@@ -23,8 +23,8 @@ struct Row {
 
 // A step may be repeated with a higher try. An attempt that has ended is followed by the next
 // attempt's first step, whose seq is higher: that is checked apart.
-constexpr std::array<Row, 11> table{{
-    {P::idle, "idle", "", {P::ready, P::held, P::held}},
+constexpr std::array<Row, 12> table{{
+    {P::idle, "idle", "", {P::ready, P::checked, P::checked}},
     {P::ready, "ready", "snap_prepare", {P::ready, P::here, P::here}},
     {P::here, "here", "snap_ping", {P::here, P::gated, P::gated}},
     {P::gated, "gated", "snap_gate", {P::ungated, P::resumed, P::resumed}},
@@ -33,7 +33,8 @@ constexpr std::array<Row, 11> table{{
     {P::written, "written", "", {P::ended, P::ended, P::ended}},
     {P::ended, "ended", "snap_end", {P::ready, P::ready, P::ready}},
     {P::aborted, "aborted", "snap_abort", {P::ready, P::ready, P::ready}},
-    {P::held, "held", "restart_prepare", {P::restarted, P::restarted, P::restarted}},
+    {P::checked, "checked", "restart_prepare", {P::held, P::held, P::held}},
+    {P::held, "held", "restart_import", {P::restarted, P::restarted, P::restarted}},
     {P::restarted, "restarted", "restart_go", {P::ready, P::ready, P::ready}},
 }};
 
@@ -57,7 +58,7 @@ std::optional<P> ordered_by(const std::string& type) {
 
 // A restart lists all that is missing; a snapshot ends with the first thing.
 bool ends_early(P step) {
-    return step != P::held && step != P::aborted;
+    return step != P::checked && step != P::held && step != P::aborted;
 }
 
 }  // namespace
@@ -85,7 +86,7 @@ bool Part::message(NodeId from, const Json& m) {
 // Is the order the next one, and not late or said twice?
 bool Part::fits(PartStep step, uint64_t seq, uint64_t attempt) const {
     if (seq < seq_) return false;
-    const bool first = step == P::ready || step == P::held || step == P::aborted;
+    const bool first = step == P::ready || step == P::checked || step == P::aborted;
     if (seq > seq_) return first && seq != 0;
     const bool resting = step_ == P::ended || step_ == P::aborted || step_ == P::restarted;
     if (step == step_) return step != P::ended && attempt > try_;
@@ -100,7 +101,7 @@ void Part::order(PartStep step, const Json& m) {
                          name(step), seq, name(step_), seq_);
     }
     seq_ = seq;
-    if (step == P::ready || step == P::held || step == P::aborted) take_tree(m);
+    if (step == P::ready || step == P::checked || step == P::aborted) take_tree(m);
     if (!tree_.member()) return log::warning("this node is left out of attempt {}", seq);
     std::erase_if(below_, [seq](const auto& entry) { return std::get<0>(entry.first) < seq; });
     begin(step, attempt, m);

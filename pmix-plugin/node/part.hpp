@@ -28,7 +28,8 @@ enum class PartStep {
     written,    // the ghosts go to disk, the ranks run
     ended,      // complete; nothing is answered
     aborted,    // off: everything is brought home
-    held,       // restart: the wrappers import and hold
+    checked,    // restart: the wrappers look at ghosts, node and files; nothing is changed
+    held,       // restart: the wrappers cut files back, import and hold
     restarted,  // restart: the trees run, the ranks attach
 };
 

@@ -1,5 +1,5 @@
-// A restart of the job on one node: the wrappers the runtime has started import and hold, and go on
-// when all of them do (docs/PROTOCOL.md, "A restart of the job").
+// A restart of the job on one node: the wrappers the runtime has started look at their ghosts,
+// import them and go on, each when all of them can (docs/PROTOCOL.md, "A restart of the job").
 #include <fmt/format.h>
 
 #include "base/log.hpp"
@@ -15,22 +15,25 @@ void NodeAgent::Impl::hello_restart(Seat& s) {
     s.snap = {};
     s.snap.part = s.snap.restart = true;
     change(s, S::preparing);
-    if (part_.step() == PartStep::held) {
-        import_seat(s);
+    if (part_.step() == PartStep::checked) {
+        check_seat(s);
         part_.poke();
     }
 }
 
 void NodeAgent::Impl::prepare_restart(const Json& order) {
     restart_epoch_ = static_cast<uint32_t>(number(order, "epoch"));
-    each_part(&Impl::import_seat);
+    each_part(&Impl::check_seat);
+}
+
+void NodeAgent::Impl::check_seat(Seat& s) {
+    if (s.state != S::preparing || !s.wrapper) return;
+    s.epoch = restart_epoch_;
+    s.wrapper->send({{"t", "prepare"}, {"seq", 0}, {"epoch", s.epoch}, {"rank", s.rank}});
 }
 
 void NodeAgent::Impl::import_seat(Seat& s) {
-    if (s.state != S::preparing || !s.wrapper) return;
-    s.epoch = restart_epoch_;
-    change(s, S::ready);
-    s.wrapper->send({{"t", "prepare"}, {"seq", 0}, {"epoch", s.epoch}, {"rank", s.rank}});
+    if (s.state == S::ready && s.wrapper) s.wrapper->send({{"t", "import"}, {"seq", 0}});
 }
 
 // Has the wrapper of every rank the runtime starts here said hello?
@@ -51,6 +54,8 @@ void NodeAgent::Impl::restart_answer(Seat& s, const std::string& type, const Jso
     }
     if (type == "failed") {
         snapshot_failed(s, text(m, "stage", "import"), text(m, "why"));
+    } else if (type == "checked" && s.state == S::preparing) {
+        change(s, S::ready);
     } else if (type == "held" && s.state == S::ready) {
         if (const Json* agent = field(m, "agent")) s.thread = *agent;
         change(s, S::held);

@@ -1,25 +1,13 @@
 #include "pmix-plugin/node/seat.hpp"
 
 #include <array>
-#include <initializer_list>
+
+#include "pmix-plugin/transitions.hpp"
 
 namespace ghost::plugin {
 namespace {
 
 using S = SeatState;
-
-// What may follow, a bit each.
-template <typename State>
-constexpr uint32_t to(std::initializer_list<State> next) {
-    uint32_t bits = 0;
-    for (State state : next) bits |= 1u << static_cast<unsigned>(state);
-    return bits;
-}
-
-template <typename State>
-bool has(uint32_t bits, State state) {
-    return (bits >> static_cast<unsigned>(state) & 1u) != 0;
-}
 
 struct Row {
     S state;
@@ -102,6 +90,11 @@ bool is_snapshot(SeatState state) {
 }
 bool is_touched(SeatState state) {
     return state >= S::closing && state <= S::resuming;
+}
+
+bool is_urgent(SeatState state) {
+    const bool at_rest = state <= S::connected || state == S::preparing || state == S::ready;
+    return !at_rest && state != S::frozen;
 }
 
 const char* name(SnapWork work) {

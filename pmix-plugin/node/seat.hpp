@@ -47,6 +47,8 @@ bool is_target(SeatState state);
 bool is_snapshot(SeatState state);
 // Its tree may stand or be between two servers: a new wrapper must let it go on if the move ends.
 bool is_touched(SeatState state);
+// The rank stands, or is about to: whoever serves it must not wait for a processor.
+bool is_urgent(SeatState state);
 
 // What the wrapper of a rank does for a snapshot, beside the state of the rank itself.
 enum class SnapWork {

@@ -25,13 +25,17 @@ void NodeAgent::Impl::begin_step(PartStep step, const Json& order) {
             return each_part(&Impl::reopen);
         case PartStep::resumed:
             return each_part(&Impl::part);
+        case PartStep::written:
+            return each_part(&Impl::write);
         case PartStep::ended:
             return end_snapshot(order);
         case PartStep::aborted:
             newest_seq_ = std::max(newest_seq_, number(order, "seq"));
             return each_part(&Impl::bring_home);
-        case PartStep::held:
+        case PartStep::checked:
             return prepare_restart(order);
+        case PartStep::held:
+            return each_part(&Impl::import_seat);
         case PartStep::restarted:
             return each_part(&Impl::go_on);
         default:
@@ -62,6 +66,8 @@ bool NodeAgent::Impl::answered(const Seat& s, PartStep step) const {
             return s.snap.work == W::written;
         case PartStep::aborted:
             return back && s.snap.work == W::idle;
+        case PartStep::checked:
+            return s.state == S::ready;
         case PartStep::held:
             return s.state == S::held;
         case PartStep::restarted:
@@ -75,7 +81,7 @@ LocalAnswer NodeAgent::Impl::look(PartStep step) {
     LocalAnswer local;
     local.complete = step != PartStep::ready || snapshot_.folder_ready;
     local.answer.own_folders = snapshot_.own_folder ? 1 : 0;
-    if (step == PartStep::held && !all_restart_seats()) local.complete = false;
+    if (step == PartStep::checked && !all_restart_seats()) local.complete = false;
     if (!snapshot_.why.empty() && step != PartStep::aborted) {
         local.answer.add_failed(snapshot_.first_rank, own_name(), "folder", snapshot_.why);
     }
@@ -285,6 +291,13 @@ void NodeAgent::Impl::part(Seat& s) {
     }
     change(s, S::parting);
     s.agent->send({{"t", "close"}, {"seq", s.seq}});
+}
+
+// The ranks of this node and of those below are back: before, writing would take processors from
+// what is still on the way.
+void NodeAgent::Impl::write(Seat& s) {
+    if (s.wrapper && s.snap.work == W::writing)
+        s.wrapper->send({{"t", "snap_write"}, {"seq", s.seq}});
 }
 
 // The rank's end-of-file: its tree may be frozen.

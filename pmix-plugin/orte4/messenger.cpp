@@ -11,9 +11,6 @@ namespace ghost::plugin::orte4 {
 namespace {
 
 constexpr orte_rml_tag_t tag = 178;  // above ORTE_RML_TAG_MAX; docs/PROTOCOL.md
-// A daemon that relays a broadcast hands it to itself under its own name (grpcomm/direct), so who
-// sent it is told inside.
-constexpr const char* broadcast_from = "broadcast_from";
 
 // RML calls back with a plain pointer for as long as mpirun lives, so the receiver is asked here.
 std::function<void(NodeId, const char*)>& receiver() {
@@ -26,7 +23,8 @@ void received(int, orte_process_name_t* sender, opal_buffer_t* buffer, orte_rml_
     char* text = nullptr;
     uint32_t from = sender->vpid;
     int32_t count = 1;
-    // The last relay of a broadcast is its sender to RML, so the message says itself whose it is.
+    // A daemon that relays a broadcast hands it to itself under its own name (grpcomm/direct), so
+    // every message says itself whose it is.
     if (opal_dss.unpack(buffer, &from, &count, OPAL_UINT32) == OPAL_SUCCESS &&
         opal_dss.unpack(buffer, &text, &count, OPAL_STRING) == OPAL_SUCCESS && text && receiver())
         receiver()(from, text);
@@ -65,9 +63,7 @@ void Messenger::send(NodeId to, const Json& message) const {
 }
 
 void Messenger::broadcast(const Json& message) const {
-    Json signed_message = message;
-    signed_message[broadcast_from] = ORTE_PROC_MY_NAME->vpid;
-    opal_buffer_t* buffer = pack(signed_message);
+    opal_buffer_t* buffer = pack(message);
     orte_grpcomm_signature_t* everybody = wildcard_signature(ORTE_PROC_MY_NAME->jobid);
     const int rc = orte_grpcomm.xcast(everybody, tag, buffer);
     if (rc != ORTE_SUCCESS)
@@ -86,14 +82,10 @@ void Messenger::stop() {
 }
 
 void Messenger::deliver(NodeId from, const char* text) const {
-    Json message = Json::parse(text, nullptr, false);
+    const Json message = Json::parse(text, nullptr, false);
     if (!message.is_object()) {
         log::warning("message from daemon {} is no JSON object", from);
         return;
-    }
-    if (const auto by = message.find(broadcast_from); by != message.end()) {
-        if (by->is_number_unsigned()) from = by->get<NodeId>();
-        message.erase(by);
     }
     const auto handlers = handlers_;  // one of them may stop us
     for (const auto& handler : handlers) {

@@ -185,6 +185,10 @@ void Orte4Adapter::unwatch(WatchId watch) {
     loop_.unwatch(watch);
 }
 
+void Orte4Adapter::hurry(bool on) {
+    on ? hurry_.begin() : hurry_.end();
+}
+
 // --- fences ---
 
 bool Orte4Adapter::hold_fences() {

@@ -13,6 +13,7 @@
 #include "pmix-plugin/orte4/daemons.hpp"
 #include "pmix-plugin/orte4/facts.hpp"
 #include "pmix-plugin/orte4/fences.hpp"
+#include "pmix-plugin/orte4/hurry.hpp"
 #include "pmix-plugin/orte4/loop.hpp"
 #include "pmix-plugin/orte4/messenger.hpp"
 #include "pmix-plugin/orte4/signals.hpp"
@@ -63,6 +64,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     void cancel(TimerId timer) override;
     WatchId watch(int fd, std::function<void()> readable) override;
     void unwatch(WatchId watch) override;
+    void hurry(bool on) override;
 
     bool hold_fences() override;
     void release_fences() override;
@@ -108,6 +110,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     static void launched_ended(int fd, short flags, void* tracker) noexcept;
 
     Loop loop_;
+    Hurry hurry_;
     Messenger messenger_;
     Children children_;
     FenceHold fence_hold_;

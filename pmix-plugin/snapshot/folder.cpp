@@ -157,6 +157,12 @@ Result<Fd> lock_job(const std::string& folder, const std::string& job, const std
     return fd;
 }
 
+std::string name_of_this(const std::string& program) {
+    char host[256] = {};
+    ::gethostname(host, sizeof host - 1);
+    return fmt::format("{} {} on {}", program, ::getpid(), host);
+}
+
 Result<std::string> open_snapshot_folder(const std::string& folder) {
     std::error_code failed;
     if (!fs::is_directory(folder, failed)) {

@@ -36,6 +36,8 @@ Status append_event(const std::string& folder, const std::string& job, const Jso
 // lives, so that nobody restarts the job beside it, from any node that shares the folder. Closing
 // gives it up. busy: somebody has it, `object` says who (what they gave as `who`).
 Result<Fd> lock_job(const std::string& folder, const std::string& job, const std::string& who);
+// "mpirun 4711 on gn1" of this process, for `who`.
+std::string name_of_this(const std::string& program);
 
 // Makes the folder of snapshots (0700, parents as needed) if it is missing, and says its real path.
 Result<std::string> open_snapshot_folder(const std::string& folder);

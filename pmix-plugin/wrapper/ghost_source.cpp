@@ -1,12 +1,13 @@
 #include "pmix-plugin/wrapper/ghost_source.hpp"
 
+#include <algorithm>
+#include <cstdlib>
 #include <fmt/format.h>
-#include <map>
 #include <set>
 
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/process/written_files.hpp"
-#include "pmix-plugin/snapshot/manifest.hpp"
+#include "pmix-plugin/wrapper/tree_memory.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -37,14 +38,28 @@ std::map<std::string, uint64_t> files_to_cut(const Json& metadata, const Manifes
     return out;
 }
 
-Status cut_files(const std::map<std::string, uint64_t>& files, const std::string& kept) {
+// What `act(path, size)` says of each.
+template <typename Act>
+Status of_each(const std::map<std::string, uint64_t>& files, Act act) {
     std::string why;
     for (const auto& [path, size] : files) {
-        auto done = core::cut_back(path, size, kept.empty() ? kept : path + kept);
+        Status done = act(path, size);
         if (!done) why += (why.empty() ? "" : "; ") + done.error().message();
     }
     if (why.empty()) return {};
     return make_error(Code::refused, "files the rank was writing: " + why);
+}
+
+// The ranks that the runtime starts on this node need about as much each.
+Status enough_memory(uint64_t bytes) {
+    const char* ranks = std::getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
+    const uint64_t here = ranks != nullptr ? std::max(1L, std::atol(ranks)) : 1;
+    const uint64_t have = memory_available();
+    if (bytes <= have / here) return {};
+    return make_error(Code::refused,
+                      fmt::format("{} ranks of {} MB each do not fit into the {} MB this node has "
+                                  "left",
+                                  here, bytes >> 20, have >> 20));
 }
 
 }  // namespace
@@ -70,39 +85,57 @@ Result<core::Importer> ConnectedSource::open(Worker& worker) {
     return core::Importer::open(*source_);
 }
 
-Result<core::Importer> SnapshotSource::open(Worker&) {
+Status SnapshotSource::open_ghosts(const Manifest& manifest, const Manifest::Rank& row) {
+    auto ghost = registry_.open("file:" + folder_ + "/" + row.file);
+    if (!ghost) return ghost.error();
+    ghosts_.push_back(std::move(*ghost));
+    // Its files may not be as it wants them before they are cut back.
+    auto importer = core::Importer::open(*ghosts_.back(), false);
+    if (!importer) return importer.error();
+    importer_.emplace(std::move(*importer));
+    const Json& says = importer_->metadata();
+    if (says.value("rank", UINT32_MAX) != rank_ || says.value("snapshot", "") != manifest.name)
+        return make_error(Code::corrupt,
+                          fmt::format("it is the ghost of rank {} of snapshot {}:",
+                                      says.value("rank", -1), says.value("snapshot", "?")),
+                          folder_ + "/" + row.file);
+    const auto snapshots = folder_.substr(0, folder_.find_last_not_of('/') + 1);
+    const auto place = snapshots.substr(0, snapshots.rfind('/') + 1);
+    for (const auto& name : row.chain) {
+        auto parent = registry_.open("file:" + place + name);
+        if (!parent) return parent.error();
+        ghosts_.push_back(std::move(*parent));
+        GHOST_TRY(importer_->add_parent(*ghosts_.back()));
+    }
+    return {};
+}
+
+Status SnapshotSource::look() {
     auto manifest = read_manifest(folder_);
     if (!manifest) return manifest.error();
     const auto* row = manifest->find(rank_);
     if (row == nullptr)
         return make_error(Code::not_found, fmt::format("find rank {} in snapshot", rank_), folder_);
-    auto ghost = registry_.open("file:" + folder_ + "/" + row->file);
-    if (!ghost) return ghost.error();
-    ghosts_.push_back(std::move(*ghost));
-    // Its files may not be as it wants them before they are cut back.
-    auto importer = core::Importer::open(*ghosts_.back(), false);
-    if (!importer) return importer;
-    const Json& says = importer->metadata();
-    if (says.value("rank", UINT32_MAX) != rank_ || says.value("snapshot", "") != manifest->name)
-        return make_error(Code::corrupt,
-                          fmt::format("it is the ghost of rank {} of snapshot {}:",
-                                      says.value("rank", -1), says.value("snapshot", "?")),
-                          folder_ + "/" + row->file);
-    const auto snapshots = folder_.substr(0, folder_.find_last_not_of('/') + 1);
-    const auto place = snapshots.substr(0, snapshots.rfind('/') + 1);
-    for (const auto& name : row->chain) {
-        auto parent = registry_.open("file:" + place + name);
-        if (!parent) return parent.error();
-        ghosts_.push_back(std::move(*parent));
-        GHOST_TRY(importer->add_parent(*ghosts_.back()));
-    }
-    GHOST_TRY(cut_files(files_to_cut(importer->metadata(), *manifest, rank_), kept_));
+    GHOST_TRY(open_ghosts(*manifest, *row));
+    to_cut_ = files_to_cut(importer_->metadata(), *manifest, rank_);
     // Others have files open for writing that this one reads.
     std::set<std::string> changing;
     for (const auto& file : manifest->files) changing.insert(file.path);
-    GHOST_TRY(core::check_host(importer->host(), changing));
-    importer->set_changing_files(std::move(changing));
-    return importer;
+    std::string why;
+    for (const Status& one : {of_each(to_cut_, core::may_cut_back), enough_memory(row->memory),
+                              core::check_host(importer_->host(), changing)})
+        if (!one) why += (why.empty() ? "" : "; ") + one.error().message();
+    if (!why.empty()) return make_error(Code::refused, why);
+    importer_->set_changing_files(std::move(changing));
+    return {};
+}
+
+Result<core::Importer> SnapshotSource::open(Worker&) {
+    if (!importer_) return make_error(Code::internal, "restart: the ghost was not looked at");
+    GHOST_TRY(of_each(to_cut_, [this](const std::string& path, uint64_t size) {
+        return core::cut_back(path, size, kept_.empty() ? kept_ : path + kept_);
+    }));
+    return std::move(*importer_);
 }
 
 }  // namespace ghost::plugin

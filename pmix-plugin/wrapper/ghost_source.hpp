@@ -2,7 +2,9 @@
 // has the rank (a move), or files (a restart).
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +14,7 @@
 #include "ghost-core/mechanism/migration.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "ghost-core/resource/registry.hpp"
+#include "pmix-plugin/snapshot/manifest.hpp"
 #include "pmix-plugin/wrapper/identity.hpp"
 #include "pmix-plugin/wrapper/worker.hpp"
 
@@ -28,6 +31,9 @@ class GhostSource {
     virtual bool comes_later() const = 0;
     virtual Json ready() const = 0;
     virtual int fd() const = 0;  // readable when it comes
+    // Of one that is there: all that can be known to be missing before anything is changed. On the
+    // worker, before open().
+    virtual Status look() { return {}; }
     // The ghost, with its parents; everything else is as it wants it. It must outlive the importer.
     virtual Result<core::Importer> open(Worker& worker) = 0;
 };
@@ -61,14 +67,21 @@ class SnapshotSource : public GhostSource {
     bool comes_later() const override { return false; }
     Json ready() const override { return {}; }
     int fd() const override { return -1; }
+    // The ghost and its parents, this node's differences, its memory, the files to be cut back.
+    Status look() override;
+    // Cuts the files back.
     Result<core::Importer> open(Worker& worker) override;
 
   private:
+    Status open_ghosts(const Manifest& manifest, const Manifest::Rank& row);
+
     std::string folder_;
     uint32_t rank_;
     std::string kept_;
+    std::map<std::string, uint64_t> to_cut_;  // path to size
     core::ResourceRegistry registry_;
     std::vector<std::unique_ptr<core::Resource>> ghosts_;  // the newest first
+    std::optional<core::Importer> importer_;               // of them
 };
 
 }  // namespace ghost::plugin

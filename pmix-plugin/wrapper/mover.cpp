@@ -6,6 +6,7 @@
 
 #include "base/log.hpp"
 #include "pmix-plugin/wrapper/agent_signal.hpp"
+#include "pmix-plugin/wrapper/change_state.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -45,19 +46,11 @@ Mover::Mover(TreeParts parts, std::function<void()> before)
     : parts_(std::move(parts)), before_(std::move(before)) {}
 
 void Mover::change(S to) {
-    for (auto [from, possible] : transitions) {
-        if (from != state_ || possible != to) continue;
-        log::debug("move {}: {} -> {}", seq_, state_name[static_cast<int>(state_)],
-                   state_name[static_cast<int>(to)]);
-        state_ = to;
-        if (to == S::idle || to == S::gone)
-            urgent_.reset();
-        else if (!urgent_)
-            urgent_.emplace();
-        return;
-    }
-    log::error("move {}: no way from {} to {}", seq_, state_name[static_cast<int>(state_)],
-               state_name[static_cast<int>(to)]);
+    if (!change_state(state_, to, transitions, state_name, "move", seq_)) return;
+    if (to == S::idle || to == S::gone)
+        urgent_.reset();
+    else if (!urgent_)
+        urgent_.emplace();
 }
 
 bool Mover::handle(const Json& message) {

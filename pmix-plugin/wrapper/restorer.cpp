@@ -9,6 +9,7 @@
 #include "base/log.hpp"
 #include "ghost-core/process/urgent.hpp"
 #include "pmix-plugin/wrapper/agent_signal.hpp"
+#include "pmix-plugin/wrapper/change_state.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -21,8 +22,7 @@ constexpr const char* state_name[] = {"waiting", "warming", "listening", "import
 constexpr std::pair<S, S> transitions[] = {
     {S::waiting, S::warming},      // prepare
     {S::warming, S::listening},    // criu works
-    {S::warming, S::importing},    // the same, and the ghost is there
-    {S::listening, S::importing},  // the source connects
+    {S::listening, S::importing},  // the source connects, or `import`
     {S::importing, S::held},       // the tree is there
     {S::held, S::running},         // go
     {S::waiting, S::failed},      {S::warming, S::failed}, {S::listening, S::failed},
@@ -53,15 +53,7 @@ Restorer::Restorer(Identity who, const Signals& signals, Guard guard, ControlSoc
 }
 
 void Restorer::change(S to) {
-    for (auto [from, possible] : transitions) {
-        if (from != state_ || possible != to) continue;
-        log::debug("move {}: {} -> {}", seq_, state_name[static_cast<int>(state_)],
-                   state_name[static_cast<int>(to)]);
-        state_ = to;
-        return;
-    }
-    log::error("move {}: no way from {} to {}", seq_, state_name[static_cast<int>(state_)],
-               state_name[static_cast<int>(to)]);
+    change_state(state_, to, transitions, state_name, "move", seq_);
 }
 
 std::optional<Charge> Restorer::run() {
@@ -147,6 +139,8 @@ void Restorer::take_control() {
         std::string type = m.value("t", "");
         if (type == "prepare") {
             prepare(m);
+        } else if (type == "import" && !source_->comes_later()) {
+            begin_import();
         } else if (type == "go") {
             go(m);
         } else if (type == "abort" || type == "cancel") {
@@ -167,7 +161,9 @@ void Restorer::prepare(const Json& message) {
     worker_.start([this]() -> Json {
         Status warm = core::warm_up({who_.criu, folder_.path()});
         if (!warm) return failed(seq_, "prepare", warm.error().message());
-        return source_->comes_later() ? source_->ready() : Json::object();
+        if (source_->comes_later()) return source_->ready();
+        Status fine = source_->look();
+        return fine ? Json::object() : failed(seq_, "check", fine.error().message());
     });
 }
 
@@ -178,7 +174,11 @@ void Restorer::look_at_daemon() {
 }
 
 void Restorer::look_at_source() {
-    if (state_ != S::listening || !readable(source_->fd())) return;
+    if (state_ == S::listening && readable(source_->fd())) begin_import();
+}
+
+void Restorer::begin_import() {
+    if (state_ != S::listening) return fail("import", "this ghost was not looked at");
     change(S::importing);
     worker_.start([this] { return import_ghost(); });
 }
@@ -218,12 +218,8 @@ void Restorer::look_at_worker() {
         return change(S::failed);
     }
     if (state_ == S::importing) return say_held(std::move(answer));
-    if (!source_->comes_later()) {
-        change(S::importing);
-        return worker_.start([this] { return import_ghost(); });
-    }
     change(S::listening);
-    answer.update({{"t", "ready"}, {"seq", seq_}});
+    answer.update({{"t", source_->comes_later() ? "ready" : "checked"}, {"seq", seq_}});
     tell(answer);
 }
 

@@ -21,8 +21,8 @@ namespace ghost::plugin {
 
 enum class RestoreState {
     waiting,    // for `prepare`
-    warming,    // the worker runs criu once
-    listening,  // `ready` said; for the ghost's coming (a move)
+    warming,    // the worker runs criu once, and looks at a ghost that is there
+    listening,  // `ready` said; for the ghost's coming. A restart: `checked` said; for `import`
     importing,  // the worker takes the ghost in
     held,       // `held` said: the tree is there and stands
     running,    // `go` came: handed over to a supervisor
@@ -50,6 +50,7 @@ class Restorer {
     void look_at_daemon();
     void look_at_source();
     void look_at_worker();
+    void begin_import();
     Json import_ghost();
     void say_held(Json answer);
     void wait_for_the_end();

@@ -181,10 +181,25 @@ void SnapshotJob::stand(Json stdio, Json agent) {
     changed_.notify_all();
 }
 
+void SnapshotJob::write() {
+    {
+        std::lock_guard lock(mutex_);
+        if (word_ != Word::stand) return;
+        word_ = Word::write;
+    }
+    changed_.notify_all();
+}
+
+void SnapshotJob::wait_to_write() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return word_ != Word::stand || called_off_; });
+}
+
 void SnapshotJob::call_off() {
     {
         std::lock_guard lock(mutex_);
         if (word_ == Word::none) word_ = Word::off;
+        called_off_ = true;
         if (paced_ != nullptr) paced_->interrupt();
     }
     changed_.notify_all();
@@ -192,7 +207,7 @@ void SnapshotJob::call_off() {
 
 bool SnapshotJob::told_to_stand() {
     std::lock_guard lock(mutex_);
-    return word_ == Word::stand;
+    return word_ == Word::stand || word_ == Word::write;
 }
 
 // By any thread. False: it was called off.
@@ -274,6 +289,7 @@ Json SnapshotJob::copied() {
                  {"memory_us", stats.memory_us},
                  {"last_bytes", stats.last_bytes},
                  {"rounds", stats.rounds}});
+        wait_to_write();
     };
     auto stats = checkpointer_.run(request, *out_);
     if (!stats) return failure(stage_, stats.error());

@@ -58,6 +58,8 @@ class SnapshotJob {
 
     // snap_stand: the state of standard input and output at this moment, and the agent.
     void stand(Json stdio, Json agent);
+    // snap_write: the tree's neighbours run again too.
+    void write();
     // Ends it as soon as that does no harm; from then on nothing is written any more.
     void call_off();
     // Whether the agent has had its signal.
@@ -71,6 +73,7 @@ class SnapshotJob {
     Status open();
     bool must_be_direct() const;
     Status wait_for_word(bool direct);
+    void wait_to_write();
     Json late_metadata();
     Json early_metadata() const;
     Json copied();
@@ -99,7 +102,8 @@ class SnapshotJob {
 
     std::mutex mutex_;
     std::condition_variable changed_;
-    enum class Word { none, stand, off } word_ = Word::none;
+    enum class Word { none, stand, write, off } word_ = Word::none;
+    bool called_off_ = false;  // whatever the word was
     Json stdio_, agent_;
     std::atomic<bool> woken_{false};
 };

@@ -9,6 +9,7 @@
 #include "ghost-core/mechanism/migration.hpp"
 #include "ghost-core/process/tree.hpp"
 #include "pmix-plugin/wrapper/agent_signal.hpp"
+#include "pmix-plugin/wrapper/change_state.hpp"
 #include "pmix-plugin/wrapper/tree_memory.hpp"
 
 namespace ghost::plugin {
@@ -51,19 +52,11 @@ Snapshotter::~Snapshotter() {
 }
 
 void Snapshotter::change(S to) {
-    for (auto [from, possible] : transitions) {
-        if (from != state_ || possible != to) continue;
-        log::debug("snapshot {}: {} -> {}", seq_, state_name[static_cast<int>(state_)],
-                   state_name[static_cast<int>(to)]);
-        state_ = to;
-        if (to == S::standing)
-            urgent_.emplace();
-        else if (to != S::calling_off)
-            urgent_.reset();
-        return;
-    }
-    log::error("snapshot {}: no way from {} to {}", seq_, state_name[static_cast<int>(state_)],
-               state_name[static_cast<int>(to)]);
+    if (!change_state(state_, to, transitions, state_name, "snapshot", seq_)) return;
+    if (to == S::standing)
+        urgent_.emplace();
+    else if (to != S::calling_off)
+        urgent_.reset();
 }
 
 bool Snapshotter::handle(const Json& message) {
@@ -78,6 +71,7 @@ bool Snapshotter::handle(const Json& message) {
     }
     if (type == "snap_prepare") return prepare(message), true;
     if (type == "snap_stand") return stand(message), true;
+    if (type == "snap_write") return write(), true;
     if (type == "snap_cancel") return cancel(message), true;
     if (type == "snap_end") return end(message), true;
     return false;
@@ -110,6 +104,10 @@ void Snapshotter::stand(const Json& message) {
     change(S::standing);
     carried_ = true;
     job_->stand(parts_.stdio.carry(), message.value("agent", Json()));
+}
+
+void Snapshotter::write() {
+    if (state_ == S::writing) job_->write();
 }
 
 void Snapshotter::worker_done() {

@@ -63,6 +63,7 @@ class Snapshotter {
     void change(SnapState to);
     void prepare(const Json& message);
     void stand(const Json& message);
+    void write();
     void cancel(const Json& message);
     void end(const Json& message);
     bool resume(const Json& message);

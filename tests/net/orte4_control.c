@@ -45,7 +45,8 @@ int main(int argc, char** argv) {
     PMIx_Fence(NULL, 0, NULL, 0);
     if (1 == me.rank) ask("rank", "stop");
     snprintf(path, sizeof path, "%s/done", getenv("OMPI_MCA_ghost_test"));
-    while (0 != access(path, F_OK)) usleep(20000);
+    /* at most two minutes */
+    for (int i = 0; i < 6000 && 0 != access(path, F_OK); i++) usleep(20000);
     PMIx_Finalize(NULL, 0);
-    return 0;
+    return 0 == access(path, F_OK) ? 0 : 5;
 }

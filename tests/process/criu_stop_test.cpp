@@ -58,7 +58,7 @@ class Stop : public ::testing::Test {
                 EXPECT_EQ(sched_getscheduler(tid), SCHED_OTHER);
         for (const auto& entry : std::filesystem::directory_iterator(folder_.path()))
             EXPECT_EQ(entry.path().filename(), "criu.log");
-        EXPECT_LE(numbers_in(fmt::format("/proc/self/task/{}/children", gettid())).size(), 1U);
+        EXPECT_LE(children_of(getpid()).size(), 1U);  // the tree
     }
     uint64_t lazy_bytes(const DumpResult& result) const {
         uint64_t out = 0;

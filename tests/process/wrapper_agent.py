@@ -5,10 +5,12 @@ import json
 import os
 import pty
 import select
+import signal
 import socket
 import subprocess
 import threading
 import time
+import unittest
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -207,3 +209,38 @@ class Rank:
 
     def status(self, limit=20):
         return self.proc.wait(limit)
+
+
+class WrapperCase(unittest.TestCase):
+    """Wrappers and a node agent of their own; whatever happens, nothing of them is left."""
+
+    FOLDER = f"/dev/shm/ghost-{os.geteuid()}"  # of the wrappers' work folders
+
+    def setUp(self):
+        self.agent = Agent(self.id())
+        self.ranks, self.peers, self.seq = [], [], 0
+        self.before = set(children_of(os.getpid()))
+
+    def tearDown(self):
+        for rank in self.ranks:  # whatever failed
+            if rank.proc.poll() is None:
+                rank.proc.terminate()
+                rank.proc.kill()
+                rank.proc.wait()
+            if getattr(rank, "init", 0) in children_of(os.getpid()):
+                os.kill(rank.init, signal.SIGKILL)
+        for peer in self.peers:
+            peer.close()
+        self.agent.close()
+        wait_until(lambda: self.left_over() == [], "nothing left", check=self.left_over)
+        self.assertFalse(os.path.exists(self.FOLDER), "work folder left")
+
+    def left_over(self):
+        """Our children that are still there; the dead ones are reaped (we are a subreaper)."""
+        left = []
+        for pid in set(children_of(os.getpid())) - self.before:
+            if not alive(pid):
+                os.waitpid(pid, os.WNOHANG)
+            else:
+                left.append(pid)
+        return left

@@ -10,43 +10,13 @@ import signal
 import sys
 import unittest
 
-from wrapper_agent import (Agent, Peer, Rank, alive, be_subreaper, children_of, pair, tree_of,
+from wrapper_agent import (Peer, Rank, WrapperCase, alive, be_subreaper, pair, tree_of,
                            wait_until)
 
 WRAPPER, PROBE, CRIU = (sys.argv + [""] * 3)[1:4]
-FOLDER = f"/dev/shm/ghost-{os.geteuid()}"
 
 
-class Move(unittest.TestCase):
-    def setUp(self):
-        self.agent = Agent(self.id())
-        self.ranks, self.peers, self.seq = [], [], 0
-        self.before = set(children_of(os.getpid()))
-
-    def tearDown(self):
-        for rank in self.ranks:  # whatever failed
-            if rank.proc.poll() is None:
-                rank.proc.terminate()
-                rank.proc.kill()
-                rank.proc.wait()
-            if getattr(rank, "init", 0) in children_of(os.getpid()):
-                os.kill(rank.init, signal.SIGKILL)
-        for peer in self.peers:
-            peer.close()
-        self.agent.close()
-        wait_until(lambda: self.left_over() == [], "nothing left", check=self.left_over)
-        self.assertFalse(os.path.exists(FOLDER), "work folder left")
-
-    def left_over(self):
-        """Our children that are still there; the dead ones are reaped (we are a subreaper)."""
-        left = []
-        for pid in set(children_of(os.getpid())) - self.before:
-            if not alive(pid):
-                os.waitpid(pid, os.WNOHANG)
-            else:
-                left.append(pid)
-        return left
-
+class Move(WrapperCase):
     def start(self, *program, tty=True):
         rank = Rank([WRAPPER, PROBE, *program], self.agent.environment(rank=3, GHOST_CRIU=CRIU),
                     tty)

@@ -16,12 +16,11 @@ import tempfile
 import time
 import unittest
 
-from wrapper_agent import (Agent, Peer, Rank, alive, be_subreaper, children_of, pair,
+from wrapper_agent import (Peer, Rank, WrapperCase, alive, be_subreaper, children_of, pair,
                            wait_until)
 
 WRAPPER, PROBE, MANIFEST, CRIU = (sys.argv + [""] * 4)[1:5]
 TRIALS = int(os.environ.get("GHOST_TEST_TRIALS", "6"))
-WORK = f"/dev/shm/ghost-{os.geteuid()}"
 AGENT = {"pid": 1000, "tid": 1000}  # the probe's main thread stands in for the rank's agent
 
 
@@ -30,38 +29,18 @@ def comm(pid):
         return f.read().strip()
 
 
-class Snapshot(unittest.TestCase):
+class Snapshot(WrapperCase):
     def setUp(self):
-        self.agent = Agent(self.id())
-        self.ranks, self.peers, self.seq = [], [], 0
-        self.before = set(children_of(os.getpid()))
+        super().setUp()
         self.folder = tempfile.mkdtemp(prefix="ghost-snapshot-", dir="/var/tmp")
         self.log = os.path.join(self.folder, "log")
         self.rows = {}
 
     def tearDown(self):
-        for rank in self.ranks:  # whatever failed
-            if rank.proc.poll() is None:
-                rank.proc.terminate()
-                rank.proc.kill()
-                rank.proc.wait()
-            if getattr(rank, "init", 0) in children_of(os.getpid()):
-                os.kill(rank.init, signal.SIGKILL)
-        for peer in self.peers:
-            peer.close()
-        self.agent.close()
-        wait_until(lambda: self.left_over() == [], "nothing left", check=self.left_over)
-        shutil.rmtree(self.folder)
-        self.assertFalse(os.path.exists(WORK), "work folder left")
-
-    def left_over(self):
-        left = []
-        for pid in set(children_of(os.getpid())) - self.before:
-            if not alive(pid):
-                os.waitpid(pid, os.WNOHANG)
-            else:
-                left.append(pid)
-        return left
+        try:
+            super().tearDown()
+        finally:
+            shutil.rmtree(self.folder)
 
     def start(self, *program, tty=True, **environment):
         rank = Rank([WRAPPER, PROBE, *program],
@@ -85,6 +64,13 @@ class Snapshot(unittest.TestCase):
     def running(self, rank):
         have = len(rank.stdio.output)
         wait_until(lambda: len(rank.stdio.output) > have + 200, "the rank writes")
+
+    def goes_on(self, source, row):
+        """The rank is made again from its snapshot, and runs to its end."""
+        rank = self.restart(row)
+        self.go(rank)
+        self.running(rank)
+        self.finish(rank, source)
 
     # --- a snapshot, step by step ---
 
@@ -111,11 +97,17 @@ class Snapshot(unittest.TestCase):
         if not dead:
             rank.peer.send({"t": "snap_end", "seq": self.seq, "keep": keep})
 
+    def stood(self, rank, write=True):
+        answer = rank.peer.expect("snap_stood", 60)
+        if write:
+            rank.peer.send({"t": "snap_write", "seq": self.seq})
+        return answer
+
     def snapshot(self, rank, keep=True, **more):
         self.prepare(rank, **more)
         ready = rank.peer.expect("snap_ready", 60)
         self.stand(rank)
-        stood = rank.peer.expect("snap_stood", 60)
+        stood = self.stood(rank)
         self.assertGreater(stood["pause_us"], 0)
         row = rank.peer.expect("snap_written", 60)
         self.assertEqual(row["seq"], self.seq)
@@ -138,6 +130,12 @@ class Snapshot(unittest.TestCase):
         rank.peer.close_spare()
 
     def restart(self, row, tty=True, **environment):
+        rank = self.look_at(row, tty, **environment)
+        rank.peer.expect("checked", 60)
+        rank.peer.send({"t": "import", "seq": 0})
+        return rank
+
+    def look_at(self, row, tty=True, **environment):
         rank = self.start("never", tty=tty, GHOST_RESTART=row["folder"], **environment)
         hello = rank.peer.expect("hello")
         self.assertEqual((hello["mode"], hello["init"]), ("restart", 0))
@@ -189,10 +187,7 @@ class Snapshot(unittest.TestCase):
                 self.running(source)
                 self.kill(source)
                 self.assertGreater(os.stat(self.log).st_size, row["files"][0]["size"])
-                rank = self.restart(row)
-                self.go(rank)
-                self.running(rank)
-                self.finish(rank, source)
+                self.goes_on(source, row)
 
     def test_goes_on(self):
         rank = self.steps()
@@ -255,17 +250,14 @@ class Snapshot(unittest.TestCase):
         row = self.snapshot(target, incremental=True)
         self.assertEqual(row["kind"], "full")
         self.kill(target)
-        rank = self.restart(row)
-        self.go(rank)
-        self.running(rank)
-        self.finish(rank, target)
+        self.goes_on(target, row)
 
     def test_kill(self):
         source = self.steps()
         self.prepare(source, then="kill")
         source.peer.expect("snap_ready")
         self.stand(source)
-        source.peer.expect("snap_stood")
+        self.stood(source)
         row = source.peer.expect("snap_written")
         row.update(rank=0, name=source.order["name"], folder=source.order["folder"])
         self.end(source, row)
@@ -276,10 +268,7 @@ class Snapshot(unittest.TestCase):
         source.peer.close_spare()
         source.stdio.close()
         self.assertEqual(os.stat(self.log).st_size, size)
-        rank = self.restart(row)
-        self.go(rank)
-        self.running(rank)
-        self.finish(rank, source)
+        self.goes_on(source, row)
 
     def test_killed_one_resumes(self):
         """then=kill, and the snapshot fails elsewhere."""
@@ -289,7 +278,7 @@ class Snapshot(unittest.TestCase):
                 self.prepare(rank, then="kill", rate=(1 << 20) if point == "stood" else 0)
                 rank.peer.expect("snap_ready")
                 self.stand(rank)
-                rank.peer.expect("snap_stood")
+                self.stood(rank)
                 if point == "written":
                     rank.peer.expect("snap_written")
                 rank.peer.send({"t": "resume", "seq": self.seq, "agent": AGENT})
@@ -320,10 +309,7 @@ class Snapshot(unittest.TestCase):
         self.assertTrue(row["ready"]["direct"])
         self.running(source)
         self.kill(source)
-        rank = self.restart(row)
-        self.go(rank)
-        self.running(rank)
-        self.finish(rank, source)
+        self.goes_on(source, row)
 
     def test_rate(self):
         rank = self.steps()
@@ -391,7 +377,7 @@ class Snapshot(unittest.TestCase):
         with open(path, "a") as f:
             f.write("b")
         self.stand(source)
-        source.peer.expect("snap_stood")
+        self.stood(source)
         row = source.peer.expect("snap_written")
         self.assertEqual(row["files"], [])
         row.update(rank=0, name=source.order["name"], folder=source.order["folder"])
@@ -426,8 +412,8 @@ class Snapshot(unittest.TestCase):
             self.assertEqual(f.read(), longer)
         self.finish(rank, source)
 
-    def cannot_restart(self, row, *parts):
-        rank = self.restart(row)
+    def cannot_restart(self, row, *parts, begin=None):
+        rank = (begin or self.look_at)(row)
         answer = rank.peer.expect("failed")
         for part in parts:
             self.assertIn(part, answer["why"])
@@ -449,6 +435,9 @@ class Snapshot(unittest.TestCase):
         self.cannot_restart(row, self.log, "less than when the snapshot was made")
         with open(self.log, "w") as f:
             f.write(text)
+        longer = text + "after the snapshot\n"
+        with open(self.log, "w") as f:
+            f.write(longer)
         parent = os.path.join(first["folder"], first["file"])
         os.rename(parent, parent + ".away")
         self.cannot_restart(row, parent)
@@ -459,7 +448,9 @@ class Snapshot(unittest.TestCase):
         with open(parent, "r+b") as f:
             f.seek(first["bytes"] // 2)
             f.write(b"damaged")
-        self.cannot_restart(row, "checksum")
+        with open(self.log) as f:
+            self.assertEqual(f.read(), longer, "cut back, and then refused")
+        self.cannot_restart(row, "checksum", begin=self.restart)
         with open(os.path.join(first["folder"], "manifest.json"), "a") as f:
             f.write("}")
         self.cannot_restart(first, "manifest")
@@ -490,11 +481,11 @@ class Snapshot(unittest.TestCase):
                 os.kill(pid, signal.SIGKILL)
             rank.status()
             rank.peer.close_spare()
-            self.assertEqual(len(os.listdir(WORK)), 1)
+            self.assertEqual(len(os.listdir(self.FOLDER)), 1)
         rank = self.restart(row)
         held = rank.peer.expect("held", 60)
         rank.init = held["init"]
-        self.assertEqual(len(os.listdir(WORK)), 1)
+        self.assertEqual(len(os.listdir(self.FOLDER)), 1)
         rank.peer.send({"t": "go", "seq": 0, "agent": AGENT})
         wait_until(lambda: self.state(children_of(rank.init)[0]) not in "Tt", "it runs")
         heir = self.adopt(rank)
@@ -511,16 +502,19 @@ class Snapshot(unittest.TestCase):
     def test_cancel(self):
         rank = self.steps()
         self.snapshot(rank)
-        for point in ("preparing", "ready", "standing", "stood", "written", "nothing"):
+        for point in ("preparing", "ready", "standing", "waiting", "stood", "written", "nothing"):
             with self.subTest(point):
                 if point != "nothing":
                     self.prepare(rank, rate=1 << 20 if point == "stood" else 0, incremental=True)
-                if point in ("ready", "standing", "stood", "written"):
+                if point in ("ready", "standing", "waiting", "stood", "written"):
                     rank.peer.expect("snap_ready")
-                if point in ("standing", "stood", "written"):
+                if point in ("standing", "waiting", "stood", "written"):
                     self.stand(rank)
-                if point in ("stood", "written"):
-                    rank.peer.expect("snap_stood")
+                if point in ("waiting", "stood", "written"):
+                    self.stood(rank, write=point != "waiting")
+                if point == "waiting":  # nothing is written before it is told to
+                    self.assertLess(sum(os.path.getsize(os.path.join(rank.order["folder"], name))
+                                        for name in os.listdir(rank.order["folder"])), 1 << 20)
                 if point == "written":
                     rank.peer.expect("snap_written")
                 rank.peer.send({"t": "snap_cancel", "seq": self.seq})
@@ -570,7 +564,7 @@ class Snapshot(unittest.TestCase):
                     self.prepare(rank, folder=place)
                     rank.peer.expect("snap_ready")
                     self.stand(rank)
-                    rank.peer.expect("snap_stood")
+                    self.stood(rank)
                     answer = rank.peer.expect("failed")
                     self.assertEqual(answer["stage"], "write")
                     self.assertIn("No space left", answer["why"])
@@ -608,7 +602,7 @@ class Snapshot(unittest.TestCase):
                 if point == "ready":
                     shutil.rmtree(rank.order["folder"])
                 self.stand(rank)
-                rank.peer.expect("snap_stood")
+                self.stood(rank)
                 if point == "stood":
                     shutil.rmtree(rank.order["folder"])
                 self.assertEqual(rank.peer.expect("failed")["stage"], "write")
@@ -617,15 +611,15 @@ class Snapshot(unittest.TestCase):
 
     def test_tree_ends(self):
         """The program ends by itself in the middle."""
-        for point in ("preparing", "ready", "stood", "written"):
+        for point in ("preparing", "ready", "waiting", "stood", "written"):
             with self.subTest(point):
                 rank = self.steps()
                 self.prepare(rank, rate=1 << 20 if point == "stood" else 0)
                 if point != "preparing":
                     rank.peer.expect("snap_ready")
-                if point in ("stood", "written"):
+                if point in ("waiting", "stood", "written"):
                     self.stand(rank)
-                    rank.peer.expect("snap_stood")
+                    self.stood(rank, write=point != "waiting")
                 if point == "written":
                     rank.peer.expect("snap_written")
                 rank.proc.send_signal(signal.SIGUSR2)
@@ -664,6 +658,7 @@ class Snapshot(unittest.TestCase):
                     while answer["t"] == "progress":
                         answer = rank.peer.receive()
                     if answer["t"] == "snap_stood":  # it was through already
+                        rank.peer.send({"t": "snap_write", "seq": self.seq})
                         answer = rank.peer.expect("snap_written")
                         rank.peer.send({"t": "snap_cancel", "seq": self.seq})
                         rank.peer.expect("snap_cancelled")
@@ -685,7 +680,7 @@ class Snapshot(unittest.TestCase):
                 if point in ("standing", "stood", "written", "direct"):
                     self.stand(rank)
                 if point in ("stood", "written"):
-                    rank.peer.expect("snap_stood")
+                    self.stood(rank)
                 if point == "written":
                     rank.peer.expect("snap_written")
                 heir = self.adopt(rank)
@@ -730,6 +725,8 @@ class Snapshot(unittest.TestCase):
                     answer = "stand"
                     while answer not in ("failed", "snap_written"):
                         answer = rank.peer.receive()["t"]
+                        if answer == "snap_stood":
+                            rank.peer.send({"t": "snap_write", "seq": self.seq})
                 rank.peer.send({"t": "snap_cancel", "seq": self.seq})
                 rank.peer.expect("snap_cancelled")
                 self.nothing_left(rank)

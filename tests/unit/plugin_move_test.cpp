@@ -8,6 +8,7 @@
 
 #include "pmix-plugin/message.hpp"
 #include "tests/unit/plugin_sim.hpp"
+#include "tests/unit/plugin_sound.hpp"
 
 namespace ghost::plugin::sim {
 namespace {
@@ -16,12 +17,6 @@ constexpr int64_t second = 1'000'000;
 
 Json migrate(std::vector<RankId> ranks, const std::string& to) {
     return {{"t", "migrate"}, {"ranks", std::move(ranks)}, {"to", to}, {"mode", "stop"}};
-}
-
-void expect_sound(Cluster& c) {
-    for (const std::string& v : c.violations) ADD_FAILURE() << v;
-    EXPECT_EQ(c.held, 0);
-    EXPECT_EQ(c.holds, c.releases + c.settles);
 }
 
 // --- the ordinary life ---
@@ -445,13 +440,10 @@ constexpr const char* states[] = {"preparing",    "connecting", "holding", "gati
 void strike(Cluster& c, Client& user, Fault fault) {
     // Answers of the node agents, not the pings: those are another subject (cut_*).
     auto lossy = [&c](NodeId who, bool from) {
-        c.lose = [&c, who, from, left = 1](NodeId f, NodeId t, const Json& m) mutable {
-            std::string type = m["t"];
-            bool hit = (from ? f : t) == who && type != "ping" && type != "pong" &&
-                       type != "location" && type != "located" && left > 0;
-            if (hit) --left;
-            return hit;
-        };
+        c.lose_one([who, from](NodeId f, NodeId t, const std::string& type) {
+            return (from ? f : t) == who && type != "ping" && type != "pong" &&
+                   type != "location" && type != "located";
+        });
     };
     switch (fault) {
         case Fault::source_wrapper:

@@ -106,6 +106,11 @@ void Daemon::release_fences() {
     if (--c_.held != 0) c_.violate("fences released without being held");
 }
 
+void Daemon::hurry(bool on) {
+    hurried_ += on ? 1 : -1;
+    if (hurried_ < 0) c_.violate("a daemon that was not in a hurry is told to rest");
+}
+
 void Daemon::settle_fences(int votes) {
     ++c_.settles;
     c_.votes = votes;
@@ -436,7 +441,8 @@ void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, ControlMessage&
     std::string type = text(m.body, "t");
     const uint64_t seq = number(m.body, "seq");
     if (snapshot_message(w, m.body)) return;
-    if (type == "prepare" && !w->restore) return restart_import(w);
+    if (type == "prepare" && !w->restore) return restart_check(w);
+    if (type == "import") return restart_import(w);
     if (type == "prepare") {
         return say(w, {{"t", "ready"}, {"seq", seq}, {"port", 1}, {"token", "x"}});
     }

@@ -104,6 +104,7 @@ class Daemon : public RuntimeAdapter {
     bool hold_fences() override;
     void release_fences() override;
     void settle_fences(int votes) override;
+    void hurry(bool on) override;
     std::optional<std::string> parameter(const std::string& name) const override;
     Json job_facts() const override;
     PreMark may_premark(RankId rank, uint32_t tag) override;
@@ -136,6 +137,7 @@ class Daemon : public RuntimeAdapter {
     std::map<RankId, NodeId> where_;  // this daemon's bookkeeping
     mutable std::map<RankId, int> unread_;
     std::set<RankId> premarked_, allowed_;
+    int hurried_ = 0;
 };
 
 class Client {
@@ -166,6 +168,14 @@ class Cluster {
     Client& client();
     // mpirun ends: the job is nobody's any more.
     void end_mpirun() { coordinator_->stop(); }
+    // The next message between daemons that fits is lost, once.
+    void lose_one(std::function<bool(NodeId from, NodeId to, const std::string& type)> which) {
+        lose = [which = std::move(which), left = 1](NodeId f, NodeId t, const Json& m) mutable {
+            const bool hit = left > 0 && which(f, t, m["t"].get<std::string>());
+            if (hit) --left;
+            return hit;
+        };
+    }
     // Runs the virtual clock; stops early when `until` holds.
     bool run(int64_t us, const std::function<bool()>& until = nullptr);
     Json ps();
@@ -194,6 +204,8 @@ class Cluster {
     int running_copies(RankId rank) const;
     NodeId node_of(RankId rank) const;  // of the copy that runs
     bool rank_attached(RankId rank) const;
+    NodeId size() const { return static_cast<NodeId>(daemons_.size()); }
+    int hurried(NodeId node) const { return daemons_[node]->hurried_; }
     void inject(NodeId from, NodeId to, const Json& m);
     Daemon& daemon(NodeId node) { return *daemons_[node]; }
     std::string folder() const { return dir_ + "/snapshots"; }
@@ -248,6 +260,7 @@ class Cluster {
     void snap_cancel(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     bool snap_fails(const std::shared_ptr<Wrapper>& w, const char* stage);
     void let_run(const std::shared_ptr<Wrapper>& w);
+    void restart_check(const std::shared_ptr<Wrapper>& w);
     void restart_import(const std::shared_ptr<Wrapper>& w);
     void boot_restart(const std::shared_ptr<Wrapper>& w);
     void wrapper_gone(const std::shared_ptr<Wrapper>& w, int status);

@@ -81,6 +81,10 @@ bool Cluster::snapshot_message(const std::shared_ptr<Wrapper>& w, const Json& m)
         snap_prepare(w, m);
     } else if (type == "snap_stand") {
         snap_stand(w, seq);
+    } else if (type == "snap_write") {
+        if (!w->snap.stood || w->snap.seq != seq)
+            violate("a wrapper is to write that has not stood");
+        snap_write(w, seq);
     } else if (type == "snap_cancel") {
         snap_cancel(w, seq);
     } else if (type == "snap_end") {
@@ -132,6 +136,7 @@ void Cluster::snap_stand(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
         return say(w, {{"t", "failed"}, {"seq", seq}, {"stage", "stand"}, {"why", "not ready"}});
     }
     if (!w->tree->closed) violate("a rank is frozen that has not closed");
+    if (hurried(w->node) == 0) violate("a rank stands and its daemon is not in a hurry");
     for (auto& t : trees_) {
         // The cut: nobody takes anything from a link while the first of them stands.
         const bool open = t->runs() && !t->gated && !t->closed;
@@ -161,7 +166,6 @@ void Cluster::snap_stand(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
         say(w, {{"t", "snap_stood"}, {"seq", seq}, {"pause_us", 1000}});
         w->snap.frozen = w->snap.then == "kill";
         if (!w->snap.frozen) let_run(w);
-        snap_write(w, seq);
     });
 }
 
@@ -238,9 +242,21 @@ void Cluster::boot_restart(const std::shared_ptr<Wrapper>& w) {
         .ok();
 }
 
+void Cluster::restart_check(const std::shared_ptr<Wrapper>& w) {
+    later(nobody, [this, w] {
+        if (!w->alive || !w->tree->alive) return;
+        if (chance.fail_stage == "check" && chance.fail_rank == w->rank)
+            return say(w, {{"t", "failed"}, {"seq", 0}, {"stage", "check"}, {"why", "no file"}});
+        w->snap.ready = true;
+        say(w, {{"t", "checked"}, {"seq", 0}});
+    });
+}
+
 void Cluster::restart_import(const std::shared_ptr<Wrapper>& w) {
     later(nobody, [this, w] {
         if (!w->alive || !w->tree->alive) return;
+        for (const auto& other : wrappers_)
+            if (!other->snap.ready) violate("files are cut back before all have looked");
         say(w, {{"t", "progress"}, {"seq", 0}, {"bytes", 10}, {"total", ghost_bytes}});
         if (chance.fail_stage == "import" && chance.fail_rank == w->rank) {
             return say(w, {{"t", "failed"}, {"seq", 0}, {"stage", "import"}, {"why", "no luck"}});

@@ -12,6 +12,7 @@
 #include "pmix-plugin/message.hpp"
 #include "pmix-plugin/snapshot/folder.hpp"
 #include "tests/unit/plugin_sim.hpp"
+#include "tests/unit/plugin_sound.hpp"
 
 namespace ghost::plugin::sim {
 namespace {
@@ -23,12 +24,6 @@ constexpr int64_t second = 1'000'000;
 
 Json checkpoint(const std::string& then = "continue", const std::string& to = "") {
     return {{"t", "checkpoint"}, {"to", to}, {"then", then}};
-}
-
-void expect_sound(Cluster& c) {
-    for (const std::string& v : c.violations) ADD_FAILURE() << v;
-    EXPECT_EQ(c.held, 0);
-    EXPECT_EQ(c.holds, c.releases + c.settles);
 }
 
 void expect_all_run(Cluster& c) {
@@ -463,8 +458,19 @@ TEST(Restarts, AllReasonsBeforeAnyRankHasRun) {
     });
     fails({0, 1, 2}, from, "rank 2 at gn2: import: its wrapper ended",
           [](Cluster& again) { again.kill_wrapper(2, 2); });
-    fails({0, 1, 2}, from, "nothing was heard for 60 s while holding",
+    fails({0, 1, 2}, from, "nothing was heard for 60 s while checking",
           [](Cluster& again) { again.cut(1); });
+    fails({0, 1, 2}, from, "nothing was heard for 60 s while holding", [](Cluster& again) {
+        again.lose_one([](NodeId, NodeId to, const std::string& type) {
+            return to == 1 && type == "restart_import";
+        });
+    });
+    fails({0, 1, 2}, from,
+          "(nothing has been changed, no rank has run): rank 1 at gn1: check: no file",
+          [](Cluster& again) {
+              again.chance.fail_stage = "check";
+              again.chance.fail_rank = 1;
+          });
     fails({0, 1, 2}, from, "is lost", [](Cluster& again) {
         again.run(300);
         again.kill_node(3);
@@ -495,12 +501,9 @@ constexpr const char* states[] = {"opening", "preparing", "pinging", "holding",
 
 void strike(Cluster& c, Client& user, Fault fault) {
     auto lossy = [&c](bool up) {
-        c.lose = [&c, up, left = 1](NodeId f, NodeId t, const Json& m) mutable {
-            std::string type = m["t"];
-            const bool hit = (up ? f == 1 : t == 1) && type.starts_with("snap_") && left > 0;
-            if (hit) --left;
-            return hit;
-        };
+        c.lose_one([up](NodeId f, NodeId t, const std::string& type) {
+            return (up ? f == 1 : t == 1) && type.starts_with("snap_");
+        });
     };
     switch (fault) {
         case Fault::wrapper:
@@ -632,8 +635,9 @@ TEST(Late, MessagesOfAnEarlierSnapshotAreDropped) {
             for (NodeId to : {0u, 1u, 2u}) c.inject(from, to, m);
         }
     }
-    for (const char* type : {"snap_prepare", "snap_ping", "snap_gate", "snap_ungate", "snap_close",
-                             "snap_abort", "snap_end", "restart_prepare", "restart_go"}) {
+    for (const char* type :
+         {"snap_prepare", "snap_ping", "snap_gate", "snap_ungate", "snap_close", "snap_abort",
+          "snap_end", "restart_prepare", "restart_import", "restart_go"}) {
         for (NodeId to : {0u, 1u, 2u}) {
             c.inject(0, to, {{"t", type}, {"seq", 1}, {"try", 9}, {"daemons", 3}, {"epoch", 7}});
         }
@@ -650,9 +654,10 @@ TEST(Late, MessagesOfAnEarlierSnapshotAreDropped) {
 
 TEST(Late, MessagesOfAnyFormAreSurvived) {
     Cluster c(21, 3, {0, 1});
-    const char* types[] = {"snap_up",   "snap_progress",   "snap_prepare", "snap_ping",
-                           "snap_gate", "snap_ungate",     "snap_close",   "snap_abort",
-                           "snap_end",  "restart_prepare", "restart_go",   "continue"};
+    const char* types[] = {"snap_up",   "snap_progress",   "snap_prepare",   "snap_ping",
+                           "snap_gate", "snap_ungate",     "snap_close",     "snap_abort",
+                           "snap_end",  "restart_prepare", "restart_import", "restart_go",
+                           "continue"};
     Json values[] = {nullptr,        -1,   1.5,       "x", Json::array({1, "y"}),
                      Json::object(), true, 1ull << 63};
     for (const char* type : types) {

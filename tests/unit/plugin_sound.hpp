@@ -1,0 +1,20 @@
+// What must hold after every scenario of the simulated job.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include "tests/unit/plugin_sim.hpp"
+
+namespace ghost::plugin::sim {
+
+inline void expect_sound(Cluster& c) {
+    for (const std::string& v : c.violations) ADD_FAILURE() << v;
+    EXPECT_EQ(c.held, 0);
+    EXPECT_EQ(c.holds, c.releases + c.settles);
+    for (NodeId node = 0; node < c.size(); node++) {
+        if (c.job_aborted || c.dead.contains(node)) continue;
+        EXPECT_EQ(c.hurried(node), 0) << "node " << node;
+    }
+}
+
+}  // namespace ghost::plugin::sim
