@@ -114,7 +114,7 @@ mca_btl_base_registration_handle_t* register_memory(mca_btl_base_module_t*,
                                                     size_t size, uint32_t flags) {
     Inside inside(gate());
     if (flags == MCA_BTL_REG_FLAG_REMOTE_READ && size <= tcp_in_pieces && peer &&
-        peer->socket->on_tcp())
+        peer->socket->on_stream())
         return nullptr;
     return module->regions.add(base, size);
 }

@@ -10,6 +10,7 @@
 #include "base/log.hpp"
 #include "kernet-btl/kernet/connector_internal.hpp"
 #include "kernet-btl/link/net.hpp"
+#include "kernet-btl/link/tcp.hpp"
 
 namespace kernet {
 
@@ -241,8 +242,6 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
     offer->peer = with.shared;
     offer->generation = with.up = shake.hello.generation;
     offer->peer_last_seen = last_seen;
-    offer->own_epoch = location_.epoch;
-    offer->peer_epoch = epoch;
     with.epoch = std::max(with.epoch, epoch);
     with.had_link = true;
     with.failures = 0;
@@ -256,7 +255,7 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
         watches_[with.watch] = shake.rank;
         add(with.watch, with.watch_fd.get(), EPOLLIN | EPOLLRDHUP);
     } else {
-        offer->tcp = std::move(shake.fd);
+        offer->stream = std::make_unique<TcpLink>(std::move(shake.fd), location_.epoch, epoch);
     }
     ghost::log::debug("kernet: link {} number {} with rank {} made by {}",
                       offer->ring ? "shm" : "tcp", offer->generation, shake.rank,

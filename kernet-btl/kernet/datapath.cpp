@@ -6,7 +6,6 @@
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
-#include "kernet-btl/link/net.hpp"
 
 namespace kernet {
 
@@ -14,7 +13,7 @@ namespace {
 
 // While rings are in use, sockets are looked at every so many passes: one look costs as much as
 // two messages over a ring (facts: 240 ns).
-constexpr uint32_t tcp_every = 32;
+constexpr uint32_t stream_every = 32;
 // Up to so many sockets are tried one by one: a message is taken 0.5 µs earlier than by epoll, one
 // try in vain costs 0.24.
 constexpr size_t tried_singly = 3;
@@ -51,32 +50,32 @@ int DataPath::progress_inside() {
     for (Socket* socket : rings_) {
         if (socket->local()) events += socket->poll_ring();
     }
-    if (!tcps_.empty() && (rings_.empty() || ++pass_ % tcp_every == 0))
-        events += poll_tcp_sockets();
+    if (!streams_.empty() && (rings_.empty() || ++pass_ % stream_every == 0))
+        events += poll_streams();
     // Nothing comes from a peer that is away: whoever brings it back gets the core.
     if (unlinked_ != 0 && events == 0) [[unlikely]]
         sched_yield();
     return events;
 }
 
-int DataPath::poll_tcp_sockets() {
+int DataPath::poll_streams() {
     int events = 0;
     if (poller_) {
         epoll_event ready[16];
         const int count = epoll_wait(poller_.get(), ready, 16, 0);
         for (int i = 0; i < count; i++) {
             auto* socket = static_cast<Socket*>(ready[i].data.ptr);
-            if (socket->on_tcp()) events += socket->poll_tcp();
+            if (socket->on_stream()) events += socket->poll_stream();
         }
     } else {
-        for (Socket* socket : tcps_) {
-            if (socket->on_tcp()) events += socket->poll_tcp();
+        for (Socket* socket : streams_) {
+            if (socket->on_stream()) events += socket->poll_stream();
         }
     }
-    for (Socket* socket : tcps_) {
-        if (socket->on_tcp()) events += socket->attend_tcp();
+    for (Socket* socket : streams_) {
+        if (socket->on_stream()) events += socket->attend_stream();
     }
-    if (events > 0) pass_ = tcp_every - 1;  // where something comes, more may
+    if (events > 0) pass_ = stream_every - 1;  // where something comes, more may
     return events;
 }
 
@@ -92,28 +91,28 @@ void DataPath::take_offers() {
 void DataPath::sort_links() {
     stale_ = false;
     rings_.clear();
-    tcps_.clear();
+    streams_.clear();
     unlinked_ = 0;
     for (auto& [rank, socket] : sockets_) {
         if (socket->expects_link()) ++unlinked_;
-        if (socket->linked()) (socket->local() ? rings_ : tcps_).push_back(socket.get());
+        if (socket->linked()) (socket->local() ? rings_ : streams_).push_back(socket.get());
     }
-    watch_tcps();
+    watch_streams();
 }
 
 // One epoll set answers for many sockets at the price of one; a few are quicker tried one by one.
-void DataPath::watch_tcps() {
+void DataPath::watch_streams() {
     const bool marked = !poller_;  // those that were here; new links are not
-    poller_.reset(tcps_.size() > tried_singly ? epoll_create1(EPOLL_CLOEXEC) : -1);
+    poller_.reset(streams_.size() > tried_singly ? epoll_create1(EPOLL_CLOEXEC) : -1);
     if (marked || !poller_) {
-        for (const Socket* socket : tcps_) net::acknowledge_on_arrival(socket->link_fd(), !poller_);
+        for (const Socket* socket : streams_) socket->stream().waited_for(poller_.valid());
     }
     if (!poller_) return;  // also without descriptors: then all are tried
-    for (Socket* socket : tcps_) {
+    for (Socket* socket : streams_) {
         epoll_event event{};
         event.events = EPOLLIN | EPOLLRDHUP;
         event.data.ptr = socket;
-        epoll_ctl(poller_.get(), EPOLL_CTL_ADD, socket->link_fd(), &event);
+        epoll_ctl(poller_.get(), EPOLL_CTL_ADD, socket->stream().fd(), &event);
     }
 }
 

@@ -64,8 +64,8 @@ class DataPath {
     Socket& socket_of(PeerShared& peer);
     void take_offers();
     void sort_links();
-    int poll_tcp_sockets();
-    void watch_tcps();
+    int poll_streams();
+    void watch_streams();
 
     Gate gate_;
     Registry& registry_;
@@ -75,10 +75,10 @@ class DataPath {
     size_t piece_max_ = 65536;
     std::unordered_map<uint32_t, std::unique_ptr<Socket>> sockets_;
     std::vector<Socket*> rings_;  // sockets by the link they have now
-    std::vector<Socket*> tcps_;
-    ghost::Fd poller_;       // epoll set of tcps_; none if there are none
+    std::vector<Socket*> streams_;
+    ghost::Fd poller_;       // epoll set of streams_; none if there are none
     uint32_t unlinked_ = 0;  // attached sockets whose link is being made, or whose peer moves
-    bool stale_ = false;     // rings_ and tcps_ are to be made anew
+    bool stale_ = false;     // rings_ and streams_ are to be made anew
     uint32_t pass_ = 0;
 };
 

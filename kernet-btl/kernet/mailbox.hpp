@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <memory>
 
-#include "base/fd.hpp"
 #include "kernet-btl/link/ring.hpp"
+#include "kernet-btl/link/stream_link.hpp"
 
 namespace kernet {
 
@@ -35,11 +35,9 @@ struct Offer {
     Offer* next = nullptr;
     PeerShared* peer = nullptr;
     uint64_t generation = 0;
-    uint64_t peer_last_seen = 0;  // last frame of ours the peer has
-    uint64_t own_epoch = 0;
-    uint64_t peer_epoch = 0;
-    ghost::Fd tcp;                      // either this
-    std::unique_ptr<RingMapping> ring;  // or this
+    uint64_t peer_last_seen = 0;         // last frame of ours the peer has
+    std::unique_ptr<StreamLink> stream;  // either this
+    std::unique_ptr<RingMapping> ring;   // or this
 };
 
 // Stack of offers; taken all at once, oldest first.

@@ -128,7 +128,7 @@ void Socket::release(Frame* frame) {
 
 bool Socket::flush() {
     if (resuming_) return false;
-    return ring_ ? flush_ring() : tcp_ ? flush_tcp() : waiting_.empty();
+    return ring_ ? flush_ring() : stream_ ? flush_stream() : waiting_.empty();
 }
 
 bool Socket::flush_ring() {
@@ -193,9 +193,9 @@ void Socket::reap_bulk(uint64_t consumed) {
     while (!ringed_.empty() && ringed_.front()->last_line <= consumed) release(ringed_.pop());
 }
 
-bool Socket::flush_tcp() {
+bool Socket::flush_stream() {
     while (unsent_) {
-        const ssize_t wrote = tcp_->write(unsent_, offset_, received_);
+        const ssize_t wrote = stream_->write(unsent_, offset_, received_);
         if (wrote < 0) lost_ = true;
         if (wrote <= 0) return false;
         told_ = received_;
@@ -240,10 +240,10 @@ void Socket::adopt(Offer& offer) {
     if (offer.ring) {
         ring_ = std::make_unique<Ring>(std::move(offer.ring));
     } else {
-        tcp_ = std::make_unique<TcpLink>(std::move(offer.tcp), offer.own_epoch, offer.peer_epoch);
+        stream_ = std::move(offer.stream);
     }
     ghost::log::debug("kernet: rank {}: link {} number {}, resuming after frame {}", peer(),
-                      ring_ ? "shm" : "tcp", generation_, offer.peer_last_seen);
+                      ring_ ? "shm" : stream_->name(), generation_, offer.peer_last_seen);
     backlog_ = 0;
     for (Frame* frame = unsent_; frame; frame = frame->next) backlog_ += frame->wire_size();
     path_.links_changed();
@@ -257,7 +257,7 @@ void Socket::say_where_we_are() {
         std::memcpy(ring_->tx.reserve(sizeof received_), &received_, sizeof received_);
         ring_->tx.commit(sizeof received_, 0, LineKind::resume, 0);
     } else {
-        lost_ = !tcp_->write_control(wire::FrameType::ack, received_);
+        lost_ = !stream_->write_control(wire::FrameType::ack, received_);
         told_ = received_;
     }
 }
@@ -268,11 +268,11 @@ void Socket::drop_link(Leave why) {
         keep_ring_tail();
         ring_.reset();
     }
-    if (tcp_) {
+    if (stream_) {
         // A ring's peer is told by the control side, through the socket beside the ring.
         const auto said = why == Leave::suspended ? wire::FrameType::suspend : wire::FrameType::bye;
-        if (why != Leave::lost && offset_ == 0) tcp_->write_control(said, received_);
-        tcp_.reset();
+        if (why != Leave::lost && offset_ == 0) stream_->write_control(said, received_);
+        stream_.reset();
     }
     unsent_ = waiting_.front();
     offset_ = 0;

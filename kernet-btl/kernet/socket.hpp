@@ -10,7 +10,7 @@
 
 #include "kernet-btl/kernet/mailbox.hpp"
 #include "kernet-btl/link/ring.hpp"
-#include "kernet-btl/link/tcp.hpp"
+#include "kernet-btl/link/stream_link.hpp"
 
 namespace kernet {
 
@@ -48,9 +48,9 @@ class Socket final : private LinkEvents {
     uint32_t peer() const { return shared_.rank; }
     DataPath& path() const { return path_; }
     SocketState state() const { return state_; }
-    bool linked() const { return ring_ != nullptr || tcp_ != nullptr; }
+    bool linked() const { return ring_ != nullptr || stream_ != nullptr; }
     bool local() const { return ring_ != nullptr; }  // link shm
-    bool on_tcp() const { return tcp_ != nullptr; }
+    bool on_stream() const { return stream_ != nullptr; }
     // No link now, and one is to come: the peer moves, or the first link is being made.
     bool expects_link() const {
         return state_ == SocketState::attached && !linked() && peer_said_ != PeerSaid::left;
@@ -88,10 +88,10 @@ class Socket final : private LinkEvents {
 
     // --- progress; returns the number of events ---
     int poll_ring();
-    int poll_tcp();
-    // What is due by itself on link tcp: going on writing, acknowledging.
-    int attend_tcp();
-    int link_fd() const { return tcp_->fd(); }
+    int poll_stream();
+    // What is due by itself on a stream link: going on writing, acknowledging.
+    int attend_stream();
+    StreamLink& stream() const { return *stream_; }  // if on_stream()
     // Writes what waits. True if nothing does any more.
     bool flush();
     // Gate closed, by the control side: writes what waits without taking in any message. True if
@@ -133,7 +133,7 @@ class Socket final : private LinkEvents {
     void ask_for_link();
 
     bool flush_ring();
-    bool flush_tcp();
+    bool flush_stream();
     bool put_in_ring(Frame* frame);
     bool put_bulk_in_ring(Frame* frame);
     void reap_bulk(uint64_t consumed);
@@ -177,7 +177,7 @@ class Socket final : private LinkEvents {
     // Hot: what sending and receiving a small message over a ring touches.
     std::unique_ptr<Ring> ring_;
     Frame* staged_ = nullptr;
-    FrameQueue waiting_;  // in order: not in a ring yet; link tcp: not acknowledged yet
+    FrameQueue waiting_;  // in order: not in a ring yet; stream link: not acknowledged yet
     uint64_t next_seq_ = 1;
     uint64_t received_ = 0;
 
@@ -185,20 +185,20 @@ class Socket final : private LinkEvents {
     PeerShared& shared_;
     Sink& sink_;
     SocketState state_ = SocketState::free;
-    std::unique_ptr<TcpLink> tcp_;
+    std::unique_ptr<StreamLink> stream_;
     uint64_t generation_ = 0;
     size_t backlog_ = 0;
     uint64_t exposed_ = 0;  // last number that may have gone by a link now gone
     PeerSaid peer_said_ = PeerSaid::nothing;
     bool resuming_ = false;  // what waits may have arrived by the last link: the peer must say
-    // link tcp
+    // stream links
     Frame* unsent_ = nullptr;  // first of waiting_ not entirely written
     size_t offset_ = 0;        // of it, bytes written
     uint64_t told_ = 0;        // last acknowledgement we sent
     uint64_t bytes_since_told_ = 0;
     uint32_t idle_polls_ = 0;
     bool lost_ = false;     // found broken while sending
-    bool polling_ = false;  // inside TcpLink::poll(): the link must stay until it returns
+    bool polling_ = false;  // inside StreamLink::poll(): the link must stay until it returns
     // link shm
     FrameQueue ringed_;       // bulk frames in the ring, not yet consumed
     size_t bulk_offset_ = 0;  // of the first waiting bulk frame, bytes in the ring

@@ -84,8 +84,8 @@ bool Socket::take_bulk_piece(const LineView& line) {
 
 // A link's first frame, which alone may be taken while the upper layer is elsewhere.
 void Socket::take_resume_only() {
-    if (tcp_) {
-        lost_ = !tcp_->take_first_ack(*this);
+    if (stream_) {
+        lost_ = !stream_->take_first_ack(*this);
         return;
     }
     LineView line;
@@ -128,22 +128,22 @@ void Socket::end_bulk() {
     }
 }
 
-// --- link tcp ---
+// --- stream links ---
 
-int Socket::poll_tcp() {
+int Socket::poll_stream() {
     polling_ = true;
-    const TcpLink::Poll result = tcp_->poll(*this);
+    const StreamLink::Poll result = stream_->poll(*this);
     polling_ = false;
-    if (result == TcpLink::Poll::broken || lost_) {
-        lose_link(tcp_->wrong());
+    if (result == StreamLink::Poll::broken || lost_) {
+        lose_link(stream_->wrong());
         return 1;
     }
-    if (result == TcpLink::Poll::idle) return 0;
+    if (result == StreamLink::Poll::idle) return 0;
     idle_polls_ = 0;
     return 1;
 }
 
-int Socket::attend_tcp() {
+int Socket::attend_stream() {
     if (unsent_ && !flush() && lost_) {
         lose_link(nullptr);
         return 1;
@@ -156,7 +156,7 @@ int Socket::attend_tcp() {
 void Socket::acknowledge_idle() {
     if (received_ == told_ || offset_ > 0) return;
     if (bytes_since_told_ < acknowledge_bytes && idle_polls_ < acknowledge_polls) return;
-    if (!tcp_->write_control(wire::FrameType::ack, received_)) return;
+    if (!stream_->write_control(wire::FrameType::ack, received_)) return;
     told_ = received_;
     bytes_since_told_ = 0;
 }

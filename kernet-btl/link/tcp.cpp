@@ -1,199 +1,55 @@
 #include "kernet-btl/link/tcp.hpp"
 
-#include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <sys/socket.h>
-#include <sys/uio.h>
+
+#include "kernet-btl/link/net.hpp"
 
 namespace kernet {
 
 namespace {
 
-constexpr int max_iov = 64;
-
-// Fills `iov` from `first`, of which `offset` bytes are out; stamps headers not yet begun.
-int gather(Frame* first, size_t offset, uint64_t ack, uint32_t epoch, iovec* iov) {
-    int count = 0;
-    for (Frame* frame = first; frame && count + 2 <= max_iov; frame = frame->next) {
-        const size_t front = wire::frame_header_size + frame->byte_count();
-        if (offset == 0) {
-            frame->header.ack = ack;
-            frame->header.epoch = epoch;
-        }
-        if (offset < front) {
-            iov[count++] = {reinterpret_cast<uint8_t*>(&frame->header) + offset, front - offset};
-        }
-        if (frame->body_size > 0) {
-            const size_t done = offset > front ? offset - front : 0;
-            iov[count++] = {const_cast<uint8_t*>(frame->body) + done, frame->body_size - done};
-        }
-        offset = 0;
-    }
-    return count;
-}
-
 bool would_block() {
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
 }
 
+ssize_t outcome(ssize_t got) {
+    if (got > 0) return got;
+    return got < 0 && would_block() ? 0 : -1;
+}
+
 }  // namespace
 
-TcpLink::TcpLink(Fd fd, uint64_t own_epoch, uint64_t peer_epoch)
-    : fd_(std::move(fd)),
-      own_epoch_(static_cast<uint32_t>(own_epoch)),
-      peer_epoch_(static_cast<uint32_t>(peer_epoch)),
-      buffer_(new uint8_t[buffer_size]) {}
+void TcpLink::waited_for(bool on) {
+    net::acknowledge_on_arrival(fd_.get(), !on);
+}
 
-ssize_t TcpLink::write(Frame* first, size_t offset, uint64_t ack) {
-    iovec iov[max_iov];
+ssize_t TcpLink::send_bytes(const iovec* pieces, int count) {
     msghdr message{};
-    message.msg_iov = iov;
-    message.msg_iovlen = static_cast<size_t>(gather(first, offset, ack, own_epoch_, iov));
+    message.msg_iov = const_cast<iovec*>(pieces);
+    message.msg_iovlen = static_cast<size_t>(count);
     const ssize_t done = sendmsg(fd_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (done >= 0) return done;
     return would_block() ? 0 : -1;
 }
 
-bool TcpLink::write_control(wire::FrameType type, uint64_t ack) {
-    wire::FrameHeader header;
-    header.type = type;
-    header.ack = ack;
-    header.epoch = own_epoch_;
-    // A stream socket takes 40 bytes whole unless its buffer is full to the last few; then the
-    // connection is given up, which costs a reconnection but loses nothing.
-    const ssize_t done = send(fd_.get(), &header, sizeof header, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (done > 0 && done < static_cast<ssize_t>(sizeof header)) shutdown(fd_.get(), SHUT_RDWR);
-    return done == sizeof header;
+// A stream socket takes a header whole unless its buffer is full to the last few bytes; then the
+// connection is given up, which costs a reconnection but loses nothing.
+bool TcpLink::send_whole(const void* bytes, size_t size) {
+    const ssize_t done = send(fd_.get(), bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (done > 0 && done < static_cast<ssize_t>(size)) shutdown(fd_.get(), SHUT_RDWR);
+    return done == static_cast<ssize_t>(size);
 }
 
-void TcpLink::compact() {
-    if (begin_ == end_) {
-        begin_ = end_ = 0;
-    } else if (buffer_size - end_ < wire::frame_header_size + wire::max_message) {
-        std::memmove(buffer_.get(), buffer_.get() + begin_, end_ - begin_);
-        end_ -= begin_;
-        begin_ = 0;
+ssize_t TcpLink::receive_bytes(const iovec* pieces, int count) {
+    if (count == 1) {
+        return outcome(recv(fd_.get(), pieces->iov_base, pieces->iov_len, MSG_DONTWAIT));
     }
+    return outcome(readv(fd_.get(), pieces, count));
 }
 
-bool TcpLink::take_first_ack(LinkEvents& events) {
-    if (begin_ != end_ || body_left_ > 0) return true;
-    uint8_t bytes[wire::frame_header_size];
-    const ssize_t seen = recv(fd_.get(), bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT);
-    if (seen < 0) return would_block();
-    if (seen == 0) return false;
-    if (static_cast<size_t>(seen) < sizeof bytes) return true;
-    const wire::FrameHeader header = wire::decode(bytes);
-    wire::FrameLimits limits = events.limits();
-    limits.epoch = peer_epoch_;
-    wrong_ = wire::check(header, limits);
-    if (wrong_) return false;
-    if (header.type != wire::FrameType::ack) return true;
-    if (recv(fd_.get(), bytes, sizeof bytes, MSG_DONTWAIT) != sizeof bytes) return false;
-    events.on_ack(header.ack);
-    return true;
-}
-
-TcpLink::Poll TcpLink::poll(LinkEvents& events) {
-    Poll result = Poll::idle;
-    for (int round = 0; round < 4; round++) {
-        if (body_left_ > 0) {
-            const Poll body = receive_body(events);
-            if (body == Poll::broken) return body;
-            if (body == Poll::idle) return result;
-            result = Poll::progress;
-        } else {
-            compact();
-            const size_t room = buffer_size - end_;
-            const ssize_t got = recv(fd_.get(), buffer_.get() + end_, room, MSG_DONTWAIT);
-            if (got < 0 && would_block()) return result;
-            if (got <= 0) return Poll::broken;
-            end_ += static_cast<size_t>(got);
-            result = Poll::progress;
-            if (!parse(events)) return Poll::broken;
-            if (static_cast<size_t>(got) < room && body_left_ == 0) return result;
-            continue;
-        }
-        if (!parse(events)) return Poll::broken;
-    }
-    return result;
-}
-
-// Reads body bytes to their place and, by the same call, what follows them into the buffer.
-TcpLink::Poll TcpLink::receive_body(LinkEvents& events) {
-    iovec iov[2];
-    int count = 0;
-    const size_t want = static_cast<size_t>(body_left_);
-    if (body_) {
-        iov[count++] = {body_, want};
-        iov[count++] = {buffer_.get(), buffer_size};
-    } else {
-        iov[count++] = {buffer_.get(), std::min(want, buffer_size)};
-    }
-    // Everything read before the body began has been taken out of the buffer by then.
-    begin_ = end_ = 0;
-    const ssize_t got = readv(fd_.get(), iov, count);
-    if (got < 0 && would_block()) return Poll::idle;
-    if (got <= 0) return Poll::broken;
-    const size_t used = std::min(static_cast<size_t>(got), want);
-    if (body_) {
-        body_ += used;
-        end_ = static_cast<size_t>(got) - used;
-    }
-    body_left_ -= used;
-    if (body_left_ == 0) finish_bulk(events);
-    return Poll::progress;
-}
-
-void TcpLink::finish_bulk(LinkEvents& events) {
-    body_ = nullptr;
-    events.on_bulk_done(bulk_);
-}
-
-bool TcpLink::begin_bulk(LinkEvents& events, const wire::FrameHeader& header) {
-    bulk_ = header;
-    body_ = events.on_bulk(header, buffer_.get() + begin_);
-    begin_ += header.head;
-    body_left_ = header.length - header.head;
-    const size_t here = static_cast<size_t>(std::min<uint64_t>(end_ - begin_, body_left_));
-    if (body_) {
-        std::memcpy(body_, buffer_.get() + begin_, here);
-        body_ += here;
-    }
-    begin_ += here;
-    body_left_ -= here;
-    if (body_left_ == 0) finish_bulk(events);
-    return body_left_ == 0;
-}
-
-// Hands out every whole frame in the buffer. False if the peer breaks the rules.
-bool TcpLink::parse(LinkEvents& events) {
-    while (body_left_ == 0 && end_ - begin_ >= wire::frame_header_size) {
-        const wire::FrameHeader header = wire::decode(buffer_.get() + begin_);
-        wire::FrameLimits limits = events.limits();
-        limits.epoch = peer_epoch_;
-        wrong_ = wire::check(header, limits);
-        if (wrong_) return false;
-        const size_t have = end_ - begin_ - wire::frame_header_size;
-        if (header.type == wire::FrameType::bulk) {
-            if (have < header.head) return true;
-            events.on_ack(header.ack);
-            begin_ += wire::frame_header_size;
-            if (!begin_bulk(events, header)) return true;
-            continue;
-        }
-        if (have < header.length) return true;
-        events.on_ack(header.ack);
-        uint8_t* bytes = buffer_.get() + begin_ + wire::frame_header_size;
-        begin_ += wire::frame_header_size + static_cast<size_t>(header.length);
-        if (header.type == wire::FrameType::data) {
-            events.on_data(header, bytes);
-        } else if (header.type != wire::FrameType::ack) {
-            events.on_control(header.type);
-        }
-    }
-    return true;
+ssize_t TcpLink::peek_bytes(void* bytes, size_t size) {
+    return outcome(recv(fd_.get(), bytes, size, MSG_PEEK | MSG_DONTWAIT));
 }
 
 }  // namespace kernet

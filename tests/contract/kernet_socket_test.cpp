@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernet-btl/kernet/datapath.hpp"
+#include "kernet-btl/link/tcp.hpp"
 
 namespace {
 
@@ -138,7 +139,8 @@ TEST(KernetSocket, AListenerAcknowledgesWhatItTook) {
                 auto offer = std::make_unique<Offer>();
                 offer->peer = here ? &registry.peer(rank) : &others.back()->shared;
                 offer->generation = 1;
-                offer->tcp.reset(ends[here ? 0 : 1]);
+                offer->stream =
+                    std::make_unique<kernet::TcpLink>(kernet::Fd(ends[here ? 0 : 1]), 0, 0);
                 (here ? registry : others.back()->registry).offers.put(std::move(offer));
             }
             others.back()->path.attach(0);

@@ -309,8 +309,8 @@ TEST_P(KernetIdle, WhatWasSentArrivesThoughTheSenderIsElsewhere) {
 INSTANTIATE_TEST_SUITE_P(Links, KernetIdle, testing::Bool(),
                          [](const auto& info) { return info.param ? "shm" : "tcp"; });
 
-// More peers than are tried one by one (DataPath::watch_tcps): one after the other and all at once,
-// also when one of them comes back by a new link.
+// More peers than are tried one by one (DataPath::watch_streams): one after the other and all at
+// once, also when one of them comes back by a new link.
 TEST(KernetPeers, ManyOverTcpAreAllHeard) {
     const std::string job = fmt::format("p{}", getpid());
     Idler middle(0, job, false, true);
