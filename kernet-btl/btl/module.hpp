@@ -14,19 +14,9 @@
 
 #include "kernet-btl/btl/agent.hpp"
 #include "kernet-btl/btl/bridge.h"
+#include "kernet-btl/btl/regions.hpp"
 #include "kernet-btl/kernet/datapath.hpp"
 #include "kernet-btl/kernet/endpoint.hpp"
-
-struct mca_btl_base_endpoint_t {
-    kernet::Socket* socket;
-};
-
-// What a peer needs to read registered memory; travels inside ob1's headers.
-struct mca_btl_base_registration_handle_t {
-    uint64_t id;
-    uint64_t base;
-    uint64_t size;
-};
 
 namespace kernet::btl {
 
@@ -38,23 +28,10 @@ struct Fragment {
     Frame* frame;  // null once it is the socket's
 };
 
-// Memory peers may read. Only what is registered can be asked for.
-class Regions {
-  public:
-    mca_btl_base_registration_handle_t* add(const void* base, size_t size);
-    void remove(mca_btl_base_registration_handle_t* handle);
-    // Whether [address, address + size) lies in the region `id` now.
-    bool covers(uint64_t id, uint64_t address, uint64_t size) const;
-
-  private:
-    // id = slot + 1 + turn << 32: a slot used again has another id.
-    std::vector<std::unique_ptr<mca_btl_base_registration_handle_t>> slots_;
-    std::vector<uint32_t> free_;
-};
-
 // A get of ours that was asked for and has not been answered.
 struct PendingGet {
     uint64_t cookie = 0;  // 0: free slot
+    uint64_t offer = 0;   // not asked for: the region that comes by itself
     uint32_t peer = 0;
     mca_btl_base_endpoint_t* endpoint = nullptr;
     void* address = nullptr;
@@ -95,7 +72,8 @@ class Module final : public Sink {
 
   private:
     void answer_get(Socket& socket, const uint8_t* bytes, size_t size);
-    PendingGet* pending(uint8_t tag, const uint8_t* head, size_t head_size);
+    void note_missed(const Socket& socket, const uint8_t* bytes, size_t size);
+    PendingGet* pending(const Socket& socket, uint8_t tag, const uint8_t* head, size_t head_size);
     int complete();
     void serve();
 
@@ -106,6 +84,8 @@ class Module final : public Sink {
     std::vector<Fragment*> calling_;  // being called
     std::vector<PendingGet> gets_;
     std::vector<uint32_t> free_gets_;
+    std::vector<uint32_t> awaiting_;  // slots of gets_ that wait for an offer
+    MissedOffers missed_;
     uint64_t next_cookie_ = 1;
     std::unique_ptr<RankAgent> agent_;
     std::thread server_;

@@ -65,7 +65,7 @@ void Socket::commit_frame(size_t size, uint8_t tag) {
     enqueue(frame);
 }
 
-bool Socket::send_frame(Frame* frame, size_t size, uint8_t tag, void* token) {
+bool Socket::send_frame(Frame* frame, size_t size, uint8_t tag, void* token, bool more) {
     if (ring_ && waiting_.empty()) {
         if (uint8_t* room = ring_->tx.reserve(size)) {
             std::memcpy(room, frame->bytes(), size);
@@ -77,7 +77,7 @@ bool Socket::send_frame(Frame* frame, size_t size, uint8_t tag, void* token) {
     frame->header.type = wire::FrameType::data;
     frame->header.tag = tag;
     frame->header.length = size;
-    enqueue(frame);
+    enqueue(frame, more);
     if (backlog_ == 0) return true;
     frame->token = token;
     return false;
@@ -97,15 +97,27 @@ void Socket::send_bulk(uint8_t tag, const void* head, size_t head_size, const vo
     enqueue(frame);
 }
 
-void Socket::enqueue(Frame* frame) {
+void Socket::own_body(const void* token) {
+    for (const FrameQueue* queue : {&waiting_, &ringed_}) {
+        for (Frame* frame = queue->front(); frame; frame = frame->next) {
+            if (frame->token != token) continue;
+            frame->own_body();
+            frame->token = nullptr;
+        }
+    }
+}
+
+void Socket::enqueue(Frame* frame, bool more) {
     frame->header.seq = next_seq_++;
     const bool first = !unsent_;
+    const bool now = first || corked_;
+    corked_ = more && now;
     waiting_.push(frame);
     backlog_ += frame->wire_size();
     if (first) unsent_ = frame;
     if (!linked()) {
         ask_for_link();
-    } else if (first && !flush() && lost_ && !polling_) {
+    } else if (now && !more && !flush() && lost_ && !polling_) {
         lose_link(nullptr);
     }
 }

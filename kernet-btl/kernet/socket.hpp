@@ -79,12 +79,16 @@ class Socket final : private LinkEvents {
     }
     // Sends a frame of the path's pool whose bytes are already filled in. Takes it over. True if
     // it has left for the link (or is acknowledged later without further notice); false if it
-    // waits: then released(token) is called when it has left.
-    bool send_frame(Frame* frame, size_t size, uint8_t tag, void* token);
+    // waits: then released(token) is called when it has left. more: the caller sends something
+    // else right away, or calls flush(); both may leave together.
+    bool send_frame(Frame* frame, size_t size, uint8_t tag, void* token, bool more = false);
     // Sends head and body; the body is the caller's and stays untouched until released(token).
     // size > 0; head_size <= wire::max_bulk_head.
     void send_bulk(uint8_t tag, const void* head, size_t head_size, const void* body, size_t size,
                    void* token);
+    // The body of the bulk message of that token, not yet acknowledged, is copied: it is the
+    // caller's again. released() is not called for it any more.
+    void own_body(const void* token);
 
     // --- progress; returns the number of events ---
     int poll_ring();
@@ -123,7 +127,7 @@ class Socket final : private LinkEvents {
     bool change(SocketState to);
     uint8_t* reserve_frame(size_t size);
     void commit_frame(size_t size, uint8_t tag);
-    void enqueue(Frame* frame);
+    void enqueue(Frame* frame, bool more = false);
     void drop_link(Leave why);
     void lose_link(const char* wrong);
     void keep_ring_tail();
@@ -190,6 +194,7 @@ class Socket final : private LinkEvents {
     size_t backlog_ = 0;
     uint64_t exposed_ = 0;  // last number that may have gone by a link now gone
     PeerSaid peer_said_ = PeerSaid::nothing;
+    bool corked_ = false;    // what waits is to leave with what the caller sends next
     bool resuming_ = false;  // what waits may have arrived by the last link: the peer must say
     // stream links
     Frame* unsent_ = nullptr;  // first of waiting_ not entirely written

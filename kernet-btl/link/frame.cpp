@@ -30,6 +30,8 @@ Frame* FramePool::get(size_t size) {
 }
 
 void FramePool::put(Frame* frame) {
+    delete[] frame->owned;
+    frame->owned = nullptr;
     auto& list = free_[frame->pool_class];
     if (list.size() >= keep_[frame->pool_class]) {
         ::operator delete(frame);

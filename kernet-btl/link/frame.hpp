@@ -19,9 +19,10 @@ struct Frame {
     Frame* next = nullptr;
     const uint8_t* body = nullptr;  // bulk only; the user's, valid until acknowledged
     size_t body_size = 0;
-    void* token = nullptr;   // the upper layer's name for it, to be told when released
-    uint64_t last_line = 0;  // link shm, bulk: ring line of its last piece
-    uint32_t capacity = 0;   // bytes that fit behind
+    void* token = nullptr;     // the upper layer's name for it, to be told when released
+    uint8_t* owned = nullptr;  // a copy of the body; then `body` is that
+    uint64_t last_line = 0;    // link shm, bulk: ring line of its last piece
+    uint32_t capacity = 0;     // bytes that fit behind
     uint32_t pool_class = 0;
     wire::FrameHeader header;
 
@@ -29,6 +30,13 @@ struct Frame {
     bool bulk() const { return header.type == wire::FrameType::bulk; }
     size_t byte_count() const {  // bytes behind the structure
         return bulk() ? header.head : static_cast<size_t>(header.length);
+    }
+    // The body is copied, and the user's is not looked at any more.
+    void own_body() {
+        if (owned || body_size == 0) return;
+        owned = new uint8_t[body_size];
+        std::memcpy(owned, body, body_size);
+        body = owned;
     }
     size_t wire_size() const { return wire::frame_header_size + header.length; }
 };

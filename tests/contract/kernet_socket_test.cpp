@@ -1,6 +1,7 @@
 // Two sockets without connectors: the test decides who does what in which order.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <functional>
 #include <sys/socket.h>
@@ -116,6 +117,36 @@ TEST(KernetSocket, NothingIsLostWhenALinkGoesWhileThePeerReadsIt) {
     EXPECT_EQ(b.sink.taken(), bulks);
     EXPECT_EQ(a.sink.released(), bulks);
     EXPECT_FALSE(b.sink.wrong());
+    a.path.unattach_all();
+    b.path.unattach_all();
+}
+
+// The body of a bulk message is the caller's again before it has been acknowledged: what is sent
+// again after a lost link is what it was then.
+TEST(KernetSocket, AnOwnedBodyIsSentAgainAsItWas) {
+    End a(1), b(0);
+    Socket& out = a.path.attach(1);
+    b.path.attach(0);
+    relink(a, b, 1);
+    b.path.progress();
+    a.path.progress();
+    auto body = std::make_unique<std::vector<uint64_t>>(4096, 0);
+    {
+        kernet::Inside inside(a.path.gate());
+        out.send_bulk(1, nullptr, 0, body->data(), body->size() * 8, body.get());
+        out.own_body(body.get());
+    }
+    std::fill(body->begin(), body->end(), 99);
+    body.reset();
+    relink(a, b, 2);  // nothing of it had been taken
+    for (int i = 0; i < 100; i++) {
+        a.path.progress();
+        b.path.progress();
+    }
+    EXPECT_EQ(b.sink.taken(), 1U);
+    EXPECT_FALSE(b.sink.wrong());
+    EXPECT_EQ(a.sink.released(), 0U);  // there is nothing to be told any more
+    EXPECT_FALSE(out.busy());
     a.path.unattach_all();
     b.path.unattach_all();
 }

@@ -18,13 +18,10 @@ struct Step {
 };
 
 constexpr Step steps[] = {
-    {"blocking", mpitest::blocking_exchange},
-    {"non-blocking", mpitest::nonblocking_storm},
-    {"wildcard", mpitest::wildcard_fan_in},
-    {"persistent", mpitest::persistent_requests},
-    {"derived types", mpitest::derived_types},
-    {"collectives", mpitest::collectives},
-    {"vector collectives", mpitest::vector_collectives},
+    {"blocking", mpitest::blocking_exchange},  {"non-blocking", mpitest::nonblocking_storm},
+    {"wildcard", mpitest::wildcard_fan_in},    {"persistent", mpitest::persistent_requests},
+    {"derived types", mpitest::derived_types}, {"late receives", mpitest::late_receives},
+    {"collectives", mpitest::collectives},     {"vector collectives", mpitest::vector_collectives},
     {"communicators", mpitest::communicators},
 };
 

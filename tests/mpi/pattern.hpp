@@ -21,6 +21,7 @@ size_t nonblocking_storm(const Round& r);    // Isend/Irecv of many tags, comple
 size_t wildcard_fan_in(const Round& r);      // ANY_SOURCE, ANY_TAG, Probe; order per pair kept
 size_t persistent_requests(const Round& r);  // Send_init/Recv_init, several starts
 size_t derived_types(const Round& r);        // vector, indexed, struct
+size_t late_receives(const Round& r);        // large, of memory that is unmapped when sent
 size_t collectives(const Round& r);          // the common ones
 size_t vector_collectives(const Round& r);   // the ones with counts, and non-blocking ones
 size_t communicators(const Round& r);        // dup, split, traffic in all of them at once

@@ -136,6 +136,15 @@ class Job:
                    ["ghost", "restart", what or self.shots, *options, "--bind-to", "none",
                     "--host", hosts])
 
+    def until_running(self, condition, what):
+        """until(), of a job that must not have ended before."""
+        def there():
+            ended = self.process.poll() is not None
+            value = condition()
+            assert value or not ended, "ended before %s:\n%s" % (what, self.text()[-3000:])
+            return value
+        until(there, what)
+
     def result(self):
         status = self.process.wait(LIMIT)
         assert status == 0, (status, self.text()[-3000:])
@@ -157,10 +166,7 @@ class Ledger(Job):
         return int(found[-1]) if found else -1
 
     def reach(self, step):
-        def there():
-            assert self.process.poll() is None or self.step() >= step, self.text()[-3000:]
-            return self.step() >= step
-        until(there, "step %d:\n%s" % (step, self.text()[-500:]))
+        self.until_running(lambda: self.step() >= step, "step %d" % step)
 
     def finish(self):
         text = self.result()
@@ -314,14 +320,14 @@ def case_disk_full(folder):
 
 
 def case_folder_removed(folder):
-    job = Ledger(folder, steps=1500, mca=[("ghost_checkpoint_interval", "1")])
-    for _ in range(8):
+    job = Ledger(folder, steps=2000, mca=[("ghost_checkpoint_interval", "1")])
+    for _ in range(5):
         until(lambda: os.path.isdir(job.shots), "the folder")
         time.sleep(random.random() * 0.3)
         shutil.rmtree(job.shots, ignore_errors=True)
     # One that was being completed may have lost files and be there all the same.
     here = set(job.complete())
-    until(lambda: len(set(job.complete()) - here) > 1, "two snapshots after all")
+    job.until_running(lambda: len(set(job.complete()) - here) > 1, "two snapshots after all")
     job.kill()
     job.restart("gn3:2,gn4:2")
     job.finish()
