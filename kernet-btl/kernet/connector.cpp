@@ -35,8 +35,8 @@ constexpr char says_bye = 'B';
 }  // namespace
 
 Connector::Connector(const EndpointConfig& config, Registry& registry,
-                     const wire::HandshakeKey& key)
-    : config_(config), registry_(registry), key_(key) {}
+                     const wire::HandshakeKey& key, uint64_t filters)
+    : config_(config), registry_(registry), key_(key), filters_(filters) {}
 
 Connector::~Connector() {
     close(true);

@@ -32,7 +32,9 @@ enum class LinkState : uint8_t {
 
 class Connector {
   public:
-    Connector(const EndpointConfig& config, Registry& registry, const wire::HandshakeKey& key);
+    // filters: digest of the streams' filters, which both ends of a link must have alike.
+    Connector(const EndpointConfig& config, Registry& registry, const wire::HandshakeKey& key,
+              uint64_t filters);
     ~Connector();
 
     // Listeners, epoll, timer, bell at the given place. Nothing is left open on an error.
@@ -66,8 +68,9 @@ class Connector {
         uint64_t up = 0;     // generation of the last link made
         uint64_t floor = 0;  // generation the peer said it has
         bool had_link = false;
-        bool shm_failed = false;  // at this location
-        uint32_t failures = 0;    // in a row
+        bool shm_failed = false;    // at this location
+        bool filters_told = false;  // that it has others
+        uint32_t failures = 0;      // in a row
         int64_t retry_at = 0;
         int64_t backoff = 0;
         int64_t asked_at = 0;   // when the node agent was last asked
@@ -102,6 +105,7 @@ class Connector {
     bool on_hello(Handshake& shake);
     wire::Verdict judge(const Peer& peer, const wire::Hello& hello) const;
     bool on_welcome(Handshake& shake);
+    void tell_of_filters(Peer& peer);
     bool confirm(Handshake& shake, Peer& peer);
     bool on_confirm(Handshake& shake);
     void established(Handshake& shake, Peer& peer, uint64_t last_seen, uint64_t epoch,
@@ -111,6 +115,7 @@ class Connector {
     EndpointConfig config_;
     Registry& registry_;
     wire::HandshakeKey key_;
+    uint64_t filters_;
     Location location_;
     Fd epoll_, timer_, bell_, tcp_listener_, unix_listener_;
     uint16_t port_ = 0;  // of tcp_listener_, also of the one before it was closed

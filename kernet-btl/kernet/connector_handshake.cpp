@@ -96,6 +96,7 @@ bool Connector::send_hello(Handshake& shake) {
     shake.hello.epoch = location_.epoch;
     shake.hello.generation = std::max(to.up, to.floor) + 1;
     shake.hello.last_seen = to.shared->received.load(std::memory_order_acquire);
+    shake.hello.filters = filters_;
     shake.hello.nonce = wire::random_nonce();
     wire::seal(shake.hello, key_);
     shake.step = Handshake::Step::want_welcome;
@@ -114,6 +115,10 @@ bool Connector::on_welcome(Handshake& shake) {
     Peer& from = peer(shake.rank);
     switch (shake.welcome.verdict) {
         case wire::Verdict::accept:
+            if (shake.welcome.filters != filters_) {
+                tell_of_filters(from);
+                return false;
+            }
             if (shake.welcome.epoch < from.epoch) return false;  // a copy that should be gone
             return confirm(shake, from);
         case wire::Verdict::stale_generation:
@@ -125,11 +130,23 @@ bool Connector::on_welcome(Handshake& shake) {
             from.outgoing = 0;
             need_link(from, crossing_delay_us);
             return false;
+        case wire::Verdict::other_filters:
+            tell_of_filters(from);
+            break;
         case wire::Verdict::stale_epoch:
         case wire::Verdict::refused:
             break;
     }
     return false;
+}
+
+void Connector::tell_of_filters(Peer& from) {
+    if (std::exchange(from.filters_told, true)) return;
+    ghost::log::error(
+        "kernet: no link with rank {}: its messages go through other filters than \"{}\", this "
+        "rank's; all ranks of a job need the same (--mca ghost_filters) and the same version of "
+        "them",
+        from.shared->rank, config_.filters.empty() ? "none" : config_.filters);
 }
 
 bool Connector::confirm(Handshake& shake, Peer& from) {
@@ -174,6 +191,7 @@ void Connector::accept_all(const Fd& listener, wire::LinkKind kind) {
 }
 
 wire::Verdict Connector::judge(const Peer& from, const wire::Hello& hello) const {
+    if (hello.filters != filters_) return wire::Verdict::other_filters;
     if (hello.epoch < from.epoch) return wire::Verdict::stale_epoch;
     if (hello.generation <= from.up) return wire::Verdict::stale_generation;
     // Two attempts at once: that of the side that moved wins, else that of the lower rank.
@@ -198,8 +216,10 @@ bool Connector::on_hello(Handshake& shake) {
     welcome.epoch = location_.epoch;
     welcome.generation = from.up;
     welcome.last_seen = from.shared->received.load(std::memory_order_acquire);
+    welcome.filters = filters_;
     welcome.nonce = wire::random_nonce();
     wire::seal(welcome, hello, key_);
+    if (welcome.verdict == wire::Verdict::other_filters) tell_of_filters(from);
     if (!send_all(shake.fd, &welcome, sizeof welcome)) return false;
     if (welcome.verdict != wire::Verdict::accept) return false;
     if (from.outgoing) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/fd.hpp"
+#include "kernet-btl/kernet/filtered.hpp"
 #include "kernet-btl/kernet/gate.hpp"
 #include "kernet-btl/kernet/registry.hpp"
 #include "kernet-btl/kernet/socket.hpp"
@@ -27,6 +28,12 @@ class DataPath {
 
     // Who receives; before the first attach() and before any peer may connect.
     void set_sink(Sink* sink) { sink_ = sink; }
+    // What every message goes through, at both ends of every stream; before the first attach().
+    void set_filters(std::unique_ptr<Filters> filters) { filters_ = std::move(filters); }
+    // A new socket's; null without filters.
+    std::unique_ptr<Filtered> filtered(uint32_t peer) {
+        return filters_ ? std::make_unique<Filtered>(*filters_, pool_, peer) : nullptr;
+    }
     // How bulk messages are cut for a ring, bytes; multiples of 64, at most 64 KiB.
     void set_pieces(size_t min, size_t max) {
         piece_min_ = min;
@@ -70,6 +77,7 @@ class DataPath {
     Gate gate_;
     Registry& registry_;
     FramePool pool_;
+    std::unique_ptr<Filters> filters_;
     Sink* sink_ = nullptr;
     size_t piece_min_ = 2048;
     size_t piece_max_ = 65536;

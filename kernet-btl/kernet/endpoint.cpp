@@ -9,14 +9,32 @@
 namespace kernet {
 
 struct Endpoint::Impl {
-    Impl(const EndpointConfig& config, const wire::HandshakeKey& key)
-        : data(registry, config.threads), connector(config, registry, key) {}
+    Impl(const EndpointConfig& config, const wire::HandshakeKey& key, uint64_t filters)
+        : data(registry, config.threads), connector(config, registry, key, filters) {}
 
     Registry registry;
     DataPath data;
     mutable std::mutex mutex;  // guards the connector
     Connector connector;
 };
+
+namespace {
+
+// Null without filters.
+Result<std::unique_ptr<Filters>> make_filters(const EndpointConfig& config, uint64_t& digest) {
+    auto list = filter::List::parse(config.filters);
+    if (!list) return list.error();
+    if (list->empty()) return std::unique_ptr<Filters>();
+    GHOST_TRY(list->prepare());
+    digest = list->digest();
+    filter::SocketId own{config.job, {}, config.rank, config.rank};
+    GHOST_TRY(wire::read_secret(config.secret_hex, own.secret));
+    auto filters = std::make_unique<Filters>(std::move(*list), own);
+    GHOST_TRY(filters->check());
+    return filters;
+}
+
+}  // namespace
 
 Endpoint::Endpoint(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Endpoint::~Endpoint() = default;
@@ -28,7 +46,11 @@ Result<std::unique_ptr<Endpoint>> Endpoint::create(const EndpointConfig& config)
     }
     auto key = wire::HandshakeKey::make(config.secret_hex, config.job);
     if (!key) return key.error();
-    std::unique_ptr<Endpoint> endpoint(new Endpoint(std::make_unique<Impl>(config, *key)));
+    uint64_t digest = 0;
+    auto filters = make_filters(config, digest);
+    if (!filters) return filters.error();
+    std::unique_ptr<Endpoint> endpoint(new Endpoint(std::make_unique<Impl>(config, *key, digest)));
+    endpoint->impl_->data.set_filters(std::move(*filters));
     GHOST_TRY(endpoint->impl_->connector.open(config.node, config.node_name, config.epoch));
     return endpoint;
 }

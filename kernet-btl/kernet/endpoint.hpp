@@ -33,8 +33,9 @@ struct EndpointConfig {
     size_t ring_bytes = 512 * 1024;  // payload ring of link shm, per direction, bytes
     uint32_t ring_frames = 512;      // frames in flight in link shm, per direction; power of two
     std::string tcp_congestion = "reno,cubic";  // tried in order; "" = the system's
-    int64_t connect_timeout_us = 2'000'000;     // one attempt, connect to end of handshake
-    int64_t retry_min_us = 1'000;               // back-off between attempts, doubles
+    std::string filters;  // of all streams, docs/FILTERS.md; "" or "none": no filters
+    int64_t connect_timeout_us = 2'000'000;  // one attempt, connect to end of handshake
+    int64_t retry_min_us = 1'000;            // back-off between attempts, doubles
     int64_t retry_max_us = 500'000;
     bool threads = false;  // several threads may be on the data side at once: take a lock
 };
@@ -44,7 +45,7 @@ struct EndpointConfig {
 class Endpoint {
   public:
     // Opens listeners for the given place. Code::invalid for a bad configuration, Code::io,
-    // Code::unsupported.
+    // Code::unsupported; what filters lack here is said with the filter's name.
     static Result<std::unique_ptr<Endpoint>> create(const EndpointConfig& config);
     ~Endpoint();
     Endpoint(const Endpoint&) = delete;

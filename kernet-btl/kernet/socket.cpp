@@ -28,7 +28,7 @@ const char* state_name(SocketState state) {
 }
 
 Socket::Socket(DataPath& path, PeerShared& shared, Sink& sink)
-    : path_(path), shared_(shared), sink_(sink) {
+    : filtered_(path.filtered(shared.rank)), path_(path), shared_(shared), sink_(sink) {
     change(SocketState::attached);
 }
 
@@ -62,14 +62,14 @@ void Socket::commit_frame(size_t size, uint8_t tag) {
     frame->header.type = wire::FrameType::data;
     frame->header.tag = tag;
     frame->header.length = size;
-    enqueue(frame);
+    filtered_ ? send_filtered(frame) : enqueue(frame);
 }
 
 bool Socket::send_frame(Frame* frame, size_t size, uint8_t tag, void* token, bool more) {
-    if (ring_ && waiting_.empty()) {
-        if (uint8_t* room = ring_->tx.reserve(size)) {
+    if (direct_ && waiting_.empty()) {
+        if (uint8_t* room = direct_->reserve(size)) {
             std::memcpy(room, frame->bytes(), size);
-            ring_->tx.commit(size, tag, LineKind::data, next_seq_++);
+            direct_->commit(size, tag, LineKind::data, next_seq_++);
             path_.pool().put(frame);
             return true;
         }
@@ -77,6 +77,11 @@ bool Socket::send_frame(Frame* frame, size_t size, uint8_t tag, void* token, boo
     frame->header.type = wire::FrameType::data;
     frame->header.tag = tag;
     frame->header.length = size;
+    if (filtered_) {
+        frame->token = token;
+        send_filtered(frame, more);
+        return false;
+    }
     enqueue(frame, more);
     if (backlog_ == 0) return true;
     frame->token = token;
@@ -94,7 +99,7 @@ void Socket::send_bulk(uint8_t tag, const void* head, size_t head_size, const vo
     frame->body_size = size;
     frame->token = token;
     if (head_size > 0) std::memcpy(frame->bytes(), head, head_size);
-    enqueue(frame);
+    filtered_ ? send_filtered(frame) : enqueue(frame);
 }
 
 void Socket::own_body(const void* token) {
@@ -105,16 +110,26 @@ void Socket::own_body(const void* token) {
             frame->token = nullptr;
         }
     }
+    if (filtered_) filtered_->own_body(token);
 }
 
 void Socket::enqueue(Frame* frame, bool more) {
-    frame->header.seq = next_seq_++;
     const bool first = !unsent_;
-    const bool now = first || corked_;
-    corked_ = more && now;
+    append(frame);
+    start_sending(first, more);
+}
+
+void Socket::append(Frame* frame) {
+    frame->header.seq = next_seq_++;
     waiting_.push(frame);
     backlog_ += frame->wire_size();
-    if (first) unsent_ = frame;
+    if (!unsent_) unsent_ = frame;
+}
+
+// first: nothing was on its way before.
+void Socket::start_sending(bool first, bool more) {
+    const bool now = first || corked_;
+    corked_ = more && now;
     if (!linked()) {
         ask_for_link();
     } else if (now && !more && !flush() && lost_ && !polling_) {
@@ -140,6 +155,10 @@ void Socket::release(Frame* frame) {
 
 bool Socket::flush() {
     if (resuming_) return false;
+    return filtered_ ? flush_filtered() : flush_link();
+}
+
+bool Socket::flush_link() {
     return ring_ ? flush_ring() : stream_ ? flush_stream() : waiting_.empty();
 }
 
@@ -251,13 +270,15 @@ void Socket::adopt(Offer& offer) {
     resuming_ = unsent_ && unsent_->header.seq <= exposed_;
     if (offer.ring) {
         ring_ = std::make_unique<Ring>(std::move(offer.ring));
+        direct_ = filtered_ ? nullptr : &ring_->tx;
     } else {
         stream_ = std::move(offer.stream);
     }
     ghost::log::debug("kernet: rank {}: link {} number {}, resuming after frame {}", peer(),
                       ring_ ? "shm" : stream_->name(), generation_, offer.peer_last_seen);
-    backlog_ = 0;
+    backlog_ = filtered_ ? filtered_->bytes() : 0;
     for (Frame* frame = unsent_; frame; frame = frame->next) backlog_ += frame->wire_size();
+    if (filtered_ && !unsent_) encode_some();
     path_.links_changed();
     say_where_we_are();
     if (!flush() && lost_) lose_link(nullptr);
@@ -278,6 +299,7 @@ void Socket::drop_link(Leave why) {
     if (linked()) exposed_ = next_seq_ - 1;
     if (ring_) {
         keep_ring_tail();
+        direct_ = nullptr;
         ring_.reset();
     }
     if (stream_) {
@@ -349,24 +371,33 @@ void Socket::drop_acknowledged(uint64_t ack) {
         waiting_.pop();
         release(frame);
     }
+    if (filtered_ && !unsent_) encode_some();
 }
 
 void Socket::suspend() {
     if (state_ != SocketState::attached || !change(SocketState::suspended)) return;
     drop_link(Leave::suspended);
+    if (filtered_) filtered_->suspend();
     ghost::log::debug("kernet: socket to rank {} suspended: received {}, sent {}, kept from {}",
                       peer(), received_, next_seq_ - 1,
                       waiting_.empty() ? next_seq_ : waiting_.front()->header.seq);
 }
 
 void Socket::wakeup() {
-    if (state_ == SocketState::suspended) change(SocketState::attached);
+    if (state_ != SocketState::suspended) return;
+    // Before anything is sent: this may be one of several that go on from here.
+    if (filtered_) filtered_->wakeup();
+    change(SocketState::attached);
 }
 
 void Socket::unattach() {
     drop_link(Leave::unattached);
     change(SocketState::unattached);
     while (!waiting_.empty()) release(waiting_.pop());
+    if (filtered_) {
+        for (void* token : filtered_->drop()) sink_.released(*this, token);
+        filtered_->suspend();
+    }
     unsent_ = nullptr;
     backlog_ = 0;
 }

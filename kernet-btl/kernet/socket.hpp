@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "kernet-btl/kernet/filtered.hpp"
 #include "kernet-btl/kernet/mailbox.hpp"
 #include "kernet-btl/link/ring.hpp"
 #include "kernet-btl/link/stream_link.hpp"
@@ -31,7 +32,8 @@ class Sink {
     virtual void placed(Socket& socket, uint8_t tag, const uint8_t* head, size_t head_size,
                         uint8_t* body, size_t size) = 0;
     // A bulk message of ours was acknowledged (its body is no longer looked at), or a frame given
-    // to send_frame() with a token has left for the link. Must not send.
+    // to send_frame() with a token has left for the link. With filters a bulk message is released
+    // when its last frame has left, perhaps before send_bulk() returns. Must not send.
     virtual void released(Socket& socket, void* token) = 0;
 };
 
@@ -61,8 +63,8 @@ class Socket final : private LinkEvents {
     // Where the bytes of a message of at most wire::max_message bytes go. Never null.
     uint8_t* reserve(size_t size) {
         staged_ = nullptr;
-        if (ring_ && waiting_.empty()) [[likely]] {
-            if (uint8_t* room = ring_->tx.reserve(size)) [[likely]]
+        if (direct_ && waiting_.empty()) [[likely]] {
+            if (uint8_t* room = direct_->reserve(size)) [[likely]]
                 return room;
         }
         return reserve_frame(size);
@@ -72,15 +74,15 @@ class Socket final : private LinkEvents {
     size_t backlog() const { return backlog_; }
     void commit(size_t size, uint8_t tag) {
         if (!staged_) [[likely]] {
-            ring_->tx.commit(size, tag, LineKind::data, next_seq_++);
+            direct_->commit(size, tag, LineKind::data, next_seq_++);
             return;
         }
         commit_frame(size, tag);
     }
     // Sends a frame of the path's pool whose bytes are already filled in. Takes it over. True if
     // it has left for the link (or is acknowledged later without further notice); false if it
-    // waits: then released(token) is called when it has left. more: the caller sends something
-    // else right away, or calls flush(); both may leave together.
+    // waits: then released(token) is called when it has left (with filters perhaps at once). more:
+    // the caller sends something else right away, or calls flush(); both may leave together.
     bool send_frame(Frame* frame, size_t size, uint8_t tag, void* token, bool more = false);
     // Sends head and body; the body is the caller's and stays untouched until released(token).
     // size > 0; head_size <= wire::max_bulk_head.
@@ -111,6 +113,8 @@ class Socket final : private LinkEvents {
     void unattach();
     // Frames not acknowledged or not yet in a link.
     bool busy();
+    // Frames of the peer that its filters cannot have made.
+    uint64_t refused() const { return filtered_ ? filtered_->refused() : 0; }
 
   private:
     struct Ring {
@@ -128,6 +132,8 @@ class Socket final : private LinkEvents {
     uint8_t* reserve_frame(size_t size);
     void commit_frame(size_t size, uint8_t tag);
     void enqueue(Frame* frame, bool more = false);
+    void append(Frame* frame);
+    void start_sending(bool first, bool more);
     void drop_link(Leave why);
     void lose_link(const char* wrong);
     void keep_ring_tail();
@@ -136,12 +142,20 @@ class Socket final : private LinkEvents {
     void left(Frame* frame);
     void ask_for_link();
 
+    bool flush_link();
     bool flush_ring();
     bool flush_stream();
     bool put_in_ring(Frame* frame);
     bool put_bulk_in_ring(Frame* frame);
     void reap_bulk(uint64_t consumed);
     void acknowledge_idle();
+
+    // filters, socket_filters.cpp
+    void send_filtered(Frame* plain, bool more = false);
+    void encode_some();
+    bool flush_filtered();
+    bool take_filtered(uint64_t seq, uint8_t tag, const uint8_t* bytes, size_t size);
+    void end_long();
 
     void say_where_we_are();
     // link shm, receiving
@@ -179,11 +193,13 @@ class Socket final : private LinkEvents {
     void end_bulk();
 
     // Hot: what sending and receiving a small message over a ring touches.
+    RingTx* direct_ = nullptr;  // of ring_; null without one, and with filters
     std::unique_ptr<Ring> ring_;
     Frame* staged_ = nullptr;
     FrameQueue waiting_;  // in order: not in a ring yet; stream link: not acknowledged yet
     uint64_t next_seq_ = 1;
     uint64_t received_ = 0;
+    std::unique_ptr<Filtered> filtered_;  // null without filters
 
     DataPath& path_;
     PeerShared& shared_;

@@ -45,6 +45,8 @@ bool Socket::take_line(const LineView& line) {
     uint64_t seq;
     if (!accept_seq(line.seq, seq)) return false;
     if (seq <= received_) return true;  // repeated
+    if (filtered_) [[unlikely]]
+        return line.kind == LineKind::data && take_filtered(seq, line.tag, line.data, line.length);
     if (line.kind == LineKind::data) {
         arrived(seq);
         sink_.deliver(*this, line.tag, line.data, line.length);
@@ -135,7 +137,7 @@ int Socket::poll_stream() {
     const StreamLink::Poll result = stream_->poll(*this);
     polling_ = false;
     if (result == StreamLink::Poll::broken || lost_) {
-        lose_link(stream_->wrong());
+        lose_link(lost_ ? nullptr : stream_->wrong());
         return 1;
     }
     if (result == StreamLink::Poll::idle) return 0;
@@ -172,18 +174,28 @@ void Socket::on_ack(uint64_t ack) {
 
 void Socket::on_data(const wire::FrameHeader& header, uint8_t* bytes) {
     if (header.seq <= received_) return;  // repeated
-    arrived(header.seq);
     bytes_since_told_ += header.length;
+    if (filtered_) [[unlikely]] {
+        // What was refused leaves a gap, in which the frames behind it in this link end.
+        if (!take_filtered(header.seq, header.tag, bytes, static_cast<size_t>(header.length)))
+            lost_ = true;
+        return;
+    }
+    arrived(header.seq);
     sink_.deliver(*this, header.tag, bytes, static_cast<size_t>(header.length));
 }
 
 uint8_t* Socket::on_bulk(const wire::FrameHeader& header, const uint8_t* head) {
     if (header.seq <= received_) return nullptr;
+    if (filtered_) {  // nobody with the same filters sends one
+        lost_ = true;
+        return nullptr;
+    }
     return begin_bulk(header.seq, header.tag, head, header.head, header.length - header.head);
 }
 
 void Socket::on_bulk_done(const wire::FrameHeader& header) {
-    if (header.seq <= received_) return;
+    if (header.seq <= received_ || filtered_) return;
     bytes_since_told_ += header.length;
     end_bulk();
 }

@@ -56,17 +56,22 @@ const char* check_form(const Message& message) {
 
 }  // namespace
 
+ghost::Status read_secret(const std::string& hex, std::array<uint8_t, 32>& out) {
+    size_t got = 0;
+    if (hex.size() == 2 * out.size() &&
+        sodium_hex2bin(out.data(), out.size(), hex.data(), hex.size(), nullptr, &got, nullptr) ==
+            0 &&
+        got == out.size()) {
+        return {};
+    }
+    return ghost::make_error(ghost::Code::invalid, "read the job's secret",
+                             "64 hex digits expected");
+}
+
 Result<HandshakeKey> HandshakeKey::make(const std::string& secret_hex, const std::string& job) {
     if (sodium_init() < 0) return ghost::make_error(ghost::Code::internal, "start libsodium");
     std::array<uint8_t, 32> secret{};
-    size_t got = 0;
-    if (secret_hex.size() != 64 ||
-        sodium_hex2bin(secret.data(), secret.size(), secret_hex.data(), secret_hex.size(), nullptr,
-                       &got, nullptr) != 0 ||
-        got != secret.size()) {
-        return ghost::make_error(ghost::Code::invalid, "read the job's secret",
-                                 "64 hex digits expected");
-    }
+    GHOST_TRY(read_secret(secret_hex, secret));
     HandshakeKey key;
     const std::string label = "kernet handshake " + job;
     crypto_generichash(key.key_.data(), key.key_.size(),
@@ -110,7 +115,7 @@ const char* check(const Hello& hello, const HandshakeKey& key) {
 
 const char* check(const Welcome& welcome, const Hello& hello, const HandshakeKey& key) {
     if (const char* wrong = check_form(welcome)) return wrong;
-    if (welcome.verdict > Verdict::refused) return "unknown verdict";
+    if (welcome.verdict > Verdict::other_filters) return "unknown verdict";
     return same(welcome.mac, mac_of(welcome, hello, key)) ? nullptr : "wrong MAC";
 }
 

@@ -16,10 +16,13 @@ namespace kernet::wire {
 using ghost::Result;
 
 inline constexpr uint32_t handshake_magic = 0x48'54'4e'4b;  // "KNTH"
-inline constexpr uint16_t handshake_version = 1;
+inline constexpr uint16_t handshake_version = 2;
 
 using Nonce = std::array<uint8_t, 16>;
 using Mac = std::array<uint8_t, 32>;
+
+// The job's secret out of 64 hex digits. Code::invalid otherwise.
+ghost::Status read_secret(const std::string& hex, std::array<uint8_t, 32>& out);
 
 // Both processes have the same one; made from the job's secret and number.
 class HandshakeKey {
@@ -40,6 +43,7 @@ enum class Verdict : uint8_t {
     stale_generation = 2,  // the acceptor has or makes a later link; `generation` says which
     crossing = 3,          // the acceptor's own attempt goes on instead
     refused = 4,           // not now (finalizing, or this kind of link is off)
+    other_filters = 5,     // the acceptor's streams have other filters
 };
 
 #pragma pack(push, 1)
@@ -53,6 +57,7 @@ struct Hello {
     uint64_t epoch = 0;       // initiator's placement
     uint64_t generation = 0;  // number of the link between the two; the higher one wins
     uint64_t last_seen = 0;   // last frame received in order from the acceptor
+    uint64_t filters = 0;     // digest of what every message goes through; 0: nothing
     Nonce nonce{};
     Mac mac{};  // over all fields before
 };
@@ -65,6 +70,7 @@ struct Welcome {
     uint64_t epoch = 0;
     uint64_t generation = 0;
     uint64_t last_seen = 0;
+    uint64_t filters = 0;
     Nonce nonce{};
     Mac mac{};  // over HELLO and all fields before
 };
@@ -77,7 +83,7 @@ struct Confirm {
 };
 #pragma pack(pop)
 
-static_assert(sizeof(Hello) == 88 && sizeof(Welcome) == 80 && sizeof(Confirm) == 40);
+static_assert(sizeof(Hello) == 96 && sizeof(Welcome) == 88 && sizeof(Confirm) == 40);
 
 Nonce random_nonce();
 

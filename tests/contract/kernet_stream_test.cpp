@@ -17,6 +17,7 @@
 
 #include "base/clock.hpp"
 #include "kernet-btl/kernet/stream.hpp"
+#include "tests/unit/kernet_filters.hpp"
 
 namespace {
 
@@ -52,8 +53,10 @@ void fill(Stream::Message& message, uint32_t rank, uint64_t index) {
     }
 }
 
-EndpointConfig config_of(uint32_t rank, const std::string& job, bool shm, bool tcp) {
+EndpointConfig config_of(uint32_t rank, const std::string& job, bool shm, bool tcp,
+                         const std::string& filters = "") {
     EndpointConfig config;
+    config.filters = filters;
     config.job = job;
     config.rank = rank;
     config.secret_hex = std::string(64, 'a');
@@ -70,9 +73,10 @@ EndpointConfig config_of(uint32_t rank, const std::string& job, bool shm, bool t
 // One process's worth: an endpoint, the thread that serves it, the thread that sends and receives.
 class Side {
   public:
-    Side(uint32_t rank, const std::string& job, bool shm, bool tcp, int64_t messages)
+    Side(uint32_t rank, const std::string& job, bool shm, bool tcp, int64_t messages,
+         const std::string& filters = "")
         : rank_(rank), messages_(messages) {
-        auto made = Endpoint::create(config_of(rank, job, shm, tcp));
+        auto made = Endpoint::create(config_of(rank, job, shm, tcp, filters));
         if (!made) ADD_FAILURE() << made.error().message();
         endpoint_ = std::move(*made);
         hub_ = std::make_unique<StreamHub>(*endpoint_);
@@ -184,10 +188,36 @@ int64_t message_count() {
     return text ? atoll(text) : 20'000;
 }
 
+// The same with filters: less, as there are many chains, unless asked for.
+int64_t filtered_count() {
+    const char* text = std::getenv("KERNET_TEST_MESSAGES");
+    return text ? atoll(text) : 4'000;
+}
+
+// What the ends wrote down is what they sent: whole messages here, as pieces are cut elsewhere.
+void expect_backups(const std::string& folder, const std::string& job, int64_t count) {
+    using kernet::filter::BackupKind;
+    for (uint32_t rank : {0U, 1U}) {
+        // By number, as a frame goes to the file before it is sent, and may be sent again.
+        uint64_t sent = 0, received = 0, whole = 0;
+        for (const auto& record : kernettest::read_backup(
+                 fmt::format("{}/{}-{}-{}.backup", folder, job, rank, 1 - rank))) {
+            if (record.head.kind == BackupKind::opened) continue;
+            const bool out = record.head.kind == BackupKind::sent;
+            uint64_t& last = out ? sent : received;
+            ASSERT_EQ(record.head.number, last + 1) << rank;
+            last++;
+            whole += record.head.part != static_cast<uint8_t>(kernet::filter::Part::piece) ? 1 : 0;
+        }
+        EXPECT_EQ(whole, 2 * static_cast<uint64_t>(count)) << rank;
+    }
+}
+
 struct Case {
     const char* name;
     bool shm, tcp;
     bool suspends, cuts;
+    const char* filters = "";
 };
 
 class KernetStream : public testing::TestWithParam<Case> {};
@@ -195,7 +225,10 @@ class KernetStream : public testing::TestWithParam<Case> {};
 TEST_P(KernetStream, EveryMessageOnceInOrder) {
     const Case& c = GetParam();
     const std::string job = fmt::format("t{}-{}", getpid(), c.name);
-    Side a(0, job, c.shm, c.tcp, message_count()), b(1, job, c.shm, c.tcp, message_count());
+    const kernettest::Folder folder;
+    const std::string filters = kernettest::with_places(c.filters, folder);
+    const int64_t count = *c.filters ? filtered_count() : message_count();
+    Side a(0, job, c.shm, c.tcp, count, filters), b(1, job, c.shm, c.tcp, count, filters);
     const Location at_a = a.location(), at_b = b.location();
     a.begin(at_b);
     b.begin(at_a);
@@ -219,13 +252,14 @@ TEST_P(KernetStream, EveryMessageOnceInOrder) {
         if (both) sides[1 - first]->wake("n0", ++epoch, sides[first]->location());
         moves++;
     }
-    EXPECT_EQ(a.received(), message_count());
-    EXPECT_EQ(b.received(), message_count());
+    EXPECT_EQ(a.received(), count);
+    EXPECT_EQ(b.received(), count);
     if (c.suspends) {
         EXPECT_GT(moves, 0);
     }
     a.stop();
     b.stop();
+    if (filters.find(folder.path) != std::string::npos) expect_backups(folder.path, job, count);
 }
 
 INSTANTIATE_TEST_SUITE_P(Links, KernetStream,
@@ -238,10 +272,28 @@ INSTANTIATE_TEST_SUITE_P(Links, KernetStream,
                                          Case{"both_suspends_and_cuts", true, true, true, true}),
                          [](const auto& info) { return std::string(info.param.name); });
 
+std::vector<Case> filter_cases() {
+    std::vector<Case> cases;
+    for (const char* chain : kernettest::all_chains) {
+        cases.push_back({"shm", true, false, false, false, chain});
+        cases.push_back({"tcp_cuts", false, true, false, true, chain});
+        cases.push_back({"both_suspends_and_cuts", true, true, true, true, chain});
+    }
+    return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Filters, KernetStream, testing::ValuesIn(filter_cases()),
+                         [](const auto& info) {
+                             return std::string(info.param.name) + "_" +
+                                    kernettest::case_name(info.param.filters);
+                         });
+
 // An endpoint whose agent serves it and whose application enters it only when the test does.
 class Idler {
   public:
-    Idler(uint32_t rank, const std::string& job, bool shm, bool tcp) : side_(rank, job, shm, tcp) {
+    Idler(uint32_t rank, const std::string& job, bool shm, bool tcp,
+          const std::string& filters = "")
+        : side_(rank, job, shm, tcp, filters) {
         agent_ = std::thread([this] {
             while (!ending_) {
                 std::lock_guard lock(mutex_);
@@ -269,8 +321,9 @@ class Idler {
 
   private:
     struct Made {
-        Made(uint32_t rank, const std::string& job, bool shm, bool tcp) {
-            auto made = Endpoint::create(config_of(rank, job, shm, tcp));
+        Made(uint32_t rank, const std::string& job, bool shm, bool tcp,
+             const std::string& filters) {
+            auto made = Endpoint::create(config_of(rank, job, shm, tcp, filters));
             if (!made) ADD_FAILURE() << made.error().message();
             endpoint = std::move(*made);
             hub = std::make_unique<StreamHub>(*endpoint);
@@ -284,14 +337,15 @@ class Idler {
     std::thread agent_;
 };
 
-class KernetIdle : public testing::TestWithParam<bool> {};
+class KernetIdle : public testing::TestWithParam<std::tuple<bool, const char*>> {};
 
 // MPI promises that what was sent arrives, even if the sender computes for hours afterwards: before
 // the first link is there, and when the peer moves before it has taken what is on its way.
 TEST_P(KernetIdle, WhatWasSentArrivesThoughTheSenderIsElsewhere) {
     const std::string job = fmt::format("i{}", getpid());
-    Idler sender(0, job, GetParam(), !GetParam());
-    Idler receiver(1, job, GetParam(), !GetParam());
+    const auto [shm, filters] = GetParam();
+    Idler sender(0, job, shm, !shm, filters);
+    Idler receiver(1, job, shm, !shm, filters);
     sender.endpoint().set_location(receiver.location());
     receiver.endpoint().set_location(sender.location());
     Stream& out = sender.hub().attach(1);
@@ -306,8 +360,88 @@ TEST_P(KernetIdle, WhatWasSentArrivesThoughTheSenderIsElsewhere) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Links, KernetIdle, testing::Bool(),
-                         [](const auto& info) { return info.param ? "shm" : "tcp"; });
+// The same with a message that goes, and is encoded, in pieces: where the peer has just moved, its
+// agent sends them all.
+TEST_P(KernetIdle, ALongOneToo) {
+    const std::string job = fmt::format("l{}", getpid());
+    const auto [shm, filters] = GetParam();
+    Idler sender(0, job, shm, !shm, filters);
+    Idler receiver(1, job, shm, !shm, filters);
+    sender.endpoint().set_location(receiver.location());
+    receiver.endpoint().set_location(sender.location());
+    Stream& out = sender.hub().attach(1);
+    Stream& in = receiver.hub().attach(0);
+    Stream::Message message, got;
+    for (uint64_t round = 0; round < 6; ++round) {
+        message.resize(3'000'000);
+        for (size_t at = 0; at < message.size(); ++at)
+            message[at] = static_cast<uint8_t>(mix(at + round));
+        out.send(Stream::Message(message));
+        out.send({static_cast<uint8_t>(round)});
+        const bool moves = round % 2 == 1;
+        if (moves) receiver.move_to("n0", round, sender.location());
+        const int64_t end = ghost::monotonic_us() + 20'000'000;
+        auto take = [&] {
+            while (!in.recv(got) && ghost::monotonic_us() < end) {
+                receiver.hub().progress();
+                if (!moves) sender.hub().progress();
+            }
+        };
+        take();
+        ASSERT_TRUE(got == message) << "round " << round;
+        take();
+        ASSERT_EQ(got, Stream::Message(1, static_cast<uint8_t>(round)));
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Links, KernetIdle,
+                         testing::Combine(testing::Bool(), testing::Values("", "crypto,compress")),
+                         [](const auto& info) {
+                             return std::string(std::get<0>(info.param) ? "shm" : "tcp") +
+                                    (*std::get<1>(info.param) ? "_filtered" : "");
+                         });
+
+// Ranks that would not understand each other do not meet, and say why.
+TEST(KernetFilters, EndsWithOtherFiltersRefuseEachOther) {
+    const std::string job = fmt::format("o{}", getpid());
+    for (const char* others : {"", "crypto=aes256gcm", "compress,crypto,compress=zstd"}) {
+        if (std::string(others) == "crypto=aes256gcm" &&
+            !Endpoint::create(config_of(1, job, false, true, others)))
+            continue;  // this processor has none
+        testing::internal::CaptureStderr();
+        {
+            Idler sender(0, job, false, true, "crypto"), receiver(1, job, false, true, others);
+            sender.endpoint().set_location(receiver.location());
+            receiver.endpoint().set_location(sender.location());
+            sender.hub().attach(1).send(Stream::Message(10));
+            receiver.hub().attach(0).send(Stream::Message(10));
+            Stream::Message got;
+            const int64_t end = ghost::monotonic_us() + 300'000;
+            while (ghost::monotonic_us() < end) {
+                sender.hub().progress();
+                receiver.hub().progress();
+                EXPECT_FALSE(sender.hub().attach(1).recv(got));
+                EXPECT_FALSE(receiver.hub().attach(0).recv(got));
+            }
+        }
+        const std::string said = testing::internal::GetCapturedStderr();
+        EXPECT_NE(
+            said.find("no link with rank 1: its messages go through other filters than \"crypto\""),
+            std::string::npos)
+            << said;
+        EXPECT_NE(said.find("no link with rank 0: "), std::string::npos) << said;
+    }
+}
+
+TEST(KernetFilters, MistakesAreRefusedByName) {
+    for (const char* filters : {"zip", "crypto,so:/nowhere/filter.so", "backup=/proc/nowhere"}) {
+        auto made = Endpoint::create(config_of(0, "7", false, true, filters));
+        ASSERT_FALSE(made.ok());
+        const std::string last = std::string(filters).substr(std::string(filters).find(',') + 1);
+        EXPECT_NE(made.error().message().find("\"" + last + "\""), std::string::npos)
+            << made.error().message();
+    }
+}
 
 // More peers than are tried one by one (DataPath::watch_streams): one after the other and all at
 // once, also when one of them comes back by a new link.
