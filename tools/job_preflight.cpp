@@ -13,6 +13,7 @@
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/reader.hpp"
 #include "ghost-core/mechanism/preflight.hpp"
+#include "ghost-core/process/written_files.hpp"
 #include "tools/ghost_files.hpp"
 #include "tools/terminal.hpp"
 
@@ -71,7 +72,11 @@ class Look {
     }
 
     void files() {
-        for (const auto& file : manifest_.files) size(file.path, file.size, local_);
+        for (const auto& file : manifest_.files)
+            if (!file.copy)
+                size(file.path, file.size, local_);
+            else if (auto may = core::may_put_back(file.path); !may.ok())
+                local(fmt::format("file {}: {}", file.path, may.error().message()));
         if (!manifest_.input.path.empty())
             size(manifest_.input.path, manifest_.input.offset, false);
     }

@@ -99,7 +99,7 @@ void define_restart(CLI::App& app, int& exit_status) {
     app.add_flag("--replace", options->replace,
                  "end the original if it still runs here; without this that is a refusal");
     app.add_flag("--keep-longer", args->keep_longer,
-                 "keep a copy of files that have grown since and are cut back (jobs)");
+                 "keep a copy of files that have changed since and are cut or put back (jobs)");
     app.add_option("--mpirun", args->mpirun, "every other word goes to mpirun (jobs)")
         ->take_all()
         ->group("");

@@ -125,14 +125,21 @@ Result<std::vector<std::string>> host_differences(const std::string& facts_json)
     return out;
 }
 
-Status check_host(const std::string& facts_json, const std::set<std::string>& changing) {
+Status check_host(const std::string& facts_json, const std::set<std::string>& changing,
+                  const std::set<std::string>& made) {
     auto facts = Json::parse(facts_json, nullptr, false);
-    if (facts.is_object() && facts.contains("files") && facts["files"].is_array())
-        for (auto& file : facts["files"])
-            if (const auto path = file.is_object() ? text_of(file, "path") : std::string();
-                changing.contains(path))
-                file = {{"path", path}, {"use", "written"}};
-    auto lines = host_differences(changing.empty() ? facts_json : facts.dump());
+    if (facts.is_object() && facts.contains("files") && facts["files"].is_array()) {
+        Json files = Json::array();
+        for (auto& file : facts["files"]) {
+            const auto path = file.is_object() ? text_of(file, "path") : std::string();
+            if (made.contains(path)) continue;
+            if (changing.contains(path)) file = {{"path", path}, {"use", "written"}};
+            files.push_back(std::move(file));
+        }
+        facts["files"] = std::move(files);
+    }
+    const bool same = changing.empty() && made.empty();
+    auto lines = host_differences(same ? facts_json : facts.dump());
     if (!lines) return lines.error();
     if (lines->empty()) return {};
     return make_error(Code::unsupported, fmt::format("import ghost: {}", fmt::join(*lines, "; ")));

@@ -31,7 +31,8 @@ std::string host_facts(const std::vector<pid_t>& tree = {});
 Result<std::vector<std::string>> host_differences(const std::string& facts_json);
 
 // The same as one error: unsupported, with all that is missing. Files of `changing` only have to be
-// there, whatever their use.
-Status check_host(const std::string& facts_json, const std::set<std::string>& changing = {});
+// there, whatever their use, those of `made` will be.
+Status check_host(const std::string& facts_json, const std::set<std::string>& changing = {},
+                  const std::set<std::string>& made = {});
 
 }  // namespace ghost::core

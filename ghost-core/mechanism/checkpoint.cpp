@@ -225,13 +225,7 @@ class Checkpoint {
         return {};
     }
 
-    Status still_stopped() {
-        if (request_.while_stopped) GHOST_TRY(request_.while_stopped());
-        auto metadata = request_.metadata;
-        if (request_.late_metadata) metadata.update(request_.late_metadata());
-        head_.metadata = metadata.dump(-1, ' ', false, Json::error_handler_t::replace);
-        return {};
-    }
+    Status still_stopped() { return request_.while_stopped ? request_.while_stopped() : Status(); }
 
     Status stand() {
         while (verdict_ == StoppingRule::Verdict::go_on) GHOST_TRY(round());
@@ -273,6 +267,9 @@ class Checkpoint {
 
     Status write(Resource& out) {
         GhostWriter writer(out);
+        auto metadata = request_.metadata;
+        if (request_.late_metadata) metadata.update(request_.late_metadata());
+        head_.metadata = metadata.dump(-1, ' ', false, Json::error_handler_t::replace);
         GHOST_TRY(writer.head(head_));
         GHOST_TRY(write_skeleton(writer));
         const PageWriting pages{&copy_, std::move(wanted_pages_), parent_.has_value(),

@@ -63,11 +63,11 @@ struct CheckpointRequest {
     // While every task stands and all is copied; its time is part of the pause. An error makes the
     // checkpoint fail.
     std::function<Status()> while_stopped;
-    // After that, while it still stands: fields of the metadata that were not known before.
-    std::function<Json()> late_metadata;
     // When the tree runs again (or stands, leave_stopped), before the writing; the times and what
     // the rounds did are known.
     std::function<void(const CheckpointStats&)> stood;
+    // After that: fields of the metadata that were not known before.
+    std::function<Json()> late_metadata;
     // On success the tree stays stopped, as after export_tree().
     bool leave_stopped = false;
 };

@@ -1,8 +1,9 @@
-// Regular files that a tree has open for writing: how long they are when its ghost is made, and how
-// they become so long again before the ghost goes on.
+// Regular files that a tree has open for writing: how long they are when its ghost is made and what
+// is in small ones, and how they become so again before the ghost goes on.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <sys/types.h>
 #include <vector>
@@ -11,15 +12,39 @@
 
 namespace ghost::core {
 
+// All it takes to make a file again.
+struct FileContents {
+    std::string bytes;
+    uint32_t mode = 0;  // permissions, 07777
+    uint32_t owner = 0, group = 0;
+
+    // XXH3-64 of all that, 16 hex digits.
+    std::string hash() const;
+    bool operator==(const FileContents&) const = default;
+};
+
 struct WrittenFile {
     std::string path;  // absolute, as the tree sees it; any bytes but 0
     uint64_t size = 0;
     uint64_t device = 0, inode = 0;
+    // When it was changed last by the file's own clock (st_ctime, the server's where it is shared),
+    // and when this was read, by this node's: of several trees that have it open, what the one with
+    // the greatest pair says is the newest.
+    int64_t changed_ns = 0, taken_us = 0;
+    std::optional<FileContents> contents;
+};
+
+// Which files' contents are read: small ones, the smallest first, so that a tree that stands for it
+// does not notice.
+struct ContentsLimit {
+    uint64_t each = 0;  // bytes; larger ones have none
+    uint64_t all = 0;   // bytes in whole pages, one for each file at least
 };
 
 // Each file once, by its path. Files without a path any more are left out: a ghost carries them
-// itself. Right only while the tree stands. not_found: the tree is gone.
-Result<std::vector<WrittenFile>> written_files(pid_t root);
+// itself. Right only while the tree stands; what others write into a file meanwhile may be in its
+// contents in part. not_found: the tree is gone.
+Result<std::vector<WrittenFile>> written_files(pid_t root, const ContentsLimit& limit = {});
 
 // Whether cut_back() would work, with its errors; nothing is changed.
 Status may_cut_back(const std::string& path, uint64_t size);
@@ -30,5 +55,17 @@ Status may_cut_back(const std::string& path, uint64_t size);
 // this for one file at once. not_found: there is no such file; refused: it is no regular file any
 // more, or shorter than that: what the tree has written is missing from it.
 Status cut_back(const std::string& path, uint64_t size, const std::string& kept = {});
+
+// Whether put_back() would work, with its errors; nothing is changed. Without `mode` it is not
+// looked at whether that could be given to the file.
+Status may_put_back(const std::string& path, std::optional<uint32_t> mode = {});
+
+// Makes the file what `contents` says, if it is not: written in place, or made again if it has been
+// removed. `kept` as for cut_back(), for every file that is changed. Synced. Broken off anywhere
+// and begun again it comes to the same; several callers may do it at once for one file with the
+// same contents. (PATH.ghost-part is there meanwhile if the file is not; nobody else's may be.)
+// not_found: its folder has gone; refused: it is no regular file any more.
+Status put_back(const std::string& path, const FileContents& contents,
+                const std::string& kept = {});
 
 }  // namespace ghost::core

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <tuple>
 #include <unistd.h>
 
 #include "pmix-plugin/message.hpp"
@@ -79,8 +80,37 @@ std::string path_of(const Json& file) {
     return out;
 }
 
+// What the ranks that have a file open say of it.
+struct SeenFile {
+    Manifest::File file;
+    std::string which;  // of the files that nodes have by this name
+    bool several = false;
+    std::tuple<int64_t, int64_t, uint32_t> newest;  // changed, taken, rank
+};
+
+// Ranks do not stand at the very same moment: who looked last knows what all of them have written.
+// Changes of a file are told apart by its own clock, the same for all nodes, and looks between two
+// changes (or in one tick of it) by the nodes'. Files of one name that nodes have each for itself
+// are only cut back: where ranks will be is not known.
+void take_file(SeenFile& seen, const Json& given, uint32_t rank) {
+    Manifest::File& file = seen.file;
+    file.size = std::max(file.size, number(given, "size"));
+    const bool first = file.ranks.empty();
+    file.ranks.push_back(rank);
+    const std::string which = text(given, "file");
+    if (first) seen.which = which;
+    seen.several = seen.several || which != seen.which;
+    const std::tuple when{signed_number(given, "changed"), signed_number(given, "taken"), rank};
+    if (!first && when <= seen.newest) return;
+    seen.newest = when;
+    file.copy.reset();
+    if (const std::string hash = text(given, "hash"); !hash.empty())
+        file.copy = {rank, number(given, "size"), hash};
+}
+
 void take_rows(Manifest& m, const std::vector<Json>& rows) {
-    std::map<std::string, Manifest::File> files;
+    std::map<std::string, SeenFile> files;
+    bool all = true;  // files of all ranks are known
     for (const Json& row : rows) {
         Manifest::Rank rank = rank_of(row);
         if (rank.kind != "full") m.kind = "incremental";
@@ -92,15 +122,16 @@ void take_rows(Manifest& m, const std::vector<Json>& rows) {
         }
         for (const Json& given : part(row, "files")) {
             const std::string path = path_of(given);
-            Manifest::File& file = files[path];
-            file.path = path;
-            file.size = std::max(file.size, number(given, "size"));
-            file.ranks.push_back(rank.rank);
+            files[path].file.path = path;
+            take_file(files[path], given, rank.rank);
         }
+        all = all && flag(row, "all_files", true);
         m.ranks.push_back(std::move(rank));
     }
     std::ranges::sort(m.ranks, {}, &Manifest::Rank::rank);
-    for (auto& [path, file] : files) {
+    for (auto& [path, seen] : files) {
+        Manifest::File& file = seen.file;
+        if (!all || seen.several) file.copy.reset();
         std::ranges::sort(file.ranks);
         file.ranks.erase(std::unique(file.ranks.begin(), file.ranks.end()), file.ranks.end());
         m.files.push_back(std::move(file));

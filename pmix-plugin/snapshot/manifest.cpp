@@ -180,6 +180,12 @@ void read_lists(Fields& in, Status& status, Manifest& out) {
         fields.take("path", file.path);
         fields.take("size", file.size);
         fields.take("ranks", file.ranks);
+        if (!item.is_object() || !item.contains("copy")) return;
+        Fields copy = fields.inside("copy");
+        Manifest::File::Copy& of = file.copy.emplace();
+        copy.take("rank", of.rank);
+        copy.take("size", of.size);
+        copy.take("hash", of.hash);
     });
 }
 
@@ -240,6 +246,10 @@ Status check_sense(const Manifest& manifest, uint64_t ranks) {
         if (const char* fault = fault_of(manifest.ranks[i], manifest.apps.size()); *fault != '\0')
             return wrong(fmt::format("rank {} {}", i, fault));
     }
+    for (const auto& file : manifest.files)
+        if (file.copy && file.copy->rank >= ranks)
+            return wrong(
+                fmt::format("no rank {} for the contents of {}", file.copy->rank, file.path));
     for (const auto& file : manifest.files)
         if (file.path.empty() || file.path[0] != '/')
             return wrong("a file's path is not absolute: " + file.path);
@@ -341,7 +351,11 @@ Json manifest_json(const Manifest& m) {
                     {"memory", r.memory}, {"pause_us", r.pause_us}};
     });
     out["files"] = list_json(m.files, [](const Manifest::File& file) {
-        return Json{{"path", text_json(file.path)}, {"size", file.size}, {"ranks", file.ranks}};
+        Json out{{"path", text_json(file.path)}, {"size", file.size}, {"ranks", file.ranks}};
+        if (file.copy)
+            out["copy"] = {
+                {"rank", file.copy->rank}, {"size", file.copy->size}, {"hash", file.copy->hash}};
+        return out;
     });
     out["digest"] = manifest_digest(out);
     return out;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -58,6 +59,14 @@ struct Manifest {
         std::string path;
         uint64_t size = 0;  // the largest any of the ranks saw
         std::vector<uint32_t> ranks;
+        // Whose ghost has what was in it, if the rank that looked last has: everybody's that has
+        // the file open.
+        struct Copy {
+            uint32_t rank = 0;
+            uint64_t size = 0;
+            std::string hash;  // core::FileContents::hash()
+        };
+        std::optional<Copy> copy = {};
     };
 
     std::string version;  // of Ghost; write_manifest() fills it in

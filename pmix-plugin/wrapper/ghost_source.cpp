@@ -16,34 +16,33 @@ namespace {
 constexpr int silence_ms = 60'000;
 constexpr int accept_ms = 5'000;  // for one that has connected to prove itself
 
-std::string from_hex(const std::string& digits) {
-    std::string out;
-    for (size_t i = 0; i + 1 < digits.size(); i += 2)
-        out += static_cast<char>(std::strtol(digits.substr(i, 2).c_str(), nullptr, 16));
-    return out;
-}
-
 // Path to size: what the ghost knows, and where the manifest knows more, of other ranks, that.
-std::map<std::string, uint64_t> files_to_cut(const Json& metadata, const Manifest& manifest,
-                                             uint32_t rank) {
+std::map<std::string, uint64_t> sizes_of(const Json& metadata, const Manifest& manifest,
+                                         uint32_t rank) {
     std::map<std::string, uint64_t> out;
-    for (const auto& file : metadata.value("files", Json::array())) {
-        const auto hex = file.value("path_hex", std::string());
-        out[hex.empty() ? file.value("path", std::string()) : from_hex(hex)] =
-            file.value("size", uint64_t{0});
-    }
+    for (const auto& file : files_in(metadata)) out[file.path] = file.size;
     for (const auto& file : manifest.files)
         for (const uint32_t owner : file.ranks)
             if (owner == rank) out[file.path] = std::max(out[file.path], file.size);
     return out;
 }
 
-// What `act(path, size)` says of each.
-template <typename Act>
-Status of_each(const std::map<std::string, uint64_t>& files, Act act) {
+// Those the rank has open or mapped, in whatever way.
+std::set<std::string> paths_in(const std::string& host) {
+    std::set<std::string> out;
+    const Json facts = Json::parse(host, nullptr, false);
+    if (!facts.is_object()) return out;
+    for (const auto& file : facts.value("files", Json::array()))
+        if (file.is_object()) out.insert(file.value("path", std::string()));
+    return out;
+}
+
+// What `act(path, what)` says of each.
+template <typename What, typename Act>
+Status of_each(const std::map<std::string, What>& files, Act act) {
     std::string why;
-    for (const auto& [path, size] : files) {
-        Status done = act(path, size);
+    for (const auto& [path, what] : files) {
+        Status done = act(path, what);
         if (!done) why += (why.empty() ? "" : "; ") + done.error().message();
     }
     if (why.empty()) return {};
@@ -110,6 +109,48 @@ Status SnapshotSource::open_ghosts(const Manifest& manifest, const Manifest::Ran
     return {};
 }
 
+// The contents that all ranks which have the file are to find in it: mostly this rank has them too.
+Result<core::FileContents> SnapshotSource::find_contents(const Manifest& manifest,
+                                                         const Manifest::File& file) {
+    const auto right = [&](const ListedFile& one) {
+        return one.path == file.path && one.contents && one.contents->hash() == file.copy->hash;
+    };
+    const auto take = [&](uint32_t rank) -> std::optional<core::FileContents> {
+        for (auto& one : listed_[rank])
+            if (right(one)) return one.contents;
+        return std::nullopt;
+    };
+    if (auto own = take(rank_)) return *own;
+    const uint32_t other = file.copy->rank;
+    if (const auto* row = manifest.find(other); row != nullptr && !listed_.contains(other)) {
+        auto ghost = registry_.open("file:" + folder_ + "/" + row->file);
+        if (!ghost) return ghost.error();
+        auto head = core::Importer::open(**ghost, false);
+        if (!head) return head.error();
+        listed_[other] = files_in(head->metadata());
+    }
+    if (auto theirs = take(other)) return *theirs;
+    return make_error(Code::corrupt,
+                      fmt::format("the ghost of rank {} does not have the contents of", other),
+                      file.path);
+}
+
+// What is put back need not be cut back.
+Status SnapshotSource::find_files(const Manifest& manifest) {
+    listed_[rank_] = files_in(importer_->metadata());
+    to_cut_ = sizes_of(importer_->metadata(), manifest, rank_);
+    const auto open = paths_in(importer_->host());
+    for (const auto& file : manifest.files) {
+        if (!file.copy || !(to_cut_.contains(file.path) || open.contains(file.path))) continue;
+        auto contents = find_contents(manifest, file);
+        if (!contents) return contents.error();
+        to_put_[file.path] = std::move(*contents);
+        to_cut_.erase(file.path);
+    }
+    listed_.clear();
+    return {};
+}
+
 Status SnapshotSource::look() {
     auto manifest = read_manifest(folder_);
     if (!manifest) return manifest.error();
@@ -117,13 +158,18 @@ Status SnapshotSource::look() {
     if (row == nullptr)
         return make_error(Code::not_found, fmt::format("find rank {} in snapshot", rank_), folder_);
     GHOST_TRY(open_ghosts(*manifest, *row));
-    to_cut_ = files_to_cut(importer_->metadata(), *manifest, rank_);
+    GHOST_TRY(find_files(*manifest));
     // Others have files open for writing that this one reads.
-    std::set<std::string> changing;
+    std::set<std::string> changing, made;
     for (const auto& file : manifest->files) changing.insert(file.path);
+    for (const auto& [path, contents] : to_put_) made.insert(path);
+    const auto may_put = [](const std::string& path, const core::FileContents& contents) {
+        return core::may_put_back(path, contents.mode);
+    };
     std::string why;
-    for (const Status& one : {of_each(to_cut_, core::may_cut_back), enough_memory(row->memory),
-                              core::check_host(importer_->host(), changing)})
+    for (const Status& one :
+         {of_each(to_put_, may_put), of_each(to_cut_, core::may_cut_back),
+          enough_memory(row->memory), core::check_host(importer_->host(), changing, made)})
         if (!one) why += (why.empty() ? "" : "; ") + one.error().message();
     if (!why.empty()) return make_error(Code::refused, why);
     importer_->set_changing_files(std::move(changing));
@@ -132,8 +178,14 @@ Status SnapshotSource::look() {
 
 Result<core::Importer> SnapshotSource::open(Worker&) {
     if (!importer_) return make_error(Code::internal, "restart: the ghost was not looked at");
-    GHOST_TRY(of_each(to_cut_, [this](const std::string& path, uint64_t size) {
-        return core::cut_back(path, size, kept_.empty() ? kept_ : path + kept_);
+    const auto kept = [this](const std::string& path) {
+        return kept_.empty() ? kept_ : path + kept_;
+    };
+    GHOST_TRY(of_each(to_put_, [&](const std::string& path, const core::FileContents& contents) {
+        return core::put_back(path, contents, kept(path));
+    }));
+    GHOST_TRY(of_each(to_cut_, [&](const std::string& path, uint64_t size) {
+        return core::cut_back(path, size, kept(path));
     }));
     return std::move(*importer_);
 }

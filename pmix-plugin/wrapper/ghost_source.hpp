@@ -15,6 +15,7 @@
 #include "ghost-core/resource/network.hpp"
 #include "ghost-core/resource/registry.hpp"
 #include "pmix-plugin/snapshot/manifest.hpp"
+#include "pmix-plugin/wrapper/file_list.hpp"
 #include "pmix-plugin/wrapper/identity.hpp"
 #include "pmix-plugin/wrapper/worker.hpp"
 
@@ -56,10 +57,10 @@ class ConnectedSource : public GhostSource {
 };
 
 // A snapshot's folder: the rank's ghost and its parents; files that the rank had open for writing
-// are cut back to their size at the snapshot.
+// become what they were at the snapshot, larger ones are cut back to their size then.
 class SnapshotSource : public GhostSource {
   public:
-    // `kept`: what is cut off is kept in a copy whose name ends so; empty: not.
+    // `kept`: a file that is changed is kept in a copy whose name ends so; empty: not.
     SnapshotSource(std::string folder, uint32_t rank, std::string kept)
         : folder_(std::move(folder)), rank_(rank), kept_(std::move(kept)) {}
     const char* mode() const override { return "restart"; }
@@ -67,18 +68,22 @@ class SnapshotSource : public GhostSource {
     bool comes_later() const override { return false; }
     Json ready() const override { return {}; }
     int fd() const override { return -1; }
-    // The ghost and its parents, this node's differences, its memory, the files to be cut back.
+    // The ghost and its parents, this node's differences, its memory, the files to be changed.
     Status look() override;
-    // Cuts the files back.
+    // Puts the files back.
     Result<core::Importer> open(Worker& worker) override;
 
   private:
     Status open_ghosts(const Manifest& manifest, const Manifest::Rank& row);
+    Status find_files(const Manifest& manifest);
+    Result<core::FileContents> find_contents(const Manifest& manifest, const Manifest::File& file);
 
     std::string folder_;
     uint32_t rank_;
     std::string kept_;
-    std::map<std::string, uint64_t> to_cut_;  // path to size
+    std::map<uint32_t, std::vector<ListedFile>> listed_;  // by ranks' ghosts; in find_files() only
+    std::map<std::string, core::FileContents> to_put_;    // by path
+    std::map<std::string, uint64_t> to_cut_;              // path to size
     core::ResourceRegistry registry_;
     std::vector<std::unique_ptr<core::Resource>> ghosts_;  // the newest first
     std::optional<core::Importer> importer_;               // of them

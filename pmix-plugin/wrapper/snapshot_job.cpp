@@ -1,5 +1,6 @@
 #include "pmix-plugin/wrapper/snapshot_job.hpp"
 
+#include <algorithm>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <sys/stat.h>
@@ -11,6 +12,7 @@
 #include "ghost-core/resource/compress.hpp"
 #include "ghost-core/resource/file.hpp"
 #include "pmix-plugin/wrapper/agent_signal.hpp"
+#include "pmix-plugin/wrapper/file_list.hpp"
 #include "pmix-plugin/wrapper/tree_memory.hpp"
 
 namespace ghost::plugin {
@@ -21,36 +23,23 @@ constexpr uint64_t spare_bytes = 64 << 20;
 // What an incremental copy takes is known only afterwards: taken to be this part of the memory.
 constexpr uint64_t incremental_part = 4;
 // A message may not grow beyond any size; what is left out is in the ghost's metadata.
-constexpr size_t most_path_bytes = 48 * 1024;
+constexpr size_t most_file_bytes = 96 * 1024;
+// Of files open for writing the ghost takes these along, which costs the rank that stands for it
+// some hundredths of a millisecond each.
+constexpr core::ContentsLimit small_files{64 << 10, 1 << 20};
 
 Error called_off() {
     return make_error(Code::refused, "the snapshot was called off");
 }
 
-bool is_text(const std::string& bytes) {
-    return Json(bytes).dump(-1, ' ', false, Json::error_handler_t::ignore).size() ==
-           Json(bytes).dump(-1, ' ', false, Json::error_handler_t::replace).size();
-}
-
-// [{path | path_hex, size}]; `limit`: bytes of paths in all.
-Json files_json(const std::vector<core::WrittenFile>& files, size_t limit) {
-    Json out = Json::array();
-    for (const auto& file : files) {
-        if (file.path.size() > limit) break;
-        limit -= file.path.size();
-        if (is_text(file.path))
-            out.push_back({{"path", file.path}, {"size", file.size}});
-        else
-            out.push_back(
-                {{"path_hex",
-                  fmt::format("{:02x}",
-                              fmt::join(reinterpret_cast<const unsigned char*>(file.path.data()),
-                                        reinterpret_cast<const unsigned char*>(file.path.data()) +
-                                            file.path.size(),
-                                        ""))},
-                 {"size", file.size}});
+// Of files that are in the ghost and have not changed since these are: in a ghost whose head was
+// written before the tree stood.
+void only_unchanged(const std::vector<core::WrittenFile>& in_ghost,
+                    std::vector<core::WrittenFile>& files) {
+    for (auto& file : files) {
+        const auto same = std::ranges::find(in_ghost, file.path, &core::WrittenFile::path);
+        if (same == in_ghost.end() || same->contents != file.contents) file.contents.reset();
     }
-    return out;
 }
 
 // "zstd,level=3"
@@ -252,13 +241,16 @@ Json SnapshotJob::early_metadata() const {
 }
 
 // The tree stands.
-Json SnapshotJob::late_metadata() {
-    if (auto files = core::written_files(tree_.root))
+void SnapshotJob::look_at_files() {
+    if (auto files = core::written_files(tree_.root, small_files))
         files_ = std::move(*files);
     else
         log::warning("{}", files.error().message());
+}
+
+Json SnapshotJob::late_metadata() {
     std::lock_guard lock(mutex_);
-    return {{"stdio", stdio_}, {"agent", agent_}, {"files", files_json(files_, SIZE_MAX)}};
+    return {{"stdio", stdio_}, {"agent", agent_}, {"files", files_for_ghost(files_)}};
 }
 
 Json SnapshotJob::copied() {
@@ -277,6 +269,7 @@ Json SnapshotJob::copied() {
     const int64_t processors = std::max(1u, std::thread::hardware_concurrency());
     request.rest_us *= 1 + static_cast<int64_t>(order_.sharers) / processors;
     request.wait_to_stand = [this] { return wait_for_word(false); };
+    request.while_stopped = [this] { return look_at_files(), Status(); };
     request.late_metadata = [this] { return late_metadata(); };
     request.stood = [this](const core::CheckpointStats& stats) {
         if (!order_.kill) wake();
@@ -305,14 +298,17 @@ Json SnapshotJob::direct() {
     request.root = tree_.root;
     request.externals = tree_.externals;
     request.metadata = early_metadata();
+    look_at_files();
     request.metadata.update(late_metadata());
     request.criu = criu;
     request.progress = [this](uint64_t bytes, uint64_t total) { in_ghost(bytes, total); };
     auto stats = core::export_tree(request, *out_);
     if (!stats) return failure(stage_, stats.error());
     stood_ = true;
-    // It stands: these sizes are the right ones, those in the ghost may be older.
-    late_metadata();
+    // It stands: these are the right ones, those in the ghost may be older.
+    const auto in_ghost = files_;
+    look_at_files();
+    only_unchanged(in_ghost, files_);
     if (!order_.kill) {
         if (auto runs = core::resume_tree(tree_.root); !runs.ok())
             return failure(stage_, runs.error());
@@ -333,17 +329,14 @@ Json SnapshotJob::written(uint64_t page_bytes, uint64_t zero_bytes,
     struct stat info {};
     const bool there = ::stat(order_.path().c_str(), &info) == 0;
     if (!there) return failure("write", sys_error("find what was written", order_.path()));
-    return {{"t", "snap_written"},
-            {"seq", order_.seq},
-            {"file", order_.file},
-            {"kind", kind()},
-            {"digest", digest},
-            {"bytes", static_cast<uint64_t>(info.st_size)},
-            {"page_bytes", page_bytes},
-            {"zero_bytes", zero_bytes},
-            {"memory", memory_},
-            {"stdin_bytes", stdio_.value("stdin_bytes", int64_t{-1})},
-            {"files", files_json(files_, most_path_bytes)}};
+    bool all = true;
+    const Json files = files_for_manifest(files_, most_file_bytes, all);
+    return {{"t", "snap_written"},      {"seq", order_.seq},
+            {"file", order_.file},      {"kind", kind()},
+            {"digest", digest},         {"bytes", static_cast<uint64_t>(info.st_size)},
+            {"page_bytes", page_bytes}, {"zero_bytes", zero_bytes},
+            {"memory", memory_},        {"stdin_bytes", stdio_.value("stdin_bytes", int64_t{-1})},
+            {"files", files},           {"all_files", all}};
 }
 
 }  // namespace ghost::plugin

@@ -74,6 +74,7 @@ class SnapshotJob {
     bool must_be_direct() const;
     Status wait_for_word(bool direct);
     void wait_to_write();
+    void look_at_files();
     Json late_metadata();
     Json early_metadata() const;
     Json copied();

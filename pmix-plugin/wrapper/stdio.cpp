@@ -4,17 +4,17 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <pty.h>
-#include <sodium.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <termios.h>
 
+#include "pmix-plugin/wrapper/base64.hpp"
+
 namespace ghost::plugin {
 namespace {
 
 constexpr const char* name_of[3] = {"stdin", "stdout", "stderr"};
-constexpr int encoding = sodium_base64_VARIANT_ORIGINAL;
 
 const char* kind_name(Channel kind) {
     switch (kind) {
@@ -35,25 +35,6 @@ Channel kind_named(const std::string& name) {
         if (name == kind_name(kind)) return kind;
     }
     return Channel::direct;
-}
-
-std::string encode(const void* data, size_t size) {
-    std::string out(sodium_base64_encoded_len(size, encoding), '\0');
-    sodium_bin2base64(out.data(), out.size(), static_cast<const unsigned char*>(data), size,
-                      encoding);
-    out.pop_back();  // the terminating zero
-    return out;
-}
-
-std::string decode(const std::string& text) {
-    std::string out(text.size(), '\0');
-    size_t size = 0;
-    if (sodium_base642bin(reinterpret_cast<unsigned char*>(out.data()), out.size(), text.data(),
-                          text.size(), nullptr, &size, nullptr, encoding) != 0) {
-        size = 0;
-    }
-    out.resize(size);
-    return out;
 }
 
 bool is_null_device(const struct stat& st) {

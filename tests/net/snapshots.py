@@ -220,6 +220,26 @@ def case_shared_file(folder):
     job.finish()
 
 
+def case_ended_after_snapshot(folder):
+    """All the job has made since is there, and what it has removed is not: MPI-IO's shared pointer."""
+    job = Ledger(folder, steps=300, extra=("--shared",))
+    job.reach(60)
+    made = job.snapshot()
+    with open(os.path.join(made["snapshot"], "manifest.json")) as file:
+        small = {os.path.basename(row["path"]): row for row in json.load(file)["files"]
+                 if row["path"].startswith(job.data)}
+    job.finish()
+    gone = sorted(set(small) - set(files_of(job.data)))
+    assert gone, sorted(small)  # in the snapshot, and removed at the end
+    job.restart("gn3:2,gn4:2")
+    job.finish()
+    assert all("copy" in row for row in small.values()), small
+    with open(os.path.join(job.data, "rank-1"), "r+b") as file:  # and overwritten
+        file.write(b"something else")
+    job.restart("gn2:1,gn1:3")
+    job.finish()
+
+
 def case_one_to_four_nodes(folder):
     job = Ledger(folder)
     job.reach(100)

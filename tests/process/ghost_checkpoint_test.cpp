@@ -321,7 +321,7 @@ TEST_F(CheckpointTest, StandsWhenItIsTold) {
     MemoryResource ghost;
     auto stats = checkpointer_.run(what, ghost);
     ASSERT_TRUE(stats.ok()) << stats.error().message();
-    EXPECT_EQ(order, (std::vector<std::string>{"wait", "stopped", "metadata", "stood"}));
+    EXPECT_EQ(order, (std::vector<std::string>{"wait", "stopped", "stood", "metadata"}));
     EXPECT_EQ(copied, stats->round_bytes + stats->last_bytes);
     EXPECT_GT(beats, 0U);
     auto importer = Importer::open(ghost);

@@ -194,6 +194,8 @@ class Stdio:
 class Rank:
     """A wrapper this test started."""
 
+    number = 0
+
     def __init__(self, argv, env, tty=True, control=None, stdio=None):
         self.stdio = stdio or Stdio(tty)
         ends = self.stdio.given

@@ -1,5 +1,6 @@
 // Writes manifests of snapshots for wrapper_snapshot.py: reads {"folder", "name", "ranks": [row],
-// "files": [{path, size, ranks}]} from standard input. A row has rank, file, kind, chain, digest.
+// "files": [{path, size, ranks, copy}]} from standard input. A row has rank, file, kind, chain,
+// digest.
 #include <cstdio>
 #include <iostream>
 
@@ -28,9 +29,15 @@ int main() {
         out.ranks.push_back(std::move(rank));
         ++out.apps[0].np;
     }
-    for (const auto& file : in["files"])
-        out.files.push_back({file.value("path", ""), file.value("size", uint64_t{0}),
-                             file.value("ranks", std::vector<uint32_t>())});
+    for (const auto& file : in["files"]) {
+        Manifest::File& one = out.files.emplace_back();
+        one.path = file.value("path", "");
+        one.size = file.value("size", uint64_t{0});
+        one.ranks = file.value("ranks", std::vector<uint32_t>());
+        if (file.contains("copy"))
+            one.copy = {file["copy"].value("rank", 0u), file["copy"].value("size", uint64_t{0}),
+                        file["copy"].value("hash", "")};
+    }
     auto written = write_manifest(in.value("folder", ""), out);
     if (!written) std::fprintf(stderr, "%s\n", written.error().message().c_str());
     return written ? 0 : 1;

@@ -155,18 +155,22 @@ int steps(const char* path, long pause_us) {
     return 7;
 }
 
-// Counts, and has a file open that others write; ends with what is in it.
-int reads(const char* path) {
+// Counts, and has files open that others write; ends with what is in them.
+int reads(char** paths, const char* mode) {
     for (int s : {SIGUSR2, SIGRTMAX - 2}) std::signal(s, on_signal);
-    FILE* file = std::fopen(path, "r");
+    std::vector<FILE*> files;
+    for (; *paths != nullptr; ++paths) files.push_back(std::fopen(*paths, mode));
     for (int i = 0; g_end == 0; ++i) {
         std::printf("count %d\n", i);
         std::fflush(stdout);
         usleep(1000);
     }
-    char text[64] = {};
-    const size_t size = std::fread(text, 1, sizeof text - 1, file);
-    std::printf("read %zu: %s\nend\n", size, text);
+    for (FILE* file : files) {
+        char text[64] = {};
+        const size_t size = std::fread(text, 1, sizeof text - 1, file);
+        std::printf("read %zu: %s\n", size, text);
+    }
+    std::printf("end\n");
     return 7;
 }
 
@@ -237,7 +241,8 @@ int main(int argc, char** argv) {
     if (what == "interleave") interleave();
     if (what == "count") return count(number > 0 ? number : 50);
     if (what == "steps") return steps(argv[2], argc > 3 ? std::atol(argv[3]) : 1000);
-    if (what == "reads") return reads(argv[2]);
+    if (what == "reads") return reads(argv + 2, "r");
+    if (what == "writes") return reads(argv + 2, "r+");
     if (what == "echo") return echo();
     if (what == "socket") hold_socket();
     if (what == "lines") std::cout << "one\ntwo" << std::flush, _exit(0);

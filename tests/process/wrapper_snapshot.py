@@ -42,16 +42,17 @@ class Snapshot(WrapperCase):
         finally:
             shutil.rmtree(self.folder)
 
-    def start(self, *program, tty=True, **environment):
+    def start(self, *program, tty=True, number=0, **environment):
         rank = Rank([WRAPPER, PROBE, *program],
-                    self.agent.environment(rank=0, GHOST_CRIU=CRIU, **environment), tty)
+                    self.agent.environment(rank=number, GHOST_CRIU=CRIU, **environment), tty)
+        rank.number = number
         self.ranks.append(rank)
         rank.peer = self.agent.accept()
         self.peers.append(rank.peer)
         return rank
 
-    def run_rank(self, *program, tty=True):
-        rank = self.start(*program, tty=tty)
+    def run_rank(self, *program, tty=True, number=0):
+        rank = self.start(*program, tty=tty, number=number)
         rank.init = rank.peer.expect("hello")["init"]
         self.assertGreater(rank.init, 0)
         return rank
@@ -78,9 +79,9 @@ class Snapshot(WrapperCase):
         self.seq += 1
         name = f"1-{self.seq:06}"
         folder = os.path.join(self.folder, name)
-        os.mkdir(folder, 0o700)
+        os.makedirs(folder, 0o700, exist_ok=True)
         rank.order = {"t": "snap_prepare", "seq": self.seq, "folder": folder,
-                      "file": "rank-0.ghost", "name": name, "agent": AGENT, "incremental": False,
+                      "file": f"rank-{rank.number}.ghost", "name": name, "agent": AGENT, "incremental": False,
                       "compress": "none", "rate": 0, "then": "continue", **more}
         rank.peer.send(rank.order)
 
@@ -90,12 +91,28 @@ class Snapshot(WrapperCase):
     def end(self, rank, row, keep=True, dead=False):
         """Completes it, as the coordinator would."""
         self.rows[row["name"]] = row
-        files = [{"path": f["path"], "size": f["size"], "ranks": [0]} for f in row["files"]]
-        text = json.dumps({"folder": row["folder"], "name": row["name"], "ranks": [row],
-                           "files": files})
-        subprocess.run([MANIFEST], input=text.encode(), check=True)
+        self.manifest(row)
         if not dead:
             rank.peer.send({"t": "snap_end", "seq": self.seq, "keep": keep})
+
+    def manifest(self, *rows, copies=True):
+        files = {}
+        for row in rows:
+            for f in row["files"]:
+                one = files.setdefault(f["path"], {"path": f["path"], "size": 0, "ranks": [],
+                                                   "newest": (-1,)})
+                one["size"] = max(one["size"], f["size"])
+                one["ranks"].append(row["rank"])
+                when = (f.get("changed", 0), f.get("taken", 0))
+                if when <= one["newest"]:
+                    continue
+                one["newest"] = when
+                one.pop("copy", None)
+                if copies and "hash" in f:
+                    one["copy"] = {"rank": row["rank"], "size": f["size"], "hash": f["hash"]}
+        text = json.dumps({"folder": rows[0]["folder"], "name": rows[0]["name"], "ranks": rows,
+                           "files": list(files.values())})
+        subprocess.run([MANIFEST], input=text.encode(), check=True)
 
     def stood(self, rank, write=True):
         answer = rank.peer.expect("snap_stood", 60)
@@ -103,7 +120,8 @@ class Snapshot(WrapperCase):
             rank.peer.send({"t": "snap_write", "seq": self.seq})
         return answer
 
-    def snapshot(self, rank, keep=True, **more):
+    def snapshot(self, rank, keep=True, again=False, **more):
+        self.seq -= 1 if again else 0  # of another rank
         self.prepare(rank, **more)
         ready = rank.peer.expect("snap_ready", 60)
         self.stand(rank)
@@ -114,8 +132,8 @@ class Snapshot(WrapperCase):
         path = os.path.join(rank.order["folder"], row["file"])
         self.assertEqual(os.stat(path).st_size, row["bytes"])
         self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
-        row.update(rank=0, name=rank.order["name"], folder=rank.order["folder"], ready=ready,
-                   stood=stood)
+        row.update(rank=rank.number, name=rank.order["name"], folder=rank.order["folder"],
+                   ready=ready, stood=stood)
         self.end(rank, row, keep)
         return row
 
@@ -136,10 +154,11 @@ class Snapshot(WrapperCase):
         return rank
 
     def look_at(self, row, tty=True, **environment):
-        rank = self.start("never", tty=tty, GHOST_RESTART=row["folder"], **environment)
+        rank = self.start("never", tty=tty, number=row["rank"], GHOST_RESTART=row["folder"],
+                          **environment)
         hello = rank.peer.expect("hello")
         self.assertEqual((hello["mode"], hello["init"]), ("restart", 0))
-        rank.peer.send({"t": "prepare", "seq": 0, "epoch": 2, "rank": 0})
+        rank.peer.send({"t": "prepare", "seq": 0, "epoch": 2, "rank": rank.number})
         return rank
 
     def go(self, rank):
@@ -412,6 +431,138 @@ class Snapshot(WrapperCase):
             self.assertEqual(f.read(), longer)
         self.finish(rank, source)
 
+    # --- small files that are open for writing ---
+
+    def put(self, path, text, mode=0o640):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as f:
+            f.write(text)
+        os.chmod(path, mode)
+
+    def text(self, path):
+        with open(path) as f:
+            return f.read()
+
+    def writes(self, *paths, number=0):
+        rank = self.run_rank("writes", *paths, number=number)
+        self.running(rank)
+        return rank
+
+    def found(self, row, *texts, **environment):
+        """The rank goes on and finds this in its files."""
+        rank = self.restart(row, **environment)
+        self.go(rank)
+        self.running(rank)
+        rank.proc.send_signal(signal.SIGUSR2)
+        rank.peer.expect("exit")
+        self.assertEqual(rank.status(), 7)
+        rank.peer.close_spare()
+        rank.stdio.close()
+        lines = "".join(f"read {len(text)}: {text}\n" for text in texts)
+        self.assertTrue(rank.stdio.output.decode().endswith(lines + "end\n"),
+                        rank.stdio.output[-200:])
+
+    def test_small_files(self):
+        """What they were at the snapshot, whatever has become of them."""
+        path = os.path.join(self.folder, "data", "small")
+        self.put(path, "as it was")
+        for more in ({}, {"memory": 1 << 20}, {"compress": "zstd"}):
+            source = self.writes(path)
+            row = self.snapshot(source, **more)
+            self.kill(source)
+            for text in (None, "", "short", "AS IT WAS", "as it was, and more"):
+                with self.subTest(f"{more} {text}"):
+                    os.unlink(path)
+                    if text is not None:
+                        self.put(path, text, 0o600)
+                    self.found(row, "as it was")
+                    self.assertEqual(self.text(path), "as it was")
+                    self.assertEqual(os.stat(path).st_mode & 0o7777, 0o640)
+                    self.assertEqual(os.listdir(os.path.dirname(path)), ["small"])
+
+    def test_small_files_are_kept(self):
+        path = os.path.join(self.folder, "data", "small")
+        for text in ("short", "AS IT WAS", "as it was, and more"):
+            with self.subTest(text):
+                self.put(path, "as it was")
+                source = self.writes(path)
+                row = self.snapshot(source)
+                self.kill(source)
+                self.put(path, text)
+                self.found(row, "as it was", GHOST_RESTART_KEEP=".kept")
+                self.assertEqual(self.text(path + ".kept"), text)
+                os.unlink(path + ".kept")
+
+    def test_small_files_that_cannot_be(self):
+        """One that cannot be right again: nothing at all is changed."""
+        small, big = (os.path.join(self.folder, place, "file") for place in ("one", "other"))
+        self.put(small, "as it was")
+        self.put(big, "x" * ((64 << 10) + 1))
+        source = self.writes(small, big)
+        row = self.snapshot(source)
+        self.kill(source)
+        self.put(small, "changed")
+        os.rename(big, big + ".away")
+        self.cannot_restart(row, big, "has been removed since")
+        self.assertEqual(self.text(small), "changed")
+        self.assertFalse(os.path.exists(big))
+        os.rename(big + ".away", big)
+        os.unlink(small)
+        os.rmdir(os.path.dirname(small))
+        with open(big, "a") as f:
+            f.write("longer")
+        self.cannot_restart(row, small, "No such file")
+        self.assertEqual(os.stat(big).st_size, (64 << 10) + 7)
+        # A folder that nobody can write to.
+        os.mkdir(os.path.dirname(small))
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", os.path.dirname(small)],
+                       check=True)
+        try:
+            self.cannot_restart(row, small, "Read-only")
+        finally:
+            subprocess.run(["umount", os.path.dirname(small)], check=True)
+        self.assertEqual(os.stat(big).st_size, (64 << 10) + 7)
+        self.found(row, "as it was", "x" * 63)
+        self.assertEqual(os.stat(big).st_size, (64 << 10) + 1)
+
+    def test_snapshots_without_contents(self):
+        """Of an older Ghost: files are cut back only."""
+        path = os.path.join(self.folder, "data", "small")
+        self.put(path, "as it was")
+        source = self.writes(path)
+        row = self.snapshot(source)
+        self.kill(source)
+        self.manifest(row, copies=False)
+        os.unlink(path)
+        self.cannot_restart(row, path, "has been removed since")
+        self.put(path, "AS IT WAS, and more")
+        self.found(row, "AS IT WAS")
+
+    def test_small_files_of_several(self):
+        """What the one that stood last has is right for all, in whatever order they come."""
+        path = os.path.join(self.folder, "data", "shared")
+        self.put(path, "at first")
+        ranks = [self.writes(path, number=0), self.writes(path, number=1),
+                 self.run_rank("reads", path, number=2)]
+        self.running(ranks[2])
+        rows = []
+        for rank, change in zip(ranks, ("1 stands later", "that reads", "that is over")):
+            rows.append(self.snapshot(rank, again=rows != []))
+            with open(path, "w") as f:
+                f.write(change)
+        for rank in ranks:
+            self.kill(rank)
+        self.assertEqual(rows[2]["files"], [])
+        self.manifest(*rows)
+        for row in (rows[0], rows[1], rows[2]):
+            for text in (None, "at first", "1 STANDS LATER", "1 stands later, and more"):
+                with self.subTest(f"{row['rank']} {text}"):
+                    os.unlink(path)
+                    if text is not None:
+                        self.put(path, text)
+                    self.found(row, "1 stands later")
+                    self.assertEqual(self.text(path), "1 stands later")
+
     def cannot_restart(self, row, *parts, begin=None):
         rank = (begin or self.look_at)(row)
         answer = rank.peer.expect("failed")
@@ -421,15 +572,16 @@ class Snapshot(WrapperCase):
         self.assertEqual(rank.status(), 1)
 
     def test_cannot_restart(self):
-        source = self.steps()
+        source = self.steps(0)
         first = self.snapshot(source)
-        self.running(source)
+        wait_until(lambda: os.stat(self.log).st_size > 1 << 16, "a file that is not small")
         row = self.snapshot(source, incremental=True)
         self.kill(source)
         with open(self.log) as f:
             text = f.read()
         os.unlink(self.log)
-        self.cannot_restart(row, self.log, "No such file")
+        self.cannot_restart(row, self.log, "has been removed since")
+        self.assertFalse(os.path.exists(self.log))
         with open(self.log, "w") as f:
             f.write("short")
         self.cannot_restart(row, self.log, "less than when the snapshot was made")

@@ -2,10 +2,15 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <csignal>
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <mutex>
+#include <set>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
 #include <vector>
@@ -133,6 +138,201 @@ TEST_F(FilesTest, FilesOpenForWritingAreFound) {
     ASSERT_EQ(stat(written.c_str(), &info), 0);
     EXPECT_EQ((*found)[1].inode, info.st_ino);
     EXPECT_EQ((*found)[1].device, info.st_dev);
+}
+
+TEST_F(FilesTest, SmallOnesAreTakenAlong) {
+    const auto empty = make("empty", ""), small = make("small", "12345"), edge = make("edge", "");
+    const auto big = make("big", ""), away = make("away", "1"), grown = path("grown");
+    ASSERT_EQ(chmod(small.c_str(), 0640), 0);
+    fs::resize_file(edge, 8192);
+    fs::resize_file(big, 8193);
+    std::vector<Fd> open_files;
+    for (const auto& one : {empty, small, edge, big, away})
+        open_files.emplace_back(open(one.c_str(), O_WRONLY | O_CLOEXEC));
+    for (const auto& one : open_files) ASSERT_TRUE(one.valid());
+    // Has a name, but not the one the link says.
+    ASSERT_EQ(link(away.c_str(), grown.c_str()), 0);
+    ASSERT_EQ(unlink(away.c_str()), 0);
+    // Without the output of this program, which may be a file too.
+    int ready[2];
+    ASSERT_EQ(pipe2(ready, O_CLOEXEC), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        for (const int end : {0, 1, 2, ready[1]}) close(end);
+        for (;;) pause();
+    }
+    close(ready[1]);
+    char none = 0;
+    ASSERT_EQ(read(ready[0], &none, 1), 0);
+    close(ready[0]);
+    const auto look = [&](uint64_t all) {
+        auto found = written_files(child, {8192, all});
+        EXPECT_TRUE(found.ok());
+        std::map<std::string, WrittenFile> out;
+        for (auto& file : *found) out[file.path] = file;
+        return out;
+    };
+    auto found = look(1 << 20);
+    ASSERT_TRUE(found[empty].contents && found[small].contents && found[edge].contents);
+    EXPECT_EQ(found[empty].contents->bytes, "");
+    EXPECT_EQ(found[small].contents->bytes, "12345");
+    EXPECT_EQ(found[small].contents->mode, 0640U);
+    EXPECT_EQ(found[small].contents->owner, getuid());
+    EXPECT_EQ(found[edge].contents->bytes, std::string(8192, '\0'));
+    EXPECT_FALSE(found[big].contents);
+    EXPECT_EQ(found[big].size, 8193U);
+    for (const auto& [name, file] : found) EXPECT_FALSE(name.starts_with(away) && file.contents);
+    // The smallest first, each a page at least.
+    found = look(8192);
+    EXPECT_TRUE(found[empty].contents && found[small].contents);
+    EXPECT_FALSE(found[edge].contents);
+    found = look(4096);
+    EXPECT_TRUE(found[empty].contents);
+    EXPECT_FALSE(found[small].contents);
+    EXPECT_FALSE(look(0)[empty].contents);
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+}
+
+TEST_F(FilesTest, LooksAreInOrder) {
+    const auto file = make("a", "1");
+    const Fd fd(open(file.c_str(), O_RDWR | O_CLOEXEC));
+    const auto look = [&] {
+        auto found = written_files(getpid(), {4096, 1 << 20});
+        EXPECT_TRUE(found.ok());
+        for (auto& one : *found)
+            if (one.path == file) return one;
+        return WrittenFile();
+    };
+    const auto first = look();
+    ASSERT_EQ(pwrite(fd.get(), "2", 1, 0), 1);
+    const auto second = look();
+    EXPECT_LT(std::pair(first.changed_ns, first.taken_us),
+              std::pair(second.changed_ns, second.taken_us));
+    EXPECT_NE(first.contents->hash(), second.contents->hash());
+    auto other = *second.contents;
+    EXPECT_EQ(other.hash(), second.contents->hash());
+    other.mode ^= 0100;
+    EXPECT_NE(other.hash(), second.contents->hash());
+}
+
+// What put_back() has to cope with, and comes to the same of.
+class PutBack : public FilesTest {
+  protected:
+    FileContents contents(const std::string& bytes) const {
+        return {bytes, 0640, getuid(), getgid()};
+    }
+    void expect_right(const std::string& file, const std::string& bytes) const {
+        EXPECT_EQ(text(file), bytes);
+        struct stat info {};
+        EXPECT_EQ(stat(file.c_str(), &info), 0);
+        EXPECT_EQ(info.st_mode & 07777, 0640U);
+    }
+};
+
+TEST_F(PutBack, WhateverHasBecomeOfIt) {
+    const auto file = path("a");
+    for (const char* now : {"-", "", "0123", "0123456789", "0123456789 and more", "x123456789"}) {
+        fs::remove(file);
+        if (*now != '-') make("a", now);
+        EXPECT_TRUE(may_put_back(file, 0640).ok());
+        auto done = put_back(file, contents("0123456789"));
+        EXPECT_TRUE(done.ok()) << done.error().message();
+        expect_right(file, "0123456789");
+    }
+    fs::remove(file);
+    EXPECT_TRUE(put_back(file, contents("")).ok());
+    expect_right(file, "");
+    EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1);
+}
+
+TEST_F(PutBack, WhatIsRightIsNotTouched) {
+    const auto file = make("a", "0123456789");
+    ASSERT_EQ(chmod(file.c_str(), 0640), 0);
+    fs::last_write_time(file, fs::file_time_type());
+    EXPECT_TRUE(put_back(file, contents("0123456789"), path("copy")).ok());
+    EXPECT_EQ(fs::last_write_time(file), fs::file_time_type());
+    EXPECT_FALSE(fs::exists(path("copy")));
+}
+
+TEST_F(PutBack, CopyIsKeptOfWhatIsChanged) {
+    for (const std::string now : {"01234567", "x123456789", "0123456789 and more"}) {
+        const auto file = make("a", now);
+        EXPECT_TRUE(put_back(file, contents("0123456789"), path("copy")).ok());
+        EXPECT_EQ(text(path("copy")), now);
+        std::ofstream(file, std::ios::app) << "again";
+        EXPECT_TRUE(put_back(file, contents("0123456789"), path("copy")).ok());
+        EXPECT_EQ(text(path("copy")), now);
+        expect_right(file, "0123456789");
+        fs::remove(path("copy"));
+    }
+    auto status = put_back(make("a", "other"), contents("0123456789"), path("missing/copy"));
+    EXPECT_FALSE(status.ok());
+    EXPECT_EQ(text(path("a")), "other");
+}
+
+TEST_F(PutBack, WhatCannotBe) {
+    const auto gone = path("missing/a");
+    for (auto status : {may_put_back(gone), put_back(gone, contents("1"))}) {
+        ASSERT_FALSE(status.ok());
+        EXPECT_EQ(status.error().code, Code::not_found);
+        EXPECT_NE(status.error().message().find(gone), std::string::npos);
+    }
+    ASSERT_EQ(mkfifo(path("fifo").c_str(), 0600), 0);
+    ASSERT_EQ(symlink("/nowhere/at/all", path("link").c_str()), 0);
+    for (const auto& other : {path("fifo"), path("link"), folder_})
+        for (auto status : {may_put_back(other), put_back(other, contents("1"))}) {
+            ASSERT_FALSE(status.ok());
+            EXPECT_EQ(status.error().code, Code::refused);
+        }
+}
+
+TEST_F(PutBack, SeveralAtOnce) {
+    const std::string bytes(60000, 'x');
+    const auto file = path("a");
+    for (int turn = 0; turn < 20; ++turn) {
+        fs::remove(file);
+        if (turn % 2 == 1) make("a", "changed");
+        std::vector<std::thread> ranks;
+        std::mutex mutex;
+        std::set<ino_t> seen;
+        for (int i = 0; i < 8; ++i)
+            ranks.emplace_back([&] {
+                const bool done = put_back(file, contents(bytes), path("copy")).ok();
+                struct stat info {};
+                stat(file.c_str(), &info);
+                std::lock_guard lock(mutex);
+                EXPECT_TRUE(done);
+                // Whoever is through may open it: it stays that file.
+                seen.insert(info.st_ino);
+            });
+        for (auto& rank : ranks) rank.join();
+        expect_right(file, bytes);
+        EXPECT_EQ(seen.size(), 1U);
+        fs::remove(path("copy"));
+        EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1);
+    }
+}
+
+TEST_F(PutBack, BrokenOffAnywhere) {
+    const auto file = path("a");
+    const auto whole = contents(std::string(65536, 'x'));
+    const std::string before = "what there was";
+    for (int turn = 0; turn < 60; ++turn) {
+        fs::remove(file);
+        fs::remove(path("copy"));
+        if (turn % 2 == 1) make("a", before);
+        const pid_t other = fork();
+        if (other == 0) _exit(put_back(file, whole, path("copy")).ok() ? 0 : 1);
+        usleep(static_cast<useconds_t>(turn * 20));
+        kill(other, SIGKILL);
+        waitpid(other, nullptr, 0);
+        EXPECT_TRUE(put_back(file, whole, path("copy")).ok());
+        expect_right(file, whole.bytes);
+        EXPECT_EQ(text(path("copy")), turn % 2 == 1 ? before : "");
+    }
+    fs::remove(path("copy"));
+    EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1);
 }
 
 // Takes everything.

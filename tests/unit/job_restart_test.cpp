@@ -276,15 +276,19 @@ TEST_F(JobCommand, AllThatIsMissingIsListedAtOnce) {
             m.apps[1].cwd = folder + "/no-folder";
             m.files.push_back({folder + "/no-output", 5, {1}});
             m.files[0].size = 11;
+            const Manifest::File::Copy copy{1, 5, "00112233"};
+            m.files.push_back({folder + "/comes-again", 5, {1}, copy});
+            m.files.push_back({folder + "/nowhere/no-more", 5, {1}, copy});
             m.input = {0, folder + "/no-input", 6};
             m.ranks[1].memory = uint64_t{1} << 60;
         },
         facts.dump());
     const auto refused = ghost("restart " + one);
     expect_refusal(refused, "nothing was started");
-    for (const char* what : {"no-program", "no-folder", "no-output: not there",
+    for (const char* what : {"no-program", "no-folder", "no-output: not there", "no-more: ",
                              "output: 10 bytes, 11 at", "no-input", "memory: ", "ghostly"})
         EXPECT_THAT(refused.err, HasSubstr(what));
+    EXPECT_THAT(refused.err, Not(HasSubstr("comes-again")));
     const auto machine = ghost("restart " + one + " --json");
     EXPECT_GE(machine.json()["missing"].size(), 7u);
     // other hosts may have it: then only what this node must have is a refusal

@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "base/log.hpp"
+#include "pmix-plugin/coordinator/manifest_of.hpp"
 #include "pmix-plugin/message.hpp"
 #include "pmix-plugin/snapshot/folder.hpp"
 #include "tests/unit/plugin_sim.hpp"
@@ -89,6 +90,44 @@ TEST(Snapshots, HappyPath) {
     expect_all_run(c);
     expect_sound(c);
     expect_whole_folder(c);
+}
+
+// What the manifest says of file /f, of which two ranks say this.
+std::optional<Manifest::File::Copy> copy_of(Json one, Json other, const Json& more = {}) {
+    SnapshotRun run;
+    for (Json* file : {&one, &other}) {
+        (*file)["path"] = "/f";
+        run.written.rows.push_back({{"rank", run.written.rows.size()}, {"files", {*file}}});
+    }
+    if (more.is_object()) run.written.rows.back().update(more);
+    const Manifest m = manifest_of(run, "1", 1);
+    return m.files.size() == 1 ? m.files[0].copy : std::nullopt;
+}
+
+TEST(Snapshots, TheLastToLookKnowsWhatIsInAFile) {
+    const auto said = [](int64_t changed, int64_t taken, const char* hash, const char* file = "1") {
+        Json out{{"size", taken}, {"file", file}, {"changed", changed}, {"taken", taken}};
+        if (*hash != '\0') out["hash"] = hash;
+        return out;
+    };
+    auto copy = copy_of(said(5, 20, "a"), said(5, 21, "b"));
+    ASSERT_TRUE(copy);
+    EXPECT_EQ(copy->rank, 1u);
+    EXPECT_EQ(copy->hash, "b");
+    EXPECT_EQ(copy->size, 21u);
+    EXPECT_EQ(copy_of(said(5, 22, "a"), said(5, 21, "b"))->rank, 0u);
+    // The clocks of two nodes: the file's own knows better.
+    EXPECT_EQ(copy_of(said(6, 20, "a"), said(5, 21, "b"))->rank, 0u);
+    EXPECT_EQ(copy_of(said(5, 20, "a"), said(6, 11, "b"))->rank, 1u);
+    // Too large when the last one looked: an older copy is wrong.
+    EXPECT_FALSE(copy_of(said(5, 20, "a"), said(6, 21, "")));
+    EXPECT_EQ(copy_of(said(7, 22, "a"), said(6, 21, ""))->rank, 0u);
+    // Two nodes have a file of that name; there may be a newer one that is not listed.
+    EXPECT_FALSE(copy_of(said(5, 20, "a", "1:2"), said(5, 21, "b", "1:3")));
+    EXPECT_FALSE(copy_of(said(5, 20, "a"), said(5, 21, "b"), {{"all_files", false}}));
+    EXPECT_TRUE(copy_of(said(5, 20, "a"), said(5, 21, "b"), {{"all_files", true}}));
+    // Of an older wrapper.
+    EXPECT_FALSE(copy_of({{"size", 1}}, {{"size", 2}}));
 }
 
 TEST(Snapshots, WhileOneIsMadeAMoveWaits) {

@@ -114,6 +114,25 @@ TEST(SnapshotManifest, ComesBackAsItWas) {
     EXPECT_EQ(back->find(2), nullptr);
 }
 
+// Older ones have none.
+TEST(SnapshotManifest, SaysWhoHasAFilesContents) {
+    Manifest m = sample("7-000001");
+    m.files.push_back({"/home/small", 8, {0, 1}, Manifest::File::Copy{1, 7, "0123456789abcdef"}});
+    auto back = manifest_from(manifest_json(m));
+    ASSERT_TRUE(back.ok()) << back.error().message();
+    EXPECT_FALSE(back->files[0].copy);
+    ASSERT_TRUE(back->files[1].copy);
+    EXPECT_EQ(back->files[1].copy->rank, 1u);
+    EXPECT_EQ(back->files[1].copy->size, 7u);
+    EXPECT_EQ(back->files[1].copy->hash, "0123456789abcdef");
+    Json object = manifest_json(m);
+    object["files"][1]["copy"].erase("hash");
+    object["digest"] = manifest_digest(object);
+    EXPECT_THAT(refusal(object), HasSubstr("files[1].copy.hash is missing"));
+    m.files[1].copy->rank = 2;
+    EXPECT_THAT(refusal(manifest_json(m)), HasSubstr("no rank 2"));
+}
+
 TEST(SnapshotManifest, RefusesWhatHasBeenChanged) {
     Json object = manifest_json(sample("7-000001"));
     object["job"]["epoch"] = 4;

@@ -1,0 +1,102 @@
+#include "pmix-plugin/wrapper/file_list.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <fmt/format.h>
+#include <fstream>
+#include <iterator>
+#include <linux/magic.h>
+#include <sys/vfs.h>
+
+#include "pmix-plugin/wrapper/base64.hpp"
+
+namespace ghost::plugin {
+namespace {
+
+bool is_text(const std::string& bytes) {
+    return Json(bytes).dump(-1, ' ', false, Json::error_handler_t::ignore).size() ==
+           Json(bytes).dump(-1, ' ', false, Json::error_handler_t::replace).size();
+}
+
+Json row(const core::WrittenFile& file) {
+    if (is_text(file.path)) return {{"path", file.path}, {"size", file.size}};
+    std::string hex;
+    for (const unsigned char byte : file.path) hex += fmt::format("{:02x}", byte);
+    return {{"path_hex", hex}, {"size", file.size}};
+}
+
+// Not the same files on every node that has a folder of that name. Others are taken to be.
+bool is_of_this_node(const std::string& path) {
+    constexpr long zfs = 0x2fc12fc1, xfs = 0x58465342;  // in no header
+    constexpr long own[] = {TMPFS_MAGIC,       RAMFS_MAGIC,           EXT4_SUPER_MAGIC, xfs, zfs,
+                            BTRFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, F2FS_SUPER_MAGIC};
+    struct statfs info {};
+    // It may have been removed meanwhile.
+    if (statfs(path.c_str(), &info) != 0 &&
+        statfs(path.substr(0, path.rfind('/') + 1).c_str(), &info) != 0)
+        return false;
+    return std::ranges::find(own, static_cast<long>(info.f_type)) != std::end(own);
+}
+
+std::string identity(const core::WrittenFile& file) {
+    if (!is_of_this_node(file.path)) return fmt::format("{:x}", file.inode);
+    std::string node;
+    std::ifstream("/proc/sys/kernel/random/boot_id") >> node;
+    return fmt::format("{:x}:{:x}:{}", file.inode, file.device, node);
+}
+
+std::string from_hex(const std::string& digits) {
+    std::string out;
+    for (size_t i = 0; i + 1 < digits.size(); i += 2)
+        out += static_cast<char>(std::strtol(digits.substr(i, 2).c_str(), nullptr, 16));
+    return out;
+}
+
+}  // namespace
+
+Json files_for_ghost(const std::vector<core::WrittenFile>& files) {
+    Json out = Json::array();
+    for (const auto& file : files) {
+        Json& one = out.emplace_back(row(file));
+        if (!file.contents) continue;
+        one["mode"] = file.contents->mode;
+        one["owner"] = file.contents->owner;
+        one["group"] = file.contents->group;
+        one["contents"] = encode(file.contents->bytes.data(), file.contents->bytes.size());
+    }
+    return out;
+}
+
+Json files_for_manifest(const std::vector<core::WrittenFile>& files, size_t limit, bool& all) {
+    Json out = Json::array();
+    for (const auto& file : files) {
+        Json one = row(file);
+        one["file"] = identity(file);
+        one["changed"] = file.changed_ns;
+        one["taken"] = file.taken_us;
+        if (file.contents) one["hash"] = file.contents->hash();
+        const size_t size = one.dump().size() + 1;
+        all = size <= limit;
+        if (!all) break;
+        limit -= size;
+        out.push_back(std::move(one));
+    }
+    return out;
+}
+
+std::vector<ListedFile> files_in(const Json& metadata) {
+    std::vector<ListedFile> out;
+    for (const auto& file : metadata.value("files", Json::array())) {
+        ListedFile& one = out.emplace_back();
+        const auto hex = file.value("path_hex", std::string());
+        one.path = hex.empty() ? file.value("path", std::string()) : from_hex(hex);
+        one.size = file.value("size", uint64_t{0});
+        if (!file.contains("contents")) continue;
+        one.contents = {decode(file.value("contents", std::string())),
+                        file.value("mode", uint32_t{0}), file.value("owner", uint32_t{0}),
+                        file.value("group", uint32_t{0})};
+    }
+    return out;
+}
+
+}  // namespace ghost::plugin

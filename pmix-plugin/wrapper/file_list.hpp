@@ -1,0 +1,31 @@
+// The files a rank had open for writing, as its ghost's metadata and `snap_written` list them.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/control_socket.hpp"
+#include "ghost-core/process/written_files.hpp"
+
+namespace ghost::plugin {
+
+// For the metadata: [{path | path_hex, size}], with {mode, owner, group, contents} of those whose
+// contents are known; `contents` in base64.
+Json files_for_ghost(const std::vector<core::WrittenFile>& files);
+
+// For `snap_written`: [{path | path_hex, size, file, changed, taken}], with {hash} of those whose
+// contents are in the ghost. `file` tells files of one path on different nodes apart. Ends before
+// it is longer than `limit` bytes; `all` says whether it did not.
+Json files_for_manifest(const std::vector<core::WrittenFile>& files, size_t limit, bool& all);
+
+struct ListedFile {
+    std::string path;
+    uint64_t size = 0;
+    std::optional<core::FileContents> contents;
+};
+
+// What files_for_ghost() has put into these metadata.
+std::vector<ListedFile> files_in(const Json& metadata);
+
+}  // namespace ghost::plugin
