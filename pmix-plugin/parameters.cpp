@@ -29,7 +29,8 @@ constexpr Parameter table[] = {
     {"ghost_migrate_mode", "auto",
      "How a rank's memory is moved: live (pre-copy), stop, lazy (post-copy) or auto"},
     {"ghost_balance", "off", "Move ranks by load: off, advise or on"},
-    {"ghost_filters", "none", "Stream filters of migrations, for example crypto,compress"},
+    {"ghost_filters", "none",
+     "What messages between ranks go through: crypto, compress, backup=FOLDER, so:/PATH"},
     {"ghost_verbose", "1", "How much Ghost says: 0 (errors) to 5"},
 };
 

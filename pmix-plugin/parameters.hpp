@@ -23,6 +23,7 @@ std::span<const Parameter> parameters();
 // which only `ghost restart` sets. Its --keep-longer sets the other: the suffix of the copies.
 inline constexpr const char* restart_variable = "OMPI_MCA_ghost_restart";
 inline constexpr const char* restart_keep_variable = "OMPI_MCA_ghost_restart_keep";
+inline constexpr const char* filters_variable = "OMPI_MCA_ghost_filters";
 
 // Values as a user writes them. invalid, with the text, if it is none.
 Result<int64_t> parse_duration_us(const std::string& text);  // "90", "90s", "10m", "2h", "1d"

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/result.hpp"
+#include "kernet-btl/filter/list.hpp"
 #include "pmix-plugin/job_settings.hpp"
 #include "pmix-plugin/parameters.hpp"
 #include "pmix-plugin/rank_environment.hpp"
@@ -24,7 +25,8 @@ struct State {
     Paths paths;
     std::string message;
     std::string secret;
-    std::string restart;  // folder of the snapshot the job is restarted from; empty: a new job
+    std::string restart;   // folder of the snapshot the job is restarted from; empty: a new job
+    bool filters = false;  // messages are to go through filters
 };
 
 State& state() {
@@ -88,14 +90,23 @@ std::string take_restart(State& s, const char* folder) {
     return {};
 }
 
+const char* filters_wanted() {
+    const char* list = getenv(filters_variable);
+    return list && *list && std::strcmp(list, "none") != 0 ? list : nullptr;
+}
+
 // What stands against running this job with Ghost; "" if nothing does.
 std::string obstacle(State& s, bool decides, const char* version, const JobSettings& decided) {
     if (std::strncmp(version, "4.1.", 4) != 0)
         return std::string("this is Open MPI ") + version + ", Ghost knows only 4.1";
     if (!decides) return {};
     const char* folder = getenv(restart_variable);
-    const std::string restart = folder ? take_restart(s, folder) : std::string();
-    return restart.empty() ? decided.obstacle : restart;
+    std::string why = folder ? take_restart(s, folder) : std::string();
+    if (why.empty() && s.filters) {
+        auto list = kernet::filter::List::parse(filters_wanted());
+        if (!list.ok()) why = "cannot " + list.error().message();
+    }
+    return why.empty() ? decided.obstacle : why;
 }
 
 }  // namespace
@@ -114,9 +125,11 @@ const char* ghost_schizo_prepare(int decides, const char* component, const char*
     if (s.prepared) return nullptr;
     s.prepared = true;
     s.paths = find_paths(component);
+    s.filters = filters_wanted() != nullptr;
     if (!wanted()) {
-        if (!decides || !getenv(restart_variable)) return nullptr;
-        s.restart = getenv(restart_variable);
+        if (!decides) return nullptr;
+        if (const char* folder = getenv(restart_variable)) s.restart = folder;
+        if (s.restart.empty() && !s.filters) return nullptr;
         s.message = "Ghost is switched off (--mca ghost 1 switches it on)";
         return s.message.c_str();
     }
@@ -132,8 +145,13 @@ const char* ghost_schizo_prepare(int decides, const char* component, const char*
     return nullptr;
 }
 
-int ghost_schizo_restarts(void) noexcept {
-    return !state().restart.empty();
+const char* ghost_schizo_topic(void) noexcept {
+    if (!state().restart.empty()) return "cannot restart";
+    return state().filters ? "cannot filter" : "cannot migrate";
+}
+
+int ghost_schizo_ends(void) noexcept {
+    return !state().restart.empty() || state().filters;
 }
 
 int ghost_schizo_active(void) noexcept {
@@ -151,6 +169,7 @@ void ghost_schizo_app_env(void* env, ghost_set_fn set) noexcept {
     set(env, "GHOST_SECRET", s.secret.c_str());
     set(env, "GHOST_CRIU", s.paths.criu.c_str());
     if (const char* log = getenv("GHOST_LOG")) set(env, "GHOST_LOG", log);
+    if (const char* filters = filters_wanted()) set(env, "GHOST_FILTERS", filters);
     if (s.restart.empty()) return;
     set(env, "GHOST_RESTART", s.restart.c_str());
     if (const char* suffix = getenv(restart_keep_variable)) set(env, "GHOST_RESTART_KEEP", suffix);

@@ -30,9 +30,12 @@ void ghost_schizo_parameters(ghost_register_fn each) GHOST_NOEXCEPT;
 const char* ghost_schizo_prepare(int decides, const char* component,
                                  const char* version) GHOST_NOEXCEPT;
 
-/* mpirun, after ghost_schizo_prepare(): not 0 if the job is to be restarted from a snapshot. Its
- * programs must not be started anew then, whatever stands against the restart. */
-int ghost_schizo_restarts(void) GHOST_NOEXCEPT;
+/* mpirun, after ghost_schizo_prepare() gave a text: the topic of help-ghost.txt it belongs to. */
+const char* ghost_schizo_topic(void) GHOST_NOEXCEPT;
+
+/* And not 0 if the job must not be started without Ghost: it is to be restarted from a snapshot,
+ * or its messages are to go through filters. */
+int ghost_schizo_ends(void) GHOST_NOEXCEPT;
 
 /* Not 0: this process belongs to a job of ours. */
 int ghost_schizo_active(void) GHOST_NOEXCEPT;

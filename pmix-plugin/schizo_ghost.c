@@ -47,9 +47,8 @@ static void prepare(int decides) {
     const char* why = ghost_schizo_prepare(decides, self.dli_fname, orte_version_string);
     opal_show_help_add_dir(ghost_schizo_help_dir());
     if (!why) return;
-    const int restarts = ghost_schizo_restarts();
-    opal_show_help("help-ghost.txt", restarts ? "cannot restart" : "cannot migrate", true, why);
-    if (restarts) exit(1);
+    opal_show_help("help-ghost.txt", ghost_schizo_topic(), true, why);
+    if (ghost_schizo_ends()) exit(1);
 }
 
 static void set_variable(void* env, const char* name, const char* value) {

@@ -585,6 +585,7 @@ Result<AgentConfig> AgentConfig::from_environment() {
     config.node_socket = get("GHOST_NODE_SOCKET");
     config.secret = get("GHOST_SECRET");
     config.node_name = get("GHOST_NODE_NAME");
+    config.filters = get("GHOST_FILTERS");
     if (config.job.empty() && config.node_socket.empty()) {
         return make_error(Code::not_found, "find the ghost job of this process");
     }

@@ -25,6 +25,7 @@ struct AgentConfig {
     std::string secret;       // GHOST_SECRET, 64 hex digits
     int node = -1;            // GHOST_NODE_ID
     std::string node_name;    // GHOST_NODE_NAME
+    std::string filters;      // GHOST_FILTERS, of all streams; "" if there are none
 
     // Limits, milliseconds. Only the tests change them.
     int wait_slice_ms = 1000;       // one wait for the wake-up signal

@@ -49,11 +49,13 @@ EndpointConfig endpoint_config(const std::optional<AgentConfig>& agent, bool thr
         config.secret_hex = agent->secret;
         config.node = agent->node;
         config.node_name = agent->node_name;
+        config.filters = agent->filters;
     } else {
         config.job = std::to_string(OPAL_PROC_MY_NAME.jobid);
         config.rank = OPAL_PROC_MY_NAME.vpid;
         config.secret_hex = standalone_secret(config.job);
         config.node_name = text(opal_process_info.nodename);
+        config.filters = text(std::getenv("OMPI_MCA_ghost_filters"));
     }
     config.if_include = text(params.if_include);
     config.tcp_congestion = text(params.tcp_congestion);

@@ -73,7 +73,7 @@ class UsersRecipe final : public Recipe {
 Status UsersRecipe::prepare() {
     // Never closed: sockets and the user's own threads may be in it until the process ends.
     void* object = dlopen(path_.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (!object) return ghost::make_error(ghost::Code::not_found, "load it:", dlerror());
+    if (!object) return ghost::make_error(ghost::Code::unsupported, "load it:", dlerror());
     const auto get = reinterpret_cast<const ghost_filter* (*)()>(dlsym(object, "ghost_filter_get"));
     if (!get) return ghost::make_error(ghost::Code::invalid, "it has no ghost_filter_get()");
     const ghost_filter* filter = get();

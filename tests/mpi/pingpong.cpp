@@ -1,4 +1,5 @@
 // pingpong [--seconds T] [--iterations N] [--until-file PATH] [--bytes B] [--memory MB] [--gap MS]
+//          [--text TEXT]
 //
 // Ranks 0 and 1 send a small message to and fro as fast as they can; every byte is checked. Each
 // measures the time between two messages of the other: what a move of the partner costs is its
@@ -9,7 +10,8 @@
 //   histogram R: <1us:N <2us:N …
 //
 // with each gap above --gap (default 5 ms; its start since the first message; at most 200) and a
-// histogram by powers of two. Other ranks wait. Ends 1 on any error.
+// histogram by powers of two. With --text every message of at least its length contains TEXT, for
+// whoever listens on the way. Other ranks wait. Ends 1 on any error.
 #include <algorithm>
 #include <unistd.h>
 
@@ -93,10 +95,14 @@ class Gaps {
 // The last message says so by its first byte.
 struct Game {
     std::vector<unsigned char> out, in;
-    explicit Game(size_t bytes) : out(bytes + 1), in(bytes + 1) {}
+    std::string text;
+    Game(size_t bytes, std::string said) : out(bytes + 1), in(bytes + 1), text(std::move(said)) {
+        if (text.size() > bytes) text.clear();
+    }
 
     void send(int me, int to, uint64_t round, bool last) {
         mpitest::fill(out.data() + 1, out.size() - 1, mpitest::key(me, tag, round));
+        std::copy(text.begin(), text.end(), out.begin() + 1);
         out[0] = last ? 1 : 0;
         MPI_Send(out.data(), static_cast<int>(out.size()), MPI_BYTE, to, tag, MPI_COMM_WORLD);
     }
@@ -104,12 +110,14 @@ struct Game {
         MPI_Recv(in.data(), static_cast<int>(in.size()), MPI_BYTE, from, tag, MPI_COMM_WORLD,
                  MPI_STATUS_IGNORE);
         *last = in[0] != 0;
+        if (!std::equal(text.begin(), text.end(), in.begin() + 1)) return 1;
+        mpitest::fill(in.data() + 1, text.size(), mpitest::key(from, tag, round));
         return mpitest::wrong(in.data() + 1, in.size() - 1, mpitest::key(from, tag, round));
     }
 };
 
 uint64_t play(const mpitest::World& world, const mpitest::Options& options, Gaps& gaps) {
-    Game game(static_cast<size_t>(options.number("--bytes", 64)));
+    Game game(static_cast<size_t>(options.number("--bytes", 64)), options.text("--text", ""));
     mpitest::Limit limit(options, 10000);
     uint64_t errors = 0;
     bool last = false;
