@@ -168,7 +168,9 @@ void ghost_schizo_app_env(void* env, ghost_set_fn set) noexcept {
     if (s.secret.empty()) s.secret = new_secret();  // one for all parts of an MPMD command line
     set(env, "GHOST_SECRET", s.secret.c_str());
     set(env, "GHOST_CRIU", s.paths.criu.c_str());
-    if (const char* log = getenv("GHOST_LOG")) set(env, "GHOST_LOG", log);
+    for (const char* name : {"GHOST_LOG", "GHOST_LINKS", "GHOST_LINK_FAULTS"}) {
+        if (const char* value = getenv(name)) set(env, name, value);
+    }
     if (const char* filters = filters_wanted()) set(env, "GHOST_FILTERS", filters);
     if (s.restart.empty()) return;
     set(env, "GHOST_RESTART", s.restart.c_str());

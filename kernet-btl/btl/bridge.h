@@ -12,6 +12,7 @@ typedef struct kernet_btl_params_t {
     bool standalone;        /* run without ghost: locations from the modex only (development) */
     bool use_shm;
     bool use_tcp;
+    char *links;            /* to prefer between nodes, in order */
     char *if_include;
     char *tcp_congestion;
     size_t ring_bytes;      /* payload ring per direction and pair */

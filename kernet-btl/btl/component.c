@@ -12,6 +12,7 @@ kernet_btl_params_t kernet_btl_params = {
     .standalone = false,
     .use_shm = true,
     .use_tcp = true,
+    .links = NULL,
     .if_include = NULL,
     .tcp_congestion = "reno,cubic",
     .ring_bytes = 512 * 1024,
@@ -36,6 +37,8 @@ static int kernet_register(void)
     param("use_shm", "Use shared memory with peers on the same node", MCA_BASE_VAR_TYPE_BOOL,
           &p->use_shm);
     param("use_tcp", "Use TCP", MCA_BASE_VAR_TYPE_BOOL, &p->use_tcp);
+    param("links", "Links to prefer between nodes, in order: tcp, udp, netdevice (default: "
+          "GHOST_LINKS, or tcp)", MCA_BASE_VAR_TYPE_STRING, &p->links);
     param("if_include", "Interfaces or CIDR nets for TCP, comma-separated (default: all but "
           "loopback)", MCA_BASE_VAR_TYPE_STRING, &p->if_include);
     param("tcp_congestion", "Congestion control algorithms to try, in order; empty: the system's",

@@ -40,6 +40,12 @@ std::string standalone_secret(const std::string& job) {
     return sodium_bin2hex(hex, sizeof hex, hash, sizeof hash);
 }
 
+std::string preferred_links() {
+    if (kernet_btl_params.links && *kernet_btl_params.links) return kernet_btl_params.links;
+    const char* links = std::getenv("GHOST_LINKS");
+    return links && *links ? links : "tcp";
+}
+
 EndpointConfig endpoint_config(const std::optional<AgentConfig>& agent, bool threads) {
     const kernet_btl_params_t& params = kernet_btl_params;
     EndpointConfig config;
@@ -56,6 +62,10 @@ EndpointConfig endpoint_config(const std::optional<AgentConfig>& agent, bool thr
         config.secret_hex = standalone_secret(config.job);
         config.node_name = text(opal_process_info.nodename);
         config.filters = text(std::getenv("OMPI_MCA_ghost_filters"));
+    }
+    config.links = preferred_links();
+    if (const char* faults = std::getenv("GHOST_LINK_FAULTS")) {
+        if (auto plan = FaultPlan::parse(faults)) config.faults = *plan;
     }
     config.if_include = text(params.if_include);
     config.tcp_congestion = text(params.tcp_congestion);

@@ -48,6 +48,7 @@ Status Connector::open(int node, const std::string& node_name, uint64_t epoch) {
     location_.epoch = epoch;
     location_.node = node;
     location_.node_name = node_name;
+    find_usable();
     epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
     timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
     bell_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -65,6 +66,22 @@ Status Connector::open(int node, const std::string& node_name, uint64_t epoch) {
     registry_.set_bell(bell_.get());
     location_.attached = true;
     return {};
+}
+
+// Measured anew wherever we arrive: another node may allow other links.
+void Connector::find_usable() {
+    usable_.clear();
+    auto wanted = parse_links(config_.links);
+    if (!wanted) return;  // checked by Endpoint::create()
+    for (const LinkLine* line : *wanted) {
+        const Status usable = line->usable ? line->usable(config_.loop.get()) : Status();
+        if (usable) {
+            usable_.push_back(line);
+        } else {
+            ghost::log::debug("kernet: link {} cannot be had here: {}", line->name,
+                              usable.error().message());
+        }
+    }
 }
 
 Status Connector::open_listeners() {
@@ -188,6 +205,7 @@ void Connector::take_request(Peer& peer, uint32_t requests) {
     if (requests & (link_lost | peer_suspended | peer_left) && current &&
         peer.state == LinkState::up) {
         stop_watching(peer);
+        if (requests & link_mute) link_failed(peer, peer.kind);
         if (requests & peer_left) {
             change(peer, LinkState::departed);
         } else if (requests & peer_suspended) {
@@ -197,6 +215,14 @@ void Connector::take_request(Peer& peer, uint32_t requests) {
         }
     }
     if (requests & want_link && peer.state == LinkState::idle) need_link(peer, 0);
+}
+
+// Not tried again before one of us moves.
+void Connector::link_failed(Peer& peer, wire::LinkKind kind) {
+    const LinkLine* line = find_link(kind);
+    ghost::log::warning("kernet: rank {} is not reached by link {}: going on by another",
+                        peer.shared->rank, line ? line->name : "?");
+    peer.failed_links |= 1U << static_cast<unsigned>(kind);
 }
 
 void Connector::need_link(Peer& peer, int64_t delay_us) {
@@ -235,6 +261,7 @@ void Connector::set_location(const Location& where) {
     p.known = true;
     p.epoch = where.epoch;
     p.shm_failed = false;
+    p.failed_links = 0;
     p.failures = 0;
     p.backoff = config_.retry_min_us;
     if (!where.attached) {
@@ -254,6 +281,7 @@ void Connector::reconnect_all() {
         peer.failures = 0;
         peer.backoff = config_.retry_min_us;
         peer.shm_failed = false;
+        peer.failed_links = 0;
         if (!peer.had_link && peer.state == LinkState::idle) continue;
         need_link(peer, 0);
     }

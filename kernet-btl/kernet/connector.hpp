@@ -14,6 +14,7 @@
 #include "base/fd.hpp"
 #include "kernet-btl/kernet/endpoint.hpp"
 #include "kernet-btl/kernet/registry.hpp"
+#include "kernet-btl/link/table.hpp"
 #include "kernet-btl/wire/handshake.hpp"
 
 namespace kernet {
@@ -68,15 +69,17 @@ class Connector {
         uint64_t up = 0;     // generation of the last link made
         uint64_t floor = 0;  // generation the peer said it has
         bool had_link = false;
-        bool shm_failed = false;    // at this location
-        bool filters_told = false;  // that it has others
-        uint32_t failures = 0;      // in a row
+        bool shm_failed = false;                    // at this location
+        uint32_t failed_links = 0;                  // the same, other kinds: a bit for each
+        wire::LinkKind kind = wire::LinkKind::tcp;  // of the last link made
+        bool filters_told = false;                  // that it has others
+        uint32_t failures = 0;                      // in a row
         int64_t retry_at = 0;
         int64_t backoff = 0;
         int64_t asked_at = 0;   // when the node agent was last asked
         uint64_t outgoing = 0;  // handshake ids; 0: none
         uint64_t incoming = 0;
-        uint64_t watch = 0;  // id of the socket beside the ring
+        uint64_t watch = 0;  // id of the connection beside a ring or packets
         Fd watch_fd;
     };
 
@@ -92,10 +95,17 @@ class Connector {
     void watch_event(Peer& peer);
     void stop_watching(Peer& peer);
     Status open_listeners();
+    void find_usable();
+    void link_failed(Peer& peer, wire::LinkKind kind);
 
     // connector_handshake.cpp
     void begin_attempt(Peer& peer, std::vector<uint32_t>& unknown);
     Result<Fd> begin_connection(Peer& peer, wire::LinkKind& kind);
+    wire::LinkKind choose(const Peer& peer) const;
+    void make_driver(Handshake& shake, wire::LinkKind kind);
+    Status connect_driver(Handshake& shake, const wire::LinkAddress& to);
+    void answer_link(Handshake& shake);
+    std::unique_ptr<StreamLink> stream_link(Handshake& shake, uint64_t peer_epoch);
     void attempt_failed(Peer& peer, const char* why);
     void accept_all(const Fd& listener, wire::LinkKind kind);
     void handshake_event(uint64_t id, uint32_t events);
@@ -117,6 +127,7 @@ class Connector {
     wire::HandshakeKey key_;
     uint64_t filters_;
     Location location_;
+    std::vector<const LinkLine*> usable_;  // of the links preferred, those that can be had here
     Fd epoll_, timer_, bell_, tcp_listener_, unix_listener_;
     uint16_t port_ = 0;  // of tcp_listener_, also of the one before it was closed
     std::unordered_map<uint32_t, Peer> peers_;

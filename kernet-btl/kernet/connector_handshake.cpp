@@ -10,6 +10,7 @@
 #include "base/log.hpp"
 #include "kernet-btl/kernet/connector_internal.hpp"
 #include "kernet-btl/link/net.hpp"
+#include "kernet-btl/link/reliable.hpp"
 #include "kernet-btl/link/tcp.hpp"
 
 namespace kernet {
@@ -65,13 +66,68 @@ Result<Fd> Connector::begin_connection(Peer& peer, wire::LinkKind& kind) {
         kind = wire::LinkKind::shm;
         return net::connect_unix(peer.where.unix_name);
     }
-    kind = wire::LinkKind::tcp;
+    kind = choose(peer);
     if (!config_.use_tcp || peer.where.tcp.empty()) {
         peer.shm_failed = false;
         return ghost::make_error(ghost::Code::not_found, "find an address of the peer");
     }
     const TcpAddress& address = peer.where.tcp[peer.failures % peer.where.tcp.size()];
     return net::connect_tcp(address.host, address.port, config_.tcp_congestion);
+}
+
+// The first of the links preferred that can be had; by the connection itself if there is none.
+wire::LinkKind Connector::choose(const Peer& peer) const {
+    for (const LinkLine* line : usable_) {
+        if (line->kind == wire::LinkKind::shm) continue;  // has been thought of
+        if (!(peer.failed_links >> static_cast<unsigned>(line->kind) & 1)) return line->kind;
+    }
+    return wire::LinkKind::tcp;
+}
+
+// Our end of a link beside the connection. None: it stays with the connection.
+void Connector::make_driver(Handshake& shake, wire::LinkKind kind) {
+    const LinkLine* line = find_link(kind);
+    shake.kind = wire::LinkKind::tcp;
+    if (!line || !line->make) return;
+    auto made = line->make({shake.fd, config_.loop.get()});
+    if (!made) {
+        ghost::log::debug("kernet: no link {}: {}", line->name, made.error().message());
+        return;
+    }
+    shake.driver = std::move(*made);
+    shake.kind = kind;
+    if (!config_.faults.any()) return;
+    FaultPlan plan = config_.faults;
+    plan.seed += config_.rank * 1'000'003 + static_cast<uint32_t>(shake.id);
+    shake.driver = make_faulty(std::move(shake.driver), plan);
+}
+
+Status Connector::connect_driver(Handshake& shake, const wire::LinkAddress& to) {
+    const wire::LinkMarks in =
+        wire::link_marks(shake.hello, shake.welcome.nonce, shake.incoming, key_);
+    Status connected = shake.driver->connect(to, in.token);
+    if (connected) return connected;
+    ghost::log::debug("kernet: no link {} to rank {}: {}", shake.driver->name(), shake.rank,
+                      connected.error().message());
+    shake.driver.reset();
+    return connected;
+}
+
+// What link comes of a HELLO that is accepted: that asked for, or the connection itself.
+void Connector::answer_link(Handshake& shake) {
+    wire::Welcome& welcome = shake.welcome;
+    welcome.kind = shake.kind;
+    if (!wire::beside(shake.hello.kind)) return;
+    const bool ours = std::any_of(usable_.begin(), usable_.end(), [&](const LinkLine* line) {
+        return line->kind == shake.hello.kind;
+    });
+    if (ours) make_driver(shake, shake.hello.kind);
+    if (!shake.driver || !connect_driver(shake, shake.hello.link)) {
+        shake.kind = wire::LinkKind::tcp;
+    } else {
+        welcome.link = shake.driver->address();
+    }
+    welcome.kind = shake.kind;
 }
 
 void Connector::attempt_failed(Peer& peer, const char* why) {
@@ -90,6 +146,8 @@ bool Connector::send_hello(Handshake& shake) {
         return false;
     }
     Peer& to = peer(shake.rank);
+    if (wire::beside(shake.kind)) make_driver(shake, shake.kind);
+    if (shake.driver) shake.hello.link = shake.driver->address();
     shake.hello.kind = shake.kind;
     shake.hello.from = config_.rank;
     shake.hello.to = shake.rank;
@@ -150,6 +208,17 @@ void Connector::tell_of_filters(Peer& from) {
 }
 
 bool Connector::confirm(Handshake& shake, Peer& from) {
+    shake.kind = shake.welcome.kind;
+    if (shake.kind == wire::LinkKind::tcp) {
+        shake.driver.reset();
+    } else if (shake.driver) {
+        const Status connected = connect_driver(shake, shake.welcome.link);
+        // (an end that is gone again is no reason to think ill of the link)
+        if (!connected && connected.error().code != ghost::Code::not_found) {
+            link_failed(from, shake.kind);
+        }
+        if (!connected) return false;
+    }
     wire::seal(shake.confirm, shake.hello, shake.welcome, key_);
     std::unique_ptr<RingMapping> ring;
     if (shake.kind == wire::LinkKind::shm) {
@@ -205,7 +274,11 @@ bool Connector::on_hello(Handshake& shake) {
     const wire::Hello& hello = shake.hello;
     const char* wrong = wire::check(hello, key_);
     if (!wrong && hello.to != config_.rank) wrong = "meant for another rank";
-    if (!wrong && hello.kind != shake.kind) wrong = "wrong kind of link";
+    const bool both_shm = hello.kind == shake.kind && shake.kind == wire::LinkKind::shm;
+    if (!wrong && !both_shm &&
+        (hello.kind == wire::LinkKind::shm || shake.kind == wire::LinkKind::shm)) {
+        wrong = "wrong kind of link";
+    }
     if (wrong) {
         ghost::log::warning("kernet: connection refused: {}", wrong);
         return false;
@@ -218,6 +291,8 @@ bool Connector::on_hello(Handshake& shake) {
     welcome.last_seen = from.shared->received.load(std::memory_order_acquire);
     welcome.filters = filters_;
     welcome.nonce = wire::random_nonce();
+    shake.rank = hello.from;
+    if (welcome.verdict == wire::Verdict::accept) answer_link(shake);
     wire::seal(welcome, hello, key_);
     if (welcome.verdict == wire::Verdict::other_filters) tell_of_filters(from);
     if (!send_all(shake.fd, &welcome, sizeof welcome)) return false;
@@ -230,7 +305,6 @@ bool Connector::on_hello(Handshake& shake) {
     from.epoch = hello.epoch;
     from.incoming = shake.id;
     shake.has_peer = true;
-    shake.rank = hello.from;
     shake.step = Handshake::Step::want_confirm;
     return true;
 }
@@ -268,23 +342,37 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
     with.backoff = config_.retry_min_us;
     stop_watching(with);
     epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, shake.fd.get(), nullptr);
-    if (ring) {
-        offer->ring = std::move(ring);
+    with.kind = shake.kind;
+    offer->ring = std::move(ring);
+    if (shake.kind != wire::LinkKind::shm) offer->stream = stream_link(shake, epoch);
+    if (shake.fd) {
         with.watch_fd = std::move(shake.fd);
         with.watch = next_id_++;
         watches_[with.watch] = shake.rank;
         add(with.watch, with.watch_fd.get(), EPOLLIN | EPOLLRDHUP);
-    } else {
-        offer->stream = std::make_unique<TcpLink>(std::move(shake.fd), location_.epoch, epoch);
     }
     ghost::log::debug("kernet: link {} number {} with rank {} made by {}",
-                      offer->ring ? "shm" : "tcp", offer->generation, shake.rank,
+                      offer->ring ? "shm" : offer->stream->name(), offer->generation, shake.rank,
                       shake.incoming ? "the peer" : "us");
     change(with, LinkState::up);
     registry_.offers.put(std::move(offer));
     // A rank that is in MPI takes the link itself, and sooner.
     push_every_ = push_first_us;
     push_at_ = ghost::monotonic_us() + push_every_;
+}
+
+// The connection itself, or packets beside it; then it stays in the handshake, to be watched.
+std::unique_ptr<StreamLink> Connector::stream_link(Handshake& shake, uint64_t peer_epoch) {
+    if (!shake.driver) {
+        return std::make_unique<TcpLink>(std::move(shake.fd), location_.epoch, peer_epoch);
+    }
+    const auto key = [&](bool from_initiator, uint64_t epoch) {
+        const wire::LinkMarks marks =
+            wire::link_marks(shake.hello, shake.welcome.nonce, from_initiator, key_);
+        return wire::PacketKey{marks.token, marks.seed, static_cast<uint32_t>(epoch)};
+    };
+    const PacketKeys keys{key(!shake.incoming, location_.epoch), key(shake.incoming, peer_epoch)};
+    return std::make_unique<PacketLink>(std::move(shake.driver), keys, config_.dead_after_us);
 }
 
 void Connector::handshake_event(uint64_t id, uint32_t) {

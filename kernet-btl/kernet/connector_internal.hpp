@@ -24,8 +24,9 @@ struct Connector::Handshake {
     wire::Hello hello;
     wire::Welcome welcome;
     wire::Confirm confirm;
-    size_t have = 0;  // bytes of the message being read
-    Fd ring_fd;       // came with CONFIRM
+    size_t have = 0;                       // bytes of the message being read
+    Fd ring_fd;                            // came with CONFIRM
+    std::unique_ptr<PacketDriver> driver;  // kinds beside the connection: our end
     bool keep_fd = false;
 };
 

@@ -76,6 +76,7 @@ int DataPath::poll_streams() {
         if (socket->on_stream()) events += socket->attend_stream();
     }
     if (events > 0) pass_ = stream_every - 1;  // where something comes, more may
+    looks_.store(looks_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     return events;
 }
 
@@ -93,17 +94,22 @@ void DataPath::sort_links() {
     rings_.clear();
     streams_.clear();
     unlinked_ = 0;
+    bool tended = false;
     for (auto& [rank, socket] : sockets_) {
         if (socket->expects_link()) ++unlinked_;
         if (socket->linked()) (socket->local() ? rings_ : streams_).push_back(socket.get());
+        tended |= socket->on_stream() && socket->stream().tended();
     }
+    tended_.store(tended, std::memory_order_relaxed);
     watch_streams();
 }
 
 // One epoll set answers for many sockets at the price of one; a few are quicker tried one by one.
 void DataPath::watch_streams() {
     const bool marked = !poller_;  // those that were here; new links are not
-    poller_.reset(streams_.size() > tried_singly ? epoll_create1(EPOLL_CLOEXEC) : -1);
+    bool silent = false;           // a link that must be tried
+    for (const Socket* socket : streams_) silent |= socket->stream().fd() < 0;
+    poller_.reset(streams_.size() > tried_singly && !silent ? epoll_create1(EPOLL_CLOEXEC) : -1);
     if (marked || !poller_) {
         for (const Socket* socket : streams_) socket->stream().waited_for(poller_.valid());
     }
@@ -122,7 +128,7 @@ void DataPath::drain(int64_t limit_us) {
         progress();
         Inside inside(gate_);
         busy = false;
-        for (auto& [rank, socket] : sockets_) busy |= socket->linked() && socket->backlog() > 0;
+        for (auto& [rank, socket] : sockets_) busy |= socket->linked() && socket->unsettled();
     }
 }
 
@@ -143,6 +149,8 @@ bool DataPath::push() {
     bool waits = false;
     for (auto& [rank, socket] : sockets_) {
         waits |= socket->push();
+        // A link of packets has to be looked at as long as there is one.
+        waits |= socket->on_stream() && socket->stream().tended();
     }
     return waits;
 }

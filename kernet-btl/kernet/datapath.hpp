@@ -4,9 +4,11 @@
 // others are called inside it, or by the control side while it is closed.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/fd.hpp"
@@ -61,6 +63,13 @@ class DataPath {
     // Takes new links and sends what waits for them, on behalf of a rank that may not enter the
     // data side for hours. The sink is told of released() only. True if something still waits.
     bool push();
+    // Any time, by the control side: links that must be looked after have been looked at by the
+    // rank itself since the last call.
+    bool looked_after() {
+        const uint32_t looks = looks_.load(std::memory_order_relaxed);
+        return tended_.load(std::memory_order_relaxed) &&
+               std::exchange(looks_seen_, looks) != looks;
+    }
     void suspend_all();
     void wakeup_all();
 
@@ -88,6 +97,9 @@ class DataPath {
     uint32_t unlinked_ = 0;  // attached sockets whose link is being made, or whose peer moves
     bool stale_ = false;     // rings_ and streams_ are to be made anew
     uint32_t pass_ = 0;
+    std::atomic<bool> tended_{false};  // there are links that must be looked after
+    std::atomic<uint32_t> looks_{0};   // at stream links, by the rank; wraps
+    uint32_t looks_seen_ = 0;          // the control side's
 };
 
 }  // namespace kernet

@@ -5,6 +5,7 @@
 #include "base/log.hpp"
 #include "kernet-btl/kernet/connector.hpp"
 #include "kernet-btl/kernet/datapath.hpp"
+#include "kernet-btl/link/table.hpp"
 
 namespace kernet {
 
@@ -44,6 +45,7 @@ Result<std::unique_ptr<Endpoint>> Endpoint::create(const EndpointConfig& config)
     if (config.use_shm && !geometry.valid()) {
         return ghost::make_error(ghost::Code::invalid, "size the rings of link shm");
     }
+    if (auto links = parse_links(config.links); !links) return links.error();
     auto key = wire::HandshakeKey::make(config.secret_hex, config.job);
     if (!key) return key.error();
     uint64_t digest = 0;
@@ -76,7 +78,7 @@ void Endpoint::service() {
     // With the gate closed by a move there is nobody to send for.
     if (push) {
         bool something_waits = true;
-        if (!gate_closed()) {
+        if (!gate_closed() && !impl_->data.looked_after()) {
             close_gate();
             something_waits = impl_->data.push();
             open_gate();

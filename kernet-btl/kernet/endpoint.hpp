@@ -14,10 +14,12 @@
 #include <vector>
 
 #include "kernet-btl/kernet/location.hpp"
+#include "kernet-btl/link/fault.hpp"
 
 namespace kernet {
 
 class DataPath;  // data side, datapath.hpp
+class LoopHub;   // link/loop.hpp
 
 struct EndpointConfig {
     std::string job;  // decimal job number; part of addresses and of every handshake
@@ -29,7 +31,14 @@ struct EndpointConfig {
     std::string if_include;  // comma-separated interface names or CIDR nets; "" = all but loopback,
                              // or loopback if there is nothing else
     bool use_shm = true;     // link `shm` with peers on the same node
-    bool use_tcp = true;     // link `tcp`
+    bool use_tcp = true;     // connections between nodes: link `tcp`, and all that begin as one
+    // Links to prefer with peers on other nodes, in order, comma-separated (link/table.hpp). What
+    // cannot be had with a peer is passed over; `tcp` is the last in any case.
+    std::string links = "tcp";
+    // A peer that does not answer for so long is taken for dead, and connected to again.
+    int64_t dead_after_us = 15'000'000;
+    std::shared_ptr<LoopHub> loop;   // where peers in this process are found: link `loop`
+    FaultPlan faults;                // what packets are to suffer: tests
     size_t ring_bytes = 512 * 1024;  // payload ring of link shm, per direction, bytes
     uint32_t ring_frames = 512;      // frames in flight in link shm, per direction; power of two
     std::string tcp_congestion = "reno,cubic";  // tried in order; "" = the system's

@@ -28,6 +28,7 @@ enum Request : uint32_t {
     link_lost = 2,       // lost_generation is gone
     peer_suspended = 4,  // it said so before it closed; it will come back by itself
     peer_left = 8,       // it said bye
+    link_mute = 16,      // with link_lost: nothing ever came by it
 };
 
 // A new link for the data side.

@@ -303,9 +303,11 @@ void Socket::drop_link(Leave why) {
         ring_.reset();
     }
     if (stream_) {
-        // A ring's peer is told by the control side, through the socket beside the ring.
+        // A ring's peer is told by the control side, through the socket beside the ring; so is
+        // that of a link of packets.
         const auto said = why == Leave::suspended ? wire::FrameType::suspend : wire::FrameType::bye;
-        if (why != Leave::lost && offset_ == 0) stream_->write_control(said, received_);
+        if (why != Leave::lost && offset_ == 0 && !stream_->tended())
+            stream_->write_control(said, received_);
         stream_.reset();
     }
     unsent_ = waiting_.front();
@@ -318,11 +320,13 @@ void Socket::drop_link(Leave why) {
 
 void Socket::lose_link(const char* wrong) {
     if (wrong) ghost::log::error("kernet: link with rank {} dropped: {}", peer(), wrong);
+    const bool mute = stream_ && stream_->mute();
     drop_link(Leave::lost);
     lost_ = false;
     shared_.lost_generation.store(generation_, std::memory_order_release);
     const uint32_t request = peer_said_ == PeerSaid::suspends ? peer_suspended
                              : peer_said_ == PeerSaid::left   ? peer_left
+                             : mute                           ? link_lost | link_mute
                                                               : link_lost;
     path_.registry().ask(shared_, request);
 }

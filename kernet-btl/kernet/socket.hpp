@@ -98,6 +98,8 @@ class Socket final : private LinkEvents {
     // What is due by itself on a stream link: going on writing, acknowledging.
     int attend_stream();
     StreamLink& stream() const { return *stream_; }  // if on_stream()
+    // By what it goes now; "" without a link. Static text.
+    const char* link_name() const { return ring_ ? "shm" : stream_ ? stream_->name() : ""; }
     // Writes what waits. True if nothing does any more.
     bool flush();
     // Gate closed, by the control side: writes what waits without taking in any message. True if
@@ -115,6 +117,8 @@ class Socket final : private LinkEvents {
     bool busy();
     // Frames of the peer that its filters cannot have made.
     uint64_t refused() const { return filtered_ ? filtered_->refused() : 0; }
+    // Something would be lost if this process ended now.
+    bool unsettled() const { return backlog_ > 0 || (stream_ && !stream_->settled()); }
 
   private:
     struct Ring {

@@ -99,6 +99,7 @@ void Socket::take_resume_only() {
 bool Socket::push() {
     if (!linked()) return false;
     if (resuming_) take_resume_only();
+    if (stream_ && stream_->tended() && !stream_->tend(true)) lost_ = true;
     if (!lost_ && flush()) return false;
     if (!lost_) return true;
     lose_link(nullptr);
@@ -151,6 +152,10 @@ int Socket::attend_stream() {
         return 1;
     }
     acknowledge_idle();
+    if (stream_->tended() && !stream_->tend(false)) {
+        lose_link(stream_->wrong());
+        return 1;
+    }
     idle_polls_++;
     return 0;
 }

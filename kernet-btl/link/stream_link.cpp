@@ -32,9 +32,10 @@ int gather(Frame* first, size_t offset, uint64_t ack, uint32_t epoch, iovec* iov
 
 }  // namespace
 
-StreamLink::StreamLink(uint64_t own_epoch, uint64_t peer_epoch)
+StreamLink::StreamLink(uint64_t own_epoch, uint64_t peer_epoch, bool tended)
     : own_epoch_(static_cast<uint32_t>(own_epoch)),
       peer_epoch_(static_cast<uint32_t>(peer_epoch)),
+      tended_(tended),
       buffer_(new uint8_t[buffer_size]) {}
 
 ssize_t StreamLink::write(Frame* first, size_t offset, uint64_t ack) {

@@ -57,12 +57,21 @@ class StreamLink {
     virtual const char* name() const = 0;
     // Readable when poll() has something to do; -1: nothing says so, it must be tried.
     virtual int fd() const = 0;
+    // What is due by itself: sending again, acknowledging. Called with every look at the link;
+    // `absent`: by the control side, for a rank that may not look for long. False if it broke.
+    virtual bool tend(bool /*absent*/) { return true; }
+    bool tended() const { return tended_; }
+    // It was given up because nothing ever came by it.
+    virtual bool mute() const { return false; }
+    // Everything written has arrived, or will without us.
+    virtual bool settled() const { return true; }
     // Whether somebody waits for fd() to be readable, or poll() is called without being asked.
     virtual void waited_for(bool) {}
 
   protected:
-    // Epoch of this side and of the peer, for the headers.
-    StreamLink(uint64_t own_epoch, uint64_t peer_epoch);
+    // Epoch of this side and of the peer, for the headers. tended: tend() must be called, and the
+    // peer's leaving is told beside the link, not on it.
+    StreamLink(uint64_t own_epoch, uint64_t peer_epoch, bool tended = false);
 
     // Takes bytes to send: how many, 0 if there is no room now, -1 if the link broke.
     virtual ssize_t send_bytes(const iovec* pieces, int count) = 0;
@@ -88,6 +97,7 @@ class StreamLink {
 
     uint32_t own_epoch_;
     uint32_t peer_epoch_;
+    bool tended_;
     std::unique_ptr<uint8_t[]> buffer_;
     size_t begin_ = 0;  // unread bytes are [begin_, end_)
     size_t end_ = 0;

@@ -42,6 +42,10 @@ Mac mac_of(const Confirm& confirm, const Hello& hello, const Welcome& welcome,
     return key.mac(part.bytes, sizeof part.bytes);
 }
 
+struct MarksPart {
+    uint8_t bytes[sizeof(Hello) + sizeof(Nonce) + 1];
+};
+
 bool same(const Mac& a, const Mac& b) {
     return sodium_memcmp(a.data(), b.data(), a.size()) == 0;
 }
@@ -49,9 +53,18 @@ bool same(const Mac& a, const Mac& b) {
 template <typename Message>
 const char* check_form(const Message& message) {
     if (message.magic != handshake_magic) return "wrong magic";
-    if (message.version != handshake_version) return "wrong version";
-    if (message.reserved != 0) return "reserved field not zero";
-    return nullptr;
+    return message.version == handshake_version ? nullptr : "wrong version";
+}
+
+bool known(LinkKind kind) {
+    return kind >= LinkKind::shm && kind <= LinkKind::loop;
+}
+
+// The address is there exactly if the link is one that needs it.
+const char* check_link(LinkKind kind, const LinkAddress& address) {
+    if (!known(kind)) return "unknown kind of link";
+    if (const char* wrong = check(address)) return wrong;
+    return beside(kind) == (address.size > 0) ? nullptr : "kind and address do not fit";
 }
 
 }  // namespace
@@ -88,6 +101,27 @@ Mac HandshakeKey::mac(const void* bytes, size_t size) const {
     return out;
 }
 
+const char* check(const LinkAddress& address) {
+    if (address.size > address.bytes.size()) return "address too long";
+    for (size_t i = address.size; i < address.bytes.size(); i++) {
+        if (address.bytes[i] != 0) return "bytes behind an address";
+    }
+    return nullptr;
+}
+
+LinkMarks link_marks(const Hello& hello, const Nonce& acceptors, bool from_initiator,
+                     const HandshakeKey& key) {
+    MarksPart part;
+    std::memcpy(part.bytes, &hello, sizeof hello);
+    std::memcpy(part.bytes + sizeof hello, acceptors.data(), acceptors.size());
+    part.bytes[sizeof part.bytes - 1] = from_initiator ? 1 : 2;
+    const Mac mac = key.mac(part.bytes, sizeof part.bytes);
+    LinkMarks marks;
+    std::memcpy(&marks.token, mac.data(), sizeof marks.token);
+    std::memcpy(&marks.seed, mac.data() + sizeof marks.token, sizeof marks.seed);
+    return marks;
+}
+
 Nonce random_nonce() {
     Nonce nonce;
     randombytes_buf(nonce.data(), nonce.size());
@@ -108,7 +142,8 @@ void seal(Confirm& confirm, const Hello& hello, const Welcome& welcome, const Ha
 
 const char* check(const Hello& hello, const HandshakeKey& key) {
     if (const char* wrong = check_form(hello)) return wrong;
-    if (hello.kind != LinkKind::shm && hello.kind != LinkKind::tcp) return "unknown kind of link";
+    if (hello.reserved != 0) return "reserved field not zero";
+    if (const char* wrong = check_link(hello.kind, hello.link)) return wrong;
     if (hello.from == hello.to) return "link to itself";
     return same(hello.mac, mac_of(hello, key)) ? nullptr : "wrong MAC";
 }
@@ -116,12 +151,18 @@ const char* check(const Hello& hello, const HandshakeKey& key) {
 const char* check(const Welcome& welcome, const Hello& hello, const HandshakeKey& key) {
     if (const char* wrong = check_form(welcome)) return wrong;
     if (welcome.verdict > Verdict::other_filters) return "unknown verdict";
+    if (const char* wrong = check_link(welcome.kind, welcome.link)) return wrong;
+    const bool gave_in = beside(hello.kind) && welcome.kind == LinkKind::tcp;
+    if (welcome.verdict == Verdict::accept && welcome.kind != hello.kind && !gave_in) {
+        return "another kind of link";
+    }
     return same(welcome.mac, mac_of(welcome, hello, key)) ? nullptr : "wrong MAC";
 }
 
 const char* check(const Confirm& confirm, const Hello& hello, const Welcome& welcome,
                   const HandshakeKey& key) {
     if (const char* wrong = check_form(confirm)) return wrong;
+    if (confirm.reserved != 0) return "reserved field not zero";
     return same(confirm.mac, mac_of(confirm, hello, welcome, key)) ? nullptr : "wrong MAC";
 }
 

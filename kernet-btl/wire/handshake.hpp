@@ -10,13 +10,14 @@
 #include <string>
 
 #include "base/result.hpp"
+#include "kernet-btl/wire/link_address.hpp"
 
 namespace kernet::wire {
 
 using ghost::Result;
 
 inline constexpr uint32_t handshake_magic = 0x48'54'4e'4b;  // "KNTH"
-inline constexpr uint16_t handshake_version = 2;
+inline constexpr uint16_t handshake_version = 3;
 
 using Nonce = std::array<uint8_t, 16>;
 using Mac = std::array<uint8_t, 32>;
@@ -35,7 +36,12 @@ class HandshakeKey {
     std::array<uint8_t, 32> key_{};
 };
 
-enum class LinkKind : uint8_t { shm = 1, tcp = 2 };
+enum class LinkKind : uint8_t { shm = 1, tcp = 2, udp = 3, netdevice = 4, ofi = 5, loop = 6 };
+
+// Of packets, beside the connection the handshake goes over.
+inline constexpr bool beside(LinkKind kind) {
+    return kind != LinkKind::shm && kind != LinkKind::tcp;
+}
 
 enum class Verdict : uint8_t {
     accept = 0,
@@ -58,6 +64,7 @@ struct Hello {
     uint64_t generation = 0;  // number of the link between the two; the higher one wins
     uint64_t last_seen = 0;   // last frame received in order from the acceptor
     uint64_t filters = 0;     // digest of what every message goes through; 0: nothing
+    LinkAddress link{};       // kinds beside the connection: of the initiator's end
     Nonce nonce{};
     Mac mac{};  // over all fields before
 };
@@ -66,11 +73,12 @@ struct Welcome {
     uint32_t magic = handshake_magic;
     uint16_t version = handshake_version;
     Verdict verdict = Verdict::accept;
-    uint8_t reserved = 0;
+    LinkKind kind = LinkKind::tcp;  // that asked for, or tcp if this side cannot
     uint64_t epoch = 0;
     uint64_t generation = 0;
     uint64_t last_seen = 0;
     uint64_t filters = 0;
+    LinkAddress link{};  // of the acceptor's end
     Nonce nonce{};
     Mac mac{};  // over HELLO and all fields before
 };
@@ -83,9 +91,18 @@ struct Confirm {
 };
 #pragma pack(pop)
 
-static_assert(sizeof(Hello) == 96 && sizeof(Welcome) == 88 && sizeof(Confirm) == 40);
+static_assert(sizeof(Hello) == 160 && sizeof(Welcome) == 152 && sizeof(Confirm) == 40);
 
 Nonce random_nonce();
+
+// What marks the packets of one direction of the link that comes of a handshake; never sent.
+struct LinkMarks {
+    uint64_t token = 0;
+    uint64_t seed = 0;
+};
+// Made of HELLO and the acceptor's nonce.
+LinkMarks link_marks(const Hello& hello, const Nonce& acceptors, bool from_initiator,
+                     const HandshakeKey& key);
 
 void seal(Hello& hello, const HandshakeKey& key);
 void seal(Welcome& welcome, const Hello& hello, const HandshakeKey& key);

@@ -15,182 +15,16 @@
 #include <thread>
 #include <unistd.h>
 
-#include "base/clock.hpp"
-#include "kernet-btl/kernet/stream.hpp"
+#include "tests/contract/kernet_ends.hpp"
 #include "tests/unit/kernet_filters.hpp"
 
 namespace {
 
-using kernet::Endpoint;
-using kernet::EndpointConfig;
-using kernet::Location;
-using kernet::Stream;
-using kernet::StreamHub;
-
-constexpr int64_t limit_us = 240'000'000;
-
-uint64_t mix(uint64_t x) {
-    x += 0x9e3779b97f4a7c15;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
-    x = (x ^ x >> 27) * 0x94d049bb133111eb;
-    return x ^ x >> 31;
-}
-
-// Sizes from 0 to 1 MB, mostly small, so that many messages are affordable.
-size_t size_of(uint32_t rank, uint64_t index) {
-    const uint64_t r = mix(rank * 1'000'000'007 + index);
-    const uint64_t pick = r % 1000;
-    if (pick < 900) return (r >> 16) % 400;
-    if (pick < 990) return (r >> 16) % 40'000;
-    return (r >> 16) % (1024 * 1024 + 1);
-}
-
-void fill(Stream::Message& message, uint32_t rank, uint64_t index) {
-    message.resize(size_of(rank, index));
-    for (size_t at = 0; at < message.size(); at += 8) {
-        const uint64_t word = (index << 1 | rank) * 0x9e3779b97f4a7c15 + at;
-        std::memcpy(message.data() + at, &word, std::min<size_t>(8, message.size() - at));
-    }
-}
-
-EndpointConfig config_of(uint32_t rank, const std::string& job, bool shm, bool tcp,
-                         const std::string& filters = "") {
-    EndpointConfig config;
-    config.filters = filters;
-    config.job = job;
-    config.rank = rank;
-    config.secret_hex = std::string(64, 'a');
-    config.node = 0;
-    config.node_name = "n0";
-    config.if_include = "lo";
-    config.use_shm = shm;
-    config.use_tcp = tcp;
-    config.ring_bytes = 512 * 1024;
-    config.ring_frames = 64;
-    return config;
-}
-
-// One process's worth: an endpoint, the thread that serves it, the thread that sends and receives.
-class Side {
-  public:
-    Side(uint32_t rank, const std::string& job, bool shm, bool tcp, int64_t messages,
-         const std::string& filters = "")
-        : rank_(rank), messages_(messages) {
-        auto made = Endpoint::create(config_of(rank, job, shm, tcp, filters));
-        if (!made) ADD_FAILURE() << made.error().message();
-        endpoint_ = std::move(*made);
-        hub_ = std::make_unique<StreamHub>(*endpoint_);
-    }
-    ~Side() { stop(); }
-
-    Endpoint& endpoint() { return *endpoint_; }
-    Location location() { return endpoint_->location(); }
-    void begin(const Location& peer) {
-        endpoint_->set_location(peer);
-        agent_ = std::thread([this] { serve(); });
-        application_ = std::thread([this] { run(); });
-    }
-    void stop() {
-        give_up_ = true;
-        endpoint_->open_gate();
-        if (application_.joinable()) application_.join();
-        ending_ = true;
-        if (agent_.joinable()) agent_.join();
-    }
-    bool done() const { return received_ == messages_ && sent_ == messages_; }
-    int64_t received() const { return received_; }
-    bool wrong() const { return wrong_; }
-
-    // Moves: asks the agent's thread to suspend; then to wake up at `node` with `epoch`.
-    void suspend() { order(1); }
-    void wake(const std::string& node, uint64_t epoch, const Location& peer) {
-        node_ = node;
-        epoch_ = epoch;
-        peer_ = peer;
-        order(2);
-    }
-
-  private:
-    void order(int what) {
-        order_.store(what, std::memory_order_release);
-        while (order_.load(std::memory_order_acquire) != 0) std::this_thread::yield();
-    }
-    void serve() {
-        while (!ending_) {
-            const int what = order_.load(std::memory_order_acquire);
-            if (what == 1) {
-                endpoint_->close_gate();
-                endpoint_->suspend_all();
-                EXPECT_EQ(endpoint_->service_fd(), -1);
-            } else if (what == 2) {
-                auto woken = endpoint_->wakeup_all(0, node_, epoch_, {peer_});
-                if (!woken) ADD_FAILURE() << woken.error().message();
-                endpoint_->open_gate();
-            }
-            if (what) order_.store(0, std::memory_order_release);
-            pollfd fd{endpoint_->service_fd(), POLLIN, 0};
-            poll(&fd, 1, 1);
-            endpoint_->service();
-        }
-    }
-    void run() {
-        Stream& stream = hub_->attach(1 - rank_);
-        Stream::Message message, expected;
-        while (!give_up_) {
-            if (sent_ < messages_ && stream.backlog() < 2'000'000) {
-                fill(message, rank_, static_cast<uint64_t>(sent_.load()));
-                stream.send(std::move(message));
-                sent_++;
-            }
-            if (hub_->progress() == 0 && sent_ == messages_) std::this_thread::yield();
-            while (!wrong_ && stream.recv(message)) {
-                fill(expected, 1 - rank_, static_cast<uint64_t>(received_.load()));
-                if (message != expected) {
-                    wrong_ = true;
-                    ADD_FAILURE() << "message " << received_ << " of rank " << 1 - rank_
-                                  << " is wrong: " << message.size() << " bytes, expected "
-                                  << expected.size();
-                }
-                received_++;
-            }
-        }
-    }
-
-    uint32_t rank_;
-    int64_t messages_;
-    std::unique_ptr<Endpoint> endpoint_;
-    std::unique_ptr<StreamHub> hub_;
-    std::thread agent_, application_;
-    std::atomic<bool> give_up_{false}, ending_{false}, wrong_{false};
-    std::atomic<int64_t> sent_{0}, received_{0};
-    std::atomic<int> order_{0};
-    std::string node_;
-    uint64_t epoch_ = 0;
-    Location peer_;
-};
-
-// Shuts some connected stream sockets of this process, as a broken network would.
-void cut_links(std::mt19937& random) {
-    DIR* dir = opendir("/proc/self/fd");
-    if (!dir) return;
-    while (dirent* entry = readdir(dir)) {
-        const int fd = atoi(entry->d_name);
-        sockaddr_storage peer;
-        socklen_t size = sizeof peer;
-        if (fd < 3 || getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) != 0) continue;
-        if (random() % 2) shutdown(fd, SHUT_RDWR);
-    }
-    closedir(dir);
-}
-
-int64_t message_count() {
-    const char* text = std::getenv("KERNET_TEST_MESSAGES");
-    return text ? atoll(text) : 20'000;
-}
+using namespace kernet_test;
 
 // The same with filters: less, as there are many chains, unless asked for.
 int64_t filtered_count() {
-    const char* text = std::getenv("KERNET_TEST_MESSAGES");
+    const char* text = std::getenv("GHOST_TEST_MESSAGES");
     return text ? atoll(text) : 4'000;
 }
 
@@ -228,7 +62,8 @@ TEST_P(KernetStream, EveryMessageOnceInOrder) {
     const kernettest::Folder folder;
     const std::string filters = kernettest::with_places(c.filters, folder);
     const int64_t count = *c.filters ? filtered_count() : message_count();
-    Side a(0, job, c.shm, c.tcp, count, filters), b(1, job, c.shm, c.tcp, count, filters);
+    Side a(config_of(0, job, c.shm, c.tcp, filters), count);
+    Side b(config_of(1, job, c.shm, c.tcp, filters), count);
     const Location at_a = a.location(), at_b = b.location();
     a.begin(at_b);
     b.begin(at_a);
@@ -288,55 +123,6 @@ INSTANTIATE_TEST_SUITE_P(Filters, KernetStream, testing::ValuesIn(filter_cases()
                                     kernettest::case_name(info.param.filters);
                          });
 
-// An endpoint whose agent serves it and whose application enters it only when the test does.
-class Idler {
-  public:
-    Idler(uint32_t rank, const std::string& job, bool shm, bool tcp,
-          const std::string& filters = "")
-        : side_(rank, job, shm, tcp, filters) {
-        agent_ = std::thread([this] {
-            while (!ending_) {
-                std::lock_guard lock(mutex_);
-                pollfd fd{side_.endpoint->service_fd(), POLLIN, 0};
-                poll(&fd, 1, 1);
-                side_.endpoint->service();
-            }
-        });
-    }
-    ~Idler() {
-        ending_ = true;
-        agent_.join();
-    }
-    Location location() { return side_.endpoint->location(); }
-    Endpoint& endpoint() { return *side_.endpoint; }
-    StreamHub& hub() { return *side_.hub; }
-    void move_to(const std::string& node, uint64_t epoch, const Location& peer) {
-        std::lock_guard lock(mutex_);
-        side_.endpoint->close_gate();
-        side_.endpoint->suspend_all();
-        auto woken = side_.endpoint->wakeup_all(0, node, epoch, {peer});
-        if (!woken) ADD_FAILURE() << woken.error().message();
-        side_.endpoint->open_gate();
-    }
-
-  private:
-    struct Made {
-        Made(uint32_t rank, const std::string& job, bool shm, bool tcp,
-             const std::string& filters) {
-            auto made = Endpoint::create(config_of(rank, job, shm, tcp, filters));
-            if (!made) ADD_FAILURE() << made.error().message();
-            endpoint = std::move(*made);
-            hub = std::make_unique<StreamHub>(*endpoint);
-        }
-        std::unique_ptr<Endpoint> endpoint;
-        std::unique_ptr<StreamHub> hub;
-    };
-    Made side_;
-    std::mutex mutex_;  // the agent's work
-    std::atomic<bool> ending_{false};
-    std::thread agent_;
-};
-
 class KernetIdle : public testing::TestWithParam<std::tuple<bool, const char*>> {};
 
 // MPI promises that what was sent arrives, even if the sender computes for hours afterwards: before
@@ -344,8 +130,8 @@ class KernetIdle : public testing::TestWithParam<std::tuple<bool, const char*>> 
 TEST_P(KernetIdle, WhatWasSentArrivesThoughTheSenderIsElsewhere) {
     const std::string job = fmt::format("i{}", getpid());
     const auto [shm, filters] = GetParam();
-    Idler sender(0, job, shm, !shm, filters);
-    Idler receiver(1, job, shm, !shm, filters);
+    Idler sender(config_of(0, job, shm, !shm, filters));
+    Idler receiver(config_of(1, job, shm, !shm, filters));
     sender.endpoint().set_location(receiver.location());
     receiver.endpoint().set_location(sender.location());
     Stream& out = sender.hub().attach(1);
@@ -365,8 +151,8 @@ TEST_P(KernetIdle, WhatWasSentArrivesThoughTheSenderIsElsewhere) {
 TEST_P(KernetIdle, ALongOneToo) {
     const std::string job = fmt::format("l{}", getpid());
     const auto [shm, filters] = GetParam();
-    Idler sender(0, job, shm, !shm, filters);
-    Idler receiver(1, job, shm, !shm, filters);
+    Idler sender(config_of(0, job, shm, !shm, filters));
+    Idler receiver(config_of(1, job, shm, !shm, filters));
     sender.endpoint().set_location(receiver.location());
     receiver.endpoint().set_location(sender.location());
     Stream& out = sender.hub().attach(1);
@@ -410,7 +196,8 @@ TEST(KernetFilters, EndsWithOtherFiltersRefuseEachOther) {
             continue;  // this processor has none
         testing::internal::CaptureStderr();
         {
-            Idler sender(0, job, false, true, "crypto"), receiver(1, job, false, true, others);
+            Idler sender(config_of(0, job, false, true, "crypto"));
+            Idler receiver(config_of(1, job, false, true, others));
             sender.endpoint().set_location(receiver.location());
             receiver.endpoint().set_location(sender.location());
             sender.hub().attach(1).send(Stream::Message(10));
@@ -447,10 +234,10 @@ TEST(KernetFilters, MistakesAreRefusedByName) {
 // once, also when one of them comes back by a new link.
 TEST(KernetPeers, ManyOverTcpAreAllHeard) {
     const std::string job = fmt::format("p{}", getpid());
-    Idler middle(0, job, false, true);
+    Idler middle(config_of(0, job, false, true));
     std::vector<std::unique_ptr<Idler>> others;
     for (uint32_t rank = 1; rank <= 6; ++rank) {
-        others.push_back(std::make_unique<Idler>(rank, job, false, true));
+        others.push_back(std::make_unique<Idler>(config_of(rank, job, false, true)));
         middle.endpoint().set_location(others.back()->location());
         others.back()->endpoint().set_location(middle.location());
     }
@@ -470,24 +257,10 @@ TEST(KernetPeers, ManyOverTcpAreAllHeard) {
     }
 }
 
-// Files and shared mappings of this process that are ours.
-int held() {
-    int count = 0;
-    if (DIR* dir = opendir("/proc/self/fd")) {
-        while (readdir(dir)) count++;
-        closedir(dir);
-    }
-    FILE* maps = fopen("/proc/self/maps", "r");
-    char line[512];
-    while (maps && fgets(line, sizeof line, maps)) count += strstr(line, "memfd:kernet") ? 1000 : 0;
-    if (maps) fclose(maps);
-    return count;
-}
-
 TEST(KernetSuspend, LeavesNoDescriptorAndNoSharedMapping) {
     const int before = held();
-    Side a(0, fmt::format("h{}", getpid()), true, true, 500);
-    Side b(1, fmt::format("h{}", getpid()), true, true, 500);
+    Side a(config_of(0, fmt::format("h{}", getpid()), true, true), 500);
+    Side b(config_of(1, fmt::format("h{}", getpid()), true, true), 500);
     const Location at_a = a.location(), at_b = b.location();
     a.begin(at_b);
     b.begin(at_a);

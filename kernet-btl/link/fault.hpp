@@ -1,0 +1,31 @@
+// A packet driver that does to what is sent what a bad network does. For tests.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "kernet-btl/link/packet_driver.hpp"
+
+namespace kernet {
+
+// Chances in 1/10,000 for each packet sent.
+struct FaultPlan {
+    uint32_t seed = 1;
+    uint32_t drop = 0;
+    uint32_t duplicate = 0;
+    uint32_t reorder = 0;  // kept back until a few more have been sent
+    uint32_t delay = 0;    // kept back for up to delay_us
+    uint32_t corrupt = 0;  // one bit
+    uint32_t cut = 0;      // the link breaks
+    int64_t delay_us = 1000;
+
+    bool any() const { return drop || duplicate || reorder || delay || corrupt || cut; }
+    // "drop=100,corrupt=20,seed=7": as the fields above. Code::invalid.
+    static Result<FaultPlan> parse(const std::string& text);
+};
+
+std::unique_ptr<PacketDriver> make_faulty(std::unique_ptr<PacketDriver> driver,
+                                          const FaultPlan& plan);
+
+}  // namespace kernet

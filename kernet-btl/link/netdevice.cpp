@@ -1,0 +1,230 @@
+#include "kernet-btl/link/netdevice.hpp"
+
+#include <algorithm>
+#include <arpa/inet.h>
+#include <cerrno>
+#include <cstring>
+#include <ifaddrs.h>
+#include <linux/filter.h>
+#include <net/ethernet.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netpacket/packet.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "kernet-btl/wire/packet.hpp"
+
+namespace kernet {
+
+using ghost::Fd;
+
+namespace {
+
+// IEEE 802, local experimental Ethertype 1: nobody else's on a net of ours.
+constexpr uint16_t ether_type = 0x88b5;
+constexpr int socket_room = 8 << 20;
+constexpr int at_once = 32;  // frames in one system call
+
+struct Interface {
+    sockaddr_ll hardware{};
+    std::string name;
+};
+
+class NetDevice final : public PacketDriver {
+  public:
+    NetDevice(Fd fd, const sockaddr_ll& own, size_t most)
+        : fd_(std::move(fd)), own_(own), to_(own), most_(most) {}
+
+    const char* name() const override { return "netdevice"; }
+    int fd() const override { return fd_.get(); }
+    size_t max_packet() const override { return most_; }
+    size_t receive_room() const override {
+        int room = 0;
+        socklen_t size = sizeof room;
+        getsockopt(fd_.get(), SOL_SOCKET, SO_RCVBUF, &room, &size);
+        return static_cast<size_t>(room);
+    }
+    LinkAddress address() const override {
+        LinkAddress out;
+        out.most = static_cast<uint16_t>(most_);
+        out.size = ETH_ALEN;
+        std::memcpy(out.bytes.data(), own_.sll_addr, ETH_ALEN);
+        return out;
+    }
+
+    Status connect(const LinkAddress& peer, uint64_t token) override {
+        if (peer.size != ETH_ALEN) {
+            return ghost::make_error(ghost::Code::corrupt, "connect by Ethernet", "no address");
+        }
+        std::memcpy(to_.sll_addr, peer.bytes.data(), ETH_ALEN);
+        most_ = std::min<size_t>(most_, peer.most);
+        GHOST_TRY(hear_only(token));
+        // From here on, and not before, frames come.
+        if (bind(fd_.get(), reinterpret_cast<const sockaddr*>(&own_), sizeof own_) != 0) {
+            return ghost::sys_error("bind to an interface");
+        }
+        in_.reset(new uint8_t[at_once * most_]);
+        return {};
+    }
+
+    int send(const PacketView* packets, int count) override {
+        mmsghdr messages[at_once] = {};
+        iovec pieces[at_once];
+        int done = 0;
+        while (done < count) {
+            const int part = std::min(count - done, at_once);
+            for (int i = 0; i < part; i++) {
+                pieces[i] = {packets[done + i].data, packets[done + i].size};
+                messages[i].msg_hdr = {};
+                messages[i].msg_hdr.msg_name = &to_;
+                messages[i].msg_hdr.msg_namelen = sizeof to_;
+                messages[i].msg_hdr.msg_iov = &pieces[i];
+                messages[i].msg_hdr.msg_iovlen = 1;
+            }
+            const int taken = sendmmsg(fd_.get(), messages, static_cast<unsigned>(part),
+                                       MSG_DONTWAIT | MSG_NOSIGNAL);
+            if (taken < 0 && (errno == ENODEV || errno == ENXIO)) return -1;  // it was taken away
+            if (taken <= 0) break;  // no room, or the interface is down for a moment
+            done += taken;
+            if (taken < part) break;
+        }
+        return done;
+    }
+
+    int receive(PacketView* packets, int most) override {
+        mmsghdr messages[at_once] = {};
+        iovec pieces[at_once];
+        const int wanted = std::min(most, at_once);
+        for (int i = 0; i < wanted; i++) {
+            pieces[i] = {in_.get() + static_cast<size_t>(i) * most_, most_};
+            messages[i].msg_hdr.msg_iov = &pieces[i];
+            messages[i].msg_hdr.msg_iovlen = 1;
+        }
+        const int count =
+            recvmmsg(fd_.get(), messages, static_cast<unsigned>(wanted), MSG_DONTWAIT, nullptr);
+        if (count < 0 && (errno == ENODEV || errno == ENXIO)) return -1;
+        for (int i = 0; i < count; i++) {
+            packets[i] = {static_cast<uint8_t*>(pieces[i].iov_base), messages[i].msg_len};
+        }
+        return std::max(count, 0);
+    }
+
+  private:
+    // Packets of this link only, of all that this type of frame brings to the interface.
+    Status hear_only(uint64_t token) {
+        uint32_t words[2];
+        std::memcpy(words, &token, sizeof words);
+        constexpr uint32_t at = offsetof(wire::PacketHeader, token);
+        sock_filter program[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, at),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ntohl(words[0]), 0, 3),
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, at + 4),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ntohl(words[1]), 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, 0x40000),
+            BPF_STMT(BPF_RET | BPF_K, 0),
+        };
+        const sock_fprog filter{sizeof program / sizeof *program, program};
+        if (setsockopt(fd_.get(), SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter) != 0) {
+            return ghost::sys_error("filter frames");
+        }
+        return {};
+    }
+
+    Fd fd_;
+    sockaddr_ll own_, to_;
+    size_t most_;
+    std::unique_ptr<uint8_t[]> in_;
+};
+
+// The bytes of an address, IPv4 ones alone where they are written as IPv6.
+std::string address_bytes(const sockaddr* address) {
+    if (address->sa_family == AF_INET) {
+        return {
+            reinterpret_cast<const char*>(&reinterpret_cast<const sockaddr_in*>(address)->sin_addr),
+            4};
+    }
+    const auto* six = &reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr;
+    const auto* bytes = reinterpret_cast<const char*>(six);
+    return IN6_IS_ADDR_V4MAPPED(six) ? std::string(bytes + 12, 4) : std::string(bytes, 16);
+}
+
+bool same_net(const ifaddrs& interface, const std::string& peer) {
+    const std::string own = address_bytes(interface.ifa_addr);
+    if (own.size() != peer.size() || !interface.ifa_netmask) return false;
+    const std::string mask = address_bytes(interface.ifa_netmask);
+    for (size_t i = 0; i < own.size() && i < mask.size(); i++) {
+        if ((own[i] ^ peer[i]) & mask[i]) return false;
+    }
+    return true;
+}
+
+// The interface with that address, if the peer is on the net behind it.
+bool find_interface(const std::string& own, const std::string& peer, Interface& out) {
+    ifaddrs* list = nullptr;
+    if (getifaddrs(&list) != 0) return false;
+    for (ifaddrs* i = list; i && out.name.empty(); i = i->ifa_next) {
+        if (!i->ifa_addr ||
+            (i->ifa_addr->sa_family != AF_INET && i->ifa_addr->sa_family != AF_INET6)) {
+            continue;
+        }
+        if (address_bytes(i->ifa_addr) == own && same_net(*i, peer)) out.name = i->ifa_name;
+    }
+    bool found = false;
+    for (ifaddrs* i = list; i && !found; i = i->ifa_next) {
+        if (!i->ifa_addr || i->ifa_addr->sa_family != AF_PACKET || out.name != i->ifa_name) {
+            continue;
+        }
+        std::memcpy(&out.hardware, i->ifa_addr, sizeof out.hardware);
+        found = out.hardware.sll_halen == ETH_ALEN;
+    }
+    freeifaddrs(list);
+    return found;
+}
+
+size_t mtu_of(const Fd& fd, const std::string& name) {
+    ifreq request{};
+    name.copy(request.ifr_name, IFNAMSIZ - 1);
+    if (ioctl(fd.get(), SIOCGIFMTU, &request) != 0 || request.ifr_mtu < 576) return 576;
+    return std::min<size_t>(static_cast<size_t>(request.ifr_mtu), UINT16_MAX);
+}
+
+// Hears nothing before it is bound.
+Fd open_socket() {
+    return Fd(socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+}
+
+}  // namespace
+
+Status netdevice_usable() {
+    if (open_socket()) return {};
+    return ghost::sys_error("use link netdevice", "CAP_NET_RAW is needed",
+                            ghost::Code::unsupported);
+}
+
+Result<std::unique_ptr<PacketDriver>> make_netdevice(const Fd& beside) {
+    sockaddr_storage own{}, peer{};
+    socklen_t own_size = sizeof own, peer_size = sizeof peer;
+    if (getsockname(beside.get(), reinterpret_cast<sockaddr*>(&own), &own_size) != 0 ||
+        getpeername(beside.get(), reinterpret_cast<sockaddr*>(&peer), &peer_size) != 0) {
+        return ghost::sys_error("find the ends of a connection");
+    }
+    Interface interface;
+    if ((own.ss_family != AF_INET && own.ss_family != AF_INET6) ||
+        !find_interface(address_bytes(reinterpret_cast<sockaddr*>(&own)),
+                        address_bytes(reinterpret_cast<sockaddr*>(&peer)), interface)) {
+        return ghost::make_error(ghost::Code::unsupported, "use link netdevice",
+                                 "the peer is not on the same Ethernet");
+    }
+    Fd fd = open_socket();
+    if (!fd) return ghost::sys_error("create a packet socket");
+    for (int option : {SO_RCVBUFFORCE, SO_SNDBUFFORCE}) {
+        setsockopt(fd.get(), SOL_SOCKET, option, &socket_room, sizeof socket_room);
+    }
+    interface.hardware.sll_protocol = htons(ether_type);
+    const size_t most = mtu_of(fd, interface.name);
+    return std::unique_ptr<PacketDriver>(new NetDevice(std::move(fd), interface.hardware, most));
+}
+
+}  // namespace kernet

@@ -1,0 +1,18 @@
+// Link `netdevice`: packets as Ethernet frames of a type of their own, without IP (AF_PACKET).
+// Both ends must be on one Ethernet, and the process must have CAP_NET_RAW.
+#pragma once
+
+#include <memory>
+
+#include "base/fd.hpp"
+#include "kernet-btl/link/packet_driver.hpp"
+
+namespace kernet {
+
+// Whether this process may have such sockets; Code::unsupported.
+Status netdevice_usable();
+// An end on the interface that the connected TCP socket `beside` uses. Code::unsupported if the
+// peer is not on the same net, Code::io.
+Result<std::unique_ptr<PacketDriver>> make_netdevice(const ghost::Fd& beside);
+
+}  // namespace kernet

@@ -1,0 +1,79 @@
+#include "kernet-btl/link/table.hpp"
+
+#include <sstream>
+
+#include "kernet-btl/link/netdevice.hpp"
+#include "kernet-btl/link/udp.hpp"
+#include "kernet-btl/wire/frame.hpp"
+
+namespace kernet {
+
+namespace {
+
+using wire::LinkKind;
+
+Status has_loop(const LoopHub* loop) {
+    if (loop) return {};
+    return ghost::make_error(ghost::Code::unsupported, "use link loop", "no peers in this process");
+}
+
+Result<std::unique_ptr<PacketDriver>> make_loop(const LinkSite& site) {
+    GHOST_TRY(has_loop(site.loop));
+    return site.loop->make();
+}
+
+Result<std::unique_ptr<PacketDriver>> make_udp_here(const LinkSite& site) {
+    return make_udp(site.beside);
+}
+
+Status device_usable(const LoopHub*) {
+    return netdevice_usable();
+}
+
+Result<std::unique_ptr<PacketDriver>> make_device(const LinkSite& site) {
+    return make_netdevice(site.beside);
+}
+
+}  // namespace
+
+// clang-format off
+const std::vector<LinkLine>& link_table() {
+    static const std::vector<LinkLine> table = {
+        // kind               name         reliable ordered max frame           zero-c. one-s. needs
+        {LinkKind::shm,       "shm",       true,    true,   wire::max_message,  false,  false, "the same node",            nullptr,  nullptr},
+        {LinkKind::tcp,       "tcp",       true,    true,   0,                  true,   false, "IP",                       nullptr,  nullptr},
+        {LinkKind::udp,       "udp",       false,   false,  65'507,             false,  false, "IP",                       nullptr,  make_udp_here},
+        {LinkKind::netdevice, "netdevice", false,   false,  UINT16_MAX,         false,  false, "one Ethernet, CAP_NET_RAW", device_usable, make_device},
+        {LinkKind::loop,      "loop",      false,   true,   16 * 1024,          false,  false, "the same process",         has_loop, make_loop},
+    };
+    return table;
+}
+// clang-format on
+
+const LinkLine* find_link(wire::LinkKind kind) {
+    for (const LinkLine& line : link_table()) {
+        if (line.kind == kind) return &line;
+    }
+    return nullptr;
+}
+
+Result<std::vector<const LinkLine*>> parse_links(const std::string& names) {
+    std::vector<const LinkLine*> out;
+    std::string known;
+    std::istringstream list(names);
+    for (std::string name; std::getline(list, name, ',');) {
+        const LinkLine* found = nullptr;
+        for (const LinkLine& line : link_table()) {
+            if (name == line.name) found = &line;
+        }
+        if (!found) {
+            for (const LinkLine& line : link_table()) known += std::string(" ") + line.name;
+            return ghost::make_error(ghost::Code::invalid, "choose links (there are" + known + ")",
+                                     name);
+        }
+        out.push_back(found);
+    }
+    return out;
+}
+
+}  // namespace kernet

@@ -1,0 +1,42 @@
+// All links there are, one line each (table.cpp), and which of them fits a peer.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/fd.hpp"
+#include "kernet-btl/link/fault.hpp"
+#include "kernet-btl/link/loop.hpp"
+#include "kernet-btl/link/packet_driver.hpp"
+#include "kernet-btl/wire/handshake.hpp"
+
+namespace kernet {
+
+// What a packet driver is made from: the connection the handshake goes over.
+struct LinkSite {
+    const ghost::Fd& beside;
+    LoopHub* loop = nullptr;  // of this process, if it has one
+};
+
+struct LinkLine {
+    wire::LinkKind kind;
+    const char* name;
+    bool reliable;     // nothing gets lost while the link stands
+    bool ordered;      // what leaves first comes first
+    size_t max_frame;  // bytes it moves in one piece at most; 0: any number
+    bool zero_copy;    // large bodies go from and to the user's memory
+    bool one_sided;    // one end can read or write the other's memory by itself
+    const char* needs;
+    // Whether it can be used in this process here and now; null: always.
+    Status (*usable)(const LoopHub* loop);
+    // Makes an end; null: no packets, kernet/ knows how.
+    Result<std::unique_ptr<PacketDriver>> (*make)(const LinkSite& site);
+};
+
+const std::vector<LinkLine>& link_table();
+const LinkLine* find_link(wire::LinkKind kind);
+// "shm,udp,tcp": names of lines, in order of preference. Code::invalid, with what there is.
+Result<std::vector<const LinkLine*>> parse_links(const std::string& names);
+
+}  // namespace kernet

@@ -1,0 +1,86 @@
+#include "tests/contract/kernet_ends.hpp"
+
+#include <cstdlib>
+#include <cstring>
+#include <dirent.h>
+#include <sys/socket.h>
+
+namespace kernet_test {
+
+uint64_t mix(uint64_t x) {
+    x += 0x9e3779b97f4a7c15;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
+    x = (x ^ x >> 27) * 0x94d049bb133111eb;
+    return x ^ x >> 31;
+}
+
+namespace {
+
+// Sizes from 0 to 1 MB, mostly small, so that many messages are affordable.
+size_t size_of(uint32_t rank, uint64_t index) {
+    const uint64_t r = mix(rank * 1'000'000'007 + index);
+    const uint64_t pick = r % 1000;
+    if (pick < 900) return (r >> 16) % 400;
+    if (pick < 990) return (r >> 16) % 40'000;
+    return (r >> 16) % (1024 * 1024 + 1);
+}
+
+}  // namespace
+
+int64_t message_count(int64_t usual) {
+    const char* text = std::getenv("GHOST_TEST_MESSAGES");
+    return text ? atoll(text) : usual;
+}
+
+void fill(Stream::Message& message, uint32_t rank, uint64_t index) {
+    message.resize(size_of(rank, index));
+    for (size_t at = 0; at < message.size(); at += 8) {
+        const uint64_t word = (index << 1 | rank) * 0x9e3779b97f4a7c15 + at;
+        std::memcpy(message.data() + at, &word, std::min<size_t>(8, message.size() - at));
+    }
+}
+
+EndpointConfig config_of(uint32_t rank, const std::string& job, bool shm, bool tcp,
+                         const std::string& filters) {
+    EndpointConfig config;
+    config.filters = filters;
+    config.job = job;
+    config.rank = rank;
+    config.secret_hex = std::string(64, 'a');
+    config.node = 0;
+    config.node_name = "n0";
+    config.if_include = "lo";
+    config.use_shm = shm;
+    config.use_tcp = tcp;
+    config.ring_bytes = 512 * 1024;
+    config.ring_frames = 64;
+    return config;
+}
+
+void cut_links(std::mt19937& random) {
+    DIR* dir = opendir("/proc/self/fd");
+    if (!dir) return;
+    while (dirent* entry = readdir(dir)) {
+        const int fd = atoi(entry->d_name);
+        sockaddr_storage peer;
+        socklen_t size = sizeof peer;
+        if (fd < 3 || getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) != 0) continue;
+        if (random() % 2) shutdown(fd, SHUT_RDWR);
+    }
+    closedir(dir);
+}
+
+int held() {
+    int count = 0;
+    if (DIR* dir = opendir("/proc/self/fd")) {
+        while (readdir(dir)) count++;
+        closedir(dir);
+    }
+    FILE* maps = fopen("/proc/self/maps", "r");
+    char line[512];
+    while (maps && fgets(line, sizeof line, maps)) count += strstr(line, "memfd:kernet") ? 1000 : 0;
+    if (maps) fclose(maps);
+    return count;
+}
+
+}  // namespace kernet_test

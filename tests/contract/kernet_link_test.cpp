@@ -1,0 +1,303 @@
+// The contract of all links (kernet-btl/link/table.hpp): whatever happens to the network and to
+// either end, every byte comes once and in order.
+#include <gtest/gtest.h>
+
+#include <arpa/inet.h>
+#include <cstring>
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "kernet-btl/link/loop.hpp"
+#include "kernet-btl/link/table.hpp"
+#include "tests/contract/kernet_ends.hpp"
+
+namespace {
+
+using namespace kernet_test;
+using kernet::FaultPlan;
+using kernet::LoopHub;
+
+struct Link {
+    const char* name;
+    const char* line;        // of the table
+    const char* interfaces;  // to use
+    const char* faults;      // "": none
+};
+
+// Both ends of a link, as processes of their own would have them.
+struct Ends {
+    Ends(const Link& link, const std::string& what)
+        : a(make(0, link, what)), b(make(1, link, what)) {}
+    EndpointConfig make(uint32_t rank, const Link& link, const std::string& what) const {
+        const bool shm = std::string(link.line) == "shm";
+        EndpointConfig config =
+            config_of(rank, fmt::format("l{}-{}-{}", getpid(), link.name, what), shm, !shm);
+        config.if_include = link.interfaces;
+        if (!shm) config.links = link.line;
+        config.loop = hub;
+        if (auto plan = FaultPlan::parse(link.faults); plan) config.faults = *plan;
+        return config;
+    }
+    std::shared_ptr<LoopHub> hub = std::make_shared<LoopHub>();
+    EndpointConfig a, b;
+};
+
+class KernetLink : public testing::TestWithParam<Link> {
+  protected:
+    void SetUp() override {
+        for (const kernet::LinkLine& line : kernet::link_table()) {
+            if (std::string(line.name) != GetParam().line || !line.usable) continue;
+            LoopHub hub;
+            const auto usable = line.usable(&hub);
+            if (!usable) GTEST_SKIP() << usable.error().message();
+        }
+        Ends ends(GetParam(), "probe");
+        auto made = Endpoint::create(ends.a);
+        if (!made) GTEST_SKIP() << made.error().message();
+    }
+    // Messages both ways, with something happening meanwhile every few milliseconds.
+    void exchange(int64_t messages, bool suspends, bool cuts);
+};
+
+void KernetLink::exchange(int64_t messages, bool suspends, bool cuts) {
+    const Ends ends(GetParam(), suspends ? "s" : cuts ? "c" : "p");
+    Side a(ends.a, messages), b(ends.b, messages);
+    const Location at_a = a.location(), at_b = b.location();
+    a.begin(at_b);
+    b.begin(at_a);
+    Side* sides[2] = {&a, &b};
+    std::mt19937 random(7);
+    uint64_t epoch = 0;
+    const int64_t end = ghost::monotonic_us() + limit_us * (messages / 200'000 + 1);
+    while (!(a.done() && b.done()) && !a.wrong() && !b.wrong() && ghost::monotonic_us() < end) {
+        usleep(1000 + random() % 8'000);
+        if (cuts && random() % 2) cut_links(random);
+        if (!suspends) continue;
+        const bool both = random() % 4 == 0;
+        const int first = static_cast<int>(random() % 2);
+        sides[first]->suspend();
+        if (both) sides[1 - first]->suspend();
+        usleep(random() % 3000);
+        sides[first]->wake("n0", ++epoch, sides[1 - first]->location());
+        if (both) sides[1 - first]->wake("n0", ++epoch, sides[first]->location());
+    }
+    EXPECT_EQ(a.received(), messages);
+    EXPECT_EQ(b.received(), messages);
+    EXPECT_TRUE(a.went_by(GetParam().line));
+    EXPECT_TRUE(b.went_by(GetParam().line));
+    if (suspends) {
+        EXPECT_GT(epoch, 0U);
+    }
+    a.stop();
+    b.stop();
+}
+
+int64_t usual() {
+    return message_count(std::getenv("GHOST_TEST_SLOWER") ? 600 : 4000);
+}
+
+TEST_P(KernetLink, EveryMessageOnceInOrder) {
+    exchange(usual(), false, false);
+}
+
+TEST_P(KernetLink, WhileConnectionsAreCut) {
+    exchange(usual(), false, true);
+}
+
+TEST_P(KernetLink, WhileEitherEndOrBothMove) {
+    exchange(usual(), true, false);
+}
+
+TEST_P(KernetLink, WhileEndsMoveAndConnectionsAreCut) {
+    exchange(usual(), true, true);
+}
+
+TEST_P(KernetLink, EverySize) {
+    const Ends ends(GetParam(), "z");
+    Idler a(ends.a), b(ends.b);
+    a.endpoint().set_location(b.location());
+    b.endpoint().set_location(a.location());
+    Stream& out = a.hub().attach(1);
+    Stream& in = b.hub().attach(0);
+    std::vector<size_t> sizes = {0, 1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 8 << 20};
+    for (size_t edge : {48, 304, 1024, 1416, 4096, 16384, 65536, 130048, 131072, 132096, 1 << 20}) {
+        for (size_t size : {edge - 1, edge, edge + 1}) sizes.push_back(size);
+    }
+    size_t checked = 0;
+    const int64_t end = ghost::monotonic_us() + limit_us;
+    for (const size_t size : sizes) {
+        Stream::Message message(size), got;
+        for (size_t i = 0; i < size; i++) message[i] = static_cast<uint8_t>(i * 7 + i / 255 + size);
+        out.send(Stream::Message(message));
+        while (!in.recv(got) && ghost::monotonic_us() < end) {
+            a.hub().progress();
+            b.hub().progress();
+        }
+        ASSERT_TRUE(got == message) << size;
+        checked++;
+    }
+    EXPECT_EQ(checked, sizes.size());
+}
+
+// What is sent to a peer that does not look waits here: links hold so much and no more.
+TEST_P(KernetLink, APeerThatDoesNotLookHoldsTheSenderBack) {
+    constexpr size_t size = 100'000, most = 96 << 20;
+    const Ends ends(GetParam(), "b");
+    Idler a(ends.a), b(ends.b);
+    a.endpoint().set_location(b.location());
+    b.endpoint().set_location(a.location());
+    Stream& out = a.hub().attach(1);
+    Stream& in = b.hub().attach(0);
+    size_t sent = 0;
+    const int64_t end = ghost::monotonic_us() + limit_us;
+    while (out.backlog() < 20 * size && sent * size < most && ghost::monotonic_us() < end) {
+        out.send(Stream::Message(size, static_cast<uint8_t>(sent++)));
+        for (int i = 0; i < 100; i++) a.hub().progress();
+    }
+    EXPECT_LT(sent * size, most);
+    Stream::Message got;
+    for (size_t i = 0; i < sent; i++) {
+        while (!in.recv(got) && ghost::monotonic_us() < end) {
+            a.hub().progress();
+            b.hub().progress();
+        }
+        ASSERT_EQ(got, Stream::Message(size, static_cast<uint8_t>(i)));
+    }
+    while (out.backlog() > 0 && ghost::monotonic_us() < end) a.hub().progress();
+    EXPECT_EQ(out.backlog(), 0U);
+}
+
+// MPI promises that what was sent arrives, though the sender computes for hours afterwards.
+TEST_P(KernetLink, WhatWasSentArrivesThoughTheSenderIsElsewhere) {
+    const Ends ends(GetParam(), "e");
+    Idler sender(ends.a), receiver(ends.b);
+    sender.endpoint().set_location(receiver.location());
+    receiver.endpoint().set_location(sender.location());
+    Stream& out = sender.hub().attach(1);
+    Stream& in = receiver.hub().attach(0);
+    for (uint64_t round = 0; round < 10; ++round) {
+        // More than one window, so that the sender's agent has to go on by itself.
+        Stream::Message message(round % 3 ? 1000 : 3'000'000, static_cast<uint8_t>(round)), got;
+        out.send(Stream::Message(message));
+        if (round > 0) receiver.move_to("n0", round, sender.location());
+        const int64_t end = ghost::monotonic_us() + 60'000'000;
+        while (!in.recv(got) && ghost::monotonic_us() < end) receiver.hub().progress();
+        ASSERT_TRUE(got == message) << "round " << round;
+    }
+}
+
+TEST_P(KernetLink, LeavesNothingOpenWhenSuspended) {
+    const int before = held();
+    const Ends ends(GetParam(), "h");
+    Side a(ends.a, 300), b(ends.b, 300);
+    const Location at_a = a.location(), at_b = b.location();
+    a.begin(at_b);
+    b.begin(at_a);
+    const int64_t end = ghost::monotonic_us() + limit_us;
+    while (!(a.done() && b.done()) && ghost::monotonic_us() < end) usleep(1000);
+    EXPECT_GT(held(), before);
+    a.suspend();
+    b.suspend();
+    EXPECT_EQ(held(), before);
+    a.stop();
+    b.stop();
+}
+
+// Strangers who say anything to everything that listens.
+TEST_P(KernetLink, StrangersAreNotBelieved) {
+    const Ends ends(GetParam(), "g");
+    const int64_t messages = 2000;
+    Side a(ends.a, messages), b(ends.b, messages);
+    const Location at_a = a.location(), at_b = b.location();
+    a.begin(at_b);
+    b.begin(at_a);
+    std::mt19937 random(3);
+    const int64_t end = ghost::monotonic_us() + limit_us;
+    uint16_t probe = 0;
+    while (!(a.done() && b.done()) && ghost::monotonic_us() < end) {
+        uint8_t bytes[300];
+        for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
+        sockaddr_in to{};
+        to.sin_family = AF_INET;
+        to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        if (!at_a.tcp.empty()) {
+            const ghost::Fd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+            to.sin_port = htons(random() % 2 ? at_a.tcp[0].port : at_b.tcp[0].port);
+            if (connect(fd.get(), reinterpret_cast<sockaddr*>(&to), sizeof to) == 0 ||
+                errno == EINPROGRESS) {
+                send(fd.get(), bytes, random() % sizeof bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+            }
+        }
+        const ghost::Fd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        for (int i = 0; i < 500; i++) {  // some of the ephemeral ports, time after time all
+            to.sin_port = htons(static_cast<uint16_t>(32768 + probe++ % 28232));
+            sendto(fd.get(), bytes, random() % sizeof bytes, MSG_NOSIGNAL | MSG_DONTWAIT,
+                   reinterpret_cast<sockaddr*>(&to), sizeof to);
+        }
+        usleep(1000);
+    }
+    EXPECT_EQ(a.received(), messages);
+    EXPECT_EQ(b.received(), messages);
+    a.stop();
+    b.stop();
+}
+
+constexpr const char* bad = "drop=100,duplicate=50,reorder=50,delay=20,corrupt=50";
+constexpr const char* worse = "drop=100,duplicate=50,reorder=50,delay=20,corrupt=50,cut=5";
+
+INSTANTIATE_TEST_SUITE_P(
+    All, KernetLink,
+    testing::Values(Link{"shm", "shm", "lo", ""}, Link{"tcp", "tcp", "127.0.0.1/32", ""},
+                    Link{"tcp6", "tcp", "::1/128", ""}, Link{"udp", "udp", "127.0.0.1/32", ""},
+                    Link{"udp6", "udp", "::1/128", ""}, Link{"loop", "loop", "lo", ""},
+                    Link{"netdevice", "netdevice", "127.0.0.1/32", ""},
+                    Link{"netdevice_bad", "netdevice", "127.0.0.1/32", bad},
+                    Link{"udp_bad", "udp", "127.0.0.1/32", bad},
+                    Link{"loop_worse", "loop", "lo", worse}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+// A link on which nothing gets across is given up for the connection beside it.
+TEST(KernetLinkChoice, WhatGetsNothingAcrossIsPassedOver) {
+    const Link link{"udp", "udp", "lo", "drop=10000"};
+    const Ends ends(link, "x");
+    Side a(ends.a, 200), b(ends.b, 200);
+    const Location at_a = a.location(), at_b = b.location();
+    a.begin(at_b);
+    b.begin(at_a);
+    const int64_t end = ghost::monotonic_us() + limit_us;
+    while (!(a.done() && b.done()) && ghost::monotonic_us() < end) usleep(1000);
+    EXPECT_EQ(a.received(), 200);
+    EXPECT_EQ(b.received(), 200);
+    EXPECT_TRUE(a.went_by("tcp"));
+    a.stop();
+    b.stop();
+}
+
+// One end prefers what the other one does not have.
+TEST(KernetLinkChoice, BothEndsHaveASay) {
+    Ends ends({"udp", "udp,tcp", "lo", ""}, "y");
+    ends.b.links = "tcp";
+    Side a(ends.a, 200), b(ends.b, 200);
+    const Location at_a = a.location(), at_b = b.location();
+    a.begin(at_b);
+    b.begin(at_a);
+    const int64_t end = ghost::monotonic_us() + limit_us;
+    while (!(a.done() && b.done()) && ghost::monotonic_us() < end) usleep(1000);
+    EXPECT_EQ(a.received(), 200);
+    EXPECT_EQ(b.received(), 200);
+    EXPECT_TRUE(b.went_by("tcp"));
+    a.stop();
+    b.stop();
+}
+
+TEST(KernetLinkChoice, WhatIsNoLinkIsSaid) {
+    Ends ends({"udp", "udp,carrier-pigeon", "lo", ""}, "n");
+    const auto made = Endpoint::create(ends.a);
+    ASSERT_FALSE(made.ok());
+    EXPECT_NE(made.error().message().find("carrier-pigeon"), std::string::npos);
+    EXPECT_NE(made.error().message().find("udp"), std::string::npos);
+}
+
+}  // namespace

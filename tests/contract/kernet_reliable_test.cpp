@@ -1,0 +1,265 @@
+// The reliability of packet links: two sockets on one thread over link loop, with everything a
+// network does to packets.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <deque>
+#include <random>
+
+#include "base/clock.hpp"
+#include "kernet-btl/kernet/datapath.hpp"
+#include "kernet-btl/link/fault.hpp"
+#include "kernet-btl/link/loop.hpp"
+#include "kernet-btl/link/reliable.hpp"
+
+namespace {
+
+using namespace kernet;
+
+std::vector<uint8_t> message_of(uint64_t number, size_t size) {
+    std::vector<uint8_t> bytes(size);
+    for (size_t at = 0; at < size; at++) {
+        bytes[at] = static_cast<uint8_t>((number * 131 + at) * 2654435761U >> 13);
+    }
+    return bytes;
+}
+
+size_t size_of(uint64_t number) {
+    std::mt19937 random(static_cast<uint32_t>(number));
+    const uint32_t pick = random() % 20;
+    return pick < 15 ? random() % 500 : pick < 19 ? random() % 20'000 : random() % 300'000;
+}
+
+// Checks that messages 0, 1, 2, … come.
+class Taker : public Sink {
+  public:
+    void deliver(Socket&, uint8_t, uint8_t* bytes, size_t size) override { check(bytes, size); }
+    uint8_t* place(Socket&, uint8_t, const uint8_t*, size_t, size_t size) override {
+        room_.resize(size);
+        return room_.data();
+    }
+    void placed(Socket&, uint8_t, const uint8_t*, size_t, uint8_t* body, size_t size) override {
+        check(body, size);
+    }
+    void released(Socket&, void* token) override {
+        delete static_cast<std::vector<uint8_t>*>(token);
+    }
+    uint64_t taken = 0;
+    bool wrong = false;
+
+  private:
+    void check(const uint8_t* bytes, size_t size) {
+        const auto expected = message_of(taken, size_of(taken));
+        wrong |=
+            size != expected.size() || (size && std::memcmp(bytes, expected.data(), size) != 0);
+        taken++;
+    }
+    std::vector<uint8_t> room_;
+};
+
+struct End {
+    explicit End(uint32_t peer) : path(registry, false), shared(registry.peer(peer)) {
+        path.set_sink(&sink);
+        socket = &path.attach(peer);
+    }
+    void send(uint64_t number) {
+        auto bytes = message_of(number, size_of(number));
+        Inside inside(path.gate());
+        if (bytes.size() <= 4096) {
+            uint8_t* room = socket->reserve(bytes.size());
+            if (!bytes.empty()) std::memcpy(room, bytes.data(), bytes.size());
+            socket->commit(bytes.size(), 1);
+            return;
+        }
+        auto* kept = new std::vector<uint8_t>(std::move(bytes));
+        socket->send_bulk(1, nullptr, 0, kept->data(), kept->size(), kept);
+    }
+    bool lost() const { return shared.lost_generation.load() != 0; }
+
+    Registry registry;
+    Taker sink;
+    DataPath path;
+    PeerShared& shared;
+    Socket* socket;
+    PacketLink* link = nullptr;
+};
+
+struct Pair {
+    explicit Pair(const FaultPlan& plan, int64_t dead_after_us = 10'000'000) : a(1), b(0) {
+        join(plan, dead_after_us);
+    }
+    ~Pair() {
+        a.path.unattach_all();
+        b.path.unattach_all();
+    }
+    void join(FaultPlan plan, int64_t dead_after_us) {
+        generation++;
+        auto one = hub->make(), other = hub->make();
+        const auto at_one = one->address(), at_other = other->address();
+        address_of_b = at_other;
+        ASSERT_TRUE(one->connect(at_other, 1).ok());
+        ASSERT_TRUE(other->connect(at_one, 2).ok());
+        give(a, std::move(one), plan, {{2, 22, 7}, {1, 11, 8}}, b, dead_after_us);
+        plan.seed++;
+        give(b, std::move(other), plan, {{1, 11, 8}, {2, 22, 7}}, a, dead_after_us);
+    }
+    void give(End& to, std::unique_ptr<PacketDriver> driver, const FaultPlan& plan,
+              const PacketKeys& keys, End& from, int64_t dead_after_us) {
+        if (plan.any()) driver = make_faulty(std::move(driver), plan);
+        auto link = std::make_unique<PacketLink>(std::move(driver), keys, dead_after_us);
+        to.link = link.get();
+        auto offer = std::make_unique<Offer>();
+        offer->peer = &to.shared;
+        offer->generation = generation;
+        offer->peer_last_seen = from.shared.received.load();
+        offer->stream = std::move(link);
+        to.registry.offers.put(std::move(offer));
+    }
+    // Messages both ways until all have come, or a link is lost.
+    void exchange(uint64_t messages) {
+        const int64_t end = ghost::monotonic_us() + 60'000'000;
+        while ((a.sink.taken < messages || b.sink.taken < messages || a.socket->busy() ||
+                b.socket->busy()) &&
+               ghost::monotonic_us() < end && !a.sink.wrong && !b.sink.wrong) {
+            for (End* side : {&a, &b}) {
+                uint64_t& next = side == &a ? next_a : next_b;
+                if (next < messages && side->socket->backlog() < 200'000) side->send(next++);
+                side->path.progress();
+            }
+            if (a.lost() || b.lost()) return;
+        }
+        EXPECT_EQ(a.sink.taken, messages);
+        EXPECT_EQ(b.sink.taken, messages);
+        EXPECT_FALSE(a.sink.wrong || b.sink.wrong);
+        EXPECT_FALSE(a.socket->busy() || b.socket->busy());
+    }
+    std::shared_ptr<LoopHub> hub = std::make_shared<LoopHub>();
+    End a, b;
+    LinkAddress address_of_b;
+    uint64_t generation = 0, next_a = 0, next_b = 0;
+};
+
+FaultPlan plan_of(const char* text) {
+    auto plan = FaultPlan::parse(text);
+    EXPECT_TRUE(plan.ok()) << text;
+    return plan ? *plan : FaultPlan{};
+}
+
+TEST(KernetReliable, NothingIsSentTwiceWhereNothingIsLost) {
+    Pair pair(FaultPlan{});
+    pair.exchange(3000);
+    for (End* side : {&pair.a, &pair.b}) {
+        EXPECT_EQ(side->link->counts().again, side->link->counts().probes);
+        EXPECT_EQ(side->link->counts().refused, 0U);
+    }
+}
+
+struct Fault {
+    const char* name;
+    const char* plan;
+    uint64_t PacketCounts::*noticed;  // at either end
+};
+
+class KernetFault : public testing::TestWithParam<Fault> {};
+
+TEST_P(KernetFault, EveryMessageOnceInOrder) {
+    Pair pair(plan_of(GetParam().plan));
+    pair.exchange(2000);
+    const auto noticed = GetParam().noticed;
+    EXPECT_GT(pair.a.link->counts().*noticed + pair.b.link->counts().*noticed, 0U);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, KernetFault,
+    testing::Values(Fault{"drop", "drop=300", &PacketCounts::again},
+                    Fault{"drop_much", "drop=3000,seed=5", &PacketCounts::again},
+                    Fault{"duplicate", "duplicate=1000", &PacketCounts::repeated},
+                    Fault{"reorder", "reorder=1000", &PacketCounts::ahead},
+                    Fault{"delay", "delay=300", &PacketCounts::ahead},
+                    Fault{"corrupt", "corrupt=500", &PacketCounts::refused},
+                    Fault{"everything", "drop=200,duplicate=200,reorder=200,delay=200,corrupt=200",
+                          &PacketCounts::again}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+// A link that breaks in the middle of anything is followed by another.
+TEST(KernetFaultCut, TheNextLinkGoesOnWhereTheLastOneBroke) {
+    Pair pair(plan_of("cut=20,drop=100"));
+    int links = 1;
+    const int64_t end = ghost::monotonic_us() + 60'000'000;
+    while (ghost::monotonic_us() < end) {
+        pair.exchange(2000);
+        if (!pair.a.lost() && !pair.b.lost()) break;
+        pair.a.shared.lost_generation = pair.b.shared.lost_generation = 0;
+        FaultPlan plan = plan_of("cut=20,drop=100");
+        plan.seed = static_cast<uint32_t>(++links) * 10;
+        pair.join(plan, 10'000'000);
+    }
+    EXPECT_GT(links, 5);
+    EXPECT_EQ(pair.a.sink.taken, 2000U);
+    EXPECT_EQ(pair.b.sink.taken, 2000U);
+}
+
+// A peer that computes is no dead peer, and its silence is no loss: nothing but some questions goes
+// out until it looks again, by its agent, which cannot take messages in; then everything goes on.
+TEST(KernetReliable, APeerThatComputesIsWaitedFor) {
+    Pair pair(FaultPlan{}, 300'000);
+    pair.exchange(50);
+    for (uint64_t i = 50; i < 120; i++) pair.a.send(pair.next_a++);
+    const int64_t start = ghost::monotonic_us();
+    int64_t looked = start;
+    while (ghost::monotonic_us() < start + 1'000'000) {
+        pair.a.path.progress();
+        if (ghost::monotonic_us() - looked < 100'000) continue;
+        looked = ghost::monotonic_us();
+        pair.b.path.push();
+    }
+    ASSERT_FALSE(pair.a.lost());
+    EXPECT_LT(pair.a.link->counts().again, 40U);
+    EXPECT_EQ(pair.b.sink.taken, 50U);
+    pair.exchange(120);
+}
+
+// A peer from which nothing comes any more is given up in the time set, not before.
+TEST(KernetReliable, ASilentPeerIsGivenUp) {
+    Pair pair(FaultPlan{}, 300'000);
+    pair.exchange(50);
+    const int64_t start = ghost::monotonic_us();
+    pair.a.send(pair.next_a++);
+    while (!pair.a.lost() && ghost::monotonic_us() < start + 30'000'000) pair.a.path.progress();
+    ASSERT_TRUE(pair.a.lost());
+    EXPECT_GT(ghost::monotonic_us() - start, 290'000);
+    EXPECT_LT(ghost::monotonic_us() - start, 10'000'000);
+    pair.join(FaultPlan{}, 10'000'000);
+    pair.a.shared.lost_generation = 0;
+    pair.exchange(60);
+}
+
+// What strangers send, and what is left of earlier links, is dropped.
+TEST(KernetReliable, ForgedAndStalePacketsAreDropped) {
+    Pair pair(FaultPlan{});
+    pair.exchange(20);
+    auto stranger = pair.hub->make();
+    ASSERT_TRUE(stranger->connect(pair.address_of_b, 3).ok());
+    std::mt19937 random(1);
+    const std::vector<wire::PacketKey> keys = {
+        {2, 22, 8}, {2, 23, 7}, {3, 22, 7}, {1, 11, 8}};  // all but the right one: {2, 22, 7}
+    for (int i = 0; i < 2000; i++) {
+        uint8_t packet[256];
+        for (uint8_t& byte : packet) byte = static_cast<uint8_t>(random());
+        PacketView view{packet, random() % sizeof packet};
+        if (i % 2) {
+            wire::PacketHeader header;
+            header.length = 100;
+            header.number = random() % 100;
+            header.ack = random() % 40;
+            wire::seal_packet(packet, header, keys[random() % keys.size()]);
+            view.size = wire::packet_header_size + 100;
+        }
+        stranger->send(&view, 1);
+        pair.b.path.progress();
+    }
+    pair.exchange(500);
+    EXPECT_EQ(pair.b.link->counts().refused, 2000U);
+}
+
+}  // namespace
