@@ -8,25 +8,6 @@
 
 namespace kernet {
 
-namespace {
-
-// RR-4987, 3.2: a socket is taken from the stream, may be suspended and woken any number of times,
-// and is given back for good.
-constexpr bool allowed[4][4] = {
-    // to: free, attached, suspended, unattached
-    {false, true, false, true},   // from free
-    {false, false, true, true},   // from attached
-    {false, true, false, true},   // from suspended
-    {false, false, false, false}  // from unattached
-};
-
-}  // namespace
-
-const char* state_name(SocketState state) {
-    static constexpr const char* names[] = {"free", "attached", "suspended", "unattached"};
-    return names[static_cast<int>(state)];
-}
-
 Socket::Socket(DataPath& path, PeerShared& shared, Sink& sink)
     : filtered_(path.filtered(shared.rank)), path_(path), shared_(shared), sink_(sink) {
     change(SocketState::attached);
@@ -37,7 +18,7 @@ Socket::~Socket() {
 }
 
 bool Socket::change(SocketState to) {
-    if (!allowed[static_cast<int>(state_)][static_cast<int>(to)]) {
+    if (!may_change(state_, to)) {
         ghost::log::error("kernet: socket to rank {}: {} -> {} is not allowed", peer(),
                           state_name(state_), state_name(to));
         return false;

@@ -10,6 +10,7 @@
 
 #include "kernet-btl/kernet/filtered.hpp"
 #include "kernet-btl/kernet/mailbox.hpp"
+#include "kernet-btl/kernet/socket_state.hpp"
 #include "kernet-btl/link/ring.hpp"
 #include "kernet-btl/link/stream_link.hpp"
 
@@ -36,9 +37,6 @@ class Sink {
     // when its last frame has left, perhaps before send_bulk() returns. Must not send.
     virtual void released(Socket& socket, void* token) = 0;
 };
-
-enum class SocketState : uint8_t { free, attached, suspended, unattached };
-const char* state_name(SocketState state);
 
 class Socket final : private LinkEvents {
   public:

@@ -1,0 +1,601 @@
+#include "kernet-btl/kernet/node.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <fmt/format.h>
+#include <sodium.h>
+#include <sys/eventfd.h>
+
+#include "base/clock.hpp"
+#include "base/log.hpp"
+#include "kernet-btl/wire/handshake.hpp"
+
+namespace kernet {
+
+namespace {
+
+using ghost::Code;
+using ghost::make_error;
+
+// Longer messages are received straight into their place.
+constexpr size_t bulk_above = 32 * 1024;
+constexpr uint8_t tag_stream = 1;
+constexpr size_t max_orphans = 4096;
+constexpr int64_t nap_us = 100, longest_nap_us = 500;
+constexpr char handle_magic[] = "KNTH1";
+
+ghost::Error no_socket(uint32_t socket) {
+    return make_error(Code::not_found, "find socket", std::to_string(socket));
+}
+
+size_t size_of(const iovec* parts, size_t count) {
+    size_t size = 0;
+    for (size_t i = 0; i < count; i++) size += parts[i].iov_len;
+    return size;
+}
+
+BodyPtr gather(const iovec* parts, size_t count, size_t size) {
+    auto body = std::make_shared<Body>(size);
+    uint8_t* at = body->bytes.get();
+    for (size_t i = 0; i < count; i++) {
+        if (parts[i].iov_len > 0) std::memcpy(at, parts[i].iov_base, parts[i].iov_len);
+        at += parts[i].iov_len;
+    }
+    return body;
+}
+
+// Returns what went into the parts.
+size_t scatter(const uint8_t* bytes, size_t size, const iovec* parts, size_t count, size_t from) {
+    size_t done = 0;
+    for (size_t i = 0; i < count && done < size; i++) {
+        if (from >= parts[i].iov_len) {
+            from -= parts[i].iov_len;
+            continue;
+        }
+        const size_t some = std::min(parts[i].iov_len - from, size - done);
+        std::memcpy(static_cast<uint8_t*>(parts[i].iov_base) + from, bytes + done, some);
+        done += some;
+        from = 0;
+    }
+    return done;
+}
+
+}  // namespace
+
+Node::~Node() {
+    if (path_) {
+        std::vector<uint32_t> mine;
+        {
+            Inside inside(gate());
+            for (const auto& [socket, slot] : slots_) mine.push_back(socket);
+        }
+        for (uint32_t socket : mine) {
+            if (Status left = unattach(socket, 0); !left) {
+                ghost::log::debug("kernet: {}", left.error().message());
+            }
+        }
+        path_->drain(100'000);
+    }
+    ending_ = true;
+    const uint64_t one = 1;
+    if (thread_.joinable() && ::write(bell_.get(), &one, sizeof one) > 0) thread_.join();
+    if (path_) path_->unattach_all();
+}
+
+// --- streams ---
+
+uint32_t Node::add_class(const StreamClass& properties) {
+    std::lock_guard lock(classes_mutex_);
+    classes_.push_back(properties);
+    return static_cast<uint32_t>(classes_.size() - 1);
+}
+
+Result<StreamId> Node::create(uint32_t class_descriptor) {
+    StreamClass properties;
+    {
+        std::lock_guard lock(classes_mutex_);
+        if (class_descriptor >= classes_.size()) {
+            return make_error(Code::not_found, "find stream class",
+                              std::to_string(class_descriptor));
+        }
+        properties = classes_[class_descriptor];
+    }
+    return create(properties);
+}
+
+Result<StreamId> Node::create(const StreamClass& properties) {
+    Change change;
+    change.operation = Operation::create;
+    randombytes_buf(&change.id, sizeof change.id);
+    if (change.id == 0) change.id = 1;
+    change.type = properties.type;
+    change.sockets = properties.sockets;
+    change.class_name = properties.name;
+    change.filters = properties.filters;
+    GHOST_TRY(ask(change, nullptr));
+    return change.id;
+}
+
+Status Node::destroy(StreamId stream) {
+    Change change;
+    change.operation = Operation::destroy;
+    change.id = stream;
+    GHOST_TRY(ask(change, nullptr));
+    return {};
+}
+
+Result<Entry> Node::look(StreamId stream) {
+    Change change;
+    change.id = stream;
+    std::optional<Entry> entry;
+    GHOST_TRY(ask(change, &entry));
+    if (!entry) return make_error(Code::internal, "look up a stream");
+    return std::move(*entry);
+}
+
+// --- sockets ---
+
+Node::Slot* Node::slot(uint32_t socket) {
+    const auto found = slots_.find(socket);
+    return found == slots_.end() || found->second.leaving ? nullptr : &found->second;
+}
+
+Result<uint32_t> Node::attach(StreamId stream, uint8_t role) {
+    Change change;
+    change.operation = Operation::attach;
+    change.id = stream;
+    change.role = role;
+    change.where = endpoint_->location();
+    std::optional<Entry> entry;
+    auto answer = ask(change, &entry);
+    if (!answer) return answer.error();
+    if (!entry) return make_error(Code::internal, "attach to a stream");
+    return adopt(*entry, answer->value("socket", uint16_t{0}), nullptr, false);
+}
+
+// The socket is this process's: from the answer of the managers, or a map that came meanwhile.
+Result<uint32_t> Node::adopt(const Entry& entry, uint16_t number, const Json* state, bool bytes) {
+    if (number >= entry.sockets.size() || entry.sockets[number].state != SocketState::attached) {
+        return make_error(Code::peer_lost, "attach: the socket was given up again",
+                          fmt::format("stream {:016x}", entry.id));
+    }
+    Inside inside(gate());
+    Slot made;
+    made.stream = StreamSocket::make(*this, entry, number, config_.keep_bytes);
+    made.bytes = bytes;
+    if (state && !made.stream->restore(*state)) {
+        return make_error(Code::corrupt, "wake up a socket from its handle");
+    }
+    StreamSocket& stream = *made.stream;
+    const uint32_t socket = next_slot_++;
+    by_stream_[{entry.id, number}] = socket;
+    slots_[socket] = std::move(made);
+    stream.begin();
+    if (const auto map = maps_.find(entry.id); map != maps_.end()) {
+        stream.update(map->second);
+    } else {
+        maps_.emplace(entry.id, entry);
+    }
+    for (Orphan& orphan : std::exchange(orphans_, {})) {
+        dispatch(orphan.message.header, std::move(orphan.message.body));
+    }
+    run_local();
+    return socket;
+}
+
+void Node::remove(uint32_t socket) {
+    const auto found = slots_.find(socket);
+    if (found == slots_.end()) return;
+    const StreamSocket& stream = *found->second.stream;
+    const StreamId id = stream.entry().id;
+    by_stream_.erase({id, stream.number()});
+    slots_.erase(found);
+    const auto rest = by_stream_.lower_bound({id, 0});
+    if (rest == by_stream_.end() || rest->first.first != id) maps_.erase(id);
+    woken();
+}
+
+Status Node::wait(uint32_t socket, int64_t timeout_us) {
+    return block(timeout_us, [&]() -> std::optional<Status> {
+        Slot* mine = slot(socket);
+        if (!mine) return no_socket(socket);
+        if (mine->stream->entry().ready()) return Status{};
+        if (mine->stream->end() != StreamEnd::none) {
+            return end_status(*mine->stream, "wait for the other sockets");
+        }
+        return std::nullopt;
+    });
+}
+
+Status Node::end_status(const StreamSocket& stream, const char* tried) const {
+    static constexpr const char* why[] = {"", "the other end has left",
+                                          "the process or node of the other end is gone",
+                                          "it was destroyed", "this node was away for too long"};
+    return make_error(
+        Code::peer_lost, tried,
+        fmt::format("stream {:016x}: {}", stream.entry().id, why[static_cast<int>(stream.end())]));
+}
+
+// --- suspend, wakeup, unattach ---
+
+std::string Node::make_handle(const StreamSocket& stream, uint64_t key, const Slot& slot) const {
+    Json state{{"cluster", cluster_}, {"stream", stream.entry().id}, {"socket", stream.number()},
+               {"key", key},          {"bytes", slot.bytes},         {"state", stream.save()}};
+    if (slot.rest) {
+        const uint8_t* bytes = slot.rest->bytes.get();
+        state["rest"] = Json::binary({bytes + slot.offset, bytes + slot.rest->size});
+    }
+    const std::vector<uint8_t> packed = Json::to_cbor(state);
+    std::string handle(handle_magic, sizeof handle_magic - 1);
+    handle.append(reinterpret_cast<const char*>(packed.data()), packed.size());
+    const auto key_of_handles = wire::HandshakeKey::make(secret_, "handle " + cluster_);
+    const wire::Mac mac = key_of_handles->mac(handle.data(), handle.size());
+    handle.append(reinterpret_cast<const char*>(mac.data()), mac.size());
+    return handle;
+}
+
+Result<std::string> Node::suspend(uint32_t socket) {
+    Change change;
+    change.operation = Operation::suspend;
+    randombytes_buf(&change.key, sizeof change.key);
+    {
+        Inside inside(gate());
+        Slot* mine = slot(socket);
+        if (!mine) return no_socket(socket);
+        mine->leaving = true;
+        mine->stream->stop();
+        change.id = mine->stream->entry().id;
+        change.socket = mine->stream->number();
+        change.incarnation = mine->stream->incarnation();
+        change.farewells = mine->stream->farewells(true);
+    }
+    auto answer = ask(change, nullptr);
+    Inside inside(gate());
+    Slot& mine = slots_.at(socket);
+    if (!answer) {
+        mine.leaving = false;
+        mine.stream->go_on();
+        run_local();
+        return answer.error();
+    }
+    std::string handle = make_handle(*mine.stream, change.key, mine);
+    remove(socket);
+    return handle;
+}
+
+Result<uint32_t> Node::wakeup(const std::string& handle) {
+    constexpr size_t magic = sizeof handle_magic - 1;
+    wire::Mac mac{};
+    const auto wrong = make_error(Code::corrupt, "read the handle of a socket");
+    if (handle.size() < magic + mac.size() || handle.compare(0, magic, handle_magic) != 0) {
+        return wrong;
+    }
+    const size_t end = handle.size() - mac.size();
+    const auto key = wire::HandshakeKey::make(secret_, "handle " + cluster_);
+    mac = key->mac(handle.data(), end);
+    if (sodium_memcmp(mac.data(), handle.data() + end, mac.size()) != 0) return wrong;
+    const auto* bytes = reinterpret_cast<const uint8_t*>(handle.data());
+    const Json state = Json::from_cbor(bytes + magic, bytes + end, true, false);
+    if (!state.is_object()) return wrong;
+    try {
+        Change change;
+        change.operation = Operation::wakeup;
+        change.id = state.at("stream").get<StreamId>();
+        change.socket = state.at("socket").get<uint16_t>();
+        change.key = state.at("key").get<uint64_t>();
+        change.where = endpoint_->location();
+        std::optional<Entry> entry;
+        auto answer = ask(change, &entry);
+        if (!answer) return answer.error();
+        if (!entry) return make_error(Code::internal, "wake up a socket");
+        auto socket = adopt(*entry, change.socket, &state.at("state"), state.value("bytes", false));
+        if (socket && state.contains("rest")) {
+            const auto& rest = state.at("rest").get_binary();
+            Inside inside(gate());
+            slots_.at(*socket).rest = make_body(rest.data(), rest.size());
+        }
+        return socket;
+    } catch (const Json::exception&) {
+        return wrong;
+    }
+}
+
+Status Node::unattach(uint32_t socket, int64_t linger_us) {
+    if (linger_us != 0) {
+        Status taken = block(linger_us, [&]() -> std::optional<Status> {
+            Slot* mine = slot(socket);
+            if (!mine) return no_socket(socket);
+            if (mine->stream->all_taken() || mine->stream->end() != StreamEnd::none) {
+                return Status{};
+            }
+            return std::nullopt;
+        });
+        if (!taken) return taken;
+    }
+    Change change;
+    change.operation = Operation::unattach;
+    {
+        Inside inside(gate());
+        Slot* mine = slot(socket);
+        if (!mine) return no_socket(socket);
+        mine->leaving = true;
+        mine->stream->tick();  // what has been taken is said
+        mine->stream->stop();
+        change.id = mine->stream->entry().id;
+        change.socket = mine->stream->number();
+        change.incarnation = mine->stream->incarnation();
+        change.farewells = mine->stream->farewells(false);
+    }
+    const auto answer = ask(change, nullptr);
+    Inside inside(gate());
+    const bool over = slots_.at(socket).stream->end() != StreamEnd::none;
+    remove(socket);
+    if (!answer && !over && answer.error().code != Code::not_found) return answer.error();
+    return {};
+}
+
+// --- sending and receiving ---
+
+int Node::progress() {
+    Inside inside(gate());
+    return progress_inside();
+}
+
+int Node::progress_inside() {
+    const int events = path_->progress_inside();
+    run_local();
+    return events;
+}
+
+// Attempts until one gives a result. First it looks all the time, then it naps.
+template <typename Attempt>
+Status Node::block(int64_t timeout_us, Attempt attempt) {
+    int64_t began = 0;
+    for (int64_t nap = nap_us;;) {
+        const uint64_t seen = changes_.load(std::memory_order_acquire);
+        {
+            Inside inside(gate());
+            if (std::optional<Status> result = attempt()) return *result;
+            progress_inside();
+            if (std::optional<Status> result = attempt()) return *result;
+        }
+        const int64_t now = ghost::monotonic_us();
+        if (began == 0) began = now;
+        if (timeout_us == 0) return make_error(Code::busy, "do at once");
+        if (timeout_us > 0 && now - began >= timeout_us) {
+            return make_error(Code::timeout, "wait for a stream");
+        }
+        active_at_.store(now, std::memory_order_relaxed);
+        if (now - began < config_.spin_us) continue;
+        std::unique_lock lock(wait_mutex_);
+        sleepers_++;
+        const bool woke = wait_.wait_for(lock, std::chrono::microseconds(nap), [&] {
+            return changes_.load(std::memory_order_acquire) != seen;
+        });
+        sleepers_--;
+        nap = woke ? nap_us : std::min(nap * 2, longest_nap_us);
+    }
+}
+
+Status Node::send(uint32_t socket, const iovec* parts, size_t count, int64_t timeout_us) {
+    const size_t size = size_of(parts, count);
+    if (size > max_stream_message) {
+        return make_error(Code::invalid, "send so long a message", std::to_string(size));
+    }
+    return block(timeout_us, [&]() -> std::optional<Status> {
+        Slot* mine = slot(socket);
+        if (!mine) return no_socket(socket);
+        StreamSocket& stream = *mine->stream;
+        if (!(stream.role() & role_writer)) {
+            return make_error(Code::invalid, "send: the socket is only a reader");
+        }
+        if (stream.end() != StreamEnd::none) return end_status(stream, "send");
+        if (!stream.may_send(size)) return std::nullopt;
+        stream.send(gather(parts, count, size));
+        run_local();
+        return Status{};
+    });
+}
+
+bool Node::copy_out(Slot& slot, const iovec* parts, size_t count, size_t& size, Status& status) {
+    const size_t room = size_of(parts, count);
+    status = {};
+    if (!slot.bytes) {
+        if (!slot.rest) slot.rest = slot.stream->take();
+        if (!slot.rest) return false;
+        size = slot.rest->size - slot.offset;
+        if (size > room) {
+            status = make_error(Code::invalid, "receive: the message is longer than the room");
+            return true;
+        }
+        scatter(slot.rest->bytes.get() + slot.offset, size, parts, count, 0);
+        slot.rest.reset();
+        slot.offset = 0;
+        return true;
+    }
+    size = 0;
+    while (size < room) {
+        if (!slot.rest) slot.rest = slot.stream->take();
+        if (!slot.rest) break;
+        const size_t some = scatter(slot.rest->bytes.get() + slot.offset,
+                                    slot.rest->size - slot.offset, parts, count, size);
+        size += some;
+        slot.offset += some;
+        if (slot.offset < slot.rest->size) break;
+        slot.rest.reset();
+        slot.offset = 0;
+    }
+    return size > 0 || room == 0;
+}
+
+Status Node::receive(uint32_t socket, const iovec* parts, size_t count, int64_t timeout_us,
+                     size_t& size) {
+    bool counted = false;
+    size = 0;
+    Status result = block(timeout_us, [&]() -> std::optional<Status> {
+        Slot* mine = slot(socket);
+        if (!mine) return no_socket(socket);
+        StreamSocket& stream = *mine->stream;
+        if (!(stream.role() & role_reader)) {
+            return make_error(Code::invalid, "receive: the socket is only a writer");
+        }
+        if (!counted) {
+            counted = true;
+            mine->waiting++;
+        }
+        Status status;
+        if (copy_out(*mine, parts, count, size, status)) return status;
+        if (stream.end() != StreamEnd::none) return end_status(stream, "receive");
+        stream.wanted(mine->waiting);
+        run_local();
+        return std::nullopt;
+    });
+    if (!counted) return result;
+    Inside inside(gate());
+    Slot* mine = slot(socket);
+    if (!mine) return result;
+    mine->waiting--;
+    // One that only looks leaves its wish behind, so that looking again finds something.
+    if (timeout_us != 0 && mine->waiting == 0 && !result) mine->stream->wanted(0);
+    return result;
+}
+
+Status Node::set_byte_mode(uint32_t socket, bool on) {
+    Inside inside(gate());
+    Slot* mine = slot(socket);
+    if (!mine) return no_socket(socket);
+    mine->bytes = on;
+    return {};
+}
+
+unsigned Node::readiness(Slot& slot) {
+    StreamSocket& stream = *slot.stream;
+    const bool end = stream.end() != StreamEnd::none;
+    unsigned ready = 0;
+    if (end) ready |= ready_end;
+    if (stream.role() & role_reader && (slot.rest || stream.readable() || end)) ready |= ready_read;
+    if (stream.role() & role_writer && (stream.may_send(1) || end)) ready |= ready_write;
+    return ready;
+}
+
+size_t Node::poll(Polled* sockets, size_t count, int64_t timeout_us) {
+    uint64_t ignored;
+    if (signalled_ && ::read(changed_fd_.get(), &ignored, sizeof ignored) > 0) signalled_ = false;
+    size_t found = 0;
+    const Status polled = block(timeout_us, [&]() -> std::optional<Status> {
+        found = 0;
+        for (size_t i = 0; i < count; i++) {
+            Slot* mine = slot(sockets[i].socket);
+            sockets[i].ready = mine ? readiness(*mine) : ~0u;
+            if (mine && sockets[i].wanted & ready_read && !(sockets[i].ready & ready_read) &&
+                mine->stream->role() & role_reader) {
+                mine->stream->wanted(std::max<size_t>(mine->waiting, 1));
+            }
+            if (sockets[i].ready & (sockets[i].wanted | ready_end)) found++;
+        }
+        run_local();
+        return found > 0 ? std::optional<Status>(Status{}) : std::nullopt;
+    });
+    return polled ? found : 0;
+}
+
+Result<Entry> Node::entry(uint32_t socket) {
+    Inside inside(gate());
+    Slot* mine = slot(socket);
+    if (!mine) return no_socket(socket);
+    return mine->stream->entry();
+}
+
+Result<uint16_t> Node::number(uint32_t socket) {
+    Inside inside(gate());
+    Slot* mine = slot(socket);
+    if (!mine) return no_socket(socket);
+    return mine->stream->number();
+}
+
+// --- what streams send ---
+
+void Node::send_message(uint32_t process, const wire::StreamHeader& header, const BodyPtr& body) {
+    if (process == process_) {
+        local_.push_back({header, body});
+        return;
+    }
+    Socket*& peer = peers_[process];
+    if (!peer) peer = &path_->attach(process);
+    if (peer->state() == SocketState::unattached) return;
+    const size_t size = body ? body->size : 0;
+    if (size > bulk_above) {
+        peer->send_bulk(tag_stream, &header, sizeof header, body->bytes.get(), size,
+                        new BodyPtr(body));
+        return;
+    }
+    uint8_t* room = peer->reserve(sizeof header + size);
+    std::memcpy(room, &header, sizeof header);
+    if (size > 0) std::memcpy(room + sizeof header, body->bytes.get(), size);
+    peer->commit(sizeof header + size, tag_stream);
+}
+
+// Messages between sockets of this process: one after the other, never inside each other.
+void Node::run_local() {
+    if (running_local_) return;
+    running_local_ = true;
+    while (!local_.empty()) {
+        Local message = std::move(local_.front());
+        local_.pop_front();
+        dispatch(message.header, std::move(message.body));
+    }
+    running_local_ = false;
+}
+
+void Node::know(const Location& where) {
+    if (where.rank != process_) endpoint_->set_location(where);
+}
+
+void Node::woken() {
+    changes_.fetch_add(1, std::memory_order_acq_rel);
+    const uint64_t one = 1;
+    if (fd_used_.load(std::memory_order_relaxed) && !signalled_.exchange(true) &&
+        ::write(changed_fd_.get(), &one, sizeof one) < 0) {
+        ghost::log::error("kernet: {}", ghost::sys_error("write to an eventfd").message());
+    }
+    if (sleepers_.load(std::memory_order_acquire) == 0) return;
+    std::lock_guard lock(wait_mutex_);
+    wait_.notify_all();
+}
+
+void Node::dispatch(const wire::StreamHeader& header, BodyPtr body) {
+    const auto found = by_stream_.find({header.stream, header.to});
+    if (found != by_stream_.end()) {
+        slots_.at(found->second).stream->receive(header, std::move(body));
+        return;
+    }
+    if (orphans_.size() < max_orphans) {
+        orphans_.push_back({{header, std::move(body)}, ghost::monotonic_us()});
+    }
+}
+
+void Node::deliver(Socket&, uint8_t, uint8_t* bytes, size_t size) {
+    wire::StreamHeader header;
+    if (size < sizeof header) return;
+    std::memcpy(static_cast<void*>(&header), bytes, sizeof header);
+    dispatch(header, make_body(bytes + sizeof header, size - sizeof header));
+}
+
+uint8_t* Node::place(Socket& socket, uint8_t, const uint8_t*, size_t head_size, size_t size) {
+    if (size > max_stream_message || head_size != sizeof(wire::StreamHeader)) return nullptr;
+    BodyPtr& body = arriving_[&socket];
+    body = std::make_shared<Body>(size);
+    return body->bytes.get();
+}
+
+void Node::placed(Socket& socket, uint8_t, const uint8_t* head, size_t, uint8_t*, size_t) {
+    wire::StreamHeader header;
+    std::memcpy(static_cast<void*>(&header), head, sizeof header);
+    dispatch(header, std::move(arriving_[&socket]));
+}
+
+void Node::released(Socket&, void* token) {
+    delete static_cast<BodyPtr*>(token);
+}
+
+}  // namespace kernet

@@ -1,0 +1,196 @@
+// kernetd: the stream manager of a node for programs outside MPI. It carries no data: streams go on
+// while it is away, but none is created, attached, suspended or woken by this node's processes.
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <fmt/format.h>
+#include <fstream>
+#include <getopt.h>
+#include <iterator>
+#include <poll.h>
+#include <sstream>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+
+#include "base/log.hpp"
+#include "kernet-btl/kernet/manager.hpp"
+
+namespace {
+
+using ghost::Code;
+using ghost::make_error;
+using ghost::Result;
+using ghost::Status;
+
+constexpr const char* usage =
+    "usage: kernetd --node NAME --nodes FILE --secret FILE [OPTION]...\n"
+    "The stream manager of a node (see docs/KERNET.md).\n"
+    "  --node NAME         this node's name among the nodes\n"
+    "  --nodes FILE        all nodes, the same file everywhere: lines of NAME ADDRESS PORT\n"
+    "  --secret FILE       64 hex digits, the same on all nodes; mode 0600\n"
+    "  --cluster NAME      tells clusters apart that have the same secret (kernet)\n"
+    "  --socket ADDRESS    for processes: a path or @NAME ($KERNET_MANAGER, else @kernet/UID)\n"
+    "  --interfaces LIST   interfaces or CIDR nets the processes' links use (all but loopback)\n"
+    "  --filters CHAIN     what all messages go through, as docs/FILTERS.md says; the same "
+    "everywhere\n"
+    "  --grace SECONDS     how long a node may be away before its sockets are lost (5)\n"
+    "It runs until SIGTERM or SIGINT, in the foreground, and prints one line once it is ready.\n";
+
+struct Options {
+    std::string node, nodes, secret, cluster = "kernet", address, interfaces, filters;
+    double grace = 5;
+    bool help = false;
+};
+
+Result<Options> read_options(int argc, char** argv) {
+    static const option known[] = {{"node", 1, nullptr, 'n'},    {"nodes", 1, nullptr, 'N'},
+                                   {"secret", 1, nullptr, 's'},  {"cluster", 1, nullptr, 'c'},
+                                   {"socket", 1, nullptr, 'a'},  {"interfaces", 1, nullptr, 'i'},
+                                   {"filters", 1, nullptr, 'f'}, {"grace", 1, nullptr, 'g'},
+                                   {"help", 0, nullptr, 'h'},    {nullptr, 0, nullptr, 0}};
+    Options options;
+    options.address = kernet::default_manager_address();
+    for (int c; (c = getopt_long(argc, argv, "h", known, nullptr)) != -1;) {
+        switch (c) {
+            case 'n':
+                options.node = optarg;
+                break;
+            case 'N':
+                options.nodes = optarg;
+                break;
+            case 's':
+                options.secret = optarg;
+                break;
+            case 'c':
+                options.cluster = optarg;
+                break;
+            case 'a':
+                options.address = optarg;
+                break;
+            case 'i':
+                options.interfaces = optarg;
+                break;
+            case 'f':
+                options.filters = optarg;
+                break;
+            case 'g':
+                options.grace = std::strtod(optarg, nullptr);
+                break;
+            case 'h':
+                options.help = true;
+                break;
+            default:
+                return make_error(Code::invalid, "understand the options");
+        }
+    }
+    if (!options.help && (options.node.empty() || options.nodes.empty() || options.secret.empty() ||
+                          options.grace <= 0 || optind != argc)) {
+        return make_error(Code::invalid, "understand the options");
+    }
+    return options;
+}
+
+Result<std::vector<kernet::NodeAddress>> read_nodes(const std::string& path) {
+    std::ifstream file(path);
+    if (!file) return ghost::sys_error("read the nodes", path);
+    std::vector<kernet::NodeAddress> nodes;
+    for (std::string line; std::getline(file, line);) {
+        std::istringstream words(line.substr(0, line.find('#')));
+        kernet::NodeAddress node;
+        if (!(words >> node.name)) continue;
+        if (!(words >> node.at.host >> node.at.port)) {
+            return make_error(Code::invalid, "read the nodes: NAME ADDRESS PORT expected", path);
+        }
+        nodes.push_back(std::move(node));
+    }
+    return nodes;
+}
+
+Result<std::string> read_secret(const std::string& path) {
+    struct stat status {};
+    if (stat(path.c_str(), &status) != 0) return ghost::sys_error("read the secret", path);
+    if ((status.st_mode & 077) != 0) {
+        return make_error(Code::refused, "use a secret that others can read (chmod 600)", path);
+    }
+    std::ifstream file(path);
+    std::string secret;
+    if (!(file >> secret)) return make_error(Code::invalid, "read the secret", path);
+    return secret;
+}
+
+int run(kernet::Manager& manager, kernet::TcpChannel& channel, const std::string& node) {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigprocmask(SIG_BLOCK, &signals, nullptr);
+    const ghost::Fd ends(signalfd(-1, &signals, SFD_CLOEXEC));
+    pollfd fds[] = {{ends.get(), POLLIN, 0}, {manager.fd(), POLLIN, 0}, {channel.fd(), POLLIN, 0}};
+    bool said = false;
+    while (fds[0].revents == 0) {
+        if (poll(fds, 3, -1) < 0 && errno != EINTR) return 1;
+        channel.service();
+        manager.service();
+        if (manager.settled() && !said) {
+            fmt::print("kernetd: {} is ready\n", node);
+            std::fflush(stdout);
+            said = true;
+        }
+    }
+    channel.leave();
+    return 0;
+}
+
+Status begin(const Options& options, int& result) {
+    auto nodes = read_nodes(options.nodes);
+    if (!nodes) return nodes.error();
+    auto secret = read_secret(options.secret);
+    if (!secret) return secret.error();
+    kernet::ManagerConfig config;
+    config.self = -1;
+    for (const auto& node : *nodes) {
+        if (node.name == options.node) config.self = static_cast<int>(config.node_names.size());
+        config.node_names.push_back(node.name);
+    }
+    if (config.self < 0) return make_error(Code::not_found, "find this node", options.node);
+    config.cluster = options.cluster;
+    config.secret_hex = *secret;
+    config.address = options.address;
+    config.if_include = options.interfaces;
+    config.filters = options.filters;
+    config.grace_us = static_cast<int64_t>(options.grace * 1e6);
+    auto manager = kernet::Manager::create(config);
+    if (!manager) return manager.error();
+    kernet::TcpChannelConfig net;
+    net.self = config.self;
+    net.nodes = *nodes;
+    net.cluster = options.cluster;
+    net.secret_hex = *secret;
+    auto channel = kernet::TcpChannel::create(net, **manager);
+    if (!channel) return channel.error();
+    (*manager)->set_channel(channel->get());
+    result = run(**manager, **channel, options.node);
+    (*manager)->set_channel(nullptr);
+    return {};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    auto options = read_options(argc, argv);
+    if (!options) {
+        std::fputs(usage, stderr);
+        return 2;
+    }
+    if (options->help) {
+        std::fputs(usage, stdout);
+        return 0;
+    }
+    ghost::log::setup("kernetd " + options->node, ghost::log::level_from_environment());
+    int result = 0;
+    const Status done = begin(*options, result);
+    if (done) return result;
+    fmt::print(stderr, "kernetd: {}\n", done.error().message());
+    return done.error().code == Code::invalid ? 2 : 1;
+}

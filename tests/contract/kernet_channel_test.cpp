@@ -1,0 +1,184 @@
+// Channels between nodes: what is sent arrives in order or is an error, whoever ends or is cut.
+#include <gtest/gtest.h>
+
+#include <arpa/inet.h>
+#include <map>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include "base/clock.hpp"
+#include "base/fd.hpp"
+#include "kernet-btl/kernet/channel.hpp"
+
+namespace {
+
+using ghost::Code;
+using kernet::NodeState;
+using kernet::Status;
+using kernet::TcpChannel;
+using kernet::TcpChannelConfig;
+
+constexpr int64_t limit_us = 30'000'000;
+
+struct Node final : kernet::ChannelListener {
+    bool message(int from, uint16_t channel, uint16_t type, std::string_view bytes) override {
+        if (channel == 9) return false;
+        got.push_back({from, channel, type, std::string(bytes)});
+        return true;
+    }
+    void delivered(uint64_t number, const Status& status) override {
+        fates.insert({number, status});
+    }
+    void node_changed(int node, NodeState state) override { states[node].push_back(state); }
+
+    struct Got {
+        int from;
+        uint16_t channel, type;
+        std::string bytes;
+        bool operator==(const Got&) const = default;
+    };
+    std::vector<Got> got;
+    std::map<uint64_t, Status> fates;
+    std::map<int, std::vector<NodeState>> states;
+    std::unique_ptr<TcpChannel> channel;
+};
+
+uint16_t free_port() {
+    ghost::Fd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    EXPECT_EQ(bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+    getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size);
+    return ntohs(address.sin_port);
+}
+
+class Channels : public testing::Test {
+  protected:
+    void SetUp() override {
+        config_.cluster = "test";
+        config_.secret_hex = std::string(64, 'b');
+        config_.retry_us = 20'000;
+        for (const char* name : {"a", "b", "c"}) {
+            config_.nodes.push_back({name, {"127.0.0.1", free_port()}});
+        }
+    }
+    void begin(int number, const std::string& secret = "") {
+        TcpChannelConfig config = config_;
+        config.self = number;
+        if (!secret.empty()) config.secret_hex = secret;
+        auto made = TcpChannel::create(config, nodes_[number]);
+        ASSERT_TRUE(made.ok()) << made.error().message();
+        nodes_[number].channel = std::move(*made);
+    }
+    template <typename Condition>
+    bool until(Condition condition) {
+        const int64_t end = ghost::monotonic_us() + limit_us;
+        while (!condition()) {
+            if (ghost::monotonic_us() > end) return false;
+            std::vector<pollfd> fds;
+            for (Node& node : nodes_) {
+                if (node.channel) fds.push_back({node.channel->fd(), POLLIN, 0});
+            }
+            poll(fds.data(), fds.size(), 10);
+            for (Node& node : nodes_) {
+                if (node.channel) node.channel->service();
+            }
+        }
+        return true;
+    }
+    bool up(int a, int b) {
+        return nodes_[a].channel->state(b) == NodeState::up &&
+               nodes_[b].channel->state(a) == NodeState::up;
+    }
+    TcpChannelConfig config_;
+    Node nodes_[3];
+};
+
+TEST_F(Channels, MessagesArriveInOrderAndAreConfirmed) {
+    for (int i : {0, 1, 2}) begin(i);
+    ASSERT_TRUE(until([&] { return up(0, 1) && up(1, 2) && up(0, 2); }));
+    std::vector<Node::Got> expected;
+    for (uint64_t i = 1; i <= 200; i++) {
+        const std::string bytes(i * 37 % 70'000, static_cast<char>('a' + i % 26));
+        for (int from : {0, 1}) {
+            ASSERT_TRUE(nodes_[from].channel->send(2, 5, 6, bytes, i).ok());
+        }
+        expected.push_back({1, 5, 6, bytes});
+    }
+    ASSERT_TRUE(
+        until([&] { return nodes_[0].fates.size() == 200 && nodes_[1].fates.size() == 200; }));
+    std::vector<Node::Got> of_b;
+    for (const auto& got : nodes_[2].got) {
+        if (got.from == 1) of_b.push_back(got);
+    }
+    EXPECT_EQ(of_b, expected);
+    for (const auto& [number, status] : nodes_[0].fates) EXPECT_TRUE(status.ok());
+    const std::string longest(kernet::max_channel_message, 'x');
+    ASSERT_TRUE(nodes_[2].channel->send(0, 1, 1, longest, 1).ok());
+    ASSERT_TRUE(until([&] { return !nodes_[0].got.empty(); }));
+    EXPECT_EQ(nodes_[0].got[0].bytes, longest);
+}
+
+TEST_F(Channels, WhatCannotBeDeliveredIsAnError) {
+    begin(0);
+    begin(1);
+    ASSERT_TRUE(until([&] { return up(0, 1); }));
+    auto& channel = *nodes_[0].channel;
+    EXPECT_EQ(channel.send(7, 1, 1, "x", 1).error().code, Code::not_found);
+    EXPECT_EQ(channel.send(2, 1, 1, "x", 1).error().code, Code::peer_lost);
+    EXPECT_EQ(
+        channel.send(1, 1, 1, std::string(kernet::max_channel_message + 1, 'x'), 1).error().code,
+        Code::invalid);
+    ASSERT_TRUE(channel.send(1, 9, 1, "nobody takes channel 9", 77).ok());
+    ASSERT_TRUE(until([&] { return nodes_[0].fates.count(77) > 0; }));
+    EXPECT_EQ(nodes_[0].fates.at(77).error().code, Code::refused);
+
+    ASSERT_TRUE(channel.send(1, 1, 1, "it ends before it takes this", 78).ok());
+    nodes_[1].channel.reset();
+    ASSERT_TRUE(until([&] { return nodes_[0].fates.count(78) > 0; }));
+    EXPECT_EQ(nodes_[0].fates.at(78).error().code, Code::peer_lost);
+}
+
+TEST_F(Channels, EndsAreToldFromSilence) {
+    for (int i : {0, 1, 2}) begin(i);
+    ASSERT_TRUE(until([&] { return up(0, 1) && up(1, 2) && up(0, 2); }));
+    // It says that it leaves; then somebody else is simply gone: nobody listens there.
+    nodes_[1].channel->leave();
+    nodes_[1].channel.reset();
+    ASSERT_TRUE(until([&] {
+        return nodes_[0].channel->state(1) == NodeState::gone &&
+               nodes_[2].channel->state(1) == NodeState::gone;
+    }));
+    nodes_[0].channel.reset();
+    ASSERT_TRUE(until([&] { return nodes_[2].channel->state(0) == NodeState::gone; }));
+    begin(0);
+    begin(1);
+    ASSERT_TRUE(until([&] { return up(0, 1) && up(1, 2) && up(0, 2); }));
+}
+
+TEST_F(Channels, StrangersAreNotHeard) {
+    begin(0);
+    begin(1, std::string(64, 'c'));  // another secret
+    begin(2);
+    ASSERT_TRUE(until([&] { return up(0, 2); }));
+    ASSERT_TRUE(until([&] { return nodes_[0].channel->state(1) == NodeState::unreachable; }));
+    EXPECT_EQ(nodes_[0].channel->send(1, 1, 1, "x", 0).error().code, Code::peer_lost);
+    // And bytes that are none of ours.
+    ghost::Fd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(nodes_[0].channel->port());
+    ASSERT_EQ(connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    const std::string noise(4096, '\x7f');
+    ASSERT_GT(send(fd.get(), noise.data(), noise.size(), MSG_NOSIGNAL), 0);
+    char byte;
+    ASSERT_TRUE(
+        until([&] { return recv(fd.get(), &byte, 1, MSG_DONTWAIT) == 0 || errno == ECONNRESET; }));
+    EXPECT_TRUE(up(0, 2));
+    EXPECT_TRUE(nodes_[0].got.empty());
+}
+
+}  // namespace
