@@ -280,12 +280,15 @@ void Node::welcome_again(const Json& welcome) {
 Result<nlohmann::json> Node::call(Json message) {
     Call call;
     std::unique_lock lock(manager_mutex_);
-    if (!welcomed_) {
+    const auto gone = [] {
         return make_error(Code::peer_lost, "reach the stream manager of this node: it is gone");
-    }
+    };
+    if (!welcomed_) return gone();
     const uint64_t number = next_call_++;
     message["n"] = number;
-    GHOST_TRY(manager_.send(message));
+    // It may have ended without our having noticed.
+    if (const Status sent = manager_.send(message); !sent)
+        return sent.error().code == Code::peer_lost ? gone() : sent.error();
     calls_[number] = &call;
     const bool done = answered_.wait_for(lock, std::chrono::microseconds(config_.call_limit_us),
                                          [&] { return call.done; });

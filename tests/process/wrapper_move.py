@@ -255,12 +255,14 @@ class Move(WrapperCase):
         return rank
 
     def test_adoption(self):
-        # Slowly: what a killed wrapper had read and the runtime had not yet taken is lost.
-        source = self.start("count", "1")
+        # At rest: what a killed wrapper had read and the runtime had not yet taken is lost.
+        source = self.start("count")
         self.running(source)
+        source.proc.send_signal(signal.SIGUSR1)
+        wait_until(lambda: b"resting" in source.stdio.output, "the rank rests")
         heir = self.adopt(source)
-        self.running(heir)
         heir.proc.send_signal(signal.SIGUSR1)
+        self.running(heir)
         target = self.move_adopted(heir)
         self.running(target)
         self.end(target, heir)

@@ -100,11 +100,12 @@ volatile sig_atomic_t g_end = 0, g_woken = 0, g_pause = 0;
 
 void on_signal(int s) {
     if (s == SIGUSR2) g_end = 1;
-    if (s == SIGUSR1) g_pause = 1;
+    if (s == SIGUSR1) g_pause = !g_pause;
     if (s == SIGRTMAX - 2) g_woken = 1;
 }
 
-// Counts, and keeps memory whose contents are checked at the end. Pauses after each burst of lines.
+// Counts, and keeps memory whose contents are checked at the end. Pauses after each burst of lines,
+// and from one SIGUSR1 to the next.
 int count(long burst) {
     for (int s : {SIGUSR1, SIGUSR2, SIGRTMAX - 2}) std::signal(s, on_signal);
     std::vector<uint32_t> memory(4 << 20);
@@ -114,6 +115,10 @@ int count(long burst) {
         std::printf("count %d\n", i);
         std::fflush(stdout);
         if (i % burst == 0) usleep(1000);
+        if (g_pause == 0) continue;
+        std::puts("resting");
+        std::fflush(stdout);
+        while (g_pause != 0 && g_end == 0) usleep(1000);
     }
     bool right = isatty(1) == 1;
     for (size_t i = 0; i < memory.size(); ++i) {
