@@ -433,7 +433,8 @@ bool TcpChannel::Impl::take_frame(Wire& wire, const wire::ChannelHeader& header,
         }
         case wire::ChannelKind::taken:
         case wire::ChannelKind::refused: {
-            const auto known = std::find(wire.unknown.begin(), wire.unknown.end(), header.number);
+            const uint64_t number = header.number;  // which is not aligned there
+            const auto known = std::find(wire.unknown.begin(), wire.unknown.end(), number);
             if (known == wire.unknown.end()) return false;
             wire.unknown.erase(known);
             listener.delivered(
