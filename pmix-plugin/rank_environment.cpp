@@ -20,4 +20,12 @@ std::vector<std::pair<std::string, std::string>> rank_environment(unsigned job, 
             {"PMIX_MCA_gds", "hash"}};
 }
 
+std::vector<std::pair<std::string, std::string>> guest_environment(unsigned host, unsigned node,
+                                                                   const std::string& node_name) {
+    return {{"GHOST_GUEST_OF", std::to_string(host)},
+            {"GHOST_NODE_ID", std::to_string(node)},
+            {"GHOST_NODE_NAME", node_name},
+            {"PMIX_MCA_gds", "hash"}};
+}
+
 }  // namespace ghost::plugin

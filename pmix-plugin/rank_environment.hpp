@@ -19,4 +19,8 @@ std::vector<std::pair<std::string, std::string>> rank_environment(unsigned job, 
                                                                   unsigned node,
                                                                   const std::string& node_name);
 
+// The same for a guest: a rank of a job that ranks of job `host` have spawned. It cannot move.
+std::vector<std::pair<std::string, std::string>> guest_environment(unsigned host, unsigned node,
+                                                                   const std::string& node_name);
+
 }  // namespace ghost::plugin

@@ -52,6 +52,9 @@ class RuntimeAdapter {
     virtual bool job_running() const = 0;      // launched, and not every rank has ended
     virtual std::vector<NodeInfo> nodes() const = 0;
     virtual std::vector<RankInfo> ranks() const = 0;
+    // In mpirun: guests, processes of other jobs than this one, spawned by its ranks or by each
+    // other, that have not ended.
+    virtual size_t guests() const { return 0; }
     virtual std::optional<NodeId> find_node(const std::string& name) const = 0;
     virtual int slots(NodeId node) const = 0;     // 0: unknown
     virtual std::string session_dir() const = 0;  // job family's folder on this node, exists

@@ -177,6 +177,22 @@ void ghost_schizo_app_env(void* env, ghost_set_fn set) noexcept {
     if (const char* suffix = getenv(restart_keep_variable)) set(env, "GHOST_RESTART_KEEP", suffix);
 }
 
+void ghost_schizo_guest_env(unsigned host, char* const* shared, unsigned node,
+                            const char* node_name, void* env, ghost_set_fn set) noexcept {
+    if (!state().active) return;
+    for (const auto& [name, value] : guest_environment(host, node, node_name))
+        set(env, name.c_str(), value.c_str());
+    constexpr const char* needed[] = {"GHOST_SECRET", "GHOST_LOG", "GHOST_LINKS",
+                                      "GHOST_LINK_FAULTS", "GHOST_FILTERS"};
+    for (char* const* entry = shared; entry && *entry; ++entry) {
+        for (const char* name : needed) {
+            const size_t length = std::strlen(name);
+            if (std::strncmp(*entry, name, length) == 0 && (*entry)[length] == '=')
+                set(env, name, *entry + length + 1);
+        }
+    }
+}
+
 void ghost_schizo_child_env(unsigned job, unsigned rank, unsigned node, const char* node_name,
                             void* env, ghost_set_fn set) noexcept {
     if (!state().active) return;

@@ -50,6 +50,11 @@ void ghost_schizo_app_env(void* env, ghost_set_fn set) GHOST_NOEXCEPT;
 void ghost_schizo_child_env(unsigned job, unsigned rank, unsigned node, const char* node_name,
                             void* env, ghost_set_fn set) GHOST_NOEXCEPT;
 
+/* The same for a rank of a job that was spawned by ranks of job `host`; shared: what all ranks of
+ * that job got by its launch message, "NAME=value" up to a NULL. */
+void ghost_schizo_guest_env(unsigned host, char* const* shared, unsigned node,
+                            const char* node_name, void* env, ghost_set_fn set) GHOST_NOEXCEPT;
+
 #ifdef __cplusplus
 }
 #endif

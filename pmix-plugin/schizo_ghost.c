@@ -23,7 +23,8 @@
 #include "pmix-plugin/info_ghost.h"
 #include "pmix-plugin/schizo_bridge.h"
 
-/* Only jobs the user started: job 1 of the family. Ranks it spawns run as ever. */
+/* The job the user started is job 1 of the family; only its ranks move. Others are guests, spawned
+ * by its ranks or by each other. */
 #define FIRST_JOB(jobid) (1 == ORTE_LOCAL_JOBID(jobid))
 
 ORTE_MODULE_DECLSPEC extern orte_schizo_base_component_t mca_schizo_ghost_component;
@@ -67,9 +68,21 @@ static int parse_env(char* path, opal_cmd_line_t* cli, char** from, char*** to) 
     return ORTE_SUCCESS;
 }
 
+static void setup_guest(orte_job_t* job, char*** env) {
+    const orte_jobid_t host = ORTE_CONSTRUCT_LOCAL_JOBID(job->jobid, 1);
+    orte_job_t* first = orte_get_job_data_object(host);
+    orte_app_context_t* app =
+        first ? (orte_app_context_t*)opal_pointer_array_get_item(first->apps, 0) : NULL;
+    if (app)
+        ghost_schizo_guest_env(host, app->env, ORTE_PROC_MY_NAME->vpid, orte_process_info.nodename,
+                               env, set_variable);
+}
+
 static int setup_child(orte_job_t* job, orte_proc_t* child, orte_app_context_t* app, char*** env) {
     (void)app;
-    if (FIRST_JOB(job->jobid))
+    if (!FIRST_JOB(job->jobid))
+        setup_guest(job, env);
+    else
         ghost_schizo_child_env(job->jobid, child->name.vpid, ORTE_PROC_MY_NAME->vpid,
                                orte_process_info.nodename, env, set_variable);
     return ORTE_SUCCESS;

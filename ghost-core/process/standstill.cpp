@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <elf.h>
 #include <fcntl.h>
 #include <filesystem>
@@ -140,15 +141,40 @@ std::string read_memory(pid_t pid, uint64_t at, size_t size) {
     return out;
 }
 
+// The tree stands while this is read: in large pieces, and nothing but that.
+std::string maps_of(pid_t pid) {
+    Fd maps(open(fmt::format("/proc/{}/maps", pid).c_str(), O_RDONLY | O_CLOEXEC));
+    std::string out(64 << 10, '\0');
+    size_t size = 0;
+    for (ssize_t got = 0; maps && (got = read(maps.get(), &out[size], out.size() - size)) > 0;) {
+        size += static_cast<size_t>(got);
+        if (size == out.size()) out.resize(size * 2);
+    }
+    out.resize(size);
+    return out;
+}
+
+// The address of the first mapping that may be executed, of lines "start-end rwxp ..."; 0: none.
+uint64_t first_code(const std::string& maps) {
+    size_t line = 0;
+    for (size_t end = 0; (end = maps.find('\n', line)) != std::string::npos; line = end + 1) {
+        const size_t access = maps.find(' ', line) + 1;
+        if (access + 3 < end && maps[access + 2] == 'x')
+            return std::strtoull(&maps[line], nullptr, 16);
+    }
+    return 0;
+}
+
 int protection(const std::string& access) {
     return (access[0] == 'r' ? 1 : 0) | (access[1] == 'w' ? 2 : 0) | (access[2] == 'x' ? 4 : 0);
 }
 
 }  // namespace
 
-std::vector<Standstill::Mapping> Standstill::mappings_of(pid_t pid, const char* only_of) {
+std::vector<Standstill::Mapping> Standstill::mappings_in(const std::string& maps,
+                                                         const char* only_of) {
     std::vector<Mapping> out;
-    std::ifstream in(fmt::format("/proc/{}/maps", pid));
+    std::istringstream in(maps);
     for (std::string line; std::getline(in, line);) {
         if (only_of != nullptr && line.find(only_of) == std::string::npos) continue;
         Mapping one;
@@ -190,13 +216,9 @@ Result<Standstill::Process> Standstill::note(pid_t pid) {
         thread.extended.resize(part.iov_len);
         out.threads.push_back(std::move(thread));
     }
-    out.mappings = mappings_of(pid);
-    const auto code = std::find_if(out.mappings.begin(), out.mappings.end(),
-                                   [](const Mapping& m) { return m.access[2] == 'x'; });
-    if (code != out.mappings.end()) {
-        out.code = code->start;
-        out.begin = read_memory(pid, out.code, begin_bytes);
-    }
+    out.maps = maps_of(pid);
+    out.code = first_code(out.maps);
+    if (out.code != 0) out.begin = read_memory(pid, out.code, begin_bytes);
     return out;
 }
 
@@ -250,7 +272,7 @@ class Standstill::Surgeon {
         if (!before_.begin.empty() &&
             read_memory(before_.pid, before_.code, begin_bytes) != before_.begin)
             GHOST_TRY(write_memory(before_.pid, before_.code, before_.begin));
-        blobs_ = mappings_of(before_.pid, blob);
+        blobs_ = mappings_in(maps_of(before_.pid), blob);
         for (const auto& thread : before_.threads) GHOST_TRY(heal(thread));
         return tidy();
     }
@@ -318,8 +340,8 @@ class Standstill::Surgeon {
     Status tidy() {
         const auto files = foreign_files();
         std::vector<Mapping> changed;
-        const auto now = mappings_of(before_.pid);
-        for (const auto& old : before_.mappings) {
+        const auto now = mappings_in(maps_of(before_.pid));
+        for (const auto& old : mappings_in(before_.maps)) {
             const bool same = std::any_of(now.begin(), now.end(), [&](const Mapping& m) {
                 return m.start <= old.start && m.end >= old.end && m.access == old.access;
             });

@@ -41,14 +41,15 @@ class Standstill {
     struct Process {
         pid_t pid = 0;
         std::vector<Thread> threads;  // the leader first
-        std::vector<Mapping> mappings;
+        std::string maps;             // as the kernel lists them; taken apart only for a repair
         uint64_t code = 0;  // address of the first executable mapping, where CRIU puts system calls
         std::string begin;  // the bytes there
     };
     class Surgeon;
 
     static Result<Process> note(pid_t pid);
-    static std::vector<Mapping> mappings_of(pid_t pid, const char* only_of = nullptr);
+    // Those whose line contains `only_of`; without it all.
+    static std::vector<Mapping> mappings_in(const std::string& maps, const char* only_of = nullptr);
 
     std::vector<Process> processes_;
 };

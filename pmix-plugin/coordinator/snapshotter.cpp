@@ -76,6 +76,7 @@ std::optional<std::string> Snapshotter::check() {
         return fmt::format("\"{}\" cannot follow a snapshot: continue, stop or kill can", r.then);
     }
     if (auto why = c_.obstacle()) return why;
+    if (auto why = guests_are_there()) return why;
     if (unconfirmed_) return "not every node has answered since the last one failed";
     const auto ranks = c_.adapter.ranks();
     if (!c_.adapter.job_running() || ranks.empty()) {
@@ -88,6 +89,17 @@ std::optional<std::string> Snapshotter::check() {
         if (known && !info.running) return fmt::format("rank {} has ended", info.rank);
     }
     return std::nullopt;
+}
+
+// A snapshot is of one job: a rank begun again from it would wait for guests that nobody brings
+// back.
+std::optional<std::string> Snapshotter::guests_are_there() const {
+    const size_t guests = c_.adapter.guests();
+    if (guests == 0) return std::nullopt;
+    return fmt::format(
+        "{} processes that the job has spawned (MPI_Comm_spawn) run, and cannot be in a snapshot: "
+        "try again when they have ended",
+        guests);
 }
 
 void Snapshotter::begin(const SnapshotOrder& order, Progress progress, Finished finished) {
@@ -116,24 +128,41 @@ struct Snapshotter::Opened {
     std::string folder;
     std::string name;
     std::string why;
+    bool last_is_whole = false;  // an incremental one may stand on it
 };
+
+namespace {
+
+// Of a snapshot whose ghosts are on the nodes' own disks only the manifest can be looked at here.
+bool is_whole(const Snapshot& one, bool node_local) {
+    return one.whole || (node_local && one.manifest);
+}
+
+}  // namespace
 
 void Snapshotter::open() {
     change(S::opening);
     auto job = [folder = run_->folder, job = c_.adapter.job_name(), secret = c_.adapter.secret(),
-                lock = c_.lock] {
+                lock = c_.lock, last = last_ ? last_->name : "",
+                node_local = last_ && last_->node_local] {
         auto real = open_snapshot_folder(folder);
         if (!real.ok()) return Opened{folder, {}, real.error().message()};
         if (auto ours = lock->take(*real, job); !ours.ok()) {
             return Opened{*real, {}, ours.error().message()};
         }
-        const std::string name = snapshot_name(job, next_snapshot_number(*real, job));
+        // Never that of a snapshot there was, though the folder may have been removed meanwhile.
+        auto number = next_snapshot_number(*real, job);
+        if (const auto known = parse_snapshot_name(last))
+            number = std::max(number, known->number + 1);
+        const std::string name = snapshot_name(job, number);
         auto made = create_partial(*real, name);
         if (!made.ok()) return Opened{*real, name, made.error().message()};
         if (auto written = write_secret(*made, secret); !written.ok()) {
             return Opened{*real, name, written.error().message()};
         }
-        return Opened{*real, name, {}};
+        const bool there =
+            !last.empty() && is_whole(look_at_snapshot(*real + "/" + last), node_local);
+        return Opened{*real, name, {}, there};
     };
     c_.background.run<Opened>(job, [this, seq = run_->seq](Opened opened) {
         if (run_ && run_->seq == seq) this->opened(std::move(opened));
@@ -143,7 +172,7 @@ void Snapshotter::open() {
 void Snapshotter::opened(Opened opened) {
     SnapshotRun& r = *run_;
     // The real path: a link may lead elsewhere tomorrow.
-    if (last_ && last_->folder != opened.folder) r.incremental = false;
+    if (last_ && (last_->folder != opened.folder || !opened.last_is_whole)) r.incremental = false;
     r.folder = std::move(opened.folder);
     r.name = std::move(opened.name);
     r.folder_made = !r.name.empty();
@@ -210,6 +239,8 @@ void Snapshotter::send_gate() {
 void Snapshotter::on_gated(const StepAnswer& answer) {
     SnapshotRun& r = *run_;
     if (answer.busy_ranks == 0) {
+        // Spawned since the beginning; from here on nobody can.
+        if (auto why = guests_are_there()) return abort(*why);
         change(S::standing);
         return broadcast("snap_close");
     }
@@ -236,14 +267,22 @@ void Snapshotter::on_resumed(const StepAnswer& answer) {
 
 namespace {
 
-// What rotation removes. Ghosts on other nodes' disks cannot be looked at from here: there a
-// manifest is all that is asked for.
-std::vector<std::string> old_ones(const std::string& folder, const std::string& job, size_t keep,
+// What rotation removes.
+std::vector<std::string> old_ones(std::vector<Snapshot> all, const std::string& job, size_t keep,
                                   bool node_local) {
-    auto all = list_snapshots(folder, job);
-    if (!all.ok()) return {};
-    for (Snapshot& one : *all) one.whole = one.whole || (node_local && one.manifest);
-    return removable(*all, job, keep);
+    for (Snapshot& one : all) one.whole = is_whole(one, node_local);
+    return removable(all, job, keep);
+}
+
+// Somebody may have removed what it stands on, while it was made.
+std::optional<std::string> wrong_with(const std::vector<Snapshot>& all, const std::string& name,
+                                      bool node_local) {
+    for (const Snapshot& one : all) {
+        if (one.name != name) continue;
+        if (is_whole(one, node_local)) return std::nullopt;
+        return one.why;
+    }
+    return fmt::format("cannot find {}: it was removed while it was completed", name);
 }
 
 }  // namespace
@@ -275,7 +314,10 @@ void Snapshotter::complete(StepAnswer answer) {
         if (auto done = commit_snapshot(folder, name); !done.ok()) {
             return Completed{done.error().message(), {}};
         }
-        return Completed{{}, old_ones(folder, manifest.job, keep, node_local)};
+        auto all = list_snapshots(folder, manifest.job);
+        if (!all.ok()) return Completed{all.error().message(), {}};
+        if (auto wrong = wrong_with(*all, name, node_local)) return Completed{*wrong, {}};
+        return Completed{{}, old_ones(std::move(*all), manifest.job, keep, node_local)};
     };
     c_.background.run<Completed>(std::move(job), [this, seq = r.seq](Completed completed) {
         if (run_ && run_->seq == seq) this->completed(std::move(completed));

@@ -79,6 +79,7 @@ class Snapshotter {
     std::string limit_text() const;
     void retry_after(int64_t us, void (Snapshotter::*step)());
     std::optional<std::string> check();
+    std::optional<std::string> guests_are_there() const;
     void broadcast(const char* type, const Json& more = Json::object());
     void broadcast(const char* type, uint64_t seq, uint64_t attempt, const Json& more);
 

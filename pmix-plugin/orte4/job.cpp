@@ -85,6 +85,24 @@ std::vector<RankInfo> list_ranks() {
     return ranks;
 }
 
+size_t count_guests() {
+    size_t guests = 0;
+    uint32_t id = 0;
+    void *job = nullptr, *place = nullptr;
+    int rc = opal_hash_table_get_first_key_uint32(orte_job_data, &id, &job, &place);
+    while (rc == OPAL_SUCCESS) {
+        const auto* other = static_cast<const orte_job_t*>(job);
+        const bool spawned =
+            other && other->jobid != app_jobid() && other->jobid != ORTE_PROC_MY_NAME->jobid;
+        if (spawned && other->state < ORTE_JOB_STATE_UNTERMINATED &&
+            other->num_terminated < other->num_procs) {
+            guests += other->num_procs - other->num_terminated;
+        }
+        rc = opal_hash_table_get_next_key_uint32(orte_job_data, &id, &job, place, &place);
+    }
+    return guests;
+}
+
 std::optional<NodeId> find_node_named(const std::string& name) {
     const std::string host = name.substr(0, name.find('.'));
     std::optional<NodeId> by_host;

@@ -25,6 +25,8 @@ std::string app_name();
 bool app_running();
 std::vector<NodeInfo> list_nodes();
 std::vector<RankInfo> list_ranks();
+// Processes of jobs that were spawned, launched or to be, and not ended.
+size_t count_guests();
 std::optional<NodeId> find_node_named(const std::string& name);
 int slots_of(NodeId node);
 // A variable of the application's launch message, "" if it has none.

@@ -155,6 +155,10 @@ std::optional<std::string> Orte4Adapter::parameter(const std::string& name) cons
     return value;
 }
 
+size_t Orte4Adapter::guests() const {
+    return count_guests();
+}
+
 Json Orte4Adapter::job_facts() const {
     return facts_of_job(input_);
 }

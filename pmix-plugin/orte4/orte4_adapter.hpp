@@ -54,6 +54,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     std::string rank_socket() const override;
     std::string pmix_uri() const override;
     std::optional<std::string> parameter(const std::string& name) const override;
+    size_t guests() const override;
     Json job_facts() const override;
 
     void send(NodeId to, const Json& message) override;

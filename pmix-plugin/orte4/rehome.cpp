@@ -31,18 +31,19 @@ bool hosts_ranks(const orte_node_t& node) {
     return false;
 }
 
+// The node's flag MAPPED stays as it is: it is a mark of ORTE's mappers, set only while they map
+// one job (orte_regx_base_parse_ppn()), and a node that has it is left out of the map of a job
+// spawned later.
 void add_to_map(orte_job_map_t& map, orte_node_t* node) {
     if (has(map.nodes, node)) return;
     OBJ_RETAIN(node);
     opal_pointer_array_add(map.nodes, node);
     ++map.num_nodes;
-    ORTE_FLAG_SET(node, ORTE_NODE_FLAG_MAPPED);
 }
 
 void remove_from_map(orte_job_map_t& map, orte_node_t* node) {
     if (!take(map.nodes, node)) return;
     --map.num_nodes;
-    ORTE_FLAG_UNSET(node, ORTE_NODE_FLAG_MAPPED);
     OBJ_RELEASE(node);
 }
 

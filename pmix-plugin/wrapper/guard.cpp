@@ -102,9 +102,25 @@ class Watch {
             kill(sentinel_, SIGKILL);
             waitpid(sentinel_, nullptr, 0);
         }
+        stay_with_root();
     }
 
   private:
+    // The runtime ends a job by SIGTERM and a second later SIGKILL; a wrapper that got no processor
+    // in between has armed nothing. Its daemon ends next, and without it nobody adopts the tree.
+    void stay_with_root() {
+        if (!orphaned_ || !root_fd_.valid() || !daemon_.valid()) return;
+        while (!process_ended(root_fd_) && !process_ended(daemon_)) {
+            pollfd p[2] = {{root_fd_.get(), POLLIN, 0}, {daemon_.get(), POLLIN, 0}};
+            poll(p, 2, -1);
+        }
+        kill_root();
+    }
+
+    void kill_root() {
+        if (root_fd_.valid()) syscall(SYS_pidfd_send_signal, root_fd_.get(), SIGKILL, nullptr, 0);
+    }
+
     void look_at_sentinel() {
         signalfd_siginfo info{};
         while (read(signals_.get(), &info, sizeof info) > 0) continue;
@@ -138,9 +154,8 @@ class Watch {
     }
 
     void wrapper_died() {
-        if ((armed_ || process_ended(daemon_)) && root_fd_.valid()) {
-            syscall(SYS_pidfd_send_signal, root_fd_.get(), SIGKILL, nullptr, 0);
-        }
+        orphaned_ = true;
+        if (armed_ || process_ended(daemon_)) kill_root();
         if (folder_.empty()) return;
         if (armed_) kill_workers_of(folder_);
         std::error_code ignored;
@@ -152,6 +167,7 @@ class Watch {
     Fd daemon_, signals_, root_fd_;
     pid_t sentinel_ = 0, root_ = 0;
     bool armed_ = false;
+    bool orphaned_ = false;  // the wrapper has died
     std::string folder_;
 };
 

@@ -6,7 +6,8 @@
 //   with it, the guard, which is its parent in a group of its own, hears of that and stops the
 //   program. SIGCONT reaches the program by way of the wrapper.
 // - SIGKILL: the guard sees its connection end. If it is armed (the job is being ended, or a
-//   restored tree has not been let go) it kills the tree; otherwise a new wrapper will adopt it.
+//   restored tree has not been let go) it kills the tree; otherwise a new wrapper will adopt it,
+//   and the guard stays until the tree has ended or must end because its daemon has.
 //   It also removes the work folder.
 #pragma once
 

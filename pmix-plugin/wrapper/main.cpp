@@ -81,11 +81,16 @@ int run(char** program) {
     if (!signals) become_program(program);
     auto stdio = Stdio::for_program();
     if (!stdio) run_unmovable(who, *signals, *control, stdio.error(), program);
-    auto root = spawn_program(who, *signals, *stdio, program);
-    if (!root) run_unmovable(who, *signals, *control, root.error(), program);
-    stdio->close_rank_ends();
+    // before there is a tree that could be left behind
     auto guard = Guard::start();
     if (!guard) log::warning("{}", guard.error().message());
+    auto root = spawn_program(who, *signals, *stdio, program);
+    if (!root) {
+        if (guard) guard->stop();
+        run_unmovable(who, *signals, *control, root.error(), program);
+    }
+    if (guard) guard->watch(*root);
+    stdio->close_rank_ends();
     Charge charge;
     charge.who = std::move(who);
     charge.root = *root;

@@ -1,6 +1,7 @@
 #include "pmix-plugin/wrapper/restorer.hpp"
 
 #include <csignal>
+#include <cstdio>
 #include <fmt/format.h>
 #include <poll.h>
 #include <utility>
@@ -77,7 +78,7 @@ std::optional<Charge> Restorer::run() {
     folder_.remove();
     if (state_ == S::failed) {
         core::destroy_tree(held_);
-        wait_for_the_end();
+        if (!wait_for_the_end()) say_why();
         guard_.stop();
         return {};
     }
@@ -91,20 +92,26 @@ std::optional<Charge> Restorer::run() {
     return out;
 }
 
-void Restorer::wait_for_the_end() {
-    if (source_->comes_later()) return;  // of a move nobody waits for us
+// True: somebody else says what happened.
+bool Restorer::wait_for_the_end() {
+    if (source_->comes_later()) return true;  // of a move nobody waits for us
     const int64_t limit = monotonic_us() + last_limit_us;
     while (control_.valid() && daemon_.valid() && monotonic_us() < limit) {
         pollfd set[] = {
             {signals_.fd(), POLLIN, 0}, {control_.fd(), POLLIN, 0}, {daemon_.get(), POLLIN, 0}};
         ::poll(set, std::size(set), static_cast<int>((limit - monotonic_us()) / 1000 + 1));
-        if (signals_.next() != 0 || readable(daemon_.get())) return;
+        if (signals_.next() != 0 || readable(daemon_.get())) return false;
         if (!readable(control_.fd())) continue;
         auto message = control_.receive(0);
-        if (!message ? message.error().code == Code::peer_lost
-                     : message->body.value("t", "") == "abort")
-            return;
+        if (!message && message.error().code == Code::peer_lost) return false;
+        if (message && message->body.value("t", "") == "abort") return true;
     }
+    return false;
+}
+
+void Restorer::say_why() const {
+    std::fprintf(stderr, "ghost-wrapper: rank %u cannot go on from its snapshot: %s\n", who_.rank,
+                 why_.c_str());
 }
 
 void Restorer::wait_for_something() {
@@ -214,6 +221,7 @@ void Restorer::look_at_worker() {
     Json answer = worker_.finish();
     if (called_off_) return change(S::failed);
     if (answer.value("t", "") == "failed") {
+        why_ = answer.value("why", "");
         tell(answer);
         return change(S::failed);
     }
@@ -252,6 +260,7 @@ void Restorer::fail(const char* stage, const std::string& why) {
 void Restorer::call_off(const std::string& why) {
     if (ended() || called_off_) return;
     log::info("move {} called off: {}", seq_, why);
+    why_ = why;
     if (!worker_.busy()) return change(S::failed);
     called_off_ = true;
     worker_.interrupt();

@@ -53,7 +53,8 @@ class Restorer {
     void begin_import();
     Json import_ghost();
     void say_held(Json answer);
-    void wait_for_the_end();
+    bool wait_for_the_end();
+    void say_why() const;
     void fail(const char* stage, const std::string& why);
     void call_off(const std::string& why);
     void tell(const Json& message, const std::vector<int>& fds = {});
@@ -65,6 +66,7 @@ class Restorer {
     Fd daemon_;
     RestoreState state_ = RestoreState::waiting;
     bool called_off_ = false;  // and the worker has not ended yet
+    std::string why_;          // it failed
     uint64_t seq_ = 0;
     WorkFolder folder_;
     std::unique_ptr<GhostSource> source_;  // the worker's while it imports

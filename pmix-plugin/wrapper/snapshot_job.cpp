@@ -102,10 +102,21 @@ Json SnapshotJob::take() {
     stage_ = "prepare";
     if (auto opened = open(); !opened.ok()) return failure(stage_, opened.error());
     memory_ = memory_of_tree(tree_.root);
-    incremental_ = order_.incremental && checkpointer_.may_be_incremental(tree_.root);
+    incremental_ =
+        order_.incremental && parents_are_there() && checkpointer_.may_be_incremental(tree_.root);
     const bool at_once = must_be_direct();
     if (at_once) incremental_ = false;
     return at_once ? direct() : copied();
+}
+
+// On a node's own disk nobody else can look for them.
+bool SnapshotJob::parents_are_there() const {
+    for (const std::string& path : order_.parents) {
+        if (::access(path.c_str(), F_OK) == 0) continue;
+        log::info("snapshot {}: {} is gone, this is a full one", order_.name, path);
+        return false;
+    }
+    return true;
 }
 
 Status SnapshotJob::check(bool sockets) const {

@@ -21,15 +21,16 @@ namespace ghost::plugin {
 // What snap_prepare asks for (docs/PROTOCOL.md).
 struct SnapshotOrder {
     uint64_t seq = 0;
-    std::string folder, file;  // absolute; a name in it
-    std::string name;          // the snapshot's
-    Json agent;                // {pid, tid} of the rank's agent, as numbered inside
-    bool incremental = false;  // if it can be
-    std::string compress;      // "", "none", "lz4", "zstd", with ",level=N" behind
-    uint64_t rate = 0;         // bytes per second, 0: no limit
-    bool kill = false;         // the tree is to stay frozen
-    uint64_t memory = 0;       // bytes that the copy may take; 0: what is free on the node
-    uint64_t sharers = 1;      // ranks on this node that need theirs at the same time
+    std::string folder, file;          // absolute; a name in it
+    std::string name;                  // the snapshot's
+    Json agent;                        // {pid, tid} of the rank's agent, as numbered inside
+    bool incremental = false;          // if it can be
+    std::vector<std::string> parents;  // paths of the files an incremental one stands on
+    std::string compress;              // "", "none", "lz4", "zstd", with ",level=N" behind
+    uint64_t rate = 0;                 // bytes per second, 0: no limit
+    bool kill = false;                 // the tree is to stay frozen
+    uint64_t memory = 0;               // bytes that the copy may take; 0: what is free on the node
+    uint64_t sharers = 1;              // ranks on this node that need theirs at the same time
 
     static SnapshotOrder from(const Json& message);
     std::string path() const { return folder + "/" + file; }
@@ -69,6 +70,7 @@ class SnapshotJob {
 
   private:
     Json take();
+    bool parents_are_there() const;
     Status check(bool sockets) const;
     Status open();
     bool must_be_direct() const;

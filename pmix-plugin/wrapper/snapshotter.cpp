@@ -85,8 +85,10 @@ void Snapshotter::prepare(const Json& message) {
     auto made =
         folder_.make(fmt::format("{}-{}-{}", parts_.who.job, parts_.who.rank, seq_), parts_.guard);
     if (!made) return parts_.tell(failed(seq, "prepare", made.error().message()));
+    SnapshotOrder order = SnapshotOrder::from(message);
+    for (const std::string& file : chain_) order.parents.push_back(order.folder + "/../" + file);
     job_ = std::make_unique<SnapshotJob>(
-        SnapshotOrder::from(message),
+        std::move(order),
         SnapshotJob::Tree{parts_.who, parts_.root, parts_.stdio.keys(), folder_.path()},
         checkpointer_);
     stop_ = message.value("then", "") == "stop";

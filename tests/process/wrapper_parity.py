@@ -242,6 +242,28 @@ class Parity(unittest.TestCase):
                     self.ends_clean(lambda p: p.send_signal(getattr(signal, "SIG" + name)),
                                     [PROBE, kind])
 
+    def test_nothing_left_of_a_wrapper_killed_before_its_daemon(self):
+        # What mpirun's SIGTERM and SIGKILL come to when the wrapper gets no processor in between.
+        daemon = subprocess.Popen(["sh", "-c", '"$@" & read end', "daemon", WRAPPER, PROBE, "wait"],
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  env=self.services.agent.environment())
+        self.assertEqual(daemon.stdout.readline(), b"ready\n")
+        wait_until(lambda: any("ghost-init" in command_of(p)[0] for p in descendants(daemon.pid)),
+                   "the tree")
+        tree = descendants(daemon.pid)
+        self.addCleanup(lambda: [os.kill(p, signal.SIGKILL) for p in tree if alive(p)])
+        wrapper = next(p for p in tree if command_of(p)[0] == WRAPPER
+                       and any("ghost-init" in command_of(c)[0] for c in descendants(p)))
+        init = next(p for p in tree if "ghost-init" in command_of(p)[0])
+        os.kill(wrapper, signal.SIGKILL)
+        wait_until(lambda: not alive(wrapper), "the wrapper's end")
+        time.sleep(0.2)
+        self.assertTrue(alive(init), "a new wrapper could adopt it")
+        daemon.kill()
+        daemon.communicate(timeout=20)
+        wait_until(lambda: not any(alive(p) for p in tree),
+                   f"nothing left of {[(p, command_of(p)) for p in tree]}")
+
     def test_without_agent(self):
         env = dict(os.environ)
         env.pop("GHOST_NODE_SOCKET", None)

@@ -208,6 +208,19 @@ class Snapshot(WrapperCase):
                 self.assertGreater(os.stat(self.log).st_size, row["files"][0]["size"])
                 self.goes_on(source, row)
 
+    def test_parent_gone(self):
+        """What somebody has removed, on a disk only this node sees, is nobody's parent."""
+        rank = self.steps()
+        self.snapshot(rank, incremental=True)
+        first = self.snapshot(rank, incremental=True)
+        self.assertEqual(first["kind"], "incremental")
+        shutil.rmtree(os.path.join(self.folder, "1-%06d" % (self.seq - 1)))
+        row = self.snapshot(rank, incremental=True)
+        self.assertEqual((row["kind"], row["chain"]), ("full", []))
+        self.running(rank)
+        self.kill(rank)
+        self.goes_on(rank, row)
+
     def test_goes_on(self):
         rank = self.steps()
         self.snapshot(rank, keep=False)
@@ -570,6 +583,20 @@ class Snapshot(WrapperCase):
             self.assertIn(part, answer["why"])
         rank.peer.send({"t": "abort", "seq": 0})
         self.assertEqual(rank.status(), 1)
+
+    def test_cannot_restart_and_nobody_says_so(self):
+        """The node agent goes before it has told anybody: the reason is on standard error."""
+        source = self.steps(0)
+        wait_until(lambda: os.stat(self.log).st_size > 1 << 16, "a file that is not small")
+        row = self.snapshot(source)
+        self.kill(source)
+        os.unlink(self.log)
+        rank = self.look_at(row)
+        rank.peer.expect("failed")
+        rank.peer.close()
+        self.assertEqual(rank.status(), 1)
+        wait_until(lambda: b"cannot go on from its snapshot: " in rank.stdio.text[rank.stdio.err],
+                   "the reason")
 
     def test_cannot_restart(self):
         source = self.steps(0)

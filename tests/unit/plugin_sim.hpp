@@ -69,6 +69,7 @@ struct Chance {
     int fence_percent = 0;
     int64_t latency_us = 200;
     bool ends_at_once = false;  // a restored rank ends before its agent attaches
+    size_t guests = 0;          // processes that ranks have spawned
     // A wrapper's answer to one of these is `failed`: prepare, stand, write, import.
     std::string fail_stage;
     RankId fail_rank = 0;
@@ -106,6 +107,7 @@ class Daemon : public RuntimeAdapter {
     void settle_fences(int votes) override;
     void hurry(bool on) override;
     std::optional<std::string> parameter(const std::string& name) const override;
+    size_t guests() const override;
     Json job_facts() const override;
     PreMark may_premark(RankId rank, uint32_t tag) override;
     Status on_signal(int signum, std::function<void()> handler) override;

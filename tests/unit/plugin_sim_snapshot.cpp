@@ -27,6 +27,10 @@ std::optional<std::string> Daemon::parameter(const std::string& name) const {
     return it->second;
 }
 
+size_t Daemon::guests() const {
+    return c_.chance.guests;
+}
+
 Json Daemon::job_facts() const {
     Json nodes = Json::array(), ranks = Json::array();
     for (const NodeInfo& n : this->nodes()) {

@@ -40,6 +40,13 @@ std::vector<Snapshot> snapshots(Cluster& c) {
     return list.ok() ? *list : std::vector<Snapshot>();
 }
 
+// By the first letters, the oldest first.
+std::string kinds_of(const std::vector<Snapshot>& all) {
+    std::string kinds;
+    for (auto it = all.rbegin(); it != all.rend(); ++it) kinds += it->manifest->kind[0];
+    return kinds;
+}
+
 // What is there is whole, and nothing is left of what is not.
 void expect_whole_folder(Cluster& c) {
     for (const Snapshot& s : snapshots(c)) EXPECT_TRUE(s.whole) << s.name << ": " << s.why;
@@ -232,6 +239,38 @@ TEST(Snapshots, Refusals) {
     expect_sound(c);
 }
 
+// Processes that ranks have spawned would be missing when the job is begun again.
+TEST(Snapshots, GuestsAreInNone) {
+    Cluster c(6, 2, {0, 1});
+    Client& user = c.client();
+    const auto refused = [&] {
+        ASSERT_TRUE(c.run(90 * second, [&] { return !user.results.empty(); }));
+        EXPECT_EQ(user.results[0]["exit"], 1);
+        const std::string error = user.results[0]["error"];
+        EXPECT_NE(error.find("2 processes that the job has spawned"), std::string::npos) << error;
+        user.results.clear();
+        expect_all_run(c);
+        expect_whole_folder(c);
+    };
+    c.chance.guests = 2;
+    user.ask(checkpoint());
+    refused();
+    EXPECT_EQ(c.holds, 0);
+    // Spawned after the first look.
+    c.chance.guests = 0;
+    user.ask(checkpoint());
+    ASSERT_TRUE(
+        c.run(5 * second, [&] { return !user.phases.empty() && user.phases.back() == "gating"; }));
+    c.chance.guests = 2;
+    refused();
+    EXPECT_EQ(c.holds, c.releases);
+    c.chance.guests = 0;
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+    expect_sound(c);
+}
+
 TEST(Snapshots, BusyRanksAreTriedAgain) {
     Cluster c(7, 3, {0, 1, 1, 2});
     c.chance.busy_percent = 30;
@@ -402,9 +441,44 @@ TEST(Schedule, FullOneEverySoOften) {
     c.run(75 * second);
     auto all = snapshots(c);
     ASSERT_EQ(all.size(), 7u);
-    std::string kinds;
-    for (auto it = all.rbegin(); it != all.rend(); ++it) kinds += it->manifest->kind[0];
-    EXPECT_EQ(kinds, "fiiifii");
+    EXPECT_EQ(kinds_of(all), "fiiifii");
+    expect_sound(c);
+}
+
+// What somebody removes by hand is no parent of later ones.
+TEST(Schedule, FullOneAfterAParentIsRemoved) {
+    Cluster c(24, 2, {0, 1}, 0, {},
+              {{"ghost_checkpoint_interval", "10s"}, {"ghost_checkpoint_keep", "9"}});
+    c.chance.incremental = true;
+    c.run(35 * second);
+    ASSERT_EQ(kinds_of(snapshots(c)), "fii");
+    std::filesystem::remove_all(c.folder() + "/4711-000002");
+    c.run(20 * second);
+    auto all = snapshots(c);
+    ASSERT_EQ(kinds_of(all), "ffi");  // the third stood on it, and has gone with it
+    EXPECT_TRUE(all[0].whole) << all[0].why;
+    EXPECT_TRUE(all[1].whole) << all[1].why;
+    EXPECT_TRUE(c.said.empty()) << c.said[0];
+    expect_sound(c);
+}
+
+// One that is under way when that happens is given up and said so: it could never be restarted.
+TEST(Schedule, ParentRemovedMeanwhile) {
+    Cluster c(25, 2, {0, 1}, 0, {},
+              {{"ghost_checkpoint_interval", "10s"}, {"ghost_checkpoint_keep", "9"}});
+    c.chance.incremental = true;
+    c.chance.write_us = 4 * second;
+    c.run(22 * second);
+    ASSERT_EQ(kinds_of(snapshots(c)), "f");  // and one that is written
+    std::filesystem::remove_all(c.folder() + "/4711-000001");
+    c.run(5 * second);
+    EXPECT_TRUE(snapshots(c).empty());
+    ASSERT_EQ(c.said.size(), 1u);
+    EXPECT_NE(c.said[0].find("4711-000001"), std::string::npos) << c.said[0];
+    EXPECT_NE(c.said[0].find("the job is unharmed"), std::string::npos) << c.said[0];
+    c.run(20 * second);
+    EXPECT_EQ(kinds_of(snapshots(c)), "fi");
+    expect_whole_folder(c);
     expect_sound(c);
 }
 
