@@ -1,10 +1,16 @@
-// One side of a ping-pong, as NetPIPE has it: over a KerNet stream, a TCP connection or a Unix
-// socket. kernet-bench starts two of them and compares.
+// One side of a stream, over KerNet, a TCP connection or a Unix socket. kernet-bench and figures
+// start two of them and compare.
 //
-//   kernet_speed ping|pong kernet|tcp|unix FOLDER [ADDRESS]
+//   kernet_speed ping|pong KIND FOLDER [ADDRESS] [--upper BYTES] [--turns N] [--budget MS]
+//   kernet_speed pour|drain KIND FOLDER [ADDRESS] [--seconds S]
 //
-// The side that listens is `pong`; FOLDER carries what the other one must know. `ping` prints one
-// JSON object for each size: the median over some turns of half a round trip, in microseconds.
+// KIND is kernet, tcp, tcp-reno (that congestion control) or unix.
+//
+// pong and drain listen; FOLDER carries what the other side must know. ping and pong do what
+// NetPIPE does: `ping` prints one JSON object for each size, the median over some turns of half a
+// round trip, in microseconds. `pour` sends without a pause; `drain` prints ten times a second when
+// it is (monotonic, microseconds) and the bytes that have come.
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <arpa/inet.h>
 #include <cstdio>
@@ -12,7 +18,6 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <fstream>
-#include <functional>
 #include <memory>
 #include <netinet/tcp.h>
 #include <string>
@@ -53,7 +58,10 @@ class Way {
   public:
     virtual ~Way() = default;
     virtual void send(const uint8_t* bytes, size_t size) = 0;
+    // Exactly so many bytes; of a stream of messages, one message.
     virtual void receive(uint8_t* bytes, size_t size) = 0;
+    // What there is, at most so many bytes; 0 at the end.
+    virtual size_t receive_some(uint8_t* bytes, size_t size) = 0;
 };
 
 class SocketWay final : public Way {
@@ -75,6 +83,11 @@ class SocketWay final : public Way {
             size -= static_cast<size_t>(some);
         }
     }
+    size_t receive_some(uint8_t* bytes, size_t size) override {
+        const ssize_t some = ::recv(fd_.get(), bytes, size, 0);
+        if (some < 0) fail("receive");
+        return static_cast<size_t>(some);
+    }
 
   private:
     Fd fd_;
@@ -82,10 +95,10 @@ class SocketWay final : public Way {
 
 class KernetWay final : public Way {
   public:
-    KernetWay(bool ping, const std::string& folder) : node_(kernet_open(nullptr)) {
+    KernetWay(bool calls, const std::string& folder) : node_(kernet_open(nullptr)) {
         if (!node_) fail("open", kernet_error());
         kernet_stream stream = 0;
-        if (!ping) {
+        if (!calls) {
             check(kernet_create(node_, KERNET_DIRECT, 2, &stream));
             socket_ = kernet_attach(node_, stream, KERNET_BOTH);
             put(folder + "/stream", std::to_string(stream));
@@ -107,6 +120,11 @@ class KernetWay final : public Way {
             fail("receive", kernet_error());
         }
     }
+    size_t receive_some(uint8_t* bytes, size_t size) override {
+        const ssize_t some = kernet_recv(node_, socket_, bytes, size, -1);
+        if (some < 0 && errno != EPIPE) fail("receive", kernet_error());
+        return some < 0 ? 0 : static_cast<size_t>(some);
+    }
 
   private:
     static void check(int result) {
@@ -116,13 +134,18 @@ class KernetWay final : public Way {
     int socket_ = -1;
 };
 
-std::unique_ptr<Way> make_tcp(bool ping, const std::string& folder, const std::string& address) {
+// congestion: the control algorithm; empty: the system's.
+std::unique_ptr<Way> make_tcp(bool calls, const std::string& folder, const std::string& address,
+                              const std::string& congestion) {
     sockaddr_in at{};
     at.sin_family = AF_INET;
     Fd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!congestion.empty() && setsockopt(fd.get(), IPPROTO_TCP, TCP_CONGESTION, congestion.data(),
+                                          static_cast<socklen_t>(congestion.size())) != 0)
+        fail("use " + congestion);
     inet_pton(AF_INET, address.c_str(), &at.sin_addr);
     const int on = 1;
-    if (ping) {
+    if (calls) {
         at.sin_port = htons(static_cast<uint16_t>(std::stoi(get(folder + "/port"))));
         if (connect(fd.get(), reinterpret_cast<sockaddr*>(&at), sizeof at) != 0) fail("connect");
     } else {
@@ -137,13 +160,13 @@ std::unique_ptr<Way> make_tcp(bool ping, const std::string& folder, const std::s
     return std::make_unique<SocketWay>(std::move(fd));
 }
 
-std::unique_ptr<Way> make_unix(bool ping, const std::string& folder) {
+std::unique_ptr<Way> make_unix(bool calls, const std::string& folder) {
     sockaddr_un at{};
     at.sun_family = AF_UNIX;
     const std::string path = folder + "/socket";
     std::memcpy(at.sun_path, path.c_str(), std::min(path.size(), sizeof at.sun_path - 1));
     Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (ping) {
+    if (calls) {
         get(folder + "/listens");
         if (connect(fd.get(), reinterpret_cast<sockaddr*>(&at), sizeof at) != 0) fail("connect");
     } else {
@@ -156,57 +179,128 @@ std::unique_ptr<Way> make_unix(bool ping, const std::string& folder) {
     return std::make_unique<SocketWay>(std::move(fd));
 }
 
-const std::vector<size_t> sizes{1, 8, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304};
-constexpr int turns = 7;
+constexpr size_t poured_bytes = 64 * 1024;
+constexpr int64_t report_us = 100'000;
 
-int repetitions(size_t size) {
-    return static_cast<int>(std::clamp<size_t>(20'000'000 / (size + 10'000), 5, 1500));
+struct Options {
+    std::string role, kind, folder;
+    std::string address = "127.0.0.1";
+    size_t upper = 4 << 20;
+    int turns = 7;
+    double budget_ms = 150;  // for all turns of one size
+    double seconds = 5;
+};
+
+// What ping says before each turn, so that pong need not know how quick the network is.
+struct Turn {
+    uint64_t size = 0;  // 0: it was the last
+    uint64_t count = 0;
+};
+
+void say(Way& way, const Turn& turn) {
+    way.send(reinterpret_cast<const uint8_t*>(&turn), sizeof turn);
 }
 
-void ping(Way& way, size_t size, std::vector<uint8_t>& bytes) {
-    std::vector<double> times;
-    for (int turn = 0; turn < turns; turn++) {
-        const int count = repetitions(size);
-        const int64_t began = ghost::monotonic_us();
-        for (int i = 0; i < count; i++) {
-            bytes[0] = bytes[size - 1] = static_cast<uint8_t>(i);
-            way.send(bytes.data(), size);
-            way.receive(bytes.data(), size);
-            if (bytes[0] != static_cast<uint8_t>(i) || bytes[size - 1] != static_cast<uint8_t>(i)) {
-                fail("compare", "other bytes came back");
-            }
+// Half a round trip, microseconds.
+double round_trips(Way& way, const Turn& turn, std::vector<uint8_t>& bytes) {
+    say(way, turn);
+    const int64_t began = ghost::monotonic_us();
+    for (uint64_t i = 0; i < turn.count; i++) {
+        bytes[0] = bytes[turn.size - 1] = static_cast<uint8_t>(i);
+        way.send(bytes.data(), turn.size);
+        way.receive(bytes.data(), turn.size);
+        if (bytes[0] != static_cast<uint8_t>(i) ||
+            bytes[turn.size - 1] != static_cast<uint8_t>(i)) {
+            fail("compare", "other bytes came back");
         }
-        times.push_back(static_cast<double>(ghost::monotonic_us() - began) / (2.0 * count));
     }
-    std::sort(times.begin(), times.end());
-    fmt::print("{{\"size\": {}, \"us\": {:.3f}}}\n", size, times[times.size() / 2]);
-    std::fflush(stdout);
+    return static_cast<double>(ghost::monotonic_us() - began) /
+           (2.0 * static_cast<double>(turn.count));
+}
+
+void ping(Way& way, const Options& options) {
+    std::vector<uint8_t> bytes(options.upper);
+    for (size_t size = 1; size <= options.upper; size *= 2) {
+        // the clock counts microseconds, and a guess made while others had the processor is large
+        const double least = size <= 4096 ? 20 : 1;
+        const double guess = std::max(
+            std::min(round_trips(way, {size, 2}, bytes), round_trips(way, {size, 2}, bytes)), 0.1);
+        const double fit = options.budget_ms * 1000 / options.turns / (2 * guess);
+        const auto count = static_cast<uint64_t>(std::clamp(fit, least, 1500.0));
+        std::vector<double> times;
+        for (int turn = 0; turn < options.turns; turn++)
+            times.push_back(round_trips(way, {size, count}, bytes));
+        std::sort(times.begin(), times.end());
+        fmt::print("{{\"size\": {}, \"us\": {:.3f}}}\n", size, times[times.size() / 2]);
+        std::fflush(stdout);
+    }
+    say(way, {});
+}
+
+void pong(Way& way) {
+    std::vector<uint8_t> bytes;
+    for (Turn turn;;) {
+        way.receive(reinterpret_cast<uint8_t*>(&turn), sizeof turn);
+        if (turn.size == 0) return;
+        bytes.resize(std::max<size_t>(bytes.size(), turn.size));
+        for (uint64_t i = 0; i < turn.count; i++) {
+            way.receive(bytes.data(), turn.size);
+            way.send(bytes.data(), turn.size);
+        }
+    }
+}
+
+void pour(Way& way, const Options& options) {
+    const std::vector<uint8_t> bytes(poured_bytes, 1);
+    const int64_t end = ghost::monotonic_us() + static_cast<int64_t>(options.seconds * 1e6);
+    while (ghost::monotonic_us() < end) way.send(bytes.data(), bytes.size());
+}
+
+void drain(Way& way) {
+    std::vector<uint8_t> bytes(poured_bytes);
+    uint64_t come = 0;
+    int64_t due = 0;
+    while (const size_t some = way.receive_some(bytes.data(), bytes.size())) {
+        come += some;
+        const int64_t now = ghost::monotonic_us();
+        if (now < due) continue;
+        due = now + report_us;
+        fmt::print("{{\"at_us\": {}, \"bytes\": {}}}\n", now, come);
+        std::fflush(stdout);
+    }
+}
+
+std::unique_ptr<Way> make_way(const Options& options) {
+    const bool calls = options.role == "ping" || options.role == "pour";
+    if (options.kind == "kernet") return std::make_unique<KernetWay>(calls, options.folder);
+    if (options.kind == "tcp") return make_tcp(calls, options.folder, options.address, "");
+    if (options.kind == "tcp-reno") return make_tcp(calls, options.folder, options.address, "reno");
+    return make_unix(calls, options.folder);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc < 4) {
-        fmt::print(stderr, "usage: kernet_speed ping|pong kernet|tcp|unix FOLDER [ADDRESS]\n");
-        return 2;
-    }
-    const bool first = std::string(argv[1]) == "ping";
-    const std::string kind = argv[2], folder = argv[3];
-    std::unique_ptr<Way> way;
-    if (kind == "kernet") way = std::make_unique<KernetWay>(first, folder);
-    if (kind == "tcp") way = make_tcp(first, folder, argc > 4 ? argv[4] : "127.0.0.1");
-    if (kind == "unix") way = make_unix(first, folder);
-    if (!way) fail(kind, "no such way");
-    std::vector<uint8_t> bytes(sizes.back());
-    for (size_t size : sizes) {
-        if (first) {
-            ping(*way, size, bytes);
-            continue;
-        }
-        for (int i = 0; i < turns * repetitions(size); i++) {
-            way->receive(bytes.data(), size);
-            way->send(bytes.data(), size);
-        }
-    }
+    Options options;
+    CLI::App app("One side of a stream over KerNet, TCP or a Unix socket");
+    app.add_option("role", options.role, "ping, pong, pour or drain")
+        ->required()
+        ->check(CLI::IsMember({"ping", "pong", "pour", "drain"}));
+    app.add_option("kind", options.kind, "kernet, tcp, tcp-reno or unix")
+        ->required()
+        ->check(CLI::IsMember({"kernet", "tcp", "tcp-reno", "unix"}));
+    app.add_option("folder", options.folder, "where the two sides meet")->required();
+    app.add_option("address", options.address, "IPv4 address of the side that listens");
+    app.add_option("--upper", options.upper, "largest message of ping, bytes");
+    app.add_option("--turns", options.turns, "turns of ping for each size")
+        ->check(CLI::PositiveNumber);
+    app.add_option("--budget", options.budget_ms, "milliseconds of ping for each size, about");
+    app.add_option("--seconds", options.seconds, "how long to pour");
+    CLI11_PARSE(app, argc, argv);
+    const auto way = make_way(options);
+    if (options.role == "ping") ping(*way, options);
+    if (options.role == "pong") pong(*way);
+    if (options.role == "pour") pour(*way, options);
+    if (options.role == "drain") drain(*way);
     return 0;
 }

@@ -83,9 +83,11 @@ std::vector<std::string> Cluster::on(const std::string& node,
     return argv;
 }
 
-Status Cluster::link_verb(const char* verb, const std::string& node) const {
-    return expect_success({ghost_, "lab", verb, "--name", name_, node}, exec_limit_s,
-                          fmt::format("{} node {}", verb, node));
+Status Cluster::link_verb(const char* verb, const std::string& node,
+                          const std::string& value) const {
+    std::vector<std::string> words{ghost_, "lab", verb, "--name", name_, node};
+    if (!value.empty()) words.push_back(value);
+    return expect_success(words, exec_limit_s, fmt::format("{} node {}", verb, node));
 }
 
 Status Cluster::cut(const std::string& node) const {
@@ -93,6 +95,17 @@ Status Cluster::cut(const std::string& node) const {
 }
 Status Cluster::heal(const std::string& node) const {
     return link_verb("heal", node);
+}
+Status Cluster::shape(const std::string& node, const std::string& rate) const {
+    return link_verb("shape", node, rate);
+}
+
+Result<std::string> Cluster::address(const std::string& node) const {
+    auto ended = run(on(node, {"getent", "ahostsv4", node}), exec_limit_s);
+    if (!ended.ok()) return ended.error();
+    const std::string address = ended->output.substr(0, ended->output.find(' '));
+    if (ended->status == 0 && !address.empty()) return address;
+    return make_error(Code::not_found, "find the address of " + node, ended->output);
 }
 
 Status Cluster::count_traffic(const std::string& node) const {

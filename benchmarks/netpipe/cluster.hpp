@@ -31,6 +31,10 @@ class Cluster {
                                 const std::vector<std::string>& command) const;
     Status cut(const std::string& node) const;
     Status heal(const std::string& node) const;
+    // Limits the rate of the node's link both ways; `rate` as `ghost lab shape` takes it.
+    Status shape(const std::string& node, const std::string& rate) const;
+    // The IPv4 address the other nodes know it by.
+    Result<std::string> address(const std::string& node) const;
 
     // Sets up nftables counters on the node. A packet is control if the node's end of it is a TCP
     // port one of its daemons has open now; so call it when no connection is being made.
@@ -40,7 +44,8 @@ class Cluster {
 
   private:
     Cluster(std::string ghost, std::string name);
-    Status link_verb(const char* verb, const std::string& node) const;
+    Status link_verb(const char* verb, const std::string& node,
+                     const std::string& value = "") const;
 
     std::string ghost_;
     std::string name_;  // empty: moved from

@@ -3,13 +3,10 @@
 // Everything compared is measured in one run, in turns (A B A B …), because the machine's speed
 // changes in phases of seconds; medians are compared, and only ratios mean anything.
 #include <CLI/CLI.hpp>
-#include <csignal>
 #include <cstdio>
-#include <filesystem>
 #include <fmt/format.h>
-#include <fstream>
-#include <unistd.h>
 
+#include "benchmarks/netpipe/plot.hpp"
 #include "benchmarks/netpipe/report.hpp"
 
 namespace ghost::bench {
@@ -37,9 +34,9 @@ struct Plan {
 Plan plan_of(const Options& options) {
     Plan plan{};
     if (options.size == "smoke") plan = {1, 65536, false, {"third"}, 1};    // 1 minute
-    if (options.size == "quick") plan = {5, 1 << 20, false, {"third"}, 1};  // 4 minutes
+    if (options.size == "quick") plan = {5, 1 << 20, false, {"third"}, 5};  // 4 minutes
     if (options.size == "full") {                                           // half an hour
-        plan = {5, 4 << 20, true, {"away", "together", "third"}, 3};
+        plan = {5, 4 << 20, true, {"away", "together", "third"}, 5};
     }
     if (!options.moves.empty()) plan.moves = options.moves;
     if (options.stock_only) plan.moves.clear();
@@ -89,32 +86,23 @@ Status compare(const Cluster& cluster, const Plan& plan, const Options& options,
     return {};
 }
 
-const Transport unmoved(const Move& move) {
-    const bool same = move.as_if == "ghost, same node";
-    return {move.as_if, same ? ghost_same_node() : ghost_separate_nodes()};
-}
-
-Status move_once(const Cluster& cluster, const Plan& plan, const Move& move, Report& report) {
-    std::vector<Curve> references;
-    std::vector<Curve> afters;
-    MoveReport moved{move, {}, {}, {}};
-    for (int turn = 1; turn <= plan.moved_runs; ++turn) {
-        fmt::print("    {} → {} ({}), unmoved, then moved: {} of {}\n", move.old_node,
-                   move.new_node, move.name, turn, plan.moved_runs);
+// The run whose longest wait is the median of all.
+Result<nlohmann::json> typical_heartbeat(const Cluster& cluster, const Move& move, int runs,
+                                         const std::string& program) {
+    std::vector<nlohmann::json> all;
+    auto longest = [](const nlohmann::json& beats) { return beats.value("longest_us", 0.0); };
+    for (int turn = 1; turn <= runs; ++turn) {
+        fmt::print("    {} → {}: how long the partner waits: {} of {}\n", move.old_node,
+                   move.new_node, turn, runs);
         std::fflush(stdout);
-        auto reference = run_unmoved(cluster, unmoved(move), plan.upper);
-        if (!reference.ok()) return reference.error();
-        references.push_back(*reference);
-        auto run = run_moved(cluster, move, plan.upper);
-        if (!run.ok()) return run.error();
-        afters.push_back(run->after);
-        moved.run = *run;
+        auto beats = run_heartbeat(cluster, move, program);
+        if (!beats.ok()) return beats.error();
+        all.push_back(*beats);
     }
-    moved.reference = median(references);
-    moved.run.after = median(afters);
-    moved.ratios = speedup(moved.run.after, moved.reference);
-    report.moves.push_back(moved);
-    return {};
+    std::sort(all.begin(), all.end(), [&](auto& a, auto& b) { return longest(a) < longest(b); });
+    nlohmann::json typical = all[all.size() / 2];
+    for (const auto& beats : all) typical["all_longest_us"].push_back(longest(beats));
+    return typical;
 }
 
 Status moves(const Cluster& cluster, const Plan& plan, const std::string& heartbeat,
@@ -124,45 +112,28 @@ Status moves(const Cluster& cluster, const Plan& plan, const std::string& heartb
             continue;
         }
         if (!report.heartbeat) {
-            fmt::print("    {} → {}: how long the partner waits\n", move.old_node, move.new_node);
-            std::fflush(stdout);
-            auto beats = run_heartbeat(cluster, move, heartbeat);
+            auto beats = typical_heartbeat(cluster, move, plan.moved_runs, heartbeat);
             if (!beats.ok()) return beats.error();
             report.heartbeat = *beats;
         }
-        GHOST_TRY(move_once(cluster, plan, move, report));
+        auto moved = repeat_move(cluster, move, plan.upper, plan.moved_runs);
+        if (!moved.ok()) return moved.error();
+        report.moves.push_back(*moved);
     }
     return {};
 }
 
-std::filesystem::path own_folder() {
-    return std::filesystem::read_symlink("/proc/self/exe").parent_path();
-}
-
-Status write_json(const Report& report, const std::string& path) {
-    if (const auto folder = std::filesystem::path(path).parent_path(); !folder.empty()) {
-        std::filesystem::create_directories(folder);
-    }
-    std::ofstream file(path);
-    file << to_json(report).dump(2) << "\n";
-    file.close();
-    return file ? Status() : make_error(Code::io, "write", path);
-}
-
 Status bench(const Options& options) {
     const Plan plan = plan_of(options);
-    const auto folder = own_folder();
-    const std::string ghost = options.ghost.empty()
-                                  ? (folder / "../../tools/ghost").lexically_normal().string()
-                                  : options.ghost;
+    const std::string ghost = options.ghost.empty() ? built("tools/ghost") : options.ghost;
     Report report;
     report.size = options.size;
     auto cluster = Cluster::up(ghost, options.lab, 3);
     if (!cluster.ok()) return cluster.error();
     GHOST_TRY(compare(*cluster, plan, options, report));
-    Status status = moves(*cluster, plan, (folder / "heartbeat").string(), report);
+    Status status = moves(*cluster, plan, built("benchmarks/netpipe/heartbeat"), report);
     // what has been measured is kept even when a move failed
-    GHOST_TRY(write_json(report, options.json));
+    GHOST_TRY(write_json(to_json(report), options.json));
     GHOST_TRY(draw(report, options.svg));
     fmt::print("{}\n{}\n{}\n", to_table(report), options.json, options.svg);
     if (status.ok() && !plan.moves.empty() && after_over_before(report) <= 0) {

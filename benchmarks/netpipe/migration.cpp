@@ -159,10 +159,37 @@ Result<Curve> run_unmoved(const Cluster& cluster, const Transport& transport, in
     return measure(cluster, transport, {{1, upper, 0}});
 }
 
+Result<MoveReport> repeat_move(const Cluster& cluster, const Move& move, int64_t upper, int runs) {
+    const bool same = move.as_if == "ghost, same node";
+    const Transport unmoved{move.as_if, same ? ghost_same_node() : ghost_separate_nodes()};
+    std::vector<Curve> references;
+    std::vector<Curve> afters;
+    MoveReport moved;
+    moved.move = move;
+    for (int turn = 1; turn <= runs; ++turn) {
+        fmt::print("    {} → {} ({}), unmoved, then moved: {} of {}\n", move.old_node,
+                   move.new_node, move.name, turn, runs);
+        std::fflush(stdout);
+        auto reference = run_unmoved(cluster, unmoved, upper);
+        if (!reference.ok()) return reference.error();
+        references.push_back(*reference);
+        auto run = run_moved(cluster, move, upper);
+        if (!run.ok()) return run.error();
+        afters.push_back(run->after);
+        moved.downtimes_us.push_back(run->migration.value("downtime_us", 0.0));
+        moved.run = *run;
+    }
+    moved.reference = median(references);
+    moved.run.after = median(afters);
+    moved.ratios = speedup(moved.run.after, moved.reference);
+    moved.best_ratios = speedup(least(afters), least(references));
+    return moved;
+}
+
 Result<json> run_heartbeat(const Cluster& cluster, const Move& move, const std::string& program) {
     std::vector<std::string> words{"mpirun", "-np", "2"};
     words.insert(words.end(), move.mpirun.begin(), move.mpirun.end());
-    words.insert(words.end(), {program, "1", "4"});
+    words.insert(words.end(), {program, "1", "3"});
     auto command = Command::start(cluster.on("gn1", words));
     if (!command.ok()) return command.error();
     const int64_t deadline = monotonic_us() + 60 * second_us;

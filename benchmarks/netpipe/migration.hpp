@@ -42,6 +42,18 @@ Result<MovedRun> run_moved(const Cluster& cluster, const Move& move, int64_t upp
 // The same run without a migration.
 Result<Curve> run_unmoved(const Cluster& cluster, const Transport& transport, int64_t upper);
 
+struct MoveReport {
+    Move move;
+    MovedRun run;
+    Curve reference;                   // the unmoved run it is held against
+    Curve ratios;                      // after/before for each size measured after the move
+    Curve best_ratios;                 // of the least times
+    std::vector<double> downtimes_us;  // of every run; `run` is the last
+};
+
+// Unmoved and moved runs in turns, so many of each; what is on is printed.
+Result<MoveReport> repeat_move(const Cluster& cluster, const Move& move, int64_t upper, int runs);
+
 // The longest time rank 0 waited for rank 1 while that was moved; the JSON heartbeat.c prints, with
 // "migration" beside it.
 Result<nlohmann::json> run_heartbeat(const Cluster& cluster, const Move& move,

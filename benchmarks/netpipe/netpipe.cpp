@@ -51,10 +51,10 @@ Result<Curve> measure_tcp(const Cluster& cluster, const Transport& transport,
     std::vector<std::string> receive{"NPtcp"};
     for (const std::string& word : netpipe_options(stretch)) receive.push_back(word);
     std::vector<std::string> transmit = receive;
-    transmit.insert(transmit.begin() + 1, {"-h", "gn2"});
-    auto receiver = Command::start(cluster.on("gn2", receive));
+    transmit.insert(transmit.begin() + 1, {"-h", transport.receiver});
+    auto receiver = Command::start(cluster.on(transport.receiver, receive));
     if (!receiver.ok()) return receiver.error();
-    GHOST_TRY(wait_for_listener(cluster, "gn2"));
+    GHOST_TRY(wait_for_listener(cluster, transport.receiver));
     auto ended = run(cluster.on("gn1", transmit), stretch_limit_s);
     if (!ended.ok()) return ended.error();
     return to_curve(transport.name, ended->status, ended->output);
@@ -108,7 +108,10 @@ Result<Curve> measure(const Cluster& cluster, const Transport& transport,
     return whole;
 }
 
-Curve median(const std::vector<Curve>& curves) {
+namespace {
+
+// For each size in all curves, `chosen` of the sorted times.
+Curve of_each(const std::vector<Curve>& curves, double (*chosen)(const std::vector<double>&)) {
     Curve result;
     if (curves.empty()) return result;
     for (const auto& [bytes, first] : curves[0]) {
@@ -120,10 +123,22 @@ Curve median(const std::vector<Curve>& curves) {
         }
         if (values.size() != curves.size()) continue;
         std::sort(values.begin(), values.end());
-        const size_t half = values.size() / 2;
-        result[bytes] = values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
+        result[bytes] = chosen(values);
     }
     return result;
+}
+
+}  // namespace
+
+Curve median(const std::vector<Curve>& curves) {
+    return of_each(curves, [](const std::vector<double>& sorted) {
+        const size_t half = sorted.size() / 2;
+        return sorted.size() % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+    });
+}
+
+Curve least(const std::vector<Curve>& curves) {
+    return of_each(curves, [](const std::vector<double>& sorted) { return sorted.front(); });
 }
 
 Curve speedup(const Curve& curve, const Curve& reference) {
@@ -141,6 +156,17 @@ double geometric_mean(const Curve& ratios) {
     double sum = 0;
     for (const auto& [bytes, ratio] : ratios) sum += std::log(ratio);
     return std::exp(sum / static_cast<double>(ratios.size()));
+}
+
+double mbps(int64_t bytes, double usec) {
+    return static_cast<double>(bytes) * 8 / usec;
+}
+
+std::string slowest(const Curve& ratios) {
+    const auto least = std::min_element(ratios.begin(), ratios.end(),
+                                        [](auto& a, auto& b) { return a.second < b.second; });
+    if (least == ratios.end()) return "not measured";
+    return fmt::format("{:.2f} at {} bytes", least->second, least->first);
 }
 
 }  // namespace ghost::bench

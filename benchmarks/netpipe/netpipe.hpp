@@ -31,10 +31,12 @@ struct Stretch {
     int repeats = 0;
 };
 
-// What is compared. `mpirun` holds the options after `mpirun -np 2`; empty: NPtcp from gn1 to gn2.
+// What is compared. `mpirun` holds the options after `mpirun -np 2`; empty: NPtcp from gn1 to
+// `receiver`.
 struct Transport {
     std::string name;
     std::vector<std::string> mpirun;
+    std::string receiver = "gn2";
 };
 
 std::vector<std::string> netpipe_options(const Stretch& stretch);
@@ -46,9 +48,16 @@ Result<Curve> measure(const Cluster& cluster, const Transport& transport,
 
 // For each size in all curves, the median.
 Curve median(const std::vector<Curve>& curves);
+// For each size in all curves, the least: what is left when the machine itself slows whole runs (on
+// a virtual machine, when its processors are put on cores that share no cache).
+Curve least(const std::vector<Curve>& curves);
 // slower/faster for each common size: above 1 where `curve` is faster than `reference`.
 Curve speedup(const Curve& curve, const Curve& reference);
 // 0 for an empty curve.
 double geometric_mean(const Curve& ratios);
+// Bytes in one microsecond are megabytes in a second; Mbit/s of 10^6 bits.
+double mbps(int64_t bytes, double usec);
+// "0.83 at 4096 bytes": the least of the ratios.
+std::string slowest(const Curve& ratios);
 
 }  // namespace ghost::bench

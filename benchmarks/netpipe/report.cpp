@@ -2,22 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <filesystem>
 #include <fmt/format.h>
-#include <fstream>
 #include <set>
+
+#include "benchmarks/netpipe/plot.hpp"
 
 namespace ghost::bench {
 namespace {
 
 using nlohmann::json;
-
-json curve_json(const Curve& curve) {
-    json points = json::array();
-    for (const auto& [bytes, usec] : curve) points.push_back({bytes, usec});
-    return points;
-}
 
 // Of each size both were measured at.
 Curve ratios_of(const Report& report, const std::string& ghost, const std::string& stock) {
@@ -30,9 +23,12 @@ double ratio_of(const Report& report, const std::string& ghost, const std::strin
     return geometric_mean(ratios_of(report, ghost, stock));
 }
 
-// Bytes in one microsecond are megabytes in a second; Mbit/s of 10^6 bits.
-double mbps(int64_t bytes, double usec) {
-    return static_cast<double>(bytes) * 8 / usec;
+}  // namespace
+
+json curve_json(const Curve& curve) {
+    json points = json::array();
+    for (const auto& [bytes, usec] : curve) points.push_back({bytes, usec});
+    return points;
 }
 
 json move_json(const MoveReport& moved) {
@@ -40,6 +36,7 @@ json move_json(const MoveReport& moved) {
                 {"from", moved.move.old_node},
                 {"to", moved.move.new_node},
                 {"migration", moved.run.migration},
+                {"downtimes_us", moved.downtimes_us},
                 {"netpipe_exit", moved.run.netpipe_exit},
                 {"before", curve_json(moved.run.before)},
                 {"during", curve_json(moved.run.during)},
@@ -54,6 +51,8 @@ json move_json(const MoveReport& moved) {
     return result;
 }
 
+namespace {
+
 // The value of the last move that has it: the quickstart's picture is the last one made.
 const MoveReport* last_counted(const Report& report) {
     for (auto it = report.moves.rbegin(); it != report.moves.rend(); ++it) {
@@ -67,6 +66,8 @@ std::string cell(const Curve& curve, int64_t bytes) {
     if (found == curve.end()) return fmt::format("{:>12}", "");
     return fmt::format("{:>12.1f}", mbps(bytes, found->second));
 }
+
+}  // namespace
 
 std::string move_table(const MoveReport& moved) {
     std::string text = fmt::format(
@@ -89,6 +90,8 @@ std::string move_table(const MoveReport& moved) {
     return text;
 }
 
+namespace {
+
 constexpr std::pair<const char*, const char*> placements[] = {{"ghost, same node", "vader"},
                                                               {"ghost, separate nodes", "btl/tcp"}};
 
@@ -108,55 +111,25 @@ std::string stock_table(const Report& report) {
     return text;
 }
 
-std::string slowest(const Report& report, const char* ghost, const char* stock) {
-    const Curve ratios = ratios_of(report, ghost, stock);
-    const auto least = std::min_element(ratios.begin(), ratios.end(),
-                                        [](auto& a, auto& b) { return a.second < b.second; });
-    if (least == ratios.end()) return "not measured";
-    return fmt::format("{:.2f} at {} bytes", least->second, least->first);
+// The median; 0 of none.
+double middle(std::vector<double> values) {
+    if (values.empty()) return 0;
+    std::sort(values.begin(), values.end());
+    return values[values.size() / 2];
 }
 
 std::string number(double value, const char* unit) {
     return value > 0 ? fmt::format("{:.2f}{}", value, unit) : std::string("not measured");
 }
 
-// gnuplot reads the curves from data blocks in the script itself.
-std::string script(const Report& report, const std::string& svg) {
-    std::vector<std::pair<std::string, Curve>> drawn(report.curves.begin(), report.curves.end());
-    for (const MoveReport& moved : report.moves) {
-        drawn.emplace_back(moved.move.name + ": before", moved.run.before);
-        drawn.emplace_back(moved.move.name + ": during", moved.run.during);
-        drawn.emplace_back(moved.move.name + ": after", moved.run.after);
-    }
-    std::string data;
-    std::string plots;
-    for (size_t i = 0; i < drawn.size(); ++i) {
-        if (drawn[i].second.empty()) continue;
-        data += fmt::format("$c{} << EOD\n", i);
-        for (const auto& [bytes, usec] : drawn[i].second) {
-            data += fmt::format("{} {}\n", bytes, mbps(bytes, usec));
-        }
-        data += "EOD\n";
-        const char* style = i < report.curves.size() ? "lines lw 2" : "linespoints pt 7 ps 0.5";
-        plots += fmt::format("{}$c{} using 1:2 with {} title \"{}\"", plots.empty() ? "" : ", ", i,
-                             style, drawn[i].first);
-    }
-    return fmt::format(
-        "set terminal svg size 960,600 background rgb 'white'\nset output '{}'\n"
-        "set logscale xy\nset format x '10^{{%T}}'\nset grid\nset key left top\n"
-        "set xlabel 'message size, bytes'\nset ylabel 'Mbit/s'\n"
-        "set title 'NetPIPE, before, during and after a live migration'\n{}plot {}\n",
-        svg, data, plots);
-}
-
 }  // namespace
 
-double after_over_before(const Report& report) {
+double after_over_before(const Report& report, Curve MoveReport::*ratios) {
     double sum = 0;
     size_t count = 0;
     for (const MoveReport& moved : report.moves) {
-        for (const auto& [bytes, ratio] : moved.ratios) sum += std::log(ratio);
-        count += moved.ratios.size();
+        for (const auto& [bytes, ratio] : moved.*ratios) sum += std::log(ratio);
+        count += (moved.*ratios).size();
     }
     return count == 0 ? 0 : std::exp(sum / static_cast<double>(count));
 }
@@ -174,8 +147,9 @@ json to_json(const Report& report) {
     if (!report.moves.empty()) {
         const MoveReport& last = report.moves.back();
         result["netpipe_exit"] = last.run.netpipe_exit;
-        result["downtime_us"] = last.run.migration.value("downtime_us", 0.0);
+        result["downtime_us"] = middle(last.downtimes_us);
         result["after_over_before"] = after_over_before(report);
+        result["after_over_before_best"] = after_over_before(report, &MoveReport::best_ratios);
     }
     if (const MoveReport* counted = last_counted(report)) {
         result["old_node_bytes_after"] = counted->run.old_node.other;
@@ -199,17 +173,19 @@ std::string to_table(const Report& report) {
     };
     if (!report.moves.empty()) {
         row("after / before, same placement", number(all.value("after_over_before", 0.0), ""));
-        row("downtime", number(all.value("downtime_us", 0.0) / 1000, " ms"));
+        row("  the best run of each", number(all.value("after_over_before_best", 0.0), ""));
+        row("downtime, median", number(all.value("downtime_us", 0.0) / 1000, " ms"));
     }
     if (report.heartbeat) {
-        row("longest wait of the partner during a migration",
+        row("longest wait of the partner in a migration, median",
             number(all.value("partner_downtime_us", 0.0) / 1000, " ms"));
     }
     row("ghost / stock (vader), same node", number(all["ghost_over_stock_same_node"], ""));
     row("ghost / stock (btl/tcp), separate nodes",
         number(all["ghost_over_stock_separate_nodes"], ""));
     for (const auto& [ghost, stock] : placements)
-        row(fmt::format("  the slowest size, {}", stock).c_str(), slowest(report, ghost, stock));
+        row(fmt::format("  the slowest size, {}", stock).c_str(),
+            slowest(ratios_of(report, ghost, stock)));
     if (const MoveReport* counted = last_counted(report)) {
         row("bytes to or from the old node's ranks afterwards",
             fmt::format("{} (daemons: {} in {:.1f} s); then its network was cut",
@@ -220,18 +196,14 @@ std::string to_table(const Report& report) {
 }
 
 Status draw(const Report& report, const std::string& svg) {
-    const std::string path = svg + ".gnuplot";
-    std::error_code failed;
-    std::filesystem::create_directories(std::filesystem::absolute(svg).parent_path(), failed);
-    std::ofstream file(path);
-    file << script(report, svg);
-    file.close();
-    if (!file) return make_error(Code::io, "write", path);
-    auto ended = run({"gnuplot", path}, 60);
-    std::remove(path.c_str());
-    if (!ended.ok()) return ended.error();
-    if (ended->status != 0) return make_error(Code::io, "draw " + svg, ended->output);
-    return {};
+    Picture picture{"NetPIPE, before, during and after a live migration", false, {}};
+    for (const auto& [name, curve] : report.curves) picture.drawn.push_back({name, curve, false});
+    for (const MoveReport& moved : report.moves) {
+        picture.drawn.push_back({moved.move.name + ": before", moved.run.before, true});
+        picture.drawn.push_back({moved.move.name + ": during", moved.run.during, true});
+        picture.drawn.push_back({moved.move.name + ": after", moved.run.after, true});
+    }
+    return draw(picture, svg);
 }
 
 }  // namespace ghost::bench

@@ -11,13 +11,6 @@
 
 namespace ghost::bench {
 
-struct MoveReport {
-    Move move;
-    MovedRun run;
-    Curve reference;  // the unmoved run it is held against
-    Curve ratios;     // after/before for each size measured after the move
-};
-
 struct Report {
     std::string size;
     std::map<std::string, Curve> curves;  // by transport, medians
@@ -25,9 +18,15 @@ struct Report {
     std::optional<nlohmann::json> heartbeat;
 };
 
-// The geometric mean over the sizes of all moves; 0 without any.
-double after_over_before(const Report& report);
+// The geometric mean of MoveReport::ratios, or another member, over the sizes of all moves; 0
+// without any.
+double after_over_before(const Report& report, Curve MoveReport::*ratios = &MoveReport::ratios);
 nlohmann::json to_json(const Report& report);
+// Pairs of bytes and microseconds.
+nlohmann::json curve_json(const Curve& curve);
+nlohmann::json move_json(const MoveReport& moved);
+// Throughput of every size before, during and after the move.
+std::string move_table(const MoveReport& moved);
 // before, during and after of the last move, the ratios, the downtime.
 std::string to_table(const Report& report);
 // Draws throughput over message size with gnuplot; Code::io with its output if it fails.

@@ -493,6 +493,7 @@ void RankAgent::Impl::recommit_if_due(bool now) {
     if (recommit_at_ == 0 || (!now && monotonic_us() < recommit_at_)) return;
     if (state_ != AgentState::attached) return;
     recommit_at_ = 0;
+    if (config_.moved) config_.moved(ports_.data->location());
     if (Status done = ports_.pmix->recommit(); !done) {
         log::error("rank {}: {}", config_.rank, done.error().message());
     }
@@ -571,33 +572,60 @@ Result<std::unique_ptr<RankAgent>> RankAgent::start(AgentPorts ports, const Agen
     return std::unique_ptr<RankAgent>(new RankAgent(std::move(impl)));
 }
 
+namespace {
+
+std::string variable(const char* name) {
+    const char* value = std::getenv(name);
+    return value != nullptr ? value : "";
+}
+
+template <typename Number>
+bool read_number(const std::string& text, Number* out) {
+    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *out);
+    return error == std::errc() && end == text.data() + text.size();
+}
+
+// What ranks and guests have in common.
+Status read_place(AgentConfig& config) {
+    config.secret = variable("GHOST_SECRET");
+    config.node_name = variable("GHOST_NODE_NAME");
+    config.filters = variable("GHOST_FILTERS");
+    std::string node = variable("GHOST_NODE_ID");
+    if (!node.empty() && !read_number(node, &config.node)) {
+        return make_error(Code::invalid, "read GHOST_NODE_ID", node);
+    }
+    return {};
+}
+
+}  // namespace
+
 Result<AgentConfig> AgentConfig::from_environment() {
-    auto get = [](const char* name) -> std::string {
-        const char* value = std::getenv(name);
-        return value != nullptr ? value : "";
-    };
-    auto number = [](const std::string& text, auto* out) {
-        auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *out);
-        return error == std::errc() && end == text.data() + text.size();
-    };
     AgentConfig config;
-    config.job = get("GHOST_JOB");
-    config.node_socket = get("GHOST_NODE_SOCKET");
-    config.secret = get("GHOST_SECRET");
-    config.node_name = get("GHOST_NODE_NAME");
-    config.filters = get("GHOST_FILTERS");
+    config.job = variable("GHOST_JOB");
+    config.node_socket = variable("GHOST_NODE_SOCKET");
     if (config.job.empty() && config.node_socket.empty()) {
         return make_error(Code::not_found, "find the ghost job of this process");
     }
+    GHOST_TRY(read_place(config));
     if (config.job.empty() || config.node_socket.empty() || config.secret.size() != 64) {
         return make_error(Code::invalid, "read GHOST_JOB, GHOST_NODE_SOCKET and GHOST_SECRET");
     }
-    if (!number(get("GHOST_RANK"), &config.rank)) {
-        return make_error(Code::invalid, "read GHOST_RANK", get("GHOST_RANK"));
+    if (!read_number(variable("GHOST_RANK"), &config.rank)) {
+        return make_error(Code::invalid, "read GHOST_RANK", variable("GHOST_RANK"));
     }
-    std::string node = get("GHOST_NODE_ID");
-    if (!node.empty() && !number(node, &config.node)) {
-        return make_error(Code::invalid, "read GHOST_NODE_ID", node);
+    return config;
+}
+
+Result<AgentConfig> AgentConfig::of_guest(uint32_t rank) {
+    AgentConfig config;
+    config.job = variable("GHOST_GUEST_OF");
+    config.rank = rank;
+    if (config.job.empty()) {
+        return make_error(Code::not_found, "find the ghost job that spawned this process");
+    }
+    GHOST_TRY(read_place(config));
+    if (config.secret.size() != 64) {
+        return make_error(Code::invalid, "read GHOST_GUEST_OF and GHOST_SECRET");
     }
     return config;
 }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -16,6 +17,7 @@ namespace kernet {
 
 class Endpoint;
 struct AgentPorts;
+struct Location;
 
 // Who the rank is and where its node agent listens.
 struct AgentConfig {
@@ -26,6 +28,9 @@ struct AgentConfig {
     int node = -1;            // GHOST_NODE_ID
     std::string node_name;    // GHOST_NODE_NAME
     std::string filters;      // GHOST_FILTERS, of all streams; "" if there are none
+    // Called on the agent's thread after a move, before what the rank has published is told to its
+    // new server: where it is now is to be published too.
+    std::function<void(const Location&)> moved;
 
     // Limits, milliseconds. Only the tests change them.
     int wait_slice_ms = 1000;       // one wait for the wake-up signal
@@ -39,6 +44,9 @@ struct AgentConfig {
     // Code::not_found if this process was not started as a rank of a ghost job (then no agent is
     // needed), Code::invalid if the environment is incomplete.
     static ghost::Result<AgentConfig> from_environment();
+    // The same for a guest, a rank of a job that ranks of a ghost job have spawned: it talks with
+    // them under their job's name and secret, as `rank`, and has no agent and no node_socket.
+    static ghost::Result<AgentConfig> of_guest(uint32_t rank);
 };
 
 // Owned by the BTL component, one per process. start() and stop() are called on the MPI thread;

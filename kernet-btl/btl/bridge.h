@@ -15,6 +15,7 @@ typedef struct kernet_btl_params_t {
     char *links;            /* to prefer between nodes, in order */
     char *if_include;
     char *tcp_congestion;
+    unsigned dead_after;    /* seconds of silence */
     size_t ring_bytes;      /* payload ring per direction and pair */
     unsigned ring_frames;
     size_t piece_min;       /* how a large message is cut for a ring, bytes */

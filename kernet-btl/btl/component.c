@@ -15,6 +15,7 @@ kernet_btl_params_t kernet_btl_params = {
     .links = NULL,
     .if_include = NULL,
     .tcp_congestion = "reno,cubic",
+    .dead_after = 30,
     .ring_bytes = 512 * 1024,
     .ring_frames = 512,
     .piece_min = 2048,
@@ -37,12 +38,14 @@ static int kernet_register(void)
     param("use_shm", "Use shared memory with peers on the same node", MCA_BASE_VAR_TYPE_BOOL,
           &p->use_shm);
     param("use_tcp", "Use TCP", MCA_BASE_VAR_TYPE_BOOL, &p->use_tcp);
-    param("links", "Links to prefer between nodes, in order: tcp, udp, netdevice (default: "
-          "GHOST_LINKS, or tcp)", MCA_BASE_VAR_TYPE_STRING, &p->links);
+    param("links", "Links to prefer between nodes, in order: tcp, pair (small messages by UDP, "
+          "large ones by TCP), udp, netdevice, ofi (default: GHOST_LINKS, or tcp)", MCA_BASE_VAR_TYPE_STRING, &p->links);
     param("if_include", "Interfaces or CIDR nets for TCP, comma-separated (default: all but "
           "loopback)", MCA_BASE_VAR_TYPE_STRING, &p->if_include);
     param("tcp_congestion", "Congestion control algorithms to try, in order; empty: the system's",
           MCA_BASE_VAR_TYPE_STRING, &p->tcp_congestion);
+    param("dead_after", "Seconds of silence after which another node is taken for dead and its ranks "
+          "are connected to again", MCA_BASE_VAR_TYPE_UNSIGNED_INT, &p->dead_after);
     param("ring_bytes", "Shared memory for long messages, per pair and direction, bytes",
           MCA_BASE_VAR_TYPE_SIZE_T, &p->ring_bytes);
     param("ring_frames", "Messages in flight in shared memory, per pair and direction; a power "

@@ -129,11 +129,19 @@ int Module::complete() {
 }
 
 int Module::progress() {
-    Inside inside(path_.gate());
-    if (path_.gate().nested()) return 0;
-    int events = path_.progress_inside();
-    if (regions.offers_wait()) regions.send_offers(nullptr);  // whatever became of the announcement
-    if (!done_.empty()) events += complete();
+    int events = 0;
+    bool tired = false;
+    {
+        Inside inside(path_.gate());
+        if (path_.gate().nested()) return 0;
+        events = path_.progress_inside();
+        // whatever became of the announcement
+        if (regions.offers_wait()) regions.send_offers(nullptr);
+        if (!done_.empty()) events += complete();
+        tired = path_.tired();
+    }
+    if (tired) [[unlikely]]
+        DataPath::nap();
     return events;
 }
 

@@ -8,10 +8,12 @@ extern "C" {
 #include "opal/util/proc.h"
 }
 
+#include <algorithm>
 #include <cstdlib>
 #include <fmt/format.h>
 #include <optional>
 #include <sodium.h>
+#include <utility>
 
 #include "base/log.hpp"
 #include "kernet-btl/btl/module.hpp"
@@ -24,6 +26,8 @@ namespace kernet::btl {
 namespace {
 
 constexpr int64_t drain_limit_us = 500'000;
+// A host that moves is away for a moment.
+constexpr int64_t farewell_limit_us = 5'000'000;
 
 std::string text(const char* value) {
     return value ? value : "";
@@ -44,6 +48,33 @@ std::string preferred_links() {
     if (kernet_btl_params.links && *kernet_btl_params.links) return kernet_btl_params.links;
     const char* links = std::getenv("GHOST_LINKS");
     return links && *links ? links : "tcp";
+}
+
+// Ranks by which the streams of a family of jobs are known: those of the job the user started as
+// they are, those of jobs that were spawned by ranks (MPI_Comm_spawn) behind them.
+constexpr uint32_t ranks_in_spawned = 1U << 20;
+// A job's number is its family's (one for each mpirun) and its own (orte/util/name_fns.h).
+constexpr uint32_t own_bits = 16;
+
+bool is_guest = false;  // set once, by init
+
+bool same_family(const opal_process_name_t& a, const opal_process_name_t& b) {
+    return a.jobid >> own_bits == b.jobid >> own_bits;
+}
+
+std::optional<uint32_t> stream_rank(const opal_process_name_t& name) {
+    const uint32_t job = name.jobid & ((1U << own_bits) - 1);
+    if (job == 1) return name.vpid;
+    if (job == 0 || job > UINT32_MAX / ranks_in_spawned || name.vpid >= ranks_in_spawned) {
+        return std::nullopt;
+    }
+    return (job - 1) * ranks_in_spawned + name.vpid;
+}
+
+// Between jobs: only within mpirun's family, all of whose processes know the same secret.
+bool in_reach(const opal_process_name_t& own, const opal_process_name_t& other) {
+    if (own.jobid == other.jobid) return true;
+    return !kernet_btl_params.standalone && same_family(own, other) && stream_rank(other);
 }
 
 EndpointConfig endpoint_config(const std::optional<AgentConfig>& agent, bool threads) {
@@ -69,6 +100,7 @@ EndpointConfig endpoint_config(const std::optional<AgentConfig>& agent, bool thr
     }
     config.if_include = text(params.if_include);
     config.tcp_congestion = text(params.tcp_congestion);
+    config.dead_after_us = std::max<int64_t>(params.dead_after, 1) * 1'000'000;
     config.use_shm = params.use_shm;
     config.use_tcp = params.use_tcp;
     config.ring_bytes = params.ring_bytes;
@@ -96,22 +128,46 @@ Result<Location> location_of(const opal_proc_t* proc) {
     return location_from_json(json);
 }
 
-Status set_up(bool threads) {
-    std::optional<AgentConfig> agent;
-    auto from_environment = AgentConfig::from_environment();
-    if (from_environment) {
-        agent = *from_environment;
-    } else if (from_environment.error().code != ghost::Code::not_found ||
-               !kernet_btl_params.standalone) {
-        return from_environment.error();
+// What follows is Open MPI's error about processes that cannot reach each other.
+void tell_of_strangers() {
+    static bool told = false;
+    if (std::exchange(told, true)) return;
+    ghost::log::error(
+        "btl kernet: with Ghost, ranks talk only with those of the same mpirun, and with what "
+        "these "
+        "have spawned: no connection to the ranks of another mpirun is made (MPI_Comm_connect, "
+        "MPI_Comm_accept, MPI_Comm_join). Start both programs by one mpirun (\"mpirun -np 2 ./a : "
+        "-np 2 ./b\"), or without --mca ghost 1");
+}
+
+// A rank that can move, or a guest, or nothing: a process of development.
+Status find_out_who(std::optional<AgentConfig>& who) {
+    auto known = AgentConfig::from_environment();
+    if (!known && known.error().code == ghost::Code::not_found) {
+        const auto rank = stream_rank(OPAL_PROC_MY_NAME);
+        if (rank) known = AgentConfig::of_guest(*rank);
     }
-    auto endpoint = Endpoint::create(endpoint_config(agent, threads));
+    if (known) {
+        who = *known;
+        who->moved = [](const Location& location) { publish(location); };
+        return {};
+    }
+    const bool may_be_none = kernet_btl_params.standalone;
+    return may_be_none && known.error().code == ghost::Code::not_found ? Status() : known.error();
+}
+
+Status set_up(bool threads) {
+    std::optional<AgentConfig> who;
+    GHOST_TRY(find_out_who(who));
+    auto endpoint = Endpoint::create(endpoint_config(who, threads));
     if (!endpoint) return endpoint.error();
     if (publish((*endpoint)->location()) != OPAL_SUCCESS) {
         return ghost::make_error(ghost::Code::io, "publish this rank's location");
     }
     auto made = std::make_unique<Module>(std::move(*endpoint));
-    GHOST_TRY(made->start(agent ? &*agent : nullptr));
+    const bool movable = who && !who->node_socket.empty();
+    is_guest = who && !movable;
+    GHOST_TRY(made->start(movable ? &*who : nullptr));
     module = made.release();
     return {};
 }
@@ -123,8 +179,9 @@ int add_procs(mca_btl_base_module_t*, size_t count, opal_proc_t** procs,
     const opal_proc_t* self = opal_proc_local_get();
     for (size_t i = 0; i < count; i++) {
         endpoints[i] = nullptr;
-        // Another job's ranks (MPI_Comm_spawn) are other BTLs' business; so is the rank itself.
-        if (procs[i] == self || procs[i]->proc_name.jobid != self->proc_name.jobid) continue;
+        if (!same_family(self->proc_name, procs[i]->proc_name)) tell_of_strangers();
+        // Ranks of another mpirun are other BTLs' business; so is the rank itself.
+        if (procs[i] == self || !in_reach(self->proc_name, procs[i]->proc_name)) continue;
         auto location = location_of(procs[i]);
         if (!location) {
             ghost::log::warning("btl kernet: rank {}: {}", procs[i]->proc_name.vpid,
@@ -132,7 +189,11 @@ int add_procs(mca_btl_base_module_t*, size_t count, opal_proc_t** procs,
             continue;
         }
         module->endpoint().set_location(*location);
-        endpoints[i] = new mca_btl_base_endpoint_t{&module->path().attach(location->rank)};
+        Socket& socket = module->path().attach(location->rank);
+        // The guest may have learnt where we were, and be the first to send: the one who knows
+        // makes the link.
+        if (procs[i]->proc_name.jobid != self->proc_name.jobid) socket.connect();
+        endpoints[i] = new mca_btl_base_endpoint_t{&socket};
         opal_bitmap_set_bit(reachable, static_cast<int>(i));
     }
     return OPAL_SUCCESS;
@@ -146,6 +207,8 @@ int del_procs(mca_btl_base_module_t*, size_t count, opal_proc_t**,
 
 int finalize(mca_btl_base_module_t*) {
     if (!module) return OPAL_SUCCESS;
+    // Hosts live on, and one that missed the farewell would look for this guest ever after.
+    if (is_guest) module->path().drain(farewell_limit_us, true);
     module->stop();
     module->path().drain(drain_limit_us);
     module->path().unattach_all();

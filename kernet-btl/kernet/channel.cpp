@@ -212,7 +212,7 @@ void TcpChannel::Impl::accept_all() {
     while (strangers < max_strangers) {
         auto fd = net::accept(listening);
         if (!fd) return;
-        net::tune_tcp(*fd, config.congestion);
+        net::tune_tcp(*fd, {config.congestion, config.silence_us});
         auto wire = std::make_unique<Wire>();
         wire->fd = std::move(*fd);
         wire->step = Step::want_hello;
@@ -226,7 +226,7 @@ void TcpChannel::Impl::accept_all() {
 // is how it tells a manager that has ended from one that is out of reach.
 void TcpChannel::Impl::dial(int node, bool probe) {
     const TcpAddress& to = config.nodes[static_cast<size_t>(node)].at;
-    auto fd = net::connect_tcp(to.host, to.port, config.congestion);
+    auto fd = net::connect_tcp(to.host, to.port, {config.congestion, config.silence_us});
     at(node).retry_at = ghost::monotonic_us() + config.retry_us;
     if (!fd) {
         set(node, fd.error().sys == ECONNREFUSED ? NodeState::gone : NodeState::unreachable);

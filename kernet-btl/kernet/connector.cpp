@@ -28,6 +28,7 @@ constexpr bool allowed[6][6] = {
 };
 
 constexpr int64_t push_slowest_us = 100'000;
+constexpr int64_t push_quiet_us = 500'000;  // then it begins anew
 
 constexpr char says_suspend = 'S';
 constexpr char says_bye = 'B';
@@ -86,15 +87,16 @@ void Connector::find_usable() {
 
 Status Connector::open_listeners() {
     if (config_.use_tcp) {
-        auto addresses = net::local_addresses(config_.if_include);
+        auto addresses = net::own_addresses(config_.if_include);
         if (!addresses) return addresses.error();
+        own_ = std::move(*addresses);
         // At the old port if it is free: where nothing has changed nobody needs to be told.
-        auto listener = net::listen_tcp(config_.tcp_congestion, port_);
+        auto listener = net::listen_tcp(tuning(), port_);
         if (!listener) return listener.error();
         port_ = listener->port;
         tcp_listener_ = std::move(listener->fd);
-        for (size_t i = 0; i < addresses->size() && i < 16; i++) {
-            location_.tcp.push_back({(*addresses)[i], listener->port});
+        for (size_t i = 0; i < own_.size() && i < Location::max_addresses; i++) {
+            location_.tcp.push_back({own_[i].text, listener->port});
         }
     }
     if (!config_.use_shm) return {};
@@ -113,7 +115,7 @@ Status Connector::open_listeners() {
 
 void Connector::close(bool left) {
     registry_.set_bell(-1);
-    push_at_ = 0;
+    push_at_ = look_at_ = 0;
     handshakes_.clear();
     incoming_count_ = 0;
     for (auto& [rank, peer] : peers_) {
@@ -187,6 +189,7 @@ void Connector::service(std::vector<uint32_t>& unknown) {
         }
     }
     take_requests();
+    if (push_at_ == 0 && registry_.push_wanted()) begin_pushing();
     run_timers(unknown);
     arm_timer();
 }
@@ -259,10 +262,11 @@ void Connector::set_location(const Location& where) {
     const bool moved = p.known && where.epoch > p.epoch;
     p.where = where;
     p.known = true;
+    p.ways.clear();
     p.epoch = where.epoch;
     p.shm_failed = false;
     p.failed_links = 0;
-    p.failures = 0;
+    p.failures = p.absences = 0;
     p.backoff = config_.retry_min_us;
     if (!where.attached) {
         if (p.state == LinkState::waiting) change(p, LinkState::away);
@@ -278,8 +282,9 @@ void Connector::set_location(const Location& where) {
 void Connector::reconnect_all() {
     for (auto& [rank, peer] : peers_) {
         if (peer.state == LinkState::departed) continue;
-        peer.failures = 0;
+        peer.failures = peer.absences = 0;
         peer.backoff = config_.retry_min_us;
+        peer.ways.clear();
         peer.shm_failed = false;
         peer.failed_links = 0;
         if (!peer.had_link && peer.state == LinkState::idle) continue;
@@ -303,16 +308,37 @@ void Connector::run_timers(std::vector<uint32_t>& unknown) {
     }
 }
 
-void Connector::pushed(bool something_waits) {
+// Where messages wait for room all the time, rarely: whoever sends them makes room, too.
+void Connector::begin_pushing() {
+    const int64_t now = ghost::monotonic_us();
+    if (now - pushed_at_ > push_quiet_us) push_every_ = push_first_us;
+    push_at_ = now + push_every_;
+}
+
+void Connector::pushed(bool something_waits, bool moved) {
     if (!is_open()) return;
-    push_at_ = something_waits ? ghost::monotonic_us() + push_every_ : 0;
+    pushed_at_ = ghost::monotonic_us();
+    if (moved) push_every_ = push_first_us;  // there will soon be room for more
+    push_at_ = something_waits ? pushed_at_ + push_every_ : 0;
     push_every_ = std::min(push_every_ * 2, push_slowest_us);
+    arm_timer();
+}
+
+void Connector::looked() {
+    if (!is_open()) return;
+    const bool any = std::any_of(peers_.begin(), peers_.end(), [](const auto& item) {
+        const auto kind = item.second.kind;
+        return item.second.state == LinkState::up &&
+               (kind == wire::LinkKind::tcp || kind == wire::LinkKind::pair);
+    });
+    look_at_ = any ? ghost::monotonic_us() + config_.dead_after_us / looks_before_death : 0;
     arm_timer();
 }
 
 void Connector::arm_timer() {
     int64_t next = push_at_;
     const auto earlier = [&next](int64_t at) { next = next ? std::min(next, at) : at; };
+    if (look_at_) earlier(look_at_);
     for (auto& [id, shake] : handshakes_) earlier(shake->deadline);
     for (auto& [rank, peer] : peers_) {
         if (peer.state == LinkState::waiting && !peer.incoming) earlier(peer.retry_at);

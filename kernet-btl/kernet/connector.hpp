@@ -14,6 +14,8 @@
 #include "base/fd.hpp"
 #include "kernet-btl/kernet/endpoint.hpp"
 #include "kernet-btl/kernet/registry.hpp"
+#include "kernet-btl/link/addresses.hpp"
+#include "kernet-btl/link/net.hpp"
 #include "kernet-btl/link/table.hpp"
 #include "kernet-btl/wire/handshake.hpp"
 
@@ -54,7 +56,12 @@ class Connector {
     bool push_due() const {
         return is_open() && push_at_ != 0 && push_at_ <= ghost::monotonic_us();
     }
-    void pushed(bool something_waits);
+    void pushed(bool something_waits, bool moved);
+    // Is it time to look whether the nodes at the other end of links `tcp` still answer?
+    bool look_due() const {
+        return is_open() && look_at_ != 0 && look_at_ <= ghost::monotonic_us();
+    }
+    void looked();
     // All peers there was a link with get one again, now.
     void reconnect_all();
 
@@ -65,15 +72,18 @@ class Connector {
         LinkState state = LinkState::idle;
         bool known = false;  // `where` is valid
         Location where;
-        uint64_t epoch = 0;  // latest placement seen, by location or handshake
-        uint64_t up = 0;     // generation of the last link made
-        uint64_t floor = 0;  // generation the peer said it has
+        std::vector<TcpAddress> ways;  // of `where`, best first; empty: not thought of yet
+        size_t way = 0;                // that to be tried next, counting on beyond the end
+        uint64_t epoch = 0;            // latest placement seen, by location or handshake
+        uint64_t up = 0;               // generation of the last link made
+        uint64_t floor = 0;            // generation the peer said it has
         bool had_link = false;
         bool shm_failed = false;                    // at this location
         uint32_t failed_links = 0;                  // the same, other kinds: a bit for each
         wire::LinkKind kind = wire::LinkKind::tcp;  // of the last link made
         bool filters_told = false;                  // that it has others
         uint32_t failures = 0;                      // in a row
+        uint32_t absences = 0;                      // of these: nobody listened
         int64_t retry_at = 0;
         int64_t backoff = 0;
         int64_t asked_at = 0;   // when the node agent was last asked
@@ -90,23 +100,28 @@ class Connector {
     void take_request(Peer& peer, uint32_t requests);
     void need_link(Peer& peer, int64_t delay_us);
     void run_timers(std::vector<uint32_t>& unknown);
+    void begin_pushing();
     void arm_timer();
     void add(uint64_t id, int fd, uint32_t events);
     void watch_event(Peer& peer);
     void stop_watching(Peer& peer);
     Status open_listeners();
+    net::TcpTuning tuning() const { return {config_.tcp_congestion, config_.dead_after_us}; }
     void find_usable();
     void link_failed(Peer& peer, wire::LinkKind kind);
 
     // connector_handshake.cpp
     void begin_attempt(Peer& peer, std::vector<uint32_t>& unknown);
     Result<Fd> begin_connection(Peer& peer, wire::LinkKind& kind);
+    void find_ways(Peer& peer) const;
     wire::LinkKind choose(const Peer& peer) const;
     void make_driver(Handshake& shake, wire::LinkKind kind);
     Status connect_driver(Handshake& shake, const wire::LinkAddress& to);
     void answer_link(Handshake& shake);
     std::unique_ptr<StreamLink> stream_link(Handshake& shake, uint64_t peer_epoch);
-    void attempt_failed(Peer& peer, const char* why);
+    // absent: nobody listened, or nobody had time to.
+    void attempt_failed(Peer& peer, wire::LinkKind kind, const char* why, bool absent);
+    void doubt_shm(Peer& peer, bool absent);
     void accept_all(const Fd& listener, wire::LinkKind kind);
     void handshake_event(uint64_t id, uint32_t events);
     bool read_message(Handshake& shake, void* message, size_t size, bool& complete);
@@ -127,6 +142,7 @@ class Connector {
     wire::HandshakeKey key_;
     uint64_t filters_;
     Location location_;
+    std::vector<net::OwnAddress> own_;     // those listened at
     std::vector<const LinkLine*> usable_;  // of the links preferred, those that can be had here
     Fd epoll_, timer_, bell_, tcp_listener_, unix_listener_;
     uint16_t port_ = 0;  // of tcp_listener_, also of the one before it was closed
@@ -136,7 +152,9 @@ class Connector {
     uint64_t next_id_ = 16;                           // below: fixed ids
     size_t incoming_count_ = 0;
     int64_t push_at_ = 0;  // 0: nothing to look after
+    int64_t pushed_at_ = 0;
     int64_t push_every_ = 0;
+    int64_t look_at_ = 0;  // 0: there is no link to look at
 };
 
 }  // namespace kernet

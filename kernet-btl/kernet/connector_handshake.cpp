@@ -10,6 +10,7 @@
 #include "base/log.hpp"
 #include "kernet-btl/kernet/connector_internal.hpp"
 #include "kernet-btl/link/net.hpp"
+#include "kernet-btl/link/pair.hpp"
 #include "kernet-btl/link/reliable.hpp"
 #include "kernet-btl/link/tcp.hpp"
 
@@ -20,7 +21,14 @@ namespace {
 constexpr size_t max_incoming = 512;     // handshakes at once
 constexpr uint32_t failures_to_ask = 3;  // then the location may be out of date
 constexpr int64_t ask_interval_us = 20'000;
-constexpr int64_t crossing_delay_us = 20'000;  // the winner's attempt gets this long
+// A peer that is suspended connects by itself as soon as it is back; trying is only in case it
+// cannot.
+constexpr int64_t absent_pause_us = 20'000;
+// So often a peer of this node may be absent before it is taken for one of another network name
+// space, where names of Unix sockets do not reach (unix(7)).
+constexpr uint32_t absences_to_doubt = 8;
+constexpr size_t small_slot_memory = 256 << 10;  // bytes; where what is large goes another way
+constexpr int64_t crossing_delay_us = 20'000;    // the winner's attempt gets this long
 
 bool send_all(const Fd& fd, const void* bytes, size_t size) {
     return ::send(fd.get(), bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL) == static_cast<ssize_t>(size);
@@ -47,8 +55,10 @@ void Connector::begin_attempt(Peer& peer, std::vector<uint32_t>& unknown) {
     shake->rank = peer.shared->rank;
     auto fd = begin_connection(peer, shake->kind);
     if (!fd) {
-        if (shake->kind == wire::LinkKind::shm) peer.shm_failed = config_.use_tcp;
-        attempt_failed(peer, fd.error().message().c_str());
+        const int why = fd.error().sys;
+        const bool absent = why == ECONNREFUSED || why == EAGAIN;
+        if (shake->kind == wire::LinkKind::shm) doubt_shm(peer, absent);
+        attempt_failed(peer, shake->kind, fd.error().message().c_str(), absent);
         return;
     }
     shake->fd = std::move(*fd);
@@ -71,8 +81,17 @@ Result<Fd> Connector::begin_connection(Peer& peer, wire::LinkKind& kind) {
         peer.shm_failed = false;
         return ghost::make_error(ghost::Code::not_found, "find an address of the peer");
     }
-    const TcpAddress& address = peer.where.tcp[peer.failures % peer.where.tcp.size()];
-    return net::connect_tcp(address.host, address.port, config_.tcp_congestion);
+    if (peer.ways.empty()) find_ways(peer);
+    const TcpAddress& address = peer.ways[peer.way % peer.ways.size()];
+    return net::connect_tcp(address.host, address.port, tuning());
+}
+
+void Connector::find_ways(Peer& peer) const {
+    std::vector<std::string> hosts;
+    for (const TcpAddress& address : peer.where.tcp) hosts.push_back(address.host);
+    const bool here = peer.where.node_name == location_.node_name;
+    for (size_t i : net::by_quality(hosts, own_, here)) peer.ways.push_back(peer.where.tcp[i]);
+    peer.way = 0;
 }
 
 // The first of the links preferred that can be had; by the connection itself if there is none.
@@ -130,8 +149,18 @@ void Connector::answer_link(Handshake& shake) {
     welcome.kind = shake.kind;
 }
 
-void Connector::attempt_failed(Peer& peer, const char* why) {
+void Connector::doubt_shm(Peer& peer, bool absent) {
+    if (!absent || peer.absences >= absences_to_doubt) peer.shm_failed = config_.use_tcp;
+}
+
+void Connector::attempt_failed(Peer& peer, wire::LinkKind kind, const char* why, bool absent) {
     peer.failures++;
+    // The next time by another way. The one that a link came of is tried first ever after.
+    if (kind != wire::LinkKind::shm) peer.way++;
+    if (absent) {
+        peer.absences++;
+        peer.backoff = std::max(peer.backoff, std::min(absent_pause_us, config_.retry_max_us));
+    }
     ghost::log::debug("kernet: attempt {} to reach rank {} failed: {}", peer.failures,
                       peer.shared->rank, why);
     // Another address of the same peer is tried at once, the same one again later.
@@ -142,6 +171,7 @@ void Connector::attempt_failed(Peer& peer, const char* why) {
 
 bool Connector::send_hello(Handshake& shake) {
     const int error = net::connect_error(shake.fd);
+    shake.absent = error == ECONNREFUSED;
     if (error != 0 || (shake.kind == wire::LinkKind::shm && !net::same_user(shake.fd))) {
         return false;
     }
@@ -338,7 +368,7 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
     offer->peer_last_seen = last_seen;
     with.epoch = std::max(with.epoch, epoch);
     with.had_link = true;
-    with.failures = 0;
+    with.failures = with.absences = 0;
     with.backoff = config_.retry_min_us;
     stop_watching(with);
     epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, shake.fd.get(), nullptr);
@@ -359,20 +389,29 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
     // A rank that is in MPI takes the link itself, and sooner.
     push_every_ = push_first_us;
     push_at_ = ghost::monotonic_us() + push_every_;
+    if (look_at_ == 0) looked();
 }
 
-// The connection itself, or packets beside it; then it stays in the handshake, to be watched.
+// The connection itself, packets beside it, or both. What is not used stays in the handshake, to
+// be watched.
 std::unique_ptr<StreamLink> Connector::stream_link(Handshake& shake, uint64_t peer_epoch) {
-    if (!shake.driver) {
-        return std::make_unique<TcpLink>(std::move(shake.fd), location_.epoch, peer_epoch);
-    }
+    const auto connection = [&] {
+        return std::make_unique<TcpLink>(std::move(shake.fd), location_.epoch, peer_epoch,
+                                         config_.dead_after_us);
+    };
+    if (!shake.driver) return connection();
     const auto key = [&](bool from_initiator, uint64_t epoch) {
         const wire::LinkMarks marks =
             wire::link_marks(shake.hello, shake.welcome.nonce, from_initiator, key_);
         return wire::PacketKey{marks.token, marks.seed, static_cast<uint32_t>(epoch)};
     };
     const PacketKeys keys{key(!shake.incoming, location_.epoch), key(shake.incoming, peer_epoch)};
-    return std::make_unique<PacketLink>(std::move(shake.driver), keys, config_.dead_after_us);
+    const bool pair = shake.kind == wire::LinkKind::pair;
+    auto packets =
+        std::make_unique<PacketLink>(std::move(shake.driver), keys, config_.dead_after_us,
+                                     pair ? small_slot_memory : PacketLink::usual_slot_memory);
+    if (!pair) return packets;
+    return std::make_unique<PairLink>(std::move(packets), connection());
 }
 
 void Connector::handshake_event(uint64_t id, uint32_t) {
@@ -435,8 +474,10 @@ void Connector::end_handshake(uint64_t id) {
     if (with.outgoing != id) return;  // given up on purpose
     with.outgoing = 0;
     if (with.state != LinkState::trying) return;
-    if (shake->kind == wire::LinkKind::shm && with.failures > 0) with.shm_failed = config_.use_tcp;
-    attempt_failed(with, "no link came of it");
+    if (shake->kind == wire::LinkKind::shm && with.failures > with.absences)
+        doubt_shm(with, shake->absent);
+    attempt_failed(with, shake->kind, shake->absent ? "nobody listens" : "no link came of it",
+                   shake->absent);
 }
 
 }  // namespace kernet

@@ -7,6 +7,8 @@ namespace kernet {
 
 // How long the data side has to take a new link before it is done for it.
 inline constexpr int64_t push_first_us = 1'000;
+// Looks at a link in the time in which its peer's node is taken for dead.
+inline constexpr int64_t looks_before_death = 4;
 
 // Fixed ids in the epoll set; handshakes and watches have higher ones.
 inline constexpr uint64_t id_timer = 1, id_bell = 2, id_tcp = 3, id_unix = 4;
@@ -19,7 +21,8 @@ struct Connector::Handshake {
     Step step = Step::want_hello;
     bool incoming = true;
     bool has_peer = false;
-    uint32_t rank = 0;  // valid if has_peer
+    bool absent = false;  // nobody listens at the other end
+    uint32_t rank = 0;    // valid if has_peer
     int64_t deadline = 0;
     wire::Hello hello;
     wire::Welcome welcome;

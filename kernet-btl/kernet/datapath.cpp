@@ -1,6 +1,8 @@
 #include "kernet-btl/kernet/datapath.hpp"
 
+#include <algorithm>
 #include <sched.h>
+#include <ctime>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -46,16 +48,34 @@ int DataPath::progress_inside() {
         take_offers();
     if (stale_) [[unlikely]]
         sort_links();
+    if (registry_.push_wanted()) [[unlikely]]
+        count_look();
     int events = 0;
     for (Socket* socket : rings_) {
         if (socket->local()) events += socket->poll_ring();
     }
     if (!streams_.empty() && (rings_.empty() || ++pass_ % stream_every == 0))
         events += poll_streams();
-    // Nothing comes from a peer that is away: whoever brings it back gets the core.
-    if (unlinked_ != 0 && events == 0) [[unlikely]]
-        sched_yield();
+    if (unlinked_ != 0) [[unlikely]]
+        wait_for_links(events);
     return events;
+}
+
+// Nothing comes from a peer that is away: whoever brings it back gets the core.
+void DataPath::wait_for_links(int events) {
+    if (events != 0) {
+        idle_passes_ = 0;
+        return;
+    }
+    if (!tired()) {
+        ++idle_passes_;
+        sched_yield();
+    }
+}
+
+void DataPath::nap() {
+    const timespec time{0, 50'000};
+    nanosleep(&time, nullptr);  // an early end does no harm
 }
 
 int DataPath::poll_streams() {
@@ -67,16 +87,17 @@ int DataPath::poll_streams() {
             auto* socket = static_cast<Socket*>(ready[i].data.ptr);
             if (socket->on_stream()) events += socket->poll_stream();
         }
-    } else {
-        for (Socket* socket : streams_) {
-            if (socket->on_stream()) events += socket->poll_stream();
-        }
+    }
+    for (Socket* socket : streams_) {
+        // Those that were not asked about, and what is out of the sockets but not taken yet.
+        if (socket->on_stream() && (!poller_ || socket->stream().holds()))
+            events += socket->poll_stream();
     }
     for (Socket* socket : streams_) {
         if (socket->on_stream()) events += socket->attend_stream();
     }
     if (events > 0) pass_ = stream_every - 1;  // where something comes, more may
-    looks_.store(looks_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    count_look();
     return events;
 }
 
@@ -94,6 +115,7 @@ void DataPath::sort_links() {
     rings_.clear();
     streams_.clear();
     unlinked_ = 0;
+    idle_passes_ = 0;
     bool tended = false;
     for (auto& [rank, socket] : sockets_) {
         if (socket->expects_link()) ++unlinked_;
@@ -107,12 +129,13 @@ void DataPath::sort_links() {
 // One epoll set answers for many sockets at the price of one; a few are quicker tried one by one.
 void DataPath::watch_streams() {
     const bool marked = !poller_;  // those that were here; new links are not
-    bool silent = false;           // a link that must be tried
-    for (const Socket* socket : streams_) silent |= socket->stream().fd() < 0;
-    poller_.reset(streams_.size() > tried_singly && !silent ? epoll_create1(EPOLL_CLOEXEC) : -1);
-    if (marked || !poller_) {
-        for (const Socket* socket : streams_) socket->stream().waited_for(poller_.valid());
-    }
+    const bool many = streams_.size() > tried_singly;
+    // (a link of which nothing tells must be tried)
+    const bool all_tell = many && std::all_of(streams_.begin(), streams_.end(), [](auto* socket) {
+                              return socket->stream().fd() >= 0;
+                          });
+    poller_.reset(all_tell ? epoll_create1(EPOLL_CLOEXEC) : -1);
+    if (marked || !poller_) tell_streams();
     if (!poller_) return;  // also without descriptors: then all are tried
     for (Socket* socket : streams_) {
         epoll_event event{};
@@ -122,13 +145,38 @@ void DataPath::watch_streams() {
     }
 }
 
-void DataPath::drain(int64_t limit_us) {
+// Whether somebody waits for their descriptors: the poller, or a caller that sleeps.
+void DataPath::tell_streams() {
+    const bool waited = poller_.valid() || sleeping_ > 0;
+    for (const Socket* socket : streams_) {
+        if (socket->on_stream()) socket->stream().waited_for(waited);
+    }
+}
+
+void DataPath::begin_sleep(std::vector<pollfd>& readable) {
+    if (sleeping_++ == 0 && !poller_) tell_streams();
+    if (poller_) {
+        readable.push_back({poller_.get(), POLLIN, 0});
+        return;
+    }
+    for (const Socket* socket : streams_) {
+        if (socket->on_stream()) readable.push_back({socket->stream().fd(), POLLIN, 0});
+    }
+}
+
+void DataPath::end_sleep() {
+    if (--sleeping_ == 0 && !poller_) tell_streams();
+}
+
+void DataPath::drain(int64_t limit_us, bool absent) {
     const int64_t end = ghost::monotonic_us() + limit_us;
     for (bool busy = true; busy && ghost::monotonic_us() < end;) {
         progress();
         Inside inside(gate_);
         busy = false;
-        for (auto& [rank, socket] : sockets_) busy |= socket->linked() && socket->unsettled();
+        for (auto& [rank, socket] : sockets_) {
+            busy |= socket->linked() ? socket->unsettled() : absent && socket->expects_link();
+        }
     }
 }
 
@@ -139,20 +187,30 @@ void DataPath::unattach_all() {
     }
 }
 
-bool DataPath::push() {
+DataPath::Pushed DataPath::push() {
     Offer* list = registry_.offers.take();
     while (list) {
         std::unique_ptr<Offer> offer(list);
         list = offer->next;
         socket_of(*offer->peer).adopt(*offer);
     }
-    bool waits = false;
+    registry_.set_push_wanted(true);  // nobody needs to ask while this goes on
+    Pushed out;
     for (auto& [rank, socket] : sockets_) {
-        waits |= socket->push();
+        const size_t before = socket->backlog();
+        out.waits |= socket->push();
+        out.moved |= socket->backlog() < before;
         // A link of packets has to be looked at as long as there is one.
-        waits |= socket->on_stream() && socket->stream().tended();
+        out.waits |= socket->on_stream() && socket->stream().tended();
     }
-    return waits;
+    registry_.set_push_wanted(out.waits);
+    return out;
+}
+
+void DataPath::leave_dead() {
+    for (auto& [rank, socket] : sockets_) {
+        if (socket->on_stream()) socket->leave_if_dead();
+    }
 }
 
 void DataPath::suspend_all() {

@@ -205,7 +205,9 @@ void Directory::receive(int from, const Json& message) {
 }
 
 void Directory::handle(int from, const Json& message) {
-    if (!message.is_object()) return;
+    const bool fractions = std::any_of(message.begin(), message.end(),
+                                       [](const Json& field) { return field.is_number_float(); });
+    if (!message.is_object() || fractions) return;  // no field of any message is a fraction
     try {  // fields of a wrong type: another version's, or damage
         const std::string type = message.value("t", "");
         if (type == "ask") return on_ask(from, message);

@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "kernet-btl/kernet/directory_entry.hpp"
+#include "kernet-btl/kernet/json_number.hpp"
 
 namespace kernet {
 
@@ -23,23 +24,12 @@ class Reader {
     void number(const char* field, T& out, uint64_t most = std::numeric_limits<T>::max()) {
         const Json* value = find(field);
         if (!value) return;
-        if (!value->is_number_integer() ||
-            (!value->is_number_unsigned() && value->get<int64_t>() < 0) ||
-            value->get<uint64_t>() > most) {
-            fail(field);
-        } else {
-            out = static_cast<T>(value->get<uint64_t>());
-        }
+        if (!read_whole(*value, out, most)) fail(field);
     }
     void node(const char* field, int& out) {
         const Json* value = find(field);
         if (!value) return;
-        if (!value->is_number_integer() || value->get<int64_t>() < -1 ||
-            value->get<int64_t>() > INT32_MAX) {
-            fail(field);
-        } else {
-            out = static_cast<int>(value->get<int64_t>());
-        }
+        if (!read_node(*value, out)) fail(field);
     }
     void flag(const char* field, bool& out) {
         const Json* value = find(field);
@@ -106,12 +96,13 @@ void read_farewells(Reader& reader, Farewells& out) {
     const Json* list = reader.array("bye", max_sockets);
     if (!list) return;
     for (const Json& item : *list) {
-        if (!item.is_array() || item.size() != 3 || !item[0].is_number_unsigned() ||
-            !item[1].is_number_unsigned() || !item[2].is_number_unsigned() ||
-            item[0].get<uint64_t>() >= max_sockets) {
+        uint16_t writer = 0;
+        Farewell farewell;
+        if (!item.is_array() || item.size() != 3 || !read_whole(item[0], writer, max_sockets - 1) ||
+            !read_whole(item[1], farewell.incarnation) || !read_whole(item[2], farewell.count) ||
+            !out.emplace(writer, farewell).second) {
             return reader.fail("bye");
         }
-        out[item[0].get<uint16_t>()] = {item[1].get<uint32_t>(), item[2].get<uint64_t>()};
     }
 }
 
@@ -134,7 +125,11 @@ bool read_socket(const Json& json, SocketEntry& socket) {
     reader.number("inc", socket.incarnation);
     reader.number("key", socket.key);
     read_farewells(reader, socket.farewells);
-    reader.place("at", socket.where);
+    // Attached to somewhere; of others it says nothing.
+    if (socket.state == SocketState::attached) {
+        if (!json.contains("at")) reader.fail("at");
+        reader.place("at", socket.where);
+    }
     return reader.ok();
 }
 
@@ -177,15 +172,18 @@ Result<Entry> entry_from_json(const Json& json) {
     }
     if (const Json* answered = reader.array("answered", max_answered)) {
         for (const Json& item : *answered) {
+            Answered one;
             if (!item.is_array() || item.size() != 3 || !item[0].is_string() ||
-                !item[1].is_number_unsigned() || !item[2].is_number_unsigned()) {
+                !read_whole(item[1], one.socket) || !read_whole(item[2], one.key)) {
                 reader.fail("answered");
                 break;
             }
-            entry.answered.push_back(
-                {item[0].get<std::string>(), item[1].get<uint16_t>(), item[2].get<uint64_t>()});
+            one.request = item[0].get<std::string>();
+            entry.answered.push_back(std::move(one));
         }
     }
+    if (entry.id == 0) reader.fail("id");
+    if (entry.type == StreamType::direct && entry.sockets.size() != 2) reader.fail("sockets");
     if (!reader.ok()) return reader.error("read an entry of the directory");
     return entry;
 }

@@ -69,22 +69,32 @@ int Endpoint::service_fd() const {
 
 void Endpoint::service() {
     std::vector<uint32_t> unknown;
-    bool push = false;
+    bool push = false, look = false;
     {
         std::lock_guard lock(impl_->mutex);
         impl_->connector.service(unknown);
         push = impl_->connector.push_due();
+        look = impl_->connector.look_due();
     }
-    // With the gate closed by a move there is nobody to send for.
-    if (push) {
-        bool something_waits = true;
-        if (!gate_closed() && !impl_->data.looked_after()) {
+    if (look) {
+        if (!gate_closed()) {
             close_gate();
-            something_waits = impl_->data.push();
+            impl_->data.leave_dead();
             open_gate();
         }
         std::lock_guard lock(impl_->mutex);
-        impl_->connector.pushed(something_waits);
+        impl_->connector.looked();
+    }
+    // With the gate closed by a move there is nobody to send for.
+    if (push) {
+        DataPath::Pushed pushed{true, false};
+        if (!gate_closed() && !impl_->data.looked_after()) {
+            close_gate();
+            pushed = impl_->data.push();
+            open_gate();
+        }
+        std::lock_guard lock(impl_->mutex);
+        impl_->connector.pushed(pushed.waits, pushed.moved);
     }
     if (!on_unknown_location) return;
     for (uint32_t rank : unknown) on_unknown_location(rank);

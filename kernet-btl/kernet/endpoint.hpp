@@ -35,8 +35,9 @@ struct EndpointConfig {
     // Links to prefer with peers on other nodes, in order, comma-separated (link/table.hpp). What
     // cannot be had with a peer is passed over; `tcp` is the last in any case.
     std::string links = "tcp";
-    // A peer that does not answer for so long is taken for dead, and connected to again.
-    int64_t dead_after_us = 15'000'000;
+    // A peer that answers nothing for so long is taken for dead, and connected to again. By link
+    // tcp its node's system answers for it, by links of packets its agent.
+    int64_t dead_after_us = 30'000'000;
     std::shared_ptr<LoopHub> loop;   // where peers in this process are found: link `loop`
     FaultPlan faults;                // what packets are to suffer: tests
     size_t ring_bytes = 512 * 1024;  // payload ring of link shm, per direction, bytes

@@ -1,10 +1,11 @@
 #include "kernet-btl/kernet/location.hpp"
 
+#include "kernet-btl/kernet/json_number.hpp"
+
 namespace kernet {
 
 namespace {
 
-constexpr size_t max_addresses = 16;
 constexpr size_t max_name = 255;
 
 using Json = nlohmann::json;
@@ -15,15 +16,7 @@ ghost::Error wrong(const char* field) {
 
 bool read_number(const Json& json, const char* field, uint64_t most, uint64_t& out) {
     const auto found = json.find(field);
-    if (found == json.end() || !found->is_number_integer()) return false;
-    if (found->is_number_unsigned()) {
-        out = found->get<uint64_t>();
-    } else {
-        const auto value = found->get<int64_t>();
-        if (value < 0) return false;
-        out = static_cast<uint64_t>(value);
-    }
-    return out <= most;
+    return found != json.end() && read_whole(*found, out, most);
 }
 
 bool read_text(const Json& json, const char* field, std::string& out) {
@@ -35,7 +28,8 @@ bool read_text(const Json& json, const char* field, std::string& out) {
 
 bool read_addresses(const Json& json, std::vector<TcpAddress>& out) {
     const auto found = json.find("tcp");
-    if (found == json.end() || !found->is_array() || found->size() > max_addresses) return false;
+    if (found == json.end() || !found->is_array() || found->size() > Location::max_addresses)
+        return false;
     for (const Json& item : *found) {
         TcpAddress address;
         uint64_t port = 0;
@@ -70,13 +64,10 @@ Result<Location> location_from_json(const Json& json) {
     if (!read_text(json, "unix", location.unix_name)) return wrong("unix");
     if (!read_addresses(json, location.tcp)) return wrong("tcp");
     const auto node = json.find("node");
-    if (node == json.end() || !node->is_number_integer()) return wrong("node");
+    if (node == json.end() || !read_node(*node, location.node)) return wrong("node");
     const auto attached = json.find("attached");
     if (attached == json.end() || !attached->is_boolean()) return wrong("attached");
-    const auto number = node->get<int64_t>();
-    if (number < -1 || number > INT32_MAX) return wrong("node");
     location.rank = static_cast<uint32_t>(rank);
-    location.node = static_cast<int>(number);
     location.attached = attached->get<bool>();
     return location;
 }

@@ -24,6 +24,7 @@ struct TcpAddress {
 };
 
 struct Location {
+    static constexpr size_t max_addresses = 16;  // of `tcp`
     uint32_t rank = 0;
     uint64_t epoch = 0;  // placement number; grows with every migration of the job
     int node = -1;       // daemon number, -1 if unknown

@@ -5,10 +5,11 @@
 #include <fmt/format.h>
 #include <sodium.h>
 #include <sys/eventfd.h>
+#include <utility>
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
-#include "kernet-btl/wire/handshake.hpp"
+#include "kernet-btl/kernet/handle.hpp"
 
 namespace kernet {
 
@@ -22,7 +23,6 @@ constexpr size_t bulk_above = 32 * 1024;
 constexpr uint8_t tag_stream = 1;
 constexpr size_t max_orphans = 4096;
 constexpr int64_t nap_us = 100, longest_nap_us = 500;
-constexpr char handle_magic[] = "KNTH1";
 
 ghost::Error no_socket(uint32_t socket) {
     return make_error(Code::not_found, "find socket", std::to_string(socket));
@@ -218,20 +218,14 @@ Status Node::end_status(const StreamSocket& stream, const char* tried) const {
 
 // --- suspend, wakeup, unattach ---
 
-std::string Node::make_handle(const StreamSocket& stream, uint64_t key, const Slot& slot) const {
-    Json state{{"cluster", cluster_}, {"stream", stream.entry().id}, {"socket", stream.number()},
-               {"key", key},          {"bytes", slot.bytes},         {"state", stream.save()}};
+Result<std::string> Node::make_handle(const StreamSocket& stream, uint64_t key,
+                                      const Slot& slot) const {
+    Handle handle{stream.entry().id, stream.number(), key, slot.bytes, stream.save(), {}};
     if (slot.rest) {
         const uint8_t* bytes = slot.rest->bytes.get();
-        state["rest"] = Json::binary({bytes + slot.offset, bytes + slot.rest->size});
+        handle.rest.emplace(Json::binary_t({bytes + slot.offset, bytes + slot.rest->size}));
     }
-    const std::vector<uint8_t> packed = Json::to_cbor(state);
-    std::string handle(handle_magic, sizeof handle_magic - 1);
-    handle.append(reinterpret_cast<const char*>(packed.data()), packed.size());
-    const auto key_of_handles = wire::HandshakeKey::make(secret_, "handle " + cluster_);
-    const wire::Mac mac = key_of_handles->mac(handle.data(), handle.size());
-    handle.append(reinterpret_cast<const char*>(mac.data()), mac.size());
-    return handle;
+    return seal_handle(handle, cluster_, secret_);
 }
 
 Result<std::string> Node::suspend(uint32_t socket) {
@@ -258,46 +252,30 @@ Result<std::string> Node::suspend(uint32_t socket) {
         run_local();
         return answer.error();
     }
-    std::string handle = make_handle(*mine.stream, change.key, mine);
+    auto handle = make_handle(*mine.stream, change.key, mine);
     remove(socket);
     return handle;
 }
 
-Result<uint32_t> Node::wakeup(const std::string& handle) {
-    constexpr size_t magic = sizeof handle_magic - 1;
-    wire::Mac mac{};
-    const auto wrong = make_error(Code::corrupt, "read the handle of a socket");
-    if (handle.size() < magic + mac.size() || handle.compare(0, magic, handle_magic) != 0) {
-        return wrong;
+Result<uint32_t> Node::wakeup(const std::string& sealed) {
+    const auto handle = open_handle(sealed, cluster_, secret_);
+    if (!handle) return handle.error();
+    Change change;
+    change.operation = Operation::wakeup;
+    change.id = handle->stream;
+    change.socket = handle->socket;
+    change.key = handle->key;
+    change.where = endpoint_->location();
+    std::optional<Entry> entry;
+    auto answer = ask(change, &entry);
+    if (!answer) return answer.error();
+    if (!entry) return make_error(Code::internal, "wake up a socket");
+    auto socket = adopt(*entry, change.socket, &handle->state, handle->bytes);
+    if (socket && handle->rest) {
+        Inside inside(gate());
+        slots_.at(*socket).rest = make_body(handle->rest->data(), handle->rest->size());
     }
-    const size_t end = handle.size() - mac.size();
-    const auto key = wire::HandshakeKey::make(secret_, "handle " + cluster_);
-    mac = key->mac(handle.data(), end);
-    if (sodium_memcmp(mac.data(), handle.data() + end, mac.size()) != 0) return wrong;
-    const auto* bytes = reinterpret_cast<const uint8_t*>(handle.data());
-    const Json state = Json::from_cbor(bytes + magic, bytes + end, true, false);
-    if (!state.is_object()) return wrong;
-    try {
-        Change change;
-        change.operation = Operation::wakeup;
-        change.id = state.at("stream").get<StreamId>();
-        change.socket = state.at("socket").get<uint16_t>();
-        change.key = state.at("key").get<uint64_t>();
-        change.where = endpoint_->location();
-        std::optional<Entry> entry;
-        auto answer = ask(change, &entry);
-        if (!answer) return answer.error();
-        if (!entry) return make_error(Code::internal, "wake up a socket");
-        auto socket = adopt(*entry, change.socket, &state.at("state"), state.value("bytes", false));
-        if (socket && state.contains("rest")) {
-            const auto& rest = state.at("rest").get_binary();
-            Inside inside(gate());
-            slots_.at(*socket).rest = make_body(rest.data(), rest.size());
-        }
-        return socket;
-    } catch (const Json::exception&) {
-        return wrong;
-    }
+    return socket;
 }
 
 Status Node::unattach(uint32_t socket, int64_t linger_us) {
@@ -347,33 +325,73 @@ int Node::progress_inside() {
     return events;
 }
 
-// Attempts until one gives a result. First it looks all the time, then it naps.
+// Sleeps until something may have come since changes_ was `seen`: on a link, or as woken() says.
+// False if only time has passed, which rings need: they wake nobody.
+bool Node::nap(uint64_t seen, int64_t longest_us) {
+    std::vector<pollfd> readable{{nap_fd_.get(), POLLIN, 0}};
+    {
+        Inside inside(gate());
+        path_->begin_sleep(readable);
+    }
+    nappers_.fetch_add(1);
+    bool woke = changes_.load() != seen;
+    const timespec time{0, longest_us * 1000};
+    if (!woke) woke = ppoll(readable.data(), readable.size(), &time, nullptr) > 0;
+    nappers_.fetch_sub(1);
+    uint64_t word = 0;
+    if (readable[0].revents && ::read(nap_fd_.get(), &word, sizeof word) < 0) woke = false;
+    Inside inside(gate());
+    path_->end_sleep();
+    return woke;
+}
+
+// With more processes than processors the other one may wait for this one's, and looking only keeps
+// it from answering: after a call that looked in vain only every sixteenth does.
+int64_t Node::spin_time() {
+    const uint32_t in_vain = in_vain_.load(std::memory_order_relaxed);
+    if (in_vain % 16 == 0) return config_.spin_us;
+    in_vain_.store(in_vain + 1, std::memory_order_relaxed);
+    return 0;
+}
+
+// Attempts until one gives a result. First it looks all the time, then it naps. Where there are
+// rings it first gives the processor away between two looks, for longer than a nap takes (100 µs
+// and the timer's slack of 50): otherwise two that wait for each other in turns would never find
+// each other awake again once one of them has slept.
 template <typename Attempt>
 Status Node::block(int64_t timeout_us, Attempt attempt) {
-    int64_t began = 0;
-    for (int64_t nap = nap_us;;) {
+    int64_t began = 0, spin_us = 0;
+    for (int64_t time = nap_us;;) {
         const uint64_t seen = changes_.load(std::memory_order_acquire);
+        int64_t yield_us = 0;
         {
             Inside inside(gate());
-            if (std::optional<Status> result = attempt()) return *result;
-            progress_inside();
-            if (std::optional<Status> result = attempt()) return *result;
+            std::optional<Status> result = attempt();
+            if (!result) {
+                progress_inside();
+                result = attempt();
+            }
+            if (result && spin_us > 0) in_vain_.store(0, std::memory_order_relaxed);
+            if (result) return *result;
+            if (path_->has_rings()) yield_us = config_.yield_us;
         }
         const int64_t now = ghost::monotonic_us();
-        if (began == 0) began = now;
         if (timeout_us == 0) return make_error(Code::busy, "do at once");
+        if (began == 0) {
+            began = now;
+            spin_us = spin_time();
+        }
         if (timeout_us > 0 && now - began >= timeout_us) {
             return make_error(Code::timeout, "wait for a stream");
         }
         active_at_.store(now, std::memory_order_relaxed);
-        if (now - began < config_.spin_us) continue;
-        std::unique_lock lock(wait_mutex_);
-        sleepers_++;
-        const bool woke = wait_.wait_for(lock, std::chrono::microseconds(nap), [&] {
-            return changes_.load(std::memory_order_acquire) != seen;
-        });
-        sleepers_--;
-        nap = woke ? nap_us : std::min(nap * 2, longest_nap_us);
+        if (now - began < spin_us) continue;
+        if (std::exchange(spin_us, 0) > 0) in_vain_.fetch_add(1, std::memory_order_relaxed);
+        if (now - began < yield_us) {
+            sched_yield();
+            continue;
+        }
+        time = nap(seen, time) ? nap_us : std::min(time * 2, longest_nap_us);
     }
 }
 
@@ -552,10 +570,14 @@ void Node::know(const Location& where) {
 }
 
 void Node::woken() {
-    changes_.fetch_add(1, std::memory_order_acq_rel);
+    changes_.fetch_add(1);
     const uint64_t one = 1;
     if (fd_used_.load(std::memory_order_relaxed) && !signalled_.exchange(true) &&
         ::write(changed_fd_.get(), &one, sizeof one) < 0) {
+        ghost::log::error("kernet: {}", ghost::sys_error("write to an eventfd").message());
+    }
+    const uint64_t nappers = nappers_.load();
+    if (nappers > 0 && ::write(nap_fd_.get(), &nappers, sizeof nappers) < 0) {
         ghost::log::error("kernet: {}", ghost::sys_error("write to an eventfd").message());
     }
     if (sleepers_.load(std::memory_order_acquire) == 0) return;

@@ -31,7 +31,10 @@ struct NodeConfig {
     std::string manager;                  // its address; "": default_manager_address()
     size_t keep_bytes = 4 * 1024 * 1024;  // of a socket, for the others, before send() waits
     int64_t call_limit_us = 15'000'000;   // a request to the managers
-    int64_t spin_us = 50;                 // how long a waiting call looks before it sleeps
+    // A waiting call looks so long (if that has been worth it lately); then, if messages may come
+    // by a ring, which wakes nobody, it gives the processor away between two looks, so long; then
+    // it sleeps.
+    int64_t spin_us = 50, yield_us = 250;
     bool use_shm = true, use_tcp = true;
 };
 
@@ -85,7 +88,7 @@ class Node final : private StreamHost, private Sink {
     Status wait(uint32_t socket, int64_t timeout_us);
     // The socket is no longer this process's; whoever has the handle, on any node, wakes it up.
     Result<std::string> suspend(uint32_t socket);
-    Result<uint32_t> wakeup(const std::string& handle);
+    Result<uint32_t> wakeup(const std::string& sealed);
     // For good. Waits until the other ends have taken what was sent (Code::timeout: the socket is
     // still attached); linger_us 0 drops it.
     Status unattach(uint32_t socket, int64_t linger_us);
@@ -153,7 +156,8 @@ class Node final : private StreamHost, private Sink {
     unsigned readiness(Slot& slot);
     Status end_status(const StreamSocket& stream, const char* tried) const;
     bool copy_out(Slot& slot, const iovec* parts, size_t count, size_t& size, Status& status);
-    std::string make_handle(const StreamSocket& stream, uint64_t key, const Slot& slot) const;
+    Result<std::string> make_handle(const StreamSocket& stream, uint64_t key,
+                                    const Slot& slot) const;
     void take_map(const Entry& entry);
     void forget_process(uint32_t process);
 
@@ -162,6 +166,8 @@ class Node final : private StreamHost, private Sink {
                       const BodyPtr& body) override;
     void know(const Location& where) override;
     void woken() override;
+    bool nap(uint64_t seen, int64_t longest_us);
+    int64_t spin_time();
     // Sink
     void deliver(Socket& socket, uint8_t tag, uint8_t* bytes, size_t size) override;
     uint8_t* place(Socket& socket, uint8_t tag, const uint8_t* head, size_t head_size,
@@ -210,6 +216,10 @@ class Node final : private StreamHost, private Sink {
     std::condition_variable wait_;
     std::atomic<uint64_t> changes_{0};
     std::atomic<uint32_t> sleepers_{0};
+    // Callers in nap(), and what they sleep on beside links: a word for each of them.
+    std::atomic<uint32_t> nappers_{0};
+    ghost::Fd nap_fd_;
+    std::atomic<uint32_t> in_vain_{0};  // calls that looked and had to sleep, in a row
     std::atomic<int64_t> active_at_{0};
     mutable std::atomic<bool> fd_used_{false};
     std::atomic<bool> signalled_{false};

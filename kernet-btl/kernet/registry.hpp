@@ -36,6 +36,15 @@ class Registry {
         ring_bell();
     }
     void ring_bell();
+    // Data side: something waits for room in a link, and may do so when this thread has long gone
+    // to compute. The control side looks after it until nothing waits any more.
+    void want_push() {
+        if (push_wanted_.load(std::memory_order_relaxed)) return;
+        if (!push_wanted_.exchange(true, std::memory_order_acq_rel)) ring_bell();
+    }
+    bool push_wanted() const { return push_wanted_.load(std::memory_order_acquire); }
+    // Control side, gate closed.
+    void set_push_wanted(bool wanted) { push_wanted_.store(wanted, std::memory_order_release); }
 
     // Control side: the eventfd ring_bell() writes to, -1 for none (suspended). The gate is closed
     // whenever this changes, or nobody uses the data side yet.
@@ -47,6 +56,7 @@ class Registry {
     std::mutex mutex_;
     std::unordered_map<uint32_t, std::unique_ptr<PeerShared>> peers_;
     std::atomic<int> bell_{-1};
+    std::atomic<bool> push_wanted_{false};
 };
 
 }  // namespace kernet

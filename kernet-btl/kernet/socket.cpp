@@ -136,7 +136,9 @@ void Socket::release(Frame* frame) {
 
 bool Socket::flush() {
     if (resuming_) return false;
-    return filtered_ ? flush_filtered() : flush_link();
+    if (filtered_ ? flush_filtered() : flush_link()) return true;
+    if (linked()) path_.registry().want_push();
+    return false;
 }
 
 bool Socket::flush_link() {
@@ -207,11 +209,11 @@ void Socket::reap_bulk(uint64_t consumed) {
 
 bool Socket::flush_stream() {
     while (unsent_) {
+        // A frame says what had come when it began to be written, not what came since.
+        bool says = offset_ == 0;
         const ssize_t wrote = stream_->write(unsent_, offset_, received_);
         if (wrote < 0) lost_ = true;
         if (wrote <= 0) return false;
-        told_ = received_;
-        bytes_since_told_ = 0;
         size_t rest = static_cast<size_t>(wrote);
         while (rest > 0) {
             const size_t open = unsent_->wire_size() - offset_;
@@ -220,11 +222,15 @@ bool Socket::flush_stream() {
                 break;
             }
             rest -= open;
+            says |= rest > 0;
             offset_ = 0;
             Frame* done = unsent_;
             unsent_ = done->next;
             left(done);
         }
+        if (!says) continue;
+        told_ = received_;
+        bytes_since_told_ = 0;
     }
     return true;
 }
@@ -287,7 +293,7 @@ void Socket::drop_link(Leave why) {
         // A ring's peer is told by the control side, through the socket beside the ring; so is
         // that of a link of packets.
         const auto said = why == Leave::suspended ? wire::FrameType::suspend : wire::FrameType::bye;
-        if (why != Leave::lost && offset_ == 0 && !stream_->tended())
+        if (why != Leave::lost && offset_ == 0 && stream_->tells_leaving())
             stream_->write_control(said, received_);
         stream_.reset();
     }
@@ -310,6 +316,10 @@ void Socket::lose_link(const char* wrong) {
                              : mute                           ? link_lost | link_mute
                                                               : link_lost;
     path_.registry().ask(shared_, request);
+}
+
+void Socket::leave_if_dead() {
+    if (stream_->node_is_dead()) lose_link("the peer's node is silent");
 }
 
 // Copies what the peer has not consumed out of the ring, in front of what waits.

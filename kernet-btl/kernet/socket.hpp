@@ -105,7 +105,14 @@ class Socket final : private LinkEvents {
     bool push();
 
     // --- links ---
+    // Asks for a link although nothing is to be sent yet.
+    void connect() {
+        if (!linked()) ask_for_link();
+    }
     void adopt(Offer& offer);
+    // Gate closed, by the control side, if on_stream(): gives up a link whose other end's node is
+    // dead; what was not acknowledged goes by the next one.
+    void leave_if_dead();
     // Gate closed: leaves the link, keeping what the peer has not acknowledged.
     void suspend();
     void wakeup();

@@ -1,6 +1,9 @@
 #include "kernet-btl/kernet/stream_direct.hpp"
 
+#include <algorithm>
+
 #include "base/log.hpp"
+#include "kernet-btl/kernet/json_number.hpp"
 
 namespace kernet {
 
@@ -122,17 +125,22 @@ nlohmann::json DirectSocket::save() const {
 }
 
 bool DirectSocket::restore(const nlohmann::json& state) {
-    sent_ = state.at("sent").get<uint64_t>();
-    received_ = state.at("received").get<uint64_t>();
-    for (const auto& item : state.at("kept")) {
-        const auto& bytes = item.get_binary();
-        kept_.push_back(make_body(bytes.data(), bytes.size()));
-        kept_bytes_ += bytes.size() + 1;
+    const auto number = [&state](const char* field, uint64_t& out) {
+        const auto found = state.find(field);
+        return found != state.end() && read_whole(*found, out);
+    };
+    const auto messages = [&state](const char* field, std::deque<BodyPtr>& out) {
+        const auto found = state.find(field);
+        if (found == state.end() || !found->is_array()) return false;
+        return std::all_of(found->begin(), found->end(), [&out](const nlohmann::json& item) {
+            return read_body(item, out.emplace_back());
+        });
+    };
+    if (!state.is_object() || !number("sent", sent_) || !number("received", received_) ||
+        !messages("kept", kept_) || !messages("inbox", inbox_)) {
+        return false;
     }
-    for (const auto& item : state.at("inbox")) {
-        const auto& bytes = item.get_binary();
-        inbox_.push_back(make_body(bytes.data(), bytes.size()));
-    }
+    for (const BodyPtr& body : kept_) kept_bytes_ += body->size + 1;
     told_ = received_;
     return kept_.size() <= sent_ && inbox_.size() <= received_;
 }

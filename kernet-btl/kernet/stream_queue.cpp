@@ -5,6 +5,7 @@
 #include <ctime>
 
 #include "base/log.hpp"
+#include "kernet-btl/kernet/json_number.hpp"
 
 namespace kernet {
 
@@ -50,7 +51,7 @@ void QueueSocket::mapped() {
     say_what_came();
     // Also when the orderer is the same: what it had a writer give that is gone, was not given.
     say_all();
-    for (const Give& order : std::exchange(early_, {})) give(order);
+    for (Give& order : std::exchange(early_, {})) give(std::move(order));
     match();
 }
 
@@ -139,34 +140,38 @@ void QueueSocket::announce(const Item& item) {
 void QueueSocket::on_give(const wire::StreamHeader& header, const BodyPtr& body) {
     Reader reader;
     if (header.from != orderer() || !read(body, reader)) return;
-    give({header.number, reader.socket, reader.incarnation});
-}
-
-void QueueSocket::give(const Give& order) {
-    const auto found = pool_.find(order.id);
+    const auto found = pool_.find(header.number);
     if (found == pool_.end()) {
-        const Reader reader{order.incarnation, order.reader};
         return tell_orderer(StreamKind::not_given, 0, make_body(&reader, sizeof reader));
     }
+    Give order{std::move(found->second), reader.socket, reader.incarnation};
+    pool_.erase(found);
+    give(std::move(order));
+}
+
+void QueueSocket::give(Give order) {
     const SocketEntry* socket = attached(order.reader);
     const uint32_t known =
         order.reader < entry_.sockets.size() ? entry_.sockets[order.reader].incarnation : 0;
     if (known < order.incarnation) {  // the orderer has a newer map
-        early_.push_back(order);
+        early_.push_back(std::move(order));
         return;
     }
-    if (!socket || known != order.incarnation) return announce(found->second);
+    if (!socket || known != order.incarnation) return offer_again(std::move(order.item));
     Lane& lane = lanes_[order.reader];
     if (lane.incarnation != known) {
         take_back(lane, 0);
         lane = Lane{};
         lane.incarnation = known;
     }
-    Item item = std::move(found->second);
-    pool_.erase(found);
     lane.given++;
-    lane.untaken.push_back(item);
-    if (lane.ready) tell(order.reader, StreamKind::data, lane.given, item.body);
+    lane.untaken.push_back(std::move(order.item));
+    if (lane.ready) tell(order.reader, StreamKind::data, lane.given, lane.untaken.back().body);
+}
+
+void QueueSocket::offer_again(Item item) {
+    const auto [back, added] = pool_.emplace(item.id, std::move(item));
+    announce(back->second);
 }
 
 void QueueSocket::drop_taken(Lane& lane, uint64_t number) {
@@ -215,10 +220,7 @@ void QueueSocket::look_after_lanes() {
 
 void QueueSocket::take_back(Lane& lane, uint64_t received) {
     drop_taken(lane, received);
-    for (Item& item : lane.untaken) {
-        const auto [back, added] = pool_.emplace(item.id, std::move(item));
-        announce(back->second);
-    }
+    for (Item& item : lane.untaken) offer_again(std::move(item));
     lane.untaken.clear();
 }
 
@@ -364,6 +366,7 @@ nlohmann::json QueueSocket::save() const {
     };
     Json pool = Json::array(), lanes = Json::array(), inbox = Json::array();
     for (const auto& [id, item] : pool_) pool.push_back(item_json(item));
+    for (const Give& order : early_) pool.push_back(item_json(order.item));
     for (const auto& [reader, lane] : lanes_) {
         Json untaken = Json::array();
         for (const Item& item : lane.untaken) untaken.push_back(item_json(item));
@@ -373,33 +376,48 @@ nlohmann::json QueueSocket::save() const {
     return {{"sent", sent_}, {"stamp", stamp_}, {"pool", pool}, {"lanes", lanes}, {"inbox", inbox}};
 }
 
+bool QueueSocket::restore_item(const nlohmann::json& json, Item& item) {
+    if (!json.is_array() || json.size() != 3 || !read_whole(json[0], item.id) ||
+        !read_whole(json[1], item.stamp) || !read_body(json[2], item.body)) {
+        return false;
+    }
+    kept_bytes_ += item.body->size + 1;
+    return item.id > 0 && item.id <= sent_;
+}
+
+bool QueueSocket::restore_lane(const nlohmann::json& json) {
+    uint16_t reader = 0;
+    if (!json.is_array() || json.size() != 4 || !read_whole(json[0], reader) ||
+        reader >= entry_.sockets.size() || lanes_.count(reader) > 0 || !json[3].is_array()) {
+        return false;
+    }
+    Lane& lane = lanes_[reader];
+    lane.ready = false;
+    if (!read_whole(json[1], lane.incarnation) || !read_whole(json[2], lane.given)) return false;
+    for (const auto& item : json[3]) {
+        if (!restore_item(item, lane.untaken.emplace_back())) return false;
+    }
+    return lane.untaken.size() <= lane.given;
+}
+
 bool QueueSocket::restore(const nlohmann::json& state) {
-    const auto item_of = [](const nlohmann::json& json) {
-        const auto& bytes = json.at(2).get_binary();
-        return Item{json.at(0).get<uint64_t>(), json.at(1).get<int64_t>(),
-                    make_body(bytes.data(), bytes.size())};
-    };
-    sent_ = state.at("sent").get<uint64_t>();
-    stamp_ = state.at("stamp").get<int64_t>();
-    for (const auto& json : state.at("pool")) {
-        Item item = item_of(json);
-        kept_bytes_ += item.body->size + 1;
-        pool_[item.id] = std::move(item);
+    if (!state.is_object()) return false;
+    for (const char* field : {"sent", "stamp", "pool", "lanes", "inbox"}) {
+        if (!state.contains(field)) return false;
     }
-    for (const auto& json : state.at("lanes")) {
-        if (json.at(0).get<size_t>() >= entry_.sockets.size()) return false;
-        Lane& lane = lanes_[json.at(0).get<uint16_t>()];
-        lane.ready = false;
-        lane.incarnation = json.at(1).get<uint32_t>();
-        lane.given = json.at(2).get<uint64_t>();
-        for (const auto& one : json.at(3)) {
-            lane.untaken.push_back(item_of(one));
-            kept_bytes_ += lane.untaken.back().body->size + 1;
-        }
+    if (!read_whole(state["sent"], sent_) || !read_whole(state["stamp"], stamp_)) return false;
+    for (const char* field : {"pool", "lanes", "inbox"}) {
+        if (!state[field].is_array()) return false;
     }
-    for (const auto& json : state.at("inbox")) {
-        const auto& bytes = json.get_binary();
-        inbox_.push_back({-1, make_body(bytes.data(), bytes.size())});
+    for (const auto& json : state["pool"]) {
+        Item item;
+        if (!restore_item(json, item) || !pool_.emplace(item.id, item).second) return false;
+    }
+    for (const auto& json : state["lanes"]) {
+        if (!restore_lane(json)) return false;
+    }
+    for (const auto& json : state["inbox"]) {
+        if (!read_body(json, inbox_.emplace_back().body)) return false;
     }
     return true;
 }

@@ -52,8 +52,10 @@ class QueueSocket final : public StreamSocket {
         int writer = -1;  // -1: received before the last suspend
         BodyPtr body;
     };
+    // A message that is given, to a reader the writer's map does not know yet. It is out of the
+    // pool: told of again it would go to a second reader, and there perhaps after later ones.
     struct Give {
-        uint64_t id = 0;
+        Item item;
         uint16_t reader = 0;
         uint32_t incarnation = 0;
     };
@@ -67,7 +69,8 @@ class QueueSocket final : public StreamSocket {
     // writer
     void announce(const Item& item);
     void on_give(const wire::StreamHeader& header, const BodyPtr& body);
-    void give(const Give& order);
+    void give(Give order);
+    void offer_again(Item item);
     void on_taken(uint16_t reader, uint64_t number);
     void on_resume(uint16_t reader, uint64_t number);
     void drop_taken(Lane& lane, uint64_t number);
@@ -87,11 +90,14 @@ class QueueSocket final : public StreamSocket {
     void forget_the_gone();
     void match();
 
+    bool restore_item(const nlohmann::json& json, Item& item);
+    bool restore_lane(const nlohmann::json& json);
+
     int64_t stamp_ = 0;
     uint64_t sent_ = 0;
     std::map<uint64_t, Item> pool_;  // not given yet, by id
     std::map<uint16_t, Lane> lanes_;
-    std::deque<Give> early_;  // to readers the map does not know yet
+    std::deque<Give> early_;
 
     std::map<uint16_t, Source> sources_;
     std::deque<Arrived> inbox_;

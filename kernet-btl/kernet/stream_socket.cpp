@@ -30,6 +30,13 @@ std::unique_ptr<StreamSocket> StreamSocket::make(StreamHost& host, const Entry& 
     return std::make_unique<QueueSocket>(host, entry, number, limit);
 }
 
+bool read_body(const nlohmann::json& json, BodyPtr& out) {
+    if (!json.is_binary()) return false;
+    const auto& bytes = json.get_binary();
+    out = make_body(bytes.data(), bytes.size());
+    return true;
+}
+
 StreamSocket::StreamSocket(StreamHost& host, const Entry& entry, uint16_t number, size_t limit)
     : host_(host),
       entry_(entry),
@@ -47,7 +54,8 @@ void StreamSocket::begin() {
 }
 
 void StreamSocket::update(const Entry& entry) {
-    if (entry.version <= entry_.version || entry.sockets.size() <= number_) return;
+    // (sockets are never taken out of a stream)
+    if (entry.version <= entry_.version || entry.sockets.size() < entry_.sockets.size()) return;
     entry_ = entry;
     begin();
     for (Early& early : std::exchange(early_, {})) receive(early.header, std::move(early.body));

@@ -29,6 +29,8 @@ struct Body {
 };
 using BodyPtr = std::shared_ptr<Body>;
 BodyPtr make_body(const void* bytes, size_t size);
+// Out of a handle. False: that is no message.
+bool read_body(const nlohmann::json& json, BodyPtr& out);
 
 // What a socket needs of the process it is in.
 class StreamHost {
@@ -93,6 +95,7 @@ class StreamSocket {
     virtual Farewells farewells(bool suspended) const = 0;
     // The state of a suspended socket; restore() is for the fresh one at its next place.
     virtual nlohmann::json save() const = 0;
+    // False: the state is none of such a socket; then nothing else may be done with this one.
     virtual bool restore(const nlohmann::json& state) = 0;
     // Called once, after make() and restore().
     void begin();

@@ -26,6 +26,7 @@ class FaultyDriver final : public PacketDriver {
     size_t max_packet() const override { return driver_->max_packet(); }
     size_t receive_room() const override { return driver_->receive_room(); }
     int fd() const override { return driver_->fd(); }
+    bool holds() const override { return driver_->holds(); }
 
     int send(const PacketView* packets, int count) override {
         for (int i = 0; i < count; i++) {

@@ -1,13 +1,14 @@
 #include "kernet-btl/link/net.hpp"
 
+#include <algorithm>
 #include <arpa/inet.h>
 #include <cerrno>
 #include <cstring>
-#include <ifaddrs.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <linux/sockios.h>
 #include <sstream>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -15,62 +16,8 @@ namespace kernet::net {
 
 namespace {
 
-struct Address {
-    std::string interface;
-    int family;
-    uint8_t bytes[16];
-    std::string text;
-    bool loopback;
-};
-
-std::vector<Address> interface_addresses() {
-    std::vector<Address> out;
-    ifaddrs* list = nullptr;
-    if (getifaddrs(&list) != 0) return out;
-    for (int family : {AF_INET, AF_INET6}) {
-        for (ifaddrs* i = list; i; i = i->ifa_next) {
-            if (!i->ifa_addr || i->ifa_addr->sa_family != family || !(i->ifa_flags & IFF_UP)) {
-                continue;
-            }
-            Address a{i->ifa_name, family, {}, {}, (i->ifa_flags & IFF_LOOPBACK) != 0};
-            char text[INET6_ADDRSTRLEN];
-            if (family == AF_INET) {
-                std::memcpy(a.bytes, &reinterpret_cast<sockaddr_in*>(i->ifa_addr)->sin_addr, 4);
-            } else {
-                const auto* in6 = reinterpret_cast<sockaddr_in6*>(i->ifa_addr);
-                if (IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr)) continue;  // needs a scope: unusable
-                std::memcpy(a.bytes, &in6->sin6_addr, 16);
-            }
-            if (!inet_ntop(family, a.bytes, text, sizeof text)) continue;
-            a.text = text;
-            out.push_back(std::move(a));
-        }
-    }
-    freeifaddrs(list);
-    return out;
-}
-
-bool in_net(const Address& address, const std::string& cidr) {
-    const size_t slash = cidr.find('/');
-    uint8_t net[16];
-    if (inet_pton(address.family, cidr.substr(0, slash).c_str(), net) != 1) return false;
-    const int most = address.family == AF_INET ? 32 : 128;
-    int bits = slash == std::string::npos ? most : std::atoi(cidr.c_str() + slash + 1);
-    if (bits < 0 || bits > most) return false;
-    for (int i = 0; i < bits; i++) {
-        const int mask = 0x80 >> i % 8;
-        if ((net[i / 8] & mask) != (address.bytes[i / 8] & mask)) return false;
-    }
-    return true;
-}
-
-bool selected(const Address& address, const std::string& include) {
-    std::istringstream list(include);
-    for (std::string item; std::getline(list, item, ',');) {
-        if (item == address.interface || in_net(address, item)) return true;
-    }
-    return false;
-}
+constexpr int tcp_rto_max_ms = 44;  // TCP_RTO_MAX_MS (linux/tcp.h), since Linux 6.15
+constexpr uint8_t asked = 2;        // times, to no answer; one may get lost
 
 Result<socklen_t> abstract_address(const std::string& name, sockaddr_un& address) {
     address = sockaddr_un{};
@@ -82,30 +29,12 @@ Result<socklen_t> abstract_address(const std::string& name, sockaddr_un& address
     return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + name.size());
 }
 
-}  // namespace
-
-Result<std::vector<std::string>> local_addresses(const std::string& include) {
-    std::vector<std::string> chosen, loopback;
-    for (const Address& address : interface_addresses()) {
-        if (!include.empty()) {
-            if (selected(address, include)) chosen.push_back(address.text);
-        } else {
-            (address.loopback ? loopback : chosen).push_back(address.text);
-        }
-    }
-    if (!chosen.empty()) return chosen;
-    if (include.empty() && !loopback.empty()) return loopback;
-    return ghost::make_error(ghost::Code::invalid, "find network interfaces", include);
-}
-
-namespace {
-
 // No descriptor in it: it could not be done, errno says why.
-TcpListener listen_at(int family, uint16_t port, const std::string& congestion) {
+TcpListener listen_at(int family, uint16_t port, const TcpTuning& tuning) {
     TcpListener listener;
     listener.fd.reset(socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!listener.fd) return {};
-    tune_tcp(listener.fd, congestion);
+    tune_tcp(listener.fd, tuning);
     sockaddr_storage any{};
     any.ss_family = static_cast<sa_family_t>(family);
     const bool six = family == AF_INET6;
@@ -129,11 +58,11 @@ TcpListener listen_at(int family, uint16_t port, const std::string& congestion) 
 
 }  // namespace
 
-Result<TcpListener> listen_tcp(const std::string& congestion, uint16_t wish) {
+Result<TcpListener> listen_tcp(const TcpTuning& tuning, uint16_t wish) {
     // One socket for both families; IPv4 alone where IPv6 is switched off.
     for (uint16_t port : {wish, uint16_t{0}}) {
         for (int family : {AF_INET6, AF_INET}) {
-            TcpListener listener = listen_at(family, port, congestion);
+            TcpListener listener = listen_at(family, port, tuning);
             if (listener.fd) return listener;
             // Not the same port for one family only: somebody else has it.
             if (port != 0 && errno == EADDRINUSE) break;
@@ -155,7 +84,7 @@ Result<Fd> listen_unix(const std::string& name) {
     return fd;
 }
 
-Result<Fd> connect_tcp(const std::string& host, uint16_t port, const std::string& congestion) {
+Result<Fd> connect_tcp(const std::string& host, uint16_t port, const TcpTuning& tuning) {
     sockaddr_storage to{};
     socklen_t size = 0;
     auto* in4 = reinterpret_cast<sockaddr_in*>(&to);
@@ -173,7 +102,7 @@ Result<Fd> connect_tcp(const std::string& host, uint16_t port, const std::string
     }
     Fd fd(socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!fd) return ghost::sys_error("create a TCP socket");
-    tune_tcp(fd, congestion);
+    tune_tcp(fd, tuning);
     if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&to), size) != 0 && errno != EINPROGRESS) {
         return ghost::sys_error("connect to", host);
     }
@@ -206,14 +135,20 @@ Result<Fd> accept(const Fd& listener) {
                             errno == EAGAIN ? ghost::Code::busy : ghost::Code::io);
 }
 
-void tune_tcp(const Fd& fd, const std::string& congestion) {
-    const int on = 1, idle = 10, interval = 5, count = 3;
+void tune_tcp(const Fd& fd, const TcpTuning& tuning) {
+    const auto limit =
+        static_cast<int>(std::min<int64_t>(tuning.dead_after_us / 1'000'000, 30'000));
+    const int on = 1, count = 3, interval = std::max(limit / 6, 1);
+    const int idle = std::max(limit - count * interval, 1);
+    // A full window is asked about, and what is lost sent again, this often at least.
+    const int longest_wait_ms = std::clamp(limit * 1000 / 4, 1000, 120'000);
     setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(fd.get(), SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     setsockopt(fd.get(), IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
     setsockopt(fd.get(), IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
     setsockopt(fd.get(), IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
-    std::istringstream list(congestion);
+    setsockopt(fd.get(), IPPROTO_TCP, tcp_rto_max_ms, &longest_wait_ms, sizeof longest_wait_ms);
+    std::istringstream list(tuning.congestion);
     for (std::string name; std::getline(list, name, ',');) {
         if (setsockopt(fd.get(), IPPROTO_TCP, TCP_CONGESTION, name.data(),
                        static_cast<socklen_t>(name.size())) == 0) {
@@ -222,11 +157,31 @@ void tune_tcp(const Fd& fd, const std::string& congestion) {
     }
 }
 
+bool node_is_dead(const Fd& fd, int64_t dead_after_us) {
+    tcp_info info{};
+    socklen_t size = sizeof info;
+    if (getsockopt(fd.get(), IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return false;
+    // What it said last is read first: it may have been goodbye.
+    int unread = 0;
+    if (info.tcpi_state == TCP_CLOSE) return ioctl(fd.get(), SIOCINQ, &unread) == 0 && unread == 0;
+    const int64_t silence_ms = std::min(info.tcpi_last_ack_recv, info.tcpi_last_data_recv);
+    // An answer ends a row of probes; one sent again and acknowledged ends that row.
+    return silence_ms * 1000 > dead_after_us &&
+           (info.tcpi_retransmits >= asked || info.tcpi_probes >= asked);
+}
+
 void acknowledge_on_arrival(int fd, bool on) {
     // Up to 48 KB that is the quicker way; with a mark of 64 KB large messages take 1.15 of the
     // time.
     const int mark = on ? 32 << 10 : 1;
     setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &mark, sizeof mark);
+}
+
+size_t receive_room(const Fd& fd) {
+    int room = 0;
+    socklen_t size = sizeof room;
+    getsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &room, &size);
+    return static_cast<size_t>(room);
 }
 
 bool same_user(const Fd& fd) {

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
@@ -14,35 +13,43 @@ using ghost::Fd;
 using ghost::Result;
 using ghost::Status;
 
-// Numeric addresses of the interfaces that are up: those named by `include` (interface names or
-// CIDR nets, comma-separated), or with "" all but loopback, or loopback if there are no others.
-// IPv4 first. Code::invalid if include selects none.
-Result<std::vector<std::string>> local_addresses(const std::string& include);
-
 struct TcpListener {
     Fd fd;
     uint16_t port = 0;
 };
-// Listens on every address of this node; non-blocking. `congestion` as for tune_tcp(). At port
-// `wish` if that is free, else (and for 0) at one the system chooses.
-Result<TcpListener> listen_tcp(const std::string& congestion, uint16_t wish = 0);
+// What a TCP connection of ours is to be like.
+struct TcpTuning {
+    std::string
+        congestion;  // control algorithms, comma-separated, tried in order; "": the system's
+    int64_t dead_after_us = 30'000'000;  // a node that is silent for so long is taken for dead
+};
+
+// Listens on every address of this node; non-blocking. At port `wish` if that is free, else (and
+// for 0) at one the system chooses.
+Result<TcpListener> listen_tcp(const TcpTuning& tuning, uint16_t wish = 0);
 // "@name": abstract name space, stream socket, non-blocking.
 Result<Fd> listen_unix(const std::string& name);
 
 // Begins a non-blocking connection; it is complete (or failed) when writable.
-Result<Fd> connect_tcp(const std::string& host, uint16_t port, const std::string& congestion);
+Result<Fd> connect_tcp(const std::string& host, uint16_t port, const TcpTuning& tuning);
 Result<Fd> connect_unix(const std::string& name);
 // The pending error of a connection that became writable; 0 = connected.
 int connect_error(const Fd& fd);
 // Takes one waiting connection, non-blocking; Code::busy if there is none.
 Result<Fd> accept(const Fd& listener);
 
-// No delay, keep-alive, and the first of the comma-separated congestion control algorithms that
-// the kernel allows (none: the system's own stays; facts: BBR is four times slower here).
+// No delay, keep-alive such that an idle connection to a silent node breaks after dead_after_us
+// (whole seconds, at least 4), and the first of the congestion control algorithms that the kernel
+// allows (none: the system's own stays; facts: BBR is four times slower here).
 // Before the connection exists: a socket that was BBR's for a moment stays paced by a timer for
 // ever (net/ipv4/tcp_bbr.c, bbr_init(): sk_pacing_status), 10 µs on every message of 8 to 49 KB.
 // What is accepted inherits it all from its listener.
-void tune_tcp(const Fd& fd, const std::string& congestion);
+void tune_tcp(const Fd& fd, const TcpTuning& tuning);
+// Whether the node at the other end has answered nothing for dead_after_us though it was asked more
+// than once, or the connection has ended. Its system answers for a process that is stopped,
+// computes or does not read, so this says nothing about the process. TCP_USER_TIMEOUT is not for
+// us: it also breaks a connection whose reader is slow (tcp(7): "due to zero window size").
+bool node_is_dead(const Fd& fd, int64_t dead_after_us);
 // For a connection that is read without being waited for: what comes is acknowledged on its way in,
 // by whoever delivers it, and not by the recv() that takes it, which costs that message 2 to 3 µs
 // more on its way to us, one of 2 KB a third of its time (facts: NPopenmpi, 1.4 to 4 KB). The
@@ -50,6 +57,8 @@ void tune_tcp(const Fd& fd, const std::string& congestion);
 // (net/ipv4/tcp_input.c, __tcp_ack_snd_check(); tcp.c, tcp_cleanup_rbuf()). poll() and epoll do not
 // tell of bytes below that mark: `on` false before they are asked.
 void acknowledge_on_arrival(int fd, bool on);
+// Bytes its receive buffer holds, bookkeeping included (socket(7), SO_RCVBUF).
+size_t receive_room(const Fd& fd);
 // True if the other end of a Unix socket belongs to this user (or root).
 bool same_user(const Fd& fd);
 

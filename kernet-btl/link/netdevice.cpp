@@ -15,6 +15,7 @@
 #include <sys/uio.h>
 
 #include "kernet-btl/wire/packet.hpp"
+#include "kernet-btl/link/net.hpp"
 
 namespace kernet {
 
@@ -40,12 +41,7 @@ class NetDevice final : public PacketDriver {
     const char* name() const override { return "netdevice"; }
     int fd() const override { return fd_.get(); }
     size_t max_packet() const override { return most_; }
-    size_t receive_room() const override {
-        int room = 0;
-        socklen_t size = sizeof room;
-        getsockopt(fd_.get(), SOL_SOCKET, SO_RCVBUF, &room, &size);
-        return static_cast<size_t>(room);
-    }
+    size_t receive_room() const override { return net::receive_room(fd_); }
     LinkAddress address() const override {
         LinkAddress out;
         out.most = static_cast<uint16_t>(most_);

@@ -45,6 +45,8 @@ class PacketDriver {
     virtual int receive(PacketView* packets, int most) = 0;
     // Readable when receive() has something; -1: nothing says so, it must be tried.
     virtual int fd() const = 0;
+    // receive() has something that came with what it gave before, of which fd() does not tell.
+    virtual bool holds() const { return false; }
 };
 
 }  // namespace kernet

@@ -6,17 +6,17 @@
 #include <cstring>
 
 #include "base/clock.hpp"
+#include "base/log.hpp"
 
 namespace kernet {
 
 namespace {
 
-constexpr size_t slot_memory = 4 << 20;  // bytes each way
-constexpr double first_window = 64;      // segments; a cluster's network takes one burst
-constexpr double least_window = 16;      // what a loss can bring it down to
-constexpr int32_t reordering = 3;        // RFC 9002, 6.1.1
-constexpr uint32_t ack_segments = 32;    // of a burst of 44, most
-constexpr uint32_t ack_polls = 16;       // in vain, then nothing is about to be sent
+constexpr double first_window = 64;    // segments; a cluster's network takes one burst
+constexpr double least_window = 16;    // what a loss can bring it down to
+constexpr int32_t reordering = 3;      // RFC 9002, 6.1.1
+constexpr uint32_t ack_segments = 32;  // of a burst of 44, most
+constexpr uint32_t ack_polls = 16;     // in vain, then nothing is about to be sent
 constexpr int64_t first_patience_us = 20'000;
 constexpr int64_t least_patience_us = 5'000;  // a process may lose its core for so long
 constexpr int64_t most_patience_us = 500'000;
@@ -28,8 +28,8 @@ constexpr int looked_at_once = 64;  // packets
 }  // namespace
 
 PacketLink::PacketLink(std::unique_ptr<PacketDriver> driver, const PacketKeys& keys,
-                       int64_t dead_after_us)
-    : StreamLink(keys.out.epoch, keys.in.epoch, true),
+                       int64_t dead_after_us, size_t slot_memory)
+    : ByteLink(keys.out.epoch, keys.in.epoch),
       driver_(std::move(driver)),
       keys_(keys),
       dead_after_(dead_after_us),
@@ -53,6 +53,11 @@ PacketLink::PacketLink(std::unique_ptr<PacketDriver> driver, const PacketKeys& k
 // What has come is said before we go: the other side may be waiting for nothing else.
 PacketLink::~PacketLink() {
     if (!broken_ && unacknowledged_ > 0) acknowledge();
+    ghost::log::debug(
+        "kernet: link {}: {} packets sent, {} of them again ({} after a silence), {} refused, {} "
+        "repeated, {} early",
+        driver_->name(), counts_.sent, counts_.again, counts_.probes, counts_.refused,
+        counts_.repeated, counts_.ahead);
 }
 
 // --- sending ---

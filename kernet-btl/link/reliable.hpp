@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "kernet-btl/link/packet_driver.hpp"
-#include "kernet-btl/link/stream_link.hpp"
+#include "kernet-btl/link/byte_link.hpp"
 #include "kernet-btl/wire/packet.hpp"
 
 namespace kernet {
@@ -37,20 +37,29 @@ struct PacketCounts {
     uint64_t ahead = 0;     // received segments that had to wait for one before
 };
 
-class PacketLink final : public StreamLink {
+class PacketLink final : public ByteLink {
   public:
+    static constexpr size_t usual_slot_memory = 4 << 20;
+
     // driver: connected. dead_after_us: a link on which something is outstanding and nothing is
     // heard for so long is broken.
-    PacketLink(std::unique_ptr<PacketDriver> driver, const PacketKeys& keys, int64_t dead_after_us);
+    // slot_memory: bytes of segments that may be outstanding, each way.
+    PacketLink(std::unique_ptr<PacketDriver> driver, const PacketKeys& keys, int64_t dead_after_us,
+               size_t slot_memory = usual_slot_memory);
     ~PacketLink() override;
 
     const char* name() const override { return driver_->name(); }
     int fd() const override { return driver_->fd(); }
+    bool holds() const override { return ready_at_ != ready_.size() || driver_->holds(); }
     bool tend(bool absent) override;
+    bool tended() const override { return true; }
+    bool tells_leaving() const override { return false; }
     bool mute() const override { return given_up_ && !heard_; }
     bool settled() const override { return filled_ == acked_; }
 
     const PacketCounts& counts() const { return counts_; }
+    // Bytes that go in one packet.
+    size_t segment() const { return stride_ - wire::packet_header_size; }
 
   private:
     static constexpr int burst = 44;

@@ -10,7 +10,7 @@ namespace kernet {
 
 namespace {
 
-constexpr uint64_t ring_magic = 0x32474e495254454bULL;  // "KETRING2"
+constexpr uint64_t ring_magic = 0x33474e495254454bULL;  // "KETRING3"
 constexpr int required_seals = F_SEAL_SHRINK | F_SEAL_GROW;
 
 // Read once: the other process could change it between the check and the use.
@@ -112,6 +112,7 @@ RingTx::RingTx(const RingMapping& map, int direction)
       lines_count_(map.geometry().lines),
       mask_(map.geometry().lines - 1),
       bytes_(map.geometry().bytes),
+      stamp_(stamp_of(key_, 0)),
       ends_(map.geometry().lines, 0) {}
 
 bool RingTx::refresh() {
@@ -138,7 +139,7 @@ uint8_t* RingTx::reserve_payload(RingLine& line, size_t size) {
 
 bool RingTx::view(uint64_t number, LineView& out) const {
     const RingLine& line = lines_[number & mask_];
-    return line.stamp.load(std::memory_order_relaxed) == key_ + number &&
+    return line.stamp.load(std::memory_order_relaxed) == stamp_of(key_, number) &&
            decode_line(line, payload_, static_cast<uint32_t>(bytes_), out);
 }
 
@@ -148,7 +149,8 @@ RingRx::RingRx(const RingMapping& map, int direction)
       control_(map.control(direction)),
       key_(control_->key),
       mask_(map.geometry().lines - 1),
-      bytes_(map.geometry().bytes) {}
+      bytes_(map.geometry().bytes),
+      stamp_(stamp_of(key_, 0)) {}
 
 bool RingRx::view(LineView& out) const {
     return decode_line(lines_[position_ & mask_], payload_, bytes_, out);

@@ -4,12 +4,13 @@
 // A direction is an array of 64-byte lines and a payload area. Up to 48 bytes of a message lie in
 // its line, so that a small one costs the transfer of one cache line; up to run_on_max bytes run on
 // in the lines that follow, which the processor fetches ahead; more lie in one piece of the payload
-// area. The stamp of a message's first line, written last, is the ring's key plus its number: a
-// message is there exactly if the line carries the stamp the reader expects, and neither side ever
-// clears anything. The key is random because a line may hold the bytes of an earlier message, which
-// must not look like a stamp. The reader's count of consumed lines gives the room back; what it has
-// not consumed is the retained tail of the stream.
-// Line and payload sizes are measured choices (design: transport facts, "Same node").
+// area. The stamp of a message's first line, written last, is the ring's key and its number
+// (stamp_of): a message is there exactly if the line carries the stamp the reader expects, and
+// neither side ever clears anything. The key is random because a line may hold the bytes of an
+// earlier message, which must not look like a stamp; numbers are spread because it may hold an
+// earlier stamp of which a message has covered some bytes. The reader's count of consumed lines
+// gives the room back; what it has not consumed is the retained tail of the stream. Line and
+// payload sizes are measured choices (design: transport facts, "Same node").
 #pragma once
 
 #include <atomic>
@@ -47,6 +48,15 @@ inline constexpr size_t run_on_max = RingLine::inline_size + 4 * sizeof(RingLine
 inline constexpr uint32_t lines_of(size_t length) {
     if (length <= RingLine::inline_size || length > run_on_max) return 1;
     return static_cast<uint32_t>(1 + (length - RingLine::inline_size + 63) / sizeof(RingLine));
+}
+
+// Stamps of lines that are less than 2^20 apart differ in their upper three bytes at least: the
+// multiples of 2^64 divided by the golden ratio are far from each other (Knuth, TAOCP 3, 6.4). A
+// message covers a stamp's bytes from the lowest on, so what is left of an old one is never all of
+// a later one that it would have to share with random bytes.
+inline constexpr uint64_t stamp_step = 0x9e3779b97f4a7c15;
+inline constexpr uint64_t stamp_of(uint64_t key, uint64_t number) {
+    return key + number * stamp_step;
 }
 
 struct RingGeometry {
@@ -138,8 +148,9 @@ class RingTx {
         for (uint32_t i = 0; i < count; i++) ends_[(position_ + i) & mask_] = payload_position_;
         line.seq = static_cast<uint32_t>(seq);
         line.info = line_info(size, tag, kind);
-        line.stamp.store(key_ + position_, std::memory_order_release);
+        line.stamp.store(stamp_, std::memory_order_release);
         position_ += count;
+        stamp_ = stamp_of(key_, position_);
         if (size > RingLine::inline_size) own_next(count);
     }
     // Lines published and lines the reader is known to be done with.
@@ -178,6 +189,7 @@ class RingTx {
     uint32_t mask_;
     uint64_t bytes_;
     uint64_t position_ = 0;          // lines published
+    uint64_t stamp_;                 // of the next
     uint64_t consumed_ = 0;          // last known
     uint64_t payload_position_ = 0;  // bytes handed out, counting skipped ones
     uint64_t payload_free_ = 0;      // bytes given back
@@ -191,13 +203,14 @@ class RingRx {
     RingRx(const RingMapping& map, int direction);
 
     bool ready() const {
-        return lines_[position_ & mask_].stamp.load(std::memory_order_acquire) == key_ + position_;
+        return lines_[position_ & mask_].stamp.load(std::memory_order_acquire) == stamp_;
     }
     // The message ready() saw; false if it cannot be believed (the link must be dropped).
     bool view(LineView& out) const;
     // Done with it: its room may be used again.
     void advance(const LineView& line) {
         position_ += lines_of(line.length);
+        stamp_ = stamp_of(key_, position_);
         control_->consumed.store(position_, std::memory_order_release);
     }
 
@@ -209,6 +222,7 @@ class RingRx {
     uint32_t mask_;
     uint32_t bytes_;
     uint64_t position_ = 0;
+    uint64_t stamp_;  // of the next
 };
 
 }  // namespace kernet

@@ -3,6 +3,7 @@
 #include <sstream>
 
 #include "kernet-btl/link/netdevice.hpp"
+#include "kernet-btl/link/ofi.hpp"
 #include "kernet-btl/link/udp.hpp"
 #include "kernet-btl/wire/frame.hpp"
 
@@ -34,6 +35,14 @@ Result<std::unique_ptr<PacketDriver>> make_device(const LinkSite& site) {
     return make_netdevice(site.beside);
 }
 
+Status ofi_usable_here(const LoopHub*) {
+    return ofi_usable();
+}
+
+Result<std::unique_ptr<PacketDriver>> make_ofi_here(const LinkSite& site) {
+    return make_ofi(site.beside);
+}
+
 }  // namespace
 
 // clang-format off
@@ -44,6 +53,8 @@ const std::vector<LinkLine>& link_table() {
         {LinkKind::tcp,       "tcp",       true,    true,   0,                  true,   false, "IP",                       nullptr,  nullptr},
         {LinkKind::udp,       "udp",       false,   false,  65'507,             false,  false, "IP",                       nullptr,  make_udp_here},
         {LinkKind::netdevice, "netdevice", false,   false,  UINT16_MAX,         false,  false, "one Ethernet, CAP_NET_RAW", device_usable, make_device},
+        {LinkKind::ofi,       "ofi",       true,    true,   32 * 1024,          false,  false, "libfabric, IP",            ofi_usable_here, make_ofi_here},
+        {LinkKind::pair,      "pair",      true,    true,   0,                  true,   false, "IP",                       nullptr,  make_udp_here},
         {LinkKind::loop,      "loop",      false,   true,   16 * 1024,          false,  false, "the same process",         has_loop, make_loop},
     };
     return table;

@@ -24,6 +24,10 @@ void TcpLink::waited_for(bool on) {
     net::acknowledge_on_arrival(fd_.get(), !on);
 }
 
+bool TcpLink::node_is_dead() const {
+    return net::node_is_dead(fd_, dead_after_us_);
+}
+
 ssize_t TcpLink::send_bytes(const iovec* pieces, int count) {
     msghdr message{};
     message.msg_iov = const_cast<iovec*>(pieces);

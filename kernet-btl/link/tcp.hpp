@@ -2,21 +2,23 @@
 #pragma once
 
 #include "base/fd.hpp"
-#include "kernet-btl/link/stream_link.hpp"
+#include "kernet-btl/link/byte_link.hpp"
 
 namespace kernet {
 
 using ghost::Fd;
 
-class TcpLink final : public StreamLink {
+class TcpLink final : public ByteLink {
   public:
-    // fd: connected and non-blocking. Epochs as in StreamLink.
-    TcpLink(Fd fd, uint64_t own_epoch, uint64_t peer_epoch)
-        : StreamLink(own_epoch, peer_epoch), fd_(std::move(fd)) {}
+    // fd: connected, non-blocking and tuned. Epochs as in StreamLink. dead_after_us: as the fd's
+    // TcpTuning.
+    TcpLink(Fd fd, uint64_t own_epoch, uint64_t peer_epoch, int64_t dead_after_us)
+        : ByteLink(own_epoch, peer_epoch), fd_(std::move(fd)), dead_after_us_(dead_after_us) {}
 
     const char* name() const override { return "tcp"; }
     int fd() const override { return fd_.get(); }
     void waited_for(bool on) override;
+    bool node_is_dead() const override;
 
   private:
     ssize_t send_bytes(const iovec* pieces, int count) override;
@@ -25,6 +27,7 @@ class TcpLink final : public StreamLink {
     ssize_t peek_bytes(void* bytes, size_t size) override;
 
     Fd fd_;
+    int64_t dead_after_us_;
 };
 
 }  // namespace kernet

@@ -38,13 +38,9 @@ class UdpDriver final : public PacketDriver {
 
     const char* name() const override { return "udp"; }
     int fd() const override { return fd_.get(); }
+    bool holds() const override { return part_at_ != part_end_; }
     size_t max_packet() const override { return most_; }
-    size_t receive_room() const override {
-        int room = 0;
-        socklen_t size = sizeof room;
-        getsockopt(fd_.get(), SOL_SOCKET, SO_RCVBUF, &room, &size);
-        return static_cast<size_t>(room);
-    }
+    size_t receive_room() const override { return net::receive_room(fd_); }
     LinkAddress address() const override {
         LinkAddress out;
         out.most = static_cast<uint16_t>(most_);

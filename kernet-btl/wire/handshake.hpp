@@ -36,7 +36,15 @@ class HandshakeKey {
     std::array<uint8_t, 32> key_{};
 };
 
-enum class LinkKind : uint8_t { shm = 1, tcp = 2, udp = 3, netdevice = 4, ofi = 5, loop = 6 };
+enum class LinkKind : uint8_t {
+    shm = 1,
+    tcp = 2,
+    udp = 3,
+    netdevice = 4,
+    ofi = 5,
+    loop = 6,
+    pair = 7,  // udp, and the connection itself
+};
 
 // Of packets, beside the connection the handshake goes over.
 inline constexpr bool beside(LinkKind kind) {

@@ -1,7 +1,6 @@
 // Channels between nodes: what is sent arrives in order or is an error, whoever ends or is cut.
 #include <gtest/gtest.h>
 
-#include <arpa/inet.h>
 #include <map>
 #include <poll.h>
 #include <sys/socket.h>
@@ -9,6 +8,7 @@
 #include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "kernet-btl/kernet/channel.hpp"
+#include "tests/contract/kernet_cluster.hpp"
 
 namespace {
 
@@ -17,6 +17,7 @@ using kernet::NodeState;
 using kernet::Status;
 using kernet::TcpChannel;
 using kernet::TcpChannelConfig;
+using kernettest::free_port;
 
 constexpr int64_t limit_us = 30'000'000;
 
@@ -42,17 +43,6 @@ struct Node final : kernet::ChannelListener {
     std::map<int, std::vector<NodeState>> states;
     std::unique_ptr<TcpChannel> channel;
 };
-
-uint16_t free_port() {
-    ghost::Fd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    EXPECT_EQ(bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
-    getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size);
-    return ntohs(address.sin_port);
-}
 
 class Channels : public testing::Test {
   protected:

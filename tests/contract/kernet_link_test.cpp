@@ -2,6 +2,7 @@
 // either end, every byte comes once and in order.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <arpa/inet.h>
 #include <cstring>
 #include <fmt/format.h>
@@ -12,6 +13,14 @@
 #include "kernet-btl/link/loop.hpp"
 #include "kernet-btl/link/table.hpp"
 #include "tests/contract/kernet_ends.hpp"
+
+#ifdef __SANITIZE_ADDRESS__
+// libfabric 1.17 forgets connections it had accepted and that broke before they were complete, 400
+// bytes each. LeakSanitizer asks for this function by name.
+extern "C" __attribute__((visibility("default"))) const char* __lsan_default_suppressions() {
+    return "leak:libfabric.so\n";
+}
+#endif
 
 namespace {
 
@@ -98,6 +107,15 @@ int64_t usual() {
     return message_count(std::getenv("GHOST_TEST_SLOWER") ? 600 : 4000);
 }
 
+// Each sends the other everything, or the limit has passed.
+void until_both_have_all(Side& a, Side& b) {
+    const Location at_a = a.location(), at_b = b.location();
+    a.begin(at_b);
+    b.begin(at_a);
+    const int64_t end = ghost::monotonic_us() + limit_us;
+    while (!(a.done() && b.done()) && ghost::monotonic_us() < end) usleep(1000);
+}
+
 TEST_P(KernetLink, EveryMessageOnceInOrder) {
     exchange(usual(), false, false);
 }
@@ -169,6 +187,38 @@ TEST_P(KernetLink, APeerThatDoesNotLookHoldsTheSenderBack) {
     EXPECT_EQ(out.backlog(), 0U);
 }
 
+// The same when the link has long been there, and full: what waits for room leaves by the agent.
+TEST_P(KernetLink, WhatHadNoRoomArrivesThoughTheSenderIsElsewhere) {
+    constexpr uint64_t messages = 20'000, size = 1000;
+    const Ends ends(GetParam(), "f");
+    Idler sender(ends.a), receiver(ends.b);
+    sender.endpoint().set_location(receiver.location());
+    receiver.endpoint().set_location(sender.location());
+    Stream& out = sender.hub().attach(1);
+    Stream& in = receiver.hub().attach(0);
+    Stream::Message got;
+    const int64_t end = ghost::monotonic_us() + limit_us;
+    out.send(Stream::Message(size));
+    while (!in.recv(got) && ghost::monotonic_us() < end) receiver.hub().progress();
+    usleep(300'000);  // the agents have looked after the new link by then
+    for (uint64_t i = 0; i < messages; i++) {
+        Stream::Message message(size);
+        std::memcpy(message.data(), &i, sizeof i);
+        out.send(std::move(message));
+    }
+    EXPECT_GT(out.backlog(), 0U) << "not what this is about";
+    const int64_t begun = ghost::monotonic_us();
+    for (uint64_t i = 0; i < messages; i++) {
+        while (!in.recv(got) && ghost::monotonic_us() < begun + 20'000'000)
+            receiver.hub().progress();
+        uint64_t number = 0;
+        ASSERT_EQ(got.size(), size) << i;
+        std::memcpy(&number, got.data(), sizeof number);
+        ASSERT_EQ(number, i);
+        got.clear();
+    }
+}
+
 // MPI promises that what was sent arrives, though the sender computes for hours afterwards.
 TEST_P(KernetLink, WhatWasSentArrivesThoughTheSenderIsElsewhere) {
     const Ends ends(GetParam(), "e");
@@ -188,15 +238,54 @@ TEST_P(KernetLink, WhatWasSentArrivesThoughTheSenderIsElsewhere) {
     }
 }
 
+// More peers than are tried one by one: who has something is told by their descriptors, except what
+// the agent took off them while the rank was elsewhere, and what one look could not take.
+TEST_P(KernetLink, WhatTheAgentTookIsFoundAmongManyPeers) {
+    const Ends ends(GetParam(), "m");
+    std::vector<std::unique_ptr<Idler>> ranks;
+    for (uint32_t rank = 0; rank < 6; rank++) {
+        ranks.push_back(std::make_unique<Idler>(ends.make(rank, GetParam(), "m")));
+    }
+    Idler& center = *ranks[0];
+    for (size_t i = 1; i < ranks.size(); i++) {
+        center.endpoint().set_location(ranks[i]->location());
+        ranks[i]->endpoint().set_location(center.location());
+    }
+    const auto message = [](size_t i, size_t size) {
+        return Stream::Message(size, static_cast<uint8_t>(i + 1));
+    };
+    const int64_t end = ghost::monotonic_us() + limit_us / 4;
+    for (size_t size : {1000, 6'000'000}) {
+        for (size_t i = 1; i < ranks.size(); i++) {
+            ranks[i]->hub().attach(0).send(message(i, size));
+        }
+        const auto all_settled = [&] {
+            return std::all_of(ranks.begin() + 1, ranks.end(), [](const auto& rank) {
+                rank->hub().progress();
+                kernet::Inside inside(rank->endpoint().data().gate());
+                return !rank->endpoint().data().attach(0).unsettled();
+            });
+        };
+        // The small ones are all with the center's agent before it looks.
+        while (size == 1000 && !all_settled() && ghost::monotonic_us() < end) continue;
+        size_t left = ranks.size() - 1;
+        std::vector<Stream::Message> got(ranks.size());
+        while (left > 0 && ghost::monotonic_us() < end) {
+            for (const auto& rank : ranks) rank->hub().progress();
+            for (size_t i = 1; i < ranks.size(); i++) {
+                if (center.hub().attach(static_cast<uint32_t>(i)).recv(got[i])) left--;
+            }
+        }
+        ASSERT_EQ(left, 0U) << size;
+        for (size_t i = 1; i < ranks.size(); i++) ASSERT_TRUE(got[i] == message(i, size));
+    }
+}
+
 TEST_P(KernetLink, LeavesNothingOpenWhenSuspended) {
     const int before = held();
     const Ends ends(GetParam(), "h");
     Side a(ends.a, 300), b(ends.b, 300);
-    const Location at_a = a.location(), at_b = b.location();
-    a.begin(at_b);
-    b.begin(at_a);
-    const int64_t end = ghost::monotonic_us() + limit_us;
-    while (!(a.done() && b.done()) && ghost::monotonic_us() < end) usleep(1000);
+    until_both_have_all(a, b);
     EXPECT_GT(held(), before);
     a.suspend();
     b.suspend();
@@ -249,25 +338,25 @@ constexpr const char* worse = "drop=100,duplicate=50,reorder=50,delay=20,corrupt
 
 INSTANTIATE_TEST_SUITE_P(
     All, KernetLink,
-    testing::Values(Link{"shm", "shm", "lo", ""}, Link{"tcp", "tcp", "127.0.0.1/32", ""},
-                    Link{"tcp6", "tcp", "::1/128", ""}, Link{"udp", "udp", "127.0.0.1/32", ""},
-                    Link{"udp6", "udp", "::1/128", ""}, Link{"loop", "loop", "lo", ""},
-                    Link{"netdevice", "netdevice", "127.0.0.1/32", ""},
-                    Link{"netdevice_bad", "netdevice", "127.0.0.1/32", bad},
-                    Link{"udp_bad", "udp", "127.0.0.1/32", bad},
-                    Link{"loop_worse", "loop", "lo", worse}),
+    testing::Values(
+        Link{"shm", "shm", "lo", ""}, Link{"tcp", "tcp", "127.0.0.1/32", ""},
+        Link{"tcp6", "tcp", "::1/128", ""}, Link{"udp", "udp", "127.0.0.1/32", ""},
+        Link{"udp6", "udp", "::1/128", ""}, Link{"loop", "loop", "lo", ""},
+        Link{"netdevice", "netdevice", "127.0.0.1/32", ""}, Link{"ofi", "ofi", "127.0.0.1/32", ""},
+        Link{"ofi6", "ofi", "::1/128", ""}, Link{"netdevice_bad", "netdevice", "127.0.0.1/32", bad},
+        Link{"udp_bad", "udp", "127.0.0.1/32", bad}, Link{"pair", "pair", "127.0.0.1/32", ""},
+        Link{"pair6", "pair", "::1/128", ""}, Link{"pair_bad", "pair", "127.0.0.1/32", bad},
+        Link{"pair_worse", "pair", "127.0.0.1/32", worse}, Link{"loop_worse", "loop", "lo", worse}),
     [](const auto& info) { return std::string(info.param.name); });
 
 // A link on which nothing gets across is given up for the connection beside it.
-TEST(KernetLinkChoice, WhatGetsNothingAcrossIsPassedOver) {
-    const Link link{"udp", "udp", "lo", "drop=10000"};
+class NothingGetsAcross : public testing::TestWithParam<const char*> {};
+
+TEST_P(NothingGetsAcross, IsPassedOver) {
+    const Link link{GetParam(), GetParam(), "lo", "drop=10000"};
     const Ends ends(link, "x");
     Side a(ends.a, 200), b(ends.b, 200);
-    const Location at_a = a.location(), at_b = b.location();
-    a.begin(at_b);
-    b.begin(at_a);
-    const int64_t end = ghost::monotonic_us() + limit_us;
-    while (!(a.done() && b.done()) && ghost::monotonic_us() < end) usleep(1000);
+    until_both_have_all(a, b);
     EXPECT_EQ(a.received(), 200);
     EXPECT_EQ(b.received(), 200);
     EXPECT_TRUE(a.went_by("tcp"));
@@ -275,16 +364,14 @@ TEST(KernetLinkChoice, WhatGetsNothingAcrossIsPassedOver) {
     b.stop();
 }
 
+INSTANTIATE_TEST_SUITE_P(KernetLinkChoice, NothingGetsAcross, testing::Values("udp", "pair"));
+
 // One end prefers what the other one does not have.
 TEST(KernetLinkChoice, BothEndsHaveASay) {
     Ends ends({"udp", "udp,tcp", "lo", ""}, "y");
     ends.b.links = "tcp";
     Side a(ends.a, 200), b(ends.b, 200);
-    const Location at_a = a.location(), at_b = b.location();
-    a.begin(at_b);
-    b.begin(at_a);
-    const int64_t end = ghost::monotonic_us() + limit_us;
-    while (!(a.done() && b.done()) && ghost::monotonic_us() < end) usleep(1000);
+    until_both_have_all(a, b);
     EXPECT_EQ(a.received(), 200);
     EXPECT_EQ(b.received(), 200);
     EXPECT_TRUE(b.went_by("tcp"));

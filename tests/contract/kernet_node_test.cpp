@@ -251,6 +251,14 @@ void many_to_many(Node* const* nodes, StreamType type, bool move) {
     std::mutex mutex;
     std::map<std::string, int> seen;
     std::atomic<size_t> got{0};
+    const auto move_on = [&](int to, int& at, uint32_t& socket) {
+        auto handle = nodes[at]->suspend(socket);
+        ASSERT_OK(handle);
+        at = to;
+        auto woken = nodes[at]->wakeup(*handle);
+        ASSERT_OK(woken);
+        socket = *woken;
+    };
     const auto reader = [&](int which) {
         std::mt19937 random(static_cast<unsigned>(which));
         int at = which % 3;
@@ -273,12 +281,7 @@ void many_to_many(Node* const* nodes, StreamType type, bool move) {
                 ASSERT_EQ(message.error().code, Code::timeout) << message.error().message();
             }
             if (move && random() % 40 == 0) {
-                auto handle = nodes[at]->suspend(socket);
-                ASSERT_OK(handle);
-                at = static_cast<int>(random() % 3);
-                auto woken = nodes[at]->wakeup(*handle);
-                ASSERT_OK(woken);
-                socket = *woken;
+                ASSERT_NO_FATAL_FAILURE(move_on(static_cast<int>(random() % 3), at, socket));
             }
         }
         ASSERT_OK(nodes[at]->unattach(socket, limit_us));
@@ -290,12 +293,7 @@ void many_to_many(Node* const* nodes, StreamType type, bool move) {
         for (size_t i = 1; i <= messages; i++) {
             ASSERT_OK(send(*nodes[at], socket, fmt::format("{} {} {}", which, i, text_of(i))));
             if (move && random() % 40 == 0) {
-                auto handle = nodes[at]->suspend(socket);
-                ASSERT_OK(handle);
-                at = static_cast<int>(random() % 3);
-                auto woken = nodes[at]->wakeup(*handle);
-                ASSERT_OK(woken);
-                socket = *woken;
+                ASSERT_NO_FATAL_FAILURE(move_on(static_cast<int>(random() % 3), at, socket));
             }
         }
         ASSERT_OK(nodes[at]->unattach(socket, limit_us));

@@ -5,11 +5,13 @@
 #include <cstring>
 #include <deque>
 #include <random>
+#include <sys/socket.h>
 
 #include "base/clock.hpp"
 #include "kernet-btl/kernet/datapath.hpp"
 #include "kernet-btl/link/fault.hpp"
 #include "kernet-btl/link/loop.hpp"
+#include "kernet-btl/link/pair.hpp"
 #include "kernet-btl/link/reliable.hpp"
 
 namespace {
@@ -82,10 +84,15 @@ struct End {
     PeerShared& shared;
     Socket* socket;
     PacketLink* link = nullptr;
+    PairLink* both = nullptr;  // beside a connection
 };
 
+enum class Ways { packets, connection, both };
+
 struct Pair {
-    explicit Pair(const FaultPlan& plan, int64_t dead_after_us = 10'000'000) : a(1), b(0) {
+    explicit Pair(const FaultPlan& plan, int64_t dead_after_us = 10'000'000,
+                  Ways ways = Ways::packets)
+        : ways(ways), a(1), b(0) {
         join(plan, dead_after_us);
     }
     ~Pair() {
@@ -99,12 +106,22 @@ struct Pair {
         address_of_b = at_other;
         ASSERT_TRUE(one->connect(at_other, 1).ok());
         ASSERT_TRUE(other->connect(at_one, 2).ok());
-        give(a, std::move(one), plan, {{2, 22, 7}, {1, 11, 8}}, b, dead_after_us);
+        ghost::Fd ends[2];
+        if (ways != Ways::packets) connect(ends);
+        give(a, std::move(one), std::move(ends[0]), plan, {{2, 22, 7}, {1, 11, 8}}, b,
+             dead_after_us);
         plan.seed++;
-        give(b, std::move(other), plan, {{1, 11, 8}, {2, 22, 7}}, a, dead_after_us);
+        give(b, std::move(other), std::move(ends[1]), plan, {{1, 11, 8}, {2, 22, 7}}, a,
+             dead_after_us);
     }
-    void give(End& to, std::unique_ptr<PacketDriver> driver, const FaultPlan& plan,
-              const PacketKeys& keys, End& from, int64_t dead_after_us) {
+    static void connect(ghost::Fd* ends) {
+        int fds[2];
+        ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
+        ends[0].reset(fds[0]);
+        ends[1].reset(fds[1]);
+    }
+    void give(End& to, std::unique_ptr<PacketDriver> driver, ghost::Fd beside,
+              const FaultPlan& plan, const PacketKeys& keys, End& from, int64_t dead_after_us) {
         if (plan.any()) driver = make_faulty(std::move(driver), plan);
         auto link = std::make_unique<PacketLink>(std::move(driver), keys, dead_after_us);
         to.link = link.get();
@@ -112,12 +129,25 @@ struct Pair {
         offer->peer = &to.shared;
         offer->generation = generation;
         offer->peer_last_seen = from.shared.received.load();
-        offer->stream = std::move(link);
+        std::unique_ptr<TcpLink> bytes;
+        if (ways != Ways::packets) {
+            bytes = std::make_unique<TcpLink>(std::move(beside), keys.out.epoch, keys.in.epoch,
+                                              dead_after_us);
+        }
+        if (ways == Ways::both) {
+            auto both = std::make_unique<PairLink>(std::move(link), std::move(bytes));
+            to.both = both.get();
+            offer->stream = std::move(both);
+        } else if (ways == Ways::connection) {
+            offer->stream = std::move(bytes);
+        } else {
+            offer->stream = std::move(link);
+        }
         to.registry.offers.put(std::move(offer));
     }
     // Messages both ways until all have come, or a link is lost.
     void exchange(uint64_t messages) {
-        const int64_t end = ghost::monotonic_us() + 60'000'000;
+        const int64_t end = ghost::monotonic_us() + 30'000'000;
         while ((a.sink.taken < messages || b.sink.taken < messages || a.socket->busy() ||
                 b.socket->busy()) &&
                ghost::monotonic_us() < end && !a.sink.wrong && !b.sink.wrong) {
@@ -133,6 +163,7 @@ struct Pair {
         EXPECT_FALSE(a.sink.wrong || b.sink.wrong);
         EXPECT_FALSE(a.socket->busy() || b.socket->busy());
     }
+    const Ways ways;
     std::shared_ptr<LoopHub> hub = std::make_shared<LoopHub>();
     End a, b;
     LinkAddress address_of_b;
@@ -260,6 +291,54 @@ TEST(KernetReliable, ForgedAndStalePacketsAreDropped) {
     }
     pair.exchange(500);
     EXPECT_EQ(pair.b.link->counts().refused, 2000U);
+}
+
+// A frame says how far its sender had come when it began to be written. What came while the rest of
+// it was written must be said by something else: a peer whose message is never acknowledged waits
+// for ever. One message after the other, so that nothing else says it.
+TEST(KernetReliable, WhatCameWhileALongMessageWasWrittenIsAcknowledged) {
+    Pair pair(FaultPlan{}, 10'000'000, Ways::connection);
+    for (uint64_t number = 0; number < 400 && !HasFailure(); number++) pair.exchange(number + 1);
+}
+
+// --- packets beside a connection ---
+
+constexpr int64_t long_us = 10'000'000;
+
+TEST(KernetPair, WhatIsLargeIsNotInThePackets) {
+    Pair pair(FaultPlan{}, long_us, Ways::both);
+    uint64_t packets = 0, would_be = 0;
+    for (uint64_t number = 0; number < 400 && !HasFailure(); number++) {
+        const uint64_t before = pair.a.link->counts().sent;
+        pair.exchange(number + 1);
+        if (size_of(number) < 100'000) continue;
+        packets += pair.a.link->counts().sent - before;
+        would_be += size_of(number) / pair.a.link->segment();
+    }
+    EXPECT_GT(would_be, 100U);
+    EXPECT_LT(packets, would_be / 2);
+    EXPECT_GT(pair.a.link->counts().sent, 100U);
+    EXPECT_FALSE(pair.a.both->lossy() || pair.b.both->lossy());
+}
+
+TEST(KernetPair, WhatGetsLostNowAndThenIsSentAgain) {
+    Pair pair(plan_of("drop=100,duplicate=200,reorder=100,corrupt=50"), long_us, Ways::both);
+    pair.exchange(3000);
+    EXPECT_GT(pair.a.link->counts().again + pair.b.link->counts().again, 0U);
+}
+
+TEST(KernetPair, WhatGetsLostTooOftenGoesByTheConnection) {
+    Pair pair(plan_of("drop=2000"), long_us, Ways::both);
+    pair.exchange(3000);
+    ASSERT_TRUE(pair.a.both->lossy());
+    ASSERT_TRUE(pair.b.both->lossy());
+    const uint64_t sent = pair.a.link->counts().sent - pair.a.link->counts().probes;
+    pair.exchange(6000);
+    EXPECT_LT(pair.a.link->counts().sent - pair.a.link->counts().probes, sent + 10);
+    // The next link is as good as it was before it was tried.
+    pair.join(FaultPlan{}, long_us);
+    pair.exchange(6500);
+    EXPECT_FALSE(pair.a.both->lossy());
 }
 
 }  // namespace

@@ -171,7 +171,7 @@ TEST(KernetSocket, AListenerAcknowledgesWhatItTook) {
                 offer->peer = here ? &registry.peer(rank) : &others.back()->shared;
                 offer->generation = 1;
                 offer->stream =
-                    std::make_unique<kernet::TcpLink>(kernet::Fd(ends[here ? 0 : 1]), 0, 0);
+                    std::make_unique<kernet::TcpLink>(kernet::Fd(ends[here ? 0 : 1]), 0, 0, 0);
                 (here ? registry : others.back()->registry).offers.put(std::move(offer));
             }
             others.back()->path.attach(0);

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <poll.h>
 #include <random>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <thread>
 #include <unistd.h>
@@ -56,7 +57,17 @@ struct Case {
     bool shm, tcp;
     bool suspends, cuts;
     const char* filters = "";
+    const char* links = "tcp";
+    const char* faults = "";  // of packets, for each 10,000
 };
+
+EndpointConfig config_for(const Case& c, uint32_t rank, const std::string& job,
+                          const std::string& filters) {
+    EndpointConfig config = config_of(rank, job, c.shm, c.tcp, filters);
+    config.links = c.links;
+    if (auto plan = kernet::FaultPlan::parse(c.faults); plan) config.faults = *plan;
+    return config;
+}
 
 class KernetStream : public testing::TestWithParam<Case> {};
 
@@ -66,8 +77,8 @@ TEST_P(KernetStream, EveryMessageOnceInOrder) {
     const kernettest::Folder folder;
     const std::string filters = kernettest::with_places(c.filters, folder);
     const int64_t count = *c.filters ? filtered_count() : message_count();
-    Side a(config_of(0, job, c.shm, c.tcp, filters), count);
-    Side b(config_of(1, job, c.shm, c.tcp, filters), count);
+    Side a(config_for(c, 0, job, filters), count);
+    Side b(config_for(c, 1, job, filters), count);
     const Location at_a = a.location(), at_b = b.location();
     a.begin(at_b);
     b.begin(at_a);
@@ -125,6 +136,28 @@ INSTANTIATE_TEST_SUITE_P(Filters, KernetStream, testing::ValuesIn(filter_cases()
                          [](const auto& info) {
                              return std::string(info.param.name) + "_" +
                                     kernettest::case_name(info.param.filters);
+                         });
+
+// Links of packets lose, repeat and reorder them, under cuts and moves, with and without filters.
+std::vector<Case> packet_cases() {
+    constexpr const char* bad = "drop=250,duplicate=200,reorder=250,delay=200,corrupt=200";
+    std::vector<Case> cases;
+    for (const char* links : {"udp,tcp", "pair,tcp"}) {
+        for (const char* chain : {"", "crypto,compress"}) {
+            cases.push_back({"cuts", false, true, false, true, chain, links, ""});
+            cases.push_back({"bad_cuts", false, true, false, true, chain, links, bad});
+            cases.push_back({"bad_suspends", false, true, true, false, chain, links, bad});
+            cases.push_back({"bad_both", true, true, true, true, chain, links, bad});
+        }
+    }
+    return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Packets, KernetStream, testing::ValuesIn(packet_cases()),
+                         [](const auto& info) {
+                             const std::string links = info.param.links;
+                             return links.substr(0, links.find(',')) + "_" + info.param.name +
+                                    (*info.param.filters ? "_filtered" : "");
                          });
 
 class KernetIdle : public testing::TestWithParam<std::tuple<bool, const char*>> {};
@@ -276,6 +309,90 @@ TEST(KernetSuspend, LeavesNoDescriptorAndNoSharedMapping) {
     EXPECT_EQ(held(), before);
     a.stop();
     b.stop();
+}
+
+// With more ranks than processors, those who bring a peer back wait for one behind those who spin.
+TEST(KernetSuspend, WaitingForAPeerThatIsAwayLeavesTheProcessorToOthers) {
+    const auto times_slept = [] {  // sched_yield() does not count
+        rusage usage{};
+        getrusage(RUSAGE_THREAD, &usage);
+        return usage.ru_nvcsw;
+    };
+    auto alone = Endpoint::create(config_of(0, fmt::format("a{}", getpid()), true, true));
+    ASSERT_TRUE(alone) << alone.error().message();
+    StreamHub hub(**alone);
+    hub.attach(1).send(Stream::Message(100));  // of whom nobody has heard
+    const int64_t begin = ghost::monotonic_us(), slept = times_slept();
+    while (ghost::monotonic_us() < begin + 300'000) hub.progress();
+    EXPECT_GT(times_slept() - slept, 20);
+}
+
+// Ranks come back from a snapshot one after the other: the first ones find nobody listening yet.
+TEST(KernetSuspend, AnAbsentNeighbourIsReachedBySharedMemoryWhenItIsBack) {
+    const auto job = fmt::format("n{}", getpid());
+    auto early = Endpoint::create(config_of(0, job, true, true));
+    auto late = Endpoint::create(config_of(1, job, true, true));
+    ASSERT_TRUE(early && late);
+    const Location back = (*late)->location();
+    (*early)->set_location(back);
+    (*late)->close_gate();
+    (*late)->suspend_all();
+    StreamHub hub(**early), other(**late);
+    hub.attach(1).send(Stream::Message(100, 7));
+    const auto serve_for = [&](int64_t us, auto done) {
+        const int64_t end = ghost::monotonic_us() + us;
+        while (ghost::monotonic_us() < end && !done()) {
+            hub.progress();
+            (*early)->service();
+            if ((*late)->service_fd() < 0) continue;
+            other.progress();
+            (*late)->service();
+        }
+    };
+    serve_for(100'000, [] { return false; });
+    // It has heard of nobody and does not connect by itself.
+    auto woken = (*late)->wakeup_all(back.node, back.node_name, back.epoch, {});
+    ASSERT_TRUE(woken) << woken.error().message();
+    (*late)->open_gate();
+    Stream::Message got;
+    serve_for(10'000'000, [&] { return other.attach(0).recv(got); });
+    EXPECT_EQ(got, Stream::Message(100, 7));
+    kernet::Inside inside((*early)->data().gate());
+    EXPECT_STREQ((*early)->data().attach(1).link_name(), "shm");
+}
+
+// Who sleeps on the descriptors of its links is woken by a message of any size: while nobody does,
+// the links keep the kernel from telling of small ones.
+TEST(KernetSleep, ASmallMessageByTcpWakes) {
+    const std::string job = fmt::format("z{}", getpid());
+    Idler sender(config_of(0, job, false, true)), receiver(config_of(1, job, false, true));
+    sender.endpoint().set_location(receiver.location());
+    receiver.endpoint().set_location(sender.location());
+    Stream& out = sender.hub().attach(1);
+    Stream& in = receiver.hub().attach(0);
+    kernet::DataPath& data = receiver.endpoint().data();
+    for (uint8_t round = 0; round < 3; ++round) {
+        Stream::Message got;
+        out.send(Stream::Message(8, round));
+        const int64_t end = ghost::monotonic_us() + 10'000'000;
+        while (!in.recv(got) && ghost::monotonic_us() < end) receiver.hub().progress();
+        ASSERT_EQ(got, Stream::Message(8, round));
+        std::vector<pollfd> readable;
+        {
+            kernet::Inside inside(data.gate());
+            EXPECT_FALSE(data.has_rings());
+            data.begin_sleep(readable);
+        }
+        ASSERT_EQ(readable.size(), 1u);
+        out.send(Stream::Message(8, 'w'));
+        EXPECT_EQ(poll(readable.data(), readable.size(), 10'000), 1);
+        {
+            kernet::Inside inside(data.gate());
+            data.end_sleep();
+        }
+        while (!in.recv(got) && ghost::monotonic_us() < end) receiver.hub().progress();
+        EXPECT_EQ(got, Stream::Message(8, 'w'));
+    }
 }
 
 }  // namespace

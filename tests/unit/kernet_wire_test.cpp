@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <random>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
@@ -133,10 +134,10 @@ std::string congestion_of(const Fd& fd) {
 
 // Set on a connection, it leaves the system's own (BBR) pacing every message by a timer.
 TEST(KernetNet, CongestionControlIsThereBeforeTheConnection) {
-    auto listener = net::listen_tcp("nonsense,reno");
+    auto listener = net::listen_tcp({"nonsense,reno"});
     ASSERT_TRUE(listener.ok());
     EXPECT_EQ(congestion_of(listener->fd), "reno");
-    auto calling = net::connect_tcp("127.0.0.1", listener->port, "reno");
+    auto calling = net::connect_tcp("127.0.0.1", listener->port, {"reno"});
     ASSERT_TRUE(calling.ok());
     EXPECT_EQ(congestion_of(*calling), "reno");
     pollfd waiting{listener->fd.get(), POLLIN, 0};
@@ -259,6 +260,33 @@ TEST(KernetRing, BytesOfAMessageAreNoStamps) {
 }
 
 // The tail of a ring is walked message by message, also past the array's end.
+// Nor are they where they cover only some bytes of an earlier stamp, whatever these bytes are.
+TEST(KernetRing, PiecesOfAMessageAndOfAStampAreNoStamp) {
+    for (const uint32_t lines : {8U, 64U}) {
+        auto made = RingMapping::create({lines, 512 * 1024});
+        ASSERT_TRUE(made.ok());
+        auto other = RingMapping::attach(made->second);
+        ASSERT_TRUE(other.ok());
+        RingTx tx(*made->first, 0);
+        RingRx rx(**other, 0);
+        std::mt19937 random(lines);
+        for (uint32_t number = 0; number < 400'000; number++) {
+            const size_t size = random() % 128;  // the last line often has a few bytes only
+            uint8_t* room = tx.reserve(size);
+            ASSERT_NE(room, nullptr) << number;
+            for (size_t i = 0; i < size; i++) room[i] = static_cast<uint8_t>(random());
+            tx.commit(size, 0, LineKind::data, number);
+            ASSERT_TRUE(rx.ready());
+            LineView view;
+            ASSERT_TRUE(rx.view(view));
+            ASSERT_EQ(view.seq, number);
+            ASSERT_EQ(view.length, size);
+            rx.advance(view);
+            ASSERT_FALSE(rx.ready()) << "message " << number << ", " << lines << " lines";
+        }
+    }
+}
+
 TEST(KernetRing, TailStartsWhereTheReaderIs) {
     auto made = RingMapping::create({8, 512 * 1024});
     ASSERT_TRUE(made.ok());

@@ -27,6 +27,7 @@ TEST(NetpipeCurves, MedianTakesCommonSizes) {
     EXPECT_EQ(result, (Curve{{1, 2.0}}));
     EXPECT_EQ(median({{{1, 1.0}}, {{1, 2.0}}}), (Curve{{1, 1.5}}));
     EXPECT_TRUE(median({}).empty());
+    EXPECT_EQ(least({{{1, 5.0}, {2, 9.0}}, {{1, 1.0}}}), (Curve{{1, 1.0}}));
 }
 
 TEST(NetpipeCurves, RatioAboveOneIsFaster) {
@@ -85,15 +86,19 @@ TEST(Report, HasTheFieldsOfTheContract) {
     Report report;
     report.curves["vader"] = {{1, 2.0}};
     report.curves["ghost, same node"] = {{1, 1.0}};
-    MoveReport moved{all_moves().back(), {}, {}, {{8, 0.5}, {16, 2.0}}};
+    MoveReport moved;
+    moved.move = all_moves().back();
+    moved.ratios = {{8, 0.5}, {16, 2.0}};
+    moved.best_ratios = {{8, 2.0}, {16, 2.0}};
+    moved.downtimes_us = {5678, 1234, 99};
     moved.run.netpipe_exit = 0;
-    moved.run.migration = {{"downtime_us", 1234}};
     moved.run.traffic_counted = true;
     report.moves.push_back(moved);
     const auto json = to_json(report);
     EXPECT_EQ(json["netpipe_exit"], 0);
     EXPECT_EQ(json["downtime_us"], 1234);
     EXPECT_DOUBLE_EQ(json["after_over_before"], 1.0);
+    EXPECT_DOUBLE_EQ(json["after_over_before_best"], 2.0);
     EXPECT_DOUBLE_EQ(json["ghost_over_stock_same_node"], 2.0);
     EXPECT_EQ(json["ghost_over_stock_separate_nodes"], 0);
     EXPECT_EQ(json["old_node_bytes_after"], 0);

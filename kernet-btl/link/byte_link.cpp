@@ -1,4 +1,4 @@
-#include "kernet-btl/link/stream_link.hpp"
+#include "kernet-btl/link/byte_link.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -9,10 +9,12 @@ namespace {
 
 constexpr int max_iov = 64;
 
-// Fills `iov` from `first`, of which `offset` bytes are out; stamps headers not yet begun.
-int gather(Frame* first, size_t offset, uint64_t ack, uint32_t epoch, iovec* iov) {
+// Fills `iov` from `first` up to `end`, `offset` bytes of the first being out; stamps headers not
+// yet begun.
+int gather(Frame* first, const Frame* end, size_t offset, uint64_t ack, uint32_t epoch,
+           iovec* iov) {
     int count = 0;
-    for (Frame* frame = first; frame && count + 2 <= max_iov; frame = frame->next) {
+    for (Frame* frame = first; frame != end && count + 2 <= max_iov; frame = frame->next) {
         const size_t front = wire::frame_header_size + frame->byte_count();
         if (offset == 0) {
             frame->header.ack = ack;
@@ -32,18 +34,17 @@ int gather(Frame* first, size_t offset, uint64_t ack, uint32_t epoch, iovec* iov
 
 }  // namespace
 
-StreamLink::StreamLink(uint64_t own_epoch, uint64_t peer_epoch, bool tended)
+ByteLink::ByteLink(uint64_t own_epoch, uint64_t peer_epoch)
     : own_epoch_(static_cast<uint32_t>(own_epoch)),
       peer_epoch_(static_cast<uint32_t>(peer_epoch)),
-      tended_(tended),
       buffer_(new uint8_t[buffer_size]) {}
 
-ssize_t StreamLink::write(Frame* first, size_t offset, uint64_t ack) {
+ssize_t ByteLink::write_until(const Frame* end, Frame* first, size_t offset, uint64_t ack) {
     iovec iov[max_iov];
-    return send_bytes(iov, gather(first, offset, ack, own_epoch_, iov));
+    return send_bytes(iov, gather(first, end, offset, ack, own_epoch_, iov));
 }
 
-bool StreamLink::write_control(wire::FrameType type, uint64_t ack) {
+bool ByteLink::write_control(wire::FrameType type, uint64_t ack) {
     wire::FrameHeader header;
     header.type = type;
     header.ack = ack;
@@ -51,14 +52,19 @@ bool StreamLink::write_control(wire::FrameType type, uint64_t ack) {
     return send_whole(&header, sizeof header);
 }
 
-bool StreamLink::believe(const LinkEvents& events, const wire::FrameHeader& header) {
+bool ByteLink::believe(const LinkEvents& events, const wire::FrameHeader& header) {
     wire::FrameLimits limits = events.limits();
     limits.epoch = peer_epoch_;
+    if (awaits_) limits.received = UINT64_MAX - 1;
     wrong_ = wire::check(header, limits);
     return !wrong_;
 }
 
-void StreamLink::compact() {
+bool ByteLink::too_early(const LinkEvents& events, const wire::FrameHeader& header) const {
+    return awaits_ && header.seq > events.limits().received + 1;
+}
+
+void ByteLink::compact() {
     if (begin_ == end_) {
         begin_ = end_ = 0;
     } else if (buffer_size - end_ < wire::frame_header_size + wire::max_message) {
@@ -68,7 +74,7 @@ void StreamLink::compact() {
     }
 }
 
-bool StreamLink::take_first_ack(LinkEvents& events) {
+bool ByteLink::take_first_ack(LinkEvents& events) {
     if (begin_ != end_ || body_left_ > 0) return true;
     uint8_t bytes[wire::frame_header_size];
     const ssize_t seen = peek_bytes(bytes, sizeof bytes);
@@ -83,9 +89,10 @@ bool StreamLink::take_first_ack(LinkEvents& events) {
     return true;
 }
 
-StreamLink::Poll StreamLink::poll(LinkEvents& events) {
+StreamLink::Poll ByteLink::poll(LinkEvents& events) {
     Poll result = Poll::idle;
-    for (int round = 0; round < 4; round++) {
+    if (held_ && !parse_held(events, result)) return Poll::broken;
+    for (int round = 0; round < 4 && !held_; round++) {
         if (body_left_ > 0) {
             const Poll body = receive_body(events);
             if (body == Poll::broken) return body;
@@ -108,8 +115,17 @@ StreamLink::Poll StreamLink::poll(LinkEvents& events) {
     return result;
 }
 
+// What had to wait for another link: perhaps its turn has come.
+bool ByteLink::parse_held(LinkEvents& events, Poll& result) {
+    const size_t before = begin_;
+    held_ = false;
+    if (!parse(events)) return false;
+    if (begin_ != before) result = Poll::progress;
+    return true;
+}
+
 // Reads body bytes to their place and, by the same call, what follows them into the buffer.
-StreamLink::Poll StreamLink::receive_body(LinkEvents& events) {
+StreamLink::Poll ByteLink::receive_body(LinkEvents& events) {
     iovec iov[2];
     int count = 0;
     const size_t want = static_cast<size_t>(body_left_);
@@ -133,12 +149,12 @@ StreamLink::Poll StreamLink::receive_body(LinkEvents& events) {
     return Poll::progress;
 }
 
-void StreamLink::finish_bulk(LinkEvents& events) {
+void ByteLink::finish_bulk(LinkEvents& events) {
     body_ = nullptr;
     events.on_bulk_done(bulk_);
 }
 
-bool StreamLink::begin_bulk(LinkEvents& events, const wire::FrameHeader& header) {
+bool ByteLink::begin_bulk(LinkEvents& events, const wire::FrameHeader& header) {
     bulk_ = header;
     body_ = events.on_bulk(header, buffer_.get() + begin_);
     begin_ += header.head;
@@ -155,10 +171,12 @@ bool StreamLink::begin_bulk(LinkEvents& events, const wire::FrameHeader& header)
 }
 
 // Hands out every whole frame in the buffer. False if the peer breaks the rules.
-bool StreamLink::parse(LinkEvents& events) {
+bool ByteLink::parse(LinkEvents& events) {
     while (body_left_ == 0 && end_ - begin_ >= wire::frame_header_size) {
         const wire::FrameHeader header = wire::decode(buffer_.get() + begin_);
         if (!believe(events, header)) return false;
+        held_ = too_early(events, header);
+        if (held_) return true;
         const size_t have = end_ - begin_ - wire::frame_header_size;
         if (header.type == wire::FrameType::bulk) {
             if (have < header.head) return true;

@@ -1,0 +1,73 @@
+// Links that carry a stream of bytes: the frames on them, whatever brings the bytes.
+//
+// Sending is a gather write of as many frames as wait. Receiving goes through a buffer, except for
+// the body of a bulk frame, which is read straight to where the upper layer wants it. What moves
+// the bytes is below: a socket (tcp.hpp) or the packets of a lossy driver (reliable.hpp). One
+// thread.
+#pragma once
+
+#include <memory>
+#include <sys/uio.h>
+
+#include "kernet-btl/link/stream_link.hpp"
+
+namespace kernet {
+
+class ByteLink : public StreamLink {
+  public:
+    ssize_t write(Frame* first, size_t offset, uint64_t ack) final {
+        return write_until(nullptr, first, offset, ack);
+    }
+    // The same with the frames before `end` only.
+    ssize_t write_until(const Frame* end, Frame* first, size_t offset, uint64_t ack);
+    bool write_control(wire::FrameType type, uint64_t ack) final;
+    bool take_first_ack(LinkEvents& events) final;
+    Poll poll(LinkEvents& events) final;
+    const char* wrong() const final { return wrong_; }
+
+    // From now on frames between those that come here may come by another link: what is too early
+    // is kept (holds_early()) until the socket has those before it.
+    void await_others() { awaits_ = true; }
+    bool holds_early() const { return held_; }
+
+  protected:
+    // Epoch of this side and of the peer, for the headers.
+    ByteLink(uint64_t own_epoch, uint64_t peer_epoch);
+
+    // Takes bytes to send: how many, 0 if there is no room now, -1 if the link broke.
+    virtual ssize_t send_bytes(const iovec* pieces, int count) = 0;
+    // Takes all of them now or none; false also if the link broke.
+    virtual bool send_whole(const void* bytes, size_t size) = 0;
+    // Gives bytes received in order: how many, 0 if there are none now, -1 if the link broke or
+    // was closed by the peer.
+    virtual ssize_t receive_bytes(const iovec* pieces, int count) = 0;
+    // The same without taking them.
+    virtual ssize_t peek_bytes(void* bytes, size_t size) = 0;
+
+    const char* wrong_ = nullptr;
+
+  private:
+    bool believe(const LinkEvents& events, const wire::FrameHeader& header);
+    bool too_early(const LinkEvents& events, const wire::FrameHeader& header) const;
+    Poll receive_body(LinkEvents& events);
+    bool parse(LinkEvents& events);
+    bool parse_held(LinkEvents& events, Poll& result);
+    bool begin_bulk(LinkEvents& events, const wire::FrameHeader& header);
+    void finish_bulk(LinkEvents& events);
+    void compact();
+
+    static constexpr size_t buffer_size = 2 * (wire::frame_header_size + wire::max_message);
+
+    uint32_t own_epoch_;
+    uint32_t peer_epoch_;
+    std::unique_ptr<uint8_t[]> buffer_;
+    size_t begin_ = 0;  // unread bytes are [begin_, end_)
+    size_t end_ = 0;
+    wire::FrameHeader bulk_;   // the one whose body is being received
+    uint8_t* body_ = nullptr;  // next byte of it; null: discard
+    uint64_t body_left_ = 0;
+    bool awaits_ = false;
+    bool held_ = false;  // the next frame in the buffer has to wait for one of elsewhere
+};
+
+}  // namespace kernet
