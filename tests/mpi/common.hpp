@@ -152,8 +152,10 @@ class Limit {
 struct World {
     int rank = 0;
     int size = 1;
-    World(int* argc, char*** argv) {
-        MPI_Init(argc, argv);
+    World(int* argc, char*** argv, int threads = MPI_THREAD_SINGLE) {
+        int provided = 0;
+        MPI_Init_thread(argc, argv, threads, &provided);
+        if (provided < threads) MPI_Abort(MPI_COMM_WORLD, 97);
         MPI_Comm_rank(MPI_COMM_WORLD, &rank);
         MPI_Comm_size(MPI_COMM_WORLD, &size);
     }

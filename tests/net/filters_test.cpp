@@ -3,9 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <memory>
 
-#include "tests/net/lab.hpp"
+#include "tests/net/ear.hpp"
+#include "tests/net/on_lab.hpp"
 #include "tests/unit/kernet_filters.hpp"
 
 namespace {
@@ -13,61 +13,16 @@ namespace {
 using nettest::Background;
 using nettest::Finished;
 using nettest::Job;
-using nettest::Lab;
-using nettest::Scratch;
 using nettest::Words;
 
-// Says once whether any packet a node's interfaces carry contains the text, after so many bytes of
-// TCP have passed.
-const char* const listener = R"(
-import socket, sys
-text, enough = sys.argv[1].encode(), int(sys.argv[2])
-s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(3))
-s.settimeout(20)
-print("listening", flush=True)
-seen, found = 0, False
-while seen < enough and not found:
-    packet = s.recv(1 << 17)
-    if len(packet) > 34 and packet[12:14] == b"\x08\x00" and packet[23] == 6:
-        seen += len(packet)
-        found = text in packet
-print("found" if found else "nothing", seen, flush=True)
-)";
-
-class FiltersOnNodes : public ::testing::Test {
+class FiltersOnNodes : public nettest::OnLab {
   protected:
-    static void SetUpTestSuite() {
-        reason_ = nettest::why_no_lab();
-        if (reason_.empty()) lab_ = std::make_unique<Lab>(3);
-    }
-    static void TearDownTestSuite() { lab_.reset(); }
-    void SetUp() override {
-        if (!reason_.empty()) GTEST_SKIP() << reason_;
-        lab_->repair();
-        scratch_ = std::make_unique<Scratch>();
-    }
-
-    Lab& lab() { return *lab_; }
-    std::string path(const std::string& name) const { return scratch_->path(name); }
     // The program's words behind what the list asks for.
     Words filtered(const std::string& filters, const std::string& name, const Words& options = {}) {
-        Words words{"--mca",        "ghost_filters",
-                    filters,        std::filesystem::current_path().string() + "/tests/mpi/" + name,
-                    "--until-file", path("stop")};
-        words.insert(words.end(), options.begin(), options.end());
+        Words words{"--mca", "ghost_filters", filters};
+        const Words rest = endless(name, options);
+        words.insert(words.end(), rest.begin(), rest.end());
         return words;
-    }
-    void stop() { nettest::touch(path("stop")); }
-    void expect_clean(const Finished& end, const std::string& last_line_start) {
-        EXPECT_EQ(end.status, 0) << end.out << end.err;
-        const size_t at = end.out.rfind(last_line_start);
-        ASSERT_NE(at, std::string::npos) << end.out << end.err;
-        EXPECT_NE(end.out.substr(at).find(" 0 errors"), std::string::npos) << end.out;
-    }
-    void expect_moved(Job& job, int rank, const std::string& node) {
-        nettest::Move move = job.migrate(rank, node);
-        ASSERT_EQ(move.status, 0) << move.err << job.mpirun().err();
-        EXPECT_EQ(job.node_of(rank), node);
     }
     void expect_refused(const Words& mpirun, const std::string& because) {
         Words words{"mpirun"};
@@ -77,10 +32,6 @@ class FiltersOnNodes : public ::testing::Test {
         EXPECT_NE(end.err.find(because), std::string::npos) << end.err;
         EXPECT_EQ(end.out.find("pattern:"), std::string::npos) << end.out;
     }
-
-    static inline std::string reason_;
-    static inline std::unique_ptr<Lab> lab_;
-    std::unique_ptr<Scratch> scratch_;
 };
 
 TEST_F(FiltersOnNodes, FollowTheRanks) {
@@ -91,8 +42,7 @@ TEST_F(FiltersOnNodes, FollowTheRanks) {
         expect_moved(job, rank, node);
         ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
     }
-    stop();
-    expect_clean(job.finish(), "pattern:");
+    expect_clean_end(job, "pattern:");
 }
 
 // The user's own and a backup: what both ends wrote down is the same, however often they moved.
@@ -104,8 +54,7 @@ TEST_F(FiltersOnNodes, BackupsAreComplete) {
     ASSERT_TRUE(job.wait_for("pingpong: started")) << job.mpirun().err();
     expect_moved(job, 1, "gn3");
     expect_moved(job, 0, "gn2");
-    stop();
-    expect_clean(job.finish(), "pingpong:");
+    expect_clean_end(job, "pingpong:");
 
     using kernet::filter::BackupKind;
     std::vector<std::vector<kernettest::Backed>> ends(2);
@@ -138,17 +87,10 @@ TEST_F(FiltersOnNodes, NobodyOnTheWayReadsWhatIsSealed) {
         Job job(lab(), 2, "gn1:1,gn2:1",
                 filtered(filters, "pingpong", {"--text", text, "--bytes", "200"}));
         ASSERT_TRUE(job.wait_for("pingpong: started")) << job.mpirun().err();
-        Background ear = lab().start_on("gn2", {"python3", "-c", listener, text, "3000000"});
-        ASSERT_TRUE(nettest::poll_until(20, [&] {
-            return ear.out().find("found") != std::string::npos ||
-                   ear.out().find("nothing") != std::string::npos || !ear.running();
-        }));
-        const std::string heard = ear.finish(10).out;
-        stop();
-        expect_clean(job.finish(), "pingpong:");
-        EXPECT_NE(heard.find(std::string(filters) == "none" ? "found" : "nothing"),
-                  std::string::npos)
-            << filters << ": " << heard << ear.err();
+        const nettest::Heard heard = nettest::Ear(lab(), "gn2", 3'000'000, text).finish();
+        expect_clean_end(job, "pingpong:");
+        EXPECT_GT(heard.all(), 0U) << heard.text;
+        EXPECT_EQ(heard.found, std::string(filters) == "none") << filters << ": " << heard.text;
     }
 }
 
@@ -198,12 +140,5 @@ TEST_F(FiltersOnNodes, MistakesAreRefusedBeforeAnythingStarts) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    ::testing::InitGoogleTest(&argc, argv);
-    int failed = RUN_ALL_TESTS();
-    const auto& all = *::testing::UnitTest::GetInstance();
-    // What automake calls a skipped test: nothing could be tried at all.
-    if (failed == 0 && all.skipped_test_count() > 0 && all.successful_test_count() == 0) {
-        return 77;
-    }
-    return failed;
+    return nettest::run_suites(argc, argv);
 }

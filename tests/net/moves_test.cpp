@@ -8,74 +8,22 @@
 #include <memory>
 #include <sstream>
 
-#include "tests/net/lab.hpp"
+#include "tests/net/on_lab.hpp"
 
 namespace {
 
 using nettest::Background;
 using nettest::Finished;
 using nettest::Job;
-using nettest::Lab;
 using nettest::Move;
-using nettest::Scratch;
-using nettest::touch;
+using nettest::program;
 using nettest::Words;
 
-std::string program(const std::string& name) {
-    return std::filesystem::current_path().string() + "/tests/mpi/" + name;
-}
-
-class Moves : public ::testing::Test {
+class Moves : public nettest::OnLab {
   protected:
-    static void SetUpTestSuite() {
-        reason_ = nettest::why_no_lab();
-        if (reason_.empty()) lab_ = std::make_unique<Lab>(3);
-    }
-    static void TearDownTestSuite() { lab_.reset(); }
-
-    void SetUp() override {
-        if (!reason_.empty()) GTEST_SKIP() << reason_;
-        lab_->repair();
-        scratch_ = std::make_unique<Scratch>();
-    }
-
-    Lab& lab() { return *lab_; }
-    std::string stop_file() const { return scratch_->path("stop"); }
-    void stop() { touch(stop_file()); }
-
-    // A program that runs until stop().
-    Words endless(const std::string& name, Words options = {}) {
-        Words words{program(name), "--until-file", stop_file()};
-        words.insert(words.end(), options.begin(), options.end());
-        return words;
-    }
-
     // Rank 0 on gn1, rank 1 on gn2, nothing on gn3.
     std::unique_ptr<Job> two_ranks(const Words& words, bool input = false) {
         return std::make_unique<Job>(lab(), 2, "gn1:1,gn2:1,gn3:1", words, "", input);
-    }
-
-    void expect_moved(Job& job, int rank, const std::string& node) {
-        Move move = job.migrate(rank, node);
-        ASSERT_EQ(move.status, 0) << move.err << job.mpirun().err();
-        EXPECT_EQ(move.result.value("to", ""), node);
-        EXPECT_TRUE(move.result.value("moved", false)) << move.result.dump();
-        EXPECT_GT(move.result.value("bytes", uint64_t{0}), 0U);
-        EXPECT_GT(move.result.value("downtime_us", int64_t{0}), 0);
-        EXPECT_EQ(job.node_of(rank), node);
-    }
-
-    // Ends the job and expects status 0 and a last line that reports no error.
-    void expect_clean_end(Job& job, const std::string& last_line_start) {
-        stop();
-        Finished end = job.finish();
-        EXPECT_EQ(end.status, 0) << end.out.substr(end.out.size() < 2000 ? 0
-                                                                         : end.out.size() - 2000)
-                                 << end.err;
-        size_t at = end.out.rfind(last_line_start);
-        ASSERT_NE(at, std::string::npos) << end.out << end.err;
-        std::string line = end.out.substr(at, end.out.find('\n', at) - at);
-        EXPECT_NE(line.find(" 0 errors"), std::string::npos) << line << "\n" << end.err;
     }
 
     void there_and_back(int rank, const std::string& home) {
@@ -91,10 +39,6 @@ class Moves : public ::testing::Test {
     void leave_after_move(const Words& how, int status);
     void refuse(const Words& holding, int rank, const std::string& node,
                 const std::string& message);
-
-    static inline std::string reason_;
-    static inline std::unique_ptr<Lab> lab_;
-    std::unique_ptr<Scratch> scratch_;
 };
 
 // --- where, who, in what situation ---
@@ -132,7 +76,7 @@ TEST_F(Moves, RankThatNeverCallsMpi) {
 
 // The runtime's fences are met late at random: moves find them in every state.
 TEST_F(Moves, DuringFencesOfTheRuntime) {
-    Job job(lab(), 3, "gn1:3,gn2:3,gn3:3", endless("fencer", {"--file", scratch_->path("rounds")}));
+    Job job(lab(), 3, "gn1:3,gn2:3,gn3:3", endless("fencer", {"--file", path("rounds")}));
     ASSERT_TRUE(job.wait_for("fencer: round 16")) << job.mpirun().err();
     for (int i = 0; i < 12; ++i) {
         const int rank = i % 3;
@@ -144,8 +88,8 @@ TEST_F(Moves, DuringFencesOfTheRuntime) {
 
 // Rank 0 waits in MPI_Finalize for rank 1, which moves meanwhile.
 TEST_F(Moves, WhileTheOthersFinalize) {
-    auto job = two_ranks({program("fencer"), "--file", scratch_->path("rounds"), "--iterations",
-                          "16", "--slow-end", "4000"});
+    auto job = two_ranks(
+        {program("fencer"), "--file", path("rounds"), "--iterations", "16", "--slow-end", "4000"});
     ASSERT_TRUE(job->wait_for("fencer: 16 fences")) << job->mpirun().err();
     expect_moved(*job, 1, "gn3");
     expect_moved(*job, 1, "gn2");
@@ -443,12 +387,5 @@ INSTANTIATE_TEST_SUITE_P(
 }  // namespace
 
 int main(int argc, char** argv) {
-    ::testing::InitGoogleTest(&argc, argv);
-    int failed = RUN_ALL_TESTS();
-    const auto& all = *::testing::UnitTest::GetInstance();
-    // What automake calls a skipped test: nothing could be tried at all.
-    if (failed == 0 && all.skipped_test_count() > 0 && all.successful_test_count() == 0) {
-        return 77;
-    }
-    return failed;
+    return nettest::run_suites(argc, argv);
 }

@@ -1,0 +1,43 @@
+#include "tests/net/ear.hpp"
+
+namespace nettest {
+
+namespace {
+
+// 0x88b5: kernet-btl/link/netdevice.cpp.
+const char* const listener = R"(
+import json, socket, sys
+enough, text = int(sys.argv[1]), sys.argv[2].encode()
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(3))
+s.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
+heard = {"tcp": 0, "udp": 0, "raw": 0}
+found = False
+def kind_of(packet):
+    if packet[12:14] == b"\x88\xb5":
+        return "raw"
+    if packet[12:14] not in (b"\x08\x00", b"\x86\xdd"):
+        return None
+    return {6: "tcp", 17: "udp"}.get(packet[23 if packet[12] == 8 else 20])
+while sum(heard.values()) < enough and not found:
+    packet, where = s.recvfrom(1 << 17)
+    kind = kind_of(packet) if where[0] != "lo" and len(packet) > 34 else None
+    if kind:
+        heard[kind] += len(packet)
+        found = text != b"" and text in packet
+print(json.dumps({**heard, "found": found}), flush=True)
+)";
+
+}  // namespace
+
+Ear::Ear(Lab& lab, const std::string& node, uint64_t enough, const std::string& text)
+    : ear_(lab.start_on(node, {"python3", "-c", listener, std::to_string(enough), text})) {}
+
+Heard Ear::finish(double seconds) {
+    const Finished end = ear_.finish(seconds);
+    const Json said = Json::parse(end.out, nullptr, false);
+    if (end.status != 0 || !said.is_object()) return {.text = end.out + end.err};
+    return {said.value("tcp", uint64_t{0}), said.value("udp", uint64_t{0}),
+            said.value("raw", uint64_t{0}), said.value("found", false), end.out};
+}
+
+}  // namespace nettest

@@ -1,0 +1,65 @@
+#include "tests/net/on_lab.hpp"
+
+#include <filesystem>
+
+namespace nettest {
+
+std::string program(const std::string& name) {
+    return std::filesystem::current_path().string() + "/tests/mpi/" + name;
+}
+
+void OnLab::SetUpTestSuite() {
+    reason_ = why_no_lab();
+    if (reason_.empty()) lab_ = std::make_unique<Lab>(3);
+}
+
+void OnLab::TearDownTestSuite() {
+    lab_.reset();
+}
+
+void OnLab::SetUp() {
+    if (!reason_.empty()) GTEST_SKIP() << reason_;
+    lab_->repair();
+    scratch_ = std::make_unique<Scratch>();
+}
+
+Words OnLab::endless(const std::string& name, const Words& options) const {
+    Words words{program(name), "--until-file", path("stop")};
+    words.insert(words.end(), options.begin(), options.end());
+    return words;
+}
+
+void OnLab::expect_moved(Job& job, int rank, const std::string& node) {
+    const Move move = job.migrate(rank, node);
+    ASSERT_EQ(move.status, 0) << move.err << job.mpirun().err();
+    EXPECT_EQ(move.result.value("to", ""), node);
+    EXPECT_TRUE(move.result.value("moved", false)) << move.result.dump();
+    EXPECT_GT(move.result.value("bytes", uint64_t{0}), 0U);
+    EXPECT_GT(move.result.value("downtime_us", int64_t{0}), 0);
+    EXPECT_EQ(job.node_of(rank), node);
+}
+
+void OnLab::expect_clean(const Finished& end, const std::string& last_line_start) {
+    constexpr size_t shown = 2000;
+    EXPECT_EQ(end.status, 0) << end.out.substr(end.out.size() < shown ? 0 : end.out.size() - shown)
+                             << end.err;
+    const size_t at = end.out.rfind(last_line_start);
+    ASSERT_NE(at, std::string::npos) << end.out << end.err;
+    const std::string line = end.out.substr(at, end.out.find('\n', at) - at);
+    EXPECT_NE(line.find(" 0 errors"), std::string::npos) << line << "\n" << end.err;
+}
+
+void OnLab::expect_clean_end(Job& job, const std::string& last_line_start) {
+    stop();
+    expect_clean(job.finish(), last_line_start);
+}
+
+int run_suites(int argc, char** argv) {
+    ::testing::InitGoogleTest(&argc, argv);
+    const int failed = RUN_ALL_TESTS();
+    const auto& all = *::testing::UnitTest::GetInstance();
+    const bool none = all.skipped_test_count() > 0 && all.successful_test_count() == 0;
+    return failed == 0 && none ? 77 : failed;
+}
+
+}  // namespace nettest

@@ -1,0 +1,47 @@
+// What suites of jobs on a virtual cluster of three nodes share: the cluster, a folder, and what is
+// expected of jobs and moves. Needs root; without it every case is skipped.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+
+#include "tests/net/lab.hpp"
+
+namespace nettest {
+
+// A program of tests/mpi, as built.
+std::string program(const std::string& name);
+
+// One cluster for each suite, repaired before every case.
+class OnLab : public ::testing::Test {
+  protected:
+    static void SetUpTestSuite();
+    static void TearDownTestSuite();
+    void SetUp() override;
+
+    Lab& lab() { return *lab_; }
+    // A name in a folder of this case, which all nodes see.
+    std::string path(const std::string& name) const { return scratch_->path(name); }
+    // A program that runs until stop(), and its options.
+    Words endless(const std::string& name, const Words& options = {}) const;
+    void stop() const { touch(path("stop")); }
+
+    // ghost migrate does it, says what it did, and the rank is there.
+    void expect_moved(Job& job, int rank, const std::string& node);
+    // Status 0, and no error in the program's last line, which begins like that.
+    void expect_clean(const Finished& end, const std::string& last_line_start);
+    // The same, of a job that is stopped for it.
+    void expect_clean_end(Job& job, const std::string& last_line_start);
+
+  private:
+    static inline std::string reason_;  // why there is no lab
+    static inline std::unique_ptr<Lab> lab_;
+    std::unique_ptr<Scratch> scratch_;
+};
+
+// main() of a suite: 77 if nothing could be tried at all, as automake calls a skipped test.
+int run_suites(int argc, char** argv);
+
+}  // namespace nettest
