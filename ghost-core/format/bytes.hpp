@@ -5,6 +5,7 @@
 #include <sys/uio.h>
 
 #include "base/result.hpp"
+#include "ghost-core/format/space.hpp"
 
 namespace ghost::core {
 
@@ -18,6 +19,12 @@ class ByteSink {
     // Room for the next `size` bytes, to be filled by the caller, by any threads, before it calls
     // anything else here. Null: there is none, they have to be written.
     virtual Result<char*> room(size_t size);
+    // Where contents can be put before it is their turn: to write them is to name them then,
+    // nothing is copied. Null: it has none. Valid as long as the sink; what was taken is given back
+    // by the sink's own ways, not by reset().
+    virtual Space* space() { return nullptr; }
+    // Whether bytes at this address would be named rather than copied.
+    virtual bool holds(const void* /*data*/) const { return false; }
 };
 
 class ByteSource {

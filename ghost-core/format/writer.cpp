@@ -165,7 +165,10 @@ Status GhostWriter::pages(std::span<const PagesChunk> chunks, const Each& each) 
             return make_error(Code::internal, "write ghost: chunk of",
                               fmt::format("{} bytes", headers.back().size));
     }
-    auto room = out_.room(total);
+    const bool there = std::all_of(chunks.begin(), chunks.end(), [this](const PagesChunk& chunk) {
+        return !chunk.contents.empty() && out_.holds(chunk.contents.front().iov_base);
+    });
+    auto room = there ? Result<char*>(nullptr) : out_.room(total);
     if (!room) return room.error();
     GHOST_TRY(each(chunks.size(), [&](size_t i) -> Status {
         const auto payload = payload_of(chunks[i]);

@@ -16,6 +16,7 @@
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/writer.hpp"
 #include "ghost-core/mechanism/page_writer.hpp"
+#include "ghost-core/memory/arena.hpp"
 #include "ghost-core/memory/memory_copy.hpp"
 #include "ghost-core/process/dump.hpp"
 #include "ghost-core/process/urgent.hpp"
@@ -104,7 +105,9 @@ class Checkpoint {
 
     Result<CheckpointStats> run(Resource& out) {
         const int64_t begin = monotonic_us();
-        GHOST_TRY(get_ready());
+        // Where the ghost is to be in memory, pages are put there at once.
+        const Leave leave{copy_};
+        GHOST_TRY(get_ready(out.space()));
         GHOST_TRY(stand());
         const int64_t resumed = monotonic_us();
         stats_.copy_us = resumed - begin - stats_.pause_us;
@@ -125,8 +128,13 @@ class Checkpoint {
     }
 
   private:
+    struct Leave {
+        MemoryCopy& copy;
+        ~Leave() { copy.leave(); }
+    };
+
     // criu gets ready while the first round goes on.
-    Status get_ready() {
+    Status get_ready(Space* into) {
         auto processes = processes_of(request_.root);
         if (!processes) return processes.error();
         if (!dump_) {
@@ -141,7 +149,7 @@ class Checkpoint {
         head_.host = host_facts(pids);
         head_.parent = parent_;
         copy_.watch(request_.copying);
-        copy_.begin(parent_.has_value());
+        copy_.begin(parent_.has_value(), into);
         copy_.track(*processes);
         for (const auto& [inner, process] : copy_.processes())
             if (process.untracked)

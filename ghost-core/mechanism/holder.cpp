@@ -45,9 +45,14 @@ uint64_t size_of(const Fd& fd) {
 struct Held {
     std::string name;
     uint64_t bytes = 0;
+    MemoryBuffer::Layout layout;
     Json about;
     Fd memory;
 };
+
+MemoryBuffer::Layout layout_in(const Json& message) {
+    return {message.value("parts_at", uint64_t{0}), message.value("parts", uint64_t{0})};
+}
 
 class Server {
   public:
@@ -138,6 +143,7 @@ Server::Answer Server::keep(ControlMessage& request) {
     Held held;
     held.name = request.body.value("name", "");
     held.bytes = request.body.value("bytes", uint64_t{0});
+    held.layout = layout_in(request.body);
     held.about = request.body.value("about", Json::object());
     if (held.name.empty() || request.fds.size() != 1)
         return {{{"t", "error"}, {"why", "a ghost needs a name and its memory"}}};
@@ -153,7 +159,12 @@ Server::Answer Server::get(const std::string& name) {
     const auto held = name.empty() ? ghosts_.begin() : find(name);
     if (held == ghosts_.end())
         return {{{"t", "error"}, {"why", "no ghost " + (name.empty() ? "at all" : name)}}};
-    return {{{"t", "ghost"}, {"name", held->name}, {"bytes", held->bytes}, {"about", held->about}},
+    return {{{"t", "ghost"},
+             {"name", held->name},
+             {"bytes", held->bytes},
+             {"parts", held->layout.count},
+             {"parts_at", held->layout.at},
+             {"about", held->about}},
             held->memory.get()};
 }
 
@@ -268,8 +279,15 @@ Result<std::shared_ptr<MemoryBuffer>> HolderClient::room(uint64_t bytes) {
     return out;
 }
 
-Status HolderClient::keep(const std::string& name, const MemoryBuffer& buffer, const Json& about) {
-    auto reply = ask({{"t", "keep"}, {"name", name}, {"bytes", buffer.size()}, {"about", about}},
+Status HolderClient::keep(const std::string& name, MemoryBuffer& buffer, const Json& about) {
+    auto layout = buffer.layout();
+    if (!layout) return layout.error();
+    auto reply = ask({{"t", "keep"},
+                      {"name", name},
+                      {"bytes", buffer.size()},
+                      {"parts", layout->count},
+                      {"parts_at", layout->at},
+                      {"about", about}},
                      {buffer.fd()});
     return reply ? Status() : reply.error();
 }
@@ -285,7 +303,7 @@ Result<std::shared_ptr<MemoryBuffer>> HolderClient::get(const std::string& name,
     auto adopted = MemoryBuffer::adopt(std::move(own));
     if (!adopted) return adopted.error();
     const auto bytes = reply->body.value("bytes", uint64_t{0});
-    GHOST_TRY((*adopted)->set_size(bytes));
+    GHOST_TRY((*adopted)->set_layout(layout_in(reply->body), bytes));
     if (what != nullptr)
         *what = {reply->body.value("name", ""), bytes, reply->body.value("about", Json())};
     return std::shared_ptr<MemoryBuffer>(std::move(*adopted));

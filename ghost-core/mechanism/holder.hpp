@@ -6,8 +6,10 @@
 //   {t: spare, bytes}             a memfd that is warm from an older ghost, the best fitting one;
 //                                 {t: spare, capacity} with it, or {t: none}
 //   {t: keep, name, bytes, about} with a memfd: from now on the ghost `name`; an older one of that
-//                                 name is given up and its memory becomes a spare. {t: kept}
-//   {t: get, name}                {t: ghost, name, bytes, about} with the memfd; "": the newest
+//                                 name is given up and its memory becomes a spare. {t: kept}. One
+//                                 of several parts: {parts, parts_at} too (MemoryBuffer::Layout)
+//   {t: get, name}                {t: ghost, name, bytes, about, parts, parts_at} with the memfd;
+//                                 "": the newest
 //   {t: list}                     {t: list, ghosts: [{name, bytes, about}]}, the newest first
 //   {t: drop, name}               {t: dropped}
 //   {t: stop}                     {t: stopped}; ends it, with all it holds
@@ -48,7 +50,7 @@ class HolderClient {
     // The time for this is before a freeze.
     Result<std::shared_ptr<MemoryBuffer>> room(uint64_t bytes);
     // Hands the ghost in `buffer` (from room()) over. Only then it is kept.
-    Status keep(const std::string& name, const MemoryBuffer& buffer, const Json& about);
+    Status keep(const std::string& name, MemoryBuffer& buffer, const Json& about);
     // A ghost's memory, as long as the buffer lives even if it is dropped meanwhile. not_found.
     Result<std::shared_ptr<MemoryBuffer>> get(const std::string& name, Kept* what = nullptr);
     Result<std::vector<Kept>> list();

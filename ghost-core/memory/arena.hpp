@@ -7,27 +7,21 @@
 #include <vector>
 
 #include "base/result.hpp"
+#include "ghost-core/format/space.hpp"
 
 namespace ghost::core {
 
 // Huge pages where the kernel has them. One thread at a time; what was taken may be written by any.
-class Arena {
+class Arena : public Space {
   public:
     Arena() = default;
     Arena(Arena&& other) noexcept;
     Arena& operator=(Arena&& other) noexcept;
-    ~Arena();
+    ~Arena() override;
 
-    struct Piece {
-        char* at = nullptr;
-        uint64_t bytes = 0;
-    };
-    // 1..bytes bytes one behind the other; what was taken last usually ends where this begins.
-    Result<Piece> take(uint64_t bytes);
-    // Makes sure that the next `bytes` that are taken have been touched before.
-    Status warm(uint64_t bytes);
-    // Everything taken is free again, and warm.
-    void reset();
+    Result<Piece> take(uint64_t bytes) override;
+    Status warm(uint64_t bytes) override;
+    void reset() override;
     // Gives all memory back to the system.
     void clear();
 

@@ -16,8 +16,9 @@ constexpr uint64_t spare_bytes = 32 << 20;  // pages new since the last round, a
 
 }  // namespace
 
-void MemoryCopy::begin(bool since_last) {
-    arena_.reset();
+void MemoryCopy::begin(bool since_last, Space* into) {
+    own_.reset();
+    space_ = into != nullptr ? into : &own_;
     for (auto process = processes_.begin(); process != processes_.end();) {
         auto& [inner, copy] = *process;
         copy.store.clear();
@@ -53,7 +54,7 @@ Status MemoryCopy::take_in(ProcessCopy& process, PageChanges& changes) {
     process.zero =
         unite(subtract(process.zero, unite(changes.gone, changes.written)), changes.zero);
     process.store.drop(unite(changes.gone, changes.zero));
-    GHOST_TRY(process.store.reserve(changes.written, arena_));
+    GHOST_TRY(process.store.reserve(changes.written, *space_));
     std::vector<PagePiece> pieces;
     process.store.locate(changes.written, pieces);
     uint64_t room = 0;
@@ -172,13 +173,18 @@ Result<MemoryCopy::Round> MemoryCopy::finish(std::span<const ProcessName> proces
 
 Status MemoryCopy::prepare() {
     batches_.reserve(1024);
-    return arena_.warm(spare_bytes);
+    return space_->warm(spare_bytes);
 }
 
 uint64_t MemoryCopy::bytes() const {
     uint64_t sum = 0;
     for (const auto& [inner, process] : processes_) sum += process.store.bytes();
     return sum;
+}
+
+void MemoryCopy::leave() {
+    for (auto& [inner, process] : processes_) process.store.clear();
+    space_ = &own_;
 }
 
 void MemoryCopy::release() {

@@ -10,7 +10,7 @@
 #include <sys/types.h>
 
 #include "base/result.hpp"
-#include "ghost-core/memory/arena.hpp"
+#include "ghost-core/format/space.hpp"
 #include "ghost-core/memory/page_store.hpp"
 #include "ghost-core/memory/tracker.hpp"
 #include "ghost-core/memory/workers.hpp"
@@ -35,18 +35,18 @@ struct ProcessCopy {
 // One thread. After any failure: release(), or begin(false) and anew.
 class MemoryCopy {
   public:
-    // Both outlive it. The arena is its own while contents are used.
-    MemoryCopy(Arena& arena, Workers& workers) : arena_(arena), workers_(workers) {}
+    // Both outlive it. The space is its own while contents are used.
+    MemoryCopy(Space& space, Workers& workers) : own_(space), workers_(workers) {}
 
     // Called by any of the threads after every MiB or so, with the bytes read since then; false
     // makes the round fail (refused). Empty: nothing.
     using Watch = std::function<bool(uint64_t bytes)>;
     void watch(Watch watch) { watch_ = std::move(watch); }
 
-    // A new copy: contents are dropped, the arena is reset. `since_last`: of what has changed since
-    // the last finish(), for those processes that have been tracked since then; everything
-    // otherwise.
-    void begin(bool since_last);
+    // A new copy: contents are dropped, its own space is reset. `since_last`: of what has changed
+    // since the last finish(), for those processes that have been tracked since then; everything
+    // otherwise. `into`: contents of this one go there instead, where they are to stay.
+    void begin(bool since_last, Space* into = nullptr);
     // Tracks those processes that are not tracked yet. One that cannot be tracked is copied whole
     // when it stands; `untracked` says why.
     void track(std::span<const ProcessName> processes);
@@ -67,6 +67,8 @@ class MemoryCopy {
 
     const std::map<int, ProcessCopy>& processes() const { return processes_; }
     uint64_t bytes() const;  // of contents
+    // Forgets the contents: the space they are in is somebody else's from now on.
+    void leave();
 
     // Stops tracking, gently; the contents stay.
     void release();
@@ -80,7 +82,8 @@ class MemoryCopy {
         pid_t pid = 0;
         std::vector<PagePiece> pieces;
     };
-    Arena& arena_;
+    Space& own_;
+    Space* space_ = &own_;
     Workers& workers_;
     std::map<int, ProcessCopy> processes_;
     Watch watch_;

@@ -23,11 +23,11 @@ PagePiece part_of(const PagePiece& piece, uint64_t start, uint64_t end) {
 
 }  // namespace
 
-Status PageStore::reserve(const PageRuns& pages, Arena& arena) {
+Status PageStore::reserve(const PageRuns& pages, Space& space) {
     std::vector<PagePiece> fresh;
     for (const auto& run : subtract(pages, this->pages()))
         for (uint64_t at = run.start; at < run.end();) {
-            auto place = arena.take(run.end() - at);
+            auto place = space.take(run.end() - at);
             if (!place) return place.error();
             append(fresh, {at, place->bytes, place->at});
             at += place->bytes;

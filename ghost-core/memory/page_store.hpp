@@ -6,19 +6,19 @@
 #include <vector>
 
 #include "base/result.hpp"
-#include "ghost-core/memory/arena.hpp"
+#include "ghost-core/format/space.hpp"
 #include "ghost-core/memory/page_set.hpp"
 #include "ghost-core/memory/remote_read.hpp"
 
 namespace ghost::core {
 
-// Keeps where the contents are; they lie in an arena, which lives longer. One thread at a time; the
+// Keeps where the contents are; they lie in a space, which lives longer. One thread at a time; the
 // contents may be written by any.
 class PageStore {
   public:
     // Gives every page of the set a place; a page that has one keeps it.
-    Status reserve(const PageRuns& pages, Arena& arena);
-    // Forgets pages; their places are lost until the arena is reset.
+    Status reserve(const PageRuns& pages, Space& space);
+    // Forgets pages; their places are lost until the space is reset.
     void drop(const PageRuns& pages);
     void clear() { extents_.clear(); }
 

@@ -10,17 +10,41 @@ MemoryResource::MemoryResource(const std::vector<char>& bytes) : MemoryResource(
     if (auto status = buffer_->append(bytes.data(), bytes.size()); !status.ok()) buffer_->clear();
 }
 
+// What lies in the buffer already only becomes part of the ghost.
+Status MemoryResource::write_gather(iovec* pieces, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        if (buffer_->holds(pieces[i].iov_base))
+            buffer_->refer(pieces[i].iov_base, pieces[i].iov_len);
+        else
+            GHOST_TRY(buffer_->append(pieces[i].iov_base, pieces[i].iov_len));
+    }
+    return {};
+}
+
 Result<size_t> MemoryResource::read(void* data, size_t size) {
-    const auto left = buffer_->content().subspan(std::min(at_, buffer_->size()));
-    const size_t count = std::min(size, left.size());
-    if (count > 0) std::memcpy(data, left.data(), count);
-    at_ += count;
-    return count;
+    const auto& extents = buffer_->extents();
+    size_t done = 0;
+    while (done < size && extent_ < extents.size()) {
+        const auto& extent = extents[extent_];
+        const size_t part = std::min(size - done, extent.bytes - at_);
+        std::memcpy(static_cast<char*>(data) + done, buffer_->data() + extent.offset + at_, part);
+        done += part;
+        at_ += part;
+        if (at_ < extent.bytes || extent_ + 1 == extents.size()) break;
+        extent_++;
+        at_ = 0;
+    }
+    return done;
 }
 
 std::vector<char> MemoryResource::bytes() const {
-    const auto content = buffer_->content();
-    return {content.begin(), content.end()};
+    std::vector<char> out;
+    out.reserve(buffer_->size());
+    for (const auto& extent : buffer_->extents()) {
+        const char* const begin = buffer_->data() + extent.offset;
+        out.insert(out.end(), begin, begin + extent.bytes);
+    }
+    return out;
 }
 
 }  // namespace ghost::core

@@ -20,18 +20,21 @@ class MemoryResource : public Resource {
     ResourceClass class_id() const override { return ResourceClass::memory; }
     Status init() override { return {}; }
     Status write(const void* data, size_t size) override { return buffer_->append(data, size); }
+    Status write_gather(iovec* pieces, size_t count) override;
     Result<char*> room(size_t size) override { return buffer_->extend(size); }
+    Space* space() override { return buffer_->settle() ? buffer_.get() : nullptr; }
+    bool holds(const void* data) const override { return buffer_->holds(data); }
     Result<size_t> read(void* data, size_t size) override;
     Status finalize() override { return {}; }
 
     MemoryBuffer& buffer() { return *buffer_; }
     const std::shared_ptr<MemoryBuffer>& share() const { return buffer_; }
     std::vector<char> bytes() const;  // a copy
-    void rewind() { at_ = 0; }
+    void rewind() { extent_ = at_ = 0; }
 
   private:
     std::shared_ptr<MemoryBuffer> buffer_;
-    uint64_t at_ = 0;  // of the next read
+    uint64_t extent_ = 0, at_ = 0;  // of the next read: in this part of it, after so many bytes
 };
 
 }  // namespace ghost::core

@@ -452,6 +452,63 @@ TEST(MemoryBuffer, KeepsItsMemoryWarm) {
     }
 }
 
+// Contents put where they are to stay, named later and in another order, then read by another one.
+TEST(MemoryBuffer, SpaceTakenAheadIsNamedNotCopied) {
+    const auto all = content(9 << 20);
+    for (const auto kind : {MemoryBuffer::Kind::own, MemoryBuffer::Kind::shared}) {
+        auto buffer = std::make_shared<MemoryBuffer>(kind);
+        for (int round = 0; round < 2; round++) {
+            buffer->clear();
+            MemoryResource out(buffer);
+            ASSERT_TRUE(out.write(all.data(), 1000).ok());
+            Space* space = out.space();
+            ASSERT_NE(space, nullptr);
+            ASSERT_TRUE(space->warm(1 << 20).ok());
+            std::vector<iovec> pieces;  // what comes last is made first
+            for (size_t end = all.size(); end > 2000;) {
+                auto piece = space->take(std::min<size_t>(3 << 20, end - 2000));
+                ASSERT_TRUE(piece.ok());
+                ASSERT_GT(piece->bytes, 0U);
+                end -= piece->bytes;
+                std::memcpy(piece->at, all.data() + end, piece->bytes);
+                pieces.insert(pieces.begin(), {piece->at, piece->bytes});
+            }
+            EXPECT_FALSE(out.holds(all.data()));
+            const auto used = buffer->capacity();
+            ASSERT_TRUE(out.write(all.data() + 1000, 1000).ok());
+            for (auto& piece : pieces) {
+                EXPECT_TRUE(out.holds(piece.iov_base));
+                ASSERT_TRUE(out.write_gather(&piece, 1).ok());
+            }
+            EXPECT_EQ(buffer->capacity(), used);
+            EXPECT_EQ(out.bytes(), all);
+            std::vector<char> back(all.size());
+            ASSERT_TRUE(out.read_all(back.data(), 1500).ok());
+            ASSERT_TRUE(out.read_all(back.data() + 1500, all.size() - 1500).ok());
+            EXPECT_EQ(back, all);
+            EXPECT_EQ(*out.read(back.data(), 1), 0U);
+        }
+        if (kind == MemoryBuffer::Kind::own) continue;
+        auto layout = buffer->layout();
+        ASSERT_TRUE(layout.ok());
+        EXPECT_GT(layout->count, 1U);
+        auto other = MemoryBuffer::adopt(Fd(dup(buffer->fd())));
+        ASSERT_TRUE(other.ok());
+        ASSERT_TRUE((*other)->set_layout(*layout, all.size()).ok());
+        const std::shared_ptr<MemoryBuffer> shared(std::move(*other));
+        EXPECT_EQ(MemoryResource(shared).bytes(), all);
+        // A list that cannot be right.
+        for (const auto& wrong :
+             {MemoryBuffer::Layout{layout->at, layout->count + 1},
+              MemoryBuffer::Layout{layout->at, UINT64_MAX / 8},
+              MemoryBuffer::Layout{shared->capacity() + 1, 1},
+              MemoryBuffer::Layout{shared->capacity() - 8, 1}, MemoryBuffer::Layout{0, 7}})
+            EXPECT_EQ(shared->set_layout(wrong, all.size()).error().code, Code::corrupt)
+                << wrong.at << " " << wrong.count;
+        EXPECT_EQ(shared->set_layout(*layout, all.size() + 1).error().code, Code::corrupt);
+    }
+}
+
 TEST(NetworkResource, RefusesWrongSecretAndWrongToken) {
     auto listener = NetworkListener::listen("secret");
     ASSERT_TRUE(listener.ok());

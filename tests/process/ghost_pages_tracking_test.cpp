@@ -11,6 +11,7 @@
 #include "base/clock.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/memory/injection.hpp"
+#include "ghost-core/memory/arena.hpp"
 #include "ghost-core/memory/memory_copy.hpp"
 #include "ghost-core/process/proc.hpp"
 
