@@ -12,6 +12,7 @@
 
 #include "benchmarks/micro/subject.hpp"
 #include "ghost-core/format/writer.hpp"
+#include "ghost-core/memory/arena.hpp"
 #include "ghost-core/memory/memory_copy.hpp"
 #include "ghost-core/memory/pages.hpp"
 #include "ghost-core/memory/post_copy.hpp"

@@ -231,6 +231,7 @@ Result<HeldTree> Import::run(RestoreRequest request, const Progress& progress) {
     held.skeleton_bytes = skeleton_.bytes();
     held.skeleton_us = restorer.tree_made_us() - skeleton_in_us_;
     held.pages_us = first_page_us_ == 0 ? 0 : last_page_us_ - first_page_us_;
+    held.userfaults = std::make_shared<std::map<int, Fd>>(restorer.userfaults());
     held.total_us = monotonic_us() - begin;
     return held;
 }
@@ -247,6 +248,7 @@ struct Importer::State {
     std::optional<ClockShift> clocks;
     std::set<std::string> changing;
     bool takes_time = false;
+    bool keeps_userfaults = false;
 };
 
 Importer::Importer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -295,6 +297,10 @@ void Importer::set_clocks(int64_t monotonic_ns, int64_t boottime_ns) {
     state_->clocks = ClockShift{monotonic_ns, boottime_ns};
 }
 
+void Importer::keep_userfaults() {
+    state_->keeps_userfaults = true;
+}
+
 void Importer::take_time() {
     state_->takes_time = true;
 }
@@ -312,6 +318,7 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
     request.criu = criu;
     request.plain_root = state_->plain_root;
     request.clocks = state_->clocks;
+    request.keep_userfaults = state_->keeps_userfaults;
     for (const auto& entry : inherit) request.inherit.emplace_back(entry.fd, entry.key);
     return Import(state_->reader, *pool, state_->changing).run(std::move(request), progress);
 }

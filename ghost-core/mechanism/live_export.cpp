@@ -32,6 +32,11 @@ constexpr int quiet_tries = 40;  // until no signal waits and no pipe holds data
 constexpr int64_t quiet_us = 2000;
 constexpr int freezes = 8;  // tries of the last stop, each after one more round
 constexpr size_t batch_bytes = 1 << 20;
+// Post-copy: so many pieces of missing memory at most in each process: the target has to empty each
+// of them by a call, some 10 µs. What lies between pieces then comes along. And hybrid: less than
+// this is sent rather than named, in a few ms.
+constexpr size_t late_pieces = 256;
+constexpr uint64_t late_worth = 8 << 20;
 
 using Run = PageRun;
 
@@ -45,6 +50,8 @@ struct Member {
     PageRuns ranges;         // whose pages the skeleton leaves to us
     PageRuns known;          // pages the target may have contents of
     PageRuns again;          // to be sent in the next round, whatever the tracker says
+    PageRuns late;           // to be asked for when the copy runs
+    PageRuns used_at_once;   // by the kernel when the copy is called in: never late
     std::unordered_map<uint64_t, uint64_t> copies;  // hash of the process's own pages of files
 };
 
@@ -80,6 +87,20 @@ PageRuns mapped_part(const PageRuns& pages, const OwnMappings& maps) {
     PageRuns all;
     for (const auto& map : maps.list) all.push_back({map.start, map.end - map.start});
     return intersect(pages, as_set(std::move(all)));
+}
+
+// The same pages in at most so many pieces, with what lies between them.
+PageRuns in_pieces(PageRuns pages, size_t most) {
+    for (uint64_t gap = 4096; pages.size() > most; gap *= 2) {
+        PageRuns joined;
+        for (const auto& run : pages)
+            if (!joined.empty() && run.start - joined.back().end() <= gap)
+                joined.back().bytes = run.end() - joined.back().start;
+            else
+                joined.push_back(run);
+        pages = std::move(joined);
+    }
+    return pages;
 }
 
 int64_t now_ns(clockid_t clock) {
@@ -119,6 +140,9 @@ class Source {
     Status frozen(Grip& grip, int64_t begin);
     Status send_state(Grip& grip);
     Status send_last(Member& member, int64_t& mark);
+    PageRuns name_late(Member& member, const OwnMappings& maps, const PageRuns& pages);
+    Status serve_late();
+    Status serve_page(const LiveLink::Message& wanted);
     Status commit(Grip& grip, int64_t begin);
     void stand(Grip& grip);
     Member* member_of(pid_t pid);
@@ -131,7 +155,8 @@ class Source {
     StoppingRule rule_;
     LiveExport out_;
     uint64_t round_bytes_ = 0;
-    bool transient_ = false;  // the failure may be gone in a moment; the target holds on
+    bool rest_follows_ = false;  // after the last stop
+    bool transient_ = false;     // the failure may be gone in a moment; the target holds on
 };
 
 Member* Source::member_of(pid_t pid) {
@@ -147,7 +172,9 @@ Status Source::tell_clocks() {
         if (!asked) return asked.error();
         ClockSample now{now_ns(CLOCK_MONOTONIC) + offsets.monotonic_ns,
                         now_ns(CLOCK_BOOTTIME) + offsets.boottime_ns};
-        GHOST_TRY(link_.send(Word::clock, 0, 1, 0, {{&now, sizeof now}}));
+        // and whether pages may follow
+        GHOST_TRY(link_.send(Word::clock, 0, 1, request_.order == PageOrder::pre_copy ? 0 : 1,
+                             {{&now, sizeof now}}));
     }
     return {};
 }
@@ -265,8 +292,9 @@ Status Source::send_first_pages(GhostWriter& writer, Member& member) {
     PageChanges all;
     GHOST_TRY(look_at_all(member.pid, *scan, all));
     const auto there = as_set(std::move(all.written));
-    const auto first = intersect(there, member.ranges);
-    member.again = subtract(there, member.ranges);
+    const auto first =
+        request_.order == PageOrder::post_copy ? PageRuns() : intersect(there, member.ranges);
+    member.again = subtract(there, first);
     std::vector<Run> runs, kept;
     for (std::pair<size_t, uint64_t> at; next_batch(first, at, runs);) {
         GHOST_TRY(read_batch(member.pid, runs));
@@ -296,7 +324,7 @@ Status Source::send_first_pages(GhostWriter& writer, Member& member) {
         round_bytes_ += bytes_of(runs);
         if (request_.progress) request_.progress(round_bytes_, bytes_of(first));
     }
-    member.known = first;
+    member.known = there;
     return {};
 }
 
@@ -431,6 +459,8 @@ Status Source::converge() {
         if (verdict == StoppingRule::Verdict::go_on) continue;
         if (rule_.estimated_downtime_us() <= request_.longest_us) return {};
         if (++hopeless < 3) continue;
+        rest_follows_ = request_.order == PageOrder::hybrid;
+        if (rest_follows_) return {};
         return make_error(
             Code::refused,
             fmt::format(
@@ -489,10 +519,26 @@ Status Source::send_last(Member& member, int64_t& mark) {
     member.known = unite(member.known, pages);
     auto zero = as_set(std::move(changes.zero));
     zero = unite(zero, as_set(std::move(changes.gone)));
-    GHOST_TRY(send_runs(Word::zero, member, zero));
+    if (rest_follows_) pages = subtract(pages, name_late(member, *maps, pages));
+    GHOST_TRY(send_runs(Word::zero, member, subtract(zero, member.late)));
+    GHOST_TRY(send_runs(Word::missing, member, member.late));
     GHOST_TRY(send_pages(member, unite(pages, copies)));
     lap(stats.send);
     return {};
+}
+
+// What of the pages is to follow: all but the main thread's stack, which is used at once.
+PageRuns Source::name_late(Member& member, const OwnMappings& maps, const PageRuns& pages) {
+    PageRuns memory;
+    for (const auto& map : maps.list)
+        if (map.kind == own_memory) memory.push_back({map.start, map.end - map.start});
+    make_set(memory);
+    auto late = intersect(pages, memory);
+    if (request_.order == PageOrder::hybrid && bytes_of(late) < late_worth) late.clear();
+    late = intersect(in_pieces(std::move(late), late_pieces), memory);
+    member.late = subtract(late, member.used_at_once);
+    out_.stats.late_bytes += bytes_of(member.late);
+    return member.late;
 }
 
 // Everything stands. Sends what is left, and gets the target's word.
@@ -508,9 +554,15 @@ Status Source::frozen(Grip& grip, int64_t begin) {
     at_point("source: frozen");
     if (grip.processes().size() != members_.size())
         return make_error(Code::busy, "processes have been made or have ended");
-    for (const auto& process : grip.processes())
-        if (member_of(process.pid) == nullptr)
+    for (const auto& process : grip.processes()) {
+        auto* member = member_of(process.pid);
+        if (member == nullptr)
             return make_error(Code::busy, "processes have been made or have ended");
+        const auto area = grip.written_by_kernel(process.threads.front());
+        const uint64_t first = area.start / 4096 * 4096, end = area.start + area.bytes;
+        member->used_at_once.clear();
+        if (area.bytes > 0) member->used_at_once = {{first, (end - first + 4095) / 4096 * 4096}};
+    }
     for (auto& member : members_) {
         auto outline = outline_of(member.pid, request_.externals);
         if (!outline) {
@@ -525,7 +577,8 @@ Status Source::frozen(Grip& grip, int64_t begin) {
     }
     lap(stats.files);
     GHOST_TRY(link_.send(Word::last));
-    round_bytes_ = 0;
+    round_bytes_ = stats.late_bytes = 0;
+    for (auto& member : members_) member.late.clear();
     GHOST_TRY(send_state(grip));
     lap(stats.state);
     for (auto& member : members_) GHOST_TRY(send_last(member, mark));
@@ -570,16 +623,67 @@ Status Source::commit(Grip& grip, int64_t begin) {
         stats.target_state = times->front().state;
         stats.target_release = times->front().release;
     }
+    if (stats.late_bytes > 0) {
+        // Without its pages the copy is nothing: they have to outlive this process.
+        stand(grip);
+        out_.outcome = LiveOutcome::stranded;
+        return {};
+    }
     at_point("source: moved");
     grip.kill_tree();
     return {};
 }
 
+Status Source::serve_page(const LiveLink::Message& wanted) {
+    auto runs = wanted.list<PageRun>();
+    if (!runs) return runs.error();
+    for (auto& member : members_) {
+        if (member.inner != wanted.head.inner_pid) continue;
+        if (runs->size() != 1 || runs->front().bytes > batch_bytes ||
+            bytes_of(intersect(*runs, member.late)) != runs->front().bytes)
+            return wanted.damaged();
+        const PagePiece piece{runs->front().start, runs->front().bytes, buffer_.data()};
+        GHOST_TRY(read_pages(member.pid, {&piece, 1}, Vanished::is_error));
+        return link_.send(Word::late, member.inner, 1, 0,
+                          {{runs->data(), sizeof(PageRun)}, {buffer_.data(), bytes_of(*runs)}});
+    }
+    return wanted.damaged();
+}
+
+// The copy runs; the original stands, and has the pages.
+Status Source::serve_late() {
+    const Urgent urgent;  // somebody waits for a page
+    const int64_t begin = monotonic_us();
+    at_point("source: pages follow");
+    for (;;) {
+        auto message = link_.receive();
+        if (!message) return message.error();
+        if (message->word() == Word::want) {
+            GHOST_TRY(serve_page(*message));
+        } else if (message->word() == Word::complete) {
+            auto said = message->list<LateStats>();
+            if (!said || said->size() != 1) return message->damaged();
+            out_.stats.faults = said->front().faults;
+            out_.stats.demand_bytes = said->front().demand_bytes;
+            out_.stats.longest_fault = said->front().longest_us;
+            out_.stats.late = monotonic_us() - begin;
+            out_.stats.bytes += out_.stats.late_bytes;
+            out_.outcome = LiveOutcome::moved;
+            at_point("source: moved");
+            return kill_tree(request_.root);
+        } else if (message->word() == Word::refused) {
+            return make_error(Code::peer_lost,
+                              "the target has ended the tree: " + message->payload);
+        } else {
+            return message->damaged();
+        }
+    }
+}
+
 // Nobody knows whether the target goes on: the original stands until somebody does.
 void Source::stand(Grip& grip) {
     out_.outcome = LiveOutcome::undecided;
-    for (const auto& process : grip.processes()) kill(process.pid, SIGSTOP);
-    grip.let_go();
+    grip.leave_stopped();
 }
 
 Status Source::last_stop() {
@@ -611,9 +715,11 @@ Status Source::attempt() {
     auto held = link_.expect(Word::held);
     if (!held) return held.error();
     at_point("source: held");
-    GHOST_TRY(converge());
+    rest_follows_ = request_.order == PageOrder::post_copy;
+    if (!rest_follows_) GHOST_TRY(converge());
     at_point("source: converged");
-    return last_stop();
+    GHOST_TRY(last_stop());
+    return out_.outcome == LiveOutcome::stranded ? serve_late() : Status();
 }
 
 LiveExport Source::run() {
@@ -621,7 +727,7 @@ LiveExport Source::run() {
     auto status = tell_clocks();
     while (status.ok()) {
         status = attempt();
-        if (status.ok() || out_.outcome == LiveOutcome::undecided) break;
+        if (status.ok() || out_.outcome != LiveOutcome::stayed) break;
         if (status.error().code != Code::busy || out_.stats.attempts >= request_.attempts) {
             link_.send_text(Word::give_up, status.error().message()).ok();
             break;

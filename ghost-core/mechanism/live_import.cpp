@@ -1,11 +1,16 @@
 #include <algorithm>
 #include <cerrno>
+#include <condition_variable>
 #include <cstring>
 #include <ctime>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/userfaultfd.h>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <optional>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -16,7 +21,9 @@
 #include "base/log.hpp"
 #include "ghost-core/mechanism/live.hpp"
 #include "ghost-core/mechanism/live_link.hpp"
+#include "ghost-core/memory/fault_keeper.hpp"
 #include "ghost-core/memory/page_set.hpp"
+#include "ghost-core/memory/post_copy.hpp"
 #include "ghost-core/process/grip.hpp"
 #include "ghost-core/process/outline.hpp"
 #include "ghost-core/process/restore.hpp"
@@ -30,6 +37,7 @@ constexpr int64_t hold_limit_us = 2000000;
 constexpr size_t pieces_at_once = 512;     // process_vm_writev(2) takes 1024
 constexpr uint64_t small_bytes = 1 << 16;  // less is zeroed faster by writing than by a call
 constexpr uint64_t page_bytes = 4096;
+constexpr uint64_t late_step = 256 << 10;  // asked for at once, at most; live_export limits it
 constexpr uint64_t map_flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
 
 struct FailedRun {
@@ -63,7 +71,59 @@ struct Copy {
     OwnMappings maps;
     std::vector<OpenFile> files;
     std::vector<ThreadState> threads;  // as they are to go on
+    PageRuns late;                     // pages that follow
     std::vector<OpenFile> new_files;
+};
+
+// The pages that the source's tree has and ours has not. The link is theirs once it is open.
+class LatePages : public PageProvider {
+  public:
+    explicit LatePages(LiveLink& link) : link_(link) {}
+    void add(int inner_pid, const PageRuns& pages) { pages_[inner_pid] = pages; }
+    const std::map<int, PageRuns>& all() const { return pages_; }
+    // Until one of these whoever wants a page waits.
+    void open() { become(Link::open); }
+    void close() { become(Link::closed); }
+
+    PageRuns pages(int inner_pid) override {
+        const auto found = pages_.find(inner_pid);
+        return found == pages_.end() ? PageRuns() : found->second;
+    }
+    Status read(int inner_pid, const PageRun& run, char* to) override {
+        for (uint64_t done = 0; done < run.bytes; done += late_step)
+            GHOST_TRY(fetch(inner_pid,
+                            {run.start + done, std::min<uint64_t>(run.bytes - done, late_step)},
+                            to + done));
+        return {};
+    }
+
+  private:
+    enum class Link { others, open, closed };
+    void become(Link state) {
+        const std::lock_guard lock(mutex_);
+        state_ = state;
+        changed_.notify_all();
+    }
+    Status fetch(int inner_pid, PageRun run, char* to) {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [this] { return state_ != Link::others; });
+        if (state_ == Link::closed) return make_error(Code::refused, "post-copy: given up");
+        GHOST_TRY(link_.send(Word::want, inner_pid, 1, 0, {{&run, sizeof run}}));
+        auto answer = link_.expect(Word::late);
+        if (!answer) return answer.error();
+        auto which = answer->list<PageRun>();
+        if (!which || which->size() != 1 || !(which->front() == run) ||
+            answer->payload.size() != sizeof run + run.bytes)
+            return answer->damaged();
+        std::memcpy(to, answer->payload.data() + sizeof run, run.bytes);
+        return {};
+    }
+
+    LiveLink& link_;
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    Link state_ = Link::others;
+    std::map<int, PageRuns> pages_;  // by inner pid; before the first read()
 };
 
 class Target {
@@ -93,6 +153,8 @@ class Target {
     Status settle();
     Status settle_files(Copy& copy);
     Status release();
+    Status make_room(Copy& copy);
+    Status fill_late();
     void let_clocks_pass() const;
     void write_runs(Copy& copy, const PageRun* runs, size_t count, const char* contents);
     void write_by_force(Copy& copy, const PageRun& run, const char* contents);
@@ -109,6 +171,11 @@ class Target {
     std::optional<Grip> grip_;
     std::map<int, Copy> copies_;
     std::vector<FailedRun> failed_;
+    bool may_be_late_ = false;
+    std::optional<FaultKeeper> keeper_;
+    // Of pages that follow, from settle() on.
+    std::unique_ptr<LatePages> late_;
+    std::unique_ptr<PostCopy> post_copy_;
     bool last_ = false;  // what comes now is the last state, and has to fit
     std::optional<Urgent> urgent_;
     std::optional<Error> misfit_;
@@ -128,6 +195,7 @@ Status Target::ask_clocks() {
         const int64_t trip = now_ns(CLOCK_MONOTONIC) - monotonic;
         auto sample = answer->list<ClockSample>();
         if (!sample || sample->size() != 1) return answer->damaged();
+        may_be_late_ = answer->head.number != 0;
         if (trip >= best) continue;
         best = trip;
         // Its answer was given between 0 and `trip` after ours was read.
@@ -150,6 +218,7 @@ Status Target::hold() {
     }
     importer->set_clocks(shift_.monotonic_ns, shift_.boottime_ns);
     importer->take_time();
+    if (may_be_late_) importer->keep_userfaults();
     auto held = importer->hold(request_.criu, inherit, request_.progress);
     if (!held) return held.error();
     held_ = *held;
@@ -170,6 +239,13 @@ Status Target::grasp() {
     grip_.emplace(std::move(*grip));
     GHOST_TRY(grip_->end_with_us());
     GHOST_TRY(grip_->unstop());
+    if (may_be_late_) {
+        auto keeper = FaultKeeper::start(held_.root);
+        if (!keeper) return keeper.error();
+        keeper_.emplace(std::move(*keeper));
+        for (const auto& [inner, userfault] : *held_.userfaults)
+            GHOST_TRY(keeper_->keep(userfault.get()));
+    }
     for (const auto& process : grip_->processes()) {
         auto& copy = copies_[process.inner];
         copy.process = &process;
@@ -192,6 +268,10 @@ void Target::drop() {
     if (grip_) grip_->kill_tree();
     grip_.reset();
     destroy_tree(held_);
+    if (late_) late_->close();
+    post_copy_.reset();
+    late_.reset();
+    keeper_.reset();
     failed_.clear();
     last_ = false;
     misfit_.reset();
@@ -399,6 +479,29 @@ Status Target::settle_files(Copy& copy) {
     return {};
 }
 
+// The pages that follow are missing from now on: who touches one waits for it. Nothing of them may
+// be touched before somebody answers.
+Status Target::make_room(Copy& copy) {
+    if (copy.late.empty()) return {};
+    const auto found = held_.userfaults->find(copy.process->inner);
+    if (found == held_.userfaults->end())
+        return make_error(Code::unsupported, "post-copy: a process has no userfaultfd");
+    for (const auto& run : copy.late)
+        GHOST_TRY(call(copy, "empty", SYS_madvise, run.start, run.bytes, MADV_DONTNEED));
+    for (const auto& map : copy.maps.list) {
+        const PageRuns area = {{map.start, map.end - map.start}};
+        if (intersect(area, copy.late).empty()) continue;
+        uffdio_register request{};
+        request.range = {map.start, map.end - map.start};
+        request.mode = UFFDIO_REGISTER_MODE_MISSING;
+        if (ioctl(found->second.get(), UFFDIO_REGISTER, &request) != 0)
+            return sys_error(fmt::format("post-copy: leave memory at {:#x} missing", map.start));
+    }
+    if (!late_) late_ = std::make_unique<LatePages>(link_);
+    late_->add(copy.process->inner, copy.late);
+    return {};
+}
+
 // Everything has come: the threads get their state, and are ready to go.
 Status Target::settle() {
     if (misfit_) return *misfit_;
@@ -407,6 +510,7 @@ Status Target::settle() {
                           fmt::format("page {:#x} has no place", failed_.front().run.start));
     for (auto& [inner, copy] : copies_) {
         GHOST_TRY(settle_files(copy));
+        GHOST_TRY(make_room(copy));
         if (copy.threads.size() != copy.process->threads.size())
             return make_error(Code::internal, "threads differ");
         for (const auto& thread : copy.process->threads) {
@@ -417,6 +521,11 @@ Status Target::settle() {
             GHOST_TRY(grip_->set_state(thread, *state));
         }
     }
+    if (!late_) return {};
+    post_copy_ = std::make_unique<PostCopy>(*late_);
+    post_copy_->watched_by(*keeper_);
+    for (const auto& [inner, pages] : late_->all())
+        post_copy_->add(inner, std::move((*held_.userfaults)[inner]));
     return {};
 }
 
@@ -482,6 +591,28 @@ Status Target::release() {
     if (auto told = link_.send(Word::released, 0, 1, 0, {{&times_, sizeof times_}}); !told.ok())
         log::warning("live: the tree runs, the source could not be told: {}",
                      told.error().message());
+    return late_ ? fill_late() : Status();
+}
+
+// The tree runs; what it lacks is brought. If that fails it is ended: it could only stand still.
+Status Target::fill_late() {
+    late_->open();
+    post_copy_->all_there();
+    auto status = post_copy_->wait();
+    if (status.ok()) keeper_.reset();
+    if (!status.ok()) {
+        held_.root = out_.root;
+        return make_error(
+            status.error().code,
+            "post-copy: the tree has been ended, it lacks pages: " + status.error().message());
+    }
+    const auto stats = post_copy_->stats();
+    out_.bytes += stats.demand_bytes + stats.background_bytes;
+    at_point("target: complete");
+    LateStats said{stats.faults, stats.demand_bytes, stats.longest_us};
+    if (auto told = link_.send(Word::complete, 0, 1, 0, {{&said, sizeof said}}); !told.ok())
+        log::warning("live: the tree is whole, the source could not be told: {}",
+                     told.error().message());
     return {};
 }
 
@@ -499,6 +630,14 @@ Result<Target::Next> Target::serve() {
         case Word::state:
             GHOST_TRY(apply(*message));
             return Next::go_on;
+        case Word::missing: {
+            const auto found = copies_.find(message->head.inner_pid);
+            auto runs = message->list<PageRun>();
+            if (found == copies_.end() || !runs || !last_ || !may_be_late_)
+                return message->damaged();
+            found->second.late.insert(found->second.late.end(), runs->begin(), runs->end());
+            return Next::go_on;
+        }
         case Word::sync:
             GHOST_TRY(synced());
             return Next::go_on;
@@ -506,6 +645,7 @@ Result<Target::Next> Target::serve() {
             last_ = true;
             stands_us_ = monotonic_us();
             times_ = {};
+            for (auto& [inner, copy] : copies_) copy.late.clear();
             return Next::go_on;
         case Word::settled: {
             const int64_t begin = monotonic_us();

@@ -25,6 +25,7 @@ enum class Word : uint32_t {
     mappings,   // of a process: count of OwnMapping, number: heap end
     pages,      // of a process: count of PageRun, then contents
     zero,       // of a process: count of PageRun that hold zeros now, or are no longer there
+    missing,    // of a process: count of PageRun that follow when it runs, in the last round
     sync,       // end of a round
     last,       // end of the last round: state follows
     state,      // of a process: count of threads; ThreadState… packed, then OpenFile…
@@ -32,12 +33,15 @@ enum class Word : uint32_t {
     commit,     // go on with it
     anew,       // end what is held; another ghost follows
     give_up,    // end what is held; nothing follows; payload: why
+    late,       // of a process: contents of the PageRun that was wanted, the first of the payload
     // target to source
     ask_clock,
     held,    // the tree is there
     synced,  // after sync: count of PageRun that had no place
     ready,
     released,  // payload: ReleaseTimes
+    want,      // of a process: one PageRun, of what was missing
+    complete,  // payload: LateStats; all pages are there
     refused,   // payload: why; what was held is gone
 };
 
@@ -63,7 +67,12 @@ struct ReleaseTimes {
     int64_t mappings = 0, pages = 0, state = 0, release = 0;  // µs
 };
 
-// One thread.
+struct LateStats {
+    uint64_t faults = 0, demand_bytes = 0;
+    int64_t longest_us = 0;
+};
+
+// One thread at a time.
 class LiveLink {
   public:
     explicit LiveLink(Resource& link) : link_(link) {}

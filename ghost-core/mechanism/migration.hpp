@@ -14,6 +14,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -23,6 +24,7 @@
 #include <vector>
 
 #include "base/control_socket.hpp"
+#include "base/fd.hpp"
 #include "base/result.hpp"
 #include "ghost-core/format/format.hpp"
 #include "ghost-core/process/criu.hpp"
@@ -74,6 +76,9 @@ struct HeldTree {
     int64_t skeleton_us = 0;  // from the skeleton's arrival to the tree's existence
     int64_t pages_us = 0;     // from the first page's arrival to the last one in place
     int64_t total_us = 0;     // hold(), waiting for the source included
+    // If keep_userfaults() was called: by inner pid, for a post-copy later. Shared by copies of
+    // this.
+    std::shared_ptr<std::map<int, Fd>> userfaults;
 };
 
 // Lets the tree run. After that `held.root` is an ordinary child of the caller.
@@ -120,6 +125,9 @@ class Importer {
     // The tree's clocks are to be ahead of this machine's by this at any time (live migration),
     // instead of going on from where they stood in the skeleton.
     void set_clocks(int64_t monotonic_ns, int64_t boottime_ns);
+
+    // HeldTree::userfaults is wanted.
+    void keep_userfaults();
 
     // Nobody stands still for this: hold() takes no processor from those that run here
     // (urgent.hpp).

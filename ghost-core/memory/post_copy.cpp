@@ -183,6 +183,7 @@ Status PostCopy::hear(const ProcessPointer& process) {
                 child->inner_pid = process->inner_pid;  // the provider knows it by this
                 child->userfault.reset(static_cast<int>(message.arg.fork.ufd));
                 child->missing = process->missing;
+                if (keeper_ != nullptr) GHOST_TRY(keeper_->keep(child->userfault.get()));
             }
         }
         if (child) {

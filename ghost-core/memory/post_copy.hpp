@@ -19,6 +19,7 @@
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
+#include "ghost-core/memory/fault_keeper.hpp"
 #include "ghost-core/memory/page_set.hpp"
 #include "ghost-core/memory/userfault.hpp"
 
@@ -68,6 +69,9 @@ class PostCopy : public FaultServer {
 
     // The provider must outlive it. Its threads begin with the first process.
     explicit PostCopy(PageProvider& provider);
+    // What processes of the tree that are made meanwhile are served by is told to the keeper, which
+    // outlives this. Before the first process.
+    void watched_by(FaultKeeper& keeper) { keeper_ = &keeper; }
     // Ends everything. The processes must be dead by now unless wait() has succeeded.
     ~PostCopy() override;
 
@@ -77,6 +81,7 @@ class PostCopy : public FaultServer {
     Status handle(int /*inner_pid*/) override { return {}; }
     void all_there() override;
     void release() override {}
+    std::map<int, Fd> hand_over(const std::map<int, PageRuns>& /*areas*/) override { return {}; }
     uint64_t filled() const override { return demand_bytes_ + background_bytes_; }
 
     // Until every page is in place; then the processes are on their own. Error: the provider's, or
@@ -100,6 +105,7 @@ class PostCopy : public FaultServer {
     std::vector<ProcessPointer> processes();
 
     PageProvider& provider_;
+    FaultKeeper* keeper_ = nullptr;
     std::mutex mutex_;
     std::condition_variable changed_;
     std::vector<ProcessPointer> processes_;

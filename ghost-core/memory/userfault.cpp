@@ -172,4 +172,21 @@ void FaultFiller::release() {
     processes_.clear();
 }
 
+std::map<int, Fd> FaultFiller::hand_over(const std::map<int, PageRuns>& areas) {
+    std::map<int, Fd> out;
+    std::lock_guard lock(mutex_);
+    for (auto& [inner, process] : processes_) {
+        const auto found = areas.find(inner);
+        if (found == areas.end() || !process.userfault) continue;
+        const bool free =
+            std::all_of(found->second.begin(), found->second.end(), [&](const PageRun& area) {
+                uffdio_range range{area.start, area.bytes};
+                return ioctl(process.userfault.get(), UFFDIO_UNREGISTER, &range) == 0;
+            });
+        if (free) out[inner] = std::move(process.userfault);
+    }
+    processes_.clear();
+    return out;
+}
+
 }  // namespace ghost::core

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/fd.hpp"
+#include "ghost-core/memory/page_set.hpp"
 #include "ghost-core/memory/pages.hpp"
 
 namespace ghost::core {
@@ -28,6 +29,9 @@ class FaultServer {
     virtual void all_there() = 0;
     // The tree is made and stands.
     virtual void release() = 0;
+    // The same, but the userfaultfds go on, for later: the areas of memory, by process, are no
+    // longer registered with them. A process that is left out has none any more.
+    virtual std::map<int, Fd> hand_over(const std::map<int, PageRuns>& areas) = 0;
     virtual uint64_t filled() const = 0;  // bytes of contents put so far
 };
 
@@ -50,6 +54,7 @@ class FaultFiller : public PageSink, public FaultServer {
     void stop();
     // Closes the userfaultfds: the processes are on their own.
     void release() override;
+    std::map<int, Fd> hand_over(const std::map<int, PageRuns>& areas) override;
 
     uint64_t filled() const override { return filled_; }
 

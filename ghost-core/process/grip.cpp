@@ -26,6 +26,10 @@ constexpr size_t extended_bytes = 16384;  // the largest XSAVE area known is 110
 constexpr int64_t call_limit_us = 2000000;
 constexpr int most_stops = 64;  // on the way through one call; more is a bug
 constexpr int quick_looks = 200;
+constexpr int64_t detach_limit_us = 5000000;
+constexpr int stop_looks = 20000;    // 50 µs each
+constexpr int get_rseq = 0x420f;     // PTRACE_GET_RSEQ_CONFIGURATION of linux/ptrace.h
+constexpr uint32_t least_rseq = 32;  // bytes, rseq(2)
 
 // Answers of an interrupted system call that mean: make it again (include/linux/errno.h of Linux).
 constexpr long restart_sys = -512, restart_no_intr = -513, restart_no_hand = -514,
@@ -189,16 +193,58 @@ Grip::~Grip() {
     let_go();
 }
 
+// One that has not come to a stop yet (it is in the kernel, and cannot be interrupted there) will,
+// and would stay in it: so it is waited for, while all others go on. The limit is for one that
+// never comes; it goes on when the calling thread ends.
 void Grip::let_go() {
+    std::vector<pid_t> late;
     for (const auto& process : processes_)
-        for (const auto& thread : process.threads) {
-            // One that has not come to stop yet is detached from the stop it comes to.
-            if (trace(PTRACE_DETACH, thread.tid, 0, nullptr) == 0 || errno != ESRCH) continue;
-            int status = 0;
-            if (waitpid(thread.tid, &status, __WALL | WNOHANG) == thread.tid && WIFSTOPPED(status))
-                trace(PTRACE_DETACH, thread.tid, 0, nullptr);
-        }
+        for (const auto& thread : process.threads)
+            if (trace(PTRACE_DETACH, thread.tid, 0, nullptr) != 0 && errno == ESRCH)
+                late.push_back(thread.tid);
     processes_.clear();
+    const int64_t deadline = monotonic_us() + detach_limit_us;
+    for (int i = 0; !late.empty() && monotonic_us() < deadline; i++) {
+        std::erase_if(late, [](pid_t tid) {
+            int status = 0;
+            const pid_t got = waitpid(tid, &status, __WALL | WNOHANG);
+            if (got == 0 || (got < 0 && errno == EINTR)) return false;
+            if (got != tid || !WIFSTOPPED(status)) return true;  // it has ended, or was let go
+            // A signal that it was stopped for is its own.
+            const bool own = status >> 16 == 0 && !is_syscall_stop(status);
+            const auto signal = own ? static_cast<uint64_t>(WSTOPSIG(status)) : 0;
+            return trace(PTRACE_DETACH, tid, 0, reinterpret_cast<void*>(signal)) == 0;
+        });
+        if (i < quick_looks)
+            sched_yield();
+        else
+            usleep(50);
+    }
+}
+
+// Of the threads of one process the first that goes on takes SIGSTOP, before anything else, and
+// tells all others to stop; so it goes before them.
+void Grip::leave_stopped() {
+    for (const auto& process : processes_) {
+        kill(process.pid, SIGSTOP);
+        trace(PTRACE_DETACH, process.threads.front().tid, 0, nullptr);
+        const auto path = fmt::format("/proc/{}/task/{}", process.pid, process.threads.front().tid);
+        for (int i = 0; i < stop_looks; i++) {
+            const auto status = read_status(path);
+            if (!status || status->state == 'T' || status->state == 'Z') break;
+            usleep(50);
+        }
+    }
+    let_go();  // the first ones are no longer held: nothing happens to them
+}
+
+Grip::Written Grip::written_by_kernel(const Thread& thread) const {
+    struct {
+        uint64_t area;
+        uint32_t size, signature, flags, padding;
+    } where{};
+    if (trace(get_rseq, thread.tid, sizeof where, &where) <= 0) return {};
+    return {where.area, where.area == 0 ? 0 : std::max(where.size, least_rseq)};
 }
 
 Status Grip::end_with_us() {

@@ -52,6 +52,9 @@ class Grip {
     Status end_with_us();
     // Every thread goes on.
     void let_go();
+    // Every process is stopped as by SIGSTOP, until resume_tree(); no thread executes anything in
+    // between.
+    void leave_stopped();
     // SIGKILL to the tree, the init last, and reaps all its threads as their tracer.
     void kill_tree();
 
@@ -61,6 +64,11 @@ class Grip {
     // Whether a signal waits for the thread, or for its process.
     Result<bool> has_signal(const Thread& thread) const;
     Status set_state(const Thread& thread, const ThreadState& state) const;
+    // Where the kernel writes whenever the thread goes on (rseq(2)); bytes 0: nowhere.
+    struct Written {
+        uint64_t start = 0, bytes = 0;
+    };
+    Written written_by_kernel(const Thread& thread) const;
 
     // Undoes SIGSTOP: the processes stay held, and nothing of SIGCONT is left for them to see.
     Status unstop();

@@ -14,6 +14,7 @@
 #include "ghost-core/process/criu_images.hpp"
 #include "ghost-core/process/criu_program.hpp"
 #include "ghost-core/process/image_stream.hpp"
+#include "ghost-core/process/outline.hpp"
 #include "ghost-core/process/proc.hpp"
 #include "ghost-core/process/tree.hpp"
 #include "ghost-core/process/watch.hpp"
@@ -310,7 +311,7 @@ Result<pid_t> Restorer::run(const std::function<void()>& tick) {
                 make_error(Code::internal, fmt::format("import: criu made {} trees", roots.size()));
     }
     if (status.ok()) {
-        filler_.release();
+        let_memory_go(root);
         status = wait_stopped(root, monotonic_us() + 2 * second_us);
     }
     if (status.ok()) {
@@ -322,6 +323,18 @@ Result<pid_t> Restorer::run(const std::function<void()>& tick) {
     clean_up();
     if (!status.ok()) return status.error();
     return root;
+}
+
+// The kernel serves its faults from now on.
+void Restorer::let_memory_go(pid_t root) {
+    if (!request_.keep_userfaults) return filler_.release();
+    std::map<int, PageRuns> areas;
+    if (auto tasks = list_tree(root); tasks)
+        for (const auto& task : *tasks)
+            if (auto maps = own_mappings(task.pid); maps)
+                for (const auto& map : maps->list)
+                    areas[task.inner].push_back({map.start, map.end - map.start});
+    userfaults_ = filler_.hand_over(areas);
 }
 
 // A criu that fails by itself removes the files it has made on the way (those of unlinked but open

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <list>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -47,6 +48,7 @@ struct RestoreRequest {
     // The tree's clocks show this at any time, instead of going on from the skeleton's.
     std::optional<ClockShift> clocks;
     pid_t plain_root = 0;  // number of the root of a tree without a PID name space of its own
+    bool keep_userfaults = false;  // for userfaults()
 };
 
 // Owned and used by one thread, which becomes the parent of the tree.
@@ -66,6 +68,10 @@ class Restorer {
     // is left.
     Result<pid_t> run(const std::function<void()>& tick);
 
+    // After run(), if it was asked for: the userfaultfds of the processes by their inner pids, made
+    // with all privileges; nothing is registered with them.
+    std::map<int, Fd> userfaults() { return std::move(userfaults_); }
+
     int64_t tree_made_us() const { return tree_made_us_; }  // monotonic; when criu was through
 
   private:
@@ -83,6 +89,7 @@ class Restorer {
     void blame_criu(Status& status);
     Status check_limit();
     void clean_up();
+    void let_memory_go(pid_t root);
 
     RestoreRequest request_;
     SkeletonStore& skeleton_;
@@ -97,6 +104,7 @@ class Restorer {
     std::string clocks_;  // the image that takes the place of the skeleton's
     uint64_t progress_ = 0;
     int64_t deadline_ = 0;
+    std::map<int, Fd> userfaults_;
     int64_t tree_made_us_ = 0;
 };
 

@@ -1,0 +1,101 @@
+#include "ghost-core/memory/fault_keeper.hpp"
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <utility>
+
+namespace ghost::core {
+namespace {
+
+constexpr char over = 'o', another = 'a';
+
+// The keeping process. It was forked from one with threads: system calls only.
+[[noreturn]] void keep_all(int line, int tree) {
+    setsid();  // a Ctrl-C is not for it
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, nullptr);
+    const int low = line < tree ? line : tree, high = line < tree ? tree : line;
+    if (low > 0) syscall(SYS_close_range, 0U, static_cast<unsigned>(low - 1), 0U);
+    if (high > low + 1)
+        syscall(SYS_close_range, static_cast<unsigned>(low + 1), static_cast<unsigned>(high - 1),
+                0U);
+    syscall(SYS_close_range, static_cast<unsigned>(high + 1), ~0U, 0U);
+    for (;;) {
+        char word = 0;
+        iovec part{&word, 1};
+        alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control;
+        msghdr message{};
+        message.msg_iov = &part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.data();
+        message.msg_controllen = control.size();
+        const auto got = recvmsg(line, &message, 0);
+        if (got < 0 && errno == EINTR) continue;
+        if (got == 1 && word == another) {
+            if (write(line, &word, 1) != 1) continue;  // its end is noticed next
+            continue;
+        }
+        if (got != 1) {
+            syscall(SYS_pidfd_send_signal, tree, SIGKILL, nullptr, 0);
+            pollfd ended{tree, POLLIN, 0};
+            while (poll(&ended, 1, -1) < 0 && errno == EINTR) {
+            }
+        }
+        _exit(0);
+    }
+}
+
+}  // namespace
+
+Result<FaultKeeper> FaultKeeper::start(pid_t root) {
+    const Fd tree(static_cast<int>(syscall(SYS_pidfd_open, root, 0)));
+    if (!tree) return sys_error("watch process", std::to_string(root));
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
+        return sys_error("start the keeper of missing pages");
+    Fd ours(ends[0]), its(ends[1]);
+    const pid_t pid = fork();
+    if (pid < 0) return sys_error("start the keeper of missing pages");
+    if (pid == 0) keep_all(its.get(), tree.get());
+    return FaultKeeper(pid, std::move(ours));
+}
+
+FaultKeeper::FaultKeeper(FaultKeeper&& other) noexcept
+    : pid_(std::exchange(other.pid_, 0)), line_(std::move(other.line_)) {}
+
+FaultKeeper::~FaultKeeper() {
+    if (pid_ == 0) return;
+    send(line_.get(), &over, 1, MSG_NOSIGNAL);
+    while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+    }
+}
+
+Status FaultKeeper::keep(int userfault) const {
+    char word = another;
+    iovec part{&word, 1};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    cmsghdr* const header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(header), &userfault, sizeof userfault);
+    // One that lies in the socket of a process that has ended is closed: so its word is awaited.
+    if (sendmsg(line_.get(), &message, MSG_NOSIGNAL) != 1 || recv(line_.get(), &word, 1, 0) != 1)
+        return sys_error("have missing pages kept");
+    return {};
+}
+
+}  // namespace ghost::core
