@@ -132,6 +132,10 @@ Result<std::unique_ptr<LazyTree>> LazyTree::make(std::span<const char> ghost,
     auto root = restorer.run([] {});
     if (!root) return root.error();
     out->held_.root = *root;
+    auto keeper = FaultKeeper::start(*root);
+    if (!keeper) return keeper.error();
+    out->keeper_.emplace(std::move(*keeper));
+    GHOST_TRY(out->copy_->watched_by(*out->keeper_));
     out->held_.skeleton_bytes = skeleton.bytes();
     out->held_.total_us = monotonic_us() - begin;
     return out;
@@ -144,6 +148,7 @@ LazyTree::~LazyTree() {
 Status LazyTree::wait() {
     auto status = copy_->wait();
     complete_ = status.ok();
+    if (complete_) keeper_.reset();
     return status;
 }
 

@@ -7,6 +7,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -38,7 +39,7 @@ class LazyTree {
     static Result<std::unique_ptr<LazyTree>> make(std::span<const char> ghost,
                                                   const CriuSettings& criu,
                                                   const std::vector<InheritFd>& inherit);
-    // Ends the tree if its pages are not all in place.
+    // Ends the tree if its pages are not all in place; so does the death of this process.
     ~LazyTree();
 
     const HeldTree& held() const { return held_; }
@@ -52,6 +53,7 @@ class LazyTree {
     bool complete_ = false;
     std::unique_ptr<GhostPages> pages_;
     std::unique_ptr<PostCopy> copy_;
+    std::optional<FaultKeeper> keeper_;
 };
 
 }  // namespace ghost::core

@@ -243,8 +243,6 @@ Status Target::grasp() {
         auto keeper = FaultKeeper::start(held_.root);
         if (!keeper) return keeper.error();
         keeper_.emplace(std::move(*keeper));
-        for (const auto& [inner, userfault] : *held_.userfaults)
-            GHOST_TRY(keeper_->keep(userfault.get()));
     }
     for (const auto& process : grip_->processes()) {
         auto& copy = copies_[process.inner];
@@ -523,10 +521,9 @@ Status Target::settle() {
     }
     if (!late_) return {};
     post_copy_ = std::make_unique<PostCopy>(*late_);
-    post_copy_->watched_by(*keeper_);
     for (const auto& [inner, pages] : late_->all())
         post_copy_->add(inner, std::move((*held_.userfaults)[inner]));
-    return {};
+    return post_copy_->watched_by(*keeper_);
 }
 
 Status Target::apply(const LiveLink::Message& message) {
@@ -596,6 +593,7 @@ Status Target::release() {
 
 // The tree runs; what it lacks is brought. If that fails it is ended: it could only stand still.
 Status Target::fill_late() {
+    at_point("target: pages follow");
     late_->open();
     post_copy_->all_there();
     auto status = post_copy_->wait();

@@ -111,6 +111,12 @@ void PostCopy::add(int inner_pid, Fd userfault) {
     eventfd_write(wake_.get(), 1);
 }
 
+Status PostCopy::watched_by(FaultKeeper& keeper) {
+    for (const auto& process : processes()) GHOST_TRY(keeper.keep(process->userfault.get()));
+    keeper_ = &keeper;
+    return {};
+}
+
 void PostCopy::all_there() {
     std::lock_guard lock(mutex_);
     all_there_ = true;
@@ -183,7 +189,8 @@ Status PostCopy::hear(const ProcessPointer& process) {
                 child->inner_pid = process->inner_pid;  // the provider knows it by this
                 child->userfault.reset(static_cast<int>(message.arg.fork.ufd));
                 child->missing = process->missing;
-                if (keeper_ != nullptr) GHOST_TRY(keeper_->keep(child->userfault.get()));
+                if (auto* keeper = keeper_.load(); keeper != nullptr)
+                    GHOST_TRY(keeper->keep(child->userfault.get()));
             }
         }
         if (child) {

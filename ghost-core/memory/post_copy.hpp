@@ -69,9 +69,9 @@ class PostCopy : public FaultServer {
 
     // The provider must outlive it. Its threads begin with the first process.
     explicit PostCopy(PageProvider& provider);
-    // What processes of the tree that are made meanwhile are served by is told to the keeper, which
-    // outlives this. Before the first process.
-    void watched_by(FaultKeeper& keeper) { keeper_ = &keeper; }
+    // The keeper, which outlives this, holds the userfaultfds of all processes, also of those the
+    // tree makes from now on. Before the tree runs.
+    Status watched_by(FaultKeeper& keeper);
     // Ends everything. The processes must be dead by now unless wait() has succeeded.
     ~PostCopy() override;
 
@@ -105,7 +105,7 @@ class PostCopy : public FaultServer {
     std::vector<ProcessPointer> processes();
 
     PageProvider& provider_;
-    FaultKeeper* keeper_ = nullptr;
+    std::atomic<FaultKeeper*> keeper_ = nullptr;
     std::mutex mutex_;
     std::condition_variable changed_;
     std::vector<ProcessPointer> processes_;

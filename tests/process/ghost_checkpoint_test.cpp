@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 
 #include "base/log.hpp"
 #include "ghost-core/format/host.hpp"
@@ -421,6 +422,46 @@ TEST_F(CheckpointTest, GhostRunsAheadOfItsPages) {
     ASSERT_TRUE((*lazy)->wait().ok());
     EXPECT_GT((*lazy)->stats().faults, 0U);
     EXPECT_GT(copy.healthy(), 0U);
+    EXPECT_GT(tree->healthy(), 0U);
+}
+
+// Whoever has the missing pages dies: the tree must not go on with zeros in their place.
+TEST_F(CheckpointTest, TreeWithoutItsPagesEndsWithItsServer) {
+    auto tree = Tree::start(64);
+    ASSERT_GT(tree->healthy(), 0U);
+    MemoryResource ghost;
+    ASSERT_TRUE(checkpointer_.run(request(*tree), ghost).ok());
+    const auto bytes = ghost.bytes();
+    Tree copy;
+    auto [input, output] = copy.plug();
+    const auto keys = tree->keys();
+    ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+    const Pipe told = make_pipe();
+    const pid_t server = fork();
+    if (server == 0) {
+        auto lazy = LazyTree::make(bytes, {criu_program(), target_folder_.path(), 20},
+                                   {{input.get(), keys.at(0)}, {output.get(), keys.at(1)}});
+        if (!lazy.ok()) _exit(1);
+        const pid_t root = (*lazy)->held().root;
+        if (!release_tree((*lazy)->held()).ok() ||
+            write(told.in.get(), &root, sizeof root) != sizeof root)
+            _exit(1);
+        kill(getpid(), SIGKILL);
+    }
+    pid_t root = 0;
+    ASSERT_EQ(read(told.out.get(), &root, sizeof root), static_cast<ssize_t>(sizeof root));
+    waitpid(server, nullptr, 0);
+    int status = 0;
+    pid_t ended = 0;
+    for (int i = 0; i < 5000 && ended == 0; i++, usleep(1000))
+        ended = waitpid(root, &status, WNOHANG);
+    EXPECT_EQ(ended, root) << "it runs on without its pages";
+    EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    if (ended == 0) end_tree(root);
+    for (int i = 0; i < 100; i++, usleep(1000))  // the keeper
+        for (const pid_t child : children_of(getpid()))
+            if (child != tree->root) waitpid(child, nullptr, WNOHANG);
+    prctl(PR_SET_CHILD_SUBREAPER, 0);
     EXPECT_GT(tree->healthy(), 0U);
 }
 

@@ -353,6 +353,7 @@ INSTANTIATE_TEST_SUITE_P(Points, LiveCut,
 INSTANTIATE_TEST_SUITE_P(LatePoints, LiveCut,
                          ::testing::Combine(::testing::Values(PageOrder::post_copy),
                                             ::testing::Values("source: pages follow",
+                                                              "target: pages follow",
                                                               "target: complete")));
 
 // The process that moves the tree out, or the one that takes it in, is killed at a point. Both are
@@ -362,7 +363,8 @@ struct Death {
     bool moved;  // whether the target had recorded the release
 };
 
-class LiveDeath : public Live, public ::testing::WithParamInterface<Death> {
+// Processes that can be killed.
+class LiveAgents : public Live {
   protected:
     // Runs `work` in a process of its own, which dies at the point.
     static pid_t agent(const char* point, const std::function<int()>& work) {
@@ -374,6 +376,8 @@ class LiveDeath : public Live, public ::testing::WithParamInterface<Death> {
         _exit(work());
     }
 };
+
+class LiveDeath : public LiveAgents, public ::testing::WithParamInterface<Death> {};
 
 TEST_P(LiveDeath, NeverBothNeverNeither) {
     ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
@@ -419,6 +423,36 @@ TEST_P(LiveDeath, NeverBothNeverNeither) {
             waitpid(child, &status, WNOHANG);
         }
     expect_running_whole(tree);
+    prctl(PR_SET_CHILD_SUBREAPER, 0);
+}
+
+// The copy runs, without its pages, and who gets them for it is killed: it ends as well. The
+// original stands, and has everything.
+TEST_F(LiveAgents, DeathOfTheTargetWhilePagesFollow) {
+    ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+    LiveTree tree(shared_.path(), 32, 2, 20);
+    ASSERT_TRUE(tree.wait_ready());
+    auto links = connect(secret);
+    const pid_t target = agent("target: pages follow", [&] {
+        links.source.reset();
+        return live_import(import_request(tree), *links.target).ok() ? 0 : 1;
+    });
+    links.target.reset();
+    auto from = request(tree);
+    from.order = PageOrder::post_copy;
+    const auto sent = live_export(from, *links.source);
+    EXPECT_EQ(sent.outcome, LiveOutcome::stranded) << why(sent);
+    while (waitpid(target, nullptr, 0) < 0 && errno == EINTR) {
+    }
+    std::vector<pid_t> others = {0};
+    for (int i = 0; i < 5000 && !others.empty(); i++, usleep(1000)) {
+        others = children_of(getpid());
+        std::erase(others, tree.root);
+        for (const pid_t child : others) waitpid(child, nullptr, WNOHANG);
+    }
+    EXPECT_TRUE(others.empty()) << "the copy runs on without its pages";
+    EXPECT_TRUE(resume_tree(tree.root).ok());
+    expect_one_whole(tree, true);
     prctl(PR_SET_CHILD_SUBREAPER, 0);
 }
 
