@@ -1,11 +1,13 @@
 // The conversation of `ghost dup` with the `ghost receive` it starts on the other node, one JSON
 // object a line, over ssh's (or a child's) standard input and output:
-//   dup → receive  {secret, needs, facts, clone}
+//   dup → receive  {secret, needs, facts, clone, live}
 //   receive → dup  {t: lacks, lines} and the end; or {t: ready, address, port, token}
 //   … the ghost, over the connection dup makes there (ghost-core/resource/network.hpp) …
 //   receive → dup  {t: held, import: {…}}: the tree is there and stands; or {t: failed, why}
 //   dup → receive  {t: go}: from here on the tree there is the one (or one of two) that lives
 //   receive → dup  {t: running, pid}
+// With `live` (a move, ghost-core/mechanism/live.hpp) the connection itself tells of all that; what
+// follows here is {t: running, pid} once the tree has all its pages there, or {t: failed, why}.
 // The end of input before `go` means that the tree is not wanted any more.
 #pragma once
 

@@ -285,17 +285,17 @@ Status go_on() {
 }  // namespace
 
 Status Interruptible::write(const void* data, size_t size) {
-    GHOST_TRY(go_on());
+    if (!goes_through_) GHOST_TRY(go_on());
     return inner_.write(data, size);
 }
 
 Status Interruptible::write_gather(iovec* pieces, size_t count) {
-    GHOST_TRY(go_on());
+    if (!goes_through_) GHOST_TRY(go_on());
     return inner_.write_gather(pieces, count);
 }
 
 Result<size_t> Interruptible::read(void* data, size_t size) {
-    GHOST_TRY(go_on());
+    if (!goes_through_) GHOST_TRY(go_on());
     return inner_.read(data, size);
 }
 

@@ -130,9 +130,15 @@ class Interruptible : public core::Resource {
     Result<size_t> read(void* data, size_t size) override;
     Status finalize() override { return inner_.finalize(); }
     void interrupt() override { inner_.interrupt(); }
+    Result<char*> room(size_t size) override { return inner_.room(size); }
+    core::Space* space() override { return inner_.space(); }
+    bool holds(const void* data) const override { return inner_.holds(data); }
+    // From now on it goes on whatever comes: half of what is done would be worse.
+    void go_through() { goes_through_ = true; }
 
   private:
     core::Resource& inner_;
+    bool goes_through_ = false;
 };
 
 // Everything that keeps the tree from being exported as one Error; nothing if it can be.

@@ -67,27 +67,6 @@ namespace {
 
 constexpr int64_t turn_limit_us = 10'000'000;
 
-// Two exports of one tree would meet in it; the other one may be that of a killed command, which is
-// still putting things in order. An abstract address (unix(7)) goes with the process that has it.
-Result<Fd> take_turn(pid_t root) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    const auto name = fmt::format("ghost-export-{}", root);
-    name.copy(address.sun_path + 1, sizeof address.sun_path - 2);
-    const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
-    Fd out(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    if (!out) return sys_error("make a socket");
-    const int64_t limit = monotonic_us() + turn_limit_us;
-    while (::bind(out.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) {
-        if (errno != EADDRINUSE) return sys_error("take a turn");
-        if (monotonic_us() > limit)
-            return make_error(Code::busy, "export: somebody else exports this process",
-                              std::to_string(root));
-        ::usleep(look_us);
-    }
-    return out;
-}
-
 Result<core::ExportStats> take_concurrently(const core::ExportRequest& request,
                                             core::Resource& out) {
     core::CheckpointRequest wanted;
@@ -117,6 +96,27 @@ bool has_room(const core::ExportRequest& request) {
 }
 
 }  // namespace
+
+// Two exports of one tree would meet in it; the other one may be that of a killed command, which is
+// still putting things in order. An abstract address (unix(7)) goes with the process that has it.
+Result<Fd> take_turn(pid_t root) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    const auto name = fmt::format("ghost-export-{}", root);
+    name.copy(address.sun_path + 1, sizeof address.sun_path - 2);
+    const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+    Fd out(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (!out) return sys_error("make a socket");
+    const int64_t limit = monotonic_us() + turn_limit_us;
+    while (::bind(out.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) {
+        if (errno != EADDRINUSE) return sys_error("take a turn");
+        if (monotonic_us() > limit)
+            return make_error(Code::busy, "export: somebody else exports this process",
+                              std::to_string(root));
+        ::usleep(look_us);
+    }
+    return out;
+}
 
 Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mode,
                               const Settle& settle) {

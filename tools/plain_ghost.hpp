@@ -39,6 +39,9 @@ Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mo
 
 void add_mode(CLI::App& app, std::string& mode);
 
+// One export of a tree at a time: held as long as the descriptor lives. busy.
+Result<Fd> take_turn(pid_t root);
+
 // The ghost's figures, for --json and for people.
 Json export_json(const Exported& exported);
 

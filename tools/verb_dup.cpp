@@ -6,6 +6,7 @@
 #include "ghost-core/mechanism/preflight.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "tools/clone_line.hpp"
+#include "tools/live_move.hpp"
 #include "tools/plain_ghost.hpp"
 #include "tools/terminal.hpp"
 #include "tools/verb.hpp"
@@ -52,14 +53,17 @@ Result<Json> hear(CloneLine& line, const std::string& wanted, int timeout_ms) {
 
 // Nothing stands yet: all that the other node lacks is told now.
 Result<std::unique_ptr<core::NetworkResource>> prepare(const core::PlainTree& tree, CloneLine& line,
-                                                       bool clone) {
+                                                       bool clone, bool live) {
     auto needs = core::needs_of(tree.root);
     if (!needs) return needs.error();
     auto facts = core::facts_of(tree.root);
     if (!facts) return facts.error();
     const auto secret = random_secret();
-    GHOST_TRY(
-        line.send({{"secret", secret}, {"needs", *needs}, {"facts", *facts}, {"clone", clone}}));
+    GHOST_TRY(line.send({{"secret", secret},
+                         {"needs", *needs},
+                         {"facts", *facts},
+                         {"clone", clone},
+                         {"live", live}}));
     auto ready = hear(line, "ready", ready_ms);
     if (!ready) return ready.error();
     return core::NetworkResource::connect(ready->value("address", ""), ready->value("port", 0),
@@ -83,19 +87,25 @@ Result<Then> settle(CloneLine& line, Then then, Guard& guard, Made& made) {
     return then;
 }
 
-Result<Made> duplicate(const DupArgs& args, Then then, Mode mode) {
-    auto tree = core::find_plain(args.pid);
+Result<core::PlainTree> tree_to_clone(pid_t pid) {
+    auto tree = core::find_plain(pid);
     if (!tree) return tree.error();
     GHOST_TRY(check_exportable(*tree));
     if (!tree->nested)
         return make_error(Code::refused,
                           "clone a process that `ghost run` has not started: its number would be "
                           "taken;",
-                          std::to_string(args.pid));
+                          std::to_string(pid));
+    return tree;
+}
+
+Result<Made> duplicate(const DupArgs& args, Then then, Mode mode) {
+    auto tree = tree_to_clone(args.pid);
+    if (!tree) return tree.error();
     auto line = CloneLine::start(args.to);
     if (!line) return line.error();
     Made made;
-    auto out = prepare(*tree, *line, then == Then::go_on);
+    auto out = prepare(*tree, *line, then == Then::go_on, false);
     if (!out) return out.error();
     auto exported = export_plain(args.pid, **out, then, mode,
                                  [&](const Exported&, Guard& guard) -> Result<Then> {
@@ -118,7 +128,101 @@ Result<Made> duplicate(const DupArgs& args, Then then, Mode mode) {
     return made;
 }
 
+// Both stand, or nobody knows: what to say, and exit status 3.
+int report_unclear(const DupArgs& args, const core::PlainTree& tree, bool json) {
+    return report(
+        make_error(Code::peer_lost,
+                   fmt::format("tell whether process {} runs on {}: the answer is missing, "
+                               "and the original is kept standing. Look there; if it does "
+                               "not run, let the original go on by `kill -CONT` of its "
+                               "processes, pid",
+                               tree.inner, args.to),
+                   std::to_string(tree.program)),
+        json, exit_harmed);
+}
+
+int report_stranded(const DupArgs& args, const core::PlainTree& tree, const std::string& why,
+                    bool json) {
+    return report(
+        make_error(Code::peer_lost,
+                   fmt::format("bring all pages to {} ({}): what ran there has been ended. "
+                               "The original stands, whole as it was before; if it may do "
+                               "again what it has done there since, let it go on by `kill "
+                               "-CONT` of its processes, pid",
+                               args.to, why),
+                   std::to_string(tree.program)),
+        json, exit_harmed);
+}
+
+// A migration while it runs.
+int run_live(const DupArgs& args, core::PageOrder order, bool json) {
+    if (args.then != "kill")
+        return report(make_error(Code::invalid, "use --mode with --then", args.then), json,
+                      exit_usage);
+    const int64_t begin = monotonic_us();
+    auto tree = tree_to_clone(args.pid);
+    if (!tree) return report(tree.error(), json);
+    auto line = CloneLine::start(args.to);
+    if (!line) return report(line.error(), json);
+    auto out = prepare(*tree, *line, false, true);
+    if (!out) return report(out.error(), json);
+    auto sent = send_live(args.pid, **out, order);
+    if (!sent) {
+        // A connection that breaks has its cause at the other end.
+        auto cause = hear(*line, "failed", cause_ms);
+        const bool ours = !cause || sent.error().code != Code::peer_lost;
+        return report(
+            ours ? sent.error() : make_error(Code::refused, "move", cause->value("why", "")), json);
+    }
+    out->reset();
+    auto running = hear(*line, "running", running_ms);
+    using core::LiveOutcome;
+    // The other end says that nothing is left there: did anything run?
+    const bool ended = !running && running.error().code == Code::refused;
+    const bool may_have_run = sent->done.outcome == LiveOutcome::stranded ||
+                              (ended && order != core::PageOrder::pre_copy);
+    if (!running && may_have_run)
+        return report_stranded(args, *tree, running.error().message(), json);
+    if (ended) {
+        if (auto runs = core::resume_tree(tree->root); !runs.ok())
+            return report(runs.error(), json);
+        return report(running.error(), json);
+    }
+    if (!running && sent->done.outcome == LiveOutcome::undecided)
+        return report_unclear(args, *tree, json);
+    core::end_plain(*tree);  // it runs there, whole
+    line->close();
+    const auto& stats = sent->done.stats;
+    const pid_t pid = running ? running->value("pid", 0) : 0;
+    if (json) {
+        print_json({{"pid", tree->program},
+                    {"node", args.to},
+                    {"clone_pid", pid},
+                    {"then", args.then},
+                    {"mode", args.mode},
+                    {"bytes", stats.bytes},
+                    {"rounds", stats.rounds},
+                    {"attempts", stats.attempts},
+                    {"downtime_us", stats.longest_stop()},
+                    {"skeleton_stop_us", stats.skeleton_stop},
+                    {"last_stop_us", stats.stop},
+                    {"late_bytes", stats.late_bytes},
+                    {"faults", stats.faults},
+                    {"longest_fault_us", stats.longest_fault},
+                    {"total_us", monotonic_us() - begin}});
+        return exit_done;
+    }
+    fmt::print("process {} -> {} process {}  {}  stood {} and {}  {} rounds  total {}\n",
+               tree->program, args.to, pid, bytes_text(stats.bytes), time_text(stats.skeleton_stop),
+               time_text(stats.stop), stats.rounds, time_text(monotonic_us() - begin));
+    if (stats.late_bytes > 0)
+        fmt::print("{} of it followed when it ran there: {} waits for a page, {} at most\n",
+                   bytes_text(stats.late_bytes), stats.faults, time_text(stats.longest_fault));
+    return exit_done;
+}
+
 int run(const DupArgs& args, bool json) {
+    if (const auto order = page_order_named(args.mode)) return run_live(args, *order, json);
     auto then = then_named(args.then);
     if (!then) return report(then.error(), json);
     auto mode = mode_named(args.mode);
@@ -126,15 +230,7 @@ int run(const DupArgs& args, bool json) {
     const int64_t begin = monotonic_us();
     auto made = duplicate(args, *then, *mode);
     if (!made) return report(made.error(), json);
-    if (made->unclear)
-        return report(
-            make_error(Code::peer_lost,
-                       fmt::format("tell whether process {} runs on {}: the answer is missing, and "
-                                   "the original is kept standing. Look there; if it does not run, "
-                                   "let the original go on by `kill -CONT` of its processes, pid",
-                                   made->exported.tree.inner, args.to),
-                       std::to_string(made->exported.tree.program)),
-            json, exit_harmed);
+    if (made->unclear) return report_unclear(args, made->exported.tree, json);
     Json out = export_json(made->exported);
     out["node"] = args.to;
     out["clone_pid"] = made->pid;
@@ -161,7 +257,13 @@ void define_dup(CLI::App& app, int& exit_status) {
     app.add_option("--then", args->then,
                    "what the original does: continue (a clone), stop, or kill (a migration)")
         ->check(CLI::IsMember({"continue", "stop", "kill"}));
-    add_mode(app, args->mode);
+    app.add_option(
+           "--mode", args->mode,
+           "of a clone: concurrent, the original stands for some milliseconds only; stop, "
+           "until all is written. Of a move (--then kill): stop; live, its memory is copied "
+           "while it runs (pre-copy); lazy, its memory follows it (post-copy): until all is "
+           "there both nodes are needed; hybrid, live, and what it writes too fast follows")
+        ->check(CLI::IsMember({"concurrent", "stop", "live", "lazy", "hybrid"}));
     auto json = add_json(app);
     app.footer(
         "GHOST_CLONE reads 1 in the environment of a clone, 0 in the original. What led outside of "

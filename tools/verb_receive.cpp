@@ -8,6 +8,7 @@
 #include "ghost-core/mechanism/preflight.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "tools/clone_line.hpp"
+#include "tools/live_move.hpp"
 #include "tools/plain_ghost.hpp"
 #include "tools/verb.hpp"
 
@@ -23,6 +24,12 @@ std::string own_address() {
     std::string client, port, server;
     words >> client >> port >> server;
     return server.empty() ? "127.0.0.1" : server;
+}
+
+void tell_running(const CloneLine& line, const core::PlainTree& tree) {
+    if (auto told = line.send({{"t", "running"}, {"pid", tree.program}}); !told.ok()) {
+        // It lives here now, whoever knows of it.
+    }
 }
 
 Status serve(CloneLine& line, const core::Signals& signals, const std::function<void()>& settled) {
@@ -43,6 +50,16 @@ Status serve(CloneLine& line, const core::Signals& signals, const std::function<
                          {"token", listener->token()}}));
     auto source = listener->accept(accept_ms);
     if (!source) return source.error();
+    if (order->value("live", false)) {
+        auto moved = receive_live(**source);
+        if (!moved) return moved.error();
+        source->reset();
+        tell_running(line, moved->tree);
+        settled();
+        const int status = attend(moved->tree, signals);
+        moved->stdio->drain();
+        core::end_like(status);
+    }
     ImportOptions options;
     options.detach = true;
     options.clone = order->value("clone", true);
@@ -53,10 +70,7 @@ Status serve(CloneLine& line, const core::Signals& signals, const std::function<
     if (!go || go->value("t", "") != "go")
         return make_error(Code::peer_lost, "hear that the process is wanted");
     GHOST_TRY((*arrival)->let_go());
-    if (auto told = line.send({{"t", "running"}, {"pid", (*arrival)->tree().program}});
-        !told.ok()) {
-        // It lives here now, whoever knows of it.
-    }
+    tell_running(line, (*arrival)->tree());
     settled();
     core::end_like((*arrival)->attend(signals));
 }

@@ -18,8 +18,16 @@ getenv = ctypes.CDLL(None).getenv
 getenv.restype = ctypes.c_char_p
 files = {w: os.open(os.path.join(sys.argv[1], w), os.O_RDWR | os.O_CREAT) for w in "01"}
 n = 0
+memory = [bytearray(os.urandom(4096) * 256) for _ in range(48)]
+sums = [hash(bytes(m)) for m in memory]
 while True:
     n += 1
+    i = n % len(memory)
+    if hash(bytes(memory[i])) != sums[i]:
+        os.write(2, b"bad")
+        sys.exit(1)
+    memory[i][n * 4099 % 1048576] ^= 1
+    sums[i] = hash(bytes(memory[i]))
     os.pwrite(files[getenv(b"GHOST_CLONE").decode()], b"%10d" % n, 0)
     time.sleep(0.01)
 """
@@ -75,6 +83,41 @@ def case_move(folder):
     until(lambda: ticks(folder, "0") > before, "the process to go on at gn2")
     assert on("gn2", "kill", "-0", str(out["clone_pid"])).returncode == 0
     assert on("gn1", "kill", "-0", pid).returncode != 0
+
+
+def moved_live(folder, mode):
+    """There by this mode, looks at all its memory there, and back."""
+    pid = started(folder)
+    for here, there in (("gn1", "gn2"), ("gn2", "gn1")):
+        out = json.loads(good(on(here, "ghost", "dup", pid, "--to", there, "--then", "kill", "--mode", mode,
+                                 "--json")))
+        assert out["mode"] == mode and out["downtime_us"] > 0, out
+        assert (out["late_bytes"] > 40 << 20) == (mode == "lazy"), out
+        before = ticks(folder, "0")
+        until(lambda: ticks(folder, "0") > before + 100, "the process to go on at " + there)
+        assert on(here, "kill", "-0", pid).returncode != 0
+        pid = str(out["clone_pid"])
+        assert on(there, "kill", "-0", pid).returncode == 0
+
+
+def case_move_live(folder):
+    moved_live(folder, "live")
+
+
+def case_move_lazy(folder):
+    moved_live(folder, "lazy")
+
+
+def case_move_hybrid(folder):
+    moved_live(folder, "hybrid")
+
+
+def case_live_is_a_move(folder):
+    pid = started(folder)
+    done = on("gn1", "ghost", "dup", pid, "--to", "gn2", "--mode", "live")
+    assert done.returncode == 2 and "--then" in done.stderr, done
+    before = ticks(folder, "0")
+    until(lambda: ticks(folder, "0") > before, "the original to go on")
 
 
 def case_all_that_is_missing(folder):
