@@ -1,6 +1,7 @@
 // How long a program stands still while it is moved live between two nodes of the virtual cluster.
 //
 //   live_downtime [--mb 1024] [--threads 4] [--rate 100] [--moves 10] [--gaps 0]
+//                 [--order pre|post|hybrid]
 //
 // Brings up a lab of two nodes, an agent on each, starts live_subject on one and moves it there and
 // back; after every move the program checks all its memory and state. Prints for each move the
@@ -64,8 +65,9 @@ void print(const LiveStats& s) {
         << " state " << s.state << " mappings " << s.mappings << " scan " << s.scan << " send "
         << s.send << " ready " << s.ready << " commit " << s.commit << " release " << s.release
         << " target_mappings " << s.target_mappings << " target_pages " << s.target_pages
-        << " target_state " << s.target_state << " target_release " << s.target_release << " total "
-        << s.total;
+        << " target_state " << s.target_state << " target_release " << s.target_release
+        << " late_bytes " << s.late_bytes << " faults " << s.faults << " longest_fault "
+        << s.longest_fault << " late " << s.late << " total " << s.total;
     say(out.str());
 }
 
@@ -101,6 +103,9 @@ int agent(const std::string& folder) {
             auto link = NetworkResource::connect(host, port, token, secret);
             if (!link) return say(link.error().message()), 1;
             LiveExportRequest request;
+            words >> rest;
+            if (rest == "post") request.order = PageOrder::post_copy;
+            if (rest == "hybrid") request.order = PageOrder::hybrid;
             request.root = root;
             request.criu = criu(work);
             auto sent = live_export(request, **link);
@@ -167,6 +172,7 @@ class Agent {
 
 struct Options {
     int mb = 1024, threads = 4, rate = 100, moves = 10, gaps = 0;
+    std::string order = "pre";
 };
 
 using Figures = std::map<std::string, std::vector<double>>;
@@ -177,15 +183,15 @@ double part(std::vector<double> all, double share) {
 }
 
 bool move_once(int number, std::array<Agent*, 2> agents, LiveTree& tree, Figures& figures,
-               int shown_gaps) {
+               const Options& options) {
     Agent &from = *agents[number % 2], &to = *agents[(number + 1) % 2];
     const uint64_t before = tree.count();
     to.tell("receive");
     std::istringstream listening(to.hear());
     std::string word, port, token;
     listening >> word >> port >> token;
-    from.tell(
-        fmt::format("send {} {} {}", number % 2 == 0 ? "10.77.0.2" : "10.77.0.1", port, token));
+    from.tell(fmt::format("send {} {} {} {}", number % 2 == 0 ? "10.77.0.2" : "10.77.0.1", port,
+                          token, options.order));
     const auto sent = from.hear(), got = to.hear();
     if (!sent.starts_with("moved") || got != "received") {
         std::printf("move %d: %s / %s\n", number, sent.c_str(), got.c_str());
@@ -206,9 +212,13 @@ bool move_once(int number, std::array<Agent*, 2> agents, LiveTree& tree, Figures
         number, gap, now("skeleton_stop"), now("stop"), now("last_bytes") / 1000,
         now("rounds") * 1000, now("bytes") / 1000, now("total"),
         wrong == 0 ? "whole" : fmt::format("WRONG {:#x}", wrong).c_str());
-    if (shown_gaps > 0) {
+    if (now("late_bytes") > 0)
+        std::printf("        %.0f MB followed in %.0f ms: %.0f waits, %.2f ms at most\n",
+                    now("late_bytes") / 1000, now("late"), now("faults") * 1000,
+                    now("longest_fault"));
+    if (options.gaps > 0) {
         std::printf("        gaps (when, how long):");
-        for (const auto& [at, ms] : tree.gaps(before, end, shown_gaps))
+        for (const auto& [at, ms] : tree.gaps(before, end, options.gaps))
             std::printf("  %.0f %.1f", at, ms);
         std::printf("\n");
     }
@@ -224,10 +234,26 @@ void report(const Figures& figures) {
     };
     std::printf("\n%zu moves, ms: %14s %7s %7s\n  %24s %7s %7s %7s\n", figures.at("gap").size(), "",
                 "", "", "least", "median", "p99", "most");
-    for (const auto* name :
-         {"gap", "skeleton_stop", "attach", "stop", "freeze", "files", "state", "mappings", "scan",
-          "send", "ready", "commit", "release", "target_mappings", "target_pages", "target_state",
-          "target_release", "total"})
+    for (const auto* name : {"gap",
+                             "skeleton_stop",
+                             "attach",
+                             "stop",
+                             "freeze",
+                             "files",
+                             "state",
+                             "mappings",
+                             "scan",
+                             "send",
+                             "ready",
+                             "commit",
+                             "release",
+                             "target_mappings",
+                             "target_pages",
+                             "target_state",
+                             "target_release",
+                             "late",
+                             "longest_fault",
+                             "total"})
         line(name);
 }
 
@@ -248,7 +274,7 @@ int conduct(const std::string& self, const Options& options) {
         first.tell(fmt::format("start {} {} {}", options.mb, options.threads, options.rate));
         good = first.hear() == "started" && tree.wait_ready();
         for (int i = 0; good && i < options.moves; i++)
-            good = move_once(i, {&first, &second}, tree, figures, options.gaps);
+            good = move_once(i, {&first, &second}, tree, figures, options);
         if (figures.contains("gap")) report(figures);
         first.tell("end");
         second.tell("end");
@@ -275,6 +301,7 @@ int main(int argc, char** argv) {
         if (name == "--rate") options.rate = value;
         if (name == "--moves") options.moves = value;
         if (name == "--gaps") options.gaps = value;
+        if (name == "--order") options.order = argv[i + 1];
     }
     return conduct(std::filesystem::read_symlink("/proc/self/exe").string(), options);
 }
