@@ -31,6 +31,8 @@ constexpr Parameter table[] = {
     {"ghost_balance", "off", "Move ranks by load: off, advise or on"},
     {"ghost_filters", "none",
      "What messages between ranks go through: crypto, compress, backup=FOLDER, so:/PATH"},
+    {"ghost_streams", "1",
+     "Stream managers for programs that use kernet.h, in the job's daemons (0 or 1)"},
     {"ghost_verbose", "1", "How much Ghost says: 0 (errors) to 5"},
 };
 

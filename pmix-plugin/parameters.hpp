@@ -24,6 +24,7 @@ std::span<const Parameter> parameters();
 inline constexpr const char* restart_variable = "OMPI_MCA_ghost_restart";
 inline constexpr const char* restart_keep_variable = "OMPI_MCA_ghost_restart_keep";
 inline constexpr const char* filters_variable = "OMPI_MCA_ghost_filters";
+inline constexpr const char* streams_variable = "OMPI_MCA_ghost_streams";
 
 // Values as a user writes them. invalid, with the text, if it is none.
 Result<int64_t> parse_duration_us(const std::string& text);  // "90", "90s", "10m", "2h", "1d"

@@ -9,6 +9,8 @@
 #include "pmix-plugin/job_settings.hpp"
 #include "pmix-plugin/node/node_agent.hpp"
 #include "pmix-plugin/orte4/orte4_adapter.hpp"
+#include "pmix-plugin/streams/node_streams.hpp"
+#include "pmix-plugin/streams/roll.hpp"
 
 namespace {
 
@@ -18,6 +20,8 @@ using namespace ghost::plugin;
 // Members are destroyed from the last to the first: the adapter goes when nobody uses it any more.
 struct Plugin {
     orte4::Orte4Adapter adapter;
+    std::unique_ptr<NodeStreams> streams;  // unless they are switched off
+    std::unique_ptr<Roll> roll;            // in mpirun
     std::unique_ptr<NodeAgent> agent;
     std::unique_ptr<Coordinator> coordinator;
 };
@@ -46,14 +50,26 @@ void start() {
     NodeSettings node;
     if (const std::string wrapper = plugin.adapter.wrapper(); !wrapper.empty())
         node.wrapper = wrapper;
+    if (is_yes(plugin.adapter.parameter("ghost_streams").value_or("1"))) {
+        plugin.streams = std::make_unique<NodeStreams>(plugin.adapter, NodeStreamsSettings{});
+        node.tied = [streams = plugin.streams.get()](pid_t init) {
+            return streams->why_tied(init);
+        };
+        if (plugin.adapter.is_coordinator())
+            plugin.roll = std::make_unique<Roll>(plugin.adapter, RollSettings{});
+    }
     plugin.agent = std::make_unique<NodeAgent>(plugin.adapter, node);
     if (plugin.adapter.is_coordinator()) {
         plugin.coordinator = std::make_unique<Coordinator>(plugin.adapter, CoordinatorSettings{});
         report("coordinator", plugin.coordinator->start());
     }
     report("node agent", plugin.agent->start());
-    plugin.adapter.on_launch(
-        [agent = plugin.agent.get()] { report("node agent", agent->listen_now()); });
+    if (plugin.roll) plugin.roll->start();
+    if (plugin.streams) plugin.streams->start();
+    plugin.adapter.on_launch([agent = plugin.agent.get(), streams = plugin.streams.get()] {
+        report("node agent", agent->listen_now());
+        if (streams) streams->listen_now();
+    });
     log::debug("ghost is up");
 }
 
@@ -84,5 +100,7 @@ void ghost_plugin_stop(void) noexcept {
     if (!instance()) return;
     if (instance()->coordinator) instance()->coordinator->stop();
     instance()->agent->stop();
+    if (instance()->streams) instance()->streams->stop();
+    if (instance()->roll) instance()->roll->stop();
     instance().reset();
 }

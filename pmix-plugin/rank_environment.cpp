@@ -8,6 +8,10 @@ std::string node_socket(const std::string& job, uid_t user) {
     return "@ghost/" + std::to_string(user) + "/" + job;
 }
 
+std::string stream_manager_address(const std::string& node_socket) {
+    return node_socket + "/streams";
+}
+
 std::vector<std::pair<std::string, std::string>> rank_environment(unsigned job, unsigned rank,
                                                                   unsigned node,
                                                                   const std::string& node_name) {

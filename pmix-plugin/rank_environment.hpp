@@ -13,6 +13,12 @@ namespace ghost::plugin {
 // per network name space). `job` is the job's number in decimal.
 std::string node_socket(const std::string& job, uid_t user);
 
+// Abstract address of the stream manager (docs/KERNET.md) in the daemon whose node agent is at
+// `node_socket`: on every node the same, so that it holds wherever a rank moves.
+std::string stream_manager_address(const std::string& node_socket);
+// Where libkernet looks for it.
+inline constexpr const char* stream_manager_variable = "KERNET_MANAGER";
+
 // Everything that differs between ranks. The secret, criu's path and the log are the same for all
 // and travel in the launch message.
 std::vector<std::pair<std::string, std::string>> rank_environment(unsigned job, unsigned rank,

@@ -95,6 +95,15 @@ const char* filters_wanted() {
     return list && *list && std::strcmp(list, "none") != 0 ? list : nullptr;
 }
 
+// Programs find the stream manager of their daemon whatever kernetd the user's own environment
+// names: it would be known on mpirun's node only.
+void set_stream_manager(unsigned job, void* env, ghost_set_fn set) {
+    const char* on = getenv(streams_variable);
+    if (on && !is_yes(on)) return;
+    const std::string agent = node_socket(std::to_string(job), geteuid());
+    set(env, stream_manager_variable, stream_manager_address(agent).c_str());
+}
+
 // What stands against running this job with Ghost; "" if nothing does.
 std::string obstacle(State& s, bool decides, const char* version, const JobSettings& decided) {
     if (std::strncmp(version, "4.1.", 4) != 0)
@@ -182,6 +191,7 @@ void ghost_schizo_guest_env(unsigned host, char* const* shared, unsigned node,
     if (!state().active) return;
     for (const auto& [name, value] : guest_environment(host, node, node_name))
         set(env, name.c_str(), value.c_str());
+    set_stream_manager(host, env, set);
     constexpr const char* needed[] = {"GHOST_SECRET", "GHOST_LOG", "GHOST_LINKS",
                                       "GHOST_LINK_FAULTS", "GHOST_FILTERS"};
     for (char* const* entry = shared; entry && *entry; ++entry) {
@@ -198,4 +208,5 @@ void ghost_schizo_child_env(unsigned job, unsigned rank, unsigned node, const ch
     if (!state().active) return;
     for (const auto& [name, value] : rank_environment(job, rank, node, node_name))
         set(env, name.c_str(), value.c_str());
+    set_stream_manager(job, env, set);
 }

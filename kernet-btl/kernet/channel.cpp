@@ -15,6 +15,7 @@
 #include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "base/log.hpp"
+#include "kernet-btl/link/addresses.hpp"
 #include "kernet-btl/link/net.hpp"
 #include "kernet-btl/wire/channel.hpp"
 
@@ -42,6 +43,7 @@ struct Wire {
     int node = -1;  // -1: it has not said so yet
     bool dialled = false;
     bool probe = false;  // only to see whether somebody listens there
+    size_t way = 0;      // which of the node's addresses
     int64_t deadline = 0;
     int64_t heard = 0, said = 0;
     wire::ChannelHello hello;
@@ -65,12 +67,15 @@ struct TcpChannel::Impl {
         uint64_t wire = 0;    // the connection in use
         uint64_t trying = 0;  // an attempt of ours
         int64_t retry_at = 0;
+        size_t way = 0;       // the address to try
+        bool proven = false;  // it has been found to be the node's
+        bool expelled = false;
     };
 
     Impl(const TcpChannelConfig& config, ChannelListener& listener, const wire::HandshakeKey& key)
         : config(config), listener(listener), key(key), nodes(config.nodes.size()) {}
 
-    Status open();
+    Status open(Fd taken);
     void service();
     void arm(Wire& wire);
     void add(std::unique_ptr<Wire> wire);
@@ -92,6 +97,13 @@ struct TcpChannel::Impl {
     bool dials(int node) const { return config.self < node; }
     const std::string& name(int node) const { return config.nodes[static_cast<size_t>(node)].name; }
     Node& at(int node) { return nodes[static_cast<size_t>(node)]; }
+    const TcpAddress& address(int node, size_t way) const {
+        const NodeAddress& known = config.nodes[static_cast<size_t>(node)];
+        return way == 0 ? known.at : known.others[way - 1];
+    }
+    NodeState refused_by(int node) const;
+    void try_next_way(int node);
+    void prove_way(const Wire& wire);
 
     TcpChannelConfig config;
     ChannelListener& listener;
@@ -109,7 +121,8 @@ TcpChannel::TcpChannel(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 TcpChannel::~TcpChannel() = default;
 
 Result<std::unique_ptr<TcpChannel>> TcpChannel::create(const TcpChannelConfig& config,
-                                                       ChannelListener& listener) {
+                                                       ChannelListener& listener,
+                                                       ghost::Fd listening) {
     if (config.self < 0 || config.self >= static_cast<int>(config.nodes.size())) {
         return make_error(Code::invalid, "find this node among the nodes");
     }
@@ -117,7 +130,7 @@ Result<std::unique_ptr<TcpChannel>> TcpChannel::create(const TcpChannelConfig& c
     if (!key) return key.error();
     std::unique_ptr<TcpChannel> channel(
         new TcpChannel(std::make_unique<Impl>(config, listener, *key)));
-    GHOST_TRY(channel->impl_->open());
+    GHOST_TRY(channel->impl_->open(std::move(listening)));
     return channel;
 }
 
@@ -167,12 +180,57 @@ Result<Fd> listen_at(const TcpAddress& at, uint16_t& port) {
     return fd;
 }
 
+// As text; "" if it is not known. IPv4 over a socket of both families is IPv4.
+std::string peer_host(const Fd& fd) {
+    sockaddr_storage address{};
+    socklen_t size = sizeof address;
+    if (getpeername(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0) return {};
+    char text[INET6_ADDRSTRLEN] = "";
+    const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&address);
+    if (address.ss_family == AF_INET) {
+        inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(&address)->sin_addr, text,
+                  sizeof text);
+    } else if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
+        inet_ntop(AF_INET, v6->sin6_addr.s6_addr + 12, text, sizeof text);
+    } else {
+        inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof text);
+    }
+    return text;
+}
+
 }  // namespace
 
-Status TcpChannel::Impl::open() {
-    auto made = listen_at(config.nodes[static_cast<size_t>(config.self)].at, port);
+Result<ChannelListening> listen_for_channel(const std::string& include) {
+    auto own = net::own_addresses(include);
+    if (!own) return own.error();
+    auto made = net::listen_tcp({TcpChannelConfig{}.congestion, TcpChannelConfig{}.silence_us});
     if (!made) return made.error();
-    listening = std::move(*made);
+    ChannelListening listening{std::move(made->fd), {}};
+    for (const net::OwnAddress& address : *own) listening.at.push_back({address.text, made->port});
+    return listening;
+}
+
+Result<NodeAddress> best_address(const std::string& name, std::vector<TcpAddress> addresses,
+                                 const std::string& include) {
+    auto own = net::own_addresses(include);
+    if (!own) return own.error();
+    if (addresses.empty()) return make_error(Code::invalid, "find an address of node", name);
+    std::vector<std::string> hosts;
+    for (const TcpAddress& address : addresses) hosts.push_back(address.host);
+    NodeAddress node{name, {}, {}};
+    for (size_t at : net::by_quality(hosts, *own, false)) node.others.push_back(addresses[at]);
+    node.at = node.others.front();
+    node.others.erase(node.others.begin());
+    return node;
+}
+
+Status TcpChannel::Impl::open(Fd taken) {
+    listening = std::move(taken);
+    if (!listening.valid()) {
+        auto made = listen_at(config.nodes[static_cast<size_t>(config.self)].at, port);
+        if (!made) return made.error();
+        listening = std::move(*made);
+    }
     epoll.reset(epoll_create1(EPOLL_CLOEXEC));
     timer.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
     if (!epoll || !timer) return ghost::sys_error("open a channel's descriptors");
@@ -225,21 +283,51 @@ void TcpChannel::Impl::accept_all() {
 // The node with the lower number connects. The other one only looks whether anybody listens, which
 // is how it tells a manager that has ended from one that is out of reach.
 void TcpChannel::Impl::dial(int node, bool probe) {
-    const TcpAddress& to = config.nodes[static_cast<size_t>(node)].at;
+    const TcpAddress& to = address(node, at(node).way);
     auto fd = net::connect_tcp(to.host, to.port, {config.congestion, config.silence_us});
     at(node).retry_at = ghost::monotonic_us() + config.retry_us;
     if (!fd) {
-        set(node, fd.error().sys == ECONNREFUSED ? NodeState::gone : NodeState::unreachable);
-        return;
+        set(node, fd.error().sys == ECONNREFUSED ? refused_by(node) : NodeState::unreachable);
+        return try_next_way(node);
     }
     auto wire = std::make_unique<Wire>();
     wire->fd = std::move(*fd);
     wire->node = node;
     wire->dialled = true;
     wire->probe = probe;
+    wire->way = at(node).way;
     wire->deadline = ghost::monotonic_us() + config.connect_timeout_us;
     at(node).trying = next_id;
     add(std::move(wire));
+}
+
+// Nobody listens there. That proves its end only if it is its own address for certain: of several,
+// some may be another node's as well (bridges are alike everywhere).
+NodeState TcpChannel::Impl::refused_by(int node) const {
+    const Node& other = nodes[static_cast<size_t>(node)];
+    const bool only = config.nodes[static_cast<size_t>(node)].others.empty();
+    return only || other.proven ? NodeState::gone : NodeState::unreachable;
+}
+
+// An attempt has failed.
+void TcpChannel::Impl::try_next_way(int node) {
+    Node& other = at(node);
+    const size_t ways = config.nodes[static_cast<size_t>(node)].others.size() + 1;
+    if (ways == 1 || other.state == NodeState::gone) return;
+    other.way = (other.way + 1) % ways;
+    other.proven = false;
+}
+
+// Where the node has connected from is an address of its own.
+void TcpChannel::Impl::prove_way(const Wire& wire) {
+    const std::string host = peer_host(wire.fd);
+    Node& other = at(wire.node);
+    for (size_t way = 0; way <= config.nodes[static_cast<size_t>(wire.node)].others.size(); way++) {
+        if (address(wire.node, way).host != host) continue;
+        other.way = way;
+        other.proven = true;
+        return;
+    }
 }
 
 // --- events ---
@@ -276,7 +364,10 @@ void TcpChannel::Impl::tick() {
     for (uint64_t id : late) end(id, "nothing was heard in time");
     for (int node = 0; node < static_cast<int>(nodes.size()); node++) {
         const Node& other = at(node);
-        if (node == config.self || other.wire || other.trying || other.retry_at > now) continue;
+        if (node == config.self || other.wire || other.trying || other.retry_at > now ||
+            other.expelled) {
+            continue;
+        }
         dial(node, !dials(node));
     }
 }
@@ -339,9 +430,9 @@ bool TcpChannel::Impl::take_hello(Wire& wire) {
     const bool answer = wire.step == Step::want_answer;
     const char* wrong = check(hello, answer ? &wire.hello : nullptr, key);
     const auto self = static_cast<uint32_t>(config.self);
-    if (!wrong &&
-        (hello.to != self || hello.from >= nodes.size() ||
-         (answer ? hello.from != static_cast<uint32_t>(wire.node) : hello.from >= self))) {
+    if (!wrong && (hello.to != self || hello.from >= nodes.size() ||
+                   (answer ? hello.from != static_cast<uint32_t>(wire.node) : hello.from >= self) ||
+                   nodes[hello.from].expelled)) {
         wrong = "not from whom it should be, or for another node";
     }
     if (wrong) {
@@ -374,6 +465,8 @@ void TcpChannel::Impl::begin(Wire& wire) {
     Node& node = at(wire.node);
     if (wire.dialled) {
         node.trying = 0;
+        node.way = wire.way;
+        node.proven = true;
         node.wire = wire.id;
         put(wire, {}, {});
         set(wire.node, NodeState::up);
@@ -414,6 +507,7 @@ bool TcpChannel::Impl::take_frame(Wire& wire, const wire::ChannelHeader& header,
             end(before, "connected again");
             node.wire = wire.id;
         }
+        prove_way(wire);
         set(wire.node, NodeState::up);
     }
     const auto answer = [&](wire::ChannelKind kind) {
@@ -514,6 +608,16 @@ Status TcpChannel::send(int node, uint16_t channel, uint16_t type, std::string_v
     return {};
 }
 
+void TcpChannel::expel(int node) {
+    if (node < 0 || node >= static_cast<int>(impl_->nodes.size()) || node == impl_->config.self) {
+        return;
+    }
+    impl_->at(node).expelled = true;
+    impl_->end(impl_->at(node).trying, nullptr);
+    impl_->end(impl_->at(node).wire, nullptr);
+    impl_->set(node, NodeState::gone);
+}
+
 void TcpChannel::leave() {
     for (auto& [id, wire] : impl_->wires) {
         if (wire->step != Step::up) continue;
@@ -548,9 +652,12 @@ void TcpChannel::Impl::end(uint64_t id, const char* why, bool refused, bool left
     }
     node.retry_at = ghost::monotonic_us() + (in_use ? 0 : config.retry_us);
     if (left) node.retry_at = ghost::monotonic_us() + 5 * config.retry_us;
-    if (why && !node.wire) {
-        set(wire.node, refused || left ? NodeState::gone : NodeState::unreachable);
-    }
+    if (!why || node.wire) return;
+    set(wire.node, left      ? NodeState::gone
+                   : refused ? refused_by(wire.node)
+                             : NodeState::unreachable);
+    const bool attempt = wire.dialled && !in_use;
+    if (attempt && !(refused && node.proven)) try_next_way(wire.node);
 }
 
 void TcpChannel::Impl::set(int node, NodeState state) {

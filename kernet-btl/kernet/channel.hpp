@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/fd.hpp"
 #include "base/result.hpp"
 #include "kernet-btl/kernet/location.hpp"
 
@@ -51,7 +52,21 @@ class Channel {
 struct NodeAddress {
     std::string name;
     TcpAddress at;
+    std::vector<TcpAddress> others{};  // tried in turn where `at` leads nowhere
 };
+
+// A node's end, before the other nodes' addresses are known.
+struct ChannelListening {
+    ghost::Fd fd;
+    std::vector<TcpAddress> at;  // where others may reach it
+};
+// On all addresses of this node; `at` has those of the interfaces in `include` (see
+// EndpointConfig's if_include). Code::invalid, Code::io.
+Result<ChannelListening> listen_for_channel(const std::string& include);
+// Of a node that was told to us: the addresses, those with the best way to it from here first.
+// Code::invalid: it has none.
+Result<NodeAddress> best_address(const std::string& name, std::vector<TcpAddress> addresses,
+                                 const std::string& include);
 
 struct TcpChannelConfig {
     int self = 0;                    // which of the nodes is this one
@@ -66,13 +81,17 @@ struct TcpChannelConfig {
 
 class TcpChannel final : public Channel {
   public:
-    // Listens at its own address. Code::invalid, Code::io.
+    // Listens at its own address, or goes on with `listening` if that is valid. Code::invalid,
+    // Code::io.
     static Result<std::unique_ptr<TcpChannel>> create(const TcpChannelConfig& config,
-                                                      ChannelListener& listener);
+                                                      ChannelListener& listener,
+                                                      ghost::Fd listening = {});
     ~TcpChannel() override;
 
     int fd() const;  // readable when service() has something to do
     void service();
+    // Who knows it says that the node has ended for good: it is gone, and never tried again.
+    void expel(int node);
     // Tells all nodes that this one leaves, as far as that goes out at once.
     void leave();
 

@@ -69,21 +69,25 @@ Manager::Manager(const ManagerConfig& config)
 
 Manager::~Manager() = default;
 
-Result<std::unique_ptr<Manager>> Manager::create(const ManagerConfig& config) {
+Result<std::unique_ptr<Manager>> Manager::create(const ManagerConfig& config,
+                                                 ghost::ControlListener listening) {
     if (sodium_init() < 0) return make_error(Code::unsupported, "initialise libsodium");
     if (config.self < 0 || config.self >= static_cast<int>(config.node_names.size()) ||
         config.node_names.size() >= 1u << (32 - process_bits)) {
         return make_error(Code::invalid, "find this node among the nodes");
     }
     std::unique_ptr<Manager> manager(new Manager(config));
-    GHOST_TRY(manager->open());
+    GHOST_TRY(manager->open(std::move(listening)));
     return manager;
 }
 
-Status Manager::open() {
-    auto listening = ghost::ControlListener::listen(config_.address);
-    if (!listening) return listening.error();
-    listener_ = std::move(*listening);
+Status Manager::open(ghost::ControlListener listening) {
+    listener_ = std::move(listening);
+    if (!listener_.valid()) {
+        auto made = ghost::ControlListener::listen(config_.address);
+        if (!made) return made.error();
+        listener_ = std::move(*made);
+    }
     epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
     timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
     if (!epoll_ || !timer_) return ghost::sys_error("open the manager's descriptors");
@@ -152,7 +156,14 @@ void Manager::accept_all() {
         event.data.fd = fd;
         if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) continue;
         clients_[fd].socket = std::move(*accepted);
+        processes_changed_++;
     }
+}
+
+std::vector<pid_t> Manager::processes() const {
+    std::vector<pid_t> out;
+    for (const auto& [fd, client] : clients_) out.push_back(client.socket.peer_pid());
+    return out;
 }
 
 Manager::Client* Manager::client_of(uint32_t process) {
@@ -321,6 +332,7 @@ void Manager::drop_broken() {
         }
         const Client client = std::move(at->second);
         at = clients_.erase(at);
+        processes_changed_++;
         for (uint16_t channel : client.channels) channels_.erase(channel);
         if (client.process == 0) continue;
         by_process_.erase(client.process);

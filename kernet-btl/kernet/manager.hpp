@@ -12,6 +12,8 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <sys/types.h>
+#include <vector>
 
 #include "base/control_socket.hpp"
 #include "kernet-btl/kernet/channel.hpp"
@@ -40,8 +42,10 @@ std::string default_manager_address();
 
 class Manager final : public ChannelListener, private DirectoryPort {
   public:
-    // Takes processes from the first service() on. Code::invalid, Code::io.
-    static Result<std::unique_ptr<Manager>> create(const ManagerConfig& config);
+    // Takes processes from the first service() on: at config.address, or those that have come to
+    // `listening` if that is valid. Code::invalid, Code::io.
+    static Result<std::unique_ptr<Manager>> create(const ManagerConfig& config,
+                                                   ghost::ControlListener listening = {});
     ~Manager() override;
     // Before the first service(); outlives this object or is taken away by nullptr.
     void set_channel(Channel* channel) { channel_ = channel; }
@@ -50,6 +54,9 @@ class Manager final : public ChannelListener, private DirectoryPort {
     void service();
     // It is known of every node whether it can be reached: requests are carried out from now on.
     bool settled() const { return settled_; }
+    // The processes connected, as this process sees their ids. How often that has changed so far.
+    std::vector<pid_t> processes() const;
+    uint64_t processes_changed() const { return processes_changed_; }
 
     // ChannelListener
     bool message(int from, uint16_t channel, uint16_t type, std::string_view bytes) override;
@@ -76,7 +83,7 @@ class Manager final : public ChannelListener, private DirectoryPort {
     void answer(uint64_t token, const Status& status, uint16_t socket, const Entry* entry) override;
     void changed(const Entry& entry) override;
 
-    Status open();
+    Status open(ghost::ControlListener listening);
     void accept_all();
     void client_event(int fd, uint32_t events);
     bool take(Client& client, const Json& message);
@@ -109,6 +116,7 @@ class Manager final : public ChannelListener, private DirectoryPort {
     std::map<int, int64_t> away_since_;
     uint64_t token_ = 0;
     uint32_t next_process_ = 0;
+    uint64_t processes_changed_ = 0;
     int64_t began_at_ = 0;
     bool settled_ = false;
 };

@@ -202,6 +202,7 @@ bool Coordinator::Impl::node_lost(NodeId node) {
 
 void Coordinator::Impl::lost(NodeId node) {
     events_.add("node_lost", {{"node", liveness_.name_of(node)}});
+    adapter_.broadcast({{"t", "node_lost"}, {"node", node}});
     mover_.node_lost(node);
     snapshotter_.node_lost(node);
     restarter_.node_lost(node);

@@ -78,6 +78,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void connect(const Json& m);
     void gate(const Json& m);
     static std::string why_busy(const Json& gated);
+    std::string why_tied(const Seat& seat) const;
     void on_gated(Seat& seat, const Json& m);
     void busy(Seat& seat, const std::string& why);
     void all_closed(Seat& seat);

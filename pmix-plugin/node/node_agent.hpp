@@ -31,6 +31,9 @@ struct NodeSettings {
     int64_t output_poll_us = 1'000;
     bool threads = true;  // what blocks on a disk runs on a thread; false: the simulated clock
     TreeControl tree;
+    // Why the tree under this init cannot leave the node as it is now; empty: nothing is known
+    // against it, as also if there is no such function.
+    std::function<std::string(pid_t init)> tied;
 };
 
 // Owned by the plugin; used on the loop only. The adapter must outlive it.

@@ -230,6 +230,9 @@ void NodeAgent::Impl::ask_to_prepare(Seat& s) {
     if (!s.snap.why.empty() || !idle) return;
     if (s.ended) return snapshot_failed(s, "rank", fmt::format("rank {} has ended", s.rank));
     if (!s.unmovable.empty()) return snapshot_failed(s, "wrapper", s.unmovable);
+    if (const std::string why = why_tied(s); !why.empty()) {
+        return snapshot_failed(s, "check", fmt::format("rank {}: {}", s.rank, why));
+    }
     if (s.finalizing) {
         s.snap.busy = "the rank is in MPI_Finalize";
         return;

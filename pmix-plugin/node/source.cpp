@@ -21,6 +21,13 @@ void NodeAgent::Impl::connect(const Json& m) {
                                            rank, s == nullptr || s->unmovable.empty() ? "" : ": ",
                                            s == nullptr ? "" : s->unmovable)}});
     }
+    if (const std::string why = why_tied(*s); !why.empty()) {
+        return report({{"t", "failed"},
+                       {"seq", seq},
+                       {"rank", rank},
+                       {"stage", "check"},
+                       {"why", fmt::format("rank {}: {}", rank, why)}});
+    }
     s->seq = seq;
     s->failure_told = false;
     s->abort_asked = false;
@@ -32,6 +39,11 @@ void NodeAgent::Impl::connect(const Json& m) {
                       {"host", text(m, "host")},
                       {"port", number(m, "port")},
                       {"token", text(m, "token")}});
+}
+
+// Looked at while the rank runs: nothing has been done to it yet.
+std::string NodeAgent::Impl::why_tied(const Seat& s) const {
+    return settings_.tied && s.init > 0 ? settings_.tied(s.init) : std::string();
 }
 
 void NodeAgent::Impl::gate(const Json& m) {

@@ -1,0 +1,275 @@
+#include "pmix-plugin/streams/node_streams.hpp"
+
+#include <filesystem>
+#include <fmt/format.h>
+#include <utility>
+
+#include "base/log.hpp"
+#include "pmix-plugin/message.hpp"
+#include "pmix-plugin/rank_environment.hpp"
+
+namespace ghost::plugin {
+
+namespace {
+
+using S = StreamsState;
+constexpr NodeId coordinator = 0;
+constexpr size_t state_count = 7;
+
+constexpr bool allowed[state_count][state_count] = {
+    // to: closed, waiting, asking, told, managing, failed, stopped
+    {false, true, false, false, false, true, true},     // closed
+    {false, false, true, true, false, true, true},      // waiting
+    {false, false, false, true, false, true, true},     // asking
+    {false, false, false, false, true, true, true},     // told
+    {false, false, false, false, false, false, true},   // managing
+    {false, false, false, false, false, false, true},   // failed
+    {false, false, false, false, false, false, false},  // stopped
+};
+
+Json to_json(const std::vector<kernet::TcpAddress>& addresses) {
+    Json out = Json::array();
+    for (const auto& at : addresses) out.push_back({{"host", at.host}, {"port", at.port}});
+    return out;
+}
+
+std::vector<kernet::TcpAddress> addresses_of(const Json& node) {
+    std::vector<kernet::TcpAddress> out;
+    const Json* list = field(node, "tcp");
+    if (list == nullptr || !list->is_array()) return out;
+    for (const Json& at : *list) {
+        const uint64_t port = number(at, "port");
+        if (port > 0 && port <= UINT16_MAX)
+            out.push_back({text(at, "host"), static_cast<uint16_t>(port)});
+    }
+    return out;
+}
+
+// The PID name space of a process; "" if it is no more.
+std::string pid_space(pid_t pid) {
+    std::error_code gone;
+    const auto link = std::filesystem::read_symlink(fmt::format("/proc/{}/ns/pid", pid), gone);
+    return gone ? std::string() : link.string();
+}
+
+}  // namespace
+
+const char* name(StreamsState state) {
+    static constexpr const char* names[state_count] = {"closed",   "waiting", "asking", "told",
+                                                       "managing", "failed",  "stopped"};
+    return names[static_cast<size_t>(state)];
+}
+
+// Shared with the adapter's handlers by weak pointer: those cannot be taken back.
+class NodeStreams::Impl : public std::enable_shared_from_this<NodeStreams::Impl> {
+  public:
+    Impl(RuntimeAdapter& adapter, NodeStreamsSettings settings)
+        : adapter_(adapter), settings_(settings) {}
+
+    void start();
+    void listen_now();
+    void stop();
+    S state() const { return state_; }
+    std::string why_tied(pid_t init) const;
+
+  private:
+    void change(S to);
+    void fail(const std::string& why);
+    void try_listen();
+    void somebody_comes();
+    void stop_watching();
+    void message(NodeId from, const Json& m);
+    void open();
+    void manage(const Json& m);
+    Status begin(const Json& nodes);
+    std::string interfaces() const;
+    void lost(NodeId node);
+
+    RuntimeAdapter& adapter_;
+    NodeStreamsSettings settings_;
+    S state_ = S::closed;
+    ControlListener processes_;
+    kernet::ChannelListening nodes_;
+    std::vector<NodeId> ids_;  // of the managers, by their numbers
+    std::optional<TimerId> retry_;
+    std::optional<WatchId> watch_;
+    ManagerThread manager_;
+};
+
+void NodeStreams::Impl::change(S to) {
+    if (!allowed[static_cast<size_t>(state_)][static_cast<size_t>(to)]) {
+        log::error("bug: streams cannot go from {} to {}", name(state_), name(to));
+    }
+    log::debug("streams: {} -> {}", name(state_), name(to));
+    state_ = to;
+}
+
+// Whoever waits in kernet_open() finds its connection closed.
+void NodeStreams::Impl::fail(const std::string& why) {
+    log::warning("this node has no stream manager: {}", why);
+    stop_watching();
+    processes_.close();
+    nodes_ = {};
+    change(S::failed);
+}
+
+void NodeStreams::Impl::start() {
+    std::weak_ptr<Impl> weak = weak_from_this();
+    adapter_.on_message([weak](NodeId from, const Json& m) {
+        if (auto self = weak.lock(); self && self->state_ != S::stopped) self->message(from, m);
+    });
+    try_listen();
+}
+
+void NodeStreams::Impl::try_listen() {
+    retry_.reset();
+    listen_now();
+    if (state_ != S::closed) return;
+    retry_ = adapter_.after(settings_.listen_retry_us, [this] { try_listen(); });
+}
+
+void NodeStreams::Impl::listen_now() {
+    if (state_ != S::closed || adapter_.rank_socket().empty()) return;
+    auto listening = ControlListener::listen(stream_manager_address(adapter_.rank_socket()));
+    if (!listening) return fail(listening.error().message());
+    processes_ = std::move(*listening);
+    change(S::waiting);
+    watch_ = adapter_.watch(processes_.fd(), [this] { somebody_comes(); });
+}
+
+void NodeStreams::Impl::stop_watching() {
+    if (watch_) adapter_.unwatch(*watch_);
+    watch_.reset();
+}
+
+// It waits in the listener's queue until there is a manager.
+void NodeStreams::Impl::somebody_comes() {
+    stop_watching();
+    if (state_ != S::waiting) return;
+    change(S::asking);
+    adapter_.send(coordinator, {{"t", "streams_wanted"}});
+}
+
+void NodeStreams::Impl::stop() {
+    if (state_ == S::stopped) return;
+    if (retry_) adapter_.cancel(*retry_);
+    stop_watching();
+    manager_.stop();
+    processes_.close();
+    nodes_ = {};
+    change(S::stopped);
+}
+
+// --- the coordinator's words ---
+
+void NodeStreams::Impl::message(NodeId from, const Json& m) {
+    if (from != coordinator) return;
+    const std::string type = text(m, "t");
+    if (type == "streams_open") return open();
+    if (type == "streams_nodes") return manage(m);
+    if (type == "node_lost") return lost(static_cast<NodeId>(number(m, "node")));
+}
+
+std::string NodeStreams::Impl::interfaces() const {
+    return adapter_.parameter("btl_kernet_if_include").value_or("");
+}
+
+void NodeStreams::Impl::open() {
+    listen_now();
+    if (state_ == S::waiting || state_ == S::asking) {
+        stop_watching();
+        auto listening = kernet::listen_for_channel(interfaces());
+        if (listening) {
+            nodes_ = std::move(*listening);
+            change(S::told);
+        } else {
+            fail(listening.error().message());
+        }
+    }
+    Json answer{{"t", "streams_here"}, {"tcp", to_json(nodes_.at)}};
+    if (state_ != S::told) answer["why"] = fmt::format("its streams are {}", name(state_));
+    adapter_.send(coordinator, answer);
+}
+
+void NodeStreams::Impl::manage(const Json& m) {
+    if (state_ != S::told && state_ != S::asking) return;
+    if (const std::string why = text(m, "why"); !why.empty()) return fail(why);
+    const Json* nodes = field(m, "nodes");
+    if (nodes == nullptr || !nodes->is_array()) return fail("a list of managers is malformed");
+    if (state_ == S::asking) return fail("the job's managers began without this node");
+    if (const Status begun = begin(*nodes); !begun) return fail(begun.error().message());
+    change(S::managing);
+}
+
+Status NodeStreams::Impl::begin(const Json& nodes) {
+    kernet::ManagerConfig config;
+    kernet::TcpChannelConfig net;
+    config.self = -1;
+    for (const Json& entry : nodes) {
+        const auto id = static_cast<NodeId>(number(entry, "id"));
+        const std::string node_name = text(entry, "name");
+        kernet::NodeAddress node{node_name, {}, {}};
+        if (id == adapter_.self()) {
+            config.self = static_cast<int>(ids_.size());
+        } else {
+            auto best = kernet::best_address(node_name, addresses_of(entry), interfaces());
+            if (!best) return best.error();
+            node = std::move(*best);
+        }
+        ids_.push_back(id);
+        config.node_names.push_back(node_name);
+        net.nodes.push_back(std::move(node));
+    }
+    if (config.self < 0)
+        return make_error(Code::not_found, "find this node among the job's managers");
+    config.cluster = net.cluster = "job" + adapter_.job_name();
+    config.secret_hex = net.secret_hex = adapter_.secret();
+    config.if_include = interfaces();
+    const std::string filters = adapter_.parameter("ghost_filters").value_or("none");
+    if (filters != "none") config.filters = filters;
+    net.self = config.self;
+    return manager_.start(config, net, std::move(processes_), std::move(nodes_.fd));
+}
+
+void NodeStreams::Impl::lost(NodeId node) {
+    for (size_t i = 0; i < ids_.size(); ++i)
+        if (ids_[i] == node) manager_.expel(static_cast<int>(i));
+}
+
+// --- who has streams ---
+
+std::string NodeStreams::Impl::why_tied(pid_t init) const {
+    if (state_ != S::managing) return {};
+    const std::string space = pid_space(init);
+    for (pid_t process : manager_.processes()) {
+        if (space.empty() || pid_space(process) != space) continue;
+        return fmt::format(
+            "process {} has a connection to the stream manager of its node (kernet_open), which "
+            "cannot be carried along; it can move after kernet_close",
+            process);
+    }
+    return {};
+}
+
+NodeStreams::NodeStreams(RuntimeAdapter& adapter, NodeStreamsSettings settings)
+    : impl_(std::make_shared<Impl>(adapter, settings)) {}
+NodeStreams::~NodeStreams() {
+    impl_->stop();
+}
+void NodeStreams::start() {
+    impl_->start();
+}
+void NodeStreams::listen_now() {
+    impl_->listen_now();
+}
+void NodeStreams::stop() {
+    impl_->stop();
+}
+StreamsState NodeStreams::state() const {
+    return impl_->state();
+}
+std::string NodeStreams::why_tied(pid_t init) const {
+    return impl_->why_tied(init);
+}
+
+}  // namespace ghost::plugin

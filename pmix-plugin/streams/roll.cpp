@@ -1,0 +1,162 @@
+#include "pmix-plugin/streams/roll.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+#include "base/log.hpp"
+#include "kernet-btl/kernet/manager.hpp"
+#include "pmix-plugin/message.hpp"
+
+namespace ghost::plugin {
+
+namespace {
+
+using S = RollState;
+constexpr size_t state_count = 4;
+constexpr size_t most_nodes = (size_t{1} << (32 - kernet::process_bits)) - 1;
+
+constexpr bool allowed[state_count][state_count] = {
+    // to: idle, calling, called, stopped
+    {false, true, false, true},    // idle
+    {false, false, true, true},    // calling
+    {false, false, false, true},   // called
+    {false, false, false, false},  // stopped
+};
+
+}  // namespace
+
+const char* name(RollState state) {
+    static constexpr const char* names[state_count] = {"idle", "calling", "called", "stopped"};
+    return names[static_cast<size_t>(state)];
+}
+
+// Shared with the adapter's handlers by weak pointer: those cannot be taken back.
+class Roll::Impl : public std::enable_shared_from_this<Roll::Impl> {
+  public:
+    Impl(RuntimeAdapter& adapter, RollSettings settings) : adapter_(adapter), settings_(settings) {}
+
+    void start();
+    void stop();
+    S state() const { return state_; }
+
+  private:
+    void change(S to);
+    void message(NodeId from, const Json& m);
+    void wanted(NodeId from);
+    void here(NodeId from, const Json& m);
+    void lost(NodeId node);
+    void tell_if_whole();
+    void tell();
+    void stop_timer();
+
+    RuntimeAdapter& adapter_;
+    RollSettings settings_;
+    S state_ = S::idle;
+    std::map<NodeId, std::string> missing_;  // with their names
+    std::map<NodeId, Json> nodes_;
+    Json list_;  // what all were told
+    std::optional<TimerId> limit_;
+};
+
+void Roll::Impl::change(S to) {
+    if (!allowed[static_cast<size_t>(state_)][static_cast<size_t>(to)]) {
+        log::error("bug: the roll of streams cannot go from {} to {}", name(state_), name(to));
+    }
+    log::debug("roll of streams: {} -> {}", name(state_), name(to));
+    state_ = to;
+}
+
+void Roll::Impl::start() {
+    std::weak_ptr<Impl> weak = weak_from_this();
+    adapter_.on_message([weak](NodeId from, const Json& m) {
+        if (auto self = weak.lock(); self && self->state_ != S::stopped) self->message(from, m);
+    });
+}
+
+void Roll::Impl::stop() {
+    if (state_ == S::stopped) return;
+    stop_timer();
+    change(S::stopped);
+}
+
+void Roll::Impl::stop_timer() {
+    if (limit_) adapter_.cancel(*limit_);
+    limit_.reset();
+}
+
+void Roll::Impl::message(NodeId from, const Json& m) {
+    const std::string type = text(m, "t");
+    if (type == "streams_wanted") return wanted(from);
+    if (type == "streams_here") return here(from, m);
+    if (type == "node_lost") return lost(static_cast<NodeId>(number(m, "node")));
+}
+
+void Roll::Impl::wanted(NodeId from) {
+    if (state_ == S::called) return adapter_.send(from, list_);  // too late for that node
+    if (state_ != S::idle) return;
+    change(S::calling);
+    for (const NodeInfo& node : adapter_.nodes())
+        if (node.alive) missing_[node.id] = node.name;
+    limit_ = adapter_.after(settings_.answer_us, [this] {
+        limit_.reset();
+        tell();
+    });
+    adapter_.broadcast({{"t", "streams_open"}});
+}
+
+void Roll::Impl::here(NodeId from, const Json& m) {
+    const auto asked = missing_.find(from);
+    if (state_ != S::calling || asked == missing_.end()) return;
+    if (const std::string why = text(m, "why"); !why.empty()) {
+        log::warning("streams go on without node {}: {}", asked->second, why);
+    } else if (const Json* tcp = field(m, "tcp")) {
+        nodes_[from] = {{"id", from}, {"name", asked->second}, {"tcp", *tcp}};
+    }
+    missing_.erase(asked);
+    tell_if_whole();
+}
+
+void Roll::Impl::lost(NodeId node) {
+    if (state_ != S::calling) return;
+    missing_.erase(node);
+    nodes_.erase(node);
+    tell_if_whole();
+}
+
+void Roll::Impl::tell_if_whole() {
+    if (missing_.empty()) tell();
+}
+
+// In the order of the daemons' numbers: of a job torn into two halves, mpirun's goes on.
+void Roll::Impl::tell() {
+    stop_timer();
+    for (const auto& [id, node] : missing_)
+        log::warning("streams go on without node {}: it did not answer", node);
+    list_ = {{"t", "streams_nodes"}, {"nodes", Json::array()}};
+    for (auto& [id, node] : nodes_) list_["nodes"].push_back(std::move(node));
+    if (nodes_.size() > most_nodes) {
+        list_ = {{"t", "streams_nodes"},
+                 {"why", fmt::format("streams reach {} nodes at most", most_nodes)}};
+    }
+    missing_.clear();
+    nodes_.clear();
+    change(S::called);
+    adapter_.broadcast(list_);
+}
+
+Roll::Roll(RuntimeAdapter& adapter, RollSettings settings)
+    : impl_(std::make_shared<Impl>(adapter, settings)) {}
+Roll::~Roll() {
+    impl_->stop();
+}
+void Roll::start() {
+    impl_->start();
+}
+void Roll::stop() {
+    impl_->stop();
+}
+RollState Roll::state() const {
+    return impl_->state();
+}
+
+}  // namespace ghost::plugin

@@ -1,0 +1,45 @@
+// The coordinator's part in the streams of the job's processes: when the first of them wants any,
+// it has every daemon open its channel, and tells all who there is (docs/PROTOCOL.md, "Streams of
+// kernet.h"). After that the managers do without it.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "pmix-plugin/runtime_adapter.hpp"
+
+namespace ghost::plugin {
+
+enum class RollState {
+    idle,     // nobody has asked
+    calling,  // the daemons are asked where they are
+    called,   // all know
+    stopped,
+};
+const char* name(RollState state);
+
+// Times are microseconds.
+struct RollSettings {
+    int64_t answer_us = 5'000'000;  // then those that have answered are all there are
+};
+
+// Owned by the plugin in mpirun; used on the loop only. The adapter must outlive it.
+class Roll {
+  public:
+    Roll(RuntimeAdapter& adapter, RollSettings settings);
+    ~Roll();
+    Roll(const Roll&) = delete;
+    Roll& operator=(const Roll&) = delete;
+
+    void start();
+    void stop();
+    RollState state() const;
+
+  private:
+    class Impl;
+    std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace ghost::plugin

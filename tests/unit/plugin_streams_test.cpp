@@ -1,0 +1,339 @@
+// How the stream managers of a job's daemons begin: real ones on threads of their own, in daemons
+// that are simulated (a queue of messages, addresses of their own in one process).
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <fmt/format.h>
+#include <map>
+#include <poll.h>
+#include <set>
+
+#include "base/clock.hpp"
+#include "kernet-btl/kernet/node.hpp"
+#include "pmix-plugin/rank_environment.hpp"
+#include "pmix-plugin/streams/node_streams.hpp"
+#include "pmix-plugin/streams/roll.hpp"
+
+namespace {
+
+using namespace ghost;
+using namespace ghost::plugin;
+
+constexpr int64_t limit_us = 20'000'000;
+
+struct Job;
+
+// Only what streams need of it.
+class Daemon final : public RuntimeAdapter {
+  public:
+    Daemon(Job& job, NodeId id) : job_(job), id_(id) {}
+
+    NodeId self() const override { return id_; }
+    bool is_coordinator() const override { return id_ == 0; }
+    std::string job_name() const override { return "4711"; }
+    std::vector<NodeInfo> nodes() const override;
+    std::string secret() const override { return std::string(64, 'a'); }
+    std::string rank_socket() const override;
+    std::optional<std::string> parameter(const std::string& name) const override {
+        if (name != "btl_kernet_if_include") return {};
+        return interfaces;
+    }
+    void send(NodeId to, const Json& message) override;
+    void broadcast(const Json& message) override;
+    void on_message(std::function<void(NodeId, const Json&)> handler) override {
+        handlers.push_back(std::move(handler));
+    }
+    TimerId after(int64_t us, std::function<void()> action) override {
+        timers[++last] = {monotonic_us() + us, std::move(action)};
+        return last;
+    }
+    void cancel(TimerId timer) override { timers.erase(timer); }
+    WatchId watch(int fd, std::function<void()> readable) override {
+        watches[++last] = {fd, std::move(readable)};
+        return last;
+    }
+    void unwatch(WatchId watch) override { watches.erase(watch); }
+
+    bool job_running() const override { return true; }
+    std::vector<RankInfo> ranks() const override { return {}; }
+    std::optional<NodeId> find_node(const std::string&) const override { return {}; }
+    int slots(NodeId) const override { return 0; }
+    std::string session_dir() const override { return {}; }
+    std::string pmix_uri() const override { return {}; }
+    bool hold_fences() override { return true; }
+    void release_fences() override {}
+    void settle_fences(int) override {}
+    PreMark premark(RankId, uint32_t) override { return PreMark::ok; }
+    void repeer(RankId) override {}
+    Result<Spawned> spawn_restore(RankId, const std::vector<std::string>&,
+                                  std::function<void(int)>) override {
+        return make_error(Code::unsupported, "restore");
+    }
+    void discard_restore(RankId) override {}
+    Result<int> switch_rank(RankId, NodeId, NodeId) override { return 0; }
+    bool output_pending(RankId) const override { return false; }
+    void close_output(RankId) override {}
+    void on_wrapper_exit(std::function<bool(RankId, int)>) override {}
+    Result<Spawned> adopt_wrapper(RankId, const std::vector<std::string>&,
+                                  const std::vector<int>&) override {
+        return make_error(Code::unsupported, "adopt");
+    }
+    void on_node_lost(std::function<bool(NodeId)>) override {}
+    void give_up_node(NodeId) override {}
+    void abort_job(int, const std::string&) override {}
+
+    void turn();
+
+    std::string interfaces;
+    std::vector<std::function<void(NodeId, const Json&)>> handlers;
+    std::map<uint64_t, std::pair<int64_t, std::function<void()>>> timers;
+    std::map<uint64_t, std::pair<int, std::function<void()>>> watches;
+
+  private:
+    Job& job_;
+    NodeId id_;
+    uint64_t last = 0;
+};
+
+struct Job {
+    explicit Job(NodeId count, int64_t answer_us = limit_us) {
+        static int jobs = 0;
+        number = ++jobs;
+        for (NodeId id = 0; id < count; ++id) {
+            daemons.push_back(std::make_unique<Daemon>(*this, id));
+            streams.push_back(std::make_unique<NodeStreams>(*daemons[id], NodeStreamsSettings{}));
+        }
+        roll = std::make_unique<Roll>(*daemons[0], RollSettings{answer_us});
+    }
+    ~Job() {
+        for (auto& node : streams) node->stop();
+        roll->stop();
+    }
+    void start() {
+        roll->start();
+        for (auto& node : streams) node->start();
+    }
+    bool run(const std::function<bool()>& until) {
+        const int64_t end = monotonic_us() + limit_us;
+        while (!until() && monotonic_us() < end) {
+            for (auto& daemon : daemons) daemon->turn();
+            for (auto mail = std::exchange(messages, {}); !mail.empty(); mail.pop_front()) {
+                auto& [from, to, message] = mail.front();
+                if (silent.contains(from) || silent.contains(to)) continue;
+                for (auto& handler : daemons[to]->handlers) handler(from, message);
+            }
+            ::poll(nullptr, 0, 1);
+        }
+        return until();
+    }
+    bool all(StreamsState state, std::set<NodeId> nodes = {0, 1, 2}) const {
+        for (NodeId node : nodes)
+            if (streams[node]->state() != state) return false;
+        return true;
+    }
+    // As a program of the node would; the job goes on meanwhile.
+    std::unique_ptr<kernet::Node> open(NodeId node) {
+        std::unique_ptr<kernet::Node> out;
+        std::atomic<bool> done{false};
+        std::thread program([&] {
+            kernet::NodeConfig config;
+            config.manager = stream_manager_address(daemons[node]->rank_socket());
+            if (auto made = kernet::Node::open(config)) out = std::move(*made);
+            done = true;
+        });
+        run([&] { return done.load(); });
+        program.join();
+        return out;
+    }
+
+    int number = 0;
+    bool known = true;  // the job's number
+    std::vector<std::unique_ptr<Daemon>> daemons;
+    std::vector<std::unique_ptr<NodeStreams>> streams;
+    std::unique_ptr<Roll> roll;
+    std::deque<std::tuple<NodeId, NodeId, Json>> messages;
+    std::set<NodeId> silent, dead;
+    std::vector<std::string> sent;  // types, in order
+};
+
+std::vector<NodeInfo> Daemon::nodes() const {
+    std::vector<NodeInfo> out;
+    for (NodeId id = 0; id < job_.daemons.size(); ++id)
+        out.push_back({id, "node" + std::to_string(id), !job_.dead.contains(id)});
+    return out;
+}
+std::string Daemon::rank_socket() const {
+    return job_.known ? fmt::format("@streams-test/{}/{}/{}", getpid(), job_.number, id_) : "";
+}
+void Daemon::send(NodeId to, const Json& message) {
+    job_.sent.push_back(message["t"]);
+    job_.messages.emplace_back(id_, to, message);
+}
+void Daemon::broadcast(const Json& message) {
+    job_.sent.push_back(message["t"]);
+    for (NodeId to = 0; to < job_.daemons.size(); ++to)
+        job_.messages.emplace_back(id_, to, message);
+}
+void Daemon::turn() {
+    const int64_t now = monotonic_us();
+    for (const auto& [id, timer] : std::map(timers)) {
+        if (timer.first > now || timers.erase(id) == 0) continue;
+        timer.second();
+    }
+    for (const auto& [id, watch] : std::map(watches)) {
+        pollfd fd{watch.first, POLLIN, 0};
+        if (watches.contains(id) && ::poll(&fd, 1, 0) == 1) watch.second();
+    }
+}
+
+// A stream between two nodes carries something.
+void expect_streams(kernet::Node& one, kernet::Node& two) {
+    auto stream = one.create(kernet::StreamClass{"test", kernet::StreamType::direct, 2, ""});
+    ASSERT_TRUE(stream.ok()) << stream.error().message();
+    auto out = one.attach(*stream), in = two.attach(*stream);
+    ASSERT_TRUE(out.ok() && in.ok());
+    char text[] = "through", got[sizeof text] = "";
+    const iovec from{text, sizeof text}, to{got, sizeof got};
+    size_t size = 0;
+    EXPECT_TRUE(one.send(*out, &from, 1, limit_us).ok());
+    EXPECT_TRUE(two.receive(*in, &to, 1, limit_us, size).ok());
+    EXPECT_STREQ(got, text);
+}
+
+TEST(JobStreams, BeginWhenAProcessComes) {
+    Job job(3);
+    job.known = false;
+    job.start();
+    EXPECT_TRUE(job.all(StreamsState::closed));
+    job.known = true;
+    ASSERT_TRUE(job.run([&] { return job.all(StreamsState::waiting); }));
+    EXPECT_TRUE(job.sent.empty());
+    auto one = job.open(2);
+    ASSERT_TRUE(one);
+    EXPECT_TRUE(job.run([&] { return job.all(StreamsState::managing); }));
+    EXPECT_EQ(job.roll->state(), RollState::called);
+    EXPECT_EQ(one->name(), "node2");
+    auto two = job.open(0);
+    ASSERT_TRUE(two);
+    expect_streams(*one, *two);
+}
+
+TEST(JobStreams, TwoAskAtOnce) {
+    Job job(3);
+    job.start();
+    ASSERT_TRUE(job.run([&] { return job.all(StreamsState::waiting); }));
+    auto first = ControlSocket::connect(stream_manager_address(job.daemons[1]->rank_socket()));
+    auto second = ControlSocket::connect(stream_manager_address(job.daemons[2]->rank_socket()));
+    ASSERT_TRUE(first.ok() && second.ok());
+    EXPECT_TRUE(job.run([&] { return job.all(StreamsState::managing); }));
+    EXPECT_EQ(std::count(job.sent.begin(), job.sent.end(), "streams_open"), 1);
+    EXPECT_EQ(std::count(job.sent.begin(), job.sent.end(), "streams_nodes"), 1);
+}
+
+// A node that cannot have them is left out, and turns its processes away; the others do not wait.
+TEST(JobStreams, ANodeCannotHaveThem) {
+    Job job(3);
+    job.daemons[1]->interfaces = "no-such-interface";
+    job.start();
+    auto one = job.open(0);
+    ASSERT_TRUE(one);
+    EXPECT_TRUE(job.run([&] { return job.all(StreamsState::managing, {0, 2}); }));
+    EXPECT_EQ(job.streams[1]->state(), StreamsState::failed);
+    EXPECT_FALSE(job.open(1));
+    auto two = job.open(2);
+    ASSERT_TRUE(two);
+    expect_streams(*one, *two);
+}
+
+TEST(JobStreams, ANodeDoesNotAnswer) {
+    Job job(3, 300'000);
+    job.silent.insert(1);
+    job.start();
+    auto one = job.open(0), two = job.open(2);
+    ASSERT_TRUE(one && two);
+    expect_streams(*one, *two);
+    EXPECT_EQ(job.streams[1]->state(), StreamsState::waiting);
+    // It is heard again, and learns that they began without it.
+    job.silent.clear();
+    EXPECT_FALSE(job.open(1));
+    EXPECT_EQ(job.streams[1]->state(), StreamsState::failed);
+}
+
+TEST(JobStreams, ADeadNodeIsNotWaitedFor) {
+    Job job(3);
+    job.dead.insert(2);
+    job.silent.insert(2);
+    job.start();
+    auto one = job.open(0), two = job.open(1);
+    ASSERT_TRUE(one && two);
+    expect_streams(*one, *two);
+}
+
+TEST(JobStreams, ANodeIsLostBeforeItAnswers) {
+    Job job(3);
+    job.silent.insert(2);
+    job.start();
+    ASSERT_TRUE(job.run([&] { return job.all(StreamsState::waiting); }));
+    auto first = ControlSocket::connect(stream_manager_address(job.daemons[1]->rank_socket()));
+    ASSERT_TRUE(first.ok());
+    ASSERT_TRUE(job.run([&] { return job.all(StreamsState::told, {0, 1}); }));
+    job.daemons[0]->broadcast({{"t", "node_lost"}, {"node", 2}});
+    EXPECT_TRUE(job.run([&] { return job.all(StreamsState::managing, {0, 1}); }));
+}
+
+// Of three managers one after the other is lost: by the coordinator's word the last one is not the
+// smaller part of a cluster, but all there is.
+TEST(JobStreams, LostNodesAreOutOfTheCount) {
+    Job job(3);
+    job.start();
+    auto one = job.open(0);
+    ASSERT_TRUE(one);
+    ASSERT_TRUE(job.run([&] { return job.all(StreamsState::managing); }));
+    for (NodeId node : {2, 1}) job.daemons[0]->broadcast({{"t", "node_lost"}, {"node", node}});
+    // They live on, in silence, and are not let in again.
+    ASSERT_TRUE(job.run([&] { return job.messages.empty(); }));
+    expect_streams(*one, *one);
+    auto nodes = one->nodes();
+    ASSERT_TRUE(nodes.ok());
+    for (const auto& [name, state] : *nodes) EXPECT_EQ(state, name == "node0" ? "up" : "gone");
+}
+
+TEST(JobStreams, WhoHasThemIsKnown) {
+    Job job(2);
+    job.start();
+    EXPECT_EQ(job.streams[0]->why_tied(getpid()), "");
+    auto one = job.open(0);
+    ASSERT_TRUE(one);
+    const auto tied = [&] { return !job.streams[0]->why_tied(getpid()).empty(); };
+    EXPECT_TRUE(job.run(tied));
+    EXPECT_NE(job.streams[0]->why_tied(getpid()).find("kernet_close"), std::string::npos);
+    EXPECT_EQ(job.streams[1]->why_tied(getpid()), "");
+    one.reset();
+    EXPECT_TRUE(job.run([&] { return !tied(); }));
+}
+
+TEST(JobStreams, WordsThatAreNone) {
+    Job job(2);
+    job.start();
+    ASSERT_TRUE(job.run([&] { return job.all(StreamsState::waiting, {0, 1}); }));
+    const auto say = [&](const Json& message) {
+        job.daemons[0]->broadcast(message);
+        job.run([&] { return job.messages.empty(); });
+    };
+    say({{"t", "streams_nodes"}, {"nodes", Json::array()}});  // nobody has asked
+    say({{"t", "node_lost"}});
+    EXPECT_TRUE(job.all(StreamsState::waiting, {0, 1}));
+    // From somebody who is not the coordinator.
+    job.daemons[1]->send(0, {{"t", "streams_open"}});
+    job.daemons[1]->send(0, {{"t", "streams_here"}, {"tcp", "nowhere"}});
+    job.run([&] { return job.messages.empty(); });
+    EXPECT_TRUE(job.all(StreamsState::waiting, {0, 1}));
+    job.daemons[0]->send(1, {{"t", "streams_open"}});
+    ASSERT_TRUE(job.run([&] { return job.all(StreamsState::told, {1}); }));
+    job.daemons[0]->send(1,
+                         {{"t", "streams_nodes"},
+                          {"nodes", {{{"id", 0}, {"tcp", {1, {{"port", 70000}}}}}, {{"id", 1}}}}});
+    EXPECT_TRUE(job.run([&] { return job.all(StreamsState::failed, {1}); }));
+}
+
+}  // namespace
