@@ -430,15 +430,16 @@ bool TcpChannel::Impl::take_hello(Wire& wire) {
     const bool answer = wire.step == Step::want_answer;
     const char* wrong = check(hello, answer ? &wire.hello : nullptr, key);
     const auto self = static_cast<uint32_t>(config.self);
-    if (!wrong && (hello.to != self || hello.from >= nodes.size() ||
-                   (answer ? hello.from != static_cast<uint32_t>(wire.node) : hello.from >= self) ||
-                   nodes[hello.from].expelled)) {
+    if (!wrong &&
+        (hello.to != self || hello.from >= nodes.size() ||
+         (answer ? hello.from != static_cast<uint32_t>(wire.node) : hello.from >= self))) {
         wrong = "not from whom it should be, or for another node";
     }
     if (wrong) {
         ghost::log::warning("channel: connection refused: {}", wrong);
         return false;
     }
+    if (nodes[hello.from].expelled) return false;  // it may try as long as it lives
     if (answer) {
         wire.out = {wire.hello, hello, key, false};
         wire.in = {wire.hello, hello, key, true};

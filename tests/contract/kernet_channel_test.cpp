@@ -148,6 +148,42 @@ TEST_F(Channels, EndsAreToldFromSilence) {
     ASSERT_TRUE(until([&] { return up(0, 1) && up(1, 2) && up(0, 2); }));
 }
 
+// The first of a node's addresses leads nowhere: the others are tried. That nobody listens is proof
+// of its end only where it has been found before.
+TEST_F(Channels, NodesOfSeveralAddresses) {
+    config_.nodes[1].at.host = "127.0.0.2";
+    begin(1);
+    config_.nodes[1].others = {config_.nodes[1].at};
+    config_.nodes[1].at = {"127.0.0.1", free_port()};
+    begin(0);
+    ASSERT_TRUE(until([&] { return up(0, 1); }));
+    for (NodeState state : nodes_[0].states[1]) EXPECT_NE(state, NodeState::gone);
+    nodes_[1].channel.reset();
+    ASSERT_TRUE(until([&] { return nodes_[0].channel->state(1) == NodeState::gone; }));
+    std::swap(config_.nodes[1].at, config_.nodes[1].others[0]);
+    begin(1);
+    ASSERT_TRUE(until([&] { return up(0, 1); }));
+}
+
+TEST_F(Channels, WhoIsExpelledStaysOutside) {
+    for (int i : {0, 1, 2}) begin(i);
+    ASSERT_TRUE(until([&] { return up(0, 1) && up(1, 2) && up(0, 2); }));
+    nodes_[0].channel->expel(2);
+    nodes_[1].channel->expel(0);
+    EXPECT_EQ(nodes_[0].channel->state(2), NodeState::gone);
+    EXPECT_EQ(nodes_[1].channel->state(0), NodeState::gone);
+    ASSERT_TRUE(until([&] { return nodes_[2].channel->state(0) == NodeState::unreachable; }));
+    // Both sides have tried several times by now.
+    ASSERT_TRUE(nodes_[1].channel->send(2, 5, 6, "still there", 1).ok());
+    const int64_t later = ghost::monotonic_us() + 10 * config_.retry_us;
+    ASSERT_TRUE(until([&] { return ghost::monotonic_us() > later; }));
+    EXPECT_EQ(nodes_[0].channel->state(2), NodeState::gone);
+    EXPECT_EQ(nodes_[1].channel->state(0), NodeState::gone);
+    EXPECT_NE(nodes_[0].channel->state(1), NodeState::up);
+    EXPECT_TRUE(up(1, 2));
+    EXPECT_EQ(nodes_[1].fates.size(), 1u);
+}
+
 TEST_F(Channels, StrangersAreNotHeard) {
     begin(0);
     begin(1, std::string(64, 'c'));  // another secret

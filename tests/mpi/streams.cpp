@@ -48,6 +48,7 @@ class Ring {
         const int in = good(kernet_attach(node_, theirs, KERNET_READER), "attach");
         good(kernet_wait(node_, out, limit), "wait");
         good(kernet_wait(node_, in, limit), "wait");
+        MPI_Barrier(MPI_COMM_WORLD);  // who still waits would wait for one that is suspended
         writer_ = world_.rank;
         send(out, 0, before_move);
         if (number % 2 == 1) out = hand_over(out);

@@ -29,7 +29,7 @@ class StreamsInJobs : public nettest::OnLab {
         left += lab().on(node, {"sh", "-c", "grep -a '@ghost/\\|@kernet/' /proc/net/unix"}).out;
         left +=
             lab()
-                .on(node, {"sh", "-c", "find /tmp /dev/shm -name '*kernet*' -o -name 'ghost.sock'"})
+                .on(node, {"sh", "-c", "find /tmp /dev/shm -name '*kernet*' -o -name '*streams*'"})
                 .out;
         return left;
     }
@@ -161,6 +161,8 @@ TEST_F(StreamsInJobs, ADaemonThatHasRanksIsKilled) {
 TEST_F(StreamsInJobs, MpirunIsKilled) {
     Job job(lab(), 3, "gn1:1,gn2:1,gn3:1", streams());
     ASSERT_TRUE(job.wait_for("round 3:")) << job.mpirun().err();
+    for (const std::string& node : nodes)
+        EXPECT_NE(left_on(node).find("/streams"), std::string::npos) << node;
     const auto mpirun = lab().pids("gn1", "^mpirun");
     ASSERT_EQ(mpirun.size(), 1U);
     lab().kill("gn1", mpirun[0]);
