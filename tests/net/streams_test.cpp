@@ -146,6 +146,10 @@ TEST_F(StreamsInJobs, NodesAreCutOff) {
         ASSERT_TRUE(job.wait_for_more("round ", 8)) << job.mpirun().err();
     }
     expect_clean_end(job, "streams:");
+    // A daemon that was given up ends when TCP tells it of its loneliness, in minutes.
+    for (const char* node : {"gn2", "gn3"})
+        for (int pid : lab().pids(node, "orted")) lab().kill(node, pid);
+    expect_nothing_left();
 }
 
 TEST_F(StreamsInJobs, ADaemonThatHasRanksIsKilled) {
