@@ -16,6 +16,7 @@
 #include <thread>
 #include <unistd.h>
 
+#include "kernet-btl/link/table.hpp"
 #include "tests/contract/kernet_ends.hpp"
 #include "tests/unit/kernet_filters.hpp"
 
@@ -24,13 +25,13 @@ namespace {
 using namespace kernet_test;
 
 // The same with filters, and over packets: less, as there are many cases, unless asked for.
-int64_t fewer_count() {
+int64_t fewer_count(int usual) {
     const char* text = std::getenv("GHOST_TEST_MESSAGES");
     const char* slower = std::getenv("GHOST_TEST_SLOWER");
     if (text) return atoll(text);
-    if (!slower || atoi(slower) < 2) return 4'000;
-    printf("%d messages instead of 4000 in this slower run\n", 4'000 / atoi(slower));
-    return 4'000 / atoi(slower);
+    if (!slower || atoi(slower) < 2) return usual;
+    printf("%d messages instead of %d in this slower run\n", usual / atoi(slower), usual);
+    return usual / atoi(slower);
 }
 
 // What the ends wrote down is what they sent: whole messages here, as pieces are cut elsewhere.
@@ -59,7 +60,19 @@ struct Case {
     const char* filters = "";
     const char* links = "tcp";
     const char* faults = "";  // of packets, for each 10,000
+    int fewer = 4'000;        // messages, where there are filters or packets
 };
+
+// What is not to be had here of the links a case is about; "" if nothing.
+std::string missing_link(const Case& c) {
+    const auto lines = kernet::parse_links(c.links);
+    if (!lines) return lines.error().message();
+    for (const kernet::LinkLine* line : *lines) {
+        if (!line->usable) continue;
+        if (const auto usable = line->usable(nullptr); !usable) return usable.error().message();
+    }
+    return {};
+}
 
 EndpointConfig config_for(const Case& c, uint32_t rank, const std::string& job,
                           const std::string& filters) {
@@ -73,11 +86,12 @@ class KernetStream : public testing::TestWithParam<Case> {};
 
 TEST_P(KernetStream, EveryMessageOnceInOrder) {
     const Case& c = GetParam();
+    if (const std::string missing = missing_link(c); !missing.empty()) GTEST_SKIP() << missing;
     const std::string job = fmt::format("t{}-{}", getpid(), c.name);
     const kernettest::Folder folder;
     const std::string filters = kernettest::with_places(c.filters, folder);
     const bool fewer = *c.filters || std::string_view(c.links) != "tcp";
-    const int64_t count = fewer ? fewer_count() : message_count();
+    const int64_t count = fewer ? fewer_count(c.fewer) : message_count();
     Side a(config_for(c, 0, job, filters), count);
     Side b(config_for(c, 1, job, filters), count);
     const Location at_a = a.location(), at_b = b.location();
@@ -151,6 +165,12 @@ std::vector<Case> packet_cases() {
             cases.push_back({"bad_both", true, true, true, true, chain, links, bad});
         }
     }
+    for (const char* links : {"netdevice,tcp", "ofi,tcp"}) {
+        cases.push_back({"cuts", false, true, false, true, "", links, "", 1'000});
+        cases.push_back({"both", true, true, true, true, "", links, "", 1'000});
+    }
+    // (libfabric loses nothing)
+    cases.push_back({"bad_both", true, true, true, true, "", "netdevice,tcp", bad, 1'000});
     return cases;
 }
 
