@@ -77,7 +77,7 @@ bool in_reach(const opal_process_name_t& own, const opal_process_name_t& other) 
     return !kernet_btl_params.standalone && same_family(own, other) && stream_rank(other);
 }
 
-EndpointConfig endpoint_config(const std::optional<AgentConfig>& agent, bool threads) {
+Result<EndpointConfig> endpoint_config(const std::optional<AgentConfig>& agent, bool threads) {
     const kernet_btl_params_t& params = kernet_btl_params;
     EndpointConfig config;
     if (agent) {
@@ -95,9 +95,9 @@ EndpointConfig endpoint_config(const std::optional<AgentConfig>& agent, bool thr
         config.filters = text(std::getenv("OMPI_MCA_ghost_filters"));
     }
     config.links = preferred_links();
-    if (const char* faults = std::getenv("GHOST_LINK_FAULTS")) {
-        if (auto plan = FaultPlan::parse(faults)) config.faults = *plan;
-    }
+    auto faults = FaultPlan::from_environment();
+    if (!faults) return faults.error();
+    config.faults = *faults;
     config.if_include = text(params.if_include);
     config.tcp_congestion = text(params.tcp_congestion);
     config.dead_after_us = std::max<int64_t>(params.dead_after, 1) * 1'000'000;
@@ -159,7 +159,9 @@ Status find_out_who(std::optional<AgentConfig>& who) {
 Status set_up(bool threads) {
     std::optional<AgentConfig> who;
     GHOST_TRY(find_out_who(who));
-    auto endpoint = Endpoint::create(endpoint_config(who, threads));
+    const auto config = endpoint_config(who, threads);
+    if (!config) return config.error();
+    auto endpoint = Endpoint::create(*config);
     if (!endpoint) return endpoint.error();
     if (publish((*endpoint)->location()) != OPAL_SUCCESS) {
         return ghost::make_error(ghost::Code::io, "publish this rank's location");

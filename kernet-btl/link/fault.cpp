@@ -1,6 +1,7 @@
 #include "kernet-btl/link/fault.hpp"
 
 #include <charconv>
+#include <cstdlib>
 #include <random>
 #include <sstream>
 #include <vector>
@@ -116,12 +117,22 @@ Result<FaultPlan> FaultPlan::parse(const std::string& text) {
                           : name == "corrupt"   ? &plan.corrupt
                           : name == "cut"       ? &plan.cut
                                                 : nullptr;
-        if (!field || read.ec != std::errc() || read.ptr != last) {
-            return ghost::make_error(ghost::Code::invalid, "read faults of a link", item);
+        const bool too_often = field && field != &plan.seed && value > all;
+        if (!field || read.ec != std::errc() || read.ptr != last || too_often) {
+            return ghost::make_error(ghost::Code::invalid,
+                                     "read faults of links (seed, drop, duplicate, reorder, delay, "
+                                     "corrupt, cut, each =NUMBER, of 10000)",
+                                     item);
         }
         *field = value;
     }
     return plan;
+}
+
+Result<FaultPlan> FaultPlan::from_environment() {
+    const char* text = std::getenv("GHOST_LINK_FAULTS");
+    if (!text) return FaultPlan();
+    return parse(text);
 }
 
 std::unique_ptr<PacketDriver> make_faulty(std::unique_ptr<PacketDriver> driver,

@@ -21,8 +21,11 @@ struct FaultPlan {
     int64_t delay_us = 1000;
 
     bool any() const { return drop || duplicate || reorder || delay || corrupt || cut; }
-    // "drop=100,corrupt=20,seed=7": as the fields above. Code::invalid.
+    // "drop=100,corrupt=20,seed=7": as the fields above. Code::invalid, with what there is.
     static Result<FaultPlan> parse(const std::string& text);
+    // Of GHOST_LINK_FAULTS; no faults if that is not there. Code::invalid: a run that is to have
+    // faults and has none would prove nothing.
+    static Result<FaultPlan> from_environment();
 };
 
 std::unique_ptr<PacketDriver> make_faulty(std::unique_ptr<PacketDriver> driver,

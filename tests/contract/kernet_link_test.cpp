@@ -387,4 +387,23 @@ TEST(KernetLinkChoice, WhatIsNoLinkIsSaid) {
     EXPECT_NE(made.error().message().find("udp"), std::string::npos);
 }
 
+// A run that is to have faults and has none would prove nothing.
+TEST(KernetLinkFaults, AMalformedPlanIsSaid) {
+    ASSERT_EQ(setenv("GHOST_LINK_FAULTS", "drop=300,corrupt=20,seed=70000", 1), 0);
+    const auto good = FaultPlan::from_environment();
+    ASSERT_TRUE(good.ok()) << good.error().message();
+    EXPECT_EQ(good->drop, 300U);
+    EXPECT_EQ(good->corrupt, 20U);
+    for (const char* text : {"drip=3", "drop", "drop=", "drop=3x", "drop=-1", "drop=3;cut=1",
+                             "drop=10001", "drop=3,,cut=1"}) {
+        ASSERT_EQ(setenv("GHOST_LINK_FAULTS", text, 1), 0);
+        const auto plan = FaultPlan::from_environment();
+        ASSERT_FALSE(plan.ok()) << text;
+        EXPECT_EQ(plan.error().code, ghost::Code::invalid);
+        EXPECT_NE(plan.error().message().find("faults of links"), std::string::npos);
+    }
+    ASSERT_EQ(unsetenv("GHOST_LINK_FAULTS"), 0);
+    EXPECT_FALSE(FaultPlan::from_environment()->any());
+}
+
 }  // namespace
