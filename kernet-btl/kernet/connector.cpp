@@ -74,15 +74,19 @@ void Connector::find_usable() {
     usable_.clear();
     auto wanted = parse_links(config_.links);
     if (!wanted) return;  // checked by Endpoint::create()
-    for (const LinkLine* line : *wanted) {
+    measured_ = wanted->measured;
+    std::vector<wire::LinkKind> candidates;
+    for (const LinkLine* line : wanted->lines) {
         const Status usable = line->usable ? line->usable(config_.loop.get()) : Status();
         if (usable) {
             usable_.push_back(line);
+            if (line->make) candidates.push_back(line->kind);
         } else {
             ghost::log::debug("kernet: link {} cannot be had here: {}", line->name,
                               usable.error().message());
         }
     }
+    choices_.set_candidates(std::move(candidates));
 }
 
 Status Connector::open_listeners() {
@@ -118,8 +122,10 @@ void Connector::close(bool left) {
     push_at_ = look_at_ = 0;
     handshakes_.clear();
     incoming_count_ = 0;
+    asking_ = answering_ = 0;
     for (auto& [rank, peer] : peers_) {
         peer.outgoing = peer.incoming = 0;
+        peer.examine_at = 0;
         if (!peer.watch) continue;
         const char said = left ? says_bye : says_suspend;
         if (::send(peer.watch_fd.get(), &said, 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
@@ -209,6 +215,10 @@ void Connector::take_request(Peer& peer, uint32_t requests) {
         peer.state == LinkState::up) {
         stop_watching(peer);
         if (requests & link_mute) link_failed(peer, peer.kind);
+        if (requests & link_lossy && measured_) {
+            choices_.told(between(peer), wire::LinkKind::tcp, "too many packets were lost",
+                          ghost::monotonic_us());
+        }
         if (requests & peer_left) {
             change(peer, LinkState::departed);
         } else if (requests & peer_suspended) {
@@ -225,7 +235,10 @@ void Connector::link_failed(Peer& peer, wire::LinkKind kind) {
     const LinkLine* line = find_link(kind);
     ghost::log::warning("kernet: rank {} is not reached by link {}: going on by another",
                         peer.shared->rank, line ? line->name : "?");
-    peer.failed_links |= 1U << static_cast<unsigned>(kind);
+    peer.failed_links |= bit(kind);
+    if (measured_) {
+        choices_.told(between(peer), wire::LinkKind::tcp, "nothing came", ghost::monotonic_us());
+    }
 }
 
 void Connector::need_link(Peer& peer, int64_t delay_us) {
@@ -305,6 +318,14 @@ void Connector::run_timers(std::vector<uint32_t>& unknown) {
         if (peer.state == LinkState::waiting && peer.retry_at <= now && !peer.incoming) {
             begin_attempt(peer, unknown);
         }
+        if (peer.state == LinkState::up && peer.examine_at != 0 && peer.examine_at <= now) {
+            examine(peer);
+        }
+    }
+    for (const uint64_t id : {asking_, answering_}) {
+        const auto trial = handshakes_.find(id);
+        if (trial == handshakes_.end() || !trial->second->trial) continue;
+        if (trial->second->trial->due_at() <= now) handshake_event(id, 0);
     }
 }
 
@@ -339,9 +360,13 @@ void Connector::arm_timer() {
     int64_t next = push_at_;
     const auto earlier = [&next](int64_t at) { next = next ? std::min(next, at) : at; };
     if (look_at_) earlier(look_at_);
-    for (auto& [id, shake] : handshakes_) earlier(shake->deadline);
+    for (auto& [id, shake] : handshakes_) {
+        earlier(shake->deadline);
+        if (shake->trial) earlier(shake->trial->due_at());
+    }
     for (auto& [rank, peer] : peers_) {
         if (peer.state == LinkState::waiting && !peer.incoming) earlier(peer.retry_at);
+        if (peer.state == LinkState::up && peer.examine_at != 0) earlier(peer.examine_at);
     }
     itimerspec spec{};
     if (next) {

@@ -12,6 +12,7 @@
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
+#include "kernet-btl/kernet/choice.hpp"
 #include "kernet-btl/kernet/endpoint.hpp"
 #include "kernet-btl/kernet/registry.hpp"
 #include "kernet-btl/link/addresses.hpp"
@@ -86,8 +87,9 @@ class Connector {
         uint32_t absences = 0;                      // of these: nobody listened
         int64_t retry_at = 0;
         int64_t backoff = 0;
-        int64_t asked_at = 0;   // when the node agent was last asked
-        uint64_t outgoing = 0;  // handshake ids; 0: none
+        int64_t asked_at = 0;    // when the node agent was last asked
+        int64_t examine_at = 0;  // when to look whether the link is the best one; 0: it is
+        uint64_t outgoing = 0;   // handshake ids; 0: none
         uint64_t incoming = 0;
         uint64_t watch = 0;  // id of the connection beside a ring or packets
         Fd watch_fd;
@@ -109,6 +111,7 @@ class Connector {
     net::TcpTuning tuning() const { return {config_.tcp_congestion, config_.dead_after_us}; }
     void find_usable();
     void link_failed(Peer& peer, wire::LinkKind kind);
+    static uint32_t bit(wire::LinkKind kind) { return 1U << static_cast<unsigned>(kind); }
 
     // connector_handshake.cpp
     void begin_attempt(Peer& peer, std::vector<uint32_t>& unknown);
@@ -136,6 +139,18 @@ class Connector {
     void established(Handshake& shake, Peer& peer, uint64_t last_seen, uint64_t epoch,
                      std::unique_ptr<RingMapping> ring);
     void end_handshake(uint64_t id);
+    wire::PacketKey packet_key(const Handshake& shake, bool from_initiator, uint64_t epoch) const;
+
+    // connector_trial.cpp
+    std::string between(const Peer& peer) const;
+    void examine(Peer& peer);
+    void begin_trial(Peer& peer, wire::LinkKind kind);
+    bool on_trial_hello(Handshake& shake);
+    bool on_trial_welcome(Handshake& shake);
+    bool begin_measuring(Handshake& shake);
+    bool measure(Handshake& shake);
+    void trial_over(const Handshake& shake);
+    void trial_failed(const Handshake& shake, const char* why, bool again);
 
     EndpointConfig config_;
     Registry& registry_;
@@ -144,6 +159,9 @@ class Connector {
     Location location_;
     std::vector<net::OwnAddress> own_;     // those listened at
     std::vector<const LinkLine*> usable_;  // of the links preferred, those that can be had here
+    bool measured_ = false;                // the best of them, else the first
+    LinkChoices choices_;
+    uint64_t asking_ = 0, answering_ = 0;  // ids of trials; one at a time, they disturb each other
     Fd epoll_, timer_, bell_, tcp_listener_, unix_listener_;
     uint16_t port_ = 0;  // of tcp_listener_, also of the one before it was closed
     std::unordered_map<uint32_t, Peer> peers_;

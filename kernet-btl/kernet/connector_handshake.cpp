@@ -29,6 +29,7 @@ constexpr int64_t absent_pause_us = 20'000;
 constexpr uint32_t absences_to_doubt = 8;
 constexpr size_t small_slot_memory = 256 << 10;  // bytes; where what is large goes another way
 constexpr int64_t crossing_delay_us = 20'000;    // the winner's attempt gets this long
+constexpr int64_t settling_us = 5'000;           // a link's first messages get this long
 
 bool send_all(const Fd& fd, const void* bytes, size_t size) {
     return ::send(fd.get(), bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL) == static_cast<ssize_t>(size);
@@ -94,11 +95,16 @@ void Connector::find_ways(Peer& peer) const {
     peer.way = 0;
 }
 
-// The first of the links preferred that can be had; by the connection itself if there is none.
+// That measured to be the best, or the first of the links preferred that can be had; by the
+// connection itself if there is none.
 wire::LinkKind Connector::choose(const Peer& peer) const {
+    if (measured_) {
+        const wire::LinkKind kind = choices_.kind(between(peer));
+        return peer.failed_links & bit(kind) ? wire::LinkKind::tcp : kind;
+    }
     for (const LinkLine* line : usable_) {
         if (line->kind == wire::LinkKind::shm) continue;  // has been thought of
-        if (!(peer.failed_links >> static_cast<unsigned>(line->kind) & 1)) return line->kind;
+        if (!(peer.failed_links & bit(line->kind))) return line->kind;
     }
     return wire::LinkKind::tcp;
 }
@@ -177,6 +183,10 @@ bool Connector::send_hello(Handshake& shake) {
     }
     Peer& to = peer(shake.rank);
     if (wire::beside(shake.kind)) make_driver(shake, shake.kind);
+    if (shake.is_trial() && !shake.driver) {
+        trial_failed(shake, "it cannot be had here", false);
+        return false;
+    }
     if (shake.driver) shake.hello.link = shake.driver->address();
     shake.hello.kind = shake.kind;
     shake.hello.from = config_.rank;
@@ -241,6 +251,7 @@ bool Connector::confirm(Handshake& shake, Peer& from) {
     shake.kind = shake.welcome.kind;
     if (shake.kind == wire::LinkKind::tcp) {
         shake.driver.reset();
+        if (measured_) from.failed_links |= bit(shake.hello.kind);  // the other end will not
     } else if (shake.driver) {
         const Status connected = connect_driver(shake, shake.welcome.link);
         // (an end that is gone again is no reason to think ill of the link)
@@ -313,6 +324,7 @@ bool Connector::on_hello(Handshake& shake) {
         ghost::log::warning("kernet: connection refused: {}", wrong);
         return false;
     }
+    if (shake.is_trial()) return on_trial_hello(shake);
     Peer& from = peer(hello.from);
     wire::Welcome& welcome = shake.welcome;
     welcome.verdict = judge(from, hello);
@@ -385,6 +397,11 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
                       offer->ring ? "shm" : offer->stream->name(), offer->generation, shake.rank,
                       shake.incoming ? "the peer" : "us");
     change(with, LinkState::up);
+    // Whoever makes a link looks whether there is a better one, when the first messages have gone.
+    with.examine_at = 0;
+    if (measured_ && !shake.incoming && shake.kind != wire::LinkKind::shm) {
+        with.examine_at = ghost::monotonic_us() + settling_us;
+    }
     registry_.offers.put(std::move(offer));
     // A rank that is in MPI takes the link itself, and sooner.
     push_every_ = push_first_us;
@@ -400,18 +417,21 @@ std::unique_ptr<StreamLink> Connector::stream_link(Handshake& shake, uint64_t pe
                                          config_.dead_after_us);
     };
     if (!shake.driver) return connection();
-    const auto key = [&](bool from_initiator, uint64_t epoch) {
-        const wire::LinkMarks marks =
-            wire::link_marks(shake.hello, shake.welcome.nonce, from_initiator, key_);
-        return wire::PacketKey{marks.token, marks.seed, static_cast<uint32_t>(epoch)};
-    };
-    const PacketKeys keys{key(!shake.incoming, location_.epoch), key(shake.incoming, peer_epoch)};
+    const PacketKeys keys{packet_key(shake, !shake.incoming, location_.epoch),
+                          packet_key(shake, shake.incoming, peer_epoch)};
     const bool pair = shake.kind == wire::LinkKind::pair;
     auto packets =
         std::make_unique<PacketLink>(std::move(shake.driver), keys, config_.dead_after_us,
                                      pair ? small_slot_memory : PacketLink::usual_slot_memory);
     if (!pair) return packets;
     return std::make_unique<PairLink>(std::move(packets), connection());
+}
+
+wire::PacketKey Connector::packet_key(const Handshake& shake, bool from_initiator,
+                                      uint64_t epoch) const {
+    const wire::LinkMarks marks =
+        wire::link_marks(shake.hello, shake.welcome.nonce, from_initiator, key_);
+    return {marks.token, marks.seed, static_cast<uint32_t>(epoch)};
 }
 
 void Connector::handshake_event(uint64_t id, uint32_t) {
@@ -431,6 +451,7 @@ bool Connector::step(Handshake& shake) {
         case Step::want_welcome:
             if (!read_message(shake, &shake.welcome, sizeof shake.welcome, complete)) return false;
             if (!complete) return true;
+            if (shake.is_trial()) return on_trial_welcome(shake);
             on_welcome(shake);
             return false;
         case Step::want_hello:
@@ -439,8 +460,11 @@ bool Connector::step(Handshake& shake) {
         case Step::want_confirm:
             if (!read_message(shake, &shake.confirm, sizeof shake.confirm, complete)) return false;
             if (!complete) return true;
+            if (shake.is_trial()) return begin_measuring(shake);
             on_confirm(shake);
             return false;
+        case Step::measuring:
+            return measure(shake);
     }
     return false;
 }
@@ -465,6 +489,7 @@ void Connector::end_handshake(uint64_t id) {
     const std::unique_ptr<Handshake> shake = std::move(found->second);
     handshakes_.erase(found);
     if (shake->incoming) incoming_count_--;
+    if (shake->is_trial()) return trial_over(*shake);
     if (!shake->has_peer) return;
     Peer& with = peer(shake->rank);
     if (shake->incoming) {

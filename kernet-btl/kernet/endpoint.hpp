@@ -15,11 +15,13 @@
 
 #include "kernet-btl/kernet/location.hpp"
 #include "kernet-btl/link/fault.hpp"
+#include "kernet-btl/wire/handshake.hpp"
 
 namespace kernet {
 
-class DataPath;  // data side, datapath.hpp
-class LoopHub;   // link/loop.hpp
+class DataPath;       // data side, datapath.hpp
+class LoopHub;        // link/loop.hpp
+struct TrialFigures;  // link/trial.hpp
 
 struct EndpointConfig {
     std::string job;  // decimal job number; part of addresses and of every handshake
@@ -33,8 +35,11 @@ struct EndpointConfig {
     bool use_shm = true;     // link `shm` with peers on the same node
     bool use_tcp = true;     // connections between nodes: link `tcp`, and all that begin as one
     // Links to prefer with peers on other nodes, in order, comma-separated (link/table.hpp). What
-    // cannot be had with a peer is passed over; `tcp` is the last in any case.
+    // cannot be had with a peer is passed over; `tcp` is the last in any case. With `auto` among
+    // them they are measured, and the best one is taken, or `tcp` (choice.hpp).
     std::string links = "tcp";
+    // What says how good a link is that was measured, instead of TrialFigures::ratio(): tests.
+    std::function<double(wire::LinkKind kind, const TrialFigures&)> judge;
     // A peer that answers nothing for so long is taken for dead, and connected to again. By link
     // tcp its node's system answers for it, by links of packets its agent.
     int64_t dead_after_us = 30'000'000;

@@ -37,7 +37,7 @@ class PairLink final : public StreamLink {
 
     // Too many packets were lost: everything goes by the connection now, until there is another
     // link.
-    bool lossy() const { return lossy_; }
+    bool lossy() const override { return lossy_; }
 
   private:
     bool in_packets(const Frame& frame) const {

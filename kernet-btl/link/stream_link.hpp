@@ -63,6 +63,8 @@ class StreamLink {
     virtual bool tells_leaving() const { return true; }
     // It was given up because nothing ever came by it.
     virtual bool mute() const { return false; }
+    // So much was lost on it that another link is better.
+    virtual bool lossy() const { return false; }
     // The other end's node does not answer any more, which nothing else on this link would tell.
     virtual bool node_is_dead() const { return false; }
     // Everything written has arrived, or will without us.

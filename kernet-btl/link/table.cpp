@@ -68,11 +68,15 @@ const LinkLine* find_link(wire::LinkKind kind) {
     return nullptr;
 }
 
-Result<std::vector<const LinkLine*>> parse_links(const std::string& names) {
-    std::vector<const LinkLine*> out;
-    std::string known;
+Result<LinkWish> parse_links(const std::string& names) {
+    LinkWish out;
+    std::string known = " auto";
     std::istringstream list(names);
     for (std::string name; std::getline(list, name, ',');) {
+        if (name == "auto") {
+            out.measured = true;
+            continue;
+        }
         const LinkLine* found = nullptr;
         for (const LinkLine& line : link_table()) {
             if (name == line.name) found = &line;
@@ -82,8 +86,9 @@ Result<std::vector<const LinkLine*>> parse_links(const std::string& names) {
             return ghost::make_error(ghost::Code::invalid, "choose links (there are" + known + ")",
                                      name);
         }
-        out.push_back(found);
+        out.lines.push_back(found);
     }
+    if (out.measured && out.lines.empty()) out.lines.push_back(find_link(LinkKind::pair));
     return out;
 }
 

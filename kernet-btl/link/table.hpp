@@ -36,7 +36,14 @@ struct LinkLine {
 
 const std::vector<LinkLine>& link_table();
 const LinkLine* find_link(wire::LinkKind kind);
-// "shm,udp,tcp": names of lines, in order of preference. Code::invalid, with what there is.
-Result<std::vector<const LinkLine*>> parse_links(const std::string& names);
+// What somebody asks for between nodes.
+struct LinkWish {
+    std::vector<const LinkLine*> lines;
+    bool measured = false;  // the best of them by measurement, else the first
+};
+// "shm,udp,tcp": names of lines, in order of preference. With `auto` among them they are measured
+// against the connection itself; `auto` alone stands for `pair`, the one that moves what is long as
+// well as the connection does. Code::invalid, with what there is.
+Result<LinkWish> parse_links(const std::string& names);
 
 }  // namespace kernet

@@ -142,7 +142,7 @@ void seal(Confirm& confirm, const Hello& hello, const Welcome& welcome, const Ha
 
 const char* check(const Hello& hello, const HandshakeKey& key) {
     if (const char* wrong = check_form(hello)) return wrong;
-    if (hello.reserved != 0) return "reserved field not zero";
+    if (hello.purpose > Purpose::trial) return "unknown purpose";
     if (const char* wrong = check_link(hello.kind, hello.link)) return wrong;
     if (hello.from == hello.to) return "link to itself";
     return same(hello.mac, mac_of(hello, key)) ? nullptr : "wrong MAC";

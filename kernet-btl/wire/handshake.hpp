@@ -46,6 +46,12 @@ enum class LinkKind : uint8_t {
     pair = 7,  // udp, and the connection itself
 };
 
+// What a connection is made for.
+enum class Purpose : uint8_t {
+    link = 0,
+    trial = 1,  // to measure that kind of link (wire/trial.hpp); no link comes of it
+};
+
 // Of packets, beside the connection the handshake goes over.
 inline constexpr bool beside(LinkKind kind) {
     return kind != LinkKind::shm && kind != LinkKind::tcp;
@@ -55,7 +61,7 @@ enum class Verdict : uint8_t {
     accept = 0,
     stale_epoch = 1,       // the acceptor knows a later placement of the initiator
     stale_generation = 2,  // the acceptor has or makes a later link; `generation` says which
-    crossing = 3,          // the acceptor's own attempt goes on instead
+    crossing = 3,          // the acceptor's own attempt goes on instead; a trial: later
     refused = 4,           // not now (finalizing, or this kind of link is off)
     other_filters = 5,     // the acceptor's streams have other filters
 };
@@ -65,7 +71,7 @@ struct Hello {
     uint32_t magic = handshake_magic;
     uint16_t version = handshake_version;
     LinkKind kind = LinkKind::tcp;
-    uint8_t reserved = 0;
+    Purpose purpose = Purpose::link;
     uint32_t from = 0;        // initiator's rank
     uint32_t to = 0;          // acceptor's rank
     uint64_t epoch = 0;       // initiator's placement

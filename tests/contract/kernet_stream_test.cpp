@@ -65,9 +65,9 @@ struct Case {
 
 // What is not to be had here of the links a case is about; "" if nothing.
 std::string missing_link(const Case& c) {
-    const auto lines = kernet::parse_links(c.links);
-    if (!lines) return lines.error().message();
-    for (const kernet::LinkLine* line : *lines) {
+    const auto wish = kernet::parse_links(c.links);
+    if (!wish) return wish.error().message();
+    for (const kernet::LinkLine* line : wish->lines) {
         if (!line->usable) continue;
         if (const auto usable = line->usable(nullptr); !usable) return usable.error().message();
     }

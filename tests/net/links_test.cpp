@@ -163,6 +163,71 @@ INSTANTIATE_TEST_SUITE_P(All, LinksOnNodes,
                                            Link{"pair", "udp", &Heard::udp, false}),
                          [](const auto& info) { return std::string(info.param.name); });
 
+using MeasuredOnNodes = nettest::OnLab;
+
+std::string contents_of(const std::string& path) {
+    std::stringstream lines;
+    lines << std::ifstream(path).rdbuf();
+    return lines.str();
+}
+
+// Measured between each two nodes a pair of ranks has been on; what loses packets is not taken.
+TEST_F(MeasuredOnNodes, LinksAreChosenAnewAfterEveryMove) {
+    for (const char* faults : {"seed=1", "drop=3000"}) {
+        SCOPED_TRACE(faults);
+        std::filesystem::remove(path("stop"));
+        const std::string log = path(fmt::format("log-{}", faults));
+        Words words{"--map-by",
+                    "node",
+                    "--mca",
+                    "btl_kernet_links",
+                    "auto",
+                    "-x",
+                    "GHOST_LINK_FAULTS=" + std::string(faults),
+                    "-x",
+                    "GHOST_LOG=" + log,
+                    "--mca",
+                    "ghost_verbose",
+                    "3"};
+        const Words program = endless("pattern");
+        words.insert(words.end(), program.begin(), program.end());
+        Job job(lab(), 2, "gn1:1,gn2:1,gn3:1", words);
+        ASSERT_TRUE(job.wait_for("round 0:")) << job.mpirun().err();
+        const auto chosen = [&](const char* one, const char* other) {
+            return nettest::poll_until(30, [&] {
+                const std::regex line(
+                    fmt::format("between ({0} and {1}|{1} and {0}): link {2} from now on", one,
+                                other, std::string(faults) == "seed=1" ? "\\w+" : "tcp"));
+                return std::regex_search(contents_of(log), line);
+            });
+        };
+        EXPECT_TRUE(chosen("gn1", "gn2")) << contents_of(log);
+        for (auto [rank, node, one, other] :
+             {std::tuple{1, "gn3", "gn1", "gn3"}, {0, "gn2", "gn2", "gn3"}}) {
+            ASSERT_NO_FATAL_FAILURE(expect_moved(job, rank, node));
+            ASSERT_TRUE(job.wait_for_more("round ")) << job.mpirun().err();
+            EXPECT_TRUE(chosen(one, other)) << contents_of(log);
+        }
+        expect_clean_end(job, "pattern:");
+        const std::string text = contents_of(log);
+        for (size_t at = 0; (at = text.find(": link pair ", at)) != std::string::npos; at++) {
+            printf("%s\n", text.substr(at, text.find('\n', at) - at).c_str());
+        }
+    }
+}
+
+// Ranks that are to have faults and cannot read which do not run without.
+TEST_F(MeasuredOnNodes, FaultsThatCannotBeReadAreRefused) {
+    Words words{"--map-by", "node", "-x", "GHOST_LINK_FAULTS=drip=300"};
+    const Words program = endless("pattern");
+    words.insert(words.end(), program.begin(), program.end());
+    Job job(lab(), 2, "gn1:1,gn2:1", words);
+    const Finished end = job.finish(60);
+    EXPECT_NE(end.status, 0);
+    EXPECT_NE(end.err.find("faults of links"), std::string::npos) << end.err;
+    EXPECT_NE(end.err.find("drip=300"), std::string::npos) << end.err;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
