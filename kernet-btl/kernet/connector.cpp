@@ -211,14 +211,15 @@ void Connector::take_requests() {
 void Connector::take_request(Peer& peer, uint32_t requests) {
     // What the data side says of a link older than the one it was given meanwhile is history.
     const bool current = peer.shared->lost_generation.load(std::memory_order_acquire) == peer.up;
+    // (a link that was replaced, not lost, may have been one between other nodes)
+    if (requests & link_lossy && measured_ && (current || peer.same_nodes)) {
+        choices_.told(between(peer), wire::LinkKind::tcp, "too many packets were lost",
+                      ghost::monotonic_us());
+    }
     if (requests & (link_lost | peer_suspended | peer_left) && current &&
         peer.state == LinkState::up) {
         stop_watching(peer);
         if (requests & link_mute) link_failed(peer, peer.kind);
-        if (requests & link_lossy && measured_) {
-            choices_.told(between(peer), wire::LinkKind::tcp, "too many packets were lost",
-                          ghost::monotonic_us());
-        }
         if (requests & peer_left) {
             change(peer, LinkState::departed);
         } else if (requests & peer_suspended) {

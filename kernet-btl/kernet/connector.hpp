@@ -82,9 +82,11 @@ class Connector {
         bool shm_failed = false;                    // at this location
         uint32_t failed_links = 0;                  // the same, other kinds: a bit for each
         wire::LinkKind kind = wire::LinkKind::tcp;  // of the last link made
-        bool filters_told = false;                  // that it has others
-        uint32_t failures = 0;                      // in a row
-        uint32_t absences = 0;                      // of these: nobody listened
+        std::string nodes;          // between which the last link was made; where it is measured
+        bool same_nodes = false;    // the one before was, too
+        bool filters_told = false;  // that it has others
+        uint32_t failures = 0;      // in a row
+        uint32_t absences = 0;      // of these: nobody listened
         int64_t retry_at = 0;
         int64_t backoff = 0;
         int64_t asked_at = 0;    // when the node agent was last asked

@@ -399,6 +399,10 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
     change(with, LinkState::up);
     // Whoever makes a link looks whether there is a better one, when the first messages have gone.
     with.examine_at = 0;
+    if (measured_) {
+        const std::string before = std::exchange(with.nodes, between(with));
+        with.same_nodes = with.nodes == before;
+    }
     if (measured_ && !shake.incoming && shake.kind != wire::LinkKind::shm) {
         with.examine_at = ghost::monotonic_us() + settling_us;
     }

@@ -29,7 +29,7 @@ enum Request : uint32_t {
     peer_suspended = 4,  // it said so before it closed; it will come back by itself
     peer_left = 8,       // it said bye
     link_mute = 16,      // with link_lost: nothing ever came by it
-    link_lossy = 32,     // with any of those three: too much was lost by it
+    link_lossy = 32,     // the link that was lost, or replaced, last had lost too much
 };
 
 // A new link for the data side.

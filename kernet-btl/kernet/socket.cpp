@@ -283,6 +283,9 @@ void Socket::say_where_we_are() {
 }
 
 void Socket::drop_link(Leave why) {
+    if (why == Leave::lost && stream_ && stream_->lossy()) {
+        path_.registry().ask(shared_, link_lossy);
+    }
     if (linked()) exposed_ = next_seq_ - 1;
     if (ring_) {
         keep_ring_tail();
@@ -308,7 +311,6 @@ void Socket::drop_link(Leave why) {
 void Socket::lose_link(const char* wrong) {
     if (wrong) ghost::log::error("kernet: link with rank {} dropped: {}", peer(), wrong);
     const bool mute = stream_ && stream_->mute();
-    const uint32_t lossy = stream_ && stream_->lossy() ? link_lossy : 0U;
     drop_link(Leave::lost);
     lost_ = false;
     shared_.lost_generation.store(generation_, std::memory_order_release);
@@ -316,7 +318,7 @@ void Socket::lose_link(const char* wrong) {
                              : peer_said_ == PeerSaid::left   ? peer_left
                              : mute                           ? link_lost | link_mute
                                                               : link_lost;
-    path_.registry().ask(shared_, request | lossy);
+    path_.registry().ask(shared_, request);
 }
 
 void Socket::leave_if_dead() {

@@ -366,17 +366,17 @@ TEST(KernetMeasured, APacketLinkThatLosesIsNotTaken) {
 TEST(KernetMeasured, APacketLinkThatBeginsToLoseIsLeft) {
     Said said;
     {
-        Two two("auto", "auto", "drop=1000", true);
+        Two two("auto", "auto", "drop=2000", true);
         ASSERT_TRUE(two.come_by("pair"));
         std::mt19937 random(1);
         Stream::Message got;
         const int64_t end = ghost::monotonic_us() + limit_us;
         // (one that is cut before it has judged itself is followed by another)
         while (two.link(two.a, 1) != "tcp" && ghost::monotonic_us() < end) {
-            for (uint32_t i = 0; i < 2'000; i++) {
+            for (uint32_t i = 0; i < 800; i++) {
                 two.a.hub().attach(1).send(Stream::Message(1'000, static_cast<uint8_t>(i)));
             }
-            for (uint32_t i = 0; i < 2'000 && ghost::monotonic_us() < end;) {
+            for (uint32_t i = 0; i < 800 && ghost::monotonic_us() < end;) {
                 two.a.hub().progress();
                 two.b.hub().progress();
                 if (!two.b.hub().attach(0).recv(got)) continue;
