@@ -79,7 +79,9 @@ void KernetLink::exchange(int64_t messages, bool suspends, bool cuts) {
     Side* sides[2] = {&a, &b};
     std::mt19937 random(7);
     uint64_t epoch = 0;
-    const int64_t end = ghost::monotonic_us() + limit_us * (messages / 200'000 + 1);
+    const char* slower = std::getenv("GHOST_TEST_SLOWER");
+    const int64_t end = ghost::monotonic_us() + limit_us * (messages / 200'000 + 1) *
+                                                    std::max(1, slower ? atoi(slower) : 1);
     while (!(a.done() && b.done()) && !a.wrong() && !b.wrong() && ghost::monotonic_us() < end) {
         usleep(1000 + random() % 8'000);
         if (cuts && random() % 2) cut_links(random);
