@@ -5,6 +5,7 @@
 // Whoever made it asks, when it has settled, over a connection of its own; the other end answers,
 // and is told what comes of it. Trials take the control side's thread for `at_once_us` at a time at
 // most and never touch the data side: what it gets is a new link, as after a cut.
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -141,7 +142,11 @@ bool Connector::measure(Handshake& shake) {
          now = ghost::monotonic_us()) {
         state = shake.trial->step();
         if (state != Trial::State::going) break;
-        if (shake.trial->moved()) moved_at = now;
+        if (shake.trial->moved()) {
+            moved_at = now;
+        } else {
+            sched_yield();  // whoever is to answer may need this processor
+        }
     }
     if (state == Trial::State::going) return true;
     if (state == Trial::State::broken) return false;
