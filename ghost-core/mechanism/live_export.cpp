@@ -644,6 +644,7 @@ Status Source::serve_page(const LiveLink::Message& wanted) {
             return wanted.damaged();
         const PagePiece piece{runs->front().start, runs->front().bytes, buffer_.data()};
         GHOST_TRY(read_pages(member.pid, {&piece, 1}, Vanished::is_error));
+        out_.stats.served_bytes += piece.bytes;
         return link_.send(Word::late, member.inner, 1, 0,
                           {{runs->data(), sizeof(PageRun)}, {buffer_.data(), bytes_of(*runs)}});
     }

@@ -6,9 +6,10 @@
 #include <linux/userfaultfd.h>
 #include <optional>
 #include <poll.h>
-#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
+#include <utility>
 
 #include "base/clock.hpp"
 #include "ghost-core/format/host.hpp"
@@ -20,6 +21,9 @@ constexpr uint64_t background_piece = 256 << 10;
 // Brought with a page that is asked for: more while the process goes on where it was.
 constexpr uint64_t least_window = 32 << 10, most_window = 256 << 10;
 constexpr int tick_ms = 100;
+// While a process is in a call that changes its memory (until its event has been read and it has
+// gone on) nothing can be put there.
+constexpr useconds_t changing_us = 50;
 
 }  // namespace
 
@@ -86,7 +90,10 @@ struct PostCopy::Process {
     std::mutex mutex;
     MissingPages missing;
     uint64_t last_fault = 0, window = least_window;  // of the serving thread
-    std::atomic<uint64_t> cursor = 0;                // where the background goes on
+    // Faults that could not be answered, also its: who waits for them is not woken, or would ask
+    // again at once, and faults are read before events (userfaultfd(2)).
+    std::vector<uint64_t> unanswered;
+    std::atomic<uint64_t> cursor = 0;  // where the background goes on
 };
 
 PostCopy::PostCopy(PageProvider& provider)
@@ -156,12 +163,16 @@ void PostCopy::serve() {
         const auto all = processes();
         std::vector<pollfd> polls = {{wake_.get(), POLLIN, 0}};
         for (const auto& process : all) polls.push_back({process->userfault.get(), POLLIN, 0});
-        if (poll(polls.data(), polls.size(), tick_ms) < 0 && errno != EINTR)
+        const bool again = std::any_of(all.begin(), all.end(), [](const ProcessPointer& process) {
+            return !process->unanswered.empty();
+        });
+        if (again) usleep(changing_us);
+        if (poll(polls.data(), polls.size(), again ? 0 : tick_ms) < 0 && errno != EINTR)
             return fail(sys_error("post-copy: wait for faults"));
         eventfd_t value = 0;
         if (polls[0].revents != 0) eventfd_read(wake_.get(), &value);
         for (size_t i = 0; i < all.size(); i++)
-            if ((polls[i + 1].revents & POLLIN) != 0)
+            if ((polls[i + 1].revents & POLLIN) != 0 || !all[i]->unanswered.empty())
                 if (auto status = hear(all[i]); !status.ok()) return fail(status.error());
         std::lock_guard lock(mutex_);
         if (!complete_) continue;
@@ -171,6 +182,12 @@ void PostCopy::serve() {
 }
 
 Status PostCopy::hear(const ProcessPointer& process) {
+    GHOST_TRY(hear_all(process));
+    for (const auto page : std::exchange(process->unanswered, {})) GHOST_TRY(answer(process, page));
+    return {};
+}
+
+Status PostCopy::hear_all(const ProcessPointer& process) {
     for (;;) {
         uffd_msg message{};
         ProcessPointer child;
@@ -218,14 +235,12 @@ Status PostCopy::answer(const ProcessPointer& process, uint64_t address) {
         if (asked.bytes == 0) return put_zero(*process, page);
     }
     std::vector<char> buffer(around.bytes);
-    auto done = bring(*process, around, buffer.data());
+    auto done = bring(*process, around, buffer.data(), Changing::is_left);
     if (!done) return done.error();
     demand_bytes_ += *done;
     process->cursor = around.start + around.bytes;
     if (*done == 0) {
-        // An event has to be read first: let it ask again.
-        uffdio_range range{page, this_page_size()};
-        ioctl(process->userfault.get(), UFFDIO_WAKE, &range);
+        process->unanswered.push_back(page);  // an event has to be read first
         return {};
     }
     faults_++;
@@ -234,12 +249,13 @@ Status PostCopy::answer(const ProcessPointer& process, uint64_t address) {
 }
 
 // Returns how many bytes from its begin on are settled.
-Result<uint64_t> PostCopy::bring(Process& process, const MissingPages::Piece& piece, char* buffer) {
+Result<uint64_t> PostCopy::bring(Process& process, const MissingPages::Piece& piece, char* buffer,
+                                 Changing changing) {
     GHOST_TRY(provider_.read(process.inner_pid, {piece.original, piece.bytes}, buffer));
     uint64_t at = 0;
     while (at < piece.bytes) {
         // What has gone meanwhile is left out; so a piece may have fallen into several.
-        std::lock_guard lock(process.mutex);
+        std::unique_lock lock(process.mutex);
         const auto now = process.missing.find(piece.start + at, piece.bytes - at);
         if (now.bytes == 0 || now.original != piece.original + (now.start - piece.start))
             return piece.bytes;
@@ -248,7 +264,10 @@ Result<uint64_t> PostCopy::bring(Process& process, const MissingPages::Piece& pi
         if (!done) return done.error();
         process.missing.remove(now.start, *done);
         at = before + *done;
-        if (*done < now.bytes) break;
+        if (*done == now.bytes) continue;
+        if (changing == Changing::is_left || stopping_) break;
+        lock.unlock();
+        usleep(changing_us);
     }
     return at;
 }
@@ -296,8 +315,7 @@ Status PostCopy::put_zero(Process& process, uint64_t page) {
     request.range = {page, this_page_size()};
     while (ioctl(process.userfault.get(), UFFDIO_ZEROPAGE, &request) != 0) {
         if (errno == EAGAIN) {
-            // The process is in a call of which the event comes next; the fault comes again.
-            ioctl(process.userfault.get(), UFFDIO_WAKE, &request.range);
+            process.unanswered.push_back(page);
             return {};
         }
         if (errno == EEXIST) ioctl(process.userfault.get(), UFFDIO_WAKE, &request.range);
@@ -320,11 +338,10 @@ void PostCopy::fill() {
             }
             if (piece.bytes == 0) continue;
             any = true;
-            auto done = bring(*process, piece, buffer.data());
+            auto done = bring(*process, piece, buffer.data(), Changing::is_waited_for);
             if (!done) return fail(done.error());
             background_bytes_ += *done;
             process->cursor = piece.start + *done;
-            if (*done == 0) sched_yield();
         }
         if (any) continue;
         std::lock_guard lock(mutex_);

@@ -95,10 +95,13 @@ class PostCopy : public FaultServer {
     using ProcessPointer = std::shared_ptr<Process>;
 
     void serve();
+    enum class Changing { is_left, is_waited_for };  // memory nothing can be put into now
     Status hear(const ProcessPointer& process);
+    Status hear_all(const ProcessPointer& process);
     Status answer(const ProcessPointer& process, uint64_t address);
     void fill();
-    Result<uint64_t> bring(Process& process, const MissingPages::Piece& piece, char* buffer);
+    Result<uint64_t> bring(Process& process, const MissingPages::Piece& piece, char* buffer,
+                           Changing changing);
     Result<uint64_t> put(Process& process, const MissingPages::Piece& piece, const char* content);
     static Status put_zero(Process& process, uint64_t page);
     void fail(Error error);

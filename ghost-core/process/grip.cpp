@@ -208,7 +208,11 @@ void Grip::let_go() {
         std::erase_if(late, [](pid_t tid) {
             int status = 0;
             const pid_t got = waitpid(tid, &status, __WALL | WNOHANG);
-            if (got == 0 || (got < 0 && errno == EINTR)) return false;
+            if (got < 0 && errno == EINTR) return false;
+            if (got == 0) {
+                const auto now = read_status(fmt::format("/proc/{}", tid));
+                return !now || now->tracer == 0;  // nobody holds it
+            }
             if (got != tid || !WIFSTOPPED(status)) return true;  // it has ended, or was let go
             // A signal that it was stopped for is its own.
             const bool own = status >> 16 == 0 && !is_syscall_stop(status);
@@ -225,7 +229,7 @@ void Grip::let_go() {
 // Of the threads of one process the first that goes on takes SIGSTOP, before anything else, and
 // tells all others to stop; so it goes before them.
 void Grip::leave_stopped() {
-    for (const auto& process : processes_) {
+    for (auto& process : processes_) {
         kill(process.pid, SIGSTOP);
         trace(PTRACE_DETACH, process.threads.front().tid, 0, nullptr);
         const auto path = fmt::format("/proc/{}/task/{}", process.pid, process.threads.front().tid);
@@ -234,8 +238,9 @@ void Grip::leave_stopped() {
             if (!status || status->state == 'T' || status->state == 'Z') break;
             usleep(50);
         }
+        process.threads.erase(process.threads.begin());
     }
-    let_go();  // the first ones are no longer held: nothing happens to them
+    let_go();
 }
 
 Grip::Written Grip::written_by_kernel(const Thread& thread) const {
