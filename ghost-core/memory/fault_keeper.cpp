@@ -73,9 +73,13 @@ FaultKeeper::FaultKeeper(FaultKeeper&& other) noexcept
 
 FaultKeeper::~FaultKeeper() {
     if (pid_ == 0) return;
-    send(line_.get(), &over, 1, MSG_NOSIGNAL);
+    let_go();
     while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
     }
+}
+
+void FaultKeeper::let_go() const {
+    send(line_.get(), &over, 1, MSG_NOSIGNAL);  // it may have ended by now
 }
 
 Status FaultKeeper::keep(int userfault) const {

@@ -25,6 +25,8 @@ class FaultKeeper {
 
     // Holds this userfaultfd too. Any thread. An error leaves it unheld.
     Status keep(int userfault) const;
+    // All is there: what is missing now is zero, as soon as nobody holds them any more. Any thread.
+    void let_go() const;
 
   private:
     FaultKeeper(pid_t pid, Fd line) : pid_(pid), line_(std::move(line)) {}

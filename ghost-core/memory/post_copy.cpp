@@ -177,6 +177,7 @@ void PostCopy::serve() {
         std::lock_guard lock(mutex_);
         if (!complete_) continue;
         processes_.clear();  // closes the userfaultfds: what is missing now is zero
+        if (auto* keeper = keeper_.load(); keeper != nullptr) keeper->let_go();
         return;
     }
 }

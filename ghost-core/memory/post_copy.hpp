@@ -70,7 +70,7 @@ class PostCopy : public FaultServer {
     // The provider must outlive it. Its threads begin with the first process.
     explicit PostCopy(PageProvider& provider);
     // The keeper, which outlives this, holds the userfaultfds of all processes, also of those the
-    // tree makes from now on. Before the tree runs.
+    // tree makes from now on, until all pages are there. Before the tree runs.
     Status watched_by(FaultKeeper& keeper);
     // Ends everything. The processes must be dead by now unless wait() has succeeded.
     ~PostCopy() override;
