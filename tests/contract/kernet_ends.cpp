@@ -5,6 +5,14 @@
 #include <dirent.h>
 #include <sys/socket.h>
 
+#ifdef __SANITIZE_ADDRESS__
+// libfabric 1.17 forgets connections it had accepted and that broke before they were complete, 400
+// bytes each. LeakSanitizer asks for this function by name.
+extern "C" __attribute__((visibility("default"))) const char* __lsan_default_suppressions() {
+    return "leak:libfabric.so\n";
+}
+#endif
+
 namespace kernet_test {
 
 uint64_t mix(uint64_t x) {

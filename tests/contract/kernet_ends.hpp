@@ -159,9 +159,10 @@ class Idler {
     explicit Idler(const EndpointConfig& config) : side_(config) {
         agent_ = std::thread([this] {
             while (!ending_) {
-                std::lock_guard lock(mutex_);
+                // waits without the mutex: whoever asks for it would never get it otherwise
                 pollfd fd{side_.endpoint->service_fd(), POLLIN, 0};
                 poll(&fd, 1, 1);
+                std::lock_guard lock(mutex_);
                 side_.endpoint->service();
             }
         });

@@ -14,14 +14,6 @@
 #include "kernet-btl/link/table.hpp"
 #include "tests/contract/kernet_ends.hpp"
 
-#ifdef __SANITIZE_ADDRESS__
-// libfabric 1.17 forgets connections it had accepted and that broke before they were complete, 400
-// bytes each. LeakSanitizer asks for this function by name.
-extern "C" __attribute__((visibility("default"))) const char* __lsan_default_suppressions() {
-    return "leak:libfabric.so\n";
-}
-#endif
-
 namespace {
 
 using namespace kernet_test;
