@@ -13,23 +13,16 @@ std::optional<core::PageOrder> page_order_named(const std::string& mode) {
     return {};
 }
 
-Result<LiveSent> send_live(pid_t pid, core::Resource& out, core::PageOrder order) {
-    auto tree = core::find_plain(pid);
-    if (!tree) return tree.error();
-    hold_interruptions();
-    auto turn = take_turn(tree->root);
-    if (!turn) return turn.error();
-    GHOST_TRY(check_exportable(*tree));
-    auto folder = CriuFolder::make();
-    if (!folder) return folder.error();
-    GHOST_TRY(folder->warm());
-    auto plain = core::plain_export(*tree, folder->settings());
+Result<core::LiveExport> send_live(pid_t pid, core::Resource& out, core::PageOrder order) {
+    auto departure = Departure::begin(pid);
+    if (!departure) return departure.error();
+    auto plain = departure->request();
     if (!plain) return plain.error();
     GHOST_TRY(out.init());
     Interruptible link(out);
     ProgressLine line;
     core::LiveExportRequest request;
-    request.root = tree->root;
+    request.root = plain->root;
     request.externals = plain->externals;
     request.metadata = plain->metadata;
     request.criu = plain->criu;
@@ -40,11 +33,10 @@ Result<LiveSent> send_live(pid_t pid, core::Resource& out, core::PageOrder order
         link.go_through();
         return {};
     };
-    LiveSent sent{*tree, core::live_export(request, link)};
+    auto done = core::live_export(request, link);
     line.clear();
-    if (sent.done.outcome == core::LiveOutcome::stayed) return *sent.done.error;
-    if (sent.done.outcome == core::LiveOutcome::moved) core::end_plain(*tree);
-    return sent;
+    if (done.outcome == core::LiveOutcome::stayed) return *done.error;
+    return done;
 }
 
 Result<LiveReceived> receive_live(core::Resource& in) {

@@ -14,13 +14,9 @@ namespace ghost::tools {
 // live, lazy (post-copy), hybrid; nothing for other words.
 std::optional<core::PageOrder> page_order_named(const std::string& mode);
 
-struct LiveSent {
-    core::PlainTree tree;
-    core::LiveExport done;
-};
 // Moves the tree that `pid` means over the connection `out` (not yet init()ed), with progress. An
-// error: it runs on, nothing was decided. Else `done.outcome` says what became of it.
-Result<LiveSent> send_live(pid_t pid, core::Resource& out, core::PageOrder order);
+// error: it runs on, nothing was decided. Else the outcome says what became of it.
+Result<core::LiveExport> send_live(pid_t pid, core::Resource& out, core::PageOrder order);
 
 // What came, as it runs here.
 struct LiveReceived {

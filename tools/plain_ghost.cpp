@@ -67,6 +67,27 @@ namespace {
 
 constexpr int64_t turn_limit_us = 10'000'000;
 
+// Two exports of one tree would meet in it; the other one may be that of a killed command, which is
+// still putting things in order. An abstract address (unix(7)) goes with the process that has it.
+Result<Fd> take_turn(pid_t root) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    const auto name = fmt::format("ghost-export-{}", root);
+    name.copy(address.sun_path + 1, sizeof address.sun_path - 2);
+    const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+    Fd out(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (!out) return sys_error("make a socket");
+    const int64_t limit = monotonic_us() + turn_limit_us;
+    while (::bind(out.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) {
+        if (errno != EADDRINUSE) return sys_error("take a turn");
+        if (monotonic_us() > limit)
+            return make_error(Code::busy, "export: somebody else exports this process",
+                              std::to_string(root));
+        ::usleep(look_us);
+    }
+    return out;
+}
+
 Result<core::ExportStats> take_concurrently(const core::ExportRequest& request,
                                             core::Resource& out) {
     core::CheckpointRequest wanted;
@@ -97,29 +118,7 @@ bool has_room(const core::ExportRequest& request) {
 
 }  // namespace
 
-// Two exports of one tree would meet in it; the other one may be that of a killed command, which is
-// still putting things in order. An abstract address (unix(7)) goes with the process that has it.
-Result<Fd> take_turn(pid_t root) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    const auto name = fmt::format("ghost-export-{}", root);
-    name.copy(address.sun_path + 1, sizeof address.sun_path - 2);
-    const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
-    Fd out(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    if (!out) return sys_error("make a socket");
-    const int64_t limit = monotonic_us() + turn_limit_us;
-    while (::bind(out.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) {
-        if (errno != EADDRINUSE) return sys_error("take a turn");
-        if (monotonic_us() > limit)
-            return make_error(Code::busy, "export: somebody else exports this process",
-                              std::to_string(root));
-        ::usleep(look_us);
-    }
-    return out;
-}
-
-Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mode,
-                              const Settle& settle) {
+Result<Departure> Departure::begin(pid_t pid) {
     auto tree = core::find_plain(pid);
     if (!tree) return tree.error();
     hold_interruptions();
@@ -128,24 +127,36 @@ Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mo
     GHOST_TRY(check_exportable(*tree));
     auto folder = CriuFolder::make();
     if (!folder) return folder.error();
-    auto guard = Guard::start(Guard::Duty::resume, tree->root, folder->path());
+    return Departure{std::move(*tree), std::move(*turn), std::move(*folder)};
+}
+
+Result<core::ExportRequest> Departure::request() const {
+    GHOST_TRY(folder.warm());
+    return core::plain_export(tree, folder.settings());
+}
+
+Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mode,
+                              const Settle& settle) {
+    auto departure = Departure::begin(pid);
+    if (!departure) return departure.error();
+    const auto& tree = departure->tree;
+    auto guard = Guard::start(Guard::Duty::resume, tree.root, departure->folder.path());
     if (!guard) return guard.error();
-    GHOST_TRY(folder->warm());
-    auto request = core::plain_export(*tree, folder->settings());
+    auto request = departure->request();
     if (!request) return request.error();
     GHOST_TRY(out.init());
     ProgressLine line;
     request->progress = [&](uint64_t done, uint64_t total) { line.show("export", done, total); };
     Interruptible resource(out);
     const bool concurrent =
-        mode == Mode::concurrent && then == Then::go_on && tree->nested && has_room(*request);
+        mode == Mode::concurrent && then == Then::go_on && tree.nested && has_room(*request);
     auto stats =
         concurrent ? take_concurrently(*request, resource) : core::export_tree(*request, resource);
     line.clear();
     if (!stats) return stats.error();
-    const Exported done{*tree, *stats};
+    const Exported done{tree, *stats};
     auto decided = settle ? settle(done, *guard) : Result<Then>(then);
-    if (!concurrent) GHOST_TRY(deal_with_original(*tree, decided ? *decided : Then::go_on));
+    if (!concurrent) GHOST_TRY(deal_with_original(tree, decided ? *decided : Then::go_on));
     if (!decided) return decided.error();
     return done;
 }

@@ -39,8 +39,16 @@ Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mo
 
 void add_mode(CLI::App& app, std::string& mode);
 
-// One export of a tree at a time: held as long as the descriptor lives. busy.
-Result<Fd> take_turn(pid_t root);
+// A tree that is about to leave, by this process alone as long as the object lives (busy), and not
+// interrupted any more but where it looks for that.
+struct Departure {
+    core::PlainTree tree;
+    Fd turn;
+    CriuFolder folder;
+    static Result<Departure> begin(pid_t pid);
+    // What to export, with a criu that is warm.
+    Result<core::ExportRequest> request() const;
+};
 
 // The ghost's figures, for --json and for people.
 Json export_json(const Exported& exported);

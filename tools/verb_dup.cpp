@@ -179,8 +179,8 @@ int run_live(const DupArgs& args, core::PageOrder order, bool json) {
     using core::LiveOutcome;
     // The other end says that nothing is left there: did anything run?
     const bool ended = !running && running.error().code == Code::refused;
-    const bool may_have_run = sent->done.outcome == LiveOutcome::stranded ||
-                              (ended && order != core::PageOrder::pre_copy);
+    const bool may_have_run =
+        sent->outcome == LiveOutcome::stranded || (ended && order != core::PageOrder::pre_copy);
     if (!running && may_have_run)
         return report_stranded(args, *tree, running.error().message(), json);
     if (ended) {
@@ -188,11 +188,11 @@ int run_live(const DupArgs& args, core::PageOrder order, bool json) {
             return report(runs.error(), json);
         return report(running.error(), json);
     }
-    if (!running && sent->done.outcome == LiveOutcome::undecided)
+    if (!running && sent->outcome == LiveOutcome::undecided)
         return report_unclear(args, *tree, json);
     core::end_plain(*tree);  // it runs there, whole
     line->close();
-    const auto& stats = sent->done.stats;
+    const auto& stats = sent->stats;
     const pid_t pid = running ? running->value("pid", 0) : 0;
     if (json) {
         print_json({{"pid", tree->program},

@@ -13,6 +13,7 @@
 #include "ghost-core/format/writer.hpp"
 #include "ghost-core/mechanism/live.hpp"
 #include "ghost-core/mechanism/live_link.hpp"
+#include "ghost-core/memory/injection.hpp"
 #include "ghost-core/memory/pages.hpp"
 #include "ghost-core/memory/remote_read.hpp"
 #include "ghost-core/memory/stopping_rule.hpp"
@@ -80,13 +81,6 @@ bool next_batch(const PageRuns& set, std::pair<size_t, uint64_t>& at, std::vecto
         if (at.second == run.bytes) at = {at.first + 1, 0};
     }
     return !out.empty();
-}
-
-// What is mapped of a set; the rest would have no place.
-PageRuns mapped_part(const PageRuns& pages, const OwnMappings& maps) {
-    PageRuns all;
-    for (const auto& map : maps.list) all.push_back({map.start, map.end - map.start});
-    return intersect(pages, as_set(std::move(all)));
 }
 
 // The same pages in at most so many pieces, with what lies between them.
@@ -515,7 +509,7 @@ Status Source::send_last(Member& member, int64_t& mark) {
     GHOST_TRY(own_copies(member, *maps, copies, hashes));
     lap(stats.scan);
     auto pages = unite(as_set(std::move(changes.written)), member.again);
-    pages = mapped_part(pages, *maps);
+    pages = intersect(pages, maps->areas());  // the rest would have no place
     member.known = unite(member.known, pages);
     auto zero = as_set(std::move(changes.zero));
     zero = unite(zero, as_set(std::move(changes.gone)));
@@ -558,7 +552,7 @@ Status Source::frozen(Grip& grip, int64_t begin) {
         auto* member = member_of(process.pid);
         if (member == nullptr)
             return make_error(Code::busy, "processes have been made or have ended");
-        const auto area = grip.written_by_kernel(process.threads.front());
+        const auto area = restartable_area(process.threads.front().tid);
         const uint64_t first = area.start / 4096 * 4096, end = area.start + area.bytes;
         member->used_at_once.clear();
         if (area.bytes > 0) member->used_at_once = {{first, (end - first + 4095) / 4096 * 4096}};

@@ -428,10 +428,8 @@ Status Target::zero(Copy& copy, const LiveLink::Message& message) {
     if (!runs) return runs.error();
     static const std::vector<char> zeros(small_bytes);
     const size_t failed = failed_.size();
-    PageRuns mapped;
-    for (const auto& map : copy.maps.list) append(mapped, map.start, map.end);
     make_set(*runs);
-    for (const auto& run : intersect(*runs, mapped)) {
+    for (const auto& run : intersect(*runs, copy.maps.areas())) {
         if (run.bytes < small_bytes)
             write_by_force(copy, run, zeros.data());
         else
@@ -597,7 +595,6 @@ Status Target::fill_late() {
     late_->open();
     post_copy_->all_there();
     auto status = post_copy_->wait();
-    if (status.ok()) keeper_.reset();
     if (!status.ok()) {
         held_.root = out_.root;
         return make_error(

@@ -27,6 +27,7 @@ constexpr int64_t call_limit_us = 2000000;
 constexpr int64_t try_us = 50000;        // for one thread to stop; then another one is tried
 constexpr uint64_t user_code_64 = 0x33;  // cs of a 64-bit task
 constexpr int get_rseq = 0x420f;         // PTRACE_GET_RSEQ_CONFIGURATION of linux/ptrace.h
+constexpr uint32_t least_rseq = 32;      // bytes, rseq(2)
 constexpr uint64_t user_mode_only = 1;   // UFFD_USER_MODE_ONLY of linux/userfaultfd.h
 constexpr int most_stops = 64;           // on the way through one call; more is a bug
 
@@ -175,17 +176,14 @@ class Surgeon : public HeldThread {
     // A restartable sequence (rseq(2)) that is left for a call is no longer watched by the kernel;
     // so it is aborted, which the kernel may do at any time.
     void abort_restartable_sequence() {
-        struct {
-            uint64_t area;
-            uint32_t size, signature, flags, padding;
-        } where{};
-        if (trace(get_rseq, tid_, sizeof where, &where) <= 0 || where.area == 0) return;
+        const auto area = restartable_area(tid_);
+        if (area.bytes == 0) return;
         struct {
             uint32_t version, flags;
             uint64_t start, length, abort;
         } sequence{};
         uint64_t at = 0;
-        if (!peek(where.area + 8, &at, sizeof at) || at == 0) return;
+        if (!peek(area.start + 8, &at, sizeof at) || at == 0) return;
         if (!peek(at, &sequence, sizeof sequence)) return;
         if (saved_.rip - sequence.start < sequence.length) saved_.rip = sequence.abort;
     }
@@ -269,6 +267,15 @@ class Surgeon : public HeldThread {
 };
 
 }  // namespace
+
+RestartableArea restartable_area(pid_t tid) {
+    struct {
+        uint64_t area;
+        uint32_t size, signature, flags, padding;
+    } where{};
+    if (trace(get_rseq, tid, sizeof where, &where) <= 0 || where.area == 0) return {};
+    return {where.area, std::max(where.size, least_rseq)};
+}
 
 Status inject(pid_t pid, int64_t limit_us, const std::function<Status(HeldThread&)>& work) {
     Status status;

@@ -32,6 +32,13 @@ class HeldThread {
 // meanwhile.
 Status inject(pid_t pid, int64_t limit_us, const std::function<Status(HeldThread&)>& work);
 
+// Where the kernel notes what it does with a traced thread whenever that goes on (rseq(2)); bytes
+// 0: nowhere.
+struct RestartableArea {
+    uint64_t start = 0, bytes = 0;
+};
+RestartableArea restartable_area(pid_t tid);
+
 // A userfaultfd of the process (its features not yet chosen), of which no descriptor stays in it.
 Result<Fd> take_userfault(pid_t pid, int64_t limit_us);
 

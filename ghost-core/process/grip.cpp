@@ -27,9 +27,7 @@ constexpr int64_t call_limit_us = 2000000;
 constexpr int most_stops = 64;  // on the way through one call; more is a bug
 constexpr int quick_looks = 200;
 constexpr int64_t detach_limit_us = 5000000;
-constexpr int stop_looks = 20000;    // 50 µs each
-constexpr int get_rseq = 0x420f;     // PTRACE_GET_RSEQ_CONFIGURATION of linux/ptrace.h
-constexpr uint32_t least_rseq = 32;  // bytes, rseq(2)
+constexpr int stop_looks = 20000;  // 50 µs each
 
 // Answers of an interrupted system call that mean: make it again (include/linux/errno.h of Linux).
 constexpr long restart_sys = -512, restart_no_intr = -513, restart_no_hand = -514,
@@ -241,15 +239,6 @@ void Grip::leave_stopped() {
         process.threads.erase(process.threads.begin());
     }
     let_go();
-}
-
-Grip::Written Grip::written_by_kernel(const Thread& thread) const {
-    struct {
-        uint64_t area;
-        uint32_t size, signature, flags, padding;
-    } where{};
-    if (trace(get_rseq, thread.tid, sizeof where, &where) <= 0) return {};
-    return {where.area, where.area == 0 ? 0 : std::max(where.size, least_rseq)};
 }
 
 Status Grip::end_with_us() {

@@ -64,11 +64,6 @@ class Grip {
     // Whether a signal waits for the thread, or for its process.
     Result<bool> has_signal(const Thread& thread) const;
     Status set_state(const Thread& thread, const ThreadState& state) const;
-    // Where the kernel writes whenever the thread goes on (rseq(2)); bytes 0: nowhere.
-    struct Written {
-        uint64_t start = 0, bytes = 0;
-    };
-    Written written_by_kernel(const Thread& thread) const;
 
     // Undoes SIGSTOP: the processes stay held, and nothing of SIGCONT is left for them to see.
     Status unstop();

@@ -209,6 +209,12 @@ Result<OwnMappings> own_mappings(pid_t pid) {
     return out;
 }
 
+PageRuns OwnMappings::areas() const {
+    PageRuns out;
+    for (const auto& map : list) append(out, map.start, map.end);
+    return out;
+}
+
 Result<Outline> outline_of(pid_t pid, const std::vector<std::string>& outside) {
     const Fd folder(open(fmt::format("/proc/{}", pid).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!folder) return sys_error("look at process", std::to_string(pid), Code::not_found);

@@ -10,6 +10,7 @@
 
 #include "base/result.hpp"
 #include "ghost-core/format/format.hpp"
+#include "ghost-core/memory/page_set.hpp"
 
 namespace ghost::core {
 
@@ -28,6 +29,8 @@ struct OwnMappings {
     std::vector<PageRun> altered;  // private mappings of files that can be written to
     std::string others;            // all other mappings, as text: may not differ at all
     std::string shared;            // one that can be written to and has no file, if there is one
+
+    PageRuns areas() const;  // of the list, as a set
 };
 Result<OwnMappings> own_mappings(pid_t pid);
 

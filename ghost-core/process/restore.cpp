@@ -331,9 +331,7 @@ void Restorer::let_memory_go(pid_t root) {
     std::map<int, PageRuns> areas;
     if (auto tasks = list_tree(root); tasks)
         for (const auto& task : *tasks)
-            if (auto maps = own_mappings(task.pid); maps)
-                for (const auto& map : maps->list)
-                    areas[task.inner].push_back({map.start, map.end - map.start});
+            if (auto maps = own_mappings(task.pid); maps) areas[task.inner] = maps->areas();
     userfaults_ = filler_.hand_over(areas);
 }
 
