@@ -145,12 +145,35 @@ Result<uint32_t> Node::attach(StreamId stream, uint8_t role) {
     change.operation = Operation::attach;
     change.id = stream;
     change.role = role;
+    return join(change, nullptr, false);
+}
+
+// Asks for a socket of a stream here, attached or woken up. What comes of the stream between the
+// answer and the socket being here is the socket's as well.
+Result<uint32_t> Node::join(const Change& asked, const Json* state, bool bytes) {
+    Change change = asked;
     change.where = endpoint_->location();
+    {
+        Inside inside(gate());
+        joining_.insert(change.id);
+    }
     std::optional<Entry> entry;
     auto answer = ask(change, &entry);
-    if (!answer) return answer.error();
-    if (!entry) return make_error(Code::internal, "attach to a stream");
-    return adopt(*entry, answer->value("socket", uint16_t{0}), nullptr, false);
+    Result<uint32_t> socket = make_error(Code::internal, "attach to a stream");
+    if (!answer) {
+        socket = answer.error();
+    } else if (entry) {
+        socket = adopt(*entry, answer->value("socket", uint16_t{0}), state, bytes);
+    }
+    Inside inside(gate());
+    joining_.erase(joining_.find(change.id));
+    return socket;
+}
+
+bool Node::has_part_in(StreamId stream) const {
+    const auto first = by_stream_.lower_bound({stream, 0});
+    return (first != by_stream_.end() && first->first.first == stream) ||
+           joining_.count(stream) > 0;
 }
 
 // The socket is this process's: from the answer of the managers, or a map that came meanwhile.
@@ -190,8 +213,7 @@ void Node::remove(uint32_t socket) {
     const StreamId id = stream.entry().id;
     by_stream_.erase({id, stream.number()});
     slots_.erase(found);
-    const auto rest = by_stream_.lower_bound({id, 0});
-    if (rest == by_stream_.end() || rest->first.first != id) maps_.erase(id);
+    if (!has_part_in(id)) maps_.erase(id);
     woken();
 }
 
@@ -265,12 +287,7 @@ Result<uint32_t> Node::wakeup(const std::string& sealed) {
     change.id = handle->stream;
     change.socket = handle->socket;
     change.key = handle->key;
-    change.where = endpoint_->location();
-    std::optional<Entry> entry;
-    auto answer = ask(change, &entry);
-    if (!answer) return answer.error();
-    if (!entry) return make_error(Code::internal, "wake up a socket");
-    auto socket = adopt(*entry, change.socket, &handle->state, handle->bytes);
+    auto socket = join(change, &handle->state, handle->bytes);
     if (socket && handle->rest) {
         Inside inside(gate());
         slots_.at(*socket).rest = make_body(handle->rest->data(), handle->rest->size());

@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <sys/uio.h>
 #include <thread>
@@ -151,7 +152,9 @@ class Node final : private StreamHost, private Sink {
     Slot* slot(uint32_t socket);
     template <typename Attempt>
     Status block(int64_t timeout_us, Attempt attempt);
+    Result<uint32_t> join(const Change& change, const Json* state, bool bytes);
     Result<uint32_t> adopt(const Entry& entry, uint16_t number, const Json* state, bool bytes);
+    bool has_part_in(StreamId stream) const;
     void remove(uint32_t socket);
     unsigned readiness(Slot& slot);
     Status end_status(const StreamSocket& stream, const char* tried) const;
@@ -205,7 +208,8 @@ class Node final : private StreamHost, private Sink {
     uint32_t next_slot_ = 1;
     std::deque<Local> local_;
     bool running_local_ = false;
-    std::deque<Orphan> orphans_;  // for sockets whose attach is on its way back
+    std::multiset<StreamId> joining_;  // of sockets whose attach is on its way
+    std::deque<Orphan> orphans_;       // for those
     std::unordered_map<uint32_t, Socket*> peers_;
     std::unordered_map<Socket*, BodyPtr> arriving_;
     std::map<StreamId, Entry> maps_;  // the latest that have come

@@ -142,10 +142,7 @@ void Node::tick_sockets() {
         if (!slot.leaving) slot.stream->tick();
     }
     if (maps_.size() > 2 * slots_.size() + 64) {  // of streams that were only looked at
-        std::erase_if(maps_, [this](const auto& map) {
-            const auto first = by_stream_.lower_bound({map.first, 0});
-            return first == by_stream_.end() || first->first.first != map.first;
-        });
+        std::erase_if(maps_, [this](const auto& map) { return !has_part_in(map.first); });
     }
     while (!orphans_.empty() && now - orphans_.front().at > orphan_us) orphans_.pop_front();
     run_local();

@@ -136,6 +136,25 @@ TEST_F(Streams, TwoProcessesOfOneNode) {
     reader.join();
 }
 
+// Two attach at the same time, and either hears of the other, however many streams there were
+// before: what is known of those is thrown away now and then.
+TEST_F(Streams, WhoAttachesMeanwhileIsHeardOf) {
+    auto neighbour = open(cluster_, 0);
+    ASSERT_TRUE(neighbour);
+    const auto take_part = [](Node& node, StreamId stream) {
+        const uint32_t socket = attach(node, stream);
+        const Status met = node.wait(socket, 5'000'000);
+        EXPECT_TRUE(met.ok()) << met.error().message();
+        ASSERT_OK(node.unattach(socket, 0));
+    };
+    for (size_t round = 0; round < scaled(3000) && !HasFailure(); round++) {
+        const StreamId stream = create(*node_[0], StreamType::direct, 2);
+        std::thread other([&] { take_part(*neighbour, stream); });
+        take_part(*node_[0], stream);
+        other.join();
+    }
+}
+
 TEST_F(Streams, PiecesBytesAndPolling) {
     const StreamId stream = create(*node_[0], StreamType::direct, 2);
     const uint32_t one = attach(*node_[0], stream), two = attach(*node_[1], stream);
