@@ -135,16 +135,20 @@ TEST_F(StreamsInJobs, ADaemonIsKilled) {
     expect_nothing_left();
 }
 
-// What is left is the greater half, and goes on at once; when the node has been given up it is all.
-TEST_F(StreamsInJobs, ANodeIsCutOff) {
+// Two of three, one after the other: what is left is less than half, and knows that it is all.
+TEST_F(StreamsInJobs, NodesAreCutOff) {
     Job job(lab(), 2, "gn1:2,gn2:1,gn3:1", streams());
     ASSERT_TRUE(job.wait_for("round 3:")) << job.mpirun().err();
-    lab().cut("gn2");
-    ASSERT_TRUE(job.wait_for_error("gn2 cannot be reached", 30)) << job.mpirun().err();
-    ASSERT_TRUE(job.wait_for_more("round ", 8)) << job.mpirun().err();
+    for (const char* node : {"gn2", "gn3"}) {
+        lab().cut(node);
+        ASSERT_TRUE(job.wait_for_error(std::string(node) + " cannot be reached", 30))
+            << job.mpirun().err();
+        ASSERT_TRUE(job.wait_for_more("round ", 8)) << job.mpirun().err();
+    }
     expect_clean_end(job, "streams:");
     // A daemon that was given up ends when TCP tells it of its loneliness, in minutes.
-    for (int pid : lab().pids("gn2", "orted")) lab().kill("gn2", pid);
+    for (const char* node : {"gn2", "gn3"})
+        for (int pid : lab().pids(node, "orted")) lab().kill(node, pid);
     expect_nothing_left();
 }
 
