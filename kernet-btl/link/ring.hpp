@@ -10,7 +10,9 @@
 // earlier message, which must not look like a stamp; numbers are spread because it may hold an
 // earlier stamp of which a message has covered some bytes. The reader's count of consumed lines
 // gives the room back; what it has not consumed is the retained tail of the stream. Line and
-// payload sizes are measured choices (design: transport facts, "Same node").
+// payload sizes are measured choices (design: transport facts, "Same node"). A writer whose reader
+// has consumed everything begins at the payload area's start again, so that messages in turns stay
+// within what the first-level caches of both hold, and only those in flight spread over all of it.
 #pragma once
 
 #include <atomic>
@@ -180,6 +182,7 @@ class RingTx {
     }
     bool refresh();
     uint8_t* reserve_payload(RingLine& line, size_t size);
+    void rewind_payload();
 
     RingLine* lines_;
     uint8_t* payload_;
@@ -194,6 +197,7 @@ class RingTx {
     uint64_t payload_position_ = 0;  // bytes handed out, counting skipped ones
     uint64_t payload_free_ = 0;      // bytes given back
     uint64_t next_payload_ = 0;
+    uint64_t rewind_at_;          // not before payload_position_ is there
     std::vector<uint64_t> ends_;  // per line: payload_position_ after it
 };
 

@@ -325,6 +325,57 @@ TEST(KernetRing, UnsealedOrForeignMemoryIsRefused) {
     EXPECT_FALSE(RingMapping::attach(Fd(dup(0))).ok());
 }
 
+// Messages in turns use few pages again and again; nothing that has not been read is written over,
+// however many are on their way at times.
+TEST(KernetRing, BeginsAnewWhereNothingIsUnread) {
+    auto made = RingMapping::create({64, 512 * 1024});
+    ASSERT_TRUE(made.ok());
+    auto other = RingMapping::attach(made->second);
+    ASSERT_TRUE(other.ok());
+    RingTx tx(*made->first, 0);
+    RingRx rx(**other, 0);
+    std::mt19937 random(1);
+    uint64_t written = 0, read = 0;
+    const auto write = [&](size_t size) -> uint8_t* {
+        uint8_t* room = tx.reserve(size);
+        if (!room) return nullptr;
+        memset(room, static_cast<int>(written), size);
+        tx.commit(size, 1, LineKind::data, written++);
+        return room;
+    };
+    const auto take = [&] {
+        LineView line;
+        if (!rx.ready() || !rx.view(line) || line.seq != static_cast<uint32_t>(read)) return false;
+        for (size_t i = 0; i < line.length; i++)
+            if (line.data[i] != static_cast<uint8_t>(read)) return false;
+        rx.advance(line);
+        read++;
+        return true;
+    };
+    for (int turns = 0; turns < 40; turns++) {
+        uint8_t *lowest = nullptr, *highest = nullptr;
+        for (int i = 0; i < 100; i++) {
+            uint8_t* room = write(3000);
+            ASSERT_NE(room, nullptr);
+            ASSERT_TRUE(take());
+            if (i < 4) continue;  // where the storm before had ended
+            lowest = lowest ? std::min(lowest, room) : room;
+            highest = std::max(highest, room);
+        }
+        EXPECT_LT(highest - lowest, 16 * 1024);
+        const int storm = static_cast<int>(random() % 300);
+        for (int i = 0; i < storm; i++) {
+            if (!write(random() % 3 ? random() % 2000 : random() % wire::max_message)) {
+                ASSERT_TRUE(take());
+            }
+            if (random() % 8 == 0 && read < written) {
+                ASSERT_TRUE(take());
+            }
+        }
+        while (read < written) ASSERT_TRUE(take());
+    }
+}
+
 TEST(KernetRing, WritesUntilFullAndGoesOnWhenRead) {
     auto made = RingMapping::create({64, 512 * 1024});
     ASSERT_TRUE(made.ok());
