@@ -11,7 +11,7 @@ namespace kernet {
 namespace {
 
 constexpr uint64_t ring_magic = 0x33474e495254454bULL;  // "KETRING3"
-constexpr uint64_t rewind_after = 4096;
+constexpr uint64_t rewind_after = 2048;
 // Where it begins again: half a page from where most buffers begin. Zen 4 copies several times
 // slower where the target lies a little above the source within their pages (glibc, bug 30994).
 constexpr uint64_t rewind_to = 2048;
