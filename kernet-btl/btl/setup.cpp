@@ -222,8 +222,8 @@ int finalize(mca_btl_base_module_t*) {
 }  // namespace kernet::btl
 
 // Nobody but MPI's callers is on the data side: Open MPI's own threads, which it announces in every
-// program (progress threads), never call a BTL. So there is a lock under MPI_THREAD_MULTIPLE only;
-// it is a sixth of the time of a small message within a node.
+// program (progress threads), never call a BTL. So there is a lock under MPI_THREAD_MULTIPLE only:
+// it was 15 % of the samples of a profile of 900 bytes in turns within a node.
 mca_btl_base_module_t** kernet_btl_init(int* count, bool /*progress_threads*/, bool mpi_threads) {
     *count = 0;
     ghost::log::setup(fmt::format("rank {}", OPAL_PROC_MY_NAME.vpid),

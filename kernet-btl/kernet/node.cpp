@@ -145,13 +145,12 @@ Result<uint32_t> Node::attach(StreamId stream, uint8_t role) {
     change.operation = Operation::attach;
     change.id = stream;
     change.role = role;
-    return join(change, nullptr, false);
+    return join(std::move(change), nullptr, false);
 }
 
 // Asks for a socket of a stream here, attached or woken up. What comes of the stream between the
 // answer and the socket being here is the socket's as well.
-Result<uint32_t> Node::join(const Change& asked, const Json* state, bool bytes) {
-    Change change = asked;
+Result<uint32_t> Node::join(Change change, const Json* state, bool bytes) {
     change.where = endpoint_->location();
     {
         Inside inside(gate());
@@ -287,7 +286,7 @@ Result<uint32_t> Node::wakeup(const std::string& sealed) {
     change.id = handle->stream;
     change.socket = handle->socket;
     change.key = handle->key;
-    auto socket = join(change, &handle->state, handle->bytes);
+    auto socket = join(std::move(change), &handle->state, handle->bytes);
     if (socket && handle->rest) {
         Inside inside(gate());
         slots_.at(*socket).rest = make_body(handle->rest->data(), handle->rest->size());

@@ -152,7 +152,7 @@ class Node final : private StreamHost, private Sink {
     Slot* slot(uint32_t socket);
     template <typename Attempt>
     Status block(int64_t timeout_us, Attempt attempt);
-    Result<uint32_t> join(const Change& change, const Json* state, bool bytes);
+    Result<uint32_t> join(Change change, const Json* state, bool bytes);
     Result<uint32_t> adopt(const Entry& entry, uint16_t number, const Json* state, bool bytes);
     bool has_part_in(StreamId stream) const;
     void remove(uint32_t socket);

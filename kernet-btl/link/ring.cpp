@@ -12,8 +12,8 @@ namespace {
 
 constexpr uint64_t ring_magic = 0x33474e495254454bULL;  // "KETRING3"
 constexpr uint64_t rewind_after = 2048;
-// Where it begins again: half a page from where most buffers begin. Zen 4 copies several times
-// slower where the target lies a little above the source within their pages (glibc, bug 30994).
+// Where it begins again: half a page from where most buffers begin. At the start itself 3 KB in
+// turns took 0.85 µs instead of 0.48 (Zen 4, both ranks on one core).
 constexpr uint64_t rewind_to = 2048;
 constexpr int required_seals = F_SEAL_SHRINK | F_SEAL_GROW;
 
@@ -131,11 +131,12 @@ bool RingTx::refresh() {
 
 // To the start, if nothing is in it: what is left of this turn counts as handed out and given back.
 void RingTx::rewind_payload() {
-    rewind_at_ = payload_position_ + rewind_after;
     refresh();
-    if (consumed_ != position_ || payload_position_ % bytes_ <= rewind_to) return;
-    payload_position_ += bytes_ - payload_position_ % bytes_ + rewind_to;
-    payload_free_ = payload_position_;
+    const uint64_t at = payload_position_ % bytes_;
+    if (consumed_ == position_ && at > rewind_to) {
+        payload_position_ += bytes_ - at + rewind_to;
+        payload_free_ = payload_position_;
+    }
     rewind_at_ = payload_position_ + rewind_after;
 }
 

@@ -5,6 +5,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <random>
+#include <stdexcept>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
@@ -212,20 +213,30 @@ TEST(KernetNet, WhatIsWaitedForIsToldOfEveryByte) {
     EXPECT_EQ(::poll(&waiting, 1, 5000), 1);
 }
 
+// One ring as both processes have it mapped. What cannot be made ends the case.
+struct Ring {
+    explicit Ring(uint32_t lines) {
+        auto made = RingMapping::create({lines, 512 * 1024});
+        if (!made) throw std::runtime_error(made.error().message());
+        auto other = RingMapping::attach(made->second);
+        if (!other) throw std::runtime_error(other.error().message());
+        writers = std::move(made->first);
+        readers = std::move(*other);
+    }
+    std::unique_ptr<RingMapping> writers, readers;
+};
+
 TEST(KernetRing, LinesThatPointOutsideAreRefused) {
-    auto made = RingMapping::create({64, 512 * 1024});
-    ASSERT_TRUE(made.ok());
-    auto other = RingMapping::attach(made->second);
-    ASSERT_TRUE(other.ok());
-    RingTx tx(*made->first, 0);
-    RingRx rx(**other, 0);
+    const Ring ring(64);
+    RingTx tx(*ring.writers, 0);
+    RingRx rx(*ring.readers, 0);
     EXPECT_FALSE(rx.ready());
     ASSERT_NE(tx.reserve(1000), nullptr);
     tx.commit(1000, 1, LineKind::data, 1);
     ASSERT_TRUE(rx.ready());
     LineView line;
     EXPECT_TRUE(rx.view(line));
-    RingLine& spoilt = made->first->lines(0)[0];
+    RingLine& spoilt = ring.writers->lines(0)[0];
     spoilt.where = 512 * 1024 - 999;
     EXPECT_FALSE(rx.view(line));
     spoilt.where = 0;
@@ -236,11 +247,9 @@ TEST(KernetRing, LinesThatPointOutsideAreRefused) {
 // What an earlier message left in a line must never be taken for one: here every line is filled
 // with the stamps a guess without the key would look for.
 TEST(KernetRing, BytesOfAMessageAreNoStamps) {
-    auto made = RingMapping::create({8, 512 * 1024});
-    ASSERT_TRUE(made.ok());
-    auto other = RingMapping::attach(made->second);
-    RingTx tx(*made->first, 0);
-    RingRx rx(**other, 0);
+    const Ring ring(8);
+    RingTx tx(*ring.writers, 0);
+    RingRx rx(*ring.readers, 0);
     for (uint64_t round = 0; round < 1000; round++) {
         const size_t size = round % 2 ? run_on_max : 8;
         uint8_t* room = tx.reserve(size);
@@ -263,12 +272,9 @@ TEST(KernetRing, BytesOfAMessageAreNoStamps) {
 // Nor are they where they cover only some bytes of an earlier stamp, whatever these bytes are.
 TEST(KernetRing, PiecesOfAMessageAndOfAStampAreNoStamp) {
     for (const uint32_t lines : {8U, 64U}) {
-        auto made = RingMapping::create({lines, 512 * 1024});
-        ASSERT_TRUE(made.ok());
-        auto other = RingMapping::attach(made->second);
-        ASSERT_TRUE(other.ok());
-        RingTx tx(*made->first, 0);
-        RingRx rx(**other, 0);
+        const Ring ring(lines);
+        RingTx tx(*ring.writers, 0);
+        RingRx rx(*ring.readers, 0);
         std::mt19937 random(lines);
         for (uint32_t number = 0; number < 400'000; number++) {
             const size_t size = random() % 128;  // the last line often has a few bytes only
@@ -288,11 +294,9 @@ TEST(KernetRing, PiecesOfAMessageAndOfAStampAreNoStamp) {
 }
 
 TEST(KernetRing, TailStartsWhereTheReaderIs) {
-    auto made = RingMapping::create({8, 512 * 1024});
-    ASSERT_TRUE(made.ok());
-    auto other = RingMapping::attach(made->second);
-    RingTx tx(*made->first, 0);
-    RingRx rx(**other, 0);
+    const Ring ring(8);
+    RingTx tx(*ring.writers, 0);
+    RingRx rx(*ring.readers, 0);
     LineView line;
     for (uint64_t round = 0; round < 200; round++) {
         const size_t sizes[] = {40, round * 7 % run_on_max, 20};
@@ -328,12 +332,9 @@ TEST(KernetRing, UnsealedOrForeignMemoryIsRefused) {
 // Messages in turns use few pages again and again; nothing that has not been read is written over,
 // however many are on their way at times.
 TEST(KernetRing, BeginsAnewWhereNothingIsUnread) {
-    auto made = RingMapping::create({64, 512 * 1024});
-    ASSERT_TRUE(made.ok());
-    auto other = RingMapping::attach(made->second);
-    ASSERT_TRUE(other.ok());
-    RingTx tx(*made->first, 0);
-    RingRx rx(**other, 0);
+    const Ring ring(64);
+    RingTx tx(*ring.writers, 0);
+    RingRx rx(*ring.readers, 0);
     std::mt19937 random(1);
     uint64_t written = 0, read = 0;
     const auto write = [&](size_t size) -> uint8_t* {
@@ -377,11 +378,9 @@ TEST(KernetRing, BeginsAnewWhereNothingIsUnread) {
 }
 
 TEST(KernetRing, WritesUntilFullAndGoesOnWhenRead) {
-    auto made = RingMapping::create({64, 512 * 1024});
-    ASSERT_TRUE(made.ok());
-    auto other = RingMapping::attach(made->second);
-    RingTx tx(*made->first, 0);
-    RingRx rx(**other, 0);
+    const Ring ring(64);
+    RingTx tx(*ring.writers, 0);
+    RingRx rx(*ring.readers, 0);
     uint64_t written = 0, read = 0;
     for (int round = 0; round < 5000; round++) {
         const size_t most = round % 4 ? run_on_max + 2 : wire::max_message;
