@@ -335,7 +335,7 @@ void Socket::keep_ring_tail() {
     FrameQueue tail;
     const RingTx& tx = ring_->tx;
     LineView line;
-    for (uint64_t number = consumed; number < tx.position(); number += lines_of(line.length)) {
+    for (uint64_t number = consumed; number < tx.position(); number = tx.after(number, line)) {
         if (!tx.view(number, line)) {
             ghost::log::error("kernet: ring to rank {} spoilt: its tail is lost", peer());
             break;

@@ -10,7 +10,12 @@ namespace kernet {
 
 namespace {
 
-constexpr uint64_t ring_magic = 0x33474e495254454bULL;  // "KETRING3"
+constexpr uint64_t ring_magic = 0x34474e495254454bULL;  // "KETRING4"
+constexpr uint32_t last_of_turn = 1u << 30;
+// Both directions' lines and payload areas and the user's buffers share a first-level cache, often
+// of 32 KB. 256 bytes in turns took 0.21 µs round an array of 512 lines, 0.17 in turns of 64 (Zen
+// 4, both ranks on one core). No less: it is also the least room of a writer who is not being read.
+constexpr uint64_t turn_length = 64;
 constexpr uint64_t rewind_after = 2048;
 // Where it begins again: half a page from where most buffers begin. At the start itself 3 KB in
 // turns took 0.85 µs instead of 0.48 (Zen 4, both ranks on one core).
@@ -28,7 +33,8 @@ bool decode_line(const RingLine& line, uint8_t* payload, uint32_t bytes, LineVie
     out.tag = static_cast<uint8_t>(info >> 20);
     out.kind = static_cast<LineKind>(info >> 28 & 3);
     out.seq = read_once(line.seq);
-    if (info >> 30 != 0 || out.length > wire::max_message) return false;
+    out.last_of_turn = (info & last_of_turn) != 0;
+    if (info >> 31 != 0 || out.length > wire::max_message) return false;
     if (out.length <= run_on_max) {
         out.data = const_cast<uint8_t*>(line.bytes);
         return true;
@@ -117,6 +123,7 @@ RingTx::RingTx(const RingMapping& map, int direction)
       mask_(map.geometry().lines - 1),
       bytes_(map.geometry().bytes),
       stamp_(stamp_of(key_, 0)),
+      turn_at_(turn_length),
       rewind_at_(rewind_after),
       ends_(map.geometry().lines, 0) {}
 
@@ -127,6 +134,19 @@ bool RingTx::refresh() {
     consumed_ = consumed;
     payload_free_ = ends_[(consumed - 1) & mask_];
     return true;
+}
+
+// The number after `line`, which is about to be published: that of a first line if nothing but it
+// is in the ring.
+uint64_t RingTx::end_turn(RingLine& line, uint64_t next) {
+    refresh();
+    if (consumed_ == position_ && (next & mask_) >= turn_length) {
+        line.info |= last_of_turn;
+        next = (next + mask_) & ~uint64_t{mask_};
+        ends_[mask_] = payload_position_;
+    }
+    turn_at_ = next + turn_length;
+    return next;
 }
 
 // To the start, if nothing is in it: what is left of this turn counts as handed out and given back.

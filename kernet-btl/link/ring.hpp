@@ -11,8 +11,9 @@
 // earlier stamp of which a message has covered some bytes. The reader's count of consumed lines
 // gives the room back; what it has not consumed is the retained tail of the stream. Line and
 // payload sizes are measured choices (design: transport facts, "Same node"). A writer whose reader
-// has consumed everything begins at the payload area's start again, so that messages in turns stay
-// within what the first-level caches of both hold, and only those in flight spread over all of it.
+// has consumed everything begins at the start again, in the payload area as among the lines, so
+// that messages in turns stay within what the first-level caches of both hold, and only those in
+// flight spread over all of it. A message whose successor is in the first line says so.
 #pragma once
 
 #include <atomic>
@@ -37,7 +38,7 @@ struct alignas(64) RingLine {
     static constexpr size_t inline_size = 48;
     std::atomic<uint64_t> stamp;
     uint32_t seq;   // frame number, low 32 bits
-    uint32_t info;  // length (20 bits), tag (8), kind (2)
+    uint32_t info;  // length (20 bits), tag (8), kind (2), the next one is in the first line (1)
     union {
         uint8_t bytes[inline_size];
         uint32_t where;  // offset in the payload area if length > run_on_max
@@ -55,7 +56,8 @@ inline constexpr uint32_t lines_of(size_t length) {
 // Stamps of lines that are less than 2^20 apart differ in their upper three bytes at least: the
 // multiples of 2^64 divided by the golden ratio are far from each other (Knuth, TAOCP 3, 6.4). A
 // message covers a stamp's bytes from the lowest on, so what is left of an old one is never all of
-// a later one that it would have to share with random bytes.
+// a later one that it would have to share with random bytes. (What turns have passed over for
+// longer may fit in those three bytes once in 2^24; five of the key's have to be met besides.)
 inline constexpr uint64_t stamp_step = 0x9e3779b97f4a7c15;
 inline constexpr uint64_t stamp_of(uint64_t key, uint64_t number) {
     return key + number * stamp_step;
@@ -120,7 +122,14 @@ struct LineView {
     uint8_t tag;
     uint32_t seq;
     uint32_t length;
+    bool last_of_turn;  // the next one is in the first line
     uint8_t* data;
+
+    // Number of the line the message after this one begins in. Lines passed over count as used.
+    uint64_t after(uint64_t number, uint32_t mask) const {
+        number += lines_of(length);
+        return last_of_turn ? (number + mask) & ~uint64_t{mask} : number;
+    }
 };
 
 // Writing end. One thread.
@@ -150,8 +159,11 @@ class RingTx {
         for (uint32_t i = 0; i < count; i++) ends_[(position_ + i) & mask_] = payload_position_;
         line.seq = static_cast<uint32_t>(seq);
         line.info = line_info(size, tag, kind);
+        uint64_t next = position_ + count;
+        if (next >= turn_at_) [[unlikely]]
+            next = end_turn(line, next);
         line.stamp.store(stamp_, std::memory_order_release);
-        position_ += count;
+        position_ = next;
         stamp_ = stamp_of(key_, position_);
         if (size > RingLine::inline_size) own_next(count);
     }
@@ -164,6 +176,10 @@ class RingTx {
     // The message of ours that begins with that line, between consumed() and position(), for the
     // tail. False if the peer spoilt it.
     bool view(uint64_t number, LineView& out) const;
+    // Where the message after that one begins.
+    uint64_t after(uint64_t number, const LineView& line) const {
+        return line.after(number, mask_);
+    }
 
   private:
     // Fetches for writing, while nobody waits for it, what the next message of this size will
@@ -181,6 +197,7 @@ class RingTx {
 #endif
     }
     bool refresh();
+    uint64_t end_turn(RingLine& line, uint64_t next);
     uint8_t* reserve_payload(RingLine& line, size_t size);
     void rewind_payload();
 
@@ -194,6 +211,7 @@ class RingTx {
     uint64_t position_ = 0;          // lines published
     uint64_t stamp_;                 // of the next
     uint64_t consumed_ = 0;          // last known
+    uint64_t turn_at_;               // the turn goes on at least to there
     uint64_t payload_position_ = 0;  // bytes handed out, counting skipped ones
     uint64_t payload_free_ = 0;      // bytes given back
     uint64_t next_payload_ = 0;
@@ -213,7 +231,7 @@ class RingRx {
     bool view(LineView& out) const;
     // Done with it: its room may be used again.
     void advance(const LineView& line) {
-        position_ += lines_of(line.length);
+        position_ = line.after(position_, mask_);
         stamp_ = stamp_of(key_, position_);
         control_->consumed.store(position_, std::memory_order_release);
     }

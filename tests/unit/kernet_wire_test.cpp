@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <tuple>
 
 #include "kernet-btl/kernet/location.hpp"
 #include "kernet-btl/link/net.hpp"
@@ -268,7 +269,6 @@ TEST(KernetRing, BytesOfAMessageAreNoStamps) {
     }
 }
 
-// The tail of a ring is walked message by message, also past the array's end.
 // Nor are they where they cover only some bytes of an earlier stamp, whatever these bytes are.
 TEST(KernetRing, PiecesOfAMessageAndOfAStampAreNoStamp) {
     for (const uint32_t lines : {8U, 64U}) {
@@ -293,8 +293,12 @@ TEST(KernetRing, PiecesOfAMessageAndOfAStampAreNoStamp) {
     }
 }
 
-TEST(KernetRing, TailStartsWhereTheReaderIs) {
-    const Ring ring(8);
+// The tail of a ring is walked message by message, also past the array's end and past the end of
+// a turn.
+class KernetRingTail : public testing::TestWithParam<uint32_t> {};
+
+TEST_P(KernetRingTail, StartsWhereTheReaderIs) {
+    const Ring ring(GetParam());
     RingTx tx(*ring.writers, 0);
     RingRx rx(*ring.readers, 0);
     LineView line;
@@ -309,7 +313,7 @@ TEST(KernetRing, TailStartsWhereTheReaderIs) {
         ASSERT_TRUE(rx.ready() && rx.view(line));
         rx.advance(line);
         size_t i = 1;
-        for (uint64_t at = tx.consumed(); at < tx.position(); at += lines_of(line.length), i++) {
+        for (uint64_t at = tx.consumed(); at < tx.position(); at = tx.after(at, line), i++) {
             ASSERT_TRUE(tx.view(at, line));
             ASSERT_EQ(line.length, sizes[i]);
             ASSERT_EQ(line.seq, round * 3 + i);
@@ -323,6 +327,8 @@ TEST(KernetRing, TailStartsWhereTheReaderIs) {
     }
 }
 
+INSTANTIATE_TEST_SUITE_P(Lines, KernetRingTail, testing::Values(8, 512));
+
 TEST(KernetRing, UnsealedOrForeignMemoryIsRefused) {
     Fd unsealed(memfd_create("x", MFD_ALLOW_SEALING));
     EXPECT_FALSE(RingMapping::attach(unsealed).ok());
@@ -331,8 +337,11 @@ TEST(KernetRing, UnsealedOrForeignMemoryIsRefused) {
 
 // Messages in turns use few pages again and again; nothing that has not been read is written over,
 // however many are on their way at times.
-TEST(KernetRing, BeginsAnewWhereNothingIsUnread) {
-    const Ring ring(64);
+class KernetRingTurns : public testing::TestWithParam<std::tuple<uint32_t, size_t>> {};
+
+TEST_P(KernetRingTurns, BeginsAnewWhereNothingIsUnread) {
+    const auto [lines, size_in_turns] = GetParam();
+    const Ring ring(lines);
     RingTx tx(*ring.writers, 0);
     RingRx rx(*ring.readers, 0);
     std::mt19937 random(1);
@@ -355,18 +364,20 @@ TEST(KernetRing, BeginsAnewWhereNothingIsUnread) {
     };
     for (int turns = 0; turns < 40; turns++) {
         uint8_t *lowest = nullptr, *highest = nullptr;
-        for (int i = 0; i < 100; i++) {
-            uint8_t* room = write(3000);
+        for (int i = 0; i < 400; i++) {
+            uint8_t* room = write(size_in_turns);
             ASSERT_NE(room, nullptr);
             ASSERT_TRUE(take());
-            if (i < 4) continue;  // where the storm before had ended
+            if (i < 70) continue;  // where the storm before had ended
             lowest = lowest ? std::min(lowest, room) : room;
             highest = std::max(highest, room);
         }
         EXPECT_LT(highest - lowest, 16 * 1024);
         const int storm = static_cast<int>(random() % 300);
+        const bool small = random() % 2;
         for (int i = 0; i < storm; i++) {
-            if (!write(random() % 3 ? random() % 2000 : random() % wire::max_message)) {
+            const size_t most = small ? 100 : random() % 3 ? 2000 : wire::max_message;
+            if (!write(random() % most)) {
                 ASSERT_TRUE(take());
             }
             if (random() % 8 == 0 && read < written) {
@@ -375,6 +386,46 @@ TEST(KernetRing, BeginsAnewWhereNothingIsUnread) {
         }
         while (read < written) ASSERT_TRUE(take());
     }
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, KernetRingTurns,
+                         testing::Values(std::tuple{64U, size_t{3000}},
+                                         std::tuple{512U, size_t{3000}},
+                                         std::tuple{512U, size_t{200}},
+                                         std::tuple{512U, size_t{8}}));
+
+// Who begins anew has room for a turn at least before he is read, and for all of the ring after.
+TEST(KernetRing, ATurnIsTheLeastRoom) {
+    const Ring ring(512);
+    RingTx tx(*ring.writers, 0);
+    RingRx rx(*ring.readers, 0);
+    LineView line;
+    uint64_t unread = 0, number = 0;
+    const auto write = [&] {
+        if (!tx.reserve(8)) return false;
+        tx.commit(8, 1, LineKind::data, number++);
+        unread++;
+        return true;
+    };
+    const auto see = [&] { return rx.ready() && rx.view(line); };
+    const auto take = [&] {
+        if (!see()) return false;
+        rx.advance(line);
+        unread--;
+        return true;
+    };
+    while (write() && see() && !line.last_of_turn) ASSERT_TRUE(take());
+    ASSERT_TRUE(line.last_of_turn);
+    while (write()) {
+    }
+    EXPECT_EQ(unread, 64u);
+    ASSERT_TRUE(take());
+    while (write()) {
+    }
+    EXPECT_EQ(unread, 512u);
+    while (take()) {
+    }
+    EXPECT_EQ(tx.consumed(), tx.position());
 }
 
 TEST(KernetRing, WritesUntilFullAndGoesOnWhenRead) {
