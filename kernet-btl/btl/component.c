@@ -17,7 +17,7 @@ kernet_btl_params_t kernet_btl_params = {
     .tcp_congestion = "reno,cubic",
     .dead_after = 30,
     .ring_bytes = 512 * 1024,
-    .ring_frames = 512,
+    .ring_frames = 2048,
     .piece_min = 2048,
     .piece_max = 65536,
     .backlog = 4 * 1024 * 1024,
@@ -48,8 +48,8 @@ static int kernet_register(void)
           "are connected to again", MCA_BASE_VAR_TYPE_UNSIGNED_INT, &p->dead_after);
     param("ring_bytes", "Shared memory for long messages, per pair and direction, bytes",
           MCA_BASE_VAR_TYPE_SIZE_T, &p->ring_bytes);
-    param("ring_frames", "Messages in flight in shared memory, per pair and direction; a power "
-          "of two", MCA_BASE_VAR_TYPE_UNSIGNED_INT, &p->ring_frames);
+    param("ring_frames", "Lines of 64 bytes for messages in shared memory, per pair and direction; "
+          "a power of two", MCA_BASE_VAR_TYPE_UNSIGNED_INT, &p->ring_frames);
     param("piece_min", "Smallest piece a large message is cut into in shared memory, bytes",
           MCA_BASE_VAR_TYPE_SIZE_T, &p->piece_min);
     param("piece_max", "Largest piece a large message is cut into in shared memory, bytes",

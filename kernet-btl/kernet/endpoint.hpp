@@ -46,7 +46,7 @@ struct EndpointConfig {
     std::shared_ptr<LoopHub> loop;   // where peers in this process are found: link `loop`
     FaultPlan faults;                // what packets are to suffer: tests
     size_t ring_bytes = 512 * 1024;  // payload ring of link shm, per direction, bytes
-    uint32_t ring_frames = 512;      // frames in flight in link shm, per direction; power of two
+    uint32_t ring_frames = 2048;     // lines of link shm's ring, per direction; power of two
     std::string tcp_congestion = "reno,cubic";  // tried in order; "" = the system's
     std::string filters;  // of all streams, docs/FILTERS.md; "" or "none": no filters
     int64_t connect_timeout_us = 2'000'000;  // one attempt, connect to end of handshake

@@ -128,10 +128,12 @@ class Socket final : private LinkEvents {
   private:
     struct Ring {
         Ring(std::unique_ptr<RingMapping> mapping)
-            : map(std::move(mapping)), tx(*map, map->creator() ? 0 : 1), rx(*map, map->creator()) {}
+            : map(std::move(mapping)),
+              rx(*map, map->creator()),
+              tx(*map, map->creator() ? 0 : 1, &rx) {}
         std::unique_ptr<RingMapping> map;
-        RingTx tx;
         RingRx rx;
+        RingTx tx;
     };
     enum class Leave { lost, suspended, unattached };
     // What the peer said before its link goes.

@@ -27,7 +27,8 @@ uint32_t read_once(const uint32_t& shared) {
     return *static_cast<const volatile uint32_t*>(&shared);
 }
 
-bool decode_line(const RingLine& line, uint8_t* payload, uint32_t bytes, LineView& out) {
+bool decode_line(const RingLine& line, size_t run_on_max, uint8_t* payload, uint32_t bytes,
+                 LineView& out) {
     const uint32_t info = read_once(line.info);
     out.length = info & 0xfffff;
     out.tag = static_cast<uint8_t>(info >> 20);
@@ -36,9 +37,11 @@ bool decode_line(const RingLine& line, uint8_t* payload, uint32_t bytes, LineVie
     out.last_of_turn = (info & last_of_turn) != 0;
     if (info >> 31 != 0 || out.length > wire::max_message) return false;
     if (out.length <= run_on_max) {
+        out.lines = lines_of(out.length);
         out.data = const_cast<uint8_t*>(line.bytes);
         return true;
     }
+    out.lines = 1;
     const uint32_t where = read_once(line.where);
     if (where > bytes || out.length > bytes - where) return false;
     out.data = payload + where;
@@ -114,16 +117,18 @@ uint8_t* RingMapping::payload(int direction) const {
     return reinterpret_cast<uint8_t*>(lines(direction) + geometry_.lines) + RingGeometry::behind;
 }
 
-RingTx::RingTx(const RingMapping& map, int direction)
+RingTx::RingTx(const RingMapping& map, int direction, const RingRx* answers)
     : lines_(map.lines(direction)),
       payload_(map.payload(direction)),
       control_(map.control(direction)),
       key_(control_->key),
+      run_on_max_(map.geometry().run_on_max()),
       lines_count_(map.geometry().lines),
       mask_(map.geometry().lines - 1),
       bytes_(map.geometry().bytes),
       stamp_(stamp_of(key_, 0)),
       turn_at_(turn_length),
+      answers_(answers),
       rewind_at_(rewind_after),
       ends_(map.geometry().lines, 0) {}
 
@@ -139,11 +144,16 @@ bool RingTx::refresh() {
 // The number after `line`, which is about to be published: that of a first line if nothing but it
 // is in the ring.
 uint64_t RingTx::end_turn(RingLine& line, uint64_t next) {
-    refresh();
-    if (consumed_ == position_ && (next & mask_) >= turn_length) {
+    // Whoever only sends wants all of the ring's room, and has no use for what is near.
+    const uint64_t answers = answers_ ? answers_->messages() : messages_;
+    const bool in_turns = 2 * (answers - looked_answers_) >= messages_ - looked_messages_;
+    looked_answers_ = answers;
+    looked_messages_ = messages_;
+    if (in_turns) refresh();
+    if (in_turns && consumed_ == position_ && (next & mask_) >= turn_length) {
         line.info |= last_of_turn;
         next = (next + mask_) & ~uint64_t{mask_};
-        ends_[mask_] = payload_position_;
+        ends_[mask_] = room_.position;
     }
     turn_at_ = next + turn_length;
     return next;
@@ -152,32 +162,31 @@ uint64_t RingTx::end_turn(RingLine& line, uint64_t next) {
 // To the start, if nothing is in it: what is left of this turn counts as handed out and given back.
 void RingTx::rewind_payload() {
     refresh();
-    const uint64_t at = payload_position_ % bytes_;
-    if (consumed_ == position_ && at > rewind_to) {
-        payload_position_ += bytes_ - at + rewind_to;
-        payload_free_ = payload_position_;
+    if (consumed_ == position_ && room_.at > rewind_to) {
+        room_.position += bytes_ - room_.at + rewind_to;
+        room_.at = rewind_to;
+        payload_free_ = room_.position;
     }
-    rewind_at_ = payload_position_ + rewind_after;
+    rewind_at_ = room_.position + rewind_after;
 }
 
 uint8_t* RingTx::reserve_payload(RingLine& line, size_t size) {
     const uint64_t need = (size + 63) & ~uint64_t{63};
-    if (payload_position_ >= rewind_at_) rewind_payload();
-    uint64_t start = payload_position_;
-    if (start % bytes_ + need > bytes_) start += bytes_ - start % bytes_;  // pieces do not wrap
-    if (start + need - payload_free_ > bytes_) {
-        if (!refresh() || start + need - payload_free_ > bytes_) return nullptr;
+    if (room_.position >= rewind_at_) rewind_payload();
+    Room start = room_;
+    if (start.at + need > bytes_) start = {start.position + bytes_ - start.at, 0};  // none wraps
+    if (start.position + need - payload_free_ > bytes_) {
+        if (!refresh() || start.position + need - payload_free_ > bytes_) return nullptr;
     }
-    next_payload_ = start + need;
-    const uint64_t where = start % bytes_;
-    line.where = static_cast<uint32_t>(where);
-    return payload_ + where;
+    next_ = {start.position + need, start.at + need};
+    line.where = static_cast<uint32_t>(start.at);
+    return payload_ + start.at;
 }
 
 bool RingTx::view(uint64_t number, LineView& out) const {
     const RingLine& line = lines_[number & mask_];
     return line.stamp.load(std::memory_order_relaxed) == stamp_of(key_, number) &&
-           decode_line(line, payload_, static_cast<uint32_t>(bytes_), out);
+           decode_line(line, run_on_max_, payload_, static_cast<uint32_t>(bytes_), out);
 }
 
 RingRx::RingRx(const RingMapping& map, int direction)
@@ -185,12 +194,13 @@ RingRx::RingRx(const RingMapping& map, int direction)
       payload_(map.payload(direction)),
       control_(map.control(direction)),
       key_(control_->key),
+      run_on_max_(map.geometry().run_on_max()),
       mask_(map.geometry().lines - 1),
       bytes_(map.geometry().bytes),
       stamp_(stamp_of(key_, 0)) {}
 
 bool RingRx::view(LineView& out) const {
-    return decode_line(lines_[position_ & mask_], payload_, bytes_, out);
+    return decode_line(lines_[position_ & mask_], run_on_max_, payload_, bytes_, out);
 }
 
 }  // namespace kernet

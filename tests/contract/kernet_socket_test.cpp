@@ -72,7 +72,7 @@ struct End {
 };
 
 void relink(End& a, End& b, uint64_t generation) {
-    auto made = RingMapping::create({256, 512 * 1024});
+    auto made = RingMapping::create(kernet::RingGeometry{});
     ASSERT_TRUE(made.ok());
     auto other = RingMapping::attach(made->second);
     ASSERT_TRUE(other.ok());

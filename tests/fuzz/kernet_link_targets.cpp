@@ -293,7 +293,7 @@ bool read_rings(const uint8_t* data, size_t size) {
         const uint8_t* from = input.data();
         const size_t part = input.skip(sizeof line);
         std::memcpy(static_cast<void*>(&line), from, part);
-        if (stamps & 1) line.stamp.store(key + i);
+        if (stamps & 1) line.stamp.store(stamp_of(key, i));
     }
     const uint8_t* from = input.data();
     const size_t part = input.skip(ring_geometry.bytes);

@@ -228,7 +228,7 @@ struct Ring {
 };
 
 TEST(KernetRing, LinesThatPointOutsideAreRefused) {
-    const Ring ring(64);
+    const Ring ring(8);
     RingTx tx(*ring.writers, 0);
     RingRx rx(*ring.readers, 0);
     EXPECT_FALSE(rx.ready());
@@ -252,7 +252,7 @@ TEST(KernetRing, BytesOfAMessageAreNoStamps) {
     RingTx tx(*ring.writers, 0);
     RingRx rx(*ring.readers, 0);
     for (uint64_t round = 0; round < 1000; round++) {
-        const size_t size = round % 2 ? run_on_max : 8;
+        const size_t size = round % 2 ? ring.readers->geometry().run_on_max() : 8;
         uint8_t* room = tx.reserve(size);
         ASSERT_NE(room, nullptr);
         for (size_t at = 0; at + 8 <= size; at += 8) {
@@ -303,7 +303,7 @@ TEST_P(KernetRingTail, StartsWhereTheReaderIs) {
     RingRx rx(*ring.readers, 0);
     LineView line;
     for (uint64_t round = 0; round < 200; round++) {
-        const size_t sizes[] = {40, round * 7 % run_on_max, 20};
+        const size_t sizes[] = {40, round * 7 % ring.readers->geometry().run_on_max(), 20};
         for (size_t i = 0; i < 3; i++) {
             uint8_t* room = tx.reserve(sizes[i]);
             ASSERT_NE(room, nullptr);
@@ -428,13 +428,30 @@ TEST(KernetRing, ATurnIsTheLeastRoom) {
     EXPECT_EQ(tx.consumed(), tx.position());
 }
 
+// Nothing begins anew where messages go one way: there the room of a whole ring is worth more.
+TEST(KernetRing, WhoIsNotAnsweredGoesRoundAllOfIt) {
+    const Ring ring(512);
+    const RingRx answers(*ring.writers, 1);
+    RingTx tx(*ring.writers, 0, &answers);
+    RingRx rx(*ring.readers, 0);
+    for (uint64_t number = 0; number < 2000; number++) {
+        ASSERT_NE(tx.reserve(8), nullptr);
+        tx.commit(8, 1, LineKind::data, number);
+        ASSERT_EQ(tx.position(), number + 1);
+        LineView line;
+        ASSERT_TRUE(rx.ready() && rx.view(line));
+        rx.advance(line);
+    }
+}
+
 TEST(KernetRing, WritesUntilFullAndGoesOnWhenRead) {
     const Ring ring(64);
     RingTx tx(*ring.writers, 0);
     RingRx rx(*ring.readers, 0);
     uint64_t written = 0, read = 0;
     for (int round = 0; round < 5000; round++) {
-        const size_t most = round % 4 ? run_on_max + 2 : wire::max_message;
+        const size_t runs_on = ring.readers->geometry().run_on_max();
+        const size_t most = round % 4 ? runs_on + 2 : wire::max_message;
         const size_t size = static_cast<size_t>(round) * 37 % most;
         uint8_t* room = tx.reserve(size);
         if (room) {
