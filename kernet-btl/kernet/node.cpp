@@ -34,8 +34,8 @@ size_t size_of(const iovec* parts, size_t count) {
     return size;
 }
 
-BodyPtr gather(const iovec* parts, size_t count, size_t size) {
-    auto body = std::make_shared<Body>(size);
+BodyPtr gather(BodyStore& store, const iovec* parts, size_t count, size_t size) {
+    BodyPtr body = store.get(size);
     uint8_t* at = body->bytes.get();
     for (size_t i = 0; i < count; i++) {
         if (parts[i].iov_len > 0) std::memcpy(at, parts[i].iov_base, parts[i].iov_len);
@@ -425,7 +425,7 @@ Status Node::send(uint32_t socket, const iovec* parts, size_t count, int64_t tim
         }
         if (stream.end() != StreamEnd::none) return end_status(stream, "send");
         if (!stream.may_send(size)) return std::nullopt;
-        stream.send(gather(parts, count, size));
+        stream.send(gather(*bodies_, parts, count, size));
         run_local();
         return Status{};
     });
@@ -622,7 +622,7 @@ void Node::deliver(Socket&, uint8_t, uint8_t* bytes, size_t size) {
 uint8_t* Node::place(Socket& socket, uint8_t, const uint8_t*, size_t head_size, size_t size) {
     if (size > max_stream_message || head_size != sizeof(wire::StreamHeader)) return nullptr;
     BodyPtr& body = arriving_[&socket];
-    body = std::make_shared<Body>(size);
+    body = bodies_->get(size);
     return body->bytes.get();
 }
 

@@ -202,6 +202,8 @@ class Node final : private StreamHost, private Sink {
     std::thread thread_;
     std::atomic<bool> ending_{false};
 
+    const std::shared_ptr<BodyStore> bodies_ = std::make_shared<BodyStore>();
+
     // Inside the gate.
     std::map<uint32_t, Slot> slots_;
     std::map<std::pair<StreamId, uint16_t>, uint32_t> by_stream_;

@@ -1,7 +1,6 @@
 #include "kernet-btl/kernet/stream_socket.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "base/log.hpp"
@@ -15,12 +14,6 @@ namespace {
 constexpr size_t max_early = 4096;
 
 }  // namespace
-
-BodyPtr make_body(const void* bytes, size_t size) {
-    auto body = std::make_shared<Body>(size);
-    if (size > 0) std::memcpy(body->bytes.get(), bytes, size);
-    return body;
-}
 
 std::unique_ptr<StreamSocket> StreamSocket::make(StreamHost& host, const Entry& entry,
                                                  uint16_t number, size_t limit) {

@@ -15,20 +15,12 @@
 #include <set>
 #include <string>
 
+#include "kernet-btl/kernet/body.hpp"
 #include "kernet-btl/kernet/directory_entry.hpp"
 #include "kernet-btl/wire/stream.hpp"
 
 namespace kernet {
 
-// The bytes of one message; shared by whoever keeps or sends it.
-struct Body {
-    explicit Body(size_t size)
-        : size(size), bytes(std::make_unique_for_overwrite<uint8_t[]>(size)) {}
-    size_t size;
-    std::unique_ptr<uint8_t[]> bytes;
-};
-using BodyPtr = std::shared_ptr<Body>;
-BodyPtr make_body(const void* bytes, size_t size);
 // Out of a handle. False: that is no message.
 bool read_body(const nlohmann::json& json, BodyPtr& out);
 
