@@ -152,7 +152,7 @@ uint64_t RingTx::end_turn(RingLine& line, uint64_t next) {
     if (in_turns) refresh();
     if (in_turns && consumed_ == position_ && (next & mask_) >= turn_length) {
         line.info |= last_of_turn;
-        next = (next + mask_) & ~uint64_t{mask_};
+        next = next_turn(next, mask_);
         ends_[mask_] = room_.position;
     }
     turn_at_ = next + turn_length;

@@ -123,6 +123,12 @@ inline constexpr uint32_t line_info(size_t length, uint8_t tag, LineKind kind) {
     return static_cast<uint32_t>(length) | uint32_t{tag} << 20 | static_cast<uint32_t>(kind) << 28;
 }
 
+// Where the next message begins after the last of a turn, which would else be followed by that
+// number: in the array's first line. Lines passed over count as used.
+inline constexpr uint64_t next_turn(uint64_t number, uint32_t mask) {
+    return (number + mask) & ~uint64_t{mask};
+}
+
 // What a line says, copied out of shared memory before it is judged.
 struct LineView {
     LineKind kind;
@@ -133,10 +139,10 @@ struct LineView {
     bool last_of_turn;  // the next one is in the first line
     uint8_t* data;
 
-    // Number of the line the message after this one begins in. Lines passed over count as used.
+    // Number of the line the message after this one begins in.
     uint64_t after(uint64_t number, uint32_t mask) const {
         number += lines;
-        return last_of_turn ? (number + mask) & ~uint64_t{mask} : number;
+        return last_of_turn ? next_turn(number, mask) : number;
     }
 };
 
@@ -145,7 +151,8 @@ class RingRx;
 // Writing end. One thread.
 class RingTx {
   public:
-    // answers: the reading end of the other direction, which outlives it.
+    // answers: the reading end of the other direction, which outlives it. Null: every message
+    // counts as answered.
     RingTx(const RingMapping& map, int direction, const RingRx* answers = nullptr);
 
     // Room for one message of `size` bytes: where its bytes go, or null if there is none now.
