@@ -1,9 +1,11 @@
 // The `ghost` command: one table of verbs, one file each.
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <fmt/format.h>
 #include <string>
 #include <vector>
 
+#include "base/log.hpp"
 #include "tools/restart_line.hpp"
 #include "tools/verb.hpp"
 
@@ -99,7 +101,7 @@ int run(int argc, char** argv) {
     app.require_subcommand(1);
     int exit_status = exit_done;
     for (const Verb& verb : verbs) {
-        verb.define(*app.add_subcommand(verb.name, verb.help), exit_status);
+        verb.define(CommandLine(*app.add_subcommand(verb.name, verb.help)), exit_status);
     }
     try {
         std::reverse(args.begin(), args.end());  // as CLI11 wants a vector
@@ -117,6 +119,7 @@ int run(int argc, char** argv) {
 }  // namespace ghost::tools
 
 int main(int argc, char** argv) {
+    ghost::log::setup("command", ghost::log::level_from_environment());
     try {
         return ghost::tools::run(argc, argv);
     } catch (const std::exception& error) {

@@ -17,7 +17,7 @@ Result<std::unique_ptr<core::ResourceRegistry>> all_classes() {
     return out;
 }
 
-std::shared_ptr<std::string> add_key(CLI::App& app) {
+std::shared_ptr<std::string> add_key(CommandLine app) {
     auto key = std::make_shared<std::string>();
     app.add_option("--key", *key, "file with the key of an encrypted ghost");
     return key;

@@ -1,11 +1,11 @@
 // Ghosts in files, as the verbs take them: specifications, users' classes, keys.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
 
 #include "ghost-core/resource/registry.hpp"
+#include "tools/command_line.hpp"
 
 namespace ghost::tools {
 
@@ -13,7 +13,7 @@ namespace ghost::tools {
 Result<std::unique_ptr<core::ResourceRegistry>> all_classes();
 
 // Adds --key FILE to a verb and returns where the file's name is kept.
-std::shared_ptr<std::string> add_key(CLI::App& app);
+std::shared_ptr<std::string> add_key(CommandLine app);
 // The key of that option; null if it was not given.
 Result<std::shared_ptr<core::SecretKey>> load_key(const std::string& file);
 

@@ -161,11 +161,11 @@ Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mo
     return done;
 }
 
-void add_mode(CLI::App& app, std::string& mode) {
+void add_mode(CommandLine app, std::string& mode) {
     app.add_option("--mode", mode,
                    "an original that goes on: concurrent, it stands for some milliseconds only; "
                    "stop, until all is written, which is over sooner")
-        ->check(CLI::IsMember({"concurrent", "stop"}));
+        .one_of({"concurrent", "stop"});
 }
 
 Json export_json(const Exported& exported) {

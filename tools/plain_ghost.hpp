@@ -37,7 +37,7 @@ using Settle = std::function<Result<Then>(const Exported&, Guard& guard)>;
 Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mode,
                               const Settle& settle = {});
 
-void add_mode(CLI::App& app, std::string& mode);
+void add_mode(CommandLine app, std::string& mode);
 
 // A tree that is about to leave, by this process alone as long as the object lives (busy), and not
 // interrupted any more but where it looks for that.

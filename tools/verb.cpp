@@ -4,7 +4,7 @@
 
 namespace ghost::tools {
 
-std::shared_ptr<bool> add_json(CLI::App& app) {
+std::shared_ptr<bool> add_json(CommandLine app) {
     auto json = std::make_shared<bool>(false);
     app.add_flag("--json", *json, "print one JSON object");
     return json;

@@ -3,11 +3,12 @@
 // was harmed. Results go to standard output, everything else to standard error.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "base/result.hpp"
+#include "tools/command_line.hpp"
 
 namespace ghost::tools {
 
@@ -19,35 +20,35 @@ inline constexpr int exit_usage = 2;
 inline constexpr int exit_harmed = 3;
 
 // One verb: its name and help, and the function that adds its options and, as the callback of its
-// CLI::App, its action, which sets exit_status.
+// CommandLine, its action, which sets exit_status.
 struct Verb {
     const char* name;
     const char* help;
-    void (*define)(CLI::App& app, int& exit_status);
+    void (*define)(CommandLine app, int& exit_status);
 };
 
-void define_env(CLI::App& app, int& exit_status);
-void define_ps(CLI::App& app, int& exit_status);
-void define_migrate(CLI::App& app, int& exit_status);
-void define_doctor(CLI::App& app, int& exit_status);
-void define_params(CLI::App& app, int& exit_status);
-void define_lab(CLI::App& app, int& exit_status);
-void define_run(CLI::App& app, int& exit_status);
-void define_export(CLI::App& app, int& exit_status);
-void define_import(CLI::App& app, int& exit_status);
-void define_checkpoint(CLI::App& app, int& exit_status);
-void define_restart(CLI::App& app, int& exit_status);
-void define_snapshots(CLI::App& app, int& exit_status);
-void define_gather(CLI::App& app, int& exit_status);
-void define_holder(CLI::App& app, int& exit_status);
-void define_dup(CLI::App& app, int& exit_status);
-void define_receive(CLI::App& app, int& exit_status);
-void define_inspect(CLI::App& app, int& exit_status);
-void define_verify(CLI::App& app, int& exit_status);
-void define_merge(CLI::App& app, int& exit_status);
+void define_env(CommandLine app, int& exit_status);
+void define_ps(CommandLine app, int& exit_status);
+void define_migrate(CommandLine app, int& exit_status);
+void define_doctor(CommandLine app, int& exit_status);
+void define_params(CommandLine app, int& exit_status);
+void define_lab(CommandLine app, int& exit_status);
+void define_run(CommandLine app, int& exit_status);
+void define_export(CommandLine app, int& exit_status);
+void define_import(CommandLine app, int& exit_status);
+void define_checkpoint(CommandLine app, int& exit_status);
+void define_restart(CommandLine app, int& exit_status);
+void define_snapshots(CommandLine app, int& exit_status);
+void define_gather(CommandLine app, int& exit_status);
+void define_holder(CommandLine app, int& exit_status);
+void define_dup(CommandLine app, int& exit_status);
+void define_receive(CommandLine app, int& exit_status);
+void define_inspect(CommandLine app, int& exit_status);
+void define_verify(CommandLine app, int& exit_status);
+void define_merge(CommandLine app, int& exit_status);
 
 // Adds --json to a verb and returns where it is kept (shared with the app's callbacks).
-std::shared_ptr<bool> add_json(CLI::App& app);
+std::shared_ptr<bool> add_json(CommandLine app);
 
 // Prints one JSON object on standard output.
 void print_json(const Json& object);

@@ -176,7 +176,7 @@ int show_holder(bool list, bool stop, const std::string& drop, bool json) {
 
 }  // namespace
 
-void define_checkpoint(CLI::App& app, int& exit_status) {
+void define_checkpoint(CommandLine app, int& exit_status) {
     auto args = std::make_shared<CheckpointArgs>();
     app.add_option("which", args->which,
                    "a job (mpirun's pid or the job's number; default: the only one), or a process "
@@ -185,7 +185,7 @@ void define_checkpoint(CLI::App& app, int& exit_status) {
                    "a folder (default: the job's ghost_checkpoint_dir, ./ghost-snapshots), or "
                    "`memory`: the node's holder keeps it (processes)");
     app.add_option("--then", args->then, "what the original does afterwards")
-        ->check(CLI::IsMember({"continue", "stop", "kill"}));
+        .one_of({"continue", "stop", "kill"});
     app.add_option("--name", args->name,
                    "name of the snapshot; one of this name is replaced (memory: default the pid)");
     add_mode(app, args->mode);
@@ -196,7 +196,7 @@ void define_checkpoint(CLI::App& app, int& exit_status) {
     app.callback([=, &exit_status] { exit_status = in_worker([&] { return run(*args, *json); }); });
 }
 
-void define_holder(CLI::App& app, int& exit_status) {
+void define_holder(CommandLine app, int& exit_status) {
     auto list = std::make_shared<bool>(false), stop = std::make_shared<bool>(false);
     auto drop = std::make_shared<std::string>();
     app.add_flag("--list", *list, "the ghosts it keeps, the newest first");

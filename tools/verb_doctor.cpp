@@ -87,10 +87,10 @@ int run_doctor(const std::vector<std::string>& names, bool json) {
 
 }  // namespace
 
-void define_doctor(CLI::App& app, int& exit_status) {
+void define_doctor(CommandLine app, int& exit_status) {
     auto nodes = std::make_shared<std::vector<std::string>>();
     app.add_option("--nodes", *nodes, "these nodes, with commas, by ssh (default: this one)")
-        ->delimiter(',');
+        .delimiter(',');
     auto json = add_json(app);
     app.footer("Exit status: 0 if nothing that is needed is missing, else 1.");
     app.callback([=, &exit_status] { exit_status = run_doctor(*nodes, *json); });

@@ -250,20 +250,20 @@ int run(const DupArgs& args, bool json) {
 
 }  // namespace
 
-void define_dup(CLI::App& app, int& exit_status) {
+void define_dup(CommandLine app, int& exit_status) {
     auto args = std::make_shared<DupArgs>();
-    app.add_option("pid", args->pid, "a process of the tree, or its `ghost run`")->required();
-    app.add_option("--to", args->to, "the node, as ssh knows it; localhost: this one")->required();
+    app.add_option("pid", args->pid, "a process of the tree, or its `ghost run`").required();
+    app.add_option("--to", args->to, "the node, as ssh knows it; localhost: this one").required();
     app.add_option("--then", args->then,
                    "what the original does: continue (a clone), stop, or kill (a migration)")
-        ->check(CLI::IsMember({"continue", "stop", "kill"}));
+        .one_of({"continue", "stop", "kill"});
     app.add_option(
            "--mode", args->mode,
            "of a clone: concurrent, the original stands for some milliseconds only; stop, "
            "until all is written. Of a move (--then kill): stop; live, its memory is copied "
            "while it runs (pre-copy); lazy, its memory follows it (post-copy): until all is "
            "there both nodes are needed; hybrid, live, and what it writes too fast follows")
-        ->check(CLI::IsMember({"concurrent", "stop", "live", "lazy", "hybrid"}));
+        .one_of({"concurrent", "stop", "live", "lazy", "hybrid"});
     auto json = add_json(app);
     app.footer(
         "GHOST_CLONE reads 1 in the environment of a clone, 0 in the original. What led outside of "

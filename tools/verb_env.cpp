@@ -6,7 +6,7 @@
 
 namespace ghost::tools {
 
-void define_env(CLI::App& app, int& exit_status) {
+void define_env(CommandLine app, int& exit_status) {
     auto json = add_json(app);
     app.footer("Use: eval \"$(ghost env)\"");
     app.callback([=, &exit_status] {

@@ -42,16 +42,16 @@ int run(const ExportArgs& args, bool json) {
 
 }  // namespace
 
-void define_export(CLI::App& app, int& exit_status) {
+void define_export(CommandLine app, int& exit_status) {
     auto args = std::make_shared<ExportArgs>();
-    app.add_option("pid", args->pid, "a process of the tree, or its `ghost run`")->required();
+    app.add_option("pid", args->pid, "a process of the tree, or its `ghost run`").required();
     app.add_option(
            "--to", args->to,
            "the file, which has this name only when it is complete, or lz4:FILE, zstd:FILE, "
            "encrypt,key=KEYFILE:FILE, stripe:FILE;FILE, tee:FILE;FILE")
-        ->required();
+        .required();
     app.add_option("--then", args->then, "what the original does afterwards")
-        ->check(CLI::IsMember({"continue", "stop", "kill"}));
+        .one_of({"continue", "stop", "kill"});
     add_mode(app, args->mode);
     auto json = add_json(app);
     app.footer("Exit status: 0 done; 1 refused or failed, the process runs on; 2 usage.");

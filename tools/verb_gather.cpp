@@ -108,14 +108,14 @@ int run(const std::string& snapshot, const std::string& to, bool json) {
 
 }  // namespace
 
-void define_gather(CLI::App& app, int& exit_status) {
+void define_gather(CommandLine app, int& exit_status) {
     auto snapshot = std::make_shared<std::string>();
     auto to = std::make_shared<std::string>();
     app.add_option("snapshot", *snapshot,
                    "a snapshot on this node, mpirun's (or the folder of them: the newest)")
-        ->required();
+        .required();
     app.add_option("--to", *to, "the folder of snapshots it is put into, with its parents")
-        ->required();
+        .required();
     auto json = add_json(app);
     app.footer(
         "For snapshots on folders of the nodes' own: brings what each node has to one place, by "

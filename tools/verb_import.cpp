@@ -7,13 +7,13 @@
 
 namespace ghost::tools {
 
-void define_import(CLI::App& app, int& exit_status) {
+void define_import(CommandLine app, int& exit_status) {
     auto file = std::make_shared<std::string>();
     auto options = std::make_shared<ImportOptions>();
     app.add_option("file", *file,
                    "the ghost: a file, packed or not, or what --to of export was; the parents "
                    "of an incremental one are looked for beside it")
-        ->required();
+        .required();
     app.add_flag("--detach", options->detach, "print the program's pid and return");
     app.add_flag("--clone", options->clone, "GHOST_CLONE reads 1 in it: the original goes on");
     auto key = add_key(app);

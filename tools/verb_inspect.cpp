@@ -245,9 +245,9 @@ int run_inspect(const std::string& file, const std::string& key, bool json) {
 
 }  // namespace
 
-void define_inspect(CLI::App& app, int& exit_status) {
+void define_inspect(CommandLine app, int& exit_status) {
     auto file = std::make_shared<std::string>();
-    app.add_option("file", *file, "the ghost, or the folder of a snapshot of a job")->required();
+    app.add_option("file", *file, "the ghost, or the folder of a snapshot of a job").required();
     auto key = add_key(app);
     auto json = add_json(app);
     app.footer(

@@ -22,15 +22,15 @@ struct LabArgs {
     int commit_fd = -1;
 };
 
-CLI::App* add_action(CLI::App& lab, const char* name, const char* help, LabArgs& args) {
-    CLI::App* app = lab.add_subcommand(name, help);
-    app->add_option("--name", args.name,
-                    "which lab (default: $GHOST_LAB, else the only one; for `up`: \"default\")");
+CommandLine add_action(CommandLine lab, const char* name, const char* help, LabArgs& args) {
+    CommandLine app = lab.add_subcommand(name, help);
+    app.add_option("--name", args.name,
+                   "which lab (default: $GHOST_LAB, else the only one; for `up`: \"default\")");
     return app;
 }
 
-void add_node(CLI::App& app, LabArgs& args) {
-    app.add_option("node", args.node, "gn1, gn2, …")->required();
+void add_node(CommandLine app, LabArgs& args) {
+    app.add_option("node", args.node, "gn1, gn2, …").required();
 }
 
 int finish(const Status& status, bool json, const Json& result) {
@@ -47,7 +47,7 @@ int with_lab(const LabArgs& args, bool json, F&& action) {
     return action(*name);
 }
 
-int run_up(const CLI::App& app, const LabArgs& args, bool json) {
+int run_up(CommandLine app, const LabArgs& args, bool json) {
     lab::UpOptions options;
     const char* preset = std::getenv("GHOST_LAB");
     if (!args.name.empty()) {
@@ -55,8 +55,8 @@ int run_up(const CLI::App& app, const LabArgs& args, bool json) {
     } else if (preset != nullptr && *preset != '\0') {
         options.name = preset;
     }
-    if (app.count("-n") > 0) options.nodes = args.nodes;
-    if (app.count("--rate") > 0) options.rate = args.rate;
+    if (app.is_given("-n")) options.nodes = args.nodes;
+    if (app.is_given("--rate")) options.rate = args.rate;
     for (const std::string& share : args.shares) {
         options.shares.push_back(std::filesystem::absolute(share).lexically_normal().string());
     }
@@ -87,7 +87,7 @@ int run_down(const LabArgs& args, bool json) {
     });
 }
 
-int run_exec(const CLI::App& app, const LabArgs& args) {
+int run_exec(CommandLine app, const LabArgs& args) {
     std::vector<std::string> command = app.remaining();
     if (!command.empty() && command[0] == "--") command.erase(command.begin());
     if (command.empty())
@@ -140,31 +140,31 @@ int run_status(const LabArgs& args, bool json) {
     return whole ? exit_done : exit_unharmed;
 }
 
-void define_link_verbs(CLI::App& app, int& exit_status, const std::shared_ptr<LabArgs>& args) {
-    CLI::App* cut = add_action(app, "cut", "cut a node off the network, silently", *args);
-    add_node(*cut, *args);
-    auto cut_json = add_json(*cut);
-    cut->callback([=, &exit_status] {
+void define_link_verbs(CommandLine app, int& exit_status, const std::shared_ptr<LabArgs>& args) {
+    CommandLine cut = add_action(app, "cut", "cut a node off the network, silently", *args);
+    add_node(cut, *args);
+    auto cut_json = add_json(cut);
+    cut.callback([=, &exit_status] {
         exit_status = with_lab(*args, *cut_json, [&](const std::string& name) {
             return finish(lab::cut(name, args->node), *cut_json,
                           {{"name", name}, {"node", args->node}, {"link", "cut"}});
         });
     });
-    CLI::App* heal = add_action(app, "heal", "connect a node again", *args);
-    add_node(*heal, *args);
-    auto heal_json = add_json(*heal);
-    heal->callback([=, &exit_status] {
+    CommandLine heal = add_action(app, "heal", "connect a node again", *args);
+    add_node(heal, *args);
+    auto heal_json = add_json(heal);
+    heal.callback([=, &exit_status] {
         exit_status = with_lab(*args, *heal_json, [&](const std::string& name) {
             return finish(lab::heal(name, args->node), *heal_json,
                           {{"name", name}, {"node", args->node}, {"link", "up"}});
         });
     });
-    CLI::App* shape = add_action(app, "shape", "limit the rate of a node's link", *args);
-    add_node(*shape, *args);
-    shape->add_option("rate", args->rate, "fast-ethernet, gigabit, 10g, none, or like 250mbit")
-        ->required();
-    auto shape_json = add_json(*shape);
-    shape->callback([=, &exit_status] {
+    CommandLine shape = add_action(app, "shape", "limit the rate of a node's link", *args);
+    add_node(shape, *args);
+    shape.add_option("rate", args->rate, "fast-ethernet, gigabit, 10g, none, or like 250mbit")
+        .required();
+    auto shape_json = add_json(shape);
+    shape.callback([=, &exit_status] {
         exit_status = with_lab(*args, *shape_json, [&](const std::string& name) {
             return finish(lab::shape(name, args->node, args->rate), *shape_json,
                           {{"name", name}, {"node", args->node}, {"rate", args->rate}});
@@ -172,63 +172,64 @@ void define_link_verbs(CLI::App& app, int& exit_status, const std::shared_ptr<La
     });
 }
 
-void define_node_verbs(CLI::App& app, int& exit_status, const std::shared_ptr<LabArgs>& args) {
-    CLI::App* exec = add_action(app, "exec", "run a command on a node", *args);
-    add_node(*exec, *args);
-    exec->prefix_command();
-    exec->footer("Everything after NODE is the command; its exit status is returned.");
-    exec->callback([=, &exit_status] { exit_status = run_exec(*exec, *args); });
+void define_node_verbs(CommandLine app, int& exit_status, const std::shared_ptr<LabArgs>& args) {
+    CommandLine exec = add_action(app, "exec", "run a command on a node", *args);
+    add_node(exec, *args);
+    exec.prefix_command();
+    exec.footer("Everything after NODE is the command; its exit status is returned.");
+    exec.callback([=, &exit_status] { exit_status = run_exec(exec, *args); });
 
-    CLI::App* kill = add_action(app, "kill", "kill a node with everything on it", *args);
-    add_node(*kill, *args);
-    kill->add_flag("--silently", args->silently, "cut its link first, as if it had lost power");
-    auto kill_json = add_json(*kill);
-    kill->callback([=, &exit_status] {
+    CommandLine kill = add_action(app, "kill", "kill a node with everything on it", *args);
+    add_node(kill, *args);
+    kill.add_flag("--silently", args->silently, "cut its link first, as if it had lost power");
+    auto kill_json = add_json(kill);
+    kill.callback([=, &exit_status] {
         exit_status = with_lab(*args, *kill_json, [&](const std::string& name) {
             return finish(lab::kill_node(name, args->node, args->silently), *kill_json,
                           {{"name", name}, {"node", args->node}, {"state", "dead"}});
         });
     });
 
-    CLI::App* node = app.add_subcommand("node", "")->group("");  // started by `up` only
-    node->add_option("lab", args->name)->required();
-    add_node(*node, *args);
-    node->add_option("ready", args->ready_fd)->required();
-    node->add_option("commit", args->commit_fd)->required();
-    node->callback([=, &exit_status] {
+    CommandLine node = app.add_subcommand("node", "");
+    node.hide();  // started by `up` only
+    node.add_option("lab", args->name).required();
+    add_node(node, *args);
+    node.add_option("ready", args->ready_fd).required();
+    node.add_option("commit", args->commit_fd).required();
+    node.callback([=, &exit_status] {
         exit_status = lab::node_main(args->name, args->node, args->ready_fd, args->commit_fd);
     });
 }
 
 }  // namespace
 
-void define_lab(CLI::App& app, int& exit_status) {
+void define_lab(CommandLine app, int& exit_status) {
     auto args = std::make_shared<LabArgs>();
-    app.require_subcommand(1);
-    CLI::App* up = add_action(app, "up", "start or repair the nodes gn1, gn2, …", *args);
-    up->add_option("-n", args->nodes, "number of nodes (default 3)");
-    up->add_option("--rate", args->rate,
-                   "rate of every node's link: fast-ethernet, gigabit, 10g, none (default)");
-    up->add_option("--share", args->shares,
-                   "also show this folder of the machine in the nodes, though it is below /tmp, "
-                   "/run, /dev/shm or /scratch (this ghost's build tree always is)");
-    auto up_json = add_json(*up);
-    up->callback([=, &exit_status] { exit_status = run_up(*up, *args, *up_json); });
+    app.require_subcommand();
+    CommandLine up = add_action(app, "up", "start or repair the nodes gn1, gn2, …", *args);
+    up.add_option("-n", args->nodes, "number of nodes (default 3)");
+    up.add_option("--rate", args->rate,
+                  "rate of every node's link: fast-ethernet, gigabit, 10g, none (default)");
+    up.add_option("--share", args->shares,
+                  "also show this folder of the machine in the nodes, though it is below /tmp, "
+                  "/run, /dev/shm or /scratch (this ghost's build tree always is)");
+    auto up_json = add_json(up);
+    up.callback([=, &exit_status] { exit_status = run_up(up, *args, *up_json); });
 
-    CLI::App* down = add_action(app, "down", "end the lab and remove all of it", *args);
-    auto down_json = add_json(*down);
-    down->callback([=, &exit_status] { exit_status = run_down(*args, *down_json); });
+    CommandLine down = add_action(app, "down", "end the lab and remove all of it", *args);
+    auto down_json = add_json(down);
+    down.callback([=, &exit_status] { exit_status = run_down(*args, *down_json); });
 
-    CLI::App* status = add_action(app, "status", "what is up", *args);
-    auto status_json = add_json(*status);
-    status->callback([=, &exit_status] { exit_status = run_status(*args, *status_json); });
+    CommandLine status = add_action(app, "status", "what is up", *args);
+    auto status_json = add_json(status);
+    status.callback([=, &exit_status] { exit_status = run_status(*args, *status_json); });
 
     // A node sees other process ids and no namespace names: nothing could be done right there.
-    app.parse_complete_callback([] {
-        if (!lab::on_a_node() || ::getpid() == 1) return;
+    app.before_action([] {
+        if (!lab::on_a_node() || ::getpid() == 1) return exit_done;
         fmt::print(stderr,
                    "ghost: this is a node of a lab; run `ghost lab` on the machine itself\n");
-        throw CLI::RuntimeError(exit_unharmed);
+        return exit_unharmed;
     });
     define_link_verbs(app, exit_status, args);
     define_node_verbs(app, exit_status, args);

@@ -87,12 +87,12 @@ int run_merge(const MergeArgs& args, bool json) {
 
 }  // namespace
 
-void define_merge(CLI::App& app, int& exit_status) {
+void define_merge(CommandLine app, int& exit_status) {
     auto args = std::make_shared<MergeArgs>();
     app.add_option("file", args->file, "the newest ghost; its parents are found beside it")
-        ->required();
+        .required();
     app.add_option("-o,--output", args->to, "the full ghost; the others are not touched")
-        ->required();
+        .required();
     app.add_option("--key", args->key, "file with the key of encrypted ghosts");
     auto json = add_json(app);
     app.footer("Exit status: 0 done; 1 refused or failed, there is no new ghost; 2 usage.");

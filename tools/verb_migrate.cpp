@@ -70,18 +70,18 @@ int run_migrate(const MigrateArgs& args, bool json) {
 
 }  // namespace
 
-void define_migrate(CLI::App& app, int& exit_status) {
+void define_migrate(CommandLine app, int& exit_status) {
     auto args = std::make_shared<MigrateArgs>();
     app.add_option("job", args->job,
                    "mpirun's pid or the job's name (default: the only job there is)");
     app.add_option("--rank", args->ranks, "rank, or several with commas")
-        ->required()
-        ->delimiter(',')
-        ->expected(1)
-        ->take_all();
-    app.add_option("--to", args->to, "node to move to, as mpirun knows it")->required();
+        .required()
+        .delimiter(',')
+        .expected(1)
+        .take_all();
+    app.add_option("--to", args->to, "node to move to, as mpirun knows it").required();
     app.add_option("--mode", args->mode, "how memory is moved (default: ghost_migrate_mode)")
-        ->check(CLI::IsMember({"live", "stop", "lazy"}));
+        .one_of({"live", "stop", "lazy"});
     auto json = add_json(app);
     app.footer(
         "Exit status: 0 moved (or there already); 1 refused or failed, the job is unharmed; 2 "

@@ -6,7 +6,7 @@
 
 namespace ghost::tools {
 
-void define_params(CLI::App& app, int& exit_status) {
+void define_params(CommandLine app, int& exit_status) {
     auto json = add_json(app);
     app.footer("Set by `mpirun --mca NAME VALUE` or OMPI_MCA_NAME in the environment.");
     app.callback([=, &exit_status] {

@@ -90,7 +90,7 @@ int run_ps(const std::string& wanted, bool json) {
 
 }  // namespace
 
-void define_ps(CLI::App& app, int& exit_status) {
+void define_ps(CommandLine app, int& exit_status) {
     auto wanted = std::make_shared<std::string>();
     app.add_option("job", *wanted, "mpirun's pid or the job's name (default: all jobs)");
     auto json = add_json(app);

@@ -115,7 +115,7 @@ int run() {
 
 }  // namespace
 
-void define_receive(CLI::App& app, int& exit_status) {
+void define_receive(CommandLine app, int& exit_status) {
     app.footer("Speaks with `ghost dup` over standard input and output (tools/clone_line.hpp).");
     auto json = add_json(app);
     app.callback([=, &exit_status] { exit_status = run(); });

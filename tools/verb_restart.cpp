@@ -84,7 +84,7 @@ int run_restart(RestartArgs args, const ImportOptions& options) {
 
 }  // namespace
 
-void define_restart(CLI::App& app, int& exit_status) {
+void define_restart(CommandLine app, int& exit_status) {
     auto args = std::make_shared<RestartArgs>();
     auto options = std::make_shared<ImportOptions>();
     app.add_option("snapshot", args->snapshot,
@@ -94,15 +94,15 @@ void define_restart(CLI::App& app, int& exit_status) {
                    "`memory`: a job's snapshot in this node's memory; else the holder's newest "
                    "ghost, or of "
                    "that name")
-        ->check(CLI::IsMember({"memory", "disk"}));
+        .one_of({"memory", "disk"});
     app.add_flag("--detach", options->detach, "print the program's pid and return");
     app.add_flag("--replace", options->replace,
                  "end the original if it still runs here; without this that is a refusal");
     app.add_flag("--keep-longer", args->keep_longer,
                  "keep a copy of files that have changed since and are cut or put back (jobs)");
     app.add_option("--mpirun", args->mpirun, "every other word goes to mpirun (jobs)")
-        ->take_all()
-        ->group("");
+        .take_all()
+        .hidden();
     args->key = add_key(app);
     auto json = add_json(app);
     app.footer(

@@ -101,7 +101,7 @@ int run(const RunArgs& args, bool json) {
 
 }  // namespace
 
-void define_run(CLI::App& app, int& exit_status) {
+void define_run(CommandLine app, int& exit_status) {
     auto args = std::make_shared<RunArgs>();
     app.add_flag("--detach", args->detach, "print the program's pid and return");
     app.add_flag("--share-ipc", args->share_ipc,
@@ -114,7 +114,7 @@ void define_run(CLI::App& app, int& exit_status) {
     app.footer(
         "Everything after the options, or after --, is the program. Its standard input and output, "
         "signals and exit status are as without `ghost run`.");
-    app.callback([=, &app, &exit_status] {
+    app.callback([=, &exit_status] {
         args->program = app.remaining();
         if (args->program.empty()) {
             fmt::print(stderr, "ghost: run needs a program\n");

@@ -48,7 +48,7 @@ int run(const std::string& folder, bool json) {
 
 }  // namespace
 
-void define_snapshots(CLI::App& app, int& exit_status) {
+void define_snapshots(CommandLine app, int& exit_status) {
     auto folder = std::make_shared<std::string>("./ghost-snapshots");
     app.add_option("folder", *folder,
                    "the folder of snapshots (default: ./ghost-snapshots), or one of them");

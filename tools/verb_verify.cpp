@@ -75,11 +75,11 @@ int run_verify(const VerifyArgs& args, const std::string& key_file, bool json) {
 
 }  // namespace
 
-void define_verify(CLI::App& app, int& exit_status) {
+void define_verify(CommandLine app, int& exit_status) {
     auto args = std::make_shared<VerifyArgs>();
     app.add_option("file", args->files,
                    "ghosts, their parents are found beside them; or snapshots of jobs")
-        ->required();
+        .required();
     auto key = add_key(app);
     auto json = add_json(app);
     app.footer(
