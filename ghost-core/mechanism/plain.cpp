@@ -36,23 +36,13 @@ std::string link_of(const std::string& path) {
     return std::filesystem::read_symlink(path, ignored).string();
 }
 
-// Fields of /proc/PID/stat behind the name, which may hold anything; the first is the state.
-std::vector<std::string> stat_of(pid_t pid) {
-    const auto text = text_of(fmt::format("/proc/{}/stat", pid));
-    const auto close = text.rfind(')');
-    std::istringstream words(close == std::string::npos ? "" : text.substr(close + 1));
-    std::vector<std::string> out;
-    for (std::string word; words >> word;) out.push_back(word);
-    return out;
-}
-
 pid_t parent_of(pid_t pid) {
-    const auto fields = stat_of(pid);
+    const auto fields = stat_fields(pid);
     return fields.size() > 1 ? std::atoi(fields[1].c_str()) : 0;
 }
 
 std::string start_of(pid_t pid) {  // ticks after boot: with the pid, one process of this boot
-    const auto fields = stat_of(pid);
+    const auto fields = stat_fields(pid);
     return fields.size() > 19 ? fields[19] : "";
 }
 
@@ -353,7 +343,7 @@ void mark_clone(pid_t root) {
     const std::string before = std::string(clone_variable) + "=0";
     for (const auto& task : *tasks) {
         // env_start and env_end, proc(5); what getenv(3) gives points in there.
-        const auto fields = stat_of(task.pid);
+        const auto fields = stat_fields(task.pid);
         if (fields.size() < 49) continue;
         const auto start = std::strtoull(fields[47].c_str(), nullptr, 10);
         const auto end = std::strtoull(fields[48].c_str(), nullptr, 10);

@@ -18,10 +18,14 @@ constexpr int64_t attach_limit_us = 500000;
 constexpr uint64_t asynchronous = uint64_t{1} << 15;  // UFFD_FEATURE_WP_ASYNC, Linux 6.7
 constexpr uint64_t table_bytes = 2 << 20;             // memory under one page table, x86-64
 constexpr uint64_t part_bytes = 64 << 20;
+constexpr uint64_t piece_bytes = 8 << 20;  // small enough that threads end together
 constexpr uint64_t release_bytes = 16 << 20;
 constexpr uint64_t clean_bytes = 8 << 20;
-// Candidates with less than this between them are looked at in one go.
+// Candidates with less than this between them are looked at in one go. Where they are protected too
+// each call ends with a flush of other processors' translations, which costs as much as looking at
+// some hundred pages.
 constexpr uint64_t near_bytes = 128 << 10;
+constexpr uint64_t near_bytes_protecting = 2 << 20;
 
 // In no order: what is told twice, of an area that was scanned twice, may lie before what was last.
 void sort_in(const std::vector<PageScan::Found>& found, PageChanges& changes) {
@@ -66,10 +70,10 @@ Result<PageRuns> lost_pages(const PageScan& scan, const PageRuns& clean) {
     return out;
 }
 
-PageRuns joined(const PageRuns& runs) {
+PageRuns joined(const PageRuns& runs, uint64_t near) {
     PageRuns out;
     for (const auto& run : runs)
-        if (!out.empty() && run.start - out.back().end() < near_bytes)
+        if (!out.empty() && run.start - out.back().end() < near)
             out.back().bytes = run.end() - out.back().start;
         else
             out.push_back(run);
@@ -139,20 +143,28 @@ Status Tracker::first_look(const PageScan& scan, const PageRun& part, FoundPages
     return {};
 }
 
-// What is new is only registered, and named in `fresh`, in parts.
-Status Tracker::round_of(const PageScan& scan, const PageRun& area, FoundPages& found,
-                         std::vector<PageRun>& fresh) const {
-    PageRuns candidates;
-    auto tracked = scan.maybe_written(area, candidates);
+// An area is registered whole or not at all, and looked at in pieces, one thread at a time each.
+Status Tracker::add_pieces(const PageScan& scan, const PageRun& area,
+                           std::vector<Piece>& pieces) const {
+    PageRuns ignored;
+    auto tracked = scan.maybe_written({area.start, this_page_size()}, ignored);
     if (!tracked) return tracked.error();
-    if (!*tracked) {
-        if (!enlist(area)) return {};
-        for (uint64_t at = area.start; at < area.end(); at += part_bytes)
-            fresh.push_back({at, std::min(part_bytes, area.end() - at)});
-        return {};
-    }
-    // What is replaced meanwhile is not registered any more; the next round will see.
-    for (const auto& run : joined(candidates)) GHOST_TRY(scan.written_and_protect(run, found));
+    if (!*tracked && !enlist(area)) return {};
+    for (uint64_t at = area.start; at < area.end(); at += piece_bytes)
+        pieces.push_back({{at, std::min(piece_bytes, area.end() - at)}, !*tracked});
+    return {};
+}
+
+// What is replaced meanwhile is not registered any more; the next round, or the look at the
+// standing process, will see.
+Status Tracker::round_of(const PageScan& scan, const Piece& piece, FoundPages& found) const {
+    if (piece.fresh) return first_look(scan, piece.area, found);
+    PageRuns candidates;
+    auto tracked = scan.maybe_written(piece.area, candidates);
+    if (!tracked) return tracked.error();
+    if (!*tracked) return {};
+    for (const auto& run : joined(candidates, near_bytes_protecting))
+        GHOST_TRY(scan.written_and_protect(run, found));
     return {};
 }
 
@@ -161,21 +173,21 @@ Status Tracker::round(PageChanges& changes, Workers* workers) {
     if (!areas) return areas.error();
     auto scan = PageScan::open(pid_);
     if (!scan) return scan.error();
+    std::vector<Piece> pieces;
+    for (const auto& area : *areas) GHOST_TRY(add_pieces(*scan, area, pieces));
     FoundPages found;
-    std::vector<PageRun> fresh;
-    for (const auto& area : *areas) GHOST_TRY(round_of(*scan, area, found, fresh));
     std::mutex mutex;
     const auto look = [&](size_t i) -> Status {
         FoundPages part;
-        GHOST_TRY(first_look(*scan, fresh[i], part));
+        GHOST_TRY(round_of(*scan, pieces[i], part));
         std::lock_guard lock(mutex);
         found.insert(found.end(), part.begin(), part.end());
         return {};
     };
     if (workers != nullptr)
-        GHOST_TRY(workers->each(fresh.size(), look));
+        GHOST_TRY(workers->each(pieces.size(), look));
     else
-        for (size_t i = 0; i < fresh.size(); i++) GHOST_TRY(look(i));
+        for (size_t i = 0; i < pieces.size(); i++) GHOST_TRY(look(i));
     sort_in(found, changes);
     return {};
 }
@@ -206,7 +218,7 @@ Status Tracker::look(const PageScan& scan, const Part& part, PageChanges& change
         candidates = {part.area};
         GHOST_TRY(scan.present(part.area, found));
     } else {
-        for (const auto& run : joined(candidates)) {
+        for (const auto& run : joined(candidates, near_bytes)) {
             auto done = scan.written(run, found);
             if (!done) return done.error();
         }

@@ -40,7 +40,7 @@ class Tracker {
 
     // While the process runs: what was written since the last call, and all that is there where it
     // was not called before; tracked from now on. Pages that have gone are not told.
-    // `workers`: share the work on areas that are new.
+    // `workers`: share the work.
     Status round(PageChanges& changes, Workers* workers = nullptr);
 
     // While the process stands: what is to be scanned, in parts, by any threads at once.
@@ -67,8 +67,12 @@ class Tracker {
   private:
     Tracker(pid_t pid, Fd userfault) : pid_(pid), userfault_(std::move(userfault)) {}
     using FoundPages = std::vector<PageScan::Found>;
-    Status round_of(const PageScan& scan, const PageRun& area, FoundPages& found,
-                    std::vector<PageRun>& fresh) const;
+    struct Piece {
+        PageRun area;
+        bool fresh = false;  // registered just now
+    };
+    Status add_pieces(const PageScan& scan, const PageRun& area, std::vector<Piece>& pieces) const;
+    Status round_of(const PageScan& scan, const Piece& piece, FoundPages& found) const;
     Status first_look(const PageScan& scan, const PageRun& part, FoundPages& found) const;
     bool enlist(const PageRun& area) const;
     bool clean(const PageRun& area) const;

@@ -20,6 +20,7 @@
 #include "base/clock.hpp"
 #include "base/log.hpp"
 #include "base/scheduling.hpp"
+#include "ghost-core/process/binding.hpp"
 #include "ghost-core/process/child.hpp"
 #include "ghost-core/process/criu_images.hpp"
 #include "ghost-core/process/criu_program.hpp"
@@ -334,7 +335,10 @@ Status TreeDump::Dumper::release_if_complete() {
 
 Status TreeDump::Dumper::released() {
     hurry_criu(SCHED_OTHER);
-    if (!request_.leave_running) return {};
+    if (!request_.leave_running) {
+        unbind_tree(request_.root);
+        return {};
+    }
     auto resumed = resume_tree(request_.root);
     const int64_t now = monotonic_us();
     result_.times.resume = now - std::exchange(mark_, now);
@@ -485,6 +489,9 @@ Status TreeDump::Dumper::stop() {
         return standstill.error();
     }
     standstill_.emplace(std::move(*standstill));
+    if (takes_part_)
+        if (auto bound = bind_tree(request_.root, criu_->pid()); !bound.ok())
+            log::debug("freeze: {}", bound.error().message());
     const int64_t now = monotonic_us();
     result_.times.stop = now - std::exchange(mark_, now);
     point_ = Point::going;

@@ -14,6 +14,10 @@ std::vector<pid_t> numbers_in(const std::string& folder);
 // Children of all threads of a process, zombies included.
 std::vector<pid_t> children_of(pid_t pid);
 
+// Fields of /proc/PID/stat behind the name, which may hold anything; the first is the state, the
+// third in proc(5). Empty if it is gone.
+std::vector<std::string> stat_fields(pid_t pid);
+
 struct TaskStatus {
     std::string name;
     char state = '?';

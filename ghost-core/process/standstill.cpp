@@ -238,7 +238,6 @@ Status wait_all_stopped(pid_t pid, int64_t deadline_us) {
 
 Result<Standstill> Standstill::stop(pid_t root, int64_t limit_us) {
     const int64_t deadline = monotonic_us() + limit_us;
-    hurry_tree(root);
     Standstill out;
     std::set<pid_t> stopped;
     for (bool all = false; !all;) {
@@ -249,6 +248,8 @@ Result<Standstill> Standstill::stop(pid_t root, int64_t limit_us) {
             if (task.state == 'Z' || !stopped.insert(task.pid).second) continue;
             all = false;  // it may have made another one meanwhile
             kill(task.pid, SIGSTOP);
+            // Only now: one that computes in that class would not let us on its processor again.
+            hurry_process(task.pid);
         }
         for (const pid_t pid : stopped) GHOST_TRY(wait_all_stopped(pid, deadline));
     }

@@ -12,19 +12,21 @@
 #include <memory>
 #include <poll.h>
 #include <sched.h>
+#include <sstream>
 #include <string_view>
 #include <unistd.h>
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "base/log.hpp"
+#include "ghost-core/process/binding.hpp"
 #include "ghost-core/process/proc.hpp"
 
 namespace ghost::core {
 namespace {
 
 constexpr int64_t criu_end_us = 2000000;
-constexpr int hurried = 7;  // the SCHED_RR priority that says: this was hurry_tree()
+constexpr int hurried = 7;  // the SCHED_RR priority that says: this was hurry_process()
 
 // Threads of one class get another; the nice value is kept by the kernel.
 void change_class(pid_t pid, int from, int to, int from_priority, int to_priority) {
@@ -61,6 +63,17 @@ std::vector<pid_t> children_of(pid_t pid) {
         std::ifstream in(fmt::format("{}/{}/children", tasks, tid));
         for (pid_t child = 0; in >> child;) out.push_back(child);
     }
+    return out;
+}
+
+std::vector<std::string> stat_fields(pid_t pid) {
+    std::ifstream in(fmt::format("/proc/{}/stat", pid));
+    std::string text;
+    std::getline(in, text, '\0');
+    const auto close = text.rfind(')');
+    std::istringstream words(close == std::string::npos ? "" : text.substr(close + 1));
+    std::vector<std::string> out;
+    for (std::string word; words >> word;) out.push_back(word);
     return out;
 }
 
@@ -127,12 +140,12 @@ Status wait_untraced(pid_t root, int64_t limit_us) {
     }
 }
 
-void hurry_tree(pid_t root) {
-    if (auto tasks = list_tree(root))
-        for (const auto& task : *tasks) change_class(task.pid, SCHED_OTHER, SCHED_RR, 0, hurried);
+void hurry_process(pid_t pid) {
+    change_class(pid, SCHED_OTHER, SCHED_RR, 0, hurried);
 }
 
 void calm_tree(pid_t root) {
+    unbind_tree(root);
     if (auto tasks = list_tree(root))
         for (const auto& task : *tasks) change_class(task.pid, SCHED_RR, SCHED_OTHER, hurried, 0);
 }
@@ -142,6 +155,7 @@ Status resume_tree(pid_t root) {
         log::warning("{}", free.error().message());
     auto tasks = list_tree(root);
     if (!tasks) return tasks.error();
+    unbind_tree(root);
     // Children first: the init must not see a child stopped for long after it runs itself.
     for (auto task = tasks->rbegin(); task != tasks->rend(); ++task) {
         change_class(task->pid, SCHED_RR, SCHED_OTHER, hurried, 0);

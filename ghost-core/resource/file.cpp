@@ -69,6 +69,7 @@ struct FileResource::State {
     Fd fd;
     bool plain = false;     // no regular file: neither name nor place, no transfers in flight
     std::string temporary;  // its name, if it needs one
+    Fd replaced;            // what had the name before
     AlignedMemory memory;
     std::vector<Slot> slots;
     std::atomic<bool> direct = false;
@@ -194,6 +195,9 @@ Status FileResource::State::give_name(const std::string& path) {
                 return sys_error("name ghost", path);
         }
     }
+    // Giving back the blocks of a large file takes as long as writing a fifth of it, and somebody
+    // may stand until this is done: they go when this object does.
+    replaced = Fd(open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
     if (rename(temporary.c_str(), path.c_str()) != 0) return sys_error("name ghost", path);
     temporary.clear();
     const auto folder = folder_of(path);

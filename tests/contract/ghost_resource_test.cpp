@@ -187,6 +187,34 @@ TEST(FileResource, AFailedWriteIsToldAndLeavesNothing) {
     }
 }
 
+// How many descriptors of this process are of the file with this number.
+int held_here(ino_t number) {
+    int held = 0;
+    for (int fd = 0; fd < 256; fd++) {
+        struct stat info {};
+        held += fstat(fd, &info) == 0 && info.st_ino == number;
+    }
+    return held;
+}
+
+// Whoever stands until the ghost is complete does not wait for the old one's blocks.
+TEST(FileResource, AnOlderGhostsBlocksAreGivenBackAfterwards) {
+    const Folder folder;
+    const auto path = folder.path() + "/ghost";
+    struct stat old {};
+    std::ofstream(path) << "old";
+    ASSERT_EQ(stat(path.c_str(), &old), 0);
+    {
+        FileResource out(path, Use::write);
+        ASSERT_TRUE(write_all(out, content(10000)).ok());
+        struct stat now {};
+        ASSERT_EQ(stat(path.c_str(), &now), 0);
+        EXPECT_NE(now.st_ino, old.st_ino);
+        EXPECT_EQ(held_here(old.st_ino), 1);
+    }
+    EXPECT_EQ(held_here(old.st_ino), 0);
+}
+
 TEST(FileResource, OnlyItsOwnerMayReadIt) {
     Folder folder;
     const auto path = folder.path() + "/ghost";

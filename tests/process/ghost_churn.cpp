@@ -3,6 +3,7 @@
 //   ghost_churn churn SEED   two threads: mmap, munmap, mremap, madvise, mprotect, writes, reads,
 //                            forks, until killed
 //   ghost_churn write MB RATE [huge] writes random pages of MB megabytes at RATE MB/s, until killed
+//   ghost_churn spin         computes without a system call, until killed
 //   ghost_churn wait         sits in all kinds of interruptible system calls; writes to standard
 //                            output what ended early; ends at the end of standard input
 #include <atomic>
@@ -249,6 +250,8 @@ int main(int argc, char** argv) {
     if (what == "write" && argc >= 4)
         return write_pages(std::strtoul(argv[2], nullptr, 10), std::strtod(argv[3], nullptr),
                            argc > 4);
+    if (what == "spin")
+        for (volatile uint64_t count = 0;;) count = count + 1;
     if (what == "wait") return wait_in_calls();
     return 2;
 }
