@@ -138,25 +138,17 @@ configure_in() {
     }
 }
 
-# One make for each target: automake's `all` starts a make of its own (for config.h), which would
-# build the same objects at the same time as a second target beside it.
-one_by_one() {
-    local folder=$1 target
-    shift
-    for target in "$@"; do
-        make -C "$folder" -j"$(nproc)" "$target" || return
-    done
-}
-
-# make_in FOLDER TARGET...: builds; says nothing when there was nothing to do.
+# make_in FOLDER TARGET [VARIABLE=VALUE...]: builds; says nothing when there was nothing to do. One
+# target: automake's `all` starts a make of its own (for config.h), which would build the same objects
+# at the same time as a second target beside it.
 make_in() {
     local folder=$1
     shift
     if make -C "$folder" -q "$@" >/dev/null 2>&1; then
         return 0
     fi
-    step "Building in $folder"
-    logged "make-$folder" one_by_one "$folder" "$@" || {
+    step "Building in $folder: $1"
+    logged "make-$folder" make -C "$folder" -j"$(nproc)" "$@" || {
         grep -E -A5 'error|Error' "$logs/make-$folder.log" | head -n 30 | sed 's/^/    | /' >&2
         die "building in $folder" "the compiler's errors are above" \
             "full output: build/logs/make-$folder.log"
