@@ -71,11 +71,11 @@ void KernetLink::exchange(int64_t messages, bool suspends, bool cuts) {
     Side* sides[2] = {&a, &b};
     std::mt19937 random(7);
     uint64_t epoch = 0;
-    const char* slower = std::getenv("GHOST_TEST_SLOWER");
-    const int64_t end = ghost::monotonic_us() + limit_us * (messages / 200'000 + 1) *
-                                                    std::max(1, slower ? atoi(slower) : 1);
+    const int64_t end =
+        ghost::monotonic_us() + limit_us * (messages / 200'000 + 1) * times_slower();
     while (!(a.done() && b.done()) && !a.wrong() && !b.wrong() && ghost::monotonic_us() < end) {
-        usleep(1000 + random() % 8'000);
+        // what is slower gets as much done between two of them
+        usleep(static_cast<unsigned>(times_slower()) * (1000 + random() % 8'000));
         if (cuts && random() % 2) cut_links(random);
         if (!suspends) continue;
         const bool both = random() % 4 == 0;
@@ -98,7 +98,7 @@ void KernetLink::exchange(int64_t messages, bool suspends, bool cuts) {
 }
 
 int64_t usual() {
-    return message_count(std::getenv("GHOST_TEST_SLOWER") ? 600 : 4000);
+    return message_count(4000);
 }
 
 // Each sends the other everything, or the limit has passed.

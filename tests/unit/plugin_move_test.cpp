@@ -522,7 +522,7 @@ class Faults : public testing::TestWithParam<std::tuple<int, int>> {};
 TEST_P(Faults, LeaveOneCopyAndAnIdleCoordinator) {
     auto [state, fault_number] = GetParam();
     auto fault = static_cast<Fault>(fault_number);
-    for (uint64_t seed = 0; seed < 8; ++seed) {
+    for (uint64_t seed = 0, seeds = seeds_of(8); seed < seeds; ++seed) {
         Cluster c(seed, 4, {0, 1});
         Client& user = c.client();
         bool struck = false;
@@ -560,18 +560,8 @@ INSTANTIATE_TEST_SUITE_P(All, Faults, testing::Combine(testing::Range(0, 7), tes
 
 // --- random interleavings ---
 
-// Fewer under a sanitizer, whose builds set GHOST_TEST_SLOWER (docs/TESTING.md), and then said.
-uint64_t random_seeds() {
-    constexpr uint64_t all = 2000;
-    const char* slower = std::getenv("GHOST_TEST_SLOWER");
-    const uint64_t divisor = slower ? std::strtoull(slower, nullptr, 10) : 1;
-    if (divisor < 2) return all;
-    std::printf("GHOST_TEST_SLOWER=%s: %lu of %lu seeds\n", slower, all / divisor, all);
-    return all / divisor;
-}
-
 TEST(Random, Interleavings) {
-    for (uint64_t seed = 1, seeds = random_seeds(); seed <= seeds; ++seed) {
+    for (uint64_t seed = 1, seeds = seeds_of(2000); seed <= seeds; ++seed) {
         std::mt19937_64 random(seed);
         Cluster c(seed, 4, {0, 1});
         c.chance.latency_us = 1 + static_cast<int64_t>(random() % 2000);

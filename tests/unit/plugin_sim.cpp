@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <fcntl.h>
 #include <filesystem>
@@ -656,6 +657,15 @@ void Cluster::kill_node(NodeId node) {
         if (tolerated) given_up.insert(node);
         if (!tolerated) job_broken = true;
     });
+}
+
+uint64_t seeds_of(uint64_t all) {
+    const char* slower = std::getenv("GHOST_TEST_SLOWER");
+    const uint64_t divisor = slower ? std::strtoull(slower, nullptr, 10) : 1;
+    if (divisor < 2) return all;
+    const uint64_t some = std::max<uint64_t>(2, all / divisor);
+    std::printf("GHOST_TEST_SLOWER=%s: %lu of %lu seeds\n", slower, some, all);
+    return some;
 }
 
 }  // namespace ghost::plugin::sim

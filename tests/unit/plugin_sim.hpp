@@ -291,4 +291,8 @@ class Cluster {
     pid_t last_pid_ = 100;
 };
 
+// So many seeds; fewer under a sanitizer, whose builds set GHOST_TEST_SLOWER (docs/TESTING.md), and
+// then said.
+uint64_t seeds_of(uint64_t all);
+
 }  // namespace ghost::plugin::sim

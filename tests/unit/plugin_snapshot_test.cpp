@@ -706,7 +706,7 @@ class Faults : public testing::TestWithParam<std::tuple<int, int>> {};
 TEST_P(Faults, LeaveTheJobWholeAndTheCoordinatorIdle) {
     auto [state, fault_number] = GetParam();
     auto fault = static_cast<Fault>(fault_number);
-    for (uint64_t seed = 0; seed < 8; ++seed) {
+    for (uint64_t seed = 0, seeds = seeds_of(8); seed < seeds; ++seed) {
         Cluster c(seed, 4, {0, 1, 1, 2});
         Client& user = c.client();
         bool struck = false;
@@ -792,15 +792,9 @@ TEST(Late, MessagesOfAnyFormAreSurvived) {
 
 // --- random interleavings ---
 
-// Fewer under a sanitizer, whose builds set GHOST_TEST_SLOWER (docs/TESTING.md), and then said.
 uint64_t random_seeds() {
     const char* asked = std::getenv("GHOST_TEST_SEEDS");
-    const uint64_t all = asked ? std::strtoull(asked, nullptr, 10) : 800;
-    const char* slower = std::getenv("GHOST_TEST_SLOWER");
-    const uint64_t divisor = slower ? std::strtoull(slower, nullptr, 10) : 1;
-    if (divisor < 2) return all;
-    std::printf("GHOST_TEST_SLOWER=%s: %lu of %lu seeds\n", slower, all / divisor, all);
-    return all / divisor;
+    return seeds_of(asked ? std::strtoull(asked, nullptr, 10) : 800);
 }
 
 TEST(Random, Interleavings) {
