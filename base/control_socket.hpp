@@ -3,13 +3,13 @@
 // Both ends check the other's user id by SO_PEERCRED (unix(7)); only the same user or root passes.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <sys/types.h>
 #include <vector>
 
 #include "base/fd.hpp"
+#include "base/json.hpp"
 #include "base/result.hpp"
 
 namespace ghost {

@@ -4,10 +4,10 @@
 #pragma once
 
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "base/result.hpp"
+#include "base/json.hpp"
 #include "tools/command_line.hpp"
 
 namespace ghost::tools {

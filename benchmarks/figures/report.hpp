@@ -1,11 +1,11 @@
 // What figures leaves: JSON, tables on the terminal, an SVG for each figure.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "benchmarks/figures/wires.hpp"
+#include "base/json.hpp"
 #include "benchmarks/netpipe/report.hpp"
 
 namespace ghost::bench {

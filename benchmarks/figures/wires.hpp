@@ -1,11 +1,11 @@
 // What carries the messages in the figures, and what is compared on it; pure tables and arithmetic.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/json.hpp"
 #include "benchmarks/netpipe/netpipe.hpp"
 
 namespace ghost::bench {

@@ -10,13 +10,13 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.hpp"
 #include "benchmarks/micro/subject.hpp"
 #include "ghost-core/mechanism/checkpoint.hpp"
+#include "base/json.hpp"
 #include "ghost-core/resource/memory.hpp"
 
 namespace ghost::bench {

@@ -1,10 +1,10 @@
 // NetPIPE runs during which a rank is moved.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "base/json.hpp"
 #include "benchmarks/netpipe/netpipe.hpp"
 
 namespace ghost::bench {

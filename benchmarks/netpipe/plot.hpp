@@ -1,10 +1,10 @@
 // Where results go: pictures, by gnuplot, and JSON files.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "base/json.hpp"
 #include "benchmarks/netpipe/netpipe.hpp"
 
 namespace ghost::bench {

@@ -1,10 +1,11 @@
 // The files a tree has mapped or open, as a ghost's host facts list them.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <sys/types.h>
 #include <vector>
+
+#include "base/json.hpp"
 
 namespace ghost::core {
 

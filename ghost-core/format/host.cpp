@@ -7,12 +7,12 @@
 #include <fmt/ranges.h>
 #include <fstream>
 #include <gnu/libc-version.h>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "base/json.hpp"
 #include "ghost-core/format/files.hpp"
 
 namespace ghost::core {

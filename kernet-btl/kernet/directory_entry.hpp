@@ -8,11 +8,11 @@
 #include <cstdint>
 #include <deque>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "kernet-btl/kernet/location.hpp"
+#include "base/json.hpp"
 #include "kernet-btl/kernet/socket_state.hpp"
 
 namespace kernet {

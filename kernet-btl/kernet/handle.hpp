@@ -5,11 +5,11 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
 #include "base/result.hpp"
+#include "base/json.hpp"
 #include "kernet-btl/kernet/directory_entry.hpp"
 
 namespace kernet {

@@ -4,7 +4,8 @@
 
 #include <cstdint>
 #include <limits>
-#include <nlohmann/json.hpp>
+
+#include "base/json.hpp"
 
 namespace kernet {
 

@@ -11,12 +11,12 @@
 #include <deque>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 
 #include "kernet-btl/kernet/body.hpp"
 #include "kernet-btl/kernet/directory_entry.hpp"
+#include "base/json.hpp"
 #include "kernet-btl/wire/stream.hpp"
 
 namespace kernet {

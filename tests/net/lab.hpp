@@ -1,11 +1,11 @@
 // A virtual cluster of its own for a test program, and jobs on it.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "base/fd.hpp"
+#include "base/json.hpp"
 #include "tests/net/process.hpp"
 
 namespace nettest {

@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <set>
 #include <sys/mman.h>
@@ -13,6 +12,7 @@
 #include "base/fd.hpp"
 #include "ghost-core/format/chain.hpp"
 #include "ghost-core/format/files.hpp"
+#include "base/json.hpp"
 #include "ghost-core/format/host.hpp"
 
 namespace ghost::core {

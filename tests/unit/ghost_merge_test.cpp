@@ -8,7 +8,6 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <sys/wait.h>
 
@@ -16,6 +15,7 @@
 #include "ghost-core/format/merge.hpp"
 #include "ghost-core/format/writer.hpp"
 #include "ghost-core/resource/chain.hpp"
+#include "base/json.hpp"
 #include "ghost-core/resource/memory.hpp"
 
 namespace ghost::core {

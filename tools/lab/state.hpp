@@ -3,12 +3,12 @@
 // what was wanted and which processes are meant.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
+#include "base/json.hpp"
 #include "tools/process.hpp"
 
 namespace ghost::tools::lab {
