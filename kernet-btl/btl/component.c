@@ -54,7 +54,8 @@ static int kernet_register(void)
           MCA_BASE_VAR_TYPE_SIZE_T, &p->piece_min);
     param("piece_max", "Largest piece a large message is cut into in shared memory, bytes",
           MCA_BASE_VAR_TYPE_SIZE_T, &p->piece_max);
-    param("backlog", "Bytes that may wait in the process per peer before a sender waits",
+    param("backlog", "Bytes that may wait in the process per peer before a sender waits; 64 KB at "
+          "most for a peer in shared memory",
           MCA_BASE_VAR_TYPE_SIZE_T, &p->backlog);
     kernet_btl_defaults();
     return mca_btl_base_param_register(&mca_btl_kernet_component.btl_version, &kernet_btl_module);

@@ -1,4 +1,5 @@
 // The module's function table: from Open MPI's calling conventions to Module.
+#include <algorithm>
 #include <climits>
 #include <cstring>
 
@@ -58,6 +59,16 @@ int send(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, mca_btl_base_descr
     return module->send(to, reinterpret_cast<Fragment*>(descriptor), tag);
 }
 
+// What may wait for room in a ring before senders wait: its reader is near, and what is kept until
+// it has gone on is copied twice and out of the caches by then. Messages of 64 bytes in one
+// direction took 0.5 µs with the limit of the other links, 0.22 with this one (Zen 4).
+constexpr size_t ring_backlog = 64 * 1024;
+
+bool holds_back(const Socket& socket) {
+    const size_t limit = kernet_btl_params.backlog;
+    return socket.backlog() > (socket.local() ? std::min(limit, ring_backlog) : limit);
+}
+
 // The fast path: from the user's buffer straight into the link.
 int sendi(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, opal_convertor_t* convertor,
           void* header, size_t header_size, size_t payload_size, uint8_t, uint32_t flags,
@@ -65,7 +76,7 @@ int sendi(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, opal_convertor_t*
     Inside inside(gate());
     Socket& socket = *to->socket;
     const size_t size = header_size + payload_size;
-    if (socket.backlog() > kernet_btl_params.backlog) [[unlikely]] {
+    if (socket.backlog() > 0 && holds_back(socket)) [[unlikely]] {
         if (descriptor) {
             Fragment* fragment = module->fragment(to, size, flags);
             *descriptor = fragment ? &fragment->base : nullptr;
