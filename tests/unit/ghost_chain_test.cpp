@@ -10,9 +10,9 @@
 #include <unistd.h>
 
 #include "base/fd.hpp"
+#include "base/json.hpp"
 #include "ghost-core/format/chain.hpp"
 #include "ghost-core/format/files.hpp"
-#include "base/json.hpp"
 #include "ghost-core/format/host.hpp"
 
 namespace ghost::core {

@@ -11,11 +11,11 @@
 #include <random>
 #include <sys/wait.h>
 
+#include "base/json.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/merge.hpp"
 #include "ghost-core/format/writer.hpp"
 #include "ghost-core/resource/chain.hpp"
-#include "base/json.hpp"
 #include "ghost-core/resource/memory.hpp"
 
 namespace ghost::core {
