@@ -32,6 +32,10 @@ class ByteSource {
     virtual ~ByteSource() = default;
     // Gives 1..size bytes, or 0 at the end. Blocks until there is something.
     virtual Result<size_t> read(void* data, size_t size) = 0;
+    // The next `size` bytes where they are, passed over as if they had been read; they stay there
+    // as long as the source is neither written nor destroyed. Null: they are not in one piece in
+    // memory, and have to be read.
+    virtual const char* in_place(size_t /*size*/) { return nullptr; }
     // Fills all of `size` bytes; the end in between is Code::corrupt with the missing count.
     Status read_all(void* data, size_t size);
 };

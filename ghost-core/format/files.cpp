@@ -1,8 +1,5 @@
 #include "ghost-core/format/files.hpp"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -17,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/fd.hpp"
+#include "base/hash.hpp"
 
 namespace ghost::core {
 namespace {

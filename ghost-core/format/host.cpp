@@ -59,6 +59,21 @@ std::string text_of(const Json& object, const char* key) {
     return at != object.end() && at->is_string() ? at->get<std::string>() : std::string();
 }
 
+// What stays as it is as long as we run.
+const Json& machine_facts() {
+    static const Json facts = [] {
+        utsname name{};
+        uname(&name);
+        return Json{{"arch", name.machine},
+                    {"kernel", name.release},
+                    {"libc", std::string("glibc ") + gnu_get_libc_version()},
+                    {"page_size", this_page_size()},
+                    {"cpu", cpu_line({"model name", "CPU part"})},
+                    {"flags", cpu_flags()}};
+    }();
+    return facts;
+}
+
 // "6.1.0-13-amd64" as {6, 1}: programs may have found what a kernel of that age has. {} if unclear.
 std::pair<int, int> kernel_number(const std::string& release) {
     std::pair<int, int> out;
@@ -86,14 +101,7 @@ uint32_t this_page_size() {
 }
 
 std::string host_facts(const std::vector<pid_t>& tree) {
-    utsname name{};
-    uname(&name);
-    Json facts{{"arch", name.machine},
-               {"kernel", name.release},
-               {"libc", std::string("glibc ") + gnu_get_libc_version()},
-               {"page_size", this_page_size()},
-               {"cpu", cpu_line({"model name", "CPU part"})},
-               {"flags", cpu_flags()}};
+    Json facts = machine_facts();
     if (!tree.empty()) facts["files"] = file_facts(tree);
     return facts.dump(-1, ' ', false, Json::error_handler_t::replace);
 }

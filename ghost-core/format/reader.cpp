@@ -1,11 +1,9 @@
 #include "ghost-core/format/reader.hpp"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <fmt/format.h>
 #include <map>
 
+#include "base/hash.hpp"
 #include "ghost-core/format/host.hpp"
 
 namespace ghost::core {
@@ -141,6 +139,28 @@ Status GhostReader::parent(ParentRef& out, char* buffer) {
     return {};
 }
 
+// Reads it and checks its checksum.
+Status GhostReader::payload(const ChunkHeader& header, char* buffer, const char*& contents) {
+    const bool may_stay = leaves_contents_ &&
+                          header.type == static_cast<uint32_t>(ChunkType::pages) &&
+                          header.offset <= header.size / sizeof(PageRun);
+    const size_t front = may_stay ? header.offset * sizeof(PageRun) : header.size;
+    const size_t rest = header.size - front;
+    GHOST_TRY(take(buffer, front));
+    contents = may_stay ? in_.in_place(rest) : nullptr;
+    if (contents != nullptr)
+        position_ += rest;
+    else if (rest > 0)
+        GHOST_TRY(take(buffer + front, rest));
+    XXH3_state_t state;
+    XXH3_INITSTATE(&state);
+    XXH3_64bits_reset_withSeed(&state, XXH3_64bits(&header, offsetof(ChunkHeader, checksum)));
+    XXH3_64bits_update(&state, buffer, front);
+    XXH3_64bits_update(&state, contents != nullptr ? contents : buffer + front, rest);
+    if (header.checksum == XXH3_64bits_digest(&state)) return {};
+    return corrupt(fmt::format("checksum of chunk {}", header.sequence));
+}
+
 Result<Chunk> GhostReader::read_chunk(char* buffer) {
     chunk_start_ = position_;
     ChunkHeader header;
@@ -148,10 +168,8 @@ Result<Chunk> GhostReader::read_chunk(char* buffer) {
     if (header.size > chunk_limit) return corrupt(fmt::format("chunk of {} bytes", header.size));
     if (header.sequence != sequence_)
         return corrupt(fmt::format("chunk {} instead of {}", header.sequence, sequence_));
-    GHOST_TRY(take(buffer, header.size));
-    const auto seed = XXH3_64bits(&header, offsetof(ChunkHeader, checksum));
-    if (header.checksum != XXH3_64bits_withSeed(buffer, header.size, seed))
-        return corrupt(fmt::format("checksum of chunk {}", header.sequence));
+    const char* contents = nullptr;
+    GHOST_TRY(payload(header, buffer, contents));
     if (header.type == 0 || header.type >= chunk_types)
         return corrupt(fmt::format("chunk of unknown type {}", header.type));
     if (header.reserved != 0) return corrupt("reserved field of a chunk");
@@ -163,7 +181,7 @@ Result<Chunk> GhostReader::read_chunk(char* buffer) {
         if (section.chunks++ == 0) section.first = chunk_start_;
         section.bytes += header.size;
     }
-    return Chunk{type, header.number, header.offset, header.size};
+    return Chunk{type, header.number, header.offset, header.size, contents};
 }
 
 Result<Chunk> GhostReader::next(char* buffer) {
@@ -228,7 +246,9 @@ Result<PagesView> GhostReader::pages(const Chunk& chunk, const char* buffer) {
             return damaged_pages("run of pages");
         view.bytes += run.bytes;
     }
-    if (with_contents) view.contents = buffer + count * sizeof(PageRun);
+    if (with_contents)
+        view.contents =
+            chunk.contents != nullptr ? chunk.contents : buffer + count * sizeof(PageRun);
     if ((with_contents ? view.bytes : 0) + count * sizeof(PageRun) != chunk.size)
         return damaged_pages("size of pages");
     if (chunk.number <= 0) return damaged_pages("process of pages");

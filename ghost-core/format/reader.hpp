@@ -14,16 +14,18 @@
 
 namespace ghost::core {
 
-// One checked chunk. The payload is in the buffer given to next().
+// One checked chunk. The payload is in the buffer given to next(), but for contents of pages that
+// have been left where they are.
 struct Chunk {
     ChunkType type = ChunkType::end;
     int32_t number = 0;
     uint64_t offset = 0;
     uint32_t size = 0;
+    const char* contents = nullptr;  // leave_contents()
 };
 
 // The payload of a pages, present or zero chunk, taken apart and checked; points into the chunk's
-// buffer. Contents only for pages.
+// buffer, or to contents left in the source. Contents only for pages.
 struct PagesView {
     int inner_pid = 0;
     std::span<const PageRun> runs;
@@ -42,6 +44,10 @@ class GhostReader {
     // What GhostWriter::head() wrote. Errors name the offset in the stream; corrupt, or unsupported
     // for another version, byte order, architecture or page size.
     Status head(GhostHead& head);
+
+    // Contents of pages are not copied to the buffer where the source has them in memory anyway
+    // (ByteSource::in_place()).
+    void leave_contents() { leaves_contents_ = true; }
 
     // The next chunk after the head; its payload goes to `buffer`, which has chunk_limit bytes and
     // is 8-byte aligned. After ChunkType::end everything has been checked: order, table of
@@ -65,6 +71,7 @@ class GhostReader {
     Status text(ChunkType type, std::string& out, uint64_t limit, char* buffer);
     Status parent(ParentRef& out, char* buffer);
     Result<Chunk> read_chunk(char* buffer);
+    Status payload(const ChunkHeader& header, char* buffer, const char*& contents);
     Status check_order(const Chunk& chunk, const char* buffer);
     Status check_runs(const Chunk& chunk, const char* buffer);
     Status check_end(const Chunk& chunk, const char* buffer);
@@ -78,6 +85,7 @@ class GhostReader {
     uint64_t position_ = 0;
     uint64_t chunk_start_ = 0;
     uint64_t sequence_ = 0;
+    bool leaves_contents_ = false;
 };
 
 }  // namespace ghost::core

@@ -1,13 +1,11 @@
 #include "ghost-core/format/summary.hpp"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <cerrno>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/hash.hpp"
 #include "ghost-core/format/reader.hpp"
 
 namespace ghost::core {

@@ -1,12 +1,10 @@
 #include "ghost-core/format/writer.hpp"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <algorithm>
 #include <fmt/format.h>
 #include <sys/random.h>
 
+#include "base/hash.hpp"
 #include "ghost-core/format/host.hpp"
 
 namespace ghost::core {

@@ -6,6 +6,8 @@ namespace ghost::core {
 
 ChainReader::ChainReader(Resource& in) {
     links_.push_back({&in, std::make_unique<GhostReader>(in), {}});
+    // Of parents only parts may be wanted, which are moved together.
+    links_.front().reader->leave_contents();
 }
 
 Status ChainReader::head(GhostHead& head) {

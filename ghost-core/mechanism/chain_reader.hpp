@@ -12,7 +12,8 @@
 
 namespace ghost::core {
 
-// Pages of one process with their contents one after the other, in the buffer they were read to.
+// Pages of one process with their contents one after the other, in the buffer they were read to or
+// in the memory the ghost is in.
 struct ChainPages {
     int inner_pid = 0;
     std::vector<PageRun> runs;
@@ -34,8 +35,8 @@ class ChainReader {
     Status add(Resource& in, std::optional<ParentRef>& next);
 
     // The next chunk that counts: of the skeleton, or pages (then `pages` is set and points into
-    // `buffer`, of chunk_limit bytes), or the end. At the end everything has been checked, also
-    // that each parent is the one its child was made from.
+    // `buffer`, of chunk_limit bytes, or into the newest ghost), or the end. At the end everything
+    // has been checked, also that each parent is the one its child was made from.
     Result<Chunk> next(char* buffer, ChainPages& pages);
 
     void interrupt();

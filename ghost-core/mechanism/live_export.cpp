@@ -5,9 +5,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 #include <unordered_map>
-#include <xxhash.h>
 
 #include "base/clock.hpp"
+#include "base/hash.hpp"
 #include "base/log.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/writer.hpp"

@@ -5,8 +5,8 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <functional>
-#include <xxhash.h>
 
+#include "base/hash.hpp"
 #include "ghost-core/mechanism/live.hpp"
 
 namespace ghost::core {

@@ -1,8 +1,5 @@
 #include "ghost-core/process/written_files.hpp"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -17,6 +14,7 @@
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
+#include "base/hash.hpp"
 #include "ghost-core/process/proc.hpp"
 #include "ghost-core/process/tree.hpp"
 

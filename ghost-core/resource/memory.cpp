@@ -37,6 +37,19 @@ Result<size_t> MemoryResource::read(void* data, size_t size) {
     return done;
 }
 
+const char* MemoryResource::in_place(size_t size) {
+    const auto& extents = buffer_->extents();
+    // What was read to its end is left at the next read.
+    if (extent_ + 1 < extents.size() && at_ == extents[extent_].bytes) {
+        extent_++;
+        at_ = 0;
+    }
+    if (extent_ >= extents.size() || extents[extent_].bytes - at_ < size) return nullptr;
+    const char* const data = buffer_->data() + extents[extent_].offset + at_;
+    at_ += size;
+    return data;
+}
+
 std::vector<char> MemoryResource::bytes() const {
     std::vector<char> out;
     out.reserve(buffer_->size());

@@ -25,6 +25,7 @@ class MemoryResource : public Resource {
     Space* space() override { return buffer_->settle() ? buffer_.get() : nullptr; }
     bool holds(const void* data) const override { return buffer_->holds(data); }
     Result<size_t> read(void* data, size_t size) override;
+    const char* in_place(size_t size) override;
     Status finalize() override { return {}; }
 
     MemoryBuffer& buffer() { return *buffer_; }

@@ -1,9 +1,8 @@
 #include "kernet-btl/wire/packet.hpp"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <cstring>
+
+#include "base/hash.hpp"
 
 namespace kernet::wire {
 

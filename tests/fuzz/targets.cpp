@@ -1,8 +1,5 @@
 #include "tests/fuzz/targets.hpp"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -10,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/fd.hpp"
+#include "base/hash.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/merge.hpp"
 #include "ghost-core/format/summary.hpp"

@@ -52,14 +52,17 @@ struct Read {
     GhostHead head;
     std::map<int, std::string> files;
     uint64_t page_bytes = 0;
+    std::string pages;
+    bool in_place = false;  // the last of them
     std::vector<PageRun> present, zero;
     Contents contents;
     std::vector<ProcessSummary> processes;
 };
 
-Result<Read> read_ghost(Resource& in) {
+Result<Read> read_ghost(Resource& in, bool leave_contents = false) {
     Read out;
     GhostReader reader(in);
+    if (leave_contents) reader.leave_contents();
     GHOST_TRY(reader.head(out.head));
     GHOST_TRY(check_host(out.head.host));
     static std::vector<uint64_t> buffer(chunk_limit / sizeof(uint64_t));
@@ -73,7 +76,11 @@ Result<Read> read_ghost(Resource& in) {
         if (chunk->type < ChunkType::pages) continue;
         auto view = GhostReader::pages(*chunk, bytes);
         if (!view) return view.error();
-        if (chunk->type == ChunkType::pages) out.page_bytes += view->bytes;
+        if (chunk->type == ChunkType::pages) {
+            out.page_bytes += view->bytes;
+            out.pages.append(view->contents, view->bytes);
+            out.in_place = view->contents < bytes || view->contents >= bytes + chunk_limit;
+        }
         if (chunk->type == ChunkType::present)
             out.present.insert(out.present.end(), view->runs.begin(), view->runs.end());
         if (chunk->type == ChunkType::zero)
@@ -91,6 +98,7 @@ TEST(Format, ReadsWhatWasWritten) {
     EXPECT_EQ(read->head.metadata, R"({"rank":1})");
     EXPECT_EQ(read->files[0], "abcdef");
     EXPECT_EQ(read->page_bytes, this_page_size());
+    EXPECT_EQ(read->pages, std::string(this_page_size(), 'p'));
     ASSERT_TRUE(read->head.parent.has_value());
     EXPECT_EQ(read->head.parent->digest, (Hash128{1, 2}));
     EXPECT_EQ(read->head.parent->id, (Hash128{3, 4}));
@@ -245,6 +253,33 @@ TEST(Format, EveryFlippedBitIsRefused) {
             FaultyResource wrong(ghost, FaultyResource::Fault::flip_read, at, bit);
             ASSERT_FALSE(read_ghost(wrong).ok()) << "byte " << at << " bit " << bit;
         }
+}
+
+TEST(Format, ContentsInMemoryNeedNotBeCopied) {
+    MemoryResource ghost(small_ghost());
+    auto read = read_ghost(ghost, true);
+    ASSERT_TRUE(read.ok()) << read.error().message();
+    EXPECT_TRUE(read->in_place);
+    EXPECT_EQ(read->pages, std::string(this_page_size(), 'p'));
+    EXPECT_EQ(read->zero.size(), 1U);  // what comes behind
+    ghost.rewind();
+    FaultyResource elsewhere(ghost, FaultyResource::Fault::short_read, 0);
+    read = read_ghost(elsewhere, true);
+    ASSERT_TRUE(read.ok()) << read.error().message();
+    EXPECT_FALSE(read->in_place);
+    EXPECT_EQ(read->pages, std::string(this_page_size(), 'p'));
+}
+
+TEST(Format, ContentsThatAreNotCopiedAreCheckedToo) {
+    const auto whole = small_ghost();
+    for (size_t at = 0, step = byte_step(); at < whole.size(); at += step) {
+        auto damaged = whole;
+        damaged[at] ^= 16;
+        MemoryResource wrong(damaged);
+        EXPECT_FALSE(read_ghost(wrong, true).ok()) << "byte " << at;
+        MemoryResource cut(std::vector<char>(whole.begin(), whole.begin() + std::ptrdiff_t(at)));
+        EXPECT_FALSE(read_ghost(cut, true).ok()) << "cut at " << at;
+    }
 }
 
 TEST(Format, SomethingAfterTheEndIsRefused) {
