@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <future>
 #include <mutex>
 #include <optional>
 #include <pthread.h>
@@ -42,6 +43,7 @@ Result<std::vector<ProcessName>> processes_of(pid_t root) {
 struct ReadyDump {
     struct Hooks {
         std::function<Status()> before_stop, on_stopped, before_release;
+        std::function<Result<PageRuns>(pid_t)> guards;
     };
     DumpRequest request;
     std::shared_ptr<Hooks> hooks;
@@ -58,6 +60,7 @@ struct ReadyDump {
         what.before_stop = [hooks] { return hooks->before_stop ? hooks->before_stop() : Status(); };
         what.on_stopped = [hooks] { return hooks->on_stopped(); };
         what.before_release = [hooks] { return hooks->before_release(); };
+        what.guards = [hooks](pid_t pid) { return hooks->guards(pid); };
         auto dump = TreeDump::prepare(what);
         if (!dump) return dump.error();
         return ReadyDump{std::move(what), std::move(hooks), std::move(*dump)};
@@ -79,6 +82,7 @@ struct Checkpointer::State {
     MemoryCopy copy{arena, workers};
     pid_t root = 0;                   // of the tree that is tracked; 0: none
     std::optional<ParentRef> parent;  // its last ghost
+    int64_t parent_us = 0;            // when that was written (monotonic)
     std::optional<ReadyDump> ready;
 
     void forget() {
@@ -95,13 +99,15 @@ namespace {
 class Checkpoint {
   public:
     Checkpoint(const CheckpointRequest& request, MemoryCopy& copy, Workers& workers,
-               std::optional<ParentRef> parent, std::optional<ReadyDump> ready)
+               std::optional<ParentRef> parent, int64_t parent_us, std::optional<ReadyDump> ready)
         : request_(request),
           copy_(copy),
           workers_(workers),
           parent_(std::move(parent)),
           dump_(std::move(ready)),
-          rule_(request.rounds) {}
+          rule_(request.rounds) {
+        if (parent_) rule_.goes_on_after(std::max<int64_t>(monotonic_us() - parent_us, 1));
+    }
 
     Result<CheckpointStats> run(Resource& out) {
         const int64_t begin = monotonic_us();
@@ -143,10 +149,11 @@ class Checkpoint {
             dump_.emplace(std::move(*dump));
         }
         *dump_->hooks = {[this] { return before_stop(); }, [this] { return stopped(); },
-                         [this] { return still_stopped(); }};
+                         [this] { return still_stopped(); },
+                         [this](pid_t pid) { return guards_of(pid); }};
         std::vector<pid_t> pids;
         for (const auto& process : *processes) pids.push_back(process.pid);
-        head_.host = host_facts(pids);
+        host_ = std::async(std::launch::async, host_facts, pids);
         head_.parent = parent_;
         copy_.watch(request_.copying);
         copy_.begin(parent_.has_value(), into);
@@ -172,14 +179,35 @@ class Checkpoint {
         return {};
     }
 
-    // Rounds until somebody wants to stop the tree, or it makes no sense any more.
+    // Rounds until the tree may stand, and then until somebody wants it to.
     Status rounds_until_wanted() {
         while (!wanted_) {
-            if (verdict_ != StoppingRule::Verdict::go_on) rest();
+            if (verdict_ != StoppingRule::Verdict::go_on) {
+                settle();
+                rest();
+            }
             if (wanted_) break;
             GHOST_TRY(round());
         }
         return {};
+    }
+
+    void settle() {
+        {
+            std::lock_guard lock(wanted_mutex_);
+            settled_ = true;
+        }
+        wanted_changed_.notify_all();
+    }
+
+    void do_rounds() {
+        rounds_status_ = rounds_until_wanted();
+        settle();
+    }
+
+    void wait_until_settled() {
+        std::unique_lock lock(wanted_mutex_);
+        wanted_changed_.wait(lock, [this] { return settled_; });
     }
 
     void rest() {
@@ -213,6 +241,7 @@ class Checkpoint {
     }
 
     Status before_stop() {
+        wait_until_settled();
         Status word = request_.wait_to_stand ? request_.wait_to_stand() : Status();
         end_rounds();
         return word;
@@ -233,11 +262,16 @@ class Checkpoint {
         return {};
     }
 
+    Result<PageRuns> guards_of(pid_t pid) const {
+        for (const auto& [inner, process] : copy_.processes())
+            if (process.pid == pid) return process.guards;
+        return make_error(Code::internal, "find guard pages of process", std::to_string(pid));
+    }
+
     Status still_stopped() { return request_.while_stopped ? request_.while_stopped() : Status(); }
 
     Status stand() {
-        while (verdict_ == StoppingRule::Verdict::go_on) GHOST_TRY(round());
-        rounds_ = std::thread([this] { rounds_status_ = rounds_until_wanted(); });
+        rounds_ = std::thread([this] { do_rounds(); });  // criu has its last look meanwhile
         auto done = [&] {
             const Urgent urgent;
             urgent_.emplace();
@@ -278,6 +312,7 @@ class Checkpoint {
         auto metadata = request_.metadata;
         if (request_.late_metadata) metadata.update(request_.late_metadata());
         head_.metadata = metadata.dump(-1, ' ', false, Json::error_handler_t::replace);
+        head_.host = host_.get();
         GHOST_TRY(writer.head(head_));
         GHOST_TRY(write_skeleton(writer));
         const PageWriting pages{&copy_, std::move(wanted_pages_), parent_.has_value(),
@@ -304,10 +339,12 @@ class Checkpoint {
     int64_t round_us_ = 0;  // of the last one
     StoppingRule::Verdict verdict_ = StoppingRule::Verdict::go_on;
     GhostHead head_;
+    std::future<std::string> host_;
     std::thread rounds_;
     std::mutex wanted_mutex_;
     std::condition_variable wanted_changed_;
     std::atomic<bool> wanted_ = false;
+    bool settled_ = false;  // the rest is small enough, or does not get smaller
     Status rounds_status_;
     SkeletonFiles skeleton_;
     std::vector<TaskPages> wanted_pages_;
@@ -331,14 +368,15 @@ Result<CheckpointStats> Checkpointer::run(const CheckpointRequest& request, Reso
     if (state_->root != request.root || !request.incremental) state_->forget();
     state_->root = request.root;
     auto parent = request.incremental ? state_->parent : std::nullopt;
-    auto stats =
-        Checkpoint(request, state_->copy, state_->workers, std::move(parent), std::move(ready))
-            .run(out);
+    auto stats = Checkpoint(request, state_->copy, state_->workers, std::move(parent),
+                            state_->parent_us, std::move(ready))
+                     .run(out);
     if (!stats || !request.keep_tracking) {
         state_->forget();
         return stats;
     }
     state_->parent = stats->as_parent;
+    state_->parent_us = monotonic_us();
     if (!request.stay_ready || request.leave_stopped) return stats;
     // Without it the next one takes longer, nothing else.
     if (auto next = ReadyDump::prepare(request); next.ok()) state_->ready.emplace(std::move(*next));

@@ -115,7 +115,7 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent)
     struct Work {
         ProcessCopy* process = nullptr;
         const PageScan* scan = nullptr;
-        Tracker::Part part;
+        std::optional<Tracker::Part> part;  // none: all that is not tracked, for guard pages
     };
     std::vector<Work> works;
     std::map<ProcessCopy*, PageChanges> changes;
@@ -124,6 +124,7 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent)
         auto& process = processes_[name.inner_pid];
         if (process.pid != name.pid) process = {};
         process.pid = name.pid;
+        process.guards.clear();
         auto& of = changes[&process];
         auto scan = PageScan::open(name.pid);
         // One that is just ending has no memory any more; nothing makes it stand.
@@ -133,26 +134,37 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent)
             process.known.clear();
             process.zero.clear();
             process.store.clear();
-            if (!ended) GHOST_TRY(look_at_all(name.pid, *scan, of));
+        }
+        if (ended) continue;
+        scans.push_back(std::make_unique<PageScan>(std::move(*scan)));
+        works.push_back({&process, scans.back().get(), {}});
+        if (!process.tracker) {
+            GHOST_TRY(look_at_all(name.pid, *scans.back(), of));
             continue;
         }
-        scans.push_back(std::make_unique<PageScan>(std::move(*scan)));
         auto parts = process.tracker->parts(process.known, of.gone);
         if (!parts) return parts.error();
         for (auto& part : *parts) works.push_back({&process, scans.back().get(), std::move(part)});
     }
     std::mutex mutex;
     GHOST_TRY(urgent.each(works.size(), [&](size_t i) -> Status {
+        const auto& [process, scan, part] = works[i];
         PageChanges found;
-        GHOST_TRY(Tracker::look(*works[i].scan, works[i].part, found));
+        GHOST_TRY(part ? Tracker::look(*scan, *part, found)
+                       : look_for_other_guards(process->pid, *scan, found.guards));
         std::lock_guard lock(mutex);
-        auto& all = changes[works[i].process];
+        auto& all = changes[process];
         all.written.insert(all.written.end(), found.written.begin(), found.written.end());
         all.zero.insert(all.zero.end(), found.zero.begin(), found.zero.end());
         all.gone.insert(all.gone.end(), found.gone.begin(), found.gone.end());
+        all.guards.insert(all.guards.end(), found.guards.begin(), found.guards.end());
         return {};
     }));
-    for (auto& [process, found] : changes) GHOST_TRY(take_in(*process, found));
+    for (auto& [process, found] : changes) {
+        GHOST_TRY(take_in(*process, found));
+        make_set(found.guards);
+        process->guards = std::move(found.guards);
+    }
     return {};
 }
 

@@ -27,6 +27,7 @@ struct ProcessCopy {
     pid_t pid = 0;
     PageRuns known;   // every page that is there, as of the last round
     PageRuns zero;    // of those: changed to zeros
+    PageRuns guards;  // guard pages (MADV_GUARD_INSTALL) of all its memory, as of finish()
     PageStore store;  // of those: changed, with their contents
     std::optional<Tracker> tracker;
     std::optional<Error> untracked;  // why there is none

@@ -32,9 +32,9 @@ constexpr size_t regions_at_once = 2048;
 // or unmap waits. 32 MiB are some 0.5 ms.
 constexpr uint64_t pages_at_once = 8192;
 
-// What is asked about pages that are there: no kernel takes an unknown category.
-uint64_t details() {
-    static const bool knows_guards = [] {
+// A kernel takes no category it does not know: 0 then.
+uint64_t guard() {
+    static const bool known = [] {
         const Fd pagemap(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
         ScanArguments arguments{};
         ScanRegion region{};
@@ -44,13 +44,19 @@ uint64_t details() {
         arguments.any_of = arguments.result = is_guard;
         return ioctl(pagemap.get(), pagemap_scan, &arguments) >= 0;
     }();
-    return knows_guards ? is_zero_frame | is_guard : is_zero_frame;
+    return known ? is_guard : 0;
+}
+
+// What is asked about pages that are there.
+uint64_t details() {
+    return is_zero_frame | guard();
 }
 
 // One line of /proc/PID/maps: "start-end rwxp offset major:minor inode   name".
 struct MapsLine {
     uint64_t start = 0, end = 0;
     bool ours = false;
+    bool special = false;  // the kernel's own: vdso and the like
 };
 
 MapsLine parse_line(std::string_view line) {
@@ -60,6 +66,7 @@ MapsLine parse_line(std::string_view line) {
     if (at == stop) return {};
     at = std::from_chars(at + 1, stop, out.end, 16).ptr;
     const auto rest = line.substr(static_cast<size_t>(at - line.data()));
+    out.special = rest.find(" [v") != std::string_view::npos;
     // " rwxp 00000000 00:00 0 " and then the name.
     if (rest.size() < 6 || rest[4] != 'p') return out;
     const auto device = rest.find(' ', 6);
@@ -72,9 +79,9 @@ MapsLine parse_line(std::string_view line) {
     return out;
 }
 
-}  // namespace
-
-Result<PageRuns> private_memory(pid_t pid) {
+// The mappings of a process that are `wanted`, in order.
+template <class Wanted>
+Result<PageRuns> mappings(pid_t pid, const Wanted& wanted) {
     const auto path = fmt::format("/proc/{}/maps", pid);
     const Fd maps(open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!maps) return sys_error("list memory of process", std::to_string(pid), Code::not_found);
@@ -91,7 +98,7 @@ Result<PageRuns> private_memory(pid_t pid) {
             const auto line = parse_line(text.substr(0, end));
             // An area that grows while the list is read is told a second time, from its beginning.
             const uint64_t start = std::max(line.start, out.empty() ? 0 : out.back().end());
-            if (line.ours && start < line.end) out.push_back({start, line.end - start});
+            if (wanted(line) && start < line.end) out.push_back({start, line.end - start});
             text.remove_prefix(end + 1);
         }
         kept = text.size();
@@ -99,6 +106,16 @@ Result<PageRuns> private_memory(pid_t pid) {
             return make_error(Code::internal, "list memory of process", std::to_string(pid));
         std::copy(text.begin(), text.end(), buffer.begin());
     }
+}
+
+}  // namespace
+
+Result<PageRuns> private_memory(pid_t pid) {
+    return mappings(pid, [](const MapsLine& line) { return line.ours; });
+}
+
+Result<PageRuns> other_memory(pid_t pid) {
+    return mappings(pid, [](const MapsLine& line) { return !line.ours && !line.special; });
 }
 
 Result<PageScan> PageScan::open(pid_t pid) {
@@ -141,10 +158,10 @@ Result<bool> PageScan::run(const Query& query, const PageRun& area, std::vector<
             return sys_error(fmt::format("scan pages at {:#x}", at), {},
                              errno == ESRCH ? Code::not_found : Code::io);
         for (int i = 0; i < count; i++)
-            if ((regions[i].categories & is_guard) == 0)
-                out.push_back({regions[i].start, regions[i].end,
-                               (regions[i].categories & is_zero_frame) != 0,
-                               (query.result & ~regions[i].categories & is_written) != 0});
+            out.push_back({regions[i].start, regions[i].end,
+                           (regions[i].categories & is_zero_frame) != 0,
+                           (query.result & ~regions[i].categories & is_written) != 0,
+                           (regions[i].categories & is_guard) != 0});
         uint64_t pages = 0;
         for (int i = 0; i < count; i++)
             pages += (regions[i].end - regions[i].start) / this_page_size();
@@ -189,15 +206,26 @@ Result<bool> PageScan::written(const PageRun& area, std::vector<Found>& out) con
 Status PageScan::written_and_protect(const PageRun& area, std::vector<Found>& out) const {
     // Not with check_registered: the kernel would end at what is not registered and not tell what
     // it has protected before that.
-    auto done =
-        run({protect_matching, is_written, page_is_present | is_swapped, details()}, area, out);
+    // Guard pages not: they look written for ever, so that whoever looks for what was written finds
+    // them.
+    auto done = run(
+        {protect_matching, is_written | guard(), page_is_present | is_swapped, details(), guard()},
+        area, out);
     if (!done) return done.error();
     return {};
 }
 
 Status PageScan::protect_all(const PageRun& area, std::vector<Found>& out) const {
-    auto done =
-        run({protect_matching, 0, page_is_present | is_swapped, is_written | details()}, area, out);
+    auto done = run(
+        {protect_matching, guard(), page_is_present | is_swapped, is_written | details(), guard()},
+        area, out);
+    if (!done) return done.error();
+    return {};
+}
+
+Status PageScan::guards(const PageRun& area, std::vector<Found>& out) const {
+    if (guard() == 0) return {};
+    auto done = run({0, guard(), 0, guard()}, area, out);
     if (!done) return done.error();
     return {};
 }
@@ -205,7 +233,7 @@ Status PageScan::protect_all(const PageRun& area, std::vector<Found>& out) const
 bool PageScan::is_present(uint64_t page) const {
     std::vector<Found> found;
     const PageRun one{page, this_page_size()};
-    return run({0, 0, page_is_present | is_swapped, details()}, one, found).ok() && !found.empty();
+    return present(one, found).ok() && !found.empty() && !found.front().guard;
 }
 
 }  // namespace ghost::core

@@ -7,6 +7,9 @@ namespace {
 
 constexpr uint64_t telling_bytes = 1 << 20;  // less says nothing about how fast copying is
 constexpr double shrinking = 0.9;            // a round with less than so much of the least helps
+// A first round that takes no more than so many times the downtime may be the last one: if all of
+// that had to be read again it would do no great harm.
+constexpr int64_t harmless = 4;
 
 }  // namespace
 
@@ -15,7 +18,7 @@ StoppingRule::Verdict StoppingRule::after_round(uint64_t bytes, int64_t us) {
     rounds_++;
     if (rounds_ == 1 || bytes >= telling_bytes)
         copy_rate_ = static_cast<double>(bytes) / static_cast<double>(us);
-    if (rounds_ == 1) {
+    if (last_us_ == 0) {
         last_us_ = us;
         return Verdict::go_on;
     }
@@ -25,7 +28,9 @@ StoppingRule::Verdict StoppingRule::after_round(uint64_t bytes, int64_t us) {
     last_us_ = us;
     const double rest = per_us * static_cast<double>(us);
     downtime_us_ = copy_rate_ > 0 ? static_cast<int64_t>(rest / copy_rate_) : 0;
+    if (rounds_ == 1 && us > harmless * limits_.downtime_us) return Verdict::go_on;
     if (downtime_us_ <= limits_.downtime_us) return Verdict::good;
+    if (rounds_ == 1) return Verdict::go_on;
     const bool helped =
         rounds_ == 2 || static_cast<double>(bytes) < shrinking * static_cast<double>(least_bytes_);
     vain_ = helped ? 0 : vain_ + 1;

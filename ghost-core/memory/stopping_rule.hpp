@@ -22,6 +22,12 @@ class StoppingRule {
     StoppingRule() = default;
     explicit StoppingRule(const Limits& limits) : limits_(limits) {}
 
+    // Before the first round: it does not copy everything, only what was written in the last `us`.
+    // If that was little the first round may be the last. (Another one would not help where the
+    // same pages are written again and again, and where they are others each time this is their
+    // rate.)
+    void goes_on_after(int64_t us) { last_us_ = us; }
+
     // A round that copied `bytes` in `us`; the first one copies everything. What is dirty then is
     // what was written in these `us`.
     Verdict after_round(uint64_t bytes, int64_t us);
@@ -36,7 +42,7 @@ class StoppingRule {
     Limits limits_;
     int rounds_ = 0, vain_ = 0;
     uint64_t least_bytes_ = 0;  // of a round after the first
-    int64_t last_us_ = 0;       // length of the round before
+    int64_t last_us_ = 0;       // length of the round before, or since the last copy; 0: none
     double dirty_rate_ = 0, copy_rate_ = 0;
     int64_t downtime_us_ = 0;
 };

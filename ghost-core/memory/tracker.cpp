@@ -1,6 +1,7 @@
 #include "ghost-core/memory/tracker.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <fmt/format.h>
 #include <linux/userfaultfd.h>
@@ -29,13 +30,16 @@ constexpr uint64_t near_bytes_protecting = 2 << 20;
 
 // In no order: what is told twice, of an area that was scanned twice, may lie before what was last.
 void sort_in(const std::vector<PageScan::Found>& found, PageChanges& changes) {
-    for (const auto& run : found)
-        (run.zero ? changes.zero : changes.written).push_back({run.start, run.end - run.start});
+    for (const auto& run : found) {
+        auto& kind = run.guard ? changes.guards : run.zero ? changes.zero : changes.written;
+        kind.push_back({run.start, run.end - run.start});
+    }
 }
 
 PageRuns set_of(const std::vector<PageScan::Found>& found) {
     PageRuns out;
-    for (const auto& run : found) out.push_back({run.start, run.end - run.start});
+    for (const auto& run : found)
+        if (!run.guard) out.push_back({run.start, run.end - run.start});
     make_set(out);
     return out;
 }
@@ -156,15 +160,26 @@ Status Tracker::add_pieces(const PageScan& scan, const PageRun& area,
 }
 
 // What is replaced meanwhile is not registered any more; the next round, or the look at the
-// standing process, will see.
-Status Tracker::round_of(const PageScan& scan, const Piece& piece, FoundPages& found) const {
+// standing process, will see. `dense`: of the pieces looked at so far most were written all over,
+// so that looking for candidates first would only be one walk more.
+Status Tracker::round_of(const PageScan& scan, const Piece& piece, std::atomic<bool>& dense,
+                         FoundPages& found) const {
     if (piece.fresh) return first_look(scan, piece.area, found);
+    const auto is_dense = [&](const PageRuns& runs) {
+        return bytes_of(runs) > piece.area.bytes / 2;
+    };
+    if (dense) {
+        GHOST_TRY(scan.written_and_protect(piece.area, found));
+        dense = is_dense(joined(set_of(found), near_bytes_protecting));
+        return {};
+    }
     PageRuns candidates;
     auto tracked = scan.maybe_written(piece.area, candidates);
     if (!tracked) return tracked.error();
     if (!*tracked) return {};
-    for (const auto& run : joined(candidates, near_bytes_protecting))
-        GHOST_TRY(scan.written_and_protect(run, found));
+    const auto runs = joined(candidates, near_bytes_protecting);
+    for (const auto& run : runs) GHOST_TRY(scan.written_and_protect(run, found));
+    dense = is_dense(runs);
     return {};
 }
 
@@ -177,9 +192,10 @@ Status Tracker::round(PageChanges& changes, Workers* workers) {
     for (const auto& area : *areas) GHOST_TRY(add_pieces(*scan, area, pieces));
     FoundPages found;
     std::mutex mutex;
+    std::atomic<bool> dense = false;
     const auto look = [&](size_t i) -> Status {
         FoundPages part;
-        GHOST_TRY(round_of(*scan, pieces[i], part));
+        GHOST_TRY(round_of(*scan, pieces[i], dense, part));
         std::lock_guard lock(mutex);
         found.insert(found.end(), part.begin(), part.end());
         return {};
@@ -250,6 +266,15 @@ void Tracker::release() {
                     sched_yield();
             }
     userfault_.reset();
+}
+
+Status look_for_other_guards(pid_t pid, const PageScan& scan, PageRuns& guards) {
+    auto areas = other_memory(pid);
+    if (!areas) return areas.error();
+    std::vector<PageScan::Found> found;
+    for (const auto& area : *areas) GHOST_TRY(scan.guards(area, found));
+    for (const auto& run : found) guards.push_back({run.start, run.end - run.start});
+    return {};
 }
 
 Status look_at_all(pid_t pid, const PageScan& scan, PageChanges& changes) {

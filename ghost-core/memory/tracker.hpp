@@ -7,6 +7,7 @@
 // that was never touched, keeps huge pages from being made there, and makes it look present.
 #pragma once
 
+#include <atomic>
 #include <sys/types.h>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct PageChanges {
     PageRuns written;  // to be read again
     PageRuns zero;     // there, and never written: holds only zeros
     PageRuns gone;     // of those known before: no longer there
+    PageRuns guards;   // all guard pages there are; while the process runs: none
 };
 
 // One thread at a time, unless said otherwise. The process may run, stop, exec or die at any time.
@@ -72,7 +74,8 @@ class Tracker {
         bool fresh = false;  // registered just now
     };
     Status add_pieces(const PageScan& scan, const PageRun& area, std::vector<Piece>& pieces) const;
-    Status round_of(const PageScan& scan, const Piece& piece, FoundPages& found) const;
+    Status round_of(const PageScan& scan, const Piece& piece, std::atomic<bool>& dense,
+                    FoundPages& found) const;
     Status first_look(const PageScan& scan, const PageRun& part, FoundPages& found) const;
     bool enlist(const PageRun& area) const;
     bool clean(const PageRun& area) const;
@@ -83,5 +86,8 @@ class Tracker {
 
 // The whole memory of a process that is not tracked, while it stands: everything there is.
 Status look_at_all(pid_t pid, const PageScan& scan, PageChanges& changes);
+
+// The guard pages of a standing process outside of its private anonymous memory.
+Status look_for_other_guards(pid_t pid, const PageScan& scan, PageRuns& guards);
 
 }  // namespace ghost::core

@@ -1,6 +1,7 @@
 #include "ghost-core/process/dump.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
@@ -129,7 +130,7 @@ class TreeDump::Dumper {
 
   private:
     // Where criu is, by what it has said; see packaging/criu, ghost.c.
-    enum class Point { starting, ready, going, stopped, complete, releasing, released };
+    enum class Point { starting, ready, going, stopped, complete, releasing, released, finished };
 
     Status start_criu();
     void hurry_criu(int scheduling) const;
@@ -143,6 +144,8 @@ class TreeDump::Dumper {
     Status hear();
     Status say(char answer);
     Status hook_ended();
+    Status hear_guards();
+    Status tell_guards();
     Status release_if_complete();
     Status released();
     Status take_request();
@@ -153,6 +156,8 @@ class TreeDump::Dumper {
     Result<DumpResult> attempt();
     void let_go();
     void forget();
+    void remove_leftovers() const;
+    bool criu_is_done() const { return point_ == Point::finished || criu_->ended(); }
     void refresh_limit() { deadline_ = monotonic_us() + request_.criu.limit_s * second_us; }
     bool keeps() const { return writer_ == nullptr || short_stop_; }
     Error criu_failure() const;
@@ -167,6 +172,9 @@ class TreeDump::Dumper {
     bool asked_ = false;       // before_stop
     GhostWriter* writer_ = nullptr;
     Fd listener_, connection_, server_, control_;
+    Fd guards_;                       // criu asks there for guard pages
+    std::vector<pid_t> asks_guards_;  // of these, not answered yet
+    std::string told_guards_;         // not sent yet
     std::optional<Standstill> standstill_;
     std::optional<Child> criu_;
     std::optional<Aside> aside_;
@@ -231,6 +239,16 @@ Status TreeDump::Dumper::start_criu() {
                                  {"GHOST_CONTROL=3", "GHOST_QUICK_MAPS=1", "GHOST_GUARDS_ASIDE=1",
                                   "GHOST_MOUNTS_AHEAD=1", "GHOST_SOCKETS_LATE=1"});
     }
+    Fd its_guards;
+    if (takes_part_ && request_.guards) {
+        int ends[2];
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+            return sys_error("make socket pair");
+        guards_.reset(ends[0]);
+        its_guards.reset(ends[1]);
+        child.descriptors.push_back(its_guards.get());
+        child.environment.emplace_back("GHOST_GUARDS_FROM=4");
+    }
     if (short_stop_) child.environment.emplace_back("GHOST_WHOLE_VMAS=1");
     if (short_stop_ && smaps_ahead_) child.environment.emplace_back("GHOST_SMAPS_AHEAD=1");
     if (request_.flags_in_stop) child.environment.emplace_back("GHOST_FLAGS_BY_BPF=1");
@@ -260,6 +278,8 @@ Status TreeDump::Dumper::turn() {
     watch.add(connected_ ? connection_.get() : listener_.get(), POLLIN,
               [this] { return take_request(); });
     watch.add(control_.get(), POLLIN, [this] { return hear(); });
+    watch.add(guards_.get(), POLLIN, [this] { return hear_guards(); });
+    watch.add(told_guards_.empty() ? -1 : guards_.get(), POLLOUT, [this] { return tell_guards(); });
     if (aside_ && aside_->started() && !aside_->ended())
         watch.add(aside_->fd(), POLLIN, [this] { return hook_ended(); });
     watch.add(criu_->ended() ? -1 : criu_->fd(), POLLIN, [this]() -> Status {
@@ -309,6 +329,9 @@ Status TreeDump::Dumper::hear() {
             point_ = Point::released;
             result_.times.release = now - std::exchange(mark_, now);
             return released();
+        case 'K':
+            point_ = Point::finished;
+            return {};
         default:
             return make_error(Code::internal, "talk to criu: unknown word");
     }
@@ -316,7 +339,43 @@ Status TreeDump::Dumper::hear() {
 
 Status TreeDump::Dumper::hook_ended() {
     GHOST_TRY(aside_->take());
+    GHOST_TRY(tell_guards());
     return release_if_complete();
+}
+
+// criu names the processes whose guard pages it wants to know when all stand.
+Status TreeDump::Dumper::hear_guards() {
+    pid_t pid = 0;
+    const auto got = recv(guards_.get(), &pid, sizeof pid, MSG_DONTWAIT);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return {};
+    if (got != sizeof pid) {
+        guards_.reset();
+        told_guards_.clear();
+        return {};
+    }
+    asks_guards_.push_back(pid);
+    return aside_ && aside_->ended() ? tell_guards() : Status();
+}
+
+// For each process its ranges, {start, end}, and two zeros; see packaging/criu, ghost-guards.c.
+// Never waits: criu may want to get rid of an image first.
+Status TreeDump::Dumper::tell_guards() {
+    for (const pid_t pid : std::exchange(asks_guards_, {})) {
+        auto runs = request_.guards(pid);
+        if (!runs) return runs.error();
+        runs->push_back({0, 0});
+        for (const auto& run : *runs) {
+            const std::array<uint64_t, 2> range = {run.start, run.end()};
+            told_guards_.append(reinterpret_cast<const char*>(range.data()), sizeof range);
+        }
+    }
+    if (told_guards_.empty() || !guards_) return {};
+    const auto sent =
+        send(guards_.get(), told_guards_.data(), told_guards_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent < 0 && (errno == EAGAIN || errno == EINTR)) return {};
+    if (sent < 0) return sys_error("tell criu guard pages");
+    told_guards_.erase(0, static_cast<size_t>(sent));
+    return {};
 }
 
 Status TreeDump::Dumper::release_if_complete() {
@@ -402,7 +461,7 @@ Status TreeDump::Dumper::close_image(Image& image) {
 
 Error TreeDump::Dumper::criu_failure() const {
     auto why = last_log_error(request_.criu.work_dir);
-    const bool changed = point_ == Point::released && why.find(changed_flags) != std::string::npos;
+    const bool changed = point_ >= Point::released && why.find(changed_flags) != std::string::npos;
     return make_error(changed ? Code::busy : Code::refused,
                       fmt::format("freeze: criu: {}: {}", describe_status(criu_->status()), why));
 }
@@ -414,11 +473,12 @@ void TreeDump::Dumper::let_go() {
     connection_.reset();
     listener_.reset();
     control_.reset();
+    guards_.reset();
     if (criu_ && !criu_->wait(monotonic_us() + second_us)) criu_->kill();
     if (!standstill_) return;  // nothing was stopped
     if (auto free = wait_untraced(request_.root, second_us); !free.ok())
         log::warning("after a failed freeze: {}", free.error().message());
-    if (point_ != Point::released)
+    if (point_ < Point::released)
         if (auto right = standstill_->repair(); !right.ok())
             log::warning("after a failed freeze: {}", right.error().message());
     if (auto resumed = resume_tree(request_.root); !resumed.ok())
@@ -428,6 +488,11 @@ void TreeDump::Dumper::let_go() {
 TreeDump::Dumper::~Dumper() {
     if (!criu_ || criu_->ended()) return;
     aside_.reset();
+    if (point_ == Point::finished) {  // it is about to end
+        if (!criu_->wait(monotonic_us() + second_us)) criu_->kill();
+        remove_leftovers();
+        return;
+    }
     let_go();
     unlink((request_.criu.work_dir + "/" + capture_socket).c_str());
 }
@@ -524,16 +589,17 @@ Result<DumpResult> TreeDump::Dumper::attempt() {
     if (status.ok()) status = wait_for_word();
     const int64_t begin = monotonic_us();
     if (status.ok()) status = stop();
-    while (status.ok() && !(criu_->ended() && images_.empty() && !connection_)) {
+    while (status.ok() && !(criu_is_done() && images_.empty() && !connection_)) {
         // criu that has ended without having connected will not come any more.
         if (criu_->ended() && !connected_) break;
         status = turn();
-        if (result_.times.stood == 0 && point_ == Point::released)
+        if (result_.times.stood == 0 && point_ >= Point::released)
             result_.times.stood = monotonic_us() - begin;
     }
-    if (status.ok() && control_) status = hear();  // its last word may have come with its end
+    // Its last word may have come with its end.
+    if (status.ok() && control_ && point_ != Point::finished) status = hear();
     unlink((request_.criu.work_dir + "/" + capture_socket).c_str());
-    if (status.ok() && !criu_->succeeded()) status = criu_failure();
+    if (status.ok() && point_ != Point::finished && !criu_->succeeded()) status = criu_failure();
     // A criu that does not take part waits for nobody.
     if (status.ok() && !aside_->ended()) status = aside_->take();
     if (status.ok() && !takes_part_ && request_.before_release) status = request_.before_release();
@@ -545,9 +611,13 @@ Result<DumpResult> TreeDump::Dumper::attempt() {
         let_go();
         return status.error();
     }
+    if (criu_->ended()) remove_leftovers();
+    return std::move(result_);
+}
+
+void TreeDump::Dumper::remove_leftovers() const {
     for (const auto* name : {criu_log, "stats-dump"})
         unlink((request_.criu.work_dir + "/" + name).c_str());
-    return std::move(result_);
 }
 
 // Before another attempt.
@@ -556,6 +626,9 @@ void TreeDump::Dumper::forget() {
     criu_.reset();
     aside_.reset();
     control_.reset();
+    guards_.reset();
+    asks_guards_.clear();
+    told_guards_.clear();
     connected_ = false;
     point_ = Point::starting;
     files_.clear();

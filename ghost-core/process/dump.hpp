@@ -39,6 +39,10 @@ struct DumpRequest {
     // works in the tasks meanwhile: it writes, and puts back, the first bytes of their first
     // executable mapping, and maps and unmaps memory of its own (shared, so not of ours).
     std::function<Status()> on_stopped;
+    // The guard pages (MADV_GUARD_INSTALL) of a process of the tree, where on_stopped finds them:
+    // called on the calling thread when that is through, for each process. Without it criu looks
+    // for them itself, and walks all page tables.
+    std::function<Result<std::vector<PageRun>>(pid_t)> guards;
     // Called on the calling thread when the skeleton is complete and on_stopped is through; the
     // tasks still stand. An error of either hook makes the dump fail: every task runs on.
     std::function<Status()> before_release;

@@ -3,9 +3,12 @@
 //   ghost_churn churn SEED   two threads: mmap, munmap, mremap, madvise, mprotect, writes, reads,
 //                            forks, until killed
 //   ghost_churn write MB RATE [huge] writes random pages of MB megabytes at RATE MB/s, until killed
+//   ghost_churn guards       guard pages come and go in memory of every kind, among pages that are
+//                            written, until killed
 //   ghost_churn spin         computes without a system call, until killed
 //   ghost_churn wait         sits in all kinds of interruptible system calls; writes to standard
 //                            output what ended early; ends at the end of standard input
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
@@ -14,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <fcntl.h>
 #include <poll.h>
 #include <string>
 #include <sys/epoll.h>
@@ -191,6 +195,42 @@ int write_pages(size_t megabytes, double rate, bool huge) {
     }
 }
 
+// Each area has a guard page of its own all the time, and others that last 1 to 8 ms.
+int keep_guards() {
+    constexpr size_t pages = 600;
+    const int file = open("/proc/self/exe", O_RDONLY);
+    std::vector<char*> areas;
+    for (const int flags : {MAP_PRIVATE | MAP_ANONYMOUS, MAP_PRIVATE | MAP_ANONYMOUS,
+                            MAP_SHARED | MAP_ANONYMOUS, MAP_PRIVATE}) {
+        const size_t count = flags == MAP_PRIVATE ? 3 : pages;
+        void* base = mmap(nullptr, count * page, PROT_READ | PROT_WRITE, flags,
+                          flags == MAP_PRIVATE ? file : -1, 0);
+        if (base == MAP_FAILED) return 3;
+        areas.push_back(static_cast<char*>(base));
+        madvise(areas.back() + page, page, guard_install);
+    }
+    areas.pop_back();  // the file's has that one only
+    Random random(5);
+    std::vector<char*> guards;
+    for (uint64_t step = 0;; step++) {
+        for (int i = 0; i < 40; i++) {
+            char* const at =
+                areas[random.below(areas.size())] + (2 + random.below(pages - 2)) * page;
+            if (std::find(guards.begin(), guards.end(), at) == guards.end()) *at = char(step | 1);
+        }
+        char* const at = areas[random.below(areas.size())] + (2 + random.below(pages - 2)) * page;
+        if (std::find(guards.begin(), guards.end(), at) == guards.end() &&
+            madvise(at, page, guard_install) == 0)
+            guards.push_back(at);
+        if (guards.size() > 8) {
+            const auto gone = guards.begin() + std::ptrdiff_t(random.below(guards.size()));
+            madvise(*gone, page, guard_remove);
+            guards.erase(gone);
+        }
+        usleep(500);
+    }
+}
+
 std::atomic<int> handled{0};
 std::atomic<bool> over{false};
 
@@ -250,6 +290,7 @@ int main(int argc, char** argv) {
     if (what == "write" && argc >= 4)
         return write_pages(std::strtoul(argv[2], nullptr, 10), std::strtod(argv[3], nullptr),
                            argc > 4);
+    if (what == "guards") return keep_guards();
     if (what == "spin")
         for (volatile uint64_t count = 0;;) count = count + 1;
     if (what == "wait") return wait_in_calls();

@@ -187,6 +187,25 @@ TEST(StoppingRule, AProcessThatSleepsIsGoodAtOnce) {
     EXPECT_EQ(rule.dirty_rate(), 0);
 }
 
+// 1 % of 1 GiB, written in the 200 ms since the last copy, read in 5 ms: 0.3 MB are dirty then.
+TEST(StoppingRule, DifferencesThatAreFewNeedOneRound) {
+    StoppingRule rule({2000, 30, 3});
+    rule.goes_on_after(200000);
+    EXPECT_EQ(rule.after_round(10 << 20, 5000), Verdict::good);
+    EXPECT_NEAR(rule.dirty_rate(), 52e6, 1e6);
+    EXPECT_LE(rule.estimated_downtime_us(), 200);
+}
+
+TEST(StoppingRule, DifferencesThatAreManyOrMadeQuicklyNeedAnother) {
+    StoppingRule slow({2000, 30, 3});
+    slow.goes_on_after(600000000);  // may be the same pages all the time
+    EXPECT_EQ(slow.after_round(500 << 20, 100000), Verdict::go_on);
+    EXPECT_EQ(slow.after_round(1 << 20, 500), Verdict::good);
+    StoppingRule quick({2000, 30, 3});
+    quick.goes_on_after(10000);
+    EXPECT_EQ(quick.after_round(20 << 20, 8000), Verdict::go_on);
+}
+
 TEST(StoppingRule, RoundsAreLimited) {
     StoppingRule rule({0, 10, 100});
     Verdict verdict = Verdict::go_on;
