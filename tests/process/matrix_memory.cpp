@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "tests/process/matrix_subject.hpp"
@@ -123,6 +124,35 @@ Check mappings(const std::string& folder) {
     };
 }
 
+// Whether this page can be read, without being ended by the attempt.
+bool is_readable(char* at) {
+    char byte = 0;
+    const iovec to{&byte, 1}, from{at, 1};
+    return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == 1;
+}
+
+Check guards(const std::string&) {
+    constexpr int guard_install = 102, guard_remove = 103;  // MADV_GUARD_..., Linux 6.13
+    static char* area = map(64 * page);
+    for (size_t i = 0; i < 64; i++) put(area + i * page, word(i));
+    // An older kernel has none.
+    static const bool known = madvise(area, page, guard_install) == 0;
+    for (size_t i = 9; known && i < 64; i += 9)
+        need(madvise(area + i * page, page, guard_install) == 0, "guard pages");
+    if (known) need(madvise(area + 9 * page, page, guard_remove) == 0, "remove a guard page");
+    return []() -> std::string {
+        for (size_t i = 0; i < 64; i++) {
+            const bool guarded = known && i % 9 == 0 && i != 9;
+            if (is_readable(area + i * page) == guarded)
+                return guarded ? "a guard page is gone" : "a page has become a guard page";
+            uint64_t got = 0;
+            if (!guarded) std::memcpy(&got, area + i * page, 8);
+            if (!guarded && got != (known && i == 9 ? 0 : word(i))) return "a page differs";
+        }
+        return {};
+    };
+}
+
 Check heap_and_stack(const std::string&) {
     static std::vector<std::vector<uint64_t>> blocks;
     for (size_t i = 0; i < 2000; i++) blocks.emplace_back(i + 1, word(i));
@@ -147,6 +177,7 @@ const std::vector<Case> memory_cases = {
     {"huge_pages", "transparent huge pages", nullptr, huge_pages},
     {"mappings", "mappings of files, hidden, locked, dropped and executable pages", nullptr,
      mappings},
+    {"guards", "guard pages (MADV_GUARD_INSTALL, Linux 6.16)", nullptr, guards},
     {"heap_and_stack", "heap and stack", nullptr, heap_and_stack},
 };
 
