@@ -115,7 +115,8 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent)
     struct Work {
         ProcessCopy* process = nullptr;
         const PageScan* scan = nullptr;
-        std::optional<Tracker::Part> part;  // none: all that is not tracked, for guard pages
+        std::optional<Tracker::Part> part;  // or
+        PageRun other;                      // memory that is not tracked, for guard pages
     };
     std::vector<Work> works;
     std::map<ProcessCopy*, PageChanges> changes;
@@ -137,21 +138,23 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent)
         }
         if (ended) continue;
         scans.push_back(std::make_unique<PageScan>(std::move(*scan)));
-        works.push_back({&process, scans.back().get(), {}});
+        auto map = memory_map(name.pid);
+        if (!map) return map.error();
+        for (const auto& area : map->others)
+            works.push_back({&process, scans.back().get(), {}, area});
         if (!process.tracker) {
             GHOST_TRY(look_at_all(name.pid, *scans.back(), of));
             continue;
         }
-        auto parts = process.tracker->parts(process.known, of.gone);
-        if (!parts) return parts.error();
-        for (auto& part : *parts) works.push_back({&process, scans.back().get(), std::move(part)});
+        for (auto& part : Tracker::parts(map->ours, process.known, of.gone))
+            works.push_back({&process, scans.back().get(), std::move(part), {}});
     }
     std::mutex mutex;
     GHOST_TRY(urgent.each(works.size(), [&](size_t i) -> Status {
-        const auto& [process, scan, part] = works[i];
+        const auto& [process, scan, part, other] = works[i];
         PageChanges found;
         GHOST_TRY(part ? Tracker::look(*scan, *part, found)
-                       : look_for_other_guards(process->pid, *scan, found.guards));
+                       : look_for_guards(*scan, other, found.guards));
         std::lock_guard lock(mutex);
         auto& all = changes[process];
         all.written.insert(all.written.end(), found.written.begin(), found.written.end());

@@ -31,6 +31,7 @@ constexpr size_t regions_at_once = 2048;
 // So many in one call: the kernel holds the process's mappings meanwhile, and whoever wants to map
 // or unmap waits. 32 MiB are some 0.5 ms.
 constexpr uint64_t pages_at_once = 8192;
+constexpr uint64_t near_bytes = 2 << 20;  // between mappings that are looked at in one go
 
 // A kernel takes no category it does not know: 0 then.
 uint64_t guard() {
@@ -79,13 +80,26 @@ MapsLine parse_line(std::string_view line) {
     return out;
 }
 
-// The mappings of a process that are `wanted`, in order.
-template <class Wanted>
-Result<PageRuns> mappings(pid_t pid, const Wanted& wanted) {
+void note(const MapsLine& line, uint64_t start, MemoryMap& map) {
+    auto& others = map.others;
+    if (line.ours)
+        map.ours.push_back({start, line.end - start});
+    else if (line.special)
+        return;
+    else if (!others.empty() && start - others.back().end() < near_bytes)
+        others.back().bytes = line.end - others.back().start;
+    else
+        others.push_back({start, line.end - start});
+}
+
+}  // namespace
+
+Result<MemoryMap> memory_map(pid_t pid) {
     const auto path = fmt::format("/proc/{}/maps", pid);
     const Fd maps(open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!maps) return sys_error("list memory of process", std::to_string(pid), Code::not_found);
-    PageRuns out;
+    MemoryMap out;
+    uint64_t last = 0;
     std::array<char, 65536> buffer;
     size_t kept = 0;
     for (;;) {
@@ -97,8 +111,9 @@ Result<PageRuns> mappings(pid_t pid, const Wanted& wanted) {
         for (size_t end = 0; (end = text.find('\n')) != std::string_view::npos;) {
             const auto line = parse_line(text.substr(0, end));
             // An area that grows while the list is read is told a second time, from its beginning.
-            const uint64_t start = std::max(line.start, out.empty() ? 0 : out.back().end());
-            if (wanted(line) && start < line.end) out.push_back({start, line.end - start});
+            const uint64_t start = std::max(line.start, last);
+            last = std::max(last, line.end);
+            if (start < line.end) note(line, start, out);
             text.remove_prefix(end + 1);
         }
         kept = text.size();
@@ -108,14 +123,10 @@ Result<PageRuns> mappings(pid_t pid, const Wanted& wanted) {
     }
 }
 
-}  // namespace
-
 Result<PageRuns> private_memory(pid_t pid) {
-    return mappings(pid, [](const MapsLine& line) { return line.ours; });
-}
-
-Result<PageRuns> other_memory(pid_t pid) {
-    return mappings(pid, [](const MapsLine& line) { return !line.ours && !line.special; });
+    auto map = memory_map(pid);
+    if (!map) return map.error();
+    return std::move(map->ours);
 }
 
 Result<PageScan> PageScan::open(pid_t pid) {

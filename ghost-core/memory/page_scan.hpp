@@ -12,11 +12,14 @@
 
 namespace ghost::core {
 
-// The private anonymous memory of a process, of any protection: what a ghost's pages are taken
-// from. Sorted. not_found if the process is gone.
-Result<PageRuns> private_memory(pid_t pid);
-// The rest, but for what the kernel itself maps.
-Result<PageRuns> other_memory(pid_t pid);
+struct MemoryMap {
+    PageRuns ours;    // private anonymous memory, of any protection: what a ghost's pages are from
+    PageRuns others;  // what else is mapped, but by the kernel itself; what lies between, up to
+                      // 2 MiB, may be in it
+};
+// As it is now. Sorted. not_found if the process is gone.
+Result<MemoryMap> memory_map(pid_t pid);
+Result<PageRuns> private_memory(pid_t pid);  // only that
 
 // Belongs to the address space the process had when it was opened: after an exec everything is
 // not_found. Any thread.

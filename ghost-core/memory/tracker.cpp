@@ -211,9 +211,14 @@ Status Tracker::round(PageChanges& changes, Workers* workers) {
 Result<std::vector<Tracker::Part>> Tracker::parts(const PageRuns& known, PageRuns& gone) const {
     auto areas = private_memory(pid_);
     if (!areas) return areas.error();
+    return parts(*areas, known, gone);
+}
+
+std::vector<Tracker::Part> Tracker::parts(const PageRuns& areas, const PageRuns& known,
+                                          PageRuns& gone) {
     std::vector<Part> out;
     PageRuns all;
-    for (const auto& area : *areas) {
+    for (const auto& area : areas) {
         append(all, area.start, area.end());
         for (uint64_t at = area.start; at < area.end();) {
             const uint64_t until = std::min(area.end(), at / part_bytes * part_bytes + part_bytes);
@@ -268,11 +273,9 @@ void Tracker::release() {
     userfault_.reset();
 }
 
-Status look_for_other_guards(pid_t pid, const PageScan& scan, PageRuns& guards) {
-    auto areas = other_memory(pid);
-    if (!areas) return areas.error();
+Status look_for_guards(const PageScan& scan, const PageRun& area, PageRuns& guards) {
     std::vector<PageScan::Found> found;
-    for (const auto& area : *areas) GHOST_TRY(scan.guards(area, found));
+    GHOST_TRY(scan.guards(area, found));
     for (const auto& run : found) guards.push_back({run.start, run.end - run.start});
     return {};
 }

@@ -52,6 +52,8 @@ class Tracker {
     };
     // `known`: the pages of the caller's copy. What lies outside of all parts is told in `gone`.
     Result<std::vector<Part>> parts(const PageRuns& known, PageRuns& gone) const;
+    // The same with the private memory (page_scan.hpp) known already.
+    static std::vector<Part> parts(const PageRuns& areas, const PageRuns& known, PageRuns& gone);
     // Adds to `changes` what is different in this part. Does not protect: what is told now will be
     // told again by the next round. `scan` was opened when the process stood already.
     static Status look(const PageScan& scan, const Part& part, PageChanges& changes);
@@ -87,7 +89,7 @@ class Tracker {
 // The whole memory of a process that is not tracked, while it stands: everything there is.
 Status look_at_all(pid_t pid, const PageScan& scan, PageChanges& changes);
 
-// The guard pages of a standing process outside of its private anonymous memory.
-Status look_for_other_guards(pid_t pid, const PageScan& scan, PageRuns& guards);
+// The guard pages of a standing process in this area, which is not tracked.
+Status look_for_guards(const PageScan& scan, const PageRun& area, PageRuns& guards);
 
 }  // namespace ghost::core
