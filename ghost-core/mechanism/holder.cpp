@@ -255,9 +255,15 @@ Result<HolderClient> HolderClient::connect(const std::vector<std::string>& start
 }
 
 Result<ControlMessage> HolderClient::ask(const Json& request, const std::vector<int>& fds) {
-    GHOST_TRY(socket_.send(request, fds));
+    const auto failed = [](const Error& why) {
+        if (why.code == Code::timeout) return why;
+        return make_error(Code::peer_lost,
+                          "keep ghosts in memory: the holder has ended, and every ghost it kept is "
+                          "gone (the next checkpoint to memory starts another holder)");
+    };
+    if (auto sent = socket_.send(request, fds); !sent.ok()) return failed(sent.error());
     auto reply = socket_.receive(answer_ms);
-    if (!reply) return reply.error();
+    if (!reply) return failed(reply.error());
     if (reply->body.value("t", "") == "error")
         return make_error(Code::not_found, "keep ghosts in memory", reply->body.value("why", ""));
     return reply;

@@ -10,6 +10,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -384,6 +385,82 @@ def case_checkpoint_in_memory():
         if ours:
             ghost("holder", "--stop")
     assert not ours or ghost("restart", "--from", "memory").returncode == 1
+
+
+def holder_pid():
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as one:
+        one.connect("/run/ghost-%d/holder.sock" % os.geteuid())
+        return struct.unpack("3i", one.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+
+
+# Calls `begin`, kills the holder after so much of the time, and returns what `begin` has.
+def with_a_death(begin, after_s):
+    pid = holder_pid()
+    begun = begin()
+    time.sleep(after_s)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not alive(pid), "the holder's end")
+    return begun
+
+
+def checkpoint_with_a_death(inner, after_s, *more):
+    words = [GHOST, "checkpoint", str(inner), "--to", "memory", "--name", "b", *more]
+    work = with_a_death(
+        lambda: subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True),
+        after_s)
+    _, said = work.communicate(timeout=LIMIT)
+    assert work.returncode == 0 or (work.returncode == 1 and "holder" in said), said
+    return work.returncode
+
+
+# A holder that is killed at any moment costs the ghosts it kept, never a process: an original goes
+# on, or its ghost is kept; a restart is whole, or an error. In a name space of mounts with a /run of
+# its own: nobody else's holder is touched.
+def case_killed_holder():
+    if "GHOST_TEST_OWN_RUN" not in os.environ:
+        words = ["unshare", "--mount", "--propagation", "private", "sh", "-c",
+                 'mount -t tmpfs none /run && exec "$@"', "sh", sys.executable, __file__,
+                 "killed_holder"]
+        done = subprocess.run(words, env={**os.environ, "GHOST_TEST_OWN_RUN": "1"},
+                              capture_output=True, text=True, timeout=10 * LIMIT)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return
+    try:
+        deaths_of_the_holder()
+    finally:
+        ghost("holder", "--stop")
+
+
+def deaths_of_the_holder():
+    talk, inner = started()
+    good(ghost("checkpoint", str(inner), "--to", "memory"))
+    begin = time.monotonic()
+    good(ghost("checkpoint", str(inner), "--to", "memory"))
+    takes = time.monotonic() - begin
+    came = set()
+    for i in range(20):
+        good(ghost("checkpoint", str(inner), "--to", "memory"))  # with a new holder
+        came.add(checkpoint_with_a_death(inner, takes * i / 15))
+        assert talk.ask("on") == "%d on" % (i + 1)
+    assert came == {0, 1}, (came, takes)
+    for i in range(8):
+        one, inner = started()
+        assert one.ask("one") == "1 one"
+        good(ghost("checkpoint", str(inner), "--to", "memory"))
+        if checkpoint_with_a_death(inner, takes * i / 6, "--then", "kill") == 0:
+            assert one.end() in (-9, 137)
+        else:
+            assert one.ask("two") == "2 two"
+    for i in range(8):
+        one, inner = started()
+        assert one.ask("one") == "1 one"
+        good(ghost("checkpoint", str(inner), "--to", "memory", "--then", "kill"))
+        again = with_a_death(lambda: Talk("restart", "--from", "memory"), takes * i / 6)
+        try:
+            answer = again.ask("again")
+        except BrokenPipeError:
+            answer = ""
+        assert answer == "2 again" or (answer == "" and again.end() == 1), (answer, again.end())
 
 
 def case_dup_here():
