@@ -86,7 +86,8 @@ class TreeDump {
     ~TreeDump();
 
     // Takes the skeleton and writes it, without its end mark. On success every task of the tree is
-    // stopped, or runs (leave_running); on failure every task runs on. Blocks. Once.
+    // stopped, or runs (leave_running); on failure every task runs on. Blocks. Once. criu may be
+    // about to end then; it has ended, and left nothing, when the object is destroyed.
     Result<DumpResult> run(GhostWriter& writer);
     // The same into memory.
     Result<DumpResult> run(SkeletonFiles& files);

@@ -94,7 +94,7 @@ class Stop : public ::testing::Test {
         ASSERT_TRUE(dump.ok());
         usleep(50000);  // its first look; if it comes later, nothing is noticed, and nothing lost
         EXPECT_EQ(tree_->ask(5000, "advise\n").value_or("nothing"), "advised");
-        auto result = dump->run(files);
+        auto result = TreeDump(std::move(*dump)).run(files);
         ASSERT_TRUE(result.ok()) << result.error().message();
         expect_going_on();
     }
@@ -119,7 +119,7 @@ TEST_F(Stop, HooksStandBetweenStopAndGo) {
     ASSERT_TRUE(dump.ok()) << dump.error().message();
     EXPECT_GT(tree_->healthy(), 0U) << "it runs while criu waits";
     SkeletonFiles files;
-    auto result = dump->run(files);
+    auto result = TreeDump(std::move(*dump)).run(files);
     ASSERT_TRUE(result.ok()) << result.error().message();
     EXPECT_EQ(order, 2);
     EXPECT_GT(files.size(), 10U);
@@ -137,7 +137,7 @@ TEST_F(Stop, HookThatFailsLetsTheTreeRun) {
         SkeletonFiles files;
         auto dump = TreeDump::prepare(what);
         ASSERT_TRUE(dump.ok());
-        auto result = dump->run(files);
+        auto result = TreeDump(std::move(*dump)).run(files);
         ASSERT_FALSE(result.ok());
         EXPECT_EQ(result.error().tried, "no room");
         expect_going_on();
@@ -185,7 +185,7 @@ TEST_F(Stop, ManyInARow) {
         SkeletonFiles files;
         auto dump = TreeDump::prepare(request());
         ASSERT_TRUE(dump.ok());
-        auto result = dump->run(files);
+        auto result = TreeDump(std::move(*dump)).run(files);
         ASSERT_TRUE(result.ok()) << result.error().message();
     }
     expect_going_on();
@@ -201,7 +201,7 @@ TEST_F(Stop, Profile) {
         SkeletonFiles files;
         auto dump = TreeDump::prepare(request());
         ASSERT_TRUE(dump.ok());
-        auto result = dump->run(files);
+        auto result = TreeDump(std::move(*dump)).run(files);
         ASSERT_TRUE(result.ok()) << result.error().message();
         all.push_back(result->times);
     }
