@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <poll.h>
@@ -66,6 +67,8 @@ class Side {
         ending_ = true;
         if (agent_.joinable()) agent_.join();
     }
+    // Sends only so many for now, however quick it is.
+    void hold_at(int64_t messages) { hold_ = messages; }
     bool done() const { return received_ == messages_ && sent_ == messages_; }
     int64_t received() const { return received_; }
     bool wrong() const { return wrong_; }
@@ -119,7 +122,7 @@ class Side {
         Stream& stream = hub_->attach(1 - rank_);
         Stream::Message message, expected;
         while (!give_up_) {
-            if (sent_ < messages_ && stream.backlog() < 2'000'000) {
+            if (sent_ < std::min<int64_t>(messages_, hold_) && stream.backlog() < 2'000'000) {
                 fill(message, rank_, static_cast<uint64_t>(sent_.load()));
                 stream.send(std::move(message));
                 sent_++;
@@ -145,7 +148,7 @@ class Side {
     std::unique_ptr<StreamHub> hub_;
     std::thread agent_, application_;
     std::atomic<bool> give_up_{false}, ending_{false}, wrong_{false};
-    std::atomic<int64_t> sent_{0}, received_{0};
+    std::atomic<int64_t> sent_{0}, received_{0}, hold_{INT64_MAX};
     std::atomic<int> order_{0};
     std::string node_;
     uint64_t epoch_ = 0;
