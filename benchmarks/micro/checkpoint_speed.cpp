@@ -1,22 +1,24 @@
-// Checkpoints to memory and restarts from it, beside criu's own to tmpfs, of the same process in
-// the same run; medians and ratios.
+// Checkpoints to memory and restarts from it, beside criu's own to tmpfs and a plain copy from
+// memory to memory, of the same process in the same run; medians and ratios.
 //
-//   checkpoint_speed [--mb 1024] [--rate MB/s] [--huge] [--repeat 3] [--criu PROGRAM] [--no-criu]
-//                    [--json FILE]
+//   checkpoint_speed [--mb 1024] [--rate MB/s] [--huge] [--repeat 3] [--ready] [--dirty PERCENT]
+//                    [--criu PROGRAM] [--no-criu] [--json FILE]
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
 #include <map>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/json.hpp"
 #include "benchmarks/micro/subject.hpp"
 #include "ghost-core/mechanism/checkpoint.hpp"
-#include "base/json.hpp"
 #include "ghost-core/resource/memory.hpp"
 
 namespace ghost::bench {
@@ -155,6 +157,27 @@ void write_some(const Options& options, const Ours& ours) {
     while (monotonic_us() < until) usleep(1000);
 }
 
+// What memory gives here and now: as many bytes copied from one warm place to another one by as
+// many threads as a checkpoint has.
+void plain_copy(const Options& options, Figures& figures) {
+    constexpr size_t bytes = 256 << 20;
+    static std::vector<char> from(bytes, 1), to(bytes, 2);
+    const size_t threads = std::max(1U, std::thread::hardware_concurrency());
+    const size_t part = bytes / threads, turns = std::max<size_t>(1, options.shape.megabytes / 256);
+    const int64_t begin = monotonic_us();
+    {
+        std::vector<std::jthread> all;
+        for (size_t i = 0; i < threads; i++)
+            all.emplace_back([&, i] {
+                for (size_t turn = 0; turn < turns; turn++)
+                    std::memcpy(to.data() + i * part, from.data() + i * part, part);
+            });
+    }
+    const double us = static_cast<double>(monotonic_us() - begin);
+    figures["plain copy ms"].push_back(us / 1e3 * static_cast<double>(options.shape.megabytes) /
+                                       static_cast<double>(turns * 256));
+}
+
 void restart(const Options& options, Ours& ours, Figures& figures) {
     MemoryResource ghost(ours.buffer);
     const int64_t begin = monotonic_us();
@@ -195,6 +218,7 @@ void report(const Options& options, const Figures& figures) {
         std::printf("  incremental/full: time %.3f, bytes %.3f\n",
                     of["incremental total ms"] / of["checkpoint total ms"],
                     of["incremental ghost MB"] / of["checkpoint ghost MB"]);
+    line("plain copy in memory", "plain copy ms", "");
     std::printf("  ghost/memory: %.4f\n", of["checkpoint ghost MB"] / 1e3 / gigabytes);
     if (!options.json.empty()) std::ofstream(options.json) << json.dump(1) << "\n";
 }
@@ -220,6 +244,7 @@ int measure(const Options& options) {
         checkpoint(options, subject, ours, "incremental", true, true, into);
         ours.checkpointer.stop_tracking();
         restart(options, ours, into);
+        plain_copy(options, into);
         if (!options.no_criu && i >= 0) criu_itself(options, subject.pid(), into);
     }
     report(options, figures);
