@@ -4,6 +4,7 @@ node the socket came from is then cut off, and the stream that is made next does
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,6 +69,7 @@ def figure2(folder, places):
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleans up as any other end does
     folder = tempfile.mkdtemp(prefix="kernet-", dir=os.getcwd())
     managers = {}
     try:

@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -144,6 +145,7 @@ def case_connection_cut(folder):
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleans up as any other end does
     up = ghost("lab", "up", "--name", LAB, "-n", "2")
     if up.returncode != 0:
         print("SKIP: no virtual cluster: " + up.stderr.strip())

@@ -4,6 +4,7 @@ usage: matrix.py [--write] [CASE...]      --write: write docs/COVERAGE.md anew
 """
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -111,6 +112,7 @@ def coverage(rows):
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleans up as any other end does
     write = "--write" in sys.argv
     wanted = [word for word in sys.argv[1:] if not word.startswith("--")]
     listed = subprocess.run([SUBJECT, "--list"], capture_output=True, text=True, check=True).stdout
