@@ -153,8 +153,7 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent)
     GHOST_TRY(urgent.each(works.size(), [&](size_t i) -> Status {
         const auto& [process, scan, part, other] = works[i];
         PageChanges found;
-        GHOST_TRY(part ? Tracker::look(*scan, *part, found)
-                       : look_for_guards(*scan, other, found.guards));
+        GHOST_TRY(part ? Tracker::look(*scan, *part, found) : scan->guards(other, found.guards));
         std::lock_guard lock(mutex);
         auto& all = changes[process];
         all.written.insert(all.written.end(), found.written.begin(), found.written.end());

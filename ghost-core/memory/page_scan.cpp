@@ -234,10 +234,12 @@ Status PageScan::protect_all(const PageRun& area, std::vector<Found>& out) const
     return {};
 }
 
-Status PageScan::guards(const PageRun& area, std::vector<Found>& out) const {
+Status PageScan::guards(const PageRun& area, PageRuns& out) const {
     if (guard() == 0) return {};
-    auto done = run({0, guard(), 0, guard()}, area, out);
+    std::vector<Found> found;
+    auto done = run({0, guard(), 0, guard()}, area, found);
     if (!done) return done.error();
+    for (const auto& run : found) out.push_back({run.start, run.end - run.start});
     return {};
 }
 

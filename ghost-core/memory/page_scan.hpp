@@ -60,7 +60,7 @@ class PageScan {
     Status protect_all(const PageRun& area, std::vector<Found>& out) const;
 
     // Guard pages; none on a kernel that has no word for them. Walks all page tables: 2 ms per GiB.
-    Status guards(const PageRun& area, std::vector<Found>& out) const;
+    Status guards(const PageRun& area, PageRuns& out) const;
 
     // Whether this one page is there. Says no at any failure.
     bool is_present(uint64_t page) const;

@@ -273,13 +273,6 @@ void Tracker::release() {
     userfault_.reset();
 }
 
-Status look_for_guards(const PageScan& scan, const PageRun& area, PageRuns& guards) {
-    std::vector<PageScan::Found> found;
-    GHOST_TRY(scan.guards(area, found));
-    for (const auto& run : found) guards.push_back({run.start, run.end - run.start});
-    return {};
-}
-
 Status look_at_all(pid_t pid, const PageScan& scan, PageChanges& changes) {
     auto areas = private_memory(pid);
     if (!areas) return areas.error();

@@ -89,7 +89,4 @@ class Tracker {
 // The whole memory of a process that is not tracked, while it stands: everything there is.
 Status look_at_all(pid_t pid, const PageScan& scan, PageChanges& changes);
 
-// The guard pages of a standing process in this area, which is not tracked.
-Status look_for_guards(const PageScan& scan, const PageRun& area, PageRuns& guards);
-
 }  // namespace ghost::core

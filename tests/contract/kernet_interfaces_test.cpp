@@ -158,6 +158,7 @@ TEST_P(KernetInterfaces, ACableThatDiesIsLeft) {
     begin();
     EXPECT_TRUE(
         in_time([&] { return sides_[0]->received() > 500 && sides_[1]->received() > 500; }));
+    EXPECT_FALSE(sides_[0]->done());
     const uint64_t before = by_cable(1);
     ASSERT_TRUE(networks_->connect(false, 0));
     for (auto& side : sides_) side->hold_at(messages);

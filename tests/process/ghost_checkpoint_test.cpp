@@ -301,10 +301,8 @@ PageRuns guards_of(pid_t root) {
     constexpr uint64_t lowest = 65536, highest = 0x7ffffffff000;
     auto scan = PageScan::open(root);
     EXPECT_TRUE(scan.ok());
-    std::vector<PageScan::Found> found;
-    EXPECT_TRUE(scan->guards({lowest, highest - lowest}, found).ok());
     PageRuns out;
-    for (const auto& run : found) out.push_back({run.start, run.end - run.start});
+    EXPECT_TRUE(scan->guards({lowest, highest - lowest}, out).ok());
     make_set(out);
     return out;
 }
