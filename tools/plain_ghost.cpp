@@ -96,6 +96,7 @@ Result<core::ExportStats> take_concurrently(const core::ExportRequest& request,
     wanted.metadata = request.metadata;
     wanted.criu = request.criu;
     wanted.progress = request.progress;
+    wanted.behind_above_us = core::CheckpointRequest::worth_it_us;
     core::Checkpointer checkpointer;
     auto made = checkpointer.run(wanted, out);
     if (!made) return made.error();

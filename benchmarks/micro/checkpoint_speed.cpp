@@ -2,7 +2,8 @@
 // memory to memory, of the same process in the same run; medians and ratios.
 //
 //   checkpoint_speed [--mb 1024] [--rate MB/s] [--huge] [--repeat 3] [--ready] [--dirty PERCENT]
-//                    [--criu PROGRAM] [--no-criu] [--json FILE]
+//                    [--behind-above US] [--never-behind] [--criu PROGRAM] [--no-criu]
+//                    [--json FILE]
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
@@ -32,6 +33,8 @@ struct Options {
     std::string criu = "criu/sbin/criu";
     bool no_criu = false;
     bool ready = false;
+    bool never_behind = false;
+    int64_t behind_above_us = CheckpointRequest::worth_it_us;
     double dirty = 1;
     std::string json;
 };
@@ -116,6 +119,7 @@ bool checkpoint(const Options& options, Subject& subject, Ours& ours, const std:
     request.keep_tracking = keep;
     request.stay_ready = keep && options.ready;
     request.incremental = incremental;
+    if (!options.never_behind) request.behind_above_us = options.behind_above_us;
     auto buffer = incremental ? ours.small : ours.buffer;
     buffer->clear();
     MemoryResource ghost(buffer);
@@ -141,6 +145,9 @@ bool checkpoint(const Options& options, Subject& subject, Ours& ours, const std:
     put("copy ms", static_cast<double>(stats->copy_us) / 1e3);
     put("write ms", static_cast<double>(stats->write_us) / 1e3);
     put("rounds", stats->rounds);
+    put("behind MB", static_cast<double>(stats->behind_bytes) / 1e6);
+    put("behind, hurried MB", static_cast<double>(stats->hurried_bytes) / 1e6);
+    put("behind ms", static_cast<double>(stats->behind_us) / 1e3);
     put("last KiB", static_cast<double>(stats->last_bytes) / 1024);
     put("ghost MB", static_cast<double>(buffer->size()) / 1e6);
     put("longest gap felt ms", felt.gap_ms);
@@ -265,6 +272,10 @@ int main(int argc, char** argv) {
     app.add_option("--repeat", options.repeat, "times each is done");
     app.add_option("--criu", options.criu, "criu");
     app.add_flag("--ready", options.ready, "a criu waits between the checkpoints");
+    app.add_option("--behind-above", options.behind_above_us,
+                   "us the rest may take to copy while it stands; -1: none");
+    app.add_flag("--never-behind", options.never_behind,
+                 "one that writes fast stands until all is copied");
     app.add_option("--dirty", options.dirty, "percent written before the incremental one");
     app.add_flag("--no-criu", options.no_criu, "without criu's own");
     app.add_option("--json", options.json, "all values go there");

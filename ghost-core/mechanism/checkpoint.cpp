@@ -83,6 +83,7 @@ struct Checkpointer::State {
     pid_t root = 0;                   // of the tree that is tracked; 0: none
     std::optional<ParentRef> parent;  // its last ghost
     int64_t parent_us = 0;            // when that was written (monotonic)
+    pid_t gives_back = 0;             // of the tree that did so before it was copied; 0: none
     std::optional<ReadyDump> ready;
 
     void forget() {
@@ -118,9 +119,13 @@ class Checkpoint {
         const int64_t resumed = monotonic_us();
         stats_.copy_us = resumed - begin - stats_.pause_us;
         if (request_.stood) request_.stood(stats_);
+        GHOST_TRY(copy_behind());
         // Beside the writing: it takes a quarter of the time of copying everything.
         std::jthread release;
-        if (!request_.keep_tracking) release = std::jthread([this] { copy_.release(); });
+        if (!request_.keep_tracking)
+            release = std::jthread([this] { copy_.release(); });
+        else if (copy_.is_deferred())
+            release = std::jthread([this] { copy_.end_deferring(); });
         if (auto written = write(out); !written.ok()) {
             if (request_.leave_stopped)
                 if (auto runs = resume_tree(request_.root); !runs.ok())
@@ -183,12 +188,37 @@ class Checkpoint {
     Status rounds_until_wanted() {
         while (!wanted_) {
             if (verdict_ != StoppingRule::Verdict::go_on) {
+                if (!settled_ && put_off()) return {};
                 settle();
                 rest();
             }
             if (wanted_) break;
             GHOST_TRY(round());
         }
+        return {};
+    }
+
+    // Leaves it all until the tree runs again, if it is better so.
+    bool put_off() {
+        if (request_.leave_stopped || rule_.estimated_downtime_us() <= request_.behind_above_us)
+            return false;
+        if (auto deferred = copy_.defer(); !deferred.ok())
+            log::info("checkpoint: the tree writes fast and will stand longer: {}",
+                      deferred.error().message());
+        return copy_.is_deferred();
+    }
+
+    Status copy_behind() {
+        if (!copy_.is_deferred()) return {};
+        const int64_t begin = monotonic_us();
+        GHOST_TRY(copy_.complete());
+        const auto done = copy_.behind();
+        stats_.behind_bytes = done.bytes;
+        stats_.hurried_bytes = done.hurried;
+        stats_.behind_us = monotonic_us() - begin;
+        log::debug(
+            "checkpoint: {} bytes copied behind in {} us, {} because they were to be written",
+            done.bytes, stats_.behind_us, done.hurried);
         return {};
     }
 
@@ -368,9 +398,20 @@ Result<CheckpointStats> Checkpointer::run(const CheckpointRequest& request, Reso
     if (state_->root != request.root || !request.incremental) state_->forget();
     state_->root = request.root;
     auto parent = request.incremental ? state_->parent : std::nullopt;
-    auto stats = Checkpoint(request, state_->copy, state_->workers, std::move(parent),
-                            state_->parent_us, std::move(ready))
-                     .run(out);
+    auto once = [&](const CheckpointRequest& what) {
+        return Checkpoint(what, state_->copy, state_->workers, parent, state_->parent_us,
+                          std::exchange(ready, std::nullopt))
+            .run(out);
+    };
+    auto whole = request;
+    whole.behind_above_us = CheckpointRequest::never;
+    auto stats = once(state_->gives_back == request.root ? whole : request);
+    if (!stats && state_->copy.is_deferred() && stats.error().code == Code::busy) {
+        state_->gives_back = request.root;
+        log::info("checkpoint: {}; it is made the other way", stats.error().message());
+        const bool told = request.wait_to_stand || request.while_stopped || request.stood;
+        if (!told) stats = once(whole);
+    }
     if (!stats || !request.keep_tracking) {
         state_->forget();
         return stats;

@@ -6,6 +6,8 @@
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
+#include "ghost-core/format/host.hpp"
+#include "ghost-core/memory/injection.hpp"
 
 namespace ghost::core {
 namespace {
@@ -13,16 +15,21 @@ namespace {
 constexpr uint64_t batch_bytes = 1 << 20;
 constexpr size_t batch_pieces = 256;
 constexpr uint64_t spare_bytes = 32 << 20;  // pages new since the last round, at the freeze
+constexpr int64_t attach_limit_us = 500000;
+// Runs with less than this between them are protected in one go.
+constexpr uint64_t near_bytes = 128 << 10;
 
 }  // namespace
 
 void MemoryCopy::begin(bool since_last, Space* into) {
+    behind_.reset();
     own_.reset();
     space_ = into != nullptr ? into : &own_;
     for (auto process = processes_.begin(); process != processes_.end();) {
         auto& [inner, copy] = *process;
         copy.store.clear();
         copy.zero.clear();
+        copy.behind = false;
         const bool kept = since_last && copy.tracker && copy.tracker->is_current();
         if (!kept && copy.tracker) copy.tracker->release();
         process = kept ? std::next(process) : processes_.erase(process);
@@ -44,8 +51,13 @@ void MemoryCopy::track(std::span<const ProcessName> processes) {
     }
 }
 
-// The changes are noted, and what has to be read is put down in batches.
 Status MemoryCopy::take_in(ProcessCopy& process, PageChanges& changes) {
+    make_set(changes.written);
+    return take_in(process, changes, changes.written);
+}
+
+// The changes are noted, and what has to be read is put down in batches.
+Status MemoryCopy::take_in(ProcessCopy& process, PageChanges& changes, const PageRuns& now) {
     make_set(changes.written);
     make_set(changes.zero);
     make_set(changes.gone);
@@ -56,7 +68,7 @@ Status MemoryCopy::take_in(ProcessCopy& process, PageChanges& changes) {
     process.store.drop(unite(changes.gone, changes.zero));
     GHOST_TRY(process.store.reserve(changes.written, *space_));
     std::vector<PagePiece> pieces;
-    process.store.locate(changes.written, pieces);
+    process.store.locate(now, pieces);
     uint64_t room = 0;
     for (auto piece : pieces)
         while (piece.bytes > 0) {
@@ -118,7 +130,14 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent)
         std::optional<Tracker::Part> part;  // or
         PageRun other;                      // memory that is not tracked, for guard pages
     };
+    struct Armed {
+        int inner = 0;
+        ProcessCopy* process = nullptr;
+        PageRuns areas;  // lines of its memory map that are protected
+        PageRuns now;    // what is not, or was not
+    };
     std::vector<Work> works;
+    std::vector<Armed> behind;
     std::map<ProcessCopy*, PageChanges> changes;
     std::vector<std::unique_ptr<PageScan>> scans;
     for (const auto& name : processes) {
@@ -127,11 +146,13 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent)
         process.pid = name.pid;
         process.guards.clear();
         auto& of = changes[&process];
-        auto scan = PageScan::open(name.pid);
+        auto scan = PageScan::open(name.pid, process.behind ? PageScan::Protection::notifying
+                                                            : PageScan::Protection::asynchronous);
         // One that is just ending has no memory any more; nothing makes it stand.
         const bool ended = !scan.ok() && scan.error().code == Code::not_found;
         if (!scan && !ended) return scan.error();
-        if (!process.tracker || ended) {
+        if ((!process.tracker && !process.behind) || ended) {
+            process.behind = false;
             process.known.clear();
             process.zero.clear();
             process.store.clear();
@@ -142,6 +163,18 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent)
         if (!map) return map.error();
         for (const auto& area : map->others)
             works.push_back({&process, scans.back().get(), {}, area});
+        if (process.behind) {
+            Armed one{name.inner_pid, &process, {}, {}};
+            for (const auto& area : map->ours)
+                if (behind_->is_armed(name.inner_pid, area))
+                    one.areas.push_back(area);
+                else
+                    one.now.push_back(area);
+            for (auto& part : Tracker::parts(one.areas, process.known, of.gone))
+                works.push_back({&process, scans.back().get(), std::move(part), {}});
+            behind.push_back(std::move(one));
+            continue;
+        }
         if (!process.tracker) {
             GHOST_TRY(look_at_all(name.pid, *scans.back(), of));
             continue;
@@ -162,11 +195,55 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent)
         all.guards.insert(all.guards.end(), found.guards.begin(), found.guards.end());
         return {};
     }));
+    for (auto& one : behind)
+        GHOST_TRY(protect(one.inner, one.areas, changes[one.process], one.now, urgent));
     for (auto& [process, found] : changes) {
-        GHOST_TRY(take_in(*process, found));
         make_set(found.guards);
         process->guards = std::move(found.guards);
+        if (!process->behind) GHOST_TRY(take_in(*process, found));
     }
+    for (auto& one : behind) {
+        auto& found = changes[one.process];
+        make_set(found.written);
+        const auto now = intersect(found.written, one.now);
+        GHOST_TRY(take_in(*one.process, found, now));
+        behind_->save(one.inner, subtract(subtract(one.process->known, one.process->zero), now),
+                      one.areas, one.process->store);
+    }
+    return {};
+}
+
+// Everything that was written is protected, and every area of these is tried: one that has become
+// another since it was armed can have pages that look protected. What of `areas` is not the same is
+// taken out, and put down in `now`; all that is there in `now` is told as written.
+Status MemoryCopy::protect(int inner_pid, PageRuns& areas, PageChanges& changes, PageRuns& now,
+                           Workers& urgent) {
+    make_set(changes.written);
+    std::vector<char> same(areas.size());
+    GHOST_TRY(urgent.each(areas.size(), [&](size_t i) -> Status {
+        const auto& area = areas[i];
+        PageRuns runs{{area.start, this_page_size()}};
+        for (const auto& run : cut(changes.written, area.start, area.end()))
+            if (run.start - runs.back().end() < near_bytes || run.start < runs.back().end())
+                runs.back().bytes = run.end() - runs.back().start;
+            else
+                runs.push_back(run);
+        same[i] = std::all_of(runs.begin(), runs.end(),
+                              [&](const PageRun& run) { return behind_->protect(inner_pid, run); });
+        return {};
+    }));
+    PageRuns kept;
+    for (size_t i = 0; i < areas.size(); i++) (same[i] ? kept : now).push_back(areas[i]);
+    areas = std::move(kept);
+    std::vector<PageScan::Found> found;
+    for (const auto& area : now) {
+        GHOST_TRY(behind_->scan(inner_pid).present(area, found));
+        changes.gone.push_back(area);
+    }
+    make_set(now);
+    for (const auto& run : found)
+        if (!run.guard)
+            (run.zero ? changes.zero : changes.written).push_back({run.start, run.end - run.start});
     return {};
 }
 
@@ -177,10 +254,20 @@ Result<MemoryCopy::Round> MemoryCopy::finish(std::span<const ProcessName> proces
     std::set<int> there;
     for (const auto& name : processes) there.insert(name.inner_pid);
     std::erase_if(processes_, [&](const auto& entry) { return !there.count(entry.first); });
+    // In the failure of anything below nobody may be left waiting.
+    struct Held {
+        CopyBeforeWrite* behind;
+        ~Held() {
+            if (behind != nullptr) behind->give_up();
+        }
+    } held{behind_.get()};
+    if (behind_) behind_->hold();
     GHOST_TRY(look(processes, urgent));
     out.scan_us = monotonic_us() - begin;
     out.bytes = batched_;
     GHOST_TRY(read_changes(Vanished::is_error, urgent));
+    if (behind_) behind_->go();
+    held.behind = nullptr;
     out.us = monotonic_us() - begin;
     return out;
 }
@@ -197,11 +284,52 @@ uint64_t MemoryCopy::bytes() const {
 }
 
 void MemoryCopy::leave() {
+    if (behind_) behind_->give_up();
     for (auto& [inner, process] : processes_) process.store.clear();
     space_ = &own_;
 }
 
+Status MemoryCopy::defer() {
+    std::map<int, Fd> userfaults;
+    for (const auto& [inner, process] : processes_) {
+        if (!process.tracker) continue;
+        auto userfault = take_userfault(process.pid, attach_limit_us);
+        if (!userfault) return userfault.error();
+        userfaults[inner] = std::move(*userfault);
+    }
+    behind_ = std::make_unique<CopyBeforeWrite>();
+    for (auto& [inner, userfault] : userfaults) {
+        auto& process = processes_[inner];
+        process.tracker->release();
+        process.tracker.reset();
+        process.known.clear();
+        process.zero.clear();
+        PageChanges there;
+        auto armed = behind_->arm(inner, process.pid, std::move(userfault), workers_, there);
+        process.behind = armed.ok();
+        if (!armed.ok()) {
+            process.untracked = armed.error();
+            process.store.clear();
+            continue;
+        }
+        make_set(there.written);
+        process.store.drop(subtract(process.store.pages(), there.written));  // others keep theirs
+        GHOST_TRY(take_in(process, there, {}));
+    }
+    return {};
+}
+
+Status MemoryCopy::complete() {
+    return behind_->copy_rest(workers_, watch_);
+}
+
+MemoryCopy::Behind MemoryCopy::behind() const {
+    if (!behind_) return {};
+    return {behind_->bytes(), behind_->hurried()};
+}
+
 void MemoryCopy::release() {
+    behind_.reset();
     for (auto& [inner, process] : processes_) {
         if (process.tracker) process.tracker->release();
         process.tracker.reset();

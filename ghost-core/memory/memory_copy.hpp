@@ -11,6 +11,7 @@
 
 #include "base/result.hpp"
 #include "ghost-core/format/space.hpp"
+#include "ghost-core/memory/copy_before_write.hpp"
 #include "ghost-core/memory/page_store.hpp"
 #include "ghost-core/memory/tracker.hpp"
 #include "ghost-core/memory/workers.hpp"
@@ -31,6 +32,7 @@ struct ProcessCopy {
     PageStore store;  // of those: changed, with their contents
     std::optional<Tracker> tracker;
     std::optional<Error> untracked;  // why there is none
+    bool behind = false;             // is copied when it runs again
 };
 
 // One thread. After any failure: release(), or begin(false) and anew.
@@ -66,6 +68,21 @@ class MemoryCopy {
     // Gets ready for finish(): memory that is needed then is touched now.
     Status prepare();
 
+    // Instead of further rounds, for processes that write faster than those copy: finish() reads
+    // next to nothing, complete() reads everything when they run again, and what they are about to
+    // write first. They are not tracked afterwards. After an error nothing has changed.
+    Status defer();
+    bool is_deferred() const { return behind_ != nullptr; }
+    // busy: they gave memory back before it was copied; another copy, without defer(), may succeed.
+    Status complete();
+    // What complete() did: bytes of contents, and those of them that were about to be written.
+    struct Behind {
+        uint64_t bytes = 0, hurried = 0;
+    };
+    Behind behind() const;
+    // Ends what defer() began. Any thread, while nothing else is called.
+    void end_deferring() { behind_.reset(); }
+
     const std::map<int, ProcessCopy>& processes() const { return processes_; }
     uint64_t bytes() const;  // of contents
     // Forgets the contents: the space they are in is somebody else's from now on.
@@ -75,8 +92,12 @@ class MemoryCopy {
     void release();
 
   private:
+    // `now`: of what is written, what is to be read in this round.
+    Status take_in(ProcessCopy& process, PageChanges& changes, const PageRuns& now);
     Status take_in(ProcessCopy& process, PageChanges& changes);
     Status look(std::span<const ProcessName> processes, Workers& urgent);
+    Status protect(int inner_pid, PageRuns& areas, PageChanges& changes, PageRuns& now,
+                   Workers& urgent);
     Status read_changes(Vanished vanished, Workers& workers);
 
     struct Batch {
@@ -90,6 +111,7 @@ class MemoryCopy {
     Watch watch_;
     std::vector<Batch> batches_;  // to be read in this round
     uint64_t batched_ = 0;
+    std::unique_ptr<CopyBeforeWrite> behind_;
 };
 
 }  // namespace ghost::core

@@ -129,14 +129,15 @@ Result<PageRuns> private_memory(pid_t pid) {
     return std::move(map->ours);
 }
 
-Result<PageScan> PageScan::open(pid_t pid) {
+Result<PageScan> PageScan::open(pid_t pid, Protection protection) {
     Fd pagemap(::open(fmt::format("/proc/{}/pagemap", pid).c_str(), O_RDONLY | O_CLOEXEC));
     if (!pagemap) {
         const bool ended = errno == ESRCH || errno == ENOENT;
         return sys_error("open page map of process", std::to_string(pid),
                          ended ? Code::not_found : Code::io);
     }
-    return PageScan(std::move(pagemap));
+    return PageScan(std::move(pagemap),
+                    protection == Protection::asynchronous ? check_registered : 0);
 }
 
 struct PageScan::Query {
@@ -205,13 +206,13 @@ Status PageScan::copied(const PageRun& area, std::vector<Found>& out) const {
 Result<bool> PageScan::maybe_written(const PageRun& area, PageRuns& out) const {
     // The kernel takes its short way for exactly this mask and result.
     std::vector<Found> found;
-    auto done = run({check_registered, is_written, 0, is_written, 0}, area, found);
+    auto done = run({check_, is_written, 0, is_written, 0}, area, found);
     for (const auto& run : found) append(out, run.start, run.end);
     return done;
 }
 
 Result<bool> PageScan::written(const PageRun& area, std::vector<Found>& out) const {
-    return run({check_registered, is_written, page_is_present | is_swapped, details()}, area, out);
+    return run({check_, is_written, page_is_present | is_swapped, details()}, area, out);
 }
 
 Status PageScan::written_and_protect(const PageRun& area, std::vector<Found>& out) const {

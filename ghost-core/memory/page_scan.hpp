@@ -25,8 +25,10 @@ Result<PageRuns> private_memory(pid_t pid);  // only that
 // not_found. Any thread.
 class PageScan {
   public:
-    // not_found: it has no memory any more.
-    static Result<PageScan> open(pid_t pid);
+    enum class Protection { asynchronous, notifying };  // of userfaultfd(2)
+    // `protection`: what the memory is registered for. Of one that notifies whether it is
+    // registered cannot be told here. not_found: it has no memory any more.
+    static Result<PageScan> open(pid_t pid, Protection protection = Protection::asynchronous);
 
     struct Found {
         uint64_t start = 0, end = 0;
@@ -43,7 +45,7 @@ class PageScan {
     Status copied(const PageRun& area, std::vector<Found>& out) const;
 
     // The following two return false, and what they have found is of no use, if a part of the area
-    // is not registered with a userfaultfd for asynchronous protection.
+    // is not registered with a userfaultfd for asynchronous protection, where that is asked for.
 
     // Every page that may have been written: those that are not protected, where there is a page
     // table at all. Also names pages that are not there. By far the fastest: 0.2 ms per GiB.
@@ -67,10 +69,11 @@ class PageScan {
 
   private:
     struct Query;
-    explicit PageScan(Fd pagemap) : pagemap_(std::move(pagemap)) {}
+    PageScan(Fd pagemap, uint64_t check) : pagemap_(std::move(pagemap)), check_(check) {}
     Result<bool> run(const Query& query, const PageRun& area, std::vector<Found>& out) const;
 
     Fd pagemap_;
+    uint64_t check_;  // flag
 };
 
 }  // namespace ghost::core

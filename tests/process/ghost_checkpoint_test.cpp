@@ -296,6 +296,157 @@ TEST_F(CheckpointTest, SnapshotIsTheMemoryOfTheStop) {
     }
 }
 
+// What the first thread of a tree's init has done so far: ticks of a processor, and sleeps.
+uint64_t deeds_of(pid_t root) {
+    uint64_t sum = 0;
+    std::string word;
+    std::ifstream stat(fmt::format("/proc/{}/task/{}/stat", root, root));
+    for (int i = 1; i <= 15 && stat >> word; i++)
+        if (i >= 14) sum += std::stoull(word);
+    std::ifstream status(fmt::format("/proc/{}/task/{}/status", root, root));
+    while (status >> word)
+        if (word == "voluntary_ctxt_switches:" && status >> word) sum += std::stoull(word);
+    return sum;
+}
+
+bool goes_on(pid_t root) {
+    const auto before = deeds_of(root);
+    for (int i = 0; i < 300 && deeds_of(root) < before + 3; i++) usleep(10000);
+    return deeds_of(root) >= before + 3;
+}
+
+// One that writes faster than anybody copies: it stands no longer for that, and what it is about
+// to write is copied first.
+TEST_F(CheckpointTest, WhatIsAboutToBeWrittenIsCopiedFirst) {
+    for (const bool huge : {false, true}) {
+        SCOPED_TRACE(huge);
+        auto tree = start_churn(huge ? std::vector<std::string>{"write", "128", "4000", "huge"}
+                                     : std::vector<std::string>{"write", "128", "4000"});
+        EXPECT_TRUE(tree->listen(20000).has_value());  // all of it has been written once
+        auto what = request(*tree);
+        what.behind_above_us = -1;
+        what.keep_tracking = true;
+        Memory truth;
+        what.while_stopped = [&]() -> Status {
+            truth = memory_of(tree->root);
+            return {};
+        };
+        MemoryResource ghost;
+        auto stats = checkpointer_.run(what, ghost);
+        ASSERT_TRUE(stats.ok()) << stats.error().message();
+        std::printf("pause %.1f ms, %.1f MB behind in %.1f ms, hurried %.1f MB\n",
+                    stats->pause_us / 1e3, static_cast<double>(stats->behind_bytes) / 1e6,
+                    stats->behind_us / 1e3, static_cast<double>(stats->hurried_bytes) / 1e6);
+        EXPECT_GT(stats->behind_bytes, 127U << 20);
+        EXPECT_GT(stats->hurried_bytes, 0U);
+        EXPECT_LT(stats->last_bytes, 8U << 20);
+        EXPECT_FALSE(is_tracked(tree->root));
+        EXPECT_TRUE(goes_on(tree->root));
+        Tree copy;
+        auto held = import(ghost, copy);
+        ASSERT_TRUE(held.ok()) << held.error().message();
+        expect_same(truth, memory_of(copy.root));
+        // The next one brings everything, and is right as well.
+        what.incremental = true;
+        MemoryResource next;
+        stats = checkpointer_.run(what, next);
+        ASSERT_TRUE(stats.ok()) << stats.error().message();
+        ghost.rewind();
+        auto importer = Importer::open(next);
+        ASSERT_TRUE(importer.ok());
+        ASSERT_TRUE(importer->add_parent(ghost).ok());
+        Tree second;
+        held = hold(*importer, second);
+        ASSERT_TRUE(held.ok()) << held.error().message();
+        expect_same(truth, memory_of(second.root));
+        EXPECT_TRUE(goes_on(tree->root));
+    }
+}
+
+// Memory that is given back, moved and made anew before it was copied is missed, never mistaken.
+TEST_F(CheckpointTest, MemoryGivenBackWhileItIsCopiedIsNotMistaken) {
+    int whole = 0, missed = 0;
+    for (int seed = 1; seed <= 8 || (whole == 0 && seed <= 40); seed++) {
+        SCOPED_TRACE(seed);
+        const bool calm = seed % 4 != 0;
+        auto tree = start_churn({calm ? "calm" : "churn", std::to_string(seed)});
+        ASSERT_TRUE(!calm || tree->listen(20000).has_value());
+        usleep(100000);
+        auto what = request(*tree);
+        what.behind_above_us = -1;
+        Memory truth;
+        what.while_stopped = [&]() -> Status {
+            truth = memory_of(tree->root);
+            return {};
+        };
+        MemoryResource ghost;
+        Checkpointer checkpointer;
+        auto stats = checkpointer.run(what, ghost);
+        EXPECT_TRUE(calm || goes_on(tree->root));
+        EXPECT_FALSE(is_tracked(tree->root));
+        if (!stats.ok()) {
+            missed++;
+            EXPECT_EQ(stats.error().code, Code::busy) << stats.error().message();
+            // The next one is made the other way.
+            stats = checkpointer.run(what, ghost);
+            ASSERT_TRUE(stats.ok()) << stats.error().message();
+            EXPECT_EQ(stats->behind_bytes, 0U);
+        } else {
+            whole++;
+            EXPECT_GT(stats->behind_bytes, 0U);
+        }
+        Tree copy;
+        auto held = import(ghost, copy);
+        ASSERT_TRUE(held.ok()) << held.error().message();
+        expect_same(truth, memory_of(copy.root));
+        // Nobody is told anything: the other way at once.
+        what.while_stopped = {};
+        MemoryResource again;
+        Checkpointer other;
+        stats = other.run(what, again);
+        ASSERT_TRUE(stats.ok()) << stats.error().message();
+    }
+    std::printf("%d whole, %d missed\n", whole, missed);
+    EXPECT_GT(whole, 0);
+    EXPECT_GT(missed, 0);
+}
+
+// Whatever ends such a checkpoint, nobody is left waiting for it.
+TEST_F(CheckpointTest, NobodyWaitsForACheckpointThatFailed) {
+    auto tree = start_churn({"write", "64", "4000"});
+    EXPECT_TRUE(tree->listen(20000).has_value());
+    auto what = request(*tree);
+    what.behind_above_us = -1;
+    const auto fails = [&](const char* when) {
+        SCOPED_TRACE(when);
+        MemoryResource ghost;
+        EXPECT_FALSE(checkpointer_.run(what, ghost).ok());
+        EXPECT_TRUE(goes_on(tree->root));
+        EXPECT_FALSE(is_tracked(tree->root));
+    };
+    for (const char* fault : {"1", "3", "5"}) {  // of criu, in the dump
+        setenv("CRIU_FAULT", fault, 1);
+        fails(fault);
+        unsetenv("CRIU_FAULT");
+    }
+    what.while_stopped = [] { return make_error(Code::refused, "not this time"); };
+    fails("while it stands");
+    what.while_stopped = {};
+    std::atomic<bool> stood = false;
+    what.stood = [&](const CheckpointStats&) { stood = true; };
+    what.copying = [&](uint64_t) { return !stood; };
+    fails("called off while it is copied");
+    what.copying = {};
+    MemoryResource ghost;
+    FaultyResource full(ghost, FaultyResource::Fault::fail_write, 70);
+    EXPECT_FALSE(checkpointer_.run(what, full).ok());
+    EXPECT_TRUE(goes_on(tree->root));
+    MemoryResource good;
+    auto stats = checkpointer_.run(what, good);
+    ASSERT_TRUE(stats.ok()) << stats.error().message();
+    EXPECT_GT(stats->behind_bytes, 63U << 20);
+}
+
 // Where the guard pages of the init of a tree are.
 PageRuns guards_of(pid_t root) {
     constexpr uint64_t lowest = 65536, highest = 0x7ffffffff000;

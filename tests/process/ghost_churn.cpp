@@ -2,6 +2,8 @@
 //
 //   ghost_churn churn SEED   two threads: mmap, munmap, mremap, madvise, mprotect, writes, reads,
 //                            forks, until killed
+//   ghost_churn calm SEED    the same; once it has some memory it says so, and rests 1 s after
+//                            every 16 steps
 //   ghost_churn write MB RATE [huge] writes random pages of MB megabytes at RATE MB/s, until killed
 //   ghost_churn guards       guard pages come and go in memory of every kind, among pages that are
 //                            written, until killed
@@ -151,12 +153,20 @@ class Churner {
     std::vector<Area> areas_;
 };
 
-int churn(uint64_t seed) {
-    const auto run = [seed](bool forks) {
+int churn(uint64_t seed, bool calm) {
+    const auto run = [seed, calm](bool forks) {
         Churner churner(2 * seed + (forks ? 1 : 0), forks);
         for (uint64_t i = 0;; i++) {
             churner.step();
-            if (i % 16 == 0) usleep(200);
+            if (calm && forks && i == 1000) std::puts("ready");
+            std::fflush(stdout);
+            if (i % 16 != 0) continue;
+            if (!calm || i < 1000) {
+                usleep(200);
+                continue;
+            }
+            timespec rest{1, 0};
+            while (nanosleep(&rest, &rest) != 0) continue;  // whoever stopped us ended it
         }
     };
     std::thread other(run, false);
@@ -286,7 +296,8 @@ int main(int argc, char** argv) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getpid() == 1) setsid();  // the init of a tree
     const std::string what = argc > 1 ? argv[1] : "";
-    if (what == "churn" && argc == 3) return churn(std::strtoull(argv[2], nullptr, 10));
+    if ((what == "churn" || what == "calm") && argc == 3)
+        return churn(std::strtoull(argv[2], nullptr, 10), what == "calm");
     if (what == "write" && argc >= 4)
         return write_pages(std::strtoul(argv[2], nullptr, 10), std::strtod(argv[3], nullptr),
                            argc > 4);

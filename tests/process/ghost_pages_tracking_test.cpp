@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fstream>
+#include <map>
 #include <sys/wait.h>
 
 #include "base/clock.hpp"
@@ -106,39 +107,52 @@ class Churn {
     Fd in_, out_;
 };
 
-// Compares every page of every private area with the copy; returns how many there are.
-size_t compare(pid_t pid, const ProcessCopy& copy) {
+// Every page of every private area, by address.
+using Truth = std::map<uint64_t, std::string>;
+
+Truth truth_of(pid_t pid) {
     const size_t page = this_page_size();
     const Fd memory(open(fmt::format("/proc/{}/mem", pid).c_str(), O_RDONLY | O_CLOEXEC));
     auto areas = private_memory(pid);
     EXPECT_TRUE(areas.ok());
-    const std::string zeros(page, '\0');
-    std::string truth(page, '\0');
-    size_t pages = 0, bad = 0;
+    Truth out;
+    std::string content(page, '\0');
     for (const auto& area : *areas)
-        for (uint64_t at = area.start; at < area.end(); at += page) {
-            if (pread(memory.get(), truth.data(), page, static_cast<off_t>(at)) !=
-                static_cast<ssize_t>(page))
-                continue;  // guard pages
-            pages++;
-            const auto known = cut(copy.known, at, at + page);
-            const auto zero = cut(copy.zero, at, at + page);
-            const PageRun one{at, page};
-            std::vector<PagePiece> pieces;
-            copy.store.locate({&one, 1}, pieces);
-            const char* content = zeros.data();
-            if (!known.empty() && zero.empty()) {
-                EXPECT_EQ(pieces.size(), 1U);
-                if (pieces.size() == 1) content = pieces[0].to;
-            } else {
-                EXPECT_TRUE(pieces.empty());
-            }
-            if (std::memcmp(content, truth.data(), page) != 0 && bad++ < 3)
-                ADD_FAILURE() << fmt::format("page {:#x} differs; known {}, zero {}", at,
-                                             known.size(), zero.size());
+        for (uint64_t at = area.start; at < area.end(); at += page)
+            if (pread(memory.get(), content.data(), page, static_cast<off_t>(at)) ==
+                static_cast<ssize_t>(page))  // no guard page
+                out[at] = content;
+    return out;
+}
+
+// Compares every page with the copy; returns how many there are.
+size_t compare(const Truth& truth, const ProcessCopy& copy) {
+    const size_t page = this_page_size();
+    const std::string zeros(page, '\0');
+    size_t bad = 0;
+    for (const auto& [at, right] : truth) {
+        const auto known = cut(copy.known, at, at + page);
+        const auto zero = cut(copy.zero, at, at + page);
+        const PageRun one{at, page};
+        std::vector<PagePiece> pieces;
+        copy.store.locate({&one, 1}, pieces);
+        const char* content = zeros.data();
+        if (!known.empty() && zero.empty()) {
+            EXPECT_EQ(pieces.size(), 1U);
+            if (pieces.size() == 1) content = pieces[0].to;
+        } else {
+            EXPECT_TRUE(pieces.empty());
         }
+        if (std::memcmp(content, right.data(), page) != 0 && bad++ < 3)
+            ADD_FAILURE() << fmt::format("page {:#x} differs; known {}, zero {}", at, known.size(),
+                                         zero.size());
+    }
     EXPECT_EQ(bad, 0U);
-    return pages;
+    return truth.size();
+}
+
+size_t compare(pid_t pid, const ProcessCopy& copy) {
+    return compare(truth_of(pid), copy);
 }
 
 int seeds() {
@@ -232,6 +246,100 @@ TEST_F(PagesTracking, DifferencesMakeAnOldCopyNew) {
             EXPECT_GT(compare(churn.pid, whole), generation > 0 ? 1000U : 0U);
             kill(churn.pid, SIGCONT);
         }
+    }
+}
+
+// Copied when it runs again: what it is about to write is copied first, what it has given back is
+// missed, and nothing else is taken for it.
+TEST_F(PagesTracking, CopyMadeBehindIsThatOfTheStop) {
+    int whole = 0, missed = 0;
+    uint64_t hurried = 0;
+    const auto try_with = [&](const std::vector<std::string>& words) {
+        SCOPED_TRACE(words[0] + " " + words[1]);
+        Churn churn(words);
+        if (words[0] == "churn")
+            churn.wait_grown();
+        else
+            churn.wait_ready();
+        MemoryCopy copy(arena_, workers_);
+        const ProcessName name{7, churn.pid};
+        for (int turn = 0; turn < 5; turn++) {
+            copy.begin(turn % 2 == 1);
+            copy.track({&name, 1});
+            ASSERT_TRUE(copy.round().ok());
+            auto deferred = copy.defer();
+            ASSERT_TRUE(deferred.ok()) << deferred.error().message();
+            usleep(static_cast<useconds_t>(turn * 2000));
+            churn.stop();
+            auto last = copy.finish({&name, 1}, workers_);
+            ASSERT_TRUE(last.ok()) << last.error().message();
+            const auto truth = truth_of(churn.pid);
+            kill(churn.pid, SIGCONT);
+            if (turn == 4) usleep(5000);  // all windows are asked for
+            auto done = copy.complete();
+            if (done.ok()) {
+                whole++;
+                hurried += copy.behind().hurried;
+                EXPECT_GT(compare(truth, copy.processes().at(7)), 1000U);
+            } else {
+                missed++;
+                EXPECT_EQ(done.error().code, Code::busy) << done.error().message();
+            }
+            copy.end_deferring();
+        }
+        EXPECT_NE(read_status(fmt::format("/proc/{}", churn.pid))->state, 'Z');
+    };
+    for (int seed = 1; seed <= seeds(); seed++) {
+        try_with({"churn", std::to_string(seed)});
+        try_with({"calm", std::to_string(seed)});
+        try_with({"write", std::to_string(8 + 8 * seed), "3000"});
+        try_with({"write", std::to_string(8 + 8 * seed), "3000", "huge"});
+    }
+    std::printf("%d whole, %d missed, %.1f MB hurried\n", whole, missed,
+                static_cast<double>(hurried) / 1e6);
+    EXPECT_GE(whole, 10 * seeds());  // those that only write
+    EXPECT_GT(missed, 0);
+    EXPECT_GT(hurried, 0U);
+}
+
+// Its maker dies in the middle: the kernel lets everybody through.
+TEST_F(PagesTracking, WhoWaitsForADeadCopierIsLetThrough) {
+    for (const bool stands : {true, false}) {  // before it dies
+        Churn churn({"write", "32", "3000"});
+        churn.wait_ready();
+        const pid_t copier = fork();
+        if (copier == 0) {
+            Arena arena;
+            Workers workers;
+            MemoryCopy copy(arena, workers);
+            const ProcessName name{7, churn.pid};
+            copy.begin(false);
+            copy.track({&name, 1});
+            if (!copy.round().ok() || !copy.defer().ok()) _exit(1);
+            churn.stop();
+            if (!copy.finish({&name, 1}, workers).ok()) _exit(2);
+            kill(getpid(), stands ? SIGSTOP : SIGKILL);
+        }
+        int status = 0;
+        ASSERT_EQ(waitpid(copier, &status, WUNTRACED), copier);
+        kill(churn.pid, SIGCONT);
+        if (WIFSTOPPED(status)) {
+            usleep(20000);  // it waits now
+            kill(copier, SIGKILL);
+            ASSERT_EQ(waitpid(copier, &status, 0), copier);
+        }
+        ASSERT_TRUE(WIFSIGNALED(status));
+        const auto ticks = [&] {
+            std::ifstream in(fmt::format("/proc/{}/stat", churn.pid));
+            std::string word;
+            uint64_t sum = 0;
+            for (int i = 1; i <= 15 && in >> word; i++)
+                if (i >= 14) sum += std::stoull(word);
+            return sum;
+        };
+        const auto before = ticks();
+        for (int i = 0; i < 500 && ticks() < before + 5; i++) usleep(10000);
+        EXPECT_GE(ticks(), before + 5);
     }
 }
 
