@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <map>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -185,6 +186,26 @@ void plain_copy(const Options& options, Figures& figures) {
                                        static_cast<double>(turns * 256));
 }
 
+// What new pages cost here and now: as much memory as a restart fills, touched for the first time
+// by as many threads.
+void fresh_memory(const Options& options, Figures& figures) {
+    const size_t bytes = options.shape.megabytes << 20;
+    const size_t threads = std::max(1U, std::thread::hardware_concurrency());
+    const size_t part = bytes / threads / 4096 * 4096;
+    auto* const base = static_cast<char*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    if (base == MAP_FAILED) return;
+    if (!options.shape.huge) madvise(base, bytes, MADV_NOHUGEPAGE);
+    const int64_t begin = monotonic_us();
+    {
+        std::vector<std::jthread> all;
+        for (size_t i = 0; i < threads; i++)
+            all.emplace_back([&, i] { madvise(base + i * part, part, MADV_POPULATE_WRITE); });
+    }
+    figures["fresh memory ms"].push_back(static_cast<double>(monotonic_us() - begin) / 1e3);
+    munmap(base, bytes);
+}
+
 void restart(const Options& options, Ours& ours, Figures& figures) {
     MemoryResource ghost(ours.buffer);
     const int64_t begin = monotonic_us();
@@ -226,6 +247,7 @@ void report(const Options& options, const Figures& figures) {
                     of["incremental total ms"] / of["checkpoint total ms"],
                     of["incremental ghost MB"] / of["checkpoint ghost MB"]);
     line("plain copy in memory", "plain copy ms", "");
+    line("fresh memory", "fresh memory ms", "");
     std::printf("  ghost/memory: %.4f\n", of["checkpoint ghost MB"] / 1e3 / gigabytes);
     if (!options.json.empty()) std::ofstream(options.json) << json.dump(1) << "\n";
 }
@@ -252,6 +274,7 @@ int measure(const Options& options) {
         ours.checkpointer.stop_tracking();
         restart(options, ours, into);
         plain_copy(options, into);
+        fresh_memory(options, into);
         if (!options.no_criu && i >= 0) criu_itself(options, subject.pid(), into);
     }
     report(options, figures);
