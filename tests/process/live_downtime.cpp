@@ -257,6 +257,19 @@ void report(const Figures& figures) {
         line(name);
 }
 
+// Told to end (SIGTERM, SIGINT): after the move that goes on, or at once if the agents were told
+// too.
+volatile std::sig_atomic_t told_to_end = 0;
+
+void end_when_told() {
+    struct sigaction action {};
+    action.sa_handler = [](int) { told_to_end = 1; };
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGTERM, &action, nullptr);
+    sigaction(SIGINT, &action, nullptr);
+    std::signal(SIGPIPE, SIG_IGN);
+}
+
 int conduct(const std::string& self, const Options& options) {
     // Seen by both nodes, since they are started later: each has a /dev/shm of its own.
     const std::string folder = "/var/tmp/ghost-downtime";
@@ -266,6 +279,7 @@ int conduct(const std::string& self, const Options& options) {
         return std::system(
             fmt::format("tools/ghost lab {} --name {} >/dev/null", what, lab_name).c_str());
     };
+    end_when_told();
     bool good = lab("up -n 2") == 0;
     if (good) {
         Figures figures;
@@ -273,7 +287,7 @@ int conduct(const std::string& self, const Options& options) {
         LiveTree tree(folder);
         first.tell(fmt::format("start {} {} {}", options.mb, options.threads, options.rate));
         good = first.hear() == "started" && tree.wait_ready();
-        for (int i = 0; good && i < options.moves; i++)
+        for (int i = 0; good && !told_to_end && i < options.moves; i++)
             good = move_once(i, {&first, &second}, tree, figures, options);
         if (figures.contains("gap")) report(figures);
         first.tell("end");
