@@ -41,6 +41,7 @@ void StepAnswer::merge(StepAnswer other) {
     busy_ranks += other.busy_ranks;
     failed_ranks += other.failed_ranks;
     own_folders += other.own_folders;
+    own_seconds += other.own_seconds;
     bytes += other.bytes;
     pause_us = std::max(pause_us, other.pause_us);
     take(busy, std::move(other.busy), most_named);
@@ -50,11 +51,9 @@ void StepAnswer::merge(StepAnswer other) {
 
 void StepAnswer::write(Json& message) && {
     message["ranks"] = ranks;
-    message["sums"] = {{"busy", busy_ranks},
-                       {"failed", failed_ranks},
-                       {"own_folders", own_folders},
-                       {"bytes", bytes},
-                       {"pause_us", pause_us}};
+    message["sums"] = {
+        {"busy", busy_ranks},         {"failed", failed_ranks}, {"own_folders", own_folders},
+        {"own_seconds", own_seconds}, {"bytes", bytes},         {"pause_us", pause_us}};
     message["busy"] = std::move(busy);
     message["failed"] = std::move(failed);
     message["rows"] = std::move(rows);
@@ -71,6 +70,7 @@ StepAnswer StepAnswer::read(const Json& message) {
         answer.busy_ranks = number(*sums, "busy");
         answer.failed_ranks = number(*sums, "failed");
         answer.own_folders = number(*sums, "own_folders");
+        answer.own_seconds = number(*sums, "own_seconds");
         answer.bytes = number(*sums, "bytes");
         answer.pause_us = signed_number(*sums, "pause_us");
     }

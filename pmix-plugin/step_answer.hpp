@@ -22,6 +22,7 @@ struct StepAnswer {
     std::vector<Json> failed;   // {rank, node, stage, why}
     std::vector<Json> rows;
     uint64_t own_folders = 0;  // daemons that keep the snapshot on a disk of their own
+    uint64_t own_seconds = 0;  // the same in the second folder
     uint64_t bytes = 0;
     int64_t pause_us = 0;  // the longest
 

@@ -10,22 +10,24 @@ namespace ghost::tools {
 namespace {
 
 void print_row(const Job& job, const Json& row, const std::string& then) {
-    fmt::print("job {} -> {}  {}  {} ranks  {}  stood {}  total {}{}\n", job.name(),
-               row.value("snapshot", "?"), row.value("kind", "?"), row.value("ranks", 0),
-               bytes_text(row.value("bytes", uint64_t{0})),
-               time_text(row.value("pause_us", int64_t{0})),
-               time_text(row.value("total_us", int64_t{0})),
-               then == "stop"   ? "  (stopped; SIGCONT to mpirun lets it go on)"
-               : then == "kill" ? "  (ended)"
-                                : "");
+    const std::string second = row.value("second", "");
+    fmt::print(
+        "job {} -> {}{}  {}  {} ranks  {}  stood {}  total {}{}\n", job.name(),
+        row.value("snapshot", "?"), second.empty() ? "" : " and " + second, row.value("kind", "?"),
+        row.value("ranks", 0), bytes_text(row.value("bytes", uint64_t{0})),
+        time_text(row.value("pause_us", int64_t{0})), time_text(row.value("total_us", int64_t{0})),
+        then == "stop"   ? "  (stopped; SIGCONT to mpirun lets it go on)"
+        : then == "kill" ? "  (ended)"
+                         : "");
 }
 
 }  // namespace
 
 int checkpoint_job(const Job& job, const std::string& to, const std::string& then, bool json) {
     std::error_code ignored;
-    const std::string folder =
-        to.empty() || to == "memory" ? to : std::filesystem::absolute(to, ignored).string();
+    const std::string folder = to.empty() || to == "memory" || to == "both"
+                                   ? to
+                                   : std::filesystem::absolute(to, ignored).string();
     ProgressLine line;
     const Answer answer =
         ask(job, {{"t", "checkpoint"}, {"to", folder}, {"then", then}}, [&](const Json& p) {

@@ -135,6 +135,10 @@ int run(const CheckpointArgs& args, bool json) {
     if (!mode) return report(mode.error(), json);
     auto pid = process_named(args.which);
     if (!pid) return report(pid.error(), json);
+    if (args.to == "both")
+        return report(
+            make_error(Code::invalid, "--to both is for jobs, this is a process", args.which),
+            json);
     auto done = args.to == "memory" ? to_memory(*pid, *then, *mode, args)
                                     : to_disk(*pid, *then, *mode, args);
     if (!done) return report(done.error(), json);
@@ -183,7 +187,8 @@ void define_checkpoint(CommandLine app, int& exit_status) {
                    "of a tree or its `ghost run`");
     app.add_option("--to", args->to,
                    "a folder (default: the job's ghost_checkpoint_dir, ./ghost-snapshots), or "
-                   "`memory`: the node's holder keeps it (processes)");
+                   "`memory`: the node's (a process's is kept by its holder); `both`: the job's "
+                   "folder and memory");
     app.add_option("--then", args->then, "what the original does afterwards")
         .one_of({"continue", "stop", "kill"});
     app.add_option("--name", args->name,

@@ -84,7 +84,7 @@ SnapshotPolicy read_policy(const RuntimeAdapter& adapter, std::vector<std::strin
     policy.interval_us = reader.value("ghost_checkpoint_interval", parse_duration_us);
     policy.folder = absolute(reader.text("ghost_checkpoint_dir"));
     policy.memory = fmt::format("/dev/shm/ghost-snapshots-{}", ::geteuid());
-    policy.to_memory = reader.one_of("ghost_checkpoint_to", {"disk", "memory"}) == "memory";
+    policy.to = reader.one_of("ghost_checkpoint_to", {"disk", "memory", "both"});
     policy.keep =
         static_cast<size_t>(std::max(1, reader.value("ghost_checkpoint_keep", parse_count)));
     policy.incremental = reader.value("ghost_incremental", parse_yes);
@@ -96,11 +96,12 @@ SnapshotPolicy read_policy(const RuntimeAdapter& adapter, std::vector<std::strin
     return policy;
 }
 
-std::string folder_for(const SnapshotPolicy& policy, const std::string& to) {
-    if (to == "disk") return policy.folder;
-    if (to == "memory") return policy.memory;
-    if (to.empty()) return policy.to_memory ? policy.memory : policy.folder;
-    return absolute(to);
+SnapshotPlaces places_for(const SnapshotPolicy& policy, const std::string& to) {
+    if (to.empty()) return places_for(policy, policy.to);
+    if (to == "disk") return {policy.folder, {}};
+    if (to == "memory") return {policy.memory, {}};
+    if (to == "both") return {policy.folder, policy.memory};
+    return {absolute(to), {}};
 }
 
 }  // namespace ghost::plugin

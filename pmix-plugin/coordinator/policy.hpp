@@ -13,7 +13,7 @@ struct SnapshotPolicy {
     int64_t interval_us = 0;  // 0: only on demand
     std::string folder;       // of snapshots, absolute
     std::string memory;       // the same in memory (tmpfs)
-    bool to_memory = false;   // which of the two is meant if nothing else is said
+    std::string to = "disk";  // disk, memory or both, if nothing else is said
     size_t keep = 2;
     bool incremental = true;
     int full_every = 10;  // so many incremental ones, then a full one; 0: never a second full one
@@ -26,7 +26,12 @@ struct SnapshotPolicy {
 // Reads the parameters; one that cannot be understood has its default, and a sentence in `wrong`.
 SnapshotPolicy read_policy(const RuntimeAdapter& adapter, std::vector<std::string>& wrong);
 
-// The folder a request means: "" as the parameters say, "disk", "memory", else a path.
-std::string folder_for(const SnapshotPolicy& policy, const std::string& to);
+// Where one snapshot goes: folders of snapshots.
+struct SnapshotPlaces {
+    std::string folder;
+    std::string second;  // the same once more; empty: nowhere else
+};
+// What a request means: "" as the parameters say, "disk", "memory", "both", else a path.
+SnapshotPlaces places_for(const SnapshotPolicy& policy, const std::string& to);
 
 }  // namespace ghost::plugin

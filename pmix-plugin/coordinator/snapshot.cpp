@@ -66,6 +66,7 @@ bool is_urgent(SnapshotState state) {
 Json result_of(const SnapshotRun& run) {
     const bool there = run.state == S::done;
     return {{"snapshot", there ? run.folder + "/" + run.name : ""},
+            {"second", there && !run.second.empty() ? run.second + "/" + run.name : ""},
             {"name", run.name},
             {"kind", run.kind},
             {"ranks", run.ranks},

@@ -44,6 +44,7 @@ struct SnapshotRun {
     uint64_t attempt = 0;  // `try` of the present step
     std::string name;      // JOB-NNNNNN
     std::string folder;    // of all snapshots, absolute
+    std::string second;    // where the same goes once more; empty: nowhere
     std::string then;      // continue, stop or kill
     std::string asked_by;  // for the event log
     std::string compress;
@@ -53,6 +54,7 @@ struct SnapshotRun {
     uint64_t ranks = 0;           // of the job
     bool folder_made = false;     // to be removed if this comes to nothing
     bool node_local = false;      // some daemons keep their ranks' ghosts on a disk of their own
+    bool second_local = false;    // the same of the second folder
     bool told_nodes = false;      // they are to be told of an abort
     bool ungating = false;        // in state gating: a rank was busy, all open again
     bool fences_held = false;     // released exactly once

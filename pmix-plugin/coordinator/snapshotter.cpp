@@ -110,7 +110,9 @@ void Snapshotter::begin(const SnapshotOrder& order, Progress progress, Finished 
     r.started = c_.settings.now();
     r.then = order.then.empty() ? "continue" : order.then;
     r.asked_by = order.asked_by;
-    r.folder = folder_for(c_.policy, order.to);
+    const SnapshotPlaces places = places_for(c_.policy, order.to);
+    r.folder = places.folder;
+    r.second = places.second;
     r.compress = c_.policy.compress;
     r.rate = c_.policy.rate;
     if (auto why = check()) {
@@ -120,12 +122,13 @@ void Snapshotter::begin(const SnapshotOrder& order, Progress progress, Finished 
     r.seq = ++c_.last_seq;
     r.facts = c_.adapter.job_facts();
     const bool full = c_.policy.full_every > 0 && since_full_ >= c_.policy.full_every;
-    r.incremental = c_.policy.incremental && !full && last_ && last_->folder == r.folder;
+    r.incremental = c_.policy.incremental && !full && last_ && last_->folder == r.folder &&
+                    last_->second == r.second;
     open();
 }
 
 struct Snapshotter::Opened {
-    std::string folder;
+    std::string folder, second;
     std::string name;
     std::string why;
     bool last_is_whole = false;  // an incremental one may stand on it
@@ -138,31 +141,54 @@ bool is_whole(const Snapshot& one, bool node_local) {
     return one.whole || (node_local && one.manifest);
 }
 
+// A folder of snapshots that is there and ours: its real path.
+Result<std::string> take_folder(const std::string& folder, JobLock& lock, const std::string& job) {
+    auto real = open_snapshot_folder(folder);
+    GHOST_TRY(real);
+    GHOST_TRY(lock.take(*real, job));
+    return real;
+}
+
+Status begin_snapshot(const std::string& folder, const std::string& name,
+                      const std::string& secret) {
+    auto made = create_partial(folder, name);
+    GHOST_TRY(made);
+    return write_secret(*made, secret);
+}
+
 }  // namespace
 
 void Snapshotter::open() {
     change(S::opening);
-    auto job = [folder = run_->folder, job = c_.adapter.job_name(), secret = c_.adapter.secret(),
-                lock = c_.lock, last = last_ ? last_->name : "",
-                node_local = last_ && last_->node_local] {
-        auto real = open_snapshot_folder(folder);
-        if (!real.ok()) return Opened{folder, {}, real.error().message()};
-        if (auto ours = lock->take(*real, job); !ours.ok()) {
-            return Opened{*real, {}, ours.error().message()};
-        }
+    auto job = [folder = run_->folder, second = run_->second, job = c_.adapter.job_name(),
+                secret = c_.adapter.secret(), lock = c_.lock,
+                last = last_ ? *last_ : SnapshotRun()] {
+        auto real = take_folder(folder, *lock, job);
+        if (!real.ok()) return Opened{folder, second, {}, real.error().message()};
+        Opened out{*real, {}, {}, {}};
         // Never that of a snapshot there was, though the folder may have been removed meanwhile.
         auto number = next_snapshot_number(*real, job);
-        if (const auto known = parse_snapshot_name(last))
-            number = std::max(number, known->number + 1);
-        const std::string name = snapshot_name(job, number);
-        auto made = create_partial(*real, name);
-        if (!made.ok()) return Opened{*real, name, made.error().message()};
-        if (auto written = write_secret(*made, secret); !written.ok()) {
-            return Opened{*real, name, written.error().message()};
+        if (!second.empty()) {
+            auto other = take_folder(second, *lock, job);
+            if (!other.ok()) return Opened{*real, second, {}, other.error().message()};
+            out.second = *other;
+            number = std::max(number, next_snapshot_number(*other, job));
         }
-        const bool there =
-            !last.empty() && is_whole(look_at_snapshot(*real + "/" + last), node_local);
-        return Opened{*real, name, {}, there};
+        if (const auto known = parse_snapshot_name(last.name))
+            number = std::max(number, known->number + 1);
+        out.name = snapshot_name(job, number);
+        auto begun = begin_snapshot(out.folder, out.name, secret);
+        if (begun.ok() && !second.empty()) begun = begin_snapshot(out.second, out.name, secret);
+        if (!begun.ok()) {
+            out.why = begun.error().message();
+            return out;
+        }
+        const auto there = [&](const std::string& in, bool node_local) {
+            return is_whole(look_at_snapshot(in + "/" + last.name), node_local);
+        };
+        out.last_is_whole = !last.name.empty() && there(out.folder, last.node_local) &&
+                            (second.empty() || there(out.second, last.second_local));
+        return out;
     };
     c_.background.run<Opened>(job, [this, seq = run_->seq](Opened opened) {
         if (run_ && run_->seq == seq) this->opened(std::move(opened));
@@ -172,8 +198,11 @@ void Snapshotter::open() {
 void Snapshotter::opened(Opened opened) {
     SnapshotRun& r = *run_;
     // The real path: a link may lead elsewhere tomorrow.
-    if (last_ && (last_->folder != opened.folder || !opened.last_is_whole)) r.incremental = false;
+    if (last_ &&
+        (last_->folder != opened.folder || last_->second != opened.second || !opened.last_is_whole))
+        r.incremental = false;
     r.folder = std::move(opened.folder);
+    r.second = std::move(opened.second);
     r.name = std::move(opened.name);
     r.folder_made = !r.name.empty();
     if (!opened.why.empty()) {
@@ -192,6 +221,7 @@ void Snapshotter::send_prepare() {
     ++r.attempt;
     broadcast("snap_prepare", {{"name", r.name},
                                {"folder", r.folder},
+                               {"second", r.second},
                                {"incremental", r.incremental},
                                {"last", last_ ? last_->seq : 0},
                                {"compress", r.compress},
@@ -203,6 +233,7 @@ void Snapshotter::send_prepare() {
 void Snapshotter::on_ready(const StepAnswer& answer) {
     SnapshotRun& r = *run_;
     r.node_local = answer.own_folders > 0;
+    r.second_local = answer.own_seconds > 0;
     if (answer.busy_ranks == 0 && answer.ranks == r.ranks) {
         change(S::pinging);
         ++r.attempt;
@@ -289,8 +320,36 @@ std::optional<std::string> wrong_with(const std::vector<Snapshot>& all, const st
 
 struct Snapshotter::Completed {
     std::string why;
-    std::vector<std::string> old;  // may be removed
+    std::vector<std::string> old, old_seconds;  // may be removed
 };
+
+namespace {
+
+// Makes it complete in one folder. What may be removed there then.
+Result<std::vector<std::string>> complete_in(const std::string& folder, const std::string& name,
+                                             const Manifest& manifest, size_t keep,
+                                             bool node_local) {
+    GHOST_TRY(write_manifest(folder + "/" + partial_name(name), manifest));
+    GHOST_TRY(commit_snapshot(folder, name));
+    auto all = list_snapshots(folder, manifest.job);
+    GHOST_TRY(all);
+    if (auto wrong = wrong_with(*all, name, node_local)) return make_error(Code::refused, *wrong);
+    return old_ones(std::move(*all), manifest.job, keep, node_local);
+}
+
+void remove_all(const std::string& folder, const std::vector<std::string>& names) {
+    for (const std::string& name : names)
+        if (auto gone = remove_snapshot(folder, name); !gone.ok())
+            log::warning("{}", gone.error().message());
+}
+
+// A folder that was renamed and could not be synced is no snapshot either.
+Status discard_in(const std::string& folder, const std::string& name) {
+    GHOST_TRY(discard_partial(folder, name));
+    return remove_snapshot(folder, name);
+}
+
+}  // namespace
 
 void Snapshotter::complete(StepAnswer answer) {
     SnapshotRun& r = *run_;
@@ -305,19 +364,17 @@ void Snapshotter::complete(StepAnswer answer) {
     r.kind = manifest.kind;
     r.time = manifest.time;
     r.written.rows.clear();
-    auto job = [manifest = std::move(manifest), folder = r.folder, name = r.name,
-                keep = c_.policy.keep, node_local = r.node_local] {
-        const std::string partial = folder + "/" + partial_name(name);
-        if (auto done = write_manifest(partial, manifest); !done.ok()) {
-            return Completed{done.error().message(), {}};
-        }
-        if (auto done = commit_snapshot(folder, name); !done.ok()) {
-            return Completed{done.error().message(), {}};
-        }
-        auto all = list_snapshots(folder, manifest.job);
-        if (!all.ok()) return Completed{all.error().message(), {}};
-        if (auto wrong = wrong_with(*all, name, node_local)) return Completed{*wrong, {}};
-        return Completed{{}, old_ones(std::move(*all), manifest.job, keep, node_local)};
+    auto job = [manifest = std::move(manifest), folder = r.folder, second = r.second, name = r.name,
+                keep = c_.policy.keep, node_local = r.node_local, second_local = r.second_local] {
+        Completed out;
+        auto done = complete_in(folder, name, manifest, keep, node_local);
+        if (!done.ok()) return Completed{done.error().message(), {}, {}};
+        out.old = std::move(*done);
+        if (second.empty()) return out;
+        done = complete_in(second, name, manifest, keep, second_local);
+        if (!done.ok()) return Completed{done.error().message(), {}, {}};
+        out.old_seconds = std::move(*done);
+        return out;
     };
     c_.background.run<Completed>(std::move(job), [this, seq = r.seq](Completed completed) {
         if (run_ && run_->seq == seq) this->completed(std::move(completed));
@@ -327,16 +384,16 @@ void Snapshotter::complete(StepAnswer answer) {
 void Snapshotter::completed(Completed completed) {
     SnapshotRun& r = *run_;
     if (!completed.why.empty()) return abort(completed.why);
-    c_.adapter.broadcast(
-        {{"t", "snap_end"}, {"seq", r.seq}, {"keep", true}, {"remove", completed.old}});
+    c_.adapter.broadcast({{"t", "snap_end"},
+                          {"seq", r.seq},
+                          {"keep", true},
+                          {"remove", completed.old},
+                          {"remove_seconds", completed.old_seconds}});
     since_full_ = r.kind == "full" ? 0 : since_full_ + 1;
     stopped_ = r.then == "stop";
-    c_.background.run([folder = r.folder, old = std::move(completed.old)] {
-        for (const std::string& name : old) {
-            if (auto gone = remove_snapshot(folder, name); !gone.ok()) {
-                log::warning("{}", gone.error().message());
-            }
-        }
+    c_.background.run([folder = r.folder, second = r.second, done = std::move(completed)] {
+        remove_all(folder, done.old);
+        remove_all(second, done.old_seconds);
     });
     finish(S::done);
 }
@@ -472,10 +529,10 @@ void Snapshotter::discard() {
     if (!r.folder_made) return finish(end);
     using Done = std::string;
     c_.background.run<Done>(
-        [folder = r.folder, name = r.name] {
-            // A folder that was renamed and could not be synced is no snapshot either.
-            auto gone = discard_partial(folder, name);
-            if (gone.ok()) gone = remove_snapshot(folder, name);
+        [folder = r.folder, second = r.second, name = r.name] {
+            auto gone = discard_in(folder, name);
+            if (!second.empty())
+                if (auto also = discard_in(second, name); gone.ok()) gone = also;
             return gone.ok() ? Done() : gone.error().message();
         },
         [this, seq = r.seq, end](const Done& why) {

@@ -20,7 +20,7 @@ namespace ghost::plugin {
 
 struct SnapshotOrder {
     std::string then = "continue";  // or stop, kill
-    std::string to;                 // see folder_for()
+    std::string to;                 // see places_for()
     std::string asked_by;           // "interval", "ghost checkpoint", a signal's name, …
 };
 

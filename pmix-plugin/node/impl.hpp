@@ -45,6 +45,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
         Json order;                 // `snap_prepare`
         bool folder_ready = false;  // its folder is there
         bool own_folder = false;    // on a disk of this node: to be renamed or removed here
+        bool own_second = false;    // the same of the second folder
         RankId first_rank = 0;      // of this node, to speak for it
         std::string why;            // what is wrong with this node
     };

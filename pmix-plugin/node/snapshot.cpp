@@ -81,6 +81,7 @@ LocalAnswer NodeAgent::Impl::look(PartStep step) {
     LocalAnswer local;
     local.complete = step != PartStep::ready || snapshot_.folder_ready;
     local.answer.own_folders = snapshot_.own_folder ? 1 : 0;
+    local.answer.own_seconds = snapshot_.own_second ? 1 : 0;
     if (step == PartStep::checked && !all_restart_seats()) local.complete = false;
     if (!snapshot_.why.empty() && step != PartStep::aborted) {
         local.answer.add_failed(snapshot_.first_rank, own_name(), "folder", snapshot_.why);
@@ -197,25 +198,42 @@ void NodeAgent::Impl::join_snapshot(Seat& s) {
 
 // A folder that is there already is the coordinator's, on a shared file system; else it is this
 // node's own.
+namespace {
+
+// Whether it was made here.
+Result<bool> make_missing(const std::string& folder, const std::string& name) {
+    struct stat st {};
+    if (::stat((folder + "/" + partial_name(name)).c_str(), &st) == 0) return false;
+    GHOST_TRY(open_snapshot_folder(folder));
+    GHOST_TRY(create_partial(folder, name));
+    return true;
+}
+
+}  // namespace
+
 void NodeAgent::Impl::make_own_folder() {
     struct Made {
-        bool own = false;
+        bool own = false, own_second = false;
         std::string why;
     };
-    const std::string folder = text(snapshot_.order, "folder");
-    const std::string name = text(snapshot_.order, "name");
-    auto make = [folder, name] {
-        struct stat st {};
-        if (::stat((folder + "/" + partial_name(name)).c_str(), &st) == 0) return Made{};
-        if (auto made = open_snapshot_folder(folder); !made.ok()) {
-            return Made{false, made.error().message()};
-        }
-        auto made = create_partial(folder, name);
-        return made.ok() ? Made{true, {}} : Made{false, made.error().message()};
+    auto make = [folder = text(snapshot_.order, "folder"), name = text(snapshot_.order, "name"),
+                 second = text(snapshot_.order, "second")] {
+        Made out;
+        auto made = make_missing(folder, name);
+        if (!made.ok()) return Made{false, false, made.error().message()};
+        out.own = *made;
+        if (second.empty()) return out;
+        made = make_missing(second, name);
+        if (!made.ok())
+            out.why = made.error().message();
+        else
+            out.own_second = *made;
+        return out;
     };
     background_.run<Made>(make, [this, seq = snapshot_.seq](Made made) {
         if (snapshot_.seq != seq) return;
         snapshot_.own_folder = made.own;
+        snapshot_.own_second = made.own_second;
         if (!made.why.empty()) snapshot_.why = made.why;
         snapshot_.folder_ready = true;
         if (part_.step() != PartStep::ready) return discard_own_folder();  // aborted meanwhile
@@ -242,10 +260,13 @@ void NodeAgent::Impl::ask_to_prepare(Seat& s) {
         return;
     }
     const Json& order = snapshot_.order;
+    const std::string partial = "/" + partial_name(text(order, "name"));
+    const std::string second = text(order, "second");
     change(s, W::preparing);
     s.wrapper->send({{"t", "snap_prepare"},
                      {"seq", s.seq},
-                     {"folder", text(order, "folder") + "/" + partial_name(text(order, "name"))},
+                     {"folder", text(order, "folder") + partial},
+                     {"second", second.empty() ? "" : second + partial},
                      {"file", rank_file(s.rank, text(order, "compress", "none"))},
                      {"name", text(order, "name")},
                      {"agent", s.thread},
@@ -410,33 +431,48 @@ void NodeAgent::Impl::on_attached_again(Seat& s, const Json& m) {
 
 // --- the end ---
 
-void NodeAgent::Impl::end_snapshot(const Json& order) {
-    std::vector<std::string> old;
-    const Json* remove = field(order, "remove");
-    if (remove != nullptr && remove->is_array()) {
-        for (const Json& name : *remove) {
-            if (name.is_string() && parse_snapshot_name(name)) old.push_back(name);
+namespace {
+
+std::vector<std::string> names_in(const Json& order, const char* key) {
+    std::vector<std::string> out;
+    const Json* list = field(order, key);
+    if (list == nullptr || !list->is_array()) return out;
+    for (const Json& name : *list) {
+        if (name.is_string() && parse_snapshot_name(name)) out.push_back(name);
+    }
+    return out;
+}
+
+void complete_in(const std::string& folder, const std::string& name,
+                 const std::vector<std::string>& old) {
+    if (auto done = commit_snapshot(folder, name); !done.ok()) {
+        return log::error("snapshot {} is not complete on this node: {}", name,
+                          done.error().message());
+    }
+    for (const std::string& one : old) {
+        if (auto gone = remove_snapshot(folder, one); !gone.ok()) {
+            log::warning("{}", gone.error().message());
         }
     }
+}
+
+}  // namespace
+
+void NodeAgent::Impl::end_snapshot(const Json& order) {
     for (auto& [rank, s] : seats_) {
         if (!s.snap.part) continue;
         if (s.wrapper) s.wrapper->send({{"t", "snap_end"}, {"seq", s.seq}, {"keep", true}});
         if (s.snap.work != W::idle) change(s, W::idle);
         s.snap.part = false;
     }
-    if (!std::exchange(snapshot_.own_folder, false)) return;
-    background_.run(
-        [folder = text(snapshot_.order, "folder"), name = text(snapshot_.order, "name"), old] {
-            if (auto done = commit_snapshot(folder, name); !done.ok()) {
-                return log::error("snapshot {} is not complete on this node: {}", name,
-                                  done.error().message());
-            }
-            for (const std::string& one : old) {
-                if (auto gone = remove_snapshot(folder, one); !gone.ok()) {
-                    log::warning("{}", gone.error().message());
-                }
-            }
-        });
+    const auto complete = [&](bool& own, const char* folder, const char* remove) {
+        if (!std::exchange(own, false)) return;
+        background_.run([folder = text(snapshot_.order, folder),
+                         name = text(snapshot_.order, "name"),
+                         old = names_in(order, remove)] { complete_in(folder, name, old); });
+    };
+    complete(snapshot_.own_folder, "folder", "remove");
+    complete(snapshot_.own_second, "second", "remove_seconds");
 }
 
 // The snapshot is off: what has been done to this rank is undone by where it is.
@@ -468,13 +504,17 @@ void NodeAgent::Impl::bring_home(Seat& s) {
 }
 
 void NodeAgent::Impl::discard_own_folder() {
-    if (!std::exchange(snapshot_.own_folder, false)) return;
-    background_.run(
-        [folder = text(snapshot_.order, "folder"), name = text(snapshot_.order, "name")] {
-            if (auto gone = discard_partial(folder, name); !gone.ok()) {
-                log::warning("{}", gone.error().message());
-            }
-        });
+    const auto discard = [&](bool& own, const char* folder) {
+        if (!std::exchange(own, false)) return;
+        background_.run(
+            [folder = text(snapshot_.order, folder), name = text(snapshot_.order, "name")] {
+                if (auto gone = discard_partial(folder, name); !gone.ok()) {
+                    log::warning("{}", gone.error().message());
+                }
+            });
+    };
+    discard(snapshot_.own_folder, "folder");
+    discard(snapshot_.own_second, "second");
 }
 
 void NodeAgent::Impl::continue_all() {

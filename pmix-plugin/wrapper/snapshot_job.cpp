@@ -11,6 +11,7 @@
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/resource/compress.hpp"
 #include "ghost-core/resource/file.hpp"
+#include "ghost-core/resource/tee.hpp"
 #include "pmix-plugin/wrapper/agent_signal.hpp"
 #include "pmix-plugin/wrapper/file_list.hpp"
 #include "pmix-plugin/wrapper/tree_memory.hpp"
@@ -65,6 +66,7 @@ SnapshotOrder SnapshotOrder::from(const Json& message) {
     out.seq = message.value("seq", uint64_t{0});
     out.folder = message.value("folder", "");
     out.file = message.value("file", "");
+    out.second = message.value("second", "");
     out.name = message.value("name", "");
     out.agent = message.value("agent", Json());
     out.incremental = message.value("incremental", false);
@@ -73,6 +75,12 @@ SnapshotOrder SnapshotOrder::from(const Json& message) {
     out.kill = message.value("then", "") == "kill";
     out.memory = message.value("memory", uint64_t{0});
     out.sharers = std::max<uint64_t>(message.value("sharers", uint64_t{1}), 1);
+    return out;
+}
+
+std::vector<std::string> SnapshotOrder::paths() const {
+    std::vector<std::string> out{path()};
+    if (!second.empty()) out.push_back(second + "/" + file);
     return out;
 }
 
@@ -128,8 +136,16 @@ Status SnapshotJob::check(bool sockets) const {
 }
 
 Status SnapshotJob::open() {
-    auto file = std::make_unique<core::FileResource>(order_.path(), core::Use::write);
-    auto paced = std::make_unique<core::PacedResource>(std::move(file), order_.rate,
+    std::unique_ptr<core::Resource> place;
+    for (const std::string& path : order_.paths()) {
+        auto file = std::make_unique<core::FileResource>(path, core::Use::write);
+        if (place)
+            place = std::make_unique<core::TeeResource>(std::move(place), std::move(file),
+                                                        core::Use::write);
+        else
+            place = std::move(file);
+    }
+    auto paced = std::make_unique<core::PacedResource>(std::move(place), order_.rate,
                                                        [this](uint64_t bytes) { in_file(bytes); });
     auto* const brake = paced.get();
     auto out = compressed(order_.compress, std::move(paced));

@@ -22,6 +22,7 @@ namespace ghost::plugin {
 struct SnapshotOrder {
     uint64_t seq = 0;
     std::string folder, file;          // absolute; a name in it
+    std::string second;                // folder in which it is written once more; empty: none
     std::string name;                  // the snapshot's
     Json agent;                        // {pid, tid} of the rank's agent, as numbered inside
     bool incremental = false;          // if it can be
@@ -34,6 +35,7 @@ struct SnapshotOrder {
 
     static SnapshotOrder from(const Json& message);
     std::string path() const { return folder + "/" + file; }
+    std::vector<std::string> paths() const;  // all
 };
 
 // run() on the worker; everything else from any thread.

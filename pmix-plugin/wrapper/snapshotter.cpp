@@ -86,7 +86,10 @@ void Snapshotter::prepare(const Json& message) {
         folder_.make(fmt::format("{}-{}-{}", parts_.who.job, parts_.who.rank, seq_), parts_.guard);
     if (!made) return parts_.tell(failed(seq, "prepare", made.error().message()));
     SnapshotOrder order = SnapshotOrder::from(message);
-    for (const std::string& file : chain_) order.parents.push_back(order.folder + "/../" + file);
+    for (const std::string& file : chain_) {
+        order.parents.push_back(order.folder + "/../" + file);
+        if (!order.second.empty()) order.parents.push_back(order.second + "/../" + file);
+    }
     job_ = std::make_unique<SnapshotJob>(
         std::move(order),
         SnapshotJob::Tree{parts_.who, parts_.root, parts_.stdio.keys(), folder_.path()},
@@ -169,8 +172,9 @@ void Snapshotter::finished_off(const Json& answer) {
 void Snapshotter::tidy(Tidy what) {
     if (what != Tidy::memory) chain_.clear();
     change(S::clearing);
-    worker_.start([this, what, path = job_->order().path()] {
-        if (what == Tidy::all_and_file) ::unlink(path.c_str());
+    worker_.start([this, what, paths = job_->order().paths()] {
+        if (what == Tidy::all_and_file)
+            for (const std::string& path : paths) ::unlink(path.c_str());
         if (what == Tidy::memory)
             checkpointer_.trim();
         else

@@ -158,6 +158,47 @@ def case_memory_of_one_node(folder):
     job.finish()
 
 
+def case_disk_and_memory(folder):
+    job = Ledger(folder, mca=[("ghost_checkpoint_to", "both")])
+    job.reach(60)
+    job.snapshot()
+    job.reach(90)
+    made = job.snapshot()
+    assert made["kind"] == "incremental" and made["second"].startswith("/dev/shm/"), made
+    assert os.path.basename(made["snapshot"]) == os.path.basename(made["second"]), made
+    job.kill()
+    together = os.path.join(folder, "together")
+    good(on("gn1", "ghost", "gather", made["second"], "--to", together))
+    good(on("gn1", "ghost", "verify", together))
+    job.restart("gn3:2,gn4:2", what=together)
+    job.reach(120)
+    job.kill()
+    job.restart("gn2:2,gn3:2", what=made["snapshot"])
+    job.finish()
+
+
+def case_one_memory_is_full(folder):
+    """In both or in neither; the job goes on."""
+    place = "/dev/shm/ghost-snapshots-%d" % os.getuid()
+    good(on("gn2", "mkdir", "-p", "-m", "700", place))
+    good(on("gn2", "mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", place))
+    good(on("gn1", "mkdir", "-p", "-m", "700", place))
+
+    def there(node):
+        return {name for name in good(on(node, "ls", place)).split() if "-" in name}
+    before = there("gn1")
+    job = Ledger(folder, extra=("--memory", "16"), mca=[("ghost_compress", "none")])
+    job.reach(60)
+    made = job.checkpoint("--to", "both")
+    assert made.returncode == 1 and place in made.stderr and "space" in made.stderr, made.stderr
+    assert job.complete() == [], job.complete()
+    until(lambda: there("gn1") == before and not there("gn2"), "what was begun to be removed")
+    good(on("gn2", "umount", place))
+    made = job.snapshot("--to", "both")
+    assert len(job.complete()) == 1 and made["second"].startswith(place), made
+    job.finish()
+
+
 CASES = {name[5:]: case for name, case in list(globals().items()) if name.startswith("case_")}
 snapshots.cases = lambda: CASES
 

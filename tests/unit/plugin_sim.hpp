@@ -40,7 +40,8 @@ struct Tree {
 // What a wrapper does in a snapshot.
 struct SnapWork {
     uint64_t seq = 0;
-    std::string path;  // of its file
+    std::string path;    // of its file
+    std::string second;  // of the same once more; or empty
     std::string then;
     bool incremental = false;
     bool ready = false, standing = false, stood = false, frozen = false, cancelled = false;

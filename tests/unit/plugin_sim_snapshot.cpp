@@ -124,6 +124,8 @@ void Cluster::snap_prepare(const std::shared_ptr<Wrapper>& w, const Json& m) {
     w->snap.then = text(m, "then");
     w->snap.incremental = chance.incremental && flag(m, "incremental") && !w->chain.empty();
     w->snap.path = fmt::format("{}/{}", text(m, "folder"), text(m, "file"));
+    if (!text(m, "second").empty())
+        w->snap.second = fmt::format("{}/{}", text(m, "second"), text(m, "file"));
     later(nobody, [this, w, seq = w->snap.seq] {
         if (!w->alive || !w->tree->alive || w->snap.seq != seq || w->snap.cancelled) return;
         say(w, {{"t", "progress"}, {"seq", seq}, {"bytes", 10}, {"total", ghost_bytes}});
@@ -184,10 +186,15 @@ void Cluster::snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
     at(now + latency() + chance.write_us, nobody, [this, w, seq] {
         if (!w->alive || !w->tree->alive || w->snap.seq != seq || w->snap.cancelled) return;
         if (snap_fails(w, "write")) return;
-        std::ofstream file(w->snap.path);
-        file << std::string(ghost_bytes, 'g');
-        file.close();
-        if (!file.good()) {
+        bool good = true;
+        for (const std::string& path : {w->snap.path, w->snap.second}) {
+            if (path.empty()) continue;
+            std::ofstream file(path);
+            file << std::string(ghost_bytes, 'g');
+            file.close();
+            good = good && file.good();
+        }
+        if (!good) {
             const auto seq_was = w->snap.seq;
             w->snap = {};
             return say(w, {{"t", "failed"},
@@ -216,6 +223,7 @@ void Cluster::snap_cancel(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
         return;
     }
     ::unlink(w->snap.path.c_str());
+    if (!w->snap.second.empty()) ::unlink(w->snap.second.c_str());
     const bool frozen = w->snap.frozen;
     w->snap = {};
     w->snap.frozen = frozen;

@@ -527,6 +527,79 @@ TEST(Folder, OfANodeItself) {
     expect_sound(c);
 }
 
+// The simulated job's snapshots in this machine's memory, gone before and afterwards.
+class InMemory {
+  public:
+    InMemory() { clear(); }
+    ~InMemory() { clear(); }
+    InMemory(const InMemory&) = delete;
+    InMemory& operator=(const InMemory&) = delete;
+    const std::string& folder() const { return folder_; }
+
+  private:
+    void clear() const {
+        std::error_code none;
+        for (const auto& entry : std::filesystem::directory_iterator(folder_, none))
+            if (entry.path().filename().string().starts_with("4711"))
+                std::filesystem::remove_all(entry.path(), none);
+    }
+    std::string folder_ = fmt::format("/dev/shm/ghost-snapshots-{}", geteuid());
+};
+
+TEST(Folder, OfADiskAndOfMemory) {
+    const InMemory memory;
+    Cluster c(23, 2, {0, 1}, 0, {},
+              {{"ghost_checkpoint_keep", "2"}, {"ghost_checkpoint_to", "both"}});
+    c.chance.incremental = true;
+    const std::string other = c.folder() + "-memory1";  // the other node's own
+    c.bend = [&](NodeId to, Json& m) {
+        if (to == 1 && m.contains("second")) m["second"] = other;
+    };
+    Client& user = c.client();
+    auto ask = [&](int exit) {
+        user.results.clear();
+        user.ask(checkpoint());
+        ASSERT_TRUE(c.run(60 * second, [&] { return !user.results.empty(); }));
+        EXPECT_EQ(user.results[0]["exit"], exit) << user.results[0];
+        c.run(second);
+    };
+    auto expect_there = [](const std::string& folder, const std::set<std::string>& expected) {
+        std::set<std::string> names;
+        std::error_code none;
+        for (const auto& entry : std::filesystem::directory_iterator(folder, none))
+            if (entry.is_directory()) names.insert(entry.path().filename());
+        EXPECT_EQ(names, expected) << folder;
+    };
+    auto expect_everywhere = [&](const std::set<std::string>& names) {
+        for (const auto& folder : {c.folder(), memory.folder(), other}) expect_there(folder, names);
+    };
+    ask(0);
+    expect_everywhere({"4711-000001"});
+    EXPECT_EQ(user.results[0]["result"]["snapshot"], c.folder() + "/4711-000001");
+    EXPECT_EQ(user.results[0]["result"]["second"], memory.folder() + "/4711-000001");
+    EXPECT_TRUE(std::filesystem::exists(memory.folder() + "/4711-000001/manifest.json"));
+    EXPECT_TRUE(std::filesystem::exists(memory.folder() + "/4711-000001/rank-0.ghost"));
+    EXPECT_TRUE(std::filesystem::exists(other + "/4711-000001/rank-1.ghost"));
+    EXPECT_TRUE(std::filesystem::exists(c.folder() + "/4711-000001/rank-1.ghost"));
+    // In both or in none.
+    c.chance.fail_stage = "write";
+    ask(1);
+    c.chance.fail_stage.clear();
+    expect_everywhere({"4711-000001"});
+    ask(0);
+    EXPECT_EQ(kinds_of(snapshots(c)), "fi");
+    // One that is gone from one of them has no children in either.
+    std::filesystem::remove_all(memory.folder() + "/4711-000002");
+    ask(0);
+    EXPECT_EQ(snapshots(c).front().manifest->kind, "full");
+    ask(0);
+    ask(0);
+    expect_there(c.folder(), {"4711-000003", "4711-000004", "4711-000005"});
+    expect_there(memory.folder(), {"4711-000003", "4711-000004", "4711-000005"});
+    expect_all_run(c);
+    expect_sound(c);
+}
+
 TEST(Folder, WithRealThreads) {
     Cluster c(23, 2, {0, 1}, 0, {}, {{"sim_threads", "1"}, {"ghost_checkpoint_keep", "1"}});
     Client& user = c.client();
