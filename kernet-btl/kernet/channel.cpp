@@ -11,6 +11,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
+#include <unistd.h>
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
@@ -31,6 +32,8 @@ constexpr int64_t tick_us = 100'000;
 constexpr int64_t alive_every_us = 500'000;
 constexpr size_t max_waiting = 64 * 1024 * 1024;  // bytes that wait for one node
 constexpr size_t max_strangers = 256;             // connections that have not said who they are
+constexpr int64_t port_wait_us = 1'000'000;       // for a port of ours that somebody else has
+constexpr useconds_t port_look_us = 5'000;
 constexpr uint64_t id_timer = 1, id_listener = 2, id_first = 16;
 
 enum class Step : uint8_t { connecting, want_hello, want_answer, up };
@@ -151,6 +154,26 @@ uint16_t TcpChannel::port() const {
 
 namespace {
 
+// The port may be somebody's who has connected to it when nobody listened there, for a moment.
+bool bind_soon(const Fd& fd, const sockaddr_storage& address, socklen_t size) {
+    const int64_t limit = ghost::monotonic_us() + port_wait_us;
+    while (bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), size) != 0) {
+        if (errno != EADDRINUSE || ghost::monotonic_us() > limit) return false;
+        usleep(port_look_us);
+    }
+    return true;
+}
+
+// A connection to a port nobody listens at meets itself if it was given that very port to come from
+// (tcp(7), simultaneous open).
+bool has_met_itself(const Fd& fd) {
+    sockaddr_storage own{}, peer{};
+    socklen_t own_size = sizeof own, peer_size = sizeof peer;
+    return getsockname(fd.get(), reinterpret_cast<sockaddr*>(&own), &own_size) == 0 &&
+           getpeername(fd.get(), reinterpret_cast<sockaddr*>(&peer), &peer_size) == 0 &&
+           own_size == peer_size && std::memcmp(&own, &peer, own_size) == 0;
+}
+
 Result<Fd> listen_at(const TcpAddress& at, uint16_t& port) {
     sockaddr_storage address{};
     socklen_t size = sizeof(sockaddr_in);
@@ -171,8 +194,7 @@ Result<Fd> listen_at(const TcpAddress& at, uint16_t& port) {
     const int on = 1;
     setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     const std::string where = fmt::format("{}:{}", at.host, at.port);
-    if (bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size) != 0 ||
-        listen(fd.get(), 128) != 0 ||
+    if (!bind_soon(fd, address, size) || listen(fd.get(), 128) != 0 ||
         getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0) {
         return ghost::sys_error("listen at", where);
     }
@@ -384,7 +406,12 @@ void TcpChannel::Impl::event(uint64_t id, uint32_t events) {
 }
 
 void TcpChannel::Impl::connected(Wire& wire) {
-    const int error = net::connect_error(wire.fd);
+    int error = net::connect_error(wire.fd);
+    if (error == 0 && has_met_itself(wire.fd)) {
+        error = ECONNREFUSED;
+        const linger at_once{1, 0};  // or its port would be taken for a minute (TIME_WAIT)
+        setsockopt(wire.fd.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    }
     if (error != 0) return end(wire.id, std::strerror(error), error == ECONNREFUSED);
     if (wire.probe) {
         // Somebody listens: it lives, and will connect.

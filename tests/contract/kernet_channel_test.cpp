@@ -1,9 +1,16 @@
 // Channels between nodes: what is sent arrives in order or is an error, whoever ends or is cut.
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <cstring>
+#include <fstream>
 #include <map>
+#include <net/if.h>
 #include <poll.h>
+#include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <thread>
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
@@ -163,6 +170,62 @@ TEST_F(Channels, NodesOfSeveralAddresses) {
     std::swap(config_.nodes[1].at, config_.nodes[1].others[0]);
     begin(1);
     ASSERT_TRUE(until([&] { return up(0, 1); }));
+}
+
+// Somebody else has the port for a moment: who connected to it when nobody listened there.
+TEST_F(Channels, APortThatIsTakenForAMomentIsWaitedFor) {
+    ghost::Fd other(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in at{};
+    at.sin_family = AF_INET;
+    at.sin_port = htons(config_.nodes[0].at.port);
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    ASSERT_EQ(bind(other.get(), reinterpret_cast<sockaddr*>(&at), sizeof at), 0);
+    ASSERT_EQ(listen(other.get(), 1), 0);
+    std::thread leaves([&] {
+        usleep(100'000);
+        other.reset();
+    });
+    begin(0);
+    leaves.join();
+}
+
+// Where the kernel gives those who connect the very ports that others listen at, a connection to
+// one that has ended can meet itself.
+TEST_F(Channels, WhoMeetsItselfHasMetNobody) {
+    if (geteuid() != 0) GTEST_SKIP() << "needs root";
+    std::thread([&] {
+        ASSERT_EQ(unshare(CLONE_NEWNET), 0);  // of this thread only
+        const ghost::Fd any(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+        ifreq lo{};
+        std::strcpy(lo.ifr_name, "lo");
+        lo.ifr_flags = IFF_UP | IFF_RUNNING;
+        ASSERT_EQ(ioctl(any.get(), SIOCSIFFLAGS, &lo), 0);
+        std::ofstream("/proc/sys/net/ipv4/ip_local_port_range") << "40000 40001";
+        config_.nodes.resize(2);
+        config_.nodes[0].at.port = 41000;
+        config_.nodes[1].at.port = 40000;
+        config_.retry_us = 1000;
+        begin(0);
+        const int64_t end = ghost::monotonic_us() + 1'000'000;
+        until([&] { return ghost::monotonic_us() > end; });
+        EXPECT_EQ(nodes_[0].states[1], std::vector<NodeState>{NodeState::gone});
+        std::atomic<bool> begun = false;
+        std::unique_ptr<TcpChannel> second;
+        TcpChannelConfig config = config_;
+        config.self = 1;
+        std::thread begins([&] {
+            auto made = TcpChannel::create(config, nodes_[1]);
+            EXPECT_TRUE(made.ok()) << made.error().message();
+            if (made.ok()) second = std::move(*made);
+            begun = true;
+        });
+        until([&] { return begun.load(); });
+        begins.join();
+        nodes_[1].channel = std::move(second);
+        EXPECT_TRUE(until([&] { return up(0, 1); }));
+        nodes_[0].channel.reset();
+        nodes_[1].channel.reset();
+    }).join();
 }
 
 TEST_F(Channels, WhoIsExpelledStaysOutside) {
