@@ -188,7 +188,8 @@ class Checkpoint {
     Status rounds_until_wanted() {
         while (!wanted_) {
             if (verdict_ != StoppingRule::Verdict::go_on) {
-                if (!settled_ && put_off()) return {};
+                if (!settled_) GHOST_TRY(put_off());
+                if (copy_.is_deferred()) return {};
                 settle();
                 rest();
             }
@@ -199,13 +200,14 @@ class Checkpoint {
     }
 
     // Leaves it all until the tree runs again, if it is better so.
-    bool put_off() {
+    Status put_off() {
         if (request_.leave_stopped || rule_.estimated_downtime_us() <= request_.behind_above_us)
-            return false;
-        if (auto deferred = copy_.defer(); !deferred.ok())
-            log::info("checkpoint: the tree writes fast and will stand longer: {}",
-                      deferred.error().message());
-        return copy_.is_deferred();
+            return {};
+        auto deferred = copy_.defer();
+        if (deferred.ok() || copy_.is_deferred()) return deferred;
+        log::info("checkpoint: the tree writes fast and will stand longer: {}",
+                  deferred.error().message());
+        return {};
     }
 
     Status copy_behind() {

@@ -102,9 +102,7 @@ Status CopyBeforeWrite::arm(int inner_pid, pid_t pid, Fd userfault, Workers& wor
         std::vector<PageScan::Found> found;
         GHOST_TRY(process.scan->present(pieces[i], found));
         std::lock_guard lock(mutex);
-        for (const auto& run : found)
-            if (!run.guard)
-                (run.zero ? there.zero : there.written).push_back({run.start, run.end - run.start});
+        add_found(found, there);
         return {};
     });
 }
@@ -178,8 +176,8 @@ void CopyBeforeWrite::give_up() {
     for (const auto& one : std::exchange(waiting_, {})) let_through(one);
 }
 
+// With the mutex.
 void CopyBeforeWrite::fail(const Error& error) {
-    std::lock_guard lock(mutex_);
     if (!failure_) failure_ = error;
     failed_ = true;
     mode_ = Mode::open;
@@ -264,9 +262,7 @@ void CopyBeforeWrite::save_first(const Fault& fault) {
             return;
         }
         if (auto done = copy(process, {at}); !done.ok()) {
-            if (!failure_) failure_ = done.error();
-            failed_ = true;
-            mode_ = Mode::open;
+            fail(done.error());
             return let_through(fault);
         }
         hurried_ +=
@@ -288,10 +284,7 @@ void CopyBeforeWrite::moved(Process& process, const PageRun& from, const PageRun
             return run.start < window.end() && window.start < run.end();
         };
         if ((!touches(from) && !touches(to)) || process.states[i] == State::copied) continue;
-        if (!failure_) failure_ = given_back(process.pid);
-        failed_ = true;
-        mode_ = Mode::open;
-        return;
+        return fail(given_back(process.pid));
     }
 }
 
@@ -309,11 +302,8 @@ Status CopyBeforeWrite::copy(const Process& process, const std::vector<size_t>& 
     if (!read_pages(process.pid, pieces, Vanished::is_error).ok()) return given_back(process.pid);
     PageRuns unprotected;
     const PageRun all{contents.front().start, contents.back().end() - contents.front().start};
-    GHOST_TRY([&]() -> Status {
-        auto scanned = process.scan->maybe_written(all, unprotected);
-        if (!scanned) return scanned.error();
-        return {};
-    }());
+    auto scanned = process.scan->maybe_written(all, unprotected);
+    if (!scanned) return scanned.error();
     if (!intersect(contents, unprotected).empty()) return given_back(process.pid);
     return {};
 }
@@ -367,7 +357,9 @@ Status CopyBeforeWrite::copy_rest(Workers& workers,
                 {process.get(), i, std::min(i + windows_at_once, process->windows.size())});
     auto status = workers.each(batches.size(), [&](size_t i) {
         auto done = copy_batch(*batches[i].process, batches[i].first, batches[i].last, watch);
-        if (!done.ok()) fail(done.error());
+        if (done.ok()) return done;
+        std::lock_guard lock(mutex_);
+        fail(done.error());
         return done;
     });
     GHOST_TRY(status);

@@ -241,9 +241,7 @@ Status MemoryCopy::protect(int inner_pid, PageRuns& areas, PageChanges& changes,
         changes.gone.push_back(area);
     }
     make_set(now);
-    for (const auto& run : found)
-        if (!run.guard)
-            (run.zero ? changes.zero : changes.written).push_back({run.start, run.end - run.start});
+    add_found(found, changes);
     return {};
 }
 

@@ -70,7 +70,8 @@ class MemoryCopy {
 
     // Instead of further rounds, for processes that write faster than those copy: finish() reads
     // next to nothing, complete() reads everything when they run again, and what they are about to
-    // write first. They are not tracked afterwards. After an error nothing has changed.
+    // write first. They are not tracked afterwards. After an error nothing has changed,
+    // unless is_deferred(): then this copy comes to nothing.
     Status defer();
     bool is_deferred() const { return behind_ != nullptr; }
     // busy: they gave memory back before it was copied; another copy, without defer(), may succeed.

@@ -28,14 +28,6 @@ constexpr uint64_t clean_bytes = 8 << 20;
 constexpr uint64_t near_bytes = 128 << 10;
 constexpr uint64_t near_bytes_protecting = 2 << 20;
 
-// In no order: what is told twice, of an area that was scanned twice, may lie before what was last.
-void sort_in(const std::vector<PageScan::Found>& found, PageChanges& changes) {
-    for (const auto& run : found) {
-        auto& kind = run.guard ? changes.guards : run.zero ? changes.zero : changes.written;
-        kind.push_back({run.start, run.end - run.start});
-    }
-}
-
 PageRuns set_of(const std::vector<PageScan::Found>& found) {
     PageRuns out;
     for (const auto& run : found)
@@ -85,6 +77,14 @@ PageRuns joined(const PageRuns& runs, uint64_t near) {
 }
 
 }  // namespace
+
+// In no order: what is told twice, of an area that was scanned twice, may lie before what was last.
+void add_found(const std::vector<PageScan::Found>& found, PageChanges& changes) {
+    for (const auto& run : found) {
+        auto& kind = run.guard ? changes.guards : run.zero ? changes.zero : changes.written;
+        kind.push_back({run.start, run.end - run.start});
+    }
+}
 
 Result<Tracker> Tracker::attach(pid_t pid) {
     auto userfault = take_userfault(pid, attach_limit_us);
@@ -204,7 +204,7 @@ Status Tracker::round(PageChanges& changes, Workers* workers) {
         GHOST_TRY(workers->each(pieces.size(), look));
     else
         for (size_t i = 0; i < pieces.size(); i++) GHOST_TRY(look(i));
-    sort_in(found, changes);
+    add_found(found, changes);
     return {};
 }
 
@@ -244,7 +244,7 @@ Status Tracker::look(const PageScan& scan, const Part& part, PageChanges& change
             if (!done) return done.error();
         }
     }
-    sort_in(found, changes);
+    add_found(found, changes);
     auto lost = subtract(intersect(part.known, candidates), set_of(found));
     for (const auto& run : lost) changes.gone.push_back(run);
     auto tables = lost_pages(scan, subtract(part.known, candidates));
@@ -278,7 +278,7 @@ Status look_at_all(pid_t pid, const PageScan& scan, PageChanges& changes) {
     if (!areas) return areas.error();
     std::vector<PageScan::Found> found;
     for (const auto& area : *areas) GHOST_TRY(scan.present(area, found));
-    sort_in(found, changes);
+    add_found(found, changes);
     return {};
 }
 

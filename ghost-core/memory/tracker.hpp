@@ -27,6 +27,9 @@ struct PageChanges {
     PageRuns guards;   // all guard pages there are; while the process runs: none
 };
 
+// Adds what a scan has found, in no order.
+void add_found(const std::vector<PageScan::Found>& found, PageChanges& changes);
+
 // One thread at a time, unless said otherwise. The process may run, stop, exec or die at any time.
 class Tracker {
   public:

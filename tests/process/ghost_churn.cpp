@@ -7,6 +7,8 @@
 //   ghost_churn write MB RATE [huge] writes random pages of MB megabytes at RATE MB/s, until killed
 //   ghost_churn guards       guard pages come and go in memory of every kind, among pages that are
 //                            written, until killed
+//   ghost_churn late         at the end of standard input maps memory with a guard page, says where,
+//                            closes standard output, and waits until killed
 //   ghost_churn spin         computes without a system call, until killed
 //   ghost_churn wait         sits in all kinds of interruptible system calls; writes to standard
 //                            output what ended early; ends at the end of standard input
@@ -241,6 +243,23 @@ int keep_guards() {
     }
 }
 
+int guard_late() {
+    constexpr size_t pages = 64;
+    std::puts("ready");
+    std::fflush(stdout);
+    for (char byte = 0; read(0, &byte, 1) > 0;) continue;
+    // Far from all other memory: what is near a mapping is looked at with it.
+    void* base = mmap(reinterpret_cast<void*>(uintptr_t{0x200000000000}), pages * page,
+                      PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED) return 3;
+    std::memset(base, 1, pages * page);
+    madvise(static_cast<char*>(base) + page, page, guard_install);
+    std::printf("%llx\n",
+                static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(base)) + page);
+    std::fclose(stdout);
+    for (;;) pause();
+}
+
 std::atomic<int> handled{0};
 std::atomic<bool> over{false};
 
@@ -302,6 +321,7 @@ int main(int argc, char** argv) {
         return write_pages(std::strtoul(argv[2], nullptr, 10), std::strtod(argv[3], nullptr),
                            argc > 4);
     if (what == "guards") return keep_guards();
+    if (what == "late") return guard_late();
     if (what == "spin")
         for (volatile uint64_t count = 0;;) count = count + 1;
     if (what == "wait") return wait_in_calls();

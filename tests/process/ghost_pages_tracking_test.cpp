@@ -302,6 +302,29 @@ TEST_F(PagesTracking, CopyMadeBehindIsThatOfTheStop) {
     EXPECT_GT(hurried, 0U);
 }
 
+// Memory that has come since it was armed is read while it stands, with its guard pages.
+TEST_F(PagesTracking, GuardPagesOfNewMemoryAreInACopyMadeBehind) {
+    Churn churn({"late"});
+    churn.wait_ready();
+    MemoryCopy copy(arena_, workers_);
+    const ProcessName name{7, churn.pid};
+    copy.begin(false);
+    copy.track({&name, 1});
+    ASSERT_TRUE(copy.round().ok());
+    ASSERT_TRUE(copy.defer().ok());
+    const uint64_t at = std::stoull(churn.finish(), nullptr, 16);
+    churn.stop();
+    PageRuns truth;
+    ASSERT_TRUE(PageScan::open(churn.pid)->guards({at, this_page_size()}, truth).ok());
+    if (truth.empty()) GTEST_SKIP() << "this kernel does not tell guard pages";
+    ASSERT_TRUE(copy.finish({&name, 1}, workers_).ok());
+    EXPECT_FALSE(intersect(copy.processes().at(7).guards, truth).empty());
+    const auto memory = truth_of(churn.pid);
+    kill(churn.pid, SIGCONT);
+    ASSERT_TRUE(copy.complete().ok());
+    compare(memory, copy.processes().at(7));
+}
+
 // Its maker dies in the middle: the kernel lets everybody through.
 TEST_F(PagesTracking, WhoWaitsForADeadCopierIsLetThrough) {
     for (const bool stands : {true, false}) {  // before it dies

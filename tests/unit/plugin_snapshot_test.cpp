@@ -482,6 +482,27 @@ TEST(Schedule, ParentRemovedMeanwhile) {
     expect_sound(c);
 }
 
+// A snapshot on demand that ends so, and a second for what follows.
+void ask_and_wait(Cluster& c, Client& user, int exit) {
+    user.results.clear();
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(60 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], exit) << user.results[0];
+    c.run(second);
+}
+
+using Names = std::set<std::string>;
+
+// The folders in a folder.
+Names there(const std::string& folder) {
+    Names names;
+    std::error_code none;
+    for (const auto& entry : std::filesystem::directory_iterator(folder, none)) {
+        if (entry.is_directory()) names.insert(entry.path().filename());
+    }
+    return names;
+}
+
 // A node with a folder of its own, under the same name: other files.
 TEST(Folder, OfANodeItself) {
     Cluster c(22, 2, {0, 1}, 0, {}, {{"ghost_checkpoint_keep", "2"}});
@@ -490,22 +511,7 @@ TEST(Folder, OfANodeItself) {
         if (to == 1 && m.contains("folder")) m["folder"] = own;
     };
     Client& user = c.client();
-    auto ask = [&](int exit) {
-        user.results.clear();
-        user.ask(checkpoint());
-        ASSERT_TRUE(c.run(60 * second, [&] { return !user.results.empty(); }));
-        EXPECT_EQ(user.results[0]["exit"], exit) << user.results[0];
-        c.run(second);
-    };
-    auto there = [](const std::string& folder) {
-        std::set<std::string> names;
-        std::error_code none;
-        for (const auto& entry : std::filesystem::directory_iterator(folder, none)) {
-            if (entry.is_directory()) names.insert(entry.path().filename());
-        }
-        return names;
-    };
-    using Names = std::set<std::string>;
+    auto ask = [&](int exit) { ask_and_wait(c, user, exit); };
     ask(0);
     EXPECT_EQ(there(own), Names{"4711-000001"});
     EXPECT_TRUE(std::filesystem::exists(own + "/4711-000001/rank-1.ghost"));
@@ -556,22 +562,10 @@ TEST(Folder, OfADiskAndOfMemory) {
         if (to == 1 && m.contains("second")) m["second"] = other;
     };
     Client& user = c.client();
-    auto ask = [&](int exit) {
-        user.results.clear();
-        user.ask(checkpoint());
-        ASSERT_TRUE(c.run(60 * second, [&] { return !user.results.empty(); }));
-        EXPECT_EQ(user.results[0]["exit"], exit) << user.results[0];
-        c.run(second);
-    };
-    auto expect_there = [](const std::string& folder, const std::set<std::string>& expected) {
-        std::set<std::string> names;
-        std::error_code none;
-        for (const auto& entry : std::filesystem::directory_iterator(folder, none))
-            if (entry.is_directory()) names.insert(entry.path().filename());
-        EXPECT_EQ(names, expected) << folder;
-    };
-    auto expect_everywhere = [&](const std::set<std::string>& names) {
-        for (const auto& folder : {c.folder(), memory.folder(), other}) expect_there(folder, names);
+    auto ask = [&](int exit) { ask_and_wait(c, user, exit); };
+    auto expect_everywhere = [&](const Names& names) {
+        for (const auto& folder : {c.folder(), memory.folder(), other})
+            EXPECT_EQ(there(folder), names) << folder;
     };
     ask(0);
     expect_everywhere({"4711-000001"});
@@ -594,8 +588,9 @@ TEST(Folder, OfADiskAndOfMemory) {
     EXPECT_EQ(snapshots(c).front().manifest->kind, "full");
     ask(0);
     ask(0);
-    expect_there(c.folder(), {"4711-000003", "4711-000004", "4711-000005"});
-    expect_there(memory.folder(), {"4711-000003", "4711-000004", "4711-000005"});
+    const Names kept{"4711-000003", "4711-000004", "4711-000005"};
+    EXPECT_EQ(there(c.folder()), kept);
+    EXPECT_EQ(there(memory.folder()), kept);
     expect_all_run(c);
     expect_sound(c);
 }
