@@ -7,8 +7,8 @@
 //   ghost_churn write MB RATE [huge] writes random pages of MB megabytes at RATE MB/s, until killed
 //   ghost_churn guards       guard pages come and go in memory of every kind, among pages that are
 //                            written, until killed
-//   ghost_churn late         at the end of standard input maps memory with a guard page, says where,
-//                            closes standard output, and waits until killed
+//   ghost_churn late         at the end of standard input maps memory with a guard page, says
+//                            where, closes standard output, and waits until killed
 //   ghost_churn spin         computes without a system call, until killed
 //   ghost_churn wait         sits in all kinds of interruptible system calls; writes to standard
 //                            output what ended early; ends at the end of standard input
