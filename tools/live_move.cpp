@@ -67,6 +67,7 @@ Result<LiveReceived> receive_live(core::Resource& in) {
     out.tree.root = got->root;
     out.tree.program = core::program_of(got->root);
     out.tree.inner = inner;
+    out.huge = got->huge;
     return out;
 }
 

@@ -22,6 +22,7 @@ Result<core::LiveExport> send_live(pid_t pid, core::Resource& out, core::PageOrd
 struct LiveReceived {
     core::PlainTree tree;
     std::unique_ptr<StdioEnds> stdio;
+    std::shared_ptr<core::HugePages> huge;  // are made again while this is kept
 };
 // The other end. Returns when it runs and has all its pages; on failure nothing is left.
 Result<LiveReceived> receive_live(core::Resource& in);

@@ -100,6 +100,7 @@ Result<core::ExportStats> take_concurrently(const core::ExportRequest& request,
     core::Checkpointer checkpointer;
     auto made = checkpointer.run(wanted, out);
     if (!made) return made.error();
+    checkpointer.wait_mended();
     core::ExportStats stats;
     stats.skeleton_bytes = made->skeleton_bytes;
     stats.page_bytes = made->page_bytes;

@@ -218,6 +218,13 @@ void restart(const Options& options, Ours& ours, Figures& figures) {
     }
     figures["restart total ms"].push_back(static_cast<double>(monotonic_us() - begin) / 1e3);
     figures["restart, pages ms"].push_back(static_cast<double>(held->pages_us) / 1e3);
+    if (held->huge) {
+        const int64_t made = monotonic_us();
+        held->huge->start();
+        held->huge->wait();
+        figures["restart, huge pages again ms"].push_back(
+            static_cast<double>(monotonic_us() - made) / 1e3);
+    }
     destroy_tree(*held);
 }
 
@@ -263,6 +270,11 @@ int measure(const Options& options) {
             return 1;
         }
         checkpoint(options, subject, cold, "first ever", false, false, figures);
+        const int64_t begin = monotonic_us();
+        cold.checkpointer.wait_mended();
+        if (options.shape.huge)
+            figures["first ever huge pages again ms"].push_back(
+                static_cast<double>(monotonic_us() - begin) / 1e3);
     }
     Ours ours;
     for (int i = -1; i < options.repeat; i++) {  // the first one warms the memory

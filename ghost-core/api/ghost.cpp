@@ -175,6 +175,7 @@ Result<pid_t> import_from(ghost_object& g) {
                     0,
                     held->total_us};
     GHOST_TRY(release_tree(*held));
+    g.huge = held->huge;
     if (g.class_id == GHOST_FILE && g.specification.empty()) GHOST_TRY(g.file->finish());
     return held->root;
 }

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "ghost-core/include/ghost.h"
+#include "ghost-core/memory/huge_pages.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "ghost-core/resource/registry.hpp"
@@ -46,6 +47,7 @@ struct ghost_object {
     } network;
     ghost_then then = GHOST_THEN_CONTINUE;
     ghost_statistics statistics{};
+    std::shared_ptr<ghost::core::HugePages> huge;  // of the process imported last
 };
 
 namespace ghost::api {

@@ -83,6 +83,15 @@ Status GhostWriter::skeleton_close(int file, uint64_t size) {
     return chunk(ChunkType::skeleton_close, file, size, {});
 }
 
+Status GhostWriter::skeleton_file(int file, std::string_view name, std::string_view content) {
+    GHOST_TRY(skeleton_open(file, name));
+    for (size_t at = 0; at < content.size(); at += chunk_limit) {
+        const auto part = content.substr(at, chunk_limit);
+        GHOST_TRY(skeleton_data(file, at, part.data(), part.size()));
+    }
+    return skeleton_close(file, content.size());
+}
+
 Status GhostWriter::skeleton_end(uint64_t page_bytes) {
     return chunk(ChunkType::skeleton_end, 0, page_bytes, {});
 }

@@ -43,6 +43,8 @@ class GhostWriter {
     Status skeleton_open(int file, std::string_view name);
     Status skeleton_data(int file, uint64_t offset, const void* data, size_t size);
     Status skeleton_close(int file, uint64_t size);
+    // A whole file.
+    Status skeleton_file(int file, std::string_view name, std::string_view content);
     // `page_bytes`: how much memory the pages chunks will be made from, zeros included.
     Status skeleton_end(uint64_t page_bytes);
 

@@ -85,12 +85,20 @@ struct Checkpointer::State {
     int64_t parent_us = 0;            // when that was written (monotonic)
     pid_t gives_back = 0;             // of the tree that did so before it was copied; 0: none
     std::optional<ReadyDump> ready;
+    std::unique_ptr<HugePages> mended;  // null: none, or tracking goes on
 
     void forget() {
         ready.reset();
         copy.release();
         root = 0;
         parent.reset();
+    }
+    // No tracking follows: what that has taken out of huge pages is put back.
+    void end_tracking() {
+        forget();
+        mended = std::make_unique<HugePages>();
+        copy.name_huge(*mended);
+        mended->start();
     }
 };
 
@@ -329,14 +337,11 @@ class Checkpoint {
 
     Status write_skeleton(GhostWriter& writer) {
         int number = 0;
-        for (const auto& [name, content] : skeleton_) {
-            GHOST_TRY(writer.skeleton_open(number, name));
-            for (size_t at = 0; at < content.size(); at += chunk_limit)
-                GHOST_TRY(writer.skeleton_data(number, at, content.data() + at,
-                                               std::min<size_t>(chunk_limit, content.size() - at)));
-            GHOST_TRY(writer.skeleton_close(number++, content.size()));
-        }
-        return {};
+        for (const auto& [name, content] : skeleton_)
+            GHOST_TRY(writer.skeleton_file(number++, name, content));
+        const auto huge = copy_.huge();
+        return huge.empty() ? Status()
+                            : writer.skeleton_file(number, huge_memory_file, encode(huge));
     }
 
     Status write(Resource& out) {
@@ -395,6 +400,7 @@ Result<CheckpointStats> Checkpointer::run(const CheckpointRequest& request, Reso
     if (request.incremental && !may_be_incremental(request.root))
         return make_error(Code::invalid, "incremental checkpoint without one before, of tree",
                           std::to_string(request.root));
+    state_->mended.reset();
     auto ready = std::exchange(state_->ready, std::nullopt);
     if (ready && !ready->fits(request)) ready.reset();
     if (state_->root != request.root || !request.incremental) state_->forget();
@@ -415,7 +421,7 @@ Result<CheckpointStats> Checkpointer::run(const CheckpointRequest& request, Reso
         if (!told) stats = once(whole);
     }
     if (!stats || !request.keep_tracking) {
-        state_->forget();
+        state_->end_tracking();
         return stats;
     }
     state_->parent = stats->as_parent;
@@ -434,6 +440,18 @@ void Checkpointer::stop_tracking() {
     state_->forget();
 }
 
+HugeMemory Checkpointer::huge() const {
+    return state_->copy.huge();
+}
+
+void Checkpointer::end_tracking() {
+    if (state_->root != 0) state_->end_tracking();
+}
+
+void Checkpointer::wait_mended() {
+    if (state_->mended) state_->mended->wait();
+}
+
 Status Checkpointer::warm(uint64_t bytes) {
     state_->arena.reset();
     return state_->arena.warm(bytes);
@@ -445,7 +463,7 @@ void Checkpointer::trim() {
 }
 
 void Checkpointer::clear() {
-    state_->forget();
+    stop_tracking();
     state_->copy.begin(false);
     state_->arena.clear();
 }

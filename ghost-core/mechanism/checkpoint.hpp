@@ -121,6 +121,14 @@ class Checkpointer {
     bool may_be_incremental(pid_t root) const;
     // Ends the tracking gently. The memory stays for the next checkpoint.
     void stop_tracking();
+    // What tracking has taken out of huge pages, as far as is known, so that it gets such again
+    // where the tree is moved to.
+    HugeMemory huge() const;
+    // The same as stop_tracking(), and makes those huge pages here again, beside the tree. So does
+    // run() without keep_tracking. wait_mended(): until that is through; the destructor breaks it
+    // off.
+    void end_tracking();
+    void wait_mended();
     // Touches memory for so many bytes of pages ahead of need.
     Status warm(uint64_t bytes);
     // Gives the memory back, and goes on tracking.

@@ -9,6 +9,7 @@
 #include "ghost-core/format/writer.hpp"
 #include "ghost-core/mechanism/migration.hpp"
 #include "ghost-core/memory/buffers.hpp"
+#include "ghost-core/memory/huge_pages.hpp"
 #include "ghost-core/memory/pages.hpp"
 #include "ghost-core/memory/queue.hpp"
 #include "ghost-core/process/dump.hpp"
@@ -70,6 +71,18 @@ class PagePump {
     std::thread reader_;
 };
 
+// What of the tree's memory is to be in huge pages again; the tree still runs, so it is a wish.
+std::string huge_memory_of(const ExportRequest& request) {
+    HugeMemory out = request.huge;
+    if (auto tasks = list_tree(request.root); tasks.ok())
+        for (const auto& task : *tasks)
+            if (auto memory = huge_memory(task.pid); memory.ok() && !memory->empty()) {
+                auto& all = out[task.inner];
+                all = unite(all, *memory);
+            }
+    return out.empty() ? "" : encode(out);
+}
+
 Status send_pages(DumpResult& dump, GhostWriter& writer, BufferPool& pool,
                   const Progress& progress) {
     ProcessPages source(std::move(dump.pages));
@@ -93,7 +106,9 @@ Status send_pages(DumpResult& dump, GhostWriter& writer, BufferPool& pool,
 
 // After the freeze: a failure here lets the tree go again.
 Status send_frozen(DumpResult& dump, GhostWriter& writer, BufferPool& pool,
-                   const ExportRequest& request, Resource& out) {
+                   const ExportRequest& request, const std::string& huge_memory, Resource& out) {
+    if (!huge_memory.empty())
+        GHOST_TRY(writer.skeleton_file(dump.files, huge_memory_file, huge_memory));
     GHOST_TRY(send_pages(dump, writer, pool, request.progress));
     GHOST_TRY(writer.end());
     return out.finalize();
@@ -110,6 +125,7 @@ Result<ExportStats> export_tree(const ExportRequest& request, Resource& out) {
     GhostWriter writer(out);
     GHOST_TRY(
         writer.head(request.facts.empty() ? host_facts() : request.facts, request.metadata.dump()));
+    const std::string huge_memory = huge_memory_of(request);
     const int64_t freeze = monotonic_us();
     DumpRequest what;
     what.root = request.root;
@@ -119,7 +135,7 @@ Result<ExportStats> export_tree(const ExportRequest& request, Resource& out) {
     auto dump = dump_tree(what, writer);
     if (!dump) return dump.error();
     const int64_t skeleton = monotonic_us();
-    if (auto sent = send_frozen(*dump, writer, *pool, request, out); !sent.ok()) {
+    if (auto sent = send_frozen(*dump, writer, *pool, request, huge_memory, out); !sent.ok()) {
         if (auto resumed = resume_tree(request.root); !resumed.ok())
             log::warning("after a failed export: {}", resumed.error().message());
         return sent.error();

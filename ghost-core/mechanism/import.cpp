@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/log.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/mechanism/chain_reader.hpp"
 #include "ghost-core/mechanism/migration.hpp"
@@ -49,6 +50,7 @@ class Import {
     void receive();
     Status receive_chunks();
     Status take_skeleton(const Chunk& chunk, const char* buffer);
+    std::shared_ptr<HugePages> huge_pages(pid_t root);
     void fill();
     Status fill_chunks();
     Result<bool> place(PageChunk& chunk);
@@ -199,6 +201,22 @@ void Import::fill() {
     state_.finish_pages();
 }
 
+// The ghost's list is a wish only; nothing depends on it.
+std::shared_ptr<HugePages> Import::huge_pages(pid_t root) {
+    std::string_view text;
+    if (skeleton_.find(huge_memory_file, text) != SkeletonStore::Found::yes) return nullptr;
+    auto memory = decode_huge_memory(text);
+    auto tasks = list_tree(root);
+    if (!memory || !tasks) {
+        log::warning("import: no huge pages: {}",
+                     (memory ? tasks.error() : memory.error()).message());
+        return nullptr;
+    }
+    auto out = std::make_shared<HugePages>();
+    for (const auto& task : *tasks) out->add(task.pid, (*memory)[task.inner]);
+    return out;
+}
+
 void Import::stop() {
     reader_.interrupt();
     pages_.close();
@@ -232,6 +250,7 @@ Result<HeldTree> Import::run(RestoreRequest request, const Progress& progress) {
     held.skeleton_us = restorer.tree_made_us() - skeleton_in_us_;
     held.pages_us = first_page_us_ == 0 ? 0 : last_page_us_ - first_page_us_;
     held.userfaults = std::make_shared<std::map<int, Fd>>(restorer.userfaults());
+    held.huge = huge_pages(*root);
     held.total_us = monotonic_us() - begin;
     return held;
 }
@@ -324,12 +343,15 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
 }
 
 Status release_tree(const HeldTree& held) {
-    return resume_tree(held.root);
+    GHOST_TRY(resume_tree(held.root));
+    if (held.huge) held.huge->start();
+    return {};
 }
 
 void destroy_tree(HeldTree& held) {
     kill_and_reap(held.root);
     held.root = 0;
+    held.huge.reset();
 }
 
 Status kill_tree(pid_t root) {

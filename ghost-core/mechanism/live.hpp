@@ -128,7 +128,8 @@ struct LiveImportRequest {
 struct LiveImport {
     pid_t root = 0;  // a child of the calling process; it runs
     uint64_t bytes = 0;
-    int64_t held_us = 0;  // from the begin to the first skeleton's tree
+    int64_t held_us = 0;              // from the begin to the first skeleton's tree
+    std::shared_ptr<HugePages> huge;  // as in HeldTree; null: none
 };
 // Returns when the tree runs and all its pages are there. On failure nothing is left; if pages were
 // to follow, the tree may have run for a while (request.release has been called).

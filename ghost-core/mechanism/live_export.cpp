@@ -13,6 +13,7 @@
 #include "ghost-core/format/writer.hpp"
 #include "ghost-core/mechanism/live.hpp"
 #include "ghost-core/mechanism/live_link.hpp"
+#include "ghost-core/memory/huge_pages.hpp"
 #include "ghost-core/memory/injection.hpp"
 #include "ghost-core/memory/pages.hpp"
 #include "ghost-core/memory/remote_read.hpp"
@@ -52,6 +53,7 @@ struct Member {
     PageRuns known;          // pages the target may have contents of
     PageRuns again;          // to be sent in the next round, whatever the tracker says
     PageRuns late;           // to be asked for when the copy runs
+    PageRuns huge;           // what is to lie in huge pages again
     PageRuns used_at_once;   // by the kernel when the copy is called in: never late
     std::unordered_map<uint64_t, uint64_t> copies;  // hash of the process's own pages of files
 };
@@ -119,6 +121,7 @@ class Source {
     Status skeleton();
     Status check_skeleton();
     Status send_ghost();
+    void stay();
     Status send_first_pages(GhostWriter& writer, Member& member);
     Status round(Word end);
     Status send_round(Member& member);
@@ -182,9 +185,12 @@ Status Source::take_members() {
         Member member;
         member.pid = task.pid;
         member.inner = task.inner;
-        if (auto* old = member_of(task.pid); old != nullptr && old->tracker->is_current())
+        if (auto* old = member_of(task.pid); old != nullptr && old->tracker->is_current()) {
             member.tracker = std::move(old->tracker);
+            member.huge = std::move(old->huge);
+        }
         if (!member.tracker) {
+            if (auto huge = huge_memory(task.pid)) member.huge = std::move(*huge);
             const int64_t begin = monotonic_us();
             auto tracker = Tracker::attach(task.pid);
             if (!tracker) return tracker.error();
@@ -329,13 +335,12 @@ Status Source::send_ghost() {
     for (const auto& member : members_) pids.push_back(member.pid);
     GHOST_TRY(writer.head(host_facts(pids), request_.metadata.dump()));
     int number = 0;
-    for (const auto& [name, content] : files_) {
-        GHOST_TRY(writer.skeleton_open(number, name));
-        for (size_t at = 0; at < content.size(); at += batch_bytes / 2)
-            GHOST_TRY(writer.skeleton_data(number, at, content.data() + at,
-                                           std::min(batch_bytes / 2, content.size() - at)));
-        GHOST_TRY(writer.skeleton_close(number++, content.size()));
-    }
+    for (const auto& [name, content] : files_)
+        GHOST_TRY(writer.skeleton_file(number++, name, content));
+    HugeMemory huge;
+    for (const auto& member : members_)
+        if (!member.huge.empty()) huge[member.inner] = member.huge;
+    if (!huge.empty()) GHOST_TRY(writer.skeleton_file(number, huge_memory_file, encode(huge)));
     uint64_t total = 0;
     for (const auto& member : members_) total += bytes_of(member.ranges);
     GHOST_TRY(writer.skeleton_end(total));
@@ -732,10 +737,19 @@ LiveExport Source::run() {
     }
     out_.stats.total = monotonic_us() - begin;
     if (!status.ok()) out_.error = status.error();
-    if (out_.outcome != LiveOutcome::moved)
-        for (auto& member : members_)
-            if (member.tracker) member.tracker->release();
+    if (out_.outcome != LiveOutcome::moved) stay();
     return std::move(out_);
+}
+
+// As if nothing had been.
+void Source::stay() {
+    HugePages huge;
+    for (auto& member : members_) {
+        if (member.tracker) member.tracker->release();
+        huge.add(member.pid, member.huge);
+    }
+    huge.start();
+    huge.wait();
 }
 
 }  // namespace

@@ -578,6 +578,7 @@ Status Target::release() {
     grip_->let_go();
     times_.release = monotonic_us() - begin;
     out_.root = std::exchange(held_.root, 0);
+    out_.huge = std::exchange(held_.huge, nullptr);
     calm_tree(out_.root);
     grip_.reset();
     copies_.clear();
@@ -678,7 +679,10 @@ Result<LiveImport> Target::run() {
                 status = served.error();
         }
         urgent_.reset();
-        if (status.ok() && next == Next::done) return out_;
+        if (status.ok() && next == Next::done) {
+            if (out_.huge) out_.huge->start();
+            return out_;
+        }
         drop();
     }
     drop();

@@ -27,6 +27,7 @@
 #include "base/fd.hpp"
 #include "base/result.hpp"
 #include "ghost-core/format/format.hpp"
+#include "ghost-core/memory/huge_pages.hpp"
 #include "ghost-core/process/criu.hpp"
 #include "ghost-core/process/preflight.hpp"
 #include "ghost-core/process/tree.hpp"
@@ -45,6 +46,7 @@ struct ExportRequest {
                                          // check_movable
     Json metadata;      // opaque here; the importer has it before the tree is made
     std::string facts;  // host_facts() with the tree's files; empty: without
+    HugeMemory huge;    // what is to lie in huge pages again, beside what does now
     CriuSettings criu;
     Progress progress;  // may be empty
 };
@@ -79,9 +81,13 @@ struct HeldTree {
     // If keep_userfaults() was called: by inner pid, for a post-copy later. Shared by copies of
     // this.
     std::shared_ptr<std::map<int, Fd>> userfaults;
+    // Memory that lay in huge pages and is to lie in such again when the tree runs; while one of
+    // the copies of this is kept. Null: none.
+    std::shared_ptr<HugePages> huge;
 };
 
-// Lets the tree run. After that `held.root` is an ordinary child of the caller.
+// Lets the tree run, and makes huge pages again beside it. After that `held.root` is an ordinary
+// child of the caller.
 Status release_tree(const HeldTree& held);
 // Kills and reaps the tree; root becomes 0. Nothing happens if it is 0 already.
 void destroy_tree(HeldTree& held);

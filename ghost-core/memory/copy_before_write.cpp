@@ -42,10 +42,8 @@ CopyBeforeWrite::~CopyBeforeWrite() {
     give_up();
     for (const auto& process : processes_)
         for (const auto& area : process->areas)
-            for (uint64_t at = area.start; at < area.end(); at += piece_bytes) {
-                const PageRun piece{at, std::min(piece_bytes, area.end() - at)};
+            for (const auto& piece : pieces_of(area, piece_bytes))
                 while (unprotect(*process, piece) == Answer::later) usleep(busy_us);
-            }
     stopping_ = true;
     wake();
     thread_.join();
@@ -87,8 +85,8 @@ Status CopyBeforeWrite::arm(int inner_pid, pid_t pid, Fd userfault, Workers& wor
         // Not: it has changed meanwhile, and is looked at when the process stands.
         if (ioctl(process.userfault.get(), UFFDIO_REGISTER, &place) != 0) continue;
         process.areas.push_back(area);
-        for (uint64_t at = area.start; at < area.end(); at += piece_bytes)
-            pieces.push_back({at, std::min(piece_bytes, area.end() - at)});
+        const auto parts = pieces_of(area, piece_bytes);
+        pieces.insert(pieces.end(), parts.begin(), parts.end());
     }
     make_set(process.areas);
     {

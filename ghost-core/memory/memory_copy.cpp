@@ -61,6 +61,11 @@ Status MemoryCopy::take_in(ProcessCopy& process, PageChanges& changes, const Pag
     make_set(changes.written);
     make_set(changes.zero);
     make_set(changes.gone);
+    if (!changes.huge.empty()) {
+        make_set(changes.huge);
+        auto& huge = huge_[process.pid];
+        huge = unite(huge, whole_huge_pages(changes.huge));
+    }
     process.known =
         unite(subtract(process.known, changes.gone), unite(changes.written, changes.zero));
     process.zero =
@@ -252,6 +257,10 @@ Result<MemoryCopy::Round> MemoryCopy::finish(std::span<const ProcessName> proces
     std::set<int> there;
     for (const auto& name : processes) there.insert(name.inner_pid);
     std::erase_if(processes_, [&](const auto& entry) { return !there.count(entry.first); });
+    std::erase_if(huge_, [&](const auto& entry) {
+        return std::none_of(processes.begin(), processes.end(),
+                            [&](const ProcessName& name) { return name.pid == entry.first; });
+    });
     // In the failure of anything below nobody may be left waiting.
     struct Held {
         CopyBeforeWrite* behind;
@@ -279,6 +288,20 @@ uint64_t MemoryCopy::bytes() const {
     uint64_t sum = 0;
     for (const auto& [inner, process] : processes_) sum += process.store.bytes();
     return sum;
+}
+
+HugeMemory MemoryCopy::huge() const {
+    HugeMemory out;
+    for (const auto& [inner, process] : processes_)
+        if (const auto found = huge_.find(process.pid); found != huge_.end())
+            out[inner] = found->second;
+    return out;
+}
+
+void MemoryCopy::name_huge(HugePages& out) const {
+    for (const auto& [inner, process] : processes_)
+        if (const auto found = huge_.find(process.pid); found != huge_.end())
+            out.add(process.pid, found->second);
 }
 
 void MemoryCopy::leave() {

@@ -12,6 +12,7 @@
 #include "base/result.hpp"
 #include "ghost-core/format/space.hpp"
 #include "ghost-core/memory/copy_before_write.hpp"
+#include "ghost-core/memory/huge_pages.hpp"
 #include "ghost-core/memory/page_store.hpp"
 #include "ghost-core/memory/tracker.hpp"
 #include "ghost-core/memory/workers.hpp"
@@ -85,6 +86,11 @@ class MemoryCopy {
     void end_deferring() { behind_.reset(); }
 
     const std::map<int, ProcessCopy>& processes() const { return processes_; }
+    // What of their memory was in huge pages when it was first looked at.
+    HugeMemory huge() const;
+    // The same, as far as it belongs to processes that are here still: for those whose tracking,
+    // which takes huge pages apart, is over.
+    void name_huge(HugePages& out) const;
     uint64_t bytes() const;  // of contents
     // Forgets the contents: the space they are in is somebody else's from now on.
     void leave();
@@ -109,6 +115,7 @@ class MemoryCopy {
     Space* space_ = &own_;
     Workers& workers_;
     std::map<int, ProcessCopy> processes_;
+    std::map<pid_t, PageRuns> huge_;  // outlives a tracking: the next one finds small pages only
     Watch watch_;
     std::vector<Batch> batches_;  // to be read in this round
     uint64_t batched_ = 0;

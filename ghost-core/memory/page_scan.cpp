@@ -25,9 +25,11 @@ struct ScanRegion {
 constexpr unsigned long pagemap_scan = _IOWR('f', 16, ScanArguments);
 constexpr uint64_t protect_matching = 1, check_registered = 2;
 constexpr uint64_t is_written = 1 << 1, is_of_file = 1 << 2, page_is_present = 1 << 3,
-                   is_swapped = 1 << 4, is_zero_frame = 1 << 5;
+                   is_swapped = 1 << 4, is_zero_frame = 1 << 5, is_huge = 1 << 6;
 constexpr uint64_t is_guard = 1 << 8;  // from 6.16 on; looks like a swapped page otherwise
-constexpr size_t regions_at_once = 2048;
+// The kernel gets memory for so many at every call: more than some 300 and it is whole pages (12 KB
+// for 512), which costs as much as looking at some hundred pages.
+constexpr size_t regions_at_once = 256;
 // So many in one call: the kernel holds the process's mappings meanwhile, and whoever wants to map
 // or unmap waits. 32 MiB are some 0.5 ms.
 constexpr uint64_t pages_at_once = 8192;
@@ -50,7 +52,7 @@ uint64_t guard() {
 
 // What is asked about pages that are there.
 uint64_t details() {
-    return is_zero_frame | guard();
+    return is_zero_frame | is_huge | guard();
 }
 
 // One line of /proc/PID/maps: "start-end rwxp offset major:minor inode   name".
@@ -155,7 +157,8 @@ Result<bool> PageScan::run(const Query& query, const PageRun& area, std::vector<
         arguments.start = at;
         arguments.end = area.end();
         arguments.vector = reinterpret_cast<uint64_t>(regions.data());
-        arguments.vector_size = regions.size();
+        arguments.vector_size =
+            std::min<uint64_t>(regions.size(), (area.end() - at) / this_page_size());
         arguments.max_pages = pages_at_once;
         arguments.inverted = query.inverted;
         arguments.mask = query.mask;
@@ -170,16 +173,16 @@ Result<bool> PageScan::run(const Query& query, const PageRun& area, std::vector<
             return sys_error(fmt::format("scan pages at {:#x}", at), {},
                              errno == ESRCH ? Code::not_found : Code::io);
         for (int i = 0; i < count; i++)
-            out.push_back({regions[i].start, regions[i].end,
-                           (regions[i].categories & is_zero_frame) != 0,
-                           (query.result & ~regions[i].categories & is_written) != 0,
-                           (regions[i].categories & is_guard) != 0});
+            out.push_back(
+                {regions[i].start, regions[i].end, (regions[i].categories & is_zero_frame) != 0,
+                 (query.result & ~regions[i].categories & is_written) != 0,
+                 (regions[i].categories & is_guard) != 0, (regions[i].categories & is_huge) != 0});
         uint64_t pages = 0;
         for (int i = 0; i < count; i++)
             pages += (regions[i].end - regions[i].start) / this_page_size();
         // walk_end is right only if the kernel stopped early. After a whole walk it may be where
         // one of its inner buffers was full (do_pagemap_scan of Linux 6.7 to 6.18).
-        if (static_cast<size_t>(count) < regions.size() && pages < pages_at_once) break;
+        if (static_cast<size_t>(count) < arguments.vector_size && pages < pages_at_once) break;
         if (arguments.walk_end <= at) break;
         at = arguments.walk_end;
     }
@@ -241,6 +244,15 @@ Status PageScan::guards(const PageRun& area, PageRuns& out) const {
     auto done = run({0, guard(), 0, guard()}, area, found);
     if (!done) return done.error();
     for (const auto& run : found) out.push_back({run.start, run.end - run.start});
+    return {};
+}
+
+Status PageScan::huge(const PageRun& area, PageRuns& out) const {
+    std::vector<Found> found;
+    auto done = run({0, is_huge, 0, is_zero_frame | is_huge}, area, found);
+    if (!done) return done.error();
+    for (const auto& run : found)
+        if (!run.zero) out.push_back({run.start, run.end - run.start});
     return {};
 }
 

@@ -35,6 +35,7 @@ class PageScan {
         bool zero = false;    // never written: the kernel's own page of zeros
         bool marked = false;  // protect_all(): had a mark of protection before
         bool guard = false;   // not there: whoever touches it gets a SIGSEGV (MADV_GUARD_INSTALL)
+        bool huge = false;    // in a huge page, which is in one piece
     };
 
     // Every page of the area that is there, and guard pages where this kernel tells them (6.16).
@@ -63,6 +64,9 @@ class PageScan {
 
     // Guard pages; none on a kernel that has no word for them. Walks all page tables: 2 ms per GiB.
     Status guards(const PageRun& area, PageRuns& out) const;
+
+    // What lies in huge pages; runs may touch. Walks all page tables.
+    Status huge(const PageRun& area, PageRuns& out) const;
 
     // Whether this one page is there. Says no at any failure.
     bool is_present(uint64_t page) const;

@@ -69,6 +69,16 @@ PageRuns cut(std::span<const PageRun> set, uint64_t start, uint64_t end) {
     return out;
 }
 
+PageRuns pieces_of(const PageRun& run, uint64_t bytes) {
+    PageRuns out;
+    for (uint64_t at = run.start; at < run.end();) {
+        const uint64_t until = std::min(run.end(), at / bytes * bytes + bytes);
+        out.push_back({at, until - at});
+        at = until;
+    }
+    return out;
+}
+
 uint64_t bytes_of(std::span<const PageRun> set) {
     uint64_t sum = 0;
     for (const auto& run : set) sum += run.bytes;

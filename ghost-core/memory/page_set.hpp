@@ -25,6 +25,10 @@ PageRuns cut(std::span<const PageRun> set, uint64_t start, uint64_t end);
 // Adds a run behind all others.
 void append(PageRuns& set, uint64_t start, uint64_t end);
 
+// A run in pieces that end at multiples of so many bytes. If those are a multiple of 2 MiB no huge
+// page is cut.
+PageRuns pieces_of(const PageRun& run, uint64_t bytes);
+
 uint64_t bytes_of(std::span<const PageRun> set);
 
 }  // namespace ghost::core

@@ -83,6 +83,8 @@ void add_found(const std::vector<PageScan::Found>& found, PageChanges& changes) 
     for (const auto& run : found) {
         auto& kind = run.guard ? changes.guards : run.zero ? changes.zero : changes.written;
         kind.push_back({run.start, run.end - run.start});
+        if (run.huge && !run.guard && !run.zero)
+            changes.huge.push_back({run.start, run.end - run.start});
     }
 }
 
@@ -112,9 +114,9 @@ bool Tracker::enlist(const PageRun& area) const {
 
 // Takes marks of protection away, piece by piece: whoever wants to map or unmap waits for each.
 bool Tracker::clean(const PageRun& area) const {
-    for (uint64_t at = area.start; at < area.end(); at += clean_bytes) {
+    for (const auto& part : pieces_of(area, clean_bytes)) {
         uffdio_writeprotect piece{};
-        piece.range = {at, std::min(clean_bytes, area.end() - at)};
+        piece.range = {part.start, part.bytes};
         while (ioctl(userfault_.get(), UFFDIO_WRITEPROTECT, &piece) != 0) {
             if (errno != EAGAIN) return false;
             sched_yield();
@@ -154,8 +156,7 @@ Status Tracker::add_pieces(const PageScan& scan, const PageRun& area,
     auto tracked = scan.maybe_written({area.start, this_page_size()}, ignored);
     if (!tracked) return tracked.error();
     if (!*tracked && !enlist(area)) return {};
-    for (uint64_t at = area.start; at < area.end(); at += piece_bytes)
-        pieces.push_back({{at, std::min(piece_bytes, area.end() - at)}, !*tracked});
+    for (const auto& piece : pieces_of(area, piece_bytes)) pieces.push_back({piece, !*tracked});
     return {};
 }
 
@@ -220,11 +221,8 @@ std::vector<Tracker::Part> Tracker::parts(const PageRuns& areas, const PageRuns&
     PageRuns all;
     for (const auto& area : areas) {
         append(all, area.start, area.end());
-        for (uint64_t at = area.start; at < area.end();) {
-            const uint64_t until = std::min(area.end(), at / part_bytes * part_bytes + part_bytes);
-            out.push_back({{at, until - at}, cut(known, at, until)});
-            at = until;
-        }
+        for (const auto& part : pieces_of(area, part_bytes))
+            out.push_back({part, cut(known, part.start, part.end())});
     }
     gone = unite(gone, subtract(known, all));
     return out;
@@ -264,9 +262,9 @@ void Tracker::release() {
     auto areas = private_memory(pid_);
     if (areas)
         for (const auto& area : *areas)
-            for (uint64_t at = area.start; at < area.end(); at += release_bytes) {
+            for (const auto& part : pieces_of(area, release_bytes)) {
                 uffdio_writeprotect piece{};
-                piece.range = {at, std::min(release_bytes, area.end() - at)};
+                piece.range = {part.start, part.bytes};
                 while (ioctl(userfault_.get(), UFFDIO_WRITEPROTECT, &piece) != 0 && errno == EAGAIN)
                     sched_yield();
             }

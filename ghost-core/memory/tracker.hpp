@@ -25,6 +25,7 @@ struct PageChanges {
     PageRuns zero;     // there, and never written: holds only zeros
     PageRuns gone;     // of those known before: no longer there
     PageRuns guards;   // all guard pages there are; while the process runs: none
+    PageRuns huge;     // of those written: what lies in huge pages
 };
 
 // Adds what a scan has found, in no order.

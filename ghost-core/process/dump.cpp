@@ -641,13 +641,8 @@ Status TreeDump::Dumper::deliver(SkeletonFiles* files) {
     if (files != nullptr) *files = std::move(files_);
     if (writer_ == nullptr || !short_stop_) return {};
     int number = 0;
-    for (const auto& [name, content] : files_) {
-        GHOST_TRY(writer_->skeleton_open(number, name));
-        for (size_t at = 0; at < content.size(); at += piece_bytes)
-            GHOST_TRY(writer_->skeleton_data(number, at, content.data() + at,
-                                             std::min(piece_bytes, content.size() - at)));
-        GHOST_TRY(writer_->skeleton_close(number++, content.size()));
-    }
+    for (const auto& [name, content] : files_)
+        GHOST_TRY(writer_->skeleton_file(number++, name, content));
     return {};
 }
 
@@ -664,6 +659,7 @@ Result<DumpResult> TreeDump::Dumper::run(GhostWriter* writer, SkeletonFiles* fil
         }
     }
     if (!result) return result;
+    result->files = keeps() ? static_cast<int>(files_.size()) : numbers_;
     if (auto delivered = deliver(files); !delivered.ok()) {
         if (!request_.leave_running)
             if (auto resumed = resume_tree(request_.root); !resumed.ok())

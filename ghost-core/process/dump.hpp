@@ -65,6 +65,7 @@ struct DumpTimes {
 struct DumpResult {
     std::vector<TaskPages> pages;  // what the skeleton leaves to us
     uint64_t skeleton_bytes = 0;
+    int files = 0;  // of the skeleton, numbered from 0
     DumpTimes times;
 };
 

@@ -42,7 +42,7 @@ std::string joined(const std::vector<std::string>& lines) {
 
 }  // namespace
 
-Mover::Mover(TreeParts parts, std::function<void()> before)
+Mover::Mover(TreeParts parts, std::function<core::HugeMemory()> before)
     : parts_(std::move(parts)), before_(std::move(before)) {}
 
 void Mover::change(S to) {
@@ -98,7 +98,7 @@ void Mover::connect(const Json& message) {
     }
     change(S::connecting);
     worker_.start([this, message, seq = seq_, path = folder_.path()]() -> Json {
-        if (before_) before_();
+        if (before_) huge_ = before_();
         core::NetworkOptions options;
         options.operation_ms = silence_ms;
         auto target =
@@ -124,6 +124,7 @@ void Mover::start_export(const Json& message) {
                         {"rank", parts_.who.rank},
                         {"seq", seq_},
                         {"stdio", parts_.stdio.carry()}};
+    request.huge = huge_;
     request.criu = {parts_.who.criu, folder_.path()};
     request.progress = [this](uint64_t bytes, uint64_t total) { worker_.note(bytes, total); };
     carried_ = true;

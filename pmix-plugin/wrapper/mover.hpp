@@ -30,8 +30,9 @@ enum class MoveState {
 // Main thread only.
 class Mover {
   public:
-    // `before`: called by the worker before a move begins, while the rank runs.
-    Mover(TreeParts parts, std::function<void()> before);
+    // `before`: called by the worker before a move begins, while the rank runs; tells what of its
+    // memory is to lie in huge pages again, beside what does now.
+    Mover(TreeParts parts, std::function<core::HugeMemory()> before);
 
     // Takes a message of the node agent; false: not one of a move.
     bool handle(const Json& message);
@@ -61,7 +62,8 @@ class Mover {
     void finished_exporting(const Json& answer);
 
     TreeParts parts_;
-    const std::function<void()> before_;
+    const std::function<core::HugeMemory()> before_;
+    core::HugeMemory huge_;
     MoveState state_ = MoveState::idle;
     uint64_t seq_ = 0;
     Worker worker_;

@@ -189,7 +189,7 @@ void Snapshotter::cancel(const Json& message) {
     switch (state_) {
         case S::idle:
             job_.reset();
-            stop_tracking();
+            checkpointer_.end_tracking();
             answer_cancel_ = false;
             return parts_.tell({{"t", "snap_cancelled"}, {"seq", seq_}});
         case S::written:

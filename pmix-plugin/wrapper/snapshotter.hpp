@@ -43,8 +43,12 @@ class Snapshotter {
     void step();
     // The tree has ended by itself, or must: whatever goes on is broken off.
     void break_off();
-    // The tree is not tracked any more. While there is no snapshot, from any thread.
-    void stop_tracking() { checkpointer_.stop_tracking(); }
+    // The tree is not tracked any more, as it is about to leave. Returns what of its memory is to
+    // lie in huge pages where it goes. While there is no snapshot, from any thread.
+    core::HugeMemory stop_tracking() {
+        checkpointer_.stop_tracking();
+        return checkpointer_.huge();
+    }
 
     bool idle() const { return state_ == SnapState::idle; }
     // idle() soon, and by itself.

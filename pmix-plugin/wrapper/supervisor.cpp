@@ -44,7 +44,7 @@ Supervisor::Supervisor(Charge charge, const Signals& signals)
       daemon_(watch_parent()),
       tree_(open_pidfd(charge_.root)),
       snapshotter_(parts()),
-      mover_(parts(), [this] { snapshotter_.stop_tracking(); }) {
+      mover_(parts(), [this] { return snapshotter_.stop_tracking(); }) {
     charge_.guard.watch(charge_.root);
 }
 

@@ -107,6 +107,7 @@ def coverage(rows):
               "- Calls that wait with a time limit (poll, sleep) may end early with EINTR.",
               "- Files are not copied: they have to be at the target, and the same; those that are written to",
               "  may have grown.",
+              "- What lay in transparent huge pages does so again soon after.",
               "- Huge pages of hugetlbfs are taken only if the target has as many reserved.", ""]
     return "\n".join(lines)
 

@@ -8,6 +8,7 @@
 #include <random>
 
 #include "ghost-core/memory/arena.hpp"
+#include "ghost-core/memory/huge_pages.hpp"
 #include "ghost-core/memory/page_set.hpp"
 #include "ghost-core/memory/page_store.hpp"
 #include "ghost-core/memory/stopping_rule.hpp"
@@ -62,6 +63,40 @@ TEST(PageSet, OperationsAreThoseOfSets) {
         loose.push_back({5 * page, 0});
         make_set(loose);
         EXPECT_EQ(bits_of(loose), a | b);
+    }
+}
+
+TEST(PageSet, PiecesEndAtMultiples) {
+    const PageRuns expected{{5 * page, 3 * page}, {8 * page, 8 * page}, {16 * page, page}};
+    EXPECT_EQ(pieces_of({5 * page, 12 * page}, 8 * page), expected);
+    EXPECT_TRUE(pieces_of({5 * page, 0}, 8 * page).empty());
+}
+
+TEST(HugePages, OnlyWholeOnes) {
+    constexpr uint64_t huge = 2 << 20;
+    const PageRuns expected{{2 * huge, 3 * huge}, {9 * huge, huge}};
+    EXPECT_EQ(
+        whole_huge_pages(
+            {{huge + page, 4 * huge}, {6 * huge + page, 2 * huge - 2 * page}, {9 * huge, huge}}),
+        expected);
+}
+
+TEST(HugePages, ListIsReadBackOrRefused) {
+    constexpr uint64_t huge = 2 << 20;
+    const HugeMemory memory{{1, {{2 * huge, huge}, {7 * huge, 3 * huge}}}, {20, {{0, huge}}}};
+    auto back = decode_huge_memory(encode(memory));
+    ASSERT_TRUE(back.ok());
+    EXPECT_EQ(*back, memory);
+    for (const auto* bad :
+         {"", "{}", "[1]", R"([{"pid": 1}])", R"([{"pid": "1", "memory": []}])",
+          R"([{"pid": 1, "memory": [[0]]}])", R"([{"pid": 1, "memory": [[-2097152, 2097152]]}])",
+          R"([{"pid": 1, "memory": [[4096, 2097152]]}])",
+          R"([{"pid": 1, "memory": [[0, 2097153]]}])",
+          R"([{"pid": 1, "memory": [[4194304, 2097152], [0, 2097152]]}])",
+          R"([{"pid": 1, "memory": [[18446744073707454464, 4194304]]}])"}) {
+        auto refused = decode_huge_memory(bad);
+        ASSERT_FALSE(refused.ok()) << bad;
+        EXPECT_EQ(refused.error().code, Code::corrupt);
     }
 }
 

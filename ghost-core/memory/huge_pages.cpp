@@ -1,0 +1,125 @@
+#include "ghost-core/memory/huge_pages.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <stop_token>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/json.hpp"
+#include "base/scheduling.hpp"
+#include "ghost-core/memory/page_scan.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr uint64_t huge = 2 << 20;
+// Every call makes all processors put down the pages they have at hand (lru_add_drain_all), 12 ms
+// if they are busy; the thread can end between two calls.
+constexpr uint64_t step_bytes = 64 << 20;
+constexpr int collapse = 25;  // MADV_COLLAPSE, Linux 6.1
+constexpr int tries = 3;      // a page that somebody holds just then makes its huge page fail
+constexpr size_t runs_limit = 1 << 20;
+
+// False: it will not succeed later either.
+bool make_huge(int pidfd, const PageRun& part, bool& all) {
+    const iovec range{reinterpret_cast<void*>(part.start), part.bytes};
+    if (syscall(SYS_process_madvise, pidfd, &range, 1, collapse, 0) >= 0) return true;
+    all = false;
+    return errno != ESRCH && errno != EPERM && errno != ENOSYS;
+}
+
+void make_all_huge(const std::stop_token& stop, int pidfd, const PageRuns& memory) {
+    bool all = false;
+    for (int i = 0; i < tries && !all; i++) {
+        all = true;
+        for (const auto& run : memory)
+            for (uint64_t at = run.start; at < run.end(); at += step_bytes) {
+                const PageRun part{at, std::min(step_bytes, run.end() - at)};
+                if (stop.stop_requested() || !make_huge(pidfd, part, all)) return;
+            }
+    }
+}
+
+Error damaged() {
+    return make_error(Code::corrupt, "read ghost: list of huge pages");
+}
+
+}  // namespace
+
+PageRuns whole_huge_pages(const PageRuns& pages) {
+    PageRuns out;
+    for (const auto& run : pages) {
+        const uint64_t start = (run.start + huge - 1) / huge * huge, end = run.end() / huge * huge;
+        if (start < end) out.push_back({start, end - start});
+    }
+    return out;
+}
+
+Result<PageRuns> huge_memory(pid_t pid) {
+    auto areas = private_memory(pid);
+    if (!areas) return areas.error();
+    auto scan = PageScan::open(pid);
+    if (!scan) return scan.error();
+    PageRuns out;
+    for (const auto& area : *areas) GHOST_TRY(scan->huge(area, out));
+    make_set(out);
+    return whole_huge_pages(out);
+}
+
+std::string encode(const HugeMemory& memory) {
+    nlohmann::json out = nlohmann::json::array();
+    for (const auto& [inner, runs] : memory) {
+        nlohmann::json list = nlohmann::json::array();
+        for (const auto& run : runs) list.push_back({run.start, run.bytes});
+        out.push_back({{"pid", inner}, {"memory", list}});
+    }
+    return out.dump();
+}
+
+Result<HugeMemory> decode_huge_memory(std::string_view text) {
+    const auto json = nlohmann::json::parse(text, nullptr, false);
+    if (!json.is_array()) return damaged();
+    HugeMemory out;
+    for (const auto& process : json) {
+        if (!process.is_object() || !process.contains("pid") ||
+            !process["pid"].is_number_integer() || !process.contains("memory") ||
+            !process["memory"].is_array() || process["memory"].size() > runs_limit)
+            return damaged();
+        auto& runs = out[process["pid"].get<int>()];
+        for (const auto& run : process["memory"]) {
+            if (!run.is_array() || run.size() != 2 || !run[0].is_number_unsigned() ||
+                !run[1].is_number_unsigned())
+                return damaged();
+            const PageRun memory{run[0].get<uint64_t>(), run[1].get<uint64_t>()};
+            if (memory.start % huge != 0 || memory.bytes % huge != 0 ||
+                memory.end() < memory.start || (!runs.empty() && memory.start < runs.back().end()))
+                return damaged();
+            runs.push_back(memory);
+        }
+    }
+    return out;
+}
+
+void HugePages::add(pid_t pid, PageRuns memory) {
+    if (memory.empty()) return;
+    Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+    if (pidfd) processes_.push_back({std::move(pidfd), std::move(memory)});
+}
+
+void HugePages::start() {
+    if (empty() || thread_.joinable()) return;
+    thread_ = std::jthread([this](const std::stop_token& stop) {
+        const sched_param none = lowest_of(SCHED_OTHER);
+        sched_setscheduler(0, SCHED_OTHER, &none);  // whoever begins this may be in a hurry
+        for (const auto& process : processes_)
+            make_all_huge(stop, process.pidfd.get(), process.memory);
+    });
+}
+
+void HugePages::wait() {
+    if (thread_.joinable()) thread_.join();
+}
+
+}  // namespace ghost::core
