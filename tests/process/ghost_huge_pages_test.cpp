@@ -224,7 +224,7 @@ TEST_F(HugePagesTest, LiveMoveCarriesThem) {
     const CriuSettings from{criu_program(), source_folder_.path(), 20},
         to{criu_program(), target_folder_.path(), 20};
     if (!knows_short_stop(from)) GTEST_SKIP() << "criu was built without our patches";
-    LiveTree tree(folder.path(), megabytes, 2, 100);
+    LiveTree tree(folder.path(), megabytes, 2, 20);
     ASSERT_TRUE(tree.beats());
     make_huge(tree.root);
     ASSERT_GE(huge_bytes(tree.root), most);
