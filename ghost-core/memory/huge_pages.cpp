@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <fstream>
+#include <string>
 #include <stop_token>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -21,6 +23,14 @@ constexpr uint64_t step_bytes = 64 << 20;
 constexpr int collapse = 25;  // MADV_COLLAPSE, Linux 6.1
 constexpr int tries = 3;      // a page that somebody holds just then makes its huge page fail
 constexpr size_t runs_limit = 1 << 20;
+
+// The machine's administrator wants none; MADV_COLLAPSE would make them all the same.
+bool are_unwanted() {
+    std::ifstream in("/sys/kernel/mm/transparent_hugepage/enabled");
+    std::string policies;
+    std::getline(in, policies);
+    return policies.find("[never]") != std::string::npos;
+}
 
 // False: it will not succeed later either.
 bool make_huge(int pidfd, const PageRun& part, bool& all) {
@@ -109,7 +119,7 @@ void HugePages::add(pid_t pid, PageRuns memory) {
 }
 
 void HugePages::start() {
-    if (empty() || thread_.joinable()) return;
+    if (empty() || thread_.joinable() || are_unwanted()) return;
     thread_ = std::jthread([this](const std::stop_token& stop) {
         const sched_param none = lowest_of(SCHED_OTHER);
         sched_setscheduler(0, SCHED_OTHER, &none);  // whoever begins this may be in a hurry

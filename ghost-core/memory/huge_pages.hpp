@@ -34,9 +34,10 @@ inline constexpr const char* huge_memory_file = "ghost-huge-memory.json";
 std::string encode(const HugeMemory& memory);
 Result<HugeMemory> decode_huge_memory(std::string_view text);  // corrupt
 
-// Makes huge pages again, by MADV_COLLAPSE, which keeps the contents, asks no policy but what the
-// program itself has said against them, and changes nothing where they are still there. An
-// improvement only: what cannot be done is left. One thread.
+// Makes huge pages again, by MADV_COLLAPSE, which keeps the contents, works also where the kernel
+// makes none by itself, and changes nothing where they are still there; not where the machine's
+// policy is "never", or the program has said that it wants none. An improvement only: what cannot
+// be done is left. One thread.
 class HugePages {
   public:
     HugePages() = default;

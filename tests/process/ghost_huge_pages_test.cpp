@@ -43,16 +43,20 @@ void make_huge(pid_t root) {
 }
 
 bool kernel_has_them() {
-    std::ifstream in("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size");
+    std::ifstream in("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"),
+        policies("/sys/kernel/mm/transparent_hugepage/enabled");
     uint64_t bytes = 0;
-    return in >> bytes && bytes == 2 << 20;
+    std::string policy;
+    std::getline(policies, policy);
+    return in >> bytes && bytes == 2 << 20 && policy.find("[never]") == std::string::npos;
 }
 
 class HugePagesTest : public ::testing::Test {
   protected:
     void SetUp() override {
         if (const auto reason = obstacle(); !reason.empty()) GTEST_SKIP() << reason;
-        if (!kernel_has_them()) GTEST_SKIP() << "the kernel has no transparent huge pages";
+        if (!kernel_has_them())
+            GTEST_SKIP() << "the kernel has no transparent huge pages, or is to make none";
         log::setup("ghost_huge_pages_test", log::level_from_environment());
     }
 
