@@ -103,21 +103,11 @@ class CheckpointTest : public ::testing::Test {
     }
 
     CheckpointRequest request(const Tree& tree) const {
-        CheckpointRequest out;
-        out.root = tree.root;
-        out.externals = tree.keys();
-        out.metadata = {{"keys", tree.keys()}};
-        out.criu = {criu_program(), source_folder_.path(), 20};
-        return out;
+        return request_for<CheckpointRequest>(tree, source_folder_);
     }
 
     Result<HeldTree> hold(Importer& importer, Tree& tree) const {
-        const auto keys = importer.metadata().at("keys").get<std::vector<std::string>>();
-        auto [input, output] = tree.plug();
-        auto held = importer.hold({criu_program(), target_folder_.path(), 20},
-                                  {{input.get(), keys.at(0)}, {output.get(), keys.at(1)}});
-        if (held) tree.root = held->root;
-        return held;
+        return hold_in(target_folder_, importer, tree);
     }
 
     Result<HeldTree> import(Resource& in, Tree& tree) const {

@@ -71,12 +71,7 @@ class HugePagesTest : public ::testing::Test {
     }
 
     CheckpointRequest request(const Tree& tree) const {
-        CheckpointRequest out;
-        out.root = tree.root;
-        out.externals = tree.keys();
-        out.metadata = {{"keys", tree.keys()}};
-        out.criu = {criu_program(), source_folder_.path(), 20};
-        return out;
+        return request_for<CheckpointRequest>(tree, source_folder_);
     }
 
     // A tree that is tracked and writes all over.
@@ -87,25 +82,19 @@ class HugePagesTest : public ::testing::Test {
     }
 
     ExportRequest export_request(const Tree& tree) const {
-        ExportRequest out;
-        out.root = tree.root;
-        out.externals = tree.keys();
-        out.metadata = {{"keys", tree.keys()}};
-        out.criu = {criu_program(), source_folder_.path(), 20};
-        return out;
+        return request_for<ExportRequest>(tree, source_folder_);
     }
 
     // A copy that runs, whole and in huge pages.
     void expect_huge_copy(Resource& ghost) const {
         auto importer = Importer::open(ghost);
         ASSERT_TRUE(importer.ok()) << importer.error().message();
-        const auto keys = importer->metadata().at("keys").get<std::vector<std::string>>();
+        expect_huge_copy(*importer);
+    }
+    void expect_huge_copy(Importer& importer) const {
         Tree copy;
-        auto [input, output] = copy.plug();
-        auto held = importer->hold({criu_program(), target_folder_.path(), 20},
-                                   {{input.get(), keys.at(0)}, {output.get(), keys.at(1)}});
+        auto held = hold_in(target_folder_, importer, copy);
         ASSERT_TRUE(held.ok()) << held.error().message();
-        copy.root = held->root;
         ASSERT_NE(held->huge, nullptr);
         ASSERT_TRUE(release_tree(*held).ok());
         EXPECT_GT(copy.healthy(), 0U);  // beside it
@@ -162,18 +151,7 @@ TEST_F(HugePagesTest, IncrementalGhostCarriesThem) {
     ASSERT_TRUE(importer.ok());
     MemoryResource parent(first);
     ASSERT_TRUE(importer->add_parent(parent).ok());
-    Tree copy;
-    auto [input, output] = copy.plug();
-    const auto keys = tree->keys();
-    auto held = importer->hold({criu_program(), target_folder_.path(), 20},
-                               {{input.get(), keys.at(0)}, {output.get(), keys.at(1)}});
-    ASSERT_TRUE(held.ok()) << held.error().message();
-    copy.root = held->root;
-    ASSERT_TRUE(release_tree(*held).ok());
-    ASSERT_NE(held->huge, nullptr);
-    held->huge->wait();
-    EXPECT_GE(huge_bytes(copy.root), most);
-    EXPECT_GT(copy.healthy(), 0U);
+    expect_huge_copy(*importer);
 }
 
 TEST_F(HugePagesTest, ExportCarriesThem) {
@@ -225,9 +203,8 @@ TEST_F(HugePagesTest, MakingThemIsBrokenOff) {
 
 TEST_F(HugePagesTest, LiveMoveCarriesThem) {
     const WorkFolder folder;
-    const CriuSettings from{criu_program(), source_folder_.path(), 20},
-        to{criu_program(), target_folder_.path(), 20};
-    if (!knows_short_stop(from)) GTEST_SKIP() << "criu was built without our patches";
+    const CriuSettings to{criu_program(), target_folder_.path(), 20};
+    if (!knows_short_stop(to)) GTEST_SKIP() << "criu was built without our patches";
     LiveTree tree(folder.path(), megabytes, 2, 20);
     ASSERT_TRUE(tree.beats());
     make_huge(tree.root);
@@ -243,12 +220,7 @@ TEST_F(HugePagesTest, LiveMoveCarriesThem) {
         got = live_import(what, *links.target);
         if (!got) links.target.reset();
     });
-    LiveExportRequest what;
-    what.root = tree.root;
-    what.externals = tree.keys();
-    what.metadata = {{"keys", tree.keys()}};
-    what.criu = from;
-    auto sent = live_export(what, *links.source);
+    auto sent = live_export(request_for<LiveExportRequest>(tree, source_folder_), *links.source);
     if (sent.outcome != LiveOutcome::moved) links.source.reset();
     importer.join();
     ASSERT_TRUE(got.ok()) << got.error().message();

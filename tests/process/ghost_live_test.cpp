@@ -34,12 +34,7 @@ class Live : public ::testing::Test {
     void TearDown() override { set_live_probe({}); }
 
     LiveExportRequest request(const LiveTree& tree) const {
-        LiveExportRequest out;
-        out.root = tree.root;
-        out.externals = tree.keys();
-        out.metadata = {{"keys", tree.keys()}};
-        out.criu = {criu_program(), source_.path(), 20};
-        return out;
+        return request_for<LiveExportRequest>(tree, source_);
     }
     LiveImportRequest import_request(const LiveTree& tree) const {
         LiveImportRequest out;

@@ -36,28 +36,16 @@ class Migration : public ::testing::Test {
         log::setup("ghost_migration_test", log::level_from_environment());
     }
 
-    CriuSettings source_criu() const { return {criu_program(), source_folder_.path(), 20}; }
-    CriuSettings target_criu() const { return {criu_program(), target_folder_.path(), 20}; }
 
     ExportRequest request(const Tree& tree) const {
-        ExportRequest out;
-        out.root = tree.root;
-        out.externals = tree.keys();
-        out.metadata = {{"keys", tree.keys()}};
-        out.criu = source_criu();
-        return out;
+        return request_for<ExportRequest>(tree, source_folder_);
     }
 
     // Imports into a new tree, which is held.
     Result<HeldTree> import(Resource& in, Tree& tree) const {
         auto importer = Importer::open(in);
         if (!importer) return importer.error();
-        const auto keys = importer->metadata().at("keys").get<std::vector<std::string>>();
-        auto [input, output] = tree.plug();
-        auto held =
-            importer->hold(target_criu(), {{input.get(), keys.at(0)}, {output.get(), keys.at(1)}});
-        if (held) tree.root = held->root;
-        return held;
+        return hold_in(target_folder_, *importer, tree);
     }
 
     void expect_clean() const {

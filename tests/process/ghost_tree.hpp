@@ -196,4 +196,25 @@ class Tree {
     Fd stdin_, stdout_;
 };
 
+// An export, checkpoint or live move of a tree, with the keys of its descriptors as metadata.
+template <typename Request, typename AnyTree>
+Request request_for(const AnyTree& tree, const WorkFolder& folder) {
+    Request out;
+    out.root = tree.root;
+    out.externals = tree.keys();
+    out.metadata = {{"keys", tree.keys()}};
+    out.criu = {criu_program(), folder.path(), 20};
+    return out;
+}
+
+// Makes the tree of such a ghost, which is held.
+inline Result<HeldTree> hold_in(const WorkFolder& folder, Importer& importer, Tree& tree) {
+    const auto keys = importer.metadata().at("keys").get<std::vector<std::string>>();
+    auto [input, output] = tree.plug();
+    auto held = importer.hold({criu_program(), folder.path(), 20},
+                              {{input.get(), keys.at(0)}, {output.get(), keys.at(1)}});
+    if (held) tree.root = held->root;
+    return held;
+}
+
 }  // namespace ghost::core::test
