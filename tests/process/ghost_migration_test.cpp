@@ -36,7 +36,6 @@ class Migration : public ::testing::Test {
         log::setup("ghost_migration_test", log::level_from_environment());
     }
 
-
     ExportRequest request(const Tree& tree) const {
         return request_for<ExportRequest>(tree, source_folder_);
     }
