@@ -85,7 +85,7 @@ std::string huge_memory_of(const ExportRequest& request) {
 
 Status send_pages(DumpResult& dump, GhostWriter& writer, BufferPool& pool,
                   const Progress& progress) {
-    ProcessPages source(std::move(dump.pages));
+    ProcessPages source(ends_first(dump.pages));
     const uint64_t total = source.total();
     GHOST_TRY(writer.skeleton_end(total));
     uint64_t done = 0;

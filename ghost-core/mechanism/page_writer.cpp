@@ -27,7 +27,9 @@ class PageWriter {
         : what_(what), writer_(writer), workers_(workers) {}
 
     Status run() {
-        for (const auto& task : what_.wanted) GHOST_TRY(plan(task));
+        std::vector<TaskPages> there;
+        for (const auto& task : what_.wanted) GHOST_TRY(plan(task, there));
+        for (const auto& part : ends_first(there)) split(part);
         for (size_t first = 0; first < batches_.size(); first += batches_at_once)
             GHOST_TRY(write(first, std::min(batches_at_once, batches_.size() - first)));
         if (what_.differences)
@@ -39,7 +41,8 @@ class PageWriter {
     }
 
   private:
-    Status plan(const TaskPages& task) {
+    // Adds those of its pages that the copy has.
+    Status plan(const TaskPages& task, std::vector<TaskPages>& there) {
         const auto found = what_.copy->processes().find(task.inner_pid);
         if (found == what_.copy->processes().end())
             return make_error(Code::internal, "write pages: no copy of process",
@@ -51,13 +54,13 @@ class PageWriter {
             GHOST_TRY(writer_.present(task.inner_pid, intersect(copy.known, ranges)));
             zero_[task.inner_pid] = intersect(copy.zero, ranges);
         }
-        std::vector<PagePiece> pieces;
-        copy.store.locate(intersect(copy.store.pages(), ranges), pieces);
-        split(task.inner_pid, pieces);
+        there.push_back({task.inner_pid, task.pid, intersect(copy.store.pages(), ranges)});
         return {};
     }
 
-    void split(int inner_pid, const std::vector<PagePiece>& pieces) {
+    void split(const TaskPages& part) {
+        std::vector<PagePiece> pieces;
+        what_.copy->processes().at(part.inner_pid).store.locate(part.ranges, pieces);
         const uint64_t page = this_page_size();
         const uint64_t most = batch_bytes / (page + sizeof(PageRun)) * page;
         bool fresh = true;
@@ -65,15 +68,15 @@ class PageWriter {
             while (piece.bytes > 0) {
                 if (fresh || batches_.back().bytes == most) {
                     batches_.emplace_back();
-                    batches_.back().chunk.inner_pid = inner_pid;
+                    batches_.back().chunk.inner_pid = part.inner_pid;
                     fresh = false;
                 }
                 auto& batch = batches_.back();
-                const uint64_t part = std::min(piece.bytes, most - batch.bytes);
-                batch.pieces.push_back({piece.start, part, piece.to});
-                batch.bytes += part;
-                total_ += part;
-                piece = {piece.start + part, piece.bytes - part, piece.to + part};
+                const uint64_t some = std::min(piece.bytes, most - batch.bytes);
+                batch.pieces.push_back({piece.start, some, piece.to});
+                batch.bytes += some;
+                total_ += some;
+                piece = {piece.start + some, piece.bytes - some, piece.to + some};
             }
     }
 

@@ -21,6 +21,12 @@ struct TaskPages {
     uint64_t bytes() const;
 };
 
+// The order pages are sent in: of all processes' ranges (ascending), taken together where little is
+// between them, first the ends, then what lies between those. A task that is restored cannot go on
+// before its thread-local storage is there (rseq(2) reads it), and that lies at an end of a
+// mapping, often next to large ones: what is left to do for it is done while the bulk still comes.
+std::vector<TaskPages> ends_first(const std::vector<TaskPages>& tasks);
+
 // At most one chunk of pages of one process.
 struct PageBatch {
     int inner_pid = 0;

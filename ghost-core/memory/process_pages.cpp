@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "ghost-core/format/host.hpp"
+#include "ghost-core/memory/page_set.hpp"
 #include "ghost-core/memory/pages.hpp"
 #include "ghost-core/memory/remote_read.hpp"
 
@@ -11,6 +12,8 @@ namespace {
 // Runs of one batch: their table takes room in the chunk, and process_vm_readv takes 1024 pieces.
 constexpr size_t runs_limit = 256;
 constexpr uint64_t content_limit = chunk_limit - runs_limit * sizeof(PageRun);
+// The C library's thread-local storage takes three pages.
+constexpr uint64_t end_bytes = 64 << 10;
 
 // Reads all runs, one after the other, to `to`.
 Status read_runs(pid_t pid, std::span<const PageRun> runs, char* to) {
@@ -61,6 +64,31 @@ uint64_t TaskPages::bytes() const {
     uint64_t sum = 0;
     for (const auto& range : ranges) sum += range.bytes;
     return sum;
+}
+
+std::vector<TaskPages> ends_first(const std::vector<TaskPages>& tasks) {
+    std::vector<TaskPages> out, between;
+    for (const auto& task : tasks) {
+        out.push_back({task.inner_pid, task.pid, {}});
+        between.push_back(out.back());
+        const auto& ranges = task.ranges;
+        for (size_t first = 0, after = 0; first < ranges.size(); first = after) {
+            for (after = first + 1;
+                 after < ranges.size() && ranges[after].start - ranges[after - 1].end() < end_bytes;
+                 after++) {
+            }
+            const uint64_t low = ranges[first].start + end_bytes;
+            const uint64_t high = std::max(low, ranges[after - 1].end() - end_bytes);
+            for (size_t i = first; i < after; i++) {
+                const uint64_t start = ranges[i].start, end = ranges[i].end();
+                append(out.back().ranges, start, std::min(end, low));
+                append(between.back().ranges, std::max(start, low), std::min(end, high));
+                append(out.back().ranges, std::max(start, high), end);
+            }
+        }
+    }
+    out.insert(out.end(), between.begin(), between.end());
+    return out;
 }
 
 uint64_t ProcessPages::total() const {

@@ -272,6 +272,62 @@ TEST_F(Migration, NothingIsLeftWhenCriuIsKilledInTheRestore) {
     EXPECT_GT(tree->healthy(), 0U);
 }
 
+// Reads of a ghost, the last of which waits until criu has ended.
+class LastPagesWait : public Resource {
+  public:
+    explicit LastPagesWait(const MemoryResource& ghost)
+        : ghost_(ghost.share()), last_(ghost.bytes().size() - (uint64_t{1} << 20)) {}
+
+    ResourceClass class_id() const override { return ghost_.class_id(); }
+    Status init() override { return {}; }
+    Status write(const void*, size_t) override { return make_error(Code::internal, "write"); }
+    Result<size_t> read(void* data, size_t size) override {
+        while (at_ < last_ && at_ + size > last_ && criu_runs() && monotonic_us() < limit_)
+            usleep(1000);
+        waited_in_vain = waited_in_vain || monotonic_us() >= limit_;
+        at_ += size;
+        return ghost_.read(data, size);
+    }
+    Status finalize() override { return {}; }
+
+    bool waited_in_vain = false;
+
+  private:
+    static bool criu_runs() {
+        const auto children = children_of(getpid());
+        return std::any_of(children.begin(), children.end(), [](pid_t child) {
+            std::string name;
+            std::getline(std::ifstream(fmt::format("/proc/{}/comm", child)) >> std::ws, name);
+            return name == "criu";
+        });
+    }
+
+    MemoryResource ghost_;
+    const uint64_t last_;
+    uint64_t at_ = 0;
+    const int64_t limit_ = monotonic_us() + 10'000'000;
+};
+
+// What a task needs before it can stand (threads' storage) is not among the last pages.
+TEST_F(Migration, TasksAreMadeBeforeTheLastPagesAreThere) {
+    auto tree = Tree::start(12);
+    ASSERT_GT(tree->healthy(), 0U);
+    MemoryResource ghost;
+    auto sent = export_tree(request(*tree), ghost);
+    ASSERT_TRUE(sent.ok()) << sent.error().message();
+    LastPagesWait slow(ghost);
+    Tree target;
+    auto held = import(slow, target);
+    ASSERT_TRUE(held.ok()) << held.error().message();
+    EXPECT_FALSE(slow.waited_in_vain);
+    ASSERT_TRUE(release_tree(*held).ok());
+    EXPECT_GT(target.healthy(), 0U);
+    target.end();
+    ASSERT_TRUE(resume_tree(tree->root).ok());
+    EXPECT_GT(tree->healthy(), 0U);
+    expect_clean();
+}
+
 TEST_F(Migration, InjectedFaultsOfCriuLeaveTheSourceRunning) {
     auto tree = Tree::start(4);
     ASSERT_GT(tree->healthy(), 0U);

@@ -27,6 +27,33 @@ char* map_pages(size_t pages) {
     return static_cast<char*>(base);
 }
 
+TEST(Pages, EndsOfRangesComeFirst) {
+    constexpr uint64_t kb = 1024, mb = 1024 * kb;
+    const TaskPages first{1, 10, {{0, 12 * kb}, {1 * mb, 10 * mb}}};
+    // Little is between these: one range with holes.
+    TaskPages second{2, 20, {}};
+    for (uint64_t at = 0; at < 32; at++) second.ranges.push_back({at * 32 * kb, 28 * kb});
+    const auto order = ends_first({first, second});
+    ASSERT_EQ(order.size(), 4U);
+    const std::vector<PageRun> ends = {
+        {0, 12 * kb}, {1 * mb, 64 * kb}, {11 * mb - 64 * kb, 64 * kb}};
+    EXPECT_EQ(order[0].ranges, ends);
+    const std::vector<PageRun> holes = {
+        {0, 28 * kb}, {32 * kb, 28 * kb}, {30 * 32 * kb, 28 * kb}, {31 * 32 * kb, 28 * kb}};
+    EXPECT_EQ(order[1].ranges, holes);
+    const std::vector<PageRun> between = {{1 * mb + 64 * kb, 10 * mb - 128 * kb}};
+    EXPECT_EQ(order[2].ranges, between);
+    EXPECT_EQ(order[3].ranges.size(), 28U);
+    for (const auto& [part, task] :
+         {std::pair{0, first}, std::pair{1, second}, std::pair{2, first}, std::pair{3, second}}) {
+        EXPECT_EQ(order[part].inner_pid, task.inner_pid);
+        EXPECT_EQ(order[part].pid, task.pid);
+    }
+    EXPECT_EQ(order[0].bytes() + order[2].bytes(), first.bytes());
+    EXPECT_EQ(order[1].bytes() + order[3].bytes(), second.bytes());
+    EXPECT_TRUE(ends_first({}).empty());
+}
+
 TEST(Pages, ReadsAnotherProcessAndLeavesZerosOut) {
     const size_t page = this_page_size(), count = 700;
     char* base = map_pages(count);
