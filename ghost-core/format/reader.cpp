@@ -16,6 +16,11 @@ Error damaged_pages(const char* what) {
     return make_error(Code::corrupt, "read pages of ghost", what);
 }
 
+Error damaged(uint64_t chunk_start, const std::string& what) {
+    return make_error(Code::corrupt,
+                      fmt::format("read ghost: damaged at byte {}: {}", chunk_start, what));
+}
+
 bool has_runs(ChunkType type) {
     return type == ChunkType::pages || type == ChunkType::present || type == ChunkType::zero;
 }
@@ -42,8 +47,7 @@ GhostReader::GhostReader(ByteSource& in) : in_(in), checks_(std::make_unique<Che
 GhostReader::~GhostReader() = default;
 
 Error GhostReader::corrupt(const std::string& what) const {
-    return make_error(Code::corrupt,
-                      fmt::format("read ghost: damaged at byte {}: {}", chunk_start_, what));
+    return damaged(chunk_start_, what);
 }
 
 Status GhostReader::take(void* data, size_t size) {
@@ -139,26 +143,37 @@ Status GhostReader::parent(ParentRef& out, char* buffer) {
     return {};
 }
 
-// Reads it and checks its checksum.
-Status GhostReader::payload(const ChunkHeader& header, char* buffer, const char*& contents) {
-    const bool may_stay = leaves_contents_ &&
-                          header.type == static_cast<uint32_t>(ChunkType::pages) &&
-                          header.offset <= header.size / sizeof(PageRun);
-    const size_t front = may_stay ? header.offset * sizeof(PageRun) : header.size;
+// Reads it and checks its checksum, unless that is left to others.
+Status GhostReader::payload(const ChunkHeader& header, char* buffer, Chunk& chunk) {
+    const bool left = leaves_pages_ && chunk.type == ChunkType::pages &&
+                      header.offset <= header.size / sizeof(PageRun);
+    const size_t front = left ? header.offset * sizeof(PageRun) : header.size;
     const size_t rest = header.size - front;
     GHOST_TRY(take(buffer, front));
-    contents = may_stay ? in_.in_place(rest) : nullptr;
-    if (contents != nullptr)
+    chunk.contents = left ? in_.in_place(rest) : nullptr;
+    if (chunk.contents != nullptr)
         position_ += rest;
     else if (rest > 0)
         GHOST_TRY(take(buffer + front, rest));
+    chunk.check = {XXH3_64bits(&header, offsetof(ChunkHeader, checksum)), header.checksum,
+                   header.sequence, chunk_start_};
+    if (left) return {};
+    GHOST_TRY(check(chunk, buffer));
+    chunk.check.reset();
+    return {};
+}
+
+Status GhostReader::check(const Chunk& chunk, const char* buffer) {
+    if (!chunk.check) return {};
+    // Contents that are elsewhere begin behind the runs.
+    const size_t front = chunk.contents ? chunk.offset * sizeof(PageRun) : chunk.size;
     XXH3_state_t state;
     XXH3_INITSTATE(&state);
-    XXH3_64bits_reset_withSeed(&state, XXH3_64bits(&header, offsetof(ChunkHeader, checksum)));
+    XXH3_64bits_reset_withSeed(&state, chunk.check->seed);
     XXH3_64bits_update(&state, buffer, front);
-    XXH3_64bits_update(&state, contents != nullptr ? contents : buffer + front, rest);
-    if (header.checksum == XXH3_64bits_digest(&state)) return {};
-    return corrupt(fmt::format("checksum of chunk {}", header.sequence));
+    if (chunk.contents) XXH3_64bits_update(&state, chunk.contents, chunk.size - front);
+    if (chunk.check->checksum == XXH3_64bits_digest(&state)) return {};
+    return damaged(chunk.check->start, fmt::format("checksum of chunk {}", chunk.check->sequence));
 }
 
 Result<Chunk> GhostReader::read_chunk(char* buffer) {
@@ -168,20 +183,24 @@ Result<Chunk> GhostReader::read_chunk(char* buffer) {
     if (header.size > chunk_limit) return corrupt(fmt::format("chunk of {} bytes", header.size));
     if (header.sequence != sequence_)
         return corrupt(fmt::format("chunk {} instead of {}", header.sequence, sequence_));
-    const char* contents = nullptr;
-    GHOST_TRY(payload(header, buffer, contents));
+    Chunk chunk{static_cast<ChunkType>(header.type),
+                header.number,
+                header.offset,
+                header.size,
+                nullptr,
+                std::nullopt};
+    GHOST_TRY(payload(header, buffer, chunk));
     if (header.type == 0 || header.type >= chunk_types)
         return corrupt(fmt::format("chunk of unknown type {}", header.type));
     if (header.reserved != 0) return corrupt("reserved field of a chunk");
     sequence_++;
-    const auto type = static_cast<ChunkType>(header.type);
-    if (type != ChunkType::end) {
+    if (chunk.type != ChunkType::end) {
         XXH3_128bits_update(&checks_->digest, &header, sizeof header);
         auto& section = contents_.sections[header.type];
         if (section.chunks++ == 0) section.first = chunk_start_;
         section.bytes += header.size;
     }
-    return Chunk{type, header.number, header.offset, header.size, contents};
+    return chunk;
 }
 
 Result<Chunk> GhostReader::next(char* buffer) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,6 +15,12 @@
 
 namespace ghost::core {
 
+// What check() compares a pages chunk with.
+struct ChunkCheck {
+    uint64_t seed = 0, checksum = 0, sequence = 0;
+    uint64_t start = 0;  // of the chunk in the stream
+};
+
 // One checked chunk. The payload is in the buffer given to next(), but for contents of pages that
 // have been left where they are.
 struct Chunk {
@@ -21,7 +28,8 @@ struct Chunk {
     int32_t number = 0;
     uint64_t offset = 0;
     uint32_t size = 0;
-    const char* contents = nullptr;  // leave_contents()
+    const char* contents = nullptr;   // leave_pages()
+    std::optional<ChunkCheck> check;  // leave_pages(): still to be made
 };
 
 // The payload of a pages, present or zero chunk, taken apart and checked; points into the chunk's
@@ -46,15 +54,20 @@ class GhostReader {
     Status head(GhostHead& head);
 
     // Contents of pages are not copied to the buffer where the source has them in memory anyway
-    // (ByteSource::in_place()).
-    void leave_contents() { leaves_contents_ = true; }
+    // (ByteSource::in_place()), and checksums of pages chunks are left to check(), which whoever
+    // uses them calls when he has them in his cache.
+    void leave_pages() { leaves_pages_ = true; }
 
     // The next chunk after the head; its payload goes to `buffer`, which has chunk_limit bytes and
     // is 8-byte aligned. After ChunkType::end everything has been checked: order, table of
-    // contents, digest, and that nothing follows.
+    // contents, digest, and that nothing follows; but for what is left to check().
     Result<Chunk> next(char* buffer);
 
-    // The content of a pages, present or zero chunk, in any thread; next() has checked it already.
+    // The checksum of a chunk, in any thread; nothing where next() has checked it already. corrupt.
+    static Status check(const Chunk& chunk, const char* buffer);
+
+    // The content of a pages, present or zero chunk, in any thread; next() has looked whether it is
+    // one.
     static Result<PagesView> pages(const Chunk& chunk, const char* buffer);
 
     // So far; complete after the end.
@@ -71,7 +84,7 @@ class GhostReader {
     Status text(ChunkType type, std::string& out, uint64_t limit, char* buffer);
     Status parent(ParentRef& out, char* buffer);
     Result<Chunk> read_chunk(char* buffer);
-    Status payload(const ChunkHeader& header, char* buffer, const char*& contents);
+    Status payload(const ChunkHeader& header, char* buffer, Chunk& chunk);
     Status check_order(const Chunk& chunk, const char* buffer);
     Status check_runs(const Chunk& chunk, const char* buffer);
     Status check_end(const Chunk& chunk, const char* buffer);
@@ -85,7 +98,7 @@ class GhostReader {
     uint64_t position_ = 0;
     uint64_t chunk_start_ = 0;
     uint64_t sequence_ = 0;
-    bool leaves_contents_ = false;
+    bool leaves_pages_ = false;
 };
 
 }  // namespace ghost::core

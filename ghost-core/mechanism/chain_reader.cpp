@@ -7,7 +7,7 @@ namespace ghost::core {
 ChainReader::ChainReader(Resource& in) {
     links_.push_back({&in, std::make_unique<GhostReader>(in), {}});
     // Of parents only parts may be wanted, which are moved together.
-    links_.front().reader->leave_contents();
+    links_.front().reader->leave_pages();
 }
 
 Status ChainReader::head(GhostHead& head) {

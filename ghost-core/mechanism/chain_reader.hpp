@@ -35,8 +35,9 @@ class ChainReader {
     Status add(Resource& in, std::optional<ParentRef>& next);
 
     // The next chunk that counts: of the skeleton, or pages (then `pages` is set and points into
-    // `buffer`, of chunk_limit bytes, or into the newest ghost), or the end. At the end everything
-    // has been checked, also that each parent is the one its child was made from.
+    // `buffer`, of chunk_limit bytes, or into the newest ghost), or the end. Pages are still to be
+    // checked (GhostReader::check(), with this buffer). At the end everything else has been, also
+    // that each parent is the one its child was made from.
     Result<Chunk> next(char* buffer, ChainPages& pages);
 
     void interrupt();

@@ -31,6 +31,7 @@ constexpr int64_t idle_us = 100000;
 
 struct PageChunk {
     ChainPages pages;
+    Chunk chunk;  // to be checked
     char* buffer = nullptr;
     uint64_t done = 0;  // bytes of its pages that are in place
 };
@@ -103,13 +104,13 @@ Status Import::receive_chunks() {
         if (chunk->type == ChunkType::end) break;
         if (chunk->type == ChunkType::pages) {
             if (first_page_us_ == 0) first_page_us_ = monotonic_us();
-            if (!pages_.push({std::move(pages), buffer})) break;
+            if (!pages_.push({std::move(pages), *chunk, buffer})) break;
             buffer = pool_.take();
         } else {
             GHOST_TRY(take_skeleton(*chunk, buffer));
         }
     }
-    pages_.finish();  // the stream has been checked to its last byte
+    pages_.finish();  // the stream has been checked to its last byte, but for the pages' checksums
     return {};
 }
 
@@ -124,6 +125,8 @@ void Import::receive() {
 // True when all of it is in place, and its buffer given back.
 Result<bool> Import::place(PageChunk& chunk) {
     const auto& pages = chunk.pages;
+    GHOST_TRY(GhostReader::check(chunk.chunk, chunk.buffer));
+    chunk.chunk.check.reset();
     auto done = filler_.put(pages.inner_pid, pages.runs, pages.contents, chunk.done);
     if (!done) return done.error();
     chunk.done = *done;

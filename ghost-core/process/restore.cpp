@@ -315,8 +315,7 @@ Result<pid_t> Restorer::run(const std::function<void()>& tick) {
         status = wait_stopped(root, monotonic_us() + 2 * second_us);
     }
     if (status.ok()) {
-        for (const auto* name : {criu_log, "stats-restore"})
-            unlink((request_.criu.work_dir + "/" + name).c_str());
+        unlink((request_.criu.work_dir + "/" + criu_log).c_str());
         children_before_.push_back(root);  // not to be cleaned up
     }
     if (!status.ok() && status.error().code != Code::refused) blame_criu(status);
@@ -354,7 +353,7 @@ void Restorer::clean_up() {
             kill_and_reap(root);
         criu_.reset();
     }
-    for (const auto* name : {serve_socket, lazy_socket})
+    for (const auto* name : {serve_socket, lazy_socket, "stats-restore"})
         unlink((request_.criu.work_dir + "/" + name).c_str());
 }
 

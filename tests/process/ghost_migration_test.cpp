@@ -379,6 +379,18 @@ TEST_F(Migration, DamagedOrCutGhostIsNotHeld) {
         EXPECT_FALSE(import(wrong, target).ok()) << at;
         EXPECT_EQ(children_of(getpid()), std::vector<pid_t>{tree->root}) << at;
     }
+    for (const uint64_t at : {size / 3, size / 2, size - (uint64_t{1} << 20)}) {
+        auto bytes = ghost.bytes();
+        bytes[at] ^= 1;
+        MemoryResource wrong(bytes);  // its pages are used where they are
+        Tree target;
+        auto held = import(wrong, target);
+        ASSERT_FALSE(held.ok()) << at;
+        EXPECT_EQ(held.error().code, Code::corrupt) << held.error().message();
+        EXPECT_NE(held.error().message().find("damaged at byte"), std::string::npos)
+            << held.error().message();
+        EXPECT_EQ(children_of(getpid()), std::vector<pid_t>{tree->root}) << at;
+    }
     EXPECT_GT(tree->healthy(), 0U);
     expect_clean();
 }

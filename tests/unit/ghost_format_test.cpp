@@ -59,10 +59,10 @@ struct Read {
     std::vector<ProcessSummary> processes;
 };
 
-Result<Read> read_ghost(Resource& in, bool leave_contents = false) {
+Result<Read> read_ghost(Resource& in, bool leave_pages = false) {
     Read out;
     GhostReader reader(in);
-    if (leave_contents) reader.leave_contents();
+    if (leave_pages) reader.leave_pages();
     GHOST_TRY(reader.head(out.head));
     GHOST_TRY(check_host(out.head.host));
     static std::vector<uint64_t> buffer(chunk_limit / sizeof(uint64_t));
@@ -74,6 +74,8 @@ Result<Read> read_ghost(Resource& in, bool leave_contents = false) {
         if (chunk->type == ChunkType::skeleton_data)
             out.files[chunk->number] += std::string(bytes, chunk->size);
         if (chunk->type < ChunkType::pages) continue;
+        EXPECT_EQ(chunk->check.has_value(), leave_pages && chunk->type == ChunkType::pages);
+        GHOST_TRY(GhostReader::check(*chunk, bytes));
         auto view = GhostReader::pages(*chunk, bytes);
         if (!view) return view.error();
         if (chunk->type == ChunkType::pages) {
