@@ -31,9 +31,9 @@ constexpr int64_t idle_us = 100000;
 
 struct PageChunk {
     ChainPages pages;
-    Chunk chunk;  // to be checked
-    char* buffer = nullptr;
-    uint64_t done = 0;  // bytes of its pages that are in place
+    Chunk chunk;             // to be checked
+    char* buffer = nullptr;  // none where the contents are used in the ghost's own place
+    uint64_t done = 0;       // bytes of its pages that are in place
 };
 
 // The threads of one import beside the caller's, which serves criu: one receives the stream, one
@@ -55,9 +55,9 @@ class Import {
     void fill();
     Status fill_chunks();
     Result<bool> place(PageChunk& chunk);
-    Status place_kept();
+    Result<bool> place_kept();
     bool keep_behind(const PageChunk& chunk, bool first);
-    Status make_room();
+    Status make_room(const PageChunk& chunk);
     void stop();
 
     ChainReader& reader_;
@@ -104,8 +104,9 @@ Status Import::receive_chunks() {
         if (chunk->type == ChunkType::end) break;
         if (chunk->type == ChunkType::pages) {
             if (first_page_us_ == 0) first_page_us_ = monotonic_us();
-            if (!pages_.push({std::move(pages), *chunk, buffer})) break;
-            buffer = pool_.take();
+            const bool in_place = chunk->contents != nullptr;
+            if (!pages_.push({std::move(pages), *chunk, in_place ? nullptr : buffer})) break;
+            if (!in_place) buffer = pool_.take();
         } else {
             GHOST_TRY(take_skeleton(*chunk, buffer));
         }
@@ -125,13 +126,16 @@ void Import::receive() {
 // True when all of it is in place, and its buffer given back.
 Result<bool> Import::place(PageChunk& chunk) {
     const auto& pages = chunk.pages;
-    GHOST_TRY(GhostReader::check(chunk.chunk, chunk.buffer));
+    // Contents in their own place have only the runs before them.
+    const auto* const payload =
+        chunk.chunk.contents ? reinterpret_cast<const char*>(pages.runs.data()) : chunk.buffer;
+    GHOST_TRY(GhostReader::check(chunk.chunk, payload));
     chunk.chunk.check.reset();
     auto done = filler_.put(pages.inner_pid, pages.runs, pages.contents, chunk.done);
     if (!done) return done.error();
     chunk.done = *done;
     if (*done < pages.bytes) return false;
-    pool_.give(chunk.buffer);
+    if (chunk.buffer) pool_.give(chunk.buffer);
     return true;
 }
 
@@ -147,44 +151,54 @@ bool Import::keep_behind(const PageChunk& chunk, bool first) {
 
 // What waits must not hold up what comes behind it: that may be just what CRIU needs before it
 // makes a place for this.
-Status Import::make_room() {
-    if (kept_count_ > import_buffers / 2) return pool_.grow();
+Status Import::make_room(const PageChunk& chunk) {
+    if (chunk.buffer && kept_count_ > import_buffers / 2) return pool_.grow();
     return {};
 }
 
-// One thread at a time; the others have other things to do.
-Status Import::place_kept() {
-    const std::unique_lock lock(kept_mutex_, std::try_to_lock);
-    if (!lock) return {};
-    for (auto& [pid, chunks] : kept_)
-        while (!chunks.empty()) {
-            auto placed = place(chunks.front());
-            if (!placed) return placed.error();
-            if (!*placed) break;
-            chunks.pop_front();
+// One chunk of those that wait; false if none of them has a place yet.
+Result<bool> Import::place_kept() {
+    std::unique_lock lock(kept_mutex_);
+    for (auto& [pid, chunks] : kept_) {  // nothing is ever taken out of the map
+        if (chunks.empty()) continue;
+        PageChunk chunk = std::move(chunks.front());
+        chunks.pop_front();
+        lock.unlock();
+        auto placed = place(chunk);
+        if (!placed) return placed.error();
+        if (*placed) {
             kept_count_--;
+            return true;
         }
-    return {};
+        lock.lock();
+        chunks.push_front(std::move(chunk));
+    }
+    return false;
 }
 
+// What waits goes first once it has a place; until then what comes behind it is tried.
 Status Import::fill_chunks() {
     using Waited = Queue<PageChunk>::Waited;
     for (Waited waited = Waited::got; waited != Waited::over || kept_count_ > 0;) {
         if (state_.failure()) return {};
+        if (kept_count_ > 0) {
+            auto placed = place_kept();
+            if (!placed) return placed.error();
+            if (*placed) continue;
+        }
         PageChunk chunk;
         waited = pages_.pop_within(kept_count_ > 0 ? retry_us : idle_us, chunk);
         if (waited == Waited::over && kept_count_ > 0) usleep(retry_us);
-        if (kept_count_ > 0) GHOST_TRY(place_kept());
         if (waited != Waited::got) continue;
         if (kept_count_ > 0 && keep_behind(chunk, false)) {
-            GHOST_TRY(make_room());
+            GHOST_TRY(make_room(chunk));
             continue;
         }
         auto placed = place(chunk);
         if (!placed) return placed.error();
         if (*placed) continue;
         keep_behind(chunk, true);
-        GHOST_TRY(make_room());
+        GHOST_TRY(make_room(chunk));
     }
     return {};
 }
