@@ -116,7 +116,17 @@ Status send_frozen(DumpResult& dump, GhostWriter& writer, BufferPool& pool,
 
 }  // namespace
 
-Result<ExportStats> export_tree(const ExportRequest& request, Resource& out) {
+Result<TreeDump> prepare_export(const ExportRequest& request) {
+    DumpRequest what;
+    what.root = request.root;
+    what.externals = request.externals;
+    what.criu = request.criu;
+    what.nested = request.nested;
+    return TreeDump::prepare(what);
+}
+
+Result<ExportStats> export_tree(const ExportRequest& request, Resource& out,
+                                std::optional<TreeDump> ahead) {
     const Urgent urgent;
     ExportStats stats;
     const int64_t begin = monotonic_us();
@@ -127,12 +137,12 @@ Result<ExportStats> export_tree(const ExportRequest& request, Resource& out) {
         writer.head(request.facts.empty() ? host_facts() : request.facts, request.metadata.dump()));
     const std::string huge_memory = huge_memory_of(request);
     const int64_t freeze = monotonic_us();
-    DumpRequest what;
-    what.root = request.root;
-    what.externals = request.externals;
-    what.criu = request.criu;
-    what.nested = request.nested;
-    auto dump = dump_tree(what, writer);
+    if (!ahead) {
+        auto prepared = prepare_export(request);
+        if (!prepared) return prepared.error();
+        ahead.emplace(std::move(*prepared));
+    }
+    auto dump = ahead->run(writer);
     if (!dump) return dump.error();
     const int64_t skeleton = monotonic_us();
     if (auto sent = send_frozen(*dump, writer, *pool, request, huge_memory, out); !sent.ok()) {

@@ -29,6 +29,7 @@
 #include "ghost-core/format/format.hpp"
 #include "ghost-core/memory/huge_pages.hpp"
 #include "ghost-core/process/criu.hpp"
+#include "ghost-core/process/dump.hpp"
 #include "ghost-core/process/preflight.hpp"
 #include "ghost-core/process/tree.hpp"
 #include "ghost-core/resource/resource.hpp"
@@ -68,7 +69,14 @@ struct ExportStats {
 // A criu that somebody else kills with SIGKILL is such a failure too (with our change of criu,
 // packaging/criu; without it the tree may die). If the caller is killed, criu gives up by itself,
 // the tree is left stopped, and resume_tree() of another process makes it go on.
-Result<ExportStats> export_tree(const ExportRequest& request, Resource& out);
+// `ahead`: what prepare_export() gave for this tree, these externals and this criu; used up.
+Result<ExportStats> export_tree(const ExportRequest& request, Resource& out,
+                                std::optional<TreeDump> ahead = {});
+
+// Starts the criu of an export while the tree goes on, which is nearly half of what a small tree
+// stands still for otherwise. Returns at once; the tree may change meanwhile. Destroyed without
+// export_tree(): nothing was.
+Result<TreeDump> prepare_export(const ExportRequest& request);
 
 // A restored tree that has not executed an instruction yet.
 struct HeldTree {

@@ -76,6 +76,7 @@ void Mover::fail(const char* stage, const std::string& why) {
 
 void Mover::drop_connection() {
     target_.reset();
+    ahead_.reset();
     folder_.remove();
 }
 
@@ -97,7 +98,7 @@ void Mover::connect(const Json& message) {
         return fail("connect", made.error().message());
     }
     change(S::connecting);
-    worker_.start([this, message, seq = seq_, path = folder_.path()]() -> Json {
+    worker_.start([this, message, seq = seq_, request = request()]() -> Json {
         if (before_) huge_ = before_();
         core::NetworkOptions options;
         options.operation_ms = silence_ms;
@@ -105,11 +106,23 @@ void Mover::connect(const Json& message) {
             core::NetworkResource::connect(message.value("host", ""), message.value("port", 0),
                                            message.value("token", ""), parts_.who.secret, options);
         if (!target) return failed(seq, "connect", target.error().message());
-        Status warm = core::warm_up({parts_.who.criu, path});
+        Status warm = core::warm_up(request.criu);
         if (!warm) return failed(seq, "connect", warm.error().message());
-        target_ = std::move(*target);  // the loop looks at it after finish()
+        auto ahead = core::prepare_export(request);
+        if (!ahead) return failed(seq, "connect", ahead.error().message());
+        target_ = std::move(*target);  // the loop looks at these after finish()
+        ahead_.emplace(std::move(*ahead));
+        externals_ = request.externals;
         return {{"t", "connected"}, {"seq", seq}};
     });
+}
+
+core::ExportRequest Mover::request() const {
+    core::ExportRequest out;
+    out.root = parts_.root;
+    out.externals = parts_.stdio.keys();
+    out.criu = {parts_.who.criu, folder_.path()};
+    return out;
 }
 
 void Mover::start_export(const Json& message) {
@@ -117,15 +130,13 @@ void Mover::start_export(const Json& message) {
     if (state_ != S::connected || seq != seq_) {
         return parts_.tell(failed(seq, "export", "this move has no connection to its target"));
     }
-    core::ExportRequest request;
-    request.root = parts_.root;
-    request.externals = parts_.stdio.keys();
+    auto request = this->request();
+    if (request.externals != externals_) ahead_.reset();
     request.metadata = {{"job", parts_.who.job},
                         {"rank", parts_.who.rank},
                         {"seq", seq_},
                         {"stdio", parts_.stdio.carry()}};
     request.huge = huge_;
-    request.criu = {parts_.who.criu, folder_.path()};
     request.progress = [this](uint64_t bytes, uint64_t total) { worker_.note(bytes, total); };
     carried_ = true;
     change(S::exporting);
@@ -135,7 +146,7 @@ void Mover::start_export(const Json& message) {
         if (!obstacles) return failed(seq, "check", obstacles.error().message());
         if (!obstacles->empty()) return failed(seq, "check", joined(*obstacles));
         worker_.uses(target_->fd());
-        auto stats = core::export_tree(request, *target_);
+        auto stats = core::export_tree(request, *target_, std::exchange(ahead_, std::nullopt));
         worker_.uses(-1);
         if (!stats) return failed(seq, "export", stats.error().message());
         return {{"t", "exported"},

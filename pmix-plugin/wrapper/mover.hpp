@@ -52,6 +52,7 @@ class Mover {
   private:
     void change(MoveState to);
     void connect(const Json& message);
+    core::ExportRequest request() const;
     void start_export(const Json& message);
     void call_off(const Json& message);
     void resume(const Json& message);
@@ -69,8 +70,10 @@ class Mover {
     Worker worker_;
     WorkFolder folder_;
     std::unique_ptr<core::NetworkResource> target_;
-    Json waiting_;    // connect, to be done when the worker is free
-    Json last_word_;  // resume or cancel that came while the worker was busy
+    std::optional<core::TreeDump> ahead_;  // waits for `export`, in folder_
+    std::vector<std::string> externals_;   // of it
+    Json waiting_;                         // connect, to be done when the worker is free
+    Json last_word_;                       // resume or cancel that came while the worker was busy
     bool carried_ = false;
     std::optional<core::Urgent> urgent_;  // as long as there is a move
 };

@@ -230,6 +230,74 @@ TEST_F(Migration, SourceLivesWhenCriuIsKilledInTheDump) {
     expect_clean();
 }
 
+// A criu that waits costs the tree nothing, whatever that does meanwhile; after a second it is
+// looked at again before it is used.
+TEST_F(Migration, CriuWaitsAheadOfTheMove) {
+    auto tree = Tree::start(4);
+    ASSERT_GT(tree->healthy(), 0U);
+    for (const int waits_ms : {0, 200, 1200}) {
+        auto ahead = prepare_export(request(*tree));
+        ASSERT_TRUE(ahead.ok()) << ahead.error().message();
+        usleep(static_cast<useconds_t>(waits_ms) * 1000);
+        ASSERT_EQ(tree->ask(5000, "advise\n"), "advised");
+        ASSERT_GT(tree->healthy(), 0U);
+        MemoryResource ghost;
+        auto sent = export_tree(request(*tree), ghost, std::move(*ahead));
+        ASSERT_TRUE(sent.ok()) << sent.error().message();
+        Tree target;
+        auto held = import(ghost, target);
+        ASSERT_TRUE(held.ok()) << held.error().message();
+        ASSERT_TRUE(release_tree(*held).ok());
+        EXPECT_GT(target.healthy(), 0U);
+        target.end();
+        ASSERT_TRUE(resume_tree(tree->root).ok());
+        ASSERT_GT(tree->healthy(), 0U);
+    }
+    const auto before = belongings(tree->root);
+    for (int i = 0; i < 20; i++) {  // not used
+        auto ahead = prepare_export(request(*tree));
+        ASSERT_TRUE(ahead.ok()) << ahead.error().message();
+        usleep(static_cast<useconds_t>(i * 997));
+    }
+    EXPECT_EQ(working_in(source_folder_.path()), 0);
+    EXPECT_EQ(children_of(getpid()), std::vector<pid_t>{tree->root});
+    ASSERT_TRUE(belongings(tree->root) == before);
+    expect_clean();
+}
+
+TEST_F(Migration, WhoeverDiesBeforeTheMoveLeavesTheTreeAlone) {
+    auto tree = Tree::start(4);
+    ASSERT_GT(tree->healthy(), 0U);
+    const auto before = belongings(tree->root);
+    for (const int after_us : {0, 3000, 50000}) {  // criu
+        auto ahead = prepare_export(request(*tree));
+        ASSERT_TRUE(ahead.ok()) << ahead.error().message();
+        usleep(static_cast<useconds_t>(after_us));
+        for (const pid_t child : children_of(getpid()))
+            if (child != tree->root) kill(child, SIGKILL);
+        MemoryResource ghost;
+        EXPECT_FALSE(export_tree(request(*tree), ghost, std::move(*ahead)).ok());
+        ASSERT_GT(tree->healthy(), 0U);
+    }
+    for (const int after_us : {3000, 50000}) {  // whoever has started it
+        const pid_t exporter = fork();
+        if (exporter == 0) {
+            auto ahead = prepare_export(request(*tree));
+            pause();
+        }
+        usleep(static_cast<useconds_t>(after_us));
+        kill(exporter, SIGKILL);
+        waitpid(exporter, nullptr, 0);
+        const int64_t limit = monotonic_us() + 5'000'000;
+        while (working_in(source_folder_.path()) > 0 && monotonic_us() < limit) usleep(1000);
+        EXPECT_EQ(working_in(source_folder_.path()), 0) << "killed after " << after_us << " us";
+        ASSERT_GT(tree->healthy(), 0U);
+        unlink((source_folder_.path() + "/streamer-capture.sock").c_str());
+    }
+    ASSERT_TRUE(belongings(tree->root) == before);
+    expect_clean();
+}
+
 // The exporting process itself is killed: criu notices, puts the tasks right and ends.
 TEST_F(Migration, SourceGoesOnWhenTheExporterIsKilled) {
     auto tree = Tree::start(4);
