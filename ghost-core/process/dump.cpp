@@ -693,10 +693,4 @@ Result<DumpResult> TreeDump::run(SkeletonFiles& files) {
     return dumper_->run(nullptr, &files);
 }
 
-Result<DumpResult> dump_tree(const DumpRequest& request, GhostWriter& writer) {
-    auto dump = TreeDump::prepare(request);
-    if (!dump) return dump.error();
-    return dump->run(writer);
-}
-
 }  // namespace ghost::core

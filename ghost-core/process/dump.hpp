@@ -99,7 +99,4 @@ class TreeDump {
     std::unique_ptr<Dumper> dumper_;
 };
 
-// Both in one.
-Result<DumpResult> dump_tree(const DumpRequest& request, GhostWriter& writer);
-
 }  // namespace ghost::core

@@ -148,6 +148,15 @@ TEST_F(Migration, MovesAgainAndAgain) {
     }
 }
 
+// The criu that is a child of ours; 0: none.
+pid_t our_criu() {
+    for (const pid_t child : children_of(getpid())) {
+        const auto status = read_status(fmt::format("/proc/{}", child));
+        if (status && status->name == "criu") return child;
+    }
+    return 0;
+}
+
 // Kills criu with SIGKILL some time after it has appeared as a child of ours.
 class CriuKiller {
   public:
@@ -160,11 +169,9 @@ class CriuKiller {
   private:
     void run(int after_us) {
         while (!done_) {
-            for (const pid_t child : children_of(getpid())) {
-                const auto status = read_status(fmt::format("/proc/{}", child));
-                if (!status || status->name != "criu") continue;
+            if (const pid_t criu = our_criu(); criu != 0) {
                 usleep(static_cast<useconds_t>(after_us));
-                kill(child, SIGKILL);  // not reaped yet, or a stopped number: harmless
+                kill(criu, SIGKILL);  // not reaped yet, or a stopped number: harmless
                 return;
             }
             usleep(100);
@@ -350,7 +357,7 @@ class LastPagesWait : public Resource {
     Status init() override { return {}; }
     Status write(const void*, size_t) override { return make_error(Code::internal, "write"); }
     Result<size_t> read(void* data, size_t size) override {
-        while (at_ < last_ && at_ + size > last_ && criu_runs() && monotonic_us() < limit_)
+        while (at_ < last_ && at_ + size > last_ && our_criu() != 0 && monotonic_us() < limit_)
             usleep(1000);
         waited_in_vain = waited_in_vain || monotonic_us() >= limit_;
         at_ += size;
@@ -361,15 +368,6 @@ class LastPagesWait : public Resource {
     bool waited_in_vain = false;
 
   private:
-    static bool criu_runs() {
-        const auto children = children_of(getpid());
-        return std::any_of(children.begin(), children.end(), [](pid_t child) {
-            std::string name;
-            std::getline(std::ifstream(fmt::format("/proc/{}/comm", child)) >> std::ws, name);
-            return name == "criu";
-        });
-    }
-
     MemoryResource ghost_;
     const uint64_t last_;
     uint64_t at_ = 0;
