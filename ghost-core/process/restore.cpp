@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/pipe_signal.hpp"
 #include "ghost-core/process/criu_images.hpp"
 #include "ghost-core/process/criu_program.hpp"
 #include "ghost-core/process/image_stream.hpp"
@@ -50,31 +51,6 @@ int64_t now_ns(clockid_t clock) {
     clock_gettime(clock, &now);
     return now.tv_sec * int64_t{1000000000} + now.tv_nsec;
 }
-
-// Writing to a pipe whose reader has gone must be an error, not the caller's end; what the caller
-// does about SIGPIPE otherwise is not ours to change.
-class PipeSignalBlock {
-  public:
-    PipeSignalBlock() {
-        sigemptyset(&pipe_);
-        sigaddset(&pipe_, SIGPIPE);
-        sigset_t pending;
-        sigpending(&pending);
-        was_pending_ = sigismember(&pending, SIGPIPE) == 1;
-        pthread_sigmask(SIG_BLOCK, &pipe_, &before_);
-    }
-    ~PipeSignalBlock() {
-        const timespec now{};
-        if (!was_pending_) sigtimedwait(&pipe_, nullptr, &now);
-        pthread_sigmask(SIG_SETMASK, &before_, nullptr);
-    }
-    PipeSignalBlock(const PipeSignalBlock&) = delete;
-    PipeSignalBlock& operator=(const PipeSignalBlock&) = delete;
-
-  private:
-    sigset_t pipe_, before_;
-    bool was_pending_;
-};
 
 }  // namespace
 

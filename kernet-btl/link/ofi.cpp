@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "base/clock.hpp"
+#include "base/pipe_signal.hpp"
 
 namespace kernet {
 
@@ -32,6 +33,7 @@ namespace {
 
 using ghost::Code;
 using ghost::make_error;
+using ghost::PipeSignalBlock;  // libfabric writes to what may be closed, from every call
 
 constexpr size_t largest = 32 * 1024;  // packet, bytes
 constexpr size_t receives = 64;        // posted at once
@@ -69,6 +71,7 @@ using Info = std::unique_ptr<fi_info, decltype(&::fi_freeinfo)>;
 
 // What there is for connections from the address `from` (numeric; null: any).
 Info find_provider(const Library& library, const char* from) {
+    const PipeSignalBlock no_signal;
     Info hints(library.dupinfo(nullptr), library.freeinfo), found(nullptr, library.freeinfo);
     if (!hints) return found;
     hints->caps = FI_MSG;
@@ -133,6 +136,7 @@ class OfiDriver final : public PacketDriver {
     }
 
     ~OfiDriver() override {
+        const PipeSignalBlock no_signal;
         if (listening_) refuse_all();
         endpoint_.reset();
         const std::vector<Held> held = port_ != 0 ? connections_to_us() : std::vector<Held>{};
@@ -147,6 +151,7 @@ class OfiDriver final : public PacketDriver {
 
     // Everything but the endpoint, listening.
     Status open() {
+        const PipeSignalBlock no_signal;
         fid_fabric* fabric = nullptr;
         if (int r = library().fabric(info_->fabric_attr, &fabric, nullptr); r != 0) {
             return fabric_error("open a fabric", r);
@@ -176,6 +181,7 @@ class OfiDriver final : public PacketDriver {
 
     // The end with the lower badge connects, the other one waits for it.
     Status connect(const LinkAddress& peer, uint64_t) override {
+        const PipeSignalBlock no_signal;
         if (peer.size != sizeof port_ + sizeof badge_ || peer.most < 1024) {
             return make_error(Code::corrupt, "connect by libfabric", "no address of a link ofi");
         }
@@ -193,6 +199,7 @@ class OfiDriver final : public PacketDriver {
     }
 
     int send(const PacketView* packets, int count) override {
+        const PipeSignalBlock no_signal;
         look();
         if (state_ == State::broken) return -1;
         // What cannot leave for long is lost, so that whoever waits for an answer gives up.
@@ -206,6 +213,7 @@ class OfiDriver final : public PacketDriver {
     }
 
     int receive(PacketView* packets, int most) override {
+        const PipeSignalBlock no_signal;
         for (uint8_t* given : given_) post(given);
         given_.clear();
         look();
