@@ -1,0 +1,260 @@
+// The stop of a concurrent checkpoint: on which processor, when somebody says so, called off, kept.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <map>
+#include <mutex>
+
+#include "ghost-core/process/binding.hpp"
+#include "ghost-core/process/dump.hpp"
+#include "ghost-core/resource/faulty.hpp"
+#include "ghost-core/resource/memory.hpp"
+#include "tests/process/ghost_checkpoints.hpp"
+
+namespace ghost::core::test {
+namespace {
+
+// The calling thread, and what it starts, has one processor.
+class OneProcessor {
+  public:
+    OneProcessor() {
+        sched_getaffinity(0, sizeof before_, &before_);
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        for (size_t i = 0; i < CPU_SETSIZE && CPU_COUNT(&one) == 0; i++)
+            if (CPU_ISSET(i, &before_)) CPU_SET(i, &one);
+        sched_setaffinity(0, sizeof one, &one);
+    }
+    ~OneProcessor() { sched_setaffinity(0, sizeof before_, &before_); }
+
+  private:
+    cpu_set_t before_{};
+};
+
+// Kills a process after so long; what waits for it fails then, instead of waiting for ever.
+class Watchdog {
+  public:
+    Watchdog(const std::atomic<pid_t>& pid, int seconds)
+        : thread_([&pid, seconds](const std::stop_token& stop) {
+              for (int i = 0; i < 10 * seconds && !stop.stop_requested(); i++) usleep(100000);
+              if (!stop.stop_requested() && pid > 0) kill(pid, SIGKILL);
+          }) {}
+
+  private:
+    std::jthread thread_;
+};
+
+// It is put before everybody else to stop at once, and must not go on computing so.
+TEST_F(CheckpointTest, WhoComputesOnTheOnlyProcessorIsStopped) {
+    std::atomic<pid_t> root = 0;
+    const Watchdog watchdog(root, 20);
+    const OneProcessor one;
+    auto tree = start_churn({"spin"});
+    root = tree->root;
+    Checkpointer checkpointer;
+    for (int i = 0; i < 3; i++) {
+        MemoryResource ghost;
+        auto stats = checkpointer.run(request(*tree), ghost);
+        ASSERT_TRUE(stats.ok()) << stats.error().message();
+    }
+    EXPECT_EQ(sched_getscheduler(tree->root), SCHED_OTHER);
+}
+
+// Of every thread of a tree, by number: the processors it may use.
+std::map<pid_t, cpu_set_t> processors_of(pid_t root) {
+    std::map<pid_t, cpu_set_t> out;
+    const auto tasks = list_tree(root);
+    EXPECT_TRUE(tasks.ok());
+    for (const auto& task : *tasks)
+        for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", task.pid)))
+            EXPECT_EQ(sched_getaffinity(tid, sizeof(cpu_set_t), &out[tid]), 0);
+    return out;
+}
+
+bool same_processors(const std::map<pid_t, cpu_set_t>& a, const std::map<pid_t, cpu_set_t>& b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) {
+        return x.first == y.first && CPU_EQUAL(&x.second, &y.second);
+    });
+}
+
+bool all_on_one(const std::map<pid_t, cpu_set_t>& all) {
+    return std::all_of(all.begin(), all.end(),
+                       [](const auto& one) { return CPU_COUNT(&one.second) == 1; });
+}
+
+// While it stands only, and what its threads were bound to is what they are bound to afterwards.
+TEST_F(CheckpointTest, TreeIsOnOneProcessorWhileItStands) {
+    if (!knows_short_stop({criu_program(), source_folder_.path(), 20}))
+        GTEST_SKIP() << "criu was built without our patches";
+    auto tree = Tree::start(12);
+    ASSERT_GT(tree->healthy(), 0U);
+    auto before = processors_of(tree->root);
+    ASSERT_GT(before.size(), 1U);
+    const OneProcessor one;  // one of them is bound already
+    cpu_set_t narrow;
+    ASSERT_EQ(sched_getaffinity(0, sizeof narrow, &narrow), 0);
+    ASSERT_EQ(sched_setaffinity(before.rbegin()->first, sizeof narrow, &narrow), 0);
+    before = processors_of(tree->root);
+    for (const bool stays : {false, true}) {
+        auto what = request(*tree);
+        what.leave_stopped = stays;
+        bool bound = false;
+        what.while_stopped = [&]() -> Status {
+            bound = all_on_one(processors_of(tree->root));
+            return {};
+        };
+        MemoryResource ghost;
+        auto stats = checkpointer_.run(what, ghost);
+        ASSERT_TRUE(stats.ok()) << stats.error().message();
+        EXPECT_TRUE(bound);
+        EXPECT_TRUE(same_processors(before, processors_of(tree->root)));
+    }
+    ASSERT_TRUE(resume_tree(tree->root).ok());
+    EXPECT_GT(tree->healthy(), 0U);
+}
+
+TEST_F(CheckpointTest, WhoeverLetsTheTreeGoGivesItsProcessorsBack) {
+    auto tree = Tree::start(12);
+    ASSERT_GT(tree->healthy(), 0U);
+    const auto before = processors_of(tree->root);
+    const auto bind_and_die = [&] {
+        const pid_t child = fork();
+        if (child == 0) {
+            if (!bind_tree(tree->root, getpid()).ok()) _exit(1);
+            kill(getpid(), SIGKILL);
+        }
+        int status = 0;
+        waitpid(child, &status, 0);
+        return WIFSIGNALED(status);
+    };
+    for (int i = 0; i < 2; i++) {  // also after somebody else's
+        ASSERT_TRUE(bind_and_die());
+        EXPECT_TRUE(all_on_one(processors_of(tree->root)));
+    }
+    ASSERT_TRUE(resume_tree(tree->root).ok());
+    EXPECT_TRUE(same_processors(before, processors_of(tree->root)));
+    const auto note = fmt::format("/dev/shm/ghost-bound-{}", tree->root);
+    EXPECT_NE(access(note.c_str(), F_OK), 0);
+    EXPECT_GT(tree->healthy(), 0U);
+}
+
+// What a snapshot of a whole job needs: the word to stand comes from outside.
+TEST_F(CheckpointTest, StandsWhenItIsTold) {
+    auto tree = Tree::start(48);
+    ASSERT_GT(tree->healthy(), 0U);
+    auto what = request(*tree);
+    what.keep_tracking = true;
+    std::vector<std::string> order;
+    uint64_t beats = 0;
+    what.wait_to_stand = [&]() -> Status {
+        order.emplace_back("wait");
+        usleep(1'200'000);  // long enough for criu to have to look again
+        beats = tree->healthy();
+        return {};
+    };
+    what.while_stopped = [&]() -> Status {
+        order.emplace_back("stopped");
+        return {};
+    };
+    what.late_metadata = [&] {
+        order.emplace_back("metadata");
+        return Json{{"late", 7}};
+    };
+    what.stood = [&](const CheckpointStats& stats) {
+        order.emplace_back("stood");
+        EXPECT_GT(stats.pause_us, 0);
+        EXPECT_GT(tree->healthy(), beats) << "it does not run";
+    };
+    uint64_t copied = 0;
+    std::mutex mutex;
+    what.copying = [&](uint64_t bytes) {
+        std::lock_guard lock(mutex);
+        copied += bytes;
+        return true;
+    };
+    MemoryResource ghost;
+    auto stats = checkpointer_.run(what, ghost);
+    ASSERT_TRUE(stats.ok()) << stats.error().message();
+    EXPECT_EQ(order, (std::vector<std::string>{"wait", "stopped", "stood", "metadata"}));
+    EXPECT_EQ(copied, stats->round_bytes + stats->last_bytes);
+    EXPECT_GT(beats, 0U);
+    auto importer = Importer::open(ghost);
+    ASSERT_TRUE(importer.ok());
+    EXPECT_EQ(importer->metadata().value("late", 0), 7);
+    EXPECT_TRUE(importer->metadata().contains("keys"));
+    // Memory given back in between costs nothing but time.
+    checkpointer_.trim();
+    EXPECT_EQ(checkpointer_.held(), 0U);
+    EXPECT_TRUE(is_tracked(tree->root));
+    what.incremental = true;
+    what.wait_to_stand = {};
+    MemoryResource next;
+    auto second = checkpointer_.run(what, next);
+    ASSERT_TRUE(second.ok()) << second.error().message();
+    EXPECT_LT(second->page_bytes, stats->page_bytes);
+    ghost.rewind();
+    auto chain = Importer::open(next);
+    ASSERT_TRUE(chain.ok());
+    ASSERT_TRUE(chain->add_parent(ghost).ok());
+    Tree copy;
+    auto held = hold(*chain, copy);
+    ASSERT_TRUE(held.ok()) << held.error().message();
+    ASSERT_TRUE(release_tree(*held).ok());
+    EXPECT_GT(copy.healthy(), beats);
+}
+
+TEST_F(CheckpointTest, IsCalledOff) {
+    auto tree = Tree::start(24);
+    uint64_t before = tree->healthy();
+    auto what = request(*tree);
+    what.while_stopped = []() -> Status {
+        ADD_FAILURE() << "it was stopped";
+        return {};
+    };
+    what.wait_to_stand = [] { return make_error(Code::refused, "called off"); };
+    MemoryResource ghost;
+    auto stats = checkpointer_.run(what, ghost);
+    ASSERT_FALSE(stats.ok());
+    EXPECT_EQ(stats.error().tried, "called off");
+    EXPECT_FALSE(is_tracked(tree->root));
+    EXPECT_GT(tree->healthy(), before);
+    what.wait_to_stand = {};
+    std::atomic<int> calls = 0;
+    what.copying = [&](uint64_t) { return ++calls < 3; };
+    stats = checkpointer_.run(what, ghost);
+    ASSERT_FALSE(stats.ok());
+    EXPECT_EQ(stats.error().code, Code::refused);
+    EXPECT_FALSE(is_tracked(tree->root));
+    EXPECT_GT(tree->healthy(), before);
+    EXPECT_TRUE(ghost.bytes().empty());
+}
+
+TEST_F(CheckpointTest, StaysStopped) {
+    auto tree = Tree::start(24);
+    const uint64_t before = tree->healthy();
+    const auto states = [&] {
+        std::string out;
+        const auto tasks = list_tree(tree->root);
+        for (const auto& task : *tasks) out += task.state;
+        return out;
+    };
+    auto what = request(*tree);
+    what.leave_stopped = true;
+    MemoryResource ghost;
+    FaultyResource full(ghost, FaultyResource::Fault::fail_write, 1 << 20);
+    ASSERT_FALSE(checkpointer_.run(what, full).ok());
+    EXPECT_GT(tree->healthy(), before) << "after a failure it runs";
+    MemoryResource whole;
+    ASSERT_TRUE(checkpointer_.run(what, whole).ok());
+    EXPECT_EQ(states().find_first_not_of('T'), std::string::npos) << states();
+    Tree copy;
+    auto held = import(whole, copy);
+    ASSERT_TRUE(held.ok()) << held.error().message();
+    ASSERT_TRUE(release_tree(*held).ok());
+    EXPECT_GT(copy.healthy(), before);
+    ASSERT_TRUE(resume_tree(tree->root).ok());
+    EXPECT_GT(tree->healthy(), before);
+}
+
+}  // namespace
+}  // namespace ghost::core::test

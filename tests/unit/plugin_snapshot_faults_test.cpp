@@ -1,0 +1,254 @@
+// Snapshots of a job under the simulated runtime: every fault in every state, messages that come
+// late, and thousands of random interleavings.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "pmix-plugin/message.hpp"
+#include "tests/unit/plugin_sim.hpp"
+#include "tests/unit/plugin_snapshots.hpp"
+#include "tests/unit/plugin_sound.hpp"
+
+namespace ghost::plugin::sim {
+namespace {
+
+// --- every fault in every state ---
+
+enum class Fault {
+    wrapper,
+    tree,
+    rank_ends,
+    node,
+    empty_node,
+    cut_node,
+    cut_empty_node,
+    client,
+    lose_up,
+    lose_down,
+    lose_local,
+    none,
+};
+constexpr const char* fault_names[] = {"wrapper",    "tree",      "rank_ends",      "node",
+                                       "empty_node", "cut_node",  "cut_empty_node", "client",
+                                       "lose_up",    "lose_down", "lose_local",     "none"};
+constexpr const char* states[] = {"opening", "preparing", "pinging", "holding",
+                                  "gating",  "standing",  "writing", "completing"};
+
+void strike(Cluster& c, Client& user, Fault fault) {
+    auto lossy = [&c](bool up) {
+        c.lose_one([up](NodeId f, NodeId t, const std::string& type) {
+            return (up ? f == 1 : t == 1) && type.starts_with("snap_");
+        });
+    };
+    switch (fault) {
+        case Fault::wrapper:
+            return c.kill_wrapper(1, 1);
+        case Fault::tree:
+            return c.kill_tree(1, 1);
+        case Fault::rank_ends:
+            return c.end_rank(1);
+        case Fault::node:
+            return c.kill_node(1);
+        case Fault::empty_node:
+            return c.kill_node(3);
+        case Fault::cut_node:
+            return c.cut(1);
+        case Fault::cut_empty_node:
+            return c.cut(3);
+        case Fault::client:
+            return user.vanish();
+        case Fault::lose_up:
+            return lossy(true);
+        case Fault::lose_down:
+            return lossy(false);
+        case Fault::lose_local:
+            c.lose_local = [left = 1](const std::string& type) mutable {
+                return type != "location" && left-- > 0;
+            };
+            return;
+        case Fault::none:
+            return;
+    }
+}
+
+// What must hold when everything has come to rest.
+void judge(Cluster& c, Client& user, Fault fault, const std::string& what) {
+    SCOPED_TRACE(what);
+    for (const std::string& v : c.violations) ADD_FAILURE() << v;
+    EXPECT_EQ(c.held, 0) << "fences are still held";
+    EXPECT_EQ(c.holds, c.releases + c.settles);
+    EXPECT_FALSE(c.ps().contains("snapshotting")) << "the coordinator is not idle";
+    expect_whole_folder(c);
+    const bool over = c.ended[1] || c.job_aborted || c.job_broken;
+    // Ranks on a node that is cut off may have to wait until it is not.
+    const bool unreachable = fault == Fault::node || fault == Fault::cut_node;
+    if (!unreachable && fault != Fault::lose_local) expect_all_run(c);
+    if (c.ended[1]) {
+        EXPECT_EQ(c.running_copies(1), 0);
+    }
+    const bool harmless = fault == Fault::wrapper || fault == Fault::empty_node ||
+                          fault == Fault::cut_empty_node || fault == Fault::client ||
+                          fault == Fault::lose_up || fault == Fault::lose_down;
+    if (harmless) {
+        EXPECT_FALSE(over);
+    }
+    if (user.gone()) return;
+    ASSERT_EQ(user.results.size(), 1u) << "the client must be told once";
+    const Json& r = user.results[0];
+    const size_t complete = snapshots(c).size();
+    EXPECT_EQ(complete, r["exit"] == 0 ? 1u : 0u) << r;
+    if (r["exit"] != 0 && harmless) {
+        std::string error = r["error"];
+        EXPECT_NE(error.find("the job is unharmed"), std::string::npos) << error;
+    }
+    if (fault == Fault::none) {
+        EXPECT_EQ(r["exit"], 0) << r;
+    }
+}
+
+// And the job can be saved again.
+void expect_next_works(Cluster& c, Fault fault, const std::string& what) {
+    SCOPED_TRACE(what);
+    c.lose = nullptr;
+    c.lose_local = nullptr;
+    c.chance.busy_percent = c.chance.fence_percent = 0;
+    if (c.ended[1] || c.job_aborted || c.job_broken || fault == Fault::lose_local) return;
+    c.heal(1);
+    c.run(30 * second);
+    Client& user = c.client();
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(60 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+    expect_all_run(c);
+    expect_sound(c);
+}
+
+class Faults : public testing::TestWithParam<std::tuple<int, int>> {};
+
+TEST_P(Faults, LeaveTheJobWholeAndTheCoordinatorIdle) {
+    auto [state, fault_number] = GetParam();
+    auto fault = static_cast<Fault>(fault_number);
+    for (uint64_t seed = 0, seeds = seeds_of(8); seed < seeds; ++seed) {
+        Cluster c(seed, 4, {0, 1, 1, 2});
+        Client& user = c.client();
+        bool struck = false;
+        user.on_phase = [&, s = state](const std::string& phase) {
+            if (struck || phase != states[s]) return;
+            struck = true;
+            // At once, or a little into the state.
+            if (seed < 2) return strike(c, user, fault);
+            c.daemon(0).after(static_cast<int64_t>(seed) * 60, [&] { strike(c, user, fault); });
+        };
+        user.ask(checkpoint(seed % 4 == 3 ? "stop" : "continue"));
+        c.run(200 * second, [&] { return !user.results.empty(); });
+        c.run(60 * second);
+        c.signal(SIGCONT);
+        EXPECT_TRUE(struck);
+        judge(c, user, fault, testing::PrintToString(seed));
+        expect_next_works(c, fault, testing::PrintToString(seed));
+    }
+}
+
+std::string fault_name(const testing::TestParamInfo<std::tuple<int, int>>& info) {
+    return std::string(states[std::get<0>(info.param)]) + "_" +
+           fault_names[std::get<1>(info.param)];
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Faults, testing::Combine(testing::Range(0, 8), testing::Range(0, 12)),
+                         fault_name);
+
+// --- lateness ---
+
+TEST(Late, MessagesOfAnEarlierSnapshotAreDropped) {
+    Cluster c(20, 3, {0, 1});
+    Client& user = c.client();
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
+    auto all = c.sent;
+    for (const Json& m : all) {
+        for (NodeId from : {0u, 1u, 2u}) {
+            for (NodeId to : {0u, 1u, 2u}) c.inject(from, to, m);
+        }
+    }
+    for (const char* type :
+         {"snap_prepare", "snap_ping", "snap_gate", "snap_ungate", "snap_close", "snap_abort",
+          "snap_end", "restart_prepare", "restart_import", "restart_go"}) {
+        for (NodeId to : {0u, 1u, 2u}) {
+            c.inject(0, to, {{"t", type}, {"seq", 1}, {"try", 9}, {"daemons", 3}, {"epoch", 7}});
+        }
+    }
+    c.run(second);
+    expect_all_run(c);
+    EXPECT_EQ(snapshots(c).size(), 1u);
+    user.results.clear();
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+    expect_sound(c);
+}
+
+TEST(Late, MessagesOfAnyFormAreSurvived) {
+    Cluster c(21, 3, {0, 1});
+    const char* types[] = {"snap_up",   "snap_progress",   "snap_prepare",   "snap_ping",
+                           "snap_gate", "snap_ungate",     "snap_close",     "snap_abort",
+                           "snap_end",  "restart_prepare", "restart_import", "restart_go",
+                           "continue"};
+    Json values[] = {nullptr,        -1,   1.5,       "x", Json::array({1, "y"}),
+                     Json::object(), true, 1ull << 63};
+    for (const char* type : types) {
+        for (const Json& v : values) {
+            for (const char* step : {"ready", "written", "aborted", ""}) {
+                Json m = {{"t", type},    {"seq", v},     {"try", v},    {"step", step},
+                          {"rows", v},    {"busy", v},    {"failed", v}, {"sums", v},
+                          {"daemons", v}, {"without", v}, {"name", v},   {"folder", v}};
+                c.inject(2, 0, m);
+                c.inject(2, 1, m);
+                // An order is the coordinator's: that is trusted to mean it.
+                if (!v.is_number_unsigned()) c.inject(0, 1, m);
+            }
+        }
+    }
+    c.run(second);
+    expect_all_run(c);
+}
+
+// --- random interleavings ---
+
+uint64_t random_seeds() {
+    const char* asked = std::getenv("GHOST_TEST_SEEDS");
+    return seeds_of(asked ? std::strtoull(asked, nullptr, 10) : 800);
+}
+
+TEST(Random, Interleavings) {
+    constexpr const char* thens[] = {"continue", "continue", "stop", "kill"};
+    for (uint64_t seed = 1, seeds = random_seeds(); seed <= seeds; ++seed) {
+        std::mt19937_64 random(seed);
+        Cluster c(seed, 4, {0, 1, 1, 2});
+        c.chance.latency_us = 1 + static_cast<int64_t>(random() % 2000);
+        c.chance.busy_percent = static_cast<int>(random() % 30);
+        c.chance.fence_percent = static_cast<int>(random() % 40);
+        c.chance.write_us = static_cast<int64_t>(random() % 20'000);
+        auto fault = static_cast<Fault>(random() % 12);
+        const std::string then = thens[random() % 4];
+        Client& user = c.client();
+        user.ask(checkpoint(then));
+        c.daemon(0).after(static_cast<int64_t>(random() % 40'000), [&] { strike(c, user, fault); });
+        c.run(200 * second, [&] { return !user.results.empty(); });
+        c.run(60 * second);
+        c.signal(SIGCONT);
+        const std::string what = "seed " + std::to_string(seed) + " " + then + " " +
+                                 fault_names[static_cast<int>(fault)];
+        if (c.end_status != 0) {
+            EXPECT_EQ(then, "kill") << what;
+            EXPECT_EQ(snapshots(c).size(), 1u) << what;
+            expect_sound(c);
+        } else {
+            judge(c, user, fault, what);
+            expect_next_works(c, fault, what);
+        }
+        if (testing::Test::HasFailure()) return;
+    }
+}
+
+}  // namespace
+}  // namespace ghost::plugin::sim
