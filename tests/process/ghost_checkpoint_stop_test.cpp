@@ -51,6 +51,10 @@ TEST_F(CheckpointTest, WhoComputesOnTheOnlyProcessorIsStopped) {
     const OneProcessor one;
     auto tree = start_churn({"spin"});
     root = tree->root;
+    // Until it is at it: with one processor it may not have begun yet.
+    const int64_t limit = monotonic_us() + 10'000'000;
+    while (getsid(tree->root) != tree->root && monotonic_us() < limit) usleep(1000);
+    ASSERT_EQ(getsid(tree->root), tree->root);
     Checkpointer checkpointer;
     for (int i = 0; i < 3; i++) {
         MemoryResource ghost;
