@@ -325,15 +325,6 @@ TEST_F(CheckpointTest, OneAfterTheOtherKeepsTracking) {
 TEST_F(CheckpointTest, CriuStaysReadyForTheNext) {
     auto tree = Tree::start(12);
     ASSERT_GT(tree->healthy(), 0U);
-    const auto waiting = [&] {
-        std::ifstream children(fmt::format("/proc/self/task/{}/children", gettid()));
-        for (pid_t child = 0; children >> child;) {
-            std::ifstream in(fmt::format("/proc/{}/comm", child));
-            std::string name;
-            if (in >> name && name == "criu") return child;
-        }
-        return 0;
-    };
     auto what = request(*tree);
     what.keep_tracking = what.stay_ready = true;
     const auto checkpoint = [&](const char* when) {
@@ -342,14 +333,14 @@ TEST_F(CheckpointTest, CriuStaysReadyForTheNext) {
         auto stats = checkpointer_.run(what, ghost);
         ASSERT_TRUE(stats.ok()) << stats.error().message();
         EXPECT_GT(tree->healthy(), 0U);
-        EXPECT_NE(waiting(), 0);
+        EXPECT_NE(our_criu(), 0);
         what.incremental = true;
     };
-    EXPECT_EQ(waiting(), 0);
+    EXPECT_EQ(our_criu(), 0);
     checkpoint("full");
-    const pid_t first = waiting();
+    const pid_t first = our_criu();
     checkpoint("at once");
-    EXPECT_NE(waiting(), first);
+    EXPECT_NE(our_criu(), first);
     usleep(1100000);  // longer than what criu knows is believed
     EXPECT_EQ(tree->ask(5000, "advise\n").value_or("nothing"), "advised");
     checkpoint("after a while");
@@ -358,7 +349,7 @@ TEST_F(CheckpointTest, CriuStaysReadyForTheNext) {
     ASSERT_EQ(mount("tmpfs", folder.c_str(), "tmpfs", 0, "size=1m"), 0);
     checkpoint("after a mount");
     EXPECT_EQ(umount(folder.c_str()), 0);
-    kill(waiting(), SIGKILL);
+    kill(our_criu(), SIGKILL);
     usleep(1100000);
     checkpoint("when it has been killed");
     auto other = Tree::start(4);
@@ -367,7 +358,7 @@ TEST_F(CheckpointTest, CriuStaysReadyForTheNext) {
     what.keep_tracking = what.stay_ready = true;
     checkpoint("of another tree");
     checkpointer_.stop_tracking();
-    EXPECT_EQ(waiting(), 0);
+    EXPECT_EQ(our_criu(), 0);
     EXPECT_GT(other->healthy(), 0U);
 }
 

@@ -149,15 +149,6 @@ TEST_F(Migration, MovesAgainAndAgain) {
     }
 }
 
-// The criu that is a child of ours; 0: none.
-pid_t our_criu() {
-    for (const pid_t child : children_of(getpid())) {
-        const auto status = read_status(fmt::format("/proc/{}", child));
-        if (status && status->name == "criu") return child;
-    }
-    return 0;
-}
-
 // Kills criu with SIGKILL some time after it has appeared as a child of ours.
 class CriuKiller {
   public:

@@ -22,6 +22,7 @@
 #include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "ghost-core/mechanism/migration.hpp"
+#include "ghost-core/process/proc.hpp"
 #include "ghost-core/resource/network.hpp"
 
 namespace ghost::core::test {
@@ -215,6 +216,15 @@ inline Result<HeldTree> hold_in(const WorkFolder& folder, Importer& importer, Tr
                               {{input.get(), keys.at(0)}, {output.get(), keys.at(1)}});
     if (held) tree.root = held->root;
     return held;
+}
+
+// The criu that is a child of ours; 0: none.
+inline pid_t our_criu() {
+    for (const pid_t child : children_of(getpid())) {
+        const auto status = read_status(fmt::format("/proc/{}", child));
+        if (status && status->name == "criu") return child;
+    }
+    return 0;
 }
 
 }  // namespace ghost::core::test

@@ -473,10 +473,7 @@ void strike(Cluster& c, Client& user, Fault fault) {
         case Fault::lose_to_target:
             return lossy(2, false);
         case Fault::lose_local:
-            c.lose_local = [left = 1](const std::string& type) mutable {
-                return type != "location" && left-- > 0;
-            };
-            return;
+            return c.lose_one_local();
         case Fault::none:
             return;
     }
@@ -485,9 +482,7 @@ void strike(Cluster& c, Client& user, Fault fault) {
 // What must hold when everything has come to rest.
 void judge(Cluster& c, Client& user, Fault fault, const std::string& what) {
     SCOPED_TRACE(what);
-    for (const std::string& v : c.violations) ADD_FAILURE() << v;
-    EXPECT_EQ(c.held, 0) << "fences are still held";
-    EXPECT_EQ(c.holds, c.releases + c.settles);
+    expect_no_violation(c);
     EXPECT_FALSE(c.ps().contains("move")) << "the coordinator is not idle";
     const bool over = c.ended[1] || c.job_aborted || c.job_broken;
     if (!over) {

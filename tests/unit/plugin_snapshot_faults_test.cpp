@@ -62,10 +62,7 @@ void strike(Cluster& c, Client& user, Fault fault) {
         case Fault::lose_down:
             return lossy(false);
         case Fault::lose_local:
-            c.lose_local = [left = 1](const std::string& type) mutable {
-                return type != "location" && left-- > 0;
-            };
-            return;
+            return c.lose_one_local();
         case Fault::none:
             return;
     }
@@ -74,9 +71,7 @@ void strike(Cluster& c, Client& user, Fault fault) {
 // What must hold when everything has come to rest.
 void judge(Cluster& c, Client& user, Fault fault, const std::string& what) {
     SCOPED_TRACE(what);
-    for (const std::string& v : c.violations) ADD_FAILURE() << v;
-    EXPECT_EQ(c.held, 0) << "fences are still held";
-    EXPECT_EQ(c.holds, c.releases + c.settles);
+    expect_no_violation(c);
     EXPECT_FALSE(c.ps().contains("snapshotting")) << "the coordinator is not idle";
     expect_whole_folder(c);
     const bool over = c.ended[1] || c.job_aborted || c.job_broken;
