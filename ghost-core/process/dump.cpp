@@ -373,6 +373,12 @@ Status TreeDump::Dumper::tell_guards() {
     const auto sent =
         send(guards_.get(), told_guards_.data(), told_guards_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0 && (errno == EAGAIN || errno == EINTR)) return {};
+    if (sent < 0 && (errno == EPIPE || errno == ECONNRESET)) {
+        // criu has given up, and its end will say why.
+        guards_.reset();
+        told_guards_.clear();
+        return {};
+    }
     if (sent < 0) return sys_error("tell criu guard pages");
     told_guards_.erase(0, static_cast<size_t>(sent));
     return {};

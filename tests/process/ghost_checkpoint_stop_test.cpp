@@ -207,6 +207,32 @@ TEST_F(CheckpointTest, StandsWhenItIsTold) {
     EXPECT_GT(copy.healthy(), beats);
 }
 
+// criu has asked for guard pages when it gives up: what is told is why it did.
+TEST_F(CheckpointTest, CriuSaysWhyItGaveUp) {
+    // Its session is that of whoever started it, outside its PID name space.
+    auto tree = Tree::start_program("/bin/sleep", {"1000"});
+    while (read_status(fmt::format("/proc/{}", tree->root))->name != "sleep") usleep(1000);
+    DumpRequest what;
+    what.root = tree->root;
+    what.externals = tree->keys();
+    what.criu = {criu_program(), source_folder_.path(), 20};
+    what.short_stop = what.leave_running = true;
+    what.on_stopped = []() -> Status { return {}; };
+    what.guards = [](pid_t) -> Result<PageRuns> {
+        usleep(200000);  // it gives up meanwhile
+        return PageRuns();
+    };
+    auto dump = TreeDump::prepare(what);
+    ASSERT_TRUE(dump.ok()) << dump.error().message();
+    SkeletonFiles files;
+    const auto done = dump->run(files);
+    ASSERT_FALSE(done.ok());
+    EXPECT_EQ(done.error().code, Code::refused);
+    EXPECT_NE(done.error().message().find("session leader"), std::string::npos)
+        << done.error().message();
+    EXPECT_EQ(kill(tree->root, 0), 0);
+}
+
 TEST_F(CheckpointTest, IsCalledOff) {
     auto tree = Tree::start(24);
     uint64_t before = tree->healthy();

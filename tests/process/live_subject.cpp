@@ -279,8 +279,8 @@ int run(char** words) {
         const uint64_t now = now_ns();
         if (now < last) wrong |= wrong_clock;
         last = now;
-        const uint64_t slot = beats->count++ % ghost::core::test::beats_kept;
-        beats->beats[slot] = {now, number++};
+        beats->beats[number % ghost::core::test::beats_kept] = {now, number};
+        beats->count = ++number;  // there to be read from now on
         if (now - last_churn > 3000000) {
             last_churn = now;
             churn.step();
