@@ -13,6 +13,7 @@
 #include "src/server/pmix_server_ops.h"
 
 #include "pmix-plugin/orte4/job_control.h"
+#include "pmix-plugin/orte4/pmix_collectives.h"
 #include "pmix-plugin/plugin.hpp"
 
 PMIX_EXPORT extern pmix_pnet_base_component_t pmix_mca_pnet_ghost_component;
@@ -39,6 +40,7 @@ static void take_tool(pmix_info_t* info, size_t ninfo, pmix_tool_connection_cbfu
 static pmix_status_t module_init(void) {
     pmix_host_server.tool_connected = take_tool;
     ghost_pmix_install_job_control();
+    ghost_pmix_install_collectives();
     ghost_plugin_start();
     return PMIX_SUCCESS;
 }

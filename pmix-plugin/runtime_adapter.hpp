@@ -114,6 +114,9 @@ class RuntimeAdapter {
     // ended is called once when the child ends before switch_rank() took it over.
     virtual Result<Spawned> spawn_restore(RankId rank, const std::vector<std::string>& argv,
                                           std::function<void(int status)> ended) = 0;
+    // All of the rank is held by what spawn_restore() made; the coordinator is told so after this,
+    // and the switch may follow.
+    virtual void expect_rank(RankId /*rank*/) {}
     // Kills and forgets what spawn_restore() made (after an abort).
     virtual void discard_restore(RankId rank) = 0;
 

@@ -68,6 +68,7 @@ void NodeAgent::Impl::target_answer(Seat& s, const std::string& type, const Json
     }
     if (type == "held" && s.state == S::ready) {
         change(s, S::held);
+        adapter_.expect_rank(s.rank);
         return report(
             {{"t", "held"}, {"seq", s.seq}, {"rank", s.rank}, {"bytes", number(m, "bytes")}});
     }

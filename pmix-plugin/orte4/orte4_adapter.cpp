@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/log.hpp"
+#include "pmix-plugin/message.hpp"
 #include "pmix-plugin/orte4/job.hpp"
 #include "pmix-plugin/orte4/output.h"
 #include "pmix-plugin/orte4/pmix_server.h"
@@ -68,9 +69,28 @@ void complete_own_name() {
     if (ORTE_PROC_IS_HNP) *ORTE_PROC_MY_HNP = *ORTE_PROC_MY_NAME;
 }
 
+namespace {
+
+void hear_of_late_call(const Json& m) {
+    if (text(m, "t") != "late_call" || !ORTE_PROC_IS_HNP) return;
+    const Json* processes = field(m, "processes");
+    if (processes == nullptr || !processes->is_array() || processes->empty()) return;
+    NamedCall call;
+    for (const auto& one : *processes) {
+        if (!one.is_array() || one.size() != 2 || !one[0].is_number_unsigned() ||
+            !one[1].is_number_unsigned())
+            return;
+        call.emplace_back(one[0].get<uint32_t>(), one[1].get<uint32_t>());
+    }
+    expect_late_call(call, flag(m, "expected"));
+}
+
+}  // namespace
+
 Orte4Adapter::Orte4Adapter() {
     present() = this;
     install_hooks();
+    messenger_.add_handler([](NodeId, const Json& m) { hear_of_late_call(m); });
     if (orte_schizo.setup_fork != setup_fork) {
         stock_setup_fork = orte_schizo.setup_fork;
         orte_schizo.setup_fork = setup_fork;
@@ -253,6 +273,7 @@ Result<RuntimeAdapter::Spawned> Orte4Adapter::spawn_restore(RankId rank,
     start.stdio[2] = ends[2][1];
     auto spawned = children_.start(start, [this, rank, ended](int status) {
         restores_.erase(rank);
+        late_callers_.expect_no_more(rank);
         ended(status);
     });
     if (!spawned) return spawned.error();
@@ -265,7 +286,18 @@ Result<RuntimeAdapter::Spawned> Orte4Adapter::spawn_restore(RankId rank,
     return spawned;
 }
 
+void Orte4Adapter::expect_rank(RankId rank) {
+    late_callers_.expect(rank);
+}
+
+// Before mpirun hears that the rank is held, in the same order.
+void Orte4Adapter::tell_of_late_call(const NamedCall& call, bool expected) {
+    if (ORTE_PROC_IS_HNP) return expect_late_call(call, expected);
+    messenger_.send(0, {{"t", "late_call"}, {"expected", expected}, {"processes", call}});
+}
+
 void Orte4Adapter::discard_restore(RankId rank) {
+    late_callers_.expect_no_more(rank);
     const auto found = restores_.find(rank);
     if (found == restores_.end()) return;
     children_.forget(found->second.pid);
@@ -291,6 +323,7 @@ Result<int> Orte4Adapter::switch_rank(RankId rank, NodeId from, NodeId to) {
     if (self() == from || self() == to) log_server("before the switch");
     if (self() == from) remove_local_child(*moved);
     move_mapping(*moved, *target);
+    recount_calls_of(rank);
     ghost_output_redirect_input(app_jobid(), rank, to);
     if (self() == from) leave(rank);
     if (self() == to) GHOST_TRY(join(rank));
@@ -310,7 +343,7 @@ Status Orte4Adapter::join(RankId rank) {
     Restore restore = std::move(found->second);
     restores_.erase(found);
     GHOST_TRY(add_local_child(*rank_object(rank), restore.pid));
-    if (ghost_pmix_join(app_name().c_str(), rank) == 1) late_callers_.add(rank);
+    late_callers_.add(rank, ghost_pmix_join(app_name().c_str(), rank) == 1);
     children_.watch(restore.pid, [this, rank, pid = restore.pid](int status) {
         wrapper_ended(rank, pid, status);
     });

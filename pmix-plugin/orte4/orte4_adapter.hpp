@@ -77,6 +77,7 @@ class Orte4Adapter final : public RuntimeAdapter {
 
     Result<Spawned> spawn_restore(RankId rank, const std::vector<std::string>& argv,
                                   std::function<void(int status)> ended) override;
+    void expect_rank(RankId rank) override;
     void discard_restore(RankId rank) override;
 
     Result<int> switch_rank(RankId rank, NodeId from, NodeId to) override;
@@ -103,6 +104,7 @@ class Orte4Adapter final : public RuntimeAdapter {
 
     void install_hooks();
     void leave(RankId rank);
+    void tell_of_late_call(const NamedCall& call, bool expected);
     Status join(RankId rank);
     std::vector<std::pair<std::string, std::string>> environment_of(RankId rank) const;
     // The process that stands for a local rank has ended and been reaped.
@@ -115,7 +117,8 @@ class Orte4Adapter final : public RuntimeAdapter {
     Messenger messenger_;
     Children children_;
     FenceHold fence_hold_;
-    LateCallers late_callers_{loop_};
+    LateCallers late_callers_{
+        loop_, [this](const NamedCall& call, bool expected) { tell_of_late_call(call, expected); }};
     Daemons daemons_;
     Signals signals_;
     ControlRequests control_requests_{messenger_};

@@ -4,6 +4,7 @@
 #include "src/include/pmix_config.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "src/include/pmix_globals.h"
@@ -12,6 +13,7 @@
 #include "src/threads/pmix_threads.h"
 #include "src/util/pmix_argv.h"
 
+#include "pmix-plugin/orte4/pmix_collectives.h"
 #include "pmix-plugin/orte4/pmix_server.h"
 
 /* The tracker of a fence this daemon has contributed to must never again find as many callers as
@@ -31,6 +33,9 @@ typedef struct request {
     int late_pending;
     char* text;
     size_t size;
+    struct ghost_pmix_name* names;
+    size_t which;
+    int called;
     int result;
 } request_t;
 static PMIX_CLASS_INSTANCE(request_t, pmix_object_t, NULL, NULL);
@@ -173,20 +178,14 @@ static void leave_fence(pmix_server_trkr_t* tracker, const request_t* request) {
     if (tracker->host_called) {
         if (tracker->nlocal < CONTRIBUTED_BASE) tracker->nlocal = CONTRIBUTED_BASE;
         /* It came late, had not called yet and will not do so here: one vote less. */
-        if (request->late_pending && !had_called && tracker->nlocal > CONTRIBUTED_BASE)
-            --tracker->nlocal;
+        const int was_late =
+            request->late_pending || ghost_pmix_names(tracker, request->space, request->rank);
+        if (was_late && !had_called && tracker->nlocal > CONTRIBUTED_BASE) --tracker->nlocal;
         return;
     }
     if (0 == tracker->nlocal) return;
     --tracker->nlocal;
-    /* Everybody who stays may have called already. */
-    if (!tracker->def_complete || 0 == tracker->nlocal ||
-        pmix_list_get_size(&tracker->local_cbs) != tracker->nlocal ||
-        PMIX_FENCENB_CMD != tracker->type)
-        return;
-    tracker->host_called = true;
-    pmix_host_server.fence_nb(tracker->pcs, tracker->npcs, tracker->info, tracker->ninfo, NULL, 0,
-                              tracker->modexcbfunc, tracker);
+    ghost_pmix_contribute_if_due(tracker); /* everybody who stays may have called already */
 }
 
 static void recount(pmix_namespace_t* ns) {
@@ -217,20 +216,54 @@ static int join(request_t* request) {
         if (!takes_part(tracker, request)) continue;
         if (tracker->host_called) {
             if (tracker->nlocal < CONTRIBUTED_BASE) tracker->nlocal = CONTRIBUTED_BASE;
-            late = 1;
+            if (!ghost_pmix_names(tracker, request->space, request->rank)) late = 1;
         }
         ++tracker->nlocal;
     }
     return late;
 }
 
+static int has_called(const pmix_server_trkr_t* tracker, const request_t* request) {
+    pmix_server_caddy_t* caller;
+    PMIX_LIST_FOREACH(caller, &tracker->local_cbs, pmix_server_caddy_t)
+    if (peer_is(caller->peer, request)) return 1;
+    return 0;
+}
+
 static int late_called(request_t* request) {
     pmix_server_trkr_t* tracker;
-    pmix_server_caddy_t* caller;
     PMIX_LIST_FOREACH(tracker, &pmix_server_globals.collectives, pmix_server_trkr_t) {
-        if (!tracker->host_called || !takes_part(tracker, request)) continue;
-        PMIX_LIST_FOREACH(caller, &tracker->local_cbs, pmix_server_caddy_t)
-        if (peer_is(caller->peer, request)) return 1;
+        if (tracker->host_called && takes_part(tracker, request) &&
+            !ghost_pmix_names(tracker, request->space, request->rank) &&
+            has_called(tracker, request))
+            return 1;
+    }
+    return 0;
+}
+
+static int expect(request_t* request) {
+    ghost_pmix_expect_rank(request->space, request->rank);
+    return 0;
+}
+
+static int expect_nobody(request_t* request) {
+    (void)request;
+    ghost_pmix_expect_nobody();
+    return 0;
+}
+
+static int list_call(request_t* request) {
+    pmix_server_trkr_t* tracker;
+    size_t seen = 0;
+    PMIX_LIST_FOREACH(tracker, &pmix_server_globals.collectives, pmix_server_trkr_t) {
+        if (!tracker->host_called || !ghost_pmix_names(tracker, request->space, request->rank) ||
+            has_called(tracker, request) != request->called || seen++ != request->which)
+            continue;
+        for (size_t i = 0; i < tracker->npcs && i < request->size; ++i) {
+            request->names[i].job = (uint32_t)strtoul(tracker->pcs[i].nspace, NULL, 10);
+            request->names[i].rank = tracker->pcs[i].rank;
+        }
+        return (int)tracker->npcs;
     }
     return 0;
 }
@@ -297,6 +330,25 @@ int ghost_pmix_leave(const char* space, unsigned rank, int late_pending) {
     request_t* request = make(leave, space, rank);
     request->late_pending = late_pending;
     return run(request);
+}
+
+void ghost_pmix_expect(const char* space, unsigned rank) {
+    run(make(expect, space, rank));
+}
+
+void ghost_pmix_expect_none(const char* space) {
+    run(make(expect_nobody, space, 0));
+}
+
+size_t ghost_pmix_contributed_call(const char* space, unsigned rank, int called, size_t which,
+                                   struct ghost_pmix_name* names, size_t room) {
+    request_t* request = make(list_call, space, rank);
+    request->called = called;
+    request->which = which;
+    request->names = names;
+    request->size = room;
+    const int count = run(request);
+    return count < 0 ? 0 : (size_t)count;
 }
 
 int ghost_pmix_join(const char* space, unsigned rank) {

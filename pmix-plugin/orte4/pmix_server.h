@@ -11,6 +11,7 @@
 #define GHOST_ORTE4_PMIX_SERVER_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 #define GHOST_NOEXCEPT noexcept
@@ -32,12 +33,29 @@ int ghost_pmix_may_premark(const char* space, unsigned rank, unsigned fence_tag)
  */
 int ghost_pmix_leave(const char* space, unsigned rank, int late_pending) GHOST_NOEXCEPT;
 
+/* Target, when all of the rank has arrived: from here on contributions of this daemon to calls that
+ * name the rank wait (pmix_collectives.h), until ghost_pmix_join() or the end of the attempt is
+ * followed by ghost_pmix_expect_none(). One rank at a time. */
+void ghost_pmix_expect(const char* space, unsigned rank) GHOST_NOEXCEPT;
+void ghost_pmix_expect_none(const char* space) GHOST_NOEXCEPT;
+
+/* Of the calls that name the rank, that this daemon has contributed to, and that the rank has
+ * (`called`) or has not called here: number `which`, from 0 on. Writes at most `room` of its
+ * processes, in the order they are named by; returns how many these are, 0: there is no such call.
+ */
+struct ghost_pmix_name {
+    uint32_t job, rank;
+};
+size_t ghost_pmix_contributed_call(const char* space, unsigned rank, int called, size_t which,
+                                   struct ghost_pmix_name* names, size_t room) GHOST_NOEXCEPT;
+
 /* Target, at the switch, after the client was registered: adds the rank. 1 if the daemon had
- * already contributed to an open fence (the rank is late there), 0 if not, -1 no such name space.
+ * already contributed to an open fence of the job (the rank is late there), 0 if not, -1 no such
+ * name space.
  */
 int ghost_pmix_join(const char* space, unsigned rank) GHOST_NOEXCEPT;
 
-/* Target: 1 if the rank, late in a fence, has called it now. */
+/* Target: 1 if the rank, late in a fence of the whole job, has called it now. */
 int ghost_pmix_late_called(const char* space, unsigned rank) GHOST_NOEXCEPT;
 
 /* Contributions this daemon makes to the fence that is open or comes next. */

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <sstream>
@@ -84,6 +85,44 @@ TEST_F(Moves, DuringFencesOfTheRuntime) {
         expect_moved(job, rank, here == "gn1" ? "gn2" : here == "gn2" ? "gn3" : "gn1");
     }
     expect_clean_end(job, "fencer:");
+}
+
+// Calls of some processes by name, as MPI_Comm_accept makes them: likewise.
+TEST_F(Moves, DuringCallsOfSomeInTheRuntime) {
+    Job job(lab(), 3, "gn1:3,gn2:3,gn3:3", endless("meeter", {"--file", path("rounds")}));
+    ASSERT_TRUE(job.wait_for("meeter: round 16")) << job.mpirun().err();
+    for (int i = 0; i < 12; ++i) {
+        const int rank = i % 3;
+        const std::string here = job.node_of(rank);
+        expect_moved(job, rank, here == "gn1" ? "gn2" : here == "gn2" ? "gn3" : "gn1");
+    }
+    expect_clean_end(job, "meeter:");
+}
+
+// The others, one on its node and two elsewhere, wait in such a call for a rank that moves before
+// it calls: to where nobody waits, to where somebody does, and back.
+TEST_F(Moves, WhileOthersWaitForItInTheRuntime) {
+    for (const std::string kind : {"connect", "disconnect", "fence"}) {
+        SCOPED_TRACE(kind);
+        const auto go = path("go." + kind);
+        Job job(lab(), 4, "gn1:2,gn2:3,gn3:1",
+                {program("meeter"), "--call", kind, "--late", "1", "--file", path("met." + kind),
+                 "--until-file", go});
+        for (const char* rank : {"0", "2", "3"})
+            ASSERT_TRUE(job.wait_for(std::string("rank ") + rank + " calls")) << job.mpirun().err();
+        usleep(300000);  // from its line to the daemon
+        const auto end_at = kind == "connect" ? "gn2" : kind == "disconnect" ? "gn3" : "gn1";
+        for (const char* node : {"gn3", "gn2", "gn1", "gn2", "gn3"}) {
+            expect_moved(job, 1, node);
+            EXPECT_EQ(nettest::count_of(job.mpirun().out(), " met"), 0U);
+        }
+        if (job.node_of(1) != end_at) expect_moved(job, 1, end_at);
+        std::ofstream(go) << "now";
+        const Finished end = job.finish();
+        EXPECT_EQ(end.status, 0) << end.err;
+        EXPECT_EQ(nettest::count_of(end.out, " met"), 4U) << end.out;
+        EXPECT_NE(end.out.find("meeter: 1 calls, 0 errors"), std::string::npos) << end.out;
+    }
 }
 
 // Rank 0 waits in MPI_Finalize for rank 1, which moves meanwhile.

@@ -3,8 +3,9 @@
 //
 // Orders come through files in the folder $OMPI_MCA_ghost_test: mpirun reads order.N (N from 0),
 // one JSON object each, and answers in done.N: {"op":"move","rank","to","argv"},
-// {"op":"lost","node"}, {"op":"facts"}, {"op":"signal","signum"}, {"op":"end","status","why"}. Each
-// such signal and each request by job control is a line of the file heard there.
+// {"op":"abandon","rank","to"} (a move that ends right before the switch), {"op":"lost","node"},
+// {"op":"facts"}, {"op":"signal","signum"}, {"op":"end","status","why"}. Each such signal and each
+// request by job control is a line of the file heard there.
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -62,6 +63,9 @@ class Client {
         } else if (op == "end") {
             answer({{"ok", true}});
             adapter_.end_job(order.at("status"), order.at("why"));
+        } else if (op == "abandon") {
+            order_ = order;
+            ask(order.at("to"), "abandon");
         } else {
             order_ = order;
             hold();
@@ -125,6 +129,8 @@ class Client {
             all["t"] = "switch";
             adapter_.broadcast(all);
         }
+        if (t == "abandon") abandon(from, m);
+        if (t == "abandoned") answer({{"ok", m.at("ok")}});
         if (t == "switch") do_switch(m);
         if (t == "switched") switched(m);
         if (t == "go")
@@ -150,7 +156,18 @@ class Client {
         auto spawned = adapter_.spawn_restore(m.at("rank"), argv, [](int) {});
         if (!spawned) log::error("{}", spawned.error().message());
         if (spawned) control_ = std::move(spawned->control);
+        adapter_.expect_rank(m.at("rank"));
         adapter_.send(from, {{"t", "spawned"}});
+    }
+
+    void abandon(NodeId from, const Json& m) {
+        const RankId rank = m.at("rank");
+        const auto spawned = adapter_.spawn_restore(rank, {"/bin/sleep", "1000"}, [](int) {});
+        adapter_.expect_rank(rank);
+        adapter_.after(100'000, [this, from, rank, ok = spawned.ok()] {
+            adapter_.discard_restore(rank);
+            adapter_.send(from, {{"t", "abandoned"}, {"ok", ok}});
+        });
     }
 
     void do_switch(const Json& m) {

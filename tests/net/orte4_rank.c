@@ -1,7 +1,8 @@
-/* A rank that only makes fences: orte4_rank FENCES STOPS FIRST CODE
+/* A rank that only makes fences: orte4_rank FENCES STOPS FIRST CODE MOVER [NAMED]
  * says a line for each fence it has passed, halts for good before each fence in the list STOPS that
  * is past FIRST (its stand-in begins there: FIRST > 0 waits for a message on descriptor 3), reads
- * one line of input at the end if it is rank 0, and exits with CODE. */
+ * one line of input at the end if it is rank 0, and exits with CODE. MOVER is the rank that halts.
+ * With their number as NAMED, the ranks are named one by one in each fence. */
 #include <pmix.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,12 @@ static void halt(const char* folder, unsigned rank, int fence) {
     for (;;) pause();
 }
 
+static int fence_all(const pmix_proc_t* me, int ranks) {
+    pmix_proc_t all[16];
+    for (int i = 0; i < ranks; ++i) PMIX_LOAD_PROCID(&all[i], me->nspace, i);
+    return PMIX_SUCCESS == PMIx_Fence(ranks ? all : NULL, ranks, NULL, 0);
+}
+
 int main(int argc, char** argv) {
     if (argc < 6) return 2;
     const int fences = atoi(argv[1]), first = atoi(argv[3]);
@@ -36,7 +43,7 @@ int main(int argc, char** argv) {
     for (int fence = first; fence < fences; ++fence) {
         if (me.rank == mover && fence > first && listed(argv[2], fence))
             halt(getenv("OMPI_MCA_ghost_test"), me.rank, fence);
-        if (PMIX_SUCCESS != PMIx_Fence(NULL, 0, NULL, 0)) return 5;
+        if (!fence_all(&me, argc > 6 ? atoi(argv[6]) : 0)) return 5;
         printf("rank %u passed %d\n", me.rank, fence);
     }
     if (0 == me.rank && fgets(line, sizeof line, stdin)) printf("rank 0 read %s", line);

@@ -43,7 +43,7 @@ order() { # JSON
 }
 move() { # RANK TO FENCE CODE STOPS: when the rank has halted there
     wait_for "$run/halted.$1.$3" || return 1
-    order '{"op":"move","rank":'$1',"to":'$2',"argv":["'$rank'","8","'$5'","'$3'","'$4'","'$1'"]}'
+    order '{"op":"move","rank":'$1',"to":'$2',"argv":["'$rank'","8","'$5'","'$3'","'$4'","'$1'","'$named'"]}'
 }
 finish() { # EXPECTED-STATUS
     echo "late input" >&9; exec 9>&-
@@ -58,6 +58,7 @@ output_complete() {
     grep -q "^rank 0 read late input" "$run/out"
 }
 rank=$build/tests/net/orte4_rank
+named=0
 
 start around "$rank" 8 2,4,6 0 0 1
 check "rank 1 to the third node" move 1 2 2 0 4,6
@@ -65,6 +66,21 @@ check "rank 1 to mpirun's node" move 1 0 4 0 6
 check "rank 1 back" move 1 1 6 0 none
 finish 0
 check "fences, output and input around the nodes" output_complete
+
+# The others have contributed to a fence that names all three: to where one of them waits, and back.
+named=3
+start named "$rank" 8 2,4,6 0 0 1 $named
+wait_for "$run/halted.1.2"
+sleep 0.2 # until the others have called
+check "a move to the third node that is given up" order '{"op":"abandon","rank":1,"to":2}'
+check "rank 1 to the third node" move 1 2 2 0 4,6
+wait_for "$run/halted.1.4"
+check "a move to mpirun's node that is given up" order '{"op":"abandon","rank":1,"to":0}'
+check "rank 1 to mpirun's node" move 1 0 4 0 6
+check "rank 1 back" move 1 1 6 0 none
+finish 0
+check "fences of some, around the nodes" output_complete
+named=0
 
 start input "$rank" 8 3,5 0 0 0
 check "rank 0 off mpirun's node" move 0 1 3 0 5
