@@ -235,10 +235,12 @@ PreMark Orte4Adapter::may_premark(RankId rank, uint32_t fence_tag) {
 PreMark Orte4Adapter::premark(RankId rank, uint32_t fence_tag) {
     const int rc = ghost_pmix_premark(app_name().c_str(), rank, fence_tag);
     if (rc < 0) log::warning("the PMIx server does not know rank {}", rank);
+    if (rc == 0) RankInput::hold(rank);
     return rc == 0 ? PreMark::ok : PreMark::busy;
 }
 
 void Orte4Adapter::repeer(RankId rank) {
+    rank_input_.resume(rank);
     const int calls = ghost_pmix_repeer(app_name().c_str(), rank);
     if (calls > 0) log::debug("{} open calls of rank {} belong to its new connection", calls, rank);
 }
@@ -325,6 +327,7 @@ Result<int> Orte4Adapter::switch_rank(RankId rank, NodeId from, NodeId to) {
     move_mapping(*moved, *target);
     recount_calls_of(rank);
     ghost_output_redirect_input(app_jobid(), rank, to);
+    if (self() == from) rank_input_.send(rank, to);
     if (self() == from) leave(rank);
     if (self() == to) GHOST_TRY(join(rank));
     if (self() == from || self() == to) log_server("after the switch");
@@ -349,6 +352,7 @@ Status Orte4Adapter::join(RankId rank) {
     });
     const int rc = ghost_output_open(app_jobid(), rank, restore.in.release(), restore.out.release(),
                                      restore.err.release());
+    rank_input_.expect(rank);
     if (rc == ORTE_SUCCESS) return {};
     return make_error(Code::internal, "forward the streams of", describe_rank(rank));
 }

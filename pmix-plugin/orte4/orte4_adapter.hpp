@@ -16,6 +16,7 @@
 #include "pmix-plugin/orte4/hurry.hpp"
 #include "pmix-plugin/orte4/loop.hpp"
 #include "pmix-plugin/orte4/messenger.hpp"
+#include "pmix-plugin/orte4/rank_input.hpp"
 #include "pmix-plugin/orte4/signals.hpp"
 #include "pmix-plugin/runtime_adapter.hpp"
 
@@ -119,6 +120,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     FenceHold fence_hold_;
     LateCallers late_callers_{
         loop_, [this](const NamedCall& call, bool expected) { tell_of_late_call(call, expected); }};
+    RankInput rank_input_{loop_, messenger_};
     Daemons daemons_;
     Signals signals_;
     ControlRequests control_requests_{messenger_};

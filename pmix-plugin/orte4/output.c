@@ -19,6 +19,7 @@
 typedef struct {
     orte_iof_base_component_t super;
     opal_list_t procs;
+    orte_iof_read_event_t* own_input; /* mpirun's only: it reads its standard input */
 } iof_component_t;
 
 static const char* component_name(void) {
@@ -72,6 +73,31 @@ static void drop_input(orte_iof_proc_t* streams) {
     if (streams) streams->stdinev = NULL;
 }
 
+/* mpirun: is this the rank (or all ranks) its own standard input is for? */
+static int has_own_input(const orte_iof_proc_t* streams) {
+    const orte_iof_read_event_t* input = ORTE_PROC_IS_HNP ? find_component()->own_input : NULL;
+    return streams && input && (const void*)input->proc == streams;
+}
+
+/* Its end has been read. ORTE has no sink any more when all of it is on the way. */
+static int own_input_ended(const orte_iof_proc_t* streams) {
+    static int ended;
+    if (!streams->stdinev || streams->stdinev->closed) ended = 1;
+    return ended;
+}
+
+/* Never after its end, which whoever has the last of it would be told once more. */
+static void read_own_input(const orte_iof_proc_t* streams, int on) {
+    if (!has_own_input(streams) || own_input_ended(streams)) return;
+    orte_iof_read_event_t* input = find_component()->own_input;
+    if (!on) {
+        opal_event_del(input->ev);
+        input->active = false;
+    } else if (!input->active) {
+        ORTE_IOF_READ_ACTIVATE(input);
+    }
+}
+
 void ghost_output_close(unsigned job, unsigned rank) {
     const orte_process_name_t name = {job, rank};
     orte_iof_proc_t* streams = find_streams(job, rank);
@@ -82,14 +108,18 @@ void ghost_output_close(unsigned job, unsigned rank) {
     }
     /* mpirun's read event of its own standard input points to this very object: it has to stay,
      * with a sink that names the rank's new daemon (push looks that up) and no local descriptor. */
+    const int ended = has_own_input(streams) && own_input_ended(streams);
     drop_input(streams);
-    orte_iof.push(&name, ORTE_IOF_STDIN, 0);
+    if (!ended) orte_iof.push(&name, ORTE_IOF_STDIN, 0);
+    read_own_input(streams, 1);
     orte_iof.close(&name, ORTE_IOF_STDOUT | ORTE_IOF_STDERR);
 }
 
 int ghost_output_open(unsigned job, unsigned rank, int in, int out, int err) {
     const orte_process_name_t name = {job, rank};
-    drop_input(find_streams(job, rank)); /* mpirun: the sink that named the old daemon */
+    orte_iof_proc_t* streams = find_streams(job, rank);
+    if (has_own_input(streams)) (void)own_input_ended(streams); /* while that is to be seen */
+    drop_input(streams); /* mpirun: the sink that named the old daemon */
     int rc = orte_iof.pull(&name, ORTE_IOF_STDIN, in);
     if (ORTE_SUCCESS == rc) rc = orte_iof.push(&name, ORTE_IOF_STDOUT, out);
     if (ORTE_SUCCESS == rc) rc = orte_iof.push(&name, ORTE_IOF_STDERR, err);
@@ -99,5 +129,66 @@ int ghost_output_open(unsigned job, unsigned rank, int in, int out, int err) {
 void ghost_output_redirect_input(unsigned job, unsigned rank, unsigned to) {
     orte_iof_proc_t* streams = find_streams(job, rank);
     if (!ORTE_PROC_IS_HNP || to == ORTE_PROC_MY_NAME->vpid) return;
-    if (streams && streams->stdinev) streams->stdinev->daemon.vpid = to;
+    if (!streams || !streams->stdinev) return;
+    streams->stdinev->daemon.vpid = to;
+    read_own_input(streams, 1); /* the old daemon may have asked for a rest */
+}
+
+/* What is written to the rank, where it is on this daemon and its input has not ended. */
+static orte_iof_write_event_t* local_input(const orte_iof_proc_t* streams) {
+    orte_iof_write_event_t* writer = streams && streams->stdinev ? streams->stdinev->wev : NULL;
+    return writer && writer->fd >= 0 ? writer : NULL;
+}
+
+void ghost_output_hold_input(unsigned job, unsigned rank) {
+    const orte_iof_proc_t* streams = find_streams(job, rank);
+    orte_iof_write_event_t* writer = local_input(streams);
+    if (!writer) return;
+    read_own_input(streams, 0);
+    opal_event_del(writer->ev);
+    writer->pending = true; /* who adds to it believes that it is being written */
+}
+
+void ghost_output_resume_input(unsigned job, unsigned rank) {
+    const orte_iof_proc_t* streams = find_streams(job, rank);
+    orte_iof_write_event_t* writer = local_input(streams);
+    if (!writer) return;
+    writer->pending = false;
+    if (!opal_list_is_empty(&writer->outputs)) ORTE_IOF_SINK_ACTIVATE(writer);
+    read_own_input(streams, 1);
+}
+
+size_t ghost_output_take_input(unsigned job, unsigned rank, char* data, size_t size, int* end) {
+    orte_iof_write_event_t* writer = local_input(find_streams(job, rank));
+    size_t taken = 0;
+    *end = 0;
+    while (writer && size - taken >= ghost_output_piece && !*end &&
+           !opal_list_is_empty(&writer->outputs)) {
+        orte_iof_write_output_t* output =
+            (orte_iof_write_output_t*)opal_list_remove_first(&writer->outputs);
+        memcpy(data + taken, output->data, output->numbytes);
+        taken += output->numbytes;
+        *end = 0 == output->numbytes; /* so ORTE says it */
+        OBJ_RELEASE(output);
+    }
+    return taken;
+}
+
+void ghost_output_give_input(unsigned job, unsigned rank, const char* data, size_t size, int end) {
+    orte_iof_write_event_t* writer = local_input(find_streams(job, rank));
+    if (!writer) return;
+    if (end) {
+        orte_iof_write_output_t* output = OBJ_NEW(orte_iof_write_output_t);
+        output->numbytes = 0;
+        opal_list_prepend(&writer->outputs, &output->super);
+    }
+    while (size > 0) {
+        const size_t piece =
+            size % ghost_output_piece ? size % ghost_output_piece : ghost_output_piece;
+        orte_iof_write_output_t* output = OBJ_NEW(orte_iof_write_output_t);
+        size -= piece;
+        memcpy(output->data, data + size, piece);
+        output->numbytes = (int)piece;
+        opal_list_prepend(&writer->outputs, &output->super);
+    }
 }

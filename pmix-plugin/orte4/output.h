@@ -4,6 +4,8 @@
 #ifndef GHOST_ORTE4_OUTPUT_H
 #define GHOST_ORTE4_OUTPUT_H
 
+#include <stddef.h>
+
 #ifdef __cplusplus
 #define GHOST_NOEXCEPT noexcept
 extern "C" {
@@ -24,6 +26,22 @@ int ghost_output_open(unsigned job, unsigned rank, int in, int out, int err) GHO
 
 /* mpirun: standard input for this rank goes to that daemon from now on. */
 void ghost_output_redirect_input(unsigned job, unsigned rank, unsigned to) GHOST_NOEXCEPT;
+
+/* Input for the rank that comes to this daemon stays here from now on; in mpirun none is read any
+ * more. And the end of that. */
+void ghost_output_hold_input(unsigned job, unsigned rank) GHOST_NOEXCEPT;
+void ghost_output_resume_input(unsigned job, unsigned rank) GHOST_NOEXCEPT;
+
+/* While it is held: takes what waits, at most size bytes, in pieces of up to ghost_output_piece;
+ * returns how many. Less than size - ghost_output_piece: there is no more. *end: its end comes
+ * next, and is taken too. */
+enum { ghost_output_piece = 8192 };
+size_t ghost_output_take_input(unsigned job, unsigned rank, char* data, size_t size,
+                               int* end) GHOST_NOEXCEPT;
+
+/* While it is held: puts this before all that waits; `end`: and the end of the input behind it. */
+void ghost_output_give_input(unsigned job, unsigned rank, const char* data, size_t size,
+                             int end) GHOST_NOEXCEPT;
 
 #ifdef __cplusplus
 }

@@ -1,10 +1,11 @@
-// talk [--seconds T] [--iterations LINES] [--until-file PATH] [--rank R] [--stdin]
+// talk [--seconds T] [--iterations LINES] [--until-file PATH] [--rank R]
+//      [--stdin [--slow US]]
 //
 // Rank R writes numbered lines on standard output and on standard error, as fast as it can, of
 // mixed lengths and in pieces of mixed sizes: "out N LENGTH xxxx", "err N LENGTH xxxx". A reader
 // can tell whether any is lost, doubled, torn or out of order. The last line of each is "out end N"
 // and "err end N". With --stdin rank 0 instead echoes its standard input as "in: …" lines and at
-// its end prints "in end LINES BYTES".
+// its end prints "in end LINES BYTES"; so long it rests before each line.
 #include "tests/mpi/common.hpp"
 
 namespace {
@@ -50,10 +51,12 @@ int talk(const mpitest::Options& options) {
                : 1;
 }
 
-int echo() {
+int echo(double rest_us) {
     char buffer[8192];
     uint64_t lines = 0, bytes = 0;
     while (std::fgets(buffer, sizeof buffer, stdin) != nullptr) {
+        const double until = mpitest::now() + rest_us / 1e6;
+        while (mpitest::now() < until) ::usleep(static_cast<useconds_t>(rest_us));
         ++lines;
         bytes += std::strlen(buffer);
         std::printf("in: %s", buffer);
@@ -72,7 +75,7 @@ int main(int argc, char** argv) {
     mpitest::Options options(argc, argv);
     int status = 0;
     if (options.flag("--stdin")) {
-        if (world.rank == 0) status = echo();
+        if (world.rank == 0) status = echo(options.number("--slow", 0));
     } else if (world.rank == static_cast<int>(options.number("--rank", 0))) {
         status = talk(options);
     }

@@ -2,12 +2,14 @@
 // check themselves say whether anything was lost. Needs root; without it every case is skipped.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
 #include <sstream>
+#include <thread>
 
 #include "tests/net/on_lab.hpp"
 
@@ -238,6 +240,32 @@ TEST_F(Moves, InputFollowsRank0) {
     Finished end = job->finish();
     EXPECT_EQ(end.status, 0) << end.err;
     EXPECT_EQ(end.out, expected + "in end 6000 " + std::to_string(bytes) + "\n");
+}
+
+// All of a file has been read by mpirun, and most of it by nobody else: it waits in the daemon of
+// the rank, the end of it too, or in mpirun where the rank is on its node.
+TEST_F(Moves, InputThatWaitsGoesWithTheRank) {
+    Job job(lab(), 2, "gn1:1,gn2:2,gn3:1", {program("talk"), "--stdin", "--slow", "100"}, "", true);
+    std::string text, expected;
+    for (int i = 0; i < 30000; ++i) {
+        const std::string line = "line " + std::to_string(i) + std::string(i % 100, '.') + "\n";
+        text += line;
+        expected += "in: " + line;
+    }
+    std::jthread feeder([&] { job.mpirun().feed(text, false); });
+    int line = 0;
+    for (const char* node : {"gn3", "gn2", "gn1", "gn3", "gn1"}) {
+        line += 2000;
+        ASSERT_TRUE(job.wait_for("in: line " + std::to_string(line))) << job.mpirun().err();
+        expect_moved(job, 0, node);
+    }
+    const Finished end = job.finish();
+    EXPECT_EQ(end.status, 0) << end.err;
+    const auto all = expected + "in end 30000 " + std::to_string(text.size()) + "\n";
+    const auto differ = std::mismatch(all.begin(), all.end(), end.out.begin(), end.out.end());
+    EXPECT_EQ(end.out.size(), all.size());
+    EXPECT_TRUE(end.out == all) << "from byte " << differ.first - all.begin() << " on: "
+                                << std::string(differ.second, end.out.end()).substr(0, 100);
 }
 
 // --- ends ---

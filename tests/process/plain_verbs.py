@@ -438,10 +438,12 @@ def deaths_of_the_holder():
     good(ghost("checkpoint", str(inner), "--to", "memory"))
     takes = time.monotonic() - begin
     came = set()
-    for i in range(20):
+    for i in range(200):
         good(ghost("checkpoint", str(inner), "--to", "memory"))  # with a new holder
         came.add(checkpoint_with_a_death(inner, takes * i / 15))
         assert talk.ask("on") == "%d on" % (i + 1)
+        if i >= 20 and came == {0, 1}:  # later and later: the machine may have become slower
+            break
     assert came == {0, 1}, (came, takes)
     for i in range(8):
         one, inner = started()
