@@ -75,8 +75,9 @@ static void drop_input(orte_iof_proc_t* streams) {
 
 /* mpirun: is this the rank (or all ranks) its own standard input is for? */
 static int has_own_input(const orte_iof_proc_t* streams) {
-    const orte_iof_read_event_t* input = ORTE_PROC_IS_HNP ? find_component()->own_input : NULL;
-    return streams && input && (const void*)input->proc == streams;
+    if (!streams || !ORTE_PROC_IS_HNP) return 0;
+    const orte_iof_read_event_t* input = find_component()->own_input;
+    return input && (const void*)input->proc == streams;
 }
 
 /* Its end has been read. ORTE has no sink any more when all of it is on the way. */
