@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include "kernet-btl/btl/bridge.h"
+#include "kernet-btl/btl/connect.h"
 #include "opal/constants.h"
 #include "opal/mca/base/mca_base_var.h"
 #include "opal/mca/btl/base/base.h"
@@ -68,6 +69,7 @@ static int kernet_open(void)
 
 static int kernet_close(void)
 {
+    kernet_connect_as_stock();
     return OPAL_SUCCESS;
 }
 

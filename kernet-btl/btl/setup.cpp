@@ -16,6 +16,7 @@ extern "C" {
 #include <utility>
 
 #include "base/log.hpp"
+#include "kernet-btl/btl/connect.h"
 #include "kernet-btl/btl/module.hpp"
 #include "opal/constants.h"
 #include "opal/mca/btl/base/base.h"
@@ -238,5 +239,6 @@ mca_btl_base_module_t** kernet_btl_init(int* count, bool /*progress_threads*/, b
     if (!modules) return nullptr;
     modules[0] = &kernet_btl_module;
     *count = 1;
+    kernet_connect_with_progress();
     return modules;
 }

@@ -47,14 +47,10 @@ orte_grpcomm_signature_t* signature_of(const NamedCall& call) {
     return out;
 }
 
-// ORTE ends mpirun where it is asked for the daemon of a process it does not know.
 bool all_known(const orte_grpcomm_signature_t& signature) {
-    for (size_t i = 0; i < signature.sz; ++i) {
-        const auto& name = signature.signature[i];
-        orte_job_t* job = orte_get_job_data_object(name.jobid);
-        auto* process = job ? item<orte_proc_t>(job->procs, static_cast<int>(name.vpid)) : nullptr;
-        if (!process || !process->node || !process->node->daemon) return false;
-    }
+    for (size_t i = 0; i < signature.sz; ++i)
+        if (!is_known_process(signature.signature[i].jobid, signature.signature[i].vpid))
+            return false;
     return true;
 }
 
@@ -119,6 +115,12 @@ std::vector<NamedCall> contributed_calls(RankId rank, bool called) {
 }
 
 }  // namespace
+
+bool is_known_process(uint32_t jobid, uint32_t rank) {
+    orte_job_t* job = orte_get_job_data_object(jobid);
+    auto* process = job ? item<orte_proc_t>(job->procs, static_cast<int>(rank)) : nullptr;
+    return process && process->node && process->node->daemon;
+}
 
 void recount_calls_of(RankId rank) {
     std::vector<orte_grpcomm_coll_t*> calls;

@@ -33,6 +33,10 @@ class FenceHold {
 // PMIx_Fence; pmix_collectives.h).
 using NamedCall = std::vector<std::pair<uint32_t, uint32_t>>;  // job, process
 
+// Does ORTE know on which daemon the process runs? Where it is asked for one it does not know, it
+// ends mpirun.
+bool is_known_process(uint32_t jobid, uint32_t rank);
+
 // In every daemon, at the switch: calls that name the rank wait for contributions of the daemons
 // that now host their processes.
 void recount_calls_of(RankId rank);

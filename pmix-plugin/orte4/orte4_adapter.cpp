@@ -90,6 +90,9 @@ void hear_of_late_call(const Json& m) {
 Orte4Adapter::Orte4Adapter() {
     present() = this;
     install_hooks();
+    ghost_pmix_ask_for_processes([](uint32_t jobid, uint32_t rank) noexcept {
+        return is_known_process(jobid, rank) ? 1 : 0;
+    });
     messenger_.add_handler([](NodeId, const Json& m) { hear_of_late_call(m); });
     if (orte_schizo.setup_fork != setup_fork) {
         stock_setup_fork = orte_schizo.setup_fork;
@@ -345,8 +348,12 @@ Status Orte4Adapter::join(RankId rank) {
     const auto found = restores_.find(rank);
     Restore restore = std::move(found->second);
     restores_.erase(found);
-    GHOST_TRY(add_local_child(*rank_object(rank), restore.pid));
-    late_callers_.add(rank, ghost_pmix_join(app_name().c_str(), rank) == 1);
+    orte_proc_t* child = rank_object(rank);
+    add_local_child(*child, restore.pid);
+    const int joined = ghost_pmix_join(app_name().c_str(), rank, child);
+    if (joined < 0)
+        return make_error(Code::internal, "register with the PMIx server", describe_rank(rank));
+    late_callers_.add(rank, joined == 1);
     children_.watch(restore.pid, [this, rank, pid = restore.pid](int status) {
         wrapper_ended(rank, pid, status);
     });
@@ -403,6 +410,7 @@ void Orte4Adapter::wrapper_ended(RankId rank, pid_t pid, int status) {
     // Not ours any more, or ORTE has killed it and counts it as ended already.
     if (!child || child->pid != pid || !ORTE_FLAG_TEST(child, ORTE_PROC_FLAG_LOCAL)) return;
     if (wrapper_exit_ && wrapper_exit_(rank, status)) return;
+    late_callers_.remove(rank);  // it will not call any more
     child->exit_code = status;
     orte_wait_tracker_t* tracker = OBJ_NEW(orte_wait_tracker_t);
     OBJ_RETAIN(child);

@@ -57,38 +57,104 @@ static int all_are_ours(const pmix_proc_t procs[], size_t nprocs) {
     return family != 0;
 }
 
+/* PMIx_Connect: the stock call, which answers for this daemon alone (it knows these jobs, and tells
+ * its server of them), then a fence of all. Errors: what either says. */
 typedef struct {
-    const pmix_proc_t* procs; /* the tracker's, as what follows */
-    const pmix_info_t* info;
-    size_t nprocs, ninfo;
+    pmix_event_t ev; /* PMIX_THREADSHIFT wants this name */
+    pmix_server_trkr_t* tracker;
     pmix_op_cbfunc_t done;
-    void* tracker;
+    pmix_status_t status;
 } connect_t;
+
+static int (*is_known)(uint32_t job, uint32_t rank);
+
+/* The server may have given the call up meanwhile. */
+static void answer(int fd, short flags, void* given) {
+    connect_t* call = given;
+    pmix_server_trkr_t* tracker;
+    (void)fd, (void)flags;
+    PMIX_LIST_FOREACH(tracker, &pmix_server_globals.collectives, pmix_server_trkr_t) {
+        if (tracker != call->tracker) continue;
+        call->done(call->status, tracker);
+        break;
+    }
+    PMIX_RELEASE(call->tracker);
+    free(call);
+}
+
+static void finish(connect_t* call, pmix_status_t status) {
+    call->status = PMIX_OPERATION_SUCCEEDED == status ? PMIX_SUCCESS : status;
+    PMIX_THREADSHIFT(call, answer);
+}
 
 static void all_have_called(pmix_status_t status, const char* data, size_t ndata, void* given,
                             pmix_release_cbfunc_t release, void* release_data) {
-    connect_t* call = given;
     (void)data, (void)ndata;
     if (release) release(release_data);
-    if (PMIX_SUCCESS == status)
-        status = stock_connect(call->procs, call->nprocs, call->info, call->ninfo, call->done,
-                               call->tracker);
-    else
-        call->done(status, call->tracker);
-    if (PMIX_OPERATION_SUCCEEDED == status) call->done(PMIX_SUCCESS, call->tracker);
-    free(call);
+    finish(given, status);
+}
+
+size_t ghost_pmix_signature(const pmix_server_trkr_t* tracker, pmix_proc_t* names, size_t room) {
+    const int again = PMIX_CONNECTNB_CMD == tracker->type && 0 < tracker->npcs;
+    const size_t count = tracker->npcs + (again ? 1 : 0);
+    for (size_t i = 0; i < count && i < room; ++i)
+        names[i] = tracker->pcs[i < tracker->npcs ? i : 0];
+    return count;
+}
+
+/* The runtime ends mpirun where a fence names a process it has never heard of. Its thread. */
+static int knows_all(const pmix_proc_t* names, size_t count) {
+    for (size_t i = 0; is_known && i < count; ++i)
+        if (!is_known((uint32_t)strtoul(names[i].nspace, NULL, 10), names[i].rank)) return 0;
+    return 1;
+}
+
+static void known_here(pmix_status_t status, void* given) {
+    connect_t* call = given;
+    if (PMIX_SUCCESS != status) return finish(call, status);
+    const size_t count = ghost_pmix_signature(call->tracker, NULL, 0);
+    pmix_proc_t* names = calloc(count, sizeof *names);
+    if (!names) return finish(call, PMIX_ERR_NOMEM);
+    ghost_pmix_signature(call->tracker, names, count);
+    status = knows_all(names, count)
+                 ? stock_fence(names, count, NULL, 0, NULL, 0, all_have_called, call)
+                 : PMIX_ERR_NOT_FOUND;
+    free(names);
+    if (PMIX_SUCCESS != status) finish(call, status);
+}
+
+/* What has been contributed to a call that then runs out of its time is never taken back: the next
+ * try of the same processes would find it. So such a call is the stock one's, which waits for
+ * nobody elsewhere. */
+static int has_limit(const pmix_info_t info[], size_t ninfo) {
+    for (size_t i = 0; i < ninfo; ++i)
+        if (PMIX_CHECK_KEY(&info[i], PMIX_TIMEOUT)) return 1;
+    return 0;
 }
 
 static pmix_status_t connect_all(const pmix_proc_t procs[], size_t nprocs, const pmix_info_t info[],
                                  size_t ninfo, pmix_op_cbfunc_t done, void* given) {
     if (hold_back(given)) return PMIX_SUCCESS;
-    if (!all_are_ours(procs, nprocs)) return stock_connect(procs, nprocs, info, ninfo, done, given);
-    connect_t* call = malloc(sizeof *call);
+    if (!all_are_ours(procs, nprocs) || has_limit(info, ninfo))
+        return stock_connect(procs, nprocs, info, ninfo, done, given);
+    connect_t* call = calloc(1, sizeof *call);
     if (!call) return PMIX_ERR_NOMEM;
-    *call = (connect_t){procs, info, nprocs, ninfo, done, given};
-    const pmix_status_t rc = stock_fence(procs, nprocs, NULL, 0, NULL, 0, all_have_called, call);
-    if (PMIX_SUCCESS != rc) free(call);
-    return rc;
+    call->tracker = given;
+    call->done = done;
+    PMIX_RETAIN(call->tracker);
+    const pmix_status_t rc = stock_connect(procs, nprocs, info, ninfo, known_here, call);
+    if (PMIX_OPERATION_SUCCEEDED == rc) {
+        known_here(PMIX_SUCCESS, call);
+    } else if (PMIX_SUCCESS != rc) {
+        PMIX_RELEASE(call->tracker);
+        free(call);
+        return rc;
+    }
+    return PMIX_SUCCESS;
+}
+
+void ghost_pmix_ask_for_processes(int (*known)(uint32_t job, uint32_t rank)) {
+    is_known = known;
 }
 
 void ghost_pmix_install_collectives(void) {
@@ -108,6 +174,9 @@ void ghost_pmix_contribute_if_due(pmix_server_trkr_t* tracker) {
     if (tracker->host_called || tracker->local || !tracker->def_complete || 0 == tracker->nlocal ||
         pmix_list_get_size(&tracker->local_cbs) != tracker->nlocal)
         return;
+    if (PMIX_FENCENB_CMD != tracker->type && PMIX_CONNECTNB_CMD != tracker->type &&
+        PMIX_DISCONNECTNB_CMD != tracker->type)
+        return;
     tracker->host_called = true;
     if (PMIX_FENCENB_CMD == tracker->type)
         rc = pmix_host_server.fence_nb(tracker->pcs, tracker->npcs, tracker->info, tracker->ninfo,
@@ -115,7 +184,7 @@ void ghost_pmix_contribute_if_due(pmix_server_trkr_t* tracker) {
     else if (PMIX_CONNECTNB_CMD == tracker->type)
         rc = pmix_host_server.connect(tracker->pcs, tracker->npcs, tracker->info, tracker->ninfo,
                                       tracker->op_cbfunc, tracker);
-    else if (PMIX_DISCONNECTNB_CMD == tracker->type)
+    else
         rc = pmix_host_server.disconnect(tracker->pcs, tracker->npcs, tracker->info, tracker->ninfo,
                                          tracker->op_cbfunc, tracker);
     if (PMIX_SUCCESS == rc) return;

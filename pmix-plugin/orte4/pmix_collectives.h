@@ -20,6 +20,12 @@
  * those there have called; from here on it waits for all participants, wherever they are. */
 void ghost_pmix_install_collectives(void);
 
+/* The processes by which daemons tell this call from others, in order: those it names, and in a
+ * PMIx_Connect the first once more, since the runtime knows calls by nothing else and a fence of
+ * the same processes may be under way in another thread. Writes at most `room`, returns how many.
+ */
+size_t ghost_pmix_signature(const pmix_server_trkr_t* tracker, pmix_proc_t* names, size_t room);
+
 /* Contributes to a call if everybody here has made his and that has not been done. */
 void ghost_pmix_contribute_if_due(pmix_server_trkr_t* tracker);
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "src/include/pmix_globals.h"
 #include "src/mca/ptl/base/base.h"
@@ -259,11 +260,17 @@ static int list_call(request_t* request) {
         if (!tracker->host_called || !ghost_pmix_names(tracker, request->space, request->rank) ||
             has_called(tracker, request) != request->called || seen++ != request->which)
             continue;
-        for (size_t i = 0; i < tracker->npcs && i < request->size; ++i) {
-            request->names[i].job = (uint32_t)strtoul(tracker->pcs[i].nspace, NULL, 10);
-            request->names[i].rank = tracker->pcs[i].rank;
+        const size_t count = ghost_pmix_signature(tracker, NULL, 0);
+        if (count > request->size) return (int)count;
+        pmix_proc_t* all = calloc(count, sizeof *all);
+        if (!all) return 0;
+        ghost_pmix_signature(tracker, all, count);
+        for (size_t i = 0; i < count; ++i) {
+            request->names[i].job = (uint32_t)strtoul(all[i].nspace, NULL, 10);
+            request->names[i].rank = all[i].rank;
         }
-        return (int)tracker->npcs;
+        free(all);
+        return (int)count;
     }
     return 0;
 }
@@ -351,8 +358,29 @@ size_t ghost_pmix_contributed_call(const char* space, unsigned rank, int called,
     return count < 0 ? 0 : (size_t)count;
 }
 
-int ghost_pmix_join(const char* space, unsigned rank) {
-    return run(make(join, space, rank));
+/* On the progress thread, in the same event in which the rank became one of those here: a call that
+ * is begun before counts without it, one that is begun later with it. */
+static void registered(pmix_status_t status, void* given) {
+    request_t* request = given;
+    if (PMIX_SUCCESS == status)
+        on_progress_thread(-1, 0, request);
+    else
+        PMIX_WAKEUP_THREAD(&request->lock);
+}
+
+int ghost_pmix_join(const char* space, unsigned rank, void* object) {
+    request_t* request = make(join, space, rank);
+    pmix_proc_t name;
+    request->result = -1;
+    PMIX_CONSTRUCT_LOCK(&request->lock);
+    PMIX_LOAD_PROCID(&name, space, rank);
+    if (PMIX_SUCCESS ==
+        PMIx_server_register_client(&name, geteuid(), getegid(), object, registered, request))
+        PMIX_WAIT_THREAD(&request->lock);
+    const int late = request->result;
+    PMIX_DESTRUCT_LOCK(&request->lock);
+    PMIX_RELEASE(request);
+    return late;
 }
 
 int ghost_pmix_late_called(const char* space, unsigned rank) {

@@ -49,11 +49,15 @@ struct ghost_pmix_name {
 size_t ghost_pmix_contributed_call(const char* space, unsigned rank, int called, size_t which,
                                    struct ghost_pmix_name* names, size_t room) GHOST_NOEXCEPT;
 
-/* Target, at the switch, after the client was registered: adds the rank. 1 if the daemon had
- * already contributed to an open fence of the job (the rank is late there), 0 if not, -1 no such
- * name space.
+/* Target, at the switch: registers the rank as a client and adds it to open calls. `object` is the
+ * host's own, given back with each of the rank's requests. 1 if the daemon had already contributed
+ * to an open fence of the job (the rank is late there), 0 if not, -1 the server refuses it.
  */
-int ghost_pmix_join(const char* space, unsigned rank) GHOST_NOEXCEPT;
+int ghost_pmix_join(const char* space, unsigned rank, void* object) GHOST_NOEXCEPT;
+
+/* `known` says whether the runtime has heard of a process; asked on its main thread before a
+ * PMIx_Connect waits for it. Without: all are taken for known. */
+void ghost_pmix_ask_for_processes(int (*known)(uint32_t job, uint32_t rank)) GHOST_NOEXCEPT;
 
 /* Target: 1 if the rank, late in a fence of the whole job, has called it now. */
 int ghost_pmix_late_called(const char* space, unsigned rank) GHOST_NOEXCEPT;

@@ -98,7 +98,7 @@ void report_if_all_ended() {
     }
 }
 
-Status add_local_child(orte_proc_t& rank, pid_t wrapper) {
+void add_local_child(orte_proc_t& rank, pid_t wrapper) {
     orte_job_t* job = app_job();
     orte_proc_t* child = &rank;
     ORTE_FLAG_SET(child, ORTE_PROC_FLAG_LOCAL);
@@ -117,12 +117,6 @@ Status add_local_child(orte_proc_t& rank, pid_t wrapper) {
     // registered ranks comes to equal that of local ones: it must be past that already.
     if (!ORTE_PROC_IS_HNP)
         job->num_launched = job->num_reported = static_cast<orte_vpid_t>(job->num_local_procs);
-    const int rc = opal_pmix.server_register_client(&child->name, geteuid(), getegid(), child,
-                                                    nullptr, nullptr);
-    if (rc != OPAL_SUCCESS)
-        return make_error(Code::internal, "register with the PMIx server",
-                          fmt::format("rank {}: error {}", child->name.vpid, rc));
-    return {};
 }
 
 }  // namespace ghost::plugin::orte4

@@ -18,6 +18,7 @@ void remove_local_child(orte_proc_t& rank);
 void report_if_all_ended();
 
 // At the target, after move_mapping(): `wrapper` is this daemon's child and stands for the rank.
-Status add_local_child(orte_proc_t& rank, pid_t wrapper);
+// The PMIx server is told by ghost_pmix_join().
+void add_local_child(orte_proc_t& rank, pid_t wrapper);
 
 }  // namespace ghost::plugin::orte4

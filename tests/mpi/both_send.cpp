@@ -69,12 +69,7 @@ int main(int argc, char** argv) {
         }
     }
     errors = world.sum(errors);
-    if (world.rank == 0) {
-        std::printf("both_send: %llu messages each, %llu errors\n",
-                    static_cast<unsigned long long>(number),
-                    static_cast<unsigned long long>(errors));
-        std::fflush(stdout);
-    }
+    world.say_end("both_send", number, "messages each", errors);
     MPI_Finalize();
     return errors == 0 ? 0 : 1;
 }

@@ -170,6 +170,19 @@ struct World {
         MPI_Allreduce(&value, &total, 1, MPI_UINT64_T, MPI_SUM, MPI_COMM_WORLD);
         return total;
     }
+    // "PROGRAM: round N", as rank 0.
+    void say_round(const char* program, uint64_t round) const {
+        if (rank != 0) return;
+        std::printf("%s: round %llu\n", program, static_cast<unsigned long long>(round));
+        std::fflush(stdout);
+    }
+    // "PROGRAM: N WHAT, E errors", as rank 0: of all ranks.
+    void say_end(const char* program, uint64_t count, const char* what, uint64_t errors) const {
+        if (rank != 0) return;
+        std::printf("%s: %llu %s, %llu errors\n", program, static_cast<unsigned long long>(count),
+                    what, static_cast<unsigned long long>(errors));
+        std::fflush(stdout);
+    }
 };
 
 }  // namespace mpitest

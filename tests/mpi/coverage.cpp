@@ -120,11 +120,7 @@ uint64_t Program::run() {
         if (chosen.runs > 0 && chosen.phase.end) chosen.phase.end();
     }
     errors += world_.sum(ballast.wrong_words());
-    if (world_.rank == 0) {
-        std::printf("coverage: %llu rounds, %llu errors\n", static_cast<unsigned long long>(rounds),
-                    static_cast<unsigned long long>(errors));
-        std::fflush(stdout);
-    }
+    world_.say_end("coverage", rounds, "rounds", errors);
     return errors;
 }
 

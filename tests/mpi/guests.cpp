@@ -160,6 +160,39 @@ uint64_t Visit::run(uint64_t& round, uint64_t rounds, const Hosts* hosts) {
     }
 }
 
+// A long message from rank 0 to the last rank, who is slow to receive it: rank 0 is long among
+// those that spawn by then, and has to go on sending there.
+class UnderWay {
+  public:
+    UnderWay(const mpitest::World& world, uint64_t round) : content_(size_t{3} << 20) {
+        const int n = static_cast<int>(content_.size());
+        const uint64_t what = key(0, 4, round);
+        if (world.size < 2) return;
+        if (world.rank == 0) {
+            mpitest::fill(content_.data(), content_.size(), what);
+            MPI_Isend(content_.data(), n, MPI_BYTE, world.size - 1, 4, MPI_COMM_WORLD, &sent_);
+        }
+        if (world.rank == world.size - 1) {
+            const double end = mpitest::now() + 0.5;  // a sleep would end early in a move
+            while (mpitest::now() < end) ::usleep(1000);
+            MPI_Recv(content_.data(), n, MPI_BYTE, 0, 4, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+            wrong_ = mpitest::wrong(content_.data(), content_.size(), what);
+        }
+    }
+    UnderWay(const UnderWay&) = delete;
+    UnderWay& operator=(const UnderWay&) = delete;
+    // Wrong bytes, of all ranks.
+    uint64_t arrived(const mpitest::World& world) {
+        MPI_Wait(&sent_, MPI_STATUS_IGNORE);
+        return world.sum(wrong_);
+    }
+
+  private:
+    std::vector<unsigned char> content_;
+    MPI_Request sent_ = MPI_REQUEST_NULL;
+    uint64_t wrong_ = 0;
+};
+
 MPI_Comm spawn(const std::string& program, int children) {
     MPI_Comm between = MPI_COMM_NULL;
     MPI_Comm_spawn(program.c_str(), MPI_ARGV_NULL, children, MPI_INFO_NULL, 0, MPI_COMM_WORLD,
@@ -185,13 +218,11 @@ uint64_t be_host(const mpitest::World& world, const mpitest::Options& options,
     uint64_t round = 0, errors = 0;
     while (world.agree(!hosts.enough(round))) {
         be_alone(world, hosts);
-        errors += Visit(world, spawn(program, children), false).run(round, each, &hosts);
+        UnderWay message(world, round);
+        Visit visit(world, spawn(program, children), false);
+        errors += message.arrived(world) + visit.run(round, each, &hosts);
     }
-    if (world.rank == 0) {
-        std::printf("guests: %llu rounds, %llu errors\n", static_cast<unsigned long long>(round),
-                    static_cast<unsigned long long>(errors));
-        std::fflush(stdout);
-    }
+    world.say_end("guests", round, "rounds", errors);
     return errors;
 }
 

@@ -74,11 +74,7 @@ int main(int argc, char** argv) {
     uint64_t rounds = 0, errors = 0;
     while (world.agree(!limit.reached(rounds))) errors += exchange(world, rounds++);
     errors = world.sum(errors);
-    if (world.rank == 0) {
-        std::printf("holder: %llu rounds, %llu errors\n", static_cast<unsigned long long>(rounds),
-                    static_cast<unsigned long long>(errors));
-        std::fflush(stdout);
-    }
+    world.say_end("holder", rounds, "rounds", errors);
     MPI_Finalize();
     return errors == 0 ? 0 : 1;
 }

@@ -64,11 +64,7 @@ int main(int argc, char** argv) {
         ++number;
     }
     errors += world.sum(ballast.wrong_words());
-    if (world.rank == 0) {
-        std::printf("pattern: %llu rounds, %llu errors\n", static_cast<unsigned long long>(number),
-                    static_cast<unsigned long long>(errors));
-        std::fflush(stdout);
-    }
+    world.say_end("pattern", number, "rounds", errors);
     MPI_Finalize();
     return errors == 0 ? 0 : 1;
 }

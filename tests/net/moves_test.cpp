@@ -39,6 +39,7 @@ class Moves : public nettest::OnLab {
         expect_clean_end(*job, "pattern:");
     }
 
+    void moves_during(const std::string& meetings);
     void leave_after_move(const Words& how, int status);
     void refuse(const Words& holding, int rank, const std::string& node,
                 const std::string& message);
@@ -77,28 +78,26 @@ TEST_F(Moves, RankThatNeverCallsMpi) {
     EXPECT_EQ(nettest::count_of(end.out, " 0 errors,"), 2U) << end.out;
 }
 
-// The runtime's fences are met late at random: moves find them in every state.
-TEST_F(Moves, DuringFencesOfTheRuntime) {
-    Job job(lab(), 3, "gn1:3,gn2:3,gn3:3", endless("fencer", {"--file", path("rounds")}));
-    ASSERT_TRUE(job.wait_for("fencer: round 16")) << job.mpirun().err();
+// Three ranks in a program that meets in the runtime again and again, late at random: moves find
+// its calls in every state.
+void Moves::moves_during(const std::string& meetings) {
+    Job job(lab(), 3, "gn1:3,gn2:3,gn3:3", endless(meetings, {"--file", path("rounds")}));
+    ASSERT_TRUE(job.wait_for(meetings + ": round 16")) << job.mpirun().err();
     for (int i = 0; i < 12; ++i) {
         const int rank = i % 3;
         const std::string here = job.node_of(rank);
         expect_moved(job, rank, here == "gn1" ? "gn2" : here == "gn2" ? "gn3" : "gn1");
     }
-    expect_clean_end(job, "fencer:");
+    expect_clean_end(job, meetings + ":");
 }
 
-// Calls of some processes by name, as MPI_Comm_accept makes them: likewise.
+TEST_F(Moves, DuringFencesOfTheRuntime) {
+    moves_during("fencer");
+}
+
+// Calls of some processes by name, as MPI_Comm_accept makes them.
 TEST_F(Moves, DuringCallsOfSomeInTheRuntime) {
-    Job job(lab(), 3, "gn1:3,gn2:3,gn3:3", endless("meeter", {"--file", path("rounds")}));
-    ASSERT_TRUE(job.wait_for("meeter: round 16")) << job.mpirun().err();
-    for (int i = 0; i < 12; ++i) {
-        const int rank = i % 3;
-        const std::string here = job.node_of(rank);
-        expect_moved(job, rank, here == "gn1" ? "gn2" : here == "gn2" ? "gn3" : "gn1");
-    }
-    expect_clean_end(job, "meeter:");
+    moves_during("meeter");
 }
 
 // The others, one on its node and two elsewhere, wait in such a call for a rank that moves before
@@ -125,6 +124,16 @@ TEST_F(Moves, WhileOthersWaitForItInTheRuntime) {
         EXPECT_EQ(nettest::count_of(end.out, " met"), 4U) << end.out;
         EXPECT_NE(end.out.find("meeter: 1 calls, 0 errors"), std::string::npos) << end.out;
     }
+}
+
+// PMIx_Connect of a process that does not exist: an error of the call, not of the job.
+TEST_F(Moves, AfterCallOfAStrangerInTheRuntime) {
+    Job job(lab(), 3, "gn1:2,gn2:2,gn3:1",
+            endless("meeter", {"--stranger", "--file", path("rounds")}));
+    ASSERT_TRUE(job.wait_for("meeter: round 16")) << job.mpirun().err();
+    expect_moved(job, 0, "gn3");
+    ASSERT_TRUE(job.wait_for_more("meeter: round ")) << job.mpirun().err();
+    expect_clean_end(job, "meeter:");
 }
 
 // Rank 0 waits in MPI_Finalize for rank 1, which moves meanwhile.
