@@ -8,6 +8,8 @@
 #include <fmt/format.h>
 #include <string_view>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "ghost-core/format/host.hpp"
 
@@ -138,7 +140,7 @@ Result<PageScan> PageScan::open(pid_t pid, Protection protection) {
         return sys_error("open page map of process", std::to_string(pid),
                          ended ? Code::not_found : Code::io);
     }
-    return PageScan(std::move(pagemap),
+    return PageScan(pid, std::move(pagemap),
                     protection == Protection::asynchronous ? check_registered : 0);
 }
 
@@ -260,6 +262,18 @@ bool PageScan::is_present(uint64_t page) const {
     std::vector<Found> found;
     const PageRun one{page, this_page_size()};
     return present(one, found).ok() && !found.empty() && !found.front().guard;
+}
+
+std::vector<size_t> PageScan::perhaps_missing(std::vector<uint64_t> pages) const {
+    std::vector<int> where(pages.size(), -ENOENT);
+    // Its headers are of a library that is used for nothing else.
+    if (!pages.empty() &&
+        syscall(SYS_move_pages, pid_, pages.size(), pages.data(), nullptr, where.data(), 0) != 0)
+        std::fill(where.begin(), where.end(), -ENOENT);
+    std::vector<size_t> out;
+    for (size_t i = 0; i < where.size(); i++)
+        if (where[i] < 0) out.push_back(i);
+    return out;
 }
 
 }  // namespace ghost::core

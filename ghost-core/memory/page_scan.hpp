@@ -70,12 +70,19 @@ class PageScan {
 
     // Whether this one page is there. Says no at any failure.
     bool is_present(uint64_t page) const;
+    // Of these pages, in any order, the numbers of those that may not be there, in order: none that
+    // is left out is missing. In one call, for a tenth of what asking for each takes. Pages of
+    // zeros and swapped ones are always among them, and all are where the kernel has no word for it
+    // (move_pages(2), which says on what node a page is).
+    std::vector<size_t> perhaps_missing(std::vector<uint64_t> pages) const;
 
   private:
     struct Query;
-    PageScan(Fd pagemap, uint64_t check) : pagemap_(std::move(pagemap)), check_(check) {}
+    PageScan(pid_t pid, Fd pagemap, uint64_t check)
+        : pid_(pid), pagemap_(std::move(pagemap)), check_(check) {}
     Result<bool> run(const Query& query, const PageRun& area, std::vector<Found>& out) const;
 
+    pid_t pid_;
     Fd pagemap_;
     uint64_t check_;  // flag
 };

@@ -41,28 +41,30 @@ PageRuns set_of(const std::vector<PageScan::Found>& found) {
 // all its pages, is passed over like any hole. So one page of every 2 MiB is asked for, and if it
 // is not there, all of that table: it may be the only one that has gone.
 Result<PageRuns> lost_pages(const PageScan& scan, const PageRuns& clean) {
-    PageRuns out, table;
-    std::vector<PageScan::Found> found;
-    const auto end_table = [&]() -> Status {
-        if (table.empty() || scan.is_present(table.front().start)) return {};
-        found.clear();
-        const uint64_t start = table.front().start;
-        GHOST_TRY(scan.present({start, table.back().end() - start}, found));
-        for (const auto& run : subtract(table, set_of(found))) append(out, run.start, run.end());
-        return {};
-    };
+    PageRuns parts;                // none reaches over the border of a table
+    std::vector<uint64_t> firsts;  // of each table
+    std::vector<size_t> begins;    // where its parts begin
     for (const auto& run : clean)
         for (uint64_t at = run.start; at < run.end();) {
-            if (!table.empty() && at / table_bytes != table.front().start / table_bytes) {
-                GHOST_TRY(end_table());
-                table.clear();
+            if (firsts.empty() || at / table_bytes != firsts.back() / table_bytes) {
+                firsts.push_back(at);
+                begins.push_back(parts.size());
             }
-            const uint64_t until = at / table_bytes * table_bytes + table_bytes;
-            const uint64_t stop = std::min(until, run.end());
-            append(table, at, stop);
+            const uint64_t stop = std::min(at / table_bytes * table_bytes + table_bytes, run.end());
+            parts.push_back({at, stop - at});
             at = stop;
         }
-    GHOST_TRY(end_table());
+    begins.push_back(parts.size());
+    PageRuns out;
+    std::vector<PageScan::Found> found;
+    for (const size_t i : scan.perhaps_missing(firsts)) {
+        if (scan.is_present(firsts[i])) continue;
+        const PageRuns table(parts.begin() + static_cast<std::ptrdiff_t>(begins[i]),
+                             parts.begin() + static_cast<std::ptrdiff_t>(begins[i + 1]));
+        found.clear();
+        GHOST_TRY(scan.present({firsts[i], table.back().end() - firsts[i]}, found));
+        for (const auto& run : subtract(table, set_of(found))) append(out, run.start, run.end());
+    }
     return out;
 }
 

@@ -9,6 +9,10 @@
 //                            written, until killed
 //   ghost_churn late         at the end of standard input maps memory with a guard page, says
 //                            where, closes standard output, and waits until killed
+//   ghost_churn tables       at the end of standard input gives back some of what it has touched,
+//   every third
+//                            2 MiB of 34, so that page tables go; says where these are, closes
+//                            standard output, and waits until killed
 //   ghost_churn spin         computes without a system call, until killed
 //   ghost_churn wait         sits in all kinds of interruptible system calls; writes to standard
 //                            output what ended early; ends at the end of standard input
@@ -260,6 +264,24 @@ int guard_late() {
     for (;;) pause();
 }
 
+int drop_tables() {
+    constexpr size_t table = 2 << 20, tables = 17;
+    char* const base =
+        static_cast<char*>(mmap(reinterpret_cast<void*>(uintptr_t{0x200000000000}), tables * table,
+                                PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (base == MAP_FAILED) return 3;
+    // Those of small pages may stay though they are empty.
+    madvise(base, tables * table, MADV_HUGEPAGE);
+    std::memset(base, 1, tables * table);
+    std::puts("ready");
+    std::fflush(stdout);
+    for (char byte = 0; read(0, &byte, 1) > 0;) continue;
+    for (size_t i = 0; i < tables; i += 3) madvise(base + i * table, table, MADV_DONTNEED);
+    std::printf("%llx\n", static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(base)));
+    std::fclose(stdout);
+    for (;;) pause();
+}
+
 std::atomic<int> handled{0};
 std::atomic<bool> over{false};
 
@@ -322,6 +344,7 @@ int main(int argc, char** argv) {
                            argc > 4);
     if (what == "guards") return keep_guards();
     if (what == "late") return guard_late();
+    if (what == "tables") return drop_tables();
     if (what == "spin")
         for (volatile uint64_t count = 0;;) count = count + 1;
     if (what == "wait") return wait_in_calls();

@@ -302,6 +302,27 @@ TEST_F(PagesTracking, CopyMadeBehindIsThatOfTheStop) {
     EXPECT_GT(hurried, 0U);
 }
 
+// Page tables that have gone as a whole leave no trace in a scan for what was written.
+TEST_F(PagesTracking, WhatWasGivenBackByWholeTablesIsGone) {
+    Churn churn({"tables"});
+    churn.wait_ready();
+    MemoryCopy copy(arena_, workers_);
+    const ProcessName name{7, churn.pid};
+    copy.begin(false);
+    copy.track({&name, 1});
+    ASSERT_TRUE(copy.round().ok());
+    const uint64_t at = std::stoull(churn.finish(), nullptr, 16);
+    churn.stop();
+    ASSERT_TRUE(copy.finish({&name, 1}, workers_).ok());
+    constexpr uint64_t table = 2 << 20;
+    PageRuns gone;
+    for (uint64_t i = 0; i < 17; i += 3) gone.push_back({at + i * table, table});
+    const auto& known = copy.processes().at(7).known;
+    EXPECT_TRUE(intersect(known, gone).empty());
+    EXPECT_EQ(bytes_of(cut(known, at, at + 17 * table)), 11 * table);
+    compare(churn.pid, copy.processes().at(7));
+}
+
 // Memory that has come since it was armed is read while it stands, with its guard pages.
 TEST_F(PagesTracking, GuardPagesOfNewMemoryAreInACopyMadeBehind) {
     Churn churn({"late"});
