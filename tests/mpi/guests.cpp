@@ -1,12 +1,13 @@
-// guests [--children N] [--rounds-each R] [--pause-file PATH] [--seconds T] [--iterations N]
-// [--until-file PATH]
+// guests [--children N] [--rounds-each R] [--pause-file PATH] [--under-way] [--seconds T]
+// [--iterations N] [--until-file PATH]
 //
 // Ranks that spawn others (MPI_Comm_spawn of this same program), talk with them, are joined with
 // them a second time (MPI_Comm_accept and MPI_Comm_connect), leave them, and spawn the next. Every
 // byte that passes is checked by who gets it. While the pause file exists there are no guests,
-// which rank 0 says. With --meet accept or connect it is joined with another mpirun's ranks
-// instead. It prints a line for each round and at the end "guests: N rounds, E errors"; the program
-// ends with 1 if there was an error.
+// which rank 0 says. With --under-way a long message is on its way while they are spawned, to a
+// rank that comes late: stock Open MPI stands there if both ranks are on one node. With --meet
+// accept or connect it is joined with another mpirun's ranks instead. It prints a line for each
+// round and at the end "guests: N rounds, E errors"; the program ends with 1 if there was an error.
 #include <memory>
 
 #include "tests/mpi/common.hpp"
@@ -161,13 +162,13 @@ uint64_t Visit::run(uint64_t& round, uint64_t rounds, const Hosts* hosts) {
 }
 
 // A long message from rank 0 to the last rank, who is slow to receive it: rank 0 is long among
-// those that spawn by then, and has to go on sending there.
+// those that spawn by then, and has to go on sending there. Or none.
 class UnderWay {
   public:
-    UnderWay(const mpitest::World& world, uint64_t round) : content_(size_t{3} << 20) {
+    UnderWay(const mpitest::World& world, uint64_t round, bool wanted) : content_(size_t{3} << 20) {
         const int n = static_cast<int>(content_.size());
         const uint64_t what = key(0, 4, round);
-        if (world.size < 2) return;
+        if (!wanted || world.size < 2) return;
         if (world.rank == 0) {
             mpitest::fill(content_.data(), content_.size(), what);
             MPI_Isend(content_.data(), n, MPI_BYTE, world.size - 1, 4, MPI_COMM_WORLD, &sent_);
@@ -218,7 +219,7 @@ uint64_t be_host(const mpitest::World& world, const mpitest::Options& options,
     uint64_t round = 0, errors = 0;
     while (world.agree(!hosts.enough(round))) {
         be_alone(world, hosts);
-        UnderWay message(world, round);
+        UnderWay message(world, round, options.flag("--under-way"));
         Visit visit(world, spawn(program, children), false);
         errors += message.arrived(world) + visit.run(round, each, &hosts);
     }

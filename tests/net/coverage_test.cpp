@@ -96,8 +96,8 @@ TEST_F(Coverage, AMoveInEveryPhaseWithThreads) {
 // Those themselves do not move.
 TEST_F(Coverage, RanksMoveAwayFromTheirGuests) {
     Job job(lab(), 2, "gn1:4,gn2:4,gn3:4",
-            spread(endless("guests", {"--children", "3", "--rounds-each", "1000000", "--pause-file",
-                                      path("pause")})));
+            spread(endless("guests", {"--children", "3", "--rounds-each", "1000000", "--under-way",
+                                      "--pause-file", path("pause")})));
     for (int generation = 0; generation < 3; ++generation) {
         ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
         for (int i = 0; i < 4; ++i) {
