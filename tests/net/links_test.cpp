@@ -3,6 +3,7 @@
 // says which link it was. Needs root; else every case is skipped.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
@@ -164,6 +165,33 @@ INSTANTIATE_TEST_SUITE_P(All, LinksOnNodes,
                          ::testing::Values(Link{"udp", "udp", &Heard::udp},
                                            Link{"netdevice", "netdevice", &Heard::raw},
                                            Link{"pair", "udp", &Heard::udp, false}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+class WorstOnNodes : public LinksOnNodes {};
+
+// Everything at once: six ranks on three nodes, sealed and packed, every fault, connections cut,
+// and a move after the other: 3, or GHOST_TEST_MOVES of them.
+TEST_P(WorstOnNodes, TheWorstNetworkWhileRanksMove) {
+    const char* asked = std::getenv("GHOST_TEST_MOVES");
+    const int moves = asked ? std::atoi(asked) : 3;
+    Job job(lab(), 6, "gn1:4,gn2:4,gn3:4",
+            by_link(endless("pattern", {"--max-bytes", "1000000"}),
+                    {"--mca", "ghost_filters", "crypto,compress", "-x",
+                     "GHOST_LINK_FAULTS=drop=300,duplicate=200,reorder=300,delay=200,corrupt=200,"
+                     "cut=2"}));
+    ASSERT_TRUE(job.wait_for("round 0:")) << job.mpirun().err();
+    // Where each of them is: one after the other goes to the next node.
+    int at[6] = {0, 1, 2, 0, 1, 2};
+    for (int move = 0; move < moves; ++move) {
+        const int rank = move * 5 % 6;
+        at[rank] = (at[rank] + 1) % 3;
+        ASSERT_NO_FATAL_FAILURE(expect_moved(job, rank, fmt::format("gn{}", at[rank] + 1)));
+        ASSERT_TRUE(job.wait_for_more("round ")) << "move " << move << job.mpirun().err();
+    }
+    expect_clean_end(job, "pattern:");
+}
+
+INSTANTIATE_TEST_SUITE_P(All, WorstOnNodes, ::testing::Values(Link{"udp", "udp", &Heard::udp}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 using MeasuredOnNodes = nettest::OnLab;
