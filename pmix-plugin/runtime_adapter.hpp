@@ -55,6 +55,9 @@ class RuntimeAdapter {
     // In mpirun: guests, processes of other jobs than this one, spawned by its ranks or by each
     // other, that have not ended.
     virtual size_t guests() const { return 0; }
+    // In mpirun: some daemon hears from it through another one. Contributions of ranks that have
+    // moved cannot be counted there.
+    virtual bool relayed() const { return false; }
     virtual std::optional<NodeId> find_node(const std::string& name) const = 0;
     virtual int slots(NodeId node) const = 0;     // 0: unknown
     virtual std::string session_dir() const = 0;  // job family's folder on this node, exists

@@ -1,5 +1,6 @@
 #include "pmix-plugin/orte4/orte4_adapter.hpp"
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -150,6 +151,16 @@ std::string Orte4Adapter::secret() const {
     return app_variable("GHOST_SECRET");
 }
 
+bool Orte4Adapter::relayed() const {
+    const auto daemons = nodes();
+    return std::any_of(daemons.begin(), daemons.end(), [](const NodeInfo& node) {
+        if (!node.alive) return false;
+        orte_process_name_t name = *ORTE_PROC_MY_NAME;
+        name.vpid = node.id;
+        return orte_routed.get_route(orte_rml.get_routed(orte_coll_conduit), &name).vpid != node.id;
+    });
+}
+
 std::optional<NodeId> Orte4Adapter::find_node(const std::string& name) const {
     return find_node_named(name);
 }
@@ -219,23 +230,29 @@ void Orte4Adapter::hurry(bool on) {
 // --- fences ---
 
 bool Orte4Adapter::hold_fences() {
-    return fence_hold_.hold();
+    if (!fence_hold_.hold()) return false;
+    ghost_output_read_own_input(0);
+    return true;
 }
 void Orte4Adapter::release_fences() {
     fence_hold_.release();
+    ghost_output_read_own_input(1);
 }
 void Orte4Adapter::settle_fences(int votes) {
     fence_hold_.settle(votes);
+    ghost_output_read_own_input(1);
 }
 
 // --- the rank's server ---
 
 PreMark Orte4Adapter::may_premark(RankId rank, uint32_t fence_tag) {
-    const bool may = ghost_pmix_may_premark(app_name().c_str(), rank, fence_tag) == 0;
+    const bool may = !rank_input_.waits(rank) &&
+                     ghost_pmix_may_premark(app_name().c_str(), rank, fence_tag) == 0;
     return may ? PreMark::ok : PreMark::busy;
 }
 
 PreMark Orte4Adapter::premark(RankId rank, uint32_t fence_tag) {
+    if (rank_input_.waits(rank)) return PreMark::busy;  // it came a moment ago
     const int rc = ghost_pmix_premark(app_name().c_str(), rank, fence_tag);
     if (rc < 0) log::warning("the PMIx server does not know rank {}", rank);
     if (rc == 0) RankInput::hold(rank);
@@ -330,21 +347,21 @@ Result<int> Orte4Adapter::switch_rank(RankId rank, NodeId from, NodeId to) {
     move_mapping(*moved, *target);
     recount_calls_of(rank);
     ghost_output_redirect_input(app_jobid(), rank, to);
-    if (self() == from) rank_input_.send(rank, to);
     if (self() == from) leave(rank);
-    if (self() == to) GHOST_TRY(join(rank));
+    if (self() == to) GHOST_TRY(join(rank, from));
     if (self() == from || self() == to) log_server("after the switch");
     return ghost_pmix_votes(job.c_str());
 }
 
 void Orte4Adapter::leave(RankId rank) {
+    rank_input_.leave(rank);
     children_.forget(rank_object(rank)->pid);
     const bool late = late_callers_.remove(rank);
     ghost_pmix_leave(app_name().c_str(), rank, late);
     report_if_all_ended();
 }
 
-Status Orte4Adapter::join(RankId rank) {
+Status Orte4Adapter::join(RankId rank, NodeId from) {
     const auto found = restores_.find(rank);
     Restore restore = std::move(found->second);
     restores_.erase(found);
@@ -359,7 +376,7 @@ Status Orte4Adapter::join(RankId rank) {
     });
     const int rc = ghost_output_open(app_jobid(), rank, restore.in.release(), restore.out.release(),
                                      restore.err.release());
-    rank_input_.expect(rank);
+    rank_input_.expect(rank, from);
     if (rc == ORTE_SUCCESS) return {};
     return make_error(Code::internal, "forward the streams of", describe_rank(rank));
 }

@@ -48,6 +48,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     bool job_running() const override;
     std::vector<NodeInfo> nodes() const override;
     std::vector<RankInfo> ranks() const override;
+    bool relayed() const override;
     std::optional<NodeId> find_node(const std::string& name) const override;
     int slots(NodeId node) const override;
     std::string session_dir() const override;
@@ -106,7 +107,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     void install_hooks();
     void leave(RankId rank);
     void tell_of_late_call(const NamedCall& call, bool expected);
-    Status join(RankId rank);
+    Status join(RankId rank, NodeId from);
     std::vector<std::pair<std::string, std::string>> environment_of(RankId rank) const;
     // The process that stands for a local rank has ended and been reaped.
     void wrapper_ended(RankId rank, pid_t pid, int status);

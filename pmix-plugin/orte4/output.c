@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "orte_config.h"
 
@@ -87,16 +88,31 @@ static int own_input_ended(const orte_iof_proc_t* streams) {
     return ended;
 }
 
-/* Never after its end, which whoever has the last of it would be told once more. */
+/* Whoever reads the terminal in the background is stopped; ORTE reads again at SIGCONT. */
+static int may_be_read(int fd) {
+    return !isatty(fd) || getpgrp() == tcgetpgrp(fd);
+}
+
+/* Never after its end, which whoever has the last of it would be told once more. While it is not to
+ * be read ORTE has to believe that it is: it starts what is not "active" from three places (the
+ * write handler, XON, a timer for terminals). */
 static void read_own_input(const orte_iof_proc_t* streams, int on) {
-    if (!has_own_input(streams) || own_input_ended(streams)) return;
+    if (!has_own_input(streams)) return;
     orte_iof_read_event_t* input = find_component()->own_input;
-    if (!on) {
-        opal_event_del(input->ev);
-        input->active = false;
-    } else if (!input->active) {
+    const int reads = on && !own_input_ended(streams);
+    if (reads && may_be_read(input->fd)) {
         ORTE_IOF_READ_ACTIVATE(input);
+    } else {
+        opal_event_del(input->ev);
+        input->active = !reads;
     }
+}
+
+void ghost_output_read_own_input(int on) {
+    iof_component_t* component = ORTE_PROC_IS_HNP ? find_component() : NULL;
+    const orte_iof_proc_t* streams =
+        component && component->own_input ? (const void*)component->own_input->proc : NULL;
+    if (streams && ORTE_VPID_WILDCARD != streams->name.vpid) read_own_input(streams, on);
 }
 
 void ghost_output_close(unsigned job, unsigned rank) {
@@ -108,10 +124,11 @@ void ghost_output_close(unsigned job, unsigned rank) {
         return;
     }
     /* mpirun's read event of its own standard input points to this very object: it has to stay,
-     * with a sink that names the rank's new daemon (push looks that up) and no local descriptor. */
-    const int ended = has_own_input(streams) && own_input_ended(streams);
+     * with a sink that names the rank's new daemon (push looks that up) and no local descriptor.
+     * Where the rank is not the one that input is for, push would make mpirun read it. */
+    const int goes_on = has_own_input(streams) && !own_input_ended(streams);
     drop_input(streams);
-    if (!ended) orte_iof.push(&name, ORTE_IOF_STDIN, 0);
+    if (goes_on) orte_iof.push(&name, ORTE_IOF_STDIN, 0);
     read_own_input(streams, 1);
     orte_iof.close(&name, ORTE_IOF_STDOUT | ORTE_IOF_STDERR);
 }
@@ -119,7 +136,9 @@ void ghost_output_close(unsigned job, unsigned rank) {
 int ghost_output_open(unsigned job, unsigned rank, int in, int out, int err) {
     const orte_process_name_t name = {job, rank};
     orte_iof_proc_t* streams = find_streams(job, rank);
-    if (has_own_input(streams)) (void)own_input_ended(streams); /* while that is to be seen */
+    /* While its end is to be seen. ORTE, which writes to the rank from now on, starts it again when
+     * little is left, and a second end finds no sink and crashes. */
+    if (has_own_input(streams) && own_input_ended(streams)) read_own_input(streams, 0);
     drop_input(streams); /* mpirun: the sink that named the old daemon */
     int rc = orte_iof.pull(&name, ORTE_IOF_STDIN, in);
     if (ORTE_SUCCESS == rc) rc = orte_iof.push(&name, ORTE_IOF_STDOUT, out);
@@ -162,7 +181,7 @@ void ghost_output_resume_input(unsigned job, unsigned rank) {
 size_t ghost_output_take_input(unsigned job, unsigned rank, char* data, size_t size, int* end) {
     orte_iof_write_event_t* writer = local_input(find_streams(job, rank));
     size_t taken = 0;
-    *end = 0;
+    *end = !writer; /* ORTE has written it, to somebody who has not read so far */
     while (writer && size - taken >= ghost_output_piece && !*end &&
            !opal_list_is_empty(&writer->outputs)) {
         orte_iof_write_output_t* output =
@@ -176,6 +195,9 @@ size_t ghost_output_take_input(unsigned job, unsigned rank, char* data, size_t s
 }
 
 void ghost_output_give_input(unsigned job, unsigned rank, const char* data, size_t size, int end) {
+    /* What a pipe takes whole or not at all: ORTE writes a piece that was written in part as if it
+     * had its old length. */
+    enum { most = ORTE_IOF_BASE_MSG_MAX };
     orte_iof_write_event_t* writer = local_input(find_streams(job, rank));
     if (!writer) return;
     if (end) {
@@ -184,8 +206,7 @@ void ghost_output_give_input(unsigned job, unsigned rank, const char* data, size
         opal_list_prepend(&writer->outputs, &output->super);
     }
     while (size > 0) {
-        const size_t piece =
-            size % ghost_output_piece ? size % ghost_output_piece : ghost_output_piece;
+        const size_t piece = size % most ? size % most : most;
         orte_iof_write_output_t* output = OBJ_NEW(orte_iof_write_output_t);
         size -= piece;
         memcpy(output->data, data + size, piece);

@@ -27,6 +27,10 @@ int ghost_output_open(unsigned job, unsigned rank, int in, int out, int err) GHO
 /* mpirun: standard input for this rank goes to that daemon from now on. */
 void ghost_output_redirect_input(unsigned job, unsigned rank, unsigned to) GHOST_NOEXCEPT;
 
+/* mpirun: reads no standard input for a while, unless all ranks get it, and goes on. What is read
+ * beside a switch would go to the daemon that the rank has left. */
+void ghost_output_read_own_input(int on) GHOST_NOEXCEPT;
+
 /* Input for the rank that comes to this daemon stays here from now on; in mpirun none is read any
  * more. And the end of that. */
 void ghost_output_hold_input(unsigned job, unsigned rank) GHOST_NOEXCEPT;
@@ -34,7 +38,7 @@ void ghost_output_resume_input(unsigned job, unsigned rank) GHOST_NOEXCEPT;
 
 /* While it is held: takes what waits, at most size bytes, in pieces of up to ghost_output_piece;
  * returns how many. Less than size - ghost_output_piece: there is no more. *end: its end comes
- * next, and is taken too. */
+ * next, and is taken too, or has come. */
 enum { ghost_output_piece = 8192 };
 size_t ghost_output_take_input(unsigned job, unsigned rank, char* data, size_t size,
                                int* end) GHOST_NOEXCEPT;

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -277,6 +279,88 @@ TEST_F(Moves, InputThatWaitsGoesWithTheRank) {
                                 << std::string(differ.second, end.out.end()).substr(0, 100);
 }
 
+// The daemon has written all of it, and its end, into the pipe: who has not read as far as that is
+// only the rank's wrapper.
+TEST_F(Moves, InputWhoseEndWasWrittenBeforeGoesWithTheRank) {
+    Job job(lab(), 2, "gn1:1,gn2:2,gn3:1", {program("talk"), "--stdin", "--slow", "4000"}, "",
+            true);
+    std::string text, expected;
+    for (int i = 0; i < 1600; ++i) {
+        const std::string line = "line " + std::to_string(i) + std::string(i % 100, '.') + "\n";
+        text += line;
+        expected += "in: " + line;
+    }
+    job.mpirun().feed(text, false);
+    int line = 0;
+    for (const char* node : {"gn3", "gn2", "gn1", "gn3"}) {
+        line += 30;
+        ASSERT_TRUE(job.wait_for("in: line " + std::to_string(line))) << job.mpirun().err();
+        expect_moved(job, 0, node);
+    }
+    const Finished end = job.finish();
+    EXPECT_EQ(end.status, 0) << end.err;
+    EXPECT_TRUE(end.out == expected + "in end 1600 " + std::to_string(text.size()) + "\n")
+        << end.out.size() << " bytes";
+}
+
+// mpirun reads all the time, also while the rank is switched.
+TEST_F(Moves, InputThatNeverPausesIsComplete) {
+    auto job = two_ranks({program("talk"), "--stdin"}, true);
+    std::string expected;
+    size_t lines = 0, bytes = 0;
+    std::atomic<bool> moving = true;
+    std::jthread feeder([&] {
+        while (moving) {
+            std::string text;
+            for (int i = 0; i < 100; ++i, ++lines) {
+                const std::string line = "line " + std::to_string(lines) + "\n";
+                text += line;
+                expected += "in: " + line;
+            }
+            bytes += text.size();
+            job->mpirun().feed(text, true);
+            std::this_thread::sleep_for(std::chrono::microseconds(300));
+        }
+        job->mpirun().feed("", false);
+    });
+    EXPECT_TRUE(job->wait_for("in: line ")) << job->mpirun().err();
+    for (const char* node : {"gn3", "gn1", "gn3", "gn1", "gn3", "gn1", "gn3"}) {
+        expect_moved(*job, 0, node);
+        EXPECT_TRUE(job->wait_for_more("in: line ")) << job->mpirun().err();
+    }
+    moving = false;
+    feeder.join();
+    const Finished end = job->finish();
+    EXPECT_EQ(end.status, 0) << end.err;
+    const auto all =
+        expected + "in end " + std::to_string(lines) + " " + std::to_string(bytes) + "\n";
+    const auto differ = std::mismatch(all.begin(), all.end(), end.out.begin(), end.out.end());
+    EXPECT_EQ(end.out.size(), all.size());
+    EXPECT_TRUE(end.out == all) << "from byte " << differ.first - all.begin() << " on: "
+                                << std::string(differ.second, end.out.end()).substr(0, 100);
+}
+
+// What nobody's input is belongs to the shell; ranks that come to mpirun's node and leave it again
+// change nothing.
+TEST_F(Moves, InputForNobodyIsNotRead) {
+    std::string command =
+        "mpirun --mca ghost 1 --stdin none --host gn1:2,gn2:1,gn3:1 -n 2 "
+        "--map-by node --bind-to none";
+    for (const std::string& word : endless("compute")) command += " " + word;
+    Background job = lab().start_on("gn1", {"sh", "-c", command + "; cat"}, "for the shell\n");
+    ASSERT_TRUE(nettest::poll_until(30, [&] {
+        return job.out().find("compute: started") != std::string::npos;
+    })) << job.err();
+    for (const char* node : {"gn1", "gn3"}) {
+        const Finished moved = lab().on("gn1", {"ghost", "migrate", "--rank", "1", "--to", node});
+        EXPECT_EQ(moved.status, 0) << moved.err;
+    }
+    stop();
+    const Finished end = job.finish(60);
+    EXPECT_EQ(end.status, 0) << end.err;
+    EXPECT_NE(end.out.find("for the shell\n"), std::string::npos) << end.out;
+}
+
 // --- ends ---
 
 void Moves::leave_after_move(const Words& how, int status) {
@@ -325,6 +409,13 @@ TEST_F(Moves, RefusesAnUnknownNode) {
 }
 TEST_F(Moves, RefusesAnUnknownRank) {
     refuse(endless("holder"), 17, "gn3", "17");
+}
+// A contribution of a rank that has moved would be lost between; so would the job.
+TEST_F(Moves, RefusesWhereDaemonsSpeakThroughOthers) {
+    Words words = {"--mca", "routed_radix", "1"};
+    const Words program = endless("holder");
+    words.insert(words.end(), program.begin(), program.end());
+    refuse(words, 1, "gn3", "routed_radix");
 }
 TEST_F(Moves, RefusesAFullTarget) {
     refuse(endless("holder"), 1, "gn1", "gn1");
