@@ -71,10 +71,8 @@ std::optional<std::string> Mover::check(const MoveOrder& order) {
     if (auto why = c_.obstacle()) return why;
     if (c_.adapter.relayed()) {
         return "mpirun reaches some nodes of this job through others, and then the calls of a rank "
-               "that "
-               "has moved cannot be counted: start it with --mca routed_radix N, N at least the "
-               "number "
-               "of nodes (64 if nothing is said)";
+               "that has moved cannot be counted: start it with --mca routed_radix N, N at least "
+               "the number of nodes (64 if nothing is said)";
     }
     if (c_.directory.find(order.rank) == nullptr) {
         return fmt::format(
