@@ -255,7 +255,7 @@ PreMark Orte4Adapter::premark(RankId rank, uint32_t fence_tag) {
     if (rank_input_.waits(rank)) return PreMark::busy;  // it came a moment ago
     const int rc = ghost_pmix_premark(app_name().c_str(), rank, fence_tag);
     if (rc < 0) log::warning("the PMIx server does not know rank {}", rank);
-    if (rc == 0) RankInput::hold(rank);
+    if (rc == 0) rank_input_.hold(rank);
     return rc == 0 ? PreMark::ok : PreMark::busy;
 }
 

@@ -25,6 +25,10 @@ RankInput::RankInput(Loop& loop, Messenger& messenger) : loop_(loop), messenger_
 }
 
 void RankInput::hold(RankId rank) {
+    // The rank is here: what is left of an earlier departure, whose target waited for too long, is
+    // nobody's any more, and would be taken for the next target's.
+    departed_.erase(rank);
+    wants_.erase(rank);
     ghost_output_hold_input(app_jobid(), rank);
 }
 

@@ -27,7 +27,7 @@ class RankInput {
     RankInput(Loop& loop, Messenger& messenger);
 
     // Source: the gate is closed; the rank goes on here after all.
-    static void hold(RankId rank);
+    void hold(RankId rank);
     void resume(RankId rank);
     // Source, at the switch.
     void leave(RankId rank);
