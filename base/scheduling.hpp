@@ -12,4 +12,11 @@ inline sched_param lowest_of(int policy) {
     return out;
 }
 
+// One above: before whoever else does part of the same work.
+inline sched_param next_to_lowest_of(int policy) {
+    sched_param out = lowest_of(policy);
+    if (out.sched_priority < sched_get_priority_max(policy)) out.sched_priority++;
+    return out;
+}
+
 }  // namespace ghost

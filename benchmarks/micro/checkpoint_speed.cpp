@@ -19,6 +19,7 @@
 
 #include "base/clock.hpp"
 #include "base/json.hpp"
+#include "base/log.hpp"
 #include "benchmarks/micro/subject.hpp"
 #include "ghost-core/mechanism/checkpoint.hpp"
 #include "ghost-core/resource/memory.hpp"
@@ -299,6 +300,7 @@ int measure(const Options& options) {
 int main(int argc, char** argv) {
     using namespace ghost::bench;
     be_subject_if_asked(argc, argv);
+    ghost::log::setup("checkpoint_speed", ghost::log::level_from_environment());
     Options options;
     CLI::App app("Checkpoints to memory and restarts, beside criu's own");
     app.add_option("--mb", options.shape.megabytes, "size of the process, MiB");

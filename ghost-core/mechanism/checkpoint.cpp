@@ -20,23 +20,30 @@
 #include "ghost-core/memory/arena.hpp"
 #include "ghost-core/memory/memory_copy.hpp"
 #include "ghost-core/process/dump.hpp"
+#include "ghost-core/process/standstill.hpp"
 #include "ghost-core/process/urgent.hpp"
 
 namespace ghost::core {
 namespace {
 
 // While the tree may be stopped and is waited for: so much more time is between two rounds than
-// they take, up to a limit.
+// they take, up to a limit; and as much as it takes until there is something to copy, up to another.
 constexpr int64_t rest_parts = 4;
 constexpr int64_t longest_rest_us = 50'000;
+constexpr double rest_bytes = 1 << 20;  // 0.3 ms of the stop
+constexpr int64_t longest_wait_us = 100'000;
+
+std::vector<ProcessName> processes_of(const std::vector<Task>& tasks) {
+    std::vector<ProcessName> out;
+    for (const auto& task : tasks)
+        if (task.state != 'Z' && task.state != 'X') out.push_back({task.inner, task.pid});
+    return out;
+}
 
 Result<std::vector<ProcessName>> processes_of(pid_t root) {
     auto tasks = list_tree(root);
     if (!tasks) return tasks.error();
-    std::vector<ProcessName> out;
-    for (const auto& task : *tasks)
-        if (task.state != 'Z' && task.state != 'X') out.push_back({task.inner, task.pid});
-    return out;
+    return processes_of(*tasks);
 }
 
 // A dump that waits for its checkpoint. What it calls is put in when that has begun.
@@ -183,8 +190,12 @@ class Checkpoint {
     }
 
     Status round() {
+        const int64_t begin = monotonic_us(), before = std::exchange(round_at_, begin);
         auto round = copy_.round();
         if (!round) return round.error();
+        if (before != 0)
+            rate_ = static_cast<double>(round->bytes) * 1e6 /
+                    static_cast<double>(std::max<int64_t>(begin - before, 1));
         stats_.rounds++;
         stats_.round_bytes += round->bytes;
         round_us_ = round->us;
@@ -251,8 +262,12 @@ class Checkpoint {
     }
 
     void rest() {
-        const auto us =
-            std::max(request_.rest_us, std::min(rest_parts * round_us_, longest_rest_us));
+        auto us = std::max(request_.rest_us, std::min(rest_parts * round_us_, longest_rest_us));
+        if (rate_ >= 0) {
+            const auto quiet = static_cast<int64_t>(
+                std::min<double>(rest_bytes / std::max(rate_, 1.0) * 1e6, longest_wait_us));
+            us = std::max(us, quiet);
+        }
         std::unique_lock lock(wanted_mutex_);
         wanted_changed_.wait_for(lock, std::chrono::microseconds(us),
                                  [this] { return bool(wanted_); });
@@ -292,9 +307,9 @@ class Checkpoint {
         join();
         stats_.join_us = monotonic_us() - begin;
         GHOST_TRY(rounds_status_);
-        auto processes = processes_of(request_.root);
-        if (!processes) return processes.error();
-        auto last = copy_.finish(*processes, *urgent_);
+        const Standstill& tree = dump_->dump.standing();
+        auto last = copy_.finish(processes_of(tree.tasks()), *urgent_,
+                                 [&tree](pid_t pid) { return tree.maps(pid); });
         if (!last) return last.error();
         stats_.last_bytes = last->bytes;
         stats_.scan_us = last->scan_us;
@@ -374,6 +389,8 @@ class Checkpoint {
     std::optional<ReadyDump> dump_;
     StoppingRule rule_;
     int64_t round_us_ = 0;  // of the last one
+    int64_t round_at_ = 0;  // when it began; 0: there was none
+    double rate_ = -1;      // bytes per second written between the last two; -1: not known yet
     StoppingRule::Verdict verdict_ = StoppingRule::Verdict::go_on;
     GhostHead head_;
     std::future<std::string> host_;

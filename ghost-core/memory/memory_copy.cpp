@@ -19,6 +19,11 @@ constexpr int64_t attach_limit_us = 500000;
 // Runs with less than this between them are protected in one go.
 constexpr uint64_t near_bytes = 128 << 10;
 
+Result<MemoryMap> map_of(pid_t pid, const MemoryCopy::Maps& maps) {
+    const auto* known = maps ? maps(pid) : nullptr;
+    return known != nullptr ? memory_map_in(*known) : memory_map(pid);
+}
+
 }  // namespace
 
 void MemoryCopy::begin(bool since_last, Space* into) {
@@ -128,7 +133,8 @@ Result<MemoryCopy::Round> MemoryCopy::round() {
 }
 
 // What is different in every process, looked at by all threads.
-Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent) {
+Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent,
+                        const Maps& maps) {
     struct Work {
         ProcessCopy* process = nullptr;
         const PageScan* scan = nullptr;
@@ -164,7 +170,7 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent)
         }
         if (ended) continue;
         scans.push_back(std::make_unique<PageScan>(std::move(*scan)));
-        auto map = memory_map(name.pid);
+        auto map = map_of(name.pid, maps);
         if (!map) return map.error();
         for (const auto& area : map->others)
             works.push_back({&process, scans.back().get(), {}, area});
@@ -251,7 +257,7 @@ Status MemoryCopy::protect(int inner_pid, PageRuns& areas, PageChanges& changes,
 }
 
 Result<MemoryCopy::Round> MemoryCopy::finish(std::span<const ProcessName> processes,
-                                             Workers& urgent) {
+                                             Workers& urgent, const Maps& maps) {
     Round out;
     const int64_t begin = monotonic_us();
     std::set<int> there;
@@ -269,7 +275,7 @@ Result<MemoryCopy::Round> MemoryCopy::finish(std::span<const ProcessName> proces
         }
     } held{behind_.get()};
     if (behind_) behind_->hold();
-    GHOST_TRY(look(processes, urgent));
+    GHOST_TRY(look(processes, urgent, maps));
     out.scan_us = monotonic_us() - begin;
     out.bytes = batched_;
     GHOST_TRY(read_changes(Vanished::is_error, urgent));

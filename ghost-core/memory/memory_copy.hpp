@@ -64,8 +64,11 @@ class MemoryCopy {
     Result<Round> round();
     // The same, for the last time: all of `processes` stand and nobody else is there. Afterwards
     // the copy is exact. `urgent` are the threads for this. May be called again when they have run
-    // and stand once more.
-    Result<Round> finish(std::span<const ProcessName> processes, Workers& urgent);
+    // and stand once more. `maps`: /proc/PID/maps of those processes as somebody has read it since
+    // they stand; null for one of which nobody has, or empty.
+    using Maps = std::function<const std::string*(pid_t)>;
+    Result<Round> finish(std::span<const ProcessName> processes, Workers& urgent,
+                         const Maps& maps = {});
     // Gets ready for finish(): memory that is needed then is touched now.
     Status prepare();
 
@@ -102,7 +105,7 @@ class MemoryCopy {
     // `now`: of what is written, what is to be read in this round.
     Status take_in(ProcessCopy& process, PageChanges& changes, const PageRuns& now);
     Status take_in(ProcessCopy& process, PageChanges& changes);
-    Status look(std::span<const ProcessName> processes, Workers& urgent);
+    Status look(std::span<const ProcessName> processes, Workers& urgent, const Maps& maps);
     Status protect(int inner_pid, PageRuns& areas, PageChanges& changes, PageRuns& now,
                    Workers& urgent);
     Status read_changes(Vanished vanished, Workers& workers);

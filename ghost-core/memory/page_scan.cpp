@@ -96,30 +96,48 @@ void note(const MapsLine& line, uint64_t start, MemoryMap& map) {
         others.push_back({start, line.end - start});
 }
 
+// Takes lines one after the other.
+class MapTaker {
+  public:
+    // What is left behind the last whole line.
+    std::string_view take(std::string_view text) {
+        for (size_t end = 0; (end = text.find('\n')) != std::string_view::npos;) {
+            const auto line = parse_line(text.substr(0, end));
+            // An area that grows while the list is read is told a second time, from its beginning.
+            const uint64_t start = std::max(line.start, last_);
+            last_ = std::max(last_, line.end);
+            if (start < line.end) note(line, start, map);
+            text.remove_prefix(end + 1);
+        }
+        return text;
+    }
+    MemoryMap map;
+
+  private:
+    uint64_t last_ = 0;
+};
+
 }  // namespace
+
+MemoryMap memory_map_in(std::string_view maps) {
+    MapTaker taker;
+    taker.take(maps);
+    return std::move(taker.map);
+}
 
 Result<MemoryMap> memory_map(pid_t pid) {
     const auto path = fmt::format("/proc/{}/maps", pid);
     const Fd maps(open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!maps) return sys_error("list memory of process", std::to_string(pid), Code::not_found);
-    MemoryMap out;
-    uint64_t last = 0;
+    MapTaker taker;
     std::array<char, 65536> buffer;
     size_t kept = 0;
     for (;;) {
         const auto got = read(maps.get(), buffer.data() + kept, buffer.size() - kept);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return sys_error("list memory of process", std::to_string(pid));
-        if (got == 0) return out;
-        std::string_view text(buffer.data(), kept + static_cast<size_t>(got));
-        for (size_t end = 0; (end = text.find('\n')) != std::string_view::npos;) {
-            const auto line = parse_line(text.substr(0, end));
-            // An area that grows while the list is read is told a second time, from its beginning.
-            const uint64_t start = std::max(line.start, last);
-            last = std::max(last, line.end);
-            if (start < line.end) note(line, start, out);
-            text.remove_prefix(end + 1);
-        }
+        if (got == 0) return std::move(taker.map);
+        const auto text = taker.take({buffer.data(), kept + static_cast<size_t>(got)});
         kept = text.size();
         if (kept == buffer.size())
             return make_error(Code::internal, "list memory of process", std::to_string(pid));

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <sys/types.h>
+#include <string_view>
 #include <vector>
 
 #include "base/fd.hpp"
@@ -19,6 +20,8 @@ struct MemoryMap {
 };
 // As it is now. Sorted. not_found if the process is gone.
 Result<MemoryMap> memory_map(pid_t pid);
+// The same of a list that somebody has read already, as /proc/PID/maps gave it.
+MemoryMap memory_map_in(std::string_view maps);
 Result<PageRuns> private_memory(pid_t pid);  // only that
 
 // Belongs to the address space the process had when it was opened: after an exec everything is

@@ -87,12 +87,10 @@ std::vector<Bound> read_note(const std::string& path) {
 
 }  // namespace
 
-Status bind_tree(pid_t root, pid_t criu) {
-    unbind_tree(root);  // what somebody who was killed has left
-    auto tasks = list_tree(root);
-    if (!tasks) return tasks.error();
-    const auto all = bindings_of(threads_of(*tasks));
-    const pid_t program = tasks->size() > 1 ? (*tasks)[1].pid : root;
+Status bind_tree(pid_t root, const std::vector<Task>& tasks, pid_t criu) {
+    unbind_tree(root, tasks);  // what somebody who was killed has left
+    const auto all = bindings_of(threads_of(tasks));
+    const pid_t program = tasks.size() > 1 ? tasks[1].pid : root;
     const int cpu = common_processor(all, last_processor(program));
     if (cpu < 0) return make_error(Code::unsupported, "bind tree: no processor for all of it");
     GHOST_TRY(write_note(note_of(root), all));
@@ -105,17 +103,22 @@ Status bind_tree(pid_t root, pid_t criu) {
     return {};
 }
 
-void unbind_tree(pid_t root) {
+void unbind_tree(pid_t root, const std::vector<Task>& tasks) {
     const auto path = note_of(root);
     const auto all = read_note(path);
     if (all.empty()) return;
-    if (auto tasks = list_tree(root))
-        for (const pid_t tid : threads_of(*tasks)) {
-            const auto noted = std::find_if(all.begin(), all.end(),
-                                            [&](const Bound& one) { return one.tid == tid; });
-            if (noted != all.end()) sched_setaffinity(tid, sizeof noted->before, &noted->before);
-        }
+    for (const pid_t tid : threads_of(tasks)) {
+        const auto noted =
+            std::find_if(all.begin(), all.end(), [&](const Bound& one) { return one.tid == tid; });
+        if (noted != all.end()) sched_setaffinity(tid, sizeof noted->before, &noted->before);
+    }
     unlink(path.c_str());
+}
+
+void unbind_tree(pid_t root) {
+    if (access(note_of(root).c_str(), F_OK) != 0) return;
+    auto tasks = list_tree(root);
+    unbind_tree(root, tasks ? *tasks : std::vector<Task>{});
 }
 
 }  // namespace ghost::core

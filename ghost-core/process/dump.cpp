@@ -36,6 +36,7 @@ namespace {
 
 constexpr const char* capture_socket = "streamer-capture.sock";
 constexpr size_t piece_bytes = 256 * 1024;
+constexpr const char* pages_image = "pages-";
 constexpr int64_t second_us = 1000000;
 // What criu has seen of a running tree is so long as good as new. Looking anew may cost 10 ms/GiB.
 constexpr int64_t fresh_us = second_us;
@@ -48,6 +49,7 @@ struct Image {
     Fd pipe;
     uint64_t size = 0;
     int owner = 0;        // of a page map, else 0
+    bool large = false;   // may be more than its pipe takes
     std::string content;  // of a page map, and of every one that is kept
 };
 
@@ -126,6 +128,7 @@ class TreeDump::Dumper {
 
     Status prepare();
     Result<DumpResult> run(GhostWriter* writer, SkeletonFiles* files);
+    const Standstill& standing() const { return *standstill_; }
     ~Dumper();
 
   private:
@@ -134,6 +137,7 @@ class TreeDump::Dumper {
 
     Status start_criu();
     void hurry_criu(int scheduling) const;
+    static void before_helpers(bool on);
     Status freshen();
     Status get_ready();
     Status look_again();
@@ -159,6 +163,9 @@ class TreeDump::Dumper {
     void remove_leftovers() const;
     bool criu_is_done() const { return point_ == Point::finished || criu_->ended(); }
     void refresh_limit() { deadline_ = monotonic_us() + request_.criu.limit_s * second_us; }
+    bool reads_now(const Image& image, bool all) const {
+        return all || image.large || point_ >= Point::complete;
+    }
     bool keeps() const { return writer_ == nullptr || short_stop_; }
     Error criu_failure() const;
 
@@ -179,10 +186,10 @@ class TreeDump::Dumper {
     std::optional<Child> criu_;
     std::optional<Aside> aside_;
     Point point_ = Point::starting;
-    std::vector<Task> stood_;  // the tree when its skeleton was complete
     std::list<Image> images_;
     SkeletonFiles files_;
     int numbers_ = 0;
+    bool nothing_came_ = false;  // in the last turn, though images wait
     int64_t deadline_ = 0;
     bool connected_ = false;
     std::vector<char> buffer_ = std::vector<char>(piece_bytes);
@@ -264,17 +271,34 @@ Status TreeDump::Dumper::start_criu() {
 // criu goes before everything else while the tree stands for it (urgent.hpp), and only then: its
 // preparations would take a processor from the tree.
 void TreeDump::Dumper::hurry_criu(int scheduling) const {
-    const sched_param param = lowest_of(scheduling);
+    const sched_param param = next_to_lowest_of(scheduling);
     sched_setscheduler(criu_->pid(), scheduling, &param);  // without the privilege it is not
     for (const pid_t helper : children_of(criu_->pid()))   // it looks for guard pages
         sched_setscheduler(helper, scheduling, &param);
 }
 
-// One wait and whatever it brought.
+// The threads that look at memory beside criu (urgent.hpp) want all processors: criu, and this
+// thread, which answers it, go before those, or the skeleton would begin when they are through. The
+// thread that runs the hook has been made before this, and is one of them.
+void TreeDump::Dumper::before_helpers(bool on) {
+    if (sched_getscheduler(0) != SCHED_RR) return;
+    const sched_param param = on ? next_to_lowest_of(SCHED_RR) : lowest_of(SCHED_RR);
+    sched_setparam(0, &param);
+}
+
+// One wait and whatever it brought. While the tree stands, criu's small images wait in their pipes:
+// it writes them in pieces of some bytes, and to be woken for each takes longer than to write it.
+// Should one be larger than its pipe, it is taken when nothing else has come for a millisecond.
 Status TreeDump::Dumper::turn() {
     Watch watch;
-    for (auto& image : images_)
-        watch.add(image.pipe.get(), POLLIN, [this, &image] { return take_bytes(image); });
+    const bool all = std::exchange(nothing_came_, false);
+    bool waiting = false;
+    for (auto& image : images_) {
+        const bool now = reads_now(image, all);
+        waiting |= !now;
+        watch.add(now ? image.pipe.get() : -1, POLLIN,
+                  [this, &image] { return take_bytes(image); });
+    }
     watch.add(connected_ ? connection_.get() : listener_.get(), POLLIN,
               [this] { return take_request(); });
     watch.add(control_.get(), POLLIN, [this] { return hear(); });
@@ -291,7 +315,9 @@ Status TreeDump::Dumper::turn() {
     if (waits) refresh_limit();
     const int64_t left = deadline_ - monotonic_us();
     if (left <= 0) return make_error(Code::timeout, "freeze: criu does not get on");
-    GHOST_TRY(watch.wait("wait for criu", static_cast<int>(left / 1000 + 1)));
+    auto came = watch.wait("wait for criu", waiting ? 1 : static_cast<int>(left / 1000 + 1));
+    if (!came) return came.error();
+    nothing_came_ = waiting && !*came;
     images_.remove_if([](const Image& image) { return !image.pipe; });
     return {};
 }
@@ -386,10 +412,6 @@ Status TreeDump::Dumper::tell_guards() {
 
 Status TreeDump::Dumper::release_if_complete() {
     if (point_ != Point::complete || !aside_->ended()) return {};
-    // When they run again some may end before anybody asks who they were.
-    auto tasks = list_tree(request_.root);
-    if (!tasks) return tasks.error();
-    stood_ = std::move(*tasks);
     if (request_.before_release) GHOST_TRY(request_.before_release());
     const int64_t now = monotonic_us();
     result_.times.hooks = now - std::exchange(mark_, now);
@@ -401,10 +423,11 @@ Status TreeDump::Dumper::release_if_complete() {
 Status TreeDump::Dumper::released() {
     hurry_criu(SCHED_OTHER);
     if (!request_.leave_running) {
-        unbind_tree(request_.root);
+        unbind_tree(request_.root, standstill_->tasks());
         return {};
     }
-    auto resumed = resume_tree(request_.root);
+    // criu traces nobody any more.
+    auto resumed = resume_tasks(request_.root, standstill_->tasks());
     const int64_t now = monotonic_us();
     result_.times.resume = now - std::exchange(mark_, now);
     return resumed;
@@ -432,6 +455,7 @@ Status TreeDump::Dumper::take_request() {
     image.id = numbers_++;
     image.pipe = std::move(*pipe);
     image.owner = pagemap_owner(*name);
+    image.large = name->starts_with(pages_image);
     image.name = std::move(*name);
     if (!keeps()) GHOST_TRY(writer_->skeleton_open(image.id, image.name));
     images_.push_back(std::move(image));
@@ -494,7 +518,8 @@ void TreeDump::Dumper::let_go() {
 TreeDump::Dumper::~Dumper() {
     if (!criu_ || criu_->ended()) return;
     aside_.reset();
-    if (point_ == Point::finished) {  // it is about to end
+    if (point_ == Point::finished) {  // it waits to be allowed to end
+        control_.reset();
         if (!criu_->wait(monotonic_us() + second_us)) criu_->kill();
         remove_leftovers();
         return;
@@ -551,6 +576,7 @@ Status TreeDump::Dumper::wait_for_word() {
 
 Status TreeDump::Dumper::stop() {
     if (takes_part_) hurry_criu(SCHED_RR);
+    before_helpers(true);
     mark_ = monotonic_us();
     result_.times.ahead = takes_part_ ? mark_ - began_ : 0;
     auto standstill = Standstill::stop(request_.root, second_us);
@@ -561,7 +587,7 @@ Status TreeDump::Dumper::stop() {
     }
     standstill_.emplace(std::move(*standstill));
     if (takes_part_)
-        if (auto bound = bind_tree(request_.root, criu_->pid()); !bound.ok())
+        if (auto bound = bind_tree(request_.root, standstill_->tasks(), criu_->pid()); !bound.ok())
             log::debug("freeze: {}", bound.error().message());
     const int64_t now = monotonic_us();
     result_.times.stop = now - std::exchange(mark_, now);
@@ -573,15 +599,11 @@ Status TreeDump::Dumper::stop() {
 
 // Whose pages the skeleton leaves to us, as numbered here.
 Status TreeDump::Dumper::name_pages() {
-    if (stood_.empty()) {
-        auto tasks = list_tree(request_.root);
-        if (!tasks) return tasks.error();
-        stood_ = std::move(*tasks);
-    }
+    const auto& stood = standstill_->tasks();
     for (auto& [inner, ranges] : ranges_) {
-        const auto task = std::find_if(stood_.begin(), stood_.end(),
+        const auto task = std::find_if(stood.begin(), stood.end(),
                                        [&](const Task& t) { return t.inner == inner; });
-        if (task == stood_.end())
+        if (task == stood.end())
             return make_error(Code::internal, "find process of skeleton", std::to_string(inner));
         result_.pages.push_back({inner, task->pid, std::move(ranges)});
     }
@@ -602,6 +624,7 @@ Result<DumpResult> TreeDump::Dumper::attempt() {
         if (result_.times.stood == 0 && point_ >= Point::released)
             result_.times.stood = monotonic_us() - begin;
     }
+    before_helpers(false);
     // Its last word may have come with its end.
     if (status.ok() && control_ && point_ != Point::finished) status = hear();
     unlink((request_.criu.work_dir + "/" + capture_socket).c_str());
@@ -639,7 +662,6 @@ void TreeDump::Dumper::forget() {
     point_ = Point::starting;
     files_.clear();
     ranges_.clear();
-    stood_.clear();
     result_ = {};
 }
 
@@ -678,6 +700,10 @@ Result<DumpResult> TreeDump::Dumper::run(GhostWriter* writer, SkeletonFiles* fil
 bool knows_short_stop(const CriuSettings& settings) {
     const auto program = find_program(settings.program);
     return program.ok() && knows_control(*program);
+}
+
+const Standstill& TreeDump::standing() const {
+    return dumper_->standing();
 }
 
 TreeDump::TreeDump(std::unique_ptr<Dumper> dumper) : dumper_(std::move(dumper)) {}

@@ -15,6 +15,8 @@
 
 namespace ghost::core {
 
+class Standstill;
+
 struct DumpRequest {
     pid_t root = 0;
     std::vector<std::string> externals;  // criu keys
@@ -92,6 +94,8 @@ class TreeDump {
     Result<DumpResult> run(GhostWriter& writer);
     // The same into memory.
     Result<DumpResult> run(SkeletonFiles& files);
+    // While on_stopped is called: the tree as it stands.
+    const Standstill& standing() const;
 
   private:
     class Dumper;

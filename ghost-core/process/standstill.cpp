@@ -21,7 +21,6 @@
 #include "base/fd.hpp"
 #include "base/log.hpp"
 #include "ghost-core/process/proc.hpp"
-#include "ghost-core/process/tree.hpp"
 
 namespace ghost::core {
 namespace {
@@ -31,6 +30,16 @@ constexpr size_t extended_bytes = 16384;       // the largest XSAVE area known i
 constexpr size_t begin_bytes = 64;             // CRIU writes a system call and a name there
 constexpr const char* blob = "memfd:CRIUMFD";  // CRIU's code in a task (compel)
 constexpr int most_stops = 400;                // of a task on its way out of CRIU's code
+// A task that is told to stop does so at once, unless it has to wait for a processor.
+constexpr int quick_looks = 40;
+
+// Before the look after that many in vain.
+void rest_before(int look, useconds_t us) {
+    if (look < quick_looks)
+        sched_yield();
+    else
+        usleep(us);
+}
 
 long trace(int request, pid_t tid, uint64_t address, void* data) {
     return syscall(SYS_ptrace, request, tid, address, data);
@@ -78,12 +87,13 @@ class Seized {
         return wait_stop();
     }
     Result<int> wait_stop() const {
-        for (const int64_t limit = monotonic_us() + second_us; monotonic_us() < limit;) {
+        const int64_t limit = monotonic_us() + second_us;
+        for (int look = 0; monotonic_us() < limit; look++) {
             int status = 0;
             const pid_t got = waitpid(tid_, &status, __WALL | WNOHANG);
             if (got == tid_ && WIFSTOPPED(status)) return status;
             if (got == tid_ || (got < 0 && errno != EINTR)) return trace_error("wait for", tid_);
-            usleep(20);
+            rest_before(look, 20);
         }
         return make_error(Code::timeout, "wait for thread", std::to_string(tid_));
     }
@@ -116,13 +126,9 @@ bool is_syscall_stop(int status) {
     return status >> 8 == (SIGTRAP | 0x80);
 }
 
-bool all_stopped(pid_t pid) {
-    const auto folder = fmt::format("/proc/{}/task", pid);
-    const auto tids = numbers_in(folder);
-    return std::all_of(tids.begin(), tids.end(), [&](pid_t tid) {
-        const auto status = read_status(fmt::format("{}/{}", folder, tid));
-        return !status || status->state == 'T' || status->state == 'Z' || status->state == 'X';
-    });
+bool is_stopped(pid_t pid, pid_t tid) {
+    const auto status = read_status(fmt::format("/proc/{}/task/{}", pid, tid));
+    return !status || status->state == 'T' || status->state == 'Z' || status->state == 'X';
 }
 
 Status write_memory(pid_t pid, uint64_t at, const std::string& bytes) {
@@ -224,12 +230,22 @@ Result<Standstill::Process> Standstill::note(pid_t pid) {
 
 namespace {
 
+// A thread that has stopped stays so; one that has been made meanwhile is told to stop as well.
 Status wait_all_stopped(pid_t pid, int64_t deadline_us) {
-    while (!all_stopped(pid)) {
-        if (monotonic_us() > deadline_us)
-            return make_error(Code::timeout, "freeze: a process of the rank does not stop",
-                              std::to_string(pid));
-        usleep(50);
+    const auto folder = fmt::format("/proc/{}/task", pid);
+    std::set<pid_t> stopped;
+    for (bool all = false; !all;) {
+        all = true;
+        for (const pid_t tid : numbers_in(folder)) {
+            if (!stopped.insert(tid).second) continue;
+            all = false;
+            for (int look = 0; !is_stopped(pid, tid); look++) {
+                if (monotonic_us() > deadline_us)
+                    return make_error(Code::timeout, "freeze: a process of the rank does not stop",
+                                      std::to_string(pid));
+                rest_before(look, 50);
+            }
+        }
     }
     return {};
 }
@@ -252,6 +268,7 @@ Result<Standstill> Standstill::stop(pid_t root, int64_t limit_us) {
             hurry_process(task.pid);
         }
         for (const pid_t pid : stopped) GHOST_TRY(wait_all_stopped(pid, deadline));
+        out.tasks_ = std::move(*tasks);
     }
     for (const pid_t pid : stopped) {
         auto process = note(pid);
@@ -398,6 +415,11 @@ class Standstill::Surgeon {
     const Process& before_;
     std::vector<Mapping> blobs_;
 };
+
+const std::string* Standstill::maps(pid_t pid) const {
+    const auto found = std::ranges::find(processes_, pid, &Process::pid);
+    return found == processes_.end() || found->maps.empty() ? nullptr : &found->maps;
+}
 
 Status Standstill::repair() {
     Status first;

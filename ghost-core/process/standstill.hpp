@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/result.hpp"
+#include "ghost-core/process/tree.hpp"
 
 namespace ghost::core {
 
@@ -26,6 +27,12 @@ class Standstill {
 
     // After CRIU has ended in any way: every task is as stop() left it, and still stopped.
     Status repair();
+
+    // The tree as it stands, as list_tree() gave it.
+    const std::vector<Task>& tasks() const { return tasks_; }
+    // What a process of it has mapped, as /proc/PID/maps gave it; null for one that was not stopped
+    // (it has ended).
+    const std::string* maps(pid_t pid) const;
 
   private:
     struct Thread {
@@ -51,6 +58,7 @@ class Standstill {
     // Those whose line contains `only_of`; without it all.
     static std::vector<Mapping> mappings_in(const std::string& maps, const char* only_of = nullptr);
 
+    std::vector<Task> tasks_;
     std::vector<Process> processes_;
 };
 

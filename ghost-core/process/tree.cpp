@@ -155,9 +155,13 @@ Status resume_tree(pid_t root) {
         log::warning("{}", free.error().message());
     auto tasks = list_tree(root);
     if (!tasks) return tasks.error();
-    unbind_tree(root);
+    return resume_tasks(root, *tasks);
+}
+
+Status resume_tasks(pid_t root, const std::vector<Task>& tasks) {
+    unbind_tree(root, tasks);
     // Children first: the init must not see a child stopped for long after it runs itself.
-    for (auto task = tasks->rbegin(); task != tasks->rend(); ++task) {
+    for (auto task = tasks.rbegin(); task != tasks.rend(); ++task) {
         change_class(task->pid, SCHED_RR, SCHED_OTHER, hurried, 0);
         if (kill(task->pid, SIGCONT) != 0 && errno != ESRCH)
             return sys_error("continue process", std::to_string(task->pid));

@@ -37,6 +37,9 @@ void calm_tree(pid_t root);
 // SIGCONT to every process of the tree, when the criu of an exporter that was killed has left it.
 Status resume_tree(pid_t root);
 
+// The same for a tree that nobody traces any more and whose tasks are known.
+Status resume_tasks(pid_t root, const std::vector<Task>& tasks);
+
 // Outer pid of the process of the tree whose number in its innermost PID name space is inner_pid.
 Result<pid_t> find_task(pid_t root, pid_t inner_pid);
 

@@ -20,15 +20,16 @@ class Watch {
         acts_.push_back(std::move(act));
     }
 
-    // The first failure of an act ends it. io: poll(2) failed.
-    Status wait(const char* what, int timeout_ms) {
-        if (poll(polls_.data(), polls_.size(), timeout_ms) < 0) {
-            if (errno == EINTR) return {};
+    // The first failure of an act ends it. False: nothing came in that time. io: poll(2) failed.
+    Result<bool> wait(const char* what, int timeout_ms) {
+        const int came = poll(polls_.data(), polls_.size(), timeout_ms);
+        if (came < 0) {
+            if (errno == EINTR) return true;
             return sys_error(what);
         }
         for (size_t i = 0; i < polls_.size(); i++)
             if (polls_[i].revents != 0) GHOST_TRY(acts_[i]());
-        return {};
+        return came > 0;
     }
 
   private:

@@ -112,6 +112,8 @@ class RingMapping {
     bool creator() const { return creator_; }
 
   private:
+    void touch() const;
+
     RingMapping(uint8_t* base, const RingGeometry& geometry, bool creator)
         : base_(base), geometry_(geometry), creator_(creator) {}
     uint8_t* base_;

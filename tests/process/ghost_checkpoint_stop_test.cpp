@@ -124,7 +124,8 @@ TEST_F(CheckpointTest, WhoeverLetsTheTreeGoGivesItsProcessorsBack) {
     const auto bind_and_die = [&] {
         const pid_t child = fork();
         if (child == 0) {
-            if (!bind_tree(tree->root, getpid()).ok()) _exit(1);
+            auto tasks = list_tree(tree->root);
+            if (!tasks || !bind_tree(tree->root, *tasks, getpid()).ok()) _exit(1);
             kill(getpid(), SIGKILL);
         }
         int status = 0;
