@@ -16,6 +16,7 @@
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
+#include "ghost-core/process/interrupted.hpp"
 #include "ghost-core/process/proc.hpp"
 #include "ghost-core/process/tree.hpp"
 
@@ -27,11 +28,8 @@ constexpr int64_t call_limit_us = 2000000;
 constexpr int most_stops = 64;  // on the way through one call; more is a bug
 constexpr int quick_looks = 200;
 constexpr int64_t detach_limit_us = 5000000;
+constexpr int64_t kill_limit_us = 5000000;
 constexpr int stop_looks = 20000;  // 50 µs each
-
-// Answers of an interrupted system call that mean: make it again (include/linux/errno.h of Linux).
-constexpr long restart_sys = -512, restart_no_intr = -513, restart_no_hand = -514,
-               restart_block = -516;
 
 long trace(int request, pid_t tid, uint64_t address, void* data) {
     return syscall(SYS_ptrace, request, tid, address, data);
@@ -99,21 +97,17 @@ int inner_number(const std::string& folder) {
     return status ? status->numbers.back() : 0;
 }
 
-// As the kernel would when nobody but us has stopped it.
-void make_again(user_regs_struct& registers) {
-    const auto call = static_cast<long>(registers.orig_rax);
+// As the kernel would when nobody but us has stopped it; a time to wait begins anew.
+void make_again(pid_t tid, user_regs_struct& registers) {
     const auto answer = static_cast<long>(registers.rax);
-    registers.orig_rax = ~uint64_t{0};
-    if (call < 0) return;
-    if (answer == restart_block && call == SYS_restart_syscall) {
-        registers.rax = static_cast<uint64_t>(-EINTR);  // what it waits for is known here only
-        return;
+    const bool unfinished = answer == restart_sys || answer == restart_no_intr ||
+                            answer == restart_no_hand || answer == restart_block;
+    if (static_cast<long>(registers.orig_rax) >= 0 && unfinished) {
+        const long call = interrupted_call(tid, registers);
+        registers.rax = static_cast<uint64_t>(call >= 0 ? call : -EINTR);
+        if (call >= 0) registers.rip -= 2;
     }
-    if (answer != restart_sys && answer != restart_no_intr && answer != restart_no_hand &&
-        answer != restart_block)
-        return;
-    registers.rax = static_cast<uint64_t>(call);
-    registers.rip -= 2;
+    registers.orig_rax = ~uint64_t{0};
 }
 
 }  // namespace
@@ -253,16 +247,19 @@ Status Grip::end_with_us() {
 void Grip::kill_tree() {
     for (auto process = processes_.rbegin(); process != processes_.rend(); ++process)
         kill(process->pid, SIGKILL);
-    for (auto process = processes_.rbegin(); process != processes_.rend(); ++process)
-        for (auto thread = process->threads.rbegin(); thread != process->threads.rend(); ++thread) {
+    // All at once: one of the init's threads ends only when all others have been waited for.
+    std::vector<pid_t> left;
+    for (const auto& process : processes_)
+        for (const auto& thread : process.threads) left.push_back(thread.tid);
+    const int64_t deadline = monotonic_us() + kill_limit_us;
+    while (!left.empty() && monotonic_us() < deadline) {
+        std::erase_if(left, [](pid_t tid) {
             int status = 0;
-            for (int i = 0; i < 5000; i++) {
-                const pid_t got = waitpid(thread->tid, &status, __WALL | WNOHANG);
-                if (got < 0 && errno != EINTR) break;
-                if (got == thread->tid && !WIFSTOPPED(status)) break;
-                if (got == 0) usleep(200);
-            }
-        }
+            const pid_t got = waitpid(tid, &status, __WALL | WNOHANG);
+            return got < 0 ? errno != EINTR : got == tid && !WIFSTOPPED(status);
+        });
+        if (!left.empty()) usleep(200);
+    }
     processes_.clear();
 }
 
@@ -278,7 +275,7 @@ Result<ThreadState> Grip::state(const Thread& thread) const {
         trace(PTRACE_GETSIGMASK, thread.tid, sizeof out.signal_mask, &out.signal_mask) != 0)
         return trace_error("read", thread.tid);
     out.extended.resize(part.iov_len);
-    make_again(out.registers);
+    make_again(thread.tid, out.registers);
     return out;
 }
 

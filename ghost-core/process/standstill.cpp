@@ -20,6 +20,7 @@
 #include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "base/log.hpp"
+#include "ghost-core/process/interrupted.hpp"
 #include "ghost-core/process/proc.hpp"
 
 namespace ghost::core {
@@ -319,7 +320,7 @@ class Standstill::Surgeon {
         if (!now) return now.error();
         // CRIU's code in the main thread gives back what it holds when it finds its socket closed.
         if (thread.tid == before_.pid && in_blob(now->rip)) {
-            if (auto left = leave_blob(task); !left.ok())
+            if (auto left = leave_blob(task, thread.registers); !left.ok())
                 log::warning("repair: {}", left.error().message());
             GHOST_TRY(task.settle());
             now = task.registers();
@@ -339,13 +340,21 @@ class Standstill::Surgeon {
         return {};
     }
 
-    static Status leave_blob(const Seized& task) {
+    // To its end. rt_sigreturn makes the kernel forget how much time is left to a call that it
+    // would go on with: where there is one that is left out, and heal() puts the registers right.
+    static Status leave_blob(const Seized& task, const user_regs_struct& before) {
+        const bool keep = static_cast<long>(before.orig_rax) >= 0 &&
+                          static_cast<long>(before.rax) == restart_block;
         for (int i = 0; i < most_stops; i++) {
             auto status = task.go(PTRACE_SYSCALL);
             if (!status) return status.error();
             auto registers = task.registers();
             if (!registers) return registers.error();
             if (!is_syscall_stop(*status) || registers->orig_rax != SYS_rt_sigreturn) continue;
+            if (keep) {
+                registers->orig_rax = ~uint64_t{0};  // no call
+                GHOST_TRY(task.set_registers(*registers));
+            }
             auto after = task.go(PTRACE_SYSCALL);
             if (!after) return after.error();
             return {};

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <fstream>
 #include <functional>
 #include <memory>
@@ -148,30 +147,6 @@ TEST_F(Migration, MovesAgainAndAgain) {
         before = now;
     }
 }
-
-// Kills criu with SIGKILL some time after it has appeared as a child of ours.
-class CriuKiller {
-  public:
-    explicit CriuKiller(int after_us) : thread_([this, after_us] { run(after_us); }) {}
-    ~CriuKiller() {
-        done_ = true;
-        thread_.join();
-    }
-
-  private:
-    void run(int after_us) {
-        while (!done_) {
-            if (const pid_t criu = our_criu(); criu != 0) {
-                usleep(static_cast<useconds_t>(after_us));
-                kill(criu, SIGKILL);  // not reaped yet, or a stopped number: harmless
-                return;
-            }
-            usleep(100);
-        }
-    }
-    std::atomic<bool> done_ = false;
-    std::thread thread_;
-};
 
 // Descriptors and mappings of every process, as far as they do not change by themselves.
 std::string belongings(pid_t root) {

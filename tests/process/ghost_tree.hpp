@@ -1,6 +1,7 @@
 // A tree {init, ghost_subject} in a PID name space of its own, as the tests start, move and ask it.
 #pragma once
 
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -226,5 +227,29 @@ inline pid_t our_criu() {
     }
     return 0;
 }
+
+// Kills criu with SIGKILL some time after it has appeared as a child of ours.
+class CriuKiller {
+  public:
+    explicit CriuKiller(int after_us) : thread_([this, after_us] { run(after_us); }) {}
+    ~CriuKiller() {
+        done_ = true;
+        thread_.join();
+    }
+
+  private:
+    void run(int after_us) {
+        while (!done_) {
+            if (const pid_t criu = our_criu(); criu != 0) {
+                usleep(static_cast<useconds_t>(after_us));
+                kill(criu, SIGKILL);  // not reaped yet, or a stopped number: harmless
+                return;
+            }
+            usleep(100);
+        }
+    }
+    std::atomic<bool> done_ = false;
+    std::thread thread_;
+};
 
 }  // namespace ghost::core::test

@@ -104,7 +104,7 @@ def coverage(rows):
               "- Standard input, output and error that lead out of the tree become the importer's.",
               "- A tree is in the control groups, the network and the mounts of its importer.",
               "- A process that was stopped by SIGSTOP when it was exported runs at the target.",
-              "- Calls that wait with a time limit (poll, sleep) may end early with EINTR.",
+              "- Calls that wait for some time (poll, usleep) begin to wait anew.",
               "- Files are not copied: they have to be at the target, and the same; those that are written to",
               "  may have grown.",
               "- What lay in transparent huge pages does so again soon after.",

@@ -1,0 +1,314 @@
+// System calls with a time limit, of processes that are stopped meanwhile: none ends early, and
+// none of a process that goes on where it is waits much longer than it was asked to.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <sstream>
+
+#include "base/log.hpp"
+#include "ghost-core/format/host.hpp"
+#include "ghost-core/mechanism/checkpoint.hpp"
+#include "ghost-core/mechanism/live.hpp"
+#include "ghost-core/process/criu_program.hpp"
+#include "ghost-core/process/dump.hpp"
+#include "ghost-core/resource/memory.hpp"
+#include "tests/process/ghost_tree.hpp"
+
+namespace ghost::core::test {
+namespace {
+
+constexpr int64_t asked_us = 4000000;
+constexpr int64_t busy_us = asked_us * 6 / 10;  // so long the tree is stopped again and again
+constexpr int64_t late_us = 1300000;  // less than what a call made anew at busy_us is late by
+const std::string secret = "0123456789abcdef";
+
+struct Outcome {
+    int error = 0;
+    int64_t took_us = 0;
+    int handled = 0;  // signals
+};
+using Outcomes = std::map<std::string, Outcome>;
+
+std::string sleeper_program() {
+    auto program = subject_program();
+    return program.replace(program.rfind('/') + 1, std::string::npos, "ghost_sleeper");
+}
+
+// Words of the first line of a file.
+std::vector<std::string> words_of(const std::string& path) {
+    std::ifstream in(path);
+    std::string line, word;
+    std::getline(in, line);
+    std::istringstream words(line);
+    std::vector<std::string> out;
+    while (words >> word) out.push_back(word);
+    return out;
+}
+
+class Calls : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        if (const auto reason = obstacle(); !reason.empty()) GTEST_SKIP() << reason;
+        log::setup("ghost_calls_test", log::level_from_environment());
+        if (!knows_short_stop({criu_program(), source_.path(), 20}))
+            GTEST_SKIP() << "criu was built without our patches";
+    }
+    void start(const std::string& what) {
+        tree_ = Tree::start_program(sleeper_program(), {std::to_string(asked_us / 1000), what});
+        begin_ = monotonic_us();
+        const size_t threads = what == "all" ? 14 : what == "signals" ? 16 : 1;
+        for (const int64_t limit = begin_ + 5000000; waiting() < threads;) {
+            ASSERT_LT(monotonic_us(), limit) << waiting() << " threads wait";
+            usleep(1000);
+        }
+    }
+
+    // Threads that are in a system call. (The number is said of one that sleeps only.)
+    size_t waiting() const {
+        size_t out = 0;
+        const auto folder = fmt::format("/proc/{}/task", tree_->root);
+        for (const pid_t tid : numbers_in(folder)) {
+            const auto name = words_of(fmt::format("{}/{}/comm", folder, tid));
+            const auto call = words_of(fmt::format("{}/{}/syscall", folder, tid));
+            const bool named = tid == tree_->root || (!name.empty() && name[0] != "ghost_sleeper");
+            out += named && call.size() > 1 && call[0] != "-1";
+        }
+        return out;
+    }
+
+    bool is_busy() const { return monotonic_us() < begin_ + busy_us; }
+
+    Outcomes outcomes(Tree& tree) {
+        Outcomes out;
+        for (;;) {
+            const auto line = tree.listen(2 * asked_us / 1000);
+            EXPECT_TRUE(line.has_value()) << "no answer";
+            if (!line || *line == "end") return out;
+            std::istringstream words(*line);
+            std::string name;
+            Outcome one;
+            words >> name >> one.error >> one.took_us >> one.handled;
+            out[name] = one;
+        }
+    }
+
+    static void expect_whole(const Outcomes& all, size_t count, int64_t longest_us) {
+        EXPECT_EQ(all.size(), count);
+        for (const auto& [name, one] : all) {
+            EXPECT_EQ(one.error, 0)
+                << name << ": " << std::strerror(one.error) << " after " << one.took_us << " us";
+            EXPECT_GE(one.took_us, asked_us) << name;
+            EXPECT_LE(one.took_us, longest_us) << name;
+        }
+    }
+
+    void checkpoint(MemoryResource& ghost) {
+        auto stats = checkpointer_.run(request_for<CheckpointRequest>(*tree_, source_), ghost);
+        EXPECT_TRUE(stats.ok()) << stats.error().message();
+    }
+
+    // The ghost runs as `copy_`.
+    void run_ghost(Resource& ghost) {
+        auto importer = Importer::open(ghost);
+        ASSERT_TRUE(importer.ok()) << importer.error().message();
+        auto held = hold_in(target_, *importer, copy_);
+        ASSERT_TRUE(held.ok()) << held.error().message();
+        ASSERT_TRUE(release_tree(*held).ok());
+    }
+
+    static std::vector<std::string> names() {
+        std::vector<std::string> out;
+        FILE* in = popen((sleeper_program() + " names").c_str(), "r");
+        for (char line[64]; in != nullptr && std::fgets(line, sizeof line, in) != nullptr;)
+            out.emplace_back(line, std::strlen(line) - 1);
+        if (in != nullptr) pclose(in);
+        return out;
+    }
+
+    WorkFolder source_, target_;
+    std::unique_ptr<Tree> tree_;
+    Tree copy_;
+    Checkpointer checkpointer_;
+    int64_t begin_ = 0;
+};
+
+TEST_F(Calls, OfOneThatGoesOnKeepTheirTime) {
+    start("all");
+    for (int i = 1; i <= 3; i++) {
+        while (monotonic_us() < begin_ + busy_us * i / 3) usleep(1000);
+        MemoryResource ghost;
+        checkpoint(ghost);
+    }
+    expect_whole(outcomes(*tree_), 13, asked_us + late_us);
+}
+
+// All of them, each with a call in its only thread.
+TEST_F(Calls, OfTheFirstThreadKeepTheirTime) {
+    std::vector<std::unique_ptr<Tree>> trees;
+    const auto all = names();
+    ASSERT_EQ(all.size(), 13U);
+    for (const auto& name : all) {
+        start(name);
+        trees.push_back(std::move(tree_));
+    }
+    for (int i = 1; i <= 3; i++) {
+        while (monotonic_us() < begin_ + busy_us * i / 3) usleep(1000);
+        for (auto& tree : trees) {
+            tree_.swap(tree);
+            MemoryResource ghost;
+            checkpoint(ghost);
+            tree_.swap(tree);
+        }
+    }
+    Outcomes found;
+    for (auto& tree : trees) found.merge(outcomes(*tree));
+    expect_whole(found, all.size(), asked_us + late_us);
+}
+
+// Without the tracking of writes before it, which interrupts the first thread once more: the
+// first time that a call is interrupted at all, or not.
+TEST_F(Calls, OfAGhostAreMadeAgain) {
+    for (const int checkpoints : {0, 2}) {
+        SCOPED_TRACE(checkpoints);
+        start("all");
+        for (int i = 0; i < checkpoints; i++) {
+            MemoryResource ghost;
+            checkpoint(ghost);
+        }
+        MemoryResource ghost;
+        auto sent = export_tree(request_for<ExportRequest>(*tree_, source_), ghost);
+        ASSERT_TRUE(sent.ok()) << sent.error().message();
+        const int64_t sent_us = monotonic_us();
+        tree_->end();
+        run_ghost(ghost);
+        expect_whole(outcomes(copy_), 13, sent_us - begin_ + asked_us + late_us);
+        copy_.end();
+    }
+}
+
+TEST_F(Calls, OfAGhostOfOneThatWentOnAreMadeAgain) {
+    start("all");
+    MemoryResource first, second;
+    checkpoint(first);
+    checkpoint(second);
+    const int64_t stood_us = monotonic_us();
+    run_ghost(second);
+    expect_whole(outcomes(copy_), 13, stood_us - begin_ + asked_us + late_us);
+    expect_whole(outcomes(*tree_), 13, asked_us + late_us);
+}
+
+// Of every thread that stands one signal; the handler runs there and at the target.
+TEST_F(Calls, EndByASignalThatCameMeanwhile) {
+    start("signals");
+    kill(tree_->root, SIGSTOP);
+    const auto folder = fmt::format("/proc/{}/task", tree_->root);
+    for (const pid_t tid : numbers_in(folder)) {
+        const auto name = words_of(fmt::format("{}/{}/comm", folder, tid));
+        if (tid != tree_->root)
+            syscall(SYS_tgkill, tree_->root, tid, name.at(0) == "answer" ? SIGUSR2 : SIGUSR1);
+    }
+    MemoryResource ghost;
+    auto sent = export_tree(request_for<ExportRequest>(*tree_, source_), ghost);
+    ASSERT_TRUE(sent.ok()) << sent.error().message();
+    const auto keys = tree_->keys();
+    run_ghost(ghost);
+    ASSERT_TRUE(resume_tree(tree_->root).ok());
+    for (Tree* tree : {tree_.get(), &copy_}) {
+        SCOPED_TRACE(tree == &copy_ ? "copy" : "original");
+        const auto all = outcomes(*tree);
+        EXPECT_EQ(all.size(), 15U);
+        for (const auto& [name, one] : all) {
+            EXPECT_EQ(one.handled, 1) << name;
+            if (name == "condition") {  // waits on by itself
+                EXPECT_EQ(one.error, 0);
+                EXPECT_GE(one.took_us, asked_us);
+            } else if (name == "answer") {  // its handler lets the call go on, and answers it
+                EXPECT_EQ(one.error, 0);
+            } else {
+                EXPECT_EQ(one.error, EINTR) << name;
+                EXPECT_LT(one.took_us, asked_us) << name;
+            }
+        }
+    }
+}
+
+// While a checkpoint stands, a signal for the original alone.
+TEST_F(Calls, EndByASignalInACheckpoint) {
+    start("nanosleep");
+    auto what = request_for<CheckpointRequest>(*tree_, source_);
+    what.while_stopped = [&]() -> Status {
+        kill(tree_->root, SIGUSR1);
+        return {};
+    };
+    MemoryResource ghost;
+    ASSERT_TRUE(checkpointer_.run(what, ghost).ok());
+    run_ghost(ghost);
+    const auto original = outcomes(*tree_)["nanosleep"], copy = outcomes(copy_)["nanosleep"];
+    EXPECT_EQ(original.error, EINTR);
+    EXPECT_EQ(original.handled, 1);
+    EXPECT_LT(original.took_us, asked_us);
+    EXPECT_EQ(copy.error, 0);
+    EXPECT_EQ(copy.handled, 0);
+    EXPECT_GE(copy.took_us, asked_us);
+}
+
+// The kernel keeps what is left, but where criu's own code in the first thread was let run to its
+// end: there the call is made anew.
+TEST_F(Calls, SurviveACriuThatIsKilled) {
+    if (!survives_kill(criu_program())) GTEST_SKIP() << "criu without our change";
+    int killed = 0, all = 0;
+    for (const std::string kind : {"nanosleep", "poll", "select", "semaphore", "futex", "all"}) {
+        SCOPED_TRACE(kind);
+        start(kind);
+        for (; is_busy(); all++) {
+            MemoryResource ghost;
+            auto sent = [&] {
+                CriuKiller killer(all * 7919 % 10000);
+                return export_tree(request_for<ExportRequest>(*tree_, source_), ghost);
+            }();
+            if (sent.ok())
+                ASSERT_TRUE(resume_tree(tree_->root).ok());  // criu was through before
+            else
+                killed++;
+        }
+        expect_whole(outcomes(*tree_), kind == "all" ? 13 : 1, busy_us + asked_us + late_us);
+    }
+    std::printf("%d of %d dumps were killed\n", killed, all);
+    EXPECT_GT(killed, all / 4);
+}
+
+TEST_F(Calls, OfOneThatMovesLiveAreMadeAgain) {
+    for (const int checkpoints : {0, 2}) {
+        SCOPED_TRACE(checkpoints);
+        start("all");
+        for (int i = 0; i < checkpoints; i++) {
+            MemoryResource ghost;
+            checkpoint(ghost);
+        }
+        auto links = connect(secret);
+        LiveImportRequest to;
+        to.criu = {criu_program(), target_.path(), 20};
+        const auto keys = tree_->keys();
+        const auto [input, output] = copy_.plug();
+        to.inherit = [&](const Json&) -> Result<std::vector<InheritFd>> {
+            return std::vector<InheritFd>{{input.get(), keys.at(0)}, {output.get(), keys.at(1)}};
+        };
+        Result<LiveImport> got = make_error(Code::internal, "not run");
+        std::thread importer([&] { got = live_import(to, *links.target); });
+        const auto sent =
+            live_export(request_for<LiveExportRequest>(*tree_, source_), *links.source);
+        const int64_t sent_us = monotonic_us();
+        importer.join();
+        ASSERT_EQ(sent.outcome, LiveOutcome::moved);
+        ASSERT_TRUE(got.ok()) << got.error().message();
+        tree_->end();
+        copy_.root = got->root;
+        expect_whole(outcomes(copy_), 13, sent_us - begin_ + asked_us + late_us);
+        copy_.end();
+    }
+}
+
+}  // namespace
+}  // namespace ghost::core::test

@@ -1,0 +1,210 @@
+// A program that waits in system calls with a time limit, for the tests that stop it meanwhile.
+//
+//   ghost_sleeper MS all       a thread in each of the calls below
+//   ghost_sleeper MS signals   the same, and two that read from a pipe that stays empty
+//   ghost_sleeper MS NAME      no threads: the first one is in this call
+//   ghost_sleeper names        says the names of all calls
+//
+// Each call is made once and is to wait MS milliseconds. When all are over a line for each is
+// written to standard output, NAME ERROR US HANDLED: 0 if it took its time (or the errno of its
+// end), for how long it lasted, and how many signals its thread has handled. Then it waits until
+// the end of standard input. A thread has the name of its call.
+#include <cerrno>
+#include <csignal>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <linux/futex.h>
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <string>
+#include <sys/select.h>
+#include <sys/syscall.h>
+#include <thread>
+#include <unistd.h>
+#include <vector>
+
+namespace {
+
+int quiet[2];   // a pipe into which nobody writes
+int answer[2];  // one into which the handler of SIGUSR2 writes
+thread_local int handled = 0;
+
+int64_t now_us(clockid_t clock) {
+    timespec t{};
+    clock_gettime(clock, &t);
+    return int64_t{t.tv_sec} * 1000000 + t.tv_nsec / 1000;
+}
+
+timespec as_timespec(int64_t us) {
+    return {us / 1000000, us % 1000000 * 1000};
+}
+
+timespec in(int64_t us, clockid_t clock) {
+    return as_timespec(now_us(clock) + us);
+}
+
+// 0 if the call said that the time is over.
+int over(long result) {
+    return result == 0 ? 0 : result > 0 ? EIO : errno;
+}
+
+int by_nanosleep(int64_t us) {
+    const timespec time = as_timespec(us);
+    timespec rest{};
+    return over(syscall(SYS_nanosleep, &time, &rest));
+}
+int by_clock(int64_t us) {
+    const timespec time = as_timespec(us);
+    return clock_nanosleep(CLOCK_MONOTONIC, 0, &time, nullptr);
+}
+int until_clock(int64_t us) {
+    const timespec end = in(us, CLOCK_MONOTONIC);
+    return clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &end, nullptr);
+}
+int by_usleep(int64_t us) {
+    return over(usleep(static_cast<useconds_t>(us)));
+}
+int by_sleep(int64_t us) {
+    return sleep(static_cast<unsigned>(us / 1000000)) == 0 ? 0 : EINTR;
+}
+int by_poll(int64_t us) {
+    pollfd nothing{quiet[0], POLLIN, 0};
+    return over(poll(&nothing, 1, static_cast<int>(us / 1000)));
+}
+int by_empty_poll(int64_t us) {
+    return over(poll(nullptr, 0, static_cast<int>(us / 1000)));
+}
+int by_ppoll(int64_t us) {
+    pollfd nothing{quiet[0], POLLIN, 0};
+    const timespec time = as_timespec(us);
+    return over(ppoll(&nothing, 1, &time, nullptr));
+}
+int by_select(int64_t us) {
+    fd_set files;
+    FD_ZERO(&files);
+    FD_SET(quiet[0], &files);
+    timeval time{us / 1000000, us % 1000000};
+    return over(select(quiet[0] + 1, &files, nullptr, nullptr, &time));
+}
+int by_pselect(int64_t us) {
+    const timespec time = as_timespec(us);
+    sigset_t none;
+    sigemptyset(&none);
+    return over(pselect(0, nullptr, nullptr, nullptr, &time, &none));
+}
+int by_semaphore(int64_t us) {
+    sem_t semaphore;
+    sem_init(&semaphore, 0, 0);
+    const timespec end = in(us, CLOCK_REALTIME);
+    const int error = over(sem_timedwait(&semaphore, &end));
+    return error == ETIMEDOUT ? 0 : error;
+}
+int by_condition(int64_t us) {
+    pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
+    const timespec end = in(us, CLOCK_REALTIME);
+    pthread_mutex_lock(&mutex);
+    const int error = pthread_cond_timedwait(&condition, &mutex, &end);
+    pthread_mutex_unlock(&mutex);
+    return error == ETIMEDOUT ? 0 : error == 0 ? EAGAIN : error;
+}
+int by_futex(int64_t us) {
+    const timespec time = as_timespec(us);
+    int word = 7;
+    const int error = over(syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 7, &time, nullptr, 0));
+    return error == ETIMEDOUT ? 0 : error;
+}
+int by_read(int64_t) {
+    char byte = 0;
+    return read(quiet[0], &byte, 1) < 0 ? errno : EIO;
+}
+int by_answer(int64_t) {
+    char byte = 0;
+    return read(answer[0], &byte, 1) == 1 ? 0 : errno;
+}
+
+struct Call {
+    const char* name;
+    int (*make)(int64_t us);
+    bool signals_only = false;
+    clockid_t clock = CLOCK_MONOTONIC;  // which does not count the time in a ghost
+};
+constexpr Call calls[] = {{"nanosleep", by_nanosleep},
+                          {"clock", by_clock},
+                          {"until", until_clock},
+                          {"usleep", by_usleep},
+                          {"sleep", by_sleep},
+                          {"poll", by_poll},
+                          {"emptypoll", by_empty_poll},
+                          {"ppoll", by_ppoll},
+                          {"select", by_select},
+                          {"pselect", by_pselect},
+                          {"semaphore", by_semaphore, false, CLOCK_REALTIME},
+                          {"condition", by_condition, false, CLOCK_REALTIME},
+                          {"futex", by_futex},
+                          {"read", by_read, true},
+                          {"answer", by_answer, true}};
+
+std::string measured(const Call& call, int64_t us) {
+    const int64_t begin = now_us(call.clock);
+    const int error = call.make(us);
+    const int64_t took = now_us(call.clock) - begin;
+    return std::string(call.name) + " " + std::to_string(error) + " " + std::to_string(took) + " " +
+           std::to_string(handled);
+}
+
+void set_handlers() {
+    struct sigaction action {};
+    action.sa_handler = [](int) { handled = handled + 1; };
+    sigaction(SIGUSR1, &action, nullptr);
+    action.sa_handler = [](int) {
+        handled = handled + 1;
+        if (write(answer[1], "x", 1) != 1) _exit(4);
+    };
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGUSR2, &action, nullptr);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (getpid() == 1) setsid();  // the init of a tree
+    if (argc == 2 && std::strcmp(argv[1], "names") == 0) {
+        for (const auto& call : calls)
+            if (!call.signals_only) std::puts(call.name);
+        return 0;
+    }
+    if (argc != 3 || pipe(quiet) != 0 || pipe(answer) != 0) return 2;
+    set_handlers();
+    const int64_t us = std::atoll(argv[1]) * 1000;
+    const std::string what = argv[2];
+    std::vector<std::string> lines;
+    std::vector<std::thread> threads;
+    if (what == "all" || what == "signals") {
+        lines.resize(sizeof calls / sizeof *calls);
+        for (size_t i = 0; i < lines.size(); i++) {
+            if (calls[i].signals_only && what != "signals") continue;
+            threads.emplace_back([&lines, i, us] {
+                pthread_setname_np(pthread_self(), calls[i].name);
+                lines[i] = measured(calls[i], us);
+            });
+        }
+        for (auto& thread : threads) thread.join();
+    } else {
+        for (const auto& call : calls)
+            if (what == call.name) {
+                pthread_setname_np(pthread_self(), call.name);
+                lines.push_back(measured(call, us));
+            }
+    }
+    for (const auto& line : lines)
+        if (!line.empty()) std::puts(line.c_str());
+    std::puts("end");
+    std::fflush(stdout);
+    for (char byte = 0; read(0, &byte, 1) > 0;) continue;
+    return 0;
+}
