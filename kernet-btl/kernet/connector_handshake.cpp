@@ -114,7 +114,7 @@ void Connector::make_driver(Handshake& shake, wire::LinkKind kind) {
     const LinkLine* line = find_link(kind);
     shake.kind = wire::LinkKind::tcp;
     if (!line || !line->make) return;
-    auto made = line->make({shake.fd, config_.loop.get()});
+    auto made = line->make({shake.fd, config_.loop.get(), wire::paired(kind)});
     if (!made) {
         ghost::log::debug("kernet: no link {}: {}", line->name, made.error().message());
         return;
@@ -423,12 +423,13 @@ std::unique_ptr<StreamLink> Connector::stream_link(Handshake& shake, uint64_t pe
     if (!shake.driver) return connection();
     const PacketKeys keys{packet_key(shake, !shake.incoming, location_.epoch),
                           packet_key(shake, shake.incoming, peer_epoch)};
-    const bool pair = shake.kind == wire::LinkKind::pair;
+    const bool pair = wire::paired(shake.kind);
     auto packets =
         std::make_unique<PacketLink>(std::move(shake.driver), keys, config_.dead_after_us,
                                      pair ? small_slot_memory : PacketLink::usual_slot_memory);
     if (!pair) return packets;
-    return std::make_unique<PairLink>(std::move(packets), connection());
+    return std::make_unique<PairLink>(find_link(shake.kind)->name, std::move(packets),
+                                      connection());
 }
 
 wire::PacketKey Connector::packet_key(const Handshake& shake, bool from_initiator,

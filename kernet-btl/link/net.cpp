@@ -233,4 +233,28 @@ ssize_t receive_with_fd(const Fd& socket, void* bytes, size_t size, Fd& fd) {
     return got;
 }
 
+// It is put on its way to a socket that is on its way to itself. When both are closed nobody can
+// ever receive them, which the kernel's collector for such sockets finds out and ends them, on a
+// thread of its own since Linux 6.9 (net/unix/garbage.c).
+void close_later(Fd fd) {
+    int ends[2];
+    if (!fd || socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends) != 0) return;
+    const Fd from(ends[0]), to(ends[1]);
+    char byte = 0;
+    iovec iov{&byte, 1};
+    const int both[2] = {fd.get(), to.get()};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof both)] = {};
+    msghdr message{};
+    message.msg_iov = &iov;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    cmsghdr* head = CMSG_FIRSTHDR(&message);
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(sizeof both);
+    std::memcpy(CMSG_DATA(head), both, sizeof both);
+    (void)sendmsg(from.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 }  // namespace kernet::net

@@ -17,8 +17,9 @@ constexpr uint64_t lost_of = 20, lost_at_least = 32;
 
 }  // namespace
 
-PairLink::PairLink(std::unique_ptr<PacketLink> packets, std::unique_ptr<TcpLink> bytes)
-    : packets_(std::move(packets)), bytes_(std::move(bytes)) {
+PairLink::PairLink(const char* name, std::unique_ptr<PacketLink> packets,
+                   std::unique_ptr<TcpLink> bytes)
+    : name_(name), packets_(std::move(packets)), bytes_(std::move(bytes)) {
     packets_->await_others();
     bytes_->await_others();
 }

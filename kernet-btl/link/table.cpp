@@ -32,7 +32,7 @@ Status device_usable(const LoopHub*) {
 }
 
 Result<std::unique_ptr<PacketDriver>> make_device(const LinkSite& site) {
-    return make_netdevice(site.beside);
+    return make_netdevice(site.beside, site.small);
 }
 
 Status ofi_usable_here(const LoopHub*) {
@@ -55,6 +55,7 @@ const std::vector<LinkLine>& link_table() {
         {LinkKind::netdevice, "netdevice", false,   false,  UINT16_MAX,         false,  false, "one Ethernet, CAP_NET_RAW", device_usable, make_device},
         {LinkKind::ofi,       "ofi",       true,    true,   32 * 1024,          false,  false, "libfabric, IP",            ofi_usable_here, make_ofi_here},
         {LinkKind::pair,      "pair",      true,    true,   0,                  true,   false, "IP",                       nullptr,  make_udp_here},
+        {LinkKind::framepair, "framepair", true,    true,   0,                  true,   false, "one Ethernet, CAP_NET_RAW", device_usable, make_device},
         {LinkKind::loop,      "loop",      false,   true,   16 * 1024,          false,  false, "the same process",         has_loop, make_loop},
     };
     return table;

@@ -17,6 +17,7 @@ namespace kernet {
 struct LinkSite {
     const ghost::Fd& beside;
     LoopHub* loop = nullptr;  // of this process, if it has one
+    bool small = false;       // for what is small only, the rest goes by the connection
 };
 
 struct LinkLine {
