@@ -243,6 +243,7 @@ void Connector::link_failed(Peer& peer, wire::LinkKind kind) {
 }
 
 void Connector::need_link(Peer& peer, int64_t delay_us) {
+    peer.replaces = false;
     if (!change(peer, LinkState::waiting)) return;
     peer.retry_at = ghost::monotonic_us() + delay_us;
 }

@@ -78,6 +78,9 @@ Result<Fd> Connector::begin_connection(Peer& peer, wire::LinkKind& kind) {
         return net::connect_unix(peer.where.unix_name);
     }
     kind = choose(peer);
+    // Nobody waits for a link that takes its time, after a stop least of all: what is to be had at
+    // once first, which examine() replaces.
+    if (measured_ && !peer.replaces && find_link(kind)->slow_to_make) kind = wire::LinkKind::tcp;
     if (!config_.use_tcp || peer.where.tcp.empty()) {
         peer.shm_failed = false;
         return ghost::make_error(ghost::Code::not_found, "find an address of the peer");
@@ -182,7 +185,11 @@ bool Connector::send_hello(Handshake& shake) {
         return false;
     }
     Peer& to = peer(shake.rank);
-    if (wire::beside(shake.kind)) make_driver(shake, shake.kind);
+    if (const wire::LinkKind wanted = shake.kind; wire::beside(wanted)) {
+        make_driver(shake, wanted);
+        // (one that is measured to be the best is not asked for again and again)
+        if (!shake.driver && measured_ && !shake.is_trial()) to.failed_links |= bit(wanted);
+    }
     if (shake.is_trial() && !shake.driver) {
         trial_failed(shake, "it cannot be had here", false);
         return false;
@@ -380,6 +387,7 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
     offer->peer_last_seen = last_seen;
     with.epoch = std::max(with.epoch, epoch);
     with.had_link = true;
+    with.replaces = false;
     with.failures = with.absences = 0;
     with.backoff = config_.retry_min_us;
     stop_watching(with);

@@ -47,6 +47,7 @@ void Connector::examine(Peer& peer) {
     ghost::log::debug("kernet: another link with rank {}: that measured to be the best",
                       peer.shared->rank);
     need_link(peer, 0);
+    peer.replaces = true;
 }
 
 void Connector::begin_trial(Peer& peer, wire::LinkKind kind) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <arpa/inet.h>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -11,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/utsname.h>
 
 namespace kernet::net {
 
@@ -255,6 +257,16 @@ void close_later(Fd fd) {
     head->cmsg_len = CMSG_LEN(sizeof both);
     std::memcpy(CMSG_DATA(head), both, sizeof both);
     (void)sendmsg(from.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+Status closes_later() {
+    utsname system{};
+    int major = 0, minor = 0;
+    const bool known =
+        uname(&system) == 0 && std::sscanf(system.release, "%d.%d", &major, &minor) == 2;
+    if (known && (major > 6 || (major == 6 && minor >= 9))) return {};
+    return ghost::make_error(ghost::Code::unsupported, "close packet sockets without waiting",
+                             "Linux 6.9 is needed");
 }
 
 }  // namespace kernet::net

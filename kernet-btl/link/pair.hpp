@@ -41,7 +41,7 @@ class PairLink final : public StreamLink {
 
   private:
     bool in_packets(const Frame& frame) const {
-        return !lossy_ && frame.wire_size() <= packets_->segment();
+        return !lossy_ && !full_ && frame.wire_size() <= packets_->segment();
     }
     void judge();
     Poll look(ByteLink& way, LinkEvents& events, Poll& result);
@@ -53,6 +53,8 @@ class PairLink final : public StreamLink {
     bool large_last_ = false;  // what came last came by the connection
     bool waited_for_ = false;
     bool lossy_ = false;
+    bool full_ = false;  // of what went in packets so much has not arrived that the rest goes by
+                         // the connection until all of it has
     uint32_t looks_ = 0;
 };
 
