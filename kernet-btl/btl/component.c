@@ -40,7 +40,10 @@ static int kernet_register(void)
           &p->use_shm);
     param("use_tcp", "Use TCP", MCA_BASE_VAR_TYPE_BOOL, &p->use_tcp);
     param("links", "Links to prefer between nodes, in order: tcp, pair (small messages by UDP, "
-          "large ones by TCP), udp, netdevice, ofi; auto: by measurement (default: GHOST_LINKS, or tcp)", MCA_BASE_VAR_TYPE_STRING, &p->links);
+          "large ones by TCP), framepair (the same with raw Ethernet frames), udp, netdevice, ofi; "
+          "auto: those named beside it, else framepair and pair, where they are measured to be better "
+          "than tcp (default: GHOST_LINKS, or auto)",
+          MCA_BASE_VAR_TYPE_STRING, &p->links);
     param("if_include", "Interfaces or CIDR nets for TCP, comma-separated (default: all but "
           "loopback)", MCA_BASE_VAR_TYPE_STRING, &p->if_include);
     param("tcp_congestion", "Congestion control algorithms to try, in order; empty: the system's",

@@ -48,7 +48,7 @@ std::string standalone_secret(const std::string& job) {
 std::string preferred_links() {
     if (kernet_btl_params.links && *kernet_btl_params.links) return kernet_btl_params.links;
     const char* links = std::getenv("GHOST_LINKS");
-    return links && *links ? links : "tcp";
+    return links && *links ? links : "auto";
 }
 
 // Ranks by which the streams of a family of jobs are known: those of the job the user started as

@@ -64,6 +64,7 @@ void LinkChoices::tried(const std::string& between, const TrialFigures& figures,
     if (better) {
         entry.ratio = ratio;
         entry.best = kind;
+        if (ratio <= well_enough) entry.at = candidates_.size() - 1;
     }
     step(between, entry, now);
 }

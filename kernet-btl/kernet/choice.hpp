@@ -24,6 +24,8 @@ class LinkChoices {
     // A link is taken when it needs this much of the connection's time at most: figures of the same
     // link differ by some hundredths.
     static constexpr double clearly = 0.95;
+    // With this much nobody asks for an even better one: a trial takes a rank's processor.
+    static constexpr double well_enough = 0.75;
 
     // The links to be compared with the connection, as they can be had here.
     void set_candidates(std::vector<wire::LinkKind> candidates) {

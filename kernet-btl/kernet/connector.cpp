@@ -243,6 +243,7 @@ void Connector::link_failed(Peer& peer, wire::LinkKind kind) {
 }
 
 void Connector::need_link(Peer& peer, int64_t delay_us) {
+    peer.replaces = false;
     if (!change(peer, LinkState::waiting)) return;
     peer.retry_at = ghost::monotonic_us() + delay_us;
 }
@@ -351,7 +352,7 @@ void Connector::looked() {
     const bool any = std::any_of(peers_.begin(), peers_.end(), [](const auto& item) {
         const auto kind = item.second.kind;
         return item.second.state == LinkState::up &&
-               (kind == wire::LinkKind::tcp || kind == wire::LinkKind::pair);
+               (kind == wire::LinkKind::tcp || wire::paired(kind));
     });
     look_at_ = any ? ghost::monotonic_us() + config_.dead_after_us / looks_before_death : 0;
     arm_timer();

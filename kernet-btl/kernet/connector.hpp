@@ -84,6 +84,7 @@ class Connector {
         wire::LinkKind kind = wire::LinkKind::tcp;  // of the last link made
         std::string nodes;          // between which the last link was made; where it is measured
         bool same_nodes = false;    // the one before was, too
+        bool replaces = false;      // there is a link, and a better one is to take its place
         bool filters_told = false;  // that it has others
         uint32_t failures = 0;      // in a row
         uint32_t absences = 0;      // of these: nobody listened

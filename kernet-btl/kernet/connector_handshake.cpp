@@ -78,6 +78,9 @@ Result<Fd> Connector::begin_connection(Peer& peer, wire::LinkKind& kind) {
         return net::connect_unix(peer.where.unix_name);
     }
     kind = choose(peer);
+    // Nobody waits for a link that takes its time, after a stop least of all: what is to be had at
+    // once first, which examine() replaces.
+    if (measured_ && !peer.replaces && find_link(kind)->slow_to_make) kind = wire::LinkKind::tcp;
     if (!config_.use_tcp || peer.where.tcp.empty()) {
         peer.shm_failed = false;
         return ghost::make_error(ghost::Code::not_found, "find an address of the peer");
@@ -114,7 +117,7 @@ void Connector::make_driver(Handshake& shake, wire::LinkKind kind) {
     const LinkLine* line = find_link(kind);
     shake.kind = wire::LinkKind::tcp;
     if (!line || !line->make) return;
-    auto made = line->make({shake.fd, config_.loop.get()});
+    auto made = line->make({shake.fd, config_.loop.get(), wire::paired(kind)});
     if (!made) {
         ghost::log::debug("kernet: no link {}: {}", line->name, made.error().message());
         return;
@@ -182,7 +185,11 @@ bool Connector::send_hello(Handshake& shake) {
         return false;
     }
     Peer& to = peer(shake.rank);
-    if (wire::beside(shake.kind)) make_driver(shake, shake.kind);
+    if (const wire::LinkKind wanted = shake.kind; wire::beside(wanted)) {
+        make_driver(shake, wanted);
+        // (one that is measured to be the best is not asked for again and again)
+        if (!shake.driver && measured_ && !shake.is_trial()) to.failed_links |= bit(wanted);
+    }
     if (shake.is_trial() && !shake.driver) {
         trial_failed(shake, "it cannot be had here", false);
         return false;
@@ -380,6 +387,7 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
     offer->peer_last_seen = last_seen;
     with.epoch = std::max(with.epoch, epoch);
     with.had_link = true;
+    with.replaces = false;
     with.failures = with.absences = 0;
     with.backoff = config_.retry_min_us;
     stop_watching(with);
@@ -423,12 +431,13 @@ std::unique_ptr<StreamLink> Connector::stream_link(Handshake& shake, uint64_t pe
     if (!shake.driver) return connection();
     const PacketKeys keys{packet_key(shake, !shake.incoming, location_.epoch),
                           packet_key(shake, shake.incoming, peer_epoch)};
-    const bool pair = shake.kind == wire::LinkKind::pair;
+    const bool pair = wire::paired(shake.kind);
     auto packets =
         std::make_unique<PacketLink>(std::move(shake.driver), keys, config_.dead_after_us,
                                      pair ? small_slot_memory : PacketLink::usual_slot_memory);
     if (!pair) return packets;
-    return std::make_unique<PairLink>(std::move(packets), connection());
+    return std::make_unique<PairLink>(find_link(shake.kind)->name, std::move(packets),
+                                      connection());
 }
 
 wire::PacketKey Connector::packet_key(const Handshake& shake, bool from_initiator,

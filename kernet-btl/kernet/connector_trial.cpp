@@ -47,6 +47,7 @@ void Connector::examine(Peer& peer) {
     ghost::log::debug("kernet: another link with rank {}: that measured to be the best",
                       peer.shared->rank);
     need_link(peer, 0);
+    peer.replaces = true;
 }
 
 void Connector::begin_trial(Peer& peer, wire::LinkKind kind) {
@@ -122,10 +123,10 @@ bool Connector::begin_measuring(Handshake& shake) {
     const uint64_t theirs = shake.incoming ? shake.hello.epoch : shake.welcome.epoch;
     const PacketKeys keys{packet_key(shake, !shake.incoming, location_.epoch),
                           packet_key(shake, shake.incoming, theirs)};
-    // What is long goes by the connection in link pair, whatever packets can do.
-    const auto role = shake.incoming                       ? Trial::Role::answers
-                      : shake.kind == wire::LinkKind::pair ? Trial::Role::asks
-                                                           : Trial::Role::asks_long_too;
+    // What is long goes by the connection in a pair, whatever packets can do.
+    const auto role = shake.incoming             ? Trial::Role::answers
+                      : wire::paired(shake.kind) ? Trial::Role::asks
+                                                 : Trial::Role::asks_long_too;
     shake.trial = std::make_unique<Trial>(shake.fd, *shake.driver, keys, role);
     shake.step = Handshake::Step::measuring;
     if (shake.driver->fd() >= 0) add(shake.id, shake.driver->fd(), EPOLLIN);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <arpa/inet.h>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -11,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/utsname.h>
 
 namespace kernet::net {
 
@@ -231,6 +233,40 @@ ssize_t receive_with_fd(const Fd& socket, void* bytes, size_t size, Fd& fd) {
         }
     }
     return got;
+}
+
+// It is put on its way to a socket that is on its way to itself. When both are closed nobody can
+// ever receive them, which the kernel's collector for such sockets finds out and ends them, on a
+// thread of its own since Linux 6.9 (net/unix/garbage.c).
+void close_later(Fd fd) {
+    int ends[2];
+    if (!fd || socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends) != 0) return;
+    const Fd from(ends[0]), to(ends[1]);
+    char byte = 0;
+    iovec iov{&byte, 1};
+    const int both[2] = {fd.get(), to.get()};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof both)] = {};
+    msghdr message{};
+    message.msg_iov = &iov;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    cmsghdr* head = CMSG_FIRSTHDR(&message);
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(sizeof both);
+    std::memcpy(CMSG_DATA(head), both, sizeof both);
+    (void)sendmsg(from.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+Status closes_later() {
+    utsname system{};
+    int major = 0, minor = 0;
+    const bool known =
+        uname(&system) == 0 && std::sscanf(system.release, "%d.%d", &major, &minor) == 2;
+    if (known && (major > 6 || (major == 6 && minor >= 9))) return {};
+    return ghost::make_error(ghost::Code::unsupported, "close packet sockets without waiting",
+                             "Linux 6.9 is needed");
 }
 
 }  // namespace kernet::net

@@ -67,4 +67,10 @@ Status send_with_fd(const Fd& socket, const void* bytes, size_t size, int fd);
 // Like recv(2), taking a descriptor if one comes along. Returns as recv does, errno set.
 ssize_t receive_with_fd(const Fd& socket, void* bytes, size_t size, Fd& fd);
 
+// Closes a socket whose last closing waits for the system's other processors (packet(7): 8 to 24
+// ms), without waiting here: the descriptor is gone at once, the system ends the socket by itself.
+void close_later(Fd fd);
+// Whether this system does so; Code::unsupported: it closes them, but then and there.
+Status closes_later();
+
 }  // namespace kernet::net

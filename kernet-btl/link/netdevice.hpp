@@ -1,5 +1,6 @@
 // Link `netdevice`: packets as Ethernet frames of a type of their own, without IP (AF_PACKET).
-// Both ends must be on one Ethernet, and the process must have CAP_NET_RAW.
+// Both ends must be on one Ethernet, and the process must have CAP_NET_RAW. What comes is in a ring
+// of 1 MiB (frame_ring.hpp), 256 KiB if small, more only where 32 of the longest frames need it.
 #pragma once
 
 #include <memory>
@@ -12,7 +13,7 @@ namespace kernet {
 // Whether this process may have such sockets; Code::unsupported.
 Status netdevice_usable();
 // An end on the interface that the connected TCP socket `beside` uses. Code::unsupported if the
-// peer is not on the same net, Code::io.
-Result<std::unique_ptr<PacketDriver>> make_netdevice(const ghost::Fd& beside);
+// peer is not on the same net, Code::io. small: for messages of a frame or two.
+Result<std::unique_ptr<PacketDriver>> make_netdevice(const ghost::Fd& beside, bool small);
 
 }  // namespace kernet

@@ -17,8 +17,9 @@ constexpr uint64_t lost_of = 20, lost_at_least = 32;
 
 }  // namespace
 
-PairLink::PairLink(std::unique_ptr<PacketLink> packets, std::unique_ptr<TcpLink> bytes)
-    : packets_(std::move(packets)), bytes_(std::move(bytes)) {
+PairLink::PairLink(const char* name, std::unique_ptr<PacketLink> packets,
+                   std::unique_ptr<TcpLink> bytes)
+    : name_(name), packets_(std::move(packets)), bytes_(std::move(bytes)) {
     packets_->await_others();
     bytes_->await_others();
 }
@@ -35,17 +36,25 @@ void PairLink::judge() {
 }
 
 ssize_t PairLink::write(Frame* first, size_t offset, uint64_t ack) {
-    if (!lossy_ && offset == 0) judge();  // (a frame that has begun stays where it is)
+    if (offset == 0) {  // (a frame that has begun stays where it is)
+        if (!lossy_) judge();
+        full_ = full_ && !packets_->settled();
+    }
     const bool small = in_packets(*first);
     const Frame* end = first->next;
     while (end && in_packets(*end) == small) end = end->next;
     ByteLink& way = small ? static_cast<ByteLink&>(*packets_) : *bytes_;
-    return way.write_until(end, first, offset, ack);
+    const ssize_t wrote = way.write_until(end, first, offset, ack);
+    if (wrote != 0 || !small || offset != 0) return wrote;
+    // A connection takes far more for a peer that does not look than a window of packets does.
+    full_ = true;
+    return bytes_->write_until(end, first, offset, ack);
 }
 
 // Acknowledgements are small; that we leave is told where the end of the connection follows it.
 bool PairLink::write_control(wire::FrameType type, uint64_t ack) {
-    if (type == wire::FrameType::ack && !lossy_) return packets_->write_control(type, ack);
+    if (type == wire::FrameType::ack && !lossy_ && !full_)
+        return packets_->write_control(type, ack);
     return bytes_->write_control(type, ack);
 }
 

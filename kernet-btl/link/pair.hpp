@@ -14,7 +14,7 @@ namespace kernet {
 
 class PairLink final : public StreamLink {
   public:
-    PairLink(std::unique_ptr<PacketLink> packets, std::unique_ptr<TcpLink> bytes);
+    PairLink(const char* name, std::unique_ptr<PacketLink> packets, std::unique_ptr<TcpLink> bytes);
 
     ssize_t write(Frame* first, size_t offset, uint64_t ack) override;
     bool write_control(wire::FrameType type, uint64_t ack) override;
@@ -24,7 +24,7 @@ class PairLink final : public StreamLink {
         return packets_->wrong() ? packets_->wrong() : bytes_->wrong();
     }
 
-    const char* name() const override { return "pair"; }
+    const char* name() const override { return name_; }
     // Of both ways; -1 if the system has no descriptor left for it.
     int fd() const override;
     bool holds() const override { return packets_->holds(); }
@@ -41,17 +41,20 @@ class PairLink final : public StreamLink {
 
   private:
     bool in_packets(const Frame& frame) const {
-        return !lossy_ && frame.wire_size() <= packets_->segment();
+        return !lossy_ && !full_ && frame.wire_size() <= packets_->segment();
     }
     void judge();
     Poll look(ByteLink& way, LinkEvents& events, Poll& result);
 
+    const char* name_;
     std::unique_ptr<PacketLink> packets_;
     std::unique_ptr<TcpLink> bytes_;
     mutable ghost::Fd both_;   // epoll, made when somebody wants to wait
     bool large_last_ = false;  // what came last came by the connection
     bool waited_for_ = false;
     bool lossy_ = false;
+    bool full_ = false;  // of what went in packets so much has not arrived that the rest goes by
+                         // the connection until all of it has
     uint32_t looks_ = 0;
 };
 

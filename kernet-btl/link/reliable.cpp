@@ -16,7 +16,8 @@ constexpr double first_window = 64;    // segments; a cluster's network takes on
 constexpr double least_window = 16;    // what a loss can bring it down to
 constexpr int32_t reordering = 3;      // RFC 9002, 6.1.1
 constexpr uint32_t ack_segments = 32;  // of a burst of 44, most
-constexpr uint32_t ack_polls = 16;     // in vain, then nothing is about to be sent
+constexpr uint32_t ack_polls = 16;     // in vain, then the clock is looked at
+constexpr int64_t ack_delay_us = 20;   // after what came last: nothing is about to be sent
 constexpr int64_t first_patience_us = 20'000;
 constexpr int64_t least_patience_us = 5'000;  // a process may lose its core for so long
 constexpr int64_t most_patience_us = 500'000;
@@ -189,12 +190,19 @@ bool PacketLink::tend(bool absent) {
     calls_++;
     if (absent) look_for_absent(ghost::monotonic_us());
     const bool wider = said_window_ < own_window_ / 2 && own_window() > own_window_ / 2;
-    if (wider || (unacknowledged_ > 0 && idle_ >= ack_polls)) acknowledge();
+    if (wider || acknowledgement_due()) acknowledge();
     if (lost_ > 0 || filled_ != sent_to_) transmit();
     if (probe_at_ != 0 && (absent || calls_ % 16 == 0)) {
         return mind_silence(ghost::monotonic_us()) && !broken_;
     }
     return !broken_;
+}
+
+// A look may take 20 ns or 200, so the time counts: between the frames of one message pass some
+// microseconds, and an acknowledgement in between would make the answer later.
+bool PacketLink::acknowledgement_due() const {
+    return unacknowledged_ > 0 && idle_ > 0 && idle_ % ack_polls == 0 &&
+           ghost::monotonic_us() - now_ >= ack_delay_us;
 }
 
 // What came is acknowledged, so that the other side can go on; its bytes wait here, as many as

@@ -93,6 +93,7 @@ class PacketLink final : public ByteLink {
     int emit(const uint64_t* numbers, int count, uint8_t flags);
     bool mind_silence(int64_t now);
     void look_for_absent(int64_t now);
+    bool acknowledgement_due() const;
     // receiving
     int pull();
     void stash();

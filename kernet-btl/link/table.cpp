@@ -2,6 +2,7 @@
 
 #include <sstream>
 
+#include "kernet-btl/link/net.hpp"
 #include "kernet-btl/link/netdevice.hpp"
 #include "kernet-btl/link/ofi.hpp"
 #include "kernet-btl/link/udp.hpp"
@@ -31,8 +32,14 @@ Status device_usable(const LoopHub*) {
     return netdevice_usable();
 }
 
+// What is chosen without being asked for must not make a stop longer.
+Status few_frames_usable(const LoopHub*) {
+    GHOST_TRY(net::closes_later());
+    return netdevice_usable();
+}
+
 Result<std::unique_ptr<PacketDriver>> make_device(const LinkSite& site) {
-    return make_netdevice(site.beside);
+    return make_netdevice(site.beside, site.small);
 }
 
 Status ofi_usable_here(const LoopHub*) {
@@ -48,14 +55,15 @@ Result<std::unique_ptr<PacketDriver>> make_ofi_here(const LinkSite& site) {
 // clang-format off
 const std::vector<LinkLine>& link_table() {
     static const std::vector<LinkLine> table = {
-        // kind               name         reliable ordered max frame           zero-c. one-s. needs
-        {LinkKind::shm,       "shm",       true,    true,   wire::max_message,  false,  false, "the same node",            nullptr,  nullptr},
-        {LinkKind::tcp,       "tcp",       true,    true,   0,                  true,   false, "IP",                       nullptr,  nullptr},
-        {LinkKind::udp,       "udp",       false,   false,  65'507,             false,  false, "IP",                       nullptr,  make_udp_here},
-        {LinkKind::netdevice, "netdevice", false,   false,  UINT16_MAX,         false,  false, "one Ethernet, CAP_NET_RAW", device_usable, make_device},
-        {LinkKind::ofi,       "ofi",       true,    true,   32 * 1024,          false,  false, "libfabric, IP",            ofi_usable_here, make_ofi_here},
-        {LinkKind::pair,      "pair",      true,    true,   0,                  true,   false, "IP",                       nullptr,  make_udp_here},
-        {LinkKind::loop,      "loop",      false,   true,   16 * 1024,          false,  false, "the same process",         has_loop, make_loop},
+        // kind               name         reliable ordered max frame           zero-c. one-s. slow   needs
+        {LinkKind::shm,       "shm",       true,    true,   wire::max_message,  false,  false, false, "the same node",            nullptr,  nullptr},
+        {LinkKind::tcp,       "tcp",       true,    true,   0,                  true,   false, false, "IP",                       nullptr,  nullptr},
+        {LinkKind::udp,       "udp",       false,   false,  65'507,             false,  false, false, "IP",                       nullptr,  make_udp_here},
+        {LinkKind::netdevice, "netdevice", false,   false,  UINT16_MAX,         false,  false, true,  "one Ethernet, CAP_NET_RAW", device_usable, make_device},
+        {LinkKind::ofi,       "ofi",       true,    true,   32 * 1024,          false,  false, false, "libfabric, IP",            ofi_usable_here, make_ofi_here},
+        {LinkKind::pair,      "pair",      true,    true,   0,                  true,   false, false, "IP",                       nullptr,  make_udp_here},
+        {LinkKind::framepair, "framepair", true,    true,   0,                  true,   false, true,  "one Ethernet, CAP_NET_RAW, Linux 6.9", few_frames_usable, make_device},
+        {LinkKind::loop,      "loop",      false,   true,   16 * 1024,          false,  false, false, "the same process",         has_loop, make_loop},
     };
     return table;
 }
@@ -88,7 +96,9 @@ Result<LinkWish> parse_links(const std::string& names) {
         }
         out.lines.push_back(found);
     }
-    if (out.measured && out.lines.empty()) out.lines.push_back(find_link(LinkKind::pair));
+    if (out.measured && out.lines.empty()) {
+        out.lines = {find_link(LinkKind::framepair), find_link(LinkKind::pair)};
+    }
     return out;
 }
 

@@ -17,16 +17,18 @@ namespace kernet {
 struct LinkSite {
     const ghost::Fd& beside;
     LoopHub* loop = nullptr;  // of this process, if it has one
+    bool small = false;       // for what is small only, the rest goes by the connection
 };
 
 struct LinkLine {
     wire::LinkKind kind;
     const char* name;
-    bool reliable;     // nothing gets lost while the link stands
-    bool ordered;      // what leaves first comes first
-    size_t max_frame;  // bytes it moves in one piece at most; 0: any number
-    bool zero_copy;    // large bodies go from and to the user's memory
-    bool one_sided;    // one end can read or write the other's memory by itself
+    bool reliable;      // nothing gets lost while the link stands
+    bool ordered;       // what leaves first comes first
+    size_t max_frame;   // bytes it moves in one piece at most; 0: any number
+    bool zero_copy;     // large bodies go from and to the user's memory
+    bool one_sided;     // one end can read or write the other's memory by itself
+    bool slow_to_make;  // an end takes some milliseconds
     const char* needs;
     // Whether it can be used in this process here and now; null: always.
     Status (*usable)(const LoopHub* loop);
@@ -42,8 +44,8 @@ struct LinkWish {
     bool measured = false;  // the best of them by measurement, else the first
 };
 // "shm,udp,tcp": names of lines, in order of preference. With `auto` among them they are measured
-// against the connection itself; `auto` alone stands for `pair`, the one that moves what is long as
-// well as the connection does. Code::invalid, with what there is.
+// against the connection itself; `auto` alone stands for `framepair` and `pair`, which move what is
+// long as well as the connection does. Code::invalid, with what there is.
 Result<LinkWish> parse_links(const std::string& names);
 
 }  // namespace kernet

@@ -57,7 +57,7 @@ const char* check_form(const Message& message) {
 }
 
 bool known(LinkKind kind) {
-    return kind >= LinkKind::shm && kind <= LinkKind::pair;
+    return kind >= LinkKind::shm && kind <= LinkKind::framepair;
 }
 
 // The address is there exactly if the link is one that needs it.

@@ -43,7 +43,8 @@ enum class LinkKind : uint8_t {
     netdevice = 4,
     ofi = 5,
     loop = 6,
-    pair = 7,  // udp, and the connection itself
+    pair = 7,       // udp, and the connection itself
+    framepair = 8,  // netdevice, and the connection itself
 };
 
 // What a connection is made for.
@@ -55,6 +56,11 @@ enum class Purpose : uint8_t {
 // Of packets, beside the connection the handshake goes over.
 inline constexpr bool beside(LinkKind kind) {
     return kind != LinkKind::shm && kind != LinkKind::tcp;
+}
+
+// In use together with the connection: what is small goes in packets, the rest by it.
+inline constexpr bool paired(LinkKind kind) {
+    return kind == LinkKind::pair || kind == LinkKind::framepair;
 }
 
 enum class Verdict : uint8_t {

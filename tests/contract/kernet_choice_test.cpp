@@ -140,6 +140,15 @@ TEST(KernetLinkChoices, TheBestOfThoseThatAreClearlyBetter) {
     EXPECT_EQ(choices.kind("a c"), LinkKind::tcp);
 }
 
+TEST(KernetLinkChoices, WhatIsMuchBetterEndsTheSearch) {
+    LinkChoices choices;
+    choices.set_candidates({LinkKind::framepair, LinkKind::pair, LinkKind::ofi});
+    EXPECT_EQ(choices.next("a b", 1), LinkKind::framepair);
+    tried(choices, figures_of(600, 1000), 2);
+    EXPECT_TRUE(choices.fresh("a b", 3));
+    EXPECT_EQ(choices.kind("a b"), LinkKind::framepair);
+}
+
 TEST(KernetLinkChoices, TheConnectionUnlessSomethingIsClearlyBetter) {
     for (const TrialFigures& figures : {figures_of(970, 1000), figures_of(2000, 1000),
                                         figures_of(0, 1000, 32), figures_of(100, 1000, 8)}) {
@@ -243,7 +252,8 @@ struct Two {
         out.links = links;
         out.loop = hub;
         out.faults = *FaultPlan::parse(faults);
-        if (!always_better && (!faults.empty() || links == "auto")) return out;
+        const bool judged = links.starts_with("auto") && links.find("udp") == links.npos;
+        if (!always_better && (!faults.empty() || judged)) return out;
         out.judge = [](LinkKind, const TrialFigures& figures) {
             return figures.packets > 0 ? 0.5 : 0;
         };
@@ -353,7 +363,7 @@ TEST(KernetMeasured, APacketLinkThatLosesIsNotTaken) {
     for (const char* faults : {"drop=3000", "drop=10000"}) {
         Said said;
         {
-            Two two("auto", "auto", faults);
+            Two two("auto,pair", "auto,pair", faults);
             two.go_on(700'000);
             EXPECT_EQ(two.link(two.a, 1), "tcp");
             EXPECT_EQ(two.link(two.b, 0), "tcp");
@@ -371,7 +381,7 @@ TEST(KernetMeasured, APacketLinkThatLosesIsNotTaken) {
 TEST(KernetMeasured, APacketLinkThatBeginsToLoseIsLeft) {
     Said said;
     {
-        Two two("auto", "auto", "drop=2000", true);
+        Two two("auto,pair", "auto,pair", "drop=2000", true);
         ASSERT_TRUE(two.come_by("pair"));
         std::mt19937 random(1);
         Stream::Message got;
@@ -398,7 +408,7 @@ TEST(KernetMeasured, APacketLinkThatBeginsToLoseIsLeft) {
 }
 
 // `auto` alone: whichever it is here, both ends have it, and know why.
-TEST(KernetMeasured, PairAgainstTheConnection) {
+TEST(KernetMeasured, PairsAgainstTheConnection) {
     Said said;
     std::string a, b;
     {
@@ -409,7 +419,8 @@ TEST(KernetMeasured, PairAgainstTheConnection) {
     const std::string text = said.text();
     EXPECT_EQ(a, b);
     EXPECT_EQ(count_of(text, fmt::format("link {} from now on", a)), 2) << text;
-    EXPECT_EQ(count_of(text, " packets lost"), 1) << text;
+    EXPECT_GE(count_of(text, " packets lost"), 1) << text;
+    EXPECT_LE(count_of(text, " packets lost"), 2) << text;  // framepair and pair
     printf("%s", text.c_str());
 }
 
@@ -443,7 +454,7 @@ TEST(KernetMeasured, APeerThatKnowsNoTrials) {
     Said said;
     {
         EndpointConfig config = config_of(0, job, false, true);
-        config.links = "auto";
+        config.links = "auto,pair";
         Idler one(config);
         Location there = one.location();
         there.rank = 1;
@@ -478,6 +489,28 @@ TEST(KernetMeasured, APeerThatKnowsNoTrials) {
     EXPECT_LT(trials, 6);
     const std::string text = said.text();
     EXPECT_EQ(count_of(text, "link pair was not tried: "), 1) << text;
+}
+
+// One that takes milliseconds to make takes the place of one that is there: no message waits for
+// it, after a move no more than at first.
+TEST(KernetMeasured, ALinkThatIsSlowToMakeIsMadeBesideAnother) {
+    const kernet::LinkLine* line = kernet::find_link(LinkKind::framepair);
+    ASSERT_TRUE(line->slow_to_make);
+    if (const auto usable = line->usable(nullptr); !usable)
+        GTEST_SKIP() << usable.error().message();
+    Two two("auto,framepair", "auto,framepair", "", true);
+    ASSERT_TRUE(two.exchange());
+    EXPECT_EQ(two.link(two.a, 1), "tcp");
+    ASSERT_TRUE(two.come_by("framepair"));
+    for (uint64_t epoch = 1; epoch < 4; epoch++) {
+        two.b.move_to("n1", epoch, two.a.location());
+        two.a.endpoint().set_location(two.b.location());
+        ASSERT_TRUE(two.exchange());
+        EXPECT_EQ(two.link(two.b, 0), "tcp");
+        ASSERT_TRUE(two.come_by("framepair")) << "after move " << epoch;
+    }
+    two.go_on(100'000);
+    EXPECT_EQ(two.link(two.a, 1), "framepair");
 }
 
 TEST(KernetMeasured, LeavesNothingOpenWhenSuspended) {

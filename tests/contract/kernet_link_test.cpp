@@ -332,15 +332,21 @@ constexpr const char* worse = "drop=100,duplicate=50,reorder=50,delay=20,corrupt
 
 INSTANTIATE_TEST_SUITE_P(
     All, KernetLink,
-    testing::Values(
-        Link{"shm", "shm", "lo", ""}, Link{"tcp", "tcp", "127.0.0.1/32", ""},
-        Link{"tcp6", "tcp", "::1/128", ""}, Link{"udp", "udp", "127.0.0.1/32", ""},
-        Link{"udp6", "udp", "::1/128", ""}, Link{"loop", "loop", "lo", ""},
-        Link{"netdevice", "netdevice", "127.0.0.1/32", ""}, Link{"ofi", "ofi", "127.0.0.1/32", ""},
-        Link{"ofi6", "ofi", "::1/128", ""}, Link{"netdevice_bad", "netdevice", "127.0.0.1/32", bad},
-        Link{"udp_bad", "udp", "127.0.0.1/32", bad}, Link{"pair", "pair", "127.0.0.1/32", ""},
-        Link{"pair6", "pair", "::1/128", ""}, Link{"pair_bad", "pair", "127.0.0.1/32", bad},
-        Link{"pair_worse", "pair", "127.0.0.1/32", worse}, Link{"loop_worse", "loop", "lo", worse}),
+    testing::Values(Link{"shm", "shm", "lo", ""}, Link{"tcp", "tcp", "127.0.0.1/32", ""},
+                    Link{"tcp6", "tcp", "::1/128", ""}, Link{"udp", "udp", "127.0.0.1/32", ""},
+                    Link{"udp6", "udp", "::1/128", ""}, Link{"loop", "loop", "lo", ""},
+                    Link{"netdevice", "netdevice", "127.0.0.1/32", ""},
+                    Link{"ofi", "ofi", "127.0.0.1/32", ""}, Link{"ofi6", "ofi", "::1/128", ""},
+                    Link{"netdevice_bad", "netdevice", "127.0.0.1/32", bad},
+                    Link{"udp_bad", "udp", "127.0.0.1/32", bad},
+                    Link{"pair", "pair", "127.0.0.1/32", ""}, Link{"pair6", "pair", "::1/128", ""},
+                    Link{"pair_bad", "pair", "127.0.0.1/32", bad},
+                    Link{"pair_worse", "pair", "127.0.0.1/32", worse},
+                    Link{"framepair", "framepair", "127.0.0.1/32", ""},
+                    Link{"framepair6", "framepair", "::1/128", ""},
+                    Link{"framepair_bad", "framepair", "127.0.0.1/32", bad},
+                    Link{"framepair_worse", "framepair", "127.0.0.1/32", worse},
+                    Link{"loop_worse", "loop", "lo", worse}),
     [](const auto& info) { return std::string(info.param.name); });
 
 // A link on which nothing gets across is given up for the connection beside it.
@@ -358,7 +364,8 @@ TEST_P(NothingGetsAcross, IsPassedOver) {
     b.stop();
 }
 
-INSTANTIATE_TEST_SUITE_P(KernetLinkChoice, NothingGetsAcross, testing::Values("udp", "pair"));
+INSTANTIATE_TEST_SUITE_P(KernetLinkChoice, NothingGetsAcross,
+                         testing::Values("udp", "pair", "framepair"));
 
 // One end prefers what the other one does not have.
 TEST(KernetLinkChoice, BothEndsHaveASay) {

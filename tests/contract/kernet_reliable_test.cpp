@@ -26,10 +26,15 @@ std::vector<uint8_t> message_of(uint64_t number, size_t size) {
     return bytes;
 }
 
+size_t longest = SIZE_MAX;  // bytes of a message, in the test in progress
+
 size_t size_of(uint64_t number) {
     std::mt19937 random(static_cast<uint32_t>(number));
     const uint32_t pick = random() % 20;
-    return pick < 15 ? random() % 500 : pick < 19 ? random() % 20'000 : random() % 300'000;
+    const size_t size = pick < 15   ? random() % 500
+                        : pick < 19 ? random() % 20'000
+                                    : random() % 300'000;
+    return std::min(size, longest);
 }
 
 // Checks that messages 0, 1, 2, … come.
@@ -135,7 +140,7 @@ struct Pair {
                                               dead_after_us);
         }
         if (ways == Ways::both) {
-            auto both = std::make_unique<PairLink>(std::move(link), std::move(bytes));
+            auto both = std::make_unique<PairLink>("pair", std::move(link), std::move(bytes));
             to.both = both.get();
             offer->stream = std::move(both);
         } else if (ways == Ways::connection) {
@@ -319,6 +324,26 @@ TEST(KernetPair, WhatIsLargeIsNotInThePackets) {
     EXPECT_LT(packets, would_be / 2);
     EXPECT_GT(pair.a.link->counts().sent, 100U);
     EXPECT_FALSE(pair.a.both->lossy() || pair.b.both->lossy());
+}
+
+// A peer that computes does not look, and what a connection holds for it is far more than a window.
+TEST(KernetPair, WhatPacketsHaveNoRoomForGoesByTheConnection) {
+    longest = 500;
+    Pair pair(FaultPlan{}, long_us, Ways::both);
+    pair.exchange(50);
+    const uint64_t before = pair.a.link->counts().sent;
+    while (pair.next_a < 250) pair.a.send(pair.next_a++);
+    EXPECT_EQ(pair.a.socket->backlog(), 0U) << "all have left though nobody looks";
+    const uint64_t packets = pair.a.link->counts().sent - before;
+    EXPECT_GT(packets, 10U);
+    EXPECT_LT(packets, 150U);
+    pair.exchange(250);
+    // Then packets again.
+    const uint64_t then = pair.a.link->counts().sent;
+    for (uint64_t number = 250; number < 300 && !HasFailure(); number++) pair.exchange(number + 1);
+    EXPECT_GT(pair.a.link->counts().sent, then + 49);
+    EXPECT_FALSE(pair.a.both->lossy() || pair.b.both->lossy());
+    longest = SIZE_MAX;
 }
 
 TEST(KernetPair, WhatGetsLostNowAndThenIsSentAgain) {

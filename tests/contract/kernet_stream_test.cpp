@@ -157,7 +157,7 @@ std::vector<Case> packet_cases() {
             cases.push_back({"bad_both", true, true, true, true, chain, links, bad});
         }
     }
-    for (const char* links : {"netdevice,tcp", "ofi,tcp"}) {
+    for (const char* links : {"netdevice,tcp", "framepair,tcp", "ofi,tcp"}) {
         cases.push_back({"cuts", false, true, false, true, "", links, "", 1'000});
         cases.push_back({"both", true, true, true, true, "", links, "", 1'000});
     }

@@ -367,7 +367,8 @@ void connect_all(const wire::LinkAddress& address) {
     }();
     static const auto hub = std::make_shared<LoopHub>();
     for (const LinkLine& line : link_table()) {
-        if (line.kind == wire::LinkKind::ofi) continue;  // what libfabric leaks is not ours
+        if (line.kind == wire::LinkKind::ofi) continue;        // what libfabric leaks is not ours
+        if (line.kind == wire::LinkKind::framepair) continue;  // its packets are netdevice's
         if (!line.make || (line.usable && !line.usable(hub.get()))) continue;
         auto driver = line.make({beside, hub.get()});
         if (driver) (void)(*driver)->connect(address, 1);

@@ -164,7 +164,8 @@ TEST_P(LinksOnNodes, NetPipe) {
 INSTANTIATE_TEST_SUITE_P(All, LinksOnNodes,
                          ::testing::Values(Link{"udp", "udp", &Heard::udp},
                                            Link{"netdevice", "netdevice", &Heard::raw},
-                                           Link{"pair", "udp", &Heard::udp, false}),
+                                           Link{"pair", "udp", &Heard::udp, false},
+                                           Link{"framepair", "netdevice", &Heard::raw, false}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 class WorstOnNodes : public LinksOnNodes {};
@@ -241,7 +242,7 @@ TEST_F(MeasuredOnNodes, LinksAreChosenAnewAfterEveryMove) {
         }
         expect_clean_end(job, "pattern:");
         const std::string text = contents_of(log);
-        for (size_t at = 0; (at = text.find(": link pair ", at)) != std::string::npos; at++) {
+        for (size_t at = 0; (at = text.find("pair is ", at)) != std::string::npos; at++) {
             printf("%s\n", text.substr(at, text.find('\n', at) - at).c_str());
         }
     }
