@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 
+#include "kernet-btl/link/table.hpp"
 #include "base/fd.hpp"
 
 #ifdef __SANITIZE_ADDRESS__
@@ -100,6 +101,11 @@ void cut_links(std::mt19937& random) {
         if (random() % 2) shutdown(fd.get(), SHUT_RDWR);
     }
     closedir(dir);
+}
+
+int rarer(const std::string& links) {
+    const auto wish = kernet::parse_links(links);
+    return wish && !wish->measured && wish->lines.front()->slow_to_make ? 8 : 1;
 }
 
 int held() {

@@ -39,6 +39,9 @@ EndpointConfig config_of(uint32_t rank, const std::string& job, bool shm, bool t
                          const std::string& filters = "");
 // Shuts some connected sockets of this process, as a broken network would.
 void cut_links(std::mt19937& random);
+// So many times rarer something happens to links of which the first named takes its time to be
+// made: there must be time for one in between.
+int rarer(const std::string& links);
 // Descriptors, and 1000 for each shared mapping of ours, of this process.
 int held();
 

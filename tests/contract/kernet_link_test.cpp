@@ -75,7 +75,8 @@ void KernetLink::exchange(int64_t messages, bool suspends, bool cuts) {
         ghost::monotonic_us() + limit_us * (messages / 200'000 + 1) * times_slower();
     while (!(a.done() && b.done()) && !a.wrong() && !b.wrong() && ghost::monotonic_us() < end) {
         // what is slower gets as much done between two of them
-        usleep(static_cast<unsigned>(times_slower()) * (1000 + random() % 8'000));
+        usleep(static_cast<unsigned>(times_slower() * rarer(GetParam().line)) *
+               (1000 + random() % 8'000));
         if (cuts && random() % 2) cut_links(random);
         if (!suspends) continue;
         const bool both = random() % 4 == 0;

@@ -95,7 +95,7 @@ TEST_P(KernetStream, EveryMessageOnceInOrder) {
     const int64_t end = ghost::monotonic_us() + std::max(limit_us, count * 900) * times_slower();
     while (!(a.done() && b.done()) && !a.wrong() && !b.wrong() && ghost::monotonic_us() < end) {
         // what is slower gets as much done between two of them
-        usleep(static_cast<unsigned>(times_slower()) * (1000 + random() % 10'000));
+        usleep(static_cast<unsigned>(times_slower() * rarer(c.links)) * (1000 + random() % 10'000));
         if (c.cuts && random() % 2) cut_links(random);
         if (!c.suspends) continue;
         const bool both = random() % 4 == 0;
