@@ -27,7 +27,8 @@ namespace ghost::core {
 namespace {
 
 // While the tree may be stopped and is waited for: so much more time is between two rounds than
-// they take, up to a limit; and as much as it takes until there is something to copy, up to another.
+// they take, up to a limit; and as much as it takes until there is something to copy, up to
+// another.
 constexpr int64_t rest_parts = 4;
 constexpr int64_t longest_rest_us = 50'000;
 constexpr double rest_bytes = 1 << 20;  // 0.3 ms of the stop

@@ -133,8 +133,7 @@ Result<MemoryCopy::Round> MemoryCopy::round() {
 }
 
 // What is different in every process, looked at by all threads.
-Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent,
-                        const Maps& maps) {
+Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent, const Maps& maps) {
     struct Work {
         ProcessCopy* process = nullptr;
         const PageScan* scan = nullptr;

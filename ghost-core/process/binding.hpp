@@ -14,10 +14,10 @@
 
 namespace ghost::core {
 
-// Binds every thread of the stopped tree, whose `tasks` these are, and CRIU with its helpers, to a processor that all may
-// use, where the tree's program ran last if that is one. What they were bound to before is noted in
-// a file first, so that whoever lets the tree go can give it back when we are killed. A failure
-// leaves everything as it was: it only takes longer then.
+// Binds every thread of the stopped tree, whose `tasks` these are, and CRIU with its helpers, to a
+// processor that all may use, where the tree's program ran last if that is one. What they were
+// bound to before is noted in a file first, so that whoever lets the tree go can give it back when
+// we are killed. A failure leaves everything as it was: it only takes longer then.
 Status bind_tree(pid_t root, const std::vector<Task>& tasks, pid_t criu);
 
 // Gives the tree's threads back what bind_tree() of any process has taken; nothing to do is fine.
