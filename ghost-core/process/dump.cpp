@@ -164,7 +164,7 @@ class TreeDump::Dumper {
     bool criu_is_done() const { return point_ == Point::finished || criu_->ended(); }
     void refresh_limit() { deadline_ = monotonic_us() + request_.criu.limit_s * second_us; }
     bool reads_now(const Image& image, bool all) const {
-        return all || image.large || point_ >= Point::complete;
+        return all || image.large || !takes_part_ || point_ >= Point::complete;
     }
     bool keeps() const { return writer_ == nullptr || short_stop_; }
     Error criu_failure() const;
