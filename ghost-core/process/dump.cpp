@@ -469,6 +469,7 @@ Status TreeDump::Dumper::take_bytes(Image& image) {
     if (got < 0) return sys_error("read skeleton from criu");
     if (got == 0) return close_image(image);
     const auto size = static_cast<size_t>(got);
+    image.large |= size >= piece_bytes / 4;
     if (!keeps()) GHOST_TRY(writer_->skeleton_data(image.id, image.size, buffer_.data(), size));
     if (image.owner != 0 || keeps()) image.content.append(buffer_.data(), size);
     image.size += size;
