@@ -35,7 +35,8 @@ static_assert(sizeof(TrialMessage) == 16);
 inline const char* check(const TrialMessage& message) {
     if (message.magic != trial_magic) return "wrong magic";
     if (message.kind < TrialKind::ask || message.kind > TrialKind::verdict) return "unknown kind";
-    if (message.choice < LinkKind::shm || message.choice > LinkKind::framepair) return "unknown link";
+    if (message.choice < LinkKind::shm || message.choice > LinkKind::framepair)
+        return "unknown link";
     if (message.count == 0 || message.count > max_trial_packets) return "too many packets";
     if (message.turn > max_trial_turns) return "too many turns";
     return message.length <= max_trial_bytes ? nullptr : "too long";
