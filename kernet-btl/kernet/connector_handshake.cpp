@@ -30,6 +30,9 @@ constexpr uint32_t absences_to_doubt = 8;
 constexpr size_t small_slot_memory = 256 << 10;  // bytes; where what is large goes another way
 constexpr int64_t crossing_delay_us = 20'000;    // the winner's attempt gets this long
 constexpr int64_t settling_us = 5'000;           // a link's first messages get this long
+// One that was made again: after a stop others may still be on their way back and want the
+// processors, and an end of what is better may keep this thread for milliseconds.
+constexpr int64_t settling_again_us = 200'000;
 
 bool send_all(const Fd& fd, const void* bytes, size_t size) {
     return ::send(fd.get(), bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL) == static_cast<ssize_t>(size);
@@ -386,7 +389,7 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
     offer->generation = with.up = shake.hello.generation;
     offer->peer_last_seen = last_seen;
     with.epoch = std::max(with.epoch, epoch);
-    with.had_link = true;
+    const bool again = std::exchange(with.had_link, true);
     with.replaces = false;
     with.failures = with.absences = 0;
     with.backoff = config_.retry_min_us;
@@ -412,7 +415,7 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
         with.same_nodes = with.nodes == before;
     }
     if (measured_ && !shake.incoming && shake.kind != wire::LinkKind::shm) {
-        with.examine_at = ghost::monotonic_us() + settling_us;
+        with.examine_at = ghost::monotonic_us() + (again ? settling_again_us : settling_us);
     }
     registry_.offers.put(std::move(offer));
     // A rank that is in MPI takes the link itself, and sooner.

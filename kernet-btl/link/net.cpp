@@ -257,6 +257,9 @@ void close_later(Fd fd) {
     head->cmsg_len = CMSG_LEN(sizeof both);
     std::memcpy(CMSG_DATA(head), both, sizeof both);
     (void)sendmsg(from.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    // Before the other two: once these are closed the collector may be through at any moment, and
+    // whoever closes last waits.
+    fd.reset();
 }
 
 Status closes_later() {

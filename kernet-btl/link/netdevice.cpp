@@ -255,14 +255,18 @@ Fd open_socket() {
 
 }  // namespace
 
+// Once: what can be had goes along with a process, and where that is not so making an end fails. To
+// ask costs a socket more, and who has just closed some may wait 7 ms for another (in every stop).
 Status netdevice_usable() {
-    Fd probe = open_socket();
-    if (!probe) {
-        return ghost::sys_error("use link netdevice", "CAP_NET_RAW is needed",
-                                ghost::Code::unsupported);
-    }
-    net::close_later(std::move(probe));
-    return {};
+    static const bool usable = [] {
+        Fd probe = open_socket();
+        if (!probe) return false;
+        net::close_later(std::move(probe));
+        return true;
+    }();
+    if (usable) return {};
+    return ghost::make_error(ghost::Code::unsupported, "use link netdevice",
+                             "CAP_NET_RAW is needed");
 }
 
 Result<std::unique_ptr<PacketDriver>> make_netdevice(const Fd& beside, bool small) {
