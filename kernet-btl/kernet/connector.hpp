@@ -147,6 +147,7 @@ class Connector {
     // connector_trial.cpp
     std::string between(const Peer& peer) const;
     void examine(Peer& peer);
+    bool crowded(wire::LinkKind kind, bool by_peer) const;
     void begin_trial(Peer& peer, wire::LinkKind kind);
     bool on_trial_hello(Handshake& shake);
     bool on_trial_welcome(Handshake& shake);

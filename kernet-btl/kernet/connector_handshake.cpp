@@ -152,7 +152,7 @@ void Connector::answer_link(Handshake& shake) {
     const bool ours = std::any_of(usable_.begin(), usable_.end(), [&](const LinkLine* line) {
         return line->kind == shake.hello.kind;
     });
-    if (ours) make_driver(shake, shake.hello.kind);
+    if (ours && !crowded(shake.hello.kind, true)) make_driver(shake, shake.hello.kind);
     if (!shake.driver || !connect_driver(shake, shake.hello.link)) {
         shake.kind = wire::LinkKind::tcp;
     } else {

@@ -18,9 +18,10 @@ namespace kernet {
 
 namespace {
 
-constexpr int64_t again_us = 5'000;    // between two attempts at a trial
-constexpr int64_t spin_us = 300;       // so long an answer is waited for before we sleep
-constexpr int64_t at_once_us = 2'000;  // then others may have the control side
+constexpr int64_t again_us = 5'000;        // between two attempts at a trial
+constexpr int64_t crowded_us = 2'000'000;  // until somebody may have left
+constexpr int64_t spin_us = 300;           // so long an answer is waited for before we sleep
+constexpr int64_t at_once_us = 2'000;      // then others may have the control side
 
 }  // namespace
 
@@ -32,22 +33,30 @@ std::string Connector::between(const Peer& peer) const {
 void Connector::examine(Peer& peer) {
     const int64_t now = ghost::monotonic_us();
     const std::string nodes = between(peer);
-    const auto candidate = asking_ || answering_ ? std::nullopt : choices_.next(nodes, now);
-    if (candidate) {
-        peer.examine_at = now + again_us;
-        return begin_trial(peer, *candidate);
+    peer.examine_at = now + again_us;
+    if (asking_ || answering_) {
+        if (!choices_.fresh(nodes, now)) return;  // another trial is in the way
+    } else if (const auto candidate = choices_.next(nodes, now)) {
+        if (!crowded(*candidate, false)) return begin_trial(peer, *candidate);
+        peer.examine_at = now + crowded_us;
+        return;
     }
-    if (!choices_.fresh(nodes, now)) {
-        peer.examine_at = now + again_us;  // another trial is in the way
+    const wire::LinkKind best = choose(peer);
+    if (best != peer.kind && crowded(best, false)) {
+        peer.examine_at = now + crowded_us;
         return;
     }
     peer.examine_at = 0;
-    const wire::LinkKind best = choose(peer);
     if (best == peer.kind) return;
     ghost::log::debug("kernet: another link with rank {}: that measured to be the best",
                       peer.shared->rank);
     need_link(peer, 0);
     peer.replaces = true;
+}
+
+bool Connector::crowded(wire::LinkKind kind, bool by_peer) const {
+    const LinkLine* line = find_link(kind);
+    return measured_ && line && line->crowded && line->crowded(by_peer);
 }
 
 void Connector::begin_trial(Peer& peer, wire::LinkKind kind) {

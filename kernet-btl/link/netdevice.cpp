@@ -28,16 +28,11 @@ using ghost::Fd;
 
 namespace {
 
-// IEEE 802, local experimental Ethertype 1: nobody else's on a net of ours.
-constexpr uint16_t ether_type = 0x88b5;
 constexpr int socket_room = 8 << 20;
 constexpr int at_once = 32;  // frames in one system call
 // Of the ring. Half of its slots are the window: the others are for what no window counts,
 // acknowledgements and repetitions.
 constexpr size_t usual_ring = 1 << 20, small_ring = 256 << 10;
-// Every frame is shown to every such socket of its interface: 10 ns each for 32 of them, 35 for 128
-// (measured), and the mark to beat is 2 us away.
-constexpr size_t most_sockets = 64;
 constexpr uint32_t vain_looks = 1024;  // of the ring, then the socket is asked what is wrong
 
 struct Interface {
@@ -230,24 +225,6 @@ size_t mtu_of(const Fd& fd, const std::string& name) {
     return std::min<size_t>(static_cast<size_t>(request.ifr_mtu), UINT16_MAX);
 }
 
-// How many sockets of this type of frame there are at an interface, whoever has them (packet(7)).
-size_t sockets_at(int interface) {
-    size_t count = 0;
-    std::ifstream list("/proc/net/packet");
-    std::string line, skipped, type;
-    std::getline(list, line);  // names of the columns
-    while (std::getline(list, line)) {
-        std::istringstream fields(line);
-        int at = 0;
-        // sk RefCnt Type Proto Iface ...
-        if (fields >> skipped >> skipped >> skipped >> type >> at && at == interface &&
-            std::strtoul(type.c_str(), nullptr, 16) == ether_type) {
-            count++;
-        }
-    }
-    return count;
-}
-
 // Hears nothing before it is bound.
 Fd open_socket() {
     return Fd(socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -269,6 +246,21 @@ Status netdevice_usable() {
                              "CAP_NET_RAW is needed");
 }
 
+size_t netdevice_sockets() {
+    size_t count = 0;
+    std::ifstream list("/proc/net/packet");
+    std::string line, skipped, type;
+    std::getline(list, line);  // names of the columns
+    while (std::getline(list, line)) {
+        std::istringstream fields(line);  // sk RefCnt Type Proto ...
+        if (fields >> skipped >> skipped >> skipped >> type &&
+            std::strtoul(type.c_str(), nullptr, 16) == netdevice_type) {
+            count++;
+        }
+    }
+    return count;
+}
+
 Result<std::unique_ptr<PacketDriver>> make_netdevice(const Fd& beside, bool small) {
     sockaddr_storage own{}, peer{};
     socklen_t own_size = sizeof own, peer_size = sizeof peer;
@@ -283,13 +275,9 @@ Result<std::unique_ptr<PacketDriver>> make_netdevice(const Fd& beside, bool smal
         return ghost::make_error(ghost::Code::unsupported, "use link netdevice",
                                  "the peer is not on the same Ethernet");
     }
-    if (sockets_at(interface.hardware.sll_ifindex) >= most_sockets) {
-        return ghost::make_error(ghost::Code::unsupported, "use link netdevice",
-                                 "too many others use it at " + interface.name);
-    }
     Fd fd = open_socket();
     if (!fd) return ghost::sys_error("create a packet socket");
-    interface.hardware.sll_protocol = htons(ether_type);
+    interface.hardware.sll_protocol = htons(netdevice_type);
     const size_t most = mtu_of(fd, interface.name);
     auto ring = FrameRing::make(fd, most, small ? small_ring : usual_ring);
     if (!ring) {

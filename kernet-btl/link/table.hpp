@@ -29,6 +29,9 @@ struct LinkLine {
     bool zero_copy;     // large bodies go from and to the user's memory
     bool one_sided;     // one end can read or write the other's memory by itself
     bool slow_to_make;  // an end takes some milliseconds
+    // So many of them are on this node that one more would cost the others too much: asked only
+    // where nobody has named the link. by_peer: it is the other end that wants it. Null: never.
+    bool (*crowded)(bool by_peer);
     const char* needs;
     // Whether it can be used in this process here and now; null: always.
     Status (*usable)(const LoopHub* loop);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <sstream>
 #include <sys/socket.h>
@@ -13,6 +14,7 @@
 #include "kernet-btl/kernet/choice.hpp"
 #include "kernet-btl/link/loop.hpp"
 #include "kernet-btl/link/net.hpp"
+#include "kernet-btl/link/netdevice.hpp"
 #include "kernet-btl/link/trial.hpp"
 #include "tests/contract/kernet_ends.hpp"
 
@@ -511,6 +513,27 @@ TEST(KernetMeasured, ALinkThatIsSlowToMakeIsMadeBesideAnother) {
     }
     two.go_on(100'000);
     EXPECT_EQ(two.link(two.a, 1), "framepair");
+}
+
+// Every such socket of a node is shown every frame: where there are many already none is added, and
+// when they have gone it is.
+TEST(KernetMeasured, WhereOthersUseItAlreadyTheConnectionStays) {
+    const kernet::LinkLine* line = kernet::find_link(LinkKind::framepair);
+    if (const auto usable = line->usable(nullptr); !usable)
+        GTEST_SKIP() << usable.error().message();
+    std::vector<ghost::Fd> others;
+    while (!line->crowded(false) && others.size() < 200) {
+        others.emplace_back(
+            socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, htons(kernet::netdevice_type)));
+        ASSERT_TRUE(others.back().valid());
+    }
+    ASSERT_TRUE(line->crowded(false));
+    EXPECT_FALSE(line->crowded(true));
+    Two two("auto,framepair", "auto,framepair", "", true);
+    two.go_on(300'000);
+    EXPECT_EQ(two.link(two.a, 1), "tcp");
+    for (ghost::Fd& other : others) kernet::net::close_later(std::move(other));
+    EXPECT_TRUE(two.come_by("framepair"));
 }
 
 TEST(KernetMeasured, LeavesNothingOpenWhenSuspended) {
