@@ -311,8 +311,11 @@ Status may_put_back(const std::string& path, std::optional<uint32_t> mode) {
         return {};
     }
     if (errno != ENOENT) return sys_error(putting, path);
-    if (lstat(path.c_str(), &info) == 0)
+    if (lstat(path.c_str(), &info) == 0) {
+        // Another caller has just made it, or somebody has.
+        if (!S_ISLNK(info.st_mode)) return may_put_back(path, mode);
         return make_error(Code::refused, "it is a link that leads nowhere:", path);
+    }
     const auto folder = folder_of(path);
     if (access(folder.c_str(), W_OK | X_OK) == 0) return {};
     const int why = errno;

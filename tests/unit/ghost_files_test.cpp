@@ -298,11 +298,11 @@ TEST_F(PutBack, SeveralAtOnce) {
         std::set<ino_t> seen;
         for (int i = 0; i < 8; ++i)
             ranks.emplace_back([&] {
-                const bool done = put_back(file, contents(bytes), path("copy")).ok();
+                const auto done = put_back(file, contents(bytes), path("copy"));
                 struct stat info {};
                 stat(file.c_str(), &info);
                 std::lock_guard lock(mutex);
-                EXPECT_TRUE(done);
+                EXPECT_TRUE(done.ok()) << done.error().message();
                 // Whoever is through may open it: it stays that file.
                 seen.insert(info.st_ino);
             });
@@ -311,6 +311,23 @@ TEST_F(PutBack, SeveralAtOnce) {
         EXPECT_EQ(seen.size(), 1U);
         fs::remove(path("copy"));
         EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1);
+    }
+}
+
+TEST_F(PutBack, MadeByAnotherBetweenTwoLooksIsNoLink) {
+    const auto file = path("a");
+    for (int turn = 0; turn < 2000; ++turn) {
+        std::atomic<bool> begun = false;
+        std::thread other([&] {
+            while (!begun) continue;
+            make("a", "1");
+        });
+        begun = true;
+        Status status;
+        for (int look = 0; look < 200 && status.ok(); ++look) status = may_put_back(file, 0640);
+        other.join();
+        ASSERT_TRUE(status.ok()) << status.error().message();
+        fs::remove(file);
     }
 }
 
