@@ -20,8 +20,11 @@
 namespace ghost::core {
 namespace {
 
-constexpr size_t block = 2 << 20;   // bytes of one transfer; four of them stay in cache
-constexpr size_t in_flight = 4;     // transfers
+constexpr size_t block = 2 << 20;  // bytes of one transfer, a huge page: one piece for the device
+constexpr size_t in_flight = 4;    // transfers
+// More blocks than that: a device that is told of several transfers may report them all at once,
+// and goes idle unless what comes next is there at that moment.
+constexpr size_t most_blocks = 2 * in_flight;
 constexpr size_t alignment = 4096;  // O_DIRECT wants at most that of disks and file systems
 // Blocks are allocated ahead in such steps: transfers that make a file longer exclude each other
 // (ext4), and a full disk is found earlier.
@@ -101,7 +104,7 @@ Status FileResource::State::start(size_t count, bool writes) {
         slots[i].data = memory.data() + i * block;
         slots[i].offset = i * block;
     }
-    workers = std::make_unique<SlotThreads>(count, [this, writes](size_t slot) {
+    workers = std::make_unique<SlotThreads>(count, in_flight, [this, writes](size_t slot) {
         writes ? write_slot(slots[slot]) : read_slot(slots[slot]);
     });
     return {};
@@ -158,7 +161,7 @@ Status FileResource::State::open_new(const std::string& path) {
         }
     }
     direct = set_direct(fd.get(), true);
-    return start(in_flight, true);
+    return start(most_blocks, true);
 }
 
 void FileResource::State::allocate(uint64_t end) {
@@ -227,7 +230,7 @@ Status FileResource::init() {
     if (!is_cached(state.fd.get(), state.file_size))
         state.direct = set_direct(state.fd.get(), true);
     const size_t blocks = (state.file_size + block - 1) / block;
-    GHOST_TRY(state.start(std::clamp<size_t>(blocks, 1, in_flight), false));
+    GHOST_TRY(state.start(std::clamp<size_t>(blocks, 1, most_blocks), false));
     for (size_t slot = 0; slot < state.slots.size(); slot++) state.workers->start(slot);
     return {};
 }
@@ -261,6 +264,7 @@ Status FileResource::write(const void* data, size_t size) {
         const size_t number = state.current(), within = state.at % block;
         auto& slot = state.slots[number];
         if (within == 0) {
+            state.workers->go_before_caller();
             state.workers->wait(number);
             if (slot.error != 0) return fail(slot.error);
             slot.offset = state.at;
@@ -287,6 +291,7 @@ Result<size_t> FileResource::read(void* data, size_t size) {
     }
     const size_t number = state.current(), within = state.at % block;
     auto& slot = state.slots[number];
+    if (within == 0) state.workers->go_before_caller();
     state.workers->wait(number);
     if (slot.size <= within && slot.error != 0)
         return sys_error_of(slot.error, fmt::format("read ghost at byte {}", state.at), path_);

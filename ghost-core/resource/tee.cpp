@@ -14,7 +14,7 @@ Status TeeResource::both(const std::function<Status(Resource&)>& action) {
 
 Status TeeResource::init() {
     if (use_ == Use::write) {
-        worker_ = std::make_unique<SlotThreads>(1, [this](size_t) {
+        worker_ = std::make_unique<SlotThreads>(1, 1, [this](size_t) {
             if (auto status = action_(*second_); !status.ok()) failure_ = status.error();
         });
         return both([](Resource& one) { return one.init(); });
