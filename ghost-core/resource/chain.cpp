@@ -17,16 +17,55 @@ namespace {
 
 constexpr size_t folder_limit = 10000;  // files of a folder that are looked at
 
+Error about(Error error, const std::string& specification) {
+    if (error.object.empty()) error.object = specification;
+    return error;
+}
+
 Result<OpenGhost> open_one(const ResourceRegistry& registry, const std::string& specification,
                            const std::shared_ptr<SecretKey>& key) {
     auto in = registry.open(specification, key);
     if (!in) return in.error();
     auto opened = OpenGhost::open(std::move(*in));
     if (opened.ok()) return opened;
-    auto error = opened.error();
-    if (error.object.empty()) error.object = specification;
-    return error;
+    return about(opened.error(), specification);
 }
+
+// An initialized resource whose first bytes were looked at: it gives them once more. Opening it
+// twice would read megabytes ahead twice.
+class LookedAt : public Resource {
+  public:
+    explicit LookedAt(std::unique_ptr<Resource> in) : in_(std::move(in)) {}
+
+    // What is read is kept until here.
+    void begin_again() { looking_ = false; }
+
+    ResourceClass class_id() const override { return in_->class_id(); }
+    Status init() override { return {}; }
+    Status write(const void* data, size_t size) override { return in_->write(data, size); }
+    Result<size_t> read(void* data, size_t size) override {
+        if (!looking_ && at_ < first_.size()) {
+            const size_t part = std::min(size, first_.size() - at_);
+            std::memcpy(data, first_.data() + at_, part);
+            at_ += part;
+            return part;
+        }
+        auto got = in_->read(data, size);
+        if (looking_ && got) first_.append(static_cast<const char*>(data), *got);
+        return got;
+    }
+    const char* in_place(size_t size) override {
+        return looking_ || at_ < first_.size() ? nullptr : in_->in_place(size);
+    }
+    Status finalize() override { return in_->finalize(); }
+    void interrupt() override { in_->interrupt(); }
+
+  private:
+    std::unique_ptr<Resource> in_;
+    std::string first_;
+    size_t at_ = 0;  // of them, given again
+    bool looking_ = true;
+};
 
 std::string folder_of(const std::string& specification) {
     const auto path = specification.substr(specification.rfind(':') + 1);
@@ -205,11 +244,15 @@ Result<std::unique_ptr<Resource>> open_full(const ResourceRegistry& registry,
                                             std::shared_ptr<SecretKey> key,
                                             const std::vector<std::string>& candidates) {
     {
-        auto one = open_one(registry, specification, key);
-        if (!one) return one.error();
-        if (!one->head.parent) {
-            one->reader.reset();
-            return registry.open(specification, key);
+        auto in = registry.open(specification, key);
+        if (!in) return in.error();
+        auto one = std::make_unique<LookedAt>(std::move(*in));
+        GhostHead head;
+        if (auto read = GhostReader(*one).head(head); !read.ok())
+            return about(read.error(), specification);
+        if (!head.parent) {
+            one->begin_again();
+            return std::unique_ptr<Resource>(std::move(one));
         }
     }
     auto chain = open_chain(registry, specification, key, candidates);
