@@ -3,10 +3,61 @@
 // this instead of xxhash.h where pages or packets are hashed.
 #pragma once
 
+#include <cstddef>
+
 #define XXH_STATIC_LINKING_ONLY
 #ifdef GHOST_HAVE_XXH_DISPATCH
+#define XXH_DISPATCH_DISABLE_REPLACE  // what is not replaced below is the ordinary function
 #include <xxh_x86dispatch.h>
 #else
 #define XXH_INLINE_ALL
 #endif
 #include <xxhash.h>
+
+#ifdef GHOST_HAVE_XXH_DISPATCH
+#include <immintrin.h>
+
+namespace ghost {
+
+// The AVX code of libxxhash 0.8.1 leaves the upper halves of the vector registers as they were
+// used. With these in use every SSE instruction that loads a scalar has to merge it into the old
+// contents and wait for them: a program's loop ran at a seventh of its speed after a hash in its
+// thread (Debian's BLAS on Zen 5), until something cleared them.
+__attribute__((target("avx"), noinline)) inline void clear_upper_halves() {
+    _mm256_zeroupper();
+}
+
+// What is no longer than this is hashed without such code (XXH3_MIDSIZE_MAX of xxhash.h).
+inline constexpr size_t longest_plain_hash = 240;
+
+template <typename Result>
+Result with_clear_registers(Result result, size_t size) {
+    if (size > longest_plain_hash && __builtin_cpu_supports("avx")) clear_upper_halves();
+    return result;
+}
+
+}  // namespace ghost
+
+#define XXH3_64bits(data, size) ghost::xxh3_64bits(data, size)
+#define XXH3_64bits_withSeed(data, size, seed) ghost::xxh3_64bits_with_seed(data, size, seed)
+#define XXH3_64bits_update(state, data, size) ghost::xxh3_64bits_update(state, data, size)
+#define XXH3_128bits_update(state, data, size) ghost::xxh3_128bits_update(state, data, size)
+
+namespace ghost {
+
+inline XXH64_hash_t xxh3_64bits(const void* data, size_t size) {
+    return with_clear_registers(XXH3_64bits_dispatch(data, size), size);
+}
+inline XXH64_hash_t xxh3_64bits_with_seed(const void* data, size_t size, XXH64_hash_t seed) {
+    return with_clear_registers(XXH3_64bits_withSeed_dispatch(data, size, seed), size);
+}
+// What was given before may be hashed only now.
+inline XXH_errorcode xxh3_64bits_update(XXH3_state_t* state, const void* data, size_t size) {
+    return with_clear_registers(XXH3_64bits_update_dispatch(state, data, size), state->totalLen);
+}
+inline XXH_errorcode xxh3_128bits_update(XXH3_state_t* state, const void* data, size_t size) {
+    return with_clear_registers(XXH3_128bits_update_dispatch(state, data, size), state->totalLen);
+}
+
+}  // namespace ghost
+#endif

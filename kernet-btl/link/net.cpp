@@ -8,6 +8,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <linux/sockios.h>
+#include <span>
 #include <sstream>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -193,20 +194,31 @@ bool same_user(const Fd& fd) {
     return peer.uid == geteuid() || peer.uid == 0;
 }
 
-Status send_with_fd(const Fd& socket, const void* bytes, size_t size, int fd) {
+namespace {
+
+constexpr size_t most_fds = 2;  // of one message
+
+ssize_t send_fds(const Fd& socket, const void* bytes, size_t size, std::span<const int> fds,
+                 int flags) {
     iovec iov{const_cast<void*>(bytes), size};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    alignas(cmsghdr) char control[CMSG_SPACE(most_fds * sizeof(int))] = {};
     msghdr message{};
     message.msg_iov = &iov;
     message.msg_iovlen = 1;
     message.msg_control = control;
-    message.msg_controllen = sizeof control;
+    message.msg_controllen = CMSG_SPACE(fds.size_bytes());
     cmsghdr* head = CMSG_FIRSTHDR(&message);
     head->cmsg_level = SOL_SOCKET;
     head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(head), &fd, sizeof fd);
-    if (sendmsg(socket.get(), &message, MSG_NOSIGNAL) != static_cast<ssize_t>(size)) {
+    head->cmsg_len = CMSG_LEN(fds.size_bytes());
+    std::memcpy(CMSG_DATA(head), fds.data(), fds.size_bytes());
+    return sendmsg(socket.get(), &message, MSG_NOSIGNAL | flags);
+}
+
+}  // namespace
+
+Status send_with_fd(const Fd& socket, const void* bytes, size_t size, int fd) {
+    if (send_fds(socket, bytes, size, {&fd, 1}, 0) != static_cast<ssize_t>(size)) {
         return ghost::sys_error("pass a ring to the peer");
     }
     return {};
@@ -242,21 +254,8 @@ void close_later(Fd fd) {
     int ends[2];
     if (!fd || socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends) != 0) return;
     const Fd from(ends[0]), to(ends[1]);
-    char byte = 0;
-    iovec iov{&byte, 1};
-    const int both[2] = {fd.get(), to.get()};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof both)] = {};
-    msghdr message{};
-    message.msg_iov = &iov;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    cmsghdr* head = CMSG_FIRSTHDR(&message);
-    head->cmsg_level = SOL_SOCKET;
-    head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN(sizeof both);
-    std::memcpy(CMSG_DATA(head), both, sizeof both);
-    (void)sendmsg(from.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const int both[most_fds] = {fd.get(), to.get()};
+    (void)send_fds(from, "", 1, both, MSG_DONTWAIT);
     // Before the other two: once these are closed the collector may be through at any moment, and
     // whoever closes last waits.
     fd.reset();
