@@ -11,7 +11,8 @@ Status UnitResource::init() {
         slots_[i].raw.resize(unit_bytes);
     }
     GHOST_TRY(open());
-    workers_ = std::make_unique<SlotThreads>(slots_.size(), slots_.size(), [this](size_t i) { work(slots_[i]); });
+    workers_ = std::make_unique<SlotThreads>(slots_.size(), slots_.size(),
+                                             [this](size_t i) { work(slots_[i]); });
     return {};
 }
 

@@ -54,7 +54,8 @@ int DataPath::progress_inside() {
     for (Socket* socket : rings_) {
         if (socket->local()) events += socket->poll_ring();
     }
-    if (!streams_.empty() && (rings_.empty() || ++pass_ % stream_every == 0))
+    if (!streams_.empty() &&
+        (rings_.empty() || ++pass_ % stream_every == 0 || passed_.was_long_ago()))
         events += poll_streams();
     if (unlinked_ != 0) [[unlikely]]
         wait_for_links(events);

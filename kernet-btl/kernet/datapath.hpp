@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "kernet-btl/kernet/filtered.hpp"
 #include "kernet-btl/kernet/gate.hpp"
@@ -135,6 +136,7 @@ class DataPath {
     uint32_t idle_passes_ = 0;  // in a row, with a peer away
     bool stale_ = false;        // rings_ and streams_ are to be made anew
     uint32_t pass_ = 0;
+    ghost::LastTime passed_;
     std::atomic<bool> tended_{false};  // there are links that must be looked after
     std::atomic<uint32_t> looks_{0};   // at stream links, by the rank; wraps
     uint32_t looks_seen_ = 0;          // the control side's

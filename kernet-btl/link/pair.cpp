@@ -70,7 +70,8 @@ StreamLink::Poll PairLink::poll(LinkEvents& events) {
     Poll result = Poll::idle;
     ByteLink* one = large_last_ ? static_cast<ByteLink*>(bytes_.get()) : packets_.get();
     ByteLink* other = large_last_ ? static_cast<ByteLink*>(packets_.get()) : bytes_.get();
-    const bool both = waited_for_ || ++looks_ % other_way_every == 0;
+    // A program that computes, and looks every few milliseconds, must not look four times.
+    const bool both = looked_.was_long_ago() || waited_for_ || ++looks_ % other_way_every == 0;
     if (!both && !one->holds_early()) {
         if (look(*one, events, result) != Poll::progress) return result;
         if (!one->holds_early() && !other->holds_early()) return result;

@@ -6,6 +6,7 @@
 // thread.
 #pragma once
 
+#include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "kernet-btl/link/reliable.hpp"
 #include "kernet-btl/link/tcp.hpp"
@@ -56,6 +57,7 @@ class PairLink final : public StreamLink {
     bool full_ = false;  // of what went in packets so much has not arrived that the rest goes by
                          // the connection until all of it has
     uint32_t looks_ = 0;
+    ghost::LastTime looked_;
 };
 
 }  // namespace kernet

@@ -6,6 +6,7 @@
 #include <deque>
 #include <random>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/clock.hpp"
 #include "kernet-btl/kernet/datapath.hpp"
@@ -324,6 +325,52 @@ TEST(KernetPair, WhatIsLargeIsNotInThePackets) {
     EXPECT_LT(packets, would_be / 2);
     EXPECT_GT(pair.a.link->counts().sent, 100U);
     EXPECT_FALSE(pair.a.both->lossy() || pair.b.both->lossy());
+}
+
+// How many small messages to b are not there at the first look after a while, which a program that
+// computes takes once in a while. Nothing goes the other way.
+int missed_after_a_while(Pair& pair) {
+    int small = 0, after_large = 0, missed = 0;
+    pair.exchange(1);
+    const int64_t end = ghost::monotonic_us() + 30'000'000;
+    for (uint64_t number = 1; number < 300 && ghost::monotonic_us() < end; number++) {
+        usleep(200);
+        pair.a.send(pair.next_a++);
+        pair.b.path.progress();
+        if (size_of(number) < 500) {
+            small++;
+            after_large += size_of(number - 1) > 20'000;
+            missed += pair.b.sink.taken == number;
+        }
+        while ((pair.b.sink.taken <= number || pair.a.socket->busy()) &&
+               ghost::monotonic_us() < end) {
+            pair.a.path.progress();
+            pair.b.path.progress();
+        }
+    }
+    EXPECT_EQ(pair.b.sink.taken, 300U);
+    EXPECT_FALSE(pair.b.sink.wrong);
+    EXPECT_GT(small, 150);
+    EXPECT_GT(after_large, 5);
+    return missed;
+}
+
+TEST(KernetPair, ALookAfterAWhileFindsWhicheverWayItCame) {
+    Pair pair(FaultPlan{}, long_us, Ways::both);
+    EXPECT_EQ(missed_after_a_while(pair), 0);
+}
+
+TEST(KernetReliable, ALookAfterAWhileFindsWhatCameBesideRings) {
+    Pair pair(FaultPlan{}, long_us, Ways::connection);
+    pair.b.path.attach(2);
+    auto ring = RingMapping::create(RingGeometry{});
+    ASSERT_TRUE(ring.ok());
+    auto offer = std::make_unique<Offer>();
+    offer->peer = &pair.b.registry.peer(2);
+    offer->generation = 1;
+    offer->ring = std::move(ring->first);
+    pair.b.registry.offers.put(std::move(offer));
+    EXPECT_EQ(missed_after_a_while(pair), 0);
 }
 
 // A peer that computes does not look, and what a connection holds for it is far more than a window.
