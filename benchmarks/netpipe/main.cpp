@@ -25,8 +25,8 @@ struct Options {
 // How much is measured; times are for a quiet machine with two cores.
 struct Plan {
     int turns;
-    int64_t upper;  // largest message
-    bool raw_tcp;
+    int64_t upper;   // largest message
+    bool all_stock;  // also NPtcp, and vader without single copies
     std::vector<std::string> moves;
     int moved_runs;
 };
@@ -35,6 +35,7 @@ Plan plan_of(const Options& options) {
     Plan plan{};
     if (options.size == "smoke") plan = {1, 65536, false, {"third"}, 1};    // 1 minute
     if (options.size == "quick") plan = {5, 1 << 20, false, {"third"}, 5};  // 4 minutes
+    if (options.size == "curves") plan = {5, 4 << 20, true, {}, 0};         // 6 minutes
     if (options.size == "full") {                                           // half an hour
         plan = {5, 4 << 20, true, {"away", "together", "third"}, 5};
     }
@@ -63,10 +64,16 @@ std::vector<Compared> compared(const Plan& plan, bool stock_only) {
                                         "pml",    "ob1", "--mca",     "btl",  btl};
     };
     std::vector<Compared> all{{{"vader", stock("gn1:2", "self,vader")}, same}};
+    if (plan.all_stock) {
+        auto copied_twice = stock("gn1:2", "self,vader");
+        for (const char* word : {"--mca", "btl_vader_single_copy_mechanism", "none"})
+            copied_twice.emplace_back(word);
+        all.push_back({{"vader, no single copy", copied_twice}, same});
+    }
     if (!stock_only) all.push_back({{"ghost, same node", ghost_same_node()}, same});
     all.push_back({{"btl/tcp", stock("gn1:1,gn2:1", "self,tcp")}, separate});
     if (!stock_only) all.push_back({{"ghost, separate nodes", ghost_separate_nodes()}, separate});
-    if (plan.raw_tcp) all.push_back({{"raw TCP", {}}, separate});
+    if (plan.all_stock) all.push_back({{"raw TCP", {}}, separate});
     return all;
 }
 
@@ -145,8 +152,8 @@ Status bench(const Options& options) {
 int run_main(int argc, char** argv) {
     Options options;
     CLI::App app("NetPIPE on a virtual cluster: Ghost against stock, and across a migration");
-    app.add_option("--size", options.size, "smoke, quick (default) or full")
-        ->check(CLI::IsMember({"smoke", "quick", "full"}));
+    app.add_option("--size", options.size, "smoke, quick (default), curves (no migrations) or full")
+        ->check(CLI::IsMember({"smoke", "quick", "curves", "full"}));
     app.add_option("--json", options.json, "where the numbers go");
     app.add_option("--svg", options.svg, "where the picture goes");
     app.add_option("--ghost", options.ghost, "the ghost command (default: the one built beside)");
