@@ -27,13 +27,32 @@ __attribute__((target("avx"), noinline)) inline void clear_upper_halves() {
     _mm256_zeroupper();
 }
 
-// What is no longer than this is hashed without such code (XXH3_MIDSIZE_MAX of xxhash.h).
-inline constexpr size_t longest_plain_hash = 240;
+// After so many bytes have been hashed; up to 240 there is no such code (XXH3_MIDSIZE_MAX of
+// xxhash.h).
+inline void leave_registers_clear(size_t hashed) {
+    if (hashed > 240 && __builtin_cpu_supports("avx")) clear_upper_halves();
+}
 
-template <typename Result>
-Result with_clear_registers(Result result, size_t size) {
-    if (size > longest_plain_hash && __builtin_cpu_supports("avx")) clear_upper_halves();
-    return result;
+inline XXH64_hash_t xxh3_64bits(const void* data, size_t size) {
+    const auto hash = XXH3_64bits_dispatch(data, size);
+    leave_registers_clear(size);
+    return hash;
+}
+inline XXH64_hash_t xxh3_64bits_with_seed(const void* data, size_t size, XXH64_hash_t seed) {
+    const auto hash = XXH3_64bits_withSeed_dispatch(data, size, seed);
+    leave_registers_clear(size);
+    return hash;
+}
+// What was given before may be hashed only now.
+inline XXH_errorcode xxh3_64bits_update(XXH3_state_t* state, const void* data, size_t size) {
+    const auto done = XXH3_64bits_update_dispatch(state, data, size);
+    leave_registers_clear(state->totalLen);
+    return done;
+}
+inline XXH_errorcode xxh3_128bits_update(XXH3_state_t* state, const void* data, size_t size) {
+    const auto done = XXH3_128bits_update_dispatch(state, data, size);
+    leave_registers_clear(state->totalLen);
+    return done;
 }
 
 }  // namespace ghost
@@ -42,22 +61,4 @@ Result with_clear_registers(Result result, size_t size) {
 #define XXH3_64bits_withSeed(data, size, seed) ghost::xxh3_64bits_with_seed(data, size, seed)
 #define XXH3_64bits_update(state, data, size) ghost::xxh3_64bits_update(state, data, size)
 #define XXH3_128bits_update(state, data, size) ghost::xxh3_128bits_update(state, data, size)
-
-namespace ghost {
-
-inline XXH64_hash_t xxh3_64bits(const void* data, size_t size) {
-    return with_clear_registers(XXH3_64bits_dispatch(data, size), size);
-}
-inline XXH64_hash_t xxh3_64bits_with_seed(const void* data, size_t size, XXH64_hash_t seed) {
-    return with_clear_registers(XXH3_64bits_withSeed_dispatch(data, size, seed), size);
-}
-// What was given before may be hashed only now.
-inline XXH_errorcode xxh3_64bits_update(XXH3_state_t* state, const void* data, size_t size) {
-    return with_clear_registers(XXH3_64bits_update_dispatch(state, data, size), state->totalLen);
-}
-inline XXH_errorcode xxh3_128bits_update(XXH3_state_t* state, const void* data, size_t size) {
-    return with_clear_registers(XXH3_128bits_update_dispatch(state, data, size), state->totalLen);
-}
-
-}  // namespace ghost
 #endif

@@ -35,7 +35,7 @@ Plan plan_of(const Options& options) {
     Plan plan{};
     if (options.size == "smoke") plan = {1, 65536, false, {"third"}, 1};    // 1 minute
     if (options.size == "quick") plan = {5, 1 << 20, false, {"third"}, 5};  // 4 minutes
-    if (options.size == "curves") plan = {5, 4 << 20, true, {}, 0};         // 6 minutes
+    if (options.size == "curves") plan = {5, 4 << 20, true, {}, 0};         // 2 minutes
     if (options.size == "full") {                                           // half an hour
         plan = {5, 4 << 20, true, {"away", "together", "third"}, 5};
     }
