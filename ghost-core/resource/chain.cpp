@@ -31,42 +31,6 @@ Result<OpenGhost> open_one(const ResourceRegistry& registry, const std::string& 
     return about(opened.error(), specification);
 }
 
-// An initialized resource whose first bytes were looked at: it gives them once more. Opening it
-// twice would read megabytes ahead twice.
-class LookedAt : public Resource {
-  public:
-    explicit LookedAt(std::unique_ptr<Resource> in) : in_(std::move(in)) {}
-
-    // What is read is kept until here.
-    void begin_again() { looking_ = false; }
-
-    ResourceClass class_id() const override { return in_->class_id(); }
-    Status init() override { return {}; }
-    Status write(const void* data, size_t size) override { return in_->write(data, size); }
-    Result<size_t> read(void* data, size_t size) override {
-        if (!looking_ && at_ < first_.size()) {
-            const size_t part = std::min(size, first_.size() - at_);
-            std::memcpy(data, first_.data() + at_, part);
-            at_ += part;
-            return part;
-        }
-        auto got = in_->read(data, size);
-        if (looking_ && got) first_.append(static_cast<const char*>(data), *got);
-        return got;
-    }
-    const char* in_place(size_t size) override {
-        return looking_ || at_ < first_.size() ? nullptr : in_->in_place(size);
-    }
-    Status finalize() override { return in_->finalize(); }
-    void interrupt() override { in_->interrupt(); }
-
-  private:
-    std::unique_ptr<Resource> in_;
-    std::string first_;
-    size_t at_ = 0;  // of them, given again
-    bool looking_ = true;
-};
-
 std::string folder_of(const std::string& specification) {
     const auto path = specification.substr(specification.rfind(':') + 1);
     const auto slash = path.rfind('/');

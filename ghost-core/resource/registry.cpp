@@ -173,45 +173,31 @@ Result<std::map<std::string, std::string>> options_of(const std::string& text) {
     return out;
 }
 
-// A resource that has been initialized already, and of which the first bytes have been read.
-class Opened : public Resource {
-  public:
-    explicit Opened(std::unique_ptr<Resource> inner) : inner_(std::move(inner)) {}
-    // Fewer than `size` at the end.
-    Result<size_t> peek(size_t size) {
-        start_.resize(size);
-        size_t got = 0;
-        while (got < size) {
-            auto part = inner_->read(start_.data() + got, size - got);
-            if (!part) return part;
-            if (*part == 0) break;
-            got += *part;
-        }
-        start_.resize(got);
-        return got;
-    }
-    const char* start() const { return start_.data(); }
+}  // namespace
 
-    ResourceClass class_id() const override { return inner_->class_id(); }
-    Status init() override { return {}; }
-    Status write(const void* data, size_t size) override { return inner_->write(data, size); }
-    Result<size_t> read(void* data, size_t size) override {
-        if (at_ == start_.size()) return inner_->read(data, size);
-        const size_t part = std::min(size, start_.size() - at_);
-        std::memcpy(data, start_.data() + at_, part);
+Result<size_t> LookedAt::read(void* data, size_t size) {
+    if (!looking_ && at_ < first_.size()) {
+        const size_t part = std::min(size, first_.size() - at_);
+        std::memcpy(data, first_.data() + at_, part);
         at_ += part;
         return part;
     }
-    Status finalize() override { return inner_->finalize(); }
-    void interrupt() override { inner_->interrupt(); }
+    auto got = in_->read(data, size);
+    if (looking_ && got) first_.append(static_cast<const char*>(data), *got);
+    return got;
+}
 
-  private:
-    std::unique_ptr<Resource> inner_;
-    std::vector<char> start_;
-    size_t at_ = 0;
-};
-
-}  // namespace
+Result<std::string_view> LookedAt::look(size_t size) {
+    std::string start(size, 0);
+    for (size_t had = 0; had < size;) {
+        auto part = read(start.data(), size - had);
+        if (!part) return part.error();
+        if (*part == 0) break;
+        had += *part;
+    }
+    begin_again();
+    return std::string_view(first_);
+}
 
 ResourceRegistry::ResourceRegistry() {
     for (const auto& one : builtins)
@@ -289,18 +275,18 @@ Made ResourceRegistry::open(const std::string& specification,
     // compressed and then encrypted, or the other way round; more layers make no sense
     for (int layer = 0;; layer++) {
         GHOST_TRY(current->init());
-        auto opened = std::make_unique<Opened>(std::move(current));
-        auto got = opened->peek(CompressResource::start_bytes);
-        if (!got) return got.error();
-        const bool enough = *got == CompressResource::start_bytes && layer < 4;
-        if (enough && CompressResource::is_mine(opened->start())) {
+        auto opened = std::make_unique<LookedAt>(std::move(current));
+        auto start = opened->look(CompressResource::start_bytes);
+        if (!start) return start.error();
+        const bool enough = start->size() == CompressResource::start_bytes && layer < 4;
+        if (enough && CompressResource::is_mine(start->data())) {
             current = CompressResource::reader(std::move(opened));
-        } else if (enough && EncryptResource::is_mine(opened->start())) {
+        } else if (enough && EncryptResource::is_mine(start->data())) {
             if (!key)
                 return make_error(Code::refused, "read ghost: it is encrypted, a key is needed",
                                   specification);
             current = std::make_unique<EncryptResource>(std::move(opened), Use::read, key);
-        } else if (enough && StripeResource::is_mine(opened->start())) {
+        } else if (enough && StripeResource::is_mine(start->data())) {
             return make_error(Code::invalid,
                               "read ghost: it is one part of a striped one, name all as "
                               "stripe:PART;PART…",

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ghost-core/resource/encrypt.hpp"
@@ -32,6 +33,34 @@ struct ResourceKind {
     std::function<Result<std::unique_ptr<Resource>>(const ResourceRegistry&, Use,
                                                     const ResourceParameters&)>
         make;
+};
+
+// An initialized resource whose first bytes are looked at: it gives them once more. Opening it
+// twice would read megabytes ahead twice.
+class LookedAt : public Resource {
+  public:
+    explicit LookedAt(std::unique_ptr<Resource> in) : in_(std::move(in)) {}
+
+    // What is read is kept until begin_again().
+    void begin_again() { looking_ = false; }
+    // The first bytes, fewer than `size` at the end, as long as this is there; begins again.
+    Result<std::string_view> look(size_t size);
+
+    ResourceClass class_id() const override { return in_->class_id(); }
+    Status init() override { return {}; }
+    Status write(const void* data, size_t size) override { return in_->write(data, size); }
+    Result<size_t> read(void* data, size_t size) override;
+    const char* in_place(size_t size) override {
+        return looking_ || at_ < first_.size() ? nullptr : in_->in_place(size);
+    }
+    Status finalize() override { return in_->finalize(); }
+    void interrupt() override { in_->interrupt(); }
+
+  private:
+    std::unique_ptr<Resource> in_;
+    std::string first_;
+    size_t at_ = 0;  // of them, given again
+    bool looking_ = true;
 };
 
 // One thread. Objects of a user's class stay usable as long as the registry.
