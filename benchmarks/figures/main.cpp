@@ -34,24 +34,27 @@ struct Options {
 // How much is measured.
 struct Plan {
     int turns;
-    int64_t upper;  // largest message, bytes; 0: the wire's own for size smoke
+    int64_t lower;  // smallest and largest message, bytes
+    int64_t upper;  // 0: the wire's own for size smoke
     int ease;       // NetPIPE's repeats are divided by it
     int stream_turns, budget_ms;
-    double fairness_s;
+    double fairness_s;  // 0: not measured
     std::vector<std::string> moves;
     int moved_runs;
     int64_t moved_upper;
 };
 
 Plan plan_of(const std::string& size) {
-    if (size == "smoke") return {1, 0, 10, 3, 20, 2, {"third"}, 1, 16};             // a minute
-    if (size == "quick") return {3, 1 << 20, 1, 3, 60, 6, {"third"}, 1, 4096};      // 10
-    return {5, 4 << 20, 1, 3, 100, 10, {"away", "together", "third"}, 3, 1 << 20};  // an hour
+    if (size == "smoke") return {1, 1, 0, 10, 3, 20, 2, {"third"}, 1, 16};             // a minute
+    if (size == "large") return {7, large, 4 << 20, 1, 3, 100, 0, {}, 0, 0};           // 10
+    if (size == "quick") return {3, 1, 1 << 20, 1, 3, 60, 6, {"third"}, 1, 4096};      // 10
+    return {5, 1, 4 << 20, 1, 3, 100, 10, {"away", "together", "third"}, 3, 1 << 20};  // an hour
 }
 
 // Stretches end and begin so that all sizes are those of one long run: 2^n and 3·2^n.
 std::vector<Stretch> stretches(const Wire& wire, const Plan& plan, int64_t upper) {
     auto repeats = [&](int i) { return std::max(1, wire.repeats[i] / plan.ease); };
+    if (plan.lower > 98304) return {{plan.lower, upper, repeats(2)}};
     std::vector<Stretch> all{{1, 6144, repeats(0)},
                              {8192, std::min<int64_t>(upper, 98304), repeats(1)}};
     if (upper > 98304) all.push_back({131072, upper, repeats(2)});
@@ -96,10 +99,10 @@ Status measure_wire(const Cluster& cluster, StreamNodes& nodes, const Wire& wire
         for (Kind kind : kinds) {
             fmt::print("    {}, turn {} of {}: {}\n", wire.name, turn, plan.turns, name_of(kind));
             std::fflush(stdout);
-            auto curve =
-                is_stream(kind)
-                    ? nodes.measure(kind, wire, upper, plan.stream_turns, plan.budget_ms)
-                    : measure(cluster, transport_of(kind, wire), stretches(wire, plan, upper));
+            auto curve = is_stream(kind) ? nodes.measure(kind, wire, {plan.lower, upper},
+                                                         plan.stream_turns, plan.budget_ms)
+                                         : measure(cluster, transport_of(kind, wire),
+                                                   stretches(wire, plan, upper));
             if (!curve.ok()) return curve.error();
             curves[kind].push_back(*curve);
         }
@@ -155,7 +158,7 @@ Status figure_8(const Cluster& cluster, const Plan& plan, const Options& options
     if (!nodes.ok()) return nodes.error();
     for (const Wire& wire : all_wires()) {
         GHOST_TRY(measure_wire(cluster, *nodes, wire, plan, options, report));
-        if (wire.bits > 0 && options.wants(wire.figure))
+        if (wire.bits > 0 && plan.fairness_s > 0 && options.wants(wire.figure))
             GHOST_TRY(measure_fairness(cluster, *nodes, wire, plan, report));
     }
     return {};
@@ -200,8 +203,9 @@ Status bench(const Options& options) {
 int run_main(int argc, char** argv) {
     Options options;
     CLI::App app("Figures 8 and 9 of \"Dynamic Streams\" (RR-4987) on a virtual cluster");
-    app.add_option("--size", options.size, "smoke, quick (default) or full")
-        ->check(CLI::IsMember({"smoke", "quick", "full"}));
+    app.add_option("--size", options.size,
+                   "smoke, quick (default), large (large messages only, more turns) or full")
+        ->check(CLI::IsMember({"smoke", "quick", "large", "full"}));
     app.add_option("--figure", options.figures,
                    "8a (one node), 8b (Fast Ethernet), 8c (Gigabit), 8d (MPI on all wires, and the "
                    "unshaped one), 9 (migration); all")

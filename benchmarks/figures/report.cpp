@@ -12,9 +12,6 @@ namespace {
 
 using nlohmann::json;
 
-// A message is large from here on, bytes.
-constexpr int64_t large = 256 * 1024;
-
 std::string title_of(const Pair& pair) {
     std::string title = fmt::format("{} / {}", name_of(pair.mine), name_of(pair.theirs));
     return pair.from > 1 ? title + fmt::format(", from {} bytes", pair.from) : title;
@@ -101,9 +98,9 @@ std::string shares_table(const WireReport& report) {
         const double share = share_of_largest(report.wire, curve);
         if (share <= 0) continue;
         text += fmt::format(
-            "  {:<48}{:>6.3f}  {:.3f} of what TCP's packets can carry\n",
+            "  {:<48}{:>6.3f}  {:.3f} of what TCP's packets can carry{}\n",
             fmt::format("{}, share of the rate at {}", name_of(kind), curve.rbegin()->first), share,
-            share / payload_limit());
+            share / payload_limit(), kind == Kind::kernet_mpi ? "  (mark 0.98)" : "");
     }
     return text;
 }

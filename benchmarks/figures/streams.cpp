@@ -121,7 +121,7 @@ Result<Command> StreamNodes::start(const char* role, Kind kind, const std::strin
     return Command::start(cluster_.on(node, words));
 }
 
-Result<Curve> StreamNodes::measure(Kind kind, const Wire& wire, int64_t upper, int turns,
+Result<Curve> StreamNodes::measure(Kind kind, const Wire& wire, Sizes sizes, int turns,
                                    int budget_ms) {
     auto folder = folder_.sub();
     if (!folder.ok()) return folder.error();
@@ -129,9 +129,10 @@ Result<Curve> StreamNodes::measure(Kind kind, const Wire& wire, int64_t upper, i
     const std::string address = wire.rate ? address_ : "127.0.0.1";
     auto pong = start("pong", kind, node, *folder, address);
     if (!pong.ok()) return pong.error();
-    auto ping = start("ping", kind, "gn1", *folder, address,
-                      {"--upper", std::to_string(upper), "--turns", std::to_string(turns),
-                       "--budget", std::to_string(budget_ms)});
+    auto ping =
+        start("ping", kind, "gn1", *folder, address,
+              {"--lower", std::to_string(sizes.lower), "--upper", std::to_string(sizes.upper),
+               "--turns", std::to_string(turns), "--budget", std::to_string(budget_ms)});
     if (!ping.ok()) return ping.error();
     auto lines = lines_of(*ping, "ping");
     if (!lines.ok()) return lines.error();

@@ -26,14 +26,20 @@ class Folder {
     int subs_ = 0;
 };
 
+// Messages of these sizes and the powers of two between them, bytes.
+struct Sizes {
+    int64_t lower = 1;
+    int64_t upper = 0;
+};
+
 // Nodes gn1 and gn2 with a stream manager (kernetd) each, which end with the object. One thread.
 class StreamNodes {
   public:
     static Result<StreamNodes> up(const Cluster& cluster, Folder& folder);
 
-    // One ping-pong over all sizes up to `upper`, from gn1 to gn1 or gn2; `turns` and `budget_ms`
-    // as kernet_speed has them.
-    Result<Curve> measure(Kind kind, const Wire& wire, int64_t upper, int turns, int budget_ms);
+    // One ping-pong over all those sizes, from gn1 to gn1 or gn2; `turns` and `budget_ms` as
+    // kernet_speed has them.
+    Result<Curve> measure(Kind kind, const Wire& wire, Sizes sizes, int turns, int budget_ms);
     // Streams of these kinds from gn1 to gn2 at once, for so many seconds: Mbit/s of each.
     Result<std::vector<double>> together(const std::vector<Kind>& kinds, double seconds);
 

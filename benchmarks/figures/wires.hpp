@@ -21,6 +21,9 @@ struct Wire {
 };
 const std::vector<Wire>& all_wires();
 
+// A message is large from here on, bytes.
+inline constexpr int64_t large = 256 * 1024;
+
 // What can be measured on a wire.
 enum class Kind { tcp, tcp_reno, unix_socket, kernet, raw, stock_mpi, kernet_mpi };
 // As curves and columns are called.

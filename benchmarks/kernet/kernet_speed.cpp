@@ -1,7 +1,8 @@
 // One side of a stream, over KerNet, a TCP connection or a Unix socket. kernet-bench and figures
 // start two of them and compare.
 //
-//   kernet_speed ping|pong KIND FOLDER [ADDRESS] [--upper BYTES] [--turns N] [--budget MS]
+//   kernet_speed ping|pong KIND FOLDER [ADDRESS] [--lower BYTES] [--upper BYTES] [--turns N]
+//                [--budget MS]
 //   kernet_speed pour|drain KIND FOLDER [ADDRESS] [--seconds S]
 //
 // KIND is kernet, tcp, tcp-reno (that congestion control) or unix.
@@ -185,7 +186,7 @@ constexpr int64_t report_us = 100'000;
 struct Options {
     std::string role, kind, folder;
     std::string address = "127.0.0.1";
-    size_t upper = 4 << 20;
+    size_t lower = 1, upper = 4 << 20;
     int turns = 7;
     double budget_ms = 150;  // for all turns of one size
     double seconds = 5;
@@ -220,7 +221,7 @@ double round_trips(Way& way, const Turn& turn, std::vector<uint8_t>& bytes) {
 
 void ping(Way& way, const Options& options) {
     std::vector<uint8_t> bytes(options.upper);
-    for (size_t size = 1; size <= options.upper; size *= 2) {
+    for (size_t size = options.lower; size <= options.upper; size *= 2) {
         // the clock counts microseconds, and a guess made while others had the processor is large
         const double least = size <= 4096 ? 20 : 1;
         const double guess = std::max(
@@ -291,6 +292,8 @@ int main(int argc, char** argv) {
         ->check(CLI::IsMember({"kernet", "tcp", "tcp-reno", "unix"}));
     app.add_option("folder", options.folder, "where the two sides meet")->required();
     app.add_option("address", options.address, "IPv4 address of the side that listens");
+    app.add_option("--lower", options.lower, "smallest message of ping, bytes")
+        ->check(CLI::PositiveNumber);
     app.add_option("--upper", options.upper, "largest message of ping, bytes");
     app.add_option("--turns", options.turns, "turns of ping for each size")
         ->check(CLI::PositiveNumber);
