@@ -14,6 +14,7 @@ namespace {
 constexpr int lab_limit_s = 60;
 constexpr int exec_limit_s = 20;
 constexpr const char* table = "ghost_bench";
+constexpr const char* families[] = {"ip", "netdev"};  // the table is in both
 
 Status expect_success(const std::vector<std::string>& argv, int limit_s, const std::string& tried) {
     auto ended = run(argv, limit_s);
@@ -23,7 +24,8 @@ Status expect_success(const std::vector<std::string>& argv, int limit_s, const s
                       fmt::format("exit status {}\n{}", ended->status, ended->output));
 }
 
-// nftables: our rules see every IPv4 packet of the node; the first match counts.
+// nftables: our rules see every IPv4 packet of the node, the first match counts, and every raw
+// frame of a KerNet link (docs/WIRE.md) that is from the node or for it.
 std::string rules(const std::vector<int>& ports) {
     const std::string set = fmt::format("{{ {} }}", fmt::join(ports, ", "));
     const char* chain =
@@ -32,9 +34,15 @@ std::string rules(const std::vector<int>& ports) {
         return ports.empty() ? std::string()
                              : fmt::format("tcp {} {} counter name control accept; ", end, set);
     };
+    const char* frames =
+        "  chain {0} {{ type filter hook {0} device eth0 priority 0; {1}ether type 0x88b5 counter "
+        "name other; }}\n";
     return fmt::format("table ip {} {{\n  counter control {{ }}\n  counter other {{ }}\n", table) +
            fmt::format(fmt::runtime(chain), "input", control("dport"), "ip version 4") +
-           fmt::format(fmt::runtime(chain), "output", control("sport"), "ip version 4") + "}\n";
+           fmt::format(fmt::runtime(chain), "output", control("sport"), "ip version 4") + "}\n" +
+           fmt::format("table netdev {} {{\n  counter other {{ }}\n", table) +
+           fmt::format(fmt::runtime(frames), "ingress", "meta pkttype host ") +
+           fmt::format(fmt::runtime(frames), "egress", "") + "}\n";
 }
 
 }  // namespace
@@ -118,26 +126,30 @@ Status Cluster::count_traffic(const std::string& node) const {
 }
 
 Result<Traffic> Cluster::traffic(const std::string& node) const {
-    auto listed =
-        run(on(node, {"nft", "-j", "list", "counters", "table", "ip", table}), exec_limit_s);
-    if (!listed.ok()) return listed.error();
-    const auto json = nlohmann::json::parse(listed->output, nullptr, false);
-    if (listed->status != 0 || !json.is_object() || !json.contains("nftables")) {
-        return make_error(Code::io, "read the counters on " + node, listed->output);
-    }
     Traffic traffic;
-    for (const auto& entry : json["nftables"]) {
-        if (!entry.contains("counter")) continue;
-        const auto& counter = entry["counter"];
-        (counter.value("name", "") == "control" ? traffic.control : traffic.other) =
-            counter.value("bytes", int64_t{0});
+    for (const char* family : families) {
+        auto listed =
+            run(on(node, {"nft", "-j", "list", "counters", "table", family, table}), exec_limit_s);
+        if (!listed.ok()) return listed.error();
+        const auto json = nlohmann::json::parse(listed->output, nullptr, false);
+        if (listed->status != 0 || !json.is_object() || !json.contains("nftables")) {
+            return make_error(Code::io, "read the counters on " + node, listed->output);
+        }
+        for (const auto& entry : json["nftables"]) {
+            if (!entry.contains("counter")) continue;
+            const auto& counter = entry["counter"];
+            (counter.value("name", "") == "control" ? traffic.control : traffic.other) +=
+                counter.value("bytes", int64_t{0});
+        }
     }
     return traffic;
 }
 
 Status Cluster::forget_traffic(const std::string& node) const {
-    return expect_success(on(node, {"nft", "delete", "table", "ip", table}), exec_limit_s,
-                          "remove the counters on " + node);
+    for (const char* family : families)
+        GHOST_TRY(expect_success(on(node, {"nft", "delete", "table", family, table}), exec_limit_s,
+                                 "remove the counters on " + node));
+    return {};
 }
 
 }  // namespace ghost::bench

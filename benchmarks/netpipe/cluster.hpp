@@ -11,7 +11,8 @@
 
 namespace ghost::bench {
 
-// IPv4 bytes, both directions, over a node's link since its counters were set up.
+// Bytes of IPv4 and of KerNet's raw frames, both directions, over a node's link since its counters
+// were set up.
 struct Traffic {
     int64_t control = 0;  // connections of the node's daemons (orted, sshd)
     int64_t other = 0;    // everything else: all that ranks could send or receive
