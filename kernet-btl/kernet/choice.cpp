@@ -20,19 +20,34 @@ wire::LinkKind LinkChoices::kind(const std::string& between) const {
     return found == entries_.end() ? wire::LinkKind::tcp : found->second.kind;
 }
 
+int64_t LinkChoices::doubt_at(const std::string& between) const {
+    const auto found = entries_.find(between);
+    return found == entries_.end() ? 0 : found->second.doubt_at;
+}
+
+bool LinkChoices::doubted(const std::string& between) const {
+    const auto found = entries_.find(between);
+    return found != entries_.end() && found->second.doubts > 0;
+}
+
+bool LinkChoices::doubt_due(const Entry& entry, int64_t now) {
+    return entry.doubt_at != 0 && entry.doubt_at <= now;
+}
+
 bool LinkChoices::fresh(const std::string& between, int64_t now) const {
     const auto found = entries_.find(between);
     return found != entries_.end() && found->second.decided_at != 0 &&
-           now - found->second.decided_at < fresh_us;
+           now - found->second.decided_at < fresh_us && !doubt_due(found->second, now);
 }
 
 std::optional<wire::LinkKind> LinkChoices::next(const std::string& between, int64_t now) {
     if (fresh(between, now)) return std::nullopt;
     Entry& entry = entries_[between];
     if (entry.decided_at != 0) {
-        const wire::LinkKind before = entry.kind;  // until there is another
-        entry = Entry{};
-        entry.kind = before;
+        Entry anew;
+        anew.kind = entry.kind;  // until there is another
+        if (doubt_due(entry, now)) anew.doubts = entry.doubts + 1;
+        entry = anew;
     }
     if (entry.at >= candidates_.size()) step(between, entry, now);
     if (entry.decided_at != 0) return std::nullopt;
@@ -44,9 +59,18 @@ void LinkChoices::step(const std::string& between, Entry& entry, int64_t now) {
     entry.at++;
     entry.failures = 0;
     if (entry.at < candidates_.size()) return;
-    entry.kind = entry.best;
-    entry.decided_at = now;
+    decide(entry, entry.best, now);
     ghost::log::info("kernet: between {}: link {} from now on", between, name_of(entry.kind));
+}
+
+void LinkChoices::decide(Entry& entry, wire::LinkKind kind, int64_t now) {
+    entry.kind = kind;
+    entry.decided_at = now;
+    entry.doubt_at = 0;
+    if (kind != wire::LinkKind::tcp || entry.doubts == most_doubts) return;
+    int64_t after = first_doubt_us;
+    for (int i = 0; i < entry.doubts; i++) after *= doubt_later;
+    entry.doubt_at = now + after;
 }
 
 void LinkChoices::tried(const std::string& between, const TrialFigures& figures, double ratio,
@@ -78,13 +102,23 @@ void LinkChoices::failed(const std::string& between, const char* why, bool again
     step(between, entry, now);
 }
 
-void LinkChoices::told(const std::string& between, wire::LinkKind kind, const char* why,
-                       int64_t now) {
+void LinkChoices::told(const std::string& between, wire::LinkKind kind, int64_t now) {
     Entry& entry = entries_[between];
-    entry = Entry{};
-    entry.kind = kind;
-    entry.decided_at = now;
-    ghost::log::info("kernet: between {}: link {} from now on: {}", between, name_of(kind), why);
+    Entry anew;
+    anew.doubts = entry.doubts;
+    decide(anew, kind, now);
+    entry = anew;
+    ghost::log::info("kernet: between {}: link {} from now on: the other end has measured", between,
+                     name_of(kind));
+}
+
+void LinkChoices::lost(const std::string& between, const char* why, int64_t now) {
+    Entry anew;
+    anew.doubts = most_doubts;
+    decide(anew, wire::LinkKind::tcp, now);
+    entries_[between] = anew;
+    ghost::log::info("kernet: between {}: link {} from now on: {}", between, name_of(anew.kind),
+                     why);
 }
 
 }  // namespace kernet

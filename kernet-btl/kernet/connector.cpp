@@ -213,8 +213,7 @@ void Connector::take_request(Peer& peer, uint32_t requests) {
     const bool current = peer.shared->lost_generation.load(std::memory_order_acquire) == peer.up;
     // (a link that was replaced, not lost, may have been one between other nodes)
     if (requests & link_lossy && measured_ && (current || peer.same_nodes)) {
-        choices_.told(between(peer), wire::LinkKind::tcp, "too many packets were lost",
-                      ghost::monotonic_us());
+        choices_.lost(between(peer), "too many packets were lost", ghost::monotonic_us());
     }
     if (requests & (link_lost | peer_suspended | peer_left) && current &&
         peer.state == LinkState::up) {
@@ -237,9 +236,7 @@ void Connector::link_failed(Peer& peer, wire::LinkKind kind) {
     ghost::log::warning("kernet: rank {} is not reached by link {}: going on by another",
                         peer.shared->rank, line ? line->name : "?");
     peer.failed_links |= bit(kind);
-    if (measured_) {
-        choices_.told(between(peer), wire::LinkKind::tcp, "nothing came", ghost::monotonic_us());
-    }
+    if (measured_) choices_.lost(between(peer), "nothing came", ghost::monotonic_us());
 }
 
 void Connector::need_link(Peer& peer, int64_t delay_us) {

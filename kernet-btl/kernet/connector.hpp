@@ -166,6 +166,9 @@ class Connector {
     bool measured_ = false;                // the best of them, else the first
     LinkChoices choices_;
     uint64_t asking_ = 0, answering_ = 0;  // ids of trials; one at a time, they disturb each other
+    int64_t asked_at_ = 0;                 // when the trial of ours began
+    int64_t doubts_us_ = 0;                // that trials took of choices that were doubted
+    int64_t begun_at_ = ghost::monotonic_us();
     Fd epoll_, timer_, bell_, tcp_listener_, unix_listener_;
     uint16_t port_ = 0;  // of tcp_listener_, also of the one before it was closed
     std::unordered_map<uint32_t, Peer> peers_;

@@ -22,6 +22,7 @@ constexpr int64_t again_us = 5'000;        // between two attempts at a trial
 constexpr int64_t crowded_us = 2'000'000;  // until somebody may have left
 constexpr int64_t spin_us = 300;           // so long an answer is waited for before we sleep
 constexpr int64_t at_once_us = 2'000;      // then others may have the control side
+constexpr int64_t doubts_cost = 100;       // one part in so many of the time goes to doubts at most
 
 }  // namespace
 
@@ -37,6 +38,11 @@ void Connector::examine(Peer& peer) {
     if (asking_ || answering_) {
         if (!choices_.fresh(nodes, now)) return;  // another trial is in the way
     } else if (const auto candidate = choices_.next(nodes, now)) {
+        const int64_t affordable_at = begun_at_ + doubts_us_ * doubts_cost;
+        if (choices_.doubted(nodes) && affordable_at > now) {
+            peer.examine_at = affordable_at;
+            return;
+        }
         if (!crowded(*candidate, false)) return begin_trial(peer, *candidate);
         peer.examine_at = now + crowded_us;
         return;
@@ -46,7 +52,7 @@ void Connector::examine(Peer& peer) {
         peer.examine_at = now + crowded_us;
         return;
     }
-    peer.examine_at = 0;
+    peer.examine_at = choices_.doubt_at(nodes);
     if (best == peer.kind) return;
     ghost::log::debug("kernet: another link with rank {}: that measured to be the best",
                       peer.shared->rank);
@@ -74,6 +80,7 @@ void Connector::begin_trial(Peer& peer, wire::LinkKind kind) {
     shake->step = Handshake::Step::connecting;
     shake->deadline = ghost::monotonic_us() + config_.connect_timeout_us;
     shake->id = asking_ = next_id_++;
+    asked_at_ = ghost::monotonic_us();
     add(shake->id, shake->fd.get(), EPOLLOUT);
     handshakes_.emplace(shake->id, std::move(shake));
 }
@@ -165,7 +172,7 @@ bool Connector::measure(Handshake& shake) {
     const int64_t now = ghost::monotonic_us();
     if (shake.incoming) {
         if (measured_ && with.known) {
-            choices_.told(between(with), shake.trial->told(), "the other end has measured", now);
+            choices_.told(between(with), shake.trial->told(), now);
         }
         return false;
     }
@@ -180,10 +187,11 @@ void Connector::trial_over(const Handshake& shake) {
     if (shake.id == answering_) answering_ = 0;
     if (shake.incoming || shake.id != asking_) return;
     asking_ = 0;
+    const int64_t now = ghost::monotonic_us();
+    if (choices_.doubted(between(peer(shake.rank)))) doubts_us_ += now - asked_at_;
     if (!shake.tried) trial_failed(shake, "no trial came of it", true);
     Peer& with = peer(shake.rank);
     if (with.examine_at == 0) return;  // the link has gone meanwhile
-    const int64_t now = ghost::monotonic_us();
     // One of those that were in each other's way is to be first the next time.
     with.examine_at = shake.trial && shake.tried ? now : now + again_us + config_.rank % 16 * 1'000;
 }

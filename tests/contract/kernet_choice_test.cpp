@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <arpa/inet.h>
+#include <atomic>
 #include <fmt/format.h>
 #include <sstream>
 #include <sys/socket.h>
@@ -203,8 +204,52 @@ TEST(KernetLinkChoices, WhatCannotBeTriedIsGivenUp) {
     choices.failed("a b", "test", false, 1);
     EXPECT_TRUE(choices.fresh("a b", 2));
     EXPECT_EQ(choices.kind("a b"), LinkKind::tcp);
-    choices.told("a b", LinkKind::pair, "test", 3);
+    choices.told("a b", LinkKind::pair, 3);
     EXPECT_EQ(choices.kind("a b"), LinkKind::pair);
+}
+
+// What was measured while a job began may have been about that.
+TEST(KernetLinkChoices, AConnectionThatWasStayedWithIsDoubtedSomeTimes) {
+    LinkChoices choices;
+    choices.set_candidates({LinkKind::pair});
+    int64_t now = 1, after = LinkChoices::first_doubt_us;
+    ASSERT_TRUE(choices.next("a b", now));
+    tried(choices, figures_of(2000, 1000), now);
+    for (int i = 0; i < LinkChoices::most_doubts; i++) {
+        EXPECT_EQ(choices.doubted("a b"), i > 0);
+        ASSERT_EQ(choices.doubt_at("a b"), now + after) << i;
+        EXPECT_TRUE(choices.fresh("a b", std::min(now + after, now + LinkChoices::fresh_us) - 1));
+        now += after;
+        after *= LinkChoices::doubt_later;
+        EXPECT_FALSE(choices.fresh("a b", now));
+        ASSERT_EQ(choices.next("a b", now), LinkKind::pair);
+        EXPECT_TRUE(choices.doubted("a b"));
+        tried(choices, figures_of(2000, 1000), now);
+    }
+    EXPECT_EQ(choices.doubt_at("a b"), 0);
+    EXPECT_TRUE(choices.fresh("a b", now + LinkChoices::fresh_us - 1));
+    // one that is old, as after a new link, is measured as at first
+    now += LinkChoices::fresh_us;
+    ASSERT_TRUE(choices.next("a b", now));
+    EXPECT_FALSE(choices.doubted("a b"));
+    tried(choices, figures_of(2000, 1000), now);
+    now = choices.doubt_at("a b");
+    ASSERT_TRUE(choices.next("a b", now));
+    tried(choices, figures_of(500, 1000), now);
+    EXPECT_EQ(choices.kind("a b"), LinkKind::pair);
+    EXPECT_EQ(choices.doubt_at("a b"), 0);
+}
+
+TEST(KernetLinkChoices, WhoeverHasMeasuredBothEndsDoubt) {
+    LinkChoices choices;
+    choices.set_candidates({LinkKind::pair});
+    choices.told("a b", LinkKind::tcp, 1);
+    EXPECT_EQ(choices.doubt_at("a b"), 1 + LinkChoices::first_doubt_us);
+    choices.told("a b", LinkKind::pair, 2);
+    EXPECT_EQ(choices.doubt_at("a b"), 0);
+    choices.lost("a b", "test", 3);
+    EXPECT_EQ(choices.kind("a b"), LinkKind::tcp);
+    EXPECT_EQ(choices.doubt_at("a b"), 0) << "it is known";
 }
 
 // --- endpoints ---
@@ -242,8 +287,10 @@ int count_of(const std::string& text, const std::string& what) {
 // anything: unless they are what a test is about, packets that come across are taken to be better.
 struct Two {
     Two(const std::string& links, const std::string& others, const std::string& faults = "",
-        bool always_better = false)
-        : a(config(0, links, faults, always_better)), b(config(1, others, faults, always_better)) {
+        bool always_better = false, decltype(EndpointConfig::judge) judge = {})
+        : given(std::move(judge)),
+          a(config(0, links, faults, always_better)),
+          b(config(1, others, faults, always_better)) {
         a.endpoint().set_location(b.location());
         b.endpoint().set_location(a.location());
     }
@@ -254,6 +301,8 @@ struct Two {
         out.links = links;
         out.loop = hub;
         out.faults = *FaultPlan::parse(faults);
+        out.judge = given;
+        if (given) return out;
         const bool judged = links.starts_with("auto") && links.find("udp") == links.npos;
         if (!always_better && (!faults.empty() || judged)) return out;
         out.judge = [](LinkKind, const TrialFigures& figures) {
@@ -298,6 +347,7 @@ struct Two {
         while (ghost::monotonic_us() < end) ASSERT_TRUE(exchange());
     }
     std::shared_ptr<LoopHub> hub = std::make_shared<LoopHub>();
+    decltype(EndpointConfig::judge) given;
     Idler a, b;
     uint32_t round = 0;
 };
@@ -377,6 +427,26 @@ TEST(KernetMeasured, APacketLinkThatLosesIsNotTaken) {
             << text;
         EXPECT_EQ(count_of(text, "link tcp from now on"), 2) << text;
     }
+}
+
+// Figures that are bad at first, as where a job's start has the processors, are not the last word.
+TEST(KernetMeasured, ALinkThatWasNotBetterAtFirstIsTakenLater) {
+    Said said;
+    auto trials = std::make_shared<std::atomic<int>>(0);
+    {
+        Two two("auto,udp", "auto,udp", "", false, [trials](LinkKind, const TrialFigures& figures) {
+            return trials->fetch_add(1) > 0 && figures.packets > 0 ? 0.5 : 2.0;
+        });
+        two.go_on(500'000);
+        EXPECT_EQ(two.link(two.a, 1), "tcp");
+        EXPECT_EQ(*trials, 1);
+        // at 2 s, or when that costs 1 % of the time
+        EXPECT_TRUE(two.come_by("udp", 100'000'000));
+    }
+    const std::string text = said.text();
+    EXPECT_EQ(count_of(text, "link udp is not clearly better: "), 1) << text;
+    EXPECT_EQ(count_of(text, "link udp from now on"), 2) << text;
+    EXPECT_EQ(*trials, 2);
 }
 
 // What was lost only later: by the link itself first, and it is not taken again.
