@@ -3,8 +3,8 @@
 //
 // Remembered for each pair of nodes, ours and the peer's, so that not every connection measures
 // again, and for a while only. The connection itself is what the others are compared with, and what
-// it stays with unless one of them is clearly better. Staying with it is doubted some times: while a
-// job starts or a rank has just arrived its processors are busy, and then nothing looks better.
+// it stays with unless one of them is clearly better. Staying with it is doubted some times: while
+// a job starts or a rank has just arrived its processors are busy, and then nothing looks better.
 // Pure logic; the connector's thread.
 #pragma once
 
@@ -31,8 +31,8 @@ class LinkChoices {
     // A connection that was stayed with is doubted after so long, and each time after this many
     // times as long, so many times.
     static constexpr int64_t first_doubt_us = 2'000'000;
-    static constexpr int64_t doubt_later = 10;
-    static constexpr int most_doubts = 3;
+    static constexpr int64_t doubt_later = 4;
+    static constexpr int most_doubts = 5;
 
     // The links to be compared with the connection, as they can be had here.
     void set_candidates(std::vector<wire::LinkKind> candidates) {
