@@ -63,11 +63,11 @@ void LinkChoices::step(const std::string& between, Entry& entry, int64_t now) {
     ghost::log::info("kernet: between {}: link {} from now on", between, name_of(entry.kind));
 }
 
-void LinkChoices::decide(Entry& entry, wire::LinkKind kind, int64_t now) {
+void LinkChoices::decide(Entry& entry, wire::LinkKind kind, int64_t now) const {
     entry.kind = kind;
     entry.decided_at = now;
     entry.doubt_at = 0;
-    if (kind != wire::LinkKind::tcp || entry.doubts == most_doubts) return;
+    if (candidates_.empty() || kind == candidates_.front() || entry.doubts == most_doubts) return;
     int64_t after = first_doubt_us;
     for (int i = 0; i < entry.doubts; i++) after *= doubt_later;
     entry.doubt_at = now + after;

@@ -3,9 +3,9 @@
 //
 // Remembered for each pair of nodes, ours and the peer's, so that not every connection measures
 // again, and for a while only. The connection itself is what the others are compared with, and what
-// it stays with unless one of them is clearly better. Staying with it is doubted some times: while
-// a job starts or a rank has just arrived its processors are busy, and then nothing looks better.
-// Pure logic; the connector's thread.
+// it stays with unless one of them is clearly better. That it is not the first of them is doubted
+// some times: while a job starts or a rank has just arrived its processors are busy, and then
+// nothing looks better. Pure logic; the connector's thread.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,8 @@ class LinkChoices {
     static constexpr double clearly = 0.95;
     // With this much nobody asks for an even better one: a trial takes a rank's processor.
     static constexpr double well_enough = 0.75;
-    // A connection that was stayed with is doubted after so long, and each time after this many
-    // times as long, so many times.
+    // Another choice than the first candidate is doubted after so long, and each time after this
+    // many times as long, so many times.
     static constexpr int64_t first_doubt_us = 2'000'000;
     static constexpr int64_t doubt_later = 4;
     static constexpr int most_doubts = 5;
@@ -72,7 +72,7 @@ class LinkChoices {
     };
     static bool doubt_due(const Entry& entry, int64_t now);
     void step(const std::string& between, Entry& entry, int64_t now);
-    static void decide(Entry& entry, wire::LinkKind kind, int64_t now);
+    void decide(Entry& entry, wire::LinkKind kind, int64_t now) const;
 
     std::vector<wire::LinkKind> candidates_;
     std::map<std::string, Entry> entries_;

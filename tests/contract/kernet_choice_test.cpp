@@ -247,7 +247,10 @@ TEST(KernetLinkChoices, WhoeverHasMeasuredBothEndsDoubt) {
     EXPECT_EQ(choices.doubt_at("a b"), 1 + LinkChoices::first_doubt_us);
     choices.told("a b", LinkKind::pair, 2);
     EXPECT_EQ(choices.doubt_at("a b"), 0);
-    choices.lost("a b", "test", 3);
+    choices.set_candidates({LinkKind::framepair, LinkKind::pair});
+    choices.told("a b", LinkKind::pair, 3);
+    EXPECT_EQ(choices.doubt_at("a b"), 3 + LinkChoices::first_doubt_us) << "the second best";
+    choices.lost("a b", "test", 4);
     EXPECT_EQ(choices.kind("a b"), LinkKind::tcp);
     EXPECT_EQ(choices.doubt_at("a b"), 0) << "it is known";
 }
