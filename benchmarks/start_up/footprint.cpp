@@ -20,12 +20,6 @@ std::string content(const fs::path& path) {
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
-double middle(std::vector<double> values) {
-    if (values.empty()) return 0;
-    std::sort(values.begin(), values.end());
-    return values[values.size() / 2];
-}
-
 std::optional<Holds> held_by(const fs::path& process) {
     auto holds = parse_rollup(content(process / "smaps_rollup"));
     std::error_code failed;
@@ -37,11 +31,24 @@ std::optional<Holds> held_by(const fs::path& process) {
 
 }  // namespace
 
+double middle(std::vector<double> values) {
+    if (values.empty()) return 0;
+    std::sort(values.begin(), values.end());
+    return values[values.size() / 2];
+}
+
 std::optional<double> parse_init(const std::string& line) {
     int rank = 0;
     double seconds = 0;
     if (std::sscanf(line.c_str(), "init %d %lf", &rank, &seconds) != 2) return std::nullopt;
     return seconds;
+}
+
+std::optional<double> parse_ready(const std::string& line) {
+    int rank = 0;
+    double bytes = 0;
+    if (std::sscanf(line.c_str(), "ready %d %lf", &rank, &bytes) != 2) return std::nullopt;
+    return bytes / 1024;
 }
 
 std::optional<Holds> parse_rollup(const std::string& text) {
@@ -82,7 +89,7 @@ Holds median(const std::vector<Holds>& all) {
         for (const Holds& each : all) values.push_back(each.*member);
         return middle(values);
     };
-    return {of(&Holds::pss_kb), of(&Holds::private_kb), of(&Holds::fds)};
+    return {of(&Holds::pss_kb), of(&Holds::private_kb), of(&Holds::fds), of(&Holds::heap_kb)};
 }
 
 double growth_per_rank(const std::map<int, double>& by_ranks) {

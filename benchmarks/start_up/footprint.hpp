@@ -12,10 +12,13 @@ struct Holds {
     double pss_kb = 0;      // shared pages by the number of their users
     double private_kb = 0;  // clean and dirty
     double fds = 0;
+    double heap_kb = 0;  // of malloc, in use; said by the program itself
 };
 
 // A line "init RANK SECONDS" that neighbours prints.
 std::optional<double> parse_init(const std::string& line);
+// A line "ready RANK BYTES": KiB.
+std::optional<double> parse_ready(const std::string& line);
 // The text of /proc/PID/smaps_rollup; nothing if it is another.
 std::optional<Holds> parse_rollup(const std::string& text);
 // By the name of the process (comm), what each of those holds that were started with MARK=`mark` in
@@ -23,6 +26,8 @@ std::optional<Holds> parse_rollup(const std::string& text);
 std::map<std::string, std::vector<Holds>> marked_processes(const std::string& mark);
 extern const char* const mark_variable;
 
+// The value in the middle; 0 for none.
+double middle(std::vector<double> values);
 // Each member's median; zeros for none.
 Holds median(const std::vector<Holds>& all);
 // Of a number that was measured in jobs of several sizes (ranks → value): how much it grows with

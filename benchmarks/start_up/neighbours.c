@@ -4,9 +4,10 @@
  *
  * usage: mpirun -np N neighbours [FILE]
  * Every rank prints "init RANK SECONDS" (time of day at which MPI_Init had returned). With FILE it
- * prints "ready RANK" after the exchange and waits, without MPI, until FILE exists. Ends 1 if a
+ * prints "ready RANK BYTES" (of the heap in use) after the exchange and waits, without MPI, until FILE exists. Ends 1 if a
  * message was not what was sent.
  */
+#include <malloc.h>
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,7 +54,7 @@ int main(int argc, char **argv)
     if ((rank ^ 1) < ranks)
         wrong = exchange(rank, rank ^ 1);
     if (argc > 1) {
-        printf("ready %d\n", rank);
+        printf("ready %d %zu\n", rank, mallinfo2().uordblks);
         fflush(stdout);
         while (access(argv[1], F_OK) != 0)
             usleep(20000);

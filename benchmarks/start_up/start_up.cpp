@@ -1,8 +1,11 @@
 // What a job costs to start, and what its ranks hold, with Ghost and without, for jobs of several
 // sizes on a virtual cluster whose ranks talk to one neighbour only: what is held for ranks that
-// were never talked to shows as growth with the size of the job.
+// were never talked to shows as growth with the size of the job. PMIx keeps what it knows of the
+// job in memory shared with the daemon unless it is told not to, as Ghost tells it: a third way,
+// without Ghost but so told, separates the one from the other.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -32,6 +35,13 @@ struct Options {
     std::string lab = fmt::format("startup{}", getpid());
 };
 
+enum class Way { stock, stock_hash, ghost };
+constexpr std::array ways{Way::stock, Way::stock_hash, Way::ghost};
+
+const char* name_of(Way way) {
+    return way == Way::stock ? "stock" : way == Way::ghost ? "ghost" : "stock, gds hash";
+}
+
 // One job, measured.
 struct Started {
     double init_s = 0;     // mpirun's start until MPI_Init has returned everywhere
@@ -45,49 +55,47 @@ double time_of_day() {
     return duration<double>(system_clock::now().time_since_epoch()).count();
 }
 
-std::vector<std::string> job(const Cluster& cluster, const Options& options, int ranks, bool ghost,
+std::vector<std::string> job(const Cluster& cluster, const Options& options, int ranks, Way way,
                              const std::string& mark, const std::string& until) {
     std::string hosts;
     const int slots = (ranks + options.nodes - 1) / options.nodes;
     for (int node = 1; node <= options.nodes; ++node)
         hosts += fmt::format("{}gn{}:{}", node > 1 ? "," : "", node, slots);
-    std::vector<std::string> words{"env",
-                                   fmt::format("{}={}", mark_variable, mark),
-                                   "mpirun",
-                                   "-np",
-                                   std::to_string(ranks),
-                                   "-x",
-                                   mark_variable,
-                                   "--oversubscribe",
-                                   "--bind-to",
-                                   "none",
-                                   "--host",
-                                   hosts};
-    if (ghost) words.insert(words.end(), {"--mca", "ghost", "1"});
+    std::vector<std::string> words{"env", fmt::format("{}={}", mark_variable, mark)};
+    if (way == Way::stock_hash) words.emplace_back("PMIX_MCA_gds=hash");
+    words.insert(words.end(), {"mpirun", "-np", std::to_string(ranks), "-x", mark_variable,
+                               "--oversubscribe", "--bind-to", "none", "--host", hosts});
+    if (way == Way::stock_hash) words.insert(words.end(), {"-x", "PMIX_MCA_gds"});
+    if (way == Way::ghost) words.insert(words.end(), {"--mca", "ghost", "1"});
     words.push_back(built("benchmarks/start_up/neighbours"));
     if (!until.empty()) words.push_back(until);
     return cluster.on("gn1", words);
 }
 
-// The latest time a rank's MPI_Init returned, once all have printed it and, if asked, are ready.
-Result<double> follow_start(Command& command, int ranks, bool until_ready) {
-    double latest = 0;
-    int begun = 0, ready = 0;
+struct Ready {
+    double latest = 0;  // time at which MPI_Init had returned everywhere
+    std::vector<double> heaps;
+};
+
+// Until all have said both.
+Result<Ready> follow_start(Command& command, int ranks) {
+    Ready ready;
+    int begun = 0;
     std::string output;
     auto ended = command.follow(
         [&](const std::string& line) {
             output += line + "\n";
             if (auto at = parse_init(line)) {
-                latest = std::max(latest, *at);
+                ready.latest = std::max(ready.latest, *at);
                 begun++;
             }
-            if (line.starts_with("ready ")) ready++;
-            return begun < ranks || (until_ready && ready < ranks);
+            if (auto kb = parse_ready(line)) ready.heaps.push_back(*kb);
+            return begun < ranks || ready.heaps.size() < static_cast<size_t>(ranks);
         },
         monotonic_us() + job_limit_us);
     if (!ended.ok()) return ended.error();
     if (*ended) return make_error(Code::io, "start a job:", "\n" + output);
-    return latest;
+    return ready;
 }
 
 Status end_well(Command& command) {
@@ -117,7 +125,7 @@ void note_memory(const std::string& mark, int ranks, Started& started) {
     }
 }
 
-Result<Started> start_once(const Cluster& cluster, const Options& options, int ranks, bool ghost) {
+Result<Started> start_once(const Cluster& cluster, const Options& options, int ranks, Way way) {
     // not /tmp: every node has its own
     const std::string until = fmt::format("/var/tmp/{}.until", options.lab);
     const std::string mark = fmt::format("{}.{}", options.lab, monotonic_us());
@@ -125,18 +133,19 @@ Result<Started> start_once(const Cluster& cluster, const Options& options, int r
     Started started;
     double begin = time_of_day();
     {
-        auto command = Command::start(job(cluster, options, ranks, ghost, mark, until));
+        auto command = Command::start(job(cluster, options, ranks, way, mark, until));
         if (!command.ok()) return command.error();
-        auto latest = follow_start(*command, ranks, true);
-        if (!latest.ok()) return latest.error();
-        started.init_s = *latest - begin;
+        auto ready = follow_start(*command, ranks);
+        if (!ready.ok()) return ready.error();
+        started.init_s = ready->latest - begin;
         note_memory(mark, ranks, started);
+        started.rank.heap_kb = bench::middle(ready->heaps);
         std::ofstream(until).put('\n');
         GHOST_TRY(end_well(*command));
         std::filesystem::remove(until);
     }
     begin = time_of_day();
-    auto command = Command::start(job(cluster, options, ranks, ghost, mark, ""));
+    auto command = Command::start(job(cluster, options, ranks, way, mark, ""));
     if (!command.ok()) return command.error();
     GHOST_TRY(end_well(*command));
     started.trivial_s = time_of_day() - begin;
@@ -146,8 +155,7 @@ Result<Started> start_once(const Cluster& cluster, const Options& options, int r
 double middle(const std::vector<Started>& all, double (*value)(const Started&)) {
     std::vector<double> values;
     for (const Started& each : all) values.push_back(value(each));
-    std::sort(values.begin(), values.end());
-    return values[values.size() / 2];
+    return bench::middle(std::move(values));
 }
 
 Started median_of(const std::vector<Started>& all) {
@@ -156,28 +164,29 @@ Started median_of(const std::vector<Started>& all) {
     result.trivial_s = middle(all, [](const Started& s) { return s.trivial_s; });
     result.rank.pss_kb = middle(all, [](const Started& s) { return s.rank.pss_kb; });
     result.rank.private_kb = middle(all, [](const Started& s) { return s.rank.private_kb; });
+    result.rank.heap_kb = middle(all, [](const Started& s) { return s.rank.heap_kb; });
     result.rank.fds = middle(all, [](const Started& s) { return s.rank.fds; });
     result.helpers_pss_kb = middle(all, [](const Started& s) { return s.helpers_pss_kb; });
     result.helpers_private_kb = middle(all, [](const Started& s) { return s.helpers_private_kb; });
     return result;
 }
 
-using Table = std::map<bool, std::map<int, Started>>;  // with Ghost → ranks
+using Table = std::map<Way, std::map<int, Started>>;  // → ranks
 
 Result<Table> measure(const Options& options) {
     auto cluster = Cluster::up(options.ghost.empty() ? built("tools/ghost") : options.ghost,
                                options.lab, options.nodes);
     if (!cluster.ok()) return cluster.error();
-    std::map<std::pair<bool, int>, std::vector<Started>> all;
+    std::map<std::pair<Way, int>, std::vector<Started>> all;
     for (int turn = 1; turn <= options.turns; ++turn) {
         for (int ranks : options.ranks) {
-            for (bool ghost : {false, true}) {
+            for (Way way : ways) {
                 fmt::print("    turn {} of {}: {} ranks, {}\n", turn, options.turns, ranks,
-                           ghost ? "ghost" : "stock");
+                           name_of(way));
                 std::fflush(stdout);
-                auto started = start_once(*cluster, options, ranks, ghost);
+                auto started = start_once(*cluster, options, ranks, way);
                 if (!started.ok()) return started.error();
-                all[{ghost, ranks}].push_back(*started);
+                all[{way, ranks}].push_back(*started);
             }
         }
     }
@@ -196,38 +205,42 @@ void print(const Table& table) {
     fmt::print(
         "\nmedians; init: mpirun until MPI_Init has returned everywhere; job: mpirun until the "
         "end\n"
-        "of a job that does no more; memory and descriptors of one rank; beside: the wrapper's "
-        "and\n"
-        "the inits' for each rank\n\n{:>6} {:>6} {:>8} {:>8} {:>9} {:>12} {:>5} {:>11} {:>15}\n",
-        "ranks", "", "init s", "job s", "PSS KiB", "private KiB", "fds", "beside PSS",
+        "of a job that does no more; memory and descriptors of one rank, heap: what malloc has "
+        "given\n"
+        "it; beside: the wrapper's and the inits' for each rank\n\n"
+        "{:>6} {:>15} {:>8} {:>8} {:>9} {:>12} {:>9} {:>5} {:>11} {:>15}\n",
+        "ranks", "", "init s", "job s", "PSS KiB", "private KiB", "heap KiB", "fds", "beside PSS",
         "beside private");
-    for (const auto& [ghost, by_ranks] : table)
+    for (const auto& [way, by_ranks] : table)
         for (const auto& [ranks, s] : by_ranks)
             fmt::print(
-                "{:>6} {:>6} {:>8.2f} {:>8.2f} {:>9.0f} {:>12.0f} {:>5.0f} {:>11.0f} {:>15.0f}\n",
-                ranks, ghost ? "ghost" : "stock", s.init_s, s.trivial_s, s.rank.pss_kb,
-                s.rank.private_kb, s.rank.fds, s.helpers_pss_kb, s.helpers_private_kb);
-    for (const auto& [ghost, by_ranks] : table)
+                "{:>6} {:>15} {:>8.2f} {:>8.2f} {:>9.0f} {:>12.0f} {:>9.0f} {:>5.0f} {:>11.0f} "
+                "{:>15.0f}\n",
+                ranks, name_of(way), s.init_s, s.trivial_s, s.rank.pss_kb, s.rank.private_kb,
+                s.rank.heap_kb, s.rank.fds, s.helpers_pss_kb, s.helpers_private_kb);
+    for (const auto& [way, by_ranks] : table)
         fmt::print(
-            "{}: with each rank more in the job, a rank holds {:.2f} KiB private memory and "
-            "{:.3f} descriptors more\n",
-            ghost ? "ghost" : "stock", growth(by_ranks, &Holds::private_kb),
+            "{}: with each rank more in the job, a rank holds {:.2f} KiB private memory, {:.2f} "
+            "of the heap and {:.3f} descriptors more\n",
+            name_of(way), growth(by_ranks, &Holds::private_kb), growth(by_ranks, &Holds::heap_kb),
             growth(by_ranks, &Holds::fds));
 }
 
 json to_json(const Table& table) {
     json result{{"jobs", json::array()}};
-    for (const auto& [ghost, by_ranks] : table) {
-        const char* name = ghost ? "ghost" : "stock";
+    for (const auto& [way, by_ranks] : table) {
+        const char* name = name_of(way);
         result["growth"][name] = {{"private_kb", growth(by_ranks, &Holds::private_kb)},
+                                  {"heap_kb", growth(by_ranks, &Holds::heap_kb)},
                                   {"fds", growth(by_ranks, &Holds::fds)}};
         for (const auto& [ranks, s] : by_ranks)
             result["jobs"].push_back({{"ranks", ranks},
-                                      {"ghost", ghost},
+                                      {"way", name},
                                       {"init_s", s.init_s},
                                       {"trivial_s", s.trivial_s},
                                       {"rank_pss_kb", s.rank.pss_kb},
                                       {"rank_private_kb", s.rank.private_kb},
+                                      {"rank_heap_kb", s.rank.heap_kb},
                                       {"rank_fds", s.rank.fds},
                                       {"beside_pss_kb", s.helpers_pss_kb},
                                       {"beside_private_kb", s.helpers_private_kb}});

@@ -90,6 +90,8 @@ TEST(Footprint, RollupAndInitLines) {
     EXPECT_FALSE(parse_rollup(""));
     EXPECT_DOUBLE_EQ(parse_init("init 12 1700000000.5").value_or(0), 1700000000.5);
     EXPECT_FALSE(parse_init("ready 12"));
+    EXPECT_DOUBLE_EQ(parse_ready("ready 12 4096").value_or(0), 4);
+    EXPECT_FALSE(parse_ready("ready 12"));
 }
 
 TEST(Footprint, MedianAndGrowth) {
