@@ -1,9 +1,14 @@
 #include "benchmarks/netpipe/cluster.hpp"
 
 #include <algorithm>
+#include <cerrno>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <set>
+#include <spawn.h>
 #include <sstream>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <utility>
 
 #include "base/json.hpp"
@@ -72,14 +77,42 @@ Cluster::Cluster(std::string ghost, std::string name)
     : ghost_(std::move(ghost)), name_(std::move(name)) {}
 
 Cluster::Cluster(Cluster&& other) noexcept
-    : ghost_(std::move(other.ghost_)), name_(std::exchange(other.name_, {})) {}
+    : ghost_(std::move(other.ghost_)),
+      name_(std::move(other.name_)),
+      janitor_(std::exchange(other.janitor_, -1)),
+      lifeline_(std::move(other.lifeline_)) {}
 
 Cluster::~Cluster() {
-    if (!name_.empty()) (void)run({ghost_, "lab", "down", "--name", name_}, lab_limit_s);
+    if (janitor_ < 0) return;
+    lifeline_.reset();
+    while (waitpid(janitor_, nullptr, 0) < 0 && errno == EINTR) continue;
+}
+
+// In a session of its own, so that a terminal's Ctrl-C does not end it; nothing but us has the
+// other end of its input.
+Status Cluster::hire_janitor() {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) return sys_error("make a pipe");
+    const Fd input(ends[0]);
+    lifeline_.reset(ends[1]);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, input.get(), 0);
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
+    const char* words[] = {"sh",           "-c",          "cat; exec \"$0\" lab down --name \"$1\"",
+                           ghost_.c_str(), name_.c_str(), nullptr};
+    const int failed = posix_spawnp(&janitor_, words[0], &actions, &attributes,
+                                    const_cast<char**>(words), environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    return failed == 0 ? Status() : sys_error_of(failed, "start", words[0]);
 }
 
 Result<Cluster> Cluster::up(const std::string& ghost, const std::string& name, int nodes) {
-    Cluster cluster(ghost, name);  // from here on its destructor takes down what has come up
+    Cluster cluster(ghost, name);
+    GHOST_TRY(cluster.hire_janitor());
     GHOST_TRY(expect_success({ghost, "lab", "up", "--name", name, "-n", std::to_string(nodes)},
                              lab_limit_s, "start the virtual cluster"));
     return cluster;

@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <sys/types.h>
 #include <vector>
 
+#include "base/fd.hpp"
 #include "base/result.hpp"
 #include "benchmarks/netpipe/command.hpp"
 
@@ -18,7 +20,7 @@ struct Traffic {
     int64_t other = 0;    // everything else: all that ranks could send or receive
 };
 
-// A lab that goes down with the object. One thread.
+// A lab that goes down with the object, and with the process, however that ends. One thread.
 class Cluster {
   public:
     // Starts lab `name` with `nodes` nodes; `ghost` is the command's path.
@@ -45,11 +47,15 @@ class Cluster {
 
   private:
     Cluster(std::string ghost, std::string name);
+    Status hire_janitor();
     Status link_verb(const char* verb, const std::string& node,
                      const std::string& value = "") const;
 
     std::string ghost_;
-    std::string name_;  // empty: moved from
+    std::string name_;
+    pid_t janitor_ =
+        -1;  // a process that takes the lab down when lifeline_ is closed; -1: moved from
+    Fd lifeline_;
 };
 
 // The ports in the output of `ss -Htanp` that belong to mpirun's and ssh's daemons.

@@ -1,6 +1,6 @@
 #!/bin/bash
 # The virtual cluster: up, exec, mpirun over three nodes, cut, heal, kill, repair, down twice, two
-# labs side by side, and clean-up after an `up` that was killed half-way.
+# labs side by side, and clean-up after an `up` that was killed half-way, and after benchmarks that were.
 # usage: lab_test.sh  (GHOST names the ghost program; default: ./tools/ghost)
 set -u
 ghost=${GHOST:-$PWD/tools/ghost}
@@ -161,6 +161,28 @@ check "down with a wrong pid" "$ghost" lab down --name $a
 check "nothing left" nothing_left $a
 check "the bystander lives" kill -0 $bystander
 kill $bystander
+
+# --- benchmarks take theirs down, also when they are killed: while it comes up and later ---
+begun() { # begun up|whole|job
+    case $1 in
+    up) [ -e /run/netns/ghost-$a-gn1 ] ;;
+    whole) [ -e /run/netns/ghost-$a-gn2 ] ;;
+    job) pgrep -f "^[^ ]*ghost lab exec --name $a" >/dev/null ;;
+    esac
+}
+if [ -x benchmarks/start_up/start_up ]; then
+    for signal in TERM KILL; do
+        for when in up whole job; do
+            benchmarks/start_up/start_up --ranks 2 --nodes 2 --turns 9 --name $a --ghost "$ghost" >/dev/null 2>&1 &
+            pid=$!
+            check "a benchmark begins: $when" poll 30 begun $when
+            kill -$signal $pid; wait $pid 2>/dev/null
+            check "nothing is left of it after SIG$signal" poll 30 nothing_left $a
+        done
+    done
+else
+    echo "skipped: benchmarks are not built here"
+fi
 
 echo "$failures failed"
 [ $failures = 0 ]
