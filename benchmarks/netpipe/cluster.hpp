@@ -53,8 +53,8 @@ class Cluster {
 
     std::string ghost_;
     std::string name_;
-    pid_t janitor_ =
-        -1;  // a process that takes the lab down when lifeline_ is closed; -1: moved from
+    // Takes the lab down when lifeline_ is closed; -1: moved from.
+    pid_t janitor_ = -1;
     Fd lifeline_;
 };
 

@@ -4,8 +4,8 @@
  *
  * usage: mpirun -np N neighbours [FILE]
  * Every rank prints "init RANK SECONDS" (time of day at which MPI_Init had returned). With FILE it
- * prints "ready RANK BYTES" (of the heap in use) after the exchange and waits, without MPI, until FILE exists. Ends 1 if a
- * message was not what was sent.
+ * prints "ready RANK BYTES" (of the heap in use) after the exchange and waits, without MPI, until
+ * FILE exists. Ends 1 if a message was not what was sent.
  */
 #include <malloc.h>
 #include <mpi.h>

@@ -139,7 +139,7 @@ Result<Started> start_once(const Cluster& cluster, const Options& options, int r
         if (!ready.ok()) return ready.error();
         started.init_s = ready->latest - begin;
         note_memory(mark, ranks, started);
-        started.rank.heap_kb = bench::middle(ready->heaps);
+        started.rank.heap_kb = middle(ready->heaps);
         std::ofstream(until).put('\n');
         GHOST_TRY(end_well(*command));
         std::filesystem::remove(until);
@@ -152,23 +152,16 @@ Result<Started> start_once(const Cluster& cluster, const Options& options, int r
     return started;
 }
 
-double middle(const std::vector<Started>& all, double (*value)(const Started&)) {
-    std::vector<double> values;
-    for (const Started& each : all) values.push_back(value(each));
-    return bench::middle(std::move(values));
-}
-
 Started median_of(const std::vector<Started>& all) {
-    Started result;
-    result.init_s = middle(all, [](const Started& s) { return s.init_s; });
-    result.trivial_s = middle(all, [](const Started& s) { return s.trivial_s; });
-    result.rank.pss_kb = middle(all, [](const Started& s) { return s.rank.pss_kb; });
-    result.rank.private_kb = middle(all, [](const Started& s) { return s.rank.private_kb; });
-    result.rank.heap_kb = middle(all, [](const Started& s) { return s.rank.heap_kb; });
-    result.rank.fds = middle(all, [](const Started& s) { return s.rank.fds; });
-    result.helpers_pss_kb = middle(all, [](const Started& s) { return s.helpers_pss_kb; });
-    result.helpers_private_kb = middle(all, [](const Started& s) { return s.helpers_private_kb; });
-    return result;
+    const auto of = [&all](double Started::*member) {
+        std::vector<double> values;
+        for (const Started& each : all) values.push_back(each.*member);
+        return middle(values);
+    };
+    std::vector<Holds> ranks;
+    for (const Started& each : all) ranks.push_back(each.rank);
+    return {of(&Started::init_s), of(&Started::trivial_s), median(ranks),
+            of(&Started::helpers_pss_kb), of(&Started::helpers_private_kb)};
 }
 
 using Table = std::map<Way, std::map<int, Started>>;  // → ranks
