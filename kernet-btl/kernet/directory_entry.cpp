@@ -18,6 +18,12 @@ std::string name_of(const Entry& entry, uint16_t socket) {
 }
 
 Status enter(const Entry& entry, uint16_t number, SocketEntry& socket, SocketState to) {
+    if (socket.lost) {
+        return make_error(Code::refused,
+                          "change what has been given up since its process ended or its node was "
+                          "away for longer than the time of grace:",
+                          name_of(entry, number));
+    }
     if (!may_change(socket.state, to)) {
         return make_error(
             Code::refused,

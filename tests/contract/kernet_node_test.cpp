@@ -82,12 +82,19 @@ std::string text_of(uint64_t number) {
 
 class Streams : public testing::Test {
   protected:
+    explicit Streams(double grace = 1) : cluster_(3, grace) {}
     void SetUp() override {
         for (int i = 0; i < 3; i++) node_[i] = open(cluster_, i);
         for (auto& node : node_) ASSERT_TRUE(node);
     }
-    Cluster cluster_{3};
+    Cluster cluster_;
     std::unique_ptr<Node> node_[3];
+};
+
+// Where a manager that is away comes back in time, however slow the machine is.
+class StreamsWithGrace : public Streams {
+  protected:
+    StreamsWithGrace() : Streams(600) {}
 };
 
 TEST_F(Streams, PingPongOfAllSizes) {
@@ -423,7 +430,7 @@ TEST_F(Streams, AProcessThatDiesIsAClearResult) {
     EXPECT_EQ(send(*node_[0], socket, "x").error().code, Code::peer_lost);
 }
 
-TEST_F(Streams, AManagerIsKilledAndComesBack) {
+TEST_F(StreamsWithGrace, AManagerIsKilledAndComesBack) {
     const StreamId stream = create(*node_[0], StreamType::direct, 2);
     const uint32_t one = attach(*node_[0], stream), two = attach(*node_[1], stream);
     ASSERT_OK(node_[0]->wait(one, limit_us));
@@ -459,6 +466,25 @@ TEST_F(Streams, AManagerIsKilledAndComesBack) {
     ASSERT_OK(woken);
     ASSERT_OK(send(*node_[0], one, "after"));
     EXPECT_EQ(*receive(*node_[2], *woken), "after");
+}
+
+// A manager that comes back too late finds its processes' sockets given up, and says so to them.
+TEST_F(Streams, AManagerThatComesBackTooLate) {
+    const StreamId stream = create(*node_[0], StreamType::direct, 2);
+    const uint32_t one = attach(*node_[0], stream), two = attach(*node_[1], stream);
+    ASSERT_OK(node_[0]->wait(one, limit_us));
+    cluster_.end(1, SIGKILL);
+    EXPECT_EQ(receive(*node_[0], one).error().code, Code::peer_lost);
+    cluster_.start(1);
+    ghost::Result<std::string> handle = std::string();
+    const int64_t end = ghost::monotonic_us() + limit_us;
+    do {
+        handle = node_[1]->suspend(two);
+    } while (!handle && handle.error().code == Code::peer_lost && ghost::monotonic_us() < end);
+    ASSERT_FALSE(handle.ok());
+    EXPECT_EQ(handle.error().code, Code::refused);
+    EXPECT_NE(handle.error().message().find("given up"), std::string::npos)
+        << handle.error().message();
 }
 
 TEST_F(Streams, ANodeLeavesForGood) {
