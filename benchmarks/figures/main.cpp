@@ -47,7 +47,7 @@ struct Plan {
 Plan plan_of(const std::string& size) {
     if (size == "smoke") return {1, 1, 0, 10, 3, 20, 2, {"third"}, 1, 16};             // a minute
     if (size == "large") return {7, large, 4 << 20, 1, 3, 100, 0, {}, 0, 0};           // 10
-    if (size == "quick") return {3, 1, 1 << 20, 1, 3, 60, 6, {"third"}, 1, 4096};      // 10
+    if (size == "quick") return {3, 1, 1 << 20, 1, 3, 60, 6, {"third"}, 5, 4096};      // 12
     return {5, 1, 4 << 20, 1, 3, 100, 10, {"away", "together", "third"}, 3, 1 << 20};  // an hour
 }
 
