@@ -34,8 +34,8 @@ inline uint16_t free_port() {
 
 class Cluster {
   public:
-    explicit Cluster(int nodes, double grace = 1)
-        : grace_(grace), pids_(static_cast<size_t>(nodes), -1) {
+    explicit Cluster(int nodes, double grace = 1, std::string filters = {})
+        : grace_(grace), filters_(std::move(filters)), pids_(static_cast<size_t>(nodes), -1) {
         char name[] = "/tmp/kernet-test.XXXXXX";
         folder_ = mkdtemp(name);
         std::ofstream list(folder_ + "/nodes");
@@ -86,7 +86,9 @@ class Cluster {
                                              "--interfaces",
                                              "lo",
                                              "--grace",
-                                             fmt::format("{}", grace_)};
+                                             fmt::format("{}", grace_),
+                                             "--filters",
+                                             filters_};
         int ends[2];
         ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
         const pid_t pid = fork();
@@ -109,6 +111,7 @@ class Cluster {
         ASSERT_GT(read(fd.fd, line, sizeof line), 0) << "kernetd has ended";
     }
     double grace_;
+    std::string filters_;
     std::string folder_;
     std::vector<pid_t> pids_;
     std::map<int, ghost::Fd> said_;
