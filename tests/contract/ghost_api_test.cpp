@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "ghost-core/include/ghost/ghost.hpp"
+#include "tests/free_port.h"
 
 namespace {
 
@@ -63,8 +64,10 @@ TEST_F(ApiFolder, FilesAreThereWhenTheyAreClosed) {
 TEST(Api, NodesTalkWhenTheyKnowTheChannel) {
     ssize_t got = 0;
     char text[6] = {};
+    const uint16_t port = free_port();
+    ASSERT_NE(port, 0);
     std::thread other([&] {
-        ghost_node* here = ghost_node_open(nullptr, "channel", 47124);
+        ghost_node* here = ghost_node_open(nullptr, "channel", port);
         ASSERT_NE(here, nullptr) << ghost_error();
         got = network_read(here, text, 5);
         EXPECT_EQ(network_write(here, "back", 4), 0);
@@ -72,7 +75,7 @@ TEST(Api, NodesTalkWhenTheyKnowTheChannel) {
     });
     ghost_node* there = nullptr;
     for (int tries = 0; there == nullptr && tries < 500; tries++) {
-        there = ghost_node_open("localhost", "channel", 47124);
+        there = ghost_node_open("localhost", "channel", port);
         if (there == nullptr) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
     ASSERT_NE(there, nullptr) << ghost_error();
@@ -84,7 +87,7 @@ TEST(Api, NodesTalkWhenTheyKnowTheChannel) {
     other.join();
     EXPECT_EQ(got, 5);
     EXPECT_STREQ(text, "hello");
-    EXPECT_EQ(ghost_node_open("localhost", "", 47124), nullptr);
+    EXPECT_EQ(ghost_node_open("localhost", "", port), nullptr);
     EXPECT_EQ(errno, EINVAL);
 }
 

@@ -24,7 +24,6 @@ using kernet::NodeState;
 using kernet::Status;
 using kernet::TcpChannel;
 using kernet::TcpChannelConfig;
-using kernettest::free_port;
 
 constexpr int64_t limit_us = 30'000'000;
 

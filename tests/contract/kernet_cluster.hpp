@@ -18,19 +18,9 @@
 #include <vector>
 
 #include "base/fd.hpp"
+#include "tests/free_port.h"
 
 namespace kernettest {
-
-inline uint16_t free_port() {
-    ghost::Fd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    EXPECT_EQ(bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
-    getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size);
-    return ntohs(address.sin_port);
-}
 
 class Cluster {
   public:

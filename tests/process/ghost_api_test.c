@@ -15,6 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/free_port.h"
+
 #define CHECK(condition)                                                              \
     do {                                                                              \
         if (!(condition)) {                                                           \
@@ -157,10 +159,12 @@ static int through_memory(void) {
     return 1;
 }
 
+static uint16_t port;
+
 static void *import_over_network(void *place) {
     ghost_t g = create_new_ghost();
     *(pid_t *)place = -1;
-    if (associate_network_to_ghost(NULL, "of this test", 47123, g) == 0)
+    if (associate_network_to_ghost(NULL, "of this test", port, g) == 0)
         *(pid_t *)place = import_process(g);
     ghost_free(g);
     return NULL;
@@ -178,6 +182,8 @@ static int over_the_network(void) {
     ghost_node *node = NULL;
     char bytes[65536];
     ssize_t got;
+    port = free_port();
+    CHECK(port != 0);
     path_in(file, "count");
     pid = start(file);
     CHECK(pid > 0);
@@ -190,7 +196,7 @@ static int over_the_network(void) {
     CHECK(pthread_create(&importer, NULL, import_over_network, &made) == 0);
     for (int tries = 0; node == NULL && tries < 500; tries++) {
         struct timespec pause = {0, 10000000};
-        node = ghost_node_open("localhost", "of this test", 47123);
+        node = ghost_node_open("localhost", "of this test", port);
         if (node == NULL) nanosleep(&pause, NULL);
     }
     CHECK(node != NULL);
