@@ -99,7 +99,8 @@ KERNET_API void kernet_free(void *handle);
 KERNET_API int kernet_unattach(kernet_node *node, int socket, int timeout);
 
 /* One message, of up to 1 GiB; returns when it is taken over, whatever moves meanwhile. It waits
- * while the others have 4 MiB of this socket not taken. */
+ * while the others would have more than 8 MiB of this socket not taken, unless there are 2 MiB at
+ * most before it. */
 KERNET_API int kernet_send(kernet_node *node, int socket, const void *bytes, size_t size,
                            int timeout);
 KERNET_API int kernet_sendv(kernet_node *node, int socket, const struct iovec *parts, int count,

@@ -30,9 +30,6 @@ struct Body {
     };
     size_t size;
     std::unique_ptr<uint8_t[], GiveBack> bytes;
-    // Where the bytes are until they have been copied here: with whoever sends them.
-    const uint8_t* lent = nullptr;
-    const uint8_t* data() const { return lent ? lent : bytes.get(); }
 };
 using BodyPtr = std::shared_ptr<Body>;
 BodyPtr make_body(const void* bytes, size_t size);

@@ -69,8 +69,6 @@ class Filtered {
     Frame* next(uint64_t number);
     // As Socket::own_body(), for what waits.
     void own_body(const void* token);
-    // As Socket::move_body().
-    void move_body(const uint8_t* from, const uint8_t* to) { plain_.move_body(from, to); }
     // Of what waits, the tokens of messages nobody will send now; the rest is given back.
     std::vector<void*> drop();
 

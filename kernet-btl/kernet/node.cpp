@@ -34,12 +34,14 @@ size_t size_of(const iovec* parts, size_t count) {
     return size;
 }
 
-void gather(const iovec* parts, size_t count, Body& body) {
-    uint8_t* at = body.bytes.get();
+BodyPtr gather(BodyStore& store, const iovec* parts, size_t count, size_t size) {
+    BodyPtr body = store.get(size);
+    uint8_t* at = body->bytes.get();
     for (size_t i = 0; i < count; i++) {
         if (parts[i].iov_len > 0) std::memcpy(at, parts[i].iov_base, parts[i].iov_len);
         at += parts[i].iov_len;
     }
+    return body;
 }
 
 // Returns what went into the parts.
@@ -409,18 +411,6 @@ Status Node::block(int64_t timeout_us, Attempt attempt) {
     }
 }
 
-// A long message begins to leave before it is copied: what a link takes at once comes from the
-// caller's own memory and is on its way meanwhile.
-void Node::send_lent(StreamSocket& stream, const BodyPtr& body, const uint8_t* bytes) {
-    body->lent = bytes;
-    stream.send(body);
-    std::memcpy(body->bytes.get(), bytes, body->size);
-    body->lent = nullptr;
-    for (Socket* borrower : std::exchange(borrowers_, {})) {
-        borrower->move_body(bytes, body->bytes.get());
-    }
-}
-
 Status Node::send(uint32_t socket, const iovec* parts, size_t count, int64_t timeout_us) {
     const size_t size = size_of(parts, count);
     if (size > max_stream_message) {
@@ -435,13 +425,7 @@ Status Node::send(uint32_t socket, const iovec* parts, size_t count, int64_t tim
         }
         if (stream.end() != StreamEnd::none) return end_status(stream, "send");
         if (!stream.may_send(size)) return std::nullopt;
-        const BodyPtr body = bodies_->get(size);
-        if (count == 1 && size > bulk_above) {
-            send_lent(stream, body, static_cast<const uint8_t*>(parts[0].iov_base));
-        } else {
-            gather(parts, count, *body);
-            stream.send(body);
-        }
+        stream.send(gather(*bodies_, parts, count, size));
         run_local();
         return Status{};
     });
@@ -575,8 +559,8 @@ void Node::send_message(uint32_t process, const wire::StreamHeader& header, cons
     if (peer->state() == SocketState::unattached) return;
     const size_t size = body ? body->size : 0;
     if (size > bulk_above) {
-        peer->send_bulk(tag_stream, &header, sizeof header, body->data(), size, new BodyPtr(body));
-        if (body->lent) borrowers_.push_back(peer);
+        peer->send_bulk(tag_stream, &header, sizeof header, body->bytes.get(), size,
+                        new BodyPtr(body));
         return;
     }
     uint8_t* room = peer->reserve(sizeof header + size);

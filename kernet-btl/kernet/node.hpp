@@ -30,7 +30,7 @@ namespace kernet {
 
 struct NodeConfig {
     std::string manager;                  // its address; "": default_manager_address()
-    size_t keep_bytes = 4 * 1024 * 1024;  // of a socket, for the others, before send() waits
+    size_t keep_bytes = 8 * 1024 * 1024;  // of a socket, for the others, before send() waits
     int64_t call_limit_us = 15'000'000;   // a request to the managers
     // A waiting call looks so long (if that has been worth it lately); then, if messages may come
     // by a ring, which wakes nobody, it gives the processor away between two looks, so long; then
@@ -171,7 +171,6 @@ class Node final : private StreamHost, private Sink {
     void woken() override;
     bool nap(uint64_t seen, int64_t longest_us);
     int64_t spin_time();
-    void send_lent(StreamSocket& stream, const BodyPtr& body, const uint8_t* bytes);
     // Sink
     void deliver(Socket& socket, uint8_t tag, uint8_t* bytes, size_t size) override;
     uint8_t* place(Socket& socket, uint8_t tag, const uint8_t* head, size_t head_size,
@@ -214,7 +213,6 @@ class Node final : private StreamHost, private Sink {
     std::multiset<StreamId> joining_;  // of sockets whose attach is on its way
     std::deque<Orphan> orphans_;       // for those
     std::unordered_map<uint32_t, Socket*> peers_;
-    std::vector<Socket*> borrowers_;  // that send a message whose bytes are the caller's yet
     std::unordered_map<Socket*, BodyPtr> arriving_;
     std::map<StreamId, Entry> maps_;  // the latest that have come
     int64_t ticked_at_ = 0;

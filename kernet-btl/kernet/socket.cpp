@@ -94,11 +94,6 @@ void Socket::own_body(const void* token) {
     if (filtered_) filtered_->own_body(token);
 }
 
-void Socket::move_body(const uint8_t* from, const uint8_t* to) {
-    for (const FrameQueue* queue : {&waiting_, &ringed_}) queue->move_body(from, to);
-    if (filtered_) filtered_->move_body(from, to);
-}
-
 void Socket::enqueue(Frame* frame, bool more) {
     const bool first = !unsent_;
     append(frame);

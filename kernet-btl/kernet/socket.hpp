@@ -89,8 +89,6 @@ class Socket final : private LinkEvents {
     // The body of the bulk message of that token, not yet acknowledged, is copied: it is the
     // caller's again. released() is not called for it any more.
     void own_body(const void* token);
-    // The body of the bulk message that is at `from` is at `to` from now on, the same bytes.
-    void move_body(const uint8_t* from, const uint8_t* to);
 
     // --- progress; returns the number of events ---
     int poll_ring();

@@ -67,7 +67,10 @@ class StreamSocket {
     // A message for this socket, from another one or itself.
     void receive(const wire::StreamHeader& header, BodyPtr body);
 
-    bool may_send(size_t size) const { return kept_bytes_ == 0 || kept_bytes_ + size <= limit_; }
+    // A long message does not wait until the others have said that they have taken short ones.
+    bool may_send(size_t size) const {
+        return kept_bytes_ <= limit_ / 4 || kept_bytes_ + size <= limit_;
+    }
     virtual void send(BodyPtr body) = 0;
     // The next message; null: none has come.
     virtual BodyPtr take() = 0;
@@ -75,7 +78,7 @@ class StreamSocket {
     // So many callers wait for a message (FIFO and LIFO: that is what makes one come).
     virtual void wanted(size_t /*callers*/) {}
     // Has the application at the other end taken all?
-    bool all_taken() const { return kept_bytes_ == 0; }
+    bool all_taken() const { return kept_bytes_ <= limit_ / 4; }
     // Regularly: what was put off to go along with something else goes by itself.
     virtual void tick() {}
 

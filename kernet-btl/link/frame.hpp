@@ -88,12 +88,6 @@ class FrameQueue {
         other.head_ = nullptr;
     }
 
-    void move_body(const uint8_t* from, const uint8_t* to) const {
-        for (Frame* frame = head_; frame; frame = frame->next) {
-            if (frame->body == from) frame->body = to;
-        }
-    }
-
   private:
     Frame* head_ = nullptr;
     Frame* tail_ = nullptr;  // valid if head_ is

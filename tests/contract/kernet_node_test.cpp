@@ -216,6 +216,27 @@ TEST_F(Streams, WhoAttachesMeanwhileIsHeardOf) {
     }
 }
 
+// Retention is bounded; what is short does not make a message of the bound's length wait until the
+// other end has said that it has taken it.
+TEST_F(Streams, ALongMessageDoesNotWaitForWordOfAShortOne) {
+    const StreamId stream = create(*node_[0], StreamType::direct, 2);
+    const uint32_t one = attach(*node_[0], stream), two = attach(*node_[1], stream);
+    ASSERT_OK(node_[0]->wait(one, limit_us));
+    const std::string longest(8 * 1024 * 1024, 'x');
+    ASSERT_OK(send(*node_[0], one, "short"));
+    ASSERT_OK(send(*node_[0], one, longest, 0));
+    EXPECT_EQ(send(*node_[0], one, longest, 0).error().code, Code::busy);
+    EXPECT_EQ(send(*node_[0], one, "short", 0).error().code, Code::busy);
+    std::string room(longest.size(), '\0');
+    for (const size_t expected : {size_t{5}, longest.size()}) {
+        const iovec part{room.data(), room.size()};
+        size_t size = 0;
+        ASSERT_OK(node_[1]->receive(two, &part, 1, limit_us, size));
+        EXPECT_EQ(size, expected);
+    }
+    ASSERT_OK(send(*node_[0], one, longest));
+}
+
 TEST_F(Streams, PiecesBytesAndPolling) {
     const StreamId stream = create(*node_[0], StreamType::direct, 2);
     const uint32_t one = attach(*node_[0], stream), two = attach(*node_[1], stream);
