@@ -78,7 +78,7 @@ class StreamSocket {
     // So many callers wait for a message (FIFO and LIFO: that is what makes one come).
     virtual void wanted(size_t /*callers*/) {}
     // Has the application at the other end taken all?
-    bool all_taken() const { return kept_bytes_ <= limit_ / 4; }
+    bool all_taken() const { return kept_bytes_ == 0; }
     // Regularly: what was put off to go along with something else goes by itself.
     virtual void tick() {}
 
