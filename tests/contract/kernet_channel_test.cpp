@@ -24,6 +24,7 @@ using kernet::NodeState;
 using kernet::Status;
 using kernet::TcpChannel;
 using kernet::TcpChannelConfig;
+using kernettest::free_port;
 
 constexpr int64_t limit_us = 30'000'000;
 

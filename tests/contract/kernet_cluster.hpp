@@ -22,6 +22,12 @@
 
 namespace kernettest {
 
+inline uint16_t free_port() {
+    const uint16_t port = ::free_port();
+    EXPECT_NE(port, 0);
+    return port;
+}
+
 class Cluster {
   public:
     explicit Cluster(int nodes, double grace = 1, std::string filters = {})
