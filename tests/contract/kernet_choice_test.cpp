@@ -640,13 +640,16 @@ TEST(KernetMeasured, WhereOthersUseItAlreadyTheConnectionStays) {
     const kernet::LinkLine* line = kernet::find_link(LinkKind::framepair);
     if (const auto usable = line->usable(nullptr); !usable)
         GTEST_SKIP() << usable.error().message();
+    // As many as are enough, besides those of tests before, which the system is still closing.
     std::vector<ghost::Fd> others;
-    while (!line->crowded(false) && others.size() < 200) {
+    while (others.size() < 64) {
         others.emplace_back(
             socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, htons(kernet::netdevice_type)));
         ASSERT_TRUE(others.back().valid());
     }
     ASSERT_TRUE(line->crowded(false));
+    const int64_t end = ghost::monotonic_us() + limit_us;
+    while (line->crowded(true) && ghost::monotonic_us() < end) usleep(1000);
     EXPECT_FALSE(line->crowded(true));
     Two two("auto,framepair", "auto,framepair", "", true);
     two.go_on(300'000);
