@@ -360,6 +360,14 @@ struct Two {
         } while (ghost::monotonic_us() < end);
         return false;
     }
+    // The same until both ends have the same link, which one has a moment before the other.
+    bool agree() {
+        const int64_t end = ghost::monotonic_us() + limit_us;
+        while (link(a, 1) != link(b, 0) && ghost::monotonic_us() < end) {
+            if (!exchange()) return false;
+        }
+        return link(a, 1) == link(b, 0);
+    }
     // The same for so long, whatever link there is.
     void go_on(int64_t us) {
         const int64_t end = ghost::monotonic_us() + us;
@@ -515,6 +523,8 @@ TEST(KernetMeasured, APacketLinkThatBeginsToLoseIsLeft) {
 TEST(KernetMeasured, PairsAgainstTheConnection) {
     Said said;
     std::string a, b;
+    bool doubted = false;  // where this takes seconds they are measured once more
+    const int64_t begun = ghost::monotonic_us();
     {
         auto decided = std::make_shared<std::atomic<bool>>(false);
         Two two("auto", "auto", "", false, [decided](LinkKind, const TrialFigures& figures) {
@@ -526,13 +536,16 @@ TEST(KernetMeasured, PairsAgainstTheConnection) {
             ASSERT_TRUE(two.go_on_until_tried(2));
         }
         two.go_on(200'000);
+        EXPECT_TRUE(two.agree());
         a = two.link(two.a, 1), b = two.link(two.b, 0);
+        doubted = ghost::monotonic_us() - begun >= LinkChoices::first_doubt_us;
     }
     const std::string text = said.text();
     EXPECT_EQ(a, b);
-    EXPECT_EQ(count_of(text, fmt::format("link {} from now on", a)), 2) << text;
-    EXPECT_GE(count_of(text, " packets lost"), 1) << text;
-    EXPECT_LE(count_of(text, " packets lost"), 2) << text;  // framepair and pair
+    const int ends = count_of(text, fmt::format("link {} from now on", a));
+    const int measured = count_of(text, " packets lost");  // framepair and pair
+    EXPECT_TRUE(doubted ? ends >= 2 : ends == 2) << text;
+    EXPECT_TRUE(measured >= 1 && (doubted || measured <= 2)) << text;
     printf("%s", text.c_str());
 }
 
@@ -544,7 +557,7 @@ TEST(KernetMeasured, PeersWithOtherLinks) {
             Two two("auto,udp", others);
             two.go_on(300'000);
             EXPECT_NE(two.link(two.a, 1), "udp");
-            EXPECT_EQ(two.link(two.a, 1), two.link(two.b, 0));
+            EXPECT_TRUE(two.agree());
         }
         const std::string text = said.text();
         EXPECT_EQ(count_of(text, "link udp is better"), 0) << text;
@@ -574,8 +587,10 @@ TEST(KernetMeasured, APeerThatKnowsNoTrials) {
         there.tcp[0].port = listener->port;
         one.endpoint().set_location(there);
         one.hub().attach(1).send(Stream::Message(10));
-        const int64_t end = ghost::monotonic_us() + 500'000;
-        while (ghost::monotonic_us() < end) {
+        // until it has asked, and not for half a second since
+        int64_t since = ghost::monotonic_us();
+        const int64_t end = since + limit_us;
+        while (ghost::monotonic_us() < std::min(trials > 0 ? since + 500'000 : end, end)) {
             one.hub().progress();
             auto fd = kernet::net::accept(listener->fd);
             Hello hello;
@@ -584,6 +599,7 @@ TEST(KernetMeasured, APeerThatKnowsNoTrials) {
             ASSERT_EQ(recv(fd->get(), &hello, sizeof hello, 0), ssize_t{sizeof hello});
             ASSERT_EQ(check(hello, *key), nullptr);
             if (hello.purpose != Purpose::link) {
+                since = ghost::monotonic_us();
                 trials++;  // (an old one says "reserved field not zero" and closes)
                 continue;
             }
