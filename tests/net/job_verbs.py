@@ -31,6 +31,7 @@ def case_then_kill(folder):
     job = Ledger(folder)
     job.reach(60)
     made = job.snapshot("--then", "kill")
+    assert made["ended"] and "mpirun" not in good(on(job.node, "ps", "-eo", "comm=")), made
     assert job.process.wait(30) == 85, job.text()
     assert "ended after its snapshot" in job.text(), job.text()[-500:]
     assert os.path.isdir(made["snapshot"])
