@@ -77,6 +77,33 @@ Status shape_all(const Cluster& cluster, const Wire& wire) {
     return {};
 }
 
+// What has been measured, written whenever there is more: an hour's work may be cut off.
+class Kept {
+  public:
+    explicit Kept(const Options& options) : options_(options) { report_.size = options.size; }
+
+    Status add(const FiguresReport& part) {
+        fmt::print("{}\n", to_table(part));
+        std::fflush(stdout);
+        append(report_.wires, part.wires);
+        append(report_.fairness, part.fairness);
+        append(report_.moves, part.moves);
+        if (!part.moves.empty()) report_.moves_wire = part.moves_wire;
+        if (!options_.json.empty()) GHOST_TRY(write_json(to_json(report_), options_.json));
+        return {};
+    }
+    const FiguresReport& report() const { return report_; }
+
+  private:
+    template <class Part>
+    static void append(std::vector<Part>& to, const std::vector<Part>& more) {
+        to.insert(to.end(), more.begin(), more.end());
+    }
+
+    const Options& options_;
+    FiguresReport report_;
+};
+
 // What is measured on the wire: all of it for the wire's own figure, MPI and NPtcp for 8d.
 std::vector<Kind> kinds_on(const Wire& wire, const Options& options) {
     std::vector<Kind> kinds;
@@ -150,53 +177,55 @@ Status measure_fairness(const Cluster& cluster, StreamNodes& nodes, const Wire& 
     return {};
 }
 
-Status figure_8(const Cluster& cluster, const Plan& plan, const Options& options,
-                FiguresReport& report) {
+Status figure_8(const Cluster& cluster, const Plan& plan, const Options& options, Kept& kept) {
     auto folder = Folder::make();
     if (!folder.ok()) return folder.error();
     auto nodes = StreamNodes::up(cluster, **folder);
     if (!nodes.ok()) return nodes.error();
     for (const Wire& wire : all_wires()) {
-        GHOST_TRY(measure_wire(cluster, *nodes, wire, plan, options, report));
-        if (wire.bits > 0 && plan.fairness_s > 0 && options.wants(wire.figure))
-            GHOST_TRY(measure_fairness(cluster, *nodes, wire, plan, report));
+        FiguresReport part;
+        GHOST_TRY(measure_wire(cluster, *nodes, wire, plan, options, part));
+        if (!part.wires.empty()) GHOST_TRY(kept.add(part));
+        part = {};
+        if (wire.bits == 0 || plan.fairness_s == 0 || !options.wants(wire.figure)) continue;
+        GHOST_TRY(measure_fairness(cluster, *nodes, wire, plan, part));
+        GHOST_TRY(kept.add(part));
     }
     return {};
 }
 
 // As in the paper, on Gigabit Ethernet.
-Status figure_9(const Cluster& cluster, const Plan& plan, FiguresReport& report) {
+Status figure_9(const Cluster& cluster, const Plan& plan, Kept& kept) {
     const Wire& gigabit = all_wires()[2];
     GHOST_TRY(shape_all(cluster, gigabit));
-    report.moves_wire = gigabit.name;
     for (const Move& move : all_moves()) {
         if (std::find(plan.moves.begin(), plan.moves.end(), move.name) == plan.moves.end())
             continue;
         auto moved = repeat_move(cluster, move, plan.moved_upper, plan.moved_runs);
         if (!moved.ok()) return moved.error();
-        report.moves.push_back(*moved);
+        FiguresReport part;
+        part.moves_wire = gigabit.name;
+        part.moves.push_back(*moved);
+        GHOST_TRY(kept.add(part));
     }
     return {};
 }
 
-Status measure_all(const Options& options, FiguresReport& report) {
+Status measure_all(const Options& options, Kept& kept) {
     const Plan plan = plan_of(options.size);
     auto cluster =
         Cluster::up(options.ghost.empty() ? built("tools/ghost") : options.ghost, options.lab, 3);
     if (!cluster.ok()) return cluster.error();
-    Status status = figure_8(*cluster, plan, options, report);
-    if (status.ok() && options.wants("9")) status = figure_9(*cluster, plan, report);
+    Status status = figure_8(*cluster, plan, options, kept);
+    if (status.ok() && options.wants("9")) status = figure_9(*cluster, plan, kept);
     return status;
 }
 
 // What has been measured is kept even when something failed.
 Status bench(const Options& options) {
-    FiguresReport report;
-    report.size = options.size;
-    const Status status = measure_all(options, report);
-    fmt::print("{}\n", to_table(report));
-    if (!options.json.empty()) GHOST_TRY(write_json(to_json(report), options.json));
-    if (!options.svg.empty()) GHOST_TRY(draw_figures(report, options.svg));
+    Kept kept(options);
+    const Status status = measure_all(options, kept);
+    if (!options.svg.empty()) GHOST_TRY(draw_figures(kept.report(), options.svg));
     return status;
 }
 
