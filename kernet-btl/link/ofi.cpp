@@ -12,6 +12,7 @@
 #include <array>
 #include <arpa/inet.h>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <dirent.h>
@@ -20,7 +21,6 @@
 #include <sodium.h>
 #include <string>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <vector>
 
@@ -138,8 +138,10 @@ class OfiDriver final : public PacketDriver {
     ~OfiDriver() override {
         const PipeSignalBlock no_signal;
         if (listening_) refuse_all();
+        std::vector<Held> held;
+        if (port_ != 0) note_connections(held);
         endpoint_.reset();
-        const std::vector<Held> held = port_ != 0 ? connections_to_us() : std::vector<Held>{};
+        if (port_ != 0) note_connections(held);
         listening_.reset();
         completions_.reset();
         events_.reset();
@@ -348,20 +350,25 @@ class OfiDriver final : public PacketDriver {
 
     struct Held {
         int fd;
-        ino_t inode;
+        uint64_t inode;
     };
-    static ino_t inode_of(int fd) {
-        struct stat what {};
-        return fstat(fd, &what) == 0 && S_ISSOCK(what.st_mode) ? what.st_ino : 0;
+    // By its name: what others open and close meanwhile is not touched. 0 if it is no socket.
+    static uint64_t inode_of(int fd) {
+        char name[64]{};
+        const std::string link = "/proc/self/fd/" + std::to_string(fd);
+        unsigned long long inode = 0;
+        if (readlink(link.c_str(), name, sizeof name - 1) < 0) return 0;
+        return std::sscanf(name, "socket:[%llu]", &inode) == 1 ? inode : 0;
     }
 
-    // Connections that have come to our port, which is nobody else's while the listener is open.
+    // Adds connections that have come to our port, nobody else's while the listener is open.
     // Provider tcp never closes one whose request it has not read to its end (libfabric 1.17), and
     // it would keep this process from being moved; so the destructor sees to those that are left.
-    std::vector<Held> connections_to_us() const {
-        std::vector<Held> out;
+    // What somebody else has made a copy of is his: of the numbers of one socket (the list is in
+    // their order) the first is ours.
+    void note_connections(std::vector<Held>& out) const {
         DIR* folder = opendir("/proc/self/fd");
-        if (!folder) return out;
+        if (!folder) return;
         while (const dirent* entry = readdir(folder)) {
             const int fd = std::atoi(entry->d_name);
             sockaddr_storage own{};
@@ -376,10 +383,12 @@ class OfiDriver final : public PacketDriver {
             size = sizeof listens;
             if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0 || listens)
                 continue;
-            out.push_back({fd, inode_of(fd)});
+            const uint64_t inode = inode_of(fd);
+            const bool known = std::any_of(out.begin(), out.end(),
+                                           [inode](const Held& one) { return one.inode == inode; });
+            if (inode != 0 && !known) out.push_back({fd, inode});
         }
         closedir(folder);
-        return out;
     }
 
     void refused() {

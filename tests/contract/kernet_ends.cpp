@@ -88,7 +88,7 @@ void cut_links(std::mt19937& random) {
         const int number = atoi(entry->d_name);
         if (number < 3 || number == dirfd(dir)) continue;
         // The number may be given to another socket at any time: what is looked at is what is cut.
-        const ghost::Fd fd(fcntl(number, F_DUPFD_CLOEXEC, 0));
+        const ghost::Fd fd(fcntl(number, F_DUPFD_CLOEXEC, copies_from));
         sockaddr_storage peer;
         socklen_t size = sizeof peer;
         if (getpeername(fd.get(), reinterpret_cast<sockaddr*>(&peer), &size) != 0) continue;

@@ -37,6 +37,8 @@ int64_t message_count(int64_t usual);
 void fill(Stream::Message& message, uint32_t rank, uint64_t index);
 EndpointConfig config_of(uint32_t rank, const std::string& job, bool shm, bool tcp,
                          const std::string& filters = "");
+// Copies of descriptors that are others' own have numbers from here on.
+constexpr int copies_from = 512;
 // Shuts some connected sockets of this process, as a broken network would.
 void cut_links(std::mt19937& random);
 // So many times rarer something happens to links of which the first named takes its time to be

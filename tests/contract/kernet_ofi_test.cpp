@@ -8,8 +8,10 @@
 #include <csignal>
 #include <cstring>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <vector>
 
 #include "base/pipe_signal.hpp"
 #include "kernet-btl/link/ofi.hpp"
@@ -56,6 +58,36 @@ TEST(KernetOfi, NoWriteOfLibfabricCanRaiseSigpipe) {
     }
     EXPECT_GT(writes_of_libfabric.load(), 0);
     EXPECT_EQ(without_block.load(), 0);
+}
+
+// An end closes what libfabric has left of its connections, and nothing that is somebody else's.
+TEST(KernetOfi, CopiesOfItsSocketsStayOpen) {
+    if (auto usable = kernet::ofi_usable(); !usable) GTEST_SKIP() << usable.error().message();
+    EndpointConfig of_a = config_of(0, "ofi-copies", false, true),
+                   of_b = config_of(1, "ofi-copies", false, true);
+    of_a.links = of_b.links = "ofi";
+    Side a(of_a, 100), b(of_b, 100);
+    const Location at_a = a.location(), at_b = b.location();
+    a.begin(at_b);
+    b.begin(at_a);
+    const int64_t end = ghost::monotonic_us() + limit_us;
+    while (!(a.done() && b.done()) && ghost::monotonic_us() < end) usleep(1000);
+    std::vector<ghost::Fd> copies;
+    for (int fd = 3; fd < copies_from; fd++) {
+        sockaddr_storage peer;
+        socklen_t size = sizeof peer;
+        if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) != 0) continue;
+        if (peer.ss_family == AF_UNIX) continue;
+        copies.emplace_back(fcntl(fd, F_DUPFD_CLOEXEC, copies_from));
+        ASSERT_TRUE(copies.back().valid());
+    }
+    EXPECT_GE(copies.size(), 2U);
+    EXPECT_TRUE(a.went_by("ofi"));
+    a.suspend();
+    b.suspend();
+    for (const ghost::Fd& copy : copies) EXPECT_NE(fcntl(copy.get(), F_GETFD), -1) << copy.get();
+    a.stop();
+    b.stop();
 }
 
 // Of a test's own process, whose end would be the test's.
