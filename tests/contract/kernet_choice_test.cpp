@@ -684,11 +684,7 @@ TEST(KernetMeasured, LeavesNothingOpenWhenSuspended) {
             configs[rank].links = "auto";
         }
         Side a(configs[0], 300), b(configs[1], 300);
-        const Location at_a = a.location(), at_b = b.location();
-        a.begin(at_b);
-        b.begin(at_a);
-        const int64_t end = ghost::monotonic_us() + limit_us;
-        while (!(a.done() && b.done()) && ghost::monotonic_us() < end) usleep(1000);
+        until_both_have_all(a, b);
         EXPECT_GT(held(), before);
         usleep(random() % 15'000);  // before, in and after the trial
         a.suspend();

@@ -81,6 +81,14 @@ EndpointConfig config_of(uint32_t rank, const std::string& job, bool shm, bool t
     return config;
 }
 
+void until_both_have_all(Side& a, Side& b) {
+    const Location at_a = a.location(), at_b = b.location();
+    a.begin(at_b);
+    b.begin(at_a);
+    const int64_t end = ghost::monotonic_us() + limit_us;
+    while (!(a.done() && b.done()) && ghost::monotonic_us() < end) usleep(1000);
+}
+
 void cut_links(std::mt19937& random) {
     DIR* dir = opendir("/proc/self/fd");
     if (!dir) return;

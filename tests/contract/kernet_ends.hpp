@@ -163,6 +163,9 @@ class Side {
     std::set<std::string> names_;
 };
 
+// Each sends the other everything, or the limit has passed.
+void until_both_have_all(Side& a, Side& b);
+
 // An endpoint whose agent serves it and whose application enters it only when the test does.
 class Idler {
   public:

@@ -102,15 +102,6 @@ int64_t usual() {
     return message_count(4000);
 }
 
-// Each sends the other everything, or the limit has passed.
-void until_both_have_all(Side& a, Side& b) {
-    const Location at_a = a.location(), at_b = b.location();
-    a.begin(at_b);
-    b.begin(at_a);
-    const int64_t end = ghost::monotonic_us() + limit_us;
-    while (!(a.done() && b.done()) && ghost::monotonic_us() < end) usleep(1000);
-}
-
 TEST_P(KernetLink, EveryMessageOnceInOrder) {
     exchange(usual(), false, false);
 }

@@ -67,11 +67,7 @@ TEST(KernetOfi, CopiesOfItsSocketsStayOpen) {
                    of_b = config_of(1, "ofi-copies", false, true);
     of_a.links = of_b.links = "ofi";
     Side a(of_a, 100), b(of_b, 100);
-    const Location at_a = a.location(), at_b = b.location();
-    a.begin(at_b);
-    b.begin(at_a);
-    const int64_t end = ghost::monotonic_us() + limit_us;
-    while (!(a.done() && b.done()) && ghost::monotonic_us() < end) usleep(1000);
+    until_both_have_all(a, b);
     std::vector<ghost::Fd> copies;
     for (int fd = 3; fd < copies_from; fd++) {
         sockaddr_storage peer;

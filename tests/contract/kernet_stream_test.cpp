@@ -311,11 +311,7 @@ TEST(KernetSuspend, LeavesNoDescriptorAndNoSharedMapping) {
     const int before = held();
     Side a(config_of(0, fmt::format("h{}", getpid()), true, true), 500);
     Side b(config_of(1, fmt::format("h{}", getpid()), true, true), 500);
-    const Location at_a = a.location(), at_b = b.location();
-    a.begin(at_b);
-    b.begin(at_a);
-    const int64_t end = ghost::monotonic_us() + limit_us;
-    while (!(a.done() && b.done()) && ghost::monotonic_us() < end) usleep(1000);
+    until_both_have_all(a, b);
     EXPECT_GT(held(), before + 2000);
     a.suspend();
     b.suspend();
