@@ -167,11 +167,9 @@ bool bind_soon(const Fd& fd, const sockaddr_storage& address, socklen_t size) {
 // A connection to a port nobody listens at meets itself if it was given that very port to come from
 // (tcp(7), simultaneous open).
 bool has_met_itself(const Fd& fd) {
-    sockaddr_storage own{}, peer{};
-    socklen_t own_size = sizeof own, peer_size = sizeof peer;
-    return getsockname(fd.get(), reinterpret_cast<sockaddr*>(&own), &own_size) == 0 &&
-           getpeername(fd.get(), reinterpret_cast<sockaddr*>(&peer), &peer_size) == 0 &&
-           own_size == peer_size && std::memcmp(&own, &peer, own_size) == 0;
+    const auto ends = net::ends_of(fd);
+    return ends && ends->own_size == ends->peer_size &&
+           std::memcmp(&ends->own, &ends->peer, ends->own_size) == 0;
 }
 
 Result<Fd> listen_at(const TcpAddress& at, uint16_t& port) {

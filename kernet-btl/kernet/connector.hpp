@@ -121,7 +121,7 @@ class Connector {
     Result<Fd> begin_connection(Peer& peer, wire::LinkKind& kind);
     void find_ways(Peer& peer) const;
     wire::LinkKind choose(const Peer& peer) const;
-    void make_driver(Handshake& shake, wire::LinkKind kind);
+    Status make_driver(Handshake& shake, wire::LinkKind kind);
     Status connect_driver(Handshake& shake, const wire::LinkAddress& to);
     void answer_link(Handshake& shake);
     std::unique_ptr<StreamLink> stream_link(Handshake& shake, uint64_t peer_epoch);

@@ -115,22 +115,24 @@ wire::LinkKind Connector::choose(const Peer& peer) const {
     return wire::LinkKind::tcp;
 }
 
-// Our end of a link beside the connection. None: it stays with the connection.
-void Connector::make_driver(Handshake& shake, wire::LinkKind kind) {
+// Our end of a link beside the connection. None: it stays with the connection, which may also be
+// gone (Code::peer_lost).
+Status Connector::make_driver(Handshake& shake, wire::LinkKind kind) {
     const LinkLine* line = find_link(kind);
     shake.kind = wire::LinkKind::tcp;
-    if (!line || !line->make) return;
+    if (!line || !line->make) return ghost::make_error(ghost::Code::unsupported, "make a link");
     auto made = line->make({shake.fd, config_.loop.get(), wire::paired(kind)});
     if (!made) {
         ghost::log::debug("kernet: no link {}: {}", line->name, made.error().message());
-        return;
+        return made.error();
     }
     shake.driver = std::move(*made);
     shake.kind = kind;
-    if (!config_.faults.any()) return;
+    if (!config_.faults.any()) return {};
     FaultPlan plan = config_.faults;
     plan.seed += config_.rank * 1'000'003 + static_cast<uint32_t>(shake.id);
     shake.driver = make_faulty(std::move(shake.driver), plan);
+    return {};
 }
 
 Status Connector::connect_driver(Handshake& shake, const wire::LinkAddress& to) {
@@ -152,11 +154,11 @@ void Connector::answer_link(Handshake& shake) {
     const bool ours = std::any_of(usable_.begin(), usable_.end(), [&](const LinkLine* line) {
         return line->kind == shake.hello.kind;
     });
-    if (ours && !crowded(shake.hello.kind, true)) make_driver(shake, shake.hello.kind);
-    if (!shake.driver || !connect_driver(shake, shake.hello.link)) {
-        shake.kind = wire::LinkKind::tcp;
-    } else {
+    if (ours && !crowded(shake.hello.kind, true) && make_driver(shake, shake.hello.kind) &&
+        connect_driver(shake, shake.hello.link)) {
         welcome.link = shake.driver->address();
+    } else {
+        shake.kind = wire::LinkKind::tcp;
     }
     welcome.kind = shake.kind;
 }
@@ -189,9 +191,10 @@ bool Connector::send_hello(Handshake& shake) {
     }
     Peer& to = peer(shake.rank);
     if (const wire::LinkKind wanted = shake.kind; wire::beside(wanted)) {
-        make_driver(shake, wanted);
+        const Status made = make_driver(shake, wanted);
+        if (!made && made.error().code == ghost::Code::peer_lost) return false;
         // (one that is measured to be the best is not asked for again and again)
-        if (!shake.driver && measured_ && !shake.is_trial()) to.failed_links |= bit(wanted);
+        if (!made && measured_ && !shake.is_trial()) to.failed_links |= bit(wanted);
     }
     if (shake.is_trial() && !shake.driver) {
         trial_failed(shake, "it cannot be had here", false);
@@ -265,7 +268,7 @@ bool Connector::confirm(Handshake& shake, Peer& from) {
     } else if (shake.driver) {
         const Status connected = connect_driver(shake, shake.welcome.link);
         // (an end that is gone again is no reason to think ill of the link)
-        if (!connected && connected.error().code != ghost::Code::not_found) {
+        if (!connected && connected.error().code != ghost::Code::peer_lost) {
             link_failed(from, shake.kind);
         }
         if (!connected) return false;

@@ -35,7 +35,7 @@ class LoopDriver final : public PacketDriver {
         if (peer.size != sizeof id) return ghost::make_error(ghost::Code::corrupt, "find a peer");
         std::memcpy(&id, peer.bytes.data(), sizeof id);
         peer_ = hub_->find(id);
-        if (!peer_) return ghost::make_error(ghost::Code::not_found, "find a peer by link loop");
+        if (!peer_) return ghost::make_error(ghost::Code::peer_lost, "find a peer by link loop");
         return {};
     }
     size_t max_packet() const override { return largest; }

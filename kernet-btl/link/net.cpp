@@ -131,6 +131,17 @@ int connect_error(const Fd& fd) {
     return error;
 }
 
+Result<Ends> ends_of(const Fd& connection) {
+    Ends out;
+    if (getsockname(connection.get(), reinterpret_cast<sockaddr*>(&out.own), &out.own_size) == 0 &&
+        getpeername(connection.get(), reinterpret_cast<sockaddr*>(&out.peer), &out.peer_size) ==
+            0) {
+        return out;
+    }
+    return ghost::sys_error("find the ends of a connection", {},
+                            errno == ENOTCONN ? ghost::Code::peer_lost : ghost::Code::io);
+}
+
 Result<Fd> accept(const Fd& listener) {
     Fd fd(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (fd) return fd;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <sys/socket.h>
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
@@ -35,6 +36,12 @@ Result<Fd> connect_tcp(const std::string& host, uint16_t port, const TcpTuning& 
 Result<Fd> connect_unix(const std::string& name);
 // The pending error of a connection that became writable; 0 = connected.
 int connect_error(const Fd& fd);
+// Where a connection leads from and to. Code::peer_lost: it has ended meanwhile.
+struct Ends {
+    sockaddr_storage own{}, peer{};
+    socklen_t own_size = sizeof own, peer_size = sizeof peer;
+};
+Result<Ends> ends_of(const Fd& connection);
 // Takes one waiting connection, non-blocking; Code::busy if there is none.
 Result<Fd> accept(const Fd& listener);
 

@@ -262,16 +262,13 @@ size_t netdevice_sockets() {
 }
 
 Result<std::unique_ptr<PacketDriver>> make_netdevice(const Fd& beside, bool small) {
-    sockaddr_storage own{}, peer{};
-    socklen_t own_size = sizeof own, peer_size = sizeof peer;
-    if (getsockname(beside.get(), reinterpret_cast<sockaddr*>(&own), &own_size) != 0 ||
-        getpeername(beside.get(), reinterpret_cast<sockaddr*>(&peer), &peer_size) != 0) {
-        return ghost::sys_error("find the ends of a connection");
-    }
+    auto ends = net::ends_of(beside);
+    if (!ends) return ends.error();
+    const auto family = ends->own.ss_family;
     Interface interface;
-    if ((own.ss_family != AF_INET && own.ss_family != AF_INET6) ||
-        !find_interface(address_bytes(reinterpret_cast<sockaddr*>(&own)),
-                        address_bytes(reinterpret_cast<sockaddr*>(&peer)), interface)) {
+    if ((family != AF_INET && family != AF_INET6) ||
+        !find_interface(address_bytes(reinterpret_cast<sockaddr*>(&ends->own)),
+                        address_bytes(reinterpret_cast<sockaddr*>(&ends->peer)), interface)) {
         return ghost::make_error(ghost::Code::unsupported, "use link netdevice",
                                  "the peer is not on the same Ethernet");
     }

@@ -26,6 +26,7 @@
 
 #include "base/clock.hpp"
 #include "base/pipe_signal.hpp"
+#include "kernet-btl/link/net.hpp"
 
 namespace kernet {
 
@@ -456,12 +457,9 @@ Status ofi_usable() {
 
 Result<std::unique_ptr<PacketDriver>> make_ofi(const ghost::Fd& beside) {
     GHOST_TRY(ofi_usable());
-    sockaddr_storage own{}, peer{};
-    socklen_t own_size = sizeof own, peer_size = sizeof peer;
-    if (getsockname(beside.get(), reinterpret_cast<sockaddr*>(&own), &own_size) != 0 ||
-        getpeername(beside.get(), reinterpret_cast<sockaddr*>(&peer), &peer_size) != 0) {
-        return ghost::sys_error("find the ends of a connection");
-    }
+    auto ends = net::ends_of(beside);
+    if (!ends) return ends.error();
+    sockaddr_storage &own = ends->own, &peer = ends->peer;
     unmap(own);
     unmap(peer);
     const void* host = own.ss_family == AF_INET6

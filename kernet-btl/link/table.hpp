@@ -35,7 +35,7 @@ struct LinkLine {
     const char* needs;
     // Whether it can be used in this process here and now; null: always.
     Status (*usable)(const LoopHub* loop);
-    // Makes an end; null: no packets, kernet/ knows how.
+    // Makes an end; null: no packets, kernet/ knows how. Code::peer_lost: the connection is gone.
     Result<std::unique_ptr<PacketDriver>> (*make)(const LinkSite& site);
 };
 

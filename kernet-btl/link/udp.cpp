@@ -196,12 +196,9 @@ size_t path_packet(const Fd& beside, bool six_socket, bool six) {
 }  // namespace
 
 Result<std::unique_ptr<PacketDriver>> make_udp(const Fd& beside) {
-    sockaddr_storage own{}, peer{};
-    socklen_t own_size = sizeof own, peer_size = sizeof peer;
-    if (getsockname(beside.get(), reinterpret_cast<sockaddr*>(&own), &own_size) != 0 ||
-        getpeername(beside.get(), reinterpret_cast<sockaddr*>(&peer), &peer_size) != 0) {
-        return ghost::sys_error("find the ends of a connection");
-    }
+    auto ends = net::ends_of(beside);
+    if (!ends) return ends.error();
+    auto& [own, peer, own_size, peer_size] = *ends;
     const bool six = own.ss_family == AF_INET6;
     if (!six && own.ss_family != AF_INET) {
         return ghost::make_error(ghost::Code::unsupported, "use UDP beside this connection");

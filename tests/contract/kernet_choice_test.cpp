@@ -435,6 +435,22 @@ TEST(KernetMeasured, AnewAfterAMoveAndNotInBetween) {
     EXPECT_EQ(measured("n3", "n2"), 1) << text;
 }
 
+// A connection may break at any moment while a link is made by it, which says nothing of that link.
+TEST(KernetMeasured, ConnectionsThatBreakAreNoReasonToLeaveALink) {
+    Two two("auto,udp", "auto,udp");
+    std::mt19937 random(1);
+    ASSERT_TRUE(two.come_by("udp"));
+    for (int round = 0; round < 100; round++) {
+        for (const int64_t end = ghost::monotonic_us() + 10'000; ghost::monotonic_us() < end;) {
+            cut_links(random);
+            two.a.hub().progress();
+            two.b.hub().progress();
+        }
+        ASSERT_TRUE(two.come_by("udp"))
+            << round << ": " << two.link(two.a, 1) << ' ' << two.link(two.b, 0);
+    }
+}
+
 TEST(KernetMeasured, AnEndThatMovesWhileItIsMeasured) {
     Two two("auto,udp", "auto,udp");
     for (uint64_t epoch = 1; epoch < 40; epoch++) {
