@@ -23,6 +23,7 @@ void Schedule::arm() {
 // than an interval (mpirun was stopped) does not make up for what was missed.
 void Schedule::tick() {
     const int64_t now = now_();
+    if (now < next_) return arm();  // libevent's timers may come some milliseconds early
     while (next_ <= now) next_ += interval_;
     arm();
     if (!due_()) log::warning("a snapshot is due and the one before it is not over: left out");

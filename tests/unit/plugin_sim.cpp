@@ -79,7 +79,7 @@ void Daemon::broadcast(const Json& message) {
 }
 
 TimerId Daemon::after(int64_t us, std::function<void()> action) {
-    return c_.at(c_.now + us, id_, std::move(action));
+    return c_.at(c_.now + std::max<int64_t>(0, us - c_.early()), id_, std::move(action));
 }
 
 void Daemon::cancel(TimerId timer) {

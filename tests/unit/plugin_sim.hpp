@@ -76,6 +76,8 @@ struct Chance {
     RankId fail_rank = 0;
     int64_t write_us = 0;      // how long a ghost is written beside the latency
     bool incremental = false;  // wrappers can do it: the parent is the last complete snapshot
+    // Timers come up to so early: libevent counts from when the loop woke, by a coarse clock.
+    int64_t early_us = 0;
 };
 
 class Daemon : public RuntimeAdapter {
@@ -252,6 +254,10 @@ class Cluster {
     TimerId at(int64_t when, NodeId owner, std::function<void()> action);
     void later(NodeId owner, std::function<void()> action);
     int64_t latency() { return 1 + static_cast<int64_t>(random_() % uint64_t(chance.latency_us)); }
+    int64_t early() {
+        return chance.early_us == 0 ? 0
+                                    : static_cast<int64_t>(random_() % uint64_t(chance.early_us));
+    }
     bool percent(int n) { return n > 0 && static_cast<int>(random_() % 100) < n; }
     bool pump();
     bool pump_watches();

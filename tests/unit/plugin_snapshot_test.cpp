@@ -372,6 +372,20 @@ TEST(Schedule, EveryIntervalAndRotation) {
     EXPECT_TRUE(c.said.empty());
 }
 
+TEST(Schedule, ATimerThatComesEarlyIsNoSecondOne) {
+    Cluster c(14, 2, {0, 1}, 0, {},
+              {{"ghost_checkpoint_interval", "10"}, {"ghost_checkpoint_keep", "10"}});
+    c.chance.early_us = 4'000;
+    c.chance.write_us = second;
+    testing::internal::CaptureStderr();
+    c.run(95 * second);
+    EXPECT_EQ(testing::internal::GetCapturedStderr().find("left out"), std::string::npos);
+    EXPECT_EQ(snapshots(c).size(), 9u);
+    EXPECT_TRUE(c.said.empty()) << c.said[0];
+    expect_whole_folder(c);
+    expect_sound(c);
+}
+
 TEST(Schedule, FailedOneIsSaidInOneLineAndTheNextIsTried) {
     Cluster c(15, 2, {0, 1}, 0, {}, {{"ghost_checkpoint_interval", "10s"}});
     c.chance.fail_stage = "write";
