@@ -30,7 +30,8 @@ class PacketDriver {
     // How the other end reaches this one; valid as soon as it is made.
     virtual LinkAddress address() const = 0;
     // To the other end. `token` is what the packets we are to get carry (PacketHeader::token):
-    // a driver that hears everybody may choose by it. Code::corrupt if the address is no address.
+    // a driver that hears everybody may choose by it. Code::corrupt if the address is no address,
+    // peer_lost if that end is gone again, which says nothing of the link.
     virtual Status connect(const LinkAddress& peer, uint64_t token) = 0;
 
     // Largest packet, bytes, our header included: that of the lesser end. Valid after connect().
