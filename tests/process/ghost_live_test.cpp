@@ -107,14 +107,6 @@ class Live : public ::testing::Test {
     pid_t after_ = 0;
 };
 
-// Processor time of all its threads.
-int64_t processor_us(pid_t pid) {
-    clockid_t clock;
-    timespec time{};
-    if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &time) != 0) return 0;
-    return int64_t{time.tv_sec} * 1'000'000 + time.tv_nsec / 1000;
-}
-
 std::string why(const LiveExport& sent) {
     return sent.error ? sent.error->message() : "";
 }
@@ -275,18 +267,14 @@ TEST_F(Live, HybridMovesWhoWritesTooFast) {
     auto from = request(tree);
     from.order = PageOrder::hybrid;
     from.downtime_us = from.longest_us = 1;
-    // It has written as much by the end of every round, however busy the machine is.
-    const auto writers = children_of(tree.root);
-    ASSERT_EQ(writers.size(), 1U);
-    const auto writes = [&](int64_t us) {
-        const int64_t enough = processor_us(writers[0]) + us, limit = monotonic_us() + 20'000'000;
-        while (processor_us(writers[0]) < enough && monotonic_us() < limit) usleep(1000);
-    };
+    // By each round's end, and by the stop, it has written twice as much again as is worth to be
+    // called late (8 MB), however slow the machine is.
+    const auto writes = [&] { EXPECT_TRUE(tree.writes(4096)); };
     from.progress = [&](uint64_t done, uint64_t all) {
-        if (done == all) writes(20'000);
+        if (done == all) writes();
     };
     set_live_probe([&](const char* point) {
-        if (std::string_view(point) == "source: converged") writes(100'000);
+        if (std::string_view(point) == "source: converged") writes();
     });
     const auto moved = move(tree, from, import_request(tree));
     ASSERT_EQ(moved.sent.outcome, LiveOutcome::moved) << why(moved.sent);

@@ -104,6 +104,7 @@ void write_pages(size_t index, uint64_t pages_per_s) {
             const size_t page = mine.choose();
             fill(page, mine.mark());
         }
+        beats->written += due;
         data_pages[index * page_words + mine.done % page_words] = mine.done;
         nap();
     }

@@ -23,6 +23,7 @@ struct Beats {
     std::atomic<uint64_t> answer;  // bits of what is wrong, after Ask::check
     std::atomic<uint64_t> ready;
     std::atomic<uint64_t> count;
+    std::atomic<uint64_t> written;  // pages, a page written again counted again
     // Of the last page that was wrong: its address, what it should and what it does begin with.
     std::atomic<uint64_t> wrong_at, wrong_wanted, wrong_found, wrong_pages, wrong_words, wrong_done;
     struct Beat {

@@ -107,6 +107,13 @@ class LiveTree {
         return out;
     }
     uint64_t count() const { return beats_->count; }
+    // Until it has written so many pages more; says whether it has within 20 s.
+    bool writes(uint64_t pages) const {
+        const uint64_t enough = beats_->written + pages;
+        const int64_t limit = monotonic_us() + 20'000'000;
+        while (beats_->written < enough && monotonic_us() < limit) usleep(1000);
+        return beats_->written >= enough;
+    }
     // All times between two beats of more than `least` ms, of the beats [from, to): when, after
     // the first one, and how long, ms.
     std::vector<std::pair<double, double>> gaps(uint64_t from, uint64_t to, double least) const {
