@@ -1,10 +1,13 @@
 // A program that is exported and imported by the tests, and finds out itself whether it is whole.
 //
-//   ghost_subject init MB   init of a PID name space: runs "ghost_subject run MB", mirrors its end
-//   ghost_subject run MB    keeps changing MB megabytes with three threads, a timer, a pipe and a
-//                           file; answers every line on its standard input with "beats N", where N
-//                           only grows, or "bad: what is wrong"; "advise" with "advised", when
-//                           it has told the kernel that some memory is not for children
+//   ghost_subject init MB FOLDER   init of a PID name space: runs "ghost_subject run MB FOLDER",
+//                                  mirrors its end
+//   ghost_subject run MB FOLDER    keeps changing MB megabytes with three threads, a timer, a pipe
+//   and
+//                                  a file without a name in FOLDER; answers every line on its
+//                                  standard input with "beats N", where N only grows, or "bad: what
+//                                  is wrong"; "advise" with "advised", when it has told the kernel
+//                                  that some memory is not for children
 #include <atomic>
 #include <cerrno>
 #include <csignal>
@@ -13,6 +16,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <fcntl.h>
 #include <string>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -99,11 +103,10 @@ void work(Region& region) {
 }
 
 // A sequence of numbers through a pipe and into a file, with the file's own offset.
-void pass_numbers() {
+void pass_numbers(const char* folder) {
     int ends[2];
-    std::FILE* file = std::tmpfile();
-    if (pipe(ends) != 0 || file == nullptr) return bad("set up pipe and file");
-    const int fd = fileno(file);
+    const int fd = open(folder, O_TMPFILE | O_RDWR, 0600);
+    if (pipe(ends) != 0 || fd < 0) return bad("set up pipe and file");
     uint64_t sent = 0, got = 0;
     for (int i = 0; i < 5; i++, sent++)
         if (write(ends[1], &sent, sizeof sent) != sizeof sent) return bad("write to pipe");
@@ -154,7 +157,7 @@ void answer() {
     std::fflush(stdout);
 }
 
-int run(size_t megabytes) {
+int run(size_t megabytes, const char* folder) {
     setsid();
     const size_t bytes = (megabytes << 20) / workers / page_bytes * page_bytes;
     for (int i = 0; i < workers; i++) {
@@ -173,7 +176,7 @@ int run(size_t megabytes) {
     mprotect(hidden + page_bytes, page_bytes, PROT_NONE);
     std::vector<std::thread> threads;
     for (auto& region : regions) threads.emplace_back(work, std::ref(region));
-    threads.emplace_back(pass_numbers);
+    threads.emplace_back(pass_numbers, folder);
     threads.emplace_back(keep_time);
     char line[64];
     while (std::fgets(line, sizeof line, stdin) != nullptr) {
@@ -191,11 +194,11 @@ int run(size_t megabytes) {
     std::_Exit(wrong == nullptr ? 0 : 4);
 }
 
-int be_init(const char* self, const char* megabytes) {
+int be_init(char** words) {
     setsid();
     const pid_t child = fork();
     if (child == 0) {
-        execl(self, self, "run", megabytes, nullptr);
+        execl(words[0], words[0], "run", words[2], words[3], nullptr);
         _exit(127);
     }
     close(0);
@@ -210,7 +213,8 @@ int be_init(const char* self, const char* megabytes) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc == 3 && std::string(argv[1]) == "init") return be_init(argv[0], argv[2]);
-    if (argc == 3 && std::string(argv[1]) == "run") return run(std::strtoul(argv[2], nullptr, 10));
+    const std::string what = argc == 4 ? argv[1] : "";
+    if (what == "init") return be_init(argv);
+    if (what == "run") return run(std::strtoul(argv[2], nullptr, 10), argv[3]);
     return 2;
 }

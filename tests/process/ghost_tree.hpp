@@ -44,12 +44,12 @@ inline std::string pipe_key(int fd) {
     return fmt::format("pipe:[{}]", info.st_ino);
 }
 
-// A folder on tmpfs, gone with the object.
+// A folder, on tmpfs unless another place is named, gone with the object.
 class WorkFolder {
   public:
-    WorkFolder() {
-        char name[] = "/dev/shm/ghost-test.XXXXXX";
-        path_ = mkdtemp(name);
+    explicit WorkFolder(const std::string& parent = "/dev/shm")
+        : path_(parent + "/ghost-test.XXXXXX") {
+        EXPECT_NE(mkdtemp(path_.data()), nullptr);
     }
     ~WorkFolder() { std::filesystem::remove_all(path_); }
     WorkFolder(const WorkFolder&) = delete;
@@ -121,7 +121,9 @@ class Tree {
     ~Tree() { end(); }
 
     static std::unique_ptr<Tree> start(int megabytes) {
-        return start_program(subject_program(), {"init", std::to_string(megabytes)});
+        // where a criu that is killed in a restore leaves the subject's file
+        static const WorkFolder folder("/tmp");
+        return start_program(subject_program(), {"init", std::to_string(megabytes), folder.path()});
     }
 
     // Any program as the init.
