@@ -302,6 +302,7 @@ Json SnapshotJob::copied() {
         if (!order_.kill) wake();
         stood_ = true;
         stage_ = "write";
+        (*progress_)(0, memory_);  // what is told from now on is of the file
         (*say_)({{"t", "snap_stood"},
                  {"seq", order_.seq},
                  {"pause_us", stats.pause_us},

@@ -67,7 +67,7 @@ void Worker::interrupt() {
 bool Worker::progress(uint64_t& bytes, uint64_t& total) {
     bytes = bytes_;
     total = total_;
-    return std::exchange(told_, bytes) != bytes;
+    return std::exchange(told_, bytes) != bytes && bytes > 0;
 }
 
 void Worker::note(uint64_t bytes, uint64_t total) {

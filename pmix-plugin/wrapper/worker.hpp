@@ -35,7 +35,8 @@ class Worker {
     // Breaks the connection the job uses, or will say it uses: it fails soon. criu is never
     // killed, which would leave a tree in pieces.
     void interrupt();
-    // Whether more was done since the last call; then both are set.
+    // Whether more was done since the last call, or since the job began anew at 0; then both are
+    // set.
     bool progress(uint64_t& bytes, uint64_t& total);
 
     // From the job: a message of its own before its answer; how far it is; which socket it works on

@@ -6,6 +6,7 @@ usage: wrapper_snapshot.py WRAPPER PROBE MANIFEST CRIU
 
 import json
 import os
+import select
 import random
 import re
 import shutil
@@ -352,6 +353,20 @@ class Snapshot(WrapperCase):
         self.assertGreater(len(shown), 3)
         self.assertEqual(shown, sorted(shown))
         self.assertGreater(row["bytes"], 16 << 20)
+        self.finish(rank)
+
+    def test_progress_of_the_file_begins_anew(self):
+        """What was copied is not told as written while the word to write is waited for."""
+        rank = self.steps()
+        self.prepare(rank)
+        rank.peer.expect("snap_ready", 60)
+        self.stand(rank)
+        self.stood(rank, write=False)
+        looks = 5 * 0.2  # of the wrapper, at what was done
+        self.assertFalse(select.select([rank.peer.sock], [], [], looks)[0])
+        rank.peer.send({"t": "snap_write", "seq": self.seq})
+        self.end(rank, {**rank.peer.expect("snap_written", 60), "rank": rank.number,
+                        "name": rank.order["name"], "folder": rank.order["folder"]})
         self.finish(rank)
 
     def test_input(self):
