@@ -82,8 +82,10 @@ class Stop : public ::testing::Test {
         }
         return out;
     }
-    // The dump, while a flag changes after criu has had its first look.
-    void dump_with_advice(bool flags_in_stop, SkeletonFiles& files, int& stops) {
+    // The dump, while a flag changes after criu has had its first look, which nothing shows from
+    // outside: it is given `look_us` for it.
+    void dump_with_advice(bool flags_in_stop, SkeletonFiles& files, int& stops,
+                          useconds_t look_us = 50'000) {
         auto what = request();
         what.flags_in_stop = flags_in_stop;
         what.before_release = [&]() -> Status {
@@ -92,7 +94,7 @@ class Stop : public ::testing::Test {
         };
         auto dump = TreeDump::prepare(what);
         ASSERT_TRUE(dump.ok());
-        usleep(50000);  // its first look; if it comes later, nothing is noticed, and nothing lost
+        usleep(look_us);  // if it comes later, nothing is noticed, and nothing lost
         EXPECT_EQ(tree_->ask(5000, "advise\n").value_or("nothing"), "advised");
         auto result = TreeDump(std::move(*dump)).run(files);
         ASSERT_TRUE(result.ok()) << result.error().message();
@@ -153,12 +155,19 @@ TEST_F(Stop, PreparedAndNotRun) {
     expect_going_on();
 }
 
+// A busy machine may take longer for the look.
 TEST_F(Stop, FlagsThatChangeMeanwhileAreSeen) {
-    SkeletonFiles files;
     int stops = 0;
-    dump_with_advice(false, files, stops);
+    for (const useconds_t look_us : {50'000, 500'000, 3'000'000}) {
+        SkeletonFiles files;
+        tree_ = Tree::start(8);
+        ASSERT_GT(tree_->healthy(), 0U);
+        stops = 0;
+        dump_with_advice(false, files, stops, look_us);
+        EXPECT_EQ(unforked(files), 1);
+        if (stops == 2) break;
+    }
     EXPECT_EQ(stops, 2);
-    EXPECT_EQ(unforked(files), 1);
 }
 
 TEST_F(Stop, FlagsAreReadInTheStop) {

@@ -231,7 +231,8 @@ class Snapshot(WrapperCase):
 
     def test_chain(self):
         """Incremental ones, restarts of restarts, and incremental ones of those."""
-        source, generation = self.steps(), 0
+        # slow, so that on a busy machine too little is written between two to be half of it
+        source, generation = self.steps(pause_us=10000), 0
         for _ in range(2):
             rows = [self.snapshot(source, incremental=True)]
             self.assertEqual(rows[0]["kind"], "full")
