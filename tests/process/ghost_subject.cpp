@@ -3,8 +3,7 @@
 //   ghost_subject init MB FOLDER   init of a PID name space: runs "ghost_subject run MB FOLDER",
 //                                  mirrors its end
 //   ghost_subject run MB FOLDER    keeps changing MB megabytes with three threads, a timer, a pipe
-//   and
-//                                  a file without a name in FOLDER; answers every line on its
+//                                  and a file without a name in FOLDER; answers every line on its
 //                                  standard input with "beats N", where N only grows, or "bad: what
 //                                  is wrong"; "advise" with "advised", when it has told the kernel
 //                                  that some memory is not for children

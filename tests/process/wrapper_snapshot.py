@@ -6,9 +6,9 @@ usage: wrapper_snapshot.py WRAPPER PROBE MANIFEST CRIU
 
 import json
 import os
-import select
 import random
 import re
+import select
 import shutil
 import signal
 import subprocess
