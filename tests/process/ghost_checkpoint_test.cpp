@@ -93,6 +93,8 @@ TEST_F(CheckpointTest, WhatIsAboutToBeWrittenIsCopiedFirst) {
             truth = memory_of(tree->root);
             return {};
         };
+        // Nobody copies before it has written somewhere.
+        what.stood = [&](const CheckpointStats&) { EXPECT_TRUE(goes_on(tree->root)); };
         MemoryResource ghost;
         auto stats = checkpointer_.run(what, ghost);
         ASSERT_TRUE(stats.ok()) << stats.error().message();
