@@ -229,7 +229,7 @@ PageRuns guards_of(pid_t root) {
 // passed while the rest was protected. In memory of every kind.
 TEST_F(CheckpointTest, GuardPagesComeAlong) {
     auto tree = start_churn({"guards"});
-    usleep(50000);
+    ASSERT_TRUE(tree->listen(20000).has_value());
     if (guards_of(tree->root).empty()) GTEST_SKIP() << "this kernel does not tell guard pages";
     auto what = request(*tree);
     what.keep_tracking = true;

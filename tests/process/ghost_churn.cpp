@@ -180,6 +180,11 @@ int churn(uint64_t seed, bool calm) {
     return 0;
 }
 
+void say_ready() {
+    std::puts("ready");
+    std::fflush(stdout);
+}
+
 int64_t now_ns() {
     timespec t{};
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -198,8 +203,7 @@ int write_pages(size_t megabytes, double rate, bool huge) {
     Random random(megabytes + 7);
     auto* words = reinterpret_cast<uint64_t*>(base);
     for (size_t i = 0; i < bytes / sizeof *words; i++) words[i] = i * 2654435761U + 1;
-    std::puts("ready");
-    std::fflush(stdout);
+    say_ready();
     double owed = 0;
     for (int64_t next = now_ns();; next += 1000000) {
         for (owed += rate * 1e3 / page; owed >= 1; owed--) {
@@ -226,6 +230,7 @@ int keep_guards() {
         madvise(areas.back() + page, page, guard_install);
     }
     areas.pop_back();  // the file's has that one only
+    say_ready();
     Random random(5);
     std::vector<char*> guards;
     for (uint64_t step = 0;; step++) {
@@ -249,8 +254,7 @@ int keep_guards() {
 
 int guard_late() {
     constexpr size_t pages = 64;
-    std::puts("ready");
-    std::fflush(stdout);
+    say_ready();
     for (char byte = 0; read(0, &byte, 1) > 0;) continue;
     // Far from all other memory: what is near a mapping is looked at with it.
     void* base = mmap(reinterpret_cast<void*>(uintptr_t{0x200000000000}), pages * page,
@@ -273,8 +277,7 @@ int drop_tables() {
     // Those of small pages may stay though they are empty.
     madvise(base, tables * table, MADV_HUGEPAGE);
     std::memset(base, 1, tables * table);
-    std::puts("ready");
-    std::fflush(stdout);
+    say_ready();
     for (char byte = 0; read(0, &byte, 1) > 0;) continue;
     for (size_t i = 0; i < tables; i += 3) madvise(base + i * table, table, MADV_DONTNEED);
     std::printf("%llx\n", static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(base)));
@@ -302,6 +305,7 @@ int wait_in_calls() {
     int ends[2];
     if (pipe(ends) != 0) return 3;
     const int events = epoll_create1(0);
+    say_ready();
     for (pollfd in{0, POLLIN, 0}; poll(&in, 1, 0) == 0;) {
         const timespec rest{0, 20000000};
         check(nanosleep(&rest, nullptr) == 0, "nanosleep");

@@ -425,7 +425,7 @@ TEST_F(PagesTracking, EndedProcessHasNoPages) {
 
 TEST_F(PagesTracking, InjectedCallsAreNotNoticed) {
     Churn waiting({"wait"});
-    usleep(50000);
+    waiting.wait_ready();
     const auto folder = fmt::format("/proc/{}/fd", waiting.pid);
     const size_t files = numbers_in(folder).size();
     int injected = 0;
@@ -442,8 +442,8 @@ TEST_F(PagesTracking, InjectedCallsAreNotNoticed) {
 }
 
 TEST_F(PagesTracking, InjectionIntoAStoppedProcessLeavesItStopped) {
-    const Churn waiting({"wait"});
-    usleep(20000);
+    Churn waiting({"wait"});
+    waiting.wait_ready();
     waiting.stop();
     auto userfault = take_userfault(waiting.pid, 500000);
     ASSERT_TRUE(userfault.ok()) << userfault.error().message();
