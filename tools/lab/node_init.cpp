@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
@@ -14,6 +15,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <utility>
+#include <vector>
 
 #include "base/clock.hpp"
 #include "tools/lab/environment.hpp"
@@ -165,10 +168,22 @@ Status make_key(const std::string& path) {
     return {};
 }
 
+// What a command run over ssh begins with. bash reads the user's ~/.bashrc for those, at the first
+// level of shells only (bash(1), INVOCATION): nothing there is needed on a node, and what it starts
+// can take longer than mpirun itself. Libraries are where whoever brings the lab up finds them.
+std::vector<std::pair<std::string, std::string>> login_environment(const std::string& lab) {
+    auto out = node_environment(lab);
+    out.emplace_back("SHLVL", "1");
+    const char* libraries = std::getenv("LD_LIBRARY_PATH");
+    if (libraries != nullptr && std::strpbrk(libraries, "\"\\\n") == nullptr)
+        out.emplace_back("LD_LIBRARY_PATH", libraries);
+    return out;
+}
+
 std::string sshd_config(const LabState& lab) {
     std::string folder = lab_folder(lab.name);
     std::string set_env;
-    for (const auto& [name, value] : node_environment(lab.name)) {
+    for (const auto& [name, value] : login_environment(lab.name)) {
         set_env += fmt::format(" \"{}={}\"", name, value);
     }
     return fmt::format(
