@@ -66,13 +66,13 @@ check "own /tmp" exits 1 sh -c "'$ghost' lab exec --name $a gn1 touch /tmp/lab-$
 check "own process ids" is "$(on gn1 sh -c 'ls /proc | grep -c "^[0-9]*$" | awk "{print (\$1 < 12)}"')" 1
 check "names resolve, ssh works" is "$(on gn1 ssh -F /var/lib/ghost/lab/$a/ssh_config gn3 hostname)" gn3
 over_ssh() { on gn1 ssh -F /var/lib/ghost/lab/$a/ssh_config gn3 "$@"; }
-# A home whose ~/.bashrc says so, for gn3 alone. (bash reads it when sshd runs it, and not below.)
-on gn3 sh -c 'mkdir /scratch/home && echo "echo read" >/scratch/home/.bashrc &&
-    mount --bind /scratch/home "$(getent passwd root | cut -d: -f6)"'
+# A home whose ~/.bashrc says so, for gn3 alone and a moment: what is to be run may be in the other.
+home=$(getent passwd root | cut -d: -f6)
+on gn3 sh -c "cd / && mkdir /scratch/home && echo 'echo read' >/scratch/home/.bashrc && mount --bind /scratch/home '$home'"
 check "that home's .bashrc is one that would be read" is "$(over_ssh env SHLVL=0 bash -c true)" read
 check "commands over ssh do not wait for a ~/.bashrc" is "$(over_ssh echo here)" here
-check "and find what whoever brings the lab up finds" is "$(over_ssh 'echo $PATH')" \
-    "$(dirname "$ghost"):$PATH"
+check "that home is there no more" sh -c "cd / && '$ghost' lab exec --name $a gn3 umount -l '$home'"
+check "and find what those find that the lab runs" is "$(over_ssh 'echo $PATH')" "$(on gn3 sh -c 'echo $PATH')"
 check "ghost refuses lab verbs on a node" exits 1 on gn1 ghost lab status --name $a
 check "up again" "$ghost" lab up --name $a
 check "mpirun over three nodes" is "$(cd / && timeout 60 "$ghost" lab exec --name $a gn1 \
