@@ -35,19 +35,24 @@ void PairLink::judge() {
     }
 }
 
+// What is small goes by the connection too where something large stands behind it: both leave by
+// one call, and who gets them looks at one way.
 ssize_t PairLink::write(Frame* first, size_t offset, uint64_t ack) {
-    if (offset == 0) {  // (a frame that has begun stays where it is)
+    if (offset == 0) {
         if (!lossy_) judge();
         full_ = full_ && !packets_->settled();
     }
-    const bool small = in_packets(*first);
-    const Frame* end = first->next;
-    while (end && in_packets(*end) == small) end = end->next;
-    ByteLink& way = small ? static_cast<ByteLink&>(*packets_) : *bytes_;
-    const ssize_t wrote = way.write_until(end, first, offset, ack);
-    if (wrote != 0 || !small || offset != 0) return wrote;
-    // A connection takes far more for a peer that does not look than a window of packets does.
-    full_ = true;
+    const Frame* end = first;
+    while (end && in_packets(*end)) end = end->next;
+    if (offset == 0) small_now_ = !end;  // (a frame that has begun stays where it is)
+    if (small_now_) {
+        const ssize_t wrote = packets_->write_until(end, first, offset, ack);
+        if (wrote != 0 || offset != 0) return wrote;
+        // A connection takes far more for a peer that does not look than a window of packets does.
+        full_ = true;
+        small_now_ = false;
+    }
+    while (end && !in_packets(*end)) end = end->next;
     return bytes_->write_until(end, first, offset, ack);
 }
 

@@ -51,6 +51,7 @@ class PairLink final : public StreamLink {
     std::unique_ptr<PacketLink> packets_;
     std::unique_ptr<TcpLink> bytes_;
     mutable ghost::Fd both_;   // epoll, made when somebody wants to wait
+    bool small_now_ = false;   // what was written last went in packets
     bool large_last_ = false;  // what came last came by the connection
     bool waited_for_ = false;
     bool lossy_ = false;

@@ -27,9 +27,19 @@ std::vector<uint8_t> message_of(uint64_t number, size_t size) {
     return bytes;
 }
 
-size_t longest = SIZE_MAX;  // bytes of a message, in the test in progress
+// Of the messages of the test in progress, bytes: none longer; each as it says here, if it does.
+size_t longest = SIZE_MAX;
+std::vector<size_t> sizes;
+
+struct SizesAsBefore {  // however the test ends
+    ~SizesAsBefore() {
+        longest = SIZE_MAX;
+        sizes.clear();
+    }
+};
 
 size_t size_of(uint64_t number) {
+    if (!sizes.empty()) return number < sizes.size() ? sizes[number] : 0;
     std::mt19937 random(static_cast<uint32_t>(number));
     const uint32_t pick = random() % 20;
     const size_t size = pick < 15   ? random() % 500
@@ -70,9 +80,16 @@ struct End {
         path.set_sink(&sink);
         socket = &path.attach(peer);
     }
-    void send(uint64_t number) {
+    // more: the next one leaves together with it.
+    void send(uint64_t number, bool more = false) {
         auto bytes = message_of(number, size_of(number));
         Inside inside(path.gate());
+        if (more) {
+            Frame* frame = path.pool().get(bytes.size());
+            if (!bytes.empty()) std::memcpy(frame->bytes(), bytes.data(), bytes.size());
+            socket->send_frame(frame, bytes.size(), 1, nullptr, true);
+            return;
+        }
         if (bytes.size() <= 4096) {
             uint8_t* room = socket->reserve(bytes.size());
             if (!bytes.empty()) std::memcpy(room, bytes.data(), bytes.size());
@@ -327,6 +344,46 @@ TEST(KernetPair, WhatIsLargeIsNotInThePackets) {
     EXPECT_FALSE(pair.a.both->lossy() || pair.b.both->lossy());
 }
 
+// A request and the memory it offers are one call and arrive by one way.
+TEST(KernetPair, WhatIsSmallLeavesWithTheLargeBehindIt) {
+    Pair pair(FaultPlan{}, long_us, Ways::both);
+    int together = 0;
+    for (uint64_t number = 0; number < 600 && !HasFailure(); number++) {
+        const bool two = size_of(number) < 500 && size_of(number + 1) > 100'000;
+        const uint64_t acknowledged = pair.a.link->counts().sent;
+        if (two) {
+            pair.a.send(pair.next_a++, true);
+            pair.a.send(pair.next_a++);
+            EXPECT_EQ(pair.a.link->counts().sent, acknowledged);
+            pair.b.send(pair.next_b++);
+            number++;
+            together++;
+        }
+        pair.exchange(number + 1);
+    }
+    EXPECT_GT(together, 10);
+}
+
+// What has begun by one way goes on by it, whatever comes to stand behind it meanwhile. Nobody
+// looks until no more goes into the packets, in most turns in the middle of a message.
+TEST(KernetPair, WhatHasBegunGoesOnByItsWay) {
+    const SizesAsBefore after;
+    std::mt19937 random(7);
+    sizes = {1};
+    Pair pair(FaultPlan{}, long_us, Ways::both);
+    for (int turn = 0; turn < 30 && !HasFailure(); turn++) {
+        while (pair.a.socket->backlog() == 0) {
+            for (int left = 30; left > 0; left--) {
+                sizes.push_back(random() % 4000);
+                pair.a.send(pair.next_a++, left > 1);
+            }
+        }
+        sizes.insert(sizes.end(), {200'000, 10});
+        pair.exchange(sizes.size());
+        ASSERT_FALSE(pair.a.lost() || pair.b.lost()) << "turn " << turn;
+    }
+}
+
 // How many small messages to b are not there at the first look after a while, which a program that
 // computes takes once in a while. Nothing goes the other way.
 int missed_after_a_while(Pair& pair) {
@@ -375,6 +432,7 @@ TEST(KernetReliable, ALookAfterAWhileFindsWhatCameBesideRings) {
 
 // A peer that computes does not look, and what a connection holds for it is far more than a window.
 TEST(KernetPair, WhatPacketsHaveNoRoomForGoesByTheConnection) {
+    const SizesAsBefore after;
     longest = 500;
     Pair pair(FaultPlan{}, long_us, Ways::both);
     pair.exchange(50);
@@ -390,7 +448,6 @@ TEST(KernetPair, WhatPacketsHaveNoRoomForGoesByTheConnection) {
     for (uint64_t number = 250; number < 300 && !HasFailure(); number++) pair.exchange(number + 1);
     EXPECT_GT(pair.a.link->counts().sent, then + 49);
     EXPECT_FALSE(pair.a.both->lossy() || pair.b.both->lossy());
-    longest = SIZE_MAX;
 }
 
 TEST(KernetPair, WhatGetsLostNowAndThenIsSentAgain) {
