@@ -69,6 +69,33 @@ bool Socket::send_frame(Frame* frame, size_t size, uint8_t tag, void* token, boo
     return false;
 }
 
+// What leaves at once leaves from where it lies, and is copied for a link that may come after this
+// one while the peer takes it.
+void Socket::send_pieces(uint8_t tag, const void* front, size_t front_size, const void* rest,
+                         size_t size) {
+    const size_t whole = front_size + size;
+    if (!stream_ || filtered_ || unsent_ || whole + wire::max_pad > wire::max_message) {
+        uint8_t* room = reserve(whole);
+        std::memcpy(room, front, front_size);
+        std::memcpy(room + front_size, rest, size);
+        commit(whole, tag);
+        return;
+    }
+    const size_t pad =
+        (reinterpret_cast<uintptr_t>(rest) - wire::frame_header_size - front_size) & wire::max_pad;
+    Frame* frame = path_.pool().get(pad + whole);
+    frame->header.type = wire::FrameType::data;
+    frame->header.tag = tag;
+    frame->header.head = static_cast<uint8_t>(pad);
+    frame->header.length = pad + whole;
+    std::memset(frame->bytes(), 0, pad);
+    std::memcpy(frame->bytes() + pad, front, front_size);
+    frame->body = static_cast<const uint8_t*>(rest);
+    frame->body_size = size;
+    enqueue(frame);
+    frame->keep_body();
+}
+
 void Socket::send_bulk(uint8_t tag, const void* head, size_t head_size, const void* body,
                        size_t size, void* token) {
     Frame* frame = path_.pool().get(head_size);
@@ -163,10 +190,10 @@ bool Socket::flush_ring() {
 }
 
 bool Socket::put_in_ring(Frame* frame) {
-    const size_t size = frame->byte_count();
+    const size_t size = frame->byte_count() - frame->header.head;
     uint8_t* room = ring_->tx.reserve(size);
     if (!room) return false;
-    std::memcpy(room, frame->bytes(), size);
+    std::memcpy(room, frame->bytes() + frame->header.head, size);
     ring_->tx.commit(size, frame->header.tag, LineKind::data, frame->header.seq);
     return true;
 }

@@ -82,6 +82,11 @@ class Socket final : private LinkEvents {
     // waits: then released(token) is called when it has left (with filters perhaps at once). more:
     // the caller sends something else right away, or calls flush(); both may leave together.
     bool send_frame(Frame* frame, size_t size, uint8_t tag, void* token, bool more = false);
+    // Sends a message of two pieces, of at most wire::max_message bytes together, which are the
+    // caller's again when it returns. For long ones by a connection, quicker than copying them
+    // between reserve() and commit(). size > 0.
+    void send_pieces(uint8_t tag, const void* front, size_t front_size, const void* rest,
+                     size_t size);
     // Sends head and body; the body is the caller's and stays untouched until released(token).
     // size > 0; head_size <= wire::max_bulk_head.
     void send_bulk(uint8_t tag, const void* head, size_t head_size, const void* body, size_t size,

@@ -180,14 +180,15 @@ void Socket::on_ack(uint64_t ack) {
 void Socket::on_data(const wire::FrameHeader& header, uint8_t* bytes) {
     if (header.seq <= received_) return;  // repeated
     bytes_since_told_ += header.length;
+    const size_t size = static_cast<size_t>(header.length) - header.head;
+    bytes += header.head;
     if (filtered_) [[unlikely]] {
         // What was refused leaves a gap, in which the frames behind it in this link end.
-        if (!take_filtered(header.seq, header.tag, bytes, static_cast<size_t>(header.length)))
-            lost_ = true;
+        if (!take_filtered(header.seq, header.tag, bytes, size)) lost_ = true;
         return;
     }
     arrived(header.seq);
-    sink_.deliver(*this, header.tag, bytes, static_cast<size_t>(header.length));
+    sink_.deliver(*this, header.tag, bytes, size);
 }
 
 uint8_t* Socket::on_bulk(const wire::FrameHeader& header, const uint8_t* head) {

@@ -37,7 +37,7 @@ int gather(Frame* first, const Frame* end, size_t offset, uint64_t ack, uint32_t
 ByteLink::ByteLink(uint64_t own_epoch, uint64_t peer_epoch)
     : own_epoch_(static_cast<uint32_t>(own_epoch)),
       peer_epoch_(static_cast<uint32_t>(peer_epoch)),
-      buffer_(new uint8_t[buffer_size]) {}
+      buffer_(new (Aligned::how) uint8_t[buffer_size]) {}
 
 ssize_t ByteLink::write_until(const Frame* end, Frame* first, size_t offset, uint64_t ack) {
     iovec iov[max_iov];
@@ -178,6 +178,7 @@ bool ByteLink::parse(LinkEvents& events) {
         held_ = too_early(events, header);
         if (held_) return true;
         const size_t have = end_ - begin_ - wire::frame_header_size;
+        comes(header.length);
         if (header.type == wire::FrameType::bulk) {
             if (have < header.head) return true;
             events.on_ack(header.ack);

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <memory>
+#include <new>
 #include <sys/uio.h>
 
 #include "kernet-btl/link/stream_link.hpp"
@@ -43,6 +44,8 @@ class ByteLink : public StreamLink {
     virtual ssize_t receive_bytes(const iovec* pieces, int count) = 0;
     // The same without taking them.
     virtual ssize_t peek_bytes(void* bytes, size_t size) = 0;
+    // A frame with so many bytes of payload has begun to come.
+    virtual void comes(uint64_t /*size*/) {}
 
     const char* wrong_ = nullptr;
 
@@ -60,7 +63,12 @@ class ByteLink : public StreamLink {
 
     uint32_t own_epoch_;
     uint32_t peer_epoch_;
-    std::unique_ptr<uint8_t[]> buffer_;
+    // At the beginning of a page, as what comes first lies in the kernel's (wire::max_pad).
+    struct Aligned {
+        static constexpr std::align_val_t how{4096};
+        void operator()(uint8_t* bytes) const { ::operator delete[](bytes, how); }
+    };
+    std::unique_ptr<uint8_t[], Aligned> buffer_;
     size_t begin_ = 0;  // unread bytes are [begin_, end_)
     size_t end_ = 0;
     wire::FrameHeader bulk_;   // the one whose body is being received

@@ -13,11 +13,12 @@
 namespace kernet {
 
 // One message. The bytes of a data frame, or the head of a bulk frame, follow the structure; the
-// body of a bulk frame stays where the user has it. The wire header lies right before the bytes so
-// that a byte-stream link sends both with one piece of a gather write.
+// body of a bulk frame stays where the user has it, that of a data frame until keep_body(). The
+// wire header lies right before the bytes so that a byte-stream link sends both with one piece of a
+// gather write.
 struct Frame {
     Frame* next = nullptr;
-    const uint8_t* body = nullptr;  // bulk only; the user's, valid until acknowledged
+    const uint8_t* body = nullptr;  // the user's; of a bulk frame valid until acknowledged
     size_t body_size = 0;
     void* token = nullptr;     // the upper layer's name for it, to be told when released
     uint8_t* owned = nullptr;  // a copy of the body; then `body` is that
@@ -29,7 +30,12 @@ struct Frame {
     uint8_t* bytes() { return reinterpret_cast<uint8_t*>(this + 1); }
     bool bulk() const { return header.type == wire::FrameType::bulk; }
     size_t byte_count() const {  // bytes behind the structure
-        return bulk() ? header.head : static_cast<size_t>(header.length);
+        return static_cast<size_t>(header.length) - body_size;
+    }
+    // The body of a data frame joins its bytes, where there is room for it.
+    void keep_body() {
+        std::memcpy(bytes() + byte_count(), body, body_size);
+        body_size = 0;
     }
     // The body is copied, and the user's is not looked at any more.
     void own_body() {

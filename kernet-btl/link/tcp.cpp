@@ -9,6 +9,12 @@ namespace kernet {
 
 namespace {
 
+// Bytes. What a message of up to 200 KB waits for is its receiver, who acknowledges nothing himself
+// while a segment of 64 KB is below the mark; with one of 32 KB such messages take 1.05 to 1.3 of
+// the time. Longer ones wait for their sender, and take 1.06 to 1.13 of it if all that is his work.
+constexpr int mark = 128 << 10, mark_if_long = 32 << 10;
+constexpr uint64_t longest_not_long = 224 << 10;
+
 bool would_block() {
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
 }
@@ -21,7 +27,14 @@ ssize_t outcome(ssize_t got) {
 }  // namespace
 
 void TcpLink::waited_for(bool on) {
-    net::acknowledge_on_arrival(fd_.get(), !on);
+    waited_for_ = on;
+    net::acknowledge_on_arrival(fd_.get(), on ? 1 : long_ ? mark_if_long : mark);
+}
+
+void TcpLink::comes(uint64_t size) {
+    if (size < mark_if_long || long_ == (size > longest_not_long)) return;
+    long_ = !long_;
+    if (!waited_for_) waited_for(false);
 }
 
 bool TcpLink::node_is_dead() const {

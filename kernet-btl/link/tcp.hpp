@@ -25,9 +25,12 @@ class TcpLink final : public ByteLink {
     bool send_whole(const void* bytes, size_t size) override;
     ssize_t receive_bytes(const iovec* pieces, int count) override;
     ssize_t peek_bytes(void* bytes, size_t size) override;
+    void comes(uint64_t size) override;
 
     Fd fd_;
     int64_t dead_after_us_;
+    bool waited_for_ = true;
+    bool long_ = false;  // what came last of what does not come in one piece
 };
 
 }  // namespace kernet

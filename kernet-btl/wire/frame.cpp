@@ -8,12 +8,12 @@ const char* check_numbered(const FrameHeader& header, const FrameLimits& limits)
     if (header.seq == 0) return "numbered frame without a number";
     // A resumed link repeats frames (lower numbers), but never skips one.
     if (header.seq > limits.received + 1) return "gap in the sequence";
+    if (header.length < header.head) return "frame shorter than its head";
     if (header.type == FrameType::data) {
-        if (header.head != 0) return "data frame with a head";
+        if (header.head > max_pad) return "too much before a message";
         return header.length <= max_message ? nullptr : "data frame too long";
     }
     if (header.head > max_bulk_head) return "bulk head too long";
-    if (header.length < header.head) return "bulk frame shorter than its head";
     return header.length - header.head <= max_bulk_body ? nullptr : "bulk frame too long";
 }
 

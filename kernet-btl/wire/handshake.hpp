@@ -17,7 +17,7 @@ namespace kernet::wire {
 using ghost::Result;
 
 inline constexpr uint32_t handshake_magic = 0x48'54'4e'4b;  // "KNTH"
-inline constexpr uint16_t handshake_version = 3;
+inline constexpr uint16_t handshake_version = 4;
 
 using Nonce = std::array<uint8_t, 16>;
 using Mac = std::array<uint8_t, 32>;

@@ -151,6 +151,62 @@ TEST(KernetSocket, AnOwnedBodyIsSentAgainAsItWas) {
     b.path.unattach_all();
 }
 
+void connect(End& a, End& b, uint64_t generation) {
+    int ends[2];
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+    for (End* end : {&a, &b}) {
+        auto offer = std::make_unique<Offer>();
+        offer->peer = &end->shared;
+        offer->generation = generation;
+        offer->peer_last_seen = (end == &a ? b : a).shared.received.load();
+        offer->stream =
+            std::make_unique<kernet::TcpLink>(kernet::Fd(ends[end == &a ? 0 : 1]), 0, 0, 0);
+        end->registry.offers.put(std::move(offer));
+    }
+}
+
+// A message of two pieces has been copied when the call returns, whether all of it, some of it or
+// nothing had room in the connection, wherever in memory it lay; the next link, of whichever kind,
+// has it all.
+TEST(KernetSocket, PiecesAreTheCallersAgain) {
+    constexpr uint64_t messages = 120;
+    for (const bool ring_follows : {true, false}) {
+        SCOPED_TRACE(ring_follows);
+        End a(1), b(0);
+        Socket& out = a.path.attach(1);
+        b.path.attach(0);
+        connect(a, b, 1);
+        std::vector<uint8_t> memory(128 * 1024 + 128);
+        uint64_t waited = 0;
+        for (uint64_t number = 0; number < messages; number++) {
+            uint8_t* rest = memory.data() + number % 64;
+            const size_t words = 512 + number * 977 % 15'872;
+            for (size_t i = 0; i < words; i++) std::memcpy(rest + 8 * i, &number, 8);
+            {
+                kernet::Inside inside(a.path.gate());
+                out.send_pieces(1, &number, sizeof number, rest, 8 * words);
+            }
+            std::fill(memory.begin(), memory.end(), 0xee);
+            waited += out.backlog() > 0;
+            a.path.progress();
+            if (number % 3 == 0) b.path.progress();
+        }
+        EXPECT_GT(waited, messages / 4);
+        EXPECT_LT(waited, messages);
+        EXPECT_GT(b.sink.taken(), messages / 8);
+        EXPECT_LT(b.sink.taken(), messages);
+        ring_follows ? relink(a, b, 2) : connect(a, b, 2);
+        for (int i = 0; i < 10'000 && (b.sink.taken() < messages || out.busy()); i++) {
+            a.path.progress();
+            b.path.progress();
+        }
+        EXPECT_EQ(b.sink.taken(), messages);
+        EXPECT_FALSE(b.sink.wrong());
+        a.path.unattach_all();
+        b.path.unattach_all();
+    }
+}
+
 // A peer that only listens acknowledges by itself after some polls (docs/WIRE.md), whether links
 // are tried one by one or by an epoll set: what is kept for it does not grow until it speaks.
 TEST(KernetSocket, AListenerAcknowledgesWhatItTook) {

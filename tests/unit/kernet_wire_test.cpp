@@ -37,6 +37,8 @@ TEST(KernetFrame, GoodAndRepeatedFramesPass) {
     EXPECT_EQ(wire::check(header, limits), nullptr);
     header.seq = 1;
     EXPECT_EQ(wire::check(header, limits), nullptr);
+    header.head = wire::max_pad;
+    EXPECT_EQ(wire::check(header, limits), nullptr);
     header.type = wire::FrameType::bulk;
     header.head = 8;
     EXPECT_EQ(wire::check(header, limits), nullptr);
@@ -52,7 +54,11 @@ TEST(KernetFrame, MalformedFramesAreRefused) {
         [](auto& h) { h.seq = 6; },
         [](auto& h) { h.ack = 3; },
         [](auto& h) { h.length = wire::max_message + 1; },
-        [](auto& h) { h.head = 1; },
+        [](auto& h) { h.head = wire::max_pad + 1; },
+        [](auto& h) {
+            h.length = 10;
+            h.head = 11;
+        },
         [](auto& h) { h.type = static_cast<wire::FrameType>(9); },
         [](auto& h) { h.type = wire::FrameType::ack; },
         [](auto& h) {
@@ -199,7 +205,7 @@ struct UnreadConnection {
 TEST(KernetNet, AcknowledgedOnArrivalNotWhenItIsRead) {
     const UnreadConnection as_it_is, at_once;
     ASSERT_TRUE(as_it_is.receiver && at_once.receiver);
-    net::acknowledge_on_arrival(at_once.receiver.get(), true);
+    net::acknowledge_on_arrival(at_once.receiver.get(), 32 << 10);
     EXPECT_EQ(as_it_is.left_unacknowledged(1400), 3u) << "it shows nothing here";
     EXPECT_EQ(at_once.left_unacknowledged(1400), 0u);
 }
@@ -208,9 +214,9 @@ TEST(KernetNet, WhatIsWaitedForIsToldOfEveryByte) {
     const UnreadConnection one;
     ASSERT_TRUE(one.receiver);
     pollfd waiting{one.receiver.get(), POLLIN, 0};
-    net::acknowledge_on_arrival(one.receiver.get(), true);
+    net::acknowledge_on_arrival(one.receiver.get(), 32 << 10);
     ASSERT_EQ(send(one.sender.get(), "x", 1, 0), 1);
-    net::acknowledge_on_arrival(one.receiver.get(), false);
+    net::acknowledge_on_arrival(one.receiver.get(), 1);
     EXPECT_EQ(::poll(&waiting, 1, 5000), 1);
 }
 
