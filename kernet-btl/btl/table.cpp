@@ -90,7 +90,7 @@ int sendi(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, opal_convertor_t*
     const bool lies_whole = payload_size > 0 && !opal_convertor_need_buffers(convertor);
     if (lies_whole) [[likely]]
         opal_convertor_get_current_pointer(convertor, &data);
-    if (lies_whole && payload_size >= from_where_it_lies && socket.on_stream()) {
+    if (lies_whole && payload_size >= from_where_it_lies) {
         socket.send_pieces(tag, header, header_size, data, payload_size);
         return OPAL_SUCCESS;
     }

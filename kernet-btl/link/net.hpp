@@ -62,8 +62,8 @@ bool node_is_dead(const Fd& fd, int64_t dead_after_us);
 // more on its way to us, one of 2 KB a third of its time (facts: NPopenmpi, 1.4 to 4 KB). The
 // kernel does either, by how full its buffer has been, except below the low water mark
 // (net/ipv4/tcp_input.c, __tcp_ack_snd_check(); tcp.c, tcp_cleanup_rbuf()). poll() and epoll do not
-// tell of bytes below that mark. below: that many bytes, at most half the receive buffer; 1 before
-// poll() and epoll are asked.
+// tell of bytes below that mark. below: bytes, 1 before poll() and epoll are asked; the kernel
+// makes the receive buffer twice as large if it may (tcp.c, tcp_set_rcvlowat()).
 void acknowledge_on_arrival(int fd, int below);
 // Bytes its receive buffer holds, bookkeeping included (socket(7), SO_RCVBUF).
 size_t receive_room(const Fd& fd);

@@ -80,6 +80,24 @@ void relink(End& a, End& b, uint64_t generation) {
     b.offer(std::move(*other), generation, a.shared.received.load());
 }
 
+void offer_connection(Registry& to, kernet::PeerShared& peer, int fd, uint64_t generation,
+                      uint64_t peer_last_seen) {
+    auto made = std::make_unique<Offer>();
+    made->peer = &peer;
+    made->generation = generation;
+    made->peer_last_seen = peer_last_seen;
+    made->stream = std::make_unique<kernet::TcpLink>(kernet::Fd(fd), 0, 0, 0);
+    to.offers.put(std::move(made));
+}
+
+// One end is `a`'s, the other that of the process with `registry`, which knows it as `peer`.
+void connect(End& a, Registry& registry, kernet::PeerShared& peer, uint64_t generation) {
+    int ends[2];
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+    offer_connection(a.registry, a.shared, ends[0], generation, peer.received.load());
+    offer_connection(registry, peer, ends[1], generation, a.shared.received.load());
+}
+
 // The peer goes on reading while the link is left: here it takes its next 32 lines in the middle of
 // the sender's reckoning, when the first frame it had taken is given back.
 TEST(KernetSocket, NothingIsLostWhenALinkGoesWhileThePeerReadsIt) {
@@ -151,20 +169,6 @@ TEST(KernetSocket, AnOwnedBodyIsSentAgainAsItWas) {
     b.path.unattach_all();
 }
 
-void connect(End& a, End& b, uint64_t generation) {
-    int ends[2];
-    ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
-    for (End* end : {&a, &b}) {
-        auto offer = std::make_unique<Offer>();
-        offer->peer = &end->shared;
-        offer->generation = generation;
-        offer->peer_last_seen = (end == &a ? b : a).shared.received.load();
-        offer->stream =
-            std::make_unique<kernet::TcpLink>(kernet::Fd(ends[end == &a ? 0 : 1]), 0, 0, 0);
-        end->registry.offers.put(std::move(offer));
-    }
-}
-
 // A message of two pieces has been copied when the call returns, whether all of it, some of it or
 // nothing had room in the connection, wherever in memory it lay; the next link, of whichever kind,
 // has it all.
@@ -175,7 +179,7 @@ TEST(KernetSocket, PiecesAreTheCallersAgain) {
         End a(1), b(0);
         Socket& out = a.path.attach(1);
         b.path.attach(0);
-        connect(a, b, 1);
+        connect(a, b.registry, b.shared, 1);
         std::vector<uint8_t> memory(128 * 1024 + 128);
         uint64_t waited = 0;
         for (uint64_t number = 0; number < messages; number++) {
@@ -195,7 +199,7 @@ TEST(KernetSocket, PiecesAreTheCallersAgain) {
         EXPECT_LT(waited, messages);
         EXPECT_GT(b.sink.taken(), messages / 8);
         EXPECT_LT(b.sink.taken(), messages);
-        ring_follows ? relink(a, b, 2) : connect(a, b, 2);
+        ring_follows ? relink(a, b, 2) : connect(a, b.registry, b.shared, 2);
         for (int i = 0; i < 10'000 && (b.sink.taken() < messages || out.busy()); i++) {
             a.path.progress();
             b.path.progress();
@@ -219,17 +223,8 @@ TEST(KernetSocket, AListenerAcknowledgesWhatItTook) {
         std::vector<std::unique_ptr<End>> others;
         std::vector<Socket*> sockets;
         for (uint32_t rank = 1; rank <= peers; rank++) {
-            int ends[2];
-            ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
             others.push_back(std::make_unique<End>(0));
-            for (const bool here : {true, false}) {
-                auto offer = std::make_unique<Offer>();
-                offer->peer = here ? &registry.peer(rank) : &others.back()->shared;
-                offer->generation = 1;
-                offer->stream =
-                    std::make_unique<kernet::TcpLink>(kernet::Fd(ends[here ? 0 : 1]), 0, 0, 0);
-                (here ? registry : others.back()->registry).offers.put(std::move(offer));
-            }
+            connect(*others.back(), registry, registry.peer(rank), 1);
             others.back()->path.attach(0);
             sockets.push_back(&path.attach(rank));
         }
