@@ -42,6 +42,7 @@ class Moves : public nettest::OnLab {
     }
 
     void moves_during(const std::string& meetings);
+    void criu_killed(const std::string& node, const std::string& verb, Job& job);
     void leave_after_move(const Words& how, int status);
     void refuse(const Words& holding, int rank, const std::string& node,
                 const std::string& message);
@@ -490,27 +491,30 @@ TEST_F(Moves, OldNodeCutAfterwards) {
     expect_clean_end(job, "pattern:");
 }
 
-// criu dumps for some milliseconds only: who kills it must be waiting for it, on the node.
+// A criu is there for some milliseconds only, at real-time priority: who kills it must be waiting
+// for it, on the node, with that priority too, and misses one now and then.
+void Moves::criu_killed(const std::string& node, const std::string& verb, Job& job) {
+    const std::string loop = "until p=$(pgrep -o -f '[c]riu " + verb +
+                             "') && kill -9 $p; do :; done 2>/dev/null; echo killed";
+    Background killer =
+        lab().start_on(node, {"timeout", "120", "chrt", "-r", "30", "sh", "-c", loop});
+    Move move;
+    for (int attempt = 0; attempt < 10; ++attempt) {
+        move = nettest::move_of(job.start_migrate(1, "gn3").finish(60));
+        if (move.status != 0) break;
+        expect_moved(job, 1, "gn2");
+    }
+    EXPECT_NE(killer.finish(10).out.find("killed"), std::string::npos);
+    EXPECT_EQ(move.status, 1) << move.err;
+    EXPECT_EQ(job.node_of(1), "gn2");
+    ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
+    expect_clean_end(job, "pattern:");
+}
+
 TEST_F(Moves, SourceCriuKilledInTheDump) {
     auto job = two_ranks(endless("pattern", {"--max-bytes", "70000"}));
     ASSERT_TRUE(job->wait_for("round 0:")) << job->mpirun().err();
-    const std::string loop =
-        "until p=$(pgrep -f '[c]riu dump'); do :; done; kill -9 $p && echo killed";
-    Background killer =
-        lab().start_on("gn2", {"timeout", "60", "chrt", "-r", "30", "sh", "-c", loop});
-    // A dump takes a few milliseconds, at real-time priority: the killer needs that too, and
-    // misses one now and then.
-    Move move;
-    for (int attempt = 0; attempt < 20; ++attempt) {
-        move = nettest::move_of(job->start_migrate(1, "gn3").finish(60));
-        if (move.status != 0) break;
-        expect_moved(*job, 1, "gn2");
-    }
-    EXPECT_NE(killer.finish(30).out.find("killed"), std::string::npos);
-    EXPECT_EQ(move.status, 1) << move.err;
-    EXPECT_EQ(job->node_of(1), "gn2");
-    ASSERT_TRUE(job->wait_for_more("round ", 2)) << job->mpirun().err();
-    expect_clean_end(*job, "pattern:");
+    criu_killed("gn2", "dump", *job);
 }
 
 // The target's is through as soon as the tasks are made, long before the last pages are there: it
@@ -519,15 +523,7 @@ TEST_F(Moves, TargetCriuKilledInTheRestore) {
     auto job = two_ranks(endless("pattern", {"--memory", "64", "--max-bytes", "70000"}));
     ASSERT_TRUE(job->wait_for("round 0:")) << job->mpirun().err();
     lab().shape("gn3", "fast-ethernet");
-    const std::string loop =
-        "until p=$(pgrep -f '[c]riu restore'); do :; done; kill -9 $p && echo killed";
-    Background killer = lab().start_on("gn3", {"timeout", "60", "sh", "-c", loop});
-    const Move move = nettest::move_of(job->start_migrate(1, "gn3").finish(90));
-    EXPECT_NE(killer.finish(70).out.find("killed"), std::string::npos);
-    EXPECT_EQ(move.status, 1) << move.err;
-    EXPECT_EQ(job->node_of(1), "gn2");
-    ASSERT_TRUE(job->wait_for_more("round ", 2)) << job->mpirun().err();
-    expect_clean_end(*job, "pattern:");
+    criu_killed("gn3", "restore", *job);
 }
 
 struct Victim {
