@@ -499,7 +499,7 @@ void Moves::criu_killed(const std::string& node, const std::string& verb, Job& j
     Background killer =
         lab().start_on(node, {"timeout", "120", "chrt", "-r", "30", "sh", "-c", loop});
     Move move;
-    for (int attempt = 0; attempt < 10; ++attempt) {
+    for (int attempt = 0; attempt < 20; ++attempt) {
         move = nettest::move_of(job.start_migrate(1, "gn3").finish(60));
         if (move.status != 0) break;
         expect_moved(job, 1, "gn2");
