@@ -192,8 +192,7 @@ Status shape_link(const std::string& lab, const NodeState& node) {
     // A real card sends no burst ahead of its rate: two packets, or what 200 µs let through, which
     // is what the kernel's timer needs; the queue holds 50 ms. What comes to the switch's port has
     // that rate already unless several send at once: 4 ms there, or what the timers of both ends
-    // lose adds up. With 1 ms KerNet MPI had 859 Mbit/s of Gigabit's 912 at 4 MiB, with 2 ms 895,
-    // with 4 and 8 898; stock MPI 903 to 908 with any (docs/PERFORMANCE.md, "Gigabit there").
+    // lose adds up (figures for 1 to 8 ms: docs/PERFORMANCE.md, "Gigabit there").
     struct End {
         std::string where, device;
         double burst_s;
