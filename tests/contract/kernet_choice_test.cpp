@@ -7,6 +7,9 @@
 #include <arpa/inet.h>
 #include <atomic>
 #include <fmt/format.h>
+#include <fstream>
+#include <functional>
+#include <iterator>
 #include <sstream>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -267,6 +270,11 @@ class Said {
     ~Said() {
         if (!over_) text();
     }
+    // What has been said until now, all of which text() gives again.
+    static std::string so_far() {
+        std::ifstream file("/proc/self/fd/2");
+        return {std::istreambuf_iterator<char>(file), {}};
+    }
     std::string text() {
         over_ = true;
         const std::string out = testing::internal::GetCapturedStderr();
@@ -322,11 +330,7 @@ struct Two {
                 return figures.packets > 0 ? 0.5 : 0;
             };
         }
-        out.judge = [judge, tried = tried](LinkKind kind, const TrialFigures& figures) {
-            const double ratio = judge ? judge(kind, figures) : figures.ratio();
-            tried->fetch_add(1);
-            return ratio;
-        };
+        out.judge = judge;
         return out;
     }
     // One message each way, of any size: false if one does not come, or not as it was sent.
@@ -362,28 +366,26 @@ struct Two {
     }
     // The same until both ends have the same link, which one has a moment before the other.
     bool agree() {
+        return go_on_until([this] { return link(a, 1) == link(b, 0); });
+    }
+    // The same until something is true.
+    bool go_on_until(const std::function<bool()>& reached) {
         const int64_t end = ghost::monotonic_us() + limit_us;
-        while (link(a, 1) != link(b, 0) && ghost::monotonic_us() < end) {
+        while (!reached() && ghost::monotonic_us() < end) {
             if (!exchange()) return false;
         }
-        return link(a, 1) == link(b, 0);
+        return reached();
     }
     // The same for so long, whatever link there is.
     void go_on(int64_t us) {
         const int64_t end = ghost::monotonic_us() + us;
         while (ghost::monotonic_us() < end) ASSERT_TRUE(exchange());
     }
-    // The same until so many trials have been made, and until both ends have heard of the last.
-    bool go_on_until_tried(int trials) {
-        const int64_t end = ghost::monotonic_us() + limit_us;
-        while (*tried < trials && ghost::monotonic_us() < end) {
-            if (!exchange()) return false;
-        }
-        go_on(100'000);
-        return *tried >= trials;
+    // The same until both ends have said which link it is from now on, which one says later.
+    bool go_on_until_decided() {
+        return go_on_until([] { return count_of(Said::so_far(), "from now on") >= 2; });
     }
     std::shared_ptr<LoopHub> hub = std::make_shared<LoopHub>();
-    std::shared_ptr<std::atomic<int>> tried = std::make_shared<std::atomic<int>>(0);
     decltype(EndpointConfig::judge) given;
     Idler a, b;
     uint32_t round = 0;
@@ -469,7 +471,7 @@ TEST(KernetMeasured, APacketLinkThatLosesIsNotTaken) {
         Said said;
         {
             Two two("auto,pair", "auto,pair", faults);
-            EXPECT_TRUE(two.go_on_until_tried(1));
+            EXPECT_TRUE(two.go_on_until_decided());
             EXPECT_EQ(two.link(two.a, 1), "tcp");
             EXPECT_EQ(two.link(two.b, 0), "tcp");
         }
@@ -490,7 +492,7 @@ TEST(KernetMeasured, ALinkThatWasNotBetterAtFirstIsTakenLater) {
         Two two("auto,udp", "auto,udp", "", false, [trials](LinkKind, const TrialFigures& figures) {
             return trials->fetch_add(1) > 0 && figures.packets > 0 ? 0.5 : 2.0;
         });
-        EXPECT_TRUE(two.go_on_until_tried(1));
+        EXPECT_TRUE(two.go_on_until_decided());
         EXPECT_EQ(two.link(two.a, 1), "tcp");
         // at 2 s, or when that costs 1 % of the time
         EXPECT_TRUE(two.come_by("udp", 100'000'000));
@@ -535,32 +537,39 @@ TEST(KernetMeasured, APacketLinkThatBeginsToLoseIsLeft) {
         << text;
 }
 
-// `auto` alone: whichever it is here, both ends have it, and know why.
+// `auto` alone: whichever it is here, both ends have it, and know why. On a busy machine the one
+// that is told hears of it late, what was chosen may lose too much afterwards, which one end alone
+// may see, and where all this takes seconds there is more than one choice.
 TEST(KernetMeasured, PairsAgainstTheConnection) {
     Said said;
-    std::string a, b;
+    const auto ends_that_know = [](const std::string& text, const std::string& link) {
+        return count_of(text, fmt::format("link {} from now on", link));
+    };
+    const auto left = [](const std::string& text) {
+        return count_of(text, "from now on: too many packets were lost") +
+                   count_of(text, "from now on: nothing came") >
+               0;
+    };
+    std::string link;
     bool doubted = false;  // where this takes seconds they are measured once more
     const int64_t begun = ghost::monotonic_us();
     {
-        auto decided = std::make_shared<std::atomic<bool>>(false);
-        Two two("auto", "auto", "", false, [decided](LinkKind, const TrialFigures& figures) {
-            if (figures.ratio() > 0 && figures.ratio() <= LinkChoices::well_enough) *decided = true;
-            return figures.ratio();
-        });
-        ASSERT_TRUE(two.go_on_until_tried(1));
-        if (!*decided && kernet::find_link(LinkKind::framepair)->usable(nullptr)) {
-            ASSERT_TRUE(two.go_on_until_tried(2));
-        }
+        Two two("auto", "auto");
+        const auto both_know = [&] {
+            link = two.link(two.a, 1);
+            const std::string text = Said::so_far();
+            return link == two.link(two.b, 0) && ends_that_know(text, link) >= (left(text) ? 1 : 2);
+        };
+        EXPECT_TRUE(two.go_on_until(both_know));
         two.go_on(200'000);
-        EXPECT_TRUE(two.agree());
-        a = two.link(two.a, 1), b = two.link(two.b, 0);
+        EXPECT_TRUE(two.go_on_until(both_know));
         doubted = ghost::monotonic_us() - begun >= LinkChoices::first_doubt_us;
     }
     const std::string text = said.text();
-    EXPECT_EQ(a, b);
-    const int ends = count_of(text, fmt::format("link {} from now on", a));
+    const int ends = ends_that_know(text, link);
     const int measured = count_of(text, " packets lost");  // framepair and pair
-    EXPECT_TRUE(doubted ? ends >= 2 : ends == 2) << text;
+    EXPECT_GE(ends, left(text) ? 1 : 2) << text;
+    EXPECT_TRUE(doubted || left(text) || ends == 2) << text;
     EXPECT_TRUE(measured >= 1 && (doubted || measured <= 2)) << text;
     printf("%s", text.c_str());
 }
