@@ -470,6 +470,22 @@ TEST_F(Moves, FiftyInARow) {
     expect_clean_end(job, "pattern:");
 }
 
+// What two ranks say to each other after a move goes by the nodes they are on alone: the old one's
+// interfaces show what its daemon says now and then, and no more.
+TEST_F(Moves, NothingGoesByTheOldNode) {
+    constexpr uint64_t much = 64 << 20, daemons = 64 << 10;  // bytes
+    auto job = two_ranks(endless("both_send"));
+    ASSERT_TRUE(job->wait_for("round 1:")) << job->mpirun().err();
+    const uint64_t untouched = lab().received("gn2");
+    EXPECT_TRUE(nettest::poll_until(60, [&] { return lab().received("gn2") > untouched + much; }))
+        << "the rank is there";
+    expect_moved(*job, 1, "gn3");
+    const uint64_t old_one = lab().received("gn2"), new_one = lab().received("gn3");
+    EXPECT_TRUE(nettest::poll_until(60, [&] { return lab().received("gn3") > new_one + much; }));
+    EXPECT_LT(lab().received("gn2") - old_one, daemons);
+    expect_clean_end(*job, "both_send:");
+}
+
 // --- faults ---
 
 TEST_F(Moves, OldNodeCutAfterwards) {
