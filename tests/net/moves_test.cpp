@@ -42,6 +42,7 @@ class Moves : public nettest::OnLab {
     }
 
     void moves_during(const std::string& meetings);
+    void expect_unharmed(Job& job, const Move& move);
     void criu_killed(const std::string& node, const std::string& verb, Job& job);
     void leave_after_move(const Words& how, int status);
     void refuse(const Words& holding, int rank, const std::string& node,
@@ -507,6 +508,14 @@ TEST_F(Moves, OldNodeCutAfterwards) {
     expect_clean_end(job, "pattern:");
 }
 
+// The move of rank 1 failed and says so, the rank is where it was, the program goes on to its end.
+void Moves::expect_unharmed(Job& job, const Move& move) {
+    EXPECT_EQ(move.status, 1) << move.err;
+    EXPECT_EQ(job.node_of(1), "gn2");
+    ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
+    expect_clean_end(job, "pattern:");
+}
+
 // A criu is there for some milliseconds only, at real-time priority: who kills it must be waiting
 // for it, on the node, with that priority too, and misses one now and then.
 void Moves::criu_killed(const std::string& node, const std::string& verb, Job& job) {
@@ -521,10 +530,7 @@ void Moves::criu_killed(const std::string& node, const std::string& verb, Job& j
         expect_moved(job, 1, "gn2");
     }
     EXPECT_NE(killer.finish(10).out.find("killed"), std::string::npos);
-    EXPECT_EQ(move.status, 1) << move.err;
-    EXPECT_EQ(job.node_of(1), "gn2");
-    ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
-    expect_clean_end(job, "pattern:");
+    expect_unharmed(job, move);
 }
 
 TEST_F(Moves, SourceCriuKilledInTheDump) {
@@ -565,11 +571,7 @@ TEST_P(KilledBeforeTheSwitch, RankGoesOnAtTheSource) {
     std::vector<int> pids = lab().pids(victim.node, victim.pattern);
     ASSERT_FALSE(pids.empty()) << "no " << victim.pattern << " on " << victim.node;
     for (int pid : pids) lab().kill(victim.node, pid);
-    Move move = nettest::move_of(migrate.finish(90));
-    EXPECT_EQ(move.status, 1) << move.err;
-    EXPECT_EQ(job->node_of(1), "gn2");
-    ASSERT_TRUE(job->wait_for_more("round ", 2)) << job->mpirun().err();
-    expect_clean_end(*job, "pattern:");
+    expect_unharmed(*job, nettest::move_of(migrate.finish(90)));
 }
 
 INSTANTIATE_TEST_SUITE_P(
