@@ -198,8 +198,16 @@ void ghost_output_give_input(unsigned job, unsigned rank, const char* data, size
     /* What a pipe takes whole or not at all: ORTE writes a piece that was written in part as if it
      * had its old length. */
     enum { most = ORTE_IOF_BASE_MSG_MAX };
-    orte_iof_write_event_t* writer = local_input(find_streams(job, rank));
+    orte_iof_proc_t* streams = find_streams(job, rank);
+    orte_iof_write_event_t* writer = local_input(streams);
     if (!writer) return;
+    if (end && 0 == size && opal_list_is_empty(&writer->outputs)) {
+        /* What ORTE does when it comes to the piece that says so. That piece (8 KiB) it would lose, at
+         * each move of a rank whose input has ended. */
+        streams->stdinev->wev = NULL;
+        OBJ_RELEASE(writer);
+        return;
+    }
     if (end) {
         orte_iof_write_output_t* output = OBJ_NEW(orte_iof_write_output_t);
         output->numbytes = 0;

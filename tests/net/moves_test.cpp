@@ -10,6 +10,7 @@
 #include <fstream>
 #include <map>
 #include <memory>
+#include <regex>
 #include <sstream>
 #include <thread>
 
@@ -469,6 +470,31 @@ TEST_F(Moves, FiftyInARow) {
         ASSERT_TRUE(job.wait_for_more("round ")) << "after move " << i << job.mpirun().err();
     }
     expect_clean_end(job, "pattern:");
+}
+
+// A rank that comes and goes all week: its daemon keeps no piece of input (8 KiB) each time.
+// libpmix's notion of a client that has left (1.7 KiB) it does keep.
+TEST_F(Moves, DaemonsDoNotGrow) {
+    constexpr int warm = 20, more = 60;  // half of them to gn3
+    auto job = two_ranks(endless("pattern"));
+    ASSERT_TRUE(job->wait_for("round 0:")) << job->mpirun().err();
+    const auto daemons = lab().pids("gn3", "orted");
+    ASSERT_FALSE(daemons.empty());
+    const auto resident = [&] {  // KiB
+        const auto status =
+            lab().on("gn3", {"cat", "/proc/" + std::to_string(daemons.back()) + "/status"});
+        std::smatch found;
+        const bool there = std::regex_search(status.out, found, std::regex("RssAnon:\\s+([0-9]+)"));
+        EXPECT_TRUE(there) << status.out << status.err;
+        return there ? std::stol(found[1]) : 0;
+    };
+    long before = 0;
+    for (int i = 0; i < warm + more; ++i) {
+        if (i == warm) before = resident();
+        ASSERT_NO_FATAL_FAILURE(expect_moved(*job, 1, i % 2 ? "gn2" : "gn3")) << "move " << i;
+    }
+    EXPECT_LT(resident() - before, more / 2 * 5) << "KiB, from " << before;
+    expect_clean_end(*job, "pattern:");
 }
 
 // What two ranks say to each other after a move goes by the nodes they are on alone: the old one's
