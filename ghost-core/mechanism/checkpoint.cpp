@@ -423,6 +423,11 @@ Result<CheckpointStats> Checkpointer::run(const CheckpointRequest& request, Reso
     if (ready && !ready->fits(request)) ready.reset();
     if (state_->root != request.root || !request.incremental) state_->forget();
     state_->root = request.root;
+    // The tree may need between two checkpoints what the copy of its memory took.
+    struct Offered {
+        Arena& arena;
+        ~Offered() { arena.offer(); }
+    } offered{state_->arena};
     auto parent = request.incremental ? state_->parent : std::nullopt;
     auto once = [&](const CheckpointRequest& what) {
         return Checkpoint(what, state_->copy, state_->workers, parent, state_->parent_us,

@@ -131,7 +131,8 @@ class Checkpointer {
     void wait_mended();
     // Touches memory for so many bytes of pages ahead of need.
     Status warm(uint64_t bytes);
-    // Gives the memory back, and goes on tracking.
+    // Gives the memory back, and goes on tracking. (What run() leaves of it the system takes by
+    // itself where it is short of memory.)
     void trim();
     // Does both.
     void clear();

@@ -36,6 +36,13 @@ void Arena::reset() {
     taken_ = 0;
 }
 
+void Arena::offer() {
+    const uint64_t used = std::max(warm_to_, taken_);
+    for (uint64_t at = 0; at < used; at += block_bytes)
+        madvise(blocks_[at / block_bytes], std::min(block_bytes, used - at), MADV_FREE);
+    taken_ = warm_to_ = 0;
+}
+
 // A block of its own lies on the bound of a huge page.
 Status Arena::grow() {
     void* base = mmap(nullptr, block_bytes + huge, PROT_READ | PROT_WRITE,

@@ -22,6 +22,9 @@ class Arena : public Space {
     Result<Piece> take(uint64_t bytes) override;
     Status warm(uint64_t bytes) override;
     void reset() override;
+    // Everything taken is free again, its contents are lost, and the system takes the memory where
+    // it is short of it before it is taken again (madvise(2), MADV_FREE).
+    void offer();
     // Gives all memory back to the system.
     void clear();
 

@@ -160,9 +160,8 @@ Status SnapshotJob::open() {
 // Without room for a second copy the tree stands until everything is on the disk.
 bool SnapshotJob::must_be_direct() const {
     const uint64_t need = spare_bytes + (incremental_ ? memory_ / incremental_part : memory_);
-    const uint64_t have = order_.memory != 0
-                              ? order_.memory
-                              : (memory_available() + checkpointer_.held()) / order_.sharers;
+    // What the checkpointer holds is among what is available: it has been offered.
+    const uint64_t have = order_.memory != 0 ? order_.memory : memory_available() / order_.sharers;
     if (have < need)
         log::info("snapshot {}: {} bytes for a copy, {} are there: the rank stands meanwhile",
                   order_.name, need, have);

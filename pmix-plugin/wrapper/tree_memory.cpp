@@ -1,6 +1,7 @@
 #include "pmix-plugin/wrapper/tree_memory.hpp"
 
 #include <algorithm>
+#include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
 #include <limits>
@@ -11,14 +12,15 @@
 namespace ghost::plugin {
 namespace {
 
-// Lines "Name:   123 kB"; the sum of those named, in bytes.
-uint64_t sum_of(const std::string& path, std::initializer_list<const char*> names) {
+// Lines "Name:   123 kB" (unit: 1024) or "name 123"; the sum of those named, in bytes.
+uint64_t sum_of(const std::string& path, std::initializer_list<const char*> names,
+                uint64_t unit = 1024) {
     std::ifstream in(path);
     uint64_t sum = 0, value = 0;
     std::string word;
     while (in >> word)
         if (std::find(names.begin(), names.end(), word) != names.end() && in >> value)
-            sum += value * 1024;
+            sum += value * unit;
     return sum;
 }
 
@@ -28,19 +30,18 @@ uint64_t number_in(const std::string& path) {
     return in >> value ? value : std::numeric_limits<uint64_t>::max();
 }
 
-// Of cgroup 2, the nearest group only.
-uint64_t left_in_group() {
+// Of all groups of cgroup 2 that we are in: batch systems limit a job's, not its steps'.
+uint64_t left_in_groups() {
+    const std::filesystem::path root = "/sys/fs/cgroup";
+    uint64_t least = std::numeric_limits<uint64_t>::max();
     std::ifstream in("/proc/self/cgroup");
     for (std::string line; std::getline(in, line);) {
-        if (!line.starts_with("0::")) continue;
-        const std::string folder = "/sys/fs/cgroup" + line.substr(3);
-        const uint64_t most = number_in(folder + "/memory.max");
-        const uint64_t used = number_in(folder + "/memory.current");
-        if (most != std::numeric_limits<uint64_t>::max() &&
-            used != std::numeric_limits<uint64_t>::max())
-            return most > used ? most - used : 0;
+        if (!line.starts_with("0::/")) continue;
+        for (std::filesystem::path group = line.substr(4); !group.empty();
+             group = group.parent_path())
+            least = std::min(least, memory_left_in(root / group));
     }
-    return std::numeric_limits<uint64_t>::max();
+    return least;
 }
 
 }  // namespace
@@ -53,8 +54,17 @@ uint64_t memory_of_tree(pid_t root) {
     return sum;
 }
 
+uint64_t memory_left_in(const std::string& group) {
+    constexpr uint64_t unlimited = std::numeric_limits<uint64_t>::max();
+    const uint64_t most = number_in(group + "/memory.max");
+    const uint64_t used = number_in(group + "/memory.current");
+    if (most == unlimited || used == unlimited) return unlimited;
+    const uint64_t given_back = sum_of(group + "/memory.stat", {"inactive_file"}, 1);
+    return most + given_back > used ? most + given_back - used : 0;
+}
+
 uint64_t memory_available() {
-    return std::min(sum_of("/proc/meminfo", {"MemAvailable:"}), left_in_group());
+    return std::min(sum_of("/proc/meminfo", {"MemAvailable:"}), left_in_groups());
 }
 
 bool memory_is_scarce() {

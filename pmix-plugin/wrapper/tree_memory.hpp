@@ -2,12 +2,16 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <sys/types.h>
 
 namespace ghost::plugin {
 
 // Bytes of private memory, in RAM or swapped out, of all processes of a tree. 0: it is gone.
 uint64_t memory_of_tree(pid_t root);
+// Bytes that a group of cgroup 2 (its folder) has left below its limit. What the system takes back
+// first counts as left: contents of files, and memory that was offered to it. 2^64 - 1: no limit.
+uint64_t memory_left_in(const std::string& group);
 // Bytes that can be used here without taking them from somebody: what the machine has available
 // (proc(5), meminfo), and not more than the limit of our cgroup leaves.
 uint64_t memory_available();

@@ -209,6 +209,32 @@ TEST_F(CheckpointTest, StandsWhenItIsTold) {
 }
 
 // criu has asked for guard pages when it gives up: what is told is why it did.
+// Between two checkpoints the memory that the copy took is the tree's if it needs it.
+TEST_F(CheckpointTest, TheCopysMemoryIsOffered) {
+    auto tree = Tree::start(25);
+    auto what = request(*tree);
+    what.keep_tracking = true;
+    MemoryResource ghost;
+    FaultyResource behind(ghost, FaultyResource::Fault::none,
+                          0);  // has no memory of its own to give
+    const uint64_t before = offered_bytes();
+    auto stats = checkpointer_.run(what, behind);
+    ASSERT_TRUE(stats.ok()) << stats.error().message();
+    EXPECT_GE(checkpointer_.held(), stats->page_bytes);
+    EXPECT_GE(offered_bytes(), before + stats->page_bytes / 10 * 9);
+    what.incremental = true;
+    MemoryResource next;
+    FaultyResource behind_next(next, FaultyResource::Fault::none, 0);
+    ASSERT_TRUE(checkpointer_.run(what, behind_next).ok());
+    EXPECT_GE(offered_bytes(), before + stats->page_bytes / 10 * 9);
+    EXPECT_GT(tree->healthy(), 0U);
+    what.incremental = false;
+    MemoryResource broken;
+    FaultyResource full(broken, FaultyResource::Fault::fail_write, 1 << 20);
+    ASSERT_FALSE(checkpointer_.run(what, full).ok());
+    EXPECT_GE(offered_bytes(), before + stats->page_bytes / 10 * 9) << "after a failure too";
+}
+
 TEST_F(CheckpointTest, CriuSaysWhyItGaveUp) {
     // Its session is that of whoever started it, outside its PID name space.
     auto tree = Tree::start_program("/bin/sleep", {"1000"});

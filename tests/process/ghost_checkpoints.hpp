@@ -88,6 +88,16 @@ inline bool is_tracked(pid_t root) {
     return false;
 }
 
+// Bytes of this process's memory that the system takes where it is short of it (proc(5),
+// smaps_rollup).
+inline uint64_t offered_bytes() {
+    std::ifstream in("/proc/self/smaps_rollup");
+    uint64_t kib = 0;
+    for (std::string word; in >> word;)
+        if (word == "LazyFree:" && in >> kib) return kib << 10;
+    return 0;
+}
+
 class CheckpointTest : public ::testing::Test {
   protected:
     void SetUp() override {

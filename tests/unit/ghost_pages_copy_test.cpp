@@ -4,8 +4,11 @@
 
 #include <atomic>
 #include <bitset>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <random>
+#include <string>
 
 #include "ghost-core/memory/arena.hpp"
 #include "ghost-core/memory/huge_pages.hpp"
@@ -100,6 +103,22 @@ TEST(HugePages, ListIsReadBackOrRefused) {
     }
 }
 
+// Bytes of the mapping in which `at` lies that the system may take (proc(5), smaps).
+uint64_t lazily_freed(const void* at) {
+    const auto address = reinterpret_cast<uintptr_t>(at);
+    std::ifstream in("/proc/self/smaps");
+    bool inside = false;
+    for (std::string line; std::getline(in, line);) {
+        uintptr_t begin = 0, end = 0;
+        uint64_t kib = 0;
+        if (std::sscanf(line.c_str(), "%lx-%lx ", &begin, &end) == 2)
+            inside = begin <= address && address < end;
+        else if (inside && std::sscanf(line.c_str(), "LazyFree: %lu kB", &kib) == 1)
+            return kib << 10;
+    }
+    return 0;
+}
+
 TEST(PageStore, PagesKeepTheirPlaces) {
     Arena arena;
     PageStore store;
@@ -158,6 +177,27 @@ TEST(Arena, IsUsedAgain) {
         first = places;
         EXPECT_EQ(arena.held(), held);
     }
+}
+
+// Memory between two checkpoints is the system's where it needs it, and warm again before it is
+// used.
+TEST(Arena, OffersWhatItHolds) {
+    Arena arena;
+    auto piece = arena.take(16 << 20);
+    ASSERT_TRUE(piece.ok());
+    std::memset(piece->at, 1, piece->bytes);
+    const auto* const at = piece->at;
+    EXPECT_EQ(lazily_freed(at), 0U);
+    arena.offer();
+    EXPECT_GE(lazily_freed(at), 15U << 20);
+    EXPECT_EQ(arena.taken(), 0U);
+    ASSERT_TRUE(arena.warm(8 << 20).ok());
+    EXPECT_LE(lazily_freed(at), 8U << 20);
+    auto again = arena.take(16 << 20);
+    ASSERT_TRUE(again.ok());
+    EXPECT_EQ(again->at, at);
+    std::memset(again->at, 2, again->bytes);
+    EXPECT_EQ(lazily_freed(at), 0U);
 }
 
 TEST(Workers, DoEachOnceAndStopAtAnError) {

@@ -1,0 +1,68 @@
+// What a wrapper takes for the memory that is left for a copy of its rank.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <string>
+
+#include "pmix-plugin/wrapper/tree_memory.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+constexpr uint64_t unlimited = std::numeric_limits<uint64_t>::max();
+
+// A group of cgroup 2 as files.
+class MemoryLeft : public testing::Test {
+  protected:
+    void SetUp() override {
+        std::string name = "memory-left-XXXXXX";
+        ASSERT_NE(mkdtemp(name.data()), nullptr);
+        folder_ = fs::absolute(name);
+    }
+    void TearDown() override { fs::remove_all(folder_); }
+    void has(const char* file, const std::string& text) const {
+        std::ofstream(folder_ / file) << text;
+    }
+    uint64_t left() const { return ghost::plugin::memory_left_in(folder_); }
+
+    fs::path folder_;
+};
+
+TEST_F(MemoryLeft, IsWhatTheLimitLeaves) {
+    has("memory.max", "1000000\n");
+    has("memory.current", "400000\n");
+    EXPECT_EQ(left(), 600000U);
+}
+
+// The contents of files that were read and written are charged to the group, and so is memory that
+// was offered to the system: a job that has written its results has not used up its memory.
+TEST_F(MemoryLeft, WhatIsTakenBackFirstIsLeft) {
+    has("memory.max", "1000000\n");
+    has("memory.current", "990000\n");
+    has("memory.stat", "anon 200000\nfile 700000\nactive_file 100000\ninactive_file 600000\n");
+    EXPECT_EQ(left(), 610000U);
+}
+
+TEST_F(MemoryLeft, IsNothingBeyondTheLimit) {
+    has("memory.max", "1000000\n");
+    has("memory.current", "1200000\n");
+    has("memory.stat", "inactive_file 100000\n");
+    EXPECT_EQ(left(), 0U);
+}
+
+TEST_F(MemoryLeft, HasNoLimitWhereThereIsNone) {
+    EXPECT_EQ(left(), unlimited);
+    has("memory.current", "5\n");
+    has("memory.max", "max\n");
+    EXPECT_EQ(left(), unlimited);
+}
+
+TEST(MemoryAvailable, IsThere) {
+    EXPECT_GT(ghost::plugin::memory_available(), 1U << 20);
+    EXPECT_LT(ghost::plugin::memory_available(), unlimited);
+}
+
+}  // namespace
