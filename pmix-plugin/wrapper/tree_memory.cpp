@@ -10,7 +10,12 @@
 #include "ghost-core/process/tree.hpp"
 
 namespace ghost::plugin {
+
+namespace fs = std::filesystem;
+
 namespace {
+
+constexpr uint64_t unlimited = std::numeric_limits<uint64_t>::max();
 
 // Lines "Name:   123 kB" (unit: 1024) or "name 123"; the sum of those named, in bytes.
 uint64_t sum_of(const std::string& path, std::initializer_list<const char*> names,
@@ -27,21 +32,23 @@ uint64_t sum_of(const std::string& path, std::initializer_list<const char*> name
 uint64_t number_in(const std::string& path) {
     std::ifstream in(path);
     uint64_t value = 0;
-    return in >> value ? value : std::numeric_limits<uint64_t>::max();
+    return in >> value ? value : unlimited;
 }
 
-// Of all groups of cgroup 2 that we are in: batch systems limit a job's, not its steps'.
-uint64_t left_in_groups() {
-    const std::filesystem::path root = "/sys/fs/cgroup";
-    uint64_t least = std::numeric_limits<uint64_t>::max();
+// Of one group; its ancestors may have less.
+uint64_t left_in(const fs::path& group) {
+    const uint64_t most = number_in(group / "memory.max");
+    const uint64_t used = number_in(group / "memory.current");
+    if (most == unlimited || used == unlimited) return unlimited;
+    const uint64_t given_back = sum_of(group / "memory.stat", {"inactive_file"}, 1);
+    return most + given_back > used ? most + given_back - used : 0;
+}
+
+uint64_t left_in_own_groups() {
     std::ifstream in("/proc/self/cgroup");
-    for (std::string line; std::getline(in, line);) {
-        if (!line.starts_with("0::/")) continue;
-        for (std::filesystem::path group = line.substr(4); !group.empty();
-             group = group.parent_path())
-            least = std::min(least, memory_left_in(root / group));
-    }
-    return least;
+    for (std::string line; std::getline(in, line);)
+        if (line.starts_with("0::/")) return memory_left("/sys/fs/cgroup", line.substr(4));
+    return unlimited;
 }
 
 }  // namespace
@@ -54,17 +61,15 @@ uint64_t memory_of_tree(pid_t root) {
     return sum;
 }
 
-uint64_t memory_left_in(const std::string& group) {
-    constexpr uint64_t unlimited = std::numeric_limits<uint64_t>::max();
-    const uint64_t most = number_in(group + "/memory.max");
-    const uint64_t used = number_in(group + "/memory.current");
-    if (most == unlimited || used == unlimited) return unlimited;
-    const uint64_t given_back = sum_of(group + "/memory.stat", {"inactive_file"}, 1);
-    return most + given_back > used ? most + given_back - used : 0;
+uint64_t memory_left(const fs::path& root, fs::path group) {
+    uint64_t least = left_in(root / group);
+    for (; !group.empty(); group = group.parent_path())
+        least = std::min(least, left_in(root / group.parent_path()));
+    return least;
 }
 
 uint64_t memory_available() {
-    return std::min(sum_of("/proc/meminfo", {"MemAvailable:"}), left_in_groups());
+    return std::min(sum_of("/proc/meminfo", {"MemAvailable:"}), left_in_own_groups());
 }
 
 bool memory_is_scarce() {

@@ -2,16 +2,18 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
+#include <filesystem>
 #include <sys/types.h>
 
 namespace ghost::plugin {
 
 // Bytes of private memory, in RAM or swapped out, of all processes of a tree. 0: it is gone.
 uint64_t memory_of_tree(pid_t root);
-// Bytes that a group of cgroup 2 (its folder) has left below its limit. What the system takes back
-// first counts as left: contents of files, and memory that was offered to it. 2^64 - 1: no limit.
-uint64_t memory_left_in(const std::string& group);
+// Bytes that a group of cgroup 2 has left below its limit and those of all above it, up to that of
+// `root` itself (a batch system limits a job, not its steps; a container sees its own as the root).
+// What the system takes back first counts as left: contents of files, and memory that was offered
+// to it. 2^64 - 1: no limit.
+uint64_t memory_left(const std::filesystem::path& root, std::filesystem::path group);
 // Bytes that can be used here without taking them from somebody: what the machine has available
 // (proc(5), meminfo), and not more than the limit of our cgroup leaves.
 uint64_t memory_available();

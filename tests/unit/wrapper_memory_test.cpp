@@ -23,10 +23,14 @@ class MemoryLeft : public testing::Test {
         folder_ = fs::absolute(name);
     }
     void TearDown() override { fs::remove_all(folder_); }
-    void has(const char* file, const std::string& text) const {
+    // What a file of the group says, or of one below.
+    void has(const fs::path& file, const std::string& text) const {
+        fs::create_directories((folder_ / file).parent_path());
         std::ofstream(folder_ / file) << text;
     }
-    uint64_t left() const { return ghost::plugin::memory_left_in(folder_); }
+    uint64_t left(const char* group = "") const {
+        return ghost::plugin::memory_left(folder_, group);
+    }
 
     fs::path folder_;
 };
@@ -51,6 +55,19 @@ TEST_F(MemoryLeft, IsNothingBeyondTheLimit) {
     has("memory.current", "1200000\n");
     has("memory.stat", "inactive_file 100000\n");
     EXPECT_EQ(left(), 0U);
+}
+
+TEST_F(MemoryLeft, IsThatOfTheTightestGroupAbove) {
+    for (const char* group : {".", "job", "job/step", "job/step/task"})
+        has(fs::path(group) / "memory.current", "1000");
+    has("job/step/task/memory.max", "max");
+    has("job/step/memory.max", "9000");
+    has("job/memory.max", "5000");
+    EXPECT_EQ(left("job/step/task"), 4000U);
+    EXPECT_EQ(left("elsewhere"), unlimited);
+    has("memory.max", "3000");
+    EXPECT_EQ(left("job/step/task"), 2000U);
+    EXPECT_EQ(left(), 2000U);
 }
 
 TEST_F(MemoryLeft, HasNoLimitWhereThereIsNone) {
