@@ -62,9 +62,9 @@ uint64_t memory_of_tree(pid_t root) {
 }
 
 uint64_t memory_left(const fs::path& root, fs::path group) {
-    uint64_t least = left_in(root / group);
+    uint64_t least = left_in(root);
     for (; !group.empty(); group = group.parent_path())
-        least = std::min(least, left_in(root / group.parent_path()));
+        least = std::min(least, left_in(root / group));
     return least;
 }
 

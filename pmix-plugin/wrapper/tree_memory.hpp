@@ -15,7 +15,7 @@ uint64_t memory_of_tree(pid_t root);
 // to it. 2^64 - 1: no limit.
 uint64_t memory_left(const std::filesystem::path& root, std::filesystem::path group);
 // Bytes that can be used here without taking them from somebody: what the machine has available
-// (proc(5), meminfo), and not more than the limit of our cgroup leaves.
+// (proc(5), meminfo), and not more than the limits of our cgroups leave.
 uint64_t memory_available();
 // Less than half of the machine's memory is available: what is not needed now should be given back.
 bool memory_is_scarce();

@@ -208,15 +208,14 @@ TEST_F(CheckpointTest, StandsWhenItIsTold) {
     EXPECT_GT(copy.healthy(), beats);
 }
 
-// criu has asked for guard pages when it gives up: what is told is why it did.
 // Between two checkpoints the memory that the copy took is the tree's if it needs it.
 TEST_F(CheckpointTest, TheCopysMemoryIsOffered) {
     auto tree = Tree::start(25);
     auto what = request(*tree);
     what.keep_tracking = true;
     MemoryResource ghost;
-    FaultyResource behind(ghost, FaultyResource::Fault::none,
-                          0);  // has no memory of its own to give
+    // Unlike memory itself it has none to give for the copy.
+    FaultyResource behind(ghost, FaultyResource::Fault::none, 0);
     const uint64_t before = offered_bytes();
     auto stats = checkpointer_.run(what, behind);
     ASSERT_TRUE(stats.ok()) << stats.error().message();
@@ -235,6 +234,7 @@ TEST_F(CheckpointTest, TheCopysMemoryIsOffered) {
     EXPECT_GE(offered_bytes(), before + stats->page_bytes / 10 * 9) << "after a failure too";
 }
 
+// criu has asked for guard pages when it gives up: what is told is why it did.
 TEST_F(CheckpointTest, CriuSaysWhyItGaveUp) {
     // Its session is that of whoever started it, outside its PID name space.
     auto tree = Tree::start_program("/bin/sleep", {"1000"});
