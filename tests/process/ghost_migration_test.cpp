@@ -174,6 +174,14 @@ int working_in(const std::string& folder) {
     return count;
 }
 
+// Waits for their end; how many are left after five seconds.
+int still_working_in(const std::string& folder) {
+    const int64_t limit = monotonic_us() + 5'000'000;
+    int left = working_in(folder);
+    for (; left > 0 && monotonic_us() < limit; left = working_in(folder)) usleep(1000);
+    return left;
+}
+
 // criu killed by somebody else at any moment of the dump, GHOST_TEST_KILLS (100) of them; the
 // source goes on, with nothing of criu's left in it.
 TEST_F(Migration, SourceLivesWhenCriuIsKilledInTheDump) {
@@ -262,9 +270,8 @@ TEST_F(Migration, WhoeverDiesBeforeTheMoveLeavesTheTreeAlone) {
         usleep(static_cast<useconds_t>(after_us));
         kill(exporter, SIGKILL);
         waitpid(exporter, nullptr, 0);
-        const int64_t limit = monotonic_us() + 5'000'000;
-        while (working_in(source_folder_.path()) > 0 && monotonic_us() < limit) usleep(1000);
-        EXPECT_EQ(working_in(source_folder_.path()), 0) << "killed after " << after_us << " us";
+        EXPECT_EQ(still_working_in(source_folder_.path()), 0)
+            << "killed after " << after_us << " us";
         ASSERT_GT(tree->healthy(), 0U);
         unlink((source_folder_.path() + "/streamer-capture.sock").c_str());
     }
@@ -288,9 +295,13 @@ TEST_F(Migration, SourceGoesOnWhenTheExporterIsKilled) {
         usleep(static_cast<useconds_t>(after_us));
         kill(exporter, SIGKILL);
         waitpid(exporter, nullptr, 0);
+        // One that has not yet begun would stop the tree after it was resumed.
+        ASSERT_EQ(still_working_in(source_folder_.path()), 0)
+            << "killed after " << after_us << " us";
         ASSERT_TRUE(resume_tree(tree->root).ok());
         ASSERT_GT(tree->healthy(), 0U) << "killed after " << after_us << " us";
-        ASSERT_TRUE(belongings(tree->root) == before) << "killed after " << after_us << " us";
+        const auto now = belongings(tree->root);
+        ASSERT_TRUE(now == before) << "killed after " << after_us << " us:\n" << now << before;
         unlink((source_folder_.path() + "/streamer-capture.sock").c_str());
     }
 }

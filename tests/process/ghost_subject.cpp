@@ -35,6 +35,7 @@ std::atomic<const char*> wrong{nullptr};
 std::atomic<uint64_t> beats{0};
 std::atomic<bool> rest{false};  // set while the whole is looked at
 std::atomic<int> resting{0};
+std::atomic<bool> has_timer{false};  // the one thread that never rests has what it will ever have
 
 void bad(const char* what) {
     wrong.store(what);
@@ -129,6 +130,7 @@ void keep_time() {
     const int fd = timerfd_create(CLOCK_MONOTONIC, 0);
     const itimerspec each{{0, 5000000}, {0, 5000000}};
     timerfd_settime(fd, 0, &each, nullptr);
+    has_timer = true;
     timespec last{};
     for (;;) {
         uint64_t count = 0;
@@ -142,8 +144,9 @@ void keep_time() {
 
 void answer() {
     rest = true;
-    for (int i = 0; i < 2000 && resting < workers + 1 && wrong == nullptr; i++) usleep(500);
-    if (resting < workers + 1) bad("a thread is missing");
+    const auto all_there = [] { return resting == workers + 1 && has_timer; };
+    for (int i = 0; i < 2000 && !all_there() && wrong == nullptr; i++) usleep(500);
+    if (!all_there()) bad("a thread is missing");
     for (const auto& region : regions)
         for (size_t page = 0; page < region.pages; page++)
             if (!region.holds(page)) bad("memory");
