@@ -16,6 +16,7 @@ using ghost::Code;
 constexpr size_t all_vote = 9;
 constexpr size_t keepers_of_many = 5;
 constexpr size_t max_tombstones = 10'000;
+constexpr size_t max_bare_fences = 10'000;
 
 // splitmix64 (Steele, Lea, Flood): every bit depends on every bit.
 uint64_t mix(uint64_t x) {
@@ -220,7 +221,10 @@ void Directory::handle(int from, const Json& message) {
             const auto found = replicas_.find(message.value("id", StreamId{0}));
             const Version upto{message.value("term", uint64_t{0}),
                                message.value("change", uint64_t{0})};
-            if (found != replicas_.end() && found->second.version <= upto) replicas_.erase(found);
+            if (found != replicas_.end() && found->second.version <= upto) {
+                bare_.push_back(found->first);
+                replicas_.erase(found);
+            }
         }
     } catch (const nlohmann::json::exception& wrong) {
         ghost::log::error("directory: message of manager {} dropped: {}", from, wrong.what());
@@ -269,6 +273,7 @@ void Directory::tick() {
         at = pending_.erase(at);
     }
     home_tick();
+    forget_fences();
     sweep_left_nodes();
     run();
     for (const Pending& pending : late) {
@@ -288,7 +293,7 @@ void Directory::tick() {
 void Directory::on_get(int from, const Json& message) {
     const auto id = message.at("id").get<StreamId>();
     const auto term = message.at("term").get<uint64_t>();
-    uint64_t& fence = fences_[id];
+    uint64_t& fence = fence_of(id);
     const auto found = replicas_.find(id);
     if (found != replicas_.end()) fence = std::max(fence, found->second.version.term);
     const bool agreed = term >= fence;
@@ -316,12 +321,12 @@ void Directory::on_put(int from, const Json& message) {
                 {"id", id},
                 {"nonce", message.at("nonce")},
                 {"ok", took},
-                {"fence", fences_[id]}});
+                {"fence", fence_of(id)}});
 }
 
 // False: a later manager has written, or is about to.
 bool Directory::store(const Entry& entry) {
-    uint64_t& fence = fences_[entry.id];
+    uint64_t& fence = fence_of(entry.id);
     if (entry.version.term < fence) return false;
     fence = entry.version.term;
     Entry& replica = replicas_[entry.id];
@@ -332,6 +337,22 @@ bool Directory::store(const Entry& entry) {
     forget_tombstones();
     if (news) port_.changed(entry);
     return true;
+}
+
+// The term below which nobody may write a stream's entry any more; 0 at first.
+uint64_t& Directory::fence_of(StreamId id) {
+    const auto [at, added] = fences_.try_emplace(id, 0);
+    if (added) bare_.push_back(id);
+    return at->second;
+}
+
+// Fences of streams whose entries others keep, or that were only asked for. What a home that was
+// overtaken so long ago may still write is kept out by its other keepers, and by tombstones.
+void Directory::forget_fences() {
+    while (bare_.size() > max_bare_fences) {
+        if (replicas_.count(bare_.front()) == 0) fences_.erase(bare_.front());
+        bare_.pop_front();
+    }
 }
 
 void Directory::forget_tombstones() {

@@ -62,6 +62,9 @@ class Directory {
 
     void receive(int from, const nlohmann::json& message);
     const std::map<StreamId, Entry>& replicas() const { return replicas_; }
+    // Streams of which something is remembered, with replicas and without: of those that have
+    // ended, or are others', only so many.
+    size_t remembered() const { return fences_.size(); }
 
   private:
     using Json = nlohmann::json;
@@ -105,6 +108,8 @@ class Directory {
     void on_get(int from, const Json& message);
     void on_put(int from, const Json& message);
     bool store(const Entry& entry);
+    uint64_t& fence_of(StreamId id);
+    void forget_fences();
     void forget_tombstones();
     void view_changed();
     void replicate_again();
@@ -140,6 +145,7 @@ class Directory {
     std::set<int> left_;     // nodes whose processes are lost
     std::map<StreamId, Entry> replicas_;
     std::map<StreamId, uint64_t> fences_;  // writes of lower terms are refused
+    std::deque<StreamId> bare_;            // fences that may have no replica, the oldest first
     std::deque<StreamId> tombstones_;
     std::map<std::string, Pending> pending_;
     std::map<StreamId, Owner> owners_;

@@ -74,7 +74,7 @@ void Directory::advance(StreamId id, Owner& owner) {
 
 void Directory::collect(StreamId id, Owner& owner) {
     const auto replica = replicas_.find(id);
-    uint64_t& fence = fences_[id];
+    uint64_t& fence = fence_of(id);
     if (replica != replicas_.end()) fence = std::max(fence, replica->second.version.term);
     const auto managers = static_cast<uint64_t>(managers_);
     owner.term = (std::max(fence, owner.term) / managers + 1) * managers +
@@ -99,7 +99,8 @@ void Directory::on_have(int from, const Json& message) {
         return;
     }
     if (!message.at("ok").get<bool>()) {
-        fences_[id] = std::max(fences_[id], message.at("fence").get<uint64_t>());
+        uint64_t& fence = fence_of(id);
+        fence = std::max(fence, message.at("fence").get<uint64_t>());
         return collect(id, owner);
     }
     if (message.contains("entry")) {
@@ -179,7 +180,8 @@ void Directory::on_took(int from, const Json& message) {
     Owner& owner = found->second;
     if (owner.step != Step::writing || owner.nonce != message.at("nonce").get<uint64_t>()) return;
     if (!message.at("ok").get<bool>()) {
-        fences_[id] = std::max(fences_[id], message.at("fence").get<uint64_t>());
+        uint64_t& fence = fence_of(id);
+        fence = std::max(fence, message.at("fence").get<uint64_t>());
         return step_down(owner);
     }
     owner.agreed.insert(from);

@@ -263,7 +263,11 @@ void Manager::answer(uint64_t token, const Status& status, uint16_t socket, cons
     if (!status) message["error"] = error_json(status.error());
     if (entry) {
         message["entry"] = to_json(*entry);
-        if (status.ok()) interested_[entry->id].insert(asked.process);
+        const auto acts = [&](const SocketEntry& one) {
+            return one.state == SocketState::attached && one.where.rank == asked.process;
+        };
+        if (std::any_of(entry->sockets.begin(), entry->sockets.end(), acts))
+            interested_[entry->id].insert(asked.process);
     }
     tell(*client, message);
 }

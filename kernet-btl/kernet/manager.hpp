@@ -57,6 +57,8 @@ class Manager final : public ChannelListener, private DirectoryPort {
     // The processes connected, as this process sees their ids. How often that has changed so far.
     std::vector<pid_t> processes() const;
     uint64_t processes_changed() const { return processes_changed_; }
+    // Streams whose changes processes here are told.
+    size_t followed() const { return interested_.size(); }
 
     // ChannelListener
     bool message(int from, uint16_t channel, uint16_t type, std::string_view bytes) override;

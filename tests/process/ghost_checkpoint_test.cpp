@@ -358,7 +358,7 @@ TEST_F(CheckpointTest, CriuStaysReadyForTheNext) {
     usleep(1100000);
     checkpoint("when it has been killed");
     auto other = Tree::start(4);
-    ASSERT_GT(other->healthy(), 0U);  // it has its session by now
+    ASSERT_GT(other->healthy(), 0U);
     what = request(*other);
     what.keep_tracking = what.stay_ready = true;
     checkpoint("of another tree");

@@ -120,13 +120,17 @@ class Tree {
     Tree(Tree&&) = default;
     ~Tree() { end(); }
 
+    // The subject, once it is whole: its sessions, threads and descriptors are there.
     static std::unique_ptr<Tree> start(int megabytes) {
         // where a criu that is killed in a restore leaves the subject's file
         static const WorkFolder folder("/tmp");
-        return start_program(subject_program(), {"init", std::to_string(megabytes), folder.path()});
+        auto tree =
+            start_program(subject_program(), {"init", std::to_string(megabytes), folder.path()});
+        tree->healthy();
+        return tree;
     }
 
-    // Any program as the init.
+    // Any program as the init; it may not even be loaded yet.
     static std::unique_ptr<Tree> start_program(const std::string& program,
                                                const std::vector<std::string>& words) {
         auto tree = std::make_unique<Tree>();

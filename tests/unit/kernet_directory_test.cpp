@@ -520,6 +520,26 @@ TEST(DirectorySimulation, UnknownStreamIsAClearAnswer) {
     EXPECT_EQ(answer.status.error().code, Code::not_found);
 }
 
+// What was promised about streams that are not there, or are others' to keep, is not kept for ever.
+TEST(DirectorySimulation, RemembersSoManyStreamsOnly) {
+    constexpr StreamId most = 10'000;
+    Simulation simulation(3, 7);
+    ASSERT_TRUE(simulation.wait(0, creation(1, StreamType::direct, 2)).status.ok());
+    for (StreamId id = 2; id < most + 1000; id++) {
+        simulation.ask(static_cast<int>(id % 3), make_change(Operation::look, id));
+        while (simulation.step()) {
+        }
+    }
+    simulation.tick();
+    for (int manager = 0; manager < 3; manager++) {
+        EXPECT_GE(simulation.at(manager).remembered(), most - 1);
+        EXPECT_LE(simulation.at(manager).remembered(), most + 1);
+    }
+    const Answer answer = simulation.wait(2, make_change(Operation::look, 1));  // the oldest
+    ASSERT_TRUE(answer.status.ok()) << answer.status.error().message();
+    EXPECT_EQ(answer.entry.sockets.size(), 2U);
+}
+
 TEST(DirectorySimulation, DamagedMessagesAreDropped) {
     Simulation simulation(2, 1);
     for (const char* text : {"null", "[]", "{\"t\":\"get\"}", "{\"t\":\"put\",\"entry\":3}",
