@@ -13,7 +13,7 @@ enum class Level { error = 0, warning = 1, info = 2, debug = 3, trace = 4 };
 // written. The destination is the file named by GHOST_LOG, else standard error. A line in the file
 // carries CLOCK_REALTIME in microseconds so that lines of all nodes can be merged by time.
 void setup(std::string who, Level most);
-// Reads the level from OMPI_MCA_ghost_verbose (0-5, default 1).
+// Reads the level from OMPI_MCA_ghost_verbose (0-4, default 1; more means 4).
 Level level_from_environment();
 bool enabled(Level level);
 void write(Level level, std::string_view text);

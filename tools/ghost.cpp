@@ -13,26 +13,25 @@ namespace ghost::tools {
 namespace {
 
 constexpr Verb verbs[] = {
-    {"ps", "jobs, their nodes and ranks", define_ps},
+    {"ps", "list running jobs with their nodes and ranks", define_ps},
     {"migrate", "move ranks of a running job to another node", define_migrate},
-    {"run", "start a program so that it can leave its node at any time", define_run},
-    {"export", "a process outside of MPI becomes a ghost in a file", define_export},
-    {"import", "a ghost in a file becomes a process", define_import},
-    {"dup", "a clone of a process outside of MPI, here or on another node", define_dup},
-    {"checkpoint", "a snapshot of a running job, or of a process outside of MPI",
-     define_checkpoint},
-    {"restart", "a job from its snapshot, or a process from its checkpoint", define_restart},
-    {"snapshots", "the snapshots of jobs in a folder", define_snapshots},
-    {"gather", "a snapshot that is on several nodes in one folder", define_gather},
-    {"holder", "keeps ghosts in this node's memory (started by checkpoint)", define_holder},
-    {"receive", "the other end of dup (started by it)", define_receive},
-    {"inspect", "what is in a ghost", define_inspect},
-    {"verify", "every checksum of ghosts and of their parents", define_verify},
-    {"merge", "an incremental ghost and its parents become one full one", define_merge},
-    {"doctor", "what is missing on a node, and the command that mends it", define_doctor},
-    {"params", "the parameters of `mpirun --mca`", define_params},
-    {"env", "print what makes mpirun use this tree", define_env},
-    {"lab", "the virtual cluster on this machine", define_lab},
+    {"run", "start a program so that it can move to another node later", define_run},
+    {"export", "save a process outside MPI as a ghost in a file", define_export},
+    {"import", "restore a process from a ghost in a file", define_import},
+    {"dup", "clone a process outside MPI, here or on another node", define_dup},
+    {"checkpoint", "save a running job, or a process outside MPI", define_checkpoint},
+    {"restart", "restart a job from a snapshot, or a process from a checkpoint", define_restart},
+    {"snapshots", "list the job snapshots in a folder", define_snapshots},
+    {"gather", "collect a snapshot that is spread over nodes into one folder", define_gather},
+    {"holder", "show or delete ghosts that are kept in this node's memory", define_holder},
+    {"receive", "internal: the target side of dup, which starts it", define_receive},
+    {"inspect", "show what a ghost or a snapshot contains", define_inspect},
+    {"verify", "check every byte of ghosts and of their parents", define_verify},
+    {"merge", "merge an incremental ghost and its parents into a full one", define_merge},
+    {"doctor", "find what a node lacks, and the command that fixes it", define_doctor},
+    {"params", "list the parameters for `mpirun --mca`", define_params},
+    {"env", "print the exports that make mpirun use this build", define_env},
+    {"lab", "run a virtual cluster on this machine", define_lab},
 };
 
 // CLI11 takes "--" for itself and then does not hand on what follows as a command: the one between
@@ -97,7 +96,9 @@ bool is_no_verb(const std::vector<std::string>& args) {
 int run(int argc, char** argv) {
     std::vector<std::string> args = arguments(argc, argv);
     if (is_no_verb(args)) return exit_usage;
-    CLI::App app("Moves running processes between nodes, and keeps them as ghosts.", "ghost");
+    CLI::App app(
+        "Moves running MPI ranks and other processes between nodes, and saves and restarts them.",
+        "ghost");
     app.require_subcommand(1);
     int exit_status = exit_done;
     for (const Verb& verb : verbs) {

@@ -94,7 +94,10 @@ Finding look_wrapper(const Paths& paths) {
 }
 
 constexpr const char* build = "make (in the build folder), or make install";
-constexpr const char* kernel = "use a kernel of 6.1 or newer outside a confined container";
+// Debian 12's own kernel is 6.1.
+constexpr const char* kernel =
+    "use Linux 6.7 or newer (Debian 12: apt-get install -t bookworm-backports linux-image-amd64), "
+    "outside a confined container";
 
 }  // namespace
 
@@ -106,7 +109,7 @@ const std::vector<Check>& node_checks() {
         {"userfaultfd", true, look_userfaultfd, "sysctl -w vm.unprivileged_userfaultfd=1"},
         {"process_vm_readv", true, look_process_vm_readv, "sysctl -w kernel.yama.ptrace_scope=0"},
         {"memfd_create", true, look_memfd, kernel},
-        {"PAGEMAP_SCAN", false, look_pagemap_scan, "use a kernel of 6.7 or newer"},
+        {"PAGEMAP_SCAN", true, look_pagemap_scan, kernel},
         {"/dev/shm", true, look_shm, "mount -t tmpfs tmpfs /dev/shm"},
         {"criu", true, look_criu, "make criu (in the build folder)"},
         {"criu check", true, look_criu_check, "run it: criu check says what the kernel lacks"},

@@ -165,8 +165,9 @@ Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mo
 
 void add_mode(CommandLine app, std::string& mode) {
     app.add_option("--mode", mode,
-                   "an original that goes on: concurrent, it stands for some milliseconds only; "
-                   "stop, until all is written, which is over sooner")
+                   "how an original that continues is saved: concurrent (it is stopped for "
+                   "milliseconds, the default) or stop (it is stopped until all is written, which "
+                   "finishes sooner)")
         .one_of({"concurrent", "stop"});
 }
 

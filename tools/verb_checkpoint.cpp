@@ -123,7 +123,9 @@ std::optional<int> run_for_job(const CheckpointArgs& args, bool json) {
         job = std::move(*only);
     }
     if (!args.name.empty())
-        return report(make_error(Code::invalid, "name a snapshot of a job: it has a number"), json);
+        return report(
+            make_error(Code::invalid, "use --name: a job's snapshots are numbered, not named"),
+            json);
     return checkpoint_job(*job, args.to, args.then, json);
 }
 
@@ -136,9 +138,9 @@ int run(const CheckpointArgs& args, bool json) {
     auto pid = process_named(args.which);
     if (!pid) return report(pid.error(), json);
     if (args.to == "both")
-        return report(
-            make_error(Code::invalid, "--to both is for jobs, this is a process", args.which),
-            json);
+        return report(make_error(Code::invalid,
+                                 "use --to both: it is for jobs, and this is process", args.which),
+                      json);
     auto done = args.to == "memory" ? to_memory(*pid, *then, *mode, args)
                                     : to_disk(*pid, *then, *mode, args);
     if (!done) return report(done.error(), json);
@@ -183,32 +185,37 @@ int show_holder(bool list, bool stop, const std::string& drop, bool json) {
 void define_checkpoint(CommandLine app, int& exit_status) {
     auto args = std::make_shared<CheckpointArgs>();
     app.add_option("which", args->which,
-                   "a job (mpirun's pid or the job's number; default: the only one), or a process "
-                   "of a tree or its `ghost run`");
+                   "a job (mpirun's pid or the job's number; default: the only job), or the pid of "
+                   "a process outside MPI (any process of its tree, or its `ghost run`)");
     app.add_option("--to", args->to,
-                   "a folder (default: the job's ghost_checkpoint_dir, ./ghost-snapshots), or "
-                   "`memory`: the node's (a process's is kept by its holder); `both`: the job's "
-                   "folder and memory");
-    app.add_option("--then", args->then, "what the original does afterwards")
+                   "a folder (default: the job's ghost_checkpoint_dir, else ./ghost-snapshots); "
+                   "memory: each node's memory (for a process: its holder); both: folder and "
+                   "memory (jobs only)");
+    app.add_option("--then", args->then,
+                   "what happens to the original afterwards: it continues (default), is stopped, "
+                   "or is killed")
         .one_of({"continue", "stop", "kill"});
     app.add_option("--name", args->name,
-                   "name of the snapshot; one of this name is replaced (memory: default the pid)");
+                   "name of a process's checkpoint; replaces an older one of this name (default in "
+                   "memory: the pid)");
     add_mode(app, args->mode);
     auto json = add_json(app);
     app.footer(
-        "Exit status: 0 done; 1 refused or failed, all runs on; 2 usage; 3 the job was "
-        "harmed.");
+        "Exit status: 0 done; 1 refused or failed, the original continues; 2 wrong usage; 3 the "
+        "job was harmed.");
     app.callback([=, &exit_status] { exit_status = in_worker([&] { return run(*args, *json); }); });
 }
 
 void define_holder(CommandLine app, int& exit_status) {
     auto list = std::make_shared<bool>(false), stop = std::make_shared<bool>(false);
     auto drop = std::make_shared<std::string>();
-    app.add_flag("--list", *list, "the ghosts it keeps, the newest first");
-    app.add_option("--drop", *drop, "give one up");
-    app.add_flag("--stop", *stop, "end it with all it keeps");
+    app.add_flag("--list", *list, "list the ghosts in memory, newest first");
+    app.add_option("--drop", *drop, "delete one ghost");
+    app.add_flag("--stop", *stop, "stop the holder and delete its ghosts");
     auto json = add_json(app);
-    app.footer("Without an option: be the holder. `ghost checkpoint --to memory` starts one.");
+    app.footer(
+        "Without an option this command is the holder itself; `ghost checkpoint --to memory` "
+        "starts it when needed.");
     app.callback([=, &exit_status] { exit_status = show_holder(*list, *stop, *drop, *json); });
 }
 

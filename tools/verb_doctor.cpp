@@ -89,10 +89,11 @@ int run_doctor(const std::vector<std::string>& names, bool json) {
 
 void define_doctor(CommandLine app, int& exit_status) {
     auto nodes = std::make_shared<std::vector<std::string>>();
-    app.add_option("--nodes", *nodes, "these nodes, with commas, by ssh (default: this one)")
+    app.add_option("--nodes", *nodes,
+                   "nodes to look at over ssh, separated by commas (default: this node)")
         .delimiter(',');
     auto json = add_json(app);
-    app.footer("Exit status: 0 if nothing that is needed is missing, else 1.");
+    app.footer("Exit status: 0 nothing that is needed is missing; 1 something is; 2 wrong usage.");
     app.callback([=, &exit_status] { exit_status = run_doctor(*nodes, *json); });
 }
 

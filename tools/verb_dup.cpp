@@ -252,23 +252,28 @@ int run(const DupArgs& args, bool json) {
 
 void define_dup(CommandLine app, int& exit_status) {
     auto args = std::make_shared<DupArgs>();
-    app.add_option("pid", args->pid, "a process of the tree, or its `ghost run`").required();
-    app.add_option("--to", args->to, "the node, as ssh knows it; localhost: this one").required();
-    app.add_option("--then", args->then,
-                   "what the original does: continue (a clone), stop, or kill (a migration)")
+    app.add_option("pid", args->pid, "any process of the tree, or its `ghost run`").required();
+    app.add_option("--to", args->to, "target node, named as for ssh; localhost is this node")
+        .required();
+    app.add_option(
+           "--then", args->then,
+           "what happens to the original: continue (a clone, the default), stop, or kill (a "
+           "migration)")
         .one_of({"continue", "stop", "kill"});
     app.add_option(
            "--mode", args->mode,
-           "of a clone: concurrent, the original stands for some milliseconds only; stop, "
-           "until all is written. Of a move (--then kill): stop; live, its memory is copied "
-           "while it runs (pre-copy); lazy, its memory follows it (post-copy): until all is "
-           "there both nodes are needed; hybrid, live, and what it writes too fast follows")
+           "clone: concurrent (the original is stopped for milliseconds, the default) or stop "
+           "(until all is written). Migration (--then kill): stop; live (pre-copy: memory is "
+           "copied while the process runs); lazy (post-copy: memory follows, and both nodes are "
+           "needed until all of it has arrived); hybrid (live, and memory that changes too fast "
+           "follows)")
         .one_of({"concurrent", "stop", "live", "lazy", "hybrid"});
     auto json = add_json(app);
     app.footer(
-        "GHOST_CLONE reads 1 in the environment of a clone, 0 in the original. What led outside of "
-        "the tree (terminal, pipes) is /dev/null in it. Exit status: 0 done; 1 refused or failed, "
-        "the original runs on; 2 usage; 3 it is not known which of the two lives.");
+        "GHOST_CLONE is 1 in the environment of a clone and 0 in the original. Descriptors that "
+        "led outside the tree (terminal, pipes) are /dev/null in the clone.\n"
+        "Exit status: 0 done; 1 refused or failed, the original continues; 2 wrong usage; 3 it is "
+        "unknown which of the two is alive.");
     app.callback([=, &exit_status] { exit_status = in_worker([&] { return run(*args, *json); }); });
 }
 

@@ -44,17 +44,19 @@ int run(const ExportArgs& args, bool json) {
 
 void define_export(CommandLine app, int& exit_status) {
     auto args = std::make_shared<ExportArgs>();
-    app.add_option("pid", args->pid, "a process of the tree, or its `ghost run`").required();
+    app.add_option("pid", args->pid, "any process of the tree, or its `ghost run`").required();
     app.add_option(
            "--to", args->to,
-           "the file, which has this name only when it is complete, or lz4:FILE, zstd:FILE, "
-           "encrypt,key=KEYFILE:FILE, stripe:FILE;FILE, tee:FILE;FILE")
+           "the ghost's file, or lz4:FILE, zstd:FILE, encrypt,key=KEYFILE:FILE, stripe:FILE;FILE, "
+           "tee:FILE;FILE; the file appears when it is complete")
         .required();
-    app.add_option("--then", args->then, "what the original does afterwards")
+    app.add_option("--then", args->then,
+                   "what happens to the original afterwards: it continues (default), is stopped, "
+                   "or is killed")
         .one_of({"continue", "stop", "kill"});
     add_mode(app, args->mode);
     auto json = add_json(app);
-    app.footer("Exit status: 0 done; 1 refused or failed, the process runs on; 2 usage.");
+    app.footer("Exit status: 0 done; 1 refused or failed, the original continues; 2 wrong usage.");
     app.callback([=, &exit_status] { exit_status = in_worker([&] { return run(*args, *json); }); });
 }
 

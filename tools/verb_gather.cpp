@@ -112,15 +112,13 @@ void define_gather(CommandLine app, int& exit_status) {
     auto snapshot = std::make_shared<std::string>();
     auto to = std::make_shared<std::string>();
     app.add_option("snapshot", *snapshot,
-                   "a snapshot on this node, mpirun's (or the folder of them: the newest)")
+                   "a snapshot on mpirun's node, or a folder of snapshots (the newest is used)")
         .required();
-    app.add_option("--to", *to, "the folder of snapshots it is put into, with its parents")
-        .required();
+    app.add_option("--to", *to, "folder that receives the snapshot and its parents").required();
     auto json = add_json(app);
     app.footer(
-        "For snapshots on folders of the nodes' own: brings what each node has to one place, by "
-        "ssh "
-        "or what GHOST_RSH or OMPI_MCA_plm_rsh_agent name, and reads every byte of it.");
+        "For snapshots in folders or memory local to each node: copies every node's part into one "
+        "folder by ssh (or GHOST_RSH, or OMPI_MCA_plm_rsh_agent) and checks every byte.");
     app.callback([=, &exit_status] { exit_status = run(*snapshot, *to, *json); });
 }
 

@@ -11,18 +11,19 @@ void define_import(CommandLine app, int& exit_status) {
     auto file = std::make_shared<std::string>();
     auto options = std::make_shared<ImportOptions>();
     app.add_option("file", *file,
-                   "the ghost: a file, packed or not, or what --to of export was; the parents "
-                   "of an incremental one are looked for beside it")
+                   "the ghost: a file, compressed or not, or what was given to export --to; the "
+                   "parents of an incremental ghost are found beside it")
         .required();
     app.add_flag("--detach", options->detach, "print the program's pid and return");
-    app.add_flag("--clone", options->clone, "GHOST_CLONE reads 1 in it: the original goes on");
+    app.add_flag("--clone", options->clone,
+                 "set GHOST_CLONE to 1 in the process: its original continues elsewhere");
     auto key = add_key(app);
     auto json = add_json(app);
     app.footer(
-        "This command's standard input and output take the place of those outside the tree. "
-        "Without --detach it ends as the program does. Exit status 1: refused or failed, nothing "
-        "is "
-        "left; 2: usage.");
+        "The process gets this command's standard input and output in place of its own terminal "
+        "or pipes. Without --detach the command waits for the program and exits with its status, "
+        "or with 128+N if signal N killed it.\n"
+        "Exit status 1: refused or failed, nothing is left running; 2: wrong usage.");
     app.callback([=, &exit_status] {
         options->json = *json;
         auto classes = all_classes();  // outlives what it opens

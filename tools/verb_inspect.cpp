@@ -247,7 +247,7 @@ int run_inspect(const std::string& file, const std::string& key, bool json) {
 
 void define_inspect(CommandLine app, int& exit_status) {
     auto file = std::make_shared<std::string>();
-    app.add_option("file", *file, "the ghost, or the folder of a snapshot of a job").required();
+    app.add_option("file", *file, "a ghost, or the folder of a job's snapshot").required();
     auto key = add_key(app);
     auto json = add_json(app);
     app.footer(

@@ -210,17 +210,18 @@ void define_lab(CommandLine app, int& exit_status) {
     up.add_option("-n", args->nodes, "number of nodes (default 3)");
     up.add_option("--rate", args->rate,
                   "rate of every node's link: fast-ethernet, gigabit, 10g, none (default)");
-    up.add_option("--share", args->shares,
-                  "also show this folder of the machine in the nodes, though it is below /tmp, "
-                  "/run, /dev/shm or /scratch (this ghost's build tree always is)");
+    up.add_option(
+        "--share", args->shares,
+        "also make this folder visible in the nodes; needed below /tmp, /run, /dev/shm and "
+        "/scratch only (the build tree is always visible)");
     auto up_json = add_json(up);
     up.callback([=, &exit_status] { exit_status = run_up(up, *args, *up_json); });
 
-    CommandLine down = add_action(app, "down", "end the lab and remove all of it", *args);
+    CommandLine down = add_action(app, "down", "end the lab and remove everything of it", *args);
     auto down_json = add_json(down);
     down.callback([=, &exit_status] { exit_status = run_down(*args, *down_json); });
 
-    CommandLine status = add_action(app, "status", "what is up", *args);
+    CommandLine status = add_action(app, "status", "show which labs and nodes are up", *args);
     auto status_json = add_json(status);
     status.callback([=, &exit_status] { exit_status = run_status(*args, *status_json); });
 

@@ -91,11 +91,11 @@ void define_merge(CommandLine app, int& exit_status) {
     auto args = std::make_shared<MergeArgs>();
     app.add_option("file", args->file, "the newest ghost; its parents are found beside it")
         .required();
-    app.add_option("-o,--output", args->to, "the full ghost; the others are not touched")
+    app.add_option("-o,--output", args->to, "file for the full ghost; the others stay as they are")
         .required();
     app.add_option("--key", args->key, "file with the key of encrypted ghosts");
     auto json = add_json(app);
-    app.footer("Exit status: 0 done; 1 refused or failed, there is no new ghost; 2 usage.");
+    app.footer("Exit status: 0 done; 1 refused or failed, no new ghost; 2 wrong usage.");
     app.callback([=, &exit_status] { exit_status = run_merge(*args, *json); });
 }
 

@@ -21,7 +21,7 @@ void print_row(const Json& row) {
     std::string from = row.value("from", "?"), to = row.value("to", "?");
     if (!row.value("moved", false)) {
         bool there = !from.empty() && from == to;
-        fmt::print("rank {}: {}\n", rank, there ? "is on " + to + " already" : "not moved");
+        fmt::print("rank {}: {}\n", rank, there ? "is already on " + to : "not moved");
         return;
     }
     fmt::print("rank {}: {} -> {} ({})  {} in {} rounds  downtime {}  total {}  epoch {}\n", rank,
@@ -74,19 +74,22 @@ void define_migrate(CommandLine app, int& exit_status) {
     auto args = std::make_shared<MigrateArgs>();
     app.add_option("job", args->job,
                    "mpirun's pid or the job's name (default: the only job there is)");
-    app.add_option("--rank", args->ranks, "rank, or several with commas")
+    app.add_option("--rank", args->ranks, "rank to move, or several separated by commas")
         .required()
         .delimiter(',')
         .expected(1)
         .take_all();
-    app.add_option("--to", args->to, "node to move to, as mpirun knows it").required();
-    app.add_option("--mode", args->mode, "how memory is moved (default: ghost_migrate_mode)")
-        .one_of({"live", "stop", "lazy"});
+    app.add_option("--to", args->to, "node of the job to move to, named as in mpirun's host list")
+        .required();
+    app.add_option("--mode", args->mode,
+                   "how memory moves: stop (the rank is stopped while its memory is copied), or "
+                   "auto, the best mode that is available; today that is stop (default: auto)")
+        .one_of({"auto", "stop"});
     auto json = add_json(app);
     app.footer(
-        "Exit status: 0 moved (or there already); 1 refused or failed, the job is unharmed; 2 "
-        "usage; "
-        "3 the job was harmed.");
+        "Ranks move one after the other; the first one that cannot move ends the request.\n"
+        "Exit status: 0 moved, or already there; 1 refused or failed, the job is unharmed; 2 wrong "
+        "usage; 3 the job was harmed.");
     app.callback([=, &exit_status] { exit_status = run_migrate(*args, *json); });
 }
 

@@ -8,7 +8,7 @@ namespace ghost::tools {
 
 void define_params(CommandLine app, int& exit_status) {
     auto json = add_json(app);
-    app.footer("Set by `mpirun --mca NAME VALUE` or OMPI_MCA_NAME in the environment.");
+    app.footer("Set one by `mpirun --mca NAME VALUE` or by OMPI_MCA_NAME in the environment.");
     app.callback([=, &exit_status] {
         Json list = Json::array();
         for (const plugin::Parameter& p : plugin::parameters()) {

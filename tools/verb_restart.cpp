@@ -67,7 +67,8 @@ int run_restart(RestartArgs args, const ImportOptions& options) {
         args = {in_memory(args.snapshot), "disk", args.key, args.keep_longer, args.mpirun};
     if (args.from != "memory" && means_job(args.snapshot)) {
         if (options.detach)
-            return report(make_error(Code::invalid, "restart a job with --detach: mpirun stays"),
+            return report(make_error(Code::invalid,
+                                     "restart a job with --detach: mpirun stays in the foreground"),
                           options.json);
         return restart_job(
             {args.snapshot, args.mpirun, options.replace, args.keep_longer, options.json});
@@ -88,29 +89,29 @@ void define_restart(CommandLine app, int& exit_status) {
     auto args = std::make_shared<RestartArgs>();
     auto options = std::make_shared<ImportOptions>();
     app.add_option("snapshot", args->snapshot,
-                   "of a job: its folder, or the folder of snapshots (its newest whole one); of a "
-                   "process: a ghost's file, a folder, or memory:NAME");
+                   "a job's snapshot, or a folder of snapshots (the newest complete one is used); "
+                   "for a process: a ghost's file, a folder, or memory:NAME");
     app.add_option("--from", args->from,
-                   "`memory`: a job's snapshot in this node's memory; else the holder's newest "
-                   "ghost, or of "
-                   "that name")
+                   "memory: a job's snapshot in this node's memory; if there is none, the holder's "
+                   "ghost of that name, or its newest")
         .one_of({"memory", "disk"});
     app.add_flag("--detach", options->detach, "print the program's pid and return");
-    app.add_flag("--replace", options->replace,
-                 "end the original if it still runs here; without this that is a refusal");
+    app.add_flag(
+        "--replace", options->replace,
+        "end the original if it still runs on this node; otherwise the restart is refused");
     app.add_flag("--keep-longer", args->keep_longer,
-                 "keep a copy of files that have changed since and are cut or put back (jobs)");
-    app.add_option("--mpirun", args->mpirun, "every other word goes to mpirun (jobs)")
+                 "jobs: keep a copy of each file whose later changes the restart takes back");
+    app.add_option("--mpirun", args->mpirun, "jobs: every other word goes to mpirun")
         .take_all()
         .hidden();
     args->key = add_key(app);
     auto json = add_json(app);
     app.footer(
-        "A job: this command becomes mpirun, with the options that are not its own. All that is "
-        "missing is listed before anything is started. A process: the original is ended when the "
-        "new process stands complete, before it runs. Without "
-        "--detach this command ends as the program does. Exit status 1: refused or failed, nothing "
-        "is left.");
+        "A job: this command replaces itself by mpirun and passes on all options that are not its "
+        "own. Everything that is missing is listed before anything starts. A process: with "
+        "--replace the original is ended when its successor is complete, before that runs. Without "
+        "--detach the command exits with the program's status.\n"
+        "Exit status 1: refused or failed, nothing is left running; 2: wrong usage.");
     app.callback([=, &exit_status] {
         options->json = *json;
         options->check_original = true;

@@ -105,19 +105,20 @@ void define_run(CommandLine app, int& exit_status) {
     auto args = std::make_shared<RunArgs>();
     app.add_flag("--detach", args->detach, "print the program's pid and return");
     app.add_flag("--share-ipc", args->share_ipc,
-                 "System V IPC objects are the node's; a process that has some cannot leave it");
+                 "use the node's System V IPC objects; a program that uses any cannot be exported");
     // What a shell or a test left open by accident would lead out of the tree and keep it here.
-    app.add_flag("--inherit", args->inherit,
-                 "keep descriptors above 2 open; those that lead outside keep the program here");
+    app.add_flag(
+        "--inherit", args->inherit,
+        "keep descriptors above 2 open; one that leads outside the program prevents its export");
     auto json = add_json(app);
     app.prefix_command();
     app.footer(
-        "Everything after the options, or after --, is the program. Its standard input and output, "
-        "signals and exit status are as without `ghost run`.");
+        "Everything after the options, or after --, is the program. Standard input and output, "
+        "signals and exit status behave as they do without `ghost run`.");
     app.callback([=, &exit_status] {
         args->program = app.remaining();
         if (args->program.empty()) {
-            fmt::print(stderr, "ghost: run needs a program\n");
+            fmt::print(stderr, "ghost: name a program to run: ghost run -- PROGRAM ...\n");
             exit_status = exit_usage;
             return;
         }

@@ -51,11 +51,11 @@ int run(const std::string& folder, bool json) {
 void define_snapshots(CommandLine app, int& exit_status) {
     auto folder = std::make_shared<std::string>("./ghost-snapshots");
     app.add_option("folder", *folder,
-                   "the folder of snapshots (default: ./ghost-snapshots), or one of them");
+                   "folder of snapshots, or one snapshot (default: ./ghost-snapshots)");
     auto json = add_json(app);
     app.footer(
-        "Newest first. Whole: its manifest is right and every file is there with its size; `ghost "
-        "verify` reads every byte.");
+        "Newest first. \"whole\" means that the manifest is valid and every file has its size; "
+        "`ghost verify` reads every byte.");
     app.callback([=, &exit_status] { exit_status = run(*folder, *json); });
 }
 

@@ -78,12 +78,13 @@ int run_verify(const VerifyArgs& args, const std::string& key_file, bool json) {
 void define_verify(CommandLine app, int& exit_status) {
     auto args = std::make_shared<VerifyArgs>();
     app.add_option("file", args->files,
-                   "ghosts, their parents are found beside them; or snapshots of jobs")
+                   "ghosts (parents are found beside them) or snapshots of jobs")
         .required();
     auto key = add_key(app);
     auto json = add_json(app);
     app.footer(
-        "Exit status: 0 every byte is right; 1 something is not, and what and where; 2 usage.");
+        "Exit status: 0 every byte is right; 1 something is damaged, and it is named; 2 wrong "
+        "usage.");
     app.callback([=, &exit_status] { exit_status = run_verify(*args, *key, *json); });
 }
 

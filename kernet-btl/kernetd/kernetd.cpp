@@ -26,16 +26,18 @@ using ghost::Status;
 constexpr const char* usage =
     "usage: kernetd --node NAME --nodes FILE --secret FILE [OPTION]...\n"
     "The stream manager of a node (see docs/KERNET.md).\n"
-    "  --node NAME         this node's name among the nodes\n"
-    "  --nodes FILE        all nodes, the same file everywhere: lines of NAME ADDRESS PORT\n"
-    "  --secret FILE       64 hex digits, the same on all nodes; mode 0600\n"
-    "  --cluster NAME      tells clusters apart that have the same secret (kernet)\n"
-    "  --socket ADDRESS    for processes: a path or @NAME ($KERNET_MANAGER, else @kernet/UID)\n"
-    "  --interfaces LIST   interfaces or CIDR nets the processes' links use (all but loopback)\n"
-    "  --filters CHAIN     what all messages go through, as docs/FILTERS.md says; the same "
-    "everywhere\n"
-    "  --grace SECONDS     how long a node may be away before its sockets are lost (5)\n"
-    "It runs until SIGTERM or SIGINT, in the foreground, and prints one line once it is ready.\n";
+    "  --node NAME         name of this node in the list of nodes\n"
+    "  --nodes FILE        list of nodes, identical on all of them: lines of NAME ADDRESS PORT\n"
+    "  --secret FILE       64 hex digits, identical on all nodes; mode 0600\n"
+    "  --cluster NAME      separates clusters that use the same secret (default: kernet)\n"
+    "  --socket ADDRESS    where programs connect: a path or @NAME (default: $KERNET_MANAGER,\n"
+    "                      else @kernet/UID)\n"
+    "  --interfaces LIST   interfaces or CIDR nets for data (default: all but loopback)\n"
+    "  --filters CHAIN     filters for all messages (docs/FILTERS.md), identical on all nodes\n"
+    "  --grace SECONDS     how long a node may be unreachable before its sockets are lost\n"
+    "                      (default: 5)\n"
+    "  --help              print this and exit\n"
+    "Runs in the foreground until SIGTERM or SIGINT; prints one line when it is ready.\n";
 
 struct Options {
     std::string node, nodes, secret, cluster = "kernet", address, interfaces, filters;
