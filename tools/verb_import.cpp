@@ -21,8 +21,8 @@ void define_import(CommandLine app, int& exit_status) {
     auto json = add_json(app);
     app.footer(
         "The process gets this command's standard input and output in place of its own terminal "
-        "or pipes. Without --detach the command waits for the program and exits with its status, "
-        "or with 128+N if signal N killed it.\n"
+        "or pipes. Without --detach the command waits for the program and ends as it does, with "
+        "its exit status or by its signal.\n"
         "Exit status 1: refused or failed, nothing is left running; 2: wrong usage.");
     app.callback([=, &exit_status] {
         options->json = *json;

@@ -88,27 +88,27 @@ def outcome(folder, name, refused):
 
 def coverage(rows):
     lines = ["# What a ghost carries", "",
-             "Each row is a program that brings itself into that state, is exported on one node, imported on",
-             "another one, and then checks that all is as it was. `tests/process/matrix.sh` runs them and holds",
-             "this page to what came out (`matrix.sh --write` writes it).", "",
+             "Each row is a program that puts itself into the named state, is exported on one node, imported on",
+             "another, and then checks that everything is unchanged. `tests/process/matrix.sh` runs them and",
+             "compares this page with the results (`tests/process/matrix.sh --write` writes it).", "",
              "| what | carried |", "|---|---|"]
     for name, what, refused in rows:
         if not refused:
             lines.append("| %s | yes |" % what)
         elif refused.startswith("import: "):
-            lines.append("| %s | refused before anything is made where the file is missing |" % what)
+            lines.append("| %s | refused before anything starts where the file is missing |" % what)
         else:
             lines.append('| %s | refused before the freeze: "%s" |' % (what, refused))
     lines += ["",
-              "Beside the rows:",
-              "- Standard input, output and error that lead out of the tree become the importer's.",
-              "- A tree is in the control groups, the network and the mounts of its importer.",
-              "- A process that was stopped by SIGSTOP when it was exported runs at the target.",
-              "- Calls that wait for some time (poll, usleep) begin to wait anew.",
-              "- Files are not copied: they have to be at the target, and the same; those that are written to",
+              "Also:",
+              "- Standard input, output and error that lead out of the tree become those of `ghost import`.",
+              "- The tree gets the control groups, network and mounts of `ghost import`.",
+              "- A process that was stopped by SIGSTOP runs after the import.",
+              "- Calls that wait for a duration (poll, usleep) wait for all of it again.",
+              "- Files are not copied: they must be on the target, unchanged; files that are written to",
               "  may have grown.",
-              "- What lay in transparent huge pages does so again soon after.",
-              "- Huge pages of hugetlbfs are taken only if the target has as many reserved.", ""]
+              "- Memory that was in transparent huge pages returns to huge pages soon afterwards.",
+              "- Huge pages of hugetlbfs need as many reserved ones on the target.", ""]
     return "\n".join(lines)
 
 
