@@ -1,0 +1,53 @@
+#include "base/encoding.hpp"
+
+#include <array>
+#include <cstdint>
+
+namespace ghost {
+namespace {
+
+constexpr std::string_view digits =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+constexpr uint8_t no_digit = 64;
+
+constexpr auto value_of = [] {
+    std::array<uint8_t, 256> out{};
+    out.fill(no_digit);
+    for (uint8_t i = 0; i < digits.size(); ++i) out[static_cast<uint8_t>(digits[i])] = i;
+    return out;
+}();
+
+}  // namespace
+
+std::string encode_base64(std::string_view bytes) {
+    std::string out;
+    out.reserve((bytes.size() + 2) / 3 * 4);
+    for (size_t i = 0; i < bytes.size(); i += 3) {
+        const size_t some = bytes.size() - i < 3 ? bytes.size() - i : 3;
+        uint32_t group = 0;
+        for (size_t k = 0; k < 3; ++k)
+            group = group << 8 | (k < some ? static_cast<uint8_t>(bytes[i + k]) : 0U);
+        for (size_t k = 0; k < 4; ++k) out += k <= some ? digits[group >> (18 - 6 * k) & 63] : '=';
+    }
+    return out;
+}
+
+std::optional<std::string> decode_base64(std::string_view text) {
+    if (text.size() % 4 != 0) return std::nullopt;
+    std::string out;
+    out.reserve(text.size() / 4 * 3);
+    for (size_t i = 0; i < text.size(); i += 4) {
+        size_t some = 4;  // digits of this group; only the last one has fewer
+        while (i + 4 == text.size() && some > 2 && text[i + some - 1] == '=') --some;
+        uint32_t group = 0;
+        for (size_t k = 0; k < 4; ++k) {
+            const uint8_t digit = k < some ? value_of[static_cast<uint8_t>(text[i + k])] : 0;
+            if (digit == no_digit) return std::nullopt;
+            group = group << 6 | digit;
+        }
+        for (size_t k = 0; k + 1 < some; ++k) out += static_cast<char>(group >> (16 - 8 * k) & 255);
+    }
+    return out;
+}
+
+}  // namespace ghost
