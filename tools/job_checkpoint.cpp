@@ -17,11 +17,11 @@ constexpr int ending_ms = 60'000;
 void print_row(const Job& job, const Json& row, const std::string& then, bool ended) {
     const std::string second = row.value("second", "");
     fmt::print(
-        "job {} -> {}{}  {}  {} ranks  {}  stood {}  total {}{}\n", job.name(),
+        "job {} -> {}{}  {}  {} ranks  {}  paused {}  total {}{}\n", job.name(),
         row.value("snapshot", "?"), second.empty() ? "" : " and " + second, row.value("kind", "?"),
         row.value("ranks", 0), bytes_text(row.value("bytes", uint64_t{0})),
         time_text(row.value("pause_us", int64_t{0})), time_text(row.value("total_us", int64_t{0})),
-        then == "stop"   ? "  (stopped; SIGCONT to mpirun lets it go on)"
+        then == "stop"   ? "  (stopped; send SIGCONT to mpirun to continue)"
         : then != "kill" ? ""
         : ended          ? "  (ended)"
                          : fmt::format("  (ending: mpirun {} is still there)", job.pid()));

@@ -118,7 +118,7 @@ void tell(const Snapshot& snapshot, const Shortcomings& lacks) {
     const Manifest& manifest = *snapshot.manifest;
     for (const auto& line : lacks.perhaps)
         fmt::print(stderr, "ghost: if ranks start on this node, it lacks: {}\n", line);
-    fmt::print(stderr, "ghost: job {} goes on from {} ({} ranks, {})\n", manifest.job,
+    fmt::print(stderr, "ghost: resuming job {} from {} ({} ranks, {})\n", manifest.job,
                snapshot.path, manifest.ranks.size(), manifest.time);
     const Status noted = plugin::append_event(folder_of(snapshot), manifest.job,
                                               {{"time", plugin::utc_now()},

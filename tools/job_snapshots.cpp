@@ -29,7 +29,7 @@ Result<Snapshot> newest_usable(const std::vector<Snapshot>& newest_first, const 
         fmt::print(stderr, "ghost: snapshot {} is damaged: {}; trying the one before it\n",
                    one.name, last_why);
     }
-    return make_error(Code::not_found, "find a whole snapshot of a job in", folder);
+    return make_error(Code::not_found, "find a complete snapshot of a job in", folder);
 }
 
 // What else can be used in place of a damaged one, as an end of a message.
@@ -39,7 +39,7 @@ std::string advice(const Snapshot& damaged) {
     for (const Snapshot& one : *all)
         if (one.whole && one.name != damaged.name)
             return fmt::format("; `ghost restart {}` takes another one of this job", one.path);
-    return "; there is no other whole one of this job";
+    return "; there is no other complete one of this job";
 }
 
 }  // namespace

@@ -148,7 +148,7 @@ int run(const CheckpointArgs& args, bool json) {
         print_json(*done);
         return exit_done;
     }
-    fmt::print("process {} -> {}  {}  stood {}  total {}\n", done->value("pid", 0),
+    fmt::print("process {} -> {}  {}  paused {}  total {}\n", done->value("pid", 0),
                done->value("snapshot", ""), bytes_text(done->value("bytes", uint64_t{0})),
                time_text(done->value("pause_us", int64_t{0})),
                time_text(done->value("total_us", int64_t{0})));

@@ -212,7 +212,7 @@ int run_live(const DupArgs& args, core::PageOrder order, bool json) {
                     {"total_us", monotonic_us() - begin}});
         return exit_done;
     }
-    fmt::print("process {} -> {} process {}  {}  stood {} and {}  {} rounds  total {}\n",
+    fmt::print("process {} -> {} process {}  {}  paused {} and {}  {} rounds  total {}\n",
                tree->program, args.to, pid, bytes_text(stats.bytes), time_text(stats.skeleton_stop),
                time_text(stats.stop), stats.rounds, time_text(monotonic_us() - begin));
     if (stats.late_bytes > 0)
@@ -241,9 +241,9 @@ int run(const DupArgs& args, bool json) {
         print_json(out);
         return exit_done;
     }
-    fmt::print("process {} -> {} process {}  {}  stood {}  total {}\n", made->exported.tree.program,
-               args.to, made->pid, bytes_text(out["bytes"].get<uint64_t>()),
-               time_text(made->exported.stats.frozen_us),
+    fmt::print("process {} -> {} process {}  {}  paused {}  total {}\n",
+               made->exported.tree.program, args.to, made->pid,
+               bytes_text(out["bytes"].get<uint64_t>()), time_text(made->exported.stats.frozen_us),
                time_text(out["total_us"].get<int64_t>()));
     return exit_done;
 }

@@ -34,7 +34,7 @@ int run(const ExportArgs& args, bool json) {
         print_json(out);
         return exit_done;
     }
-    fmt::print("process {} -> {}  {}  stood {}  total {}\n", exported->tree.program, args.to,
+    fmt::print("process {} -> {}  {}  paused {}  total {}\n", exported->tree.program, args.to,
                bytes_text(size > 0 ? size : exported->stats.page_bytes),
                time_text(exported->stats.frozen_us), time_text(exported->stats.total_us));
     return exit_done;

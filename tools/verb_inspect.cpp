@@ -211,7 +211,7 @@ int inspect_snapshot(const std::string& folder, bool json) {
     const auto snapshot = plugin::look_at_snapshot(folder);
     fmt::print("{}: {} snapshot of job {}, {} ranks, epoch {}, {}\n", snapshot.path, manifest->kind,
                manifest->job, manifest->ranks.size(), manifest->epoch, manifest->time);
-    fmt::print("  {}, stood {}, total {}\n", bytes_text(manifest->bytes),
+    fmt::print("  {}, paused {}, total {}\n", bytes_text(manifest->bytes),
                time_text(manifest->pause_us), time_text(manifest->total_us));
     if (!snapshot.whole) fmt::print("  damaged: {}\n", snapshot.why);
     fmt::print("  made by Ghost {}, {} {}, PMIx {}\n", manifest->version, manifest->runtime,
@@ -222,7 +222,7 @@ int inspect_snapshot(const std::string& folder, bool json) {
         fmt::print("  input of rank {}: {} from byte {}\n", manifest->input.rank,
                    manifest->input.path, manifest->input.offset);
     for (const auto& rank : manifest->ranks)
-        fmt::print("  rank {:<5} {:<16} {:<11} {:>10} of {:>10}  stood {}{}\n", rank.rank,
+        fmt::print("  rank {:<5} {:<16} {:<11} {:>10} of {:>10}  paused {}{}\n", rank.rank,
                    rank.node, rank.kind, bytes_text(rank.bytes), bytes_text(rank.memory),
                    time_text(rank.pause_us),
                    rank.chain.empty() ? std::string() : "  on " + rank.chain.front());

@@ -24,7 +24,7 @@ void print_snapshots(const Json& info) {
         return found.is_object() ? found : Json::object();
     };
     if (const Json last = part("snapshot"); !last.empty())
-        fmt::print("  last snapshot {} of {}, {}, stood {}\n", last.value("snapshot", "?"),
+        fmt::print("  last snapshot {} of {}, {}, paused {}\n", last.value("snapshot", "?"),
                    last.value("time", "?"), bytes_text(last.value("bytes", uint64_t{0})),
                    time_text(last.value("pause_us", int64_t{0})));
     if (const Json now = part("snapshotting"); !now.empty())
@@ -36,7 +36,7 @@ void print_snapshots(const Json& info) {
     if (info.contains("next_snapshot_us"))
         fmt::print("  next snapshot in {}\n",
                    time_text(info.value("next_snapshot_us", int64_t{0})));
-    if (info.value("stopped", false)) fmt::print("  stopped; SIGCONT to mpirun lets it go on\n");
+    if (info.value("stopped", false)) fmt::print("  stopped; send SIGCONT to mpirun to continue\n");
 }
 
 void print_job(const Json& info) {

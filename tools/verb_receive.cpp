@@ -116,6 +116,7 @@ int run() {
 }  // namespace
 
 void define_receive(CommandLine app, int& exit_status) {
+    app.hide();  // started by `dup` only
     app.footer("Speaks with `ghost dup` over standard input and output (tools/clone_line.hpp).");
     auto json = add_json(app);
     app.callback([=, &exit_status] { exit_status = run(); });

@@ -12,8 +12,8 @@ namespace {
 
 std::string state_of(const Json& row) {
     if (!row.value("whole", false)) return "damaged: " + row.value("why", "");
-    if (!row.contains("away")) return "whole";
-    return fmt::format("whole, part of it on {}",
+    if (!row.contains("away")) return "complete";
+    return fmt::format("complete, part of it on {}",
                        fmt::join(row["away"].get<std::vector<std::string>>(), ", "));
 }
 
@@ -22,7 +22,7 @@ void print_row(const Json& row) {
         fmt::print("{:<20} damaged: {}\n", row.value("name", "?"), row.value("why", "?"));
         return;
     }
-    fmt::print("{:<20} {:.19}Z  {:<11} {:>5} ranks  {:>10}  stood {:>8}  {}\n",
+    fmt::print("{:<20} {:.19}Z  {:<11} {:>5} ranks  {:>10}  paused {:>8}  {}\n",
                row.value("name", "?"), row.value("time", "?"), row.value("kind", "?"),
                row.value("ranks", 0), bytes_text(row.value("bytes", uint64_t{0})),
                time_text(row.value("pause_us", int64_t{0})), state_of(row));
@@ -54,7 +54,7 @@ void define_snapshots(CommandLine app, int& exit_status) {
                    "folder of snapshots, or one snapshot (default: ./ghost-snapshots)");
     auto json = add_json(app);
     app.footer(
-        "Newest first. \"whole\" means that the manifest is valid and every file has its size; "
+        "Newest first. \"complete\" means that the manifest is valid and every file has its size; "
         "`ghost verify` reads every byte.");
     app.callback([=, &exit_status] { exit_status = run(*folder, *json); });
 }

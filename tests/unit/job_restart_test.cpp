@@ -256,7 +256,7 @@ TEST_F(JobCommand, ADamagedNewestIsNamedAndTheOneBeforeUsed) {
     // by its own name it is refused, and the other one is proposed
     expect_refusal(ghost("restart " + second), "ghost restart " + snapshots + "/874119169-000001");
     flip(snapshots + "/874119169-000001/rank-0.ghost");
-    expect_refusal(ghost("restart " + snapshots), "find a whole snapshot");
+    expect_refusal(ghost("restart " + snapshots), "find a complete snapshot");
 }
 
 TEST_F(JobCommand, AnotherRanksGhostIsNoticed) {
