@@ -324,7 +324,7 @@ TEST_F(JobCommand, SnapshotsAreListedVerifiedAndInspected) {
     EXPECT_EQ(list[0]["ranks"], 2);
     EXPECT_EQ(list[0]["pause_us"], 4000);
     EXPECT_TRUE(list[0]["whole"]);
-    EXPECT_THAT(ghost("snapshots " + snapshots).out, HasSubstr("whole"));
+    EXPECT_THAT(ghost("snapshots " + snapshots).out, HasSubstr("complete"));
     EXPECT_EQ(ghost("verify " + snapshots).exit, 0);
     EXPECT_EQ(ghost("inspect " + second + " --json").json()["job"]["name"], "874119169");
     EXPECT_THAT(ghost("inspect " + second).out, HasSubstr("2 ranks, epoch 0"));
