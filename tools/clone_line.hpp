@@ -6,7 +6,7 @@
 //   receive → dup  {t: held, import: {…}}: the tree is there and stands; or {t: failed, why}
 //   dup → receive  {t: go}: from here on the tree there is the one (or one of two) that lives
 //   receive → dup  {t: running, pid}
-// With `live` (a move, ghost-core/mechanism/live.hpp) the connection itself tells of all that; what
+// With `live` (a move, ghost-core/engine/live.hpp) the connection itself tells of all that; what
 // follows here is {t: running, pid} once the tree has all its pages there, or {t: failed, why}.
 // The end of input before `go` means that the tree is not wanted any more.
 #pragma once

@@ -7,7 +7,7 @@
 
 #include "base/log.hpp"
 #include "tools/restart_line.hpp"
-#include "tools/verb.hpp"
+#include "tools/verbs/verb.hpp"
 
 namespace ghost::tools {
 namespace {

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "ghost-core/format/format.hpp"
-#include "ghost-core/process/protobuf.hpp"
+#include "ghost-core/criu/protobuf.hpp"
 
 namespace ghost::tools {
 namespace {

@@ -9,7 +9,7 @@
 #include "ghost-core/format/reader.hpp"
 #include "ghost-core/resource/chain.hpp"
 #include "tools/terminal.hpp"
-#include "tools/verb.hpp"
+#include "tools/verbs/verb.hpp"
 
 namespace ghost::tools {
 

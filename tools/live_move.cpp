@@ -1,6 +1,6 @@
 #include "tools/live_move.hpp"
 
-#include "ghost-core/process/nested.hpp"
+#include "ghost-core/criu/nested.hpp"
 #include "tools/plain_ghost.hpp"
 #include "tools/terminal.hpp"
 

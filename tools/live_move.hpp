@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "ghost-core/mechanism/live.hpp"
+#include "ghost-core/engine/live.hpp"
 #include "tools/plain.hpp"
 
 namespace ghost::tools {

@@ -15,9 +15,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "ghost-core/process/nested.hpp"
+#include "ghost-core/criu/nested.hpp"
 #include "tools/paths.hpp"
-#include "tools/verb.hpp"
+#include "tools/verbs/verb.hpp"
 
 namespace ghost::tools {
 namespace {

@@ -10,8 +10,8 @@
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
-#include "ghost-core/mechanism/plain.hpp"
-#include "ghost-core/process/signals.hpp"
+#include "ghost-core/engine/plain.hpp"
+#include "ghost-core/criu/signals.hpp"
 
 namespace ghost::tools {
 

@@ -7,11 +7,11 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
-#include "ghost-core/mechanism/checkpoint.hpp"
-#include "ghost-core/mechanism/preflight.hpp"
-#include "ghost-core/process/nested.hpp"
+#include "ghost-core/engine/checkpoint.hpp"
+#include "ghost-core/engine/preflight.hpp"
+#include "ghost-core/criu/nested.hpp"
 #include "tools/terminal.hpp"
-#include "tools/verb.hpp"
+#include "tools/verbs/verb.hpp"
 
 namespace ghost::tools {
 namespace {

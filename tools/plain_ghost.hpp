@@ -8,7 +8,7 @@
 #include <string>
 
 #include "tools/plain.hpp"
-#include "tools/verb.hpp"
+#include "tools/verbs/verb.hpp"
 
 namespace ghost::tools {
 

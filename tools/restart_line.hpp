@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/result.hpp"
-#include "pmix-plugin/snapshot/manifest.hpp"
+#include "pmix-plugin/snapshots/manifest.hpp"
 
 namespace ghost::tools {
 

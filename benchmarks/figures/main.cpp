@@ -13,7 +13,7 @@
 
 #include "benchmarks/figures/report.hpp"
 #include "benchmarks/figures/streams.hpp"
-#include "benchmarks/netpipe/plot.hpp"
+#include "benchmarks/common/plot.hpp"
 
 namespace ghost::bench {
 namespace {

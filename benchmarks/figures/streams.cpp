@@ -7,7 +7,7 @@
 #include <random>
 
 #include "base/clock.hpp"
-#include "benchmarks/netpipe/plot.hpp"
+#include "benchmarks/common/plot.hpp"
 
 namespace ghost::bench {
 namespace {

@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "base/clock.hpp"
-#include "kernet-btl/kernet/stream.hpp"
+#include "kernet-btl/transport/stream.hpp"
 #include "kernet-btl/link/loop.hpp"
 
 namespace {

@@ -21,7 +21,7 @@
 #include "base/json.hpp"
 #include "base/log.hpp"
 #include "benchmarks/micro/subject.hpp"
-#include "ghost-core/mechanism/checkpoint.hpp"
+#include "ghost-core/engine/checkpoint.hpp"
 #include "ghost-core/resource/memory.hpp"
 
 namespace ghost::bench {

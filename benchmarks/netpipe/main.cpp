@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <fmt/format.h>
 
-#include "benchmarks/netpipe/plot.hpp"
+#include "benchmarks/common/plot.hpp"
 #include "benchmarks/netpipe/report.hpp"
 
 namespace ghost::bench {

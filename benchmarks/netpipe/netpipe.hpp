@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/result.hpp"
-#include "benchmarks/netpipe/cluster.hpp"
+#include "benchmarks/common/cluster.hpp"
 
 namespace ghost::bench {
 

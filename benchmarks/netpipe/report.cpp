@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 #include <set>
 
-#include "benchmarks/netpipe/plot.hpp"
+#include "benchmarks/common/plot.hpp"
 
 namespace ghost::bench {
 namespace {

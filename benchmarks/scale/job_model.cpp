@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <fmt/format.h>
 
-#include "pmix-plugin/snapshot/folder.hpp"
+#include "pmix-plugin/snapshots/folder.hpp"
 
 namespace ghost::plugin::scale {
 namespace {

@@ -15,8 +15,8 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
-#include "benchmarks/netpipe/cluster.hpp"
-#include "benchmarks/netpipe/plot.hpp"
+#include "benchmarks/common/cluster.hpp"
+#include "benchmarks/common/plot.hpp"
 #include "benchmarks/start_up/footprint.hpp"
 
 namespace ghost::bench {

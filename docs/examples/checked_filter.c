@@ -8,7 +8,7 @@
 #include <string.h>
 
 #ifdef GHOST_FILTER_IN_TREE
-#include "kernet-btl/filter/ghost_filter.h"
+#include "kernet-btl/include/ghost/ghost_filter.h"
 #else
 #include <ghost/ghost_filter.h>
 #endif

@@ -7,10 +7,10 @@
 #include <unistd.h>
 
 #include "ghost-core/api/objects.hpp"
-#include "ghost-core/mechanism/migration.hpp"
-#include "ghost-core/mechanism/plain.hpp"
-#include "ghost-core/mechanism/preflight.hpp"
-#include "ghost-core/process/nested.hpp"
+#include "ghost-core/engine/migration.hpp"
+#include "ghost-core/engine/plain.hpp"
+#include "ghost-core/engine/preflight.hpp"
+#include "ghost-core/criu/nested.hpp"
 #include "ghost-core/resource/chain.hpp"
 
 using namespace ghost;

@@ -6,7 +6,7 @@
 #include <new>
 
 #include "kernet-btl/include/kernet.h"
-#include "kernet-btl/kernet/node.hpp"
+#include "kernet-btl/streams/node.hpp"
 
 struct kernet_node {
     std::unique_ptr<kernet::Node> node;

@@ -8,7 +8,7 @@
 BEGIN_C_DECLS
 
 /* From here on messages go on while this process waits in PMIx_Connect (MPI_Comm_spawn, accept and
- * connect) for the others: with Ghost it waits for all of them (pmix-plugin/orte4/
+ * connect) for the others: with Ghost it waits for all of them (pmix-plugin/runtime/pmix/
  * pmix_collectives.h), and one of them may wait for a message that is still being sent here. */
 void kernet_connect_with_progress(void);
 /* As it was before; nothing if it was not called. */

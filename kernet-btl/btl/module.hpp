@@ -12,11 +12,11 @@
 #include <thread>
 #include <vector>
 
-#include "kernet-btl/btl/agent.hpp"
+#include "kernet-btl/agent/agent.hpp"
 #include "kernet-btl/btl/bridge.h"
 #include "kernet-btl/btl/regions.hpp"
-#include "kernet-btl/kernet/datapath.hpp"
-#include "kernet-btl/kernet/endpoint.hpp"
+#include "kernet-btl/transport/datapath.hpp"
+#include "kernet-btl/transport/endpoint.hpp"
 
 namespace kernet::btl {
 

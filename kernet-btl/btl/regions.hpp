@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "kernet-btl/btl/bridge.h"
-#include "kernet-btl/kernet/socket.hpp"
+#include "kernet-btl/transport/socket.hpp"
 
 // A peer, as Open MPI knows it.
 struct mca_btl_base_endpoint_t {

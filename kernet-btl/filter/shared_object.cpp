@@ -4,7 +4,7 @@
 
 #include "base/log.hpp"
 #include "kernet-btl/filter/builtin.hpp"
-#include "kernet-btl/filter/ghost_filter.h"
+#include "kernet-btl/include/ghost/ghost_filter.h"
 
 namespace kernet::filter {
 

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 
 #include "base/log.hpp"
-#include "kernet-btl/kernet/manager.hpp"
+#include "kernet-btl/streams/manager.hpp"
 
 namespace {
 

@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 
 #include "base/log.hpp"
-#include "pmix-plugin/message.hpp"
+#include "pmix-plugin/protocol/message.hpp"
 
 namespace ghost::plugin {
 namespace {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "pmix-plugin/channel.hpp"
+#include "pmix-plugin/runtime/interface/channel.hpp"
 #include "pmix-plugin/coordinator/mover.hpp"
 #include "pmix-plugin/coordinator/queue.hpp"
 #include "pmix-plugin/coordinator/snapshotter.hpp"

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.hpp"
-#include "pmix-plugin/background.hpp"
+#include "pmix-plugin/runtime/interface/background.hpp"
 #include "pmix-plugin/coordinator/clients.hpp"
 #include "pmix-plugin/coordinator/events.hpp"
 #include "pmix-plugin/coordinator/liveness.hpp"
@@ -18,8 +18,8 @@
 #include "pmix-plugin/coordinator/restarter.hpp"
 #include "pmix-plugin/coordinator/schedule.hpp"
 #include "pmix-plugin/coordinator/snapshotter.hpp"
-#include "pmix-plugin/directory.hpp"
-#include "pmix-plugin/message.hpp"
+#include "pmix-plugin/runtime/interface/directory.hpp"
+#include "pmix-plugin/protocol/message.hpp"
 
 namespace ghost::plugin {
 namespace {

@@ -13,7 +13,7 @@
 #include <string>
 
 #include "base/clock.hpp"
-#include "pmix-plugin/runtime_adapter.hpp"
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
 namespace ghost::plugin {
 

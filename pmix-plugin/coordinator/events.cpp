@@ -1,7 +1,7 @@
 #include "pmix-plugin/coordinator/events.hpp"
 
 #include "base/log.hpp"
-#include "pmix-plugin/snapshot/folder.hpp"
+#include "pmix-plugin/snapshots/folder.hpp"
 
 namespace ghost::plugin {
 namespace {

@@ -5,7 +5,7 @@
 #include <deque>
 #include <string>
 
-#include "pmix-plugin/background.hpp"
+#include "pmix-plugin/runtime/interface/background.hpp"
 
 namespace ghost::plugin {
 

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "base/fd.hpp"
-#include "pmix-plugin/snapshot/folder.hpp"
+#include "pmix-plugin/snapshots/folder.hpp"
 
 namespace ghost::plugin {
 

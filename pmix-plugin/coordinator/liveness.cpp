@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/log.hpp"
-#include "pmix-plugin/message.hpp"
+#include "pmix-plugin/protocol/message.hpp"
 
 namespace ghost::plugin {
 

@@ -6,7 +6,7 @@
 #include <tuple>
 #include <unistd.h>
 
-#include "pmix-plugin/message.hpp"
+#include "pmix-plugin/protocol/message.hpp"
 
 namespace ghost::plugin {
 namespace {

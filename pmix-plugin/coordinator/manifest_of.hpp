@@ -5,7 +5,7 @@
 #include <string>
 
 #include "pmix-plugin/coordinator/snapshot.hpp"
-#include "pmix-plugin/snapshot/manifest.hpp"
+#include "pmix-plugin/snapshots/manifest.hpp"
 
 namespace ghost::plugin {
 

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "pmix-plugin/coordinator/coordinator.hpp"
-#include "pmix-plugin/runtime_adapter.hpp"
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
 namespace ghost::plugin {
 

@@ -8,7 +8,7 @@
 
 #include "pmix-plugin/coordinator/liveness.hpp"
 #include "pmix-plugin/coordinator/move.hpp"
-#include "pmix-plugin/directory.hpp"
+#include "pmix-plugin/runtime/interface/directory.hpp"
 
 namespace ghost::plugin {
 

@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include "pmix-plugin/parameters.hpp"
+#include "pmix-plugin/settings/parameters.hpp"
 
 namespace ghost::plugin {
 namespace {

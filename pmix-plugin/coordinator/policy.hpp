@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "pmix-plugin/runtime_adapter.hpp"
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
 namespace ghost::plugin {
 

@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "base/log.hpp"
-#include "pmix-plugin/message.hpp"
-#include "pmix-plugin/snapshot/folder.hpp"
-#include "pmix-plugin/snapshot/manifest.hpp"
+#include "pmix-plugin/protocol/message.hpp"
+#include "pmix-plugin/snapshots/folder.hpp"
+#include "pmix-plugin/snapshots/manifest.hpp"
 
 namespace ghost::plugin {
 namespace {

@@ -6,11 +6,11 @@
 #include <memory>
 #include <optional>
 
-#include "pmix-plugin/background.hpp"
+#include "pmix-plugin/runtime/interface/background.hpp"
 #include "pmix-plugin/coordinator/job_lock.hpp"
 #include "pmix-plugin/coordinator/liveness.hpp"
 #include "pmix-plugin/coordinator/restart.hpp"
-#include "pmix-plugin/step_answer.hpp"
+#include "pmix-plugin/runtime/interface/step_answer.hpp"
 
 namespace ghost::plugin {
 

@@ -5,7 +5,7 @@
 #include <functional>
 #include <optional>
 
-#include "pmix-plugin/runtime_adapter.hpp"
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
 namespace ghost::plugin {
 

@@ -6,8 +6,8 @@
 
 #include "base/log.hpp"
 #include "pmix-plugin/coordinator/manifest_of.hpp"
-#include "pmix-plugin/message.hpp"
-#include "pmix-plugin/snapshot/folder.hpp"
+#include "pmix-plugin/protocol/message.hpp"
+#include "pmix-plugin/snapshots/folder.hpp"
 
 namespace ghost::plugin {
 

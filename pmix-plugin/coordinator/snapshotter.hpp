@@ -9,12 +9,12 @@
 #include <string>
 #include <vector>
 
-#include "pmix-plugin/background.hpp"
+#include "pmix-plugin/runtime/interface/background.hpp"
 #include "pmix-plugin/coordinator/job_lock.hpp"
 #include "pmix-plugin/coordinator/liveness.hpp"
 #include "pmix-plugin/coordinator/policy.hpp"
 #include "pmix-plugin/coordinator/snapshot.hpp"
-#include "pmix-plugin/directory.hpp"
+#include "pmix-plugin/runtime/interface/directory.hpp"
 
 namespace ghost::plugin {
 

@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "pmix-plugin/runtime_adapter.hpp"
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
 namespace ghost::plugin {
 

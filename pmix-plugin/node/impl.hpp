@@ -8,10 +8,10 @@
 #include <memory>
 #include <string>
 
-#include "pmix-plugin/background.hpp"
-#include "pmix-plugin/channel.hpp"
-#include "pmix-plugin/directory.hpp"
-#include "pmix-plugin/message.hpp"
+#include "pmix-plugin/runtime/interface/background.hpp"
+#include "pmix-plugin/runtime/interface/channel.hpp"
+#include "pmix-plugin/runtime/interface/directory.hpp"
+#include "pmix-plugin/protocol/message.hpp"
 #include "pmix-plugin/node/node_agent.hpp"
 #include "pmix-plugin/node/part.hpp"
 #include "pmix-plugin/node/seat.hpp"

@@ -11,7 +11,7 @@
 #include <memory>
 #include <string>
 
-#include "pmix-plugin/runtime_adapter.hpp"
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
 namespace ghost::plugin {
 

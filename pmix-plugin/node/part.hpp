@@ -13,8 +13,8 @@
 #include <tuple>
 
 #include "pmix-plugin/node/daemon_tree.hpp"
-#include "pmix-plugin/runtime_adapter.hpp"
-#include "pmix-plugin/step_answer.hpp"
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
+#include "pmix-plugin/runtime/interface/step_answer.hpp"
 
 namespace ghost::plugin {
 

@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "pmix-plugin/transitions.hpp"
+#include "base/transitions.hpp"
 
 namespace ghost::plugin {
 namespace {

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "pmix-plugin/channel.hpp"
-#include "pmix-plugin/runtime_adapter.hpp"
+#include "pmix-plugin/runtime/interface/channel.hpp"
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
 namespace ghost::plugin {
 

@@ -6,7 +6,7 @@
 
 #include "base/log.hpp"
 #include "pmix-plugin/node/impl.hpp"
-#include "pmix-plugin/snapshot/folder.hpp"
+#include "pmix-plugin/snapshots/folder.hpp"
 
 namespace ghost::plugin {
 

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "base/fd.hpp"
-#include "kernet-btl/kernet/channel.hpp"
-#include "kernet-btl/kernet/manager.hpp"
+#include "kernet-btl/streams/channel.hpp"
+#include "kernet-btl/streams/manager.hpp"
 
 namespace ghost::plugin {
 

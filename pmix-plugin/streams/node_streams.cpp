@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "base/log.hpp"
-#include "pmix-plugin/message.hpp"
-#include "pmix-plugin/rank_environment.hpp"
+#include "pmix-plugin/protocol/message.hpp"
+#include "pmix-plugin/settings/rank_environment.hpp"
 
 namespace ghost::plugin {
 

@@ -16,7 +16,7 @@
 
 #include "base/control_socket.hpp"
 #include "base/fd.hpp"
-#include "pmix-plugin/runtime_adapter.hpp"
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 #include "pmix-plugin/streams/manager_thread.hpp"
 
 namespace ghost::plugin {

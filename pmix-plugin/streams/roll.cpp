@@ -4,8 +4,8 @@
 #include <fmt/format.h>
 
 #include "base/log.hpp"
-#include "kernet-btl/kernet/manager.hpp"
-#include "pmix-plugin/message.hpp"
+#include "kernet-btl/streams/manager.hpp"
+#include "pmix-plugin/protocol/message.hpp"
 
 namespace ghost::plugin {
 

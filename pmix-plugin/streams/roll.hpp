@@ -8,7 +8,7 @@
 #include <optional>
 #include <string>
 
-#include "pmix-plugin/runtime_adapter.hpp"
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
 namespace ghost::plugin {
 

@@ -4,7 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "ghost-core/process/tree.hpp"
+#include "ghost-core/criu/tree.hpp"
 
 namespace ghost::plugin {
 

@@ -8,7 +8,7 @@
 #include <linux/magic.h>
 #include <sys/vfs.h>
 
-#include "pmix-plugin/wrapper/base64.hpp"
+#include "base/base64.hpp"
 
 namespace ghost::plugin {
 namespace {

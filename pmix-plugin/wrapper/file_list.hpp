@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/control_socket.hpp"
-#include "ghost-core/process/written_files.hpp"
+#include "ghost-core/criu/written_files.hpp"
 
 namespace ghost::plugin {
 

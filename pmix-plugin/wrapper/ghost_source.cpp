@@ -6,7 +6,7 @@
 #include <set>
 
 #include "ghost-core/format/host.hpp"
-#include "ghost-core/process/written_files.hpp"
+#include "ghost-core/criu/written_files.hpp"
 #include "pmix-plugin/wrapper/tree_memory.hpp"
 
 namespace ghost::plugin {

@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "base/control_socket.hpp"
-#include "ghost-core/mechanism/migration.hpp"
+#include "ghost-core/engine/migration.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "ghost-core/resource/registry.hpp"
-#include "pmix-plugin/snapshot/manifest.hpp"
+#include "pmix-plugin/snapshots/manifest.hpp"
 #include "pmix-plugin/wrapper/file_list.hpp"
 #include "pmix-plugin/wrapper/identity.hpp"
 #include "pmix-plugin/wrapper/worker.hpp"

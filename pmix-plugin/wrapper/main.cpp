@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "base/log.hpp"
-#include "ghost-core/process/tree.hpp"
+#include "ghost-core/criu/tree.hpp"
 #include "pmix-plugin/wrapper/restorer.hpp"
 #include "pmix-plugin/wrapper/spawn.hpp"
 #include "pmix-plugin/wrapper/supervisor.hpp"

@@ -7,8 +7,8 @@
 #include <sys/types.h>
 
 #include "base/control_socket.hpp"
-#include "ghost-core/mechanism/migration.hpp"
-#include "ghost-core/process/urgent.hpp"
+#include "ghost-core/engine/migration.hpp"
+#include "ghost-core/criu/urgent.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
 #include "pmix-plugin/wrapper/work_folder.hpp"

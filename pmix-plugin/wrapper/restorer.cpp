@@ -8,7 +8,7 @@
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
-#include "ghost-core/process/urgent.hpp"
+#include "ghost-core/criu/urgent.hpp"
 #include "pmix-plugin/wrapper/agent_signal.hpp"
 #include "pmix-plugin/wrapper/change_state.hpp"
 

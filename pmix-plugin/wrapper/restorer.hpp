@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/control_socket.hpp"
-#include "ghost-core/mechanism/migration.hpp"
+#include "ghost-core/engine/migration.hpp"
 #include "pmix-plugin/wrapper/ghost_source.hpp"
 #include "pmix-plugin/wrapper/guard.hpp"
 #include "pmix-plugin/wrapper/identity.hpp"

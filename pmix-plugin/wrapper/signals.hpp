@@ -1,7 +1,7 @@
 // Signals of a wrapper, and its end: as for the parent of any tree.
 #pragma once
 
-#include "ghost-core/process/signals.hpp"
+#include "ghost-core/criu/signals.hpp"
 
 namespace ghost::plugin {
 

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "base/control_socket.hpp"
-#include "ghost-core/mechanism/checkpoint.hpp"
-#include "ghost-core/process/written_files.hpp"
+#include "ghost-core/engine/checkpoint.hpp"
+#include "ghost-core/criu/written_files.hpp"
 #include "ghost-core/resource/paced.hpp"
 #include "pmix-plugin/wrapper/identity.hpp"
 

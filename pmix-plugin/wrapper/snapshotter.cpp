@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "base/log.hpp"
-#include "ghost-core/mechanism/migration.hpp"
-#include "ghost-core/process/tree.hpp"
+#include "ghost-core/engine/migration.hpp"
+#include "ghost-core/criu/tree.hpp"
 #include "pmix-plugin/wrapper/agent_signal.hpp"
 #include "pmix-plugin/wrapper/change_state.hpp"
 #include "pmix-plugin/wrapper/tree_memory.hpp"

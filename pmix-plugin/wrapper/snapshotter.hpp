@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "base/control_socket.hpp"
-#include "ghost-core/mechanism/checkpoint.hpp"
-#include "ghost-core/process/urgent.hpp"
+#include "ghost-core/engine/checkpoint.hpp"
+#include "ghost-core/criu/urgent.hpp"
 #include "pmix-plugin/wrapper/snapshot_job.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
 #include "pmix-plugin/wrapper/work_folder.hpp"

@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <unistd.h>
 
-#include "ghost-core/process/nested.hpp"
+#include "ghost-core/criu/nested.hpp"
 
 namespace ghost::plugin {
 namespace {

@@ -9,7 +9,7 @@
 #include <sys/sysmacros.h>
 #include <termios.h>
 
-#include "pmix-plugin/wrapper/base64.hpp"
+#include "base/base64.hpp"
 
 namespace ghost::plugin {
 namespace {

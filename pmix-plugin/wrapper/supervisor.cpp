@@ -9,7 +9,7 @@
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
-#include "ghost-core/process/nested.hpp"
+#include "ghost-core/criu/nested.hpp"
 
 namespace ghost::plugin {
 namespace {

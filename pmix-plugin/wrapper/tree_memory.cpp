@@ -7,7 +7,7 @@
 #include <limits>
 #include <string>
 
-#include "ghost-core/process/tree.hpp"
+#include "ghost-core/criu/tree.hpp"
 
 namespace ghost::plugin {
 

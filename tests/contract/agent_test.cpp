@@ -18,9 +18,9 @@
 
 #include "base/clock.hpp"
 #include "base/control_socket.hpp"
-#include "kernet-btl/btl/agent.hpp"
-#include "kernet-btl/btl/agent_ports.hpp"
-#include "kernet-btl/btl/agent_state.hpp"
+#include "kernet-btl/agent/agent.hpp"
+#include "kernet-btl/agent/agent_ports.hpp"
+#include "kernet-btl/agent/agent_state.hpp"
 
 namespace {
 

@@ -14,7 +14,7 @@
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
-#include "kernet-btl/kernet/channel.hpp"
+#include "kernet-btl/streams/channel.hpp"
 #include "tests/contract/kernet_cluster.hpp"
 
 namespace {

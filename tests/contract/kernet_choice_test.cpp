@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "base/log.hpp"
-#include "kernet-btl/kernet/choice.hpp"
+#include "kernet-btl/transport/choice.hpp"
 #include "kernet-btl/link/loop.hpp"
 #include "kernet-btl/link/net.hpp"
 #include "kernet-btl/link/netdevice.hpp"

@@ -14,7 +14,7 @@
 #include <thread>
 
 #include "base/clock.hpp"
-#include "kernet-btl/kernet/stream.hpp"
+#include "kernet-btl/transport/stream.hpp"
 
 namespace kernet_test {
 

@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
-#include "kernet-btl/kernet/manager.hpp"
-#include "kernet-btl/kernet/node.hpp"
+#include "kernet-btl/streams/manager.hpp"
+#include "kernet-btl/streams/node.hpp"
 #include "tests/contract/kernet_cluster.hpp"
 
 namespace {

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
-#include "kernet-btl/kernet/datapath.hpp"
+#include "kernet-btl/transport/datapath.hpp"
 #include "kernet-btl/link/fault.hpp"
 #include "kernet-btl/link/loop.hpp"
 #include "kernet-btl/link/pair.hpp"

@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <vector>
 
-#include "kernet-btl/kernet/datapath.hpp"
+#include "kernet-btl/transport/datapath.hpp"
 #include "kernet-btl/link/tcp.hpp"
 
 namespace {

@@ -7,7 +7,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-#include "kernet-btl/kernet/datapath.hpp"
+#include "kernet-btl/transport/datapath.hpp"
 #include "kernet-btl/link/loop.hpp"
 #include "kernet-btl/link/reliable.hpp"
 #include "kernet-btl/link/ring.hpp"

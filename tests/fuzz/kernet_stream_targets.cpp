@@ -6,10 +6,10 @@
 #include <sys/socket.h>
 
 #include "base/fd.hpp"
-#include "kernet-btl/kernet/channel.hpp"
-#include "kernet-btl/kernet/directory.hpp"
-#include "kernet-btl/kernet/handle.hpp"
-#include "kernet-btl/kernet/stream_socket.hpp"
+#include "kernet-btl/streams/channel.hpp"
+#include "kernet-btl/streams/directory.hpp"
+#include "kernet-btl/streams/handle.hpp"
+#include "kernet-btl/streams/stream_socket.hpp"
 #include "kernet-btl/wire/channel.hpp"
 #include "tests/fuzz/kernet_targets.hpp"
 

@@ -12,7 +12,7 @@
 #include "ghost-core/format/merge.hpp"
 #include "ghost-core/format/summary.hpp"
 #include "ghost-core/format/writer.hpp"
-#include "ghost-core/process/criu_images.hpp"
+#include "ghost-core/criu/criu_images.hpp"
 #include "ghost-core/resource/compress.hpp"
 #include "ghost-core/resource/encrypt.hpp"
 #include "ghost-core/resource/memory.hpp"

@@ -6,10 +6,10 @@
 #include <sys/mman.h>
 
 #include "base/log.hpp"
-#include "ghost-core/mechanism/migration.hpp"
-#include "ghost-core/process/dump.hpp"
-#include "ghost-core/process/proc.hpp"
-#include "ghost-core/process/protobuf.hpp"
+#include "ghost-core/engine/migration.hpp"
+#include "ghost-core/criu/dump.hpp"
+#include "ghost-core/criu/proc.hpp"
+#include "ghost-core/criu/protobuf.hpp"
 #include "tests/process/ghost_tree.hpp"
 
 namespace ghost::core::test {

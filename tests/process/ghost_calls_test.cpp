@@ -9,10 +9,10 @@
 
 #include "base/log.hpp"
 #include "ghost-core/format/host.hpp"
-#include "ghost-core/mechanism/checkpoint.hpp"
-#include "ghost-core/mechanism/live.hpp"
-#include "ghost-core/process/criu_program.hpp"
-#include "ghost-core/process/dump.hpp"
+#include "ghost-core/engine/checkpoint.hpp"
+#include "ghost-core/engine/live.hpp"
+#include "ghost-core/criu/criu_program.hpp"
+#include "ghost-core/criu/dump.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "tests/process/ghost_tree.hpp"
 

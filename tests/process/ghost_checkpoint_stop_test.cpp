@@ -5,8 +5,8 @@
 #include <map>
 #include <mutex>
 
-#include "ghost-core/process/binding.hpp"
-#include "ghost-core/process/dump.hpp"
+#include "ghost-core/criu/binding.hpp"
+#include "ghost-core/criu/dump.hpp"
 #include "ghost-core/resource/faulty.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "tests/process/ghost_checkpoints.hpp"

@@ -7,8 +7,8 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 
-#include "ghost-core/mechanism/lazy_import.hpp"
-#include "ghost-core/process/dump.hpp"
+#include "ghost-core/engine/lazy_import.hpp"
+#include "ghost-core/criu/dump.hpp"
 #include "ghost-core/resource/faulty.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "tests/process/ghost_checkpoints.hpp"

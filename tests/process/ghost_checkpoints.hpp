@@ -12,9 +12,9 @@
 
 #include "base/log.hpp"
 #include "ghost-core/format/host.hpp"
-#include "ghost-core/mechanism/checkpoint.hpp"
+#include "ghost-core/engine/checkpoint.hpp"
 #include "ghost-core/memory/page_scan.hpp"
-#include "ghost-core/process/proc.hpp"
+#include "ghost-core/criu/proc.hpp"
 #include "tests/process/ghost_tree.hpp"
 
 namespace ghost::core::test {

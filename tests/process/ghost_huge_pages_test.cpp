@@ -4,11 +4,11 @@
 #include <gtest/gtest.h>
 
 #include "base/log.hpp"
-#include "ghost-core/mechanism/checkpoint.hpp"
-#include "ghost-core/mechanism/live.hpp"
+#include "ghost-core/engine/checkpoint.hpp"
+#include "ghost-core/engine/live.hpp"
 #include "ghost-core/memory/huge_pages.hpp"
 #include "ghost-core/memory/page_scan.hpp"
-#include "ghost-core/process/dump.hpp"
+#include "ghost-core/criu/dump.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "tests/process/ghost_tree.hpp"
 #include "tests/process/live_tree.hpp"

@@ -9,10 +9,10 @@
 #include <thread>
 
 #include "base/log.hpp"
-#include "ghost-core/mechanism/live.hpp"
-#include "ghost-core/process/dump.hpp"
-#include "ghost-core/process/grip.hpp"
-#include "ghost-core/process/proc.hpp"
+#include "ghost-core/engine/live.hpp"
+#include "ghost-core/criu/dump.hpp"
+#include "ghost-core/criu/grip.hpp"
+#include "ghost-core/criu/proc.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "tests/process/live_tree.hpp"
 

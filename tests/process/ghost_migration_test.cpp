@@ -11,9 +11,9 @@
 #include <thread>
 
 #include "base/log.hpp"
-#include "ghost-core/mechanism/migration.hpp"
-#include "ghost-core/process/criu_program.hpp"
-#include "ghost-core/process/proc.hpp"
+#include "ghost-core/engine/migration.hpp"
+#include "ghost-core/criu/criu_program.hpp"
+#include "ghost-core/criu/proc.hpp"
 #include "ghost-core/resource/faulty.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "ghost-core/resource/network.hpp"

@@ -14,7 +14,7 @@
 #include "ghost-core/memory/injection.hpp"
 #include "ghost-core/memory/arena.hpp"
 #include "ghost-core/memory/memory_copy.hpp"
-#include "ghost-core/process/proc.hpp"
+#include "ghost-core/criu/proc.hpp"
 
 namespace ghost::core {
 namespace {

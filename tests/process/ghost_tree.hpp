@@ -22,8 +22,8 @@
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
-#include "ghost-core/mechanism/migration.hpp"
-#include "ghost-core/process/proc.hpp"
+#include "ghost-core/engine/migration.hpp"
+#include "ghost-core/criu/proc.hpp"
 #include "ghost-core/resource/network.hpp"
 
 namespace ghost::core::test {

@@ -18,7 +18,7 @@
 #include <thread>
 
 #include "base/log.hpp"
-#include "ghost-core/mechanism/live.hpp"
+#include "ghost-core/engine/live.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "tests/process/live_tree.hpp"
 

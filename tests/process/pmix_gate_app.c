@@ -1,7 +1,7 @@
 /* An MPI program whose ranks gate and ungate their PMIx client, from a thread as the rank agent
  * does, in and out of fences that the main thread makes one after the other. Ends 0 if every fence
  * came through, in step, and each rank was seen both outside PMIx and inside a call. */
-#include "kernet-btl/btl/agent_pmix.h"
+#include "kernet-btl/agent/agent_pmix.h"
 
 #include <mpi.h>
 #include <pmix.h>

@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <iostream>
 
-#include "pmix-plugin/snapshot/manifest.hpp"
+#include "pmix-plugin/snapshots/manifest.hpp"
 
 int main() {
     using namespace ghost::plugin;

@@ -17,7 +17,7 @@
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
-#include "ghost-core/process/written_files.hpp"
+#include "ghost-core/criu/written_files.hpp"
 #include "ghost-core/resource/paced.hpp"
 
 namespace ghost::core {

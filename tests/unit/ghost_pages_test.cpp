@@ -15,7 +15,7 @@
 #include "ghost-core/memory/buffers.hpp"
 #include "ghost-core/memory/pages.hpp"
 #include "ghost-core/memory/userfault.hpp"
-#include "ghost-core/process/criu_images.hpp"
+#include "ghost-core/criu/criu_images.hpp"
 
 namespace ghost::core {
 namespace {

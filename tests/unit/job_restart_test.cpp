@@ -16,7 +16,7 @@
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/writer.hpp"
 #include "ghost-core/resource/file.hpp"
-#include "pmix-plugin/snapshot/folder.hpp"
+#include "pmix-plugin/snapshots/folder.hpp"
 #include "tools/process.hpp"
 #include "tools/restart_line.hpp"
 

@@ -4,7 +4,7 @@
 #include <random>
 #include <thread>
 
-#include "kernet-btl/kernet/body.hpp"
+#include "kernet-btl/streams/body.hpp"
 
 namespace {
 

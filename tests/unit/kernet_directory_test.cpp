@@ -9,7 +9,7 @@
 #include <memory>
 #include <random>
 
-#include "kernet-btl/kernet/directory.hpp"
+#include "kernet-btl/streams/directory.hpp"
 
 namespace {
 

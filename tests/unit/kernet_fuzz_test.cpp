@@ -2,9 +2,9 @@
 // is the short run of the targets.
 #include <gtest/gtest.h>
 
-#include "kernet-btl/kernet/directory.hpp"
-#include "kernet-btl/kernet/handle.hpp"
-#include "kernet-btl/kernet/stream_socket.hpp"
+#include "kernet-btl/streams/directory.hpp"
+#include "kernet-btl/streams/handle.hpp"
+#include "kernet-btl/streams/stream_socket.hpp"
 #include "kernet-btl/wire/handshake.hpp"
 
 namespace {

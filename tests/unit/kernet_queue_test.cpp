@@ -12,7 +12,7 @@
 #include <set>
 #include <vector>
 
-#include "kernet-btl/kernet/stream_socket.hpp"
+#include "kernet-btl/streams/stream_socket.hpp"
 
 namespace {
 

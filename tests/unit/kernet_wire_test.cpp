@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <tuple>
 
-#include "kernet-btl/kernet/location.hpp"
+#include "kernet-btl/transport/location.hpp"
 #include "kernet-btl/link/net.hpp"
 #include "kernet-btl/link/ring.hpp"
 #include "kernet-btl/wire/frame.hpp"

@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "pmix-plugin/message.hpp"
+#include "pmix-plugin/protocol/message.hpp"
 #include "tests/unit/plugin_sim.hpp"
 #include "tests/unit/plugin_sound.hpp"
 

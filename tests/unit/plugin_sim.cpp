@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
-#include "pmix-plugin/message.hpp"
+#include "pmix-plugin/protocol/message.hpp"
 
 namespace ghost::plugin::sim {
 namespace {

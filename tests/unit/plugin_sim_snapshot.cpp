@@ -5,8 +5,8 @@
 #include <fstream>
 #include <unistd.h>
 
-#include "pmix-plugin/message.hpp"
-#include "pmix-plugin/snapshot/folder.hpp"
+#include "pmix-plugin/protocol/message.hpp"
+#include "pmix-plugin/snapshots/folder.hpp"
 #include "tests/unit/plugin_sim.hpp"
 
 namespace ghost::plugin::sim {

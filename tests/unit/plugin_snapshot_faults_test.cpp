@@ -4,7 +4,7 @@
 
 #include <cstdlib>
 
-#include "pmix-plugin/message.hpp"
+#include "pmix-plugin/protocol/message.hpp"
 #include "tests/unit/plugin_sim.hpp"
 #include "tests/unit/plugin_snapshots.hpp"
 #include "tests/unit/plugin_sound.hpp"

@@ -10,8 +10,8 @@
 
 #include "base/log.hpp"
 #include "pmix-plugin/coordinator/manifest_of.hpp"
-#include "pmix-plugin/message.hpp"
-#include "pmix-plugin/snapshot/folder.hpp"
+#include "pmix-plugin/protocol/message.hpp"
+#include "pmix-plugin/snapshots/folder.hpp"
 #include "tests/unit/plugin_sim.hpp"
 #include "tests/unit/plugin_snapshots.hpp"
 #include "tests/unit/plugin_sound.hpp"

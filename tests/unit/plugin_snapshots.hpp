@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "pmix-plugin/message.hpp"
-#include "pmix-plugin/snapshot/folder.hpp"
+#include "pmix-plugin/protocol/message.hpp"
+#include "pmix-plugin/snapshots/folder.hpp"
 #include "tests/unit/plugin_sim.hpp"
 
 namespace ghost::plugin::sim {

@@ -9,8 +9,8 @@
 #include <set>
 
 #include "base/clock.hpp"
-#include "kernet-btl/kernet/node.hpp"
-#include "pmix-plugin/rank_environment.hpp"
+#include "kernet-btl/streams/node.hpp"
+#include "pmix-plugin/settings/rank_environment.hpp"
 #include "pmix-plugin/streams/node_streams.hpp"
 #include "pmix-plugin/streams/roll.hpp"
 

@@ -9,9 +9,9 @@
 #include <fstream>
 #include <sys/stat.h>
 
-#include "pmix-plugin/parameters.hpp"
-#include "pmix-plugin/snapshot/folder.hpp"
-#include "pmix-plugin/snapshot/manifest.hpp"
+#include "pmix-plugin/settings/parameters.hpp"
+#include "pmix-plugin/snapshots/folder.hpp"
+#include "pmix-plugin/snapshots/manifest.hpp"
 
 namespace ghost::plugin {
 namespace {

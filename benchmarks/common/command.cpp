@@ -1,0 +1,123 @@
+#include "benchmarks/common/command.hpp"
+
+#include <cerrno>
+#include <csignal>
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <utility>
+
+#include "base/clock.hpp"
+
+namespace ghost::bench {
+namespace {
+
+constexpr int64_t grace_us = 2'000'000;
+
+int to_exit_status(int wait_status) {
+    return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
+}
+
+int timeout_ms(int64_t deadline_us) {
+    const int64_t left = deadline_us - monotonic_us();
+    return left <= 0 ? 0 : static_cast<int>(left / 1000 + 1);
+}
+
+}  // namespace
+
+Result<Command> Command::start(const std::vector<std::string>& argv) {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) return sys_error("make a pipe for", argv[0]);
+    Fd output(ends[0]);
+    Fd input(ends[1]);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions, input.get(), 1);
+    posix_spawn_file_actions_adddup2(&actions, input.get(), 2);
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+    std::vector<char*> pointers;
+    for (const std::string& word : argv) pointers.push_back(const_cast<char*>(word.c_str()));
+    pointers.push_back(nullptr);
+    pid_t pid = -1;
+    const int failed =
+        posix_spawnp(&pid, pointers[0], &actions, &attributes, pointers.data(), environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    if (failed != 0) return sys_error_of(failed, "start", argv[0]);
+    return Command(pid, std::move(output));
+}
+
+Command::Command(Command&& other) noexcept
+    : pid_(std::exchange(other.pid_, -1)),
+      output_(std::move(other.output_)),
+      rest_(std::move(other.rest_)) {}
+
+Command::~Command() {
+    if (pid_ < 0) return;
+    kill(-pid_, SIGTERM);
+    if (wait(monotonic_us() + grace_us).ok()) return;
+    kill(-pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+}
+
+Result<bool> Command::follow(const std::function<bool(const std::string&)>& line,
+                             int64_t deadline_us) {
+    for (;;) {
+        for (size_t end = rest_.find('\n'); end != std::string::npos; end = rest_.find('\n')) {
+            const std::string text = rest_.substr(0, end);
+            rest_.erase(0, end + 1);
+            if (!line(text)) return false;
+        }
+        pollfd waiting{output_.get(), POLLIN, 0};
+        const int ready = poll(&waiting, 1, timeout_ms(deadline_us));
+        if (ready < 0 && errno != EINTR) return sys_error("wait for a program's output");
+        if (ready == 0) return make_error(Code::timeout, "wait for a program's output");
+        if (ready < 0) continue;
+        char buffer[4096];
+        const ssize_t count = read(output_.get(), buffer, sizeof buffer);
+        if (count < 0) return sys_error("read a program's output");
+        if (count == 0) {
+            if (!rest_.empty()) line(std::exchange(rest_, {}));
+            return true;
+        }
+        rest_.append(buffer, static_cast<size_t>(count));
+    }
+}
+
+Result<int> Command::wait(int64_t deadline_us) {
+    for (;;) {
+        int status = 0;
+        const pid_t ended = waitpid(pid_, &status, WNOHANG);
+        if (ended == pid_) {
+            pid_ = -1;
+            return to_exit_status(status);
+        }
+        if (ended < 0 && errno != EINTR) return sys_error("wait for a program");
+        if (monotonic_us() >= deadline_us) return make_error(Code::timeout, "wait for a program");
+        poll(nullptr, 0, 5);
+    }
+}
+
+Result<Ended> run(const std::vector<std::string>& argv, int limit_s) {
+    const int64_t deadline = monotonic_us() + int64_t{limit_s} * 1'000'000;
+    auto command = Command::start(argv);
+    if (!command.ok()) return command.error();
+    Ended ended;
+    auto all = command->follow(
+        [&](const std::string& line) {
+            ended.output += line + "\n";
+            return true;
+        },
+        deadline);
+    if (!all.ok()) return all.error();
+    auto status = command->wait(deadline);
+    if (!status.ok()) return status.error();
+    ended.status = *status;
+    return ended;
+}
+
+}  // namespace ghost::bench

@@ -1,0 +1,128 @@
+#include "ghost-core/criu/criu.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <fstream>
+#include <map>
+#include <mutex>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <tuple>
+#include <vector>
+
+#include "base/clock.hpp"
+#include "base/fd.hpp"
+#include "ghost-core/criu/child.hpp"
+#include "ghost-core/criu/criu_program.hpp"
+
+namespace ghost::core {
+namespace {
+
+// Where our builds of criu keep what they found out about the kernel (packaging/criu). It has to be
+// there and on tmpfs, and to belong to root, since criu trusts it.
+constexpr const char* cache_folder = "/dev/shm/ghost-criu";
+
+void make_cache_folder() {
+    struct stat found {};
+    if (mkdir(cache_folder, 0700) != 0 && lstat(cache_folder, &found) == 0 &&
+        (!S_ISDIR(found.st_mode) || found.st_uid != 0))
+        unlink(cache_folder);  // a stranger's; worst case criu goes without the cache
+}
+
+bool contains(int fd, size_t size, const char* text) {
+    void* bytes = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (bytes == MAP_FAILED) return false;
+    const bool has = memmem(bytes, size, text, std::strlen(text)) != nullptr;
+    munmap(bytes, size);
+    return has;
+}
+
+// The same of a file, looked for once: a search takes a millisecond, as much as an incremental
+// checkpoint has to spare. Any thread.
+bool contains(const std::string& path, const char* text) {
+    using Key = std::tuple<std::string, dev_t, ino_t, off_t, time_t, long, std::string>;
+    static std::mutex mutex;
+    static std::map<Key, bool> known;
+    const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    struct stat found {};
+    if (!fd || fstat(fd.get(), &found) != 0 || found.st_size <= 0) return false;
+    const Key key{path,          found.st_dev,         found.st_ino,
+                  found.st_size, found.st_mtim.tv_sec, found.st_mtim.tv_nsec,
+                  text};
+    std::lock_guard lock(mutex);
+    const auto entry = known.find(key);
+    if (entry != known.end()) return entry->second;
+    return known[key] = contains(fd.get(), static_cast<size_t>(found.st_size), text);
+}
+
+}  // namespace
+
+Result<std::string> find_program(const std::string& program) {
+    if (program.find('/') != std::string::npos) {
+        if (access(program.c_str(), X_OK) == 0) return program;
+        return sys_error("find criu", program, Code::unsupported);
+    }
+    const char* path = getenv("PATH");
+    std::string rest = path != nullptr ? path : "/usr/sbin:/usr/bin:/sbin:/bin";
+    rest += ":/usr/local/sbin:/usr/sbin:/sbin";
+    for (size_t at = 0; at <= rest.size();) {
+        const auto end = std::min(rest.find(':', at), rest.size());
+        const auto candidate = rest.substr(at, end - at) + "/" + program;
+        if (access(candidate.c_str(), X_OK) == 0) return candidate;
+        at = end + 1;
+    }
+    return make_error(Code::unsupported, "find criu: no program of this name in PATH", program);
+}
+
+bool knows_lazy_holes(const std::string& program) {
+    return contains(program, "GHOST_LAZY_HOLES");
+}
+
+bool knows_control(const std::string& program) {
+    return contains(program, "GHOST_CONTROL");
+}
+
+bool survives_kill(const std::string& program) {
+    return contains(program, "Can't settle task");
+}
+
+std::string last_log_error(const std::string& folder) {
+    std::ifstream log(folder + "/" + criu_log);
+    std::string line, found;
+    while (std::getline(log, line)) {
+        const auto at = line.find("Error (");
+        if (at == std::string::npos) continue;
+        if (found.empty() || line.find("FAILED") == std::string::npos) {
+            if (found.size() < 400) found += (found.empty() ? "" : "; ") + line.substr(at);
+        }
+    }
+    return found;
+}
+
+Status warm_up(const CriuSettings& settings) {
+    auto program = find_program(settings.program);
+    if (!program) return program.error();
+    make_cache_folder();
+    auto child = Child::start(
+        {{*program, "check", "--no-default-config", "-W", settings.work_dir, "-v1", "-o", criu_log},
+         settings.work_dir,
+         {},
+         {}});
+    if (!child) return child.error();
+    if (!child->wait(monotonic_us() + int64_t{settings.limit_s} * 1000000)) {
+        child->kill();
+        return make_error(Code::timeout, "check criu", *program);
+    }
+    if (child->succeeded()) {
+        unlink((settings.work_dir + "/" + criu_log).c_str());
+        return {};
+    }
+    return make_error(Code::unsupported, fmt::format("check criu {}: {}: {}", *program,
+                                                     describe_status(child->status()),
+                                                     last_log_error(settings.work_dir)));
+}
+
+}  // namespace ghost::core

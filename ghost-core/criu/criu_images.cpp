@@ -1,0 +1,216 @@
+#include "ghost-core/criu/criu_images.hpp"
+
+#include <charconv>
+#include <cstring>
+#include <fcntl.h>
+
+#include "ghost-core/format/host.hpp"
+#include "ghost-core/criu/protobuf.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr uint64_t pe_lazy = 2;  // include/pagemap.h of CRIU
+constexpr size_t magics = 8;     // two 4-byte magic numbers open an image
+constexpr uint32_t vaddr = 1, compat_pages = 2, flags = 4, pages = 5;  // pagemap.proto
+
+Error damaged() {
+    return make_error(Code::corrupt, "read the page map of the skeleton");
+}
+
+Status add_entry(std::string_view entry, std::vector<PageRun>& out) {
+    uint64_t start = 0, old_count = 0, count = 0, marks = 0;
+    ProtoReader reader(entry);
+    while (auto field = reader.next()) {
+        if (field->number == vaddr) start = field->value;
+        if (field->number == compat_pages) old_count = field->value;
+        if (field->number == pages) count = field->value;
+        if (field->number == flags) marks = field->value;
+    }
+    if (!reader.good()) return damaged();
+    if ((marks & pe_lazy) == 0) return {};
+    if (count == 0) count = old_count;
+    const uint64_t bytes = count * this_page_size();
+    if (count == 0 || count > UINT32_MAX * uint64_t{16} || start + bytes < start) return damaged();
+    if (!out.empty() && out.back().start + out.back().bytes == start)
+        out.back().bytes += bytes;
+    else
+        out.push_back({start, bytes});
+    return {};
+}
+
+// fdinfo.proto, regfile.proto, timerfd.proto
+struct file_entry {
+    static constexpr uint32_t regular = 3, timer = 12;
+};
+struct regular_entry {
+    static constexpr uint32_t flags = 2, name = 6, size = 8;
+};
+struct timer_entry {
+    static constexpr uint32_t ticks = 5, value_s = 7, value_ns = 8, interval_s = 9,
+                              interval_ns = 10;
+};
+
+uint64_t number_in(std::string_view message, uint32_t wanted) {
+    ProtoReader reader(message);
+    while (auto field = reader.next())
+        if (field->number == wanted) return field->value;
+    return 0;
+}
+
+std::string_view text_in(std::string_view message, uint32_t wanted) {
+    ProtoReader reader(message);
+    while (auto field = reader.next())
+        if (field->number == wanted) return field->text;
+    return {};
+}
+
+std::string mend_regular(std::string_view entry, const std::set<std::string>& changing) {
+    const bool written = (number_in(entry, regular_entry::flags) & O_ACCMODE) != O_RDONLY ||
+                         changing.contains(std::string(text_in(entry, regular_entry::name)));
+    std::string out;
+    ProtoReader reader(entry);
+    while (auto field = reader.next())
+        if (!written || field->number != regular_entry::size) out += field->raw;
+    return out;
+}
+
+std::string mend_timer(std::string_view entry) {
+    const auto get = [&](uint32_t field) { return number_in(entry, field); };
+    const bool fired = get(timer_entry::ticks) > 0 && get(timer_entry::value_s) == 0 &&
+                       get(timer_entry::value_ns) == 0;
+    std::string out;
+    ProtoReader reader(entry);
+    while (auto field = reader.next()) {
+        if (fired && field->number == timer_entry::value_s)
+            out += proto_number(timer_entry::value_s, get(timer_entry::interval_s));
+        else if (fired && field->number == timer_entry::value_ns)
+            out += proto_number(timer_entry::value_ns, get(timer_entry::interval_ns));
+        else
+            out += field->raw;
+    }
+    return out;
+}
+
+// False: damaged.
+bool mend_entry(std::string_view entry, const std::set<std::string>& changing, std::string& out) {
+    ProtoReader reader(entry);
+    while (auto field = reader.next()) {
+        if (field->number == file_entry::regular)
+            out += proto_text(field->number, mend_regular(field->text, changing));
+        else if (field->number == file_entry::timer)
+            out += proto_text(field->number, mend_timer(field->text));
+        else
+            out += field->raw;
+    }
+    return reader.good();
+}
+
+}  // namespace
+
+std::string mend_files(std::string image, const std::set<std::string>& changing) {
+    std::string_view rest = image;
+    if (rest.size() < magics) return image;
+    std::string out(rest.substr(0, magics));
+    for (rest.remove_prefix(magics); !rest.empty();) {
+        uint32_t size = 0;
+        if (rest.size() < sizeof size) return image;
+        std::memcpy(&size, rest.data(), sizeof size);
+        rest.remove_prefix(sizeof size);
+        std::string entry;
+        if (size > rest.size() || !mend_entry(rest.substr(0, size), changing, entry)) return image;
+        rest.remove_prefix(size);
+        size = static_cast<uint32_t>(entry.size());
+        out.append(reinterpret_cast<const char*>(&size), sizeof size);
+        out += entry;
+    }
+    return out;
+}
+
+int pagemap_owner(std::string_view name) {
+    constexpr std::string_view prefix = "pagemap-", suffix = ".img";
+    if (!name.starts_with(prefix) || !name.ends_with(suffix)) return 0;
+    name.remove_prefix(prefix.size());
+    name.remove_suffix(suffix.size());
+    int pid = 0;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
+    if (error != std::errc{} || end != name.data() + name.size() || pid <= 0) return 0;
+    return pid;
+}
+
+Result<std::vector<PageRun>> lazy_ranges(std::string_view pagemap) {
+    std::vector<PageRun> out;
+    if (pagemap.size() < magics) return damaged();
+    pagemap.remove_prefix(magics);
+    for (bool head = true; !pagemap.empty(); head = false) {
+        uint32_t size = 0;
+        if (pagemap.size() < sizeof size) return damaged();
+        std::memcpy(&size, pagemap.data(), sizeof size);
+        pagemap.remove_prefix(sizeof size);
+        if (size > pagemap.size()) return damaged();
+        if (!head) GHOST_TRY(add_entry(pagemap.substr(0, size), out));
+        pagemap.remove_prefix(size);
+    }
+    return out;
+}
+
+namespace {
+
+Error bad_image(const char* name) {
+    return make_error(Code::corrupt, "read the skeleton", name);
+}
+
+// Calls `each` with every message of an image; false if it is damaged.
+template <typename Each>
+bool messages(std::string_view image, Each&& each) {
+    if (image.size() < magics) return false;
+    for (image.remove_prefix(magics); !image.empty();) {
+        uint32_t size = 0;
+        if (image.size() < sizeof size) return false;
+        std::memcpy(&size, image.data(), sizeof size);
+        image.remove_prefix(sizeof size);
+        if (size > image.size() || !each(image.substr(0, size))) return false;
+        image.remove_prefix(size);
+    }
+    return true;
+}
+
+}  // namespace
+
+Result<bool> has_interval_timer(std::string_view core) {
+    constexpr uint32_t task_core = 3, timers = 7, last_interval = 3;
+    bool runs = false;
+    const auto look = [&](std::string_view message, auto&& each) {
+        ProtoReader reader(message);
+        while (auto field = reader.next()) each(*field);
+        return reader.good();
+    };
+    const bool good = messages(core, [&](std::string_view entry) {
+        return look(entry, [&](const ProtoField& part) {
+            if (part.number != task_core || part.text.data() == nullptr) return;
+            look(part.text, [&](const ProtoField& task) {
+                if (task.number != timers || task.text.data() == nullptr) return;
+                look(task.text, [&](const ProtoField& timer) {
+                    if (timer.number > last_interval || timer.text.data() == nullptr) return;
+                    look(timer.text, [&](const ProtoField& value) { runs |= value.value != 0; });
+                });
+            });
+        });
+    });
+    if (!good) return bad_image("core");
+    return runs;
+}
+
+std::string clocks_image(std::string_view old, int64_t monotonic_ns, int64_t boottime_ns) {
+    std::string out(old.substr(0, std::min(old.size(), magics))), entry;
+    uint32_t field = 1;
+    for (const int64_t ns : {monotonic_ns, boottime_ns}) {
+        entry += proto_text(field++, proto_number(1, static_cast<uint64_t>(ns / 1000000000)) +
+                                         proto_number(2, static_cast<uint64_t>(ns % 1000000000)));
+    }
+    const auto size = static_cast<uint32_t>(entry.size());
+    out.append(reinterpret_cast<const char*>(&size), sizeof size);
+    return out + entry;
+}
+
+}  // namespace ghost::core

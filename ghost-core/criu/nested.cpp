@@ -1,0 +1,93 @@
+#include "ghost-core/criu/nested.hpp"
+
+#include <algorithm>
+#include <csignal>
+#include <cstdlib>
+#include <fmt/format.h>
+#include <fstream>
+#include <linux/close_range.h>
+#include <linux/sched.h>
+#include <random>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <vector>
+
+#include "ghost-core/criu/init_protocol.hpp"
+#include "ghost-core/criu/proc.hpp"
+
+namespace ghost::core {
+namespace {
+
+[[noreturn]] void become_init(const NestedProgram& program, char* const* argv) {
+    for (int i = 0; i < 3; ++i) {
+        const int end = program.stdio[static_cast<size_t>(i)];
+        if (end >= 0) dup2(end, i);
+    }
+    if (program.only_stdio) syscall(SYS_close_range, 3u, ~0u, 0u);
+    execv(program.init.c_str(), argv);
+    _exit(127);
+}
+
+// The init ended with `status`; what did the program end with? A zombie still has its name.
+int program_status(pid_t root, int status) {
+    std::ifstream file(fmt::format("/proc/{}/comm", root));
+    std::string name;
+    std::getline(file, name);
+    const std::string mark = init_died_of;
+    if (WIFEXITED(status) && name.starts_with(mark)) return std::atoi(name.c_str() + mark.size());
+    return status;
+}
+
+}  // namespace
+
+Result<pid_t> spawn_nested(const NestedProgram& program, const Signals& signals) {
+    if (access(program.init.c_str(), X_OK) != 0)
+        return sys_error("start a process of its own name space with", program.init,
+                         Code::unsupported);
+    std::string number = program.number, name = "ghost-init";
+    std::string mask = fmt::format("{:x}", signals.original_mask());
+    std::string ignored = signals.chld_ignored() ? "1" : "0";
+    std::vector<char*> argv = {name.data(), number.data(), mask.data(), ignored.data()};
+    for (char* const* p = program.argv; *p != nullptr; ++p) argv.push_back(*p);
+    argv.push_back(nullptr);
+    // clone, not unshare: after that every later child, criu included, would be inside
+    // (pid_namespaces(7)).
+    clone_args args{};
+    args.flags = CLONE_NEWPID | (program.own_ipc ? CLONE_NEWIPC : 0);
+    args.exit_signal = SIGCHLD;
+    const long child = syscall(SYS_clone3, &args, sizeof args);
+    if (child < 0) return sys_error("make a process name space", {}, Code::unsupported);
+    if (child == 0) become_init(program, argv.data());
+    return static_cast<pid_t>(child);
+}
+
+int reap_nested(pid_t root) {
+    siginfo_t info{};
+    waitid(P_PID, static_cast<id_t>(root), &info, WEXITED | WNOWAIT);
+    const int seen =
+        info.si_code == CLD_EXITED ? (info.si_status & 0xff) << 8 : info.si_status & 0x7f;
+    const int status = program_status(root, seen);
+    waitpid(root, nullptr, 0);
+    return status;
+}
+
+pid_t program_of(pid_t root) {
+    const auto children = children_of(root);
+    return children.empty() ? 0 : children.front();
+}
+
+std::string random_number() {
+    // Below 2000 daemons and kernel threads have theirs; the default of pid_max is in any case free
+    // to use (proc(5), /proc/sys/kernel/pid_max).
+    constexpr int lowest = 2000, otherwise = 32768;
+    int limit = otherwise;
+    std::ifstream("/proc/sys/kernel/pid_max") >> limit;
+    std::random_device random;
+    std::uniform_int_distribution<int> any(lowest, std::max(limit, otherwise) - 1);
+    int number = any(random);
+    for (int i = 0; i < 100 && kill(number, 0) == 0; i++) number = any(random);
+    return fmt::format("{0}:{0}", number);
+}
+
+}  // namespace ghost::core

@@ -1,0 +1,39 @@
+// A program in a PID name space of its own, under a tiny init (init.cpp): the shape in which a tree
+// can be put anywhere without meeting a number that is taken.
+#pragma once
+
+#include <array>
+#include <string>
+#include <sys/types.h>
+
+#include "base/result.hpp"
+#include "ghost-core/criu/signals.hpp"
+
+namespace ghost::core {
+
+struct NestedProgram {
+    std::string init;             // path of ghost-init
+    std::string number = "0";     // the program's wanted number, see init_protocol.hpp
+    char* const* argv = nullptr;  // the program and its arguments, found by PATH
+    // Become its descriptors 0 to 2; -1: ours stay.
+    std::array<int, 3> stdio = {-1, -1, -1};
+    bool only_stdio = true;  // else it inherits the others that are not close-on-exec, too
+    bool own_ipc = false;    // System V IPC objects of its own: only then can they go along
+};
+
+// The new name space's init, our child; the program is its first child and gets the signal state of
+// before Signals::block(). unsupported: no right to make name spaces, or no ghost-init.
+Result<pid_t> spawn_nested(const NestedProgram& program, const Signals& signals);
+
+// Waits for the init's end and reaps it; how the program ended, as of wait(2). The init's name
+// tells when it was a signal.
+int reap_nested(pid_t root);
+
+// The program: the init's oldest child; 0 if it has none.
+pid_t program_of(pid_t root);
+
+// A number for a program that is the same inside and outside, and hardly the same as another one's
+// elsewhere: "N:N" with a random N.
+std::string random_number();
+
+}  // namespace ghost::core

@@ -1,0 +1,251 @@
+#include "ghost-core/criu/preflight.hpp"
+
+#include <algorithm>
+#include <array>
+#include <arpa/inet.h>
+#include <charconv>
+#include <cstring>
+#include <fmt/format.h>
+#include <fstream>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/sock_diag.h>
+#include <linux/unix_diag.h>
+#include <map>
+#include <netinet/tcp.h>
+#include <set>
+#include <sstream>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "base/fd.hpp"
+#include "ghost-core/criu/proc.hpp"
+#include "ghost-core/criu/tree.hpp"
+
+namespace ghost::core {
+namespace {
+
+// One open descriptor of the tree.
+struct Descriptor {
+    const Task* task = nullptr;
+    int number = 0;
+    std::string target;  // as the link in /proc/PID/fd says
+    struct stat info {};
+};
+
+// One TCP socket of /proc/PID/net/tcp*, addresses as printed there.
+struct TcpSocket {
+    std::string local, remote, family;
+    unsigned state = 0;
+};
+
+std::vector<Descriptor> descriptors_of(const Task& task) {
+    std::vector<Descriptor> out;
+    const auto folder = fmt::format("/proc/{}/fd", task.pid);
+    for (const int number : numbers_in(folder)) {
+        const auto path = fmt::format("{}/{}", folder, number);
+        std::array<char, 512> target{};
+        Descriptor found{&task, number, {}, {}};
+        if (readlink(path.c_str(), target.data(), target.size() - 1) <= 0 ||
+            stat(path.c_str(), &found.info) != 0)
+            continue;
+        found.target = target.data();
+        out.push_back(std::move(found));
+    }
+    return out;
+}
+
+// Inode → socket, for both families, of the task's network name space.
+std::map<uint64_t, TcpSocket> tcp_sockets(pid_t pid) {
+    std::map<uint64_t, TcpSocket> out;
+    for (const auto* family : {"tcp", "tcp6"}) {
+        std::ifstream in(fmt::format("/proc/{}/net/{}", pid, family));
+        std::string line;
+        std::getline(in, line);
+        while (std::getline(in, line)) {
+            std::istringstream words(line);
+            TcpSocket found;
+            std::string skip, state;
+            uint64_t inode = 0;
+            words >> skip >> found.local >> found.remote >> state >> skip >> skip >> skip >> skip >>
+                skip >> inode;
+            found.family = family;
+            std::from_chars(state.data(), state.data() + state.size(), found.state, 16);
+            if (inode != 0) out[inode] = found;
+        }
+    }
+    return out;
+}
+
+// "0100007F:1F90" as 127.0.0.1:8080: 32-bit words in the machine's byte order.
+std::string readable(const std::string& address) {
+    const auto colon = address.find(':');
+    if (colon != 8 && colon != 32) return address;
+    std::array<uint32_t, 4> words{};
+    for (size_t i = 0; i < colon / 8; i++)
+        std::from_chars(address.data() + i * 8, address.data() + i * 8 + 8, words[i], 16);
+    unsigned port = 0;
+    std::from_chars(address.data() + colon + 1, address.data() + address.size(), port, 16);
+    std::array<char, INET6_ADDRSTRLEN> text{};
+    inet_ntop(colon == 8 ? AF_INET : AF_INET6, words.data(), text.data(), text.size());
+    return colon == 8 ? fmt::format("{}:{}", text.data(), port)
+                      : fmt::format("[{}]:{}", text.data(), port);
+}
+
+void read_unix_answer(const nlmsghdr* header, std::map<uint64_t, uint64_t>& out) {
+    const auto* socket = static_cast<const unix_diag_msg*>(NLMSG_DATA(header));
+    auto* attribute = reinterpret_cast<const rtattr*>(socket + 1);
+    auto left = static_cast<int>(header->nlmsg_len - NLMSG_LENGTH(sizeof *socket));
+    out[socket->udiag_ino] = 0;
+    for (; RTA_OK(attribute, left); attribute = RTA_NEXT(attribute, left))
+        if (attribute->rta_type == UNIX_DIAG_PEER) {
+            uint32_t peer = 0;
+            std::memcpy(&peer, RTA_DATA(attribute), sizeof peer);
+            out[socket->udiag_ino] = peer;
+        }
+}
+
+// Inode of a Unix socket → inode of its other end, 0 if it has none, by sock_diag(7).
+std::map<uint64_t, uint64_t> unix_peers() {
+    std::map<uint64_t, uint64_t> out;
+    const Fd fd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
+    struct {
+        nlmsghdr header;
+        unix_diag_req request;
+    } ask{};
+    ask.header = {sizeof ask, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, 1, 0};
+    ask.request.sdiag_family = AF_UNIX;
+    ask.request.udiag_states = ~0U;
+    ask.request.udiag_show = UDIAG_SHOW_PEER;
+    if (!fd || send(fd.get(), &ask, sizeof ask, 0) != sizeof ask) return out;
+    alignas(nlmsghdr) std::array<char, 32768> buffer;
+    for (;;) {
+        auto left = recv(fd.get(), buffer.data(), buffer.size(), 0);
+        if (left <= 0) return out;
+        const auto* header = reinterpret_cast<const nlmsghdr*>(buffer.data());
+        for (; NLMSG_OK(header, left); header = NLMSG_NEXT(header, left)) {
+            if (header->nlmsg_type == NLMSG_DONE || header->nlmsg_type == NLMSG_ERROR) return out;
+            read_unix_answer(header, out);
+        }
+    }
+}
+
+// Judges all descriptors of one tree.
+class Judge {
+  public:
+    Judge(std::vector<Descriptor> all, const std::vector<std::string>& externals, pid_t root)
+        : all_(std::move(all)), externals_(externals.begin(), externals.end()) {
+        for (const auto& one : all_)
+            if (S_ISSOCK(one.info.st_mode)) sockets_.insert(one.info.st_ino);
+        if (sockets_.empty()) return;
+        unix_ = unix_peers();
+        // The kernel walks all of its table of connections for this, 15 ms even if it is empty,
+        // while the rank is waited for; and a rank has given up its connections.
+        if (std::any_of(sockets_.begin(), sockets_.end(),
+                        [&](uint64_t inode) { return !unix_.count(inode); }))
+            tcp_ = tcp_sockets(root);
+    }
+
+    std::vector<std::string> lines(const std::string& who) const {
+        std::vector<std::string> out;
+        for (const auto& one : all_) {
+            std::string what = one.target;
+            const auto why = reason(one, what);
+            if (!why.empty())
+                out.push_back(fmt::format("{}'s process {} ({}): descriptor {} {} cannot move: {}",
+                                          who, one.task->inner, one.task->name, one.number, what,
+                                          why));
+        }
+        return out;
+    }
+
+  private:
+    std::string reason(const Descriptor& one, std::string& what) const {
+        if (one.target.starts_with("anon_inode:[eventfd") && is_semaphore(one))
+            return "an eventfd that is a semaphore would be none afterwards";
+        if (one.target.starts_with("anon_inode:")) return anonymous(one.target);
+        if (S_ISCHR(one.info.st_mode)) return device(one);
+        if (S_ISBLK(one.info.st_mode)) return "it is a block device";
+        if (S_ISSOCK(one.info.st_mode)) return socket_reason(one.info.st_ino, what);
+        return {};
+    }
+
+    // EFD_SEMAPHORE, as kernels from 6.5 on show it (proc(5), fdinfo); CRIU does not carry it.
+    static bool is_semaphore(const Descriptor& one) {
+        std::ifstream in(fmt::format("/proc/{}/fdinfo/{}", one.task->pid, one.number));
+        for (std::string line; std::getline(in, line);)
+            if (line.starts_with("eventfd-semaphore:") && line.find('1') != std::string::npos)
+                return true;
+        return false;
+    }
+
+    // CRIU restores these; whatever else the kernel has or will have, it does not.
+    static std::string anonymous(const std::string& target) {
+        for (const auto* known : {"[eventfd]", "[eventpoll]", "[signalfd]", "[timerfd]", "inotify",
+                                  "[fanotify]", "[pidfd]", "[eventfd:", "[eventpoll:"})
+            if (target.find(known) != std::string::npos) return {};
+        return "there is no way to take such an object out of the kernel";
+    }
+
+    std::string device(const Descriptor& one) const {
+        const auto kind = one.info.st_rdev;
+        // mem(4): null, zero, full, random, urandom; tty(4): the controlling terminal, ptmx.
+        const bool memory =
+            major(kind) == 1 && (minor(kind) == 3 || minor(kind) == 5 || minor(kind) == 7 ||
+                                 minor(kind) == 8 || minor(kind) == 9);
+        const bool terminal = major(kind) == 5 && (minor(kind) == 0 || minor(kind) == 2);
+        if (memory || terminal) return {};
+        const auto key = fmt::format("tty[{:x}:{:x}]", kind, one.info.st_dev);
+        if (externals_.count(key)) return {};
+        if (major(kind) >= 136 && major(kind) <= 143)
+            return "its terminal belongs to somebody else";
+        return "it is a device of this node";
+    }
+
+    std::string socket_reason(uint64_t inode, std::string& what) const {
+        if (const auto found = tcp_.find(inode); found != tcp_.end()) {
+            const auto& tcp = found->second;
+            what = fmt::format("socket tcp {} -> {}", readable(tcp.local), readable(tcp.remote));
+            if (tcp.state == TCP_LISTEN || tcp.state == TCP_CLOSE || tcp_ends_inside(tcp))
+                return {};
+            return "its other end is outside the rank";
+        }
+        const auto peer = unix_.find(inode);
+        if (peer == unix_.end() || peer->second == 0) return {};
+        what = fmt::format("socket unix {}", inode);
+        if (sockets_.count(peer->second) || externals_.count(fmt::format("unix[{}]", inode)))
+            return {};
+        return "its other end is outside the rank";
+    }
+
+    bool tcp_ends_inside(const TcpSocket& mine) const {
+        return std::any_of(tcp_.begin(), tcp_.end(), [&](const auto& other) {
+            return sockets_.count(other.first) && other.second.local == mine.remote &&
+                   other.second.remote == mine.local;
+        });
+    }
+
+    std::vector<Descriptor> all_;
+    std::set<std::string> externals_;
+    std::map<uint64_t, TcpSocket> tcp_;
+    std::map<uint64_t, uint64_t> unix_;
+    std::set<uint64_t> sockets_;  // inodes of the tree's own
+};
+
+}  // namespace
+
+Result<std::vector<std::string>> check_movable(pid_t root, const std::string& who,
+                                               const std::vector<std::string>& externals,
+                                               bool sockets) {
+    auto tasks = list_tree(root);
+    if (!tasks) return tasks.error();
+    std::vector<Descriptor> all;
+    for (const auto& task : *tasks)
+        for (auto& one : descriptors_of(task))
+            if (sockets || !S_ISSOCK(one.info.st_mode)) all.push_back(std::move(one));
+    return Judge(std::move(all), externals, root).lines(who);
+}
+
+}  // namespace ghost::core

@@ -1,0 +1,443 @@
+#include "ghost-core/criu/standstill.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <elf.h>
+#include <fcntl.h>
+#include <filesystem>
+#include <fmt/format.h>
+#include <fstream>
+#include <set>
+#include <sstream>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.hpp"
+#include "base/fd.hpp"
+#include "base/log.hpp"
+#include "ghost-core/criu/interrupted.hpp"
+#include "ghost-core/criu/proc.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr int64_t second_us = 1000000;
+constexpr size_t extended_bytes = 16384;       // the largest XSAVE area known is 11008 bytes
+constexpr size_t begin_bytes = 64;             // CRIU writes a system call and a name there
+constexpr const char* blob = "memfd:CRIUMFD";  // CRIU's code in a task (compel)
+constexpr int most_stops = 400;                // of a task on its way out of CRIU's code
+// A task that is told to stop does so at once, unless it has to wait for a processor.
+constexpr int quick_looks = 40;
+
+// Before the look after that many in vain.
+void rest_before(int look, useconds_t us) {
+    if (look < quick_looks)
+        sched_yield();
+    else
+        usleep(us);
+}
+
+long trace(int request, pid_t tid, uint64_t address, void* data) {
+    return syscall(SYS_ptrace, request, tid, address, data);
+}
+
+Error trace_error(const char* what, pid_t tid) {
+    return sys_error(fmt::format("{} thread", what), std::to_string(tid));
+}
+
+// A stopped thread, seized; let go at the end, which stops it again.
+class Seized {
+  public:
+    explicit Seized(pid_t tid) : tid_(tid), held_(trace(PTRACE_SEIZE, tid, 0, nullptr) == 0) {
+        // It may still be on its way into the stop that its last tracer's end left it to.
+        if (held_ && (trace(PTRACE_INTERRUPT, tid, 0, nullptr) != 0 || !wait_stop())) {
+            trace(PTRACE_DETACH, tid, 0, nullptr);
+            held_ = false;
+        }
+    }
+    ~Seized() {
+        if (held_) trace(PTRACE_DETACH, tid_, 0, nullptr);
+    }
+    Seized(const Seized&) = delete;
+    Seized& operator=(const Seized&) = delete;
+
+    bool held() const { return held_; }
+    pid_t tid() const { return tid_; }
+
+    Result<user_regs_struct> registers() const {
+        user_regs_struct out{};
+        iovec part{&out, sizeof out};
+        if (trace(PTRACE_GETREGSET, tid_, NT_PRSTATUS, &part) != 0)
+            return trace_error("read", tid_);
+        return out;
+    }
+    Status set_registers(user_regs_struct registers) const {
+        iovec part{&registers, sizeof registers};
+        if (trace(PTRACE_SETREGSET, tid_, NT_PRSTATUS, &part) != 0) return trace_error("set", tid_);
+        return {};
+    }
+
+    // Lets it run until it stops for the tracer again; the status of wait4(2).
+    Result<int> go(int request) const {
+        if (trace(request, tid_, 0, nullptr) != 0) return trace_error("continue", tid_);
+        return wait_stop();
+    }
+    Result<int> wait_stop() const {
+        const int64_t limit = monotonic_us() + second_us;
+        for (int look = 0; monotonic_us() < limit; look++) {
+            int status = 0;
+            const pid_t got = waitpid(tid_, &status, __WALL | WNOHANG);
+            if (got == tid_ && WIFSTOPPED(status)) return status;
+            if (got == tid_ || (got < 0 && errno != EINTR)) return trace_error("wait for", tid_);
+            rest_before(look, 20);
+        }
+        return make_error(Code::timeout, "wait for thread", std::to_string(tid_));
+    }
+
+    // To the stop of PTRACE_INTERRUPT, without an instruction; signals of CRIU's code are dropped.
+    Status settle() const {
+        for (int i = 0; i < 8; i++) {
+            if (trace(PTRACE_INTERRUPT, tid_, 0, nullptr) != 0) return trace_error("stop", tid_);
+            auto status = go(PTRACE_CONT);
+            if (!status) return status.error();
+            if (*status >> 16 == PTRACE_EVENT_STOP) return {};
+        }
+        return make_error(Code::internal, "settle thread", std::to_string(tid_));
+    }
+
+  private:
+    pid_t tid_;
+    bool held_;
+};
+
+bool has_pending_trap(pid_t tid) {
+    std::ifstream in(fmt::format("/proc/{}/status", tid));
+    for (std::string line; std::getline(in, line);)
+        if (line.starts_with("SigPnd:"))
+            return (std::stoull(line.substr(7), nullptr, 16) >> (SIGTRAP - 1) & 1) != 0;
+    return false;
+}
+
+bool is_syscall_stop(int status) {
+    return status >> 8 == (SIGTRAP | 0x80);
+}
+
+bool is_stopped(pid_t pid, pid_t tid) {
+    const auto status = read_status(fmt::format("/proc/{}/task/{}", pid, tid));
+    return !status || status->state == 'T' || status->state == 'Z' || status->state == 'X';
+}
+
+Status write_memory(pid_t pid, uint64_t at, const std::string& bytes) {
+    Fd memory(open(fmt::format("/proc/{}/mem", pid).c_str(), O_RDWR | O_CLOEXEC));
+    if (!memory || pwrite(memory.get(), bytes.data(), bytes.size(), static_cast<off_t>(at)) !=
+                       static_cast<ssize_t>(bytes.size()))
+        return sys_error("write memory of process", std::to_string(pid));
+    return {};
+}
+
+std::string read_memory(pid_t pid, uint64_t at, size_t size) {
+    std::string out(size, '\0');
+    Fd memory(open(fmt::format("/proc/{}/mem", pid).c_str(), O_RDONLY | O_CLOEXEC));
+    const auto got = pread(memory.get(), out.data(), size, static_cast<off_t>(at));
+    out.resize(got > 0 ? static_cast<size_t>(got) : 0);
+    return out;
+}
+
+// The tree stands while this is read: in large pieces, and nothing but that.
+std::string maps_of(pid_t pid) {
+    Fd maps(open(fmt::format("/proc/{}/maps", pid).c_str(), O_RDONLY | O_CLOEXEC));
+    std::string out(64 << 10, '\0');
+    size_t size = 0;
+    for (ssize_t got = 0; maps && (got = read(maps.get(), &out[size], out.size() - size)) > 0;) {
+        size += static_cast<size_t>(got);
+        if (size == out.size()) out.resize(size * 2);
+    }
+    out.resize(size);
+    return out;
+}
+
+// The address of the first mapping that may be executed, of lines "start-end rwxp ..."; 0: none.
+uint64_t first_code(const std::string& maps) {
+    size_t line = 0;
+    for (size_t end = 0; (end = maps.find('\n', line)) != std::string::npos; line = end + 1) {
+        const size_t access = maps.find(' ', line) + 1;
+        if (access + 3 < end && maps[access + 2] == 'x')
+            return std::strtoull(&maps[line], nullptr, 16);
+    }
+    return 0;
+}
+
+int protection(const std::string& access) {
+    return (access[0] == 'r' ? 1 : 0) | (access[1] == 'w' ? 2 : 0) | (access[2] == 'x' ? 4 : 0);
+}
+
+}  // namespace
+
+std::vector<Standstill::Mapping> Standstill::mappings_in(const std::string& maps,
+                                                         const char* only_of) {
+    std::vector<Mapping> out;
+    std::istringstream in(maps);
+    for (std::string line; std::getline(in, line);) {
+        if (only_of != nullptr && line.find(only_of) == std::string::npos) continue;
+        Mapping one;
+        char dash = 0;
+        std::istringstream words(line);
+        words >> std::hex >> one.start >> dash >> one.end >> one.access;
+        if (one.access.size() == 4) out.push_back(std::move(one));
+    }
+    return out;
+}
+
+Result<Standstill::Process> Standstill::note(pid_t pid) {
+    Process out;
+    out.pid = pid;
+    auto tids = numbers_in(fmt::format("/proc/{}/task", pid));
+    std::sort(tids.begin(), tids.end(),
+              [pid](pid_t a, pid_t b) { return a == pid ? b != pid : b != pid && a < b; });
+    for (const pid_t tid : tids) {
+        const Seized task(tid);
+        if (!task.held()) {
+            const int why = errno;
+            // One that was on its way out when it was told to stop cannot be traced, nor need it
+            // be.
+            const auto status = read_status(fmt::format("/proc/{}/task/{}", pid, tid));
+            if (!status || status->state == 'Z' || status->state == 'X') continue;
+            errno = why;
+            return trace_error("look at", tid);
+        }
+        Thread thread;
+        thread.tid = tid;
+        auto registers = task.registers();
+        if (!registers) return registers.error();
+        thread.registers = *registers;
+        thread.extended.resize(extended_bytes);
+        iovec part{thread.extended.data(), thread.extended.size()};
+        if (trace(PTRACE_GETREGSET, tid, NT_X86_XSTATE, &part) != 0 ||
+            trace(PTRACE_GETSIGMASK, tid, sizeof thread.signal_mask, &thread.signal_mask) != 0)
+            return trace_error("read", tid);
+        thread.extended.resize(part.iov_len);
+        out.threads.push_back(std::move(thread));
+    }
+    out.maps = maps_of(pid);
+    out.code = first_code(out.maps);
+    if (out.code != 0) out.begin = read_memory(pid, out.code, begin_bytes);
+    return out;
+}
+
+namespace {
+
+// A thread that has stopped stays so; one that has been made meanwhile is told to stop as well.
+Status wait_all_stopped(pid_t pid, int64_t deadline_us) {
+    const auto folder = fmt::format("/proc/{}/task", pid);
+    std::set<pid_t> stopped;
+    for (bool all = false; !all;) {
+        all = true;
+        for (const pid_t tid : numbers_in(folder)) {
+            if (!stopped.insert(tid).second) continue;
+            all = false;
+            for (int look = 0; !is_stopped(pid, tid); look++) {
+                if (monotonic_us() > deadline_us)
+                    return make_error(Code::timeout, "freeze: a process of the rank does not stop",
+                                      std::to_string(pid));
+                rest_before(look, 50);
+            }
+        }
+    }
+    return {};
+}
+
+}  // namespace
+
+Result<Standstill> Standstill::stop(pid_t root, int64_t limit_us) {
+    const int64_t deadline = monotonic_us() + limit_us;
+    Standstill out;
+    std::set<pid_t> stopped;
+    for (bool all = false; !all;) {
+        auto tasks = list_tree(root);
+        if (!tasks) return tasks.error();
+        all = true;
+        for (const auto& task : *tasks) {
+            if (task.state == 'Z' || !stopped.insert(task.pid).second) continue;
+            all = false;  // it may have made another one meanwhile
+            kill(task.pid, SIGSTOP);
+            // Only now: one that computes in that class would not let us on its processor again.
+            hurry_process(task.pid);
+        }
+        for (const pid_t pid : stopped) GHOST_TRY(wait_all_stopped(pid, deadline));
+        out.tasks_ = std::move(*tasks);
+    }
+    for (const pid_t pid : stopped) {
+        auto process = note(pid);
+        if (!process) return process.error();
+        out.processes_.push_back(std::move(*process));
+    }
+    // Each has been woken to be stopped once more; CRIU waits for ever for one that it seizes on
+    // the way there, since it takes one stop for two.
+    for (const pid_t pid : stopped) GHOST_TRY(wait_all_stopped(pid, deadline));
+    return out;
+}
+
+// Works on one process whose tasks are all stopped and not traced.
+class Standstill::Surgeon {
+  public:
+    explicit Surgeon(const Process& before) : before_(before) {}
+
+    Status operate() {
+        if (!before_.begin.empty() &&
+            read_memory(before_.pid, before_.code, begin_bytes) != before_.begin)
+            GHOST_TRY(write_memory(before_.pid, before_.code, before_.begin));
+        blobs_ = mappings_in(maps_of(before_.pid), blob);
+        for (const auto& thread : before_.threads) GHOST_TRY(heal(thread));
+        return tidy();
+    }
+
+  private:
+    bool in_blob(uint64_t address) const {
+        return std::any_of(blobs_.begin(), blobs_.end(), [address](const Mapping& m) {
+            return address >= m.start && address < m.end;
+        });
+    }
+    bool foreign(uint64_t address) const {
+        return in_blob(address) ||
+               (address >= before_.code && address < before_.code + begin_bytes);
+    }
+
+    Status heal(const Thread& thread) {
+        const Seized task(thread.tid);
+        if (!task.held()) return trace_error("seize", thread.tid);
+        trace(PTRACE_SETOPTIONS, thread.tid, 0, reinterpret_cast<void*>(PTRACE_O_TRACESYSGOOD));
+        if (has_pending_trap(thread.tid)) {
+            auto status = task.go(PTRACE_CONT);  // to its delivery; settle() drops it
+            if (!status) return status.error();
+        }
+        GHOST_TRY(task.settle());
+        auto now = task.registers();
+        if (!now) return now.error();
+        // CRIU's code in the main thread gives back what it holds when it finds its socket closed.
+        if (thread.tid == before_.pid && in_blob(now->rip)) {
+            if (auto left = leave_blob(task, thread.registers); !left.ok())
+                log::warning("repair: {}", left.error().message());
+            GHOST_TRY(task.settle());
+            now = task.registers();
+            if (!now) return now.error();
+        }
+        if (foreign(now->rip)) GHOST_TRY(task.set_registers(thread.registers));
+        return set_rest(thread);
+    }
+
+    static Status set_rest(const Thread& thread) {
+        auto extended = thread.extended;
+        auto mask = thread.signal_mask;
+        iovec part{extended.data(), extended.size()};
+        if (trace(PTRACE_SETREGSET, thread.tid, NT_X86_XSTATE, &part) != 0 ||
+            trace(PTRACE_SETSIGMASK, thread.tid, sizeof mask, &mask) != 0)
+            return trace_error("set", thread.tid);
+        return {};
+    }
+
+    // To its end. rt_sigreturn makes the kernel forget how much time is left to a call that it
+    // would go on with: where there is one that is left out, and heal() puts the registers right.
+    static Status leave_blob(const Seized& task, const user_regs_struct& before) {
+        const bool keep = static_cast<long>(before.orig_rax) >= 0 &&
+                          static_cast<long>(before.rax) == restart_block;
+        for (int i = 0; i < most_stops; i++) {
+            auto status = task.go(PTRACE_SYSCALL);
+            if (!status) return status.error();
+            auto registers = task.registers();
+            if (!registers) return registers.error();
+            if (!is_syscall_stop(*status) || registers->orig_rax != SYS_rt_sigreturn) continue;
+            if (keep) {
+                registers->orig_rax = ~uint64_t{0};  // no call
+                GHOST_TRY(task.set_registers(*registers));
+            }
+            auto after = task.go(PTRACE_SYSCALL);
+            if (!after) return after.error();
+            return {};
+        }
+        return make_error(Code::internal, "CRIU's code does not end in process",
+                          std::to_string(task.tid()));
+    }
+
+    // What CRIU mapped, opened and made readable.
+    Status tidy() {
+        const auto files = foreign_files();
+        std::vector<Mapping> changed;
+        const auto now = mappings_in(maps_of(before_.pid));
+        for (const auto& old : mappings_in(before_.maps)) {
+            const bool same = std::any_of(now.begin(), now.end(), [&](const Mapping& m) {
+                return m.start <= old.start && m.end >= old.end && m.access == old.access;
+            });
+            if (!same && old.access.starts_with("---")) changed.push_back(old);
+        }
+        if (blobs_.empty() && files.empty() && changed.empty()) return {};
+        const Seized task(before_.pid);
+        if (!task.held()) return trace_error("seize", before_.pid);
+        trace(PTRACE_SETOPTIONS, before_.pid, 0, reinterpret_cast<void*>(PTRACE_O_TRACESYSGOOD));
+        GHOST_TRY(task.settle());
+        for (const auto& map : blobs_)
+            GHOST_TRY(call(task, SYS_munmap, map.start, map.end - map.start, 0));
+        for (const int file : files)
+            GHOST_TRY(call(task, SYS_close, static_cast<uint64_t>(file), 0, 0));
+        for (const auto& map : changed)
+            GHOST_TRY(call(task, SYS_mprotect, map.start, map.end - map.start,
+                           static_cast<uint64_t>(protection(map.access))));
+        return {};
+    }
+
+    std::vector<int> foreign_files() const {
+        std::vector<int> out;
+        std::error_code ignored;
+        const auto folder = fmt::format("/proc/{}/fd", before_.pid);
+        for (const auto& file : std::filesystem::directory_iterator(folder, ignored))
+            if (std::filesystem::read_symlink(file, ignored).string().find(blob) !=
+                std::string::npos)
+                out.push_back(std::stoi(file.path().filename()));
+        return out;
+    }
+
+    // One system call in the process, in the place where CRIU makes them too.
+    Status call(const Seized& task, long number, uint64_t a, uint64_t b, uint64_t c) const {
+        auto registers = task.registers();
+        if (!registers) return registers.error();
+        user_regs_struct ours = *registers;
+        ours.rip = before_.code;
+        ours.rax = static_cast<uint64_t>(number);
+        ours.orig_rax = ~uint64_t{0};
+        ours.rdi = a;
+        ours.rsi = b;
+        ours.rdx = c;
+        GHOST_TRY(write_memory(before_.pid, before_.code, "\x0f\x05"));
+        Status status = task.set_registers(ours);
+        for (int i = 0; i < 2 && status.ok(); i++)
+            if (auto stop = task.go(PTRACE_SYSCALL); !stop) status = stop.error();
+        GHOST_TRY(write_memory(before_.pid, before_.code, before_.begin));
+        GHOST_TRY(task.set_registers(*registers));
+        GHOST_TRY(task.settle());
+        return status;
+    }
+
+    const Process& before_;
+    std::vector<Mapping> blobs_;
+};
+
+const std::string* Standstill::maps(pid_t pid) const {
+    const auto found = std::ranges::find(processes_, pid, &Process::pid);
+    return found == processes_.end() || found->maps.empty() ? nullptr : &found->maps;
+}
+
+Status Standstill::repair() {
+    Status first;
+    for (const auto& process : processes_) {
+        if (auto status = wait_all_stopped(process.pid, monotonic_us() + second_us); !status.ok())
+            log::warning("{}", status.error().message());
+        if (auto status = Surgeon(process).operate(); !status.ok() && first.ok()) first = status;
+    }
+    return first;
+}
+
+}  // namespace ghost::core

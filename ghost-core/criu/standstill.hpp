@@ -1,0 +1,65 @@
+// A tree stopped before CRIU touches it, with what is needed to put it right if CRIU is killed.
+//
+// CRIU runs code of its own in the tasks. While a task is stopped by SIGSTOP, the end of its tracer
+// at any moment only stops it again (the kernel's __ptrace_unlink), but maybe with registers, code
+// or mappings that are CRIU's. Needs the change of CRIU that keeps it from leaving tasks where its
+// own SIGTRAP would kill them (packaging/criu/README.md); without it repair() is mostly too late.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <sys/types.h>
+#include <sys/user.h>
+#include <vector>
+
+#include "base/result.hpp"
+#include "ghost-core/criu/tree.hpp"
+
+namespace ghost::core {
+
+// One thread at a time; stop() and repair() may be called by different ones.
+class Standstill {
+  public:
+    // Stops every process of the tree (SIGSTOP, and nothing else, is left behind: resume_tree()
+    // undoes it) and notes the state of every thread. timeout: one does not stop within limit_us.
+    static Result<Standstill> stop(pid_t root, int64_t limit_us);
+
+    // After CRIU has ended in any way: every task is as stop() left it, and still stopped.
+    Status repair();
+
+    // The tree as it stands, as list_tree() gave it.
+    const std::vector<Task>& tasks() const { return tasks_; }
+    // What a process of it has mapped, as /proc/PID/maps gave it; null for one that was not stopped
+    // (it has ended).
+    const std::string* maps(pid_t pid) const;
+
+  private:
+    struct Thread {
+        pid_t tid = 0;
+        user_regs_struct registers{};
+        std::string extended;  // NT_X86_XSTATE
+        uint64_t signal_mask = 0;
+    };
+    struct Mapping {
+        uint64_t start = 0, end = 0;
+        std::string access;  // "rwxp"
+    };
+    struct Process {
+        pid_t pid = 0;
+        std::vector<Thread> threads;  // the leader first
+        std::string maps;             // as the kernel lists them; taken apart only for a repair
+        uint64_t code = 0;  // address of the first executable mapping, where CRIU puts system calls
+        std::string begin;  // the bytes there
+    };
+    class Surgeon;
+
+    static Result<Process> note(pid_t pid);
+    // Those whose line contains `only_of`; without it all.
+    static std::vector<Mapping> mappings_in(const std::string& maps, const char* only_of = nullptr);
+
+    std::vector<Task> tasks_;
+    std::vector<Process> processes_;
+};
+
+}  // namespace ghost::core

@@ -1,0 +1,337 @@
+#include "ghost-core/criu/written_files.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <fstream>
+#include <limits.h>
+#include <map>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.hpp"
+#include "base/fd.hpp"
+#include "base/hash.hpp"
+#include "ghost-core/criu/proc.hpp"
+#include "ghost-core/criu/tree.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr size_t copy_step = 1 << 30;
+
+// "flags:" of proc(5), fdinfo, octal.
+bool is_for_writing(pid_t pid, int number) {
+    std::ifstream in(fmt::format("/proc/{}/fdinfo/{}", pid, number));
+    for (std::string word; in >> word;)
+        if (word == "flags:") {
+            int flags = 0;
+            return in >> std::oct >> flags && (flags & O_ACCMODE) != O_RDONLY;
+        }
+    return false;
+}
+
+// A file, and where it can be opened.
+struct Found {
+    WrittenFile file;
+    std::string link;
+};
+
+void take_size(const struct stat& info, WrittenFile& file) {
+    file.size = static_cast<uint64_t>(info.st_size);
+    file.device = info.st_dev;
+    file.inode = info.st_ino;
+    file.changed_ns = info.st_ctim.tv_sec * int64_t{1'000'000'000} + info.st_ctim.tv_nsec;
+    file.taken_us = realtime_us();
+}
+
+void look(pid_t pid, int number, std::map<std::string, Found>& out) {
+    const auto link = fmt::format("/proc/{}/fd/{}", pid, number);
+    struct stat info {};
+    if (stat(link.c_str(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_nlink == 0 ||
+        !is_for_writing(pid, number))
+        return;
+    std::array<char, PATH_MAX> path{};
+    const auto length = readlink(link.c_str(), path.data(), path.size());
+    if (length <= 0 || path[0] != '/') return;
+    Found found;
+    found.link = link;
+    found.file.path.assign(path.data(), static_cast<size_t>(length));
+    take_size(info, found.file);
+    out.emplace(found.file.path, std::move(found));
+}
+
+bool same_file(const struct stat& info, const std::string& path) {
+    struct stat there {};
+    return stat(path.c_str(), &there) == 0 && there.st_dev == info.st_dev &&
+           there.st_ino == info.st_ino;
+}
+
+// Up to `limit` bytes from the begin on; nothing on errors.
+std::optional<std::string> read_begin(int fd, uint64_t limit) {
+    std::string out(limit, '\0');
+    size_t done = 0;
+    while (done < out.size()) {
+        const auto n = pread(fd, out.data() + done, out.size() - done, static_cast<off_t>(done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return std::nullopt;
+        if (n == 0) break;
+        done += static_cast<size_t>(n);
+    }
+    out.resize(done);
+    return out;
+}
+
+// Bytes of a limit that a file of this size takes.
+uint64_t charge(uint64_t size) {
+    constexpr uint64_t page = 4096;
+    return std::max<uint64_t>((size + page - 1) / page, 1) * page;
+}
+
+// The size and what is in it belong together, also when others have made it longer since it was
+// found. Without contents if it is too large now, or has that name no more.
+void read_contents(Found& found, uint64_t limit) {
+    WrittenFile& file = found.file;
+    // Does not wait for a lease that somebody has on it.
+    const Fd fd(open(found.link.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    struct stat info {};
+    if (!fd || fstat(fd.get(), &info) != 0 || !same_file(info, file.path)) return;
+    take_size(info, file);
+    if (file.size > limit) return;
+    auto bytes = read_begin(fd.get(), file.size);
+    if (!bytes) return;
+    file.size = bytes->size();
+    file.contents = {std::move(*bytes), info.st_mode & 07777, info.st_uid, info.st_gid};
+}
+
+void read_small_ones(std::map<std::string, Found>& found, const ContentsLimit& limit) {
+    std::vector<Found*> small;
+    for (auto& [path, one] : found)
+        if (one.file.size <= limit.each) small.push_back(&one);
+    std::ranges::stable_sort(small, {}, [](const Found* one) { return one->file.size; });
+    uint64_t left = limit.all;
+    for (Found* one : small) {
+        if (charge(one->file.size) > left) return;
+        read_contents(*one, std::min(limit.each, left));
+        if (one->file.contents) left -= std::min(left, charge(one->file.size));
+    }
+}
+
+Status copy_contents(int from, int to, uint64_t size, const std::string& path) {
+    off_t at = 0;
+    while (static_cast<uint64_t>(at) < size) {
+        const auto done =
+            copy_file_range(from, &at, to, nullptr, std::min<uint64_t>(copy_step, size), 0);
+        if (done < 0 && errno == EINTR) continue;
+        if (done < 0) return sys_error("keep a copy of a file that is changed", path);
+        if (done == 0) break;
+    }
+    return {};
+}
+
+// Complete or absent: under another name until all is there.
+Status keep_copy(int from, const struct stat& info, const std::string& path) {
+    struct stat there {};
+    if (stat(path.c_str(), &there) == 0) return {};
+    const auto name = path + ".part";
+    const Fd to(open(name.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+    if (!to) return sys_error("keep a copy of a file that is changed", path);
+    auto status = copy_contents(from, to.get(), static_cast<uint64_t>(info.st_size), path);
+    if (status.ok() && (fchmod(to.get(), info.st_mode & 07777) != 0 || fsync(to.get()) != 0 ||
+                        rename(name.c_str(), path.c_str()) != 0))
+        status = sys_error("keep a copy of a file that is changed", path);
+    if (!status.ok()) unlink(name.c_str());
+    return status;
+}
+
+}  // namespace
+
+std::string FileContents::hash() const {
+    const auto rest = fmt::format("{:o} {} {}", mode, owner, group);
+    const auto seed = XXH3_64bits(rest.data(), rest.size());
+    return fmt::format("{:016x}", XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed));
+}
+
+Result<std::vector<WrittenFile>> written_files(pid_t root, const ContentsLimit& limit) {
+    auto tasks = list_tree(root);
+    if (!tasks) return tasks.error();
+    std::map<std::string, Found> found;
+    for (const auto& task : *tasks)
+        for (const int number : numbers_in(fmt::format("/proc/{}/fd", task.pid)))
+            look(task.pid, number, found);
+    if (limit.all > 0) read_small_ones(found, limit);
+    std::vector<WrittenFile> out;
+    for (auto& [path, one] : found) out.push_back(std::move(one.file));
+    return out;
+}
+
+namespace {
+
+Status long_enough(const struct stat& info, uint64_t size, const std::string& path) {
+    const auto now = static_cast<uint64_t>(info.st_size);
+    if (now >= size) return {};
+    return make_error(
+        Code::refused,
+        fmt::format("it has {} bytes, {} less than when the snapshot was made:", now, size - now),
+        path);
+}
+
+// One of those that change a file at a time. Without locks (some network file systems) a copy that
+// is kept may be one of a file that has just been changed.
+void lock(int fd) {
+    while (flock(fd, LOCK_EX) != 0 && errno == EINTR) continue;
+}
+
+// Regular, and may be changed.
+Status is_ours(const struct stat& info, const std::string& tried, const std::string& path) {
+    if (!S_ISREG(info.st_mode))
+        return make_error(Code::refused, "it is no regular file any more:", path);
+    if (access(path.c_str(), R_OK | W_OK) != 0) return sys_error(tried, path);
+    return {};
+}
+
+Error removed(const std::string& path) {
+    return make_error(Code::not_found,
+                      "it has been removed since the snapshot was made, which does not have its "
+                      "contents:",
+                      path);
+}
+
+}  // namespace
+
+Status may_cut_back(const std::string& path, uint64_t size) {
+    const auto tried = fmt::format("cut back to {} bytes", size);
+    struct stat info {};
+    // Not opened before it is known: a FIFO would wait.
+    if (stat(path.c_str(), &info) != 0)
+        return errno == ENOENT ? removed(path) : sys_error(tried, path);
+    GHOST_TRY(is_ours(info, tried, path));
+    return long_enough(info, size, path);
+}
+
+Status cut_back(const std::string& path, uint64_t size, const std::string& kept) {
+    GHOST_TRY(may_cut_back(path, size));
+    const auto tried = fmt::format("cut back to {} bytes", size);
+    struct stat info {};
+    const Fd file(open(path.c_str(), O_RDWR | O_CLOEXEC));
+    if (!file) return errno == ENOENT ? removed(path) : sys_error(tried, path);
+    if (!kept.empty()) lock(file.get());
+    if (fstat(file.get(), &info) != 0) return sys_error(tried, path);
+    GHOST_TRY(long_enough(info, size, path));
+    if (static_cast<uint64_t>(info.st_size) == size) return {};
+    if (!kept.empty()) GHOST_TRY(keep_copy(file.get(), info, kept));
+    if (ftruncate(file.get(), static_cast<off_t>(size)) != 0 || fsync(file.get()) != 0)
+        return sys_error(tried, path);
+    return {};
+}
+
+namespace {
+
+constexpr const char* putting = "put back its contents at the snapshot:";
+constexpr int most_turns = 100;  // each is one of another caller
+
+std::string folder_of(const std::string& path) {
+    return path.substr(0, std::max<size_t>(path.rfind('/'), 1));
+}
+
+// Makes an open file the bytes and the mode; synced.
+Status fill(int fd, const FileContents& contents, const std::string& path) {
+    const std::string& bytes = contents.bytes;
+    for (size_t done = 0; done < bytes.size();) {
+        const auto n =
+            pwrite(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return sys_error(putting, path);
+        done += static_cast<size_t>(n);
+    }
+    if (ftruncate(fd, static_cast<off_t>(bytes.size())) != 0 || fchmod(fd, contents.mode) != 0 ||
+        fsync(fd) != 0)
+        return sys_error(putting, path);
+    return {};
+}
+
+Status change(int fd, const FileContents& contents, const std::string& path,
+              const std::string& kept) {
+    lock(fd);
+    struct stat info {};
+    if (fstat(fd, &info) != 0) return sys_error(putting, path);
+    const auto now = read_begin(fd, contents.bytes.size() + 1);
+    if (!now) return sys_error(putting, path);
+    const bool same = *now == contents.bytes;
+    if (same && (info.st_mode & 07777) == contents.mode) return {};
+    if (!same && !kept.empty()) GHOST_TRY(keep_copy(fd, info, kept));
+    return fill(fd, contents, path);
+}
+
+Status sync_folder(const std::string& path) {
+    const Fd folder(open(folder_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!folder || fsync(folder.get()) != 0) return sys_error(putting, path);
+    return {};
+}
+
+// Complete or absent. Nothing is done if another caller has been quicker: it is looked at again.
+Status make(const std::string& path, const FileContents& contents) {
+    const auto name = path + ".ghost-part";
+    const Fd to(open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
+    struct stat info {
+    }, there{};
+    if (!to) return sys_error(putting, path, errno == ENOENT ? Code::not_found : Code::io);
+    lock(to.get());
+    if (fstat(to.get(), &info) != 0) return sys_error(putting, path);
+    if (!S_ISREG(info.st_mode)) return make_error(Code::refused, "no regular file:", name);
+    if (!same_file(info, name)) return {};
+    if (lstat(path.c_str(), &there) == 0) {
+        unlink(name.c_str());
+        return {};
+    }
+    Status made = fill(to.get(), contents, path);
+    // Only root may give it away; what others make is theirs. It may lose bits of its mode.
+    if (made.ok() && (info.st_uid != contents.owner || info.st_gid != contents.group) &&
+        (fchown(to.get(), contents.owner, contents.group) != 0 ? errno != EPERM
+                                                               : fchmod(to.get(), contents.mode)))
+        made = sys_error(putting, path);
+    if (made.ok() && rename(name.c_str(), path.c_str()) != 0 && errno != ENOENT)
+        made = sys_error(putting, path);
+    if (!made.ok()) unlink(name.c_str());
+    return made.ok() ? sync_folder(path) : made;
+}
+
+}  // namespace
+
+Status may_put_back(const std::string& path, std::optional<uint32_t> mode) {
+    struct stat info {};
+    if (stat(path.c_str(), &info) == 0) {
+        GHOST_TRY(is_ours(info, putting, path));
+        if (mode && *mode != (info.st_mode & 07777) && geteuid() != 0 && geteuid() != info.st_uid)
+            return make_error(Code::refused,
+                              "its mode has changed, and it is another user's:", path);
+        return {};
+    }
+    if (errno != ENOENT) return sys_error(putting, path);
+    if (lstat(path.c_str(), &info) == 0) {
+        // Another caller has just made it, or somebody has.
+        if (!S_ISLNK(info.st_mode)) return may_put_back(path, mode);
+        return make_error(Code::refused, "it is a link that leads nowhere:", path);
+    }
+    const auto folder = folder_of(path);
+    if (access(folder.c_str(), W_OK | X_OK) == 0) return {};
+    const int why = errno;
+    return sys_error_of(why, "make again, after it was removed, the file", path,
+                        why == ENOENT ? Code::not_found : Code::io);
+}
+
+Status put_back(const std::string& path, const FileContents& contents, const std::string& kept) {
+    for (int turn = 0; turn < most_turns; ++turn) {
+        GHOST_TRY(may_put_back(path, contents.mode));
+        const Fd file(open(path.c_str(), O_RDWR | O_CLOEXEC));
+        if (file) return change(file.get(), contents, path, kept);
+        if (errno != ENOENT) return sys_error(putting, path);
+        GHOST_TRY(make(path, contents));
+    }
+    return make_error(Code::busy, "others remove it again and again:", path);
+}
+
+}  // namespace ghost::core

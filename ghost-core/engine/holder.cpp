@@ -1,0 +1,338 @@
+#include "ghost-core/engine/holder.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <list>
+#include <poll.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr int answer_ms = 10000;
+constexpr int64_t start_limit_us = 5'000'000;
+constexpr size_t spares_kept = 2;
+constexpr unsigned touching_threads = 2;
+
+std::string folder() {
+    return fmt::format("/run/ghost-{}", geteuid());
+}
+
+// Private to the user, or whoever has made it first could read processes' memory.
+Status make_folder() {
+    const auto path = folder();
+    if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) return sys_error("make folder", path);
+    struct stat info {};
+    if (lstat(path.c_str(), &info) != 0 || !S_ISDIR(info.st_mode) || info.st_uid != geteuid() ||
+        (info.st_mode & 077) != 0)
+        return make_error(Code::refused, "use a folder that is not private:", path);
+    return {};
+}
+
+uint64_t size_of(const Fd& fd) {
+    struct stat info {};
+    return fstat(fd.get(), &info) == 0 ? static_cast<uint64_t>(info.st_size) : 0;
+}
+
+struct Held {
+    std::string name;
+    uint64_t bytes = 0;
+    MemoryBuffer::Layout layout;
+    Json about;
+    Fd memory;
+};
+
+MemoryBuffer::Layout layout_in(const Json& message) {
+    return {message.value("parts_at", uint64_t{0}), message.value("parts", uint64_t{0})};
+}
+
+class Server {
+  public:
+    explicit Server(ControlListener listener) : listener_(std::move(listener)) {}
+    void run();
+
+  private:
+    struct Answer {
+        Json body;
+        int fd = -1;
+    };
+    void accept();
+    bool serve(const ControlSocket& socket);
+    Answer answer(ControlMessage& request);
+    Answer spare(uint64_t bytes);
+    Answer keep(ControlMessage& request);
+    Answer get(const std::string& name);
+    Answer list() const;
+    Answer drop(const std::string& name);
+    void give_up(std::list<Held>::iterator held);
+    std::list<Held>::iterator find(const std::string& name);
+
+    ControlListener listener_;
+    std::list<ControlSocket> clients_;
+    std::list<Held> ghosts_;  // the newest first
+    std::list<Fd> spares_;
+    Fd lent_;  // a spare that is being sent
+    bool stopping_ = false;
+};
+
+void Server::run() {
+    while (!stopping_) {
+        std::vector<pollfd> polled = {{listener_.fd(), POLLIN, 0}};
+        for (const auto& client : clients_) polled.push_back({client.fd(), POLLIN, 0});
+        if (poll(polled.data(), polled.size(), -1) < 0) continue;
+        size_t at = 1;
+        for (auto client = clients_.begin(); client != clients_.end(); at++) {
+            const bool stays = polled[at].revents == 0 || serve(*client);
+            client = stays ? std::next(client) : clients_.erase(client);
+        }
+        if (polled[0].revents != 0) accept();
+    }
+}
+
+void Server::accept() {
+    if (auto socket = listener_.accept(); socket.ok()) clients_.push_back(std::move(*socket));
+}
+
+bool Server::serve(const ControlSocket& socket) {
+    auto request = socket.receive(0);
+    if (!request) return request.error().code == Code::timeout;
+    const Answer reply = answer(*request);
+    const bool sent =
+        socket.send(reply.body, reply.fd >= 0 ? std::vector<int>{reply.fd} : std::vector<int>{})
+            .ok();
+    lent_.reset();
+    return sent;
+}
+
+Server::Answer Server::answer(ControlMessage& request) {
+    const auto type = request.body.value("t", "");
+    const auto name = request.body.value("name", "");
+    if (type == "spare") return spare(request.body.value("bytes", uint64_t{0}));
+    if (type == "keep") return keep(request);
+    if (type == "get") return get(name);
+    if (type == "list") return list();
+    if (type == "drop") return drop(name);
+    if (type == "stop") {
+        stopping_ = true;
+        return {{{"t", "stopped"}}};
+    }
+    return {{{"t", "error"}, {"why", "unknown request " + type}}};
+}
+
+// The smallest that is large enough, else the largest.
+Server::Answer Server::spare(uint64_t bytes) {
+    if (spares_.empty()) return {{{"t", "none"}}};
+    spares_.sort([](const Fd& a, const Fd& b) { return size_of(a) < size_of(b); });
+    auto best = std::find_if(spares_.begin(), spares_.end(),
+                             [&](const Fd& fd) { return size_of(fd) >= bytes; });
+    if (best == spares_.end()) best = std::prev(spares_.end());
+    lent_ = std::move(*best);
+    spares_.erase(best);
+    return {{{"t", "spare"}, {"capacity", size_of(lent_)}}, lent_.get()};
+}
+
+Server::Answer Server::keep(ControlMessage& request) {
+    Held held;
+    held.name = request.body.value("name", "");
+    held.bytes = request.body.value("bytes", uint64_t{0});
+    held.layout = layout_in(request.body);
+    held.about = request.body.value("about", Json::object());
+    if (held.name.empty() || request.fds.size() != 1)
+        return {{{"t", "error"}, {"why", "a ghost needs a name and its memory"}}};
+    held.memory = std::move(request.fds.front());
+    if (held.bytes == 0 || held.bytes > size_of(held.memory))
+        return {{{"t", "error"}, {"why", "a ghost's memory is shorter than the ghost"}}};
+    if (const auto old = find(held.name); old != ghosts_.end()) give_up(old);
+    ghosts_.push_front(std::move(held));
+    return {{{"t", "kept"}}};
+}
+
+Server::Answer Server::get(const std::string& name) {
+    const auto held = name.empty() ? ghosts_.begin() : find(name);
+    if (held == ghosts_.end())
+        return {{{"t", "error"}, {"why", "no ghost " + (name.empty() ? "at all" : name)}}};
+    return {{{"t", "ghost"},
+             {"name", held->name},
+             {"bytes", held->bytes},
+             {"parts", held->layout.count},
+             {"parts_at", held->layout.at},
+             {"about", held->about}},
+            held->memory.get()};
+}
+
+Server::Answer Server::list() const {
+    Json all = Json::array();
+    for (const auto& held : ghosts_)
+        all.push_back({{"name", held.name}, {"bytes", held.bytes}, {"about", held.about}});
+    return {{{"t", "list"}, {"ghosts", all}}};
+}
+
+Server::Answer Server::drop(const std::string& name) {
+    const auto held = find(name);
+    if (held == ghosts_.end()) return {{{"t", "error"}, {"why", "no ghost " + name}}};
+    ghosts_.erase(held);
+    spares_.clear();  // who drops wants the memory back
+    return {{{"t", "dropped"}}};
+}
+
+// A ghost that is being restarted from this memory must not be written over.
+void Server::give_up(std::list<Held>::iterator held) {
+    Fd memory = std::move(held->memory);
+    ghosts_.erase(held);
+    // Who reads it holds a shared lock (get()).
+    if (flock(memory.get(), LOCK_EX | LOCK_NB) != 0) return;
+    flock(memory.get(), LOCK_UN);
+    spares_.push_back(std::move(memory));
+    while (spares_.size() > spares_kept) spares_.pop_front();
+}
+
+std::list<Held>::iterator Server::find(const std::string& name) {
+    return std::find_if(ghosts_.begin(), ghosts_.end(),
+                        [&](const Held& held) { return held.name == name; });
+}
+
+}  // namespace
+
+std::string holder_address() {
+    return folder() + "/holder.sock";
+}
+
+Status serve_holder() {
+    GHOST_TRY(make_folder());
+    const auto lock_path = folder() + "/holder.lock";
+    const Fd lock(open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (!lock) return sys_error("open", lock_path);
+    if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0)
+        return make_error(Code::busy, "hold ghosts: there is a holder already", holder_address());
+    unlink(holder_address().c_str());  // of one that was killed
+    auto listener = ControlListener::listen(holder_address());
+    if (!listener) return listener.error();
+    Server(std::move(*listener)).run();
+    return {};
+}
+
+Result<HolderClient> HolderClient::connect(const std::vector<std::string>& start) {
+    auto socket = ControlSocket::connect(holder_address());
+    if (!socket && start.empty())
+        return make_error(Code::not_found, "find ghosts in memory: there is no holder",
+                          holder_address());
+    if (!socket) {
+        // A child of a child, so that it is nobody's who has to wait for it.
+        const pid_t child = fork();
+        if (child < 0) return sys_error("start a holder");
+        if (child == 0) {
+            setsid();
+            if (fork() != 0) _exit(0);
+            std::vector<char*> argv;
+            for (const auto& word : start) argv.push_back(const_cast<char*>(word.c_str()));
+            argv.push_back(nullptr);
+            const int null = open("/dev/null", O_RDWR);
+            for (int i = 0; i < 3; i++) dup2(null, i);
+            close_range(3, ~0U, 0);
+            if (chdir("/") != 0) _exit(1);
+            sigset_t none;
+            sigemptyset(&none);
+            sigprocmask(SIG_SETMASK, &none, nullptr);
+            execv(argv[0], argv.data());
+            _exit(127);
+        }
+        waitpid(child, nullptr, 0);
+        for (const int64_t limit = monotonic_us() + start_limit_us; !socket;) {
+            if (monotonic_us() > limit) return socket.error();
+            usleep(1000);
+            socket = ControlSocket::connect(holder_address());
+        }
+    }
+    return HolderClient(std::move(*socket));
+}
+
+Result<ControlMessage> HolderClient::ask(const Json& request, const std::vector<int>& fds) {
+    const auto failed = [](const Error& why) {
+        if (why.code == Code::timeout) return why;
+        return make_error(Code::peer_lost,
+                          "keep ghosts in memory: the holder has ended, and every ghost it kept is "
+                          "gone (the next checkpoint to memory starts another holder)");
+    };
+    if (auto sent = socket_.send(request, fds); !sent.ok()) return failed(sent.error());
+    auto reply = socket_.receive(answer_ms);
+    if (!reply) return failed(reply.error());
+    if (reply->body.value("t", "") == "error")
+        return make_error(Code::not_found, "keep ghosts in memory", reply->body.value("why", ""));
+    return reply;
+}
+
+Result<std::shared_ptr<MemoryBuffer>> HolderClient::room(uint64_t bytes) {
+    auto reply = ask({{"t", "spare"}, {"bytes", bytes}});
+    if (!reply) return reply.error();
+    std::shared_ptr<MemoryBuffer> out;
+    if (!reply->fds.empty()) {
+        auto adopted = MemoryBuffer::adopt(std::move(reply->fds.front()));
+        if (!adopted) return adopted.error();
+        out = std::move(*adopted);
+        out->clear();
+    } else {
+        out = std::make_shared<MemoryBuffer>(MemoryBuffer::Kind::shared);
+    }
+    GHOST_TRY(out->populate(bytes, touching_threads));
+    return out;
+}
+
+Status HolderClient::keep(const std::string& name, MemoryBuffer& buffer, const Json& about) {
+    auto layout = buffer.layout();
+    if (!layout) return layout.error();
+    auto reply = ask({{"t", "keep"},
+                      {"name", name},
+                      {"bytes", buffer.size()},
+                      {"parts", layout->count},
+                      {"parts_at", layout->at},
+                      {"about", about}},
+                     {buffer.fd()});
+    return reply ? Status() : reply.error();
+}
+
+Result<std::shared_ptr<MemoryBuffer>> HolderClient::get(const std::string& name, Kept* what) {
+    auto reply = ask({{"t", "get"}, {"name", name}});
+    if (!reply) return reply.error();
+    if (reply->fds.empty()) return make_error(Code::corrupt, "get a ghost from memory", name);
+    // Another description than the holder's, for a lock of its own.
+    const Fd& lent = reply->fds.front();
+    Fd own(open(fmt::format("/proc/self/fd/{}", lent.get()).c_str(), O_RDWR | O_CLOEXEC));
+    if (!own || flock(own.get(), LOCK_SH) != 0) return sys_error("get a ghost from memory", name);
+    auto adopted = MemoryBuffer::adopt(std::move(own));
+    if (!adopted) return adopted.error();
+    const auto bytes = reply->body.value("bytes", uint64_t{0});
+    GHOST_TRY((*adopted)->set_layout(layout_in(reply->body), bytes));
+    if (what != nullptr)
+        *what = {reply->body.value("name", ""), bytes, reply->body.value("about", Json())};
+    return std::shared_ptr<MemoryBuffer>(std::move(*adopted));
+}
+
+Result<std::vector<HolderClient::Kept>> HolderClient::list() {
+    auto reply = ask({{"t", "list"}});
+    if (!reply) return reply.error();
+    std::vector<Kept> out;
+    for (const auto& one : reply->body.value("ghosts", Json::array()))
+        out.push_back({one.value("name", ""), one.value("bytes", uint64_t{0}),
+                       one.value("about", Json::object())});
+    return out;
+}
+
+Status HolderClient::drop(const std::string& name) {
+    auto reply = ask({{"t", "drop"}, {"name", name}});
+    return reply ? Status() : reply.error();
+}
+
+Status HolderClient::stop() {
+    auto reply = ask({{"t", "stop"}});
+    return reply ? Status() : reply.error();
+}
+
+}  // namespace ghost::core

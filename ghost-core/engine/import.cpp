@@ -1,0 +1,381 @@
+#include <atomic>
+#include <csignal>
+#include <deque>
+#include <fmt/format.h>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <unistd.h>
+
+#include "base/clock.hpp"
+#include "base/log.hpp"
+#include "ghost-core/format/host.hpp"
+#include "ghost-core/engine/chain_reader.hpp"
+#include "ghost-core/engine/migration.hpp"
+#include "ghost-core/memory/buffers.hpp"
+#include "ghost-core/memory/queue.hpp"
+#include "ghost-core/memory/userfault.hpp"
+#include "ghost-core/memory/workers.hpp"
+#include "ghost-core/criu/restore.hpp"
+#include "ghost-core/criu/skeleton_store.hpp"
+#include "ghost-core/criu/urgent.hpp"
+
+namespace ghost::core {
+namespace {
+
+// Pages that come while criu still makes the tree wait in these, 64 MiB; more stay in the network.
+constexpr size_t import_buffers = 64;
+constexpr int64_t progress_us = 5000;
+constexpr int64_t retry_us = 200;  // for pages that have no place yet
+constexpr int64_t idle_us = 100000;
+
+struct PageChunk {
+    ChainPages pages;
+    Chunk chunk;             // to be checked
+    char* buffer = nullptr;  // none where the contents are used in the ghost's own place
+    uint64_t done = 0;       // bytes of its pages that are in place
+};
+
+// The threads of one import beside the caller's, which serves criu: one receives the stream, one
+// for each processor fills pages in.
+class Import {
+  public:
+    Import(ChainReader& reader, BufferPool& pool, std::set<std::string> changing)
+        : reader_(reader), pool_(pool) {
+        skeleton_.set_changing(std::move(changing));
+    }
+
+    Result<HeldTree> run(RestoreRequest request, const Progress& progress);
+
+  private:
+    void receive();
+    Status receive_chunks();
+    Status take_skeleton(const Chunk& chunk, const char* buffer);
+    std::shared_ptr<HugePages> huge_pages(pid_t root);
+    void fill();
+    Status fill_chunks();
+    Result<bool> place(PageChunk& chunk);
+    Result<bool> place_kept();
+    bool keep_behind(const PageChunk& chunk, bool first);
+    Status make_room(const PageChunk& chunk);
+    void stop();
+
+    ChainReader& reader_;
+    BufferPool& pool_;
+    SkeletonStore skeleton_;
+    FaultFiller filler_;
+    ImportState state_;
+    Queue<PageChunk> pages_;
+    // Chunks of processes that have no place for them yet.
+    std::mutex kept_mutex_;
+    std::map<int, std::deque<PageChunk>> kept_;
+    std::atomic<size_t> kept_count_ = 0;
+    std::atomic<int64_t> skeleton_in_us_ = 0, first_page_us_ = 0, last_page_us_ = 0;
+};
+
+Status Import::take_skeleton(const Chunk& chunk, const char* buffer) {
+    const std::string_view payload(buffer, chunk.size);
+    switch (chunk.type) {
+        case ChunkType::skeleton_open:
+            if (!skeleton_.open(chunk.number, std::string(payload)))
+                return make_error(Code::corrupt, "read ghost: a skeleton file comes twice",
+                                  std::string(payload));
+            break;
+        case ChunkType::skeleton_data:
+            skeleton_.data(chunk.number, payload);
+            break;
+        case ChunkType::skeleton_close:
+            skeleton_.close(chunk.number);
+            break;
+        default:
+            skeleton_in_us_ = monotonic_us();
+            skeleton_.end(chunk.offset);
+            break;
+    }
+    return {};
+}
+
+Status Import::receive_chunks() {
+    char* buffer = pool_.take();
+    while (buffer != nullptr) {
+        ChainPages pages;
+        auto chunk = reader_.next(buffer, pages);
+        if (!chunk) return chunk.error();
+        if (chunk->type == ChunkType::end) break;
+        if (chunk->type == ChunkType::pages) {
+            if (first_page_us_ == 0) first_page_us_ = monotonic_us();
+            const bool in_place = chunk->contents != nullptr;
+            if (!pages_.push({std::move(pages), *chunk, in_place ? nullptr : buffer})) break;
+            if (!in_place) buffer = pool_.take();
+        } else {
+            GHOST_TRY(take_skeleton(*chunk, buffer));
+        }
+    }
+    pages_.finish();  // the stream has been checked to its last byte, but for the pages' checksums
+    return {};
+}
+
+void Import::receive() {
+    if (auto status = receive_chunks(); !status.ok()) {
+        state_.fail(status.error());
+        pages_.close();
+        filler_.stop();
+    }
+}
+
+// True when all of it is in place, and its buffer given back.
+Result<bool> Import::place(PageChunk& chunk) {
+    const auto& pages = chunk.pages;
+    // Contents in their own place have only the runs before them.
+    const auto* const payload =
+        chunk.chunk.contents ? reinterpret_cast<const char*>(pages.runs.data()) : chunk.buffer;
+    GHOST_TRY(GhostReader::check(chunk.chunk, payload));
+    chunk.chunk.check.reset();
+    auto done = filler_.put(pages.inner_pid, pages.runs, pages.contents, chunk.done);
+    if (!done) return done.error();
+    chunk.done = *done;
+    if (*done < pages.bytes) return false;
+    if (chunk.buffer) pool_.give(chunk.buffer);
+    return true;
+}
+
+// False: nothing of this process waits, so this need not either.
+bool Import::keep_behind(const PageChunk& chunk, bool first) {
+    std::lock_guard lock(kept_mutex_);
+    auto& waiting = kept_[chunk.pages.inner_pid];
+    if (!first && waiting.empty()) return false;
+    waiting.push_back(chunk);
+    kept_count_++;
+    return true;
+}
+
+// What waits must not hold up what comes behind it: that may be just what CRIU needs before it
+// makes a place for this.
+Status Import::make_room(const PageChunk& chunk) {
+    if (chunk.buffer && kept_count_ > import_buffers / 2) return pool_.grow();
+    return {};
+}
+
+// One chunk of those that wait; false if none of them has a place yet.
+Result<bool> Import::place_kept() {
+    std::unique_lock lock(kept_mutex_);
+    for (auto& [pid, chunks] : kept_) {  // nothing is ever taken out of the map
+        if (chunks.empty()) continue;
+        PageChunk chunk = std::move(chunks.front());
+        chunks.pop_front();
+        lock.unlock();
+        auto placed = place(chunk);
+        if (!placed) return placed.error();
+        if (*placed) {
+            kept_count_--;
+            return true;
+        }
+        lock.lock();
+        chunks.push_front(std::move(chunk));
+    }
+    return false;
+}
+
+// What waits goes first once it has a place; until then what comes behind it is tried.
+Status Import::fill_chunks() {
+    using Waited = Queue<PageChunk>::Waited;
+    for (Waited waited = Waited::got; waited != Waited::over || kept_count_ > 0;) {
+        if (state_.failure()) return {};
+        if (kept_count_ > 0) {
+            auto placed = place_kept();
+            if (!placed) return placed.error();
+            if (*placed) continue;
+        }
+        PageChunk chunk;
+        waited = pages_.pop_within(kept_count_ > 0 ? retry_us : idle_us, chunk);
+        if (waited == Waited::over && kept_count_ > 0) usleep(retry_us);
+        if (waited != Waited::got) continue;
+        if (kept_count_ > 0 && keep_behind(chunk, false)) {
+            GHOST_TRY(make_room(chunk));
+            continue;
+        }
+        auto placed = place(chunk);
+        if (!placed) return placed.error();
+        if (*placed) continue;
+        keep_behind(chunk, true);
+        GHOST_TRY(make_room(chunk));
+    }
+    return {};
+}
+
+void Import::fill() {
+    Workers fillers;
+    // There is nothing to fill in while the source takes the skeleton: get the buffers warm.
+    pool_.populate([this] { return first_page_us_ != 0 || state_.failure().has_value(); });
+    auto status = fillers.each(fillers.count(), [this](size_t) {
+        auto filled = fill_chunks();
+        if (!filled.ok()) state_.fail(filled.error());  // the others see it
+        return filled;
+    });
+    if (status.ok() && !state_.failure()) status = filler_.complete();
+    last_page_us_ = monotonic_us();
+    if (!status.ok()) state_.fail(status.error());
+    state_.finish_pages();
+}
+
+// The ghost's list is a wish only; nothing depends on it.
+std::shared_ptr<HugePages> Import::huge_pages(pid_t root) {
+    std::string_view text;
+    if (skeleton_.find(huge_memory_file, text) != SkeletonStore::Found::yes) return nullptr;
+    auto memory = decode_huge_memory(text);
+    auto tasks = list_tree(root);
+    if (!memory || !tasks) {
+        log::warning("import: no huge pages: {}",
+                     (memory ? tasks.error() : memory.error()).message());
+        return nullptr;
+    }
+    auto out = std::make_shared<HugePages>();
+    for (const auto& task : *tasks) out->add(task.pid, (*memory)[task.inner]);
+    return out;
+}
+
+void Import::stop() {
+    reader_.interrupt();
+    pages_.close();
+    pool_.close();
+    filler_.stop();
+}
+
+Result<HeldTree> Import::run(RestoreRequest request, const Progress& progress) {
+    HeldTree held;
+    const int64_t begin = monotonic_us();
+    Restorer restorer(std::move(request), skeleton_, filler_, state_);
+    GHOST_TRY(restorer.start());
+    std::thread receiver([this] { receive(); });
+    std::thread filler([this] { fill(); });
+    int64_t told = begin;
+    auto root = restorer.run([&] {
+        if (!progress || monotonic_us() - told < progress_us) return;
+        progress(filler_.filled(), skeleton_.page_bytes());
+        told = monotonic_us();
+    });
+    if (!root) {
+        state_.fail(root.error());
+        stop();
+    }
+    receiver.join();
+    filler.join();
+    if (!root) return root.error();
+    held.root = *root;
+    held.bytes = filler_.filled();
+    held.skeleton_bytes = skeleton_.bytes();
+    held.skeleton_us = restorer.tree_made_us() - skeleton_in_us_;
+    held.pages_us = first_page_us_ == 0 ? 0 : last_page_us_ - first_page_us_;
+    held.userfaults = std::make_shared<std::map<int, Fd>>(restorer.userfaults());
+    held.huge = huge_pages(*root);
+    held.total_us = monotonic_us() - begin;
+    return held;
+}
+
+}  // namespace
+
+struct Importer::State {
+    explicit State(Resource& in) : reader(in) {}
+    ChainReader reader;
+    std::optional<ParentRef> parent;  // that is to be given next
+    Json metadata;
+    std::string host;
+    pid_t plain_root = 0;
+    std::optional<ClockShift> clocks;
+    std::set<std::string> changing;
+    bool takes_time = false;
+    bool keeps_userfaults = false;
+};
+
+Importer::Importer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Importer::Importer(Importer&&) noexcept = default;
+Importer& Importer::operator=(Importer&&) noexcept = default;
+Importer::~Importer() = default;
+
+Result<Importer> Importer::open(Resource& in, bool check) {
+    auto state = std::make_unique<State>(in);
+    GhostHead head;
+    GHOST_TRY(state->reader.head(head));
+    state->parent = head.parent;
+    if (check) GHOST_TRY(check_host(head.host));
+    state->host = head.host;
+    state->metadata = Json::parse(head.metadata, nullptr, false);
+    if (state->metadata.is_discarded())
+        return make_error(Code::corrupt, "read ghost: metadata is not JSON");
+    return Importer(std::move(state));
+}
+
+const Json& Importer::metadata() const {
+    return state_->metadata;
+}
+
+const std::optional<ParentRef>& Importer::parent() const {
+    return state_->parent;
+}
+
+Status Importer::add_parent(Resource& in) {
+    return state_->reader.add(in, state_->parent);
+}
+
+const std::string& Importer::host() const {
+    return state_->host;
+}
+
+void Importer::expect_plain(pid_t root) {
+    state_->plain_root = root;
+}
+
+void Importer::set_changing_files(std::set<std::string> paths) {
+    state_->changing = std::move(paths);
+}
+
+void Importer::set_clocks(int64_t monotonic_ns, int64_t boottime_ns) {
+    state_->clocks = ClockShift{monotonic_ns, boottime_ns};
+}
+
+void Importer::keep_userfaults() {
+    state_->keeps_userfaults = true;
+}
+
+void Importer::take_time() {
+    state_->takes_time = true;
+}
+
+Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<InheritFd>& inherit,
+                                const Progress& progress) {
+    std::optional<Urgent> urgent;
+    if (!state_->takes_time) urgent.emplace();
+    if (state_->parent)
+        return make_error(Code::invalid, "import ghost: it is incremental and needs its parent",
+                          state_->parent->name);
+    auto pool = BufferPool::make(import_buffers);
+    if (!pool) return pool.error();
+    RestoreRequest request;
+    request.criu = criu;
+    request.plain_root = state_->plain_root;
+    request.clocks = state_->clocks;
+    request.keep_userfaults = state_->keeps_userfaults;
+    for (const auto& entry : inherit) request.inherit.emplace_back(entry.fd, entry.key);
+    return Import(state_->reader, *pool, state_->changing).run(std::move(request), progress);
+}
+
+Status release_tree(const HeldTree& held) {
+    GHOST_TRY(resume_tree(held.root));
+    if (held.huge) held.huge->start();
+    return {};
+}
+
+void destroy_tree(HeldTree& held) {
+    kill_and_reap(held.root);
+    held.root = 0;
+    held.huge.reset();
+}
+
+Status kill_tree(pid_t root) {
+    if (root <= 1) return make_error(Code::invalid, "end tree", std::to_string(root));
+    calm_tree(root);
+    if (kill(root, SIGKILL) != 0) return sys_error("end tree", std::to_string(root));
+    return {};
+}
+
+}  // namespace ghost::core

@@ -1,0 +1,767 @@
+#include <algorithm>
+#include <csignal>
+#include <ctime>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+#include <unordered_map>
+
+#include "base/clock.hpp"
+#include "base/hash.hpp"
+#include "base/log.hpp"
+#include "ghost-core/format/host.hpp"
+#include "ghost-core/format/writer.hpp"
+#include "ghost-core/engine/live.hpp"
+#include "ghost-core/engine/live_link.hpp"
+#include "ghost-core/memory/huge_pages.hpp"
+#include "ghost-core/memory/injection.hpp"
+#include "ghost-core/memory/pages.hpp"
+#include "ghost-core/memory/remote_read.hpp"
+#include "ghost-core/memory/stopping_rule.hpp"
+#include "ghost-core/memory/tracker.hpp"
+#include "ghost-core/criu/criu_images.hpp"
+#include "ghost-core/criu/dump.hpp"
+#include "ghost-core/criu/grip.hpp"
+#include "ghost-core/criu/outline.hpp"
+#include "ghost-core/criu/urgent.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr int clock_samples = 5;  // as live_import takes
+constexpr int64_t hold_limit_us = 200000;
+constexpr int quiet_tries = 40;  // until no signal waits and no pipe holds data
+constexpr int64_t quiet_us = 2000;
+constexpr int freezes = 8;  // tries of the last stop, each after one more round
+constexpr size_t batch_bytes = 1 << 20;
+// Post-copy: so many pieces of missing memory at most in each process: the target has to empty each
+// of them by a call, some 10 µs. What lies between pieces then comes along. And hybrid: less than
+// this is sent rather than named, in a few ms.
+constexpr size_t late_pieces = 256;
+constexpr uint64_t late_worth = 8 << 20;
+
+using Run = PageRun;
+
+// One process of the tree.
+struct Member {
+    pid_t pid = 0;
+    int inner = 0;
+    std::optional<Tracker> tracker;
+    Outline outline;         // as of the skeleton
+    std::string other_maps;  // likewise
+    PageRuns ranges;         // whose pages the skeleton leaves to us
+    PageRuns known;          // pages the target may have contents of
+    PageRuns again;          // to be sent in the next round, whatever the tracker says
+    PageRuns late;           // to be asked for when the copy runs
+    PageRuns huge;           // what is to lie in huge pages again
+    PageRuns used_at_once;   // by the kernel when the copy is called in: never late
+    std::unordered_map<uint64_t, uint64_t> copies;  // hash of the process's own pages of files
+};
+
+struct FailedRun {
+    int64_t inner = 0;
+    Run run;
+};
+
+PageRuns as_set(PageRuns runs) {
+    make_set(runs);
+    return runs;
+}
+
+// At most batch_bytes of the set from `at` (index and offset) on.
+bool next_batch(const PageRuns& set, std::pair<size_t, uint64_t>& at, std::vector<Run>& out) {
+    out.clear();
+    // the runs themselves are in the message too
+    for (size_t room = batch_bytes - 65536; at.first < set.size() && room > 0;) {
+        if (out.size() >= 65536 / sizeof(Run)) break;
+        const auto& run = set[at.first];
+        const uint64_t part = std::min<uint64_t>(room / 4096 * 4096, run.bytes - at.second);
+        if (part == 0) break;
+        out.push_back({run.start + at.second, part});
+        room -= part;
+        at.second += part;
+        if (at.second == run.bytes) at = {at.first + 1, 0};
+    }
+    return !out.empty();
+}
+
+// The same pages in at most so many pieces, with what lies between them.
+PageRuns in_pieces(PageRuns pages, size_t most) {
+    for (uint64_t gap = 4096; pages.size() > most; gap *= 2) {
+        PageRuns joined;
+        for (const auto& run : pages)
+            if (!joined.empty() && run.start - joined.back().end() <= gap)
+                joined.back().bytes = run.end() - joined.back().start;
+            else
+                joined.push_back(run);
+        pages = std::move(joined);
+    }
+    return pages;
+}
+
+int64_t now_ns(clockid_t clock) {
+    timespec now{};
+    clock_gettime(clock, &now);
+    return now.tv_sec * int64_t{1000000000} + now.tv_nsec;
+}
+
+class Source {
+  public:
+    Source(const LiveExportRequest& request, Resource& link)
+        : request_(request), link_(link), buffer_(batch_bytes) {}
+
+    LiveExport run();
+
+  private:
+    Status attempt();
+    Status tell_clocks();
+    Status take_members();
+    Status look(std::vector<Outline>& outlines, std::vector<OwnMappings>& maps);
+    Status look_quiet(std::vector<Outline>& outlines, std::vector<OwnMappings>& maps);
+    Status skeleton();
+    Status check_skeleton();
+    Status send_ghost();
+    void stay();
+    Status send_first_pages(GhostWriter& writer, Member& member);
+    Status round(Word end);
+    Status send_round(Member& member);
+    Status own_copies(const Member& member, const OwnMappings& maps, PageRuns& out,
+                      std::unordered_map<uint64_t, uint64_t>& hashes);
+    Result<OwnMappings> mappings_now(const Member& member);
+    Status send_mappings(const Member& member, const OwnMappings& maps);
+    Status send_runs(Word word, const Member& member, const PageRuns& runs);
+    Status send_pages(Member& member, const PageRuns& pages);
+    Status read_batch(pid_t pid, const std::vector<Run>& runs);
+    Status converge();
+    Status last_stop();
+    Status frozen(Grip& grip, int64_t begin);
+    Status send_state(Grip& grip);
+    Status send_last(Member& member, int64_t& mark);
+    PageRuns name_late(Member& member, const OwnMappings& maps, const PageRuns& pages);
+    Status serve_late();
+    Status serve_page(const LiveLink::Message& wanted);
+    Status commit(Grip& grip, int64_t begin);
+    void stand(Grip& grip);
+    Member* member_of(pid_t pid);
+
+    const LiveExportRequest& request_;
+    LiveLink link_;
+    std::vector<char> buffer_;
+    std::vector<Member> members_;
+    SkeletonFiles files_;
+    StoppingRule rule_;
+    LiveExport out_;
+    uint64_t round_bytes_ = 0;
+    bool rest_follows_ = false;  // after the last stop
+    bool transient_ = false;     // the failure may be gone in a moment; the target holds on
+};
+
+Member* Source::member_of(pid_t pid) {
+    for (auto& member : members_)
+        if (member.pid == pid) return &member;
+    return nullptr;
+}
+
+Status Source::tell_clocks() {
+    const auto offsets = tree_offsets(request_.root);
+    for (int i = 0; i < clock_samples; i++) {
+        auto asked = link_.expect(Word::ask_clock);
+        if (!asked) return asked.error();
+        ClockSample now{now_ns(CLOCK_MONOTONIC) + offsets.monotonic_ns,
+                        now_ns(CLOCK_BOOTTIME) + offsets.boottime_ns};
+        // and whether pages may follow
+        GHOST_TRY(link_.send(Word::clock, 0, 1, request_.order == PageOrder::pre_copy ? 0 : 1,
+                             {{&now, sizeof now}}));
+    }
+    return {};
+}
+
+// The processes of the tree, and their writes tracked.
+Status Source::take_members() {
+    auto tasks = list_tree(request_.root);
+    if (!tasks) return tasks.error();
+    std::vector<Member> fresh;
+    for (const auto& task : *tasks) {
+        Member member;
+        member.pid = task.pid;
+        member.inner = task.inner;
+        if (auto* old = member_of(task.pid); old != nullptr && old->tracker->is_current()) {
+            member.tracker = std::move(old->tracker);
+            member.huge = std::move(old->huge);
+        }
+        if (!member.tracker) {
+            if (auto huge = huge_memory(task.pid)) member.huge = std::move(*huge);
+            const int64_t begin = monotonic_us();
+            auto tracker = Tracker::attach(task.pid);
+            if (!tracker) return tracker.error();
+            member.tracker.emplace(std::move(*tracker));
+            out_.stats.attach_stop = std::max(out_.stats.attach_stop, monotonic_us() - begin);
+        }
+        fresh.push_back(std::move(member));
+    }
+    members_ = std::move(fresh);
+    return {};
+}
+
+Status Source::look(std::vector<Outline>& outlines, std::vector<OwnMappings>& maps) {
+    outlines.clear();
+    maps.clear();
+    for (const auto& member : members_) {
+        auto outline = outline_of(member.pid, request_.externals);
+        if (!outline) return outline.error();
+        auto mappings = own_mappings(member.pid);
+        if (!mappings) return mappings.error();
+        if (!mappings->shared.empty())
+            return make_error(Code::unsupported, "memory is shared without a file",
+                              mappings->shared);
+        outlines.push_back(std::move(*outline));
+        maps.push_back(std::move(*mappings));
+    }
+    return {};
+}
+
+Status Source::look_quiet(std::vector<Outline>& outlines, std::vector<OwnMappings>& maps) {
+    for (int i = 0;; i++) {
+        auto status = look(outlines, maps);
+        if (status.ok() || status.error().code != Code::busy || i == quiet_tries) return status;
+        usleep(quiet_us);
+    }
+}
+
+// The early skeleton. What /proc shows has to be the same before and after it.
+Status Source::skeleton() {
+    DumpRequest what;
+    what.root = request_.root;
+    what.externals = request_.externals;
+    what.criu = request_.criu;
+    what.short_stop = true;
+    what.leave_running = true;
+    // Before criu reads the mappings: both want the process's lock on them.
+    GHOST_TRY(take_members());
+    auto dump = TreeDump::prepare(what);
+    if (!dump) return dump.error();
+    std::vector<Outline> before, after;
+    std::vector<OwnMappings> maps_before, maps_after;
+    GHOST_TRY(look_quiet(before, maps_before));
+    auto result = dump->run(files_);
+    if (!result) return result.error();
+    out_.stats.skeleton_stop = std::max(out_.stats.skeleton_stop, result->times.stood);
+    GHOST_TRY(look_quiet(after, maps_after));
+    for (size_t i = 0; i < members_.size(); i++) {
+        auto& member = members_[i];
+        for (const auto& [then, now] : {std::pair(before[i].fixed, after[i].fixed),
+                                        std::pair(maps_before[i].others, maps_after[i].others)})
+            if (then != now)
+                return make_error(Code::busy, "it changes while its skeleton is taken: " +
+                                                  first_difference(then, now));
+        member.outline = std::move(after[i]);
+        member.other_maps = std::move(maps_after[i].others);
+        for (auto& pages : result->pages)
+            if (pages.pid == member.pid) member.ranges = as_set(std::move(pages.ranges));
+    }
+    at_point("source: skeleton");
+    return check_skeleton();
+}
+
+Status Source::check_skeleton() {
+    for (const auto& [name, content] : files_) {
+        if (!name.starts_with("core-")) continue;
+        auto timer = has_interval_timer(content);
+        if (!timer) return timer.error();
+        if (*timer) return make_error(Code::unsupported, "a process has a timer (setitimer)", name);
+    }
+    return {};
+}
+
+Status Source::read_batch(pid_t pid, const std::vector<Run>& runs) {
+    std::vector<PagePiece> pieces;
+    char* at = buffer_.data();
+    for (const auto& run : runs) {
+        pieces.push_back({run.start, run.bytes, at});
+        at += run.bytes;
+    }
+    return read_pages(pid, pieces, Vanished::is_left);
+}
+
+// Everything that is there now and has its place in the skeleton; the rest comes with the rounds.
+Status Source::send_first_pages(GhostWriter& writer, Member& member) {
+    PageChanges changes;
+    GHOST_TRY(member.tracker->round(changes));
+    auto scan = PageScan::open(member.pid);
+    if (!scan) return scan.error();
+    PageChanges all;
+    GHOST_TRY(look_at_all(member.pid, *scan, all));
+    const auto there = as_set(std::move(all.written));
+    const auto first =
+        request_.order == PageOrder::post_copy ? PageRuns() : intersect(there, member.ranges);
+    member.again = subtract(there, first);
+    std::vector<Run> runs, kept;
+    for (std::pair<size_t, uint64_t> at; next_batch(first, at, runs);) {
+        GHOST_TRY(read_batch(member.pid, runs));
+        std::vector<iovec> contents;
+        kept.clear();
+        char* from = buffer_.data();
+        for (const auto& run : runs)
+            for (uint64_t page = 0; page < run.bytes; page += 4096, from += 4096) {
+                if (is_zero_page(from, 4096)) continue;
+                if (!kept.empty() && kept.back().end() == run.start + page) {
+                    kept.back().bytes += 4096;
+                    contents.back().iov_len += 4096;
+                } else {
+                    kept.push_back({run.start + page, 4096});
+                    contents.push_back({from, 4096});
+                }
+            }
+        // a run's entry for every second page would be more than a chunk takes
+        for (size_t done = 0; done < kept.size();) {
+            const size_t part = std::min<size_t>(kept.size() - done, 2048);
+            const auto begin = static_cast<std::ptrdiff_t>(done),
+                       end = static_cast<std::ptrdiff_t>(done + part);
+            GHOST_TRY(writer.pages(member.inner, {kept.begin() + begin, kept.begin() + end},
+                                   {contents.begin() + begin, contents.begin() + end}));
+            done += part;
+        }
+        round_bytes_ += bytes_of(runs);
+        if (request_.progress) request_.progress(round_bytes_, bytes_of(first));
+    }
+    member.known = there;
+    return {};
+}
+
+Status Source::send_ghost() {
+    GhostPart part(link_);
+    GhostWriter writer(part);
+    std::vector<pid_t> pids;
+    for (const auto& member : members_) pids.push_back(member.pid);
+    GHOST_TRY(writer.head(host_facts(pids), request_.metadata.dump()));
+    int number = 0;
+    for (const auto& [name, content] : files_)
+        GHOST_TRY(writer.skeleton_file(number++, name, content));
+    HugeMemory huge;
+    for (const auto& member : members_)
+        if (!member.huge.empty()) huge[member.inner] = member.huge;
+    if (!huge.empty()) GHOST_TRY(writer.skeleton_file(number, huge_memory_file, encode(huge)));
+    uint64_t total = 0;
+    for (const auto& member : members_) total += bytes_of(member.ranges);
+    GHOST_TRY(writer.skeleton_end(total));
+    const int64_t begin = monotonic_us();
+    round_bytes_ = 0;
+    // The init is restored last; its pages have no place before.
+    for (auto member = members_.rbegin(); member != members_.rend(); ++member)
+        GHOST_TRY(send_first_pages(writer, *member));
+    GHOST_TRY(writer.end());
+    GHOST_TRY(part.finalize());
+    out_.stats.bytes += round_bytes_;
+    rule_.after_round(round_bytes_, monotonic_us() - begin);
+    return {};
+}
+
+Status Source::send_mappings(const Member& member, const OwnMappings& maps) {
+    return link_.send(
+        Word::mappings, member.inner, maps.list.size(), maps.heap_end,
+        {{const_cast<OwnMapping*>(maps.list.data()), maps.list.size() * sizeof(OwnMapping)}});
+}
+
+Status Source::send_runs(Word word, const Member& member, const PageRuns& runs) {
+    if (runs.empty()) return {};
+    return link_.send(word, member.inner, runs.size(), 0,
+                      {{const_cast<Run*>(runs.data()), runs.size() * sizeof(Run)}});
+}
+
+Status Source::send_pages(Member& member, const PageRuns& pages) {
+    std::vector<Run> runs;
+    for (std::pair<size_t, uint64_t> at; next_batch(pages, at, runs);) {
+        GHOST_TRY(read_batch(member.pid, runs));
+        const uint64_t bytes = bytes_of(runs);
+        GHOST_TRY(link_.send(Word::pages, member.inner, runs.size(), 0,
+                             {{runs.data(), runs.size() * sizeof(Run)}, {buffer_.data(), bytes}}));
+        round_bytes_ += bytes;
+    }
+    return {};
+}
+
+// Pages of files that are the process's own by now: few, and not tracked, but compared by hash.
+Status Source::own_copies(const Member& member, const OwnMappings& maps, PageRuns& out,
+                          std::unordered_map<uint64_t, uint64_t>& hashes) {
+    auto scan = PageScan::open(member.pid);
+    if (!scan) return scan.error();
+    std::vector<PageScan::Found> found;
+    for (const auto& area : maps.altered) GHOST_TRY(scan->copied(area, found));
+    PageRuns pages;
+    for (const auto& run : found) pages.push_back({run.start, run.end - run.start});
+    make_set(pages);
+    std::vector<Run> runs;
+    for (std::pair<size_t, uint64_t> at; next_batch(pages, at, runs);) {
+        GHOST_TRY(read_batch(member.pid, runs));
+        const char* from = buffer_.data();
+        for (const auto& run : runs)
+            for (uint64_t page = run.start; page < run.end(); page += 4096, from += 4096) {
+                const uint64_t hash = XXH3_64bits(from, 4096);
+                auto [entry, fresh] = hashes.try_emplace(page, hash);
+                if (!fresh && entry->second == hash) continue;
+                entry->second = hash;
+                append(out, page, page + 4096);
+            }
+    }
+    return {};
+}
+
+// busy: mappings of files, which differences do not carry, are not what they were.
+Result<OwnMappings> Source::mappings_now(const Member& member) {
+    auto maps = own_mappings(member.pid);
+    if (maps && maps->others != member.other_maps)
+        return make_error(Code::busy, "mappings of files have changed: " +
+                                          first_difference(member.other_maps, maps->others));
+    return maps;
+}
+
+// Mappings first: pages of new ones have a place then, mostly.
+Status Source::send_round(Member& member) {
+    auto maps = mappings_now(member);
+    if (!maps) return maps.error();
+    GHOST_TRY(send_mappings(member, *maps));
+    PageChanges changes;
+    GHOST_TRY(member.tracker->round(changes));
+    PageRuns copies;
+    GHOST_TRY(own_copies(member, *maps, copies, member.copies));
+    const auto pages = unite(as_set(std::move(changes.written)), std::exchange(member.again, {}));
+    member.known = unite(member.known, pages);
+    GHOST_TRY(send_runs(Word::zero, member, as_set(std::move(changes.zero))));
+    return send_pages(member, unite(pages, copies));
+}
+
+Status Source::round(Word end) {
+    round_bytes_ = 0;
+    for (auto& member : members_) GHOST_TRY(send_round(member));
+    GHOST_TRY(link_.send(end));
+    auto answer = link_.expect(Word::synced);
+    if (!answer) return answer.error();
+    auto failed = answer->list<FailedRun>();
+    if (!failed) return failed.error();
+    for (const auto& one : *failed)
+        for (auto& member : members_)
+            if (member.inner == one.inner) member.again.push_back(one.run);
+    for (auto& member : members_) make_set(member.again);
+    out_.stats.rounds++;
+    out_.stats.bytes += round_bytes_;
+    if (request_.progress) request_.progress(out_.stats.bytes, out_.stats.bytes);
+    return {};
+}
+
+Status Source::converge() {
+    // One bad spell of a busy machine is not the process's.
+    for (int hopeless = 0;;) {
+        const int64_t begin = monotonic_us();
+        GHOST_TRY(round(Word::sync));
+        const auto verdict = rule_.after_round(round_bytes_, monotonic_us() - begin);
+        if (verdict == StoppingRule::Verdict::good) return {};
+        if (verdict == StoppingRule::Verdict::go_on) continue;
+        if (rule_.estimated_downtime_us() <= request_.longest_us) return {};
+        if (++hopeless < 3) continue;
+        rest_follows_ = request_.order == PageOrder::hybrid;
+        if (rest_follows_) return {};
+        return make_error(
+            Code::refused,
+            fmt::format(
+                "it writes faster than can be copied: {:.0f} MB/s; it would stand for {} ms",
+                rule_.dirty_rate() / 1e6, rule_.estimated_downtime_us() / 1000));
+    }
+}
+
+// Its threads as they go on at the target, and the files.
+Status Source::send_state(Grip& grip) {
+    for (const auto& process : grip.processes()) {
+        std::vector<ThreadState> threads;
+        for (const auto& thread : process.threads) {
+            auto signal = grip.has_signal(thread);
+            if (!signal) return signal.error();
+            if (*signal) {
+                transient_ = true;
+                return make_error(Code::busy, "a signal is pending", std::to_string(thread.tid));
+            }
+            auto state = grip.state(thread);
+            if (!state) return state.error();
+            threads.push_back(std::move(*state));
+        }
+        auto* member = member_of(process.pid);
+        auto packed = pack(threads);
+        auto& files = member->outline.files;
+        GHOST_TRY(link_.send(
+            Word::state, member->inner, threads.size(), files.size(),
+            {{packed.data(), packed.size()}, {files.data(), files.size() * sizeof(OpenFile)}}));
+    }
+    return {};
+}
+
+Status Source::send_last(Member& member, int64_t& mark) {
+    const auto lap = [&mark](int64_t& part) {
+        const int64_t now = monotonic_us();
+        part += now - std::exchange(mark, now);
+    };
+    auto& stats = out_.stats;
+    auto maps = mappings_now(member);
+    if (!maps) return maps.error();
+    GHOST_TRY(send_mappings(member, *maps));
+    lap(stats.mappings);
+    PageChanges changes;
+    auto scan = PageScan::open(member.pid);
+    if (!scan) return scan.error();
+    auto parts = member.tracker->parts(member.known, changes.gone);
+    if (!parts) return parts.error();
+    for (const auto& part : *parts) GHOST_TRY(Tracker::look(*scan, part, changes));
+    auto hashes = member.copies;
+    PageRuns copies;
+    GHOST_TRY(own_copies(member, *maps, copies, hashes));
+    lap(stats.scan);
+    auto pages = unite(as_set(std::move(changes.written)), member.again);
+    pages = intersect(pages, maps->areas());  // the rest would have no place
+    member.known = unite(member.known, pages);
+    auto zero = as_set(std::move(changes.zero));
+    zero = unite(zero, as_set(std::move(changes.gone)));
+    if (rest_follows_) pages = subtract(pages, name_late(member, *maps, pages));
+    GHOST_TRY(send_runs(Word::zero, member, subtract(zero, member.late)));
+    GHOST_TRY(send_runs(Word::missing, member, member.late));
+    GHOST_TRY(send_pages(member, unite(pages, copies)));
+    lap(stats.send);
+    return {};
+}
+
+// What of the pages is to follow: all but the main thread's stack, which is used at once.
+PageRuns Source::name_late(Member& member, const OwnMappings& maps, const PageRuns& pages) {
+    PageRuns memory;
+    for (const auto& map : maps.list)
+        if (map.kind == own_memory) memory.push_back({map.start, map.end - map.start});
+    make_set(memory);
+    auto late = intersect(pages, memory);
+    if (request_.order == PageOrder::hybrid && bytes_of(late) < late_worth) late.clear();
+    late = intersect(in_pieces(std::move(late), late_pieces), memory);
+    member.late = subtract(late, member.used_at_once);
+    out_.stats.late_bytes += bytes_of(member.late);
+    return member.late;
+}
+
+// Everything stands. Sends what is left, and gets the target's word.
+Status Source::frozen(Grip& grip, int64_t begin) {
+    auto& stats = out_.stats;
+    stats.freeze = stats.state = stats.mappings = stats.files = stats.scan = stats.send = 0;
+    int64_t mark = monotonic_us();
+    stats.freeze = mark - begin;
+    const auto lap = [&mark](int64_t& part) {
+        const int64_t now = monotonic_us();
+        part += now - std::exchange(mark, now);
+    };
+    at_point("source: frozen");
+    if (grip.processes().size() != members_.size())
+        return make_error(Code::busy, "processes have been made or have ended");
+    for (const auto& process : grip.processes()) {
+        auto* member = member_of(process.pid);
+        if (member == nullptr)
+            return make_error(Code::busy, "processes have been made or have ended");
+        const auto area = restartable_area(process.threads.front().tid);
+        const uint64_t first = area.start / 4096 * 4096, end = area.start + area.bytes;
+        member->used_at_once.clear();
+        if (area.bytes > 0) member->used_at_once = {{first, (end - first + 4095) / 4096 * 4096}};
+    }
+    for (auto& member : members_) {
+        auto outline = outline_of(member.pid, request_.externals);
+        if (!outline) {
+            transient_ = outline.error().code == Code::busy;
+            return outline.error();
+        }
+        if (outline->fixed != member.outline.fixed)
+            return make_error(Code::busy,
+                              "it has changed since its skeleton: " +
+                                  first_difference(member.outline.fixed, outline->fixed));
+        member.outline.files = std::move(outline->files);
+    }
+    lap(stats.files);
+    GHOST_TRY(link_.send(Word::last));
+    round_bytes_ = stats.late_bytes = 0;
+    for (auto& member : members_) member.late.clear();
+    GHOST_TRY(send_state(grip));
+    lap(stats.state);
+    for (auto& member : members_) GHOST_TRY(send_last(member, mark));
+    GHOST_TRY(link_.send(Word::settled));
+    stats.last_bytes = round_bytes_;
+    stats.bytes += round_bytes_;
+    at_point("source: all sent");
+    auto ready = link_.expect(Word::ready);
+    if (!ready) return ready.error();
+    lap(stats.ready);
+    return commit(grip, begin);
+}
+
+Status Source::commit(Grip& grip, int64_t begin) {
+    auto& stats = out_.stats;
+    int64_t mark = monotonic_us();
+    at_point("source: ready");
+    if (request_.commit) GHOST_TRY(request_.commit());
+    // From here on the death of this process must not let two of them run.
+    GHOST_TRY(grip.end_with_us());
+    auto sent = link_.send(Word::commit);
+    stats.commit = monotonic_us() - mark;
+    mark = monotonic_us();
+    at_point("source: committed");
+    if (!sent.ok()) {
+        stand(grip);
+        return sent.error();
+    }
+    auto answer = link_.receive();
+    if (answer && answer->word() == Word::refused)
+        return make_error(Code::refused, "the target does not go on: " + answer->payload);
+    if (!answer || answer->word() != Word::released) {
+        stand(grip);
+        return answer ? answer->damaged() : answer.error();
+    }
+    stats.release = monotonic_us() - mark;
+    stats.stop = monotonic_us() - begin;
+    out_.outcome = LiveOutcome::moved;
+    if (auto times = answer->list<ReleaseTimes>(); times && times->size() == 1) {
+        stats.target_mappings = times->front().mappings;
+        stats.target_pages = times->front().pages;
+        stats.target_state = times->front().state;
+        stats.target_release = times->front().release;
+    }
+    if (stats.late_bytes > 0) {
+        // Without its pages the copy is nothing: they have to outlive this process.
+        stand(grip);
+        out_.outcome = LiveOutcome::stranded;
+        return {};
+    }
+    at_point("source: moved");
+    grip.kill_tree();
+    return {};
+}
+
+Status Source::serve_page(const LiveLink::Message& wanted) {
+    auto runs = wanted.list<PageRun>();
+    if (!runs) return runs.error();
+    for (auto& member : members_) {
+        if (member.inner != wanted.head.inner_pid) continue;
+        if (runs->size() != 1 || runs->front().bytes > batch_bytes ||
+            bytes_of(intersect(*runs, member.late)) != runs->front().bytes)
+            return wanted.damaged();
+        const PagePiece piece{runs->front().start, runs->front().bytes, buffer_.data()};
+        GHOST_TRY(read_pages(member.pid, {&piece, 1}, Vanished::is_error));
+        out_.stats.served_bytes += piece.bytes;
+        return link_.send(Word::late, member.inner, 1, 0,
+                          {{runs->data(), sizeof(PageRun)}, {buffer_.data(), bytes_of(*runs)}});
+    }
+    return wanted.damaged();
+}
+
+// The copy runs; the original stands, and has the pages.
+Status Source::serve_late() {
+    const Urgent urgent;  // somebody waits for a page
+    const int64_t begin = monotonic_us();
+    at_point("source: pages follow");
+    for (;;) {
+        auto message = link_.receive();
+        if (!message) return message.error();
+        if (message->word() == Word::want) {
+            GHOST_TRY(serve_page(*message));
+        } else if (message->word() == Word::complete) {
+            auto said = message->list<LateStats>();
+            if (!said || said->size() != 1) return message->damaged();
+            out_.stats.faults = said->front().faults;
+            out_.stats.demand_bytes = said->front().demand_bytes;
+            out_.stats.longest_fault = said->front().longest_us;
+            out_.stats.late = monotonic_us() - begin;
+            out_.stats.bytes += out_.stats.late_bytes;
+            out_.outcome = LiveOutcome::moved;
+            at_point("source: moved");
+            return kill_tree(request_.root);
+        } else if (message->word() == Word::refused) {
+            return make_error(Code::peer_lost,
+                              "the target has ended the tree: " + message->payload);
+        } else {
+            return message->damaged();
+        }
+    }
+}
+
+// Nobody knows whether the target goes on: the original stands until somebody does.
+void Source::stand(Grip& grip) {
+    out_.outcome = LiveOutcome::undecided;
+    grip.leave_stopped();
+}
+
+Status Source::last_stop() {
+    const Urgent urgent;
+    for (int i = 0;; i++) {
+        transient_ = false;
+        const auto numbers = Grip::numbers(request_.root);
+        const int64_t begin = monotonic_us();
+        Status status;
+        {
+            auto grip = Grip::take(request_.root, numbers, hold_limit_us);
+            status = grip ? frozen(*grip, begin) : grip.error();
+            if (!grip && status.error().code == Code::timeout) transient_ = true;
+        }
+        if (status.ok() || !transient_ || i == freezes) return status;
+        log::debug("live: {}; once more", status.error().message());
+        // What has been sent of that stop is as good as a round.
+        GHOST_TRY(round(Word::sync));
+    }
+}
+
+Status Source::attempt() {
+    out_.stats.attempts++;
+    rule_ = StoppingRule({request_.downtime_us, 30, 3});
+    files_.clear();
+    GHOST_TRY(skeleton());
+    GHOST_TRY(send_ghost());
+    at_point("source: sent");
+    auto held = link_.expect(Word::held);
+    if (!held) return held.error();
+    at_point("source: held");
+    rest_follows_ = request_.order == PageOrder::post_copy;
+    if (!rest_follows_) GHOST_TRY(converge());
+    at_point("source: converged");
+    GHOST_TRY(last_stop());
+    return out_.outcome == LiveOutcome::stranded ? serve_late() : Status();
+}
+
+LiveExport Source::run() {
+    const int64_t begin = monotonic_us();
+    auto status = tell_clocks();
+    while (status.ok()) {
+        status = attempt();
+        if (status.ok() || out_.outcome != LiveOutcome::stayed) break;
+        if (status.error().code != Code::busy || out_.stats.attempts >= request_.attempts) {
+            link_.send_text(Word::give_up, status.error().message()).ok();
+            break;
+        }
+        log::info("live: {}; anew", status.error().message());
+        status = link_.send(Word::anew);
+    }
+    out_.stats.total = monotonic_us() - begin;
+    if (!status.ok()) out_.error = status.error();
+    if (out_.outcome != LiveOutcome::moved) stay();
+    return std::move(out_);
+}
+
+// As if nothing had been.
+void Source::stay() {
+    HugePages huge;
+    for (auto& member : members_) {
+        if (member.tracker) member.tracker->release();
+        huge.add(member.pid, member.huge);
+    }
+    huge.start();
+    huge.wait();
+}
+
+}  // namespace
+
+LiveExport live_export(const LiveExportRequest& request, Resource& link) {
+    if (!knows_short_stop(request.criu)) {
+        LiveExport out;
+        out.error = make_error(Code::unsupported, "move live: criu was built without our changes",
+                               request.criu.program);
+        return out;
+    }
+    return Source(request, link).run();
+}
+
+}  // namespace ghost::core

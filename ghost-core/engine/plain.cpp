@@ -1,0 +1,364 @@
+#include "ghost-core/engine/plain.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <climits>
+#include <csignal>
+#include <fcntl.h>
+#include <filesystem>
+#include <fmt/format.h>
+#include <fstream>
+#include <linux/capability.h>
+#include <map>
+#include <sstream>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "base/fd.hpp"
+#include "ghost-core/engine/preflight.hpp"
+#include "ghost-core/criu/nested.hpp"
+#include "ghost-core/criu/proc.hpp"
+
+namespace ghost::core {
+namespace {
+
+std::string text_of(const std::string& path) {
+    std::ifstream in(path);
+    std::ostringstream out;
+    out << in.rdbuf();
+    return out.str();
+}
+
+std::string link_of(const std::string& path) {
+    std::error_code ignored;
+    return std::filesystem::read_symlink(path, ignored).string();
+}
+
+pid_t parent_of(pid_t pid) {
+    const auto fields = stat_fields(pid);
+    return fields.size() > 1 ? std::atoi(fields[1].c_str()) : 0;
+}
+
+std::string start_of(pid_t pid) {  // ticks after boot: with the pid, one process of this boot
+    const auto fields = stat_fields(pid);
+    return fields.size() > 19 ? fields[19] : "";
+}
+
+bool is_init_of_ours(pid_t pid) {
+    const auto exe = link_of(fmt::format("/proc/{}/exe", pid));
+    return exe.substr(exe.rfind('/') + 1).starts_with("ghost-init");
+}
+
+// How many PID name spaces a process is in, as far as /proc here shows them.
+size_t depth_of(pid_t pid) {
+    const auto status = read_status(fmt::format("/proc/{}", pid));
+    return status ? status->numbers.size() : 0;
+}
+
+pid_t inner_of(pid_t pid) {
+    const auto status = read_status(fmt::format("/proc/{}", pid));
+    return status ? status->numbers.back() : 0;
+}
+
+std::string boot_id() {
+    auto text = text_of("/proc/sys/kernel/random/boot_id");
+    return text.substr(0, text.find('\n'));
+}
+
+std::string host_name() {
+    std::array<char, HOST_NAME_MAX + 1> name{};
+    gethostname(name.data(), name.size() - 1);
+    return name.data();
+}
+
+// Pids mean something only within this.
+std::string pid_space() {
+    return link_of("/proc/self/ns/pid");
+}
+
+std::string command_of(pid_t pid) {
+    auto text = text_of(fmt::format("/proc/{}/cmdline", pid));
+    while (!text.empty() && text.back() == '\0') text.pop_back();
+    std::replace(text.begin(), text.end(), '\0', ' ');
+    return text.substr(0, 4096);
+}
+
+StdioEnd end_of(pid_t pid, int number) {
+    const auto path = fmt::format("/proc/{}/fd/{}", pid, number);
+    const auto target = link_of(path);
+    struct stat info {};
+    if (target.empty() || stat(path.c_str(), &info) != 0) return {"closed", ""};
+    if (target.starts_with("pipe:[")) return {"pipe", target};
+    if (S_ISSOCK(info.st_mode)) return {"socket", fmt::format("unix[{}]", info.st_ino)};
+    const auto device = major(info.st_rdev);
+    if (S_ISCHR(info.st_mode) && ((device >= 136 && device <= 143) || device == 4))
+        return {"tty", fmt::format("tty[{:x}:{:x}]", info.st_rdev, info.st_dev)};
+    if (S_ISCHR(info.st_mode) && info.st_rdev == makedev(1, 3)) return {"null", ""};
+    return {"file", ""};
+}
+
+// Every open end of a pipe in the tree, and where.
+struct PipeEnds {
+    bool reads = false, writes = false;
+    std::string first;  // "process 77 (sort): descriptor 5"
+};
+
+std::map<std::string, PipeEnds> pipes_of(const std::vector<Task>& tasks) {
+    std::map<std::string, PipeEnds> out;
+    for (const auto& task : tasks)
+        for (const int fd : numbers_in(fmt::format("/proc/{}/fd", task.pid))) {
+            const auto target = link_of(fmt::format("/proc/{}/fd/{}", task.pid, fd));
+            if (!target.starts_with("pipe:[")) continue;
+            const auto info = text_of(fmt::format("/proc/{}/fdinfo/{}", task.pid, fd));
+            const auto at = info.find("flags:");
+            const auto flags =
+                at == std::string::npos ? 0 : std::strtol(info.c_str() + at + 6, nullptr, 8);
+            auto& pipe = out[target];
+            const auto access = flags & O_ACCMODE;
+            pipe.reads |= access != O_WRONLY;
+            pipe.writes |= access != O_RDONLY;
+            if (pipe.first.empty())
+                pipe.first =
+                    fmt::format("process {} ({}): descriptor {}", task.inner, task.name, fd);
+        }
+    return out;
+}
+
+void judge_pipes(const std::vector<Task>& tasks, const std::vector<std::string>& keys,
+                 std::vector<std::string>& out) {
+    for (const auto& [key, ends] : pipes_of(tasks))
+        if (!(ends.reads && ends.writes) && std::find(keys.begin(), keys.end(), key) == keys.end())
+            out.push_back(
+                fmt::format("{} {} cannot move: its other end is outside", ends.first, key));
+}
+
+// Files that were opened in another mount name space have no path criu could give them.
+void judge_mounts(const std::vector<Task>& tasks, std::vector<std::string>& out) {
+    for (const auto& task : tasks)
+        for (const int fd : numbers_in(fmt::format("/proc/{}/fd", task.pid))) {
+            const auto path = fmt::format("/proc/{}/fd/{}", task.pid, fd);
+            struct stat info {};
+            const auto target = link_of(path);
+            if (!target.starts_with("/") || target.starts_with("/memfd:") ||
+                stat(path.c_str(), &info) != 0 || S_ISSOCK(info.st_mode) ||
+                (S_ISCHR(info.st_mode) && major(info.st_rdev) != 1) ||
+                is_mounted_for(task.pid, task.pid, fd))
+                continue;
+            out.push_back(
+                fmt::format("process {} ({}): descriptor {} {} cannot move: it was opened in "
+                            "another mount name space",
+                            task.inner, task.name, fd, target));
+        }
+}
+
+// criu works from within the name spaces a tree is in; all but those that `ghost run` makes have to
+// be those of the caller.
+void judge_spaces(const std::vector<Task>& tasks, const PlainTree& tree,
+                  std::vector<std::string>& out) {
+    for (const auto* space : {"mnt", "net", "uts", "user"}) {
+        const auto ours = link_of(fmt::format("/proc/self/ns/{}", space));
+        for (const auto& task : tasks) {
+            const auto its = link_of(fmt::format("/proc/{}/ns/{}", task.pid, space));
+            if (its.empty() || its == ours) continue;
+            out.push_back(fmt::format("process {} ({}) has a {} name space of its own: {}",
+                                      task.inner, task.name, space,
+                                      "containers are not taken, run ghost inside of it"));
+            break;
+        }
+    }
+    for (const auto& task : tasks)
+        if (depth_of(task.pid) != depth_of(tree.root))
+            out.push_back(fmt::format("process {} ({}) is in a PID name space of its own below",
+                                      task.inner, task.name));
+}
+
+// criu asks for limits by prlimit(2), which this takes for processes of other users.
+void judge_users(const std::vector<Task>& tasks, std::vector<std::string>& out) {
+    if (prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE, 0, 0, 0) == 1) return;
+    for (const auto& task : tasks) {
+        std::ifstream in(fmt::format("/proc/{}/status", task.pid));
+        for (std::string line; std::getline(in, line);) {
+            if (!line.starts_with("Uid:") && !line.starts_with("Gid:")) continue;
+            std::istringstream words(line.substr(4));
+            unsigned real = 0, effective = 0, saved = 0;
+            words >> real >> effective >> saved;
+            if (real == 0 && effective == 0 && saved == 0) continue;
+            out.push_back(fmt::format(
+                "process {} ({}) is another user's, and this node's root lacks CAP_SYS_RESOURCE",
+                task.inner, task.name));
+            break;
+        }
+    }
+}
+
+Json stdio_json(const std::array<StdioEnd, 3>& ends) {
+    Json out = Json::array();
+    for (const auto& end : ends) out.push_back({{"kind", end.kind}, {"key", end.key}});
+    return out;
+}
+
+Result<PlainTree> describe(pid_t root, bool nested) {
+    PlainTree out;
+    out.root = root;
+    out.nested = nested;
+    out.program = nested ? program_of(root) : root;
+    if (out.program == 0) out.program = root;
+    out.inner = inner_of(out.program);
+    return out;
+}
+
+}  // namespace
+
+Result<PlainTree> find_plain(pid_t pid) {
+    const auto name = std::to_string(pid);
+    const auto status = pid > 0 ? read_status(fmt::format("/proc/{}", pid)) : std::nullopt;
+    if (!status) return make_error(Code::not_found, "find process", name);
+    if (status->state == 'Z' || status->state == 'X')
+        return make_error(Code::not_found, "find process: it has ended", name);
+    if (pid == 1 || pid == getpid() || link_of(fmt::format("/proc/{}/exe", pid)).empty())
+        return make_error(Code::refused, "take this process out of its system", name);
+    const size_t here = depth_of(getpid());
+    if (depth_of(pid) == here) {
+        // `ghost run` itself, as the shell's $! names it: its program is meant.
+        const auto children = children_of(pid);
+        for (const pid_t child : children)
+            if (depth_of(child) == here + 1 && is_init_of_ours(child)) return describe(child, true);
+        return describe(pid, false);
+    }
+    for (pid_t at = pid; at > 1; at = parent_of(at))
+        if (depth_of(at) == here + 1 && inner_of(at) == 1) {
+            if (is_init_of_ours(at) || at == pid) return describe(at, true);
+            return make_error(Code::refused,
+                              "take a process out of a PID name space that `ghost run` has not "
+                              "made; a whole name space is named by its first process",
+                              name);
+        }
+    return make_error(Code::refused, "find the name space's first process of", name);
+}
+
+std::array<StdioEnd, 3> stdio_of(const PlainTree& tree) {
+    std::array<StdioEnd, 3> out;
+    auto tasks = list_tree(tree.root);
+    const auto pipes = tasks ? pipes_of(*tasks) : std::map<std::string, PipeEnds>();
+    for (int i = 0; i < 3; i++) {
+        auto& end = out[static_cast<size_t>(i)];
+        end = end_of(tree.program, i);
+        const auto pipe = pipes.find(end.key);
+        if (pipe != pipes.end() && pipe->second.reads && pipe->second.writes) end.key.clear();
+    }
+    return out;
+}
+
+Result<std::vector<std::string>> why_not_exportable(const PlainTree& tree) {
+    auto tasks = list_tree(tree.root);
+    if (!tasks) return tasks.error();
+    std::vector<std::string> keys;
+    for (const auto& end : stdio_of(tree))
+        if (!end.key.empty()) keys.push_back(end.key);
+    auto out = check_movable(tree.root, fmt::format("tree of {}", tree.program), keys);
+    if (!out) return out.error();
+    judge_pipes(*tasks, keys, *out);
+    judge_mounts(*tasks, *out);
+    judge_spaces(*tasks, tree, *out);
+    judge_users(*tasks, *out);
+    return out;
+}
+
+bool is_mounted_for(pid_t viewer, pid_t pid, int number) {
+    std::ifstream info(fmt::format("/proc/{}/fdinfo/{}", pid, number));
+    std::string word, id;
+    while (info >> word)
+        if (word == "mnt_id:") info >> id;
+    std::ifstream mounts(fmt::format("/proc/{}/mountinfo", viewer));
+    for (std::string line; std::getline(mounts, line);)
+        if (line.starts_with(id + " ")) return true;
+    return id.empty();
+}
+
+Result<ExportRequest> plain_export(const PlainTree& tree, const CriuSettings& criu) {
+    ExportRequest out;
+    out.root = tree.root;
+    out.nested = tree.nested;
+    out.criu = criu;
+    const auto stdio = stdio_of(tree);
+    for (const auto& end : stdio)
+        if (!end.key.empty()) out.externals.push_back(end.key);
+    auto needs = needs_of(tree.root);
+    if (!needs) return needs.error();
+    auto facts = facts_of(tree.root);
+    if (!facts) return facts.error();
+    out.facts = *facts;
+    out.metadata = {{"process",
+                     {{"command", command_of(tree.program)},
+                      {"pid", tree.program},
+                      {"inner", tree.inner},
+                      {"nested", tree.nested},
+                      {"stdio", stdio_json(stdio)},
+                      {"original",
+                       {{"host", host_name()},
+                        {"boot", boot_id()},
+                        {"space", pid_space()},
+                        {"pid", tree.program},
+                        {"start", start_of(tree.program)}}}}},
+                    {"needs", *needs}};
+    return out;
+}
+
+pid_t still_running(const Json& metadata) {
+    const auto process = metadata.value("process", Json::object());
+    const auto original = process.value("original", Json::object());
+    if (original.value("boot", "") != boot_id() || original.value("space", "") != pid_space())
+        return 0;
+    const pid_t pid = original.value("pid", 0);
+    const auto start = original.value("start", "");
+    if (pid <= 0 || start.empty() || start_of(pid) != start) return 0;
+    const auto status = read_status(fmt::format("/proc/{}", pid));
+    return status && status->state != 'Z' && status->state != 'X' ? pid : 0;
+}
+
+std::vector<std::pair<int, StdioEnd>> outside_stdio(const Json& metadata) {
+    std::vector<std::pair<int, StdioEnd>> out;
+    const auto process = metadata.value("process", Json::object());
+    const auto stdio = process.value("stdio", Json::array());
+    for (size_t i = 0; i < stdio.size() && i < 3; i++) {
+        StdioEnd end{stdio[i].value("kind", ""), stdio[i].value("key", "")};
+        if (!end.key.empty()) out.emplace_back(static_cast<int>(i), end);
+    }
+    return out;
+}
+
+void end_plain(const PlainTree& tree) {
+    auto tasks = list_tree(tree.root);
+    calm_tree(tree.root);
+    if (tasks && !tree.nested)
+        for (const auto& task : *tasks) kill(task.pid, SIGKILL);
+    kill(tree.root, SIGKILL);
+}
+
+void mark_clone(pid_t root) {
+    auto tasks = list_tree(root);
+    if (!tasks) return;
+    const std::string before = std::string(clone_variable) + "=0";
+    for (const auto& task : *tasks) {
+        // env_start and env_end, proc(5); what getenv(3) gives points in there.
+        const auto fields = stat_fields(task.pid);
+        if (fields.size() < 49) continue;
+        const auto start = std::strtoull(fields[47].c_str(), nullptr, 10);
+        const auto end = std::strtoull(fields[48].c_str(), nullptr, 10);
+        if (start == 0 || end <= start || end - start > (4U << 20)) continue;
+        const Fd memory(open(fmt::format("/proc/{}/mem", task.pid).c_str(), O_RDWR | O_CLOEXEC));
+        std::string text(end - start, '\0');
+        if (!memory || pread(memory.get(), text.data(), text.size(), static_cast<off_t>(start)) !=
+                           static_cast<ssize_t>(text.size()))
+            continue;
+        auto at = text.starts_with(before) ? 0 : text.find('\0' + before + '\0');
+        if (at == std::string::npos) continue;
+        if (at != 0) at++;
+        const auto digit = static_cast<off_t>(start + at + before.size() - 1);
+        if (pwrite(memory.get(), "1", 1, digit) != 1) continue;
+    }
+}
+
+}  // namespace ghost::core

@@ -1,0 +1,208 @@
+#include "ghost-core/engine/preflight.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <filesystem>
+#include <fmt/format.h>
+#include <fstream>
+#include <map>
+#include <set>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "ghost-core/format/host.hpp"
+#include "ghost-core/criu/tree.hpp"
+
+namespace ghost::core {
+namespace {
+
+std::string link_of(const std::string& path) {
+    std::error_code ignored;
+    return std::filesystem::read_symlink(path, ignored).string();
+}
+
+class Needs {
+  public:
+    void add(const Task& task);
+    Json result() const;
+
+  private:
+    void add_folders(pid_t pid);
+    void add_limits(pid_t pid);
+    void add_memory(pid_t pid);
+    void add_spaces(pid_t pid);
+
+    std::set<std::string> folders_;
+    std::map<std::string, uint64_t> limits_;
+    std::vector<std::string> spaces_;
+    uint64_t memory_ = 0;
+};
+
+void Needs::add_folders(pid_t pid) {
+    for (const auto* name : {"cwd", "root"})
+        if (const auto path = link_of(fmt::format("/proc/{}/{}", pid, name)); !path.empty())
+            folders_.insert(path);
+}
+
+void Needs::add_limits(pid_t pid) {
+    std::ifstream in(fmt::format("/proc/{}/limits", pid));
+    std::string line;
+    std::getline(in, line);
+    // "Max open files            1024                 1048576              files": columns
+    while (std::getline(in, line)) {
+        if (line.size() < 68) continue;
+        auto name = line.substr(4, 22);
+        name.resize(name.find_last_not_of(' ') + 1);
+        const auto hard = line.substr(47, 21);
+        const uint64_t value =
+            hard.starts_with("unlimited") ? ~uint64_t{0} : std::strtoull(hard.c_str(), nullptr, 10);
+        auto& most = limits_[name];
+        most = std::max(most, value);
+    }
+}
+
+void Needs::add_memory(pid_t pid) {
+    std::ifstream in(fmt::format("/proc/{}/status", pid));
+    for (std::string line; std::getline(in, line);)
+        for (const auto* key : {"RssAnon:", "RssShmem:", "VmSwap:"})
+            if (line.starts_with(key))
+                memory_ += std::strtoull(line.c_str() + std::strlen(key), nullptr, 10) * 1024;
+}
+
+void Needs::add_spaces(pid_t pid) {
+    for (const auto* space : {"pid", "ipc", "net", "mnt", "uts", "user", "cgroup", "time"}) {
+        const auto its = link_of(fmt::format("/proc/{}/ns/{}", pid, space));
+        if (its.empty() || its == link_of(fmt::format("/proc/self/ns/{}", space))) continue;
+        if (std::find(spaces_.begin(), spaces_.end(), space) == spaces_.end())
+            spaces_.emplace_back(space);
+    }
+}
+
+void Needs::add(const Task& task) {
+    add_folders(task.pid);
+    add_limits(task.pid);
+    add_memory(task.pid);
+    add_spaces(task.pid);
+}
+
+Json Needs::result() const {
+    Json limits = Json::object();
+    for (const auto& [name, value] : limits_) limits[name] = value;
+    return {{"memory", memory_}, {"folders", folders_}, {"limits", limits}, {"spaces", spaces_}};
+}
+
+std::string amount(uint64_t bytes) {
+    return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20));
+}
+
+void check_memory(const Json& needs, std::vector<Shortcoming>& out) {
+    const auto wanted = needs.value("memory", uint64_t{0}), available = free_memory();
+    if (available < wanted) out.push_back({"memory", amount(wanted), amount(available) + " free"});
+}
+
+void check_folders(const Json& needs, std::vector<Shortcoming>& out) {
+    for (const auto& folder : needs.value("folders", Json::array())) {
+        struct stat info {};
+        const auto path = folder.get<std::string>();
+        if (stat(path.c_str(), &info) != 0 || !S_ISDIR(info.st_mode))
+            out.push_back({"folder " + path, "its presence", "missing"});
+    }
+}
+
+// Names as in /proc/PID/limits.
+void check_limits(const Json& needs, std::vector<Shortcoming>& out) {
+    static constexpr std::array<std::pair<const char*, decltype(RLIMIT_CPU)>, 15> known = {{
+        {"cpu time", RLIMIT_CPU},
+        {"file size", RLIMIT_FSIZE},
+        {"data size", RLIMIT_DATA},
+        {"stack size", RLIMIT_STACK},
+        {"core file size", RLIMIT_CORE},
+        {"resident set", RLIMIT_RSS},
+        {"processes", RLIMIT_NPROC},
+        {"open files", RLIMIT_NOFILE},
+        {"locked memory", RLIMIT_MEMLOCK},
+        {"address space", RLIMIT_AS},
+        {"file locks", RLIMIT_LOCKS},
+        {"pending signals", RLIMIT_SIGPENDING},
+        {"msgqueue size", RLIMIT_MSGQUEUE},
+        {"nice priority", RLIMIT_NICE},
+        {"realtime priority", RLIMIT_RTPRIO},
+    }};
+    const auto limits = needs.value("limits", Json::object());
+    const auto text = [](uint64_t value) {
+        return value == ~uint64_t{0} ? std::string("unlimited") : std::to_string(value);
+    };
+    for (const auto& [name, number] : known) {
+        rlimit here{};
+        if (!limits.contains(name) || getrlimit(number, &here) != 0) continue;
+        const auto wanted = limits[name].get<uint64_t>();
+        if (wanted > here.rlim_max)
+            out.push_back(
+                {fmt::format("hard limit of {}", name), text(wanted), text(here.rlim_max)});
+    }
+}
+
+void check_spaces(const Json& needs, std::vector<Shortcoming>& out) {
+    for (const auto& space : needs.value("spaces", Json::array())) {
+        const auto name = space.get<std::string>();
+        const auto path = "/proc/self/ns/" + name;
+        if (access(path.c_str(), F_OK) != 0)
+            out.push_back({name + " name spaces", "the kernel's support", "none"});
+    }
+    if (geteuid() != 0) out.push_back({"privilege", "root", fmt::format("user {}", geteuid())});
+}
+
+}  // namespace
+
+uint64_t free_memory() {
+    constexpr const char* key = "MemAvailable:";
+    std::ifstream in("/proc/meminfo");
+    for (std::string line; std::getline(in, line);)
+        if (line.starts_with(key))
+            return std::strtoull(line.c_str() + std::strlen(key), nullptr, 10) * 1024;
+    return 0;
+}
+
+Result<Json> needs_of(pid_t root) {
+    auto tasks = list_tree(root);
+    if (!tasks) return tasks.error();
+    Needs needs;
+    for (const auto& task : *tasks) needs.add(task);
+    return needs.result();
+}
+
+Result<std::string> facts_of(pid_t root) {
+    auto tasks = list_tree(root);
+    if (!tasks) return tasks.error();
+    std::vector<pid_t> pids;
+    for (const auto& task : *tasks) pids.push_back(task.pid);
+    return host_facts(pids);
+}
+
+std::vector<Shortcoming> check_target(const Json& needs, const std::string& facts) {
+    std::vector<Shortcoming> out;
+    if (auto lines = host_differences(facts); !lines.ok())
+        out.push_back({"ghost", "readable facts about its host", lines.error().message()});
+    else
+        for (const auto& line : *lines) out.push_back({line, "", ""});
+    if (!needs.is_object()) return out;
+    check_memory(needs, out);
+    check_folders(needs, out);
+    check_limits(needs, out);
+    check_spaces(needs, out);
+    return out;
+}
+
+std::string describe(const std::vector<Shortcoming>& all) {
+    std::string out;
+    for (const auto& one : all) {
+        if (!out.empty()) out += "; ";
+        out += one.what;
+        if (!one.needed.empty()) out += fmt::format(": {} needed, {}", one.needed, one.found);
+    }
+    return out;
+}
+
+}  // namespace ghost::core

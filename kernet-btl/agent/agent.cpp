@@ -1,0 +1,633 @@
+#include "kernet-btl/agent/agent.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstdlib>
+#include <ctime>
+#include <map>
+#include <mutex>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <system_error>
+#include <thread>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <utility>
+
+#include "base/clock.hpp"
+#include "base/control_socket.hpp"
+#include "base/fd.hpp"
+#include "base/log.hpp"
+#include "config.h"
+#include "kernet-btl/agent/agent_ports.hpp"
+#include "kernet-btl/agent/agent_state.hpp"
+
+namespace kernet {
+
+using ghost::Code;
+using ghost::ControlMessage;
+using ghost::ControlSocket;
+using ghost::Fd;
+using ghost::Json;
+using ghost::make_error;
+using ghost::monotonic_us;
+using ghost::Result;
+using ghost::Status;
+namespace log = ghost::log;
+
+namespace {
+
+// What a rank ends with when it has lost its server for good; stock Open MPI's status for that.
+constexpr int lost_status = 195;
+constexpr int64_t ms = 1000;
+// Long enough for every link to be up again.
+constexpr int64_t recommit_delay_us = 20 * ms;
+// A peer is asked for at most this often; the endpoint's own back-off is shorter.
+constexpr int64_t locate_pause_us = 200 * ms;
+
+int wake_signal() {
+    return SIGRTMAX - 2;
+}
+
+// What `welcome` says (docs/PROTOCOL.md, N → R).
+struct Welcome {
+    int node = -1;
+    std::string node_name;
+    uint64_t epoch = 0;
+    std::string state;
+    int64_t seq = 0;
+    std::string uri;
+    bool resend = false;
+    std::vector<Location> peers;
+};
+
+std::vector<Location> parse_locations(const Json& list) {
+    std::vector<Location> out;
+    for (const Json& item : list) {
+        auto location = location_from_json(item);
+        if (location) {
+            out.push_back(std::move(*location));
+        } else {
+            log::warning("location ignored: {}", location.error().message());
+        }
+    }
+    return out;
+}
+
+// Throws nlohmann's type errors; the callers catch them.
+Welcome parse_welcome(const Json& body) {
+    Welcome w;
+    w.node = body.value("node", -1);
+    w.node_name = body.value("node_name", "");
+    w.epoch = body.value("epoch", uint64_t{0});
+    w.state = body.value("state", "started");
+    w.seq = body.value("seq", int64_t{0});
+    w.uri = body.value("uri", "");
+    w.resend = body.value("resend", false);
+    w.peers = parse_locations(body.value("peers", Json::array()));
+    return w;
+}
+
+sigset_t every_signal() {
+    sigset_t set;
+    sigfillset(&set);
+    return set;
+}
+
+}  // namespace
+
+// Everything but stop() and the members it names is touched by the agent's thread only.
+class RankAgent::Impl {
+  public:
+    Impl(AgentPorts ports, AgentConfig config)
+        : ports_(std::move(ports)), config_(std::move(config)) {}
+
+    Status launch();
+    void stop();
+
+  private:
+    void run();
+    bool change(AgentEvent event);
+    bool control_open() const { return control_.valid(); }
+
+    void wait_and_serve();
+    void recommit_if_due(bool now);
+    int poll_timeout_ms() const;
+    void try_connect();
+    Json hello() const;
+    void read_control();
+    void dispatch(const Json& body);
+    void tell(const Json& body);
+    void lose_control(const std::string& why);
+
+    void on_welcome(const Welcome& welcome);
+    void on_gate(int64_t seq);
+    void on_ungate(int64_t seq);
+    void on_close(int64_t seq);
+    void open_both_gates();
+    void ask_location(uint32_t peer);
+    void ask_pending_locations();
+
+    bool wait_for_signal();
+    void suspend_and_wake();
+    Result<Welcome> reach_node_agent(int64_t deadline);
+    Status wake_up(const Welcome& welcome, int64_t deadline);
+    void give_up(const std::string& why);
+
+    bool make_nudge();
+    void drop_nudge();
+
+    AgentPorts ports_;
+    const AgentConfig config_;
+    AgentState state_ = AgentState::starting;
+    ControlSocket control_;
+    int64_t seq_ = 0;  // of the gate that is closed
+    int64_t next_connect_us_ = 0;
+    int64_t recommit_at_ = 0;            // 0: nothing to publish again
+    bool complained_ = false;            // about the node agent; again only after it was there
+    std::map<uint32_t, int64_t> asked_;  // peer -> when `locate` went out; 0: still to be sent
+
+    std::thread thread_;
+    std::atomic<bool> stop_{false};  // set by stop()
+    std::mutex nudge_mutex_;         // guards nudge_
+    Fd nudge_;                       // wakes the thread's poll; absent while suspended
+};
+
+// --- thread ---------------------------------------------------------------------------------
+
+Status RankAgent::Impl::launch() {
+    GHOST_TRY(ports_.pmix->supported());
+    if (!make_nudge()) return ghost::sys_error("create eventfd");
+    ports_.data->on_unknown_location([this](uint32_t peer) { ask_location(peer); });
+    // The thread inherits the mask: no signal of the application is ever delivered to it.
+    sigset_t all = every_signal();
+    sigset_t before;
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    Status started;
+    try {
+        thread_ = std::thread([this] { run(); });
+    } catch (const std::system_error& e) {
+        started = ghost::sys_error_of(e.code().value(), "start the rank agent's thread");
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return started;
+}
+
+void RankAgent::Impl::stop() {
+    if (!thread_.joinable()) return;
+    stop_ = true;
+    {
+        std::lock_guard lock(nudge_mutex_);
+        if (nudge_.valid()) eventfd_write(nudge_.get(), 1);
+    }
+    thread_.join();
+    ports_.data->on_unknown_location(nullptr);
+}
+
+bool RankAgent::Impl::make_nudge() {
+    std::lock_guard lock(nudge_mutex_);
+    nudge_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    return nudge_.valid();
+}
+
+void RankAgent::Impl::drop_nudge() {
+    std::lock_guard lock(nudge_mutex_);
+    nudge_.reset();
+}
+
+bool RankAgent::Impl::change(AgentEvent event) {
+    auto next = next_state(state_, event);
+    if (!next) {
+        log::error("rank {}: event {} in state {}", config_.rank, event_name(event),
+                   state_name(state_));
+        return false;
+    }
+    if (*next != state_) {
+        log::debug("rank {}: {} -> {}", config_.rank, state_name(state_), state_name(*next));
+    }
+    state_ = *next;
+    return true;
+}
+
+// Ranks that spin on every core must not keep the agent waiting: while it works, a peer of theirs
+// stands still. It sleeps otherwise. Without the privilege it goes on as it is.
+static void hurry() {
+    constexpr int nice_of_the_agent = -10;
+    (void)setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), nice_of_the_agent);
+}
+
+void RankAgent::Impl::run() {
+    hurry();
+    while (state_ != AgentState::finalizing) {
+        if (state_ == AgentState::suspended) {
+            suspend_and_wake();
+            continue;
+        }
+        // A move that has begun is carried through first: half of it could not be left behind.
+        bool idle = state_ == AgentState::starting || state_ == AgentState::attached;
+        if (stop_ && idle) {
+            recommit_if_due(true);
+            if (control_open()) tell({{"t", "bye"}});
+            control_.close();
+            change(AgentEvent::stop);
+            continue;
+        }
+        if (!control_open() && monotonic_us() >= next_connect_us_) try_connect();
+        wait_and_serve();
+    }
+}
+
+int RankAgent::Impl::poll_timeout_ms() const {
+    if (recommit_at_ != 0) return 1;
+    if (control_open()) return -1;
+    int64_t left = next_connect_us_ - monotonic_us();
+    return static_cast<int>(std::clamp<int64_t>(left / ms + 1, 0, config_.reconnect_pause_ms));
+}
+
+void RankAgent::Impl::wait_and_serve() {
+    pollfd p[3] = {{control_.fd(), POLLIN, 0},
+                   {ports_.data->service_fd(), POLLIN, 0},
+                   {nudge_.get(), POLLIN, 0}};
+    if (::poll(p, 3, poll_timeout_ms()) < 0) return;  // EINTR, by a tracer
+    if (p[1].revents != 0) ports_.data->service();
+    if (p[2].revents != 0) {
+        eventfd_t count = 0;
+        eventfd_read(nudge_.get(), &count);
+    }
+    if (p[0].revents != 0) read_control();
+    ask_pending_locations();
+    recommit_if_due(false);
+}
+
+// --- control connection ---------------------------------------------------------------------
+
+Json RankAgent::Impl::hello() const {
+    Location here = ports_.data->location();
+    return {{"t", "hello"},
+            {"role", "rank"},
+            {"job", config_.job},
+            {"rank", config_.rank},
+            {"epoch", here.epoch},
+            {"secret", config_.secret},
+            {"pid", getpid()},
+            {"tid", gettid()},
+            {"version", PACKAGE_VERSION},
+            {"location", to_json(here)}};
+}
+
+void RankAgent::Impl::try_connect() {
+    next_connect_us_ = monotonic_us() + config_.reconnect_pause_ms * ms;
+    auto socket = ControlSocket::connect(config_.node_socket);
+    Status sent = socket ? socket->send(hello()) : Status(socket.error());
+    if (sent) {
+        control_ = std::move(*socket);
+        return;
+    }
+    if (!complained_) {
+        log::warning("rank {}: no node agent, cannot be moved: {}", config_.rank,
+                     sent.error().message());
+    }
+    complained_ = true;
+}
+
+void RankAgent::Impl::tell(const Json& body) {
+    if (!control_open()) return;
+    if (Status sent = control_.send(body); !sent) {
+        // The end of file is read next and handled there.
+        log::info("rank {}: {}", config_.rank, sent.error().message());
+    }
+}
+
+// The daemon died or ends. The data path needs none of it, so the rank goes on, as long as PMIx's
+// own connection to the same daemon lets it.
+void RankAgent::Impl::lose_control(const std::string& why) {
+    control_.close();
+    next_connect_us_ = monotonic_us() + config_.reconnect_pause_ms * ms;
+    for (auto& [peer, when] : asked_) when = 0;
+    log::info("rank {}: node agent lost: {}", config_.rank, why);
+    if (state_ == AgentState::gated) open_both_gates();
+    change(AgentEvent::lost);
+}
+
+void RankAgent::Impl::read_control() {
+    while (control_open()) {
+        auto message = control_.receive(0);
+        if (message) {
+            dispatch(message->body);
+            continue;
+        }
+        if (message.error().code == Code::timeout) return;
+        if (message.error().code == Code::corrupt) {
+            log::warning("rank {}: {}", config_.rank, message.error().message());
+            continue;
+        }
+        lose_control(message.error().message());
+    }
+}
+
+void RankAgent::Impl::dispatch(const Json& body) try {
+    std::string type = body.value("t", "");
+    int64_t seq = body.value("seq", int64_t{0});
+    if (type == "welcome") {
+        on_welcome(parse_welcome(body));
+    } else if (type == "gate") {
+        on_gate(seq);
+    } else if (type == "ungate") {
+        on_ungate(seq);
+    } else if (type == "close") {
+        on_close(seq);
+    } else if (type == "location") {
+        for (const Location& location : parse_locations(Json::array({body}))) {
+            asked_.erase(location.rank);
+            ports_.data->set_location(location);
+        }
+    } else if (type == "error") {
+        log::warning("rank {}: node agent: {}", config_.rank, body.dump());
+    } else {
+        log::warning("rank {}: unknown message {}", config_.rank, type);
+        tell({{"t", "error"}, {"seq", seq}, {"why", "unknown type " + type}});
+    }
+} catch (const Json::exception& e) {
+    log::warning("rank {}: malformed message {}: {}", config_.rank, body.dump(), e.what());
+}
+
+void RankAgent::Impl::on_welcome(const Welcome& welcome) {
+    if (!change(AgentEvent::welcomed)) return;
+    complained_ = false;
+    for (const Location& peer : welcome.peers) ports_.data->set_location(peer);
+    ask_pending_locations();
+}
+
+// --- gate, ungate ---------------------------------------------------------------------------
+
+void RankAgent::Impl::open_both_gates() {
+    if (Status done = ports_.pmix->ungate(); !done) {
+        log::error("rank {}: {}", config_.rank, done.error().message());
+    }
+    ports_.data->open_gate();
+    change(AgentEvent::ungate);
+}
+
+void RankAgent::Impl::on_gate(int64_t seq) {
+    if (state_ == AgentState::gated) open_both_gates();  // the coordinator began anew
+    if (state_ != AgentState::attached) {
+        tell({{"t", "gated"}, {"seq", seq}, {"rc", -1}, {"tag", 0}, {"busy", true}});
+        return;
+    }
+    ports_.data->close_gate();
+    auto tag = ports_.pmix->gate();
+    if (!tag) {
+        ports_.data->open_gate();
+        bool busy = tag.error().code == Code::busy;
+        tell({{"t", "gated"},
+              {"seq", seq},
+              {"rc", busy ? 1 : -1},
+              {"tag", 0},
+              {"busy", busy},
+              {"why", tag.error().message()}});
+        return;
+    }
+    seq_ = seq;
+    change(AgentEvent::gate);
+    tell({{"t", "gated"}, {"seq", seq}, {"rc", 0}, {"tag", *tag}, {"busy", false}});
+}
+
+void RankAgent::Impl::on_ungate(int64_t seq) {
+    if (state_ == AgentState::gated) open_both_gates();
+    tell({{"t", "ungated"}, {"seq", seq}});
+}
+
+// --- locations ------------------------------------------------------------------------------
+
+void RankAgent::Impl::ask_location(uint32_t peer) {
+    int64_t now = monotonic_us();
+    auto [entry, fresh] = asked_.try_emplace(peer, 0);
+    if (!fresh && now - entry->second < locate_pause_us) return;
+    entry->second = 0;
+}
+
+void RankAgent::Impl::ask_pending_locations() {
+    if (state_ != AgentState::attached) return;
+    for (auto& [peer, when] : asked_) {
+        if (when != 0) continue;
+        when = monotonic_us();
+        tell({{"t", "locate"}, {"peer", peer}});
+    }
+}
+
+// --- close, sleep, wake ---------------------------------------------------------------------
+
+void RankAgent::Impl::on_close(int64_t seq) {
+    if (state_ != AgentState::gated || seq != seq_) {
+        log::warning("rank {}: late close {} dropped", config_.rank, seq);
+        return;
+    }
+    ports_.data->suspend_all();
+    if (Status closed = ports_.pmix->close(); !closed) {
+        // Both gates still hold; the node agent's limit ends this attempt.
+        log::error("rank {}: {}", config_.rank, closed.error().message());
+    }
+    // A wake-up left over from an earlier attempt would wake us too soon: drop it while the node
+    // agent still waits for us.
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, wake_signal());
+    timespec none{};
+    while (sigtimedwait(&set, nullptr, &none) > 0) continue;
+    log::debug("rank {}: closing control socket, seq {}", config_.rank, seq);
+    change(AgentEvent::close);
+    drop_nudge();
+    control_.close();  // last: this end of file means "ready"
+}
+
+// Counted in slices of running time, not by the clock: the process may have been frozen for long.
+bool RankAgent::Impl::wait_for_signal() {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, wake_signal());
+    timespec slice{config_.wait_slice_ms / 1000, (config_.wait_slice_ms % 1000) * 1000000L};
+    int silent = 0;
+    int gone = 0;
+    for (;;) {
+        if (sigtimedwait(&set, nullptr, &slice) == wake_signal()) return true;
+        if (errno != EAGAIN) continue;  // EINTR: frozen and released
+        if (++silent <= config_.silent_slices) continue;
+        // Only now, when no freeze is to be expected: looking costs a descriptor for a moment.
+        if (ControlSocket::connect(config_.node_socket)) {
+            gone = 0;
+        } else if (++gone >= config_.gone_slices) {
+            return false;
+        }
+    }
+}
+
+void RankAgent::Impl::suspend_and_wake() {
+    if (!wait_for_signal()) return give_up("the node agent is gone and nobody woke this rank");
+    int64_t deadline = monotonic_us() + config_.connect_limit_ms * ms;
+    change(AgentEvent::signalled);
+    if (!make_nudge()) return give_up("no descriptor left");
+    for (;;) {
+        auto welcome = reach_node_agent(deadline);
+        if (!welcome) return give_up(welcome.error().message());
+        Status awake = wake_up(*welcome, deadline);
+        Json answer{{"t", "attached"},
+                    {"seq", welcome->seq},
+                    {"rc", awake ? 0 : -1},
+                    {"error", awake ? "" : awake.error().message()},
+                    {"location", to_json(ports_.data->location())}};
+        tell(answer);
+        if (!awake) return give_up(awake.error().message());
+        break;
+    }
+    change(AgentEvent::awake);
+    recommit_at_ = monotonic_us() + recommit_delay_us;
+}
+
+// What the rank has published must be told to its new server. It waits for an answer, for 40 ms now
+// and then, and nothing of that may keep the peers waiting: links come first.
+void RankAgent::Impl::recommit_if_due(bool now) {
+    if (recommit_at_ == 0 || (!now && monotonic_us() < recommit_at_)) return;
+    if (state_ != AgentState::attached) return;
+    recommit_at_ = 0;
+    if (config_.moved) config_.moved(ports_.data->location());
+    if (Status done = ports_.pmix->recommit(); !done) {
+        log::error("rank {}: {}", config_.rank, done.error().message());
+    }
+}
+
+Result<Welcome> RankAgent::Impl::reach_node_agent(int64_t deadline) try {
+    ghost::Error last = make_error(Code::timeout, "connect to node agent", config_.node_socket);
+    while (monotonic_us() < deadline) {
+        auto socket = ControlSocket::connect(config_.node_socket);
+        Status sent = socket ? socket->send(hello()) : Status(socket.error());
+        if (!sent) {
+            last = sent.error();
+            ::poll(nullptr, 0, config_.connect_pause_ms);
+            continue;
+        }
+        control_ = std::move(*socket);
+        int left = static_cast<int>((deadline - monotonic_us()) / ms);
+        auto message = control_.receive(std::max(left, 1));
+        if (message && message->body.value("t", "") == "welcome") {
+            return parse_welcome(message->body);
+        }
+        last = message ? make_error(Code::corrupt, "expect welcome", message->body.dump())
+                       : message.error();
+        control_.close();
+        ::poll(nullptr, 0, config_.connect_pause_ms);
+    }
+    return last;
+} catch (const Json::exception& e) {
+    return make_error(Code::corrupt, "read welcome", e.what());
+}
+
+// The links first: they need no PMIx, and the peers have been waiting.
+Status RankAgent::Impl::wake_up(const Welcome& welcome, int64_t deadline) {
+    log::info("rank {}: {} on {} with epoch {}", config_.rank, welcome.state, welcome.node_name,
+              welcome.epoch);
+    DataPort& data = *ports_.data;
+    for (;;) {
+        Status up = data.wakeup_all(welcome.node, welcome.node_name, welcome.epoch, welcome.peers);
+        if (up) break;
+        if (monotonic_us() >= deadline) return up;
+        ::poll(nullptr, 0, config_.connect_pause_ms);
+    }
+    data.open_gate();
+    data.service();
+    asked_.clear();
+    for (bool first = true;; first = false) {
+        Status attached =
+            ports_.pmix->attach(welcome.uri, welcome.resend, [&data] { data.service(); });
+        if (attached || monotonic_us() >= deadline) return attached;
+        if (first) log::warning("rank {}: {}", config_.rank, attached.error().message());
+        ::poll(nullptr, 0, config_.connect_pause_ms);
+        data.service();
+    }
+}
+
+void RankAgent::Impl::give_up(const std::string& why) {
+    log::error("rank {}: {}; ending with status {}", config_.rank, why, lost_status);
+    ports_.give_up(lost_status);
+    state_ = AgentState::finalizing;  // only a test's give_up comes back
+}
+
+// --- public ---------------------------------------------------------------------------------
+
+RankAgent::RankAgent(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+RankAgent::~RankAgent() {
+    stop();
+}
+
+void RankAgent::stop() {
+    impl_->stop();
+}
+
+Result<std::unique_ptr<RankAgent>> RankAgent::start(AgentPorts ports, const AgentConfig& config) {
+    auto impl = std::make_unique<Impl>(std::move(ports), config);
+    GHOST_TRY(impl->launch());
+    return std::unique_ptr<RankAgent>(new RankAgent(std::move(impl)));
+}
+
+namespace {
+
+std::string variable(const char* name) {
+    const char* value = std::getenv(name);
+    return value != nullptr ? value : "";
+}
+
+template <typename Number>
+bool read_number(const std::string& text, Number* out) {
+    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *out);
+    return error == std::errc() && end == text.data() + text.size();
+}
+
+// What ranks and guests have in common.
+Status read_place(AgentConfig& config) {
+    config.secret = variable("GHOST_SECRET");
+    config.node_name = variable("GHOST_NODE_NAME");
+    config.filters = variable("GHOST_FILTERS");
+    std::string node = variable("GHOST_NODE_ID");
+    if (!node.empty() && !read_number(node, &config.node)) {
+        return make_error(Code::invalid, "read GHOST_NODE_ID", node);
+    }
+    return {};
+}
+
+}  // namespace
+
+Result<AgentConfig> AgentConfig::from_environment() {
+    AgentConfig config;
+    config.job = variable("GHOST_JOB");
+    config.node_socket = variable("GHOST_NODE_SOCKET");
+    if (config.job.empty() && config.node_socket.empty()) {
+        return make_error(Code::not_found, "find the ghost job of this process");
+    }
+    GHOST_TRY(read_place(config));
+    if (config.job.empty() || config.node_socket.empty() || config.secret.size() != 64) {
+        return make_error(Code::invalid, "read GHOST_JOB, GHOST_NODE_SOCKET and GHOST_SECRET");
+    }
+    if (!read_number(variable("GHOST_RANK"), &config.rank)) {
+        return make_error(Code::invalid, "read GHOST_RANK", variable("GHOST_RANK"));
+    }
+    return config;
+}
+
+Result<AgentConfig> AgentConfig::of_guest(uint32_t rank) {
+    AgentConfig config;
+    config.job = variable("GHOST_GUEST_OF");
+    config.rank = rank;
+    if (config.job.empty()) {
+        return make_error(Code::not_found, "find the ghost job that spawned this process");
+    }
+    GHOST_TRY(read_place(config));
+    if (config.secret.size() != 64) {
+        return make_error(Code::invalid, "read GHOST_GUEST_OF and GHOST_SECRET");
+    }
+    return config;
+}
+
+}  // namespace kernet

@@ -1,0 +1,486 @@
+#include "kernet-btl/streams/manager.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <fmt/format.h>
+#include <sodium.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+
+#include "base/clock.hpp"
+#include "base/log.hpp"
+
+namespace kernet {
+
+namespace {
+
+using ghost::Code;
+using ghost::Json;
+using ghost::make_error;
+
+constexpr int64_t tick_us = 200'000;
+constexpr int64_t settle_limit_us = 2'000'000;
+constexpr size_t max_waiting = 4096;  // messages for one process that does not read them
+constexpr int id_timer = -1, id_listener = -2;
+
+Json error_json(const ghost::Error& error) {
+    return {{"code", static_cast<int>(error.code)},
+            {"tried", error.tried},
+            {"object", error.object},
+            {"sys", error.sys}};
+}
+
+// JSON holds text only.
+std::string to_hex(std::string_view bytes) {
+    std::string hex(bytes.size() * 2 + 1, '\0');
+    sodium_bin2hex(hex.data(), hex.size(), reinterpret_cast<const uint8_t*>(bytes.data()),
+                   bytes.size());
+    hex.pop_back();
+    return hex;
+}
+
+bool from_hex(const std::string& hex, std::string& bytes) {
+    bytes.resize(hex.size() / 2);
+    size_t got = 0;
+    return sodium_hex2bin(reinterpret_cast<uint8_t*>(bytes.data()), bytes.size(), hex.data(),
+                          hex.size(), nullptr, &got, nullptr) == 0 &&
+           got == bytes.size() && hex.size() % 2 == 0;
+}
+
+uint64_t random_number() {
+    uint64_t number;
+    randombytes_buf(&number, sizeof number);
+    return number;
+}
+
+}  // namespace
+
+std::string default_manager_address() {
+    const char* named = std::getenv("KERNET_MANAGER");
+    if (named && *named) return named;
+    return fmt::format("@kernet/{}", geteuid());
+}
+
+Manager::Manager(const ManagerConfig& config)
+    : config_(config),
+      directory_(config.self, static_cast<int>(config.node_names.size()), random_number(), *this) {}
+
+Manager::~Manager() = default;
+
+Result<std::unique_ptr<Manager>> Manager::create(const ManagerConfig& config,
+                                                 ghost::ControlListener listening) {
+    if (sodium_init() < 0) return make_error(Code::unsupported, "initialise libsodium");
+    if (config.self < 0 || config.self >= static_cast<int>(config.node_names.size()) ||
+        config.node_names.size() >= 1u << (32 - process_bits)) {
+        return make_error(Code::invalid, "find this node among the nodes");
+    }
+    std::unique_ptr<Manager> manager(new Manager(config));
+    GHOST_TRY(manager->open(std::move(listening)));
+    return manager;
+}
+
+Status Manager::open(ghost::ControlListener listening) {
+    listener_ = std::move(listening);
+    if (!listener_.valid()) {
+        auto made = ghost::ControlListener::listen(config_.address);
+        if (!made) return made.error();
+        listener_ = std::move(*made);
+    }
+    epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
+    timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+    if (!epoll_ || !timer_) return ghost::sys_error("open the manager's descriptors");
+    itimerspec every{{0, tick_us * 1000}, {0, 1}};
+    timerfd_settime(timer_.get(), 0, &every, nullptr);
+    epoll_event event{};
+    event.events = EPOLLIN;
+    for (auto [id, fd] : {std::pair(id_timer, timer_.get()), {id_listener, listener_.fd()}}) {
+        event.data.fd = id;
+        if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+            return ghost::sys_error("watch the manager's descriptors");
+        }
+    }
+    // So that a manager that begins again does not give numbers of before.
+    next_process_ = static_cast<uint32_t>(random_number()) & ((1u << process_bits) - 1);
+    began_at_ = ghost::monotonic_us();
+    return {};
+}
+
+void Manager::service() {
+    epoll_event events[64];
+    const int count = epoll_wait(epoll_.get(), events, 64, 0);
+    for (int i = 0; i < count; i++) {
+        const int id = events[i].data.fd;
+        if (id == id_timer) {
+            uint64_t ignored;
+            if (::read(timer_.get(), &ignored, sizeof ignored) > 0) tick();
+        } else if (id == id_listener) {
+            accept_all();
+        } else {
+            client_event(id, events[i].events);
+        }
+    }
+    settle();
+    drop_broken();
+}
+
+// Until it has tried to reach all others, a manager may think it is alone.
+void Manager::settle() {
+    if (settled_ || !channel_) return;
+    const bool late = ghost::monotonic_us() - began_at_ > settle_limit_us;
+    for (int node = 0; node < static_cast<int>(config_.node_names.size()) && !late; node++) {
+        if (channel_->state(node) == NodeState::unknown) return;
+    }
+    for (int node = 0; node < static_cast<int>(config_.node_names.size()); node++) {
+        if (channel_->state(node) == NodeState::unknown) {
+            node_changed(node, NodeState::unreachable);
+        }
+    }
+    settled_ = true;
+    for (auto& [fd, client] : clients_) client_event(fd, EPOLLIN);
+}
+
+// --- processes ---
+
+void Manager::accept_all() {
+    for (;;) {
+        auto accepted = listener_.accept();
+        if (!accepted) {
+            if (accepted.error().code == Code::refused) continue;
+            return;
+        }
+        const int fd = accepted->fd();
+        epoll_event event{};
+        event.events = EPOLLIN;
+        event.data.fd = fd;
+        if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) continue;
+        clients_[fd].socket = std::move(*accepted);
+        processes_changed_++;
+    }
+}
+
+std::vector<pid_t> Manager::processes() const {
+    std::vector<pid_t> out;
+    for (const auto& [fd, client] : clients_) out.push_back(client.socket.peer_pid());
+    return out;
+}
+
+Manager::Client* Manager::client_of(uint32_t process) {
+    const auto found = by_process_.find(process);
+    return found == by_process_.end() ? nullptr : &clients_.at(found->second);
+}
+
+void Manager::client_event(int fd, uint32_t events) {
+    const auto found = clients_.find(fd);
+    if (found == clients_.end()) return;
+    Client& client = found->second;
+    if (events & EPOLLOUT) flush(client);
+    while (settled_ && !client.broken) {
+        auto message = client.socket.receive(0);
+        if (!message) {
+            client.broken |= message.error().code != Code::timeout;
+            return;
+        }
+        try {
+            client.broken |= !take(client, message->body);
+        } catch (const Json::exception& wrong) {
+            ghost::log::warning("manager: message of process {} refused: {}", client.process,
+                                wrong.what());
+            client.broken = true;
+        }
+    }
+    if (events & (EPOLLHUP | EPOLLERR)) client.broken = true;
+}
+
+bool Manager::take(Client& client, const Json& message) {
+    const std::string type = message.value("t", "");
+    if (type == "hello") {
+        hello(client, message);
+        return client.process != 0;
+    }
+    if (client.process == 0) return false;
+    if (type == "ask") {
+        ask(client, message);
+    } else if (type == "channel") {
+        channel_open(client, message);
+    } else if (type == "send") {
+        channel_send(client, message);
+    } else if (type == "nodes") {
+        list_nodes(client, message);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+// A process that had a number before this manager began again keeps it.
+void Manager::hello(Client& client, const Json& message) {
+    const auto own = static_cast<uint32_t>(config_.self) << process_bits;
+    auto process = message.value("process", uint32_t{0});
+    if (client.process != 0 || (process != 0 && (process >> process_bits != own >> process_bits ||
+                                                 by_process_.count(process)))) {
+        client.broken = true;
+        return;
+    }
+    while (process == 0 || by_process_.count(process)) {
+        process = own | (++next_process_ & ((1u << process_bits) - 1));
+        if (process == own) process = 0;
+    }
+    client.process = process;
+    by_process_[process] = client.socket.fd();
+    tell(client, {{"t", "welcome"},
+                  {"process", process},
+                  {"cluster", config_.cluster},
+                  {"node", config_.self},
+                  {"node_name", config_.node_names[static_cast<size_t>(config_.self)]},
+                  {"secret", config_.secret_hex},
+                  {"if_include", config_.if_include},
+                  {"filters", config_.filters}});
+}
+
+void Manager::ask(Client& client, const Json& message) {
+    const auto number = message.at("n").get<uint64_t>();
+    auto change = change_from_json(message.at("change"));
+    if (!change) return refuse(client, number, change.error());
+    if (change->operation == Operation::node_left || change->operation == Operation::lost) {
+        return refuse(client, number, make_error(Code::refused, "speak for a node"));
+    }
+    change->where.rank = client.process;
+    change->where.node = config_.self;
+    asked_[++token_] = {client.process, number};
+    directory_.request(token_, std::move(*change));
+}
+
+void Manager::answer(uint64_t token, const Status& status, uint16_t socket, const Entry* entry) {
+    const auto found = asked_.find(token);
+    if (found == asked_.end()) return;
+    const Asked asked = found->second;
+    asked_.erase(found);
+    Client* client = client_of(asked.process);
+    if (!client) return;
+    Json message{{"t", "answer"}, {"n", asked.number}, {"socket", socket}};
+    if (!status) message["error"] = error_json(status.error());
+    if (entry) {
+        message["entry"] = to_json(*entry);
+        const auto acts = [&](const SocketEntry& one) {
+            return one.state == SocketState::attached && one.where.rank == asked.process;
+        };
+        if (std::any_of(entry->sockets.begin(), entry->sockets.end(), acts))
+            interested_[entry->id].insert(asked.process);
+    }
+    tell(*client, message);
+}
+
+// The processes here that act on the stream, and those that did until now.
+void Manager::changed(const Entry& entry) {
+    std::set<uint32_t> now;
+    for (const SocketEntry& socket : entry.sockets) {
+        if (socket.state == SocketState::attached && socket.where.node == config_.self) {
+            now.insert(socket.where.rank);
+        }
+    }
+    std::set<uint32_t> told = now;
+    const auto before = interested_.find(entry.id);
+    if (before != interested_.end()) told.insert(before->second.begin(), before->second.end());
+    Entry map = entry;
+    map.answered.clear();
+    const Json message{{"t", "map"}, {"entry", to_json(map)}};
+    for (uint32_t process : told) {
+        if (Client* client = client_of(process)) tell(*client, message);
+    }
+    if (now.empty()) {
+        interested_.erase(entry.id);
+    } else {
+        interested_[entry.id] = std::move(now);
+    }
+}
+
+void Manager::refuse(Client& client, uint64_t number, const ghost::Error& error) {
+    tell(client, {{"t", "answer"}, {"n", number}, {"socket", 0}, {"error", error_json(error)}});
+}
+
+void Manager::tell(Client& client, const Json& message) {
+    client.waiting.push_back(message.dump(-1, ' ', false, Json::error_handler_t::replace));
+    if (client.waiting.size() > max_waiting ||
+        client.waiting.back().size() > ghost::control_packet_limit) {
+        ghost::log::error("manager: process {} does not listen: given up", client.process);
+        client.broken = true;
+    }
+    flush(client);
+}
+
+void Manager::flush(Client& client) {
+    const bool before = !client.waiting.empty();
+    while (!client.waiting.empty() && !client.broken) {
+        const std::string& text = client.waiting.front();
+        const ssize_t sent =
+            ::send(client.socket.fd(), text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR) continue;
+        if (sent < 0 && errno == EAGAIN) break;
+        if (sent < 0) client.broken = true;
+        client.waiting.pop_front();
+    }
+    if (!before) return;
+    epoll_event event{};
+    event.events = EPOLLIN | (client.waiting.empty() ? 0u : uint32_t{EPOLLOUT});
+    event.data.fd = client.socket.fd();
+    epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, client.socket.fd(), &event);
+}
+
+void Manager::drop_broken() {
+    for (auto at = clients_.begin(); at != clients_.end();) {
+        if (!at->second.broken) {
+            ++at;
+            continue;
+        }
+        const Client client = std::move(at->second);
+        at = clients_.erase(at);
+        processes_changed_++;
+        for (uint16_t channel : client.channels) channels_.erase(channel);
+        if (client.process == 0) continue;
+        by_process_.erase(client.process);
+        process_lost(client.process);
+    }
+}
+
+void Manager::process_lost(uint32_t process) {
+    ghost::log::info("manager: process {:x} has ended", process);
+    std::vector<Change> changes;
+    for (const auto& [id, entry] : directory_.replicas()) {
+        for (size_t number = 0; number < entry.sockets.size(); number++) {
+            const SocketEntry& socket = entry.sockets[number];
+            if (socket.state != SocketState::attached || socket.where.rank != process) continue;
+            Change change;
+            change.operation = Operation::lost;
+            change.id = id;
+            change.socket = static_cast<uint16_t>(number);
+            change.incarnation = socket.incarnation;
+            changes.push_back(change);
+        }
+    }
+    for (const Change& change : changes) directory_.request(0, change);
+}
+
+// Processes that ended while there was no manager here, or before they were told that they have a
+// socket.
+void Manager::sweep_processes() {
+    if (ghost::monotonic_us() - began_at_ < config_.grace_us) return;
+    std::set<uint32_t> missing;
+    for (const auto& [id, entry] : directory_.replicas()) {
+        for (const SocketEntry& socket : entry.sockets) {
+            if (socket.state == SocketState::attached && socket.where.node == config_.self &&
+                !by_process_.count(socket.where.rank)) {
+                missing.insert(socket.where.rank);
+            }
+        }
+    }
+    for (uint32_t process : missing) process_lost(process);
+}
+
+// --- nodes ---
+
+void Manager::send(int manager, const Json& message) {
+    const std::string text = message.dump(-1, ' ', false, Json::error_handler_t::replace);
+    if (Status sent = channel_->send(manager, channel_directory, 1, text, 0); !sent) {
+        ghost::log::debug("manager: {}", sent.error().message());
+    }
+}
+
+bool Manager::message(int from, uint16_t channel, uint16_t type, std::string_view bytes) {
+    if (channel != channel_directory) return give(from, channel, type, bytes);
+    directory_.receive(from, Json::parse(bytes, nullptr, false));
+    return true;
+}
+
+void Manager::node_changed(int node, NodeState state) {
+    if (state == NodeState::up) {
+        away_since_.erase(node);
+        directory_.manager_up(node);
+        return;
+    }
+    away_since_.emplace(node, ghost::monotonic_us());
+    directory_.manager_lost(node, state == NodeState::gone);
+}
+
+void Manager::tick() {
+    const int64_t now = ghost::monotonic_us();
+    for (const auto& [node, since] : away_since_) {
+        if (now - since > config_.grace_us) directory_.node_left(node);
+    }
+    if (!settled_) return;
+    directory_.tick();
+    sweep_processes();
+}
+
+// --- channels ---
+
+void Manager::channel_open(Client& client, const Json& message) {
+    const auto number = message.at("n").get<uint64_t>();
+    const auto channel = message.at("channel").get<uint16_t>();
+    if (channel < first_user_channel || !channels_.emplace(channel, client.process).second) {
+        return refuse(client, number,
+                      make_error(Code::refused, "take messages of channel",
+                                 fmt::format("{} (below {} they are not yours, and each has one "
+                                             "taker on a node)",
+                                             channel, first_user_channel)));
+    }
+    client.channels.insert(channel);
+    tell(client, {{"t", "answer"}, {"n", number}, {"socket", 0}});
+}
+
+void Manager::channel_send(Client& client, const Json& message) {
+    const auto number = message.at("n").get<uint64_t>();
+    const auto channel = message.at("channel").get<uint16_t>();
+    const auto type = message.at("type").get<uint16_t>();
+    const auto name = message.at("node").get<std::string>();
+    std::string bytes;
+    const auto& names = config_.node_names;
+    const auto node = std::find(names.begin(), names.end(), name) - names.begin();
+    if (channel < first_user_channel || !from_hex(message.at("bytes").get<std::string>(), bytes)) {
+        return refuse(client, number,
+                      make_error(Code::invalid, "send by channel", std::to_string(channel)));
+    }
+    if (node == static_cast<long>(names.size())) {
+        return refuse(client, number, make_error(Code::not_found, "find node", name));
+    }
+    asked_[++token_] = {client.process, number};
+    if (node == config_.self) {
+        const bool taken = give(config_.self, channel, type, bytes);
+        return delivered(token_, taken ? Status{}
+                                       : make_error(Code::refused,
+                                                    "deliver: nobody takes messages of this "
+                                                    "channel at",
+                                                    name));
+    }
+    const Status sent = channel_->send(static_cast<int>(node), channel, type, bytes, token_);
+    if (!sent) delivered(token_, sent);
+}
+
+void Manager::delivered(uint64_t number, const Status& status) {
+    answer(number, status, 0, nullptr);
+}
+
+bool Manager::give(int from, uint16_t channel, uint16_t type, std::string_view bytes) {
+    const auto taker = channels_.find(channel);
+    Client* client = taker == channels_.end() ? nullptr : client_of(taker->second);
+    if (!client || client->broken) return false;
+    tell(*client, {{"t", "message"},
+                   {"from", config_.node_names[static_cast<size_t>(from)]},
+                   {"channel", channel},
+                   {"type", type},
+                   {"bytes", to_hex(bytes)}});
+    return !client->broken;
+}
+
+void Manager::list_nodes(Client& client, const Json& message) {
+    Json nodes = Json::array();
+    for (size_t node = 0; node < config_.node_names.size(); node++) {
+        nodes.push_back(
+            {config_.node_names[node], node_state_name(channel_->state(static_cast<int>(node)))});
+    }
+    tell(client,
+         {{"t", "answer"}, {"n", message.at("n")}, {"socket", 0}, {"nodes", std::move(nodes)}});
+}
+
+}  // namespace kernet

@@ -1,0 +1,145 @@
+// The data side of an endpoint: its KerNet sockets and their progress.
+//
+// Functions marked (gate) enter the gate themselves and may be called by any data-path thread; the
+// others are called inside it, or by the control side while it is closed.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <poll.h>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/clock.hpp"
+#include "base/fd.hpp"
+#include "kernet-btl/transport/filtered.hpp"
+#include "kernet-btl/transport/gate.hpp"
+#include "kernet-btl/transport/registry.hpp"
+#include "kernet-btl/transport/socket.hpp"
+#include "kernet-btl/link/frame.hpp"
+
+namespace kernet {
+
+class DataPath {
+  public:
+    DataPath(Registry& registry, bool threads) : gate_(threads), registry_(registry) {}
+
+    Gate& gate() { return gate_; }
+    Registry& registry() { return registry_; }
+    FramePool& pool() { return pool_; }
+
+    // Who receives; before the first attach() and before any peer may connect.
+    void set_sink(Sink* sink) { sink_ = sink; }
+    // What every message goes through, at both ends of every stream; before the first attach().
+    void set_filters(std::unique_ptr<Filters> filters) { filters_ = std::move(filters); }
+    // A new socket's; null without filters.
+    std::unique_ptr<Filtered> filtered(uint32_t peer) {
+        return filters_ ? std::make_unique<Filtered>(*filters_, pool_, peer) : nullptr;
+    }
+    // How bulk messages are cut for a ring, bytes; multiples of 64, at most 64 KiB.
+    void set_pieces(size_t min, size_t max) {
+        piece_min_ = min;
+        piece_max_ = max;
+    }
+    size_t piece_min() const { return piece_min_; }
+    size_t piece_max() const { return piece_max_; }
+
+    // (gate) The socket of the stream to `peer`, made at first use. Lives as long as the endpoint.
+    Socket& attach(uint32_t peer);
+    // (gate) Moves what can be moved; returns the number of events. Does nothing when called from
+    // a callback of the sink.
+    int progress() {
+        int events = 0;
+        bool tired = false;
+        {
+            Inside inside(gate_);
+            if (gate_.nested()) return 0;
+            events = progress_inside();
+            tired = this->tired();
+        }
+        if (tired) [[unlikely]]
+            nap();
+        return events;
+    }
+    // The same for a caller that is inside the gate, at the outermost level. It naps itself.
+    int progress_inside();
+    // Inside the gate: a peer is away, and nothing has come from the others for many passes.
+    // Whoever brings it back needs the processor more: criu, agents and daemons wait for one behind
+    // ranks that spin when there are more ranks than processors.
+    bool tired() const { return idle_passes_ >= passes_before_nap; }
+    // Outside the gate: gives the processor away for 50 to 100 µs (the default timer slack).
+    static void nap();
+    // Inside the gate: a caller is going to sleep until something comes, and has slept. Appends
+    // what becomes readable then; a link closed meanwhile, and rings, say nothing: sleep for a
+    // short time.
+    void begin_sleep(std::vector<pollfd>& readable);
+    bool has_rings() const { return !rings_.empty(); }
+    void end_sleep();
+    // (gate) Progress until nothing waits to go out, at most that long; with `absent` also until
+    // peers that are away have come back, so that all of them can be told what follows.
+    void drain(int64_t limit_us, bool absent = false);
+    // (gate) Gives all sockets back: the peers are told.
+    void unattach_all();
+
+    // Gate closed.
+    // Takes new links and sends what waits for them, on behalf of a rank that may not enter the
+    // data side for hours. The sink is told of released() only.
+    struct Pushed {
+        bool waits = false;  // something still does
+        bool moved = false;  // something went that had waited
+    };
+    Pushed push();
+    // Drops the links whose peer's node does not answer any more.
+    void leave_dead();
+    // Any time, by the control side: links that must be looked after have been looked at by the
+    // rank itself since the last call.
+    bool looked_after() {
+        const uint32_t looks = looks_.load(std::memory_order_relaxed);
+        const bool counted = tended_.load(std::memory_order_relaxed) || registry_.push_wanted();
+        return std::exchange(looks_seen_, looks) != looks && counted;
+    }
+    void suspend_all();
+    void wakeup_all();
+
+    // A socket has got or lost a link.
+    void links_changed() { stale_ = true; }
+
+  private:
+    static constexpr uint32_t passes_before_nap = 200;  // about 0.2 ms, most of it sched_yield()
+
+    Socket& socket_of(PeerShared& peer);
+    void count_look() {
+        looks_.store(looks_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    }
+    void take_offers();
+    void sort_links();
+    int poll_streams();
+    void wait_for_links(int events);
+    void watch_streams();
+    void tell_streams();
+
+    Gate gate_;
+    Registry& registry_;
+    FramePool pool_;
+    std::unique_ptr<Filters> filters_;
+    Sink* sink_ = nullptr;
+    size_t piece_min_ = 2048;
+    size_t piece_max_ = 65536;
+    std::unordered_map<uint32_t, std::unique_ptr<Socket>> sockets_;
+    std::vector<Socket*> rings_;  // sockets by the link they have now
+    std::vector<Socket*> streams_;
+    ghost::Fd poller_;          // epoll set of streams_; none if there are none
+    uint32_t sleeping_ = 0;     // callers between begin_sleep() and end_sleep()
+    uint32_t unlinked_ = 0;     // attached sockets whose link is being made, or whose peer moves
+    uint32_t idle_passes_ = 0;  // in a row, with a peer away
+    bool stale_ = false;        // rings_ and streams_ are to be made anew
+    uint32_t pass_ = 0;
+    ghost::LastTime passed_;
+    std::atomic<bool> tended_{false};  // there are links that must be looked after
+    std::atomic<uint32_t> looks_{0};   // at stream links, by the rank; wraps
+    uint32_t looks_seen_ = 0;          // the control side's
+};
+
+}  // namespace kernet

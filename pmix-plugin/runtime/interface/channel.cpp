@@ -1,0 +1,121 @@
+#include "pmix-plugin/runtime/interface/channel.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include "base/log.hpp"
+
+namespace ghost::plugin {
+namespace {
+
+constexpr size_t most_waiting = 4096;
+constexpr int packets_a_turn =
+    32;  // then other descriptors get theirs; watches are level triggered
+constexpr int64_t retry_us = 1000;
+
+}  // namespace
+
+std::shared_ptr<Channel> Channel::open(RuntimeAdapter& adapter, ControlSocket socket,
+                                       OnMessage on_message, OnClosed on_closed) {
+    std::shared_ptr<Channel> channel(new Channel(adapter, std::move(socket)));
+    channel->on_message_ = std::move(on_message);
+    channel->on_closed_ = std::move(on_closed);
+    channel->watch_ = adapter.watch(channel->socket_.fd(), [weak = channel->weak_from_this()] {
+        if (auto self = weak.lock()) self->readable();
+    });
+    return channel;
+}
+
+void Channel::handle(OnMessage on_message, OnClosed on_closed) {
+    on_message_ = std::move(on_message);
+    on_closed_ = std::move(on_closed);
+}
+
+void Channel::readable() {
+    auto keep = shared_from_this();
+    for (int i = 0; i < packets_a_turn && is_open(); ++i) {
+        auto message = socket_.receive(0);
+        if (message.ok()) {
+            // A copy: the callback may replace itself.
+            if (auto handler = on_message_) handler(*message);
+            continue;
+        }
+        if (message.error().code == Code::timeout) return;
+        if (message.error().code == Code::corrupt) {
+            log::warning("a control connection of process {} sent something unreadable: closed",
+                         peer_pid());
+            send({{"t", "error"}, {"why", "the packet is no object"}});
+        }
+        lost();
+    }
+}
+
+void Channel::lost() {
+    auto keep = shared_from_this();
+    auto closed = std::move(on_closed_);
+    close();
+    if (closed) closed();
+}
+
+// With room in the buffer (unix(7): POLLOUT) sendmsg() of one packet does not block.
+bool Channel::writable() const {
+    pollfd p{socket_.fd(), POLLOUT, 0};
+    return ::poll(&p, 1, 0) > 0;
+}
+
+void Channel::send(const Json& body, const std::vector<int>& fds) {
+    if (!is_open()) return;
+    if (waiting_.empty() && writable()) {
+        // A broken connection is seen by readable() too; that is where it is reported.
+        if (auto sent = socket_.send(body, fds); !sent.ok()) {
+            log::debug("control message lost: {}", sent.error().message());
+        }
+        return;
+    }
+    if (waiting_.size() >= most_waiting) {
+        log::warning("process {} does not read its control connection: closed", peer_pid());
+        // Not from here: the caller may be using what on_closed() drops.
+        ::shutdown(socket_.fd(), SHUT_RDWR);
+        waiting_.clear();
+        return;
+    }
+    Waiting w{body, {}};
+    for (int fd : fds) w.fds.emplace_back(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+    waiting_.push_back(std::move(w));
+    flush();
+}
+
+void Channel::flush() {
+    while (!waiting_.empty() && is_open() && writable()) {
+        std::vector<int> raw;
+        for (const Fd& fd : waiting_.front().fds) raw.push_back(fd.get());
+        if (!socket_.send(waiting_.front().body, raw).ok()) waiting_.clear();
+        if (!waiting_.empty()) waiting_.pop_front();
+    }
+    if (waiting_.empty() || retrying_ || !is_open()) return;
+    retrying_ = true;
+    retry_ = adapter_.after(retry_us, [weak = weak_from_this()] {
+        auto self = weak.lock();
+        if (!self) return;
+        self->retrying_ = false;
+        self->flush();
+    });
+}
+
+void Channel::close() {
+    if (!is_open()) return;
+    while (!waiting_.empty() && writable()) {
+        std::vector<int> raw;
+        for (const Fd& fd : waiting_.front().fds) raw.push_back(fd.get());
+        if (!socket_.send(waiting_.front().body, raw).ok()) break;
+        waiting_.pop_front();
+    }
+    waiting_.clear();
+    adapter_.unwatch(watch_);
+    if (retrying_) adapter_.cancel(retry_);
+    retrying_ = false;
+    socket_.close();
+}
+
+}  // namespace ghost::plugin

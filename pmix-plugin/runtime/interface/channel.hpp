@@ -1,0 +1,62 @@
+// A control connection on the runtime's loop: packets arrive as callbacks, sending never blocks.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
+
+namespace ghost::plugin {
+
+// Always held by shared_ptr (a callback may drop the owner's pointer). Loop thread only.
+class Channel : public std::enable_shared_from_this<Channel> {
+  public:
+    using OnMessage = std::function<void(ControlMessage& message)>;
+    using OnClosed = std::function<void()>;
+
+    // Takes the connection over. on_closed is called once when the other end closes, breaks or
+    // sends something that is no object; not after close().
+    static std::shared_ptr<Channel> open(RuntimeAdapter& adapter, ControlSocket socket,
+                                         OnMessage on_message, OnClosed on_closed);
+    ~Channel() { close(); }
+
+    // Replaces both callbacks (the connection now has another owner).
+    void handle(OnMessage on_message, OnClosed on_closed);
+
+    // Takes what has arrived, without waiting for the loop to say so; on_closed may come of it.
+    void read_now() { readable(); }
+
+    // Sends now, or as soon as the other end reads; order is kept. `fds` stay the caller's. An end
+    // that does not read for thousands of packets is treated as lost.
+    void send(const Json& body, const std::vector<int>& fds = {});
+    // Tries to send what waits, then closes; no callback comes any more.
+    void close();
+    bool is_open() const { return socket_.valid(); }
+    pid_t peer_pid() const { return socket_.peer_pid(); }
+
+  private:
+    struct Waiting {
+        Json body;
+        std::vector<Fd> fds;
+    };
+
+    Channel(RuntimeAdapter& adapter, ControlSocket socket)
+        : adapter_(adapter), socket_(std::move(socket)) {}
+    void readable();
+    void lost();
+    bool writable() const;
+    void flush();
+
+    RuntimeAdapter& adapter_;
+    ControlSocket socket_;
+    OnMessage on_message_;
+    OnClosed on_closed_;
+    WatchId watch_ = 0;
+    std::deque<Waiting> waiting_;
+    bool retrying_ = false;
+    TimerId retry_ = 0;
+};
+
+}  // namespace ghost::plugin

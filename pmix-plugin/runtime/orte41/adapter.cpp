@@ -1,0 +1,496 @@
+#include "pmix-plugin/runtime/orte41/adapter.hpp"
+
+#include <algorithm>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "base/log.hpp"
+#include "pmix-plugin/protocol/message.hpp"
+#include "pmix-plugin/runtime/orte41/job.hpp"
+#include "pmix-plugin/runtime/orte41/output.h"
+#include "pmix-plugin/runtime/pmix/pmix_server.h"
+#include "pmix-plugin/runtime/orte41/rehome.hpp"
+#include "pmix-plugin/runtime/orte41/state_hooks.hpp"
+#include "pmix-plugin/settings/rank_environment.hpp"
+
+namespace ghost::plugin::orte41 {
+
+namespace {
+
+// For callbacks of ORTE that carry no pointer of ours; there is one adapter in a process.
+Orte4Adapter*& present() {
+    static Orte4Adapter* the_adapter = nullptr;
+    return the_adapter;
+}
+
+std::function<void()>& launch_handler() {
+    static std::function<void()> the_handler;
+    return the_handler;
+}
+
+orte_schizo_base_module_setup_fork_fn_t stock_setup_fork = nullptr;
+
+// orte_odls_base_default_launch_local() calls this with the job's data there and before its forks.
+int setup_fork(orte_job_t* job, orte_app_context_t* app) noexcept {
+    if (job->jobid == app_jobid() && launch_handler()) launch_handler()();
+    return stock_setup_fork(job, app);
+}
+
+std::string describe_rank(RankId rank) {
+    return fmt::format("rank {}", rank);
+}
+
+void log_server(const char* when) {
+    if (!log::enabled(log::Level::debug)) return;
+    char text[800];
+    ghost_pmix_describe(app_name().c_str(), text, sizeof text);
+    log::debug("PMIx server {}: {}", when, text);
+}
+
+}  // namespace
+
+bool runs_here() {
+    return orte_event_base && (ORTE_PROC_IS_HNP || ORTE_PROC_IS_DAEMON);
+}
+
+const char* version() {
+    return orte_version_string;
+}
+
+void show_message(const char* topic, const char* a, const char* b, const char* c) {
+    opal_show_help("help-ghost.txt", topic, true, a, b, c);
+}
+
+void complete_own_name() {
+    if (ORTE_PROC_IS_HNP) *ORTE_PROC_MY_HNP = *ORTE_PROC_MY_NAME;
+}
+
+namespace {
+
+void hear_of_late_call(const Json& m) {
+    if (text(m, "t") != "late_call" || !ORTE_PROC_IS_HNP) return;
+    const Json* processes = field(m, "processes");
+    if (processes == nullptr || !processes->is_array() || processes->empty()) return;
+    NamedCall call;
+    for (const auto& one : *processes) {
+        if (!one.is_array() || one.size() != 2 || !one[0].is_number_unsigned() ||
+            !one[1].is_number_unsigned())
+            return;
+        call.emplace_back(one[0].get<uint32_t>(), one[1].get<uint32_t>());
+    }
+    expect_late_call(call, flag(m, "expected"));
+}
+
+}  // namespace
+
+Orte4Adapter::Orte4Adapter() {
+    present() = this;
+    install_hooks();
+    ghost_pmix_ask_for_processes([](uint32_t jobid, uint32_t rank) noexcept {
+        return is_known_process(jobid, rank) ? 1 : 0;
+    });
+    messenger_.add_handler([](NodeId, const Json& m) { hear_of_late_call(m); });
+    if (orte_schizo.setup_fork != setup_fork) {
+        stock_setup_fork = orte_schizo.setup_fork;
+        orte_schizo.setup_fork = setup_fork;
+    }
+}
+
+Orte4Adapter::~Orte4Adapter() {
+    messenger_.stop();
+    loop_.clear();
+    remove_state_hooks();
+    launch_handler() = nullptr;
+    present() = nullptr;
+}
+
+void Orte4Adapter::install_hooks() {
+    constexpr int64_t retry_us = 10'000;
+    const bool done = install_state_hooks({[this](NodeId node) { return daemons_.failed(node); },
+                                           [this](RankId rank) { watch_launched(rank); }});
+    if (!done) loop_.after(retry_us, [this] { install_hooks(); });
+}
+
+void Orte4Adapter::on_launch(std::function<void()> handler) {
+    launch_handler() = std::move(handler);
+}
+
+std::string Orte4Adapter::wrapper() const {
+    return orte_fork_agent && orte_fork_agent[0] ? orte_fork_agent[0] : "";
+}
+
+// --- who and where ---
+
+NodeId Orte4Adapter::self() const {
+    return ORTE_PROC_MY_NAME->vpid;
+}
+bool Orte4Adapter::is_coordinator() const {
+    return ORTE_PROC_IS_HNP;
+}
+std::string Orte4Adapter::job_name() const {
+    return app_name();
+}
+bool Orte4Adapter::job_running() const {
+    return app_running();
+}
+std::vector<NodeInfo> Orte4Adapter::nodes() const {
+    return list_nodes();
+}
+std::vector<RankInfo> Orte4Adapter::ranks() const {
+    return list_ranks();
+}
+int Orte4Adapter::slots(NodeId node) const {
+    return slots_of(node);
+}
+std::string Orte4Adapter::secret() const {
+    return app_variable("GHOST_SECRET");
+}
+
+bool Orte4Adapter::relayed() const {
+    const auto daemons = nodes();
+    return std::any_of(daemons.begin(), daemons.end(), [](const NodeInfo& node) {
+        if (!node.alive) return false;
+        orte_process_name_t name = *ORTE_PROC_MY_NAME;
+        name.vpid = node.id;
+        return orte_routed.get_route(orte_rml.get_routed(orte_coll_conduit), &name).vpid != node.id;
+    });
+}
+
+std::optional<NodeId> Orte4Adapter::find_node(const std::string& name) const {
+    return find_node_named(name);
+}
+
+std::string Orte4Adapter::session_dir() const {
+    const char* folder = orte_process_info.jobfam_session_dir;
+    if (!folder) return {};
+    std::error_code ignored;
+    std::filesystem::create_directories(folder, ignored);
+    return folder;
+}
+
+std::string Orte4Adapter::rank_socket() const {
+    const std::string job = app_name();
+    return job.empty() ? job : node_socket(job, geteuid());
+}
+
+std::string Orte4Adapter::pmix_uri() const {
+    char uri[512];
+    return ghost_pmix_uri(uri, sizeof uri) == 0 ? uri : "";
+}
+
+std::optional<std::string> Orte4Adapter::parameter(const std::string& name) const {
+    const char* value = getenv(("OMPI_MCA_" + name).c_str());
+    if (!value) return std::nullopt;
+    return value;
+}
+
+size_t Orte4Adapter::guests() const {
+    return count_guests();
+}
+
+Json Orte4Adapter::job_facts() const {
+    return facts_of_job(input_);
+}
+
+// --- messages and loop ---
+
+void Orte4Adapter::send(NodeId to, const Json& message) {
+    messenger_.send(to, message);
+}
+void Orte4Adapter::broadcast(const Json& message) {
+    messenger_.broadcast(message);
+}
+
+void Orte4Adapter::on_message(std::function<void(NodeId from, const Json&)> handler) {
+    messenger_.add_handler(std::move(handler));
+}
+
+TimerId Orte4Adapter::after(int64_t us, std::function<void()> action) {
+    return loop_.after(us, std::move(action));
+}
+void Orte4Adapter::cancel(TimerId timer) {
+    loop_.cancel(timer);
+}
+WatchId Orte4Adapter::watch(int fd, std::function<void()> readable) {
+    return loop_.watch(fd, std::move(readable));
+}
+void Orte4Adapter::unwatch(WatchId watch) {
+    loop_.unwatch(watch);
+}
+
+void Orte4Adapter::hurry(bool on) {
+    on ? hurry_.begin() : hurry_.end();
+}
+
+// --- fences ---
+
+bool Orte4Adapter::hold_fences() {
+    if (!fence_hold_.hold()) return false;
+    ghost_output_read_own_input(0);
+    return true;
+}
+void Orte4Adapter::release_fences() {
+    fence_hold_.release();
+    ghost_output_read_own_input(1);
+}
+void Orte4Adapter::settle_fences(int votes) {
+    fence_hold_.settle(votes);
+    ghost_output_read_own_input(1);
+}
+
+// --- the rank's server ---
+
+PreMark Orte4Adapter::may_premark(RankId rank, uint32_t fence_tag) {
+    const bool may = !rank_input_.waits(rank) &&
+                     ghost_pmix_may_premark(app_name().c_str(), rank, fence_tag) == 0;
+    return may ? PreMark::ok : PreMark::busy;
+}
+
+PreMark Orte4Adapter::premark(RankId rank, uint32_t fence_tag) {
+    if (rank_input_.waits(rank)) return PreMark::busy;  // it came a moment ago
+    const int rc = ghost_pmix_premark(app_name().c_str(), rank, fence_tag);
+    if (rc < 0) log::warning("the PMIx server does not know rank {}", rank);
+    if (rc == 0) rank_input_.hold(rank);
+    return rc == 0 ? PreMark::ok : PreMark::busy;
+}
+
+void Orte4Adapter::repeer(RankId rank) {
+    rank_input_.resume(rank);
+    const int calls = ghost_pmix_repeer(app_name().c_str(), rank);
+    if (calls > 0) log::debug("{} open calls of rank {} belong to its new connection", calls, rank);
+}
+
+// --- the target's wrapper ---
+
+std::vector<std::pair<std::string, std::string>> Orte4Adapter::environment_of(RankId rank) const {
+    auto variables = rank_environment(app_jobid(), rank, self(), orte_process_info.nodename);
+    for (const char* name : {"GHOST_SECRET", "GHOST_CRIU", "GHOST_LOG"})
+        if (const std::string value = app_variable(name); !value.empty())
+            variables.emplace_back(name, value);
+    return variables;
+}
+
+Result<RuntimeAdapter::Spawned> Orte4Adapter::spawn_restore(RankId rank,
+                                                            const std::vector<std::string>& argv,
+                                                            std::function<void(int)> ended) {
+    if (restores_.contains(rank))
+        return make_error(Code::busy, "start a second restore of", describe_rank(rank));
+    int ends[3][2];  // stdin, stdout, stderr; read end first
+    Fd owned[3][2];
+    for (int i = 0; i < 3; ++i) {
+        if (pipe2(ends[i], O_CLOEXEC) != 0) return sys_error("make pipes for", describe_rank(rank));
+        owned[i][0].reset(ends[i][0]);
+        owned[i][1].reset(ends[i][1]);
+    }
+    Children::Start start;
+    start.argv = argv;
+    start.environment = environment_of(rank);
+    start.stdio[0] = ends[0][0];
+    start.stdio[1] = ends[1][1];
+    start.stdio[2] = ends[2][1];
+    auto spawned = children_.start(start, [this, rank, ended](int status) {
+        restores_.erase(rank);
+        late_callers_.expect_no_more(rank);
+        ended(status);
+    });
+    if (!spawned) return spawned.error();
+    Restore restore;
+    restore.pid = spawned->pid;
+    restore.in = std::move(owned[0][1]);
+    restore.out = std::move(owned[1][0]);
+    restore.err = std::move(owned[2][0]);
+    restores_.emplace(rank, std::move(restore));
+    return spawned;
+}
+
+void Orte4Adapter::expect_rank(RankId rank) {
+    late_callers_.expect(rank);
+}
+
+// Before mpirun hears that the rank is held, in the same order.
+void Orte4Adapter::tell_of_late_call(const NamedCall& call, bool expected) {
+    if (ORTE_PROC_IS_HNP) return expect_late_call(call, expected);
+    messenger_.send(0, {{"t", "late_call"}, {"expected", expected}, {"processes", call}});
+}
+
+void Orte4Adapter::discard_restore(RankId rank) {
+    late_callers_.expect_no_more(rank);
+    const auto found = restores_.find(rank);
+    if (found == restores_.end()) return;
+    children_.forget(found->second.pid);
+    kill(-found->second.pid, SIGKILL);
+    restores_.erase(found);
+}
+
+// --- the switch ---
+
+Result<int> Orte4Adapter::switch_rank(RankId rank, NodeId from, NodeId to) {
+    const std::string job = app_name();
+    orte_proc_t* moved = rank_object(rank);
+    orte_proc_t* target = daemon_object(to);
+    if (!moved || !app_job()->map) {
+        // Every rank that was here has ended and ORTE has dropped the job: nothing to contribute.
+        if (self() != from && self() != to) return 0;
+        return make_error(Code::not_found, "switch", describe_rank(rank));
+    }
+    if (!target || !target->node || !moved->node)
+        return make_error(Code::not_found, "switch to", fmt::format("daemon {}", to));
+    if (self() == to && !restores_.contains(rank))
+        return make_error(Code::refused, "switch here without a restored", describe_rank(rank));
+    if (self() == from || self() == to) log_server("before the switch");
+    if (self() == from) remove_local_child(*moved);
+    move_mapping(*moved, *target);
+    recount_calls_of(rank);
+    ghost_output_redirect_input(app_jobid(), rank, to);
+    if (self() == from) leave(rank);
+    if (self() == to) GHOST_TRY(join(rank, from));
+    if (self() == from || self() == to) log_server("after the switch");
+    return ghost_pmix_votes(job.c_str());
+}
+
+void Orte4Adapter::leave(RankId rank) {
+    rank_input_.leave(rank);
+    children_.forget(rank_object(rank)->pid);
+    const bool late = late_callers_.remove(rank);
+    ghost_pmix_leave(app_name().c_str(), rank, late);
+    report_if_all_ended();
+}
+
+Status Orte4Adapter::join(RankId rank, NodeId from) {
+    const auto found = restores_.find(rank);
+    Restore restore = std::move(found->second);
+    restores_.erase(found);
+    orte_proc_t* child = rank_object(rank);
+    add_local_child(*child, restore.pid);
+    const int joined = ghost_pmix_join(app_name().c_str(), rank, child);
+    if (joined < 0)
+        return make_error(Code::internal, "register with the PMIx server", describe_rank(rank));
+    late_callers_.add(rank, joined == 1);
+    children_.watch(restore.pid, [this, rank, pid = restore.pid](int status) {
+        wrapper_ended(rank, pid, status);
+    });
+    const int rc = ghost_output_open(app_jobid(), rank, restore.in.release(), restore.out.release(),
+                                     restore.err.release());
+    rank_input_.expect(rank, from);
+    if (rc == ORTE_SUCCESS) return {};
+    return make_error(Code::internal, "forward the streams of", describe_rank(rank));
+}
+
+bool Orte4Adapter::output_pending(RankId rank) const {
+    return ghost_output_pending(app_jobid(), rank);
+}
+void Orte4Adapter::close_output(RankId rank) {
+    ghost_output_close(app_jobid(), rank);
+}
+
+// --- wrappers that die ---
+
+void Orte4Adapter::on_wrapper_exit(std::function<bool(RankId, int)> handler) {
+    wrapper_exit_ = std::move(handler);
+}
+
+// A rank that ORTE itself forked: our callback takes the place of ORTE's.
+void Orte4Adapter::watch_launched(RankId rank) {
+    orte_proc_t* child = rank_object(rank);
+    if (!child || !ORTE_FLAG_TEST(child, ORTE_PROC_FLAG_LOCAL) ||
+        !ORTE_FLAG_TEST(child, ORTE_PROC_FLAG_ALIVE))
+        return;
+    orte_wait_cb(child, launched_ended, orte_event_base, nullptr);
+}
+
+// May be called on one of ORTE's launch threads, whose event base the first registration named.
+void Orte4Adapter::launched_ended(int fd, short flags, void* data) noexcept {
+    auto* tracker = static_cast<orte_wait_tracker_t*>(data);
+    if (tracker->evb != orte_event_base) {
+        tracker->evb = orte_event_base;
+        opal_event_set(orte_event_base, &tracker->ev, -1, OPAL_EV_WRITE, launched_ended, tracker);
+        opal_event_active(&tracker->ev, OPAL_EV_WRITE, 1);
+        return;
+    }
+    const orte_proc_t& child = *tracker->child;
+    Orte4Adapter* adapter = present();
+    if (adapter && adapter->wrapper_exit_ && ORTE_FLAG_TEST(&child, ORTE_PROC_FLAG_LOCAL) &&
+        adapter->wrapper_exit_(child.name.vpid, child.exit_code)) {
+        OBJ_RELEASE(tracker);
+        return;
+    }
+    orte_odls_base_default_wait_local_proc(fd, flags, tracker);
+}
+
+void Orte4Adapter::wrapper_ended(RankId rank, pid_t pid, int status) {
+    orte_proc_t* child = rank_object(rank);
+    // Not ours any more, or ORTE has killed it and counts it as ended already.
+    if (!child || child->pid != pid || !ORTE_FLAG_TEST(child, ORTE_PROC_FLAG_LOCAL)) return;
+    if (wrapper_exit_ && wrapper_exit_(rank, status)) return;
+    late_callers_.remove(rank);  // it will not call any more
+    child->exit_code = status;
+    orte_wait_tracker_t* tracker = OBJ_NEW(orte_wait_tracker_t);
+    OBJ_RETAIN(child);
+    tracker->child = child;
+    tracker->evb = orte_event_base;
+    orte_odls_base_default_wait_local_proc(-1, 0, tracker);
+}
+
+Result<RuntimeAdapter::Spawned> Orte4Adapter::adopt_wrapper(RankId rank,
+                                                            const std::vector<std::string>& argv,
+                                                            const std::vector<int>& stdio) {
+    orte_proc_t* child = rank_object(rank);
+    if (!child || !ORTE_FLAG_TEST(child, ORTE_PROC_FLAG_LOCAL) || stdio.size() < 3)
+        return make_error(Code::not_found, "adopt", describe_rank(rank));
+    Children::Start start;
+    start.argv = argv;
+    start.environment = environment_of(rank);
+    for (size_t i = 0; i < 3; ++i) start.stdio[i] = stdio[i];
+    auto spawned = children_.start(start, {});
+    if (!spawned) return spawned.error();
+    child->pid = spawned->pid;
+    children_.watch(spawned->pid, [this, rank, pid = spawned->pid](int status) {
+        wrapper_ended(rank, pid, status);
+    });
+    return spawned;
+}
+
+void Orte4Adapter::on_orphan_exit(pid_t pid, std::function<void(int)> ended) {
+    children_.watch(pid, std::move(ended));
+}
+
+// --- daemons that die ---
+
+void Orte4Adapter::on_node_lost(std::function<bool(NodeId)> handler) {
+    daemons_.on_lost(std::move(handler));
+}
+
+void Orte4Adapter::give_up_node(NodeId node) {
+    daemons_.give_up(node);
+}
+
+void Orte4Adapter::abort_job(int status, const std::string& why) {
+    orte_errmgr.abort(status, const_cast<char*>("%s"), why.c_str());
+}
+
+// The way mpirun itself goes after Ctrl-C (orte/mca/ess/hnp, clean_abort()), with another status.
+void Orte4Adapter::end_job(int status, const std::string& why) {
+    log::info("ending the job with status {}: {}", status, why);
+    if (!why.empty()) fmt::print(stderr, "{}\n", why);
+    ORTE_UPDATE_EXIT_STATUS(status);
+    orte_job_term_ordered = true;
+    orte_execute_quiet = true;
+    orte_plm.terminate_orteds();
+}
+
+// --- requests ---
+
+Status Orte4Adapter::on_signal(int signum, std::function<void()> handler) {
+    return signals_.take(signum, std::move(handler));
+}
+
+void Orte4Adapter::on_job_control(std::function<void(JobControl)> handler) {
+    control_requests_.on_request(std::move(handler));
+}
+
+}  // namespace ghost::plugin::orte41

@@ -1,0 +1,133 @@
+// Ghost inside Open MPI 4.1: mpirun (the coordinator's place) and its daemons.
+//
+// Puts runtime_adapter.hpp into terms of ORTE and of the PMIx 4.2 server each daemon runs. Owned by
+// the plugin; used on ORTE's main thread only, from the moment its event base runs (RML is up then)
+// until the PMIx server is finalized.
+#pragma once
+
+#include <map>
+#include <memory>
+
+#include "pmix-plugin/runtime/orte41/children.hpp"
+#include "pmix-plugin/runtime/orte41/control_requests.hpp"
+#include "pmix-plugin/runtime/orte41/daemons.hpp"
+#include "pmix-plugin/runtime/orte41/facts.hpp"
+#include "pmix-plugin/runtime/orte41/fences.hpp"
+#include "pmix-plugin/runtime/orte41/hurry.hpp"
+#include "pmix-plugin/runtime/orte41/loop.hpp"
+#include "pmix-plugin/runtime/orte41/messenger.hpp"
+#include "pmix-plugin/runtime/orte41/rank_input.hpp"
+#include "pmix-plugin/runtime/orte41/signals.hpp"
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
+
+namespace ghost::plugin::orte41 {
+
+// Is this process mpirun or a daemon, of Open MPI 4.1?
+bool runs_here();
+const char* version();
+// Shows a topic of help-ghost.txt with up to three texts.
+void show_message(const char* topic, const char* a, const char* b, const char* c);
+
+// mpirun, before anything of it speaks: a job that is restarted keeps its number, which ORTE takes
+// over for mpirun's own name but not for the name of the head process (orte/mca/ess/hnp, 4.1.4).
+void complete_own_name();
+
+class Orte4Adapter final : public RuntimeAdapter {
+  public:
+    Orte4Adapter();
+    ~Orte4Adapter() override;
+
+    // Called on the loop when the launch message is here and before the first rank is forked.
+    void on_launch(std::function<void()> handler);
+    // The program ranks are started under; "" if there is none.
+    std::string wrapper() const;
+
+    NodeId self() const override;
+    bool is_coordinator() const override;
+    std::string job_name() const override;
+    bool job_running() const override;
+    std::vector<NodeInfo> nodes() const override;
+    std::vector<RankInfo> ranks() const override;
+    bool relayed() const override;
+    std::optional<NodeId> find_node(const std::string& name) const override;
+    int slots(NodeId node) const override;
+    std::string session_dir() const override;
+    std::string secret() const override;
+    std::string rank_socket() const override;
+    std::string pmix_uri() const override;
+    std::optional<std::string> parameter(const std::string& name) const override;
+    size_t guests() const override;
+    Json job_facts() const override;
+
+    void send(NodeId to, const Json& message) override;
+    void broadcast(const Json& message) override;
+    void on_message(std::function<void(NodeId from, const Json&)> handler) override;
+
+    TimerId after(int64_t us, std::function<void()> action) override;
+    void cancel(TimerId timer) override;
+    WatchId watch(int fd, std::function<void()> readable) override;
+    void unwatch(WatchId watch) override;
+    void hurry(bool on) override;
+
+    bool hold_fences() override;
+    void release_fences() override;
+    void settle_fences(int votes) override;
+
+    PreMark may_premark(RankId rank, uint32_t fence_tag) override;
+    PreMark premark(RankId rank, uint32_t fence_tag) override;
+    void repeer(RankId rank) override;
+
+    Result<Spawned> spawn_restore(RankId rank, const std::vector<std::string>& argv,
+                                  std::function<void(int status)> ended) override;
+    void expect_rank(RankId rank) override;
+    void discard_restore(RankId rank) override;
+
+    Result<int> switch_rank(RankId rank, NodeId from, NodeId to) override;
+    bool output_pending(RankId rank) const override;
+    void close_output(RankId rank) override;
+
+    void on_wrapper_exit(std::function<bool(RankId rank, int status)> handler) override;
+    Result<Spawned> adopt_wrapper(RankId rank, const std::vector<std::string>& argv,
+                                  const std::vector<int>& stdio) override;
+    void on_orphan_exit(pid_t pid, std::function<void(int status)> ended) override;
+
+    void on_node_lost(std::function<bool(NodeId node)> handler) override;
+    void give_up_node(NodeId node) override;
+    void abort_job(int status, const std::string& why) override;
+    void end_job(int status, const std::string& why) override;
+    Status on_signal(int signum, std::function<void()> handler) override;
+    void on_job_control(std::function<void(JobControl request)> handler) override;
+
+  private:
+    struct Restore {
+        pid_t pid = 0;
+        Fd in, out, err;  // this daemon's ends of the rank's pipes
+    };
+
+    void install_hooks();
+    void leave(RankId rank);
+    void tell_of_late_call(const NamedCall& call, bool expected);
+    Status join(RankId rank, NodeId from);
+    std::vector<std::pair<std::string, std::string>> environment_of(RankId rank) const;
+    // The process that stands for a local rank has ended and been reaped.
+    void wrapper_ended(RankId rank, pid_t pid, int status);
+    void watch_launched(RankId rank);
+    static void launched_ended(int fd, short flags, void* tracker) noexcept;
+
+    Loop loop_;
+    Hurry hurry_;
+    Messenger messenger_;
+    Children children_;
+    FenceHold fence_hold_;
+    LateCallers late_callers_{
+        loop_, [this](const NamedCall& call, bool expected) { tell_of_late_call(call, expected); }};
+    RankInput rank_input_{loop_, messenger_};
+    Daemons daemons_;
+    Signals signals_;
+    ControlRequests control_requests_{messenger_};
+    StartOfInput input_ = start_of_input();
+    std::map<RankId, Restore> restores_;
+    std::function<bool(RankId, int)> wrapper_exit_;
+};
+
+}  // namespace ghost::plugin::orte41

@@ -1,0 +1,87 @@
+#include "pmix-plugin/runtime/orte41/control_requests.hpp"
+
+#include "base/log.hpp"
+#include "pmix-plugin/protocol/message.hpp"
+#include "pmix-plugin/runtime/orte41/job.hpp"
+#include "pmix-plugin/runtime/pmix/job_control.h"
+#include "pmix-plugin/runtime/orte41/loop.hpp"
+
+namespace ghost::plugin::orte41 {
+
+namespace {
+
+constexpr NodeId mpirun = 0;
+
+// What PMIx's thread posts to ORTE's may arrive when we are gone.
+ControlRequests*& present() {
+    static ControlRequests* the_requests = nullptr;
+    return the_requests;
+}
+
+}  // namespace
+
+ControlRequests::ControlRequests(Messenger& messenger) : messenger_(messenger) {
+    present() = this;
+    messenger_.add_handler([this](NodeId from, const Json& m) { message(from, m); });
+    ghost_pmix_on_job_control(from_pmix, nullptr);
+}
+
+ControlRequests::~ControlRequests() {
+    ghost_pmix_on_job_control(nullptr, nullptr);
+    present() = nullptr;
+}
+
+void ControlRequests::on_request(std::function<void(RuntimeAdapter::JobControl)> handler) {
+    handler_ = std::move(handler);
+}
+
+void ControlRequests::from_pmix(void*, const char* space, const char* then,
+                                void* request) noexcept {
+    post_to_orte([space = std::string(space), then = std::string(then), request] {
+        if (present())
+            present()->heard(space, then, request);
+        else
+            ghost_pmix_answer_job_control(request, "mpirun is ending");
+    });
+}
+
+void ControlRequests::heard(const std::string& space, const std::string& then, void* request) {
+    const bool from_rank = space == app_name();
+    if (ORTE_PROC_IS_HNP) {
+        take(from_rank, then, [request](const std::string& why) {
+            ghost_pmix_answer_job_control(request, why.c_str());
+        });
+        return;
+    }
+    open_[++last_] = request;
+    messenger_.send(mpirun,
+                    {{"t", "job_control"}, {"id", last_}, {"rank", from_rank}, {"then", then}});
+}
+
+void ControlRequests::message(NodeId from, const Json& m) {
+    const std::string type = text(m, "t");
+    const uint64_t id = number(m, "id");
+    if (type == "job_control" && ORTE_PROC_IS_HNP) {
+        take(flag(m, "rank"), text(m, "then"), [this, from, id](const std::string& why) {
+            messenger_.send(from, {{"t", "job_control_done"}, {"id", id}, {"why", why}});
+        });
+    } else if (type == "job_control_done" && from == mpirun) {
+        const auto found = open_.find(id);
+        if (found == open_.end()) return;
+        ghost_pmix_answer_job_control(found->second, text(m, "why").c_str());
+        open_.erase(found);
+    }
+}
+
+void ControlRequests::take(bool from_rank, const std::string& then, Answer answer) {
+    log::debug("a snapshot is asked for by a {}", from_rank ? "rank" : "tool");
+    if (!handler_) return answer("this job takes no snapshots");
+    if (!from_rank) return handler_({then, std::move(answer)});
+    answer("");
+    handler_({then, [](const std::string& why) {
+                  if (!why.empty())
+                      log::warning("the snapshot a rank asked for was not taken: {}", why);
+              }});
+}
+
+}  // namespace ghost::plugin::orte41

@@ -1,0 +1,43 @@
+// Snapshots asked for by PMIx_Job_control_nb(): on any node, carried to mpirun.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+
+#include "pmix-plugin/runtime/orte41/messenger.hpp"
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
+
+namespace ghost::plugin::orte41 {
+
+// ORTE's main thread only; one in a process, from then on this node's PMIx server accepts such
+// requests. A rank is answered when mpirun has heard it: it cannot be stopped while it waits for an
+// answer. A tool is answered when the snapshot is complete or has failed.
+class ControlRequests {
+  public:
+    explicit ControlRequests(Messenger& messenger);
+    ~ControlRequests();
+    ControlRequests(const ControlRequests&) = delete;
+    ControlRequests& operator=(const ControlRequests&) = delete;
+
+    // mpirun: who takes the snapshots. Without one every request is refused.
+    void on_request(std::function<void(RuntimeAdapter::JobControl)> handler);
+
+  private:
+    using Answer = std::function<void(const std::string& why)>;
+
+    static void from_pmix(void* self, const char* space, const char* then, void* request) noexcept;
+    // A request of this node: `space` is the requester's name space.
+    void heard(const std::string& space, const std::string& then, void* request);
+    void message(NodeId from, const Json& message);
+    // mpirun: hands it on.
+    void take(bool from_rank, const std::string& then, Answer answer);
+
+    Messenger& messenger_;
+    std::function<void(RuntimeAdapter::JobControl)> handler_;
+    std::map<uint64_t, void*> open_;  // requests that wait for mpirun's answer
+    uint64_t last_ = 0;
+};
+
+}  // namespace ghost::plugin::orte41

@@ -1,0 +1,91 @@
+#include "pmix-plugin/runtime/orte41/daemons.hpp"
+
+#include <csignal>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <unistd.h>
+
+#include "base/log.hpp"
+#include "pmix-plugin/runtime/orte41/job.hpp"
+
+namespace ghost::plugin::orte41 {
+
+namespace {
+
+std::string command_line(pid_t pid) {
+    std::ifstream file("/proc/" + std::to_string(pid) + "/cmdline", std::ios::binary);
+    std::string line{std::istreambuf_iterator<char>(file), {}};
+    for (char& c : line)
+        if (c == '\0' || c == '"') c = ' ';
+    std::string single;  // the numbers are quoted for the remote shell
+    for (char c : line)
+        if (c != ' ' || single.empty() || single.back() != ' ') single += c;
+    return single + " ";
+}
+
+// The ssh (or the like) that mpirun keeps for that daemon, found by the numbers ORTE gave it
+// (orte/mca/ess/env: ess_base_jobid, ess_base_vpid). Only children of this process are looked at.
+void end_launcher_of(NodeId node) {
+    const std::string job = " ess_base_jobid " + std::to_string(ORTE_PROC_MY_NAME->jobid) + " ";
+    const std::string daemon = " ess_base_vpid " + std::to_string(node) + " ";
+    const std::string self = std::to_string(getpid());
+    std::ifstream children("/proc/" + self + "/task/" + self + "/children");
+    for (pid_t pid = 0; children >> pid;) {
+        const std::string line = command_line(pid);
+        if (line.find(job) == std::string::npos || line.find(daemon) == std::string::npos) continue;
+        log::debug("ending process {}, the launcher of daemon {}", pid, node);
+        kill(pid, SIGKILL);
+    }
+}
+
+bool ranks_alive_here() {
+    for (int i = 0; i < orte_local_children->size; ++i) {
+        const auto* child = item<orte_proc_t>(orte_local_children, i);
+        if (child && ORTE_FLAG_TEST(child, ORTE_PROC_FLAG_ALIVE)) return true;
+    }
+    return false;
+}
+
+}  // namespace
+
+// While the job runs and nothing of it has failed, a status can only be there because of the daemon
+// (plm/rsh notes its launcher's end).
+void Daemons::keep_exit_status() const {
+    const orte_job_t* job = app_job();
+    if (job && job->state < ORTE_JOB_STATE_UNTERMINATED &&
+        !ORTE_FLAG_TEST(job, ORTE_JOB_FLAG_ABORTED) && !orte_abnormal_term_ordered)
+        orte_exit_status = 0;
+}
+
+bool Daemons::failed(NodeId node) {
+    if (!ORTE_PROC_IS_HNP) return false;
+    if (given_up_.contains(node)) {
+        keep_exit_status();
+        return true;
+    }
+    // At the end of the job daemons go away as they should.
+    if (orte_orteds_term_ordered || orte_abnormal_term_ordered || orte_finalizing) return false;
+    if (!ask_ || !ask_(node)) return false;
+    give_up(node);
+    return true;
+}
+
+void Daemons::give_up(NodeId node) {
+    orte_proc_t* daemon = daemon_object(node);
+    if (!ORTE_PROC_IS_HNP || !daemon || node == ORTE_PROC_MY_NAME->vpid) return;
+    if (!given_up_.insert(node).second) return;
+    orte_process_name_t name = daemon->name;
+    orte_routed.route_lost(orte_rml.get_routed(orte_mgmt_conduit), &name);
+    ORTE_FLAG_UNSET(daemon, ORTE_PROC_FLAG_ALIVE);
+    daemon->state = ORTE_PROC_STATE_COMM_FAILED;
+    if (daemon->node) daemon->node->state = ORTE_NODE_STATE_DOWN;
+    end_launcher_of(node);
+    keep_exit_status();
+    // mpirun may be waiting for this very daemon to end.
+    if (orte_orteds_term_ordered && !ranks_alive_here() &&
+        orte_routed.num_routes(orte_rml.get_routed(orte_mgmt_conduit)) == 0)
+        ORTE_ACTIVATE_JOB_STATE(nullptr, ORTE_JOB_STATE_DAEMONS_TERMINATED);
+}
+
+}  // namespace ghost::plugin::orte41

@@ -1,0 +1,29 @@
+// Daemons that die or cannot be reached, in mpirun.
+#pragma once
+
+#include <functional>
+#include <set>
+
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
+
+namespace ghost::plugin::orte41 {
+
+// ORTE's main thread only.
+class Daemons {
+  public:
+    // Asked when a daemon's connection breaks while the job runs. True: it is given up.
+    void on_lost(std::function<bool(NodeId)> handler) { ask_ = std::move(handler); }
+    // ORTE reports a daemon as failed. True: it is given up, ORTE must not react.
+    bool failed(NodeId node);
+    // Takes the daemon out of the job: no message goes there, nothing is expected from it, its
+    // launcher here is ended, and the job's exit status is not touched by any of that.
+    void give_up(NodeId node);
+
+  private:
+    void keep_exit_status() const;
+
+    std::function<bool(NodeId)> ask_;
+    std::set<NodeId> given_up_;
+};
+
+}  // namespace ghost::plugin::orte41

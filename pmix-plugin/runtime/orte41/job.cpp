@@ -1,0 +1,143 @@
+#include "pmix-plugin/runtime/orte41/job.hpp"
+
+#include <cstring>
+
+namespace ghost::plugin::orte41 {
+
+orte_jobid_t app_jobid() {
+    return ORTE_CONSTRUCT_LOCAL_JOBID(ORTE_PROC_MY_NAME->jobid, 1);
+}
+
+orte_job_t* app_job() {
+    return orte_get_job_data_object(app_jobid());
+}
+
+orte_job_t* daemon_job() {
+    return orte_get_job_data_object(ORTE_PROC_MY_NAME->jobid);
+}
+
+orte_proc_t* rank_object(RankId rank) {
+    orte_job_t* job = app_job();
+    return job ? item<orte_proc_t>(job->procs, static_cast<int>(rank)) : nullptr;
+}
+
+orte_proc_t* daemon_object(NodeId node) {
+    orte_job_t* job = daemon_job();
+    return job ? item<orte_proc_t>(job->procs, static_cast<int>(node)) : nullptr;
+}
+
+std::string app_name() {
+    return app_job() ? std::to_string(app_jobid()) : std::string();
+}
+
+bool app_running() {
+    const orte_job_t* job = app_job();
+    if (!job || !job->map || orte_finalizing || orte_orteds_term_ordered) return false;
+    // A daemon does not follow the job's state: there, having ranks to know of is enough.
+    if (!ORTE_PROC_IS_HNP) return true;
+    return job->state >= ORTE_JOB_STATE_RUNNING && job->state < ORTE_JOB_STATE_UNTERMINATED &&
+           job->num_terminated < job->num_procs;
+}
+
+std::vector<NodeInfo> list_nodes() {
+    std::vector<NodeInfo> nodes;
+    orte_job_t* job = daemon_job();
+    for (int i = 0; job && i < job->procs->size; ++i) {
+        const auto* daemon = item<orte_proc_t>(job->procs, i);
+        if (!daemon) continue;
+        NodeInfo node;
+        node.id = daemon->name.vpid;
+        if (daemon->node && daemon->node->name) node.name = daemon->node->name;
+        node.alive = ORTE_FLAG_TEST(daemon, ORTE_PROC_FLAG_ALIVE) ||
+                     daemon->name.vpid == ORTE_PROC_MY_NAME->vpid;
+        nodes.push_back(node);
+    }
+    return nodes;
+}
+
+namespace {
+
+// Registered with its PMIx server, that is in or past MPI_Init, and not ended. mpirun hears it of
+// every rank; a daemon knows it of its own and takes it for granted of others.
+bool rank_runs(const orte_proc_t& rank) {
+    if (rank.state >= ORTE_PROC_STATE_UNTERMINATED) return false;
+    if (ORTE_FLAG_TEST(&rank, ORTE_PROC_FLAG_WAITPID)) return false;
+    if (!ORTE_PROC_IS_HNP && !ORTE_FLAG_TEST(&rank, ORTE_PROC_FLAG_LOCAL)) return true;
+    return rank.state == ORTE_PROC_STATE_REGISTERED ||
+           (rank.state == ORTE_PROC_STATE_RUNNING && ORTE_FLAG_TEST(&rank, ORTE_PROC_FLAG_REG));
+}
+
+}  // namespace
+
+std::vector<RankInfo> list_ranks() {
+    std::vector<RankInfo> ranks;
+    orte_job_t* job = app_job();
+    for (int i = 0; job && i < job->procs->size; ++i) {
+        const auto* object = item<orte_proc_t>(job->procs, i);
+        if (!object) continue;
+        RankInfo rank;
+        rank.rank = object->name.vpid;
+        if (object->node && object->node->daemon) rank.node = object->node->daemon->name.vpid;
+        if (ORTE_FLAG_TEST(object, ORTE_PROC_FLAG_LOCAL)) rank.pid = object->pid;
+        rank.running = app_running() && rank_runs(*object);
+        ranks.push_back(rank);
+    }
+    return ranks;
+}
+
+size_t count_guests() {
+    size_t guests = 0;
+    uint32_t id = 0;
+    void *job = nullptr, *place = nullptr;
+    int rc = opal_hash_table_get_first_key_uint32(orte_job_data, &id, &job, &place);
+    while (rc == OPAL_SUCCESS) {
+        const auto* other = static_cast<const orte_job_t*>(job);
+        const bool spawned =
+            other && other->jobid != app_jobid() && other->jobid != ORTE_PROC_MY_NAME->jobid;
+        if (spawned && other->state < ORTE_JOB_STATE_UNTERMINATED &&
+            other->num_terminated < other->num_procs) {
+            guests += other->num_procs - other->num_terminated;
+        }
+        rc = opal_hash_table_get_next_key_uint32(orte_job_data, &id, &job, place, &place);
+    }
+    return guests;
+}
+
+std::optional<NodeId> find_node_named(const std::string& name) {
+    const std::string host = name.substr(0, name.find('.'));
+    std::optional<NodeId> by_host;
+    for (const NodeInfo& node : list_nodes()) {
+        if (node.name == name) return node.id;
+        if (node.name.substr(0, node.name.find('.')) == host) by_host = node.id;
+    }
+    return by_host;
+}
+
+int slots_of(NodeId node) {
+    const orte_proc_t* daemon = daemon_object(node);
+    return daemon && daemon->node ? daemon->node->slots : 0;
+}
+
+std::string app_variable(const std::string& name) {
+    orte_job_t* job = app_job();
+    for (int i = 0; job && i < job->apps->size; ++i) {
+        const auto* app = item<orte_app_context_t>(job->apps, i);
+        for (char** entry = app ? app->env : nullptr; entry && *entry; ++entry)
+            if (std::strncmp(*entry, name.c_str(), name.size()) == 0 &&
+                (*entry)[name.size()] == '=')
+                return *entry + name.size() + 1;
+    }
+    return {};
+}
+
+orte_grpcomm_signature_t* wildcard_signature(orte_jobid_t job) {
+    orte_grpcomm_signature_t* signature = OBJ_NEW(orte_grpcomm_signature_t);
+    signature->signature =
+        static_cast<orte_process_name_t*>(calloc(1, sizeof(orte_process_name_t)));
+    signature->signature[0].jobid = job;
+    signature->signature[0].vpid = ORTE_VPID_WILDCARD;
+    signature->sz = 1;
+    return signature;
+}
+
+}  // namespace ghost::plugin::orte41

@@ -1,0 +1,39 @@
+// Timers and watched descriptors on ORTE's event base, as functions.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
+
+namespace ghost::plugin::orte41 {
+
+// Used on ORTE's main thread only. Everything still pending is dropped by the destructor.
+class Loop {
+  public:
+    Loop();
+    ~Loop();
+    Loop(const Loop&) = delete;
+    Loop& operator=(const Loop&) = delete;
+
+    TimerId after(int64_t us, std::function<void()> action);
+    void cancel(TimerId timer);
+    WatchId watch(int fd, std::function<void()> readable);
+    void unwatch(WatchId watch);
+    // Drops every timer and watch.
+    void clear();
+
+  private:
+    struct Entry;
+    static void fired(int fd, short flags, void* entry) noexcept;
+    uint64_t add(int fd, std::function<void()> action);
+
+    std::map<uint64_t, std::shared_ptr<Entry>> entries_;
+    uint64_t last_ = 0;
+};
+
+// Runs `action` once from ORTE's event base; may be called before the base is run, from its thread.
+void post_to_orte(std::function<void()> action);
+
+}  // namespace ghost::plugin::orte41

@@ -1,0 +1,224 @@
+#define _GNU_SOURCE
+#include "pmix-plugin/runtime/orte41/output.h"
+
+#include <dlfcn.h>
+#include <link.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "orte_config.h"
+
+#include "orte/constants.h"
+#include "orte/mca/iof/base/base.h"
+#include "orte/mca/iof/iof.h"
+#include "orte/runtime/orte_globals.h"
+
+/* Both of ORTE's components begin so (orte/mca/iof/hnp/iof_hnp.h, orted/iof_orted.h); their own
+ * headers are not installed, and the framework has no call that tells a rank's streams. */
+typedef struct {
+    orte_iof_base_component_t super;
+    opal_list_t procs;
+    orte_iof_read_event_t* own_input; /* mpirun's only: it reads its standard input */
+} iof_component_t;
+
+static const char* component_name(void) {
+    return ORTE_PROC_IS_HNP ? "mca_iof_hnp" : "mca_iof_orted";
+}
+
+static int open_if_component(struct dl_phdr_info* info, size_t size, void* library) {
+    char file[64];
+    const char* base = strrchr(info->dlpi_name, '/');
+    (void)size;
+    snprintf(file, sizeof file, "/%s.so", component_name());
+    if (!base || strcmp(base, file)) return 0;
+    *(void**)library = dlopen(info->dlpi_name, RTLD_NOLOAD | RTLD_NOW);
+    return 1;
+}
+
+static iof_component_t* find_component(void) {
+    static iof_component_t* component;
+    if (!component) {
+        void* library = NULL;
+        char symbol[64];
+        dl_iterate_phdr(open_if_component, &library);
+        snprintf(symbol, sizeof symbol, "%s_component", component_name());
+        if (library) component = dlsym(library, symbol);
+    }
+    return component;
+}
+
+static orte_iof_proc_t* find_streams(unsigned job, unsigned rank) {
+    iof_component_t* component = find_component();
+    orte_iof_proc_t* streams;
+    if (!component) return NULL;
+    OPAL_LIST_FOREACH(streams, &component->procs, orte_iof_proc_t)
+    if (streams->name.jobid == job && streams->name.vpid == rank) return streams;
+    return NULL;
+}
+
+static int readable(const orte_iof_read_event_t* stream) {
+    if (!stream) return 0;
+    struct pollfd waiting = {stream->fd, POLLIN, 0};
+    return poll(&waiting, 1, 0) > 0 && (waiting.revents & POLLIN);
+}
+
+int ghost_output_pending(unsigned job, unsigned rank) {
+    const orte_iof_proc_t* streams = find_streams(job, rank);
+    return streams && (readable(streams->revstdout) || readable(streams->revstderr));
+}
+
+static void drop_input(orte_iof_proc_t* streams) {
+    if (streams && streams->stdinev) OBJ_RELEASE(streams->stdinev);
+    if (streams) streams->stdinev = NULL;
+}
+
+/* mpirun: is this the rank (or all ranks) its own standard input is for? */
+static int has_own_input(const orte_iof_proc_t* streams) {
+    if (!streams || !ORTE_PROC_IS_HNP) return 0;
+    const orte_iof_read_event_t* input = find_component()->own_input;
+    return input && (const void*)input->proc == streams;
+}
+
+/* Its end has been read. ORTE has no sink any more when all of it is on the way. */
+static int own_input_ended(const orte_iof_proc_t* streams) {
+    static int ended;
+    if (!streams->stdinev || streams->stdinev->closed) ended = 1;
+    return ended;
+}
+
+/* Whoever reads the terminal in the background is stopped; ORTE reads again at SIGCONT. */
+static int may_be_read(int fd) {
+    return !isatty(fd) || getpgrp() == tcgetpgrp(fd);
+}
+
+/* Never after its end, which whoever has the last of it would be told once more. While it is not to
+ * be read ORTE has to believe that it is: it starts what is not "active" from three places (the
+ * write handler, XON, a timer for terminals). */
+static void read_own_input(const orte_iof_proc_t* streams, int on) {
+    if (!has_own_input(streams)) return;
+    orte_iof_read_event_t* input = find_component()->own_input;
+    const int reads = on && !own_input_ended(streams);
+    if (reads && may_be_read(input->fd)) {
+        ORTE_IOF_READ_ACTIVATE(input);
+    } else {
+        opal_event_del(input->ev);
+        input->active = !reads;
+    }
+}
+
+void ghost_output_read_own_input(int on) {
+    iof_component_t* component = ORTE_PROC_IS_HNP ? find_component() : NULL;
+    const orte_iof_proc_t* streams =
+        component && component->own_input ? (const void*)component->own_input->proc : NULL;
+    if (streams && ORTE_VPID_WILDCARD != streams->name.vpid) read_own_input(streams, on);
+}
+
+void ghost_output_close(unsigned job, unsigned rank) {
+    const orte_process_name_t name = {job, rank};
+    orte_iof_proc_t* streams = find_streams(job, rank);
+    if (!streams) return;
+    if (!ORTE_PROC_IS_HNP || !streams->stdinev) {
+        orte_iof.close(&name, ORTE_IOF_STDALL);
+        return;
+    }
+    /* mpirun's read event of its own standard input points to this very object: it has to stay,
+     * with a sink that names the rank's new daemon (push looks that up) and no local descriptor.
+     * Where the rank is not the one that input is for, push would make mpirun read it. */
+    const int goes_on = has_own_input(streams) && !own_input_ended(streams);
+    drop_input(streams);
+    if (goes_on) orte_iof.push(&name, ORTE_IOF_STDIN, 0);
+    read_own_input(streams, 1);
+    orte_iof.close(&name, ORTE_IOF_STDOUT | ORTE_IOF_STDERR);
+}
+
+int ghost_output_open(unsigned job, unsigned rank, int in, int out, int err) {
+    const orte_process_name_t name = {job, rank};
+    orte_iof_proc_t* streams = find_streams(job, rank);
+    /* While its end is to be seen. ORTE, which writes to the rank from now on, starts it again when
+     * little is left, and a second end finds no sink and crashes. */
+    if (has_own_input(streams) && own_input_ended(streams)) read_own_input(streams, 0);
+    drop_input(streams); /* mpirun: the sink that named the old daemon */
+    int rc = orte_iof.pull(&name, ORTE_IOF_STDIN, in);
+    if (ORTE_SUCCESS == rc) rc = orte_iof.push(&name, ORTE_IOF_STDOUT, out);
+    if (ORTE_SUCCESS == rc) rc = orte_iof.push(&name, ORTE_IOF_STDERR, err);
+    return rc;
+}
+
+void ghost_output_redirect_input(unsigned job, unsigned rank, unsigned to) {
+    orte_iof_proc_t* streams = find_streams(job, rank);
+    if (!ORTE_PROC_IS_HNP || to == ORTE_PROC_MY_NAME->vpid) return;
+    if (!streams || !streams->stdinev) return;
+    streams->stdinev->daemon.vpid = to;
+    read_own_input(streams, 1); /* the old daemon may have asked for a rest */
+}
+
+/* What is written to the rank, where it is on this daemon and its input has not ended. */
+static orte_iof_write_event_t* local_input(const orte_iof_proc_t* streams) {
+    orte_iof_write_event_t* writer = streams && streams->stdinev ? streams->stdinev->wev : NULL;
+    return writer && writer->fd >= 0 ? writer : NULL;
+}
+
+void ghost_output_hold_input(unsigned job, unsigned rank) {
+    const orte_iof_proc_t* streams = find_streams(job, rank);
+    orte_iof_write_event_t* writer = local_input(streams);
+    if (!writer) return;
+    read_own_input(streams, 0);
+    opal_event_del(writer->ev);
+    writer->pending = true; /* who adds to it believes that it is being written */
+}
+
+void ghost_output_resume_input(unsigned job, unsigned rank) {
+    const orte_iof_proc_t* streams = find_streams(job, rank);
+    orte_iof_write_event_t* writer = local_input(streams);
+    if (!writer) return;
+    writer->pending = false;
+    if (!opal_list_is_empty(&writer->outputs)) ORTE_IOF_SINK_ACTIVATE(writer);
+    read_own_input(streams, 1);
+}
+
+size_t ghost_output_take_input(unsigned job, unsigned rank, char* data, size_t size, int* end) {
+    orte_iof_write_event_t* writer = local_input(find_streams(job, rank));
+    size_t taken = 0;
+    *end = !writer; /* ORTE has written it, to somebody who has not read so far */
+    while (writer && size - taken >= ghost_output_piece && !*end &&
+           !opal_list_is_empty(&writer->outputs)) {
+        orte_iof_write_output_t* output =
+            (orte_iof_write_output_t*)opal_list_remove_first(&writer->outputs);
+        memcpy(data + taken, output->data, output->numbytes);
+        taken += output->numbytes;
+        *end = 0 == output->numbytes; /* so ORTE says it */
+        OBJ_RELEASE(output);
+    }
+    return taken;
+}
+
+void ghost_output_give_input(unsigned job, unsigned rank, const char* data, size_t size, int end) {
+    /* What a pipe takes whole or not at all: ORTE writes a piece that was written in part as if it
+     * had its old length. */
+    enum { most = ORTE_IOF_BASE_MSG_MAX };
+    orte_iof_proc_t* streams = find_streams(job, rank);
+    orte_iof_write_event_t* writer = local_input(streams);
+    if (!writer) return;
+    if (end && 0 == size && opal_list_is_empty(&writer->outputs)) {
+        /* What ORTE does when it comes to the piece that says so. That piece (8 KiB) it would lose, at
+         * each move of a rank whose input has ended. */
+        streams->stdinev->wev = NULL;
+        OBJ_RELEASE(writer);
+        return;
+    }
+    if (end) {
+        orte_iof_write_output_t* output = OBJ_NEW(orte_iof_write_output_t);
+        output->numbytes = 0;
+        opal_list_prepend(&writer->outputs, &output->super);
+    }
+    while (size > 0) {
+        const size_t piece = size % most ? size % most : most;
+        orte_iof_write_output_t* output = OBJ_NEW(orte_iof_write_output_t);
+        size -= piece;
+        memcpy(output->data, data + size, piece);
+        output->numbytes = (int)piece;
+        opal_list_prepend(&writer->outputs, &output->super);
+    }
+}

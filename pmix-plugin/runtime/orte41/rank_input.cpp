@@ -1,0 +1,133 @@
+#include "pmix-plugin/runtime/orte41/rank_input.hpp"
+
+#include <algorithm>
+
+#include "base/log.hpp"
+#include "pmix-plugin/protocol/message.hpp"
+#include "pmix-plugin/runtime/orte41/job.hpp"
+#include "pmix-plugin/runtime/orte41/output.h"
+#include "base/base64.hpp"
+
+namespace ghost::plugin::orte41 {
+namespace {
+
+constexpr size_t piece_bytes = 256 * 1024;
+constexpr int64_t limit_us = 20'000'000;  // for each piece: a source that is lost sends nothing
+
+}  // namespace
+
+RankInput::RankInput(Loop& loop, Messenger& messenger) : loop_(loop), messenger_(messenger) {
+    messenger_.add_handler([this](NodeId from, const Json& m) {
+        const std::string type = text(m, "t");
+        if (type == "rank_input_want") on_want(from, m);
+        if (type == "rank_input") on_piece(m);
+    });
+}
+
+void RankInput::hold(RankId rank) {
+    // The rank is here: what is left of an earlier departure, whose target waited for too long, is
+    // nobody's any more, and would be taken for the next target's.
+    departed_.erase(rank);
+    wants_.erase(rank);
+    ghost_output_hold_input(app_jobid(), rank);
+}
+
+void RankInput::resume(RankId rank) {
+    if (!waits(rank)) ghost_output_resume_input(app_jobid(), rank);
+}
+
+void RankInput::leave(RankId rank) {
+    Departed& input = departed_[rank] = {};
+    std::string data(piece_bytes, '\0');
+    size_t all = 0;
+    for (bool last = false; !last;) {
+        int end = 0;
+        const size_t taken =
+            ghost_output_take_input(app_jobid(), rank, data.data(), data.size(), &end);
+        last = taken < data.size() - ghost_output_piece || end != 0;
+        input.pieces.push_back(data.substr(0, taken));
+        input.end = end != 0;
+        all += taken;
+    }
+    if (all > 0) log::debug("rank {}: {} bytes of input go with it", rank, all);
+    answer(rank);
+}
+
+void RankInput::on_want(NodeId by, const Json& m) {
+    const auto rank = static_cast<RankId>(number(m, "rank"));
+    wants_[rank] = {by, number(m, "move"), number(m, "at")};
+    answer(rank);
+}
+
+// Nothing is given up before its target has said that it has it.
+void RankInput::answer(RankId rank) {
+    const auto found = departed_.find(rank);
+    const auto want = wants_.find(rank);
+    if (found == departed_.end() || want == wants_.end()) return;
+    Departed& input = found->second;
+    const auto [by, move, at] = want->second;
+    for (size_t i = 0; i < std::min<size_t>(at, input.pieces.size()); ++i)
+        std::string().swap(input.pieces[i]);
+    if (at >= input.pieces.size()) {
+        departed_.erase(found);
+        wants_.erase(want);
+        return;
+    }
+    const std::string& data = input.pieces[at];
+    const bool last = at + 1 == input.pieces.size();
+    messenger_.send(by, {{"t", "rank_input"},
+                         {"rank", rank},
+                         {"move", move},
+                         {"at", at},
+                         {"data", encode(data.data(), data.size())},
+                         {"end", last && input.end},
+                         {"last", last}});
+}
+
+void RankInput::expect(RankId rank, NodeId from) {
+    ghost_output_hold_input(app_jobid(), rank);
+    Expected& input = expected_[rank] = {.from = from, .move = ++moves_, .data = {}};
+    ask(rank, input);
+}
+
+void RankInput::ask(RankId rank, Expected& input) {
+    if (input.limit != 0) loop_.cancel(input.limit);
+    input.limit = loop_.after(limit_us, [this, rank] { expired(rank); });
+    messenger_.send(
+        input.from,
+        {{"t", "rank_input_want"}, {"rank", rank}, {"move", input.move}, {"at", input.pieces}});
+}
+
+void RankInput::on_piece(const Json& m) {
+    const auto rank = static_cast<RankId>(number(m, "rank"));
+    const auto found = expected_.find(rank);
+    if (found == expected_.end() || number(m, "move") != found->second.move ||
+        number(m, "at") != found->second.pieces)
+        return;
+    Expected& input = found->second;
+    input.data += decode(text(m, "data"));
+    ++input.pieces;
+    ask(rank, input);
+    if (flag(m, "last")) give(rank, flag(m, "end"));
+}
+
+void RankInput::expired(RankId rank) {
+    Expected& input = expected_[rank];
+    input.limit = 0;
+    log::error(
+        "rank {}: standard input that waited for it where it was has not come; it goes on "
+        "without",
+        rank);
+    give(rank, false);
+}
+
+void RankInput::give(RankId rank, bool end) {
+    const auto found = expected_.find(rank);
+    const Expected& input = found->second;
+    if (input.limit != 0) loop_.cancel(input.limit);
+    ghost_output_give_input(app_jobid(), rank, input.data.data(), input.data.size(), end ? 1 : 0);
+    expected_.erase(found);
+    ghost_output_resume_input(app_jobid(), rank);
+}
+
+}  // namespace ghost::plugin::orte41

@@ -1,0 +1,26 @@
+// Standing in front of ORTE's own reaction when the state of a daemon or rank changes.
+//
+// ORTE keeps one function for each state in a list (orte_proc_states); ours takes that place and
+// passes on what is not ours. No option of Open MPI 4.1 lets a job survive the loss of a daemon.
+#pragma once
+
+#include <functional>
+
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
+
+namespace ghost::plugin::orte41 {
+
+struct StateHandlers {
+    // A daemon's connection broke, or it is reported as failed. True: ORTE must not hear of it.
+    std::function<bool(NodeId)> daemon_failed;
+    // A rank of the application was forked here; its wrapper is the process ORTE waits for.
+    std::function<void(RankId)> rank_forked;
+};
+
+// False while ORTE has not filled its list yet: try again a moment later. One set of handlers at a
+// time; ORTE's main thread.
+bool install_state_hooks(StateHandlers handlers);
+// Everything goes to ORTE again.
+void remove_state_hooks();
+
+}  // namespace ghost::plugin::orte41

@@ -1,0 +1,180 @@
+#include "pmix-plugin/settings/job_settings.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <sstream>
+#include <strings.h>
+#include <unistd.h>
+
+#include "config.h"
+
+namespace ghost::plugin {
+
+namespace {
+
+std::vector<std::string> split(const std::string& text, char separator) {
+    std::vector<std::string> parts;
+    std::istringstream in(text);
+    for (std::string part; std::getline(in, part, separator);)
+        if (!part.empty()) parts.push_back(part);
+    return parts;
+}
+
+bool contains(const std::vector<std::string>& list, const std::string& item) {
+    return std::find(list.begin(), list.end(), item) != list.end();
+}
+
+// A component list of the MCA: "a,b" takes only these, "^a,b" all but these.
+bool is_exclusion(const std::string& list) {
+    return !list.empty() && list.front() == '^';
+}
+
+std::string complaint(const char* parameter, const std::string& value, const char* why) {
+    return std::string(parameter) + "=" + value + ": " + why;
+}
+
+// One rule per parameter: what Ghost sets, and what it says to a user's value that does not fit.
+struct Rule {
+    const char* name;
+    const char* value;
+    const char* (*obstacle)(const std::string& users);
+};
+
+const char* btl_obstacle(const std::string& users) {
+    if (is_exclusion(users)) return "the transports must be exactly self and kernet";
+    const auto list = split(users, ',');
+    if (!contains(list, "kernet")) return "only the kernet transport can follow a rank";
+    for (const auto& item : list)
+        if (item != "self" && item != "kernet")
+            return "other transports than self and kernet keep connections that cannot move";
+    return nullptr;
+}
+
+const char* pml_obstacle(const std::string& users) {
+    return users == "ob1" ? nullptr : "only pml ob1 uses the kernet transport";
+}
+
+const char* osc_obstacle(const std::string& users) {
+    const auto list = split(is_exclusion(users) ? users.substr(1) : users, ',');
+    for (const char* bad : {"sm", "rdma", "ucx"})
+        if (contains(list, bad) != is_exclusion(users))
+            return "one-sided components sm, rdma and ucx share memory that cannot move";
+    return nullptr;
+}
+
+const char* coll_obstacle(const std::string& users) {
+    const auto list = split(is_exclusion(users) ? users.substr(1) : users, ',');
+    return contains(list, "sm") == is_exclusion(users)
+               ? nullptr
+               : "collective component sm shares memory that cannot move";
+}
+
+const char* shmem_obstacle(const std::string& users) {
+    return users == "mmap" ? nullptr : "shared memory other than mmap cannot move";
+}
+
+const char* gds_obstacle(const std::string& users) {
+    return users == "hash" ? nullptr : "PMIx's data store must be hash, others are shared memory";
+}
+
+constexpr Rule rules[] = {
+    {"OMPI_MCA_btl", "self,kernet", btl_obstacle}, {"OMPI_MCA_pml", "ob1", pml_obstacle},
+    {"OMPI_MCA_osc", "pt2pt", osc_obstacle},       {"OMPI_MCA_coll", "^sm", coll_obstacle},
+    {"OMPI_MCA_shmem", "mmap", shmem_obstacle},    {"PMIX_MCA_gds", "hash", gds_obstacle},
+};
+
+// PMIx looks only into the folders of its parameter: ours goes in front of what is there.
+void add_component_path(const GetEnv& get, const Paths& paths, JobSettings& decided) {
+    if (paths.pmix_components.empty()) return;
+    const std::string name = "PMIX_MCA_mca_base_component_path";
+    const auto users = get(name);
+    if (users && contains(split(*users, ':'), paths.pmix_components)) return;
+    decided.settings.push_back(
+        {name, paths.pmix_components + ":" + users.value_or(GHOST_PMIX_COMPONENT_DIR)});
+}
+
+void add_fork_agent(const GetEnv& get, const Paths& paths, JobSettings& decided) {
+    const std::string name = "OMPI_MCA_orte_fork_agent";
+    const auto users = get(name);
+    if (users && *users != paths.wrapper) {
+        decided.obstacle =
+            complaint(name.c_str() + 9, *users, "ranks need ghost-wrapper as parent");
+        return;
+    }
+    if (!paths.wrapper.empty()) decided.settings.push_back({name, paths.wrapper});
+}
+
+bool readable(const std::string& path) {
+    return access(path.c_str(), R_OK) == 0;
+}
+
+std::string folder_of(const std::string& path) {
+    const auto slash = path.rfind('/');
+    return slash == std::string::npos ? "." : path.substr(0, slash);
+}
+
+std::string canonical(const std::string& path) {
+    char* real = realpath(path.c_str(), nullptr);
+    std::string result = real ? real : path;
+    free(real);
+    return result;
+}
+
+std::string first_readable(const std::vector<std::string>& candidates) {
+    for (const auto& path : candidates)
+        if (!path.empty() && readable(path)) return canonical(path);
+    return {};
+}
+
+std::string from_environment(const char* name) {
+    const char* value = getenv(name);
+    return value ? value : "";
+}
+
+}  // namespace
+
+bool is_yes(const std::string& text) {
+    for (const char* yes : {"true", "yes", "on", "enabled", "t", "y"})
+        if (strcasecmp(text.c_str(), yes) == 0) return true;
+    return strtol(text.c_str(), nullptr, 10) != 0;
+}
+
+Paths find_paths(const std::string& component) {
+    // An uninstalled tree has <build>/components/ompi/mca_schizo_ghost.so.
+    const std::string here = folder_of(canonical(component));
+    const std::string build = here + "/../..";
+    Paths paths;
+    paths.wrapper = first_readable({from_environment("GHOST_WRAPPER"),
+                                    build + "/pmix-plugin/wrapper/ghost-wrapper",
+                                    GHOST_LIBEXEC_DIR "/ghost-wrapper"});
+    // Beside this very component first: what is loaded together was built together.
+    const std::string plugin =
+        first_readable({here + "/../pmix/pmix_mca_pnet_ghost.so",
+                        from_environment("GHOST_PMIX_COMPONENTS") + "/pmix_mca_pnet_ghost.so"});
+    if (!plugin.empty()) paths.pmix_components = folder_of(plugin);
+    paths.criu = first_readable({from_environment("GHOST_CRIU"), build + "/criu/sbin/criu"});
+    if (paths.criu.empty()) paths.criu = GHOST_CRIU_PROGRAM;
+    const std::string help =
+        first_readable({here + "/help-ghost.txt", GHOST_DATA_DIR "/help-ghost.txt"});
+    if (!help.empty()) paths.help = folder_of(help);
+    return paths;
+}
+
+JobSettings decide(const GetEnv& get, const Paths& paths) {
+    JobSettings decided;
+    for (const Rule& rule : rules) {
+        const auto users = get(rule.name);
+        if (!users) {
+            decided.settings.push_back({rule.name, rule.value});
+            continue;
+        }
+        const char* parameter = rule.name + 9;  // without OMPI_MCA_ or PMIX_MCA_
+        if (const char* why = rule.obstacle(*users); why && decided.obstacle.empty())
+            decided.obstacle = complaint(parameter, *users, why);
+    }
+    add_component_path(get, paths, decided);
+    if (decided.obstacle.empty()) add_fork_agent(get, paths, decided);
+    return decided;
+}
+
+}  // namespace ghost::plugin

@@ -1,0 +1,109 @@
+#include "pmix-plugin/settings/parameters.hpp"
+
+#include <cmath>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <strings.h>
+
+namespace ghost::plugin {
+
+namespace {
+
+constexpr Parameter table[] = {
+    {"ghost", "0", "Run the job so that its ranks can move and be saved (0 or 1)"},
+    {"ghost_checkpoint_interval", "0",
+     "Seconds (or 10m, 2h) between snapshots of the job; 0 takes none"},
+    {"ghost_checkpoint_dir", "./ghost-snapshots",
+     "Folder for snapshots, shared by all nodes or local to each"},
+    {"ghost_checkpoint_keep", "2", "How many complete snapshots are kept"},
+    {"ghost_checkpoint_to", "disk",
+     "Where snapshots go: disk, memory (of the node each rank is on) or both"},
+    {"ghost_checkpoint_rate", "0",
+     "Bytes per second that each rank may write (or 200M, 1G); 0 is unlimited"},
+    {"ghost_checkpoint_signal", "URG",
+     "Signal to mpirun that requests a snapshot (name or number; none)"},
+    {"ghost_full_every", "10", "Take a full snapshot after this many incremental ones; 0 is never"},
+    {"ghost_incremental", "1", "Write only pages that changed since the last snapshot (0 or 1)"},
+    {"ghost_compress", "lz4", "Compression of snapshots: none, lz4 or zstd"},
+    {"ghost_recover", "none",
+     "Not available yet: bring a dead rank or node back from the last snapshot (rank, node, all)"},
+    {"ghost_migrate_mode", "auto",
+     "Not available yet: how a rank's memory moves; ranks always move by stop-and-copy"},
+    {"ghost_filters", "none",
+     "Filters for messages between ranks: crypto, compress, backup=FOLDER, so:/PATH"},
+    {"ghost_streams", "1", "Offer streams to programs that use kernet.h, without kernetd (0 or 1)"},
+    {"ghost_verbose", "1",
+     "What Ghost reports: 0 errors, 1 warnings, 2 events, 3 steps, 4 every detail"},
+};
+
+}  // namespace
+
+namespace {
+
+struct Unit {
+    char letter;
+    double factor;
+};
+
+constexpr Unit time_units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+constexpr Unit byte_units[] = {{'B', 1},
+                               {'K', 1024.0},
+                               {'M', 1024.0 * 1024},
+                               {'G', 1024.0 * 1024 * 1024},
+                               {'T', 1024.0 * 1024 * 1024 * 1024}};
+
+// A number that is not negative with at most one unit's letter behind it.
+Result<double> with_unit(const std::string& text, std::span<const Unit> units, const char* what) {
+    char* end = nullptr;
+    const double value = std::strtod(text.c_str(), &end);
+    const Error wrong = make_error(Code::invalid, std::string("understand ") + what, text);
+    if (end == text.c_str() || !std::isfinite(value) || value < 0) return wrong;
+    double factor = 1;
+    if (*end != '\0') {
+        bool known = false;
+        for (const Unit& unit : units) {
+            if (strncasecmp(&unit.letter, end, 1) != 0) continue;
+            factor = unit.factor;
+            known = true;
+        }
+        if (!known || end[1] != '\0') return wrong;
+    }
+    if (value * factor > 1e15) return wrong;
+    return value * factor;
+}
+
+}  // namespace
+
+std::span<const Parameter> parameters() {
+    return table;
+}
+
+Result<int64_t> parse_duration_us(const std::string& text) {
+    auto seconds = with_unit(text, time_units, "the time");
+    if (!seconds) return seconds.error();
+    if (*seconds > 1e9) return make_error(Code::invalid, "understand the time", text);
+    return std::llround(*seconds * 1e6);
+}
+
+Result<uint64_t> parse_bytes(const std::string& text) {
+    auto bytes = with_unit(text, byte_units, "the amount of bytes");
+    if (!bytes) return bytes.error();
+    return static_cast<uint64_t>(std::llround(*bytes));
+}
+
+Result<int> parse_signal(const std::string& text) {
+    if (strcasecmp(text.c_str(), "none") == 0) return 0;
+    const char* name = strncasecmp(text.c_str(), "SIG", 3) == 0 ? text.c_str() + 3 : text.c_str();
+    for (int signum = 1; signum < NSIG; ++signum) {
+        const char* known = sigabbrev_np(signum);
+        if (known != nullptr && strcasecmp(known, name) == 0) return signum;
+    }
+    char* end = nullptr;
+    const long number = std::strtol(text.c_str(), &end, 10);
+    if (!text.empty() && *end == '\0' && number >= 0 && number < NSIG)
+        return static_cast<int>(number);
+    return make_error(Code::invalid, "understand the signal", text);
+}
+
+}  // namespace ghost::plugin

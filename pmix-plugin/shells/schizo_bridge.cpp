@@ -1,0 +1,212 @@
+#include "pmix-plugin/shells/schizo_bridge.h"
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/result.hpp"
+#include "kernet-btl/filter/list.hpp"
+#include "pmix-plugin/settings/job_settings.hpp"
+#include "pmix-plugin/settings/parameters.hpp"
+#include "pmix-plugin/settings/rank_environment.hpp"
+#include "pmix-plugin/snapshots/manifest.hpp"
+
+namespace {
+
+using namespace ghost::plugin;
+
+// The component's own state: written by prepare(), before any launch thread exists.
+struct State {
+    bool prepared = false;
+    bool active = false;
+    Paths paths;
+    std::string message;
+    std::string secret;
+    std::string restart;   // folder of the snapshot the job is restarted from; empty: a new job
+    bool filters = false;  // messages are to go through filters
+};
+
+State& state() {
+    static State the_state;
+    return the_state;
+}
+
+std::optional<std::string> process_environment(const std::string& name) {
+    const char* value = getenv(name.c_str());
+    if (!value) return std::nullopt;
+    return value;
+}
+
+bool wanted() {
+    const char* on = getenv("OMPI_MCA_ghost");
+    const char* off = getenv("OMPI_MCA_ghost_disabled");
+    return on && is_yes(on) && !(off && is_yes(off));
+}
+
+// mpirun's environment does not reach its daemons, parameters do: where the log goes travels as
+// one.
+void share_log_file(bool decides) {
+    if (decides) {
+        if (const char* log = getenv("GHOST_LOG")) setenv("OMPI_MCA_ghost_log", log, 1);
+    } else if (const char* log = getenv("OMPI_MCA_ghost_log")) {
+        setenv("GHOST_LOG", log, 0);
+    }
+}
+
+// Whether the job runs with Ghost is decided once, in mpirun; daemons hear of it as of any other
+// parameter (which mpirun's own "--mca ghost 1" would otherwise win over).
+void switch_off(State& s, std::string why) {
+    s.message = std::move(why);
+    setenv("OMPI_MCA_ghost_disabled", "1", 1);
+}
+
+std::string new_secret() {
+    std::array<unsigned char, 32> bytes{};
+    size_t filled = 0;
+    while (filled < bytes.size()) {
+        const ssize_t n = getrandom(bytes.data() + filled, bytes.size() - filled, 0);
+        if (n > 0) filled += static_cast<size_t>(n);
+    }
+    std::string hex;
+    for (unsigned char byte : bytes) {
+        char digits[3];
+        snprintf(digits, sizeof digits, "%02x", byte);
+        hex += digits;
+    }
+    return hex;
+}
+
+// A restarted job goes on under the secret its ranks know.
+std::string take_restart(State& s, const char* folder) {
+    char* real = realpath(folder, nullptr);
+    s.restart = real ? real : folder;
+    free(real);
+    auto secret = read_secret(s.restart);
+    if (!secret.ok()) return "cannot " + secret.error().message();
+    s.secret = *secret;
+    return {};
+}
+
+const char* filters_wanted() {
+    const char* list = getenv(filters_variable);
+    return list && *list && std::strcmp(list, "none") != 0 ? list : nullptr;
+}
+
+// Programs find the stream manager of their daemon whatever kernetd the user's own environment
+// names: it would be known on mpirun's node only.
+void set_stream_manager(unsigned job, void* env, ghost_set_fn set) {
+    const char* on = getenv(streams_variable);
+    if (on && !is_yes(on)) return;
+    const std::string agent = node_socket(std::to_string(job), geteuid());
+    set(env, stream_manager_variable, stream_manager_address(agent).c_str());
+}
+
+// What stands against running this job with Ghost; "" if nothing does.
+std::string obstacle(State& s, bool decides, const char* version, const JobSettings& decided) {
+    if (std::strncmp(version, "4.1.", 4) != 0)
+        return std::string("this is Open MPI ") + version + ", Ghost knows only 4.1";
+    if (!decides) return {};
+    const char* folder = getenv(restart_variable);
+    std::string why = folder ? take_restart(s, folder) : std::string();
+    if (why.empty() && s.filters) {
+        auto list = kernet::filter::List::parse(filters_wanted());
+        if (!list.ok()) why = "cannot " + list.error().message();
+    }
+    return why.empty() ? decided.obstacle : why;
+}
+
+}  // namespace
+
+void ghost_schizo_parameters(ghost_register_fn each) noexcept {
+    for (const Parameter& parameter : parameters()) {
+        const char* value = each(parameter.name, parameter.fallback, parameter.meaning);
+        if (value && std::strcmp(value, parameter.fallback) != 0)
+            setenv((std::string("OMPI_MCA_") + parameter.name).c_str(), value, 0);
+    }
+}
+
+const char* ghost_schizo_prepare(int decides, const char* component, const char* version) noexcept {
+    State& s = state();
+    s.message.clear();
+    if (s.prepared) return nullptr;
+    s.prepared = true;
+    s.paths = find_paths(component);
+    s.filters = filters_wanted() != nullptr;
+    if (!wanted()) {
+        if (!decides) return nullptr;
+        if (const char* folder = getenv(restart_variable)) s.restart = folder;
+        if (s.restart.empty() && !s.filters) return nullptr;
+        s.message = "Ghost is switched off (--mca ghost 1 switches it on)";
+        return s.message.c_str();
+    }
+    const JobSettings decided = decide(process_environment, s.paths);
+    if (std::string why = obstacle(s, decides, version, decided); !why.empty()) {
+        switch_off(s, std::move(why));
+        return s.message.c_str();
+    }
+    share_log_file(decides);
+    for (const Setting& setting : decided.settings)
+        setenv(setting.name.c_str(), setting.value.c_str(), 1);
+    s.active = true;
+    return nullptr;
+}
+
+const char* ghost_schizo_topic(void) noexcept {
+    if (!state().restart.empty()) return "cannot restart";
+    return state().filters ? "cannot filter" : "cannot migrate";
+}
+
+int ghost_schizo_ends(void) noexcept {
+    return !state().restart.empty() || state().filters;
+}
+
+int ghost_schizo_active(void) noexcept {
+    return state().active;
+}
+
+const char* ghost_schizo_help_dir(void) noexcept {
+    return state().paths.help.c_str();
+}
+
+void ghost_schizo_app_env(void* env, ghost_set_fn set) noexcept {
+    State& s = state();
+    if (!s.active) return;
+    if (s.secret.empty()) s.secret = new_secret();  // one for all parts of an MPMD command line
+    set(env, "GHOST_SECRET", s.secret.c_str());
+    set(env, "GHOST_CRIU", s.paths.criu.c_str());
+    for (const char* name : {"GHOST_LOG", "GHOST_LINKS", "GHOST_LINK_FAULTS"}) {
+        if (const char* value = getenv(name)) set(env, name, value);
+    }
+    if (const char* filters = filters_wanted()) set(env, "GHOST_FILTERS", filters);
+    if (s.restart.empty()) return;
+    set(env, "GHOST_RESTART", s.restart.c_str());
+    if (const char* suffix = getenv(restart_keep_variable)) set(env, "GHOST_RESTART_KEEP", suffix);
+}
+
+void ghost_schizo_guest_env(unsigned host, char* const* shared, unsigned node,
+                            const char* node_name, void* env, ghost_set_fn set) noexcept {
+    if (!state().active) return;
+    for (const auto& [name, value] : guest_environment(host, node, node_name))
+        set(env, name.c_str(), value.c_str());
+    set_stream_manager(host, env, set);
+    constexpr const char* needed[] = {"GHOST_SECRET", "GHOST_LOG", "GHOST_LINKS",
+                                      "GHOST_LINK_FAULTS", "GHOST_FILTERS"};
+    for (char* const* entry = shared; entry && *entry; ++entry) {
+        for (const char* name : needed) {
+            const size_t length = std::strlen(name);
+            if (std::strncmp(*entry, name, length) == 0 && (*entry)[length] == '=')
+                set(env, name, *entry + length + 1);
+        }
+    }
+}
+
+void ghost_schizo_child_env(unsigned job, unsigned rank, unsigned node, const char* node_name,
+                            void* env, ghost_set_fn set) noexcept {
+    if (!state().active) return;
+    for (const auto& [name, value] : rank_environment(job, rank, node, node_name))
+        set(env, name.c_str(), value.c_str());
+    set_stream_manager(job, env, set);
+}

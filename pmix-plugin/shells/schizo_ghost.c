@@ -1,0 +1,113 @@
+/* Component "ghost" of ORTE's framework schizo, loaded by mpirun and every daemon: the place from
+ * which a job is told, before any other component is chosen, that its ranks are to be movable.
+ * A shell: schizo_bridge.cpp does the work.
+ *
+ * mpirun opens schizo (register) before it knows what it is and calls define_cli next, when the
+ * --mca pairs are in its environment; a daemon knows already at register (orte/runtime/orte_init.c,
+ * orte/orted/orted_submit.c of Open MPI 4.1). */
+#define _GNU_SOURCE
+#include "orte_config.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "opal/mca/base/mca_base_var.h"
+#include "opal/util/opal_environ.h"
+#include "opal/util/show_help.h"
+#include "orte/constants.h"
+#include "orte/mca/mca.h"
+#include "orte/mca/schizo/schizo.h"
+#include "orte/runtime/orte_globals.h"
+#include "orte/runtime/runtime.h"
+#include "pmix-plugin/shells/info_ghost.h"
+#include "pmix-plugin/shells/schizo_bridge.h"
+
+/* The job the user started is job 1 of the family; only its ranks move. Others are guests, spawned
+ * by its ranks or by each other. */
+#define FIRST_JOB(jobid) (1 == ORTE_LOCAL_JOBID(jobid))
+
+ORTE_MODULE_DECLSPEC extern orte_schizo_base_component_t mca_schizo_ghost_component;
+
+static const char* register_parameter(const char* name, const char* fallback, const char* meaning) {
+    static char* values[32];
+    static int used;
+    char** value = &values[used < 31 ? used++ : 31];
+    *value = (char*)fallback;
+    /* "ghost_verbose" is variable "verbose" of a framework "ghost", "ghost" its selection. */
+    const char* variable = strchr(name, '_');
+    mca_base_var_register("ghost", "ghost", NULL, variable ? variable + 1 : NULL, meaning,
+                          MCA_BASE_VAR_TYPE_STRING, NULL, 0, MCA_BASE_VAR_FLAG_SETTABLE,
+                          OPAL_INFO_LVL_1, MCA_BASE_VAR_SCOPE_ALL, value);
+    return *value;
+}
+
+static void prepare(int decides) {
+    Dl_info self = {0};
+    dladdr((void*)&mca_schizo_ghost_component, &self);
+    const char* why = ghost_schizo_prepare(decides, self.dli_fname, orte_version_string);
+    opal_show_help_add_dir(ghost_schizo_help_dir());
+    if (!why) return;
+    opal_show_help("help-ghost.txt", ghost_schizo_topic(), true, why);
+    if (ghost_schizo_ends()) exit(1);
+}
+
+static void set_variable(void* env, const char* name, const char* value) {
+    opal_setenv(name, value, true, (char***)env);
+}
+
+static int define_cli(opal_cmd_line_t* cli) {
+    (void)cli;
+    prepare(1);
+    return ORTE_SUCCESS;
+}
+
+static int parse_env(char* path, opal_cmd_line_t* cli, char** from, char*** to) {
+    (void)path, (void)cli, (void)from;
+    ghost_schizo_app_env(to, set_variable);
+    return ORTE_SUCCESS;
+}
+
+static void setup_guest(orte_job_t* job, char*** env) {
+    const orte_jobid_t host = ORTE_CONSTRUCT_LOCAL_JOBID(job->jobid, 1);
+    orte_job_t* first = orte_get_job_data_object(host);
+    orte_app_context_t* app =
+        first ? (orte_app_context_t*)opal_pointer_array_get_item(first->apps, 0) : NULL;
+    if (app)
+        ghost_schizo_guest_env(host, app->env, ORTE_PROC_MY_NAME->vpid, orte_process_info.nodename,
+                               env, set_variable);
+}
+
+static int setup_child(orte_job_t* job, orte_proc_t* child, orte_app_context_t* app, char*** env) {
+    (void)app;
+    if (!FIRST_JOB(job->jobid))
+        setup_guest(job, env);
+    else
+        ghost_schizo_child_env(job->jobid, child->name.vpid, ORTE_PROC_MY_NAME->vpid,
+                               orte_process_info.nodename, env, set_variable);
+    return ORTE_SUCCESS;
+}
+
+static orte_schizo_base_module_t module = {
+    .define_cli = define_cli, .parse_env = parse_env, .setup_child = setup_child};
+
+static int component_register(void) {
+    ghost_schizo_parameters(register_parameter);
+    ghost_info_if_asked();
+    if (ORTE_PROC_IS_DAEMON) prepare(0);
+    return ORTE_SUCCESS;
+}
+
+static int component_query(mca_base_module_t** chosen, int* priority) {
+    if (ORTE_PROC_IS_APP) return ORTE_ERROR;
+    *chosen = (mca_base_module_t*)&module;
+    *priority = 10;
+    return ORTE_SUCCESS;
+}
+
+orte_schizo_base_component_t mca_schizo_ghost_component = {
+    .base_version = {MCA_SCHIZO_BASE_VERSION_1_0_0, .mca_component_name = "ghost",
+                     MCA_BASE_MAKE_VERSION(component, 4, 1, 0),
+                     .mca_query_component = component_query,
+                     .mca_register_component_params = component_register},
+    .base_data = {MCA_BASE_METADATA_PARAM_CHECKPOINT}};

@@ -1,0 +1,100 @@
+// `ghost doctor`: what is missing on each node, and the command that mends it.
+#include <cstdlib>
+#include <fmt/format.h>
+#include <sstream>
+#include <unistd.h>
+
+#include "tools/node_checks.hpp"
+#include "tools/process.hpp"
+#include "tools/verbs/verb.hpp"
+
+namespace ghost::tools {
+namespace {
+
+std::string host_name() {
+    char name[256] = "?";
+    ::gethostname(name, sizeof name - 1);
+    return name;
+}
+
+Json examine_here() {
+    Paths paths = find_paths();
+    Json out{{"node", host_name()}, {"ok", true}, {"checks", Json::array()}};
+    for (const Check& check : node_checks()) {
+        Finding found = check.look(paths);
+        Json item{{"name", check.name},
+                  {"needed", check.needed},
+                  {"ok", found.ok},
+                  {"state", found.state}};
+        if (!found.ok) item["mend"] = check.mend;
+        if (!found.ok && check.needed) out["ok"] = false;
+        out["checks"].push_back(item);
+    }
+    return out;
+}
+
+// The way mpirun itself would reach the node, running the same file there.
+Json examine_by_shell(const std::string& node) {
+    const char* agent = std::getenv("OMPI_MCA_plm_rsh_agent");
+    std::istringstream words(agent != nullptr ? agent : "ssh");
+    std::vector<std::string> argv;
+    for (std::string word; words >> word;) argv.push_back(word);
+    argv.push_back(node);
+    argv.push_back(shell_quote(find_paths().program_folder + "/ghost") + " doctor --json");
+    auto end = run_program(argv);
+    std::string text = end.ok() ? end->output : end.error().message();
+    Json answer = Json::parse(text, nullptr, false);
+    if (answer.is_object() && answer.contains("nodes") && answer["nodes"].size() == 1) {
+        Json out = answer["nodes"][0];
+        out["node"] = node;
+        return out;
+    }
+    return {
+        {"node", node},
+        {"ok", false},
+        {"checks",
+         {{{"name", "remote shell"},
+           {"needed", true},
+           {"ok", false},
+           {"state", text.substr(0, text.find('\n'))},
+           {"mend", fmt::format("make `{} {} true` work without a password", argv[0], node)}}}}};
+}
+
+void print_node(const Json& node) {
+    fmt::print("{}: {}\n", node["node"].get<std::string>(),
+               node["ok"].get<bool>() ? "ready" : "something is missing");
+    for (const Json& check : node["checks"]) {
+        bool ok = check["ok"].get<bool>();
+        const char* mark = ok ? "ok" : check["needed"].get<bool>() ? "MISSING" : "optional";
+        fmt::print("  {:<9} {:<24} {}\n", mark, check["name"].get<std::string>(),
+                   check["state"].get<std::string>());
+        if (!ok) fmt::print("            -> {}\n", check["mend"].get<std::string>());
+    }
+}
+
+int run_doctor(const std::vector<std::string>& names, bool json) {
+    Json nodes = Json::array();
+    if (names.empty()) nodes.push_back(examine_here());
+    for (const std::string& name : names) nodes.push_back(examine_by_shell(name));
+    bool ok = true;
+    for (const Json& node : nodes) {
+        ok = ok && node["ok"].get<bool>();
+        if (!json) print_node(node);
+    }
+    if (json) print_json({{"ok", ok}, {"nodes", nodes}});
+    return ok ? exit_done : exit_unharmed;
+}
+
+}  // namespace
+
+void define_doctor(CommandLine app, int& exit_status) {
+    auto nodes = std::make_shared<std::vector<std::string>>();
+    app.add_option("--nodes", *nodes,
+                   "nodes to look at over ssh, separated by commas (default: this node)")
+        .delimiter(',');
+    auto json = add_json(app);
+    app.footer("Exit status: 0 nothing that is needed is missing; 1 something is; 2 wrong usage.");
+    app.callback([=, &exit_status] { exit_status = run_doctor(*nodes, *json); });
+}
+
+}  // namespace ghost::tools

@@ -1,0 +1,125 @@
+// `ghost gather`: a snapshot whose ghosts are on the nodes that made them, in one folder.
+#include <algorithm>
+#include <filesystem>
+#include <fmt/format.h>
+#include <set>
+
+#include "tools/ghost_files.hpp"
+#include "tools/verbs/job_snapshots.hpp"
+#include "tools/remote.hpp"
+#include "tools/terminal.hpp"
+#include "tools/verbs/verb.hpp"
+
+namespace ghost::tools {
+namespace {
+
+namespace fs = std::filesystem;
+using plugin::Snapshot;
+
+class Gatherer {
+  public:
+    explicit Gatherer(std::string to) : to_(std::move(to)) {}
+
+    // With the snapshots it stands on, the oldest first. Ones that are there already are left.
+    Status gather(const std::string& folder) {
+        Snapshot snapshot = plugin::look_at_snapshot(folder);
+        if (!snapshot.whole)
+            return make_error(Code::corrupt, "gather snapshot " + snapshot.name + ":",
+                              snapshot.why);
+        std::set<std::string> parents;
+        for (const auto& rank : snapshot.manifest->ranks)
+            for (const auto& file : rank.chain) parents.insert(file.substr(0, file.find('/')));
+        for (const auto& parent : parents)
+            GHOST_TRY(
+                one(plugin::look_at_snapshot(fs::path(snapshot.path).parent_path() / parent)));
+        return one(snapshot);
+    }
+    uint64_t bytes() const { return bytes_; }
+
+  private:
+    Status one(const Snapshot& snapshot) {
+        std::error_code ignored;
+        if (fs::exists(fs::path(to_) / snapshot.name, ignored)) return {};
+        if (!snapshot.whole)
+            return make_error(Code::corrupt, "gather snapshot " + snapshot.name + ":",
+                              snapshot.why);
+        auto partial = plugin::create_partial(to_, snapshot.name);
+        if (!partial) return partial.error();
+        const Status filled = fill(snapshot, *partial);
+        if (filled.ok()) return plugin::commit_snapshot(to_, snapshot.name);
+        (void)plugin::discard_partial(to_, snapshot.name);
+        return filled;
+    }
+
+    Status fill(const Snapshot& snapshot, const std::string& partial) {
+        for (const auto& rank : snapshot.manifest->ranks) {
+            line_.show(fmt::format("{} rank {} of {}", snapshot.name, rank.rank, rank.node), bytes_,
+                       0);
+            const auto from = fs::path(snapshot.path) / rank.file;
+            const auto to = fs::path(partial) / rank.file;
+            std::error_code failed;
+            if (fs::exists(from, failed))
+                fs::copy_file(from, to, fs::copy_options::overwrite_existing, failed);
+            else
+                GHOST_TRY(fetch_file(rank.node, from, to));
+            if (failed) return sys_error_of(failed.value(), "copy", from);
+            if (fs::file_size(to, failed) != rank.bytes)
+                return make_error(Code::corrupt, "fetch all of", from);
+            bytes_ += rank.bytes;
+        }
+        line_.clear();
+        auto secret = plugin::read_secret(snapshot.path);
+        if (!secret) return secret.error();
+        GHOST_TRY(plugin::write_secret(partial, *secret));
+        return plugin::write_manifest(partial, *snapshot.manifest);
+    }
+
+    std::string to_;
+    uint64_t bytes_ = 0;
+    ProgressLine line_;
+};
+
+int run(const std::string& snapshot, const std::string& to, bool json) {
+    auto folder = plugin::open_snapshot_folder(to);
+    if (!folder) return report(folder.error(), json);
+    std::string path = snapshot;
+    if (!is_snapshot(snapshot)) {
+        auto all = plugin::list_snapshots(snapshot);
+        if (all.ok() && all->empty())
+            all = make_error(Code::not_found, "find a snapshot in", snapshot);
+        if (!all) return report(all.error(), json);
+        path = all->front().path;
+    }
+    Gatherer gatherer(*folder);
+    const Status done = gatherer.gather(path);
+    if (!done.ok()) return report(done.error(), json);
+    const std::string made = *folder + "/" + fs::canonical(path).filename().string();
+    auto registry = all_classes();
+    if (!registry) return report(registry.error(), json);
+    Verifier verifier(**registry, nullptr);
+    const Status whole = verify_ghosts(plugin::look_at_snapshot(made), verifier);
+    if (!whole.ok()) return report(whole.error(), json);
+    if (json)
+        print_json({{"snapshot", made}, {"bytes", gatherer.bytes()}});
+    else
+        fmt::print("{}  {}\n", made, bytes_text(gatherer.bytes()));
+    return exit_done;
+}
+
+}  // namespace
+
+void define_gather(CommandLine app, int& exit_status) {
+    auto snapshot = std::make_shared<std::string>();
+    auto to = std::make_shared<std::string>();
+    app.add_option("snapshot", *snapshot,
+                   "a snapshot on mpirun's node, or a folder of snapshots (the newest is used)")
+        .required();
+    app.add_option("--to", *to, "folder that receives the snapshot and its parents").required();
+    auto json = add_json(app);
+    app.footer(
+        "For snapshots in folders or memory local to each node: copies every node's part into one "
+        "folder by ssh (or GHOST_RSH, or OMPI_MCA_plm_rsh_agent) and checks every byte.");
+    app.callback([=, &exit_status] { exit_status = run(*snapshot, *to, *json); });
+}
+
+}  // namespace ghost::tools

@@ -1,0 +1,71 @@
+#include "tools/verbs/job_checkpoint.hpp"
+
+#include <filesystem>
+#include <fmt/format.h>
+#include <poll.h>
+
+#include "tools/process.hpp"
+#include "tools/terminal.hpp"
+#include "tools/verbs/verb.hpp"
+
+namespace ghost::tools {
+namespace {
+
+// An mpirun whose nodes do not answer any more may take long.
+constexpr int ending_ms = 60'000;
+
+void print_row(const Job& job, const Json& row, const std::string& then, bool ended) {
+    const std::string second = row.value("second", "");
+    fmt::print(
+        "job {} -> {}{}  {}  {} ranks  {}  paused {}  total {}{}\n", job.name(),
+        row.value("snapshot", "?"), second.empty() ? "" : " and " + second, row.value("kind", "?"),
+        row.value("ranks", 0), bytes_text(row.value("bytes", uint64_t{0})),
+        time_text(row.value("pause_us", int64_t{0})), time_text(row.value("total_us", int64_t{0})),
+        then == "stop"   ? "  (stopped; send SIGCONT to mpirun to continue)"
+        : then != "kill" ? ""
+        : ended          ? "  (ended)"
+                         : fmt::format("  (ending: mpirun {} is still there)", job.pid()));
+}
+
+}  // namespace
+
+int checkpoint_job(const Job& job, const std::string& to, const std::string& then, bool json) {
+    std::error_code ignored;
+    const std::string folder = to.empty() || to == "memory" || to == "both"
+                                   ? to
+                                   : std::filesystem::absolute(to, ignored).string();
+    ProgressLine line;
+    // Who restarts the job next must not find it running.
+    Fd mpirun;
+    if (const auto id = identify(job.pid()); then == "kill" && id.ok()) {
+        if (auto opened = open_process(*id); opened.ok()) mpirun = std::move(*opened);
+    }
+    const Answer answer =
+        ask(job, {{"t", "checkpoint"}, {"to", folder}, {"then", then}}, [&](const Json& p) {
+            line.show("job " + job.name() + " " + p.value("phase", "?"),
+                      p.value("bytes", uint64_t{0}), p.value("total", uint64_t{0}));
+        });
+    bool ended = false;
+    if (mpirun.valid() && answer.exit == exit_done) {
+        line.show("job " + job.name() + " ending", 0, 0);
+        pollfd end{mpirun.get(), POLLIN, 0};
+        ended = ::poll(&end, 1, ending_ms) == 1;
+    }
+    line.clear();
+    if (!answer.error.empty()) fmt::print(stderr, "ghost: {}\n", answer.error);
+    if (json) {
+        Json out = answer.result.is_object() ? answer.result : Json::object();
+        out["job"] = job.name();
+        out["then"] = then;
+        out["exit"] = answer.exit;
+        if (then == "kill") out["ended"] = ended;
+        if (!answer.error.empty()) out["error"] = answer.error;
+        print_json(out);
+    } else if (answer.exit == exit_done && answer.result.is_object()) {
+        print_row(job, answer.result, then, ended);
+    }
+    if (answer.exit == exit_harmed) fmt::print(stderr, "ghost: the job was harmed\n");
+    return answer.exit;
+}
+
+}  // namespace ghost::tools

@@ -1,0 +1,181 @@
+#include "tools/verbs/job_preflight.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fmt/format.h>
+#include <set>
+#include <sstream>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "ghost-core/format/host.hpp"
+#include "ghost-core/format/reader.hpp"
+#include "ghost-core/engine/preflight.hpp"
+#include "ghost-core/criu/written_files.hpp"
+#include "tools/ghost_files.hpp"
+#include "tools/terminal.hpp"
+
+namespace ghost::tools {
+namespace {
+
+namespace fs = std::filesystem;
+using plugin::Manifest;
+
+bool runnable(const std::string& path) {
+    struct stat info {};
+    return ::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
+           ::access(path.c_str(), X_OK) == 0;
+}
+
+// As mpirun looks for a program: in the folder it is to run in, or along PATH.
+std::string find_program(const std::string& name, const std::string& cwd) {
+    if (name.find('/') != std::string::npos) {
+        const std::string path = name[0] == '/' ? name : cwd + "/" + name;
+        return runnable(path) ? path : "";
+    }
+    const char* path = std::getenv("PATH");
+    std::istringstream folders(path != nullptr ? path : "");
+    for (std::string folder; std::getline(folders, folder, ':');)
+        if (runnable(folder + "/" + name)) return folder + "/" + name;
+    return runnable(cwd + "/" + name) ? cwd + "/" + name : "";
+}
+
+class Look {
+  public:
+    Look(const plugin::Snapshot& snapshot, bool elsewhere)
+        : snapshot_(snapshot), manifest_(*snapshot.manifest), elsewhere_(elsewhere) {}
+
+    void tools(const Paths& paths) {
+        if (manifest_.version != PACKAGE_VERSION)
+            here(fmt::format("Ghost {}: this is {}", manifest_.version, PACKAGE_VERSION));
+        if (find_mpirun(manifest_).empty()) here("mpirun: not in PATH");
+        if (!runnable(paths.wrapper)) here("ghost-wrapper: not found; `ghost doctor` says more");
+        if (!runnable(paths.criu)) here("criu: not found; `ghost doctor` says more");
+        struct stat info {};
+        const std::string file = snapshot_.path + "/" + plugin::manifest_file;
+        if (::stat(file.c_str(), &info) == 0 && info.st_uid != ::geteuid() && info.st_uid != 0)
+            here(fmt::format("{}: belongs to another user, {}", file, info.st_uid));
+        if (manifest_.uid != ::geteuid())
+            here(fmt::format("user {}: the snapshot is of that user's job", manifest_.uid));
+    }
+
+    void programs() {
+        for (const auto& app : manifest_.apps) {
+            std::error_code failed;
+            if (!app.cwd.empty() && !fs::is_directory(app.cwd, failed))
+                local(fmt::format("folder {}: programs ran in it", app.cwd));
+            if (find_program(app.argv[0], app.cwd).empty())
+                local(fmt::format("program {}: not found or not executable", app.argv[0]));
+        }
+    }
+
+    void files() {
+        for (const auto& file : manifest_.files)
+            if (!file.copy)
+                size(file.path, file.size, local_);
+            else if (auto may = core::may_put_back(file.path); !may.ok())
+                local(fmt::format("file {}: {}", file.path, may.error().message()));
+        if (!manifest_.input.path.empty())
+            size(manifest_.input.path, manifest_.input.offset, false);
+    }
+
+    void memory() {
+        uint64_t needed = 0;
+        for (const auto& rank : manifest_.ranks) needed += rank.memory;
+        const uint64_t free = core::free_memory();
+        if (needed > free)
+            local(fmt::format("memory: {} needed if all ranks start here, {} free",
+                              bytes_text(needed), bytes_text(free)));
+    }
+
+    // Processor, kernel and files of every rank, as its ghost says.
+    void hosts() {
+        auto registry = all_classes();
+        if (!registry) return here(registry.error().message());
+        std::set<std::string> seen;
+        for (const auto& rank : manifest_.ranks) {
+            auto differences = differences_of(**registry, snapshot_.path + "/" + rank.file);
+            if (!differences) {
+                here(fmt::format("rank {}: cannot {}", rank.rank, differences.error().message()));
+                continue;
+            }
+            for (const auto& line : *differences)
+                if (seen.insert(line).second) local(line);
+        }
+    }
+
+    Shortcomings found;
+
+  private:
+    // What the ghost says of files that are cut back before the ranks look at them does not count;
+    // their sizes are looked at by files().
+    std::string facts_without_written(const std::string& host) const {
+        Json facts = Json::parse(host, nullptr, false);
+        if (!facts.is_object() || !facts.contains("files") || !facts["files"].is_array())
+            return host;
+        Json kept = Json::array();
+        for (const Json& file : facts["files"]) {
+            const std::string path = file.value("path", "");
+            const bool written =
+                std::any_of(manifest_.files.begin(), manifest_.files.end(),
+                            [&](const Manifest::File& one) { return one.path == path; });
+            if (!written) kept.push_back(file);
+        }
+        facts["files"] = kept;
+        return facts.dump(-1, ' ', false, Json::error_handler_t::replace);
+    }
+
+    Result<std::vector<std::string>> differences_of(const core::ResourceRegistry& registry,
+                                                    const std::string& file) const {
+        auto in = registry.open(file, nullptr);
+        if (!in) return in.error();
+        core::GhostReader reader(**in);
+        core::GhostHead head;
+        GHOST_TRY(reader.head(head));
+        return core::host_differences(facts_without_written(head.host));
+    }
+
+    void size(const std::string& path, uint64_t needed, bool only_here) {
+        struct stat info {};
+        std::string line;
+        if (::stat(path.c_str(), &info) != 0)
+            line = fmt::format("file {}: not there", path);
+        else if (static_cast<uint64_t>(info.st_size) < needed)
+            line = fmt::format("file {}: {} bytes, {} at the time of the snapshot", path,
+                               info.st_size, needed);
+        if (line.empty()) return;
+        only_here ? local(line) : here(line);
+    }
+
+    void here(std::string line) { found.here.push_back(std::move(line)); }
+    // Only of importance on a node that gets a rank.
+    void local(std::string line) { (elsewhere_ ? found.perhaps : found.here).push_back(line); }
+
+    static constexpr bool local_ = true;
+    const plugin::Snapshot& snapshot_;
+    const Manifest& manifest_;
+    bool elsewhere_;
+};
+
+}  // namespace
+
+std::string find_mpirun(const Manifest& manifest) {
+    const std::string said = manifest.mpirun_argv.empty() ? "" : manifest.mpirun_argv[0];
+    if (!said.empty() && said[0] == '/' && runnable(said)) return said;
+    return find_program("mpirun", "/nowhere");
+}
+
+Shortcomings find_shortcomings(const plugin::Snapshot& snapshot, const Paths& paths,
+                               bool elsewhere) {
+    Look look(snapshot, elsewhere);
+    look.tools(paths);
+    look.programs();
+    look.files();
+    look.memory();
+    look.hosts();
+    return look.found;
+}
+
+}  // namespace ghost::tools

@@ -1,0 +1,28 @@
+// What a restart of a job needs and does not find on this node; everything in one list, before
+// anything is started.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "pmix-plugin/snapshots/folder.hpp"
+#include "tools/paths.hpp"
+
+namespace ghost::tools {
+
+struct Shortcomings {
+    std::vector<std::string> here;  // refused
+    // Of nodes where ranks may start that are not this one: only their own look can tell. They
+    // look before any rank runs.
+    std::vector<std::string> perhaps;
+};
+
+// `elsewhere`: hosts were named, so that this node may get no rank at all.
+Shortcomings find_shortcomings(const plugin::Snapshot& snapshot, const Paths& paths,
+                               bool elsewhere);
+
+// "mpirun" as the snapshot had it if it named a path that is there, else the one in PATH; empty:
+// none.
+std::string find_mpirun(const plugin::Manifest& manifest);
+
+}  // namespace ghost::tools

@@ -1,0 +1,96 @@
+// `ghost migrate`: moves ranks of a running job to another node.
+#include <algorithm>
+#include <fmt/format.h>
+
+#include "tools/job_client.hpp"
+#include "tools/terminal.hpp"
+#include "tools/verbs/verb.hpp"
+
+namespace ghost::tools {
+namespace {
+
+struct MigrateArgs {
+    std::string job;
+    std::vector<int> ranks;
+    std::string to;
+    std::string mode;
+};
+
+void print_row(const Json& row) {
+    int rank = row.value("rank", -1);
+    std::string from = row.value("from", "?"), to = row.value("to", "?");
+    if (!row.value("moved", false)) {
+        bool there = !from.empty() && from == to;
+        fmt::print("rank {}: {}\n", rank, there ? "is already on " + to : "not moved");
+        return;
+    }
+    fmt::print("rank {}: {} -> {} ({})  {} in {} rounds  downtime {}  total {}  epoch {}\n", rank,
+               from, to, row.value("mode", "?"), bytes_text(row.value("bytes", uint64_t{0})),
+               row.value("rounds", 0), time_text(row.value("downtime_us", int64_t{0})),
+               time_text(row.value("total_us", int64_t{0})), row.value("epoch", 0));
+}
+
+// One rank: its row is the object. Several: {"moves": […]}.
+Json json_of(const Answer& answer, size_t asked) {
+    Json rows = answer.result.is_array() ? answer.result : Json::array();
+    Json out = Json::object();
+    if (asked == 1 && rows.size() == 1) {
+        out = rows[0];
+    } else {
+        out["moves"] = rows;
+    }
+    out["exit"] = answer.exit;
+    if (!answer.error.empty()) out["error"] = answer.error;
+    return out;
+}
+
+int run_migrate(const MigrateArgs& args, bool json) {
+    if (std::any_of(args.ranks.begin(), args.ranks.end(), [](int rank) { return rank < 0; })) {
+        return report(make_error(Code::invalid, "move a rank with a negative number"), json);
+    }
+    auto job = choose_job(args.job);
+    if (!job.ok()) return report(job.error(), json);
+    Json request{{"t", "migrate"}, {"ranks", args.ranks}, {"to", args.to}};
+    if (!args.mode.empty()) request["mode"] = args.mode;
+    ProgressLine line;
+    Answer answer = ask(*job, request, [&](const Json& p) {
+        line.show(fmt::format("rank {} {}", p.value("rank", -1), p.value("phase", "?")),
+                  p.value("bytes", uint64_t{0}), p.value("total", uint64_t{0}));
+    });
+    line.clear();
+    if (!answer.error.empty()) fmt::print(stderr, "ghost: {}\n", answer.error);
+    if (json) {
+        print_json(json_of(answer, args.ranks.size()));
+    } else if (answer.result.is_array()) {
+        for (const Json& row : answer.result) print_row(row);
+    }
+    if (answer.exit == exit_harmed) fmt::print(stderr, "ghost: the job was harmed\n");
+    return answer.exit;
+}
+
+}  // namespace
+
+void define_migrate(CommandLine app, int& exit_status) {
+    auto args = std::make_shared<MigrateArgs>();
+    app.add_option("job", args->job,
+                   "mpirun's pid or the job's name (default: the only job there is)");
+    app.add_option("--rank", args->ranks, "rank to move, or several separated by commas")
+        .required()
+        .delimiter(',')
+        .expected(1)
+        .take_all();
+    app.add_option("--to", args->to, "node of the job to move to, named as in mpirun's host list")
+        .required();
+    app.add_option("--mode", args->mode,
+                   "how memory moves: stop (the rank is stopped while its memory is copied), or "
+                   "auto, the best mode that is available; today that is stop (default: auto)")
+        .one_of({"auto", "stop"});
+    auto json = add_json(app);
+    app.footer(
+        "Ranks move one after the other; the first one that cannot move ends the request.\n"
+        "Exit status: 0 moved, or already there; 1 refused or failed, the job is unharmed; 2 wrong "
+        "usage; 3 the job was harmed.");
+    app.callback([=, &exit_status] { exit_status = run_migrate(*args, *json); });
+}
+
+}  // namespace ghost::tools

@@ -1,0 +1,100 @@
+// `ghost ps`: jobs on this machine, their nodes and ranks.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <map>
+
+#include "tools/job_client.hpp"
+#include "tools/terminal.hpp"
+#include "tools/verbs/verb.hpp"
+
+namespace ghost::tools {
+namespace {
+
+constexpr int answer_limit_ms = 5000;
+
+// The coordinator may be older or newer than this program: every field may be missing.
+Json list_of(const Json& info, const char* key) {
+    Json list = info.value(key, Json::array());
+    return list.is_array() ? list : Json::array();
+}
+
+void print_snapshots(const Json& info) {
+    const auto part = [&](const char* key) {
+        const Json found = info.value(key, Json::object());
+        return found.is_object() ? found : Json::object();
+    };
+    if (const Json last = part("snapshot"); !last.empty())
+        fmt::print("  last snapshot {} of {}, {}, paused {}\n", last.value("snapshot", "?"),
+                   last.value("time", "?"), bytes_text(last.value("bytes", uint64_t{0})),
+                   time_text(last.value("pause_us", int64_t{0})));
+    if (const Json now = part("snapshotting"); !now.empty())
+        fmt::print("  snapshot {} is being made: {}\n", now.value("name", "?"),
+                   now.value("phase", "?"));
+    if (const Json now = part("restarting"); !now.empty())
+        fmt::print("  being restarted from {}: {}\n", now.value("snapshot", "?"),
+                   now.value("phase", "?"));
+    if (info.contains("next_snapshot_us"))
+        fmt::print("  next snapshot in {}\n",
+                   time_text(info.value("next_snapshot_us", int64_t{0})));
+    if (info.value("stopped", false)) fmt::print("  stopped; send SIGCONT to mpirun to continue\n");
+}
+
+void print_job(const Json& info) {
+    Json nodes = list_of(info, "nodes"), ranks = list_of(info, "ranks");
+    fmt::print("mpirun {}  job {}  {}  {} ranks on {} nodes  epoch {}\n", info.value("pid", 0),
+               info.value("job", "?"), info.value("running", true) ? "running" : "not running",
+               ranks.size(), nodes.size(), info.value("epoch", 0));
+    std::map<std::string, std::vector<std::string>> by_node;
+    for (const Json& node : nodes) by_node[node.value("name", "?")];
+    for (const Json& rank : ranks) {
+        std::string text = std::to_string(rank.value("rank", -1));
+        if (!rank.value("running", true)) text += " (ended)";
+        by_node[rank.value("node", "?")].push_back(text);
+    }
+    for (const auto& [node, here] : by_node) {
+        fmt::print("  {:<16} ranks {}\n", node,
+                   here.empty() ? std::string("none") : fmt::format("{}", fmt::join(here, ", ")));
+    }
+    for (const Json& node : nodes) {
+        if (!node.value("alive", true))
+            fmt::print("  {} does not answer\n", node.value("name", "?"));
+    }
+    if (info.contains("move") && info["move"].is_object()) {
+        const Json& move = info["move"];
+        fmt::print("  moving rank {} from {} to {}: {}\n", move.value("rank", -1),
+                   move.value("from", "?"), move.value("to", "?"), move.value("phase", "?"));
+    }
+    print_snapshots(info);
+}
+
+int run_ps(const std::string& wanted, bool json) {
+    std::vector<std::string> silent;
+    Json jobs = Json::array();
+    if (wanted.empty()) {
+        for (const Job& job : running_jobs(answer_limit_ms, &silent)) jobs.push_back(job.info);
+    } else {
+        auto job = choose_job(wanted);
+        if (!job.ok()) return report(job.error(), json);
+        jobs.push_back(job->info);
+    }
+    for (const std::string& text : silent) fmt::print(stderr, "ghost: cannot {}\n", text);
+    if (json) {
+        print_json({{"jobs", jobs}});
+    } else if (jobs.empty()) {
+        fmt::print("no job with `--mca ghost 1` of yours runs on this node\n");
+    } else {
+        for (const Json& info : jobs) print_job(info);
+    }
+    return silent.empty() ? exit_done : exit_unharmed;
+}
+
+}  // namespace
+
+void define_ps(CommandLine app, int& exit_status) {
+    auto wanted = std::make_shared<std::string>();
+    app.add_option("job", *wanted, "mpirun's pid or the job's name (default: all jobs)");
+    auto json = add_json(app);
+    app.callback([=, &exit_status] { exit_status = run_ps(*wanted, *json); });
+}
+
+}  // namespace ghost::tools

@@ -1,0 +1,122 @@
+// `ghost restart`: a whole MPI job from its snapshot; or a process from its checkpoint, on disk or
+// in the memory of the node's holder.
+#include <filesystem>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "ghost-core/engine/holder.hpp"
+#include "ghost-core/resource/memory.hpp"
+#include "tools/ghost_files.hpp"
+#include "tools/verbs/job_restart.hpp"
+#include "tools/verbs/job_snapshots.hpp"
+#include "tools/plain_ghost.hpp"
+#include "tools/verbs/verb.hpp"
+
+namespace ghost::tools {
+namespace {
+
+struct RestartArgs {
+    std::string snapshot, from;
+    std::shared_ptr<std::string> key;
+    bool keep_longer = false;
+    std::vector<std::string> mpirun;
+};
+
+// A folder means the newest ghost in it; only complete ones have a name.
+Result<std::string> file_of(const std::string& snapshot) {
+    namespace fs = std::filesystem;
+    std::error_code failed;
+    if (!fs::is_directory(snapshot, failed)) return snapshot;
+    fs::path newest;
+    for (const auto& entry : fs::directory_iterator(snapshot, failed)) {
+        if (entry.path().extension() != ".ghost") continue;
+        if (newest.empty() || entry.last_write_time(failed) > fs::last_write_time(newest, failed))
+            newest = entry.path();
+    }
+    if (newest.empty()) return make_error(Code::not_found, "find a ghost in", snapshot);
+    return newest.string();
+}
+
+Result<std::unique_ptr<core::Resource>> open_snapshot(const core::ResourceRegistry& classes,
+                                                      const RestartArgs& args) {
+    const std::string prefix = "memory:";
+    const bool named = args.snapshot.starts_with(prefix);
+    if (args.from == "memory" || named) {
+        auto holder = core::HolderClient::connect({});
+        if (!holder) return holder.error();
+        auto buffer = holder->get(named ? args.snapshot.substr(prefix.size()) : args.snapshot);
+        if (!buffer) return buffer.error();
+        return std::unique_ptr<core::Resource>(new core::MemoryResource(*buffer));
+    }
+    if (args.snapshot.empty())
+        return make_error(Code::invalid, "restart: no snapshot was named, and not --from memory");
+    auto file = file_of(args.snapshot);
+    if (!file) return file.error();
+    return open_ghost(classes, *file, *args.key);
+}
+
+// Where the snapshots of jobs are in this node's memory (ghost_checkpoint_to).
+std::string in_memory(const std::string& name) {
+    const auto folder = fmt::format("/dev/shm/ghost-snapshots-{}", ::geteuid());
+    return name.empty() ? folder : folder + "/" + name;
+}
+
+// What is a job's is known by its folder; everything else is a process.
+int run_restart(RestartArgs args, const ImportOptions& options) {
+    if (args.from == "memory" && means_job(in_memory(args.snapshot)))
+        args = {in_memory(args.snapshot), "disk", args.key, args.keep_longer, args.mpirun};
+    if (args.from != "memory" && means_job(args.snapshot)) {
+        if (options.detach)
+            return report(make_error(Code::invalid,
+                                     "restart a job with --detach: mpirun stays in the foreground"),
+                          options.json);
+        return restart_job(
+            {args.snapshot, args.mpirun, options.replace, args.keep_longer, options.json});
+    }
+    if (!args.mpirun.empty() || args.keep_longer)
+        return report(
+            make_error(Code::invalid, "restart: only a snapshot of a job takes this option:",
+                       args.keep_longer ? "--keep-longer" : args.mpirun[0]),
+            options.json);
+    auto classes = all_classes();  // outlives what it opens
+    return classes.ok() ? import_plain([&] { return open_snapshot(**classes, args); }, options)
+                        : report(classes.error(), options.json);
+}
+
+}  // namespace
+
+void define_restart(CommandLine app, int& exit_status) {
+    auto args = std::make_shared<RestartArgs>();
+    auto options = std::make_shared<ImportOptions>();
+    app.add_option("snapshot", args->snapshot,
+                   "a job's snapshot, or a folder of snapshots (the newest complete one is used); "
+                   "for a process: a ghost's file, a folder, or memory:NAME");
+    app.add_option("--from", args->from,
+                   "memory: a job's snapshot in this node's memory; if there is none, the holder's "
+                   "ghost of that name, or its newest")
+        .one_of({"memory", "disk"});
+    app.add_flag("--detach", options->detach, "print the program's pid and return");
+    app.add_flag(
+        "--replace", options->replace,
+        "end the original if it still runs on this node; otherwise the restart is refused");
+    app.add_flag("--keep-longer", args->keep_longer,
+                 "jobs: keep a copy of each file whose later changes the restart takes back");
+    app.add_option("--mpirun", args->mpirun, "jobs: every other word goes to mpirun")
+        .take_all()
+        .hidden();
+    args->key = add_key(app);
+    auto json = add_json(app);
+    app.footer(
+        "A job: this command replaces itself by mpirun and passes on all options that are not its "
+        "own. Everything that is missing is listed before anything starts. A process: with "
+        "--replace the original is ended when its successor is complete, before that runs. Without "
+        "--detach the command exits with the program's status.\n"
+        "Exit status 1: refused or failed, nothing is left running; 2: wrong usage.");
+    app.callback([=, &exit_status] {
+        options->json = *json;
+        options->check_original = true;
+        exit_status = run_restart(*args, *options);
+    });
+}
+
+}  // namespace ghost::tools

@@ -1,0 +1,129 @@
+// `ghost run`: starts a program so that it can leave its system at any time.
+#include <cstdlib>
+#include <filesystem>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "base/clock.hpp"
+#include "ghost-core/criu/nested.hpp"
+#include "tools/plain.hpp"
+#include "tools/verbs/verb.hpp"
+
+namespace ghost::tools {
+namespace {
+
+constexpr int64_t start_limit_us = 5'000'000;
+constexpr useconds_t look_us = 200;
+
+struct RunArgs {
+    bool detach = false, share_ipc = false, inherit = false;
+    std::vector<std::string> program;
+};
+
+// As execvp(3) looks for it: a background program's failure to start has nobody to be told to.
+Status find_program(const std::string& name) {
+    if (name.find('/') != std::string::npos)
+        return ::access(name.c_str(), X_OK) == 0 ? Status() : sys_error("start", name);
+    const char* path = std::getenv("PATH");
+    std::string rest = path != nullptr ? path : "/usr/local/bin:/usr/bin:/bin";
+    for (size_t at = 0; at <= rest.size();) {
+        const size_t end = std::min(rest.find(':', at), rest.size());
+        const std::string file = rest.substr(at, end - at) + "/" + name;
+        if (::access(file.c_str(), X_OK) == 0) return {};
+        at = end + 1;
+    }
+    return make_error(Code::not_found, "start: there is no such program in PATH", name);
+}
+
+std::string program_file(pid_t pid) {
+    std::error_code ended;
+    return std::filesystem::read_symlink(fmt::format("/proc/{}/exe", pid), ended).string();
+}
+
+Result<core::PlainTree> start(const RunArgs& args, const core::Signals& signals) {
+    std::vector<char*> argv;
+    for (const std::string& word : args.program) argv.push_back(const_cast<char*>(word.c_str()));
+    argv.push_back(nullptr);
+    core::NestedProgram program;
+    program.init = init_program();
+    program.number = core::random_number();
+    program.argv = argv.data();
+    program.only_stdio = !args.inherit;
+    program.own_ipc = !args.share_ipc;
+    auto root = core::spawn_nested(program, signals);
+    if (!root) return root.error();
+    core::PlainTree tree;
+    tree.root = *root;
+    // Who is told the pid finds the program there, not yet the init it was forked from.
+    for (const int64_t limit = monotonic_us() + start_limit_us; monotonic_us() < limit;) {
+        const std::string init = program_file(*root);
+        tree.program = core::program_of(*root);
+        const bool begun = tree.program != 0 && program_file(tree.program) != init;
+        if (begun || init.empty()) break;
+        ::usleep(look_us);
+    }
+    return tree;
+}
+
+int run(const RunArgs& args, bool json) {
+    if (args.detach)
+        if (auto there = find_program(args.program.front()); !there.ok())
+            return report(there.error(), json);
+    auto signals = core::Signals::block();
+    if (!signals) return report(signals.error(), json);
+    Detached background;
+    if (args.detach) {
+        auto made = Detached::start();
+        if (!made) return report(made.error(), json);
+        background = std::move(*made);
+    }
+    reopen_foreign_stdio();
+    ::setenv(core::clone_variable, "0", 1);
+    auto tree = start(args, *signals);
+    if (!tree) {
+        if (!args.detach) return report(tree.error(), json);
+        background.report(exit_unharmed, "",
+                          fmt::format("ghost: cannot {}\n", tree.error().message()));
+        return exit_unharmed;
+    }
+    const std::string told =
+        json ? Json{{"pid", tree->program}}.dump() : std::to_string(tree->program);
+    if (args.detach) background.report(exit_done, told + "\n");
+    Guard guard;
+    if (!args.detach) {
+        auto made = Guard::start(Guard::Duty::kill, tree->root);
+        if (made.ok()) guard = std::move(*made);
+    }
+    const int status = attend(*tree, *signals);
+    guard.dismiss();
+    core::end_like(status);
+}
+
+}  // namespace
+
+void define_run(CommandLine app, int& exit_status) {
+    auto args = std::make_shared<RunArgs>();
+    app.add_flag("--detach", args->detach, "print the program's pid and return");
+    app.add_flag("--share-ipc", args->share_ipc,
+                 "use the node's System V IPC objects; a program that uses any cannot be exported");
+    // What a shell or a test left open by accident would lead out of the tree and keep it here.
+    app.add_flag(
+        "--inherit", args->inherit,
+        "keep descriptors above 2 open; one that leads outside the program prevents its export");
+    auto json = add_json(app);
+    app.prefix_command();
+    app.footer(
+        "Everything after the options, or after --, is the program. Standard input and output, "
+        "signals and exit status behave as they do without `ghost run`.");
+    app.callback([=, &exit_status] {
+        args->program = app.remaining();
+        if (args->program.empty()) {
+            fmt::print(stderr, "ghost: name a program to run: ghost run -- PROGRAM ...\n");
+            exit_status = exit_usage;
+            return;
+        }
+        exit_status = run(*args, *json);
+    });
+}
+
+}  // namespace ghost::tools
