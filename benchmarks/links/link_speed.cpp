@@ -119,7 +119,7 @@ class Pair {
         Stream::Message got;
         if (!pass(Stream::Message(8), got))
             return ghost::make_error(ghost::Code::timeout, "connect by", link);
-        Inside inside(ends_[0]->endpoint->data().gate());
+        Gate::Holder inside(ends_[0]->endpoint->data().gate());
         const char* name = ends_[0]->endpoint->data().attach(1).link_name();
         if (link == name) return {};
         return ghost::make_error(ghost::Code::unsupported, "use link " + link + " here; got", name);

@@ -17,9 +17,9 @@ class Model;
 class Daemon : public RuntimeAdapter, public LocalRanks {
   public:
     Daemon(Model& model, NodeId id, uint32_t ranks)
-        : m_(model), id_(id), ranks_(ranks), part_(*this, *this) {}
+        : m_(model), id_(id), ranks_(ranks), participant_(*this, *this) {}
 
-    Part& part() { return part_; }
+    SnapshotParticipant& participant() { return participant_; }
 
     NodeId self() const override { return id_; }
     bool is_coordinator() const override { return id_ == 0; }
@@ -45,8 +45,8 @@ class Daemon : public RuntimeAdapter, public LocalRanks {
     bool hold_fences() override { return true; }
     void release_fences() override {}
     void settle_fences(int) override {}
-    PreMark premark(RankId, uint32_t) override { return PreMark::ok; }
-    void repeer(RankId) override {}
+    PreMark detach_from_server(RankId, uint32_t) override { return PreMark::ok; }
+    void reattach(RankId) override {}
     Result<Spawned> spawn_restore(RankId, const std::vector<std::string>&,
                                   std::function<void(int)>) override {
         return make_error(Code::unsupported, "restore");
@@ -65,16 +65,16 @@ class Daemon : public RuntimeAdapter, public LocalRanks {
     void abort_job(int, const std::string&) override {}
     void on_job_control(std::function<void(JobControl)> handler) override;
 
-    void begin_step(PartStep, const Json&) override {}
-    LocalAnswer look(PartStep step) override;
-    void step_answered(PartStep) override {}
+    void begin_step(ParticipantStep, const Json&) override {}
+    LocalAnswer look(ParticipantStep step) override;
+    void step_answered(ParticipantStep) override {}
     void progress(uint64_t&, uint64_t&) const override {}
 
   private:
     Model& m_;
     NodeId id_;
     uint32_t ranks_;
-    Part part_;
+    SnapshotParticipant participant_;
 };
 
 // Messages take one round each; when none is on its way the clock goes on to the next timer.
@@ -185,11 +185,11 @@ void Daemon::cancel(TimerId timer) {
     m_.timer_time_.erase(it);
 }
 
-LocalAnswer Daemon::look(PartStep step) {
+LocalAnswer Daemon::look(ParticipantStep step) {
     LocalAnswer local;
     local.complete = true;
     local.answer.ranks = ranks_;
-    if (step != PartStep::written) return local;
+    if (step != ParticipantStep::written) return local;
     for (uint32_t i = 0; i < ranks_; ++i) {
         const uint64_t rank = uint64_t{id_} * m_.per_node_ + i;
         local.answer.bytes += 1000;
@@ -261,7 +261,7 @@ void Model::count(NodeId from, NodeId to, const Json& m) {
 
 void Model::deliver(const Message& message) {
     if (message.to == 0 && coordinator_handler_) coordinator_handler_(message.from, *message.body);
-    daemons_[message.to].part().message(message.from, *message.body);
+    daemons_[message.to].participant().message(message.from, *message.body);
 }
 
 bool Model::round() {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "pmix-plugin/coordinator/coordinator.hpp"
-#include "pmix-plugin/node/part.hpp"
+#include "pmix-plugin/node/snapshot_participant.hpp"
 
 namespace ghost::plugin::scale {
 

@@ -27,7 +27,7 @@
 #include "ghost-core/criu/criu_program.hpp"
 #include "ghost-core/criu/image_stream.hpp"
 #include "ghost-core/criu/proc.hpp"
-#include "ghost-core/criu/standstill.hpp"
+#include "ghost-core/criu/stopped_tree.hpp"
 #include "ghost-core/criu/tree.hpp"
 #include "ghost-core/criu/watch.hpp"
 
@@ -72,20 +72,20 @@ std::string our_mounts() {
 }
 
 // The hook that runs beside criu. Its thread is there before the tree stands.
-class Aside {
+class ConcurrentHook {
   public:
-    explicit Aside(const std::function<Status()>& work)
+    explicit ConcurrentHook(const std::function<Status()>& work)
         : done_(eventfd(0, EFD_CLOEXEC)), go_(eventfd(0, EFD_CLOEXEC)) {
         if (work) thread_ = std::thread([this, &work] { serve(work); });
     }
-    ~Aside() {
+    ~ConcurrentHook() {
         if (!thread_.joinable()) return;
         cancelled_ = !started_;
         eventfd_write(go_.get(), 1);
         thread_.join();
     }
-    Aside(const Aside&) = delete;
-    Aside& operator=(const Aside&) = delete;
+    ConcurrentHook(const ConcurrentHook&) = delete;
+    ConcurrentHook& operator=(const ConcurrentHook&) = delete;
 
     void go() {
         started_ = true;
@@ -128,7 +128,7 @@ class TreeDump::Dumper {
 
     Status prepare();
     Result<DumpResult> run(GhostWriter* writer, SkeletonFiles* files);
-    const Standstill& standing() const { return *standstill_; }
+    const StoppedTree& standing() const { return *stopped_tree_; }
     ~Dumper();
 
   private:
@@ -182,9 +182,9 @@ class TreeDump::Dumper {
     Fd guards_;                       // criu asks there for guard pages
     std::vector<pid_t> asks_guards_;  // of these, not answered yet
     std::string told_guards_;         // not sent yet
-    std::optional<Standstill> standstill_;
+    std::optional<StoppedTree> stopped_tree_;
     std::optional<Child> criu_;
-    std::optional<Aside> aside_;
+    std::optional<ConcurrentHook> aside_;
     Point point_ = Point::starting;
     std::list<Image> images_;
     SkeletonFiles files_;
@@ -423,11 +423,11 @@ Status TreeDump::Dumper::release_if_complete() {
 Status TreeDump::Dumper::released() {
     hurry_criu(SCHED_OTHER);
     if (!request_.leave_running) {
-        unbind_tree(request_.root, standstill_->tasks());
+        unbind_tree(request_.root, stopped_tree_->tasks());
         return {};
     }
     // criu traces nobody any more.
-    auto resumed = resume_tasks(request_.root, standstill_->tasks());
+    auto resumed = resume_tasks(request_.root, stopped_tree_->tasks());
     const int64_t now = monotonic_us();
     result_.times.resume = now - std::exchange(mark_, now);
     return resumed;
@@ -506,11 +506,11 @@ void TreeDump::Dumper::let_go() {
     control_.reset();
     guards_.reset();
     if (criu_ && !criu_->wait(monotonic_us() + second_us)) criu_->kill();
-    if (!standstill_) return;  // nothing was stopped
+    if (!stopped_tree_) return;  // nothing was stopped
     if (auto free = wait_untraced(request_.root, second_us); !free.ok())
         log::warning("after a failed freeze: {}", free.error().message());
     if (point_ < Point::released)
-        if (auto right = standstill_->repair(); !right.ok())
+        if (auto right = stopped_tree_->repair(); !right.ok())
             log::warning("after a failed freeze: {}", right.error().message());
     if (auto resumed = resume_tree(request_.root); !resumed.ok())
         log::warning("after a failed freeze: {}", resumed.error().message());
@@ -580,15 +580,16 @@ Status TreeDump::Dumper::stop() {
     before_helpers(true);
     mark_ = monotonic_us();
     result_.times.ahead = takes_part_ ? mark_ - began_ : 0;
-    auto standstill = Standstill::stop(request_.root, second_us);
-    if (!standstill) {
+    auto stopped_tree = StoppedTree::stop(request_.root, second_us);
+    if (!stopped_tree) {
         if (auto resumed = resume_tree(request_.root); !resumed.ok())
             log::warning("after a failed freeze: {}", resumed.error().message());
-        return standstill.error();
+        return stopped_tree.error();
     }
-    standstill_.emplace(std::move(*standstill));
+    stopped_tree_.emplace(std::move(*stopped_tree));
     if (takes_part_)
-        if (auto bound = bind_tree(request_.root, standstill_->tasks(), criu_->pid()); !bound.ok())
+        if (auto bound = bind_tree(request_.root, stopped_tree_->tasks(), criu_->pid());
+            !bound.ok())
             log::debug("freeze: {}", bound.error().message());
     const int64_t now = monotonic_us();
     result_.times.stop = now - std::exchange(mark_, now);
@@ -600,7 +601,7 @@ Status TreeDump::Dumper::stop() {
 
 // Whose pages the skeleton leaves to us, as numbered here.
 Status TreeDump::Dumper::name_pages() {
-    const auto& stood = standstill_->tasks();
+    const auto& stood = stopped_tree_->tasks();
     for (auto& [inner, ranges] : ranges_) {
         const auto task = std::find_if(stood.begin(), stood.end(),
                                        [&](const Task& t) { return t.inner == inner; });
@@ -652,7 +653,7 @@ void TreeDump::Dumper::remove_leftovers() const {
 
 // Before another attempt.
 void TreeDump::Dumper::forget() {
-    standstill_.reset();
+    stopped_tree_.reset();
     criu_.reset();
     aside_.reset();
     control_.reset();
@@ -703,7 +704,7 @@ bool knows_short_stop(const CriuSettings& settings) {
     return program.ok() && knows_control(*program);
 }
 
-const Standstill& TreeDump::standing() const {
+const StoppedTree& TreeDump::standing() const {
     return dumper_->standing();
 }
 

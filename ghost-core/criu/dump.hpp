@@ -15,7 +15,7 @@
 
 namespace ghost::core {
 
-class Standstill;
+class StoppedTree;
 
 struct DumpRequest {
     pid_t root = 0;
@@ -95,7 +95,7 @@ class TreeDump {
     // The same into memory.
     Result<DumpResult> run(SkeletonFiles& files);
     // While on_stopped is called: the tree as it stands.
-    const Standstill& standing() const;
+    const StoppedTree& standing() const;
 
   private:
     class Dumper;

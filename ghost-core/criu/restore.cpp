@@ -15,7 +15,7 @@
 #include "ghost-core/criu/criu_images.hpp"
 #include "ghost-core/criu/criu_program.hpp"
 #include "ghost-core/criu/image_stream.hpp"
-#include "ghost-core/criu/outline.hpp"
+#include "ghost-core/criu/kernel_state.hpp"
 #include "ghost-core/criu/proc.hpp"
 #include "ghost-core/criu/tree.hpp"
 #include "ghost-core/criu/watch.hpp"

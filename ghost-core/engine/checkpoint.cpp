@@ -20,8 +20,8 @@
 #include "ghost-core/memory/arena.hpp"
 #include "ghost-core/memory/memory_copy.hpp"
 #include "ghost-core/criu/dump.hpp"
-#include "ghost-core/criu/standstill.hpp"
-#include "ghost-core/criu/urgent.hpp"
+#include "ghost-core/criu/stopped_tree.hpp"
+#include "ghost-core/criu/realtime_priority.hpp"
 
 namespace ghost::core {
 namespace {
@@ -308,8 +308,8 @@ class Checkpoint {
         join();
         stats_.join_us = monotonic_us() - begin;
         GHOST_TRY(rounds_status_);
-        const Standstill& tree = dump_->dump.standing();
-        auto last = copy_.finish(processes_of(tree.tasks()), *urgent_,
+        const StoppedTree& tree = dump_->dump.standing();
+        auto last = copy_.finish(processes_of(tree.tasks()), *realtime_,
                                  [&tree](pid_t pid) { return tree.maps(pid); });
         if (!last) return last.error();
         stats_.last_bytes = last->bytes;
@@ -329,12 +329,12 @@ class Checkpoint {
     Status stand() {
         rounds_ = std::thread([this] { do_rounds(); });  // criu has its last look meanwhile
         auto done = [&] {
-            const Urgent urgent;
-            urgent_.emplace();
+            const RealtimePriority urgent;
+            realtime_.emplace();
             return dump_->dump.run(skeleton_);
         }();
         join();
-        urgent_.reset();
+        realtime_.reset();
         if (!done) return done.error();
         const DumpTimes& t = done->times;
         log::debug(
@@ -385,7 +385,7 @@ class Checkpoint {
     const CheckpointRequest& request_;
     MemoryCopy& copy_;
     Workers& workers_;
-    std::optional<Workers> urgent_;
+    std::optional<Workers> realtime_;
     const std::optional<ParentRef> parent_;
     std::optional<ReadyDump> dump_;
     StoppingRule rule_;

@@ -13,7 +13,7 @@
 #include "ghost-core/memory/pages.hpp"
 #include "ghost-core/memory/queue.hpp"
 #include "ghost-core/criu/dump.hpp"
-#include "ghost-core/criu/urgent.hpp"
+#include "ghost-core/criu/realtime_priority.hpp"
 
 namespace ghost::core {
 namespace {
@@ -127,7 +127,7 @@ Result<TreeDump> prepare_export(const ExportRequest& request) {
 
 Result<ExportStats> export_tree(const ExportRequest& request, Resource& out,
                                 std::optional<TreeDump> ahead) {
-    const Urgent urgent;
+    const RealtimePriority urgent;
     ExportStats stats;
     const int64_t begin = monotonic_us();
     auto pool = BufferPool::make(export_buffers);

@@ -18,7 +18,7 @@
 #include "ghost-core/memory/workers.hpp"
 #include "ghost-core/criu/restore.hpp"
 #include "ghost-core/criu/skeleton_store.hpp"
-#include "ghost-core/criu/urgent.hpp"
+#include "ghost-core/criu/realtime_priority.hpp"
 
 namespace ghost::core {
 namespace {
@@ -343,7 +343,7 @@ void Importer::take_time() {
 
 Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<InheritFd>& inherit,
                                 const Progress& progress) {
-    std::optional<Urgent> urgent;
+    std::optional<RealtimePriority> urgent;
     if (!state_->takes_time) urgent.emplace();
     if (state_->parent)
         return make_error(Code::invalid, "import ghost: it is incremental and needs its parent",

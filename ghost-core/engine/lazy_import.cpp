@@ -9,7 +9,7 @@
 #include "ghost-core/format/reader.hpp"
 #include "ghost-core/criu/restore.hpp"
 #include "ghost-core/criu/skeleton_store.hpp"
-#include "ghost-core/criu/urgent.hpp"
+#include "ghost-core/criu/realtime_priority.hpp"
 
 namespace ghost::core {
 namespace {
@@ -113,7 +113,7 @@ Status GhostPages::read(int inner_pid, const PageRun& wanted, char* to) {
 Result<std::unique_ptr<LazyTree>> LazyTree::make(std::span<const char> ghost,
                                                  const CriuSettings& criu,
                                                  const std::vector<InheritFd>& inherit) {
-    const Urgent urgent;
+    const RealtimePriority urgent;
     const int64_t begin = monotonic_us();
     std::unique_ptr<LazyTree> out(new LazyTree);
     auto pages = GhostPages::open(ghost);

@@ -74,12 +74,12 @@ struct LiveStats {
     uint64_t last_bytes = 0;    // of them, in the last stop
     int64_t skeleton_stop = 0;  // the tree stood for its skeleton
     int64_t attach_stop = 0;    // one thread of each process was held to begin tracking, at most
-    // The last stop, from before it to the target's word that the tree goes on there:
+    // The last stop, from before it to the target's type that the tree goes on there:
     int64_t stop = 0;
     int64_t freeze = 0, state = 0, mappings = 0, files = 0, scan = 0, send = 0;  // parts: source
     int64_t ready = 0;    // waiting for the target to be ready
     int64_t commit = 0;   // commit() and sending it
-    int64_t release = 0;  // waiting for the target's word
+    int64_t release = 0;  // waiting for the target's type
     // Parts at the target, as it says: applying mappings, pages and state; letting go.
     int64_t target_mappings = 0, target_pages = 0, target_state = 0, target_release = 0;
     // Pages that followed: bytes named in the last stop (and those between them that came along),
@@ -87,7 +87,7 @@ struct LiveStats {
     uint64_t late_bytes = 0, faults = 0, demand_bytes = 0;
     uint64_t served_bytes = 0;  // asked for; what the program has dropped meanwhile is not
     int64_t longest_fault = 0;  // somebody waited for a page
-    int64_t late = 0;           // from the target's word until all were there
+    int64_t late = 0;           // from the target's type until all were there
     int64_t total = 0;
 
     int64_t longest_stop() const { return skeleton_stop > stop ? skeleton_stop : stop; }

@@ -21,9 +21,9 @@
 #include "ghost-core/memory/tracker.hpp"
 #include "ghost-core/criu/criu_images.hpp"
 #include "ghost-core/criu/dump.hpp"
-#include "ghost-core/criu/grip.hpp"
-#include "ghost-core/criu/outline.hpp"
-#include "ghost-core/criu/urgent.hpp"
+#include "ghost-core/criu/ptrace_session.hpp"
+#include "ghost-core/criu/kernel_state.hpp"
+#include "ghost-core/criu/realtime_priority.hpp"
 
 namespace ghost::core {
 namespace {
@@ -47,14 +47,14 @@ struct Member {
     pid_t pid = 0;
     int inner = 0;
     std::optional<Tracker> tracker;
-    Outline outline;         // as of the skeleton
-    std::string other_maps;  // likewise
-    PageRuns ranges;         // whose pages the skeleton leaves to us
-    PageRuns known;          // pages the target may have contents of
-    PageRuns again;          // to be sent in the next round, whatever the tracker says
-    PageRuns late;           // to be asked for when the copy runs
-    PageRuns huge;           // what is to lie in huge pages again
-    PageRuns used_at_once;   // by the kernel when the copy is called in: never late
+    KernelState kernel_state;  // as of the skeleton
+    std::string other_maps;    // likewise
+    PageRuns ranges;           // whose pages the skeleton leaves to us
+    PageRuns known;            // pages the target may have contents of
+    PageRuns again;            // to be sent in the next round, whatever the tracker says
+    PageRuns late;             // to be asked for when the copy runs
+    PageRuns huge;             // what is to lie in huge pages again
+    PageRuns used_at_once;     // by the kernel when the copy is called in: never late
     std::unordered_map<uint64_t, uint64_t> copies;  // hash of the process's own pages of files
 };
 
@@ -116,32 +116,32 @@ class Source {
     Status attempt();
     Status tell_clocks();
     Status take_members();
-    Status look(std::vector<Outline>& outlines, std::vector<OwnMappings>& maps);
-    Status look_quiet(std::vector<Outline>& outlines, std::vector<OwnMappings>& maps);
+    Status look(std::vector<KernelState>& kernel_states, std::vector<OwnMappings>& maps);
+    Status look_quiet(std::vector<KernelState>& kernel_states, std::vector<OwnMappings>& maps);
     Status skeleton();
     Status check_skeleton();
     Status send_ghost();
     void stay();
     Status send_first_pages(GhostWriter& writer, Member& member);
-    Status round(Word end);
+    Status round(LiveMessageType end);
     Status send_round(Member& member);
     Status own_copies(const Member& member, const OwnMappings& maps, PageRuns& out,
                       std::unordered_map<uint64_t, uint64_t>& hashes);
     Result<OwnMappings> mappings_now(const Member& member);
     Status send_mappings(const Member& member, const OwnMappings& maps);
-    Status send_runs(Word word, const Member& member, const PageRuns& runs);
+    Status send_runs(LiveMessageType type, const Member& member, const PageRuns& runs);
     Status send_pages(Member& member, const PageRuns& pages);
     Status read_batch(pid_t pid, const std::vector<Run>& runs);
     Status converge();
     Status last_stop();
-    Status frozen(Grip& grip, int64_t begin);
-    Status send_state(Grip& grip);
+    Status frozen(PtraceSession& session, int64_t begin);
+    Status send_state(PtraceSession& session);
     Status send_last(Member& member, int64_t& mark);
     PageRuns name_late(Member& member, const OwnMappings& maps, const PageRuns& pages);
     Status serve_late();
     Status serve_page(const LiveLink::Message& wanted);
-    Status commit(Grip& grip, int64_t begin);
-    void stand(Grip& grip);
+    Status commit(PtraceSession& session, int64_t begin);
+    void stand(PtraceSession& session);
     Member* member_of(pid_t pid);
 
     const LiveExportRequest& request_;
@@ -165,13 +165,13 @@ Member* Source::member_of(pid_t pid) {
 Status Source::tell_clocks() {
     const auto offsets = tree_offsets(request_.root);
     for (int i = 0; i < clock_samples; i++) {
-        auto asked = link_.expect(Word::ask_clock);
+        auto asked = link_.expect(LiveMessageType::ask_clock);
         if (!asked) return asked.error();
         ClockSample now{now_ns(CLOCK_MONOTONIC) + offsets.monotonic_ns,
                         now_ns(CLOCK_BOOTTIME) + offsets.boottime_ns};
         // and whether pages may follow
-        GHOST_TRY(link_.send(Word::clock, 0, 1, request_.order == PageOrder::pre_copy ? 0 : 1,
-                             {{&now, sizeof now}}));
+        GHOST_TRY(link_.send(LiveMessageType::clock, 0, 1,
+                             request_.order == PageOrder::pre_copy ? 0 : 1, {{&now, sizeof now}}));
     }
     return {};
 }
@@ -203,26 +203,26 @@ Status Source::take_members() {
     return {};
 }
 
-Status Source::look(std::vector<Outline>& outlines, std::vector<OwnMappings>& maps) {
-    outlines.clear();
+Status Source::look(std::vector<KernelState>& kernel_states, std::vector<OwnMappings>& maps) {
+    kernel_states.clear();
     maps.clear();
     for (const auto& member : members_) {
-        auto outline = outline_of(member.pid, request_.externals);
-        if (!outline) return outline.error();
+        auto kernel_state = kernel_state_of(member.pid, request_.externals);
+        if (!kernel_state) return kernel_state.error();
         auto mappings = own_mappings(member.pid);
         if (!mappings) return mappings.error();
         if (!mappings->shared.empty())
             return make_error(Code::unsupported, "memory is shared without a file",
                               mappings->shared);
-        outlines.push_back(std::move(*outline));
+        kernel_states.push_back(std::move(*kernel_state));
         maps.push_back(std::move(*mappings));
     }
     return {};
 }
 
-Status Source::look_quiet(std::vector<Outline>& outlines, std::vector<OwnMappings>& maps) {
+Status Source::look_quiet(std::vector<KernelState>& kernel_states, std::vector<OwnMappings>& maps) {
     for (int i = 0;; i++) {
-        auto status = look(outlines, maps);
+        auto status = look(kernel_states, maps);
         if (status.ok() || status.error().code != Code::busy || i == quiet_tries) return status;
         usleep(quiet_us);
     }
@@ -240,7 +240,7 @@ Status Source::skeleton() {
     GHOST_TRY(take_members());
     auto dump = TreeDump::prepare(what);
     if (!dump) return dump.error();
-    std::vector<Outline> before, after;
+    std::vector<KernelState> before, after;
     std::vector<OwnMappings> maps_before, maps_after;
     GHOST_TRY(look_quiet(before, maps_before));
     auto result = dump->run(files_);
@@ -254,7 +254,7 @@ Status Source::skeleton() {
             if (then != now)
                 return make_error(Code::busy, "it changes while its skeleton is taken: " +
                                                   first_difference(then, now));
-        member.outline = std::move(after[i]);
+        member.kernel_state = std::move(after[i]);
         member.other_maps = std::move(maps_after[i].others);
         for (auto& pages : result->pages)
             if (pages.pid == member.pid) member.ranges = as_set(std::move(pages.ranges));
@@ -358,13 +358,13 @@ Status Source::send_ghost() {
 
 Status Source::send_mappings(const Member& member, const OwnMappings& maps) {
     return link_.send(
-        Word::mappings, member.inner, maps.list.size(), maps.heap_end,
+        LiveMessageType::mappings, member.inner, maps.list.size(), maps.heap_end,
         {{const_cast<OwnMapping*>(maps.list.data()), maps.list.size() * sizeof(OwnMapping)}});
 }
 
-Status Source::send_runs(Word word, const Member& member, const PageRuns& runs) {
+Status Source::send_runs(LiveMessageType type, const Member& member, const PageRuns& runs) {
     if (runs.empty()) return {};
-    return link_.send(word, member.inner, runs.size(), 0,
+    return link_.send(type, member.inner, runs.size(), 0,
                       {{const_cast<Run*>(runs.data()), runs.size() * sizeof(Run)}});
 }
 
@@ -373,7 +373,7 @@ Status Source::send_pages(Member& member, const PageRuns& pages) {
     for (std::pair<size_t, uint64_t> at; next_batch(pages, at, runs);) {
         GHOST_TRY(read_batch(member.pid, runs));
         const uint64_t bytes = bytes_of(runs);
-        GHOST_TRY(link_.send(Word::pages, member.inner, runs.size(), 0,
+        GHOST_TRY(link_.send(LiveMessageType::pages, member.inner, runs.size(), 0,
                              {{runs.data(), runs.size() * sizeof(Run)}, {buffer_.data(), bytes}}));
         round_bytes_ += bytes;
     }
@@ -426,15 +426,15 @@ Status Source::send_round(Member& member) {
     GHOST_TRY(own_copies(member, *maps, copies, member.copies));
     const auto pages = unite(as_set(std::move(changes.written)), std::exchange(member.again, {}));
     member.known = unite(member.known, pages);
-    GHOST_TRY(send_runs(Word::zero, member, as_set(std::move(changes.zero))));
+    GHOST_TRY(send_runs(LiveMessageType::zero, member, as_set(std::move(changes.zero))));
     return send_pages(member, unite(pages, copies));
 }
 
-Status Source::round(Word end) {
+Status Source::round(LiveMessageType end) {
     round_bytes_ = 0;
     for (auto& member : members_) GHOST_TRY(send_round(member));
     GHOST_TRY(link_.send(end));
-    auto answer = link_.expect(Word::synced);
+    auto answer = link_.expect(LiveMessageType::synced);
     if (!answer) return answer.error();
     auto failed = answer->list<FailedRun>();
     if (!failed) return failed.error();
@@ -452,7 +452,7 @@ Status Source::converge() {
     // One bad spell of a busy machine is not the process's.
     for (int hopeless = 0;;) {
         const int64_t begin = monotonic_us();
-        GHOST_TRY(round(Word::sync));
+        GHOST_TRY(round(LiveMessageType::sync));
         const auto verdict = rule_.after_round(round_bytes_, monotonic_us() - begin);
         if (verdict == StoppingRule::Verdict::good) return {};
         if (verdict == StoppingRule::Verdict::go_on) continue;
@@ -469,25 +469,25 @@ Status Source::converge() {
 }
 
 // Its threads as they go on at the target, and the files.
-Status Source::send_state(Grip& grip) {
-    for (const auto& process : grip.processes()) {
+Status Source::send_state(PtraceSession& session) {
+    for (const auto& process : session.processes()) {
         std::vector<ThreadState> threads;
         for (const auto& thread : process.threads) {
-            auto signal = grip.has_signal(thread);
+            auto signal = session.has_signal(thread);
             if (!signal) return signal.error();
             if (*signal) {
                 transient_ = true;
                 return make_error(Code::busy, "a signal is pending", std::to_string(thread.tid));
             }
-            auto state = grip.state(thread);
+            auto state = session.state(thread);
             if (!state) return state.error();
             threads.push_back(std::move(*state));
         }
         auto* member = member_of(process.pid);
         auto packed = pack(threads);
-        auto& files = member->outline.files;
+        auto& files = member->kernel_state.files;
         GHOST_TRY(link_.send(
-            Word::state, member->inner, threads.size(), files.size(),
+            LiveMessageType::state, member->inner, threads.size(), files.size(),
             {{packed.data(), packed.size()}, {files.data(), files.size() * sizeof(OpenFile)}}));
     }
     return {};
@@ -519,8 +519,8 @@ Status Source::send_last(Member& member, int64_t& mark) {
     auto zero = as_set(std::move(changes.zero));
     zero = unite(zero, as_set(std::move(changes.gone)));
     if (rest_follows_) pages = subtract(pages, name_late(member, *maps, pages));
-    GHOST_TRY(send_runs(Word::zero, member, subtract(zero, member.late)));
-    GHOST_TRY(send_runs(Word::missing, member, member.late));
+    GHOST_TRY(send_runs(LiveMessageType::zero, member, subtract(zero, member.late)));
+    GHOST_TRY(send_runs(LiveMessageType::missing, member, member.late));
     GHOST_TRY(send_pages(member, unite(pages, copies)));
     lap(stats.send);
     return {};
@@ -540,8 +540,8 @@ PageRuns Source::name_late(Member& member, const OwnMappings& maps, const PageRu
     return member.late;
 }
 
-// Everything stands. Sends what is left, and gets the target's word.
-Status Source::frozen(Grip& grip, int64_t begin) {
+// Everything stands. Sends what is left, and gets the target's type.
+Status Source::frozen(PtraceSession& session, int64_t begin) {
     auto& stats = out_.stats;
     stats.freeze = stats.state = stats.mappings = stats.files = stats.scan = stats.send = 0;
     int64_t mark = monotonic_us();
@@ -551,9 +551,9 @@ Status Source::frozen(Grip& grip, int64_t begin) {
         part += now - std::exchange(mark, now);
     };
     at_point("source: frozen");
-    if (grip.processes().size() != members_.size())
+    if (session.processes().size() != members_.size())
         return make_error(Code::busy, "processes have been made or have ended");
-    for (const auto& process : grip.processes()) {
+    for (const auto& process : session.processes()) {
         auto* member = member_of(process.pid);
         if (member == nullptr)
             return make_error(Code::busy, "processes have been made or have ended");
@@ -563,54 +563,54 @@ Status Source::frozen(Grip& grip, int64_t begin) {
         if (area.bytes > 0) member->used_at_once = {{first, (end - first + 4095) / 4096 * 4096}};
     }
     for (auto& member : members_) {
-        auto outline = outline_of(member.pid, request_.externals);
-        if (!outline) {
-            transient_ = outline.error().code == Code::busy;
-            return outline.error();
+        auto kernel_state = kernel_state_of(member.pid, request_.externals);
+        if (!kernel_state) {
+            transient_ = kernel_state.error().code == Code::busy;
+            return kernel_state.error();
         }
-        if (outline->fixed != member.outline.fixed)
+        if (kernel_state->fixed != member.kernel_state.fixed)
             return make_error(Code::busy,
                               "it has changed since its skeleton: " +
-                                  first_difference(member.outline.fixed, outline->fixed));
-        member.outline.files = std::move(outline->files);
+                                  first_difference(member.kernel_state.fixed, kernel_state->fixed));
+        member.kernel_state.files = std::move(kernel_state->files);
     }
     lap(stats.files);
-    GHOST_TRY(link_.send(Word::last));
+    GHOST_TRY(link_.send(LiveMessageType::last));
     round_bytes_ = stats.late_bytes = 0;
     for (auto& member : members_) member.late.clear();
-    GHOST_TRY(send_state(grip));
+    GHOST_TRY(send_state(session));
     lap(stats.state);
     for (auto& member : members_) GHOST_TRY(send_last(member, mark));
-    GHOST_TRY(link_.send(Word::settled));
+    GHOST_TRY(link_.send(LiveMessageType::settled));
     stats.last_bytes = round_bytes_;
     stats.bytes += round_bytes_;
     at_point("source: all sent");
-    auto ready = link_.expect(Word::ready);
+    auto ready = link_.expect(LiveMessageType::ready);
     if (!ready) return ready.error();
     lap(stats.ready);
-    return commit(grip, begin);
+    return commit(session, begin);
 }
 
-Status Source::commit(Grip& grip, int64_t begin) {
+Status Source::commit(PtraceSession& session, int64_t begin) {
     auto& stats = out_.stats;
     int64_t mark = monotonic_us();
     at_point("source: ready");
     if (request_.commit) GHOST_TRY(request_.commit());
     // From here on the death of this process must not let two of them run.
-    GHOST_TRY(grip.end_with_us());
-    auto sent = link_.send(Word::commit);
+    GHOST_TRY(session.end_with_us());
+    auto sent = link_.send(LiveMessageType::commit);
     stats.commit = monotonic_us() - mark;
     mark = monotonic_us();
     at_point("source: committed");
     if (!sent.ok()) {
-        stand(grip);
+        stand(session);
         return sent.error();
     }
     auto answer = link_.receive();
-    if (answer && answer->word() == Word::refused)
+    if (answer && answer->type() == LiveMessageType::refused)
         return make_error(Code::refused, "the target does not go on: " + answer->payload);
-    if (!answer || answer->word() != Word::released) {
-        stand(grip);
+    if (!answer || answer->type() != LiveMessageType::released) {
+        stand(session);
         return answer ? answer->damaged() : answer.error();
     }
     stats.release = monotonic_us() - mark;
@@ -624,12 +624,12 @@ Status Source::commit(Grip& grip, int64_t begin) {
     }
     if (stats.late_bytes > 0) {
         // Without its pages the copy is nothing: they have to outlive this process.
-        stand(grip);
+        stand(session);
         out_.outcome = LiveOutcome::stranded;
         return {};
     }
     at_point("source: moved");
-    grip.kill_tree();
+    session.kill_tree();
     return {};
 }
 
@@ -644,7 +644,7 @@ Status Source::serve_page(const LiveLink::Message& wanted) {
         const PagePiece piece{runs->front().start, runs->front().bytes, buffer_.data()};
         GHOST_TRY(read_pages(member.pid, {&piece, 1}, Vanished::is_error));
         out_.stats.served_bytes += piece.bytes;
-        return link_.send(Word::late, member.inner, 1, 0,
+        return link_.send(LiveMessageType::late, member.inner, 1, 0,
                           {{runs->data(), sizeof(PageRun)}, {buffer_.data(), bytes_of(*runs)}});
     }
     return wanted.damaged();
@@ -652,15 +652,15 @@ Status Source::serve_page(const LiveLink::Message& wanted) {
 
 // The copy runs; the original stands, and has the pages.
 Status Source::serve_late() {
-    const Urgent urgent;  // somebody waits for a page
+    const RealtimePriority urgent;  // somebody waits for a page
     const int64_t begin = monotonic_us();
     at_point("source: pages follow");
     for (;;) {
         auto message = link_.receive();
         if (!message) return message.error();
-        if (message->word() == Word::want) {
+        if (message->type() == LiveMessageType::want) {
             GHOST_TRY(serve_page(*message));
-        } else if (message->word() == Word::complete) {
+        } else if (message->type() == LiveMessageType::complete) {
             auto said = message->list<LateStats>();
             if (!said || said->size() != 1) return message->damaged();
             out_.stats.faults = said->front().faults;
@@ -671,7 +671,7 @@ Status Source::serve_late() {
             out_.outcome = LiveOutcome::moved;
             at_point("source: moved");
             return kill_tree(request_.root);
-        } else if (message->word() == Word::refused) {
+        } else if (message->type() == LiveMessageType::refused) {
             return make_error(Code::peer_lost,
                               "the target has ended the tree: " + message->payload);
         } else {
@@ -681,27 +681,27 @@ Status Source::serve_late() {
 }
 
 // Nobody knows whether the target goes on: the original stands until somebody does.
-void Source::stand(Grip& grip) {
+void Source::stand(PtraceSession& session) {
     out_.outcome = LiveOutcome::undecided;
-    grip.leave_stopped();
+    session.leave_stopped();
 }
 
 Status Source::last_stop() {
-    const Urgent urgent;
+    const RealtimePriority urgent;
     for (int i = 0;; i++) {
         transient_ = false;
-        const auto numbers = Grip::numbers(request_.root);
+        const auto numbers = PtraceSession::numbers(request_.root);
         const int64_t begin = monotonic_us();
         Status status;
         {
-            auto grip = Grip::take(request_.root, numbers, hold_limit_us);
-            status = grip ? frozen(*grip, begin) : grip.error();
-            if (!grip && status.error().code == Code::timeout) transient_ = true;
+            auto session = PtraceSession::take(request_.root, numbers, hold_limit_us);
+            status = session ? frozen(*session, begin) : session.error();
+            if (!session && status.error().code == Code::timeout) transient_ = true;
         }
         if (status.ok() || !transient_ || i == freezes) return status;
         log::debug("live: {}; once more", status.error().message());
         // What has been sent of that stop is as good as a round.
-        GHOST_TRY(round(Word::sync));
+        GHOST_TRY(round(LiveMessageType::sync));
     }
 }
 
@@ -712,7 +712,7 @@ Status Source::attempt() {
     GHOST_TRY(skeleton());
     GHOST_TRY(send_ghost());
     at_point("source: sent");
-    auto held = link_.expect(Word::held);
+    auto held = link_.expect(LiveMessageType::held);
     if (!held) return held.error();
     at_point("source: held");
     rest_follows_ = request_.order == PageOrder::post_copy;
@@ -729,11 +729,11 @@ LiveExport Source::run() {
         status = attempt();
         if (status.ok() || out_.outcome != LiveOutcome::stayed) break;
         if (status.error().code != Code::busy || out_.stats.attempts >= request_.attempts) {
-            link_.send_text(Word::give_up, status.error().message()).ok();
+            link_.send_text(LiveMessageType::give_up, status.error().message()).ok();
             break;
         }
         log::info("live: {}; anew", status.error().message());
-        status = link_.send(Word::anew);
+        status = link_.send(LiveMessageType::anew);
     }
     out_.stats.total = monotonic_us() - begin;
     if (!status.ok()) out_.error = status.error();

@@ -24,10 +24,10 @@
 #include "ghost-core/memory/fault_keeper.hpp"
 #include "ghost-core/memory/page_set.hpp"
 #include "ghost-core/memory/post_copy.hpp"
-#include "ghost-core/criu/grip.hpp"
-#include "ghost-core/criu/outline.hpp"
+#include "ghost-core/criu/ptrace_session.hpp"
+#include "ghost-core/criu/kernel_state.hpp"
 #include "ghost-core/criu/restore.hpp"
-#include "ghost-core/criu/urgent.hpp"
+#include "ghost-core/criu/realtime_priority.hpp"
 
 namespace ghost::core {
 namespace {
@@ -66,7 +66,7 @@ std::string first_unlike(const std::vector<OwnMapping>& here,
 
 // One process of the held tree.
 struct Copy {
-    const Grip::Process* process = nullptr;
+    const PtraceSession::Process* process = nullptr;
     Fd memory;  // /proc/PID/mem
     OwnMappings maps;
     std::vector<OpenFile> files;
@@ -108,8 +108,8 @@ class LatePages : public PageProvider {
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [this] { return state_ != Link::others; });
         if (state_ == Link::closed) return make_error(Code::refused, "post-copy: given up");
-        GHOST_TRY(link_.send(Word::want, inner_pid, 1, 0, {{&run, sizeof run}}));
-        auto answer = link_.expect(Word::late);
+        GHOST_TRY(link_.send(LiveMessageType::want, inner_pid, 1, 0, {{&run, sizeof run}}));
+        auto answer = link_.expect(LiveMessageType::late);
         if (!answer) return answer.error();
         auto which = answer->list<PageRun>();
         if (!which || which->size() != 1 || !(which->front() == run) ||
@@ -168,7 +168,7 @@ class Target {
     int64_t lag_ns_ = 0;     // what the held tree's clocks are behind that
     int64_t stands_us_ = 0;  // when the source's was heard to stand
     HeldTree held_;
-    std::optional<Grip> grip_;
+    std::optional<PtraceSession> session_;
     std::map<int, Copy> copies_;
     std::vector<FailedRun> failed_;
     bool may_be_late_ = false;
@@ -177,7 +177,7 @@ class Target {
     std::unique_ptr<LatePages> late_;
     std::unique_ptr<PostCopy> post_copy_;
     bool last_ = false;  // what comes now is the last state, and has to fit
-    std::optional<Urgent> urgent_;
+    std::optional<RealtimePriority> realtime_;
     std::optional<Error> misfit_;
     ReleaseTimes times_;
     LiveImport out_;
@@ -189,8 +189,8 @@ Status Target::ask_clocks() {
     int64_t best = INT64_MAX;
     for (int i = 0; i < clock_samples; i++) {
         const int64_t monotonic = now_ns(CLOCK_MONOTONIC), boottime = now_ns(CLOCK_BOOTTIME);
-        GHOST_TRY(link_.send(Word::ask_clock));
-        auto answer = link_.expect(Word::clock);
+        GHOST_TRY(link_.send(LiveMessageType::ask_clock));
+        auto answer = link_.expect(LiveMessageType::clock);
         if (!answer) return answer.error();
         const int64_t trip = now_ns(CLOCK_MONOTONIC) - monotonic;
         auto sample = answer->list<ClockSample>();
@@ -233,18 +233,19 @@ Status Target::grasp() {
     const auto offsets = tree_offsets(held_.root);
     lag_ns_ = std::max(shift_.monotonic_ns - offsets.monotonic_ns,
                        shift_.boottime_ns - offsets.boottime_ns);
-    // It stays hurried (standstill.hpp) until it goes: it has to answer our calls at once.
-    auto grip = Grip::take(held_.root, Grip::numbers(held_.root), hold_limit_us);
-    if (!grip) return grip.error();
-    grip_.emplace(std::move(*grip));
-    GHOST_TRY(grip_->end_with_us());
-    GHOST_TRY(grip_->unstop());
+    // It stays hurried (stopped_tree.hpp) until it goes: it has to answer our calls at once.
+    auto session =
+        PtraceSession::take(held_.root, PtraceSession::numbers(held_.root), hold_limit_us);
+    if (!session) return session.error();
+    session_.emplace(std::move(*session));
+    GHOST_TRY(session_->end_with_us());
+    GHOST_TRY(session_->unstop());
     if (may_be_late_) {
         auto keeper = FaultKeeper::start(held_.root);
         if (!keeper) return keeper.error();
         keeper_.emplace(std::move(*keeper));
     }
-    for (const auto& process : grip_->processes()) {
+    for (const auto& process : session_->processes()) {
         auto& copy = copies_[process.inner];
         copy.process = &process;
         copy.memory.reset(
@@ -263,8 +264,8 @@ Status Target::grasp() {
 void Target::drop() {
     copies_.clear();
     if (held_.root != 0) calm_tree(held_.root);
-    if (grip_) grip_->kill_tree();
-    grip_.reset();
+    if (session_) session_->kill_tree();
+    session_.reset();
     destroy_tree(held_);
     if (late_) late_->close();
     post_copy_.reset();
@@ -277,7 +278,7 @@ void Target::drop() {
 
 Status Target::call(Copy& copy, const char* what, long number, uint64_t a, uint64_t b, uint64_t c,
                     uint64_t d, uint64_t e, uint64_t f) {
-    auto answer = grip_->call(*copy.process, number, a, b, c, d, e, f);
+    auto answer = session_->call(*copy.process, number, a, b, c, d, e, f);
     if (!answer) return answer.error();
     if (*answer < 0 && *answer > -4096)
         return sys_error_of(static_cast<int>(-*answer), fmt::format("{} at {:#x}", what, a));
@@ -453,7 +454,7 @@ Status Target::state(Copy& copy, const LiveLink::Message& message) {
 Status Target::synced() {
     last_ = false;
     misfit_.reset();
-    auto status = link_.send(Word::synced, 0, failed_.size(), 0,
+    auto status = link_.send(LiveMessageType::synced, 0, failed_.size(), 0,
                              {{failed_.data(), failed_.size() * sizeof(FailedRun)}});
     failed_.clear();
     return status;
@@ -514,7 +515,7 @@ Status Target::settle() {
                 std::find_if(copy.threads.begin(), copy.threads.end(),
                              [&](const ThreadState& one) { return one.inner_tid == thread.inner; });
             if (state == copy.threads.end()) return make_error(Code::internal, "threads differ");
-            GHOST_TRY(grip_->set_state(thread, *state));
+            GHOST_TRY(session_->set_state(thread, *state));
         }
     }
     if (!late_) return {};
@@ -530,16 +531,16 @@ Status Target::apply(const LiveLink::Message& message) {
     auto& copy = found->second;
     const int64_t begin = monotonic_us();
     Status status;
-    switch (message.word()) {
-        case Word::mappings:
+    switch (message.type()) {
+        case LiveMessageType::mappings:
             status = mappings(copy, message);
             times_.mappings += monotonic_us() - begin;
             break;
-        case Word::pages:
+        case LiveMessageType::pages:
             status = pages(copy, message);
             times_.pages += monotonic_us() - begin;
             break;
-        case Word::zero:
+        case LiveMessageType::zero:
             status = zero(copy, message);
             times_.pages += monotonic_us() - begin;
             break;
@@ -575,16 +576,17 @@ Status Target::release() {
     at_point("target: recorded");
     let_clocks_pass();
     const int64_t begin = monotonic_us();
-    grip_->let_go();
+    session_->let_go();
     times_.release = monotonic_us() - begin;
     out_.root = std::exchange(held_.root, 0);
     out_.huge = std::exchange(held_.huge, nullptr);
     calm_tree(out_.root);
-    grip_.reset();
+    session_.reset();
     copies_.clear();
     at_point("target: released");
     // The source's affair from here on: it finds out by the caller's record otherwise.
-    if (auto told = link_.send(Word::released, 0, 1, 0, {{&times_, sizeof times_}}); !told.ok())
+    if (auto told = link_.send(LiveMessageType::released, 0, 1, 0, {{&times_, sizeof times_}});
+        !told.ok())
         log::warning("live: the tree runs, the source could not be told: {}",
                      told.error().message());
     return late_ ? fill_late() : Status();
@@ -606,7 +608,8 @@ Status Target::fill_late() {
     out_.bytes += stats.demand_bytes + stats.background_bytes;
     at_point("target: complete");
     LateStats said{stats.faults, stats.demand_bytes, stats.longest_us};
-    if (auto told = link_.send(Word::complete, 0, 1, 0, {{&said, sizeof said}}); !told.ok())
+    if (auto told = link_.send(LiveMessageType::complete, 0, 1, 0, {{&said, sizeof said}});
+        !told.ok())
         log::warning("live: the tree is whole, the source could not be told: {}",
                      told.error().message());
     return {};
@@ -615,18 +618,18 @@ Status Target::fill_late() {
 // The source's tree runs while a round is taken in, and so may others here: only waiting, so that
 // the last stop is noticed at once, and the last stop itself go before them.
 Result<Target::Next> Target::serve() {
-    if (!urgent_) urgent_.emplace();
+    if (!realtime_) realtime_.emplace();
     auto message = link_.receive();
     if (!message) return message.error();
-    if (!last_ && message->word() != Word::last) urgent_.reset();
-    switch (message->word()) {
-        case Word::mappings:
-        case Word::pages:
-        case Word::zero:
-        case Word::state:
+    if (!last_ && message->type() != LiveMessageType::last) realtime_.reset();
+    switch (message->type()) {
+        case LiveMessageType::mappings:
+        case LiveMessageType::pages:
+        case LiveMessageType::zero:
+        case LiveMessageType::state:
             GHOST_TRY(apply(*message));
             return Next::go_on;
-        case Word::missing: {
+        case LiveMessageType::missing: {
             const auto found = copies_.find(message->head.inner_pid);
             auto runs = message->list<PageRun>();
             if (found == copies_.end() || !runs || !last_ || !may_be_late_)
@@ -634,29 +637,29 @@ Result<Target::Next> Target::serve() {
             found->second.late.insert(found->second.late.end(), runs->begin(), runs->end());
             return Next::go_on;
         }
-        case Word::sync:
+        case LiveMessageType::sync:
             GHOST_TRY(synced());
             return Next::go_on;
-        case Word::last:
+        case LiveMessageType::last:
             last_ = true;
             stands_us_ = monotonic_us();
             times_ = {};
             for (auto& [inner, copy] : copies_) copy.late.clear();
             return Next::go_on;
-        case Word::settled: {
+        case LiveMessageType::settled: {
             const int64_t begin = monotonic_us();
             GHOST_TRY(settle());
             times_.state += monotonic_us() - begin;
             at_point("target: ready");
-            GHOST_TRY(link_.send(Word::ready));
+            GHOST_TRY(link_.send(LiveMessageType::ready));
             return Next::go_on;
         }
-        case Word::commit:
+        case LiveMessageType::commit:
             GHOST_TRY(release());
             return Next::done;
-        case Word::anew:
+        case LiveMessageType::anew:
             return Next::anew;
-        case Word::give_up:
+        case LiveMessageType::give_up:
             return make_error(Code::refused, "the source gives up: " + message->payload);
         default:
             return message->damaged();
@@ -667,7 +670,7 @@ Result<LiveImport> Target::run() {
     Status status = ask_clocks();
     while (status.ok()) {
         status = hold();
-        if (status.ok()) status = link_.send(Word::held);
+        if (status.ok()) status = link_.send(LiveMessageType::held);
         if (!status.ok()) break;
         at_point("target: held");
         Next next = Next::go_on;
@@ -678,7 +681,7 @@ Result<LiveImport> Target::run() {
             else
                 status = served.error();
         }
-        urgent_.reset();
+        realtime_.reset();
         if (status.ok() && next == Next::done) {
             if (out_.huge) out_.huge->start();
             return out_;
@@ -686,7 +689,7 @@ Result<LiveImport> Target::run() {
         drop();
     }
     drop();
-    link_.send_text(Word::refused, status.error().message()).ok();
+    link_.send_text(LiveMessageType::refused, status.error().message()).ok();
     return status.error();
 }
 

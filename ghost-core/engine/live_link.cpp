@@ -51,7 +51,7 @@ void at_point(const char* point) {
 }
 
 Error LiveLink::Message::damaged() const {
-    return make_error(Code::corrupt, "read message of the other side", std::to_string(head.word));
+    return make_error(Code::corrupt, "read message of the other side", std::to_string(head.type));
 }
 
 ClockSample tree_offsets(pid_t root) {
@@ -63,10 +63,10 @@ ClockSample tree_offsets(pid_t root) {
     return out;
 }
 
-Status LiveLink::send(Word word, int inner_pid, uint64_t count, uint64_t number,
+Status LiveLink::send(LiveMessageType type, int inner_pid, uint64_t count, uint64_t number,
                       std::vector<iovec> payload) {
     Head head;
-    head.word = static_cast<uint32_t>(word);
+    head.type = static_cast<uint32_t>(type);
     head.inner_pid = inner_pid;
     head.count = count;
     head.number = number;
@@ -77,8 +77,8 @@ Status LiveLink::send(Word word, int inner_pid, uint64_t count, uint64_t number,
     return link_.write_gather(payload.data(), payload.size());
 }
 
-Status LiveLink::send_text(Word word, std::string_view text) {
-    return send(word, 0, 0, 0, {{const_cast<char*>(text.data()), text.size()}});
+Status LiveLink::send_text(LiveMessageType type, std::string_view text) {
+    return send(type, 0, 0, 0, {{const_cast<char*>(text.data()), text.size()}});
 }
 
 Result<LiveLink::Message> LiveLink::receive() {
@@ -103,31 +103,32 @@ Result<LiveLink::Message> LiveLink::receive() {
     return out;
 }
 
-Result<LiveLink::Message> LiveLink::expect(Word word) {
+Result<LiveLink::Message> LiveLink::expect(LiveMessageType type) {
     auto message = receive();
-    if (!message || message->word() == word) return message;
-    if (message->word() == Word::refused || message->word() == Word::give_up)
+    if (!message || message->type() == type) return message;
+    if (message->type() == LiveMessageType::refused || message->type() == LiveMessageType::give_up)
         return make_error(Code::refused, "the other side gives up: " + message->payload);
     return message->damaged();
 }
 
 Status GhostPart::write(const void* data, size_t size) {
-    return link_.send(Word::ghost, 0, 0, 0, {{const_cast<void*>(data), size}});
+    return link_.send(LiveMessageType::ghost, 0, 0, 0, {{const_cast<void*>(data), size}});
 }
 
 Status GhostPart::write_gather(iovec* pieces, size_t count) {
-    return link_.send(Word::ghost, 0, 0, 0, {pieces, pieces + count});
+    return link_.send(LiveMessageType::ghost, 0, 0, 0, {pieces, pieces + count});
 }
 
 Result<size_t> GhostPart::read(void* data, size_t size) {
     while (used_ == piece_.size() && !ended_) {
         auto message = link_.receive();
         if (!message) return message.error();
-        if (message->word() == Word::give_up)
+        if (message->type() == LiveMessageType::give_up)
             return make_error(Code::refused, "the source gives up: " + message->payload);
-        if (message->word() != Word::ghost && message->word() != Word::ghost_end)
+        if (message->type() != LiveMessageType::ghost &&
+            message->type() != LiveMessageType::ghost_end)
             return message->damaged();
-        ended_ = message->word() == Word::ghost_end;
+        ended_ = message->type() == LiveMessageType::ghost_end;
         piece_ = std::move(message->payload);
         used_ = 0;
     }
@@ -138,7 +139,7 @@ Result<size_t> GhostPart::read(void* data, size_t size) {
 }
 
 Status GhostPart::finalize() {
-    return link_.send(Word::ghost_end);
+    return link_.send(LiveMessageType::ghost_end);
 }
 
 std::string pack(const std::vector<ThreadState>& threads) {

@@ -11,13 +11,13 @@
 #include <vector>
 
 #include "base/result.hpp"
-#include "ghost-core/criu/grip.hpp"
-#include "ghost-core/criu/outline.hpp"
+#include "ghost-core/criu/ptrace_session.hpp"
+#include "ghost-core/criu/kernel_state.hpp"
 #include "ghost-core/resource/resource.hpp"
 
 namespace ghost::core {
 
-enum class Word : uint32_t {
+enum class LiveMessageType : uint32_t {
     // source to target
     ghost = 1,  // a piece of a ghost with the skeleton and the first round
     ghost_end,  // all of it
@@ -46,10 +46,10 @@ enum class Word : uint32_t {
 };
 
 struct Head {
-    uint32_t word = 0;
+    uint32_t type = 0;
     int32_t inner_pid = 0;
-    uint64_t count = 0;     // meaning by word
-    uint64_t number = 0;    // meaning by word
+    uint64_t count = 0;     // meaning by type
+    uint64_t number = 0;    // meaning by type
     uint64_t bytes = 0;     // of payload
     uint64_t checksum = 0;  // XXH3-64 of the payload, seeded with that of what is before
 };
@@ -80,7 +80,7 @@ class LiveLink {
     struct Message {
         Head head;
         std::string payload;
-        Word word() const { return static_cast<Word>(head.word); }
+        LiveMessageType type() const { return static_cast<LiveMessageType>(head.type); }
         // Its first `count` of a type; corrupt if there are fewer.
         template <typename T>
         Result<std::vector<T>> list() const {
@@ -92,13 +92,13 @@ class LiveLink {
         Error damaged() const;
     };
 
-    Status send(Word word, int inner_pid = 0, uint64_t count = 0, uint64_t number = 0,
+    Status send(LiveMessageType type, int inner_pid = 0, uint64_t count = 0, uint64_t number = 0,
                 std::vector<iovec> payload = {});
-    Status send_text(Word word, std::string_view text);
+    Status send_text(LiveMessageType type, std::string_view text);
     // peer_lost when the other side has hung up; corrupt.
     Result<Message> receive();
     // The same; an answer of the other side that it gives up is its error.
-    Result<Message> expect(Word word);
+    Result<Message> expect(LiveMessageType type);
 
     uint64_t sent() const { return sent_; }
 

@@ -210,7 +210,7 @@ Result<std::unique_ptr<Resource>> open_full(const ResourceRegistry& registry,
     {
         auto in = registry.open(specification, key);
         if (!in) return in.error();
-        auto one = std::make_unique<LookedAt>(std::move(*in));
+        auto one = std::make_unique<PeekableResource>(std::move(*in));
         GhostHead head;
         if (auto read = GhostReader(*one).head(head); !read.ok())
             return about(read.error(), specification);

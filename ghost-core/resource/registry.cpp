@@ -175,7 +175,7 @@ Result<std::map<std::string, std::string>> options_of(const std::string& text) {
 
 }  // namespace
 
-Result<size_t> LookedAt::read(void* data, size_t size) {
+Result<size_t> PeekableResource::read(void* data, size_t size) {
     if (!looking_ && at_ < first_.size()) {
         const size_t part = std::min(size, first_.size() - at_);
         std::memcpy(data, first_.data() + at_, part);
@@ -187,7 +187,7 @@ Result<size_t> LookedAt::read(void* data, size_t size) {
     return got;
 }
 
-Result<std::string_view> LookedAt::look(size_t size) {
+Result<std::string_view> PeekableResource::look(size_t size) {
     std::string start(size, 0);
     for (size_t had = 0; had < size;) {
         auto part = read(start.data(), size - had);
@@ -275,7 +275,7 @@ Made ResourceRegistry::open(const std::string& specification,
     // compressed and then encrypted, or the other way round; more layers make no sense
     for (int layer = 0;; layer++) {
         GHOST_TRY(current->init());
-        auto opened = std::make_unique<LookedAt>(std::move(current));
+        auto opened = std::make_unique<PeekableResource>(std::move(current));
         auto start = opened->look(CompressResource::start_bytes);
         if (!start) return start.error();
         const bool enough = start->size() == CompressResource::start_bytes && layer < 4;

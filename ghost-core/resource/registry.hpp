@@ -37,9 +37,9 @@ struct ResourceKind {
 
 // An initialized resource whose first bytes are looked at: it gives them once more. Opening it
 // twice would read megabytes ahead twice.
-class LookedAt : public Resource {
+class PeekableResource : public Resource {
   public:
-    explicit LookedAt(std::unique_ptr<Resource> in) : in_(std::move(in)) {}
+    explicit PeekableResource(std::unique_ptr<Resource> in) : in_(std::move(in)) {}
 
     // What is read is kept until begin_again().
     void begin_again() { looking_ = false; }

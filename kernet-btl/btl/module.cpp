@@ -17,7 +17,7 @@ Module* module = nullptr;
 
 Module::Module(std::unique_ptr<Endpoint> endpoint)
     : endpoint_(std::move(endpoint)), path_(endpoint_->data()) {
-    path_.set_sink(this);
+    path_.set_receiver(this);
     path_.set_pieces(kernet_btl_params.piece_min, kernet_btl_params.piece_max);
 }
 
@@ -132,7 +132,7 @@ int Module::progress() {
     int events = 0;
     bool tired = false;
     {
-        Inside inside(path_.gate());
+        Gate::Holder inside(path_.gate());
         if (path_.gate().nested()) return 0;
         events = path_.progress_inside();
         // whatever became of the announcement

@@ -43,7 +43,7 @@ struct PendingGet {
 };
 
 // Everything of the BTL in this process. Made by init, destroyed by finalize; used inside the gate.
-class Module final : public Sink {
+class Module final : public Receiver {
   public:
     explicit Module(std::unique_ptr<Endpoint> endpoint);
     ~Module() override;
@@ -62,7 +62,7 @@ class Module final : public Sink {
 
     Regions regions;
 
-    // Sink
+    // Receiver
     void deliver(Socket& socket, uint8_t tag, uint8_t* bytes, size_t size) override;
     uint8_t* place(Socket& socket, uint8_t tag, const uint8_t* head, size_t head_size,
                    size_t size) override;

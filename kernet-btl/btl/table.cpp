@@ -18,13 +18,13 @@ Gate& gate() {
 
 mca_btl_base_descriptor_t* alloc(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, uint8_t,
                                  size_t size, uint32_t flags) {
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     Fragment* fragment = module->fragment(to, size, flags);
     return fragment ? &fragment->base : nullptr;
 }
 
 int free_descriptor(mca_btl_base_module_t*, mca_btl_base_descriptor_t* descriptor) {
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     module->free(reinterpret_cast<Fragment*>(descriptor));
     return OPAL_SUCCESS;
 }
@@ -40,7 +40,7 @@ size_t pack(opal_convertor_t* convertor, uint8_t* to, size_t size) {
 mca_btl_base_descriptor_t* prepare_src(mca_btl_base_module_t* self, mca_btl_base_endpoint_t* to,
                                        opal_convertor_t* convertor, uint8_t, size_t reserve,
                                        size_t* size, uint32_t flags) {
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     if (reserve + *size > self->btl_max_send_size) *size = self->btl_max_send_size - reserve;
     Fragment* fragment = module->fragment(to, reserve + *size, flags);
     if (!fragment) return nullptr;
@@ -55,7 +55,7 @@ mca_btl_base_descriptor_t* prepare_src(mca_btl_base_module_t* self, mca_btl_base
 
 int send(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, mca_btl_base_descriptor_t* descriptor,
          mca_btl_base_tag_t tag) {
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     return module->send(to, reinterpret_cast<Fragment*>(descriptor), tag);
 }
 
@@ -76,7 +76,7 @@ constexpr size_t from_where_it_lies = 4096;
 int sendi(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, opal_convertor_t* convertor,
           void* header, size_t header_size, size_t payload_size, uint8_t, uint32_t flags,
           mca_btl_base_tag_t tag, mca_btl_base_descriptor_t** descriptor) {
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     Socket& socket = *to->socket;
     const size_t size = header_size + payload_size;
     if (socket.backlog() > 0 && holds_back(socket)) [[unlikely]] {
@@ -109,7 +109,7 @@ int get(mca_btl_base_module_t*, mca_btl_base_endpoint_t* from, void* local_addre
         uint64_t remote_address, mca_btl_base_registration_handle_t* local_handle,
         mca_btl_base_registration_handle_t* remote_handle, size_t size, int, int,
         mca_btl_base_rdma_completion_fn_t callback, void* context, void* data) {
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     PendingGet what;
     what.peer = from->socket->peer();
     what.endpoint = from;
@@ -133,7 +133,7 @@ constexpr size_t tcp_in_pieces = 320 * 1024;
 mca_btl_base_registration_handle_t* register_memory(mca_btl_base_module_t*,
                                                     mca_btl_base_endpoint_t* peer, void* base,
                                                     size_t size, uint32_t flags) {
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     if (flags == MCA_BTL_REG_FLAG_REMOTE_READ && size <= tcp_offered && peer &&
         peer->socket->on_stream()) {
         if (peer->skip == 0) return module->regions.offer(peer, base, size);
@@ -144,7 +144,7 @@ mca_btl_base_registration_handle_t* register_memory(mca_btl_base_module_t*,
 }
 
 int deregister_memory(mca_btl_base_module_t*, mca_btl_base_registration_handle_t* handle) {
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     module->regions.remove(handle);
     return OPAL_SUCCESS;
 }

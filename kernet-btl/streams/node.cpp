@@ -66,7 +66,7 @@ Node::~Node() {
     if (path_) {
         std::vector<uint32_t> mine;
         {
-            Inside inside(gate());
+            Gate::Holder inside(gate());
             for (const auto& [socket, slot] : slots_) mine.push_back(socket);
         }
         for (uint32_t socket : mine) {
@@ -153,7 +153,7 @@ Result<uint32_t> Node::attach(StreamId stream, uint8_t role) {
 Result<uint32_t> Node::join(Change change, const Json* state, bool bytes) {
     change.where = endpoint_->location();
     {
-        Inside inside(gate());
+        Gate::Holder inside(gate());
         joining_.insert(change.id);
     }
     std::optional<Entry> entry;
@@ -164,7 +164,7 @@ Result<uint32_t> Node::join(Change change, const Json* state, bool bytes) {
     } else if (entry) {
         socket = adopt(*entry, answer->value("socket", uint16_t{0}), state, bytes);
     }
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     joining_.erase(joining_.find(change.id));
     return socket;
 }
@@ -181,7 +181,7 @@ Result<uint32_t> Node::adopt(const Entry& entry, uint16_t number, const Json* st
         return make_error(Code::peer_lost, "attach: the socket was given up again",
                           fmt::format("stream {:016x}", entry.id));
     }
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     Slot made;
     made.stream = StreamSocket::make(*this, entry, number, config_.keep_bytes);
     made.bytes = bytes;
@@ -254,7 +254,7 @@ Result<std::string> Node::suspend(uint32_t socket) {
     change.operation = Operation::suspend;
     randombytes_buf(&change.key, sizeof change.key);
     {
-        Inside inside(gate());
+        Gate::Holder inside(gate());
         Slot* mine = slot(socket);
         if (!mine) return no_socket(socket);
         mine->leaving = true;
@@ -265,7 +265,7 @@ Result<std::string> Node::suspend(uint32_t socket) {
         change.farewells = mine->stream->farewells(true);
     }
     auto answer = ask(change, nullptr);
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     Slot& mine = slots_.at(socket);
     if (!answer) {
         mine.leaving = false;
@@ -288,7 +288,7 @@ Result<uint32_t> Node::wakeup(const std::string& sealed) {
     change.key = handle->key;
     auto socket = join(std::move(change), &handle->state, handle->bytes);
     if (socket && handle->rest) {
-        Inside inside(gate());
+        Gate::Holder inside(gate());
         slots_.at(*socket).rest = make_body(handle->rest->data(), handle->rest->size());
     }
     return socket;
@@ -309,7 +309,7 @@ Status Node::unattach(uint32_t socket, int64_t linger_us) {
     Change change;
     change.operation = Operation::unattach;
     {
-        Inside inside(gate());
+        Gate::Holder inside(gate());
         Slot* mine = slot(socket);
         if (!mine) return no_socket(socket);
         mine->leaving = true;
@@ -321,7 +321,7 @@ Status Node::unattach(uint32_t socket, int64_t linger_us) {
         change.farewells = mine->stream->farewells(false);
     }
     const auto answer = ask(change, nullptr);
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     const bool over = slots_.at(socket).stream->end() != StreamEnd::none;
     remove(socket);
     if (!answer && !over && answer.error().code != Code::not_found) return answer.error();
@@ -331,7 +331,7 @@ Status Node::unattach(uint32_t socket, int64_t linger_us) {
 // --- sending and receiving ---
 
 int Node::progress() {
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     return progress_inside();
 }
 
@@ -346,7 +346,7 @@ int Node::progress_inside() {
 bool Node::nap(uint64_t seen, int64_t longest_us) {
     std::vector<pollfd> readable{{nap_fd_.get(), POLLIN, 0}};
     {
-        Inside inside(gate());
+        Gate::Holder inside(gate());
         path_->begin_sleep(readable);
     }
     nappers_.fetch_add(1);
@@ -356,7 +356,7 @@ bool Node::nap(uint64_t seen, int64_t longest_us) {
     nappers_.fetch_sub(1);
     uint64_t word = 0;
     if (readable[0].revents && ::read(nap_fd_.get(), &word, sizeof word) < 0) woke = false;
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     path_->end_sleep();
     return woke;
 }
@@ -381,7 +381,7 @@ Status Node::block(int64_t timeout_us, Attempt attempt) {
         const uint64_t seen = changes_.load(std::memory_order_acquire);
         int64_t yield_us = 0;
         {
-            Inside inside(gate());
+            Gate::Holder inside(gate());
             std::optional<Status> result = attempt();
             if (!result) {
                 progress_inside();
@@ -485,7 +485,7 @@ Status Node::receive(uint32_t socket, const iovec* parts, size_t count, int64_t 
         return std::nullopt;
     });
     if (!counted) return result;
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     Slot* mine = slot(socket);
     if (!mine) return result;
     mine->waiting--;
@@ -495,7 +495,7 @@ Status Node::receive(uint32_t socket, const iovec* parts, size_t count, int64_t 
 }
 
 Status Node::set_byte_mode(uint32_t socket, bool on) {
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     Slot* mine = slot(socket);
     if (!mine) return no_socket(socket);
     mine->bytes = on;
@@ -534,14 +534,14 @@ size_t Node::poll(Polled* sockets, size_t count, int64_t timeout_us) {
 }
 
 Result<Entry> Node::entry(uint32_t socket) {
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     Slot* mine = slot(socket);
     if (!mine) return no_socket(socket);
     return mine->stream->entry();
 }
 
 Result<uint16_t> Node::number(uint32_t socket) {
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     Slot* mine = slot(socket);
     if (!mine) return no_socket(socket);
     return mine->stream->number();

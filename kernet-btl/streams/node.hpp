@@ -59,7 +59,7 @@ struct ChannelMessage {
     std::string bytes;
 };
 
-class Node final : private StreamHost, private Sink {
+class Node final : private StreamHost, private Receiver {
   public:
     // Code::io or not_found: there is no manager at that address.
     static Result<std::unique_ptr<Node>> open(const NodeConfig& config);
@@ -171,7 +171,7 @@ class Node final : private StreamHost, private Sink {
     void woken() override;
     bool nap(uint64_t seen, int64_t longest_us);
     int64_t spin_time();
-    // Sink
+    // Receiver
     void deliver(Socket& socket, uint8_t tag, uint8_t* bytes, size_t size) override;
     uint8_t* place(Socket& socket, uint8_t tag, const uint8_t* head, size_t head_size,
                    size_t size) override;
@@ -204,7 +204,7 @@ class Node final : private StreamHost, private Sink {
 
     const std::shared_ptr<BodyStore> bodies_ = std::make_shared<BodyStore>();
 
-    // Inside the gate.
+    // Gate::Holder the gate.
     std::map<uint32_t, Slot> slots_;
     std::map<std::pair<StreamId, uint16_t>, uint32_t> by_stream_;
     uint32_t next_slot_ = 1;

@@ -98,7 +98,7 @@ Status Node::begin() {
     if (!made) return made.error();
     endpoint_ = std::move(*made);
     path_ = &endpoint_->data();
-    path_->set_sink(this);
+    path_->set_receiver(this);
     changed_fd_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     bell_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     nap_fd_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE));
@@ -137,7 +137,7 @@ void Node::tick_sockets() {
     const int64_t now = ghost::monotonic_us();
     if (now - ticked_at_ < tick_us) return;
     ticked_at_ = now;
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     for (auto& [socket, slot] : slots_) {
         if (!slot.leaving) slot.stream->tick();
     }
@@ -198,7 +198,7 @@ void Node::on_message(const Json& message) {
 // A new map of a stream: the sockets attached here learn where the others are, and a process that
 // is gone is no longer waited for.
 void Node::take_map(const Entry& entry) {
-    Inside inside(gate());
+    Gate::Holder inside(gate());
     const auto known = maps_.find(entry.id);
     if (known != maps_.end() && known->second.version >= entry.version) return;
     for (const SocketEntry& socket : entry.sockets) {
@@ -251,7 +251,7 @@ void Node::find_manager_again() {
 void Node::welcome_again(const Json& welcome) {
     std::vector<StreamId> streams;
     {
-        Inside inside(gate());
+        Gate::Holder inside(gate());
         for (const auto& [id, entry] : maps_) streams.push_back(id);
     }
     std::vector<uint16_t> channels;

@@ -387,7 +387,7 @@ bool Connector::on_confirm(Handshake& shake) {
 
 void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, uint64_t epoch,
                             std::unique_ptr<RingMapping> ring) {
-    auto offer = std::make_unique<Offer>();
+    auto offer = std::make_unique<LinkHandoff>();
     offer->peer = with.shared;
     offer->generation = with.up = shake.hello.generation;
     offer->peer_last_seen = last_seen;

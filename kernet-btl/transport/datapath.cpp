@@ -32,14 +32,14 @@ void Registry::ring_bell() {
 Socket& DataPath::socket_of(PeerShared& peer) {
     auto& slot = sockets_[peer.rank];
     if (!slot) {
-        slot = std::make_unique<Socket>(*this, peer, *sink_);
+        slot = std::make_unique<Socket>(*this, peer, *receiver_);
         stale_ = true;
     }
     return *slot;
 }
 
 Socket& DataPath::attach(uint32_t peer) {
-    Inside inside(gate_);
+    Gate::Holder inside(gate_);
     return socket_of(registry_.peer(peer));
 }
 
@@ -103,9 +103,9 @@ int DataPath::poll_streams() {
 }
 
 void DataPath::take_offers() {
-    Offer* list = registry_.offers.take();
+    LinkHandoff* list = registry_.offers.take();
     while (list) {
-        std::unique_ptr<Offer> offer(list);
+        std::unique_ptr<LinkHandoff> offer(list);
         list = offer->next;
         socket_of(*offer->peer).adopt(*offer);
     }
@@ -173,7 +173,7 @@ void DataPath::drain(int64_t limit_us, bool absent) {
     const int64_t end = ghost::monotonic_us() + limit_us;
     for (bool busy = true; busy && ghost::monotonic_us() < end;) {
         progress();
-        Inside inside(gate_);
+        Gate::Holder inside(gate_);
         busy = false;
         for (auto& [rank, socket] : sockets_) {
             busy |= socket->linked() ? socket->unsettled() : absent && socket->expects_link();
@@ -182,16 +182,16 @@ void DataPath::drain(int64_t limit_us, bool absent) {
 }
 
 void DataPath::unattach_all() {
-    Inside inside(gate_);
+    Gate::Holder inside(gate_);
     for (auto& [rank, socket] : sockets_) {
         if (socket->state() != SocketState::unattached) socket->unattach();
     }
 }
 
 DataPath::Pushed DataPath::push() {
-    Offer* list = registry_.offers.take();
+    LinkHandoff* list = registry_.offers.take();
     while (list) {
-        std::unique_ptr<Offer> offer(list);
+        std::unique_ptr<LinkHandoff> offer(list);
         list = offer->next;
         socket_of(*offer->peer).adopt(*offer);
     }

@@ -31,7 +31,7 @@ class DataPath {
     FramePool& pool() { return pool_; }
 
     // Who receives; before the first attach() and before any peer may connect.
-    void set_sink(Sink* sink) { sink_ = sink; }
+    void set_receiver(Receiver* receiver) { receiver_ = receiver; }
     // What every message goes through, at both ends of every stream; before the first attach().
     void set_filters(std::unique_ptr<Filters> filters) { filters_ = std::move(filters); }
     // A new socket's; null without filters.
@@ -49,12 +49,12 @@ class DataPath {
     // (gate) The socket of the stream to `peer`, made at first use. Lives as long as the endpoint.
     Socket& attach(uint32_t peer);
     // (gate) Moves what can be moved; returns the number of events. Does nothing when called from
-    // a callback of the sink.
+    // a callback of the receiver.
     int progress() {
         int events = 0;
         bool tired = false;
         {
-            Inside inside(gate_);
+            Gate::Holder inside(gate_);
             if (gate_.nested()) return 0;
             events = progress_inside();
             tired = this->tired();
@@ -65,15 +65,15 @@ class DataPath {
     }
     // The same for a caller that is inside the gate, at the outermost level. It naps itself.
     int progress_inside();
-    // Inside the gate: a peer is away, and nothing has come from the others for many passes.
+    // Gate::Holder the gate: a peer is away, and nothing has come from the others for many passes.
     // Whoever brings it back needs the processor more: criu, agents and daemons wait for one behind
     // ranks that spin when there are more ranks than processors.
     bool tired() const { return idle_passes_ >= passes_before_nap; }
     // Outside the gate: gives the processor away for 50 to 100 µs (the default timer slack).
     static void nap();
-    // Inside the gate: a caller is going to sleep until something comes, and has slept. Appends
-    // what becomes readable then; a link closed meanwhile, and rings, say nothing: sleep for a
-    // short time.
+    // Gate::Holder the gate: a caller is going to sleep until something comes, and has slept.
+    // Appends what becomes readable then; a link closed meanwhile, and rings, say nothing: sleep
+    // for a short time.
     void begin_sleep(std::vector<pollfd>& readable);
     bool has_rings() const { return !rings_.empty(); }
     void end_sleep();
@@ -85,7 +85,7 @@ class DataPath {
 
     // Gate closed.
     // Takes new links and sends what waits for them, on behalf of a rank that may not enter the
-    // data side for hours. The sink is told of released() only.
+    // data side for hours. The receiver is told of released() only.
     struct Pushed {
         bool waits = false;  // something still does
         bool moved = false;  // something went that had waited
@@ -124,7 +124,7 @@ class DataPath {
     Registry& registry_;
     FramePool pool_;
     std::unique_ptr<Filters> filters_;
-    Sink* sink_ = nullptr;
+    Receiver* receiver_ = nullptr;
     size_t piece_min_ = 2048;
     size_t piece_max_ = 65536;
     std::unordered_map<uint32_t, std::unique_ptr<Socket>> sockets_;

@@ -14,6 +14,8 @@ namespace kernet {
 
 class Gate {
   public:
+    class Holder;
+
     // threads: several threads may be on the data side; they then also exclude each other.
     explicit Gate(bool threads);
 
@@ -55,12 +57,12 @@ class Gate {
 };
 
 // A data-path call in progress.
-class Inside {
+class [[nodiscard]] Gate::Holder {
   public:
-    explicit Inside(Gate& gate) : gate_(gate) { gate_.enter(); }
-    ~Inside() { gate_.leave(); }
-    Inside(const Inside&) = delete;
-    Inside& operator=(const Inside&) = delete;
+    explicit Holder(Gate& gate) : gate_(gate) { gate_.enter(); }
+    ~Holder() { gate_.leave(); }
+    Holder(const Holder&) = delete;
+    Holder& operator=(const Holder&) = delete;
 
   private:
     Gate& gate_;

@@ -33,8 +33,8 @@ enum Request : uint32_t {
 };
 
 // A new link for the data side.
-struct Offer {
-    Offer* next = nullptr;
+struct LinkHandoff {
+    LinkHandoff* next = nullptr;
     PeerShared* peer = nullptr;
     uint64_t generation = 0;
     uint64_t peer_last_seen = 0;         // last frame of ours the peer has
@@ -48,34 +48,34 @@ class Mailbox {
     ~Mailbox() { drop(take()); }
 
     bool empty() const { return head_.load(std::memory_order_relaxed) == nullptr; }
-    void put(std::unique_ptr<Offer> offer) {
-        Offer* raw = offer.release();
+    void put(std::unique_ptr<LinkHandoff> offer) {
+        LinkHandoff* raw = offer.release();
         raw->next = head_.load(std::memory_order_relaxed);
         while (!head_.compare_exchange_weak(raw->next, raw, std::memory_order_release,
                                             std::memory_order_relaxed)) {
         }
     }
     // The caller owns the list.
-    Offer* take() {
-        Offer* list = head_.exchange(nullptr, std::memory_order_acquire);
-        Offer* reversed = nullptr;
+    LinkHandoff* take() {
+        LinkHandoff* list = head_.exchange(nullptr, std::memory_order_acquire);
+        LinkHandoff* reversed = nullptr;
         while (list) {
-            Offer* next = list->next;
+            LinkHandoff* next = list->next;
             list->next = reversed;
             reversed = list;
             list = next;
         }
         return reversed;
     }
-    static void drop(Offer* list) {
+    static void drop(LinkHandoff* list) {
         while (list) {
-            std::unique_ptr<Offer> offer(list);
+            std::unique_ptr<LinkHandoff> offer(list);
             list = offer->next;
         }
     }
 
   private:
-    std::atomic<Offer*> head_{nullptr};
+    std::atomic<LinkHandoff*> head_{nullptr};
 };
 
 }  // namespace kernet

@@ -8,8 +8,8 @@
 
 namespace kernet {
 
-Socket::Socket(DataPath& path, PeerShared& shared, Sink& sink)
-    : filtered_(path.filtered(shared.rank)), path_(path), shared_(shared), sink_(sink) {
+Socket::Socket(DataPath& path, PeerShared& shared, Receiver& receiver)
+    : filtered_(path.filtered(shared.rank)), path_(path), shared_(shared), receiver_(receiver) {
     change(SocketState::attached);
 }
 
@@ -152,12 +152,13 @@ void Socket::ask_for_link() {
 // The frame is entirely in the link.
 void Socket::left(Frame* frame) {
     backlog_ -= frame->wire_size();
-    if (!frame->bulk() && frame->token) sink_.released(*this, std::exchange(frame->token, nullptr));
+    if (!frame->bulk() && frame->token)
+        receiver_.released(*this, std::exchange(frame->token, nullptr));
 }
 
 // The frame is acknowledged.
 void Socket::release(Frame* frame) {
-    if (frame->token) sink_.released(*this, frame->token);
+    if (frame->token) receiver_.released(*this, frame->token);
     path_.pool().put(frame);
 }
 
@@ -264,7 +265,7 @@ bool Socket::flush_stream() {
 
 // --- links ---
 
-void Socket::adopt(Offer& offer) {
+void Socket::adopt(LinkHandoff& offer) {
     if (state_ != SocketState::attached || offer.generation <= generation_) return;
     if (offer.peer_last_seen >= next_seq_) {
         ghost::log::error("kernet: rank {} has seen frame {} of {} sent: link refused", peer(),
@@ -420,7 +421,7 @@ void Socket::unattach() {
     change(SocketState::unattached);
     while (!waiting_.empty()) release(waiting_.pop());
     if (filtered_) {
-        for (void* token : filtered_->drop()) sink_.released(*this, token);
+        for (void* token : filtered_->drop()) receiver_.released(*this, token);
         filtered_->suspend();
     }
     unsent_ = nullptr;

@@ -20,9 +20,9 @@ class DataPath;
 class Socket;
 
 // The upper layer. Called on data-path threads inside progress(); may send.
-class Sink {
+class Receiver {
   public:
-    virtual ~Sink() = default;
+    virtual ~Receiver() = default;
     // A message. The bytes are valid during the call.
     virtual void deliver(Socket& socket, uint8_t tag, uint8_t* bytes, size_t size) = 0;
     // A bulk message begins: where its body of `size` bytes goes, null to refuse (it is dropped).
@@ -40,7 +40,7 @@ class Sink {
 
 class Socket final : private LinkEvents {
   public:
-    Socket(DataPath& path, PeerShared& shared, Sink& sink);
+    Socket(DataPath& path, PeerShared& shared, Receiver& receiver);
     ~Socket() override;
     Socket(const Socket&) = delete;
     Socket& operator=(const Socket&) = delete;
@@ -114,7 +114,7 @@ class Socket final : private LinkEvents {
     void connect() {
         if (!linked()) ask_for_link();
     }
-    void adopt(Offer& offer);
+    void adopt(LinkHandoff& offer);
     // Gate closed, by the control side, if on_stream(): gives up a link whose other end's node is
     // dead; what was not acknowledged goes by the next one.
     void leave_if_dead();
@@ -219,7 +219,7 @@ class Socket final : private LinkEvents {
 
     DataPath& path_;
     PeerShared& shared_;
-    Sink& sink_;
+    Receiver& receiver_;
     SocketState state_ = SocketState::free;
     std::unique_ptr<StreamLink> stream_;
     uint64_t generation_ = 0;

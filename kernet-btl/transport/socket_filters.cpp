@@ -56,11 +56,11 @@ bool Socket::take_filtered(uint64_t seq, uint8_t tag, const uint8_t* bytes, size
     Filtered::Long& coming = filtered_->coming;
     switch (what.part) {
         case filter::Part::whole:
-            sink_.deliver(*this, tag, what.bytes, what.size);
+            receiver_.deliver(*this, tag, what.bytes, what.size);
             break;
         case filter::Part::bulk_begins:
-            coming.body = sink_.place(*this, coming.tag, coming.head, coming.head_size,
-                                      static_cast<size_t>(coming.size));
+            coming.body = receiver_.place(*this, coming.tag, coming.head, coming.head_size,
+                                          static_cast<size_t>(coming.size));
             break;
         case filter::Part::message_begins:
             break;
@@ -77,9 +77,9 @@ void Socket::end_long() {
     coming.begun = false;
     const auto size = static_cast<size_t>(coming.size);
     if (!coming.bulk) {
-        sink_.deliver(*this, coming.tag, coming.body, size);
+        receiver_.deliver(*this, coming.tag, coming.body, size);
     } else if (coming.body) {
-        sink_.placed(*this, coming.tag, coming.head, coming.head_size, coming.body, size);
+        receiver_.placed(*this, coming.tag, coming.head, coming.head_size, coming.body, size);
     }
 }
 

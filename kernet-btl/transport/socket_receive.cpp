@@ -49,7 +49,7 @@ bool Socket::take_line(const LineView& line) {
         return line.kind == LineKind::data && take_filtered(seq, line.tag, line.data, line.length);
     if (line.kind == LineKind::data) {
         arrived(seq);
-        sink_.deliver(*this, line.tag, line.data, line.length);
+        receiver_.deliver(*this, line.tag, line.data, line.length);
         return true;
     }
     if (line.kind == LineKind::bulk_head) return take_bulk_head(line);
@@ -118,7 +118,7 @@ uint8_t* Socket::begin_bulk(uint64_t seq, uint8_t tag, const uint8_t* head, size
     in.head_size = static_cast<uint8_t>(head_size);
     std::memcpy(in.head, head, head_size);
     in.size = size;
-    in.body = sink_.place(*this, tag, in.head, head_size, static_cast<size_t>(size));
+    in.body = receiver_.place(*this, tag, in.head, head_size, static_cast<size_t>(size));
     return in.body;
 }
 
@@ -127,7 +127,8 @@ void Socket::end_bulk() {
     bulk_in_ = BulkIn{};
     arrived(in.seq);
     if (in.body) {
-        sink_.placed(*this, in.tag, in.head, in.head_size, in.body, static_cast<size_t>(in.size));
+        receiver_.placed(*this, in.tag, in.head, in.head_size, in.body,
+                         static_cast<size_t>(in.size));
     }
 }
 
@@ -188,7 +189,7 @@ void Socket::on_data(const wire::FrameHeader& header, uint8_t* bytes) {
         return;
     }
     arrived(header.seq);
-    sink_.deliver(*this, header.tag, bytes, size);
+    receiver_.deliver(*this, header.tag, bytes, size);
 }
 
 uint8_t* Socket::on_bulk(const wire::FrameHeader& header, const uint8_t* head) {

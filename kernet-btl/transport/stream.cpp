@@ -15,7 +15,7 @@ constexpr size_t max_size = size_t{1} << 30;
 }  // namespace
 
 void Stream::send(Message message) {
-    Inside inside(socket_.path().gate());
+    Gate::Holder inside(socket_.path().gate());
     if (message.size() <= bulk_above) {
         uint8_t* room = socket_.reserve(message.size());
         if (!message.empty()) std::memcpy(room, message.data(), message.size());
@@ -27,7 +27,7 @@ void Stream::send(Message message) {
 }
 
 bool Stream::recv(Message& message) {
-    Inside inside(socket_.path().gate());
+    Gate::Holder inside(socket_.path().gate());
     if (inbox_.empty()) return false;
     message = std::move(inbox_.front());
     inbox_.pop_front();
@@ -35,12 +35,12 @@ bool Stream::recv(Message& message) {
 }
 
 size_t Stream::backlog() {
-    Inside inside(socket_.path().gate());
+    Gate::Holder inside(socket_.path().gate());
     return socket_.backlog();
 }
 
 void Stream::unattach() {
-    Inside inside(socket_.path().gate());
+    Gate::Holder inside(socket_.path().gate());
     socket_.unattach();
 }
 
@@ -51,7 +51,7 @@ Stream& StreamHub::stream_of(Socket& socket) {
 }
 
 Stream& StreamHub::attach(uint32_t peer) {
-    Inside inside(path_.gate());
+    Gate::Holder inside(path_.gate());
     return stream_of(path_.attach(peer));
 }
 

@@ -44,9 +44,9 @@ class Stream {
 };
 
 // All streams of an endpoint. The endpoint must outlive it and have no other user.
-class StreamHub final : public Sink {
+class StreamHub final : public Receiver {
   public:
-    explicit StreamHub(Endpoint& endpoint) : path_(endpoint.data()) { path_.set_sink(this); }
+    explicit StreamHub(Endpoint& endpoint) : path_(endpoint.data()) { path_.set_receiver(this); }
 
     // Gives all sockets back, so that nothing is received or released afterwards.
     ~StreamHub() override { path_.unattach_all(); }

@@ -63,7 +63,7 @@ void Clients::accept() {
     }
     if (clients_.size() >= most_clients) return;
     ClientId id = ++last_id_;
-    clients_[id] = Channel::open(
+    clients_[id] = ControlConnection::open(
         adapter_, std::move(*socket), [this, id](ControlMessage& m) { message(id, m.body); },
         [this, id] { closed(id); });
 }

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "pmix-plugin/runtime/interface/channel.hpp"
+#include "pmix-plugin/runtime/interface/control_connection.hpp"
 #include "pmix-plugin/coordinator/mover.hpp"
 #include "pmix-plugin/coordinator/queue.hpp"
 #include "pmix-plugin/coordinator/snapshotter.hpp"
@@ -64,7 +64,7 @@ class Clients {
     Services services_;
     ControlListener listener_;
     WatchId watch_ = 0;
-    std::map<ClientId, std::shared_ptr<Channel>> clients_;
+    std::map<ClientId, std::shared_ptr<ControlConnection>> clients_;
     ClientId last_id_ = 0;
     std::shared_ptr<Request> begun_;  // whose ranks move now
     std::optional<TimerId> soon_;

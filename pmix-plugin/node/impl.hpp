@@ -9,12 +9,12 @@
 #include <string>
 
 #include "pmix-plugin/runtime/interface/background.hpp"
-#include "pmix-plugin/runtime/interface/channel.hpp"
+#include "pmix-plugin/runtime/interface/control_connection.hpp"
 #include "pmix-plugin/runtime/interface/directory.hpp"
 #include "pmix-plugin/protocol/message.hpp"
 #include "pmix-plugin/node/node_agent.hpp"
-#include "pmix-plugin/node/part.hpp"
-#include "pmix-plugin/node/seat.hpp"
+#include "pmix-plugin/node/snapshot_participant.hpp"
+#include "pmix-plugin/node/rank_slot.hpp"
 #include "pmix-plugin/node/tree.hpp"
 
 namespace ghost::plugin {
@@ -26,7 +26,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
         : adapter_(adapter),
           settings_(std::move(settings)),
           background_(adapter_, settings_.threads),
-          part_(adapter_, *this) {}
+          participant_(adapter_, *this) {}
 
     Status start();
     Status listen_now();
@@ -35,7 +35,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
   private:
     // A connection that has not said hello yet.
     struct Guest {
-        std::shared_ptr<Channel> channel;
+        std::shared_ptr<ControlConnection> channel;
         TimerId limit = 0;
     };
     using GuestId = uint64_t;
@@ -56,114 +56,114 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void drop_guest(GuestId id);
     void hello(GuestId id, ControlMessage& m);
     std::string check_hello(const Json& m) const;
-    void hello_rank(std::shared_ptr<Channel> channel, const Json& m);
-    void hello_wrapper(std::shared_ptr<Channel> channel, ControlMessage& m);
-    void take_spare(Seat& seat, ControlMessage& m);
+    void hello_rank(std::shared_ptr<ControlConnection> channel, const Json& m);
+    void hello_wrapper(std::shared_ptr<ControlConnection> channel, ControlMessage& m);
+    void take_spare(RankSlot& slot, ControlMessage& m);
     void order(NodeId from, const Json& m);
-    void wrapper_message(RankId rank, const Channel* from, ControlMessage& m);
-    void rank_message(RankId rank, const Channel* from, ControlMessage& m);
-    void rank_closed(RankId rank, const Channel* which);
-    Seat* find(RankId rank);
-    Seat& seat(RankId rank);
-    void change(Seat& seat, SeatState next);
+    void wrapper_message(RankId rank, const ControlConnection* from, ControlMessage& m);
+    void rank_message(RankId rank, const ControlConnection* from, ControlMessage& m);
+    void rank_closed(RankId rank, const ControlConnection* which);
+    RankSlot* find(RankId rank);
+    RankSlot& slot(RankId rank);
+    void change(RankSlot& slot, RankSlotState next);
     void report(Json m);  // to the coordinator
-    void report(const Seat& seat, const char* type);
-    void fail(Seat& seat, const std::string& stage, const std::string& why);
-    void set_timer(Seat& seat, int64_t us, void (Impl::*step)(Seat&));
-    void stop_timer(Seat& seat);
+    void report(const RankSlot& slot, const char* type);
+    void fail(RankSlot& slot, const std::string& stage, const std::string& why);
+    void set_timer(RankSlot& slot, int64_t us, void (Impl::*step)(RankSlot&));
+    void stop_timer(RankSlot& slot);
     void forget(RankId rank);
-    void welcome(Seat& seat, const char* state);
+    void welcome(RankSlot& slot, const char* state);
     const std::string& own_name() const;
 
     // --- source.cpp ---
     void connect(const Json& m);
     void gate(const Json& m);
     static std::string why_busy(const Json& gated);
-    std::string why_tied(const Seat& seat) const;
-    void on_gated(Seat& seat, const Json& m);
-    void busy(Seat& seat, const std::string& why);
-    void all_closed(Seat& seat);
-    void abort_source(Seat& seat);
-    void resume(Seat& seat);
-    void back_home(Seat& seat);
-    void source_answer(Seat& seat, const std::string& type, const Json& m);
-    void leave(Seat& seat, const Json& m);
-    void die_expired(Seat& seat);
-    void gone(Seat& seat);
-    void drain(Seat& seat);
+    std::string why_tied(const RankSlot& slot) const;
+    void on_gated(RankSlot& slot, const Json& m);
+    void busy(RankSlot& slot, const std::string& why);
+    void all_closed(RankSlot& slot);
+    void abort_source(RankSlot& slot);
+    void resume(RankSlot& slot);
+    void back_home(RankSlot& slot);
+    void source_answer(RankSlot& slot, const std::string& type, const Json& m);
+    void leave(RankSlot& slot, const Json& m);
+    void die_expired(RankSlot& slot);
+    void gone(RankSlot& slot);
+    void drain(RankSlot& slot);
 
     // --- target.cpp ---
     void prepare(const Json& m);
     void restore_ended(RankId rank, uint64_t seq, int status);
-    void abort_target(Seat& seat);
-    void target_answer(Seat& seat, const std::string& type, const Json& m);
+    void abort_target(RankSlot& slot);
+    void target_answer(RankSlot& slot, const std::string& type, const Json& m);
     void switch_rank(const Json& m);
-    void join(Seat& seat);
+    void join(RankSlot& slot);
     void go(const Json& m);
-    void on_attached(Seat& seat, const Json& m);
+    void on_attached(RankSlot& slot, const Json& m);
 
     // --- snapshot.cpp ---
-    void begin_step(PartStep step, const Json& order) override;
-    LocalAnswer look(PartStep step) override;
-    void step_answered(PartStep step) override;
+    void begin_step(ParticipantStep step, const Json& order) override;
+    LocalAnswer look(ParticipantStep step) override;
+    void step_answered(ParticipantStep step) override;
     void progress(uint64_t& bytes, uint64_t& total) const override;
-    void each_part(void (Impl::*step)(Seat&));
-    bool answered(const Seat& seat, PartStep step) const;
-    void add_rows(PartStep step, StepAnswer& answer);
-    void change(Seat& seat, SnapWork next);
-    void snapshot_failed(Seat& seat, const std::string& stage, const std::string& why);
+    void each_part(void (Impl::*step)(RankSlot&));
+    bool answered(const RankSlot& slot, ParticipantStep step) const;
+    void add_rows(ParticipantStep step, StepAnswer& answer);
+    void change(RankSlot& slot, SnapWork next);
+    void snapshot_failed(RankSlot& slot, const std::string& stage, const std::string& why);
     void prepare_snapshot(const Json& order);
     void settle_last(uint64_t complete);
-    void join_snapshot(Seat& seat);
+    void join_snapshot(RankSlot& slot);
     void make_own_folder();
-    void ask_to_prepare(Seat& seat);
-    void shut(Seat& seat);
-    void on_shut(Seat& seat, const Json& m);
-    void reopen(Seat& seat);
-    void part(Seat& seat);
-    void write(Seat& seat);
-    void parted(Seat& seat);
-    void woken(Seat& seat);
-    void take_early(Seat& seat);
-    void keep_early(Seat& seat, std::shared_ptr<Channel> channel, const Json& m);
-    void resume_snapshot(Seat& seat);
-    void snapshot_answer(Seat& seat, const std::string& type, const Json& m);
-    void on_stood(Seat& seat, const Json& m);
+    void ask_to_prepare(RankSlot& slot);
+    void shut(RankSlot& slot);
+    void on_shut(RankSlot& slot, const Json& m);
+    void reopen(RankSlot& slot);
+    void part(RankSlot& slot);
+    void write(RankSlot& slot);
+    void parted(RankSlot& slot);
+    void woken(RankSlot& slot);
+    void take_early(RankSlot& slot);
+    void keep_early(RankSlot& slot, std::shared_ptr<ControlConnection> channel, const Json& m);
+    void resume_snapshot(RankSlot& slot);
+    void snapshot_answer(RankSlot& slot, const std::string& type, const Json& m);
+    void on_stood(RankSlot& slot, const Json& m);
     void end_snapshot(const Json& order);
-    void bring_home(Seat& seat);
+    void bring_home(RankSlot& slot);
     void discard_own_folder();
-    void on_attached_again(Seat& seat, const Json& m);
+    void on_attached_again(RankSlot& slot, const Json& m);
     void continue_all();
 
     // --- restart.cpp ---
-    void hello_restart(Seat& seat);
+    void hello_restart(RankSlot& slot);
     void prepare_restart(const Json& order);
-    void check_seat(Seat& seat);
-    void import_seat(Seat& seat);
-    bool all_restart_seats() const;
-    void restart_answer(Seat& seat, const std::string& type, const Json& m);
-    void go_on(Seat& seat);
-    bool restart_wrapper_died(Seat& seat, int status);
+    void check_slot(RankSlot& slot);
+    void import_slot(RankSlot& slot);
+    bool all_restart_slots() const;
+    void restart_answer(RankSlot& slot, const std::string& type, const Json& m);
+    void go_on(RankSlot& slot);
+    bool restart_wrapper_died(RankSlot& slot, int status);
 
     // --- wrappers.cpp ---
-    void use_wrapper(Seat& seat, std::shared_ptr<Channel> channel);
-    std::shared_ptr<Channel> open_wrapper(RankId rank, ControlSocket socket);
-    void wrapper_closed(RankId rank, const Channel* which);
-    void wrapper_exit_said(Seat& seat);
+    void use_wrapper(RankSlot& slot, std::shared_ptr<ControlConnection> channel);
+    std::shared_ptr<ControlConnection> open_wrapper(RankId rank, ControlSocket socket);
+    void wrapper_closed(RankId rank, const ControlConnection* which);
+    void wrapper_exit_said(RankSlot& slot);
     bool wrapper_died(RankId rank, int status);
-    bool adopt(Seat& seat);
-    void watch_orphan(Seat& seat);
-    void stdin_closed(Seat& seat);
-    void tree_ended(Seat& seat, const std::string& why);
-    void part_ended(Seat& seat, const std::string& why);
-    void part_wrapper_died(Seat& seat, bool alive, const std::string& why);
+    bool adopt(RankSlot& slot);
+    void watch_orphan(RankSlot& slot);
+    void stdin_closed(RankSlot& slot);
+    void tree_ended(RankSlot& slot, const std::string& why);
+    void part_ended(RankSlot& slot, const std::string& why);
+    void part_wrapper_died(RankSlot& slot, bool alive, const std::string& why);
 
     // --- locations.cpp ---
-    Json settled_location(const Seat& seat, const Json& m) const;
+    Json settled_location(const RankSlot& slot, const Json& m) const;
     void take_locations(const Json& m);
-    void locate(Seat& seat, const Json& m);
-    void tell_location(Seat& seat, const Json& location);
-    Json known_peers(Seat& seat);
+    void locate(RankSlot& slot, const Json& m);
+    void tell_location(RankSlot& slot, const Json& location);
+    Json known_peers(RankSlot& slot);
 
     RuntimeAdapter& adapter_;
     NodeSettings settings_;
@@ -174,13 +174,13 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     std::optional<TimerId> listen_retry_;
     std::map<GuestId, Guest> guests_;
     GuestId last_guest_ = 0;
-    std::map<RankId, Seat> seats_;
+    std::map<RankId, RankSlot> slots_;
     uint64_t newest_seq_ = 0;   // orders of an older attempt are late
     uint64_t aborted_seq_ = 0;  // its other orders may come after the abort
     uint64_t switched_seq_ = 0;
     mutable std::string own_name_;
     Background background_;
-    Part part_;
+    SnapshotParticipant participant_;
     Snapshot snapshot_;
     uint32_t restart_epoch_ = 0;
     bool running_ = false;

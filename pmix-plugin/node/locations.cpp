@@ -14,7 +14,7 @@ size_t size_of(const Json& m) {
 }  // namespace
 
 // The rank knows its listeners; who and where it is, we know.
-Json NodeAgent::Impl::settled_location(const Seat& s, const Json& m) const {
+Json NodeAgent::Impl::settled_location(const RankSlot& s, const Json& m) const {
     const Json* given = field(m, "location");
     Json location = given != nullptr && given->is_object() ? *given : Json::object();
     location["rank"] = s.rank;
@@ -36,27 +36,27 @@ void NodeAgent::Impl::take_locations(const Json& m) {
     for (const Json& location : *entries) {
         if (!directory_.take(location)) continue;
         auto peer = static_cast<RankId>(number(location, "rank"));
-        for (auto& [rank, s] : seats_) {
+        for (auto& [rank, s] : slots_) {
             if (rank != peer && s.peers.contains(peer)) tell_location(s, location);
         }
     }
 }
 
-void NodeAgent::Impl::tell_location(Seat& s, const Json& location) {
+void NodeAgent::Impl::tell_location(RankSlot& s, const Json& location) {
     if (!s.agent) return;  // it asks, or is told by `welcome`, when it is back
     Json m = location;
     m["t"] = "location";
     s.agent->send(m);
 }
 
-void NodeAgent::Impl::locate(Seat& s, const Json& m) {
+void NodeAgent::Impl::locate(RankSlot& s, const Json& m) {
     if (!has_number(m, "peer") || number(m, "peer") > UINT32_MAX) return;
     auto peer = static_cast<RankId>(number(m, "peer"));
     s.peers.insert(peer);
     if (const Json* location = directory_.find(peer)) tell_location(s, *location);
 }
 
-Json NodeAgent::Impl::known_peers(Seat& s) {
+Json NodeAgent::Impl::known_peers(RankSlot& s) {
     Json peers = Json::array();
     size_t bytes = 0;
     for (const auto& [rank, location] : directory_.all()) {

@@ -60,17 +60,17 @@ void NodeAgent::Impl::stop() {
     if (listen_retry_) adapter_.cancel(*listen_retry_);
     if (listener_.valid()) adapter_.unwatch(watch_);
     listener_.close();
-    part_.stop();
+    participant_.stop();
     background_.stop();
     while (!guests_.empty()) drop_guest(guests_.begin()->first);
-    for (auto& [rank, seat] : seats_) {
-        stop_timer(seat);
-        if (seat.wrapper) seat.wrapper->close();
-        if (seat.agent) seat.agent->close();
-        if (seat.snap.early) seat.snap.early->close();
-        if (is_urgent(seat.state)) adapter_.hurry(false);
+    for (auto& [rank, slot] : slots_) {
+        stop_timer(slot);
+        if (slot.wrapper) slot.wrapper->close();
+        if (slot.agent) slot.agent->close();
+        if (slot.snap.early) slot.snap.early->close();
+        if (is_urgent(slot.state)) adapter_.hurry(false);
     }
-    seats_.clear();
+    slots_.clear();
 }
 
 // --- connections ---
@@ -85,7 +85,7 @@ void NodeAgent::Impl::accept() {
     GuestId id = ++last_guest_;
     Guest& guest = guests_[id];
     guest.limit = adapter_.after(settings_.hello_us, [this, id] { drop_guest(id); });
-    guest.channel = Channel::open(
+    guest.channel = ControlConnection::open(
         adapter_, std::move(*socket), [this, id](ControlMessage& m) { hello(id, m); },
         [this, id] { drop_guest(id); });
 }
@@ -107,12 +107,13 @@ std::string NodeAgent::Impl::check_hello(const Json& m) const {
     if (!same_secret(text(m, "secret"), adapter_.secret())) return "hello with a wrong secret";
     std::string role = text(m, "role");
     if (role != "rank" && role != "wrapper") return "hello of an unknown role";
-    auto it = seats_.find(static_cast<RankId>(number(m, "rank")));
-    const SeatState state = it == seats_.end() ? SeatState::home : it->second.state;
-    if (role == "wrapper" && state != SeatState::home) return "the rank has a wrapper, and moves";
-    const bool may_attach = state == SeatState::home || state == SeatState::resuming ||
-                            state == SeatState::going || state == SeatState::connecting ||
-                            state == SeatState::connected || state == SeatState::standing;
+    auto it = slots_.find(static_cast<RankId>(number(m, "rank")));
+    const RankSlotState state = it == slots_.end() ? RankSlotState::home : it->second.state;
+    if (role == "wrapper" && state != RankSlotState::home)
+        return "the rank has a wrapper, and moves";
+    const bool may_attach = state == RankSlotState::home || state == RankSlotState::resuming ||
+                            state == RankSlotState::going || state == RankSlotState::connecting ||
+                            state == RankSlotState::connected || state == RankSlotState::standing;
     if (role == "rank" && !may_attach) return "the rank is not meant to run now";
     return {};
 }
@@ -134,19 +135,19 @@ void NodeAgent::Impl::hello(GuestId id, ControlMessage& m) {
     hello_wrapper(std::move(channel), m);
 }
 
-void NodeAgent::Impl::hello_rank(std::shared_ptr<Channel> channel, const Json& m) {
+void NodeAgent::Impl::hello_rank(std::shared_ptr<ControlConnection> channel, const Json& m) {
     auto rank = static_cast<RankId>(number(m, "rank"));
-    Seat& s = seat(rank);
-    if (s.state == SeatState::standing) return keep_early(s, std::move(channel), m);
+    RankSlot& s = slot(rank);
+    if (s.state == RankSlotState::standing) return keep_early(s, std::move(channel), m);
     if (s.agent) s.agent->close();
     s.agent = std::move(channel);
     s.finalizing = false;
     s.thread = {{"pid", number(m, "pid")}, {"tid", number(m, "tid")}};
-    const Channel* which = s.agent.get();
+    const ControlConnection* which = s.agent.get();
     s.agent->handle([this, rank, which](ControlMessage& x) { rank_message(rank, which, x); },
                     [this, rank, which] { rank_closed(rank, which); });
-    if (s.state == SeatState::resuming) return welcome(s, "resumed");
-    if (s.state == SeatState::going) return welcome(s, "restored");
+    if (s.state == RankSlotState::resuming) return welcome(s, "resumed");
+    if (s.state == RankSlotState::going) return welcome(s, "restored");
     if (const Json* known = directory_.find(rank); known != nullptr && s.epoch == 0) {
         s.epoch = static_cast<uint32_t>(number(*known, "epoch"));
     }
@@ -157,7 +158,7 @@ void NodeAgent::Impl::hello_rank(std::shared_ptr<Channel> channel, const Json& m
     }
 }
 
-void NodeAgent::Impl::welcome(Seat& s, const char* state) {
+void NodeAgent::Impl::welcome(RankSlot& s, const char* state) {
     const std::string how = state;
     s.agent->send({{"t", "welcome"},
                    {"node", adapter_.self()},
@@ -178,15 +179,15 @@ const std::string& NodeAgent::Impl::own_name() const {
     return own_name_;
 }
 
-void NodeAgent::Impl::take_spare(Seat& s, ControlMessage& m) {
+void NodeAgent::Impl::take_spare(RankSlot& s, ControlMessage& m) {
     take_tree(s, static_cast<pid_t>(number(m.body, "init")));
     if (m.fds.size() == spare_count) s.spare = std::move(m.fds);
 }
 
-void NodeAgent::Impl::hello_wrapper(std::shared_ptr<Channel> channel, ControlMessage& m) {
+void NodeAgent::Impl::hello_wrapper(std::shared_ptr<ControlConnection> channel, ControlMessage& m) {
     auto rank = static_cast<RankId>(number(m.body, "rank"));
-    Seat& s = seat(rank);
-    const Channel* which = channel.get();
+    RankSlot& s = slot(rank);
+    const ControlConnection* which = channel.get();
     channel->handle([this, rank, which](ControlMessage& x) { wrapper_message(rank, which, x); },
                     [this, rank, which] { wrapper_closed(rank, which); });
     use_wrapper(s, std::move(channel));
@@ -196,20 +197,20 @@ void NodeAgent::Impl::hello_wrapper(std::shared_ptr<Channel> channel, ControlMes
     take_spare(s, m);
 }
 
-// --- seats ---
+// --- slots ---
 
-Seat* NodeAgent::Impl::find(RankId rank) {
-    auto it = seats_.find(rank);
-    return it == seats_.end() ? nullptr : &it->second;
+RankSlot* NodeAgent::Impl::find(RankId rank) {
+    auto it = slots_.find(rank);
+    return it == slots_.end() ? nullptr : &it->second;
 }
 
-Seat& NodeAgent::Impl::seat(RankId rank) {
-    Seat& s = seats_[rank];
+RankSlot& NodeAgent::Impl::slot(RankId rank) {
+    RankSlot& s = slots_[rank];
     s.rank = rank;
     return s;
 }
 
-void NodeAgent::Impl::change(Seat& s, SeatState next) {
+void NodeAgent::Impl::change(RankSlot& s, RankSlotState next) {
     if (!may_follow(s.state, next)) {
         log::error("bug: rank {} cannot go from {} to {}", s.rank, name(s.state), name(next));
     }
@@ -219,43 +220,43 @@ void NodeAgent::Impl::change(Seat& s, SeatState next) {
     stop_timer(s);
 }
 
-void NodeAgent::Impl::set_timer(Seat& s, int64_t us, void (Impl::*step)(Seat&)) {
+void NodeAgent::Impl::set_timer(RankSlot& s, int64_t us, void (Impl::*step)(RankSlot&)) {
     stop_timer(s);
     s.timer = adapter_.after(us, [this, rank = s.rank, step] {
-        Seat* seat = find(rank);
-        if (seat == nullptr) return;
-        seat->timer.reset();
-        (this->*step)(*seat);
+        RankSlot* slot = find(rank);
+        if (slot == nullptr) return;
+        slot->timer.reset();
+        (this->*step)(*slot);
     });
 }
 
-void NodeAgent::Impl::stop_timer(Seat& s) {
+void NodeAgent::Impl::stop_timer(RankSlot& s) {
     if (s.timer) adapter_.cancel(*s.timer);
     s.timer.reset();
 }
 
 void NodeAgent::Impl::forget(RankId rank) {
-    Seat* s = find(rank);
+    RankSlot* s = find(rank);
     if (s == nullptr) return;
     stop_timer(*s);
     if (s->wrapper) s->wrapper->close();
     if (s->agent) s->agent->close();
     if (s->snap.early) s->snap.early->close();
     if (is_urgent(s->state)) adapter_.hurry(false);
-    seats_.erase(rank);
+    slots_.erase(rank);
 }
 
 void NodeAgent::Impl::report(Json m) {
     adapter_.send(coordinator, m);
 }
 
-void NodeAgent::Impl::report(const Seat& s, const char* type) {
+void NodeAgent::Impl::report(const RankSlot& s, const char* type) {
     report({{"t", type}, {"seq", s.seq}, {"rank", s.rank}});
 }
 
 // Tells the coordinator once that this move cannot go on here; what follows is its order.
-void NodeAgent::Impl::fail(Seat& s, const std::string& stage, const std::string& why) {
-    if (s.state == SeatState::home || std::exchange(s.failure_told, true)) return;
+void NodeAgent::Impl::fail(RankSlot& s, const std::string& stage, const std::string& why) {
+    if (s.state == RankSlotState::home || std::exchange(s.failure_told, true)) return;
     report({{"t", "failed"}, {"seq", s.seq}, {"rank", s.rank}, {"stage", stage}, {"why", why}});
 }
 
@@ -265,7 +266,7 @@ void NodeAgent::Impl::order(NodeId from, const Json& m) {
     std::string type = text(m, "t");
     if (type == "ping") return adapter_.send(from, {{"t", "pong"}, {"n", number(m, "n")}});
     if (type == "location") return take_locations(m);
-    if (part_.message(from, m)) return;
+    if (participant_.message(from, m)) return;
     if (type == "continue") return continue_all();
     using Step = void (Impl::*)(const Json&);
     static constexpr std::pair<const char*, Step> steps[] = {{"prepare", &Impl::prepare},
@@ -277,7 +278,7 @@ void NodeAgent::Impl::order(NodeId from, const Json& m) {
     auto rank = static_cast<RankId>(number(m, "rank"));
     if (type == "abort") {
         aborted_seq_ = std::max(aborted_seq_, seq);
-        Seat* s = find(rank);
+        RankSlot* s = find(rank);
         if (s != nullptr && s->seq == seq && is_target(s->state)) return abort_target(*s);
         if (s != nullptr && s->seq == seq && is_source(s->state)) return abort_source(*s);
         const bool ended = s == nullptr || s->ended;
@@ -293,8 +294,9 @@ void NodeAgent::Impl::order(NodeId from, const Json& m) {
     }
 }
 
-void NodeAgent::Impl::wrapper_message(RankId rank, const Channel* from, ControlMessage& m) {
-    Seat* s = find(rank);
+void NodeAgent::Impl::wrapper_message(RankId rank, const ControlConnection* from,
+                                      ControlMessage& m) {
+    RankSlot* s = find(rank);
     if (s == nullptr || s->wrapper.get() != from) return;
     std::string type = text(m.body, "t");
     if (type == "hello") return take_spare(*s, m);
@@ -311,15 +313,15 @@ void NodeAgent::Impl::wrapper_message(RankId rank, const Channel* from, ControlM
     const bool late = number(m.body, "seq", s->seq) != s->seq;
     if (!late && s->snap.restart) return restart_answer(*s, type, m.body);
     if (!late && s->snap.part) return snapshot_answer(*s, type, m.body);
-    if (late || s->state == SeatState::home) {
+    if (late || s->state == RankSlotState::home) {
         return log::debug("late {} of the wrapper of rank {}", type, rank);
     }
     if (is_target(s->state)) return target_answer(*s, type, m.body);
     source_answer(*s, type, m.body);
 }
 
-void NodeAgent::Impl::rank_message(RankId rank, const Channel* from, ControlMessage& m) {
-    Seat* s = find(rank);
+void NodeAgent::Impl::rank_message(RankId rank, const ControlConnection* from, ControlMessage& m) {
+    RankSlot* s = find(rank);
     if (s == nullptr || s->agent.get() != from) return;
     std::string type = text(m.body, "t");
     if (type == "locate") return locate(*s, m.body);
@@ -330,16 +332,16 @@ void NodeAgent::Impl::rank_message(RankId rank, const Channel* from, ControlMess
     if (type == "attached") return on_attached(*s, m.body);
     if (type == "gated") {
         if (number(m.body, "seq") != s->seq) return;
-        if (s->state == SeatState::gating) on_gated(*s, m.body);
-        if (s->state == SeatState::shutting) on_shut(*s, m.body);
+        if (s->state == RankSlotState::gating) on_gated(*s, m.body);
+        if (s->state == RankSlotState::shutting) on_shut(*s, m.body);
         return;
     }
     if (type == "ungated") {
         if (number(m.body, "seq") != s->seq) return;
-        if (s->state == SeatState::ungating) back_home(*s);
-        if (s->state == SeatState::opening) {
-            change(*s, SeatState::home);
-            part_.poke();
+        if (s->state == RankSlotState::ungating) back_home(*s);
+        if (s->state == RankSlotState::opening) {
+            change(*s, RankSlotState::home);
+            participant_.poke();
         }
         return;
     }
@@ -348,27 +350,27 @@ void NodeAgent::Impl::rank_message(RankId rank, const Channel* from, ControlMess
     s->agent->send({{"t", "error"}, {"why", "unknown message " + type}});
 }
 
-void NodeAgent::Impl::rank_closed(RankId rank, const Channel* which) {
-    Seat* s = find(rank);
+void NodeAgent::Impl::rank_closed(RankId rank, const ControlConnection* which) {
+    RankSlot* s = find(rank);
     if (s == nullptr || s->agent.get() != which) return;
     s->agent.reset();
     switch (s->state) {
-        case SeatState::closing:
+        case RankSlotState::closing:
             return all_closed(*s);
-        case SeatState::gating:
+        case RankSlotState::gating:
             return busy(*s, "the rank's agent has gone");
-        case SeatState::ungating:
+        case RankSlotState::ungating:
             return back_home(*s);
-        case SeatState::parting:
+        case RankSlotState::parting:
             return parted(*s);
-        case SeatState::shutting:
-        case SeatState::shut:
-        case SeatState::opening:
+        case RankSlotState::shutting:
+        case RankSlotState::shut:
+        case RankSlotState::opening:
             // It has ended, or is about to: what it was asked it will not answer.
             s->snap.busy = "the rank's agent has gone";
-            if (s->state == SeatState::shut) snapshot_failed(*s, "gate", s->snap.busy);
-            change(*s, SeatState::home);
-            return part_.poke();
+            if (s->state == RankSlotState::shut) snapshot_failed(*s, "gate", s->snap.busy);
+            change(*s, RankSlotState::home);
+            return participant_.poke();
         default:
             return;
     }

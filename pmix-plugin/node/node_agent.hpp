@@ -1,7 +1,7 @@
 // The node agent: carries out moves, snapshots and restarts on one node, in mpirun and in every
 // orted (docs/PROTOCOL.md, party N).
 //
-// It listens at the adapter's rank_socket() for the wrappers and ranks of this node, keeps one seat
+// It listens at the adapter's rank_socket() for the wrappers and ranks of this node, keeps one slot
 // per local rank, passes the coordinator's orders on, and holds this node's copy of the directory
 // of locations. Everything runs on the adapter's loop; nothing blocks, nothing throws.
 #pragma once

@@ -10,90 +10,90 @@
 
 namespace ghost::plugin {
 
-using S = SeatState;
+using S = RankSlotState;
 using W = SnapWork;
 
 // --- the part's view of the local ranks ---
 
-void NodeAgent::Impl::begin_step(PartStep step, const Json& order) {
+void NodeAgent::Impl::begin_step(ParticipantStep step, const Json& order) {
     switch (step) {
-        case PartStep::ready:
+        case ParticipantStep::ready:
             return prepare_snapshot(order);
-        case PartStep::gated:
+        case ParticipantStep::gated:
             return each_part(&Impl::shut);
-        case PartStep::ungated:
+        case ParticipantStep::ungated:
             return each_part(&Impl::reopen);
-        case PartStep::resumed:
+        case ParticipantStep::resumed:
             return each_part(&Impl::part);
-        case PartStep::written:
+        case ParticipantStep::written:
             return each_part(&Impl::write);
-        case PartStep::ended:
+        case ParticipantStep::ended:
             return end_snapshot(order);
-        case PartStep::aborted:
+        case ParticipantStep::aborted:
             newest_seq_ = std::max(newest_seq_, number(order, "seq"));
             return each_part(&Impl::bring_home);
-        case PartStep::checked:
+        case ParticipantStep::checked:
             return prepare_restart(order);
-        case PartStep::held:
-            return each_part(&Impl::import_seat);
-        case PartStep::restarted:
+        case ParticipantStep::held:
+            return each_part(&Impl::import_slot);
+        case ParticipantStep::restarted:
             return each_part(&Impl::go_on);
         default:
             return;
     }
 }
 
-void NodeAgent::Impl::each_part(void (Impl::*step)(Seat&)) {
-    for (auto& [rank, s] : seats_) {
+void NodeAgent::Impl::each_part(void (Impl::*step)(RankSlot&)) {
+    for (auto& [rank, s] : slots_) {
         if (s.snap.part) (this->*step)(s);
     }
 }
 
 // Where a rank stands with regard to a step: has it answered, and is it past it?
-bool NodeAgent::Impl::answered(const Seat& s, PartStep step) const {
+bool NodeAgent::Impl::answered(const RankSlot& s, ParticipantStep step) const {
     const bool back = s.state == S::home;
     switch (step) {
-        case PartStep::ready:
+        case ParticipantStep::ready:
             return s.snap.work == W::ready;
-        case PartStep::gated:
+        case ParticipantStep::gated:
             return s.state == S::shut;
-        case PartStep::ungated:
+        case ParticipantStep::ungated:
             return s.state != S::shutting && s.state != S::shut && s.state != S::opening;
-        case PartStep::resumed:
+        case ParticipantStep::resumed:
             return (back || s.state == S::frozen) &&
                    (s.snap.work == W::writing || s.snap.work == W::written);
-        case PartStep::written:
+        case ParticipantStep::written:
             return s.snap.work == W::written;
-        case PartStep::aborted:
+        case ParticipantStep::aborted:
             return back && s.snap.work == W::idle;
-        case PartStep::checked:
+        case ParticipantStep::checked:
             return s.state == S::ready;
-        case PartStep::held:
+        case ParticipantStep::held:
             return s.state == S::held;
-        case PartStep::restarted:
+        case ParticipantStep::restarted:
             return back;
         default:
             return true;
     }
 }
 
-LocalAnswer NodeAgent::Impl::look(PartStep step) {
+LocalAnswer NodeAgent::Impl::look(ParticipantStep step) {
     LocalAnswer local;
-    local.complete = step != PartStep::ready || snapshot_.folder_ready;
+    local.complete = step != ParticipantStep::ready || snapshot_.folder_ready;
     local.answer.own_folders = snapshot_.own_folder ? 1 : 0;
     local.answer.own_seconds = snapshot_.own_second ? 1 : 0;
-    if (step == PartStep::checked && !all_restart_seats()) local.complete = false;
-    if (!snapshot_.why.empty() && step != PartStep::aborted) {
+    if (step == ParticipantStep::checked && !all_restart_slots()) local.complete = false;
+    if (!snapshot_.why.empty() && step != ParticipantStep::aborted) {
         local.answer.add_failed(snapshot_.first_rank, own_name(), "folder", snapshot_.why);
     }
-    for (auto& [rank, s] : seats_) {
+    for (auto& [rank, s] : slots_) {
         if (!s.snap.part) continue;
         ++local.answer.ranks;
         // What went wrong is what the abort is about; only a rank that is lost matters to it.
-        const bool lost = step == PartStep::aborted && s.snap.stage == "attach";
-        if (!s.snap.why.empty() && (step != PartStep::aborted || lost)) {
+        const bool lost = step == ParticipantStep::aborted && s.snap.stage == "attach";
+        if (!s.snap.why.empty() && (step != ParticipantStep::aborted || lost)) {
             local.answer.add_failed(rank, own_name(), s.snap.stage, s.snap.why);
-        } else if (!s.snap.busy.empty() && step <= PartStep::gated) {
+        } else if (!s.snap.busy.empty() && step <= ParticipantStep::gated) {
             local.answer.add_busy(rank, s.snap.busy);
         } else if (!answered(s, step)) {
             local.complete = false;
@@ -103,36 +103,36 @@ LocalAnswer NodeAgent::Impl::look(PartStep step) {
     return local;
 }
 
-void NodeAgent::Impl::add_rows(PartStep step, StepAnswer& answer) {
-    const bool locations =
-        step == PartStep::resumed || step == PartStep::restarted || step == PartStep::aborted;
-    for (auto& [rank, s] : seats_) {
+void NodeAgent::Impl::add_rows(ParticipantStep step, StepAnswer& answer) {
+    const bool locations = step == ParticipantStep::resumed || step == ParticipantStep::restarted ||
+                           step == ParticipantStep::aborted;
+    for (auto& [rank, s] : slots_) {
         if (!s.snap.part) continue;
         if (locations && s.snap.location.is_object()) answer.rows.push_back(s.snap.location);
-        if (step == PartStep::resumed) {
+        if (step == ParticipantStep::resumed) {
             answer.pause_us = std::max(answer.pause_us, s.snap.pause_us);
         }
-        if (step != PartStep::written || !s.snap.row.is_object()) continue;
+        if (step != ParticipantStep::written || !s.snap.row.is_object()) continue;
         answer.bytes += number(s.snap.row, "bytes");
         answer.rows.push_back(s.snap.row);
     }
 }
 
 void NodeAgent::Impl::progress(uint64_t& bytes, uint64_t& total) const {
-    for (const auto& [rank, s] : seats_) {
+    for (const auto& [rank, s] : slots_) {
         if (!s.snap.part) continue;
         bytes += s.snap.bytes;
         total += s.snap.total;
     }
 }
 
-void NodeAgent::Impl::step_answered(PartStep step) {
-    if (step != PartStep::aborted && step != PartStep::restarted) return;
-    for (auto& [rank, s] : seats_) s.snap.part = s.snap.restart = false;
-    if (step == PartStep::aborted) discard_own_folder();
+void NodeAgent::Impl::step_answered(ParticipantStep step) {
+    if (step != ParticipantStep::aborted && step != ParticipantStep::restarted) return;
+    for (auto& [rank, s] : slots_) s.snap.part = s.snap.restart = false;
+    if (step == ParticipantStep::aborted) discard_own_folder();
 }
 
-void NodeAgent::Impl::change(Seat& s, SnapWork next) {
+void NodeAgent::Impl::change(RankSlot& s, SnapWork next) {
     if (!may_follow(s.snap.work, next)) {
         log::error("bug: the wrapper of rank {} cannot go from {} to {}", s.rank, name(s.snap.work),
                    name(next));
@@ -144,7 +144,8 @@ void NodeAgent::Impl::change(Seat& s, SnapWork next) {
 }
 
 // The first reason stays.
-void NodeAgent::Impl::snapshot_failed(Seat& s, const std::string& stage, const std::string& why) {
+void NodeAgent::Impl::snapshot_failed(RankSlot& s, const std::string& stage,
+                                      const std::string& why) {
     if (!s.snap.why.empty()) return;
     s.snap.stage = stage;
     s.snap.why = why.empty() ? "no reason given" : why;
@@ -161,14 +162,14 @@ void NodeAgent::Impl::prepare_snapshot(const Json& order) {
         snapshot_ = {};
         snapshot_.seq = seq;
         snapshot_.order = order;
-        for (auto& [rank, s] : seats_) {
+        for (auto& [rank, s] : slots_) {
             s.snap.part = false;
         }
         bool first = true;
         for (const RankInfo& info : adapter_.ranks()) {
             if (info.node != adapter_.self()) continue;
             if (std::exchange(first, false)) snapshot_.first_rank = info.rank;
-            join_snapshot(seat(info.rank));
+            join_snapshot(slot(info.rank));
         }
         if (!first) return make_own_folder();
         snapshot_.folder_ready = true;
@@ -183,7 +184,7 @@ void NodeAgent::Impl::settle_last(uint64_t complete) {
     discard_own_folder();
 }
 
-void NodeAgent::Impl::join_snapshot(Seat& s) {
+void NodeAgent::Impl::join_snapshot(RankSlot& s) {
     if (s.state != S::home) {
         snapshot_.why = fmt::format("rank {} is not back from an earlier attempt", s.rank);
         return;
@@ -236,13 +237,14 @@ void NodeAgent::Impl::make_own_folder() {
         snapshot_.own_second = made.own_second;
         if (!made.why.empty()) snapshot_.why = made.why;
         snapshot_.folder_ready = true;
-        if (part_.step() != PartStep::ready) return discard_own_folder();  // aborted meanwhile
+        if (participant_.step() != ParticipantStep::ready)
+            return discard_own_folder();  // aborted meanwhile
         if (snapshot_.why.empty()) each_part(&Impl::ask_to_prepare);
-        part_.poke();
+        participant_.poke();
     });
 }
 
-void NodeAgent::Impl::ask_to_prepare(Seat& s) {
+void NodeAgent::Impl::ask_to_prepare(RankSlot& s) {
     s.snap.busy.clear();
     const bool idle = s.snap.work == W::idle || s.snap.work == W::cancelling;
     if (!s.snap.why.empty() || !idle) return;
@@ -274,12 +276,12 @@ void NodeAgent::Impl::ask_to_prepare(Seat& s) {
                      {"compress", text(order, "compress", "none")},
                      {"rate", number(order, "rate")},
                      {"then", text(order, "then", "continue")},
-                     {"sharers", seats_.size()}});
+                     {"sharers", slots_.size()}});
 }
 
 // --- the cut ---
 
-void NodeAgent::Impl::shut(Seat& s) {
+void NodeAgent::Impl::shut(RankSlot& s) {
     s.snap.busy.clear();
     if (!s.snap.why.empty() || s.state != S::home) return;
     if (s.finalizing || !s.agent) {
@@ -290,28 +292,30 @@ void NodeAgent::Impl::shut(Seat& s) {
     s.agent->send({{"t", "gate"}, {"seq", s.seq}});
 }
 
-void NodeAgent::Impl::on_shut(Seat& s, const Json& m) {
+void NodeAgent::Impl::on_shut(RankSlot& s, const Json& m) {
     s.snap.tag = static_cast<uint32_t>(number(m, "tag"));
     s.snap.busy = why_busy(m);
-    if (s.snap.busy.empty() && adapter_.may_premark(s.rank, s.snap.tag) == PreMark::busy) {
+    if (s.snap.busy.empty() && adapter_.may_detach(s.rank, s.snap.tag) == PreMark::busy) {
         s.snap.busy = "the rank is inside a PMIx call that cannot be interrupted";
     }
     change(s, s.snap.busy.empty() ? S::shut : S::opening);
     if (!s.snap.busy.empty()) s.agent->send({{"t", "ungate"}, {"seq", s.seq}});
-    part_.poke();
+    participant_.poke();
 }
 
-void NodeAgent::Impl::reopen(Seat& s) {
+void NodeAgent::Impl::reopen(RankSlot& s) {
     if (s.state != S::shutting && s.state != S::shut) return;
     change(s, S::opening);
     if (!s.agent) return change(s, S::home);
     s.agent->send({{"t", "ungate"}, {"seq", s.seq}});
 }
 
-void NodeAgent::Impl::part(Seat& s) {
+void NodeAgent::Impl::part(RankSlot& s) {
     if (!s.snap.why.empty()) return;
-    if (s.state != S::shut || !s.agent || adapter_.premark(s.rank, s.snap.tag) == PreMark::busy) {
-        return snapshot_failed(s, "premark", "the rank cannot leave its PMIx server now");
+    if (s.state != S::shut || !s.agent ||
+        adapter_.detach_from_server(s.rank, s.snap.tag) == PreMark::busy) {
+        return snapshot_failed(s, "detach_from_server",
+                               "the rank cannot leave its PMIx server now");
     }
     change(s, S::parting);
     s.agent->send({{"t", "close"}, {"seq", s.seq}});
@@ -319,49 +323,50 @@ void NodeAgent::Impl::part(Seat& s) {
 
 // The ranks of this node and of those below are back: before, writing would take processors from
 // what is still on the way.
-void NodeAgent::Impl::write(Seat& s) {
+void NodeAgent::Impl::write(RankSlot& s) {
     if (s.wrapper && s.snap.work == W::writing)
         s.wrapper->send({{"t", "snap_write"}, {"seq", s.seq}});
 }
 
 // The rank's end-of-file: its tree may be frozen.
-void NodeAgent::Impl::parted(Seat& s) {
+void NodeAgent::Impl::parted(RankSlot& s) {
     if (s.abort_asked) return resume_snapshot(s);
     change(s, S::standing);
     if (!s.wrapper || s.snap.work != W::ready) {
         snapshot_failed(s, "wrapper", fmt::format("rank {} has no wrapper", s.rank));
-        return part_.poke();
+        return participant_.poke();
     }
     change(s, W::standing);
     s.wrapper->send({{"t", "snap_stand"}, {"seq", s.seq}, {"agent", s.thread}});
 }
 
 // The wrapper has let the tree run and signalled the rank.
-void NodeAgent::Impl::woken(Seat& s) {
+void NodeAgent::Impl::woken(RankSlot& s) {
     if (s.state != S::standing && s.state != S::frozen) return;
     change(s, S::resuming);
     take_early(s);
 }
 
-void NodeAgent::Impl::take_early(Seat& s) {
+void NodeAgent::Impl::take_early(RankSlot& s) {
     if (!s.snap.early) return;
     Json m = std::exchange(s.snap.early_hello, Json());
     hello_rank(std::exchange(s.snap.early, nullptr), m);
 }
 
-void NodeAgent::Impl::keep_early(Seat& s, std::shared_ptr<Channel> channel, const Json& m) {
+void NodeAgent::Impl::keep_early(RankSlot& s, std::shared_ptr<ControlConnection> channel,
+                                 const Json& m) {
     if (s.snap.early) s.snap.early->close();
     s.snap.early = std::move(channel);
     s.snap.early_hello = m;
-    const Channel* which = s.snap.early.get();
+    const ControlConnection* which = s.snap.early.get();
     s.snap.early->handle(nullptr, [this, rank = s.rank, which] {
-        Seat* seat = find(rank);
-        if (seat != nullptr && seat->snap.early.get() == which) seat->snap.early.reset();
+        RankSlot* slot = find(rank);
+        if (slot != nullptr && slot->snap.early.get() == which) slot->snap.early.reset();
     });
 }
 
 // It stands, and no wrapper's word will let it go on by itself.
-void NodeAgent::Impl::resume_snapshot(Seat& s) {
+void NodeAgent::Impl::resume_snapshot(RankSlot& s) {
     change(s, S::resuming);
     // Without a wrapper the one that adopts the tree does it, see adopt().
     if (s.wrapper) s.wrapper->send({{"t", "resume"}, {"seq", s.seq}, {"agent", s.thread}});
@@ -371,12 +376,12 @@ void NodeAgent::Impl::resume_snapshot(Seat& s) {
 
 // --- what the wrapper says ---
 
-void NodeAgent::Impl::snapshot_answer(Seat& s, const std::string& type, const Json& m) {
+void NodeAgent::Impl::snapshot_answer(RankSlot& s, const std::string& type, const Json& m) {
     const W work = s.snap.work;
     if (type == "progress" || type == "snap_progress") {
         s.snap.bytes = number(m, "bytes");
         s.snap.total = number(m, "total");
-        return part_.progressed();
+        return participant_.progressed();
     }
     if (type == "snap_cancelled") {
         if (work == W::cancelling) change(s, W::idle);
@@ -399,10 +404,10 @@ void NodeAgent::Impl::snapshot_answer(Seat& s, const std::string& type, const Js
     } else {
         return log::debug("{} of the wrapper of rank {} does not fit {}", type, s.rank, name(work));
     }
-    part_.poke();
+    participant_.poke();
 }
 
-void NodeAgent::Impl::on_stood(Seat& s, const Json& m) {
+void NodeAgent::Impl::on_stood(RankSlot& s, const Json& m) {
     s.snap.pause_us = signed_number(m, "pause_us");
     const bool off = s.snap.work == W::cancelling;
     if (s.snap.work == W::standing) change(s, W::writing);
@@ -413,9 +418,9 @@ void NodeAgent::Impl::on_stood(Seat& s, const Json& m) {
 }
 
 // After a snapshot or a restart; the locations go up the tree with the step.
-void NodeAgent::Impl::on_attached_again(Seat& s, const Json& m) {
+void NodeAgent::Impl::on_attached_again(RankSlot& s, const Json& m) {
     if (number(m, "seq") != s.seq) return;
-    if (s.state == S::resuming) adapter_.repeer(s.rank);
+    if (s.state == S::resuming) adapter_.reattach(s.rank);
     if (signed_number(m, "rc") != 0) {
         s.snap.why.clear();  // what came first matters less
         snapshot_failed(s, "attach", text(m, "error", "the rank could not attach to PMIx"));
@@ -426,7 +431,7 @@ void NodeAgent::Impl::on_attached_again(Seat& s, const Json& m) {
         if (known == nullptr || *known != location) s.snap.location = std::move(location);
     }
     change(s, S::home);
-    part_.poke();
+    participant_.poke();
 }
 
 // --- the end ---
@@ -459,7 +464,7 @@ void complete_in(const std::string& folder, const std::string& name,
 }  // namespace
 
 void NodeAgent::Impl::end_snapshot(const Json& order) {
-    for (auto& [rank, s] : seats_) {
+    for (auto& [rank, s] : slots_) {
         if (!s.snap.part) continue;
         if (s.wrapper) s.wrapper->send({{"t", "snap_end"}, {"seq", s.seq}, {"keep", true}});
         if (s.snap.work != W::idle) change(s, W::idle);
@@ -476,7 +481,7 @@ void NodeAgent::Impl::end_snapshot(const Json& order) {
 }
 
 // The snapshot is off: what has been done to this rank is undone by where it is.
-void NodeAgent::Impl::bring_home(Seat& s) {
+void NodeAgent::Impl::bring_home(RankSlot& s) {
     s.snap.busy.clear();
     if (s.ended) return;
     s.abort_asked = true;
@@ -518,7 +523,7 @@ void NodeAgent::Impl::discard_own_folder() {
 }
 
 void NodeAgent::Impl::continue_all() {
-    for (auto& [rank, s] : seats_) {
+    for (auto& [rank, s] : slots_) {
         if (s.wrapper && !s.ended) s.wrapper->send({{"t", "continue"}});
     }
 }

@@ -6,12 +6,12 @@
 
 namespace ghost::plugin {
 
-using S = SeatState;
+using S = RankSlotState;
 
 void NodeAgent::Impl::connect(const Json& m) {
     auto rank = static_cast<RankId>(number(m, "rank"));
     const uint64_t seq = number(m, "seq");
-    Seat* s = find(rank);
+    RankSlot* s = find(rank);
     if (s == nullptr || s->state != S::home || s->ended || !s->wrapper || !s->unmovable.empty()) {
         return report({{"t", "failed"},
                        {"seq", seq},
@@ -42,12 +42,12 @@ void NodeAgent::Impl::connect(const Json& m) {
 }
 
 // Looked at while the rank runs: nothing has been done to it yet.
-std::string NodeAgent::Impl::why_tied(const Seat& s) const {
+std::string NodeAgent::Impl::why_tied(const RankSlot& s) const {
     return settings_.tied && s.init > 0 ? settings_.tied(s.init) : std::string();
 }
 
 void NodeAgent::Impl::gate(const Json& m) {
-    Seat* s = find(static_cast<RankId>(number(m, "rank")));
+    RankSlot* s = find(static_cast<RankId>(number(m, "rank")));
     if (s == nullptr || s->seq != number(m, "seq") || s->state != S::connected) return;
     if (s->finalizing) return busy(*s, "the rank is in MPI_Finalize");
     if (!s->agent) return busy(*s, "the rank's agent is not attached");
@@ -55,7 +55,7 @@ void NodeAgent::Impl::gate(const Json& m) {
     s->agent->send({{"t", "gate"}, {"seq", s->seq}});
 }
 
-void NodeAgent::Impl::busy(Seat& s, const std::string& why) {
+void NodeAgent::Impl::busy(RankSlot& s, const std::string& why) {
     if (s.state == S::gating) change(s, S::connected);
     report({{"t", "busy"}, {"seq", s.seq}, {"rank", s.rank}, {"why", why}});
 }
@@ -69,10 +69,10 @@ std::string NodeAgent::Impl::why_busy(const Json& m) {
     return fmt::format("the rank's gate failed ({})", signed_number(m, "rc"));
 }
 
-void NodeAgent::Impl::on_gated(Seat& s, const Json& m) {
+void NodeAgent::Impl::on_gated(RankSlot& s, const Json& m) {
     std::string why = why_busy(m);
     const auto tag = static_cast<uint32_t>(number(m, "tag"));
-    if (why.empty() && adapter_.premark(s.rank, tag) == PreMark::busy) {
+    if (why.empty() && adapter_.detach_from_server(s.rank, tag) == PreMark::busy) {
         why = "the rank is inside a PMIx call that cannot be moved";
     }
     if (!why.empty()) {
@@ -84,14 +84,14 @@ void NodeAgent::Impl::on_gated(Seat& s, const Json& m) {
 }
 
 // The rank's end-of-file: it holds nothing any more that could not be carried.
-void NodeAgent::Impl::all_closed(Seat& s) {
+void NodeAgent::Impl::all_closed(RankSlot& s) {
     if (s.abort_asked) return resume(s);
     change(s, S::exporting);
     report({{"t", "gated"}, {"seq", s.seq}, {"rank", s.rank}, {"agent", s.thread}});
     if (s.wrapper) s.wrapper->send({{"t", "export"}, {"seq", s.seq}});
 }
 
-void NodeAgent::Impl::source_answer(Seat& s, const std::string& type, const Json& m) {
+void NodeAgent::Impl::source_answer(RankSlot& s, const std::string& type, const Json& m) {
     if (type == "connected" && s.state == S::connecting) {
         change(s, S::connected);
         return report(s, "connected");
@@ -120,7 +120,7 @@ void NodeAgent::Impl::source_answer(Seat& s, const std::string& type, const Json
 
 // --- the move is off ---
 
-void NodeAgent::Impl::abort_source(Seat& s) {
+void NodeAgent::Impl::abort_source(RankSlot& s) {
     switch (s.state) {
         case S::connecting:
         case S::connected:
@@ -143,14 +143,14 @@ void NodeAgent::Impl::abort_source(Seat& s) {
     }
 }
 
-void NodeAgent::Impl::resume(Seat& s) {
+void NodeAgent::Impl::resume(RankSlot& s) {
     change(s, S::resuming);
     if (s.ended) return back_home(s);
     // Without a wrapper the one that adopts the tree does it, see adopt().
     if (s.wrapper) s.wrapper->send({{"t", "resume"}, {"seq", s.seq}, {"agent", s.thread}});
 }
 
-void NodeAgent::Impl::back_home(Seat& s) {
+void NodeAgent::Impl::back_home(RankSlot& s) {
     change(s, S::home);
     report({{"t", "aborted"},
             {"seq", s.seq},
@@ -161,7 +161,7 @@ void NodeAgent::Impl::back_home(Seat& s) {
 
 // --- the move is decided ---
 
-void NodeAgent::Impl::leave(Seat& s, const Json& m) {
+void NodeAgent::Impl::leave(RankSlot& s, const Json& m) {
     s.seq = number(m, "seq");
     s.from = adapter_.self();
     s.to = static_cast<NodeId>(number(m, "to"));
@@ -179,12 +179,12 @@ void NodeAgent::Impl::leave(Seat& s, const Json& m) {
 }
 
 // The wrapper cannot do it, or does not: two copies must not run.
-void NodeAgent::Impl::die_expired(Seat& s) {
+void NodeAgent::Impl::die_expired(RankSlot& s) {
     kill_tree(s, settings_.tree);
     gone(s);
 }
 
-void NodeAgent::Impl::gone(Seat& s) {
+void NodeAgent::Impl::gone(RankSlot& s) {
     s.ended = true;
     s.spare.clear();
     s.output_waited = 0;
@@ -192,7 +192,7 @@ void NodeAgent::Impl::gone(Seat& s) {
     drain(s);
 }
 
-void NodeAgent::Impl::drain(Seat& s) {
+void NodeAgent::Impl::drain(RankSlot& s) {
     if (adapter_.output_pending(s.rank)) {
         if (s.output_waited < settings_.output_us) {
             s.output_waited += settings_.output_poll_us;

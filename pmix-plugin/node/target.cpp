@@ -7,14 +7,15 @@
 
 namespace ghost::plugin {
 
-using S = SeatState;
+using S = RankSlotState;
 
 void NodeAgent::Impl::prepare(const Json& m) {
     auto rank = static_cast<RankId>(number(m, "rank"));
-    if (Seat* old = find(rank); old != nullptr && is_target(old->state) && old->state <= S::held) {
+    if (RankSlot* old = find(rank);
+        old != nullptr && is_target(old->state) && old->state <= S::held) {
         abort_target(*old);  // of an attempt whose abort was lost
     }
-    Seat* known = find(rank);
+    RankSlot* known = find(rank);
     const bool lives_here = known != nullptr && !known->ended && known->state != S::home;
     if (lives_here || (known != nullptr && known->wrapper)) {
         return report({{"t", "failed"},
@@ -24,7 +25,7 @@ void NodeAgent::Impl::prepare(const Json& m) {
                        {"why", fmt::format("rank {} is here already", rank)}});
     }
     forget(rank);
-    Seat& s = seat(rank);
+    RankSlot& s = slot(rank);
     s.seq = number(m, "seq");
     s.epoch = static_cast<uint32_t>(number(m, "epoch"));
     s.from = static_cast<NodeId>(number(m, "from"));
@@ -44,7 +45,7 @@ void NodeAgent::Impl::prepare(const Json& m) {
         {{"t", "prepare"}, {"seq", s.seq}, {"epoch", s.epoch}, {"rank", rank}, {"from", s.from}});
 }
 
-void NodeAgent::Impl::target_answer(Seat& s, const std::string& type, const Json& m) {
+void NodeAgent::Impl::target_answer(RankSlot& s, const std::string& type, const Json& m) {
     if (type == "failed") {
         return fail(s, text(m, "stage", "target"), text(m, "why", "no reason given"));
     }
@@ -68,20 +69,20 @@ void NodeAgent::Impl::target_answer(Seat& s, const std::string& type, const Json
     }
     if (type == "held" && s.state == S::ready) {
         change(s, S::held);
-        adapter_.expect_rank(s.rank);
+        adapter_.expect_client(s.rank);
         return report(
             {{"t", "held"}, {"seq", s.seq}, {"rank", s.rank}, {"bytes", number(m, "bytes")}});
     }
 }
 
 void NodeAgent::Impl::restore_ended(RankId rank, uint64_t seq, int status) {
-    Seat* s = find(rank);
+    RankSlot* s = find(rank);
     if (!running_ || s == nullptr || s->seq != seq || !is_target(s->state)) return;
     fail(*s, "import", fmt::format("the restore wrapper ended with status {}", status));
     if (s->state < S::switched) forget(rank);
 }
 
-void NodeAgent::Impl::abort_target(Seat& s) {
+void NodeAgent::Impl::abort_target(RankSlot& s) {
     if (s.state >= S::switched) return;  // decided: cannot be
     RankId rank = s.rank;
     forget(rank);
@@ -96,8 +97,8 @@ void NodeAgent::Impl::switch_rank(const Json& m) {
     const uint64_t seq = number(m, "seq");
     if (seq <= switched_seq_) return;
     switched_seq_ = seq;
-    Seat* s = find(rank);
-    if (from == adapter_.self()) return leave(s != nullptr ? *s : seat(rank), m);
+    RankSlot* s = find(rank);
+    if (from == adapter_.self()) return leave(s != nullptr ? *s : slot(rank), m);
     if (to == adapter_.self() && s != nullptr && s->state == S::held) return join(*s);
     auto votes = adapter_.switch_rank(rank, from, to);
     if (votes.ok() && to != adapter_.self()) {
@@ -110,7 +111,7 @@ void NodeAgent::Impl::switch_rank(const Json& m) {
             {"why", votes.ok() ? "no copy of the rank is held here" : votes.error().message()}});
 }
 
-void NodeAgent::Impl::join(Seat& s) {
+void NodeAgent::Impl::join(RankSlot& s) {
     auto votes = adapter_.switch_rank(s.rank, s.from, s.to);
     change(s, S::switched);
     if (!votes.ok()) return fail(s, "switch", votes.error().message());
@@ -118,7 +119,7 @@ void NodeAgent::Impl::join(Seat& s) {
 }
 
 void NodeAgent::Impl::go(const Json& m) {
-    Seat* s = find(static_cast<RankId>(number(m, "rank")));
+    RankSlot* s = find(static_cast<RankId>(number(m, "rank")));
     if (s == nullptr || s->seq != number(m, "seq") || s->state != S::switched) return;
     if (!s->wrapper) return fail(*s, "go", "the restore wrapper has gone");
     change(*s, S::going);
@@ -127,7 +128,7 @@ void NodeAgent::Impl::go(const Json& m) {
 }
 
 // The rank is on PMIx and on its links again: after a move, or after one that was called off.
-void NodeAgent::Impl::on_attached(Seat& s, const Json& m) {
+void NodeAgent::Impl::on_attached(RankSlot& s, const Json& m) {
     if (s.snap.part && (s.state == S::resuming || s.state == S::going)) {
         return on_attached_again(s, m);
     }
@@ -142,7 +143,7 @@ void NodeAgent::Impl::on_attached(Seat& s, const Json& m) {
         return fail(s, "attach", text(m, "error", "the rank could not attach to PMIx"));
     }
     const bool resumed = s.state == S::resuming;
-    if (resumed) adapter_.repeer(s.rank);
+    if (resumed) adapter_.reattach(s.rank);
     change(s, S::home);
     report({{"t", resumed ? "aborted" : "done"},
             {"seq", s.seq},

@@ -8,29 +8,30 @@
 namespace ghost::plugin {
 namespace {
 
-using S = SeatState;
+using S = RankSlotState;
 
 constexpr int most_adoptions = 8;  // something kills them: let the rank end rather than go round
 
 }  // namespace
 
-std::shared_ptr<Channel> NodeAgent::Impl::open_wrapper(RankId rank, ControlSocket socket) {
+std::shared_ptr<ControlConnection> NodeAgent::Impl::open_wrapper(RankId rank,
+                                                                 ControlSocket socket) {
     // The callbacks must know which connection they are of: an old one may close late.
-    auto channel = Channel::open(adapter_, std::move(socket), nullptr, nullptr);
-    const Channel* which = channel.get();
+    auto channel = ControlConnection::open(adapter_, std::move(socket), nullptr, nullptr);
+    const ControlConnection* which = channel.get();
     channel->handle([this, rank, which](ControlMessage& m) { wrapper_message(rank, which, m); },
                     [this, rank, which] { wrapper_closed(rank, which); });
     return channel;
 }
 
-void NodeAgent::Impl::use_wrapper(Seat& s, std::shared_ptr<Channel> channel) {
+void NodeAgent::Impl::use_wrapper(RankSlot& s, std::shared_ptr<ControlConnection> channel) {
     if (s.wrapper) s.wrapper->close();
     s.wrapper = std::move(channel);
     s.ended = false;
 }
 
-void NodeAgent::Impl::wrapper_closed(RankId rank, const Channel* which) {
-    Seat* s = find(rank);
+void NodeAgent::Impl::wrapper_closed(RankId rank, const ControlConnection* which) {
+    RankSlot* s = find(rank);
     if (s == nullptr || s->wrapper.get() != which) return;
     s->wrapper.reset();
     if (s->state == S::leaving) return die_expired(*s);
@@ -42,11 +43,11 @@ void NodeAgent::Impl::wrapper_closed(RankId rank, const Channel* which) {
 }
 
 // The tree ended in the ordinary way; the wrapper ends with its status now.
-void NodeAgent::Impl::wrapper_exit_said(Seat& s) {
+void NodeAgent::Impl::wrapper_exit_said(RankSlot& s) {
     tree_ended(s, fmt::format("rank {} has ended", s.rank));
 }
 
-void NodeAgent::Impl::tree_ended(Seat& s, const std::string& why) {
+void NodeAgent::Impl::tree_ended(RankSlot& s, const std::string& why) {
     s.ended = true;
     s.spare.clear();
     if (s.snap.part) return part_ended(s, why);
@@ -62,16 +63,16 @@ void NodeAgent::Impl::tree_ended(Seat& s, const std::string& why) {
 }
 
 // A rank that ends while the job is saved or restarted.
-void NodeAgent::Impl::part_ended(Seat& s, const std::string& why) {
+void NodeAgent::Impl::part_ended(RankSlot& s, const std::string& why) {
     if (s.snap.early) std::exchange(s.snap.early, nullptr)->close();
     if (s.state != S::going) snapshot_failed(s, "rank", why);
     s.snap.work = SnapWork::idle;
     if (s.state == S::going || is_snapshot(s.state) || s.state == S::resuming) change(s, S::home);
-    part_.poke();
+    participant_.poke();
 }
 
 // The snapshot is off; the wrapper that adopts the tree knows nothing of it.
-void NodeAgent::Impl::part_wrapper_died(Seat& s, bool alive, const std::string& why) {
+void NodeAgent::Impl::part_wrapper_died(RankSlot& s, bool alive, const std::string& why) {
     s.snap.work = SnapWork::idle;
     snapshot_failed(s, "wrapper", why);
     const bool stands = s.state == S::standing || s.state == S::frozen;
@@ -81,11 +82,11 @@ void NodeAgent::Impl::part_wrapper_died(Seat& s, bool alive, const std::string& 
 // From the adapter: true means "taken care of".
 bool NodeAgent::Impl::wrapper_died(RankId rank, int status) {
     // Its last words may still be in the socket: `exit` makes it an ordinary end.
-    if (Seat* s = find(rank); s != nullptr && s->wrapper) {
+    if (RankSlot* s = find(rank); s != nullptr && s->wrapper) {
         auto channel = s->wrapper;
         if (channel->is_open()) channel->read_now();
     }
-    Seat* s = find(rank);
+    RankSlot* s = find(rank);
     if (s == nullptr || s->state == S::leaving || s->state == S::draining) return false;
     // The ghost is out: whether the rank has ended depends on what the coordinator decides.
     if (s->state == S::exported && !tree_alive(*s, settings_.tree)) {
@@ -105,7 +106,7 @@ bool NodeAgent::Impl::wrapper_died(RankId rank, int status) {
     if (s->snap.part) part_wrapper_died(*s, alive, why);
     if (is_source(s->state) && !s->snap.part) fail(*s, "wrapper", why);
     if (alive && adopt(*s)) {
-        part_.poke();
+        participant_.poke();
         return true;
     }
     kill_tree(*s, settings_.tree);
@@ -119,24 +120,24 @@ bool NodeAgent::Impl::wrapper_died(RankId rank, int status) {
 }
 
 // The rank must see the end of its input: no write end of it may stay open here.
-void NodeAgent::Impl::stdin_closed(Seat& s) {
+void NodeAgent::Impl::stdin_closed(RankSlot& s) {
     if (s.spare.size() != 6) return;
     for (size_t i : {0u, 3u}) s.spare[i].reset(::open("/dev/null", O_RDWR | O_CLOEXEC));
 }
 
 // The tree is the daemon's child now (a subreaper's), not the new wrapper's: it is told the status.
-void NodeAgent::Impl::watch_orphan(Seat& s) {
+void NodeAgent::Impl::watch_orphan(RankSlot& s) {
     if (std::exchange(s.orphan, s.init) == s.init) return;
-    adapter_.on_orphan_exit(s.init,
-                            [weak = weak_from_this(), rank = s.rank, init = s.init](int status) {
-                                auto self = weak.lock();
-                                Seat* seat = self && self->running_ ? self->find(rank) : nullptr;
-                                if (seat == nullptr || seat->init != init || !seat->wrapper) return;
-                                seat->wrapper->send({{"t", "child_status"}, {"status", status}});
-                            });
+    adapter_.on_orphan_exit(
+        s.init, [weak = weak_from_this(), rank = s.rank, init = s.init](int status) {
+            auto self = weak.lock();
+            RankSlot* slot = self && self->running_ ? self->find(rank) : nullptr;
+            if (slot == nullptr || slot->init != init || !slot->wrapper) return;
+            slot->wrapper->send({{"t", "child_status"}, {"status", status}});
+        });
 }
 
-bool NodeAgent::Impl::adopt(Seat& s) {
+bool NodeAgent::Impl::adopt(RankSlot& s) {
     if (s.spare.size() != 6 || ++s.adoptions > most_adoptions) return false;
     std::vector<std::string> argv = {settings_.wrapper,      "--adopt", "--rank",
                                      fmt::to_string(s.rank), "--init",  fmt::to_string(s.init),

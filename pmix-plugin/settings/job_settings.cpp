@@ -84,7 +84,7 @@ constexpr Rule rules[] = {
 };
 
 // PMIx looks only into the folders of its parameter: ours goes in front of what is there.
-void add_component_path(const GetEnv& get, const Paths& paths, JobSettings& decided) {
+void add_component_path(const GetEnv& get, const InstalledPaths& paths, JobSettings& decided) {
     if (paths.pmix_components.empty()) return;
     const std::string name = "PMIX_MCA_mca_base_component_path";
     const auto users = get(name);
@@ -93,7 +93,7 @@ void add_component_path(const GetEnv& get, const Paths& paths, JobSettings& deci
         {name, paths.pmix_components + ":" + users.value_or(GHOST_PMIX_COMPONENT_DIR)});
 }
 
-void add_fork_agent(const GetEnv& get, const Paths& paths, JobSettings& decided) {
+void add_fork_agent(const GetEnv& get, const InstalledPaths& paths, JobSettings& decided) {
     const std::string name = "OMPI_MCA_orte_fork_agent";
     const auto users = get(name);
     if (users && *users != paths.wrapper) {
@@ -139,11 +139,11 @@ bool is_yes(const std::string& text) {
     return strtol(text.c_str(), nullptr, 10) != 0;
 }
 
-Paths find_paths(const std::string& component) {
+InstalledPaths find_paths(const std::string& component) {
     // An uninstalled tree has <build>/components/ompi/mca_schizo_ghost.so.
     const std::string here = folder_of(canonical(component));
     const std::string build = here + "/../..";
-    Paths paths;
+    InstalledPaths paths;
     paths.wrapper = first_readable({from_environment("GHOST_WRAPPER"),
                                     build + "/pmix-plugin/wrapper/ghost-wrapper",
                                     GHOST_LIBEXEC_DIR "/ghost-wrapper"});
@@ -160,7 +160,7 @@ Paths find_paths(const std::string& component) {
     return paths;
 }
 
-JobSettings decide(const GetEnv& get, const Paths& paths) {
+JobSettings decide(const GetEnv& get, const InstalledPaths& paths) {
     JobSettings decided;
     for (const Rule& rule : rules) {
         const auto users = get(rule.name);

@@ -14,7 +14,7 @@
 namespace ghost::plugin {
 
 // Where the parts of Ghost are on this machine; empty: that part was not found.
-struct Paths {
+struct InstalledPaths {
     std::string wrapper;          // ghost-wrapper
     std::string pmix_components;  // folder with pmix_mca_pnet_ghost.so; empty if PMIx's own
     std::string criu;             // what the wrapper runs
@@ -23,7 +23,7 @@ struct Paths {
 
 // Finds the parts: what GHOST_WRAPPER and GHOST_CRIU name, else beside the component's own file (an
 // uninstalled tree) or where they are installed. `component` is that file's path.
-Paths find_paths(const std::string& component);
+InstalledPaths find_paths(const std::string& component);
 
 using GetEnv = std::function<std::optional<std::string>(const std::string&)>;
 
@@ -40,7 +40,7 @@ struct JobSettings {
 
 // What is to be set in the environment of mpirun or a daemon. The user's own values are kept.
 // Without a wrapper the fork agent is left alone: ranks then run as ever and cannot move.
-JobSettings decide(const GetEnv& get, const Paths& paths);
+JobSettings decide(const GetEnv& get, const InstalledPaths& paths);
 
 // "1", "true", "yes", "on" and numbers but zero mean yes, as Open MPI reads booleans.
 bool is_yes(const std::string& text);

@@ -10,7 +10,7 @@
 #include "pmix-plugin/node/node_agent.hpp"
 #include "pmix-plugin/runtime/orte41/adapter.hpp"
 #include "pmix-plugin/streams/node_streams.hpp"
-#include "pmix-plugin/streams/roll.hpp"
+#include "pmix-plugin/streams/stream_roster.hpp"
 
 namespace {
 
@@ -21,7 +21,7 @@ using namespace ghost::plugin;
 struct Plugin {
     orte41::Orte4Adapter adapter;
     std::unique_ptr<NodeStreams> streams;  // unless they are switched off
-    std::unique_ptr<Roll> roll;            // in mpirun
+    std::unique_ptr<StreamRoster> roster;  // in mpirun
     std::unique_ptr<NodeAgent> agent;
     std::unique_ptr<Coordinator> coordinator;
 };
@@ -56,7 +56,7 @@ void start() {
             return streams->why_tied(init);
         };
         if (plugin.adapter.is_coordinator())
-            plugin.roll = std::make_unique<Roll>(plugin.adapter, RollSettings{});
+            plugin.roster = std::make_unique<StreamRoster>(plugin.adapter, StreamRosterSettings{});
     }
     plugin.agent = std::make_unique<NodeAgent>(plugin.adapter, node);
     if (plugin.adapter.is_coordinator()) {
@@ -64,7 +64,7 @@ void start() {
         report("coordinator", plugin.coordinator->start());
     }
     report("node agent", plugin.agent->start());
-    if (plugin.roll) plugin.roll->start();
+    if (plugin.roster) plugin.roster->start();
     if (plugin.streams) plugin.streams->start();
     plugin.adapter.on_launch([agent = plugin.agent.get(), streams = plugin.streams.get()] {
         report("node agent", agent->listen_now());
@@ -101,6 +101,6 @@ void ghost_plugin_stop(void) noexcept {
     if (instance()->coordinator) instance()->coordinator->stop();
     instance()->agent->stop();
     if (instance()->streams) instance()->streams->stop();
-    if (instance()->roll) instance()->roll->stop();
+    if (instance()->roster) instance()->roster->stop();
     instance().reset();
 }

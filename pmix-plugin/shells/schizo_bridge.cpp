@@ -22,7 +22,7 @@ using namespace ghost::plugin;
 struct State {
     bool prepared = false;
     bool active = false;
-    Paths paths;
+    InstalledPaths paths;
     std::string message;
     std::string secret;
     std::string restart;   // folder of the snapshot the job is restarted from; empty: a new job

@@ -61,9 +61,9 @@ int restart(Identity who, const std::string& folder) {
     const uint32_t rank = who.rank;
     Restorer restorer(std::move(who), *signals, std::move(*guard), std::move(*control),
                       std::make_unique<SnapshotSource>(folder, rank, kept != nullptr ? kept : ""));
-    auto charge = restorer.run();
-    if (!charge) return 1;
-    end_like(Supervisor(std::move(*charge), *signals).run());
+    auto rank_tree = restorer.run();
+    if (!rank_tree) return 1;
+    end_like(Supervisor(std::move(*rank_tree), *signals).run());
 }
 
 int run(char** program) {
@@ -91,13 +91,13 @@ int run(char** program) {
     }
     if (guard) guard->watch(*root);
     stdio->close_rank_ends();
-    Charge charge;
-    charge.who = std::move(who);
-    charge.root = *root;
-    charge.stdio = std::move(*stdio);
-    if (guard) charge.guard = std::move(*guard);
-    charge.control = std::move(*control);
-    end_like(Supervisor(std::move(charge), *signals).run());
+    RankTree rank_tree;
+    rank_tree.who = std::move(who);
+    rank_tree.root = *root;
+    rank_tree.stdio = std::move(*stdio);
+    if (guard) rank_tree.guard = std::move(*guard);
+    rank_tree.control = std::move(*control);
+    end_like(Supervisor(std::move(rank_tree), *signals).run());
 }
 
 struct Options {
@@ -153,9 +153,9 @@ Identity identity(const Options& options) {
 int restore(const Identity& who, const Signals& signals, Guard guard, ControlSocket control) {
     Restorer restorer(who, signals, std::move(guard), std::move(control),
                       std::make_unique<ConnectedSource>(who.secret));
-    auto charge = restorer.run();
-    if (!charge) return 0;
-    return Supervisor(std::move(*charge), signals).run();
+    auto rank_tree = restorer.run();
+    if (!rank_tree) return 0;
+    return Supervisor(std::move(*rank_tree), signals).run();
 }
 
 int adopt(const Identity& who, const Signals& signals, Guard guard, ControlSocket control) {
@@ -167,16 +167,17 @@ int adopt(const Identity& who, const Signals& signals, Guard guard, ControlSocke
         log::error("there is no rank to adopt");
         return 1 << 8;
     }
-    Charge charge;
-    charge.who = who;
-    charge.root = root;
-    charge.adopted = true;
-    charge.stdio = Stdio::adopt(std::move(message->fds), tree->size() > 1 ? (*tree)[1].pid : root,
-                                message->body.value("stdin_bytes", int64_t{-1}));
-    charge.guard = std::move(guard);
-    charge.control = std::move(control);
-    charge.mode = "adopt";
-    return Supervisor(std::move(charge), signals).run();
+    RankTree rank_tree;
+    rank_tree.who = who;
+    rank_tree.root = root;
+    rank_tree.adopted = true;
+    rank_tree.stdio =
+        Stdio::adopt(std::move(message->fds), tree->size() > 1 ? (*tree)[1].pid : root,
+                     message->body.value("stdin_bytes", int64_t{-1}));
+    rank_tree.guard = std::move(guard);
+    rank_tree.control = std::move(control);
+    rank_tree.mode = "adopt";
+    return Supervisor(std::move(rank_tree), signals).run();
 }
 
 int serve(const Options& options) {

@@ -48,9 +48,9 @@ Mover::Mover(TreeParts parts, std::function<core::HugeMemory()> before)
 void Mover::change(S to) {
     if (!change_state(state_, to, transitions, state_name, "move", seq_)) return;
     if (to == S::idle || to == S::gone)
-        urgent_.reset();
-    else if (!urgent_)
-        urgent_.emplace();
+        realtime_.reset();
+    else if (!realtime_)
+        realtime_.emplace();
 }
 
 bool Mover::handle(const Json& message) {

@@ -8,7 +8,7 @@
 
 #include "base/control_socket.hpp"
 #include "ghost-core/engine/migration.hpp"
-#include "ghost-core/criu/urgent.hpp"
+#include "ghost-core/criu/realtime_priority.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
 #include "pmix-plugin/wrapper/work_folder.hpp"
@@ -75,7 +75,7 @@ class Mover {
     Json waiting_;                         // connect, to be done when the worker is free
     Json last_word_;                       // resume or cancel that came while the worker was busy
     bool carried_ = false;
-    std::optional<core::Urgent> urgent_;  // as long as there is a move
+    std::optional<core::RealtimePriority> realtime_;  // as long as there is a move
 };
 
 }  // namespace ghost::plugin

@@ -8,7 +8,7 @@
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
-#include "ghost-core/criu/urgent.hpp"
+#include "ghost-core/criu/realtime_priority.hpp"
 #include "pmix-plugin/wrapper/agent_signal.hpp"
 #include "pmix-plugin/wrapper/change_state.hpp"
 
@@ -57,8 +57,8 @@ void Restorer::change(S to) {
     change_state(state_, to, transitions, state_name, "move", seq_);
 }
 
-std::optional<Charge> Restorer::run() {
-    const core::Urgent urgent;
+std::optional<RankTree> Restorer::run() {
+    const core::RealtimePriority urgent;
     tell({{"t", "hello"},
           {"role", "wrapper"},
           {"job", who_.job},
@@ -82,7 +82,7 @@ std::optional<Charge> Restorer::run() {
         guard_.stop();
         return {};
     }
-    Charge out;
+    RankTree out;
     out.who = who_;
     out.root = held_.root;
     out.stdio = std::move(stdio_);

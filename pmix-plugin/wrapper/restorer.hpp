@@ -37,7 +37,7 @@ class Restorer {
 
     // Returns the rank's tree when it runs, or nothing when it has ended in any other way; then
     // nothing of it is left.
-    std::optional<Charge> run();
+    std::optional<RankTree> run();
 
   private:
     void change(RestoreState to);

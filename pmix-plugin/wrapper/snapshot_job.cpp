@@ -176,8 +176,8 @@ Status SnapshotJob::wait_for_word(bool direct) {
              {"kind", kind()}});
     {
         std::unique_lock lock(mutex_);
-        changed_.wait(lock, [this] { return word_ != Word::none; });
-        if (word_ == Word::off) return called_off();
+        changed_.wait(lock, [this] { return command_ != Command::none; });
+        if (command_ == Command::off) return called_off();
     }
     stage_ = "check";
     GHOST_TRY(check(true));
@@ -188,8 +188,8 @@ Status SnapshotJob::wait_for_word(bool direct) {
 void SnapshotJob::stand(Json stdio, Json agent) {
     {
         std::lock_guard lock(mutex_);
-        if (word_ != Word::none) return;
-        word_ = Word::stand;
+        if (command_ != Command::none) return;
+        command_ = Command::stand;
         stdio_ = std::move(stdio);
         if (agent.is_object()) agent_ = std::move(agent);
     }
@@ -199,21 +199,21 @@ void SnapshotJob::stand(Json stdio, Json agent) {
 void SnapshotJob::write() {
     {
         std::lock_guard lock(mutex_);
-        if (word_ != Word::stand) return;
-        word_ = Word::write;
+        if (command_ != Command::stand) return;
+        command_ = Command::write;
     }
     changed_.notify_all();
 }
 
 void SnapshotJob::wait_to_write() {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return word_ != Word::stand || called_off_; });
+    changed_.wait(lock, [this] { return command_ != Command::stand || called_off_; });
 }
 
 void SnapshotJob::call_off() {
     {
         std::lock_guard lock(mutex_);
-        if (word_ == Word::none) word_ = Word::off;
+        if (command_ == Command::none) command_ = Command::off;
         called_off_ = true;
         if (paced_ != nullptr) paced_->interrupt();
     }
@@ -222,7 +222,7 @@ void SnapshotJob::call_off() {
 
 bool SnapshotJob::told_to_stand() {
     std::lock_guard lock(mutex_);
-    return word_ == Word::stand || word_ == Word::write;
+    return command_ == Command::stand || command_ == Command::write;
 }
 
 // By any thread. False: it was called off.
@@ -230,7 +230,7 @@ bool SnapshotJob::in_copy(uint64_t bytes) {
     copied_ += bytes;
     (*progress_)(copied_, std::max<uint64_t>(memory_, copied_));
     std::lock_guard lock(mutex_);
-    return word_ != Word::off;
+    return command_ != Command::off;
 }
 
 // What is done of the ghost is told in large steps only, what is in the file in small ones; packed

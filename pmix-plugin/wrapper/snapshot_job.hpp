@@ -107,7 +107,7 @@ class SnapshotJob {
 
     std::mutex mutex_;
     std::condition_variable changed_;
-    enum class Word { none, stand, write, off } word_ = Word::none;
+    enum class Command { none, stand, write, off } command_ = Command::none;
     bool called_off_ = false;  // whatever the word was
     Json stdio_, agent_;
     std::atomic<bool> woken_{false};

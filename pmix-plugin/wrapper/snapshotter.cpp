@@ -54,9 +54,9 @@ Snapshotter::~Snapshotter() {
 void Snapshotter::change(S to) {
     if (!change_state(state_, to, transitions, state_name, "snapshot", seq_)) return;
     if (to == S::standing)
-        urgent_.emplace();
+        realtime_.emplace();
     else if (to != S::calling_off)
-        urgent_.reset();
+        realtime_.reset();
 }
 
 bool Snapshotter::handle(const Json& message) {

@@ -8,7 +8,7 @@
 
 #include "base/control_socket.hpp"
 #include "ghost-core/engine/checkpoint.hpp"
-#include "ghost-core/criu/urgent.hpp"
+#include "ghost-core/criu/realtime_priority.hpp"
 #include "pmix-plugin/wrapper/snapshot_job.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
 #include "pmix-plugin/wrapper/work_folder.hpp"
@@ -94,8 +94,8 @@ class Snapshotter {
     bool carried_ = false;
     bool stop_ = false;  // then=stop
     bool stopped_ = false;
-    std::optional<core::Urgent> urgent_;  // from the word to stand on
-    Worker worker_;                       // last: its job uses what is above
+    std::optional<core::RealtimePriority> realtime_;  // from the word to stand on
+    Worker worker_;                                   // last: its job uses what is above
 };
 
 }  // namespace ghost::plugin

@@ -16,35 +16,35 @@ namespace {
 
 constexpr const char* name_of[3] = {"stdin", "stdout", "stderr"};
 
-const char* kind_name(Channel kind) {
+const char* kind_name(StdStream kind) {
     switch (kind) {
-        case Channel::direct:
+        case StdStream::direct:
             return "direct";
-        case Channel::pipe:
+        case StdStream::pipe:
             return "pipe";
-        case Channel::tty:
+        case StdStream::tty:
             return "tty";
-        case Channel::merged:
+        case StdStream::merged:
             return "merged";
     }
     return "direct";
 }
 
-Channel kind_named(const std::string& name) {
-    for (Channel kind : {Channel::pipe, Channel::tty, Channel::merged}) {
+StdStream kind_named(const std::string& name) {
+    for (StdStream kind : {StdStream::pipe, StdStream::tty, StdStream::merged}) {
         if (name == kind_name(kind)) return kind;
     }
-    return Channel::direct;
+    return StdStream::direct;
 }
 
 bool is_null_device(const struct stat& st) {
     return S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3);
 }
 
-Channel look(int fd) {
+StdStream look(int fd) {
     struct stat st {};
-    if (fstat(fd, &st) != 0 || is_null_device(st)) return Channel::direct;
-    return fd != 0 && isatty(fd) == 1 ? Channel::tty : Channel::pipe;
+    if (fstat(fd, &st) != 0 || is_null_device(st)) return StdStream::direct;
+    return fd != 0 && isatty(fd) == 1 ? StdStream::tty : StdStream::pipe;
 }
 
 bool same_file(int a, int b) {
@@ -55,23 +55,23 @@ bool same_file(int a, int b) {
 }
 
 // As CRIU names them in --external and --inherit-fd.
-std::string criu_key(int fd, Channel kind) {
+std::string criu_key(int fd, StdStream kind) {
     struct stat st {};
     if (fstat(fd, &st) != 0) return {};
-    if (kind == Channel::tty) return fmt::format("tty[{:x}:{:x}]", st.st_rdev, st.st_dev);
+    if (kind == StdStream::tty) return fmt::format("tty[{:x}:{:x}]", st.st_rdev, st.st_dev);
     return fmt::format("pipe:[{}]", st.st_ino);
 }
 
-Channel look_inner(int fd) {
+StdStream look_inner(int fd) {
     struct stat st {};
-    if (fstat(fd, &st) != 0 || is_null_device(st)) return Channel::direct;
-    return S_ISCHR(st.st_mode) ? Channel::tty : Channel::pipe;
+    if (fstat(fd, &st) != 0 || is_null_device(st)) return StdStream::direct;
+    return S_ISCHR(st.st_mode) ? StdStream::tty : StdStream::pipe;
 }
 
 // The rank's side of a pty, from the master (ioctl_tty(2)).
 std::string slave_key(int master) {
     Fd slave(::ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
-    return slave.valid() ? criu_key(slave.get(), Channel::tty) : std::string();
+    return slave.valid() ? criu_key(slave.get(), StdStream::tty) : std::string();
 }
 
 // Terminal settings as plain bytes; both ends are of one build.
@@ -101,12 +101,12 @@ Json tty_settings(int fd) {
 Result<Stdio> Stdio::for_program() {
     Stdio out;
     for (int i = 0; i < 3; ++i) {
-        Channel kind = look(i);
-        if (i == 2 && kind != Channel::direct && same_file(1, 2)) kind = Channel::merged;
-        GHOST_TRY(kind == Channel::tty && i == 1 ? out.make_tty(tty_settings(1))
-                                                 : out.make(i, kind));
+        StdStream kind = look(i);
+        if (i == 2 && kind != StdStream::direct && same_file(1, 2)) kind = StdStream::merged;
+        GHOST_TRY(kind == StdStream::tty && i == 1 ? out.make_tty(tty_settings(1))
+                                                   : out.make(i, kind));
     }
-    out.input_open_ = out.kind_[0] == Channel::pipe;
+    out.input_open_ = out.kind_[0] == StdStream::pipe;
     return out;
 }
 
@@ -114,10 +114,10 @@ Result<Stdio> Stdio::for_ghost(const Json& ghost) {
     Stdio out;
     for (int i = 0; i < 3; ++i) {
         Json one = ghost.value(name_of[i], Json::object());
-        Channel kind = kind_named(one.value("kind", "direct"));
-        GHOST_TRY(kind == Channel::tty ? out.make_tty(one) : out.make(i, kind));
+        StdStream kind = kind_named(one.value("kind", "direct"));
+        GHOST_TRY(kind == StdStream::tty ? out.make_tty(one) : out.make(i, kind));
     }
-    out.input_open_ = out.kind_[0] == Channel::pipe && ghost.value("stdin_open", false);
+    out.input_open_ = out.kind_[0] == StdStream::pipe && ghost.value("stdin_open", false);
     out.carried_ = decode(ghost.value("unread", std::string()));
     out.input_before_ = ghost.value("stdin_bytes", int64_t{0});
     return out;
@@ -126,14 +126,15 @@ Result<Stdio> Stdio::for_ghost(const Json& ghost) {
 Stdio Stdio::adopt(std::vector<Fd> inner, pid_t program, int64_t taken) {
     Stdio out;
     for (size_t i = 0; i < 3; ++i) {
-        if (i >= inner.size() || look_inner(inner[i].get()) == Channel::direct) continue;
+        if (i >= inner.size() || look_inner(inner[i].get()) == StdStream::direct) continue;
         out.kind_[i] = look_inner(inner[i].get());
         out.ours_[i] = std::move(inner[i]);
-        out.key_[i] = out.kind_[i] == Channel::tty ? slave_key(out.ours_[i].get())
-                                                   : criu_key(out.ours_[i].get(), Channel::pipe);
+        out.key_[i] = out.kind_[i] == StdStream::tty
+                          ? slave_key(out.ours_[i].get())
+                          : criu_key(out.ours_[i].get(), StdStream::pipe);
     }
-    if (out.kind_[2] == Channel::direct && out.kind_[1] != Channel::direct && same_file(1, 2)) {
-        out.kind_[2] = Channel::merged;
+    if (out.kind_[2] == StdStream::direct && out.kind_[1] != StdStream::direct && same_file(1, 2)) {
+        out.kind_[2] = StdStream::merged;
     }
     out.input_open_ = out.ours_[0].valid();
     out.input_before_ = out.input_told_ = taken;
@@ -142,7 +143,7 @@ Stdio Stdio::adopt(std::vector<Fd> inner, pid_t program, int64_t taken) {
         std::error_code ignored;
         auto link = std::filesystem::read_symlink(fmt::format("/proc/{}/fd/0", program), ignored);
         if (link.string().starts_with("pipe:")) {
-            out.kind_[0] = Channel::pipe;
+            out.kind_[0] = StdStream::pipe;
             out.key_[0] = link.string();
             out.input_closed_told_ = true;
         }
@@ -150,15 +151,15 @@ Stdio Stdio::adopt(std::vector<Fd> inner, pid_t program, int64_t taken) {
     return out;
 }
 
-Status Stdio::make(int i, Channel kind) {
+Status Stdio::make(int i, StdStream kind) {
     kind_[i] = kind;
-    if (kind == Channel::direct) return {};
-    if (kind == Channel::merged) {
+    if (kind == StdStream::direct) return {};
+    if (kind == StdStream::merged) {
         rank_[i].reset(fcntl(rank_[1].get(), F_DUPFD_CLOEXEC, 3));
         if (!rank_[i].valid()) return sys_error("duplicate", name_of[i]);
         return {};
     }
-    if (kind == Channel::tty) return make_tty(tty_settings(i));
+    if (kind == StdStream::tty) return make_tty(tty_settings(i));
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) != 0) return sys_error("make a pipe for", name_of[i]);
     ours_[i].reset(ends[i == 0 ? 1 : 0]);
@@ -176,12 +177,12 @@ Status Stdio::make_tty(const Json& like) {
                   have_size ? &size : nullptr) != 0) {
         return sys_error("make a pseudo terminal");
     }
-    kind_[1] = Channel::tty;
+    kind_[1] = StdStream::tty;
     ours_[1].reset(master);
     rank_[1].reset(slave);
     fcntl(master, F_SETFD, FD_CLOEXEC);
     fcntl(slave, F_SETFD, FD_CLOEXEC);
-    key_[1] = criu_key(slave, Channel::tty);
+    key_[1] = criu_key(slave, StdStream::tty);
     return {};
 }
 
@@ -192,7 +193,7 @@ void Stdio::close_rank_ends() {
 Json Stdio::describe() const {
     Json out = Json::object();
     for (int i = 0; i < 3; ++i) {
-        Json one = kind_[i] == Channel::tty ? tty_settings(ours_[i].get()) : Json::object();
+        Json one = kind_[i] == StdStream::tty ? tty_settings(ours_[i].get()) : Json::object();
         one["kind"] = kind_name(kind_[i]);
         if (!key_[i].empty()) one["key"] = key_[i];
         out[name_of[i]] = one;
@@ -266,7 +267,7 @@ void Stdio::start() {
             set_nonblocking(i);
         }
     }
-    if (kind_[2] == Channel::merged) set_nonblocking(1);
+    if (kind_[2] == StdStream::merged) set_nonblocking(1);
     if (input_open_) {
         in_ = Pump(0, ours_[0].get());
         in_.put_back(std::exchange(carried_, {}));
@@ -301,7 +302,7 @@ void Stdio::close_input() {
 }
 
 bool Stdio::input_just_closed() {
-    if (kind_[0] != Channel::pipe || input_open_ || input_closed_told_) return false;
+    if (kind_[0] != StdStream::pipe || input_open_ || input_closed_told_) return false;
     input_closed_told_ = true;
     return true;
 }

@@ -17,7 +17,7 @@
 
 namespace ghost::plugin {
 
-enum class Channel {
+enum class StdStream {
     direct,  // the rank has the wrapper's own descriptor; it is /dev/null
     pipe,
     tty,
@@ -74,11 +74,11 @@ class Stdio {
 
   private:
     Json describe() const;
-    Status make(int i, Channel kind);
+    Status make(int i, StdStream kind);
     Status make_tty(const Json& like);
     void close_input();
 
-    Channel kind_[3] = {Channel::direct, Channel::direct, Channel::direct};
+    StdStream kind_[3] = {StdStream::direct, StdStream::direct, StdStream::direct};
     std::string key_[3];
     Fd ours_[3];  // input: write end; output, error: read end or pty master
     Fd rank_[3];

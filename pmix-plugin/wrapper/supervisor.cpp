@@ -38,23 +38,23 @@ Fd watch_parent() {
     }
 }
 
-Supervisor::Supervisor(Charge charge, const Signals& signals)
-    : charge_(std::move(charge)),
+Supervisor::Supervisor(RankTree rank_tree, const Signals& signals)
+    : rank_tree_(std::move(rank_tree)),
       signals_(signals),
       daemon_(watch_parent()),
-      tree_(open_pidfd(charge_.root)),
+      tree_(open_pidfd(rank_tree_.root)),
       snapshotter_(parts()),
       mover_(parts(), [this] { return snapshotter_.stop_tracking(); }) {
-    charge_.guard.watch(charge_.root);
+    rank_tree_.guard.watch(rank_tree_.root);
 }
 
 TreeParts Supervisor::parts() {
-    return {charge_.who, charge_.root, charge_.stdio, charge_.guard,
+    return {rank_tree_.who, rank_tree_.root, rank_tree_.stdio, rank_tree_.guard,
             [this](const Json& message) { tell(message); }};
 }
 
 int Supervisor::run() {
-    charge_.stdio.start();
+    rank_tree_.stdio.start();
     say_hello();
     if (!tree_.valid()) look_at_tree();
     while (!done()) {
@@ -65,36 +65,36 @@ int Supervisor::run() {
         look_at_tree();
         look_at_worker();
         look_at_snapshot();
-        charge_.stdio.run();
-        if (charge_.stdio.input_was_taken())
-            tell({{"t", "stdin"}, {"bytes", charge_.stdio.input_taken()}});
-        if (charge_.stdio.input_just_closed()) tell({{"t", "stdin_closed"}});
+        rank_tree_.stdio.run();
+        if (rank_tree_.stdio.input_was_taken())
+            tell({{"t", "stdin"}, {"bytes", rank_tree_.stdio.input_taken()}});
+        if (rank_tree_.stdio.input_just_closed()) tell({{"t", "stdin_closed"}});
         snapshotter_.step();
         mover_.step();
     }
     int status = mover_.gone() ? 0 : status_.value_or(0);
     if (!mover_.gone()) tell({{"t", "exit"}, {"status", status}});
-    charge_.guard.stop();
+    rank_tree_.guard.stop();
     return status;
 }
 
 void Supervisor::say_hello() {
-    if (!charge_.control.valid()) return;
+    if (!rank_tree_.control.valid()) return;
     Json hello = {{"t", "hello"},
                   {"role", "wrapper"},
-                  {"job", charge_.who.job},
-                  {"rank", charge_.who.rank},
-                  {"secret", charge_.who.secret},
+                  {"job", rank_tree_.who.job},
+                  {"rank", rank_tree_.who.rank},
+                  {"secret", rank_tree_.who.secret},
                   {"pid", getpid()},
-                  {"init", charge_.root},
-                  {"mode", charge_.mode}};
-    Status sent = charge_.control.send(hello, charge_.stdio.spare());
+                  {"init", rank_tree_.root},
+                  {"mode", rank_tree_.mode}};
+    Status sent = rank_tree_.control.send(hello, rank_tree_.stdio.spare());
     if (!sent) log::warning("cannot reach the node agent: {}", sent.error().message());
 }
 
 void Supervisor::wait_for_something() {
-    std::vector<pollfd> set = charge_.stdio.interests();
-    for (int fd : {signals_.fd(), charge_.control.fd(), daemon_.get(), tree_.get(), mover_.fd(),
+    std::vector<pollfd> set = rank_tree_.stdio.interests();
+    for (int fd : {signals_.fd(), rank_tree_.control.fd(), daemon_.get(), tree_.get(), mover_.fd(),
                    snapshotter_.fd()}) {
         set.push_back({fd, POLLIN, 0});
     }
@@ -105,7 +105,7 @@ int Supervisor::timeout_ms() const {
     if (mover_.busy() || snapshotter_.busy()) return progress_ms;
     bool draining = mover_.leaving() || (tree_gone_ && status_);
     // What is to be drained may have no descriptor to wait for: look again at once.
-    if (draining && !mover_.gone() && !charge_.stdio.output_blocked()) return 0;
+    if (draining && !mover_.gone() && !rank_tree_.stdio.output_blocked()) return 0;
     return tree_gone_ && !status_ && !mover_.gone() ? 100 : -1;
 }
 
@@ -127,14 +127,15 @@ void Supervisor::look_at_snapshot() {
 
 // A tree that stands still cannot take a signal.
 void Supervisor::kill_if_stopped() {
-    if (!tree_gone_ && (mover_.stopped() || snapshotter_.stopped())) ::kill(charge_.root, SIGKILL);
+    if (!tree_gone_ && (mover_.stopped() || snapshotter_.stopped()))
+        ::kill(rank_tree_.root, SIGKILL);
 }
 
 void Supervisor::take_signals() {
     while (int s = signals_.next()) {
         if (s == SIGTERM) {
             // SIGKILL follows: by then nobody is to adopt the tree.
-            charge_.guard.arm(true);
+            rank_tree_.guard.arm(true);
             terminated_ = true;
             if (tree_gone_) give_up_output_ = true;
             mover_.break_off();
@@ -142,19 +143,19 @@ void Supervisor::take_signals() {
             kill_if_stopped();
         }
         if (s == SIGCONT) snapshotter_.continued();
-        if (!tree_gone_) ::kill(charge_.root, s);
+        if (!tree_gone_) ::kill(rank_tree_.root, s);
     }
 }
 
 void Supervisor::take_control() {
-    pollfd p{charge_.control.fd(), POLLIN, 0};
-    while (charge_.control.valid() && ::poll(&p, 1, 0) == 1) {
-        auto message = charge_.control.receive(0);
+    pollfd p{rank_tree_.control.fd(), POLLIN, 0};
+    while (rank_tree_.control.valid() && ::poll(&p, 1, 0) == 1) {
+        auto message = rank_tree_.control.receive(0);
         if (message) {
             handle(*message);
         } else if (message.error().code == Code::peer_lost) {
             log::info("the node agent has closed the connection");
-            charge_.control.close();
+            rank_tree_.control.close();
         } else {
             log::warning("{}", message.error().message());
         }
@@ -184,7 +185,7 @@ void Supervisor::handle(const ControlMessage& message) {
     if (type == "bye") {
         bye_ = true;
     } else if (type == "child_status") {
-        if (charge_.adopted) tree_ended(guess_status(message.body.value("status", 0)));
+        if (rank_tree_.adopted) tree_ended(guess_status(message.body.value("status", 0)));
     } else if (type != "error") {
         log::warning("the node agent sent an unknown message {}", type);
         tell({{"t", "error"}, {"why", "unknown message " + type}});
@@ -198,8 +199,8 @@ void Supervisor::look_at_daemon() {
     log::info("the daemon has died: ending the rank");
     daemon_.reset();
     give_up_output_ = true;
-    if (!tree_gone_) ::kill(charge_.root, SIGKILL);
-    if (charge_.adopted && !status_) status_ = SIGKILL;
+    if (!tree_gone_) ::kill(rank_tree_.root, SIGKILL);
+    if (rank_tree_.adopted && !status_) status_ = SIGKILL;
 }
 
 void Supervisor::look_at_tree() {
@@ -207,12 +208,12 @@ void Supervisor::look_at_tree() {
     bool ended = !tree_.valid() || ::poll(&p, 1, 0) == 1;
     if (!tree_gone_ && ended) {
         tree_.reset();
-        if (!charge_.adopted) return tree_ended(core::reap_nested(charge_.root));
+        if (!rank_tree_.adopted) return tree_ended(core::reap_nested(rank_tree_.root));
         tree_gone_ = true;
         gone_since_us_ = monotonic_us();
     }
     if (tree_gone_ && !status_ && !mover_.gone() &&
-        (!charge_.control.valid() || monotonic_us() - gone_since_us_ > status_limit_us)) {
+        (!rank_tree_.control.valid() || monotonic_us() - gone_since_us_ > status_limit_us)) {
         log::warning("the daemon does not tell how the rank ended");
         tree_ended(1 << 8);
     }
@@ -224,22 +225,22 @@ void Supervisor::tree_ended(int status) {
     status_ = status;
     mover_.break_off();
     snapshotter_.break_off();
-    charge_.guard.watch(0);
+    rank_tree_.guard.watch(0);
     log::debug("the rank has ended with status {:#x}", status);
 }
 
 bool Supervisor::done() {
     if (!tree_gone_ || mover_.busy() || snapshotter_.busy()) return false;
-    if (mover_.gone()) return bye_ || !charge_.control.valid();
+    if (mover_.gone()) return bye_ || !rank_tree_.control.valid();
     if (!status_) return false;
-    return give_up_output_ || charge_.stdio.drained();
+    return give_up_output_ || rank_tree_.stdio.drained();
 }
 
 void Supervisor::tell(const Json& message) {
-    if (!charge_.control.valid()) return;
-    if (Status sent = charge_.control.send(message); !sent) {
+    if (!rank_tree_.control.valid()) return;
+    if (Status sent = rank_tree_.control.send(message); !sent) {
         log::info("{}", sent.error().message());
-        charge_.control.close();
+        rank_tree_.control.close();
     }
 }
 

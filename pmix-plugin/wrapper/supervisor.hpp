@@ -18,7 +18,7 @@
 namespace ghost::plugin {
 
 // A rank's tree and everything that belongs to it, handed to its supervisor.
-struct Charge {
+struct RankTree {
     Identity who;
     pid_t root = 0;        // init of the tree
     bool adopted = false;  // it is the daemon's child, not ours
@@ -30,7 +30,7 @@ struct Charge {
 
 class Supervisor {
   public:
-    Supervisor(Charge charge, const Signals& signals);
+    Supervisor(RankTree rank_tree, const Signals& signals);
 
     // Says hello and returns when the rank has ended or left: the wait status to end with.
     int run();
@@ -53,7 +53,7 @@ class Supervisor {
     bool done();
     void tell(const Json& message);
 
-    Charge charge_;
+    RankTree rank_tree_;
     const Signals& signals_;
     Fd daemon_;  // pidfd of our parent
     Fd tree_;    // pidfd of the init; closed when it has ended

@@ -352,7 +352,7 @@ struct Two {
         return comes(b, a, 1) == back;
     }
     std::string link(Idler& of, uint32_t peer) {
-        kernet::Inside inside(of.endpoint().data().gate());
+        kernet::Gate::Holder inside(of.endpoint().data().gate());
         return of.endpoint().data().attach(peer).link_name();
     }
     // Messages go until both ends have that link.

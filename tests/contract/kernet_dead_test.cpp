@@ -53,8 +53,8 @@ class KernetDeadPeer : public testing::Test {
         return ends_[rank]->endpoint().data().attach(static_cast<uint32_t>(1 - rank));
     }
     bool busy() {
-        kernet::Inside inside(ends_[0]->endpoint().data().gate());
-        kernet::Inside other(ends_[1]->endpoint().data().gate());
+        kernet::Gate::Holder inside(ends_[0]->endpoint().data().gate());
+        kernet::Gate::Holder other(ends_[1]->endpoint().data().gate());
         return socket(0).busy() || socket(1).busy();
     }
     void progress() {

@@ -116,7 +116,7 @@ class Side {
         }
     }
     void note_link() {
-        kernet::Inside inside(endpoint_->data().gate());
+        kernet::Gate::Holder inside(endpoint_->data().gate());
         const char* name = endpoint_->data().attach(1 - rank_).link_name();
         if (name == last_name_) return;
         last_name_ = name;

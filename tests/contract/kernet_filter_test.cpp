@@ -13,12 +13,12 @@ namespace {
 
 using kernet::DataPath;
 using kernet::Filters;
-using kernet::Offer;
+using kernet::LinkHandoff;
 using kernet::Registry;
 using kernet::Socket;
 using Bytes = std::vector<uint8_t>;
 
-class Inbox : public kernet::Sink {
+class Inbox : public kernet::Receiver {
   public:
     void deliver(Socket&, uint8_t tag, uint8_t* bytes, size_t size) override {
         tags.push_back(tag);
@@ -48,7 +48,7 @@ class Inbox : public kernet::Sink {
 struct End {
     End(uint32_t rank, const std::string& filters)
         : path(registry, false), shared(registry.peer(1 - rank)) {
-        path.set_sink(&inbox);
+        path.set_receiver(&inbox);
         auto list = kernet::filter::List::parse(filters);
         EXPECT_TRUE(list.ok() && list->prepare().ok());
         if (list->empty()) return;
@@ -57,7 +57,7 @@ struct End {
     }
     ~End() { path.unattach_all(); }
     void offer(int fd, uint64_t generation, uint64_t peer_last_seen) {
-        auto made = std::make_unique<Offer>();
+        auto made = std::make_unique<LinkHandoff>();
         made->peer = &shared;
         made->generation = generation;
         made->peer_last_seen = peer_last_seen;
@@ -66,13 +66,13 @@ struct End {
     }
     Socket& socket() { return path.attach(shared.rank); }
     void send(const Bytes& bytes, uint8_t tag = 1) {
-        kernet::Inside inside(path.gate());
+        kernet::Gate::Holder inside(path.gate());
         uint8_t* room = socket().reserve(bytes.size());
         if (!bytes.empty()) std::memcpy(room, bytes.data(), bytes.size());
         socket().commit(bytes.size(), tag);
     }
     void send_bulk(const Bytes& head, const Bytes& body, uint8_t tag = 2) {
-        kernet::Inside inside(path.gate());
+        kernet::Gate::Holder inside(path.gate());
         socket().send_bulk(tag, head.data(), head.size(), body.data(), body.size(),
                            const_cast<Bytes*>(&body));
     }
@@ -269,7 +269,7 @@ TEST_F(Wiretap, AWaitingBodyCanBeTakenBack) {
     a.send_bulk({1}, first);
     a.send_bulk({1}, second);
     for (Bytes* body : {&first, &second}) {
-        kernet::Inside inside(a.path.gate());
+        kernet::Gate::Holder inside(a.path.gate());
         a.socket().own_body(body);
         std::fill(body->begin(), body->end(), uint8_t{0});
     }

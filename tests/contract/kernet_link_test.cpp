@@ -248,7 +248,7 @@ TEST_P(KernetLink, WhatTheAgentTookIsFoundAmongManyPeers) {
         const auto all_settled = [&] {
             return std::all_of(ranks.begin() + 1, ranks.end(), [](const auto& rank) {
                 rank->hub().progress();
-                kernet::Inside inside(rank->endpoint().data().gate());
+                kernet::Gate::Holder inside(rank->endpoint().data().gate());
                 return !rank->endpoint().data().attach(0).unsettled();
             });
         };

@@ -49,7 +49,7 @@ size_t size_of(uint64_t number) {
 }
 
 // Checks that messages 0, 1, 2, … come.
-class Taker : public Sink {
+class Taker : public Receiver {
   public:
     void deliver(Socket&, uint8_t, uint8_t* bytes, size_t size) override { check(bytes, size); }
     uint8_t* place(Socket&, uint8_t, const uint8_t*, size_t, size_t size) override {
@@ -77,13 +77,13 @@ class Taker : public Sink {
 
 struct End {
     explicit End(uint32_t peer) : path(registry, false), shared(registry.peer(peer)) {
-        path.set_sink(&sink);
+        path.set_receiver(&receiver);
         socket = &path.attach(peer);
     }
     // more: the next one leaves together with it.
     void send(uint64_t number, bool more = false) {
         auto bytes = message_of(number, size_of(number));
-        Inside inside(path.gate());
+        Gate::Holder inside(path.gate());
         if (more) {
             Frame* frame = path.pool().get(bytes.size());
             if (!bytes.empty()) std::memcpy(frame->bytes(), bytes.data(), bytes.size());
@@ -102,7 +102,7 @@ struct End {
     bool lost() const { return shared.lost_generation.load() != 0; }
 
     Registry registry;
-    Taker sink;
+    Taker receiver;
     DataPath path;
     PeerShared& shared;
     Socket* socket;
@@ -148,7 +148,7 @@ struct Pair {
         if (plan.any()) driver = make_faulty(std::move(driver), plan);
         auto link = std::make_unique<PacketLink>(std::move(driver), keys, dead_after_us);
         to.link = link.get();
-        auto offer = std::make_unique<Offer>();
+        auto offer = std::make_unique<LinkHandoff>();
         offer->peer = &to.shared;
         offer->generation = generation;
         offer->peer_last_seen = from.shared.received.load();
@@ -171,9 +171,9 @@ struct Pair {
     // Messages both ways until all have come, or a link is lost.
     void exchange(uint64_t messages) {
         const int64_t end = ghost::monotonic_us() + 30'000'000;
-        while ((a.sink.taken < messages || b.sink.taken < messages || a.socket->busy() ||
+        while ((a.receiver.taken < messages || b.receiver.taken < messages || a.socket->busy() ||
                 b.socket->busy()) &&
-               ghost::monotonic_us() < end && !a.sink.wrong && !b.sink.wrong) {
+               ghost::monotonic_us() < end && !a.receiver.wrong && !b.receiver.wrong) {
             for (End* side : {&a, &b}) {
                 uint64_t& next = side == &a ? next_a : next_b;
                 if (next < messages && side->socket->backlog() < 200'000) side->send(next++);
@@ -181,9 +181,9 @@ struct Pair {
             }
             if (a.lost() || b.lost()) return;
         }
-        EXPECT_EQ(a.sink.taken, messages);
-        EXPECT_EQ(b.sink.taken, messages);
-        EXPECT_FALSE(a.sink.wrong || b.sink.wrong);
+        EXPECT_EQ(a.receiver.taken, messages);
+        EXPECT_EQ(b.receiver.taken, messages);
+        EXPECT_FALSE(a.receiver.wrong || b.receiver.wrong);
         EXPECT_FALSE(a.socket->busy() || b.socket->busy());
     }
     const Ways ways;
@@ -249,8 +249,8 @@ TEST(KernetFaultCut, TheNextLinkGoesOnWhereTheLastOneBroke) {
         pair.join(plan, 10'000'000);
     }
     EXPECT_GT(links, 5);
-    EXPECT_EQ(pair.a.sink.taken, 2000U);
-    EXPECT_EQ(pair.b.sink.taken, 2000U);
+    EXPECT_EQ(pair.a.receiver.taken, 2000U);
+    EXPECT_EQ(pair.b.receiver.taken, 2000U);
 }
 
 // A peer that computes is no dead peer, and its silence is no loss: nothing but some questions goes
@@ -269,7 +269,7 @@ TEST(KernetReliable, APeerThatComputesIsWaitedFor) {
     }
     ASSERT_FALSE(pair.a.lost());
     EXPECT_LT(pair.a.link->counts().again, 40U);
-    EXPECT_EQ(pair.b.sink.taken, 50U);
+    EXPECT_EQ(pair.b.receiver.taken, 50U);
     pair.exchange(120);
 }
 
@@ -397,16 +397,16 @@ int missed_after_a_while(Pair& pair) {
         if (size_of(number) < 500) {
             small++;
             after_large += size_of(number - 1) > 20'000;
-            missed += pair.b.sink.taken == number;
+            missed += pair.b.receiver.taken == number;
         }
-        while ((pair.b.sink.taken <= number || pair.a.socket->busy()) &&
+        while ((pair.b.receiver.taken <= number || pair.a.socket->busy()) &&
                ghost::monotonic_us() < end) {
             pair.a.path.progress();
             pair.b.path.progress();
         }
     }
-    EXPECT_EQ(pair.b.sink.taken, 300U);
-    EXPECT_FALSE(pair.b.sink.wrong);
+    EXPECT_EQ(pair.b.receiver.taken, 300U);
+    EXPECT_FALSE(pair.b.receiver.wrong);
     EXPECT_GT(small, 150);
     EXPECT_GT(after_large, 5);
     return missed;
@@ -422,7 +422,7 @@ TEST(KernetReliable, ALookAfterAWhileFindsWhatCameBesideRings) {
     pair.b.path.attach(2);
     auto ring = RingMapping::create(RingGeometry{});
     ASSERT_TRUE(ring.ok());
-    auto offer = std::make_unique<Offer>();
+    auto offer = std::make_unique<LinkHandoff>();
     offer->peer = &pair.b.registry.peer(2);
     offer->generation = 1;
     offer->ring = std::move(ring->first);

@@ -13,13 +13,13 @@
 namespace {
 
 using kernet::DataPath;
-using kernet::Offer;
+using kernet::LinkHandoff;
 using kernet::Registry;
 using kernet::RingMapping;
 using kernet::Socket;
 
 // Each message holds its number, in every eight bytes.
-class Counter : public kernet::Sink {
+class Counter : public kernet::Receiver {
   public:
     void deliver(Socket&, uint8_t, uint8_t* bytes, size_t size) override { check(bytes, size); }
     uint8_t* place(Socket&, uint8_t, const uint8_t*, size_t, size_t size) override {
@@ -55,10 +55,10 @@ class Counter : public kernet::Sink {
 
 struct End {
     explicit End(uint32_t peer) : path(registry, false), shared(registry.peer(peer)) {
-        path.set_sink(&sink);
+        path.set_receiver(&receiver);
     }
     void offer(std::unique_ptr<RingMapping> ring, uint64_t generation, uint64_t peer_last_seen) {
-        auto made = std::make_unique<Offer>();
+        auto made = std::make_unique<LinkHandoff>();
         made->peer = &shared;
         made->generation = generation;
         made->peer_last_seen = peer_last_seen;
@@ -66,7 +66,7 @@ struct End {
         registry.offers.put(std::move(made));
     }
     Registry registry;
-    Counter sink;
+    Counter receiver;
     DataPath path;
     kernet::PeerShared& shared;
 };
@@ -82,7 +82,7 @@ void relink(End& a, End& b, uint64_t generation) {
 
 void offer_connection(Registry& to, kernet::PeerShared& peer, int fd, uint64_t generation,
                       uint64_t peer_last_seen) {
-    auto made = std::make_unique<Offer>();
+    auto made = std::make_unique<LinkHandoff>();
     made->peer = &peer;
     made->generation = generation;
     made->peer_last_seen = peer_last_seen;
@@ -111,30 +111,30 @@ TEST(KernetSocket, NothingIsLostWhenALinkGoesWhileThePeerReadsIt) {
     std::vector<std::vector<uint64_t>> bodies;
     for (uint64_t i = 0; i < bulks; i++) bodies.emplace_back(1024, i);
     for (auto& body : bodies) {
-        kernet::Inside inside(a.path.gate());
+        kernet::Gate::Holder inside(a.path.gate());
         out.send_bulk(1, nullptr, 0, body.data(), body.size() * 8, &body);
     }
     b.path.progress();
-    ASSERT_GT(b.sink.taken(), 2u);
-    ASSERT_EQ(a.sink.released(), 0u);
-    const uint64_t before = b.sink.taken();
-    a.sink.on_release = [&] {
-        if (b.sink.taken() == before) b.path.progress();
+    ASSERT_GT(b.receiver.taken(), 2u);
+    ASSERT_EQ(a.receiver.released(), 0u);
+    const uint64_t before = b.receiver.taken();
+    a.receiver.on_release = [&] {
+        if (b.receiver.taken() == before) b.path.progress();
     };
     relink(a, b, 2);
     // Only the sender takes the new link now: the peer still reads the old one.
-    Offer* kept = b.registry.offers.take();
+    LinkHandoff* kept = b.registry.offers.take();
     a.path.progress();
-    ASSERT_GT(b.sink.taken(), before + 2);
-    ASSERT_LT(b.sink.taken(), bulks);
-    b.registry.offers.put(std::unique_ptr<Offer>(kept));
+    ASSERT_GT(b.receiver.taken(), before + 2);
+    ASSERT_LT(b.receiver.taken(), bulks);
+    b.registry.offers.put(std::unique_ptr<LinkHandoff>(kept));
     for (int i = 0; i < 1000; i++) {
         b.path.progress();
         a.path.progress();
     }
-    EXPECT_EQ(b.sink.taken(), bulks);
-    EXPECT_EQ(a.sink.released(), bulks);
-    EXPECT_FALSE(b.sink.wrong());
+    EXPECT_EQ(b.receiver.taken(), bulks);
+    EXPECT_EQ(a.receiver.released(), bulks);
+    EXPECT_FALSE(b.receiver.wrong());
     a.path.unattach_all();
     b.path.unattach_all();
 }
@@ -150,7 +150,7 @@ TEST(KernetSocket, AnOwnedBodyIsSentAgainAsItWas) {
     a.path.progress();
     auto body = std::make_unique<std::vector<uint64_t>>(4096, 0);
     {
-        kernet::Inside inside(a.path.gate());
+        kernet::Gate::Holder inside(a.path.gate());
         out.send_bulk(1, nullptr, 0, body->data(), body->size() * 8, body.get());
         out.own_body(body.get());
     }
@@ -161,9 +161,9 @@ TEST(KernetSocket, AnOwnedBodyIsSentAgainAsItWas) {
         a.path.progress();
         b.path.progress();
     }
-    EXPECT_EQ(b.sink.taken(), 1U);
-    EXPECT_FALSE(b.sink.wrong());
-    EXPECT_EQ(a.sink.released(), 0U);  // there is nothing to be told any more
+    EXPECT_EQ(b.receiver.taken(), 1U);
+    EXPECT_FALSE(b.receiver.wrong());
+    EXPECT_EQ(a.receiver.released(), 0U);  // there is nothing to be told any more
     EXPECT_FALSE(out.busy());
     a.path.unattach_all();
     b.path.unattach_all();
@@ -187,7 +187,7 @@ TEST(KernetSocket, PiecesAreTheCallersAgain) {
             const size_t words = 512 + number * 977 % 15'872;
             for (size_t i = 0; i < words; i++) std::memcpy(rest + 8 * i, &number, 8);
             {
-                kernet::Inside inside(a.path.gate());
+                kernet::Gate::Holder inside(a.path.gate());
                 out.send_pieces(1, &number, sizeof number, rest, 8 * words);
             }
             std::fill(memory.begin(), memory.end(), 0xee);
@@ -197,15 +197,15 @@ TEST(KernetSocket, PiecesAreTheCallersAgain) {
         }
         EXPECT_GT(waited, messages / 4);
         EXPECT_LT(waited, messages);
-        EXPECT_GT(b.sink.taken(), messages / 8);
-        EXPECT_LT(b.sink.taken(), messages);
+        EXPECT_GT(b.receiver.taken(), messages / 8);
+        EXPECT_LT(b.receiver.taken(), messages);
         ring_follows ? relink(a, b, 2) : connect(a, b.registry, b.shared, 2);
-        for (int i = 0; i < 10'000 && (b.sink.taken() < messages || out.busy()); i++) {
+        for (int i = 0; i < 10'000 && (b.receiver.taken() < messages || out.busy()); i++) {
             a.path.progress();
             b.path.progress();
         }
-        EXPECT_EQ(b.sink.taken(), messages);
-        EXPECT_FALSE(b.sink.wrong());
+        EXPECT_EQ(b.receiver.taken(), messages);
+        EXPECT_FALSE(b.receiver.wrong());
         a.path.unattach_all();
         b.path.unattach_all();
     }
@@ -217,9 +217,9 @@ TEST(KernetSocket, AListenerAcknowledgesWhatItTook) {
     for (const uint32_t peers : {1U, 6U}) {
         SCOPED_TRACE(peers);
         Registry registry;
-        Counter sink;
+        Counter receiver;
         DataPath path(registry, false);
-        path.set_sink(&sink);
+        path.set_receiver(&receiver);
         std::vector<std::unique_ptr<End>> others;
         std::vector<Socket*> sockets;
         for (uint32_t rank = 1; rank <= peers; rank++) {
@@ -230,7 +230,7 @@ TEST(KernetSocket, AListenerAcknowledgesWhatItTook) {
         }
         const uint64_t word = 0;
         for (Socket* socket : sockets) {
-            kernet::Inside inside(path.gate());
+            kernet::Gate::Holder inside(path.gate());
             std::memcpy(socket->reserve(sizeof word), &word, sizeof word);
             socket->commit(sizeof word, 1);
         }
@@ -238,7 +238,7 @@ TEST(KernetSocket, AListenerAcknowledgesWhatItTook) {
             path.progress();
             for (auto& other : others) other->path.progress();
         }
-        for (auto& other : others) EXPECT_EQ(other->sink.taken(), 1U);
+        for (auto& other : others) EXPECT_EQ(other->receiver.taken(), 1U);
         for (Socket* socket : sockets) EXPECT_FALSE(socket->busy());
         path.unattach_all();
         for (auto& other : others) other->path.unattach_all();

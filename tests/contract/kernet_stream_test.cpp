@@ -366,7 +366,7 @@ TEST(KernetSuspend, AnAbsentNeighbourIsReachedBySharedMemoryWhenItIsBack) {
     Stream::Message got;
     serve_for(10'000'000, [&] { return other.attach(0).recv(got); });
     EXPECT_EQ(got, Stream::Message(100, 7));
-    kernet::Inside inside((*early)->data().gate());
+    kernet::Gate::Holder inside((*early)->data().gate());
     EXPECT_STREQ((*early)->data().attach(1).link_name(), "shm");
 }
 
@@ -388,7 +388,7 @@ TEST(KernetSleep, ASmallMessageByTcpWakes) {
         ASSERT_EQ(got, Stream::Message(8, round));
         std::vector<pollfd> readable;
         {
-            kernet::Inside inside(data.gate());
+            kernet::Gate::Holder inside(data.gate());
             EXPECT_FALSE(data.has_rings());
             data.begin_sleep(readable);
         }
@@ -396,7 +396,7 @@ TEST(KernetSleep, ASmallMessageByTcpWakes) {
         out.send(Stream::Message(8, 'w'));
         EXPECT_EQ(poll(readable.data(), readable.size(), 10'000), 1);
         {
-            kernet::Inside inside(data.gate());
+            kernet::Gate::Holder inside(data.gate());
             data.end_sleep();
         }
         while (!in.recv(got) && ghost::monotonic_us() < end) receiver.hub().progress();

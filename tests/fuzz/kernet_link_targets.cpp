@@ -25,16 +25,16 @@ constexpr uint32_t peers_epoch = 7;
 
 // One end of a stream with three messages sent, of which two may be acknowledged; the fuzzed bytes
 // come by its link.
-class End final : private Sink {
+class End final : private Receiver {
   public:
     End() : path_(registry_, false), shared_(registry_.peer(1)) {
-        path_.set_sink(this);
+        path_.set_receiver(this);
         socket_ = &path_.attach(1);
     }
     ~End() override { path_.unattach_all(); }
 
     void adopt(std::unique_ptr<StreamLink> stream, std::unique_ptr<RingMapping> ring) {
-        auto offer = std::make_unique<Offer>();
+        auto offer = std::make_unique<LinkHandoff>();
         offer->peer = &shared_;
         offer->generation = 1;
         offer->stream = std::move(stream);
@@ -48,7 +48,7 @@ class End final : private Sink {
 
   private:
     void send(size_t size) {
-        Inside inside(path_.gate());
+        Gate::Holder inside(path_.gate());
         std::memset(socket_->reserve(size), 'm', size);
         socket_->commit(size, 1);
     }

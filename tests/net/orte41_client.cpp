@@ -92,7 +92,7 @@ class Client {
         }
         for (const RankInfo& rank : adapter_.ranks())
             if (rank.rank == order_.at("rank")) order_["from"] = rank.node;
-        ask(order_.at("from"), "premark");
+        ask(order_.at("from"), "detach_from_server");
     }
 
     void ask(NodeId node, const char* what) {
@@ -121,7 +121,7 @@ class Client {
     // every daemon
     void message(NodeId from, const Json& m) {
         const std::string t = m.value("t", "");
-        if (t == "premark") premark(m);
+        if (t == "detach_from_server") detach_from_server(m);
         if (t == "premarked") ask(order_.at("to"), "spawn");
         if (t == "spawn") spawn(from, m);
         if (t == "spawned") {
@@ -137,12 +137,12 @@ class Client {
             if (!control_.send({{"t", "go"}})) log::error("no go");
     }
 
-    void premark(const Json& m) {
-        const PreMark may = adapter_.may_premark(m.at("rank"), 0);
-        const PreMark is = adapter_.premark(m.at("rank"), 0);
-        if (may != is) log::error("may_premark and premark differ");
+    void detach_from_server(const Json& m) {
+        const PreMark may = adapter_.may_detach(m.at("rank"), 0);
+        const PreMark is = adapter_.detach_from_server(m.at("rank"), 0);
+        if (may != is) log::error("may_detach and detach_from_server differ");
         if (is == PreMark::busy) {
-            adapter_.after(5'000, [this, m] { premark(m); });
+            adapter_.after(5'000, [this, m] { detach_from_server(m); });
             return;
         }
         adapter_.send(0, {{"t", "premarked"}});
@@ -156,14 +156,14 @@ class Client {
         auto spawned = adapter_.spawn_restore(m.at("rank"), argv, [](int) {});
         if (!spawned) log::error("{}", spawned.error().message());
         if (spawned) control_ = std::move(spawned->control);
-        adapter_.expect_rank(m.at("rank"));
+        adapter_.expect_client(m.at("rank"));
         adapter_.send(from, {{"t", "spawned"}});
     }
 
     void abandon(NodeId from, const Json& m) {
         const RankId rank = m.at("rank");
         const auto spawned = adapter_.spawn_restore(rank, {"/bin/sleep", "1000"}, [](int) {});
-        adapter_.expect_rank(rank);
+        adapter_.expect_client(rank);
         adapter_.after(100'000, [this, from, rank, ok = spawned.ok()] {
             adapter_.discard_restore(rank);
             adapter_.send(from, {{"t", "abandoned"}, {"ok", ok}});

@@ -11,7 +11,7 @@
 #include "base/log.hpp"
 #include "ghost-core/engine/live.hpp"
 #include "ghost-core/criu/dump.hpp"
-#include "ghost-core/criu/grip.hpp"
+#include "ghost-core/criu/ptrace_session.hpp"
 #include "ghost-core/criu/proc.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "tests/process/live_tree.hpp"
@@ -221,7 +221,7 @@ TEST(GripTest, LetsGoWhoDidNotStopInTime) {
     ASSERT_EQ(read(told.out.get(), &word, 1), 1);
     usleep(100'000);
     {
-        auto grip = Grip::take(root, Grip::numbers(root), 100'000);
+        auto grip = PtraceSession::take(root, PtraceSession::numbers(root), 100'000);
         EXPECT_FALSE(grip.ok());
         EXPECT_EQ(grip.error().code, Code::timeout);
     }
@@ -229,7 +229,7 @@ TEST(GripTest, LetsGoWhoDidNotStopInTime) {
     EXPECT_EQ(poll(&again, 1, 5000), 1);
     for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", root)))
         EXPECT_EQ(read_status(fmt::format("/proc/{}", tid))->tracer, 0);
-    EXPECT_TRUE(Grip::take(root, Grip::numbers(root), 2'000'000).ok());
+    EXPECT_TRUE(PtraceSession::take(root, PtraceSession::numbers(root), 2'000'000).ok());
     kill(root, SIGKILL);
     waitpid(root, nullptr, 0);
 }

@@ -118,15 +118,15 @@ void Daemon::settle_fences(int votes) {
     if (--c_.held != 0) c_.violate("fences settled without being held");
 }
 
-PreMark Daemon::premark(RankId rank, uint32_t) {
+PreMark Daemon::detach_from_server(RankId rank, uint32_t) {
     const bool allowed = allowed_.erase(rank) > 0;
     if (!allowed && c_.percent(c_.chance.busy_percent)) return PreMark::busy;
     premarked_.insert(rank);
     return PreMark::ok;
 }
 
-void Daemon::repeer(RankId rank) {
-    if (premarked_.erase(rank) == 0) c_.violate("repeer of a rank that was not premarked");
+void Daemon::reattach(RankId rank) {
+    if (premarked_.erase(rank) == 0) c_.violate("reattach of a rank that was not premarked");
     c_.repeered.push_back(rank);
 }
 

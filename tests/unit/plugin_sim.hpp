@@ -112,12 +112,12 @@ class Daemon : public RuntimeAdapter {
     std::optional<std::string> parameter(const std::string& name) const override;
     size_t guests() const override;
     Json job_facts() const override;
-    PreMark may_premark(RankId rank, uint32_t tag) override;
+    PreMark may_detach(RankId rank, uint32_t tag) override;
     Status on_signal(int signum, std::function<void()> handler) override;
     void on_job_control(std::function<void(JobControl)> handler) override;
     void end_job(int status, const std::string& why) override;
-    PreMark premark(RankId rank, uint32_t tag) override;
-    void repeer(RankId rank) override;
+    PreMark detach_from_server(RankId rank, uint32_t tag) override;
+    void reattach(RankId rank) override;
     Result<Spawned> spawn_restore(RankId rank, const std::vector<std::string>& argv,
                                   std::function<void(int)> ended) override;
     void discard_restore(RankId rank) override;

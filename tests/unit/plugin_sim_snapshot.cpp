@@ -47,8 +47,8 @@ Json Daemon::job_facts() const {
             {"ranks", ranks}};
 }
 
-// What it allows premark() allows too: the rank's gate is closed, nothing moves on.
-PreMark Daemon::may_premark(RankId rank, uint32_t) {
+// What it allows detach_from_server() allows too: the rank's gate is closed, nothing moves on.
+PreMark Daemon::may_detach(RankId rank, uint32_t) {
     if (c_.percent(c_.chance.busy_percent)) return PreMark::busy;
     allowed_.insert(rank);
     return PreMark::ok;

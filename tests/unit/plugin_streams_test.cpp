@@ -12,7 +12,7 @@
 #include "kernet-btl/streams/node.hpp"
 #include "pmix-plugin/settings/rank_environment.hpp"
 #include "pmix-plugin/streams/node_streams.hpp"
-#include "pmix-plugin/streams/roll.hpp"
+#include "pmix-plugin/streams/stream_roster.hpp"
 
 namespace {
 
@@ -63,8 +63,8 @@ class Daemon final : public RuntimeAdapter {
     bool hold_fences() override { return true; }
     void release_fences() override {}
     void settle_fences(int) override {}
-    PreMark premark(RankId, uint32_t) override { return PreMark::ok; }
-    void repeer(RankId) override {}
+    PreMark detach_from_server(RankId, uint32_t) override { return PreMark::ok; }
+    void reattach(RankId) override {}
     Result<Spawned> spawn_restore(RankId, const std::vector<std::string>&,
                                   std::function<void(int)>) override {
         return make_error(Code::unsupported, "restore");
@@ -103,14 +103,14 @@ struct Job {
             daemons.push_back(std::make_unique<Daemon>(*this, id));
             streams.push_back(std::make_unique<NodeStreams>(*daemons[id], NodeStreamsSettings{}));
         }
-        roll = std::make_unique<Roll>(*daemons[0], RollSettings{answer_us});
+        roster = std::make_unique<StreamRoster>(*daemons[0], StreamRosterSettings{answer_us});
     }
     ~Job() {
         for (auto& node : streams) node->stop();
-        roll->stop();
+        roster->stop();
     }
     void start() {
-        roll->start();
+        roster->start();
         for (auto& node : streams) node->start();
     }
     bool run(const std::function<bool()>& until) {
@@ -150,7 +150,7 @@ struct Job {
     bool known = true;  // the job's number
     std::vector<std::unique_ptr<Daemon>> daemons;
     std::vector<std::unique_ptr<NodeStreams>> streams;
-    std::unique_ptr<Roll> roll;
+    std::unique_ptr<StreamRoster> roster;
     std::deque<std::tuple<NodeId, NodeId, Json>> messages;
     std::set<NodeId> silent, dead;
     std::vector<std::string> sent;  // types, in order
@@ -211,7 +211,7 @@ TEST(JobStreams, BeginWhenAProcessComes) {
     auto one = job.open(2);
     ASSERT_TRUE(one);
     EXPECT_TRUE(job.run([&] { return job.all(StreamsState::managing); }));
-    EXPECT_EQ(job.roll->state(), RollState::called);
+    EXPECT_EQ(job.roster->state(), StreamRosterState::called);
     EXPECT_EQ(one->name(), "node2");
     auto two = job.open(0);
     ASSERT_TRUE(two);

@@ -98,14 +98,14 @@ class RuntimeAdapter {
     virtual void settle_fences(int votes) = 0;  // after the switch: sum of all daemons' votes
 
     // --- source node ---
-    // What premark() would say now; changes nothing. A snapshot asks for every rank before it
-    // premarks the first.
-    virtual PreMark may_premark(RankId /*rank*/, uint32_t /*fence_tag*/) { return PreMark::ok; }
+    // What detach_from_server() would say now; changes nothing. A snapshot asks for every rank
+    // before it premarks the first.
+    virtual PreMark may_detach(RankId /*rank*/, uint32_t /*fence_tag*/) { return PreMark::ok; }
     // fence_tag: 0 if the rank is outside PMIx, else the tag of the call it waits in.
-    virtual PreMark premark(RankId rank, uint32_t fence_tag) = 0;
+    virtual PreMark detach_from_server(RankId rank, uint32_t fence_tag) = 0;
     // The rank attached to this same server again (after an abort): its open calls get the new
     // peer.
-    virtual void repeer(RankId rank) = 0;
+    virtual void reattach(RankId rank) = 0;
 
     // --- target node ---
     struct Spawned {
@@ -119,7 +119,7 @@ class RuntimeAdapter {
                                           std::function<void(int status)> ended) = 0;
     // All of the rank is held by what spawn_restore() made; the coordinator is told so after this,
     // and the switch may follow.
-    virtual void expect_rank(RankId /*rank*/) {}
+    virtual void expect_client(RankId /*rank*/) {}
     // Kills and forgets what spawn_restore() made (after an abort).
     virtual void discard_restore(RankId rank) = 0;
 

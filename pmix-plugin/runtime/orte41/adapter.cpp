@@ -224,7 +224,7 @@ void Orte4Adapter::unwatch(WatchId watch) {
 }
 
 void Orte4Adapter::hurry(bool on) {
-    on ? hurry_.begin() : hurry_.end();
+    on ? priority_.begin() : priority_.end();
 }
 
 // --- fences ---
@@ -245,23 +245,23 @@ void Orte4Adapter::settle_fences(int votes) {
 
 // --- the rank's server ---
 
-PreMark Orte4Adapter::may_premark(RankId rank, uint32_t fence_tag) {
-    const bool may = !rank_input_.waits(rank) &&
-                     ghost_pmix_may_premark(app_name().c_str(), rank, fence_tag) == 0;
+PreMark Orte4Adapter::may_detach(RankId rank, uint32_t fence_tag) {
+    const bool may =
+        !rank_input_.waits(rank) && ghost_pmix_may_detach(app_name().c_str(), rank, fence_tag) == 0;
     return may ? PreMark::ok : PreMark::busy;
 }
 
-PreMark Orte4Adapter::premark(RankId rank, uint32_t fence_tag) {
+PreMark Orte4Adapter::detach_from_server(RankId rank, uint32_t fence_tag) {
     if (rank_input_.waits(rank)) return PreMark::busy;  // it came a moment ago
-    const int rc = ghost_pmix_premark(app_name().c_str(), rank, fence_tag);
+    const int rc = ghost_pmix_detach(app_name().c_str(), rank, fence_tag);
     if (rc < 0) log::warning("the PMIx server does not know rank {}", rank);
     if (rc == 0) rank_input_.hold(rank);
     return rc == 0 ? PreMark::ok : PreMark::busy;
 }
 
-void Orte4Adapter::repeer(RankId rank) {
+void Orte4Adapter::reattach(RankId rank) {
     rank_input_.resume(rank);
-    const int calls = ghost_pmix_repeer(app_name().c_str(), rank);
+    const int calls = ghost_pmix_reattach(app_name().c_str(), rank);
     if (calls > 0) log::debug("{} open calls of rank {} belong to its new connection", calls, rank);
 }
 
@@ -308,7 +308,7 @@ Result<RuntimeAdapter::Spawned> Orte4Adapter::spawn_restore(RankId rank,
     return spawned;
 }
 
-void Orte4Adapter::expect_rank(RankId rank) {
+void Orte4Adapter::expect_client(RankId rank) {
     late_callers_.expect(rank);
 }
 

@@ -13,7 +13,7 @@
 #include "pmix-plugin/runtime/orte41/daemons.hpp"
 #include "pmix-plugin/runtime/orte41/facts.hpp"
 #include "pmix-plugin/runtime/orte41/fences.hpp"
-#include "pmix-plugin/runtime/orte41/hurry.hpp"
+#include "pmix-plugin/runtime/orte41/daemon_priority.hpp"
 #include "pmix-plugin/runtime/orte41/loop.hpp"
 #include "pmix-plugin/runtime/orte41/messenger.hpp"
 #include "pmix-plugin/runtime/orte41/rank_input.hpp"
@@ -73,13 +73,13 @@ class Orte4Adapter final : public RuntimeAdapter {
     void release_fences() override;
     void settle_fences(int votes) override;
 
-    PreMark may_premark(RankId rank, uint32_t fence_tag) override;
-    PreMark premark(RankId rank, uint32_t fence_tag) override;
-    void repeer(RankId rank) override;
+    PreMark may_detach(RankId rank, uint32_t fence_tag) override;
+    PreMark detach_from_server(RankId rank, uint32_t fence_tag) override;
+    void reattach(RankId rank) override;
 
     Result<Spawned> spawn_restore(RankId rank, const std::vector<std::string>& argv,
                                   std::function<void(int status)> ended) override;
-    void expect_rank(RankId rank) override;
+    void expect_client(RankId rank) override;
     void discard_restore(RankId rank) override;
 
     Result<int> switch_rank(RankId rank, NodeId from, NodeId to) override;
@@ -115,7 +115,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     static void launched_ended(int fd, short flags, void* tracker) noexcept;
 
     Loop loop_;
-    Hurry hurry_;
+    DaemonPriority priority_;
     Messenger messenger_;
     Children children_;
     FenceHold fence_hold_;

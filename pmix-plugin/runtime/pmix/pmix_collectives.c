@@ -196,7 +196,7 @@ void ghost_pmix_contribute_if_due(pmix_server_trkr_t* tracker) {
         tracker->op_cbfunc(rc, tracker);
 }
 
-void ghost_pmix_expect_rank(const char* space, unsigned rank) {
+void ghost_pmix_expect_client(const char* space, unsigned rank) {
     expected.active = 1;
     PMIX_LOAD_PROCID(&expected.rank, space, rank);
 }

@@ -33,7 +33,7 @@ void ghost_pmix_contribute_if_due(pmix_server_trkr_t* tracker);
 int ghost_pmix_names(const pmix_server_trkr_t* tracker, const char* space, unsigned rank);
 
 /* The rank is about to come here. One at a time. */
-void ghost_pmix_expect_rank(const char* space, unsigned rank);
+void ghost_pmix_expect_client(const char* space, unsigned rank);
 
 /* It is here, or does not come. */
 void ghost_pmix_expect_nobody(void);

@@ -133,7 +133,7 @@ static void drop_connection(pmix_peer_t* peer) {
     pmix_server_purge_events(peer, NULL);
 }
 
-static int premark(request_t* request) {
+static int detach_from_server(request_t* request) {
     pmix_server_trkr_t* tracker;
     if (request->fence_tag && !waits_in_plain_fence(request)) return 1;
     /* A fence all of whose ranks are local completes without the host, that is without the rank
@@ -153,7 +153,7 @@ static int premark(request_t* request) {
     return found;
 }
 
-static int may_premark(request_t* request) {
+static int may_detach(request_t* request) {
     if (request->fence_tag && !waits_in_plain_fence(request)) return 1;
     for (int i = 0; i < pmix_server_globals.clients.size; ++i)
         if (peer_is(pmix_pointer_array_get_item(&pmix_server_globals.clients, i), request))
@@ -243,7 +243,7 @@ static int late_called(request_t* request) {
 }
 
 static int expect(request_t* request) {
-    ghost_pmix_expect_rank(request->space, request->rank);
+    ghost_pmix_expect_client(request->space, request->rank);
     return 0;
 }
 
@@ -285,7 +285,7 @@ static int votes(request_t* request) {
     return pmix_list_get_size(&request->ns->ranks) > 0;
 }
 
-static int repeer(request_t* request) {
+static int reattach(request_t* request) {
     pmix_server_trkr_t* tracker;
     pmix_server_caddy_t* caller;
     pmix_peer_t* present = NULL;
@@ -321,14 +321,14 @@ static int describe(request_t* request) {
     return 0;
 }
 
-int ghost_pmix_premark(const char* space, unsigned rank, unsigned fence_tag) {
-    request_t* request = make(premark, space, rank);
+int ghost_pmix_detach(const char* space, unsigned rank, unsigned fence_tag) {
+    request_t* request = make(detach_from_server, space, rank);
     request->fence_tag = fence_tag;
     return run(request);
 }
 
-int ghost_pmix_may_premark(const char* space, unsigned rank, unsigned fence_tag) {
-    request_t* request = make(may_premark, space, rank);
+int ghost_pmix_may_detach(const char* space, unsigned rank, unsigned fence_tag) {
+    request_t* request = make(may_detach, space, rank);
     request->fence_tag = fence_tag;
     return run(request);
 }
@@ -392,8 +392,8 @@ int ghost_pmix_votes(const char* space) {
     return count < 0 ? 0 : count;
 }
 
-int ghost_pmix_repeer(const char* space, unsigned rank) {
-    return run(make(repeer, space, rank));
+int ghost_pmix_reattach(const char* space, unsigned rank) {
+    return run(make(reattach, space, rank));
 }
 
 int ghost_pmix_uri(char* uri, size_t size) {

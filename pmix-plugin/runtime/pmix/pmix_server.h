@@ -23,10 +23,10 @@ extern "C" {
 /* Source, while the rank is gated: forgets the connection, keeps every count. fence_tag is 0, or
  * the tag of the call the rank waits in, which must be one plain job-wide fence. 0 done, 1 the rank
  * is in another call, -1 no such name space or rank. */
-int ghost_pmix_premark(const char* space, unsigned rank, unsigned fence_tag) GHOST_NOEXCEPT;
+int ghost_pmix_detach(const char* space, unsigned rank, unsigned fence_tag) GHOST_NOEXCEPT;
 
-/* What ghost_pmix_premark() would answer now; changes nothing. */
-int ghost_pmix_may_premark(const char* space, unsigned rank, unsigned fence_tag) GHOST_NOEXCEPT;
+/* What ghost_pmix_detach() would answer now; changes nothing. */
+int ghost_pmix_may_detach(const char* space, unsigned rank, unsigned fence_tag) GHOST_NOEXCEPT;
 
 /* Source, at the switch: takes the rank out of the counts and of open fences. `late_pending`: it
  * came here during a fence of which it has not called yet. 0 done, -1 no such name space or rank.
@@ -67,7 +67,7 @@ int ghost_pmix_votes(const char* space) GHOST_NOEXCEPT;
 
 /* Source, after an abort: calls of the rank that wait here belong to its new connection. Returns
  * how many. */
-int ghost_pmix_repeer(const char* space, unsigned rank) GHOST_NOEXCEPT;
+int ghost_pmix_reattach(const char* space, unsigned rank) GHOST_NOEXCEPT;
 
 /* Writes what a rank needs to attach to this server (its PMIX_SERVER_URI41). 0 done, -1 unknown. */
 int ghost_pmix_uri(char* uri, size_t size) GHOST_NOEXCEPT;

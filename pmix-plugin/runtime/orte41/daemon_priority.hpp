@@ -12,9 +12,9 @@ namespace ghost::plugin::orte41 {
 // full node many of them) until the daemon's main thread or its PMIx server's gets a processor. All
 // threads of this process are in SCHED_RR from the first begin() to the last end(); what they start
 // meanwhile is not. Without the privilege nothing changes. Main thread.
-class Hurry {
+class DaemonPriority {
   public:
-    ~Hurry();
+    ~DaemonPriority();
     void begin();
     void end();
 

@@ -1,4 +1,4 @@
-#include "pmix-plugin/streams/roll.hpp"
+#include "pmix-plugin/streams/stream_roster.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -11,7 +11,7 @@ namespace ghost::plugin {
 
 namespace {
 
-using S = RollState;
+using S = StreamRosterState;
 constexpr size_t state_count = 4;
 constexpr size_t most_nodes = (size_t{1} << (32 - kernet::process_bits)) - 1;
 
@@ -25,15 +25,16 @@ constexpr bool allowed[state_count][state_count] = {
 
 }  // namespace
 
-const char* name(RollState state) {
+const char* name(StreamRosterState state) {
     static constexpr const char* names[state_count] = {"idle", "calling", "called", "stopped"};
     return names[static_cast<size_t>(state)];
 }
 
 // Shared with the adapter's handlers by weak pointer: those cannot be taken back.
-class Roll::Impl : public std::enable_shared_from_this<Roll::Impl> {
+class StreamRoster::Impl : public std::enable_shared_from_this<StreamRoster::Impl> {
   public:
-    Impl(RuntimeAdapter& adapter, RollSettings settings) : adapter_(adapter), settings_(settings) {}
+    Impl(RuntimeAdapter& adapter, StreamRosterSettings settings)
+        : adapter_(adapter), settings_(settings) {}
 
     void start();
     void stop();
@@ -50,7 +51,7 @@ class Roll::Impl : public std::enable_shared_from_this<Roll::Impl> {
     void stop_timer();
 
     RuntimeAdapter& adapter_;
-    RollSettings settings_;
+    StreamRosterSettings settings_;
     S state_ = S::idle;
     std::map<NodeId, std::string> missing_;  // with their names
     std::map<NodeId, Json> nodes_;
@@ -58,40 +59,40 @@ class Roll::Impl : public std::enable_shared_from_this<Roll::Impl> {
     std::optional<TimerId> limit_;
 };
 
-void Roll::Impl::change(S to) {
+void StreamRoster::Impl::change(S to) {
     if (!allowed[static_cast<size_t>(state_)][static_cast<size_t>(to)]) {
-        log::error("bug: the roll of streams cannot go from {} to {}", name(state_), name(to));
+        log::error("bug: the roster of streams cannot go from {} to {}", name(state_), name(to));
     }
-    log::debug("roll of streams: {} -> {}", name(state_), name(to));
+    log::debug("roster of streams: {} -> {}", name(state_), name(to));
     state_ = to;
 }
 
-void Roll::Impl::start() {
+void StreamRoster::Impl::start() {
     std::weak_ptr<Impl> weak = weak_from_this();
     adapter_.on_message([weak](NodeId from, const Json& m) {
         if (auto self = weak.lock(); self && self->state_ != S::stopped) self->message(from, m);
     });
 }
 
-void Roll::Impl::stop() {
+void StreamRoster::Impl::stop() {
     if (state_ == S::stopped) return;
     stop_timer();
     change(S::stopped);
 }
 
-void Roll::Impl::stop_timer() {
+void StreamRoster::Impl::stop_timer() {
     if (limit_) adapter_.cancel(*limit_);
     limit_.reset();
 }
 
-void Roll::Impl::message(NodeId from, const Json& m) {
+void StreamRoster::Impl::message(NodeId from, const Json& m) {
     const std::string type = text(m, "t");
     if (type == "streams_wanted") return wanted(from);
     if (type == "streams_here") return here(from, m);
     if (type == "node_lost") return lost(static_cast<NodeId>(number(m, "node")));
 }
 
-void Roll::Impl::wanted(NodeId from) {
+void StreamRoster::Impl::wanted(NodeId from) {
     if (state_ == S::called) return adapter_.send(from, list_);  // too late for that node
     if (state_ != S::idle) return;
     change(S::calling);
@@ -104,7 +105,7 @@ void Roll::Impl::wanted(NodeId from) {
     adapter_.broadcast({{"t", "streams_open"}});
 }
 
-void Roll::Impl::here(NodeId from, const Json& m) {
+void StreamRoster::Impl::here(NodeId from, const Json& m) {
     const auto asked = missing_.find(from);
     if (state_ != S::calling || asked == missing_.end()) return;
     if (const std::string why = text(m, "why"); !why.empty()) {
@@ -116,19 +117,19 @@ void Roll::Impl::here(NodeId from, const Json& m) {
     tell_if_whole();
 }
 
-void Roll::Impl::lost(NodeId node) {
+void StreamRoster::Impl::lost(NodeId node) {
     if (state_ != S::calling) return;
     missing_.erase(node);
     nodes_.erase(node);
     tell_if_whole();
 }
 
-void Roll::Impl::tell_if_whole() {
+void StreamRoster::Impl::tell_if_whole() {
     if (missing_.empty()) tell();
 }
 
 // In the order of the daemons' numbers: of a job torn into two halves, mpirun's goes on.
-void Roll::Impl::tell() {
+void StreamRoster::Impl::tell() {
     stop_timer();
     for (const auto& [id, node] : missing_)
         log::warning("streams go on without node {}: it did not answer", node);
@@ -144,18 +145,18 @@ void Roll::Impl::tell() {
     adapter_.broadcast(list_);
 }
 
-Roll::Roll(RuntimeAdapter& adapter, RollSettings settings)
+StreamRoster::StreamRoster(RuntimeAdapter& adapter, StreamRosterSettings settings)
     : impl_(std::make_shared<Impl>(adapter, settings)) {}
-Roll::~Roll() {
+StreamRoster::~StreamRoster() {
     impl_->stop();
 }
-void Roll::start() {
+void StreamRoster::start() {
     impl_->start();
 }
-void Roll::stop() {
+void StreamRoster::stop() {
     impl_->stop();
 }
-RollState Roll::state() const {
+StreamRosterState StreamRoster::state() const {
     return impl_->state();
 }
 

@@ -9,12 +9,12 @@
 #include <string>
 #include <vector>
 
-#include "pmix-plugin/runtime/interface/channel.hpp"
+#include "pmix-plugin/runtime/interface/control_connection.hpp"
 #include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
 namespace ghost::plugin {
 
-enum class SeatState {
+enum class RankSlotState {
     home,        // the rank lives here, nothing moves
     connecting,  // source: the wrapper connects to the target
     connected,   // source: it has; the rank runs
@@ -39,16 +39,16 @@ enum class SeatState {
     frozen,      // snapshot: the tree stands until the job ends (then = kill)
 };
 
-const char* name(SeatState state);
+const char* name(RankSlotState state);
 // The transition table.
-bool may_follow(SeatState from, SeatState to);
-bool is_source(SeatState state);
-bool is_target(SeatState state);
-bool is_snapshot(SeatState state);
+bool may_follow(RankSlotState from, RankSlotState to);
+bool is_source(RankSlotState state);
+bool is_target(RankSlotState state);
+bool is_snapshot(RankSlotState state);
 // Its tree may stand or be between two servers: a new wrapper must let it go on if the move ends.
-bool is_touched(SeatState state);
+bool is_touched(RankSlotState state);
 // The rank stands, or is about to: whoever serves it must not wait for a processor.
-bool is_urgent(SeatState state);
+bool is_urgent(RankSlotState state);
 
 // What the wrapper of a rank does for a snapshot, beside the state of the rank itself.
 enum class SnapWork {
@@ -73,7 +73,7 @@ struct SnapSeat {
     std::string stage, why;  // why the snapshot cannot be; empty: nothing is wrong
     uint32_t tag = 0;        // of the call the rank waits in
     // The rank's hello that came before the wrapper's word that its tree runs.
-    std::shared_ptr<Channel> early;
+    std::shared_ptr<ControlConnection> early;
     Json early_hello;
     Json location;  // where the rank listens since it came back
     Json row;       // the wrapper's last words: what it has written
@@ -81,9 +81,9 @@ struct SnapSeat {
     int64_t pause_us = 0;
 };
 
-struct Seat {
+struct RankSlot {
     RankId rank = 0;
-    SeatState state = SeatState::home;
+    RankSlotState state = RankSlotState::home;
     uint64_t seq = 0;    // of the move the state belongs to
     uint32_t epoch = 0;  // of the rank's placement here
     NodeId from = 0;
@@ -92,11 +92,11 @@ struct Seat {
     Json thread = Json::object();  // {pid, tid} of the rank's agent, for the wrapper to signal
     std::string unmovable;         // why the wrapper could not make a tree that can move
 
-    std::shared_ptr<Channel> wrapper;
-    std::shared_ptr<Channel> agent;  // the rank's
-    pid_t init = 0;                  // the tree's first process
-    Fd tree;                         // pidfd of it
-    std::vector<Fd> spare;           // the six descriptors of `hello`
+    std::shared_ptr<ControlConnection> wrapper;
+    std::shared_ptr<ControlConnection> agent;  // the rank's
+    pid_t init = 0;                            // the tree's first process
+    Fd tree;                                   // pidfd of it
+    std::vector<Fd> spare;                     // the six descriptors of `hello`
     int adoptions = 0;
     int64_t input_bytes = 0;  // what its wrapper said it had taken of the input: for the next one
     pid_t orphan = 0;         // the init whose end the adapter reports to us

@@ -22,7 +22,7 @@ struct ThreadState {
 
 // Owned and used by one thread, which is the tracer: its end lets the tree go (or ends it).
 // Destroyed: every thread goes on as it was.
-class Grip {
+class PtraceSession {
   public:
     struct Thread {
         pid_t tid = 0;
@@ -41,10 +41,10 @@ class Grip {
 
     // Holds every thread of the tree, also of one that is stopped by SIGSTOP. Nothing is executed
     // in it. timeout: a thread does not stop within limit_us; then all go on.
-    static Result<Grip> take(pid_t root, const Numbers& known, int64_t limit_us);
-    Grip(Grip&& other) noexcept;
-    Grip& operator=(Grip&&) = delete;
-    ~Grip();
+    static Result<PtraceSession> take(pid_t root, const Numbers& known, int64_t limit_us);
+    PtraceSession(PtraceSession&& other) noexcept;
+    PtraceSession& operator=(PtraceSession&&) = delete;
+    ~PtraceSession();
 
     const std::vector<Process>& processes() const { return processes_; }
 
@@ -73,7 +73,7 @@ class Grip {
                       uint64_t c = 0, uint64_t d = 0, uint64_t e = 0, uint64_t f = 0);
 
   private:
-    Grip() = default;
+    PtraceSession() = default;
     Status seize_new(pid_t root, const Numbers& known, int64_t deadline, bool& any);
 
     std::vector<Process> processes_;

@@ -10,19 +10,19 @@ namespace ghost::core {
 // back from CRIU). MPI programs wait by spinning: in the ordinary class every hand-over between
 // CRIU, the tree and us may wait a whole slice (3 ms) of a spinning neighbour. Without the
 // privilege nothing changes. One thread; must end in the thread it began in.
-class Urgent {
+class RealtimePriority {
   public:
-    Urgent() {
+    RealtimePriority() {
         before_ = sched_getscheduler(0);
         if (before_ < 0 || sched_getparam(0, &param_) != 0) return;
         const sched_param lowest = lowest_of(SCHED_RR);
         changed_ = sched_setscheduler(0, SCHED_RR, &lowest) == 0;
     }
-    ~Urgent() {
+    ~RealtimePriority() {
         if (changed_) sched_setscheduler(0, before_, &param_);
     }
-    Urgent(const Urgent&) = delete;
-    Urgent& operator=(const Urgent&) = delete;
+    RealtimePriority(const RealtimePriority&) = delete;
+    RealtimePriority& operator=(const RealtimePriority&) = delete;
 
   private:
     int before_ = 0;

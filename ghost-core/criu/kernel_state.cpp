@@ -1,4 +1,4 @@
-#include "ghost-core/criu/outline.hpp"
+#include "ghost-core/criu/kernel_state.hpp"
 
 #include <algorithm>
 #include <array>
@@ -92,7 +92,7 @@ constexpr std::array<std::string_view, 15> kept_lines = {
     "Threads:", "SigIgn:",     "SigCgt:",  "CapInh:",      "CapPrm:",
     "CapEff:",  "NoNewPrivs:", "Seccomp:", "CoreDumping:", "Seccomp_filters:"};
 
-Status take_status(int folder, pid_t pid, Outline& out) {
+Status take_status(int folder, pid_t pid, KernelState& out) {
     const auto text = slurp(folder, "status");
     if (text.empty()) return make_error(Code::not_found, "look at process", std::to_string(pid));
     bool pending = false;
@@ -150,7 +150,7 @@ Status check_link(int folder, pid_t pid, int number, const std::string& link,
     return {};
 }
 
-Status take_files(int folder, pid_t pid, const std::vector<std::string>& outside, Outline& out,
+Status take_files(int folder, pid_t pid, const std::vector<std::string>& outside, KernelState& out,
                   bool check) {
     const Fd links(openat(folder, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     const Fd infos(openat(folder, "fdinfo", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -215,10 +215,10 @@ PageRuns OwnMappings::areas() const {
     return out;
 }
 
-Result<Outline> outline_of(pid_t pid, const std::vector<std::string>& outside) {
+Result<KernelState> kernel_state_of(pid_t pid, const std::vector<std::string>& outside) {
     const Fd folder(open(fmt::format("/proc/{}", pid).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!folder) return sys_error("look at process", std::to_string(pid), Code::not_found);
-    Outline out;
+    KernelState out;
     GHOST_TRY(take_status(folder.get(), pid, out));
     auto threads = numbers_in(fmt::format("/proc/{}/task", pid));
     std::sort(threads.begin(), threads.end());
@@ -235,7 +235,7 @@ Result<Outline> outline_of(pid_t pid, const std::vector<std::string>& outside) {
 
 Result<std::vector<OpenFile>> open_files(pid_t pid) {
     const Fd folder(open(fmt::format("/proc/{}", pid).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    Outline out;
+    KernelState out;
     auto status = take_files(folder.get(), pid, {}, out, false);
     if (!status.ok()) return status.error();
     return std::move(out.files);

@@ -42,7 +42,7 @@ struct OpenFile {
     uint32_t seekable = 0, reserved = 0;
 };
 
-struct Outline {
+struct KernelState {
     std::string fixed;  // may not differ; text, for comparison and for messages
     std::vector<OpenFile> files;
 };
@@ -52,7 +52,7 @@ struct Outline {
 // earlier cannot follow (timers, memory shared without a file, sockets inside the tree with data on
 // the way, …), named in the message. busy: the same, but it may be gone in a moment (a pending
 // signal, data in a pipe).
-Result<Outline> outline_of(pid_t pid, const std::vector<std::string>& outside);
+Result<KernelState> kernel_state_of(pid_t pid, const std::vector<std::string>& outside);
 
 // Only the files.
 Result<std::vector<OpenFile>> open_files(pid_t pid);

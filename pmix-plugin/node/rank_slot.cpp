@@ -1,4 +1,4 @@
-#include "pmix-plugin/node/seat.hpp"
+#include "pmix-plugin/node/rank_slot.hpp"
 
 #include <array>
 
@@ -7,7 +7,7 @@
 namespace ghost::plugin {
 namespace {
 
-using S = SeatState;
+using S = RankSlotState;
 
 struct Row {
     S state;
@@ -71,28 +71,28 @@ const Row& row(S state) {
 
 }  // namespace
 
-const char* name(SeatState state) {
+const char* name(RankSlotState state) {
     return row(state).name;
 }
 
-bool may_follow(SeatState from, SeatState to) {
+bool may_follow(RankSlotState from, RankSlotState to) {
     return has(row(from).next, to);
 }
 
-bool is_source(SeatState state) {
+bool is_source(RankSlotState state) {
     return state >= S::connecting && state <= S::draining;
 }
-bool is_target(SeatState state) {
+bool is_target(RankSlotState state) {
     return state >= S::preparing && state <= S::going;
 }
-bool is_snapshot(SeatState state) {
+bool is_snapshot(RankSlotState state) {
     return state >= S::shutting;
 }
-bool is_touched(SeatState state) {
+bool is_touched(RankSlotState state) {
     return state >= S::closing && state <= S::resuming;
 }
 
-bool is_urgent(SeatState state) {
+bool is_urgent(RankSlotState state) {
     const bool at_rest = state <= S::connected || state == S::preparing || state == S::ready;
     return !at_rest && state != S::frozen;
 }

@@ -1,4 +1,4 @@
-#include "ghost-core/criu/standstill.hpp"
+#include "ghost-core/criu/stopped_tree.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -178,8 +178,8 @@ int protection(const std::string& access) {
 
 }  // namespace
 
-std::vector<Standstill::Mapping> Standstill::mappings_in(const std::string& maps,
-                                                         const char* only_of) {
+std::vector<StoppedTree::Mapping> StoppedTree::mappings_in(const std::string& maps,
+                                                           const char* only_of) {
     std::vector<Mapping> out;
     std::istringstream in(maps);
     for (std::string line; std::getline(in, line);) {
@@ -193,7 +193,7 @@ std::vector<Standstill::Mapping> Standstill::mappings_in(const std::string& maps
     return out;
 }
 
-Result<Standstill::Process> Standstill::note(pid_t pid) {
+Result<StoppedTree::Process> StoppedTree::note(pid_t pid) {
     Process out;
     out.pid = pid;
     auto tids = numbers_in(fmt::format("/proc/{}/task", pid));
@@ -253,9 +253,9 @@ Status wait_all_stopped(pid_t pid, int64_t deadline_us) {
 
 }  // namespace
 
-Result<Standstill> Standstill::stop(pid_t root, int64_t limit_us) {
+Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us) {
     const int64_t deadline = monotonic_us() + limit_us;
-    Standstill out;
+    StoppedTree out;
     std::set<pid_t> stopped;
     for (bool all = false; !all;) {
         auto tasks = list_tree(root);
@@ -283,7 +283,7 @@ Result<Standstill> Standstill::stop(pid_t root, int64_t limit_us) {
 }
 
 // Works on one process whose tasks are all stopped and not traced.
-class Standstill::Surgeon {
+class StoppedTree::Surgeon {
   public:
     explicit Surgeon(const Process& before) : before_(before) {}
 
@@ -425,12 +425,12 @@ class Standstill::Surgeon {
     std::vector<Mapping> blobs_;
 };
 
-const std::string* Standstill::maps(pid_t pid) const {
+const std::string* StoppedTree::maps(pid_t pid) const {
     const auto found = std::ranges::find(processes_, pid, &Process::pid);
     return found == processes_.end() || found->maps.empty() ? nullptr : &found->maps;
 }
 
-Status Standstill::repair() {
+Status StoppedTree::repair() {
     Status first;
     for (const auto& process : processes_) {
         if (auto status = wait_all_stopped(process.pid, monotonic_us() + second_us); !status.ok())

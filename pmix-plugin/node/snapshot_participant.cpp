@@ -1,4 +1,4 @@
-#include "pmix-plugin/node/part.hpp"
+#include "pmix-plugin/node/snapshot_participant.hpp"
 
 #include <algorithm>
 #include <array>
@@ -9,7 +9,7 @@
 namespace ghost::plugin {
 namespace {
 
-using P = PartStep;
+using P = ParticipantStep;
 
 constexpr NodeId coordinator = 0;
 constexpr int64_t progress_us = 500'000;
@@ -63,15 +63,15 @@ bool ends_early(P step) {
 
 }  // namespace
 
-const char* name(PartStep step) {
+const char* name(ParticipantStep step) {
     return row(step).name;
 }
 
-bool may_follow(PartStep from, PartStep to) {
+bool may_follow(ParticipantStep from, ParticipantStep to) {
     return to == P::aborted || std::ranges::find(row(from).next, to) != row(from).next.end();
 }
 
-bool Part::message(NodeId from, const Json& m) {
+bool SnapshotParticipant::message(NodeId from, const Json& m) {
     const std::string type = text(m, "t");
     if (type == "snap_up" || type == "snap_progress") {
         if (from != adapter_.self()) from_below(from, m);
@@ -84,7 +84,7 @@ bool Part::message(NodeId from, const Json& m) {
 }
 
 // Is the order the next one, and not late or said twice?
-bool Part::fits(PartStep step, uint64_t seq, uint64_t attempt) const {
+bool SnapshotParticipant::fits(ParticipantStep step, uint64_t seq, uint64_t attempt) const {
     if (seq < seq_) return false;
     const bool first = step == P::ready || step == P::checked || step == P::aborted;
     if (seq > seq_) return first && seq != 0;
@@ -94,7 +94,7 @@ bool Part::fits(PartStep step, uint64_t seq, uint64_t attempt) const {
            !(step_ == P::ended && step == P::aborted);
 }
 
-void Part::order(PartStep step, const Json& m) {
+void SnapshotParticipant::order(ParticipantStep step, const Json& m) {
     const uint64_t seq = number(m, "seq"), attempt = number(m, "try");
     if (!fits(step, seq, attempt)) {
         return log::info("order for step {} of attempt {} does not fit step {} of {}: dropped",
@@ -107,7 +107,7 @@ void Part::order(PartStep step, const Json& m) {
     begin(step, attempt, m);
 }
 
-void Part::take_tree(const Json& m) {
+void SnapshotParticipant::take_tree(const Json& m) {
     std::vector<NodeId> without;
     const Json* list = field(m, "without");
     if (list != nullptr && list->is_array()) {
@@ -119,7 +119,7 @@ void Part::take_tree(const Json& m) {
         DaemonTree(static_cast<NodeId>(number(m, "daemons")), std::move(without), adapter_.self());
 }
 
-void Part::begin(PartStep step, uint64_t attempt, const Json& m) {
+void SnapshotParticipant::begin(ParticipantStep step, uint64_t attempt, const Json& m) {
     log::debug("attempt {}: step {} -> {} (try {})", seq_, name(step_), name(step), attempt);
     step_ = step;
     try_ = attempt;
@@ -131,7 +131,7 @@ void Part::begin(PartStep step, uint64_t attempt, const Json& m) {
     poke();
 }
 
-void Part::from_below(NodeId from, const Json& m) {
+void SnapshotParticipant::from_below(NodeId from, const Json& m) {
     const uint64_t seq = number(m, "seq");
     if (text(m, "t") == "snap_progress") {
         if (seq != seq_) return;
@@ -144,7 +144,7 @@ void Part::from_below(NodeId from, const Json& m) {
     if (seq == seq_) poke();
 }
 
-void Part::poke() {
+void SnapshotParticipant::poke() {
     if (step_ == P::idle || answered_ || looking_) return;
     LocalAnswer local = ranks_.look(step_);
     const auto& below = below_[{seq_, step_, try_}];
@@ -164,7 +164,7 @@ void Part::poke() {
     answer(std::move(all));
 }
 
-void Part::answer(StepAnswer all) {
+void SnapshotParticipant::answer(StepAnswer all) {
     answered_ = true;
     const bool failed = all.failed_ranks > 0;
     Json m = {{"t", "snap_up"}, {"seq", seq_}, {"step", name(step_)}, {"try", try_}};
@@ -177,7 +177,7 @@ void Part::answer(StepAnswer all) {
 }
 
 // At most one message in half a second, however many ranks and daemons there are below.
-void Part::progressed() {
+void SnapshotParticipant::progressed() {
     if (progress_timer_ || answered_ || step_ == P::idle) return;
     progress_timer_ = adapter_.after(progress_us, [this] {
         progress_timer_.reset();
@@ -185,7 +185,7 @@ void Part::progressed() {
     });
 }
 
-void Part::tell_progress() {
+void SnapshotParticipant::tell_progress() {
     if (answered_ || step_ == P::idle) return;
     uint64_t bytes = 0, total = 0;
     ranks_.progress(bytes, total);
@@ -197,7 +197,7 @@ void Part::tell_progress() {
                   {{"t", "snap_progress"}, {"seq", seq_}, {"bytes", bytes}, {"total", total}});
 }
 
-void Part::stop() {
+void SnapshotParticipant::stop() {
     if (progress_timer_) adapter_.cancel(*progress_timer_);
     progress_timer_.reset();
     step_ = P::idle;

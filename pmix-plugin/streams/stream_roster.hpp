@@ -12,30 +12,30 @@
 
 namespace ghost::plugin {
 
-enum class RollState {
+enum class StreamRosterState {
     idle,     // nobody has asked
     calling,  // the daemons are asked where they are
     called,   // all know
     stopped,
 };
-const char* name(RollState state);
+const char* name(StreamRosterState state);
 
 // Times are microseconds.
-struct RollSettings {
+struct StreamRosterSettings {
     int64_t answer_us = 5'000'000;  // then those that have answered are all there are
 };
 
 // Owned by the plugin in mpirun; used on the loop only. The adapter must outlive it.
-class Roll {
+class StreamRoster {
   public:
-    Roll(RuntimeAdapter& adapter, RollSettings settings);
-    ~Roll();
-    Roll(const Roll&) = delete;
-    Roll& operator=(const Roll&) = delete;
+    StreamRoster(RuntimeAdapter& adapter, StreamRosterSettings settings);
+    ~StreamRoster();
+    StreamRoster(const StreamRoster&) = delete;
+    StreamRoster& operator=(const StreamRoster&) = delete;
 
     void start();
     void stop();
-    RollState state() const;
+    StreamRosterState state() const;
 
   private:
     class Impl;

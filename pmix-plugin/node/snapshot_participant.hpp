@@ -2,7 +2,7 @@
 // local ranks carry them out, and answers each step once, together with the daemons below it in the
 // tree (docs/PROTOCOL.md, "A snapshot of the job", party N).
 //
-// Knows nothing of seats and wrappers: those are behind LocalRanks, so that the same code runs with
+// Knows nothing of slots and wrappers: those are behind LocalRanks, so that the same code runs with
 // ranks that are only counted (benchmarks/scale).
 #pragma once
 
@@ -18,7 +18,7 @@
 
 namespace ghost::plugin {
 
-enum class PartStep {
+enum class ParticipantStep {
     idle,       // nothing under way
     ready,      // the wrappers look at their ranks and copy memory, the ranks run
     here,       // only: this daemon answers
@@ -33,10 +33,10 @@ enum class PartStep {
     restarted,  // restart: the trees run, the ranks attach
 };
 
-const char* name(PartStep step);
+const char* name(ParticipantStep step);
 // The transition table: which step an order may start. `ended` and `aborted` are where a part
 // rests.
-bool may_follow(PartStep from, PartStep to);
+bool may_follow(ParticipantStep from, ParticipantStep to);
 
 struct LocalAnswer {
     bool complete = false;  // every local rank has answered
@@ -49,19 +49,20 @@ class LocalRanks {
     virtual ~LocalRanks() = default;
     // A step begins; `order` is the coordinator's message (for `written`, which follows by itself,
     // null). The answer is asked for by look(), at once and after every poke().
-    virtual void begin_step(PartStep step, const Json& order) = 0;
-    virtual LocalAnswer look(PartStep step) = 0;
+    virtual void begin_step(ParticipantStep step, const Json& order) = 0;
+    virtual LocalAnswer look(ParticipantStep step) = 0;
     // The step is over for this node: its answer has been sent.
-    virtual void step_answered(PartStep step) = 0;
+    virtual void step_answered(ParticipantStep step) = 0;
     // How far the local ranks are with their transfers.
     virtual void progress(uint64_t& bytes, uint64_t& total) const = 0;
 };
 
 // Loop thread only; owned by the node agent.
-class Part {
+class SnapshotParticipant {
   public:
-    Part(RuntimeAdapter& adapter, LocalRanks& ranks) : adapter_(adapter), ranks_(ranks) {}
-    ~Part() { stop(); }
+    SnapshotParticipant(RuntimeAdapter& adapter, LocalRanks& ranks)
+        : adapter_(adapter), ranks_(ranks) {}
+    ~SnapshotParticipant() { stop(); }
 
     // snap_..., restart_... and snap_up messages; false: it is another one.
     bool message(NodeId from, const Json& m);
@@ -71,15 +72,15 @@ class Part {
     void progressed();
     void stop();
 
-    PartStep step() const { return step_; }
+    ParticipantStep step() const { return step_; }
     uint64_t seq() const { return seq_; }
 
   private:
-    using Key = std::tuple<uint64_t, PartStep, uint64_t>;  // seq, step, try
+    using Key = std::tuple<uint64_t, ParticipantStep, uint64_t>;  // seq, step, try
 
-    void order(PartStep step, const Json& m);
-    bool fits(PartStep step, uint64_t seq, uint64_t attempt) const;
-    void begin(PartStep step, uint64_t attempt, const Json& m);
+    void order(ParticipantStep step, const Json& m);
+    bool fits(ParticipantStep step, uint64_t seq, uint64_t attempt) const;
+    void begin(ParticipantStep step, uint64_t attempt, const Json& m);
     void from_below(NodeId from, const Json& m);
     void take_tree(const Json& m);
     void answer(StepAnswer all);
@@ -87,7 +88,7 @@ class Part {
 
     RuntimeAdapter& adapter_;
     LocalRanks& ranks_;
-    PartStep step_ = PartStep::idle;
+    ParticipantStep step_ = ParticipantStep::idle;
     uint64_t seq_ = 0;
     uint64_t try_ = 0;
     bool answered_ = false;

@@ -1,4 +1,4 @@
-#include "ghost-core/criu/grip.hpp"
+#include "ghost-core/criu/ptrace_session.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -112,7 +112,7 @@ void make_again(pid_t tid, user_regs_struct& registers) {
 
 }  // namespace
 
-Grip::Numbers Grip::numbers(pid_t root) {
+PtraceSession::Numbers PtraceSession::numbers(pid_t root) {
     Numbers out;
     auto tasks = list_tree(root);
     if (!tasks) return out;
@@ -124,7 +124,7 @@ Grip::Numbers Grip::numbers(pid_t root) {
     return out;
 }
 
-Status Grip::seize_new(pid_t root, const Numbers& known, int64_t deadline, bool& any) {
+Status PtraceSession::seize_new(pid_t root, const Numbers& known, int64_t deadline, bool& any) {
     auto tasks = list_tree(root);
     if (!tasks) return tasks.error();
     std::vector<pid_t> fresh;
@@ -163,8 +163,8 @@ Status Grip::seize_new(pid_t root, const Numbers& known, int64_t deadline, bool&
     return {};
 }
 
-Result<Grip> Grip::take(pid_t root, const Numbers& known, int64_t limit_us) {
-    Grip out;
+Result<PtraceSession> PtraceSession::take(pid_t root, const Numbers& known, int64_t limit_us) {
+    PtraceSession out;
     const int64_t deadline = monotonic_us() + limit_us;
     for (bool any = true; any;) GHOST_TRY(out.seize_new(root, known, deadline, any));
     for (auto& process : out.processes_)
@@ -176,19 +176,19 @@ Result<Grip> Grip::take(pid_t root, const Numbers& known, int64_t limit_us) {
     return out;
 }
 
-Grip::Grip(Grip&& other) noexcept
+PtraceSession::PtraceSession(PtraceSession&& other) noexcept
     : processes_(std::move(other.processes_)), instructions_(std::move(other.instructions_)) {
     other.processes_.clear();
 }
 
-Grip::~Grip() {
+PtraceSession::~PtraceSession() {
     let_go();
 }
 
 // One that has not come to a stop yet (it is in the kernel, and cannot be interrupted there) will,
 // and would stay in it: so it is waited for, while all others go on. The limit is for one that
 // never comes; it goes on when the calling thread ends.
-void Grip::let_go() {
+void PtraceSession::let_go() {
     std::vector<pid_t> late;
     for (const auto& process : processes_)
         for (const auto& thread : process.threads)
@@ -220,7 +220,7 @@ void Grip::let_go() {
 
 // Of the threads of one process the first that goes on takes SIGSTOP, before anything else, and
 // tells all others to stop; so it goes before them.
-void Grip::leave_stopped() {
+void PtraceSession::leave_stopped() {
     for (auto& process : processes_) {
         kill(process.pid, SIGSTOP);
         trace(PTRACE_DETACH, process.threads.front().tid, 0, nullptr);
@@ -235,7 +235,7 @@ void Grip::leave_stopped() {
     let_go();
 }
 
-Status Grip::end_with_us() {
+Status PtraceSession::end_with_us() {
     for (const auto& process : processes_)
         for (const auto& thread : process.threads)
             if (trace(PTRACE_SETOPTIONS, thread.tid, 0,
@@ -244,7 +244,7 @@ Status Grip::end_with_us() {
     return {};
 }
 
-void Grip::kill_tree() {
+void PtraceSession::kill_tree() {
     for (auto process = processes_.rbegin(); process != processes_.rend(); ++process)
         kill(process->pid, SIGKILL);
     // All at once: one of the init's threads ends only when all others have been waited for.
@@ -263,7 +263,7 @@ void Grip::kill_tree() {
     processes_.clear();
 }
 
-Result<ThreadState> Grip::state(const Thread& thread) const {
+Result<ThreadState> PtraceSession::state(const Thread& thread) const {
     ThreadState out;
     out.inner_tid = thread.inner;
     iovec part{&out.registers, sizeof out.registers};
@@ -279,7 +279,7 @@ Result<ThreadState> Grip::state(const Thread& thread) const {
     return out;
 }
 
-Result<bool> Grip::has_signal(const Thread& thread) const {
+Result<bool> PtraceSession::has_signal(const Thread& thread) const {
     for (const uint32_t shared : {0U, 1U}) {
         struct {
             uint64_t offset;
@@ -295,7 +295,7 @@ Result<bool> Grip::has_signal(const Thread& thread) const {
     return false;
 }
 
-Status Grip::set_state(const Thread& thread, const ThreadState& state) const {
+Status PtraceSession::set_state(const Thread& thread, const ThreadState& state) const {
     auto registers = state.registers;
     auto extended = state.extended;
     auto mask = state.signal_mask;
@@ -309,7 +309,7 @@ Status Grip::set_state(const Thread& thread, const ThreadState& state) const {
     return {};
 }
 
-Status Grip::unstop() {
+Status PtraceSession::unstop() {
     for (const auto& process : processes_) {
         if (kill(process.pid, SIGCONT) != 0)
             return sys_error("continue process", std::to_string(process.pid));
@@ -320,8 +320,8 @@ Status Grip::unstop() {
     return {};
 }
 
-Result<long> Grip::call(const Process& process, long number, uint64_t a, uint64_t b, uint64_t c,
-                        uint64_t d, uint64_t e, uint64_t f) {
+Result<long> PtraceSession::call(const Process& process, long number, uint64_t a, uint64_t b,
+                                 uint64_t c, uint64_t d, uint64_t e, uint64_t f) {
     const pid_t tid = process.pid;
     auto& instruction = instructions_[process.pid];
     if (instruction == 0) instruction = find_syscall(process.pid);

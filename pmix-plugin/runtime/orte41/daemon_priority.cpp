@@ -1,4 +1,4 @@
-#include "pmix-plugin/runtime/orte41/hurry.hpp"
+#include "pmix-plugin/runtime/orte41/daemon_priority.hpp"
 
 #include <charconv>
 #include <cstring>
@@ -9,11 +9,11 @@
 
 namespace ghost::plugin::orte41 {
 
-Hurry::~Hurry() {
+DaemonPriority::~DaemonPriority() {
     restore();
 }
 
-void Hurry::begin() {
+void DaemonPriority::begin() {
     if (depth_++ > 0) return;
     std::unique_ptr<DIR, int (*)(DIR*)> list(::opendir("/proc/self/task"), ::closedir);
     const sched_param lowest = lowest_of(SCHED_RR);
@@ -28,11 +28,11 @@ void Hurry::begin() {
     }
 }
 
-void Hurry::end() {
+void DaemonPriority::end() {
     if (depth_ > 0 && --depth_ == 0) restore();
 }
 
-void Hurry::restore() {
+void DaemonPriority::restore() {
     for (const Before& before : before_)
         sched_setscheduler(before.thread, before.policy, &before.param);
     before_.clear();

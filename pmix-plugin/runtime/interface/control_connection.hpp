@@ -11,16 +11,16 @@
 namespace ghost::plugin {
 
 // Always held by shared_ptr (a callback may drop the owner's pointer). Loop thread only.
-class Channel : public std::enable_shared_from_this<Channel> {
+class ControlConnection : public std::enable_shared_from_this<ControlConnection> {
   public:
     using OnMessage = std::function<void(ControlMessage& message)>;
     using OnClosed = std::function<void()>;
 
     // Takes the connection over. on_closed is called once when the other end closes, breaks or
     // sends something that is no object; not after close().
-    static std::shared_ptr<Channel> open(RuntimeAdapter& adapter, ControlSocket socket,
-                                         OnMessage on_message, OnClosed on_closed);
-    ~Channel() { close(); }
+    static std::shared_ptr<ControlConnection> open(RuntimeAdapter& adapter, ControlSocket socket,
+                                                   OnMessage on_message, OnClosed on_closed);
+    ~ControlConnection() { close(); }
 
     // Replaces both callbacks (the connection now has another owner).
     void handle(OnMessage on_message, OnClosed on_closed);
@@ -42,7 +42,7 @@ class Channel : public std::enable_shared_from_this<Channel> {
         std::vector<Fd> fds;
     };
 
-    Channel(RuntimeAdapter& adapter, ControlSocket socket)
+    ControlConnection(RuntimeAdapter& adapter, ControlSocket socket)
         : adapter_(adapter), socket_(std::move(socket)) {}
     void readable();
     void lost();

@@ -19,11 +19,11 @@
 namespace ghost::core {
 
 // One thread at a time; stop() and repair() may be called by different ones.
-class Standstill {
+class StoppedTree {
   public:
     // Stops every process of the tree (SIGSTOP, and nothing else, is left behind: resume_tree()
     // undoes it) and notes the state of every thread. timeout: one does not stop within limit_us.
-    static Result<Standstill> stop(pid_t root, int64_t limit_us);
+    static Result<StoppedTree> stop(pid_t root, int64_t limit_us);
 
     // After CRIU has ended in any way: every task is as stop() left it, and still stopped.
     Status repair();

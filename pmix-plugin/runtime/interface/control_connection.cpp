@@ -1,4 +1,4 @@
-#include "pmix-plugin/runtime/interface/channel.hpp"
+#include "pmix-plugin/runtime/interface/control_connection.hpp"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -16,9 +16,11 @@ constexpr int64_t retry_us = 1000;
 
 }  // namespace
 
-std::shared_ptr<Channel> Channel::open(RuntimeAdapter& adapter, ControlSocket socket,
-                                       OnMessage on_message, OnClosed on_closed) {
-    std::shared_ptr<Channel> channel(new Channel(adapter, std::move(socket)));
+std::shared_ptr<ControlConnection> ControlConnection::open(RuntimeAdapter& adapter,
+                                                           ControlSocket socket,
+                                                           OnMessage on_message,
+                                                           OnClosed on_closed) {
+    std::shared_ptr<ControlConnection> channel(new ControlConnection(adapter, std::move(socket)));
     channel->on_message_ = std::move(on_message);
     channel->on_closed_ = std::move(on_closed);
     channel->watch_ = adapter.watch(channel->socket_.fd(), [weak = channel->weak_from_this()] {
@@ -27,12 +29,12 @@ std::shared_ptr<Channel> Channel::open(RuntimeAdapter& adapter, ControlSocket so
     return channel;
 }
 
-void Channel::handle(OnMessage on_message, OnClosed on_closed) {
+void ControlConnection::handle(OnMessage on_message, OnClosed on_closed) {
     on_message_ = std::move(on_message);
     on_closed_ = std::move(on_closed);
 }
 
-void Channel::readable() {
+void ControlConnection::readable() {
     auto keep = shared_from_this();
     for (int i = 0; i < packets_a_turn && is_open(); ++i) {
         auto message = socket_.receive(0);
@@ -51,7 +53,7 @@ void Channel::readable() {
     }
 }
 
-void Channel::lost() {
+void ControlConnection::lost() {
     auto keep = shared_from_this();
     auto closed = std::move(on_closed_);
     close();
@@ -59,12 +61,12 @@ void Channel::lost() {
 }
 
 // With room in the buffer (unix(7): POLLOUT) sendmsg() of one packet does not block.
-bool Channel::writable() const {
+bool ControlConnection::writable() const {
     pollfd p{socket_.fd(), POLLOUT, 0};
     return ::poll(&p, 1, 0) > 0;
 }
 
-void Channel::send(const Json& body, const std::vector<int>& fds) {
+void ControlConnection::send(const Json& body, const std::vector<int>& fds) {
     if (!is_open()) return;
     if (waiting_.empty() && writable()) {
         // A broken connection is seen by readable() too; that is where it is reported.
@@ -86,7 +88,7 @@ void Channel::send(const Json& body, const std::vector<int>& fds) {
     flush();
 }
 
-void Channel::flush() {
+void ControlConnection::flush() {
     while (!waiting_.empty() && is_open() && writable()) {
         std::vector<int> raw;
         for (const Fd& fd : waiting_.front().fds) raw.push_back(fd.get());
@@ -103,7 +105,7 @@ void Channel::flush() {
     });
 }
 
-void Channel::close() {
+void ControlConnection::close() {
     if (!is_open()) return;
     while (!waiting_.empty() && writable()) {
         std::vector<int> raw;
