@@ -18,7 +18,6 @@ Module* module = nullptr;
 Module::Module(std::unique_ptr<Endpoint> endpoint)
     : endpoint_(std::move(endpoint)), path_(endpoint_->data()) {
     path_.set_receiver(this);
-    path_.set_pieces(kernet_btl_params.piece_min, kernet_btl_params.piece_max);
 }
 
 Module::~Module() {

@@ -106,6 +106,7 @@ Result<EndpointConfig> endpoint_config(const std::optional<AgentConfig>& agent, 
     config.use_tcp = params.use_tcp;
     config.ring_bytes = params.ring_bytes;
     config.ring_frames = params.ring_frames;
+    config.ring_pieces = {params.piece_min, params.piece_max};
     config.threads = threads;
     return config;
 }

@@ -135,7 +135,7 @@ mca_btl_base_registration_handle_t* register_memory(mca_btl_base_module_t*,
                                                     size_t size, uint32_t flags) {
     Gate::Holder inside(gate());
     if (flags == MCA_BTL_REG_FLAG_REMOTE_READ && size <= tcp_offered && peer &&
-        peer->socket->on_stream()) {
+        peer->socket->linked() && !peer->socket->local()) {
         if (peer->skip == 0) return module->regions.offer(peer, base, size);
         peer->skip--;
         if (size <= tcp_in_pieces) return nullptr;

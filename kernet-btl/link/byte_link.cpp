@@ -35,7 +35,8 @@ int gather(Frame* first, const Frame* end, size_t offset, uint64_t ack, uint32_t
 }  // namespace
 
 ByteLink::ByteLink(uint64_t own_epoch, uint64_t peer_epoch)
-    : own_epoch_(static_cast<uint32_t>(own_epoch)),
+    : Link({}),
+      own_epoch_(static_cast<uint32_t>(own_epoch)),
       peer_epoch_(static_cast<uint32_t>(peer_epoch)),
       buffer_(new (Aligned::how) uint8_t[buffer_size]) {}
 
@@ -89,7 +90,7 @@ bool ByteLink::take_first_ack(LinkEvents& events) {
     return true;
 }
 
-StreamLink::Poll ByteLink::poll(LinkEvents& events) {
+Link::Poll ByteLink::poll(LinkEvents& events) {
     Poll result = Poll::idle;
     if (held_ && !parse_held(events, result)) return Poll::broken;
     for (int round = 0; round < 4 && !held_; round++) {
@@ -125,7 +126,7 @@ bool ByteLink::parse_held(LinkEvents& events, Poll& result) {
 }
 
 // Reads body bytes to their place and, by the same call, what follows them into the buffer.
-StreamLink::Poll ByteLink::receive_body(LinkEvents& events) {
+Link::Poll ByteLink::receive_body(LinkEvents& events) {
     iovec iov[2];
     int count = 0;
     const size_t want = static_cast<size_t>(body_left_);
@@ -191,7 +192,8 @@ bool ByteLink::parse(LinkEvents& events) {
         uint8_t* bytes = buffer_.get() + begin_ + wire::frame_header_size;
         begin_ += wire::frame_header_size + static_cast<size_t>(header.length);
         if (header.type == wire::FrameType::data) {
-            events.on_data(header, bytes);
+            const auto size = static_cast<size_t>(header.length) - header.head;
+            if (!events.on_data(header.seq, header.tag, bytes + header.head, size)) return false;
         } else if (header.type != wire::FrameType::ack) {
             events.on_control(header.type);
         }

@@ -10,11 +10,11 @@
 #include <new>
 #include <sys/uio.h>
 
-#include "kernet-btl/link/stream_link.hpp"
+#include "kernet-btl/link/link.hpp"
 
 namespace kernet {
 
-class ByteLink : public StreamLink {
+class ByteLink : public Link {
   public:
     ssize_t write(Frame* first, size_t offset, uint64_t ack) final {
         return write_until(nullptr, first, offset, ack);

@@ -22,12 +22,12 @@ struct Frame {
     size_t body_size = 0;
     void* token = nullptr;     // the upper layer's name for it, to be told when released
     uint8_t* owned = nullptr;  // a copy of the body; then `body` is that
-    uint64_t last_line = 0;    // link shm, bulk: ring line of its last piece
     uint32_t capacity = 0;     // bytes that fit behind
     uint32_t pool_class = 0;
     wire::FrameHeader header;
 
     uint8_t* bytes() { return reinterpret_cast<uint8_t*>(this + 1); }
+    const uint8_t* bytes() const { return reinterpret_cast<const uint8_t*>(this + 1); }
     bool bulk() const { return header.type == wire::FrameType::bulk; }
     size_t byte_count() const {  // bytes behind the structure
         return static_cast<size_t>(header.length) - body_size;

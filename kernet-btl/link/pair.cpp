@@ -19,7 +19,7 @@ constexpr uint64_t lost_of = 20, lost_at_least = 32;
 
 PairLink::PairLink(const char* name, std::unique_ptr<PacketLink> packets,
                    std::unique_ptr<TcpLink> bytes)
-    : name_(name), packets_(std::move(packets)), bytes_(std::move(bytes)) {
+    : Link({}), name_(name), packets_(std::move(packets)), bytes_(std::move(bytes)) {
     packets_->await_others();
     bytes_->await_others();
 }
@@ -63,7 +63,7 @@ bool PairLink::write_control(wire::FrameType type, uint64_t ack) {
     return bytes_->write_control(type, ack);
 }
 
-StreamLink::Poll PairLink::look(ByteLink& way, LinkEvents& events, Poll& result) {
+Link::Poll PairLink::look(ByteLink& way, LinkEvents& events, Poll& result) {
     const Poll got = way.poll(events);
     if (got == Poll::idle) return got;
     result = got;
@@ -71,7 +71,7 @@ StreamLink::Poll PairLink::look(ByteLink& way, LinkEvents& events, Poll& result)
     return got;
 }
 
-StreamLink::Poll PairLink::poll(LinkEvents& events) {
+Link::Poll PairLink::poll(LinkEvents& events) {
     Poll result = Poll::idle;
     ByteLink* one = large_last_ ? static_cast<ByteLink*>(bytes_.get()) : packets_.get();
     ByteLink* other = large_last_ ? static_cast<ByteLink*>(packets_.get()) : bytes_.get();

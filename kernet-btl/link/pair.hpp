@@ -13,7 +13,7 @@
 
 namespace kernet {
 
-class PairLink final : public StreamLink {
+class PairLink final : public Link {
   public:
     PairLink(const char* name, std::unique_ptr<PacketLink> packets, std::unique_ptr<TcpLink> bytes);
 

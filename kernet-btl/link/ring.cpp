@@ -11,7 +11,6 @@ namespace kernet {
 namespace {
 
 constexpr uint64_t ring_magic = 0x35474e495254454bULL;  // "KETRING5"
-constexpr uint32_t last_of_turn = 1u << 30;
 // Both directions' lines and payload areas and the user's buffers share a first-level cache, often
 // of 32 KB. 256 bytes in turns took 0.21 µs round an array of 512 lines, 0.17 in turns of 64 (Zen
 // 4, both ranks on one core). No less: it is also the least room of a writer who is not being read.
@@ -25,32 +24,6 @@ constexpr int required_seals = F_SEAL_SHRINK | F_SEAL_GROW;
 // All of it, 650 KB each way, took 1 ms of a processor at either end whenever a rank came back from
 // a snapshot or a move; the rest comes with the first messages that need it.
 constexpr size_t lines_ahead = 16 << 10, payload_ahead = 64 << 10;
-
-// Read once: the other process could change it between the check and the use.
-uint32_t read_once(const uint32_t& shared) {
-    return *static_cast<const volatile uint32_t*>(&shared);
-}
-
-bool decode_line(const RingLine& line, size_t run_on_max, uint8_t* payload, uint32_t bytes,
-                 LineView& out) {
-    const uint32_t info = read_once(line.info);
-    out.length = info & 0xfffff;
-    out.tag = static_cast<uint8_t>(info >> 20);
-    out.kind = static_cast<LineKind>(info >> 28 & 3);
-    out.seq = read_once(line.seq);
-    out.last_of_turn = (info & last_of_turn) != 0;
-    if (info >> 31 != 0 || out.length > wire::max_message) return false;
-    if (out.length <= run_on_max) {
-        out.lines = lines_of(out.length);
-        out.data = const_cast<uint8_t*>(line.bytes);
-        return true;
-    }
-    out.lines = 1;
-    const uint32_t where = read_once(line.where);
-    if (where > bytes || out.length > bytes - where) return false;
-    out.data = payload + where;
-    return true;
-}
 
 }  // namespace
 
@@ -138,6 +111,7 @@ uint8_t* RingMapping::payload(int direction) const {
 
 RingTx::RingTx(const RingMapping& map, int direction, const RingRx* answers)
     : lines_(map.lines(direction)),
+      line_(lines_),
       payload_(map.payload(direction)),
       control_(map.control(direction)),
       key_(control_->key),
@@ -205,11 +179,12 @@ uint8_t* RingTx::reserve_payload(RingLine& line, size_t size) {
 bool RingTx::view(uint64_t number, LineView& out) const {
     const RingLine& line = lines_[number & mask_];
     return line.stamp.load(std::memory_order_relaxed) == stamp_of(key_, number) &&
-           decode_line(line, run_on_max_, payload_, static_cast<uint32_t>(bytes_), out);
+           read_line(line, run_on_max_, payload_, bytes_, out);
 }
 
 RingRx::RingRx(const RingMapping& map, int direction)
     : lines_(map.lines(direction)),
+      line_(lines_),
       payload_(map.payload(direction)),
       control_(map.control(direction)),
       key_(control_->key),
@@ -217,9 +192,5 @@ RingRx::RingRx(const RingMapping& map, int direction)
       mask_(map.geometry().lines - 1),
       bytes_(map.geometry().bytes),
       stamp_(stamp_of(key_, 0)) {}
-
-bool RingRx::view(LineView& out) const {
-    return decode_line(lines_[position_ & mask_], run_on_max_, payload_, bytes_, out);
-}
 
 }  // namespace kernet

@@ -86,6 +86,13 @@ struct RingGeometry {
     bool valid() const;
 };
 
+// How the body of a bulk frame is cut: a quarter of it, but no more and no less than this. Bytes,
+// multiples of 64, at most 64 KiB.
+struct RingPieces {
+    size_t least = 2048;
+    size_t most = 65536;
+};
+
 // First page of a direction.
 struct RingControl {
     uint64_t magic;
@@ -125,6 +132,8 @@ class RingMapping {
     bool creator_;
 };
 
+inline constexpr uint32_t last_of_turn = 1u << 30;  // in RingLine::info
+
 inline constexpr uint32_t line_info(size_t length, uint8_t tag, LineKind kind) {
     return static_cast<uint32_t>(length) | uint32_t{tag} << 20 | static_cast<uint32_t>(kind) << 28;
 }
@@ -152,6 +161,33 @@ struct LineView {
     }
 };
 
+// Reads a line; false if it cannot be believed. Fields are read once: the other process could
+// change them between the check and the use.
+inline bool read_line(const RingLine& line, size_t run_on_max, uint8_t* payload, uint64_t bytes,
+                      LineView& out) {
+    const auto once = [](const uint32_t& shared) {
+        return *static_cast<const volatile uint32_t*>(&shared);
+    };
+    const uint32_t info = once(line.info);
+    out.length = info & 0xfffff;
+    out.tag = static_cast<uint8_t>(info >> 20);
+    out.kind = static_cast<LineKind>(info >> 28 & 3);
+    out.seq = once(line.seq);
+    out.last_of_turn = (info & last_of_turn) != 0;
+    if (info >> 31 != 0 || out.length > wire::max_message) [[unlikely]]
+        return false;
+    if (out.length <= run_on_max) [[likely]] {
+        out.lines = lines_of(out.length);
+        out.data = const_cast<uint8_t*>(line.bytes);
+        return true;
+    }
+    out.lines = 1;
+    const uint32_t where = once(line.where);
+    if (where > bytes || out.length > bytes - where) return false;
+    out.data = payload + where;
+    return true;
+}
+
 class RingRx;
 
 // Writing end. One thread.
@@ -168,18 +204,26 @@ class RingTx {
         if (position_ + need - consumed_ > lines_count_) [[unlikely]] {
             if (!refresh() || position_ + need - consumed_ > lines_count_) return nullptr;
         }
-        RingLine& line = lines_[position_ & mask_];
-        if (size <= run_on_max_) {
-            next_ = room_;
-            return line.bytes;
-        }
-        return reserve_payload(line, size);
+        if (size <= run_on_max_) return place();
+        return reserve_payload(*line_, size);
     }
-    // Publishes what reserve() gave room for.
+    // Where the next message goes if it has fewer bytes than room() says; reserve() knows better
+    // where that says too little.
+    uint8_t* place() const { return line_->bytes; }
+    size_t room() const {
+        const uint64_t free = consumed_ + lines_count_ - position_;
+        constexpr uint64_t head = sizeof(RingLine) - RingLine::inline_size;
+        return free > 0 ? std::min(free * sizeof(RingLine) - head, run_on_max_) + 1 : 0;
+    }
+    // Publishes what was written there, or where reserve() gave room.
     void commit(size_t size, uint8_t tag, LineKind kind, uint64_t seq) {
-        RingLine& line = lines_[position_ & mask_];
-        const uint32_t count = lines_for(size);
-        room_ = next_;
+        RingLine& line = *line_;
+        uint32_t count = 1;
+        if (size <= run_on_max_) [[likely]] {
+            count = lines_of(size);
+        } else {
+            room_ = next_;
+        }
         ends_[(position_ + count - 1) & mask_] = room_.position;
         line.seq = static_cast<uint32_t>(seq);
         line.info = line_info(size, tag, kind);
@@ -188,6 +232,7 @@ class RingTx {
             next = end_turn(line, next);
         line.stamp.store(stamp_, std::memory_order_release);
         position_ = next;
+        line_ = &lines_[next & mask_];
         messages_++;
         stamp_ = stamp_of(key_, position_);
     }
@@ -213,6 +258,7 @@ class RingTx {
     void rewind_payload();
 
     RingLine* lines_;
+    RingLine* line_;  // of position_
     uint8_t* payload_;
     RingControl* control_;
     uint64_t key_;
@@ -233,7 +279,7 @@ class RingTx {
         uint64_t position = 0;
         uint64_t at = 0;  // at most bytes_
     };
-    Room room_, next_;            // next_: after what reserve() gave
+    Room room_, next_;            // next_: after what reserve() gave there
     uint64_t payload_free_ = 0;   // bytes given back
     uint64_t rewind_at_;          // not before room_.position is there
     std::vector<uint64_t> ends_;  // per line: room_.position after the message it is the last of
@@ -244,15 +290,17 @@ class RingRx {
   public:
     RingRx(const RingMapping& map, int direction);
 
-    bool ready() const {
-        return lines_[position_ & mask_].stamp.load(std::memory_order_acquire) == stamp_;
-    }
+    bool ready() const { return word().load(std::memory_order_acquire) == stamp_; }
+    // There is a message exactly if the word has that value.
+    const std::atomic<uint64_t>& word() const { return line_->stamp; }
+    uint64_t stamp() const { return stamp_; }
     // The message ready() saw; false if it cannot be believed (the link must be dropped).
-    bool view(LineView& out) const;
+    bool view(LineView& out) const { return read_line(*line_, run_on_max_, payload_, bytes_, out); }
     uint64_t messages() const { return messages_; }  // done with
     // Done with it: its room may be used again.
     void advance(const LineView& line) {
         position_ = line.after(position_, mask_);
+        line_ = &lines_[position_ & mask_];
         messages_++;
         stamp_ = stamp_of(key_, position_);
         control_->consumed.store(position_, std::memory_order_release);
@@ -260,6 +308,7 @@ class RingRx {
 
   private:
     RingLine* lines_;
+    RingLine* line_;  // of position_
     uint8_t* payload_;
     RingControl* control_;
     uint64_t key_;

@@ -19,13 +19,17 @@ Status has_loop(const LoopHub* loop) {
     return ghost::make_error(ghost::Code::unsupported, "use link loop", "no peers in this process");
 }
 
-Result<std::unique_ptr<PacketDriver>> make_loop(const LinkSite& site) {
+Result<std::unique_ptr<LinkEnd>> make_loop(const LinkSite& site) {
     GHOST_TRY(has_loop(site.loop));
-    return site.loop->make();
+    return make_packet_end(site, site.loop->make());
 }
 
-Result<std::unique_ptr<PacketDriver>> make_udp_here(const LinkSite& site) {
-    return make_udp(site.beside);
+Result<std::unique_ptr<LinkEnd>> make_udp_alone(const LinkSite& site) {
+    return make_packet_end(site, make_udp(site.connection));
+}
+
+Result<std::unique_ptr<LinkEnd>> make_udp_pair(const LinkSite& site) {
+    return make_pair_end(site, "pair", make_udp(site.connection));
 }
 
 Status device_usable(const LoopHub*) {
@@ -47,16 +51,20 @@ Status few_frames_usable(const LoopHub*) {
     return netdevice_usable();
 }
 
-Result<std::unique_ptr<PacketDriver>> make_device(const LinkSite& site) {
-    return make_netdevice(site.beside, site.small);
+Result<std::unique_ptr<LinkEnd>> make_frames_alone(const LinkSite& site) {
+    return make_packet_end(site, make_netdevice(site.connection, false));
+}
+
+Result<std::unique_ptr<LinkEnd>> make_frame_pair(const LinkSite& site) {
+    return make_pair_end(site, "framepair", make_netdevice(site.connection, true));
 }
 
 Status ofi_usable_here(const LoopHub*) {
     return ofi_usable();
 }
 
-Result<std::unique_ptr<PacketDriver>> make_ofi_here(const LinkSite& site) {
-    return make_ofi(site.beside);
+Result<std::unique_ptr<LinkEnd>> make_ofi_alone(const LinkSite& site) {
+    return make_packet_end(site, make_ofi(site.connection));
 }
 
 }  // namespace
@@ -65,13 +73,13 @@ Result<std::unique_ptr<PacketDriver>> make_ofi_here(const LinkSite& site) {
 const std::vector<LinkLine>& link_table() {
     static const std::vector<LinkLine> table = {
         // kind               name         reliable ordered max frame           zero-c. one-s. slow   crowded  needs
-        {LinkKind::shm,       "shm",       true,    true,   wire::max_message,  false,  false, false, nullptr, "the same node",            nullptr,  nullptr},
-        {LinkKind::tcp,       "tcp",       true,    true,   0,                  true,   false, false, nullptr, "IP",                       nullptr,  nullptr},
-        {LinkKind::udp,       "udp",       false,   false,  65'507,             false,  false, false, nullptr, "IP",                       nullptr,  make_udp_here},
-        {LinkKind::netdevice, "netdevice", false,   false,  UINT16_MAX,         false,  false, true,  device_crowded, "one Ethernet, CAP_NET_RAW", device_usable, make_device},
-        {LinkKind::ofi,       "ofi",       true,    true,   32 * 1024,          false,  false, false, nullptr, "libfabric, IP",            ofi_usable_here, make_ofi_here},
-        {LinkKind::pair,      "pair",      true,    true,   0,                  true,   false, false, nullptr, "IP",                       nullptr,  make_udp_here},
-        {LinkKind::framepair, "framepair", true,    true,   0,                  true,   false, true,  device_crowded, "one Ethernet, CAP_NET_RAW, Linux 6.9", few_frames_usable, make_device},
+        {LinkKind::shm,       "shm",       true,    true,   wire::max_message,  false,  false, false, nullptr, "the same node",            nullptr,  make_shm_end},
+        {LinkKind::tcp,       "tcp",       true,    true,   0,                  true,   false, false, nullptr, "IP",                       nullptr,  make_tcp_end},
+        {LinkKind::udp,       "udp",       false,   false,  65'507,             false,  false, false, nullptr, "IP",                       nullptr,  make_udp_alone},
+        {LinkKind::netdevice, "netdevice", false,   false,  UINT16_MAX,         false,  false, true,  device_crowded, "one Ethernet, CAP_NET_RAW", device_usable, make_frames_alone},
+        {LinkKind::ofi,       "ofi",       true,    true,   32 * 1024,          false,  false, false, nullptr, "libfabric, IP",            ofi_usable_here, make_ofi_alone},
+        {LinkKind::pair,      "pair",      true,    true,   0,                  true,   false, false, nullptr, "IP",                       nullptr,  make_udp_pair},
+        {LinkKind::framepair, "framepair", true,    true,   0,                  true,   false, true,  device_crowded, "one Ethernet, CAP_NET_RAW, Linux 6.9", few_frames_usable, make_frame_pair},
         {LinkKind::loop,      "loop",      false,   true,   16 * 1024,          false,  false, false, nullptr, "the same process",         has_loop, make_loop},
     };
     return table;

@@ -5,20 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "base/fd.hpp"
-#include "kernet-btl/link/fault.hpp"
-#include "kernet-btl/link/loop.hpp"
-#include "kernet-btl/link/packet_driver.hpp"
+#include "kernet-btl/link/end.hpp"
 #include "kernet-btl/wire/handshake.hpp"
 
 namespace kernet {
-
-// What a packet driver is made from: the connection the handshake goes over.
-struct LinkSite {
-    const ghost::Fd& beside;
-    LoopHub* loop = nullptr;  // of this process, if it has one
-    bool small = false;       // for what is small only, the rest goes by the connection
-};
 
 struct LinkLine {
     wire::LinkKind kind;
@@ -35,8 +25,8 @@ struct LinkLine {
     const char* needs;
     // Whether it can be used in this process here and now; null: always.
     Status (*usable)(const LoopHub* loop);
-    // Makes an end; null: no packets, kernet/ knows how. Code::peer_lost: the connection is gone.
-    Result<std::unique_ptr<PacketDriver>> (*make)(const LinkSite& site);
+    // Makes an end. Code::peer_lost: the connection is gone.
+    Result<std::unique_ptr<LinkEnd>> (*make)(const LinkSite& site);
 };
 
 const std::vector<LinkLine>& link_table();

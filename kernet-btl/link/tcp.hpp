@@ -10,7 +10,7 @@ using ghost::Fd;
 
 class TcpLink final : public ByteLink {
   public:
-    // fd: connected, non-blocking and tuned. Epochs as in StreamLink. dead_after_us: as the fd's
+    // fd: connected, non-blocking and tuned. Epochs as in Link. dead_after_us: as the fd's
     // TcpTuning.
     TcpLink(Fd fd, uint64_t own_epoch, uint64_t peer_epoch, int64_t dead_after_us)
         : ByteLink(own_epoch, peer_epoch), fd_(std::move(fd)), dead_after_us_(dead_after_us) {}

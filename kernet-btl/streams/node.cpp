@@ -389,7 +389,7 @@ Status Node::block(int64_t timeout_us, Attempt attempt) {
             }
             if (result && spin_us > 0) in_vain_.store(0, std::memory_order_relaxed);
             if (result) return *result;
-            if (path_->has_rings()) yield_us = config_.yield_us;
+            if (path_->has_quick()) yield_us = config_.yield_us;
         }
         const int64_t now = ghost::monotonic_us();
         if (timeout_us == 0) return make_error(Code::busy, "do at once");

@@ -80,7 +80,7 @@ void Connector::find_usable() {
         const Status usable = line->usable ? line->usable(config_.loop.get()) : Status();
         if (usable) {
             usable_.push_back(line);
-            if (line->make) candidates.push_back(line->kind);
+            if (wire::beside(line->kind)) candidates.push_back(line->kind);
         } else {
             ghost::log::debug("kernet: link {} cannot be had here: {}", line->name,
                               usable.error().message());

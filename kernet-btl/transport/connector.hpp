@@ -121,10 +121,10 @@ class Connector {
     Result<Fd> begin_connection(Peer& peer, wire::LinkKind& kind);
     void find_ways(Peer& peer) const;
     wire::LinkKind choose(const Peer& peer) const;
-    Status make_driver(Handshake& shake, wire::LinkKind kind);
-    Status connect_driver(Handshake& shake, const wire::LinkAddress& to);
+    Status make_end(Handshake& shake, wire::LinkKind kind);
+    Status connect_end(Handshake& shake, const wire::LinkAddress& to);
     void answer_link(Handshake& shake);
-    std::unique_ptr<StreamLink> stream_link(Handshake& shake, uint64_t peer_epoch);
+    LinkTerms terms(const Handshake& shake, uint64_t peer_epoch) const;
     // absent: nobody listened, or nobody had time to.
     void attempt_failed(Peer& peer, wire::LinkKind kind, const char* why, bool absent);
     void doubt_shm(Peer& peer, bool absent);
@@ -139,8 +139,7 @@ class Connector {
     void tell_of_filters(Peer& peer);
     bool confirm(Handshake& shake, Peer& peer);
     bool on_confirm(Handshake& shake);
-    void established(Handshake& shake, Peer& peer, uint64_t last_seen, uint64_t epoch,
-                     std::unique_ptr<RingMapping> ring);
+    void established(Handshake& shake, Peer& peer, uint64_t last_seen, uint64_t epoch);
     void end_handshake(uint64_t id);
     wire::PacketKey packet_key(const Handshake& shake, bool from_initiator, uint64_t epoch) const;
 

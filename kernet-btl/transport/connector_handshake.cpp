@@ -10,9 +10,6 @@
 #include "base/log.hpp"
 #include "kernet-btl/transport/connector_internal.hpp"
 #include "kernet-btl/link/net.hpp"
-#include "kernet-btl/link/pair.hpp"
-#include "kernet-btl/link/reliable.hpp"
-#include "kernet-btl/link/tcp.hpp"
 
 namespace kernet {
 
@@ -27,9 +24,8 @@ constexpr int64_t absent_pause_us = 20'000;
 // So often a peer of this node may be absent before it is taken for one of another network name
 // space, where names of Unix sockets do not reach (unix(7)).
 constexpr uint32_t absences_to_doubt = 8;
-constexpr size_t small_slot_memory = 256 << 10;  // bytes; where what is large goes another way
-constexpr int64_t crossing_delay_us = 20'000;    // the winner's attempt gets this long
-constexpr int64_t settling_us = 5'000;           // a link's first messages get this long
+constexpr int64_t crossing_delay_us = 20'000;  // the winner's attempt gets this long
+constexpr int64_t settling_us = 5'000;         // a link's first messages get this long
 // One that was made again: after a stop others may still be on their way back and want the
 // processors, and an end of what is better may keep this thread for milliseconds.
 constexpr int64_t settling_again_us = 200'000;
@@ -115,34 +111,37 @@ wire::LinkKind Connector::choose(const Peer& peer) const {
     return wire::LinkKind::tcp;
 }
 
-// Our end of a link beside the connection. None: it stays with the connection, which may also be
-// gone (Code::peer_lost).
-Status Connector::make_driver(Handshake& shake, wire::LinkKind kind) {
+// Our end of a link. None: what was asked for stays with the connection, which may also be gone
+// (Code::peer_lost).
+Status Connector::make_end(Handshake& shake, wire::LinkKind kind) {
     const LinkLine* line = find_link(kind);
     shake.kind = wire::LinkKind::tcp;
-    if (!line || !line->make) return ghost::make_error(ghost::Code::unsupported, "make a link");
-    auto made = line->make({shake.fd, config_.loop.get(), wire::paired(kind)});
+    if (!line) return ghost::make_error(ghost::Code::unsupported, "make a link");
+    LinkSite site{.connection = shake.fd,
+                  .loop = config_.loop.get(),
+                  .dead_after_us = config_.dead_after_us,
+                  .ring = {config_.ring_frames, static_cast<uint32_t>(config_.ring_bytes)},
+                  .pieces = config_.ring_pieces,
+                  .faults = config_.faults};
+    site.faults.seed += config_.rank * 1'000'003 + static_cast<uint32_t>(shake.id);
+    auto made = line->make(site);
     if (!made) {
         ghost::log::debug("kernet: no link {}: {}", line->name, made.error().message());
         return made.error();
     }
-    shake.driver = std::move(*made);
+    shake.end = std::move(*made);
     shake.kind = kind;
-    if (!config_.faults.any()) return {};
-    FaultPlan plan = config_.faults;
-    plan.seed += config_.rank * 1'000'003 + static_cast<uint32_t>(shake.id);
-    shake.driver = make_faulty(std::move(shake.driver), plan);
     return {};
 }
 
-Status Connector::connect_driver(Handshake& shake, const wire::LinkAddress& to) {
+Status Connector::connect_end(Handshake& shake, const wire::LinkAddress& to) {
     const wire::LinkMarks in =
         wire::link_marks(shake.hello, shake.welcome.nonce, shake.incoming, key_);
-    Status connected = shake.driver->connect(to, in.token);
+    Status connected = shake.end->connect(to, in.token);
     if (connected) return connected;
-    ghost::log::debug("kernet: no link {} to rank {}: {}", shake.driver->name(), shake.rank,
+    ghost::log::debug("kernet: no link {} to rank {}: {}", find_link(shake.kind)->name, shake.rank,
                       connected.error().message());
-    shake.driver.reset();
+    shake.end.reset();
     return connected;
 }
 
@@ -154,9 +153,9 @@ void Connector::answer_link(Handshake& shake) {
     const bool ours = std::any_of(usable_.begin(), usable_.end(), [&](const LinkLine* line) {
         return line->kind == shake.hello.kind;
     });
-    if (ours && !crowded(shake.hello.kind, true) && make_driver(shake, shake.hello.kind) &&
-        connect_driver(shake, shake.hello.link)) {
-        welcome.link = shake.driver->address();
+    if (ours && !crowded(shake.hello.kind, true) && make_end(shake, shake.hello.kind) &&
+        connect_end(shake, shake.hello.link)) {
+        welcome.link = shake.end->address();
     } else {
         shake.kind = wire::LinkKind::tcp;
     }
@@ -191,16 +190,16 @@ bool Connector::send_hello(Handshake& shake) {
     }
     Peer& to = peer(shake.rank);
     if (const wire::LinkKind wanted = shake.kind; wire::beside(wanted)) {
-        const Status made = make_driver(shake, wanted);
+        const Status made = make_end(shake, wanted);
         if (!made && made.error().code == ghost::Code::peer_lost) return false;
         // (one that is measured to be the best is not asked for again and again)
         if (!made && measured_ && !shake.is_trial()) to.failed_links |= bit(wanted);
     }
-    if (shake.is_trial() && !shake.driver) {
+    if (shake.is_trial() && !shake.end) {
         trial_failed(shake, "it cannot be had here", false);
         return false;
     }
-    if (shake.driver) shake.hello.link = shake.driver->address();
+    if (shake.end) shake.hello.link = shake.end->address();
     shake.hello.kind = shake.kind;
     shake.hello.from = config_.rank;
     shake.hello.to = shake.rank;
@@ -263,35 +262,29 @@ void Connector::tell_of_filters(Peer& from) {
 bool Connector::confirm(Handshake& shake, Peer& from) {
     shake.kind = shake.welcome.kind;
     if (shake.kind == wire::LinkKind::tcp) {
-        shake.driver.reset();
+        shake.end.reset();
         if (measured_) from.failed_links |= bit(shake.hello.kind);  // the other end will not
-    } else if (shake.driver) {
-        const Status connected = connect_driver(shake, shake.welcome.link);
+    } else if (shake.end) {
+        const Status connected = connect_end(shake, shake.welcome.link);
         // (an end that is gone again is no reason to think ill of the link)
         if (!connected && connected.error().code != ghost::Code::peer_lost) {
             link_failed(from, shake.kind);
         }
         if (!connected) return false;
     }
+    if (!shake.end && !make_end(shake, shake.kind)) return false;
     wire::seal(shake.confirm, shake.hello, shake.welcome, key_);
-    std::unique_ptr<RingMapping> ring;
-    if (shake.kind == wire::LinkKind::shm) {
-        auto made =
-            RingMapping::create({config_.ring_frames, static_cast<uint32_t>(config_.ring_bytes)});
-        if (!made) {
-            ghost::log::warning("kernet: {}", made.error().message());
-            from.shm_failed = config_.use_tcp;
-            return false;
-        }
-        if (!net::send_with_fd(shake.fd, &shake.confirm, sizeof shake.confirm,
-                               made->second.get())) {
-            return false;
-        }
-        ring = std::move(made->first);
-    } else if (!send_all(shake.fd, &shake.confirm, sizeof shake.confirm)) {
+    const auto given = shake.end->give();
+    if (!given) {
+        ghost::log::warning("kernet: {}", given.error().message());
+        from.shm_failed = config_.use_tcp;
         return false;
     }
-    established(shake, from, shake.welcome.last_seen, shake.welcome.epoch, std::move(ring));
+    const bool told =
+        *given < 0 ? send_all(shake.fd, &shake.confirm, sizeof shake.confirm)
+                   : net::send_with_fd(shake.fd, &shake.confirm, sizeof shake.confirm, *given).ok();
+    if (!told) return false;
+    established(shake, from, shake.welcome.last_seen, shake.welcome.epoch);
     return true;
 }
 
@@ -370,23 +363,18 @@ bool Connector::on_confirm(Handshake& shake) {
         ghost::log::warning("kernet: connection of rank {} refused: {}", shake.rank, wrong);
         return false;
     }
-    std::unique_ptr<RingMapping> ring;
-    if (shake.kind == wire::LinkKind::shm) {
-        auto attached = RingMapping::attach(shake.ring_fd);
-        if (!attached) {
-            ghost::log::warning("kernet: {}", attached.error().message());
-            return false;
-        }
-        ring = std::move(*attached);
+    if (!shake.end && !make_end(shake, shake.kind)) return false;
+    if (const Status taken = shake.end->take(std::move(shake.given)); !taken) {
+        ghost::log::warning("kernet: {}", taken.error().message());
+        return false;
     }
-    established(shake, peer(shake.rank), shake.hello.last_seen, shake.hello.epoch, std::move(ring));
+    established(shake, peer(shake.rank), shake.hello.last_seen, shake.hello.epoch);
     return true;
 }
 
 // --- both ---
 
-void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, uint64_t epoch,
-                            std::unique_ptr<RingMapping> ring) {
+void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, uint64_t epoch) {
     auto offer = std::make_unique<LinkHandoff>();
     offer->peer = with.shared;
     offer->generation = with.up = shake.hello.generation;
@@ -399,17 +387,15 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
     stop_watching(with);
     epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, shake.fd.get(), nullptr);
     with.kind = shake.kind;
-    offer->ring = std::move(ring);
-    if (shake.kind != wire::LinkKind::shm) offer->stream = stream_link(shake, epoch);
-    if (shake.fd) {
+    offer->link = shake.end->finish(terms(shake, epoch));
+    if (shake.fd) {  // what the link has not taken
         with.watch_fd = std::move(shake.fd);
         with.watch = next_id_++;
         watches_[with.watch] = shake.rank;
         add(with.watch, with.watch_fd.get(), EPOLLIN | EPOLLRDHUP);
     }
-    ghost::log::debug("kernet: link {} number {} with rank {} made by {}",
-                      offer->ring ? "shm" : offer->stream->name(), offer->generation, shake.rank,
-                      shake.incoming ? "the peer" : "us");
+    ghost::log::debug("kernet: link {} number {} with rank {} made by {}", offer->link->name(),
+                      offer->generation, shake.rank, shake.incoming ? "the peer" : "us");
     change(with, LinkState::up);
     // Whoever makes a link looks whether there is a better one, when the first messages have gone.
     with.examine_at = 0;
@@ -427,23 +413,12 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
     if (look_at_ == 0) looked();
 }
 
-// The connection itself, packets beside it, or both. What is not used stays in the handshake, to
-// be watched.
-std::unique_ptr<StreamLink> Connector::stream_link(Handshake& shake, uint64_t peer_epoch) {
-    const auto connection = [&] {
-        return std::make_unique<TcpLink>(std::move(shake.fd), location_.epoch, peer_epoch,
-                                         config_.dead_after_us);
-    };
-    if (!shake.driver) return connection();
-    const PacketKeys keys{packet_key(shake, !shake.incoming, location_.epoch),
-                          packet_key(shake, shake.incoming, peer_epoch)};
-    const bool pair = wire::paired(shake.kind);
-    auto packets =
-        std::make_unique<PacketLink>(std::move(shake.driver), keys, config_.dead_after_us,
-                                     pair ? small_slot_memory : PacketLink::usual_slot_memory);
-    if (!pair) return packets;
-    return std::make_unique<PairLink>(find_link(shake.kind)->name, std::move(packets),
-                                      connection());
+LinkTerms Connector::terms(const Handshake& shake, uint64_t peer_epoch) const {
+    LinkTerms out{location_.epoch, peer_epoch, {}};
+    if (!shake.end->driver()) return out;
+    out.keys = {packet_key(shake, !shake.incoming, location_.epoch),
+                packet_key(shake, shake.incoming, peer_epoch)};
+    return out;
 }
 
 wire::PacketKey Connector::packet_key(const Handshake& shake, bool from_initiator,
@@ -492,7 +467,7 @@ bool Connector::step(Handshake& shake) {
 bool Connector::read_message(Handshake& shake, void* message, size_t size, bool& complete) {
     auto* bytes = static_cast<uint8_t*>(message);
     const ssize_t got =
-        net::receive_with_fd(shake.fd, bytes + shake.have, size - shake.have, shake.ring_fd);
+        net::receive_with_fd(shake.fd, bytes + shake.have, size - shake.have, shake.given);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return true;
     if (got <= 0) return false;
     shake.have += static_cast<size_t>(got);

@@ -28,10 +28,9 @@ struct Connector::Handshake {
     wire::Hello hello;  // of ours, the purpose is there from the beginning
     wire::Welcome welcome;
     wire::Confirm confirm;
-    size_t have = 0;                       // bytes of the message being read
-    Fd ring_fd;                            // came with CONFIRM
-    std::unique_ptr<PacketDriver> driver;  // kinds beside the connection: our end
-    bool keep_fd = false;
+    size_t have = 0;               // bytes of the message being read
+    Fd given;                      // came with CONFIRM
+    std::unique_ptr<LinkEnd> end;  // ours of what is being made, as soon as there is one
     std::unique_ptr<Trial> trial;  // step measuring
     bool tried = false;            // what came of it is written down
 

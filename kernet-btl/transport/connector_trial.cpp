@@ -102,7 +102,7 @@ bool Connector::on_trial_hello(Handshake& shake) {
                                                            : wire::Verdict::accept;
     if (welcome.verdict == wire::Verdict::accept) {
         answer_link(shake);
-        if (!shake.driver) welcome.verdict = wire::Verdict::refused;
+        if (!shake.end) welcome.verdict = wire::Verdict::refused;
     }
     wire::seal(welcome, hello, key_);
     const bool told = ::send(shake.fd.get(), &welcome, sizeof welcome,
@@ -123,7 +123,7 @@ bool Connector::on_trial_welcome(Handshake& shake) {
     // (whoever is busy will not be for long)
     shake.tried = shake.welcome.verdict == wire::Verdict::crossing;
     if (shake.welcome.verdict != wire::Verdict::accept) return false;
-    if (shake.welcome.kind != shake.kind || !connect_driver(shake, shake.welcome.link)) {
+    if (shake.welcome.kind != shake.kind || !connect_end(shake, shake.welcome.link)) {
         return false;
     }
     wire::seal(shake.confirm, shake.hello, shake.welcome, key_);
@@ -136,16 +136,15 @@ bool Connector::begin_measuring(Handshake& shake) {
     if (shake.incoming && wire::check(shake.confirm, shake.hello, shake.welcome, key_)) {
         return false;
     }
+    PacketDriver& driver = *shake.end->driver();
     const uint64_t theirs = shake.incoming ? shake.hello.epoch : shake.welcome.epoch;
-    const PacketKeys keys{packet_key(shake, !shake.incoming, location_.epoch),
-                          packet_key(shake, shake.incoming, theirs)};
     // What is long goes by the connection in a pair, whatever packets can do.
     const auto role = shake.incoming             ? Trial::Role::answers
                       : wire::paired(shake.kind) ? Trial::Role::asks
                                                  : Trial::Role::asks_long_too;
-    shake.trial = std::make_unique<Trial>(shake.fd, *shake.driver, keys, role);
+    shake.trial = std::make_unique<Trial>(shake.fd, driver, terms(shake, theirs).keys, role);
     shake.step = Handshake::Step::measuring;
-    if (shake.driver->fd() >= 0) add(shake.id, shake.driver->fd(), EPOLLIN);
+    if (driver.fd() >= 0) add(shake.id, driver.fd(), EPOLLIN);
     return measure(shake);
 }
 

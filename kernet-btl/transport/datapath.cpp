@@ -13,11 +13,11 @@ namespace kernet {
 
 namespace {
 
-// While rings are in use, sockets are looked at every so many passes: one look costs as much as
-// two messages over a ring (facts: 240 ns).
-constexpr uint32_t stream_every = 32;
-// Up to so many sockets are tried one by one: a message is taken 0.5 µs earlier than by epoll, one
-// try in vain costs 0.24.
+// While there are quick links, the others are looked at every so many passes: one look costs a
+// system call, which takes as long as two messages over a ring.
+constexpr uint32_t slow_every = 32;
+// Up to so many links are tried one by one: a message is taken earlier than by epoll, by as much
+// as two tries in vain cost.
 constexpr size_t tried_singly = 3;
 
 }  // namespace
@@ -51,12 +51,14 @@ int DataPath::progress_inside() {
     if (registry_.push_wanted()) [[unlikely]]
         count_look();
     int events = 0;
-    for (Socket* socket : rings_) {
-        if (socket->local()) events += socket->poll_ring();
+    for (Socket* socket : quick_) {
+        if (socket->quiet() || !socket->linked()) continue;
+        events += socket->poll();
+        if (socket->backlog() > 0 && socket->linked()) [[unlikely]]
+            events += socket->attend();
     }
-    if (!streams_.empty() &&
-        (rings_.empty() || ++pass_ % stream_every == 0 || passed_.was_long_ago()))
-        events += poll_streams();
+    if (!slow_.empty() && (quick_.empty() || ++pass_ % slow_every == 0 || passed_.was_long_ago()))
+        events += poll_slow();
     if (unlinked_ != 0) [[unlikely]]
         wait_for_links(events);
     return events;
@@ -79,25 +81,24 @@ void DataPath::nap() {
     nanosleep(&time, nullptr);  // an early end does no harm
 }
 
-int DataPath::poll_streams() {
+int DataPath::poll_slow() {
     int events = 0;
     if (poller_) {
         epoll_event ready[16];
         const int count = epoll_wait(poller_.get(), ready, 16, 0);
         for (int i = 0; i < count; i++) {
             auto* socket = static_cast<Socket*>(ready[i].data.ptr);
-            if (socket->on_stream()) events += socket->poll_stream();
+            if (socket->linked()) events += socket->poll();
         }
     }
-    for (Socket* socket : streams_) {
+    for (Socket* socket : slow_) {
         // Those that were not asked about, and what is out of the sockets but not taken yet.
-        if (socket->on_stream() && (!poller_ || socket->stream().holds()))
-            events += socket->poll_stream();
+        if (socket->linked() && (!poller_ || socket->link().holds())) events += socket->poll();
     }
-    for (Socket* socket : streams_) {
-        if (socket->on_stream()) events += socket->attend_stream();
+    for (Socket* socket : slow_) {
+        if (socket->linked()) events += socket->attend();
     }
-    if (events > 0) pass_ = stream_every - 1;  // where something comes, more may
+    if (events > 0) pass_ = slow_every - 1;  // where something comes, more may
     count_look();
     return events;
 }
@@ -113,60 +114,61 @@ void DataPath::take_offers() {
 
 void DataPath::sort_links() {
     stale_ = false;
-    rings_.clear();
-    streams_.clear();
+    quick_.clear();
+    slow_.clear();
     unlinked_ = 0;
     idle_passes_ = 0;
     bool tended = false;
     for (auto& [rank, socket] : sockets_) {
         if (socket->expects_link()) ++unlinked_;
-        if (socket->linked()) (socket->local() ? rings_ : streams_).push_back(socket.get());
-        tended |= socket->on_stream() && socket->stream().tended();
+        if (!socket->linked()) continue;
+        (socket->local() ? quick_ : slow_).push_back(socket.get());
+        tended |= socket->link().tended();
     }
     tended_.store(tended, std::memory_order_relaxed);
-    watch_streams();
+    watch_slow();
 }
 
 // One epoll set answers for many sockets at the price of one; a few are quicker tried one by one.
-void DataPath::watch_streams() {
+void DataPath::watch_slow() {
     const bool marked = !poller_;  // those that were here; new links are not
-    const bool many = streams_.size() > tried_singly;
+    const bool many = slow_.size() > tried_singly;
     // (a link of which nothing tells must be tried)
-    const bool all_tell = many && std::all_of(streams_.begin(), streams_.end(), [](auto* socket) {
-                              return socket->stream().fd() >= 0;
+    const bool all_tell = many && std::all_of(slow_.begin(), slow_.end(), [](auto* socket) {
+                              return socket->link().fd() >= 0;
                           });
     poller_.reset(all_tell ? epoll_create1(EPOLL_CLOEXEC) : -1);
-    if (marked || !poller_) tell_streams();
+    if (marked || !poller_) tell_slow();
     if (!poller_) return;  // also without descriptors: then all are tried
-    for (Socket* socket : streams_) {
+    for (Socket* socket : slow_) {
         epoll_event event{};
         event.events = EPOLLIN | EPOLLRDHUP;
         event.data.ptr = socket;
-        epoll_ctl(poller_.get(), EPOLL_CTL_ADD, socket->stream().fd(), &event);
+        epoll_ctl(poller_.get(), EPOLL_CTL_ADD, socket->link().fd(), &event);
     }
 }
 
 // Whether somebody waits for their descriptors: the poller, or a caller that sleeps.
-void DataPath::tell_streams() {
+void DataPath::tell_slow() {
     const bool waited = poller_.valid() || sleeping_ > 0;
-    for (const Socket* socket : streams_) {
-        if (socket->on_stream()) socket->stream().waited_for(waited);
+    for (const Socket* socket : slow_) {
+        if (socket->linked()) socket->link().waited_for(waited);
     }
 }
 
 void DataPath::begin_sleep(std::vector<pollfd>& readable) {
-    if (sleeping_++ == 0 && !poller_) tell_streams();
+    if (sleeping_++ == 0 && !poller_) tell_slow();
     if (poller_) {
         readable.push_back({poller_.get(), POLLIN, 0});
         return;
     }
-    for (const Socket* socket : streams_) {
-        if (socket->on_stream()) readable.push_back({socket->stream().fd(), POLLIN, 0});
+    for (const Socket* socket : slow_) {
+        if (socket->linked()) readable.push_back({socket->link().fd(), POLLIN, 0});
     }
 }
 
 void DataPath::end_sleep() {
-    if (--sleeping_ == 0 && !poller_) tell_streams();
+    if (--sleeping_ == 0 && !poller_) tell_slow();
 }
 
 void DataPath::drain(int64_t limit_us, bool absent) {
@@ -202,7 +204,7 @@ DataPath::Pushed DataPath::push() {
         out.waits |= socket->push();
         out.moved |= socket->backlog() < before;
         // A link of packets has to be looked at as long as there is one.
-        out.waits |= socket->on_stream() && socket->stream().tended();
+        out.waits |= socket->linked() && socket->link().tended();
     }
     registry_.set_push_wanted(out.waits);
     return out;
@@ -210,7 +212,7 @@ DataPath::Pushed DataPath::push() {
 
 void DataPath::leave_dead() {
     for (auto& [rank, socket] : sockets_) {
-        if (socket->on_stream()) socket->leave_if_dead();
+        if (socket->linked()) socket->leave_if_dead();
     }
 }
 

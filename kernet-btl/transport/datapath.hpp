@@ -38,13 +38,6 @@ class DataPath {
     std::unique_ptr<Filtered> filtered(uint32_t peer) {
         return filters_ ? std::make_unique<Filtered>(*filters_, pool_, peer) : nullptr;
     }
-    // How bulk messages are cut for a ring, bytes; multiples of 64, at most 64 KiB.
-    void set_pieces(size_t min, size_t max) {
-        piece_min_ = min;
-        piece_max_ = max;
-    }
-    size_t piece_min() const { return piece_min_; }
-    size_t piece_max() const { return piece_max_; }
 
     // (gate) The socket of the stream to `peer`, made at first use. Lives as long as the endpoint.
     Socket& attach(uint32_t peer);
@@ -75,7 +68,7 @@ class DataPath {
     // Appends what becomes readable then; a link closed meanwhile, and rings, say nothing: sleep
     // for a short time.
     void begin_sleep(std::vector<pollfd>& readable);
-    bool has_rings() const { return !rings_.empty(); }
+    bool has_quick() const { return !quick_.empty(); }
     void end_sleep();
     // (gate) Progress until nothing waits to go out, at most that long; with `absent` also until
     // peers that are away have come back, so that all of them can be told what follows.
@@ -115,30 +108,28 @@ class DataPath {
     }
     void take_offers();
     void sort_links();
-    int poll_streams();
+    int poll_slow();
     void wait_for_links(int events);
-    void watch_streams();
-    void tell_streams();
+    void watch_slow();
+    void tell_slow();
 
     Gate gate_;
     Registry& registry_;
     FramePool pool_;
     std::unique_ptr<Filters> filters_;
     Receiver* receiver_ = nullptr;
-    size_t piece_min_ = 2048;
-    size_t piece_max_ = 65536;
     std::unordered_map<uint32_t, std::unique_ptr<Socket>> sockets_;
-    std::vector<Socket*> rings_;  // sockets by the link they have now
-    std::vector<Socket*> streams_;
-    ghost::Fd poller_;          // epoll set of streams_; none if there are none
+    std::vector<Socket*> quick_;  // sockets by the link they have now (Link::Traits)
+    std::vector<Socket*> slow_;
+    ghost::Fd poller_;          // epoll set of slow_; none if there are none
     uint32_t sleeping_ = 0;     // callers between begin_sleep() and end_sleep()
     uint32_t unlinked_ = 0;     // attached sockets whose link is being made, or whose peer moves
     uint32_t idle_passes_ = 0;  // in a row, with a peer away
-    bool stale_ = false;        // rings_ and streams_ are to be made anew
+    bool stale_ = false;        // quick_ and slow_ are to be made anew
     uint32_t pass_ = 0;
     ghost::LastTime passed_;
     std::atomic<bool> tended_{false};  // there are links that must be looked after
-    std::atomic<uint32_t> looks_{0};   // at stream links, by the rank; wraps
+    std::atomic<uint32_t> looks_{0};   // at slow links, by the rank; wraps
     uint32_t looks_seen_ = 0;          // the control side's
 };
 

@@ -15,6 +15,7 @@
 
 #include "kernet-btl/transport/location.hpp"
 #include "kernet-btl/link/fault.hpp"
+#include "kernet-btl/link/ring.hpp"
 #include "kernet-btl/wire/handshake.hpp"
 
 namespace kernet {
@@ -47,6 +48,7 @@ struct EndpointConfig {
     FaultPlan faults;                // what packets are to suffer: tests
     size_t ring_bytes = 512 * 1024;  // payload ring of link shm, per direction, bytes
     uint32_t ring_frames = 2048;     // lines of link shm's ring, per direction; power of two
+    RingPieces ring_pieces;          // of a bulk message in it
     std::string tcp_congestion = "reno,cubic";  // tried in order; "" = the system's
     std::string filters;  // of all streams, docs/FILTERS.md; "" or "none": no filters
     int64_t connect_timeout_us = 2'000'000;  // one attempt, connect to end of handshake

@@ -5,8 +5,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "kernet-btl/link/ring.hpp"
-#include "kernet-btl/link/stream_link.hpp"
+#include "kernet-btl/link/link.hpp"
 
 namespace kernet {
 
@@ -37,9 +36,8 @@ struct LinkHandoff {
     LinkHandoff* next = nullptr;
     PeerShared* peer = nullptr;
     uint64_t generation = 0;
-    uint64_t peer_last_seen = 0;         // last frame of ours the peer has
-    std::unique_ptr<StreamLink> stream;  // either this
-    std::unique_ptr<RingMapping> ring;   // or this
+    uint64_t peer_last_seen = 0;  // last frame of ours the peer has
+    std::unique_ptr<Link> link;
 };
 
 // Stack of offers; taken all at once, oldest first.

@@ -47,13 +47,11 @@ void Socket::commit_frame(size_t size, uint8_t tag) {
 }
 
 bool Socket::send_frame(Frame* frame, size_t size, uint8_t tag, void* token, bool more) {
-    if (direct_ && waiting_.empty()) {
-        if (uint8_t* room = direct_->reserve(size)) {
-            std::memcpy(room, frame->bytes(), size);
-            direct_->commit(size, tag, LineKind::data, next_seq_++);
-            path_.pool().put(frame);
-            return true;
-        }
+    if (uint8_t* room = room_in_link(size)) {
+        std::memcpy(room, frame->bytes(), size);
+        link_->commit(size, tag, next_seq_++);
+        path_.pool().put(frame);
+        return true;
     }
     frame->header.type = wire::FrameType::data;
     frame->header.tag = tag;
@@ -74,7 +72,8 @@ bool Socket::send_frame(Frame* frame, size_t size, uint8_t tag, void* token, boo
 void Socket::send_pieces(uint8_t tag, const void* front, size_t front_size, const void* rest,
                          size_t size) {
     const size_t whole = front_size + size;
-    if (!stream_ || filtered_ || unsent_ || whole + wire::max_pad > wire::max_message) {
+    const bool leaves = link_ && !link_->traits().in_place && !filtered_ && waiting_.empty();
+    if (!leaves || whole + wire::max_pad > wire::max_message) {
         uint8_t* room = reserve(whole);
         std::memcpy(room, front, front_size);
         std::memcpy(room + front_size, rest, size);
@@ -111,7 +110,7 @@ void Socket::send_bulk(uint8_t tag, const void* head, size_t head_size, const vo
 }
 
 void Socket::own_body(const void* token) {
-    for (const FrameQueue* queue : {&waiting_, &ringed_}) {
+    for (const FrameQueue* queue : {&sent_, &waiting_}) {
         for (Frame* frame = queue->front(); frame; frame = frame->next) {
             if (frame->token != token) continue;
             frame->own_body();
@@ -122,7 +121,7 @@ void Socket::own_body(const void* token) {
 }
 
 void Socket::enqueue(Frame* frame, bool more) {
-    const bool first = !unsent_;
+    const bool first = waiting_.empty();
     append(frame);
     start_sending(first, more);
 }
@@ -131,7 +130,6 @@ void Socket::append(Frame* frame) {
     frame->header.seq = next_seq_++;
     waiting_.push(frame);
     backlog_ += frame->wire_size();
-    if (!unsent_) unsent_ = frame;
 }
 
 // first: nothing was on its way before.
@@ -170,97 +168,40 @@ bool Socket::flush() {
 }
 
 bool Socket::flush_link() {
-    return ring_ ? flush_ring() : stream_ ? flush_stream() : waiting_.empty();
-}
-
-bool Socket::flush_ring() {
-    while (unsent_) {
-        Frame* frame = unsent_;
-        if (!(frame->bulk() ? put_bulk_in_ring(frame) : put_in_ring(frame))) return false;
-        waiting_.pop();
-        unsent_ = waiting_.front();
-        left(frame);
-        if (frame->bulk()) {
-            frame->last_line = ring_->tx.position();
-            ringed_.push(frame);
-        } else {
-            release(frame);
-        }
-    }
-    return true;
-}
-
-bool Socket::put_in_ring(Frame* frame) {
-    const size_t size = frame->byte_count() - frame->header.head;
-    uint8_t* room = ring_->tx.reserve(size);
-    if (!room) return false;
-    std::memcpy(room, frame->bytes() + frame->header.head, size);
-    ring_->tx.commit(size, frame->header.tag, LineKind::data, frame->header.seq);
-    return true;
-}
-
-bool Socket::put_bulk_in_ring(Frame* frame) {
-    RingTx& tx = ring_->tx;
-    if (!bulk_begun_) {
-        const uint64_t size = frame->body_size;
-        const size_t head = sizeof size + frame->header.head;
-        uint8_t* room = tx.reserve(head);
-        if (!room) return false;
-        std::memcpy(room, &size, sizeof size);
-        if (frame->header.head > 0) {
-            std::memcpy(room + sizeof size, frame->bytes(), frame->header.head);
-        }
-        tx.commit(head, frame->header.tag, LineKind::bulk_head, frame->header.seq);
-        bulk_begun_ = true;
-        bulk_offset_ = 0;
-    }
-    // Pieces small enough that the reader copies one while the next is written, large enough that
-    // lines do not count (facts: a quarter, between 2 and 64 KB).
-    const size_t piece = std::clamp<size_t>((frame->body_size / 4 + 63) & ~size_t{63},
-                                            path_.piece_min(), path_.piece_max());
-    while (bulk_offset_ < frame->body_size) {
-        const size_t size = std::min(piece, frame->body_size - bulk_offset_);
-        uint8_t* room = tx.reserve(size);
-        if (!room) return false;
-        std::memcpy(room, frame->body + bulk_offset_, size);
-        tx.commit(size, frame->header.tag, LineKind::bulk_piece, frame->header.seq);
-        bulk_offset_ += size;
-    }
-    bulk_begun_ = false;
-    bulk_offset_ = 0;
-    return true;
-}
-
-void Socket::reap_bulk(uint64_t consumed) {
-    while (!ringed_.empty() && ringed_.front()->last_line <= consumed) release(ringed_.pop());
-}
-
-bool Socket::flush_stream() {
-    while (unsent_) {
+    while (link_ && !waiting_.empty()) {
         // A frame says what had come when it began to be written, not what came since.
         bool says = offset_ == 0;
-        const ssize_t wrote = stream_->write(unsent_, offset_, received_);
+        const ssize_t wrote = link_->write(waiting_.front(), offset_, received_);
         if (wrote < 0) lost_ = true;
         if (wrote <= 0) return false;
-        size_t rest = static_cast<size_t>(wrote);
-        while (rest > 0) {
-            const size_t open = unsent_->wire_size() - offset_;
-            if (rest < open) {
-                offset_ += rest;
-                break;
-            }
-            rest -= open;
-            says |= rest > 0;
-            offset_ = 0;
-            Frame* done = unsent_;
-            unsent_ = done->next;
-            left(done);
-        }
+        written(static_cast<size_t>(wrote), says);
         if (!says) continue;
         told_ = received_;
         bytes_since_told_ = 0;
     }
-    return true;
+    return waiting_.empty();
+}
+
+// says: becomes true if another frame began among these bytes.
+void Socket::written(size_t bytes, bool& says) {
+    while (bytes > 0) {
+        Frame* frame = waiting_.front();
+        const size_t open = frame->wire_size() - offset_;
+        if (bytes < open) {
+            offset_ += bytes;
+            return;
+        }
+        bytes -= open;
+        says |= bytes > 0;
+        offset_ = 0;
+        waiting_.pop();
+        left(frame);
+        if (link_->traits().in_place && !frame->bulk()) {
+            release(frame);  // the link keeps it
+        } else {
+            sent_.push(frame);
+        }
+    }
 }
 
 // --- links ---
@@ -279,66 +220,58 @@ void Socket::adopt(LinkHandoff& offer) {
     idle_polls_ = 0;
     told_ = 0;
     drop_acknowledged(offer.peer_last_seen);
-    unsent_ = waiting_.front();
+    const Frame* first = waiting_.front();
     // The number in the handshake was read while the peer's data side may still have been
     // receiving by the old link. Frames that were never in a link cannot have arrived.
-    resuming_ = unsent_ && unsent_->header.seq <= exposed_;
-    if (offer.ring) {
-        ring_ = std::make_unique<Ring>(std::move(offer.ring));
-        direct_ = filtered_ ? nullptr : &ring_->tx;
-    } else {
-        stream_ = std::move(offer.stream);
-    }
+    resuming_ = first && first->header.seq <= exposed_;
+    link_ = std::move(offer.link);
+    in_place_ = link_->traits().in_place && !filtered_;
+    if (in_place_) place_ = &link_->place();
     ghost::log::debug("kernet: rank {}: link {} number {}, resuming after frame {}", peer(),
-                      ring_ ? "shm" : stream_->name(), generation_, offer.peer_last_seen);
+                      link_->name(), generation_, offer.peer_last_seen);
     backlog_ = filtered_ ? filtered_->bytes() : 0;
-    for (Frame* frame = unsent_; frame; frame = frame->next) backlog_ += frame->wire_size();
-    if (filtered_ && !unsent_) encode_some();
+    for (; first; first = first->next) backlog_ += first->wire_size();
+    if (filtered_ && waiting_.empty()) encode_some();
     path_.links_changed();
-    say_where_we_are();
+    // The first frame by every link: the last number received, exact because the old link is gone.
+    lost_ = !link_->write_control(wire::FrameType::ack, received_);
+    told_ = received_;
     if (!flush() && lost_) lose_link(nullptr);
 }
 
-// The first frame by every link: the last number received, exact because the old link is gone.
-void Socket::say_where_we_are() {
-    if (ring_) {
-        std::memcpy(ring_->tx.reserve(sizeof received_), &received_, sizeof received_);
-        ring_->tx.commit(sizeof received_, 0, LineKind::resume, 0);
-    } else {
-        lost_ = !stream_->write_control(wire::FrameType::ack, received_);
-        told_ = received_;
+void Socket::drop_link(Leave why) {
+    FrameQueue tail;
+    if (link_) {
+        if (why == Leave::lost && link_->lossy()) path_.registry().ask(shared_, link_lossy);
+        exposed_ = next_seq_ - 1;
+        link_->take_back(*this, path_.pool(), tail);
+        const auto said = why == Leave::suspended ? wire::FrameType::suspend : wire::FrameType::bye;
+        // Else the peer is told by the control side, through the connection beside the link.
+        if (why != Leave::lost && offset_ == 0 && link_->tells_leaving())
+            link_->write_control(said, received_);
+        place_ = &nowhere;
+        in_place_ = false;
+        link_.reset();
     }
+    keep(tail);
+    offset_ = 0;
+    path_.links_changed();
 }
 
-void Socket::drop_link(Leave why) {
-    if (why == Leave::lost && stream_ && stream_->lossy()) {
-        path_.registry().ask(shared_, link_lossy);
+// What the link gave back and what we kept, by their numbers, in front of what waits.
+void Socket::keep(FrameQueue& tail) {
+    FrameQueue all;
+    while (!tail.empty() || !sent_.empty()) {
+        const bool ours = tail.empty() ||
+                          (!sent_.empty() && sent_.front()->header.seq < tail.front()->header.seq);
+        all.push(ours ? sent_.pop() : tail.pop());
     }
-    if (linked()) exposed_ = next_seq_ - 1;
-    if (ring_) {
-        keep_ring_tail();
-        direct_ = nullptr;
-        ring_.reset();
-    }
-    if (stream_) {
-        // A ring's peer is told by the control side, through the socket beside the ring; so is
-        // that of a link of packets.
-        const auto said = why == Leave::suspended ? wire::FrameType::suspend : wire::FrameType::bye;
-        if (why != Leave::lost && offset_ == 0 && stream_->tells_leaving())
-            stream_->write_control(said, received_);
-        stream_.reset();
-    }
-    unsent_ = waiting_.front();
-    offset_ = 0;
-    bulk_begun_ = false;
-    bulk_offset_ = 0;
-    bulk_in_.done = 0;  // the body is sent again from its start
-    path_.links_changed();
+    waiting_.prepend(all);
 }
 
 void Socket::lose_link(const char* wrong) {
     if (wrong) ghost::log::error("kernet: link with rank {} dropped: {}", peer(), wrong);
-    const bool mute = stream_ && stream_->mute();
+    const bool mute = link_ && link_->mute();
     drop_link(Leave::lost);
     lost_ = false;
     shared_.lost_generation.store(generation_, std::memory_order_release);
@@ -350,54 +283,19 @@ void Socket::lose_link(const char* wrong) {
 }
 
 void Socket::leave_if_dead() {
-    if (stream_->node_is_dead()) lose_link("the peer's node is silent");
-}
-
-// Copies what the peer has not consumed out of the ring, in front of what waits.
-// The peer may be reading meanwhile, so the count of what it has consumed is read once: a bulk
-// frame it finished between two readings would be in the way of all that come after it. What it
-// takes after that is sent again and dropped by its number.
-void Socket::keep_ring_tail() {
-    const uint64_t consumed = ring_->tx.consumed();
-    reap_bulk(consumed);
-    FrameQueue tail;
-    const RingTx& tx = ring_->tx;
-    LineView line;
-    for (uint64_t number = consumed; number < tx.position(); number = tx.after(number, line)) {
-        if (!tx.view(number, line)) {
-            ghost::log::error("kernet: ring to rank {} spoilt: its tail is lost", peer());
-            break;
-        }
-        const uint64_t seq =
-            next_seq_ - static_cast<uint32_t>(static_cast<uint32_t>(next_seq_) - line.seq);
-        if (line.kind == LineKind::data) {
-            Frame* frame = path_.pool().get(line.length);
-            frame->header.type = wire::FrameType::data;
-            frame->header.tag = line.tag;
-            frame->header.length = line.length;
-            frame->header.seq = seq;
-            std::memcpy(frame->bytes(), line.data, line.length);
-            tail.push(frame);
-        } else if (line.kind != LineKind::resume && !ringed_.empty() &&
-                   ringed_.front()->header.seq == seq) {
-            tail.push(ringed_.pop());
-        }
-    }
-    waiting_.prepend(tail);
+    if (link_->node_is_dead()) lose_link("the peer's node is silent");
 }
 
 void Socket::drop_acknowledged(uint64_t ack) {
+    while (!sent_.empty() && sent_.front()->header.seq <= ack) release(sent_.pop());
+    // What has arrived by the last link, and waits to be sent again.
     while (!waiting_.empty() && waiting_.front()->header.seq <= ack) {
-        Frame* frame = waiting_.front();
-        if (frame == unsent_) {
-            if (offset_ > 0) return;  // repeated in vain, but its rest must go out
-            unsent_ = frame->next;
-            left(frame);
-        }
-        waiting_.pop();
+        if (offset_ > 0) return;  // repeated in vain, but its rest must go out
+        Frame* frame = waiting_.pop();
+        left(frame);
         release(frame);
     }
-    if (filtered_ && !unsent_) encode_some();
+    if (filtered_ && waiting_.empty()) encode_some();
 }
 
 void Socket::suspend() {
@@ -424,13 +322,11 @@ void Socket::unattach() {
         for (void* token : filtered_->drop()) receiver_.released(*this, token);
         filtered_->suspend();
     }
-    unsent_ = nullptr;
     backlog_ = 0;
 }
 
 bool Socket::busy() {
-    if (ring_) return !waiting_.empty() || ring_->tx.consumed() != ring_->tx.position();
-    return !waiting_.empty();
+    return !waiting_.empty() || !sent_.empty() || (link_ && link_->keeps());
 }
 
 }  // namespace kernet

@@ -11,8 +11,7 @@
 #include "kernet-btl/transport/filtered.hpp"
 #include "kernet-btl/transport/mailbox.hpp"
 #include "kernet-btl/transport/socket_state.hpp"
-#include "kernet-btl/link/ring.hpp"
-#include "kernet-btl/link/stream_link.hpp"
+#include "kernet-btl/link/link.hpp"
 
 namespace kernet {
 
@@ -48,9 +47,9 @@ class Socket final : private LinkEvents {
     uint32_t peer() const { return shared_.rank; }
     DataPath& path() const { return path_; }
     SocketState state() const { return state_; }
-    bool linked() const { return ring_ != nullptr || stream_ != nullptr; }
-    bool local() const { return ring_ != nullptr; }  // link shm
-    bool on_stream() const { return stream_ != nullptr; }
+    bool linked() const { return link_ != nullptr; }
+    // Its link is looked at for nearly nothing: the peer shares memory with us.
+    bool local() const { return link_ && link_->traits().quick; }
     // No link now, and one is to come: the peer moves, or the first link is being made.
     bool expects_link() const {
         return state_ == SocketState::attached && !linked() && peer_said_ != PeerSaid::left;
@@ -61,20 +60,16 @@ class Socket final : private LinkEvents {
     // Where the bytes of a message of at most wire::max_message bytes go. Never null.
     uint8_t* reserve(size_t size) {
         staged_ = nullptr;
-        if (direct_ && waiting_.empty()) [[likely]] {
-            if (uint8_t* room = direct_->reserve(size)) [[likely]]
-                return room;
-        }
+        if (uint8_t* room = room_in_link(size)) [[likely]]
+            return room;
         return reserve_frame(size);
     }
     // Bytes that wait here for room in a link, or for a link. An upper layer that is not to fill
     // memory without end stops at some backlog.
     size_t backlog() const { return backlog_; }
     void commit(size_t size, uint8_t tag) {
-        if (!staged_) [[likely]] {
-            direct_->commit(size, tag, LineKind::data, next_seq_++);
-            return;
-        }
+        if (!staged_) [[likely]]
+            return link_->commit(size, tag, next_seq_++);
         commit_frame(size, tag);
     }
     // Sends a frame of the path's pool whose bytes are already filled in. Takes it over. True if
@@ -96,13 +91,15 @@ class Socket final : private LinkEvents {
     void own_body(const void* token);
 
     // --- progress; returns the number of events ---
-    int poll_ring();
-    int poll_stream();
-    // What is due by itself on a stream link: going on writing, acknowledging.
-    int attend_stream();
-    StreamLink& stream() const { return *stream_; }  // if on_stream()
+    // Nothing has come and nothing waits to go, said for next to nothing.
+    bool quiet() const { return link_ && link_->quiet() && waiting_.empty(); }
+    // These three if linked().
+    int poll();
+    // What is due by itself: going on writing, acknowledging.
+    int attend();
+    Link& link() const { return *link_; }
     // By what it goes now; "" without a link. Static text.
-    const char* link_name() const { return ring_ ? "shm" : stream_ ? stream_->name() : ""; }
+    const char* link_name() const { return link_ ? link_->name() : ""; }
     // Writes what waits. True if nothing does any more.
     bool flush();
     // Gate closed, by the control side: writes what waits without taking in any message. True if
@@ -115,7 +112,7 @@ class Socket final : private LinkEvents {
         if (!linked()) ask_for_link();
     }
     void adopt(LinkHandoff& offer);
-    // Gate closed, by the control side, if on_stream(): gives up a link whose other end's node is
+    // Gate closed, by the control side, if linked(): gives up a link whose other end's node is
     // dead; what was not acknowledged goes by the next one.
     void leave_if_dead();
     // Gate closed: leaves the link, keeping what the peer has not acknowledged.
@@ -128,23 +125,22 @@ class Socket final : private LinkEvents {
     // Frames of the peer that its filters cannot have made.
     uint64_t refused() const { return filtered_ ? filtered_->refused() : 0; }
     // Something would be lost if this process ended now.
-    bool unsettled() const { return backlog_ > 0 || (stream_ && !stream_->settled()); }
+    bool unsettled() const { return backlog_ > 0 || (link_ && !link_->settled()); }
 
   private:
-    struct Ring {
-        Ring(std::unique_ptr<RingMapping> mapping)
-            : map(std::move(mapping)),
-              rx(*map, map->creator()),
-              tx(*map, map->creator() ? 0 : 1, &rx) {}
-        std::unique_ptr<RingMapping> map;
-        RingRx rx;
-        RingTx tx;
-    };
     enum class Leave { lost, suspended, unattached };
     // What the peer said before its link goes.
     enum class PeerSaid : uint8_t { nothing, suspends, left };
 
     bool change(SocketState to);
+    // Where a message goes in the link itself; null if it has to be a frame.
+    uint8_t* room_in_link(size_t size) {
+        if (!waiting_.empty()) [[unlikely]]
+            return nullptr;
+        if (size < place_->limit) [[likely]]
+            return place_->begin;
+        return in_place_ ? link_->reserve(size) : nullptr;
+    }
     uint8_t* reserve_frame(size_t size);
     void commit_frame(size_t size, uint8_t tag);
     void enqueue(Frame* frame, bool more = false);
@@ -152,18 +148,14 @@ class Socket final : private LinkEvents {
     void start_sending(bool first, bool more);
     void drop_link(Leave why);
     void lose_link(const char* wrong);
-    void keep_ring_tail();
+    void keep(FrameQueue& tail);
     void drop_acknowledged(uint64_t ack);
     void release(Frame* frame);
     void left(Frame* frame);
     void ask_for_link();
 
     bool flush_link();
-    bool flush_ring();
-    bool flush_stream();
-    bool put_in_ring(Frame* frame);
-    bool put_bulk_in_ring(Frame* frame);
-    void reap_bulk(uint64_t consumed);
+    void written(size_t bytes, bool& says);
     void acknowledge_idle();
 
     // filters, socket_filters.cpp
@@ -173,14 +165,6 @@ class Socket final : private LinkEvents {
     bool take_filtered(uint64_t seq, uint8_t tag, const uint8_t* bytes, size_t size);
     void end_long();
 
-    void say_where_we_are();
-    // link shm, receiving
-    void take_resume_only();
-    bool take_line(const LineView& line);
-    bool take_resume(const LineView& line);
-    bool take_bulk_head(const LineView& line);
-    bool take_bulk_piece(const LineView& line);
-    bool accept_seq(uint32_t low, uint64_t& seq) const;
     void arrived(uint64_t seq) {
         received_ = seq;
         shared_.received.store(seq, std::memory_order_release);
@@ -189,7 +173,7 @@ class Socket final : private LinkEvents {
     // LinkEvents
     wire::FrameLimits limits() const override;
     void on_ack(uint64_t ack) override;
-    void on_data(const wire::FrameHeader& header, uint8_t* bytes) override;
+    bool on_data(uint64_t seq, uint8_t tag, uint8_t* bytes, size_t size) override;
     uint8_t* on_bulk(const wire::FrameHeader& header, const uint8_t* head) override;
     void on_bulk_done(const wire::FrameHeader& header) override;
     void on_control(wire::FrameType type) override;
@@ -202,17 +186,18 @@ class Socket final : private LinkEvents {
         uint8_t head[wire::max_bulk_head];
         uint8_t* body = nullptr;  // null: refused
         uint64_t size = 0;
-        uint64_t done = 0;  // link shm
     };
     uint8_t* begin_bulk(uint64_t seq, uint8_t tag, const uint8_t* head, size_t head_size,
                         uint64_t size);
     void end_bulk();
 
-    // Hot: what sending and receiving a small message over a ring touches.
-    RingTx* direct_ = nullptr;  // of ring_; null without one, and with filters
-    std::unique_ptr<Ring> ring_;
+    static constexpr Link::Place nowhere{};
+
+    // Hot: what sending and receiving a small message in place touches.
+    const Link::Place* place_ = &nowhere;  // of link_; nowhere without one, and with filters
+    std::unique_ptr<Link> link_;
     Frame* staged_ = nullptr;
-    FrameQueue waiting_;  // in order: not in a ring yet; stream link: not acknowledged yet
+    FrameQueue waiting_;  // in order: not entirely in a link
     uint64_t next_seq_ = 1;
     uint64_t received_ = 0;
     std::unique_ptr<Filtered> filtered_;  // null without filters
@@ -221,25 +206,20 @@ class Socket final : private LinkEvents {
     PeerShared& shared_;
     Receiver& receiver_;
     SocketState state_ = SocketState::free;
-    std::unique_ptr<StreamLink> stream_;
+    bool in_place_ = false;  // messages are written where the link keeps them
+    FrameQueue sent_;        // in the link, not acknowledged, and not kept by it
     uint64_t generation_ = 0;
     size_t backlog_ = 0;
     uint64_t exposed_ = 0;  // last number that may have gone by a link now gone
     PeerSaid peer_said_ = PeerSaid::nothing;
     bool corked_ = false;    // what waits is to leave with what the caller sends next
     bool resuming_ = false;  // what waits may have arrived by the last link: the peer must say
-    // stream links
-    Frame* unsent_ = nullptr;  // first of waiting_ not entirely written
-    size_t offset_ = 0;        // of it, bytes written
-    uint64_t told_ = 0;        // last acknowledgement we sent
+    size_t offset_ = 0;      // of the first that waits, bytes written
+    uint64_t told_ = 0;      // last acknowledgement we sent
     uint64_t bytes_since_told_ = 0;
     uint32_t idle_polls_ = 0;
     bool lost_ = false;     // found broken while sending
-    bool polling_ = false;  // inside StreamLink::poll(): the link must stay until it returns
-    // link shm
-    FrameQueue ringed_;       // bulk frames in the ring, not yet consumed
-    size_t bulk_offset_ = 0;  // of the first waiting bulk frame, bytes in the ring
-    bool bulk_begun_ = false;
+    bool polling_ = false;  // inside Link::poll(): the link must stay until it returns
     BulkIn bulk_in_;
 };
 

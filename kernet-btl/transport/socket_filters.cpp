@@ -19,7 +19,7 @@ constexpr int rounds = 4;
 // --- sending ---
 
 void Socket::send_filtered(Frame* plain, bool more) {
-    const bool first = !unsent_;
+    const bool first = waiting_.empty();
     filtered_->add(plain);
     backlog_ += plain->wire_size();
     encode_some();
@@ -41,7 +41,7 @@ bool Socket::flush_filtered() {
     for (int round = 0; round < rounds; round++) {
         const bool done = flush_link();
         encode_some();
-        if (!done || !unsent_) return done;
+        if (!done || waiting_.empty()) return done;
     }
     return false;
 }

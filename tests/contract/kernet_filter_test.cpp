@@ -61,7 +61,7 @@ struct End {
         made->peer = &shared;
         made->generation = generation;
         made->peer_last_seen = peer_last_seen;
-        made->stream = std::make_unique<kernet::TcpLink>(ghost::Fd(fd), 0, 0, 0);
+        made->link = std::make_unique<kernet::TcpLink>(ghost::Fd(fd), 0, 0, 0);
         registry.offers.put(std::move(made));
     }
     Socket& socket() { return path.attach(shared.rank); }

@@ -322,24 +322,39 @@ TEST_P(KernetLink, StrangersAreNotBelieved) {
 constexpr const char* bad = "drop=100,duplicate=50,reorder=50,delay=20,corrupt=50";
 constexpr const char* worse = "drop=100,duplicate=50,reorder=50,delay=20,corrupt=50,cut=5";
 
-INSTANTIATE_TEST_SUITE_P(
-    All, KernetLink,
-    testing::Values(Link{"shm", "shm", "lo", ""}, Link{"tcp", "tcp", "127.0.0.1/32", ""},
-                    Link{"tcp6", "tcp", "::1/128", ""}, Link{"udp", "udp", "127.0.0.1/32", ""},
-                    Link{"udp6", "udp", "::1/128", ""}, Link{"loop", "loop", "lo", ""},
-                    Link{"netdevice", "netdevice", "127.0.0.1/32", ""},
-                    Link{"ofi", "ofi", "127.0.0.1/32", ""}, Link{"ofi6", "ofi", "::1/128", ""},
-                    Link{"netdevice_bad", "netdevice", "127.0.0.1/32", bad},
-                    Link{"udp_bad", "udp", "127.0.0.1/32", bad},
-                    Link{"pair", "pair", "127.0.0.1/32", ""}, Link{"pair6", "pair", "::1/128", ""},
-                    Link{"pair_bad", "pair", "127.0.0.1/32", bad},
-                    Link{"pair_worse", "pair", "127.0.0.1/32", worse},
-                    Link{"framepair", "framepair", "127.0.0.1/32", ""},
-                    Link{"framepair6", "framepair", "::1/128", ""},
-                    Link{"framepair_bad", "framepair", "127.0.0.1/32", bad},
-                    Link{"framepair_worse", "framepair", "127.0.0.1/32", worse},
-                    Link{"loop_worse", "loop", "lo", worse}),
-    [](const auto& info) { return std::string(info.param.name); });
+constexpr Link all_links[] = {{"shm", "shm", "lo", ""},
+                              {"tcp", "tcp", "127.0.0.1/32", ""},
+                              {"tcp6", "tcp", "::1/128", ""},
+                              {"udp", "udp", "127.0.0.1/32", ""},
+                              {"udp6", "udp", "::1/128", ""},
+                              {"loop", "loop", "lo", ""},
+                              {"netdevice", "netdevice", "127.0.0.1/32", ""},
+                              {"ofi", "ofi", "127.0.0.1/32", ""},
+                              {"ofi6", "ofi", "::1/128", ""},
+                              {"netdevice_bad", "netdevice", "127.0.0.1/32", bad},
+                              {"udp_bad", "udp", "127.0.0.1/32", bad},
+                              {"pair", "pair", "127.0.0.1/32", ""},
+                              {"pair6", "pair", "::1/128", ""},
+                              {"pair_bad", "pair", "127.0.0.1/32", bad},
+                              {"pair_worse", "pair", "127.0.0.1/32", worse},
+                              {"framepair", "framepair", "127.0.0.1/32", ""},
+                              {"framepair6", "framepair", "::1/128", ""},
+                              {"framepair_bad", "framepair", "127.0.0.1/32", bad},
+                              {"framepair_worse", "framepair", "127.0.0.1/32", worse},
+                              {"loop_worse", "loop", "lo", worse}};
+
+INSTANTIATE_TEST_SUITE_P(All, KernetLink, testing::ValuesIn(all_links),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+// No line of the table without an end to be made, or without this contract.
+TEST(KernetLinkTable, EveryLineHasItsMakerAndItsContract) {
+    for (const kernet::LinkLine& line : kernet::link_table()) {
+        EXPECT_NE(line.make, nullptr) << line.name;
+        EXPECT_TRUE(std::any_of(std::begin(all_links), std::end(all_links), [&](const Link& link) {
+            return std::string(link.line) == line.name;
+        })) << line.name;
+    }
+}
 
 // A link on which nothing gets across is given up for the connection beside it.
 class NothingGetsAcross : public testing::TestWithParam<const char*> {};

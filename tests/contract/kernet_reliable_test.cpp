@@ -14,6 +14,7 @@
 #include "kernet-btl/link/loop.hpp"
 #include "kernet-btl/link/pair.hpp"
 #include "kernet-btl/link/reliable.hpp"
+#include "kernet-btl/link/shm.hpp"
 
 namespace {
 
@@ -160,11 +161,11 @@ struct Pair {
         if (ways == Ways::both) {
             auto both = std::make_unique<PairLink>("pair", std::move(link), std::move(bytes));
             to.both = both.get();
-            offer->stream = std::move(both);
+            offer->link = std::move(both);
         } else if (ways == Ways::connection) {
-            offer->stream = std::move(bytes);
+            offer->link = std::move(bytes);
         } else {
-            offer->stream = std::move(link);
+            offer->link = std::move(link);
         }
         to.registry.offers.put(std::move(offer));
     }
@@ -425,7 +426,7 @@ TEST(KernetReliable, ALookAfterAWhileFindsWhatCameBesideRings) {
     auto offer = std::make_unique<LinkHandoff>();
     offer->peer = &pair.b.registry.peer(2);
     offer->generation = 1;
-    offer->ring = std::move(ring->first);
+    offer->link = std::make_unique<ShmLink>(std::move(ring->first), RingPieces{});
     pair.b.registry.offers.put(std::move(offer));
     EXPECT_EQ(missed_after_a_while(pair), 0);
 }

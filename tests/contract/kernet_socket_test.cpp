@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernet-btl/transport/datapath.hpp"
+#include "kernet-btl/link/shm.hpp"
 #include "kernet-btl/link/tcp.hpp"
 
 namespace {
@@ -62,7 +63,7 @@ struct End {
         made->peer = &shared;
         made->generation = generation;
         made->peer_last_seen = peer_last_seen;
-        made->ring = std::move(ring);
+        made->link = std::make_unique<kernet::ShmLink>(std::move(ring), kernet::RingPieces{});
         registry.offers.put(std::move(made));
     }
     Registry registry;
@@ -86,7 +87,7 @@ void offer_connection(Registry& to, kernet::PeerShared& peer, int fd, uint64_t g
     made->peer = &peer;
     made->generation = generation;
     made->peer_last_seen = peer_last_seen;
-    made->stream = std::make_unique<kernet::TcpLink>(kernet::Fd(fd), 0, 0, 0);
+    made->link = std::make_unique<kernet::TcpLink>(kernet::Fd(fd), 0, 0, 0);
     to.offers.put(std::move(made));
 }
 
@@ -137,6 +138,46 @@ TEST(KernetSocket, NothingIsLostWhenALinkGoesWhileThePeerReadsIt) {
     EXPECT_FALSE(b.receiver.wrong());
     a.path.unattach_all();
     b.path.unattach_all();
+}
+
+// What is in a ring when it is left, of both kinds, and what had no room in it: by the next link,
+// of whichever kind, all of it comes in its order.
+TEST(KernetSocket, WhatARingHeldGoesInOrderByTheNextLink) {
+    constexpr uint64_t messages = 60, words = 4096;
+    for (const bool ring_follows : {true, false}) {
+        SCOPED_TRACE(ring_follows);
+        End a(1), b(0);
+        Socket& out = a.path.attach(1);
+        b.path.attach(0);
+        relink(a, b, 1);
+        b.path.progress();
+        a.path.progress();
+        std::vector<std::vector<uint64_t>> bodies;
+        for (uint64_t i = 0; i < messages; i++) bodies.emplace_back(words, i);
+        for (uint64_t i = 0; i < messages; i++) {
+            kernet::Gate::Holder inside(a.path.gate());
+            if (i % 2 == 0) {
+                std::memcpy(out.reserve(sizeof i), &i, sizeof i);
+                out.commit(sizeof i, 1);
+            } else {
+                out.send_bulk(1, nullptr, 0, bodies[i].data(), words * 8, &bodies[i]);
+            }
+        }
+        EXPECT_GT(out.backlog(), 0U);
+        b.path.progress();
+        EXPECT_GT(b.receiver.taken(), 0U);
+        EXPECT_LT(b.receiver.taken(), messages / 4);
+        ring_follows ? relink(a, b, 2) : connect(a, b.registry, b.shared, 2);
+        for (int i = 0; i < 10'000 && (b.receiver.taken() < messages || out.busy()); i++) {
+            a.path.progress();
+            b.path.progress();
+        }
+        EXPECT_EQ(b.receiver.taken(), messages);
+        EXPECT_FALSE(b.receiver.wrong());
+        EXPECT_EQ(a.receiver.released(), messages / 2);
+        a.path.unattach_all();
+        b.path.unattach_all();
+    }
 }
 
 // The body of a bulk message is the caller's again before it has been acknowledged: what is sent

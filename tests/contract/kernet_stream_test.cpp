@@ -389,7 +389,7 @@ TEST(KernetSleep, ASmallMessageByTcpWakes) {
         std::vector<pollfd> readable;
         {
             kernet::Gate::Holder inside(data.gate());
-            EXPECT_FALSE(data.has_rings());
+            EXPECT_FALSE(data.has_quick());
             data.begin_sleep(readable);
         }
         ASSERT_EQ(readable.size(), 1u);

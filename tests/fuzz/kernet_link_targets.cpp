@@ -10,7 +10,7 @@
 #include "kernet-btl/transport/datapath.hpp"
 #include "kernet-btl/link/loop.hpp"
 #include "kernet-btl/link/reliable.hpp"
-#include "kernet-btl/link/ring.hpp"
+#include "kernet-btl/link/shm.hpp"
 #include "kernet-btl/link/table.hpp"
 #include "kernet-btl/wire/channel.hpp"
 #include "kernet-btl/wire/handshake.hpp"
@@ -33,12 +33,11 @@ class End final : private Receiver {
     }
     ~End() override { path_.unattach_all(); }
 
-    void adopt(std::unique_ptr<StreamLink> stream, std::unique_ptr<RingMapping> ring) {
+    void adopt(std::unique_ptr<Link> link) {
         auto offer = std::make_unique<LinkHandoff>();
         offer->peer = &shared_;
         offer->generation = 1;
-        offer->stream = std::move(stream);
-        offer->ring = std::move(ring);
+        offer->link = std::move(link);
         registry_.offers.put(std::move(offer));
         for (int i = 0; i < 3; i++) send(100);
         path_.progress();
@@ -113,7 +112,7 @@ bool read_frames(const uint8_t* data, size_t size) {
     Input input(data, size);
     const size_t piece = 17 + input.take<uint8_t>() * size_t{997};
     End end;
-    end.adopt(std::make_unique<FedLink>(input, piece), nullptr);
+    end.adopt(std::make_unique<FedLink>(input, piece));
     for (size_t before = SIZE_MAX; input.left() != before && !end.lost();) {
         before = input.left();
         end.progress();
@@ -209,8 +208,7 @@ bool read_packets(const uint8_t* data, size_t size) {
     Input input(data, size);
     End end;
     end.adopt(std::make_unique<PacketLink>(std::make_unique<FedDriver>(input),
-                                           PacketKeys{packets_out, packets_in}, 1'000'000),
-              nullptr);
+                                           PacketKeys{packets_out, packets_in}, 1'000'000));
     for (int i = 0; i < 40 && !end.lost(); i++) end.progress();
     return !end.lost() && input.left() == 0;
 }
@@ -299,7 +297,7 @@ bool read_rings(const uint8_t* data, size_t size) {
     const size_t part = input.skip(ring_geometry.bytes);
     if (part > 0) std::memcpy(map.payload(1), from, part);
     End end;
-    end.adopt(nullptr, std::move(made->first));
+    end.adopt(std::make_unique<ShmLink>(std::move(made->first), RingPieces{}));
     for (int i = 0; i < 4 && !end.lost(); i++) end.progress();
     return !end.lost();
 }
@@ -350,9 +348,9 @@ const Handshakes& good() {
     return all;
 }
 
-// The address in a message that was believed is given to every driver there is.
+// The address in a message that was believed is given to an end of every link there is.
 void connect_all(const wire::LinkAddress& address) {
-    static const Fd beside = [] {
+    static Fd connection = [] {
         const Fd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
         Fd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
         sockaddr_in to{};
@@ -370,8 +368,8 @@ void connect_all(const wire::LinkAddress& address) {
         if (line.kind == wire::LinkKind::ofi) continue;        // what libfabric leaks is not ours
         if (line.kind == wire::LinkKind::framepair) continue;  // its packets are netdevice's
         if (!line.make || (line.usable && !line.usable(hub.get()))) continue;
-        auto driver = line.make({beside, hub.get()});
-        if (driver) (void)(*driver)->connect(address, 1);
+        auto end = line.make({.connection = connection, .loop = hub.get()});
+        if (end) (void)(*end)->connect(address, 1);
     }
 }
 
