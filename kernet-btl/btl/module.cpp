@@ -129,7 +129,7 @@ int Module::complete() {
 
 int Module::progress() {
     int events = 0;
-    bool tired = false;
+    bool idle = false;
     {
         Gate::Holder inside(path_.gate());
         if (path_.gate().nested()) return 0;
@@ -137,10 +137,10 @@ int Module::progress() {
         // whatever became of the announcement
         if (regions.offers_wait()) regions.send_offers(nullptr);
         if (!done_.empty()) events += complete();
-        tired = path_.tired();
+        idle = path_.should_back_off();
     }
-    if (tired) [[unlikely]]
-        DataPath::nap();
+    if (idle) [[unlikely]]
+        DataPath::back_off();
     return events;
 }
 

@@ -22,7 +22,7 @@ using ghost::make_error;
 constexpr size_t bulk_above = 32 * 1024;
 constexpr uint8_t tag_stream = 1;
 constexpr size_t max_orphans = 4096;
-constexpr int64_t nap_us = 100, longest_nap_us = 500;
+constexpr int64_t back_off_us = 100, longest_back_off_us = 500;
 
 ghost::Error no_socket(uint32_t socket) {
     return make_error(Code::not_found, "find socket", std::to_string(socket));
@@ -343,19 +343,19 @@ int Node::progress_inside() {
 
 // Sleeps until something may have come since changes_ was `seen`: on a link, or as woken() says.
 // False if only time has passed, which rings need: they wake nobody.
-bool Node::nap(uint64_t seen, int64_t longest_us) {
-    std::vector<pollfd> readable{{nap_fd_.get(), POLLIN, 0}};
+bool Node::back_off(uint64_t seen, int64_t longest_us) {
+    std::vector<pollfd> readable{{wake_fd_.get(), POLLIN, 0}};
     {
         Gate::Holder inside(gate());
         path_->begin_sleep(readable);
     }
-    nappers_.fetch_add(1);
+    backing_off_.fetch_add(1);
     bool woke = changes_.load() != seen;
     const timespec time{0, longest_us * 1000};
     if (!woke) woke = ppoll(readable.data(), readable.size(), &time, nullptr) > 0;
-    nappers_.fetch_sub(1);
+    backing_off_.fetch_sub(1);
     uint64_t word = 0;
-    if (readable[0].revents && ::read(nap_fd_.get(), &word, sizeof word) < 0) woke = false;
+    if (readable[0].revents && ::read(wake_fd_.get(), &word, sizeof word) < 0) woke = false;
     Gate::Holder inside(gate());
     path_->end_sleep();
     return woke;
@@ -370,14 +370,14 @@ int64_t Node::spin_time() {
     return 0;
 }
 
-// Attempts until one gives a result. First it looks all the time, then it naps. Where there are
-// rings it first gives the processor away between two looks, for longer than a nap takes (100 µs
+// Attempts until one gives a result. First it looks all the time, then it backs off. Where there
+// are rings it first gives the processor away between two looks, for longer than that takes (100 µs
 // and the timer's slack of 50): otherwise two that wait for each other in turns would never find
 // each other awake again once one of them has slept.
 template <typename Attempt>
 Status Node::block(int64_t timeout_us, Attempt attempt) {
     int64_t began = 0, spin_us = 0;
-    for (int64_t time = nap_us;;) {
+    for (int64_t time = back_off_us;;) {
         const uint64_t seen = changes_.load(std::memory_order_acquire);
         int64_t yield_us = 0;
         {
@@ -407,7 +407,7 @@ Status Node::block(int64_t timeout_us, Attempt attempt) {
             sched_yield();
             continue;
         }
-        time = nap(seen, time) ? nap_us : std::min(time * 2, longest_nap_us);
+        time = back_off(seen, time) ? back_off_us : std::min(time * 2, longest_back_off_us);
     }
 }
 
@@ -592,8 +592,8 @@ void Node::woken() {
         ::write(changed_fd_.get(), &one, sizeof one) < 0) {
         ghost::log::error("kernet: {}", ghost::sys_error("write to an eventfd").message());
     }
-    const uint64_t nappers = nappers_.load();
-    if (nappers > 0 && ::write(nap_fd_.get(), &nappers, sizeof nappers) < 0) {
+    const uint64_t callers = backing_off_.load();
+    if (callers > 0 && ::write(wake_fd_.get(), &callers, sizeof callers) < 0) {
         ghost::log::error("kernet: {}", ghost::sys_error("write to an eventfd").message());
     }
     if (sleepers_.load(std::memory_order_acquire) == 0) return;

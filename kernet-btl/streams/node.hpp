@@ -169,7 +169,7 @@ class Node final : private StreamHost, private Receiver {
                       const BodyPtr& body) override;
     void know(const Location& where) override;
     void woken() override;
-    bool nap(uint64_t seen, int64_t longest_us);
+    bool back_off(uint64_t seen, int64_t longest_us);
     int64_t spin_time();
     // Receiver
     void deliver(Socket& socket, uint8_t tag, uint8_t* bytes, size_t size) override;
@@ -204,7 +204,7 @@ class Node final : private StreamHost, private Receiver {
 
     const std::shared_ptr<BodyStore> bodies_ = std::make_shared<BodyStore>();
 
-    // Gate::Holder the gate.
+    // Inside the gate.
     std::map<uint32_t, Slot> slots_;
     std::map<std::pair<StreamId, uint16_t>, uint32_t> by_stream_;
     uint32_t next_slot_ = 1;
@@ -222,9 +222,9 @@ class Node final : private StreamHost, private Receiver {
     std::condition_variable wait_;
     std::atomic<uint64_t> changes_{0};
     std::atomic<uint32_t> sleepers_{0};
-    // Callers in nap(), and what they sleep on beside links: a word for each of them.
-    std::atomic<uint32_t> nappers_{0};
-    ghost::Fd nap_fd_;
+    // Callers in back_off(), and what they sleep on beside links: a word for each of them.
+    std::atomic<uint32_t> backing_off_{0};
+    ghost::Fd wake_fd_;
     std::atomic<uint32_t> in_vain_{0};  // calls that looked and had to sleep, in a row
     std::atomic<int64_t> active_at_{0};
     mutable std::atomic<bool> fd_used_{false};

@@ -101,8 +101,8 @@ Status Node::begin() {
     path_->set_receiver(this);
     changed_fd_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     bell_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    nap_fd_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE));
-    if (!changed_fd_ || !bell_ || !nap_fd_) return ghost::sys_error("create an eventfd");
+    wake_fd_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE));
+    if (!changed_fd_ || !bell_ || !wake_fd_) return ghost::sys_error("create an eventfd");
     thread_ = std::thread([this] { serve(); });
     return {};
 }

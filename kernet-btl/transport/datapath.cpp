@@ -70,13 +70,13 @@ void DataPath::wait_for_links(int events) {
         idle_passes_ = 0;
         return;
     }
-    if (!tired()) {
+    if (!should_back_off()) {
         ++idle_passes_;
         sched_yield();
     }
 }
 
-void DataPath::nap() {
+void DataPath::back_off() {
     const timespec time{0, 50'000};
     nanosleep(&time, nullptr);  // an early end does no harm
 }

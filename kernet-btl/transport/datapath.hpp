@@ -45,26 +45,26 @@ class DataPath {
     // a callback of the receiver.
     int progress() {
         int events = 0;
-        bool tired = false;
+        bool idle = false;
         {
             Gate::Holder inside(gate_);
             if (gate_.nested()) return 0;
             events = progress_inside();
-            tired = this->tired();
+            idle = should_back_off();
         }
-        if (tired) [[unlikely]]
-            nap();
+        if (idle) [[unlikely]]
+            back_off();
         return events;
     }
-    // The same for a caller that is inside the gate, at the outermost level. It naps itself.
+    // The same for a caller that is inside the gate, at the outermost level. It backs off itself.
     int progress_inside();
-    // Gate::Holder the gate: a peer is away, and nothing has come from the others for many passes.
+    // Inside the gate: a peer is away, and nothing has come from the others for many passes.
     // Whoever brings it back needs the processor more: criu, agents and daemons wait for one behind
     // ranks that spin when there are more ranks than processors.
-    bool tired() const { return idle_passes_ >= passes_before_nap; }
+    bool should_back_off() const { return idle_passes_ >= passes_before_back_off; }
     // Outside the gate: gives the processor away for 50 to 100 µs (the default timer slack).
-    static void nap();
-    // Gate::Holder the gate: a caller is going to sleep until something comes, and has slept.
+    static void back_off();
+    // Inside the gate: a caller is going to sleep until something comes, and has slept.
     // Appends what becomes readable then; a link closed meanwhile, and rings, say nothing: sleep
     // for a short time.
     void begin_sleep(std::vector<pollfd>& readable);
@@ -100,7 +100,8 @@ class DataPath {
     void links_changed() { stale_ = true; }
 
   private:
-    static constexpr uint32_t passes_before_nap = 200;  // about 0.2 ms, most of it sched_yield()
+    static constexpr uint32_t passes_before_back_off =
+        200;  // about 0.2 ms, most of it sched_yield()
 
     Socket& socket_of(PeerShared& peer);
     void count_look() {
