@@ -60,13 +60,12 @@ int send(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, mca_btl_base_descr
 }
 
 // What may wait for room in a ring before senders wait: its reader is near, and what is kept until
-// it has gone on is copied twice and out of the caches by then. Messages of 64 bytes in one
-// direction took 0.5 µs with the limit of the other links, 0.22 with this one (Zen 4).
-constexpr size_t ring_backlog = 64 * 1024;
+// it has gone on is copied twice and out of the caches by then (docs/notes/012).
+constexpr size_t near_backlog = 64 * 1024;
 
 bool holds_back(const Socket& socket) {
     const size_t limit = kernet_btl_params.backlog;
-    return socket.backlog() > (socket.local() ? std::min(limit, ring_backlog) : limit);
+    return socket.backlog() > (socket.local() ? std::min(limit, near_backlog) : limit);
 }
 
 // What is shorter is copied in less time than a gather write takes to look at one more piece.

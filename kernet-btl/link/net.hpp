@@ -47,9 +47,9 @@ Result<Fd> accept(const Fd& listener);
 
 // No delay, keep-alive such that an idle connection to a silent node breaks after dead_after_us
 // (whole seconds, at least 4), and the first of the congestion control algorithms that the kernel
-// allows (none: the system's own stays; facts: BBR is four times slower here).
+// allows (none: the system's own stays; BBR is several times slower on a quick network).
 // Before the connection exists: a socket that was BBR's for a moment stays paced by a timer for
-// ever (net/ipv4/tcp_bbr.c, bbr_init(): sk_pacing_status), 10 µs on every message of 8 to 49 KB.
+// ever (net/ipv4/tcp_bbr.c, bbr_init(): sk_pacing_status), which delays messages of some KB.
 // What is accepted inherits it all from its listener.
 void tune_tcp(const Fd& fd, const TcpTuning& tuning);
 // Whether the node at the other end has answered nothing for dead_after_us though it was asked more
@@ -58,8 +58,8 @@ void tune_tcp(const Fd& fd, const TcpTuning& tuning);
 // us: it also breaks a connection whose reader is slow (tcp(7): "due to zero window size").
 bool node_is_dead(const Fd& fd, int64_t dead_after_us);
 // For a connection that is read without being waited for: what comes is acknowledged on its way in,
-// by whoever delivers it, and not by the recv() that takes it, which costs that message 2 to 3 µs
-// more on its way to us, one of 2 KB a third of its time (facts: NPopenmpi, 1.4 to 4 KB). The
+// by whoever delivers it, and not by the recv() that takes it, which makes
+// that message slower on its way to us, one of 2 KB by a third. The
 // kernel does either, by how full its buffer has been, except below the low water mark
 // (net/ipv4/tcp_input.c, __tcp_ack_snd_check(); tcp.c, tcp_cleanup_rbuf()). poll() and epoll do not
 // tell of bytes below that mark. below: bytes, 1 before poll() and epoll are asked; the kernel

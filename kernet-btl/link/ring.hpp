@@ -10,10 +10,10 @@
 // must not look like a stamp; numbers are spread because it may hold an earlier stamp of which a
 // message has covered some bytes. The reader's count of consumed lines gives the room back; what it
 // has not consumed is the retained tail of the stream. Line and payload sizes are measured choices
-// (design: transport facts, "Same node"). A writer whose reader has consumed everything begins at
-// the start again, in the payload area as, if it is answered, among the lines, so that messages in
-// turns stay within what the first-level caches of both hold, and only those in flight spread over
-// all of it. A message whose successor is in the first line says so.
+// (docs/notes/012). A writer whose reader has consumed everything begins at the start again, in the
+// payload area as, if it is answered, among the lines, so that messages in turns stay within what
+// the first-level caches of both hold, and only those in flight spread over all of it. A message
+// whose successor is in the first line says so.
 #pragma once
 
 #include <algorithm>
@@ -67,8 +67,7 @@ struct RingGeometry {
     uint32_t lines = 2048;        // power of two
     uint32_t bytes = 512 * 1024;  // payload area, a multiple of 4096
 
-    // What ob1 sends at once has 4 KB at most. In the payload area, away from its first line, a
-    // message of 350 to 950 bytes took 0.24 us instead of 0.21 (Zen 4, both ranks on one core).
+    // What ob1 sends at once has 4 KB at most, which is slower to fetch away from its first line.
     static constexpr uint32_t most_run_on = 64;
     // The longest message that runs on in the lines behind its first.
     constexpr size_t run_on_max() const {
@@ -77,8 +76,7 @@ struct RingGeometry {
     // Behind the last line, for a message that runs on there.
     static constexpr size_t behind = most_run_on * sizeof(RingLine);
     // Before the first line and behind all of them: lines begin half a page from where most buffers
-    // do. From such a buffer 3 KB in turns took 1.4 us without it, 0.6 with it (Zen 4, both ranks
-    // on one core): a load waits for an earlier store to the same place of another page.
+    // do: a load waits for an earlier store to the same place of another page.
     static constexpr size_t aside = 2048;
     size_t direction_size() const {
         return 4096 + aside + size_t{lines} * sizeof(RingLine) + behind + aside + bytes;
