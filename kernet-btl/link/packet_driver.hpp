@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "base/result.hpp"
-#include "kernet-btl/wire/link_address.hpp"
+#include "kernet-btl/wire/handshake.hpp"
 
 namespace kernet {
 

@@ -9,7 +9,7 @@
 #include <memory>
 
 #include "kernet-btl/transport/filtered.hpp"
-#include "kernet-btl/transport/mailbox.hpp"
+#include "kernet-btl/transport/registry.hpp"
 #include "kernet-btl/transport/socket_state.hpp"
 #include "kernet-btl/link/link.hpp"
 

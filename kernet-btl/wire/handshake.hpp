@@ -10,7 +10,6 @@
 #include <string>
 
 #include "base/result.hpp"
-#include "kernet-btl/wire/link_address.hpp"
 
 namespace kernet::wire {
 
@@ -35,6 +34,17 @@ class HandshakeKey {
   private:
     std::array<uint8_t, 32> key_{};
 };
+
+// What the bytes mean is the business of the link. Nothing but zeros behind them.
+struct LinkAddress {
+    uint16_t most = 0;  // largest packet this end can send or take, bytes
+    uint8_t size = 0;   // of the bytes that follow
+    std::array<uint8_t, 61> bytes{};
+};
+static_assert(sizeof(LinkAddress) == 64);
+
+// nullptr, or what is wrong with it (static text).
+const char* check(const LinkAddress& address);
 
 enum class LinkKind : uint8_t {
     shm = 1,
