@@ -42,6 +42,12 @@ Status check_peer(int fd, const std::string& what) {
     return {};
 }
 
+// For the log.
+std::string begin_of(const std::string& text) {
+    constexpr size_t enough = 60;
+    return text.size() <= enough ? text : text.substr(0, enough) + "…";
+}
+
 Result<Fd> new_socket(int flags = 0) {
     Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0));
     if (!fd.valid()) return sys_error("create control socket");
@@ -64,11 +70,14 @@ Result<ControlSocket> ControlSocket::connect(const std::string& address) {
 }
 
 Status ControlSocket::send(const Json& body, const std::vector<int>& fds) const {
-    std::string text = body.dump(-1, ' ', false, Json::error_handler_t::replace);
+    return send_text(body.dump(-1, ' ', false, Json::error_handler_t::replace), fds);
+}
+
+Status ControlSocket::send_text(const std::string& text, const std::vector<int>& fds) const {
     if (text.size() > control_packet_limit || fds.size() > max_fds) {
-        return make_error(Code::invalid, "send an oversized control message", body.value("t", "?"));
+        return make_error(Code::invalid, "send an oversized control message", begin_of(text));
     }
-    iovec io{text.data(), text.size()};
+    iovec io{const_cast<char*>(text.data()), text.size()};
     alignas(cmsghdr) char control[CMSG_SPACE(max_fds * sizeof(int))] = {};
     msghdr message{};
     message.msg_iov = &io;
@@ -91,7 +100,7 @@ Status ControlSocket::send(const Json& body, const std::vector<int>& fds) const 
             continue;
         }
         Code code = errno == EPIPE || errno == ECONNRESET ? Code::peer_lost : Code::io;
-        return sys_error("send control message", body.value("t", "?"), code);
+        return sys_error("send control message", begin_of(text), code);
     }
 }
 
@@ -130,7 +139,8 @@ Result<ControlMessage> ControlSocket::receive(int timeout_ms) const {
     if ((message.msg_flags & MSG_TRUNC) != 0) {
         return make_error(Code::corrupt, "receive an oversized control message");
     }
-    out.body = Json::parse(buffer.data(), buffer.data() + n, nullptr, false);
+    out.text.assign(buffer.data(), static_cast<size_t>(n));
+    out.body = Json::parse(out.text, nullptr, false);
     if (!out.body.is_object()) return make_error(Code::corrupt, "parse control message");
     return out;
 }

@@ -22,6 +22,7 @@ inline constexpr size_t control_packet_limit = 128 * 1024;
 // One received packet: the object and the descriptors that came with it (owned).
 struct ControlMessage {
     Json body;
+    std::string text;  // of it
     std::vector<Fd> fds;
 };
 
@@ -37,6 +38,7 @@ class ControlSocket {
 
     // Sends one packet; blocks while the socket's buffer is full. `fds` stay the caller's.
     Status send(const Json& body, const std::vector<int>& fds = {}) const;
+    Status send_text(const std::string& text, const std::vector<int>& fds = {}) const;
     // Waits for one packet, at most timeout_ms (-1: for ever, 0: not at all). No packet in time is
     // Code::timeout, the other end's close is Code::peer_lost, malformed JSON is Code::corrupt.
     Result<ControlMessage> receive(int timeout_ms) const;

@@ -35,9 +35,9 @@ class Daemon : public RuntimeAdapter, public LocalRanks {
     std::string pmix_uri() const override { return {}; }
     std::optional<std::string> parameter(const std::string& name) const override;
     Json job_facts() const override;
-    void send(NodeId to, const Json& message) override;
-    void broadcast(const Json& message) override;
-    void on_message(std::function<void(NodeId, const Json&)> handler) override;
+    void send(NodeId to, const std::string& packet) override;
+    void broadcast(const std::string& packet) override;
+    void on_message(DaemonInbox::Handler handler) override;
     TimerId after(int64_t us, std::function<void()> action) override;
     void cancel(TimerId timer) override;
     WatchId watch(int, std::function<void()>) override { return 0; }
@@ -65,7 +65,7 @@ class Daemon : public RuntimeAdapter, public LocalRanks {
     void abort_job(int, const std::string&) override {}
     void on_job_control(std::function<void(JobControl)> handler) override;
 
-    void begin_step(ParticipantStep, const Json&) override {}
+    void begin_step(ParticipantStep, const schema::Received*) override {}
     LocalAnswer look(ParticipantStep step) override;
     void step_answered(ParticipantStep) override {}
     void progress(uint64_t&, uint64_t&) const override {}
@@ -89,7 +89,7 @@ class Model {
     struct Message {
         NodeId from;
         NodeId to;
-        std::shared_ptr<const Json> body;
+        schema::Received body;
     };
     struct Counts {
         uint64_t received = 0, sent = 0;
@@ -97,7 +97,7 @@ class Model {
 
     bool round();
     void deliver(const Message& message);
-    void count(NodeId from, NodeId to, const Json& m);
+    void count(NodeId from, NodeId to, const schema::Received& m);
     StepCost& cost(const std::string& step);
     NodeId node_of(uint64_t rank) const { return static_cast<NodeId>(rank / per_node_); }
 
@@ -112,7 +112,8 @@ class Model {
     std::map<TimerId, int64_t> timer_time_;
     std::vector<Message> next_;
     std::deque<Daemon> daemons_;
-    std::function<void(NodeId, const Json&)> coordinator_handler_;
+    DaemonInbox::Handler coordinator_handler_;
+    schema::Reader reader_{between_daemons, "the model"};
     std::function<void(RuntimeAdapter::JobControl)> job_control_;
     std::map<std::string, std::map<NodeId, Counts>> counts_;
     Report report_;
@@ -151,19 +152,24 @@ Json Daemon::job_facts() const {
             {"apps", {{{"argv", {"./app"}}, {"np", m_.ranks_}, {"cwd", "/"}}}}};
 }
 
-void Daemon::send(NodeId to, const Json& message) {
-    m_.next_.push_back({id_, to, std::make_shared<Json>(message)});
-    m_.count(id_, to, message);
+void Daemon::send(NodeId to, const std::string& packet) {
+    std::string answer;
+    auto body = m_.reader_.read(packet, answer);
+    if (!body) return;
+    m_.count(id_, to, *body);
+    m_.next_.push_back({id_, to, std::move(*body)});
 }
 
-void Daemon::broadcast(const Json& message) {
-    auto body = std::make_shared<Json>(message);
-    for (const Daemon& d : m_.daemons_) m_.next_.push_back({id_, d.id_, body});
+void Daemon::broadcast(const std::string& packet) {
+    std::string answer;
+    const auto body = m_.reader_.read(packet, answer);
+    if (!body) return;
+    for (const Daemon& d : m_.daemons_) m_.next_.push_back({id_, d.id_, *body});
     ++m_.report_.orders;
     m_.order_round_ = m_.rounds_;
 }
 
-void Daemon::on_message(std::function<void(NodeId, const Json&)> handler) {
+void Daemon::on_message(DaemonInbox::Handler handler) {
     m_.coordinator_handler_ = std::move(handler);
 }
 
@@ -193,15 +199,13 @@ LocalAnswer Daemon::look(ParticipantStep step) {
     for (uint32_t i = 0; i < ranks_; ++i) {
         const uint64_t rank = uint64_t{id_} * m_.per_node_ + i;
         local.answer.bytes += 1000;
-        local.answer.rows.push_back({{"rank", rank},
-                                     {"node", fmt::format("n{}", id_)},
-                                     {"file", fmt::format("rank-{}.ghost", rank)},
-                                     {"kind", "full"},
-                                     {"chain", Json::array()},
-                                     {"digest", fmt::format("{:032x}", rank)},
-                                     {"bytes", 1000},
-                                     {"page_bytes", 1000},
-                                     {"memory", 2000}});
+        Written& row = local.answer.written.emplace_back();
+        row.rank = static_cast<uint32_t>(rank);
+        row.node = fmt::format("n{}", id_);
+        row.file = fmt::format("rank-{}.ghost", rank);
+        row.digest = fmt::format("{:032x}", rank);
+        row.bytes = row.page_bytes = 1000;
+        row.memory = 2000;
     }
     return local;
 }
@@ -244,9 +248,9 @@ StepCost& Model::cost(const std::string& step) {
     return report_.steps.back();
 }
 
-void Model::count(NodeId from, NodeId to, const Json& m) {
-    if (text(m, "t") != "snap_up") return;
-    const std::string step = text(m, "step");
+void Model::count(NodeId from, NodeId to, const schema::Received& m) {
+    if (!m.is<StepUp>()) return;
+    const std::string step = name(m.as<StepUp>().step);
     auto& nodes = counts_[step];
     ++nodes[from].sent;
     if (from != to) {
@@ -260,8 +264,8 @@ void Model::count(NodeId from, NodeId to, const Json& m) {
 }
 
 void Model::deliver(const Message& message) {
-    if (message.to == 0 && coordinator_handler_) coordinator_handler_(message.from, *message.body);
-    daemons_[message.to].participant().message(message.from, *message.body);
+    if (message.to == 0 && coordinator_handler_) coordinator_handler_(message.from, message.body);
+    daemons_[message.to].participant().message(message.from, message.body);
 }
 
 bool Model::round() {

@@ -1,75 +1,46 @@
 #include "kernet-btl/transport/location.hpp"
 
-#include "kernet-btl/transport/json_number.hpp"
+#include "base/schema_json.hpp"
 
 namespace kernet {
 
 namespace {
 
-constexpr size_t max_name = 255;
+using ghost::schema::field;
+using ghost::schema::record;
 
-using Json = nlohmann::json;
+constexpr uint64_t most_text = 255;
 
-ghost::Error wrong(const char* field) {
-    return ghost::make_error(ghost::Code::corrupt, "read a location", field);
-}
+constexpr ghost::schema::Field address_fields[] = {
+    field<&TcpAddress::host>("host", "numeric IPv4 or IPv6 address").at_most(most_text),
+    field<&TcpAddress::port>("port", "TCP port"),
+};
 
-bool read_number(const Json& json, const char* field, uint64_t most, uint64_t& out) {
-    const auto found = json.find(field);
-    return found != json.end() && read_whole(*found, out, most);
-}
-
-bool read_text(const Json& json, const char* field, std::string& out) {
-    const auto found = json.find(field);
-    if (found == json.end() || !found->is_string()) return false;
-    out = found->get<std::string>();
-    return out.size() <= max_name;
-}
-
-bool read_addresses(const Json& json, std::vector<TcpAddress>& out) {
-    const auto found = json.find("tcp");
-    if (found == json.end() || !found->is_array() || found->size() > Location::max_addresses)
-        return false;
-    for (const Json& item : *found) {
-        TcpAddress address;
-        uint64_t port = 0;
-        if (!item.is_object() || !read_text(item, "host", address.host) ||
-            !read_number(item, "port", 65535, port)) {
-            return false;
-        }
-        address.port = static_cast<uint16_t>(port);
-        out.push_back(std::move(address));
-    }
-    return true;
-}
+constexpr ghost::schema::Field location_fields[] = {
+    field<&Location::rank>("rank", "whose"),
+    field<&Location::epoch>("epoch", "its placement: a lower one is out of date"),
+    field<&Location::node>("node", "daemon it lives at, -1 if unknown").at_least(-1),
+    field<&Location::node_name>("node_name", "that node's name").at_most(most_text),
+    field<&Location::attached>("attached", "false: it is suspended or moves"),
+    field<&Location::tcp>("tcp", "its listeners, the best first")
+        .items_at_most(Location::max_addresses),
+    field<&Location::unix_name>("unix", "its name in the node's abstract name space")
+        .at_most(most_text),
+};
 
 }  // namespace
 
-Json to_json(const Location& location) {
-    Json tcp = Json::array();
-    for (const TcpAddress& a : location.tcp) tcp.push_back({{"host", a.host}, {"port", a.port}});
-    return {{"rank", location.rank},         {"epoch", location.epoch},
-            {"node", location.node},         {"node_name", location.node_name},
-            {"attached", location.attached}, {"tcp", std::move(tcp)},
-            {"unix", location.unix_name}};
+constinit const ghost::schema::Record TcpAddress::table =
+    record<TcpAddress>("address", "a TCP listener", address_fields);
+constinit const ghost::schema::Record Location::table =
+    record<Location>("location", "where a rank can be reached", location_fields);
+
+nlohmann::json to_json(const Location& location) {
+    return ghost::schema::to_json(location);
 }
 
-Result<Location> location_from_json(const Json& json) {
-    if (!json.is_object()) return wrong("object expected");
-    Location location;
-    uint64_t rank = 0;
-    if (!read_number(json, "rank", UINT32_MAX, rank)) return wrong("rank");
-    if (!read_number(json, "epoch", UINT64_MAX, location.epoch)) return wrong("epoch");
-    if (!read_text(json, "node_name", location.node_name)) return wrong("node_name");
-    if (!read_text(json, "unix", location.unix_name)) return wrong("unix");
-    if (!read_addresses(json, location.tcp)) return wrong("tcp");
-    const auto node = json.find("node");
-    if (node == json.end() || !read_node(*node, location.node)) return wrong("node");
-    const auto attached = json.find("attached");
-    if (attached == json.end() || !attached->is_boolean()) return wrong("attached");
-    location.rank = static_cast<uint32_t>(rank);
-    location.attached = attached->get<bool>();
-    return location;
+Result<Location> location_from_json(const nlohmann::json& json) {
+    return ghost::schema::from_json<Location>(json);
 }
 
 }  // namespace kernet

@@ -10,6 +10,7 @@
 
 #include "base/json.hpp"
 #include "base/result.hpp"
+#include "base/schema.hpp"
 
 namespace kernet {
 
@@ -21,6 +22,7 @@ struct TcpAddress {
     std::string host;
     uint16_t port = 0;
     bool operator==(const TcpAddress&) const = default;
+    static const ghost::schema::Record table;
 };
 
 struct Location {
@@ -34,6 +36,7 @@ struct Location {
     std::string unix_name;  // JSON "unix" (that word is a macro in GNU C++): "@name" in the node's
                             // abstract name space; "" if none
     bool operator==(const Location&) const = default;
+    static const ghost::schema::Record table;
 };
 
 nlohmann::json to_json(const Location& location);

@@ -19,7 +19,6 @@
 #include "pmix-plugin/coordinator/schedule.hpp"
 #include "pmix-plugin/coordinator/snapshotter.hpp"
 #include "pmix-plugin/runtime/interface/directory.hpp"
-#include "pmix-plugin/protocol/message.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -52,10 +51,10 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     void stop();
 
   private:
-    void message(NodeId from, const Json& m);
+    void message(NodeId from, const schema::Received& m);
     bool node_lost(NodeId node);
     void lost(NodeId node);
-    void publish(const Json& location);
+    void publish(const kernet::Location& location);
     void send_locations();
     Json ps() const;
     Json ps_snapshots() const;
@@ -87,9 +86,9 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     Restarter restarter_;
     Schedule schedule_;
     Clients clients_;
-    bool scheduled_ = false;          // the schedule's last snapshot is not over
-    std::map<RankId, Json> changed_;  // to be sent to every node
-    uint64_t version_ = 0;            // of the directory: broadcasts so far
+    bool scheduled_ = false;                      // the schedule's last snapshot is not over
+    std::map<RankId, kernet::Location> changed_;  // to be sent to every node
+    uint64_t version_ = 0;                        // of the directory: broadcasts so far
     std::optional<TimerId> gather_;
     bool launched_ = false;
     bool running_ = false;
@@ -111,12 +110,13 @@ Coordinator::Impl::Impl(RuntimeAdapter& adapter, CoordinatorSettings settings)
           adapter_, settings_, [this](NodeId node) { return mover_.hosts(node); },
           [this](NodeId node) { lost(node); }),
       mover_({adapter_, settings_, liveness_, directory_, last_seq_,
-              [this](const Json& location) { publish(location); }, [this] { return obstacle(); }}),
+              [this](const kernet::Location& location) { publish(location); },
+              [this] { return obstacle(); }}),
       snapshotter_({adapter_, settings_, policy_, liveness_, directory_, background_, lock_,
-                    last_seq_, [this](const Json& location) { publish(location); },
+                    last_seq_, [this](const kernet::Location& location) { publish(location); },
                     [this] { return mover_.epoch(); }, [this] { return obstacle(); }}),
       restarter_({adapter_, settings_, liveness_, background_, lock_,
-                  [this](const Json& location) { publish(location); }}),
+                  [this](const kernet::Location& location) { publish(location); }}),
       schedule_(adapter_, policy_.interval_us, settings_.now, [this] { return snapshot_due(); }),
       clients_(adapter_, queue_, mover_,
                {[this] { return ps(); },
@@ -130,7 +130,7 @@ Status Coordinator::Impl::start() {
     if (running_) return {};
     running_ = true;
     std::weak_ptr<Impl> weak = weak_from_this();
-    adapter_.on_message([weak](NodeId from, const Json& m) {
+    adapter_.on_message([weak](NodeId from, const schema::Received& m) {
         if (auto self = weak.lock(); self && self->running_) self->message(from, m);
     });
     adapter_.on_node_lost([weak](NodeId node) {
@@ -166,21 +166,32 @@ void Coordinator::Impl::say(const std::string& line) const {
     std::fprintf(stderr, "ghost: %s\n", line.c_str());
 }
 
-void Coordinator::Impl::message(NodeId from, const Json& m) {
-    std::string type = text(m, "t");
-    if (type == "pong") return liveness_.pong(from, m);
-    if (type == "located") {
-        if (const Json* location = field(m, "location")) publish(*location);
-        return launched();
-    }
-    if (type == "snap_up" || type == "snap_progress") {
-        // Those of daemons below are for this node's own agent.
-        if (from != adapter_.self()) return;
-        return restarter_.busy() ? restarter_.message(m) : snapshotter_.message(m);
-    }
-    for (const char* known : {"ready", "connected", "gated", "busy", "exported", "held", "failed",
-                              "progress", "switched", "done", "aborted"}) {
-        if (type == known) return mover_.message(from, m);
+void Coordinator::Impl::message(NodeId from, const schema::Received& m) {
+    switch (m.type<DaemonMessage>()) {
+        case DaemonMessage::pong:
+            return liveness_.pong(from, m.as<Pong>());
+        case DaemonMessage::located:
+            publish(m.as<Located>().location);
+            return launched();
+        case DaemonMessage::snap_up:
+        case DaemonMessage::snap_progress:
+            // Those of daemons below are for this node's own agent.
+            if (from != adapter_.self()) return;
+            return restarter_.busy() ? restarter_.message(m) : snapshotter_.message(m);
+        case DaemonMessage::ready:
+        case DaemonMessage::connected:
+        case DaemonMessage::gated:
+        case DaemonMessage::busy:
+        case DaemonMessage::exported:
+        case DaemonMessage::held:
+        case DaemonMessage::failed:
+        case DaemonMessage::progress:
+        case DaemonMessage::switched:
+        case DaemonMessage::done:
+        case DaemonMessage::aborted:
+            return mover_.message(from, m);
+        default:
+            return;  // for the node agent, or the runtime's own
     }
 }
 
@@ -202,7 +213,7 @@ bool Coordinator::Impl::node_lost(NodeId node) {
 
 void Coordinator::Impl::lost(NodeId node) {
     events_.add("node_lost", {{"node", liveness_.name_of(node)}});
-    adapter_.broadcast({{"t", "node_lost"}, {"node", node}});
+    adapter_.tell_all(NodeLost{node});
     mover_.node_lost(node);
     snapshotter_.node_lost(node);
     restarter_.node_lost(node);
@@ -308,9 +319,9 @@ bool Coordinator::Impl::snapshot_due() {
     return true;
 }
 
-void Coordinator::Impl::publish(const Json& location) {
+void Coordinator::Impl::publish(const kernet::Location& location) {
     if (!directory_.take(location)) return;
-    changed_[static_cast<RankId>(number(location, "rank"))] = location;
+    changed_[location.rank] = location;
     if (gather_) return;
     gather_ = adapter_.after(gather_us, [this] {
         gather_.reset();
@@ -319,18 +330,18 @@ void Coordinator::Impl::publish(const Json& location) {
 }
 
 void Coordinator::Impl::send_locations() {
-    Json entries = Json::array();
+    Locations out;
     size_t bytes = 0;
     auto send = [&] {
-        if (entries.empty()) return;
-        adapter_.broadcast(
-            {{"t", "location"}, {"version", ++version_}, {"entries", std::move(entries)}});
-        entries = Json::array();
+        if (out.entries.empty()) return;
+        out.version = ++version_;
+        adapter_.tell_all(out);
+        out.entries.clear();
         bytes = 0;
     };
     for (auto& [rank, location] : changed_) {
-        bytes += location.dump(-1, ' ', false, Json::error_handler_t::replace).size();
-        entries.push_back(std::move(location));
+        bytes += schema::encode(location).size();
+        out.entries.push_back(std::move(location));
         if (bytes > batch_bytes) send();
     }
     changed_.clear();
@@ -341,12 +352,12 @@ Json Coordinator::Impl::ps() const {
     Json nodes = Json::array(), ranks = Json::array();
     std::map<NodeId, int> used;
     for (const RankInfo& info : adapter_.ranks()) {
-        const Json* location = directory_.find(info.rank);
+        const kernet::Location* location = directory_.find(info.rank);
         used[info.node] += info.running;
         ranks.push_back({{"rank", info.rank},
                          {"node", liveness_.name_of(info.node)},
                          {"running", info.running},
-                         {"epoch", location != nullptr ? number(*location, "epoch") : 0},
+                         {"epoch", location != nullptr ? location->epoch : 0},
                          {"movable", info.running && location != nullptr}});
     }
     for (const NodeInfo& info : adapter_.nodes()) {

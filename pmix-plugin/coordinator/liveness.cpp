@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/log.hpp"
-#include "pmix-plugin/protocol/message.hpp"
 
 namespace ghost::plugin {
 
@@ -56,7 +55,7 @@ void Liveness::give_up(NodeId node, bool tell_adapter) {
 
 void Liveness::send_pings() {
     ++last_ping_;
-    for (NodeId id : live_nodes()) adapter_.send(id, {{"t", "ping"}, {"n", last_ping_}});
+    for (NodeId id : live_nodes()) adapter_.tell(id, Ping{last_ping_});
 }
 
 uint64_t Liveness::ping_now() {
@@ -64,9 +63,9 @@ uint64_t Liveness::ping_now() {
     return last_ping_;
 }
 
-void Liveness::pong(NodeId from, const Json& message) {
+void Liveness::pong(NodeId from, const Pong& message) {
     Node& node = nodes_[from];
-    uint64_t n = number(message, "n");
+    const uint64_t n = message.n;
     if (n > last_ping_) return;
     node.answered = std::max(node.answered, n);
     node.missed = 0;
@@ -93,16 +92,17 @@ std::vector<NodeId> Liveness::live_nodes() const {
     return out;
 }
 
-Json Liveness::tree() const {
-    Json without = Json::array();
+DaemonSet Liveness::tree() const {
+    DaemonSet out;
     NodeId next = 0;
     auto live = live_nodes();
     std::ranges::sort(live);
     for (NodeId id : live) {
-        for (; next < id; ++next) without.push_back(next);
+        for (; next < id; ++next) out.without.push_back(next);
         next = id + 1;
     }
-    return {{"daemons", next}, {"without", std::move(without)}};
+    out.daemons = next;
+    return out;
 }
 
 bool Liveness::alive(NodeId node) const {

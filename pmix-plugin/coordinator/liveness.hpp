@@ -21,7 +21,7 @@ class Liveness {
     void stop();
     // A rank has attached. Daemons may be slow to start: silence counts from the launch on.
     void launched() { launched_ = true; }
-    void pong(NodeId from, const Json& message);
+    void pong(NodeId from, const Pong& message);
     // Pings every live daemon out of turn; returns the number to ask answered() about.
     uint64_t ping_now();
     // Has every live daemon answered ping n or a later one?
@@ -31,9 +31,9 @@ class Liveness {
 
     bool alive(NodeId node) const;
     std::vector<NodeId> live_nodes() const;
-    // Who answers an order, for the order: {daemons, without}, the highest live daemon's number and
-    // one, and the numbers below it that are no live daemon's (node/daemon_tree.hpp).
-    Json tree() const;
+    // Who answers an order: the numbers below the highest live daemon's and one, without those that
+    // are no live daemon's (node/daemon_tree.hpp).
+    DaemonSet tree() const;
     std::string name_of(NodeId node) const;
     bool is_given_up(NodeId node) const { return gone_.contains(node); }
     // The node hosts no rank and is out of the job from now on; tells the adapter unless it knows.

@@ -1,7 +1,6 @@
 #include "pmix-plugin/coordinator/manifest_of.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <map>
 #include <tuple>
 #include <unistd.h>
@@ -52,36 +51,23 @@ void take_facts(Manifest& m, const Json& facts) {
     }
 }
 
-Manifest::Rank rank_of(const Json& row) {
+Manifest::Rank rank_of(const Written& row) {
     Manifest::Rank rank;
-    rank.rank = static_cast<uint32_t>(number(row, "rank"));
-    rank.node = text(row, "node");
-    rank.file = text(row, "file");
-    rank.kind = text(row, "kind", "full");
-    rank.chain = texts(row, "chain");
-    rank.digest = text(row, "digest");
-    rank.bytes = number(row, "bytes");
-    rank.page_bytes = number(row, "page_bytes");
-    rank.memory = number(row, "memory", rank.page_bytes + number(row, "zero_bytes"));
-    rank.pause_us = signed_number(row, "pause_us");
+    rank.rank = row.rank;
+    rank.node = row.node;
+    rank.file = row.file;
+    rank.kind = row.kind;
+    rank.chain = row.chain;
+    rank.digest = row.digest;
+    rank.bytes = row.bytes;
+    rank.page_bytes = row.page_bytes;
+    rank.memory = row.memory;
+    rank.pause_us = row.pause_us;
     return rank;
 }
 
-// `path_hex` is one that is no UTF-8.
-std::string path_of(const Json& file) {
-    const std::string hex = text(file, "path_hex");
-    if (hex.empty()) return text(file, "path");
-    std::string out;
-    for (size_t i = 0; i + 1 < hex.size(); i += 2) {
-        unsigned byte = 0;
-        auto parsed = std::from_chars(hex.data() + i, hex.data() + i + 2, byte, 16);
-        if (parsed.ec == std::errc()) out += static_cast<char>(byte);
-    }
-    return out;
-}
-
 // What the ranks that have a file open say of it.
-struct SeenFile {
+struct KnownFile {
     Manifest::File file;
     std::string which;  // of the files that nodes have by this name
     bool several = false;
@@ -92,40 +78,38 @@ struct SeenFile {
 // Changes of a file are told apart by its own clock, the same for all nodes, and looks between two
 // changes (or in one tick of it) by the nodes'. Files of one name that nodes have each for itself
 // are only cut back: where ranks will be is not known.
-void take_file(SeenFile& seen, const Json& given, uint32_t rank) {
+void take_file(KnownFile& seen, const SeenFile& given, uint32_t rank) {
     Manifest::File& file = seen.file;
-    file.size = std::max(file.size, number(given, "size"));
+    file.size = std::max(file.size, given.size);
     const bool first = file.ranks.empty();
     file.ranks.push_back(rank);
-    const std::string which = text(given, "file");
-    if (first) seen.which = which;
-    seen.several = seen.several || which != seen.which;
-    const std::tuple when{signed_number(given, "changed"), signed_number(given, "taken"), rank};
+    if (first) seen.which = given.file;
+    seen.several = seen.several || given.file != seen.which;
+    const std::tuple when{given.changed, given.taken, rank};
     if (!first && when <= seen.newest) return;
     seen.newest = when;
     file.copy.reset();
-    if (const std::string hash = text(given, "hash"); !hash.empty())
-        file.copy = {rank, number(given, "size"), hash};
+    if (!given.hash.empty()) file.copy = {rank, given.size, given.hash};
 }
 
-void take_rows(Manifest& m, const std::vector<Json>& rows) {
-    std::map<std::string, SeenFile> files;
+void take_rows(Manifest& m, const std::vector<Written>& rows) {
+    std::map<std::string, KnownFile> files;
     bool all = true;  // files of all ranks are known
-    for (const Json& row : rows) {
+    for (const Written& row : rows) {
         Manifest::Rank rank = rank_of(row);
         if (rank.kind != "full") m.kind = "incremental";
         if (rank.rank == m.input.rank && !m.input.path.empty()) {
             // Negative: its wrapper does not know. Better no input than the wrong part of it.
-            const int64_t read = signed_number(row, "stdin_bytes", -1);
+            const int64_t read = row.stdin_bytes;
             if (read < 0) m.input.path.clear();
             m.input.offset += read < 0 ? 0 : static_cast<uint64_t>(read);
         }
-        for (const Json& given : part(row, "files")) {
-            const std::string path = path_of(given);
+        for (const SeenFile& given : row.files) {
+            const std::string& path = given.path.text;
             files[path].file.path = path;
             take_file(files[path], given, rank.rank);
         }
-        all = all && flag(row, "all_files", true);
+        all = all && row.all_files;
         m.ranks.push_back(std::move(rank));
     }
     std::ranges::sort(m.ranks, {}, &Manifest::Rank::rank);
@@ -166,7 +150,7 @@ Manifest manifest_of(const SnapshotRun& run, const std::string& job, uint64_t ep
     m.epoch = epoch;
     m.uid = ::geteuid();
     take_facts(m, run.facts);
-    take_rows(m, run.written.rows);
+    take_rows(m, run.written.written);
     take_places(m, run.facts);
     return m;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -48,10 +49,10 @@ struct Move {
     std::string to_name;
     std::string mode;
 
-    Json agent = Json::object();  // {pid, tid} of the rank's agent, as its wrapper must know it
-    uint64_t ping = 0;            // every daemon must have answered this ping
-    bool fences_held = false;     // released or settled exactly once
-    bool gate_tried = false;      // the rank may stand
+    std::optional<AgentThread> agent;  // of the rank, as its wrapper must know it
+    uint64_t ping = 0;                 // every daemon must have answered this ping
+    bool fences_held = false;          // released or settled exactly once
+    bool gate_tried = false;           // the rank may stand
     bool exported = false;
     bool held = false;
     uint64_t bytes = 0;

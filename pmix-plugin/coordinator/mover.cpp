@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/log.hpp"
-#include "pmix-plugin/protocol/message.hpp"
 
 namespace ghost::plugin {
 
@@ -58,20 +57,14 @@ void Mover::begin(const MoveOrder& order, Progress progress, Finished finished) 
     m.epoch = epoch_ + 1;
     m.ping = c_.liveness.ping_now();
     change(S::preparing);
-    c_.adapter.send(
-        m.to,
-        {{"t", "prepare"}, {"seq", m.seq}, {"epoch", m.epoch}, {"rank", m.rank}, {"from", m.from}});
+    c_.adapter.tell(m.to, Prepare{m.seq, m.epoch, m.rank, m.from});
 }
 
-void Mover::on_ready(const Json& m) {
+void Mover::on_ready(const Ready& m) {
     change(S::connecting);
-    c_.adapter.send(move_->from, {{"t", "connect"},
-                                  {"seq", move_->seq},
-                                  {"epoch", move_->epoch},
-                                  {"rank", move_->rank},
-                                  {"host", text(m, "host", move_->to_name)},
-                                  {"port", number(m, "port")},
-                                  {"token", text(m, "token")}});
+    const std::string& host = m.host.empty() ? move_->to_name : m.host;
+    c_.adapter.tell(move_->from,
+                    Connect{move_->seq, move_->epoch, move_->rank, host, m.port, m.token});
 }
 
 void Mover::try_hold() {
@@ -86,27 +79,30 @@ void Mover::try_hold() {
 void Mover::send_gate() {
     move_->gate_tried = true;
     move_->gate_sent = c_.settings.now();
-    c_.adapter.send(move_->from, {{"t", "gate"}, {"seq", move_->seq}, {"rank", move_->rank}});
+    c_.adapter.tell(move_->from, GateRank{move_->seq, move_->rank});
 }
 
-void Mover::on_busy(const Json& m) {
-    move_->why = text(m, "why");
+void Mover::on_busy(const Busy& m) {
+    move_->why = m.why;
     if (!retry_) retry_after(c_.settings.gate_retry_us, &Mover::send_gate);
 }
 
+void Mover::on_exported(const Exported& m) {
+    move_->exported = true;
+    move_->bytes = m.bytes;
+    move_->rounds = m.rounds;
+    transfer_goes_on();
+}
+
+void Mover::on_progress(const TransferProgress& m) {
+    move_->bytes = std::max(move_->bytes, m.bytes);
+    move_->total = std::max(move_->total, m.total);
+    if (progress_) progress_(*move_);
+    transfer_goes_on();
+}
+
 // exported and progress from A, held and progress from B; `held` may overtake `gated`.
-void Mover::on_transfer(const Json& m, const std::string& type) {
-    if (type == "exported") {
-        move_->exported = true;
-        move_->bytes = number(m, "bytes");
-        move_->rounds = number(m, "rounds", 1);
-    } else if (type == "held") {
-        move_->held = true;
-    } else {
-        move_->bytes = std::max(move_->bytes, number(m, "bytes"));
-        move_->total = std::max(move_->total, number(m, "total"));
-        if (progress_) progress_(*move_);
-    }
+void Mover::transfer_goes_on() {
     if (move_->state != S::transferring) return;
     if (limit_) c_.adapter.cancel(*limit_);
     limit_ = c_.adapter.after(limit_of(S::transferring, c_.settings), [this] {
@@ -124,12 +120,7 @@ void Mover::decide_if_whole() {
     change(S::switching);
     auto live = c_.liveness.live_nodes();
     m.unanswered = {live.begin(), live.end()};
-    c_.adapter.broadcast({{"t", "switch"},
-                          {"seq", m.seq},
-                          {"rank", m.rank},
-                          {"from", m.from},
-                          {"to", m.to},
-                          {"epoch", m.epoch}});
+    c_.adapter.tell_all(Switch{m.seq, m.rank, m.from, m.to, m.epoch});
 }
 
 void Mover::on_switched(NodeId from, int votes) {
@@ -147,7 +138,7 @@ void Mover::all_switched() {
     }
     m.fences_held = false;
     change(S::going);
-    c_.adapter.send(m.to, {{"t", "go"}, {"seq", m.seq}, {"rank", m.rank}, {"agent", m.agent}});
+    c_.adapter.tell(m.to, Go{m.seq, m.rank, m.agent});
 }
 
 // After the decision nothing waits for a daemon that does not matter.
@@ -170,11 +161,10 @@ void Mover::switch_expired() {
     all_switched();
 }
 
-void Mover::unsettled_message(NodeId from, const Json& m) {
-    if (!unsettled_ || number(m, "seq") != unsettled_->seq) return;
-    std::string type = text(m, "t");
-    if (type == "switched") unsettled_answer(from, static_cast<int>(signed_number(m, "votes")));
-    if (type == "failed" && text(m, "stage") == "switch") unsettled_answer(from, 0);
+void Mover::unsettled_message(NodeId from, const schema::Received& m) {
+    if (!unsettled_ || m.seq() != unsettled_->seq) return;
+    if (m.is<Switched>()) unsettled_answer(from, m.as<Switched>().votes);
+    if (m.is<Failed>() && m.as<Failed>().stage == "switch") unsettled_answer(from, 0);
 }
 
 void Mover::unsettled_answer(NodeId from, int votes) {
@@ -186,10 +176,9 @@ void Mover::unsettled_answer(NodeId from, int votes) {
     c_.adapter.settle_fences(sum);
 }
 
-void Mover::on_failed(NodeId from, const Json& m) {
-    std::string why = text(m, "why", "no reason given");
-    std::string stage = text(m, "stage");
-    std::string whole = fmt::format("{}{}{} at {}", stage, stage.empty() ? "" : ": ", why,
+void Mover::on_failed(NodeId from, const Failed& m) {
+    const std::string& stage = m.stage;
+    std::string whole = fmt::format("{}{}{} at {}", stage, stage.empty() ? "" : ": ", m.why,
                                     c_.liveness.name_of(from));
     switch (move_->state) {
         case S::aborting:
@@ -220,17 +209,17 @@ void Mover::on_failed_again(NodeId from, const std::string& stage, const std::st
     if (stage == "check") move_->why = whole;
 }
 
-void Mover::on_done(const Json& m) {
+void Mover::on_done(const Done& m) {
     move_->downtime = c_.settings.now() - move_->gate_sent;
     move_->moved = true;
-    if (const Json* location = field(m, "location")) c_.publish(*location);
+    if (m.location) c_.publish(*m.location);
     finish(S::done);
 }
 
-void Mover::on_aborted(const Json& m) {
-    move_->ended = flag(m, "ended");
-    if (const Json* location = field(m, "location")) c_.publish(*location);
-    const bool unreported = flag(m, "unreported");
+void Mover::on_aborted(const Aborted& m) {
+    move_->ended = m.ended;
+    if (m.location) c_.publish(*m.location);
+    const bool unreported = m.unreported;
     const RankId rank = move_->rank;
     const std::string where = move_->from_name;
     finish(S::failed);
@@ -240,41 +229,71 @@ void Mover::on_aborted(const Json& m) {
     }
 }
 
-void Mover::message(NodeId from, const Json& m) {
-    std::string type = text(m, "t");
-    if (!move_ || number(m, "seq") != move_->seq) {
-        unsettled_message(from, m);
-        // A rank that came back after we stopped waiting has new listeners all the same.
-        const Json* location = field(m, "location");
-        if (location != nullptr && (type == "aborted" || type == "done")) c_.publish(*location);
-        return log::debug("late message {} of attempt {} from node {}", type, number(m, "seq"),
-                          from);
-    }
+// A rank that came back after we stopped waiting has new listeners all the same.
+void Mover::late(NodeId from, const schema::Received& m) {
+    if (m.is<Done>() && m.as<Done>().location) c_.publish(*m.as<Done>().location);
+    if (m.is<Aborted>() && m.as<Aborted>().location) c_.publish(*m.as<Aborted>().location);
+    log::debug("late message {} of attempt {} from node {}", m.name(), m.seq(), from);
+}
+
+void Mover::message(NodeId from, const schema::Received& m) {
     unsettled_message(from, m);
+    if (!move_ || m.seq() != move_->seq) return late(from, m);
+    if (m.is<Failed>()) return on_failed(from, m.as<Failed>());
+    if (m.is<Switched>() && move_->state == S::switching)
+        return on_switched(from, m.as<Switched>().votes);
     const S state = move_->state;
-    const bool a = from == move_->from, b = from == move_->to;
+    const bool taken =
+        (from == move_->from && from_source(m)) || (move_ && from == move_->to && from_target(m));
+    if (!taken)
+        log::debug("message {} from node {} does not fit state {}", m.name(), from, name(state));
+}
+
+// What A says. False: it does not fit the state.
+bool Mover::from_source(const schema::Received& m) {
+    const S state = move_->state;
+    switch (m.type<DaemonMessage>()) {
+        case DaemonMessage::connected:
+            if (state != S::connecting) return false;
+            change(S::holding);
+            return try_hold(), true;
+        case DaemonMessage::busy:
+            return state == S::gating && (on_busy(m.as<Busy>()), true);
+        case DaemonMessage::gated:
+            if (state != S::gating) return false;
+            if (m.as<RankGated>().agent) move_->agent = m.as<RankGated>().agent;
+            change(S::transferring);
+            return decide_if_whole(), true;
+        case DaemonMessage::exported:
+            return state == S::transferring && (on_exported(m.as<Exported>()), true);
+        case DaemonMessage::progress:
+            if (state != S::gating && state != S::transferring) return false;
+            return on_progress(m.as<TransferProgress>()), true;
+        case DaemonMessage::aborted:
+            return state == S::aborting && (on_aborted(m.as<Aborted>()), true);
+        default:
+            return false;
+    }
+}
+
+// What B says.
+bool Mover::from_target(const schema::Received& m) {
+    const S state = move_->state;
     const bool before = state == S::gating || state == S::transferring;
-    if (type == "failed") return on_failed(from, m);
-    if (type == "switched" && state == S::switching) {
-        return on_switched(from, static_cast<int>(signed_number(m, "votes")));
+    switch (m.type<DaemonMessage>()) {
+        case DaemonMessage::ready:
+            return state == S::preparing && (on_ready(m.as<Ready>()), true);
+        case DaemonMessage::held:
+            if (!before) return false;
+            move_->held = true;
+            return transfer_goes_on(), true;
+        case DaemonMessage::progress:
+            return before && (on_progress(m.as<TransferProgress>()), true);
+        case DaemonMessage::done:
+            return state == S::going && (on_done(m.as<Done>()), true);
+        default:
+            return false;
     }
-    if (b && type == "ready" && state == S::preparing) return on_ready(m);
-    if (a && type == "connected" && state == S::connecting) {
-        change(S::holding);
-        return try_hold();
-    }
-    if (a && type == "busy" && state == S::gating) return on_busy(m);
-    if (a && type == "gated" && state == S::gating) {
-        if (const Json* agent = field(m, "agent")) move_->agent = *agent;
-        change(S::transferring);
-        return decide_if_whole();
-    }
-    if (a && type == "exported" && state == S::transferring) return on_transfer(m, type);
-    if (b && type == "held" && before) return on_transfer(m, type);
-    if ((a || b) && type == "progress" && before) return on_transfer(m, type);
-    if (b && type == "done" && state == S::going) return on_done(m);
-    if (a && type == "aborted" && state == S::aborting) return on_aborted(m);
-    log::debug("message {} from node {} does not fit state {}", type, from, name(state));
 }
 
 std::string Mover::limit_text() const {
@@ -327,11 +346,11 @@ void Mover::abort(const std::string& why) {
     Move& m = *move_;
     m.why = why;
     const bool source_knows = m.state != S::preparing;
-    const Json order = {{"t", "abort"}, {"seq", m.seq}, {"rank", m.rank}};
-    if (c_.liveness.alive(m.to)) c_.adapter.send(m.to, order);
+    const Abort order{m.seq, m.rank};
+    if (c_.liveness.alive(m.to)) c_.adapter.tell(m.to, order);
     if (!source_knows) return finish(S::failed);
     change(S::aborting);
-    c_.adapter.send(m.from, order);
+    c_.adapter.tell(m.from, order);
 }
 
 // After the decision: there is no copy to go back to.
@@ -359,7 +378,7 @@ void Mover::node_lost(NodeId node) {
         m.why = lost + ", and the rank with it";
         m.harmed = true;
         if (c_.liveness.alive(m.to)) {
-            c_.adapter.send(m.to, {{"t", "abort"}, {"seq", m.seq}, {"rank", m.rank}});
+            c_.adapter.tell(m.to, Abort{m.seq, m.rank});
         }
         return finish(S::failed);
     }

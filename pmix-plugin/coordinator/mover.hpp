@@ -28,7 +28,7 @@ class Mover {
         Liveness& liveness;
         Directory& directory;
         uint64_t& last_seq;                                    // of moves and snapshots
-        std::function<void(const Json& location)> publish;     // to every node
+        std::function<void(const kernet::Location&)> publish;  // to every node
         std::function<std::optional<std::string>()> obstacle;  // why nothing can begin now
     };
     using Progress = std::function<void(const Move&)>;
@@ -39,7 +39,7 @@ class Mover {
     bool busy() const { return move_.has_value(); }
     // Starts a move; `finished` is called once, perhaps before begin() returns.
     void begin(const MoveOrder& order, Progress progress, Finished finished);
-    void message(NodeId from, const Json& m);
+    void message(NodeId from, const schema::Received& m);
     // The daemon is gone (lost or given up).
     void node_lost(NodeId node);
     // Does a rank live on the node, or is one bound to wake there?
@@ -69,20 +69,25 @@ class Mover {
     void expired();
     std::string limit_text() const;
 
-    void on_ready(const Json& m);
+    void on_ready(const Ready& m);
     void try_hold();
     void send_gate();
-    void on_busy(const Json& m);
-    void on_transfer(const Json& m, const std::string& type);
+    void on_busy(const Busy& m);
+    void on_exported(const Exported& m);
+    void on_progress(const TransferProgress& m);
+    void transfer_goes_on();
+    bool from_source(const schema::Received& m);
+    bool from_target(const schema::Received& m);
     void decide_if_whole();
     void on_switched(NodeId from, int votes);
     void switch_expired();
     void all_switched();
-    void on_failed(NodeId from, const Json& m);
+    void on_failed(NodeId from, const Failed& m);
     void on_failed_again(NodeId from, const std::string& stage, const std::string& whole);
-    void on_done(const Json& m);
-    void on_aborted(const Json& m);
-    void unsettled_message(NodeId from, const Json& m);
+    void on_done(const Done& m);
+    void on_aborted(const Aborted& m);
+    void unsettled_message(NodeId from, const schema::Received& m);
+    void late(NodeId from, const schema::Received& m);
     void unsettled_answer(NodeId from, int votes);
 
     void abort(const std::string& why);

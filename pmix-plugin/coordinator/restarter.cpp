@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "base/log.hpp"
-#include "pmix-plugin/protocol/message.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 #include "pmix-plugin/snapshots/manifest.hpp"
 
@@ -131,37 +130,39 @@ void Restarter::wait_for_launch() {
         return fail(fmt::format("it has {} ranks, {} were started", restart_->ranks, ranks.size()));
     }
     change(S::checking);
-    Json order = {{"t", "restart_prepare"}, {"seq", 0}, {"epoch", restart_->epoch}};
-    order.update(c_.liveness.tree());
-    c_.adapter.broadcast(order);
+    c_.adapter.tell_all(RestartPrepare{0, c_.liveness.tree(), restart_->epoch});
 }
 
-void Restarter::message(const Json& m) {
-    if (!restart_ || number(m, "seq") != 0) return;
-    if (text(m, "t") == "snap_progress") {
-        if (number(m, "bytes") > restart_->bytes) arm_limit();
-        restart_->bytes = number(m, "bytes");
-        restart_->total = number(m, "total");
+void Restarter::message(const schema::Received& m) {
+    if (!restart_ || m.seq() != 0) return;
+    if (m.is<StepProgress>()) {
+        const auto& progress = m.as<StepProgress>();
+        if (progress.bytes > restart_->bytes) arm_limit();
+        restart_->bytes = progress.bytes;
+        restart_->total = progress.total;
         return;
     }
-    const std::string step = text(m, "step");
-    const bool checked = step == "checked" && restart_->state == S::checking;
-    const bool held = step == "held" && restart_->state == S::holding;
-    const bool restarted = step == "restarted" && restart_->state == S::going;
+    using P = ParticipantStep;
+    const P step = m.as<StepUp>().step;
+    const bool checked = step == P::checked && restart_->state == S::checking;
+    const bool held = step == P::held && restart_->state == S::holding;
+    const bool restarted = step == P::restarted && restart_->state == S::going;
     if (!checked && !held && !restarted) return;
-    const StepAnswer answer = StepAnswer::read(m);
-    for (const Json& location : answer.rows) c_.publish(location);
+    const StepAnswer& answer = m.as<StepUp>().answer;
+    for (const kernet::Location& location : answer.locations) c_.publish(location);
     if (answer.failed_ranks > 0) return fail(describe(answer.failed, answer.failed_ranks));
     if (answer.ranks != restart_->ranks) {
         return fail(fmt::format("{} of {} ranks were heard of", answer.ranks, restart_->ranks));
     }
     if (checked) {
         change(S::holding);
-        return c_.adapter.broadcast({{"t", "restart_import"}, {"seq", 0}});
+        return c_.adapter.broadcast(
+            schema::encode_as(between_daemons, DaemonMessage::restart_import, StepOrder{}));
     }
     if (held) {
         change(S::going);
-        return c_.adapter.broadcast({{"t", "restart_go"}, {"seq", 0}, {"epoch", restart_->epoch}});
+        return c_.adapter.broadcast(
+            schema::encode_as(between_daemons, DaemonMessage::restart_go, StepOrder{}));
     }
     change(S::done);
     Restart result = std::move(*restart_);

@@ -10,7 +10,6 @@
 #include "pmix-plugin/coordinator/job_lock.hpp"
 #include "pmix-plugin/coordinator/liveness.hpp"
 #include "pmix-plugin/coordinator/restart.hpp"
-#include "pmix-plugin/runtime/interface/step_answer.hpp"
 
 namespace ghost::plugin {
 
@@ -23,7 +22,7 @@ class Restarter {
         Liveness& liveness;
         Background& background;
         std::shared_ptr<JobLock> lock;
-        std::function<void(const Json& location)> publish;
+        std::function<void(const kernet::Location&)> publish;
     };
     using Finished = std::function<void(const Restart&)>;
 
@@ -35,7 +34,7 @@ class Restarter {
     // missing, and nothing else may begin.
     void begin(const std::string& folder, Finished finished);
     // snap_up and snap_progress of this node's own agent, seq 0.
-    void message(const Json& m);
+    void message(const schema::Received& m);
     void node_lost(NodeId node);
     void stop();
 

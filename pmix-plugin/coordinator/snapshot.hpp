@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "pmix-plugin/coordinator/coordinator.hpp"
-#include "pmix-plugin/runtime/interface/step_answer.hpp"
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
 namespace ghost::plugin {
 

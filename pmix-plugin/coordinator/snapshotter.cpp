@@ -6,7 +6,6 @@
 
 #include "base/log.hpp"
 #include "pmix-plugin/coordinator/manifest_of.hpp"
-#include "pmix-plugin/protocol/message.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 
 namespace ghost::plugin {
@@ -56,23 +55,20 @@ void Snapshotter::retry_after(int64_t us, void (Snapshotter::*step)()) {
     });
 }
 
-void Snapshotter::broadcast(const char* type, const Json& more) {
-    broadcast(type, run_->seq, run_->attempt, more);
+void Snapshotter::order(DaemonMessage step) {
+    order(step, run_->seq, run_->attempt);
 }
 
-// With the tree everybody answers by.
-void Snapshotter::broadcast(const char* type, uint64_t seq, uint64_t attempt, const Json& more) {
-    Json m = {{"t", type}, {"seq", seq}, {"try", attempt}};
-    m.update(more);
-    m.update(c_.liveness.tree());
-    c_.adapter.broadcast(m);
+void Snapshotter::order(DaemonMessage step, uint64_t seq, uint64_t attempt) {
+    const StepOrder order{seq, attempt, c_.liveness.tree()};
+    c_.adapter.broadcast(schema::encode_as(between_daemons, step, order));
 }
 
 // --- 0: checks and the folder ---
 
 std::optional<std::string> Snapshotter::check() {
     SnapshotRun& r = *run_;
-    if (r.then != "continue" && r.then != "stop" && r.then != "kill") {
+    if (!then_named(r.then)) {
         return fmt::format("\"{}\" cannot follow a snapshot: continue, stop or kill can", r.then);
     }
     if (auto why = c_.obstacle()) return why;
@@ -219,14 +215,9 @@ void Snapshotter::send_prepare() {
     SnapshotRun& r = *run_;
     r.told_nodes = true;
     ++r.attempt;
-    broadcast("snap_prepare", {{"name", r.name},
-                               {"folder", r.folder},
-                               {"second", r.second},
-                               {"incremental", r.incremental},
-                               {"last", last_ ? last_->seq : 0},
-                               {"compress", r.compress},
-                               {"rate", r.rate},
-                               {"then", r.then}});
+    c_.adapter.tell_all(SnapPrepare{r.seq, r.attempt, c_.liveness.tree(), r.name, r.folder,
+                                    r.second, r.incremental, last_ ? last_->seq : 0, r.compress,
+                                    r.rate, then_named(r.then).value_or(Then::go_on)});
 }
 
 // A rank that is in MPI_Init or MPI_Finalize is waited for; one that is unknown has not begun.
@@ -237,7 +228,7 @@ void Snapshotter::on_ready(const StepAnswer& answer) {
     if (answer.busy_ranks == 0 && answer.ranks == r.ranks) {
         change(S::pinging);
         ++r.attempt;
-        return broadcast("snap_ping");
+        return order(DaemonMessage::snap_ping);
     }
     r.why = describe(answer.busy, answer.busy_ranks);
     if (r.why.empty()) r.why = "not every rank has started";
@@ -264,7 +255,7 @@ void Snapshotter::send_gate() {
     r.ungating = false;
     r.gate_sent = c_.settings.now();
     ++r.attempt;
-    broadcast("snap_gate");
+    order(DaemonMessage::snap_gate);
 }
 
 void Snapshotter::on_gated(const StepAnswer& answer) {
@@ -273,17 +264,17 @@ void Snapshotter::on_gated(const StepAnswer& answer) {
         // Spawned since the beginning; from here on nobody can.
         if (auto why = guests_are_there()) return abort(*why);
         change(S::standing);
-        return broadcast("snap_close");
+        return order(DaemonMessage::snap_close);
     }
     r.why = describe(answer.busy, answer.busy_ranks);
     r.ungating = true;
-    broadcast("snap_ungate");
+    order(DaemonMessage::snap_ungate);
 }
 
 // --- 4, 5: the pause ---
 
 void Snapshotter::publish(const StepAnswer& answer) {
-    for (const Json& location : answer.rows) c_.publish(location);
+    for (const kernet::Location& location : answer.locations) c_.publish(location);
 }
 
 void Snapshotter::on_resumed(const StepAnswer& answer) {
@@ -354,16 +345,16 @@ Status discard_in(const std::string& folder, const std::string& name) {
 void Snapshotter::complete(StepAnswer answer) {
     SnapshotRun& r = *run_;
     r.written = std::move(answer);
-    if (r.written.rows.size() != r.ranks) {
+    if (r.written.written.size() != r.ranks) {
         return abort(
-            fmt::format("{} of {} ranks said what they wrote", r.written.rows.size(), r.ranks));
+            fmt::format("{} of {} ranks said what they wrote", r.written.written.size(), r.ranks));
     }
     change(S::completing);
     r.lasted = c_.settings.now() - r.started;
     Manifest manifest = manifest_of(r, c_.adapter.job_name(), c_.epoch());
     r.kind = manifest.kind;
     r.time = manifest.time;
-    r.written.rows.clear();
+    r.written.written.clear();
     auto job = [manifest = std::move(manifest), folder = r.folder, second = r.second, name = r.name,
                 keep = c_.policy.keep, node_local = r.node_local, second_local = r.second_local] {
         Completed out;
@@ -384,11 +375,7 @@ void Snapshotter::complete(StepAnswer answer) {
 void Snapshotter::completed(Completed completed) {
     SnapshotRun& r = *run_;
     if (!completed.why.empty()) return abort(completed.why);
-    c_.adapter.broadcast({{"t", "snap_end"},
-                          {"seq", r.seq},
-                          {"keep", true},
-                          {"remove", completed.old},
-                          {"remove_seconds", completed.old_seconds}});
+    c_.adapter.tell_all(SnapEnd{r.seq, completed.old, completed.old_seconds});
     since_full_ = r.kind == "full" ? 0 : since_full_ + 1;
     stopped_ = r.then == "stop";
     c_.background.run([folder = r.folder, second = r.second, done = std::move(completed)] {
@@ -400,40 +387,41 @@ void Snapshotter::completed(Completed completed) {
 
 void Snapshotter::continue_job() {
     if (!std::exchange(stopped_, false)) return;
-    c_.adapter.broadcast({{"t", "continue"}});
+    c_.adapter.tell_all(Continue{});
 }
 
 // --- messages ---
 
-void Snapshotter::message(const Json& m) {
-    if (unconfirmed_ && number(m, "seq") == unconfirmed_->seq) return confirmed(m);
-    if (!run_ || number(m, "seq") != run_->seq) return;
-    SnapshotRun& r = *run_;
-    if (text(m, "t") == "snap_progress") {
-        // `standing`: a rank too large to be copied is written while it stands.
-        const bool moves =
-            r.state == S::preparing || r.state == S::standing || r.state == S::writing;
-        if (!moves) return;
-        if (number(m, "bytes") > r.bytes) arm_limit();
-        r.bytes = number(m, "bytes");
-        r.total = number(m, "total");
-        if (progress_) progress_(r);
-        return;
-    }
-    const bool settled = r.state == S::standing || r.state == S::writing;
-    if (!settled && number(m, "try") != r.attempt) return;
-    step_answered(text(m, "step"), StepAnswer::read(m));
+void Snapshotter::message(const schema::Received& m) {
+    if (unconfirmed_ && m.seq() == unconfirmed_->seq) return confirmed(m);
+    if (!run_ || m.seq() != run_->seq) return;
+    if (m.is<StepProgress>()) return progressed(m.as<StepProgress>());
+    const StepUp& up = m.as<StepUp>();
+    const bool settled = run_->state == S::standing || run_->state == S::writing;
+    if (!settled && up.attempt != run_->attempt) return;
+    step_answered(up.step, up.answer);
 }
 
-void Snapshotter::step_answered(const std::string& step, StepAnswer answer) {
+void Snapshotter::progressed(const StepProgress& m) {
     SnapshotRun& r = *run_;
-    const bool ungated = step == "ungated" && r.state == S::gating && r.ungating;
-    const bool gated = step == "gated" && r.state == S::gating && !r.ungating;
-    const bool fits = (step == "ready" && r.state == S::preparing) ||
-                      (step == "here" && r.state == S::pinging) || gated || ungated ||
-                      (step == "resumed" && r.state == S::standing) ||
-                      (step == "written" && r.state == S::writing);
-    if (step == "aborted" && r.state == S::aborting) {
+    // `standing`: a rank too large to be copied is written while it stands.
+    if (r.state != S::preparing && r.state != S::standing && r.state != S::writing) return;
+    if (m.bytes > r.bytes) arm_limit();
+    r.bytes = m.bytes;
+    r.total = m.total;
+    if (progress_) progress_(r);
+}
+
+void Snapshotter::step_answered(ParticipantStep step, StepAnswer answer) {
+    using P = ParticipantStep;
+    SnapshotRun& r = *run_;
+    const bool ungated = step == P::ungated && r.state == S::gating && r.ungating;
+    const bool gated = step == P::gated && r.state == S::gating && !r.ungating;
+    const bool fits = (step == P::ready && r.state == S::preparing) ||
+                      (step == P::here && r.state == S::pinging) || gated || ungated ||
+                      (step == P::resumed && r.state == S::standing) ||
+                      (step == P::written && r.state == S::writing);
+    if (step == P::aborted && r.state == S::aborting) {
         publish(answer);
         if (answer.failed_ranks > 0) {
             r.harmed = true;
@@ -444,14 +432,14 @@ void Snapshotter::step_answered(const std::string& step, StepAnswer answer) {
     }
     if (!fits) return;
     if (answer.failed_ranks > 0) return refuse_for(answer);
-    if (step == "ready") return on_ready(answer);
-    if (step == "here") {
+    if (step == P::ready) return on_ready(answer);
+    if (step == P::here) {
         change(S::holding);
         return try_hold();
     }
     if (gated) return on_gated(answer);
     if (ungated) return retry_after(c_.settings.gate_retry_us, &Snapshotter::send_gate);
-    if (step == "resumed") return on_resumed(answer);
+    if (step == P::resumed) return on_resumed(answer);
     complete(std::move(answer));
 }
 
@@ -490,7 +478,7 @@ void Snapshotter::expired() {
     }
     if (r.attempt < most_abort_tries) {
         ++r.attempt;
-        broadcast("snap_abort");
+        order(DaemonMessage::snap_abort);
         return arm_limit();
     }
     r.harmed = true;
@@ -502,14 +490,14 @@ void Snapshotter::expired() {
 
 void Snapshotter::remind() {
     ++unconfirmed_->attempt;
-    broadcast("snap_abort", unconfirmed_->seq, unconfirmed_->attempt, Json::object());
+    order(DaemonMessage::snap_abort, unconfirmed_->seq, unconfirmed_->attempt);
     unconfirmed_->again = c_.adapter.after(c_.settings.abort_us, [this] { remind(); });
 }
 
-void Snapshotter::confirmed(const Json& m) {
-    if (text(m, "step") != "aborted") return;
+void Snapshotter::confirmed(const schema::Received& m) {
+    if (!m.is<StepUp>() || m.as<StepUp>().step != ParticipantStep::aborted) return;
     log::warning("every node has confirmed the end of the snapshot that failed");
-    publish(StepAnswer::read(m));
+    publish(m.as<StepUp>().answer);
     c_.adapter.cancel(unconfirmed_->again);
     unconfirmed_.reset();
 }
@@ -518,7 +506,7 @@ void Snapshotter::abort(const std::string& why) {
     run_->why = why;
     change(S::aborting);
     ++run_->attempt;
-    broadcast("snap_abort");
+    order(DaemonMessage::snap_abort);
 }
 
 void Snapshotter::discard() {
@@ -551,7 +539,7 @@ void Snapshotter::node_lost(NodeId node) {
             return;
         case S::aborting:  // by another tree
             ++run_->attempt;
-            broadcast("snap_abort");
+            order(DaemonMessage::snap_abort);
             return;
         default:
             run_->deferred = false;

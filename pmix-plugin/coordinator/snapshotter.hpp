@@ -37,7 +37,7 @@ class Snapshotter {
         Background& background;
         std::shared_ptr<JobLock> lock;
         uint64_t& last_seq;                                    // of moves and snapshots
-        std::function<void(const Json& location)> publish;     // to every node
+        std::function<void(const kernet::Location&)> publish;  // to every node
         std::function<uint32_t()> epoch;                       // of the present placement
         std::function<std::optional<std::string>()> obstacle;  // why no operation can begin now
     };
@@ -50,7 +50,7 @@ class Snapshotter {
     // Starts one; `finished` is called once, perhaps before begin() returns.
     void begin(const SnapshotOrder& order, Progress progress, Finished finished);
     // snap_up and snap_progress of this node's own agent.
-    void message(const Json& m);
+    void message(const schema::Received& m);
     // The daemon is gone (lost or given up).
     void node_lost(NodeId node);
     // The job goes on after `then` = stop (SIGCONT).
@@ -80,8 +80,8 @@ class Snapshotter {
     void retry_after(int64_t us, void (Snapshotter::*step)());
     std::optional<std::string> check();
     std::optional<std::string> guests_are_there() const;
-    void broadcast(const char* type, const Json& more = Json::object());
-    void broadcast(const char* type, uint64_t seq, uint64_t attempt, const Json& more);
+    void order(DaemonMessage step);
+    void order(DaemonMessage step, uint64_t seq, uint64_t attempt);
 
     void open();
     void opened(Opened opened);
@@ -93,7 +93,8 @@ class Snapshotter {
     void on_resumed(const StepAnswer& answer);
     void complete(StepAnswer answer);
     void completed(Completed completed);
-    void step_answered(const std::string& step, StepAnswer answer);
+    void progressed(const StepProgress& m);
+    void step_answered(ParticipantStep step, StepAnswer answer);
     void publish(const StepAnswer& answer);
     void refuse_for(const StepAnswer& answer);
 
@@ -101,7 +102,7 @@ class Snapshotter {
     void discard();
     void release();
     void remind();
-    void confirmed(const Json& m);
+    void confirmed(const schema::Received& m);
     void finish(SnapshotState state);
 
     Context c_;

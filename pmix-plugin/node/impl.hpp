@@ -12,6 +12,7 @@
 #include "pmix-plugin/runtime/interface/control_connection.hpp"
 #include "pmix-plugin/runtime/interface/directory.hpp"
 #include "pmix-plugin/protocol/message.hpp"
+#include "pmix-plugin/protocol/node_wrapper.hpp"
 #include "pmix-plugin/node/node_agent.hpp"
 #include "pmix-plugin/node/snapshot_participant.hpp"
 #include "pmix-plugin/node/rank_slot.hpp"
@@ -33,6 +34,8 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void stop();
 
   private:
+    static constexpr NodeId coordinator = 0;
+
     // A connection that has not said hello yet.
     struct Guest {
         std::shared_ptr<ControlConnection> channel;
@@ -42,7 +45,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     // The snapshot under way, or the last one.
     struct Snapshot {
         uint64_t seq = 0;
-        Json order;                 // `snap_prepare`
+        SnapPrepare order;
         bool folder_ready = false;  // its folder is there
         bool own_folder = false;    // on a disk of this node: to be renamed or removed here
         bool own_second = false;    // the same of the second folder
@@ -57,17 +60,31 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void hello(GuestId id, ControlMessage& m);
     std::string check_hello(const Json& m) const;
     void hello_rank(std::shared_ptr<ControlConnection> channel, const Json& m);
-    void hello_wrapper(std::shared_ptr<ControlConnection> channel, ControlMessage& m);
-    void take_spare(RankSlot& slot, ControlMessage& m);
-    void order(NodeId from, const Json& m);
-    void wrapper_message(RankId rank, const ControlConnection* from, ControlMessage& m);
+    void hello_wrapper(std::shared_ptr<ControlConnection> channel, const WrapperHello& hello,
+                       std::vector<Fd>& fds);
+    void take_spare(RankSlot& slot, int32_t init, std::vector<Fd>& fds);
+    void order(NodeId from, const schema::Received& m);
+    bool is_late(const schema::Received& m);
+    void abort(const Abort& m);
+    void wrapper_packet(RankId rank, const ControlConnection* from, schema::Reader& reader,
+                        ControlMessage& m);
+    void wrapper_message(RankSlot& slot, const schema::Received& m, std::vector<Fd>& fds);
+    void answer(RankSlot& slot, const schema::Received& m);
     void rank_message(RankId rank, const ControlConnection* from, ControlMessage& m);
     void rank_closed(RankId rank, const ControlConnection* which);
     RankSlot* find(RankId rank);
     RankSlot& slot(RankId rank);
     void change(RankSlot& slot, RankSlotState next);
-    void report(Json m);  // to the coordinator
-    void report(const RankSlot& slot, const char* type);
+    template <typename T>
+    void report(const T& message) {  // to the coordinator
+        adapter_.tell(coordinator, message);
+    }
+    // What the rank's wrapper says, with whose it is.
+    template <typename T>
+    void pass_on(const RankSlot& slot, T message) {
+        message.rank = slot.rank;
+        report(message);
+    }
     void fail(RankSlot& slot, const std::string& stage, const std::string& why);
     void set_timer(RankSlot& slot, int64_t us, void (Impl::*step)(RankSlot&));
     void stop_timer(RankSlot& slot);
@@ -76,8 +93,8 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     const std::string& own_name() const;
 
     // --- source.cpp ---
-    void connect(const Json& m);
-    void gate(const Json& m);
+    void connect(const Connect& m);
+    void gate(const GateRank& m);
     static std::string why_busy(const Json& gated);
     std::string why_tied(const RankSlot& slot) const;
     void on_gated(RankSlot& slot, const Json& m);
@@ -86,24 +103,24 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void abort_source(RankSlot& slot);
     void resume(RankSlot& slot);
     void back_home(RankSlot& slot);
-    void source_answer(RankSlot& slot, const std::string& type, const Json& m);
-    void leave(RankSlot& slot, const Json& m);
+    void source_answer(RankSlot& slot, const schema::Received& m);
+    void leave(RankSlot& slot, const Switch& m);
     void die_expired(RankSlot& slot);
     void gone(RankSlot& slot);
     void drain(RankSlot& slot);
 
     // --- target.cpp ---
-    void prepare(const Json& m);
+    void prepare(const Prepare& m);
     void restore_ended(RankId rank, uint64_t seq, int status);
     void abort_target(RankSlot& slot);
-    void target_answer(RankSlot& slot, const std::string& type, const Json& m);
-    void switch_rank(const Json& m);
+    void target_answer(RankSlot& slot, const schema::Received& m);
+    void switch_rank(const Switch& m);
     void join(RankSlot& slot);
-    void go(const Json& m);
+    void go(const Go& m);
     void on_attached(RankSlot& slot, const Json& m);
 
     // --- snapshot.cpp ---
-    void begin_step(ParticipantStep step, const Json& order) override;
+    void begin_step(ParticipantStep step, const schema::Received* order) override;
     LocalAnswer look(ParticipantStep step) override;
     void step_answered(ParticipantStep step) override;
     void progress(uint64_t& bytes, uint64_t& total) const override;
@@ -112,7 +129,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void add_rows(ParticipantStep step, StepAnswer& answer);
     void change(RankSlot& slot, SnapWork next);
     void snapshot_failed(RankSlot& slot, const std::string& stage, const std::string& why);
-    void prepare_snapshot(const Json& order);
+    void prepare_snapshot(const SnapPrepare& order);
     void settle_last(uint64_t complete);
     void join_snapshot(RankSlot& slot);
     void make_own_folder();
@@ -127,9 +144,11 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void take_early(RankSlot& slot);
     void keep_early(RankSlot& slot, std::shared_ptr<ControlConnection> channel, const Json& m);
     void resume_snapshot(RankSlot& slot);
-    void snapshot_answer(RankSlot& slot, const std::string& type, const Json& m);
-    void on_stood(RankSlot& slot, const Json& m);
-    void end_snapshot(const Json& order);
+    void snapshot_answer(RankSlot& slot, const schema::Received& m);
+    void on_failed(RankSlot& slot, const Failed& m);
+    void on_stood(RankSlot& slot, const SnapStood& m);
+    void on_written(RankSlot& slot, const Written& m);
+    void end_snapshot(const SnapEnd& order);
     void bring_home(RankSlot& slot);
     void discard_own_folder();
     void on_attached_again(RankSlot& slot, const Json& m);
@@ -137,16 +156,18 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
 
     // --- restart.cpp ---
     void hello_restart(RankSlot& slot);
-    void prepare_restart(const Json& order);
+    void prepare_restart(const RestartPrepare& order);
     void check_slot(RankSlot& slot);
     void import_slot(RankSlot& slot);
     bool all_restart_slots() const;
-    void restart_answer(RankSlot& slot, const std::string& type, const Json& m);
+    void restart_answer(RankSlot& slot, const schema::Received& m);
+    void transfer_progressed(RankSlot& slot, const TransferProgress& m);
     void go_on(RankSlot& slot);
     bool restart_wrapper_died(RankSlot& slot, int status);
 
     // --- wrappers.cpp ---
     void use_wrapper(RankSlot& slot, std::shared_ptr<ControlConnection> channel);
+    void listen_to_wrapper(RankId rank, ControlConnection& channel);
     std::shared_ptr<ControlConnection> open_wrapper(RankId rank, ControlSocket socket);
     void wrapper_closed(RankId rank, const ControlConnection* which);
     void wrapper_exit_said(RankSlot& slot);
@@ -159,10 +180,10 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void part_wrapper_died(RankSlot& slot, bool alive, const std::string& why);
 
     // --- locations.cpp ---
-    Json settled_location(const RankSlot& slot, const Json& m) const;
-    void take_locations(const Json& m);
+    kernet::Location settled_location(const RankSlot& slot, const Json& m) const;
+    void take_locations(const Locations& m);
     void locate(RankSlot& slot, const Json& m);
-    void tell_location(RankSlot& slot, const Json& location);
+    void tell_location(RankSlot& slot, const kernet::Location& location);
     Json known_peers(RankSlot& slot);
 
     RuntimeAdapter& adapter_;

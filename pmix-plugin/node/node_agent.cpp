@@ -10,11 +10,22 @@ namespace ghost::plugin {
 namespace {
 
 constexpr size_t most_guests = 1024;
-constexpr NodeId coordinator = 0;
 constexpr size_t spare_count = 6;
 
 bool same_secret(const std::string& a, const std::string& b) {
     return !a.empty() && a.size() == b.size() && sodium_memcmp(a.data(), b.data(), a.size()) == 0;
+}
+
+// What is wrong with a wrapper's hello; empty: nothing.
+std::string read_hello(const std::string& packet, WrapperHello& out) {
+    auto hello = schema::decode<WrapperHello>(packet);
+    if (!hello.ok()) return hello.error().message();
+    out = std::move(*hello);
+    if (out.version == wrapper_protocol) return {};
+    return fmt::format(
+        "ghost-wrapper speaks version {} of the protocol, mpirun and orted {}: install the same "
+        "version of Ghost on every node",
+        out.version, wrapper_protocol);
 }
 
 }  // namespace
@@ -25,7 +36,7 @@ Status NodeAgent::Impl::start() {
     if (running_) return {};
     running_ = true;
     std::weak_ptr<Impl> weak = weak_from_this();
-    adapter_.on_message([weak](NodeId from, const Json& m) {
+    adapter_.on_message([weak](NodeId from, const schema::Received& m) {
         if (auto self = weak.lock(); self && self->running_) self->order(from, m);
     });
     adapter_.on_wrapper_exit([weak](RankId rank, int status) {
@@ -121,18 +132,21 @@ std::string NodeAgent::Impl::check_hello(const Json& m) const {
 void NodeAgent::Impl::hello(GuestId id, ControlMessage& m) {
     auto it = guests_.find(id);
     if (it == guests_.end()) return;
+    const bool is_rank = text(m.body, "role") == role_names[static_cast<size_t>(Role::rank)];
     std::string wrong = check_hello(m.body);
+    WrapperHello wrapper;
+    if (wrong.empty() && !is_rank) wrong = read_hello(m.text, wrapper);
     if (!wrong.empty()) {
         log::warning("connection of process {} refused: {}", it->second.channel->peer_pid(), wrong);
-        it->second.channel->send({{"t", "error"}, {"why", wrong}});
+        it->second.channel->tell(schema::Complaint{wrong});
         return drop_guest(id);
     }
     // The same connection, now with its own callbacks.
     auto channel = it->second.channel;
     adapter_.cancel(it->second.limit);
     guests_.erase(it);
-    if (text(m.body, "role") == "rank") return hello_rank(std::move(channel), m.body);
-    hello_wrapper(std::move(channel), m);
+    if (is_rank) return hello_rank(std::move(channel), m.body);
+    hello_wrapper(std::move(channel), wrapper, m.fds);
 }
 
 void NodeAgent::Impl::hello_rank(std::shared_ptr<ControlConnection> channel, const Json& m) {
@@ -142,19 +156,20 @@ void NodeAgent::Impl::hello_rank(std::shared_ptr<ControlConnection> channel, con
     if (s.agent) s.agent->close();
     s.agent = std::move(channel);
     s.finalizing = false;
-    s.thread = {{"pid", number(m, "pid")}, {"tid", number(m, "tid")}};
+    s.thread =
+        AgentThread{static_cast<int32_t>(number(m, "pid")), static_cast<int32_t>(number(m, "tid"))};
     const ControlConnection* which = s.agent.get();
     s.agent->handle([this, rank, which](ControlMessage& x) { rank_message(rank, which, x); },
                     [this, rank, which] { rank_closed(rank, which); });
     if (s.state == RankSlotState::resuming) return welcome(s, "resumed");
     if (s.state == RankSlotState::going) return welcome(s, "restored");
-    if (const Json* known = directory_.find(rank); known != nullptr && s.epoch == 0) {
-        s.epoch = static_cast<uint32_t>(number(*known, "epoch"));
+    if (const kernet::Location* known = directory_.find(rank); known != nullptr && s.epoch == 0) {
+        s.epoch = static_cast<uint32_t>(known->epoch);
     }
     welcome(s, "started");
     const Json* location = field(m, "location");
     if (location != nullptr && flag(*location, "attached")) {
-        report({{"t", "located"}, {"location", settled_location(s, m)}});
+        report(Located{settled_location(s, m)});
     }
 }
 
@@ -179,22 +194,21 @@ const std::string& NodeAgent::Impl::own_name() const {
     return own_name_;
 }
 
-void NodeAgent::Impl::take_spare(RankSlot& s, ControlMessage& m) {
-    take_tree(s, static_cast<pid_t>(number(m.body, "init")));
-    if (m.fds.size() == spare_count) s.spare = std::move(m.fds);
+void NodeAgent::Impl::take_spare(RankSlot& s, int32_t init, std::vector<Fd>& fds) {
+    take_tree(s, init);
+    if (fds.size() == spare_count) s.spare = std::move(fds);
 }
 
-void NodeAgent::Impl::hello_wrapper(std::shared_ptr<ControlConnection> channel, ControlMessage& m) {
-    auto rank = static_cast<RankId>(number(m.body, "rank"));
-    RankSlot& s = slot(rank);
-    const ControlConnection* which = channel.get();
-    channel->handle([this, rank, which](ControlMessage& x) { wrapper_message(rank, which, x); },
-                    [this, rank, which] { wrapper_closed(rank, which); });
+void NodeAgent::Impl::hello_wrapper(std::shared_ptr<ControlConnection> channel,
+                                    const WrapperHello& hello, std::vector<Fd>& fds) {
+    RankSlot& s = slot(hello.rank);
+    listen_to_wrapper(s.rank, *channel);
     use_wrapper(s, std::move(channel));
     s.unmovable.clear();
-    if (text(m.body, "mode") == "restart") return hello_restart(s);
-    if (text(m.body, "mode") == "direct") s.unmovable = text(m.body, "why", "no name space");
-    take_spare(s, m);
+    if (hello.mode == WrapperMode::restart) return hello_restart(s);
+    if (hello.mode == WrapperMode::direct)
+        s.unmovable = hello.why.empty() ? "no name space" : hello.why;
+    take_spare(s, hello.init, fds);
 }
 
 // --- slots ---
@@ -246,78 +260,97 @@ void NodeAgent::Impl::forget(RankId rank) {
     slots_.erase(rank);
 }
 
-void NodeAgent::Impl::report(Json m) {
-    adapter_.send(coordinator, m);
-}
-
-void NodeAgent::Impl::report(const RankSlot& s, const char* type) {
-    report({{"t", type}, {"seq", s.seq}, {"rank", s.rank}});
-}
-
 // Tells the coordinator once that this move cannot go on here; what follows is its order.
 void NodeAgent::Impl::fail(RankSlot& s, const std::string& stage, const std::string& why) {
     if (s.state == RankSlotState::home || std::exchange(s.failure_told, true)) return;
-    report({{"t", "failed"}, {"seq", s.seq}, {"rank", s.rank}, {"stage", stage}, {"why", why}});
+    report(Failed{s.seq, s.rank, stage, why});
 }
 
 // --- who says what ---
 
-void NodeAgent::Impl::order(NodeId from, const Json& m) {
-    std::string type = text(m, "t");
-    if (type == "ping") return adapter_.send(from, {{"t", "pong"}, {"n", number(m, "n")}});
-    if (type == "location") return take_locations(m);
+void NodeAgent::Impl::order(NodeId from, const schema::Received& m) {
     if (participant_.message(from, m)) return;
-    if (type == "continue") return continue_all();
-    using Step = void (Impl::*)(const Json&);
-    static constexpr std::pair<const char*, Step> steps[] = {{"prepare", &Impl::prepare},
-                                                             {"connect", &Impl::connect},
-                                                             {"gate", &Impl::gate},
-                                                             {"switch", &Impl::switch_rank},
-                                                             {"go", &Impl::go}};
-    const uint64_t seq = number(m, "seq");
-    auto rank = static_cast<RankId>(number(m, "rank"));
-    if (type == "abort") {
-        aborted_seq_ = std::max(aborted_seq_, seq);
-        RankSlot* s = find(rank);
-        if (s != nullptr && s->seq == seq && is_target(s->state)) return abort_target(*s);
-        if (s != nullptr && s->seq == seq && is_source(s->state)) return abort_source(*s);
-        const bool ended = s == nullptr || s->ended;
-        return report({{"t", "aborted"}, {"seq", seq}, {"rank", rank}, {"ended", ended}});
-    }
-    for (auto [known, step] : steps) {
-        if (type != known) continue;
-        if (seq < newest_seq_ || seq <= aborted_seq_) {
-            return log::info("late order {} of attempt {} dropped", type, seq);
-        }
-        newest_seq_ = seq;
-        return (this->*step)(m);
+    if (is_late(m)) return log::info("late order {} of attempt {} dropped", m.name(), m.seq());
+    switch (m.type<DaemonMessage>()) {
+        case DaemonMessage::ping:
+            return adapter_.tell(from, Pong{m.as<Ping>().n});
+        case DaemonMessage::location:
+            return take_locations(m.as<Locations>());
+        case DaemonMessage::go_on:
+            return continue_all();
+        case DaemonMessage::prepare:
+            return prepare(m.as<Prepare>());
+        case DaemonMessage::connect:
+            return connect(m.as<Connect>());
+        case DaemonMessage::gate:
+            return gate(m.as<GateRank>());
+        case DaemonMessage::switch_rank:
+            return switch_rank(m.as<Switch>());
+        case DaemonMessage::go:
+            return go(m.as<Go>());
+        case DaemonMessage::abort:
+            return abort(m.as<Abort>());
+        default:
+            return;  // for the coordinator, or the runtime's own
     }
 }
 
-void NodeAgent::Impl::wrapper_message(RankId rank, const ControlConnection* from,
-                                      ControlMessage& m) {
+// An order of an operation that is over, or of an older one than is known here; what is not late
+// makes its operation known.
+bool NodeAgent::Impl::is_late(const schema::Received& m) {
+    if (m.sequence() != schema::Sequence::order) return false;
+    if (m.seq() < newest_seq_ || m.seq() <= aborted_seq_) return true;
+    newest_seq_ = m.seq();
+    return false;
+}
+
+void NodeAgent::Impl::abort(const Abort& m) {
+    aborted_seq_ = std::max(aborted_seq_, m.seq);
+    RankSlot* s = find(m.rank);
+    if (s != nullptr && s->seq == m.seq && is_target(s->state)) return abort_target(*s);
+    if (s != nullptr && s->seq == m.seq && is_source(s->state)) return abort_source(*s);
+    report(Aborted{m.seq, m.rank, {}, s == nullptr || s->ended});
+}
+
+void NodeAgent::Impl::wrapper_packet(RankId rank, const ControlConnection* from,
+                                     schema::Reader& reader, ControlMessage& m) {
     RankSlot* s = find(rank);
     if (s == nullptr || s->wrapper.get() != from) return;
-    std::string type = text(m.body, "t");
-    if (type == "hello") return take_spare(*s, m);
-    if (type == "held") take_spare(*s, m);
-    if (type == "stdin_closed") return stdin_closed(*s);
-    if (type == "stdin") {
-        s->input_bytes = signed_number(m.body, "bytes");
-        return;
+    std::string answer;
+    const auto message = reader.read(m.text, answer);
+    if (!answer.empty()) s->wrapper->send_text(std::move(answer));
+    if (message) wrapper_message(*s, *message, m.fds);
+}
+
+void NodeAgent::Impl::wrapper_message(RankSlot& s, const schema::Received& m,
+                                      std::vector<Fd>& fds) {
+    switch (m.type<FromWrapper>()) {
+        case FromWrapper::hello:
+            return take_spare(s, m.as<WrapperHello>().init, fds);
+        case FromWrapper::held:
+            take_spare(s, m.as<Held>().init.value_or(0), fds);
+            return answer(s, m);
+        case FromWrapper::stdin_closed:
+            return stdin_closed(s);
+        case FromWrapper::stdin_taken:
+            s.input_bytes = m.as<StdinTaken>().bytes;
+            return;
+        case FromWrapper::exit:
+            return wrapper_exit_said(s);
+        default:
+            return answer(s, m);
     }
-    if (type == "exit") return wrapper_exit_said(*s);
-    if (type == "error") {
-        return log::warning("the wrapper of rank {} says: {}", rank, text(m.body, "why"));
-    }
-    const bool late = number(m.body, "seq", s->seq) != s->seq;
-    if (!late && s->snap.restart) return restart_answer(*s, type, m.body);
-    if (!late && s->snap.part) return snapshot_answer(*s, type, m.body);
-    if (late || s->state == RankSlotState::home) {
-        return log::debug("late {} of the wrapper of rank {}", type, rank);
-    }
-    if (is_target(s->state)) return target_answer(*s, type, m.body);
-    source_answer(*s, type, m.body);
+}
+
+// What a wrapper says of the operation its rank is in.
+void NodeAgent::Impl::answer(RankSlot& s, const schema::Received& m) {
+    const bool late = m.seq() != s.seq;
+    if (!late && s.snap.restart) return restart_answer(s, m);
+    if (!late && s.snap.part) return snapshot_answer(s, m);
+    if (late || s.state == RankSlotState::home)
+        return log::debug("late {} of the wrapper of rank {}", m.name(), s.rank);
+    if (is_target(s.state)) return target_answer(s, m);
+    source_answer(s, m);
 }
 
 void NodeAgent::Impl::rank_message(RankId rank, const ControlConnection* from, ControlMessage& m) {

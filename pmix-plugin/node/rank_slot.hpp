@@ -75,8 +75,8 @@ struct SnapSeat {
     // The rank's hello that came before the wrapper's word that its tree runs.
     std::shared_ptr<ControlConnection> early;
     Json early_hello;
-    Json location;  // where the rank listens since it came back
-    Json row;       // the wrapper's last words: what it has written
+    std::optional<kernet::Location> location;  // where the rank listens since it came back
+    std::optional<Written> row;                // the wrapper's last words
     uint64_t bytes = 0, total = 0;
     int64_t pause_us = 0;
 };
@@ -89,8 +89,8 @@ struct RankSlot {
     NodeId from = 0;
     NodeId to = 0;
 
-    Json thread = Json::object();  // {pid, tid} of the rank's agent, for the wrapper to signal
-    std::string unmovable;         // why the wrapper could not make a tree that can move
+    std::optional<AgentThread> thread;  // of the rank's agent, for the wrapper to signal
+    std::string unmovable;              // why the wrapper could not make a tree that can move
 
     std::shared_ptr<ControlConnection> wrapper;
     std::shared_ptr<ControlConnection> agent;  // the rank's

@@ -21,19 +21,19 @@ void NodeAgent::Impl::hello_restart(RankSlot& s) {
     }
 }
 
-void NodeAgent::Impl::prepare_restart(const Json& order) {
-    restart_epoch_ = static_cast<uint32_t>(number(order, "epoch"));
+void NodeAgent::Impl::prepare_restart(const RestartPrepare& order) {
+    restart_epoch_ = order.epoch;
     each_part(&Impl::check_slot);
 }
 
 void NodeAgent::Impl::check_slot(RankSlot& s) {
     if (s.state != S::preparing || !s.wrapper) return;
     s.epoch = restart_epoch_;
-    s.wrapper->send({{"t", "prepare"}, {"seq", 0}, {"epoch", s.epoch}, {"rank", s.rank}});
+    s.wrapper->tell(Prepare{0, s.epoch, s.rank});
 }
 
 void NodeAgent::Impl::import_slot(RankSlot& s) {
-    if (s.state == S::ready && s.wrapper) s.wrapper->send({{"t", "import"}, {"seq", 0}});
+    if (s.state == S::ready && s.wrapper) s.wrapper->tell(Import{0});
 }
 
 // Has the wrapper of every rank the runtime starts here said hello?
@@ -46,21 +46,17 @@ bool NodeAgent::Impl::all_restart_slots() const {
     return true;
 }
 
-void NodeAgent::Impl::restart_answer(RankSlot& s, const std::string& type, const Json& m) {
-    if (type == "progress") {
-        s.snap.bytes = number(m, "bytes");
-        s.snap.total = number(m, "total");
-        return participant_.progressed();
-    }
-    if (type == "failed") {
-        snapshot_failed(s, text(m, "stage", "import"), text(m, "why"));
-    } else if (type == "checked" && s.state == S::preparing) {
+void NodeAgent::Impl::restart_answer(RankSlot& s, const schema::Received& m) {
+    if (m.is<TransferProgress>()) return transfer_progressed(s, m.as<TransferProgress>());
+    if (m.is<Failed>()) {
+        snapshot_failed(s, m.as<Failed>().stage, m.as<Failed>().why);
+    } else if (m.is<Checked>() && s.state == S::preparing) {
         change(s, S::ready);
-    } else if (type == "held" && s.state == S::ready) {
-        if (const Json* agent = field(m, "agent")) s.thread = *agent;
+    } else if (m.is<Held>() && s.state == S::ready) {
+        if (m.as<Held>().agent) s.thread = m.as<Held>().agent;
         change(s, S::held);
     } else {
-        return log::debug("{} of the wrapper of rank {} does not fit", type, s.rank);
+        return log::debug("{} of the wrapper of rank {} does not fit", m.name(), s.rank);
     }
     participant_.poke();
 }
@@ -69,7 +65,7 @@ void NodeAgent::Impl::go_on(RankSlot& s) {
     if (s.state != S::held) return;
     if (!s.wrapper) return snapshot_failed(s, "go", "the wrapper has gone");
     change(s, S::going);
-    s.wrapper->send({{"t", "go"}, {"seq", 0}, {"agent", s.thread}});
+    s.wrapper->tell(Go{0, s.rank, s.thread});
 }
 
 // True: the runtime is not told, the coordinator ends the job with all reasons.

@@ -15,10 +15,10 @@ using W = SnapWork;
 
 // --- the part's view of the local ranks ---
 
-void NodeAgent::Impl::begin_step(ParticipantStep step, const Json& order) {
+void NodeAgent::Impl::begin_step(ParticipantStep step, const schema::Received* order) {
     switch (step) {
         case ParticipantStep::ready:
-            return prepare_snapshot(order);
+            return prepare_snapshot(order->as<SnapPrepare>());
         case ParticipantStep::gated:
             return each_part(&Impl::shut);
         case ParticipantStep::ungated:
@@ -28,12 +28,12 @@ void NodeAgent::Impl::begin_step(ParticipantStep step, const Json& order) {
         case ParticipantStep::written:
             return each_part(&Impl::write);
         case ParticipantStep::ended:
-            return end_snapshot(order);
+            return end_snapshot(order->as<SnapEnd>());
         case ParticipantStep::aborted:
-            newest_seq_ = std::max(newest_seq_, number(order, "seq"));
+            newest_seq_ = std::max(newest_seq_, order->seq());
             return each_part(&Impl::bring_home);
         case ParticipantStep::checked:
-            return prepare_restart(order);
+            return prepare_restart(order->as<RestartPrepare>());
         case ParticipantStep::held:
             return each_part(&Impl::import_slot);
         case ParticipantStep::restarted:
@@ -108,13 +108,13 @@ void NodeAgent::Impl::add_rows(ParticipantStep step, StepAnswer& answer) {
                            step == ParticipantStep::aborted;
     for (auto& [rank, s] : slots_) {
         if (!s.snap.part) continue;
-        if (locations && s.snap.location.is_object()) answer.rows.push_back(s.snap.location);
+        if (locations && s.snap.location) answer.locations.push_back(*s.snap.location);
         if (step == ParticipantStep::resumed) {
             answer.pause_us = std::max(answer.pause_us, s.snap.pause_us);
         }
-        if (step != ParticipantStep::written || !s.snap.row.is_object()) continue;
-        answer.bytes += number(s.snap.row, "bytes");
-        answer.rows.push_back(s.snap.row);
+        if (step != ParticipantStep::written || !s.snap.row) continue;
+        answer.bytes += s.snap.row->bytes;
+        answer.written.push_back(*s.snap.row);
     }
 }
 
@@ -154,11 +154,11 @@ void NodeAgent::Impl::snapshot_failed(RankSlot& s, const std::string& stage,
 
 // --- prepare ---
 
-void NodeAgent::Impl::prepare_snapshot(const Json& order) {
-    const uint64_t seq = number(order, "seq");
+void NodeAgent::Impl::prepare_snapshot(const SnapPrepare& order) {
+    const uint64_t seq = order.seq;
     newest_seq_ = std::max(newest_seq_, seq);
     if (snapshot_.seq != seq) {
-        settle_last(number(order, "last"));
+        settle_last(order.last);
         snapshot_ = {};
         snapshot_.seq = seq;
         snapshot_.order = order;
@@ -179,7 +179,7 @@ void NodeAgent::Impl::prepare_snapshot(const Json& order) {
 
 // The end of the one before may not have reached this node. `complete` is the last whole one.
 void NodeAgent::Impl::settle_last(uint64_t complete) {
-    if (snapshot_.seq != 0 && snapshot_.seq == complete) end_snapshot(Json());
+    if (snapshot_.seq != 0 && snapshot_.seq == complete) end_snapshot({});
     each_part(&Impl::bring_home);
     discard_own_folder();
 }
@@ -217,8 +217,8 @@ void NodeAgent::Impl::make_own_folder() {
         bool own = false, own_second = false;
         std::string why;
     };
-    auto make = [folder = text(snapshot_.order, "folder"), name = text(snapshot_.order, "name"),
-                 second = text(snapshot_.order, "second")] {
+    auto make = [folder = snapshot_.order.folder, name = snapshot_.order.name,
+                 second = snapshot_.order.second] {
         Made out;
         auto made = make_missing(folder, name);
         if (!made.ok()) return Made{false, false, made.error().message()};
@@ -261,22 +261,20 @@ void NodeAgent::Impl::ask_to_prepare(RankSlot& s) {
         s.snap.busy = "the rank has not attached yet (it does in MPI_Init)";
         return;
     }
-    const Json& order = snapshot_.order;
-    const std::string partial = "/" + partial_name(text(order, "name"));
-    const std::string second = text(order, "second");
+    const SnapPrepare& order = snapshot_.order;
+    const std::string partial = "/" + partial_name(order.name);
     change(s, W::preparing);
-    s.wrapper->send({{"t", "snap_prepare"},
-                     {"seq", s.seq},
-                     {"folder", text(order, "folder") + partial},
-                     {"second", second.empty() ? "" : second + partial},
-                     {"file", rank_file(s.rank, text(order, "compress", "none"))},
-                     {"name", text(order, "name")},
-                     {"agent", s.thread},
-                     {"incremental", flag(order, "incremental")},
-                     {"compress", text(order, "compress", "none")},
-                     {"rate", number(order, "rate")},
-                     {"then", text(order, "then", "continue")},
-                     {"sharers", slots_.size()}});
+    s.wrapper->tell(SnapPrepareRank{.seq = s.seq,
+                                    .folder = order.folder + partial,
+                                    .second = order.second.empty() ? "" : order.second + partial,
+                                    .file = rank_file(s.rank, order.compress),
+                                    .name = order.name,
+                                    .agent = s.thread,
+                                    .incremental = order.incremental,
+                                    .compress = order.compress,
+                                    .rate = order.rate,
+                                    .then = order.then,
+                                    .sharers = slots_.size()});
 }
 
 // --- the cut ---
@@ -324,8 +322,7 @@ void NodeAgent::Impl::part(RankSlot& s) {
 // The ranks of this node and of those below are back: before, writing would take processors from
 // what is still on the way.
 void NodeAgent::Impl::write(RankSlot& s) {
-    if (s.wrapper && s.snap.work == W::writing)
-        s.wrapper->send({{"t", "snap_write"}, {"seq", s.seq}});
+    if (s.wrapper && s.snap.work == W::writing) s.wrapper->tell(SnapWrite{s.seq});
 }
 
 // The rank's end-of-file: its tree may be frozen.
@@ -337,7 +334,7 @@ void NodeAgent::Impl::parted(RankSlot& s) {
         return participant_.poke();
     }
     change(s, W::standing);
-    s.wrapper->send({{"t", "snap_stand"}, {"seq", s.seq}, {"agent", s.thread}});
+    s.wrapper->tell(SnapStand{s.seq, s.thread});
 }
 
 // The wrapper has let the tree run and signalled the rank.
@@ -369,50 +366,60 @@ void NodeAgent::Impl::keep_early(RankSlot& s, std::shared_ptr<ControlConnection>
 void NodeAgent::Impl::resume_snapshot(RankSlot& s) {
     change(s, S::resuming);
     // Without a wrapper the one that adopts the tree does it, see adopt().
-    if (s.wrapper) s.wrapper->send({{"t", "resume"}, {"seq", s.seq}, {"agent", s.thread}});
+    if (s.wrapper) s.wrapper->tell(Resume{s.seq, s.thread});
     // A wrapper may have died between letting the tree run and saying so.
     take_early(s);
 }
 
 // --- what the wrapper says ---
 
-void NodeAgent::Impl::snapshot_answer(RankSlot& s, const std::string& type, const Json& m) {
+void NodeAgent::Impl::transfer_progressed(RankSlot& s, const TransferProgress& m) {
+    s.snap.bytes = m.bytes;
+    s.snap.total = m.total;
+    participant_.progressed();
+}
+
+void NodeAgent::Impl::snapshot_answer(RankSlot& s, const schema::Received& m) {
     const W work = s.snap.work;
-    if (type == "progress" || type == "snap_progress") {
-        s.snap.bytes = number(m, "bytes");
-        s.snap.total = number(m, "total");
-        return participant_.progressed();
-    }
-    if (type == "snap_cancelled") {
+    if (m.is<TransferProgress>()) return transfer_progressed(s, m.as<TransferProgress>());
+    if (m.is<SnapCancelled>()) {
         if (work == W::cancelling) change(s, W::idle);
         if (s.state == S::standing) woken(s);
-    } else if (type == "failed") {
-        snapshot_failed(s, text(m, "stage", "wrapper"), text(m, "why"));
-        if (work != W::cancelling && work != W::idle) change(s, W::failed);
-        if (s.state == S::standing) woken(s);
-    } else if (type == "snap_ready" && work == W::preparing) {
+    } else if (m.is<Failed>()) {
+        on_failed(s, m.as<Failed>());
+    } else if (m.is<SnapReady>() && work == W::preparing) {
         change(s, W::ready);
-    } else if (type == "snap_stood") {
-        on_stood(s, m);
-    } else if (type == "snap_written" && work == W::writing) {
-        change(s, W::written);
-        s.snap.row = m;
-        s.snap.row["rank"] = s.rank;
-        s.snap.row["node"] = own_name();
-        s.snap.row["pause_us"] = s.snap.pause_us;
-        for (const char* known : {"t", "seq"}) s.snap.row.erase(known);
+    } else if (m.is<SnapStood>()) {
+        on_stood(s, m.as<SnapStood>());
+    } else if (m.is<Written>() && work == W::writing) {
+        on_written(s, m.as<Written>());
     } else {
-        return log::debug("{} of the wrapper of rank {} does not fit {}", type, s.rank, name(work));
+        return log::debug("{} of the wrapper of rank {} does not fit {}", m.name(), s.rank,
+                          name(work));
     }
     participant_.poke();
 }
 
-void NodeAgent::Impl::on_stood(RankSlot& s, const Json& m) {
-    s.snap.pause_us = signed_number(m, "pause_us");
+void NodeAgent::Impl::on_failed(RankSlot& s, const Failed& m) {
+    snapshot_failed(s, m.stage, m.why);
+    if (s.snap.work != W::cancelling && s.snap.work != W::idle) change(s, W::failed);
+    if (s.state == S::standing) woken(s);
+}
+
+void NodeAgent::Impl::on_written(RankSlot& s, const Written& m) {
+    change(s, W::written);
+    s.snap.row = m;
+    s.snap.row->rank = s.rank;
+    s.snap.row->node = own_name();
+    s.snap.row->pause_us = s.snap.pause_us;
+}
+
+void NodeAgent::Impl::on_stood(RankSlot& s, const SnapStood& m) {
+    s.snap.pause_us = m.pause_us;
     const bool off = s.snap.work == W::cancelling;
     if (s.snap.work == W::standing) change(s, W::writing);
     if (s.state != S::standing) return;
-    if (text(snapshot_.order, "then") != "kill") return woken(s);
+    if (snapshot_.order.then != Then::kill) return woken(s);
     change(s, S::frozen);
     if (off) resume_snapshot(s);
 }
@@ -426,8 +433,8 @@ void NodeAgent::Impl::on_attached_again(RankSlot& s, const Json& m) {
         snapshot_failed(s, "attach", text(m, "error", "the rank could not attach to PMIx"));
     } else {
         // A rank listens where it did, if it can: then nobody needs to be told.
-        Json location = settled_location(s, m);
-        const Json* known = directory_.find(s.rank);
+        kernet::Location location = settled_location(s, m);
+        const kernet::Location* known = directory_.find(s.rank);
         if (known == nullptr || *known != location) s.snap.location = std::move(location);
     }
     change(s, S::home);
@@ -438,14 +445,10 @@ void NodeAgent::Impl::on_attached_again(RankSlot& s, const Json& m) {
 
 namespace {
 
-std::vector<std::string> names_in(const Json& order, const char* key) {
-    std::vector<std::string> out;
-    const Json* list = field(order, key);
-    if (list == nullptr || !list->is_array()) return out;
-    for (const Json& name : *list) {
-        if (name.is_string() && parse_snapshot_name(name)) out.push_back(name);
-    }
-    return out;
+// Only what is a snapshot's name leads nowhere else.
+std::vector<std::string> names_in(std::vector<std::string> list) {
+    std::erase_if(list, [](const std::string& name) { return !parse_snapshot_name(name); });
+    return list;
 }
 
 void complete_in(const std::string& folder, const std::string& name,
@@ -463,21 +466,22 @@ void complete_in(const std::string& folder, const std::string& name,
 
 }  // namespace
 
-void NodeAgent::Impl::end_snapshot(const Json& order) {
+void NodeAgent::Impl::end_snapshot(const SnapEnd& order) {
     for (auto& [rank, s] : slots_) {
         if (!s.snap.part) continue;
-        if (s.wrapper) s.wrapper->send({{"t", "snap_end"}, {"seq", s.seq}, {"keep", true}});
+        if (s.wrapper) s.wrapper->tell(SnapEndRank{s.seq, true});
         if (s.snap.work != W::idle) change(s, W::idle);
         s.snap.part = false;
     }
-    const auto complete = [&](bool& own, const char* folder, const char* remove) {
+    const auto complete = [&](bool& own, const std::string& folder,
+                              const std::vector<std::string>& remove) {
         if (!std::exchange(own, false)) return;
-        background_.run([folder = text(snapshot_.order, folder),
-                         name = text(snapshot_.order, "name"),
-                         old = names_in(order, remove)] { complete_in(folder, name, old); });
+        background_.run([folder, name = snapshot_.order.name, old = names_in(remove)] {
+            complete_in(folder, name, old);
+        });
     };
-    complete(snapshot_.own_folder, "folder", "remove");
-    complete(snapshot_.own_second, "second", "remove_seconds");
+    complete(snapshot_.own_folder, snapshot_.order.folder, order.remove);
+    complete(snapshot_.own_second, snapshot_.order.second, order.remove_seconds);
 }
 
 // The snapshot is off: what has been done to this rank is undone by where it is.
@@ -505,26 +509,25 @@ void NodeAgent::Impl::bring_home(RankSlot& s) {
     if (s.snap.work == W::idle || s.snap.work == W::cancelling) return;
     if (!s.wrapper) return change(s, W::idle);
     change(s, W::cancelling);
-    s.wrapper->send({{"t", "snap_cancel"}, {"seq", s.seq}});
+    s.wrapper->tell(SnapCancel{s.seq});
 }
 
 void NodeAgent::Impl::discard_own_folder() {
-    const auto discard = [&](bool& own, const char* folder) {
+    const auto discard = [&](bool& own, const std::string& folder) {
         if (!std::exchange(own, false)) return;
-        background_.run(
-            [folder = text(snapshot_.order, folder), name = text(snapshot_.order, "name")] {
-                if (auto gone = discard_partial(folder, name); !gone.ok()) {
-                    log::warning("{}", gone.error().message());
-                }
-            });
+        background_.run([folder, name = snapshot_.order.name] {
+            if (auto gone = discard_partial(folder, name); !gone.ok()) {
+                log::warning("{}", gone.error().message());
+            }
+        });
     };
-    discard(snapshot_.own_folder, "folder");
-    discard(snapshot_.own_second, "second");
+    discard(snapshot_.own_folder, snapshot_.order.folder);
+    discard(snapshot_.own_second, snapshot_.order.second);
 }
 
 void NodeAgent::Impl::continue_all() {
     for (auto& [rank, s] : slots_) {
-        if (s.wrapper && !s.ended) s.wrapper->send({{"t", "continue"}});
+        if (s.wrapper && !s.ended) s.wrapper->tell(Continue{});
     }
 }
 

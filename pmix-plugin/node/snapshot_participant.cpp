@@ -16,42 +16,36 @@ constexpr int64_t progress_us = 500'000;
 
 struct Row {
     P step;
-    const char* name;
-    const char* order;      // what starts it
-    std::array<P, 3> next;  // besides `aborted`; unused places repeat the last one
+    std::optional<DaemonMessage> order;  // what starts it
+    std::array<P, 3> next;               // besides `aborted`; unused places repeat the last one
 };
+
+using D = DaemonMessage;
 
 // A step may be repeated with a higher try. An attempt that has ended is followed by the next
 // attempt's first step, whose seq is higher: that is checked apart.
 constexpr std::array<Row, 12> table{{
-    {P::idle, "idle", "", {P::ready, P::checked, P::checked}},
-    {P::ready, "ready", "snap_prepare", {P::ready, P::here, P::here}},
-    {P::here, "here", "snap_ping", {P::here, P::gated, P::gated}},
-    {P::gated, "gated", "snap_gate", {P::ungated, P::resumed, P::resumed}},
-    {P::ungated, "ungated", "snap_ungate", {P::gated, P::gated, P::gated}},
-    {P::resumed, "resumed", "snap_close", {P::written, P::written, P::written}},
-    {P::written, "written", "", {P::ended, P::ended, P::ended}},
-    {P::ended, "ended", "snap_end", {P::ready, P::ready, P::ready}},
-    {P::aborted, "aborted", "snap_abort", {P::ready, P::ready, P::ready}},
-    {P::checked, "checked", "restart_prepare", {P::held, P::held, P::held}},
-    {P::held, "held", "restart_import", {P::restarted, P::restarted, P::restarted}},
-    {P::restarted, "restarted", "restart_go", {P::ready, P::ready, P::ready}},
+    {P::idle, {}, {P::ready, P::checked, P::checked}},
+    {P::ready, D::snap_prepare, {P::ready, P::here, P::here}},
+    {P::here, D::snap_ping, {P::here, P::gated, P::gated}},
+    {P::gated, D::snap_gate, {P::ungated, P::resumed, P::resumed}},
+    {P::ungated, D::snap_ungate, {P::gated, P::gated, P::gated}},
+    {P::resumed, D::snap_close, {P::written, P::written, P::written}},
+    {P::written, {}, {P::ended, P::ended, P::ended}},
+    {P::ended, D::snap_end, {P::ready, P::ready, P::ready}},
+    {P::aborted, D::snap_abort, {P::ready, P::ready, P::ready}},
+    {P::checked, D::restart_prepare, {P::held, P::held, P::held}},
+    {P::held, D::restart_import, {P::restarted, P::restarted, P::restarted}},
+    {P::restarted, D::restart_go, {P::ready, P::ready, P::ready}},
 }};
 
 const Row& row(P step) {
     return table[static_cast<size_t>(step)];
 }
 
-std::optional<P> step_named(const std::string& name) {
+std::optional<P> ordered_by(DaemonMessage type) {
     for (const Row& r : table) {
-        if (name == r.name) return r.step;
-    }
-    return std::nullopt;
-}
-
-std::optional<P> ordered_by(const std::string& type) {
-    for (const Row& r : table) {
-        if (*r.order != 0 && type == r.order) return r.step;
+        if (r.order == type) return r.step;
     }
     return std::nullopt;
 }
@@ -63,24 +57,31 @@ bool ends_early(P step) {
 
 }  // namespace
 
-const char* name(ParticipantStep step) {
-    return row(step).name;
-}
-
 bool may_follow(ParticipantStep from, ParticipantStep to) {
     return to == P::aborted || std::ranges::find(row(from).next, to) != row(from).next.end();
 }
 
-bool SnapshotParticipant::message(NodeId from, const Json& m) {
-    const std::string type = text(m, "t");
-    if (type == "snap_up" || type == "snap_progress") {
-        if (from != adapter_.self()) from_below(from, m);
+bool SnapshotParticipant::message(NodeId from, const schema::Received& m) {
+    if (m.is<StepUp>()) {
+        if (from != adapter_.self()) answer_from_below(from, m.as<StepUp>());
         return true;
     }
-    auto step = ordered_by(type);
+    if (m.is<StepProgress>()) {
+        if (from != adapter_.self()) progress_from_below(from, m.as<StepProgress>());
+        return true;
+    }
+    auto step = ordered_by(m.type<DaemonMessage>());
     if (!step) return false;
     if (from == coordinator) order(*step, m);
     return true;
+}
+
+SnapshotParticipant::Attempt SnapshotParticipant::attempt_of(const schema::Received& m) {
+    if (m.is<SnapPrepare>())
+        return {m.seq(), m.as<SnapPrepare>().attempt, m.as<SnapPrepare>().tree};
+    if (m.is<StepOrder>()) return {m.seq(), m.as<StepOrder>().attempt, m.as<StepOrder>().tree};
+    if (m.is<RestartPrepare>()) return {m.seq(), 0, m.as<RestartPrepare>().tree};
+    return {m.seq(), 0, {}};
 }
 
 // Is the order the next one, and not late or said twice?
@@ -94,32 +95,21 @@ bool SnapshotParticipant::fits(ParticipantStep step, uint64_t seq, uint64_t atte
            !(step_ == P::ended && step == P::aborted);
 }
 
-void SnapshotParticipant::order(ParticipantStep step, const Json& m) {
-    const uint64_t seq = number(m, "seq"), attempt = number(m, "try");
-    if (!fits(step, seq, attempt)) {
+void SnapshotParticipant::order(ParticipantStep step, const schema::Received& m) {
+    Attempt attempt = attempt_of(m);
+    if (!fits(step, attempt.seq, attempt.number)) {
         return log::info("order for step {} of attempt {} does not fit step {} of {}: dropped",
-                         name(step), seq, name(step_), seq_);
+                         name(step), attempt.seq, name(step_), seq_);
     }
-    seq_ = seq;
-    if (step == P::ready || step == P::checked || step == P::aborted) take_tree(m);
-    if (!tree_.member()) return log::warning("this node is left out of attempt {}", seq);
-    std::erase_if(below_, [seq](const auto& entry) { return std::get<0>(entry.first) < seq; });
-    begin(step, attempt, m);
+    seq_ = attempt.seq;
+    if (step == P::ready || step == P::checked || step == P::aborted)
+        tree_ = DaemonTree(attempt.tree.daemons, std::move(attempt.tree.without), adapter_.self());
+    if (!tree_.member()) return log::warning("this node is left out of attempt {}", seq_);
+    std::erase_if(below_, [this](const auto& entry) { return std::get<0>(entry.first) < seq_; });
+    begin(step, attempt.number, &m);
 }
 
-void SnapshotParticipant::take_tree(const Json& m) {
-    std::vector<NodeId> without;
-    const Json* list = field(m, "without");
-    if (list != nullptr && list->is_array()) {
-        for (const Json& id : *list) {
-            if (id.is_number_unsigned()) without.push_back(id.get<NodeId>());
-        }
-    }
-    tree_ =
-        DaemonTree(static_cast<NodeId>(number(m, "daemons")), std::move(without), adapter_.self());
-}
-
-void SnapshotParticipant::begin(ParticipantStep step, uint64_t attempt, const Json& m) {
+void SnapshotParticipant::begin(ParticipantStep step, uint64_t attempt, const schema::Received* m) {
     log::debug("attempt {}: step {} -> {} (try {})", seq_, name(step_), name(step), attempt);
     step_ = step;
     try_ = attempt;
@@ -131,17 +121,16 @@ void SnapshotParticipant::begin(ParticipantStep step, uint64_t attempt, const Js
     poke();
 }
 
-void SnapshotParticipant::from_below(NodeId from, const Json& m) {
-    const uint64_t seq = number(m, "seq");
-    if (text(m, "t") == "snap_progress") {
-        if (seq != seq_) return;
-        progress_[from] = {number(m, "bytes"), number(m, "total")};
-        return progressed();
-    }
-    auto step = step_named(text(m, "step"));
-    if (!step || seq < seq_) return;
-    below_[{seq, *step, number(m, "try")}].try_emplace(from, StepAnswer::read(m));
-    if (seq == seq_) poke();
+void SnapshotParticipant::progress_from_below(NodeId from, const StepProgress& m) {
+    if (m.seq != seq_) return;
+    progress_[from] = {m.bytes, m.total};
+    progressed();
+}
+
+void SnapshotParticipant::answer_from_below(NodeId from, const StepUp& up) {
+    if (up.seq < seq_) return;
+    below_[{up.seq, up.step, up.attempt}].try_emplace(from, up.answer);
+    if (up.seq == seq_) poke();
 }
 
 void SnapshotParticipant::poke() {
@@ -167,13 +156,12 @@ void SnapshotParticipant::poke() {
 void SnapshotParticipant::answer(StepAnswer all) {
     answered_ = true;
     const bool failed = all.failed_ranks > 0;
-    Json m = {{"t", "snap_up"}, {"seq", seq_}, {"step", name(step_)}, {"try", try_}};
-    std::move(all).write(m);
     below_.erase({seq_, step_, try_});
     const bool goes_on = step_ == P::resumed && !failed;
-    adapter_.send(tree_.root() ? coordinator : tree_.parent(), m);
+    adapter_.tell(tree_.root() ? coordinator : tree_.parent(),
+                  StepUp{seq_, step_, try_, std::move(all)});
     ranks_.step_answered(step_);
-    if (goes_on) begin(P::written, 0, Json());
+    if (goes_on) begin(P::written, 0, nullptr);
 }
 
 // At most one message in half a second, however many ranks and daemons there are below.
@@ -193,8 +181,7 @@ void SnapshotParticipant::tell_progress() {
         bytes += of.first;
         total += of.second;
     }
-    adapter_.send(tree_.root() ? coordinator : tree_.parent(),
-                  {{"t", "snap_progress"}, {"seq", seq_}, {"bytes", bytes}, {"total", total}});
+    adapter_.tell(tree_.root() ? coordinator : tree_.parent(), StepProgress{seq_, bytes, total});
 }
 
 void SnapshotParticipant::stop() {

@@ -14,26 +14,9 @@
 
 #include "pmix-plugin/node/daemon_tree.hpp"
 #include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
-#include "pmix-plugin/runtime/interface/step_answer.hpp"
 
 namespace ghost::plugin {
 
-enum class ParticipantStep {
-    idle,       // nothing under way
-    ready,      // the wrappers look at their ranks and copy memory, the ranks run
-    here,       // only: this daemon answers
-    gated,      // every rank's gates close
-    ungated,    // and open again: one was busy
-    resumed,    // the trees stand, one after the other comes back
-    written,    // the ghosts go to disk, the ranks run
-    ended,      // complete; nothing is answered
-    aborted,    // off: everything is brought home
-    checked,    // restart: the wrappers look at ghosts, node and files; nothing is changed
-    held,       // restart: the wrappers cut files back, import and hold
-    restarted,  // restart: the trees run, the ranks attach
-};
-
-const char* name(ParticipantStep step);
 // The transition table: which step an order may start. `ended` and `aborted` are where a part
 // rests.
 bool may_follow(ParticipantStep from, ParticipantStep to);
@@ -49,7 +32,7 @@ class LocalRanks {
     virtual ~LocalRanks() = default;
     // A step begins; `order` is the coordinator's message (for `written`, which follows by itself,
     // null). The answer is asked for by look(), at once and after every poke().
-    virtual void begin_step(ParticipantStep step, const Json& order) = 0;
+    virtual void begin_step(ParticipantStep step, const schema::Received* order) = 0;
     virtual LocalAnswer look(ParticipantStep step) = 0;
     // The step is over for this node: its answer has been sent.
     virtual void step_answered(ParticipantStep step) = 0;
@@ -65,7 +48,7 @@ class SnapshotParticipant {
     ~SnapshotParticipant() { stop(); }
 
     // snap_..., restart_... and snap_up messages; false: it is another one.
-    bool message(NodeId from, const Json& m);
+    bool message(NodeId from, const schema::Received& m);
     // Something has changed with a local rank.
     void poke();
     // A local rank's transfer went on.
@@ -78,11 +61,19 @@ class SnapshotParticipant {
   private:
     using Key = std::tuple<uint64_t, ParticipantStep, uint64_t>;  // seq, step, try
 
-    void order(ParticipantStep step, const Json& m);
+    // What an order says beside its step.
+    struct Attempt {
+        uint64_t seq = 0;
+        uint64_t number = 0;
+        DaemonSet tree;
+    };
+
+    static Attempt attempt_of(const schema::Received& m);
+    void order(ParticipantStep step, const schema::Received& m);
     bool fits(ParticipantStep step, uint64_t seq, uint64_t attempt) const;
-    void begin(ParticipantStep step, uint64_t attempt, const Json& m);
-    void from_below(NodeId from, const Json& m);
-    void take_tree(const Json& m);
+    void begin(ParticipantStep step, uint64_t attempt, const schema::Received* m);
+    void answer_from_below(NodeId from, const StepUp& up);
+    void progress_from_below(NodeId from, const StepProgress& m);
     void answer(StepAnswer all);
     void tell_progress();
 

@@ -8,37 +8,21 @@ namespace ghost::plugin {
 
 using S = RankSlotState;
 
-void NodeAgent::Impl::connect(const Json& m) {
-    auto rank = static_cast<RankId>(number(m, "rank"));
-    const uint64_t seq = number(m, "seq");
-    RankSlot* s = find(rank);
+void NodeAgent::Impl::connect(const Connect& m) {
+    RankSlot* s = find(m.rank);
     if (s == nullptr || s->state != S::home || s->ended || !s->wrapper || !s->unmovable.empty()) {
-        return report({{"t", "failed"},
-                       {"seq", seq},
-                       {"rank", rank},
-                       {"stage", "connect"},
-                       {"why", fmt::format("rank {} has no wrapper here that could move it{}{}",
-                                           rank, s == nullptr || s->unmovable.empty() ? "" : ": ",
-                                           s == nullptr ? "" : s->unmovable)}});
+        const bool told = s != nullptr && !s->unmovable.empty();
+        return report(Failed{m.seq, m.rank, "connect",
+                             fmt::format("rank {} has no wrapper here that could move it{}{}",
+                                         m.rank, told ? ": " : "", told ? s->unmovable : "")});
     }
-    if (const std::string why = why_tied(*s); !why.empty()) {
-        return report({{"t", "failed"},
-                       {"seq", seq},
-                       {"rank", rank},
-                       {"stage", "check"},
-                       {"why", fmt::format("rank {}: {}", rank, why)}});
-    }
-    s->seq = seq;
+    if (const std::string why = why_tied(*s); !why.empty())
+        return report(Failed{m.seq, m.rank, "check", fmt::format("rank {}: {}", m.rank, why)});
+    s->seq = m.seq;
     s->failure_told = false;
     s->abort_asked = false;
     change(*s, S::connecting);
-    s->wrapper->send({{"t", "connect"},
-                      {"seq", seq},
-                      {"epoch", number(m, "epoch")},
-                      {"rank", rank},
-                      {"host", text(m, "host")},
-                      {"port", number(m, "port")},
-                      {"token", text(m, "token")}});
+    s->wrapper->tell(m);
 }
 
 // Looked at while the rank runs: nothing has been done to it yet.
@@ -46,9 +30,9 @@ std::string NodeAgent::Impl::why_tied(const RankSlot& s) const {
     return settings_.tied && s.init > 0 ? settings_.tied(s.init) : std::string();
 }
 
-void NodeAgent::Impl::gate(const Json& m) {
-    RankSlot* s = find(static_cast<RankId>(number(m, "rank")));
-    if (s == nullptr || s->seq != number(m, "seq") || s->state != S::connected) return;
+void NodeAgent::Impl::gate(const GateRank& m) {
+    RankSlot* s = find(m.rank);
+    if (s == nullptr || s->seq != m.seq || s->state != S::connected) return;
     if (s->finalizing) return busy(*s, "the rank is in MPI_Finalize");
     if (!s->agent) return busy(*s, "the rank's agent is not attached");
     change(*s, S::gating);
@@ -57,7 +41,7 @@ void NodeAgent::Impl::gate(const Json& m) {
 
 void NodeAgent::Impl::busy(RankSlot& s, const std::string& why) {
     if (s.state == S::gating) change(s, S::connected);
-    report({{"t", "busy"}, {"seq", s.seq}, {"rank", s.rank}, {"why", why}});
+    report(Busy{s.seq, s.rank, why});
 }
 
 // Why the rank's gate is not closed; empty: it is.
@@ -87,35 +71,31 @@ void NodeAgent::Impl::on_gated(RankSlot& s, const Json& m) {
 void NodeAgent::Impl::all_closed(RankSlot& s) {
     if (s.abort_asked) return resume(s);
     change(s, S::exporting);
-    report({{"t", "gated"}, {"seq", s.seq}, {"rank", s.rank}, {"agent", s.thread}});
-    if (s.wrapper) s.wrapper->send({{"t", "export"}, {"seq", s.seq}});
+    report(RankGated{s.seq, s.rank, s.thread});
+    if (s.wrapper) s.wrapper->tell(Export{s.seq});
 }
 
-void NodeAgent::Impl::source_answer(RankSlot& s, const std::string& type, const Json& m) {
-    if (type == "connected" && s.state == S::connecting) {
-        change(s, S::connected);
-        return report(s, "connected");
+void NodeAgent::Impl::source_answer(RankSlot& s, const schema::Received& m) {
+    switch (m.type<FromWrapper>()) {
+        case FromWrapper::connected:
+            if (s.state != S::connecting) return;
+            change(s, S::connected);
+            return report(Connected{s.seq, s.rank});
+        case FromWrapper::exported:
+            if (s.state != S::exporting) return;
+            change(s, S::exported);
+            return pass_on(s, m.as<Exported>());
+        case FromWrapper::progress:
+            if (s.state == S::exporting) pass_on(s, m.as<TransferProgress>());
+            return;
+        case FromWrapper::failed:
+            return fail(s, m.as<Failed>().stage, m.as<Failed>().why);
+        case FromWrapper::gone:
+            if (s.state == S::leaving) gone(s);
+            return;
+        default:
+            return;
     }
-    if (type == "exported" && s.state == S::exporting) {
-        change(s, S::exported);
-        return report({{"t", "exported"},
-                       {"seq", s.seq},
-                       {"rank", s.rank},
-                       {"bytes", number(m, "bytes")},
-                       {"rounds", number(m, "rounds", 1)},
-                       {"zero_bytes", number(m, "zero_bytes")}});
-    }
-    if (type == "progress" && s.state == S::exporting) {
-        return report({{"t", "progress"},
-                       {"seq", s.seq},
-                       {"rank", s.rank},
-                       {"bytes", number(m, "bytes")},
-                       {"total", number(m, "total")}});
-    }
-    if (type == "failed") {
-        return fail(s, text(m, "stage", "source"), text(m, "why", "no reason given"));
-    }
-    if (type == "gone" && s.state == S::leaving) return gone(s);
 }
 
 // --- the move is off ---
@@ -124,10 +104,10 @@ void NodeAgent::Impl::abort_source(RankSlot& s) {
     switch (s.state) {
         case S::connecting:
         case S::connected:
-            if (s.wrapper) s.wrapper->send({{"t", "cancel"}, {"seq", s.seq}});
+            if (s.wrapper) s.wrapper->tell(Cancel{s.seq});
             return back_home(s);
         case S::gating:
-            if (s.wrapper) s.wrapper->send({{"t", "cancel"}, {"seq", s.seq}});
+            if (s.wrapper) s.wrapper->tell(Cancel{s.seq});
             change(s, S::ungating);
             if (!s.agent) return back_home(s);
             return s.agent->send({{"t", "ungate"}, {"seq", s.seq}});
@@ -147,24 +127,20 @@ void NodeAgent::Impl::resume(RankSlot& s) {
     change(s, S::resuming);
     if (s.ended) return back_home(s);
     // Without a wrapper the one that adopts the tree does it, see adopt().
-    if (s.wrapper) s.wrapper->send({{"t", "resume"}, {"seq", s.seq}, {"agent", s.thread}});
+    if (s.wrapper) s.wrapper->tell(Resume{s.seq, s.thread});
 }
 
 void NodeAgent::Impl::back_home(RankSlot& s) {
     change(s, S::home);
-    report({{"t", "aborted"},
-            {"seq", s.seq},
-            {"rank", s.rank},
-            {"ended", s.ended},
-            {"unreported", std::exchange(s.unreported, false)}});
+    report(Aborted{s.seq, s.rank, {}, s.ended, std::exchange(s.unreported, false)});
 }
 
 // --- the move is decided ---
 
-void NodeAgent::Impl::leave(RankSlot& s, const Json& m) {
-    s.seq = number(m, "seq");
+void NodeAgent::Impl::leave(RankSlot& s, const Switch& m) {
+    s.seq = m.seq;
     s.from = adapter_.self();
-    s.to = static_cast<NodeId>(number(m, "to"));
+    s.to = m.to;
     change(s, S::leaving);
     if (s.agent) std::exchange(s.agent, nullptr)->close();
     auto votes = adapter_.switch_rank(s.rank, s.from, s.to);
@@ -174,7 +150,7 @@ void NodeAgent::Impl::leave(RankSlot& s, const Json& m) {
         log::error("rank {} left, but: {}", s.rank, votes.error().message());
     }
     if (!s.wrapper) return die_expired(s);
-    s.wrapper->send({{"t", "die"}, {"seq", s.seq}});
+    s.wrapper->tell(Die{s.seq});
     set_timer(s, settings_.die_us, &Impl::die_expired);
 }
 
@@ -202,8 +178,8 @@ void NodeAgent::Impl::drain(RankSlot& s) {
                      settings_.output_us / 1000);
     }
     adapter_.close_output(s.rank);
-    if (s.wrapper) s.wrapper->send({{"t", "bye"}});
-    report({{"t", "switched"}, {"seq", s.seq}, {"rank", s.rank}, {"votes", s.votes}});
+    if (s.wrapper) s.wrapper->tell(Bye{});
+    report(Switched{s.seq, s.rank, s.votes});
     forget(s.rank);
 }
 

@@ -9,8 +9,8 @@ namespace ghost::plugin {
 
 using S = RankSlotState;
 
-void NodeAgent::Impl::prepare(const Json& m) {
-    auto rank = static_cast<RankId>(number(m, "rank"));
+void NodeAgent::Impl::prepare(const Prepare& m) {
+    const RankId rank = m.rank;
     if (RankSlot* old = find(rank);
         old != nullptr && is_target(old->state) && old->state <= S::held) {
         abort_target(*old);  // of an attempt whose abort was lost
@@ -18,17 +18,13 @@ void NodeAgent::Impl::prepare(const Json& m) {
     RankSlot* known = find(rank);
     const bool lives_here = known != nullptr && !known->ended && known->state != S::home;
     if (lives_here || (known != nullptr && known->wrapper)) {
-        return report({{"t", "failed"},
-                       {"seq", number(m, "seq")},
-                       {"rank", rank},
-                       {"stage", "prepare"},
-                       {"why", fmt::format("rank {} is here already", rank)}});
+        return report(Failed{m.seq, rank, "prepare", fmt::format("rank {} is here already", rank)});
     }
     forget(rank);
     RankSlot& s = slot(rank);
-    s.seq = number(m, "seq");
-    s.epoch = static_cast<uint32_t>(number(m, "epoch"));
-    s.from = static_cast<NodeId>(number(m, "from"));
+    s.seq = m.seq;
+    s.epoch = m.epoch;
+    s.from = m.from;
     s.to = adapter_.self();
     change(s, S::preparing);
     std::vector<std::string> argv = {settings_.wrapper,    "--restore", "--rank",
@@ -41,37 +37,27 @@ void NodeAgent::Impl::prepare(const Json& m) {
         return forget(rank);
     }
     s.wrapper = open_wrapper(rank, std::move(spawned->control));
-    s.wrapper->send(
-        {{"t", "prepare"}, {"seq", s.seq}, {"epoch", s.epoch}, {"rank", rank}, {"from", s.from}});
+    s.wrapper->tell(m);
 }
 
-void NodeAgent::Impl::target_answer(RankSlot& s, const std::string& type, const Json& m) {
-    if (type == "failed") {
-        return fail(s, text(m, "stage", "target"), text(m, "why", "no reason given"));
-    }
-    if (type == "ready" && s.state == S::preparing) {
-        change(s, S::ready);
-        Json ready = {{"t", "ready"},
-                      {"seq", s.seq},
-                      {"rank", s.rank},
-                      {"port", number(m, "port")},
-                      {"token", text(m, "token")}};
-        // Without a host of its own the coordinator puts this node's name there.
-        if (std::string host = text(m, "host"); !host.empty()) ready["host"] = host;
-        return report(ready);
-    }
-    if (type == "progress" && s.state == S::ready) {
-        return report({{"t", "progress"},
-                       {"seq", s.seq},
-                       {"rank", s.rank},
-                       {"bytes", number(m, "bytes")},
-                       {"total", number(m, "total")}});
-    }
-    if (type == "held" && s.state == S::ready) {
-        change(s, S::held);
-        adapter_.expect_client(s.rank);
-        return report(
-            {{"t", "held"}, {"seq", s.seq}, {"rank", s.rank}, {"bytes", number(m, "bytes")}});
+void NodeAgent::Impl::target_answer(RankSlot& s, const schema::Received& m) {
+    switch (m.type<FromWrapper>()) {
+        case FromWrapper::failed:
+            return fail(s, m.as<Failed>().stage, m.as<Failed>().why);
+        case FromWrapper::ready:
+            if (s.state != S::preparing) return;
+            change(s, S::ready);
+            return pass_on(s, m.as<Ready>());
+        case FromWrapper::progress:
+            if (s.state == S::ready) pass_on(s, m.as<TransferProgress>());
+            return;
+        case FromWrapper::held:
+            if (s.state != S::ready) return;
+            change(s, S::held);
+            adapter_.expect_client(s.rank);
+            return pass_on(s, m.as<Held>());
+        default:
+            return;
     }
 }
 
@@ -90,41 +76,33 @@ void NodeAgent::Impl::abort_target(RankSlot& s) {
 }
 
 // On every node of the job; what it means here depends on who we are.
-void NodeAgent::Impl::switch_rank(const Json& m) {
-    auto rank = static_cast<RankId>(number(m, "rank"));
-    auto from = static_cast<NodeId>(number(m, "from"));
-    auto to = static_cast<NodeId>(number(m, "to"));
-    const uint64_t seq = number(m, "seq");
-    if (seq <= switched_seq_) return;
-    switched_seq_ = seq;
-    RankSlot* s = find(rank);
-    if (from == adapter_.self()) return leave(s != nullptr ? *s : slot(rank), m);
-    if (to == adapter_.self() && s != nullptr && s->state == S::held) return join(*s);
-    auto votes = adapter_.switch_rank(rank, from, to);
-    if (votes.ok() && to != adapter_.self()) {
-        return report({{"t", "switched"}, {"seq", seq}, {"rank", rank}, {"votes", *votes}});
-    }
-    report({{"t", "failed"},
-            {"seq", seq},
-            {"rank", rank},
-            {"stage", "switch"},
-            {"why", votes.ok() ? "no copy of the rank is held here" : votes.error().message()}});
+void NodeAgent::Impl::switch_rank(const Switch& m) {
+    if (m.seq <= switched_seq_) return;
+    switched_seq_ = m.seq;
+    RankSlot* s = find(m.rank);
+    if (m.from == adapter_.self()) return leave(s != nullptr ? *s : slot(m.rank), m);
+    const bool comes = m.to == adapter_.self();
+    if (comes && s != nullptr && s->state == S::held) return join(*s);
+    auto votes = adapter_.switch_rank(m.rank, m.from, m.to);
+    if (votes.ok() && !comes) return report(Switched{m.seq, m.rank, *votes});
+    report(Failed{m.seq, m.rank, "switch",
+                  votes.ok() ? "no copy of the rank is held here" : votes.error().message()});
 }
 
 void NodeAgent::Impl::join(RankSlot& s) {
     auto votes = adapter_.switch_rank(s.rank, s.from, s.to);
     change(s, S::switched);
     if (!votes.ok()) return fail(s, "switch", votes.error().message());
-    report({{"t", "switched"}, {"seq", s.seq}, {"rank", s.rank}, {"votes", *votes}});
+    report(Switched{s.seq, s.rank, *votes});
 }
 
-void NodeAgent::Impl::go(const Json& m) {
-    RankSlot* s = find(static_cast<RankId>(number(m, "rank")));
-    if (s == nullptr || s->seq != number(m, "seq") || s->state != S::switched) return;
+void NodeAgent::Impl::go(const Go& m) {
+    RankSlot* s = find(m.rank);
+    if (s == nullptr || s->seq != m.seq || s->state != S::switched) return;
     if (!s->wrapper) return fail(*s, "go", "the restore wrapper has gone");
     change(*s, S::going);
-    if (const Json* agent = field(m, "agent")) s->thread = *agent;
-    s->wrapper->send({{"t", "go"}, {"seq", s->seq}, {"agent", s->thread}});
+    if (m.agent) s->thread = m.agent;
+    s->wrapper->tell(Go{s->seq, s->rank, s->thread});
 }
 
 // The rank is on PMIx and on its links again: after a move, or after one that was called off.
@@ -135,7 +113,7 @@ void NodeAgent::Impl::on_attached(RankSlot& s, const Json& m) {
     const bool moving = s.state == S::resuming || s.state == S::going;
     if (!moving) {
         if (field(m, "location") == nullptr || signed_number(m, "rc") != 0) return;
-        return report({{"t", "located"}, {"location", settled_location(s, m)}});
+        return report(Located{settled_location(s, m)});
     }
     if (number(m, "seq") != s.seq) return;
     if (signed_number(m, "rc") != 0) {
@@ -145,10 +123,8 @@ void NodeAgent::Impl::on_attached(RankSlot& s, const Json& m) {
     const bool resumed = s.state == S::resuming;
     if (resumed) adapter_.reattach(s.rank);
     change(s, S::home);
-    report({{"t", resumed ? "aborted" : "done"},
-            {"seq", s.seq},
-            {"rank", s.rank},
-            {"location", settled_location(s, m)}});
+    if (resumed) return report(Aborted{s.seq, s.rank, settled_location(s, m)});
+    report(Done{s.seq, s.rank, settled_location(s, m)});
 }
 
 }  // namespace ghost::plugin

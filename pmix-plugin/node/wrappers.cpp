@@ -14,13 +14,20 @@ constexpr int most_adoptions = 8;  // something kills them: let the rank end rat
 
 }  // namespace
 
+// The callbacks must know which connection they are of: an old one may close late.
+void NodeAgent::Impl::listen_to_wrapper(RankId rank, ControlConnection& channel) {
+    const ControlConnection* which = &channel;
+    auto reader =
+        std::make_shared<schema::Reader>(from_wrapper, fmt::format("the wrapper of rank {}", rank));
+    channel.handle(
+        [this, rank, which, reader](ControlMessage& m) { wrapper_packet(rank, which, *reader, m); },
+        [this, rank, which] { wrapper_closed(rank, which); });
+}
+
 std::shared_ptr<ControlConnection> NodeAgent::Impl::open_wrapper(RankId rank,
                                                                  ControlSocket socket) {
-    // The callbacks must know which connection they are of: an old one may close late.
     auto channel = ControlConnection::open(adapter_, std::move(socket), nullptr, nullptr);
-    const ControlConnection* which = channel.get();
-    channel->handle([this, rank, which](ControlMessage& m) { wrapper_message(rank, which, m); },
-                    [this, rank, which] { wrapper_closed(rank, which); });
+    listen_to_wrapper(rank, *channel);
     return channel;
 }
 
@@ -55,7 +62,7 @@ void NodeAgent::Impl::tree_ended(RankSlot& s, const std::string& why) {
     if (s.state == S::going) {
         // Ended before its agent could attach: the move is done, there is nobody to wake.
         change(s, S::home);
-        return report({{"t", "done"}, {"seq", s.seq}, {"rank", s.rank}, {"ended", true}});
+        return report(Done{s.seq, s.rank, {}, true});
     }
     fail(s, "rank", why);
     if (s.state == S::resuming || s.state == S::ungating) return back_home(s);
@@ -133,7 +140,7 @@ void NodeAgent::Impl::watch_orphan(RankSlot& s) {
             auto self = weak.lock();
             RankSlot* slot = self && self->running_ ? self->find(rank) : nullptr;
             if (slot == nullptr || slot->init != init || !slot->wrapper) return;
-            slot->wrapper->send({{"t", "child_status"}, {"status", status}});
+            slot->wrapper->tell(ChildStatus{status});
         });
 }
 
@@ -150,13 +157,11 @@ bool NodeAgent::Impl::adopt(RankSlot& s) {
     }
     watch_orphan(s);
     s.wrapper = open_wrapper(s.rank, std::move(spawned->control));
-    s.wrapper->send(
-        {{"t", "adopt"}, {"rank", s.rank}, {"init", s.init}, {"stdin_bytes", s.input_bytes}},
-        {s.spare[3].get(), s.spare[4].get(), s.spare[5].get()});
+    s.wrapper->tell(Adopt{s.rank, s.init, s.input_bytes},
+                    {s.spare[3].get(), s.spare[4].get(), s.spare[5].get()});
     log::warning("a new wrapper has adopted rank {}: it goes on", s.rank);
     // The move was called off before the new one was there.
-    if (s.state == S::resuming)
-        s.wrapper->send({{"t", "resume"}, {"seq", s.seq}, {"agent", s.thread}});
+    if (s.state == S::resuming) s.wrapper->tell(Resume{s.seq, s.thread});
     return true;
 }
 

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "base/log.hpp"
-#include "pmix-plugin/protocol/message.hpp"
 #include "pmix-plugin/settings/rank_environment.hpp"
 
 namespace ghost::plugin {
@@ -26,24 +25,6 @@ constexpr bool allowed[state_count][state_count] = {
     {false, false, false, false, false, false, true},   // failed
     {false, false, false, false, false, false, false},  // stopped
 };
-
-Json to_json(const std::vector<kernet::TcpAddress>& addresses) {
-    Json out = Json::array();
-    for (const auto& at : addresses) out.push_back({{"host", at.host}, {"port", at.port}});
-    return out;
-}
-
-std::vector<kernet::TcpAddress> addresses_of(const Json& node) {
-    std::vector<kernet::TcpAddress> out;
-    const Json* list = field(node, "tcp");
-    if (list == nullptr || !list->is_array()) return out;
-    for (const Json& at : *list) {
-        const uint64_t port = number(at, "port");
-        if (port > 0 && port <= UINT16_MAX)
-            out.push_back({text(at, "host"), static_cast<uint16_t>(port)});
-    }
-    return out;
-}
 
 // The PID name space of a process; "" if it is no more.
 std::string pid_space(pid_t pid) {
@@ -78,10 +59,10 @@ class NodeStreams::Impl : public std::enable_shared_from_this<NodeStreams::Impl>
     void try_listen();
     void somebody_comes();
     void stop_watching();
-    void message(NodeId from, const Json& m);
+    void message(NodeId from, const schema::Received& m);
     void open();
-    void manage(const Json& m);
-    Status begin(const Json& nodes);
+    void manage(const StreamsNodes& m);
+    Status begin(const std::vector<StreamsNode>& nodes);
     std::string interfaces() const;
     void lost(NodeId node);
 
@@ -115,7 +96,7 @@ void NodeStreams::Impl::fail(const std::string& why) {
 
 void NodeStreams::Impl::start() {
     std::weak_ptr<Impl> weak = weak_from_this();
-    adapter_.on_message([weak](NodeId from, const Json& m) {
+    adapter_.on_message([weak](NodeId from, const schema::Received& m) {
         if (auto self = weak.lock(); self && self->state_ != S::stopped) self->message(from, m);
     });
     try_listen();
@@ -147,7 +128,7 @@ void NodeStreams::Impl::somebody_comes() {
     stop_watching();
     if (state_ != S::waiting) return;
     change(S::asking);
-    adapter_.send(coordinator, {{"t", "streams_wanted"}});
+    adapter_.tell(coordinator, StreamsWanted{});
 }
 
 void NodeStreams::Impl::stop() {
@@ -162,12 +143,11 @@ void NodeStreams::Impl::stop() {
 
 // --- the coordinator's words ---
 
-void NodeStreams::Impl::message(NodeId from, const Json& m) {
+void NodeStreams::Impl::message(NodeId from, const schema::Received& m) {
     if (from != coordinator) return;
-    const std::string type = text(m, "t");
-    if (type == "streams_open") return open();
-    if (type == "streams_nodes") return manage(m);
-    if (type == "node_lost") return lost(static_cast<NodeId>(number(m, "node")));
+    if (m.is<StreamsOpen>()) return open();
+    if (m.is<StreamsNodes>()) return manage(m.as<StreamsNodes>());
+    if (m.is<NodeLost>()) return lost(m.as<NodeLost>().node);
 }
 
 std::string NodeStreams::Impl::interfaces() const {
@@ -186,38 +166,34 @@ void NodeStreams::Impl::open() {
             fail(listening.error().message());
         }
     }
-    Json answer{{"t", "streams_here"}, {"tcp", to_json(nodes_.at)}};
-    if (state_ != S::told) answer["why"] = fmt::format("its streams are {}", name(state_));
-    adapter_.send(coordinator, answer);
+    StreamsHere answer{nodes_.at, {}};
+    if (state_ != S::told) answer.why = fmt::format("its streams are {}", name(state_));
+    adapter_.tell(coordinator, answer);
 }
 
-void NodeStreams::Impl::manage(const Json& m) {
+void NodeStreams::Impl::manage(const StreamsNodes& m) {
     if (state_ != S::told && state_ != S::asking) return;
-    if (const std::string why = text(m, "why"); !why.empty()) return fail(why);
-    const Json* nodes = field(m, "nodes");
-    if (nodes == nullptr || !nodes->is_array()) return fail("a list of managers is malformed");
+    if (!m.why.empty()) return fail(m.why);
     if (state_ == S::asking) return fail("the job's managers began without this node");
-    if (const Status begun = begin(*nodes); !begun) return fail(begun.error().message());
+    if (const Status begun = begin(m.nodes); !begun) return fail(begun.error().message());
     change(S::managing);
 }
 
-Status NodeStreams::Impl::begin(const Json& nodes) {
+Status NodeStreams::Impl::begin(const std::vector<StreamsNode>& nodes) {
     kernet::ManagerConfig config;
     kernet::TcpChannelConfig net;
     config.self = -1;
-    for (const Json& entry : nodes) {
-        const auto id = static_cast<NodeId>(number(entry, "id"));
-        const std::string node_name = text(entry, "name");
-        kernet::NodeAddress node{node_name, {}, {}};
-        if (id == adapter_.self()) {
+    for (const StreamsNode& entry : nodes) {
+        kernet::NodeAddress node{entry.name, {}, {}};
+        if (entry.id == adapter_.self()) {
             config.self = static_cast<int>(ids_.size());
         } else {
-            auto best = kernet::best_address(node_name, addresses_of(entry), interfaces());
+            auto best = kernet::best_address(entry.name, entry.tcp, interfaces());
             if (!best) return best.error();
             node = std::move(*best);
         }
-        ids_.push_back(id);
-        config.node_names.push_back(node_name);
+        ids_.push_back(entry.id);
+        config.node_names.push_back(entry.name);
         net.nodes.push_back(std::move(node));
     }
     if (config.self < 0)

@@ -5,7 +5,6 @@
 
 #include "base/log.hpp"
 #include "kernet-btl/streams/manager.hpp"
-#include "pmix-plugin/protocol/message.hpp"
 
 namespace ghost::plugin {
 
@@ -42,9 +41,9 @@ class StreamRoster::Impl : public std::enable_shared_from_this<StreamRoster::Imp
 
   private:
     void change(S to);
-    void message(NodeId from, const Json& m);
+    void message(NodeId from, const schema::Received& m);
     void wanted(NodeId from);
-    void here(NodeId from, const Json& m);
+    void here(NodeId from, const StreamsHere& m);
     void lost(NodeId node);
     void tell_if_whole();
     void tell();
@@ -54,8 +53,8 @@ class StreamRoster::Impl : public std::enable_shared_from_this<StreamRoster::Imp
     StreamRosterSettings settings_;
     S state_ = S::idle;
     std::map<NodeId, std::string> missing_;  // with their names
-    std::map<NodeId, Json> nodes_;
-    Json list_;  // what all were told
+    std::map<NodeId, StreamsNode> nodes_;
+    StreamsNodes list_;  // what all were told
     std::optional<TimerId> limit_;
 };
 
@@ -69,7 +68,7 @@ void StreamRoster::Impl::change(S to) {
 
 void StreamRoster::Impl::start() {
     std::weak_ptr<Impl> weak = weak_from_this();
-    adapter_.on_message([weak](NodeId from, const Json& m) {
+    adapter_.on_message([weak](NodeId from, const schema::Received& m) {
         if (auto self = weak.lock(); self && self->state_ != S::stopped) self->message(from, m);
     });
 }
@@ -85,15 +84,14 @@ void StreamRoster::Impl::stop_timer() {
     limit_.reset();
 }
 
-void StreamRoster::Impl::message(NodeId from, const Json& m) {
-    const std::string type = text(m, "t");
-    if (type == "streams_wanted") return wanted(from);
-    if (type == "streams_here") return here(from, m);
-    if (type == "node_lost") return lost(static_cast<NodeId>(number(m, "node")));
+void StreamRoster::Impl::message(NodeId from, const schema::Received& m) {
+    if (m.is<StreamsWanted>()) return wanted(from);
+    if (m.is<StreamsHere>()) return here(from, m.as<StreamsHere>());
+    if (m.is<NodeLost>()) return lost(m.as<NodeLost>().node);
 }
 
 void StreamRoster::Impl::wanted(NodeId from) {
-    if (state_ == S::called) return adapter_.send(from, list_);  // too late for that node
+    if (state_ == S::called) return adapter_.tell(from, list_);  // too late for that node
     if (state_ != S::idle) return;
     change(S::calling);
     for (const NodeInfo& node : adapter_.nodes())
@@ -102,16 +100,16 @@ void StreamRoster::Impl::wanted(NodeId from) {
         limit_.reset();
         tell();
     });
-    adapter_.broadcast({{"t", "streams_open"}});
+    adapter_.tell_all(StreamsOpen{});
 }
 
-void StreamRoster::Impl::here(NodeId from, const Json& m) {
+void StreamRoster::Impl::here(NodeId from, const StreamsHere& m) {
     const auto asked = missing_.find(from);
     if (state_ != S::calling || asked == missing_.end()) return;
-    if (const std::string why = text(m, "why"); !why.empty()) {
-        log::warning("streams go on without node {}: {}", asked->second, why);
-    } else if (const Json* tcp = field(m, "tcp")) {
-        nodes_[from] = {{"id", from}, {"name", asked->second}, {"tcp", *tcp}};
+    if (!m.why.empty()) {
+        log::warning("streams go on without node {}: {}", asked->second, m.why);
+    } else {
+        nodes_[from] = {from, asked->second, m.tcp};
     }
     missing_.erase(asked);
     tell_if_whole();
@@ -133,16 +131,14 @@ void StreamRoster::Impl::tell() {
     stop_timer();
     for (const auto& [id, node] : missing_)
         log::warning("streams go on without node {}: it did not answer", node);
-    list_ = {{"t", "streams_nodes"}, {"nodes", Json::array()}};
-    for (auto& [id, node] : nodes_) list_["nodes"].push_back(std::move(node));
-    if (nodes_.size() > most_nodes) {
-        list_ = {{"t", "streams_nodes"},
-                 {"why", fmt::format("streams reach {} nodes at most", most_nodes)}};
-    }
+    list_ = {};
+    for (auto& [id, node] : nodes_) list_.nodes.push_back(std::move(node));
+    if (nodes_.size() > most_nodes)
+        list_ = {{}, fmt::format("streams reach {} nodes at most", most_nodes)};
     missing_.clear();
     nodes_.clear();
     change(S::called);
-    adapter_.broadcast(list_);
+    adapter_.tell_all(list_);
 }
 
 StreamRoster::StreamRoster(RuntimeAdapter& adapter, StreamRosterSettings settings)

@@ -8,7 +8,7 @@
 #include <linux/magic.h>
 #include <sys/vfs.h>
 
-#include "base/base64.hpp"
+#include "base/encoding.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -18,11 +18,15 @@ bool is_text(const std::string& bytes) {
            Json(bytes).dump(-1, ' ', false, Json::error_handler_t::replace).size();
 }
 
+std::string hex_of(const std::string& bytes) {
+    std::string hex;
+    for (const unsigned char byte : bytes) hex += fmt::format("{:02x}", byte);
+    return hex;
+}
+
 Json row(const core::WrittenFile& file) {
     if (is_text(file.path)) return {{"path", file.path}, {"size", file.size}};
-    std::string hex;
-    for (const unsigned char byte : file.path) hex += fmt::format("{:02x}", byte);
-    return {{"path_hex", hex}, {"size", file.size}};
+    return {{"path_hex", hex_of(file.path)}, {"size", file.size}};
 }
 
 // Not the same files on every node that has a folder of that name. Others are taken to be.
@@ -62,7 +66,7 @@ Json files_for_ghost(const std::vector<core::WrittenFile>& files) {
         one["mode"] = file.contents->mode;
         one["owner"] = file.contents->owner;
         one["group"] = file.contents->group;
-        one["contents"] = encode(file.contents->bytes.data(), file.contents->bytes.size());
+        one["contents"] = encode_base64(file.contents->bytes);
     }
     return out;
 }
@@ -70,7 +74,9 @@ Json files_for_ghost(const std::vector<core::WrittenFile>& files) {
 Json files_for_manifest(const std::vector<core::WrittenFile>& files, size_t limit, bool& all) {
     Json out = Json::array();
     for (const auto& file : files) {
-        Json one = row(file);
+        Json one = {
+            {"path", is_text(file.path) ? Json(file.path) : Json{{"hex", hex_of(file.path)}}},
+            {"size", file.size}};
         one["file"] = identity(file);
         one["changed"] = file.changed_ns;
         one["taken"] = file.taken_us;
@@ -92,7 +98,7 @@ std::vector<ListedFile> files_in(const Json& metadata) {
         one.path = hex.empty() ? file.value("path", std::string()) : from_hex(hex);
         one.size = file.value("size", uint64_t{0});
         if (!file.contains("contents")) continue;
-        one.contents = {decode(file.value("contents", std::string())),
+        one.contents = {decode_base64(file.value("contents", std::string())).value_or(""),
                         file.value("mode", uint32_t{0}), file.value("owner", uint32_t{0}),
                         file.value("group", uint32_t{0})};
     }

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/control_socket.hpp"
+#include "pmix-plugin/protocol/node_wrapper.hpp"
 
 namespace ghost::plugin {
 

@@ -36,9 +36,10 @@ namespace {
 [[noreturn]] void run_unmovable(const Identity& who, const Signals& signals,
                                 const ControlSocket& control, const Error& why, char** program) {
     log::info("rank {} is not movable: {}", who.rank, why.message());
-    Json hello = {{"t", "hello"},     {"role", "wrapper"},    {"job", who.job},
-                  {"rank", who.rank}, {"secret", who.secret}, {"pid", getpid()},
-                  {"init", 0},        {"mode", "direct"},     {"why", why.message()}};
+    Json hello = {{"t", "hello"},        {"role", "wrapper"}, {"version", wrapper_protocol},
+                  {"job", who.job},      {"rank", who.rank},  {"secret", who.secret},
+                  {"pid", getpid()},     {"init", 0},         {"mode", "direct"},
+                  {"why", why.message()}};
     if (auto sent = control.send(hello); !sent) log::info("{}", sent.error().message());
     signals.restore();
     become_program(program);

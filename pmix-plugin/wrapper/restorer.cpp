@@ -61,6 +61,7 @@ std::optional<RankTree> Restorer::run() {
     const core::RealtimePriority urgent;
     tell({{"t", "hello"},
           {"role", "wrapper"},
+          {"version", wrapper_protocol},
           {"job", who_.job},
           {"rank", who_.rank},
           {"secret", who_.secret},
@@ -236,7 +237,7 @@ void Restorer::say_held(Json answer) {
     if (source_->comes_later()) return tell(answer);
     // The node agent has nothing of this rank yet: all that it must have to replace us.
     answer["init"] = held_.root;
-    answer["agent"] = agent_;
+    if (agent_.is_object()) answer["agent"] = agent_;
     tell(answer, stdio_.spare());
 }
 

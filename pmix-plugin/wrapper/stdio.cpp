@@ -9,7 +9,7 @@
 #include <sys/sysmacros.h>
 #include <termios.h>
 
-#include "base/base64.hpp"
+#include "base/encoding.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -77,13 +77,13 @@ std::string slave_key(int master) {
 // Terminal settings as plain bytes; both ends are of one build.
 template <typename T>
 void put(Json& to, const char* name, const T& value) {
-    to[name] = encode(&value, sizeof value);
+    to[name] = encode_base64({reinterpret_cast<const char*>(&value), sizeof value});
 }
 template <typename T>
 bool get(const Json& from, const char* name, T& value) {
-    std::string bytes = decode(from.value(name, std::string()));
-    if (bytes.size() != sizeof value) return false;
-    bytes.copy(reinterpret_cast<char*>(&value), sizeof value);
+    const auto bytes = decode_base64(from.value(name, std::string()));
+    if (!bytes || bytes->size() != sizeof value) return false;
+    bytes->copy(reinterpret_cast<char*>(&value), sizeof value);
     return true;
 }
 
@@ -118,7 +118,7 @@ Result<Stdio> Stdio::for_ghost(const Json& ghost) {
         GHOST_TRY(kind == StdStream::tty ? out.make_tty(one) : out.make(i, kind));
     }
     out.input_open_ = out.kind_[0] == StdStream::pipe && ghost.value("stdin_open", false);
-    out.carried_ = decode(ghost.value("unread", std::string()));
+    out.carried_ = decode_base64(ghost.value("unread", std::string())).value_or("");
     out.input_before_ = ghost.value("stdin_bytes", int64_t{0});
     return out;
 }
@@ -240,7 +240,7 @@ Json Stdio::carry() {
     const std::string fresh = read_available(0);
     if (input_before_ >= 0) input_before_ += static_cast<int64_t>(fresh.size());
     carried_ += fresh;
-    out["unread"] = encode(carried_.data(), carried_.size());
+    out["unread"] = encode_base64(carried_);
     out["stdin_bytes"] = input_taken();
     return out;
 }

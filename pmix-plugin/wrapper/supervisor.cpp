@@ -82,6 +82,7 @@ void Supervisor::say_hello() {
     if (!rank_tree_.control.valid()) return;
     Json hello = {{"t", "hello"},
                   {"role", "wrapper"},
+                  {"version", wrapper_protocol},
                   {"job", rank_tree_.who.job},
                   {"rank", rank_tree_.who.rank},
                   {"secret", rank_tree_.who.secret},

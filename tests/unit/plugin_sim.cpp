@@ -12,6 +12,7 @@
 
 #include "base/clock.hpp"
 #include "pmix-plugin/protocol/message.hpp"
+#include "pmix-plugin/protocol/node_wrapper.hpp"
 
 namespace ghost::plugin::sim {
 namespace {
@@ -65,16 +66,17 @@ std::string Daemon::rank_socket() const {
     return fmt::format("@ghost-test/{}/{}", c_.name_, id_);
 }
 
-void Daemon::send(NodeId to, const Json& message) {
+void Daemon::send(NodeId to, const std::string& packet) {
     if (c_.dead.contains(id_)) return;
+    const Json message = Json::parse(packet);
     c_.sent.push_back(message);
     if (c_.lose && c_.lose(id_, to, message)) return;
     c_.inject(id_, to, message);
 }
 
-void Daemon::broadcast(const Json& message) {
+void Daemon::broadcast(const std::string& packet) {
     for (const NodeInfo& n : nodes()) {
-        if (n.alive) send(n.id, message);
+        if (n.alive) send(n.id, packet);
     }
 }
 
@@ -144,7 +146,15 @@ Result<RuntimeAdapter::Spawned> Daemon::spawn_restore(RankId rank,
     w->control = std::move(pair->second);
     w->ended = std::move(ended);
     c_.wrappers_.push_back(w);
-    c_.say(w, {{"t", "hello"}, {"role", "wrapper"}, {"mode", "restore"}, {"init", 0}});
+    c_.say(w, {{"t", "hello"},
+               {"role", "wrapper"},
+               {"version", wrapper_protocol},
+               {"job", "4711"},
+               {"rank", rank},
+               {"secret", job_secret},
+               {"pid", w->pid},
+               {"mode", "restore"},
+               {"init", 0}});
     return Spawned{w->pid, std::move(pair->first)};
 }
 
@@ -303,9 +313,8 @@ void Cluster::inject(NodeId from, NodeId to, const Json& m) {
         if (dead.contains(to) || cut_.contains(to) || cut_.contains(from)) return;
         Json m = Json::parse(body);
         if (bend) bend(to, m);
-        for (size_t i = 0; i < daemons_[to]->handlers_.size(); ++i) {
-            daemons_[to]->handlers_[i](from, m);
-        }
+        const std::string answer = daemons_[to]->inbox_.deliver(from, m.dump());
+        if (!answer.empty()) daemons_[to]->send(from, answer);
     });
 }
 
@@ -429,9 +438,15 @@ void Cluster::say(const std::shared_ptr<Wrapper>& w, Json m, bool with_fds) {
 }
 
 void Cluster::say_hello(const std::shared_ptr<Wrapper>& w, const char* mode) {
-    Json m = {{"t", "hello"},          {"role", "wrapper"},    {"job", "4711"},
-              {"rank", w->rank},       {"secret", job_secret}, {"pid", w->pid},
-              {"init", w->tree->init}, {"mode", mode}};
+    Json m = {{"t", "hello"},
+              {"role", "wrapper"},
+              {"job", "4711"},
+              {"rank", w->rank},
+              {"secret", job_secret},
+              {"pid", w->pid},
+              {"version", wrapper_protocol},
+              {"init", w->tree->init},
+              {"mode", mode}};
     std::vector<int> raw;
     auto fds = six_fds();
     for (Fd& fd : fds) raw.push_back(fd.get());
@@ -453,7 +468,11 @@ void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, ControlMessage&
         w->tree->stopped = true;
         later(nobody, [this, w, seq] {
             if (!w->alive || !w->tree->alive) return;
-            say(w, {{"t", "exported"}, {"seq", seq}, {"bytes", 4096}, {"rounds", 1}});
+            say(w, {{"t", "exported"},
+                    {"seq", seq},
+                    {"bytes", 4096},
+                    {"rounds", 1},
+                    {"zero_bytes", 0}});
             later(nobody, [this, rank = w->rank, epoch = w->tree->epoch, seq] {
                 for (auto& b : wrappers_) {
                     if (!b->restore || !b->alive || b->rank != rank || b->tree) continue;
@@ -593,10 +612,10 @@ void Cluster::tree_message(const std::shared_ptr<Tree>& t, const Json& m) {
         t->closed = t->gated = false;
         t->attached = true;
         t->epoch = static_cast<uint32_t>(number(m, "epoch"));
-        return say(t, {{"t", "attached"},
-                       {"seq", seq},
-                       {"rc", 0},
-                       {"location", {{"unix", fmt::format("r{}.{}", t->rank, t->epoch)}}}});
+        kernet::Location location;
+        location.unix_name = fmt::format("r{}.{}", t->rank, t->epoch);
+        return say(t,
+                   {{"t", "attached"}, {"seq", seq}, {"rc", 0}, {"location", to_json(location)}});
     }
     if (type == "gate") {
         const bool busy = percent(chance.busy_percent);

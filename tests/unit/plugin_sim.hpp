@@ -96,11 +96,9 @@ class Daemon : public RuntimeAdapter {
     std::string secret() const override { return job_secret; }
     std::string rank_socket() const override;
     std::string pmix_uri() const override { return "uri" + std::to_string(id_); }
-    void send(NodeId to, const Json& message) override;
-    void broadcast(const Json& message) override;
-    void on_message(std::function<void(NodeId, const Json&)> h) override {
-        handlers_.push_back(std::move(h));
-    }
+    void send(NodeId to, const std::string& packet) override;
+    void broadcast(const std::string& packet) override;
+    void on_message(DaemonInbox::Handler h) override { inbox_.add(std::move(h)); }
     TimerId after(int64_t us, std::function<void()> action) override;
     void cancel(TimerId timer) override;
     WatchId watch(int fd, std::function<void()> readable) override;
@@ -135,7 +133,7 @@ class Daemon : public RuntimeAdapter {
     friend class Cluster;
     Cluster& c_;
     NodeId id_;
-    std::vector<std::function<void(NodeId, const Json&)>> handlers_;
+    DaemonInbox inbox_;
     std::function<bool(RankId, int)> exit_;
     std::function<bool(NodeId)> lost_;
     std::map<WatchId, std::pair<int, std::function<void()>>> watches_;

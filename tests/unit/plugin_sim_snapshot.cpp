@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "pmix-plugin/protocol/message.hpp"
+#include "pmix-plugin/protocol/node_wrapper.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 #include "tests/unit/plugin_sim.hpp"
 
@@ -245,6 +246,7 @@ void Cluster::boot_restart(const std::shared_ptr<Wrapper>& w) {
     (void)w->control
         .send({{"t", "hello"},
                {"role", "wrapper"},
+               {"version", wrapper_protocol},
                {"job", "4711"},
                {"rank", w->rank},
                {"secret", job_secret},

@@ -66,22 +66,22 @@ TEST(Snapshots, HappyPath) {
 }
 
 // What the manifest says of file /f, of which two ranks say this.
-std::optional<Manifest::File::Copy> copy_of(Json one, Json other, const Json& more = {}) {
+std::optional<Manifest::File::Copy> copy_of(SeenFile one, SeenFile other, bool all_files = true) {
     SnapshotRun run;
-    for (Json* file : {&one, &other}) {
-        (*file)["path"] = "/f";
-        run.written.rows.push_back({{"rank", run.written.rows.size()}, {"files", {*file}}});
+    for (SeenFile* file : {&one, &other}) {
+        file->path.text = "/f";
+        Written& row = run.written.written.emplace_back();
+        row.rank = static_cast<RankId>(run.written.written.size() - 1);
+        row.files = {*file};
     }
-    if (more.is_object()) run.written.rows.back().update(more);
+    run.written.written.back().all_files = all_files;
     const Manifest m = manifest_of(run, "1", 1);
     return m.files.size() == 1 ? m.files[0].copy : std::nullopt;
 }
 
 TEST(Snapshots, TheLastToLookKnowsWhatIsInAFile) {
     const auto said = [](int64_t changed, int64_t taken, const char* hash, const char* file = "1") {
-        Json out{{"size", taken}, {"file", file}, {"changed", changed}, {"taken", taken}};
-        if (*hash != '\0') out["hash"] = hash;
-        return out;
+        return SeenFile{{}, static_cast<uint64_t>(taken), file, changed, taken, hash};
     };
     auto copy = copy_of(said(5, 20, "a"), said(5, 21, "b"));
     ASSERT_TRUE(copy);
@@ -97,10 +97,10 @@ TEST(Snapshots, TheLastToLookKnowsWhatIsInAFile) {
     EXPECT_EQ(copy_of(said(7, 22, "a"), said(6, 21, ""))->rank, 0u);
     // Two nodes have a file of that name; there may be a newer one that is not listed.
     EXPECT_FALSE(copy_of(said(5, 20, "a", "1:2"), said(5, 21, "b", "1:3")));
-    EXPECT_FALSE(copy_of(said(5, 20, "a"), said(5, 21, "b"), {{"all_files", false}}));
-    EXPECT_TRUE(copy_of(said(5, 20, "a"), said(5, 21, "b"), {{"all_files", true}}));
-    // Of an older wrapper.
-    EXPECT_FALSE(copy_of({{"size", 1}}, {{"size", 2}}));
+    EXPECT_FALSE(copy_of(said(5, 20, "a"), said(5, 21, "b"), false));
+    EXPECT_TRUE(copy_of(said(5, 20, "a"), said(5, 21, "b"), true));
+    // Nothing is known but sizes.
+    EXPECT_FALSE(copy_of({{}, 1, "", 0, 0, ""}, {{}, 2, "", 0, 0, ""}));
 }
 
 TEST(Snapshots, WhileOneIsMadeAMoveWaits) {

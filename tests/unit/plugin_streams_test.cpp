@@ -38,11 +38,9 @@ class Daemon final : public RuntimeAdapter {
         if (name != "btl_kernet_if_include") return {};
         return interfaces;
     }
-    void send(NodeId to, const Json& message) override;
-    void broadcast(const Json& message) override;
-    void on_message(std::function<void(NodeId, const Json&)> handler) override {
-        handlers.push_back(std::move(handler));
-    }
+    void send(NodeId to, const std::string& packet) override;
+    void broadcast(const std::string& packet) override;
+    void on_message(DaemonInbox::Handler handler) override { inbox.add(std::move(handler)); }
     TimerId after(int64_t us, std::function<void()> action) override {
         timers[++last] = {monotonic_us() + us, std::move(action)};
         return last;
@@ -85,7 +83,7 @@ class Daemon final : public RuntimeAdapter {
     void turn();
 
     std::string interfaces;
-    std::vector<std::function<void(NodeId, const Json&)>> handlers;
+    DaemonInbox inbox;
     std::map<uint64_t, std::pair<int64_t, std::function<void()>>> timers;
     std::map<uint64_t, std::pair<int, std::function<void()>>> watches;
 
@@ -120,7 +118,7 @@ struct Job {
             for (auto mail = std::exchange(messages, {}); !mail.empty(); mail.pop_front()) {
                 auto& [from, to, message] = mail.front();
                 if (silent.contains(from) || silent.contains(to)) continue;
-                for (auto& handler : daemons[to]->handlers) handler(from, message);
+                daemons[to]->inbox.deliver(from, message);
             }
             ::poll(nullptr, 0, 1);
         }
@@ -151,7 +149,7 @@ struct Job {
     std::vector<std::unique_ptr<Daemon>> daemons;
     std::vector<std::unique_ptr<NodeStreams>> streams;
     std::unique_ptr<StreamRoster> roster;
-    std::deque<std::tuple<NodeId, NodeId, Json>> messages;
+    std::deque<std::tuple<NodeId, NodeId, std::string>> messages;
     std::set<NodeId> silent, dead;
     std::vector<std::string> sent;  // types, in order
 };
@@ -165,14 +163,13 @@ std::vector<NodeInfo> Daemon::nodes() const {
 std::string Daemon::rank_socket() const {
     return job_.known ? fmt::format("@streams-test/{}/{}/{}", getpid(), job_.number, id_) : "";
 }
-void Daemon::send(NodeId to, const Json& message) {
-    job_.sent.push_back(message["t"]);
-    job_.messages.emplace_back(id_, to, message);
+void Daemon::send(NodeId to, const std::string& packet) {
+    job_.sent.push_back(Json::parse(packet)["t"]);
+    job_.messages.emplace_back(id_, to, packet);
 }
-void Daemon::broadcast(const Json& message) {
-    job_.sent.push_back(message["t"]);
-    for (NodeId to = 0; to < job_.daemons.size(); ++to)
-        job_.messages.emplace_back(id_, to, message);
+void Daemon::broadcast(const std::string& packet) {
+    job_.sent.push_back(Json::parse(packet)["t"]);
+    for (NodeId to = 0; to < job_.daemons.size(); ++to) job_.messages.emplace_back(id_, to, packet);
 }
 void Daemon::turn() {
     const int64_t now = monotonic_us();
@@ -277,7 +274,7 @@ TEST(JobStreams, ANodeIsLostBeforeItAnswers) {
     auto first = ControlSocket::connect(stream_manager_address(job.daemons[1]->rank_socket()));
     ASSERT_TRUE(first.ok());
     ASSERT_TRUE(job.run([&] { return job.all(StreamsState::told, {0, 1}); }));
-    job.daemons[0]->broadcast({{"t", "node_lost"}, {"node", 2}});
+    job.daemons[0]->tell_all(NodeLost{2});
     EXPECT_TRUE(job.run([&] { return job.all(StreamsState::managing, {0, 1}); }));
 }
 
@@ -289,7 +286,7 @@ TEST(JobStreams, LostNodesAreOutOfTheCount) {
     auto one = job.open(0);
     ASSERT_TRUE(one);
     ASSERT_TRUE(job.run([&] { return job.all(StreamsState::managing); }));
-    for (NodeId node : {2, 1}) job.daemons[0]->broadcast({{"t", "node_lost"}, {"node", node}});
+    for (NodeId node : {2, 1}) job.daemons[0]->tell_all(NodeLost{node});
     // They live on, in silence, and are not let in again.
     ASSERT_TRUE(job.run([&] { return job.messages.empty(); }));
     expect_streams(*one, *one);
@@ -317,22 +314,24 @@ TEST(JobStreams, WordsThatAreNone) {
     job.start();
     ASSERT_TRUE(job.run([&] { return job.all(StreamsState::waiting, {0, 1}); }));
     const auto say = [&](const Json& message) {
-        job.daemons[0]->broadcast(message);
+        job.daemons[0]->broadcast(message.dump());
         job.run([&] { return job.messages.empty(); });
     };
     say({{"t", "streams_nodes"}, {"nodes", Json::array()}});  // nobody has asked
     say({{"t", "node_lost"}});
     EXPECT_TRUE(job.all(StreamsState::waiting, {0, 1}));
     // From somebody who is not the coordinator.
-    job.daemons[1]->send(0, {{"t", "streams_open"}});
-    job.daemons[1]->send(0, {{"t", "streams_here"}, {"tcp", "nowhere"}});
+    job.daemons[1]->tell(0, StreamsOpen{});
+    job.daemons[1]->send(0, R"({"t":"streams_here","tcp":"nowhere"})");
     job.run([&] { return job.messages.empty(); });
     EXPECT_TRUE(job.all(StreamsState::waiting, {0, 1}));
-    job.daemons[0]->send(1, {{"t", "streams_open"}});
+    job.daemons[0]->tell(1, StreamsOpen{});
     ASSERT_TRUE(job.run([&] { return job.all(StreamsState::told, {1}); }));
-    job.daemons[0]->send(1,
-                         {{"t", "streams_nodes"},
-                          {"nodes", {{{"id", 0}, {"tcp", {1, {{"port", 70000}}}}}, {{"id", 1}}}}});
+    say({{"t", "streams_nodes"},
+         {"nodes", {{{"id", 0}, {"tcp", {1, {{"port", 70000}}}}}, {{"id", 1}}}}});
+    EXPECT_TRUE(job.all(StreamsState::told, {1}));
+    // A list that this node is not in.
+    job.daemons[0]->tell(1, StreamsNodes{{{0, "node0", {{"127.0.0.1", 7}}}}, {}});
     EXPECT_TRUE(job.run([&] { return job.all(StreamsState::failed, {1}); }));
 }
 

@@ -47,7 +47,7 @@ void ControlConnection::readable() {
         if (message.error().code == Code::corrupt) {
             log::warning("a control connection of process {} sent something unreadable: closed",
                          peer_pid());
-            send({{"t", "error"}, {"why", "the packet is no object"}});
+            tell(schema::Complaint{"the packet is no object"});
         }
         lost();
     }
@@ -66,11 +66,11 @@ bool ControlConnection::writable() const {
     return ::poll(&p, 1, 0) > 0;
 }
 
-void ControlConnection::send(const Json& body, const std::vector<int>& fds) {
+void ControlConnection::send_text(std::string text, const std::vector<int>& fds) {
     if (!is_open()) return;
     if (waiting_.empty() && writable()) {
         // A broken connection is seen by readable() too; that is where it is reported.
-        if (auto sent = socket_.send(body, fds); !sent.ok()) {
+        if (auto sent = socket_.send_text(text, fds); !sent.ok()) {
             log::debug("control message lost: {}", sent.error().message());
         }
         return;
@@ -82,7 +82,7 @@ void ControlConnection::send(const Json& body, const std::vector<int>& fds) {
         waiting_.clear();
         return;
     }
-    Waiting w{body, {}};
+    Waiting w{std::move(text), {}};
     for (int fd : fds) w.fds.emplace_back(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
     waiting_.push_back(std::move(w));
     flush();
@@ -92,7 +92,7 @@ void ControlConnection::flush() {
     while (!waiting_.empty() && is_open() && writable()) {
         std::vector<int> raw;
         for (const Fd& fd : waiting_.front().fds) raw.push_back(fd.get());
-        if (!socket_.send(waiting_.front().body, raw).ok()) waiting_.clear();
+        if (!socket_.send_text(waiting_.front().text, raw).ok()) waiting_.clear();
         if (!waiting_.empty()) waiting_.pop_front();
     }
     if (waiting_.empty() || retrying_ || !is_open()) return;
@@ -110,7 +110,7 @@ void ControlConnection::close() {
     while (!waiting_.empty() && writable()) {
         std::vector<int> raw;
         for (const Fd& fd : waiting_.front().fds) raw.push_back(fd.get());
-        if (!socket_.send(waiting_.front().body, raw).ok()) break;
+        if (!socket_.send_text(waiting_.front().text, raw).ok()) break;
         waiting_.pop_front();
     }
     waiting_.clear();

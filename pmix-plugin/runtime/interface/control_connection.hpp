@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/schema.hpp"
 #include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
 namespace ghost::plugin {
@@ -30,7 +31,14 @@ class ControlConnection : public std::enable_shared_from_this<ControlConnection>
 
     // Sends now, or as soon as the other end reads; order is kept. `fds` stay the caller's. An end
     // that does not read for thousands of packets is treated as lost.
-    void send(const Json& body, const std::vector<int>& fds = {});
+    void send_text(std::string text, const std::vector<int>& fds = {});
+    template <typename T>
+    void tell(const T& message, const std::vector<int>& fds = {}) {
+        send_text(schema::encode(message), fds);
+    }
+    void send(const Json& body, const std::vector<int>& fds = {}) {
+        send_text(body.dump(-1, ' ', false, Json::error_handler_t::replace), fds);
+    }
     // Tries to send what waits, then closes; no callback comes any more.
     void close();
     bool is_open() const { return socket_.valid(); }
@@ -38,7 +46,7 @@ class ControlConnection : public std::enable_shared_from_this<ControlConnection>
 
   private:
     struct Waiting {
-        Json body;
+        std::string text;
         std::vector<Fd> fds;
     };
 

@@ -4,32 +4,28 @@
 
 #include <map>
 
-#include "pmix-plugin/protocol/message.hpp"
+#include "kernet-btl/transport/location.hpp"
 #include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
 namespace ghost::plugin {
 
 class Directory {
   public:
-    // Takes a location if it is whole and not older than the known one; says whether it did.
-    bool take(const Json& location) {
-        if (!has_number(location, "rank") || !has_number(location, "epoch")) return false;
-        auto rank = static_cast<RankId>(number(location, "rank"));
-        auto known = entries_.find(rank);
-        if (known != entries_.end() && number(known->second, "epoch") > number(location, "epoch")) {
-            return false;
-        }
-        entries_[rank] = location;
+    // Takes a location that is not older than the known one; says whether it did.
+    bool take(const kernet::Location& location) {
+        const auto known = entries_.find(location.rank);
+        if (known != entries_.end() && known->second.epoch > location.epoch) return false;
+        entries_[location.rank] = location;
         return true;
     }
-    const Json* find(RankId rank) const {
+    const kernet::Location* find(RankId rank) const {
         auto it = entries_.find(rank);
         return it == entries_.end() ? nullptr : &it->second;
     }
-    const std::map<RankId, Json>& all() const { return entries_; }
+    const std::map<RankId, kernet::Location>& all() const { return entries_; }
 
   private:
-    std::map<RankId, Json> entries_;
+    std::map<RankId, kernet::Location> entries_;
 };
 
 }  // namespace ghost::plugin

@@ -15,10 +15,10 @@
 
 #include "base/control_socket.hpp"
 #include "base/result.hpp"
+#include "pmix-plugin/runtime/interface/daemon_inbox.hpp"
 
 namespace ghost::plugin {
 
-using NodeId = uint32_t;  // the daemon's number in the job family; 0 is mpirun's own
 using RankId = uint32_t;
 using TimerId = uint64_t;
 using WatchId = uint64_t;
@@ -75,12 +75,20 @@ class RuntimeAdapter {
     virtual Json job_facts() const { return Json::object(); }
 
     // --- messages between coordinator and node agents (reliable, in order per pair) ---
-    virtual void send(NodeId to, const Json& message) = 0;
+    virtual void send(NodeId to, const std::string& packet) = 0;
     // To every live daemon, this one included, in the same order everywhere.
-    virtual void broadcast(const Json& message) = 0;
+    virtual void broadcast(const std::string& packet) = 0;
     // Handlers add up (in mpirun both coordinator and node agent register one): each is called with
     // every message and takes the types that are its own. An empty handler is never passed.
-    virtual void on_message(std::function<void(NodeId from, const Json&)> handler) = 0;
+    virtual void on_message(DaemonInbox::Handler handler) = 0;
+    template <typename T>
+    void tell(NodeId to, const T& message) {
+        send(to, schema::encode(message));
+    }
+    template <typename T>
+    void tell_all(const T& message) {
+        broadcast(schema::encode(message));
+    }
 
     // --- the loop ---
     virtual TimerId after(int64_t us, std::function<void()> action) = 0;  // once

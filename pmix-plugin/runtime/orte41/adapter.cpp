@@ -72,18 +72,11 @@ void complete_own_name() {
 
 namespace {
 
-void hear_of_late_call(const Json& m) {
-    if (text(m, "t") != "late_call" || !ORTE_PROC_IS_HNP) return;
-    const Json* processes = field(m, "processes");
-    if (processes == nullptr || !processes->is_array() || processes->empty()) return;
+void hear_of_late_call(const schema::Received& m) {
+    if (!m.is<LateCall>() || !ORTE_PROC_IS_HNP || m.as<LateCall>().processes.empty()) return;
     NamedCall call;
-    for (const auto& one : *processes) {
-        if (!one.is_array() || one.size() != 2 || !one[0].is_number_unsigned() ||
-            !one[1].is_number_unsigned())
-            return;
-        call.emplace_back(one[0].get<uint32_t>(), one[1].get<uint32_t>());
-    }
-    expect_late_call(call, flag(m, "expected"));
+    for (const NamedProcess& one : m.as<LateCall>().processes) call.emplace_back(one.job, one.rank);
+    expect_late_call(call, m.as<LateCall>().expected);
 }
 
 }  // namespace
@@ -94,7 +87,7 @@ Orte4Adapter::Orte4Adapter() {
     ghost_pmix_ask_for_processes([](uint32_t jobid, uint32_t rank) noexcept {
         return is_known_process(jobid, rank) ? 1 : 0;
     });
-    messenger_.add_handler([](NodeId, const Json& m) { hear_of_late_call(m); });
+    messenger_.add_handler([](NodeId, const schema::Received& m) { hear_of_late_call(m); });
     if (orte_schizo.setup_fork != setup_fork) {
         stock_setup_fork = orte_schizo.setup_fork;
         orte_schizo.setup_fork = setup_fork;
@@ -199,14 +192,14 @@ Json Orte4Adapter::job_facts() const {
 
 // --- messages and loop ---
 
-void Orte4Adapter::send(NodeId to, const Json& message) {
-    messenger_.send(to, message);
+void Orte4Adapter::send(NodeId to, const std::string& packet) {
+    messenger_.send(to, packet);
 }
-void Orte4Adapter::broadcast(const Json& message) {
-    messenger_.broadcast(message);
+void Orte4Adapter::broadcast(const std::string& packet) {
+    messenger_.broadcast(packet);
 }
 
-void Orte4Adapter::on_message(std::function<void(NodeId from, const Json&)> handler) {
+void Orte4Adapter::on_message(DaemonInbox::Handler handler) {
     messenger_.add_handler(std::move(handler));
 }
 
@@ -315,7 +308,9 @@ void Orte4Adapter::expect_client(RankId rank) {
 // Before mpirun hears that the rank is held, in the same order.
 void Orte4Adapter::tell_of_late_call(const NamedCall& call, bool expected) {
     if (ORTE_PROC_IS_HNP) return expect_late_call(call, expected);
-    messenger_.send(0, {{"t", "late_call"}, {"expected", expected}, {"processes", call}});
+    LateCall late{expected, {}};
+    for (const auto& [job, rank] : call) late.processes.push_back({job, rank});
+    messenger_.tell(0, late);
 }
 
 void Orte4Adapter::discard_restore(RankId rank) {

@@ -59,9 +59,9 @@ class Orte4Adapter final : public RuntimeAdapter {
     size_t guests() const override;
     Json job_facts() const override;
 
-    void send(NodeId to, const Json& message) override;
-    void broadcast(const Json& message) override;
-    void on_message(std::function<void(NodeId from, const Json&)> handler) override;
+    void send(NodeId to, const std::string& packet) override;
+    void broadcast(const std::string& packet) override;
+    void on_message(DaemonInbox::Handler handler) override;
 
     TimerId after(int64_t us, std::function<void()> action) override;
     void cancel(TimerId timer) override;

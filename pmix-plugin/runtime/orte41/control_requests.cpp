@@ -1,7 +1,6 @@
 #include "pmix-plugin/runtime/orte41/control_requests.hpp"
 
 #include "base/log.hpp"
-#include "pmix-plugin/protocol/message.hpp"
 #include "pmix-plugin/runtime/orte41/job.hpp"
 #include "pmix-plugin/runtime/pmix/job_control.h"
 #include "pmix-plugin/runtime/orte41/loop.hpp"
@@ -22,7 +21,7 @@ ControlRequests*& present() {
 
 ControlRequests::ControlRequests(Messenger& messenger) : messenger_(messenger) {
     present() = this;
-    messenger_.add_handler([this](NodeId from, const Json& m) { message(from, m); });
+    messenger_.add_handler([this](NodeId from, const schema::Received& m) { message(from, m); });
     ghost_pmix_on_job_control(from_pmix, nullptr);
 }
 
@@ -54,21 +53,19 @@ void ControlRequests::heard(const std::string& space, const std::string& then, v
         return;
     }
     open_[++last_] = request;
-    messenger_.send(mpirun,
-                    {{"t", "job_control"}, {"id", last_}, {"rank", from_rank}, {"then", then}});
+    messenger_.tell(mpirun, JobControlAsked{last_, from_rank, then});
 }
 
-void ControlRequests::message(NodeId from, const Json& m) {
-    const std::string type = text(m, "t");
-    const uint64_t id = number(m, "id");
-    if (type == "job_control" && ORTE_PROC_IS_HNP) {
-        take(flag(m, "rank"), text(m, "then"), [this, from, id](const std::string& why) {
-            messenger_.send(from, {{"t", "job_control_done"}, {"id", id}, {"why", why}});
+void ControlRequests::message(NodeId from, const schema::Received& m) {
+    if (m.is<JobControlAsked>() && ORTE_PROC_IS_HNP) {
+        const auto& asked = m.as<JobControlAsked>();
+        take(asked.rank, asked.then, [this, from, id = asked.id](const std::string& why) {
+            messenger_.tell(from, JobControlDone{id, why});
         });
-    } else if (type == "job_control_done" && from == mpirun) {
-        const auto found = open_.find(id);
+    } else if (m.is<JobControlDone>() && from == mpirun) {
+        const auto found = open_.find(m.as<JobControlDone>().id);
         if (found == open_.end()) return;
-        ghost_pmix_answer_job_control(found->second, text(m, "why").c_str());
+        ghost_pmix_answer_job_control(found->second, m.as<JobControlDone>().why.c_str());
         open_.erase(found);
     }
 }

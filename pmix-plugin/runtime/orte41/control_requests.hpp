@@ -30,7 +30,7 @@ class ControlRequests {
     static void from_pmix(void* self, const char* space, const char* then, void* request) noexcept;
     // A request of this node: `space` is the requester's name space.
     void heard(const std::string& space, const std::string& then, void* request);
-    void message(NodeId from, const Json& message);
+    void message(NodeId from, const schema::Received& message);
     // mpirun: hands it on.
     void take(bool from_rank, const std::string& then, Answer answer);
 

@@ -1,6 +1,7 @@
 #include "pmix-plugin/runtime/orte41/messenger.hpp"
 
 #include <cstdlib>
+#include <functional>
 
 #include "base/log.hpp"
 #include "pmix-plugin/runtime/orte41/job.hpp"
@@ -31,10 +32,8 @@ void received(int, orte_process_name_t* sender, opal_buffer_t* buffer, orte_rml_
     free(text);
 }
 
-// A string that is not UTF-8 (a path in an error text) must not stop the message.
-opal_buffer_t* pack(const Json& message) {
-    std::string text = message.dump(-1, ' ', false, Json::error_handler_t::replace);
-    char* raw = text.data();
+opal_buffer_t* pack(const std::string& packet) {
+    char* raw = const_cast<char*>(packet.c_str());
     opal_buffer_t* buffer = OBJ_NEW(opal_buffer_t);
     uint32_t self = ORTE_PROC_MY_NAME->vpid;
     opal_dss.pack(buffer, &self, 1, OPAL_UINT32);
@@ -52,48 +51,37 @@ Messenger::Messenger() {
     posted = true;
 }
 
-void Messenger::send(NodeId to, const Json& message) const {
-    opal_buffer_t* buffer = pack(message);
+void Messenger::send(NodeId to, const std::string& packet) const {
+    opal_buffer_t* buffer = pack(packet);
     orte_process_name_t name{ORTE_PROC_MY_NAME->jobid, to};
     const int rc = orte_rml.send_buffer_nb(orte_mgmt_conduit, &name, buffer, tag,
                                            orte_rml_send_callback, nullptr);
     if (rc == ORTE_SUCCESS) return;
-    log::warning("message {} to daemon {} not sent: error {}", message.value("t", "?"), to, rc);
+    log::warning("message {} to daemon {} not sent: error {}", packet.substr(0, 60), to, rc);
     OBJ_RELEASE(buffer);
 }
 
-void Messenger::broadcast(const Json& message) const {
-    opal_buffer_t* buffer = pack(message);
+void Messenger::broadcast(const std::string& packet) const {
+    opal_buffer_t* buffer = pack(packet);
     orte_grpcomm_signature_t* everybody = wildcard_signature(ORTE_PROC_MY_NAME->jobid);
     const int rc = orte_grpcomm.xcast(everybody, tag, buffer);
     if (rc != ORTE_SUCCESS)
-        log::warning("message {} to all daemons not sent: error {}", message.value("t", "?"), rc);
+        log::warning("message {} to all daemons not sent: error {}", packet.substr(0, 60), rc);
     OBJ_RELEASE(buffer);
     OBJ_RELEASE(everybody);
 }
 
-void Messenger::add_handler(std::function<void(NodeId, const Json&)> handler) {
-    handlers_.push_back(std::move(handler));
-}
-
 void Messenger::stop() {
-    handlers_.clear();
+    inbox_.clear();
     receiver() = nullptr;
 }
 
-void Messenger::deliver(NodeId from, const char* text) const {
-    const Json message = Json::parse(text, nullptr, false);
-    if (!message.is_object()) {
-        log::warning("message from daemon {} is no JSON object", from);
-        return;
-    }
-    const auto handlers = handlers_;  // one of them may stop us
-    for (const auto& handler : handlers) {
-        try {
-            handler(from, message);
-        } catch (const std::exception& failure) {
-            log::error("message from daemon {}: {}", from, failure.what());
-        }
+void Messenger::deliver(NodeId from, const char* text) {
+    try {
+        if (const std::string answer = inbox_.deliver(from, text); !answer.empty())
+            send(from, answer);
+    } catch (const std::exception& failure) {
+        log::error("message from daemon {}: {}", from, failure.what());
     }
 }
 

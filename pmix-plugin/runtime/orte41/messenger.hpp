@@ -1,8 +1,7 @@
-// JSON messages between the daemons of a job, over ORTE's RML.
+// Messages between the daemons of a job, over ORTE's RML.
 #pragma once
 
-#include <functional>
-#include <vector>
+#include <string>
 
 #include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
@@ -16,17 +15,21 @@ class Messenger {
     Messenger(const Messenger&) = delete;
     Messenger& operator=(const Messenger&) = delete;
 
-    void send(NodeId to, const Json& message) const;
+    void send(NodeId to, const std::string& packet) const;
+    template <typename T>
+    void tell(NodeId to, const T& message) const {
+        send(to, schema::encode(message));
+    }
     // By mpirun, down the routing tree: the same order everywhere, this daemon included.
-    void broadcast(const Json& message) const;
-    void add_handler(std::function<void(NodeId, const Json&)> handler);
+    void broadcast(const std::string& packet) const;
+    void add_handler(DaemonInbox::Handler handler) { inbox_.add(std::move(handler)); }
     // No handler is called any more. Does not touch RML, which may be gone already.
     void stop();
 
   private:
-    void deliver(NodeId from, const char* text) const;
+    void deliver(NodeId from, const char* text);
 
-    std::vector<std::function<void(NodeId, const Json&)>> handlers_;
+    DaemonInbox inbox_;
 };
 
 }  // namespace ghost::plugin::orte41

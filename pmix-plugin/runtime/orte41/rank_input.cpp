@@ -3,10 +3,8 @@
 #include <algorithm>
 
 #include "base/log.hpp"
-#include "pmix-plugin/protocol/message.hpp"
 #include "pmix-plugin/runtime/orte41/job.hpp"
 #include "pmix-plugin/runtime/orte41/output.h"
-#include "base/base64.hpp"
 
 namespace ghost::plugin::orte41 {
 namespace {
@@ -17,10 +15,9 @@ constexpr int64_t limit_us = 20'000'000;  // for each piece: a source that is lo
 }  // namespace
 
 RankInput::RankInput(Loop& loop, Messenger& messenger) : loop_(loop), messenger_(messenger) {
-    messenger_.add_handler([this](NodeId from, const Json& m) {
-        const std::string type = text(m, "t");
-        if (type == "rank_input_want") on_want(from, m);
-        if (type == "rank_input") on_piece(m);
+    messenger_.add_handler([this](NodeId from, const schema::Received& m) {
+        if (m.is<RankInputWant>()) on_want(from, m.as<RankInputWant>());
+        if (m.is<RankInputPiece>()) on_piece(m.as<RankInputPiece>());
     });
 }
 
@@ -53,10 +50,9 @@ void RankInput::leave(RankId rank) {
     answer(rank);
 }
 
-void RankInput::on_want(NodeId by, const Json& m) {
-    const auto rank = static_cast<RankId>(number(m, "rank"));
-    wants_[rank] = {by, number(m, "move"), number(m, "at")};
-    answer(rank);
+void RankInput::on_want(NodeId by, const RankInputWant& m) {
+    wants_[m.rank] = {by, m.move, m.at};
+    answer(m.rank);
 }
 
 // Nothing is given up before its target has said that it has it.
@@ -75,13 +71,7 @@ void RankInput::answer(RankId rank) {
     }
     const std::string& data = input.pieces[at];
     const bool last = at + 1 == input.pieces.size();
-    messenger_.send(by, {{"t", "rank_input"},
-                         {"rank", rank},
-                         {"move", move},
-                         {"at", at},
-                         {"data", encode(data.data(), data.size())},
-                         {"end", last && input.end},
-                         {"last", last}});
+    messenger_.tell(by, RankInputPiece{rank, move, at, {data}, last && input.end, last});
 }
 
 void RankInput::expect(RankId rank, NodeId from) {
@@ -93,22 +83,19 @@ void RankInput::expect(RankId rank, NodeId from) {
 void RankInput::ask(RankId rank, Expected& input) {
     if (input.limit != 0) loop_.cancel(input.limit);
     input.limit = loop_.after(limit_us, [this, rank] { expired(rank); });
-    messenger_.send(
-        input.from,
-        {{"t", "rank_input_want"}, {"rank", rank}, {"move", input.move}, {"at", input.pieces}});
+    messenger_.tell(input.from, RankInputWant{rank, input.move, input.pieces});
 }
 
-void RankInput::on_piece(const Json& m) {
-    const auto rank = static_cast<RankId>(number(m, "rank"));
+void RankInput::on_piece(const RankInputPiece& m) {
+    const RankId rank = m.rank;
     const auto found = expected_.find(rank);
-    if (found == expected_.end() || number(m, "move") != found->second.move ||
-        number(m, "at") != found->second.pieces)
+    if (found == expected_.end() || m.move != found->second.move || m.at != found->second.pieces)
         return;
     Expected& input = found->second;
-    input.data += decode(text(m, "data"));
+    input.data += m.data.data;
     ++input.pieces;
     ask(rank, input);
-    if (flag(m, "last")) give(rank, flag(m, "end"));
+    if (m.last) give(rank, m.end);
 }
 
 void RankInput::expired(RankId rank) {

@@ -54,9 +54,9 @@ class RankInput {
         TimerId limit = 0;
     };
 
-    void on_want(NodeId by, const Json& m);
+    void on_want(NodeId by, const RankInputWant& m);
     void answer(RankId rank);
-    void on_piece(const Json& m);
+    void on_piece(const RankInputPiece& m);
     void ask(RankId rank, Expected& input);
     void expired(RankId rank);
     void give(RankId rank, bool end);

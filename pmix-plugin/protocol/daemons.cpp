@@ -1,0 +1,354 @@
+#include "pmix-plugin/protocol/daemons.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+namespace ghost::plugin {
+
+using schema::Field;
+using schema::field;
+using schema::message;
+using schema::Record;
+using schema::record;
+using schema::Sequence;
+
+namespace {
+
+constexpr const char* operation = "the operation";
+constexpr const char* attempt = "grows with each try of the step";
+constexpr const char* folders = "snapshots that may be removed from it";
+
+constexpr Field ping_fields[] = {
+    field<&Ping::n>("n", "number of the ping"),
+    field<&Ping::version>("version", "of what daemons say to each other"),
+};
+constexpr Field pong_fields[] = {
+    field<&Pong::n>("n", "that of the ping"),
+    field<&Pong::version>("version", "of what daemons say to each other"),
+};
+constexpr Field locations_fields[] = {
+    field<&Locations::version>("version", "counts these messages"),
+    field<&Locations::entries>("entries", "locations that are new"),
+};
+constexpr Field node_lost_fields[] = {field<&NodeLost::node>("node", "daemon")};
+constexpr Field gate_fields[] = {
+    field<&GateRank::seq>("seq", operation),
+    field<&GateRank::rank>("rank", "whose"),
+};
+constexpr Field switch_fields[] = {
+    field<&Switch::seq>("seq", operation),
+    field<&Switch::rank>("rank", "whose"),
+    field<&Switch::from>("from", "daemon it leaves"),
+    field<&Switch::to>("to", "daemon it goes to"),
+    field<&Switch::epoch>("epoch", "of the placement it gets"),
+};
+constexpr Field located_fields[] = {field<&Located::location>("location", "where it listens")};
+constexpr Field busy_fields[] = {
+    field<&Busy::seq>("seq", operation),
+    field<&Busy::rank>("rank", "whose"),
+    field<&Busy::why>("why", "reason, for the user"),
+};
+constexpr Field gated_fields[] = {
+    field<&RankGated::seq>("seq", operation),
+    field<&RankGated::rank>("rank", "whose"),
+    field<&RankGated::agent>("agent", "the thread the target's wrapper is to signal"),
+};
+constexpr Field switched_fields[] = {
+    field<&Switched::seq>("seq", operation),
+    field<&Switched::rank>("rank", "whose"),
+    field<&Switched::votes>("votes", "this daemon's, for the fences"),
+};
+constexpr Field done_fields[] = {
+    field<&Done::seq>("seq", operation),
+    field<&Done::rank>("rank", "whose"),
+    field<&Done::location>("location", "where it listens now"),
+    field<&Done::ended>("ended", "it has ended before it could attach").or_default(),
+};
+constexpr Field aborted_fields[] = {
+    field<&Aborted::seq>("seq", operation),
+    field<&Aborted::rank>("rank", "whose"),
+    field<&Aborted::location>("location", "where it listens again, if it had closed"),
+    field<&Aborted::ended>("ended", "the rank has ended meanwhile").or_default(),
+    field<&Aborted::unreported>("unreported", "and the runtime has not been told").or_default(),
+};
+constexpr Field set_fields[] = {
+    field<&DaemonSet::daemons>("daemons", "numbers below this"),
+    field<&DaemonSet::without>("without", "but these"),
+};
+constexpr Field step_order_fields[] = {
+    field<&StepOrder::seq>("seq", operation),
+    field<&StepOrder::attempt>("try", attempt).or_default(),
+    field<&StepOrder::tree>("tree", "daemons that answer").or_default(),
+};
+constexpr Field snap_prepare_fields[] = {
+    field<&SnapPrepare::seq>("seq", operation),
+    field<&SnapPrepare::attempt>("try", attempt),
+    field<&SnapPrepare::tree>("tree", "daemons that answer"),
+    field<&SnapPrepare::name>("name", "the snapshot's"),
+    field<&SnapPrepare::folder>("folder", "of all snapshots, absolute"),
+    field<&SnapPrepare::second>("second", "where it is written once more, or empty"),
+    field<&SnapPrepare::incremental>("incremental", "if it can be"),
+    field<&SnapPrepare::last>("last", "operation of the last complete one, 0: none"),
+    field<&SnapPrepare::compress>("compress", "none, lz4, zstd, zstd,level=N"),
+    field<&SnapPrepare::rate>("rate", "of a rank to the disk, 0: no limit").in("bytes/s"),
+    field<&SnapPrepare::then>("then", "what follows"),
+};
+constexpr Field snap_end_fields[] = {
+    field<&SnapEnd::seq>("seq", operation),
+    field<&SnapEnd::remove>("remove", folders),
+    field<&SnapEnd::remove_seconds>("remove_seconds", folders),
+};
+constexpr Field restart_prepare_fields[] = {
+    field<&RestartPrepare::seq>("seq", "0"),
+    field<&RestartPrepare::tree>("tree", "daemons that answer"),
+    field<&RestartPrepare::epoch>("epoch", "the snapshot's + 1"),
+};
+constexpr Field trouble_fields[] = {
+    field<&RankTrouble::rank>("rank", "whose"),
+    field<&RankTrouble::node>("node", "where").or_default(),
+    field<&RankTrouble::stage>("stage", "what was being done").or_default(),
+    field<&RankTrouble::why>("why", "reason, for the user"),
+};
+constexpr Field answer_fields[] = {
+    field<&StepAnswer::ranks>("ranks", "that were asked, here and below"),
+    field<&StepAnswer::busy_ranks>("busy_ranks", "that cannot now"),
+    field<&StepAnswer::failed_ranks>("failed_ranks", "because of which it cannot be"),
+    field<&StepAnswer::busy>("busy", "the first of them").items_at_most(StepAnswer::most_named),
+    field<&StepAnswer::failed>("failed", "the first of them").items_at_most(StepAnswer::most_named),
+    field<&StepAnswer::written>("written", "step `written`: a row for each rank"),
+    field<&StepAnswer::locations>("locations", "of ranks that listen elsewhere than before"),
+    field<&StepAnswer::own_folders>("own_folders", "daemons that keep it on a disk of their own"),
+    field<&StepAnswer::own_seconds>("own_seconds", "the same in the second folder"),
+    field<&StepAnswer::bytes>("bytes", "written").in("bytes"),
+    field<&StepAnswer::pause_us>("pause_us", "the longest of a rank").in("µs"),
+};
+constexpr Field step_up_fields[] = {
+    field<&StepUp::seq>("seq", operation),
+    field<&StepUp::step>("step", "that is answered"),
+    field<&StepUp::attempt>("try", "that of the order"),
+    field<&StepUp::answer>("answer", "of this daemon and all below it"),
+};
+constexpr Field step_progress_fields[] = {
+    field<&StepProgress::seq>("seq", operation),
+    field<&StepProgress::bytes>("bytes", "done, here and below").in("bytes"),
+    field<&StepProgress::total>("total", "of so many").in("bytes"),
+};
+constexpr Field streams_here_fields[] = {
+    field<&StreamsHere::tcp>("tcp", "where this node's manager listens"),
+    field<&StreamsHere::why>("why", "it has none: reason").or_default(),
+};
+constexpr Field streams_node_fields[] = {
+    field<&StreamsNode::id>("id", "daemon"),
+    field<&StreamsNode::name>("name", "its node"),
+    field<&StreamsNode::tcp>("tcp", "where its manager listens"),
+};
+constexpr Field streams_nodes_fields[] = {
+    field<&StreamsNodes::nodes>("nodes", "managers, by their numbers"),
+    field<&StreamsNodes::why>("why", "there are no streams: reason").or_default(),
+};
+constexpr Field job_control_fields[] = {
+    field<&JobControlAsked::id>("id", "of the request"),
+    field<&JobControlAsked::rank>("rank", "a rank of the job asks, and has its answer"),
+    field<&JobControlAsked::then>("then", "what follows, empty: not given"),
+};
+constexpr Field job_control_done_fields[] = {
+    field<&JobControlDone::id>("id", "of the request"),
+    field<&JobControlDone::why>("why", "empty: the snapshot is complete"),
+};
+constexpr Field process_fields[] = {
+    field<&NamedProcess::job>("job", "PMIx's number of it"),
+    field<&NamedProcess::rank>("rank", "in that job"),
+};
+constexpr Field late_call_fields[] = {
+    field<&LateCall::expected>("expected", "or not any more"),
+    field<&LateCall::processes>("processes", "participants of the call"),
+};
+constexpr Field want_fields[] = {
+    field<&RankInputWant::rank>("rank", "whose"),
+    field<&RankInputWant::move>("move", "counts moves to this daemon"),
+    field<&RankInputWant::at>("at", "pieces that it has"),
+};
+constexpr Field piece_fields[] = {
+    field<&RankInputPiece::rank>("rank", "whose"),
+    field<&RankInputPiece::move>("move", "that of the request"),
+    field<&RankInputPiece::at>("at", "number of this piece"),
+    field<&RankInputPiece::data>("data", "input the rank has not been given"),
+    field<&RankInputPiece::end>("end", "the input ends with it"),
+    field<&RankInputPiece::last>("last", "there is no other piece"),
+};
+
+}  // namespace
+
+constinit const Record Ping::table = record<Ping>("ping", "`pong`", ping_fields);
+constinit const Record Pong::table = record<Pong>("pong", "this daemon lives", pong_fields);
+constinit const Record Locations::table = record<Locations>(
+    "location", "to all: where ranks listen, gathered over a millisecond", locations_fields);
+constinit const Record NodeLost::table = record<NodeLost>(
+    "node_lost", "to all: this daemon is no part of the job any more", node_lost_fields);
+constinit const Record GateRank::table =
+    record<GateRank>("gate", "to the source; `gated` or `busy`", gate_fields);
+constinit const Record Switch::table =
+    record<Switch>("switch", "to all: the rank is at its target; `switched`", switch_fields);
+constinit const Record Located::table =
+    record<Located>("located", "a rank has attached for the first time", located_fields);
+constinit const Record Busy::table =
+    record<Busy>("busy", "the rank cannot be stopped now; `gate` again", busy_fields);
+constinit const Record RankGated::table = record<RankGated>(
+    "gated", "the rank has closed everything, its tree is exported", gated_fields);
+constinit const Record Switched::table =
+    record<Switched>("switched", "this daemon's bookkeeping is right", switched_fields);
+constinit const Record Done::table =
+    record<Done>("done", "the rank has attached at its target", done_fields);
+constinit const Record Aborted::table =
+    record<Aborted>("aborted", "the rank is as it was before the move", aborted_fields);
+constinit const Record DaemonSet::table =
+    record<DaemonSet>("tree", "daemons 0 to daemons-1 without some", set_fields);
+constinit const Record StepOrder::table =
+    record<StepOrder>("step", "every local rank is to take a step", step_order_fields);
+constinit const Record SnapPrepare::table =
+    record<SnapPrepare>("snap_prepare", "to all; step `ready`", snap_prepare_fields);
+constinit const Record SnapEnd::table =
+    record<SnapEnd>("snap_end", "to all: the snapshot is complete", snap_end_fields);
+constinit const Record RestartPrepare::table =
+    record<RestartPrepare>("restart_prepare", "to all; step `checked`", restart_prepare_fields);
+constinit const Record RankTrouble::table =
+    record<RankTrouble>("trouble", "a rank that cannot", trouble_fields);
+constinit const Record StepAnswer::table =
+    record<StepAnswer>("answer", "of a daemon and those below it", answer_fields);
+constinit const Record StepUp::table = record<StepUp>(
+    "snap_up", "to the parent in the tree, by its root to C: a step is answered", step_up_fields);
+constinit const Record StepProgress::table = record<StepProgress>(
+    "snap_progress", "the same way, twice a second at most: how far it is", step_progress_fields);
+constinit const Record StreamsWanted::table =
+    record<StreamsWanted>("streams_wanted", "the first process has come to this node's address");
+constinit const Record StreamsOpen::table =
+    record<StreamsOpen>("streams_open", "to all: listen for other managers; `streams_here`");
+constinit const Record StreamsHere::table =
+    record<StreamsHere>("streams_here", "where this node's manager listens", streams_here_fields);
+constinit const Record StreamsNode::table =
+    record<StreamsNode>("node", "a stream manager", streams_node_fields);
+constinit const Record StreamsNodes::table =
+    record<StreamsNodes>("streams_nodes", "to all: the managers of the job", streams_nodes_fields);
+constinit const Record JobControlAsked::table = record<JobControlAsked>(
+    "job_control", "a snapshot is asked for by PMIx; `job_control_done`", job_control_fields);
+constinit const Record JobControlDone::table =
+    record<JobControlDone>("job_control_done", "the request is answered", job_control_done_fields);
+constinit const Record NamedProcess::table = record<NamedProcess>(
+    "process", "a process as PMIx names it", process_fields, schema::Form::array);
+constinit const Record LateCall::table = record<LateCall>(
+    "late_call", "a rank that comes takes part in a collective that runs", late_call_fields);
+constinit const Record RankInputWant::table = record<RankInputWant>(
+    "rank_input_want", "target to source: input of a rank that has moved; `rank_input`",
+    want_fields);
+constinit const Record RankInputPiece::table =
+    record<RankInputPiece>("rank_input", "a piece of it", piece_fields);
+
+namespace {
+
+using D = DaemonMessage;
+
+constexpr schema::Message messages[] = {
+    message<Ping>(D::ping),
+    message<Locations>(D::location),
+    message<NodeLost>(D::node_lost),
+    message<Prepare>(D::prepare, Sequence::order),
+    message<Connect>(D::connect, Sequence::order),
+    message<GateRank>(D::gate, Sequence::order),
+    message<Switch>(D::switch_rank, Sequence::order),
+    message<Go>(D::go, Sequence::order),
+    message<Abort>(D::abort, "abort", "to both ends of a move: it is off; the source `aborted`"),
+    message<Continue>(D::go_on),
+    message<SnapPrepare>(D::snap_prepare, Sequence::order),
+    message<StepOrder>(D::snap_ping, "snap_ping", "to all; step `here`", Sequence::order),
+    message<StepOrder>(D::snap_gate, "snap_gate", "to all; step `gated`", Sequence::order),
+    message<StepOrder>(D::snap_ungate, "snap_ungate", "to all; step `ungated`", Sequence::order),
+    message<StepOrder>(D::snap_close, "snap_close", "to all; steps `resumed`, `written`",
+                       Sequence::order),
+    message<SnapEnd>(D::snap_end, Sequence::order),
+    message<StepOrder>(D::snap_abort, "snap_abort", "to all; step `aborted`", Sequence::order),
+    message<RestartPrepare>(D::restart_prepare, Sequence::order),
+    message<StepOrder>(D::restart_import, "restart_import", "to all; step `held`", Sequence::order),
+    message<StepOrder>(D::restart_go, "restart_go", "to all; step `restarted`", Sequence::order),
+    message<StreamsOpen>(D::streams_open),
+    message<StreamsNodes>(D::streams_nodes),
+    message<JobControlDone>(D::job_control_done),
+    message<Pong>(D::pong),
+    message<Located>(D::located),
+    message<Ready>(D::ready, Sequence::answer),
+    message<Connected>(D::connected, Sequence::answer),
+    message<Busy>(D::busy, Sequence::answer),
+    message<RankGated>(D::gated, Sequence::answer),
+    message<Exported>(D::exported, Sequence::answer),
+    message<Held>(D::held, Sequence::answer),
+    message<TransferProgress>(D::progress, Sequence::answer),
+    message<Failed>(D::failed, Sequence::answer),
+    message<Switched>(D::switched, Sequence::answer),
+    message<Done>(D::done, Sequence::answer),
+    message<Aborted>(D::aborted, Sequence::answer),
+    message<StreamsWanted>(D::streams_wanted),
+    message<StreamsHere>(D::streams_here),
+    message<JobControlAsked>(D::job_control),
+    message<LateCall>(D::late_call),
+    message<StepUp>(D::snap_up, Sequence::answer),
+    message<StepProgress>(D::snap_progress, Sequence::answer),
+    message<RankInputWant>(D::rank_input_want),
+    message<RankInputPiece>(D::rank_input),
+};
+
+}  // namespace
+
+constinit const schema::Family between_daemons = schema::family("daemon to daemon", messages);
+
+// --- what is said up the tree ---
+
+namespace {
+
+template <typename T>
+void take(std::vector<T>& to, std::vector<T>&& from, size_t most) {
+    for (T& item : from) {
+        if (to.size() >= most) return;
+        to.push_back(std::move(item));
+    }
+}
+
+}  // namespace
+
+void StepAnswer::add_busy(uint32_t rank, const std::string& why) {
+    ++busy_ranks;
+    if (busy.size() < most_named) busy.push_back({rank, {}, {}, why});
+}
+
+void StepAnswer::add_failed(uint32_t rank, const std::string& node, const std::string& stage,
+                            const std::string& why) {
+    ++failed_ranks;
+    if (failed.size() < most_named) failed.push_back({rank, node, stage, why});
+}
+
+void StepAnswer::merge(StepAnswer other) {
+    ranks += other.ranks;
+    busy_ranks += other.busy_ranks;
+    failed_ranks += other.failed_ranks;
+    own_folders += other.own_folders;
+    own_seconds += other.own_seconds;
+    bytes += other.bytes;
+    pause_us = std::max(pause_us, other.pause_us);
+    take(busy, std::move(other.busy), most_named);
+    take(failed, std::move(other.failed), most_named);
+    take(written, std::move(other.written), SIZE_MAX);
+    take(locations, std::move(other.locations), SIZE_MAX);
+}
+
+std::string describe(const std::vector<RankTrouble>& list, uint64_t all) {
+    std::string out;
+    for (const RankTrouble& one : list) {
+        out += out.empty() ? "" : "; ";
+        out += fmt::format("rank {}", one.rank);
+        if (!one.node.empty()) out += " at " + one.node;
+        if (!one.stage.empty()) out += ": " + one.stage;
+        out += ": " + one.why;
+    }
+    if (all > list.size()) out += fmt::format("; and {} more ranks", all - list.size());
+    return out;
+}
+
+}  // namespace ghost::plugin

@@ -1,0 +1,196 @@
+#include "pmix-plugin/protocol/node_wrapper.hpp"
+
+namespace ghost::plugin {
+
+using schema::Field;
+using schema::field;
+using schema::message;
+using schema::Record;
+using schema::record;
+using schema::Sequence;
+
+namespace {
+
+constexpr const char* operation = "the operation";
+
+constexpr Field hello_fields[] = {
+    field<&WrapperHello::role>("role", "wrapper"),
+    field<&WrapperHello::version>("version", "of what the two say to each other"),
+    field<&WrapperHello::job>("job", "number of the job, in decimal"),
+    field<&WrapperHello::rank>("rank", "whose"),
+    field<&WrapperHello::secret>("secret", "the job's, in hex"),
+    field<&WrapperHello::pid>("pid", "the wrapper's"),
+    field<&WrapperHello::init>("init", "first process of the rank's tree; 0: there is none yet"),
+    field<&WrapperHello::mode>("mode", "how the wrapper came to its rank"),
+    field<&WrapperHello::why>("why", "mode `direct`: why there is no tree that could move")
+        .or_default(),
+};
+constexpr Field exit_fields[] = {field<&Exit::status>("status", "wait status")};
+constexpr Field stdin_fields[] = {
+    field<&StdinTaken::bytes>("bytes", "taken since the job began").in("bytes")};
+constexpr Field gone_fields[] = {field<&Gone::seq>("seq", operation)};
+constexpr Field checked_fields[] = {field<&Checked::seq>("seq", operation)};
+constexpr Field snap_ready_fields[] = {
+    field<&SnapReady::seq>("seq", operation),
+    field<&SnapReady::direct>("direct", "no memory for a copy: the rank stands while it is written")
+        .or_default(),
+    field<&SnapReady::memory>("memory", "of the rank").in("bytes").or_default(),
+    field<&SnapReady::kind>("kind", "full or incremental").or_default(),
+};
+constexpr Field snap_stood_fields[] = {
+    field<&SnapStood::seq>("seq", operation),
+    field<&SnapStood::pause_us>("pause_us", "the tree stood").in("µs"),
+    field<&SnapStood::skeleton_us>("skeleton_us", "of that for the skeleton").in("µs").or_default(),
+    field<&SnapStood::memory_us>("memory_us", "of that for memory").in("µs").or_default(),
+    field<&SnapStood::last_bytes>("last_bytes", "copied while it stood").in("bytes").or_default(),
+    field<&SnapStood::rounds>("rounds", "of copying before").or_default(),
+};
+constexpr Field snap_cancelled_fields[] = {field<&SnapCancelled::seq>("seq", operation)};
+
+constexpr Field export_fields[] = {field<&Export::seq>("seq", operation)};
+constexpr Field cancel_fields[] = {field<&Cancel::seq>("seq", operation)};
+constexpr Field resume_fields[] = {
+    field<&Resume::seq>("seq", operation),
+    field<&Resume::agent>("agent", "the thread to signal"),
+};
+constexpr Field die_fields[] = {field<&Die::seq>("seq", operation)};
+constexpr Field child_status_fields[] = {field<&ChildStatus::status>("status", "wait status")};
+constexpr Field adopt_fields[] = {
+    field<&Adopt::rank>("rank", "whose"),
+    field<&Adopt::init>("init", "first process of its tree"),
+    field<&Adopt::stdin_bytes>("stdin_bytes", "input the dead wrapper had taken, -1: not known")
+        .in("bytes")
+        .or_default(),
+};
+constexpr Field import_fields[] = {field<&Import::seq>("seq", operation)};
+constexpr Field snap_prepare_fields[] = {
+    field<&SnapPrepareRank::seq>("seq", operation),
+    field<&SnapPrepareRank::folder>("folder", "absolute and there, `NAME.partial`"),
+    field<&SnapPrepareRank::second>("second", "folder it is written to once more, or empty")
+        .or_default(),
+    field<&SnapPrepareRank::file>("file", "name in both"),
+    field<&SnapPrepareRank::name>("name", "the snapshot's final one"),
+    field<&SnapPrepareRank::agent>("agent", "the rank's agent"),
+    field<&SnapPrepareRank::incremental>("incremental", "if it can be").or_default(),
+    field<&SnapPrepareRank::compress>("compress", "none, lz4, zstd, zstd,level=N").or_default(),
+    field<&SnapPrepareRank::rate>("rate", "to the disk, 0: no limit").in("bytes/s").or_default(),
+    field<&SnapPrepareRank::then>("then", "what follows").or_default(),
+    field<&SnapPrepareRank::memory>("memory", "the copy may take, 0: its part of what is there")
+        .in("bytes")
+        .or_default(),
+    field<&SnapPrepareRank::sharers>("sharers", "ranks of the node that copy at the same time")
+        .at_least(1)
+        .or_default(),
+};
+constexpr Field snap_stand_fields[] = {
+    field<&SnapStand::seq>("seq", operation),
+    field<&SnapStand::agent>("agent", "the thread to signal"),
+};
+constexpr Field snap_write_fields[] = {field<&SnapWrite::seq>("seq", operation)};
+constexpr Field snap_cancel_fields[] = {field<&SnapCancel::seq>("seq", operation)};
+constexpr Field snap_end_fields[] = {
+    field<&SnapEndRank::seq>("seq", operation),
+    field<&SnapEndRank::keep>("keep", "track on for an incremental one").or_default(),
+};
+
+}  // namespace
+
+constinit const Record WrapperHello::table = record<WrapperHello>(
+    "hello", "first message; with six descriptors where there is a tree", hello_fields);
+constinit const Record Exit::table =
+    record<Exit>("exit", "just before it ends as the rank did", exit_fields);
+constinit const Record StdinTaken::table =
+    record<StdinTaken>("stdin", "input has been taken", stdin_fields);
+constinit const Record StdinClosed::table =
+    record<StdinClosed>("stdin_closed", "the rank's input has ended: spare ends of it are closed");
+constinit const Record Gone::table =
+    record<Gone>("gone", "answers `die`: the tree can do nothing any more", gone_fields);
+constinit const Record Checked::table =
+    record<Checked>("checked", "a restart: nothing speaks against the import", checked_fields);
+constinit const Record SnapReady::table = record<SnapReady>(
+    "snap_ready", "memory is copied, criu waits for `snap_stand`", snap_ready_fields);
+constinit const Record SnapStood::table = record<SnapStood>(
+    "snap_stood", "the tree runs again, but with `then` = kill", snap_stood_fields);
+constinit const Record SnapCancelled::table = record<SnapCancelled>(
+    "snap_cancelled", "the file is removed, tracking forgotten", snap_cancelled_fields);
+
+constinit const Record Export::table =
+    record<Export>("export", "after the rank's end-of-file; `exported`", export_fields);
+constinit const Record Cancel::table = record<Cancel>(
+    "cancel", "the move ended before `close`: the tree is not touched", cancel_fields);
+constinit const Record Resume::table = record<Resume>(
+    "resume", "the operation ended after `close`: every task runs, the rank is signalled",
+    resume_fields);
+constinit const Record Die::table =
+    record<Die>("die", "after the switch: the source's tree is killed; `gone`", die_fields);
+constinit const Record ChildStatus::table = record<ChildStatus>(
+    "child_status", "adopting wrapper: how the tree ended; `exit`", child_status_fields);
+constinit const Record Bye::table =
+    record<Bye>("bye", "source: its output is read to the end, the wrapper ends");
+constinit const Record Adopt::table = record<Adopt>(
+    "adopt", "first message to one started with --adopt, with three inner descriptors; `hello`",
+    adopt_fields);
+constinit const Record Import::table = record<Import>(
+    "import", "a restart: files are put back, the ghost imported; `held`", import_fields);
+constinit const Record SnapPrepareRank::table = record<SnapPrepareRank>(
+    "snap_prepare", "the rank runs; `progress`, then `snap_ready`", snap_prepare_fields);
+constinit const Record SnapStand::table = record<SnapStand>(
+    "snap_stand", "after the rank's end-of-file; `snap_stood`", snap_stand_fields);
+constinit const Record SnapWrite::table =
+    record<SnapWrite>("snap_write", "others that stood run again; `progress`, then `snap_written`",
+                      snap_write_fields);
+constinit const Record SnapCancel::table = record<SnapCancel>(
+    "snap_cancel", "the snapshot is off; `snap_cancelled`, whatever the wrapper knows of it",
+    snap_cancel_fields);
+constinit const Record SnapEndRank::table = record<SnapEndRank>(
+    "snap_end", "the snapshot is complete; with `then` = stop every task is stopped",
+    snap_end_fields);
+
+namespace {
+
+constexpr schema::Message from_wrapper_messages[] = {
+    message<WrapperHello>(FromWrapper::hello),
+    message<Exit>(FromWrapper::exit),
+    message<StdinTaken>(FromWrapper::stdin_taken),
+    message<StdinClosed>(FromWrapper::stdin_closed),
+    message<TransferProgress>(FromWrapper::progress, Sequence::answer),
+    message<Failed>(FromWrapper::failed, Sequence::answer),
+    message<Ready>(FromWrapper::ready, Sequence::answer),
+    message<Connected>(FromWrapper::connected, Sequence::answer),
+    message<Exported>(FromWrapper::exported, Sequence::answer),
+    message<Gone>(FromWrapper::gone, Sequence::answer),
+    message<Checked>(FromWrapper::checked, Sequence::answer),
+    message<Held>(FromWrapper::held, Sequence::answer),
+    message<SnapReady>(FromWrapper::snap_ready, Sequence::answer),
+    message<SnapStood>(FromWrapper::snap_stood, Sequence::answer),
+    message<Written>(FromWrapper::snap_written, Sequence::answer),
+    message<SnapCancelled>(FromWrapper::snap_cancelled, Sequence::answer),
+};
+
+constexpr schema::Message to_wrapper_messages[] = {
+    message<Prepare>(ToWrapper::prepare, Sequence::order),
+    message<Connect>(ToWrapper::connect, Sequence::order),
+    message<Export>(ToWrapper::export_tree, Sequence::order),
+    message<Cancel>(ToWrapper::cancel, Sequence::order),
+    message<Resume>(ToWrapper::resume, Sequence::order),
+    message<Go>(ToWrapper::go, Sequence::order),
+    message<Die>(ToWrapper::die, Sequence::order),
+    message<Abort>(ToWrapper::abort, Sequence::order),
+    message<ChildStatus>(ToWrapper::child_status),
+    message<Bye>(ToWrapper::bye),
+    message<Adopt>(ToWrapper::adopt),
+    message<Import>(ToWrapper::import, Sequence::order),
+    message<Continue>(ToWrapper::go_on),
+    message<SnapPrepareRank>(ToWrapper::snap_prepare, Sequence::order),
+    message<SnapStand>(ToWrapper::snap_stand, Sequence::order),
+    message<SnapWrite>(ToWrapper::snap_write, Sequence::order),
+    message<SnapCancel>(ToWrapper::snap_cancel, Sequence::order),
+    message<SnapEndRank>(ToWrapper::snap_end, Sequence::order),
+};
+
+}  // namespace
+
+constinit const schema::Family from_wrapper = schema::family("W to N", from_wrapper_messages);
+constinit const schema::Family to_wrapper = schema::family("N to W", to_wrapper_messages);
+
+}  // namespace ghost::plugin

@@ -1,0 +1,164 @@
+#include "pmix-plugin/protocol/parts.hpp"
+
+namespace ghost::plugin {
+
+using schema::Field;
+using schema::field;
+using schema::Record;
+using schema::record;
+
+std::optional<Then> then_named(std::string_view name) {
+    for (size_t i = 0; i < std::size(then_names); ++i)
+        if (name == then_names[i]) return static_cast<Then>(i);
+    return std::nullopt;
+}
+
+namespace {
+
+constexpr const char* operation = "the operation";
+
+constexpr Field agent_fields[] = {
+    field<&AgentThread::pid>("pid", "process of the rank's agent, as numbered in the rank"),
+    field<&AgentThread::tid>("tid", "its thread: the one that is signalled"),
+};
+
+constexpr Field progress_fields[] = {
+    field<&TransferProgress::seq>("seq", operation),
+    field<&TransferProgress::rank>("rank", "whose").or_default(),
+    field<&TransferProgress::bytes>("bytes", "done").in("bytes"),
+    field<&TransferProgress::total>("total", "of so many, 0 if unknown").in("bytes"),
+};
+
+constexpr Field failed_fields[] = {
+    field<&Failed::seq>("seq", operation),
+    field<&Failed::rank>("rank", "whose").or_default(),
+    field<&Failed::stage>("stage", "what was being done"),
+    field<&Failed::why>("why", "reason, for the user"),
+};
+
+constexpr Field prepare_fields[] = {
+    field<&Prepare::seq>("seq", operation),
+    field<&Prepare::epoch>("epoch", "of the placement that the rank gets"),
+    field<&Prepare::rank>("rank", "whose"),
+    field<&Prepare::from>("from", "daemon it comes from; not at a restart").or_default(),
+};
+
+constexpr Field ready_fields[] = {
+    field<&Ready::seq>("seq", operation),
+    field<&Ready::rank>("rank", "whose").or_default(),
+    field<&Ready::host>("host", "where it listens; empty: the target's node").or_default(),
+    field<&Ready::port>("port", "TCP port"),
+    field<&Ready::token>("token", "what the source must show"),
+};
+
+constexpr Field connect_fields[] = {
+    field<&Connect::seq>("seq", operation),
+    field<&Connect::epoch>("epoch", "of the placement that the rank gets"),
+    field<&Connect::rank>("rank", "whose"),
+    field<&Connect::host>("host", "where the target listens"),
+    field<&Connect::port>("port", "TCP port"),
+    field<&Connect::token>("token", "what to show there"),
+};
+
+constexpr Field connected_fields[] = {
+    field<&Connected::seq>("seq", operation),
+    field<&Connected::rank>("rank", "whose").or_default(),
+};
+
+constexpr Field exported_fields[] = {
+    field<&Exported::seq>("seq", operation),
+    field<&Exported::rank>("rank", "whose").or_default(),
+    field<&Exported::bytes>("bytes", "skeleton and pages that were sent").in("bytes"),
+    field<&Exported::rounds>("rounds", "times that memory was gone through"),
+    field<&Exported::zero_bytes>("zero_bytes", "pages of zeros, not sent").in("bytes"),
+    field<&Exported::frozen_us>("frozen_us", "the tree stood").in("µs").or_default(),
+    field<&Exported::skeleton_us>("skeleton_us", "of that for the skeleton").in("µs").or_default(),
+    field<&Exported::pages_us>("pages_us", "of that for the pages").in("µs").or_default(),
+};
+
+constexpr Field held_fields[] = {
+    field<&Held::seq>("seq", operation),
+    field<&Held::rank>("rank", "whose").or_default(),
+    field<&Held::bytes>("bytes", "skeleton and pages that have come").in("bytes"),
+    field<&Held::skeleton_us>("skeleton_us", "for the skeleton").in("µs").or_default(),
+    field<&Held::pages_us>("pages_us", "for the pages").in("µs").or_default(),
+    field<&Held::init>("init", "first process of the tree, if the node agent must know it"),
+    field<&Held::agent>("agent", "the rank's agent, as its ghost says, in the same case"),
+};
+
+constexpr Field go_fields[] = {
+    field<&Go::seq>("seq", operation),
+    field<&Go::rank>("rank", "whose").or_default(),
+    field<&Go::agent>("agent", "the thread to signal"),
+};
+
+constexpr Field abort_fields[] = {
+    field<&Abort::seq>("seq", operation),
+    field<&Abort::rank>("rank", "whose").or_default(),
+};
+
+constexpr Field seen_file_fields[] = {
+    field<&SeenFile::path>("path", "absolute"),
+    field<&SeenFile::size>("size", "when the rank stood").in("bytes"),
+    field<&SeenFile::file>("file", "which one, of those that nodes have by this name").or_default(),
+    field<&SeenFile::changed>("changed", "when it was last, by its own clock")
+        .in("ns")
+        .or_default(),
+    field<&SeenFile::taken>("taken", "when the rank's wrapper looked").in("µs").or_default(),
+    field<&SeenFile::hash>("hash", "of its contents, if the ghost has them").or_default(),
+};
+
+constexpr Field written_fields[] = {
+    field<&Written::seq>("seq", operation).or_default(),
+    field<&Written::rank>("rank", "whose; between daemons").or_default(),
+    field<&Written::node>("node", "where it ran; between daemons").or_default(),
+    field<&Written::file>("file", "name in the snapshot's folder"),
+    field<&Written::kind>("kind", "full or incremental").or_default(),
+    field<&Written::parent>("parent", "first of `chain`, or empty").or_default(),
+    field<&Written::chain>("chain", "files it stands on, nearest first, in the folder of snapshots")
+        .or_default(),
+    field<&Written::digest>("digest", "the ghost's own"),
+    field<&Written::bytes>("bytes", "of the file").in("bytes"),
+    field<&Written::page_bytes>("page_bytes", "of memory in it").in("bytes"),
+    field<&Written::zero_bytes>("zero_bytes", "pages of zeros").in("bytes").or_default(),
+    field<&Written::memory>("memory", "of the rank").in("bytes"),
+    field<&Written::pause_us>("pause_us", "its tree stood; between daemons").in("µs").or_default(),
+    field<&Written::stdin_bytes>("stdin_bytes",
+                                 "input since the job began that the rank has read or the ghost "
+                                 "has; -1: not known")
+        .in("bytes"),
+    field<&Written::files>("files", "open for writing, as many as fit").or_default(),
+    field<&Written::all_files>("all_files", "those are all").or_default(),
+};
+
+}  // namespace
+
+constinit const Record AgentThread::table =
+    record<AgentThread>("agent", "the thread a wrapper signals", agent_fields);
+constinit const Record TransferProgress::table = record<TransferProgress>(
+    "progress", "a transfer goes on; restarts its limit of time", progress_fields);
+constinit const Record Failed::table =
+    record<Failed>("failed", "answers whatever cannot be done", failed_fields);
+constinit const Record Prepare::table = record<Prepare>(
+    "prepare", "a rank is to come; `ready`, at a restart `checked`", prepare_fields);
+constinit const Record Ready::table =
+    record<Ready>("ready", "the restore wrapper listens for the ghost", ready_fields);
+constinit const Record Connect::table =
+    record<Connect>("connect", "to the source of a move; `connected`", connect_fields);
+constinit const Record Connected::table =
+    record<Connected>("connected", "the source has reached the target", connected_fields);
+constinit const Record Exported::table = record<Exported>(
+    "exported", "the whole ghost is out; the tree stands until `resume` or `die`", exported_fields);
+constinit const Record Held::table =
+    record<Held>("held", "the whole tree is there and stands", held_fields);
+constinit const Record Go::table =
+    record<Go>("go", "the tree that is held runs, its agent is signalled", go_fields);
+constinit const Record Abort::table = record<Abort>("abort", "the operation is off", abort_fields);
+constinit const Record Continue::table =
+    record<Continue>("continue", "after a snapshot with `then` = stop: every task runs again");
+constinit const Record SeenFile::table =
+    record<SeenFile>("file", "a regular file that was open for writing", seen_file_fields);
+constinit const Record Written::table =
+    record<Written>("snap_written", "the ghost is whole and synced", written_fields);
+
+}  // namespace ghost::plugin

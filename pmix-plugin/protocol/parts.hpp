@@ -1,0 +1,161 @@
+// What several messages between the parties of a job have in common (docs/PROTOCOL.md).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/schema.hpp"
+
+namespace ghost::plugin {
+
+// What follows a snapshot.
+enum class Then : uint8_t { go_on, stop, kill };
+inline constexpr const char* then_names[] = {"continue", "stop", "kill"};
+constexpr std::span<const char* const> names_of(Then) {
+    return then_names;
+}
+std::optional<Then> then_named(std::string_view name);
+
+// The thread of a rank that its wrapper signals, by its numbers in the rank's name space.
+struct AgentThread {
+    int32_t pid = 0;
+    int32_t tid = 0;
+    static const schema::Record table;
+};
+
+// How far a transfer is.
+struct TransferProgress {
+    uint64_t seq = 0;
+    uint32_t rank = 0;  // between daemons
+    uint64_t bytes = 0;
+    uint64_t total = 0;
+    static const schema::Record table;
+};
+
+// What was asked for cannot be done, or went wrong.
+struct Failed {
+    uint64_t seq = 0;
+    uint32_t rank = 0;  // between daemons
+    std::string stage;
+    std::string why;
+    static const schema::Record table;
+};
+
+// A move begins at its target: the coordinator to the node agent, that to the restore wrapper. At a
+// restart the node agent to the wrapper that is to check its ghost.
+struct Prepare {
+    uint64_t seq = 0;
+    uint32_t epoch = 0;
+    uint32_t rank = 0;
+    uint32_t from = 0;
+    static const schema::Record table;
+};
+
+// The target is ready for the ghost.
+struct Ready {
+    uint64_t seq = 0;
+    uint32_t rank = 0;  // between daemons
+    std::string host;   // empty: the target node's name
+    uint16_t port = 0;
+    std::string token;
+    static const schema::Record table;
+};
+
+// The source is to connect to the target: the coordinator to the node agent, that to the wrapper.
+struct Connect {
+    uint64_t seq = 0;
+    uint32_t epoch = 0;
+    uint32_t rank = 0;
+    std::string host;
+    uint16_t port = 0;
+    std::string token;
+    static const schema::Record table;
+};
+
+struct Connected {
+    uint64_t seq = 0;
+    uint32_t rank = 0;  // between daemons
+    static const schema::Record table;
+};
+
+// The whole ghost is out.
+struct Exported {
+    uint64_t seq = 0;
+    uint32_t rank = 0;  // between daemons
+    uint64_t bytes = 0;
+    uint64_t rounds = 1;
+    uint64_t zero_bytes = 0;
+    int64_t frozen_us = 0;
+    int64_t skeleton_us = 0;
+    int64_t pages_us = 0;
+    static const schema::Record table;
+};
+
+// The target has the whole ghost and holds it.
+struct Held {
+    uint64_t seq = 0;
+    uint32_t rank = 0;  // between daemons
+    uint64_t bytes = 0;
+    int64_t skeleton_us = 0;
+    int64_t pages_us = 0;
+    std::optional<int32_t> init;       // a restart's: the node agent has nothing of this rank yet
+    std::optional<AgentThread> agent;  // the same
+    static const schema::Record table;
+};
+
+// The copy that is held runs.
+struct Go {
+    uint64_t seq = 0;
+    uint32_t rank = 0;  // between daemons
+    std::optional<AgentThread> agent;
+    static const schema::Record table;
+};
+
+// The operation is off.
+struct Abort {
+    uint64_t seq = 0;
+    uint32_t rank = 0;  // between daemons
+    static const schema::Record table;
+};
+
+// The job goes on after a snapshot with `then` = stop.
+struct Continue {
+    static const schema::Record table;
+};
+
+// A file a rank had open for writing when it stood.
+struct SeenFile {
+    schema::Name path;
+    uint64_t size = 0;
+    std::string file;     // which one it is of those that nodes have by this name
+    int64_t changed = 0;  // when it was last, by the file's own clock
+    int64_t taken = 0;    // when the rank's wrapper looked
+    std::string hash;     // of its contents, if the ghost has them
+    static const schema::Record table;
+};
+
+// What the wrapper of a rank has written: the wrapper to its node agent, and a row of the answer to
+// step `written`.
+struct Written {
+    uint64_t seq = 0;
+    uint32_t rank = 0;  // the node agent's
+    std::string node;   // the same
+    std::string file;
+    std::string kind = "full";
+    std::string parent;
+    std::vector<std::string> chain;
+    std::string digest;
+    uint64_t bytes = 0;
+    uint64_t page_bytes = 0;
+    uint64_t zero_bytes = 0;
+    uint64_t memory = 0;
+    int64_t pause_us = 0;  // the node agent's
+    int64_t stdin_bytes = -1;
+    std::vector<SeenFile> files;
+    bool all_files = true;
+    static const schema::Record table;
+};
+
+}  // namespace ghost::plugin
