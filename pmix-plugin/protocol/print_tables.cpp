@@ -1,0 +1,98 @@
+// Prints the tables of docs/PROTOCOL.md from the messages themselves (make check-protocol).
+#include <cstdio>
+#include <fmt/format.h>
+#include <set>
+#include <string>
+
+#include "pmix-plugin/protocol/daemons.hpp"
+#include "pmix-plugin/protocol/node_wrapper.hpp"
+
+namespace ghost::plugin {
+namespace {
+
+using schema::Family;
+using schema::Field;
+using schema::Kind;
+using schema::Record;
+using schema::Shape;
+
+std::string kind_of(const Field& field) {
+    const schema::Value& value = field.value;
+    switch (value.kind) {
+        case Kind::boolean:
+            return "true or false";
+        case Kind::integer:
+            return value.is_signed && value.least < 0 ? "whole number, may be negative"
+                                                      : "whole number";
+        case Kind::real:
+            return "number";
+        case Kind::text:
+            return "text";
+        case Kind::name:
+            return "text, or its bytes in hex";
+        case Kind::bytes:
+            return "base64";
+        case Kind::choice: {
+            std::string out;
+            for (const char* name : value.names)
+                out += (out.empty() ? "" : ", ") + std::string(name);
+            return out;
+        }
+        case Kind::record:
+            return std::string("*") + value.record->name + "*";
+        case Kind::raw:
+            return "anything";
+    }
+    return {};
+}
+
+void print_fields(const Record& record) {
+    for (const Field& field : record.fields) {
+        const bool list = field.shape == Shape::list;
+        fmt::print("| | `{}` | {}{}{} | {}{} |\n", field.name, list ? "list of " : "",
+                   kind_of(field), *field.unit != '\0' ? fmt::format(", {}", field.unit) : "",
+                   field.meaning, field.required ? "" : "; may be left out");
+    }
+}
+
+// Parts of messages, each once, those that they have parts of first.
+void collect(const Record& record, std::set<const Record*>& seen,
+             std::vector<const Record*>& parts) {
+    for (const Field& field : record.fields) {
+        const Record* part = field.value.record;
+        if (part == nullptr || !seen.insert(part).second) continue;
+        collect(*part, seen, parts);
+        parts.push_back(part);
+    }
+}
+
+void print(const char* title, const Family& family, std::set<const Record*>& seen,
+           std::vector<const Record*>& parts) {
+    fmt::print("### {}\n\n| message | field | kind | meaning |\n|---|---|---|---|\n", title);
+    for (const schema::Message& message : family.messages) {
+        fmt::print("| **`{}`** | | | {} |\n", message.name(), message.meaning());
+        print_fields(*message.record);
+        collect(*message.record, seen, parts);
+    }
+    fmt::print("\n");
+}
+
+}  // namespace
+}  // namespace ghost::plugin
+
+int main() {
+    using namespace ghost::plugin;
+    std::set<const ghost::schema::Record*> seen;
+    std::vector<const ghost::schema::Record*> parts;
+    print("Between daemons", between_daemons, seen, parts);
+    print("Wrapper to node agent", from_wrapper, seen, parts);
+    print("Node agent to wrapper", to_wrapper, seen, parts);
+    fmt::print("### Parts of messages\n\n| part | field | kind | meaning |\n|---|---|---|---|\n");
+    for (const auto* part : parts) {
+        const bool array = part->form == ghost::schema::Form::array;
+        fmt::print("| **{}** | | | {}{} |\n", part->name, part->meaning,
+                   array ? "; a list of its fields" : "");
+        print_fields(*part);
+    }
+    return 0;
+}

@@ -1,0 +1,132 @@
+// Messages between the parties of a job: whatever comes is read or refused, and what was read is
+// the same when it is written and read again.
+#include <cstring>
+#include <random>
+
+#include "base/log.hpp"
+#include "pmix-plugin/protocol/daemons.hpp"
+#include "pmix-plugin/protocol/node_wrapper.hpp"
+#include "tests/fuzz/targets.hpp"
+
+namespace ghost::fuzz {
+namespace {
+
+using namespace ghost::schema;
+
+using Random = std::minstd_rand;
+
+Bytes bytes_of(const std::string& text) {
+    return {text.begin(), text.end()};
+}
+
+void fill(const Record& record, void* object, Random& random);
+
+std::string some_text(Random& random, uint64_t most) {
+    constexpr char letters[] = "az/.-\"\\\n 09";
+    std::string out(random() % 12, 'x');
+    for (char& c : out) c = letters[random() % (sizeof letters - 1)];
+    return most != 0 ? out.substr(0, most) : out;
+}
+
+// At the limits, and anywhere between.
+uint64_t some_number(const Value& value, Random& random) {
+    const uint64_t choices[] = {static_cast<uint64_t>(value.least), value.most,
+                                value.most / 2 + random() % 1000};
+    return choices[random() % 3];
+}
+
+void fill_value(const Value& value, void* at, Random& random) {
+    switch (value.kind) {
+        case Kind::boolean:
+            *static_cast<bool*>(at) = random() % 2 == 1;
+            return;
+        case Kind::integer: {
+            const uint64_t number = some_number(value, random);
+            std::memcpy(at, &number, value.size);
+            return;
+        }
+        case Kind::choice: {
+            const uint64_t index = random() % value.names.size();
+            std::memcpy(at, &index, value.size);
+            return;
+        }
+        case Kind::real:
+            *static_cast<double*>(at) = 0.5;
+            return;
+        case Kind::text:
+            *static_cast<std::string*>(at) = some_text(random, value.most);
+            return;
+        case Kind::name:
+            static_cast<Name*>(at)->text = some_text(random, 0) + (random() % 2 ? "\xff" : "");
+            return;
+        case Kind::bytes:
+            static_cast<schema::Bytes*>(at)->data = some_text(random, 0) + "\xff";
+            return;
+        case Kind::record:
+            return fill(*value.record, at, random);
+        case Kind::raw:
+            static_cast<Raw*>(at)->text = "[1]";
+            return;
+    }
+}
+
+void fill(const Record& record, void* object, Random& random) {
+    for (const Field& field : record.fields) {
+        void* at = field.member(object);
+        if (field.shape == Shape::one) {
+            fill_value(field.value, at, random);
+            continue;
+        }
+        field.container->clear(at);
+        const size_t most = field.shape == Shape::optional ? 1 : 3;
+        for (size_t i = random() % (most + 1); i > 0; --i)
+            fill_value(field.value, field.container->add(at), random);
+    }
+}
+
+// One after the other of all types, at its limits and elsewhere.
+fuzz::Bytes seed_of(const Family& family, unsigned variant) {
+    Random random(variant + 1);
+    const Message& message = family.messages[random() % family.messages.size()];
+    auto object = message.record->make();
+    fill(*message.record, object.get(), random);
+    return bytes_of(encode_as(message, object.get()));
+}
+
+bool read(const Family& family, const uint8_t* data, size_t size) {
+    const std::string text(reinterpret_cast<const char*>(data), size);
+    Reader reader(family, "a fuzzer");
+    std::string answer;
+    const auto message = reader.read(text, answer);
+    if (!message) return false;
+    if (!answer.empty()) __builtin_trap();
+    for (const Message& one : family.messages) {
+        if (std::strcmp(one.name(), message->name()) != 0) continue;
+        auto first = one.record->make(), second = one.record->make();
+        if (!decode(*one.record, text, first.get()).ok()) __builtin_trap();
+        const std::string written = encode_as(one, first.get());
+        if (!decode(*one.record, written, second.get()).ok()) __builtin_trap();
+        if (encode_as(one, second.get()) != written) __builtin_trap();
+    }
+    return true;
+}
+
+template <const Family& family>
+Target target(const char* name) {
+    return {name, [](const uint8_t* data, size_t size) { return read(family, data, size); },
+            [](unsigned variant) { return seed_of(family, variant); }, nullptr, false};
+}
+
+}  // namespace
+
+const std::vector<Target>& targets() {
+    log::setup("fuzz", log::Level::error);  // each refusal is a warning
+    static const std::vector<Target> all = {
+        target<plugin::between_daemons>("daemons"),
+        target<plugin::from_wrapper>("fromwrapper"),
+        target<plugin::to_wrapper>("towrapper"),
+    };
+    return all;
+}
+
+}  // namespace ghost::fuzz
