@@ -29,28 +29,66 @@ Status expect_success(const std::vector<std::string>& argv, int limit_s, const s
                       fmt::format("exit status {}\n{}", ended->status, ended->output));
 }
 
-// nftables: our rules see every IPv4 packet of the node, the first match counts, and every raw
-// frame of a KerNet link (docs/WIRE.md) that is from the node or for it.
-std::string rules(const std::vector<int>& ports) {
+// Segments without data that do not open a connection, by the length of their options: what is left
+// of a connection that one side has closed is acknowledged, ended and refused by such.
+std::string empty_segments() {
+    constexpr int least_words = 5, most_words = 15;
+    std::string text;
+    for (int words = least_words; words <= most_words; ++words)
+        text += fmt::format(
+            "ip hdrlength 5 ip length {} tcp doff {} tcp flags & syn == 0 counter name ending "
+            "accept; ",
+            4 * (least_words + words), words);
+    return text;
+}
+
+}  // namespace
+
+std::string traffic_rules(const std::vector<int>& ports) {
     const std::string set = fmt::format("{{ {} }}", fmt::join(ports, ", "));
     const char* chain =
-        "  chain {0} {{ type filter hook {0} priority 0; {1}{2} counter name other; }}\n";
+        "  chain {0} {{ type filter hook {0} priority 0; {1}{2}{3} counter name other; }}\n";
     auto control = [&](const char* end) {
         return ports.empty() ? std::string()
                              : fmt::format("tcp {} {} counter name control accept; ", end, set);
     };
+    const std::string empty = empty_segments();
     const char* frames =
         "  chain {0} {{ type filter hook {0} device eth0 priority 0; {1}ether type 0x88b5 counter "
         "name other; }}\n";
-    return fmt::format("table ip {} {{\n  counter control {{ }}\n  counter other {{ }}\n", table) +
-           fmt::format(fmt::runtime(chain), "input", control("dport"), "ip version 4") +
-           fmt::format(fmt::runtime(chain), "output", control("sport"), "ip version 4") + "}\n" +
-           fmt::format("table netdev {} {{\n  counter other {{ }}\n", table) +
+    return fmt::format(
+               "table ip {} {{\n  counter control {{ }}\n  counter ending {{ }}\n"
+               "  counter other {{ }}\n",
+               table) +
+           fmt::format(fmt::runtime(chain), "input", control("dport"), empty, "ip version 4") +
+           fmt::format(fmt::runtime(chain), "output", control("sport"), empty, "ip version 4") +
+           "}\n" + fmt::format("table netdev {} {{\n  counter other {{ }}\n", table) +
            fmt::format(fmt::runtime(frames), "ingress", "meta pkttype host ") +
            fmt::format(fmt::runtime(frames), "egress", "") + "}\n";
 }
 
-}  // namespace
+Result<Traffic> traffic_of(const std::vector<std::string>& prefix) {
+    Traffic traffic;
+    for (const char* family : families) {
+        std::vector<std::string> words = prefix;
+        words.insert(words.end(), {"nft", "-j", "list", "counters", "table", family, table});
+        auto listed = run(words, exec_limit_s);
+        if (!listed.ok()) return listed.error();
+        const auto json = nlohmann::json::parse(listed->output, nullptr, false);
+        if (listed->status != 0 || !json.is_object() || !json.contains("nftables")) {
+            return make_error(Code::io, "read the node's counters", listed->output);
+        }
+        for (const auto& entry : json["nftables"]) {
+            if (!entry.contains("counter")) continue;
+            const auto& counter = entry["counter"];
+            const auto name = counter.value("name", "");
+            (name == "control"  ? traffic.control
+             : name == "ending" ? traffic.ending
+                                : traffic.other) += counter.value("bytes", int64_t{0});
+        }
+    }
+    return traffic;
+}
 
 std::vector<int> daemon_ports(const std::string& sockets) {
     std::set<int> ports;
@@ -154,28 +192,12 @@ Status Cluster::count_traffic(const std::string& node) const {
     auto sockets = run(on(node, {"ss", "-Htanp"}), exec_limit_s);
     if (!sockets.ok()) return sockets.error();
     if (sockets->status != 0) return make_error(Code::io, "list sockets on", node);
-    return expect_success(on(node, {"nft", rules(daemon_ports(sockets->output))}), exec_limit_s,
-                          "count traffic on " + node);
+    return expect_success(on(node, {"nft", traffic_rules(daemon_ports(sockets->output))}),
+                          exec_limit_s, "count traffic on " + node);
 }
 
 Result<Traffic> Cluster::traffic(const std::string& node) const {
-    Traffic traffic;
-    for (const char* family : families) {
-        auto listed =
-            run(on(node, {"nft", "-j", "list", "counters", "table", family, table}), exec_limit_s);
-        if (!listed.ok()) return listed.error();
-        const auto json = nlohmann::json::parse(listed->output, nullptr, false);
-        if (listed->status != 0 || !json.is_object() || !json.contains("nftables")) {
-            return make_error(Code::io, "read the counters on " + node, listed->output);
-        }
-        for (const auto& entry : json["nftables"]) {
-            if (!entry.contains("counter")) continue;
-            const auto& counter = entry["counter"];
-            (counter.value("name", "") == "control" ? traffic.control : traffic.other) +=
-                counter.value("bytes", int64_t{0});
-        }
-    }
-    return traffic;
+    return traffic_of(on(node, {}));
 }
 
 Status Cluster::forget_traffic(const std::string& node) const {

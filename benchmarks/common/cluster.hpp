@@ -17,6 +17,7 @@ namespace ghost::bench {
 // were set up.
 struct Traffic {
     int64_t control = 0;  // connections of the node's daemons (orted, sshd)
+    int64_t ending = 0;   // TCP without data, but for new connections: how old ones end
     int64_t other = 0;    // everything else: all that ranks could send or receive
 };
 
@@ -60,5 +61,10 @@ class Cluster {
 
 // The ports in the output of `ss -Htanp` that belong to mpirun's and ssh's daemons.
 std::vector<int> daemon_ports(const std::string& sockets);
+// nftables: they see every IPv4 packet of the node, the first match counts, and every raw frame of
+// a KerNet link (docs/WIRE.md) that is from the node or for it. `ports` are the daemons'.
+std::string traffic_rules(const std::vector<int>& ports);
+// What they have counted; `prefix` runs a command where they are.
+Result<Traffic> traffic_of(const std::vector<std::string>& prefix);
 
 }  // namespace ghost::bench

@@ -181,7 +181,7 @@ Result<MoveReport> repeat_move(const Cluster& cluster, const Move& move, int64_t
     }
     moved.reference = median(references);
     moved.run.after = median(afters);
-    moved.ratios = speedup(moved.run.after, moved.reference);
+    moved.ratios = speedup_in_turns(afters, references);
     moved.best_ratios = speedup(least(afters), least(references));
     return moved;
 }

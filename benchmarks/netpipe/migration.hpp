@@ -46,7 +46,8 @@ struct MoveReport {
     Move move;
     MovedRun run;
     Curve reference;                   // the unmoved run it is held against
-    Curve ratios;                      // after/before for each size measured after the move
+    Curve ratios;                      // after/before for each size measured after the move:
+                                       // medians of the turns' own
     Curve best_ratios;                 // of the least times
     std::vector<double> downtimes_us;  // of every run; `run` is the last
 };

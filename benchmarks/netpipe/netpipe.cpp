@@ -160,6 +160,13 @@ Curve speedup(const Curve& curve, const Curve& reference) {
     return ratios;
 }
 
+Curve speedup_in_turns(const std::vector<Curve>& curves, const std::vector<Curve>& references) {
+    std::vector<Curve> ratios;
+    for (size_t turn = 0; turn < std::min(curves.size(), references.size()); ++turn)
+        ratios.push_back(speedup(curves[turn], references[turn]));
+    return median(ratios);
+}
+
 double geometric_mean(const Curve& ratios) {
     if (ratios.empty()) return 0;
     double sum = 0;

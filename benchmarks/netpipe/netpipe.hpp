@@ -53,6 +53,9 @@ Curve median(const std::vector<Curve>& curves);
 Curve least(const std::vector<Curve>& curves);
 // slower/faster for each common size: above 1 where `curve` is faster than `reference`.
 Curve speedup(const Curve& curve, const Curve& reference);
+// The same of runs taken in turns: of each turn by itself, then the median. What slows the machine
+// for a while slows both runs of a turn, but not as many runs of one kind as of the other.
+Curve speedup_in_turns(const std::vector<Curve>& curves, const std::vector<Curve>& references);
 // 0 for an empty curve.
 double geometric_mean(const Curve& ratios);
 // Bytes in one microsecond are megabytes in a second; Mbit/s of 10^6 bits.

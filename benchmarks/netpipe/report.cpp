@@ -46,6 +46,7 @@ json move_json(const MoveReport& moved) {
     if (moved.run.traffic_counted) {
         result["old_node_bytes_after"] = moved.run.old_node.other;
         result["old_node_control_bytes_after"] = moved.run.old_node.control;
+        result["old_node_ending_bytes_after"] = moved.run.old_node.ending;
         result["old_node_counted_seconds"] = moved.run.counted_s;
     }
     return result;
@@ -191,9 +192,10 @@ std::string to_table(const Report& report) {
     }
     if (const MoveReport* counted = last_counted(report)) {
         row("bytes to or from the old node's ranks afterwards",
-            fmt::format("{} (daemons: {} in {:.1f} s); then its network was cut",
-                        counted->run.old_node.other, counted->run.old_node.control,
-                        counted->run.counted_s));
+            fmt::format("{} (ends of connections: {}, daemons: {} in {:.1f} s); then its network "
+                        "was cut",
+                        counted->run.old_node.other, counted->run.old_node.ending,
+                        counted->run.old_node.control, counted->run.counted_s));
     }
     return text;
 }

@@ -11,6 +11,7 @@
 
 #include "kernet-btl/link/table.hpp"
 #include "base/fd.hpp"
+#include "tests/rounds.hpp"
 
 #ifdef __SANITIZE_ADDRESS__
 // libfabric 1.17 forgets connections it had accepted and that broke before they were complete, 400
@@ -48,8 +49,7 @@ int times_slower() {
 }
 
 int64_t message_count(int64_t usual) {
-    const char* text = std::getenv("GHOST_TEST_MESSAGES");
-    if (text) return atoll(text);
+    if (const auto asked = ghost::test::rounds("GHOST_TEST_MESSAGES", 0, 1'000'000)) return asked;
     if (times_slower() > 1)
         printf("%jd messages instead of %jd in this slower run\n",
                static_cast<intmax_t>(usual / times_slower()), static_cast<intmax_t>(usual));

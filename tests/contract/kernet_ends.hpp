@@ -30,7 +30,8 @@ inline constexpr int64_t limit_us = 240'000'000;
 uint64_t mix(uint64_t x);
 // GHOST_TEST_SLOWER, or 1.
 int times_slower();
-// GHOST_TEST_MESSAGES, or so many; fewer where everything is slower, and then said.
+// GHOST_TEST_MESSAGES, or so many, or a million (GHOST_TEST_LONG); fewer where everything is
+// slower, and then said.
 int64_t message_count(int64_t usual);
 // The message of that rank with that number; sizes from 0 to 1 MB, mostly small, so that many
 // messages are affordable.

@@ -693,17 +693,20 @@ TEST_F(Streams, ChannelsDeliverOrSayThatTheyCannot) {
     EXPECT_EQ(nodes->at(1), std::pair(std::string("b"), std::string("gone")));
 }
 
-// What one suspend and wakeup costs the peer, beside the time the socket is away.
+// What one suspend and wakeup costs the peer, beside the time the socket is away, and beside what a
+// message takes on a machine as busy as this.
 TEST_F(Streams, APeerHardlyNotices) {
     const StreamId stream = create(*node_[0], StreamType::direct, 2);
     const uint32_t one = attach(*node_[0], stream);
     uint32_t two = attach(*node_[1], stream);
     ASSERT_OK(node_[0]->wait(one, limit_us));
     std::atomic<bool> ending{false};
-    std::vector<int64_t> times;
+    std::vector<int64_t> times, usual;
     std::thread echo([&] {
         int at = 1;
         for (int i = 0; i < 20; i++) {
+            ASSERT_OK(receive(*node_[at], two));
+            ASSERT_OK(send(*node_[at], two, fmt::format("{}", ghost::monotonic_us())));
             ASSERT_OK(receive(*node_[at], two));
             auto handle = node_[at]->suspend(two);
             ASSERT_OK(handle);
@@ -717,16 +720,21 @@ TEST_F(Streams, APeerHardlyNotices) {
         ending = true;
     });
     for (int i = 0; i < 20; i++) {
-        ASSERT_OK(send(*node_[0], one, "go"));
-        auto got = receive(*node_[0], one);
-        ASSERT_OK(got);
-        times.push_back(ghost::monotonic_us() - std::stoll(*got));
+        for (auto* took : {&usual, &times}) {
+            ASSERT_OK(send(*node_[0], one, "go"));
+            auto got = receive(*node_[0], one);
+            ASSERT_OK(got);
+            took->push_back(ghost::monotonic_us() - std::stoll(*got));
+        }
     }
     echo.join();
     std::sort(times.begin(), times.end());
-    fmt::print("first message after a wakeup: median {} us, longest {} us\n", times[10], times[19]);
+    std::sort(usual.begin(), usual.end());
+    fmt::print("first message after a wakeup: median {} us, longest {} us; any: median {} us\n",
+               times[10], times[19], usual[10]);
+    // ten of them: to be heard of, to connect, to be let go on
     if (!std::getenv("GHOST_TEST_SLOWER")) {
-        EXPECT_LT(times[10], 5000);
+        EXPECT_LT(times[10], 5000 + 10 * usual[10]);
     }
 }
 

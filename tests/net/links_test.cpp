@@ -12,6 +12,7 @@
 
 #include "tests/net/ear.hpp"
 #include "tests/net/on_lab.hpp"
+#include "tests/rounds.hpp"
 
 namespace {
 
@@ -171,10 +172,9 @@ INSTANTIATE_TEST_SUITE_P(All, LinksOnNodes,
 class WorstOnNodes : public LinksOnNodes {};
 
 // Everything at once: six ranks on three nodes, sealed and packed, every fault, connections cut,
-// and a move after the other: 3, or GHOST_TEST_MOVES of them.
+// and a move after the other, GHOST_TEST_MOVES of them.
 TEST_P(WorstOnNodes, TheWorstNetworkWhileRanksMove) {
-    const char* asked = std::getenv("GHOST_TEST_MOVES");
-    const int moves = asked ? std::atoi(asked) : 3;
+    const auto moves = static_cast<int>(ghost::test::rounds("GHOST_TEST_MOVES", 3, 30));
     Job job(lab(), 6, "gn1:4,gn2:4,gn3:4",
             by_link(endless("pattern", {"--max-bytes", "1000000"}),
                     {"--mca", "ghost_filters", "crypto,compress", "-x",

@@ -2,7 +2,7 @@
 
 The program is tests/mpi/ledger, whose result and files depend on nothing but ranks and steps: after
 every restart they must be those of an undisturbed run. Without arguments all cases; else those named.
-GHOST_TEST_KILLS=N: how often `killed_at_any_moment` does it (default 3).
+GHOST_TEST_KILLS=N: how often `killed_at_any_moment` does it (3; with GHOST_TEST_LONG=1 30).
 """
 import atexit
 import json
@@ -22,7 +22,7 @@ LEDGER = os.path.abspath("tests/mpi/ledger")
 LAB = "s%d" % os.getpid()
 NODES = ["gn1", "gn2", "gn3", "gn4"]
 LIMIT = 90
-KILLS = int(os.environ.get("GHOST_TEST_KILLS", "3"))
+KILLS = int(os.environ.get("GHOST_TEST_KILLS", "30" if "GHOST_TEST_LONG" in os.environ else "3"))
 # What belongs to a job on a node.
 OURS = r"mpirun|orted|ghost-wrapper|ghost-init|ledger|criu|ghost restart|ghost checkpoint|bin/lmp"
 

@@ -59,7 +59,7 @@ class Calls : public ::testing::Test {
         tree_ = Tree::start_program(sleeper_program(), {std::to_string(asked_us / 1000), what});
         begin_ = monotonic_us();
         const size_t threads = what == "all" ? 14 : what == "signals" ? 16 : 1;
-        for (const int64_t limit = begin_ + 5000000; waiting() < threads;) {
+        for (const int64_t limit = begin_ + 60000000; waiting() < threads;) {
             ASSERT_LT(monotonic_us(), limit) << waiting() << " threads wait";
             usleep(1000);
         }

@@ -12,6 +12,7 @@
 #include "ghost-core/resource/faulty.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "tests/process/ghost_checkpoints.hpp"
+#include "tests/rounds.hpp"
 
 namespace ghost::core::test {
 namespace {
@@ -456,8 +457,8 @@ TEST_F(CheckpointTest, DamagedGhostDoesNotRunAheadOfItsPages) {
 // A full ghost and three of differences under churn: the last one, on its parents, is the memory of
 // the last stop. Wrong, old and missing parents are refused.
 TEST_F(CheckpointTest, ChainIsTheMemoryOfTheLastStop) {
-    const char* many = std::getenv("GHOST_TEST_SEEDS");
-    for (int i = 0; i < (many != nullptr ? std::atoi(many) : 1); i++) {
+    const auto seeds = ghost::test::rounds("GHOST_TEST_SEEDS", 1, 20);
+    for (long long i = 0; i < seeds; i++) {
         const auto seed = std::to_string(11 + i);
         SCOPED_TRACE(seed);
         auto tree = start_churn({"churn", seed});

@@ -18,6 +18,7 @@
 #include "ghost-core/resource/memory.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "tests/process/ghost_tree.hpp"
+#include "tests/rounds.hpp"
 
 namespace ghost::core::test {
 namespace {
@@ -182,17 +183,16 @@ int still_working_in(const std::string& folder) {
     return left;
 }
 
-// criu killed by somebody else at any moment of the dump, GHOST_TEST_KILLS (100) of them; the
+// criu killed by somebody else at any moment of the dump, GHOST_TEST_KILLS (40) of them; the
 // source goes on, with nothing of criu's left in it.
 TEST_F(Migration, SourceLivesWhenCriuIsKilledInTheDump) {
     if (!survives_kill(criu_program())) GTEST_SKIP() << "criu without our change";
-    const char* wanted = std::getenv("GHOST_TEST_KILLS");
-    const int kills = wanted != nullptr ? std::atoi(wanted) : 100;
+    const auto kills = ghost::test::rounds("GHOST_TEST_KILLS", 40, 400);
     auto tree = Tree::start(4);
     ASSERT_GT(tree->healthy(), 0U);
     const auto before = belongings(tree->root);
     int killed = 0;
-    for (int i = 0; i < kills; i++) {
+    for (long long i = 0; i < kills; i++) {
         const int after_us = i * 7919 % 20000;
         MemoryResource ghost;
         auto sent = [&] {
@@ -595,13 +595,12 @@ TEST_F(Migration, FindsTasksByTheirInnerNumbers) {
 
 // Prints medians; GHOST_TEST_MOVES of them (5), and 1 GiB too if GHOST_TEST_LARGE is set.
 TEST_F(Migration, Times) {
-    const char* moves = std::getenv("GHOST_TEST_MOVES");
-    const int repeat = moves != nullptr ? std::atoi(moves) : 5;
+    const auto repeat = ghost::test::rounds("GHOST_TEST_MOVES", 5, 50);
     std::vector<int> sizes = {10, 50};
-    if (std::getenv("GHOST_TEST_LARGE") != nullptr) sizes.push_back(1024);
+    if (ghost::test::rounds("GHOST_TEST_LARGE", 0, 1) != 0) sizes.push_back(1024);
     for (const int megabytes : sizes) {
         std::vector<int64_t> whole, skeleton, pages, tree, filling, check;
-        for (int i = 0; i < repeat; i++) {
+        for (long long i = 0; i < repeat; i++) {
             auto moved = move(megabytes);
             ASSERT_TRUE(moved.sent.ok()) << moved.sent.error().message();
             ASSERT_TRUE(moved.held.ok()) << moved.held.error().message();

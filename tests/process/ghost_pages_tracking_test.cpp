@@ -15,6 +15,7 @@
 #include "ghost-core/memory/arena.hpp"
 #include "ghost-core/memory/memory_copy.hpp"
 #include "ghost-core/criu/proc.hpp"
+#include "tests/rounds.hpp"
 
 namespace ghost::core {
 namespace {
@@ -156,8 +157,7 @@ size_t compare(pid_t pid, const ProcessCopy& copy) {
 }
 
 int seeds() {
-    const char* many = std::getenv("GHOST_TEST_SEEDS");
-    return many != nullptr ? std::atoi(many) : 3;
+    return static_cast<int>(ghost::test::rounds("GHOST_TEST_SEEDS", 3, 30));
 }
 
 class PagesTracking : public ::testing::Test {

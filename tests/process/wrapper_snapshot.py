@@ -21,7 +21,7 @@ from wrapper_agent import (Peer, Rank, WrapperCase, alive, be_subreaper, childre
                            wait_until)
 
 WRAPPER, PROBE, MANIFEST, CRIU = (sys.argv + [""] * 4)[1:5]
-TRIALS = int(os.environ.get("GHOST_TEST_TRIALS", "6"))
+TRIALS = int(os.environ.get("GHOST_TEST_TRIALS", "60" if "GHOST_TEST_LONG" in os.environ else "6"))
 AGENT = {"pid": 1000, "tid": 1000}  # the probe's main thread stands in for the rank's agent
 
 

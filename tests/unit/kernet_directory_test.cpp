@@ -10,6 +10,7 @@
 #include <random>
 
 #include "kernet-btl/streams/directory.hpp"
+#include "tests/rounds.hpp"
 
 namespace {
 
@@ -387,9 +388,8 @@ class Actors {
 };
 
 uint64_t seeds() {
-    const char* text = std::getenv("GHOST_TEST_SEEDS");
-    if (text) return static_cast<uint64_t>(std::atoll(text));
-    return std::getenv("GHOST_TEST_SLOWER") ? 8 : 40;
+    const int usual = std::getenv("GHOST_TEST_SLOWER") ? 8 : 40;
+    return static_cast<uint64_t>(ghost::test::rounds("GHOST_TEST_SEEDS", usual, 400));
 }
 
 TEST(DirectorySimulation, WhatWasAnsweredHolds) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernet-btl/streams/stream_socket.hpp"
+#include "tests/rounds.hpp"
 
 namespace {
 
@@ -283,9 +284,8 @@ struct Case {
 class KernetQueue : public testing::TestWithParam<Case> {};
 
 uint64_t seeds() {
-    const char* text = std::getenv("GHOST_TEST_SEEDS");
-    if (text) return std::strtoull(text, nullptr, 10);
-    return std::getenv("GHOST_TEST_SLOWER") ? 50 : 500;
+    const int usual = std::getenv("GHOST_TEST_SLOWER") ? 50 : 500;
+    return static_cast<uint64_t>(ghost::test::rounds("GHOST_TEST_SEEDS", usual, 5000));
 }
 
 TEST_P(KernetQueue, EachMessageOnceAndInOrder) {

@@ -2,8 +2,14 @@
 #include "benchmarks/netpipe/report.hpp"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <sys/socket.h>
+#include <thread>
+#include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/fd.hpp"
 
 namespace ghost::bench {
 namespace {
@@ -37,6 +43,14 @@ TEST(NetpipeCurves, RatioAboveOneIsFaster) {
     EXPECT_EQ(geometric_mean({}), 0);
 }
 
+TEST(NetpipeCurve, TurnsOfASlowMachineAreHeldAgainstTheirOwn) {
+    // slow from the second turn's begin to the middle of the third
+    const std::vector<Curve> references{{{1, 10.0}}, {{1, 30.0}}, {{1, 30.0}}};
+    const std::vector<Curve> curves{{{1, 10.0}}, {{1, 30.0}}, {{1, 10.0}}};
+    EXPECT_EQ(speedup_in_turns(curves, references), (Curve{{1, 1.0}}));
+    EXPECT_EQ(speedup(median(curves), median(references)), (Curve{{1, 3.0}}));
+}
+
 TEST(NetpipeCommand, RepeatsAreGivenOnlyWhenChosen) {
     EXPECT_EQ(netpipe_options({1, 64, 0}),
               (std::vector<std::string>{"-p", "0", "-l", "1", "-u", "64", "-o", "/dev/null"}));
@@ -52,6 +66,70 @@ TEST(ClusterTraffic, PortsOfDaemonsAndOfNobodyElse) {
         "ESTAB 0 0 10.77.0.2:5000 10.77.0.1:5001 users:((\"NPopenmpi\",pid=10,fd=4))\n"
         "LISTEN 0 128 [::]:22 [::]:* users:((\"sshd\",pid=3,fd=4))\n";
     EXPECT_EQ(daemon_ports(sockets), (std::vector<int>{22, 41233}));
+}
+
+// Both ends of a connection of loopback, and what the rules count of it: each packet goes out and
+// in.
+class Counted {
+  public:
+    Counted() : listener_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+        sockaddr_in where{};
+        where.sin_family = AF_INET;
+        where.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        socklen_t size = sizeof where;
+        auto* address = reinterpret_cast<sockaddr*>(&where);
+        EXPECT_EQ(bind(listener_.get(), address, size), 0);
+        EXPECT_EQ(listen(listener_.get(), 1), 0);
+        EXPECT_EQ(getsockname(listener_.get(), address, &size), 0);
+        one_.reset(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        EXPECT_EQ(connect(one_.get(), address, size), 0);
+        other_.reset(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    }
+    void say(const std::string& text) {
+        std::string got(text.size(), ' ');
+        EXPECT_EQ(write(one_.get(), text.data(), text.size()), ssize_t(text.size()));
+        EXPECT_EQ(recv(other_.get(), got.data(), got.size(), MSG_WAITALL), ssize_t(text.size()));
+        EXPECT_EQ(got, text);
+    }
+    void end() {
+        one_.reset();
+        char none = 0;
+        EXPECT_EQ(read(other_.get(), &none, 1), 0);
+        other_.reset();
+    }
+
+  private:
+    Fd listener_, one_, other_;
+};
+
+TEST(ClusterTraffic, HowConnectionsEndIsToldFromWhatIsSent) {
+    bool possible = false;
+    std::thread own([&] {  // a thread's network is its own, and its children's
+        possible =
+            unshare(CLONE_NEWNET) == 0 &&
+            run({"sh", "-c", "ip link set lo up && ip link add eth0 type dummy"}, 10)->status == 0;
+        if (!possible) return;
+        Counted old, lasting;
+        auto made = run({"nft", traffic_rules({22})}, 10);
+        ASSERT_TRUE(made.ok());
+        ASSERT_EQ(made->status, 0) << made->output;
+        old.end();
+        auto ended = traffic_of({});
+        ASSERT_TRUE(ended.ok()) << ended.error().message();
+        EXPECT_EQ(ended->other, 0);
+        EXPECT_GT(ended->ending, 0);
+        lasting.say("12345678");  // no longer with its header than an answer with all options
+        auto sent = traffic_of({});
+        ASSERT_TRUE(sent.ok()) << sent.error().message();
+        EXPECT_EQ(sent->other, 2 * (20 + 32 + 8));
+        Counted another;  // asks, and is answered
+        auto opened = traffic_of({});
+        ASSERT_TRUE(opened.ok()) << opened.error().message();
+        EXPECT_EQ(opened->other - sent->other, 4 * (20 + 40));
+        EXPECT_EQ(opened->control, 0);
+    });
+    own.join();
+    if (!possible) GTEST_SKIP() << "no network of its own: needs root and iproute2";
 }
 
 TEST(Command, LinesStatusAndTimeLimit) {

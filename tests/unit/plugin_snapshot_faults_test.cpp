@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "pmix-plugin/protocol/message.hpp"
+#include "tests/rounds.hpp"
 #include "tests/unit/plugin_sim.hpp"
 #include "tests/unit/plugin_snapshots.hpp"
 #include "tests/unit/plugin_sound.hpp"
@@ -210,8 +211,7 @@ TEST(Late, MessagesOfAnyFormAreSurvived) {
 // --- random interleavings ---
 
 uint64_t random_seeds() {
-    const char* asked = std::getenv("GHOST_TEST_SEEDS");
-    return seeds_of(asked ? std::strtoull(asked, nullptr, 10) : 800);
+    return seeds_of(static_cast<uint64_t>(ghost::test::rounds("GHOST_TEST_SEEDS", 400, 4000)));
 }
 
 TEST(Random, Interleavings) {

@@ -1,5 +1,5 @@
 // How fast ghosts go to a file and come back from it cold, against plain sequential transfers of
-// the same device in the same run. Run by hand (make tests/contract/file_speed), not a test.
+// the same device in the same run. Run by hand (make benchmarks/micro/file_speed), not a test.
 //
 // usage: file_speed FOLDER [MIB [ROUNDS]]
 #include <algorithm>
