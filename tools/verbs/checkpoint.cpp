@@ -129,7 +129,7 @@ std::optional<int> run_for_job(const CheckpointArgs& args, bool json) {
     return checkpoint_job(*job, args.to, args.then, json);
 }
 
-int run(const CheckpointArgs& args, bool json) {
+int run_checkpoint(const CheckpointArgs& args, bool json) {
     if (const auto done = run_for_job(args, json)) return *done;
     auto then = then_named(args.then);
     if (!then) return report(then.error(), json);
@@ -203,7 +203,9 @@ void define_checkpoint(CommandLine app, int& exit_status) {
     app.footer(
         "Exit status: 0 done; 1 refused or failed, the original continues; 2 wrong usage; 3 the "
         "job was harmed.");
-    app.callback([=, &exit_status] { exit_status = in_worker([&] { return run(*args, *json); }); });
+    app.callback([=, &exit_status] {
+        exit_status = in_worker([&] { return run_checkpoint(*args, *json); });
+    });
 }
 
 void define_holder(CommandLine app, int& exit_status) {

@@ -221,7 +221,7 @@ int run_live(const DupArgs& args, core::PageOrder order, bool json) {
     return exit_done;
 }
 
-int run(const DupArgs& args, bool json) {
+int run_dup(const DupArgs& args, bool json) {
     if (const auto order = page_order_named(args.mode)) return run_live(args, *order, json);
     auto then = then_named(args.then);
     if (!then) return report(then.error(), json);
@@ -274,7 +274,8 @@ void define_dup(CommandLine app, int& exit_status) {
         "led outside the tree (terminal, pipes) are /dev/null in the clone.\n"
         "Exit status: 0 done; 1 refused or failed, the original continues; 2 wrong usage; 3 it is "
         "unknown which of the two is alive.");
-    app.callback([=, &exit_status] { exit_status = in_worker([&] { return run(*args, *json); }); });
+    app.callback(
+        [=, &exit_status] { exit_status = in_worker([&] { return run_dup(*args, *json); }); });
 }
 
 }  // namespace ghost::tools

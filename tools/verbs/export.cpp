@@ -14,7 +14,7 @@ struct ExportArgs {
     std::string to, then = "continue", mode = "concurrent";
 };
 
-int run(const ExportArgs& args, bool json) {
+int run_export(const ExportArgs& args, bool json) {
     auto then = then_named(args.then);
     if (!then) return report(then.error(), json);
     auto mode = mode_named(args.mode);
@@ -57,7 +57,8 @@ void define_export(CommandLine app, int& exit_status) {
     add_mode(app, args->mode);
     auto json = add_json(app);
     app.footer("Exit status: 0 done; 1 refused or failed, the original continues; 2 wrong usage.");
-    app.callback([=, &exit_status] { exit_status = in_worker([&] { return run(*args, *json); }); });
+    app.callback(
+        [=, &exit_status] { exit_status = in_worker([&] { return run_export(*args, *json); }); });
 }
 
 }  // namespace ghost::tools

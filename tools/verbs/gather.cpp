@@ -79,7 +79,7 @@ class Gatherer {
     ProgressLine line_;
 };
 
-int run(const std::string& snapshot, const std::string& to, bool json) {
+int run_gather(const std::string& snapshot, const std::string& to, bool json) {
     auto folder = plugin::open_snapshot_folder(to);
     if (!folder) return report(folder.error(), json);
     std::string path = snapshot;
@@ -119,7 +119,7 @@ void define_gather(CommandLine app, int& exit_status) {
     app.footer(
         "For snapshots in folders or memory local to each node: copies every node's part into one "
         "folder by ssh (or GHOST_RSH, or OMPI_MCA_plm_rsh_agent) and checks every byte.");
-    app.callback([=, &exit_status] { exit_status = run(*snapshot, *to, *json); });
+    app.callback([=, &exit_status] { exit_status = run_gather(*snapshot, *to, *json); });
 }
 
 }  // namespace ghost::tools

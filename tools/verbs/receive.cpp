@@ -83,7 +83,7 @@ CloneLine take_line() {
     return {std::move(in), std::move(out)};
 }
 
-int run() {
+int run_receive() {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) != 0) return exit_unharmed;
     Fd ours(ends[0]), theirs(ends[1]);
@@ -119,7 +119,7 @@ void define_receive(CommandLine app, int& exit_status) {
     app.hide();  // started by `dup` only
     app.footer("Speaks with `ghost dup` over standard input and output (tools/clone_line.hpp).");
     auto json = add_json(app);
-    app.callback([=, &exit_status] { exit_status = run(); });
+    app.callback([=, &exit_status] { exit_status = run_receive(); });
 }
 
 }  // namespace ghost::tools

@@ -65,7 +65,7 @@ Result<core::PlainTree> start(const RunArgs& args, const core::Signals& signals)
     return tree;
 }
 
-int run(const RunArgs& args, bool json) {
+int run_verb(const RunArgs& args, bool json) {
     if (args.detach)
         if (auto there = find_program(args.program.front()); !there.ok())
             return report(there.error(), json);
@@ -122,7 +122,7 @@ void define_run(CommandLine app, int& exit_status) {
             exit_status = exit_usage;
             return;
         }
-        exit_status = run(*args, *json);
+        exit_status = run_verb(*args, *json);
     });
 }
 

@@ -28,7 +28,7 @@ void print_row(const Json& row) {
                time_text(row.value("pause_us", int64_t{0})), state_of(row));
 }
 
-int run(const std::string& folder, bool json) {
+int run_snapshots(const std::string& folder, bool json) {
     Json rows = Json::array();
     if (is_snapshot(folder)) {
         rows.push_back(snapshot_row(plugin::look_at_snapshot(folder)));
@@ -56,7 +56,7 @@ void define_snapshots(CommandLine app, int& exit_status) {
     app.footer(
         "Newest first. \"complete\" means that the manifest is valid and every file has its size; "
         "`ghost verify` reads every byte.");
-    app.callback([=, &exit_status] { exit_status = run(*folder, *json); });
+    app.callback([=, &exit_status] { exit_status = run_snapshots(*folder, *json); });
 }
 
 }  // namespace ghost::tools
