@@ -187,12 +187,12 @@ int still_working_in(const std::string& folder) {
 // source goes on, with nothing of criu's left in it.
 TEST_F(Migration, SourceLivesWhenCriuIsKilledInTheDump) {
     if (!survives_kill(criu_program())) GTEST_SKIP() << "criu without our change";
-    const auto kills = ghost::test::rounds("GHOST_TEST_KILLS", 40, 400);
+    const auto kills = static_cast<int>(ghost::test::rounds("GHOST_TEST_KILLS", 40, 400));
     auto tree = Tree::start(4);
     ASSERT_GT(tree->healthy(), 0U);
     const auto before = belongings(tree->root);
     int killed = 0;
-    for (long long i = 0; i < kills; i++) {
+    for (int i = 0; i < kills; i++) {
         const int after_us = i * 7919 % 20000;
         MemoryResource ghost;
         auto sent = [&] {
