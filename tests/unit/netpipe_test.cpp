@@ -107,7 +107,8 @@ TEST(ClusterTraffic, HowConnectionsEndIsToldFromWhatIsSent) {
     std::thread own([&] {  // a thread's network is its own, and its children's
         possible =
             unshare(CLONE_NEWNET) == 0 &&
-            run({"sh", "-c", "ip link set lo up && ip link add eth0 type dummy"}, 10)->status == 0;
+            run({"sh", "-c", "ip link set lo up && ip link add eth0 type veth peer name eth1"}, 10)
+                    ->status == 0;
         if (!possible) return;
         Counted old, lasting;
         auto made = run({"nft", traffic_rules({22})}, 10);
