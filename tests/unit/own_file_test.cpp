@@ -1,0 +1,136 @@
+// What is believed is only what this user alone can have written: everything else is refused with
+// its name, and neither read nor changed.
+#include "base/own_file.hpp"
+
+#include <filesystem>
+#include <fstream>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+namespace ghost {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uid_t stranger = 65534;
+
+class OwnFile : public testing::Test {
+  protected:
+    void SetUp() override {
+        std::string pattern = testing::TempDir() + "own-file-XXXXXX";
+        ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+        folder = pattern;
+        put("file", "contents");
+    }
+    void TearDown() override { fs::remove_all(folder); }
+
+    std::string at(const std::string& name) const { return folder + "/" + name; }
+    void put(const std::string& name, const std::string& text) const {
+        std::ofstream(at(name)) << text;
+        ASSERT_EQ(chmod(at(name).c_str(), 0600), 0);
+    }
+    std::string text(const std::string& name) const {
+        std::ifstream in(at(name));
+        return {std::istreambuf_iterator<char>(in), {}};
+    }
+    static bool can_give_away() { return geteuid() == 0; }
+    static void give_away(const std::string& path) {
+        ASSERT_EQ(lchown(path.c_str(), stranger, stranger), 0);
+    }
+
+    std::string folder;
+};
+
+void expect_refused(const Result<Fd>& opened, const std::string& named, const std::string& why) {
+    ASSERT_FALSE(opened.ok());
+    EXPECT_EQ(opened.error().code, Code::refused);
+    EXPECT_NE(opened.error().message().find(named), std::string::npos) << opened.error().message();
+    EXPECT_NE(opened.error().message().find(why), std::string::npos) << opened.error().message();
+}
+
+TEST_F(OwnFile, IsOpenedAsAsked) {
+    auto read_it = open_own_file(at("file"));
+    ASSERT_TRUE(read_it.ok()) << read_it.error().message();
+    char buffer[16] = {};
+    EXPECT_EQ(read(read_it->get(), buffer, sizeof buffer), 8);
+    ASSERT_TRUE(open_own_file(at("file"), O_WRONLY | O_TRUNC).ok());
+    EXPECT_EQ(text("file"), "");
+    ASSERT_TRUE(open_own_file(at("new"), O_WRONLY | O_CREAT).ok());
+    struct stat info {};
+    ASSERT_EQ(stat(at("new").c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 0777, 0600u);
+    EXPECT_EQ(open_own_file(at("none")).error().code, Code::not_found);
+    EXPECT_EQ(open_own_file(at("none/file")).error().code, Code::not_found);
+}
+
+TEST_F(OwnFile, OthersMayNotWriteToItOrItsFolder) {
+    for (const mode_t mode : {0620, 0602, 0666}) {
+        ASSERT_EQ(chmod(at("file").c_str(), mode), 0);
+        expect_refused(open_own_file(at("file"), O_WRONLY | O_TRUNC), at("file"), "chmod go-w");
+    }
+    EXPECT_EQ(text("file"), "contents");
+    ASSERT_EQ(chmod(at("file").c_str(), 0644), 0);
+    for (const mode_t mode : {0720, 0702, 01777}) {
+        ASSERT_EQ(chmod(folder.c_str(), mode), 0);
+        expect_refused(open_own_folder(folder), folder, "chmod go-w");
+        expect_refused(open_own_file(at("file")), folder, "chmod go-w");
+    }
+    ASSERT_EQ(chmod(folder.c_str(), 0755), 0);
+    EXPECT_TRUE(open_own_file(at("file")).ok());
+}
+
+TEST_F(OwnFile, ALinkIsNeverFollowedToAFile) {
+    // root's own file with a stranger's contents: what /proc/PID/cmdline of his process is
+    for (const std::string& aim : {at("file"), std::string("/proc/self/cmdline")}) {
+        fs::create_symlink(aim, at("link"));
+        expect_refused(open_own_file(at("link")), at("link"), "link");
+        expect_refused(open_own_file(at("link"), O_RDWR | O_CREAT | O_TRUNC), at("link"), "link");
+        fs::remove(at("link"));
+    }
+    EXPECT_EQ(text("file"), "contents");
+}
+
+TEST_F(OwnFile, AnythingElseThanAFileIsRefusedAtOnce) {
+    ASSERT_EQ(mkfifo(at("pipe").c_str(), 0600), 0);
+    fs::create_directory(at("folder"));
+    for (const char* name : {"pipe", "folder"})
+        expect_refused(open_own_file(at(name)), at(name), "no regular file");
+    expect_refused(open_own_folder(at("file")), at("file"), "no folder");
+}
+
+TEST_F(OwnFile, AStrangersIsRefused) {
+    if (!can_give_away()) GTEST_SKIP() << "needs root to give a file away";
+    give_away(at("file"));
+    expect_refused(open_own_file(at("file"), O_WRONLY | O_TRUNC), at("file"), "user 65534");
+    EXPECT_EQ(text("file"), "contents");
+    put("other", "");
+    give_away(folder);
+    expect_refused(open_own_file(at("other")), folder, "user 65534");
+    expect_refused(open_own_file(at("new"), O_RDWR | O_CREAT), folder, "user 65534");
+    EXPECT_FALSE(fs::exists(at("new")));
+    expect_refused(make_own_folder(folder), folder, "user 65534");
+}
+
+TEST_F(OwnFile, AFolderIsMadePrivateOrTakenAsItIs) {
+    ASSERT_TRUE(make_own_folder(at("made")).ok());
+    struct stat info {};
+    ASSERT_EQ(stat(at("made").c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 0777, 0700u);
+    EXPECT_TRUE(make_own_folder(at("made")).ok());
+    expect_refused(make_own_folder(at("file")), at("file"), "no folder");
+    EXPECT_EQ(make_own_folder(at("none/made")).error().sys, ENOENT);
+}
+
+TEST_F(OwnFile, ALinkToAFolderIsFollowedIfItIsOurs) {
+    fs::create_directory(at("real"));
+    fs::create_directory_symlink(at("real"), at("link"));
+    EXPECT_TRUE(open_own_folder(at("link")).ok());
+    EXPECT_TRUE(open_own_folder(at("link/")).ok());
+    if (!can_give_away()) GTEST_SKIP() << "needs root to give a link away";
+    give_away(at("link"));
+    for (const char* name : {"link", "link/"})
+        expect_refused(open_own_folder(at(name)), at("link"), "user 65534");
+}
+
+}  // namespace
+}  // namespace ghost
