@@ -24,7 +24,7 @@ class CriuFolder {
     ~CriuFolder();
 
     core::CriuSettings settings() const;
-    // core::warm_up() unless criu has left word since boot that it knows this kernel.
+    // core::warm_up_once().
     Status warm() const;
     const std::string& path() const { return path_; }
 

@@ -17,20 +17,16 @@
 #include "base/fd.hpp"
 #include "ghost-core/criu/child.hpp"
 #include "ghost-core/criu/criu_program.hpp"
+#include "base/own_file.hpp"
 
 namespace ghost::core {
 namespace {
 
-// Where our builds of criu keep what they found out about the kernel (packaging/criu). It has to be
-// there and on tmpfs, and to belong to root, since criu trusts it.
-constexpr const char* cache_folder = "/dev/shm/ghost-criu";
-
-void make_cache_folder() {
-    struct stat found {};
-    if (mkdir(cache_folder, 0700) != 0 && lstat(cache_folder, &found) == 0 &&
-        (!S_ISDIR(found.st_mode) || found.st_uid != 0))
-        unlink(cache_folder);  // a stranger's; worst case criu goes without the cache
-}
+// Where our builds of criu keep what they found out about the kernel (packaging/criu). criu
+// believes it, down to the addresses it writes code to.
+constexpr const char* cache_folder = "/run/ghost-criu";
+// Where builds up to Ghost 0.1 kept it: whoever came first could make that folder.
+constexpr const char* open_cache_folder = "/dev/shm/ghost-criu";
 
 bool contains(int fd, size_t size, const char* text) {
     void* bytes = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -102,10 +98,32 @@ std::string last_log_error(const std::string& folder) {
     return found;
 }
 
+namespace {
+
+// That the program's cache, if it has one, is only its user's. Without a folder it goes without.
+Status make_cache_folder(const std::string& program) {
+    if (contains(program, open_cache_folder))
+        return make_error(Code::refused, "use a criu that believes what any user may write into",
+                          fmt::format("{}: build it anew: {}", open_cache_folder, program));
+    auto folder = make_own_folder(cache_folder);
+    if (!folder && folder.error().code == Code::refused) return folder.error();
+    return {};
+}
+
+}  // namespace
+
+Status warm_up_once(const CriuSettings& settings) {
+    auto program = find_program(settings.program);
+    if (!program) return program.error();
+    GHOST_TRY(make_cache_folder(*program));
+    const bool known = open_own_file(fmt::format("{}/criu.kdat", cache_folder)).ok();
+    return known ? Status() : warm_up(settings);
+}
+
 Status warm_up(const CriuSettings& settings) {
     auto program = find_program(settings.program);
     if (!program) return program.error();
-    make_cache_folder();
+    GHOST_TRY(make_cache_folder(*program));
     auto child = Child::start(
         {{*program, "check", "--no-default-config", "-W", settings.work_dir, "-v1", "-o", criu_log},
          settings.work_dir,

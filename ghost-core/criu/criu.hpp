@@ -17,7 +17,10 @@ struct CriuSettings {
 
 // Runs criu once so that its kernel-feature cache exists and its pages are in memory. Cheap (a few
 // ms) when that has been done since boot. unsupported: criu is missing, older than 4.1, or refused
-// by this kernel. Needs root.
+// by this kernel; refused: its cache may be another user's, or it is a build that believes
+// anybody's. Needs root.
 Status warm_up(const CriuSettings& settings);
+// Does so unless criu has left word that it knows this kernel.
+Status warm_up_once(const CriuSettings& settings);
 
 }  // namespace ghost::core

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <filesystem>
+#include <fstream>
 #include <sys/mman.h>
 
 #include "base/log.hpp"
@@ -105,6 +107,19 @@ class Stop : public ::testing::Test {
     std::unique_ptr<Tree> tree_;
 };
 
+TEST(CriuCache, ABuildThatBelievesAnybodysIsRefused) {
+    const WorkFolder folder;
+    const std::string program = folder.path() + "/criu";
+    std::ofstream(program) << "#!/bin/sh\n# /dev/shm/ghost-criu\n";
+    std::filesystem::permissions(program, std::filesystem::perms::owner_all);
+    for (const auto& warm :
+         {warm_up({program, folder.path(), 20}), warm_up_once({program, folder.path(), 20})}) {
+        ASSERT_FALSE(warm.ok());
+        EXPECT_EQ(warm.error().code, Code::refused);
+        EXPECT_NE(warm.error().message().find(program), std::string::npos);
+    }
+}
+
 TEST_F(Stop, HooksStandBetweenStopAndGo) {
     std::atomic<int> order = 0;
     auto what = request();
@@ -184,7 +199,7 @@ TEST_F(Stop, FlagsAreReadInTheStop) {
     EXPECT_EQ(unforked(files), 1);
     stops = 0;
     dump_with_advice(true, files, stops);
-    const bool can = std::filesystem::exists("/dev/shm/ghost-criu/ghost-vmflags");
+    const bool can = std::filesystem::exists("/run/ghost-criu/ghost-vmflags");
     EXPECT_EQ(stops, can ? 1 : 2);
     EXPECT_EQ(unforked(files), 1);
 }
