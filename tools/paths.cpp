@@ -79,6 +79,8 @@ Paths find_paths() {
     Paths out = built ? build_tree(above) : installed_tree(above);
     out.program_folder = folder;
     out.open_mpi_components = OPEN_MPI_COMPONENTS;
+    out.mpirun = in_path("mpirun");
+    if (out.mpirun[0] != '/') out.mpirun = OPEN_MPI_PROGRAMS "/mpirun";
     std::string configured = GHOST_CRIU_PROGRAM;
     if (built && exists(above + "/criu/sbin/criu")) {
         out.criu = above + "/criu/sbin/criu";

@@ -16,6 +16,7 @@ struct Paths {
     std::string pmix_components;      // our pmix_mca_*.so
     std::string open_mpi_components;  // Open MPI's own
     std::string wrapper;              // ghost-wrapper
+    std::string mpirun;               // in PATH, or that of the Open MPI we are built for
     std::string criu;                 // full path, or "criu" if it is left to PATH
 };
 

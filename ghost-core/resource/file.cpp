@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/fd.hpp"
+#include "base/own_file.hpp"
 #include "ghost-core/resource/buffer.hpp"
 #include "ghost-core/resource/slot_threads.hpp"
 
@@ -209,22 +210,37 @@ Status FileResource::State::give_name(const std::string& path) {
     return {};
 }
 
-FileResource::FileResource(std::string path, Use use)
-    : path_(std::move(path)), use_(use), state_(std::make_unique<State>()) {}
+FileResource::FileResource(std::string path, Use use, Whose whose)
+    : path_(std::move(path)), use_(use), whose_(whose), state_(std::make_unique<State>()) {}
 
 FileResource::~FileResource() = default;
 
+Status FileResource::open_to_read() {
+    if (whose_ == Whose::own) {
+        auto own = open_own_file(path_);
+        if (!own) return own.error();
+        state_->fd = std::move(*own);
+    } else {
+        state_->fd = Fd(open(path_.c_str(), O_RDONLY | O_CLOEXEC));
+    }
+    if (state_->fd) return {};
+    return sys_error("open ghost", path_, errno == ENOENT ? Code::not_found : Code::io);
+}
+
 Status FileResource::init() {
     struct stat info {};
-    const bool there = stat(path_.c_str(), &info) == 0;
+    auto& state = *state_;
+    if (use_ == Use::read) {
+        GHOST_TRY(open_to_read());
+        if (fstat(state.fd.get(), &info) != 0) return sys_error("look at", path_);
+    }
+    const bool there = use_ == Use::read || stat(path_.c_str(), &info) == 0;
     if (there && S_ISDIR(info.st_mode))
         return make_error(Code::invalid, "use a folder as ghost", path_);
-    auto& state = *state_;
     state.plain = there && !S_ISREG(info.st_mode);
     if (use_ == Use::write && !state.plain) return state.open_new(path_);
-    state.fd = Fd(open(path_.c_str(), (use_ == Use::write ? O_WRONLY : O_RDONLY) | O_CLOEXEC));
-    if (!state.fd)
-        return sys_error("open ghost", path_, errno == ENOENT ? Code::not_found : Code::io);
+    if (use_ == Use::write) state.fd = Fd(open(path_.c_str(), O_WRONLY | O_CLOEXEC));
+    if (!state.fd) return sys_error("open ghost", path_);
     if (state.plain) return {};
     state.file_size = static_cast<uint64_t>(info.st_size);
     if (!is_cached(state.fd.get(), state.file_size))

@@ -8,6 +8,9 @@
 
 namespace ghost::core {
 
+// Whose file is read: own are those that this user alone can have written (base/own_file.hpp).
+enum class Whose { anybodys, own };
+
 // Written without a name (or under a temporary one beside `path`, mode 0600, where the file system
 // knows no files without a name) and given its name, flushed to stable storage, by finalize(): what
 // carries the name is complete. Without finalize() nothing is left; after a failure neither.
@@ -21,13 +24,13 @@ class FileResource : public Resource {
   public:
     using Use = core::Use;
 
-    FileResource(std::string path, Use use);
+    FileResource(std::string path, Use use, Whose whose = Whose::anybodys);
     ~FileResource() override;
     FileResource(const FileResource&) = delete;
     FileResource& operator=(const FileResource&) = delete;
 
     ResourceClass class_id() const override { return ResourceClass::file; }
-    // io with the path and errno; invalid if it is a folder.
+    // io with the path and errno; invalid if it is a folder; refused if it is to be an own one.
     Status init() override;
     Status write(const void* data, size_t size) override;
     Result<size_t> read(void* data, size_t size) override;
@@ -35,11 +38,13 @@ class FileResource : public Resource {
 
   private:
     struct State;
+    Status open_to_read();
     Error fail(int error);
     Status write_plain(const char* data, size_t size);
 
     std::string path_;
     Use use_;
+    Whose whose_;
     std::unique_ptr<State> state_;
     int failed_ = 0;  // errno of the write that failed
 };

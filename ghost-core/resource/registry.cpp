@@ -66,9 +66,10 @@ Result<std::vector<std::unique_ptr<Resource>>> several(const ResourceRegistry& r
     return out;
 }
 
-Made make_file(const ResourceRegistry&, Use use, const Parameters& parameters) {
+Made make_file(const ResourceRegistry& registry, Use use, const Parameters& parameters) {
     if (parameters.rest.empty()) return invalid("a path is missing", "file");
-    return std::unique_ptr<Resource>(std::make_unique<FileResource>(parameters.rest, use));
+    return std::unique_ptr<Resource>(std::make_unique<FileResource>(
+        parameters.rest, use, registry.trusts_own_files_only() ? Whose::own : Whose::anybodys));
 }
 
 Made make_memory(const ResourceRegistry&, Use, const Parameters&) {

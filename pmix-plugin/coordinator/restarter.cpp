@@ -91,8 +91,8 @@ void Restarter::begin(const std::string& folder, Finished finished) {
         if (!manifest.ok()) return Known{{}, {}, {}, manifest.error().message()};
         // A folder of snapshots that cannot be written to keeps nobody from restarting.
         auto above = open_snapshot_folder(folder + "/..");
-        Status ours = above.ok() ? lock->take(*above, manifest->job) : Status();
-        if (!ours.ok() && ours.error().code == Code::busy) {
+        const Status ours = above.ok() ? lock->take(*above, manifest->job) : above.error();
+        if (!ours.ok() && (ours.error().code == Code::busy || ours.error().code == Code::refused)) {
             return Known{{}, {}, {}, ours.error().message()};
         }
         return Known{manifest->name,  manifest->time,         manifest->job, {},

@@ -2,9 +2,9 @@
 // all of them come home again (docs/PROTOCOL.md, "A snapshot of the job").
 #include <algorithm>
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include "base/log.hpp"
+#include "base/own_file.hpp"
 #include "pmix-plugin/node/impl.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 
@@ -203,9 +203,10 @@ namespace {
 
 // Whether it was made here.
 Result<bool> make_missing(const std::string& folder, const std::string& name) {
-    struct stat st {};
-    if (::stat((folder + "/" + partial_name(name)).c_str(), &st) == 0) return false;
     GHOST_TRY(open_snapshot_folder(folder));
+    const auto there = open_own_folder(folder + "/" + partial_name(name));
+    if (there.ok()) return false;
+    if (there.error().code != Code::not_found) return there.error();
     GHOST_TRY(create_partial(folder, name));
     return true;
 }

@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "base/own_file.hpp"
 #include "base/result.hpp"
 #include "kernet-btl/filter/list.hpp"
 #include "pmix-plugin/settings/job_settings.hpp"
@@ -81,6 +82,7 @@ std::string new_secret() {
 
 // A restarted job goes on under the secret its ranks know.
 std::string take_restart(State& s, const char* folder) {
+    if (auto own = open_own_folder(folder); !own.ok()) return "cannot " + own.error().message();
     char* real = realpath(folder, nullptr);
     s.restart = real ? real : folder;
     free(real);

@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/own_file.hpp"
+
 namespace ghost::plugin {
 
 namespace {
@@ -52,9 +54,17 @@ Status remove_folder(const std::string& path) {
     return {};
 }
 
+Result<Fd> find_file(const std::string& path) {
+    auto fd = open_own_file(path);
+    if (fd.ok() || fd.error().code != Code::not_found) return fd;
+    return sys_error_of(fd.error().sys, "find", path, Code::not_found);
+}
+
 Status check_size(const std::string& path, uint64_t bytes) {
+    const auto fd = find_file(path);
+    if (!fd) return fd.error();
     struct stat info {};
-    if (::stat(path.c_str(), &info) != 0) return sys_error("find", path, Code::not_found);
+    if (::fstat(fd->get(), &info) != 0) return sys_error("look at", path);
     if (static_cast<uint64_t>(info.st_size) == bytes) return {};
     return make_error(
         Code::corrupt, "use",
@@ -78,8 +88,8 @@ class Parents {
         const auto row = known->second.find(name);
         if (row != known->second.end()) return check_size(path, row->second);
         // without its manifest nothing is known of its size; its digest will say
-        if (::access(path.c_str(), F_OK) == 0) return {};
-        return sys_error("find", path, Code::not_found);
+        const auto fd = find_file(path);
+        return fd.ok() ? Status() : fd.error();
     }
 
   private:
@@ -132,27 +142,27 @@ std::string events_file(const std::string& folder, const std::string& job) {
 
 Status append_event(const std::string& folder, const std::string& job, const Json& event) {
     const std::string path = events_file(folder, job);
-    const Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
-    if (!fd) return sys_error("open", path);
+    const auto fd = open_own_file(path, O_WRONLY | O_CREAT | O_APPEND);
+    if (!fd) return fd.error();
     const std::string line = event.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-    if (::write(fd.get(), line.data(), line.size()) != static_cast<ssize_t>(line.size()))
+    if (::write(fd->get(), line.data(), line.size()) != static_cast<ssize_t>(line.size()))
         return sys_error("write", path);
     return {};
 }
 
 Result<Fd> lock_job(const std::string& folder, const std::string& job, const std::string& who) {
     const std::string path = join(folder, job + ".lock");
-    Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    if (!fd) return sys_error("open", path);
+    auto fd = open_own_file(path, O_RDWR | O_CREAT);
+    if (!fd) return fd;
     char holder[256] = {};
-    if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (::flock(fd->get(), LOCK_EX | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK) return sys_error("lock", path);
-        const ssize_t n = ::read(fd.get(), holder, sizeof holder - 1);
+        const ssize_t n = ::read(fd->get(), holder, sizeof holder - 1);
         return make_error(Code::busy, "take over job " + job + ", which still runs:",
                           n > 0 ? std::string(holder) : "mpirun holds " + path);
     }
-    if (::ftruncate(fd.get(), 0) != 0 ||
-        ::write(fd.get(), who.data(), who.size()) != static_cast<ssize_t>(who.size()))
+    if (::ftruncate(fd->get(), 0) != 0 ||
+        ::write(fd->get(), who.data(), who.size()) != static_cast<ssize_t>(who.size()))
         return sys_error("write", path);
     return fd;
 }
@@ -171,13 +181,9 @@ Result<std::string> open_snapshot_folder(const std::string& folder) {
         if (::mkdir(folder.c_str(), folder_mode) != 0 && errno != EEXIST)
             return sys_error("make the folder of snapshots", folder);
     }
+    GHOST_TRY(open_own_folder(folder));
     const fs::path real = fs::canonical(folder, failed);
     if (failed) return sys_error_of(failed.value(), "find the folder of snapshots", folder);
-    // in memory everybody may make folders, also one of our name
-    struct stat info {};
-    if (real.string().starts_with("/dev/shm/") && ::stat(real.c_str(), &info) == 0 &&
-        info.st_uid != ::geteuid())
-        return make_error(Code::refused, "use a folder that another user has made:", real);
     if (::access(real.c_str(), W_OK | X_OK) != 0)
         return sys_error("write into the folder of snapshots", real);
     return real.string();
@@ -202,7 +208,7 @@ Result<std::string> create_partial(const std::string& folder, const std::string&
         if (parts.partial && parts.job == wanted->job && other != mine)
             GHOST_TRY(remove_folder(join(*real, other)));
     const std::string path = join(*real, mine);
-    if (::mkdir(path.c_str(), folder_mode) != 0 && errno != EEXIST) return sys_error("make", path);
+    GHOST_TRY(make_own_folder(path));
     return path;
 }
 
@@ -273,7 +279,8 @@ Snapshot look_at_snapshot(const std::string& path) {
     out.path = real.string();
     out.name = real.filename().string();
     if (auto parts = parse_snapshot_name(out.name)) out.parts = *parts;
-    auto manifest = read_manifest(out.path);
+    const auto own = open_own_folder(path);
+    auto manifest = own.ok() ? read_manifest(out.path) : own.error();
     if (!manifest) {
         out.why = why_of(manifest.error());
         return out;
@@ -291,6 +298,7 @@ Snapshot look_at_snapshot(const std::string& path) {
 }
 
 Result<std::vector<Snapshot>> list_snapshots(const std::string& folder, const std::string& job) {
+    GHOST_TRY(open_own_folder(folder));
     std::error_code failed;
     const auto names = entries(folder, failed);
     if (failed)

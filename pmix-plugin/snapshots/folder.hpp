@@ -40,6 +40,7 @@ Result<Fd> lock_job(const std::string& folder, const std::string& job, const std
 std::string name_of_this(const std::string& program);
 
 // Makes the folder of snapshots (0700, parents as needed) if it is missing, and says its real path.
+// refused: another user has made it, or others may write to it (base/own_file.hpp).
 Result<std::string> open_snapshot_folder(const std::string& folder);
 // One more than the highest number of the job there, complete or not; 1 in an empty or no folder.
 uint64_t next_snapshot_number(const std::string& folder, const std::string& job);

@@ -5,12 +5,11 @@
 #include <ctime>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #include "base/clock.hpp"
-#include "base/fd.hpp"
+#include "base/own_file.hpp"
 #include "config.h"
 
 namespace ghost::plugin {
@@ -259,15 +258,12 @@ Status check_sense(const Manifest& manifest, uint64_t ranks) {
 // --- files ---
 
 Result<std::string> read_all(const std::string& path) {
-    const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!fd) {
-        const int why = errno;
-        return sys_error_of(why, "open", path, why == ENOENT ? Code::not_found : Code::io);
-    }
+    const auto fd = open_own_file(path);
+    if (!fd) return fd.error();
     std::string text;
     std::vector<char> buffer(1 << 16);
     for (;;) {
-        const ssize_t n = ::read(fd.get(), buffer.data(), buffer.size());
+        const ssize_t n = ::read(fd->get(), buffer.data(), buffer.size());
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return sys_error("read", path);
         if (n == 0) return text;
@@ -277,15 +273,15 @@ Result<std::string> read_all(const std::string& path) {
 }
 
 Status write_synced(const std::string& path, const std::string& text) {
-    const Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-    if (!fd) return sys_error("make", path);
+    const auto fd = open_own_file(path, O_WRONLY | O_CREAT | O_TRUNC);
+    if (!fd) return fd.error();
     for (size_t done = 0; done < text.size();) {
-        const ssize_t n = ::write(fd.get(), text.data() + done, text.size() - done);
+        const ssize_t n = ::write(fd->get(), text.data() + done, text.size() - done);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return sys_error("write", path);
         done += static_cast<size_t>(n);
     }
-    if (::fsync(fd.get()) != 0) return sys_error("sync", path);
+    if (::fsync(fd->get()) != 0) return sys_error("sync", path);
     return {};
 }
 

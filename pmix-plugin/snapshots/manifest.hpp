@@ -106,7 +106,8 @@ std::string manifest_digest(const Json& object);
 Result<Manifest> manifest_from(const Json& object);
 
 // Reads FOLDER/manifest.json. not_found: there is none (the snapshot is not complete); corrupt: cut
-// off or damaged, with the reason; unsupported: newer. `folder` is the snapshot's.
+// off or damaged, with the reason; unsupported: newer; refused: another user may have written it
+// (base/own_file.hpp; so does everything here that opens a file). `folder` is the snapshot's.
 Result<Manifest> read_manifest(const std::string& folder);
 // Writes FOLDER/manifest.json, mode 0600, and syncs it.
 Status write_manifest(const std::string& folder, const Manifest& manifest);

@@ -62,7 +62,9 @@ class SnapshotSource : public GhostSource {
   public:
     // `kept`: a file that is changed is kept in a copy whose name ends so; empty: not.
     SnapshotSource(std::string folder, uint32_t rank, std::string kept)
-        : folder_(std::move(folder)), rank_(rank), kept_(std::move(kept)) {}
+        : folder_(std::move(folder)), rank_(rank), kept_(std::move(kept)) {
+        registry_.trust_own_files_only();
+    }
     const char* mode() const override { return "restart"; }
     Status begin() override { return {}; }
     bool comes_later() const override { return false; }

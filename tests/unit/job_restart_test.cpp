@@ -306,6 +306,112 @@ TEST_F(JobCommand, AnotherVersionAndUserAreMissing) {
     expect_refusal(ghost("restart " + one), "user ");
 }
 
+// Who may write into a snapshot says what runs as the one who restarts it.
+class HostileSnapshot : public JobCommand {
+  protected:
+    void SetUp() override {
+        if (::geteuid() != 0) GTEST_SKIP() << "needs root to give files away";
+        JobCommand::SetUp();
+        if (IsSkipped()) return;
+        one = make(1);
+        ASSERT_EQ(ghost("restart " + one).exit, 7);  // leaves lock and events behind
+    }
+    std::vector<std::string> parts() const {
+        return {snapshots,
+                one,
+                one + "/manifest.json",
+                one + "/secret",
+                one + "/rank-1.ghost",
+                snapshots + "/874119169.lock"};
+    }
+    // By its own name and as the newest of its folder.
+    void expect_refusals(const std::string& why) {
+        for (const auto& named : {one, snapshots}) expect_refusal(ghost("restart " + named), why);
+    }
+
+    std::string one;
+};
+
+TEST_F(HostileSnapshot, AStrangersPartIsRefusedByName) {
+    for (const auto& part : parts()) {
+        SCOPED_TRACE(part);
+        ASSERT_EQ(::chown(part.c_str(), 65534, 65534), 0);
+        expect_refusals("cannot trust " + part + ": it belongs to user 65534");
+        ASSERT_EQ(::chown(part.c_str(), 0, 0), 0);
+    }
+    EXPECT_EQ(ghost("restart " + one).exit, 7);
+}
+
+TEST_F(HostileSnapshot, APartOthersMayWriteToIsRefusedByName) {
+    for (const auto& part : parts()) {
+        SCOPED_TRACE(part);
+        const auto before = fs::status(part).permissions();
+        fs::permissions(part, fs::perms::others_write, fs::perm_options::add);
+        expect_refusals("cannot trust " + part + ": others may write to it");
+        fs::permissions(part, before);
+    }
+    EXPECT_EQ(ghost("restart " + one).exit, 7);
+}
+
+// A link to what is root's by its owner, and whose contents another user chose.
+TEST_F(HostileSnapshot, ALinkInItIsNotFollowed) {
+    for (const char* name : {"manifest.json", "secret", "rank-1.ghost"}) {
+        const auto part = one + "/" + name, aside = folder + "/aside";
+        fs::rename(part, aside);
+        fs::create_symlink(aside, part);
+        expect_refusals("cannot trust " + part + ": it is a link");
+        fs::remove(part);
+        fs::rename(aside, part);
+    }
+    put("precious", "kept");
+    for (const char* name : {"874119169.lock", "874119169.events"}) {
+        fs::remove(snapshots + "/" + name);
+        fs::create_symlink(folder + "/precious", snapshots + "/" + name);
+    }
+    expect_refusals("874119169.lock: it is a link");
+    EXPECT_EQ(*read_file(folder + "/precious"), "kept");
+}
+
+TEST_F(HostileSnapshot, AFolderBehindALinkIsTakenIfTheLinkIsOurs) {
+    const auto link = folder + "/link";
+    fs::create_directory_symlink(snapshots, link);
+    EXPECT_EQ(ghost("restart " + link).exit, 7);
+    EXPECT_EQ(ghost("restart " + link + "/" + fs::path(one).filename().string()).exit, 7);
+    ASSERT_EQ(::lchown(link.c_str(), 65534, 65534), 0);
+    expect_refusal(ghost("restart " + link), "cannot trust " + link + ": it is a link");
+}
+
+TEST_F(HostileSnapshot, TheManifestDoesNotSayWhichMpirunRuns) {
+    put("other/mpirun", "#!/bin/sh\necho other\n");
+    fs::permissions(folder + "/other/mpirun", fs::perms::owner_all);
+    const auto two = make(2, [&](Manifest& m) { m.mpirun_argv = {folder + "/other/mpirun"}; });
+    const auto done = ghost("restart " + two);
+    EXPECT_EQ(done.exit, 7) << done.out;
+    EXPECT_THAT(words(done), testing::Contains("ess_base_jobid"));
+}
+
+// Anybody may make a folder of this name; /dev/shm here is the command's own.
+TEST_F(HostileSnapshot, MemoryThatAStrangerFilledIsRefused) {
+    const auto memory = fmt::format("/dev/shm/ghost-snapshots-{}", ::geteuid());
+    const auto restart = [&](const std::string& owner) {
+        put("inside", "set -e\nmount -t tmpfs -o mode=1777 tmpfs /dev/shm\ncp -r " + snapshots +
+                          " " + memory + "\nchown " + owner + " " + memory +
+                          "\nexec ./tools/ghost restart --from memory\n");
+        const std::string err = folder + "/stderr";
+        Outcome outcome;
+        auto end = run_program({"sh", "-c",
+                                "PATH=" + folder + "/bin:$PATH unshare -m sh " + folder +
+                                    "/inside 2>" + err + " </dev/null"});
+        EXPECT_TRUE(end.ok());
+        outcome.exit = WEXITSTATUS(end->status);
+        outcome.out = end->output;
+        outcome.err = *read_file(err);
+        return outcome;
+    };
+    EXPECT_EQ(restart("0:0").exit, 7);
+    expect_refusal(restart("65534:65534"), "cannot trust " + memory + ": it belongs to user 65534");
+}
+
 TEST_F(JobCommand, AJobThatRunsIsNotRestartedBesideItself) {
     const auto one = make(1);
     auto lock = plugin::lock_job(snapshots, "874119169", "mpirun 12 on gn9");

@@ -346,6 +346,20 @@ TEST_F(Folder, AJobIsHeldByOneAtATime) {
     EXPECT_TRUE(lock_job(folder, "7", "mpirun 13 on gn2").ok());
 }
 
+TEST_F(Folder, NothingIsWrittenThroughALink) {
+    put("precious", "kept");
+    for (const char* name : {"7.lock", "7.events"})
+        fs::create_symlink(folder + "/precious", folder + "/" + name);
+    EXPECT_EQ(lock_job(folder, "7", "mpirun 12 on gn1").error().code, Code::refused);
+    EXPECT_EQ(append_event(folder, "7", {{"event", "restart"}}).error().code, Code::refused);
+    EXPECT_EQ(fs::file_size(folder + "/precious"), 4u);
+    // where the secret and the ranks' memory go
+    put("elsewhere/file", "");
+    fs::permissions(folder + "/elsewhere", fs::perms::all);
+    fs::create_directory_symlink(folder + "/elsewhere", folder + "/7-000001.partial");
+    EXPECT_EQ(create_partial(folder, "7-000001").error().code, Code::refused);
+}
+
 TEST_F(Folder, EventsAreOneLineEach) {
     ASSERT_TRUE(append_event(folder, "7", {{"event", "snapshot"}, {"name", "7-000001"}}).ok());
     ASSERT_TRUE(append_event(folder, "7", {{"event", "restart"}}).ok());

@@ -21,8 +21,4 @@ struct Shortcomings {
 Shortcomings find_shortcomings(const plugin::Snapshot& snapshot, const Paths& paths,
                                bool elsewhere);
 
-// "mpirun" as the snapshot had it if it named a path that is there, else the one in PATH; empty:
-// none.
-std::string find_mpirun(const plugin::Manifest& manifest);
-
 }  // namespace ghost::tools

@@ -72,6 +72,7 @@ Status make_free(const Snapshot& snapshot, bool replace) {
         ::usleep(look_us);
         free = check_free(snapshot);
     }
+    if (!free.ok() && free.error().code == Code::refused) return free;
     // a folder nobody can write to has no lock, and keeps nobody from restarting
     if (free.ok() || free.error().code != Code::busy) return {};
     Error error = free.error();
@@ -143,6 +144,7 @@ int become(const std::string& program, std::vector<std::string>& words, const Pa
 int restart_job(const JobRestart& args) {
     auto registry = all_classes();
     if (!registry) return report(registry.error(), args.json);
+    (*registry)->trust_own_files_only();
     Verifier verifier(**registry, nullptr);
     auto snapshot = choose_snapshot(args.snapshot, verifier);
     if (!snapshot) return report(snapshot.error(), args.json);
@@ -159,7 +161,7 @@ int restart_job(const JobRestart& args) {
     if (ready.ok()) ready = reopen_input(manifest);
     if (!ready.ok()) return report(ready.error(), args.json);
     tell(*snapshot, lacks);
-    return become(find_mpirun(manifest), *words, paths);
+    return become(paths.mpirun, *words, paths);
 }
 
 }  // namespace ghost::tools
