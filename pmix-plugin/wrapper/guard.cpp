@@ -160,7 +160,6 @@ class Watch {
         if (armed_) kill_workers_of(folder_);
         std::error_code ignored;
         std::filesystem::remove_all(folder_, ignored);
-        std::filesystem::remove(std::filesystem::path(folder_).parent_path(), ignored);
     }
 
     int connection_;

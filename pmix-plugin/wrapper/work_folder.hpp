@@ -17,14 +17,12 @@ class WorkFolder {
     WorkFolder(const WorkFolder&) = delete;
     WorkFolder& operator=(const WorkFolder&) = delete;
 
-    // /dev/shm/ghost-<uid>/<name>.<pid>, made anew; mode 0700. `guard` must outlive this.
+    // /dev/shm/ghost-<uid>-<name>.<pid>-<random>; mode 0700. `guard` must outlive this.
     Status make(const std::string& name, Guard& guard);
     void remove();
     const std::string& path() const { return path_; }
 
   private:
-    Status try_to_make(const std::string& name);
-
     std::string path_;
     Guard* guard_ = nullptr;
 };

@@ -1,6 +1,7 @@
 """A node agent for tests of ghost-wrapper: its side of docs/PROTOCOL.md, as a test wants it."""
 
 import ctypes
+import glob
 import json
 import os
 import pty
@@ -216,7 +217,10 @@ class Rank:
 class WrapperCase(unittest.TestCase):
     """Wrappers and a node agent of their own; whatever happens, nothing of them is left."""
 
-    FOLDER = f"/dev/shm/ghost-{os.geteuid()}"  # of the wrappers' work folders
+    @staticmethod
+    def work_folders():
+        """Of wrappers of this user, those in use and those left behind."""
+        return glob.glob(f"/dev/shm/ghost-{os.geteuid()}-*")
 
     def setUp(self):
         self.agent = Agent(self.id())
@@ -235,7 +239,7 @@ class WrapperCase(unittest.TestCase):
             peer.close()
         self.agent.close()
         wait_until(lambda: self.left_over() == [], "nothing left", check=self.left_over)
-        self.assertFalse(os.path.exists(self.FOLDER), "work folder left")
+        self.assertEqual(self.work_folders(), [], "work folder left")
 
     def left_over(self):
         """Our children that are still there; the dead ones are reaped (we are a subreaper)."""

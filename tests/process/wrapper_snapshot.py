@@ -653,6 +653,16 @@ class Snapshot(WrapperCase):
         self.end(source, first, dead=True)
         self.cannot_restart(first, f"of snapshot {row['name']}")
 
+    def test_no_name_to_take(self):
+        """Another user cannot keep a rank from its snapshots by a folder in /dev/shm."""
+        taken = f"/dev/shm/ghost-{os.geteuid()}"
+        os.mkdir(taken)
+        self.addCleanup(os.rmdir, taken)
+        os.chown(taken, 65534, 65534)
+        source = self.steps()
+        self.snapshot(source)
+        self.kill(source)
+
     def test_restart_killed(self):
         """Whoever dies before `go` leaves nothing; after it the rank is adopted."""
         source = self.steps()
@@ -676,11 +686,11 @@ class Snapshot(WrapperCase):
                 os.kill(pid, signal.SIGKILL)
             rank.status()
             rank.peer.close_spare()
-            self.assertEqual(len(os.listdir(self.FOLDER)), 1)
+            self.assertEqual(len(self.work_folders()), 1)
         rank = self.restart(row)
         held = rank.peer.expect("held", 60)
         rank.init = held["init"]
-        self.assertEqual(len(os.listdir(self.FOLDER)), 1)
+        self.assertEqual(len(self.work_folders()), 1)
         rank.peer.send({"t": "go", "seq": 0, "agent": AGENT})
         wait_until(lambda: self.state(children_of(rank.init)[0]) not in "Tt", "it runs")
         heir = self.adopt(rank)
