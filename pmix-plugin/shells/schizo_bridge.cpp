@@ -82,7 +82,8 @@ std::string new_secret() {
 
 // A restarted job goes on under the secret its ranks know.
 std::string take_restart(State& s, const char* folder) {
-    if (auto own = open_own_folder(folder); !own.ok()) return "cannot " + own.error().message();
+    if (auto own = ghost::open_own_folder(folder); !own.ok())
+        return "cannot " + own.error().message();
     char* real = realpath(folder, nullptr);
     s.restart = real ? real : folder;
     free(real);
