@@ -111,7 +111,7 @@ class RankAgent::Impl {
 
   private:
     void run();
-    bool change(AgentEvent event);
+    [[nodiscard]] bool change(AgentState next);
     bool control_open() const { return control_.valid(); }
 
     void wait_and_serve();
@@ -199,18 +199,9 @@ void RankAgent::Impl::drop_nudge() {
     nudge_.reset();
 }
 
-bool RankAgent::Impl::change(AgentEvent event) {
-    auto next = next_state(state_, event);
-    if (!next) {
-        log::error("rank {}: event {} in state {}", config_.rank, event_name(event),
-                   state_name(state_));
-        return false;
-    }
-    if (*next != state_) {
-        log::debug("rank {}: {} -> {}", config_.rank, state_name(state_), state_name(*next));
-    }
-    state_ = *next;
-    return true;
+bool RankAgent::Impl::change(AgentState next) {
+    return agent_states.change(state_, next, log::Level::debug,
+                               [this] { return fmt::format("rank {}", config_.rank); });
 }
 
 // Ranks that spin on every core must not keep the agent waiting: while it works, a peer of theirs
@@ -233,7 +224,7 @@ void RankAgent::Impl::run() {
             recommit_if_due(true);
             if (control_open()) tell({{"t", "bye"}});
             control_.close();
-            change(AgentEvent::stop);
+            (void)change(AgentState::finalizing);
             continue;
         }
         if (!control_open() && monotonic_us() >= next_connect_us_) try_connect();
@@ -310,7 +301,7 @@ void RankAgent::Impl::lose_control(const std::string& why) {
     for (auto& [peer, when] : asked_) when = 0;
     log::info("rank {}: node agent lost: {}", config_.rank, why);
     if (state_ == AgentState::gated) open_both_gates();
-    change(AgentEvent::lost);
+    (void)change(AgentState::starting);
 }
 
 void RankAgent::Impl::read_control() {
@@ -356,7 +347,9 @@ void RankAgent::Impl::dispatch(const Json& body) try {
 }
 
 void RankAgent::Impl::on_welcome(const Welcome& welcome) {
-    if (!change(AgentEvent::welcomed)) return;
+    const bool expected = state_ == AgentState::starting || state_ == AgentState::attached;
+    if (!expected || !change(AgentState::attached))
+        return log::error("rank {}: a welcome while {}", config_.rank, agent_states.name(state_));
     complained_ = false;
     for (const Location& peer : welcome.peers) ports_.data->set_location(peer);
     ask_pending_locations();
@@ -369,7 +362,7 @@ void RankAgent::Impl::open_both_gates() {
         log::error("rank {}: {}", config_.rank, done.error().message());
     }
     ports_.data->open_gate();
-    change(AgentEvent::ungate);
+    (void)change(AgentState::attached);
 }
 
 void RankAgent::Impl::on_gate(int64_t seq) {
@@ -392,7 +385,7 @@ void RankAgent::Impl::on_gate(int64_t seq) {
         return;
     }
     seq_ = seq;
-    change(AgentEvent::gate);
+    if (!change(AgentState::gated)) return open_both_gates();
     tell({{"t", "gated"}, {"seq", seq}, {"rc", 0}, {"tag", *tag}, {"busy", false}});
 }
 
@@ -426,6 +419,7 @@ void RankAgent::Impl::on_close(int64_t seq) {
         log::warning("rank {}: late close {} dropped", config_.rank, seq);
         return;
     }
+    if (!change(AgentState::suspended)) return;
     ports_.data->suspend_all();
     if (Status closed = ports_.pmix->close(); !closed) {
         // Both gates still hold; the node agent's limit ends this attempt.
@@ -439,7 +433,6 @@ void RankAgent::Impl::on_close(int64_t seq) {
     timespec none{};
     while (sigtimedwait(&set, nullptr, &none) > 0) continue;
     log::debug("rank {}: closing control socket, seq {}", config_.rank, seq);
-    change(AgentEvent::close);
     drop_nudge();
     control_.close();  // last: this end of file means "ready"
 }
@@ -468,7 +461,7 @@ bool RankAgent::Impl::wait_for_signal() {
 void RankAgent::Impl::suspend_and_wake() {
     if (!wait_for_signal()) return give_up("the node agent is gone and nobody woke this rank");
     int64_t deadline = monotonic_us() + config_.connect_limit_ms * ms;
-    change(AgentEvent::signalled);
+    if (!change(AgentState::waking)) return;
     if (!make_nudge()) return give_up("no descriptor left");
     for (;;) {
         auto welcome = reach_node_agent(deadline);
@@ -483,7 +476,7 @@ void RankAgent::Impl::suspend_and_wake() {
         if (!awake) return give_up(awake.error().message());
         break;
     }
-    change(AgentEvent::awake);
+    if (!change(AgentState::attached)) return;
     recommit_at_ = monotonic_us() + recommit_delay_us;
 }
 
@@ -552,7 +545,7 @@ Status RankAgent::Impl::wake_up(const Welcome& welcome, int64_t deadline) {
 void RankAgent::Impl::give_up(const std::string& why) {
     log::error("rank {}: {}; ending with status {}", config_.rank, why, lost_status);
     ports_.give_up(lost_status);
-    state_ = AgentState::finalizing;  // only a test's give_up comes back
+    (void)change(AgentState::finalizing);  // only a test's give_up comes back
 }
 
 // --- public ---------------------------------------------------------------------------------

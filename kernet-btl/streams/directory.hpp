@@ -120,7 +120,7 @@ class Directory {
     std::set<int> keepers(const Entry& entry) const;
 
     // directory_home.cpp
-    bool change(Owner& owner, Step to);
+    bool change(Owner& owner, Step next);
     void on_ask(int from, const Json& message);
     void on_have(int from, const Json& message);
     void on_took(int from, const Json& message);

@@ -24,11 +24,11 @@ Status enter(const Entry& entry, uint16_t number, SocketEntry& socket, SocketSta
                           "away for longer than the time of grace:",
                           name_of(entry, number));
     }
-    if (!may_change(socket.state, to)) {
-        return make_error(
-            Code::refused,
-            fmt::format("change from {} to {}", state_name(socket.state), state_name(to)),
-            name_of(entry, number));
+    if (!socket_states.allows(socket.state, to)) {
+        return make_error(Code::refused,
+                          fmt::format("change from {} to {}", socket_states.name(socket.state),
+                                      socket_states.name(to)),
+                          name_of(entry, number));
     }
     socket.state = to;
     return {};

@@ -5,7 +5,7 @@
 //      └─ somebody took over, or the view changed                 └────── change ────────┘
 #include <algorithm>
 
-#include "base/log.hpp"
+#include "base/state_machine.hpp"
 #include "kernet-btl/streams/directory.hpp"
 
 namespace kernet {
@@ -19,20 +19,23 @@ constexpr size_t max_queue = 4096;
 
 }  // namespace
 
-bool Directory::change(Owner& owner, Step to) {
-    static constexpr bool allowed[4][4] = {
-        // to: unowned, collecting, idle, writing
-        {true, true, false, false},  // from unowned
-        {true, true, true, true},    // from collecting: again, with a higher term
-        {true, false, false, true},  // from idle
-        {true, false, true, true},   // from writing: again, to others
+bool Directory::change(Owner& owner, Step next) {
+    struct Row {
+        Step state;
+        const char* name;
+        uint32_t next;
     };
-    if (!allowed[static_cast<int>(owner.step)][static_cast<int>(to)]) {
-        ghost::log::error("directory: step {} -> {} of a home is not allowed",
-                          static_cast<int>(owner.step), static_cast<int>(to));
-        return false;
-    }
-    owner.step = to;
+    static constexpr ghost::StateTable steps(std::to_array<Row>({
+        {Step::unowned, "unowned", to({Step::unowned, Step::collecting})},
+        // again, with a higher term
+        {Step::collecting, "collecting",
+         to({Step::unowned, Step::collecting, Step::idle, Step::writing})},
+        {Step::idle, "idle", to({Step::unowned, Step::writing})},
+        // again, to others
+        {Step::writing, "writing", to({Step::unowned, Step::idle, Step::writing})},
+    }));
+    const auto who = [] { return "directory: home of a stream"; };
+    if (!steps.change(owner.step, next, ghost::log::Level::trace, who)) return false;
     owner.nonce = ++counter_;
     owner.waiting.clear();
     owner.agreed = {self_};

@@ -9,7 +9,7 @@
 #include <sys/timerfd.h>
 
 #include "base/clock.hpp"
-#include "base/log.hpp"
+#include "base/state_machine.hpp"
 #include "kernet-btl/transport/connector_internal.hpp"
 #include "kernet-btl/link/net.hpp"
 
@@ -17,15 +17,24 @@ namespace kernet {
 
 namespace {
 
-// to:                        idle   waiting trying up    away   departed
-constexpr bool allowed[6][6] = {
-    /* idle     */ {true, true, false, true, true, true},
-    /* waiting  */ {true, true, true, true, true, true},
-    /* trying   */ {true, true, true, true, true, true},
-    /* up       */ {true, true, false, true, true, true},
-    /* away     */ {true, true, false, true, true, true},
-    /* departed */ {false, false, false, true, false, true},
+using L = LinkState;
+
+struct Row {
+    L state;
+    const char* name;
+    uint32_t next;
 };
+
+// A rank that has left may come back, by a link of its own making.
+using ghost::to;
+constexpr ghost::StateTable links(std::to_array<Row>({
+    {L::idle, "idle", to({L::idle, L::waiting, L::up, L::away, L::departed})},
+    {L::waiting, "waiting", to({L::idle, L::waiting, L::trying, L::up, L::away, L::departed})},
+    {L::trying, "trying", to({L::idle, L::waiting, L::trying, L::up, L::away, L::departed})},
+    {L::up, "up", to({L::idle, L::waiting, L::up, L::away, L::departed})},
+    {L::away, "away", to({L::idle, L::waiting, L::up, L::away, L::departed})},
+    {L::departed, "departed", to({L::up, L::departed})},
+}));
 
 constexpr int64_t push_slowest_us = 100'000;
 constexpr int64_t push_quiet_us = 500'000;  // then it begins anew
@@ -158,15 +167,9 @@ Connector::Peer& Connector::peer(uint32_t rank) {
 }
 
 bool Connector::change(Peer& peer, LinkState to) {
-    static constexpr const char* names[] = {"idle", "waiting", "trying", "up", "away", "departed"};
-    const auto from = static_cast<int>(peer.state), next = static_cast<int>(to);
-    if (!allowed[from][next]) return false;
-    if (from != next) {
-        ghost::log::trace("kernet: link to rank {}: {} -> {}", peer.shared->rank, names[from],
-                          names[next]);
-    }
-    peer.state = to;
-    return true;
+    const uint32_t rank = peer.shared->rank;
+    return links.change(peer.state, to, ghost::log::Level::trace,
+                        [rank] { return fmt::format("kernet: link to rank {}", rank); });
 }
 
 bool Connector::same_node(const Peer& peer) const {
@@ -241,7 +244,7 @@ void Connector::link_failed(Peer& peer, wire::LinkKind kind) {
 
 void Connector::need_link(Peer& peer, int64_t delay_us) {
     peer.replaces = false;
-    if (!change(peer, LinkState::waiting)) return;
+    if (peer.state == LinkState::departed || !change(peer, LinkState::waiting)) return;
     peer.retry_at = ghost::monotonic_us() + delay_us;
 }
 

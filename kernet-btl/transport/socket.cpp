@@ -3,14 +3,14 @@
 #include <algorithm>
 #include <cstring>
 
-#include "base/log.hpp"
+#include "base/state_machine.hpp"
 #include "kernet-btl/transport/datapath.hpp"
 
 namespace kernet {
 
 Socket::Socket(DataPath& path, PeerShared& shared, Receiver& receiver)
     : filtered_(path.filtered(shared.rank)), path_(path), shared_(shared), receiver_(receiver) {
-    change(SocketState::attached);
+    (void)change(SocketState::attached);
 }
 
 Socket::~Socket() {
@@ -18,14 +18,8 @@ Socket::~Socket() {
 }
 
 bool Socket::change(SocketState to) {
-    if (!may_change(state_, to)) {
-        ghost::log::error("kernet: socket to rank {}: {} -> {} is not allowed", peer(),
-                          state_name(state_), state_name(to));
-        return false;
-    }
-    ghost::log::trace("kernet: socket to rank {}: {} -> {}", peer(), state_name(state_),
-                      state_name(to));
-    state_ = to;
+    const auto who = [this] { return fmt::format("kernet: socket to rank {}", peer()); };
+    if (!socket_states.change(state_, to, ghost::log::Level::trace, who)) return false;
     path_.links_changed();
     return true;
 }
@@ -311,12 +305,12 @@ void Socket::wakeup() {
     if (state_ != SocketState::suspended) return;
     // Before anything is sent: this may be one of several that go on from here.
     if (filtered_) filtered_->wakeup();
-    change(SocketState::attached);
+    (void)change(SocketState::attached);
 }
 
 void Socket::unattach() {
     drop_link(Leave::unattached);
-    change(SocketState::unattached);
+    (void)change(SocketState::unattached);
     while (!waiting_.empty()) release(waiting_.pop());
     if (filtered_) {
         for (void* token : filtered_->drop()) receiver_.released(*this, token);

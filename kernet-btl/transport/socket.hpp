@@ -132,7 +132,7 @@ class Socket final : private LinkEvents {
     // What the peer said before its link goes.
     enum class PeerSaid : uint8_t { nothing, suspends, left };
 
-    bool change(SocketState to);
+    [[nodiscard]] bool change(SocketState to);
     // Where a message goes in the link itself; null if it has to be a frame.
     uint8_t* room_in_link(size_t size) {
         if (!waiting_.empty()) [[unlikely]]

@@ -7,14 +7,24 @@
 //                                unattached ◄┘
 #pragma once
 
-#include <cstdint>
+#include "base/state_machine.hpp"
 
 namespace kernet {
 
 enum class SocketState : uint8_t { free, attached, suspended, unattached };
 
-const char* state_name(SocketState state);
-// The one table of transitions.
-bool may_change(SocketState from, SocketState to);
+struct SocketStateRow {
+    SocketState state;
+    const char* name;
+    uint32_t next;
+};
+
+using ghost::to;
+constexpr ghost::StateTable socket_states(std::to_array<SocketStateRow>({
+    {SocketState::free, "free", to({SocketState::attached, SocketState::unattached})},
+    {SocketState::attached, "attached", to({SocketState::suspended, SocketState::unattached})},
+    {SocketState::suspended, "suspended", to({SocketState::attached, SocketState::unattached})},
+    {SocketState::unattached, "unattached", 0},
+}));
 
 }  // namespace kernet

@@ -30,8 +30,7 @@ using ghost::ControlSocket;
 using ghost::Fd;
 using ghost::Json;
 using ghost::make_error;
-using kernet::AgentEvent;
-using kernet::AgentState;
+
 using kernet::Location;
 using kernet::Result;
 using kernet::Status;
@@ -659,20 +658,21 @@ TEST_F(AgentTest, ConfigurationFromEnvironment) {
 }
 
 TEST(AgentState, OnlyTheseSteps) {
+    using S = kernet::AgentState;
     int steps = 0;
-    for (int s = 0; s <= static_cast<int>(AgentState::finalizing); ++s) {
-        for (int e = 0; e <= static_cast<int>(AgentEvent::stop); ++e) {
-            auto next = kernet::next_state(static_cast<AgentState>(s), static_cast<AgentEvent>(e));
-            steps += next.has_value() ? 1 : 0;
+    for (const auto& from : kernet::agent_states) {
+        for (const auto& next : kernet::agent_states) {
+            steps += kernet::agent_states.allows(from.state, next.state) ? 1 : 0;
         }
     }
-    EXPECT_EQ(steps, 12);
+    EXPECT_EQ(steps, 13);
     // What stands still cannot be stopped or lost half way.
-    EXPECT_FALSE(kernet::next_state(AgentState::suspended, AgentEvent::stop));
-    EXPECT_FALSE(kernet::next_state(AgentState::waking, AgentEvent::lost));
-    EXPECT_FALSE(kernet::next_state(AgentState::gated, AgentEvent::lost));
-    EXPECT_FALSE(kernet::next_state(AgentState::attached, AgentEvent::close));
-    EXPECT_FALSE(kernet::next_state(AgentState::finalizing, AgentEvent::welcomed));
+    EXPECT_FALSE(kernet::agent_states.allows(S::gated, S::finalizing));
+    EXPECT_FALSE(kernet::agent_states.allows(S::suspended, S::attached));
+    EXPECT_FALSE(kernet::agent_states.allows(S::waking, S::starting));
+    EXPECT_FALSE(kernet::agent_states.allows(S::gated, S::starting));
+    EXPECT_FALSE(kernet::agent_states.allows(S::attached, S::suspended));
+    EXPECT_TRUE(kernet::agent_states.is_final(S::finalizing));
 }
 
 }  // namespace

@@ -205,7 +205,7 @@ std::string what_is_known(Node& node, StreamId stream) {
     if (!entry) return out + ": " + entry.error().message();
     out += fmt::format(", entry {}.{}", entry->version.term, entry->version.change);
     for (const auto& one : entry->sockets)
-        out += fmt::format(", {} by {:x}", kernet::state_name(one.state), one.where.rank);
+        out += fmt::format(", {} by {:x}", kernet::socket_states.name(one.state), one.where.rank);
     return out;
 }
 

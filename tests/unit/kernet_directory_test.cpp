@@ -59,8 +59,8 @@ TEST(SocketStates, TheTable) {
         for (S to : {S::free, S::attached, S::suspended, S::unattached}) {
             const bool expected =
                 std::find(allowed.begin(), allowed.end(), std::pair(from, to)) != allowed.end();
-            EXPECT_EQ(kernet::may_change(from, to), expected)
-                << kernet::state_name(from) << " to " << kernet::state_name(to);
+            EXPECT_EQ(kernet::socket_states.allows(from, to), expected)
+                << kernet::socket_states.name(from) << " to " << kernet::socket_states.name(to);
         }
     }
 }
