@@ -2,8 +2,8 @@
 // state, logs the change and refuses what the table does not have.
 //
 //   enum class Door { open, closed };
-//   struct DoorRow { Door state; const char* name; uint32_t next; };  // and what else is known of
-//   it constexpr StateTable doors(std::to_array<DoorRow>({
+//   struct DoorRow { Door state; const char* name; uint32_t next; };
+//   constexpr StateTable doors(std::to_array<DoorRow>({
 //       {Door::open, "open", to({Door::closed})},
 //       {Door::closed, "closed", to({Door::open})},
 //   }));
