@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Time for deadlines and measurements; CLOCK_MONOTONIC, microseconds.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Control sockets: Unix SOCK_SEQPACKET, one JSON object a packet, descriptors beside it.
 // Used between node agent, wrapper, rank agent and the `ghost` command (docs/PROTOCOL.md).
 // Both ends check the other's user id by SO_PEERCRED (unix(7)); only the same user or root passes.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Bytes as text: base64 of RFC 4648, section 4.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // XXH3 as fast as this machine can: the library's own choice of AVX2 or AVX-512 at run time where
 // it has one (x86-64), twice as fast from memory as what a compiler makes for every x86-64. Include
 // this instead of xxhash.h where pages or packets are hashed.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Log lines of all parts: one file or stderr, one line an event, level by `ghost_verbose`.
 #pragma once
 

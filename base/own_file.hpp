@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Files and folders that only this user can have written: what is in them may be believed and run.
 // They are opened first and then looked at, so that nobody can put others in their place between.
 // Everything that root takes from a folder under a name others know goes through here.

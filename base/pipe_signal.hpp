@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // SIGPIPE kept from whoever calls code that writes to pipes and sockets.
 #pragma once
 

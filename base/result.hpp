@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Errors are values: every fallible call in the project returns Result<T>.
 // Nothing throws across a component boundary; see ARCHITECTURE.md, "Errors".
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Scheduling classes, for whoever must not wait for a processor while a rank stands.
 #pragma once
 

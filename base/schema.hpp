@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Messages and documents in JSON, described once: a plain struct, and a table that says for each
 // member its name, kind, limits and meaning. One codec (schema.cpp) reads and writes all of them by
 // their tables, and the tables of docs/PROTOCOL.md are printed from them.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The codec of schema.hpp from and to JSON values, for those who have a value and not its text.
 #pragma once
 

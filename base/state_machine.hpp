@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A state machine: an enum, one table with a row for every state, and one function that changes a
 // state, logs the change and refuses what the table does not have.
 //

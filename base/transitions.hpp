@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // For the machines that are no StateTable yet: whether a bit of `next` is set.
 #pragma once
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* A port of this machine that nobody has, for suites in C and C++: one by name would now and then be
  * some other connection's. */
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // How often a suite does something: by default what fits into a check of every change, with
 // GHOST_TEST_LONG=1 (make check-long) what only long runs find.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The conversation of `ghost dup` with the `ghost receive` it starts on the other node, one JSON
 // object a line, over ssh's (or a child's) standard input and output:
 //   dup → receive  {secret, needs, facts, clone, live}

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What a verb of `ghost` takes from the command line: a few words of CLI11's, whose header alone
 // takes longer to compile than a verb, so that only this and ghost.cpp include it.
 //

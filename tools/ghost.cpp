@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The `ghost` command: one table of verbs, one file each.
 #include <CLI/CLI.hpp>
 #include <algorithm>

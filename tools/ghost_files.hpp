@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Ghosts in files, as the verbs take them: specifications, users' classes, keys.
 #pragma once
 

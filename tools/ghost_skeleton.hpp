@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What a skeleton says of the processes in it, for `ghost inspect`.
 #pragma once
 

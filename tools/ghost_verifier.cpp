@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "tools/ghost_verifier.hpp"
 
 #include "base/clock.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Reading ghosts to their last byte, with their parents: for `ghost verify` and before a restart.
 #pragma once
 

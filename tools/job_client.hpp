@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The `ghost` command's side of a job's coordinator (docs/PROTOCOL.md, "T → C"). Every running
 // mpirun with Ghost on has a socket in its session folder, readable by its user only.
 // One thread; nothing is kept between calls.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "tools/kernel_checks.hpp"
 
 #include <cerrno>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Checks of `ghost doctor` that try the kernel: see node_checks.hpp.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "tools/live_move.hpp"
 
 #include "ghost-core/criu/nested.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A live migration of a process outside of MPI: both ends, as `ghost dup --then kill --mode live`,
 // `lazy` and `hybrid` use them.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "tools/node_checks.hpp"
 
 #include <dlfcn.h>

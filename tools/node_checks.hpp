@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What a node needs so that ranks can leave it and come to it, tried out rather than looked up in
 // version numbers. Used by `ghost doctor`. One thread; forks.
 #pragma once

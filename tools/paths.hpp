@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Where this ghost's parts are: beside the running program in a build tree, or under the prefix it
 // was installed to. Found from /proc/self/exe, so a tree can be moved. Any thread.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What the verbs for processes outside of MPI share: criu's folder, a sure end of an export, the
 // life as the parent of a tree, and where standard input and output lead.
 #pragma once

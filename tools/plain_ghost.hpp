@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Export and import of a process outside of MPI, as the verbs do it: with progress, with a rule for
 // the original, and so that it lives exactly once whatever fails.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Standard input and output of an imported tree. A descriptor of the same kind is given to it as it
 // is; between different kinds (a terminal was, a file is) a relay moves the bytes.
 #include <algorithm>

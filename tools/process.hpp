@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Other processes: running a helper program, and naming a process so that a reused pid is never
 // taken for it (pid and start time, pidfd_open(2)). Any thread.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Commands on other nodes, by the agent mpirun would use. One thread.
 #pragma once
 

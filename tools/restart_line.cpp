@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "tools/restart_line.hpp"
 
 #include <algorithm>

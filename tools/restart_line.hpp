@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The command line of the mpirun that takes a job up again: decisions on words, nothing is run.
 #pragma once
 

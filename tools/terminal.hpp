@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What a person at a terminal sees: amounts with units, progress bars.
 #pragma once
 

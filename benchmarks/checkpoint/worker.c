@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* worker MB DIRTY_MB_PER_S STATUS
  *
  * Every rank holds MB of incompressible memory, rewrites DIRTY_MB_PER_S of it every second, and takes

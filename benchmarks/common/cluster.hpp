@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The virtual cluster a benchmark runs on, through the `ghost lab` command.
 #pragma once
 

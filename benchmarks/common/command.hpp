@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Running a program and following what it prints, line by line.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Where results go: pictures, by gnuplot, and JSON files.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Figures 8 and 9 of Gallard and Morin, "Dynamic Streams" (RR-4987), on a virtual cluster: message
 // times over sockets, KerNet streams, and MPI, stock and on KerNet, on one node and over wires of
 // several rates; how two streams share a wire; throughput before, during and after a migration.

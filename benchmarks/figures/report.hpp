@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What figures leaves: JSON, tables on the terminal, an SVG for each figure.
 #pragma once
 

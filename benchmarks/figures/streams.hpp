@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Streams between two programs on a virtual cluster, by benchmarks/kernet/kernet_speed.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What carries the messages in the figures, and what is compared on it; pure tables and arithmetic.
 #pragma once
 

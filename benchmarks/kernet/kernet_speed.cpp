@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // One side of a stream, over KerNet, a TCP connection or a Unix socket. kernet-bench and figures
 // start two of them and compare.
 //

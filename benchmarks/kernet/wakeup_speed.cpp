@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What a peer notices of a socket that is suspended and woken up: how much longer than the socket
 // was away its answer takes.
 //

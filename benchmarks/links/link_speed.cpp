@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What streams and what is below them cost, each layer by itself, in one process and on one thread:
 // no processor has to wake another, so this is work, not the time a message takes between
 // processes.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // mgs N [ROUNDS [STATUS]]: modified Gram-Schmidt of an N x N matrix, sequentially as in "Ghost
 // Process" (Vallée et al.), section 5; again and again with new matrices (ROUNDS 0: for ever). The
 // memory is the matrix alone. Every new vector is held against some of those before it; a basis

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // mgs_mpi N [ROUNDS]: mgs.cpp over MPI. Column k belongs to rank k mod size, which makes it a unit
 // vector and sends it to all; each takes it out of its own columns that follow. At the end of each
 // round all are held against all of rank 0's. Status 1: a basis that is not orthonormal.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The arithmetic of modified Gram-Schmidt on columns, and how far a basis is from orthonormal.
 // Used by mgs.cpp (one process) and mgs_mpi.cpp (columns dealt out to ranks).
 #pragma once

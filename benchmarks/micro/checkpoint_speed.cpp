@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Checkpoints to memory and restarts from it, beside criu's own to tmpfs and a plain copy from
 // memory to memory, of the same process in the same run; medians and ratios.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // How fast ghosts go to a file and come back from it cold, against plain sequential transfers of
 // the same device in the same run. Run by hand (make benchmarks/micro/file_speed), not a test.
 //

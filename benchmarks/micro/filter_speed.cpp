@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What each filter of streams costs: encoding and decoding one message of some sizes, of bytes that
 // compress (text-like) and bytes that do not. One filter, one direction a benchmark, by itself.
 //

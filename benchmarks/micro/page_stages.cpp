@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What each stage of the page engine takes by itself, over 512 MiB of another process.
 //
 // Run as root; the usual options of Google Benchmark. Bytes are those of memory looked at.

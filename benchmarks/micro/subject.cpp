@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "benchmarks/micro/subject.hpp"
 
 #include <algorithm>

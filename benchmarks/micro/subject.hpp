@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The process that the benchmarks copy: memory that does not compress, written at a chosen rate.
 #pragma once
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * How long a rank's partner waits when the rank is moved. Rank 0 sends 8 bytes to rank 1 and waits
  * for the answer, over and over; a gap is the time between two answers. NetPIPE cannot tell: it

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // NetPIPE on a virtual cluster: Ghost against stock Open MPI, and before, during and after a move.
 //
 // Everything compared is measured in one run, in turns (A B A B …), because the machine's speed

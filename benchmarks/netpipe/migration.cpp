@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "benchmarks/netpipe/migration.hpp"
 
 #include <fmt/format.h>

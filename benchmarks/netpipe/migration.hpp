@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // NetPIPE runs during which a rank is moved.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // NetPIPE runs: how they are started and what they print.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What a benchmark leaves: JSON, a table on the terminal, an SVG.
 #pragma once
 

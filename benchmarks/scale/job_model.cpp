@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "benchmarks/scale/job_model.hpp"
 
 #include <algorithm>

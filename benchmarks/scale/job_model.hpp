@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A job of any size in one process, for counting messages: the coordinator and the node's part of a
 // snapshot are the real ones, the ranks of a node are only counted and answer at once.
 #pragma once

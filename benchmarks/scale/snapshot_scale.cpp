@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Prints how many messages a snapshot costs each party, and how deep they go, for jobs of up to
 // 100,000 ranks: the real coordinator and the real tree over the daemons, ranks that are counted.
 // usage: snapshot_scale [RANKS [PER_NODE]]

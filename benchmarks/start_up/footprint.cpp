@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "benchmarks/start_up/footprint.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What the processes of a job hold: memory and descriptors, by /proc. Linux; as root.
 #pragma once
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A job whose ranks each talk to one other only: rank 2n and rank 2n+1 exchange messages of several
  * sizes, one by one checked. start_up measures how long that takes to start and what the ranks hold.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What a job costs to start, and what its ranks hold, with Ghost and without, for jobs of several
 // sizes on a virtual cluster whose ranks talk to one neighbour only: what is held for ranks that
 // were never talked to shows as growth with the size of the job. PMIx keeps what it knows of the

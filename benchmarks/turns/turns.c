@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Ping-pong on demand, so that two jobs can be measured in turns of milliseconds: on a machine
  * whose processors change places in phases of seconds, two runs after one another say little.

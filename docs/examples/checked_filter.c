@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* A filter of one's own for Ghost's streams: every byte is added a number to (the option, 1 if there
  * is none), and four bytes behind the message tell whether it has come as it went.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The example of the paper (Gallard, Morin, RR-4987, Figure 2): P1 and P2 talk over a DIRECT stream;
  * P2 suspends its socket and exits; P3, anywhere, wakes it up and gets what P1 has sent meanwhile.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* A class of resource objects of one's own, in the style of an object store: a ghost is put as
  * numbered parts and a manifest that names them; the manifest comes last, so that a ghost is either
  * there as a whole or not at all. Here the store is a folder; put an HTTP client into put(), get()

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* A class of resource objects over others: what is written goes to both of two resources (say, a
  * disk and another node's memory), and is read from the first that can be opened.
  *

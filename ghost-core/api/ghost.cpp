@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The C API's ghosts: export and import of a process through the plugged resource.
 #include "ghost-core/include/ghost.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What is behind the C API's pointers, and how its functions fail.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // One processor for CRIU and the tree that stands for it.
 //
 // They talk to each other some hundred times for each process, one waiting for the other all the

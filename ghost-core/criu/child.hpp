@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // One criu call: a child process with chosen descriptors, a time limit and a sure end.
 #pragma once
 

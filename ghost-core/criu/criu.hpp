@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // How CRIU is called: settings common to export and import.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What is needed to know of CRIU's image files (images/*.proto of CRIU).
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Facts about the criu program at hand; private to ghost-core/criu.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Takes the skeleton of a tree with criu, straight into a ghost stream or into memory.
 #pragma once
 

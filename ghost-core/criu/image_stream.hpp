@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // CRIU's image streaming protocol (criu/img-streamer.c): criu connects to a socket in its images
 // folder and asks for one end of a pipe per image file. Private to ghost-core/criu.
 #pragma once

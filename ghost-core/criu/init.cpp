@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // ghost-init: the first process of a tree's PID name space.
 //
 //   ghost-init INNER_PID SIGNAL_MASK CHLD_IGNORED PROGRAM [ARGUMENT…]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What ghost-init and who starts it know of each other. Both are always of one build.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "ghost-core/criu/interrupted.hpp"
 
 #include <algorithm>

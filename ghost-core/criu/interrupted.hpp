@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Which system call a stopped thread was in when it was interrupted, as far as it can be told.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What the kernel keeps of a process beside memory and registers, as /proc shows it: to find out
 // whether a skeleton of it that was taken some time ago is still true.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A program in a PID name space of its own, under a tiny init (init.cpp): the shape in which a tree
 // can be put anywhere without meeting a number that is taken.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Finds out, before anything is frozen, what of a tree cannot move.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Reading /proc; private to ghost-core.
 #pragma once
 

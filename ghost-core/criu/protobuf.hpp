@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The little of protobuf's wire format that CRIU's requests and page maps need.
 // https://protobuf.dev/programming-guides/encoding/
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A tree held by ptrace, every thread of it, to look at its state or to change it.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The calling thread goes before everything else on the machine while a rank stands still for it.
 #pragma once
 

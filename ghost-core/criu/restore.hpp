@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Makes a tree from a skeleton with criu, while its pages are filled in by others.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Signals of the parent of a tree: all are blocked and read from a descriptor; the program gets the
 // state it would have had without us.
 #pragma once

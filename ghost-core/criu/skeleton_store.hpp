@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The image files of a skeleton on their way from the stream to criu.
 #pragma once
 

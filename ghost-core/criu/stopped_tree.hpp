@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A tree stopped before CRIU touches it, with what is needed to put it right if CRIU is killed.
 //
 // CRIU runs code of its own in the tasks. While a task is stopped by SIGSTOP, the end of its tracer

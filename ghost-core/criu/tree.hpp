@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The processes of a tree as /proc shows them: who belongs to it, stop, continue, kill.
 //
 // A tree is one PID name space: its init (`root`, as numbered here) and all its descendants.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // One wait for several descriptors, and what each brings. Private to ghost-core/criu.
 #pragma once
 

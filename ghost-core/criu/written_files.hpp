@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Regular files that a tree has open for writing: how long they are when its ghost is made and what
 // is in small ones, and how they become so again before the ghost goes on.
 #pragma once

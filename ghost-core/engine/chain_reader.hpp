@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A ghost and its parents as one stream: the newest one's skeleton, and every page once, from the
 // ghost that has its last content. Private to ghost-core/engine.
 #pragma once

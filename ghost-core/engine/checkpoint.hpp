@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The mechanism of a checkpoint: a ghost of a tree that goes on running, whose stop is short.
 //
 //   the tree runs    its memory is copied in rounds, each of what was written since the one before;

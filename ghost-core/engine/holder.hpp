@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Ghosts kept in a node's memory, surviving the processes they were made of: a small resident
 // process holds them, one memfd each, and lends them to who restarts them.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "ghost-core/engine/lazy_import.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Post-copy of a ghost that is at hand as a whole (in memory, or a file that is mapped): the tree
 // is made from its skeleton and may run at once; its pages follow as they are touched, and behind.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Live migration by restore ahead: a tree is made at the target from an early skeleton and held
 // there, while the original runs; its memory follows round after round; at the end both stand, what
 // has changed since is sent, and the copy goes on. The longest stop is some milliseconds.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What the two sides of a live migration say to each other. Private to ghost-core/engine.
 //
 // Messages: a fixed head, then `bytes` of payload; each with its own checksum. Both sides are of

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The mechanism of a migration: a tree leaves as a ghost (export_tree) and enters as one
 // (Importer).
 //

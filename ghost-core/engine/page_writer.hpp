@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The pages of a copy on their way into a ghost, zeros told apart and checksums made by several
 // threads. Private to ghost-core/engine.
 #pragma once

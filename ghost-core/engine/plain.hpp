@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A process outside of MPI, and its tree: found by a pid that a user sees, judged, described.
 //
 // The tree is what `ghost run` has made, a PID name space under ghost-init, or else the process and

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "ghost-core/engine/preflight.hpp"
 
 #include <algorithm>

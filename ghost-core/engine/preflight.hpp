@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What a tree needs where it goes, asked at the source, and what of it a target lacks: everything
 // in one report, before anything is frozen. Both halves only look; any thread.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Where the bytes of a ghost go to and come from; resources implement these.
 #pragma once
 

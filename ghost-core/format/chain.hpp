@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Chains of incremental ghosts: which ghost of a chain gives a page. One thread.
 //
 // The contents of a page are what the ghost itself gives (pages or zero chunk), else, if the ghost

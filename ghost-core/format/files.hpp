@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The files a tree has mapped or open, as a ghost's host facts list them.
 #pragma once
 

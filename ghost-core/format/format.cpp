@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "ghost-core/format/format.hpp"
 
 #include <fmt/format.h>

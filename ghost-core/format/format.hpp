@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The ghost stream: what a process tree looks like as a sequence of bytes (docs/IMAGE_FORMAT.md).
 //
 // A fixed header, then chunks, the last of which carries the table of contents and a digest over

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Facts about a machine, and about the files a tree uses on it, that decide whether a ghost made
 // on it can live on another one.
 #pragma once

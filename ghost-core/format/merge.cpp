@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "ghost-core/format/merge.hpp"
 
 #include "ghost-core/format/chain.hpp"

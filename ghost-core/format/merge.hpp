@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A chain of incremental ghosts as one full ghost, in one pass over each and with no more memory
 // than a list of addresses.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Reads one ghost stream, trusting nothing. One thread.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Memory for contents that are made long before the bytes that precede them in a ghost.
 #pragma once
 

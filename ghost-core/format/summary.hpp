@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What a ghost in a file is, read in a moment: its head and its end, nothing between.
 #pragma once
 

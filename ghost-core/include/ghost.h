@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Ghost: processes out of their system and back, from C. See docs/API.md.
  *
  * The names of "Ghost Process" (Vallée et al., section 3.2) are at the end of this file, as inline

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Memory for page contents that is used again and again: copying into fresh memory costs several
 // times as much.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Buffers of one chunk each, reused warm: copying into fresh memory costs ten times as much.
 #pragma once
 

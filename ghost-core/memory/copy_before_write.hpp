@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The memory of processes that go on running, as it was while they stood: whatever they are about
 // to write is copied first.
 //

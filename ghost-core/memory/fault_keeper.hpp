@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Sees to it that nobody reads zeros where pages are missing.
 //
 // A userfaultfd that is closed, also by the death of its owner, leaves its processes alone with

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Transparent huge pages (Documentation/admin-guide/mm/transhuge.rst of the kernel): which memory
 // of a process lies in them, and making them again where tracking or a move has left small ones.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // System calls made inside another process, which does not notice.
 //
 // One thread of it is stopped by PTRACE_INTERRUPT, makes the calls at a `syscall` instruction that

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A copy of the memory of several processes, brought up to date round after round while they run,
 // and made exact when they stand.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // PAGEMAP_SCAN (Documentation/admin-guide/mm/pagemap.rst of the kernel, from 6.7 on): which pages
 // of a process are there, and which were written since they were last protected.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "ghost-core/memory/page_set.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Sets of pages as sorted lists of runs that neither overlap nor touch.
 #pragma once
 

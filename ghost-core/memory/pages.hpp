@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The pages of a tree on their way: where they come from and where they go to.
 #pragma once
 

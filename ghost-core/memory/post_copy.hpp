@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Post-copy: processes run at once, and their pages follow: those they touch on demand, with some
 // around them, all others in the background (userfaultfd(2)).
 //

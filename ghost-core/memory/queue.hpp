@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Hand-over between two threads: a queue that can be closed.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // When to stop copying the memory of a running process round after round, and stop the process.
 #pragma once
 

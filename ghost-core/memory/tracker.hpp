@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Which pages of a process are written, from outside and without its help.
 //
 // Its private anonymous memory is registered with a userfaultfd of its own in the asynchronous mode

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Fills the pages of processes that are being restored, through their userfaultfds
 // (userfaultfd(2)). Memory without a page stops its reader until the page is put there.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Threads that wait for work, so that none has to be started while a process stands.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Memory for ghosts: in huge pages where there are any, touched ahead of need, used again warm.
 // Fresh memory costs 6.6 µs for each 4 KiB page at its first touch, warm memory nothing.
 #pragma once

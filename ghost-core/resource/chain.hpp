@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Ghosts in files with their parents: finding a chain, and reading it as one full ghost.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Compresses what goes to another resource: lz4 or zstd, by several threads.
 //
 // Each MiB is a frame of its own, before which a skippable frame (both formats know those) tells

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Encrypts what goes to another resource, with a key: nobody without it reads or changes it
 // unnoticed. libsodium's secretstream (XChaCha20-Poly1305), a message for each MiB; leaving out,
 // reordering and cutting off are noticed.

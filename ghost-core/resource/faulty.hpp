@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Wraps another resource and misbehaves at a chosen byte or operation; for tests.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A ghost in a file: for checkpoints.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A ghost in memory: for duplication, checkpoints to memory, and tests.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The resource object of a migration: one TCP connection from the source to the target.
 //
 // The target listens and gives (port, token) away over the control path; the source connects, both

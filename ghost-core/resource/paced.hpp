@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A resource whose bytes go to another one no faster than wanted, and that can be broken off.
 #pragma once
 

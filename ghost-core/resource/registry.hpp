@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The classes of resource objects by their ids, and resources by their specification.
 //
 // A specification is a text: a path, or NAME[,OPTION=VALUE…]:REST with

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What backs a ghost: a sequence of bytes that an export writes and an import reads.
 //
 // The interface is that of "Ghost Process" (Vallée et al.), section 3.2.2: a class id that means

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "ghost-core/resource/slot_threads.hpp"
 
 #include <csignal>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A fixed number of slots with a job each, and threads that carry these out in the order in which
 // they were started: what resources overlap reading, writing and computing with.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Spreads a ghost over several resources (disks, connections), all used at once: MiB 0 goes to
 // the first, 1 to the second, and so on. A set that is not complete, or mixed, is refused.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Writes a ghost to two resources at the same time; reads it from the first that can be opened.
 #pragma once
 

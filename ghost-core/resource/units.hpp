@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What resources over resources share: the stream is cut into units, which threads work on while
 // the owner's thread takes or gives bytes.
 #pragma once

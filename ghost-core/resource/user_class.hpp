@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A user's class of resource objects, out of a shared object.
 #pragma once
 

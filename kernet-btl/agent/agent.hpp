@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The rank agent: the thread in a rank that answers for it while the application computes.
 //
 // It keeps one control connection to its node's agent (docs/PROTOCOL.md, "R → N"), closes and

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Source: Open MPI's PMIx 4.2.2, src/mca/ptl/base/ptl_base_sendrecv.c (who touches the peer and
  * when), ptl_base_fns.c (connection), client/pmix_client_fence.c and
  * event/pmix_event_registration.c (what the requests look like on the wire). */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The PMIx client of this process: taking it off its server and putting it on another one.
  *
  * The only file pair that knows the layouts of libpmix 4.2; C, because PMIx's internal headers do

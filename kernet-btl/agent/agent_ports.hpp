@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What the rank agent drives: the data path and the PMIx client, each behind a narrow interface, so
 // that the agent can be tested without peers and without a PMIx server.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The states of a rank agent and what may follow each.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The C API: kernet.h on kernet/node.hpp. Errors become errno and a text.
 #include <algorithm>
 #include <cerrno>

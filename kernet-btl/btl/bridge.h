@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Between the C shell that registers the component and the C++ module. */
 #ifndef KERNET_BTL_BRIDGE_H
 #define KERNET_BTL_BRIDGE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The BTL component `kernet`: registers itself and its parameters; the module does the work. */
 #include "opal_config.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* See connect.h. Open MPI 4.1.4 (ompi/dpm/dpm.c) calls opal_pmix.connect, which blocks in libpmix;
  * opal_pmix.connect_nb is the same request, answered on libpmix's thread. */
 #include "kernet-btl/btl/connect.h"

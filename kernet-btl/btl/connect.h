@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Calls of the runtime in which ranks wait for each other and Open MPI makes no progress meanwhile.
  */
 #ifndef KERNET_BTL_CONNECT_H

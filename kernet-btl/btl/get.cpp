@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Reading a peer's registered memory: asked for, or offered by the peer ahead of that.
 #include <algorithm>
 #include <cstring>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The BTL module: Open MPI's transfers on KerNet streams, one stream per pair of ranks.
 //
 // One module for both links, because a peer's placement can change while messages are under way:

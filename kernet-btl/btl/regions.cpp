@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "kernet-btl/btl/regions.hpp"
 
 #include <algorithm>

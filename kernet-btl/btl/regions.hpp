@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Memory of this process that peers may read, and what is sent of it before it is asked for.
 //
 // ob1's RGET announces a large message and the receiver asks for it: two ways over the wire before

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Start and end of the BTL: whether it is wanted, the endpoint, the peers.
 #include "opal_config.h"
 // proc.h does not declare itself C; what it includes does, and comes before.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The module's function table: from Open MPI's calling conventions to Module.
 #include <algorithm>
 #include <climits>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Filter `backup`: a copy of every message in a file (backup_format.hpp). It only looks: whatever
 // goes wrong with the file, the message goes its way.
 #include <cerrno>

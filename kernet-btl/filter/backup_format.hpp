@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Files of filter `backup`: FOLDER/JOB-RANK-PEER.backup, one for each socket, mode 0600.
 //
 // A file is a row of records, little-endian, each a head and `size` bytes. A record says of itself

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The built-in filters, for the one table that lists them (list.cpp). Each function understands the
 // option behind the name ("" if there is none); Code::invalid if it cannot.
 #pragma once

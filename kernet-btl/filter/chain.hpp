@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The filters of one socket, one after the other: in order when sending, backwards when receiving.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Filter `compress`: lz4 or zstd. One byte in front says what the rest is; what does not get
 // smaller goes as it is.
 #include <cstring>

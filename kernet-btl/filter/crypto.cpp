@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Filter `crypto`: every message sealed by an AEAD of libsodium, for its place in its stream only.
 //
 // A sealed message: 16 bytes salt, 8 bytes counter, the bytes, 16 bytes authentication. Each

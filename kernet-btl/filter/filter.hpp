@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A filter: one stage of what is done to every message of a stream at its two ends (RR-4987: the
 // filter chain of a stream). docs/FILTERS.md has the list and what each is for.
 //

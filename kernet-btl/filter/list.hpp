@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The filters of a job as the user lists them: "crypto,compress=zstd,backup=/folder,so:/path.so".
 #pragma once
 

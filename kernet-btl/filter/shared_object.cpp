@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A filter out of a user's shared object (ghost_filter.h).
 #include <cstdlib>
 #include <dlfcn.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* KerNet: dynamic streams, whose sockets can be suspended in one process and woken up in another, on
  * another node, while the others go on (Gallard, Morin: "Dynamic Streams", RR-4987). See
  * docs/KERNET.md. Needs the stream manager of this node (kernetd); no MPI.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // kernetd: the stream manager of a node for programs outside MPI. It carries no data: streams go on
 // while it is away, but none is created, attached, suspended or woken by this node's processes.
 #include <cerrno>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Addresses of this node, and which of a peer's is the best way to it. No state.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Links that carry a stream of bytes: the frames on them, whatever brings the bytes.
 //
 // Sending is a gather write of as many frames as wait. Receiving goes through a buffer, except for

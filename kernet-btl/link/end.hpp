@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // One end of a link that two processes are agreeing on (docs/WIRE.md, "Handshake"): what it has to
 // say to the other end meanwhile, and the link that comes of it. The control side's thread.
 #pragma once

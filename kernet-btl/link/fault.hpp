@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A packet driver that does to what is sent what a bad network does. For tests.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Frames of the sending side: built once, kept until the peer has acknowledged them.
 //
 // Owner: the KerNet socket that sends them; data side only, so nothing here is locked.

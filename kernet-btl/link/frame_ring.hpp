@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The ring of slots in which the system leaves the frames of a packet socket, mapped into this
 // process: a look takes no system call, and nor does a frame (packet(7), PACKET_RX_RING;
 // Documentation/networking/packet_mmap.rst). TPACKET_V2, since V3 hands over whole blocks, and

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A link as its socket sees it: frames go in, frames come out.
 //
 // One interface for every kind: rings in memory that both ends map (shm.hpp), a stream of bytes

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Link `loop`: packets between two ends in one process. Loses what does not fit.
 #pragma once
 

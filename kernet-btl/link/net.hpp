@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Sockets for links: listeners, connections, options, descriptors passed along. No state.
 #pragma once
 

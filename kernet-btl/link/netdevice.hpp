@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Link `netdevice`: packets as Ethernet frames of a type of their own, without IP (AF_PACKET).
 // Both ends must be on one Ethernet, and the process must have CAP_NET_RAW. What comes is in a ring
 // of 1 MiB (frame_ring.hpp), 256 KiB if small, more only where 32 of the longest frames need it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Link `ofi`: packets as messages of a connected libfabric endpoint (FI_EP_MSG), by provider `tcp`
 // or the one $FI_PROVIDER names. libfabric is loaded when the link is first asked for, not before:
 // it brings libraries of its own and takes half a second to look at what there is.

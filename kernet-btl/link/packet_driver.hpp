@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What moves packets between two processes, and may lose, repeat or reorder them: the narrow
 // interface below PacketLink (reliable.hpp). One driver object is one end of one link.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Link `pair`: what is small goes in packets, what is large by a connection, side by side.
 //
 // A message of one packet is as quick by UDP as by TCP, or quicker (docs/PERFORMANCE.md, "Streams

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "kernet-btl/link/reliable.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // One reliability for all lossy drivers: a byte stream over packets that get lost, come twice or
 // in another order.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Link `shm`: two single-producer single-consumer rings in one memory file, for two processes of
 // one node (docs/WIRE.md, "Rings").
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Link `shm`: the two rings of one memory file as a link (ring.hpp; docs/WIRE.md, "Link shm").
 //
 // Messages are written in place and stay in the ring until the other end has taken them, so nothing

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // All links there are, one line each (table.cpp), and which of them fits a peer.
 #pragma once
 

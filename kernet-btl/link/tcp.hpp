@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Link `tcp`: frames over one connected, non-blocking byte-stream socket.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Measures what packets and the connection beside them can do between two processes, before a link
 // is made of them.
 //

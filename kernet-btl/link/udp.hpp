@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Link `udp`: packets in datagrams over a connected socket. Bursts leave in one system call that
 // the kernel or the card cuts (UDP_SEGMENT), and come in one where they were put together again
 // (UDP_GRO); each packet has its own header, so nothing depends on bursts staying whole.

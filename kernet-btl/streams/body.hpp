@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The bytes of one message of a stream, shared by whoever keeps or sends it, and the store that
 // keeps the memory of long ones for the next.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Channels (RR-4987, section 5, "Gimli"): messages between nodes, classified by channel and type. A
 // message that cannot be delivered is an error to whoever sent it, never silence.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The view, the requester's side and the replica's side; the home's is directory_home.cpp.
 #include "kernet-btl/streams/directory.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The directory of streams, as one manager has it: distributed, replicated, versioned
 // (RR-4987, 3.1).
 //

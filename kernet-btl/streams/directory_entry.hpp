@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What the directory knows of one stream, and the one function that changes it (RR-4987, 3.1, 3.2).
 //
 // Plain data and pure functions: no I/O, no clock. The managers replicate entries (directory.hpp),

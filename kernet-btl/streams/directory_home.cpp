@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The home's side of the directory: one change of a stream after the other.
 //
 //   unowned ─ request ─► collecting ─ a quorum has answered ─► writing ─ all have it ─► idle

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Entries and changes as the managers and processes send them to each other.
 #include <limits>
 

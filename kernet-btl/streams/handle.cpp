@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "kernet-btl/streams/handle.hpp"
 
 #include <sodium.h>

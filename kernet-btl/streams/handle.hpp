@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The handle of a suspended socket: all of its state, for whoever wakes it up (RR-4987, 3.2).
 //
 // CBOR behind a magic, with a MAC of the cluster's secret behind it (docs/KERNET.md, "The handle").

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The stream manager of a node (RR-4987, 3.1): its processes' requests, its part of the directory,
 // the location maps it gives to the processes acting on a stream, and their channels.
 //

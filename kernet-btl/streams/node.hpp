@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A process's part in streams: its connection to the node's stream manager, its endpoint for data,
 // and the sockets attached to it. What kernet.h offers, in C++; docs/KERNET.md explains it.
 //

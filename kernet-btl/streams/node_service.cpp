@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The thread of a process's streams: links, the manager's maps and answers, and whatever is due
 // when no caller is there to do it; and requests to the manager.
 #include <algorithm>

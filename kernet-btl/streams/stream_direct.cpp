@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "kernet-btl/streams/stream_direct.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A socket of a DIRECT stream: numbered messages to the one other socket, kept until taken there.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A socket of a FIFO or LIFO stream: several writers and readers, each message to one reader.
 //
 // A message stays with its writer until a reader has taken it. Writers tell the *orderer* what they

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A KerNet socket of a stream, as the process it is attached to has it (RR-4987, 3.2): what is
 // kept, what has come, and what is known of the other sockets.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "kernet-btl/transport/choice.hpp"
 
 #include "base/log.hpp"

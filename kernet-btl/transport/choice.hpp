@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Which link to take with the processes of another node, by what was measured (`auto` among the
 // names of links).
 //

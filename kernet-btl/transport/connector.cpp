@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "kernet-btl/transport/connector.hpp"
 
 #include <algorithm>

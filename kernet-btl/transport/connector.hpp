@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The control side: listeners, connections, handshakes, retries, and what is known of the peers.
 //
 // Called by one thread at a time (the endpoint's mutex). Makes links and gives them to the data

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The connector's handshakes: who may connect, which of two crossing connections wins, and what is
 // agreed before the data side gets a link. docs/WIRE.md, "Handshake".
 #include <algorithm>

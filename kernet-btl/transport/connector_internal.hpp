@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A handshake in progress; shared by the two halves of the connector.
 #pragma once
 

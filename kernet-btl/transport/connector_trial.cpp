@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The connector's trials: links between nodes are measured (link/trial.hpp) beside the link that is
 // in use, and another one is made if it is better.
 //

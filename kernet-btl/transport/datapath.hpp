@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The data side of an endpoint: its KerNet sockets and their progress.
 //
 // Functions marked (gate) enter the gate themselves and may be called by any data-path thread; the

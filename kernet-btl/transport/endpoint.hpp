@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Everything of KerNet in one process: its sockets (one per stream, that is per peer rank), their
 // links, and the listeners peers connect to.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What a KerNet socket with filters has beside one without: its chain, messages that wait to be
 // encoded, and the one that arrives in pieces. docs/FILTERS.md, "On the wire".
 //

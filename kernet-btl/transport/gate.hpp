@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The asymmetric gate between the data side and the control side.
 //
 // A data-path call pays two plain stores and a load; the control side pays for the ordering with

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Numbers out of JSON that others have written. nlohmann's get<>() cuts what does not fit, and what
 // a fraction out of range becomes is undefined; so whoever reads a message asks here.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Where a rank can be reached now: an entry of the location map (docs/PROTOCOL.md, "Locations").
 //
 // Plain data. A location with a lower epoch than the known one is out of date and ignored by

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What the control side and the data side of an endpoint hand each other: its peers, by rank, and
 // what each side asks for of them; new links; and the bell the data side rings when it has a
 // request. Neither side ever waits for the other.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A KerNet socket: this process's end of the DIRECT stream to one peer rank (RR-4987, 3.2).
 //
 // Numbers frames, keeps them until acknowledged, drops repeated ones, and goes on over whatever

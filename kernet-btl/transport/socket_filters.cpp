@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The part of a KerNet socket that only one with filters needs.
 #include <utility>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The states of a KerNet socket, whether it is a process's end of its stream with another process
 // (socket.hpp) or a numbered socket of a stream in the directory (directory_entry.hpp).
 //

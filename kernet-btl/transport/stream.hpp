@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The native interface: DIRECT streams of messages between two ranks, with the verbs of RR-4987.
 //
 //   StreamHub hub(endpoint);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What goes over a connection between two managers: a handshake, then authenticated frames
 // (docs/WIRE.md, "Channels").
 #pragma once

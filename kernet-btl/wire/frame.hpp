@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The header every frame of a byte-stream link carries, and its validation (docs/WIRE.md).
 //
 // Fields are little-endian, which is what every machine Open MPI runs kernet on has; encode() and

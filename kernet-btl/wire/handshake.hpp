@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The three messages that open a link: HELLO, WELCOME, CONFIRM (docs/WIRE.md).
 //
 // Both sides prove they know the job's secret by MACs over everything said so far, both nonces

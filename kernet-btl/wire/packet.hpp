@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The header of every packet of a lossy link, and its validation (docs/WIRE.md, "Packets").
 //
 // A packet carries one segment of the byte stream, or nothing but what has arrived. Number and

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The header every message of a stream carries between two processes (docs/WIRE.md, "Streams").
 #pragma once
 

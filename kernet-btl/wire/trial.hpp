@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What two ends say to each other while they measure a link (docs/WIRE.md, "Trials"): on the
 // connection as it is, in packets as the payload of a segment.
 #pragma once

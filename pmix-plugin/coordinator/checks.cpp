@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Step 0 of a move: what is refused before anyone is asked anything.
 #include <fmt/format.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The `ghost` command's side of the coordinator: its connections, what it asks and is told.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The coordinator: decides about moves of ranks, snapshots and restarts of the job, in mpirun only
 // (docs/PROTOCOL.md, party C).
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The event log of a job: one line of JOB.events for everything that happens to it
 // (docs/SNAPSHOT_FORMAT.md).
 #pragma once

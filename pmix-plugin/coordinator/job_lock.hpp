@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The word that this mpirun has the job: the lock beside its snapshots, kept until mpirun ends.
 #pragma once
 

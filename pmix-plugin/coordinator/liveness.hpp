@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Which daemons answer: ping and pong, and which are given up.
 #pragma once
 

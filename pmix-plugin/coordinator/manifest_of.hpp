@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The manifest of a snapshot all of whose ghosts are written.
 #pragma once
 

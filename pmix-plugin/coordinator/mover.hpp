@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Carries out one move at a time: the state machine of PROTOCOL.md, "A move", coordinator's side.
 #pragma once
 

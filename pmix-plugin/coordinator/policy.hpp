@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What the user asked for with regard to snapshots (mpirun --mca ghost_checkpoint_...).
 #pragma once
 

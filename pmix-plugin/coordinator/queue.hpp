@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // One operation on the job at a time, moves and snapshots alike, in the order asked for.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Restarts the job from a snapshot: the state machine of PROTOCOL.md, "A restart of the job",
 // coordinator's side.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // When the next snapshot is due: every interval, measured from begin to begin.
 #pragma once
 

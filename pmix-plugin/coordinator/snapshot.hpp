@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // One snapshot of the job as plain data, its states and the table of what may follow what.
 #pragma once
 

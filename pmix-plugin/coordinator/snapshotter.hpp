@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Carries out one snapshot of the job at a time: the state machine of PROTOCOL.md, "A snapshot of
 // the job", coordinator's side.
 #pragma once

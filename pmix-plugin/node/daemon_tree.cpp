@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/node/daemon_tree.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The tree over the live daemons by which the steps of a snapshot are answered (docs/PROTOCOL.md,
 // "A snapshot of the job").
 #pragma once

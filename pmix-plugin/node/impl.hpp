@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The inside of the node agent; private to node/. One class over several files by subject:
 // node_agent.cpp (connections, who says what), source.cpp and target.cpp (the two ends of a move),
 // snapshot.cpp and restart.cpp (the whole job's), wrappers.cpp (wrappers that die), locations.cpp

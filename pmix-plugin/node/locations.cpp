@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // This node's copy of the directory, and what its ranks are told of it.
 #include "base/log.hpp"
 #include "pmix-plugin/node/impl.hpp"

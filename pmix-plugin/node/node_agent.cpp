@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/node/node_agent.hpp"
 
 #include <fmt/format.h>

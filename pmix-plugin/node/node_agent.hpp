@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The node agent: carries out moves, snapshots and restarts on one node, in mpirun and in every
 // orted (docs/PROTOCOL.md, party N).
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A rank's place on one node: its connections, and what a move, a snapshot or a restart is doing to
 // it here.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A restart of the job on one node: the wrappers the runtime has started look at their ghosts,
 // import them and go on, each when all of them can (docs/PROTOCOL.md, "A restart of the job").
 #include <fmt/format.h>

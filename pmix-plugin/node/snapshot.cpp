@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A snapshot of the job on one node: what the local ranks and their wrappers are asked for, and how
 // all of them come home again (docs/PROTOCOL.md, "A snapshot of the job").
 #include <algorithm>

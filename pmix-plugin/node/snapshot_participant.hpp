@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A node's part in a snapshot or a restart of the job: takes the coordinator's orders, has the
 // local ranks carry them out, and answers each step once, together with the daemons below it in the
 // tree (docs/PROTOCOL.md, "A snapshot of the job", party N).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Source of a move: connect, gate, export; then leave, or go on as if nothing had happened.
 #include <fmt/format.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Target of a move: a restore wrapper that holds, the switch, go; and the switch on all other
 // nodes.
 #include <fmt/format.h>

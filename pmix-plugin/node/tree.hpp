@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The process tree of a rank as the node agent touches it: is it alive, and kill it.
 #pragma once
 

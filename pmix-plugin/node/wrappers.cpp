@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Wrappers: their connections, and what happens to a rank when its wrapper dies.
 #include <fcntl.h>
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What the daemons of a job say to each other: the coordinator (in mpirun) and the node agents (in
 // every daemon), by the runtime's messages (docs/PROTOCOL.md, "Between daemons").
 #pragma once

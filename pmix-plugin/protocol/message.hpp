@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Reading control messages whose form is not trusted: a missing field or one of another type reads
 // as the default; nothing here throws.
 #pragma once

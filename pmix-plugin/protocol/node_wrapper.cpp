@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/protocol/node_wrapper.hpp"
 
 namespace ghost::plugin {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What a node agent and the wrappers of its ranks say to each other (docs/PROTOCOL.md, "N and W").
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What several messages between the parties of a job have in common (docs/PROTOCOL.md).
 #pragma once
 

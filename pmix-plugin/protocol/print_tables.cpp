@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Prints the tables of docs/PROTOCOL.md from the messages themselves (make check-protocol).
 #include <cstdio>
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Which parameters of Open MPI and PMIx a job needs so that its ranks can move, and whether the
 // user's own choice leaves room for them. Pure decisions on an environment; no MPI in here.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The parameters of Ghost a user can set (mpirun --mca ghost_... , OMPI_MCA_ghost_...): one table,
 // registered with Open MPI by the schizo component and printed by `ghost params`.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The variables one rank finds in its environment (docs/PROTOCOL.md, "Environment of a rank"), and
 // the addresses they name. Used when a rank is forked and when a wrapper restores one.
 #pragma once

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* `ompi_info --param ghost all`. ompi_info knows the frameworks of Open MPI only and refuses any
  * other name; but it registers every component's parameters first, so that ours can be shown from
  * there. */

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The bridge between the PMIx component's C shell and Ghost inside mpirun and its daemons.
 // Called from the thread that starts and finalizes the PMIx server (the runtime's main thread).
 #pragma once

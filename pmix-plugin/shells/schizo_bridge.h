@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* What the schizo component's C shell asks of Ghost. Nothing throws or blocks; in mpirun and in
  * every daemon the calls come from the runtime's main thread, except ghost_schizo_child_env(),
  * which may run on several of its launch threads at once. */

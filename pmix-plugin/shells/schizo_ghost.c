@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Component "ghost" of ORTE's framework schizo, loaded by mpirun and every daemon: the place from
  * which a job is told, before any other component is chosen, that its ranks are to be movable.
  * A shell: schizo_bridge.cpp does the work.

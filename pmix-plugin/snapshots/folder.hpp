@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The folder of snapshots (docs/SNAPSHOT_FORMAT.md): names, and the steps that make a snapshot
 // complete or absent whatever happens. On node-local folders each node takes the same steps with
 // its own part. No state is kept: any thread. Everything here blocks on the disk, remove_snapshot()

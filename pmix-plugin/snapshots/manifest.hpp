@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The manifest of a snapshot of a job: what docs/SNAPSHOT_FORMAT.md says, as plain data.
 //
 // Written once, by the coordinator, when every ghost is on its disk; read by `ghost restart` and by

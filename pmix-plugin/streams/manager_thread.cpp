@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/streams/manager_thread.hpp"
 
 #include <cerrno>

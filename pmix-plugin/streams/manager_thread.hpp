@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The stream manager of a daemon, on a thread of its own: what kernetd is elsewhere.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A daemon's part in the streams of its job's processes (docs/PROTOCOL.md, "Streams of kernet.h"):
 // the address at which they look for their node's stream manager, and that manager.
 //

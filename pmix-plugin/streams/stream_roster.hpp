@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The coordinator's part in the streams of the job's processes: when the first of them wants any,
 // it has every daemon open its channel, and tells all who there is (docs/PROTOCOL.md, "Streams of
 // kernet.h"). After that the managers do without it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The signal that tells a rank's agent that its tree runs again.
 #pragma once
 

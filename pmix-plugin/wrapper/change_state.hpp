@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // One change of a state machine of the wrapper, held to its table.
 #pragma once
 

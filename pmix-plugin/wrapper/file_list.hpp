@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The files a rank had open for writing, as its ghost's metadata and `snap_written` list them.
 #pragma once
 

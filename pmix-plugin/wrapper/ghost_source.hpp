@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Where a rank's ghost comes from when a tree is made of it: a connection from the wrapper that
 // has the rank (a move), or files (a restart).
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A small process beside the wrapper for what the wrapper cannot do itself: act after it was killed
 // or stopped.
 //

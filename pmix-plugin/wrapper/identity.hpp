@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Which rank this wrapper is for, from the environment the runtime component sets.
 #pragma once
 

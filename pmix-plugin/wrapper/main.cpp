@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // ghost-wrapper: the parent of every rank's process tree (the runtime's fork agent).
 //
 //   ghost-wrapper PROGRAM [ARGUMENT…]                        starts a rank's program

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The source's part of a move in the wrapper: connect, export, then resume or die.
 #pragma once
 

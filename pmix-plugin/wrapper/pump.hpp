@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Moves bytes from one descriptor to another without ever blocking or losing any.
 //
 // The buffer is bounded: while the sink takes nothing the source is not read, so the writer at the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Makes a rank of a ghost in the wrapper, for a move or a restart, until it runs: import, hold, go.
 #pragma once
 

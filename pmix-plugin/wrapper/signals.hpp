@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Signals of a wrapper, and its end: as for the parent of any tree.
 #pragma once
 

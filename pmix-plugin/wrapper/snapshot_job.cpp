@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/wrapper/snapshot_job.hpp"
 
 #include <algorithm>

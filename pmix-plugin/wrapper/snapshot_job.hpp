@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // One snapshot of a rank's tree, from copying its memory to the synced file: what of it blocks.
 #pragma once
 

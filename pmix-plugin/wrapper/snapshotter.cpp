@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/wrapper/snapshotter.hpp"
 
 #include <csignal>

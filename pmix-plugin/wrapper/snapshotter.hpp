@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A rank's part of the job's snapshots in the wrapper: prepare, stand, write, end.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Starts the program of a rank in a PID name space of its own.
 #pragma once
 

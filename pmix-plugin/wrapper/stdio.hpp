@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The standard input, output and error of a rank.
 //
 // The runtime's ends are always descriptors 0, 1 and 2 of the wrapper. The rank gets inner ones

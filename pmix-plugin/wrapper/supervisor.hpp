@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The wrapper's work while its rank lives: moves its input and output, passes signals on, answers
 // the node agent, and ends exactly as the rank ends.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // How much memory a copy of a tree would take, and whether it is there.
 #pragma once
 

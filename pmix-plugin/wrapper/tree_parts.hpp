@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What a move or a snapshot of a rank's tree works on.
 #pragma once
 

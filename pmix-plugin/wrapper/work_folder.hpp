@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // criu's work folder of one move: on tmpfs, private, gone with its owner.
 #pragma once
 

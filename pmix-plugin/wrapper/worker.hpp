@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Runs what blocks (criu, the network) on a thread of its own, so that the wrapper's loop goes on.
 #pragma once
 

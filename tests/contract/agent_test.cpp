@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The rank agent against a fake node agent, a fake data path and a fake PMIx client.
 #include <gtest/gtest.h>
 

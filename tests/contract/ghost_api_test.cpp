@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // libghost's objects without a process: buffers, files, nodes, classes, errors; through ghost.hpp
 // where that has them.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What every resource has to do, run over all of them.
 //
 // usage: ghost_resource_test [--class-so FILE [--class-parameters TEXT]] [googletest's options]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // kernet.h and kernet.hpp as a program of somebody else sees them: verbs, errno, classes, polling.
 #include <gtest/gtest.h>
 

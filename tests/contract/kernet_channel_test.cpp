@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Channels between nodes: what is sent arrives in order or is an error, whoever ends or is cut.
 #include <gtest/gtest.h>
 

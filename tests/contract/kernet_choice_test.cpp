@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Links chosen by measurement (`auto`): the trial of one link, what is remembered of trials, and
 // endpoints that change to the better link while messages go, after a move, and with peers that
 // have other links or have never heard of trials.

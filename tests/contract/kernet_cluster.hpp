@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Stream managers of a few nodes on this machine's loopback, as real kernetd processes.
 #pragma once
 

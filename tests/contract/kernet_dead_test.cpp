@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Which peers of link tcp are taken for dead: those whose node says nothing any more, and no
 // others. Two ends in two network namespaces, between which frames can get lost without a word.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "tests/contract/kernet_ends.hpp"
 
 #include <algorithm>

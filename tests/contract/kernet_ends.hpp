@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Two ends of a stream as the suites of links and streams use them: endpoints with their agents and
 // applications, in one process.
 #pragma once

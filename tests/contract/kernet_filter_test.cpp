@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Sockets with filters, whose links the test makes, reads and spoils.
 #include <gtest/gtest.h>
 

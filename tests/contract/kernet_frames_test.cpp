@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Packet sockets and their rings: what comes while nobody looks, and what becomes of a socket that
 // is closed late. On the loopback interface.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Nodes with several interfaces and addresses of either kind: which way is taken to a peer, and
 // that there is always another one. Two ends in two network namespaces.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The contract of all links (kernet-btl/link/table.hpp): whatever happens to the network and to
 // either end, every byte comes once and in order.
 #include <gtest/gtest.h>

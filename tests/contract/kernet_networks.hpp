@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Two network namespaces with cables between them, on which frames can get lost without a word.
 // They end with the process. Needs root.
 #pragma once

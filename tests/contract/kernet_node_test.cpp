@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Streams between processes with real managers: DIRECT, FIFO and LIFO, suspended here and woken
 // there, with managers killed and nodes that leave.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What link `ofi` is to keep libfabric from doing to the program: ending it by SIGPIPE. libfabric
 // wakes itself by plain writes to pairs of sockets, and a write to one that has been closed
 // meanwhile raises the signal. That it comes cannot be brought about from outside; that it could

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The reliability of packet links: two sockets on one thread over link loop, with everything a
 // network does to packets.
 #include <gtest/gtest.h>

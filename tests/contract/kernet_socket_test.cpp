@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Two sockets without connectors: the test decides who does what in which order.
 #include <gtest/gtest.h>
 

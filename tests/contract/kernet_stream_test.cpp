@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Streams keep their promise over every link: exactly once, in order, every byte, while either end
 // or both are suspended and woken (in place, on the other node, on the other link) and while
 // connections are cut.

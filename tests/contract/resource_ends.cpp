@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "tests/contract/resource_ends.hpp"
 
 #include <gtest/gtest.h>

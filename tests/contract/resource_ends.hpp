@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The kinds of resource the contract suite runs over, each with the two ends a ghost goes through.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The targets of KerNet, in two files by what reads: links between processes, streams on them.
 #pragma once
 

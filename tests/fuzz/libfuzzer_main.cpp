@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A target of targets.hpp under libFuzzer: make fuzz (clang). FUZZ_TARGET is its name.
 #include <cstdlib>
 #include <cstring>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Mutations of good inputs, the same for a seed on every machine.
 #pragma once
 

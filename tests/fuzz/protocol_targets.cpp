@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Messages between the parties of a job: whatever comes is read or refused, and what was read is
 // the same when it is written and read again.
 #include <cstring>

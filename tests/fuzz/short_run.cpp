@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A short run of a program's fuzz targets, with mutations of good inputs whose checksums are made
 // right again half of the time. Under the sanitizers of ./check this is where it matters; `make
 // fuzz` is the long run. GHOST_FUZZ_SECONDS (for each target) and GHOST_FUZZ_SEED change it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What reads bytes of strangers, as functions of bytes: for libFuzzer (make fuzz) and for the short
 // run of the unit suites.
 #pragma once

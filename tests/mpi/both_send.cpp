@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // both_send [--seconds T] [--iterations N] [--until-file PATH] [--bytes B] [--window W]
 //
 // Every rank streams large messages to its neighbour and takes those of the other one, all the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What the MPI test programs share: options, byte patterns that can be checked, time.
 // The programs are plain MPI programs: nothing of this project is linked into them.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // compute [--seconds T] [--iterations N] [--until-file PATH] [--memory MB]
 //
 // Between MPI_Init and MPI_Finalize there is no MPI call at all: integer and floating-point work

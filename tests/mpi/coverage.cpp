@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // coverage [--list] [--phases A,B] [--now-file PATH] [--dir FOLDER] [--threads N] [--max-bytes B]
 // [--memory MB] [--seconds T] [--iterations N] [--until-file PATH]
 //

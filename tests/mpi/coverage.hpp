@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The phases of the coverage program: each is called by all ranks, again and again, and checks
 // every byte it gets. What is wrong is said at once, with rank, phase, round and place.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Every collective operation, blocking and not, on any communicator.
 //
 // A table: for each one how its buffers are made, what must be in them afterwards, and the call.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Other communicators than the world: parts of it, many at once, between two groups, and those with
 // a topology.
 #include <algorithm>

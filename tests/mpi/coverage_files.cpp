@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // MPI-IO, on a file that stays open from the first round to the last and on one of each round.
 #include <cinttypes>
 #include <memory>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Messages between two ranks: the patterns of the usual benchmarks, every mode of sending, and
 // receives that look before they take.
 #include <algorithm>

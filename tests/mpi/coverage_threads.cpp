@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Several threads of each rank in MPI at once (MPI_THREAD_MULTIPLE).
 #include <algorithm>
 #include <memory>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Derived datatypes: one message for each, into room whose gaps must stay as they were.
 #include <algorithm>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // One-sided communication: windows over given and over allocated memory, in every way of
 // synchronising, with every operation. Two windows stay open from the first round to the last.
 #include <algorithm>

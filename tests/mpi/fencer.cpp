@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // fencer --file PATH [--seconds T] [--iterations N] [--until-file PATH] [--slow-end MS]
 //
 // The runtime's own fences (PMIx_Fence), met late by a rank at random, so that a move finds fences

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // guests [--children N] [--rounds-each R] [--pause-file PATH] [--under-way] [--seconds T]
 // [--iterations N] [--until-file PATH]
 //

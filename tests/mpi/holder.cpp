@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // holder --what io_uring|tcp|none [--connect HOST:PORT] [--rank R] [--seconds T] [--until-file
 // PATH]
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // leaver --rank R --how return|_exit|abort|mpi_abort|segv [--status S]
 //        [--after SECONDS] [--when-file PATH] [--when-moved]
 //

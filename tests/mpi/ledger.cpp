@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // ledger --dir DIR [--steps N] [--pause US] [--memory MB] [--shared]
 //
 // A computation whose files and result depend only on the number of ranks and steps, however often

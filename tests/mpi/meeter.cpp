@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // meeter --call connect|disconnect|fence|all --file PATH [--late R --until-file PATH]
 //        [--stranger] [--seconds T] [--iterations N]
 //

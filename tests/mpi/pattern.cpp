@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // pattern [--seconds T] [--iterations N] [--until-file PATH] [--memory MB] [--max-bytes B]
 // [--quiet]
 //

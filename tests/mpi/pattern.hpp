@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The steps of one round of the message-pattern program. Each is called by all ranks and returns
 // the number of wrong bytes (or values) this rank has seen.
 #pragma once

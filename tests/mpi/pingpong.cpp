@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // pingpong [--seconds T] [--iterations N] [--until-file PATH] [--bytes B] [--memory MB] [--gap MS]
 //          [--text TEXT]
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What each rank has reached, in a file that all ranks can read: who comes out of a call too early
 // shows. Not kept open: a file whose size changes while its rank is on the way is not the same.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // streams [--iterations N] [--until-file PATH] [--closed-file PATH] [--none]
 //
 // MPI and kernet.h in one program. In every round each rank makes a DIRECT stream to the next one,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // talk [--seconds T] [--iterations LINES] [--until-file PATH] [--rank R]
 //      [--stdin [--slow US]]
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Every kind of MPI's communication (tests/mpi/coverage) while ranks move between the nodes of a
 // virtual cluster: each phase of it has its moves. And ranks that spawn others (tests/mpi/guests).
 // Needs root; else every case is skipped.

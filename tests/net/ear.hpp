@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Somebody on a node's network who counts what goes between ranks, and looks for a text in it.
 #pragma once
 

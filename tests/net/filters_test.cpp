@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Jobs whose messages go through filters (docs/FILTERS.md), on a virtual cluster: while ranks move,
 // over a restart, and as somebody on the network sees them. Needs root; else every case is skipped.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A virtual cluster of its own for a test program, and jobs on it.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Jobs whose messages go by links of packets (docs/WIRE.md) between the nodes of a virtual cluster:
 // while ranks move, over a restart, over a bad network, and sealed. What passes on the network
 // says which link it was. Needs root; else every case is skipped.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Ranks of running jobs are moved between the nodes of a virtual cluster; plain MPI programs that
 // check themselves say whether anything was lost. Needs root; without it every case is skipped.
 #include <gtest/gtest.h>

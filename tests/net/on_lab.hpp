@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What suites of jobs on a virtual cluster of three nodes share: the cluster, a folder, and what is
 // expected of jobs and moves. Needs root; without it every case is skipped.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // In place of coordinator and node agent: moves the bookkeeping of a rank from daemon to daemon
 // with the adapter, as a move does, and starts a stand-in where a move would restore the rank.
 //

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Asks for a snapshot by PMIx_Job_control() and says what came of it: orte41_control tool|rank.
  * As a tool it connects to the mpirun of this node whose pid is $MPIRUN. As a rank only rank 1
  * asks; then all wait for the file done in the folder $OMPI_MCA_ghost_test. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* A rank that only makes fences: orte41_rank FENCES STOPS FIRST CODE MOVER [NAMED]
  * says a line for each fence it has passed, halts for good before each fence in the list STOPS that
  * is past FIRST (its stand-in begins there: FIRST > 0 waits for a message on descriptor 3), reads

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Programs run by the multi-node tests: started, watched by polling, ended whatever happens.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Programs of a job that use kernet.h, without any kernetd: the daemons have the stream managers
 // (docs/KERNET.md, "In a job"). On a virtual cluster of three nodes. Needs root; without it every
 // case is skipped.
@@ -22,15 +23,16 @@ constexpr const char* of_a_job = "mpirun|orted|ghost-wrapper|ghost-init|tests/mp
 
 class StreamsInJobs : public nettest::OnLab {
   protected:
-    // What a job would leave on a node; "" if there is nothing.
+    // What a job would leave on a node; "" if there is nothing. A checkout that lies below /tmp is
+    // another file system there.
     std::string left_on(const std::string& node) {
         std::string left;
         for (int pid : lab().pids(node, of_a_job)) left += "process " + std::to_string(pid) + "\n";
         left += lab().on(node, {"sh", "-c", "grep -a '@ghost/\\|@kernet/' /proc/net/unix"}).out;
-        left +=
-            lab()
-                .on(node, {"sh", "-c", "find /tmp /dev/shm -name '*kernet*' -o -name '*streams*'"})
-                .out;
+        left += lab()
+                    .on(node, {"sh", "-c",
+                               "find /tmp /dev/shm -xdev -name '*kernet*' -o -name '*streams*'"})
+                    .out;
         return left;
     }
     void expect_nothing_left() {

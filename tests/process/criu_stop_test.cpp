@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The short stop of a tree for its skeleton: criu started ahead, hooks, going on, flags that
 // change.
 #include <gtest/gtest.h>

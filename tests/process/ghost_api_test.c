@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* A program in C on libghost and its installed headers, with the paper's names: a process goes into
  * a file, memory, the network and a class of the user's, and comes back going on where it was. */
 #include <ghost.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // System calls with a time limit, of processes that are stopped meanwhile: none ends early, and
 // none of a process that goes on where it is waits much longer than it was asked to.
 #include <gtest/gtest.h>

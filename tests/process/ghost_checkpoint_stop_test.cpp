@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The stop of a concurrent checkpoint: on which processor, when somebody says so, called off, kept.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Checkpoints of trees that go on running: the ghost shows the tree as it was while it stood.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What tests of concurrent checkpoints start, and how memory is compared with what a ghost has.
 #pragma once
 

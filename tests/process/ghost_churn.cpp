@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A program that changes its own memory map all the time, for the tests that copy it meanwhile.
 //
 //   ghost_churn churn SEED   two threads: mmap, munmap, mremap, madvise, mprotect, writes, reads,

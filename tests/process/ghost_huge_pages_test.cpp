@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Huge pages: what lay in such when it was tracked, exported or moved lies in such again
 // afterwards, with the same contents.
 #include <fstream>

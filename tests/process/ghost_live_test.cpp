@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Trees are moved live, over a TCP connection on the loopback device, and check themselves.
 #include <gtest/gtest.h>
 

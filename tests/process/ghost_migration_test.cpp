@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Trees really leave and enter: through a TCP connection on the loopback device, on this machine.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Processes that run while their pages follow, and change their memory map meanwhile.
 #include <gtest/gtest.h>
 

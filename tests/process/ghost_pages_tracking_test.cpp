@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Copies of the memory of running processes, compared with the memory when the process stands.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A program that waits in system calls with a time limit, for the tests that stop it meanwhile.
 //
 //   ghost_sleeper MS all       a thread in each of the calls below

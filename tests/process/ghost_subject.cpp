@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A program that is exported and imported by the tests, and finds out itself whether it is whole.
 //
 //   ghost_subject init MB FOLDER   init of a PID name space: runs "ghost_subject run MB FOLDER",

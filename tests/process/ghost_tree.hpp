@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A tree {init, ghost_subject} in a PID name space of its own, as the tests start, move and ask it.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A program that is moved live and finds out itself whether everything came along.
 //
 //   live_subject init MB THREADS MB/S FILE   init of a PID name space: runs the rest as its child

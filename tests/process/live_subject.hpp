@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What live_subject and whoever watches it share: a file mapped by both.
 #pragma once
 

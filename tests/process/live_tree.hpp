@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A running live_subject, watched through its file. Used by the test and by the benchmark.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Cases: files, pipes, sockets.
 #include <arpa/inet.h>
 #include <array>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Cases: address spaces.
 #include <cerrno>
 #include <cstdint>

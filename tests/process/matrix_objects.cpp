@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Cases: what the kernel keeps beside files: events, shared memory of both kinds, rings.
 #include <cerrno>
 #include <csignal>

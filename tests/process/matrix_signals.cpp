@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Cases: signals and timers.
 #include <cerrno>
 #include <csignal>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // matrix_subject NAME FOLDER: begins the case, makes FOLDER/NAME.ready, waits for FOLDER/NAME.go,
 // checks, and leaves FOLDER/NAME.result: "ok", or what is wrong. `--list`: all cases.
 #include "tests/process/matrix_subject.hpp"

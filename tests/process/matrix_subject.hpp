@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Programs of the matrix: each brings itself into some state, waits until it has been exported on
 // one node and imported on another one, and then checks that the state is as it was.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Cases: threads, processes, who they are and what they may.
 #include <array>
 #include <atomic>

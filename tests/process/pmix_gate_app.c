@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* An MPI program whose ranks gate and ungate their PMIx client, from a thread as the rank agent
  * does, in and out of fences that the main thread makes one after the other. Ends 0 if every fence
  * came through, in step, and each rank was seen both outside PMIx and inside a call. */

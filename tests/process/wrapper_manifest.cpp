@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Writes manifests of snapshots for wrapper_snapshot.py: reads {"folder", "name", "ranks": [row],
 // "files": [{path, size, ranks, copy}]} from standard input. A row has rank, file, kind, chain,
 // digest.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What the parity test runs as a rank: each word of the command line is one behaviour.
 #include <cerrno>
 #include <csignal>

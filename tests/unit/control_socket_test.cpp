@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Control sockets carry objects and descriptors, and report a closed other end.
 #include "base/control_socket.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Arithmetic and parsing of the figures of RR-4987 and of what jobs hold.
 #include "benchmarks/figures/report.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Chains of incremental ghosts: sets of pages, who gives a page, and which parent is taken.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Files a tree has open for writing, and cutting them back; bytes that go out at a pace.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The ghost stream: what is written is read, and nothing wrong is.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Strangers at the listeners of ghosts; tests/fuzz/short_run.cpp is the short run of the targets.
 #include <gtest/gtest.h>
 

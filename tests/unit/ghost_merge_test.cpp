@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Chains of ghosts merged into one, against a model of the memory; and the verbs that look at
 // ghosts in files, run as a user would.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What copies of memory are made of: sets of pages, places for contents, threads, the stopping
 // rule.
 #include <gtest/gtest.h>

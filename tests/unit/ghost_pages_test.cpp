@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Pages out of a process and into a userfaultfd.
 #include <gtest/gtest.h>
 

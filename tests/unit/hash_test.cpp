@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Hashing leaves the vector registers as it found them: a program's own loops run in between.
 #include <gtest/gtest.h>
 

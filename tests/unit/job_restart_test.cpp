@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost restart`, `ghost snapshots`, `ghost verify` and `ghost checkpoint` of jobs: which words go
 // to mpirun, which snapshot is used, and each refusal. Runs the built program with an mpirun that
 // only says what it was given.

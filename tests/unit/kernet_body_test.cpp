@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Memory of long messages: used again, bounded, and never by two at a time.
 #include <cstring>
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The directory of streams: what one entry allows, and managers in a simulation where messages wait
 // for any time, connections break, managers end and begin again.
 #include <gtest/gtest.h>

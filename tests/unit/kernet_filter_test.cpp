@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Filters by themselves: what one end encodes the other decodes, and nothing else passes.
 #include <gtest/gtest.h>
 

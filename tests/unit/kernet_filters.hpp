@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What suites of filters share: chains to try, folders, and a reader of backups.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What fuzzing has found (tests/fuzz/kernet_*_targets.cpp), case by case; tests/fuzz/short_run.cpp
 // is the short run of the targets.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // FIFO and LIFO sockets among themselves, simulated: every socket in a process of its own, ways
 // between them that keep their order but are as slow as it happens, maps that come to everyone at
 // other times. What comes out is checked against what the streams promise (docs/KERNET.md).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What comes from outside is judged before it is believed: frames, handshakes, locations, rings.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The NetPIPE runner's own arithmetic and parsing, on output taken from real runs.
 #include "benchmarks/netpipe/report.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What is believed is only what this user alone can have written: everything else is refused with
 // its name, and neither read nor changed.
 #include "base/own_file.hpp"

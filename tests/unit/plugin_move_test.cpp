@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Moves of ranks under the simulated runtime: the ordinary life, refusals, every fault in every
 // state, and thousands of random interleavings.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Messages and depth of a snapshot grow as the log of the nodes.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "tests/unit/plugin_sim.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A job in one process: daemons, wrappers and ranks simulated on a virtual clock, the coordinator
 // and the node agents real. Control sockets are real ones; nothing else leaves the process.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Snapshots and restarts in the simulated job: what the wrappers do, and the adapter's part.
 #include <algorithm>
 #include <filesystem>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Snapshots of a job under the simulated runtime: every fault in every state, messages that come
 // late, and thousands of random interleavings.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Snapshots and restarts of a job under the simulated runtime: the ordinary life, refusals, the
 // schedule, folders. Faults are in plugin_snapshot_faults_test.cpp.
 #include <gtest/gtest.h>

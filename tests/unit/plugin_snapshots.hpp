@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What tests of snapshots under the simulated runtime ask for and look at.
 #pragma once
 

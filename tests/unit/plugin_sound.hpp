@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What must hold after every scenario of the simulated job.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // How the stream managers of a job's daemons begin: real ones on threads of their own, in daemons
 // that are simulated (a queue of messages, addresses of their own in one process).
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Every message of every family, in every shape its table allows, is read as it was written
 // (tests/fuzz/protocol_targets.cpp makes them).
 #include <gtest/gtest.h>

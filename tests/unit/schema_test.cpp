@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The codec of messages: every kind of member there and back, and every way to be wrong.
 #include "base/schema.hpp"
 

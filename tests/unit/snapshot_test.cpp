@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Snapshots of jobs on disk: what a manifest must say to be believed, and that a snapshot is
 // complete or absent.
 #include <gmock/gmock.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // base/state_machine.hpp: what the table has is done and logged, what it has not is refused.
 #include "base/state_machine.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The `ghost` command against a small coordinator of our own: which job is meant, what is asked,
 // what is printed, exit status. Runs the built program, as a user would.
 #include "tools/job_client.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What a wrapper takes for the memory that is left for a copy of its rank.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Pumps lose nothing, hold the writer up instead of storing without bound, and know when all is
 // out.
 #include "pmix-plugin/wrapper/pump.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Three processes: the caller's (outside, so that it survives the node and can say so), a keeper
 // inside the node's PID namespace, and the command. The keeper is the subreaper of the command's
 // descendants, which is how it can end all of them when the caller's process vanishes: that shows

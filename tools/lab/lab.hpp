@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The virtual cluster as a whole: `ghost lab`'s verbs. Each locks the lab's folder for its time and
 // leaves a consistent lab or says what is wrong; all of them can be repeated.
 #pragma once

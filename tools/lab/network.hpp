@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A lab's network: one network namespace per node and one, "switch", that holds the bridge, so that
 // nothing shows in the machine's own and every lab has 10.77.0.0/24 to itself. The namespaces are
 // those of ip-netns(8), named ghost-LAB-NODE; a node's end of its link is eth0, the switch's end is

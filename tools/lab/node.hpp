@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A running node: the first process of its PID namespace, which makes the node's own file systems,
 // runs its sshd, and takes everything on the node with it when it ends.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The inside of a node: what its first process does. Also the files of a lab's folder, which only
 // this process and ssh read.
 #include <arpa/inet.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What is written down about a lab: one folder per lab, mode 0700, locked by flock(2) while it is
 // changed. The kernel's own state (namespaces, links, processes) is the truth; the folder only says
 // what was wanted and which processes are meant.

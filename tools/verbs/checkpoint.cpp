@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost checkpoint`: a snapshot of a whole MPI job; or, of a process, an export with a place of
 // its own: a folder of snapshots, or the memory of the node's holder; and `ghost holder`, that
 // process.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost doctor`: what is missing on each node, and the command that mends it.
 #include <cstdlib>
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost dup`: a clone of a process, on this or another node; with --then kill, its migration.
 #include <fmt/format.h>
 #include <sodium.h>

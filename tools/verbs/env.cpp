@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost env`: the exports that make stock mpirun use this tree.
 #include <fmt/format.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost export`: a process and its tree become a ghost in a file.
 #include <fmt/format.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost gather`: a snapshot whose ghosts are on the nodes that made them, in one folder.
 #include <algorithm>
 #include <filesystem>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost import`: a ghost in a file becomes a process.
 #include <fmt/format.h>
 

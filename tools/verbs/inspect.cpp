@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost inspect`: what is in a ghost.
 #include <fcntl.h>
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost checkpoint` of a whole MPI job: asks its coordinator and shows what it does.
 #pragma once
 

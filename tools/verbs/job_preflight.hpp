@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What a restart of a job needs and does not find on this node; everything in one list, before
 // anything is started.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost restart` of a whole MPI job: this process becomes the mpirun that takes it up again.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "tools/verbs/job_snapshots.hpp"
 
 #include <filesystem>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Snapshots of MPI jobs as the verbs see them: which one a path means, and whether it can be used.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost lab`: the virtual cluster's verbs on the command line.
 #include <fmt/format.h>
 #include <memory>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost merge`: an incremental ghost and its ancestors become one full ghost.
 #include <fmt/format.h>
 

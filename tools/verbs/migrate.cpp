@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost migrate`: moves ranks of a running job to another node.
 #include <algorithm>
 #include <fmt/format.h>

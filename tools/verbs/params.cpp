@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost params`: the parameters a user can set, from the table the plugin registers.
 #include <fmt/format.h>
 

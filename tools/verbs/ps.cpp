@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost ps`: jobs on this machine, their nodes and ranks.
 #include <fmt/format.h>
 #include <fmt/ranges.h>

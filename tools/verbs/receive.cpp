@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost receive`: the target's end of `ghost dup`, started by it on the other node.
 #include <cstdlib>
 #include <fcntl.h>

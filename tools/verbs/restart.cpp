@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost restart`: a whole MPI job from its snapshot; or a process from its checkpoint, on disk or
 // in the memory of the node's holder.
 #include <filesystem>

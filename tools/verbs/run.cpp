@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost run`: starts a program so that it can leave its system at any time.
 #include <cstdlib>
 #include <filesystem>

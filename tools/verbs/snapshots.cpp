@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost snapshots`: the snapshots of jobs in a folder, and what is wrong with them.
 #include <fmt/format.h>
 #include <fmt/ranges.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What the verbs of `ghost` share: how one is declared, and how it reports.
 // Exit status (all verbs): 0 done; 1 refused or failed with the job unharmed; 2 usage; 3 the job
 // was harmed. Results go to standard output, everything else to standard error.

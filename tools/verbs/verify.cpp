@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // `ghost verify`: reads ghosts to their last byte, with their parents.
 #include <fmt/format.h>
 

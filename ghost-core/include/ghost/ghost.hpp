@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Ghost from C++: owners of what ghost.h gives. Header only; link with libghost (pkg-config ghost).
 //
 //   ghost::v1::Ghost g;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* A class of resource objects in a shared object of yours: what libghost and `ghost` load.
  *
  * The shared object exports ghost_resource_class_2(), which returns one filled-in table. A resource

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* A user's own filter of Ghost's streams: a shared object that mpirun's --mca ghost_filters names by
  * "so:/PATH" or "so:/PATH=OPTION". It exports one function, ghost_filter_get(). docs/FILTERS.md has
  * the rules and an example.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // KerNet from C++: kernet.h with owners. Header only; see docs/KERNET.md.
 #pragma once
 

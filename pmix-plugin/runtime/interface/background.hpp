@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Work that may block on a disk, off the runtime's loop: one thread, jobs one after the other.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // A control connection on the runtime's loop: packets arrive as callbacks, sending never blocks.
 #pragma once
 

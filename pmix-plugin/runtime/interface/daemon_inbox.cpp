@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/runtime/interface/daemon_inbox.hpp"
 
 #include <fmt/format.h>

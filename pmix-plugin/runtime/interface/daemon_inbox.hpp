@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Where messages of other daemons arrive: read once, by the rules of their schema, and handed to
 // everybody in this daemon who takes some.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Where each rank of the job can be reached (PROTOCOL.md, "Locations"). Held by the coordinator,
 // replicated to every node agent.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What the coordinator and the node agents need from the MPI runtime they live in.
 //
 // One implementation per runtime: orte41/ (Open MPI 4.1's mpirun and orted), later PRRTE, and a

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Ghost inside Open MPI 4.1: mpirun (the coordinator's place) and its daemons.
 //
 // Puts runtime_adapter.hpp into terms of ORTE and of the PMIx 4.2 server each daemon runs. Owned by

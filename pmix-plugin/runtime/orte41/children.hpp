@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Processes of ours below mpirun or a daemon. ORTE reaps every child with waitpid(-1), so each one
 // must be made known to it, and nobody else may wait.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Snapshots asked for by PMIx_Job_control_nb(): on any node, carried to mpirun.
 #pragma once
 

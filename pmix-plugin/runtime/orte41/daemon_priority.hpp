@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // This daemon before everything else on its node, while ranks stand still for it.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Daemons that die or cannot be reached, in mpirun.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // What a snapshot writes down of the job as ORTE knows it (RuntimeAdapter::job_facts()).
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Job-wide fences while a rank is between two daemons.
 //
 // A fence (MPI_Finalize, PMIx_Fence) completes in mpirun when as many daemons as host ranks have

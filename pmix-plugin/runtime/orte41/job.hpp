@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Reading ORTE's tables: the application's job, its ranks, the daemons and their nodes.
 // Everything is ORTE's and read on its main thread; pointers are not owned and not kept.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Timers and watched descriptors on ORTE's event base, as functions.
 #pragma once
 

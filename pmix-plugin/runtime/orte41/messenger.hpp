@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Messages between the daemons of a job, over ORTE's RML.
 #pragma once
 

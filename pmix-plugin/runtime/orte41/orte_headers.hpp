@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // ORTE's and OPAL's headers of Open MPI 4.1 in one place. Included by the files of this folder
 // only; never together with PMIx's. They are C and not clean under -Wpedantic.
 #pragma once

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* A rank's standard streams in this daemon (ORTE's framework iof). C, for that framework's headers
  * do not compile as C++. ORTE's main thread only; none of these touches the rank itself. `job` is
  * the application job's number. */

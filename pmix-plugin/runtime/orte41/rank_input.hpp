@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Standard input on its way to a rank that moves.
 //
 // mpirun sends what it reads to the daemon of the rank, which writes it to the rank's wrapper as

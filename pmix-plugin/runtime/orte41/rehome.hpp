@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // The switch of a rank's entries in ORTE's tables from one daemon to another.
 #pragma once
 

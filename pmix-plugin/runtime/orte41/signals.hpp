@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Signals of mpirun that mean something to Ghost, on ORTE's event base.
 #pragma once
 

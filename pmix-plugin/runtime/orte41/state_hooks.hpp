@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: BSD-3-Clause
 // Standing in front of ORTE's own reaction when the state of a daemon or rank changes.
 //
 // ORTE keeps one function for each state in a list (orte_proc_states); ours takes that place and

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* See job_control.h. Facts used here are from PMIx 4.2.2, src/server/pmix_server.c: a request's
  * answer is packed and queued by the callback itself, so it must run on the progress thread. */
 #include "src/include/pmix_config.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* PMIx_Job_control_nb() with PMIX_JOB_CTRL_CHECKPOINT, from tools and ranks of this node.
  *
  * The server's function is replaced by ours before anybody connects; what is not ours goes on to

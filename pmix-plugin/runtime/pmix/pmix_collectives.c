@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* See pmix_collectives.h. Facts used here: libpmix 4.2.2 (src/server/pmix_server_ops.c) sets
  * host_called before it calls the host, gives it the tracker as its data, and looks at that flag
  * again only when the next participant calls; Open MPI 4.1.4 makes PMIx_Disconnect and PMIx_Fence a

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Calls in which some processes, named one by one, wait for each other inside the runtime
  * (PMIx_Connect, as in MPI_Comm_spawn, accept and connect; PMIx_Disconnect; PMIx_Fence), while a
  * rank that takes part in one moves. Calls of a whole job: pmix_server.h.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* See pmix_server.h. C, for PMIx's internal headers do not compile as C++. Facts used here are from
  * PMIx 4.2.2: src/server/pmix_server_ops.c (fence trackers), src/mca/ptl/base/ptl_base_sendrecv.c
  * (lost_connection). */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Changes in this daemon's PMIx server (libpmix 4.2, internal structures) when a rank leaves or
  * joins.
  *

@@ -1,2 +1,3 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* PMIx's installed private headers still say "include/pmix_common.h", their path in its source tree. */
 #include <pmix_common.h>
