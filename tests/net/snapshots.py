@@ -328,7 +328,7 @@ def case_disk_full(folder):
     job.reach(20)
     os.makedirs(job.shots)
     for node in NODES:  # each its own, and too small for a rank
-        good(on(node, "mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", job.shots))
+        good(on(node, "mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", job.shots))
     failure(job.checkpoint(), "space")
     here = job.step()
     job.reach(here + 20)
