@@ -100,8 +100,10 @@ Json value_json(const Value& value, const void* at) {
         }
         case Kind::record:
             return to_json(*value.record, at);
-        case Kind::raw:
-            return Json::parse(static_cast<const Raw*>(at)->text, nullptr, false);
+        case Kind::raw: {
+            Json json = Json::parse(static_cast<const Raw*>(at)->text, nullptr, false);
+            return json.is_discarded() ? Json() : json;
+        }
     }
     return {};
 }

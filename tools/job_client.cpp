@@ -14,6 +14,11 @@
 #include "tools/process.hpp"
 
 namespace ghost::tools {
+
+using plugin::FromCoordinator;
+using plugin::RequestProgress;
+using plugin::RequestResult;
+
 namespace {
 
 constexpr int answer_limit_ms = 5000;
@@ -37,18 +42,27 @@ std::vector<std::string> entries(const std::string& folder, const std::string& b
     return out;
 }
 
+schema::Reader reader() {
+    return {plugin::from_coordinator, "the coordinator"};
+}
+
+Json json_of(const schema::Raw& raw) {
+    return Json::parse(raw.text, nullptr, false);
+}
+
 Result<Job> open_job(const std::string& path, int timeout_ms) {
     auto socket = ControlSocket::connect(path);
     GHOST_TRY(socket);
-    GHOST_TRY(socket->send({{"t", "ps"}}));
-    auto message = socket->receive(timeout_ms);
-    GHOST_TRY(message);
-    const Json& body = message->body;
-    if (body.value("t", "") != "result" || !body.contains("result") ||
-        !body["result"].is_object()) {
-        return make_error(Code::corrupt, "understand the coordinator at", path);
-    }
-    return Job{std::move(*socket), path, body["result"]};
+    GHOST_TRY(socket->send_text(schema::encode(plugin::PsRequest{})));
+    auto packet = socket->receive(timeout_ms);
+    GHOST_TRY(packet);
+    std::string complaint;
+    const auto message = reader().read(packet->text, complaint);
+    Json info;
+    if (message && message->is<RequestResult>())
+        info = json_of(message->as<RequestResult>().result);
+    if (!info.is_object()) return make_error(Code::corrupt, "understand the coordinator at", path);
+    return Job{std::move(*socket), path, std::move(info)};
 }
 
 std::string describe(const Job& job) {
@@ -66,13 +80,14 @@ bool process_exists(pid_t pid) {
 }
 
 // The connection broke before the result came.
-Answer coordinator_lost(const Job& job, const Json& last) {
+Answer coordinator_lost(const Job& job, const std::optional<RequestProgress>& last) {
     int64_t limit = monotonic_us() + ending_limit_us;
     while (process_exists(job.pid()) && monotonic_us() < limit) ::usleep(20000);
     std::string known = "nothing is known to have been done";
-    if (last.is_object()) {
-        known = fmt::format("rank {} was last heard of in phase \"{}\"", last.value("rank", -1),
-                            last.value("phase", std::string("?")));
+    if (last) {
+        known = fmt::format("{} was last heard of in phase \"{}\"",
+                            last->rank ? fmt::format("rank {}", *last->rank) : "the snapshot",
+                            last->phase);
     }
     Answer out;
     if (process_exists(job.pid())) {
@@ -90,14 +105,47 @@ Answer coordinator_lost(const Job& job, const Json& last) {
     return out;
 }
 
-Answer result_of(const Json& body) {
+Answer answer_of(const RequestResult& result) {
     Answer out;
-    out.exit = body.value("exit", 1);
-    out.result = body.value("result", Json());
-    out.error = body.value("error", std::string());
+    out.exit = result.exit;
+    if (!result.result.text.empty()) out.result = json_of(result.result);
+    out.error = result.error.value_or("");
     if (out.exit != 0 && out.error.empty())
         out.error = "the coordinator refused and did not say why";
     return out;
+}
+
+// One that is of another version, or none at all. What it does with the request is not known here.
+Answer not_understood(const Job& job, const std::string& complaint) {
+    const auto why = schema::decode<schema::Complaint>(complaint);
+    return {1, Json(),
+            fmt::format("the coordinator in mpirun {} is not understood: {}; `ghost ps` shows "
+                        "where the job's ranks are",
+                        job.pid(), why.ok() ? why->why : "it does not say what became of it")};
+}
+
+Answer ask(const Job& job, const std::string& request, const OnProgress& progress) {
+    std::optional<RequestProgress> last;
+    if (!job.socket.send_text(request).ok()) return coordinator_lost(job, last);
+    auto read = reader();
+    for (;;) {
+        auto packet = job.socket.receive(-1);
+        if (!packet.ok()) return coordinator_lost(job, last);
+        std::string complaint;
+        const auto message = read.read(packet->text, complaint);
+        if (!message) return not_understood(job, complaint);
+        switch (message->type<FromCoordinator>()) {
+            case FromCoordinator::result:
+                return answer_of(message->as<RequestResult>());
+            case FromCoordinator::error:
+                return {
+                    1, Json(),
+                    "the coordinator did not understand: " + message->as<schema::Complaint>().why};
+            case FromCoordinator::progress:
+                last = message->as<RequestProgress>();
+                if (progress) progress(*last);
+        }
+    }
 }
 
 // Where mpirun makes its session folders (orte/util/session_dir.c): the parameter rules alone.
@@ -165,24 +213,12 @@ Result<Job> choose_job(const std::string& wanted) {
                       fmt::format("{}: running are {}{}", wanted, list(jobs), also));
 }
 
-Answer ask(const Job& job, const Json& request, const std::function<void(const Json&)>& progress) {
-    Json last;
-    Status sent = job.socket.send(request);
-    if (!sent.ok()) return coordinator_lost(job, last);
-    for (;;) {
-        auto message = job.socket.receive(-1);
-        if (!message.ok()) return coordinator_lost(job, last);
-        const Json& body = message->body;
-        std::string type = body.value("t", std::string());
-        if (type == "result") return result_of(body);
-        if (type == "error") {
-            return {1, Json(),
-                    "the coordinator did not understand: " + body.value("why", std::string())};
-        }
-        if (type != "progress") continue;
-        last = body;
-        if (progress) progress(body);
-    }
+Answer ask(const Job& job, const plugin::MigrateRequest& request, const OnProgress& progress) {
+    return ask(job, schema::encode(request), progress);
+}
+
+Answer ask(const Job& job, const plugin::CheckpointRequest& request, const OnProgress& progress) {
+    return ask(job, schema::encode(request), progress);
 }
 
 }  // namespace ghost::tools

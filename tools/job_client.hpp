@@ -10,6 +10,7 @@
 
 #include "base/control_socket.hpp"
 #include "base/result.hpp"
+#include "pmix-plugin/protocol/client_coordinator.hpp"
 
 namespace ghost::tools {
 
@@ -42,9 +43,11 @@ struct Answer {
     std::string error;  // what to tell the user; empty if done
 };
 
-// Sends the request and waits for its result, however long it takes; `progress` gets every
-// "progress" message. A coordinator that vanishes is an Answer too: exit 3 with what is known if
-// mpirun is gone, else 1.
-Answer ask(const Job& job, const Json& request, const std::function<void(const Json&)>& progress);
+using OnProgress = std::function<void(const plugin::RequestProgress&)>;
+
+// Sends the request and waits for its result, however long it takes. A coordinator that vanishes is
+// an Answer too: exit 3 with what is known if mpirun is gone, else 1.
+Answer ask(const Job& job, const plugin::MigrateRequest& request, const OnProgress& progress);
+Answer ask(const Job& job, const plugin::CheckpointRequest& request, const OnProgress& progress);
 
 }  // namespace ghost::tools

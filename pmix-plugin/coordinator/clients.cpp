@@ -1,30 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/coordinator/clients.hpp"
 
-#include <algorithm>
-#include <limits>
 #include <sys/stat.h>
 
 #include "base/log.hpp"
-#include "pmix-plugin/protocol/message.hpp"
 
 namespace ghost::plugin {
 namespace {
 
 constexpr size_t most_clients = 64;
-
-// {"ranks":[1,2]}: the numbers, or nothing if the form is wrong.
-std::vector<RankId> ranks_of(const Json& m) {
-    std::vector<RankId> out;
-    const Json* list = field(m, "ranks");
-    if (list == nullptr || !list->is_array()) return {};
-    for (const Json& item : *list) {
-        if (!item.is_number_integer() || item.get<int64_t>() < 0) return {};
-        if (item.get<uint64_t>() > std::numeric_limits<RankId>::max()) return {};
-        out.push_back(item.get<RankId>());
-    }
-    return out;
-}
 
 Json row_of(const Move& m) {
     Json row = {{"rank", m.rank},
@@ -38,6 +22,11 @@ Json row_of(const Move& m) {
                 {"epoch", m.epoch},
                 {"moved", m.moved}};
     return row;
+}
+
+// Names of nodes and folders may be no UTF-8.
+std::string json_text(const Json& json) {
+    return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 }  // namespace
@@ -64,9 +53,10 @@ void Clients::accept() {
     }
     if (clients_.size() >= most_clients) return;
     ClientId id = ++last_id_;
-    clients_[id] = ControlConnection::open(
-        adapter_, std::move(*socket), [this, id](ControlMessage& m) { message(id, m.body); },
+    auto connection = ControlConnection::open(
+        adapter_, std::move(*socket), [this, id](ControlMessage& m) { packet(id, m.text); },
         [this, id] { closed(id); });
+    clients_.insert({id, {std::move(connection), {to_coordinator, "the ghost command"}}});
 }
 
 void Clients::closed(ClientId id) {
@@ -74,31 +64,36 @@ void Clients::closed(ClientId id) {
     queue_.drop(id);
 }
 
-void Clients::tell(ClientId id, const Json& m) {
-    auto it = clients_.find(id);
-    if (it != clients_.end()) it->second->send(m);
-}
-
 void Clients::refuse(ClientId id, const std::string& why) {
-    tell(id, {{"t", "result"}, {"exit", 1}, {"result", Json::array()}, {"error", why}});
+    tell(id, RequestResult{1, {"[]"}, why});
 }
 
-void Clients::message(ClientId id, const Json& m) {
-    std::string type = text(m, "t");
-    if (type == "ps") return tell(id, {{"t", "result"}, {"exit", 0}, {"result", services_.ps()}});
-    if (type == "migrate") return migrate(id, m);
-    if (type == "checkpoint") return checkpoint(id, m);
-    if (type == "error") return;
-    log::warning("the ghost command sent an unknown message {}", type);
-    tell(id, {{"t", "error"}, {"why", "unknown message " + type}});
+void Clients::packet(ClientId id, std::string_view text) {
+    auto client = clients_.find(id);
+    if (client == clients_.end()) return;
+    std::string answer;
+    const auto m = client->second.reader.read(text, answer);
+    if (!answer.empty()) client->second.connection->send_text(std::move(answer));
+    if (m) message(id, *m);
 }
 
-void Clients::migrate(ClientId id, const Json& m) {
+void Clients::message(ClientId id, const schema::Received& m) {
+    switch (m.type<ToCoordinator>()) {
+        case ToCoordinator::ps:
+            return tell(id, RequestResult{0, {json_text(services_.ps())}, std::nullopt});
+        case ToCoordinator::migrate:
+            return migrate(id, m.as<MigrateRequest>());
+        case ToCoordinator::checkpoint:
+            return checkpoint(id, m.as<CheckpointRequest>());
+    }
+}
+
+void Clients::migrate(ClientId id, const MigrateRequest& m) {
     auto request = std::make_shared<Request>();
     request->client = id;
-    request->ranks = ranks_of(m);
-    request->to = text(m, "to");
-    request->mode = text(m, "mode");
+    request->ranks = m.ranks;
+    request->to = m.to;
+    request->mode = m.mode.value_or("");
     if (request->ranks.empty() || request->to.empty()) {
         return refuse(id, "a migration names at least one rank and a node");
     }
@@ -116,21 +111,18 @@ void Clients::migrate(ClientId id, const Json& m) {
     if (!queue_.add(std::move(move))) refuse(id, "too many moves wait already");
 }
 
-void Clients::checkpoint(ClientId id, const Json& m) {
+void Clients::checkpoint(ClientId id, const CheckpointRequest& m) {
     SnapshotOrder order;
-    order.then = text(m, "then", "continue");
-    order.to = text(m, "to");
+    order.then = then_names[static_cast<size_t>(m.then)];
+    order.to = m.to;
     order.asked_by = "ghost checkpoint";
     auto progress = [this, id](const SnapshotRun& run) {
-        tell(id, {{"t", "progress"},
-                  {"phase", name(run.state)},
-                  {"bytes", run.bytes},
-                  {"total", run.total}});
+        tell(id, RequestProgress{std::nullopt, name(run.state), run.bytes, run.total});
     };
     auto finished = [this, id](const SnapshotRun& run) {
         const int exit = run.state == SnapshotState::done ? 0 : run.harmed ? 3 : 1;
-        Json answer = {{"t", "result"}, {"exit", exit}, {"result", result_of(run)}};
-        if (exit != 0) answer["error"] = run.why;
+        RequestResult answer{exit, {json_text(result_of(run))}, std::nullopt};
+        if (exit != 0) answer.error = run.why;
         tell(id, answer);
     };
     services_.snapshot(id, order, progress, finished);
@@ -144,11 +136,7 @@ void Clients::next(const std::shared_ptr<Request>& request) {
 }
 
 void Clients::progress(ClientId id, const Move& move) {
-    tell(id, {{"t", "progress"},
-              {"rank", move.rank},
-              {"phase", name(move.state)},
-              {"bytes", move.bytes},
-              {"total", move.total}});
+    tell(id, RequestProgress{move.rank, name(move.state), move.bytes, move.total});
 }
 
 // The first rank that does not move ends the request: what the user meant by the rest may no longer
@@ -176,9 +164,9 @@ void Clients::finished(const std::shared_ptr<Request>& request, const Move& move
 }
 
 void Clients::answer(const Request& request) {
-    Json m = {{"t", "result"}, {"exit", request.exit}, {"result", request.rows}};
-    if (!request.error.empty()) m["error"] = request.error;
-    if (!request.error.empty()) log::warning("{}", request.error);
+    RequestResult m{request.exit, {json_text(request.rows)}, std::nullopt};
+    if (!request.error.empty()) m.error = request.error;
+    if (m.error) log::warning("{}", *m.error);
     tell(request.client, m);
 }
 
@@ -191,7 +179,7 @@ void Clients::stop() {
     begun_.reset();
     if (soon_) adapter_.cancel(*soon_);
     soon_.reset();
-    for (auto& [id, channel] : clients_) channel->close();
+    for (auto& [id, client] : clients_) client.connection->close();
     clients_.clear();
     if (listener_.valid()) adapter_.unwatch(watch_);
     listener_.close();

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/runtime/interface/control_connection.hpp"
 #include "pmix-plugin/coordinator/mover.hpp"
 #include "pmix-plugin/coordinator/queue.hpp"
@@ -34,6 +35,10 @@ class Clients {
 
   private:
     using ClientId = uint64_t;
+    struct Client {
+        std::shared_ptr<ControlConnection> connection;
+        schema::Reader reader;
+    };
     // One `migrate`: its ranks move one after the other. Once begun it is carried out whether or
     // not the client stays; a request that has not begun goes with its client.
     struct Request {
@@ -48,15 +53,20 @@ class Clients {
     };
 
     void accept();
-    void message(ClientId id, const Json& m);
+    void packet(ClientId id, std::string_view text);
+    void message(ClientId id, const schema::Received& m);
     void closed(ClientId id);
-    void migrate(ClientId id, const Json& m);
-    void checkpoint(ClientId id, const Json& m);
+    void migrate(ClientId id, const MigrateRequest& m);
+    void checkpoint(ClientId id, const CheckpointRequest& m);
     void next(const std::shared_ptr<Request>& request);
     void progress(ClientId id, const Move& move);
     void finished(const std::shared_ptr<Request>& request, const Move& move);
     void answer(const Request& request);
-    void tell(ClientId id, const Json& m);
+    template <typename Message>
+    void tell(ClientId id, const Message& m) {
+        auto it = clients_.find(id);
+        if (it != clients_.end()) it->second.connection->tell(m);
+    }
     void refuse(ClientId id, const std::string& why);
 
     RuntimeAdapter& adapter_;
@@ -65,7 +75,7 @@ class Clients {
     Services services_;
     ControlListener listener_;
     WatchId watch_ = 0;
-    std::map<ClientId, std::shared_ptr<ControlConnection>> clients_;
+    std::map<ClientId, Client> clients_;
     ClientId last_id_ = 0;
     std::shared_ptr<Request> begun_;  // whose ranks move now
     std::optional<TimerId> soon_;

@@ -76,7 +76,7 @@ struct SnapshotRun {
     std::string why;
 };
 
-// {snapshot, name, kind, ranks, bytes, pause_us, total_us}: docs/PROTOCOL.md, "T → C: snapshots".
+// {snapshot, name, kind, ranks, bytes, pause_us, total_us}: docs/PROTOCOL.md, "T → C".
 Json result_of(const SnapshotRun& run);
 
 }  // namespace ghost::plugin

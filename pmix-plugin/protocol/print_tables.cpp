@@ -5,6 +5,7 @@
 #include <set>
 #include <string>
 
+#include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/protocol/daemons.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
 
@@ -88,6 +89,8 @@ int main() {
     print("Between daemons", between_daemons, seen, parts);
     print("Wrapper to node agent", from_wrapper, seen, parts);
     print("Node agent to wrapper", to_wrapper, seen, parts);
+    print("`ghost` command to coordinator", to_coordinator, seen, parts);
+    print("Coordinator to `ghost` command", from_coordinator, seen, parts);
     fmt::print("### Parts of messages\n\n| part | field | kind | meaning |\n|---|---|---|---|\n");
     for (const auto* part : parts) {
         const bool array = part->form == ghost::schema::Form::array;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Messages between the parties of a job: whatever comes is read or refused, and what was read is
 // the same when it is written and read again.
+#include <algorithm>
 #include <cstring>
 #include <random>
 
 #include "base/log.hpp"
+#include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/protocol/daemons.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
 #include "tests/fuzz/targets.hpp"
@@ -32,7 +34,7 @@ std::string some_text(Random& random, uint64_t most) {
 // At the limits, and anywhere between.
 uint64_t some_number(const Value& value, Random& random) {
     const uint64_t choices[] = {static_cast<uint64_t>(value.least), value.most,
-                                value.most / 2 + random() % 1000};
+                                std::min<uint64_t>(value.most, value.most / 2 + random() % 1000)};
     return choices[random() % 3];
 }
 
@@ -126,6 +128,8 @@ const std::vector<Target>& targets() {
         target<plugin::between_daemons>("daemons"),
         target<plugin::from_wrapper>("fromwrapper"),
         target<plugin::to_wrapper>("towrapper"),
+        target<plugin::to_coordinator>("tocoordinator"),
+        target<plugin::from_coordinator>("fromcoordinator"),
     };
     return all;
 }

@@ -174,9 +174,8 @@ TEST(Move, Refusals) {
         {migrate({1}, "gn0"), "is full: 1 of 1 slots"},
         {migrate({2}, "gn2"), "rank 2 is not running"},
         {{{"t", "migrate"}, {"ranks", {1}}, {"to", "gn2"}, {"mode", "lazy"}}, "--mode stop"},
-        {{{"t", "migrate"}, {"ranks", "1"}, {"to", "gn2"}}, "at least one rank"},
-        {{{"t", "migrate"}, {"ranks", {-1}}, {"to", "gn2"}}, "at least one rank"},
-        {{{"t", "migrate"}, {"ranks", {1}}, {"to", 3}}, "at least one rank"},
+        {migrate({}, "gn2"), "at least one rank"},
+        {migrate({1}, ""), "at least one rank"},
     };
     Cluster c(8, 3, {0, 1, 1}, 1);
     c.end_rank(2);
@@ -191,6 +190,37 @@ TEST(Move, Refusals) {
         EXPECT_NE(error.find(one.says), std::string::npos) << error;
     }
     EXPECT_EQ(c.holds, 0);
+    EXPECT_EQ(c.node_of(1), 1u);
+    expect_sound(c);
+}
+
+// What is no request of the protocol is answered by what is wrong in it, and nothing is moved.
+TEST(Move, MessagesThatCannotBeReadAreAnsweredByAnError) {
+    struct Case {
+        Json ask;
+        const char* says;
+    } cases[] = {
+        {{{"t", "migrate"}, {"ranks", "1"}, {"to", "gn2"}}, "migrate: ranks is no list"},
+        {{{"t", "migrate"}, {"ranks", {-1}}, {"to", "gn2"}}, "migrate: ranks[0] is no whole"},
+        {{{"t", "migrate"}, {"ranks", {1}}, {"to", 3}}, "migrate: to is no text"},
+        {{{"t", "migrate"}, {"to", "gn2"}}, "migrate: ranks is missing"},
+        {{{"t", "dance"}}, "unknown message dance"},
+        {{{"ranks", {1}}}, "no type"},
+    };
+    Cluster c(8, 3, {0, 1, 1}, 1);
+    Client& user = c.client();
+    for (const Case& one : cases) {
+        user.errors.clear();
+        user.ask(one.ask);
+        ASSERT_TRUE(c.run(second, [&] { return !user.errors.empty(); })) << one.says;
+        EXPECT_NE(user.errors[0].find(one.says), std::string::npos) << user.errors[0];
+    }
+    EXPECT_TRUE(user.results.empty());
+    user.errors.clear();
+    user.ask({{"t", "error"}, {"why", "no"}});  // never answered
+    user.ask(migrate({1}, "gn1"));
+    ASSERT_TRUE(c.run(second, [&] { return !user.results.empty(); }));
+    EXPECT_TRUE(user.errors.empty());
     EXPECT_EQ(c.node_of(1), 1u);
     expect_sound(c);
 }

@@ -396,6 +396,7 @@ bool Cluster::pump() {
         active = true;
         std::string type = text(m->body, "t");
         if (type == "result") client.results.push_back(m->body);
+        if (type == "error") client.errors.push_back(text(m->body, "why"));
         if (type != "progress") continue;
         client.phases.push_back(text(m->body, "phase"));
         if (client.on_phase) client.on_phase(client.phases.back());

@@ -153,6 +153,7 @@ class Client {
 
     std::vector<std::string> phases;
     std::vector<Json> results;
+    std::vector<std::string> errors;  // why, of each `error`
     std::function<void(const std::string& phase)> on_phase;
 
   private:

@@ -197,7 +197,13 @@ TEST(Snapshots, Refusals) {
         std::string error = user.results[0]["error"];
         EXPECT_NE(error.find(what), std::string::npos) << error;
     };
-    says(checkpoint("dance"), "cannot follow a snapshot");
+    user.ask(checkpoint("dance"));
+    ASSERT_TRUE(c.run(90 * second, [&] { return !user.errors.empty(); }));
+    EXPECT_NE(user.errors[0].find("checkpoint: then is none of its values"), std::string::npos);
+    std::vector<std::string> answers;
+    c.job_control("dance", answers);
+    ASSERT_TRUE(c.run(90 * second, [&] { return !answers.empty(); }));
+    EXPECT_NE(answers[0].find("cannot follow a snapshot"), std::string::npos) << answers[0];
     says(checkpoint("continue", "/proc/nowhere"), "/proc/nowhere");
     c.end_rank(1);
     c.run(second);

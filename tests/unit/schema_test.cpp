@@ -298,6 +298,17 @@ constinit const Record Note::table = record<Note>("note", "", note_fields);
 constexpr Message messages[] = {message<Empty>(Type::empty), message<Note>(Type::pair)};
 constexpr Family family_of_test = family("X to Y", messages);
 
+// Nobody may send what the other side cannot read.
+TEST(Schema, WhatIsNoJsonIsNull) {
+    for (const char* text : {"", "{", "nothing"}) {
+        All all;
+        all.raw.text = text;
+        const Json json = Json::parse(encode(all), nullptr, false);
+        ASSERT_TRUE(json.is_object()) << text;
+        EXPECT_TRUE(json["raw"].is_null()) << text;
+    }
+}
+
 TEST(SchemaReader, GivesAMessageItsTypeAndStruct) {
     Reader reader(family_of_test, "peer");
     std::string answer;

@@ -241,6 +241,34 @@ TEST_F(GhostCommand, CoordinatorGoneMidWayButMpirunLives) {
     EXPECT_NE(o.err.find("the job runs on"), std::string::npos) << o.err;
 }
 
+TEST_F(GhostCommand, CoordinatorGoneInASnapshot) {
+    FakeCoordinator c(folder_, 0x7ffffff0, "33", [](const ControlSocket& client, const Json&) {
+        (void)client.send({{"t", "progress"}, {"phase", "gating"}, {"bytes", 0}, {"total", 0}});
+    });
+    Outcome o = ghost("checkpoint 33 --json");
+    EXPECT_EQ(o.exit, 3);
+    EXPECT_NE(o.err.find("the snapshot was last heard of in phase \"gating\""), std::string::npos)
+        << o.err;
+}
+
+// Nobody waits for ever for an answer that has come and cannot be read.
+TEST_F(GhostCommand, CoordinatorThatIsNotUnderstood) {
+    const std::pair<Json, const char*> cases[] = {
+        {{{"t", "result"}, {"exit", "0"}}, "result: exit is no whole number"},
+        {{{"t", "result"}}, "result: exit is missing"},
+        {{{"t", "progress"}, {"bytes", 1}, {"total", 1}}, "progress: phase is missing"},
+        {{{"t", "dance"}}, "unknown message dance"},
+        {{{"t", "error"}, {"why", "unknown message migrate"}},
+         "did not understand: unknown message migrate"},
+    };
+    for (const auto& [answer, says] : cases) {
+        FakeCoordinator c(folder_, 4711, "33", answers(answer));
+        Outcome o = ghost("migrate --rank 1 --to gn3");
+        EXPECT_EQ(o.exit, 1);
+        EXPECT_NE(o.err.find(says), std::string::npos) << o.err;
+    }
+}
+
 TEST_F(GhostCommand, PsForPeople) {
     FakeCoordinator c(folder_, 4711, "33", answers(done()));
     Outcome o = ghost("ps");

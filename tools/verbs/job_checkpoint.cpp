@@ -41,11 +41,11 @@ int checkpoint_job(const Job& job, const std::string& to, const std::string& the
     if (const auto id = identify(job.pid()); then == "kill" && id.ok()) {
         if (auto opened = open_process(*id); opened.ok()) mpirun = std::move(*opened);
     }
-    const Answer answer =
-        ask(job, {{"t", "checkpoint"}, {"to", folder}, {"then", then}}, [&](const Json& p) {
-            line.show("job " + job.name() + " " + p.value("phase", "?"),
-                      p.value("bytes", uint64_t{0}), p.value("total", uint64_t{0}));
-        });
+    const plugin::CheckpointRequest request{folder,
+                                            plugin::then_named(then).value_or(plugin::Then::go_on)};
+    const Answer answer = ask(job, request, [&](const plugin::RequestProgress& p) {
+        line.show("job " + job.name() + " " + p.phase, p.bytes, p.total);
+    });
     bool ended = false;
     if (mpirun.valid() && answer.exit == exit_done) {
         line.show("job " + job.name() + " ending", 0, 0);

@@ -51,12 +51,11 @@ int run_migrate(const MigrateArgs& args, bool json) {
     }
     auto job = choose_job(args.job);
     if (!job.ok()) return report(job.error(), json);
-    Json request{{"t", "migrate"}, {"ranks", args.ranks}, {"to", args.to}};
-    if (!args.mode.empty()) request["mode"] = args.mode;
+    plugin::MigrateRequest request{{args.ranks.begin(), args.ranks.end()}, args.to, std::nullopt};
+    if (!args.mode.empty()) request.mode = args.mode;
     ProgressLine line;
-    Answer answer = ask(*job, request, [&](const Json& p) {
-        line.show(fmt::format("rank {} {}", p.value("rank", -1), p.value("phase", "?")),
-                  p.value("bytes", uint64_t{0}), p.value("total", uint64_t{0}));
+    Answer answer = ask(*job, request, [&](const plugin::RequestProgress& p) {
+        line.show(fmt::format("rank {} {}", p.rank.value_or(0), p.phase), p.bytes, p.total);
     });
     line.clear();
     if (!answer.error.empty()) fmt::print(stderr, "ghost: {}\n", answer.error);

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "pmix-plugin/protocol/client_coordinator.hpp"
+
+namespace ghost::plugin {
+
+using schema::Field;
+using schema::field;
+using schema::message;
+using schema::Record;
+using schema::record;
+
+namespace {
+
+constexpr Field migrate_fields[] = {
+    field<&MigrateRequest::ranks>("ranks", "to move, one after the other"),
+    field<&MigrateRequest::to>("to", "node of the job, as in mpirun's host list"),
+    field<&MigrateRequest::mode>("mode", "stop or auto, the default"),
+};
+constexpr Field checkpoint_fields[] = {
+    field<&CheckpointRequest::to>("to", "folder, `memory`, `both`; empty: as the job's parameters")
+        .or_default(),
+    field<&CheckpointRequest::then>("then", "what follows").or_default(),
+};
+constexpr Field result_fields[] = {
+    field<&RequestResult::exit>("exit", "status that the command ends with")
+        .at_least(0)
+        .at_most(255),
+    field<&RequestResult::result>(
+        "result", "of `ps` an object, of `migrate` a row for each rank, of `checkpoint` a row")
+        .or_default(),
+    field<&RequestResult::error>("error", "reason, for the user"),
+};
+constexpr Field progress_fields[] = {
+    field<&RequestProgress::rank>("rank", "which moves; not of a snapshot"),
+    field<&RequestProgress::phase>("phase", "what is being done"),
+    field<&RequestProgress::bytes>("bytes", "done").in("bytes"),
+    field<&RequestProgress::total>("total", "of so many, 0 if unknown").in("bytes"),
+};
+
+}  // namespace
+
+constinit const Record PsRequest::table =
+    record<PsRequest>("ps", "how is the job? `result` at once");
+constinit const Record MigrateRequest::table = record<MigrateRequest>(
+    "migrate", "ranks are to move; `progress`, then `result`", migrate_fields);
+constinit const Record CheckpointRequest::table = record<CheckpointRequest>(
+    "checkpoint", "a snapshot is to be made; `progress`, then `result`", checkpoint_fields);
+constinit const Record RequestResult::table =
+    record<RequestResult>("result", "what became of a request", result_fields);
+constinit const Record RequestProgress::table =
+    record<RequestProgress>("progress", "how far a request is", progress_fields);
+
+namespace {
+
+constexpr schema::Message to_coordinator_messages[] = {
+    message<PsRequest>(ToCoordinator::ps),
+    message<MigrateRequest>(ToCoordinator::migrate),
+    message<CheckpointRequest>(ToCoordinator::checkpoint),
+};
+constexpr schema::Message from_coordinator_messages[] = {
+    message<RequestResult>(FromCoordinator::result),
+    message<RequestProgress>(FromCoordinator::progress),
+    message<schema::Complaint>(FromCoordinator::error),
+};
+
+}  // namespace
+
+constinit const schema::Family to_coordinator = schema::family("T to C", to_coordinator_messages);
+constinit const schema::Family from_coordinator =
+    schema::family("C to T", from_coordinator_messages);
+
+}  // namespace ghost::plugin

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What the `ghost` command and a job's coordinator say to each other (docs/PROTOCOL.md, "T → C").
+#pragma once
+
+#include "pmix-plugin/protocol/parts.hpp"
+
+namespace ghost::plugin {
+
+// --- the command to the coordinator ---
+
+enum class ToCoordinator : uint8_t { ps, migrate, checkpoint };
+extern const schema::Family to_coordinator;
+
+struct PsRequest {
+    static const schema::Record table;
+};
+struct MigrateRequest {
+    std::vector<uint32_t> ranks;
+    std::string to;
+    std::optional<std::string> mode;
+    static const schema::Record table;
+};
+struct CheckpointRequest {
+    std::string to;
+    Then then = Then::go_on;
+    static const schema::Record table;
+};
+
+// --- the coordinator to the command ---
+
+enum class FromCoordinator : uint8_t { result, progress, error };
+extern const schema::Family from_coordinator;
+
+// What became of a request: the last message about it.
+struct RequestResult {
+    int32_t exit = 0;
+    schema::Raw result;
+    std::optional<std::string> error;
+    static const schema::Record table;
+};
+struct RequestProgress {
+    std::optional<uint32_t> rank;
+    std::string phase;
+    uint64_t bytes = 0;
+    uint64_t total = 0;
+    static const schema::Record table;
+};
+
+}  // namespace ghost::plugin
