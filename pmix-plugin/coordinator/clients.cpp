@@ -31,8 +31,8 @@ std::string json_text(const Json& json) {
 
 }  // namespace
 
-Clients::Clients(RuntimeAdapter& adapter, Queue& queue, Mover& mover, Services services)
-    : adapter_(adapter), queue_(queue), mover_(mover), services_(std::move(services)) {}
+Clients::Clients(RuntimeAdapter& adapter, Services services)
+    : adapter_(adapter), services_(std::move(services)) {}
 
 Status Clients::listen(const std::string& path) {
     // The folder is this job's own: what is there is of a coordinator that died.
@@ -61,7 +61,7 @@ void Clients::accept() {
 
 void Clients::closed(ClientId id) {
     clients_.erase(id);
-    queue_.drop(id);
+    services_.gone(id);
 }
 
 void Clients::refuse(ClientId id, const std::string& why) {
@@ -89,26 +89,13 @@ void Clients::message(ClientId id, const schema::Received& m) {
 }
 
 void Clients::migrate(ClientId id, const MigrateRequest& m) {
-    auto request = std::make_shared<Request>();
-    request->client = id;
-    request->ranks = m.ranks;
-    request->to = m.to;
-    request->mode = m.mode.value_or("");
-    if (request->ranks.empty() || request->to.empty()) {
+    if (m.ranks.empty() || m.to.empty()) {
         return refuse(id, "a migration names at least one rank and a node");
     }
-    Operation move;
-    move.owner = id;
-    move.begin = [this, request] {
-        begun_ = request;
-        next(request);
-    };
-    move.refuse = [this, request](const std::string& why) {
-        request->exit = 1;
-        request->error = why + ": nothing more is moved";
-        answer(*request);
-    };
-    if (!queue_.add(std::move(move))) refuse(id, "too many moves wait already");
+    services_.migrate(
+        id, {m.ranks, m.to, m.mode.value_or("")},
+        [this, id](const Move& move) { progress(id, move); },
+        [this, id](const MigrationResult& result) { migrated(id, result); });
 }
 
 void Clients::checkpoint(ClientId id, const CheckpointRequest& m) {
@@ -117,7 +104,7 @@ void Clients::checkpoint(ClientId id, const CheckpointRequest& m) {
     order.to = m.to;
     order.asked_by = "ghost checkpoint";
     auto progress = [this, id](const SnapshotRun& run) {
-        tell(id, RequestProgress{std::nullopt, name(run.state), run.bytes, run.total});
+        tell(id, RequestProgress{std::nullopt, snapshot_states.name(run.state), run.bytes, run.total});
     };
     auto finished = [this, id](const SnapshotRun& run) {
         const int exit = run.state == SnapshotState::done ? 0 : run.harmed ? 3 : 1;
@@ -128,57 +115,20 @@ void Clients::checkpoint(ClientId id, const CheckpointRequest& m) {
     services_.snapshot(id, order, progress, finished);
 }
 
-void Clients::next(const std::shared_ptr<Request>& request) {
-    MoveOrder order{request->ranks[request->next], request->to, request->mode};
-    mover_.begin(
-        order, [this, id = request->client](const Move& move) { progress(id, move); },
-        [this, request](const Move& move) { finished(request, move); });
-}
-
 void Clients::progress(ClientId id, const Move& move) {
-    tell(id, RequestProgress{move.rank, name(move.state), move.bytes, move.total});
+    tell(id, RequestProgress{move.rank, move_states.name(move.state), move.bytes, move.total});
 }
 
-// The first rank that does not move ends the request: what the user meant by the rest may no longer
-// hold, and nothing is lost by asking again.
-void Clients::finished(const std::shared_ptr<Request>& request, const Move& move) {
-    services_.moved(move);
-    request->rows.push_back(row_of(move));
-    ++request->next;
-    if (!move.why.empty() && move.state != MoveState::done) {
-        request->exit = move.harmed ? 3 : 1;
-        request->error = move.why;
-        size_t left = request->ranks.size() - request->next;
-        if (left > 0) request->error += fmt::format(" ({} more ranks were not tried)", left);
-    }
-    if (request->exit != 0 || request->next == request->ranks.size()) {
-        begun_.reset();
-        answer(*request);
-        return queue_.done();
-    }
-    // Not from here: the mover is still inside the end of this move.
-    soon_ = adapter_.after(0, [this, request] {
-        soon_.reset();
-        next(request);
-    });
-}
-
-void Clients::answer(const Request& request) {
-    RequestResult m{request.exit, {json_text(request.rows)}, std::nullopt};
-    if (!request.error.empty()) m.error = request.error;
+void Clients::migrated(ClientId id, const MigrationResult& result) {
+    Json rows = Json::array();
+    for (const Move& move : result.moves) rows.push_back(row_of(move));
+    RequestResult m{result.exit, {json_text(rows)}, std::nullopt};
+    if (!result.error.empty()) m.error = result.error;
     if (m.error) log::warning("{}", *m.error);
-    tell(request.client, m);
+    tell(id, m);
 }
 
 void Clients::stop() {
-    if (begun_ && begun_->exit == 0) {
-        begun_->exit = 1;
-        begun_->error = "mpirun is ending: nothing more is moved";
-        answer(*begun_);
-    }
-    begun_.reset();
-    if (soon_) adapter_.cancel(*soon_);
-    soon_.reset();
     for (auto& [id, client] : clients_) client.connection->close();
     clients_.clear();
     if (listener_.valid()) adapter_.unwatch(watch_);

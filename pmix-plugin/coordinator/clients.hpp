@@ -10,9 +10,8 @@
 
 #include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/runtime/interface/control_connection.hpp"
-#include "pmix-plugin/coordinator/mover.hpp"
-#include "pmix-plugin/coordinator/queue.hpp"
-#include "pmix-plugin/coordinator/snapshotter.hpp"
+#include "pmix-plugin/coordinator/operations/migration.hpp"
+#include "pmix-plugin/coordinator/operations/snapshot.hpp"
 
 namespace ghost::plugin {
 
@@ -20,15 +19,20 @@ namespace ghost::plugin {
 class Clients {
   public:
     // What the coordinator does for a client. Each calls `finished` once; `owner` is the client.
+    // Once begun a request is carried out whether or not the client stays; one that has not begun
+    // goes with its client.
     struct Services {
         std::function<Json()> ps;  // the answer to `ps`
-        std::function<void(uint64_t owner, const SnapshotOrder&, Snapshotter::Progress,
-                           Snapshotter::Finished)>
+        std::function<void(uint64_t owner, MigrationOrder, MoveOperation::Progress,
+                           std::function<void(const MigrationResult&)> finished)>
+            migrate;
+        std::function<void(uint64_t owner, SnapshotOrder, SnapshotOperation::Progress,
+                           SnapshotOperation::Finished)>
             snapshot;
-        std::function<void(const Move&)> moved;  // for the event log
+        std::function<void(uint64_t owner)> gone;
     };
 
-    Clients(RuntimeAdapter& adapter, Queue& queue, Mover& mover, Services services);
+    Clients(RuntimeAdapter& adapter, Services services);
 
     Status listen(const std::string& path);
     void stop();
@@ -39,29 +43,14 @@ class Clients {
         std::shared_ptr<ControlConnection> connection;
         schema::Reader reader;
     };
-    // One `migrate`: its ranks move one after the other. Once begun it is carried out whether or
-    // not the client stays; a request that has not begun goes with its client.
-    struct Request {
-        ClientId client = 0;
-        std::vector<RankId> ranks;
-        size_t next = 0;
-        std::string to;
-        std::string mode;
-        Json rows = Json::array();
-        int exit = 0;
-        std::string error;
-    };
-
     void accept();
     void packet(ClientId id, std::string_view text);
     void message(ClientId id, const schema::Received& m);
     void closed(ClientId id);
     void migrate(ClientId id, const MigrateRequest& m);
     void checkpoint(ClientId id, const CheckpointRequest& m);
-    void next(const std::shared_ptr<Request>& request);
     void progress(ClientId id, const Move& move);
-    void finished(const std::shared_ptr<Request>& request, const Move& move);
-    void answer(const Request& request);
+    void migrated(ClientId id, const MigrationResult& result);
     template <typename Message>
     void tell(ClientId id, const Message& m) {
         auto it = clients_.find(id);
@@ -70,15 +59,11 @@ class Clients {
     void refuse(ClientId id, const std::string& why);
 
     RuntimeAdapter& adapter_;
-    Queue& queue_;
-    Mover& mover_;
     Services services_;
     ControlListener listener_;
     WatchId watch_ = 0;
     std::map<ClientId, Client> clients_;
     ClientId last_id_ = 0;
-    std::shared_ptr<Request> begun_;  // whose ranks move now
-    std::optional<TimerId> soon_;
 };
 
 }  // namespace ghost::plugin

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/coordinator/coordinator.hpp"
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <map>
@@ -13,12 +14,11 @@
 #include "pmix-plugin/coordinator/clients.hpp"
 #include "pmix-plugin/coordinator/events.hpp"
 #include "pmix-plugin/coordinator/liveness.hpp"
-#include "pmix-plugin/coordinator/mover.hpp"
+#include "pmix-plugin/coordinator/operations/migration.hpp"
+#include "pmix-plugin/coordinator/operations/restart.hpp"
+#include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
 #include "pmix-plugin/coordinator/policy.hpp"
-#include "pmix-plugin/coordinator/queue.hpp"
-#include "pmix-plugin/coordinator/restarter.hpp"
 #include "pmix-plugin/coordinator/schedule.hpp"
-#include "pmix-plugin/coordinator/snapshotter.hpp"
 #include "pmix-plugin/runtime/interface/directory.hpp"
 
 namespace ghost::plugin {
@@ -50,41 +50,42 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
 
     Status start();
     void stop();
+    void snapshot(uint64_t owner, SnapshotOrder order, SnapshotOperation::Progress progress,
+                  SnapshotOperation::Finished finished);
 
   private:
     void message(NodeId from, const schema::Received& m);
     bool node_lost(NodeId node);
     void lost(NodeId node);
+    bool hosts_ranks(NodeId node) const;
     void publish(const kernet::Location& location);
     void send_locations();
     Json ps() const;
     Json ps_snapshots() const;
-    std::optional<std::string> obstacle() const;
     void say(const std::string& line) const;
 
     // --- requests ---
     void take_signals();
     void begin_restart();
     void launched();
-    void snapshot(uint64_t owner, const SnapshotOrder& order, Snapshotter::Progress progress,
-                  Snapshotter::Finished finished);
-    void snapshot_unasked(const SnapshotOrder& order, Snapshotter::Finished finished = nullptr);
+    void ask(Request request);
+    void snapshot_unasked(SnapshotOrder order, SnapshotOperation::Finished finished = nullptr);
     void snapshot_finished(const SnapshotRun& run);
     bool snapshot_due();
 
     RuntimeAdapter& adapter_;
     CoordinatorSettings settings_;
     SnapshotPolicy policy_;
-    uint64_t last_seq_ = 0;  // of moves and snapshots
     Directory directory_;
     Background background_;
     std::shared_ptr<JobLock> lock_ = std::make_shared<JobLock>();
     Events events_;
-    Queue queue_;
     Liveness liveness_;
-    Mover mover_;
-    Snapshotter snapshotter_;
-    Restarter restarter_;
+    Fences fences_;
+    Epochs epochs_;
+    SnapshotHistory snapshots_;
+    Engine engine_;
+    Job job_;
     Schedule schedule_;
     Clients clients_;
     bool scheduled_ = false;                      // the schedule's last snapshot is not over
@@ -106,26 +107,33 @@ Coordinator::Impl::Impl(RuntimeAdapter& adapter, CoordinatorSettings settings)
       }()),
       background_(adapter_, settings_.threads),
       events_(adapter_, background_),
-      queue_(adapter_),
       liveness_(
-          adapter_, settings_, [this](NodeId node) { return mover_.hosts(node); },
+          adapter_, settings_, [this](NodeId node) { return hosts_ranks(node); },
           [this](NodeId node) { lost(node); }),
-      mover_({adapter_, settings_, liveness_, directory_, last_seq_,
-              [this](const kernet::Location& location) { publish(location); },
-              [this] { return obstacle(); }}),
-      snapshotter_({adapter_, settings_, policy_, liveness_, directory_, background_, lock_,
-                    last_seq_, [this](const kernet::Location& location) { publish(location); },
-                    [this] { return mover_.epoch(); }, [this] { return obstacle(); }}),
-      restarter_({adapter_, settings_, liveness_, background_, lock_,
-                  [this](const kernet::Location& location) { publish(location); }}),
+      fences_(adapter_),
+      snapshots_(adapter_, settings_, liveness_,
+                 [this](const kernet::Location& location) { publish(location); }),
+      engine_(adapter_, policy_.at_once),
+      job_{adapter_,   settings_,  policy_,
+           liveness_,  directory_, background_,
+           lock_,      fences_,    epochs_,
+           snapshots_, engine_,    [this](const kernet::Location& location) { publish(location); }},
       schedule_(adapter_, policy_.interval_us, settings_.now, [this] { return snapshot_due(); }),
-      clients_(adapter_, queue_, mover_,
+      clients_(adapter_,
                {[this] { return ps(); },
-                [this](uint64_t owner, const SnapshotOrder& order, Snapshotter::Progress progress,
-                       Snapshotter::Finished finished) {
-                    snapshot(owner, order, std::move(progress), std::move(finished));
+                [this](uint64_t owner, MigrationOrder order, MoveOperation::Progress progress,
+                       std::function<void(const MigrationResult&)> finished) {
+                    const auto moved = [this](const Move& m) {
+                        events_.add("move", move_event(m));
+                    };
+                    ask(migration(job_, owner, std::move(order), std::move(progress), moved,
+                                  std::move(finished)));
                 },
-                [this](const Move& move) { events_.add("move", move_event(move)); }}) {}
+                [this](uint64_t owner, SnapshotOrder order, SnapshotOperation::Progress progress,
+                       SnapshotOperation::Finished finished) {
+                    snapshot(owner, std::move(order), std::move(progress), std::move(finished));
+                },
+                [this](uint64_t owner) { engine_.drop(owner); }}) {}
 
 Status Coordinator::Impl::start() {
     if (running_) return {};
@@ -150,10 +158,8 @@ void Coordinator::Impl::stop() {
     if (!running_) return;
     running_ = false;
     schedule_.stop();
-    queue_.stop("mpirun is ending");
-    mover_.stop();
-    snapshotter_.stop();
-    restarter_.stop();
+    engine_.stop("mpirun is ending");
+    snapshots_.stop();
     clients_.stop();
     liveness_.stop();
     if (gather_) adapter_.cancel(*gather_);
@@ -177,8 +183,8 @@ void Coordinator::Impl::message(NodeId from, const schema::Received& m) {
         case DaemonMessage::snap_up:
         case DaemonMessage::snap_progress:
             // Those of daemons below are for this node's own agent.
-            if (from != adapter_.self()) return;
-            return restarter_.busy() ? restarter_.message(m) : snapshotter_.message(m);
+            if (from == adapter_.self() && !engine_.message(from, m)) snapshots_.message(m);
+            return;
         case DaemonMessage::ready:
         case DaemonMessage::connected:
         case DaemonMessage::gated:
@@ -190,7 +196,8 @@ void Coordinator::Impl::message(NodeId from, const schema::Received& m) {
         case DaemonMessage::switched:
         case DaemonMessage::done:
         case DaemonMessage::aborted:
-            return mover_.message(from, m);
+            if (!engine_.message(from, m)) late_move_message(job_, from, m);
+            return;
         default:
             return;  // for the node agent, or the runtime's own
     }
@@ -200,13 +207,13 @@ void Coordinator::Impl::message(NodeId from, const schema::Received& m) {
 void Coordinator::Impl::launched() {
     liveness_.launched();
     if (std::exchange(launched_, true)) return;
-    events_.add("started", {{"job", adapter_.job_name()}, {"epoch", mover_.epoch()}});
+    events_.add("started", {{"job", adapter_.job_name()}, {"epoch", epochs_.now()}});
     schedule_.start();
 }
 
 bool Coordinator::Impl::node_lost(NodeId node) {
     if (liveness_.is_given_up(node)) return true;
-    bool tolerable = adapter_.job_running() && !mover_.hosts(node);
+    bool tolerable = adapter_.job_running() && !hosts_ranks(node);
     if (tolerable) liveness_.give_up(node, false);
     lost(node);
     return tolerable;
@@ -215,18 +222,14 @@ bool Coordinator::Impl::node_lost(NodeId node) {
 void Coordinator::Impl::lost(NodeId node) {
     events_.add("node_lost", {{"node", liveness_.name_of(node)}});
     adapter_.tell_all(NodeLost{node});
-    mover_.node_lost(node);
-    snapshotter_.node_lost(node);
-    restarter_.node_lost(node);
+    fences_.node_lost(node);
+    engine_.node_lost(node);
 }
 
-// Why neither a move nor a snapshot can begin.
-std::optional<std::string> Coordinator::Impl::obstacle() const {
-    if (auto why = mover_.unsettled()) return why;
-    if (snapshotter_.stopped()) {
-        return "the job is stopped after its snapshot: SIGCONT to mpirun lets it go on";
-    }
-    return std::nullopt;
+bool Coordinator::Impl::hosts_ranks(NodeId node) const {
+    return std::ranges::any_of(adapter_.ranks(), [&](const RankInfo& info) {
+        return info.running && engine_.node_of(info.rank, info.node) == node;
+    });
 }
 
 // --- requests ---
@@ -239,73 +242,63 @@ void Coordinator::Impl::take_signals() {
         });
         if (!taken.ok()) say(taken.error().message());
     };
-    take(SIGCONT, [](Impl& self) { self.snapshotter_.continue_job(); });
+    take(SIGCONT, [](Impl& self) { self.snapshots_.continue_job(); });
     if (policy_.signal != 0) {
         take(policy_.signal, [](Impl& self) {
             const char* name = sigabbrev_np(self.policy_.signal);
-            self.snapshot_unasked({"continue", "", name != nullptr ? name : "signal"});
+            self.snapshot_unasked({.asked_by = name != nullptr ? name : "signal"});
         });
     }
     adapter_.on_job_control([weak](RuntimeAdapter::JobControl request) {
         auto self = weak.lock();
         if (!self || !self->running_) return request.answer("mpirun is ending");
-        self->snapshot_unasked({request.then, "", "PMIx_Job_control"},
+        self->snapshot_unasked({.then = request.then, .asked_by = "PMIx_Job_control"},
                                [answer = std::move(request.answer)](const SnapshotRun& run) {
                                    if (answer) answer(run.why);
                                });
     });
 }
 
-// Nothing else begins before the job runs again.
-void Coordinator::Impl::begin_restart() {
-    Operation restart;
-    restart.begin = [this] {
-        restarter_.begin(policy_.restart, [this](const Restart& restart) {
-            mover_.set_epoch(restart.epoch);
-            say(fmt::format("the job goes on from snapshot {} of {} ({} ranks)", restart.name,
-                            restart.taken, restart.ranks));
-            events_.add("restarted", {{"snapshot", restart.name},
-                                      {"epoch", restart.epoch},
-                                      {"total_us", settings_.now() - restart.started}});
-            launched();
-            queue_.done();
-        });
-    };
-    queue_.add(std::move(restart));
+void Coordinator::Impl::ask(Request request) {
+    const auto refuse = request.refuse;
+    if (!engine_.add(std::move(request))) refuse("too many requests wait already");
 }
 
-void Coordinator::Impl::snapshot(uint64_t owner, const SnapshotOrder& order,
-                                 Snapshotter::Progress progress, Snapshotter::Finished finished) {
-    auto refuse = [then = order.then, asked_by = order.asked_by, finished](const std::string& why) {
-        SnapshotRun run;
-        run.state = SnapshotState::refused;
-        run.why = "no snapshot was made: " + why;
-        if (finished) finished(run);
-    };
-    Operation operation;
-    operation.owner = owner;
-    operation.begin = [this, order, progress = std::move(progress), finished] {
-        snapshotter_.begin(order, progress, [this, finished](const SnapshotRun& run) {
-            snapshot_finished(run);
-            if (finished) finished(run);
-            queue_.done();
-        });
-    };
-    operation.refuse = refuse;
-    if (!queue_.add(std::move(operation))) refuse("too many requests wait already");
+void Coordinator::Impl::begin_restart() {
+    engine_.add(restart_request(job_, policy_.restart, [this](const Restart& restart) {
+        epochs_.set(restart.epoch);
+        say(fmt::format("the job goes on from snapshot {} of {} ({} ranks)", restart.name,
+                        restart.taken, restart.ranks));
+        events_.add(
+            "restarted",
+            {{"snapshot", restart.name}, {"epoch", restart.epoch}, {"total_us", restart.lasted}});
+        launched();
+    }));
+}
+
+void Coordinator::Impl::snapshot(uint64_t owner, SnapshotOrder order,
+                                 SnapshotOperation::Progress progress,
+                                 SnapshotOperation::Finished finished) {
+    ask(snapshot_request(job_, owner, std::move(order), std::move(progress),
+                         [this, finished = std::move(finished)](const SnapshotRun& run) {
+                             snapshot_finished(run);
+                             if (finished) finished(run);
+                         }));
 }
 
 // Nobody waits for the answer at a terminal: what failed is said.
-void Coordinator::Impl::snapshot_unasked(const SnapshotOrder& order,
-                                         Snapshotter::Finished finished) {
-    snapshot(0, order, nullptr, [this, finished = std::move(finished)](const SnapshotRun& run) {
-        if (running_ && run.state != SnapshotState::done) say(run.why);
-        if (finished) finished(run);
-    });
+void Coordinator::Impl::snapshot_unasked(SnapshotOrder order,
+                                         SnapshotOperation::Finished finished) {
+    snapshot(0, std::move(order), nullptr,
+             [this, finished = std::move(finished)](const SnapshotRun& run) {
+                 if (running_ && run.state != SnapshotState::done) say(run.why);
+                 if (finished) finished(run);
+             });
 }
 
 void Coordinator::Impl::snapshot_finished(const SnapshotRun& run) {
-    if (!running_) return;
+    // What was refused in the queue is no event.
+    if (!running_ || run.started == 0) return;
     if (!run.name.empty()) events_.open(run.folder);
     const bool done = run.state == SnapshotState::done;
     events_.add(done ? "snapshot" : "no_snapshot", snapshot_event(run));
@@ -313,10 +306,9 @@ void Coordinator::Impl::snapshot_finished(const SnapshotRun& run) {
 
 bool Coordinator::Impl::snapshot_due() {
     if (scheduled_) return false;
-    if (!adapter_.job_running() || snapshotter_.stopped()) return true;
+    if (!adapter_.job_running() || snapshots_.stopped()) return true;
     scheduled_ = true;
-    snapshot_unasked({"continue", "", "interval"},
-                     [this](const SnapshotRun&) { scheduled_ = false; });
+    snapshot_unasked({.asked_by = "interval"}, [this](const SnapshotRun&) { scheduled_ = false; });
     return true;
 }
 
@@ -369,41 +361,23 @@ Json Coordinator::Impl::ps() const {
                          {"used", used[info.id]}});
     }
     Json out = {
-        {"job", adapter_.job_name()}, {"pid", ::getpid()}, {"running", adapter_.job_running()},
-        {"epoch", mover_.epoch()},    {"nodes", nodes},    {"ranks", ranks},
-        {"waiting", queue_.waiting()}};
+        {"job", adapter_.job_name()},     {"pid", ::getpid()}, {"running", adapter_.job_running()},
+        {"epoch", epochs_.now()},         {"nodes", nodes},    {"ranks", ranks},
+        {"waiting", engine_.unfinished()}};
     out.update(ps_snapshots());
-    if (const Move* move = mover_.current()) {
-        out["move"] = {{"rank", move->rank},
-                       {"from", move->from_name},
-                       {"to", move->to_name},
-                       {"phase", name(move->state)},
-                       {"bytes", move->bytes}};
-    }
+    engine_.show(out);
     return out;
 }
 
-// The last one, the one under way, and µs until the next.
+// The last one, and µs until the next.
 Json Coordinator::Impl::ps_snapshots() const {
     Json out = Json::object();
-    if (const SnapshotRun* last = snapshotter_.last()) {
+    if (const SnapshotRun* last = snapshots_.last()) {
         out["snapshot"] = result_of(*last);
         out["snapshot"]["time"] = last->time;
     }
-    if (const SnapshotRun* now = snapshotter_.current()) {
-        out["snapshotting"] = {{"name", now->name},
-                               {"phase", name(now->state)},
-                               {"bytes", now->bytes},
-                               {"total", now->total}};
-    }
-    if (const Restart* restart = restarter_.current()) {
-        out["restarting"] = {{"snapshot", restart->folder},
-                             {"phase", name(restart->state)},
-                             {"bytes", restart->bytes},
-                             {"total", restart->total}};
-    }
     if (auto next = schedule_.next_in()) out["next_snapshot_us"] = *next;
-    if (snapshotter_.stopped()) out["stopped"] = true;
+    if (snapshots_.stopped()) out["stopped"] = true;
     return out;
 }
 
@@ -417,6 +391,9 @@ Status Coordinator::start() {
 }
 void Coordinator::stop() {
     impl_->stop();
+}
+void Coordinator::snapshot(SnapshotOrder order, std::function<void(const SnapshotRun&)> finished) {
+    impl_->snapshot(0, std::move(order), nullptr, std::move(finished));
 }
 
 }  // namespace ghost::plugin

@@ -3,52 +3,21 @@
 // (docs/PROTOCOL.md, party C).
 //
 // It listens at <session dir>/ghost.sock for the `ghost` command, queues the moves and snapshots
-// asked for and carries them out one at a time with the node agents, makes a snapshot every
+// asked for and carries them out with the node agents (operations/), makes a snapshot every
 // interval, watches that every daemon answers, and holds the directory of locations. Everything
 // runs on the adapter's loop; nothing blocks, nothing throws.
 #pragma once
 
-#include <cstdint>
 #include <functional>
 #include <memory>
-#include <string>
 
-#include "base/clock.hpp"
+#include "pmix-plugin/coordinator/settings.hpp"
 #include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
 namespace ghost::plugin {
 
-// Time limits are microseconds; PROTOCOL.md, "A move" and "A snapshot of the job", says what an
-// expired one means.
-struct CoordinatorSettings {
-    int64_t prepare_us = 10'000'000;
-    int64_t connect_us = 5'000'000;
-    int64_t hold_us = 10'000'000;      // until job-wide fences are held and every daemon answered
-    int64_t hold_retry_us = 1'000;     // a fence is completing right now
-    int64_t gate_us = 10'000'000;      // all tries together
-    int64_t gate_retry_us = 5'000;     // the rank was inside a call that cannot be moved
-    int64_t transfer_us = 20'000'000;  // without any progress
-    int64_t switch_us = 10'000'000;
-    int64_t go_us = 10'000'000;
-    int64_t abort_us = 15'000'000;  // for the rank to be back at the source
-    int64_t stand_us = 20'000'000;  // every rank stands and is back
-    int64_t defer_us = 60'000'000;  // a rank in MPI_Init or MPI_Finalize is waited for
-    int64_t defer_retry_us = 100'000;
-    int64_t restart_us = 60'000'000;  // without any progress
-    int64_t ping_us = 2'000'000;
-    int64_t silent_us = 10'000'000;  // a daemon silent for longer cannot be reached
-    bool oversubscribe = false;      // ranks may outnumber a node's slots (rmaps' policy)
-    int kill_status = 85;            // of mpirun, after a snapshot with then = kill
-    bool threads = true;             // what blocks on a disk; false: the simulated clock
-    // One line for the user, on standard error if this is empty.
-    std::function<void(const std::string&)> say;
-    std::string socket;                           // empty: <session dir>/ghost.sock
-    std::function<int64_t()> now = monotonic_us;  // the tests have their own clock
-
-    // So long after it went silent a daemon is given up for certain: more than any state that waits
-    // for all of them may last, or the whole operation would be given up instead.
-    int64_t until_given_up_us() const { return silent_us + 2 * ping_us; }
-};
+struct SnapshotOrder;
+struct SnapshotRun;
 
 // Owned by the plugin; used on the loop only. The adapter must outlive it.
 class Coordinator {
@@ -64,6 +33,9 @@ class Coordinator {
     // Closes the socket, ends the timers and answers every client whose move is still waiting.
     // Messages that come later are dropped. May be called twice.
     void stop();
+    // Asks for a snapshot, of some ranks or of all, as `ghost checkpoint`, signals and the schedule
+    // do. `finished` is called once, perhaps before this returns.
+    void snapshot(SnapshotOrder order, std::function<void(const SnapshotRun&)> finished);
 
   private:
     class Impl;

@@ -6,7 +6,8 @@
 #include <map>
 #include <set>
 
-#include "pmix-plugin/coordinator/coordinator.hpp"
+#include "pmix-plugin/coordinator/settings.hpp"
+#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
 namespace ghost::plugin {
 
@@ -31,6 +32,8 @@ class Liveness {
     std::string first_silent(uint64_t n) const;
 
     bool alive(NodeId node) const;
+    // Does a rank live there, or is one bound to wake there?
+    bool hosts_ranks(NodeId node) const { return hosts_(node); }
     std::vector<NodeId> live_nodes() const;
     // Who answers an order: the numbers below the highest live daemon's and one, without those that
     // are no live daemon's (node/daemon_tree.hpp).

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "pmix-plugin/coordinator/snapshot.hpp"
+#include "pmix-plugin/coordinator/operations/snapshot.hpp"
 #include "pmix-plugin/snapshots/manifest.hpp"
 
 namespace ghost::plugin {

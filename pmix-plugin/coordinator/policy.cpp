@@ -93,6 +93,8 @@ SnapshotPolicy read_policy(const RuntimeAdapter& adapter, std::vector<std::strin
     policy.compress = reader.one_of("ghost_compress", {"none", "lz4", "zstd"});
     policy.rate = reader.value("ghost_checkpoint_rate", parse_bytes);
     policy.signal = reader.value("ghost_checkpoint_signal", parse_signal);
+    policy.at_once =
+        static_cast<size_t>(std::max(1, reader.value("ghost_migrate_at_once", parse_count)));
     policy.restart = reader.text("ghost_restart");
     return policy;
 }

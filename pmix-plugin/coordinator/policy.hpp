@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What the user asked for with regard to snapshots (mpirun --mca ghost_checkpoint_...).
+// What the user asked for with regard to snapshots and moves (mpirun --mca ghost_...).
 #pragma once
 
 #include <cstdint>
@@ -21,6 +21,7 @@ struct SnapshotPolicy {
     std::string compress = "none";
     uint64_t rate = 0;    // bytes/s of each rank; 0: no limit
     int signal = 0;       // that asks mpirun for a snapshot; 0: none
+    size_t at_once = 1;   // operations on different ranks
     std::string restart;  // folder of the snapshot this job goes on from; empty: a new job
 };
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The inside of the node agent; private to node/. One class over several files by subject:
-// node_agent.cpp (connections, who says what), source.cpp and target.cpp (the two ends of a move),
-// snapshot.cpp and restart.cpp (the whole job's), wrappers.cpp (wrappers that die), locations.cpp
-// (the replicated directory).
+// node_agent.cpp (connections, who says what), quiesce.cpp (how a rank is brought to stand and
+// back), source.cpp and target.cpp (the two ends of a move), snapshot.cpp and restart.cpp (the
+// whole job's), wrappers.cpp (wrappers that die), locations.cpp (the replicated directory).
 #pragma once
 
 #include <map>
@@ -36,6 +36,8 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
 
   private:
     static constexpr NodeId coordinator = 0;
+    static constexpr const char* in_pmix_call =
+        "the rank is inside a PMIx call that cannot be interrupted";
 
     // A connection that has not said hello yet.
     struct Guest {
@@ -43,6 +45,12 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
         TimerId limit = 0;
     };
     using GuestId = uint64_t;
+    // Operations of a rank that this node has heard of.
+    struct Seen {
+        uint64_t newest = 0;   // orders of an older one are late
+        uint64_t aborted = 0;  // its other orders may come after the abort
+        uint64_t switched = 0;
+    };
     // The snapshot under way, or the last one.
     struct Snapshot {
         uint64_t seq = 0;
@@ -66,16 +74,25 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void take_spare(RankSlot& slot, int32_t init, std::vector<Fd>& fds);
     void order(NodeId from, const schema::Received& m);
     bool is_late(const schema::Received& m);
+    void note_newest(RankId rank, uint64_t seq);
     void abort(const Abort& m);
     void wrapper_packet(RankId rank, const ControlConnection* from, schema::Reader& reader,
                         ControlMessage& m);
     void wrapper_message(RankSlot& slot, const schema::Received& m, std::vector<Fd>& fds);
     void answer(RankSlot& slot, const schema::Received& m);
     void rank_message(RankId rank, const ControlConnection* from, ControlMessage& m);
-    void rank_closed(RankId rank, const ControlConnection* which);
     RankSlot* find(RankId rank);
     RankSlot& slot(RankId rank);
-    void change(RankSlot& slot, RankSlotState next);
+    // False: there is no such way, which is a bug; whoever waits for this rank is told.
+    template <typename State>
+    bool change(RankSlot& slot, const auto& table, State& state, State next);
+    bool change(RankSlot& slot, Quiesce next);
+    bool change(RankSlot& slot, Transfer next);
+    bool change(RankSlot& slot, SnapWork next);
+    // Its hello may come before its wrapper's word.
+    static bool wakes_early(const RankSlot& slot) {
+        return slot.snap.part && slot.quiesce == Quiesce::quiet;
+    }
     template <typename T>
     void report(const T& message) {  // to the coordinator
         adapter_.tell(coordinator, message);
@@ -93,16 +110,26 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void welcome(RankSlot& slot, const char* state);
     const std::string& own_name() const;
 
+    // --- quiesce.cpp ---
+    void close_gate(RankSlot& slot);
+    static std::string why_busy(const Json& gated);
+    void on_gated(RankSlot& slot, const Json& m);
+    void open_gate(RankSlot& slot);
+    void on_ungated(RankSlot& slot);
+    void gate_open(RankSlot& slot);
+    bool leave_server(RankSlot& slot);
+    void rank_closed(RankId rank, const ControlConnection* which);
+    void all_closed(RankSlot& slot);
+    void resume(RankSlot& slot);
+    void on_attached(RankSlot& slot, const Json& m);
+    void give_up_gates(RankSlot& slot);
+
     // --- source.cpp ---
     void connect(const Connect& m);
     void gate(const GateRank& m);
-    static std::string why_busy(const Json& gated);
     std::string why_tied(const RankSlot& slot) const;
-    void on_gated(RankSlot& slot, const Json& m);
-    void busy(RankSlot& slot, const std::string& why);
-    void all_closed(RankSlot& slot);
+    void export_rank(RankSlot& slot);
     void abort_source(RankSlot& slot);
-    void resume(RankSlot& slot);
     void back_home(RankSlot& slot);
     void source_answer(RankSlot& slot, const schema::Received& m);
     void leave(RankSlot& slot, const Switch& m);
@@ -118,7 +145,6 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void switch_rank(const Switch& m);
     void join(RankSlot& slot);
     void go(const Go& m);
-    void on_attached(RankSlot& slot, const Json& m);
 
     // --- snapshot.cpp ---
     void begin_step(ParticipantStep step, const schema::Received* order) override;
@@ -128,7 +154,6 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void each_part(void (Impl::*step)(RankSlot&));
     bool answered(const RankSlot& slot, ParticipantStep step) const;
     void add_rows(ParticipantStep step, StepAnswer& answer);
-    void change(RankSlot& slot, SnapWork next);
     void snapshot_failed(RankSlot& slot, const std::string& stage, const std::string& why);
     void prepare_snapshot(const SnapPrepare& order);
     void settle_last(uint64_t complete);
@@ -136,15 +161,13 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void make_own_folder();
     void ask_to_prepare(RankSlot& slot);
     void shut(RankSlot& slot);
-    void on_shut(RankSlot& slot, const Json& m);
     void reopen(RankSlot& slot);
-    void part(RankSlot& slot);
+    void part_with_server(RankSlot& slot);
     void write(RankSlot& slot);
-    void parted(RankSlot& slot);
+    void stand(RankSlot& slot);
     void woken(RankSlot& slot);
     void take_early(RankSlot& slot);
     void keep_early(RankSlot& slot, std::shared_ptr<ControlConnection> channel, const Json& m);
-    void resume_snapshot(RankSlot& slot);
     void snapshot_answer(RankSlot& slot, const schema::Received& m);
     void on_failed(RankSlot& slot, const Failed& m);
     void on_stood(RankSlot& slot, const SnapStood& m);
@@ -152,7 +175,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void end_snapshot(const SnapEnd& order);
     void bring_home(RankSlot& slot);
     void discard_own_folder();
-    void on_attached_again(RankSlot& slot, const Json& m);
+    void on_attached_again(RankSlot& slot, const Json& m, const std::string& wrong);
     void continue_all();
 
     // --- restart.cpp ---
@@ -197,9 +220,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     std::map<GuestId, Guest> guests_;
     GuestId last_guest_ = 0;
     std::map<RankId, RankSlot> slots_;
-    uint64_t newest_seq_ = 0;   // orders of an older attempt are late
-    uint64_t aborted_seq_ = 0;  // its other orders may come after the abort
-    uint64_t switched_seq_ = 0;
+    std::map<RankId, Seen> seen_;
     mutable std::string own_name_;
     Background background_;
     SnapshotParticipant participant_;

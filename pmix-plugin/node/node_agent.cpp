@@ -80,7 +80,7 @@ void NodeAgent::Impl::stop() {
         if (slot.wrapper) slot.wrapper->close();
         if (slot.agent) slot.agent->close();
         if (slot.snap.early) slot.snap.early->close();
-        if (is_urgent(slot.state)) adapter_.hurry(false);
+        if (slot.is_urgent()) adapter_.hurry(false);
     }
     slots_.clear();
 }
@@ -120,12 +120,12 @@ std::string NodeAgent::Impl::check_hello(const Json& m) const {
     std::string role = text(m, "role");
     if (role != "rank" && role != "wrapper") return "hello of an unknown role";
     auto it = slots_.find(static_cast<RankId>(number(m, "rank")));
-    const RankSlotState state = it == slots_.end() ? RankSlotState::home : it->second.state;
-    if (role == "wrapper" && state != RankSlotState::home)
-        return "the rank has a wrapper, and moves";
-    const bool may_attach = state == RankSlotState::home || state == RankSlotState::resuming ||
-                            state == RankSlotState::going || state == RankSlotState::connecting ||
-                            state == RankSlotState::connected || state == RankSlotState::standing;
+    const RankSlot none;
+    const RankSlot& s = it == slots_.end() ? none : it->second;
+    if (role == "wrapper" && !s.at_rest()) return "the rank has a wrapper, and moves";
+    const bool runs = s.quiesce == Quiesce::open && s.transfer <= Transfer::connected;
+    const bool comes = s.quiesce == Quiesce::resuming || s.transfer == Transfer::going;
+    const bool may_attach = runs || comes || wakes_early(s);
     if (role == "rank" && !may_attach) return "the rank is not meant to run now";
     return {};
 }
@@ -153,7 +153,7 @@ void NodeAgent::Impl::hello(GuestId id, ControlMessage& m) {
 void NodeAgent::Impl::hello_rank(std::shared_ptr<ControlConnection> channel, const Json& m) {
     auto rank = static_cast<RankId>(number(m, "rank"));
     RankSlot& s = slot(rank);
-    if (s.state == RankSlotState::standing) return keep_early(s, std::move(channel), m);
+    if (wakes_early(s)) return keep_early(s, std::move(channel), m);
     if (s.agent) s.agent->close();
     s.agent = std::move(channel);
     s.finalizing = false;
@@ -162,8 +162,8 @@ void NodeAgent::Impl::hello_rank(std::shared_ptr<ControlConnection> channel, con
     const ControlConnection* which = s.agent.get();
     s.agent->handle([this, rank, which](ControlMessage& x) { rank_message(rank, which, x); },
                     [this, rank, which] { rank_closed(rank, which); });
-    if (s.state == RankSlotState::resuming) return welcome(s, "resumed");
-    if (s.state == RankSlotState::going) return welcome(s, "restored");
+    if (s.quiesce == Quiesce::resuming) return welcome(s, "resumed");
+    if (s.transfer == Transfer::going) return welcome(s, "restored");
     if (const kernet::Location* known = directory_.find(rank); known != nullptr && s.epoch == 0) {
         s.epoch = static_cast<uint32_t>(known->epoch);
     }
@@ -225,14 +225,36 @@ RankSlot& NodeAgent::Impl::slot(RankId rank) {
     return s;
 }
 
-void NodeAgent::Impl::change(RankSlot& s, RankSlotState next) {
-    if (!may_follow(s.state, next)) {
-        log::error("bug: rank {} cannot go from {} to {}", s.rank, name(s.state), name(next));
+template <typename State>
+bool NodeAgent::Impl::change(RankSlot& s, const auto& table, State& state, State next) {
+    const bool before = s.is_urgent();
+    const auto who = [&] { return fmt::format("rank {} (operation {})", s.rank, s.seq); };
+    if (!table.change(state, next, log::Level::info, who)) {
+        // A bug: the operation cannot go on here. Nothing has been done yet, or the limits of the
+        // coordinator end it.
+        const std::string why = "a fault of Ghost's own (see the log of this node)";
+        if (s.snap.part)
+            snapshot_failed(s, "state", why);
+        else
+            fail(s, "state", why);
+        return false;
     }
-    log::info("rank {}: {} -> {} (attempt {})", s.rank, name(s.state), name(next), s.seq);
-    if (is_urgent(next) != is_urgent(s.state)) adapter_.hurry(is_urgent(next));
-    s.state = next;
+    if (s.is_urgent() != before) adapter_.hurry(!before);
+    return true;
+}
+
+bool NodeAgent::Impl::change(RankSlot& s, Quiesce next) {
+    return change(s, quiesce_states, s.quiesce, next);
+}
+
+bool NodeAgent::Impl::change(RankSlot& s, Transfer next) {
     stop_timer(s);
+    return change(s, transfer_states, s.transfer, next);
+}
+
+bool NodeAgent::Impl::change(RankSlot& s, SnapWork next) {
+    s.snap.bytes = s.snap.total = 0;
+    return change(s, snap_works, s.snap.work, next);
 }
 
 void NodeAgent::Impl::set_timer(RankSlot& s, int64_t us, void (Impl::*step)(RankSlot&)) {
@@ -257,13 +279,13 @@ void NodeAgent::Impl::forget(RankId rank) {
     if (s->wrapper) s->wrapper->close();
     if (s->agent) s->agent->close();
     if (s->snap.early) s->snap.early->close();
-    if (is_urgent(s->state)) adapter_.hurry(false);
+    if (s->is_urgent()) adapter_.hurry(false);
     slots_.erase(rank);
 }
 
 // Tells the coordinator once that this move cannot go on here; what follows is its order.
 void NodeAgent::Impl::fail(RankSlot& s, const std::string& stage, const std::string& why) {
-    if (s.state == RankSlotState::home || std::exchange(s.failure_told, true)) return;
+    if (s.at_rest() || std::exchange(s.failure_told, true)) return;
     report(Failed{s.seq, s.rank, stage, why});
 }
 
@@ -296,20 +318,50 @@ void NodeAgent::Impl::order(NodeId from, const schema::Received& m) {
     }
 }
 
-// An order of an operation that is over, or of an older one than is known here; what is not late
-// makes its operation known.
+namespace {
+
+// Of an order that is about one rank.
+std::optional<RankId> rank_of(const schema::Received& m) {
+    switch (m.type<DaemonMessage>()) {
+        case DaemonMessage::prepare:
+            return m.as<Prepare>().rank;
+        case DaemonMessage::connect:
+            return m.as<Connect>().rank;
+        case DaemonMessage::gate:
+            return m.as<GateRank>().rank;
+        case DaemonMessage::switch_rank:
+            return m.as<Switch>().rank;
+        case DaemonMessage::go:
+            return m.as<Go>().rank;
+        case DaemonMessage::abort:
+            return m.as<Abort>().rank;
+        default:
+            return std::nullopt;
+    }
+}
+
+}  // namespace
+
+// Of an operation that is over, or of an older one of its rank than is known here; what is not late
+// makes its operation known. Operations on a rank come one after the other, with growing numbers.
 bool NodeAgent::Impl::is_late(const schema::Received& m) {
-    if (m.sequence() != schema::Sequence::order) return false;
-    if (m.seq() < newest_seq_ || m.seq() <= aborted_seq_) return true;
-    newest_seq_ = m.seq();
+    const auto rank = rank_of(m);
+    if (!rank) return false;
+    const Seen& seen = seen_[*rank];
+    if (m.seq() < seen.newest || m.seq() <= seen.aborted) return true;
+    note_newest(*rank, m.seq());
     return false;
 }
 
+void NodeAgent::Impl::note_newest(RankId rank, uint64_t seq) {
+    seen_[rank].newest = std::max(seen_[rank].newest, seq);
+}
+
 void NodeAgent::Impl::abort(const Abort& m) {
-    aborted_seq_ = std::max(aborted_seq_, m.seq);
+    seen_[m.rank].aborted = m.seq;
     RankSlot* s = find(m.rank);
-    if (s != nullptr && s->seq == m.seq && is_target(s->state)) return abort_target(*s);
-    if (s != nullptr && s->seq == m.seq && is_source(s->state)) return abort_source(*s);
+    if (s != nullptr && s->seq == m.seq && is_target(s->transfer)) return abort_target(*s);
+    if (s != nullptr && s->seq == m.seq && is_source(s->transfer)) return abort_source(*s);
     report(Aborted{m.seq, m.rank, {}, s == nullptr || s->ended});
 }
 
@@ -348,9 +400,9 @@ void NodeAgent::Impl::answer(RankSlot& s, const schema::Received& m) {
     const bool late = m.seq() != s.seq;
     if (!late && s.snap.restart) return restart_answer(s, m);
     if (!late && s.snap.part) return snapshot_answer(s, m);
-    if (late || s.state == RankSlotState::home)
+    if (late || s.transfer == Transfer::none)
         return log::debug("late {} of the wrapper of rank {}", m.name(), s.rank);
-    if (is_target(s.state)) return target_answer(s, m);
+    if (is_target(s.transfer)) return target_answer(s, m);
     source_answer(s, m);
 }
 
@@ -366,48 +418,15 @@ void NodeAgent::Impl::rank_message(RankId rank, const ControlConnection* from, C
     if (type == "attached") return on_attached(*s, m.body);
     if (type == "gated") {
         if (number(m.body, "seq") != s->seq) return;
-        if (s->state == RankSlotState::gating) on_gated(*s, m.body);
-        if (s->state == RankSlotState::shutting) on_shut(*s, m.body);
-        return;
+        return on_gated(*s, m.body);
     }
     if (type == "ungated") {
-        if (number(m.body, "seq") != s->seq) return;
-        if (s->state == RankSlotState::ungating) back_home(*s);
-        if (s->state == RankSlotState::opening) {
-            change(*s, RankSlotState::home);
-            participant_.poke();
-        }
+        if (number(m.body, "seq") == s->seq) on_ungated(*s);
         return;
     }
     if (type == "error") return log::warning("rank {} says: {}", rank, text(m.body, "why"));
     log::warning("rank {} sent an unknown message {}", rank, type);
     s->agent->send({{"t", "error"}, {"why", "unknown message " + type}});
-}
-
-void NodeAgent::Impl::rank_closed(RankId rank, const ControlConnection* which) {
-    RankSlot* s = find(rank);
-    if (s == nullptr || s->agent.get() != which) return;
-    s->agent.reset();
-    switch (s->state) {
-        case RankSlotState::closing:
-            return all_closed(*s);
-        case RankSlotState::gating:
-            return busy(*s, "the rank's agent has gone");
-        case RankSlotState::ungating:
-            return back_home(*s);
-        case RankSlotState::parting:
-            return parted(*s);
-        case RankSlotState::shutting:
-        case RankSlotState::shut:
-        case RankSlotState::opening:
-            // It has ended, or is about to: what it was asked it will not answer.
-            s->snap.busy = "the rank's agent has gone";
-            if (s->state == RankSlotState::shut) snapshot_failed(*s, "gate", s->snap.busy);
-            change(*s, RankSlotState::home);
-            return participant_.poke();
-        default:
-            return;
-    }
 }
 
 NodeAgent::NodeAgent(RuntimeAdapter& adapter, NodeSettings settings)

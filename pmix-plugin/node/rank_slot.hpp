@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A rank's place on one node: its connections, and what a move, a snapshot or a restart is doing to
-// it here.
+// A rank's place on one node: its connections, and what operations do to it here. Three machines,
+// each with a table: how open the rank is, its move, its wrapper's work for a snapshot.
 #pragma once
 
 #include <cstdint>
@@ -10,21 +10,32 @@
 #include <string>
 #include <vector>
 
+#include "base/state_machine.hpp"
 #include "pmix-plugin/runtime/interface/control_connection.hpp"
 #include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
 namespace ghost::plugin {
 
-enum class RankSlotState {
-    home,        // the rank lives here, nothing moves
+// How far the rank is from computing with everything open.
+enum class Quiesce {
+    open,      // it runs
+    gating,    // it closes its gates
+    gated,     // it has
+    opening,   // it opens them again: it was busy, another one was, or the operation is off
+    closing,   // it has left the PMIx server and closes the rest; end-of-file is the end
+    quiet,     // it holds nothing that could not be carried: its tree may stand
+    frozen,    // its tree stands until the job ends (then = kill)
+    resuming,  // its tree goes on, it attaches again
+};
+
+// What a move does to it on this node. At a restart `preparing` to `going` only.
+enum class Transfer {
+    none,
     connecting,  // source: the wrapper connects to the target
-    connected,   // source: it has; the rank runs
-    gating,      // source: the rank closes its gates
-    ungating,    // source: and opens them again, the move is off
-    closing,     // source: it has left the PMIx server and closes the rest, end-of-file is the end
+    connected,   // source: it has; the rank is quiesced
     exporting,   // source: the wrapper freezes the tree and sends the ghost
     exported,    // source: the tree stands
-    resuming,    // source: the move is off; the tree goes on and the rank attaches again
+    returning,   // source: the move is off; the rank is on its way to being open
     leaving,     // source: decided; the wrapper destroys the tree
     draining,    // source: the tree is gone, its output is being read
     preparing,   // target: the restore wrapper starts
@@ -32,26 +43,9 @@ enum class RankSlotState {
     held,        // target: the ghost is whole, and held
     switched,    // target: the bookkeeping is ours
     going,       // target: the tree runs, the rank attaches
-    shutting,    // snapshot: the rank closes its gates
-    shut,        // snapshot: it has; it waits for all others
-    opening,     // snapshot: it opens them again: another rank was busy, or the snapshot is off
-    parting,     // snapshot: it has left the PMIx server and closes the rest
-    standing,    // snapshot: the wrapper freezes the tree; then `resuming`
-    frozen,      // snapshot: the tree stands until the job ends (then = kill)
 };
 
-const char* name(RankSlotState state);
-// The transition table.
-bool may_follow(RankSlotState from, RankSlotState to);
-bool is_source(RankSlotState state);
-bool is_target(RankSlotState state);
-bool is_snapshot(RankSlotState state);
-// Its tree may stand or be between two servers: a new wrapper must let it go on if the move ends.
-bool is_touched(RankSlotState state);
-// The rank stands, or is about to: whoever serves it must not wait for a processor.
-bool is_urgent(RankSlotState state);
-
-// What the wrapper of a rank does for a snapshot, beside the state of the rank itself.
+// What its wrapper does for a snapshot.
 enum class SnapWork {
     idle,
     preparing,   // looks at the rank and copies its memory, the rank runs
@@ -63,16 +57,77 @@ enum class SnapWork {
     cancelling,  // it throws away what it has
 };
 
-const char* name(SnapWork work);
-bool may_follow(SnapWork from, SnapWork to);
+template <typename State>
+struct SlotRow {
+    State state;
+    const char* name;
+    uint32_t next;
+    bool urgent = false;  // the rank stands, or is about to: whoever serves it must not wait
+};
 
-struct SnapSeat {
-    bool part = false;     // the rank takes part in the snapshot or restart under way
-    bool restart = false;  // in a restart
+// The rank may end at any time: then it is open, as far as anybody has to wait for it.
+inline constexpr StateTable quiesce_states([] {
+    using Q = Quiesce;
+    return std::to_array<SlotRow<Q>>({
+        {Q::open, "open", to({Q::gating})},
+        {Q::gating, "gating", to({Q::gated, Q::opening, Q::open}), true},
+        {Q::gated, "gated", to({Q::closing, Q::opening, Q::open}), true},
+        {Q::opening, "opening", to({Q::open}), true},
+        {Q::closing, "closing", to({Q::quiet, Q::open}), true},
+        {Q::quiet, "quiet", to({Q::frozen, Q::resuming, Q::open}), true},
+        {Q::frozen, "frozen", to({Q::resuming, Q::open})},
+        {Q::resuming, "resuming", to({Q::open}), true},
+    });
+}());
+
+// `leaving` is what the coordinator decided: it follows from wherever the source may be by then.
+inline constexpr StateTable transfer_states([] {
+    using T = Transfer;
+    return std::to_array<SlotRow<T>>({
+        {T::none, "none", to({T::connecting, T::preparing, T::leaving})},
+        {T::connecting, "connecting", to({T::connected, T::returning, T::leaving})},
+        {T::connected, "connected", to({T::exporting, T::returning, T::leaving})},
+        {T::exporting, "exporting", to({T::exported, T::returning, T::leaving}), true},
+        {T::exported, "exported", to({T::returning, T::leaving}), true},
+        {T::returning, "returning", to({T::none, T::leaving})},
+        {T::leaving, "leaving", to({T::draining}), true},
+        {T::draining, "draining", 0, true},
+        {T::preparing, "preparing", to({T::ready})},
+        {T::ready, "ready", to({T::held})},
+        {T::held, "held", to({T::switched, T::going}), true},
+        {T::switched, "switched", to({T::going}), true},
+        {T::going, "going", to({T::none}), true},
+    });
+}());
+
+inline constexpr StateTable snap_works([] {
+    using W = SnapWork;
+    return std::to_array<SlotRow<W>>({
+        {W::idle, "idle", to({W::preparing})},
+        {W::preparing, "preparing", to({W::ready, W::failed, W::cancelling, W::idle})},
+        {W::ready, "ready", to({W::standing, W::failed, W::cancelling, W::idle})},
+        {W::standing, "standing", to({W::writing, W::failed, W::cancelling, W::idle})},
+        {W::writing, "writing", to({W::written, W::failed, W::cancelling, W::idle})},
+        {W::written, "written", to({W::idle, W::failed, W::cancelling})},
+        {W::failed, "failed", to({W::cancelling, W::idle})},
+        {W::cancelling, "cancelling", to({W::idle, W::preparing})},
+    });
+}());
+
+constexpr bool is_source(Transfer transfer) {
+    return transfer >= Transfer::connecting && transfer <= Transfer::draining;
+}
+constexpr bool is_target(Transfer transfer) {
+    return transfer >= Transfer::preparing;
+}
+
+// What a snapshot or a restart of the job has to do with the rank.
+struct SlotSnapshot {
+    bool part = false;     // the rank takes part in the one under way
+    bool restart = false;  // which is a restart
+    bool off = false;      // and is called off: the rank is brought home
     SnapWork work = SnapWork::idle;
-    std::string busy;        // why the rank cannot take the present step now; empty: it can
-    std::string stage, why;  // why the snapshot cannot be; empty: nothing is wrong
-    uint32_t tag = 0;        // of the call the rank waits in
+    std::string stage, why;  // why it cannot be; empty: nothing is wrong
     // The rank's hello that came before the wrapper's word that its tree runs.
     std::shared_ptr<ControlConnection> early;
     Json early_hello;
@@ -84,8 +139,10 @@ struct SnapSeat {
 
 struct RankSlot {
     RankId rank = 0;
-    RankSlotState state = RankSlotState::home;
-    uint64_t seq = 0;    // of the move the state belongs to
+    Quiesce quiesce = Quiesce::open;
+    Transfer transfer = Transfer::none;
+    SlotSnapshot snap;
+    uint64_t seq = 0;    // of the operation the rank is in, or was in last
     uint32_t epoch = 0;  // of the rank's placement here
     NodeId from = 0;
     NodeId to = 0;
@@ -106,14 +163,19 @@ struct RankSlot {
     bool ended = false;         // the tree is no more
     bool unreported = false;    // and the runtime was not told: it may live on at the target
     bool failure_told = false;  // the coordinator knows that this move cannot go on
-    bool abort_asked = false;   // while closing: resume as soon as the rank has closed
+    std::string busy;           // why the rank cannot be quiesced now; empty: it can
+    uint32_t tag = 0;           // of the call it waits in
     int votes = 0;
     std::optional<TimerId> timer;
     int64_t output_waited = 0;
 
-    SnapSeat snap;
-
     std::set<RankId> peers;  // whose changes the rank is told
+
+    // It runs, and no move has anything to do with it.
+    bool at_rest() const { return quiesce == Quiesce::open && transfer == Transfer::none; }
+    bool is_urgent() const {
+        return quiesce_states[quiesce].urgent || transfer_states[transfer].urgent;
+    }
 };
 
 }  // namespace ghost::plugin

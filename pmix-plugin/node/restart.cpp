@@ -8,14 +8,14 @@
 
 namespace ghost::plugin {
 
-using S = RankSlotState;
+using T = Transfer;
 
 // A wrapper that is to import its rank has said hello; the order may be here already or not.
 void NodeAgent::Impl::hello_restart(RankSlot& s) {
     s.seq = 0;
     s.snap = {};
     s.snap.part = s.snap.restart = true;
-    change(s, S::preparing);
+    if (!change(s, T::preparing)) return;
     if (participant_.step() == ParticipantStep::checked) {
         check_slot(s);
         participant_.poke();
@@ -28,13 +28,13 @@ void NodeAgent::Impl::prepare_restart(const RestartPrepare& order) {
 }
 
 void NodeAgent::Impl::check_slot(RankSlot& s) {
-    if (s.state != S::preparing || !s.wrapper) return;
+    if (s.transfer != T::preparing || !s.wrapper) return;
     s.epoch = restart_epoch_;
     s.wrapper->tell(Prepare{0, s.epoch, s.rank});
 }
 
 void NodeAgent::Impl::import_slot(RankSlot& s) {
-    if (s.state == S::ready && s.wrapper) s.wrapper->tell(Import{0});
+    if (s.transfer == T::ready && s.wrapper) s.wrapper->tell(Import{0});
 }
 
 // Has the wrapper of every rank the runtime starts here said hello?
@@ -51,11 +51,11 @@ void NodeAgent::Impl::restart_answer(RankSlot& s, const schema::Received& m) {
     if (m.is<TransferProgress>()) return transfer_progressed(s, m.as<TransferProgress>());
     if (m.is<Failed>()) {
         snapshot_failed(s, m.as<Failed>().stage, m.as<Failed>().why);
-    } else if (m.is<Checked>() && s.state == S::preparing) {
-        change(s, S::ready);
-    } else if (m.is<Held>() && s.state == S::ready) {
+    } else if (m.is<Checked>() && s.transfer == T::preparing) {
+        (void)change(s, T::ready);
+    } else if (m.is<Held>() && s.transfer == T::ready) {
         if (m.as<Held>().agent) s.thread = m.as<Held>().agent;
-        change(s, S::held);
+        (void)change(s, T::held);
     } else {
         return log::debug("{} of the wrapper of rank {} does not fit", m.name(), s.rank);
     }
@@ -63,9 +63,9 @@ void NodeAgent::Impl::restart_answer(RankSlot& s, const schema::Received& m) {
 }
 
 void NodeAgent::Impl::go_on(RankSlot& s) {
-    if (s.state != S::held) return;
+    if (s.transfer != T::held) return;
     if (!s.wrapper) return snapshot_failed(s, "go", "the wrapper has gone");
-    change(s, S::going);
+    if (!change(s, T::going)) return;
     s.wrapper->tell(Go{0, s.rank, s.thread});
 }
 

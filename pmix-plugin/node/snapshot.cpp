@@ -11,7 +11,7 @@
 
 namespace ghost::plugin {
 
-using S = RankSlotState;
+using Q = Quiesce;
 using W = SnapWork;
 
 // --- the part's view of the local ranks ---
@@ -25,13 +25,14 @@ void NodeAgent::Impl::begin_step(ParticipantStep step, const schema::Received* o
         case ParticipantStep::ungated:
             return each_part(&Impl::reopen);
         case ParticipantStep::resumed:
-            return each_part(&Impl::part);
+            return each_part(&Impl::part_with_server);
         case ParticipantStep::written:
             return each_part(&Impl::write);
         case ParticipantStep::ended:
             return end_snapshot(order->as<SnapEnd>());
         case ParticipantStep::aborted:
-            newest_seq_ = std::max(newest_seq_, order->seq());
+            for (auto& [rank, s] : slots_)
+                if (s.snap.part) note_newest(rank, order->seq());
             return each_part(&Impl::bring_home);
         case ParticipantStep::checked:
             return prepare_restart(order->as<RestartPrepare>());
@@ -52,25 +53,25 @@ void NodeAgent::Impl::each_part(void (Impl::*step)(RankSlot&)) {
 
 // Where a rank stands with regard to a step: has it answered, and is it past it?
 bool NodeAgent::Impl::answered(const RankSlot& s, ParticipantStep step) const {
-    const bool back = s.state == S::home;
+    const bool back = s.at_rest();
     switch (step) {
         case ParticipantStep::ready:
             return s.snap.work == W::ready;
         case ParticipantStep::gated:
-            return s.state == S::shut;
+            return s.quiesce == Q::gated;
         case ParticipantStep::ungated:
-            return s.state != S::shutting && s.state != S::shut && s.state != S::opening;
+            return s.quiesce != Q::gating && s.quiesce != Q::gated && s.quiesce != Q::opening;
         case ParticipantStep::resumed:
-            return (back || s.state == S::frozen) &&
+            return (back || s.quiesce == Q::frozen) &&
                    (s.snap.work == W::writing || s.snap.work == W::written);
         case ParticipantStep::written:
             return s.snap.work == W::written;
         case ParticipantStep::aborted:
             return back && s.snap.work == W::idle;
         case ParticipantStep::checked:
-            return s.state == S::ready;
+            return s.transfer == Transfer::ready;
         case ParticipantStep::held:
-            return s.state == S::held;
+            return s.transfer == Transfer::held;
         case ParticipantStep::restarted:
             return back;
         default:
@@ -94,8 +95,8 @@ LocalAnswer NodeAgent::Impl::look(ParticipantStep step) {
         const bool lost = step == ParticipantStep::aborted && s.snap.stage == "attach";
         if (!s.snap.why.empty() && (step != ParticipantStep::aborted || lost)) {
             local.answer.add_failed(rank, own_name(), s.snap.stage, s.snap.why);
-        } else if (!s.snap.busy.empty() && step <= ParticipantStep::gated) {
-            local.answer.add_busy(rank, s.snap.busy);
+        } else if (!s.busy.empty() && step <= ParticipantStep::gated) {
+            local.answer.add_busy(rank, s.busy);
         } else if (!answered(s, step)) {
             local.complete = false;
         }
@@ -133,17 +134,6 @@ void NodeAgent::Impl::step_answered(ParticipantStep step) {
     if (step == ParticipantStep::aborted) discard_own_folder();
 }
 
-void NodeAgent::Impl::change(RankSlot& s, SnapWork next) {
-    if (!may_follow(s.snap.work, next)) {
-        log::error("bug: the wrapper of rank {} cannot go from {} to {}", s.rank, name(s.snap.work),
-                   name(next));
-    }
-    log::debug("wrapper of rank {}: {} -> {} (attempt {})", s.rank, name(s.snap.work), name(next),
-               s.seq);
-    s.snap.work = next;
-    s.snap.bytes = s.snap.total = 0;
-}
-
 // The first reason stays.
 void NodeAgent::Impl::snapshot_failed(RankSlot& s, const std::string& stage,
                                       const std::string& why) {
@@ -157,7 +147,6 @@ void NodeAgent::Impl::snapshot_failed(RankSlot& s, const std::string& stage,
 
 void NodeAgent::Impl::prepare_snapshot(const SnapPrepare& order) {
     const uint64_t seq = order.seq;
-    newest_seq_ = std::max(newest_seq_, seq);
     if (snapshot_.seq != seq) {
         settle_last(order.last);
         snapshot_ = {};
@@ -168,7 +157,9 @@ void NodeAgent::Impl::prepare_snapshot(const SnapPrepare& order) {
         }
         bool first = true;
         for (const RankInfo& info : adapter_.ranks()) {
-            if (info.node != adapter_.self()) continue;
+            const bool asked = order.ranks.empty() ||
+                               std::ranges::find(order.ranks, info.rank) != order.ranks.end();
+            if (info.node != adapter_.self() || !asked) continue;
             if (std::exchange(first, false)) snapshot_.first_rank = info.rank;
             join_snapshot(slot(info.rank));
         }
@@ -186,7 +177,7 @@ void NodeAgent::Impl::settle_last(uint64_t complete) {
 }
 
 void NodeAgent::Impl::join_snapshot(RankSlot& s) {
-    if (s.state != S::home) {
+    if (!s.at_rest()) {
         snapshot_.why = fmt::format("rank {} is not back from an earlier attempt", s.rank);
         return;
     }
@@ -195,7 +186,9 @@ void NodeAgent::Impl::join_snapshot(RankSlot& s) {
     s.snap.part = true;
     s.snap.work = work == W::cancelling ? work : W::idle;
     s.seq = snapshot_.seq;
-    s.failure_told = s.abort_asked = false;
+    s.failure_told = false;
+    s.busy.clear();
+    note_newest(s.rank, s.seq);
 }
 
 // A folder that is there already is the coordinator's, on a shared file system; else it is this
@@ -247,7 +240,7 @@ void NodeAgent::Impl::make_own_folder() {
 }
 
 void NodeAgent::Impl::ask_to_prepare(RankSlot& s) {
-    s.snap.busy.clear();
+    s.busy.clear();
     const bool idle = s.snap.work == W::idle || s.snap.work == W::cancelling;
     if (!s.snap.why.empty() || !idle) return;
     if (s.ended) return snapshot_failed(s, "rank", fmt::format("rank {} has ended", s.rank));
@@ -256,16 +249,16 @@ void NodeAgent::Impl::ask_to_prepare(RankSlot& s) {
         return snapshot_failed(s, "check", fmt::format("rank {}: {}", s.rank, why));
     }
     if (s.finalizing) {
-        s.snap.busy = "the rank is in MPI_Finalize";
+        s.busy = "the rank is in MPI_Finalize";
         return;
     }
     if (!s.agent || !s.wrapper) {
-        s.snap.busy = "the rank has not attached yet (it does in MPI_Init)";
+        s.busy = "the rank has not attached yet (it does in MPI_Init)";
         return;
     }
     const SnapPrepare& order = snapshot_.order;
     const std::string partial = "/" + partial_name(order.name);
-    change(s, W::preparing);
+    if (!change(s, W::preparing)) return;
     s.wrapper->tell(SnapPrepareRank{.seq = s.seq,
                                     .folder = order.folder + partial,
                                     .second = order.second.empty() ? "" : order.second + partial,
@@ -282,43 +275,17 @@ void NodeAgent::Impl::ask_to_prepare(RankSlot& s) {
 // --- the cut ---
 
 void NodeAgent::Impl::shut(RankSlot& s) {
-    s.snap.busy.clear();
-    if (!s.snap.why.empty() || s.state != S::home) return;
-    if (s.finalizing || !s.agent) {
-        s.snap.busy = s.finalizing ? "the rank is in MPI_Finalize" : "the rank's agent has gone";
-        return;
-    }
-    change(s, S::shutting);
-    s.agent->send({{"t", "gate"}, {"seq", s.seq}});
-}
-
-void NodeAgent::Impl::on_shut(RankSlot& s, const Json& m) {
-    s.snap.tag = static_cast<uint32_t>(number(m, "tag"));
-    s.snap.busy = why_busy(m);
-    if (s.snap.busy.empty() && adapter_.may_detach(s.rank, s.snap.tag) == PreMark::busy) {
-        s.snap.busy = "the rank is inside a PMIx call that cannot be interrupted";
-    }
-    change(s, s.snap.busy.empty() ? S::shut : S::opening);
-    if (!s.snap.busy.empty()) s.agent->send({{"t", "ungate"}, {"seq", s.seq}});
-    participant_.poke();
+    if (s.snap.why.empty() && s.at_rest()) close_gate(s);
 }
 
 void NodeAgent::Impl::reopen(RankSlot& s) {
-    if (s.state != S::shutting && s.state != S::shut) return;
-    change(s, S::opening);
-    if (!s.agent) return change(s, S::home);
-    s.agent->send({{"t", "ungate"}, {"seq", s.seq}});
+    if (s.quiesce == Q::gating || s.quiesce == Q::gated) open_gate(s);
 }
 
-void NodeAgent::Impl::part(RankSlot& s) {
+void NodeAgent::Impl::part_with_server(RankSlot& s) {
     if (!s.snap.why.empty()) return;
-    if (s.state != S::shut || !s.agent ||
-        adapter_.detach_from_server(s.rank, s.snap.tag) == PreMark::busy) {
-        return snapshot_failed(s, "detach_from_server",
-                               "the rank cannot leave its PMIx server now");
-    }
-    change(s, S::parting);
-    s.agent->send({{"t", "close"}, {"seq", s.seq}});
+    if (s.quiesce != Q::gated || !leave_server(s))
+        snapshot_failed(s, "detach_from_server", "the rank cannot leave its PMIx server now");
 }
 
 // The ranks of this node and of those below are back: before, writing would take processors from
@@ -327,23 +294,19 @@ void NodeAgent::Impl::write(RankSlot& s) {
     if (s.wrapper && s.snap.work == W::writing) s.wrapper->tell(SnapWrite{s.seq});
 }
 
-// The rank's end-of-file: its tree may be frozen.
-void NodeAgent::Impl::parted(RankSlot& s) {
-    if (s.abort_asked) return resume_snapshot(s);
-    change(s, S::standing);
+// The rank is quiet: its tree may be frozen.
+void NodeAgent::Impl::stand(RankSlot& s) {
     if (!s.wrapper || s.snap.work != W::ready) {
         snapshot_failed(s, "wrapper", fmt::format("rank {} has no wrapper", s.rank));
         return participant_.poke();
     }
-    change(s, W::standing);
-    s.wrapper->tell(SnapStand{s.seq, s.thread});
+    if (change(s, W::standing)) s.wrapper->tell(SnapStand{s.seq, s.thread});
 }
 
 // The wrapper has let the tree run and signalled the rank.
 void NodeAgent::Impl::woken(RankSlot& s) {
-    if (s.state != S::standing && s.state != S::frozen) return;
-    change(s, S::resuming);
-    take_early(s);
+    if (s.quiesce != Q::quiet && s.quiesce != Q::frozen) return;
+    if (change(s, Q::resuming)) take_early(s);
 }
 
 void NodeAgent::Impl::take_early(RankSlot& s) {
@@ -364,15 +327,6 @@ void NodeAgent::Impl::keep_early(RankSlot& s, std::shared_ptr<ControlConnection>
     });
 }
 
-// It stands, and no wrapper's word will let it go on by itself.
-void NodeAgent::Impl::resume_snapshot(RankSlot& s) {
-    change(s, S::resuming);
-    // Without a wrapper the one that adopts the tree does it, see adopt().
-    if (s.wrapper) s.wrapper->tell(Resume{s.seq, s.thread});
-    // A wrapper may have died between letting the tree run and saying so.
-    take_early(s);
-}
-
 // --- what the wrapper says ---
 
 void NodeAgent::Impl::transfer_progressed(RankSlot& s, const TransferProgress& m) {
@@ -385,31 +339,31 @@ void NodeAgent::Impl::snapshot_answer(RankSlot& s, const schema::Received& m) {
     const W work = s.snap.work;
     if (m.is<TransferProgress>()) return transfer_progressed(s, m.as<TransferProgress>());
     if (m.is<SnapCancelled>()) {
-        if (work == W::cancelling) change(s, W::idle);
-        if (s.state == S::standing) woken(s);
+        if (work == W::cancelling) (void)change(s, W::idle);
+        if (s.quiesce == Q::quiet) woken(s);
     } else if (m.is<Failed>()) {
         on_failed(s, m.as<Failed>());
     } else if (m.is<SnapReady>() && work == W::preparing) {
-        change(s, W::ready);
+        (void)change(s, W::ready);
     } else if (m.is<SnapStood>()) {
         on_stood(s, m.as<SnapStood>());
     } else if (m.is<Written>() && work == W::writing) {
         on_written(s, m.as<Written>());
     } else {
         return log::debug("{} of the wrapper of rank {} does not fit {}", m.name(), s.rank,
-                          name(work));
+                          snap_works.name(work));
     }
     participant_.poke();
 }
 
 void NodeAgent::Impl::on_failed(RankSlot& s, const Failed& m) {
     snapshot_failed(s, m.stage, m.why);
-    if (s.snap.work != W::cancelling && s.snap.work != W::idle) change(s, W::failed);
-    if (s.state == S::standing) woken(s);
+    if (s.snap.work != W::cancelling && s.snap.work != W::idle) (void)change(s, W::failed);
+    if (s.quiesce == Q::quiet) woken(s);
 }
 
 void NodeAgent::Impl::on_written(RankSlot& s, const Written& m) {
-    change(s, W::written);
+    if (!change(s, W::written)) return;
     s.snap.row = m;
     s.snap.row->rank = s.rank;
     s.snap.row->node = own_name();
@@ -419,27 +373,23 @@ void NodeAgent::Impl::on_written(RankSlot& s, const Written& m) {
 void NodeAgent::Impl::on_stood(RankSlot& s, const SnapStood& m) {
     s.snap.pause_us = m.pause_us;
     const bool off = s.snap.work == W::cancelling;
-    if (s.snap.work == W::standing) change(s, W::writing);
-    if (s.state != S::standing) return;
+    if (s.snap.work == W::standing) (void)change(s, W::writing);
+    if (s.quiesce != Q::quiet) return;
     if (snapshot_.order.then != Then::kill) return woken(s);
-    change(s, S::frozen);
-    if (off) resume_snapshot(s);
+    if (change(s, Q::frozen) && off) resume(s);
 }
 
 // After a snapshot or a restart; the locations go up the tree with the step.
-void NodeAgent::Impl::on_attached_again(RankSlot& s, const Json& m) {
-    if (number(m, "seq") != s.seq) return;
-    if (s.state == S::resuming) adapter_.reattach(s.rank);
-    if (signed_number(m, "rc") != 0) {
+void NodeAgent::Impl::on_attached_again(RankSlot& s, const Json& m, const std::string& wrong) {
+    if (!wrong.empty()) {
         s.snap.why.clear();  // what came first matters less
-        snapshot_failed(s, "attach", text(m, "error", "the rank could not attach to PMIx"));
+        snapshot_failed(s, "attach", wrong);
     } else {
         // A rank listens where it did, if it can: then nobody needs to be told.
         kernet::Location location = settled_location(s, m);
         const kernet::Location* known = directory_.find(s.rank);
         if (known == nullptr || *known != location) s.snap.location = std::move(location);
     }
-    change(s, S::home);
     participant_.poke();
 }
 
@@ -472,7 +422,7 @@ void NodeAgent::Impl::end_snapshot(const SnapEnd& order) {
     for (auto& [rank, s] : slots_) {
         if (!s.snap.part) continue;
         if (s.wrapper) s.wrapper->tell(SnapEndRank{s.seq, true});
-        if (s.snap.work != W::idle) change(s, W::idle);
+        if (s.snap.work != W::idle) (void)change(s, W::idle);
         s.snap.part = false;
     }
     const auto complete = [&](bool& own, const std::string& folder,
@@ -488,30 +438,17 @@ void NodeAgent::Impl::end_snapshot(const SnapEnd& order) {
 
 // The snapshot is off: what has been done to this rank is undone by where it is.
 void NodeAgent::Impl::bring_home(RankSlot& s) {
-    s.snap.busy.clear();
+    s.busy.clear();
     if (s.ended) return;
-    s.abort_asked = true;
-    switch (s.state) {
-        case S::shutting:
-        case S::shut:
-            reopen(s);
-            break;
-        case S::parting:
-            break;  // its server has dropped it: it must close first, see parted()
-        case S::standing:
-            // A wrapper that is at it finishes; one that has just adopted knows nothing.
-            if (s.snap.work != W::standing && s.snap.work != W::cancelling) resume_snapshot(s);
-            break;
-        case S::frozen:
-            resume_snapshot(s);
-            break;
-        default:
-            break;
-    }
+    s.snap.off = true;
+    reopen(s);
+    // `closing`: its server has dropped it, it must close first; see all_closed(). A wrapper that
+    // is at it finishes; one that has just adopted knows nothing.
+    const bool at_it = s.snap.work == W::standing || s.snap.work == W::cancelling;
+    if (s.quiesce == Q::frozen || (s.quiesce == Q::quiet && !at_it)) resume(s);
     if (s.snap.work == W::idle || s.snap.work == W::cancelling) return;
-    if (!s.wrapper) return change(s, W::idle);
-    change(s, W::cancelling);
-    s.wrapper->tell(SnapCancel{s.seq});
+    if (!change(s, s.wrapper ? W::cancelling : W::idle)) return;
+    if (s.wrapper) s.wrapper->tell(SnapCancel{s.seq});
 }
 
 void NodeAgent::Impl::discard_own_folder() {

@@ -7,11 +7,11 @@
 
 namespace ghost::plugin {
 
-using S = RankSlotState;
+using T = Transfer;
 
 void NodeAgent::Impl::connect(const Connect& m) {
     RankSlot* s = find(m.rank);
-    if (s == nullptr || s->state != S::home || s->ended || !s->wrapper || !s->unmovable.empty()) {
+    if (s == nullptr || !s->at_rest() || s->ended || !s->wrapper || !s->unmovable.empty()) {
         const bool told = s != nullptr && !s->unmovable.empty();
         return report(Failed{m.seq, m.rank, "connect",
                              fmt::format("rank {} has no wrapper here that could move it{}{}",
@@ -21,9 +21,7 @@ void NodeAgent::Impl::connect(const Connect& m) {
         return report(Failed{m.seq, m.rank, "check", fmt::format("rank {}: {}", m.rank, why)});
     s->seq = m.seq;
     s->failure_told = false;
-    s->abort_asked = false;
-    change(*s, S::connecting);
-    s->wrapper->tell(m);
+    if (change(*s, T::connecting)) s->wrapper->tell(m);
 }
 
 // Looked at while the rank runs: nothing has been done to it yet.
@@ -33,45 +31,12 @@ std::string NodeAgent::Impl::why_tied(const RankSlot& s) const {
 
 void NodeAgent::Impl::gate(const GateRank& m) {
     RankSlot* s = find(m.rank);
-    if (s == nullptr || s->seq != m.seq || s->state != S::connected) return;
-    if (s->finalizing) return busy(*s, "the rank is in MPI_Finalize");
-    if (!s->agent) return busy(*s, "the rank's agent is not attached");
-    change(*s, S::gating);
-    s->agent->send({{"t", "gate"}, {"seq", s->seq}});
+    if (s == nullptr || s->seq != m.seq || s->transfer != T::connected) return;
+    if (s->quiesce == Quiesce::open) close_gate(*s);
 }
 
-void NodeAgent::Impl::busy(RankSlot& s, const std::string& why) {
-    if (s.state == S::gating) change(s, S::connected);
-    report(Busy{s.seq, s.rank, why});
-}
-
-// Why the rank's gate is not closed; empty: it is.
-std::string NodeAgent::Impl::why_busy(const Json& m) {
-    if (flag(m, "busy") || number(m, "busy") != 0) {
-        return text(m, "why", "the rank is inside a call that cannot be moved");
-    }
-    if (signed_number(m, "rc") == 0) return {};
-    return fmt::format("the rank's gate failed ({})", signed_number(m, "rc"));
-}
-
-void NodeAgent::Impl::on_gated(RankSlot& s, const Json& m) {
-    std::string why = why_busy(m);
-    const auto tag = static_cast<uint32_t>(number(m, "tag"));
-    if (why.empty() && adapter_.detach_from_server(s.rank, tag) == PreMark::busy) {
-        why = "the rank is inside a PMIx call that cannot be moved";
-    }
-    if (!why.empty()) {
-        s.agent->send({{"t", "ungate"}, {"seq", s.seq}});
-        return busy(s, why);
-    }
-    change(s, S::closing);
-    s.agent->send({{"t", "close"}, {"seq", s.seq}});
-}
-
-// The rank's end-of-file: it holds nothing any more that could not be carried.
-void NodeAgent::Impl::all_closed(RankSlot& s) {
-    if (s.abort_asked) return resume(s);
-    change(s, S::exporting);
+void NodeAgent::Impl::export_rank(RankSlot& s) {
+    if (!change(s, T::exporting)) return;
     report(RankGated{s.seq, s.rank, s.thread});
     if (s.wrapper) s.wrapper->tell(Export{s.seq});
 }
@@ -79,20 +44,19 @@ void NodeAgent::Impl::all_closed(RankSlot& s) {
 void NodeAgent::Impl::source_answer(RankSlot& s, const schema::Received& m) {
     switch (m.type<FromWrapper>()) {
         case FromWrapper::connected:
-            if (s.state != S::connecting) return;
-            change(s, S::connected);
-            return report(Connected{s.seq, s.rank});
+            if (s.transfer == T::connecting && change(s, T::connected))
+                report(Connected{s.seq, s.rank});
+            return;
         case FromWrapper::exported:
-            if (s.state != S::exporting) return;
-            change(s, S::exported);
-            return pass_on(s, m.as<Exported>());
+            if (s.transfer == T::exporting && change(s, T::exported)) pass_on(s, m.as<Exported>());
+            return;
         case FromWrapper::progress:
-            if (s.state == S::exporting) pass_on(s, m.as<TransferProgress>());
+            if (s.transfer == T::exporting) pass_on(s, m.as<TransferProgress>());
             return;
         case FromWrapper::failed:
             return fail(s, m.as<Failed>().stage, m.as<Failed>().why);
         case FromWrapper::gone:
-            if (s.state == S::leaving) gone(s);
+            if (s.transfer == T::leaving) gone(s);
             return;
         default:
             return;
@@ -102,37 +66,27 @@ void NodeAgent::Impl::source_answer(RankSlot& s, const schema::Received& m) {
 // --- the move is off ---
 
 void NodeAgent::Impl::abort_source(RankSlot& s) {
-    switch (s.state) {
-        case S::connecting:
-        case S::connected:
-            if (s.wrapper) s.wrapper->tell(Cancel{s.seq});
+    const bool over = s.transfer == T::returning || s.transfer == T::leaving;
+    if (over || s.transfer == T::draining) return;  // on its way; or decided
+    const bool touched = s.quiesce >= Quiesce::closing;
+    if (!touched && s.wrapper) s.wrapper->tell(Cancel{s.seq});
+    if (!change(s, T::returning)) return;
+    switch (s.quiesce) {
+        case Quiesce::open:
             return back_home(s);
-        case S::gating:
-            if (s.wrapper) s.wrapper->tell(Cancel{s.seq});
-            change(s, S::ungating);
-            if (!s.agent) return back_home(s);
-            return s.agent->send({{"t", "ungate"}, {"seq", s.seq}});
-        case S::closing:
-            // Its connection to the PMIx server is gone already: it must close and come back.
-            s.abort_asked = true;
-            return;
-        case S::exporting:
-        case S::exported:
+        case Quiesce::gating:
+        case Quiesce::gated:
+            return open_gate(s);
+        case Quiesce::quiet:
             return resume(s);
         default:
-            return;  // resuming, ungating: the answer is on its way; leaving: decided
+            return;  // opening; closing: its server has dropped it, it must close and come back
     }
 }
 
-void NodeAgent::Impl::resume(RankSlot& s) {
-    change(s, S::resuming);
-    if (s.ended) return back_home(s);
-    // Without a wrapper the one that adopts the tree does it, see adopt().
-    if (s.wrapper) s.wrapper->tell(Resume{s.seq, s.thread});
-}
-
 void NodeAgent::Impl::back_home(RankSlot& s) {
-    change(s, S::home);
+    give_up_gates(s);
+    if (!change(s, T::none)) return;
     report(Aborted{s.seq, s.rank, {}, s.ended, std::exchange(s.unreported, false)});
 }
 
@@ -142,7 +96,8 @@ void NodeAgent::Impl::leave(RankSlot& s, const Switch& m) {
     s.seq = m.seq;
     s.from = adapter_.self();
     s.to = m.to;
-    change(s, S::leaving);
+    // Two copies must not run: one that cannot leave as it should does not stay either.
+    if (!change(s, T::leaving)) kill_tree(s, settings_.tree);
     if (s.agent) std::exchange(s.agent, nullptr)->close();
     auto votes = adapter_.switch_rank(s.rank, s.from, s.to);
     if (votes.ok()) {
@@ -165,8 +120,7 @@ void NodeAgent::Impl::gone(RankSlot& s) {
     s.ended = true;
     s.spare.clear();
     s.output_waited = 0;
-    change(s, S::draining);
-    drain(s);
+    if (change(s, T::draining)) drain(s);
 }
 
 void NodeAgent::Impl::drain(RankSlot& s) {

@@ -9,7 +9,7 @@
 namespace ghost::plugin {
 namespace {
 
-using S = RankSlotState;
+using T = Transfer;
 
 constexpr int most_adoptions = 8;  // something kills them: let the rank end rather than go round
 
@@ -42,10 +42,10 @@ void NodeAgent::Impl::wrapper_closed(RankId rank, const ControlConnection* which
     RankSlot* s = find(rank);
     if (s == nullptr || s->wrapper.get() != which) return;
     s->wrapper.reset();
-    if (s->state == S::leaving) return die_expired(*s);
+    if (s->transfer == T::leaving) return die_expired(*s);
     if (s->snap.part) return;  // wrapper_died() follows
     // `going` waits for wrapper_died(): the tree may live, then a new wrapper adopts it.
-    if (is_source(s->state)) {
+    if (is_source(s->transfer)) {
         fail(*s, "wrapper", fmt::format("the wrapper of rank {} has gone", rank));
     }
 }
@@ -59,32 +59,32 @@ void NodeAgent::Impl::tree_ended(RankSlot& s, const std::string& why) {
     s.ended = true;
     s.spare.clear();
     if (s.snap.part) return part_ended(s, why);
-    if (s.state == S::leaving) return gone(s);
-    if (s.state == S::going) {
+    if (s.transfer == T::leaving) return gone(s);
+    if (s.transfer == T::going) {
         // Ended before its agent could attach: the move is done, there is nobody to wake.
-        change(s, S::home);
-        return report(Done{s.seq, s.rank, {}, true});
+        if (change(s, T::none)) report(Done{s.seq, s.rank, {}, true});
+        return;
     }
     fail(s, "rank", why);
-    if (s.state == S::resuming || s.state == S::ungating) return back_home(s);
-    if (s.state == S::closing && s.abort_asked) resume(s);
+    if (s.transfer == T::returning) back_home(s);
 }
 
 // A rank that ends while the job is saved or restarted.
 void NodeAgent::Impl::part_ended(RankSlot& s, const std::string& why) {
     if (s.snap.early) std::exchange(s.snap.early, nullptr)->close();
-    if (s.state != S::going) snapshot_failed(s, "rank", why);
-    s.snap.work = SnapWork::idle;
-    if (s.state == S::going || is_snapshot(s.state) || s.state == S::resuming) change(s, S::home);
+    if (s.transfer != T::going) snapshot_failed(s, "rank", why);
+    if (s.snap.work != SnapWork::idle) (void)change(s, SnapWork::idle);
+    if (s.transfer == T::going) (void)change(s, T::none);
+    give_up_gates(s);
     participant_.poke();
 }
 
 // The snapshot is off; the wrapper that adopts the tree knows nothing of it.
 void NodeAgent::Impl::part_wrapper_died(RankSlot& s, bool alive, const std::string& why) {
-    s.snap.work = SnapWork::idle;
+    if (s.snap.work != SnapWork::idle) (void)change(s, SnapWork::idle);
     snapshot_failed(s, "wrapper", why);
-    const bool stands = s.state == S::standing || s.state == S::frozen;
-    if (alive && s.abort_asked && stands) resume_snapshot(s);
+    const bool stands = s.quiesce == Quiesce::quiet || s.quiesce == Quiesce::frozen;
+    if (alive && s.snap.off && stands) resume(s);
 }
 
 // From the adapter: true means "taken care of".
@@ -95,15 +95,15 @@ bool NodeAgent::Impl::wrapper_died(RankId rank, int status) {
         if (channel->is_open()) channel->read_now();
     }
     RankSlot* s = find(rank);
-    if (s == nullptr || s->state == S::leaving || s->state == S::draining) return false;
+    if (s == nullptr || s->transfer == T::leaving || s->transfer == T::draining) return false;
     // The ghost is out: whether the rank has ended depends on what the coordinator decides.
-    if (s->state == S::exported && !tree_alive(*s, settings_.tree)) {
+    if (s->transfer == T::exported && !tree_alive(*s, settings_.tree)) {
         s->unreported = true;
         tree_ended(*s, fmt::format("rank {} was killed", rank));
         return true;
     }
     if (s->ended) return false;
-    if (s->snap.restart && s->snap.part && s->state != S::going) {
+    if (s->snap.restart && s->snap.part && s->transfer != T::going) {
         return restart_wrapper_died(*s, status);
     }
     if (s->wrapper) std::exchange(s->wrapper, nullptr)->close();
@@ -112,13 +112,13 @@ bool NodeAgent::Impl::wrapper_died(RankId rank, int status) {
                  alive ? "live" : "have ended");
     const std::string why = fmt::format("the wrapper of rank {} died", rank);
     if (s->snap.part) part_wrapper_died(*s, alive, why);
-    if (is_source(s->state) && !s->snap.part) fail(*s, "wrapper", why);
+    if (is_source(s->transfer) && !s->snap.part) fail(*s, "wrapper", why);
     if (alive && adopt(*s)) {
         participant_.poke();
         return true;
     }
     kill_tree(*s, settings_.tree);
-    if ((s->state == S::switched || s->state == S::going) && !s->snap.part) {
+    if ((s->transfer == T::switched || s->transfer == T::going) && !s->snap.part) {
         fail(*s, "go", why);
         s->ended = true;
         return false;
@@ -162,7 +162,7 @@ bool NodeAgent::Impl::adopt(RankSlot& s) {
                     {s.spare[3].get(), s.spare[4].get(), s.spare[5].get()});
     log::warning("a new wrapper has adopted rank {}: it goes on", s.rank);
     // The move was called off before the new one was there.
-    if (s.state == S::resuming) s.wrapper->tell(Resume{s.seq, s.thread});
+    if (s.quiesce == Quiesce::resuming) s.wrapper->tell(Resume{s.seq, s.thread});
     return true;
 }
 

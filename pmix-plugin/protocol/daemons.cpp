@@ -93,6 +93,7 @@ constexpr Field snap_prepare_fields[] = {
     field<&SnapPrepare::compress>("compress", "none, lz4, zstd, zstd,level=N"),
     field<&SnapPrepare::rate>("rate", "of a rank to the disk, 0: no limit").in("bytes/s"),
     field<&SnapPrepare::then>("then", "what follows"),
+    field<&SnapPrepare::ranks>("ranks", "whose; none: every rank's").or_default(),
 };
 constexpr Field snap_end_fields[] = {
     field<&SnapEnd::seq>("seq", operation),

@@ -162,6 +162,7 @@ struct SnapPrepare {
     std::string compress = "none";
     uint64_t rate = 0;
     Then then = Then::go_on;
+    std::vector<uint32_t> ranks = {};  // empty: all of the job
     static const schema::Record table;
 };
 struct SnapEnd {

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "pmix-plugin/coordinator/operations/engine.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <utility>
+
+#include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
+
+namespace ghost::plugin {
+namespace {
+
+constexpr size_t most_waiting = 1024;
+
+}  // namespace
+
+std::optional<std::string> obstacle(const Job& job) {
+    if (const auto daemon = job.fences.owing()) {
+        return fmt::format("node {} has not answered since the last move: no rank can move now",
+                           job.liveness.name_of(*daemon));
+    }
+    if (job.snapshots.stopped()) {
+        return "the job is stopped after its snapshot: SIGCONT to mpirun lets it go on";
+    }
+    return std::nullopt;
+}
+
+// --- an operation ---
+
+Operation::~Operation() {
+    stop_timers();
+}
+
+void Operation::take_number() {
+    seq_ = job_.engine.next_number();
+}
+
+void Operation::set_limit(int64_t us) {
+    if (limit_) job_.adapter.cancel(*limit_);
+    limit_.reset();
+    if (us == 0) return;
+    limit_ = job_.adapter.after(us, [this] {
+        limit_.reset();
+        expired();
+    });
+}
+
+// One at a time: what is to be tried again already is not put off.
+void Operation::retry_after(int64_t us, std::function<void()> step) {
+    if (retry_) return;
+    retry_ = job_.adapter.after(us, [this, step = std::move(step)] {
+        retry_.reset();
+        step();
+    });
+}
+
+void Operation::stop_timers() {
+    if (limit_) job_.adapter.cancel(*limit_);
+    if (retry_) job_.adapter.cancel(*retry_);
+    limit_.reset();
+    retry_.reset();
+}
+
+void Operation::end() {
+    over_ = true;
+    job_.engine.ended();
+}
+
+// --- the engine ---
+
+bool Scope::meets(const Scope& other) const {
+    if (all || other.all || (steps && other.steps)) return true;
+    return std::ranges::any_of(ranks, [&](RankId rank) { return other.ranks.contains(rank); });
+}
+
+bool Engine::add(Request request) {
+    if (stopped_ || waiting_.size() >= most_waiting) return false;
+    waiting_.push_back(std::move(request));
+    if (beginning_)
+        soon();
+    else if (!soon_)
+        begin_waiting();
+    return true;
+}
+
+// Not at once: the caller is still inside the operation that is over.
+void Engine::soon() {
+    if (soon_ || stopped_) return;
+    soon_ = adapter_.after(0, [this] {
+        soon_.reset();
+        step();
+    });
+}
+
+void Engine::step() {
+    for (Running& running : running_) {
+        if (running.operation && running.operation->is_over()) go_on(running);
+    }
+    std::erase_if(running_, [](const Running& running) { return !running.operation; });
+    begin_waiting();
+}
+
+// Who waits for a rank goes before whoever asked for it later.
+bool Engine::may_begin(const Request& request, const std::deque<Request>& before) const {
+    const auto in_the_way = [&](const Request& other) { return request.scope.meets(other.scope); };
+    return running_.size() < at_once_ && std::ranges::none_of(before, in_the_way) &&
+           std::ranges::none_of(running_, [&](const Running& r) { return in_the_way(r.request); });
+}
+
+void Engine::begin_waiting() {
+    beginning_ = true;
+    std::deque<Request> before;
+    for (std::deque<Request> all = std::exchange(waiting_, {}); !all.empty(); all.pop_front()) {
+        if (!may_begin(all.front(), before)) {
+            before.push_back(std::move(all.front()));
+            continue;
+        }
+        running_.push_back({std::move(all.front()), nullptr});
+        go_on(running_.back());
+    }
+    // Those that were added meanwhile came later.
+    std::ranges::move(waiting_, std::back_inserter(before));
+    waiting_ = std::move(before);
+    beginning_ = false;
+}
+
+void Engine::go_on(Running& running) {
+    running.operation = running.request.next();
+    if (running.operation) return running.operation->begin();
+    soon();
+}
+
+void Engine::drop(uint64_t owner) {
+    std::erase_if(waiting_, [owner](const Request& r) { return r.owner == owner; });
+}
+
+bool Engine::message(NodeId from, const schema::Received& m) {
+    for (Running& running : running_) {
+        if (!running.operation || running.operation->is_over()) continue;
+        if (running.operation->seq() != m.seq()) continue;
+        running.operation->message(from, m);
+        return true;
+    }
+    return false;
+}
+
+void Engine::node_lost(NodeId node) {
+    for (Running& running : running_) {
+        if (running.operation && !running.operation->is_over()) running.operation->node_lost(node);
+    }
+}
+
+void Engine::stop(const std::string& why) {
+    if (std::exchange(stopped_, true)) return;
+    if (soon_) adapter_.cancel(*soon_);
+    soon_.reset();
+    for (Running& running : running_) {
+        const bool goes = running.operation && !running.operation->is_over();
+        if (goes) running.operation->stop();
+        if (!goes && running.request.refuse) running.request.refuse(why);
+    }
+    running_.clear();
+    for (Request& request : std::exchange(waiting_, {})) {
+        if (request.refuse) request.refuse(why);
+    }
+}
+
+NodeId Engine::node_of(RankId rank, NodeId node) const {
+    for (const Running& running : running_) {
+        const auto place = running.operation ? running.operation->placement() : std::nullopt;
+        if (place && place->rank == rank && place->decided) return place->to;
+    }
+    return node;
+}
+
+std::optional<NodeId> Engine::target_of(RankId rank) const {
+    for (const Running& running : running_) {
+        if (!running.operation || running.operation->is_over()) continue;
+        const auto place = running.operation->placement();
+        if (place && place->rank == rank) return place->to;
+    }
+    return std::nullopt;
+}
+
+void Engine::show(Json& ps) const {
+    for (const Running& running : running_) {
+        if (running.operation && !running.operation->is_over()) running.operation->show(ps);
+    }
+}
+
+}  // namespace ghost::plugin

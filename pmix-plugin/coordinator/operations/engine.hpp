@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Carries operations out: one queue of requests from everybody (a client, a signal, PMIx, the
+// schedule), those on different ranks at the same time, and every message to the one it belongs to.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <list>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "pmix-plugin/coordinator/operations/operation.hpp"
+
+namespace ghost::plugin {
+
+// Which ranks a request is about. No two operations are in one rank at the same time.
+struct Scope {
+    bool all = false;  // every rank of the job
+    std::set<RankId> ranks;
+    // It goes by the steps that all daemons answer together (a snapshot, a restart): one at a time.
+    bool steps = false;
+
+    bool meets(const Scope& other) const;
+};
+
+// What somebody has asked for: operations, one after the other.
+struct Request {
+    uint64_t owner = 0;  // the client who asked; 0: nobody who could leave
+    Scope scope;
+    // The next operation; null: that was all. Called again when the one before is over.
+    std::function<std::unique_ptr<Operation>()> next;
+    // It does not begin, or not go on; the reason is a sentence. Called when mpirun ends, too, if
+    // the last operation is over: then there may be nothing to say.
+    std::function<void(const std::string& why)> refuse;
+};
+
+// Loop thread only; owned by the coordinator.
+class Engine {
+  public:
+    // at_once: requests that are carried out at the same time, at most.
+    Engine(RuntimeAdapter& adapter, size_t at_once) : adapter_(adapter), at_once_(at_once) {}
+    ~Engine() { stop("mpirun is ending"); }
+
+    // False: too many wait already (nothing of the request is called).
+    bool add(Request request);
+    // Forgets what `owner` has waiting; what has begun goes on.
+    void drop(uint64_t owner);
+    // False: no operation has this number.
+    bool message(NodeId from, const schema::Received& m);
+    void node_lost(NodeId node);
+    // Ends all operations; nothing begins any more. Later calls do nothing.
+    void stop(const std::string& why);
+
+    size_t unfinished() const { return waiting_.size() + running_.size(); }
+    // A rank's node after what is decided: `node` is where the runtime has it.
+    NodeId node_of(RankId rank, NodeId node) const;
+    // Where a rank that is moved now is to go.
+    std::optional<NodeId> target_of(RankId rank) const;
+    // Of every operation under way, in the order in which they began.
+    void show(Json& ps) const;
+
+    uint64_t next_number() { return ++last_seq_; }
+    // One of them is over.
+    void ended() { soon(); }
+
+  private:
+    struct Running {
+        Request request;
+        std::unique_ptr<Operation> operation;
+    };
+
+    void soon();
+    void step();
+    void begin_waiting();
+    bool may_begin(const Request& request, const std::deque<Request>& before) const;
+    void go_on(Running& running);
+
+    RuntimeAdapter& adapter_;
+    const size_t at_once_;
+    std::deque<Request> waiting_;
+    std::list<Running> running_;
+    uint64_t last_seq_ = 0;
+    bool stopped_ = false;
+    bool beginning_ = false;  // what is added then waits its turn
+    std::optional<TimerId> soon_;
+};
+
+}  // namespace ghost::plugin

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "pmix-plugin/coordinator/operations/move.hpp"
+
+#include <algorithm>
+
+#include "pmix-plugin/coordinator/operations/engine.hpp"
+
+namespace ghost::plugin {
+
+using S = MoveState;
+
+MoveOperation::MoveOperation(Job& job, MoveOrder order, Progress progress, Finished finished)
+    : StagedOperation(job, std::move(progress), std::move(finished)), order_(std::move(order)) {}
+
+std::string MoveOperation::describe() const {
+    return fmt::format("move {} of rank {} from {} to {}", seq(), data_.rank, data_.from_name,
+                       data_.to_name);
+}
+
+bool MoveOperation::is_decided() const {
+    const Phase at = phase();
+    return at == Phase::commit || data_.state == S::going || data_.state == S::done;
+}
+
+std::optional<Operation::Placement> MoveOperation::placement() const {
+    if (is_over() && data_.state != S::done) return std::nullopt;
+    return Placement{data_.rank, data_.to, is_decided()};
+}
+
+void MoveOperation::show(Json& ps) const {
+    Json one = {{"rank", data_.rank},
+                {"from", data_.from_name},
+                {"to", data_.to_name},
+                {"phase", move_states.name(data_.state)},
+                {"bytes", data_.bytes}};
+    if (!ps.contains("move")) ps["move"] = one;
+    ps["moves"].push_back(std::move(one));
+}
+
+void MoveOperation::begin() {
+    take_number();
+    data_.rank = order_.rank;
+    data_.to_name = order_.to;
+    data_.mode = "stop";
+    data_.started = job_.settings.now();
+    data_.epoch = job_.epochs.now();
+    if (auto why = check()) {
+        data_.why = *why;
+        return finish(S::refused);
+    }
+    if (data_.to == data_.from) return finish(S::done);
+    data_.epoch = job_.epochs.reserve(seq());
+    data_.ping = job_.liveness.ping_now();
+    if (!change(S::preparing)) return;
+    job_.adapter.tell(data_.to, Prepare{seq(), data_.epoch, data_.rank, data_.from});
+}
+
+void MoveOperation::on_ready(const Ready& m) {
+    if (!change(S::connecting)) return;
+    const std::string& host = m.host.empty() ? data_.to_name : m.host;
+    job_.adapter.tell(data_.from, Connect{seq(), data_.epoch, data_.rank, host, m.port, m.token});
+}
+
+void MoveOperation::try_hold() {
+    if (!job_.liveness.answered(data_.ping) || !job_.fences.hold(seq())) {
+        return retry_after(job_.settings.hold_retry_us, [this] { try_hold(); });
+    }
+    if (change(S::gating)) send_gate();
+}
+
+void MoveOperation::send_gate() {
+    data_.gate_tried = true;
+    data_.gate_sent = job_.settings.now();
+    job_.adapter.tell(data_.from, GateRank{seq(), data_.rank});
+}
+
+void MoveOperation::on_busy(const Busy& m) {
+    data_.why = m.why;
+    retry_after(job_.settings.gate_retry_us, [this] { send_gate(); });
+}
+
+void MoveOperation::on_exported(const Exported& m) {
+    data_.exported = true;
+    data_.bytes = m.bytes;
+    data_.rounds = m.rounds;
+    transfer_goes_on();
+}
+
+void MoveOperation::on_progress(const TransferProgress& m) {
+    data_.bytes = std::max(data_.bytes, m.bytes);
+    data_.total = std::max(data_.total, m.total);
+    tell_progress();
+    transfer_goes_on();
+}
+
+// exported and progress from A, held and progress from B; `held` may overtake `gated`.
+void MoveOperation::transfer_goes_on() {
+    if (data_.state != S::transferring) return;
+    wait_on();
+    decide_if_whole();
+}
+
+void MoveOperation::decide_if_whole() {
+    if (!data_.exported || !data_.held) return;
+    if (!change(S::switching)) return;
+    job_.epochs.decide(seq());
+    log::info("decided: rank {} is at {} from epoch {} on", data_.rank, data_.to_name, data_.epoch);
+    const auto live = job_.liveness.live_nodes();
+    job_.fences.decide(seq(), {live.begin(), live.end()});
+    job_.adapter.tell_all(Switch{seq(), data_.rank, data_.from, data_.to, data_.epoch});
+}
+
+void MoveOperation::vote(NodeId from, int votes) {
+    const bool counted = job_.fences.vote(seq(), from, votes);
+    const bool last = counted && job_.fences.unanswered(seq()).empty();
+    if (last && data_.state == S::switching) all_switched();
+}
+
+void MoveOperation::all_switched() {
+    if (!change(S::going)) return;
+    job_.adapter.tell(data_.to, Go{seq(), data_.rank, data_.agent});
+}
+
+// After the decision nothing waits for a daemon that does not matter.
+void MoveOperation::switch_expired() {
+    const std::set<NodeId> unanswered = job_.fences.unanswered(seq());
+    if (unanswered.contains(data_.to)) {
+        return lose(fmt::format("node {} did not take it over in time", data_.to_name));
+    }
+    for (NodeId node : unanswered) {
+        if (!job_.liveness.hosts_ranks(node)) {
+            job_.liveness.give_up(node, true);
+            job_.fences.vote(seq(), node, 0);
+            continue;
+        }
+        log::error(
+            "node {} hosts ranks and has not confirmed the move of rank {}: the job's fences "
+            "wait for it",
+            job_.liveness.name_of(node), data_.rank);
+    }
+    job_.fences.wait_no_more(seq());
+    all_switched();
+}
+
+void late_move_message(Job& job, NodeId from, const schema::Received& m) {
+    if (m.is<Switched>()) job.fences.vote(m.seq(), from, m.as<Switched>().votes);
+    if (m.is<Failed>() && m.as<Failed>().stage == "switch") job.fences.vote(m.seq(), from, 0);
+    if (m.is<Done>() && m.as<Done>().location) job.publish(*m.as<Done>().location);
+    if (m.is<Aborted>() && m.as<Aborted>().location) job.publish(*m.as<Aborted>().location);
+    log::debug("late message {} of operation {} from node {}", m.name(), m.seq(), from);
+}
+
+void MoveOperation::on_failed(NodeId from, const Failed& m) {
+    const std::string whole = fmt::format("{}{}{} at {}", m.stage, m.stage.empty() ? "" : ": ",
+                                          m.why, job_.liveness.name_of(from));
+    switch (data_.state) {
+        case S::aborting:
+            return on_failed_again(from, m, whole);
+        case S::switching:
+            if (from == data_.to) return lose(whole);
+            if (m.stage != "switch") return;  // of before the decision; `switched` will come
+            log::error("the bookkeeping of rank {}'s move failed: {}", data_.rank, whole);
+            return vote(from, 0);
+        case S::going:
+            if (from == data_.to) return lose(whole);
+            if (m.stage == "switch") vote(from, 0);
+            return;
+        default:
+            if (from == data_.from || from == data_.to) abort(whole);
+    }
+}
+
+// While aborting: A may have failed by itself before our `abort` reached it. Only a rank that could
+// not attach again did not come back; after anything else `aborted` follows.
+void MoveOperation::on_failed_again(NodeId from, const Failed& m, const std::string& whole) {
+    if (from != data_.from) return;
+    if (m.stage == "attach") {
+        data_.harmed = true;
+        data_.why += "; and it did not come back: " + whole;
+        return finish(S::failed);
+    }
+    // B saw its stream end because A refused: what A found is the reason.
+    if (m.stage == "check") data_.why = whole;
+}
+
+void MoveOperation::on_done(const Done& m) {
+    data_.downtime = job_.settings.now() - data_.gate_sent;
+    data_.moved = true;
+    if (m.location) job_.publish(*m.location);
+    finish(S::done);
+}
+
+void MoveOperation::on_aborted(const Aborted& m) {
+    data_.ended = m.ended;
+    if (m.location) job_.publish(*m.location);
+    if (m.unreported) {
+        const std::string told = fmt::format("ghost: rank {} was killed at {} while it moved",
+                                             data_.rank, data_.from_name);
+        finish(S::failed);
+        return job_.adapter.abort_job(1, told);
+    }
+    finish(S::failed);
+}
+
+void MoveOperation::message(NodeId from, const schema::Received& m) {
+    if (m.is<Failed>()) return on_failed(from, m.as<Failed>());
+    if (m.is<Switched>()) return vote(from, m.as<Switched>().votes);
+    const S state = data_.state;
+    const bool taken = (from == data_.from && from_source(m)) ||
+                       (!is_over() && from == data_.to && from_target(m));
+    if (!taken)
+        log::debug("message {} from node {} does not fit state {}", m.name(), from,
+                   move_states.name(state));
+}
+
+// What A says. False: it does not fit the state.
+bool MoveOperation::from_source(const schema::Received& m) {
+    const S state = data_.state;
+    switch (m.type<DaemonMessage>()) {
+        case DaemonMessage::connected:
+            if (state != S::connecting) return false;
+            if (change(S::holding)) try_hold();
+            return true;
+        case DaemonMessage::busy:
+            return state == S::gating && (on_busy(m.as<Busy>()), true);
+        case DaemonMessage::gated:
+            if (state != S::gating) return false;
+            if (m.as<RankGated>().agent) data_.agent = m.as<RankGated>().agent;
+            if (change(S::transferring)) decide_if_whole();
+            return true;
+        case DaemonMessage::exported:
+            return state == S::transferring && (on_exported(m.as<Exported>()), true);
+        case DaemonMessage::progress:
+            if (state != S::gating && state != S::transferring) return false;
+            return on_progress(m.as<TransferProgress>()), true;
+        case DaemonMessage::aborted:
+            return state == S::aborting && (on_aborted(m.as<Aborted>()), true);
+        default:
+            return false;
+    }
+}
+
+// What B says.
+bool MoveOperation::from_target(const schema::Received& m) {
+    const S state = data_.state;
+    const bool before = state == S::gating || state == S::transferring;
+    switch (m.type<DaemonMessage>()) {
+        case DaemonMessage::ready:
+            return state == S::preparing && (on_ready(m.as<Ready>()), true);
+        case DaemonMessage::held:
+            if (!before) return false;
+            data_.held = true;
+            return transfer_goes_on(), true;
+        case DaemonMessage::progress:
+            return before && (on_progress(m.as<TransferProgress>()), true);
+        case DaemonMessage::done:
+            return state == S::going && (on_done(m.as<Done>()), true);
+        default:
+            return false;
+    }
+}
+
+std::string MoveOperation::limit_text() const {
+    const auto seconds = static_cast<double>(limit_us()) / 1e6;
+    switch (data_.state) {
+        case S::preparing:
+            return fmt::format("{} was not ready within {} s", data_.to_name, seconds);
+        case S::connecting:
+            return fmt::format("{} could not reach {} within {} s", data_.from_name, data_.to_name,
+                               seconds);
+        case S::holding: {
+            const std::string silent = job_.liveness.first_silent(data_.ping);
+            if (!silent.empty())
+                return fmt::format("node {} did not answer for {} s", silent, seconds);
+            return fmt::format("the job's fences were never quiet for {} s", seconds);
+        }
+        case S::gating:
+            return fmt::format("the rank could not be stopped within {} s{}{}", seconds,
+                               data_.why.empty() ? "" : ": ", data_.why);
+        case S::transferring:
+            return fmt::format("nothing of its ghost moved for {} s", seconds);
+        case S::going:
+            return fmt::format("it did not wake at {} in {} s", data_.to_name, seconds);
+        default:
+            return fmt::format("no answer within {} s", seconds);
+    }
+}
+
+void MoveOperation::expired() {
+    switch (data_.state) {
+        case S::switching:
+            return switch_expired();
+        case S::going:
+            return lose(limit_text());
+        case S::aborting:
+            // Before the first `gate` the rank was never touched: silence means nothing to it.
+            data_.harmed = data_.gate_tried;
+            data_.why += fmt::format("; {} did not confirm that the rank goes on", data_.from_name);
+            return finish(S::failed);
+        default:
+            return abort(limit_text());
+    }
+}
+
+void MoveOperation::impossible(S) {
+    const bool may_abort = move_states.allows(data_.state, S::aborting);
+    if (!is_decided() && may_abort) abort("a fault of Ghost's own (see mpirun's log)");
+}
+
+void MoveOperation::abort(const std::string& why) {
+    data_.why = why;
+    const bool source_knows = data_.state != S::preparing;
+    const Abort order{seq(), data_.rank};
+    if (job_.liveness.alive(data_.to)) job_.adapter.tell(data_.to, order);
+    if (!source_knows) return finish(S::failed);
+    if (change(S::aborting)) job_.adapter.tell(data_.from, order);
+}
+
+// After the decision: there is no copy to go back to.
+void MoveOperation::lose(const std::string& why) {
+    data_.harmed = true;
+    data_.why = why;
+    const std::string told = fmt::format("ghost: rank {} is lost on its way from {} to {}: {}",
+                                         data_.rank, data_.from_name, data_.to_name, why);
+    finish(S::failed);
+    job_.adapter.abort_job(1, told);
+}
+
+void MoveOperation::node_lost(NodeId node) {
+    const std::string lost = fmt::format("node {} is lost", job_.liveness.name_of(node));
+    if (is_decided()) {
+        if (node == data_.to) return lose(lost);
+        // The fences know.
+        if (data_.state == S::switching && job_.fences.unanswered(seq()).empty()) all_switched();
+        return;
+    }
+    if (node == data_.from) {
+        data_.why = lost + ", and the rank with it";
+        data_.harmed = true;
+        if (job_.liveness.alive(data_.to)) job_.adapter.tell(data_.to, Abort{seq(), data_.rank});
+        return finish(S::failed);
+    }
+    if (node == data_.to && data_.state != S::aborting) abort(lost);
+}
+
+std::string MoveOperation::failure() const {
+    std::string text = fmt::format("rank {} was not moved from {} to {}: {}", data_.rank,
+                                   data_.from_name, data_.to_name, data_.why);
+    if (data_.ended) return text + "; the rank has ended meanwhile";
+    if (!data_.harmed)
+        text += fmt::format("; the job is unharmed: rank {} goes on at {}", data_.rank,
+                            data_.from_name);
+    return text;
+}
+
+void MoveOperation::finish(S state) {
+    if (state == S::failed) data_.why = failure();
+    job_.fences.release(seq());
+    job_.epochs.give_back(seq());
+    conclude(state);
+    hand_over();
+}
+
+void MoveOperation::stop() {
+    data_.harmed = is_decided();
+    data_.why = "mpirun is ending";
+    hand_over();
+}
+
+}  // namespace ghost::plugin

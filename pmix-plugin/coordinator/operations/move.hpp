@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The move of a rank to another node: PROTOCOL.md, "A move", coordinator's side.
+#pragma once
+
+#include <string>
+
+#include "pmix-plugin/coordinator/operations/operation.hpp"
+
+namespace ghost::plugin {
+
+enum class MoveState {
+    checking,      // nothing has been asked of anyone
+    preparing,     // B starts a restore wrapper
+    connecting,    // A's wrapper connects to it
+    holding,       // every daemon answers; then no job-wide fence may complete
+    gating,        // the rank is asked to close its gates, again and again
+    transferring,  // the rank stands; its ghost goes from A to B
+    switching,     // decided: every daemon moves the rank's entries, A destroys its copy
+    going,         // B lets the rank run
+    done,          // the rank runs at B
+    aborting,      // A lets the rank go on, B drops its copy
+    refused,       // nothing was done
+    failed,        // the rank did not move, or was lost
+};
+
+inline constexpr StateTable move_states([] {
+    using S = MoveState;
+    using C = CoordinatorSettings;
+    return std::to_array<OperationRow<S>>({
+        {S::checking, "checking", Phase::prepare, to({S::preparing, S::refused, S::done})},
+        {S::preparing, "preparing", Phase::prepare, to({S::connecting, S::failed}), &C::prepare_us},
+        {S::connecting, "connecting", Phase::prepare, to({S::holding, S::aborting, S::failed}),
+         &C::connect_us},
+        {S::holding, "holding", Phase::quiesce, to({S::gating, S::aborting, S::failed}),
+         &C::hold_us, false, true},
+        {S::gating, "gating", Phase::quiesce, to({S::transferring, S::aborting, S::failed}),
+         &C::gate_us, true},
+        {S::transferring, "transferring", Phase::capture,
+         to({S::switching, S::aborting, S::failed}), &C::transfer_us, true},
+        {S::switching, "switching", Phase::commit, to({S::going, S::failed}), &C::switch_us, true},
+        {S::going, "going", Phase::resume, to({S::done, S::failed}), &C::go_us, true},
+        {S::done, "done", Phase::finish, 0},
+        {S::aborting, "aborting", Phase::resume, to({S::failed}), &C::abort_us, true},
+        {S::refused, "refused", Phase::finish, 0},
+        {S::failed, "failed", Phase::finish, 0},
+    });
+}());
+
+struct Move {
+    MoveState state = MoveState::checking;
+    uint32_t epoch = 0;  // of the placement after it
+    RankId rank = 0;
+    NodeId from = 0;
+    NodeId to = 0;
+    std::string from_name;
+    std::string to_name;
+    std::string mode;
+
+    std::optional<AgentThread> agent;  // of the rank, as its wrapper must know it
+    uint64_t ping = 0;                 // every daemon must have answered this ping
+    bool gate_tried = false;           // the rank may stand
+    bool exported = false;
+    bool held = false;
+    uint64_t bytes = 0;
+    uint64_t total = 0;
+    uint64_t rounds = 0;
+
+    int64_t started = 0;    // µs, the coordinator's clock
+    int64_t gate_sent = 0;  // the last `gate`
+    int64_t downtime = 0;
+    int64_t lasted = 0;  // the whole move
+    bool moved = false;
+    bool harmed = false;  // the job was
+    bool ended = false;   // the rank has, while it was tried
+    std::string why;      // of a failure
+};
+
+struct MoveOrder {
+    RankId rank = 0;
+    std::string to;    // node name
+    std::string mode;  // "" and "auto" are "stop" today
+};
+
+class MoveOperation : public StagedOperation<Move, move_states> {
+  public:
+    MoveOperation(Job& job, MoveOrder order, Progress progress, Finished finished);
+
+    void begin() override;
+    void message(NodeId from, const schema::Received& m) override;
+    void node_lost(NodeId node) override;
+    void stop() override;
+    std::optional<Placement> placement() const override;
+    void show(Json& ps) const override;
+
+  private:
+    std::string describe() const override;
+    void impossible(MoveState next) override;
+    void expired() override;
+    std::string limit_text() const;
+    // switching, going, done: the copy at B is the rank, whatever happens.
+    bool is_decided() const;
+
+    // move_checks.cpp: what is refused before anyone is asked anything
+    std::optional<std::string> check();
+    std::optional<std::string> check_rank();
+    std::optional<std::string> check_target();
+
+    void on_ready(const Ready& m);
+    void try_hold();
+    void send_gate();
+    void on_busy(const Busy& m);
+    void on_exported(const Exported& m);
+    void on_progress(const TransferProgress& m);
+    void transfer_goes_on();
+    bool from_source(const schema::Received& m);
+    bool from_target(const schema::Received& m);
+    void decide_if_whole();
+    void vote(NodeId from, int votes);
+    void switch_expired();
+    void all_switched();
+    void on_failed(NodeId from, const Failed& m);
+    void on_failed_again(NodeId from, const Failed& m, const std::string& whole);
+    void on_done(const Done& m);
+    void on_aborted(const Aborted& m);
+
+    void abort(const std::string& why);
+    void lose(const std::string& why);
+    void finish(MoveState state);
+    std::string failure() const;
+
+    const MoveOrder order_;
+};
+
+// A rank that came back after nobody waited for it any more has new listeners all the same; a vote
+// that comes late counts.
+void late_move_message(Job& job, NodeId from, const schema::Received& m);
+
+}  // namespace ghost::plugin

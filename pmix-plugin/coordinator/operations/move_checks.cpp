@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Step 0 of a move: what is refused before anyone is asked anything.
+#include <fmt/format.h>
+
+#include "pmix-plugin/coordinator/operations/engine.hpp"
+#include "pmix-plugin/coordinator/operations/move.hpp"
+
+namespace ghost::plugin {
+
+std::optional<std::string> MoveOperation::check_rank() {
+    const auto ranks = job_.adapter.ranks();
+    if (ranks.empty()) return "the job has no rank yet: try again in a moment";
+    for (const RankInfo& info : ranks) {
+        if (info.rank != data_.rank) continue;
+        if (!info.running) {
+            return fmt::format(
+                "rank {} is not running: it has ended, or has not started yet (then try again in "
+                "a moment)",
+                data_.rank);
+        }
+        data_.from = info.node;
+        data_.from_name = job_.liveness.name_of(info.node);
+        return std::nullopt;
+    }
+    return fmt::format("there is no rank {}: the job has ranks 0 to {}", data_.rank,
+                       ranks.size() - 1);
+}
+
+std::optional<std::string> MoveOperation::check_target() {
+    const auto to = job_.adapter.find_node(order_.to);
+    if (!to) {
+        std::string known;
+        for (NodeId id : job_.liveness.live_nodes()) {
+            known += (known.empty() ? "" : ", ") + job_.liveness.name_of(id);
+        }
+        return fmt::format("node {} is not part of the job, whose nodes are {}", order_.to, known);
+    }
+    data_.to = *to;
+    data_.to_name = job_.liveness.name_of(*to);
+    if (data_.to == data_.from) return std::nullopt;
+    if (!job_.liveness.alive(*to)) {
+        return fmt::format("node {} has left the job: choose another one", order_.to);
+    }
+    const int slots = job_.adapter.slots(*to);
+    int used = 0;
+    for (const RankInfo& info : job_.adapter.ranks()) {
+        const bool here = info.rank != data_.rank &&
+                          (info.node == *to || job_.engine.target_of(info.rank) == *to);
+        used += info.running && here;
+    }
+    if (slots > 0 && used >= slots && !job_.settings.oversubscribe) {
+        return fmt::format(
+            "node {} is full: {} of {} slots are in use (mpirun --oversubscribe, or "
+            "rmaps_base_oversubscribe=1, allows more)",
+            order_.to, used, slots);
+    }
+    return std::nullopt;
+}
+
+std::optional<std::string> MoveOperation::check() {
+    if (!order_.mode.empty() && order_.mode != "stop" && order_.mode != "auto") {
+        return fmt::format("mode {} is not available yet: use --mode stop", order_.mode);
+    }
+    if (!job_.adapter.job_running()) {
+        return "the job is not running: it has ended, or has not started yet (then try again in a "
+               "moment)";
+    }
+    if (auto why = check_rank()) return why;
+    if (auto why = check_target()) return why;
+    if (data_.to == data_.from) return std::nullopt;
+    if (auto why = obstacle(job_)) return why;
+    if (job_.adapter.relayed()) {
+        return "mpirun reaches some nodes of this job through others, and then the calls of a rank "
+               "that has moved cannot be counted: start it with --mca routed_radix N, N at least "
+               "the number of nodes (64 if nothing is said)";
+    }
+    if (job_.directory.find(data_.rank) == nullptr) {
+        return fmt::format(
+            "rank {} cannot be moved yet: its agent has not attached (it does in MPI_Init; try "
+            "again in a moment)",
+            data_.rank);
+    }
+    if (!job_.liveness.alive(data_.from)) {
+        return fmt::format("node {}, where rank {} is, does not answer", data_.from_name,
+                           data_.rank);
+    }
+    return std::nullopt;
+}
+
+}  // namespace ghost::plugin

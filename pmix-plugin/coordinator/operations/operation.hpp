@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// An operation: a set of ranks that goes through phases. A move, a snapshot and a restart are
+// operations; each is a table of states and what its messages mean in them.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "pmix-plugin/coordinator/job_lock.hpp"
+#include "pmix-plugin/coordinator/liveness.hpp"
+#include "pmix-plugin/coordinator/operations/epochs.hpp"
+#include "pmix-plugin/coordinator/operations/fences.hpp"
+#include "pmix-plugin/coordinator/operations/phase.hpp"
+#include "pmix-plugin/coordinator/policy.hpp"
+#include "pmix-plugin/runtime/interface/background.hpp"
+#include "pmix-plugin/runtime/interface/directory.hpp"
+
+namespace ghost::plugin {
+
+class Operation;
+class Engine;
+class SnapshotHistory;
+
+// What operations share with each other and with the coordinator, which outlives them.
+struct Job {
+    RuntimeAdapter& adapter;
+    const CoordinatorSettings& settings;
+    const SnapshotPolicy& policy;
+    Liveness& liveness;
+    Directory& directory;
+    Background& background;
+    std::shared_ptr<JobLock> lock;
+    Fences& fences;
+    Epochs& epochs;
+    SnapshotHistory& snapshots;
+    Engine& engine;                                        // the other operations
+    std::function<void(const kernet::Location&)> publish;  // to every node
+};
+
+// Why neither a move nor a snapshot can begin now; nothing: they can.
+std::optional<std::string> obstacle(const Job& job);
+
+// Loop thread only; owned by the engine.
+class Operation {
+  public:
+    explicit Operation(Job& job) : job_(job) {}
+    virtual ~Operation();
+    Operation(const Operation&) = delete;
+    Operation& operator=(const Operation&) = delete;
+
+    // Starts it; it may be over before this returns. It says so once (end()).
+    virtual void begin() = 0;
+    // A message that has its number.
+    virtual void message(NodeId from, const schema::Received& m) = 0;
+    // The daemon is gone (lost or given up); the fences know already.
+    virtual void node_lost(NodeId node) = 0;
+    // mpirun ends: whoever asked for it is told; no message is sent any more.
+    virtual void stop() = 0;
+
+    // 0: of a restart, and before it begins.
+    uint64_t seq() const { return seq_; }
+    bool is_over() const { return over_; }
+    virtual Phase phase() const = 0;
+    // Where a rank is to be by it.
+    struct Placement {
+        RankId rank = 0;
+        NodeId to = 0;
+        bool decided = false;
+    };
+    virtual std::optional<Placement> placement() const { return std::nullopt; }
+    // Adds what `ghost ps` shows of it.
+    virtual void show(Json& ps) const = 0;
+
+  protected:
+    void take_number();
+    void set_limit(int64_t us);  // 0: none
+    void retry_after(int64_t us, std::function<void()> step);
+    bool retries() const { return retry_.has_value(); }
+    void stop_timers();
+    void end();
+    // The limit has passed.
+    virtual void expired() = 0;
+
+    Job& job_;
+
+  private:
+    uint64_t seq_ = 0;
+    bool over_ = false;
+    std::optional<TimerId> limit_;
+    std::optional<TimerId> retry_;
+};
+
+// The part of an operation that its table describes. `Data` is what it is as plain data, with
+// `state`; `table` is a StateTable of OperationRow.
+template <typename Data, const auto& table>
+class StagedOperation : public Operation {
+  public:
+    using State = decltype(Data::state);
+    // At every change of state but the last, and when a transfer goes on.
+    using Progress = std::function<void(const Data&)>;
+    // Once, at its end; `data` is in a final state, or mpirun ends.
+    using Finished = std::function<void(const Data&)>;
+
+    StagedOperation(Job& job, Progress progress, Finished finished)
+        : Operation(job), progress_(std::move(progress)), finished_(std::move(finished)) {}
+
+    Phase phase() const final { return table[data_.state].phase; }
+
+  protected:
+    // False: there is no such way; impossible() has seen to it.
+    bool change(State next) {
+        const bool before = table[data_.state].urgent;
+        const auto who = [this] { return describe(); };
+        if (!table.change(data_.state, next, log::Level::info, who)) {
+            impossible(next);
+            return false;
+        }
+        if (table[next].urgent != before) job_.adapter.hurry(table[next].urgent);
+        stop_timers();
+        entered();
+        wait_on();
+        if (!table.is_final(next)) tell_progress();
+        return true;
+    }
+    // The state's limit begins anew.
+    void wait_on() { set_limit(limit_us()); }
+    int64_t limit_us() const { return table[data_.state].limit_us(job_.settings); }
+    void tell_progress() const {
+        if (progress_) progress_(data_);
+    }
+    // Into a final state; hand_over() follows.
+    void conclude(State last) {
+        data_.lasted = job_.settings.now() - data_.started;
+        change(last);
+    }
+    // The last thing it does.
+    void hand_over() {
+        stop_timers();
+        if (table[data_.state].urgent) job_.adapter.hurry(false);
+        progress_ = nullptr;
+        end();
+        if (auto finished = std::exchange(finished_, nullptr)) finished(data_);
+    }
+
+    virtual std::string describe() const = 0;
+    virtual void entered() {}
+    // The table has no way to `next`, which is a bug: it gives up while that harms nobody, and goes
+    // on to the limits of its state after that.
+    virtual void impossible(State next) = 0;
+
+    Data data_;
+
+  private:
+    Progress progress_;
+    Finished finished_;
+};
+
+}  // namespace ghost::plugin

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "pmix-plugin/coordinator/operations/restart.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+#include <utility>
+
+#include "pmix-plugin/snapshots/folder.hpp"
+#include "pmix-plugin/snapshots/manifest.hpp"
+
+namespace ghost::plugin {
+namespace {
+
+using S = RestartState;
+
+constexpr int64_t poll_us = 10'000;
+
+}  // namespace
+
+RestartOperation::RestartOperation(Job& job, const std::string& folder, Finished finished)
+    : StagedOperation(job, nullptr, std::move(finished)) {
+    data_.folder = folder;
+}
+
+struct RestartOperation::Known {
+    std::string name, taken, job, why;
+    uint64_t epoch = 0, ranks = 0;
+    uint32_t uid = 0;
+};
+
+void RestartOperation::begin() {
+    data_.started = job_.settings.now();
+    auto read = [folder = data_.folder, lock = job_.lock] {
+        auto manifest = read_manifest(folder);
+        if (!manifest.ok()) return Known{{}, {}, {}, manifest.error().message()};
+        // A folder of snapshots that cannot be written to keeps nobody from restarting.
+        auto above = open_snapshot_folder(folder + "/..");
+        const Status ours = above.ok() ? lock->take(*above, manifest->job) : above.error();
+        if (!ours.ok() && (ours.error().code == Code::busy || ours.error().code == Code::refused)) {
+            return Known{{}, {}, {}, ours.error().message()};
+        }
+        return Known{manifest->name,  manifest->time,         manifest->job, {},
+                     manifest->epoch, manifest->ranks.size(), manifest->uid};
+    };
+    std::weak_ptr<bool> alive = alive_;
+    job_.background.run<Known>(read, [this, alive](const Known& k) {
+        if (!alive.expired()) known(k);
+    });
+}
+
+void RestartOperation::known(const Known& k) {
+    data_.name = k.name;
+    data_.taken = k.taken;
+    data_.epoch = static_cast<uint32_t>(k.epoch + 1);
+    data_.ranks = k.ranks;
+    if (!k.why.empty()) return fail(k.why);
+    if (k.uid != ::geteuid()) {
+        return fail(fmt::format("it is of user {}, this is user {}", k.uid, ::geteuid()));
+    }
+    if (change(S::launching)) wait_for_launch();
+}
+
+// The ranks are known as soon as they are mapped, which is when all daemons are there.
+void RestartOperation::wait_for_launch() {
+    const auto ranks = job_.adapter.ranks();
+    if (ranks.empty() || job_.adapter.job_name().empty())
+        return retry_after(poll_us, [this] { wait_for_launch(); });
+    if (ranks.size() != data_.ranks) {
+        return fail(fmt::format("it has {} ranks, {} were started", data_.ranks, ranks.size()));
+    }
+    if (!change(S::checking)) return;
+    job_.adapter.tell_all(RestartPrepare{0, job_.liveness.tree(), data_.epoch});
+}
+
+void RestartOperation::tell_step(DaemonMessage step) {
+    job_.adapter.broadcast(schema::encode_as(between_daemons, step, StepOrder{}));
+}
+
+void RestartOperation::message(NodeId, const schema::Received& m) {
+    if (m.is<StepUp>()) return step_answered(m.as<StepUp>().step, m.as<StepUp>().answer);
+    if (!m.is<StepProgress>()) return;
+    const auto& progress = m.as<StepProgress>();
+    if (progress.bytes > data_.bytes) wait_on();
+    data_.bytes = progress.bytes;
+    data_.total = progress.total;
+}
+
+void RestartOperation::step_answered(ParticipantStep step, const StepAnswer& answer) {
+    using P = ParticipantStep;
+    const bool checked = step == P::checked && data_.state == S::checking;
+    const bool held = step == P::held && data_.state == S::holding;
+    const bool restarted = step == P::restarted && data_.state == S::going;
+    if (!checked && !held && !restarted) return;
+    for (const kernet::Location& location : answer.locations) job_.publish(location);
+    if (answer.failed_ranks > 0) return fail(plugin::describe(answer.failed, answer.failed_ranks));
+    if (answer.ranks != data_.ranks) {
+        return fail(fmt::format("{} of {} ranks were heard of", answer.ranks, data_.ranks));
+    }
+    if (restarted) {
+        conclude(S::done);
+        return hand_over();
+    }
+    if (change(checked ? S::holding : S::going))
+        tell_step(checked ? DaemonMessage::restart_import : DaemonMessage::restart_go);
+}
+
+void RestartOperation::fail(const std::string& why) {
+    const char* const so_far = data_.state == S::going     ? ""
+                               : data_.state == S::holding ? " (no rank has run)"
+                                                           : " (nothing has been changed, no rank "
+                                                             "has run)";
+    if (!change(S::failed)) return;
+    job_.adapter.abort_job(1, fmt::format("ghost: the job could not be restarted from {}{}: {}",
+                                          data_.folder, so_far, why));
+}
+
+void RestartOperation::impossible(S) {
+    if (restart_states.allows(data_.state, S::failed))
+        fail("a fault of Ghost's own (see mpirun's log)");
+}
+
+void RestartOperation::expired() {
+    fail(fmt::format("nothing was heard for {} s while {}", limit_us() / 1'000'000,
+                     restart_states.name(data_.state)));
+}
+
+void RestartOperation::node_lost(NodeId node) {
+    if (data_.state == S::reading || data_.state == S::failed) return;
+    fail(fmt::format("node {} is lost", job_.liveness.name_of(node)));
+}
+
+void RestartOperation::show(Json& ps) const {
+    ps["restarting"] = {{"snapshot", data_.folder},
+                        {"phase", restart_states.name(data_.state)},
+                        {"bytes", data_.bytes},
+                        {"total", data_.total}};
+}
+
+Request restart_request(Job& job, const std::string& folder, RestartOperation::Finished finished) {
+    Request request;
+    request.scope = {true, {}, true};
+    request.next = [&job, folder, finished = std::move(finished),
+                    begun = false]() mutable -> std::unique_ptr<Operation> {
+        if (std::exchange(begun, true)) return nullptr;
+        return std::make_unique<RestartOperation>(job, folder, std::move(finished));
+    };
+    return request;
+}
+
+}  // namespace ghost::plugin

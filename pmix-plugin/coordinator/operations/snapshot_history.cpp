@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
+
+#include <utility>
+
+namespace ghost::plugin {
+
+void SnapshotHistory::add(const SnapshotRun& run) {
+    last_ = run;
+    since_full_ = run.kind == "full" ? 0 : since_full_ + 1;
+    stopped_ = run.then == "stop";
+}
+
+void SnapshotHistory::continue_job() {
+    if (std::exchange(stopped_, false)) adapter_.tell_all(Continue{});
+}
+
+void SnapshotHistory::remind(uint64_t seq, uint64_t attempt) {
+    unconfirmed_ = Unconfirmed{seq, attempt + 1, 0};
+    adapter_.broadcast(schema::encode_as(between_daemons, DaemonMessage::snap_abort,
+                                         StepOrder{seq, attempt + 1, liveness_.tree()}));
+    unconfirmed_->again =
+        adapter_.after(settings_.abort_us, [this, seq, attempt] { remind(seq, attempt + 1); });
+}
+
+void SnapshotHistory::message(const schema::Received& m) {
+    if (!unconfirmed_ || m.seq() != unconfirmed_->seq || !m.is<StepUp>()) return;
+    if (m.as<StepUp>().step != ParticipantStep::aborted) return;
+    log::warning("every node has confirmed the end of the snapshot that failed");
+    for (const kernet::Location& location : m.as<StepUp>().answer.locations) publish_(location);
+    stop();
+}
+
+void SnapshotHistory::stop() {
+    if (unconfirmed_) adapter_.cancel(unconfirmed_->again);
+    unconfirmed_.reset();
+}
+
+}  // namespace ghost::plugin

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What one snapshot of the job leaves for the next.
+#pragma once
+
+#include <optional>
+
+#include "pmix-plugin/coordinator/operations/operation.hpp"
+#include "pmix-plugin/coordinator/operations/snapshot.hpp"
+
+namespace ghost::plugin {
+
+// Loop thread only; owned by the coordinator.
+class SnapshotHistory {
+  public:
+    SnapshotHistory(RuntimeAdapter& adapter, const CoordinatorSettings& settings,
+                    const Liveness& liveness, std::function<void(const kernet::Location&)> publish)
+        : adapter_(adapter),
+          settings_(settings),
+          liveness_(liveness),
+          publish_(std::move(publish)) {}
+
+    // One is complete.
+    void add(const SnapshotRun& run);
+    // The last complete one.
+    const SnapshotRun* last() const { return last_ ? &*last_ : nullptr; }
+    // Incremental ones since the last full one.
+    int since_full() const { return since_full_; }
+
+    // The job stands after a snapshot with `then` = stop.
+    bool stopped() const { return stopped_; }
+    // SIGCONT: it goes on.
+    void continue_job();
+
+    // Not every node has confirmed the end of a failed one: ranks there may stand. They are told
+    // until they do, and no snapshot is made before.
+    void remind(uint64_t seq, uint64_t attempt);
+    bool unconfirmed() const { return unconfirmed_.has_value(); }
+    // Takes what belongs to that one.
+    void message(const schema::Received& m);
+    // mpirun ends.
+    void stop();
+
+  private:
+    struct Unconfirmed {
+        uint64_t seq = 0;
+        uint64_t attempt = 0;
+        TimerId again = 0;
+    };
+
+    RuntimeAdapter& adapter_;
+    const CoordinatorSettings& settings_;
+    const Liveness& liveness_;
+    std::function<void(const kernet::Location&)> publish_;
+    std::optional<SnapshotRun> last_;
+    std::optional<Unconfirmed> unconfirmed_;
+    int since_full_ = 0;
+    bool stopped_ = false;
+};
+
+}  // namespace ghost::plugin

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// How a rank is brought to hold nothing that could not be carried, and back: the same for a move
+// and for a snapshot (docs/PROTOCOL.md, "N → R").
+#include <fmt/format.h>
+
+#include "base/log.hpp"
+#include "pmix-plugin/node/impl.hpp"
+
+namespace ghost::plugin {
+
+using Q = Quiesce;
+
+// --- its gates ---
+
+void NodeAgent::Impl::close_gate(RankSlot& s) {
+    s.busy.clear();
+    if (s.finalizing) s.busy = "the rank is in MPI_Finalize";
+    if (s.busy.empty() && !s.agent) s.busy = "the rank's agent is not attached";
+    if (!s.busy.empty()) return gate_open(s);
+    if (change(s, Q::gating)) s.agent->send({{"t", "gate"}, {"seq", s.seq}});
+}
+
+// Why the rank's gate is not closed; empty: it is.
+std::string NodeAgent::Impl::why_busy(const Json& m) {
+    if (flag(m, "busy") || number(m, "busy") != 0) {
+        return text(m, "why", "the rank is inside a call that cannot be interrupted");
+    }
+    if (signed_number(m, "rc") == 0) return {};
+    return fmt::format("the rank's gate failed ({})", signed_number(m, "rc"));
+}
+
+void NodeAgent::Impl::on_gated(RankSlot& s, const Json& m) {
+    if (s.quiesce != Q::gating) return;
+    s.tag = static_cast<uint32_t>(number(m, "tag"));
+    s.busy = why_busy(m);
+    // A snapshot waits for all ranks before the first leaves its server.
+    const bool waits = s.snap.part;
+    if (s.busy.empty() && waits && adapter_.may_detach(s.rank, s.tag) == PreMark::busy)
+        s.busy = in_pmix_call;
+    if (s.busy.empty() && change(s, Q::gated) && !waits && !leave_server(s)) s.busy = in_pmix_call;
+    if (!s.busy.empty()) open_gate(s);
+    if (waits) participant_.poke();
+}
+
+void NodeAgent::Impl::open_gate(RankSlot& s) {
+    if (!change(s, Q::opening)) return;
+    if (!s.agent) return on_ungated(s);
+    s.agent->send({{"t", "ungate"}, {"seq", s.seq}});
+}
+
+void NodeAgent::Impl::on_ungated(RankSlot& s) {
+    if (s.quiesce == Q::opening && change(s, Q::open)) gate_open(s);
+}
+
+// It is open, and not because all is over.
+void NodeAgent::Impl::gate_open(RankSlot& s) {
+    if (s.snap.part) return participant_.poke();
+    if (s.transfer == Transfer::returning) return back_home(s);
+    report(Busy{s.seq, s.rank, s.busy});
+}
+
+// --- everything else ---
+
+// False: it cannot leave now.
+bool NodeAgent::Impl::leave_server(RankSlot& s) {
+    if (!s.agent || adapter_.detach_from_server(s.rank, s.tag) == PreMark::busy) return false;
+    if (change(s, Q::closing)) s.agent->send({{"t", "close"}, {"seq", s.seq}});
+    return true;
+}
+
+// The rank's end-of-file.
+void NodeAgent::Impl::rank_closed(RankId rank, const ControlConnection* which) {
+    RankSlot* s = find(rank);
+    if (s == nullptr || s->agent.get() != which) return;
+    s->agent.reset();
+    switch (s->quiesce) {
+        case Q::closing:
+            return all_closed(*s);
+        case Q::gating:
+        case Q::gated:
+            // It has ended, or is about to: what it was asked it will not answer.
+            s->busy = "the rank's agent has gone";
+            if (s->quiesce == Q::gated) snapshot_failed(*s, "gate", s->busy);
+            return open_gate(*s);
+        case Q::opening:
+            return on_ungated(*s);
+        default:
+            return;
+    }
+}
+
+// It holds nothing any more that could not be carried.
+void NodeAgent::Impl::all_closed(RankSlot& s) {
+    if (!change(s, Q::quiet)) return;
+    if (s.snap.part ? s.snap.off : s.transfer == Transfer::returning) return resume(s);
+    s.snap.part ? stand(s) : export_rank(s);
+}
+
+// --- back ---
+
+// It stands, or is between two servers, and nobody's word will let it go on by itself.
+void NodeAgent::Impl::resume(RankSlot& s) {
+    if (s.ended) return back_home(s);
+    if (!change(s, Q::resuming)) return;
+    // Without a wrapper the one that adopts the tree does it, see adopt().
+    if (s.wrapper) s.wrapper->tell(Resume{s.seq, s.thread});
+    // A wrapper may have died between letting the tree run and saying so.
+    take_early(s);
+}
+
+// The rank is on PMIx and on its links again: after a snapshot, a move, or one that was called off.
+void NodeAgent::Impl::on_attached(RankSlot& s, const Json& m) {
+    const bool resumed = s.quiesce == Q::resuming;
+    if (!resumed && s.transfer != Transfer::going) {
+        if (field(m, "location") == nullptr || signed_number(m, "rc") != 0) return;
+        return report(Located{settled_location(s, m)});
+    }
+    if (number(m, "seq") != s.seq) return;
+    const bool failed = signed_number(m, "rc") != 0;
+    const std::string why =
+        failed ? text(m, "error", "the rank could not attach to PMIx") : std::string();
+    if (failed && !s.snap.part) {
+        s.failure_told = false;
+        return fail(s, "attach", why);
+    }
+    if (resumed) adapter_.reattach(s.rank);
+    if (!(resumed ? change(s, Q::open) : change(s, Transfer::none))) return;
+    if (s.snap.part) return on_attached_again(s, m, why);
+    if (!resumed) return report(Done{s.seq, s.rank, settled_location(s, m)});
+    if (change(s, Transfer::none)) report(Aborted{s.seq, s.rank, settled_location(s, m)});
+}
+
+// The rank has ended: nobody waits for its gates.
+void NodeAgent::Impl::give_up_gates(RankSlot& s) {
+    if (s.quiesce != Q::open) (void)change(s, Q::open);
+}
+
+}  // namespace ghost::plugin
