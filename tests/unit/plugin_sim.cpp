@@ -118,6 +118,12 @@ void Daemon::hurry(bool on) {
 void Daemon::settle_fences(int votes) {
     ++c_.settles;
     c_.votes = votes;
+    for (const auto& other : c_.daemons_) {
+        const bool counts = !c_.dead.contains(other->id_) && !c_.given_up.contains(other->id_) &&
+                            !c_.cut_.contains(other->id_);
+        if (counts && other->where_ != where_ && !c_.job_aborted)
+            c_.violate(fmt::format("fences are settled before daemon {} has switched", other->id_));
+    }
     if (--c_.held != 0) c_.violate("fences settled without being held");
 }
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "pmix-plugin/coordinator/coordinator.hpp"
+#include "pmix-plugin/coordinator/operations/snapshot.hpp"
 #include "pmix-plugin/node/node_agent.hpp"
 
 namespace ghost::plugin::sim {
@@ -72,6 +73,7 @@ struct Chance {
     int64_t latency_us = 200;
     bool ends_at_once = false;  // a restored rank ends before its agent attaches
     size_t guests = 0;          // processes that ranks have spawned
+    size_t saved = 0;           // a snapshot is of so many ranks, the first ones; 0: of all
     // A wrapper's answer to one of these is `failed`: prepare, stand, write, import.
     std::string fail_stage;
     RankId fail_rank = 0;
@@ -190,6 +192,10 @@ class Cluster {
     // Runs the virtual clock; stops early when `until` holds.
     bool run(int64_t us, const std::function<bool()>& until = nullptr);
     Json ps();
+    // As a scheduler inside mpirun would.
+    void snapshot(const SnapshotOrder& order, std::function<void(const SnapshotRun&)> finished) {
+        coordinator_->snapshot(order, std::move(finished));
+    }
     // With "sim_threads" what blocks runs on real threads: waits for them in real time too.
     bool run_real(const std::function<bool()>& until);
 

@@ -38,11 +38,12 @@ Json Daemon::job_facts() const {
     for (const NodeInfo& n : this->nodes()) {
         nodes.push_back({{"id", n.id}, {"name", n.name}, {"slots", 4}});
     }
+    const size_t saved = c_.chance.saved == 0 ? where_.size() : c_.chance.saved;
     for (auto [rank, node] : where_) {
-        ranks.push_back({{"rank", rank}, {"app", 0}, {"binding", "0"}});
+        if (rank < saved) ranks.push_back({{"rank", rank}, {"app", 0}, {"binding", "0"}});
     }
     return {{"runtime", {{"name", "simulated"}, {"version", "1"}, {"pmix", "1"}}},
-            {"apps", {{{"argv", {"./app"}}, {"np", where_.size()}, {"cwd", "/"}}}},
+            {"apps", {{{"argv", {"./app"}}, {"np", saved}, {"cwd", "/"}}}},
             {"mpirun", {{"argv", {"mpirun"}}, {"cwd", "/"}, {"parameters", Json::object()}}},
             {"stdin", {{"rank", 0}, {"path", ""}, {"offset", 0}}},
             {"nodes", nodes},
@@ -152,7 +153,8 @@ void Cluster::snap_stand(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
             return other->tree == t && other->snap.seq == seq && other->snap.stood;
         });
         // Of no matter if the snapshot is called off, which opens gates.
-        if (open && !back)
+        const bool saved = chance.saved == 0 || t->rank < chance.saved;
+        if (open && !back && saved)
             torn[seq] = fmt::format("rank {} takes data while others stand", t->rank);
     }
     w->snap.standing = true;

@@ -211,7 +211,7 @@ void LateCallers::expect_no_more(RankId rank) {
     if (found == expected_.end()) return;
     for (auto& call : found->second) tell_(call, false);
     expected_.erase(found);
-    ghost_pmix_expect_none(app_name().c_str());
+    ghost_pmix_expect_rank_no_more(app_name().c_str(), rank);
 }
 
 void LateCallers::add(RankId rank, bool late) {
@@ -219,7 +219,7 @@ void LateCallers::add(RankId rank, bool late) {
     if (const auto found = expected_.find(rank); found != expected_.end()) {
         if (!found->second.empty()) calls_[rank] = std::move(found->second);
         expected_.erase(found);
-        ghost_pmix_expect_none(app_name().c_str());
+        ghost_pmix_expect_rank_no_more(app_name().c_str(), rank);
     }
     look();
 }

@@ -13,9 +13,11 @@ static pmix_server_fencenb_fn_t stock_fence;
 static pmix_server_connect_fn_t stock_connect;
 static pmix_server_disconnect_fn_t stock_disconnect;
 
+/* Ranks that are about to come here: as many as moves to this node are at that point. */
 static struct {
-    int active;
-    pmix_proc_t rank;
+    pmix_proc_t* ranks;
+    size_t count;
+    size_t room;
 } expected;
 
 int ghost_pmix_names(const pmix_server_trkr_t* tracker, const char* space, unsigned rank) {
@@ -26,10 +28,12 @@ int ghost_pmix_names(const pmix_server_trkr_t* tracker, const char* space, unsig
 
 /* True: it is not to be contributed to now. */
 static int hold_back(pmix_server_trkr_t* tracker) {
-    if (!expected.active || !ghost_pmix_names(tracker, expected.rank.nspace, expected.rank.rank))
-        return 0;
-    tracker->host_called = false;
-    return 1;
+    for (size_t i = 0; i < expected.count; ++i) {
+        if (!ghost_pmix_names(tracker, expected.ranks[i].nspace, expected.ranks[i].rank)) continue;
+        tracker->host_called = false;
+        return 1;
+    }
+    return 0;
 }
 
 /* Data is collected again when the rank calls; without it (the rank does not come) it is fetched
@@ -197,16 +201,33 @@ void ghost_pmix_contribute_if_due(pmix_server_trkr_t* tracker) {
         tracker->op_cbfunc(rc, tracker);
 }
 
-void ghost_pmix_expect_client(const char* space, unsigned rank) {
-    expected.active = 1;
-    PMIX_LOAD_PROCID(&expected.rank, space, rank);
+static size_t place_of(const char* space, unsigned rank) {
+    size_t i = 0;
+    while (i < expected.count &&
+           (expected.ranks[i].rank != rank || 0 != strcmp(expected.ranks[i].nspace, space)))
+        ++i;
+    return i;
 }
 
-void ghost_pmix_expect_nobody(void) {
+int ghost_pmix_expect_client(const char* space, unsigned rank) {
+    if (place_of(space, rank) < expected.count) return 0;
+    if (expected.count == expected.room) {
+        const size_t room = expected.room + 16;
+        pmix_proc_t* more = realloc(expected.ranks, room * sizeof *more);
+        if (!more) return -1;
+        expected.ranks = more;
+        expected.room = room;
+    }
+    PMIX_LOAD_PROCID(&expected.ranks[expected.count], space, rank);
+    ++expected.count;
+    return 0;
+}
+
+void ghost_pmix_expect_no_more(const char* space, unsigned rank) {
     pmix_server_trkr_t *tracker, *next;
-    if (!expected.active) return;
-    expected.active = 0;
+    const size_t place = place_of(space, rank);
+    if (place == expected.count) return;
+    expected.ranks[place] = expected.ranks[--expected.count];
     PMIX_LIST_FOREACH_SAFE(tracker, next, &pmix_server_globals.collectives, pmix_server_trkr_t)
-    if (ghost_pmix_names(tracker, expected.rank.nspace, expected.rank.rank))
-        ghost_pmix_contribute_if_due(tracker);
+    if (ghost_pmix_names(tracker, space, rank)) ghost_pmix_contribute_if_due(tracker);
 }

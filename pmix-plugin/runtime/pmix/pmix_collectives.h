@@ -33,10 +33,10 @@ void ghost_pmix_contribute_if_due(pmix_server_trkr_t* tracker);
 /* Is it such a call, and does the rank take part? */
 int ghost_pmix_names(const pmix_server_trkr_t* tracker, const char* space, unsigned rank);
 
-/* The rank is about to come here. One at a time. */
-void ghost_pmix_expect_client(const char* space, unsigned rank);
+/* The rank is about to come here. -1: no memory. */
+int ghost_pmix_expect_client(const char* space, unsigned rank);
 
 /* It is here, or does not come. */
-void ghost_pmix_expect_nobody(void);
+void ghost_pmix_expect_no_more(const char* space, unsigned rank);
 
 #endif

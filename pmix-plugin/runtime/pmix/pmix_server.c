@@ -244,13 +244,11 @@ static int late_called(request_t* request) {
 }
 
 static int expect(request_t* request) {
-    ghost_pmix_expect_client(request->space, request->rank);
-    return 0;
+    return ghost_pmix_expect_client(request->space, request->rank);
 }
 
-static int expect_nobody(request_t* request) {
-    (void)request;
-    ghost_pmix_expect_nobody();
+static int expect_no_more(request_t* request) {
+    ghost_pmix_expect_no_more(request->space, request->rank);
     return 0;
 }
 
@@ -344,8 +342,8 @@ void ghost_pmix_expect(const char* space, unsigned rank) {
     run(make(expect, space, rank));
 }
 
-void ghost_pmix_expect_none(const char* space) {
-    run(make(expect_nobody, space, 0));
+void ghost_pmix_expect_rank_no_more(const char* space, unsigned rank) {
+    run(make(expect_no_more, space, rank));
 }
 
 size_t ghost_pmix_contributed_call(const char* space, unsigned rank, int called, size_t which,

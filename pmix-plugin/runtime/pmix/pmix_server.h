@@ -36,9 +36,9 @@ int ghost_pmix_leave(const char* space, unsigned rank, int late_pending) GHOST_N
 
 /* Target, when all of the rank has arrived: from here on contributions of this daemon to calls that
  * name the rank wait (pmix_collectives.h), until ghost_pmix_join() or the end of the attempt is
- * followed by ghost_pmix_expect_none(). One rank at a time. */
+ * followed by ghost_pmix_expect_rank_no_more(). */
 void ghost_pmix_expect(const char* space, unsigned rank) GHOST_NOEXCEPT;
-void ghost_pmix_expect_none(const char* space) GHOST_NOEXCEPT;
+void ghost_pmix_expect_rank_no_more(const char* space, unsigned rank) GHOST_NOEXCEPT;
 
 /* Of the calls that name the rank, that this daemon has contributed to, and that the rank has
  * (`called`) or has not called here: number `which`, from 0 on. Writes at most `room` of its
