@@ -15,15 +15,14 @@ namespace {
 class Model;
 
 // What a simulated daemon does not need of the runtime.
-class Daemon : public RuntimeAdapter, public LocalRanks {
+class Daemon : public CoordinatorRuntime, public LocalRanks {
   public:
     Daemon(Model& model, NodeId id, uint32_t ranks)
-        : m_(model), id_(id), ranks_(ranks), participant_(*this, *this) {}
+        : m_(model), id_(id), ranks_(ranks), participant_(*this, *this, *this) {}
 
     SnapshotParticipant& participant() { return participant_; }
 
     NodeId self() const override { return id_; }
-    bool is_coordinator() const override { return id_ == 0; }
     std::string job_name() const override { return "1"; }
     bool job_running() const override { return true; }
     std::vector<NodeInfo> nodes() const override;
@@ -33,7 +32,6 @@ class Daemon : public RuntimeAdapter, public LocalRanks {
     std::string session_dir() const override;
     std::string secret() const override { return std::string(64, '0'); }
     std::string rank_socket() const override { return {}; }
-    std::string pmix_uri() const override { return {}; }
     std::optional<std::string> parameter(const std::string& name) const override;
     Json job_facts() const override;
     void send(NodeId to, const std::string& packet) override;
@@ -46,21 +44,6 @@ class Daemon : public RuntimeAdapter, public LocalRanks {
     bool hold_fences() override { return true; }
     void release_fences() override {}
     void settle_fences(int) override {}
-    PreMark detach_from_server(RankId, uint32_t) override { return PreMark::ok; }
-    void reattach(RankId) override {}
-    Result<Spawned> spawn_restore(RankId, const std::vector<std::string>&,
-                                  std::function<void(int)>) override {
-        return make_error(Code::unsupported, "restore");
-    }
-    void discard_restore(RankId) override {}
-    Result<int> switch_rank(RankId, NodeId, NodeId) override { return 0; }
-    bool output_pending(RankId) const override { return false; }
-    void close_output(RankId) override {}
-    void on_wrapper_exit(std::function<bool(RankId, int)>) override {}
-    Result<Spawned> adopt_wrapper(RankId, const std::vector<std::string>&,
-                                  const std::vector<int>&) override {
-        return make_error(Code::unsupported, "adopt");
-    }
     void on_node_lost(std::function<bool(NodeId)>) override {}
     void give_up_node(NodeId) override {}
     void abort_job(int, const std::string&) override {}

@@ -31,8 +31,8 @@ std::string json_text(const Json& json) {
 
 }  // namespace
 
-Clients::Clients(RuntimeAdapter& adapter, Services services)
-    : adapter_(adapter), services_(std::move(services)) {}
+Clients::Clients(EventLoop& loop, Services services)
+    : loop_(loop), services_(std::move(services)) {}
 
 Status Clients::listen(const std::string& path) {
     // The folder is this job's own: what is there is of a coordinator that died.
@@ -41,7 +41,7 @@ Status Clients::listen(const std::string& path) {
     auto listener = ControlListener::listen(path);
     GHOST_TRY(listener);
     listener_ = std::move(*listener);
-    watch_ = adapter_.watch(listener_.fd(), [this] { accept(); });
+    watch_ = loop_.watch(listener_.fd(), [this] { accept(); });
     return {};
 }
 
@@ -54,7 +54,7 @@ void Clients::accept() {
     if (clients_.size() >= most_clients) return;
     ClientId id = ++last_id_;
     auto connection = ControlConnection::open(
-        adapter_, std::move(*socket), [this, id](ControlMessage& m) { packet(id, m.text); },
+        loop_, std::move(*socket), [this, id](ControlMessage& m) { packet(id, m.text); },
         [this, id] { closed(id); });
     clients_.insert({id, {std::move(connection), {to_coordinator, "the ghost command"}}});
 }
@@ -104,7 +104,8 @@ void Clients::checkpoint(ClientId id, const CheckpointRequest& m) {
     order.to = m.to;
     order.asked_by = "ghost checkpoint";
     auto progress = [this, id](const SnapshotRun& run) {
-        tell(id, RequestProgress{std::nullopt, snapshot_states.name(run.state), run.bytes, run.total});
+        tell(id,
+             RequestProgress{std::nullopt, snapshot_states.name(run.state), run.bytes, run.total});
     };
     auto finished = [this, id](const SnapshotRun& run) {
         const int exit = run.state == SnapshotState::done ? 0 : run.harmed ? 3 : 1;
@@ -131,7 +132,7 @@ void Clients::migrated(ClientId id, const MigrationResult& result) {
 void Clients::stop() {
     for (auto& [id, client] : clients_) client.connection->close();
     clients_.clear();
-    if (listener_.valid()) adapter_.unwatch(watch_);
+    if (listener_.valid()) loop_.unwatch(watch_);
     listener_.close();
 }
 

@@ -32,7 +32,7 @@ class Clients {
         std::function<void(uint64_t owner)> gone;
     };
 
-    Clients(RuntimeAdapter& adapter, Services services);
+    Clients(EventLoop& loop, Services services);
 
     Status listen(const std::string& path);
     void stop();
@@ -58,7 +58,7 @@ class Clients {
     }
     void refuse(ClientId id, const std::string& why);
 
-    RuntimeAdapter& adapter_;
+    EventLoop& loop_;
     Services services_;
     ControlListener listener_;
     WatchId watch_ = 0;

@@ -46,7 +46,7 @@ Json snapshot_event(const SnapshotRun& r) {
 // Shared with the adapter's handlers by weak pointer: those cannot be taken back.
 class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl> {
   public:
-    Impl(RuntimeAdapter& adapter, CoordinatorSettings settings);
+    Impl(CoordinatorRuntime& adapter, CoordinatorSettings settings);
 
     Status start();
     void stop();
@@ -73,7 +73,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     void snapshot_finished(const SnapshotRun& run);
     bool snapshot_due();
 
-    RuntimeAdapter& adapter_;
+    CoordinatorRuntime& adapter_;
     CoordinatorSettings settings_;
     SnapshotPolicy policy_;
     Directory directory_;
@@ -96,7 +96,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     bool running_ = false;
 };
 
-Coordinator::Impl::Impl(RuntimeAdapter& adapter, CoordinatorSettings settings)
+Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings settings)
     : adapter_(adapter),
       settings_(std::move(settings)),
       policy_([this] {
@@ -249,7 +249,7 @@ void Coordinator::Impl::take_signals() {
             self.snapshot_unasked({.asked_by = name != nullptr ? name : "signal"});
         });
     }
-    adapter_.on_job_control([weak](RuntimeAdapter::JobControl request) {
+    adapter_.on_job_control([weak](Lifecycle::JobControl request) {
         auto self = weak.lock();
         if (!self || !self->running_) return request.answer("mpirun is ending");
         self->snapshot_unasked({.then = request.then, .asked_by = "PMIx_Job_control"},
@@ -381,7 +381,7 @@ Json Coordinator::Impl::ps_snapshots() const {
     return out;
 }
 
-Coordinator::Coordinator(RuntimeAdapter& adapter, CoordinatorSettings settings)
+Coordinator::Coordinator(CoordinatorRuntime& adapter, CoordinatorSettings settings)
     : impl_(std::make_shared<Impl>(adapter, std::move(settings))) {}
 Coordinator::~Coordinator() {
     impl_->stop();

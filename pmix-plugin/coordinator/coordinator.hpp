@@ -22,7 +22,7 @@ struct SnapshotRun;
 // Owned by the plugin; used on the loop only. The adapter must outlive it.
 class Coordinator {
   public:
-    Coordinator(RuntimeAdapter& adapter, CoordinatorSettings settings);
+    Coordinator(CoordinatorRuntime& adapter, CoordinatorSettings settings);
     ~Coordinator();
     Coordinator(const Coordinator&) = delete;
     Coordinator& operator=(const Coordinator&) = delete;

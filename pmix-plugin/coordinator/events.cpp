@@ -27,7 +27,7 @@ void Events::add(const char* what, const Json& more) {
 }
 
 void Events::write(Json line) {
-    background_.run([folder = folder_, job = adapter_.job_name(), line = std::move(line)] {
+    background_.run([folder = folder_, job = job_.job_name(), line = std::move(line)] {
         if (auto done = append_event(folder, job, line); !done.ok()) {
             log::info("{}", done.error().message());
         }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "pmix-plugin/runtime/interface/background.hpp"
+#include "pmix-plugin/runtime/interface/job_view.hpp"
 
 namespace ghost::plugin {
 
@@ -14,8 +15,7 @@ namespace ghost::plugin {
 // never saved leaves no file.
 class Events {
   public:
-    Events(RuntimeAdapter& adapter, Background& background)
-        : adapter_(adapter), background_(background) {}
+    Events(const JobView& job, Background& background) : job_(job), background_(background) {}
 
     // From now on lines go to that folder of snapshots, which exists; the first call counts.
     void open(const std::string& folder);
@@ -25,7 +25,7 @@ class Events {
   private:
     void write(Json line);
 
-    RuntimeAdapter& adapter_;
+    const JobView& job_;
     Background& background_;
     std::string folder_;
     std::deque<Json> waiting_;

@@ -7,7 +7,7 @@
 
 namespace ghost::plugin {
 
-Liveness::Liveness(RuntimeAdapter& adapter, const CoordinatorSettings& settings,
+Liveness::Liveness(CoordinatorRuntime& adapter, const CoordinatorSettings& settings,
                    std::function<bool(NodeId)> hosts, std::function<void(NodeId)> given_up)
     : adapter_(adapter),
       settings_(settings),

@@ -16,7 +16,7 @@ class Liveness {
   public:
     // hosts: does a rank of the job live on the node (also one that is on its way there)?
     // given_up: called after a daemon was given up for not answering.
-    Liveness(RuntimeAdapter& adapter, const CoordinatorSettings& settings,
+    Liveness(CoordinatorRuntime& adapter, const CoordinatorSettings& settings,
              std::function<bool(NodeId)> hosts, std::function<void(NodeId)> given_up);
 
     void start();
@@ -54,7 +54,7 @@ class Liveness {
     void check(NodeId id, Node& node);
     void send_pings();
 
-    RuntimeAdapter& adapter_;
+    CoordinatorRuntime& adapter_;
     const CoordinatorSettings& settings_;
     std::function<bool(NodeId)> hosts_;
     std::function<void(NodeId)> given_up_;

@@ -13,15 +13,14 @@ namespace {
 
 class Reader {
   public:
-    Reader(const RuntimeAdapter& adapter, std::vector<std::string>& wrong)
-        : adapter_(adapter), wrong_(wrong) {}
+    Reader(const JobView& job, std::vector<std::string>& wrong) : job_(job), wrong_(wrong) {}
 
     std::string text(const char* name) const {
         for (const Parameter& known : parameters()) {
             if (std::string_view(known.name) != name) continue;
-            return adapter_.parameter(name).value_or(known.fallback);
+            return job_.parameter(name).value_or(known.fallback);
         }
-        return adapter_.parameter(name).value_or("");
+        return job_.parameter(name).value_or("");
     }
 
     // `parse` gives a Result; the default's text is one it can read.
@@ -50,7 +49,7 @@ class Reader {
         wrong_.push_back(fmt::format("parameter {}: {}; its default is used", name, why));
     }
 
-    const RuntimeAdapter& adapter_;
+    const JobView& job_;
     std::vector<std::string>& wrong_;
 };
 
@@ -79,8 +78,8 @@ std::string absolute(const std::string& path) {
 
 }  // namespace
 
-SnapshotPolicy read_policy(const RuntimeAdapter& adapter, std::vector<std::string>& wrong) {
-    const Reader reader(adapter, wrong);
+SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong) {
+    const Reader reader(job, wrong);
     SnapshotPolicy policy;
     policy.interval_us = reader.value("ghost_checkpoint_interval", parse_duration_us);
     policy.folder = absolute(reader.text("ghost_checkpoint_dir"));

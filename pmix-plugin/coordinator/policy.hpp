@@ -26,7 +26,7 @@ struct SnapshotPolicy {
 };
 
 // Reads the parameters; one that cannot be understood has its default, and a sentence in `wrong`.
-SnapshotPolicy read_policy(const RuntimeAdapter& adapter, std::vector<std::string>& wrong);
+SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong);
 
 // Where one snapshot goes: folders of snapshots.
 struct SnapshotPlaces {

@@ -14,7 +14,7 @@ void Schedule::start() {
 }
 
 void Schedule::arm() {
-    timer_ = adapter_.after(std::max<int64_t>(1, next_ - now_()), [this] {
+    timer_ = loop_.after(std::max<int64_t>(1, next_ - now_()), [this] {
         timer_.reset();
         tick();
     });
@@ -31,7 +31,7 @@ void Schedule::tick() {
 }
 
 void Schedule::stop() {
-    if (timer_) adapter_.cancel(*timer_);
+    if (timer_) loop_.cancel(*timer_);
     timer_.reset();
 }
 

@@ -15,9 +15,9 @@ class Schedule {
   public:
     // due: called when one is; says whether it was begun or waits for its turn. False: the one
     // before it is not over, this one is left out.
-    Schedule(RuntimeAdapter& adapter, int64_t interval_us, std::function<int64_t()> now,
+    Schedule(EventLoop& loop, int64_t interval_us, std::function<int64_t()> now,
              std::function<bool()> due)
-        : adapter_(adapter), interval_(interval_us), now_(std::move(now)), due_(std::move(due)) {}
+        : loop_(loop), interval_(interval_us), now_(std::move(now)), due_(std::move(due)) {}
     ~Schedule() { stop(); }
 
     // The job runs: the first is due an interval from now. Without an interval nothing is.
@@ -30,7 +30,7 @@ class Schedule {
     void arm();
     void tick();
 
-    RuntimeAdapter& adapter_;
+    EventLoop& loop_;
     int64_t interval_;
     std::function<int64_t()> now_;
     std::function<bool()> due_;

@@ -24,11 +24,11 @@ namespace ghost::plugin {
 // Shared with the adapter's handlers by weak pointer: those cannot be taken back.
 class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, private LocalRanks {
   public:
-    Impl(RuntimeAdapter& adapter, NodeSettings settings)
+    Impl(NodeRuntime& adapter, NodeSettings settings)
         : adapter_(adapter),
           settings_(std::move(settings)),
           background_(adapter_, settings_.threads),
-          participant_(adapter_, *this) {}
+          participant_(adapter_, adapter_, *this) {}
 
     Status start();
     Status listen_now();
@@ -210,7 +210,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void tell_location(RankSlot& slot, const kernet::Location& location);
     Json known_peers(RankSlot& slot);
 
-    RuntimeAdapter& adapter_;
+    NodeRuntime& adapter_;
     NodeSettings settings_;
     Directory directory_;
     uint64_t version_ = 0;  // of the directory

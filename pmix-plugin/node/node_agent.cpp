@@ -429,7 +429,7 @@ void NodeAgent::Impl::rank_message(RankId rank, const ControlConnection* from, C
     s->agent->send({{"t", "error"}, {"why", "unknown message " + type}});
 }
 
-NodeAgent::NodeAgent(RuntimeAdapter& adapter, NodeSettings settings)
+NodeAgent::NodeAgent(NodeRuntime& adapter, NodeSettings settings)
     : impl_(std::make_shared<Impl>(adapter, std::move(settings))) {}
 NodeAgent::~NodeAgent() {
     impl_->stop();

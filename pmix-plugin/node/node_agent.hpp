@@ -40,7 +40,7 @@ struct NodeSettings {
 // Owned by the plugin; used on the loop only. The adapter must outlive it.
 class NodeAgent {
   public:
-    NodeAgent(RuntimeAdapter& adapter, NodeSettings settings);
+    NodeAgent(NodeRuntime& adapter, NodeSettings settings);
     ~NodeAgent();
     NodeAgent(const NodeAgent&) = delete;
     NodeAgent& operator=(const NodeAgent&) = delete;

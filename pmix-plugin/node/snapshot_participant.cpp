@@ -2,10 +2,9 @@
 #include "pmix-plugin/node/snapshot_participant.hpp"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
-#include "base/log.hpp"
+#include "base/state_machine.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -15,38 +14,35 @@ using P = ParticipantStep;
 constexpr NodeId coordinator = 0;
 constexpr int64_t progress_us = 500'000;
 
-struct Row {
-    P step;
-    std::optional<DaemonMessage> order;  // what starts it
-    std::array<P, 3> next;               // besides `aborted`; unused places repeat the last one
-};
-
 using D = DaemonMessage;
 
-// A step may be repeated with a higher try. An attempt that has ended is followed by the next
-// attempt's first step, whose seq is higher: that is checked apart.
-constexpr std::array<Row, 12> table{{
-    {P::idle, {}, {P::ready, P::checked, P::checked}},
-    {P::ready, D::snap_prepare, {P::ready, P::here, P::here}},
-    {P::here, D::snap_ping, {P::here, P::gated, P::gated}},
-    {P::gated, D::snap_gate, {P::ungated, P::resumed, P::resumed}},
-    {P::ungated, D::snap_ungate, {P::gated, P::gated, P::gated}},
-    {P::resumed, D::snap_close, {P::written, P::written, P::written}},
-    {P::written, {}, {P::ended, P::ended, P::ended}},
-    {P::ended, D::snap_end, {P::ready, P::ready, P::ready}},
-    {P::aborted, D::snap_abort, {P::ready, P::ready, P::ready}},
-    {P::checked, D::restart_prepare, {P::held, P::held, P::held}},
-    {P::held, D::restart_import, {P::restarted, P::restarted, P::restarted}},
-    {P::restarted, D::restart_go, {P::ready, P::ready, P::ready}},
-}};
+struct Row {
+    P state;
+    const char* name;
+    uint32_t next;
+    std::optional<D> order = {};  // what starts it
+};
 
-const Row& row(P step) {
-    return table[static_cast<size_t>(step)];
-}
+// A step may be repeated with a higher try, and everything be called off; where a part rests the
+// next attempt's first step follows, whose seq is higher: that is looked at apart.
+constexpr StateTable steps(std::to_array<Row>({
+    {P::idle, name(P::idle), to({P::ready, P::checked, P::aborted})},
+    {P::ready, name(P::ready), to({P::ready, P::here, P::aborted}), D::snap_prepare},
+    {P::here, name(P::here), to({P::here, P::gated, P::aborted}), D::snap_ping},
+    {P::gated, name(P::gated), to({P::ungated, P::resumed, P::aborted}), D::snap_gate},
+    {P::ungated, name(P::ungated), to({P::gated, P::aborted}), D::snap_ungate},
+    {P::resumed, name(P::resumed), to({P::written, P::aborted}), D::snap_close},
+    {P::written, name(P::written), to({P::ended, P::aborted})},
+    {P::ended, name(P::ended), to({P::ready, P::aborted}), D::snap_end},
+    {P::aborted, name(P::aborted), to({P::ready, P::aborted}), D::snap_abort},
+    {P::checked, name(P::checked), to({P::held, P::aborted}), D::restart_prepare},
+    {P::held, name(P::held), to({P::restarted, P::aborted}), D::restart_import},
+    {P::restarted, name(P::restarted), to({P::ready, P::aborted}), D::restart_go},
+}));
 
 std::optional<P> ordered_by(DaemonMessage type) {
-    for (const Row& r : table) {
-        if (r.order == type) return r.step;
+    for (const Row& row : steps) {
+        if (row.order == type) return row.state;
     }
     return std::nullopt;
 }
@@ -58,17 +54,13 @@ bool ends_early(P step) {
 
 }  // namespace
 
-bool may_follow(ParticipantStep from, ParticipantStep to) {
-    return to == P::aborted || std::ranges::find(row(from).next, to) != row(from).next.end();
-}
-
 bool SnapshotParticipant::message(NodeId from, const schema::Received& m) {
     if (m.is<StepUp>()) {
-        if (from != adapter_.self()) answer_from_below(from, m.as<StepUp>());
+        if (from != messenger_.self()) answer_from_below(from, m.as<StepUp>());
         return true;
     }
     if (m.is<StepProgress>()) {
-        if (from != adapter_.self()) progress_from_below(from, m.as<StepProgress>());
+        if (from != messenger_.self()) progress_from_below(from, m.as<StepProgress>());
         return true;
     }
     auto step = ordered_by(m.type<DaemonMessage>());
@@ -92,7 +84,7 @@ bool SnapshotParticipant::fits(ParticipantStep step, uint64_t seq, uint64_t atte
     if (seq > seq_) return first && seq != 0;
     const bool resting = step_ == P::ended || step_ == P::aborted || step_ == P::restarted;
     if (step == step_) return step != P::ended && attempt > try_;
-    return may_follow(step_, step) && !(resting && step == P::ready) &&
+    return steps.allows(step_, step) && !(resting && step == P::ready) &&
            !(step_ == P::ended && step == P::aborted);
 }
 
@@ -104,7 +96,8 @@ void SnapshotParticipant::order(ParticipantStep step, const schema::Received& m)
     }
     seq_ = attempt.seq;
     if (step == P::ready || step == P::checked || step == P::aborted)
-        tree_ = DaemonTree(attempt.tree.daemons, std::move(attempt.tree.without), adapter_.self());
+        tree_ =
+            DaemonTree(attempt.tree.daemons, std::move(attempt.tree.without), messenger_.self());
     if (!tree_.member()) return log::warning("this node is left out of attempt {}", seq_);
     std::erase_if(below_, [this](const auto& entry) { return std::get<0>(entry.first) < seq_; });
     begin(step, attempt.number, &m);
@@ -159,8 +152,8 @@ void SnapshotParticipant::answer(StepAnswer all) {
     const bool failed = all.failed_ranks > 0;
     below_.erase({seq_, step_, try_});
     const bool goes_on = step_ == P::resumed && !failed;
-    adapter_.tell(tree_.root() ? coordinator : tree_.parent(),
-                  StepUp{seq_, step_, try_, std::move(all)});
+    messenger_.tell(tree_.root() ? coordinator : tree_.parent(),
+                    StepUp{seq_, step_, try_, std::move(all)});
     ranks_.step_answered(step_);
     if (goes_on) begin(P::written, 0, nullptr);
 }
@@ -168,7 +161,7 @@ void SnapshotParticipant::answer(StepAnswer all) {
 // At most one message in half a second, however many ranks and daemons there are below.
 void SnapshotParticipant::progressed() {
     if (progress_timer_ || answered_ || step_ == P::idle) return;
-    progress_timer_ = adapter_.after(progress_us, [this] {
+    progress_timer_ = loop_.after(progress_us, [this] {
         progress_timer_.reset();
         tell_progress();
     });
@@ -182,11 +175,11 @@ void SnapshotParticipant::tell_progress() {
         bytes += of.first;
         total += of.second;
     }
-    adapter_.tell(tree_.root() ? coordinator : tree_.parent(), StepProgress{seq_, bytes, total});
+    messenger_.tell(tree_.root() ? coordinator : tree_.parent(), StepProgress{seq_, bytes, total});
 }
 
 void SnapshotParticipant::stop() {
-    if (progress_timer_) adapter_.cancel(*progress_timer_);
+    if (progress_timer_) loop_.cancel(*progress_timer_);
     progress_timer_.reset();
     step_ = P::idle;
 }

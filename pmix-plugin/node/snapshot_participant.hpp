@@ -14,13 +14,10 @@
 #include <tuple>
 
 #include "pmix-plugin/node/daemon_tree.hpp"
-#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
+#include "pmix-plugin/runtime/interface/event_loop.hpp"
+#include "pmix-plugin/runtime/interface/messenger.hpp"
 
 namespace ghost::plugin {
-
-// The transition table: which step an order may start. `ended` and `aborted` are where a part
-// rests.
-bool may_follow(ParticipantStep from, ParticipantStep to);
 
 struct LocalAnswer {
     bool complete = false;  // every local rank has answered
@@ -44,8 +41,8 @@ class LocalRanks {
 // Loop thread only; owned by the node agent.
 class SnapshotParticipant {
   public:
-    SnapshotParticipant(RuntimeAdapter& adapter, LocalRanks& ranks)
-        : adapter_(adapter), ranks_(ranks) {}
+    SnapshotParticipant(EventLoop& loop, Messenger& messenger, LocalRanks& ranks)
+        : loop_(loop), messenger_(messenger), ranks_(ranks) {}
     ~SnapshotParticipant() { stop(); }
 
     // snap_..., restart_... and snap_up messages; false: it is another one.
@@ -78,7 +75,8 @@ class SnapshotParticipant {
     void answer(StepAnswer all);
     void tell_progress();
 
-    RuntimeAdapter& adapter_;
+    EventLoop& loop_;
+    Messenger& messenger_;
     LocalRanks& ranks_;
     ParticipantStep step_ = ParticipantStep::idle;
     uint64_t seq_ = 0;

@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 #include <utility>
 
-#include "base/log.hpp"
+#include "base/state_machine.hpp"
 #include "pmix-plugin/settings/rank_environment.hpp"
 
 namespace ghost::plugin {
@@ -14,18 +14,21 @@ namespace {
 
 using S = StreamsState;
 constexpr NodeId coordinator = 0;
-constexpr size_t state_count = 7;
 
-constexpr bool allowed[state_count][state_count] = {
-    // to: closed, waiting, asking, told, managing, failed, stopped
-    {false, true, false, false, false, true, true},     // closed
-    {false, false, true, true, false, true, true},      // waiting
-    {false, false, false, true, false, true, true},     // asking
-    {false, false, false, false, true, true, true},     // told
-    {false, false, false, false, false, false, true},   // managing
-    {false, false, false, false, false, false, true},   // failed
-    {false, false, false, false, false, false, false},  // stopped
+struct Row {
+    S state;
+    const char* name;
+    uint32_t next;
 };
+constexpr StateTable states(std::to_array<Row>({
+    {S::closed, "closed", to({S::waiting, S::failed, S::stopped})},
+    {S::waiting, "waiting", to({S::asking, S::told, S::failed, S::stopped})},
+    {S::asking, "asking", to({S::told, S::failed, S::stopped})},
+    {S::told, "told", to({S::managing, S::failed, S::stopped})},
+    {S::managing, "managing", to({S::stopped})},
+    {S::failed, "failed", to({S::stopped})},
+    {S::stopped, "stopped", 0},
+}));
 
 // The PID name space of a process; "" if it is no more.
 std::string pid_space(pid_t pid) {
@@ -36,16 +39,10 @@ std::string pid_space(pid_t pid) {
 
 }  // namespace
 
-const char* name(StreamsState state) {
-    static constexpr const char* names[state_count] = {"closed",   "waiting", "asking", "told",
-                                                       "managing", "failed",  "stopped"};
-    return names[static_cast<size_t>(state)];
-}
-
 // Shared with the adapter's handlers by weak pointer: those cannot be taken back.
 class NodeStreams::Impl : public std::enable_shared_from_this<NodeStreams::Impl> {
   public:
-    Impl(RuntimeAdapter& adapter, NodeStreamsSettings settings)
+    Impl(StreamsRuntime& adapter, NodeStreamsSettings settings)
         : adapter_(adapter), settings_(settings) {}
 
     void start();
@@ -55,7 +52,7 @@ class NodeStreams::Impl : public std::enable_shared_from_this<NodeStreams::Impl>
     std::string why_tied(pid_t init) const;
 
   private:
-    void change(S to);
+    [[nodiscard]] bool change(S next);
     void fail(const std::string& why);
     void try_listen();
     void somebody_comes();
@@ -67,7 +64,7 @@ class NodeStreams::Impl : public std::enable_shared_from_this<NodeStreams::Impl>
     std::string interfaces() const;
     void lost(NodeId node);
 
-    RuntimeAdapter& adapter_;
+    StreamsRuntime& adapter_;
     NodeStreamsSettings settings_;
     S state_ = S::closed;
     ControlListener processes_;
@@ -78,12 +75,8 @@ class NodeStreams::Impl : public std::enable_shared_from_this<NodeStreams::Impl>
     ManagerThread manager_;
 };
 
-void NodeStreams::Impl::change(S to) {
-    if (!allowed[static_cast<size_t>(state_)][static_cast<size_t>(to)]) {
-        log::error("bug: streams cannot go from {} to {}", name(state_), name(to));
-    }
-    log::debug("streams: {} -> {}", name(state_), name(to));
-    state_ = to;
+bool NodeStreams::Impl::change(S next) {
+    return states.change(state_, next, log::Level::debug, [] { return "streams"; });
 }
 
 // Whoever waits in kernet_open() finds its connection closed.
@@ -92,7 +85,7 @@ void NodeStreams::Impl::fail(const std::string& why) {
     stop_watching();
     processes_.close();
     nodes_ = {};
-    change(S::failed);
+    (void)change(S::failed);
 }
 
 void NodeStreams::Impl::start() {
@@ -115,7 +108,7 @@ void NodeStreams::Impl::listen_now() {
     auto listening = ControlListener::listen(stream_manager_address(adapter_.rank_socket()));
     if (!listening) return fail(listening.error().message());
     processes_ = std::move(*listening);
-    change(S::waiting);
+    if (!change(S::waiting)) return;
     watch_ = adapter_.watch(processes_.fd(), [this] { somebody_comes(); });
 }
 
@@ -127,9 +120,7 @@ void NodeStreams::Impl::stop_watching() {
 // It waits in the listener's queue until there is a manager.
 void NodeStreams::Impl::somebody_comes() {
     stop_watching();
-    if (state_ != S::waiting) return;
-    change(S::asking);
-    adapter_.tell(coordinator, StreamsWanted{});
+    if (state_ == S::waiting && change(S::asking)) adapter_.tell(coordinator, StreamsWanted{});
 }
 
 void NodeStreams::Impl::stop() {
@@ -139,7 +130,7 @@ void NodeStreams::Impl::stop() {
     manager_.stop();
     processes_.close();
     nodes_ = {};
-    change(S::stopped);
+    (void)change(S::stopped);
 }
 
 // --- the coordinator's words ---
@@ -162,13 +153,13 @@ void NodeStreams::Impl::open() {
         auto listening = kernet::listen_for_channel(interfaces());
         if (listening) {
             nodes_ = std::move(*listening);
-            change(S::told);
+            (void)change(S::told);
         } else {
             fail(listening.error().message());
         }
     }
     StreamsHere answer{nodes_.at, {}};
-    if (state_ != S::told) answer.why = fmt::format("its streams are {}", name(state_));
+    if (state_ != S::told) answer.why = fmt::format("its streams are {}", states.name(state_));
     adapter_.tell(coordinator, answer);
 }
 
@@ -177,7 +168,7 @@ void NodeStreams::Impl::manage(const StreamsNodes& m) {
     if (!m.why.empty()) return fail(m.why);
     if (state_ == S::asking) return fail("the job's managers began without this node");
     if (const Status begun = begin(m.nodes); !begun) return fail(begun.error().message());
-    change(S::managing);
+    (void)change(S::managing);
 }
 
 Status NodeStreams::Impl::begin(const std::vector<StreamsNode>& nodes) {
@@ -228,7 +219,7 @@ std::string NodeStreams::Impl::why_tied(pid_t init) const {
     return {};
 }
 
-NodeStreams::NodeStreams(RuntimeAdapter& adapter, NodeStreamsSettings settings)
+NodeStreams::NodeStreams(StreamsRuntime& adapter, NodeStreamsSettings settings)
     : impl_(std::make_shared<Impl>(adapter, settings)) {}
 NodeStreams::~NodeStreams() {
     impl_->stop();

@@ -31,7 +31,6 @@ enum class StreamsState {
     failed,    // no streams on this node: who comes is turned away
     stopped,
 };
-const char* name(StreamsState state);
 
 // Times are microseconds.
 struct NodeStreamsSettings {
@@ -41,7 +40,7 @@ struct NodeStreamsSettings {
 // Owned by the plugin; used on the loop only. The adapter must outlive it.
 class NodeStreams {
   public:
-    NodeStreams(RuntimeAdapter& adapter, NodeStreamsSettings settings);
+    NodeStreams(StreamsRuntime& adapter, NodeStreamsSettings settings);
     ~NodeStreams();
     NodeStreams(const NodeStreams&) = delete;
     NodeStreams& operator=(const NodeStreams&) = delete;

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-#include "base/log.hpp"
+#include "base/state_machine.hpp"
 #include "kernet-btl/streams/manager.hpp"
 
 namespace ghost::plugin {
@@ -12,28 +12,26 @@ namespace ghost::plugin {
 namespace {
 
 using S = StreamRosterState;
-constexpr size_t state_count = 4;
 constexpr size_t most_nodes = (size_t{1} << (32 - kernet::process_bits)) - 1;
 
-constexpr bool allowed[state_count][state_count] = {
-    // to: idle, calling, called, stopped
-    {false, true, false, true},    // idle
-    {false, false, true, true},    // calling
-    {false, false, false, true},   // called
-    {false, false, false, false},  // stopped
+struct Row {
+    S state;
+    const char* name;
+    uint32_t next;
 };
+constexpr StateTable states(std::to_array<Row>({
+    {S::idle, "idle", to({S::calling, S::stopped})},
+    {S::calling, "calling", to({S::called, S::stopped})},
+    {S::called, "called", to({S::stopped})},
+    {S::stopped, "stopped", 0},
+}));
 
 }  // namespace
-
-const char* name(StreamRosterState state) {
-    static constexpr const char* names[state_count] = {"idle", "calling", "called", "stopped"};
-    return names[static_cast<size_t>(state)];
-}
 
 // Shared with the adapter's handlers by weak pointer: those cannot be taken back.
 class StreamRoster::Impl : public std::enable_shared_from_this<StreamRoster::Impl> {
   public:
-    Impl(RuntimeAdapter& adapter, StreamRosterSettings settings)
+    Impl(StreamsRuntime& adapter, StreamRosterSettings settings)
         : adapter_(adapter), settings_(settings) {}
 
     void start();
@@ -41,7 +39,7 @@ class StreamRoster::Impl : public std::enable_shared_from_this<StreamRoster::Imp
     S state() const { return state_; }
 
   private:
-    void change(S to);
+    [[nodiscard]] bool change(S next);
     void message(NodeId from, const schema::Received& m);
     void wanted(NodeId from);
     void here(NodeId from, const StreamsHere& m);
@@ -50,7 +48,7 @@ class StreamRoster::Impl : public std::enable_shared_from_this<StreamRoster::Imp
     void tell();
     void stop_timer();
 
-    RuntimeAdapter& adapter_;
+    StreamsRuntime& adapter_;
     StreamRosterSettings settings_;
     S state_ = S::idle;
     std::map<NodeId, std::string> missing_;  // with their names
@@ -59,12 +57,8 @@ class StreamRoster::Impl : public std::enable_shared_from_this<StreamRoster::Imp
     std::optional<TimerId> limit_;
 };
 
-void StreamRoster::Impl::change(S to) {
-    if (!allowed[static_cast<size_t>(state_)][static_cast<size_t>(to)]) {
-        log::error("bug: the roster of streams cannot go from {} to {}", name(state_), name(to));
-    }
-    log::debug("roster of streams: {} -> {}", name(state_), name(to));
-    state_ = to;
+bool StreamRoster::Impl::change(S next) {
+    return states.change(state_, next, log::Level::debug, [] { return "roster of streams"; });
 }
 
 void StreamRoster::Impl::start() {
@@ -77,7 +71,7 @@ void StreamRoster::Impl::start() {
 void StreamRoster::Impl::stop() {
     if (state_ == S::stopped) return;
     stop_timer();
-    change(S::stopped);
+    (void)change(S::stopped);
 }
 
 void StreamRoster::Impl::stop_timer() {
@@ -93,8 +87,7 @@ void StreamRoster::Impl::message(NodeId from, const schema::Received& m) {
 
 void StreamRoster::Impl::wanted(NodeId from) {
     if (state_ == S::called) return adapter_.tell(from, list_);  // too late for that node
-    if (state_ != S::idle) return;
-    change(S::calling);
+    if (state_ != S::idle || !change(S::calling)) return;
     for (const NodeInfo& node : adapter_.nodes())
         if (node.alive) missing_[node.id] = node.name;
     limit_ = adapter_.after(settings_.answer_us, [this] {
@@ -138,11 +131,10 @@ void StreamRoster::Impl::tell() {
         list_ = {{}, fmt::format("streams reach {} nodes at most", most_nodes)};
     missing_.clear();
     nodes_.clear();
-    change(S::called);
-    adapter_.tell_all(list_);
+    if (change(S::called)) adapter_.tell_all(list_);
 }
 
-StreamRoster::StreamRoster(RuntimeAdapter& adapter, StreamRosterSettings settings)
+StreamRoster::StreamRoster(StreamsRuntime& adapter, StreamRosterSettings settings)
     : impl_(std::make_shared<Impl>(adapter, settings)) {}
 StreamRoster::~StreamRoster() {
     impl_->stop();

@@ -19,7 +19,6 @@ enum class StreamRosterState {
     called,   // all know
     stopped,
 };
-const char* name(StreamRosterState state);
 
 // Times are microseconds.
 struct StreamRosterSettings {
@@ -29,7 +28,7 @@ struct StreamRosterSettings {
 // Owned by the plugin in mpirun; used on the loop only. The adapter must outlive it.
 class StreamRoster {
   public:
-    StreamRoster(RuntimeAdapter& adapter, StreamRosterSettings settings);
+    StreamRoster(StreamsRuntime& adapter, StreamRosterSettings settings);
     ~StreamRoster();
     StreamRoster(const StreamRoster&) = delete;
     StreamRoster& operator=(const StreamRoster&) = delete;

@@ -44,6 +44,7 @@ class Moves : public nettest::OnLab {
     }
 
     void moves_during(const std::string& meetings);
+    void two_at_once(const std::string& name, const Words& options, const std::string& goes_on);
     void expect_unharmed(Job& job, const Move& move);
     void criu_killed(const std::string& node, const std::string& verb, Job& job);
     void leave_after_move(const Words& how, int status);
@@ -471,6 +472,58 @@ TEST_F(Moves, FiftyInARow) {
         ASSERT_TRUE(job.wait_for_more("round ")) << "after move " << i << job.mpirun().err();
     }
     expect_clean_end(job, "pattern:");
+}
+
+// --- at the same time ---
+
+// How often a second move began while one was under way, as mpirun reports it (ghost_verbose 2).
+size_t overlaps(const std::string& log) {
+    std::istringstream lines(log);
+    int under_way = 0;
+    size_t count = 0;
+    for (std::string line; std::getline(lines, line);) {
+        if (line.find(": checking -> preparing") != std::string::npos) count += ++under_way == 2;
+        if (line.find(": going -> done") != std::string::npos) --under_way;
+    }
+    return count;
+}
+
+// Two of four ranks move at once, again and again: both ends of busy streams, from one node, to one
+// node, and past each other.
+void Moves::two_at_once(const std::string& name, const Words& options, const std::string& goes_on) {
+    Words words = {"--mca", "ghost_migrate_at_once", "2", "--mca", "ghost_verbose", "2"};
+    const Words program = endless(name, options);
+    words.insert(words.end(), program.begin(), program.end());
+    Job job(lab(), 4, "gn1:4,gn2:4,gn3:4", words);
+    ASSERT_TRUE(job.wait_for(goes_on)) << job.mpirun().err();
+    const auto another = [](const std::string& node, int further) {
+        return "gn" + std::to_string((node.back() - '1' + 1 + further) % 3 + 1);
+    };
+    for (int i = 0; i < 12; ++i) {
+        SCOPED_TRACE(i);
+        const int one = i % 4, two = (one + 1 + i / 4) % 4;
+        const auto to_one = another(job.node_of(one), i % 2), to_two = another(job.node_of(two), 0);
+        Background first = job.start_migrate(one, to_one);
+        const Move second = job.migrate(two, to_two);
+        const Move moved = nettest::move_of(first.finish(60));
+        ASSERT_EQ(moved.status, 0) << moved.err << job.mpirun().err();
+        ASSERT_EQ(second.status, 0) << second.err << job.mpirun().err();
+        EXPECT_EQ(job.node_of(one), to_one);
+        EXPECT_EQ(job.node_of(two), to_two);
+        ASSERT_TRUE(job.wait_for_more(goes_on)) << job.mpirun().err();
+    }
+    EXPECT_GE(overlaps(job.mpirun().err()), 6U) << job.mpirun().err();
+    expect_clean_end(job, name + ":");
+}
+
+TEST_F(Moves, TwoRanksAtOnce) {
+    two_at_once("pattern", {}, "round ");
+}
+TEST_F(Moves, TwoRanksAtOnceDuringFencesOfTheRuntime) {
+    two_at_once("fencer", {"--file", path("rounds")}, "fencer: round");
+}
+TEST_F(Moves, TwoRanksAtOnceDuringCallsOfSomeInTheRuntime) {
+    two_at_once("meeter", {"--file", path("rounds")}, "meeter: round");
 }
 
 // A rank that comes and goes all week: its daemon keeps no piece of input (8 KiB) each time.

@@ -24,13 +24,11 @@ constexpr int64_t limit_us = 20'000'000;
 
 struct Job;
 
-// Only what streams need of it.
-class Daemon final : public RuntimeAdapter {
+class Daemon final : public StreamsRuntime {
   public:
     Daemon(Job& job, NodeId id) : job_(job), id_(id) {}
 
     NodeId self() const override { return id_; }
-    bool is_coordinator() const override { return id_ == 0; }
     std::string job_name() const override { return "4711"; }
     std::vector<NodeInfo> nodes() const override;
     std::string secret() const override { return std::string(64, 'a'); }
@@ -52,34 +50,6 @@ class Daemon final : public RuntimeAdapter {
         return last;
     }
     void unwatch(WatchId watch) override { watches.erase(watch); }
-
-    bool job_running() const override { return true; }
-    std::vector<RankInfo> ranks() const override { return {}; }
-    std::optional<NodeId> find_node(const std::string&) const override { return {}; }
-    int slots(NodeId) const override { return 0; }
-    std::string session_dir() const override { return {}; }
-    std::string pmix_uri() const override { return {}; }
-    bool hold_fences() override { return true; }
-    void release_fences() override {}
-    void settle_fences(int) override {}
-    PreMark detach_from_server(RankId, uint32_t) override { return PreMark::ok; }
-    void reattach(RankId) override {}
-    Result<Spawned> spawn_restore(RankId, const std::vector<std::string>&,
-                                  std::function<void(int)>) override {
-        return make_error(Code::unsupported, "restore");
-    }
-    void discard_restore(RankId) override {}
-    Result<int> switch_rank(RankId, NodeId, NodeId) override { return 0; }
-    bool output_pending(RankId) const override { return false; }
-    void close_output(RankId) override {}
-    void on_wrapper_exit(std::function<bool(RankId, int)>) override {}
-    Result<Spawned> adopt_wrapper(RankId, const std::vector<std::string>&,
-                                  const std::vector<int>&) override {
-        return make_error(Code::unsupported, "adopt");
-    }
-    void on_node_lost(std::function<bool(NodeId)>) override {}
-    void give_up_node(NodeId) override {}
-    void abort_job(int, const std::string&) override {}
 
     void turn();
 

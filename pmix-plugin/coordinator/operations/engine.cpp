@@ -86,7 +86,7 @@ bool Engine::add(Request request) {
 // Not at once: the caller is still inside the operation that is over.
 void Engine::soon() {
     if (soon_ || stopped_) return;
-    soon_ = adapter_.after(0, [this] {
+    soon_ = loop_.after(0, [this] {
         soon_.reset();
         step();
     });
@@ -152,7 +152,7 @@ void Engine::node_lost(NodeId node) {
 
 void Engine::stop(const std::string& why) {
     if (std::exchange(stopped_, true)) return;
-    if (soon_) adapter_.cancel(*soon_);
+    if (soon_) loop_.cancel(*soon_);
     soon_.reset();
     for (Running& running : running_) {
         const bool goes = running.operation && !running.operation->is_over();

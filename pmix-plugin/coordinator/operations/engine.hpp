@@ -41,7 +41,7 @@ struct Request {
 class Engine {
   public:
     // at_once: requests that are carried out at the same time, at most.
-    Engine(RuntimeAdapter& adapter, size_t at_once) : adapter_(adapter), at_once_(at_once) {}
+    Engine(EventLoop& loop, size_t at_once) : loop_(loop), at_once_(at_once) {}
     ~Engine() { stop("mpirun is ending"); }
 
     // False: too many wait already (nothing of the request is called).
@@ -78,7 +78,7 @@ class Engine {
     bool may_begin(const Request& request, const std::deque<Request>& before) const;
     void go_on(Running& running);
 
-    RuntimeAdapter& adapter_;
+    EventLoop& loop_;
     const size_t at_once_;
     std::deque<Request> waiting_;
     std::list<Running> running_;

@@ -7,7 +7,7 @@ namespace ghost::plugin {
 
 bool Fences::hold(uint64_t seq) {
     if (closing_) return false;
-    if (holders_.empty() && !adapter_.hold_fences()) return false;
+    if (holders_.empty() && !runtime_.hold_fences()) return false;
     holders_.try_emplace(seq);
     return true;
 }
@@ -66,9 +66,9 @@ void Fences::leave(std::map<uint64_t, Holder>::iterator holder) {
     closing_ = !holders_.empty();
     if (closing_) return;
     if (std::exchange(settled_by_, 0) != 0)
-        adapter_.settle_fences(votes_);
+        runtime_.settle_fences(votes_);
     else
-        adapter_.release_fences();
+        runtime_.release_fences();
 }
 
 }  // namespace ghost::plugin

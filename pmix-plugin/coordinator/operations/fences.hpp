@@ -7,7 +7,7 @@
 #include <optional>
 #include <set>
 
-#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
+#include "pmix-plugin/runtime/interface/rehoming.hpp"
 
 namespace ghost::plugin {
 
@@ -19,7 +19,7 @@ namespace ghost::plugin {
 // job that is moved rank after rank must get its fences in between.
 class Fences {
   public:
-    explicit Fences(RuntimeAdapter& adapter) : adapter_(adapter) {}
+    explicit Fences(JobFences& runtime) : runtime_(runtime) {}
 
     // False: one is completing, or the present batch is coming to its end; ask again a moment
     // later.
@@ -52,7 +52,7 @@ class Fences {
 
     void leave(std::map<uint64_t, Holder>::iterator holder);
 
-    RuntimeAdapter& adapter_;
+    JobFences& runtime_;
     std::map<uint64_t, Holder> holders_;  // the batch, by operation
     bool closing_ = false;                // nobody joins it
     uint64_t last_decision_ = 0;

@@ -26,7 +26,7 @@ class SnapshotHistory;
 
 // What operations share with each other and with the coordinator, which outlives them.
 struct Job {
-    RuntimeAdapter& adapter;
+    CoordinatorRuntime& adapter;
     const CoordinatorSettings& settings;
     const SnapshotPolicy& policy;
     Liveness& liveness;

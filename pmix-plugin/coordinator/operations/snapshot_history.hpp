@@ -12,7 +12,7 @@ namespace ghost::plugin {
 // Loop thread only; owned by the coordinator.
 class SnapshotHistory {
   public:
-    SnapshotHistory(RuntimeAdapter& adapter, const CoordinatorSettings& settings,
+    SnapshotHistory(CoordinatorRuntime& adapter, const CoordinatorSettings& settings,
                     const Liveness& liveness, std::function<void(const kernet::Location&)> publish)
         : adapter_(adapter),
           settings_(settings),
@@ -47,7 +47,7 @@ class SnapshotHistory {
         TimerId again = 0;
     };
 
-    RuntimeAdapter& adapter_;
+    CoordinatorRuntime& adapter_;
     const CoordinatorSettings& settings_;
     const Liveness& liveness_;
     std::function<void(const kernet::Location&)> publish_;

@@ -13,7 +13,7 @@ void Background::add(std::function<void()> work, std::function<void()> done) {
     if (!threaded_) {
         work();
         if (!done) return;
-        adapter_.after(0, [alive = std::weak_ptr<bool>(alive_), done = std::move(done)] {
+        loop_.after(0, [alive = std::weak_ptr<bool>(alive_), done = std::move(done)] {
             if (alive.lock()) done();
         });
         return;
@@ -26,7 +26,7 @@ void Background::add(std::function<void()> work, std::function<void()> done) {
 
 void Background::start() {
     event_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    watch_ = adapter_.watch(event_.get(), [this] { completed(); });
+    watch_ = loop_.watch(event_.get(), [this] { completed(); });
     // A signal of the runtime must not be taken by this thread.
     sigset_t every, before;
     sigfillset(&every);
@@ -76,7 +76,7 @@ void Background::stop() {
         more_.notify_one();
     }
     thread_.join();
-    adapter_.unwatch(watch_);
+    loop_.unwatch(watch_);
     event_.reset();
 }
 

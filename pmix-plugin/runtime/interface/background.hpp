@@ -10,7 +10,8 @@
 #include <optional>
 #include <thread>
 
-#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
+#include "base/fd.hpp"
+#include "pmix-plugin/runtime/interface/event_loop.hpp"
 
 namespace ghost::plugin {
 
@@ -19,7 +20,7 @@ class Background {
   public:
     // threaded false: jobs run at once, in the caller (the simulated runtime's clock stands still
     // meanwhile); their completion still comes from the loop.
-    Background(RuntimeAdapter& adapter, bool threaded) : adapter_(adapter), threaded_(threaded) {}
+    Background(EventLoop& loop, bool threaded) : loop_(loop), threaded_(threaded) {}
     ~Background() { stop(); }
     Background(const Background&) = delete;
     Background& operator=(const Background&) = delete;
@@ -49,7 +50,7 @@ class Background {
     void work();
     void completed();
 
-    RuntimeAdapter& adapter_;
+    EventLoop& loop_;
     bool threaded_;
     bool stopped_ = false;
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -17,14 +17,13 @@ constexpr int64_t retry_us = 1000;
 
 }  // namespace
 
-std::shared_ptr<ControlConnection> ControlConnection::open(RuntimeAdapter& adapter,
-                                                           ControlSocket socket,
+std::shared_ptr<ControlConnection> ControlConnection::open(EventLoop& loop, ControlSocket socket,
                                                            OnMessage on_message,
                                                            OnClosed on_closed) {
-    std::shared_ptr<ControlConnection> channel(new ControlConnection(adapter, std::move(socket)));
+    std::shared_ptr<ControlConnection> channel(new ControlConnection(loop, std::move(socket)));
     channel->on_message_ = std::move(on_message);
     channel->on_closed_ = std::move(on_closed);
-    channel->watch_ = adapter.watch(channel->socket_.fd(), [weak = channel->weak_from_this()] {
+    channel->watch_ = loop.watch(channel->socket_.fd(), [weak = channel->weak_from_this()] {
         if (auto self = weak.lock()) self->readable();
     });
     return channel;
@@ -98,7 +97,7 @@ void ControlConnection::flush() {
     }
     if (waiting_.empty() || retrying_ || !is_open()) return;
     retrying_ = true;
-    retry_ = adapter_.after(retry_us, [weak = weak_from_this()] {
+    retry_ = loop_.after(retry_us, [weak = weak_from_this()] {
         auto self = weak.lock();
         if (!self) return;
         self->retrying_ = false;
@@ -115,8 +114,8 @@ void ControlConnection::close() {
         waiting_.pop_front();
     }
     waiting_.clear();
-    adapter_.unwatch(watch_);
-    if (retrying_) adapter_.cancel(retry_);
+    loop_.unwatch(watch_);
+    if (retrying_) loop_.cancel(retry_);
     retrying_ = false;
     socket_.close();
 }

@@ -7,8 +7,9 @@
 #include <memory>
 #include <vector>
 
+#include "base/control_socket.hpp"
 #include "base/schema.hpp"
-#include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
+#include "pmix-plugin/runtime/interface/event_loop.hpp"
 
 namespace ghost::plugin {
 
@@ -20,7 +21,7 @@ class ControlConnection : public std::enable_shared_from_this<ControlConnection>
 
     // Takes the connection over. on_closed is called once when the other end closes, breaks or
     // sends something that is no object; not after close().
-    static std::shared_ptr<ControlConnection> open(RuntimeAdapter& adapter, ControlSocket socket,
+    static std::shared_ptr<ControlConnection> open(EventLoop& loop, ControlSocket socket,
                                                    OnMessage on_message, OnClosed on_closed);
     ~ControlConnection() { close(); }
 
@@ -51,14 +52,14 @@ class ControlConnection : public std::enable_shared_from_this<ControlConnection>
         std::vector<Fd> fds;
     };
 
-    ControlConnection(RuntimeAdapter& adapter, ControlSocket socket)
-        : adapter_(adapter), socket_(std::move(socket)) {}
+    ControlConnection(EventLoop& loop, ControlSocket socket)
+        : loop_(loop), socket_(std::move(socket)) {}
     void readable();
     void lost();
     bool writable() const;
     void flush();
 
-    RuntimeAdapter& adapter_;
+    EventLoop& loop_;
     ControlSocket socket_;
     OnMessage on_message_;
     OnClosed on_closed_;

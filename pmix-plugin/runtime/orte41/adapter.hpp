@@ -117,7 +117,7 @@ class Orte4Adapter final : public RuntimeAdapter {
 
     Loop loop_;
     DaemonPriority priority_;
-    Messenger messenger_;
+    RmlMessenger messenger_;
     Children children_;
     FenceHold fence_hold_;
     LateCallers late_callers_{

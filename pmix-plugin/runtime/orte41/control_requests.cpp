@@ -20,7 +20,7 @@ ControlRequests*& present() {
 
 }  // namespace
 
-ControlRequests::ControlRequests(Messenger& messenger) : messenger_(messenger) {
+ControlRequests::ControlRequests(RmlMessenger& messenger) : messenger_(messenger) {
     present() = this;
     messenger_.add_handler([this](NodeId from, const schema::Received& m) { message(from, m); });
     ghost_pmix_on_job_control(from_pmix, nullptr);

@@ -17,7 +17,7 @@ namespace ghost::plugin::orte41 {
 // answer. A tool is answered when the snapshot is complete or has failed.
 class ControlRequests {
   public:
-    explicit ControlRequests(Messenger& messenger);
+    explicit ControlRequests(RmlMessenger& messenger);
     ~ControlRequests();
     ControlRequests(const ControlRequests&) = delete;
     ControlRequests& operator=(const ControlRequests&) = delete;
@@ -35,7 +35,7 @@ class ControlRequests {
     // mpirun: hands it on.
     void take(bool from_rank, const std::string& then, Answer answer);
 
-    Messenger& messenger_;
+    RmlMessenger& messenger_;
     std::function<void(RuntimeAdapter::JobControl)> handler_;
     std::map<uint64_t, void*> open_;  // requests that wait for mpirun's answer
     uint64_t last_ = 0;

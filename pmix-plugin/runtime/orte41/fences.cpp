@@ -36,6 +36,10 @@ void complete_if_due(orte_grpcomm_coll_t& call) {
     contribute(call.sig);
 }
 
+// More contributions than can come: while the fence is held for several moves, ranks that have
+// arrived call it from daemons that took no part before.
+constexpr size_t out_of_reach = size_t{1} << 32;
+
 // To be released by the caller.
 orte_grpcomm_signature_t* signature_of(const NamedCall& call) {
     orte_grpcomm_signature_t* out = OBJ_NEW(orte_grpcomm_signature_t);
@@ -147,7 +151,7 @@ bool FenceHold::hold() {
     if (held_) return true;
     orte_grpcomm_coll_t* fence = open_fence(true);
     if (!fence || (fence->nreported > 0 && fence->nreported >= fence->nexpected)) return false;
-    ++fence->nexpected;
+    fence->nexpected += out_of_reach;
     held_ = true;
     return true;
 }
@@ -160,7 +164,7 @@ void FenceHold::release() {
         log::error("the held fence is gone");
         return;
     }
-    --fence->nexpected;
+    fence->nexpected -= out_of_reach;
     complete_if_due(*fence);
 }
 

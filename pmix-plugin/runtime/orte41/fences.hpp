@@ -2,8 +2,9 @@
 // Job-wide fences while a rank is between two daemons.
 //
 // A fence (MPI_Finalize, PMIx_Fence) completes in mpirun when as many daemons as host ranks have
-// contributed (orte/mca/grpcomm/direct). During a move that number is not right for a moment, so it
-// is raised by one and, after the switch, set to the contributions the daemons say they will make.
+// contributed (orte/mca/grpcomm/direct). During moves that number is not right for a moment, so it
+// is raised out of reach and, after the last switch, set to the contributions the daemons say they
+// will make.
 #pragma once
 
 #include <cstdint>

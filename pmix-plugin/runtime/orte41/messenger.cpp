@@ -44,7 +44,7 @@ opal_buffer_t* pack(const std::string& packet) {
 
 }  // namespace
 
-Messenger::Messenger() {
+RmlMessenger::RmlMessenger() {
     static bool posted = false;
     receiver() = [this](NodeId from, const char* text) { deliver(from, text); };
     if (!posted)
@@ -52,7 +52,7 @@ Messenger::Messenger() {
     posted = true;
 }
 
-void Messenger::send(NodeId to, const std::string& packet) const {
+void RmlMessenger::send(NodeId to, const std::string& packet) const {
     opal_buffer_t* buffer = pack(packet);
     orte_process_name_t name{ORTE_PROC_MY_NAME->jobid, to};
     const int rc = orte_rml.send_buffer_nb(orte_mgmt_conduit, &name, buffer, tag,
@@ -62,7 +62,7 @@ void Messenger::send(NodeId to, const std::string& packet) const {
     OBJ_RELEASE(buffer);
 }
 
-void Messenger::broadcast(const std::string& packet) const {
+void RmlMessenger::broadcast(const std::string& packet) const {
     opal_buffer_t* buffer = pack(packet);
     orte_grpcomm_signature_t* everybody = wildcard_signature(ORTE_PROC_MY_NAME->jobid);
     const int rc = orte_grpcomm.xcast(everybody, tag, buffer);
@@ -72,12 +72,12 @@ void Messenger::broadcast(const std::string& packet) const {
     OBJ_RELEASE(everybody);
 }
 
-void Messenger::stop() {
+void RmlMessenger::stop() {
     inbox_.clear();
     receiver() = nullptr;
 }
 
-void Messenger::deliver(NodeId from, const char* text) {
+void RmlMessenger::deliver(NodeId from, const char* text) {
     try {
         if (const std::string answer = inbox_.deliver(from, text); !answer.empty())
             send(from, answer);

@@ -9,12 +9,12 @@
 namespace ghost::plugin::orte41 {
 
 // Used on ORTE's main thread only. Construct once RML is up; receiving ends with stop().
-class Messenger {
+class RmlMessenger {
   public:
-    Messenger();
-    ~Messenger() { stop(); }
-    Messenger(const Messenger&) = delete;
-    Messenger& operator=(const Messenger&) = delete;
+    RmlMessenger();
+    ~RmlMessenger() { stop(); }
+    RmlMessenger(const RmlMessenger&) = delete;
+    RmlMessenger& operator=(const RmlMessenger&) = delete;
 
     void send(NodeId to, const std::string& packet) const;
     template <typename T>

@@ -15,7 +15,7 @@ constexpr int64_t limit_us = 20'000'000;  // for each piece: a source that is lo
 
 }  // namespace
 
-RankInput::RankInput(Loop& loop, Messenger& messenger) : loop_(loop), messenger_(messenger) {
+RankInput::RankInput(Loop& loop, RmlMessenger& messenger) : loop_(loop), messenger_(messenger) {
     messenger_.add_handler([this](NodeId from, const schema::Received& m) {
         if (m.is<RankInputWant>()) on_want(from, m.as<RankInputWant>());
         if (m.is<RankInputPiece>()) on_piece(m.as<RankInputPiece>());

@@ -25,7 +25,7 @@ namespace ghost::plugin::orte41 {
 // ORTE's main thread only.
 class RankInput {
   public:
-    RankInput(Loop& loop, Messenger& messenger);
+    RankInput(Loop& loop, RmlMessenger& messenger);
 
     // Source: the gate is closed; the rank goes on here after all.
     void hold(RankId rank);
@@ -63,7 +63,7 @@ class RankInput {
     void give(RankId rank, bool end);
 
     Loop& loop_;
-    Messenger& messenger_;
+    RmlMessenger& messenger_;
     std::map<RankId, Departed> departed_;
     std::map<RankId, Want> wants_;  // the last of each rank; may come before the rank has left
     std::map<RankId, Expected> expected_;

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The runtime's own event thread, "the loop": everything of a daemon runs on it, and nothing
+// blocks.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace ghost::plugin {
+
+using TimerId = uint64_t;
+using WatchId = uint64_t;
+
+class EventLoop {
+  public:
+    virtual ~EventLoop() = default;
+
+    virtual TimerId after(int64_t us, std::function<void()> action) = 0;  // once
+    virtual void cancel(TimerId timer) = 0;
+    virtual WatchId watch(int fd, std::function<void()> readable) = 0;  // level triggered
+    virtual void unwatch(WatchId watch) = 0;
+    // From hurry(true) to hurry(false), which nest, this daemon goes before ranks that spin: others
+    // stand until it has done its part. Without the privilege nothing changes.
+    virtual void hurry(bool /*on*/) {}
+};
+
+}  // namespace ghost::plugin

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What the runtime knows of the job: what every daemon does, and what mpirun does beside that.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+#include "base/control_socket.hpp"
+#include "pmix-plugin/runtime/interface/daemon_inbox.hpp"
+
+namespace ghost::plugin {
+
+using RankId = uint32_t;
+
+struct NodeInfo {
+    NodeId id = 0;
+    std::string name;
+    bool alive = true;
+};
+
+struct RankInfo {
+    RankId rank = 0;
+    NodeId node = 0;
+    pid_t pid = 0;         // the wrapper's process id, on the rank's node only; else 0
+    bool running = false;  // launched and not ended
+};
+
+// In every daemon.
+class JobView {
+  public:
+    virtual ~JobView() = default;
+
+    virtual std::string job_name() const = 0;  // the application job's number in decimal; "" before
+    virtual std::vector<NodeInfo> nodes() const = 0;
+    virtual std::string secret() const = 0;       // the job's secret in hex; "" before the launch
+    virtual std::string rank_socket() const = 0;  // address ranks and wrappers connect to, here
+    // An MCA parameter as it is set ("ghost_checkpoint_interval"); nothing if it is not.
+    virtual std::optional<std::string> parameter(const std::string& /*name*/) const { return {}; }
+};
+
+// Where its ranks are.
+class RankView {
+  public:
+    virtual ~RankView() = default;
+
+    virtual std::vector<RankInfo> ranks() const = 0;
+};
+
+// In mpirun: of the whole job.
+class JobFacts {
+  public:
+    virtual ~JobFacts() = default;
+
+    virtual bool job_running() const = 0;  // launched, and not every rank has ended
+    // Guests: processes of other jobs than this one, spawned by its ranks or by each other, that
+    // have not ended.
+    virtual size_t guests() const { return 0; }
+    // Some daemon hears from mpirun through another one. Contributions of ranks that have moved
+    // cannot be counted there.
+    virtual bool relayed() const { return false; }
+    virtual std::optional<NodeId> find_node(const std::string& name) const = 0;
+    virtual int slots(NodeId node) const = 0;     // 0: unknown
+    virtual std::string session_dir() const = 0;  // job family's folder on this node, exists
+    // Fields of the manifest with these names (docs/SNAPSHOT_FORMAT.md): runtime, apps, mpirun,
+    // stdin, nodes, and ranks [{rank, app, binding}]. Asked for at every snapshot, before the ranks
+    // stand; a field that is missing is written as its type's empty value. Texts may be any bytes.
+    // The offset of stdin is where mpirun began to read: what the rank was given since is added.
+    virtual Json job_facts() const { return Json::object(); }
+};
+
+}  // namespace ghost::plugin

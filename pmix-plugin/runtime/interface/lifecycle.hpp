@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// In mpirun: daemons that go, the job's end, and requests that do not come through the `ghost`
+// command.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "base/result.hpp"
+#include "pmix-plugin/runtime/interface/job_view.hpp"
+
+namespace ghost::plugin {
+
+class Lifecycle {
+  public:
+    virtual ~Lifecycle() = default;
+
+    // --- daemons that die or cannot be reached ---
+    // A daemon's connection broke. Returning true: it is given up, the job goes on without it.
+    virtual void on_node_lost(std::function<bool(NodeId node)> handler) = 0;
+    // Our own decision: the node is no longer part of the job (no rank of ours is on it).
+    virtual void give_up_node(NodeId node) = 0;
+    // Ends the job with a message and an exit status, as mpirun would after a failure.
+    virtual void abort_job(int status, const std::string& why) = 0;
+    // Ends the job because that was asked for: `why` is printed as it is, nothing of a failure is.
+    virtual void end_job(int status, const std::string& why) { abort_job(status, why); }
+
+    // --- requests ---
+    // Calls `handler` on the loop for every such signal mpirun gets, in place of what mpirun would
+    // do with it; for SIGCONT beside it. Fails if the signal cannot be taken over.
+    virtual Status on_signal(int /*signum*/, std::function<void()> /*handler*/) { return {}; }
+    // A PMIx_Job_control request with PMIX_JOB_CTRL_CHECKPOINT from a rank or a tool. `then` is
+    // "continue", "stop" or "kill" (directive "ghost.then"), "" if it was not given. A rank has its
+    // answer already, that its request was heard: while it waits in PMIx its gate cannot be closed.
+    struct JobControl {
+        std::string then;
+        // Answers the requester, once, at any later time: why is empty if the snapshot is complete.
+        std::function<void(const std::string& why)> answer;
+    };
+    virtual void on_job_control(std::function<void(JobControl request)> /*handler*/) {}
+};
+
+}  // namespace ghost::plugin
