@@ -9,8 +9,8 @@
 
 namespace ghost::plugin {
 
-Status wake_agent(pid_t root, const Json& agent) {
-    pid_t inner = agent.is_object() ? agent.value("tid", 0) : 0;
+Status wake_agent(pid_t root, const std::optional<AgentThread>& agent) {
+    const pid_t inner = agent ? agent->tid : 0;
     if (inner <= 0) return make_error(Code::invalid, "wake the rank's agent: not told which");
     auto thread = core::find_thread(root, inner);
     GHOST_TRY(thread);

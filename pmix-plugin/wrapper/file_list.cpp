@@ -72,17 +72,17 @@ Json files_for_ghost(const std::vector<core::WrittenFile>& files) {
     return out;
 }
 
-Json files_for_manifest(const std::vector<core::WrittenFile>& files, size_t limit, bool& all) {
-    Json out = Json::array();
+std::vector<SeenFile> files_for_manifest(const std::vector<core::WrittenFile>& files, size_t limit,
+                                         bool& all) {
+    std::vector<SeenFile> out;
     for (const auto& file : files) {
-        Json one = {
-            {"path", is_text(file.path) ? Json(file.path) : Json{{"hex", hex_of(file.path)}}},
-            {"size", file.size}};
-        one["file"] = identity(file);
-        one["changed"] = file.changed_ns;
-        one["taken"] = file.taken_us;
-        if (file.contents) one["hash"] = file.contents->hash();
-        const size_t size = one.dump().size() + 1;
+        SeenFile one{.path = {file.path},
+                     .size = file.size,
+                     .file = identity(file),
+                     .changed = file.changed_ns,
+                     .taken = file.taken_us,
+                     .hash = file.contents ? file.contents->hash() : std::string()};
+        const size_t size = schema::encode(one).size() + 1;
         all = size <= limit;
         if (!all) break;
         limit -= size;

@@ -8,6 +8,7 @@
 
 #include "base/control_socket.hpp"
 #include "ghost-core/criu/written_files.hpp"
+#include "pmix-plugin/protocol/parts.hpp"
 
 namespace ghost::plugin {
 
@@ -15,10 +16,10 @@ namespace ghost::plugin {
 // contents are known; `contents` in base64.
 Json files_for_ghost(const std::vector<core::WrittenFile>& files);
 
-// For `snap_written`: [{path | path_hex, size, file, changed, taken}], with {hash} of those whose
-// contents are in the ghost. `file` tells files of one path on different nodes apart. Ends before
-// it is longer than `limit` bytes; `all` says whether it did not.
-Json files_for_manifest(const std::vector<core::WrittenFile>& files, size_t limit, bool& all);
+// For `snap_written`. Ends before they take more than `limit` bytes there; `all` says whether it
+// did not.
+std::vector<SeenFile> files_for_manifest(const std::vector<core::WrittenFile>& files, size_t limit,
+                                         bool& all);
 
 struct ListedFile {
     std::string path;

@@ -73,8 +73,8 @@ Status ConnectedSource::begin() {
     return {};
 }
 
-Json ConnectedSource::ready() const {
-    return {{"port", listener_->port()}, {"token", listener_->token()}};
+Outgoing ConnectedSource::ready(uint64_t seq) const {
+    return Ready{seq, rank_, {}, static_cast<uint16_t>(listener_->port()), listener_->token()};
 }
 
 Result<core::Importer> ConnectedSource::open(Worker& worker) {

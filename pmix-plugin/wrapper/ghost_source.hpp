@@ -11,7 +11,6 @@
 #include <string>
 #include <vector>
 
-#include "base/control_socket.hpp"
 #include "ghost-core/engine/migration.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "ghost-core/resource/registry.hpp"
@@ -26,12 +25,13 @@ namespace ghost::plugin {
 class GhostSource {
   public:
     virtual ~GhostSource() = default;
-    virtual const char* mode() const = 0;  // of `hello`
+    virtual WrapperMode mode() const = 0;
     // At `prepare`.
     virtual Status begin() = 0;
-    // The ghost comes after somebody was told `ready`, whose fields are ready(); else it is there.
+    // The ghost comes after somebody was told ready(); else it is there.
     virtual bool comes_later() const = 0;
-    virtual Json ready() const = 0;
+    // To be said when it can be taken in.
+    virtual Outgoing ready(uint64_t seq) const = 0;
     virtual int fd() const = 0;  // readable when it comes
     // Of one that is there: all that can be known to be missing before anything is changed. On the
     // worker, before open().
@@ -43,15 +43,16 @@ class GhostSource {
 // The source's wrapper connects.
 class ConnectedSource : public GhostSource {
   public:
-    explicit ConnectedSource(std::string secret) : secret_(std::move(secret)) {}
-    const char* mode() const override { return "restore"; }
+    explicit ConnectedSource(const Identity& who) : rank_(who.rank), secret_(who.secret) {}
+    WrapperMode mode() const override { return WrapperMode::restore; }
     Status begin() override;
     bool comes_later() const override { return true; }
-    Json ready() const override;
+    Outgoing ready(uint64_t seq) const override;
     int fd() const override { return listener_ ? listener_->fd() : -1; }
     Result<core::Importer> open(Worker& worker) override;
 
   private:
+    uint32_t rank_;
     std::string secret_;
     std::optional<core::NetworkListener> listener_;
     std::unique_ptr<core::NetworkResource> source_;
@@ -66,10 +67,10 @@ class SnapshotSource : public GhostSource {
         : folder_(std::move(folder)), rank_(rank), kept_(std::move(kept)) {
         registry_.trust_own_files_only();
     }
-    const char* mode() const override { return "restart"; }
+    WrapperMode mode() const override { return WrapperMode::restart; }
     Status begin() override { return {}; }
     bool comes_later() const override { return false; }
-    Json ready() const override { return {}; }
+    Outgoing ready(uint64_t seq) const override { return Checked{seq}; }
     int fd() const override { return -1; }
     // The ghost and its parents, this node's differences, its memory, the files to be changed.
     Status look() override;

@@ -4,8 +4,9 @@
 
 #include <cstdint>
 #include <string>
+#include <sys/types.h>
+#include <utility>
 
-#include "base/control_socket.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
 
 namespace ghost::plugin {
@@ -18,11 +19,11 @@ struct Identity {
     std::string criu = "criu";
 
     static Identity from_environment();
+    // `init`: of the rank's tree, 0 while there is none.
+    WrapperHello hello(WrapperMode mode, pid_t init, std::string why = {}) const;
+    Failed failed(uint64_t seq, const char* stage, std::string why) const {
+        return {seq, rank, stage, std::move(why)};
+    }
 };
-
-// The answer `failed` of docs/PROTOCOL.md.
-inline Json failed(uint64_t seq, const char* stage, const std::string& why) {
-    return {{"t", "failed"}, {"seq", seq}, {"stage", stage}, {"why", why}};
-}
 
 }  // namespace ghost::plugin

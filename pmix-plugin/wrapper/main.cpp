@@ -37,11 +37,9 @@ namespace {
 [[noreturn]] void run_unmovable(const Identity& who, const Signals& signals,
                                 const ControlSocket& control, const Error& why, char** program) {
     log::info("rank {} is not movable: {}", who.rank, why.message());
-    Json hello = {{"t", "hello"},        {"role", "wrapper"}, {"version", wrapper_protocol},
-                  {"job", who.job},      {"rank", who.rank},  {"secret", who.secret},
-                  {"pid", getpid()},     {"init", 0},         {"mode", "direct"},
-                  {"why", why.message()}};
-    if (auto sent = control.send(hello); !sent) log::info("{}", sent.error().message());
+    const WrapperHello hello = who.hello(WrapperMode::direct, 0, why.message());
+    if (auto sent = control.send_text(schema::encode(hello)); !sent)
+        log::info("{}", sent.error().message());
     signals.restore();
     become_program(program);
 }
@@ -154,7 +152,7 @@ Identity identity(const Options& options) {
 
 int restore(const Identity& who, const Signals& signals, Guard guard, ControlSocket control) {
     Restorer restorer(who, signals, std::move(guard), std::move(control),
-                      std::make_unique<ConnectedSource>(who.secret));
+                      std::make_unique<ConnectedSource>(who));
     auto rank_tree = restorer.run();
     if (!rank_tree) return 0;
     return Supervisor(std::move(*rank_tree), signals).run();
@@ -163,7 +161,8 @@ int restore(const Identity& who, const Signals& signals, Guard guard, ControlSoc
 int adopt(const Identity& who, const Signals& signals, Guard guard, ControlSocket control) {
     constexpr int limit_ms = 10'000;
     auto message = control.receive(limit_ms);
-    pid_t root = message ? message->body.value("init", 0) : 0;
+    const auto word = message ? schema::decode<Adopt>(message->text) : message.error();
+    const pid_t root = word ? word->init : 0;
     auto tree = core::list_tree(root > 0 ? root : getpid());
     if (root <= 0 || !tree) {
         log::error("there is no rank to adopt");
@@ -173,12 +172,11 @@ int adopt(const Identity& who, const Signals& signals, Guard guard, ControlSocke
     rank_tree.who = who;
     rank_tree.root = root;
     rank_tree.adopted = true;
-    rank_tree.stdio =
-        Stdio::adopt(std::move(message->fds), tree->size() > 1 ? (*tree)[1].pid : root,
-                     message->body.value("stdin_bytes", int64_t{-1}));
+    rank_tree.stdio = Stdio::adopt(std::move(message->fds),
+                                   tree->size() > 1 ? (*tree)[1].pid : root, word->stdin_bytes);
     rank_tree.guard = std::move(guard);
     rank_tree.control = std::move(control);
-    rank_tree.mode = "adopt";
+    rank_tree.mode = WrapperMode::adopt;
     return Supervisor(std::move(rank_tree), signals).run();
 }
 

@@ -54,25 +54,18 @@ void Mover::change(S to) {
         realtime_.emplace();
 }
 
-bool Mover::handle(const Json& message) {
-    std::string type = message.value("t", "");
-    uint64_t seq = message.value("seq", uint64_t{0});
-    bool ours = type == "connect" || type == "export" || type == "cancel" || type == "resume" ||
-                type == "die";
-    if (!ours) return false;
-    if (seq < seq_) {
-        log::info("{} of move {} is late, this is {}", type, seq, seq_);
+bool Mover::handle(const schema::Received& message) {
+    const bool off = message.is<Cancel>() || message.is<Resume>();
+    if (!off && !message.is<Connect>() && !message.is<Export>() && !message.is<Die>()) return false;
+    if (message.seq() < seq_) {
+        log::info("{} of move {} is late, this is {}", message.name(), message.seq(), seq_);
         return true;
     }
-    if (type == "connect") connect(message);
-    if (type == "export") start_export(message);
-    if (type == "cancel" || type == "resume") call_off(message);
-    if (type == "die") die(message);
+    if (off) call_off(message);
+    if (message.is<Connect>()) connect(message.as<Connect>());
+    if (message.is<Export>()) start_export(message.seq());
+    if (message.is<Die>()) die(message.seq());
     return true;
-}
-
-void Mover::fail(const char* stage, const std::string& why) {
-    parts_.tell(failed(seq_, stage, why));
 }
 
 void Mover::drop_connection() {
@@ -81,40 +74,43 @@ void Mover::drop_connection() {
     folder_.remove();
 }
 
-void Mover::connect(const Json& message) {
+void Mover::connect(const Connect& where) {
     if (worker_.busy()) {  // with a move that was called off
-        waiting_ = message;
+        waiting_ = where;
         worker_.interrupt();
         return;
     }
-    seq_ = message.value("seq", uint64_t{0});
+    seq_ = where.seq;
     if (state_ == S::connected) {
         drop_connection();
         change(S::idle);
     }
-    if (state_ != S::idle) return fail("connect", "another move of this rank is not finished");
+    if (state_ != S::idle)
+        return parts_.fail(seq_, "connect", "another move of this rank is not finished");
     if (auto made = folder_.make(fmt::format("{}-{}-{}", parts_.who.job, parts_.who.rank, seq_),
                                  parts_.guard);
         !made) {
-        return fail("connect", made.error().message());
+        return parts_.fail(seq_, "connect", made.error().message());
     }
     change(S::connecting);
-    worker_.start([this, message, seq = seq_, request = request()]() -> Json {
+    worker_.start([this, where, request = request()]() -> Outgoing {
+        const auto failed = [&](const Error& error) {
+            return parts_.who.failed(where.seq, "connect", error.message());
+        };
         if (before_) huge_ = before_();
         core::NetworkOptions options;
         options.operation_ms = silence_ms;
-        auto target =
-            core::NetworkResource::connect(message.value("host", ""), message.value("port", 0),
-                                           message.value("token", ""), parts_.who.secret, options);
-        if (!target) return failed(seq, "connect", target.error().message());
+        auto target = core::NetworkResource::connect(where.host, where.port, where.token,
+                                                     parts_.who.secret, options);
+        if (!target) return failed(target.error());
         Status warm = core::warm_up(request.criu);
-        if (!warm) return failed(seq, "connect", warm.error().message());
+        if (!warm) return failed(warm.error());
         auto ahead = core::prepare_export(request);
-        if (!ahead) return failed(seq, "connect", ahead.error().message());
+        if (!ahead) return failed(ahead.error());
         target_ = std::move(*target);  // the loop looks at these after finish()
         ahead_.emplace(std::move(*ahead));
         externals_ = request.externals;
-        return {{"t", "connected"}, {"seq", seq}};
+        return Connected{where.seq, parts_.who.rank};
     });
 }
 
@@ -126,11 +122,9 @@ core::ExportRequest Mover::request() const {
     return out;
 }
 
-void Mover::start_export(const Json& message) {
-    uint64_t seq = message.value("seq", uint64_t{0});
-    if (state_ != S::connected || seq != seq_) {
-        return parts_.tell(failed(seq, "export", "this move has no connection to its target"));
-    }
+void Mover::start_export(uint64_t seq) {
+    if (state_ != S::connected || seq != seq_)
+        return parts_.fail(seq, "export", "this move has no connection to its target");
     auto request = this->request();
     if (request.externals != externals_) ahead_.reset();
     request.metadata = {{"job", parts_.who.job},
@@ -141,52 +135,52 @@ void Mover::start_export(const Json& message) {
     request.progress = [this](uint64_t bytes, uint64_t total) { worker_.note(bytes, total); };
     carried_ = true;
     change(S::exporting);
-    worker_.start([this, seq, request = std::move(request)]() -> Json {
-        std::string who = fmt::format("rank {}", parts_.who.rank);
-        auto obstacles = core::check_movable(request.root, who, request.externals);
-        if (!obstacles) return failed(seq, "check", obstacles.error().message());
-        if (!obstacles->empty()) return failed(seq, "check", joined(*obstacles));
+    worker_.start([this, seq, request = std::move(request)]() -> Outgoing {
+        const Identity& who = parts_.who;
+        auto obstacles =
+            core::check_movable(request.root, fmt::format("rank {}", who.rank), request.externals);
+        if (!obstacles) return who.failed(seq, "check", obstacles.error().message());
+        if (!obstacles->empty()) return who.failed(seq, "check", joined(*obstacles));
         worker_.uses(target_->fd());
         auto stats = core::export_tree(request, *target_, std::exchange(ahead_, std::nullopt));
         worker_.uses(-1);
-        if (!stats) return failed(seq, "export", stats.error().message());
-        return {{"t", "exported"},
-                {"seq", seq},
-                {"bytes", stats->page_bytes + stats->skeleton_bytes},
-                {"rounds", 1},
-                {"zero_bytes", stats->zero_bytes},
-                {"frozen_us", stats->frozen_us},
-                {"skeleton_us", stats->skeleton_us},
-                {"pages_us", stats->pages_us}};
+        if (!stats) return who.failed(seq, "export", stats.error().message());
+        return Exported{.seq = seq,
+                        .rank = who.rank,
+                        .bytes = stats->page_bytes + stats->skeleton_bytes,
+                        .rounds = 1,
+                        .zero_bytes = stats->zero_bytes,
+                        .frozen_us = stats->frozen_us,
+                        .skeleton_us = stats->skeleton_us,
+                        .pages_us = stats->pages_us};
     });
 }
 
 void Mover::worker_done() {
-    Json answer = worker_.finish();
+    const Outgoing answer = worker_.finish();
     if (state_ == S::connecting) {
         finished_connecting(answer);
     } else {
         finished_exporting(answer);
     }
-    if (!waiting_.is_null()) connect(std::exchange(waiting_, Json()));
+    if (waiting_) connect(*std::exchange(waiting_, std::nullopt));
 }
 
-void Mover::finished_connecting(const Json& answer) {
-    bool called_off = !last_word_.is_null();
-    bool ok = answer.value("t", "") == "connected";
+void Mover::finished_connecting(const Outgoing& answer) {
+    const bool called_off = last_word_.has_value();
+    const bool ok = std::holds_alternative<Connected>(answer);
     change(ok && !called_off ? S::connected : S::idle);
     if (!ok || called_off) drop_connection();
     if (!called_off) return parts_.tell(answer);
-    Json word = std::exchange(last_word_, Json());
-    if (word.value("t", "") == "resume") resume(word);
+    resume(*std::exchange(last_word_, std::nullopt));
 }
 
-void Mover::finished_exporting(const Json& answer) {
-    bool ok = answer.value("t", "") == "exported";
+void Mover::finished_exporting(const Outgoing& answer) {
+    const bool ok = std::holds_alternative<Exported>(answer);
     if (state_ == S::calling_off) {
         drop_connection();
         change(S::idle);
-        return resume(std::exchange(last_word_, Json()));
+        return resume(*std::exchange(last_word_, std::nullopt));
     }
     change(ok ? S::exported : S::idle);
     drop_connection();
@@ -195,9 +189,9 @@ void Mover::finished_exporting(const Json& answer) {
     if (!ok && std::exchange(carried_, false)) parts_.stdio.uncarry();
 }
 
-void Mover::call_off(const Json& message) {
+void Mover::call_off(const schema::Received& word) {
     if (worker_.busy()) {
-        last_word_ = message;
+        last_word_ = word;
         worker_.interrupt();
         if (state_ == S::exporting) change(S::calling_off);
         return;
@@ -206,25 +200,24 @@ void Mover::call_off(const Json& message) {
     drop_connection();
     bool was_idle = state_ == S::idle;
     if (!was_idle) change(S::idle);
-    if (message.value("t", "") == "resume") resume(message);
+    resume(word);
 }
 
 // Also right for a tree that another wrapper left half exported, and for one that runs.
-void Mover::resume(const Json& message) {
-    if (message.value("t", "") != "resume") return;
+void Mover::resume(const schema::Received& word) {
+    if (!word.is<Resume>()) return;  // cancelled: the tree was not touched
     if (Status done = core::resume_tree(parts_.root); !done) {
         log::error("{}", done.error().message());
     }
     if (std::exchange(carried_, false)) parts_.stdio.uncarry();
-    Status woken = wake_agent(parts_.root, message.value("agent", Json()));
+    Status woken = wake_agent(parts_.root, word.as<Resume>().agent);
     if (!woken) log::warning("{}", woken.error().message());
 }
 
-void Mover::die(const Json& message) {
-    if (state_ != S::exported && state_ != S::idle) {
-        return fail("die", "the rank is not exported");
-    }
-    seq_ = message.value("seq", seq_);
+void Mover::die(uint64_t seq) {
+    if (state_ != S::exported && state_ != S::idle)
+        return parts_.fail(seq_, "die", "the rank is not exported");
+    seq_ = seq;
     change(S::leaving);
 }
 
@@ -232,7 +225,7 @@ void Mover::die(const Json& message) {
 void Mover::step() {
     uint64_t bytes = 0, total = 0;
     if (worker_.busy() && worker_.progress(bytes, total)) {
-        parts_.tell({{"t", "progress"}, {"seq", seq_}, {"bytes", bytes}, {"total", total}});
+        parts_.tell(TransferProgress{seq_, parts_.who.rank, bytes, total});
     }
     if (state_ != S::leaving || !parts_.stdio.drained()) return;
     if (Status killed = core::kill_tree(parts_.root); !killed) {
@@ -240,7 +233,7 @@ void Mover::step() {
     }
     change(S::gone);
     // Said before the memory is freed, which takes its time: the tree can do nothing any more.
-    parts_.tell({{"t", "gone"}, {"seq", seq_}});
+    parts_.tell(Gone{seq_});
 }
 
 void Mover::break_off() {

@@ -7,7 +7,6 @@
 #include <optional>
 #include <sys/types.h>
 
-#include "base/control_socket.hpp"
 #include "ghost-core/engine/migration.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
 #include "ghost-core/resource/network.hpp"
@@ -36,7 +35,7 @@ class Mover {
     Mover(TreeParts parts, std::function<core::HugeMemory()> before);
 
     // Takes a message of the node agent; false: not one of a move.
-    bool handle(const Json& message);
+    bool handle(const schema::Received& message);
     int fd() const { return worker_.fd(); }  // readable: call worker_done()
     void worker_done();
     // Call in every round, after the pumps ran.
@@ -52,16 +51,15 @@ class Mover {
 
   private:
     void change(MoveState to);
-    void connect(const Json& message);
+    void connect(const Connect& where);
     core::ExportRequest request() const;
-    void start_export(const Json& message);
-    void call_off(const Json& message);
-    void resume(const Json& message);
-    void die(const Json& message);
+    void start_export(uint64_t seq);
+    void call_off(const schema::Received& word);
+    void resume(const schema::Received& word);
+    void die(uint64_t seq);
     void drop_connection();
-    void fail(const char* stage, const std::string& why);
-    void finished_connecting(const Json& answer);
-    void finished_exporting(const Json& answer);
+    void finished_connecting(const Outgoing& answer);
+    void finished_exporting(const Outgoing& answer);
 
     TreeParts parts_;
     const std::function<core::HugeMemory()> before_;
@@ -71,10 +69,10 @@ class Mover {
     Worker worker_;
     WorkFolder folder_;
     std::unique_ptr<core::NetworkResource> target_;
-    std::optional<core::TreeDump> ahead_;  // waits for `export`, in folder_
-    std::vector<std::string> externals_;   // of it
-    Json waiting_;                         // connect, to be done when the worker is free
-    Json last_word_;                       // resume or cancel that came while the worker was busy
+    std::optional<core::TreeDump> ahead_;        // waits for `export`, in folder_
+    std::vector<std::string> externals_;         // of it
+    std::optional<Connect> waiting_;             // to be done when the worker is free
+    std::optional<schema::Received> last_word_;  // Resume or Cancel while the worker was busy
     bool carried_ = false;
     std::optional<core::RealtimePriority> realtime_;  // as long as there is a move
 };

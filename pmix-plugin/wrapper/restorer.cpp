@@ -9,6 +9,7 @@
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
+#include "base/schema_json.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
 #include "pmix-plugin/wrapper/agent_signal.hpp"
 #include "pmix-plugin/wrapper/change_state.hpp"
@@ -60,15 +61,7 @@ void Restorer::change(S to) {
 
 std::optional<RankTree> Restorer::run() {
     const core::RealtimePriority urgent;
-    tell({{"t", "hello"},
-          {"role", "wrapper"},
-          {"version", wrapper_protocol},
-          {"job", who_.job},
-          {"rank", who_.rank},
-          {"secret", who_.secret},
-          {"pid", getpid()},
-          {"init", 0},
-          {"mode", source_->mode()}});
+    send(schema::encode(who_.hello(source_->mode(), 0)));
     while (!ended()) {
         wait_for_something();
         take_signals();
@@ -106,7 +99,9 @@ bool Restorer::wait_for_the_end() {
         if (!readable(control_.fd())) continue;
         auto message = control_.receive(0);
         if (!message && message.error().code == Code::peer_lost) return false;
-        if (message && message->body.value("t", "") == "abort") return true;
+        std::string answer;
+        const auto word = message ? reader_.read(message->text, answer) : std::nullopt;
+        if (word && word->is<Abort>()) return true;
     }
     return false;
 }
@@ -125,7 +120,7 @@ void Restorer::wait_for_something() {
     ::poll(set, std::size(set), worker_.busy() ? progress_ms : -1);
     uint64_t bytes = 0, total = 0;
     if (state_ == S::importing && worker_.busy() && worker_.progress(bytes, total)) {
-        tell({{"t", "progress"}, {"seq", seq_}, {"bytes", bytes}, {"total", total}});
+        send(schema::encode(TransferProgress{seq_, who_.rank, bytes, total}));
     }
 }
 
@@ -144,35 +139,43 @@ void Restorer::take_control() {
             call_off("the node agent has gone");
             break;
         }
-        const Json& m = message->body;
-        std::string type = m.value("t", "");
-        if (type == "prepare") {
-            prepare(m);
-        } else if (type == "import" && !source_->comes_later()) {
-            begin_import();
-        } else if (type == "go") {
-            go(m);
-        } else if (type == "abort" || type == "cancel") {
-            call_off("the coordinator called it off");
-        } else if (type != "error") {
-            tell({{"t", "error"}, {"why", "unknown message " + type}});
-        }
+        std::string answer;
+        const auto read = reader_.read(message->text, answer);
+        if (!answer.empty()) send(answer);
+        if (read) handle(*read);
     }
 }
 
-void Restorer::prepare(const Json& message) {
+void Restorer::handle(const schema::Received& message) {
+    switch (message.type<ToWrapper>()) {
+        case ToWrapper::prepare:
+            return prepare(message.seq());
+        case ToWrapper::go:
+            return go(message.as<Go>());
+        case ToWrapper::abort:
+        case ToWrapper::cancel:
+            return call_off("the coordinator called it off");
+        case ToWrapper::import:
+            if (!source_->comes_later()) return begin_import();
+            [[fallthrough]];
+        default:
+            return send(not_for_this_wrapper(message));
+    }
+}
+
+void Restorer::prepare(uint64_t seq) {
     if (state_ != S::waiting) return fail("prepare", "this wrapper has a move already");
-    seq_ = message.value("seq", uint64_t{0});
+    seq_ = seq;
     Status made = folder_.make(fmt::format("{}-{}-{}.in", who_.job, who_.rank, seq_), guard_);
     if (!made) return fail("prepare", made.error().message());
     if (auto begun = source_->begin(); !begun) return fail("prepare", begun.error().message());
     change(S::warming);
-    worker_.start([this]() -> Json {
+    worker_.start([this]() -> Outgoing {
         Status warm = core::warm_up({who_.criu, folder_.path()});
-        if (!warm) return failed(seq_, "prepare", warm.error().message());
-        if (source_->comes_later()) return source_->ready();
+        if (!warm) return who_.failed(seq_, "prepare", warm.error().message());
         Status fine = source_->look();
-        return fine ? Json::object() : failed(seq_, "check", fine.error().message());
+        if (!fine) return who_.failed(seq_, "check", fine.error().message());
+        return source_->ready(seq_);
     });
 }
 
@@ -193,69 +196,68 @@ void Restorer::begin_import() {
 }
 
 // On the worker.
-Json Restorer::import_ghost() {
+Outgoing Restorer::import_ghost() {
+    const auto failed = [this](const Error& error) {
+        return who_.failed(seq_, "import", error.message());
+    };
     auto importer = source_->open(worker_);
-    if (!importer) return failed(seq_, "import", importer.error().message());
+    if (!importer) return failed(importer.error());
     const Json& metadata = importer->metadata();
     Json wanted = metadata.value("stdio", Json::object());
     auto stdio = Stdio::for_ghost(wanted);
-    if (!stdio) return failed(seq_, "import", stdio.error().message());
+    if (!stdio) return failed(stdio.error());
     std::vector<core::InheritFd> heirs;
     for (auto& [fd, key] : stdio->heirs(wanted)) heirs.push_back({fd, key});
     auto held = importer->hold({who_.criu, folder_.path()}, heirs,
                                [this](uint64_t b, uint64_t t) { worker_.note(b, t); });
     worker_.uses(-1);
-    if (!held) return failed(seq_, "import", held.error().message());
+    if (!held) return failed(held.error());
     stdio->close_rank_ends();
     stdio_ = std::move(*stdio);
     held_ = *held;
-    agent_ = metadata.value("agent", Json());
+    if (auto agent = schema::from_json<AgentThread>(metadata.value("agent", Json())); agent.ok())
+        agent_ = *agent;
     guard_.watch(held_.root);
-    return {{"t", "held"},
-            {"seq", seq_},
-            {"bytes", held_.bytes + held_.skeleton_bytes},
-            {"skeleton_us", held_.skeleton_us},
-            {"pages_us", held_.pages_us}};
+    Held out;
+    out.seq = seq_;
+    out.rank = who_.rank;
+    out.bytes = held_.bytes + held_.skeleton_bytes;
+    out.skeleton_us = held_.skeleton_us;
+    out.pages_us = held_.pages_us;
+    if (source_->comes_later()) return out;
+    // The node agent has nothing of this rank yet: all that it must have to replace us.
+    out.init = held_.root;
+    out.agent = agent_;
+    return out;
 }
 
 void Restorer::look_at_worker() {
     if (!worker_.busy() || !readable(worker_.fd())) return;
-    Json answer = worker_.finish();
+    const Outgoing answer = worker_.finish();
     if (called_off_) return change(S::failed);
-    if (answer.value("t", "") == "failed") {
-        why_ = answer.value("why", "");
-        tell(answer);
+    if (const auto* failed = std::get_if<Failed>(&answer)) {
+        why_ = failed->why;
+        send(encode(answer));
         return change(S::failed);
     }
-    if (state_ == S::importing) return say_held(std::move(answer));
-    change(S::listening);
-    answer.update({{"t", source_->comes_later() ? "ready" : "checked"}, {"seq", seq_}});
-    tell(answer);
+    const auto* held = std::get_if<Held>(&answer);
+    change(held != nullptr ? S::held : S::listening);
+    send(encode(answer), held != nullptr && held->init ? stdio_.spare() : std::vector<int>());
 }
 
-void Restorer::say_held(Json answer) {
-    change(S::held);
-    if (source_->comes_later()) return tell(answer);
-    // The node agent has nothing of this rank yet: all that it must have to replace us.
-    answer["init"] = held_.root;
-    if (agent_.is_object()) answer["agent"] = agent_;
-    tell(answer, stdio_.spare());
-}
-
-void Restorer::go(const Json& message) {
+void Restorer::go(const Go& word) {
     if (state_ != S::held) return fail("go", "no tree is held");
     if (Status let_go = core::release_tree(held_); !let_go) {
         return fail("go", let_go.error().message());
     }
     guard_.arm(false);
     change(S::running);
-    const Json agent = message.value("agent", Json());
-    Status woken = wake_agent(held_.root, agent.is_object() ? agent : agent_);
+    Status woken = wake_agent(held_.root, word.agent ? word.agent : agent_);
     if (!woken) log::warning("{}", woken.error().message());
 }
 
 void Restorer::fail(const char* stage, const std::string& why) {
-    tell(failed(seq_, stage, why));
+    send(schema::encode(who_.failed(seq_, stage, why)));
     call_off(why);
 }
 
@@ -268,9 +270,9 @@ void Restorer::call_off(const std::string& why) {
     worker_.interrupt();
 }
 
-void Restorer::tell(const Json& message, const std::vector<int>& fds) {
+void Restorer::send(const std::string& packet, const std::vector<int>& fds) {
     if (!control_.valid()) return;
-    if (Status sent = control_.send(message, fds); !sent) {
+    if (Status sent = control_.send_text(packet, fds); !sent) {
         log::info("{}", sent.error().message());
         control_.close();
         call_off("the node agent has gone");

@@ -46,24 +46,25 @@ class Restorer {
     void wait_for_something();
     void take_signals();
     void take_control();
-    void prepare(const Json& message);
-    void go(const Json& message);
+    void handle(const schema::Received& message);
+    void prepare(uint64_t seq);
+    void go(const Go& word);
     void look_at_daemon();
     void look_at_source();
     void look_at_worker();
     void begin_import();
-    Json import_ghost();
-    void say_held(Json answer);
+    Outgoing import_ghost();
     bool wait_for_the_end();
     void say_why() const;
     void fail(const char* stage, const std::string& why);
     void call_off(const std::string& why);
-    void tell(const Json& message, const std::vector<int>& fds = {});
+    void send(const std::string& packet, const std::vector<int>& fds = {});
 
     Identity who_;
     const Signals& signals_;
     Guard guard_;
     ControlSocket control_;
+    schema::Reader reader_{to_wrapper, "the node agent"};
     Fd daemon_;
     RestoreState state_ = RestoreState::waiting;
     bool called_off_ = false;  // and the worker has not ended yet
@@ -73,7 +74,7 @@ class Restorer {
     std::unique_ptr<GhostSource> source_;  // the worker's while it imports
     // Made by the worker, the loop's when it has ended.
     Stdio stdio_;
-    Json agent_;
+    std::optional<AgentThread> agent_;
     core::HeldTree held_;
     Worker worker_;
 };

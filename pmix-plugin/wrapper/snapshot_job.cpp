@@ -9,6 +9,7 @@
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
+#include "base/schema_json.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/resource/compress.hpp"
 #include "ghost-core/resource/file.hpp"
@@ -44,6 +45,10 @@ void only_unchanged(const std::vector<core::WrittenFile>& in_ghost,
     }
 }
 
+Json metadata_of(const std::optional<AgentThread>& agent) {
+    return agent ? schema::to_json(*agent) : Json();
+}
+
 // "zstd,level=3"
 Result<std::unique_ptr<core::Resource>> compressed(const std::string& how,
                                                    std::unique_ptr<core::Resource> inner) {
@@ -62,26 +67,18 @@ Result<std::unique_ptr<core::Resource>> compressed(const std::string& how,
 
 }  // namespace
 
-SnapshotOrder SnapshotOrder::from(const Json& message) {
-    SnapshotOrder out;
-    out.seq = message.value("seq", uint64_t{0});
-    out.folder = message.value("folder", "");
-    out.file = message.value("file", "");
-    out.second = message.value("second", "");
-    out.name = message.value("name", "");
-    out.agent = message.value("agent", Json());
-    out.incremental = message.value("incremental", false);
-    out.compress = message.value("compress", "none");
-    out.rate = message.value("rate", uint64_t{0});
-    out.kill = message.value("then", "") == "kill";
-    out.memory = message.value("memory", uint64_t{0});
-    out.sharers = std::max<uint64_t>(message.value("sharers", uint64_t{1}), 1);
-    return out;
-}
-
 std::vector<std::string> SnapshotOrder::paths() const {
     std::vector<std::string> out{path()};
     if (!second.empty()) out.push_back(second + "/" + file);
+    return out;
+}
+
+std::vector<std::string> SnapshotOrder::parents() const {
+    std::vector<std::string> out;
+    for (const std::string& parent : chain) {
+        out.push_back(folder + "/../" + parent);
+        if (!second.empty()) out.push_back(second + "/../" + parent);
+    }
     return out;
 }
 
@@ -90,15 +87,15 @@ SnapshotJob::SnapshotJob(SnapshotOrder order, Tree tree, core::Checkpointer& che
     agent_ = order_.agent;
 }
 
-Json SnapshotJob::failure(const char* stage, const Error& error) const {
-    return failed(order_.seq, stage, error.message());
+Failed SnapshotJob::failure(const Error& error) const {
+    return tree_.who.failed(order_.seq, stage_, error.message());
 }
 
-Json SnapshotJob::run(const Say& say, const Progress& progress) {
+Outgoing SnapshotJob::run(const Say& say, const Progress& progress) {
     say_ = &say;
     progress_ = &progress;
-    Json answer = take();
-    const bool frozen_before = order_.kill && stood_;
+    Outgoing answer = take();
+    const bool frozen_before = order_.kill() && stood_;
     if (told_to_stand() && !woken_ && !frozen_before) wake();
     std::lock_guard lock(mutex_);
     paced_ = nullptr;
@@ -106,10 +103,10 @@ Json SnapshotJob::run(const Say& say, const Progress& progress) {
     return answer;
 }
 
-Json SnapshotJob::take() {
-    if (auto fine = check(false); !fine.ok()) return failure(stage_, fine.error());
+Outgoing SnapshotJob::take() {
+    if (auto fine = check(false); !fine.ok()) return failure(fine.error());
     stage_ = "prepare";
-    if (auto opened = open(); !opened.ok()) return failure(stage_, opened.error());
+    if (auto opened = open(); !opened.ok()) return failure(opened.error());
     memory_ = memory_of_tree(tree_.root);
     incremental_ =
         order_.incremental && parents_are_there() && checkpointer_.may_be_incremental(tree_.root);
@@ -120,7 +117,7 @@ Json SnapshotJob::take() {
 
 // On a node's own disk nobody else can look for them.
 bool SnapshotJob::parents_are_there() const {
-    for (const std::string& path : order_.parents) {
+    for (const std::string& path : order_.parents()) {
         if (::access(path.c_str(), F_OK) == 0) continue;
         log::info("snapshot {}: {} is gone, this is a full one", order_.name, path);
         return false;
@@ -170,11 +167,7 @@ bool SnapshotJob::must_be_direct() const {
 }
 
 Status SnapshotJob::wait_for_word(bool direct) {
-    (*say_)({{"t", "snap_ready"},
-             {"seq", order_.seq},
-             {"direct", direct},
-             {"memory", memory_},
-             {"kind", kind()}});
+    (*say_)(SnapReady{order_.seq, direct, memory_, kind()});
     {
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [this] { return command_ != Command::none; });
@@ -186,13 +179,13 @@ Status SnapshotJob::wait_for_word(bool direct) {
     return {};
 }
 
-void SnapshotJob::stand(Json stdio, Json agent) {
+void SnapshotJob::stand(Json stdio, const std::optional<AgentThread>& agent) {
     {
         std::lock_guard lock(mutex_);
         if (command_ != Command::none) return;
         command_ = Command::stand;
         stdio_ = std::move(stdio);
-        if (agent.is_object()) agent_ = std::move(agent);
+        if (agent) agent_ = agent;
     }
     changed_.notify_all();
 }
@@ -249,7 +242,7 @@ void SnapshotJob::in_file(uint64_t bytes) {
 }
 
 void SnapshotJob::wake() {
-    Json agent;
+    std::optional<AgentThread> agent;
     {
         std::lock_guard lock(mutex_);
         agent = agent_;
@@ -264,7 +257,7 @@ Json SnapshotJob::early_metadata() const {
             {"rank", tree_.who.rank},
             {"seq", order_.seq},
             {"snapshot", order_.name},
-            {"agent", agent_}};
+            {"agent", metadata_of(agent_)}};
 }
 
 // The tree stands.
@@ -277,10 +270,10 @@ void SnapshotJob::look_at_files() {
 
 Json SnapshotJob::late_metadata() {
     std::lock_guard lock(mutex_);
-    return {{"stdio", stdio_}, {"agent", agent_}, {"files", files_for_ghost(files_)}};
+    return {{"stdio", stdio_}, {"agent", metadata_of(agent_)}, {"files", files_for_ghost(files_)}};
 }
 
-Json SnapshotJob::copied() {
+Outgoing SnapshotJob::copied() {
     core::CheckpointRequest request;
     request.root = tree_.root;
     request.externals = tree_.externals;
@@ -290,8 +283,8 @@ Json SnapshotJob::copied() {
     request.copying = [this](uint64_t bytes) { return in_copy(bytes); };
     request.incremental = incremental_;
     request.name = order_.file;
-    request.keep_tracking = !order_.kill;
-    request.leave_stopped = order_.kill;
+    request.keep_tracking = !order_.kill();
+    request.leave_stopped = order_.kill();
     // All ranks of the node do rounds while the last one gets ready.
     const int64_t processors = std::max(1u, std::thread::hardware_concurrency());
     request.rest_us *= 1 + static_cast<int64_t>(order_.sharers) / processors;
@@ -299,29 +292,28 @@ Json SnapshotJob::copied() {
     request.while_stopped = [this] { return look_at_files(), Status(); };
     request.late_metadata = [this] { return late_metadata(); };
     request.stood = [this](const core::CheckpointStats& stats) {
-        if (!order_.kill) wake();
+        if (!order_.kill()) wake();
         stood_ = true;
         stage_ = "write";
         (*progress_)(0, memory_);  // what is told from now on is of the file
-        (*say_)({{"t", "snap_stood"},
-                 {"seq", order_.seq},
-                 {"pause_us", stats.pause_us},
-                 {"skeleton_us", stats.skeleton_us},
-                 {"memory_us", stats.memory_us},
-                 {"last_bytes", stats.last_bytes},
-                 {"rounds", stats.rounds}});
+        (*say_)(SnapStood{.seq = order_.seq,
+                          .pause_us = stats.pause_us,
+                          .skeleton_us = stats.skeleton_us,
+                          .memory_us = stats.memory_us,
+                          .last_bytes = stats.last_bytes,
+                          .rounds = static_cast<uint64_t>(stats.rounds)});
         wait_to_write();
     };
     auto stats = checkpointer_.run(request, *out_);
-    if (!stats) return failure(stage_, stats.error());
+    if (!stats) return failure(stats.error());
     return written(stats->page_bytes, stats->zero_bytes, stats->as_parent.digest.hex());
 }
 
-Json SnapshotJob::direct() {
+Outgoing SnapshotJob::direct() {
     const core::CriuSettings criu{tree_.who.criu, tree_.work_dir};
     checkpointer_.clear();
-    if (auto warm = core::warm_up(criu); !warm.ok()) return failure(stage_, warm.error());
-    if (auto word = wait_for_word(true); !word.ok()) return failure(stage_, word.error());
+    if (auto warm = core::warm_up(criu); !warm.ok()) return failure(warm.error());
+    if (auto word = wait_for_word(true); !word.ok()) return failure(word.error());
     core::ExportRequest request;
     request.root = tree_.root;
     request.externals = tree_.externals;
@@ -331,40 +323,44 @@ Json SnapshotJob::direct() {
     request.criu = criu;
     request.progress = [this](uint64_t bytes, uint64_t total) { in_ghost(bytes, total); };
     auto stats = core::export_tree(request, *out_);
-    if (!stats) return failure(stage_, stats.error());
+    if (!stats) return failure(stats.error());
     stood_ = true;
     // It stands: these are the right ones, those in the ghost may be older.
     const auto in_ghost = files_;
     look_at_files();
     only_unchanged(in_ghost, files_);
-    if (!order_.kill) {
-        if (auto runs = core::resume_tree(tree_.root); !runs.ok())
-            return failure(stage_, runs.error());
+    if (!order_.kill()) {
+        if (auto runs = core::resume_tree(tree_.root); !runs.ok()) return failure(runs.error());
         wake();
     }
-    (*say_)({{"t", "snap_stood"},
-             {"seq", order_.seq},
-             {"pause_us", stats->frozen_us},
-             {"skeleton_us", stats->skeleton_us},
-             {"memory_us", stats->pages_us},
-             {"last_bytes", stats->page_bytes},
-             {"rounds", 0}});
+    (*say_)(SnapStood{.seq = order_.seq,
+                      .pause_us = stats->frozen_us,
+                      .skeleton_us = stats->skeleton_us,
+                      .memory_us = stats->pages_us,
+                      .last_bytes = stats->page_bytes});
     return written(stats->page_bytes, stats->zero_bytes, stats->digest.hex());
 }
 
-Json SnapshotJob::written(uint64_t page_bytes, uint64_t zero_bytes,
-                          const std::string& digest) const {
+Outgoing SnapshotJob::written(uint64_t page_bytes, uint64_t zero_bytes, const std::string& digest) {
+    stage_ = "write";
     struct stat info {};
     const bool there = ::stat(order_.path().c_str(), &info) == 0;
-    if (!there) return failure("write", sys_error("find what was written", order_.path()));
-    bool all = true;
-    const Json files = files_for_manifest(files_, most_file_bytes, all);
-    return {{"t", "snap_written"},      {"seq", order_.seq},
-            {"file", order_.file},      {"kind", kind()},
-            {"digest", digest},         {"bytes", static_cast<uint64_t>(info.st_size)},
-            {"page_bytes", page_bytes}, {"zero_bytes", zero_bytes},
-            {"memory", memory_},        {"stdin_bytes", stdio_.value("stdin_bytes", int64_t{-1})},
-            {"files", files},           {"all_files", all}};
+    if (!there) return failure(sys_error("find what was written", order_.path()));
+    Written out;
+    out.seq = order_.seq;
+    out.rank = tree_.who.rank;
+    out.file = order_.file;
+    out.kind = kind();
+    if (incremental_) out.chain = order_.chain;
+    if (!out.chain.empty()) out.parent = out.chain.front();
+    out.digest = digest;
+    out.bytes = static_cast<uint64_t>(info.st_size);
+    out.page_bytes = page_bytes;
+    out.zero_bytes = zero_bytes;
+    out.memory = memory_;
+    out.stdin_bytes = stdio_.value("stdin_bytes", int64_t{-1});
+    out.files = files_for_manifest(files_, most_file_bytes, out.all_files);
+    return out;
 }
 
 }  // namespace ghost::plugin

@@ -16,27 +16,19 @@
 #include "ghost-core/criu/written_files.hpp"
 #include "ghost-core/resource/paced.hpp"
 #include "pmix-plugin/wrapper/identity.hpp"
+#include "pmix-plugin/wrapper/worker.hpp"
 
 namespace ghost::plugin {
 
-// What snap_prepare asks for (docs/PROTOCOL.md).
-struct SnapshotOrder {
-    uint64_t seq = 0;
-    std::string folder, file;          // absolute; a name in it
-    std::string second;                // folder in which it is written once more; empty: none
-    std::string name;                  // the snapshot's
-    Json agent;                        // {pid, tid} of the rank's agent, as numbered inside
-    bool incremental = false;          // if it can be
-    std::vector<std::string> parents;  // paths of the files an incremental one stands on
-    std::string compress;              // "", "none", "lz4", "zstd", with ",level=N" behind
-    uint64_t rate = 0;                 // bytes per second, 0: no limit
-    bool kill = false;                 // the tree is to stay frozen
-    uint64_t memory = 0;               // bytes that the copy may take; 0: what is free on the node
-    uint64_t sharers = 1;              // ranks on this node that need theirs at the same time
+// What is asked for, and what an incremental one stands on: files relative to the folder of
+// snapshots, nearest first.
+struct SnapshotOrder : SnapPrepareRank {
+    std::vector<std::string> chain;
 
-    static SnapshotOrder from(const Json& message);
+    bool kill() const { return then == Then::kill; }  // the tree is to stay frozen
     std::string path() const { return folder + "/" + file; }
-    std::vector<std::string> paths() const;  // all
+    std::vector<std::string> paths() const;    // all of it
+    std::vector<std::string> parents() const;  // all of `chain`
 };
 
 // run() on the worker; everything else from any thread.
@@ -48,20 +40,20 @@ class SnapshotJob {
         std::vector<std::string> externals;  // criu keys
         std::string work_dir;                // criu's
     };
-    using Say = std::function<void(Json)>;
+    using Say = std::function<void(Outgoing)>;
     using Progress = std::function<void(uint64_t bytes, uint64_t total)>;
 
     // `checkpointer` is used by nobody else until run() has returned.
     SnapshotJob(SnapshotOrder order, Tree tree, core::Checkpointer& checkpointer);
 
     // Says snap_ready and snap_stood, returns snap_written or failed. Whatever happens, the tree
-    // runs on, but with order().kill when it was written. When stand() was called the agent gets
-    // its signal as soon as the tree runs again, whatever happens; with order().kill only if the
+    // runs on, but with order().kill() when it was written. When stand() was called the agent gets
+    // its signal as soon as the tree runs again, whatever happens; with order().kill() only if the
     // tree did not come to stand.
-    Json run(const Say& say, const Progress& progress);
+    Outgoing run(const Say& say, const Progress& progress);
 
     // snap_stand: the state of standard input and output at this moment, and the agent.
-    void stand(Json stdio, Json agent);
+    void stand(Json stdio, const std::optional<AgentThread>& agent);
     // snap_write: the tree's neighbours run again too.
     void write();
     // Ends it as soon as that does no harm; from then on nothing is written any more.
@@ -72,7 +64,7 @@ class SnapshotJob {
     const SnapshotOrder& order() const { return order_; }
 
   private:
-    Json take();
+    Outgoing take();
     bool parents_are_there() const;
     Status check(bool sockets) const;
     Status open();
@@ -82,15 +74,15 @@ class SnapshotJob {
     void look_at_files();
     Json late_metadata();
     Json early_metadata() const;
-    Json copied();
-    Json direct();
-    Json written(uint64_t page_bytes, uint64_t zero_bytes, const std::string& digest) const;
+    Outgoing copied();
+    Outgoing direct();
+    Outgoing written(uint64_t page_bytes, uint64_t zero_bytes, const std::string& digest);
     const char* kind() const { return incremental_ ? "incremental" : "full"; }
     bool in_copy(uint64_t bytes);
     void in_ghost(uint64_t bytes, uint64_t total);
     void in_file(uint64_t bytes);
     void wake();
-    Json failure(const char* stage, const Error& error) const;
+    Failed failure(const Error& error) const;
 
     const SnapshotOrder order_;
     const Tree tree_;
@@ -110,7 +102,8 @@ class SnapshotJob {
     std::condition_variable changed_;
     enum class Command { none, stand, write, off } command_ = Command::none;
     bool called_off_ = false;  // whatever the word was
-    Json stdio_, agent_;
+    Json stdio_;
+    std::optional<AgentThread> agent_;
     std::atomic<bool> woken_{false};
 };
 

@@ -60,56 +60,60 @@ void Snapshotter::change(S to) {
         realtime_.reset();
 }
 
-bool Snapshotter::handle(const Json& message) {
-    const std::string type = message.value("t", "");
-    if (type == "resume") return resume(message);
-    if (type == "continue") return go_on(), true;
-    if (!type.starts_with("snap_")) return false;
-    const uint64_t seq = message.value("seq", uint64_t{0});
-    if (seq < seq_) {
-        log::info("{} of snapshot {} is late, this is {}", type, seq, seq_);
-        return true;
+bool Snapshotter::handle(const schema::Received& message) {
+    const ToWrapper type = message.type<ToWrapper>();
+    if (type == ToWrapper::resume) return resume(message.as<Resume>());
+    if (type == ToWrapper::go_on) return go_on(), true;
+    const bool late = message.seq() < seq_;
+    switch (type) {
+        case ToWrapper::snap_prepare:
+            if (!late) prepare(message.as<SnapPrepareRank>());
+            break;
+        case ToWrapper::snap_stand:
+            if (!late) stand(message.as<SnapStand>());
+            break;
+        case ToWrapper::snap_write:
+            if (!late) write();
+            break;
+        case ToWrapper::snap_cancel:
+            if (!late) cancel(message.seq());
+            break;
+        case ToWrapper::snap_end:
+            if (!late) end(message.as<SnapEndRank>().keep);
+            break;
+        default:
+            return false;
     }
-    if (type == "snap_prepare") return prepare(message), true;
-    if (type == "snap_stand") return stand(message), true;
-    if (type == "snap_write") return write(), true;
-    if (type == "snap_cancel") return cancel(message), true;
-    if (type == "snap_end") return end(message), true;
-    return false;
+    if (late)
+        log::info("{} of snapshot {} is late, this is {}", message.name(), message.seq(), seq_);
+    return true;
 }
 
-void Snapshotter::prepare(const Json& message) {
-    const uint64_t seq = message.value("seq", uint64_t{0});
+void Snapshotter::prepare(const SnapPrepareRank& asked) {
     if (state_ != S::idle)
-        return parts_.tell(failed(seq, "prepare", "another snapshot of this rank is not finished"));
-    seq_ = seq;
+        return parts_.fail(asked.seq, "prepare", "another snapshot of this rank is not finished");
+    seq_ = asked.seq;
     auto made =
         folder_.make(fmt::format("{}-{}-{}", parts_.who.job, parts_.who.rank, seq_), parts_.guard);
-    if (!made) return parts_.tell(failed(seq, "prepare", made.error().message()));
-    SnapshotOrder order = SnapshotOrder::from(message);
-    for (const std::string& file : chain_) {
-        order.parents.push_back(order.folder + "/../" + file);
-        if (!order.second.empty()) order.parents.push_back(order.second + "/../" + file);
-    }
+    if (!made) return parts_.fail(seq_, "prepare", made.error().message());
     job_ = std::make_unique<SnapshotJob>(
-        std::move(order),
+        SnapshotOrder{asked, chain_},
         SnapshotJob::Tree{parts_.who, parts_.root, parts_.stdio.keys(), folder_.path()},
         checkpointer_);
-    stop_ = message.value("then", "") == "stop";
+    stop_ = asked.then == Then::stop;
     change(S::preparing);
     worker_.start([this] {
-        return job_->run([this](Json said) { worker_.say(std::move(said)); },
+        return job_->run([this](Outgoing said) { worker_.say(std::move(said)); },
                          [this](uint64_t bytes, uint64_t total) { worker_.note(bytes, total); });
     });
 }
 
-void Snapshotter::stand(const Json& message) {
-    if (state_ != S::ready || message.value("seq", uint64_t{0}) != seq_)
-        return parts_.tell(
-            failed(message.value("seq", uint64_t{0}), "stand", "this snapshot was not prepared"));
+void Snapshotter::stand(const SnapStand& word) {
+    if (state_ != S::ready || word.seq != seq_)
+        return parts_.fail(word.seq, "stand", "this snapshot was not prepared");
     change(S::standing);
     carried_ = true;
-    job_->stand(parts_.stdio.carry(), message.value("agent", Json()));
+    job_->stand(parts_.stdio.carry(), word.agent);
 }
 
 void Snapshotter::write() {
@@ -121,10 +125,10 @@ void Snapshotter::worker_done() {
     if (worker_.busy() && worker_.ended()) finished(worker_.finish());
 }
 
-void Snapshotter::said(const Json& message) {
-    if (message.value("t", "") == "snap_stood") {
+void Snapshotter::said(const Outgoing& message) {
+    if (std::holds_alternative<SnapStood>(message)) {
         uncarry();
-        stopped_ = job_->order().kill;
+        stopped_ = job_->order().kill();
     }
     if (state_ == S::calling_off) return;
     change(state_ == S::preparing ? S::ready : S::writing);
@@ -132,41 +136,37 @@ void Snapshotter::said(const Json& message) {
 }
 
 // The worker has ended.
-void Snapshotter::finished(Json answer) {
+void Snapshotter::finished(const Outgoing& answer) {
     uncarry();
     if (state_ == S::clearing) {
         change(S::idle);
-        if (std::exchange(answer_cancel_, false))
-            parts_.tell({{"t", "snap_cancelled"}, {"seq", seq_}});
+        if (std::exchange(answer_cancel_, false)) parts_.tell(SnapCancelled{seq_});
         return;
     }
     folder_.remove();
-    const bool good = answer.value("t", "") == "snap_written";
-    if (!good) stopped_ = false;  // it runs again
-    if (!resume_.is_null()) let_run(std::exchange(resume_, Json()));
-    if (state_ == S::calling_off) return finished_off(answer);
-    if (good) return finished_well(std::move(answer));
+    const auto* written = std::get_if<Written>(&answer);
+    if (written == nullptr) stopped_ = false;  // it runs again
+    if (resume_) let_run(std::exchange(resume_, std::nullopt)->agent);
+    if (state_ == S::calling_off) return finished_off(written != nullptr);
+    if (written != nullptr) return finished_well(*written);
     chain_.clear();
     change(S::idle);
     parts_.tell(answer);
 }
 
-void Snapshotter::finished_well(Json answer) {
+void Snapshotter::finished_well(const Written& answer) {
     const auto& order = job_->order();
-    next_chain_.clear();
-    if (answer.value("kind", "") == "incremental") next_chain_ = chain_;
-    answer["parent"] = next_chain_.empty() ? "" : next_chain_.front();
-    answer["chain"] = next_chain_;
+    next_chain_ = answer.chain;
     next_chain_.insert(next_chain_.begin(), order.name + "/" + order.file);
     change(S::written);
     parts_.tell(answer);
 }
 
-void Snapshotter::finished_off(const Json& answer) {
-    if (answer.value("t", "") == "snap_written") return tidy(Tidy::all_and_file);
+void Snapshotter::finished_off(bool written) {
+    if (written) return tidy(Tidy::all_and_file);
     chain_.clear();
     change(S::idle);
-    if (std::exchange(answer_cancel_, false)) parts_.tell({{"t", "snap_cancelled"}, {"seq", seq_}});
+    if (std::exchange(answer_cancel_, false)) parts_.tell(SnapCancelled{seq_});
 }
 
 // It takes its time, and the rank's output must flow meanwhile.
@@ -180,19 +180,19 @@ void Snapshotter::tidy(Tidy what) {
             checkpointer_.trim();
         else
             checkpointer_.clear();
-        return Json();
+        return Outgoing();
     });
 }
 
-void Snapshotter::cancel(const Json& message) {
+void Snapshotter::cancel(uint64_t seq) {
     answer_cancel_ = true;
-    seq_ = message.value("seq", seq_);
+    seq_ = seq;
     switch (state_) {
         case S::idle:
             job_.reset();
             checkpointer_.end_tracking();
             answer_cancel_ = false;
-            return parts_.tell({{"t", "snap_cancelled"}, {"seq", seq_}});
+            return parts_.tell(SnapCancelled{seq_});
         case S::written:
             return tidy(Tidy::all_and_file);
         case S::calling_off:
@@ -203,7 +203,7 @@ void Snapshotter::cancel(const Json& message) {
     }
 }
 
-void Snapshotter::end(const Json& message) {
+void Snapshotter::end(bool keep) {
     if (state_ != S::written) {
         log::warning("snapshot {}: snap_end, and nothing was written", seq_);
         return;
@@ -213,7 +213,7 @@ void Snapshotter::end(const Json& message) {
             for (const auto& task : *tasks) ::kill(task.pid, SIGSTOP);
         stopped_ = true;
     }
-    if (!message.value("keep", false)) return tidy(Tidy::all);
+    if (!keep) return tidy(Tidy::all);
     chain_ = std::move(next_chain_);
     if (memory_is_scarce()) return tidy(Tidy::memory);
     change(S::idle);
@@ -226,25 +226,25 @@ void Snapshotter::break_off() {
 }
 
 // True: it is or will be done here. Whether the tree stands or runs, and for whom, must be known.
-bool Snapshotter::resume(const Json& message) {
+bool Snapshotter::resume(const Resume& word) {
     if (!worker_.busy() || state_ == S::clearing || !job_->told_to_stand()) {
         stopped_ = false;
         return false;
     }
     // Without `kill` the worker lets it run and signals the agent by itself.
-    if (job_->order().kill) {
-        resume_ = message;
+    if (job_->order().kill()) {
+        resume_ = word;
         job_->call_off();
     }
     return true;
 }
 
-void Snapshotter::let_run(const Json& message) {
+void Snapshotter::let_run(const std::optional<AgentThread>& agent) {
     stopped_ = false;
     if (auto runs = core::resume_tree(parts_.root); !runs.ok())
         log::error("{}", runs.error().message());
     if (job_->woken()) return;
-    if (auto woken = wake_agent(parts_.root, message.value("agent", Json())); !woken.ok())
+    if (auto woken = wake_agent(parts_.root, agent); !woken.ok())
         log::warning("{}", woken.error().message());
 }
 
@@ -267,7 +267,7 @@ void Snapshotter::step() {
     uint64_t bytes = 0, total = 0;
     if (state_ == S::ready) return;  // it goes on copying, but nobody waits for that
     if (worker_.busy() && worker_.progress(bytes, total))
-        parts_.tell({{"t", "progress"}, {"seq", seq_}, {"bytes", bytes}, {"total", total}});
+        parts_.tell(TransferProgress{seq_, parts_.who.rank, bytes, total});
 }
 
 }  // namespace ghost::plugin

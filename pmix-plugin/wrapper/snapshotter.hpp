@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "base/control_socket.hpp"
 #include "ghost-core/engine/checkpoint.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
 #include "pmix-plugin/wrapper/snapshot_job.hpp"
@@ -37,7 +36,7 @@ class Snapshotter {
     Snapshotter& operator=(const Snapshotter&) = delete;
 
     // Takes a message of the node agent; false: not one of a snapshot.
-    bool handle(const Json& message);
+    bool handle(const schema::Received& message);
     int fd() const { return worker_.fd(); }  // readable: call worker_done()
     void worker_done();
     // Call in every round.
@@ -66,20 +65,20 @@ class Snapshotter {
     using Chain = std::vector<std::string>;
 
     void change(SnapState to);
-    void prepare(const Json& message);
-    void stand(const Json& message);
+    void prepare(const SnapPrepareRank& asked);
+    void stand(const SnapStand& word);
     void write();
-    void cancel(const Json& message);
-    void end(const Json& message);
-    bool resume(const Json& message);
+    void cancel(uint64_t seq);
+    void end(bool keep);
+    bool resume(const Resume& word);
     void go_on();
-    void said(const Json& message);
-    void finished(Json answer);
-    void finished_well(Json answer);
-    void finished_off(const Json& answer);
+    void said(const Outgoing& message);
+    void finished(const Outgoing& answer);
+    void finished_well(const Written& answer);
+    void finished_off(bool written);
     enum class Tidy { memory, all, all_and_file };
     void tidy(Tidy what);
-    void let_run(const Json& message);
+    void let_run(const std::optional<AgentThread>& agent);
     void uncarry();
 
     TreeParts parts_;
@@ -88,9 +87,9 @@ class Snapshotter {
     core::Checkpointer checkpointer_;
     std::unique_ptr<SnapshotJob> job_;  // of this snapshot, until it is ended
     WorkFolder folder_;
-    Chain chain_;       // of the last one that was kept
-    Chain next_chain_;  // if this one is kept
-    Json resume_;       // came while the worker was busy
+    Chain chain_;                   // of the last one that was kept
+    Chain next_chain_;              // if this one is kept
+    std::optional<Resume> resume_;  // came while the worker was busy
     bool answer_cancel_ = false;
     bool carried_ = false;
     bool stop_ = false;  // then=stop

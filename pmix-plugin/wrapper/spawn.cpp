@@ -39,6 +39,16 @@ Identity Identity::from_environment() {
     return out;
 }
 
+WrapperHello Identity::hello(WrapperMode mode, pid_t init, std::string why) const {
+    return {.job = job,
+            .rank = rank,
+            .secret = secret,
+            .pid = getpid(),
+            .init = init,
+            .mode = mode,
+            .why = std::move(why)};
+}
+
 Result<pid_t> spawn_program(const Identity& who, const Signals& signals, const Stdio& stdio,
                             char* const* program) {
     core::NestedProgram nested;

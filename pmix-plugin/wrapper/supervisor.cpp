@@ -51,7 +51,7 @@ Supervisor::Supervisor(RankTree rank_tree, const Signals& signals)
 
 TreeParts Supervisor::parts() {
     return {rank_tree_.who, rank_tree_.root, rank_tree_.stdio, rank_tree_.guard,
-            [this](const Json& message) { tell(message); }};
+            [this](const std::string& packet) { send(packet); }};
 }
 
 int Supervisor::run() {
@@ -68,29 +68,21 @@ int Supervisor::run() {
         look_at_snapshot();
         rank_tree_.stdio.run();
         if (rank_tree_.stdio.input_was_taken())
-            tell({{"t", "stdin"}, {"bytes", rank_tree_.stdio.input_taken()}});
-        if (rank_tree_.stdio.input_just_closed()) tell({{"t", "stdin_closed"}});
+            send(schema::encode(StdinTaken{rank_tree_.stdio.input_taken()}));
+        if (rank_tree_.stdio.input_just_closed()) send(schema::encode(StdinClosed{}));
         snapshotter_.step();
         mover_.step();
     }
     int status = mover_.gone() ? 0 : status_.value_or(0);
-    if (!mover_.gone()) tell({{"t", "exit"}, {"status", status}});
+    if (!mover_.gone()) send(schema::encode(Exit{status}));
     rank_tree_.guard.stop();
     return status;
 }
 
 void Supervisor::say_hello() {
     if (!rank_tree_.control.valid()) return;
-    Json hello = {{"t", "hello"},
-                  {"role", "wrapper"},
-                  {"version", wrapper_protocol},
-                  {"job", rank_tree_.who.job},
-                  {"rank", rank_tree_.who.rank},
-                  {"secret", rank_tree_.who.secret},
-                  {"pid", getpid()},
-                  {"init", rank_tree_.root},
-                  {"mode", rank_tree_.mode}};
-    Status sent = rank_tree_.control.send(hello, rank_tree_.stdio.spare());
+    const WrapperHello hello = rank_tree_.who.hello(rank_tree_.mode, rank_tree_.root);
+    Status sent = rank_tree_.control.send_text(schema::encode(hello), rank_tree_.stdio.spare());
     if (!sent) log::warning("cannot reach the node agent: {}", sent.error().message());
 }
 
@@ -124,7 +116,7 @@ void Supervisor::look_at_snapshot() {
     snapshotter_.worker_done();
     if (terminated_) kill_if_stopped();
     if (snapshotter_.clearing()) return;
-    for (const Json& message : std::exchange(later_, {})) operation(message);
+    for (const auto& message : std::exchange(later_, {})) operation(message);
 }
 
 // A tree that stands still cannot take a signal.
@@ -154,7 +146,10 @@ void Supervisor::take_control() {
     while (rank_tree_.control.valid() && ::poll(&p, 1, 0) == 1) {
         auto message = rank_tree_.control.receive(0);
         if (message) {
-            handle(*message);
+            std::string answer;
+            const auto read = reader_.read(message->text, answer);
+            if (!answer.empty()) send(answer);
+            if (read) handle(*read);
         } else if (message.error().code == Code::peer_lost) {
             log::info("the node agent has closed the connection");
             rank_tree_.control.close();
@@ -165,32 +160,28 @@ void Supervisor::take_control() {
 }
 
 // Moves and snapshots; one at a time. False: it is of neither.
-bool Supervisor::operation(const Json& message) {
-    const std::string type = message.value("t", "");
-    const bool begins = type == "connect" || type == "snap_prepare";
+bool Supervisor::operation(const schema::Received& message) {
+    const bool move = message.is<Connect>(), begins = move || message.is<SnapPrepareRank>();
     if (begins && snapshotter_.clearing()) {
         later_.push_back(message);
         return true;
     }
-    const bool free = type == "connect" ? snapshotter_.idle() : mover_.idle();
-    if (begins && !free) {
-        tell(failed(message.value("seq", uint64_t{0}), type == "connect" ? "connect" : "prepare",
-                    "a move or snapshot of this rank is not finished"));
+    if (begins && !(move ? snapshotter_.idle() : mover_.idle())) {
+        parts().fail(message.seq(), move ? "connect" : "prepare",
+                     "a move or snapshot of this rank is not finished");
         return true;
     }
     return snapshotter_.handle(message) || mover_.handle(message);
 }
 
-void Supervisor::handle(const ControlMessage& message) {
-    if (operation(message.body)) return;
-    std::string type = message.body.value("t", "");
-    if (type == "bye") {
+void Supervisor::handle(const schema::Received& message) {
+    if (operation(message)) return;
+    if (message.is<Bye>()) {
         bye_ = true;
-    } else if (type == "child_status") {
-        if (rank_tree_.adopted) tree_ended(guess_status(message.body.value("status", 0)));
-    } else if (type != "error") {
-        log::warning("the node agent sent an unknown message {}", type);
-        tell({{"t", "error"}, {"why", "unknown message " + type}});
+    } else if (message.is<ChildStatus>()) {
+        if (rank_tree_.adopted) tree_ended(guess_status(message.as<ChildStatus>().status));
+    } else {
+        send(not_for_this_wrapper(message));
     }
 }
 
@@ -238,9 +229,9 @@ bool Supervisor::done() {
     return give_up_output_ || rank_tree_.stdio.drained();
 }
 
-void Supervisor::tell(const Json& message) {
+void Supervisor::send(const std::string& packet) {
     if (!rank_tree_.control.valid()) return;
-    if (Status sent = rank_tree_.control.send(message); !sent) {
+    if (Status sent = rank_tree_.control.send_text(packet); !sent) {
         log::info("{}", sent.error().message());
         rank_tree_.control.close();
     }

@@ -26,7 +26,7 @@ struct RankTree {
     Stdio stdio;
     Guard guard;
     ControlSocket control;
-    const char* mode = "run";  // of `hello`
+    WrapperMode mode = WrapperMode::run;
 };
 
 class Supervisor {
@@ -43,16 +43,16 @@ class Supervisor {
     void wait_for_something();
     void take_signals();
     void take_control();
-    void handle(const ControlMessage& message);
+    void handle(const schema::Received& message);
     void look_at_daemon();
     void look_at_tree();
-    bool operation(const Json& message);
+    bool operation(const schema::Received& message);
     void look_at_worker();
     void look_at_snapshot();
     void kill_if_stopped();
     void tree_ended(int status);
     bool done();
-    void tell(const Json& message);
+    void send(const std::string& packet);
 
     RankTree rank_tree_;
     const Signals& signals_;
@@ -66,7 +66,8 @@ class Supervisor {
     bool bye_ = false;
     Snapshotter snapshotter_;
     Mover mover_;
-    std::vector<Json> later_;  // messages that wait until the snapshotter is idle
+    schema::Reader reader_{to_wrapper, "the node agent"};
+    std::vector<schema::Received> later_;  // messages that wait until the snapshotter is idle
 };
 
 // The parent's pidfd; readable when it has ended, which it may have already.

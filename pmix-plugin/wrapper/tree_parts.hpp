@@ -3,12 +3,14 @@
 #pragma once
 
 #include <functional>
+#include <string>
 #include <sys/types.h>
+#include <utility>
 
-#include "base/control_socket.hpp"
 #include "pmix-plugin/wrapper/guard.hpp"
 #include "pmix-plugin/wrapper/identity.hpp"
 #include "pmix-plugin/wrapper/stdio.hpp"
+#include "pmix-plugin/wrapper/worker.hpp"
 
 namespace ghost::plugin {
 
@@ -18,7 +20,16 @@ struct TreeParts {
     pid_t root = 0;
     Stdio& stdio;
     Guard& guard;
-    std::function<void(const Json&)> tell;  // to the node agent
+    std::function<void(const std::string& packet)> send;  // to the node agent
+
+    template <typename T>
+    void tell(const T& message) const {
+        send(schema::encode(message));
+    }
+    void tell(const Outgoing& message) const { send(encode(message)); }
+    void fail(uint64_t seq, const char* stage, std::string why) const {
+        tell(who.failed(seq, stage, std::move(why)));
+    }
 };
 
 }  // namespace ghost::plugin

@@ -1,11 +1,31 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/wrapper/worker.hpp"
 
+#include <fmt/format.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <type_traits>
 #include <utility>
 
+#include "base/log.hpp"
+
 namespace ghost::plugin {
+
+std::string encode(const Outgoing& message) {
+    return std::visit(
+        []<typename T>(const T& said) -> std::string {
+            if constexpr (std::is_same_v<T, std::monostate>)
+                return {};
+            else
+                return schema::encode(said);
+        },
+        message);
+}
+
+std::string not_for_this_wrapper(const schema::Received& message) {
+    log::warning("the node agent sent an unknown message {}", message.name());
+    return schema::encode(schema::Complaint{fmt::format("unknown message {}", message.name())});
+}
 
 Worker::Worker() : done_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
@@ -15,7 +35,7 @@ Worker::~Worker() {
     finish();
 }
 
-void Worker::start(std::function<Json()> job) {
+void Worker::start(std::function<Outgoing()> job) {
     bytes_ = total_ = told_ = 0;
     {
         std::lock_guard lock(mutex_);
@@ -31,14 +51,14 @@ void Worker::start(std::function<Json()> job) {
     });
 }
 
-Json Worker::finish() {
+Outgoing Worker::finish() {
     thread_.join();
     eventfd_t count = 0;
     eventfd_read(done_.get(), &count);
-    return std::exchange(answer_, Json());
+    return std::exchange(answer_, {});
 }
 
-void Worker::say(Json message) {
+void Worker::say(Outgoing message) {
     {
         std::lock_guard lock(mutex_);
         said_.push_back(std::move(message));
@@ -46,7 +66,7 @@ void Worker::say(Json message) {
     eventfd_write(done_.get(), 1);
 }
 
-std::optional<Json> Worker::heard() {
+std::optional<Outgoing> Worker::heard() {
     eventfd_t count = 0;
     eventfd_read(done_.get(), &count);
     std::lock_guard lock(mutex_);
@@ -54,7 +74,7 @@ std::optional<Json> Worker::heard() {
         if (ended_) eventfd_write(done_.get(), 1);  // whoever waits for the end sees it
         return {};
     }
-    Json out = std::move(said_.front());
+    Outgoing out = std::move(said_.front());
     said_.pop_front();
     return out;
 }

@@ -7,12 +7,22 @@
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <thread>
+#include <variant>
 
-#include "base/control_socket.hpp"
 #include "base/fd.hpp"
+#include "pmix-plugin/protocol/node_wrapper.hpp"
 
 namespace ghost::plugin {
+
+// What a job says to the node agent; the first: nothing.
+using Outgoing = std::variant<std::monostate, Ready, Connected, Exported, Checked, Held, Failed,
+                              SnapReady, SnapStood, Written>;
+// Its packet.
+std::string encode(const Outgoing& message);
+// The answer to a message that is for another kind of wrapper.
+std::string not_for_this_wrapper(const schema::Received& message);
 
 // One job at a time. Owned by the main thread, which calls everything but note() and uses().
 class Worker {
@@ -23,16 +33,16 @@ class Worker {
     Worker& operator=(const Worker&) = delete;
 
     // The job's result is the message to answer with. busy() must be false.
-    void start(std::function<Json()> job);
+    void start(std::function<Outgoing()> job);
     bool busy() const { return thread_.joinable(); }
     // Readable when the job has ended, or has said something since the last heard().
     int fd() const { return done_.get(); }
     // What the job has said, one after the other; then nothing. When everything was heard and
     // ended() is true, call finish().
-    std::optional<Json> heard();
+    std::optional<Outgoing> heard();
     bool ended() const { return ended_; }
     // Waits for the job's end and gives its answer.
-    Json finish();
+    Outgoing finish();
     // Breaks the connection the job uses, or will say it uses: it fails soon. criu is never
     // killed, which would leave a tree in pieces.
     void interrupt();
@@ -42,19 +52,19 @@ class Worker {
 
     // From the job: a message of its own before its answer; how far it is; which socket it works on
     // (-1: none any more).
-    void say(Json message);
+    void say(Outgoing message);
     void note(uint64_t bytes, uint64_t total);
     void uses(int socket);
 
   private:
     std::thread thread_;
     Fd done_;
-    Json answer_;
+    Outgoing answer_;
     std::atomic<uint64_t> bytes_{0}, total_{0};
     uint64_t told_ = 0;
     std::atomic<bool> ended_{false};
     std::mutex mutex_;  // of those below
-    std::deque<Json> said_;
+    std::deque<Outgoing> said_;
     int socket_ = -1;
     bool interrupted_ = false;
 };

@@ -109,7 +109,7 @@ class Snapshot(WrapperCase):
                     continue
                 one["newest"] = when
                 one.pop("copy", None)
-                if copies and "hash" in f:
+                if copies and f.get("hash"):
                     one["copy"] = {"rank": row["rank"], "size": f["size"], "hash": f["hash"]}
         text = json.dumps({"folder": rows[0]["folder"], "name": rows[0]["name"], "ranks": rows,
                            "files": list(files.values())})
