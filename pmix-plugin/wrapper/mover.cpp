@@ -7,32 +7,11 @@
 
 #include "base/log.hpp"
 #include "pmix-plugin/wrapper/agent_signal.hpp"
-#include "pmix-plugin/wrapper/change_state.hpp"
 
 namespace ghost::plugin {
 namespace {
 
 using S = MoveState;
-
-constexpr const char* state_name[] = {"idle",        "connecting", "connected", "exporting",
-                                      "calling_off", "exported",   "leaving",   "gone"};
-
-// From, to. Everything else is a bug.
-constexpr std::pair<S, S> transitions[] = {
-    {S::idle, S::connecting},        // connect
-    {S::connecting, S::connected},   // answered connected
-    {S::connecting, S::idle},        // answered failed, or cancelled meanwhile
-    {S::connected, S::idle},         // cancel, resume
-    {S::connected, S::exporting},    // export
-    {S::exporting, S::exported},     // answered exported
-    {S::exporting, S::idle},         // answered failed
-    {S::exporting, S::calling_off},  // resume before the answer
-    {S::calling_off, S::idle},       // the worker has ended; resumed
-    {S::exported, S::idle},          // resume
-    {S::exported, S::leaving},       // die
-    {S::idle, S::leaving},           // die, to a wrapper that adopted an exported tree
-    {S::leaving, S::gone},           // drained and killed
-};
 
 // Nothing is sent between connect and export, while the rank's gate is tried again and again.
 constexpr int silence_ms = 60'000;
@@ -46,12 +25,19 @@ std::string joined(const std::vector<std::string>& lines) {
 Mover::Mover(TreeParts parts, std::function<core::HugeMemory()> before)
     : parts_(std::move(parts)), before_(std::move(before)) {}
 
-void Mover::change(S to) {
-    if (!change_state(state_, to, transitions, state_name, "move", seq_)) return;
+bool Mover::change(S to) {
+    const auto who = [this] { return fmt::format("move {}", seq_); };
+    if (!move_states.change(state_, to, log::Level::debug, who)) {
+        parts_.fail(seq_, "move",
+                    fmt::format("a bug: no way from {} to {}", move_states.name(state_),
+                                move_states.name(to)));
+        return false;
+    }
     if (to == S::idle || to == S::gone)
         realtime_.reset();
     else if (!realtime_)
         realtime_.emplace();
+    return true;
 }
 
 bool Mover::handle(const schema::Received& message) {
@@ -83,16 +69,16 @@ void Mover::connect(const Connect& where) {
     seq_ = where.seq;
     if (state_ == S::connected) {
         drop_connection();
-        change(S::idle);
+        if (!change(S::idle)) return;
     }
-    if (state_ != S::idle)
+    if (!may(S::connecting))
         return parts_.fail(seq_, "connect", "another move of this rank is not finished");
     if (auto made = folder_.make(fmt::format("{}-{}-{}", parts_.who.job, parts_.who.rank, seq_),
                                  parts_.guard);
         !made) {
         return parts_.fail(seq_, "connect", made.error().message());
     }
-    change(S::connecting);
+    if (!change(S::connecting)) return;
     worker_.start([this, where, request = request()]() -> Outgoing {
         const auto failed = [&](const Error& error) {
             return parts_.who.failed(where.seq, "connect", error.message());
@@ -123,8 +109,9 @@ core::ExportRequest Mover::request() const {
 }
 
 void Mover::start_export(uint64_t seq) {
-    if (state_ != S::connected || seq != seq_)
+    if (!may(S::exporting) || seq != seq_)
         return parts_.fail(seq, "export", "this move has no connection to its target");
+    if (!change(S::exporting)) return;
     auto request = this->request();
     if (request.externals != externals_) ahead_.reset();
     request.metadata = {{"job", parts_.who.job},
@@ -134,7 +121,6 @@ void Mover::start_export(uint64_t seq) {
     request.huge = huge_;
     request.progress = [this](uint64_t bytes, uint64_t total) { worker_.note(bytes, total); };
     carried_ = true;
-    change(S::exporting);
     worker_.start([this, seq, request = std::move(request)]() -> Outgoing {
         const Identity& who = parts_.who;
         auto obstacles =
@@ -157,50 +143,34 @@ void Mover::start_export(uint64_t seq) {
 }
 
 void Mover::worker_done() {
-    const Outgoing answer = worker_.finish();
-    if (state_ == S::connecting) {
-        finished_connecting(answer);
-    } else {
-        finished_exporting(answer);
-    }
+    finished(worker_.finish());
     if (waiting_) connect(*std::exchange(waiting_, std::nullopt));
 }
 
-void Mover::finished_connecting(const Outgoing& answer) {
-    const bool called_off = last_word_.has_value();
-    const bool ok = std::holds_alternative<Connected>(answer);
-    change(ok && !called_off ? S::connected : S::idle);
-    if (!ok || called_off) drop_connection();
-    if (!called_off) return parts_.tell(answer);
-    resume(*std::exchange(last_word_, std::nullopt));
-}
-
-void Mover::finished_exporting(const Outgoing& answer) {
-    const bool ok = std::holds_alternative<Exported>(answer);
-    if (state_ == S::calling_off) {
-        drop_connection();
-        change(S::idle);
-        return resume(*std::exchange(last_word_, std::nullopt));
+void Mover::finished(const Outgoing& answer) {
+    const bool off = state_ == S::calling_off;
+    const bool connected = std::holds_alternative<Connected>(answer) && !off;
+    if (!connected) drop_connection();
+    if (off) {
+        if (change(S::idle)) resume(*std::exchange(last_word_, std::nullopt));
+        return;
     }
-    change(ok ? S::exported : S::idle);
-    drop_connection();
+    const bool exported = std::holds_alternative<Exported>(answer);
+    if (!change(connected ? S::connected : exported ? S::exported : S::idle)) return;
     parts_.tell(answer);
     // A failed export leaves the tree running; its agent waits for `resume` all the same.
-    if (!ok && std::exchange(carried_, false)) parts_.stdio.uncarry();
+    if (state_ == S::idle && std::exchange(carried_, false)) parts_.stdio.uncarry();
 }
 
 void Mover::call_off(const schema::Received& word) {
     if (worker_.busy()) {
+        if (!change(S::calling_off)) return;
         last_word_ = word;
-        worker_.interrupt();
-        if (state_ == S::exporting) change(S::calling_off);
-        return;
+        return worker_.interrupt();
     }
-    if (state_ == S::leaving || state_ == S::gone) return;
+    if (!may(S::idle)) return;  // decided
     drop_connection();
-    bool was_idle = state_ == S::idle;
-    if (!was_idle) change(S::idle);
-    resume(word);
+    if (change(S::idle)) resume(word);
 }
 
 // Also right for a tree that another wrapper left half exported, and for one that runs.
@@ -215,8 +185,7 @@ void Mover::resume(const schema::Received& word) {
 }
 
 void Mover::die(uint64_t seq) {
-    if (state_ != S::exported && state_ != S::idle)
-        return parts_.fail(seq_, "die", "the rank is not exported");
+    if (!may(S::leaving)) return parts_.fail(seq_, "die", "the rank is not exported");
     seq_ = seq;
     change(S::leaving);
 }
@@ -231,9 +200,8 @@ void Mover::step() {
     if (Status killed = core::kill_tree(parts_.root); !killed) {
         log::warning("{}", killed.error().message());
     }
-    change(S::gone);
     // Said before the memory is freed, which takes its time: the tree can do nothing any more.
-    parts_.tell(Gone{seq_});
+    if (change(S::gone)) parts_.tell(Gone{seq_});
 }
 
 void Mover::break_off() {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <sys/types.h>
 
+#include "base/state_machine.hpp"
 #include "ghost-core/engine/migration.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
 #include "ghost-core/resource/network.hpp"
@@ -21,11 +22,31 @@ enum class MoveState {
     connecting,   // the worker connects to the target and warms criu
     connected,    // the target's wrapper waits for the ghost
     exporting,    // the worker freezes and sends
-    calling_off,  // the same, but the move was called off meanwhile
+    calling_off,  // either of them, but the move was called off meanwhile
     exported,     // the tree stands, whole, at both ends
     leaving,      // decided: what the rank wrote goes out, then the tree is killed
     gone,         // killed and said so
 };
+
+struct MoveRow {
+    MoveState state;
+    const char* name;
+    uint32_t next;
+};
+constexpr StateTable move_states(std::to_array<MoveRow>({
+    // leaving: of a tree that another wrapper exported, and this one adopted
+    {MoveState::idle, "idle", to({MoveState::idle, MoveState::connecting, MoveState::leaving})},
+    {MoveState::connecting, "connecting",
+     to({MoveState::connected, MoveState::idle, MoveState::calling_off})},
+    {MoveState::connected, "connected", to({MoveState::exporting, MoveState::idle})},
+    {MoveState::exporting, "exporting",
+     to({MoveState::exported, MoveState::idle, MoveState::calling_off})},
+    // again, in other words
+    {MoveState::calling_off, "calling off", to({MoveState::calling_off, MoveState::idle})},
+    {MoveState::exported, "exported", to({MoveState::leaving, MoveState::idle})},
+    {MoveState::leaving, "leaving", to({MoveState::gone})},
+    {MoveState::gone, "gone", 0},
+}));
 
 // Main thread only.
 class Mover {
@@ -49,8 +70,13 @@ class Mover {
     bool leaving() const { return state_ == MoveState::leaving; }
     bool gone() const { return state_ == MoveState::gone; }
 
+  protected:
+    // False: the table has no such change, which is a bug of ours. The node agent is told that the
+    // move failed, so that it lets the rank go on.
+    bool change(MoveState to);
+
   private:
-    void change(MoveState to);
+    bool may(MoveState next) const { return move_states.allows(state_, next); }
     void connect(const Connect& where);
     core::ExportRequest request() const;
     void start_export(uint64_t seq);
@@ -58,8 +84,7 @@ class Mover {
     void resume(const schema::Received& word);
     void die(uint64_t seq);
     void drop_connection();
-    void finished_connecting(const Outgoing& answer);
-    void finished_exporting(const Outgoing& answer);
+    void finished(const Outgoing& answer);
 
     TreeParts parts_;
     const std::function<core::HugeMemory()> before_;

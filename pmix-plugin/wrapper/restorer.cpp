@@ -12,25 +12,11 @@
 #include "base/schema_json.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
 #include "pmix-plugin/wrapper/agent_signal.hpp"
-#include "pmix-plugin/wrapper/change_state.hpp"
 
 namespace ghost::plugin {
 namespace {
 
 using S = RestoreState;
-
-constexpr const char* state_name[] = {"waiting", "warming", "listening", "importing",
-                                      "held",    "running", "failed"};
-
-constexpr std::pair<S, S> transitions[] = {
-    {S::waiting, S::warming},      // prepare
-    {S::warming, S::listening},    // criu works
-    {S::listening, S::importing},  // the source connects, or `import`
-    {S::importing, S::held},       // the tree is there
-    {S::held, S::running},         // go
-    {S::waiting, S::failed},      {S::warming, S::failed}, {S::listening, S::failed},
-    {S::importing, S::failed},    {S::held, S::failed},
-};
 
 constexpr int progress_ms = 200;
 // A rank that cannot be restarted: so long the coordinator has to end the job with what is missing
@@ -55,8 +41,13 @@ Restorer::Restorer(Identity who, const Signals& signals, Guard guard, ControlSoc
     guard_.arm(true);
 }
 
-void Restorer::change(S to) {
-    change_state(state_, to, transitions, state_name, "move", seq_);
+bool Restorer::change(S to) {
+    const S from = state_;
+    const auto who = [this] { return fmt::format("move {}", seq_); };
+    if (restore_states.change(state_, to, log::Level::debug, who)) return true;
+    fail("restore", fmt::format("a bug: no way from {} to {}", restore_states.name(from),
+                                restore_states.name(to)));
+    return false;
 }
 
 std::optional<RankTree> Restorer::run() {
@@ -164,12 +155,12 @@ void Restorer::handle(const schema::Received& message) {
 }
 
 void Restorer::prepare(uint64_t seq) {
-    if (state_ != S::waiting) return fail("prepare", "this wrapper has a move already");
+    if (!may(S::warming)) return fail("prepare", "this wrapper has a move already");
     seq_ = seq;
     Status made = folder_.make(fmt::format("{}-{}-{}.in", who_.job, who_.rank, seq_), guard_);
     if (!made) return fail("prepare", made.error().message());
     if (auto begun = source_->begin(); !begun) return fail("prepare", begun.error().message());
-    change(S::warming);
+    if (!change(S::warming)) return;
     worker_.start([this]() -> Outgoing {
         Status warm = core::warm_up({who_.criu, folder_.path()});
         if (!warm) return who_.failed(seq_, "prepare", warm.error().message());
@@ -190,8 +181,8 @@ void Restorer::look_at_source() {
 }
 
 void Restorer::begin_import() {
-    if (state_ != S::listening) return fail("import", "this ghost was not looked at");
-    change(S::importing);
+    if (!may(S::importing)) return fail("import", "this ghost was not looked at");
+    if (!change(S::importing)) return;
     worker_.start([this] { return import_ghost(); });
 }
 
@@ -234,24 +225,23 @@ Outgoing Restorer::import_ghost() {
 void Restorer::look_at_worker() {
     if (!worker_.busy() || !readable(worker_.fd())) return;
     const Outgoing answer = worker_.finish();
-    if (called_off_) return change(S::failed);
-    if (const auto* failed = std::get_if<Failed>(&answer)) {
-        why_ = failed->why;
-        send(encode(answer));
-        return change(S::failed);
-    }
+    const auto* failed = std::get_if<Failed>(&answer);
     const auto* held = std::get_if<Held>(&answer);
-    change(held != nullptr ? S::held : S::listening);
-    send(encode(answer), held != nullptr && held->init ? stdio_.spare() : std::vector<int>());
+    const bool off = state_ == S::calling_off;
+    if (failed != nullptr && !off) why_ = failed->why;
+    if (!change(off || failed != nullptr ? S::failed : held != nullptr ? S::held : S::listening))
+        return;
+    if (!off)
+        send(encode(answer), held != nullptr && held->init ? stdio_.spare() : std::vector<int>());
 }
 
 void Restorer::go(const Go& word) {
-    if (state_ != S::held) return fail("go", "no tree is held");
+    if (!may(S::running)) return fail("go", "no tree is held");
     if (Status let_go = core::release_tree(held_); !let_go) {
         return fail("go", let_go.error().message());
     }
     guard_.arm(false);
-    change(S::running);
+    if (!change(S::running)) return;
     Status woken = wake_agent(held_.root, word.agent ? word.agent : agent_);
     if (!woken) log::warning("{}", woken.error().message());
 }
@@ -262,12 +252,11 @@ void Restorer::fail(const char* stage, const std::string& why) {
 }
 
 void Restorer::call_off(const std::string& why) {
-    if (ended() || called_off_) return;
+    if (ended() || state_ == S::calling_off) return;
     log::info("move {} called off: {}", seq_, why);
     why_ = why;
-    if (!worker_.busy()) return change(S::failed);
-    called_off_ = true;
-    worker_.interrupt();
+    if (worker_.busy()) worker_.interrupt();
+    change(worker_.busy() && may(S::calling_off) ? S::calling_off : S::failed);
 }
 
 void Restorer::send(const std::string& packet, const std::vector<int>& fds) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/control_socket.hpp"
+#include "base/state_machine.hpp"
 #include "ghost-core/engine/migration.hpp"
 #include "pmix-plugin/wrapper/ghost_source.hpp"
 #include "pmix-plugin/wrapper/guard.hpp"
@@ -21,14 +22,33 @@
 namespace ghost::plugin {
 
 enum class RestoreState {
-    waiting,    // for `prepare`
-    warming,    // the worker runs criu once, and looks at a ghost that is there
-    listening,  // `ready` said; for the ghost's coming. A restart: `checked` said; for `import`
-    importing,  // the worker takes the ghost in
-    held,       // `held` said: the tree is there and stands
-    running,    // `go` came: handed over to a supervisor
-    failed,     // or called off: nothing is left
+    waiting,      // for `prepare`
+    warming,      // the worker runs criu once, and looks at a ghost that is there
+    listening,    // `ready` said; for the ghost's coming. A restart: `checked` said; for `import`
+    importing,    // the worker takes the ghost in
+    held,         // `held` said: the tree is there and stands
+    calling_off,  // and the worker has not ended yet
+    running,      // `go` came: handed over to a supervisor
+    failed,       // or called off: nothing is left
 };
+
+struct RestoreRow {
+    RestoreState state;
+    const char* name;
+    uint32_t next;
+};
+constexpr StateTable restore_states(std::to_array<RestoreRow>({
+    {RestoreState::waiting, "waiting", to({RestoreState::warming, RestoreState::failed})},
+    {RestoreState::warming, "warming",
+     to({RestoreState::listening, RestoreState::calling_off, RestoreState::failed})},
+    {RestoreState::listening, "listening", to({RestoreState::importing, RestoreState::failed})},
+    {RestoreState::importing, "importing",
+     to({RestoreState::held, RestoreState::calling_off, RestoreState::failed})},
+    {RestoreState::held, "held", to({RestoreState::running, RestoreState::failed})},
+    {RestoreState::calling_off, "calling off", to({RestoreState::failed})},
+    {RestoreState::running, "running", 0},
+    {RestoreState::failed, "failed", 0},
+}));
 
 // Main thread only.
 class Restorer {
@@ -40,9 +60,13 @@ class Restorer {
     // nothing of it is left.
     std::optional<RankTree> run();
 
+  protected:
+    // False: the table has no such change, which is a bug of ours: the wrapper gives up.
+    bool change(RestoreState to);
+
   private:
-    void change(RestoreState to);
-    bool ended() const { return state_ == RestoreState::running || state_ == RestoreState::failed; }
+    bool may(RestoreState next) const { return restore_states.allows(state_, next); }
+    bool ended() const { return restore_states.is_final(state_); }
     void wait_for_something();
     void take_signals();
     void take_control();
@@ -67,8 +91,7 @@ class Restorer {
     schema::Reader reader_{to_wrapper, "the node agent"};
     Fd daemon_;
     RestoreState state_ = RestoreState::waiting;
-    bool called_off_ = false;  // and the worker has not ended yet
-    std::string why_;          // it failed
+    std::string why_;  // it failed
     uint64_t seq_ = 0;
     WorkFolder folder_;
     std::unique_ptr<GhostSource> source_;  // the worker's while it imports

@@ -10,40 +10,11 @@
 #include "ghost-core/engine/migration.hpp"
 #include "ghost-core/criu/tree.hpp"
 #include "pmix-plugin/wrapper/agent_signal.hpp"
-#include "pmix-plugin/wrapper/change_state.hpp"
 #include "pmix-plugin/wrapper/tree_memory.hpp"
 
 namespace ghost::plugin {
-namespace {
 
 using S = SnapState;
-
-constexpr const char* state_name[] = {"idle",    "preparing", "ready",       "standing",
-                                      "writing", "written",   "calling_off", "clearing"};
-
-// From, to. Everything else is a bug.
-constexpr std::pair<S, S> transitions[] = {
-    {S::idle, S::preparing},         // snap_prepare
-    {S::preparing, S::ready},        // answered snap_ready
-    {S::ready, S::standing},         // snap_stand
-    {S::standing, S::writing},       // answered snap_stood
-    {S::writing, S::written},        // answered snap_written
-    {S::written, S::idle},           // snap_end
-    {S::written, S::clearing},       // snap_end without keep or memory, snap_cancel
-    {S::preparing, S::idle},         // answered failed
-    {S::ready, S::idle},             // the same: criu died, the tree ended
-    {S::standing, S::idle},          // the same; the rank runs and was signalled
-    {S::writing, S::idle},           // the same
-    {S::preparing, S::calling_off},  // snap_cancel, or the tree is to end
-    {S::ready, S::calling_off},
-    {S::standing, S::calling_off},
-    {S::writing, S::calling_off},
-    {S::calling_off, S::idle},      // the worker has ended; answered snap_cancelled
-    {S::calling_off, S::clearing},  // the same, but it was written before it heard of that
-    {S::clearing, S::idle},         // it has ended; answered snap_cancelled if cancelled
-};
-
-}  // namespace
 
 Snapshotter::Snapshotter(TreeParts parts) : parts_(std::move(parts)) {}
 
@@ -52,12 +23,19 @@ Snapshotter::~Snapshotter() {
     if (worker_.busy()) worker_.finish();
 }
 
-void Snapshotter::change(S to) {
-    if (!change_state(state_, to, transitions, state_name, "snapshot", seq_)) return;
+bool Snapshotter::change(S to) {
+    const auto who = [this] { return fmt::format("snapshot {}", seq_); };
+    if (!snap_states.change(state_, to, log::Level::debug, who)) {
+        parts_.fail(seq_, "snapshot",
+                    fmt::format("a bug: no way from {} to {}", snap_states.name(state_),
+                                snap_states.name(to)));
+        return false;
+    }
     if (to == S::standing)
         realtime_.emplace();
     else if (to != S::calling_off)
         realtime_.reset();
+    return true;
 }
 
 bool Snapshotter::handle(const schema::Received& message) {
@@ -90,7 +68,7 @@ bool Snapshotter::handle(const schema::Received& message) {
 }
 
 void Snapshotter::prepare(const SnapPrepareRank& asked) {
-    if (state_ != S::idle)
+    if (!snap_states.allows(state_, S::preparing))
         return parts_.fail(asked.seq, "prepare", "another snapshot of this rank is not finished");
     seq_ = asked.seq;
     auto made =
@@ -101,7 +79,7 @@ void Snapshotter::prepare(const SnapPrepareRank& asked) {
         SnapshotJob::Tree{parts_.who, parts_.root, parts_.stdio.keys(), folder_.path()},
         checkpointer_);
     stop_ = asked.then == Then::stop;
-    change(S::preparing);
+    if (!change(S::preparing)) return;
     worker_.start([this] {
         return job_->run([this](Outgoing said) { worker_.say(std::move(said)); },
                          [this](uint64_t bytes, uint64_t total) { worker_.note(bytes, total); });
@@ -109,9 +87,9 @@ void Snapshotter::prepare(const SnapPrepareRank& asked) {
 }
 
 void Snapshotter::stand(const SnapStand& word) {
-    if (state_ != S::ready || word.seq != seq_)
+    if (!snap_states.allows(state_, S::standing) || word.seq != seq_)
         return parts_.fail(word.seq, "stand", "this snapshot was not prepared");
-    change(S::standing);
+    if (!change(S::standing)) return;
     carried_ = true;
     job_->stand(parts_.stdio.carry(), word.agent);
 }
@@ -126,23 +104,19 @@ void Snapshotter::worker_done() {
 }
 
 void Snapshotter::said(const Outgoing& message) {
-    if (std::holds_alternative<SnapStood>(message)) {
+    const bool stood = std::holds_alternative<SnapStood>(message);
+    if (stood) {
         uncarry();
         stopped_ = job_->order().kill();
     }
     if (state_ == S::calling_off) return;
-    change(state_ == S::preparing ? S::ready : S::writing);
-    parts_.tell(message);
+    if (change(stood ? S::writing : S::ready)) parts_.tell(message);
 }
 
 // The worker has ended.
 void Snapshotter::finished(const Outgoing& answer) {
     uncarry();
-    if (state_ == S::clearing) {
-        change(S::idle);
-        if (std::exchange(answer_cancel_, false)) parts_.tell(SnapCancelled{seq_});
-        return;
-    }
+    if (state_ == S::clearing) return all_off();
     folder_.remove();
     const auto* written = std::get_if<Written>(&answer);
     if (written == nullptr) stopped_ = false;  // it runs again
@@ -150,29 +124,30 @@ void Snapshotter::finished(const Outgoing& answer) {
     if (state_ == S::calling_off) return finished_off(written != nullptr);
     if (written != nullptr) return finished_well(*written);
     chain_.clear();
-    change(S::idle);
-    parts_.tell(answer);
+    if (change(S::idle)) parts_.tell(answer);
 }
 
 void Snapshotter::finished_well(const Written& answer) {
     const auto& order = job_->order();
     next_chain_ = answer.chain;
     next_chain_.insert(next_chain_.begin(), order.name + "/" + order.file);
-    change(S::written);
-    parts_.tell(answer);
+    if (change(S::written)) parts_.tell(answer);
 }
 
 void Snapshotter::finished_off(bool written) {
     if (written) return tidy(Tidy::all_and_file);
     chain_.clear();
-    change(S::idle);
-    if (std::exchange(answer_cancel_, false)) parts_.tell(SnapCancelled{seq_});
+    all_off();
+}
+
+void Snapshotter::all_off() {
+    if (change(S::idle) && std::exchange(answer_cancel_, false)) parts_.tell(SnapCancelled{seq_});
 }
 
 // It takes its time, and the rank's output must flow meanwhile.
 void Snapshotter::tidy(Tidy what) {
+    if (!change(S::clearing)) return;
     if (what != Tidy::memory) chain_.clear();
-    change(S::clearing);
     worker_.start([this, what, paths = job_->order().paths()] {
         if (what == Tidy::all_and_file)
             for (const std::string& path : paths) ::unlink(path.c_str());
@@ -220,9 +195,7 @@ void Snapshotter::end(bool keep) {
 }
 
 void Snapshotter::break_off() {
-    if (!worker_.busy() || state_ == S::calling_off || state_ == S::clearing) return;
-    change(S::calling_off);
-    job_->call_off();
+    if (snap_states.allows(state_, S::calling_off) && change(S::calling_off)) job_->call_off();
 }
 
 // True: it is or will be done here. Whether the tree stands or runs, and for whom, must be known.

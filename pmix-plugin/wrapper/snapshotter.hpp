@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/state_machine.hpp"
 #include "ghost-core/engine/checkpoint.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
 #include "pmix-plugin/wrapper/snapshot_job.hpp"
@@ -26,6 +27,28 @@ enum class SnapState {
     calling_off,  // cancelled, and the worker has not ended yet
     clearing,     // the worker gives memory back, ends the tracking, removes a cancelled one's file
 };
+
+struct SnapRow {
+    SnapState state;
+    const char* name;
+    uint32_t next;
+};
+// idle, from preparing to writing: it failed, and the rank runs
+constexpr StateTable snap_states(std::to_array<SnapRow>({
+    {SnapState::idle, "idle", to({SnapState::preparing})},
+    {SnapState::preparing, "preparing",
+     to({SnapState::ready, SnapState::idle, SnapState::calling_off})},
+    {SnapState::ready, "ready", to({SnapState::standing, SnapState::idle, SnapState::calling_off})},
+    {SnapState::standing, "standing",
+     to({SnapState::writing, SnapState::idle, SnapState::calling_off})},
+    {SnapState::writing, "writing",
+     to({SnapState::written, SnapState::idle, SnapState::calling_off})},
+    // clearing: snap_end without keep or memory, snap_cancel
+    {SnapState::written, "written", to({SnapState::idle, SnapState::clearing})},
+    // clearing: it was written before it heard of that
+    {SnapState::calling_off, "calling off", to({SnapState::idle, SnapState::clearing})},
+    {SnapState::clearing, "clearing", to({SnapState::idle})},
+}));
 
 // Main thread only.
 class Snapshotter {
@@ -59,12 +82,16 @@ class Snapshotter {
     // The tree was stopped here and takes no signals (then=kill, then=stop).
     bool stopped() const { return stopped_; }
 
+  protected:
+    // False: the table has no such change, which is a bug of ours. The node agent is told that the
+    // snapshot failed, so that it lets the rank go on.
+    bool change(SnapState to);
+
   private:
     // What the next incremental snapshot stands on: files relative to the folder of snapshots,
     // nearest first.
     using Chain = std::vector<std::string>;
 
-    void change(SnapState to);
     void prepare(const SnapPrepareRank& asked);
     void stand(const SnapStand& word);
     void write();
@@ -76,6 +103,7 @@ class Snapshotter {
     void finished(const Outgoing& answer);
     void finished_well(const Written& answer);
     void finished_off(bool written);
+    void all_off();
     enum class Tidy { memory, all, all_and_file };
     void tidy(Tidy what);
     void let_run(const std::optional<AgentThread>& agent);
