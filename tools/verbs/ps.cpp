@@ -60,8 +60,7 @@ void print_job(const Json& info) {
         if (!node.value("alive", true))
             fmt::print("  {} does not answer\n", node.value("name", "?"));
     }
-    if (info.contains("move") && info["move"].is_object()) {
-        const Json& move = info["move"];
+    for (const Json& move : list_of(info, "moves")) {
         fmt::print("  moving rank {} from {} to {}: {}\n", move.value("rank", -1),
                    move.value("from", "?"), move.value("to", "?"), move.value("phase", "?"));
     }
