@@ -129,11 +129,9 @@ Status export_to(ghost_object& g, pid_t process) {
         g.file->resource.reset();
         g.file->state = ghost_file::State::complete;
     }
-    g.statistics = {stats->page_bytes + stats->skeleton_bytes,
-                    stats->page_bytes,
-                    stats->zero_bytes,
-                    stats->skeleton_bytes,
-                    stats->frozen_us,
+    g.statistics = {sizeof g.statistics,   stats->page_bytes + stats->skeleton_bytes,
+                    stats->page_bytes,     stats->zero_bytes,
+                    stats->skeleton_bytes, stats->frozen_us,
                     stats->total_us};
     return deal_with_original(*tree, g.then);
 }
@@ -169,11 +167,9 @@ Result<pid_t> import_from(ghost_object& g) {
         heirs.push_back({number, end.key});
     auto held = importer->hold((*folder)->settings(), heirs);
     if (!held) return held.error();
-    g.statistics = {held->bytes + held->skeleton_bytes,
-                    held->bytes,
-                    0,
-                    held->skeleton_bytes,
-                    0,
+    g.statistics = {sizeof g.statistics,  held->bytes + held->skeleton_bytes,
+                    held->bytes,          0,
+                    held->skeleton_bytes, 0,
                     held->total_us};
     GHOST_TRY(release_tree(*held));
     g.huge = held->huge;
@@ -184,14 +180,14 @@ Result<pid_t> import_from(ghost_object& g) {
 }  // namespace
 
 ghost_object* ghost_create(void) {
-    return guarded([] { return new ghost_object; }, nullptr);
+    return guarded<ghost_object*>(nullptr, [] { return new ghost_object; });
 }
 
 void ghost_free(ghost_object* g) {
     delete g;
 }
 
-int ghost_plug(uint32_t class_id, ghost_object* g) {
+int ghost_plug(ghost_object* g, uint32_t class_id) {
     return status_of([&]() -> Status {
         if (!registry().kinds().count(class_id))
             return make_error(Code::invalid, "plug resource: no class has the id",
@@ -209,7 +205,7 @@ int ghost_set_parameters(ghost_object* g, const char* parameters) {
     });
 }
 
-int ghost_plug_specification(const char* specification, ghost_object* g) {
+int ghost_plug_specification(ghost_object* g, const char* specification) {
     return status_of([&]() -> Status {
         // one to be read is made without doing anything yet; the network is only to be written
         const bool network = std::string_view(specification).starts_with("network,");
@@ -234,19 +230,17 @@ int ghost_export_process(ghost_object* g, pid_t process) {
 }
 
 pid_t ghost_import_process(ghost_object* g) {
-    return guarded(
-        [&]() -> pid_t {
-            auto made = import_from(*g);
-            return made.ok() ? *made : fail(made.error());
-        },
-        -1);
+    return guarded<pid_t>(-1, [&]() -> pid_t {
+        auto made = import_from(*g);
+        return made.ok() ? *made : fail(made.error());
+    });
 }
 
 int ghost_is_clone(void) {
     const char* told = getenv(clone_variable);
     if (told != nullptr) return *told == '1' ? 1 : 0;
-    errno = ENOENT;
-    return -1;
+    return status_of(
+        [] { return make_error(Code::not_found, "read the variable", clone_variable); });
 }
 
 int ghost_resume_process(pid_t process) {
@@ -267,23 +261,22 @@ int ghost_destroy_process(pid_t process) {
 }
 
 int ghost_get_statistics(const ghost_object* g, ghost_statistics* statistics) {
-    *statistics = g->statistics;
-    return 0;
+    return status_of([&] { return give(g->statistics, statistics); });
 }
 
-int ghost_associate_buffer(ghost_buffer* b, ghost_object* g) {
+int ghost_associate_buffer(ghost_object* g, ghost_buffer* b) {
     g->buffer = b;
     if (g->class_id == 0) g->class_id = GHOST_MEMORY;
     return 0;
 }
 
-int ghost_associate_file(ghost_file* f, ghost_object* g) {
+int ghost_associate_file(ghost_object* g, ghost_file* f) {
     g->file = f;
     if (g->class_id == 0) g->class_id = GHOST_FILE;
     return 0;
 }
 
-int ghost_associate_network(const char* node, const char* channel, int port, ghost_object* g) {
+int ghost_associate_network(ghost_object* g, const char* node, const char* channel, int port) {
     return status_of([&]() -> Status {
         if (channel == nullptr || *channel == '\0' || port <= 0 || port > 65535)
             return make_error(Code::invalid, "associate network: a channel and a port are needed");

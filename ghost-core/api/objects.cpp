@@ -16,39 +16,7 @@ namespace {
 
 constexpr int wait_ms = 60000;
 
-thread_local std::string last_error;
-
-int errno_for(const Error& error) {
-    if (error.sys != 0) return error.sys;
-    switch (error.code) {
-        case Code::invalid:
-            return EINVAL;
-        case Code::refused:
-            return EPERM;
-        case Code::busy:
-            return EAGAIN;
-        case Code::not_found:
-            return ENOENT;
-        case Code::unsupported:
-            return EOPNOTSUPP;
-        case Code::timeout:
-            return ETIMEDOUT;
-        case Code::peer_lost:
-            return EPIPE;
-        case Code::corrupt:
-            return EBADMSG;
-        default:
-            return EIO;
-    }
-}
-
 }  // namespace
-
-int fail(const Error& error) {
-    last_error = error.message();
-    errno = errno_for(error);
-    return -1;
-}
 
 ResourceRegistry& registry() {
     static ResourceRegistry all;
@@ -101,29 +69,26 @@ Status ghost_file::finish() {
 }
 
 const char* ghost_error(void) {
-    return last_error.c_str();
+    return last_error();
 }
 
 ghost_buffer* ghost_buffer_create(size_t size) {
-    return guarded(
-        [&]() -> ghost_buffer* {
-            auto out = std::make_unique<ghost_buffer>();
-            if (auto touched = out->buffer->populate(size, 2); !touched.ok()) {
-                fail(touched.error());
-                return nullptr;
-            }
-            return out.release();
-        },
-        nullptr);
+    return guarded<ghost_buffer*>(nullptr, [&]() -> ghost_buffer* {
+        auto out = std::make_unique<ghost_buffer>();
+        if (auto touched = out->buffer->populate(size, 2); !touched.ok()) {
+            fail(touched.error());
+            return nullptr;
+        }
+        return out.release();
+    });
 }
 
 void ghost_buffer_free(ghost_buffer* b) {
     delete b;
 }
 
-ssize_t ghost_buffer_read(void* destination, ghost_buffer* b, size_t size) {
-    auto got = b->reader.read(destination, size);
-    return got.ok() ? static_cast<ssize_t>(*got) : fail(got.error());
+ssize_t ghost_buffer_read(ghost_buffer* b, void* destination, size_t size) {
+    return bytes_of([&] { return b->reader.read(destination, size); });
 }
 
 int ghost_buffer_write(ghost_buffer* b, const void* source, size_t size) {
@@ -131,36 +96,30 @@ int ghost_buffer_write(ghost_buffer* b, const void* source, size_t size) {
 }
 
 size_t ghost_buffer_size(const ghost_buffer* b) {
-    return b->buffer->size();
+    return guarded<size_t>(0, [&] { return b->buffer->size(); });
 }
 
 void ghost_buffer_rewind(ghost_buffer* b) {
-    b->reader.rewind();
+    guarded(0, [&] { return b->reader.rewind(), 0; });
 }
 
 void ghost_buffer_clear(ghost_buffer* b) {
-    b->buffer->clear();
-    b->reader.rewind();
+    guarded(0, [&] { return b->buffer->clear(), b->reader.rewind(), 0; });
 }
 
 ghost_file* ghost_file_open(const char* path) {
-    return guarded(
-        [&] {
-            auto* out = new ghost_file;
-            out->path = path;
-            return out;
-        },
-        nullptr);
+    return guarded<ghost_file*>(nullptr, [&] {
+        auto out = std::make_unique<ghost_file>();
+        out->path = path;
+        return out.release();
+    });
 }
 
 ssize_t ghost_file_read(ghost_file* f, void* destination, size_t size) {
-    return guarded(
-        [&]() -> ssize_t {
-            if (auto ready = f->use(Use::read); !ready.ok()) return fail(ready.error());
-            auto got = f->resource->read(destination, size);
-            return got.ok() ? static_cast<ssize_t>(*got) : fail(got.error());
-        },
-        -1);
+    return bytes_of([&]() -> Result<size_t> {
+        GHOST_TRY(f->use(Use::read));
+        return f->resource->read(destination, size);
+    });
 }
 
 int ghost_file_write(ghost_file* f, const void* source, size_t size) {
@@ -172,61 +131,49 @@ int ghost_file_write(ghost_file* f, const void* source, size_t size) {
 
 int ghost_file_close(ghost_file* f) {
     const std::unique_ptr<ghost_file> owned(f);
-    return status_of([&] { return f->finish(); });
+    return status_of([&] { return f != nullptr ? f->finish() : Status(); });
 }
 
-ghost_node* ghost_node_open(const char* node, const char* channel, int port) {
-    return guarded(
-        [&]() -> ghost_node* {
-            auto connection =
-                open_network(node != nullptr ? node : "", channel != nullptr ? channel : "", port);
-            if (!connection) {
-                fail(connection.error());
-                return nullptr;
-            }
-            return new ghost_node{std::move(*connection)};
-        },
-        nullptr);
+ghost_connection* ghost_connection_open(const char* node, const char* channel, int port) {
+    return guarded<ghost_connection*>(nullptr, [&]() -> ghost_connection* {
+        auto network =
+            open_network(node != nullptr ? node : "", channel != nullptr ? channel : "", port);
+        if (network) return new ghost_connection{std::move(*network)};
+        fail(network.error());
+        return nullptr;
+    });
 }
 
-void ghost_node_close(ghost_node* n) {
-    delete n;
+void ghost_connection_close(ghost_connection* c) {
+    delete c;
 }
 
-ssize_t ghost_network_read(ghost_node* n, void* destination, size_t size) {
-    auto* at = static_cast<char*>(destination);
-    size_t done = 0;
-    while (done < size) {
-        auto got = n->connection->read(at + done, size - done);
-        if (!got) return fail(got.error());
-        if (*got == 0) break;
-        done += *got;
-    }
-    return static_cast<ssize_t>(done);
+ssize_t ghost_connection_read(ghost_connection* c, void* destination, size_t size) {
+    return bytes_of([&]() -> Result<size_t> {
+        auto* at = static_cast<char*>(destination);
+        size_t done = 0;
+        while (done < size) {
+            auto got = c->network->read(at + done, size - done);
+            if (!got) return got.error();
+            if (*got == 0) break;
+            done += *got;
+        }
+        return done;
+    });
 }
 
-int ghost_network_write(ghost_node* n, const void* source, size_t size) {
-    return status_of([&] { return n->connection->write(source, size); });
+int ghost_connection_write(ghost_connection* c, const void* source, size_t size) {
+    return status_of([&] { return c->network->write(source, size); });
 }
 
 int ghost_register_class(const ghost_resource_class* table) {
     return status_of([&]() -> Status {
         auto kind = user_class(table, "the table given");
         if (!kind) return kind.error();
-        auto added = registry().add(std::move(*kind));
-        if (added.ok() || added.error().code != Code::refused) return added;
-        auto error = added.error();
-        error.sys = EEXIST;
-        return error;
+        return registry().add(std::move(*kind));
     });
 }
 
 int ghost_load_class(const char* shared_object) {
-    return status_of([&]() -> Status {
-        auto added = registry().load(shared_object);
-        if (added.ok() || added.error().code != Code::refused) return added;
-        auto error = added.error();
-        error.sys = EEXIST;
-        return error;
-    });
+    return status_of([&] { return registry().load(shared_object); });
 }

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What is behind the C API's pointers, and how its functions fail.
+// What is behind the C API's pointers.
 #pragma once
 
-#include <cerrno>
-#include <exception>
-#include <functional>
 #include <memory>
 #include <string>
-#include <utility>
 
+#include "base/c_api.hpp"
 #include "ghost-core/include/ghost.h"
 #include "ghost-core/memory/huge_pages.hpp"
 #include "ghost-core/resource/memory.hpp"
@@ -32,8 +29,8 @@ struct ghost_file {
     ghost::Status finish();  // complete, if it was written
 };
 
-struct ghost_node {
-    std::unique_ptr<ghost::core::NetworkResource> connection;
+struct ghost_connection {
+    std::unique_ptr<ghost::core::NetworkResource> network;
 };
 
 struct ghost_object {
@@ -53,30 +50,7 @@ struct ghost_object {
 
 namespace ghost::api {
 
-// Keeps the message for ghost_error() and sets errno; returns -1.
-int fail(const Error& error);
-
-// Runs the body of a function of the API: nothing is thrown through it.
-template <typename Body>
-auto guarded(Body&& body, decltype(body()) failed) -> decltype(body()) {
-    try {
-        return body();
-    } catch (const std::exception& error) {
-        fail(make_error(Code::internal, std::string("call ghost: ") + error.what()));
-        return failed;
-    }
-}
-
-// Runs `body` (Status) and returns 0 or -1.
-template <typename Body>
-int status_of(Body&& body) {
-    return guarded(
-        [&] {
-            Status status = body();
-            return status.ok() ? 0 : fail(status.error());
-        },
-        -1);
-}
+using namespace ghost::c_api;  // NOLINT: its functions are what every function here is made of
 
 // The classes this process knows. Changed by ghost_register_class() and ghost_load_class(), which
 // a program calls before it uses them from several threads.

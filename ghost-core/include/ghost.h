@@ -1,14 +1,38 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Ghost: processes out of their system and back, from C. See docs/API.md.
+/* Ghost: processes become ghosts and ghosts processes, from C. Link with libghost (pkg-config ghost).
  *
- * The names of "Ghost Process" (Vallée et al., section 3.2) are at the end of this file, as inline
- * functions, because file_open or network_read are names other libraries export too; the shared
- * object has them with "ghost_" in front. Define GHOST_NO_PAPER_NAMES to be without them.
+ *     ghost_object *g = ghost_create();
+ *     ghost_plug_specification(g, "zstd:/var/ghosts/a");
+ *     if (ghost_export_process(g, pid) != 0) fprintf(stderr, "%s\n", ghost_error());
+ *     ghost_free(g);
  *
- * Functions that return int return 0, or -1 and set errno; those that return bytes or a pointer
- * return -1 or NULL likewise. ghost_error() says more. Everything blocks. Objects are for one
- * thread at a time. Exporting and importing need root and criu (environment GHOST_CRIU, else the
- * one Ghost was configured with), and the caller must not reap unknown children meanwhile.
+ * Failure: functions that return int return 0, or -1 with errno set; those that return bytes or a
+ * pointer return -1 or NULL likewise. ghost_error() then says what was tried, on what, and why it
+ * failed. Any function may also fail with ENOMEM. The kinds of failures:
+ *     EINVAL      a wrong argument              EPERM      refused: not now, or not here
+ *     ENOENT      no such process or file       EAGAIN     somebody else is at it; try again
+ *     EOPNOTSUPP  this machine cannot do it     ETIMEDOUT  nobody came in time
+ *     EPIPE       the other end is gone         EBADMSG    a checksum or format rule does not hold
+ *     EPROTO      a fault of this library       others     the system call's own
+ * No C++ exception leaves a function.
+ *
+ * Ownership: what a _create or _open function returns is the caller's, who gives it to the matching
+ * _free or _close function once. Texts and bytes that are passed in are read before the function
+ * returns and stay the caller's. Pointers to objects must not be NULL where it is not said.
+ *
+ * Threads, fork, signals: the line "Safety" of each function has one word of each group:
+ *     any, object      any thread at any time, or one thread at a time for each object
+ *     fork, no-fork    also in a child of fork(2), or not for objects made before the fork
+ *     signal, no-signal  may be called by a signal handler, or not
+ * Calls that block go on after a signal handler has run. A thread in a call must not be cancelled
+ * (pthread_cancel(3)).
+ *
+ * Exporting and importing need root and criu (environment GHOST_CRIU, else the one Ghost was
+ * configured with). They start children; the program must not reap unknown children meanwhile, nor
+ * ignore SIGCHLD.
+ *
+ * Structures begin with their size, set by the caller to sizeof the structure: a library that is newer
+ * than the program leaves what the program does not know alone. Zero the rest.
  */
 #ifndef GHOST_H
 #define GHOST_H
@@ -39,172 +63,252 @@ enum ghost_class_id {
 typedef struct ghost_object ghost_object;
 typedef struct ghost_buffer ghost_buffer;
 typedef struct ghost_file ghost_file;
-typedef struct ghost_node ghost_node;
+typedef struct ghost_connection ghost_connection;
 
-/* What went wrong in the last call of this thread that failed: what was tried, on which object,
- * why. Valid until the thread's next failure. */
+/* Describes the last call of this thread that failed.
+ * Returns: a text, empty if none has failed; never NULL.
+ * Owner: the library; valid until the thread's next failure.
+ * Safety: any, fork, no-signal */
 GHOST_API const char *ghost_error(void);
 
-/* --- ghosts ------------------------------------------------------------------------------- */
+/* --- Ghosts --- */
 
-/* A ghost with nothing in it. NULL only without memory. */
+/* Makes a ghost with nothing in it.
+ * Returns: the ghost, or NULL (ENOMEM).
+ * Owner: the caller; ghost_free().
+ * Safety: any, fork, no-signal */
 GHOST_API ghost_object *ghost_create(void);
-/* What was associated stays its owner's. */
+
+/* Frees the ghost; NULL is allowed. An imported process runs on.
+ * Returns: nothing; cannot fail.
+ * Owner: what was associated stays its owner's.
+ * Safety: object, fork, no-signal */
 GHOST_API void ghost_free(ghost_object *g);
 
-/* Says of which class the ghost's resource object is. EINVAL: no such class. */
-GHOST_API int ghost_plug(uint32_t class_id, ghost_object *g);
-/* The parameters of a class that takes them as text: a user's, or the specification inside
- * GHOST_COMPRESS ("file:/a"), GHOST_STRIPE and GHOST_TEE ("/a;/b"). */
-GHOST_API int ghost_set_parameters(ghost_object *g, const char *parameters);
-/* Class and parameters in one: "zstd,level=3:file:/a", "encrypt,key=/k:/a", "stripe:/a;/b",
- * "mine:parameters", a path. See docs/API.md. */
-GHOST_API int ghost_plug_specification(const char *specification, ghost_object *g);
+/* Says of which class the ghost's resource object is.
+ * Returns: 0; -1: EINVAL, no class has this id.
+ * Owner: unchanged.
+ * Safety: object, fork, no-signal */
+GHOST_API int ghost_plug(ghost_object *g, uint32_t class_id);
 
-/* What becomes of the original once its ghost is complete. Before, nothing happens to it; after a
- * failure it runs on. */
-enum ghost_then { GHOST_THEN_CONTINUE = 0, GHOST_THEN_STOP = 1, GHOST_THEN_KILL = 2 };
+/* Sets the parameters of a class that takes them as text: a user's, or the specification inside
+ * GHOST_COMPRESS ("file:/a"), GHOST_STRIPE and GHOST_TEE ("/a;/b").
+ * Returns: 0 or -1; the parameters are looked at by the export or import.
+ * Owner: the text is copied.
+ * Safety: object, fork, no-signal */
+GHOST_API int ghost_set_parameters(ghost_object *g, const char *parameters);
+
+/* Sets class and parameters in one: "zstd,level=3:file:/a", "encrypt,key=/k:/a", "stripe:/a;/b",
+ * "mine:parameters", or a path.
+ * Returns: 0; -1: EINVAL, the specification is wrong.
+ * Owner: the text is copied.
+ * Safety: object, fork, no-signal */
+GHOST_API int ghost_plug_specification(ghost_object *g, const char *specification);
+
+/* What becomes of the original once its ghost is complete. */
+enum ghost_then {
+    GHOST_THEN_CONTINUE = 0, /* it runs on */
+    GHOST_THEN_STOP = 1,     /* it stays stopped, intact */
+    GHOST_THEN_KILL = 2      /* it is killed */
+};
+
+/* Says what becomes of the original; without this call it continues. Before its ghost is complete
+ * nothing happens to it, and after a failure it runs on.
+ * Returns: 0; -1: EINVAL.
+ * Owner: unchanged.
+ * Safety: object, fork, no-signal */
 GHOST_API int ghost_set_then(ghost_object *g, enum ghost_then then);
 
-/* Writes the process, and all of its tree, to the plugged resource. With GHOST_THEN_STOP it stands
- * afterwards, intact: ghost_resume_process() or ghost_destroy_process() decides. */
+/* Writes the process, and all of its tree, to the plugged resource. With GHOST_THEN_STOP it is stopped
+ * afterwards: ghost_resume_process() or ghost_destroy_process() decides.
+ * Returns: 0; -1: the process runs on and nothing is left that looks complete.
+ * Owner: an associated buffer, file or class must stay until the function returns.
+ * Safety: object, no-fork, no-signal */
 GHOST_API int ghost_export_process(ghost_object *g, pid_t process);
-/* Makes a process from the plugged resource: it runs when this returns its number, and is a child
- * of the caller (of a tree that `ghost run` started, that of its init). Its standard input, output
- * and error are the caller's where they led out of the tree. -1: nothing is left. */
+
+/* Makes a process from the plugged resource. It runs when this returns. Its standard input, output and
+ * error are the caller's where they led out of the tree.
+ * Returns: its process number; -1: nothing is left of it.
+ * Owner: the process is a child of the caller, who reaps it (of a tree that `ghost run` has started,
+ *   the number is that of its init).
+ * Safety: object, no-fork, no-signal */
 GHOST_API pid_t ghost_import_process(ghost_object *g);
 
-/* 1 in a clone (`ghost dup`, `ghost import --clone`), 0 in an original, and -1 with errno ENOENT where
- * nobody can tell: in a process that `ghost run` has not started. It is the environment's GHOST_CLONE,
- * so ask each time. */
+/* Tells a clone (`ghost dup`, `ghost import --clone`) from an original, by the environment's
+ * GHOST_CLONE: ask each time.
+ * Returns: 1 in a clone, 0 in an original; -1: ENOENT, `ghost run` has not started this process.
+ * Owner: nothing.
+ * Safety: any (unless the environment is changed meanwhile), fork, no-signal */
 GHOST_API int ghost_is_clone(void);
 
+/* Lets a stopped process and its tree run on.
+ * Returns: 0; -1: ENOENT, no such process.
+ * Owner: unchanged.
+ * Safety: any, fork, no-signal */
 GHOST_API int ghost_resume_process(pid_t process);
-/* Ends every process of the tree; does not reap. */
+
+/* Kills every process of the tree.
+ * Returns: 0; -1: ENOENT, no such process.
+ * Owner: the parent reaps it; this does not.
+ * Safety: any, fork, no-signal */
 GHOST_API int ghost_destroy_process(pid_t process);
 
-/* Of the last export or import. */
+/* Figures of a ghost's last export or import. */
 struct ghost_statistics {
+    size_t size;             /* sizeof(struct ghost_statistics), set by the caller */
     uint64_t bytes;          /* page contents and skeleton */
     uint64_t page_bytes;     /* page contents */
     uint64_t zero_bytes;     /* export: pages left out because they hold only zeros */
     uint64_t skeleton_bytes; /* everything that is not page contents */
-    int64_t stood_us;        /* export: how long the process stood still, µs */
-    int64_t total_us;        /* the whole call, µs */
+    int64_t stopped_us;      /* export: how long the process was stopped, in microseconds */
+    int64_t total_us;        /* the whole call, in microseconds */
 };
+
+/* Copies the figures of the last export or import that succeeded; zeros before.
+ * Returns: 0; -1: EINVAL, `size` is not set.
+ * Owner: the structure is the caller's.
+ * Safety: object, fork, no-signal */
 GHOST_API int ghost_get_statistics(const ghost_object *g, struct ghost_statistics *statistics);
 
-/* --- memory ------------------------------------------------------------------------------- */
+/* --- Memory --- */
 
-/* A buffer that grows; `size` bytes of it are touched at once, so that an export finds it warm. */
+/* Makes a buffer that grows. `size` bytes of it are touched at once, so that an export finds it warm.
+ * Returns: the buffer, or NULL (ENOMEM).
+ * Owner: the caller; ghost_buffer_free().
+ * Safety: any, fork, no-signal */
 GHOST_API ghost_buffer *ghost_buffer_create(size_t size);
+
+/* Frees the buffer; NULL is allowed.
+ * Returns: nothing; cannot fail.
+ * Owner: a ghost it is associated with must not be used with it any more.
+ * Safety: object, fork, no-signal */
 GHOST_API void ghost_buffer_free(ghost_buffer *b);
-/* Bytes read, from where the last read ended; 0 at the end. */
-GHOST_API ssize_t ghost_buffer_read(void *destination, ghost_buffer *b, size_t size);
-/* Appends. */
+
+/* Reads from where the last read ended.
+ * Returns: the number of bytes, 0 at the end; -1 on failure.
+ * Owner: the destination is the caller's.
+ * Safety: object, fork, no-signal */
+GHOST_API ssize_t ghost_buffer_read(ghost_buffer *b, void *destination, size_t size);
+
+/* Appends bytes.
+ * Returns: 0; -1: ENOMEM, some of the bytes may be in.
+ * Owner: the bytes are copied.
+ * Safety: object, fork, no-signal */
 GHOST_API int ghost_buffer_write(ghost_buffer *b, const void *source, size_t size);
+
+/* Tells how many bytes are in the buffer.
+ * Returns: that number; cannot fail.
+ * Owner: unchanged.
+ * Safety: object, fork, no-signal */
 GHOST_API size_t ghost_buffer_size(const ghost_buffer *b);
-/* Reading starts at the front again. */
+
+/* Makes reading start at the front again.
+ * Returns: nothing; cannot fail.
+ * Owner: unchanged.
+ * Safety: object, fork, no-signal */
 GHOST_API void ghost_buffer_rewind(ghost_buffer *b);
-/* No content; the memory stays warm. */
+
+/* Empties the buffer; its memory stays warm.
+ * Returns: nothing; cannot fail.
+ * Owner: unchanged.
+ * Safety: object, fork, no-signal */
 GHOST_API void ghost_buffer_clear(ghost_buffer *b);
-/* An export replaces the buffer's content; an import reads it from the front. */
-GHOST_API int ghost_associate_buffer(ghost_buffer *b, ghost_object *g);
 
-/* --- files -------------------------------------------------------------------------------- */
+/* Makes the buffer the ghost's resource object: an export replaces its content, an import reads it
+ * from the front.
+ * Returns: 0; cannot fail.
+ * Owner: the buffer stays the caller's and must outlive the exports and imports.
+ * Safety: object, fork, no-signal */
+GHOST_API int ghost_associate_buffer(ghost_object *g, ghost_buffer *b);
 
-/* Nothing happens before the first read, write, export or import: that decides the direction. */
+/* --- Files --- */
+
+/* Names a file. Nothing happens before the first read, write, export or import: that decides the
+ * direction.
+ * Returns: the file, or NULL (ENOMEM).
+ * Owner: the caller; ghost_file_close().
+ * Safety: any, fork, no-signal */
 GHOST_API ghost_file *ghost_file_open(const char *path);
+
+/* Reads from where the last read ended.
+ * Returns: the number of bytes, 0 at the end; -1: ENOENT, or EINVAL if it is being written.
+ * Owner: the destination is the caller's.
+ * Safety: object, fork, no-signal */
 GHOST_API ssize_t ghost_file_read(ghost_file *f, void *destination, size_t size);
+
+/* Appends bytes to what will be the file.
+ * Returns: 0; -1: the system's reason (ENOSPC), or EINVAL if it is being read.
+ * Owner: the bytes stay the caller's.
+ * Safety: object, fork, no-signal */
 GHOST_API int ghost_file_write(ghost_file *f, const void *source, size_t size);
-/* What was written gets its name, complete and on the disk; -1: nothing is left of it. */
+
+/* Gives what was written its name, complete and on the disk.
+ * Returns: 0; -1: nothing is left of it.
+ * Owner: the object is gone in either case; NULL is allowed.
+ * Safety: object, fork, no-signal */
 GHOST_API int ghost_file_close(ghost_file *f);
-GHOST_API int ghost_associate_file(ghost_file *f, ghost_object *g);
 
-/* --- network ------------------------------------------------------------------------------ */
+/* Makes the file the ghost's resource object.
+ * Returns: 0; cannot fail.
+ * Owner: the file stays the caller's and must outlive the export or import.
+ * Safety: object, fork, no-signal */
+GHOST_API int ghost_associate_file(ghost_object *g, ghost_file *f);
 
-/* The connection to a node, over TCP: `node` is a host's name or address, or NULL to wait (one
- * minute at most) for one that connects. `channel` is a text both ends know and nobody else: each
- * proves to know it before anything else is sent. */
-GHOST_API ghost_node *ghost_node_open(const char *node, const char *channel, int port);
-GHOST_API void ghost_node_close(ghost_node *n);
-GHOST_API ssize_t ghost_network_read(ghost_node *n, void *destination, size_t size); /* all of it,
-                                                      fewer only at the end */
-GHOST_API int ghost_network_write(ghost_node *n, const void *source, size_t size);
-/* An export connects to `node`, an import waits (`node` is not used). */
-GHOST_API int ghost_associate_network(const char *node, const char *channel, int port, ghost_object *g);
+/* --- Network --- */
 
-/* --- classes of one's own ----------------------------------------------------------------- */
+/* Connects to a node over TCP: `node` is a host's name or address, or NULL to wait (one minute at
+ * most) for one that connects. `channel` is a text both ends know and nobody else: each proves to know
+ * it before anything else is sent.
+ * Returns: the connection, or NULL: EINVAL, ETIMEDOUT, EPERM (another channel), or the system's
+ *   reason.
+ * Owner: the caller; ghost_connection_close().
+ * Safety: any, no-fork, no-signal */
+GHOST_API ghost_connection *ghost_connection_open(const char *node, const char *channel, int port);
 
-/* EEXIST: the id or name is another class's; EINVAL: an id below 1000 or a table with holes. The
- * table has to stay. */
+/* Closes the connection; NULL is allowed.
+ * Returns: nothing; cannot fail.
+ * Owner: the object is gone.
+ * Safety: object, fork, no-signal */
+GHOST_API void ghost_connection_close(ghost_connection *c);
+
+/* Reads `size` bytes, fewer only at the end.
+ * Returns: the number of bytes; -1: ETIMEDOUT, EPIPE, or the system's reason.
+ * Owner: the destination is the caller's.
+ * Safety: object, no-fork, no-signal */
+GHOST_API ssize_t ghost_connection_read(ghost_connection *c, void *destination, size_t size);
+
+/* Writes all of the bytes.
+ * Returns: 0; -1: ETIMEDOUT, EPIPE, or the system's reason.
+ * Owner: the bytes stay the caller's.
+ * Safety: object, no-fork, no-signal */
+GHOST_API int ghost_connection_write(ghost_connection *c, const void *source, size_t size);
+
+/* Makes a connection the ghost's resource object: an export connects to `node`, an import waits (its
+ * `node` is not used).
+ * Returns: 0; -1: EINVAL, no channel or port.
+ * Owner: the texts are copied.
+ * Safety: object, fork, no-signal */
+GHOST_API int ghost_associate_network(ghost_object *g, const char *node, const char *channel,
+                                      int port);
+
+/* --- Classes of one's own --- */
+
+/* Adds a class of resource objects to this process (ghost/resource_class.h). Call it before other
+ * threads use ghosts.
+ * Returns: 0; -1: EEXIST, its id or name is another class's; EINVAL, an id below 1000 or a table with
+ *   holes.
+ * Owner: the table is the caller's and must stay for ever.
+ * Safety: object, fork, no-signal */
 GHOST_API int ghost_register_class(const struct ghost_resource_class *table);
-/* The same from a shared object (ghost/resource_class.h). */
+
+/* Adds the class that a shared object exports. Call it before other threads use ghosts.
+ * Returns: 0; -1: ENOENT or the loader's reason; EEXIST; EINVAL.
+ * Owner: the library keeps the shared object loaded.
+ * Safety: object, fork, no-signal */
 GHOST_API int ghost_load_class(const char *shared_object);
 
 #ifdef __cplusplus
 }
 #endif
 
-/* --- the paper's names -------------------------------------------------------------------- */
-
-#ifndef GHOST_NO_PAPER_NAMES
-
-typedef ghost_object *ghost_t;
-typedef ghost_buffer *buff_t;
-
-static inline ghost_t create_new_ghost(void) {
-    return ghost_create();
-}
-static inline int export_process(ghost_t g, pid_t process) {
-    return ghost_export_process(g, process);
-}
-static inline pid_t import_process(ghost_t g) {
-    return ghost_import_process(g);
-}
-static inline int plug_resource_object(uint32_t class_id, ghost_t g) {
-    return ghost_plug(class_id, g);
-}
-static inline int destroy_process(pid_t process) {
-    return ghost_destroy_process(process);
-}
-static inline buff_t create_new_buffer(size_t size) {
-    return ghost_buffer_create(size);
-}
-static inline ssize_t buff_read(void *destination, buff_t b, size_t size) {
-    return ghost_buffer_read(destination, b, size);
-}
-static inline int buff_write(buff_t b, const void *source, size_t size) {
-    return ghost_buffer_write(b, source, size);
-}
-static inline int associate_buffer_to_ghost(buff_t b, ghost_t g) {
-    return ghost_associate_buffer(b, g);
-}
-static inline ghost_file *file_open(const char *path) {
-    return ghost_file_open(path);
-}
-static inline ssize_t file_read(ghost_file *f, void *destination, size_t size) {
-    return ghost_file_read(f, destination, size);
-}
-static inline int file_write(ghost_file *f, const void *source, size_t size) {
-    return ghost_file_write(f, source, size);
-}
-static inline int file_close(ghost_file *f) {
-    return ghost_file_close(f);
-}
-static inline int associate_file_to_ghost(ghost_file *f, ghost_t g) {
-    return ghost_associate_file(f, g);
-}
-static inline ssize_t network_read(ghost_node *node, void *variable, size_t size) {
-    return ghost_network_read(node, variable, size);
-}
-static inline int network_write(ghost_node *node, const void *variable, size_t size) {
-    return ghost_network_write(node, variable, size);
-}
-static inline int associate_network_to_ghost(const char *node, const char *channel, int port,
-                                             ghost_t g) {
-    return ghost_associate_network(node, channel, port, g);
-}
-
-#endif /* GHOST_NO_PAPER_NAMES */
 #endif

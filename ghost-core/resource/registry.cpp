@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <charconv>
 #include <cstring>
 #include <dlfcn.h>
@@ -218,12 +219,13 @@ Status ResourceRegistry::add(ResourceKind kind) {
     if (!is_name(kind.name) || kind.name == "lz4")
         return make_error(Code::invalid, "add resource class: its name", label);
     if (const auto found = kinds_.find(kind.id); found != kinds_.end())
-        return make_error(
-            Code::refused,
-            fmt::format("add resource class: its id is that of \"{}\"", found->second.name), label);
+        return sys_error_of(
+            EEXIST, fmt::format("add resource class: its id is that of \"{}\"", found->second.name),
+            label, Code::refused);
     for (const auto& [id, other] : kinds_)
         if (other.name == kind.name)
-            return make_error(Code::refused, "add resource class: its name is taken", label);
+            return sys_error_of(EEXIST, "add resource class: its name is taken", label,
+                                Code::refused);
     kinds_[kind.id] = std::move(kind);
     return {};
 }

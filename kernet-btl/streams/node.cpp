@@ -2,6 +2,7 @@
 #include "kernet-btl/streams/node.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <fmt/format.h>
 #include <sodium.h>
@@ -440,7 +441,8 @@ bool Node::copy_out(Slot& slot, const iovec* parts, size_t count, size_t& size, 
         if (!slot.rest) return false;
         size = slot.rest->size - slot.offset;
         if (size > room) {
-            status = make_error(Code::invalid, "receive: the message is longer than the room");
+            status = ghost::sys_error_of(EMSGSIZE, "receive a message larger than the buffer", "",
+                                         Code::invalid);
             return true;
         }
         scatter(slot.rest->bytes.get() + slot.offset, size, parts, count, 0);

@@ -2,6 +2,8 @@
 // The thread of a process's streams: links, the manager's maps and answers, and whatever is due
 // when no caller is there to do it; and requests to the manager.
 #include <algorithm>
+#include <cerrno>
+#include <csignal>
 #include <poll.h>
 #include <sodium.h>
 #include <sys/eventfd.h>
@@ -24,6 +26,17 @@ constexpr int often_ms = 1, seldom_ms = 20;
 constexpr int64_t orphan_us = 5'000'000;
 constexpr int64_t reconnect_us = 100'000;
 constexpr int welcome_ms = 10'000;
+
+// Signals are for the threads of the program that uses us; a thread begins with its maker's mask.
+struct SignalsBlocked {
+    SignalsBlocked() {
+        sigset_t all;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+    }
+    ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before, nullptr); }
+    sigset_t before;
+};
 
 ghost::Error error_of(const nlohmann::json& json) {
     const int code = json.value("code", static_cast<int>(Code::internal));
@@ -104,6 +117,7 @@ Status Node::begin() {
     bell_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     wake_fd_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE));
     if (!changed_fd_ || !bell_ || !wake_fd_) return ghost::sys_error("create an eventfd");
+    const SignalsBlocked blocked;
     thread_ = std::thread([this] { serve(); });
     return {};
 }
@@ -280,7 +294,8 @@ Result<nlohmann::json> Node::call(Json message) {
     Call call;
     std::unique_lock lock(manager_mutex_);
     const auto gone = [] {
-        return make_error(Code::peer_lost, "reach the stream manager of this node: it is gone");
+        return ghost::sys_error_of(ENOTCONN, "reach the stream manager of this node", "",
+                                   Code::peer_lost);
     };
     if (!welcomed_) return gone();
     const uint64_t number = next_call_++;
@@ -294,8 +309,9 @@ Result<nlohmann::json> Node::call(Json message) {
     calls_.erase(number);
     if (!done) return make_error(Code::timeout, "wait for the stream manager of this node");
     if (call.answer.is_null()) {
-        return make_error(Code::peer_lost,
-                          "finish a request: the stream manager of this node has ended");
+        return ghost::sys_error_of(ENOTCONN,
+                                   "finish a request: the stream manager of this node has ended",
+                                   "", Code::peer_lost);
     }
     if (call.answer.contains("error")) return error_of(call.answer["error"]);
     return std::move(call.answer);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -16,18 +17,19 @@
 namespace {
 
 TEST(Api, BuffersGiveBackWhatWasWritten) {
-    ghost::v1::Buffer buffer(1 << 20);
-    ASSERT_FALSE(buffer.empty());
+    auto made = ghost::Buffer::make(1 << 20);
+    ASSERT_TRUE(made) << made.failure().text;
+    auto& buffer = *made;
     ASSERT_TRUE(buffer.write("abc", 3));
     ASSERT_TRUE(buffer.write("def", 3));
     EXPECT_EQ(buffer.size(), 6U);
     char text[10] = {};
-    EXPECT_EQ(buffer.read(text, 4), 4);
-    EXPECT_EQ(buffer.read(text + 4, 4), 2);
+    EXPECT_EQ(*buffer.read(text, 4), 4U);
+    EXPECT_EQ(*buffer.read(text + 4, 4), 2U);
     EXPECT_STREQ(text, "abcdef");
-    EXPECT_EQ(buffer.read(text, 4), 0);
+    EXPECT_EQ(*buffer.read(text, 4), 0U);
     buffer.rewind();
-    EXPECT_EQ(buffer.read(text, 10), 6);
+    EXPECT_EQ(*buffer.read(text, 10), 6U);
     buffer.clear();
     EXPECT_EQ(buffer.size(), 0U);
 }
@@ -44,22 +46,22 @@ class ApiFolder : public ::testing::Test {
 
 TEST_F(ApiFolder, FilesAreThereWhenTheyAreClosed) {
     const auto path = path_ + "/a";
-    ghost_file* f = file_open(path.c_str());
-    ASSERT_EQ(file_write(f, "hello", 5), 0);
+    ghost_file* f = ghost_file_open(path.c_str());
+    ASSERT_EQ(ghost_file_write(f, "hello", 5), 0);
     EXPECT_FALSE(std::filesystem::exists(path));
     char text[6] = {};
-    EXPECT_EQ(file_read(f, text, 5), -1) << "it is being written";
+    EXPECT_EQ(ghost_file_read(f, text, 5), -1) << "it is being written";
     EXPECT_EQ(errno, EINVAL);
-    ASSERT_EQ(file_close(f), 0);
-    f = file_open(path.c_str());
-    EXPECT_EQ(file_read(f, text, 5), 5);
+    ASSERT_EQ(ghost_file_close(f), 0);
+    f = ghost_file_open(path.c_str());
+    EXPECT_EQ(ghost_file_read(f, text, 5), 5);
     EXPECT_STREQ(text, "hello");
-    EXPECT_EQ(file_close(f), 0);
-    f = file_open((path_ + "/missing").c_str());
-    EXPECT_EQ(file_read(f, text, 5), -1);
+    EXPECT_EQ(ghost_file_close(f), 0);
+    f = ghost_file_open((path_ + "/missing").c_str());
+    EXPECT_EQ(ghost_file_read(f, text, 5), -1);
     EXPECT_EQ(errno, ENOENT);
     EXPECT_NE(std::string(ghost_error()).find("missing"), std::string::npos);
-    EXPECT_EQ(file_close(f), 0);
+    EXPECT_EQ(ghost_file_close(f), 0);
 }
 
 TEST(Api, NodesTalkWhenTheyKnowTheChannel) {
@@ -68,43 +70,89 @@ TEST(Api, NodesTalkWhenTheyKnowTheChannel) {
     const uint16_t port = free_port();
     ASSERT_NE(port, 0);
     std::thread other([&] {
-        ghost_node* here = ghost_node_open(nullptr, "channel", port);
+        ghost_connection* here = ghost_connection_open(nullptr, "channel", port);
         ASSERT_NE(here, nullptr) << ghost_error();
-        got = network_read(here, text, 5);
-        EXPECT_EQ(network_write(here, "back", 4), 0);
-        ghost_node_close(here);
+        got = ghost_connection_read(here, text, 5);
+        EXPECT_EQ(ghost_connection_write(here, "back", 4), 0);
+        ghost_connection_close(here);
     });
-    ghost_node* there = nullptr;
+    ghost_connection* there = nullptr;
     for (int tries = 0; there == nullptr && tries < 500; tries++) {
-        there = ghost_node_open("localhost", "channel", port);
+        there = ghost_connection_open("localhost", "channel", port);
         if (there == nullptr) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
     ASSERT_NE(there, nullptr) << ghost_error();
-    EXPECT_EQ(network_write(there, "hello", 5), 0);
+    EXPECT_EQ(ghost_connection_write(there, "hello", 5), 0);
     char answer[5] = {};
-    EXPECT_EQ(network_read(there, answer, 4), 4);
+    EXPECT_EQ(ghost_connection_read(there, answer, 4), 4);
     EXPECT_STREQ(answer, "back");
-    ghost_node_close(there);
+    ghost_connection_close(there);
     other.join();
     EXPECT_EQ(got, 5);
     EXPECT_STREQ(text, "hello");
-    EXPECT_EQ(ghost_node_open("localhost", "", port), nullptr);
+    EXPECT_EQ(ghost_connection_open("localhost", "", port), nullptr);
     EXPECT_EQ(errno, EINVAL);
 }
 
 TEST(Api, MistakesAreToldAndCostNothing) {
-    ghost::v1::Ghost g;
-    EXPECT_EQ(plug_resource_object(777, g.get()), -1);
+    auto made = ghost::Ghost::make();
+    ASSERT_TRUE(made);
+    auto& g = *made;
+    EXPECT_EQ(ghost_plug(g.get(), 777), -1);
     EXPECT_EQ(errno, EINVAL);
     auto done = g.plug("lz4,level=many:/a");
     EXPECT_FALSE(done);
-    EXPECT_NE(done.message().find("many"), std::string::npos) << done.message();
+    EXPECT_EQ(done.failure().code, EINVAL);
+    EXPECT_NE(done.failure().text.find("many"), std::string::npos) << done.failure().text;
     EXPECT_EQ(ghost_set_then(g.get(), static_cast<ghost_then>(9)), -1);
-    EXPECT_EQ(associate_network_to_ghost("x", "channel", 0, g.get()), -1);
+    EXPECT_EQ(ghost_associate_network(g.get(), "x", "channel", 0), -1);
     EXPECT_EQ(ghost_load_class("/no/such.so"), -1);
-    EXPECT_EQ(export_process(g.get(), 1), -1);
-    pid_t process = 0;
-    EXPECT_FALSE(g.import_process(process));
+    EXPECT_EQ(ghost_export_process(g.get(), 1), -1);
+    EXPECT_FALSE(g.import_process());
+}
+
+TEST_F(ApiFolder, FilesAndConnectionsHaveOwnersInCpp) {
+    const auto path = path_ + "/a";
+    {
+        auto file = ghost::File::open(path);
+        ASSERT_TRUE(file);
+        ASSERT_TRUE(file->write("hello", 5));
+        ASSERT_TRUE(file->close());
+    }
+    auto file = ghost::File::open(path);
+    char text[6] = {};
+    EXPECT_EQ(*file->read(text, 5), 5U);
+    EXPECT_STREQ(text, "hello");
+    auto missing = ghost::File::open(path_ + "/missing");
+    auto got = missing->read(text, 5);
+    ASSERT_FALSE(got);
+    EXPECT_EQ(got.failure().code, ENOENT);
+    EXPECT_EQ(ghost::Connection::open("localhost", "", 1).failure().code, EINVAL);
+    EXPECT_EQ(ghost::resume_process(999999999).failure().code, ENOENT);
+    EXPECT_EQ(ghost::is_clone().failure().code, ENOENT);
+}
+
+// A program may know fewer or more figures than the library.
+TEST(Api, StructuresMayBeOlderOrNewerThanTheLibrary) {
+    auto g = ghost::Ghost::make();
+    struct {
+        ghost_statistics known;
+        uint64_t unknown;
+    } newer;
+    std::memset(&newer, 0xff, sizeof newer);
+    newer.known.size = sizeof newer;
+    ASSERT_EQ(ghost_get_statistics(g->get(), &newer.known), 0);
+    EXPECT_EQ(newer.known.total_us, 0);
+    EXPECT_EQ(newer.unknown, 0U);
+    ghost_statistics older;
+    std::memset(&older, 0xff, sizeof older);
+    older.size = offsetof(ghost_statistics, page_bytes);
+    ASSERT_EQ(ghost_get_statistics(g->get(), &older), 0);
+    EXPECT_EQ(older.bytes, 0U);
+    EXPECT_EQ(older.page_bytes, UINT64_MAX);
+    older.size = 0;
+    EXPECT_EQ(ghost_get_statistics(g->get(), &older), -1);
+    EXPECT_EQ(errno, EINVAL);
 }
 
 int init(void**, ghost_use, const char*, const ghost_resource_host*) {
@@ -136,9 +184,9 @@ TEST(Api, ClassIdsAreTakenOnce) {
     holes.id = 2001;
     holes.write = nullptr;
     EXPECT_EQ(ghost_register_class(&holes), -1);
-    ghost::v1::Ghost g;
-    EXPECT_TRUE(g.plug("broken:x"));
-    EXPECT_EQ(plug_resource_object(2000, g.get()), 0);
+    auto g = ghost::Ghost::make();
+    EXPECT_TRUE(g->plug("broken:x"));
+    EXPECT_TRUE(g->plug(2000, "x"));
 }
 
 }  // namespace

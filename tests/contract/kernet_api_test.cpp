@@ -4,14 +4,15 @@
 
 #include <cerrno>
 #include <string>
+#include <vector>
 
 #include "kernet-btl/include/kernet/kernet.hpp"
 #include "tests/contract/kernet_cluster.hpp"
 
 namespace {
 
-using kernet::v1::Node;
-using kernet::v1::Socket;
+using kernet::Node;
+using kernet::Socket;
 using kernettest::Cluster;
 
 constexpr int limit = 60'000;
@@ -25,72 +26,97 @@ TEST(KernetApi, NoManagerIsAnError) {
 class KernetApi2 : public testing::Test {
   protected:
     Cluster cluster_{2};
-    Node a_{cluster_.address(0).c_str()}, b_{cluster_.address(1).c_str()};
+    void SetUp() override {
+        ASSERT_TRUE(made_a_) << made_a_.failure().text;
+        ASSERT_TRUE(made_b_) << made_b_.failure().text;
+    }
+    kernet::Result<Node> made_a_ = Node::open(cluster_.address(0).c_str());
+    kernet::Result<Node> made_b_ = Node::open(cluster_.address(1).c_str());
+    Node &a_ = *made_a_, &b_ = *made_b_;
 };
 
 TEST_F(KernetApi2, AStreamOfAClass) {
-    ASSERT_TRUE(a_ && b_);
-    EXPECT_STREQ(kernet_node_name(a_.get()), "a");
-    const kernet_class pipe{"pipe", KERNET_DIRECT, 2, nullptr};
-    const int descriptor = kernet_register_class(a_.get(), &pipe);
-    ASSERT_GE(descriptor, 0);
-    kernet_stream stream = 0;
-    ASSERT_EQ(kernet_create_of(a_.get(), descriptor, &stream), 0) << kernet_error();
-    EXPECT_EQ(kernet_create_of(a_.get(), descriptor + 1, &stream), -1);
-    EXPECT_EQ(errno, ENOENT);
-    Socket one = a_.attach(stream), two = b_.attach(stream);
-    ASSERT_TRUE(one && two) << kernet_error();
+    EXPECT_EQ(a_.name(), "a");
+    const auto descriptor = a_.register_class("pipe", KERNET_DIRECT, 2);
+    ASSERT_TRUE(descriptor);
+    EXPECT_EQ(a_.register_class("pipe", KERNET_DIRECT, 100'000).failure().code, EINVAL);
+    const auto stream = a_.create(*descriptor);
+    ASSERT_TRUE(stream) << stream.failure().text;
+    EXPECT_EQ(a_.create(*descriptor + 1).failure().code, ENOENT);
+    auto made_one = a_.attach(*stream), made_two = b_.attach(*stream);
+    ASSERT_TRUE(made_one && made_two) << kernet_error();
+    Socket &one = *made_one, &two = *made_two;
     ASSERT_TRUE(one.wait(limit)) << kernet_error();
-    kernet_info info;
-    ASSERT_EQ(kernet_get_info(b_.get(), stream, &info), 0);
-    EXPECT_EQ(info.type, KERNET_DIRECT);
-    EXPECT_EQ(info.sockets, 2u);
-    EXPECT_EQ(info.connected, 2u);
-    EXPECT_STREQ(info.class_name, "pipe");
+    auto info = b_.info(*stream);
+    ASSERT_TRUE(info);
+    EXPECT_EQ(info->type, KERNET_DIRECT);
+    EXPECT_EQ(info->sockets, 2u);
+    EXPECT_EQ(info->connected, 2u);
+    EXPECT_STREQ(info->class_name, "pipe");
 
-    EXPECT_FALSE(two.recv(0));
-    EXPECT_EQ(errno, EAGAIN);
-    EXPECT_FALSE(two.recv(1));
-    EXPECT_EQ(errno, ETIMEDOUT);
+    EXPECT_EQ(two.recv(0).failure().code, EAGAIN);
+    EXPECT_EQ(two.recv(1).failure().code, ETIMEDOUT);
     const std::string text(300'000, 't');
     ASSERT_TRUE(one.send(text, limit)) << kernet_error();
     char little[10];
-    EXPECT_EQ(kernet_recv(b_.get(), two.number(), little, sizeof little, limit), -1);
-    EXPECT_EQ(errno, EMSGSIZE);
-    EXPECT_EQ(two.recv(limit), text);
+    EXPECT_EQ(two.recv(little, sizeof little, limit).failure().code, EMSGSIZE);
+    EXPECT_EQ(*two.recv(limit), text);
 
     auto handle = two.suspend();
     ASSERT_TRUE(handle) << kernet_error();
     ASSERT_TRUE(one.send("meanwhile", 0)) << kernet_error();
-    ASSERT_EQ(kernet_get_info(a_.get(), stream, &info), 0);
-    EXPECT_EQ(info.suspended, 1u);
-    Socket three = a_.wakeup(*handle);
-    ASSERT_TRUE(three) << kernet_error();
-    kernet_pollsocket polled{three.number(), KERNET_CAN_RECV, 0};
-    ASSERT_EQ(kernet_poll(a_.get(), &polled, 1, limit), 1);
-    EXPECT_EQ(polled.revents, KERNET_CAN_RECV);
-    EXPECT_EQ(three.recv(limit), "meanwhile");
-    EXPECT_FALSE(b_.wakeup(*handle));
-    EXPECT_EQ(errno, EPERM);
-    EXPECT_FALSE(b_.wakeup("no handle"));
-    EXPECT_EQ(errno, EBADMSG);
+    EXPECT_EQ(a_.info(*stream)->suspended, 1u);
+    auto woken = a_.wakeup(*handle);
+    ASSERT_TRUE(woken) << kernet_error();
+    Socket& three = *woken;
+    std::vector<kernet_pollsocket> polled{{three.number(), KERNET_CAN_RECV, 0}};
+    ASSERT_EQ(*a_.poll(polled, limit), 1u);
+    EXPECT_EQ(polled[0].revents, KERNET_CAN_RECV);
+    EXPECT_EQ(*three.recv(limit), "meanwhile");
+    EXPECT_EQ(b_.wakeup(*handle).failure().code, EPERM);
+    EXPECT_EQ(b_.wakeup("no handle").failure().code, EBADMSG);
     ASSERT_TRUE(three.unattach(limit));
-    EXPECT_FALSE(one.recv(limit));
-    EXPECT_EQ(errno, EPIPE);
+    EXPECT_EQ(one.recv(limit).failure().code, EPIPE);
+}
+
+TEST_F(KernetApi2, MessagesAreGatheredScatteredAndReadAsBytes) {
+    const auto stream = a_.create(KERNET_DIRECT, 2);
+    ASSERT_TRUE(stream);
+    auto made_one = a_.attach(*stream), made_two = b_.attach(*stream);
+    ASSERT_TRUE(made_one && made_two) << kernet_error();
+    Socket &one = *made_one, &two = *made_two;
+    ASSERT_TRUE(one.wait(limit));
+    char left[] = "abc", right[] = "defgh";
+    ASSERT_TRUE(one.send(std::vector<iovec>{{left, 3}, {right, 5}}, limit));
+    char head[2], rest[10] = {};
+    EXPECT_EQ(*two.recv(std::vector<iovec>{{head, 2}, {rest, 9}}, limit), 8u);
+    EXPECT_EQ(std::string(head, 2) + rest, "abcdefgh");
+    EXPECT_EQ(kernet_sendv(a_.get(), one.number(), nullptr, -1, 0), -1);
+    EXPECT_EQ(errno, EINVAL);
+    ASSERT_TRUE(two.set_mode(KERNET_BYTES));
+    ASSERT_TRUE(one.send("1234", limit) && one.send("5678", limit));
+    std::string all;
+    while (all.size() < 8) {
+        char some[3];
+        const auto got = two.recv(some, sizeof some, limit);
+        ASSERT_TRUE(got) << got.failure().text;
+        all.append(some, *got);
+    }
+    EXPECT_EQ(all, "12345678");
+    EXPECT_EQ(a_.destroy(*stream + 1).failure().code, ENOENT);
 }
 
 TEST_F(KernetApi2, ChannelsAndAManagerThatIsGone) {
-    ASSERT_TRUE(a_ && b_);
-    ASSERT_EQ(kernet_channel_open(b_.get(), 30), 0) << kernet_error();
-    ASSERT_EQ(kernet_channel_send(a_.get(), "b", 30, 7, "bytes", 5), 0) << kernet_error();
-    unsigned type = 0;
-    char from[8], bytes[8];
-    ASSERT_EQ(
-        kernet_channel_recv(b_.get(), 30, &type, from, sizeof from, bytes, sizeof bytes, limit), 5);
-    EXPECT_EQ(type, 7u);
-    EXPECT_STREQ(from, "a");
-    EXPECT_EQ(kernet_channel_send(a_.get(), "b", 31, 7, "bytes", 5), -1);
-    EXPECT_EQ(errno, EPERM);
+    ASSERT_TRUE(b_.open_channel(30)) << kernet_error();
+    ASSERT_TRUE(a_.send("b", 30, 7, "bytes")) << kernet_error();
+    const auto message = b_.recv(30, limit);
+    ASSERT_TRUE(message) << kernet_error();
+    EXPECT_EQ(message->type, 7u);
+    EXPECT_EQ(message->from, "a");
+    EXPECT_EQ(message->bytes, "bytes");
+    EXPECT_EQ(a_.send("b", 31, 7, "bytes").failure().code, EPERM);
+    EXPECT_EQ(b_.recv(31, 0).failure().code, ENOENT);
+    EXPECT_EQ(b_.open_channel(100'000).failure().code, EINVAL);
     cluster_.end(0, SIGKILL);
     kernet_stream stream;
     while (kernet_create(a_.get(), KERNET_FIFO, 0, &stream) == 0) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* A program in C on libghost and its installed headers, with the paper's names: a process goes into
  * a file, memory, the network and a class of the user's, and comes back going on where it was. */
-#include <ghost.h>
+#include <ghost/paper.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -93,14 +93,14 @@ static int reaped(pid_t pid) {
 
 /* Exports the subject through `out`, imports it through `in`: it goes on where it was. */
 static int goes_on(ghost_t out, ghost_t in, const char *file) {
-    struct ghost_statistics statistics;
+    struct ghost_statistics statistics = {.size = sizeof statistics};
     pid_t pid = start(file);
     long before;
     CHECK(pid > 0);
     CHECK(ghost_set_then(out, GHOST_THEN_KILL) == 0);
     CHECK(export_process(out, pid) == 0);
     CHECK(ghost_get_statistics(out, &statistics) == 0);
-    CHECK(statistics.page_bytes > 0 && statistics.stood_us > 0);
+    CHECK(statistics.page_bytes > 0 && statistics.stopped_us > 0);
     CHECK(reaped(pid));
     child = 0;
     before = count_in(file);
@@ -180,7 +180,7 @@ static int over_the_network(void) {
     pthread_t importer;
     pid_t pid, made = -1;
     long before;
-    ghost_node *node = NULL;
+    ghost_connection *node = NULL;
     char bytes[65536];
     ssize_t got;
     port = free_port();
@@ -197,13 +197,13 @@ static int over_the_network(void) {
     CHECK(pthread_create(&importer, NULL, import_over_network, &made) == 0);
     for (int tries = 0; node == NULL && tries < 500; tries++) {
         struct timespec pause = {0, 10000000};
-        node = ghost_node_open("localhost", "of this test", port);
+        node = ghost_connection_open("localhost", "of this test", port);
         if (node == NULL) nanosleep(&pause, NULL);
     }
     CHECK(node != NULL);
     while ((got = buff_read(bytes, buffer, sizeof bytes)) > 0)
         CHECK(network_write(node, bytes, (size_t)got) == 0);
-    ghost_node_close(node);
+    ghost_connection_close(node);
     CHECK(pthread_join(importer, NULL) == 0);
     CHECK(made == pid);
     child = made;
@@ -224,7 +224,7 @@ static int through_a_class_of_ones_own(void) {
     snprintf(text, sizeof text, "%s/objects", folder);
     CHECK(ghost_set_parameters(out, text) == 0);
     snprintf(text, sizeof text, "objects:%s/objects", folder);
-    CHECK(ghost_plug_specification(text, in) == 0);
+    CHECK(ghost_plug_specification(in, text) == 0);
     good = goes_on(out, in, file);
     ghost_free(out), ghost_free(in);
     return good;
@@ -236,8 +236,8 @@ static int packed(void) {
     int good;
     path_in(file, "count");
     snprintf(text, sizeof text, "zstd:%s/packed", folder);
-    CHECK(ghost_plug_specification(text, out) == 0);
-    CHECK(ghost_plug_specification(text + 5, in) == 0); /* it tells itself how it is packed */
+    CHECK(ghost_plug_specification(out, text) == 0);
+    CHECK(ghost_plug_specification(in, text + 5) == 0); /* it tells itself how it is packed */
     good = goes_on(out, in, file);
     ghost_free(out), ghost_free(in);
     return good;
@@ -251,9 +251,9 @@ static int failures_leave_the_original_running(void) {
     pid = start(file);
     CHECK(pid > 0);
     CHECK(export_process(g, pid) == -1 && errno == EINVAL); /* nothing is plugged */
-    CHECK(ghost_plug_specification("/no/such/folder/ghost", g) == 0);
+    CHECK(ghost_plug_specification(g, "/no/such/folder/ghost") == 0);
     CHECK(export_process(g, pid) == -1 && errno == ENOENT);
-    CHECK(ghost_plug_specification("/dev/full", g) == 0);
+    CHECK(ghost_plug_specification(g, "/dev/full") == 0);
     CHECK(export_process(g, pid) == -1 && errno == ENOSPC);
     CHECK(strstr(ghost_error(), "/dev/full") != NULL);
     CHECK(comes_further(file, count_in(file)));

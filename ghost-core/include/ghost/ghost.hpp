@@ -1,39 +1,58 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Ghost from C++: owners of what ghost.h gives. Header only; link with libghost (pkg-config ghost).
+// Ghost from C++17: owners of what ghost.h gives. Header only; link with libghost (pkg-config
+// ghost).
 //
-//   ghost::v1::Ghost g;
-//   if (auto done = g.plug("zstd:/var/ghosts/a"); !done) …done.message()…
-//   if (auto done = g.export_process(pid); !done) …
+//   auto g = ghost::Ghost::make();
+//   if (auto done = g->plug("zstd:/var/ghosts/a"); !done) …done.failure().text…
+//   if (auto done = g->export_process(pid); !done) …
+//
+// ghost.h says of each function who owns what, how it fails, and what threads, fork(2) and signal
+// handlers may do. An object that was moved from may only be destroyed or assigned to.
 #pragma once
 
+#include <cerrno>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 
 #include "../ghost.h"
 
-namespace ghost::v1 {
+namespace ghost {
+inline namespace v2 {
 
-// Success, or why not.
-class [[nodiscard]] Done {
-  public:
-    Done() = default;
-    // Of a C call's result: negative means failed, and ghost_error() says why.
-    static Done of(int64_t result) {
-        Done out;
-        if (result < 0) out.message_ = ghost_error();
-        out.ok_ = result >= 0;
-        return out;
+// Why a call failed: errno, and ghost_error() at that time.
+struct Failure {
+    int code = 0;
+    std::string text;
+    static Failure of_call() {
+        const int code = errno;
+        return {code, ghost_error()};
     }
-    explicit operator bool() const { return ok_; }
-    const std::string& message() const { return message_; }
-
-  private:
-    bool ok_ = true;
-    std::string message_;
 };
 
+// A value, or why there is none.
+template <typename T>
+class [[nodiscard]] Result {
+  public:
+    Result(T value) : value_(std::move(value)) {}              // NOLINT: implicit
+    Result(Failure failure) : failure_(std::move(failure)) {}  // NOLINT: implicit
+    explicit operator bool() const { return value_.has_value(); }
+    T& operator*() { return *value_; }
+    const T& operator*() const { return *value_; }
+    T* operator->() { return &*value_; }
+    const T* operator->() const { return &*value_; }
+    const Failure& failure() const { return failure_; }
+
+  private:
+    std::optional<T> value_;
+    Failure failure_;
+};
+using Done = Result<std::monostate>;
+
 namespace detail {
+
 template <auto function>
 struct Free {
     template <typename T>
@@ -41,63 +60,164 @@ struct Free {
         function(object);
     }
 };
+
+inline Done done(int result) {
+    if (result < 0) return Failure::of_call();
+    return std::monostate();
+}
+
+// Of a call that gives bytes or a process number.
+template <typename T, typename Got>
+Result<T> value(Got got) {
+    if (got < 0) return Failure::of_call();
+    return static_cast<T>(got);
+}
+
 }  // namespace detail
 
-// A ghost in memory. Growing; empty() if there was no memory for it.
+// A ghost in memory; it grows.
 class Buffer {
   public:
-    explicit Buffer(size_t size = 0) : buffer_(ghost_buffer_create(size)) {}
-    bool empty() const { return !buffer_; }
-    size_t size() const { return ghost_buffer_size(buffer_.get()); }
-    ssize_t read(void* data, size_t size) { return ghost_buffer_read(data, buffer_.get(), size); }
-    Done write(const void* data, size_t size) {
-        return Done::of(ghost_buffer_write(buffer_.get(), data, size));
+    // `size` bytes of it are touched at once.
+    static Result<Buffer> make(size_t size = 0) {
+        Buffer out(ghost_buffer_create(size));
+        if (!out.buffer_) return Failure::of_call();
+        return out;
     }
-    void rewind() { ghost_buffer_rewind(buffer_.get()); }
-    void clear() { ghost_buffer_clear(buffer_.get()); }
+    size_t size() const { return ghost_buffer_size(get()); }
+    Result<size_t> read(void* data, size_t size) {
+        return detail::value<size_t>(ghost_buffer_read(get(), data, size));
+    }
+    Done write(const void* data, size_t size) {
+        return detail::done(ghost_buffer_write(get(), data, size));
+    }
+    void rewind() { ghost_buffer_rewind(get()); }
+    void clear() { ghost_buffer_clear(get()); }
     ghost_buffer* get() const { return buffer_.get(); }
 
   private:
+    explicit Buffer(ghost_buffer* buffer) : buffer_(buffer) {}
     std::unique_ptr<ghost_buffer, detail::Free<ghost_buffer_free>> buffer_;
 };
 
-struct Statistics : ghost_statistics {};
+// A file that is written or read, complete or absent.
+class File {
+  public:
+    static Result<File> open(const std::string& path) {
+        File out(ghost_file_open(path.c_str()));
+        if (!out.file_) return Failure::of_call();
+        return out;
+    }
+    Result<size_t> read(void* data, size_t size) {
+        return detail::value<size_t>(ghost_file_read(get(), data, size));
+    }
+    Done write(const void* data, size_t size) {
+        return detail::done(ghost_file_write(get(), data, size));
+    }
+    // Gives what was written its name. The destructor does that too, and nobody hears of a failure.
+    Done close() { return detail::done(ghost_file_close(file_.release())); }
+    ghost_file* get() const { return file_.get(); }
+
+  private:
+    explicit File(ghost_file* file) : file_(file) {}
+    std::unique_ptr<ghost_file, detail::Free<ghost_file_close>> file_;
+};
+
+// Bytes to and from another node.
+class Connection {
+  public:
+    static Result<Connection> open(const std::string& node, const std::string& channel, int port) {
+        return of(ghost_connection_open(node.c_str(), channel.c_str(), port));
+    }
+    // Waits for one that connects.
+    static Result<Connection> wait(const std::string& channel, int port) {
+        return of(ghost_connection_open(nullptr, channel.c_str(), port));
+    }
+    Result<size_t> read(void* data, size_t size) {
+        return detail::value<size_t>(ghost_connection_read(get(), data, size));
+    }
+    Done write(const void* data, size_t size) {
+        return detail::done(ghost_connection_write(get(), data, size));
+    }
+    ghost_connection* get() const { return connection_.get(); }
+
+  private:
+    explicit Connection(ghost_connection* connection) : connection_(connection) {}
+    static Result<Connection> of(ghost_connection* connection) {
+        Connection out(connection);
+        if (!out.connection_) return Failure::of_call();
+        return out;
+    }
+    std::unique_ptr<ghost_connection, detail::Free<ghost_connection_close>> connection_;
+};
 
 class Ghost {
   public:
-    Ghost() : ghost_(ghost_create()) {}
-
-    // "file:/a", "zstd:/a", "stripe:/a;/b", "mine:parameters"; docs/API.md.
-    Done plug(const std::string& specification) {
-        return Done::of(ghost_plug_specification(specification.c_str(), ghost_.get()));
+    static Result<Ghost> make() {
+        Ghost out(ghost_create());
+        if (!out.ghost_) return Failure::of_call();
+        return out;
     }
-    // The buffer must outlive the export or import.
+    // "file:/a", "zstd:/a", "stripe:/a;/b", "mine:parameters".
+    Done plug(const std::string& specification) {
+        return detail::done(ghost_plug_specification(get(), specification.c_str()));
+    }
+    // A class by its id, with its parameters.
+    Done plug(uint32_t class_id, const std::string& parameters) {
+        if (auto plugged = detail::done(ghost_plug(get(), class_id)); !plugged) return plugged;
+        return detail::done(ghost_set_parameters(get(), parameters.c_str()));
+    }
+    // The buffer or file must outlive the export or import.
     Done plug(Buffer& buffer) {
-        return Done::of(ghost_associate_buffer(buffer.get(), ghost_.get()));
+        if (auto plugged = detail::done(ghost_plug(get(), GHOST_MEMORY)); !plugged) return plugged;
+        return detail::done(ghost_associate_buffer(get(), buffer.get()));
+    }
+    Done plug(File& file) {
+        if (auto plugged = detail::done(ghost_plug(get(), GHOST_FILE)); !plugged) return plugged;
+        return detail::done(ghost_associate_file(get(), file.get()));
     }
     // Node: for an export the host to connect to; an import waits for it.
     Done plug_network(const std::string& node, const std::string& channel, int port) {
-        return Done::of(ghost_associate_network(node.c_str(), channel.c_str(), port, ghost_.get()));
+        if (auto plugged = detail::done(ghost_plug(get(), GHOST_NETWORK)); !plugged) return plugged;
+        return detail::done(ghost_associate_network(get(), node.c_str(), channel.c_str(), port));
     }
-    Done then(ghost_then what) { return Done::of(ghost_set_then(ghost_.get(), what)); }
+    Done then(ghost_then what) { return detail::done(ghost_set_then(get(), what)); }
     Done export_process(pid_t process) {
-        return Done::of(ghost_export_process(ghost_.get(), process));
+        return detail::done(ghost_export_process(get(), process));
     }
-    // The process's number in `process`.
-    Done import_process(pid_t& process) {
-        process = ghost_import_process(ghost_.get());
-        return Done::of(process);
-    }
-    Statistics statistics() const {
-        Statistics out{};
-        ghost_get_statistics(ghost_.get(), &out);
+    Result<pid_t> import_process() { return detail::value<pid_t>(ghost_import_process(get())); }
+    ghost_statistics statistics() const {
+        ghost_statistics out{};
+        out.size = sizeof out;
+        ghost_get_statistics(get(), &out);
         return out;
     }
     ghost_object* get() const { return ghost_.get(); }
 
   private:
-    using Free = detail::Free<ghost_free>;
-    std::unique_ptr<ghost_object, Free> ghost_;
+    explicit Ghost(ghost_object* ghost) : ghost_(ghost) {}
+    std::unique_ptr<ghost_object, detail::Free<ghost_free>> ghost_;
 };
 
-}  // namespace ghost::v1
+// Processes by their numbers.
+inline Done resume_process(pid_t process) {
+    return detail::done(ghost_resume_process(process));
+}
+inline Done destroy_process(pid_t process) {
+    return detail::done(ghost_destroy_process(process));
+}
+// Whether this process is a clone; a failure where nobody can tell.
+inline Result<bool> is_clone() {
+    return detail::value<bool>(ghost_is_clone());
+}
+
+// Classes of one's own.
+inline Done register_class(const ghost_resource_class& table) {
+    return detail::done(ghost_register_class(&table));
+}
+inline Done load_class(const std::string& shared_object) {
+    return detail::done(ghost_load_class(shared_object.c_str()));
+}
+
+}  // namespace v2
+}  // namespace ghost

@@ -1,105 +1,243 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// KerNet from C++: kernet.h with owners. Header only; see docs/KERNET.md.
+// KerNet from C++17: kernet.h with owners. Header only; link with libkernet (pkg-config kernet).
+//
+//   auto node = kernet::Node::open();
+//   auto stream = node->create(KERNET_DIRECT, 2);
+//   auto socket = node->attach(*stream);
+//   if (auto sent = socket->send("hello"); !sent) …sent.failure().text…
+//
+// kernet.h says of each function who owns what, how it fails, and what threads, fork(2) and signal
+// handlers may do. An object that was moved from may only be destroyed or assigned to.
 #pragma once
 
 #include <cerrno>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "../kernet.h"
 
-namespace kernet::v1 {
+namespace kernet {
+inline namespace v2 {
 
-// A socket of a stream. Gives itself back, without waiting, when destroyed. The node must outlive
+// Why a call failed: errno, and kernet_error() at that time.
+struct Failure {
+    int code = 0;
+    std::string text;
+    static Failure of_call() {
+        const int code = errno;
+        return {code, kernet_error()};
+    }
+};
+
+// A value, or why there is none.
+template <typename T>
+class [[nodiscard]] Result {
+  public:
+    Result(T value) : value_(std::move(value)) {}              // NOLINT: implicit
+    Result(Failure failure) : failure_(std::move(failure)) {}  // NOLINT: implicit
+    explicit operator bool() const { return value_.has_value(); }
+    T& operator*() { return *value_; }
+    const T& operator*() const { return *value_; }
+    T* operator->() { return &*value_; }
+    const T* operator->() const { return &*value_; }
+    const Failure& failure() const { return failure_; }
+
+  private:
+    std::optional<T> value_;
+    Failure failure_;
+};
+using Done = Result<std::monostate>;
+
+namespace detail {
+inline Done done(int result) {
+    if (result < 0) return Failure::of_call();
+    return std::monostate();
+}
+inline Result<size_t> size(ssize_t got) {
+    if (got < 0) return Failure::of_call();
+    return static_cast<size_t>(got);
+}
+}  // namespace detail
+
+// A socket of a stream. Leaves the stream, without waiting, when destroyed. The node must outlive
 // it.
 class Socket {
   public:
-    Socket() = default;
-    Socket(kernet_node* node, int number) : node_(node), number_(number) {}
     Socket(Socket&& other) noexcept
         : node_(other.node_), number_(std::exchange(other.number_, -1)) {}
     Socket& operator=(Socket&& other) noexcept {
         if (this == &other) return *this;
-        if (number_ > 0) kernet_unattach(node_, number_, 0);
+        drop();
         node_ = other.node_;
         number_ = std::exchange(other.number_, -1);
         return *this;
     }
-    ~Socket() {
-        if (number_ > 0) kernet_unattach(node_, number_, 0);
-    }
+    ~Socket() { drop(); }
 
-    // False: kernet_error() says why there is no socket.
-    explicit operator bool() const { return number_ > 0; }
     int number() const { return number_; }
 
-    bool wait(int timeout = -1) { return kernet_wait(node_, number_, timeout) == 0; }
-    bool send(std::string_view bytes, int timeout = -1) {
-        return kernet_send(node_, number_, bytes.data(), bytes.size(), timeout) == 0;
+    // Until all sockets of the stream are attached.
+    Done wait(int timeout = -1) { return detail::done(kernet_wait(node_, number_, timeout)); }
+    Done send(std::string_view bytes, int timeout = -1) {
+        return detail::done(kernet_send(node_, number_, bytes.data(), bytes.size(), timeout));
     }
-    // A message of any size; nothing on an error (errno).
-    std::optional<std::string> recv(int timeout = -1) {
-        std::string bytes(64 * 1024, '\0');
-        ssize_t got = kernet_recv(node_, number_, bytes.data(), bytes.size(), timeout);
-        while (got < 0 && errno == EMSGSIZE && bytes.size() < (size_t{1} << 30)) {
-            bytes.resize(bytes.size() * 4);
-            got = kernet_recv(node_, number_, bytes.data(), bytes.size(), 0);
+    // One message, gathered from parts.
+    Done send(const std::vector<iovec>& parts, int timeout = -1) {
+        return detail::done(
+            kernet_sendv(node_, number_, parts.data(), static_cast<int>(parts.size()), timeout));
+    }
+    // EMSGSIZE: the message is larger than the buffer and stays queued.
+    Result<size_t> recv(void* bytes, size_t size, int timeout = -1) {
+        return detail::size(kernet_recv(node_, number_, bytes, size, timeout));
+    }
+    // One message, scattered over parts.
+    Result<size_t> recv(const std::vector<iovec>& parts, int timeout = -1) {
+        return detail::size(
+            kernet_recvv(node_, number_, parts.data(), static_cast<int>(parts.size()), timeout));
+    }
+    // A message of any size.
+    Result<std::string> recv(int timeout = -1) {
+        char first[first_size];
+        ssize_t got = kernet_recv(node_, number_, first, sizeof first, timeout);
+        if (got >= 0) return std::string(first, static_cast<size_t>(got));
+        std::string bytes;
+        for (size_t room = 16 * first_size; got < 0 && errno == EMSGSIZE && room <= longest;
+             room *= 4) {
+            bytes.resize(room);
+            got = kernet_recv(node_, number_, bytes.data(), room, 0);
         }
-        if (got < 0) return std::nullopt;
+        if (got < 0) return Failure::of_call();
         bytes.resize(static_cast<size_t>(got));
         return bytes;
     }
-    // The handle; the socket is no longer one.
-    std::optional<std::string> suspend() {
+    Done set_mode(kernet_mode mode) { return detail::done(kernet_set_mode(node_, number_, mode)); }
+    // The handle; this object has no socket any more.
+    Result<std::string> suspend() {
         void* bytes = nullptr;
         size_t size = 0;
-        if (kernet_suspend(node_, number_, &bytes, &size) != 0) return std::nullopt;
+        if (kernet_suspend(node_, number_, &bytes, &size) != 0) return Failure::of_call();
         number_ = -1;
-        std::string handle(static_cast<const char*>(bytes), size);
-        kernet_free(bytes);
-        return handle;
+        const std::unique_ptr<void, void (*)(void*)> owned(bytes, kernet_free);
+        return std::string(static_cast<const char*>(bytes), size);
     }
-    bool unattach(int timeout = -1) {
-        if (kernet_unattach(node_, number_, timeout) != 0) return false;
-        number_ = -1;
-        return true;
+    Done unattach(int timeout = -1) {
+        auto left = detail::done(kernet_unattach(node_, number_, timeout));
+        if (left) number_ = -1;
+        return left;
     }
 
   private:
-    kernet_node* node_ = nullptr;
-    int number_ = -1;
+    friend class Node;
+    static constexpr size_t first_size = 4096, longest = size_t{1} << 30;
+    Socket(kernet_node* node, int number) : node_(node), number_(number) {}
+    void drop() {
+        if (number_ > 0) kernet_unattach(node_, number_, 0);
+    }
+
+    kernet_node* node_;
+    int number_;
+};
+
+// A message of a channel.
+struct ChannelMessage {
+    std::string from;  // the sender's node
+    unsigned type = 0;
+    std::string bytes;
 };
 
 // A process's part in streams.
 class Node {
   public:
-    explicit Node(const char* manager = nullptr) : node_(kernet_open(manager)) {}
-    Node(Node&& other) noexcept : node_(std::exchange(other.node_, nullptr)) {}
-    Node& operator=(Node&&) = delete;
-    ~Node() { kernet_close(node_); }
+    // nullptr: $KERNET_MANAGER, else kernetd's own default.
+    static Result<Node> open(const char* manager = nullptr) {
+        Node out(kernet_open(manager));
+        if (!out.node_) return Failure::of_call();
+        return out;
+    }
 
-    // False: kernet_error() says why there is no connection.
-    explicit operator bool() const { return node_ != nullptr; }
-    kernet_node* get() const { return node_; }
+    kernet_node* get() const { return node_.get(); }
+    std::string name() const { return kernet_node_name(get()); }
+    // Readable when something has changed since the last poll(); the node's.
+    int fd() const { return kernet_fd(get()); }
 
-    // 0 on an error.
-    kernet_stream create(kernet_type type, unsigned sockets) {
+    // Streams. The class's descriptor.
+    Result<int> register_class(const std::string& name, kernet_type type, unsigned sockets,
+                               const std::string& filters = {}) {
+        const kernet_class properties{sizeof(kernet_class), name.c_str(), type, sockets,
+                                      filters.c_str()};
+        const int made = kernet_register_class(get(), &properties);
+        if (made < 0) return Failure::of_call();
+        return made;
+    }
+    Result<kernet_stream> create(int class_descriptor) {
         kernet_stream stream = 0;
-        return kernet_create(node_, type, sockets, &stream) == 0 ? stream : 0;
+        if (kernet_create_of(get(), class_descriptor, &stream) != 0) return Failure::of_call();
+        return stream;
     }
-    bool destroy(kernet_stream stream) { return kernet_destroy(node_, stream) == 0; }
-    Socket attach(kernet_stream stream, kernet_role role = KERNET_BOTH) {
-        return {node_, kernet_attach(node_, stream, role)};
+    Result<kernet_stream> create(kernet_type type, unsigned sockets) {
+        kernet_stream stream = 0;
+        if (kernet_create(get(), type, sockets, &stream) != 0) return Failure::of_call();
+        return stream;
     }
-    Socket wakeup(std::string_view handle) {
-        return {node_, kernet_wakeup(node_, handle.data(), handle.size())};
+    Done destroy(kernet_stream stream) { return detail::done(kernet_destroy(get(), stream)); }
+    Result<kernet_info> info(kernet_stream stream) {
+        kernet_info out{};
+        out.size = sizeof out;
+        if (kernet_get_info(get(), stream, &out) != 0) return Failure::of_call();
+        return out;
+    }
+
+    // Sockets.
+    Result<Socket> attach(kernet_stream stream, kernet_role role = KERNET_BOTH) {
+        return socket(kernet_attach(get(), stream, role));
+    }
+    Result<Socket> wakeup(std::string_view handle) {
+        return socket(kernet_wakeup(get(), handle.data(), handle.size()));
+    }
+    // How many are ready: each one's `revents`.
+    Result<size_t> poll(std::vector<kernet_pollsocket>& sockets, int timeout = -1) {
+        return detail::size(
+            kernet_poll(get(), sockets.data(), static_cast<unsigned>(sockets.size()), timeout));
+    }
+
+    // Channels between nodes.
+    Done open_channel(unsigned channel) {
+        return detail::done(kernet_channel_open(get(), channel));
+    }
+    Done send(const std::string& to, unsigned channel, unsigned type, std::string_view bytes) {
+        return detail::done(
+            kernet_channel_send(get(), to.c_str(), channel, type, bytes.data(), bytes.size()));
+    }
+    Result<ChannelMessage> recv(unsigned channel, int timeout = -1) {
+        ChannelMessage out;
+        char from[longest_name] = {};
+        out.bytes.resize(longest_message);
+        const ssize_t got = kernet_channel_recv(get(), channel, &out.type, from, sizeof from,
+                                                out.bytes.data(), out.bytes.size(), timeout);
+        if (got < 0) return Failure::of_call();
+        out.bytes.resize(static_cast<size_t>(got));
+        out.from = from;
+        return out;
     }
 
   private:
-    kernet_node* node_;
+    static constexpr size_t longest_name = 256, longest_message = 48 * 1024;
+    struct Close {
+        void operator()(kernet_node* node) const { kernet_close(node); }
+    };
+    explicit Node(kernet_node* node) : node_(node) {}
+    Result<Socket> socket(int number) {
+        if (number < 0) return Failure::of_call();
+        return Socket(get(), number);
+    }
+
+    std::unique_ptr<kernet_node, Close> node_;
 };
 
-}  // namespace kernet::v1
+}  // namespace v2
+}  // namespace kernet
