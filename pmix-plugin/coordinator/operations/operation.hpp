@@ -3,22 +3,80 @@
 // operations; each is a table of states and what its messages mean in them.
 #pragma once
 
+#include <algorithm>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <utility>
 
+#include "base/state_machine.hpp"
 #include "pmix-plugin/coordinator/job_lock.hpp"
 #include "pmix-plugin/coordinator/liveness.hpp"
-#include "pmix-plugin/coordinator/operations/epochs.hpp"
 #include "pmix-plugin/coordinator/operations/fences.hpp"
-#include "pmix-plugin/coordinator/operations/phase.hpp"
 #include "pmix-plugin/coordinator/policy.hpp"
+#include "pmix-plugin/coordinator/settings.hpp"
 #include "pmix-plugin/runtime/interface/background.hpp"
 #include "pmix-plugin/runtime/interface/directory.hpp"
 
 namespace ghost::plugin {
+
+enum class Phase : uint8_t {
+    prepare,  // nothing has been done to a rank
+    quiesce,  // the job's fences are held, gates close
+    capture,  // trees stand; their state is taken
+    commit,   // it becomes what holds from now on
+    resume,   // ranks go on, here or there
+    finish,   // over
+};
+
+// A row of an operation's table. An operation that is refused what its table does not have gives up
+// as far as it can: see Operation::impossible().
+template <typename State>
+struct OperationRow {
+    State state;
+    const char* name;
+    Phase phase;
+    uint32_t next;
+    // Longest stay, or longest time without progress; none: the state does not wait.
+    int64_t CoordinatorSettings::*limit = nullptr;
+    // Ranks stand, or are about to: whoever serves them must not wait for a processor.
+    bool urgent = false;
+    // Every daemon has to answer: one that has gone silent is given up first.
+    bool every_daemon = false;
+
+    constexpr int64_t limit_us(const CoordinatorSettings& settings) const {
+        if (limit == nullptr) return 0;
+        return settings.*limit + (every_daemon ? settings.until_given_up_us() : 0);
+    }
+};
+
+// The numbers of the job's placements: one for every move, in the order in which they are reserved.
+// Loop thread only; owned by the coordinator. Of a rank's placements a later one has the higher
+// number: moves of one rank come one after the other. A number whose move came to nothing may be
+// given again: nobody has ever been anywhere by it.
+class Epochs {
+  public:
+    // The highest that was decided.
+    uint32_t now() const { return now_; }
+    // The job goes on from a snapshot.
+    void set(uint32_t epoch) { now_ = epoch; }
+    uint32_t reserve(uint64_t seq) {
+        uint32_t highest = now_;
+        for (const auto& [other, epoch] : reserved_) highest = std::max(highest, epoch);
+        return reserved_[seq] = highest + 1;
+    }
+    void decide(uint64_t seq) {
+        if (auto it = reserved_.find(seq); it != reserved_.end()) now_ = std::max(now_, it->second);
+        reserved_.erase(seq);
+    }
+    void give_back(uint64_t seq) { reserved_.erase(seq); }
+
+  private:
+    uint32_t now_ = 0;
+    std::map<uint64_t, uint32_t> reserved_;  // by operation
+};
 
 class Operation;
 class Engine;

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/control_socket.hpp"
-#include "pmix-plugin/runtime/interface/daemon_inbox.hpp"
+#include "pmix-plugin/runtime/interface/messenger.hpp"
 
 namespace ghost::plugin {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "pmix-plugin/runtime/interface/daemon_inbox.hpp"
+#include "pmix-plugin/runtime/interface/messenger.hpp"
 
 #include <fmt/format.h>
 
