@@ -42,13 +42,13 @@ Result<core::LiveExport> send_live(pid_t pid, core::Resource& out, core::PageOrd
 
 Result<LiveReceived> receive_live(core::Resource& in) {
     GHOST_TRY(in.init());
-    auto folder = CriuFolder::make();
-    if (!folder) return folder.error();
-    GHOST_TRY(folder->warm());
+    core::WorkFolder folder;
+    GHOST_TRY(folder.make("plain"));
     LiveReceived out;
     int inner = 0;
     core::LiveImportRequest request;
-    request.criu = folder->settings();
+    request.criu = criu_in(folder);
+    GHOST_TRY(core::warm_up_once(request.criu));
     request.inherit = [&](const Json& metadata) -> Result<std::vector<core::InheritFd>> {
         const auto process = metadata.value("process", Json());
         if (!process.is_object())

@@ -21,38 +21,6 @@
 #include "tools/verbs/verb.hpp"
 
 namespace ghost::tools {
-namespace {
-
-// The child's life of Guard::start.
-[[noreturn]] void be_guard(Fd pipe, Guard::Duty duty, pid_t root, const std::string& folder) {
-    ::setsid();
-    ::prctl(PR_SET_NAME, "ghost-guard");
-    sigset_t all;
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, nullptr);
-    const int fd = pipe.release();
-    ::dup2(fd, 3);
-    ::syscall(SYS_close_range, 4u, ~0u, 0u);
-    const int null = ::open("/dev/null", O_RDWR);
-    for (int i = 0; i < 3; ++i) ::dup2(null, i);
-    ::close(null);
-    char word = 0;
-    ssize_t got = 0;
-    while ((got = ::read(3, &word, 1)) < 0 && errno == EINTR) {
-    }
-    if (got == 1) ::_exit(0);
-    if (duty == Guard::Duty::kill) {
-        ::kill(root, SIGKILL);
-    } else if (auto resumed = core::resume_tree(root); !resumed.ok()) {
-        ::_exit(1);
-    }
-    std::error_code ignored;
-    if (!folder.empty()) std::filesystem::remove_all(folder, ignored);
-    ::_exit(0);
-}
-
-}  // namespace
-
 bool ends_with_caller(int fd) {
     struct stat info {};
     return ::fstat(fd, &info) != 0 || S_ISFIFO(info.st_mode) || S_ISSOCK(info.st_mode) ||
@@ -81,35 +49,11 @@ void reopen_foreign_stdio() {
     }
 }
 
-// Those of commands that were killed are removed on the way.
-Result<CriuFolder> CriuFolder::make() {
-    const std::string mine = fmt::format("ghost-plain-{}-", ::geteuid());
-    std::error_code ignored;
-    for (const auto& entry : std::filesystem::directory_iterator("/dev/shm", ignored)) {
-        const std::string name = entry.path().filename();
-        const pid_t owner = name.starts_with(mine) ? std::atoi(name.c_str() + mine.size()) : 0;
-        if (owner > 0 && ::kill(owner, 0) != 0 && errno == ESRCH)
-            std::filesystem::remove_all(entry.path(), ignored);
-    }
-    std::string path = fmt::format("/dev/shm/{}{}-XXXXXX", mine, ::getpid());
-    if (::mkdtemp(path.data()) == nullptr) return sys_error("make folder", path);
-    return CriuFolder(path);
-}
-
-CriuFolder::~CriuFolder() {
-    std::error_code ignored;
-    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
-}
-
-core::CriuSettings CriuFolder::settings() const {
+core::CriuSettings criu_in(const core::WorkFolder& folder) {
     core::CriuSettings out;
     out.program = find_paths().criu;
-    out.work_dir = path_;
+    out.work_dir = folder.path();
     return out;
-}
-
-Status CriuFolder::warm() const {
-    return core::warm_up_once(settings());
 }
 
 std::string own_program() {
@@ -120,37 +64,6 @@ std::string own_program() {
 std::string init_program() {
     const std::string wrapper = find_paths().wrapper;
     return wrapper.substr(0, wrapper.rfind('/') + 1) + "ghost-init";
-}
-
-Result<Guard> Guard::start(Duty duty, pid_t root, const std::string& folder) {
-    int ends[2];
-    if (::pipe2(ends, O_CLOEXEC) != 0) return sys_error("make a pipe");
-    Guard out;
-    Fd theirs(ends[0]);
-    out.pipe_.reset(ends[1]);
-    out.pid_ = ::fork();
-    if (out.pid_ < 0) return sys_error("start a guard");
-    if (out.pid_ == 0) {
-        out.pipe_.reset();
-        be_guard(std::move(theirs), duty, root, folder);
-    }
-    return out;
-}
-
-Guard& Guard::operator=(Guard&& other) noexcept {
-    dismiss();
-    pipe_ = std::move(other.pipe_);
-    pid_ = std::exchange(other.pid_, 0);
-    return *this;
-}
-
-void Guard::dismiss() {
-    if (pid_ <= 0) return;
-    const char word = 'q';
-    while (::write(pipe_.get(), &word, 1) < 0 && errno == EINTR) {
-    }
-    pipe_.reset();
-    ::waitpid(std::exchange(pid_, 0), nullptr, 0);
 }
 
 int attend(const core::PlainTree& tree, const core::Signals& signals) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What the verbs for processes outside of MPI share: criu's folder, a sure end of an export, the
-// life as the parent of a tree, and where standard input and output lead.
+// What the verbs for processes outside of MPI share: a sure end of an export, the life as the
+// parent of a tree, and where standard input and output lead.
 #pragma once
 
 #include <functional>
@@ -13,53 +13,17 @@
 #include "base/result.hpp"
 #include "ghost-core/engine/plain.hpp"
 #include "ghost-core/criu/signals.hpp"
+#include "ghost-core/supervisor/work_folder.hpp"
 
 namespace ghost::tools {
 
-// A folder of one export or import on tmpfs, removed with the object, and criu called in it.
-class CriuFolder {
-  public:
-    static Result<CriuFolder> make();
-    CriuFolder(CriuFolder&& other) noexcept : path_(std::exchange(other.path_, {})) {}
-    CriuFolder& operator=(CriuFolder&&) = delete;
-    ~CriuFolder();
-
-    core::CriuSettings settings() const;
-    // core::warm_up_once().
-    Status warm() const;
-    const std::string& path() const { return path_; }
-
-  private:
-    explicit CriuFolder(std::string path) : path_(std::move(path)) {}
-    std::string path_;
-};
+// criu, called in a folder.
+core::CriuSettings criu_in(const core::WorkFolder& folder);
 
 // This program, for starting it again elsewhere.
 std::string own_program();
 // Where ghost-init is.
 std::string init_program();
-
-// A small process beside this one that acts when this one is killed.
-class Guard {
-  public:
-    enum class Duty {
-        resume,  // let the tree go on
-        kill,    // end it
-    };
-    // Forks; a thread of this process must not hold locks the child needs (call it early).
-    static Result<Guard> start(Duty duty, pid_t root, const std::string& folder = {});
-    Guard() = default;
-    Guard(Guard&& other) noexcept
-        : pipe_(std::move(other.pipe_)), pid_(std::exchange(other.pid_, 0)) {}
-    Guard& operator=(Guard&&) noexcept;
-    ~Guard() { dismiss(); }
-    // All is well: it ends without doing anything, and is reaped.
-    void dismiss();
-
-  private:
-    Fd pipe_;
-    pid_t pid_ = 0;
-};
 
 // What a ghost's standard descriptors outside of its tree become here: ours, if they are of the
 // same kind, else new ends that relays connect with ours.

@@ -128,14 +128,15 @@ Result<Departure> Departure::begin(pid_t pid) {
     auto turn = take_turn(tree->root);
     if (!turn) return turn.error();
     GHOST_TRY(check_exportable(*tree));
-    auto folder = CriuFolder::make();
-    if (!folder) return folder.error();
-    return Departure{std::move(*tree), std::move(*turn), std::move(*folder)};
+    core::WorkFolder folder;
+    GHOST_TRY(folder.make("plain"));
+    return Departure{std::move(*tree), std::move(*turn), std::move(folder)};
 }
 
 Result<core::ExportRequest> Departure::request() const {
-    GHOST_TRY(folder.warm());
-    return core::plain_export(tree, folder.settings());
+    const auto criu = criu_in(folder);
+    GHOST_TRY(core::warm_up_once(criu));
+    return core::plain_export(tree, criu);
 }
 
 Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mode,
@@ -143,7 +144,8 @@ Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mo
     auto departure = Departure::begin(pid);
     if (!departure) return departure.error();
     const auto& tree = departure->tree;
-    auto guard = Guard::start(Guard::Duty::resume, tree.root, departure->folder.path());
+    auto guard = core::Guard::start(
+        {.duty = core::Guard::Duty::resume, .root = tree.root, .folder = departure->folder.path()});
     if (!guard) return guard.error();
     auto request = departure->request();
     if (!request) return request.error();
@@ -217,9 +219,8 @@ Status Arrival::check_number(pid_t wanted) const {
 
 Result<std::unique_ptr<Arrival>> Arrival::make(std::unique_ptr<core::Resource> in,
                                                const ImportOptions& options) {
-    auto folder = CriuFolder::make();
-    if (!folder) return folder.error();
-    std::unique_ptr<Arrival> out(new Arrival(std::move(*folder), options));
+    std::unique_ptr<Arrival> out(new Arrival(options));
+    GHOST_TRY(out->folder_.make("plain"));
     out->in_ = std::move(in);
     GHOST_TRY(out->in_->init());
     Interruptible resource(*out->in_);
@@ -229,12 +230,13 @@ Result<std::unique_ptr<Arrival>> Arrival::make(std::unique_ptr<core::Resource> i
     auto stdio = StdioEnds::make(out->metadata_);
     if (!stdio) return stdio.error();
     out->stdio_ = std::move(*stdio);
-    GHOST_TRY(out->folder_->warm());
+    const auto criu = criu_in(out->folder_);
+    GHOST_TRY(core::warm_up_once(criu));
     if (!out->tree_.nested) importer->expect_plain(out->metadata_["process"].value("pid", 0));
     ProgressLine line;
-    auto held =
-        importer->hold(out->folder_->settings(), out->stdio_.heirs(),
-                       [&](uint64_t done, uint64_t total) { line.show("import", done, total); });
+    auto held = importer->hold(criu, out->stdio_.heirs(), [&](uint64_t done, uint64_t total) {
+        line.show("import", done, total);
+    });
     line.clear();
     if (!held) return held.error();
     out->held_ = *held;
@@ -261,20 +263,20 @@ Status Arrival::let_go() {
     if (options_.clone) core::mark_clone(held_.root);
     if (original_ != 0) GHOST_TRY(end_original());
     if (!options_.detach) {
-        auto guard = Guard::start(Guard::Duty::kill, held_.root);
+        auto guard = core::Guard::start({.duty = core::Guard::Duty::kill, .root = held_.root});
         if (!guard) return guard.error();
         guard_ = std::move(*guard);
     }
     stdio_.start();
     GHOST_TRY(core::release_tree(held_));
-    folder_.reset();
+    folder_.remove();
     held_.root = 0;  // runs, nobody destroys it any more
     return {};
 }
 
 int Arrival::attend(const core::Signals& signals) {
     const int status = tools::attend(tree_, signals);
-    guard_.dismiss();
+    guard_.stop();
     stdio_.drain();
     return status;
 }

@@ -30,7 +30,7 @@ Result<Mode> mode_named(const std::string& name);
 
 // What becomes of the original is decided when its ghost is complete, while it stands. `guard` lets
 // it go on if this process is killed; who gives it away to somebody else dismisses it first.
-using Settle = std::function<Result<Then>(const Exported&, Guard& guard)>;
+using Settle = std::function<Result<Then>(const Exported&, core::Guard& guard)>;
 
 // Exports the tree that `pid` means to `out` (not yet init()ed), shows progress, and does with the
 // original as `then` or, if given, `settle` says. After any failure, also of settle, it runs on. A
@@ -45,7 +45,7 @@ void add_mode(CommandLine app, std::string& mode);
 struct Departure {
     core::PlainTree tree;
     Fd turn;
-    CriuFolder folder;
+    core::WorkFolder folder;
     static Result<Departure> begin(pid_t pid);
     // What to export, with a criu that is warm.
     Result<core::ExportRequest> request() const;
@@ -83,13 +83,12 @@ class Arrival {
     Json json() const;
 
   private:
-    Arrival(CriuFolder folder, ImportOptions options)
-        : folder_(std::move(folder)), options_(options) {}
+    explicit Arrival(ImportOptions options) : options_(options) {}
     Status check(const core::Importer& importer);
     Status check_number(pid_t wanted) const;
     Status end_original();
 
-    std::optional<CriuFolder> folder_;
+    core::WorkFolder folder_;
     ImportOptions options_;
     std::unique_ptr<core::Resource> in_;
     Json metadata_;
@@ -97,7 +96,7 @@ class Arrival {
     StdioEnds stdio_;
     core::HeldTree held_;
     core::PlainTree tree_;
-    Guard guard_;
+    core::Guard guard_;
 };
 
 }  // namespace ghost::tools

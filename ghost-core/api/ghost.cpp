@@ -13,6 +13,7 @@
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/criu/nested.hpp"
 #include "ghost-core/resource/chain.hpp"
+#include "ghost-core/supervisor/work_folder.hpp"
 
 using namespace ghost;
 using namespace ghost::core;
@@ -20,33 +21,13 @@ using namespace ghost::api;
 
 namespace {
 
-// criu's folder of one export or import.
-class WorkFolder {
-  public:
-    static Result<std::unique_ptr<WorkFolder>> make() {
-        std::string path = "/dev/shm/ghost-api.XXXXXX";
-        if (mkdtemp(path.data()) == nullptr) return sys_error("make folder", path);
-        return std::unique_ptr<WorkFolder>(new WorkFolder(std::move(path)));
-    }
-    ~WorkFolder() {
-        std::error_code ignored;
-        std::filesystem::remove_all(path_, ignored);
-    }
-    WorkFolder(const WorkFolder&) = delete;
-    WorkFolder& operator=(const WorkFolder&) = delete;
-
-    CriuSettings settings() const {
-        const char* program = std::getenv("GHOST_CRIU");
-        CriuSettings out;
-        out.program = program != nullptr ? program : GHOST_CRIU_PROGRAM;
-        out.work_dir = path_;
-        return out;
-    }
-
-  private:
-    explicit WorkFolder(std::string path) : path_(std::move(path)) {}
-    std::string path_;
-};
+CriuSettings criu_in(const WorkFolder& folder) {
+    const char* program = std::getenv("GHOST_CRIU");
+    CriuSettings out;
+    out.program = program != nullptr ? program : GHOST_CRIU_PROGRAM;
+    out.work_dir = folder.path();
+    return out;
+}
 
 // The resource of one export or import, ready; an associated object stays its owner's.
 struct Plugged {
@@ -115,10 +96,11 @@ Status export_to(ghost_object& g, pid_t process) {
     auto reasons = why_not_exportable(*tree);
     if (!reasons) return reasons.error();
     if (!reasons->empty()) return make_error(Code::refused, "export process", reasons->front());
-    auto folder = WorkFolder::make();
-    if (!folder) return folder.error();
-    GHOST_TRY(warm_up((*folder)->settings()));
-    auto request = plain_export(*tree, (*folder)->settings());
+    WorkFolder folder;
+    GHOST_TRY(folder.make("api"));
+    const CriuSettings criu = criu_in(folder);
+    GHOST_TRY(warm_up(criu));
+    auto request = plain_export(*tree, criu);
     if (!request) return request.error();
     auto out = plugged(g, Use::write);
     if (!out) return out.error();
@@ -152,9 +134,10 @@ Status check_here(const Importer& importer) {
 }
 
 Result<pid_t> import_from(ghost_object& g) {
-    auto folder = WorkFolder::make();
-    if (!folder) return folder.error();
-    GHOST_TRY(warm_up((*folder)->settings()));
+    WorkFolder folder;
+    GHOST_TRY(folder.make("api"));
+    const CriuSettings criu = criu_in(folder);
+    GHOST_TRY(warm_up(criu));
     auto in = plugged(g, Use::read);
     if (!in) return in.error();
     auto importer = Importer::open(*in->resource, false);
@@ -165,7 +148,7 @@ Result<pid_t> import_from(ghost_object& g) {
     std::vector<InheritFd> heirs;
     for (const auto& [number, end] : outside_stdio(importer->metadata()))
         heirs.push_back({number, end.key});
-    auto held = importer->hold((*folder)->settings(), heirs);
+    auto held = importer->hold(criu, heirs);
     if (!held) return held.error();
     g.statistics = {sizeof g.statistics,  held->bytes + held->skeleton_bytes,
                     held->bytes,          0,

@@ -34,7 +34,7 @@ namespace {
 }
 
 // A rank that cannot be moved is better than none: it runs as it would without us.
-[[noreturn]] void run_unmovable(const Identity& who, const Signals& signals,
+[[noreturn]] void run_unmovable(const Identity& who, const core::Signals& signals,
                                 const ControlSocket& control, const Error& why, char** program) {
     log::info("rank {} is not movable: {}", who.rank, why.message());
     const WrapperHello hello = who.hello(WrapperMode::direct, 0, why.message());
@@ -54,16 +54,16 @@ int restart(Identity who, const std::string& folder) {
     const char* kept = std::getenv("GHOST_RESTART_KEEP");
     auto control = ControlSocket::connect(who.node_socket);
     if (!control) cannot_restart(control.error());
-    auto signals = Signals::block();
+    auto signals = core::Signals::block();
     if (!signals) cannot_restart(signals.error());
-    auto guard = Guard::start();
+    auto guard = core::Guard::start({.stops = true});
     if (!guard) cannot_restart(guard.error());
     const uint32_t rank = who.rank;
     Restorer restorer(std::move(who), *signals, std::move(*guard), std::move(*control),
                       std::make_unique<SnapshotSource>(folder, rank, kept != nullptr ? kept : ""));
     auto rank_tree = restorer.run();
     if (!rank_tree) return 1;
-    end_like(Supervisor(std::move(*rank_tree), *signals).run());
+    core::end_like(Supervisor(std::move(*rank_tree), *signals).run());
 }
 
 int run(char** program) {
@@ -77,12 +77,12 @@ int run(char** program) {
         log::info("rank {} is not movable: {}", who.rank, control.error().message());
         become_program(program);
     }
-    auto signals = Signals::block();
+    auto signals = core::Signals::block();
     if (!signals) become_program(program);
     auto stdio = Stdio::for_program();
     if (!stdio) run_unmovable(who, *signals, *control, stdio.error(), program);
     // before there is a tree that could be left behind
-    auto guard = Guard::start();
+    auto guard = core::Guard::start({.stops = true});
     if (!guard) log::warning("{}", guard.error().message());
     auto root = spawn_program(who, *signals, *stdio, program);
     if (!root) {
@@ -97,7 +97,7 @@ int run(char** program) {
     rank_tree.stdio = std::move(*stdio);
     if (guard) rank_tree.guard = std::move(*guard);
     rank_tree.control = std::move(*control);
-    end_like(Supervisor(std::move(rank_tree), *signals).run());
+    core::end_like(Supervisor(std::move(rank_tree), *signals).run());
 }
 
 struct Options {
@@ -150,7 +150,8 @@ Identity identity(const Options& options) {
     return who;
 }
 
-int restore(const Identity& who, const Signals& signals, Guard guard, ControlSocket control) {
+int restore(const Identity& who, const core::Signals& signals, core::Guard guard,
+            ControlSocket control) {
     Restorer restorer(who, signals, std::move(guard), std::move(control),
                       std::make_unique<ConnectedSource>(who));
     auto rank_tree = restorer.run();
@@ -158,7 +159,8 @@ int restore(const Identity& who, const Signals& signals, Guard guard, ControlSoc
     return Supervisor(std::move(*rank_tree), signals).run();
 }
 
-int adopt(const Identity& who, const Signals& signals, Guard guard, ControlSocket control) {
+int adopt(const Identity& who, const core::Signals& signals, core::Guard guard,
+          ControlSocket control) {
     constexpr int limit_ms = 10'000;
     auto message = control.receive(limit_ms);
     const auto word = message ? schema::decode<Adopt>(message->text) : message.error();
@@ -188,16 +190,16 @@ int serve(const Options& options) {
     syscall(SYS_close_range, static_cast<unsigned>(options.control_fd) + 1, ~0u, 0u);
     ControlSocket control{Fd(options.control_fd)};
     Identity who = identity(options);
-    auto signals = Signals::block();
+    auto signals = core::Signals::block();
     if (!signals) {
         log::error("{}", signals.error().message());
         return 1;
     }
-    auto guard = Guard::start();
+    auto guard = core::Guard::start({.stops = true});
     if (!guard) log::warning("{}", guard.error().message());
-    Guard keeper = guard ? std::move(*guard) : Guard();
-    end_like(options.restore ? restore(who, *signals, std::move(keeper), std::move(control))
-                             : adopt(who, *signals, std::move(keeper), std::move(control)));
+    core::Guard keeper = guard ? std::move(*guard) : core::Guard();
+    core::end_like(options.restore ? restore(who, *signals, std::move(keeper), std::move(control))
+                                   : adopt(who, *signals, std::move(keeper), std::move(control)));
 }
 
 }  // namespace

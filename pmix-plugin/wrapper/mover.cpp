@@ -74,7 +74,7 @@ void Mover::connect(const Connect& where) {
     if (!may(S::connecting))
         return parts_.fail(seq_, "connect", "another move of this rank is not finished");
     if (auto made = folder_.make(fmt::format("{}-{}-{}", parts_.who.job, parts_.who.rank, seq_),
-                                 parts_.guard);
+                                 &parts_.guard);
         !made) {
         return parts_.fail(seq_, "connect", made.error().message());
     }

@@ -11,8 +11,8 @@
 #include "ghost-core/engine/migration.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
 #include "ghost-core/resource/network.hpp"
+#include "ghost-core/supervisor/work_folder.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
-#include "pmix-plugin/wrapper/work_folder.hpp"
 #include "pmix-plugin/wrapper/worker.hpp"
 
 namespace ghost::plugin {
@@ -92,7 +92,7 @@ class Mover {
     MoveState state_ = MoveState::idle;
     uint64_t seq_ = 0;
     Worker worker_;
-    WorkFolder folder_;
+    core::WorkFolder folder_;
     std::unique_ptr<core::NetworkResource> target_;
     std::optional<core::TreeDump> ahead_;        // waits for `export`, in folder_
     std::vector<std::string> externals_;         // of it

@@ -30,15 +30,15 @@ bool readable(int fd) {
 
 }  // namespace
 
-Restorer::Restorer(Identity who, const Signals& signals, Guard guard, ControlSocket control,
-                   std::unique_ptr<GhostSource> source)
+Restorer::Restorer(Identity who, const core::Signals& signals, core::Guard guard,
+                   ControlSocket control, std::unique_ptr<GhostSource> source)
     : who_(std::move(who)),
       signals_(signals),
       guard_(std::move(guard)),
       control_(std::move(control)),
       daemon_(watch_parent()),
       source_(std::move(source)) {
-    guard_.arm(true);
+    guard_.set_duty(core::Guard::Duty::kill);
 }
 
 bool Restorer::change(S to) {
@@ -157,7 +157,7 @@ void Restorer::handle(const schema::Received& message) {
 void Restorer::prepare(uint64_t seq) {
     if (!may(S::warming)) return fail("prepare", "this wrapper has a move already");
     seq_ = seq;
-    Status made = folder_.make(fmt::format("{}-{}-{}.in", who_.job, who_.rank, seq_), guard_);
+    Status made = folder_.make(fmt::format("{}-{}-{}.in", who_.job, who_.rank, seq_), &guard_);
     if (!made) return fail("prepare", made.error().message());
     if (auto begun = source_->begin(); !begun) return fail("prepare", begun.error().message());
     if (!change(S::warming)) return;
@@ -240,7 +240,7 @@ void Restorer::go(const Go& word) {
     if (Status let_go = core::release_tree(held_); !let_go) {
         return fail("go", let_go.error().message());
     }
-    guard_.arm(false);
+    guard_.set_duty(core::Guard::Duty::leave);
     if (!change(S::running)) return;
     Status woken = wake_agent(held_.root, word.agent ? word.agent : agent_);
     if (!woken) log::warning("{}", woken.error().message());

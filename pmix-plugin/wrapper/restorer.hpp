@@ -10,13 +10,13 @@
 #include "base/control_socket.hpp"
 #include "base/state_machine.hpp"
 #include "ghost-core/engine/migration.hpp"
+#include "ghost-core/criu/signals.hpp"
+#include "ghost-core/supervisor/guard.hpp"
+#include "ghost-core/supervisor/work_folder.hpp"
 #include "pmix-plugin/wrapper/ghost_source.hpp"
-#include "pmix-plugin/wrapper/guard.hpp"
 #include "pmix-plugin/wrapper/identity.hpp"
-#include "pmix-plugin/wrapper/signals.hpp"
 #include "pmix-plugin/wrapper/stdio.hpp"
 #include "pmix-plugin/wrapper/supervisor.hpp"
-#include "pmix-plugin/wrapper/work_folder.hpp"
 #include "pmix-plugin/wrapper/worker.hpp"
 
 namespace ghost::plugin {
@@ -53,7 +53,7 @@ constexpr StateTable restore_states(std::to_array<RestoreRow>({
 // Main thread only.
 class Restorer {
   public:
-    Restorer(Identity who, const Signals& signals, Guard guard, ControlSocket control,
+    Restorer(Identity who, const core::Signals& signals, core::Guard guard, ControlSocket control,
              std::unique_ptr<GhostSource> source);
 
     // Returns the rank's tree when it runs, or nothing when it has ended in any other way; then
@@ -85,15 +85,15 @@ class Restorer {
     void send(const std::string& packet, const std::vector<int>& fds = {});
 
     Identity who_;
-    const Signals& signals_;
-    Guard guard_;
+    const core::Signals& signals_;
+    core::Guard guard_;
     ControlSocket control_;
     schema::Reader reader_{to_wrapper, "the node agent"};
     Fd daemon_;
     RestoreState state_ = RestoreState::waiting;
     std::string why_;  // it failed
     uint64_t seq_ = 0;
-    WorkFolder folder_;
+    core::WorkFolder folder_;
     std::unique_ptr<GhostSource> source_;  // the worker's while it imports
     // Made by the worker, the loop's when it has ended.
     Stdio stdio_;

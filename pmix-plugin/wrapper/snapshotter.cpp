@@ -72,7 +72,7 @@ void Snapshotter::prepare(const SnapPrepareRank& asked) {
         return parts_.fail(asked.seq, "prepare", "another snapshot of this rank is not finished");
     seq_ = asked.seq;
     auto made =
-        folder_.make(fmt::format("{}-{}-{}", parts_.who.job, parts_.who.rank, seq_), parts_.guard);
+        folder_.make(fmt::format("{}-{}-{}", parts_.who.job, parts_.who.rank, seq_), &parts_.guard);
     if (!made) return parts_.fail(seq_, "prepare", made.error().message());
     job_ = std::make_unique<SnapshotJob>(
         SnapshotOrder{asked, chain_},

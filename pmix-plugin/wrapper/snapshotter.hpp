@@ -10,9 +10,9 @@
 #include "base/state_machine.hpp"
 #include "ghost-core/engine/checkpoint.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
+#include "ghost-core/supervisor/work_folder.hpp"
 #include "pmix-plugin/wrapper/snapshot_job.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
-#include "pmix-plugin/wrapper/work_folder.hpp"
 #include "pmix-plugin/wrapper/worker.hpp"
 
 namespace ghost::plugin {
@@ -114,7 +114,7 @@ class Snapshotter {
     uint64_t seq_ = 0;
     core::Checkpointer checkpointer_;
     std::unique_ptr<SnapshotJob> job_;  // of this snapshot, until it is ended
-    WorkFolder folder_;
+    core::WorkFolder folder_;
     Chain chain_;                   // of the last one that was kept
     Chain next_chain_;              // if this one is kept
     std::optional<Resume> resume_;  // came while the worker was busy

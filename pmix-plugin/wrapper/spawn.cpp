@@ -49,7 +49,7 @@ WrapperHello Identity::hello(WrapperMode mode, pid_t init, std::string why) cons
             .why = std::move(why)};
 }
 
-Result<pid_t> spawn_program(const Identity& who, const Signals& signals, const Stdio& stdio,
+Result<pid_t> spawn_program(const Identity& who, const core::Signals& signals, const Stdio& stdio,
                             char* const* program) {
     core::NestedProgram nested;
     nested.init = init_path();

@@ -5,16 +5,16 @@
 #include <sys/types.h>
 
 #include "base/result.hpp"
+#include "ghost-core/criu/signals.hpp"
 #include "pmix-plugin/wrapper/identity.hpp"
-#include "pmix-plugin/wrapper/signals.hpp"
 #include "pmix-plugin/wrapper/stdio.hpp"
 
 namespace ghost::plugin {
 
 // The new name space's init (ghost-init, found beside this executable), our child. The program has
 // the rank's ends of `stdio` as descriptors 0 to 2 and no others, and the signal state of before
-// Signals::block(). unsupported: no right to make name spaces, or no ghost-init.
-Result<pid_t> spawn_program(const Identity& who, const Signals& signals, const Stdio& stdio,
+// core::Signals::block(). unsupported: no right to make name spaces, or no ghost-init.
+Result<pid_t> spawn_program(const Identity& who, const core::Signals& signals, const Stdio& stdio,
                             char* const* program);
 
 }  // namespace ghost::plugin

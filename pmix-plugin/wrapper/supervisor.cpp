@@ -39,7 +39,7 @@ Fd watch_parent() {
     }
 }
 
-Supervisor::Supervisor(RankTree rank_tree, const Signals& signals)
+Supervisor::Supervisor(RankTree rank_tree, const core::Signals& signals)
     : rank_tree_(std::move(rank_tree)),
       signals_(signals),
       daemon_(watch_parent()),
@@ -129,7 +129,7 @@ void Supervisor::take_signals() {
     while (int s = signals_.next()) {
         if (s == SIGTERM) {
             // SIGKILL follows: by then nobody is to adopt the tree.
-            rank_tree_.guard.arm(true);
+            rank_tree_.guard.set_duty(core::Guard::Duty::kill);
             terminated_ = true;
             if (tree_gone_) give_up_output_ = true;
             mover_.break_off();

@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "base/control_socket.hpp"
-#include "pmix-plugin/wrapper/guard.hpp"
+#include "ghost-core/criu/signals.hpp"
+#include "ghost-core/supervisor/guard.hpp"
 #include "pmix-plugin/wrapper/identity.hpp"
 #include "pmix-plugin/wrapper/mover.hpp"
-#include "pmix-plugin/wrapper/signals.hpp"
 #include "pmix-plugin/wrapper/snapshotter.hpp"
 #include "pmix-plugin/wrapper/stdio.hpp"
 
@@ -24,14 +24,14 @@ struct RankTree {
     pid_t root = 0;        // init of the tree
     bool adopted = false;  // it is the daemon's child, not ours
     Stdio stdio;
-    Guard guard;
+    core::Guard guard;
     ControlSocket control;
     WrapperMode mode = WrapperMode::run;
 };
 
 class Supervisor {
   public:
-    Supervisor(RankTree rank_tree, const Signals& signals);
+    Supervisor(RankTree rank_tree, const core::Signals& signals);
 
     // Says hello and returns when the rank has ended or left: the wait status to end with.
     int run();
@@ -55,7 +55,7 @@ class Supervisor {
     void send(const std::string& packet);
 
     RankTree rank_tree_;
-    const Signals& signals_;
+    const core::Signals& signals_;
     Fd daemon_;  // pidfd of our parent
     Fd tree_;    // pidfd of the init; closed when it has ended
     std::optional<int> status_;

@@ -7,7 +7,7 @@
 #include <sys/types.h>
 #include <utility>
 
-#include "pmix-plugin/wrapper/guard.hpp"
+#include "ghost-core/supervisor/guard.hpp"
 #include "pmix-plugin/wrapper/identity.hpp"
 #include "pmix-plugin/wrapper/stdio.hpp"
 #include "pmix-plugin/wrapper/worker.hpp"
@@ -19,7 +19,7 @@ struct TreeParts {
     const Identity& who;
     pid_t root = 0;
     Stdio& stdio;
-    Guard& guard;
+    core::Guard& guard;
     std::function<void(const std::string& packet)> send;  // to the node agent
 
     template <typename T>

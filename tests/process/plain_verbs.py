@@ -299,8 +299,9 @@ def case_export_broken_off():
             export.wait(LIMIT)
             goes_on("b")
     good(ghost("export", str(pid), "--to", path("b.ghost")))
-    left = [name for name in os.listdir("/dev/shm") if name.startswith("ghost-plain-")]
-    left = [name for name in left if not alive(int(name.split("-")[3]))]
+    ours = f"ghost-{os.geteuid()}-plain."
+    left = [name for name in os.listdir("/dev/shm") if name.startswith(ours)]
+    left = [name for name in left if not alive(int(name[len(ours):].split("-")[0]))]
     assert not left, left
     assert sorted(name for name in os.listdir(folder) if name.startswith("b.ghost")) == ["b.ghost"]
 

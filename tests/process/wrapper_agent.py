@@ -219,8 +219,8 @@ class WrapperCase(unittest.TestCase):
 
     @staticmethod
     def work_folders():
-        """Of wrappers of this user, those in use and those left behind."""
-        return glob.glob(f"/dev/shm/ghost-{os.geteuid()}-*")
+        """Of wrappers of this user, named after their jobs, those in use and those left behind."""
+        return glob.glob(f"/dev/shm/ghost-{os.geteuid()}-[0-9]*")
 
     def setUp(self):
         self.agent = Agent(self.id())

@@ -53,7 +53,7 @@ class WrapperStates : public testing::Test {
 
     Identity who_{.job = "1", .rank = 3, .secret = "5e", .node_socket = "", .criu = "no-criu"};
     Stdio stdio_;
-    Guard guard_;
+    core::Guard guard_;
     std::string said_;
 };
 
@@ -192,7 +192,7 @@ TEST(RestoreStates, OnlyTheseChanges) {
 class RestoreWrapper : public testing::Test {
   protected:
     void SetUp() override {
-        auto signals = Signals::block();
+        auto signals = core::Signals::block();
         ASSERT_TRUE(signals) << signals.error().message();
         signals_.emplace(std::move(*signals));
         auto pair = control_pair();
@@ -200,7 +200,7 @@ class RestoreWrapper : public testing::Test {
         node_ = std::move(pair->first);
         restorer_.emplace(
             Identity{.job = "1", .rank = 3, .secret = "5e", .node_socket = "", .criu = "no-criu"},
-            *signals_, Guard(), std::move(pair->second), std::make_unique<NoGhost>());
+            *signals_, core::Guard(), std::move(pair->second), std::make_unique<NoGhost>());
     }
     void TearDown() override { signals_->restore(); }
 
@@ -223,7 +223,7 @@ class RestoreWrapper : public testing::Test {
         return out;
     }
 
-    std::optional<Signals> signals_;
+    std::optional<core::Signals> signals_;
     ControlSocket node_;
     std::optional<AnyRestorer> restorer_;
 };

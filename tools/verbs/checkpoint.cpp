@@ -98,7 +98,7 @@ Result<Json> to_memory(pid_t pid, Then then, Mode mode, const CheckpointArgs& ar
     const int64_t ready = monotonic_us();
     core::MemoryResource memory(*buffer);
     // The original is dealt with only when the holder has the ghost.
-    const auto keep = [&](const Exported& made, Guard&) -> Result<Then> {
+    const auto keep = [&](const Exported& made, core::Guard&) -> Result<Then> {
         const pid_t program = made.tree.program;
         GHOST_TRY(holder->keep(
             args.name.empty() ? std::to_string(program) : args.name, **buffer,

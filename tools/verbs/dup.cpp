@@ -72,12 +72,12 @@ Result<std::unique_ptr<core::NetworkResource>> prepare(const core::PlainTree& tr
 }
 
 // The tree stands complete at both ends. At no time two originals run, and never none can.
-Result<Then> settle(CloneLine& line, Then then, Guard& guard, Made& made) {
+Result<Then> settle(CloneLine& line, Then then, core::Guard& guard, Made& made) {
     auto held = hear(line, "held", held_ms);
     if (!held) return held.error();
     made.import = held->value("import", Json::object());
     if (then == Then::go_on) return then;
-    guard.dismiss();  // from here on only an answer tells who lives
+    guard.stop();  // from here on only an answer tells who lives
     const bool asked = line.send({{"t", "go"}}).ok();
     auto running = asked ? hear(line, "running", running_ms) : held;
     if (!asked || !running) {
@@ -109,7 +109,7 @@ Result<Made> duplicate(const DupArgs& args, Then then, Mode mode) {
     auto out = prepare(*tree, *line, then == Then::go_on, false);
     if (!out) return out.error();
     auto exported = export_plain(args.pid, **out, then, mode,
-                                 [&](const Exported&, Guard& guard) -> Result<Then> {
+                                 [&](const Exported&, core::Guard& guard) -> Result<Then> {
                                      return settle(*line, then, guard, made);
                                  });
     if (!exported) {

@@ -90,13 +90,13 @@ int run_verb(const RunArgs& args, bool json) {
     const std::string told =
         json ? Json{{"pid", tree->program}}.dump() : std::to_string(tree->program);
     if (args.detach) background.report(exit_done, told + "\n");
-    Guard guard;
+    core::Guard guard;
     if (!args.detach) {
-        auto made = Guard::start(Guard::Duty::kill, tree->root);
+        auto made = core::Guard::start({.duty = core::Guard::Duty::kill, .root = tree->root});
         if (made.ok()) guard = std::move(*made);
     }
     const int status = attend(*tree, *signals);
-    guard.dismiss();
+    guard.stop();
     core::end_like(status);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "pmix-plugin/wrapper/work_folder.hpp"
+#include "ghost-core/supervisor/work_folder.hpp"
 
 #include <cerrno>
 #include <csignal>
@@ -9,12 +9,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-namespace ghost::plugin {
+namespace ghost::core {
 namespace {
 
 constexpr const char* shared = "/dev/shm";
 
-// What wrappers have left that were killed together with their guards.
+// What others have left that were killed together with their guards.
 void remove_orphans(const std::string& mine) {
     std::error_code ignored;
     for (const auto& entry : std::filesystem::directory_iterator(shared, ignored)) {
@@ -31,7 +31,7 @@ void remove_orphans(const std::string& mine) {
 
 }  // namespace
 
-Status WorkFolder::make(const std::string& name, Guard& guard) {
+Status WorkFolder::make(const std::string& name, Guard* guard) {
     remove();
     const std::string mine = fmt::format("ghost-{}-", geteuid());
     remove_orphans(mine);
@@ -40,8 +40,8 @@ Status WorkFolder::make(const std::string& name, Guard& guard) {
     std::string path = fmt::format("{}/{}{}.{}-XXXXXX", shared, mine, name, getpid());
     if (::mkdtemp(path.data()) == nullptr) return sys_error("make folder", path);
     path_ = std::move(path);
-    guard_ = &guard;
-    guard.folder(path_);
+    guard_ = guard;
+    if (guard_ != nullptr) guard_->folder(path_);
     return {};
 }
 
@@ -49,8 +49,8 @@ void WorkFolder::remove() {
     if (path_.empty()) return;
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);
-    guard_->folder({});
+    if (guard_ != nullptr) guard_->folder({});
     path_.clear();
 }
 
-}  // namespace ghost::plugin
+}  // namespace ghost::core

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "pmix-plugin/wrapper/guard.hpp"
+#include "ghost-core/supervisor/guard.hpp"
 
 #include <cerrno>
 #include <csignal>
@@ -20,11 +20,14 @@
 #include <utility>
 #include <vector>
 
-namespace ghost::plugin {
+#include "ghost-core/criu/nested.hpp"
+#include "ghost-core/criu/tree.hpp"
+
+namespace ghost::core {
 namespace {
 
 struct Packet {
-    char what = 0;  // 'w' watch, 'a' arm, 'f' folder, 'q' quit
+    char what = 0;  // 'w' watch, 'd' duty, 'f' folder, 'q' quit
     int64_t number = 0;
     char text[240] = {};
 };
@@ -38,13 +41,6 @@ bool process_ended(const Fd& pidfd) {
     return pidfd.valid() && poll(&p, 1, 0) == 1;
 }
 
-// The program is the init's oldest child (proc(5), task/TID/children).
-pid_t program_of(pid_t root) {
-    std::ifstream file(fmt::format("/proc/{}/task/{}/children", root, root));
-    pid_t pid = 0;
-    return file >> pid ? pid : 0;
-}
-
 [[noreturn]] void be_sentinel(pid_t group) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_NAME, "ghost-sentinel");
@@ -52,7 +48,7 @@ pid_t program_of(pid_t root) {
     for (;;) pause();
 }
 
-// Processes criu is still making or taking apart when the wrapper dies: criu works in `folder`,
+// Processes criu is still making or taking apart when the parent dies: criu works in `folder`,
 // what it makes starts there or is traced by it (proc(5), cwd and status). Each is killed.
 void kill_workers_of(const std::string& folder) {
     std::set<pid_t> criu;
@@ -80,16 +76,18 @@ void kill_workers_of(const std::string& folder) {
 // The guard's own process.
 class Watch {
   public:
-    Watch(int connection, pid_t wrapper_group, Fd daemon)
-        : connection_(connection), daemon_(std::move(daemon)) {
+    Watch(int connection, pid_t parent_group, Fd above, Guard::Charge charge)
+        : connection_(connection), above_(std::move(above)), charge_(std::move(charge)) {
         prctl(PR_SET_NAME, "ghost-guard");
         setpgid(0, 0);
+        watch(charge_.root);
         sigset_t set;
         sigemptyset(&set);
         sigaddset(&set, SIGCHLD);
         signals_.reset(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+        if (!charge_.stops) return;
         sentinel_ = fork();
-        if (sentinel_ == 0) be_sentinel(wrapper_group);
+        if (sentinel_ == 0) be_sentinel(parent_group);
     }
 
     void run() {
@@ -107,12 +105,18 @@ class Watch {
     }
 
   private:
-    // The runtime ends a job by SIGTERM and a second later SIGKILL; a wrapper that got no processor
-    // in between has armed nothing. Its daemon ends next, and without it nobody adopts the tree.
+    void watch(pid_t root) {
+        charge_.root = root;
+        root_fd_ = root > 0 ? open_pidfd(root) : Fd();
+    }
+
+    // A runtime ends a job by SIGTERM and a second later SIGKILL; a parent that got no processor in
+    // between has said nothing of it. Its own ends next, and without that nobody adopts the tree.
     void stay_with_root() {
-        if (!orphaned_ || !root_fd_.valid() || !daemon_.valid()) return;
-        while (!process_ended(root_fd_) && !process_ended(daemon_)) {
-            pollfd p[2] = {{root_fd_.get(), POLLIN, 0}, {daemon_.get(), POLLIN, 0}};
+        const bool adopted = orphaned_ && charge_.duty == Guard::Duty::leave;
+        if (!adopted || !root_fd_.valid() || !above_.valid()) return;
+        while (!process_ended(root_fd_) && !process_ended(above_)) {
+            pollfd p[2] = {{root_fd_.get(), POLLIN, 0}, {above_.get(), POLLIN, 0}};
             poll(p, 2, -1);
         }
         kill_root();
@@ -131,68 +135,79 @@ class Watch {
                 sentinel_ = 0;
                 return;
             }
-            pid_t program = root_ > 0 ? program_of(root_) : 0;
+            pid_t program = charge_.root > 0 ? program_of(charge_.root) : 0;
             if (program > 0) kill(-program, SIGSTOP);
         }
     }
 
-    // False: the wrapper is no more.
+    // False: the parent is no more, or all is well.
     bool take_packet() {
         Packet packet;
         ssize_t n = recv(connection_, &packet, sizeof packet, 0);
         if (n < 0 && errno == EINTR) return true;
         if (n != sizeof packet) {
-            wrapper_died();
+            parent_died();
             return false;
         }
-        if (packet.what == 'a') armed_ = packet.number != 0;
-        if (packet.what == 'f') folder_ = packet.text;
-        if (packet.what == 'w') {
-            root_ = static_cast<pid_t>(packet.number);
-            root_fd_ = root_ > 0 ? open_pidfd(root_) : Fd();
-        }
+        if (packet.what == 'd') charge_.duty = static_cast<Guard::Duty>(packet.number);
+        if (packet.what == 'f') charge_.folder = packet.text;
+        if (packet.what == 'w') watch(static_cast<pid_t>(packet.number));
         return packet.what != 'q';
     }
 
-    void wrapper_died() {
+    void parent_died() {
         orphaned_ = true;
-        if (armed_ || process_ended(daemon_)) kill_root();
-        if (folder_.empty()) return;
-        if (armed_) kill_workers_of(folder_);
+        const bool ends = charge_.duty == Guard::Duty::kill;
+        if (ends || (charge_.duty == Guard::Duty::leave && process_ended(above_))) kill_root();
+        if (charge_.duty == Guard::Duty::resume && charge_.root > 0)
+            (void)resume_tree(charge_.root);  // nobody is there to hear why not
+        if (charge_.folder.empty()) return;
+        if (ends) kill_workers_of(charge_.folder);
         std::error_code ignored;
-        std::filesystem::remove_all(folder_, ignored);
+        std::filesystem::remove_all(charge_.folder, ignored);
     }
 
     int connection_;
-    Fd daemon_, signals_, root_fd_;
-    pid_t sentinel_ = 0, root_ = 0;
-    bool armed_ = false;
-    bool orphaned_ = false;  // the wrapper has died
-    std::string folder_;
+    Fd above_;  // pidfd of the parent's parent
+    Guard::Charge charge_;
+    Fd signals_, root_fd_;
+    pid_t sentinel_ = 0;
+    bool orphaned_ = false;  // the parent has died
 };
 
-// Nothing of the wrapper may stay open here: the runtime waits for the end of a rank's output.
-[[noreturn]] void be_guard(int connection, pid_t wrapper_group, pid_t daemon) {
+// Nothing of the parent may stay open here: others wait for the end of a rank's output.
+[[noreturn]] void be_guard(int connection, pid_t parent_group, pid_t above,
+                           const Guard::Charge& charge) {
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, nullptr);
     dup2(connection, 3);
     syscall(SYS_close_range, 4u, ~0u, 0u);
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int i = 0; i < 3; ++i) dup2(null, i);
-    Watch(3, wrapper_group, open_pidfd(daemon)).run();
+    Watch(3, parent_group, open_pidfd(above), charge).run();
     _exit(0);
 }
 
 }  // namespace
 
-Result<Guard> Guard::start() {
+Guard& Guard::operator=(Guard&& other) noexcept {
+    stop();
+    fd_ = std::move(other.fd_);
+    pid_ = other.pid_;
+    return *this;
+}
+
+Result<Guard> Guard::start(const Charge& charge) {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
         return sys_error("make a socket pair for the guard");
     }
     Fd ours(ends[0]), theirs(ends[1]);
-    pid_t group = getpgrp(), daemon = getppid();
+    const pid_t group = getpgrp(), above = getppid();
     pid_t pid = fork();
     if (pid < 0) return sys_error("start the guard");
-    if (pid == 0) be_guard(theirs.get(), group, daemon);
+    if (pid == 0) be_guard(theirs.get(), group, above, charge);
     Guard out;
     out.fd_ = std::move(ours);
     out.pid_ = pid;
@@ -211,8 +226,8 @@ void Guard::tell(char what, int64_t number, const std::string& text) const {
 void Guard::watch(pid_t root) {
     tell('w', root, {});
 }
-void Guard::arm(bool on) {
-    tell('a', on ? 1 : 0, {});
+void Guard::set_duty(Duty duty) {
+    tell('d', static_cast<int64_t>(duty), {});
 }
 void Guard::folder(const std::string& path) {
     tell('f', 0, path);
@@ -225,4 +240,4 @@ void Guard::stop() {
     while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) continue;
 }
 
-}  // namespace ghost::plugin
+}  // namespace ghost::core
