@@ -183,7 +183,10 @@ void Coordinator::Impl::message(NodeId from, const schema::Received& m) {
         case DaemonMessage::snap_up:
         case DaemonMessage::snap_progress:
             // Those of daemons below are for this node's own agent.
-            if (from == adapter_.self() && !engine_.message(from, m)) snapshots_.message(m);
+            if (from != adapter_.self()) return;
+            // The snapshot whose end is confirmed late may still be at its folder.
+            snapshots_.message(m);
+            engine_.message(from, m);
             return;
         case DaemonMessage::ready:
         case DaemonMessage::connected:
@@ -214,8 +217,7 @@ void Coordinator::Impl::launched() {
 bool Coordinator::Impl::node_lost(NodeId node) {
     if (liveness_.is_given_up(node)) return true;
     bool tolerable = adapter_.job_running() && !hosts_ranks(node);
-    if (tolerable) liveness_.give_up(node, false);
-    lost(node);
+    tolerable ? liveness_.give_up(node, false) : lost(node);
     return tolerable;
 }
 

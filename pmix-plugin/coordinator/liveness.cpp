@@ -37,9 +37,7 @@ void Liveness::tick() {
 void Liveness::check(NodeId id, Node& node) {
     if (id == adapter_.self() || node.missed * settings_.ping_us < settings_.silent_us) return;
     if (!hosts_(id)) {
-        give_up(id, true);
-        given_up_(id);
-        return;
+        return give_up(id, true);
     }
     if (!node.reported) {
         node.reported = true;
@@ -52,6 +50,7 @@ void Liveness::give_up(NodeId node, bool tell_adapter) {
     if (!gone_.insert(node).second) return;
     log::error("node {} cannot be reached and hosts no rank: given up", name_of(node));
     if (tell_adapter) adapter_.give_up_node(node);
+    given_up_(node);
 }
 
 void Liveness::send_pings() {

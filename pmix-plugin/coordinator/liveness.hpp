@@ -15,7 +15,7 @@ namespace ghost::plugin {
 class Liveness {
   public:
     // hosts: does a rank of the job live on the node (also one that is on its way there)?
-    // given_up: called after a daemon was given up for not answering.
+    // given_up: called after a daemon was given up, whoever did it.
     Liveness(CoordinatorRuntime& adapter, const CoordinatorSettings& settings,
              std::function<bool(NodeId)> hosts, std::function<void(NodeId)> given_up);
 

@@ -219,6 +219,94 @@ TEST(Together, WhoWaitsForARankGoesBeforeWhoeverCameLater) {
     expect_sound(c);
 }
 
+// Loses the first message of the type about the rank, and lets it arrive so much later.
+void put_off(Cluster& c, const std::string& type, RankId rank, int64_t us,
+             std::function<bool(NodeId, const Json&)> lost = nullptr) {
+    c.lose = [&c, type, rank, us, lost, done = false](NodeId from, NodeId to,
+                                                      const Json& m) mutable {
+        if (lost && lost(from, m)) return true;
+        if (m["t"] != type || m["rank"] != rank || std::exchange(done, true)) return false;
+        c.daemon(0).after(us, [&c, from, to, m] { c.inject(from, to, m); });
+        return true;
+    };
+}
+
+// A batch ends with its slowest move; who comes after its first decision waits for that, and no
+// limit of his own runs meanwhile: neither of one that has not begun nor of one that is prepared.
+TEST(Together, WhoComesWhenABatchClosesWaitsForItsSlowestMove) {
+    CoordinatorSettings settings;
+    settings.transfer_us = 60 * second;
+    Cluster c(6, 4, {0, 1, 1, 2, 2}, 0, settings, at_once(3));
+    put_off(c, "connected", 4, second,
+            [](NodeId, const Json& m) { return m["t"] == "exported" && m["rank"] == 1; });
+    std::vector<Client*> users;
+    const auto ask = [&](RankId rank, const char* to) {
+        users.push_back(&c.client());
+        users.back()->ask(migrate({rank}, to));
+    };
+    ask(1, "gn3");
+    ask(2, "gn3");
+    ask(4, "gn1");
+    ask(3, "gn1");
+    const auto all_told = [&] {
+        return std::ranges::none_of(users, [](Client* user) { return user->results.empty(); });
+    };
+    ASSERT_TRUE(c.run(9 * second, [&] { return !users[1]->results.empty(); }));
+    ASSERT_TRUE(c.run(90 * second, all_told));
+    for (size_t i = 0; i < users.size(); ++i)
+        EXPECT_EQ(users[i]->results[0]["exit"], i == 0 ? 1 : 0) << users[i]->results[0];
+    EXPECT_EQ(c.node_of(3), 1u);
+    EXPECT_EQ(c.node_of(4), 1u);
+    expect_sound(c);
+}
+
+// As one that asks later is told at once.
+TEST(Together, WhoWaitsForFencesThatADaemonOwesIsToldSo) {
+    Cluster c(7, 4, {0, 1, 1, 2}, 0, {}, at_once(2));
+    put_off(c, "connected", 2, second,
+            [](NodeId from, const Json& m) { return from == 2 && m["t"] == "switched"; });
+    Client& first = c.client();
+    Client& waits = c.client();
+    first.ask(migrate({1}, "gn3"));
+    waits.ask(migrate({2}, "gn3"));
+    ASSERT_TRUE(
+        c.run(60 * second, [&] { return !first.results.empty() && !waits.results.empty(); }));
+    EXPECT_EQ(first.results[0]["exit"], 0) << first.results[0];
+    EXPECT_EQ(waits.results[0]["exit"], 1) << waits.results[0];
+    EXPECT_NE(std::string(waits.results[0]["error"]).find("node gn2 has not answered"),
+              std::string::npos)
+        << waits.results[0];
+    EXPECT_EQ(c.running_copies(2), 1);
+    EXPECT_EQ(c.node_of(2), 1u);
+    for (const std::string& v : c.violations) ADD_FAILURE() << v;
+}
+
+// The daemon owes its vote to two moves; it is given up for the second one, when its rank has
+// ended. What it owes to the first one is owed no more either.
+TEST(Together, DaemonThatIsGivenUpOwesNothingToAnybody) {
+    Cluster c(8, 5, {0, 1, 1, 2}, 0, {}, at_once(2));
+    put_off(c, "exported", 2, 3 * second,
+            [](NodeId from, const Json& m) { return from == 2 && m["t"] == "switched"; });
+    Client& first = c.client();
+    Client& other = c.client();
+    first.on_phase = [&](const std::string& phase) {
+        if (phase == "going") c.end_rank(3);
+    };
+    first.ask(migrate({1}, "gn3"));
+    other.ask(migrate({2}, "gn4"));
+    ASSERT_TRUE(
+        c.run(60 * second, [&] { return !first.results.empty() && !other.results.empty(); }));
+    c.run(30 * second);
+    EXPECT_EQ(first.results[0]["exit"], 0) << first.results[0];
+    EXPECT_EQ(other.results[0]["exit"], 0) << other.results[0];
+    EXPECT_TRUE(c.given_up.contains(2));
+    expect_sound(c);
+    Client& again = c.client();
+    again.ask(migrate({1}, "gn0"));
+    ASSERT_TRUE(c.run(30 * second, [&] { return !again.results.empty(); }));
+    EXPECT_EQ(again.results[0]["exit"], 0) << again.results[0];
+}
+
 // --- interleavings ---
 
 // Ranks 0 to 2 are saved, 3 and 4 move: from gn1 to gn3 and from gn2 to gn4.

@@ -24,6 +24,8 @@ class Fences {
     // False: one is completing, or the present batch is coming to its end; ask again a moment
     // later.
     bool hold(uint64_t seq);
+    // The batch comes to its end: nobody joins it, however quiet the fences are.
+    bool closing() const { return closing_; }
     // The operation is over, or needs them no more. Nothing happens if it holds none, or if only
     // votes are missing for which it waits no more.
     void release(uint64_t seq);

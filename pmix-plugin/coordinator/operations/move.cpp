@@ -23,7 +23,7 @@ bool MoveOperation::is_decided() const {
 }
 
 std::optional<Operation::Placement> MoveOperation::placement() const {
-    if (is_over() && data_.state != S::done) return std::nullopt;
+    if (data_.state == S::checking || (is_over() && data_.state != S::done)) return std::nullopt;
     return Placement{data_.rank, data_.to, is_decided()};
 }
 
@@ -43,6 +43,13 @@ void MoveOperation::begin() {
     data_.to_name = order_.to;
     data_.mode = "stop";
     data_.started = job_.settings.now();
+    prepare();
+}
+
+// A batch that comes to its end takes nobody: a target that is ready would only wait for that.
+void MoveOperation::prepare() {
+    if (job_.fences.closing() && !job_.fences.owing())
+        return retry_after(job_.settings.hold_retry_us, [this] { prepare(); });
     data_.epoch = job_.epochs.now();
     if (auto why = check()) {
         data_.why = *why;
@@ -62,10 +69,10 @@ void MoveOperation::on_ready(const Ready& m) {
 }
 
 void MoveOperation::try_hold() {
-    if (!job_.liveness.answered(data_.ping) || !job_.fences.hold(seq())) {
-        return retry_after(job_.settings.hold_retry_us, [this] { try_hold(); });
-    }
-    if (change(S::gating)) send_gate();
+    if (auto why = obstacle(job_)) return abort(*why);
+    const auto again = [this] { try_hold(); };
+    if (!job_.liveness.answered(data_.ping)) return retry_after(job_.settings.hold_retry_us, again);
+    if (hold_fences(again) && change(S::gating)) send_gate();
 }
 
 void MoveOperation::send_gate() {
@@ -129,8 +136,7 @@ void MoveOperation::switch_expired() {
     }
     for (NodeId node : unanswered) {
         if (!job_.liveness.hosts_ranks(node)) {
-            job_.liveness.give_up(node, true);
-            job_.fences.vote(seq(), node, 0);
+            job_.liveness.give_up(node, true);  // node_lost() follows
             continue;
         }
         log::error(
@@ -139,7 +145,7 @@ void MoveOperation::switch_expired() {
             job_.liveness.name_of(node), data_.rank);
     }
     job_.fences.wait_no_more(seq());
-    all_switched();
+    if (data_.state == S::switching) all_switched();
 }
 
 void late_move_message(Job& job, NodeId from, const schema::Received& m) {

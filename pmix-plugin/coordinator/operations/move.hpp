@@ -105,6 +105,7 @@ class MoveOperation : public StagedOperation<Move, move_states> {
     std::optional<std::string> check_rank();
     std::optional<std::string> check_target();
 
+    void prepare();
     void on_ready(const Ready& m);
     void try_hold();
     void send_gate();

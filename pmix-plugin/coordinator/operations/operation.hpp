@@ -186,6 +186,14 @@ class StagedOperation : public Operation {
     // The state's limit begins anew.
     void wait_on() { set_limit(limit_us()); }
     int64_t limit_us() const { return table[data_.state].limit_us(job_.settings); }
+    // False: not now; `again` follows. While a batch of others comes to its end their limits run,
+    // and not this one's.
+    bool hold_fences(std::function<void()> again) {
+        if (job_.fences.hold(seq())) return true;
+        if (job_.fences.closing()) wait_on();
+        retry_after(job_.settings.hold_retry_us, std::move(again));
+        return false;
+    }
     void tell_progress() const {
         if (progress_) progress_(data_);
     }

@@ -240,10 +240,8 @@ void SnapshotOperation::on_ready(const StepAnswer& answer) {
 // --- 2, 3: fences and gates ---
 
 void SnapshotOperation::try_hold() {
-    if (!job_.fences.hold(seq())) {
-        return retry_after(job_.settings.hold_retry_us, [this] { try_hold(); });
-    }
-    if (change(S::gating)) send_gate();
+    if (auto why = obstacle(job_)) return abort(*why);
+    if (hold_fences([this] { try_hold(); }) && change(S::gating)) send_gate();
 }
 
 void SnapshotOperation::send_gate() {
