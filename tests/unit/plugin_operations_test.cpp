@@ -307,6 +307,54 @@ TEST(Together, DaemonThatIsGivenUpOwesNothingToAnybody) {
     EXPECT_EQ(again.results[0]["exit"], 0) << again.results[0];
 }
 
+// Whatever they are at: everybody is told once, what waits is refused, and mpirun is in no hurry.
+TEST(Together, MpirunEndsInEveryStateOfTwoMoves) {
+    for (const std::string state :
+         {"preparing", "connecting", "holding", "gating", "transferring", "switching", "going"}) {
+        SCOPED_TRACE(state);
+        Cluster c(9, 5, {0, 1, 2, 0}, 0, {}, at_once(2));
+        Client& first = c.client();
+        Client& other = c.client();
+        Client& waits = c.client();
+        Client& listed = c.client();
+        bool stopped = false;
+        first.on_phase = [&](const std::string& phase) { stopped |= phase == state; };
+        first.ask(migrate({1}, "gn3"));
+        other.ask(migrate({2}, "gn4"));
+        waits.ask(migrate({1, 2}, "gn0"));
+        listed.ask(checkpoint());
+        ASSERT_TRUE(c.run(9 * second, [&] { return stopped; }));
+        c.end_mpirun();
+        c.run(second);
+        for (const Client* user : {&first, &other, &waits, &listed}) {
+            ASSERT_EQ(user->results.size(), 1u);
+            EXPECT_NE(user->results[0]["exit"], 0);
+            EXPECT_NE(std::string(user->results[0]["error"]).find("mpirun is ending"),
+                      std::string::npos)
+                << user->results[0];
+        }
+        EXPECT_EQ(c.hurried(0), 0);
+    }
+}
+
+// It has begun: its client's leaving changes nothing; what else he asked for is forgotten.
+TEST(Together, ListWhoseClientLeavesHalfwayIsCarriedOutToItsEnd) {
+    Cluster c(10, 4, {0, 1, 1, 2}, 0, {}, at_once(2));
+    Client& leaves = c.client();
+    leaves.ask(migrate({1, 2}, "gn3"));
+    leaves.ask(migrate({1}, "gn0"));
+    Client& other = c.client();
+    other.ask(migrate({3}, "gn1"));
+    ASSERT_TRUE(c.run(9 * second, [&] { return c.node_of(1) == 3; }));
+    leaves.vanish();
+    c.run(20 * second);
+    EXPECT_EQ(c.node_of(1), 3u);
+    EXPECT_EQ(c.node_of(2), 3u);
+    EXPECT_EQ(c.node_of(3), 1u);
+    EXPECT_EQ(c.ps()["waiting"], 0);
+    expect_sound(c);
+}
+
 // --- interleavings ---
 
 // Ranks 0 to 2 are saved, 3 and 4 move: from gn1 to gn3 and from gn2 to gn4.
@@ -550,6 +598,45 @@ TEST(Interleavings, TwoMovesAndASnapshotOfDifferentRanks) {
     std::printf("%lu interleavings, in %lu of them all three were under way at once\n", seeds,
                 together);
     EXPECT_GT(together, seeds / 4);
+}
+
+// Lists of ranks from several users, to the same nodes and past each other, up to eight at once.
+TEST(Interleavings, ListsOfRanksThatMoveAcrossEachOther) {
+    const auto seeds = seeds_of(static_cast<uint64_t>(test::rounds("GHOST_TEST_LISTS", 60, 1000)));
+    for (uint64_t seed = 1; seed <= seeds; ++seed) {
+        SCOPED_TRACE(seed);
+        std::mt19937_64 random(seed);
+        const auto any = [&](uint64_t n) { return static_cast<NodeId>(random() % n); };
+        Cluster c(seed, 6, {0, 1, 2, 3, 1, 2, 3, 0}, 0, {}, at_once(2 + static_cast<int>(any(7))));
+        c.chance.latency_us = 1 + any(2000);
+        c.chance.busy_percent = static_cast<int>(any(40));
+        c.chance.fence_percent = static_cast<int>(any(40));
+        std::vector<Client*> users;
+        for (int i = 0; i < 6; ++i) {
+            Client* user = users.emplace_back(&c.client());
+            const Json order = migrate({any(8), any(8)}, fmt::format("gn{}", any(5)));
+            c.daemon(0).after(any(20'000), [user, order] { user->ask(order); });
+        }
+        c.daemon(0).after(any(60'000), [&] {
+            if (seed % 3 == 1) c.kill_node(5);
+            if (seed % 3 == 2) users[0]->vanish();
+        });
+        const auto told = [](Client* user) { return user->gone() || !user->results.empty(); };
+        ASSERT_TRUE(c.run(200 * second, [&] { return std::ranges::all_of(users, told); }));
+        c.run(60 * second);
+        for (const Client* user : users) {
+            if (user->gone()) continue;
+            ASSERT_EQ(user->results.size(), 1u);
+            EXPECT_EQ(user->results[0]["exit"], 0) << user->results[0];
+        }
+        for (RankId rank = 0; rank < 8; ++rank) {
+            EXPECT_EQ(c.running_copies(rank), 1) << rank;
+            EXPECT_TRUE(c.rank_attached(rank)) << rank;
+        }
+        EXPECT_EQ(c.ps()["waiting"], 0);
+        expect_sound(c);
+        if (testing::Test::HasFailure()) return;
+    }
 }
 
 TEST(Interleavings, FindAPlantedFault) {
