@@ -14,7 +14,8 @@
  *     EOPNOTSUPP  this machine cannot do it     ETIMEDOUT  nobody came in time
  *     EPIPE       the other end is gone         EBADMSG    a checksum or format rule does not hold
  *     EPROTO      a fault of this library       others     the system call's own
- * No C++ exception leaves a function.
+ * No C++ exception leaves a function. Memory that runs out while a ghost's head is composed
+ * may end the program, though (std::terminate).
  *
  * Ownership: what a _create or _open function returns is the caller's, who gives it to the matching
  * _free or _close function once. Texts and bytes that are passed in are read before the function

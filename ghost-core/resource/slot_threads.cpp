@@ -13,12 +13,22 @@ SlotThreads::SlotThreads(size_t slots, size_t threads, std::function<void(size_t
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    for (size_t i = 0; i < threads; i++) threads_.emplace_back([this] { run(); });
+    try {
+        for (size_t i = 0; i < threads; i++) threads_.emplace_back([this] { run(); });
+    } catch (...) {
+        end();
+        pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        throw;
+    }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 SlotThreads::~SlotThreads() {
     wait_all();
+    end();
+}
+
+void SlotThreads::end() {
     {
         std::lock_guard lock(mutex_);
         ending_ = true;

@@ -36,6 +36,7 @@ class SlotThreads {
 
   private:
     void run();
+    void end();  // of the threads
 
     // Who ends a job wakes only the one who waits for it: waking costs more than most jobs' share
     // of work.

@@ -21,7 +21,8 @@
  *     EPERM       refused: kernet_error() says why
  *     EINVAL      a wrong argument               EMSGSIZE   the message is larger than the buffer
  *     EBADMSG     not a handle, or damaged       EPROTO     a fault of this library
- * No C++ exception leaves a function.
+ * No C++ exception leaves a function. Memory that runs out while a message to the managers is composed
+ * may end the program, though (std::terminate).
  *
  * Timeouts are in milliseconds; -1 waits for ever, 0 does not wait.
  *
