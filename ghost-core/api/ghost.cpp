@@ -2,6 +2,8 @@
 // The C API's ghosts: export and import of a process through the plugged resource.
 #include "ghost-core/include/ghost.h"
 
+#include <atomic>
+#include <cerrno>
 #include <cstdlib>
 #include <filesystem>
 #include <fmt/format.h>
@@ -90,7 +92,58 @@ Status deal_with_original(const PlainTree& tree, ghost_then then) {
     return {};
 }
 
+// Another resource, until the export is cancelled.
+class Cancellable final : public Resource {
+  public:
+    Cancellable(Resource& inner, const std::atomic<bool>& cancelled)
+        : inner_(inner), cancelled_(cancelled) {}
+    ResourceClass class_id() const override { return inner_.class_id(); }
+    Status init() override { return inner_.init(); }
+    Status write(const void* data, size_t size) override {
+        GHOST_TRY(wanted());
+        return inner_.write(data, size);
+    }
+    Status write_gather(iovec* pieces, size_t count) override {
+        GHOST_TRY(wanted());
+        return inner_.write_gather(pieces, count);
+    }
+    Result<size_t> read(void* data, size_t size) override { return inner_.read(data, size); }
+    Status finalize() override {
+        GHOST_TRY(wanted());
+        return inner_.finalize();
+    }
+    void interrupt() override { inner_.interrupt(); }
+    Result<char*> room(size_t size) override {
+        GHOST_TRY(wanted());
+        return inner_.room(size);
+    }
+    Space* space() override { return inner_.space(); }
+    bool holds(const void* data) const override { return inner_.holds(data); }
+
+  private:
+    Status wanted() const {
+        if (!cancelled_) return {};
+        return sys_error_of(ECANCELED, "export process", "", Code::refused);
+    }
+
+    Resource& inner_;
+    const std::atomic<bool>& cancelled_;
+};
+
+// The user's function may say no, and throw.
+Progress progress_of(ghost_object& g) {
+    if (g.progress == nullptr) return {};
+    return [&g](uint64_t done, uint64_t total) {
+        try {
+            if (g.progress(g.progress_argument, done, total) != 0) g.cancelled = true;
+        } catch (...) {
+            g.cancelled = true;
+        }
+    };
+}
+
 Status export_to(ghost_object& g, pid_t process) {
+    g.cancelled = false;
     auto tree = find_plain(process);
     if (!tree) return tree.error();
     auto reasons = why_not_exportable(*tree);
@@ -104,8 +157,13 @@ Status export_to(ghost_object& g, pid_t process) {
     if (!request) return request.error();
     auto out = plugged(g, Use::write);
     if (!out) return out.error();
-    auto stats = export_tree(*request, *out->resource);
+    request->progress = progress_of(g);
+    const auto needs = request->metadata.value("needs", Json::object());
+    if (request->progress) request->progress(0, needs.value("memory", uint64_t{0}));
+    Cancellable resource(*out->resource, g.cancelled);
+    auto stats = export_tree(*request, resource);
     if (!stats) return stats.error();
+    if (request->progress) request->progress(stats->page_bytes, stats->page_bytes);
     // export_tree() has finalized it
     if (g.class_id == GHOST_FILE && g.specification.empty()) {
         g.file->resource.reset();
@@ -206,6 +264,16 @@ int ghost_set_then(ghost_object* g, ghost_then then) {
         g->then = then;
         return {};
     });
+}
+
+int ghost_set_progress(ghost_object* g, ghost_progress progress, void* argument) {
+    g->progress = progress;
+    g->progress_argument = argument;
+    return 0;
+}
+
+void ghost_cancel(ghost_object* g) {
+    g->cancelled = true;
 }
 
 int ghost_export_process(ghost_object* g, pid_t process) {

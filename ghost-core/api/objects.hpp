@@ -2,6 +2,7 @@
 // What is behind the C API's pointers.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -44,6 +45,9 @@ struct ghost_object {
         int port = 0;
     } network;
     ghost_then then = GHOST_THEN_CONTINUE;
+    ghost_progress progress = nullptr;
+    void* progress_argument = nullptr;
+    std::atomic<bool> cancelled{false};  // the export under way, by anybody
     ghost_statistics statistics{};
     std::shared_ptr<ghost::core::HugePages> huge;  // of the process imported last
 };

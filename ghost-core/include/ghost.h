@@ -120,6 +120,25 @@ enum ghost_then {
  * Safety: object, fork, no-signal */
 GHOST_API int ghost_set_then(ghost_object *g, enum ghost_then then);
 
+/* Called by the thread that exports, before the first byte, at most every few milliseconds, and when the
+ * ghost is complete: bytes of page contents done and to be done (at first, an estimate). Not 0: the
+ * export is cancelled, unless the ghost is complete. It may throw (C++), which cancels too. */
+typedef int (*ghost_progress)(void *argument, uint64_t done, uint64_t total);
+
+/* Says what an export calls while pages are written; NULL: nothing.
+ * Returns: 0; cannot fail.
+ * Owner: the argument stays the caller's and must outlive the exports.
+ * Safety: object, fork, no-signal */
+GHOST_API int ghost_set_progress(ghost_object *g, ghost_progress progress, void *argument);
+
+/* Cancels the export that another thread (or the one that a signal handler has interrupted) makes with
+ * this ghost: at its next write it fails with ECANCELED, the process runs on, and nothing is left that
+ * looks complete. Nothing happens if none is under way, or if its ghost is complete already.
+ * Returns: nothing; cannot fail.
+ * Owner: unchanged; the ghost must not be freed meanwhile.
+ * Safety: any, no-fork, signal */
+GHOST_API void ghost_cancel(ghost_object *g);
+
 /* Writes the process, and all of its tree, to the plugged resource. With GHOST_THEN_STOP it is stopped
  * afterwards: ghost_resume_process() or ghost_destroy_process() decides.
  * Returns: 0; -1: the process runs on and nothing is left that looks complete.

@@ -264,6 +264,59 @@ static int failures_leave_the_original_running(void) {
     return 1;
 }
 
+struct watched {
+    ghost_t g;
+    int calls, from_a_signal, answer;
+    uint64_t done, total;
+};
+static struct watched watched;
+
+static void cancel_by_signal(int number) {
+    (void)number;
+    ghost_cancel(watched.g);
+}
+
+static int watch(void *argument, uint64_t done, uint64_t total) {
+    struct watched *w = argument;
+    w->calls++, w->done = done, w->total = total;
+    if (w->from_a_signal) raise(SIGUSR1);
+    return w->answer;
+}
+
+/* 1 if the export is cancelled: the subject runs on, and no ghost is there. */
+static int is_cancelled(pid_t pid, const char *file, const char *path) {
+    CHECK(export_process(watched.g, pid) == -1 && errno == ECANCELED);
+    CHECK(watched.calls > 0);
+    CHECK(access(path, F_OK) == -1 && errno == ENOENT);
+    CHECK(comes_further(file, count_in(file)));
+    return 1;
+}
+
+static int progress_and_cancel(void) {
+    char file[200], path[200];
+    pid_t pid;
+    path_in(file, "count"), path_in(path, "cancelled");
+    pid = start(file);
+    CHECK(pid > 0);
+    signal(SIGUSR1, cancel_by_signal);
+    memset(&watched, 0, sizeof watched);
+    watched.g = create_new_ghost();
+    CHECK(ghost_plug_specification(watched.g, path) == 0);
+    CHECK(ghost_set_progress(watched.g, watch, &watched) == 0);
+    watched.answer = 1;
+    CHECK(is_cancelled(pid, file, path));
+    watched.answer = 0, watched.calls = 0, watched.from_a_signal = 1;
+    CHECK(is_cancelled(pid, file, path));
+    watched.from_a_signal = 0;
+    ghost_cancel(watched.g); /* none is under way */
+    CHECK(export_process(watched.g, pid) == 0);
+    CHECK(watched.total > 0 && watched.done == watched.total);
+    CHECK(access(path, F_OK) == 0);
+    end_child();
+    ghost_free(watched.g);
+    return 1;
+}
+
 int main(void) {
     static const struct {
         const char *name;
@@ -274,6 +327,7 @@ int main(void) {
         {"the network", over_the_network},
         {"a class of one's own", through_a_class_of_ones_own},
         {"a packed file", packed},
+        {"progress and cancel", progress_and_cancel},
         {"failures leave the original running", failures_leave_the_original_running},
     };
     char command[300];

@@ -182,6 +182,12 @@ class Ghost {
         return detail::done(ghost_associate_network(get(), node.c_str(), channel.c_str(), port));
     }
     Done then(ghost_then what) { return detail::done(ghost_set_then(get(), what)); }
+    // NULL: nothing is called.
+    Done on_progress(ghost_progress progress, void* argument) {
+        return detail::done(ghost_set_progress(get(), progress, argument));
+    }
+    // By any thread, and by signal handlers.
+    void cancel() { ghost_cancel(get()); }
     Done export_process(pid_t process) {
         return detail::done(ghost_export_process(get(), process));
     }
