@@ -62,21 +62,22 @@ inline int until_it_succeeds(const std::string& name, const std::function<bool()
 
 }  // namespace throwing
 
-void* operator new(size_t size) {
+// Not inlined: a compiler that sees one half of a pair takes it for a mistake.
+[[gnu::noinline]] void* operator new(size_t size) {
     return throwing::allocate(size);
 }
-void* operator new[](size_t size) {
+[[gnu::noinline]] void* operator new[](size_t size) {
     return throwing::allocate(size);
 }
-void operator delete(void* memory) noexcept {
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
     std::free(memory);
 }
-void operator delete[](void* memory) noexcept {
+[[gnu::noinline]] void operator delete[](void* memory) noexcept {
     std::free(memory);
 }
-void operator delete(void* memory, size_t) noexcept {
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept {
     std::free(memory);
 }
-void operator delete[](void* memory, size_t) noexcept {
+[[gnu::noinline]] void operator delete[](void* memory, size_t) noexcept {
     std::free(memory);
 }
