@@ -23,9 +23,9 @@
 #include "base/control_socket.hpp"
 #include "base/fd.hpp"
 #include "base/log.hpp"
-#include "config.h"
 #include "kernet-btl/agent/agent_ports.hpp"
 #include "kernet-btl/agent/agent_state.hpp"
+#include "kernet-btl/agent/messages.hpp"
 
 namespace kernet {
 
@@ -33,12 +33,12 @@ using ghost::Code;
 using ghost::ControlMessage;
 using ghost::ControlSocket;
 using ghost::Fd;
-using ghost::Json;
 using ghost::make_error;
 using ghost::monotonic_us;
 using ghost::Result;
 using ghost::Status;
 namespace log = ghost::log;
+namespace schema = ghost::schema;
 
 namespace {
 
@@ -54,45 +54,6 @@ int wake_signal() {
     return SIGRTMAX - 2;
 }
 
-// What `welcome` says (docs/PROTOCOL.md, N → R).
-struct Welcome {
-    int node = -1;
-    std::string node_name;
-    uint64_t epoch = 0;
-    std::string state;
-    int64_t seq = 0;
-    std::string uri;
-    bool resend = false;
-    std::vector<Location> peers;
-};
-
-std::vector<Location> parse_locations(const Json& list) {
-    std::vector<Location> out;
-    for (const Json& item : list) {
-        auto location = location_from_json(item);
-        if (location) {
-            out.push_back(std::move(*location));
-        } else {
-            log::warning("location ignored: {}", location.error().message());
-        }
-    }
-    return out;
-}
-
-// Throws nlohmann's type errors; the callers catch them.
-Welcome parse_welcome(const Json& body) {
-    Welcome w;
-    w.node = body.value("node", -1);
-    w.node_name = body.value("node_name", "");
-    w.epoch = body.value("epoch", uint64_t{0});
-    w.state = body.value("state", "started");
-    w.seq = body.value("seq", int64_t{0});
-    w.uri = body.value("uri", "");
-    w.resend = body.value("resend", false);
-    w.peers = parse_locations(body.value("peers", Json::array()));
-    return w;
-}
-
 sigset_t every_signal() {
     sigset_t set;
     sigfillset(&set);
@@ -105,7 +66,9 @@ sigset_t every_signal() {
 class RankAgent::Impl {
   public:
     Impl(AgentPorts ports, AgentConfig config)
-        : ports_(std::move(ports)), config_(std::move(config)) {}
+        : ports_(std::move(ports)),
+          config_(std::move(config)),
+          reader_(to_rank, fmt::format("rank {}: node agent", config_.rank)) {}
 
     Status launch();
     void stop();
@@ -119,24 +82,29 @@ class RankAgent::Impl {
     void recommit_if_due(bool now);
     int poll_timeout_ms() const;
     void try_connect();
-    Json hello() const;
+    RankHello hello() const;
     void read_control();
-    void dispatch(const Json& body);
-    void tell(const Json& body);
+    void dispatch(const schema::Received& m);
+    template <typename Message>
+    void tell(const Message& message) {
+        send(schema::encode(message));
+    }
+    void send(const std::string& text);
     void lose_control(const std::string& why);
 
-    void on_welcome(const Welcome& welcome);
-    void on_gate(int64_t seq);
-    void on_ungate(int64_t seq);
-    void on_close(int64_t seq);
+    void on_welcome(const RankWelcome& welcome);
+    void on_gate(uint64_t seq);
+    void on_ungate(uint64_t seq);
+    void on_close(uint64_t seq);
     void open_both_gates();
     void ask_location(uint32_t peer);
     void ask_pending_locations();
 
     bool wait_for_signal();
     void suspend_and_wake();
-    Result<Welcome> reach_node_agent(int64_t deadline);
-    Status wake_up(const Welcome& welcome, int64_t deadline);
+    Result<RankWelcome> reach_node_agent(int64_t deadline);
+    Result<RankWelcome> receive_welcome(int timeout_ms);
+    Status wake_up(const RankWelcome& welcome, int64_t deadline);
     void give_up(const std::string& why);
 
     bool make_nudge();
@@ -146,7 +114,8 @@ class RankAgent::Impl {
     const AgentConfig config_;
     AgentState state_ = AgentState::starting;
     ControlSocket control_;
-    int64_t seq_ = 0;  // of the gate that is closed
+    schema::Reader reader_;
+    uint64_t seq_ = 0;  // of the gate that is closed
     int64_t next_connect_us_ = 0;
     int64_t recommit_at_ = 0;            // 0: nothing to publish again
     bool complained_ = false;            // about the node agent; again only after it was there
@@ -223,7 +192,7 @@ void RankAgent::Impl::run() {
         bool idle = state_ == AgentState::starting || state_ == AgentState::attached;
         if (stop_ && idle) {
             recommit_if_due(true);
-            if (control_open()) tell({{"t", "bye"}});
+            if (control_open()) tell(RankBye{});
             control_.close();
             (void)change(AgentState::finalizing);
             continue;
@@ -257,24 +226,22 @@ void RankAgent::Impl::wait_and_serve() {
 
 // --- control connection ---------------------------------------------------------------------
 
-Json RankAgent::Impl::hello() const {
-    Location here = ports_.data->location();
-    return {{"t", "hello"},
-            {"role", "rank"},
-            {"job", config_.job},
-            {"rank", config_.rank},
-            {"epoch", here.epoch},
-            {"secret", config_.secret},
-            {"pid", getpid()},
-            {"tid", gettid()},
-            {"version", PACKAGE_VERSION},
-            {"location", to_json(here)}};
+RankHello RankAgent::Impl::hello() const {
+    RankHello out;
+    out.job = config_.job;
+    out.rank = config_.rank;
+    out.secret = config_.secret;
+    out.pid = getpid();
+    out.tid = gettid();
+    out.location = ports_.data->location();
+    out.epoch = out.location.epoch;
+    return out;
 }
 
 void RankAgent::Impl::try_connect() {
     next_connect_us_ = monotonic_us() + config_.reconnect_pause_ms * ms;
     auto socket = ControlSocket::connect(config_.node_socket);
-    Status sent = socket ? socket->send(hello()) : Status(socket.error());
+    Status sent = socket ? socket->send_text(schema::encode(hello())) : Status(socket.error());
     if (sent) {
         control_ = std::move(*socket);
         return;
@@ -286,9 +253,9 @@ void RankAgent::Impl::try_connect() {
     complained_ = true;
 }
 
-void RankAgent::Impl::tell(const Json& body) {
+void RankAgent::Impl::send(const std::string& text) {
     if (!control_open()) return;
-    if (Status sent = control_.send(body); !sent) {
+    if (Status sent = control_.send_text(text); !sent) {
         // The end of file is read next and handled there.
         log::info("rank {}: {}", config_.rank, sent.error().message());
     }
@@ -309,7 +276,10 @@ void RankAgent::Impl::read_control() {
     while (control_open()) {
         auto message = control_.receive(0);
         if (message) {
-            dispatch(message->body);
+            std::string answer;
+            const auto read = reader_.read(message->text, answer);
+            if (!answer.empty()) send(answer);
+            if (read) dispatch(*read);
             continue;
         }
         if (message.error().code == Code::timeout) return;
@@ -321,33 +291,26 @@ void RankAgent::Impl::read_control() {
     }
 }
 
-void RankAgent::Impl::dispatch(const Json& body) try {
-    std::string type = body.value("t", "");
-    int64_t seq = body.value("seq", int64_t{0});
-    if (type == "welcome") {
-        on_welcome(parse_welcome(body));
-    } else if (type == "gate") {
-        on_gate(seq);
-    } else if (type == "ungate") {
-        on_ungate(seq);
-    } else if (type == "close") {
-        on_close(seq);
-    } else if (type == "location") {
-        for (const Location& location : parse_locations(Json::array({body}))) {
-            asked_.erase(location.rank);
-            ports_.data->set_location(location);
-        }
-    } else if (type == "error") {
-        log::warning("rank {}: node agent: {}", config_.rank, body.dump());
-    } else {
-        log::warning("rank {}: unknown message {}", config_.rank, type);
-        tell({{"t", "error"}, {"seq", seq}, {"why", "unknown type " + type}});
+void RankAgent::Impl::dispatch(const schema::Received& m) {
+    switch (m.type<ToRank>()) {
+        case ToRank::welcome:
+            return on_welcome(m.as<RankWelcome>());
+        case ToRank::gate:
+            return on_gate(m.seq());
+        case ToRank::ungate:
+            return on_ungate(m.seq());
+        case ToRank::close:
+            return on_close(m.seq());
+        case ToRank::location:
+            asked_.erase(m.as<Location>().rank);
+            return ports_.data->set_location(m.as<Location>());
+        case ToRank::error:
+            return log::warning("rank {}: node agent: {}", config_.rank,
+                                m.as<schema::Complaint>().why);
     }
-} catch (const Json::exception& e) {
-    log::warning("rank {}: malformed message {}: {}", config_.rank, body.dump(), e.what());
 }
 
-void RankAgent::Impl::on_welcome(const Welcome& welcome) {
+void RankAgent::Impl::on_welcome(const RankWelcome& welcome) {
     const bool expected = state_ == AgentState::starting || state_ == AgentState::attached;
     if (!expected || !change(AgentState::attached))
         return log::error("rank {}: a welcome while {}", config_.rank, agent_states.name(state_));
@@ -366,10 +329,10 @@ void RankAgent::Impl::open_both_gates() {
     (void)change(AgentState::attached);
 }
 
-void RankAgent::Impl::on_gate(int64_t seq) {
+void RankAgent::Impl::on_gate(uint64_t seq) {
     if (state_ == AgentState::gated) open_both_gates();  // the coordinator began anew
     if (state_ != AgentState::attached) {
-        tell({{"t", "gated"}, {"seq", seq}, {"rc", -1}, {"tag", 0}, {"busy", true}});
+        tell(GateAnswer{seq, -1, 0, true, std::nullopt});
         return;
     }
     ports_.data->close_gate();
@@ -377,22 +340,17 @@ void RankAgent::Impl::on_gate(int64_t seq) {
     if (!tag) {
         ports_.data->open_gate();
         bool busy = tag.error().code == Code::busy;
-        tell({{"t", "gated"},
-              {"seq", seq},
-              {"rc", busy ? 1 : -1},
-              {"tag", 0},
-              {"busy", busy},
-              {"why", tag.error().message()}});
+        tell(GateAnswer{seq, busy ? 1 : -1, 0, busy, tag.error().message()});
         return;
     }
     seq_ = seq;
     if (!change(AgentState::gated)) return open_both_gates();
-    tell({{"t", "gated"}, {"seq", seq}, {"rc", 0}, {"tag", *tag}, {"busy", false}});
+    tell(GateAnswer{seq, 0, *tag, false, std::nullopt});
 }
 
-void RankAgent::Impl::on_ungate(int64_t seq) {
+void RankAgent::Impl::on_ungate(uint64_t seq) {
     if (state_ == AgentState::gated) open_both_gates();
-    tell({{"t", "ungated"}, {"seq", seq}});
+    tell(UngateAnswer{seq});
 }
 
 // --- locations ------------------------------------------------------------------------------
@@ -409,13 +367,13 @@ void RankAgent::Impl::ask_pending_locations() {
     for (auto& [peer, when] : asked_) {
         if (when != 0) continue;
         when = monotonic_us();
-        tell({{"t", "locate"}, {"peer", peer}});
+        tell(Locate{peer});
     }
 }
 
 // --- close, sleep, wake ---------------------------------------------------------------------
 
-void RankAgent::Impl::on_close(int64_t seq) {
+void RankAgent::Impl::on_close(uint64_t seq) {
     if (state_ != AgentState::gated || seq != seq_) {
         log::warning("rank {}: late close {} dropped", config_.rank, seq);
         return;
@@ -468,12 +426,8 @@ void RankAgent::Impl::suspend_and_wake() {
         auto welcome = reach_node_agent(deadline);
         if (!welcome) return give_up(welcome.error().message());
         Status awake = wake_up(*welcome, deadline);
-        Json answer{{"t", "attached"},
-                    {"seq", welcome->seq},
-                    {"rc", awake ? 0 : -1},
-                    {"error", awake ? "" : awake.error().message()},
-                    {"location", to_json(ports_.data->location())}};
-        tell(answer);
+        tell(RankAttached{welcome->seq, awake ? 0 : -1, awake ? "" : awake.error().message(),
+                          ports_.data->location()});
         if (!awake) return give_up(awake.error().message());
         break;
     }
@@ -493,11 +447,11 @@ void RankAgent::Impl::recommit_if_due(bool now) {
     }
 }
 
-Result<Welcome> RankAgent::Impl::reach_node_agent(int64_t deadline) try {
+Result<RankWelcome> RankAgent::Impl::reach_node_agent(int64_t deadline) {
     ghost::Error last = make_error(Code::timeout, "connect to node agent", config_.node_socket);
     while (monotonic_us() < deadline) {
         auto socket = ControlSocket::connect(config_.node_socket);
-        Status sent = socket ? socket->send(hello()) : Status(socket.error());
+        Status sent = socket ? socket->send_text(schema::encode(hello())) : Status(socket.error());
         if (!sent) {
             last = sent.error();
             ::poll(nullptr, 0, config_.connect_pause_ms);
@@ -505,24 +459,30 @@ Result<Welcome> RankAgent::Impl::reach_node_agent(int64_t deadline) try {
         }
         control_ = std::move(*socket);
         int left = static_cast<int>((deadline - monotonic_us()) / ms);
-        auto message = control_.receive(std::max(left, 1));
-        if (message && message->body.value("t", "") == "welcome") {
-            return parse_welcome(message->body);
-        }
-        last = message ? make_error(Code::corrupt, "expect welcome", message->body.dump())
-                       : message.error();
+        auto welcome = receive_welcome(std::max(left, 1));
+        // Whoever says something else may think better of it; what cannot be read stays so.
+        if (welcome || welcome.error().code == Code::corrupt) return welcome;
+        last = welcome.error();
         control_.close();
         ::poll(nullptr, 0, config_.connect_pause_ms);
     }
     return last;
-} catch (const Json::exception& e) {
-    return make_error(Code::corrupt, "read welcome", e.what());
+}
+
+Result<RankWelcome> RankAgent::Impl::receive_welcome(int timeout_ms) {
+    auto packet = control_.receive(timeout_ms);
+    GHOST_TRY(packet);
+    std::string answer;
+    const auto message = reader_.read(packet->text, answer);
+    if (!message) return make_error(Code::corrupt, "read welcome", answer);
+    if (message->is<RankWelcome>()) return message->as<RankWelcome>();
+    return make_error(Code::refused, "be welcomed by the node agent", packet->text);
 }
 
 // The links first: they need no PMIx, and the peers have been waiting.
-Status RankAgent::Impl::wake_up(const Welcome& welcome, int64_t deadline) {
-    log::info("rank {}: {} on {} with epoch {}", config_.rank, welcome.state, welcome.node_name,
-              welcome.epoch);
+Status RankAgent::Impl::wake_up(const RankWelcome& welcome, int64_t deadline) {
+    log::info("rank {}: {} on {} with epoch {}", config_.rank,
+              arrival_names[static_cast<size_t>(welcome.state)], welcome.node_name, welcome.epoch);
     DataPort& data = *ports_.data;
     for (;;) {
         Status up = data.wakeup_all(welcome.node, welcome.node_name, welcome.epoch, welcome.peers);

@@ -5,6 +5,7 @@
 #include <set>
 #include <string>
 
+#include "kernet-btl/agent/messages.hpp"
 #include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/protocol/daemons.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
@@ -89,6 +90,8 @@ int main() {
     print("Between daemons", between_daemons, seen, parts);
     print("Wrapper to node agent", from_wrapper, seen, parts);
     print("Node agent to wrapper", to_wrapper, seen, parts);
+    print("Rank's agent to node agent", kernet::from_rank, seen, parts);
+    print("Node agent to rank's agent", kernet::to_rank, seen, parts);
     print("`ghost` command to coordinator", to_coordinator, seen, parts);
     print("Coordinator to `ghost` command", from_coordinator, seen, parts);
     fmt::print("### Parts of messages\n\n| part | field | kind | meaning |\n|---|---|---|---|\n");

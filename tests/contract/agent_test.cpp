@@ -629,13 +629,34 @@ TEST_F(AgentTest, AsksForAnUnknownPeerOnce) {
 
 TEST_F(AgentTest, MalformedMessagesDoNoHarm) {
     start_attached();
-    send({{"t", "location"}, {"rank", "x"}});
-    send({{"t", "gate"}, {"seq", "one"}});
-    send({{"t", "frobnicate"}, {"seq", 5}});
-    Json answer = receive();
-    EXPECT_EQ(answer.value("t", ""), "error");
-    EXPECT_EQ(answer.value("seq", 0), 5);
+    const std::pair<Json, const char*> cases[] = {
+        {{{"t", "location"}, {"rank", "x"}}, "location: rank is no whole number"},
+        {{{"t", "gate"}, {"seq", "one"}}, "gate: seq is no whole number"},
+        {{{"t", "gate"}}, "gate: seq is missing"},
+        {{{"t", "frobnicate"}, {"seq", 5}}, "unknown message frobnicate"},
+    };
+    for (const auto& [message, says] : cases) {
+        send(message);
+        Json answer = receive();
+        EXPECT_EQ(answer.value("t", ""), "error");
+        EXPECT_NE(answer.value("why", "").find(says), std::string::npos) << answer;
+    }
+    send({{"t", "error"}, {"why", "never answered"}});
+    send({{"t", "ungate"}, {"seq", 3}});
+    EXPECT_EQ(receive(), (Json{{"t", "ungated"}, {"seq", 3}}));
     EXPECT_TRUE(script_.journal.lines().empty());
+}
+
+TEST_F(AgentTest, GivesUpOnAWelcomeThatCannotBeRead) {
+    start_attached();
+    suspend(1);
+    wake();
+    accept_hello();
+    Json bad = welcome(1, "restored", true);
+    bad["state"] = "reborn";
+    send(bad);
+    EXPECT_TRUE(script_.journal.wait_for("give up 195"));
+    EXPECT_EQ(script_.journal.count("open_gate"), 0U);
 }
 
 TEST_F(AgentTest, ConfigurationFromEnvironment) {

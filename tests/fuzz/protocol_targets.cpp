@@ -6,6 +6,7 @@
 #include <random>
 
 #include "base/log.hpp"
+#include "kernet-btl/agent/messages.hpp"
 #include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/protocol/daemons.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
@@ -128,6 +129,8 @@ const std::vector<Target>& targets() {
         target<plugin::between_daemons>("daemons"),
         target<plugin::from_wrapper>("fromwrapper"),
         target<plugin::to_wrapper>("towrapper"),
+        target<kernet::from_rank>("fromrank"),
+        target<kernet::to_rank>("torank"),
         target<plugin::to_coordinator>("tocoordinator"),
         target<plugin::from_coordinator>("fromcoordinator"),
     };

@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 
+#include "kernet-btl/agent/messages.hpp"
 #include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/protocol/daemons.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
@@ -27,7 +28,8 @@ TEST(Protocol, EveryMessageIsReadAsItWasWritten) {
 // An operation's number tells late messages from others: what is compared must be there.
 TEST(Protocol, WhatHasASequenceSaysIt) {
     for (const schema::Family* family :
-         {&between_daemons, &from_wrapper, &to_wrapper, &to_coordinator, &from_coordinator}) {
+         {&between_daemons, &from_wrapper, &to_wrapper, &kernet::from_rank, &kernet::to_rank,
+          &to_coordinator, &from_coordinator}) {
         std::set<std::string> names;
         for (const schema::Message& message : family->messages) {
             EXPECT_TRUE(names.insert(message.name()).second) << message.name() << " is there twice";
