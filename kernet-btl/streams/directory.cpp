@@ -27,15 +27,6 @@ uint64_t mix(uint64_t x) {
     return x ^ x >> 31;
 }
 
-Status status_of(const nlohmann::json& message) {
-    if (message.value("ok", false)) return {};
-    const auto code = message.value("code", static_cast<int>(Code::internal));
-    return ghost::Error{
-        code >= 0 && code <= static_cast<int>(Code::internal) ? static_cast<Code>(code)
-                                                              : Code::corrupt,
-        message.value("tried", ""), message.value("object", ""), message.value("sys", 0)};
-}
-
 }  // namespace
 
 Directory::Directory(int self, int managers, uint64_t incarnation, DirectoryPort& port)
@@ -181,54 +172,46 @@ std::set<int> Directory::keepers(const Entry& entry) const {
 
 // --- messages ---
 
-void Directory::post(int to, Json message) {
-    if (to == self_) {
-        inbox_.emplace_back(self_, std::move(message));
-    } else {
-        port_.send(to, message);
-    }
-}
-
 // Messages to this manager itself are handled here, one after the other, never inside each other.
 void Directory::run() {
     if (running_) return;
     running_ = true;
     while (!inbox_.empty()) {
-        const auto [from, message] = std::move(inbox_.front());
+        const auto message = std::move(inbox_.front());
         inbox_.pop_front();
-        handle(from, message);
+        handle(self_, message);
     }
     running_ = false;
 }
 
-void Directory::receive(int from, const Json& message) {
-    handle(from, message);
+void Directory::receive(int from, std::string_view message) {
+    auto reader = readers_.find(from);
+    if (reader == readers_.end())
+        reader =
+            readers_.try_emplace(from, between_managers, fmt::format("manager {}", from)).first;
+    std::string answer;
+    const auto read = reader->second.read(message, answer);
+    if (!answer.empty()) port_.send(from, answer);
+    if (read) handle(from, *read);
     run();
 }
 
-void Directory::handle(int from, const Json& message) {
-    const bool fractions = std::any_of(message.begin(), message.end(),
-                                       [](const Json& field) { return field.is_number_float(); });
-    if (!message.is_object() || fractions) return;  // no field of any message is a fraction
-    try {  // fields of a wrong type: another version's, or damage
-        const std::string type = message.value("t", "");
-        if (type == "ask") return on_ask(from, message);
-        if (type == "answer") return on_answer(message);
-        if (type == "get") return on_get(from, message);
-        if (type == "have") return on_have(from, message);
-        if (type == "put") return on_put(from, message);
-        if (type == "took") return on_took(from, message);
-        if (type == "drop") {
-            const auto found = replicas_.find(message.value("id", StreamId{0}));
-            const Version upto{message.value("term", uint64_t{0}),
-                               message.value("change", uint64_t{0})};
-            if (found != replicas_.end() && found->second.version <= upto) {
-                bare_.push_back(found->first);
-                replicas_.erase(found);
-            }
-        }
-    } catch (const nlohmann::json::exception& wrong) {
-        ghost::log::error("directory: message of manager {} dropped: {}", from, wrong.what());
+void Directory::handle(int from, const ghost::schema::Received& message) {
+    switch (message.type<ManagerMessage>()) {
+        case ManagerMessage::ask:
+            return on_ask(from, message.as<AskHome>());
+        case ManagerMessage::answer:
+            return on_answer(message.as<HomeAnswer>());
+        case ManagerMessage::get:
+            return on_get(from, message.as<GetEntry>());
+        case ManagerMessage::have:
+            return on_have(from, message.as<HaveEntry>());
+        case ManagerMessage::put:
+            return on_put(from, message.as<PutEntry>());
+        case ManagerMessage::took:
+            return on_took(from, message.as<TookEntry>());
+        case ManagerMessage::drop:
+            return on_drop(message.as<DropEntry>());
     }
 }
 
@@ -242,24 +225,21 @@ void Directory::request(uint64_t token, Change change, uint32_t limit) {
 }
 
 void Directory::ask_home(const std::string& request, const Pending& pending) {
-    post(home(pending.change.id),
-         {{"t", "ask"}, {"request", request}, {"change", to_json(pending.change)}});
+    post(home(pending.change.id), ManagerMessage::ask, AskHome{request, sent(pending.change)});
 }
 
-void Directory::on_answer(const Json& message) {
-    const auto found = pending_.find(message.value("request", ""));
+void Directory::on_answer(const HomeAnswer& message) {
+    const auto found = pending_.find(message.request);
     if (found == pending_.end()) return;
     const Pending pending = std::move(found->second);
     pending_.erase(found);
     if (pending.token == 0) return;
     std::optional<Entry> entry;
-    if (message.contains("entry")) {
-        auto read = entry_from_json(message["entry"]);
-        if (!read) return port_.answer(pending.token, read.error(), 0, nullptr);
-        entry = std::move(*read);
-    }
-    port_.answer(pending.token, status_of(message), message.value("socket", uint16_t{0}),
-                 entry ? &*entry : nullptr);
+    if (message.entry) entry = as_meant(*message.entry);
+    Status status;
+    if (!message.ok)
+        status = as_meant(SentError{message.code, message.tried, message.object, message.sys});
+    port_.answer(pending.token, status, message.socket, entry ? &*entry : nullptr);
 }
 
 void Directory::tick() {
@@ -291,38 +271,31 @@ void Directory::tick() {
 
 // --- replica ---
 
-void Directory::on_get(int from, const Json& message) {
-    const auto id = message.at("id").get<StreamId>();
-    const auto term = message.at("term").get<uint64_t>();
-    uint64_t& fence = fence_of(id);
-    const auto found = replicas_.find(id);
+void Directory::on_get(int from, const GetEntry& message) {
+    uint64_t& fence = fence_of(message.id);
+    const auto found = replicas_.find(message.id);
     if (found != replicas_.end()) fence = std::max(fence, found->second.version.term);
-    const bool agreed = term >= fence;
-    if (agreed) fence = term;
-    if (agreed && from != self_) overtaken(id, term);
-    Json answer{{"t", "have"},
-                {"id", id},
-                {"nonce", message.at("nonce")},
-                {"ok", agreed},
-                {"fence", fence}};
-    if (found != replicas_.end()) answer["entry"] = to_json(found->second);
-    post(from, std::move(answer));
+    const bool agreed = message.term >= fence;
+    if (agreed) fence = message.term;
+    if (agreed && from != self_) overtaken(message.id, message.term);
+    HaveEntry answer{message.id, message.nonce, agreed, fence, std::nullopt};
+    if (found != replicas_.end()) answer.entry = sent(found->second);
+    post(from, ManagerMessage::have, std::move(answer));
 }
 
-void Directory::on_put(int from, const Json& message) {
-    auto entry = entry_from_json(message.at("entry"));
-    if (!entry) {
-        ghost::log::error("directory: {}", entry.error().message());
+void Directory::on_put(int from, const PutEntry& message) {
+    const Entry entry = as_meant(message.entry);
+    const bool took = store(entry);
+    if (took && from != self_) overtaken(entry.id, entry.version.term);
+    post(from, ManagerMessage::took, TookEntry{entry.id, message.nonce, took, fence_of(entry.id)});
+}
+
+void Directory::on_drop(const DropEntry& message) {
+    const auto found = replicas_.find(message.id);
+    if (found == replicas_.end() || found->second.version > Version{message.term, message.change})
         return;
-    }
-    const StreamId id = entry->id;
-    const bool took = store(*entry);
-    if (took && from != self_) overtaken(id, entry->version.term);
-    post(from, {{"t", "took"},
-                {"id", id},
-                {"nonce", message.at("nonce")},
-                {"ok", took},
-                {"fence", fence_of(id)}});
+    bare_.push_back(found->first);
+    replicas_.erase(found);
 }
 
 // False: a later manager has written, or is about to.

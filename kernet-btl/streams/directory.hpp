@@ -16,12 +16,13 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
-#include "kernet-btl/streams/directory_entry.hpp"
+#include "kernet-btl/streams/messages.hpp"
 
 namespace kernet {
 
@@ -29,8 +30,8 @@ namespace kernet {
 class DirectoryPort {
   public:
     virtual ~DirectoryPort() = default;
-    // To another manager; lost if there is no connection.
-    virtual void send(int manager, const nlohmann::json& message) = 0;
+    // To another manager, a message of between_managers; lost if there is no connection.
+    virtual void send(int manager, const std::string& message) = 0;
     // A request of this node has been carried out (entry: its state then) or not. `socket` is the
     // number of the socket concerned.
     virtual void answer(uint64_t token, const Status& status, uint16_t socket,
@@ -61,14 +62,13 @@ class Directory {
     // Call regularly, every 200 ms: asks again where an answer may have been lost.
     void tick();
 
-    void receive(int from, const nlohmann::json& message);
+    void receive(int from, std::string_view message);
     const std::map<StreamId, Entry>& replicas() const { return replicas_; }
     // Streams of which something is remembered, with replicas and without: of those that have
     // ended, or are others', only so many.
     size_t remembered() const { return fences_.size(); }
 
   private:
-    using Json = nlohmann::json;
     struct Pending {  // origin's side
         uint64_t token = 0;
         Change change;
@@ -101,13 +101,15 @@ class Directory {
     };
 
     // directory.cpp
-    void post(int to, Json message);
+    template <typename Message>
+    void post(int to, ManagerMessage type, Message message);
     void run();
-    void handle(int from, const Json& message);
+    void handle(int from, const ghost::schema::Received& message);
     void ask_home(const std::string& request, const Pending& pending);
-    void on_answer(const Json& message);
-    void on_get(int from, const Json& message);
-    void on_put(int from, const Json& message);
+    void on_answer(const HomeAnswer& message);
+    void on_get(int from, const GetEntry& message);
+    void on_put(int from, const PutEntry& message);
+    void on_drop(const DropEntry& message);
     bool store(const Entry& entry);
     uint64_t& fence_of(StreamId id);
     void forget_fences();
@@ -122,9 +124,9 @@ class Directory {
 
     // directory_home.cpp
     bool change(Owner& owner, Step next);
-    void on_ask(int from, const Json& message);
-    void on_have(int from, const Json& message);
-    void on_took(int from, const Json& message);
+    void on_ask(int from, const AskHome& message);
+    void on_have(int from, const HaveEntry& message);
+    void on_took(int from, const TookEntry& message);
     void advance(StreamId id, Owner& owner);
     void collect(StreamId id, Owner& owner);
     void collected(StreamId id, Owner& owner);
@@ -150,9 +152,17 @@ class Directory {
     std::deque<StreamId> tombstones_;
     std::map<std::string, Pending> pending_;
     std::map<StreamId, Owner> owners_;
-    std::deque<std::pair<int, Json>> inbox_;  // of messages to this manager itself
+    std::deque<ghost::schema::Received> inbox_;     // of messages to this manager itself
+    std::map<int, ghost::schema::Reader> readers_;  // of what the others say
     bool running_ = false;
     uint64_t counter_ = 0;
 };
+
+template <typename Message>
+void Directory::post(int to, ManagerMessage type, Message message) {
+    const auto& which = between_managers.messages[static_cast<size_t>(type)];
+    if (to != self_) return port_.send(to, ghost::schema::encode_as(which, &message));
+    inbox_.emplace_back(which, std::make_shared<Message>(std::move(message)));
+}
 
 }  // namespace kernet

@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "kernet-btl/transport/location.hpp"
-#include "base/json.hpp"
 #include "kernet-btl/transport/socket_state.hpp"
 
 namespace kernet {
@@ -119,11 +118,5 @@ struct Change {
 // on an error: not_found (no such stream or socket), refused (no socket free, wrong state or key),
 // invalid. The version is the caller's to set.
 Status apply(Entry& entry, const Change& change, uint16_t& socket);
-
-nlohmann::json to_json(const Entry& entry);
-nlohmann::json to_json(const Change& change);
-// Code::corrupt if a field is missing, of the wrong type or out of range.
-Result<Entry> entry_from_json(const nlohmann::json& json);
-Result<Change> change_from_json(const nlohmann::json& json);
 
 }  // namespace kernet

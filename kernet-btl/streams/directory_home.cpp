@@ -43,14 +43,11 @@ bool Directory::change(Owner& owner, Step next) {
     return true;
 }
 
-void Directory::on_ask(int from, const Json& message) {
-    auto asked = change_from_json(message.at("change"));
-    Work work{from, message.at("request").get<std::string>(), {}};
-    if (!asked) return reply(work, asked.error(), 0, nullptr);
-    const StreamId id = asked->id;
+void Directory::on_ask(int from, const AskHome& message) {
+    Work work{from, message.request, as_meant(message.change)};
+    const StreamId id = work.change.id;
     // Who asks will ask again, and elsewhere once it sees what this manager sees.
     if (home(id) != self_ || !quorum()) return;
-    work.change = std::move(*asked);
     Owner& owner = owners_[id];
     const auto same = [&work](const Work& other) { return other.request == work.request; };
     if ((owner.current && same(*owner.current)) || owner.queue.size() >= max_queue ||
@@ -90,28 +87,25 @@ void Directory::collect(StreamId id, Owner& owner) {
     owner.waiting = live_;
     owner.waiting.erase(self_);
     if (owner.waiting.empty()) return collected(id, owner);
-    const Json question{{"t", "get"}, {"id", id}, {"nonce", owner.nonce}, {"term", owner.term}};
-    for (int manager : std::set<int>(owner.waiting)) post(manager, question);
+    const GetEntry question{id, owner.nonce, owner.term};
+    for (int manager : std::set<int>(owner.waiting)) post(manager, ManagerMessage::get, question);
 }
 
-void Directory::on_have(int from, const Json& message) {
-    const auto id = message.at("id").get<StreamId>();
+void Directory::on_have(int from, const HaveEntry& message) {
+    const StreamId id = message.id;
     const auto found = owners_.find(id);
     if (found == owners_.end()) return;
     Owner& owner = found->second;
-    if (owner.step != Step::collecting || owner.nonce != message.at("nonce").get<uint64_t>()) {
-        return;
-    }
-    if (!message.at("ok").get<bool>()) {
+    if (owner.step != Step::collecting || owner.nonce != message.nonce) return;
+    if (!message.ok) {
         uint64_t& fence = fence_of(id);
-        fence = std::max(fence, message.at("fence").get<uint64_t>());
+        fence = std::max(fence, message.fence);
         return collect(id, owner);
     }
-    if (message.contains("entry")) {
-        auto entry = entry_from_json(message["entry"]);
-        if (entry && (owner.entry.id == 0 || entry->version > owner.entry.version)) {
-            owner.entry = std::move(*entry);
-        }
+    if (message.entry) {
+        Entry entry = as_meant(*message.entry);
+        if (owner.entry.id == 0 || entry.version > owner.entry.version)
+            owner.entry = std::move(entry);
         owner.holders.insert(from);
     }
     owner.agreed.insert(from);
@@ -173,19 +167,19 @@ void Directory::write(StreamId id, Owner& owner) {
     }
     owner.waiting.erase(self_);
     if (owner.waiting.empty()) return written(id, owner);
-    const Json message{{"t", "put"}, {"nonce", owner.nonce}, {"entry", to_json(owner.next)}};
-    for (int manager : std::set<int>(owner.waiting)) post(manager, message);
+    const PutEntry message{owner.nonce, sent(owner.next)};
+    for (int manager : std::set<int>(owner.waiting)) post(manager, ManagerMessage::put, message);
 }
 
-void Directory::on_took(int from, const Json& message) {
-    const auto id = message.at("id").get<StreamId>();
+void Directory::on_took(int from, const TookEntry& message) {
+    const StreamId id = message.id;
     const auto found = owners_.find(id);
     if (found == owners_.end()) return;
     Owner& owner = found->second;
-    if (owner.step != Step::writing || owner.nonce != message.at("nonce").get<uint64_t>()) return;
-    if (!message.at("ok").get<bool>()) {
+    if (owner.step != Step::writing || owner.nonce != message.nonce) return;
+    if (!message.ok) {
         uint64_t& fence = fence_of(id);
-        fence = std::max(fence, message.at("fence").get<uint64_t>());
+        fence = std::max(fence, message.fence);
         return step_down(owner);
     }
     owner.agreed.insert(from);
@@ -202,10 +196,8 @@ void Directory::written(StreamId id, Owner& owner) {
     }
     for (int manager : owner.agreed) {
         if (keep.count(manager)) continue;
-        post(manager, {{"t", "drop"},
-                       {"id", id},
-                       {"term", owner.next.version.term},
-                       {"change", owner.next.version.change}});
+        post(manager, ManagerMessage::drop,
+             DropEntry{id, owner.next.version.term, owner.next.version.change});
     }
     owner.holders = keep;
     owner.entry = std::move(owner.next);
@@ -233,20 +225,22 @@ void Directory::overtaken(StreamId id, uint64_t term) {
 }
 
 void Directory::reply(const Work& work, const Status& status, uint16_t socket, const Entry* entry) {
-    Json answer{
-        {"t", "answer"}, {"request", work.request}, {"ok", status.ok()}, {"socket", socket}};
+    HomeAnswer answer;
+    answer.request = work.request;
+    answer.ok = status.ok();
+    answer.socket = socket;
     if (!status) {
-        const ghost::Error& error = status.error();
-        answer["code"] = static_cast<int>(error.code);
-        answer["tried"] = error.tried;
-        answer["object"] = error.object;
-        answer["sys"] = error.sys;
+        const SentError error = sent(status.error());
+        answer.code = error.code;
+        answer.tried = error.tried;
+        answer.object = error.object;
+        answer.sys = error.sys;
     }
     if (entry) {
-        answer["entry"] = to_json(*entry);
-        answer["entry"]["answered"] = Json::array();
+        answer.entry = sent(*entry);
+        answer.entry->answered.clear();
     }
-    post(work.from, std::move(answer));
+    post(work.from, ManagerMessage::answer, std::move(answer));
 }
 
 void Directory::home_tick() {

@@ -18,20 +18,12 @@ namespace kernet {
 namespace {
 
 using ghost::Code;
-using ghost::Json;
 using ghost::make_error;
 
 constexpr int64_t tick_us = 200'000;
 constexpr int64_t settle_limit_us = 2'000'000;
 constexpr size_t max_waiting = 4096;  // messages for one process that does not read them
 constexpr int id_timer = -1, id_listener = -2;
-
-Json error_json(const ghost::Error& error) {
-    return {{"code", static_cast<int>(error.code)},
-            {"tried", error.tried},
-            {"object", error.object},
-            {"sys", error.sys}};
-}
 
 // JSON holds text only.
 std::string to_hex(std::string_view bytes) {
@@ -183,42 +175,42 @@ void Manager::client_event(int fd, uint32_t events) {
             client.broken |= message.error().code != Code::timeout;
             return;
         }
-        try {
-            client.broken |= !take(client, message->body);
-        } catch (const Json::exception& wrong) {
-            ghost::log::warning("manager: message of process {} refused: {}", client.process,
-                                wrong.what());
-            client.broken = true;
-        }
+        client.broken |= !take(client, message->text);
     }
     if (events & (EPOLLHUP | EPOLLERR)) client.broken = true;
 }
 
-bool Manager::take(Client& client, const Json& message) {
-    const std::string type = message.value("t", "");
-    if (type == "hello") {
-        hello(client, message);
-        return client.process != 0;
+bool Manager::take(Client& client, const std::string& packet) {
+    std::string answer;
+    const auto message = client.reader.read(packet, answer);
+    const bool hello = message && message->is<ProcessHello>();
+    if (client.process == 0 && !hello) return false;
+    if (!answer.empty()) send_text(client, std::move(answer));
+    if (!message) return true;
+    switch (message->type<ToManager>()) {
+        case ToManager::hello:
+            this->hello(client, message->as<ProcessHello>());
+            return client.process != 0;
+        case ToManager::ask:
+            ask(client, message->as<AskManager>());
+            return true;
+        case ToManager::channel:
+            channel_open(client, message->as<OpenChannel>());
+            return true;
+        case ToManager::send:
+            channel_send(client, message->as<SendByChannel>());
+            return true;
+        case ToManager::nodes:
+            list_nodes(client, message->as<ListNodes>());
+            return true;
     }
-    if (client.process == 0) return false;
-    if (type == "ask") {
-        ask(client, message);
-    } else if (type == "channel") {
-        channel_open(client, message);
-    } else if (type == "send") {
-        channel_send(client, message);
-    } else if (type == "nodes") {
-        list_nodes(client, message);
-    } else {
-        return false;
-    }
-    return true;
+    return false;
 }
 
 // A process that had a number before this manager began again keeps it.
-void Manager::hello(Client& client, const Json& message) {
+void Manager::hello(Client& client, const ProcessHello& message) {
     const auto own = static_cast<uint32_t>(config_.self) << process_bits;
-    auto process = message.value("process", uint32_t{0});
+    uint32_t process = message.process;
     if (client.process != 0 || (process != 0 && (process >> process_bits != own >> process_bits ||
                                                  by_process_.count(process)))) {
         client.broken = true;
@@ -230,27 +222,20 @@ void Manager::hello(Client& client, const Json& message) {
     }
     client.process = process;
     by_process_[process] = client.socket.fd();
-    tell(client, {{"t", "welcome"},
-                  {"process", process},
-                  {"cluster", config_.cluster},
-                  {"node", config_.self},
-                  {"node_name", config_.node_names[static_cast<size_t>(config_.self)]},
-                  {"secret", config_.secret_hex},
-                  {"if_include", config_.if_include},
-                  {"filters", config_.filters}});
+    tell(client, ManagerWelcome{process, config_.cluster, config_.self,
+                                config_.node_names[static_cast<size_t>(config_.self)],
+                                config_.secret_hex, config_.if_include, config_.filters});
 }
 
-void Manager::ask(Client& client, const Json& message) {
-    const auto number = message.at("n").get<uint64_t>();
-    auto change = change_from_json(message.at("change"));
-    if (!change) return refuse(client, number, change.error());
-    if (change->operation == Operation::node_left || change->operation == Operation::lost) {
-        return refuse(client, number, make_error(Code::refused, "speak for a node"));
+void Manager::ask(Client& client, const AskManager& message) {
+    Change change = as_meant(message.change);
+    if (change.operation == Operation::node_left || change.operation == Operation::lost) {
+        return refuse(client, message.n, make_error(Code::refused, "speak for a node"));
     }
-    change->where.rank = client.process;
-    change->where.node = config_.self;
-    asked_[++token_] = {client.process, number};
-    directory_.request(token_, std::move(*change));
+    change.where.rank = client.process;
+    change.where.node = config_.self;
+    asked_[++token_] = {client.process, message.n};
+    directory_.request(token_, std::move(change));
 }
 
 void Manager::answer(uint64_t token, const Status& status, uint16_t socket, const Entry* entry) {
@@ -260,10 +245,10 @@ void Manager::answer(uint64_t token, const Status& status, uint16_t socket, cons
     asked_.erase(found);
     Client* client = client_of(asked.process);
     if (!client) return;
-    Json message{{"t", "answer"}, {"n", asked.number}, {"socket", socket}};
-    if (!status) message["error"] = error_json(status.error());
+    ManagerAnswer message{asked.number, socket, std::nullopt, std::nullopt, {}};
+    if (!status) message.error = sent(status.error());
     if (entry) {
-        message["entry"] = to_json(*entry);
+        message.entry = sent(*entry);
         const auto acts = [&](const SocketEntry& one) {
             return one.state == SocketState::attached && one.where.rank == asked.process;
         };
@@ -286,7 +271,7 @@ void Manager::changed(const Entry& entry) {
     if (before != interested_.end()) told.insert(before->second.begin(), before->second.end());
     Entry map = entry;
     map.answered.clear();
-    const Json message{{"t", "map"}, {"entry", to_json(map)}};
+    const NewMap message{sent(map)};
     for (uint32_t process : told) {
         if (Client* client = client_of(process)) tell(*client, message);
     }
@@ -298,11 +283,11 @@ void Manager::changed(const Entry& entry) {
 }
 
 void Manager::refuse(Client& client, uint64_t number, const ghost::Error& error) {
-    tell(client, {{"t", "answer"}, {"n", number}, {"socket", 0}, {"error", error_json(error)}});
+    tell(client, ManagerAnswer{number, 0, sent(error), std::nullopt, {}});
 }
 
-void Manager::tell(Client& client, const Json& message) {
-    client.waiting.push_back(message.dump(-1, ' ', false, Json::error_handler_t::replace));
+void Manager::send_text(Client& client, std::string text) {
+    client.waiting.push_back(std::move(text));
     if (client.waiting.size() > max_waiting ||
         client.waiting.back().size() > ghost::control_packet_limit) {
         ghost::log::error("manager: process {} does not listen: given up", client.process);
@@ -381,16 +366,15 @@ void Manager::sweep_processes() {
 
 // --- nodes ---
 
-void Manager::send(int manager, const Json& message) {
-    const std::string text = message.dump(-1, ' ', false, Json::error_handler_t::replace);
-    if (Status sent = channel_->send(manager, channel_directory, 1, text, 0); !sent) {
+void Manager::send(int manager, const std::string& message) {
+    if (Status sent = channel_->send(manager, channel_directory, 1, message, 0); !sent) {
         ghost::log::debug("manager: {}", sent.error().message());
     }
 }
 
 bool Manager::message(int from, uint16_t channel, uint16_t type, std::string_view bytes) {
     if (channel != channel_directory) return give(from, channel, type, bytes);
-    directory_.receive(from, Json::parse(bytes, nullptr, false));
+    directory_.receive(from, bytes);
     return true;
 }
 
@@ -416,29 +400,25 @@ void Manager::tick() {
 
 // --- channels ---
 
-void Manager::channel_open(Client& client, const Json& message) {
-    const auto number = message.at("n").get<uint64_t>();
-    const auto channel = message.at("channel").get<uint16_t>();
+void Manager::channel_open(Client& client, const OpenChannel& message) {
+    const uint16_t channel = message.channel;
     if (channel < first_user_channel || !channels_.emplace(channel, client.process).second) {
-        return refuse(client, number,
+        return refuse(client, message.n,
                       make_error(Code::refused, "take messages of channel",
                                  fmt::format("{} (below {} they are not yours, and each has one "
                                              "taker on a node)",
                                              channel, first_user_channel)));
     }
     client.channels.insert(channel);
-    tell(client, {{"t", "answer"}, {"n", number}, {"socket", 0}});
+    tell(client, ManagerAnswer{message.n, 0, std::nullopt, std::nullopt, {}});
 }
 
-void Manager::channel_send(Client& client, const Json& message) {
-    const auto number = message.at("n").get<uint64_t>();
-    const auto channel = message.at("channel").get<uint16_t>();
-    const auto type = message.at("type").get<uint16_t>();
-    const auto name = message.at("node").get<std::string>();
+void Manager::channel_send(Client& client, const SendByChannel& message) {
+    const auto& [number, name, channel, type, hex] = message;
     std::string bytes;
     const auto& names = config_.node_names;
     const auto node = std::find(names.begin(), names.end(), name) - names.begin();
-    if (channel < first_user_channel || !from_hex(message.at("bytes").get<std::string>(), bytes)) {
+    if (channel < first_user_channel || !from_hex(hex, bytes)) {
         return refuse(client, number,
                       make_error(Code::invalid, "send by channel", std::to_string(channel)));
     }
@@ -466,22 +446,18 @@ bool Manager::give(int from, uint16_t channel, uint16_t type, std::string_view b
     const auto taker = channels_.find(channel);
     Client* client = taker == channels_.end() ? nullptr : client_of(taker->second);
     if (!client || client->broken) return false;
-    tell(*client, {{"t", "message"},
-                   {"from", config_.node_names[static_cast<size_t>(from)]},
-                   {"channel", channel},
-                   {"type", type},
-                   {"bytes", to_hex(bytes)}});
+    tell(*client, ChannelArrived{config_.node_names[static_cast<size_t>(from)], channel, type,
+                                 to_hex(bytes)});
     return !client->broken;
 }
 
-void Manager::list_nodes(Client& client, const Json& message) {
-    Json nodes = Json::array();
+void Manager::list_nodes(Client& client, const ListNodes& message) {
+    ManagerAnswer answer{message.n, 0, std::nullopt, std::nullopt, {}};
     for (size_t node = 0; node < config_.node_names.size(); node++) {
-        nodes.push_back(
+        answer.nodes.push_back(
             {config_.node_names[node], node_state_name(channel_->state(static_cast<int>(node)))});
     }
-    tell(client,
-         {{"t", "answer"}, {"n", message.at("n")}, {"socket", 0}, {"nodes", std::move(nodes)}});
+    tell(client, answer);
 }
 
 }  // namespace kernet

@@ -67,10 +67,10 @@ class Manager final : public ChannelListener, private DirectoryPort {
     void node_changed(int node, NodeState state) override;
 
   private:
-    using Json = nlohmann::json;
     struct Client {
         ghost::ControlSocket socket;
         uint32_t process = 0;  // 0: it has not said hello
+        ghost::schema::Reader reader{to_manager, "a process"};
         std::deque<std::string> waiting;
         std::set<uint16_t> channels;
         bool broken = false;
@@ -82,21 +82,25 @@ class Manager final : public ChannelListener, private DirectoryPort {
 
     explicit Manager(const ManagerConfig& config);
     // DirectoryPort
-    void send(int manager, const Json& message) override;
+    void send(int manager, const std::string& message) override;
     void answer(uint64_t token, const Status& status, uint16_t socket, const Entry* entry) override;
     void changed(const Entry& entry) override;
 
     Status open(ghost::ControlListener listening);
     void accept_all();
     void client_event(int fd, uint32_t events);
-    bool take(Client& client, const Json& message);
-    void hello(Client& client, const Json& message);
-    void ask(Client& client, const Json& message);
-    void channel_open(Client& client, const Json& message);
-    void channel_send(Client& client, const Json& message);
-    void list_nodes(Client& client, const Json& message);
+    bool take(Client& client, const std::string& packet);
+    void hello(Client& client, const ProcessHello& message);
+    void ask(Client& client, const AskManager& message);
+    void channel_open(Client& client, const OpenChannel& message);
+    void channel_send(Client& client, const SendByChannel& message);
+    void list_nodes(Client& client, const ListNodes& message);
     bool give(int from, uint16_t channel, uint16_t type, std::string_view bytes);
-    void tell(Client& client, const Json& message);
+    template <typename Message>
+    void tell(Client& client, const Message& message) {
+        send_text(client, ghost::schema::encode(message));
+    }
+    void send_text(Client& client, std::string text);
     void flush(Client& client);
     void refuse(Client& client, uint64_t number, const ghost::Error& error);
     void drop_broken();

@@ -164,7 +164,7 @@ Result<uint32_t> Node::join(Change change, const Json* state, bool bytes) {
     if (!answer) {
         socket = answer.error();
     } else if (entry) {
-        socket = adopt(*entry, answer->value("socket", uint16_t{0}), state, bytes);
+        socket = adopt(*entry, answer->socket, state, bytes);
     }
     Gate::Holder inside(gate());
     joining_.erase(joining_.find(change.id));

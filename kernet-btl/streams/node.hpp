@@ -11,6 +11,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -25,6 +26,7 @@
 #include "base/control_socket.hpp"
 #include "kernet-btl/transport/datapath.hpp"
 #include "kernet-btl/transport/endpoint.hpp"
+#include "kernet-btl/streams/messages.hpp"
 #include "kernet-btl/streams/stream_socket.hpp"
 
 namespace kernet {
@@ -132,7 +134,7 @@ class Node final : private StreamHost, private Receiver {
     };
     struct Call {
         bool done = false;
-        Json answer;
+        std::optional<ManagerAnswer> answer;
     };
     struct Local {
         wire::StreamHeader header;
@@ -185,13 +187,23 @@ class Node final : private StreamHost, private Receiver {
     Result<ghost::ControlSocket> connect(uint32_t process) const;
     void serve();
     void read_manager();
-    void on_message(const Json& message);
+    void on_message(const ghost::schema::Received& message);
+    void on_answer(const ManagerAnswer& message);
+    void on_arrived(const ChannelArrived& message);
     void manager_gone();
     void find_manager_again();
-    void welcome_again(const Json& welcome);
+    void welcome_again(const ManagerWelcome& welcome);
     void tick_sockets();
-    Result<Json> call(Json message);
-    Result<Json> ask(const Change& change, std::optional<Entry>* entry);
+    // A request with a number of its own.
+    template <typename Message>
+    Result<ManagerAnswer> call(Message message) {
+        return call_with([&message](uint64_t number) {
+            message.n = number;
+            return ghost::schema::encode(message);
+        });
+    }
+    Result<ManagerAnswer> call_with(const std::function<std::string(uint64_t number)>& text);
+    Result<ManagerAnswer> ask(const Change& change, std::optional<Entry>* entry);
 
     NodeConfig config_;
     uint32_t process_ = 0;
@@ -235,6 +247,7 @@ class Node final : private StreamHost, private Receiver {
     std::mutex manager_mutex_;
     std::condition_variable answered_;
     ghost::ControlSocket manager_;
+    ghost::schema::Reader manager_says_{from_manager, "the stream manager"};  // the thread's
     bool welcomed_ = false;
     std::map<uint64_t, Call*> calls_;
     uint64_t next_call_ = 1;

@@ -38,13 +38,6 @@ struct SignalsBlocked {
     sigset_t before;
 };
 
-ghost::Error error_of(const nlohmann::json& json) {
-    const int code = json.value("code", static_cast<int>(Code::internal));
-    return {code >= 0 && code <= static_cast<int>(Code::internal) ? static_cast<Code>(code)
-                                                                  : Code::corrupt,
-            json.value("tried", ""), json.value("object", ""), json.value("sys", 0)};
-}
-
 bool from_hex(const std::string& hex, std::string& bytes) {
     bytes.resize(hex.size() / 2);
     size_t got = 0;
@@ -79,9 +72,7 @@ Result<ghost::ControlSocket> Node::connect(uint32_t process) const {
     auto socket = ghost::ControlSocket::connect(config_.manager.empty() ? default_manager_address()
                                                                         : config_.manager);
     if (!socket) return socket;
-    Json hello{{"t", "hello"}};
-    if (process) hello["process"] = process;
-    GHOST_TRY(socket->send(hello));
+    GHOST_TRY(socket->send_text(ghost::schema::encode(ProcessHello{process})));
     return socket;
 }
 
@@ -90,21 +81,23 @@ Status Node::begin() {
     if (!socket) return socket.error();
     auto answer = socket->receive(welcome_ms);
     if (!answer) return answer.error();
-    const Json& welcome = answer->body;
-    if (welcome.value("t", "") != "welcome") {
+    std::string complaint;
+    const auto message = manager_says_.read(answer->text, complaint);
+    if (!message || !message->is<ManagerWelcome>()) {
         return make_error(Code::corrupt, "be welcomed by the stream manager");
     }
+    const auto& welcome = message->as<ManagerWelcome>();
     manager_ = std::move(*socket);
     welcomed_ = true;
     EndpointConfig config;
-    process_ = config.rank = welcome.value("process", 0u);
-    number_ = config.node = welcome.value("node", -1);
-    name_ = config.node_name = welcome.value("node_name", "");
-    cluster_ = welcome.value("cluster", "");
+    process_ = config.rank = welcome.process;
+    number_ = config.node = welcome.node;
+    name_ = config.node_name = welcome.node_name;
+    cluster_ = welcome.cluster;
     config.job = "kernet." + cluster_;
-    secret_ = config.secret_hex = welcome.value("secret", "");
-    config.if_include = welcome.value("if_include", "");
-    config.filters = welcome.value("filters", "");
+    secret_ = config.secret_hex = welcome.secret;
+    config.if_include = welcome.if_include;
+    config.filters = welcome.filters;
     config.use_shm = config_.use_shm;
     config.use_tcp = config_.use_tcp;
     config.threads = true;
@@ -167,11 +160,13 @@ void Node::read_manager() {
     for (;;) {
         auto message = manager_.receive(0);
         if (message) {
-            try {
-                on_message(message->body);
-            } catch (const Json::exception& wrong) {
-                ghost::log::error("kernet: message of the manager dropped: {}", wrong.what());
+            std::string complaint;
+            const auto read = manager_says_.read(message->text, complaint);
+            if (!complaint.empty()) {
+                std::lock_guard lock(manager_mutex_);
+                (void)manager_.send_text(complaint);
             }
+            if (read) on_message(*read);
             continue;
         }
         if (message.error().code != Code::timeout) manager_gone();
@@ -179,35 +174,37 @@ void Node::read_manager() {
     }
 }
 
-void Node::on_message(const Json& message) {
-    const std::string type = message.value("t", "");
-    if (message.contains("entry")) {
-        auto entry = entry_from_json(message.at("entry"));
-        if (entry) {
-            take_map(*entry);
-        } else {
-            ghost::log::error("kernet: {}", entry.error().message());
-        }
+void Node::on_message(const ghost::schema::Received& message) {
+    switch (message.type<FromManager>()) {
+        case FromManager::welcome:
+            return welcome_again(message.as<ManagerWelcome>());
+        case FromManager::answer:
+            return on_answer(message.as<ManagerAnswer>());
+        case FromManager::map:
+            return take_map(as_meant(message.as<NewMap>().entry));
+        case FromManager::message:
+            return on_arrived(message.as<ChannelArrived>());
     }
-    if (type == "answer") {
-        std::lock_guard lock(manager_mutex_);
-        const auto found = calls_.find(message.at("n").get<uint64_t>());
-        if (found == calls_.end()) return;
-        found->second->answer = message;
-        found->second->done = true;
-        answered_.notify_all();
-    } else if (type == "welcome") {
-        welcome_again(message);
-    } else if (type == "message") {
-        ChannelMessage arrived{
-            message.at("from").get<std::string>(), message.at("type").get<uint16_t>(), {}};
-        if (!from_hex(message.at("bytes").get<std::string>(), arrived.bytes)) return;
-        {
-            std::lock_guard lock(channels_mutex_);
-            channels_[message.at("channel").get<uint16_t>()].push_back(std::move(arrived));
-        }
-        woken();
+}
+
+void Node::on_answer(const ManagerAnswer& message) {
+    if (message.entry) take_map(as_meant(*message.entry));
+    std::lock_guard lock(manager_mutex_);
+    const auto found = calls_.find(message.n);
+    if (found == calls_.end()) return;
+    found->second->answer = message;
+    found->second->done = true;
+    answered_.notify_all();
+}
+
+void Node::on_arrived(const ChannelArrived& message) {
+    ChannelMessage arrived{message.from, message.type, {}};
+    if (!from_hex(message.bytes, arrived.bytes)) return;
+    {
+        std::lock_guard lock(channels_mutex_);
+        channels_[message.channel].push_back(std::move(arrived));
     }
+    woken();
 }
 
 // A new map of a stream: the sockets attached here learn where the others are, and a process that
@@ -263,7 +260,7 @@ void Node::find_manager_again() {
 }
 
 // There is a manager again. What has changed meanwhile comes as answers nobody waits for.
-void Node::welcome_again(const Json& welcome) {
+void Node::welcome_again(const ManagerWelcome& welcome) {
     std::vector<StreamId> streams;
     {
         Gate::Holder inside(gate());
@@ -275,22 +272,24 @@ void Node::welcome_again(const Json& welcome) {
         for (const auto& [channel, messages] : channels_) channels.push_back(channel);
     }
     std::lock_guard lock(manager_mutex_);
-    welcomed_ = welcome.value("process", 0u) == process_;
+    welcomed_ = welcome.process == process_;
     if (!welcomed_) return;
     ghost::log::info("kernet: the stream manager of this node is back");
     for (StreamId id : streams) {
         Change look;
         look.id = id;
-        if (!manager_.send({{"t", "ask"}, {"n", next_call_++}, {"change", to_json(look)}})) return;
+        const AskManager message{next_call_++, sent(look)};
+        if (!manager_.send_text(ghost::schema::encode(message))) return;
     }
     for (uint16_t channel : channels) {
-        if (!manager_.send({{"t", "channel"}, {"n", next_call_++}, {"channel", channel}})) return;
+        const OpenChannel message{next_call_++, channel};
+        if (!manager_.send_text(ghost::schema::encode(message))) return;
     }
 }
 
 // --- requests ---
 
-Result<nlohmann::json> Node::call(Json message) {
+Result<ManagerAnswer> Node::call_with(const std::function<std::string(uint64_t)>& text) {
     Call call;
     std::unique_lock lock(manager_mutex_);
     const auto gone = [] {
@@ -299,49 +298,41 @@ Result<nlohmann::json> Node::call(Json message) {
     };
     if (!welcomed_) return gone();
     const uint64_t number = next_call_++;
-    message["n"] = number;
     // It may have ended without our having noticed.
-    if (const Status sent = manager_.send(message); !sent)
+    if (const Status sent = manager_.send_text(text(number)); !sent)
         return sent.error().code == Code::peer_lost ? gone() : sent.error();
     calls_[number] = &call;
     const bool done = answered_.wait_for(lock, std::chrono::microseconds(config_.call_limit_us),
                                          [&] { return call.done; });
     calls_.erase(number);
     if (!done) return make_error(Code::timeout, "wait for the stream manager of this node");
-    if (call.answer.is_null()) {
+    if (!call.answer) {
         return ghost::sys_error_of(ENOTCONN,
                                    "finish a request: the stream manager of this node has ended",
                                    "", Code::peer_lost);
     }
-    if (call.answer.contains("error")) return error_of(call.answer["error"]);
-    return std::move(call.answer);
+    if (call.answer->error) return as_meant(*call.answer->error);
+    return std::move(*call.answer);
 }
 
-Result<nlohmann::json> Node::ask(const Change& change, std::optional<Entry>* entry) {
-    auto answer = call({{"t", "ask"}, {"change", to_json(change)}});
-    if (!answer) return answer.error();
-    if (entry && answer->contains("entry")) {
-        auto read = entry_from_json(answer->at("entry"));
-        if (!read) return read.error();
-        *entry = std::move(*read);
-    }
+Result<ManagerAnswer> Node::ask(const Change& change, std::optional<Entry>* entry) {
+    auto answer = call(AskManager{0, sent(change)});
+    if (answer && entry && answer->entry) *entry = as_meant(*answer->entry);
     return answer;
 }
 
 // --- channels ---
 
 Result<std::vector<std::pair<std::string, std::string>>> Node::nodes() {
-    auto answer = call({{"t", "nodes"}});
+    auto answer = call(ListNodes{});
     if (!answer) return answer.error();
     std::vector<std::pair<std::string, std::string>> out;
-    for (const Json& node : answer->value("nodes", Json::array())) {
-        out.emplace_back(node.at(0).get<std::string>(), node.at(1).get<std::string>());
-    }
+    for (const SentNode& node : answer->nodes) out.emplace_back(node.name, node.state);
     return out;
 }
 
 Status Node::open_channel(uint16_t channel) {
-    GHOST_TRY(call({{"t", "channel"}, {"channel", channel}}));
+    GHOST_TRY(call(OpenChannel{0, channel}));
     std::lock_guard lock(channels_mutex_);
     channels_[channel];
     return {};
@@ -353,11 +344,7 @@ Status Node::send_channel(const std::string& node, uint16_t channel, uint16_t ty
         return make_error(Code::invalid, "send so long a message by a channel",
                           std::to_string(bytes.size()));
     }
-    GHOST_TRY(call({{"t", "send"},
-                    {"node", node},
-                    {"channel", channel},
-                    {"type", type},
-                    {"bytes", to_hex(bytes)}}));
+    GHOST_TRY(call(SendByChannel{0, node, channel, type, to_hex(bytes)}));
     return {};
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "kernet-btl/agent/messages.hpp"
+#include "kernet-btl/streams/messages.hpp"
 #include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/protocol/daemons.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
@@ -94,6 +95,9 @@ int main() {
     print("Node agent to rank's agent", kernet::to_rank, seen, parts);
     print("`ghost` command to coordinator", to_coordinator, seen, parts);
     print("Coordinator to `ghost` command", from_coordinator, seen, parts);
+    print("Stream managers to each other", kernet::between_managers, seen, parts);
+    print("Process to stream manager", kernet::to_manager, seen, parts);
+    print("Stream manager to process", kernet::from_manager, seen, parts);
     fmt::print("### Parts of messages\n\n| part | field | kind | meaning |\n|---|---|---|---|\n");
     for (const auto* part : parts) {
         const bool array = part->form == ghost::schema::Form::array;

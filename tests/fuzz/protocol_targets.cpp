@@ -7,6 +7,7 @@
 
 #include "base/log.hpp"
 #include "kernet-btl/agent/messages.hpp"
+#include "kernet-btl/streams/messages.hpp"
 #include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/protocol/daemons.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
@@ -74,7 +75,7 @@ void fill_value(const Value& value, void* at, Random& random) {
     }
 }
 
-void fill(const Record& record, void* object, Random& random) {
+void fill_once(const Record& record, void* object, Random& random) {
     for (const Field& field : record.fields) {
         void* at = field.member(object);
         if (field.shape == Shape::one) {
@@ -86,6 +87,13 @@ void fill(const Record& record, void* object, Random& random) {
         for (size_t i = random() % (most + 1); i > 0; --i)
             fill_value(field.value, field.container->add(at), random);
     }
+}
+
+// Until nothing in it contradicts the rest.
+void fill(const Record& record, void* object, Random& random) {
+    fill_once(record, object, random);
+    while (record.check != nullptr && record.check(object) != nullptr)
+        fill_once(record, object, random);
 }
 
 // One after the other of all types, at its limits and elsewhere.
@@ -131,6 +139,9 @@ const std::vector<Target>& targets() {
         target<plugin::to_wrapper>("towrapper"),
         target<kernet::from_rank>("fromrank"),
         target<kernet::to_rank>("torank"),
+        target<kernet::between_managers>("managers"),
+        target<kernet::to_manager>("tomanager"),
+        target<kernet::from_manager>("frommanager"),
         target<plugin::to_coordinator>("tocoordinator"),
         target<plugin::from_coordinator>("fromcoordinator"),
     };

@@ -147,14 +147,18 @@ TEST(DirectoryEntry, SaysAndReadsItself) {
     ASSERT_TRUE(apply(entry, attach, socket).ok());
     entry.version = {3, 4};
     entry.answered.push_back({"0.1.2", 1, 5});
-    auto again = kernet::entry_from_json(nlohmann::json::parse(to_json(entry).dump()));
+    using ghost::schema::decode;
+    const std::string text = ghost::schema::encode(kernet::sent(entry));
+    auto again = decode<kernet::SentEntry>(text);
     ASSERT_TRUE(again.ok()) << again.error().message();
-    EXPECT_EQ(*again, entry);
-    const nlohmann::json whole = to_json(entry);
+    EXPECT_EQ(as_meant(*again), entry);
+    auto whole = nlohmann::json::parse(text);
+    whole.erase("t");
+    EXPECT_EQ(whole.size(), 11U);
     for (const auto& [field, value] : whole.items()) {
         auto damaged = whole;
         damaged[field] = nullptr;
-        EXPECT_EQ(kernet::entry_from_json(damaged).error().code, Code::corrupt) << field;
+        EXPECT_EQ(decode<kernet::SentEntry>(damaged.dump()).error().code, Code::corrupt) << field;
     }
 }
 
@@ -221,7 +225,7 @@ class Simulation {
         auto wire = wires_.begin();
         std::advance(wire, static_cast<long>(random_() % wires_.size()));
         const auto [from, to] = wire->first;
-        const nlohmann::json message = std::move(wire->second.front());
+        const std::string message = std::move(wire->second.front());
         wire->second.pop_front();
         if (wire->second.empty()) wires_.erase(wire);
         at(to).receive(from, message);
@@ -254,10 +258,8 @@ class Simulation {
   private:
     struct Node final : kernet::DirectoryPort {
         Node(Simulation& all, int number) : all(all), number(number) {}
-        void send(int manager, const nlohmann::json& message) override {
-            if (all.connected(number, manager)) {
-                all.wires_[{number, manager}].push_back(nlohmann::json::parse(message.dump()));
-            }
+        void send(int manager, const std::string& message) override {
+            if (all.connected(number, manager)) all.wires_[{number, manager}].push_back(message);
         }
         void answer(uint64_t token, const Status& status, uint16_t socket,
                     const Entry* entry) override {
@@ -277,7 +279,7 @@ class Simulation {
     int managers_;
     std::vector<std::unique_ptr<Node>> nodes_;
     std::set<std::pair<int, int>> connected_;
-    std::map<std::pair<int, int>, std::deque<nlohmann::json>> wires_;
+    std::map<std::pair<int, int>, std::deque<std::string>> wires_;
     std::map<uint64_t, Answer> answers_;
     uint64_t tokens_ = 0, incarnations_ = 0;
 };
@@ -543,9 +545,9 @@ TEST(DirectorySimulation, RemembersSoManyStreamsOnly) {
 
 TEST(DirectorySimulation, DamagedMessagesAreDropped) {
     Simulation simulation(2, 1);
-    for (const char* text : {"null", "[]", "{\"t\":\"get\"}", "{\"t\":\"put\",\"entry\":3}",
+    for (const char* text : {"", "null", "[]", "{\"t\":\"get\"}", "{\"t\":\"put\",\"entry\":3}",
                              "{\"t\":\"ask\",\"change\":{}}", "{\"t\":7}"}) {
-        simulation.at(0).receive(1, nlohmann::json::parse(text));
+        simulation.at(0).receive(1, text);
     }
     EXPECT_TRUE(simulation.wait(0, creation(5, StreamType::direct, 2)).status.ok());
 }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "kernet-btl/agent/messages.hpp"
+#include "kernet-btl/streams/messages.hpp"
 #include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/protocol/daemons.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
@@ -29,7 +30,8 @@ TEST(Protocol, EveryMessageIsReadAsItWasWritten) {
 TEST(Protocol, WhatHasASequenceSaysIt) {
     for (const schema::Family* family :
          {&between_daemons, &from_wrapper, &to_wrapper, &kernet::from_rank, &kernet::to_rank,
-          &to_coordinator, &from_coordinator}) {
+          &kernet::between_managers, &kernet::to_manager, &kernet::from_manager, &to_coordinator,
+          &from_coordinator}) {
         std::set<std::string> names;
         for (const schema::Message& message : family->messages) {
             EXPECT_TRUE(names.insert(message.name()).second) << message.name() << " is there twice";
