@@ -12,7 +12,6 @@
 #include "pmix-plugin/runtime/interface/background.hpp"
 #include "pmix-plugin/runtime/interface/control_connection.hpp"
 #include "pmix-plugin/runtime/interface/directory.hpp"
-#include "pmix-plugin/protocol/message.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
 #include "pmix-plugin/node/node_agent.hpp"
 #include "pmix-plugin/node/snapshot_participant.hpp"
@@ -67,8 +66,8 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void accept();
     void drop_guest(GuestId id);
     void hello(GuestId id, ControlMessage& m);
-    std::string check_hello(const Json& m) const;
-    void hello_rank(std::shared_ptr<ControlConnection> channel, const Json& m);
+    std::string check_greeting(const Greeting& m) const;
+    void hello_rank(std::shared_ptr<ControlConnection> channel, const kernet::RankHello& m);
     void hello_wrapper(std::shared_ptr<ControlConnection> channel, const WrapperHello& hello,
                        std::vector<Fd>& fds);
     void take_spare(RankSlot& slot, int32_t init, std::vector<Fd>& fds);
@@ -80,7 +79,9 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
                         ControlMessage& m);
     void wrapper_message(RankSlot& slot, const schema::Received& m, std::vector<Fd>& fds);
     void answer(RankSlot& slot, const schema::Received& m);
-    void rank_message(RankId rank, const ControlConnection* from, ControlMessage& m);
+    void rank_packet(RankId rank, const ControlConnection* from, schema::Reader& reader,
+                     ControlMessage& m);
+    void rank_message(RankSlot& slot, const schema::Received& m);
     RankSlot* find(RankId rank);
     RankSlot& slot(RankId rank);
     // False: there is no such way, which is a bug; whoever waits for this rank is told.
@@ -107,13 +108,13 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void set_timer(RankSlot& slot, int64_t us, void (Impl::*step)(RankSlot&));
     void stop_timer(RankSlot& slot);
     void forget(RankId rank);
-    void welcome(RankSlot& slot, const char* state);
+    void welcome(RankSlot& slot, kernet::Arrival state);
     const std::string& own_name() const;
 
     // --- quiesce.cpp ---
     void close_gate(RankSlot& slot);
-    static std::string why_busy(const Json& gated);
-    void on_gated(RankSlot& slot, const Json& m);
+    static std::string why_busy(const kernet::GateAnswer& m);
+    void on_gated(RankSlot& slot, const kernet::GateAnswer& m);
     void open_gate(RankSlot& slot);
     void on_ungated(RankSlot& slot);
     void gate_open(RankSlot& slot);
@@ -121,7 +122,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void rank_closed(RankId rank, const ControlConnection* which);
     void all_closed(RankSlot& slot);
     void resume(RankSlot& slot);
-    void on_attached(RankSlot& slot, const Json& m);
+    void on_attached(RankSlot& slot, const kernet::RankAttached& m);
     void give_up_gates(RankSlot& slot);
 
     // --- source.cpp ---
@@ -167,7 +168,8 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void stand(RankSlot& slot);
     void woken(RankSlot& slot);
     void take_early(RankSlot& slot);
-    void keep_early(RankSlot& slot, std::shared_ptr<ControlConnection> channel, const Json& m);
+    void keep_early(RankSlot& slot, std::shared_ptr<ControlConnection> channel,
+                    const kernet::RankHello& m);
     void snapshot_answer(RankSlot& slot, const schema::Received& m);
     void on_failed(RankSlot& slot, const Failed& m);
     void on_stood(RankSlot& slot, const SnapStood& m);
@@ -175,7 +177,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void end_snapshot(const SnapEnd& order);
     void bring_home(RankSlot& slot);
     void discard_own_folder();
-    void on_attached_again(RankSlot& slot, const Json& m, const std::string& wrong);
+    void on_attached_again(RankSlot& slot, const kernet::Location& given, const std::string& wrong);
     void continue_all();
 
     // --- restart.cpp ---
@@ -204,11 +206,11 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void part_wrapper_died(RankSlot& slot, bool alive, const std::string& why);
 
     // --- locations.cpp ---
-    kernet::Location settled_location(const RankSlot& slot, const Json& m) const;
+    kernet::Location settled_location(const RankSlot& slot, kernet::Location given) const;
     void take_locations(const Locations& m);
-    void locate(RankSlot& slot, const Json& m);
+    void locate(RankSlot& slot, RankId peer);
     void tell_location(RankSlot& slot, const kernet::Location& location);
-    Json known_peers(RankSlot& slot);
+    std::vector<kernet::Location> known_peers(RankSlot& slot);
 
     NodeRuntime& adapter_;
     NodeSettings settings_;

@@ -11,15 +11,8 @@ constexpr size_t welcome_bytes = 64 * 1024;
 }  // namespace
 
 // The rank knows its listeners; who and where it is, we know.
-kernet::Location NodeAgent::Impl::settled_location(const RankSlot& s, const Json& m) const {
-    const Json* given = field(m, "location");
-    kernet::Location location;
-    if (given != nullptr) {
-        if (auto read = kernet::location_from_json(*given))
-            location = std::move(*read);
-        else
-            log::warning("rank {}: {}", s.rank, read.error().message());
-    }
+kernet::Location NodeAgent::Impl::settled_location(const RankSlot& s,
+                                                   kernet::Location location) const {
     location.rank = s.rank;
     location.epoch = s.epoch;
     location.node = static_cast<int>(adapter_.self());
@@ -46,22 +39,19 @@ void NodeAgent::Impl::tell_location(RankSlot& s, const kernet::Location& locatio
     if (s.agent) s.agent->tell(location);  // else it asks, or is told by `welcome`
 }
 
-void NodeAgent::Impl::locate(RankSlot& s, const Json& m) {
-    if (!has_number(m, "peer") || number(m, "peer") > UINT32_MAX) return;
-    auto peer = static_cast<RankId>(number(m, "peer"));
+void NodeAgent::Impl::locate(RankSlot& s, RankId peer) {
     s.peers.insert(peer);
     if (const kernet::Location* location = directory_.find(peer)) tell_location(s, *location);
 }
 
-Json NodeAgent::Impl::known_peers(RankSlot& s) {
-    Json peers = Json::array();
+std::vector<kernet::Location> NodeAgent::Impl::known_peers(RankSlot& s) {
+    std::vector<kernet::Location> peers;
     size_t bytes = 0;
     for (const auto& [rank, location] : directory_.all()) {
         if (rank == s.rank) continue;
         s.peers.insert(rank);
-        Json one = to_json(location);
-        bytes += one.dump().size();
-        if (bytes <= welcome_bytes) peers.push_back(std::move(one));
+        bytes += schema::encode(location).size();
+        if (bytes <= welcome_bytes) peers.push_back(location);
     }
     return peers;
 }

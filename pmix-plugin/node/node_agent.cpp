@@ -17,16 +17,17 @@ bool same_secret(const std::string& a, const std::string& b) {
     return !a.empty() && a.size() == b.size() && sodium_memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
-// What is wrong with a wrapper's hello; empty: nothing.
-std::string read_hello(const std::string& packet, WrapperHello& out) {
-    auto hello = schema::decode<WrapperHello>(packet);
+// What is wrong with a hello; empty: nothing.
+template <typename Hello>
+std::string read_hello(const std::string& packet, const char* who, uint32_t spoken, Hello& out) {
+    auto hello = schema::decode<Hello>(packet);
     if (!hello.ok()) return hello.error().message();
     out = std::move(*hello);
-    if (out.version == wrapper_protocol) return {};
+    if (out.version == spoken) return {};
     return fmt::format(
-        "ghost-wrapper speaks version {} of the protocol, mpirun and orted {}: install the same "
-        "version of Ghost on every node",
-        out.version, wrapper_protocol);
+        "{} speaks version {} of the protocol, mpirun and orted {}: install the same version of "
+        "Ghost on every node",
+        who, out.version, spoken);
 }
 
 }  // namespace
@@ -111,32 +112,40 @@ void NodeAgent::Impl::drop_guest(GuestId id) {
     if (channel) channel->close();
 }
 
-// What is wrong with a hello; empty: nothing.
-std::string NodeAgent::Impl::check_hello(const Json& m) const {
-    if (text(m, "t") != "hello") return "the first message must be hello";
-    if (!has_number(m, "rank") || number(m, "rank") > UINT32_MAX) return "hello without a rank";
-    if (text(m, "job") != adapter_.job_name()) return "hello of another job";
-    if (!same_secret(text(m, "secret"), adapter_.secret())) return "hello with a wrong secret";
-    std::string role = text(m, "role");
-    if (role != "rank" && role != "wrapper") return "hello of an unknown role";
-    auto it = slots_.find(static_cast<RankId>(number(m, "rank")));
+// Why who says so cannot be let in; empty: it can.
+std::string NodeAgent::Impl::check_greeting(const Greeting& m) const {
+    if (m.job != adapter_.job_name()) return "hello of another job";
+    if (!same_secret(m.secret, adapter_.secret())) return "hello with a wrong secret";
+    auto it = slots_.find(m.rank);
     const RankSlot none;
     const RankSlot& s = it == slots_.end() ? none : it->second;
-    if (role == "wrapper" && !s.at_rest()) return "the rank has a wrapper, and moves";
+    if (m.role == Role::wrapper && !s.at_rest()) return "the rank has a wrapper, and moves";
     const bool runs = s.quiesce == Quiesce::open && s.transfer <= Transfer::connected;
     const bool comes = s.quiesce == Quiesce::resuming || s.transfer == Transfer::going;
     const bool may_attach = runs || comes || wakes_early(s);
-    if (role == "rank" && !may_attach) return "the rank is not meant to run now";
+    if (m.role == Role::rank && !may_attach) return "the rank is not meant to run now";
     return {};
 }
 
 void NodeAgent::Impl::hello(GuestId id, ControlMessage& m) {
     auto it = guests_.find(id);
     if (it == guests_.end()) return;
-    const bool is_rank = text(m.body, "role") == role_names[static_cast<size_t>(Role::rank)];
-    std::string wrong = check_hello(m.body);
+    std::string complaint;
+    schema::Reader reader(first_messages,
+                          fmt::format("process {}", it->second.channel->peer_pid()));
+    const auto first = reader.read(m.text, complaint);
+    if (!first) {
+        if (!complaint.empty()) it->second.channel->send_text(std::move(complaint));
+        return drop_guest(id);
+    }
+    const auto& greeting = first->as<Greeting>();
+    const bool is_rank = greeting.role == Role::rank;
+    std::string wrong = check_greeting(greeting);
     WrapperHello wrapper;
-    if (wrong.empty() && !is_rank) wrong = read_hello(m.text, wrapper);
+    kernet::RankHello rank;
+    if (wrong.empty())
+        wrong = is_rank ? read_hello(m.text, "the rank's KerNet", kernet::agent_protocol, rank)
+                        : read_hello(m.text, "ghost-wrapper", wrapper_protocol, wrapper);
     if (!wrong.empty()) {
         log::warning("connection of process {} refused: {}", it->second.channel->peer_pid(), wrong);
         it->second.channel->tell(schema::Complaint{wrong});
@@ -146,45 +155,44 @@ void NodeAgent::Impl::hello(GuestId id, ControlMessage& m) {
     auto channel = it->second.channel;
     adapter_.cancel(it->second.limit);
     guests_.erase(it);
-    if (is_rank) return hello_rank(std::move(channel), m.body);
+    if (is_rank) return hello_rank(std::move(channel), rank);
     hello_wrapper(std::move(channel), wrapper, m.fds);
 }
 
-void NodeAgent::Impl::hello_rank(std::shared_ptr<ControlConnection> channel, const Json& m) {
-    auto rank = static_cast<RankId>(number(m, "rank"));
+void NodeAgent::Impl::hello_rank(std::shared_ptr<ControlConnection> channel,
+                                 const kernet::RankHello& m) {
+    const RankId rank = m.rank;
     RankSlot& s = slot(rank);
     if (wakes_early(s)) return keep_early(s, std::move(channel), m);
     if (s.agent) s.agent->close();
     s.agent = std::move(channel);
     s.finalizing = false;
-    s.thread =
-        AgentThread{static_cast<int32_t>(number(m, "pid")), static_cast<int32_t>(number(m, "tid"))};
+    s.thread = AgentThread{m.pid, m.tid};
     const ControlConnection* which = s.agent.get();
-    s.agent->handle([this, rank, which](ControlMessage& x) { rank_message(rank, which, x); },
-                    [this, rank, which] { rank_closed(rank, which); });
-    if (s.quiesce == Quiesce::resuming) return welcome(s, "resumed");
-    if (s.transfer == Transfer::going) return welcome(s, "restored");
+    auto reader = std::make_shared<schema::Reader>(kernet::from_rank, fmt::format("rank {}", rank));
+    s.agent->handle(
+        [this, rank, which, reader](ControlMessage& x) { rank_packet(rank, which, *reader, x); },
+        [this, rank, which] { rank_closed(rank, which); });
+    if (s.quiesce == Quiesce::resuming) return welcome(s, kernet::Arrival::resumed);
+    if (s.transfer == Transfer::going) return welcome(s, kernet::Arrival::restored);
     if (const kernet::Location* known = directory_.find(rank); known != nullptr && s.epoch == 0) {
         s.epoch = static_cast<uint32_t>(known->epoch);
     }
-    welcome(s, "started");
-    const Json* location = field(m, "location");
-    if (location != nullptr && flag(*location, "attached")) {
-        report(Located{settled_location(s, m)});
-    }
+    welcome(s, kernet::Arrival::started);
+    if (m.location.attached) report(Located{settled_location(s, m.location)});
 }
 
-void NodeAgent::Impl::welcome(RankSlot& s, const char* state) {
-    const std::string how = state;
-    s.agent->send({{"t", "welcome"},
-                   {"node", adapter_.self()},
-                   {"node_name", own_name()},
-                   {"epoch", s.epoch},
-                   {"state", state},
-                   {"seq", how == "started" ? 0 : s.seq},
-                   {"uri", adapter_.pmix_uri()},
-                   {"resend", how == "restored"},
-                   {"peers", known_peers(s)}});
+void NodeAgent::Impl::welcome(RankSlot& s, kernet::Arrival state) {
+    kernet::RankWelcome m;
+    m.node = static_cast<int32_t>(adapter_.self());
+    m.node_name = own_name();
+    m.epoch = s.epoch;
+    m.state = state;
+    m.seq = state == kernet::Arrival::started ? 0 : s.seq;
+    m.uri = adapter_.pmix_uri();
+    m.resend = state == kernet::Arrival::restored;
+    m.peers = known_peers(s);
+    s.agent->tell(m);
 }
 
 const std::string& NodeAgent::Impl::own_name() const {
@@ -406,27 +414,34 @@ void NodeAgent::Impl::answer(RankSlot& s, const schema::Received& m) {
     source_answer(s, m);
 }
 
-void NodeAgent::Impl::rank_message(RankId rank, const ControlConnection* from, ControlMessage& m) {
+void NodeAgent::Impl::rank_packet(RankId rank, const ControlConnection* from,
+                                  schema::Reader& reader, ControlMessage& m) {
     RankSlot* s = find(rank);
     if (s == nullptr || s->agent.get() != from) return;
-    std::string type = text(m.body, "t");
-    if (type == "locate") return locate(*s, m.body);
-    if (type == "bye") {
-        s->finalizing = true;
-        return;
+    std::string answer;
+    const auto message = reader.read(m.text, answer);
+    if (!answer.empty()) s->agent->send_text(std::move(answer));
+    if (message) rank_message(*s, *message);
+}
+
+void NodeAgent::Impl::rank_message(RankSlot& s, const schema::Received& m) {
+    switch (m.type<kernet::FromRank>()) {
+        case kernet::FromRank::hello:
+            return log::warning("rank {} says hello twice", s.rank);
+        case kernet::FromRank::gated:
+            if (m.seq() == s.seq) on_gated(s, m.as<kernet::GateAnswer>());
+            return;
+        case kernet::FromRank::ungated:
+            if (m.seq() == s.seq) on_ungated(s);
+            return;
+        case kernet::FromRank::attached:
+            return on_attached(s, m.as<kernet::RankAttached>());
+        case kernet::FromRank::bye:
+            s.finalizing = true;
+            return;
+        case kernet::FromRank::locate:
+            return locate(s, m.as<kernet::Locate>().peer);
     }
-    if (type == "attached") return on_attached(*s, m.body);
-    if (type == "gated") {
-        if (number(m.body, "seq") != s->seq) return;
-        return on_gated(*s, m.body);
-    }
-    if (type == "ungated") {
-        if (number(m.body, "seq") == s->seq) on_ungated(*s);
-        return;
-    }
-    if (type == "error") return log::warning("rank {} says: {}", rank, text(m.body, "why"));
-    log::warning("rank {} sent an unknown message {}", rank, type);
-    s->agent->send({{"t", "error"}, {"why", "unknown message " + type}});
 }
 
 NodeAgent::NodeAgent(NodeRuntime& adapter, NodeSettings settings)

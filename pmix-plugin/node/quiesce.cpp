@@ -17,21 +17,18 @@ void NodeAgent::Impl::close_gate(RankSlot& s) {
     if (s.finalizing) s.busy = "the rank is in MPI_Finalize";
     if (s.busy.empty() && !s.agent) s.busy = "the rank's agent is not attached";
     if (!s.busy.empty()) return gate_open(s);
-    if (change(s, Q::gating)) s.agent->send({{"t", "gate"}, {"seq", s.seq}});
+    if (change(s, Q::gating)) s.agent->tell(kernet::GateOrder{s.seq});
 }
 
 // Why the rank's gate is not closed; empty: it is.
-std::string NodeAgent::Impl::why_busy(const Json& m) {
-    if (flag(m, "busy") || number(m, "busy") != 0) {
-        return text(m, "why", "the rank is inside a call that cannot be interrupted");
-    }
-    if (signed_number(m, "rc") == 0) return {};
-    return fmt::format("the rank's gate failed ({})", signed_number(m, "rc"));
+std::string NodeAgent::Impl::why_busy(const kernet::GateAnswer& m) {
+    if (m.busy) return m.why.value_or("the rank is inside a call that cannot be interrupted");
+    return m.rc == 0 ? std::string() : fmt::format("the rank's gate failed ({})", m.rc);
 }
 
-void NodeAgent::Impl::on_gated(RankSlot& s, const Json& m) {
+void NodeAgent::Impl::on_gated(RankSlot& s, const kernet::GateAnswer& m) {
     if (s.quiesce != Q::gating) return;
-    s.tag = static_cast<uint32_t>(number(m, "tag"));
+    s.tag = m.tag;
     s.busy = why_busy(m);
     // A snapshot waits for all ranks before the first leaves its server.
     const bool waits = s.snap.part;
@@ -45,7 +42,7 @@ void NodeAgent::Impl::on_gated(RankSlot& s, const Json& m) {
 void NodeAgent::Impl::open_gate(RankSlot& s) {
     if (!change(s, Q::opening)) return;
     if (!s.agent) return on_ungated(s);
-    s.agent->send({{"t", "ungate"}, {"seq", s.seq}});
+    s.agent->tell(kernet::UngateOrder{s.seq});
 }
 
 void NodeAgent::Impl::on_ungated(RankSlot& s) {
@@ -64,7 +61,7 @@ void NodeAgent::Impl::gate_open(RankSlot& s) {
 // False: it cannot leave now.
 bool NodeAgent::Impl::leave_server(RankSlot& s) {
     if (!s.agent || adapter_.detach_from_server(s.rank, s.tag) == PreMark::busy) return false;
-    if (change(s, Q::closing)) s.agent->send({{"t", "close"}, {"seq", s.seq}});
+    if (change(s, Q::closing)) s.agent->tell(kernet::CloseOrder{s.seq});
     return true;
 }
 
@@ -109,25 +106,25 @@ void NodeAgent::Impl::resume(RankSlot& s) {
 }
 
 // The rank is on PMIx and on its links again: after a snapshot, a move, or one that was called off.
-void NodeAgent::Impl::on_attached(RankSlot& s, const Json& m) {
+void NodeAgent::Impl::on_attached(RankSlot& s, const kernet::RankAttached& m) {
     const bool resumed = s.quiesce == Q::resuming;
     if (!resumed && s.transfer != Transfer::going) {
-        if (field(m, "location") == nullptr || signed_number(m, "rc") != 0) return;
-        return report(Located{settled_location(s, m)});
+        if (m.rc != 0) return;
+        return report(Located{settled_location(s, m.location)});
     }
-    if (number(m, "seq") != s.seq) return;
-    const bool failed = signed_number(m, "rc") != 0;
-    const std::string why =
-        failed ? text(m, "error", "the rank could not attach to PMIx") : std::string();
+    if (m.seq != s.seq) return;
+    const bool failed = m.rc != 0;
+    std::string why;
+    if (failed) why = m.error.empty() ? "the rank could not attach to PMIx" : m.error;
     if (failed && !s.snap.part) {
         s.failure_told = false;
         return fail(s, "attach", why);
     }
     if (resumed) adapter_.reattach(s.rank);
     if (!(resumed ? change(s, Q::open) : change(s, Transfer::none))) return;
-    if (s.snap.part) return on_attached_again(s, m, why);
-    if (!resumed) return report(Done{s.seq, s.rank, settled_location(s, m)});
-    if (change(s, Transfer::none)) report(Aborted{s.seq, s.rank, settled_location(s, m)});
+    if (s.snap.part) return on_attached_again(s, m.location, why);
+    if (!resumed) return report(Done{s.seq, s.rank, settled_location(s, m.location)});
+    if (change(s, Transfer::none)) report(Aborted{s.seq, s.rank, settled_location(s, m.location)});
 }
 
 // The rank has ended: nobody waits for its gates.

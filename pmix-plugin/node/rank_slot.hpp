@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/state_machine.hpp"
+#include "kernet-btl/agent/messages.hpp"
 #include "pmix-plugin/runtime/interface/control_connection.hpp"
 #include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
@@ -130,7 +131,7 @@ struct SlotSnapshot {
     std::string stage, why;  // why it cannot be; empty: nothing is wrong
     // The rank's hello that came before the wrapper's word that its tree runs.
     std::shared_ptr<ControlConnection> early;
-    Json early_hello;
+    std::optional<kernet::RankHello> early_hello;
     std::optional<kernet::Location> location;  // where the rank listens since it came back
     std::optional<Written> row;                // the wrapper's last words
     uint64_t bytes = 0, total = 0;

@@ -311,12 +311,12 @@ void NodeAgent::Impl::woken(RankSlot& s) {
 
 void NodeAgent::Impl::take_early(RankSlot& s) {
     if (!s.snap.early) return;
-    Json m = std::exchange(s.snap.early_hello, Json());
-    hello_rank(std::exchange(s.snap.early, nullptr), m);
+    const auto m = std::exchange(s.snap.early_hello, std::nullopt);
+    hello_rank(std::exchange(s.snap.early, nullptr), *m);
 }
 
 void NodeAgent::Impl::keep_early(RankSlot& s, std::shared_ptr<ControlConnection> channel,
-                                 const Json& m) {
+                                 const kernet::RankHello& m) {
     if (s.snap.early) s.snap.early->close();
     s.snap.early = std::move(channel);
     s.snap.early_hello = m;
@@ -380,13 +380,14 @@ void NodeAgent::Impl::on_stood(RankSlot& s, const SnapStood& m) {
 }
 
 // After a snapshot or a restart; the locations go up the tree with the step.
-void NodeAgent::Impl::on_attached_again(RankSlot& s, const Json& m, const std::string& wrong) {
+void NodeAgent::Impl::on_attached_again(RankSlot& s, const kernet::Location& given,
+                                        const std::string& wrong) {
     if (!wrong.empty()) {
         s.snap.why.clear();  // what came first matters less
         snapshot_failed(s, "attach", wrong);
     } else {
         // A rank listens where it did, if it can: then nobody needs to be told.
-        kernet::Location location = settled_location(s, m);
+        kernet::Location location = settled_location(s, given);
         const kernet::Location* known = directory_.find(s.rank);
         if (known == nullptr || *known != location) s.snap.location = std::move(location);
     }

@@ -14,6 +14,12 @@ namespace {
 
 constexpr const char* operation = "the operation";
 
+constexpr Field greeting_fields[] = {
+    field<&Greeting::role>("role", "who speaks"),
+    field<&Greeting::job>("job", "number of the job, in decimal"),
+    field<&Greeting::rank>("rank", "whose"),
+    field<&Greeting::secret>("secret", "the job's, in hex"),
+};
 constexpr Field hello_fields[] = {
     field<&WrapperHello::role>("role", "wrapper"),
     field<&WrapperHello::version>("version", "of what the two say to each other"),
@@ -96,6 +102,8 @@ constexpr Field snap_end_fields[] = {
 
 }  // namespace
 
+constinit const Record Greeting::table =
+    record<Greeting>("hello", "first message of whoever comes to a node agent", greeting_fields);
 constinit const Record WrapperHello::table = record<WrapperHello>(
     "hello", "first message; with six descriptors where there is a tree", hello_fields);
 constinit const Record Exit::table =
@@ -149,6 +157,8 @@ constinit const Record SnapEndRank::table = record<SnapEndRank>(
 
 namespace {
 
+constexpr schema::Message first_messages_[] = {message<Greeting>(FirstMessage::hello)};
+
 constexpr schema::Message from_wrapper_messages[] = {
     message<WrapperHello>(FromWrapper::hello),
     message<Exit>(FromWrapper::exit),
@@ -191,6 +201,7 @@ constexpr schema::Message to_wrapper_messages[] = {
 
 }  // namespace
 
+constinit const schema::Family first_messages = schema::family("* to N", first_messages_);
 constinit const schema::Family from_wrapper = schema::family("W to N", from_wrapper_messages);
 constinit const schema::Family to_wrapper = schema::family("N to W", to_wrapper_messages);
 

@@ -44,6 +44,17 @@ constexpr std::span<const char* const> names_of(Role) {
     return role_names;
 }
 
+// What the hello of a wrapper and that of a rank's agent have in common: whose it is.
+struct Greeting {
+    Role role = Role::wrapper;
+    std::string job;
+    uint32_t rank = 0;
+    std::string secret;
+    static const schema::Record table;
+};
+enum class FirstMessage : uint8_t { hello };
+extern const schema::Family first_messages;
+
 struct WrapperHello {
     Role role = Role::wrapper;
     uint32_t version = wrapper_protocol;

@@ -135,6 +135,7 @@ const std::vector<Target>& targets() {
     log::setup("fuzz", log::Level::error);  // each refusal is a warning
     static const std::vector<Target> all = {
         target<plugin::between_daemons>("daemons"),
+        target<plugin::first_messages>("firstmessages"),
         target<plugin::from_wrapper>("fromwrapper"),
         target<plugin::to_wrapper>("towrapper"),
         target<kernet::from_rank>("fromrank"),

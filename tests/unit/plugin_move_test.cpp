@@ -301,24 +301,33 @@ TEST(Move, MessagesOfAnyFormAreSurvived) {
 
 TEST(Move, GuestsWithWrongHellosAreRefused) {
     Cluster c(13, 2, {0, 1});
-    Json good = {
-        {"t", "hello"}, {"role", "rank"}, {"job", "4711"}, {"rank", 1}, {"secret", job_secret}};
-    std::vector<Json> bad;
-    for (auto [key, value] : std::vector<std::pair<std::string, Json>>{{"t", "attached"},
-                                                                       {"role", "king"},
-                                                                       {"role", 3},
-                                                                       {"job", "1"},
-                                                                       {"job", 4711},
-                                                                       {"secret", "5ec2e8"},
-                                                                       {"secret", ""},
-                                                                       {"secret", 1},
-                                                                       {"rank", -1},
-                                                                       {"rank", "1"}}) {
+    kernet::RankHello hello;
+    hello.job = "4711";
+    hello.rank = 1;
+    hello.secret = job_secret;
+    const Json good = Json::parse(schema::encode(hello));
+    struct Case {
+        const char* key;
+        Json value;
+        const char* says;
+    } cases[] = {
+        {"t", "attached", "unknown message attached"},
+        {"role", "king", "role is none of its values"},
+        {"role", 3, "role is none of its values"},
+        {"job", "1", "hello of another job"},
+        {"job", 4711, "job is no text"},
+        {"secret", "5ec2e8", "wrong secret"},
+        {"secret", "", "wrong secret"},
+        {"secret", 1, "secret is no text"},
+        {"rank", -1, "rank is no whole number"},
+        {"rank", "1", "rank is no whole number"},
+        {"version", 2, "the rank's KerNet speaks version 2 of the protocol"},
+        {"version", "0.9", "version is no whole number"},
+        {"location", nullptr, "location is no object"},
+    };
+    for (const Case& one : cases) {
         Json m = good;
-        m[key] = value;
-        bad.push_back(m);
-    }
-    for (const Json& m : bad) {
+        m[one.key] = one.value;
         auto guest = ControlSocket::connect(c.socket_of(1));
         ASSERT_TRUE(guest.ok());
         ASSERT_TRUE(guest->send(m).ok());
@@ -326,6 +335,8 @@ TEST(Move, GuestsWithWrongHellosAreRefused) {
         auto answer = guest->receive(0);
         ASSERT_TRUE(answer.ok()) << m;
         EXPECT_EQ(answer->body["t"], "error");
+        const std::string why = answer->body["why"];
+        EXPECT_NE(why.find(one.says), std::string::npos) << why;
         EXPECT_EQ(guest->receive(0).error().code, Code::peer_lost);
     }
     EXPECT_TRUE(c.rank_attached(1));

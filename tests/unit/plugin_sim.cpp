@@ -608,9 +608,14 @@ void Cluster::attach(const std::shared_ptr<Tree>& t, int tries) {
         return;
     }
     t->agent = std::move(*socket);
-    Json m = {{"t", "hello"},         {"role", "rank"},    {"job", "4711"}, {"rank", t->rank},
-              {"secret", job_secret}, {"epoch", t->epoch}, {"pid", 2},      {"tid", 3}};
-    (void)t->agent.send(m).ok();
+    kernet::RankHello m;
+    m.job = "4711";
+    m.rank = t->rank;
+    m.secret = job_secret;
+    m.epoch = t->epoch;
+    m.pid = 2;
+    m.tid = 3;
+    (void)t->agent.send_text(schema::encode(m)).ok();
 }
 
 void Cluster::tree_message(const std::shared_ptr<Tree>& t, const Json& m) {

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "kernet-btl/agent/messages.hpp"
 #include "pmix-plugin/coordinator/coordinator.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot.hpp"
 #include "pmix-plugin/node/node_agent.hpp"
