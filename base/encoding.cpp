@@ -10,6 +10,7 @@ namespace {
 constexpr std::string_view digits =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 constexpr uint8_t no_digit = 64;
+constexpr std::string_view hex_digits = "0123456789abcdef";
 
 constexpr auto value_of = [] {
     std::array<uint8_t, 256> out{};
@@ -18,7 +19,35 @@ constexpr auto value_of = [] {
     return out;
 }();
 
+int hex_value(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    const char lower = static_cast<char>(c | 0x20);
+    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+}
+
 }  // namespace
+
+std::string encode_hex(std::string_view bytes) {
+    std::string out;
+    out.reserve(2 * bytes.size());
+    for (const unsigned char byte : bytes) {
+        out += hex_digits[byte >> 4];
+        out += hex_digits[byte & 15];
+    }
+    return out;
+}
+
+std::optional<std::string> decode_hex(std::string_view text) {
+    if (text.size() % 2 != 0) return std::nullopt;
+    std::string out;
+    out.reserve(text.size() / 2);
+    for (size_t i = 0; i < text.size(); i += 2) {
+        const int high = hex_value(text[i]), low = hex_value(text[i + 1]);
+        if (high < 0 || low < 0) return std::nullopt;
+        out += static_cast<char>(high << 4 | low);
+    }
+    return out;
+}
 
 std::string encode_base64(std::string_view bytes) {
     std::string out;

@@ -6,5 +6,15 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <string>
 
 extern template class nlohmann::basic_json<>;
+
+namespace ghost {
+
+// File names and arguments are bytes, JSON's strings are UTF-8: {"hex": "…"} for what is none.
+nlohmann::json bytes_json(const std::string& text);
+// False if it is neither.
+bool bytes_from(const nlohmann::json& json, std::string& out);
+
+}  // namespace ghost

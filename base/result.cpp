@@ -6,32 +6,6 @@
 
 namespace ghost {
 
-const char* code_name(Code code) {
-    switch (code) {
-        case Code::invalid:
-            return "invalid";
-        case Code::refused:
-            return "refused";
-        case Code::busy:
-            return "busy";
-        case Code::not_found:
-            return "not-found";
-        case Code::unsupported:
-            return "unsupported";
-        case Code::io:
-            return "io";
-        case Code::timeout:
-            return "timeout";
-        case Code::peer_lost:
-            return "peer-lost";
-        case Code::corrupt:
-            return "corrupt";
-        case Code::internal:
-            return "internal";
-    }
-    return "internal";
-}
-
 std::string Error::message() const {
     std::string out = tried;
     if (!object.empty()) out += (out.empty() ? "" : " ") + object;

@@ -24,9 +24,6 @@ enum class Code {
     internal,     // a bug of ours
 };
 
-// Lower-case English name of the code, as printed in JSON.
-const char* code_name(Code code);
-
 // One failure: what was tried, on which object, and the errno if there was one (0 otherwise).
 struct Error {
     Code code = Code::internal;

@@ -41,39 +41,6 @@ bool fits(const Value& value, const Json& json, uint64_t& bits) {
     return bits <= value.most && (value.least <= 0 || bits >= static_cast<uint64_t>(value.least));
 }
 
-// --- text ---
-
-bool is_utf8(const std::string& text) {
-    const Json json(text);
-    return json.dump(-1, ' ', false, Json::error_handler_t::replace) ==
-           json.dump(-1, ' ', false, Json::error_handler_t::ignore);
-}
-
-Json name_json(const std::string& text) {
-    if (is_utf8(text)) return text;
-    std::string hex;
-    for (const unsigned char byte : text) hex += fmt::format("{:02x}", byte);
-    return {{"hex", hex}};
-}
-
-int digit(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
-}
-
-bool from_hex(const std::string& hex, std::string& out) {
-    if (hex.size() % 2 != 0) return false;
-    out.clear();
-    for (size_t i = 0; i < hex.size(); i += 2) {
-        const int high = digit(hex[i]), low = digit(hex[i + 1]);
-        if (high < 0 || low < 0) return false;
-        out += static_cast<char>(high * 16 + low);
-    }
-    return true;
-}
-
 // --- writing ---
 
 Json value_json(const Value& value, const void* at) {
@@ -89,7 +56,7 @@ Json value_json(const Value& value, const void* at) {
         case Kind::text:
             return *static_cast<const std::string*>(at);
         case Kind::name:
-            return name_json(static_cast<const Name*>(at)->text);
+            return bytes_json(static_cast<const Name*>(at)->text);
         case Kind::bytes: {
             const std::string& data = static_cast<const Bytes*>(at)->data;
             return encode_base64(data);
@@ -175,11 +142,7 @@ bool read_text(const Value& value, const Json& json, std::string& out, Fault& fa
 
 bool read_name(const Value& value, const Json& json, Name& out, Fault& fault) {
     if (!json.is_object()) return read_text(value, json, out.text, fault);
-    const auto hex = json.find("hex");
-    if (json.size() == 1 && hex != json.end() && hex->is_string() &&
-        from_hex(hex->get_ref<const std::string&>(), out.text))
-        return true;
-    return fault.set("is no text");
+    return bytes_from(json, out.text) || fault.set("is no text");
 }
 
 bool read_bytes(const Json& json, Bytes& out, Fault& fault) {

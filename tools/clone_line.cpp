@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/paths.hpp"
 #include "tools/paths.hpp"
 #include "tools/plain.hpp"
 #include "tools/remote.hpp"

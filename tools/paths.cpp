@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tools/paths.hpp"
 
-#include <climits>
-#include <cstdlib>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "base/paths.hpp"
 
 namespace ghost::tools {
 namespace {
@@ -23,12 +23,6 @@ bool exists(const std::string& path) {
     return ::stat(path.c_str(), &st) == 0;
 }
 
-std::string self_path() {
-    char buffer[PATH_MAX];
-    ssize_t n = ::readlink("/proc/self/exe", buffer, sizeof buffer);
-    return n > 0 ? std::string(buffer, static_cast<size_t>(n)) : std::string();
-}
-
 std::string first_existing(const std::vector<std::string>& candidates,
                            const std::string& otherwise) {
     for (const std::string& path : candidates) {
@@ -39,15 +33,8 @@ std::string first_existing(const std::vector<std::string>& candidates,
 
 // The program with this name in PATH, or the bare name.
 std::string in_path(const std::string& name) {
-    const char* path = std::getenv("PATH");
-    std::string rest = path != nullptr ? path : "";
-    while (!rest.empty()) {
-        size_t colon = rest.find(':');
-        std::string candidate = rest.substr(0, colon) + "/" + name;
-        if (candidate[0] == '/' && ::access(candidate.c_str(), X_OK) == 0) return candidate;
-        rest = colon == std::string::npos ? "" : rest.substr(colon + 1);
-    }
-    return name;
+    const std::string found = find_in_path(name);
+    return found.starts_with('/') ? found : name;
 }
 
 Paths build_tree(const std::string& root) {
@@ -72,7 +59,7 @@ Paths installed_tree(const std::string& prefix) {
 }  // namespace
 
 Paths find_paths() {
-    std::string folder = parent(self_path());
+    std::string folder = parent(own_program());
     if (base_name(folder) == ".libs") folder = parent(folder);
     std::string above = parent(folder);
     // config.status is what tells a build tree from a prefix that happens to have a tools folder.
@@ -94,8 +81,7 @@ Paths find_paths() {
 }
 
 std::vector<std::pair<std::string, std::string>> ghost_environment(const Paths& paths) {
-    const char* old = std::getenv("PATH");
-    std::string path = old != nullptr && *old != '\0' ? old : "/usr/local/bin:/usr/bin:/bin";
+    std::string path = search_path();
     if ((path + ":").compare(0, paths.program_folder.size() + 1, paths.program_folder + ":") != 0) {
         path = paths.program_folder + ":" + path;
     }

@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/pidfd.hpp"
 #include "ghost-core/criu/nested.hpp"
 #include "tools/paths.hpp"
 #include "tools/verbs/verb.hpp"
@@ -56,18 +57,13 @@ core::CriuSettings criu_in(const core::WorkFolder& folder) {
     return out;
 }
 
-std::string own_program() {
-    std::error_code ignored;
-    return std::filesystem::read_symlink("/proc/self/exe", ignored).string();
-}
-
 std::string init_program() {
     const std::string wrapper = find_paths().wrapper;
     return wrapper.substr(0, wrapper.rfind('/') + 1) + "ghost-init";
 }
 
 int attend(const core::PlainTree& tree, const core::Signals& signals) {
-    const Fd end(static_cast<int>(::syscall(SYS_pidfd_open, tree.root, 0)));
+    const Fd end = open_pidfd(tree.root);
     for (;;) {
         pollfd polled[2] = {{signals.fd(), POLLIN, 0}, {end.get(), POLLIN, 0}};
         if (::poll(polled, 2, -1) < 0) continue;
@@ -152,7 +148,7 @@ int in_worker(const std::function<int()>& work) {
         std::fflush(nullptr);
         ::_exit(status);
     }
-    const Fd end(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
+    const Fd end = open_pidfd(child);
     sigset_t set;
     sigemptyset(&set);
     for (const int s : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&set, s);

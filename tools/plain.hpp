@@ -20,8 +20,6 @@ namespace ghost::tools {
 // criu, called in a folder.
 core::CriuSettings criu_in(const core::WorkFolder& folder);
 
-// This program, for starting it again elsewhere.
-std::string own_program();
 // Where ghost-init is.
 std::string init_program();
 

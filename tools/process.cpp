@@ -7,12 +7,12 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <poll.h>
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
+
+#include "base/pidfd.hpp"
 
 extern char** environ;
 
@@ -117,7 +117,7 @@ bool is_alive(const ProcessId& id) {
 
 Result<Fd> open_process(const ProcessId& id) {
     if (id.pid <= 0) return make_error(Code::not_found, "find process", std::to_string(id.pid));
-    Fd fd(static_cast<int>(::syscall(SYS_pidfd_open, id.pid, 0)));
+    Fd fd = open_pidfd(id.pid);
     if (!fd.valid()) {
         return sys_error("find process", std::to_string(id.pid),
                          errno == ESRCH ? Code::not_found : Code::io);
@@ -130,11 +130,10 @@ Result<Fd> open_process(const ProcessId& id) {
 Status kill_process(const ProcessId& id, int timeout_ms) {
     auto fd = open_process(id);
     if (!fd.ok()) return fd.error().code == Code::not_found ? Status() : Status(fd.error());
-    if (::syscall(SYS_pidfd_send_signal, fd->get(), SIGKILL, nullptr, 0) != 0 && errno != ESRCH) {
+    if (!signal_pidfd(fd->get(), SIGKILL) && errno != ESRCH) {
         return sys_error("kill process", std::to_string(id.pid));
     }
-    pollfd p{fd->get(), POLLIN, 0};
-    if (::poll(&p, 1, timeout_ms) <= 0) {
+    if (!await_pidfd(fd->get(), timeout_ms)) {
         return make_error(Code::timeout, "wait for the end of process", std::to_string(id.pid));
     }
     ::waitpid(id.pid, nullptr, WNOHANG);  // only if it is our own child

@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "base/clock.hpp"
-#include "kernet-btl/transport/stream.hpp"
+#include "tests/contract/kernet_messages.hpp"
 #include "kernet-btl/link/loop.hpp"
 
 namespace {

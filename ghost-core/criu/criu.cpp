@@ -2,7 +2,6 @@
 #include "ghost-core/criu/criu.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -16,9 +15,10 @@
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
+#include "base/own_file.hpp"
+#include "base/paths.hpp"
 #include "ghost-core/criu/child.hpp"
 #include "ghost-core/criu/criu_program.hpp"
-#include "base/own_file.hpp"
 
 namespace ghost::core {
 namespace {
@@ -58,19 +58,11 @@ bool contains(const std::string& path, const char* text) {
 }  // namespace
 
 Result<std::string> find_program(const std::string& program) {
-    if (program.find('/') != std::string::npos) {
-        if (access(program.c_str(), X_OK) == 0) return program;
-        return sys_error("find criu", program, Code::unsupported);
-    }
-    const char* path = getenv("PATH");
-    std::string rest = path != nullptr ? path : "/usr/sbin:/usr/bin:/sbin:/bin";
-    rest += ":/usr/local/sbin:/usr/sbin:/sbin";
-    for (size_t at = 0; at <= rest.size();) {
-        const auto end = std::min(rest.find(':', at), rest.size());
-        const auto candidate = rest.substr(at, end - at) + "/" + program;
-        if (access(candidate.c_str(), X_OK) == 0) return candidate;
-        at = end + 1;
-    }
+    auto found = find_in_path(program, search_path() + ":/usr/local/sbin:/usr/sbin:/sbin");
+    if (!found.empty()) return found;
+    if (program.find('/') != std::string::npos)
+        return sys_error_of(::access(program.c_str(), X_OK) != 0 ? errno : EACCES, "find criu",
+                            program, Code::unsupported);
     return make_error(Code::unsupported, "find criu: no program of this name in PATH", program);
 }
 
@@ -80,10 +72,6 @@ bool knows_lazy_holes(const std::string& program) {
 
 bool knows_control(const std::string& program) {
     return contains(program, "GHOST_CONTROL");
-}
-
-bool survives_kill(const std::string& program) {
-    return contains(program, "Can't settle task");
 }
 
 std::string last_log_error(const std::string& folder) {

@@ -20,9 +20,6 @@ bool knows_lazy_holes(const std::string& program);
 // Whether it can be started ahead of need and asks us at the points of the dump (likewise).
 bool knows_control(const std::string& program);
 
-// Whether tasks live on, stopped, when this build is killed while it works on them (likewise).
-bool survives_kill(const std::string& program);
-
 // The error lines of criu.log in this folder, shortened; empty if there are none.
 std::string last_log_error(const std::string& folder);
 

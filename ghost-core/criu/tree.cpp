@@ -170,15 +170,6 @@ Status resume_tasks(pid_t root, const std::vector<Task>& tasks) {
     return {};
 }
 
-Result<pid_t> find_task(pid_t root, pid_t inner_pid) {
-    auto tasks = list_tree(root);
-    if (!tasks) return tasks.error();
-    for (const auto& task : *tasks)
-        if (task.inner == inner_pid) return task.pid;
-    return make_error(Code::not_found, fmt::format("find process {} of tree", inner_pid),
-                      std::to_string(root));
-}
-
 Result<ThreadId> find_thread(pid_t root, pid_t inner_tid) {
     auto tasks = list_tree(root);
     if (!tasks) return tasks.error();

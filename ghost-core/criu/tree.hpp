@@ -41,10 +41,7 @@ Status resume_tree(pid_t root);
 // The same for a tree that nobody traces any more and whose tasks are known.
 Status resume_tasks(pid_t root, const std::vector<Task>& tasks);
 
-// Outer pid of the process of the tree whose number in its innermost PID name space is inner_pid.
-Result<pid_t> find_task(pid_t root, pid_t inner_pid);
-
-// The same for a thread; `pid` is its process. Both as numbered here, as tgkill(2) wants them.
+// A thread of the tree and its process, both as numbered here, as tgkill(2) wants them.
 struct ThreadId {
     pid_t pid = 0;
     pid_t tid = 0;

@@ -476,11 +476,6 @@ void Checkpointer::wait_mended() {
     if (state_->mended) state_->mended->wait();
 }
 
-Status Checkpointer::warm(uint64_t bytes) {
-    state_->arena.reset();
-    return state_->arena.warm(bytes);
-}
-
 void Checkpointer::trim() {
     state_->copy.begin(true);
     state_->arena.clear();

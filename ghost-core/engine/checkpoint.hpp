@@ -130,8 +130,6 @@ class Checkpointer {
     // off.
     void end_tracking();
     void wait_mended();
-    // Touches memory for so many bytes of pages ahead of need.
-    Status warm(uint64_t bytes);
     // Gives the memory back, and goes on tracking. (What run() leaves of it the system takes by
     // itself where it is short of memory.)
     void trim();

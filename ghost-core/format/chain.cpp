@@ -46,18 +46,6 @@ void PageSet::intersect(PageRun run, std::vector<PageRun>& out) const {
     }
 }
 
-bool PageSet::contains_any(PageRun run) const {
-    std::vector<PageRun> parts;
-    intersect(run, parts);
-    return !parts.empty();
-}
-
-uint64_t PageSet::bytes() const {
-    uint64_t sum = 0;
-    for (const auto& [start, end] : runs_) sum += end - start;
-    return sum;
-}
-
 std::vector<PageRun> PageSet::list() const {
     std::vector<PageRun> out;
     out.reserve(runs_.size());
@@ -95,12 +83,6 @@ bool Inheritance::next() {
     present_.clear();
     newest_ = false;
     return !wanted_.empty();
-}
-
-uint64_t Inheritance::wanted_bytes() const {
-    uint64_t sum = 0;
-    for (const auto& [pid, set] : wanted_) sum += set.bytes();
-    return sum;
 }
 
 Status check_parent_head(const ParentRef& named, const GhostHead& found) {

@@ -23,9 +23,7 @@ class PageSet {
     void remove(PageRun run);
     // Appends the parts of `run` that are in the set, ascending.
     void intersect(PageRun run, std::vector<PageRun>& out) const;
-    bool contains_any(PageRun run) const;
     bool empty() const { return runs_.empty(); }
-    uint64_t bytes() const;
     std::vector<PageRun> list() const;
 
   private:
@@ -43,8 +41,6 @@ class Inheritance {
     std::vector<PageRun> wanted(int inner_pid, PageRun run) const;
     // Its end has come, its parent is read from now on. False: nothing is wanted of the parent.
     bool next();
-
-    uint64_t wanted_bytes() const;  // of the ghost being read; 0 for the newest
 
   private:
     bool newest_ = true;

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/encoding.hpp"
 #include "base/fd.hpp"
 #include "base/hash.hpp"
 
@@ -125,10 +126,7 @@ std::string id_in_notes(const std::string& notes) {
         if (content + note.n_descsz > notes.size()) return {};
         if (note.n_type == NT_GNU_BUILD_ID && note.n_namesz == 4 &&
             notes.compare(name, 4, std::string("GNU\0", 4)) == 0) {
-            std::string out;
-            for (size_t i = 0; i < note.n_descsz; i++)
-                out += fmt::format("{:02x}", static_cast<unsigned char>(notes[content + i]));
-            return out;
+            return encode_hex(std::string_view(notes).substr(content, note.n_descsz));
         }
         at = content + ((size_t{note.n_descsz} + 3) & ~size_t{3});
     }

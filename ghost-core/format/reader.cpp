@@ -328,10 +328,4 @@ Status GhostReader::check_end(const Chunk& chunk, const char* buffer) {
     return {};
 }
 
-ParentRef GhostReader::as_parent(std::string_view name) const {
-    if (const auto slash = name.rfind('/'); slash != std::string_view::npos)
-        name.remove_prefix(slash + 1);
-    return {contents_.digest, id_, generation_ + 1, std::string(name.substr(0, name_limit))};
-}
-
 }  // namespace ghost::core

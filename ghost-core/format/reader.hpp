@@ -74,8 +74,6 @@ class GhostReader {
     // So far; complete after the end.
     const Contents& contents() const { return contents_; }
     std::vector<ProcessSummary> processes() const;
-    // How an incremental ghost names this one as its parent; after the end.
-    ParentRef as_parent(std::string_view name) const;
     uint64_t position() const { return position_; }  // bytes read so far
 
   private:

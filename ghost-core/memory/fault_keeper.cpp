@@ -5,12 +5,13 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
-#include <poll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <utility>
+
+#include "base/pidfd.hpp"
 
 namespace ghost::core {
 namespace {
@@ -45,10 +46,8 @@ constexpr char over = 'o', another = 'a';
             continue;
         }
         if (got != 1) {
-            syscall(SYS_pidfd_send_signal, tree, SIGKILL, nullptr, 0);
-            pollfd ended{tree, POLLIN, 0};
-            while (poll(&ended, 1, -1) < 0 && errno == EINTR) {
-            }
+            signal_pidfd(tree, SIGKILL);
+            await_pidfd(tree, -1);
         }
         _exit(0);
     }
@@ -57,7 +56,7 @@ constexpr char over = 'o', another = 'a';
 }  // namespace
 
 Result<FaultKeeper> FaultKeeper::start(pid_t root) {
-    const Fd tree(static_cast<int>(syscall(SYS_pidfd_open, root, 0)));
+    const Fd tree = open_pidfd(root);
     if (!tree) return sys_error("watch process", std::to_string(root));
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/json.hpp"
+#include "base/pidfd.hpp"
 #include "base/scheduling.hpp"
 #include "ghost-core/memory/page_scan.hpp"
 
@@ -115,7 +116,7 @@ Result<HugeMemory> decode_huge_memory(std::string_view text) {
 
 void HugePages::add(pid_t pid, PageRuns memory) {
     if (memory.empty()) return;
-    Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+    Fd pidfd = open_pidfd(pid);
     if (pidfd) processes_.push_back({std::move(pidfd), std::move(memory)});
 }
 

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "base/clock.hpp"
+#include "base/pidfd.hpp"
 
 namespace ghost::core {
 namespace {
@@ -296,7 +297,7 @@ Result<Fd> take_userfault(pid_t pid, int64_t limit_us) {
         if (*made < 0)
             return sys_error_of(static_cast<int>(-*made), "make userfaultfd in process",
                                 std::to_string(pid), Code::refused);
-        const Fd process(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+        const Fd process = open_pidfd(pid);
         taken.reset(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), *made, 0)));
         const int why = errno;
         auto closed = thread.call(SYS_close, static_cast<uint64_t>(*made));

@@ -149,11 +149,6 @@ void node_left(Entry& entry, int node) {
 
 }  // namespace
 
-const char* stream_type_name(StreamType type) {
-    static constexpr const char* names[] = {"DIRECT", "FIFO", "LIFO"};
-    return names[static_cast<int>(type)];
-}
-
 const char* operation_name(Operation operation) {
     static constexpr const char* names[] = {"create", "attach", "suspend",   "wakeup",  "unattach",
                                             "move",   "lost",   "node_left", "destroy", "look"};

@@ -24,7 +24,6 @@ enum class StreamType : uint8_t {
     fifo,    // several readers and writers; each message goes to one reader, the oldest first
     lifo,    // the same, the newest first
 };
-const char* stream_type_name(StreamType type);
 
 // Who may do what with a socket of a FIFO or LIFO stream; sockets of DIRECT streams do both.
 inline constexpr uint8_t role_reader = 1, role_writer = 2;

@@ -536,20 +536,6 @@ size_t Node::poll(Polled* sockets, size_t count, int64_t timeout_us) {
     return polled ? found : 0;
 }
 
-Result<Entry> Node::entry(uint32_t socket) {
-    Gate::Holder inside(gate());
-    Slot* mine = slot(socket);
-    if (!mine) return no_socket(socket);
-    return mine->stream->entry();
-}
-
-Result<uint16_t> Node::number(uint32_t socket) {
-    Gate::Holder inside(gate());
-    Slot* mine = slot(socket);
-    if (!mine) return no_socket(socket);
-    return mine->stream->number();
-}
-
 // --- what streams send ---
 
 void Node::send_message(uint32_t process, const wire::StreamHeader& header, const BodyPtr& body) {

@@ -111,8 +111,6 @@ class Node final : private StreamHost, private Receiver {
         unsigned ready = 0;  // out; not_found: all bits
     };
     size_t poll(Polled* sockets, size_t count, int64_t timeout_us);
-    Result<Entry> entry(uint32_t socket);
-    Result<uint16_t> number(uint32_t socket);
 
     // --- channels (section 5) ---
     Result<std::vector<std::pair<std::string, std::string>>> nodes();  // names and states

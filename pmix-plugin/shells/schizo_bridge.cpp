@@ -8,6 +8,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "base/encoding.hpp"
 #include "base/own_file.hpp"
 #include "base/result.hpp"
 #include "kernet-btl/filter/list.hpp"
@@ -66,19 +67,13 @@ void switch_off(State& s, std::string why) {
 }
 
 std::string new_secret() {
-    std::array<unsigned char, 32> bytes{};
+    std::array<char, 32> bytes{};
     size_t filled = 0;
     while (filled < bytes.size()) {
         const ssize_t n = getrandom(bytes.data() + filled, bytes.size() - filled, 0);
         if (n > 0) filled += static_cast<size_t>(n);
     }
-    std::string hex;
-    for (unsigned char byte : bytes) {
-        char digits[3];
-        snprintf(digits, sizeof digits, "%02x", byte);
-        hex += digits;
-    }
-    return hex;
+    return ghost::encode_hex({bytes.data(), bytes.size()});
 }
 
 // A restarted job goes on under the secret its ranks know.
@@ -165,10 +160,6 @@ const char* ghost_schizo_topic(void) noexcept {
 
 int ghost_schizo_ends(void) noexcept {
     return !state().restart.empty() || state().filters;
-}
-
-int ghost_schizo_active(void) noexcept {
-    return state().active;
 }
 
 const char* ghost_schizo_help_dir(void) noexcept {

@@ -38,9 +38,6 @@ const char* ghost_schizo_topic(void) GHOST_NOEXCEPT;
  * or its messages are to go through filters. */
 int ghost_schizo_ends(void) GHOST_NOEXCEPT;
 
-/* Not 0: this process belongs to a job of ours. */
-int ghost_schizo_active(void) GHOST_NOEXCEPT;
-
 /* Folder with help-ghost.txt, or "" if it was not found. */
 const char* ghost_schizo_help_dir(void) GHOST_NOEXCEPT;
 

@@ -20,32 +20,6 @@ namespace {
 constexpr size_t largest_file = size_t{1} << 30;  // 100,000 ranks need a twentieth of it
 constexpr size_t secret_digits = 64;
 
-// --- text that may be any bytes ---
-
-std::string dumped(const Json& value, Json::error_handler_t bad_bytes) {
-    return value.dump(-1, ' ', false, bad_bytes);
-}
-
-// File names and arguments are bytes, JSON's strings are UTF-8.
-Json text_json(const std::string& text) {
-    const Json plain(text);
-    if (dumped(plain, Json::error_handler_t::replace) ==
-        dumped(plain, Json::error_handler_t::ignore))
-        return plain;
-    std::string hex;
-    for (const unsigned char byte : text) hex += fmt::format("{:02x}", byte);
-    return {{"hex", hex}};
-}
-
-bool from_hex(const std::string& hex, std::string& out) {
-    if (hex.size() % 2 != 0 || hex.find_first_not_of("0123456789abcdefABCDEF") != std::string::npos)
-        return false;
-    out.clear();
-    for (size_t i = 0; i < hex.size(); i += 2)
-        out += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
-    return true;
-}
-
 template <typename Items, typename Make>
 Json list_json(const Items& items, Make make) {
     Json out = Json::array();
@@ -66,7 +40,7 @@ class Fields {
 
     void take(const char* key, std::string& out) {
         const Json* value = find(key);
-        if (value != nullptr && !text(*value, out)) fail(key, "is no text");
+        if (value != nullptr && !bytes_from(*value, out)) fail(key, "is no text");
     }
     template <typename Number>
     requires std::is_integral_v<Number>
@@ -85,7 +59,7 @@ class Fields {
     void take(const char* key, std::vector<std::string>& out) {
         each(key, [&](const Json& item, const std::string&) {
             out.emplace_back();
-            if (!text(item, out.back())) fail(key, "has an entry that is no text");
+            if (!bytes_from(item, out.back())) fail(key, "has an entry that is no text");
         });
     }
     void take(const char* key, std::vector<uint32_t>& out) {
@@ -124,14 +98,6 @@ class Fields {
     }
 
   private:
-    static bool text(const Json& value, std::string& out) {
-        if (value.is_object() && value.size() == 1 && value.contains("hex") &&
-            value["hex"].is_string())
-            return from_hex(value["hex"].get<std::string>(), out);
-        if (!value.is_string()) return false;
-        out = value.get<std::string>();
-        return true;
-    }
     std::string path(const char* key) const {
         return where_.empty() || *key == '\0' ? where_ + key : where_ + "." + key;
     }
@@ -307,7 +273,7 @@ std::string utc_now() {
 std::string manifest_digest(const Json& object) {
     Json rest = object;
     rest.erase("digest");
-    const std::string text = dumped(rest, Json::error_handler_t::replace);
+    const std::string text = rest.dump(-1, ' ', false, Json::error_handler_t::replace);
     return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
 }
 
@@ -327,14 +293,15 @@ Json manifest_json(const Manifest& m) {
         {"runtime",
          {{"name", m.runtime}, {"version", m.runtime_version}, {"pmix", m.pmix_version}}},
         {"mpirun",
-         {{"argv", list_json(m.mpirun_argv, text_json)},
-          {"cwd", text_json(m.mpirun_cwd)},
+         {{"argv", list_json(m.mpirun_argv, bytes_json)},
+          {"cwd", bytes_json(m.mpirun_cwd)},
           {"parameters", parameters}}},
         {"stdin",
-         {{"rank", m.input.rank}, {"path", text_json(m.input.path)}, {"offset", m.input.offset}}}};
+         {{"rank", m.input.rank}, {"path", bytes_json(m.input.path)}, {"offset", m.input.offset}}}};
     out["apps"] = list_json(m.apps, [](const Manifest::App& app) {
-        return Json{
-            {"argv", list_json(app.argv, text_json)}, {"np", app.np}, {"cwd", text_json(app.cwd)}};
+        return Json{{"argv", list_json(app.argv, bytes_json)},
+                    {"np", app.np},
+                    {"cwd", bytes_json(app.cwd)}};
     });
     out["nodes"] = list_json(m.nodes, [](const Manifest::Node& node) {
         return Json{{"id", node.id}, {"name", node.name}, {"slots", node.slots}};
@@ -348,7 +315,7 @@ Json manifest_json(const Manifest& m) {
                     {"memory", r.memory}, {"pause_us", r.pause_us}};
     });
     out["files"] = list_json(m.files, [](const Manifest::File& file) {
-        Json out{{"path", text_json(file.path)}, {"size", file.size}, {"ranks", file.ranks}};
+        Json out{{"path", bytes_json(file.path)}, {"size", file.size}, {"ranks", file.ranks}};
         if (file.copy)
             out["copy"] = {
                 {"rank", file.copy->rank}, {"size", file.copy->size}, {"hash", file.copy->hash}};

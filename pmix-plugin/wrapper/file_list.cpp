@@ -14,20 +14,10 @@
 namespace ghost::plugin {
 namespace {
 
-bool is_text(const std::string& bytes) {
-    return Json(bytes).dump(-1, ' ', false, Json::error_handler_t::ignore).size() ==
-           Json(bytes).dump(-1, ' ', false, Json::error_handler_t::replace).size();
-}
-
-std::string hex_of(const std::string& bytes) {
-    std::string hex;
-    for (const unsigned char byte : bytes) hex += fmt::format("{:02x}", byte);
-    return hex;
-}
-
 Json row(const core::WrittenFile& file) {
-    if (is_text(file.path)) return {{"path", file.path}, {"size", file.size}};
-    return {{"path_hex", hex_of(file.path)}, {"size", file.size}};
+    Json path = bytes_json(file.path);
+    if (path.is_string()) return {{"path", std::move(path)}, {"size", file.size}};
+    return {{"path_hex", encode_hex(file.path)}, {"size", file.size}};
 }
 
 // Not the same files on every node that has a folder of that name. Others are taken to be.
@@ -48,13 +38,6 @@ std::string identity(const core::WrittenFile& file) {
     std::string node;
     std::ifstream("/proc/sys/kernel/random/boot_id") >> node;
     return fmt::format("{:x}:{:x}:{}", file.inode, file.device, node);
-}
-
-std::string from_hex(const std::string& digits) {
-    std::string out;
-    for (size_t i = 0; i + 1 < digits.size(); i += 2)
-        out += static_cast<char>(std::strtol(digits.substr(i, 2).c_str(), nullptr, 16));
-    return out;
 }
 
 }  // namespace
@@ -96,7 +79,7 @@ std::vector<ListedFile> files_in(const Json& metadata) {
     for (const auto& file : metadata.value("files", Json::array())) {
         ListedFile& one = out.emplace_back();
         const auto hex = file.value("path_hex", std::string());
-        one.path = hex.empty() ? file.value("path", std::string()) : from_hex(hex);
+        one.path = hex.empty() ? file.value("path", std::string()) : decode_hex(hex).value_or("");
         one.size = file.value("size", uint64_t{0});
         if (!file.contains("contents")) continue;
         one.contents = {decode_base64(file.value("contents", std::string())).value_or(""),

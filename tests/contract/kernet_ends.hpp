@@ -15,7 +15,7 @@
 #include <thread>
 
 #include "base/clock.hpp"
-#include "kernet-btl/transport/stream.hpp"
+#include "tests/contract/kernet_messages.hpp"
 
 namespace kernet_test {
 

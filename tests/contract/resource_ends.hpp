@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "ghost-core/resource/faulty.hpp"
+#include "tests/contract/faulty_resource.hpp"
 #include "ghost-core/resource/registry.hpp"
 #include "ghost-core/resource/resource.hpp"
 

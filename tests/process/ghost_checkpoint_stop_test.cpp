@@ -8,7 +8,7 @@
 
 #include "ghost-core/criu/binding.hpp"
 #include "ghost-core/criu/dump.hpp"
-#include "ghost-core/resource/faulty.hpp"
+#include "tests/contract/faulty_resource.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "tests/process/ghost_checkpoints.hpp"
 

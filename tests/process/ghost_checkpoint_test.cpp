@@ -8,9 +8,9 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 
-#include "ghost-core/engine/lazy_import.hpp"
+#include "tests/process/lazy_tree.hpp"
 #include "ghost-core/criu/dump.hpp"
-#include "ghost-core/resource/faulty.hpp"
+#include "tests/contract/faulty_resource.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "tests/process/ghost_checkpoints.hpp"
 #include "tests/rounds.hpp"

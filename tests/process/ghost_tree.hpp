@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
+#include <fstream>
 #include <gtest/gtest.h>
 #include <optional>
 #include <poll.h>
@@ -66,6 +67,14 @@ inline std::string criu_program() {
     if (access("criu/sbin/criu", X_OK) == 0)
         return std::filesystem::current_path() / "criu/sbin/criu";
     return "criu";
+}
+
+// Whether tasks live on, stopped, when this build of criu is killed while it works on them (a
+// change in packaging/criu/patches, told by a text of it).
+inline bool survives_kill(const std::string& program) {
+    std::ifstream file(program);
+    const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+    return bytes.find("Can't settle task") != std::string::npos;
 }
 
 // Why trees cannot be dumped here; empty if they can.

@@ -16,7 +16,7 @@
 #include "ghost-core/format/reader.hpp"
 #include "ghost-core/format/summary.hpp"
 #include "ghost-core/format/writer.hpp"
-#include "ghost-core/resource/faulty.hpp"
+#include "tests/contract/faulty_resource.hpp"
 #include "ghost-core/resource/memory.hpp"
 
 namespace ghost::core {

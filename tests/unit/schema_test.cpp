@@ -286,6 +286,14 @@ TEST(Schema, Base64IsOnlyWhatItIs) {
     }
 }
 
+TEST(Schema, HexIsOnlyWhatItIs) {
+    EXPECT_EQ(encode_hex(std::string("\0\x1f\xff", 3)), "001fff");
+    EXPECT_EQ(decode_hex("001FfF"), std::string("\0\x1f\xff", 3));
+    EXPECT_EQ(decode_hex(""), "");
+    for (const char* wrong : {"0", "000", "0g", " 0", "0x", "@0", "`0", "-1"})
+        EXPECT_FALSE(decode_hex(wrong)) << wrong;
+}
+
 // --- reading what a peer says ---
 
 enum class Type { empty, pair };

@@ -11,10 +11,9 @@
 #include <fmt/format.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <poll.h>
 
 #include "base/clock.hpp"
+#include "base/pidfd.hpp"
 
 namespace ghost::tools::lab {
 namespace {
@@ -68,11 +67,10 @@ double rate_bits(const std::string& rate) {
 
 // Sends SIGKILL to the process if it still is in the namespace once we hold it by descriptor.
 void kill_if_inside(pid_t pid, const std::string& lab, const std::string& node) {
-    Fd fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+    const Fd fd = open_pidfd(pid);
     if (!fd.valid() || !is_inside(pid, lab, node)) return;
-    ::syscall(SYS_pidfd_send_signal, fd.get(), SIGKILL, nullptr, 0);
-    pollfd p{fd.get(), POLLIN, 0};
-    ::poll(&p, 1, 1000);
+    signal_pidfd(fd.get(), SIGKILL);
+    await_pidfd(fd.get(), 1000);
 }
 
 Status kill_inside(const std::string& lab, const std::string& node) {

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/clock.hpp"
+#include "base/paths.hpp"
 #include "ghost-core/engine/holder.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/resource/file.hpp"

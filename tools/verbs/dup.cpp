@@ -4,6 +4,7 @@
 #include <sodium.h>
 
 #include "base/clock.hpp"
+#include "base/encoding.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "tools/clone_line.hpp"
@@ -30,12 +31,9 @@ struct Made {
 };
 
 std::string random_secret() {
-    std::array<unsigned char, 32> bytes{};
+    std::string bytes(32, '\0');
     randombytes_buf(bytes.data(), bytes.size());
-    std::string out(2 * bytes.size() + 1, '\0');
-    sodium_bin2hex(out.data(), out.size(), bytes.data(), bytes.size());
-    out.pop_back();
-    return out;
+    return encode_hex(bytes);
 }
 
 Result<Json> hear(CloneLine& line, const std::string& wanted, int timeout_ms) {

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/paths.hpp"
 #include "config.h"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/reader.hpp"
@@ -25,22 +26,14 @@ namespace fs = std::filesystem;
 using plugin::Manifest;
 
 bool runnable(const std::string& path) {
-    struct stat info {};
-    return ::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
-           ::access(path.c_str(), X_OK) == 0;
+    return path.find('/') != std::string::npos && !find_in_path(path).empty();
 }
 
 // As mpirun looks for a program: in the folder it is to run in, or along PATH.
 std::string find_program(const std::string& name, const std::string& cwd) {
-    if (name.find('/') != std::string::npos) {
-        const std::string path = name[0] == '/' ? name : cwd + "/" + name;
-        return runnable(path) ? path : "";
-    }
-    const char* path = std::getenv("PATH");
-    std::istringstream folders(path != nullptr ? path : "");
-    for (std::string folder; std::getline(folders, folder, ':');)
-        if (runnable(folder + "/" + name)) return folder + "/" + name;
-    return runnable(cwd + "/" + name) ? cwd + "/" + name : "";
+    if (name.find('/') != std::string::npos)
+        return find_in_path(name[0] == '/' ? name : cwd + "/" + name);
+    return find_in_path(name, search_path() + ":" + cwd);
 }
 
 class Look {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/paths.hpp"
 #include "ghost-core/criu/nested.hpp"
 #include "tools/plain.hpp"
 #include "tools/verbs/verb.hpp"
@@ -21,18 +22,11 @@ struct RunArgs {
     std::vector<std::string> program;
 };
 
-// As execvp(3) looks for it: a background program's failure to start has nobody to be told to.
+// A background program's failure to start has nobody to be told to.
 Status find_program(const std::string& name) {
-    if (name.find('/') != std::string::npos)
-        return ::access(name.c_str(), X_OK) == 0 ? Status() : sys_error("start", name);
-    const char* path = std::getenv("PATH");
-    std::string rest = path != nullptr ? path : "/usr/local/bin:/usr/bin:/bin";
-    for (size_t at = 0; at <= rest.size();) {
-        const size_t end = std::min(rest.find(':', at), rest.size());
-        const std::string file = rest.substr(at, end - at) + "/" + name;
-        if (::access(file.c_str(), X_OK) == 0) return {};
-        at = end + 1;
-    }
+    if (!find_in_path(name).empty()) return {};
+    if (name.find('/') != std::string::npos && ::access(name.c_str(), X_OK) != 0)
+        return sys_error("start", name);
     return make_error(Code::not_found, "start: there is no such program in PATH", name);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "ghost-core/engine/lazy_import.hpp"
+#include "tests/process/lazy_tree.hpp"
 
 #include <algorithm>
 #include <cstring>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "ghost-core/resource/faulty.hpp"
+#include "tests/contract/faulty_resource.hpp"
 
 #include <algorithm>
 #include <vector>

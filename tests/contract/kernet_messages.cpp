@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "kernet-btl/transport/stream.hpp"
+#include "tests/contract/kernet_messages.hpp"
 
 #include <cstring>
 
