@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Time for deadlines and measurements; CLOCK_MONOTONIC, microseconds.
+// Time for deadlines and measurements; CLOCK_MONOTONIC.
 #pragma once
 
 #include <cstdint>
@@ -7,10 +7,14 @@
 
 namespace ghost {
 
-inline int64_t monotonic_us() {
+inline int64_t monotonic_ns() {
     timespec t{};
     clock_gettime(CLOCK_MONOTONIC, &t);
-    return int64_t{t.tv_sec} * 1000000 + t.tv_nsec / 1000;
+    return int64_t{t.tv_sec} * 1000000000 + t.tv_nsec;
+}
+
+inline int64_t monotonic_us() {
+    return monotonic_ns() / 1000;
 }
 
 // Microseconds since 1970; only to compare what several nodes wrote down, never for deadlines.

@@ -5,11 +5,8 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
-#include <ctime>
 #include <fmt/format.h>
 #include <sys/socket.h>
-
-#include "base/clock.hpp"
 
 namespace kernet {
 
@@ -25,12 +22,6 @@ constexpr int64_t limit_us = 300'000;
 constexpr int64_t grace_us = 20'000;  // for answers that are late at the end
 constexpr uint32_t silent_turns = 8;  // of packets, none answered: nothing gets across
 static_assert(small_turns + long_turns <= wire::max_trial_turns);
-
-int64_t now_ns() {
-    timespec t{};
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
-}
 
 void keep_least(int64_t& least, int64_t time) {
     least = least == 0 ? time : std::min(least, time);
@@ -57,12 +48,14 @@ std::string TrialFigures::text() const {
     return out + fmt::format(", {} of {} packets lost", lost, sent);
 }
 
-Trial::Trial(const ghost::Fd& connection, PacketDriver& driver, const PacketKeys& keys, Role role)
+Trial::Trial(const ghost::Fd& connection, PacketDriver& driver, const PacketKeys& keys, Role role,
+             Clock clock)
     : connection_(connection),
       driver_(driver),
       keys_(keys),
       role_(role),
-      begun_at_(ghost::monotonic_us()),
+      clock_(clock),
+      begun_at_(now_us()),
       looked_at_(begun_at_),
       packet_(std::min<size_t>(driver.max_packet(), wire::packet_header_size + UINT16_MAX)) {
     if (role == Role::answers) return;
@@ -94,7 +87,7 @@ int64_t Trial::due_at() const {
 
 Trial::State Trial::step() {
     moved_ = false;
-    looked_at_ = ghost::monotonic_us();
+    looked_at_ = now_us();
     if (state_ != State::going) return state_;
     if (!flush() || !take_bytes() || !take_packets()) {
         if (state_ == State::going) state_ = State::broken;
@@ -111,7 +104,7 @@ void Trial::begin_turn() {
     TrialMessage ask;
     ask.turn = turn_;
     turn.sent = packets_of(turn_);
-    turn.sent_at = now_ns();
+    turn.sent_at = clock_();
     if (!in_packets(turn_)) {
         const size_t bytes = is_long(turn_) ? packets_of(turn_) * payload() : small_bytes;
         ask.length = static_cast<uint32_t>(std::min<size_t>(bytes, wire::max_trial_bytes));
@@ -126,7 +119,7 @@ void Trial::begin_turn() {
 }
 
 void Trial::go_on() {
-    const int64_t now = ghost::monotonic_us();
+    const int64_t now = now_us();
     const Turn& turn = turns_[turn_];
     const bool over = now - begun_at_ >= limit_us;
     const bool late = turn_ > 0 && in_packets(turn_) && now - turn.sent_at / 1000 >= patience();
@@ -149,7 +142,7 @@ void Trial::answered(uint32_t number, uint16_t count) {
     if (turn.answered) return;
     turn.answered = true;
     turn.came = std::min(count, turn.sent);
-    const int64_t time = std::max<int64_t>(now_ns() - turn.sent_at, 1);
+    const int64_t time = std::max<int64_t>(clock_() - turn.sent_at, 1);
     if (in_packets(number)) {
         // (an incomplete one has taken less than it should)
         if (turn.came == turn.sent) {

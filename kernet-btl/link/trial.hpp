@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "kernet-btl/link/packet_driver.hpp"
 #include "kernet-btl/link/reliable.hpp"
@@ -38,8 +39,11 @@ class Trial {
     enum class Role { asks, asks_long_too, answers };
     enum class State { going, done, broken };
 
+    using Clock = int64_t (*)();  // monotonic nanoseconds
+
     // All of it has to outlive the trial. driver: connected.
-    Trial(const ghost::Fd& connection, PacketDriver& driver, const PacketKeys& keys, Role role);
+    Trial(const ghost::Fd& connection, PacketDriver& driver, const PacketKeys& keys, Role role,
+          Clock clock = ghost::monotonic_ns);
 
     // Takes what has come and goes on.
     State step();
@@ -62,6 +66,7 @@ class Trial {
         bool answered = false;
     };
 
+    int64_t now_us() const { return clock_() / 1000; }
     bool in_packets(uint32_t turn) const { return turn % 2 == 0; }
     bool is_long(uint32_t turn) const;
     uint16_t packets_of(uint32_t turn) const;
@@ -84,6 +89,7 @@ class Trial {
     PacketDriver& driver_;
     PacketKeys keys_;
     Role role_;
+    Clock clock_;
     State state_ = State::going;
     bool moved_ = false;
     int64_t begun_at_;             // us
