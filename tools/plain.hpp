@@ -37,7 +37,7 @@ class StdioEnds {
   private:
     struct Relay;
     Status add(const core::StdioEnd& end, const std::vector<int>& numbers);
-    Status add_channel(const core::StdioEnd& end, const std::vector<int>& numbers);
+    Status add_relay(const core::StdioEnd& end, const std::vector<int>& numbers);
     void relay(int from, int to);
     std::vector<Fd> given_;  // the tree's ends, until it has them
     std::vector<Fd> kept_;   // the relays' ends

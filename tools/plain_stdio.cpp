@@ -82,10 +82,10 @@ Status StdioEnds::add(const core::StdioEnd& end, const std::vector<int>& numbers
         heirs_.push_back({given_.back().get(), heir_key(end)});
         return {};
     }
-    return add_channel(end, numbers);
+    return add_relay(end, numbers);
 }
 
-Status StdioEnds::add_channel(const core::StdioEnd& end, const std::vector<int>& numbers) {
+Status StdioEnds::add_relay(const core::StdioEnd& end, const std::vector<int>& numbers) {
     int ends[2] = {-1, -1};  // the tree's, ours
     const bool input_only = numbers.size() == 1 && numbers.front() == 0;
     if (end.kind == "tty") {

@@ -19,7 +19,7 @@
 #include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
 #include "pmix-plugin/coordinator/policy.hpp"
 #include "pmix-plugin/coordinator/schedule.hpp"
-#include "pmix-plugin/runtime/interface/directory.hpp"
+#include "pmix-plugin/runtime/interface/location_table.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -76,7 +76,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     CoordinatorRuntime& adapter_;
     CoordinatorSettings settings_;
     SnapshotPolicy policy_;
-    Directory directory_;
+    LocationTable locations_;
     Background background_;
     std::shared_ptr<JobLock> lock_ = std::make_shared<JobLock>();
     Events events_;
@@ -90,7 +90,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     Clients clients_;
     bool scheduled_ = false;                      // the schedule's last snapshot is not over
     std::map<RankId, kernet::Location> changed_;  // to be sent to every node
-    uint64_t version_ = 0;                        // of the directory: broadcasts so far
+    uint64_t version_ = 0;                        // of the table of locations: broadcasts so far
     std::optional<TimerId> gather_;
     bool launched_ = false;
     bool running_ = false;
@@ -115,7 +115,7 @@ Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings setting
                  [this](const kernet::Location& location) { publish(location); }),
       engine_(adapter_, policy_.at_once),
       job_{adapter_,   settings_,  policy_,
-           liveness_,  directory_, background_,
+           liveness_,  locations_, background_,
            lock_,      fences_,    epochs_,
            snapshots_, engine_,    [this](const kernet::Location& location) { publish(location); }},
       schedule_(adapter_, policy_.interval_us, settings_.now, [this] { return snapshot_due(); }),
@@ -315,7 +315,7 @@ bool Coordinator::Impl::snapshot_due() {
 }
 
 void Coordinator::Impl::publish(const kernet::Location& location) {
-    if (!directory_.take(location)) return;
+    if (!locations_.take(location)) return;
     changed_[location.rank] = location;
     if (gather_) return;
     gather_ = adapter_.after(gather_us, [this] {
@@ -347,7 +347,7 @@ Json Coordinator::Impl::ps() const {
     Json nodes = Json::array(), ranks = Json::array();
     std::map<NodeId, int> used;
     for (const RankInfo& info : adapter_.ranks()) {
-        const kernet::Location* location = directory_.find(info.rank);
+        const kernet::Location* location = locations_.find(info.rank);
         used[info.node] += info.running;
         ranks.push_back({{"rank", info.rank},
                          {"node", liveness_.name_of(info.node)},

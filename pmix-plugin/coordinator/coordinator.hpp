@@ -4,7 +4,7 @@
 //
 // It listens at <session dir>/ghost.sock for the `ghost` command, queues the moves and snapshots
 // asked for and carries them out with the node agents (operations/), makes a snapshot every
-// interval, watches that every daemon answers, and holds the directory of locations. Everything
+// interval, watches that every daemon answers, and holds the table of locations. Everything
 // runs on the adapter's loop; nothing blocks, nothing throws.
 #pragma once
 

@@ -2,7 +2,7 @@
 // The inside of the node agent; private to node/. One class over several files by subject:
 // node_agent.cpp (connections, who says what), quiesce.cpp (how a rank is brought to stand and
 // back), source.cpp and target.cpp (the two ends of a move), snapshot.cpp and restart.cpp (the
-// whole job's), wrappers.cpp (wrappers that die), locations.cpp (the replicated directory).
+// whole job's), wrappers.cpp (wrappers that die), locations.cpp (the replicated table).
 #pragma once
 
 #include <map>
@@ -11,7 +11,7 @@
 
 #include "pmix-plugin/runtime/interface/background.hpp"
 #include "pmix-plugin/runtime/interface/control_connection.hpp"
-#include "pmix-plugin/runtime/interface/directory.hpp"
+#include "pmix-plugin/runtime/interface/location_table.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
 #include "pmix-plugin/node/node_agent.hpp"
 #include "pmix-plugin/node/snapshot_participant.hpp"
@@ -39,11 +39,11 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
         "the rank is inside a PMIx call that cannot be interrupted";
 
     // A connection that has not said hello yet.
-    struct Guest {
-        std::shared_ptr<ControlConnection> channel;
+    struct Arrival {
+        std::shared_ptr<ControlConnection> connection;
         TimerId limit = 0;
     };
-    using GuestId = uint64_t;
+    using ArrivalId = uint64_t;
     // Operations of a rank that this node has heard of.
     struct Seen {
         uint64_t newest = 0;   // orders of an older one are late
@@ -64,11 +64,11 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     // --- node_agent.cpp ---
     void try_listen();
     void accept();
-    void drop_guest(GuestId id);
-    void hello(GuestId id, ControlMessage& m);
+    void drop_arrival(ArrivalId id);
+    void hello(ArrivalId id, ControlMessage& m);
     std::string check_greeting(const Greeting& m) const;
-    void hello_rank(std::shared_ptr<ControlConnection> channel, const kernet::RankHello& m);
-    void hello_wrapper(std::shared_ptr<ControlConnection> channel, const WrapperHello& hello,
+    void hello_rank(std::shared_ptr<ControlConnection> connection, const kernet::RankHello& m);
+    void hello_wrapper(std::shared_ptr<ControlConnection> connection, const WrapperHello& hello,
                        std::vector<Fd>& fds);
     void take_spare(RankSlot& slot, int32_t init, std::vector<Fd>& fds);
     void order(NodeId from, const schema::Received& m);
@@ -168,7 +168,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void stand(RankSlot& slot);
     void woken(RankSlot& slot);
     void take_early(RankSlot& slot);
-    void keep_early(RankSlot& slot, std::shared_ptr<ControlConnection> channel,
+    void keep_early(RankSlot& slot, std::shared_ptr<ControlConnection> connection,
                     const kernet::RankHello& m);
     void snapshot_answer(RankSlot& slot, const schema::Received& m);
     void on_failed(RankSlot& slot, const Failed& m);
@@ -192,8 +192,8 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     bool restart_wrapper_died(RankSlot& slot, int status);
 
     // --- wrappers.cpp ---
-    void use_wrapper(RankSlot& slot, std::shared_ptr<ControlConnection> channel);
-    void listen_to_wrapper(RankId rank, ControlConnection& channel);
+    void use_wrapper(RankSlot& slot, std::shared_ptr<ControlConnection> connection);
+    void listen_to_wrapper(RankId rank, ControlConnection& connection);
     std::shared_ptr<ControlConnection> open_wrapper(RankId rank, ControlSocket socket);
     void wrapper_closed(RankId rank, const ControlConnection* which);
     void wrapper_exit_said(RankSlot& slot);
@@ -214,13 +214,13 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
 
     NodeRuntime& adapter_;
     NodeSettings settings_;
-    Directory directory_;
-    uint64_t version_ = 0;  // of the directory
+    LocationTable locations_;
+    uint64_t version_ = 0;  // of the table of locations
     ControlListener listener_;
     WatchId watch_ = 0;
     std::optional<TimerId> listen_retry_;
-    std::map<GuestId, Guest> guests_;
-    GuestId last_guest_ = 0;
+    std::map<ArrivalId, Arrival> arrivals_;
+    ArrivalId last_arrival_ = 0;
     std::map<RankId, RankSlot> slots_;
     std::map<RankId, Seen> seen_;
     mutable std::string own_name_;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// This node's copy of the directory, and what its ranks are told of it.
+// This node's copy of the table of locations, and what its ranks are told of it.
 #include "base/log.hpp"
 #include "pmix-plugin/node/impl.hpp"
 
@@ -23,11 +23,11 @@ kernet::Location NodeAgent::Impl::settled_location(const RankSlot& s,
 
 void NodeAgent::Impl::take_locations(const Locations& m) {
     if (version_ != 0 && m.version > version_ + 1) {
-        log::warning("directory: versions {} to {} are missing here", version_ + 1, m.version - 1);
+        log::warning("locations: versions {} to {} are missing here", version_ + 1, m.version - 1);
     }
     version_ = std::max(version_, m.version);
     for (const kernet::Location& location : m.entries) {
-        if (!directory_.take(location)) continue;
+        if (!locations_.take(location)) continue;
         for (auto& [rank, s] : slots_) {
             if (rank != location.rank && s.peers.contains(location.rank))
                 tell_location(s, location);
@@ -41,13 +41,13 @@ void NodeAgent::Impl::tell_location(RankSlot& s, const kernet::Location& locatio
 
 void NodeAgent::Impl::locate(RankSlot& s, RankId peer) {
     s.peers.insert(peer);
-    if (const kernet::Location* location = directory_.find(peer)) tell_location(s, *location);
+    if (const kernet::Location* location = locations_.find(peer)) tell_location(s, *location);
 }
 
 std::vector<kernet::Location> NodeAgent::Impl::known_peers(RankSlot& s) {
     std::vector<kernet::Location> peers;
     size_t bytes = 0;
-    for (const auto& [rank, location] : directory_.all()) {
+    for (const auto& [rank, location] : locations_.all()) {
         if (rank == s.rank) continue;
         s.peers.insert(rank);
         bytes += schema::encode(location).size();

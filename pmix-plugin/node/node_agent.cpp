@@ -10,7 +10,7 @@
 namespace ghost::plugin {
 namespace {
 
-constexpr size_t most_guests = 1024;
+constexpr size_t most_arrivals = 1024;
 constexpr size_t spare_count = 6;
 
 bool same_secret(const std::string& a, const std::string& b) {
@@ -75,7 +75,7 @@ void NodeAgent::Impl::stop() {
     listener_.close();
     participant_.stop();
     background_.stop();
-    while (!guests_.empty()) drop_guest(guests_.begin()->first);
+    while (!arrivals_.empty()) drop_arrival(arrivals_.begin()->first);
     for (auto& [rank, slot] : slots_) {
         stop_timer(slot);
         if (slot.wrapper) slot.wrapper->close();
@@ -94,22 +94,22 @@ void NodeAgent::Impl::accept() {
         if (socket.error().code != Code::busy) log::warning("{}", socket.error().message());
         return;
     }
-    if (guests_.size() >= most_guests) return;
-    GuestId id = ++last_guest_;
-    Guest& guest = guests_[id];
-    guest.limit = adapter_.after(settings_.hello_us, [this, id] { drop_guest(id); });
-    guest.channel = ControlConnection::open(
+    if (arrivals_.size() >= most_arrivals) return;
+    ArrivalId id = ++last_arrival_;
+    Arrival& arrival = arrivals_[id];
+    arrival.limit = adapter_.after(settings_.hello_us, [this, id] { drop_arrival(id); });
+    arrival.connection = ControlConnection::open(
         adapter_, std::move(*socket), [this, id](ControlMessage& m) { hello(id, m); },
-        [this, id] { drop_guest(id); });
+        [this, id] { drop_arrival(id); });
 }
 
-void NodeAgent::Impl::drop_guest(GuestId id) {
-    auto it = guests_.find(id);
-    if (it == guests_.end()) return;
+void NodeAgent::Impl::drop_arrival(ArrivalId id) {
+    auto it = arrivals_.find(id);
+    if (it == arrivals_.end()) return;
     adapter_.cancel(it->second.limit);
-    auto channel = std::move(it->second.channel);
-    guests_.erase(it);
-    if (channel) channel->close();
+    auto connection = std::move(it->second.connection);
+    arrivals_.erase(it);
+    if (connection) connection->close();
 }
 
 // Why who says so cannot be let in; empty: it can.
@@ -127,16 +127,16 @@ std::string NodeAgent::Impl::check_greeting(const Greeting& m) const {
     return {};
 }
 
-void NodeAgent::Impl::hello(GuestId id, ControlMessage& m) {
-    auto it = guests_.find(id);
-    if (it == guests_.end()) return;
+void NodeAgent::Impl::hello(ArrivalId id, ControlMessage& m) {
+    auto it = arrivals_.find(id);
+    if (it == arrivals_.end()) return;
     std::string complaint;
     schema::Reader reader(first_messages,
-                          fmt::format("process {}", it->second.channel->peer_pid()));
+                          fmt::format("process {}", it->second.connection->peer_pid()));
     const auto first = reader.read(m.text, complaint);
     if (!first) {
-        if (!complaint.empty()) it->second.channel->send_text(std::move(complaint));
-        return drop_guest(id);
+        if (!complaint.empty()) it->second.connection->send_text(std::move(complaint));
+        return drop_arrival(id);
     }
     const auto& greeting = first->as<Greeting>();
     const bool is_rank = greeting.role == Role::rank;
@@ -147,25 +147,26 @@ void NodeAgent::Impl::hello(GuestId id, ControlMessage& m) {
         wrong = is_rank ? read_hello(m.text, "the rank's KerNet", kernet::agent_protocol, rank)
                         : read_hello(m.text, "ghost-wrapper", wrapper_protocol, wrapper);
     if (!wrong.empty()) {
-        log::warning("connection of process {} refused: {}", it->second.channel->peer_pid(), wrong);
-        it->second.channel->tell(schema::Complaint{wrong});
-        return drop_guest(id);
+        log::warning("connection of process {} refused: {}", it->second.connection->peer_pid(),
+                     wrong);
+        it->second.connection->tell(schema::Complaint{wrong});
+        return drop_arrival(id);
     }
     // The same connection, now with its own callbacks.
-    auto channel = it->second.channel;
+    auto connection = it->second.connection;
     adapter_.cancel(it->second.limit);
-    guests_.erase(it);
-    if (is_rank) return hello_rank(std::move(channel), rank);
-    hello_wrapper(std::move(channel), wrapper, m.fds);
+    arrivals_.erase(it);
+    if (is_rank) return hello_rank(std::move(connection), rank);
+    hello_wrapper(std::move(connection), wrapper, m.fds);
 }
 
-void NodeAgent::Impl::hello_rank(std::shared_ptr<ControlConnection> channel,
+void NodeAgent::Impl::hello_rank(std::shared_ptr<ControlConnection> connection,
                                  const kernet::RankHello& m) {
     const RankId rank = m.rank;
     RankSlot& s = slot(rank);
-    if (wakes_early(s)) return keep_early(s, std::move(channel), m);
+    if (wakes_early(s)) return keep_early(s, std::move(connection), m);
     if (s.agent) s.agent->close();
-    s.agent = std::move(channel);
+    s.agent = std::move(connection);
     s.finalizing = false;
     s.thread = AgentThread{m.pid, m.tid};
     const ControlConnection* which = s.agent.get();
@@ -175,7 +176,7 @@ void NodeAgent::Impl::hello_rank(std::shared_ptr<ControlConnection> channel,
         [this, rank, which] { rank_closed(rank, which); });
     if (s.quiesce == Quiesce::resuming) return welcome(s, kernet::Arrival::resumed);
     if (s.transfer == Transfer::going) return welcome(s, kernet::Arrival::restored);
-    if (const kernet::Location* known = directory_.find(rank); known != nullptr && s.epoch == 0) {
+    if (const kernet::Location* known = locations_.find(rank); known != nullptr && s.epoch == 0) {
         s.epoch = static_cast<uint32_t>(known->epoch);
     }
     welcome(s, kernet::Arrival::started);
@@ -208,11 +209,11 @@ void NodeAgent::Impl::take_spare(RankSlot& s, int32_t init, std::vector<Fd>& fds
     if (fds.size() == spare_count) s.spare = std::move(fds);
 }
 
-void NodeAgent::Impl::hello_wrapper(std::shared_ptr<ControlConnection> channel,
+void NodeAgent::Impl::hello_wrapper(std::shared_ptr<ControlConnection> connection,
                                     const WrapperHello& hello, std::vector<Fd>& fds) {
     RankSlot& s = slot(hello.rank);
-    listen_to_wrapper(s.rank, *channel);
-    use_wrapper(s, std::move(channel));
+    listen_to_wrapper(s.rank, *connection);
+    use_wrapper(s, std::move(connection));
     s.unmovable.clear();
     if (hello.mode == WrapperMode::restart) return hello_restart(s);
     if (hello.mode == WrapperMode::direct)

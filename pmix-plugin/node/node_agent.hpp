@@ -3,7 +3,7 @@
 // orted (docs/PROTOCOL.md, party N).
 //
 // It listens at the adapter's rank_socket() for the wrappers and ranks of this node, keeps one slot
-// per local rank, passes the coordinator's orders on, and holds this node's copy of the directory
+// per local rank, passes the coordinator's orders on, and holds this node's copy of the table
 // of locations. Everything runs on the adapter's loop; nothing blocks, nothing throws.
 #pragma once
 

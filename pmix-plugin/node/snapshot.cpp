@@ -315,10 +315,10 @@ void NodeAgent::Impl::take_early(RankSlot& s) {
     hello_rank(std::exchange(s.snap.early, nullptr), *m);
 }
 
-void NodeAgent::Impl::keep_early(RankSlot& s, std::shared_ptr<ControlConnection> channel,
+void NodeAgent::Impl::keep_early(RankSlot& s, std::shared_ptr<ControlConnection> connection,
                                  const kernet::RankHello& m) {
     if (s.snap.early) s.snap.early->close();
-    s.snap.early = std::move(channel);
+    s.snap.early = std::move(connection);
     s.snap.early_hello = m;
     const ControlConnection* which = s.snap.early.get();
     s.snap.early->handle(nullptr, [this, rank = s.rank, which] {
@@ -388,7 +388,7 @@ void NodeAgent::Impl::on_attached_again(RankSlot& s, const kernet::Location& giv
     } else {
         // A rank listens where it did, if it can: then nobody needs to be told.
         kernet::Location location = settled_location(s, given);
-        const kernet::Location* known = directory_.find(s.rank);
+        const kernet::Location* known = locations_.find(s.rank);
         if (known == nullptr || *known != location) s.snap.location = std::move(location);
     }
     participant_.poke();

@@ -16,25 +16,25 @@ constexpr int most_adoptions = 8;  // something kills them: let the rank end rat
 }  // namespace
 
 // The callbacks must know which connection they are of: an old one may close late.
-void NodeAgent::Impl::listen_to_wrapper(RankId rank, ControlConnection& channel) {
-    const ControlConnection* which = &channel;
+void NodeAgent::Impl::listen_to_wrapper(RankId rank, ControlConnection& connection) {
+    const ControlConnection* which = &connection;
     auto reader =
         std::make_shared<schema::Reader>(from_wrapper, fmt::format("the wrapper of rank {}", rank));
-    channel.handle(
+    connection.handle(
         [this, rank, which, reader](ControlMessage& m) { wrapper_packet(rank, which, *reader, m); },
         [this, rank, which] { wrapper_closed(rank, which); });
 }
 
 std::shared_ptr<ControlConnection> NodeAgent::Impl::open_wrapper(RankId rank,
                                                                  ControlSocket socket) {
-    auto channel = ControlConnection::open(adapter_, std::move(socket), nullptr, nullptr);
-    listen_to_wrapper(rank, *channel);
-    return channel;
+    auto connection = ControlConnection::open(adapter_, std::move(socket), nullptr, nullptr);
+    listen_to_wrapper(rank, *connection);
+    return connection;
 }
 
-void NodeAgent::Impl::use_wrapper(RankSlot& s, std::shared_ptr<ControlConnection> channel) {
+void NodeAgent::Impl::use_wrapper(RankSlot& s, std::shared_ptr<ControlConnection> connection) {
     if (s.wrapper) s.wrapper->close();
-    s.wrapper = std::move(channel);
+    s.wrapper = std::move(connection);
     s.ended = false;
 }
 
@@ -91,8 +91,8 @@ void NodeAgent::Impl::part_wrapper_died(RankSlot& s, bool alive, const std::stri
 bool NodeAgent::Impl::wrapper_died(RankId rank, int status) {
     // Its last words may still be in the socket: `exit` makes it an ordinary end.
     if (RankSlot* s = find(rank); s != nullptr && s->wrapper) {
-        auto channel = s->wrapper;
-        if (channel->is_open()) channel->read_now();
+        auto connection = s->wrapper;
+        if (connection->is_open()) connection->read_now();
     }
     RankSlot* s = find(rank);
     if (s == nullptr || s->transfer == T::leaving || s->transfer == T::draining) return false;

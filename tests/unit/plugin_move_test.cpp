@@ -299,7 +299,7 @@ TEST(Move, MessagesOfAnyFormAreSurvived) {
     EXPECT_EQ(c.running_copies(1), 1);
 }
 
-TEST(Move, GuestsWithWrongHellosAreRefused) {
+TEST(Move, ArrivalsWithWrongHelloAreRefused) {
     Cluster c(13, 2, {0, 1});
     kernet::RankHello hello;
     hello.job = "4711";
@@ -328,16 +328,16 @@ TEST(Move, GuestsWithWrongHellosAreRefused) {
     for (const Case& one : cases) {
         Json m = good;
         m[one.key] = one.value;
-        auto guest = ControlSocket::connect(c.socket_of(1));
-        ASSERT_TRUE(guest.ok());
-        ASSERT_TRUE(guest->send(m).ok());
+        auto arrival = ControlSocket::connect(c.socket_of(1));
+        ASSERT_TRUE(arrival.ok());
+        ASSERT_TRUE(arrival->send(m).ok());
         c.run(1000);
-        auto answer = guest->receive(0);
+        auto answer = arrival->receive(0);
         ASSERT_TRUE(answer.ok()) << m;
         EXPECT_EQ(answer->body["t"], "error");
         const std::string why = answer->body["why"];
         EXPECT_NE(why.find(one.says), std::string::npos) << why;
-        EXPECT_EQ(guest->receive(0).error().code, Code::peer_lost);
+        EXPECT_EQ(arrival->receive(0).error().code, Code::peer_lost);
     }
     EXPECT_TRUE(c.rank_attached(1));
     expect_sound(c);

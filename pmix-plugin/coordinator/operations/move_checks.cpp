@@ -74,7 +74,7 @@ std::optional<std::string> MoveOperation::check() {
                "that has moved cannot be counted: start it with --mca routed_radix N, N at least "
                "the number of nodes (64 if nothing is said)";
     }
-    if (job_.directory.find(data_.rank) == nullptr) {
+    if (job_.locations.find(data_.rank) == nullptr) {
         return fmt::format(
             "rank {} cannot be moved yet: its agent has not attached (it does in MPI_Init; try "
             "again in a moment)",

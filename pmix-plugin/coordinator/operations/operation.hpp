@@ -18,7 +18,7 @@
 #include "pmix-plugin/coordinator/policy.hpp"
 #include "pmix-plugin/coordinator/settings.hpp"
 #include "pmix-plugin/runtime/interface/background.hpp"
-#include "pmix-plugin/runtime/interface/directory.hpp"
+#include "pmix-plugin/runtime/interface/location_table.hpp"
 
 namespace ghost::plugin {
 
@@ -88,7 +88,7 @@ struct Job {
     const CoordinatorSettings& settings;
     const SnapshotPolicy& policy;
     Liveness& liveness;
-    Directory& directory;
+    LocationTable& locations;
     Background& background;
     std::shared_ptr<JobLock> lock;
     Fences& fences;

@@ -20,13 +20,14 @@ constexpr int64_t retry_us = 1000;
 std::shared_ptr<ControlConnection> ControlConnection::open(EventLoop& loop, ControlSocket socket,
                                                            OnMessage on_message,
                                                            OnClosed on_closed) {
-    std::shared_ptr<ControlConnection> channel(new ControlConnection(loop, std::move(socket)));
-    channel->on_message_ = std::move(on_message);
-    channel->on_closed_ = std::move(on_closed);
-    channel->watch_ = loop.watch(channel->socket_.fd(), [weak = channel->weak_from_this()] {
-        if (auto self = weak.lock()) self->readable();
-    });
-    return channel;
+    std::shared_ptr<ControlConnection> connection(new ControlConnection(loop, std::move(socket)));
+    connection->on_message_ = std::move(on_message);
+    connection->on_closed_ = std::move(on_closed);
+    connection->watch_ =
+        loop.watch(connection->socket_.fd(), [weak = connection->weak_from_this()] {
+            if (auto self = weak.lock()) self->readable();
+        });
+    return connection;
 }
 
 void ControlConnection::handle(OnMessage on_message, OnClosed on_closed) {

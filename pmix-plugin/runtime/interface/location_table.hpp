@@ -10,7 +10,7 @@
 
 namespace ghost::plugin {
 
-class Directory {
+class LocationTable {
   public:
     // Takes a location that is not older than the known one; says whether it did.
     bool take(const kernet::Location& location) {
