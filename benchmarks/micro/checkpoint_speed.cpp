@@ -110,7 +110,7 @@ struct Ours {
     Checkpointer checkpointer;
     std::shared_ptr<MemoryBuffer> buffer = std::make_shared<MemoryBuffer>(),
                                   small = std::make_shared<MemoryBuffer>();
-    int64_t stood_us = 0;  // when the tree ran again after the last checkpoint
+    int64_t resumed_us = 0;  // when the tree ran again after the last checkpoint
     Folder folder;
 };
 
@@ -128,7 +128,7 @@ bool checkpoint(const Options& options, Subject& subject, Ours& ours, const std:
     MemoryResource ghost(buffer);
     subject.felt();
     auto stats = ours.checkpointer.run(request, ghost);
-    if (stats) ours.stood_us = monotonic_us() - stats->write_us;
+    if (stats) ours.resumed_us = monotonic_us() - stats->write_us;
     const auto felt = subject.felt();
     if (!stats) {
         std::fprintf(stderr, "%s: %s\n", name.c_str(), stats.error().message().c_str());
@@ -163,7 +163,7 @@ void write_some(const Options& options, const Ours& ours) {
     const double wanted =
         static_cast<double>(options.shape.megabytes) * 1.048576 * options.dirty / 100;
     if (options.shape.rate <= 0) return;
-    const auto until = ours.stood_us + static_cast<int64_t>(wanted / options.shape.rate * 1e6);
+    const auto until = ours.resumed_us + static_cast<int64_t>(wanted / options.shape.rate * 1e6);
     while (monotonic_us() < until) usleep(1000);
 }
 

@@ -85,7 +85,7 @@ void first_round_and_release(benchmark::State& state) {
 }
 BENCHMARK(first_round_and_release)->UseRealTime()->Unit(benchmark::kMillisecond);
 
-void scan_while_it_stands(benchmark::State& state) {
+void scan_while_stopped(benchmark::State& state) {
     auto tracker = Tracker::attach(subject().pid());
     PageChanges first;
     if (!tracker || !tracker->round(first).ok()) return state.SkipWithError("cannot track");
@@ -100,7 +100,7 @@ void scan_while_it_stands(benchmark::State& state) {
     bytes_done(state, all_bytes);
     tracker->release();
 }
-BENCHMARK(scan_while_it_stands)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(scan_while_stopped)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 // Bytes that go nowhere.
 class Nowhere : public ByteSink {

@@ -38,7 +38,7 @@ struct Report {
 };
 
 // Messages of one daemon and one rank's wrapper and agent in a snapshot: snap_prepare, snap_ready,
-// gate, gated, close, snap_stand, snap_stood, hello, welcome, attached, snap_written, snap_end.
+// gate, gated, close, snap_freeze, snap_captured, hello, welcome, attached, snap_written, snap_end.
 inline constexpr uint64_t local_messages = 12;
 
 // Makes one snapshot of a job of that size. The folder is temporary and removed.

@@ -129,7 +129,7 @@ class TreeDump::Dumper {
 
     Status prepare();
     Result<DumpResult> run(GhostWriter* writer, SkeletonFiles* files);
-    const StoppedTree& standing() const { return *stopped_tree_; }
+    const StoppedTree& stopped_tree() const { return *stopped_tree_; }
     ~Dumper();
 
   private:
@@ -602,11 +602,11 @@ Status TreeDump::Dumper::stop() {
 
 // Whose pages the skeleton leaves to us, as numbered here.
 Status TreeDump::Dumper::name_pages() {
-    const auto& stood = stopped_tree_->tasks();
+    const auto& tasks = stopped_tree_->tasks();
     for (auto& [inner, ranges] : ranges_) {
-        const auto task = std::find_if(stood.begin(), stood.end(),
+        const auto task = std::find_if(tasks.begin(), tasks.end(),
                                        [&](const Task& t) { return t.inner == inner; });
-        if (task == stood.end())
+        if (task == tasks.end())
             return make_error(Code::internal, "find process of skeleton", std::to_string(inner));
         result_.pages.push_back({inner, task->pid, std::move(ranges)});
     }
@@ -624,8 +624,8 @@ Result<DumpResult> TreeDump::Dumper::attempt() {
         // criu that has ended without having connected will not come any more.
         if (criu_->ended() && !connected_) break;
         status = turn();
-        if (result_.times.stood == 0 && point_ >= Point::released)
-            result_.times.stood = monotonic_us() - begin;
+        if (result_.times.frozen == 0 && point_ >= Point::released)
+            result_.times.frozen = monotonic_us() - begin;
     }
     before_helpers(false);
     // Its last word may have come with its end.
@@ -637,7 +637,7 @@ Result<DumpResult> TreeDump::Dumper::attempt() {
     if (status.ok() && !takes_part_ && request_.before_release) status = request_.before_release();
     if (status.ok()) status = name_pages();
     if (status.ok() && !takes_part_ && request_.leave_running) status = resume_tree(request_.root);
-    if (result_.times.stood == 0) result_.times.stood = monotonic_us() - begin;
+    if (result_.times.frozen == 0) result_.times.frozen = monotonic_us() - begin;
     if (!status.ok()) {
         aside_.reset();
         let_go();
@@ -705,8 +705,8 @@ bool knows_short_stop(const CriuSettings& settings) {
     return program.ok() && knows_control(*program);
 }
 
-const StoppedTree& TreeDump::standing() const {
-    return dumper_->standing();
+const StoppedTree& TreeDump::stopped_tree() const {
+    return dumper_->stopped_tree();
 }
 
 TreeDump::TreeDump(std::unique_ptr<Dumper> dumper) : dumper_(std::move(dumper)) {}

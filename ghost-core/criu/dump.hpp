@@ -62,7 +62,7 @@ struct DumpTimes {
     int64_t hooks = 0;     // waiting for the hooks beyond that
     int64_t release = 0;   // until criu has let them go
     int64_t resume = 0;    // until they run (leave_running)
-    int64_t stood = 0;     // all of it but `ahead`
+    int64_t frozen = 0;    // all of it but `ahead`
 };
 
 struct DumpResult {
@@ -96,7 +96,7 @@ class TreeDump {
     // The same into memory.
     Result<DumpResult> run(SkeletonFiles& files);
     // While on_stopped is called: the tree as it stands.
-    const StoppedTree& standing() const;
+    const StoppedTree& stopped_tree() const;
 
   private:
     class Dumper;

@@ -132,10 +132,10 @@ class Checkpoint {
         // Where the ghost is to be in memory, pages are put there at once.
         const Leave leave{copy_};
         GHOST_TRY(get_ready(out.space()));
-        GHOST_TRY(stand());
+        GHOST_TRY(freeze());
         const int64_t resumed = monotonic_us();
         stats_.copy_us = resumed - begin - stats_.pause_us;
-        if (request_.stood) request_.stood(stats_);
+        if (request_.captured) request_.captured(stats_);
         GHOST_TRY(copy_behind());
         // Beside the writing: it takes a quarter of the time of copying everything.
         std::jthread release;
@@ -299,7 +299,7 @@ class Checkpoint {
 
     Status before_stop() {
         wait_until_settled();
-        Status word = request_.wait_to_stand ? request_.wait_to_stand() : Status();
+        Status word = request_.wait_to_freeze ? request_.wait_to_freeze() : Status();
         end_rounds();
         return word;
     }
@@ -309,7 +309,7 @@ class Checkpoint {
         join();
         stats_.join_us = monotonic_us() - begin;
         GHOST_TRY(rounds_status_);
-        const StoppedTree& tree = dump_->dump.standing();
+        const StoppedTree& tree = dump_->dump.stopped_tree();
         auto last = copy_.finish(processes_of(tree.tasks()), *realtime_,
                                  [&tree](pid_t pid) { return tree.maps(pid); });
         if (!last) return last.error();
@@ -327,7 +327,7 @@ class Checkpoint {
 
     Status still_stopped() { return request_.while_stopped ? request_.while_stopped() : Status(); }
 
-    Status stand() {
+    Status freeze() {
         rounds_ = std::thread([this] { do_rounds(); });  // criu has its last look meanwhile
         auto done = [&] {
             const RealtimePriority urgent;
@@ -339,12 +339,12 @@ class Checkpoint {
         if (!done) return done.error();
         const DumpTimes& t = done->times;
         log::debug(
-            "checkpoint: stood {} us: stop {}, seize {}, skeleton {}, hooks {}, release {}, "
+            "checkpoint: frozen {} us: stop {}, seize {}, skeleton {}, hooks {}, release {}, "
             "resume {}; memory {} in it, of that join {}, scan {}",
-            t.stood, t.stop, t.seize, t.skeleton, t.hooks, t.release, t.resume, stats_.memory_us,
+            t.frozen, t.stop, t.seize, t.skeleton, t.hooks, t.release, t.resume, stats_.memory_us,
             stats_.join_us, stats_.scan_us);
         stats_.dirty_rate = rule_.dirty_rate();
-        stats_.pause_us = done->times.stood;
+        stats_.pause_us = done->times.frozen;
         stats_.skeleton_us = done->times.skeleton;
         stats_.ahead_us = done->times.ahead;
         stats_.skeleton_bytes = done->skeleton_bytes;
@@ -441,7 +441,7 @@ Result<CheckpointStats> Checkpointer::run(const CheckpointRequest& request, Reso
     if (!stats && state_->copy.is_deferred() && stats.error().code == Code::busy) {
         state_->gives_back = request.root;
         log::info("checkpoint: {}; it is made the other way", stats.error().message());
-        const bool told = request.wait_to_stand || request.while_stopped || request.stood;
+        const bool told = request.wait_to_freeze || request.while_stopped || request.captured;
         if (!told) stats = once(whole);
     }
     if (!stats || !request.keep_tracking) {

@@ -68,13 +68,13 @@ struct CheckpointRequest {
     // Every hook may be empty and is called on the calling thread.
     // When all has been copied once and criu is ready, while further rounds go on: returns when the
     // tree is to stand. An error calls the checkpoint off, and the tree has not been touched.
-    std::function<Status()> wait_to_stand;
+    std::function<Status()> wait_to_freeze;
     // While every task stands and all is copied; its time is part of the pause. An error makes the
     // checkpoint fail.
     std::function<Status()> while_stopped;
     // When the tree runs again (or stands, leave_stopped), before the writing; the times and what
     // the rounds did are known.
-    std::function<void(const CheckpointStats&)> stood;
+    std::function<void(const CheckpointStats&)> captured;
     // After that: fields of the metadata that were not known before.
     std::function<Json()> late_metadata;
     // On success the tree stays stopped, as after export_tree().

@@ -142,7 +142,7 @@ class Source {
     Status serve_late();
     Status serve_page(const LiveLink::Message& wanted);
     Status commit(PtraceSession& session, int64_t begin);
-    void stand(PtraceSession& session);
+    void keep_stopped(PtraceSession& session);
     Member* member_of(pid_t pid);
 
     const LiveExportRequest& request_;
@@ -246,7 +246,7 @@ Status Source::skeleton() {
     GHOST_TRY(look_quiet(before, maps_before));
     auto result = dump->run(files_);
     if (!result) return result.error();
-    out_.stats.skeleton_stop = std::max(out_.stats.skeleton_stop, result->times.stood);
+    out_.stats.skeleton_stop = std::max(out_.stats.skeleton_stop, result->times.frozen);
     GHOST_TRY(look_quiet(after, maps_after));
     for (size_t i = 0; i < members_.size(); i++) {
         auto& member = members_[i];
@@ -604,14 +604,14 @@ Status Source::commit(PtraceSession& session, int64_t begin) {
     mark = monotonic_us();
     at_point("source: committed");
     if (!sent.ok()) {
-        stand(session);
+        keep_stopped(session);
         return sent.error();
     }
     auto answer = link_.receive();
     if (answer && answer->type() == LiveMessageType::refused)
         return make_error(Code::refused, "the target does not go on: " + answer->payload);
     if (!answer || answer->type() != LiveMessageType::released) {
-        stand(session);
+        keep_stopped(session);
         return answer ? answer->damaged() : answer.error();
     }
     stats.release = monotonic_us() - mark;
@@ -625,7 +625,7 @@ Status Source::commit(PtraceSession& session, int64_t begin) {
     }
     if (stats.late_bytes > 0) {
         // Without its pages the copy is nothing: they have to outlive this process.
-        stand(session);
+        keep_stopped(session);
         out_.outcome = LiveOutcome::stranded;
         return {};
     }
@@ -682,7 +682,7 @@ Status Source::serve_late() {
 }
 
 // Nobody knows whether the target goes on: the original stands until somebody does.
-void Source::stand(PtraceSession& session) {
+void Source::keep_stopped(PtraceSession& session) {
     out_.outcome = LiveOutcome::undecided;
     session.leave_stopped();
 }

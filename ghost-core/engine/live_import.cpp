@@ -166,8 +166,8 @@ class Target {
     const LiveImportRequest& request_;
     LiveLink link_;
     ClockShift shift_;
-    int64_t lag_ns_ = 0;     // what the held tree's clocks are behind that
-    int64_t stands_us_ = 0;  // when the source's was heard to stand
+    int64_t lag_ns_ = 0;        // what the held tree's clocks are behind that
+    int64_t frozen_at_us_ = 0;  // when the source's was heard to stand
     HeldTree held_;
     std::optional<PtraceSession> session_;
     std::map<int, Copy> copies_;
@@ -564,7 +564,7 @@ Status Target::apply(const LiveLink::Message& message) {
 // criu sets the clocks by what it reads, and on a busy machine it may have read late; that cannot
 // be changed any more. They must not run back, so the tree stands a little longer.
 void Target::let_clocks_pass() const {
-    const int64_t missing = lag_ns_ / 1000 - (monotonic_us() - stands_us_);
+    const int64_t missing = lag_ns_ / 1000 - (monotonic_us() - frozen_at_us_);
     if (missing <= 0) return;
     log::debug("live: clocks are {} us behind", missing);
     usleep(static_cast<useconds_t>(std::min<int64_t>(missing, 999999)));
@@ -643,7 +643,7 @@ Result<Target::Next> Target::serve() {
             return Next::go_on;
         case LiveMessageType::last:
             last_ = true;
-            stands_us_ = monotonic_us();
+            frozen_at_us_ = monotonic_us();
             times_ = {};
             for (auto& [inner, copy] : copies_) copy.late.clear();
             return Next::go_on;

@@ -172,7 +172,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
                     const kernet::RankHello& m);
     void snapshot_answer(RankSlot& slot, const schema::Received& m);
     void on_failed(RankSlot& slot, const Failed& m);
-    void on_stood(RankSlot& slot, const SnapStood& m);
+    void on_captured(RankSlot& slot, const SnapCaptured& m);
     void on_written(RankSlot& slot, const Written& m);
     void end_snapshot(const SnapEnd& order);
     void bring_home(RankSlot& slot);

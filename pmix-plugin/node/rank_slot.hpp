@@ -51,7 +51,7 @@ enum class SnapWork {
     idle,
     preparing,   // looks at the rank and copies its memory, the rank runs
     ready,       // waits for the word to stand
-    standing,    // freezes the tree and lets it go on
+    freezing,    // freezes the tree and lets it go on
     writing,     // the ghost goes to its file
     written,     // and is there
     failed,      // it said why; it is to be told that the snapshot is off
@@ -106,8 +106,8 @@ inline constexpr StateTable snap_works([] {
     return std::to_array<SlotRow<W>>({
         {W::idle, "idle", to({W::preparing})},
         {W::preparing, "preparing", to({W::ready, W::failed, W::cancelling, W::idle})},
-        {W::ready, "ready", to({W::standing, W::failed, W::cancelling, W::idle})},
-        {W::standing, "standing", to({W::writing, W::failed, W::cancelling, W::idle})},
+        {W::ready, "ready", to({W::freezing, W::failed, W::cancelling, W::idle})},
+        {W::freezing, "freezing", to({W::writing, W::failed, W::cancelling, W::idle})},
         {W::writing, "writing", to({W::written, W::failed, W::cancelling, W::idle})},
         {W::written, "written", to({W::idle, W::failed, W::cancelling})},
         {W::failed, "failed", to({W::cancelling, W::idle})},

@@ -300,7 +300,7 @@ void NodeAgent::Impl::stand(RankSlot& s) {
         snapshot_failed(s, "wrapper", fmt::format("rank {} has no wrapper", s.rank));
         return participant_.poke();
     }
-    if (change(s, W::standing)) s.wrapper->tell(SnapStand{s.seq, s.thread});
+    if (change(s, W::freezing)) s.wrapper->tell(SnapFreeze{s.seq, s.thread});
 }
 
 // The wrapper has let the tree run and signalled the rank.
@@ -345,8 +345,8 @@ void NodeAgent::Impl::snapshot_answer(RankSlot& s, const schema::Received& m) {
         on_failed(s, m.as<Failed>());
     } else if (m.is<SnapReady>() && work == W::preparing) {
         (void)change(s, W::ready);
-    } else if (m.is<SnapStood>()) {
-        on_stood(s, m.as<SnapStood>());
+    } else if (m.is<SnapCaptured>()) {
+        on_captured(s, m.as<SnapCaptured>());
     } else if (m.is<Written>() && work == W::writing) {
         on_written(s, m.as<Written>());
     } else {
@@ -370,10 +370,10 @@ void NodeAgent::Impl::on_written(RankSlot& s, const Written& m) {
     s.snap.row->pause_us = s.snap.pause_us;
 }
 
-void NodeAgent::Impl::on_stood(RankSlot& s, const SnapStood& m) {
+void NodeAgent::Impl::on_captured(RankSlot& s, const SnapCaptured& m) {
     s.snap.pause_us = m.pause_us;
     const bool off = s.snap.work == W::cancelling;
-    if (s.snap.work == W::standing) (void)change(s, W::writing);
+    if (s.snap.work == W::freezing) (void)change(s, W::writing);
     if (s.quiesce != Q::quiet) return;
     if (snapshot_.order.then != Then::kill) return woken(s);
     if (change(s, Q::frozen) && off) resume(s);
@@ -445,7 +445,7 @@ void NodeAgent::Impl::bring_home(RankSlot& s) {
     reopen(s);
     // `closing`: its server has dropped it, it must close first; see all_closed(). A wrapper that
     // is at it finishes; one that has just adopted knows nothing.
-    const bool at_it = s.snap.work == W::standing || s.snap.work == W::cancelling;
+    const bool at_it = s.snap.work == W::freezing || s.snap.work == W::cancelling;
     if (s.quiesce == Q::frozen || (s.quiesce == Q::quiet && !at_it)) resume(s);
     if (s.snap.work == W::idle || s.snap.work == W::cancelling) return;
     if (!change(s, s.wrapper ? W::cancelling : W::idle)) return;

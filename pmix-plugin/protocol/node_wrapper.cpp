@@ -44,13 +44,17 @@ constexpr Field snap_ready_fields[] = {
     field<&SnapReady::memory>("memory", "of the rank").in("bytes").or_default(),
     field<&SnapReady::kind>("kind", "full or incremental").or_default(),
 };
-constexpr Field snap_stood_fields[] = {
-    field<&SnapStood::seq>("seq", operation),
-    field<&SnapStood::pause_us>("pause_us", "the tree stood").in("µs"),
-    field<&SnapStood::skeleton_us>("skeleton_us", "of that for the skeleton").in("µs").or_default(),
-    field<&SnapStood::memory_us>("memory_us", "of that for memory").in("µs").or_default(),
-    field<&SnapStood::last_bytes>("last_bytes", "copied while it stood").in("bytes").or_default(),
-    field<&SnapStood::rounds>("rounds", "of copying before").or_default(),
+constexpr Field snap_captured_fields[] = {
+    field<&SnapCaptured::seq>("seq", operation),
+    field<&SnapCaptured::pause_us>("pause_us", "the tree stood").in("µs"),
+    field<&SnapCaptured::skeleton_us>("skeleton_us", "of that for the skeleton")
+        .in("µs")
+        .or_default(),
+    field<&SnapCaptured::memory_us>("memory_us", "of that for memory").in("µs").or_default(),
+    field<&SnapCaptured::last_bytes>("last_bytes", "copied while it stood")
+        .in("bytes")
+        .or_default(),
+    field<&SnapCaptured::rounds>("rounds", "of copying before").or_default(),
 };
 constexpr Field snap_cancelled_fields[] = {field<&SnapCancelled::seq>("seq", operation)};
 
@@ -89,9 +93,9 @@ constexpr Field snap_prepare_fields[] = {
         .at_least(1)
         .or_default(),
 };
-constexpr Field snap_stand_fields[] = {
-    field<&SnapStand::seq>("seq", operation),
-    field<&SnapStand::agent>("agent", "the thread to signal"),
+constexpr Field snap_freeze_fields[] = {
+    field<&SnapFreeze::seq>("seq", operation),
+    field<&SnapFreeze::agent>("agent", "the thread to signal"),
 };
 constexpr Field snap_write_fields[] = {field<&SnapWrite::seq>("seq", operation)};
 constexpr Field snap_cancel_fields[] = {field<&SnapCancel::seq>("seq", operation)};
@@ -117,9 +121,9 @@ constinit const Record Gone::table =
 constinit const Record Checked::table =
     record<Checked>("checked", "a restart: nothing speaks against the import", checked_fields);
 constinit const Record SnapReady::table = record<SnapReady>(
-    "snap_ready", "memory is copied, criu waits for `snap_stand`", snap_ready_fields);
-constinit const Record SnapStood::table = record<SnapStood>(
-    "snap_stood", "the tree runs again, but with `then` = kill", snap_stood_fields);
+    "snap_ready", "memory is copied, criu waits for `snap_freeze`", snap_ready_fields);
+constinit const Record SnapCaptured::table = record<SnapCaptured>(
+    "snap_captured", "the tree runs again, but with `then` = kill", snap_captured_fields);
 constinit const Record SnapCancelled::table = record<SnapCancelled>(
     "snap_cancelled", "the file is removed, tracking forgotten", snap_cancelled_fields);
 
@@ -143,8 +147,8 @@ constinit const Record Import::table = record<Import>(
     "import", "a restart: files are put back, the ghost imported; `held`", import_fields);
 constinit const Record SnapPrepareRank::table = record<SnapPrepareRank>(
     "snap_prepare", "the rank runs; `progress`, then `snap_ready`", snap_prepare_fields);
-constinit const Record SnapStand::table = record<SnapStand>(
-    "snap_stand", "after the rank's end-of-file; `snap_stood`", snap_stand_fields);
+constinit const Record SnapFreeze::table = record<SnapFreeze>(
+    "snap_freeze", "after the rank's end-of-file; `snap_captured`", snap_freeze_fields);
 constinit const Record SnapWrite::table =
     record<SnapWrite>("snap_write", "others that stood run again; `progress`, then `snap_written`",
                       snap_write_fields);
@@ -173,7 +177,7 @@ constexpr schema::Message from_wrapper_messages[] = {
     message<Checked>(FromWrapper::checked, Sequence::answer),
     message<Held>(FromWrapper::held, Sequence::answer),
     message<SnapReady>(FromWrapper::snap_ready, Sequence::answer),
-    message<SnapStood>(FromWrapper::snap_stood, Sequence::answer),
+    message<SnapCaptured>(FromWrapper::snap_captured, Sequence::answer),
     message<Written>(FromWrapper::snap_written, Sequence::answer),
     message<SnapCancelled>(FromWrapper::snap_cancelled, Sequence::answer),
 };
@@ -193,7 +197,7 @@ constexpr schema::Message to_wrapper_messages[] = {
     message<Import>(ToWrapper::import, Sequence::order),
     message<Continue>(ToWrapper::go_on),
     message<SnapPrepareRank>(ToWrapper::snap_prepare, Sequence::order),
-    message<SnapStand>(ToWrapper::snap_stand, Sequence::order),
+    message<SnapFreeze>(ToWrapper::snap_freeze, Sequence::order),
     message<SnapWrite>(ToWrapper::snap_write, Sequence::order),
     message<SnapCancel>(ToWrapper::snap_cancel, Sequence::order),
     message<SnapEndRank>(ToWrapper::snap_end, Sequence::order),

@@ -25,7 +25,7 @@ enum class FromWrapper : uint8_t {
     checked,
     held,
     snap_ready,
-    snap_stood,
+    snap_captured,
     snap_written,
     snap_cancelled,
 };
@@ -93,7 +93,7 @@ struct SnapReady {
     std::string kind = "full";
     static const schema::Record table;
 };
-struct SnapStood {
+struct SnapCaptured {
     uint64_t seq = 0;
     int64_t pause_us = 0;
     int64_t skeleton_us = 0;
@@ -124,7 +124,7 @@ enum class ToWrapper : uint8_t {
     import,
     go_on,
     snap_prepare,
-    snap_stand,
+    snap_freeze,
     snap_write,
     snap_cancel,
     snap_end,
@@ -180,7 +180,7 @@ struct SnapPrepareRank {
     uint64_t sharers = 1;
     static const schema::Record table;
 };
-struct SnapStand {
+struct SnapFreeze {
     uint64_t seq = 0;
     std::optional<AgentThread> agent;
     static const schema::Record table;

@@ -95,8 +95,8 @@ Outgoing SnapshotJob::run(const Say& say, const Progress& progress) {
     say_ = &say;
     progress_ = &progress;
     Outgoing answer = take();
-    const bool frozen_before = order_.kill() && stood_;
-    if (told_to_stand() && !woken_ && !frozen_before) wake();
+    const bool frozen_before = order_.kill() && captured_;
+    if (told_to_freeze() && !woken_ && !frozen_before) wake();
     std::lock_guard lock(mutex_);
     paced_ = nullptr;
     out_.reset();
@@ -175,11 +175,11 @@ Status SnapshotJob::wait_for_word(bool direct) {
     }
     stage_ = "check";
     GHOST_TRY(check(true));
-    stage_ = "stand";
+    stage_ = "freeze";
     return {};
 }
 
-void SnapshotJob::stand(Json stdio, const std::optional<AgentThread>& agent) {
+void SnapshotJob::freeze(Json stdio, const std::optional<AgentThread>& agent) {
     {
         std::lock_guard lock(mutex_);
         if (command_ != Command::none) return;
@@ -214,7 +214,7 @@ void SnapshotJob::call_off() {
     changed_.notify_all();
 }
 
-bool SnapshotJob::told_to_stand() {
+bool SnapshotJob::told_to_freeze() {
     std::lock_guard lock(mutex_);
     return command_ == Command::stand || command_ == Command::write;
 }
@@ -288,20 +288,20 @@ Outgoing SnapshotJob::copied() {
     // All ranks of the node do rounds while the last one gets ready.
     const int64_t processors = std::max(1u, std::thread::hardware_concurrency());
     request.rest_us *= 1 + static_cast<int64_t>(order_.sharers) / processors;
-    request.wait_to_stand = [this] { return wait_for_word(false); };
+    request.wait_to_freeze = [this] { return wait_for_word(false); };
     request.while_stopped = [this] { return look_at_files(), Status(); };
     request.late_metadata = [this] { return late_metadata(); };
-    request.stood = [this](const core::CheckpointStats& stats) {
+    request.captured = [this](const core::CheckpointStats& stats) {
         if (!order_.kill()) wake();
-        stood_ = true;
+        captured_ = true;
         stage_ = "write";
         (*progress_)(0, memory_);  // what is told from now on is of the file
-        (*say_)(SnapStood{.seq = order_.seq,
-                          .pause_us = stats.pause_us,
-                          .skeleton_us = stats.skeleton_us,
-                          .memory_us = stats.memory_us,
-                          .last_bytes = stats.last_bytes,
-                          .rounds = static_cast<uint64_t>(stats.rounds)});
+        (*say_)(SnapCaptured{.seq = order_.seq,
+                             .pause_us = stats.pause_us,
+                             .skeleton_us = stats.skeleton_us,
+                             .memory_us = stats.memory_us,
+                             .last_bytes = stats.last_bytes,
+                             .rounds = static_cast<uint64_t>(stats.rounds)});
         wait_to_write();
     };
     auto stats = checkpointer_.run(request, *out_);
@@ -324,7 +324,7 @@ Outgoing SnapshotJob::direct() {
     request.progress = [this](uint64_t bytes, uint64_t total) { in_ghost(bytes, total); };
     auto stats = core::export_tree(request, *out_);
     if (!stats) return failure(stats.error());
-    stood_ = true;
+    captured_ = true;
     // It stands: these are the right ones, those in the ghost may be older.
     const auto in_ghost = files_;
     look_at_files();
@@ -333,11 +333,11 @@ Outgoing SnapshotJob::direct() {
         if (auto runs = core::resume_tree(tree_.root); !runs.ok()) return failure(runs.error());
         wake();
     }
-    (*say_)(SnapStood{.seq = order_.seq,
-                      .pause_us = stats->frozen_us,
-                      .skeleton_us = stats->skeleton_us,
-                      .memory_us = stats->pages_us,
-                      .last_bytes = stats->page_bytes});
+    (*say_)(SnapCaptured{.seq = order_.seq,
+                         .pause_us = stats->frozen_us,
+                         .skeleton_us = stats->skeleton_us,
+                         .memory_us = stats->pages_us,
+                         .last_bytes = stats->page_bytes});
     return written(stats->page_bytes, stats->zero_bytes, stats->digest.hex());
 }
 

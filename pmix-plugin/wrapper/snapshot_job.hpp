@@ -46,21 +46,21 @@ class SnapshotJob {
     // `checkpointer` is used by nobody else until run() has returned.
     SnapshotJob(SnapshotOrder order, Tree tree, core::Checkpointer& checkpointer);
 
-    // Says snap_ready and snap_stood, returns snap_written or failed. Whatever happens, the tree
+    // Says snap_ready and snap_captured, returns snap_written or failed. Whatever happens, the tree
     // runs on, but with order().kill() when it was written. When stand() was called the agent gets
     // its signal as soon as the tree runs again, whatever happens; with order().kill() only if the
     // tree did not come to stand.
     Outgoing run(const Say& say, const Progress& progress);
 
-    // snap_stand: the state of standard input and output at this moment, and the agent.
-    void stand(Json stdio, const std::optional<AgentThread>& agent);
+    // snap_freeze: the state of standard input and output at this moment, and the agent.
+    void freeze(Json stdio, const std::optional<AgentThread>& agent);
     // snap_write: the tree's neighbours run again too.
     void write();
     // Ends it as soon as that does no harm; from then on nothing is written any more.
     void call_off();
     // Whether the agent has had its signal.
     bool woken() const { return woken_; }
-    bool told_to_stand();
+    bool told_to_freeze();
     const SnapshotOrder& order() const { return order_; }
 
   private:
@@ -95,7 +95,7 @@ class SnapshotJob {
     std::vector<core::WrittenFile> files_;
     uint64_t memory_ = 0;
     bool incremental_ = false;
-    bool stood_ = false;
+    bool captured_ = false;
     std::atomic<uint64_t> copied_{0}, total_{0}, done_{0};
 
     std::mutex mutex_;

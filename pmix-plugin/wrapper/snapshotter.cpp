@@ -31,7 +31,7 @@ bool Snapshotter::change(S to) {
                                 snap_states.name(to)));
         return false;
     }
-    if (to == S::standing)
+    if (to == S::freezing)
         realtime_.emplace();
     else if (to != S::calling_off)
         realtime_.reset();
@@ -47,8 +47,8 @@ bool Snapshotter::handle(const schema::Received& message) {
         case ToWrapper::snap_prepare:
             if (!late) prepare(message.as<SnapPrepareRank>());
             break;
-        case ToWrapper::snap_stand:
-            if (!late) stand(message.as<SnapStand>());
+        case ToWrapper::snap_freeze:
+            if (!late) freeze(message.as<SnapFreeze>());
             break;
         case ToWrapper::snap_write:
             if (!late) write();
@@ -86,12 +86,12 @@ void Snapshotter::prepare(const SnapPrepareRank& asked) {
     });
 }
 
-void Snapshotter::stand(const SnapStand& word) {
-    if (!snap_states.allows(state_, S::standing) || word.seq != seq_)
-        return parts_.fail(word.seq, "stand", "this snapshot was not prepared");
-    if (!change(S::standing)) return;
+void Snapshotter::freeze(const SnapFreeze& order) {
+    if (!snap_states.allows(state_, S::freezing) || order.seq != seq_)
+        return parts_.fail(order.seq, "freeze", "this snapshot was not prepared");
+    if (!change(S::freezing)) return;
     carried_ = true;
-    job_->stand(parts_.stdio.carry(), word.agent);
+    job_->freeze(parts_.stdio.carry(), order.agent);
 }
 
 void Snapshotter::write() {
@@ -104,13 +104,13 @@ void Snapshotter::worker_done() {
 }
 
 void Snapshotter::said(const Outgoing& message) {
-    const bool stood = std::holds_alternative<SnapStood>(message);
-    if (stood) {
+    const bool captured = std::holds_alternative<SnapCaptured>(message);
+    if (captured) {
         uncarry();
         stopped_ = job_->order().kill();
     }
     if (state_ == S::calling_off) return;
-    if (change(stood ? S::writing : S::ready)) parts_.tell(message);
+    if (change(captured ? S::writing : S::ready)) parts_.tell(message);
 }
 
 // The worker has ended.
@@ -200,7 +200,7 @@ void Snapshotter::break_off() {
 
 // True: it is or will be done here. Whether the tree stands or runs, and for whom, must be known.
 bool Snapshotter::resume(const Resume& word) {
-    if (!worker_.busy() || state_ == S::clearing || !job_->told_to_stand()) {
+    if (!worker_.busy() || state_ == S::clearing || !job_->told_to_freeze()) {
         stopped_ = false;
         return false;
     }
@@ -229,7 +229,7 @@ void Snapshotter::go_on() {
 }
 
 void Snapshotter::continued() {
-    if (stop_ && stopped_ && state_ != S::standing) go_on();
+    if (stop_ && stopped_ && state_ != S::freezing) go_on();
 }
 
 void Snapshotter::uncarry() {

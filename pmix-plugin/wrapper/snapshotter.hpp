@@ -21,8 +21,8 @@ enum class SnapState {
     idle,         // no snapshot
     preparing,    // the worker looks, makes the file and copies; the rank runs
     ready,        // `snap_ready` said
-    standing,     // `snap_stand` came: the worker freezes the tree
-    writing,      // `snap_stood` said: the tree runs, or stands (then=kill)
+    freezing,     // `snap_freeze` came: the worker freezes the tree
+    writing,      // `snap_captured` said: the tree runs, or stands (then=kill)
     written,      // `snap_written` said; for the coordinator to complete or cancel it
     calling_off,  // cancelled, and the worker has not ended yet
     clearing,     // the worker gives memory back, ends the tracking, removes a cancelled one's file
@@ -38,8 +38,8 @@ constexpr StateTable snap_states(std::to_array<SnapRow>({
     {SnapState::idle, "idle", to({SnapState::preparing})},
     {SnapState::preparing, "preparing",
      to({SnapState::ready, SnapState::idle, SnapState::calling_off})},
-    {SnapState::ready, "ready", to({SnapState::standing, SnapState::idle, SnapState::calling_off})},
-    {SnapState::standing, "standing",
+    {SnapState::ready, "ready", to({SnapState::freezing, SnapState::idle, SnapState::calling_off})},
+    {SnapState::freezing, "freezing",
      to({SnapState::writing, SnapState::idle, SnapState::calling_off})},
     {SnapState::writing, "writing",
      to({SnapState::written, SnapState::idle, SnapState::calling_off})},
@@ -93,7 +93,7 @@ class Snapshotter {
     using Chain = std::vector<std::string>;
 
     void prepare(const SnapPrepareRank& asked);
-    void stand(const SnapStand& word);
+    void freeze(const SnapFreeze& order);
     void write();
     void cancel(uint64_t seq);
     void end(bool keep);

@@ -39,7 +39,7 @@ class Stop : public ::testing::Test {
         out.leave_running = true;
         return out;
     }
-    bool all_stand() const {
+    bool all_stopped() const {
         const auto tasks = list_tree(tree_->root);
         if (!tasks) return false;
         for (const auto& task : *tasks)
@@ -130,7 +130,7 @@ TEST_F(Stop, HooksStandBetweenStopAndGo) {
     };
     what.before_release = [&]() -> Status {
         EXPECT_EQ(order++, 1);
-        EXPECT_TRUE(all_stand());
+        EXPECT_TRUE(all_stopped());
         return {};
     };
     auto dump = TreeDump::prepare(what);
@@ -239,7 +239,7 @@ TEST_F(Stop, Profile) {
     std::printf(
         "stop of %s MB, ms: %.2f = stop %.2f, seize %.2f, skeleton %.2f, hooks %.2f, "
         "release %.2f, resume %.2f; before it %.2f\n",
-        asked != nullptr ? asked : "32", median(&DumpTimes::stood), median(&DumpTimes::stop),
+        asked != nullptr ? asked : "32", median(&DumpTimes::frozen), median(&DumpTimes::stop),
         median(&DumpTimes::seize), median(&DumpTimes::skeleton), median(&DumpTimes::hooks),
         median(&DumpTimes::release), median(&DumpTimes::resume), median(&DumpTimes::ahead));
     expect_going_on();

@@ -194,9 +194,9 @@ TEST_F(Calls, OfAGhostOfOneThatWentOnAreMadeAgain) {
     MemoryResource first, second;
     checkpoint(first);
     checkpoint(second);
-    const int64_t stood_us = monotonic_us();
+    const int64_t frozen_us = monotonic_us();
     run_ghost(second);
-    expect_whole(outcomes(copy_), 13, stood_us - begin_ + asked_us + late_us);
+    expect_whole(outcomes(copy_), 13, frozen_us - begin_ + asked_us + late_us);
     expect_whole(outcomes(*tree_), 13, asked_us + late_us);
 }
 

@@ -152,7 +152,7 @@ TEST_F(CheckpointTest, StandsWhenItIsTold) {
     what.keep_tracking = true;
     std::vector<std::string> order;
     uint64_t beats = 0;
-    what.wait_to_stand = [&]() -> Status {
+    what.wait_to_freeze = [&]() -> Status {
         order.emplace_back("wait");
         usleep(1'200'000);  // long enough for criu to have to look again
         beats = tree->healthy();
@@ -166,8 +166,8 @@ TEST_F(CheckpointTest, StandsWhenItIsTold) {
         order.emplace_back("metadata");
         return Json{{"late", 7}};
     };
-    what.stood = [&](const CheckpointStats& stats) {
-        order.emplace_back("stood");
+    what.captured = [&](const CheckpointStats& stats) {
+        order.emplace_back("captured");
         EXPECT_GT(stats.pause_us, 0);
         EXPECT_GT(tree->healthy(), beats) << "it does not run";
     };
@@ -181,7 +181,7 @@ TEST_F(CheckpointTest, StandsWhenItIsTold) {
     MemoryResource ghost;
     auto stats = checkpointer_.run(what, ghost);
     ASSERT_TRUE(stats.ok()) << stats.error().message();
-    EXPECT_EQ(order, (std::vector<std::string>{"wait", "stopped", "stood", "metadata"}));
+    EXPECT_EQ(order, (std::vector<std::string>{"wait", "stopped", "captured", "metadata"}));
     EXPECT_EQ(copied, stats->round_bytes + stats->last_bytes);
     EXPECT_GT(beats, 0U);
     auto importer = Importer::open(ghost);
@@ -193,7 +193,7 @@ TEST_F(CheckpointTest, StandsWhenItIsTold) {
     EXPECT_EQ(checkpointer_.held(), 0U);
     EXPECT_TRUE(is_tracked(tree->root));
     what.incremental = true;
-    what.wait_to_stand = {};
+    what.wait_to_freeze = {};
     MemoryResource next;
     auto second = checkpointer_.run(what, next);
     ASSERT_TRUE(second.ok()) << second.error().message();
@@ -269,14 +269,14 @@ TEST_F(CheckpointTest, IsCalledOff) {
         ADD_FAILURE() << "it was stopped";
         return {};
     };
-    what.wait_to_stand = [] { return make_error(Code::refused, "called off"); };
+    what.wait_to_freeze = [] { return make_error(Code::refused, "called off"); };
     MemoryResource ghost;
     auto stats = checkpointer_.run(what, ghost);
     ASSERT_FALSE(stats.ok());
     EXPECT_EQ(stats.error().tried, "called off");
     EXPECT_FALSE(is_tracked(tree->root));
     EXPECT_GT(tree->healthy(), before);
-    what.wait_to_stand = {};
+    what.wait_to_freeze = {};
     std::atomic<int> calls = 0;
     what.copying = [&](uint64_t) { return ++calls < 3; };
     stats = checkpointer_.run(what, ghost);

@@ -96,7 +96,7 @@ TEST_F(CheckpointTest, WhatIsAboutToBeWrittenIsCopiedFirst) {
             return {};
         };
         // Nobody copies before it has written somewhere.
-        what.stood = [&](const CheckpointStats&) { EXPECT_TRUE(goes_on(tree->root)); };
+        what.captured = [&](const CheckpointStats&) { EXPECT_TRUE(goes_on(tree->root)); };
         MemoryResource ghost;
         auto stats = checkpointer_.run(what, ghost);
         ASSERT_TRUE(stats.ok()) << stats.error().message();
@@ -146,7 +146,9 @@ TEST_F(CheckpointTest, MemoryGivenBackWhileItIsCopiedIsNotMistaken) {
             return {};
         };
         // Who churns does so before all is copied, however busy the machine is.
-        what.stood = [&](const CheckpointStats&) { EXPECT_TRUE(calm || goes_on(tree->root, 50)); };
+        what.captured = [&](const CheckpointStats&) {
+            EXPECT_TRUE(calm || goes_on(tree->root, 50));
+        };
         MemoryResource ghost;
         Checkpointer checkpointer;
         auto stats = checkpointer.run(what, ghost);
@@ -169,7 +171,7 @@ TEST_F(CheckpointTest, MemoryGivenBackWhileItIsCopiedIsNotMistaken) {
         expect_same(truth, memory_of(copy.root));
         // Nobody is told anything: the other way at once.
         what.while_stopped = {};
-        what.stood = {};
+        what.captured = {};
         MemoryResource again;
         Checkpointer other;
         stats = other.run(what, again);
@@ -201,9 +203,9 @@ TEST_F(CheckpointTest, NobodyWaitsForACheckpointThatFailed) {
     what.while_stopped = [] { return make_error(Code::refused, "not this time"); };
     fails("while it stands");
     what.while_stopped = {};
-    std::atomic<bool> stood = false;
-    what.stood = [&](const CheckpointStats&) { stood = true; };
-    what.copying = [&](uint64_t) { return !stood; };
+    std::atomic<bool> captured = false;
+    what.captured = [&](const CheckpointStats&) { captured = true; };
+    what.copying = [&](uint64_t) { return !captured; };
     fails("called off while it is copied");
     what.copying = {};
     MemoryResource ghost;

@@ -86,8 +86,8 @@ class Snapshot(WrapperCase):
                       "compress": "none", "rate": 0, "then": "continue", **more}
         rank.peer.send(rank.order)
 
-    def stand(self, rank):
-        rank.peer.send({"t": "snap_stand", "seq": self.seq, "agent": AGENT})
+    def freeze(self, rank):
+        rank.peer.send({"t": "snap_freeze", "seq": self.seq, "agent": AGENT})
 
     def end(self, rank, row, keep=True, dead=False):
         """Completes it, as the coordinator would."""
@@ -115,8 +115,8 @@ class Snapshot(WrapperCase):
                            "files": list(files.values())})
         subprocess.run([MANIFEST], input=text.encode(), check=True)
 
-    def stood(self, rank, write=True):
-        answer = rank.peer.expect("snap_stood", 60)
+    def captured(self, rank, write=True):
+        answer = rank.peer.expect("snap_captured", 60)
         if write:
             rank.peer.send({"t": "snap_write", "seq": self.seq})
         return answer
@@ -125,16 +125,16 @@ class Snapshot(WrapperCase):
         self.seq -= 1 if again else 0  # of another rank
         self.prepare(rank, **more)
         ready = rank.peer.expect("snap_ready", 60)
-        self.stand(rank)
-        stood = self.stood(rank)
-        self.assertGreater(stood["pause_us"], 0)
+        self.freeze(rank)
+        captured = self.captured(rank)
+        self.assertGreater(captured["pause_us"], 0)
         row = rank.peer.expect("snap_written", 60)
         self.assertEqual(row["seq"], self.seq)
         path = os.path.join(rank.order["folder"], row["file"])
         self.assertEqual(os.stat(path).st_size, row["bytes"])
         self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
         row.update(rank=rank.number, name=rank.order["name"], folder=rank.order["folder"],
-                   ready=ready, stood=stood)
+                   ready=ready, captured=captured)
         self.end(rank, row, keep)
         return row
 
@@ -182,7 +182,7 @@ class Snapshot(WrapperCase):
         if adopted:  # we are the daemon
             status = os.waitpid(rank.init, 0)[1]
             rank.peer.send({"t": "child_status", "status": status})
-        rank.peer.expect("exit", skip=("progress", "stdin_closed", "snap_stood", "snap_written"))
+        rank.peer.expect("exit", skip=("progress", "stdin_closed", "snap_captured", "snap_written"))
         self.assertEqual(rank.status(), 7, rank.stdio.text)
         rank.peer.close_spare()
         rank.stdio.close()
@@ -290,8 +290,8 @@ class Snapshot(WrapperCase):
         source = self.steps()
         self.prepare(source, then="kill")
         source.peer.expect("snap_ready")
-        self.stand(source)
-        self.stood(source)
+        self.freeze(source)
+        self.captured(source)
         row = source.peer.expect("snap_written")
         row.update(rank=0, name=source.order["name"], folder=source.order["folder"])
         self.end(source, row)
@@ -307,12 +307,12 @@ class Snapshot(WrapperCase):
     def test_killed_one_resumes(self):
         """then=kill, and the snapshot fails elsewhere."""
         rank = self.steps()
-        for point in ("stood", "written"):
+        for point in ("captured", "written"):
             with self.subTest(point):
-                self.prepare(rank, then="kill", rate=(1 << 20) if point == "stood" else 0)
+                self.prepare(rank, then="kill", rate=(1 << 20) if point == "captured" else 0)
                 rank.peer.expect("snap_ready")
-                self.stand(rank)
-                self.stood(rank)
+                self.freeze(rank)
+                self.captured(rank)
                 if point == "written":
                     rank.peer.expect("snap_written")
                 rank.peer.send({"t": "resume", "seq": self.seq, "agent": AGENT})
@@ -349,7 +349,7 @@ class Snapshot(WrapperCase):
         rank = self.steps()
         row = self.snapshot(rank, rate=8 << 20)
         seen = rank.peer.seen
-        begin = [m["t"] for m in seen].index("snap_stood")
+        begin = [m["t"] for m in seen].index("snap_captured")
         shown = [m["bytes"] for m in seen[begin:] if m["t"] == "progress"]
         self.assertGreater(len(shown), 3)
         self.assertEqual(shown, sorted(shown))
@@ -361,8 +361,8 @@ class Snapshot(WrapperCase):
         rank = self.steps()
         self.prepare(rank)
         rank.peer.expect("snap_ready", 60)
-        self.stand(rank)
-        self.stood(rank, write=False)
+        self.freeze(rank)
+        self.captured(rank, write=False)
         looks = 5 * 0.2  # of the wrapper, at what was done
         self.assertFalse(select.select([rank.peer.sock], [], [], looks)[0])
         rank.peer.send({"t": "snap_write", "seq": self.seq})
@@ -424,8 +424,8 @@ class Snapshot(WrapperCase):
         source.peer.expect("snap_ready")
         with open(path, "a") as f:
             f.write("b")
-        self.stand(source)
-        self.stood(source)
+        self.freeze(source)
+        self.captured(source)
         row = source.peer.expect("snap_written")
         self.assertEqual(row["files"], [])
         row.update(rank=0, name=source.order["name"], folder=source.order["folder"])
@@ -568,7 +568,7 @@ class Snapshot(WrapperCase):
         self.found(row, "AS IT WAS")
 
     def test_small_files_of_several(self):
-        """What the one that stood last has is right for all, in whatever order they come."""
+        """What the one that froze last has is right for all, in whatever order they come."""
         path = os.path.join(self.folder, "data", "shared")
         self.put(path, "at first")
         ranks = [self.writes(path, number=0), self.writes(path, number=1),
@@ -707,16 +707,16 @@ class Snapshot(WrapperCase):
     def test_cancel(self):
         rank = self.steps()
         self.snapshot(rank)
-        for point in ("preparing", "ready", "standing", "waiting", "stood", "written", "nothing"):
+        for point in ("preparing", "ready", "freezing", "waiting", "captured", "written", "nothing"):
             with self.subTest(point):
                 if point != "nothing":
-                    self.prepare(rank, rate=1 << 20 if point == "stood" else 0, incremental=True)
-                if point in ("ready", "standing", "waiting", "stood", "written"):
+                    self.prepare(rank, rate=1 << 20 if point == "captured" else 0, incremental=True)
+                if point in ("ready", "freezing", "waiting", "captured", "written"):
                     rank.peer.expect("snap_ready")
-                if point in ("standing", "waiting", "stood", "written"):
-                    self.stand(rank)
-                if point in ("waiting", "stood", "written"):
-                    self.stood(rank, write=point != "waiting")
+                if point in ("freezing", "waiting", "captured", "written"):
+                    self.freeze(rank)
+                if point in ("waiting", "captured", "written"):
+                    self.captured(rank, write=point != "waiting")
                 if point == "waiting":  # nothing is written before it is told to
                     self.assertLess(sum(os.path.getsize(os.path.join(rank.order["folder"], name))
                                         for name in os.listdir(rank.order["folder"])), 1 << 20)
@@ -724,7 +724,7 @@ class Snapshot(WrapperCase):
                     rank.peer.expect("snap_written")
                 rank.peer.send({"t": "snap_cancel", "seq": self.seq})
                 rank.peer.expect("snap_cancelled",
-                                 skip=("progress", "snap_ready", "snap_stood", "snap_written"))
+                                 skip=("progress", "snap_ready", "snap_captured", "snap_written"))
                 self.nothing_left(rank)
                 self.running(rank)
         row = self.snapshot(rank, incremental=True)
@@ -742,7 +742,7 @@ class Snapshot(WrapperCase):
         wait_until(lambda: b"ready" in rank.stdio.output, "probe is ready")
         self.prepare(rank)
         rank.peer.expect("snap_ready")  # a rank that runs has sockets
-        self.stand(rank)
+        self.freeze(rank)
         answer = rank.peer.expect("failed")
         self.assertEqual(answer["stage"], "check")
         self.assertRegex(answer["why"], "rank 0's process .* descriptor .* socket")
@@ -768,8 +768,8 @@ class Snapshot(WrapperCase):
                 try:
                     self.prepare(rank, folder=place)
                     rank.peer.expect("snap_ready")
-                    self.stand(rank)
-                    self.stood(rank)
+                    self.freeze(rank)
+                    self.captured(rank)
                     answer = rank.peer.expect("failed")
                     self.assertEqual(answer["stage"], "write")
                     self.assertIn("No space left", answer["why"])
@@ -786,7 +786,7 @@ class Snapshot(WrapperCase):
         try:
             self.prepare(rank, folder=place, memory=1 << 20)
             self.assertTrue(rank.peer.expect("snap_ready")["direct"])
-            self.stand(rank)
+            self.freeze(rank)
             self.assertIn("No space left", rank.peer.expect("failed")["why"])
         finally:
             subprocess.run(["umount", place], check=True)
@@ -800,15 +800,15 @@ class Snapshot(WrapperCase):
         self.assertIn("missing", answer["why"])
         self.prepare(rank, compress="rar")
         self.assertIn("rar", rank.peer.expect("failed")["why"])
-        for point in ("ready", "stood"):
+        for point in ("ready", "captured"):
             with self.subTest(point):
                 self.prepare(rank, rate=8 << 20)
                 rank.peer.expect("snap_ready")
                 if point == "ready":
                     shutil.rmtree(rank.order["folder"])
-                self.stand(rank)
-                self.stood(rank)
-                if point == "stood":
+                self.freeze(rank)
+                self.captured(rank)
+                if point == "captured":
                     shutil.rmtree(rank.order["folder"])
                 self.assertEqual(rank.peer.expect("failed")["stage"], "write")
                 self.running(rank)
@@ -816,15 +816,15 @@ class Snapshot(WrapperCase):
 
     def test_tree_ends(self):
         """The program ends by itself in the middle."""
-        for point in ("preparing", "ready", "waiting", "stood", "written"):
+        for point in ("preparing", "ready", "waiting", "captured", "written"):
             with self.subTest(point):
                 rank = self.steps()
-                self.prepare(rank, rate=1 << 20 if point == "stood" else 0)
+                self.prepare(rank, rate=1 << 20 if point == "captured" else 0)
                 if point != "preparing":
                     rank.peer.expect("snap_ready")
-                if point in ("waiting", "stood", "written"):
-                    self.stand(rank)
-                    self.stood(rank, write=point != "waiting")
+                if point in ("waiting", "captured", "written"):
+                    self.freeze(rank)
+                    self.captured(rank, write=point != "waiting")
                 if point == "written":
                     rank.peer.expect("snap_written")
                 rank.proc.send_signal(signal.SIGUSR2)
@@ -847,7 +847,7 @@ class Snapshot(WrapperCase):
 
     def test_criu_killed(self):
         rank = self.steps()
-        for point in ("ready", "standing"):
+        for point in ("ready", "freezing"):
             for _ in range(1 if point == "ready" else 5):
                 with self.subTest(point):
                     self.prepare(rank)
@@ -855,14 +855,14 @@ class Snapshot(WrapperCase):
                     criu = wait_until(lambda: self.criu_of(rank), "criu is there")
                     if point == "ready":
                         os.kill(criu, signal.SIGKILL)
-                        self.stand(rank)
+                        self.freeze(rank)
                     else:
-                        self.stand(rank)
+                        self.freeze(rank)
                         os.kill(criu, signal.SIGKILL)
                     answer = rank.peer.receive()
                     while answer["t"] == "progress":
                         answer = rank.peer.receive()
-                    if answer["t"] == "snap_stood":  # it was through already
+                    if answer["t"] == "snap_captured":  # it was through already
                         rank.peer.send({"t": "snap_write", "seq": self.seq})
                         answer = rank.peer.expect("snap_written")
                         rank.peer.send({"t": "snap_cancel", "seq": self.seq})
@@ -875,17 +875,17 @@ class Snapshot(WrapperCase):
 
     def test_wrapper_killed(self):
         """In every state; another one adopts the rank, which goes on and is saved again."""
-        for point in ("preparing", "ready", "standing", "stood", "written", "direct"):
+        for point in ("preparing", "ready", "freezing", "captured", "written", "direct"):
             with self.subTest(point):
                 rank = self.steps()
-                self.prepare(rank, rate=1 << 20 if point == "stood" else 0,
+                self.prepare(rank, rate=1 << 20 if point == "captured" else 0,
                              memory=1 << 20 if point == "direct" else 0)
                 if point != "preparing":
                     rank.peer.expect("snap_ready")
-                if point in ("standing", "stood", "written", "direct"):
-                    self.stand(rank)
-                if point in ("stood", "written"):
-                    self.stood(rank)
+                if point in ("freezing", "captured", "written", "direct"):
+                    self.freeze(rank)
+                if point in ("captured", "written"):
+                    self.captured(rank)
                 if point == "written":
                     rank.peer.expect("snap_written")
                 heir = self.adopt(rank)
@@ -913,7 +913,7 @@ class Snapshot(WrapperCase):
             rank.peer.expect("snap_ready")
             victim = rank.proc.pid if who == "wrapper" else self.criu_of(rank)
             moment = random.random() * 0.015
-            self.stand(rank)
+            self.freeze(rank)
             end = time.monotonic() + moment
             while time.monotonic() < end:
                 pass
@@ -927,10 +927,10 @@ class Snapshot(WrapperCase):
                     rank = self.adopt(rank)
                     rank.peer.send({"t": "resume", "seq": self.seq, "agent": AGENT})
                 else:
-                    answer = "stand"
+                    answer = "freeze"
                     while answer not in ("failed", "snap_written"):
                         answer = rank.peer.receive()["t"]
-                        if answer == "snap_stood":
+                        if answer == "snap_captured":
                             rank.peer.send({"t": "snap_write", "seq": self.seq})
                 rank.peer.send({"t": "snap_cancel", "seq": self.seq})
                 rank.peer.expect("snap_cancelled")

@@ -47,7 +47,7 @@ struct SnapWork {
     std::string second;  // of the same once more; or empty
     std::string then;
     bool incremental = false;
-    bool ready = false, standing = false, stood = false, frozen = false, cancelled = false;
+    bool ready = false, freezing = false, captured = false, frozen = false, cancelled = false;
 };
 
 struct Wrapper {
@@ -277,7 +277,7 @@ class Cluster {
     void attach(const std::shared_ptr<Tree>& t, int tries);
     bool snapshot_message(const std::shared_ptr<Wrapper>& w, const Json& m);
     void snap_prepare(const std::shared_ptr<Wrapper>& w, const Json& m);
-    void snap_stand(const std::shared_ptr<Wrapper>& w, uint64_t seq);
+    void snap_freeze(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     void snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     void snap_cancel(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     bool snap_fails(const std::shared_ptr<Wrapper>& w, const char* stage);

@@ -86,11 +86,11 @@ bool Cluster::snapshot_message(const std::shared_ptr<Wrapper>& w, const Json& m)
     const uint64_t seq = number(m, "seq");
     if (type == "snap_prepare") {
         snap_prepare(w, m);
-    } else if (type == "snap_stand") {
-        snap_stand(w, seq);
+    } else if (type == "snap_freeze") {
+        snap_freeze(w, seq);
     } else if (type == "snap_write") {
-        if (!w->snap.stood || w->snap.seq != seq)
-            violate("a wrapper is to write that has not stood");
+        if (!w->snap.captured || w->snap.seq != seq)
+            violate("a wrapper is to write that has not captured");
         snap_write(w, seq);
     } else if (type == "snap_cancel") {
         snap_cancel(w, seq);
@@ -138,11 +138,11 @@ void Cluster::snap_prepare(const std::shared_ptr<Wrapper>& w, const Json& m) {
     });
 }
 
-void Cluster::snap_stand(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
+void Cluster::snap_freeze(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
     // An adopting wrapper knows nothing of it.
     if (w->snap.seq != seq || !w->snap.ready) {
-        violate("a wrapper that is not ready is to stand");
-        return say(w, {{"t", "failed"}, {"seq", seq}, {"stage", "stand"}, {"why", "not ready"}});
+        violate("a wrapper that is not ready is to freeze");
+        return say(w, {{"t", "failed"}, {"seq", seq}, {"stage", "freeze"}, {"why", "not ready"}});
     }
     if (!w->tree->closed) violate("a rank is frozen that has not closed");
     if (hurried(w->node) == 0) violate("a rank stands and its daemon is not in a hurry");
@@ -150,30 +150,30 @@ void Cluster::snap_stand(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
         // The cut: nobody takes anything from a link while the first of them stands.
         const bool open = t->runs() && !t->gated && !t->closed;
         const bool back = std::ranges::any_of(wrappers_, [&](auto& other) {
-            return other->tree == t && other->snap.seq == seq && other->snap.stood;
+            return other->tree == t && other->snap.seq == seq && other->snap.captured;
         });
         // Of no matter if the snapshot is called off, which opens gates.
         const bool saved = chance.saved == 0 || t->rank < chance.saved;
         if (open && !back && saved)
             torn[seq] = fmt::format("rank {} takes data while others stand", t->rank);
     }
-    w->snap.standing = true;
+    w->snap.freezing = true;
     w->tree->stopped = true;
     later(nobody, [this, w, seq] {
         if (!w->alive || !w->tree->alive) return;
-        const bool fails = chance.fail_stage == "stand" && chance.fail_rank == w->rank;
-        w->snap.standing = false;
-        w->snap.stood = true;
+        const bool fails = chance.fail_stage == "freeze" && chance.fail_rank == w->rank;
+        w->snap.freezing = false;
+        w->snap.captured = true;
         if (w->snap.cancelled) {
             let_run(w);
             w->snap = {};
             return say(w, {{"t", "snap_cancelled"}, {"seq", seq}});
         }
         if (fails) {
-            snap_fails(w, "stand");
+            snap_fails(w, "freeze");
             return let_run(w);
         }
-        say(w, {{"t", "snap_stood"}, {"seq", seq}, {"pause_us", 1000}});
+        say(w, {{"t", "snap_captured"}, {"seq", seq}, {"pause_us", 1000}});
         w->snap.frozen = w->snap.then == "kill";
         if (!w->snap.frozen) let_run(w);
     });
@@ -222,7 +222,7 @@ void Cluster::snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
 }
 
 void Cluster::snap_cancel(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
-    if (w->snap.standing) {
+    if (w->snap.freezing) {
         w->snap.cancelled = true;  // the stand is finished first
         return;
     }

@@ -34,7 +34,7 @@ constexpr const char* fault_names[] = {"wrapper",    "tree",      "rank_ends",  
                                        "empty_node", "cut_node",  "cut_empty_node", "client",
                                        "lose_up",    "lose_down", "lose_local",     "none"};
 constexpr const char* states[] = {"opening", "preparing", "pinging", "holding",
-                                  "gating",  "standing",  "writing", "completing"};
+                                  "gating",  "freezing",  "writing", "completing"};
 
 void strike(Cluster& c, Client& user, Fault fault) {
     auto lossy = [&c](bool up) {

@@ -40,7 +40,7 @@ TEST(Snapshots, HappyPath) {
     EXPECT_GT(r["result"]["pause_us"], 0);
     EXPECT_GE(r["result"]["total_us"], r["result"]["pause_us"]);
     std::vector<std::string> phases = {"opening", "preparing", "pinging", "holding",
-                                       "gating",  "standing",  "writing", "completing"};
+                                       "gating",  "freezing",  "writing", "completing"};
     user.phases.erase(std::unique(user.phases.begin(), user.phases.end()), user.phases.end());
     EXPECT_EQ(user.phases, phases);
     EXPECT_EQ(c.holds, 1);
@@ -159,7 +159,7 @@ TEST(Snapshots, Restart) {
 }
 
 TEST(Snapshots, FailedOneLeavesTheJobAsItWas) {
-    for (const char* stage : {"prepare", "stand", "write"}) {
+    for (const char* stage : {"prepare", "freeze", "write"}) {
         Cluster c(5, 3, {0, 1, 2});
         c.chance.fail_stage = stage;
         c.chance.fail_rank = 1;
@@ -319,7 +319,7 @@ TEST(Snapshots, ThenKillEndsTheJobWithEveryTreeFrozen) {
 }
 
 TEST(Snapshots, ThenKillThatFailsLetsTheJobGoOn) {
-    for (const char* stage : {"stand", "write"}) {
+    for (const char* stage : {"freeze", "write"}) {
         Cluster c(12, 3, {0, 1, 2});
         c.chance.fail_stage = stage;
         c.chance.fail_rank = 2;

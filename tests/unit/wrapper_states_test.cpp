@@ -128,9 +128,9 @@ TEST(SnapStates, OnlyTheseChanges) {
     using S = SnapState;
     EXPECT_EQ(changes(snap_states), 18u);
     EXPECT_FALSE(snap_states.allows(S::idle, S::ready));
-    EXPECT_FALSE(snap_states.allows(S::preparing, S::standing));  // it is copied first
+    EXPECT_FALSE(snap_states.allows(S::preparing, S::freezing));  // it is copied first
     EXPECT_FALSE(snap_states.allows(S::ready, S::writing));
-    EXPECT_FALSE(snap_states.allows(S::standing, S::written));
+    EXPECT_FALSE(snap_states.allows(S::freezing, S::written));
     EXPECT_FALSE(snap_states.allows(S::written, S::calling_off));  // the worker has ended
     EXPECT_FALSE(snap_states.allows(S::clearing, S::preparing));
     EXPECT_FALSE(snap_states.allows(S::calling_off, S::written));
@@ -138,8 +138,8 @@ TEST(SnapStates, OnlyTheseChanges) {
 
 TEST_F(WrapperStates, ASnapshotRefusesWhatIsOutOfTurn) {
     AnySnapshotter snapshotter(parts());
-    EXPECT_TRUE(snapshotter.handle(received(SnapStand{1, {}})));
-    EXPECT_TRUE(failed("stand", 1));
+    EXPECT_TRUE(snapshotter.handle(received(SnapFreeze{1, {}})));
+    EXPECT_TRUE(failed("freeze", 1));
     EXPECT_TRUE(snapshotter.handle(received(SnapWrite{1})));
     EXPECT_TRUE(snapshotter.handle(received(SnapEndRank{1, true})));
     EXPECT_EQ(said(), "");

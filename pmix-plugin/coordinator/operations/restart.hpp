@@ -26,7 +26,7 @@ inline constexpr StateTable restart_states([] {
         {S::launching, "launching", Phase::prepare, to({S::checking, S::failed})},
         {S::checking, "checking", Phase::prepare, to({S::holding, S::failed}), &C::restart_us},
         {S::holding, "holding", Phase::commit, to({S::going, S::failed}), &C::restart_us},
-        {S::going, "going", Phase::resume, to({S::done, S::failed}), &C::stand_us},
+        {S::going, "going", Phase::resume, to({S::done, S::failed}), &C::freeze_us},
         {S::done, "done", Phase::finish, 0},
         {S::failed, "failed", Phase::finish, 0},
     });

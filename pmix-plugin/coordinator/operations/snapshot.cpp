@@ -255,7 +255,7 @@ void SnapshotOperation::on_gated(const StepAnswer& answer) {
     if (answer.busy_ranks == 0) {
         // Spawned since the beginning; from here on nobody can.
         if (auto why = guests_are_there()) return abort(*why);
-        if (change(S::standing)) tell_step(DaemonMessage::snap_close);
+        if (change(S::freezing)) tell_step(DaemonMessage::snap_close);
         return;
     }
     r.why = plugin::describe(answer.busy, answer.busy_ranks);
@@ -382,15 +382,15 @@ void SnapshotOperation::message(NodeId, const schema::Received& m) {
     if (m.is<StepProgress>()) return progressed(m.as<StepProgress>());
     if (!m.is<StepUp>()) return;
     const StepUp& up = m.as<StepUp>();
-    const bool settled = data_.state == S::standing || data_.state == S::writing;
+    const bool settled = data_.state == S::freezing || data_.state == S::writing;
     if (!settled && up.attempt != data_.attempt) return;
     step_answered(up.step, up.answer);
 }
 
 void SnapshotOperation::progressed(const StepProgress& m) {
     SnapshotRun& r = data_;
-    // `standing`: a rank too large to be copied is written while it stands.
-    if (r.state != S::preparing && r.state != S::standing && r.state != S::writing) return;
+    // `freezing`: a rank too large to be copied is written while it stands.
+    if (r.state != S::preparing && r.state != S::freezing && r.state != S::writing) return;
     if (m.bytes > r.bytes) wait_on();
     r.bytes = m.bytes;
     r.total = m.total;
@@ -404,7 +404,7 @@ void SnapshotOperation::step_answered(ParticipantStep step, StepAnswer answer) {
     const bool gated = step == P::gated && r.state == S::gating && !r.ungating;
     const bool fits = (step == P::ready && r.state == S::preparing) ||
                       (step == P::here && r.state == S::pinging) || gated || ungated ||
-                      (step == P::resumed && r.state == S::standing) ||
+                      (step == P::resumed && r.state == S::freezing) ||
                       (step == P::written && r.state == S::writing);
     if (step == P::aborted && r.state == S::aborting) return on_aborted(answer);
     if (!fits) return;
@@ -432,7 +432,7 @@ void SnapshotOperation::on_aborted(const StepAnswer& answer) {
 
 void SnapshotOperation::refuse_for(const StepAnswer& answer) {
     data_.deferred = false;
-    if (data_.state == S::standing) publish(answer);
+    if (data_.state == S::freezing) publish(answer);
     abort(plugin::describe(answer.failed, answer.failed_ranks));
 }
 
@@ -449,7 +449,7 @@ std::string SnapshotOperation::limit_text() const {
         case S::gating:
             return fmt::format("the ranks could not be stopped together within {} s{}{}", seconds,
                                r.why.empty() ? "" : ": ", r.why);
-        case S::standing:
+        case S::freezing:
             return fmt::format("not every rank was back within {} s", seconds);
         default:
             return fmt::format("nothing was heard for {} s while {}", seconds,

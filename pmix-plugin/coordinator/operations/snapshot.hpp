@@ -17,7 +17,7 @@ enum class SnapshotState {
     pinging,     // every daemon answers once more
     holding,     // no job-wide fence may complete
     gating,      // every rank closes its gates; again if one was busy
-    standing,    // the trees stand, one after the other comes back: the pause
+    freezing,    // the trees stand, one after the other comes back: the pause
     writing,     // the ranks run, the ghosts go to disk
     completing,  // the manifest is written, the folder renamed
     done,
@@ -38,8 +38,8 @@ inline constexpr StateTable snapshot_states([] {
         {S::pinging, "pinging", Phase::prepare, to({S::holding, S::aborting}), &C::hold_us, false,
          true},
         {S::holding, "holding", Phase::quiesce, to({S::gating, S::aborting}), &C::hold_us},
-        {S::gating, "gating", Phase::quiesce, to({S::standing, S::aborting}), &C::gate_us, true},
-        {S::standing, "standing", Phase::capture, to({S::writing, S::aborting}), &C::stand_us,
+        {S::gating, "gating", Phase::quiesce, to({S::freezing, S::aborting}), &C::gate_us, true},
+        {S::freezing, "freezing", Phase::capture, to({S::writing, S::aborting}), &C::freeze_us,
          true},
         {S::writing, "writing", Phase::commit, to({S::completing, S::aborting}), &C::transfer_us},
         {S::completing, "completing", Phase::commit, to({S::done, S::aborting})},

@@ -102,11 +102,11 @@ void Children::watch(pid_t pid, Ended ended) {
     const bool known = watched_.contains(pid);
     watched_[pid] = std::move(ended);
     if (known) return;
-    orte_proc_t* stand_in = OBJ_NEW(orte_proc_t);
-    stand_in->pid = pid;
-    ORTE_FLAG_SET(stand_in, ORTE_PROC_FLAG_ALIVE);
-    orte_wait_cb(stand_in, reaped, orte_event_base, nullptr);  // keeps its own reference
-    OBJ_RELEASE(stand_in);
+    orte_proc_t* placeholder = OBJ_NEW(orte_proc_t);
+    placeholder->pid = pid;
+    ORTE_FLAG_SET(placeholder, ORTE_PROC_FLAG_ALIVE);
+    orte_wait_cb(placeholder, reaped, orte_event_base, nullptr);  // keeps its own reference
+    OBJ_RELEASE(placeholder);
 }
 
 void Children::forget(pid_t pid) {
