@@ -108,7 +108,7 @@ build_criu() {
     logged criu packaging/criu/build-criu build || {
         tail_of criu
         die "building criu" "see above" \
-            "mend what it names and run this again (log: build/logs/criu.log)"
+            "repair what it names and run this again (log: build/logs/criu.log)"
     }
     note "$(tail -n 1 "$logs/criu.log")"
 }

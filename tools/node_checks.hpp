@@ -20,7 +20,7 @@ struct Check {
     const char* name;
     bool needed;  // else it is only slower or less comfortable without
     Finding (*look)(const Paths& paths);
-    const char* mend;  // a command, or what to do
+    const char* repair;  // a command, or what to do
 };
 
 // All checks in the order they are reported.

@@ -97,11 +97,11 @@ Result<core::ExportStats> take_concurrently(const core::ExportRequest& request,
     wanted.metadata = request.metadata;
     wanted.criu = request.criu;
     wanted.progress = request.progress;
-    wanted.behind_above_us = core::CheckpointRequest::worth_it_us;
+    wanted.defer_above_us = core::CheckpointRequest::worth_it_us;
     core::Checkpointer checkpointer;
     auto made = checkpointer.run(wanted, out);
     if (!made) return made.error();
-    checkpointer.wait_mended();
+    checkpointer.wait_huge_pages();
     core::ExportStats stats;
     stats.skeleton_bytes = made->skeleton_bytes;
     stats.page_bytes = made->page_bytes;

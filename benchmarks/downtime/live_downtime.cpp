@@ -67,8 +67,8 @@ void print(const LiveStats& s) {
         << s.send << " ready " << s.ready << " commit " << s.commit << " release " << s.release
         << " target_mappings " << s.target_mappings << " target_pages " << s.target_pages
         << " target_state " << s.target_state << " target_release " << s.target_release
-        << " late_bytes " << s.late_bytes << " faults " << s.faults << " longest_fault "
-        << s.longest_fault << " late " << s.late << " total " << s.total;
+        << " deferred_bytes " << s.deferred_bytes << " faults " << s.faults << " longest_fault "
+        << s.longest_fault << " deferred " << s.deferred << " total " << s.total;
     say(out.str());
 }
 
@@ -213,9 +213,9 @@ bool move_once(int number, std::array<Agent*, 2> agents, LiveTree& tree, Figures
         number, gap, now("skeleton_stop"), now("stop"), now("last_bytes") / 1000,
         now("rounds") * 1000, now("bytes") / 1000, now("total"),
         wrong == 0 ? "whole" : fmt::format("WRONG {:#x}", wrong).c_str());
-    if (now("late_bytes") > 0)
+    if (now("deferred_bytes") > 0)
         std::printf("        %.0f MB followed in %.0f ms: %.0f waits, %.2f ms at most\n",
-                    now("late_bytes") / 1000, now("late"), now("faults") * 1000,
+                    now("deferred_bytes") / 1000, now("deferred"), now("faults") * 1000,
                     now("longest_fault"));
     if (options.gaps > 0) {
         std::printf("        gaps (when, how long):");
@@ -252,7 +252,7 @@ void report(const Figures& figures) {
                              "target_pages",
                              "target_state",
                              "target_release",
-                             "late",
+                             "deferred",
                              "longest_fault",
                              "total"})
         line(name);

@@ -115,7 +115,7 @@ Result<Command> StreamNodes::start(const char* role, Kind kind, const std::strin
                                    std::string("KERNET_MANAGER=") + manager_name,
                                    built("benchmarks/kernet/kernet_speed"),
                                    role,
-                                   word_of(kind),
+                                   option_of(kind),
                                    folder,
                                    address};
     words.insert(words.end(), options.begin(), options.end());

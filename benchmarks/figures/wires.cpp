@@ -42,7 +42,7 @@ bool is_stream(Kind kind) {
            kind == Kind::kernet;
 }
 
-const char* word_of(Kind kind) {
+const char* option_of(Kind kind) {
     if (kind == Kind::kernet) return "kernet";
     if (kind == Kind::unix_socket) return "unix";
     return kind == Kind::tcp_reno ? "tcp-reno" : "tcp";

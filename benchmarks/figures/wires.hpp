@@ -32,7 +32,7 @@ const char* name_of(Kind kind);
 // A stream between two programs without MPI, measured by kernet_speed.
 bool is_stream(Kind kind);
 // What kernet_speed calls a stream.
-const char* word_of(Kind kind);
+const char* option_of(Kind kind);
 bool is_possible(Kind kind, const Wire& wire);
 
 // What is held against what.

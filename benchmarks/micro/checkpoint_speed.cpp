@@ -3,7 +3,7 @@
 // memory to memory, of the same process in the same run; medians and ratios.
 //
 //   checkpoint_speed [--mb 1024] [--rate MB/s] [--huge] [--repeat 3] [--ready] [--dirty PERCENT]
-//                    [--behind-above US] [--never-behind] [--criu PROGRAM] [--no-criu]
+//                    [--defer-above US] [--never-defer] [--criu PROGRAM] [--no-criu]
 //                    [--json FILE]
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -36,8 +36,8 @@ struct Options {
     std::string criu = "criu/sbin/criu";
     bool no_criu = false;
     bool ready = false;
-    bool never_behind = false;
-    int64_t behind_above_us = CheckpointRequest::worth_it_us;
+    bool never_defer = false;
+    int64_t defer_above_us = CheckpointRequest::worth_it_us;
     double dirty = 1;
     std::string json;
 };
@@ -122,7 +122,7 @@ bool checkpoint(const Options& options, Subject& subject, Ours& ours, const std:
     request.keep_tracking = keep;
     request.stay_ready = keep && options.ready;
     request.incremental = incremental;
-    if (!options.never_behind) request.behind_above_us = options.behind_above_us;
+    if (!options.never_defer) request.defer_above_us = options.defer_above_us;
     auto buffer = incremental ? ours.small : ours.buffer;
     buffer->clear();
     MemoryResource ghost(buffer);
@@ -148,9 +148,9 @@ bool checkpoint(const Options& options, Subject& subject, Ours& ours, const std:
     put("copy ms", static_cast<double>(stats->copy_us) / 1e3);
     put("write ms", static_cast<double>(stats->write_us) / 1e3);
     put("rounds", stats->rounds);
-    put("behind MB", static_cast<double>(stats->behind_bytes) / 1e6);
-    put("behind, hurried MB", static_cast<double>(stats->hurried_bytes) / 1e6);
-    put("behind ms", static_cast<double>(stats->behind_us) / 1e3);
+    put("deferred MB", static_cast<double>(stats->deferred_bytes) / 1e6);
+    put("deferred, faulted MB", static_cast<double>(stats->faulted_bytes) / 1e6);
+    put("deferred ms", static_cast<double>(stats->deferred_us) / 1e3);
     put("last KiB", static_cast<double>(stats->last_bytes) / 1024);
     put("ghost MB", static_cast<double>(buffer->size()) / 1e6);
     put("longest gap felt ms", felt.gap_ms);
@@ -273,7 +273,7 @@ int measure(const Options& options) {
         }
         checkpoint(options, subject, cold, "first ever", false, false, figures);
         const int64_t begin = monotonic_us();
-        cold.checkpointer.wait_mended();
+        cold.checkpointer.wait_huge_pages();
         if (options.shape.huge)
             figures["first ever huge pages again ms"].push_back(
                 static_cast<double>(monotonic_us() - begin) / 1e3);
@@ -310,9 +310,9 @@ int main(int argc, char** argv) {
     app.add_option("--repeat", options.repeat, "times each is done");
     app.add_option("--criu", options.criu, "criu");
     app.add_flag("--ready", options.ready, "a criu waits between the checkpoints");
-    app.add_option("--behind-above", options.behind_above_us,
+    app.add_option("--defer-above", options.defer_above_us,
                    "us the rest may take to copy while it stands; -1: none");
-    app.add_flag("--never-behind", options.never_behind,
+    app.add_flag("--never-defer", options.never_defer,
                  "one that writes fast stands until all is copied");
     app.add_option("--dirty", options.dirty, "percent written before the incremental one");
     app.add_flag("--no-criu", options.no_criu, "without criu's own");

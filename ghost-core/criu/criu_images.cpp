@@ -66,7 +66,7 @@ std::string_view text_in(std::string_view message, uint32_t wanted) {
     return {};
 }
 
-std::string mend_regular(std::string_view entry, const std::set<std::string>& changing) {
+std::string repair_regular(std::string_view entry, const std::set<std::string>& changing) {
     const bool written = (number_in(entry, regular_entry::flags) & O_ACCMODE) != O_RDONLY ||
                          changing.contains(std::string(text_in(entry, regular_entry::name)));
     std::string out;
@@ -76,7 +76,7 @@ std::string mend_regular(std::string_view entry, const std::set<std::string>& ch
     return out;
 }
 
-std::string mend_timer(std::string_view entry) {
+std::string repair_timer(std::string_view entry) {
     const auto get = [&](uint32_t field) { return number_in(entry, field); };
     const bool fired = get(timer_entry::ticks) > 0 && get(timer_entry::value_s) == 0 &&
                        get(timer_entry::value_ns) == 0;
@@ -94,13 +94,13 @@ std::string mend_timer(std::string_view entry) {
 }
 
 // False: damaged.
-bool mend_entry(std::string_view entry, const std::set<std::string>& changing, std::string& out) {
+bool repair_entry(std::string_view entry, const std::set<std::string>& changing, std::string& out) {
     ProtoReader reader(entry);
     while (auto field = reader.next()) {
         if (field->number == file_entry::regular)
-            out += proto_text(field->number, mend_regular(field->text, changing));
+            out += proto_text(field->number, repair_regular(field->text, changing));
         else if (field->number == file_entry::timer)
-            out += proto_text(field->number, mend_timer(field->text));
+            out += proto_text(field->number, repair_timer(field->text));
         else
             out += field->raw;
     }
@@ -109,7 +109,7 @@ bool mend_entry(std::string_view entry, const std::set<std::string>& changing, s
 
 }  // namespace
 
-std::string mend_files(std::string image, const std::set<std::string>& changing) {
+std::string repair_files(std::string image, const std::set<std::string>& changing) {
     std::string_view rest = image;
     if (rest.size() < magics) return image;
     std::string out(rest.substr(0, magics));
@@ -119,7 +119,8 @@ std::string mend_files(std::string image, const std::set<std::string>& changing)
         std::memcpy(&size, rest.data(), sizeof size);
         rest.remove_prefix(sizeof size);
         std::string entry;
-        if (size > rest.size() || !mend_entry(rest.substr(0, size), changing, entry)) return image;
+        if (size > rest.size() || !repair_entry(rest.substr(0, size), changing, entry))
+            return image;
         rest.remove_prefix(size);
         size = static_cast<uint32_t>(entry.size());
         out.append(reinterpret_cast<const char*>(&size), sizeof size);

@@ -25,7 +25,7 @@ Result<std::vector<PageRun>> lazy_ranges(std::string_view pagemap);
 // - A periodic timerfd that had fired and not been read is armed again: what the kernel shows of it
 //   (fdinfo) has no time left, and criu would restore it disarmed.
 inline constexpr std::string_view files_image = "files.img";
-std::string mend_files(std::string image, const std::set<std::string>& changing = {});
+std::string repair_files(std::string image, const std::set<std::string>& changing = {});
 
 // Whether core-PID.img has an interval timer that runs (setitimer(2)). corrupt.
 Result<bool> has_interval_timer(std::string_view core);

@@ -137,12 +137,12 @@ class TreeDump::Dumper {
     enum class Point { starting, ready, going, stopped, complete, releasing, released, finished };
 
     Status start_criu();
-    void hurry_criu(int scheduling) const;
+    void schedule_criu(int scheduling) const;
     static void before_helpers(bool on);
     Status freshen();
     Status get_ready();
     Status look_again();
-    Status wait_for_word();
+    Status wait_for_order();
     Status until(Point point);
     Status stop();
     Status turn();
@@ -185,7 +185,7 @@ class TreeDump::Dumper {
     std::string told_guards_;         // not sent yet
     std::optional<StoppedTree> stopped_tree_;
     std::optional<Child> criu_;
-    std::optional<ConcurrentHook> aside_;
+    std::optional<ConcurrentHook> hook_;
     Point point_ = Point::starting;
     std::list<Image> images_;
     SkeletonFiles files_;
@@ -263,24 +263,24 @@ Status TreeDump::Dumper::start_criu() {
     auto started = Child::start(child);
     if (!started) return started.error();
     criu_.emplace(std::move(*started));
-    if (!takes_part_) hurry_criu(SCHED_RR);  // the tree stands already
+    if (!takes_part_) schedule_criu(SCHED_RR);  // the tree stands already
     server_.reset();
     refresh_limit();
     return {};
 }
 
-// criu goes before everything else while the tree stands for it (urgent.hpp), and only then: its
-// preparations would take a processor from the tree.
-void TreeDump::Dumper::hurry_criu(int scheduling) const {
+// criu goes before everything else while the tree stands for it (realtime_priority.hpp), and only
+// then: its preparations would take a processor from the tree.
+void TreeDump::Dumper::schedule_criu(int scheduling) const {
     const sched_param param = next_to_lowest_of(scheduling);
     sched_setscheduler(criu_->pid(), scheduling, &param);  // without the privilege it is not
     for (const pid_t helper : children_of(criu_->pid()))   // it looks for guard pages
         sched_setscheduler(helper, scheduling, &param);
 }
 
-// The threads that look at memory beside criu (urgent.hpp) want all processors: criu, and this
-// thread, which answers it, go before those, or the skeleton would begin when they are through. The
-// thread that runs the hook has been made before this, and is one of them.
+// The threads that look at memory beside criu (realtime_priority.hpp) want all processors: criu,
+// and this thread, which answers it, go before those, or the skeleton would begin when they are
+// through. The thread that runs the hook has been made before this, and is one of them.
 void TreeDump::Dumper::before_helpers(bool on) {
     if (sched_getscheduler(0) != SCHED_RR) return;
     const sched_param param = on ? next_to_lowest_of(SCHED_RR) : lowest_of(SCHED_RR);
@@ -305,14 +305,14 @@ Status TreeDump::Dumper::turn() {
     watch.add(control_.get(), POLLIN, [this] { return hear(); });
     watch.add(guards_.get(), POLLIN, [this] { return hear_guards(); });
     watch.add(told_guards_.empty() ? -1 : guards_.get(), POLLOUT, [this] { return tell_guards(); });
-    if (aside_ && aside_->started() && !aside_->ended())
-        watch.add(aside_->fd(), POLLIN, [this] { return hook_ended(); });
+    if (hook_ && hook_->started() && !hook_->ended())
+        watch.add(hook_->fd(), POLLIN, [this] { return hook_ended(); });
     watch.add(criu_->ended() ? -1 : criu_->fd(), POLLIN, [this]() -> Status {
         criu_->wait(0);
         return {};
     });
     // A hook may take its time.
-    const bool waits = aside_ && aside_->started() && !aside_->ended();
+    const bool waits = hook_ && hook_->started() && !hook_->ended();
     if (waits) refresh_limit();
     const int64_t left = deadline_ - monotonic_us();
     if (left <= 0) return make_error(Code::timeout, "freeze: criu does not get on");
@@ -365,7 +365,7 @@ Status TreeDump::Dumper::hear() {
 }
 
 Status TreeDump::Dumper::hook_ended() {
-    GHOST_TRY(aside_->take());
+    GHOST_TRY(hook_->take());
     GHOST_TRY(tell_guards());
     return release_if_complete();
 }
@@ -381,7 +381,7 @@ Status TreeDump::Dumper::hear_guards() {
         return {};
     }
     asks_guards_.push_back(pid);
-    return aside_ && aside_->ended() ? tell_guards() : Status();
+    return hook_ && hook_->ended() ? tell_guards() : Status();
 }
 
 // For each process its ranges, {start, end}, and two zeros; see packaging/criu, ghost-guards.c.
@@ -412,7 +412,7 @@ Status TreeDump::Dumper::tell_guards() {
 }
 
 Status TreeDump::Dumper::release_if_complete() {
-    if (point_ != Point::complete || !aside_->ended()) return {};
+    if (point_ != Point::complete || !hook_->ended()) return {};
     if (request_.before_release) GHOST_TRY(request_.before_release());
     const int64_t now = monotonic_us();
     result_.times.hooks = now - std::exchange(mark_, now);
@@ -422,7 +422,7 @@ Status TreeDump::Dumper::release_if_complete() {
 }
 
 Status TreeDump::Dumper::released() {
-    hurry_criu(SCHED_OTHER);
+    schedule_criu(SCHED_OTHER);
     if (!request_.leave_running) {
         unbind_tree(request_.root, stopped_tree_->tasks());
         return {};
@@ -519,7 +519,7 @@ void TreeDump::Dumper::let_go() {
 
 TreeDump::Dumper::~Dumper() {
     if (!criu_ || criu_->ended()) return;
-    aside_.reset();
+    hook_.reset();
     if (point_ == Point::finished) {  // it waits to be allowed to end
         control_.reset();
         if (!criu_->wait(monotonic_us() + second_us)) criu_->kill();
@@ -553,7 +553,7 @@ Status TreeDump::Dumper::freshen() {
 // What can be done before the tree stands.
 Status TreeDump::Dumper::get_ready() {
     GHOST_TRY(freshen());
-    aside_.emplace(request_.on_stopped);
+    hook_.emplace(request_.on_stopped);
     if (!takes_part_) return {};
     GHOST_TRY(until(Point::ready));
     return look_again();
@@ -568,7 +568,7 @@ Status TreeDump::Dumper::look_again() {
     return until(Point::ready);
 }
 
-Status TreeDump::Dumper::wait_for_word() {
+Status TreeDump::Dumper::wait_for_order() {
     if (!request_.before_stop || std::exchange(asked_, true)) return {};
     const int64_t begin = monotonic_us();
     GHOST_TRY(request_.before_stop());
@@ -577,7 +577,7 @@ Status TreeDump::Dumper::wait_for_word() {
 }
 
 Status TreeDump::Dumper::stop() {
-    if (takes_part_) hurry_criu(SCHED_RR);
+    if (takes_part_) schedule_criu(SCHED_RR);
     before_helpers(true);
     mark_ = monotonic_us();
     result_.times.ahead = takes_part_ ? mark_ - began_ : 0;
@@ -596,7 +596,7 @@ Status TreeDump::Dumper::stop() {
     result_.times.stop = now - std::exchange(mark_, now);
     point_ = Point::going;
     GHOST_TRY(takes_part_ ? say('g') : start_criu());
-    aside_->go();
+    hook_->go();
     return {};
 }
 
@@ -617,7 +617,7 @@ Status TreeDump::Dumper::name_pages() {
 
 Result<DumpResult> TreeDump::Dumper::attempt() {
     Status status = get_ready();
-    if (status.ok()) status = wait_for_word();
+    if (status.ok()) status = wait_for_order();
     const int64_t begin = monotonic_us();
     if (status.ok()) status = stop();
     while (status.ok() && !(criu_is_done() && images_.empty() && !connection_)) {
@@ -633,13 +633,13 @@ Result<DumpResult> TreeDump::Dumper::attempt() {
     unlink((request_.criu.work_dir + "/" + capture_socket).c_str());
     if (status.ok() && point_ != Point::finished && !criu_->succeeded()) status = criu_failure();
     // A criu that does not take part waits for nobody.
-    if (status.ok() && !aside_->ended()) status = aside_->take();
+    if (status.ok() && !hook_->ended()) status = hook_->take();
     if (status.ok() && !takes_part_ && request_.before_release) status = request_.before_release();
     if (status.ok()) status = name_pages();
     if (status.ok() && !takes_part_ && request_.leave_running) status = resume_tree(request_.root);
     if (result_.times.frozen == 0) result_.times.frozen = monotonic_us() - begin;
     if (!status.ok()) {
-        aside_.reset();
+        hook_.reset();
         let_go();
         return status.error();
     }
@@ -656,7 +656,7 @@ void TreeDump::Dumper::remove_leftovers() const {
 void TreeDump::Dumper::forget() {
     stopped_tree_.reset();
     criu_.reset();
-    aside_.reset();
+    hook_.reset();
     control_.reset();
     guards_.reset();
     asks_guards_.clear();

@@ -36,7 +36,7 @@ void SkeletonStore::close(int file) {
     File* const closed = open_.at(file);
     const auto files = files_.find(std::string(files_image));
     if (files != files_.end() && closed == &files->second)
-        closed->content = mend_files(std::move(closed->content), changing_);
+        closed->content = repair_files(std::move(closed->content), changing_);
     closed->complete = true;
     open_.erase(file);
     notify();

@@ -18,7 +18,7 @@ class SkeletonStore {
   public:
     SkeletonStore();
 
-    // Files whose size does not matter, see mend_files(). Before anything is put in.
+    // Files whose size does not matter, see repair_files(). Before anything is put in.
     void set_changing(std::set<std::string> paths) { changing_ = std::move(paths); }
 
     // As the chunks of the stream, which the reader has checked.

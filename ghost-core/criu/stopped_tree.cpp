@@ -267,7 +267,7 @@ Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us) {
             all = false;  // it may have made another one meanwhile
             kill(task.pid, SIGSTOP);
             // Only now: one that computes in that class would not let us on its processor again.
-            hurry_process(task.pid);
+            raise_priority(task.pid);
         }
         for (const pid_t pid : stopped) GHOST_TRY(wait_all_stopped(pid, deadline));
         out.tasks_ = std::move(*tasks);

@@ -27,7 +27,7 @@ namespace ghost::core {
 namespace {
 
 constexpr int64_t criu_end_us = 2000000;
-constexpr int hurried = 7;  // the SCHED_RR priority that says: this was hurry_process()
+constexpr int raised_priority = 7;  // the SCHED_RR priority that says: this was raise_priority()
 
 // Threads of one class get another; the nice value is kept by the kernel.
 void change_class(pid_t pid, int from, int to, int from_priority, int to_priority) {
@@ -141,14 +141,15 @@ Status wait_untraced(pid_t root, int64_t limit_us) {
     }
 }
 
-void hurry_process(pid_t pid) {
-    change_class(pid, SCHED_OTHER, SCHED_RR, 0, hurried);
+void raise_priority(pid_t pid) {
+    change_class(pid, SCHED_OTHER, SCHED_RR, 0, raised_priority);
 }
 
 void calm_tree(pid_t root) {
     unbind_tree(root);
     if (auto tasks = list_tree(root))
-        for (const auto& task : *tasks) change_class(task.pid, SCHED_RR, SCHED_OTHER, hurried, 0);
+        for (const auto& task : *tasks)
+            change_class(task.pid, SCHED_RR, SCHED_OTHER, raised_priority, 0);
 }
 
 Status resume_tree(pid_t root) {
@@ -163,7 +164,7 @@ Status resume_tasks(pid_t root, const std::vector<Task>& tasks) {
     unbind_tree(root, tasks);
     // Children first: the init must not see a child stopped for long after it runs itself.
     for (auto task = tasks.rbegin(); task != tasks.rend(); ++task) {
-        change_class(task->pid, SCHED_RR, SCHED_OTHER, hurried, 0);
+        change_class(task->pid, SCHED_RR, SCHED_OTHER, raised_priority, 0);
         if (kill(task->pid, SIGCONT) != 0 && errno != ESRCH)
             return sys_error("continue process", std::to_string(task->pid));
     }

@@ -30,7 +30,7 @@ Status wait_untraced(pid_t root, int64_t limit_us);
 // stop and do what CRIU asks of them at once beside spinning neighbours. SIGSTOP has been sent to
 // it: in that class, above our own, it would compute for ever on a processor that we need. CRIU
 // takes the class along; resume_tree() gives the ordinary one back, here or where the tree went.
-void hurry_process(pid_t pid);
+void raise_priority(pid_t pid);
 // Takes that back without letting anything run: before the tree is ended, or the freeing of its
 // memory would go before everything else on the machine.
 void calm_tree(pid_t root);

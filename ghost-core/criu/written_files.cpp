@@ -87,7 +87,7 @@ std::optional<std::string> read_begin(int fd, uint64_t limit) {
 }
 
 // Bytes of a limit that a file of this size takes.
-uint64_t charge(uint64_t size) {
+uint64_t whole_pages(uint64_t size) {
     constexpr uint64_t page = 4096;
     return std::max<uint64_t>((size + page - 1) / page, 1) * page;
 }
@@ -115,9 +115,9 @@ void read_small_ones(std::map<std::string, Found>& found, const ContentsLimit& l
     std::ranges::stable_sort(small, {}, [](const Found* one) { return one->file.size; });
     uint64_t left = limit.all;
     for (Found* one : small) {
-        if (charge(one->file.size) > left) return;
+        if (whole_pages(one->file.size) > left) return;
         read_contents(*one, std::min(limit.each, left));
-        if (one->file.contents) left -= std::min(left, charge(one->file.size));
+        if (one->file.contents) left -= std::min(left, whole_pages(one->file.size));
     }
 }
 

@@ -94,7 +94,7 @@ struct Checkpointer::State {
     int64_t parent_us = 0;            // when that was written (monotonic)
     pid_t gives_back = 0;             // of the tree that did so before it was copied; 0: none
     std::optional<ReadyDump> ready;
-    std::unique_ptr<HugePages> mended;  // null: none, or tracking goes on
+    std::unique_ptr<HugePages> huge_pages;  // null: none, or tracking goes on
 
     void forget() {
         ready.reset();
@@ -105,9 +105,9 @@ struct Checkpointer::State {
     // No tracking follows: what that has taken out of huge pages is put back.
     void end_tracking() {
         forget();
-        mended = std::make_unique<HugePages>();
-        copy.name_huge(*mended);
-        mended->start();
+        huge_pages = std::make_unique<HugePages>();
+        copy.name_huge(*huge_pages);
+        huge_pages->start();
     }
 };
 
@@ -136,7 +136,7 @@ class Checkpoint {
         const int64_t resumed = monotonic_us();
         stats_.copy_us = resumed - begin - stats_.pause_us;
         if (request_.captured) request_.captured(stats_);
-        GHOST_TRY(copy_behind());
+        GHOST_TRY(copy_deferred());
         // Beside the writing: it takes a quarter of the time of copying everything.
         std::jthread release;
         if (!request_.keep_tracking)
@@ -222,7 +222,7 @@ class Checkpoint {
 
     // Leaves it all until the tree runs again, if it is better so.
     Status put_off() {
-        if (request_.leave_stopped || rule_.estimated_downtime_us() <= request_.behind_above_us)
+        if (request_.leave_stopped || rule_.estimated_downtime_us() <= request_.defer_above_us)
             return {};
         auto deferred = copy_.defer();
         if (deferred.ok() || copy_.is_deferred()) return deferred;
@@ -231,17 +231,17 @@ class Checkpoint {
         return {};
     }
 
-    Status copy_behind() {
+    Status copy_deferred() {
         if (!copy_.is_deferred()) return {};
         const int64_t begin = monotonic_us();
         GHOST_TRY(copy_.complete());
-        const auto done = copy_.behind();
-        stats_.behind_bytes = done.bytes;
-        stats_.hurried_bytes = done.hurried;
-        stats_.behind_us = monotonic_us() - begin;
+        const auto done = copy_.deferred();
+        stats_.deferred_bytes = done.bytes;
+        stats_.faulted_bytes = done.faulted;
+        stats_.deferred_us = monotonic_us() - begin;
         log::debug(
-            "checkpoint: {} bytes copied behind in {} us, {} because they were to be written",
-            done.bytes, stats_.behind_us, done.hurried);
+            "checkpoint: {} bytes copied deferred in {} us, {} because they were to be written",
+            done.bytes, stats_.deferred_us, done.faulted);
         return {};
     }
 
@@ -286,7 +286,7 @@ class Checkpoint {
         if (!rounds_.joinable()) return;
         const sched_param lowest = lowest_of(SCHED_RR);
         pthread_setschedparam(rounds_.native_handle(), SCHED_RR, &lowest);
-        workers_.hurry();
+        workers_.raise_priority();
     }
 
     // The thread of the rounds ends before the last differences are read.
@@ -294,14 +294,14 @@ class Checkpoint {
         end_rounds();
         if (!rounds_.joinable()) return;
         rounds_.join();
-        workers_.calm();
+        workers_.lower_priority();
     }
 
     Status before_stop() {
         wait_until_settled();
-        Status word = request_.wait_to_freeze ? request_.wait_to_freeze() : Status();
+        Status order = request_.wait_to_freeze ? request_.wait_to_freeze() : Status();
         end_rounds();
-        return word;
+        return order;
     }
 
     Status stopped() {
@@ -364,7 +364,7 @@ class Checkpoint {
     Status write(Resource& out) {
         GhostWriter writer(out);
         auto metadata = request_.metadata;
-        if (request_.late_metadata) metadata.update(request_.late_metadata());
+        if (request_.final_metadata) metadata.update(request_.final_metadata());
         head_.metadata = metadata.dump(-1, ' ', false, Json::error_handler_t::replace);
         head_.host = host_.get();
         GHOST_TRY(writer.head(head_));
@@ -419,7 +419,7 @@ Result<CheckpointStats> Checkpointer::run(const CheckpointRequest& request, Reso
     if (request.incremental && !may_be_incremental(request.root))
         return make_error(Code::invalid, "incremental checkpoint without one before, of tree",
                           std::to_string(request.root));
-    state_->mended.reset();
+    state_->huge_pages.reset();
     auto ready = std::exchange(state_->ready, std::nullopt);
     if (ready && !ready->fits(request)) ready.reset();
     if (state_->root != request.root || !request.incremental) state_->forget();
@@ -436,7 +436,7 @@ Result<CheckpointStats> Checkpointer::run(const CheckpointRequest& request, Reso
             .run(out);
     };
     auto whole = request;
-    whole.behind_above_us = CheckpointRequest::never;
+    whole.defer_above_us = CheckpointRequest::never;
     auto stats = once(state_->gives_back == request.root ? whole : request);
     if (!stats && state_->copy.is_deferred() && stats.error().code == Code::busy) {
         state_->gives_back = request.root;
@@ -472,8 +472,8 @@ void Checkpointer::end_tracking() {
     if (state_->root != 0) state_->end_tracking();
 }
 
-void Checkpointer::wait_mended() {
-    if (state_->mended) state_->mended->wait();
+void Checkpointer::wait_huge_pages() {
+    if (state_->huge_pages) state_->huge_pages->wait();
 }
 
 void Checkpointer::trim() {

@@ -59,7 +59,7 @@ struct CheckpointRequest {
     // the other way at once, or, if there are hooks, fails (busy) and is done the other way next
     // time. -1: always. `worth_it_us`: where two processors gain by it (docs/PERFORMANCE.md).
     static constexpr int64_t never = INT64_MAX, worth_it_us = 50'000;
-    int64_t behind_above_us = never;
+    int64_t defer_above_us = never;
     // Between two rounds, at least, once the tree may be stopped and is waited for: short enough
     // that little is written, long enough that the rounds cost no part of a processor worth the
     // name.
@@ -76,26 +76,26 @@ struct CheckpointRequest {
     // the rounds did are known.
     std::function<void(const CheckpointStats&)> captured;
     // After that: fields of the metadata that were not known before.
-    std::function<Json()> late_metadata;
+    std::function<Json()> final_metadata;
     // On success the tree stays stopped, as after export_tree().
     bool leave_stopped = false;
 };
 
 struct CheckpointStats {
-    int64_t pause_us = 0;        // the tree stood so long
-    int64_t skeleton_us = 0;     // of it, criu's part
-    int64_t memory_us = 0;       // of it, the last differences; at the same time as criu's
-    int64_t join_us = 0;         // of that: until the round that went on was through,
-    int64_t scan_us = 0;         // and finding the differences
-    int rounds = 0;              // before the pause
-    uint64_t round_bytes = 0;    // copied by them
-    uint64_t last_bytes = 0;     // copied in the pause
-    uint64_t behind_bytes = 0;   // copied after it, of which
-    uint64_t hurried_bytes = 0;  // the tree was about to write there
-    int64_t behind_us = 0;       // and how long that took
-    double dirty_rate = 0;       // bytes per second, as far as the rounds could tell
-    uint64_t page_bytes = 0;     // of pages in the ghost
-    uint64_t zero_bytes = 0;     // of pages left out or only named because they hold zeros
+    int64_t pause_us = 0;         // the tree stood so long
+    int64_t skeleton_us = 0;      // of it, criu's part
+    int64_t memory_us = 0;        // of it, the last differences; at the same time as criu's
+    int64_t join_us = 0;          // of that: until the round that went on was through,
+    int64_t scan_us = 0;          // and finding the differences
+    int rounds = 0;               // before the pause
+    uint64_t round_bytes = 0;     // copied by them
+    uint64_t last_bytes = 0;      // copied in the pause
+    uint64_t deferred_bytes = 0;  // copied after it, of which
+    uint64_t faulted_bytes = 0;   // the tree was about to write there
+    int64_t deferred_us = 0;      // and how long that took
+    double dirty_rate = 0;        // bytes per second, as far as the rounds could tell
+    uint64_t page_bytes = 0;      // of pages in the ghost
+    uint64_t zero_bytes = 0;      // of pages left out or only named because they hold zeros
     uint64_t skeleton_bytes = 0;
     int64_t copy_us = 0;   // from the begin to the pause
     int64_t first_us = 0;  // of it, the first round,
@@ -126,10 +126,10 @@ class Checkpointer {
     // where the tree is moved to.
     HugeMemory huge() const;
     // The same as stop_tracking(), and makes those huge pages here again, beside the tree. So does
-    // run() without keep_tracking. wait_mended(): until that is through; the destructor breaks it
-    // off.
+    // run() without keep_tracking. wait_huge_pages(): until that is through; the destructor breaks
+    // it off.
     void end_tracking();
-    void wait_mended();
+    void wait_huge_pages();
     // Gives the memory back, and goes on tracking. (What run() leaves of it the system takes by
     // itself where it is short of memory.)
     void trim();

@@ -57,7 +57,7 @@ class Import {
     Status fill_chunks();
     Result<bool> place(PageChunk& chunk);
     Result<bool> place_kept();
-    bool keep_behind(const PageChunk& chunk, bool first);
+    bool keep_waiting(const PageChunk& chunk, bool first);
     Status make_room(const PageChunk& chunk);
     void stop();
 
@@ -141,7 +141,7 @@ Result<bool> Import::place(PageChunk& chunk) {
 }
 
 // False: nothing of this process waits, so this need not either.
-bool Import::keep_behind(const PageChunk& chunk, bool first) {
+bool Import::keep_waiting(const PageChunk& chunk, bool first) {
     std::lock_guard lock(kept_mutex_);
     auto& waiting = kept_[chunk.pages.inner_pid];
     if (!first && waiting.empty()) return false;
@@ -191,14 +191,14 @@ Status Import::fill_chunks() {
         waited = pages_.pop_within(kept_count_ > 0 ? retry_us : idle_us, chunk);
         if (waited == Waited::over && kept_count_ > 0) usleep(retry_us);
         if (waited != Waited::got) continue;
-        if (kept_count_ > 0 && keep_behind(chunk, false)) {
+        if (kept_count_ > 0 && keep_waiting(chunk, false)) {
             GHOST_TRY(make_room(chunk));
             continue;
         }
         auto placed = place(chunk);
         if (!placed) return placed.error();
         if (*placed) continue;
-        keep_behind(chunk, true);
+        keep_waiting(chunk, true);
         GHOST_TRY(make_room(chunk));
     }
     return {};

@@ -85,10 +85,10 @@ struct LiveStats {
     int64_t target_mappings = 0, target_pages = 0, target_state = 0, target_release = 0;
     // Pages that followed: bytes named in the last stop (and those between them that came along),
     // and how it was without them, as the target says.
-    uint64_t late_bytes = 0, faults = 0, demand_bytes = 0;
+    uint64_t deferred_bytes = 0, faults = 0, demand_bytes = 0;
     uint64_t served_bytes = 0;  // asked for; what the program has dropped meanwhile is not
     int64_t longest_fault = 0;  // somebody waited for a page
-    int64_t late = 0;           // from the target's type until all were there
+    int64_t deferred = 0;       // from the target's type until all were there
     int64_t total = 0;
 
     int64_t longest_stop() const { return skeleton_stop > stop ? skeleton_stop : stop; }

@@ -38,8 +38,8 @@ constexpr size_t batch_bytes = 1 << 20;
 // Post-copy: so many pieces of missing memory at most in each process: the target has to empty each
 // of them by a call, some 10 µs. What lies between pieces then comes along. And hybrid: less than
 // this is sent rather than named, in a few ms.
-constexpr size_t late_pieces = 256;
-constexpr uint64_t late_worth = 8 << 20;
+constexpr size_t deferred_pieces = 256;
+constexpr uint64_t deferred_worth = 8 << 20;
 
 using Run = PageRun;
 
@@ -53,9 +53,9 @@ struct Member {
     PageRuns ranges;           // whose pages the skeleton leaves to us
     PageRuns known;            // pages the target may have contents of
     PageRuns again;            // to be sent in the next round, whatever the tracker says
-    PageRuns late;             // to be asked for when the copy runs
+    PageRuns deferred;         // to be asked for when the copy runs
     PageRuns huge;             // what is to lie in huge pages again
-    PageRuns used_at_once;     // by the kernel when the copy is called in: never late
+    PageRuns used_at_once;     // by the kernel when the copy is called in: never deferred
     std::unordered_map<uint64_t, uint64_t> copies;  // hash of the process's own pages of files
 };
 
@@ -138,8 +138,8 @@ class Source {
     Status frozen(PtraceSession& session, int64_t begin);
     Status send_state(PtraceSession& session);
     Status send_last(Member& member, int64_t& mark);
-    PageRuns name_late(Member& member, const OwnMappings& maps, const PageRuns& pages);
-    Status serve_late();
+    PageRuns name_deferred(Member& member, const OwnMappings& maps, const PageRuns& pages);
+    Status serve_deferred();
     Status serve_page(const LiveLink::Message& wanted);
     Status commit(PtraceSession& session, int64_t begin);
     void keep_stopped(PtraceSession& session);
@@ -519,26 +519,27 @@ Status Source::send_last(Member& member, int64_t& mark) {
     member.known = unite(member.known, pages);
     auto zero = as_set(std::move(changes.zero));
     zero = unite(zero, as_set(std::move(changes.gone)));
-    if (rest_follows_) pages = subtract(pages, name_late(member, *maps, pages));
-    GHOST_TRY(send_runs(LiveMessageType::zero, member, subtract(zero, member.late)));
-    GHOST_TRY(send_runs(LiveMessageType::missing, member, member.late));
+    if (rest_follows_) pages = subtract(pages, name_deferred(member, *maps, pages));
+    GHOST_TRY(send_runs(LiveMessageType::zero, member, subtract(zero, member.deferred)));
+    GHOST_TRY(send_runs(LiveMessageType::missing, member, member.deferred));
     GHOST_TRY(send_pages(member, unite(pages, copies)));
     lap(stats.send);
     return {};
 }
 
 // What of the pages is to follow: all but the main thread's stack, which is used at once.
-PageRuns Source::name_late(Member& member, const OwnMappings& maps, const PageRuns& pages) {
+PageRuns Source::name_deferred(Member& member, const OwnMappings& maps, const PageRuns& pages) {
     PageRuns memory;
     for (const auto& map : maps.list)
         if (map.kind == own_memory) memory.push_back({map.start, map.end - map.start});
     make_set(memory);
-    auto late = intersect(pages, memory);
-    if (request_.order == PageOrder::hybrid && bytes_of(late) < late_worth) late.clear();
-    late = intersect(in_pieces(std::move(late), late_pieces), memory);
-    member.late = subtract(late, member.used_at_once);
-    out_.stats.late_bytes += bytes_of(member.late);
-    return member.late;
+    auto deferred = intersect(pages, memory);
+    if (request_.order == PageOrder::hybrid && bytes_of(deferred) < deferred_worth)
+        deferred.clear();
+    deferred = intersect(in_pieces(std::move(deferred), deferred_pieces), memory);
+    member.deferred = subtract(deferred, member.used_at_once);
+    out_.stats.deferred_bytes += bytes_of(member.deferred);
+    return member.deferred;
 }
 
 // Everything stands. Sends what is left, and gets the target's type.
@@ -577,8 +578,8 @@ Status Source::frozen(PtraceSession& session, int64_t begin) {
     }
     lap(stats.files);
     GHOST_TRY(link_.send(LiveMessageType::last));
-    round_bytes_ = stats.late_bytes = 0;
-    for (auto& member : members_) member.late.clear();
+    round_bytes_ = stats.deferred_bytes = 0;
+    for (auto& member : members_) member.deferred.clear();
     GHOST_TRY(send_state(session));
     lap(stats.state);
     for (auto& member : members_) GHOST_TRY(send_last(member, mark));
@@ -623,7 +624,7 @@ Status Source::commit(PtraceSession& session, int64_t begin) {
         stats.target_state = times->front().state;
         stats.target_release = times->front().release;
     }
-    if (stats.late_bytes > 0) {
+    if (stats.deferred_bytes > 0) {
         // Without its pages the copy is nothing: they have to outlive this process.
         keep_stopped(session);
         out_.outcome = LiveOutcome::stranded;
@@ -640,19 +641,19 @@ Status Source::serve_page(const LiveLink::Message& wanted) {
     for (auto& member : members_) {
         if (member.inner != wanted.head.inner_pid) continue;
         if (runs->size() != 1 || runs->front().bytes > batch_bytes ||
-            bytes_of(intersect(*runs, member.late)) != runs->front().bytes)
+            bytes_of(intersect(*runs, member.deferred)) != runs->front().bytes)
             return wanted.damaged();
         const PagePiece piece{runs->front().start, runs->front().bytes, buffer_.data()};
         GHOST_TRY(read_pages(member.pid, {&piece, 1}, Vanished::is_error));
         out_.stats.served_bytes += piece.bytes;
-        return link_.send(LiveMessageType::late, member.inner, 1, 0,
+        return link_.send(LiveMessageType::deferred, member.inner, 1, 0,
                           {{runs->data(), sizeof(PageRun)}, {buffer_.data(), bytes_of(*runs)}});
     }
     return wanted.damaged();
 }
 
 // The copy runs; the original stands, and has the pages.
-Status Source::serve_late() {
+Status Source::serve_deferred() {
     const RealtimePriority urgent;  // somebody waits for a page
     const int64_t begin = monotonic_us();
     at_point("source: pages follow");
@@ -662,13 +663,13 @@ Status Source::serve_late() {
         if (message->type() == LiveMessageType::want) {
             GHOST_TRY(serve_page(*message));
         } else if (message->type() == LiveMessageType::complete) {
-            auto said = message->list<LateStats>();
+            auto said = message->list<DeferredStats>();
             if (!said || said->size() != 1) return message->damaged();
             out_.stats.faults = said->front().faults;
             out_.stats.demand_bytes = said->front().demand_bytes;
             out_.stats.longest_fault = said->front().longest_us;
-            out_.stats.late = monotonic_us() - begin;
-            out_.stats.bytes += out_.stats.late_bytes;
+            out_.stats.deferred = monotonic_us() - begin;
+            out_.stats.bytes += out_.stats.deferred_bytes;
             out_.outcome = LiveOutcome::moved;
             at_point("source: moved");
             return kill_tree(request_.root);
@@ -720,7 +721,7 @@ Status Source::attempt() {
     if (!rest_follows_) GHOST_TRY(converge());
     at_point("source: converged");
     GHOST_TRY(last_stop());
-    return out_.outcome == LiveOutcome::stranded ? serve_late() : Status();
+    return out_.outcome == LiveOutcome::stranded ? serve_deferred() : Status();
 }
 
 LiveExport Source::run() {

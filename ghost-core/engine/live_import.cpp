@@ -38,7 +38,7 @@ constexpr int64_t hold_limit_us = 2000000;
 constexpr size_t pieces_at_once = 512;     // process_vm_writev(2) takes 1024
 constexpr uint64_t small_bytes = 1 << 16;  // less is zeroed faster by writing than by a call
 constexpr uint64_t page_bytes = 4096;
-constexpr uint64_t late_step = 256 << 10;  // asked for at once, at most; live_export limits it
+constexpr uint64_t deferred_step = 256 << 10;  // asked for at once, at most; live_export limits it
 constexpr uint64_t map_flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
 
 struct FailedRun {
@@ -72,14 +72,14 @@ struct Copy {
     OwnMappings maps;
     std::vector<OpenFile> files;
     std::vector<ThreadState> threads;  // as they are to go on
-    PageRuns late;                     // pages that follow
+    PageRuns deferred;                 // pages that follow
     std::vector<OpenFile> new_files;
 };
 
 // The pages that the source's tree has and ours has not. The link is theirs once it is open.
-class LatePages : public PageProvider {
+class DeferredPages : public PageProvider {
   public:
-    explicit LatePages(LiveLink& link) : link_(link) {}
+    explicit DeferredPages(LiveLink& link) : link_(link) {}
     void add(int inner_pid, const PageRuns& pages) { pages_[inner_pid] = pages; }
     const std::map<int, PageRuns>& all() const { return pages_; }
     // Until one of these whoever wants a page waits.
@@ -91,9 +91,9 @@ class LatePages : public PageProvider {
         return found == pages_.end() ? PageRuns() : found->second;
     }
     Status read(int inner_pid, const PageRun& run, char* to) override {
-        for (uint64_t done = 0; done < run.bytes; done += late_step)
+        for (uint64_t done = 0; done < run.bytes; done += deferred_step)
             GHOST_TRY(fetch(inner_pid,
-                            {run.start + done, std::min<uint64_t>(run.bytes - done, late_step)},
+                            {run.start + done, std::min<uint64_t>(run.bytes - done, deferred_step)},
                             to + done));
         return {};
     }
@@ -110,7 +110,7 @@ class LatePages : public PageProvider {
         changed_.wait(lock, [this] { return state_ != Link::others; });
         if (state_ == Link::closed) return make_error(Code::refused, "post-copy: given up");
         GHOST_TRY(link_.send(LiveMessageType::want, inner_pid, 1, 0, {{&run, sizeof run}}));
-        auto answer = link_.expect(LiveMessageType::late);
+        auto answer = link_.expect(LiveMessageType::deferred);
         if (!answer) return answer.error();
         auto which = answer->list<PageRun>();
         if (!which || which->size() != 1 || !(which->front() == run) ||
@@ -155,7 +155,7 @@ class Target {
     Status settle_files(Copy& copy);
     Status release();
     Status make_room(Copy& copy);
-    Status fill_late();
+    Status fill_deferred();
     void let_clocks_pass() const;
     void write_runs(Copy& copy, const PageRun* runs, size_t count, const char* contents);
     void write_by_force(Copy& copy, const PageRun& run, const char* contents);
@@ -172,10 +172,10 @@ class Target {
     std::optional<PtraceSession> session_;
     std::map<int, Copy> copies_;
     std::vector<FailedRun> failed_;
-    bool may_be_late_ = false;
+    bool may_be_deferred_ = false;
     std::optional<FaultKeeper> keeper_;
     // Of pages that follow, from settle() on.
-    std::unique_ptr<LatePages> late_;
+    std::unique_ptr<DeferredPages> deferred_;
     std::unique_ptr<PostCopy> post_copy_;
     bool last_ = false;  // what comes now is the last state, and has to fit
     std::optional<RealtimePriority> realtime_;
@@ -196,7 +196,7 @@ Status Target::ask_clocks() {
         const int64_t trip = now_ns(CLOCK_MONOTONIC) - monotonic;
         auto sample = answer->list<ClockSample>();
         if (!sample || sample->size() != 1) return answer->damaged();
-        may_be_late_ = answer->head.number != 0;
+        may_be_deferred_ = answer->head.number != 0;
         if (trip >= best) continue;
         best = trip;
         // Its answer was given between 0 and `trip` after ours was read.
@@ -219,7 +219,7 @@ Status Target::hold() {
     }
     importer->set_clocks(shift_.monotonic_ns, shift_.boottime_ns);
     importer->take_time();
-    if (may_be_late_) importer->keep_userfaults();
+    if (may_be_deferred_) importer->keep_userfaults();
     auto held = importer->hold(request_.criu, inherit, request_.progress);
     if (!held) return held.error();
     held_ = *held;
@@ -234,14 +234,15 @@ Status Target::grasp() {
     const auto offsets = tree_offsets(held_.root);
     lag_ns_ = std::max(shift_.monotonic_ns - offsets.monotonic_ns,
                        shift_.boottime_ns - offsets.boottime_ns);
-    // It stays hurried (stopped_tree.hpp) until it goes: it has to answer our calls at once.
+    // It keeps its raised priority (stopped_tree.hpp) until it goes: it has to answer our calls at
+    // once.
     auto session =
         PtraceSession::take(held_.root, PtraceSession::numbers(held_.root), hold_limit_us);
     if (!session) return session.error();
     session_.emplace(std::move(*session));
     GHOST_TRY(session_->end_with_us());
     GHOST_TRY(session_->unstop());
-    if (may_be_late_) {
+    if (may_be_deferred_) {
         auto keeper = FaultKeeper::start(held_.root);
         if (!keeper) return keeper.error();
         keeper_.emplace(std::move(*keeper));
@@ -268,9 +269,9 @@ void Target::drop() {
     if (session_) session_->kill_tree();
     session_.reset();
     destroy_tree(held_);
-    if (late_) late_->close();
+    if (deferred_) deferred_->close();
     post_copy_.reset();
-    late_.reset();
+    deferred_.reset();
     keeper_.reset();
     failed_.clear();
     last_ = false;
@@ -480,23 +481,23 @@ Status Target::settle_files(Copy& copy) {
 // The pages that follow are missing from now on: who touches one waits for it. Nothing of them may
 // be touched before somebody answers.
 Status Target::make_room(Copy& copy) {
-    if (copy.late.empty()) return {};
+    if (copy.deferred.empty()) return {};
     const auto found = held_.userfaults->find(copy.process->inner);
     if (found == held_.userfaults->end())
         return make_error(Code::unsupported, "post-copy: a process has no userfaultfd");
-    for (const auto& run : copy.late)
+    for (const auto& run : copy.deferred)
         GHOST_TRY(call(copy, "empty", SYS_madvise, run.start, run.bytes, MADV_DONTNEED));
     for (const auto& map : copy.maps.list) {
         const PageRuns area = {{map.start, map.end - map.start}};
-        if (intersect(area, copy.late).empty()) continue;
+        if (intersect(area, copy.deferred).empty()) continue;
         uffdio_register request{};
         request.range = {map.start, map.end - map.start};
         request.mode = UFFDIO_REGISTER_MODE_MISSING;
         if (ioctl(found->second.get(), UFFDIO_REGISTER, &request) != 0)
             return sys_error(fmt::format("post-copy: leave memory at {:#x} missing", map.start));
     }
-    if (!late_) late_ = std::make_unique<LatePages>(link_);
-    late_->add(copy.process->inner, copy.late);
+    if (!deferred_) deferred_ = std::make_unique<DeferredPages>(link_);
+    deferred_->add(copy.process->inner, copy.deferred);
     return {};
 }
 
@@ -519,9 +520,9 @@ Status Target::settle() {
             GHOST_TRY(session_->set_state(thread, *state));
         }
     }
-    if (!late_) return {};
-    post_copy_ = std::make_unique<PostCopy>(*late_);
-    for (const auto& [inner, pages] : late_->all())
+    if (!deferred_) return {};
+    post_copy_ = std::make_unique<PostCopy>(*deferred_);
+    for (const auto& [inner, pages] : deferred_->all())
         post_copy_->add(inner, std::move((*held_.userfaults)[inner]));
     return post_copy_->watched_by(*keeper_);
 }
@@ -590,13 +591,13 @@ Status Target::release() {
         !told.ok())
         log::warning("live: the tree runs, the source could not be told: {}",
                      told.error().message());
-    return late_ ? fill_late() : Status();
+    return deferred_ ? fill_deferred() : Status();
 }
 
 // The tree runs; what it lacks is brought. If that fails it is ended: it could only stand still.
-Status Target::fill_late() {
+Status Target::fill_deferred() {
     at_point("target: pages follow");
-    late_->open();
+    deferred_->open();
     post_copy_->all_there();
     auto status = post_copy_->wait();
     if (!status.ok()) {
@@ -608,7 +609,7 @@ Status Target::fill_late() {
     const auto stats = post_copy_->stats();
     out_.bytes += stats.demand_bytes + stats.background_bytes;
     at_point("target: complete");
-    LateStats said{stats.faults, stats.demand_bytes, stats.longest_us};
+    DeferredStats said{stats.faults, stats.demand_bytes, stats.longest_us};
     if (auto told = link_.send(LiveMessageType::complete, 0, 1, 0, {{&said, sizeof said}});
         !told.ok())
         log::warning("live: the tree is whole, the source could not be told: {}",
@@ -633,9 +634,9 @@ Result<Target::Next> Target::serve() {
         case LiveMessageType::missing: {
             const auto found = copies_.find(message->head.inner_pid);
             auto runs = message->list<PageRun>();
-            if (found == copies_.end() || !runs || !last_ || !may_be_late_)
+            if (found == copies_.end() || !runs || !last_ || !may_be_deferred_)
                 return message->damaged();
-            found->second.late.insert(found->second.late.end(), runs->begin(), runs->end());
+            found->second.deferred.insert(found->second.deferred.end(), runs->begin(), runs->end());
             return Next::go_on;
         }
         case LiveMessageType::sync:
@@ -645,7 +646,7 @@ Result<Target::Next> Target::serve() {
             last_ = true;
             frozen_at_us_ = monotonic_us();
             times_ = {};
-            for (auto& [inner, copy] : copies_) copy.late.clear();
+            for (auto& [inner, copy] : copies_) copy.deferred.clear();
             return Next::go_on;
         case LiveMessageType::settled: {
             const int64_t begin = monotonic_us();

@@ -34,7 +34,7 @@ enum class LiveMessageType : uint32_t {
     commit,     // go on with it
     anew,       // end what is held; another ghost follows
     give_up,    // end what is held; nothing follows; payload: why
-    late,       // of a process: contents of the PageRun that was wanted, the first of the payload
+    deferred,   // of a process: contents of the PageRun that was wanted, the first of the payload
     // target to source
     ask_clock,
     held,    // the tree is there
@@ -42,7 +42,7 @@ enum class LiveMessageType : uint32_t {
     ready,
     released,  // payload: ReleaseTimes
     want,      // of a process: one PageRun, of what was missing
-    complete,  // payload: LateStats; all pages are there
+    complete,  // payload: DeferredStats; all pages are there
     refused,   // payload: why; what was held is gone
 };
 
@@ -68,7 +68,7 @@ struct ReleaseTimes {
     int64_t mappings = 0, pages = 0, state = 0, release = 0;  // µs
 };
 
-struct LateStats {
+struct DeferredStats {
     uint64_t faults = 0, demand_bytes = 0;
     int64_t longest_us = 0;
 };

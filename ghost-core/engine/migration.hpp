@@ -145,7 +145,7 @@ class Importer {
     void keep_userfaults();
 
     // Nobody stands still for this: hold() takes no processor from those that run here
-    // (urgent.hpp).
+    // (realtime_priority.hpp).
     void take_time();
 
     // Makes the tree: all memory in, all checksums right, every task stopped. May be called before

@@ -264,7 +264,7 @@ void CopyBeforeWrite::save_first(const Fault& fault) {
             fail(done.error());
             return let_through(fault);
         }
-        hurried_ +=
+        faulted_ +=
             bytes_of(cut(process.contents, process.windows[at].start, process.windows[at].end()));
     }
     if (unprotect(process, process.windows[at]) == Answer::later)

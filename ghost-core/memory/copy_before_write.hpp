@@ -74,7 +74,7 @@ class CopyBeforeWrite {
 
     uint64_t bytes() const { return bytes_; }  // of contents to be saved
     // Of those, what was copied because somebody was about to write there.
-    uint64_t hurried() const { return hurried_; }
+    uint64_t faulted() const { return faulted_; }
 
   private:
     enum class Mode {
@@ -128,7 +128,7 @@ class CopyBeforeWrite {
     std::vector<Fault> again_;    // the memory map was changing
     std::optional<Error> failure_;
     std::atomic<bool> failed_ = false, stopping_ = false;
-    std::atomic<uint64_t> hurried_ = 0;
+    std::atomic<uint64_t> faulted_ = 0;
     uint64_t bytes_ = 0;
     std::thread thread_;
 };

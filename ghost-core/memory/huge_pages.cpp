@@ -124,7 +124,8 @@ void HugePages::start() {
     if (empty() || thread_.joinable() || are_unwanted()) return;
     thread_ = std::jthread([this](const std::stop_token& stop) {
         const sched_param none = lowest_of(SCHED_OTHER);
-        sched_setscheduler(0, SCHED_OTHER, &none);  // whoever begins this may be in a hurry
+        // Whoever begins this may have a raised priority.
+        sched_setscheduler(0, SCHED_OTHER, &none);
         for (const auto& process : processes_)
             make_all_huge(stop, process.pidfd.get(), process.memory);
     });

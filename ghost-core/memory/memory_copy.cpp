@@ -28,14 +28,14 @@ Result<MemoryMap> map_of(pid_t pid, const MemoryCopy::Maps& maps) {
 }  // namespace
 
 void MemoryCopy::begin(bool since_last, Space* into) {
-    behind_.reset();
+    deferred_.reset();
     own_.reset();
     space_ = into != nullptr ? into : &own_;
     for (auto process = processes_.begin(); process != processes_.end();) {
         auto& [inner, copy] = *process;
         copy.store.clear();
         copy.zero.clear();
-        copy.behind = false;
+        copy.deferred = false;
         const bool kept = since_last && copy.tracker && copy.tracker->is_current();
         if (!kept && copy.tracker) copy.tracker->release();
         process = kept ? std::next(process) : processes_.erase(process);
@@ -148,7 +148,7 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent,
         PageRuns now;    // what is not, or was not
     };
     std::vector<Work> works;
-    std::vector<Armed> behind;
+    std::vector<Armed> deferred;
     std::map<ProcessCopy*, PageChanges> changes;
     std::vector<std::unique_ptr<PageScan>> scans;
     for (const auto& name : processes) {
@@ -157,13 +157,13 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent,
         process.pid = name.pid;
         process.guards.clear();
         auto& of = changes[&process];
-        auto scan = PageScan::open(name.pid, process.behind ? PageScan::Protection::notifying
-                                                            : PageScan::Protection::asynchronous);
+        auto scan = PageScan::open(name.pid, process.deferred ? PageScan::Protection::notifying
+                                                              : PageScan::Protection::asynchronous);
         // One that is just ending has no memory any more; nothing makes it stand.
         const bool ended = !scan.ok() && scan.error().code == Code::not_found;
         if (!scan && !ended) return scan.error();
-        if ((!process.tracker && !process.behind) || ended) {
-            process.behind = false;
+        if ((!process.tracker && !process.deferred) || ended) {
+            process.deferred = false;
             process.known.clear();
             process.zero.clear();
             process.store.clear();
@@ -174,16 +174,16 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent,
         if (!map) return map.error();
         for (const auto& area : map->others)
             works.push_back({&process, scans.back().get(), {}, area});
-        if (process.behind) {
+        if (process.deferred) {
             Armed one{name.inner_pid, &process, {}, {}};
             for (const auto& area : map->ours)
-                if (behind_->is_armed(name.inner_pid, area))
+                if (deferred_->is_armed(name.inner_pid, area))
                     one.areas.push_back(area);
                 else
                     one.now.push_back(area);
             for (auto& part : Tracker::parts(one.areas, process.known, of.gone))
                 works.push_back({&process, scans.back().get(), std::move(part), {}});
-            behind.push_back(std::move(one));
+            deferred.push_back(std::move(one));
             continue;
         }
         if (!process.tracker) {
@@ -206,20 +206,20 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent,
         all.guards.insert(all.guards.end(), found.guards.begin(), found.guards.end());
         return {};
     }));
-    for (auto& one : behind)
+    for (auto& one : deferred)
         GHOST_TRY(protect(one.inner, one.areas, changes[one.process], one.now, urgent));
     for (auto& [process, found] : changes) {
         make_set(found.guards);
         process->guards = std::move(found.guards);
-        if (!process->behind) GHOST_TRY(take_in(*process, found));
+        if (!process->deferred) GHOST_TRY(take_in(*process, found));
     }
-    for (auto& one : behind) {
+    for (auto& one : deferred) {
         auto& found = changes[one.process];
         make_set(found.written);
         const auto now = intersect(found.written, one.now);
         GHOST_TRY(take_in(*one.process, found, now));
-        behind_->save(one.inner, subtract(subtract(one.process->known, one.process->zero), now),
-                      one.areas, one.process->store);
+        deferred_->save(one.inner, subtract(subtract(one.process->known, one.process->zero), now),
+                        one.areas, one.process->store);
     }
     return {};
 }
@@ -239,8 +239,9 @@ Status MemoryCopy::protect(int inner_pid, PageRuns& areas, PageChanges& changes,
                 runs.back().bytes = run.end() - runs.back().start;
             else
                 runs.push_back(run);
-        same[i] = std::all_of(runs.begin(), runs.end(),
-                              [&](const PageRun& run) { return behind_->protect(inner_pid, run); });
+        same[i] = std::all_of(runs.begin(), runs.end(), [&](const PageRun& run) {
+            return deferred_->protect(inner_pid, run);
+        });
         return {};
     }));
     PageRuns kept;
@@ -248,7 +249,7 @@ Status MemoryCopy::protect(int inner_pid, PageRuns& areas, PageChanges& changes,
     areas = std::move(kept);
     std::vector<PageScan::Found> found;
     for (const auto& area : now) {
-        GHOST_TRY(behind_->scan(inner_pid).present(area, found));
+        GHOST_TRY(deferred_->scan(inner_pid).present(area, found));
         changes.gone.push_back(area);
     }
     make_set(now);
@@ -269,18 +270,18 @@ Result<MemoryCopy::Round> MemoryCopy::finish(std::span<const ProcessName> proces
     });
     // In the failure of anything below nobody may be left waiting.
     struct Held {
-        CopyBeforeWrite* behind;
+        CopyBeforeWrite* deferred;
         ~Held() {
-            if (behind != nullptr) behind->give_up();
+            if (deferred != nullptr) deferred->give_up();
         }
-    } held{behind_.get()};
-    if (behind_) behind_->hold();
+    } held{deferred_.get()};
+    if (deferred_) deferred_->hold();
     GHOST_TRY(look(processes, urgent, maps));
     out.scan_us = monotonic_us() - begin;
     out.bytes = batched_;
     GHOST_TRY(read_changes(Vanished::is_error, urgent));
-    if (behind_) behind_->go();
-    held.behind = nullptr;
+    if (deferred_) deferred_->go();
+    held.deferred = nullptr;
     out.us = monotonic_us() - begin;
     return out;
 }
@@ -311,7 +312,7 @@ void MemoryCopy::name_huge(HugePages& out) const {
 }
 
 void MemoryCopy::leave() {
-    if (behind_) behind_->give_up();
+    if (deferred_) deferred_->give_up();
     for (auto& [inner, process] : processes_) process.store.clear();
     space_ = &own_;
 }
@@ -324,7 +325,7 @@ Status MemoryCopy::defer() {
         if (!userfault) return userfault.error();
         userfaults[inner] = std::move(*userfault);
     }
-    behind_ = std::make_unique<CopyBeforeWrite>();
+    deferred_ = std::make_unique<CopyBeforeWrite>();
     for (auto& [inner, userfault] : userfaults) {
         auto& process = processes_[inner];
         process.tracker->release();
@@ -332,8 +333,8 @@ Status MemoryCopy::defer() {
         process.known.clear();
         process.zero.clear();
         PageChanges there;
-        auto armed = behind_->arm(inner, process.pid, std::move(userfault), workers_, there);
-        process.behind = armed.ok();
+        auto armed = deferred_->arm(inner, process.pid, std::move(userfault), workers_, there);
+        process.deferred = armed.ok();
         if (!armed.ok()) {
             process.untracked = armed.error();
             process.store.clear();
@@ -347,16 +348,16 @@ Status MemoryCopy::defer() {
 }
 
 Status MemoryCopy::complete() {
-    return behind_->copy_rest(workers_, watch_);
+    return deferred_->copy_rest(workers_, watch_);
 }
 
-MemoryCopy::Behind MemoryCopy::behind() const {
-    if (!behind_) return {};
-    return {behind_->bytes(), behind_->hurried()};
+MemoryCopy::Deferred MemoryCopy::deferred() const {
+    if (!deferred_) return {};
+    return {deferred_->bytes(), deferred_->faulted()};
 }
 
 void MemoryCopy::release() {
-    behind_.reset();
+    deferred_.reset();
     for (auto& [inner, process] : processes_) {
         if (process.tracker) process.tracker->release();
         process.tracker.reset();

@@ -34,7 +34,7 @@ struct ProcessCopy {
     PageStore store;  // of those: changed, with their contents
     std::optional<Tracker> tracker;
     std::optional<Error> untracked;  // why there is none
-    bool behind = false;             // is copied when it runs again
+    bool deferred = false;           // is copied when it runs again
 };
 
 // One thread. After any failure: release(), or begin(false) and anew.
@@ -78,16 +78,16 @@ class MemoryCopy {
     // write first. They are not tracked afterwards. After an error nothing has changed,
     // unless is_deferred(): then this copy comes to nothing.
     Status defer();
-    bool is_deferred() const { return behind_ != nullptr; }
+    bool is_deferred() const { return deferred_ != nullptr; }
     // busy: they gave memory back before it was copied; another copy, without defer(), may succeed.
     Status complete();
     // What complete() did: bytes of contents, and those of them that were about to be written.
-    struct Behind {
-        uint64_t bytes = 0, hurried = 0;
+    struct Deferred {
+        uint64_t bytes = 0, faulted = 0;
     };
-    Behind behind() const;
+    Deferred deferred() const;
     // Ends what defer() began. Any thread, while nothing else is called.
-    void end_deferring() { behind_.reset(); }
+    void end_deferring() { deferred_.reset(); }
 
     const std::map<int, ProcessCopy>& processes() const { return processes_; }
     // What of their memory was in huge pages when it was first looked at.
@@ -123,7 +123,7 @@ class MemoryCopy {
     Watch watch_;
     std::vector<Batch> batches_;  // to be read in this round
     uint64_t batched_ = 0;
-    std::unique_ptr<CopyBeforeWrite> behind_;
+    std::unique_ptr<CopyBeforeWrite> deferred_;
 };
 
 }  // namespace ghost::core

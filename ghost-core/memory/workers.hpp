@@ -29,10 +29,10 @@ class Workers {
     // first error ends it: numbers not begun then are left out.
     Status each(size_t count, const std::function<Status(size_t)>& work);
 
-    // Its threads (not the caller's) run in SCHED_RR until calm(): somebody stands and waits for
-    // what they do. Without the privilege nothing changes.
-    void hurry() { change_class(SCHED_RR); }
-    void calm() { change_class(SCHED_OTHER); }
+    // Its threads (not the caller's) run in SCHED_RR until lower_priority(): somebody stands and
+    // waits for what they do. Without the privilege nothing changes.
+    void raise_priority() { change_class(SCHED_RR); }
+    void lower_priority() { change_class(SCHED_OTHER); }
 
     unsigned count() const { return static_cast<unsigned>(threads_.size()) + 1; }
 

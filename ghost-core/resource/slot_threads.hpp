@@ -29,9 +29,9 @@ class SlotThreads {
     void wait(size_t slot);
     void wait_all();
     // From now on the threads go before the calling thread where that has a real-time class
-    // (urgent.hpp), and are ordinary ones where it has none: for jobs that only wait for a device.
-    // In the ordinary class what comes next is not begun before all urgent threads rest. Without
-    // the privilege nothing changes.
+    // (realtime_priority.hpp), and are ordinary ones where it has none: for jobs that only wait for
+    // a device. In the ordinary class what comes next is not begun before all urgent threads rest.
+    // Without the privilege nothing changes.
     void go_before_caller();
 
   private:

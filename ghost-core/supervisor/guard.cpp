@@ -76,16 +76,16 @@ void kill_workers_of(const std::string& folder) {
 // The guard's own process.
 class Watch {
   public:
-    Watch(int connection, pid_t parent_group, Fd above, Guard::Charge charge)
-        : connection_(connection), above_(std::move(above)), charge_(std::move(charge)) {
+    Watch(int connection, pid_t parent_group, Fd above, Guard::Config config)
+        : connection_(connection), above_(std::move(above)), config_(std::move(config)) {
         prctl(PR_SET_NAME, "ghost-guard");
         setpgid(0, 0);
-        watch(charge_.root);
+        watch(config_.root);
         sigset_t set;
         sigemptyset(&set);
         sigaddset(&set, SIGCHLD);
         signals_.reset(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-        if (!charge_.stops) return;
+        if (!config_.stops) return;
         sentinel_ = fork();
         if (sentinel_ == 0) be_sentinel(parent_group);
     }
@@ -106,14 +106,14 @@ class Watch {
 
   private:
     void watch(pid_t root) {
-        charge_.root = root;
+        config_.root = root;
         root_fd_ = root > 0 ? open_pidfd(root) : Fd();
     }
 
     // A runtime ends a job by SIGTERM and a second later SIGKILL; a parent that got no processor in
     // between has said nothing of it. Its own ends next, and without that nobody adopts the tree.
     void stay_with_root() {
-        const bool adopted = orphaned_ && charge_.duty == Guard::Duty::leave;
+        const bool adopted = orphaned_ && config_.duty == Guard::Duty::leave;
         if (!adopted || !root_fd_.valid() || !above_.valid()) return;
         while (!process_ended(root_fd_) && !process_ended(above_)) {
             pollfd p[2] = {{root_fd_.get(), POLLIN, 0}, {above_.get(), POLLIN, 0}};
@@ -135,7 +135,7 @@ class Watch {
                 sentinel_ = 0;
                 return;
             }
-            pid_t program = charge_.root > 0 ? program_of(charge_.root) : 0;
+            pid_t program = config_.root > 0 ? program_of(config_.root) : 0;
             if (program > 0) kill(-program, SIGSTOP);
         }
     }
@@ -149,27 +149,27 @@ class Watch {
             parent_died();
             return false;
         }
-        if (packet.what == 'd') charge_.duty = static_cast<Guard::Duty>(packet.number);
-        if (packet.what == 'f') charge_.folder = packet.text;
+        if (packet.what == 'd') config_.duty = static_cast<Guard::Duty>(packet.number);
+        if (packet.what == 'f') config_.folder = packet.text;
         if (packet.what == 'w') watch(static_cast<pid_t>(packet.number));
         return packet.what != 'q';
     }
 
     void parent_died() {
         orphaned_ = true;
-        const bool ends = charge_.duty == Guard::Duty::kill;
-        if (ends || (charge_.duty == Guard::Duty::leave && process_ended(above_))) kill_root();
-        if (charge_.duty == Guard::Duty::resume && charge_.root > 0)
-            (void)resume_tree(charge_.root);  // nobody is there to hear why not
-        if (charge_.folder.empty()) return;
-        if (ends) kill_workers_of(charge_.folder);
+        const bool ends = config_.duty == Guard::Duty::kill;
+        if (ends || (config_.duty == Guard::Duty::leave && process_ended(above_))) kill_root();
+        if (config_.duty == Guard::Duty::resume && config_.root > 0)
+            (void)resume_tree(config_.root);  // nobody is there to hear why not
+        if (config_.folder.empty()) return;
+        if (ends) kill_workers_of(config_.folder);
         std::error_code ignored;
-        std::filesystem::remove_all(charge_.folder, ignored);
+        std::filesystem::remove_all(config_.folder, ignored);
     }
 
     int connection_;
     Fd above_;  // pidfd of the parent's parent
-    Guard::Charge charge_;
+    Guard::Config config_;
     Fd signals_, root_fd_;
     pid_t sentinel_ = 0;
     bool orphaned_ = false;  // the parent has died
@@ -177,7 +177,7 @@ class Watch {
 
 // Nothing of the parent may stay open here: others wait for the end of a rank's output.
 [[noreturn]] void be_guard(int connection, pid_t parent_group, pid_t above,
-                           const Guard::Charge& charge) {
+                           const Guard::Config& config) {
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, nullptr);
@@ -185,7 +185,7 @@ class Watch {
     syscall(SYS_close_range, 4u, ~0u, 0u);
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int i = 0; i < 3; ++i) dup2(null, i);
-    Watch(3, parent_group, open_pidfd(above), charge).run();
+    Watch(3, parent_group, open_pidfd(above), config).run();
     _exit(0);
 }
 
@@ -198,7 +198,7 @@ Guard& Guard::operator=(Guard&& other) noexcept {
     return *this;
 }
 
-Result<Guard> Guard::start(const Charge& charge) {
+Result<Guard> Guard::start(const Config& config) {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
         return sys_error("make a socket pair for the guard");
@@ -207,7 +207,7 @@ Result<Guard> Guard::start(const Charge& charge) {
     const pid_t group = getpgrp(), above = getppid();
     pid_t pid = fork();
     if (pid < 0) return sys_error("start the guard");
-    if (pid == 0) be_guard(theirs.get(), group, above, charge);
+    if (pid == 0) be_guard(theirs.get(), group, above, config);
     Guard out;
     out.fd_ = std::move(ours);
     out.pid_ = pid;

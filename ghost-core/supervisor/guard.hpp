@@ -27,7 +27,7 @@ class Guard {
         resume,  // it goes on
         kill,    // it is ended
     };
-    struct Charge {
+    struct Config {
         Duty duty = Duty::leave;
         pid_t root = 0;           // the tree's first process; 0: none
         std::string folder = {};  // to remove; empty: none
@@ -40,7 +40,7 @@ class Guard {
     ~Guard() { stop(); }
 
     // Forks. No thread of this process may hold a lock that the child needs: call it early.
-    static Result<Guard> start(const Charge& charge);
+    static Result<Guard> start(const Config& config);
 
     void watch(pid_t root);
     void set_duty(Duty duty);

@@ -17,7 +17,7 @@ constexpr uint64_t ring_magic = 0x35474e495254454bULL;  // "KETRING5"
 // writer who is not being read.
 constexpr uint64_t turn_length = 64;
 constexpr uint64_t rewind_after = 2048;
-// Where it begins again: half a page from where most buffers begin (RingGeometry::aside).
+// Where it begins again: half a page from where most buffers begin (RingGeometry::stagger).
 constexpr uint64_t rewind_to = 2048;
 constexpr int required_seals = F_SEAL_SHRINK | F_SEAL_GROW;
 // What messages in turns use, of the lines and of the payload area: touched when the ring is made.
@@ -84,7 +84,7 @@ void RingMapping::touch() const {
     for (int direction = 0; direction < 2; direction++) {
         auto* const begin = reinterpret_cast<uint8_t*>(control(direction));
         const size_t rest = geometry_.direction_size() - geometry_.bytes;
-        madvise(begin, std::min(4096 + RingGeometry::aside + lines_ahead, rest),
+        madvise(begin, std::min(4096 + RingGeometry::stagger + lines_ahead, rest),
                 MADV_POPULATE_WRITE);
         const size_t part = std::min<size_t>(payload_ahead, geometry_.bytes);
         madvise(begin + rest, part, MADV_POPULATE_WRITE);
@@ -101,12 +101,12 @@ RingControl* RingMapping::control(int direction) const {
 
 RingLine* RingMapping::lines(int direction) const {
     return reinterpret_cast<RingLine*>(reinterpret_cast<uint8_t*>(control(direction)) + 4096 +
-                                       RingGeometry::aside);
+                                       RingGeometry::stagger);
 }
 
 uint8_t* RingMapping::payload(int direction) const {
     return reinterpret_cast<uint8_t*>(lines(direction) + geometry_.lines) + RingGeometry::behind +
-           RingGeometry::aside;
+           RingGeometry::stagger;
 }
 
 RingTx::RingTx(const RingMapping& map, int direction, const RingRx* answers)

@@ -78,9 +78,9 @@ struct RingGeometry {
     static constexpr size_t behind = most_run_on * sizeof(RingLine);
     // Before the first line and behind all of them: lines begin half a page from where most buffers
     // do: a load waits for an earlier store to the same place of another page.
-    static constexpr size_t aside = 2048;
+    static constexpr size_t stagger = 2048;
     size_t direction_size() const {
-        return 4096 + aside + size_t{lines} * sizeof(RingLine) + behind + aside + bytes;
+        return 4096 + stagger + size_t{lines} * sizeof(RingLine) + behind + stagger + bytes;
     }
     bool valid() const;
 };

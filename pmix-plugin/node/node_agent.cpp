@@ -81,7 +81,7 @@ void NodeAgent::Impl::stop() {
         if (slot.wrapper) slot.wrapper->close();
         if (slot.agent) slot.agent->close();
         if (slot.snap.early) slot.snap.early->close();
-        if (slot.is_urgent()) adapter_.hurry(false);
+        if (slot.is_urgent()) adapter_.raise_priority(false);
     }
     slots_.clear();
 }
@@ -248,7 +248,7 @@ bool NodeAgent::Impl::change(RankSlot& s, const auto& table, State& state, State
             fail(s, "state", why);
         return false;
     }
-    if (s.is_urgent() != before) adapter_.hurry(!before);
+    if (s.is_urgent() != before) adapter_.raise_priority(!before);
     return true;
 }
 
@@ -288,7 +288,7 @@ void NodeAgent::Impl::forget(RankId rank) {
     if (s->wrapper) s->wrapper->close();
     if (s->agent) s->agent->close();
     if (s->snap.early) s->snap.early->close();
-    if (s->is_urgent()) adapter_.hurry(false);
+    if (s->is_urgent()) adapter_.raise_priority(false);
     slots_.erase(rank);
 }
 

@@ -38,10 +38,10 @@ std::string complaint(const char* parameter, const std::string& value, const cha
 struct Rule {
     const char* name;
     const char* value;
-    const char* (*obstacle)(const std::string& users);
+    const char* (*refusal)(const std::string& users);
 };
 
-const char* btl_obstacle(const std::string& users) {
+const char* btl_refusal(const std::string& users) {
     if (is_exclusion(users)) return "the transports must be exactly self and kernet";
     const auto list = split(users, ',');
     if (!contains(list, "kernet")) return "only the kernet transport can follow a rank";
@@ -51,11 +51,11 @@ const char* btl_obstacle(const std::string& users) {
     return nullptr;
 }
 
-const char* pml_obstacle(const std::string& users) {
+const char* pml_refusal(const std::string& users) {
     return users == "ob1" ? nullptr : "only pml ob1 uses the kernet transport";
 }
 
-const char* osc_obstacle(const std::string& users) {
+const char* osc_refusal(const std::string& users) {
     const auto list = split(is_exclusion(users) ? users.substr(1) : users, ',');
     for (const char* bad : {"sm", "rdma", "ucx"})
         if (contains(list, bad) != is_exclusion(users))
@@ -63,25 +63,25 @@ const char* osc_obstacle(const std::string& users) {
     return nullptr;
 }
 
-const char* coll_obstacle(const std::string& users) {
+const char* coll_refusal(const std::string& users) {
     const auto list = split(is_exclusion(users) ? users.substr(1) : users, ',');
     return contains(list, "sm") == is_exclusion(users)
                ? nullptr
                : "collective component sm shares memory that cannot move";
 }
 
-const char* shmem_obstacle(const std::string& users) {
+const char* shmem_refusal(const std::string& users) {
     return users == "mmap" ? nullptr : "shared memory other than mmap cannot move";
 }
 
-const char* gds_obstacle(const std::string& users) {
+const char* gds_refusal(const std::string& users) {
     return users == "hash" ? nullptr : "PMIx's data store must be hash, others are shared memory";
 }
 
 constexpr Rule rules[] = {
-    {"OMPI_MCA_btl", "self,kernet", btl_obstacle}, {"OMPI_MCA_pml", "ob1", pml_obstacle},
-    {"OMPI_MCA_osc", "pt2pt", osc_obstacle},       {"OMPI_MCA_coll", "^sm", coll_obstacle},
-    {"OMPI_MCA_shmem", "mmap", shmem_obstacle},    {"PMIX_MCA_gds", "hash", gds_obstacle},
+    {"OMPI_MCA_btl", "self,kernet", btl_refusal}, {"OMPI_MCA_pml", "ob1", pml_refusal},
+    {"OMPI_MCA_osc", "pt2pt", osc_refusal},       {"OMPI_MCA_coll", "^sm", coll_refusal},
+    {"OMPI_MCA_shmem", "mmap", shmem_refusal},    {"PMIX_MCA_gds", "hash", gds_refusal},
 };
 
 // PMIx looks only into the folders of its parameter: ours goes in front of what is there.
@@ -98,8 +98,7 @@ void add_fork_agent(const GetEnv& get, const InstalledPaths& paths, JobSettings&
     const std::string name = "OMPI_MCA_orte_fork_agent";
     const auto users = get(name);
     if (users && *users != paths.wrapper) {
-        decided.obstacle =
-            complaint(name.c_str() + 9, *users, "ranks need ghost-wrapper as parent");
+        decided.refusal = complaint(name.c_str() + 9, *users, "ranks need ghost-wrapper as parent");
         return;
     }
     if (!paths.wrapper.empty()) decided.settings.push_back({name, paths.wrapper});
@@ -170,11 +169,11 @@ JobSettings decide(const GetEnv& get, const InstalledPaths& paths) {
             continue;
         }
         const char* parameter = rule.name + 9;  // without OMPI_MCA_ or PMIX_MCA_
-        if (const char* why = rule.obstacle(*users); why && decided.obstacle.empty())
-            decided.obstacle = complaint(parameter, *users, why);
+        if (const char* why = rule.refusal(*users); why && decided.refusal.empty())
+            decided.refusal = complaint(parameter, *users, why);
     }
     add_component_path(get, paths, decided);
-    if (decided.obstacle.empty()) add_fork_agent(get, paths, decided);
+    if (decided.refusal.empty()) add_fork_agent(get, paths, decided);
     return decided;
 }
 

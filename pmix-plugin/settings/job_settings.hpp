@@ -36,7 +36,7 @@ struct Setting {
 struct JobSettings {
     std::vector<Setting> settings;  // to be put into the environment, in place of any old value
     // Not empty: the user chose something that makes migration impossible (one sentence).
-    std::string obstacle;
+    std::string refusal;
 };
 
 // What is to be set in the environment of mpirun or a daemon. The user's own values are kept.

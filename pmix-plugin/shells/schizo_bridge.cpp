@@ -104,7 +104,7 @@ void set_stream_manager(unsigned job, void* env, ghost_set_fn set) {
 }
 
 // What stands against running this job with Ghost; "" if nothing does.
-std::string obstacle(State& s, bool decides, const char* version, const JobSettings& decided) {
+std::string refusal(State& s, bool decides, const char* version, const JobSettings& decided) {
     if (std::strncmp(version, "4.1.", 4) != 0)
         return std::string("this is Open MPI ") + version + ", Ghost knows only 4.1";
     if (!decides) return {};
@@ -114,7 +114,7 @@ std::string obstacle(State& s, bool decides, const char* version, const JobSetti
         auto list = kernet::filter::List::parse(filters_wanted());
         if (!list.ok()) why = "cannot " + list.error().message();
     }
-    return why.empty() ? decided.obstacle : why;
+    return why.empty() ? decided.refusal : why;
 }
 
 }  // namespace
@@ -142,7 +142,7 @@ const char* ghost_schizo_prepare(int decides, const char* component, const char*
         return s.message.c_str();
     }
     const JobSettings decided = decide(process_environment, s.paths);
-    if (std::string why = obstacle(s, decides, version, decided); !why.empty()) {
+    if (std::string why = refusal(s, decides, version, decided); !why.empty()) {
         switch_off(s, std::move(why));
         return s.message.c_str();
     }

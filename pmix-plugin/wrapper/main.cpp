@@ -163,8 +163,8 @@ int adopt(const Identity& who, const core::Signals& signals, core::Guard guard,
           ControlSocket control) {
     constexpr int limit_ms = 10'000;
     auto message = control.receive(limit_ms);
-    const auto word = message ? schema::decode<Adopt>(message->text) : message.error();
-    const pid_t root = word ? word->init : 0;
+    const auto order = message ? schema::decode<Adopt>(message->text) : message.error();
+    const pid_t root = order ? order->init : 0;
     auto tree = core::list_tree(root > 0 ? root : getpid());
     if (root <= 0 || !tree) {
         log::error("there is no rank to adopt");
@@ -175,7 +175,7 @@ int adopt(const Identity& who, const core::Signals& signals, core::Guard guard,
     rank_tree.root = root;
     rank_tree.adopted = true;
     rank_tree.stdio = Stdio::adopt(std::move(message->fds),
-                                   tree->size() > 1 ? (*tree)[1].pid : root, word->stdin_bytes);
+                                   tree->size() > 1 ? (*tree)[1].pid : root, order->stdin_bytes);
     rank_tree.guard = std::move(guard);
     rank_tree.control = std::move(control);
     rank_tree.mode = WrapperMode::adopt;

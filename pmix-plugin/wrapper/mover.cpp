@@ -123,10 +123,10 @@ void Mover::start_export(uint64_t seq) {
     carried_ = true;
     worker_.start([this, seq, request = std::move(request)]() -> Outgoing {
         const Identity& who = parts_.who;
-        auto obstacles =
+        auto refusals =
             core::check_movable(request.root, fmt::format("rank {}", who.rank), request.externals);
-        if (!obstacles) return who.failed(seq, "check", obstacles.error().message());
-        if (!obstacles->empty()) return who.failed(seq, "check", joined(*obstacles));
+        if (!refusals) return who.failed(seq, "check", refusals.error().message());
+        if (!refusals->empty()) return who.failed(seq, "check", joined(*refusals));
         worker_.uses(target_->fd());
         auto stats = core::export_tree(request, *target_, std::exchange(ahead_, std::nullopt));
         worker_.uses(-1);
@@ -152,7 +152,7 @@ void Mover::finished(const Outgoing& answer) {
     const bool connected = std::holds_alternative<Connected>(answer) && !off;
     if (!connected) drop_connection();
     if (off) {
-        if (change(S::idle)) resume(*std::exchange(last_word_, std::nullopt));
+        if (change(S::idle)) resume(*std::exchange(last_order_, std::nullopt));
         return;
     }
     const bool exported = std::holds_alternative<Exported>(answer);
@@ -162,25 +162,25 @@ void Mover::finished(const Outgoing& answer) {
     if (state_ == S::idle && std::exchange(carried_, false)) parts_.stdio.uncarry();
 }
 
-void Mover::call_off(const schema::Received& word) {
+void Mover::call_off(const schema::Received& order) {
     if (worker_.busy()) {
         if (!change(S::calling_off)) return;
-        last_word_ = word;
+        last_order_ = order;
         return worker_.interrupt();
     }
     if (!may(S::idle)) return;  // decided
     drop_connection();
-    if (change(S::idle)) resume(word);
+    if (change(S::idle)) resume(order);
 }
 
 // Also right for a tree that another wrapper left half exported, and for one that runs.
-void Mover::resume(const schema::Received& word) {
-    if (!word.is<Resume>()) return;  // cancelled: the tree was not touched
+void Mover::resume(const schema::Received& order) {
+    if (!order.is<Resume>()) return;  // cancelled: the tree was not touched
     if (Status done = core::resume_tree(parts_.root); !done) {
         log::error("{}", done.error().message());
     }
     if (std::exchange(carried_, false)) parts_.stdio.uncarry();
-    Status woken = wake_agent(parts_.root, word.as<Resume>().agent);
+    Status woken = wake_agent(parts_.root, order.as<Resume>().agent);
     if (!woken) log::warning("{}", woken.error().message());
 }
 

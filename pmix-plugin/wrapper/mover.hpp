@@ -80,8 +80,8 @@ class Mover {
     void connect(const Connect& where);
     core::ExportRequest request() const;
     void start_export(uint64_t seq);
-    void call_off(const schema::Received& word);
-    void resume(const schema::Received& word);
+    void call_off(const schema::Received& order);
+    void resume(const schema::Received& order);
     void die(uint64_t seq);
     void drop_connection();
     void finished(const Outgoing& answer);
@@ -94,10 +94,10 @@ class Mover {
     Worker worker_;
     core::WorkFolder folder_;
     std::unique_ptr<core::NetworkResource> target_;
-    std::optional<core::TreeDump> ahead_;        // waits for `export`, in folder_
-    std::vector<std::string> externals_;         // of it
-    std::optional<Connect> waiting_;             // to be done when the worker is free
-    std::optional<schema::Received> last_word_;  // Resume or Cancel while the worker was busy
+    std::optional<core::TreeDump> ahead_;         // waits for `export`, in folder_
+    std::vector<std::string> externals_;          // of it
+    std::optional<Connect> waiting_;              // to be done when the worker is free
+    std::optional<schema::Received> last_order_;  // Resume or Cancel while the worker was busy
     bool carried_ = false;
     std::optional<core::RealtimePriority> realtime_;  // as long as there is a move
 };

@@ -126,11 +126,11 @@ bool SnapshotJob::parents_are_there() const {
 }
 
 Status SnapshotJob::check(bool sockets) const {
-    auto obstacles = core::check_movable(tree_.root, fmt::format("rank {}", tree_.who.rank),
-                                         tree_.externals, sockets);
-    if (!obstacles) return obstacles.error();
-    if (obstacles->empty()) return {};
-    return make_error(Code::refused, fmt::format("{}", fmt::join(*obstacles, "; ")));
+    auto refusals = core::check_movable(tree_.root, fmt::format("rank {}", tree_.who.rank),
+                                        tree_.externals, sockets);
+    if (!refusals) return refusals.error();
+    if (refusals->empty()) return {};
+    return make_error(Code::refused, fmt::format("{}", fmt::join(*refusals, "; ")));
 }
 
 Status SnapshotJob::open() {
@@ -166,7 +166,7 @@ bool SnapshotJob::must_be_direct() const {
     return have < need;
 }
 
-Status SnapshotJob::wait_for_word(bool direct) {
+Status SnapshotJob::wait_for_order(bool direct) {
     (*say_)(SnapReady{order_.seq, direct, memory_, kind()});
     {
         std::unique_lock lock(mutex_);
@@ -268,7 +268,7 @@ void SnapshotJob::look_at_files() {
         log::warning("{}", files.error().message());
 }
 
-Json SnapshotJob::late_metadata() {
+Json SnapshotJob::final_metadata() {
     std::lock_guard lock(mutex_);
     return {{"stdio", stdio_}, {"agent", metadata_of(agent_)}, {"files", files_for_ghost(files_)}};
 }
@@ -288,9 +288,9 @@ Outgoing SnapshotJob::copied() {
     // All ranks of the node do rounds while the last one gets ready.
     const int64_t processors = std::max(1u, std::thread::hardware_concurrency());
     request.rest_us *= 1 + static_cast<int64_t>(order_.sharers) / processors;
-    request.wait_to_freeze = [this] { return wait_for_word(false); };
+    request.wait_to_freeze = [this] { return wait_for_order(false); };
     request.while_stopped = [this] { return look_at_files(), Status(); };
-    request.late_metadata = [this] { return late_metadata(); };
+    request.final_metadata = [this] { return final_metadata(); };
     request.captured = [this](const core::CheckpointStats& stats) {
         if (!order_.kill()) wake();
         captured_ = true;
@@ -313,13 +313,13 @@ Outgoing SnapshotJob::direct() {
     const core::CriuSettings criu{tree_.who.criu, tree_.work_dir};
     checkpointer_.clear();
     if (auto warm = core::warm_up(criu); !warm.ok()) return failure(warm.error());
-    if (auto word = wait_for_word(true); !word.ok()) return failure(word.error());
+    if (auto order = wait_for_order(true); !order.ok()) return failure(order.error());
     core::ExportRequest request;
     request.root = tree_.root;
     request.externals = tree_.externals;
     request.metadata = early_metadata();
     look_at_files();
-    request.metadata.update(late_metadata());
+    request.metadata.update(final_metadata());
     request.criu = criu;
     request.progress = [this](uint64_t bytes, uint64_t total) { in_ghost(bytes, total); };
     auto stats = core::export_tree(request, *out_);

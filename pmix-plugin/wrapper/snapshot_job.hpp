@@ -69,10 +69,10 @@ class SnapshotJob {
     Status check(bool sockets) const;
     Status open();
     bool must_be_direct() const;
-    Status wait_for_word(bool direct);
+    Status wait_for_order(bool direct);
     void wait_to_write();
     void look_at_files();
-    Json late_metadata();
+    Json final_metadata();
     Json early_metadata() const;
     Outgoing copied();
     Outgoing direct();

@@ -93,7 +93,7 @@ def moved_live(folder, mode):
         out = json.loads(good(on(here, "ghost", "dup", pid, "--to", there, "--then", "kill", "--mode", mode,
                                  "--json")))
         assert out["mode"] == mode and out["downtime_us"] > 0, out
-        assert (out["late_bytes"] > 40 << 20) == (mode == "lazy"), out
+        assert (out["deferred_bytes"] > 40 << 20) == (mode == "lazy"), out
         before = ticks(folder, "0")
         until(lambda: ticks(folder, "0") > before + 100, "the process to go on at " + there)
         assert on(here, "kill", "-0", pid).returncode != 0

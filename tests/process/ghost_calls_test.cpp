@@ -51,7 +51,7 @@ std::vector<std::string> words_of(const std::string& path) {
 class Calls : public ::testing::Test {
   protected:
     void SetUp() override {
-        if (const auto reason = obstacle(); !reason.empty()) GTEST_SKIP() << reason;
+        if (const auto reason = skip_reason(); !reason.empty()) GTEST_SKIP() << reason;
         log::setup("ghost_calls_test", log::level_from_environment());
         if (!knows_short_stop({criu_program(), source_.path(), 20}))
             GTEST_SKIP() << "criu was built without our patches";

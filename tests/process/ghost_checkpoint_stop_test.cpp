@@ -162,7 +162,7 @@ TEST_F(CheckpointTest, StandsWhenItIsTold) {
         order.emplace_back("stopped");
         return {};
     };
-    what.late_metadata = [&] {
+    what.final_metadata = [&] {
         order.emplace_back("metadata");
         return Json{{"late", 7}};
     };

@@ -88,7 +88,7 @@ TEST_F(CheckpointTest, WhatIsAboutToBeWrittenIsCopiedFirst) {
                                      : std::vector<std::string>{"write", "128", "4000"});
         EXPECT_TRUE(tree->listen(20000).has_value());  // all of it has been written once
         auto what = request(*tree);
-        what.behind_above_us = -1;
+        what.defer_above_us = -1;
         what.keep_tracking = true;
         Memory truth;
         what.while_stopped = [&]() -> Status {
@@ -100,11 +100,11 @@ TEST_F(CheckpointTest, WhatIsAboutToBeWrittenIsCopiedFirst) {
         MemoryResource ghost;
         auto stats = checkpointer_.run(what, ghost);
         ASSERT_TRUE(stats.ok()) << stats.error().message();
-        std::printf("pause %.1f ms, %.1f MB behind in %.1f ms, hurried %.1f MB\n",
-                    stats->pause_us / 1e3, static_cast<double>(stats->behind_bytes) / 1e6,
-                    stats->behind_us / 1e3, static_cast<double>(stats->hurried_bytes) / 1e6);
-        EXPECT_GT(stats->behind_bytes, 127U << 20);
-        EXPECT_GT(stats->hurried_bytes, 0U);
+        std::printf("pause %.1f ms, %.1f MB deferred in %.1f ms, faulted %.1f MB\n",
+                    stats->pause_us / 1e3, static_cast<double>(stats->deferred_bytes) / 1e6,
+                    stats->deferred_us / 1e3, static_cast<double>(stats->faulted_bytes) / 1e6);
+        EXPECT_GT(stats->deferred_bytes, 127U << 20);
+        EXPECT_GT(stats->faulted_bytes, 0U);
         EXPECT_LT(stats->last_bytes, 8U << 20);
         EXPECT_FALSE(is_tracked(tree->root));
         EXPECT_TRUE(goes_on(tree->root));
@@ -139,7 +139,7 @@ TEST_F(CheckpointTest, MemoryGivenBackWhileItIsCopiedIsNotMistaken) {
         ASSERT_TRUE(!calm || tree->listen(20000).has_value());
         usleep(100000);
         auto what = request(*tree);
-        what.behind_above_us = -1;
+        what.defer_above_us = -1;
         Memory truth;
         what.while_stopped = [&]() -> Status {
             truth = memory_of(tree->root);
@@ -160,10 +160,10 @@ TEST_F(CheckpointTest, MemoryGivenBackWhileItIsCopiedIsNotMistaken) {
             // The next one is made the other way.
             stats = checkpointer.run(what, ghost);
             ASSERT_TRUE(stats.ok()) << stats.error().message();
-            EXPECT_EQ(stats->behind_bytes, 0U);
+            EXPECT_EQ(stats->deferred_bytes, 0U);
         } else {
             whole++;
-            EXPECT_GT(stats->behind_bytes, 0U);
+            EXPECT_GT(stats->deferred_bytes, 0U);
         }
         Tree copy;
         auto held = import(ghost, copy);
@@ -187,7 +187,7 @@ TEST_F(CheckpointTest, NobodyWaitsForACheckpointThatFailed) {
     auto tree = start_churn({"write", "64", "4000"});
     EXPECT_TRUE(tree->listen(20000).has_value());
     auto what = request(*tree);
-    what.behind_above_us = -1;
+    what.defer_above_us = -1;
     const auto fails = [&](const char* when) {
         SCOPED_TRACE(when);
         MemoryResource ghost;
@@ -215,7 +215,7 @@ TEST_F(CheckpointTest, NobodyWaitsForACheckpointThatFailed) {
     MemoryResource good;
     auto stats = checkpointer_.run(what, good);
     ASSERT_TRUE(stats.ok()) << stats.error().message();
-    EXPECT_GT(stats->behind_bytes, 63U << 20);
+    EXPECT_GT(stats->deferred_bytes, 63U << 20);
 }
 
 // Where the guard pages of the init of a tree are.

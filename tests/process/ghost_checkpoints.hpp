@@ -102,7 +102,7 @@ inline uint64_t offered_bytes() {
 class CheckpointTest : public ::testing::Test {
   protected:
     void SetUp() override {
-        if (const auto reason = obstacle(); !reason.empty()) GTEST_SKIP() << reason;
+        if (const auto reason = skip_reason(); !reason.empty()) GTEST_SKIP() << reason;
         log::setup("ghost_checkpoint_test", log::level_from_environment());
     }
 

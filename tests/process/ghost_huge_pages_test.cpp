@@ -55,7 +55,7 @@ bool kernel_has_them() {
 class HugePagesTest : public ::testing::Test {
   protected:
     void SetUp() override {
-        if (const auto reason = obstacle(); !reason.empty()) GTEST_SKIP() << reason;
+        if (const auto reason = skip_reason(); !reason.empty()) GTEST_SKIP() << reason;
         if (!kernel_has_them())
             GTEST_SKIP() << "the kernel has no transparent huge pages, or is to make none";
         log::setup("ghost_huge_pages_test", log::level_from_environment());
@@ -117,7 +117,7 @@ TEST_F(HugePagesTest, TrackingGivesThemBackAtItsEnd) {
     ASSERT_TRUE(stats.ok()) << stats.error().message();
     wait_until_small(*tree);
     checkpointer_.end_tracking();
-    checkpointer_.wait_mended();
+    checkpointer_.wait_huge_pages();
     EXPECT_GE(huge_bytes(tree->root), most);
     EXPECT_GT(tree->healthy(), 0U);
 }
@@ -127,7 +127,7 @@ TEST_F(HugePagesTest, CheckpointGivesThemBackAndCarriesThem) {
     MemoryResource ghost;
     auto stats = checkpointer_.run(request(*tree), ghost);
     ASSERT_TRUE(stats.ok()) << stats.error().message();
-    checkpointer_.wait_mended();
+    checkpointer_.wait_huge_pages();
     EXPECT_GE(huge_bytes(tree->root), most);
     EXPECT_GT(tree->healthy(), 0U);
     expect_huge_copy(ghost);

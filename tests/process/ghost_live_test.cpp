@@ -202,7 +202,7 @@ TEST_F(Live, WhoDoesNotCommitStays) {
 
 // A thread in the kernel that cannot be interrupted there (it waits for its vfork()ed child) does
 // not come to a stop in time; when it does, later, it is not left in it.
-TEST(GripTest, LetsGoWhoDidNotStopInTime) {
+TEST(PtraceSessionTest, LetsGoWhoDidNotStopInTime) {
     if (geteuid() != 0) GTEST_SKIP() << "needs root";
     const Pipe told = make_pipe();
     const auto root = static_cast<pid_t>(
@@ -222,9 +222,9 @@ TEST(GripTest, LetsGoWhoDidNotStopInTime) {
     ASSERT_EQ(read(told.out.get(), &word, 1), 1);
     usleep(100'000);
     {
-        auto grip = PtraceSession::take(root, PtraceSession::numbers(root), 100'000);
-        EXPECT_FALSE(grip.ok());
-        EXPECT_EQ(grip.error().code, Code::timeout);
+        auto session = PtraceSession::take(root, PtraceSession::numbers(root), 100'000);
+        EXPECT_FALSE(session.ok());
+        EXPECT_EQ(session.error().code, Code::timeout);
     }
     pollfd again{told.out.get(), POLLIN, 0};
     EXPECT_EQ(poll(&again, 1, 5000), 1);
@@ -247,17 +247,18 @@ TEST_F(Live, PostCopyMovesWhole) {
         ASSERT_EQ(moved.sent.outcome, LiveOutcome::moved) << why(moved.sent);
         ASSERT_TRUE(moved.got.ok()) << moved.got.error().message();
         const auto& stats = moved.sent.stats;
-        EXPECT_GE(stats.late_bytes, 64U << 20);
+        EXPECT_GE(stats.deferred_bytes, 64U << 20);
         EXPECT_GT(stats.faults, 0U);
         // While it changes its memory nothing can be put there; that is no reason to ask again.
-        EXPECT_LT(stats.served_bytes, 2 * stats.late_bytes);
+        EXPECT_LT(stats.served_bytes, 2 * stats.deferred_bytes);
         expect_one_whole(tree);
         std::printf(
             "   longest gap %.1f ms; last stop %.1f ms; %llu faults, longest %.1f ms, whole "
             "after %.1f ms\n",
             tree.longest_gap(before).first, static_cast<double>(stats.stop) / 1e3,
             static_cast<unsigned long long>(stats.faults),
-            static_cast<double>(stats.longest_fault) / 1e3, static_cast<double>(stats.late) / 1e3);
+            static_cast<double>(stats.longest_fault) / 1e3,
+            static_cast<double>(stats.deferred) / 1e3);
     }
 }
 
@@ -280,7 +281,7 @@ TEST_F(Live, HybridMovesWhoWritesTooFast) {
     const auto moved = move(tree, from, import_request(tree));
     ASSERT_EQ(moved.sent.outcome, LiveOutcome::moved) << why(moved.sent);
     ASSERT_TRUE(moved.got.ok()) << moved.got.error().message();
-    EXPECT_GT(moved.sent.stats.late_bytes, 0U);
+    EXPECT_GT(moved.sent.stats.deferred_bytes, 0U);
     EXPECT_GT(moved.sent.stats.rounds, 0);
     expect_one_whole(tree);
 }
@@ -294,7 +295,7 @@ TEST_F(Live, HybridIsPreCopyWhereThatIsEnough) {
     from.downtime_us = 20000;
     const auto moved = move(tree, from, import_request(tree));
     ASSERT_EQ(moved.sent.outcome, LiveOutcome::moved) << why(moved.sent);
-    EXPECT_EQ(moved.sent.stats.late_bytes, 0U);
+    EXPECT_EQ(moved.sent.stats.deferred_bytes, 0U);
     expect_one_whole(tree);
 }
 

@@ -59,7 +59,7 @@ class Migration : public ::testing::Test {
         EXPECT_LE(children, 2);
     }
 
-    // No thread is left in the class that a move hurries it with.
+    // No thread is left in the scheduling class that a move gives it.
     static void expect_ordinary(pid_t root) {
         const auto tasks = list_tree(root);
         ASSERT_TRUE(tasks.ok());

@@ -254,7 +254,7 @@ TEST_F(PagesTracking, DifferencesMakeAnOldCopyNew) {
 // missed, and nothing else is taken for it.
 TEST_F(PagesTracking, CopyMadeBehindIsThatOfTheStop) {
     int whole = 0, missed = 0;
-    uint64_t hurried = 0;
+    uint64_t faulted = 0;
     const auto try_with = [&](const std::vector<std::string>& words) {
         SCOPED_TRACE(words[0] + " " + words[1]);
         Churn churn(words);
@@ -280,7 +280,7 @@ TEST_F(PagesTracking, CopyMadeBehindIsThatOfTheStop) {
             auto done = copy.complete();
             if (done.ok()) {
                 whole++;
-                hurried += copy.behind().hurried;
+                faulted += copy.deferred().faulted;
                 EXPECT_GT(compare(truth, copy.processes().at(7)), 1000U);
             } else {
                 missed++;
@@ -296,11 +296,11 @@ TEST_F(PagesTracking, CopyMadeBehindIsThatOfTheStop) {
         try_with({"write", std::to_string(8 + 8 * seed), "3000"});
         try_with({"write", std::to_string(8 + 8 * seed), "3000", "huge"});
     }
-    std::printf("%d whole, %d missed, %.1f MB hurried\n", whole, missed,
-                static_cast<double>(hurried) / 1e6);
+    std::printf("%d whole, %d missed, %.1f MB faulted\n", whole, missed,
+                static_cast<double>(faulted) / 1e6);
     EXPECT_GE(whole, 10 * seeds());  // those that only write
     EXPECT_GT(missed, 0);
-    EXPECT_GT(hurried, 0U);
+    EXPECT_GT(faulted, 0U);
 }
 
 // Page tables that have gone as a whole leave no trace in a scan for what was written.

@@ -78,7 +78,7 @@ inline bool survives_kill(const std::string& program) {
 }
 
 // Why trees cannot be dumped here; empty if they can.
-inline std::string obstacle() {
+inline std::string skip_reason() {
     if (geteuid() != 0) return "needs root";
     static const Status warm = [] {
         const WorkFolder folder;

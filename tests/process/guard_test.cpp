@@ -67,13 +67,13 @@ class GuardTest : public testing::Test {
     }
 
     // `with_above`: the parent has a parent that is not this test.
-    void start(Guard::Charge charge, bool with_above = false) {
+    void start(Guard::Config config, bool with_above = false) {
         int ends[2];
         ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
         const pid_t child = fork();
         if (child == 0) {
             const pid_t parent = with_above ? fork() : 0;
-            if (parent == 0) be_parent(ends[1], charge);
+            if (parent == 0) be_parent(ends[1], config);
             for (;;) pause();
         }
         (with_above ? above_ : parent_) = child;
@@ -83,9 +83,9 @@ class GuardTest : public testing::Test {
         line_.reset(ends[0]);
         close(ends[1]);
     }
-    [[noreturn]] void be_parent(int line, const Guard::Charge& charge) const {
+    [[noreturn]] void be_parent(int line, const Guard::Config& config) const {
         setpgid(0, 0);
-        auto guard = Guard::start(charge);
+        auto guard = Guard::start(config);
         const pid_t self = guard ? getpid() : 0;
         (void)send(line, &self, sizeof self, 0);
         char word = 0;
@@ -93,7 +93,7 @@ class GuardTest : public testing::Test {
         if (guard) guard->stop();
         _exit(0);
     }
-    Guard::Charge charge(Guard::Duty duty) const {
+    Guard::Config config(Guard::Duty duty) const {
         return {.duty = duty, .root = tree_, .folder = folder_};
     }
     bool folder_goes() const {
@@ -109,21 +109,21 @@ class GuardTest : public testing::Test {
 };
 
 TEST_F(GuardTest, EndsTheTreeOfAParentThatWasKilled) {
-    start(charge(Guard::Duty::kill));
+    start(config(Guard::Duty::kill));
     kill(parent_, SIGKILL);
     EXPECT_TRUE(tree_ends());
     EXPECT_TRUE(folder_goes());
 }
 
 TEST_F(GuardTest, LetsTheTreeOfAParentThatWasKilledGoOn) {
-    start(charge(Guard::Duty::resume));
+    start(config(Guard::Duty::resume));
     kill(parent_, SIGKILL);
     EXPECT_TRUE(comes([this] { return state_of(tree_) == 'S'; })) << state_of(tree_);
     EXPECT_TRUE(folder_goes());
 }
 
 TEST_F(GuardTest, LeavesATreeThatSomebodyAdoptsUntilNobodyCan) {
-    start(charge(Guard::Duty::leave), true);
+    start(config(Guard::Duty::leave), true);
     kill(parent_, SIGKILL);
     EXPECT_TRUE(folder_goes());  // it has looked
     EXPECT_EQ(state_of(tree_), 'T');
@@ -132,7 +132,7 @@ TEST_F(GuardTest, LeavesATreeThatSomebodyAdoptsUntilNobodyCan) {
 }
 
 TEST_F(GuardTest, DoesNothingWhenAllIsWell) {
-    start(charge(Guard::Duty::kill));
+    start(config(Guard::Duty::kill));
     ASSERT_EQ(send(line_.get(), "q", 1, 0), 1);
     int status = 0;
     ASSERT_EQ(waitpid(parent_, &status, 0), parent_);  // which has reaped the guard

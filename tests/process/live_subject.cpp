@@ -46,7 +46,7 @@ uint64_t now_ns() {
     return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
 }
 
-void nap() {
+void rest_briefly() {
     timespec left{0, 50000};
     while (nanosleep(&left, &left) != 0) {
     }
@@ -94,7 +94,7 @@ void write_pages(size_t index, uint64_t pages_per_s) {
         if (rest) {
             writers[index] = mine;
             resting++;
-            while (rest) nap();
+            while (rest) rest_briefly();
             resting--;
             last = now_ns();
         }
@@ -107,7 +107,7 @@ void write_pages(size_t index, uint64_t pages_per_s) {
         }
         beats->written += due;
         data_pages[index * page_words + mine.done % page_words] = mine.done;
-        nap();
+        rest_briefly();
     }
 }
 
@@ -229,16 +229,16 @@ void answer(Churn& churn) {
             return;
         case Ask::check:
             rest = true;
-            while (resting < static_cast<int>(writers.size())) nap();
+            while (resting < static_cast<int>(writers.size())) rest_briefly();
             check_pages();
             churn.check();
             beats->answer = wrong.load();
             rest = false;
-            while (resting > 0) nap();
+            while (resting > 0) rest_briefly();
             break;
         case Ask::thread:
             std::thread([] {
-                for (;;) nap();
+                for (;;) rest_briefly();
             }).detach();
             break;
         case Ask::file:
@@ -293,7 +293,7 @@ int run(char** words) {
             std::fflush(stdout);
         }
         answer(churn);
-        nap();
+        rest_briefly();
     }
 }
 

@@ -479,7 +479,7 @@ constexpr const char* fault_names[] = {
 constexpr const char* states[] = {"preparing",    "connecting", "holding", "gating",
                                   "transferring", "switching",  "going"};
 
-void strike(Cluster& c, Client& user, Fault fault) {
+void inject(Cluster& c, Client& user, Fault fault) {
     // Answers of the node agents, not the pings: those are another subject (cut_*).
     auto lossy = [&c](NodeId who, bool from) {
         c.lose_one([who, from](NodeId f, NodeId t, const std::string& type) {
@@ -567,8 +567,8 @@ TEST_P(Faults, LeaveOneCopyAndAnIdleCoordinator) {
             if (struck || phase != states[s]) return;
             struck = true;
             // At once, or a little into the state.
-            if (seed < 2) return strike(c, user, fault);
-            c.daemon(0).after(static_cast<int64_t>(seed) * 60, [&] { strike(c, user, fault); });
+            if (seed < 2) return inject(c, user, fault);
+            c.daemon(0).after(static_cast<int64_t>(seed) * 60, [&] { inject(c, user, fault); });
         };
         user.ask(migrate({1}, "gn2"));
         c.run(90 * second, [&] { return !user.results.empty(); });
@@ -607,7 +607,7 @@ TEST(Random, Interleavings) {
         auto fault = static_cast<Fault>(random() % 15);
         Client& user = c.client();
         user.ask(migrate({1}, "gn2"));
-        c.daemon(0).after(static_cast<int64_t>(random() % 20'000), [&] { strike(c, user, fault); });
+        c.daemon(0).after(static_cast<int64_t>(random() % 20'000), [&] { inject(c, user, fault); });
         c.run(90 * second, [&] { return !user.results.empty(); });
         c.run(60 * second);
         judge(c, user, fault,

@@ -307,7 +307,8 @@ TEST(Together, DaemonThatIsGivenUpOwesNothingToAnybody) {
     EXPECT_EQ(again.results[0]["exit"], 0) << again.results[0];
 }
 
-// Whatever they are at: everybody is told once, what waits is refused, and mpirun is in no hurry.
+// Whatever they are at: everybody is told once, what waits is refused, and mpirun has its usual
+// priority.
 TEST(Together, MpirunEndsInEveryStateOfTwoMoves) {
     for (const std::string state :
          {"preparing", "connecting", "holding", "gating", "transferring", "switching", "going"}) {
@@ -333,7 +334,7 @@ TEST(Together, MpirunEndsInEveryStateOfTwoMoves) {
                       std::string::npos)
                 << user->results[0];
         }
-        EXPECT_EQ(c.hurried(0), 0);
+        EXPECT_EQ(c.raised(0), 0);
     }
 }
 
@@ -396,7 +397,7 @@ struct Scene {
     }
 };
 
-void strike(Scene& s, Fault fault) {
+void inject(Scene& s, Fault fault) {
     Cluster& c = s.c;
     switch (fault) {
         case Fault::none:
@@ -458,7 +459,7 @@ void begin(Scene& s, Fault fault) {
         s.c.snapshot({.asked_by = "test", .ranks = {0, 1, 2}},
                      [&s](const SnapshotRun& run) { s.saved.push_back(run); });
     });
-    c.daemon(0).after(static_cast<int64_t>(s.random() % 30'000), [&s, fault] { strike(s, fault); });
+    c.daemon(0).after(static_cast<int64_t>(s.random() % 30'000), [&s, fault] { inject(s, fault); });
 }
 
 // What a fault may have done to an operation; everything else must have worked. Who waits for a
@@ -531,8 +532,8 @@ Complaints judge(Scene& s, Fault fault) {
         const bool judged = !over && !c.dead.contains(node) && !c.given_up.contains(node);
         // A rank whose word was lost is still waited for.
         const bool lost = fault == Fault::cut_target || fault == Fault::lose_local;
-        if (judged && !lost && c.hurried(node) != 0)
-            out.push_back(fmt::format("node {} is still in a hurry", node));
+        if (judged && !lost && c.raised(node) != 0)
+            out.push_back(fmt::format("node {} still has the raised priority", node));
     }
     for (const auto& [rank, ended] : c.ended) {
         const int copies = c.running_copies(rank);

@@ -110,9 +110,9 @@ void Daemon::release_fences() {
     if (--c_.held != 0) c_.violate("fences released without being held");
 }
 
-void Daemon::hurry(bool on) {
-    hurried_ += on ? 1 : -1;
-    if (hurried_ < 0) c_.violate("a daemon that was not in a hurry is told to rest");
+void Daemon::raise_priority(bool on) {
+    raised_ += on ? 1 : -1;
+    if (raised_ < 0) c_.violate("a daemon whose priority was not raised is told to lower it");
 }
 
 void Daemon::settle_fences(int votes) {

@@ -110,7 +110,7 @@ class Daemon : public RuntimeAdapter {
     bool hold_fences() override;
     void release_fences() override;
     void settle_fences(int votes) override;
-    void hurry(bool on) override;
+    void raise_priority(bool on) override;
     std::optional<std::string> parameter(const std::string& name) const override;
     size_t guests() const override;
     Json job_facts() const override;
@@ -144,7 +144,7 @@ class Daemon : public RuntimeAdapter {
     std::map<RankId, NodeId> where_;  // this daemon's bookkeeping
     mutable std::map<RankId, int> unread_;
     std::set<RankId> premarked_, allowed_;
-    int hurried_ = 0;
+    int raised_ = 0;
 };
 
 class Client {
@@ -223,7 +223,7 @@ class Cluster {
     NodeId node_of(RankId rank) const;  // of the copy that runs
     bool rank_attached(RankId rank) const;
     NodeId size() const { return static_cast<NodeId>(daemons_.size()); }
-    int hurried(NodeId node) const { return daemons_[node]->hurried_; }
+    int raised(NodeId node) const { return daemons_[node]->raised_; }
     void inject(NodeId from, NodeId to, const Json& m);
     Daemon& daemon(NodeId node) { return *daemons_[node]; }
     std::string folder() const { return dir_ + "/snapshots"; }

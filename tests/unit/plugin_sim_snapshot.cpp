@@ -145,7 +145,7 @@ void Cluster::snap_freeze(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
         return say(w, {{"t", "failed"}, {"seq", seq}, {"stage", "freeze"}, {"why", "not ready"}});
     }
     if (!w->tree->closed) violate("a rank is frozen that has not closed");
-    if (hurried(w->node) == 0) violate("a rank stands and its daemon is not in a hurry");
+    if (raised(w->node) == 0) violate("a rank stands and its daemon's priority is not raised");
     for (auto& t : trees_) {
         // The cut: nobody takes anything from a link while the first of them stands.
         const bool open = t->runs() && !t->gated && !t->closed;

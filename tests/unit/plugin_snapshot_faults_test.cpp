@@ -36,7 +36,7 @@ constexpr const char* fault_names[] = {"wrapper",    "tree",      "rank_ends",  
 constexpr const char* states[] = {"opening", "preparing", "pinging", "holding",
                                   "gating",  "freezing",  "writing", "completing"};
 
-void strike(Cluster& c, Client& user, Fault fault) {
+void inject(Cluster& c, Client& user, Fault fault) {
     auto lossy = [&c](bool up) {
         c.lose_one([up](NodeId f, NodeId t, const std::string& type) {
             return (up ? f == 1 : t == 1) && type.starts_with("snap_");
@@ -133,8 +133,8 @@ TEST_P(Faults, LeaveTheJobWholeAndTheCoordinatorIdle) {
             if (struck || phase != states[s]) return;
             struck = true;
             // At once, or a little into the state.
-            if (seed < 2) return strike(c, user, fault);
-            c.daemon(0).after(static_cast<int64_t>(seed) * 60, [&] { strike(c, user, fault); });
+            if (seed < 2) return inject(c, user, fault);
+            c.daemon(0).after(static_cast<int64_t>(seed) * 60, [&] { inject(c, user, fault); });
         };
         user.ask(checkpoint(seed % 4 == 3 ? "stop" : "continue"));
         c.run(200 * second, [&] { return !user.results.empty(); });
@@ -228,7 +228,7 @@ TEST(Random, Interleavings) {
         const std::string then = thens[random() % 4];
         Client& user = c.client();
         user.ask(checkpoint(then));
-        c.daemon(0).after(static_cast<int64_t>(random() % 40'000), [&] { strike(c, user, fault); });
+        c.daemon(0).after(static_cast<int64_t>(random() % 40'000), [&] { inject(c, user, fault); });
         c.run(200 * second, [&] { return !user.results.empty(); });
         c.run(60 * second);
         c.signal(SIGCONT);

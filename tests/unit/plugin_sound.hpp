@@ -19,7 +19,7 @@ inline void expect_sound(Cluster& c) {
     expect_no_violation(c);
     for (NodeId node = 0; node < c.size(); node++) {
         if (c.job_aborted || c.dead.contains(node)) continue;
-        EXPECT_EQ(c.hurried(node), 0) << "node " << node;
+        EXPECT_EQ(c.raised(node), 0) << "node " << node;
     }
 }
 

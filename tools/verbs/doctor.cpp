@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// `ghost doctor`: what is missing on each node, and the command that mends it.
+// `ghost doctor`: what is missing on each node, and the command that repairs it.
 #include <cstdlib>
 #include <fmt/format.h>
 #include <sstream>
@@ -27,7 +27,7 @@ Json examine_here() {
                   {"needed", check.needed},
                   {"ok", found.ok},
                   {"state", found.state}};
-        if (!found.ok) item["mend"] = check.mend;
+        if (!found.ok) item["repair"] = check.repair;
         if (!found.ok && check.needed) out["ok"] = false;
         out["checks"].push_back(item);
     }
@@ -58,7 +58,7 @@ Json examine_by_shell(const std::string& node) {
            {"needed", true},
            {"ok", false},
            {"state", text.substr(0, text.find('\n'))},
-           {"mend", fmt::format("make `{} {} true` work without a password", argv[0], node)}}}}};
+           {"repair", fmt::format("make `{} {} true` work without a password", argv[0], node)}}}}};
 }
 
 void print_node(const Json& node) {
@@ -69,7 +69,7 @@ void print_node(const Json& node) {
         const char* mark = ok ? "ok" : check["needed"].get<bool>() ? "MISSING" : "optional";
         fmt::print("  {:<9} {:<24} {}\n", mark, check["name"].get<std::string>(),
                    check["state"].get<std::string>());
-        if (!ok) fmt::print("            -> {}\n", check["mend"].get<std::string>());
+        if (!ok) fmt::print("            -> {}\n", check["repair"].get<std::string>());
     }
 }
 

@@ -205,7 +205,7 @@ int run_live(const DupArgs& args, core::PageOrder order, bool json) {
                     {"downtime_us", stats.longest_stop()},
                     {"skeleton_stop_us", stats.skeleton_stop},
                     {"last_stop_us", stats.stop},
-                    {"late_bytes", stats.late_bytes},
+                    {"deferred_bytes", stats.deferred_bytes},
                     {"faults", stats.faults},
                     {"longest_fault_us", stats.longest_fault},
                     {"total_us", monotonic_us() - begin}});
@@ -214,9 +214,9 @@ int run_live(const DupArgs& args, core::PageOrder order, bool json) {
     fmt::print("process {} -> {} process {}  {}  paused {} and {}  {} rounds  total {}\n",
                tree->program, args.to, pid, bytes_text(stats.bytes), time_text(stats.skeleton_stop),
                time_text(stats.stop), stats.rounds, time_text(monotonic_us() - begin));
-    if (stats.late_bytes > 0)
+    if (stats.deferred_bytes > 0)
         fmt::print("{} of it followed when it ran there: {} waits for a page, {} at most\n",
-                   bytes_text(stats.late_bytes), stats.faults, time_text(stats.longest_fault));
+                   bytes_text(stats.deferred_bytes), stats.faults, time_text(stats.longest_fault));
     return exit_done;
 }
 

@@ -14,7 +14,7 @@ constexpr size_t most_waiting = 1024;
 
 }  // namespace
 
-std::optional<std::string> obstacle(const Job& job) {
+std::optional<std::string> refusal(const Job& job) {
     if (const auto daemon = job.fences.owing()) {
         return fmt::format("node {} has not answered since the last move: no rank can move now",
                            job.liveness.name_of(*daemon));

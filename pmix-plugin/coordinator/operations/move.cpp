@@ -69,7 +69,7 @@ void MoveOperation::on_ready(const Ready& m) {
 }
 
 void MoveOperation::try_hold() {
-    if (auto why = obstacle(job_)) return abort(*why);
+    if (auto why = refusal(job_)) return abort(*why);
     const auto again = [this] { try_hold(); };
     if (!job_.liveness.answered(data_.ping)) return retry_after(job_.settings.hold_retry_us, again);
     if (hold_fences(again) && change(S::gating)) send_gate();

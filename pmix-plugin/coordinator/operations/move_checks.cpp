@@ -68,7 +68,7 @@ std::optional<std::string> MoveOperation::check() {
     if (auto why = check_rank()) return why;
     if (auto why = check_target()) return why;
     if (data_.to == data_.from) return std::nullopt;
-    if (auto why = obstacle(job_)) return why;
+    if (auto why = refusal(job_)) return why;
     if (job_.adapter.relayed()) {
         return "mpirun reaches some nodes of this job through others, and then the calls of a rank "
                "that has moved cannot be counted: start it with --mca routed_radix N, N at least "

@@ -99,7 +99,7 @@ struct Job {
 };
 
 // Why neither a move nor a snapshot can begin now; nothing: they can.
-std::optional<std::string> obstacle(const Job& job);
+std::optional<std::string> refusal(const Job& job);
 
 // Loop thread only; owned by the engine.
 class Operation {
@@ -176,7 +176,7 @@ class StagedOperation : public Operation {
             impossible(next);
             return false;
         }
-        if (table[next].urgent != before) job_.adapter.hurry(table[next].urgent);
+        if (table[next].urgent != before) job_.adapter.raise_priority(table[next].urgent);
         stop_timers();
         entered();
         wait_on();
@@ -205,7 +205,7 @@ class StagedOperation : public Operation {
     // The last thing it does.
     void hand_over() {
         stop_timers();
-        if (table[data_.state].urgent) job_.adapter.hurry(false);
+        if (table[data_.state].urgent) job_.adapter.raise_priority(false);
         progress_ = nullptr;
         end();
         if (auto finished = std::exchange(finished_, nullptr)) finished(data_);

@@ -60,7 +60,7 @@ std::optional<std::string> SnapshotOperation::check() {
     if (!then_named(r.then)) {
         return fmt::format("\"{}\" cannot follow a snapshot: continue, stop or kill can", r.then);
     }
-    if (auto why = obstacle(job_)) return why;
+    if (auto why = refusal(job_)) return why;
     if (auto why = guests_are_there()) return why;
     if (job_.snapshots.unconfirmed())
         return "not every node has answered since the last one failed";
@@ -240,7 +240,7 @@ void SnapshotOperation::on_ready(const StepAnswer& answer) {
 // --- 2, 3: fences and gates ---
 
 void SnapshotOperation::try_hold() {
-    if (auto why = obstacle(job_)) return abort(*why);
+    if (auto why = refusal(job_)) return abort(*why);
     if (hold_fences([this] { try_hold(); }) && change(S::gating)) send_gate();
 }
 
@@ -536,7 +536,7 @@ void SnapshotOperation::finish(S state) {
 }
 
 void SnapshotOperation::stop() {
-    if (snapshot_states[data_.state].urgent) job_.adapter.hurry(false);
+    if (snapshot_states[data_.state].urgent) job_.adapter.raise_priority(false);
     data_.state = S::failed;
     data_.why = "no snapshot was made: mpirun is ending";
     hand_over();

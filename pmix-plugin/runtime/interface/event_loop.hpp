@@ -19,9 +19,9 @@ class EventLoop {
     virtual void cancel(TimerId timer) = 0;
     virtual WatchId watch(int fd, std::function<void()> readable) = 0;  // level triggered
     virtual void unwatch(WatchId watch) = 0;
-    // From hurry(true) to hurry(false), which nest, this daemon goes before ranks that spin: others
-    // stand until it has done its part. Without the privilege nothing changes.
-    virtual void hurry(bool /*on*/) {}
+    // From raise_priority(true) to raise_priority(false), which nest, this daemon goes before ranks
+    // that spin: others stand until it has done its part. Without the privilege nothing changes.
+    virtual void raise_priority(bool /*on*/) {}
 };
 
 }  // namespace ghost::plugin

@@ -217,7 +217,7 @@ void Orte4Adapter::unwatch(WatchId watch) {
     loop_.unwatch(watch);
 }
 
-void Orte4Adapter::hurry(bool on) {
+void Orte4Adapter::raise_priority(bool on) {
     on ? priority_.begin() : priority_.end();
 }
 

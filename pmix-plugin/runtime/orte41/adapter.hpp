@@ -68,7 +68,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     void cancel(TimerId timer) override;
     WatchId watch(int fd, std::function<void()> readable) override;
     void unwatch(WatchId watch) override;
-    void hurry(bool on) override;
+    void raise_priority(bool on) override;
 
     bool hold_fences() override;
     void release_fences() override;
