@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Scheduling classes, for whoever must not wait for a processor while a rank stands.
+// Scheduling classes, for whoever must not wait for a processor while a rank is frozen.
 #pragma once
 
 #include <sched.h>

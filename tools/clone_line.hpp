@@ -4,7 +4,7 @@
 //   dup → receive  {secret, needs, facts, clone, live}
 //   receive → dup  {t: lacks, lines} and the end; or {t: ready, address, port, token}
 //   … the ghost, over the connection dup makes there (ghost-core/resource/network.hpp) …
-//   receive → dup  {t: held, import: {…}}: the tree is there and stands; or {t: failed, why}
+//   receive → dup  {t: held, import: {…}}: the tree is there and is frozen; or {t: failed, why}
 //   dup → receive  {t: go}: from here on the tree there is the one (or one of two) that lives
 //   receive → dup  {t: running, pid}
 // With `live` (a move, ghost-core/engine/live.hpp) the connection itself tells of all that; what

@@ -23,13 +23,13 @@ struct Exported {
 };
 
 // How an original that goes on is taken: `concurrent`, it runs while its memory is copied and
-// written, and stands for some milliseconds only; `stop`, it stands until all is written, which
-// needs no memory for a copy and is over sooner.
+// written, and is frozen for some milliseconds only; `stop`, it is frozen until all is written,
+// which needs no memory for a copy and is over sooner.
 enum class Mode { concurrent, stop };
 Result<Mode> mode_named(const std::string& name);
 
-// What becomes of the original is decided when its ghost is complete, while it stands. `guard` lets
-// it go on if this process is killed; who gives it away to somebody else dismisses it first.
+// What becomes of the original is decided when its ghost is complete, while it is frozen. `guard`
+// lets it go on if this process is killed; who gives it away to somebody else dismisses it first.
 using Settle = std::function<Result<Then>(const Exported&, core::Guard& guard)>;
 
 // Exports the tree that `pid` means to `out` (not yet init()ed), shows progress, and does with the
@@ -71,7 +71,7 @@ int import_plain(const std::function<Result<std::unique_ptr<core::Resource>>()>&
 class Arrival {
   public:
     // Opens the ghost, refuses what cannot live here with one report of everything, and makes the
-    // tree, which stands.
+    // tree, which is frozen.
     static Result<std::unique_ptr<Arrival>> make(std::unique_ptr<core::Resource> in,
                                                  const ImportOptions& options);
     ~Arrival();  // a tree that was not let go is destroyed

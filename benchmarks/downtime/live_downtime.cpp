@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// How long a program stands still while it is moved live between two nodes of the virtual cluster.
+// How long a program is frozen while it is moved live between two nodes of the virtual cluster.
 //
 //   live_downtime [--mb 1024] [--threads 4] [--rate 100] [--moves 10] [--gaps 0]
 //                 [--order pre|post|hybrid]

@@ -158,7 +158,7 @@ bool checkpoint(const Options& options, Subject& subject, Ours& ours, const std:
     return true;
 }
 
-// Until so much has been written since the tree stood for the last checkpoint.
+// Until so much has been written since the tree was frozen for the last checkpoint.
 void write_some(const Options& options, const Ours& ours) {
     const double wanted =
         static_cast<double>(options.shape.megabytes) * 1.048576 * options.dirty / 100;
@@ -311,9 +311,9 @@ int main(int argc, char** argv) {
     app.add_option("--criu", options.criu, "criu");
     app.add_flag("--ready", options.ready, "a criu waits between the checkpoints");
     app.add_option("--defer-above", options.defer_above_us,
-                   "us the rest may take to copy while it stands; -1: none");
+                   "us the rest may take to copy while it is frozen; -1: none");
     app.add_flag("--never-defer", options.never_defer,
-                 "one that writes fast stands until all is copied");
+                 "one that writes fast is frozen until all is copied");
     app.add_option("--dirty", options.dirty, "percent written before the incremental one");
     app.add_flag("--no-criu", options.no_criu, "without criu's own");
     app.add_option("--json", options.json, "all values go there");

@@ -69,7 +69,8 @@ void Subject::run(const char* path, size_t megabytes, double rate, bool huge) {
             counters->bytes += page;
         }
         next += 1000;
-        if (now > next + 20000) next = now;  // what was missed while it stood is not made up for
+        if (now > next + 20000)
+            next = now;  // what was missed while it was frozen is not made up for
         const timespec until{next / 1000000, next % 1000000 * 1000};
         clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// One processor for CRIU and the tree that stands for it.
+// One processor for CRIU and the tree that is frozen for it.
 //
 // They talk to each other some hundred times for each process, one waiting for the other all the
 // time: on two processors every word wakes the other one's, which takes longer than what is done

@@ -72,7 +72,7 @@ std::string our_mounts() {
     return {std::istreambuf_iterator<char>(in), {}};
 }
 
-// The hook that runs beside criu. Its thread is there before the tree stands.
+// The hook that runs beside criu. Its thread is there before the tree is frozen.
 class ConcurrentHook {
   public:
     explicit ConcurrentHook(const std::function<Status()>& work)
@@ -224,7 +224,7 @@ Status TreeDump::Dumper::start_criu() {
         "--tcp-established",  // only inside the tree, see check_movable()
         "--ghost-limit", "1073741824",
         // What is mapped must be the same: the ghost's own facts say so (format/host.hpp);
-        // criu would read a build-id out of each while the tree stands.
+        // criu would read a build-id out of each while the tree is frozen.
         "--file-validation", "filesize"};
     for (const auto& key : request_.externals)
         if (!key.starts_with("pipe:")) {
@@ -263,14 +263,14 @@ Status TreeDump::Dumper::start_criu() {
     auto started = Child::start(child);
     if (!started) return started.error();
     criu_.emplace(std::move(*started));
-    if (!takes_part_) schedule_criu(SCHED_RR);  // the tree stands already
+    if (!takes_part_) schedule_criu(SCHED_RR);  // the tree is frozen already
     server_.reset();
     refresh_limit();
     return {};
 }
 
-// criu goes before everything else while the tree stands for it (realtime_priority.hpp), and only
-// then: its preparations would take a processor from the tree.
+// criu goes before everything else while the tree is frozen for it (realtime_priority.hpp), and
+// only then: its preparations would take a processor from the tree.
 void TreeDump::Dumper::schedule_criu(int scheduling) const {
     const sched_param param = next_to_lowest_of(scheduling);
     sched_setscheduler(criu_->pid(), scheduling, &param);  // without the privilege it is not
@@ -287,9 +287,10 @@ void TreeDump::Dumper::before_helpers(bool on) {
     sched_setparam(0, &param);
 }
 
-// One wait and whatever it brought. While the tree stands, criu's small images wait in their pipes:
-// it writes them in pieces of some bytes, and to be woken for each takes longer than to write it.
-// Should one be larger than its pipe, it is taken when nothing else has come for a millisecond.
+// One wait and whatever it brought. While the tree is frozen, criu's small images wait in their
+// pipes: it writes them in pieces of some bytes, and to be woken for each takes longer than to
+// write it. Should one be larger than its pipe, it is taken when nothing else has come for a
+// millisecond.
 Status TreeDump::Dumper::turn() {
     Watch watch;
     const bool all = std::exchange(nothing_came_, false);
@@ -370,7 +371,7 @@ Status TreeDump::Dumper::hook_ended() {
     return release_if_complete();
 }
 
-// criu names the processes whose guard pages it wants to know when all stand.
+// criu names the processes whose guard pages it wants to know when all are frozen.
 Status TreeDump::Dumper::hear_guards() {
     pid_t pid = 0;
     const auto got = recv(guards_.get(), &pid, sizeof pid, MSG_DONTWAIT);
@@ -550,7 +551,7 @@ Status TreeDump::Dumper::freshen() {
     return start_criu();
 }
 
-// What can be done before the tree stands.
+// What can be done before the tree is frozen.
 Status TreeDump::Dumper::get_ready() {
     GHOST_TRY(freshen());
     hook_.emplace(request_.on_stopped);

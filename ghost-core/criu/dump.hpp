@@ -36,10 +36,11 @@ struct DumpRequest {
     bool flags_in_stop = true;
 
     // Called on the calling thread when all is ready that can be before the stop; returns when the
-    // tree is to stand, at any later time. An error gives the dump up: nothing was touched. Once.
+    // tree is to be frozen, at any later time. An error gives the dump up: nothing was touched.
+    // Once.
     std::function<Status()> before_stop;
-    // Called, on a thread of its own, when every task stands, while criu takes the skeleton. criu
-    // works in the tasks meanwhile: it writes, and puts back, the first bytes of their first
+    // Called, on a thread of its own, when every task is frozen, while criu takes the skeleton.
+    // criu works in the tasks meanwhile: it writes, and puts back, the first bytes of their first
     // executable mapping, and maps and unmaps memory of its own (shared, so not of ours).
     std::function<Status()> on_stopped;
     // The guard pages (MADV_GUARD_INSTALL) of a process of the tree, where on_stopped finds them:
@@ -47,16 +48,16 @@ struct DumpRequest {
     // for them itself, and walks all page tables.
     std::function<Result<std::vector<PageRun>>(pid_t)> guards;
     // Called on the calling thread when the skeleton is complete and on_stopped is through; the
-    // tasks still stand. An error of either hook makes the dump fail: every task runs on.
+    // tasks are still frozen. An error of either hook makes the dump fail: every task runs on.
     std::function<Status()> before_release;
-    // On success every task goes on at once instead of standing still.
+    // On success every task goes on at once instead of staying frozen.
     bool leave_running = false;
 };
 
 // Where the time of a stop went, µs.
 struct DumpTimes {
     int64_t ahead = 0;     // criu's preparations, the tree runs
-    int64_t stop = 0;      // until every task stands and its state is noted
+    int64_t stop = 0;      // until every task is frozen and its state is noted
     int64_t seize = 0;     // until criu has seized them
     int64_t skeleton = 0;  // until criu has all
     int64_t hooks = 0;     // waiting for the hooks beyond that
@@ -95,7 +96,7 @@ class TreeDump {
     Result<DumpResult> run(GhostWriter& writer);
     // The same into memory.
     Result<DumpResult> run(SkeletonFiles& files);
-    // While on_stopped is called: the tree as it stands.
+    // While on_stopped is called: the frozen tree.
     const StoppedTree& stopped_tree() const;
 
   private:

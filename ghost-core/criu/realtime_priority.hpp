@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The calling thread goes before everything else on the machine while a rank stands still for it.
+// The calling thread goes before everything else on the machine while a rank is frozen for it.
 #pragma once
 
 #include "base/scheduling.hpp"

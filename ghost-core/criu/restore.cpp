@@ -350,7 +350,7 @@ Status wait_stopped(pid_t root, int64_t deadline_us) {
         }
         if (running.empty()) return {};
         if (monotonic_us() > deadline_us)
-            return make_error(Code::timeout, "wait for the tree to stand: thread " + running);
+            return make_error(Code::timeout, "wait for the tree to stop: thread " + running);
         usleep(100);  // the rank is waited for
     }
 }

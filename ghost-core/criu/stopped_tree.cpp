@@ -149,7 +149,7 @@ std::string read_memory(pid_t pid, uint64_t at, size_t size) {
     return out;
 }
 
-// The tree stands while this is read: in large pieces, and nothing but that.
+// The tree is frozen while this is read: in large pieces, and nothing but that.
 std::string maps_of(pid_t pid) {
     Fd maps(open(fmt::format("/proc/{}/maps", pid).c_str(), O_RDONLY | O_CLOEXEC));
     std::string out(64 << 10, '\0');

@@ -29,7 +29,7 @@ class StoppedTree {
     // After CRIU has ended in any way: every task is as stop() left it, and still stopped.
     Status repair();
 
-    // The tree as it stands, as list_tree() gave it.
+    // The frozen tree, as list_tree() gave it.
     const std::vector<Task>& tasks() const { return tasks_; }
     // What a process of it has mapped, as /proc/PID/maps gave it; null for one that was not stopped
     // (it has ended).

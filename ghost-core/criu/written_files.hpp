@@ -35,16 +35,16 @@ struct WrittenFile {
     std::optional<FileContents> contents;
 };
 
-// Which files' contents are read: small ones, the smallest first, so that a tree that stands for it
-// does not notice.
+// Which files' contents are read: small ones, the smallest first, so that a tree that is frozen for
+// it does not notice.
 struct ContentsLimit {
     uint64_t each = 0;  // bytes; larger ones have none
     uint64_t all = 0;   // bytes in whole pages, one for each file at least
 };
 
 // Each file once, by its path. Files without a path any more are left out: a ghost carries them
-// itself. Right only while the tree stands; what others write into a file meanwhile may be in its
-// contents in part. not_found: the tree is gone.
+// itself. Right only while the tree is frozen; what others write into a file meanwhile may be in
+// its contents in part. not_found: the tree is gone.
 Result<std::vector<WrittenFile>> written_files(pid_t root, const ContentsLimit& limit = {});
 
 // Whether cut_back() would work, with its errors; nothing is changed.

@@ -182,7 +182,7 @@ class Checkpoint {
         copy_.track(*processes);
         for (const auto& [inner, process] : copy_.processes())
             if (process.untracked)
-                log::info("checkpoint: process {} is copied while it stands: {}", inner,
+                log::info("checkpoint: process {} is copied while it is frozen: {}", inner,
                           process.untracked->message());
         // Everything, or what was written since the parent.
         const int64_t begin = monotonic_us();
@@ -205,7 +205,7 @@ class Checkpoint {
         return {};
     }
 
-    // Rounds until the tree may stand, and then until somebody wants it to.
+    // Rounds until the tree may be frozen, and then until somebody wants it to.
     Status rounds_until_wanted() {
         while (!wanted_) {
             if (verdict_ != StoppingRule::Verdict::go_on) {
@@ -226,7 +226,7 @@ class Checkpoint {
             return {};
         auto deferred = copy_.defer();
         if (deferred.ok() || copy_.is_deferred()) return deferred;
-        log::info("checkpoint: the tree writes fast and will stand longer: {}",
+        log::info("checkpoint: the tree writes fast and will be frozen longer: {}",
                   deferred.error().message());
         return {};
     }
@@ -275,7 +275,7 @@ class Checkpoint {
                                  [this] { return bool(wanted_); });
     }
 
-    // The round that goes on is the last, and ought to be through before the tree stands: among
+    // The round that goes on is the last, and ought to be through before the tree is frozen: among
     // neighbours that spin it would wait for a processor, and the tree for it.
     void end_rounds() {
         {

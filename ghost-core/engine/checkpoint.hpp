@@ -3,10 +3,10 @@
 //
 //   the tree runs    its memory is copied in rounds, each of what was written since the one before;
 //                    criu gets ready
-//   it stands        criu takes the skeleton; at the same time the last differences are read
+//   it is frozen     criu takes the skeleton; at the same time the last differences are read
 //   it runs          the copy is written to the resource
 //
-// The ghost shows the tree as it was while it stood. Needs memory for a second copy of what is
+// The ghost shows the tree as it was while it was frozen. Needs memory for a second copy of what is
 // written; the same memory is used again by the next checkpoint of the same Checkpointer, which
 // takes a tenth of the time of a fresh one to fill. Needs root. A criu without our changes makes
 // the stop longer (by 30 ms per GiB), nothing else.
@@ -53,11 +53,11 @@ struct CheckpointRequest {
 
     StoppingRule::Limits rounds;
     // If the rounds do not come to an end and the rest would take longer than this to copy while
-    // the tree stands, in us, everything is copied when it runs again (copy_before_write.hpp): it
-    // is slower then until that is done, and the next checkpoint is as large as a full one. A tree
-    // that gives memory back meanwhile (munmap, MADV_DONTNEED) makes that fail: it is done again
-    // the other way at once, or, if there are hooks, fails (busy) and is done the other way next
-    // time. -1: always. `worth_it_us`: where two processors gain by it (docs/PERFORMANCE.md).
+    // the tree is frozen, in us, everything is copied when it runs again (copy_before_write.hpp):
+    // it is slower then until that is done, and the next checkpoint is as large as a full one. A
+    // tree that gives memory back meanwhile (munmap, MADV_DONTNEED) makes that fail: it is done
+    // again the other way at once, or, if there are hooks, fails (busy) and is done the other way
+    // next time. -1: always. `worth_it_us`: where two processors gain by it (docs/PERFORMANCE.md).
     static constexpr int64_t never = INT64_MAX, worth_it_us = 50'000;
     int64_t defer_above_us = never;
     // Between two rounds, at least, once the tree may be stopped and is waited for: short enough
@@ -67,13 +67,13 @@ struct CheckpointRequest {
 
     // Every hook may be empty and is called on the calling thread.
     // When all has been copied once and criu is ready, while further rounds go on: returns when the
-    // tree is to stand. An error calls the checkpoint off, and the tree has not been touched.
+    // tree is to be frozen. An error calls the checkpoint off, and the tree has not been touched.
     std::function<Status()> wait_to_freeze;
-    // While every task stands and all is copied; its time is part of the pause. An error makes the
-    // checkpoint fail.
+    // While every task is frozen and all is copied; its time is part of the pause. An error makes
+    // the checkpoint fail.
     std::function<Status()> while_stopped;
-    // When the tree runs again (or stands, leave_stopped), before the writing; the times and what
-    // the rounds did are known.
+    // When the tree runs again (or is frozen, leave_stopped), before the writing; the times and
+    // what the rounds did are known.
     std::function<void(const CheckpointStats&)> captured;
     // After that: fields of the metadata that were not known before.
     std::function<Json()> final_metadata;
@@ -82,7 +82,7 @@ struct CheckpointRequest {
 };
 
 struct CheckpointStats {
-    int64_t pause_us = 0;         // the tree stood so long
+    int64_t pause_us = 0;         // the tree was frozen so long
     int64_t skeleton_us = 0;      // of it, criu's part
     int64_t memory_us = 0;        // of it, the last differences; at the same time as criu's
     int64_t join_us = 0;          // of that: until the round that went on was through,

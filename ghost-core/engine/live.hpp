@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Live migration by restore ahead: a tree is made at the target from an early skeleton and held
-// there, while the original runs; its memory follows round after round; at the end both stand, what
-// has changed since is sent, and the copy goes on. The longest stop is some milliseconds.
+// there, while the original runs; its memory follows round after round; at the end both are frozen,
+// what has changed since is sent, and the copy goes on. The longest stop is some milliseconds.
 //
 //   source (live_export)                        target (live_import)
 //   short stop: skeleton; tree runs on    ───►  tree made, held, all memory in
@@ -14,8 +14,8 @@
 //
 // Post-copy and hybrid: the last stop names pages instead of sending them; the tree goes on without
 // them, they follow as it touches them, and behind, and only when all are there is the original
-// ended: it stands until then (SIGSTOP). What the loss of either side means before that is told by
-// LiveOutcome::stranded. No page is ever replaced by zeros (memory/fault_keeper.hpp).
+// ended: it is stopped until then (SIGSTOP). What the loss of either side means before that is told
+// by LiveOutcome::stranded. No page is ever replaced by zeros (memory/fault_keeper.hpp).
 //
 // Before COMMIT any failure, of the connection, the other side or criu, leaves the original running
 // as if nothing had been, and nothing at the target. What differences cannot carry (threads made or
@@ -73,7 +73,7 @@ struct LiveStats {
     int attempts = 0, rounds = 0;
     uint64_t bytes = 0;         // of pages, sent
     uint64_t last_bytes = 0;    // of them, in the last stop
-    int64_t skeleton_stop = 0;  // the tree stood for its skeleton
+    int64_t skeleton_stop = 0;  // the tree was frozen for its skeleton
     int64_t attach_stop = 0;    // one thread of each process was held to begin tracking, at most
     // The last stop, from before it to the target's type that the tree goes on there:
     int64_t stop = 0;
@@ -98,12 +98,12 @@ enum class LiveOutcome {
     stayed,    // the original runs on; nothing is left at the target
     moved,     // the tree runs at the target; the original has been ended
     stranded,  // post-copy: it ran at the target, and the connection was lost before all pages were
-               // there (or the answer that they are). The original stands (SIGSTOP), whole as of
-               // its last stop. If live_import() there has succeeded: kill_tree(). If not, its copy
-               // has been ended, after it ran for a while: resume_tree() if what it has done in
-               // that time may be done again, else a snapshot.
+               // there (or the answer that they are). The original is stopped (SIGSTOP), whole as
+               // of its last stop. If live_import() there has succeeded: kill_tree(). If not, its
+               // copy has been ended, after it ran for a while: resume_tree() if what it has done
+               // in that time may be done again, else a snapshot.
     undecided  // COMMIT was sent, and the connection was lost before the answer: the original
-               // stands (SIGSTOP). If the target's record says released: kill_tree(); if it is
+               // is stopped (SIGSTOP). If the target's record says released: kill_tree(); if it is
                // known to be gone without: resume_tree().
 };
 

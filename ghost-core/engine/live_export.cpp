@@ -464,7 +464,7 @@ Status Source::converge() {
         return make_error(
             Code::refused,
             fmt::format(
-                "it writes faster than can be copied: {:.0f} MB/s; it would stand for {} ms",
+                "it writes faster than can be copied: {:.0f} MB/s; it would be frozen for {} ms",
                 rule_.dirty_rate() / 1e6, rule_.estimated_downtime_us() / 1000));
     }
 }
@@ -542,7 +542,7 @@ PageRuns Source::name_deferred(Member& member, const OwnMappings& maps, const Pa
     return member.deferred;
 }
 
-// Everything stands. Sends what is left, and gets the target's type.
+// Everything is frozen. Sends what is left, and gets the target's type.
 Status Source::frozen(PtraceSession& session, int64_t begin) {
     auto& stats = out_.stats;
     stats.freeze = stats.state = stats.mappings = stats.files = stats.scan = stats.send = 0;
@@ -652,7 +652,7 @@ Status Source::serve_page(const LiveLink::Message& wanted) {
     return wanted.damaged();
 }
 
-// The copy runs; the original stands, and has the pages.
+// The copy runs; the original is frozen, and has the pages.
 Status Source::serve_deferred() {
     const RealtimePriority urgent;  // somebody waits for a page
     const int64_t begin = monotonic_us();
@@ -682,7 +682,7 @@ Status Source::serve_deferred() {
     }
 }
 
-// Nobody knows whether the target goes on: the original stands until somebody does.
+// Nobody knows whether the target goes on: the original is frozen until somebody does.
 void Source::keep_stopped(PtraceSession& session) {
     out_.outcome = LiveOutcome::undecided;
     session.leave_stopped();

@@ -167,7 +167,7 @@ class Target {
     LiveLink link_;
     ClockShift shift_;
     int64_t lag_ns_ = 0;        // what the held tree's clocks are behind that
-    int64_t frozen_at_us_ = 0;  // when the source's was heard to stand
+    int64_t frozen_at_us_ = 0;  // when the source's was heard to be frozen
     HeldTree held_;
     std::optional<PtraceSession> session_;
     std::map<int, Copy> copies_;
@@ -563,7 +563,7 @@ Status Target::apply(const LiveLink::Message& message) {
 }
 
 // criu sets the clocks by what it reads, and on a busy machine it may have read late; that cannot
-// be changed any more. They must not run back, so the tree stands a little longer.
+// be changed any more. They must not run back, so the tree is frozen a little longer.
 void Target::let_clocks_pass() const {
     const int64_t missing = lag_ns_ / 1000 - (monotonic_us() - frozen_at_us_);
     if (missing <= 0) return;
@@ -594,7 +594,7 @@ Status Target::release() {
     return deferred_ ? fill_deferred() : Status();
 }
 
-// The tree runs; what it lacks is brought. If that fails it is ended: it could only stand still.
+// The tree runs; what it lacks is brought. If that fails it is ended: it could only stay frozen.
 Status Target::fill_deferred() {
     at_point("target: pages follow");
     deferred_->open();

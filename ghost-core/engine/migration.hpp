@@ -75,7 +75,7 @@ Result<ExportStats> export_tree(const ExportRequest& request, Resource& out,
                                 std::optional<TreeDump> ahead = {});
 
 // Starts the criu of an export while the tree goes on, which is nearly half of what a small tree
-// stands still for otherwise. Returns at once; the tree may change meanwhile. Destroyed without
+// is frozen for otherwise. Returns at once; the tree may change meanwhile. Destroyed without
 // export_tree(): nothing was.
 Result<TreeDump> prepare_export(const ExportRequest& request);
 
@@ -144,7 +144,7 @@ class Importer {
     // HeldTree::userfaults is wanted.
     void keep_userfaults();
 
-    // Nobody stands still for this: hold() takes no processor from those that run here
+    // Nobody is frozen for this: hold() takes no processor from those that run here
     // (realtime_priority.hpp).
     void take_time();
 

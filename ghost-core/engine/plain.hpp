@@ -55,7 +55,7 @@ std::vector<std::pair<int, StdioEnd>> outside_stdio(const Json& metadata);
 
 // The variable by which a clone knows that it is one (set to "0" by `ghost run`): it reads "1" in
 // every process of a tree that mark_clone() was called for, by getenv(3) at once. A tree without it
-// is left as it is. The tree stands still.
+// is left as it is. The tree is frozen.
 inline constexpr const char* clone_variable = "GHOST_CLONE";
 void mark_clone(pid_t root);
 

@@ -83,7 +83,7 @@ Status CopyBeforeWrite::arm(int inner_pid, pid_t pid, Fd userfault, Workers& wor
         uffdio_register place{};
         place.range = {area.start, area.bytes};
         place.mode = UFFDIO_REGISTER_MODE_WP;
-        // Not: it has changed meanwhile, and is looked at when the process stands.
+        // Not: it has changed meanwhile, and is looked at when the process is frozen.
         if (ioctl(process.userfault.get(), UFFDIO_REGISTER, &place) != 0) continue;
         process.areas.push_back(area);
         const auto parts = pieces_of(area, piece_bytes);

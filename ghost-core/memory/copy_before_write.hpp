@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The memory of processes that go on running, as it was while they stood: whatever they are about
-// to write is copied first.
+// The memory of processes that go on running, as it was while they were frozen: whatever they are
+// about to write is copied first.
 //
 // Their private anonymous memory is registered with userfaultfds of its own in the mode of write
 // protection with notification (userfaultfd(2), UFFDIO_REGISTER_MODE_WP): a thread that writes to a
@@ -9,8 +9,8 @@
 // write, and they run slower until all is copied.
 //
 //   they run     arm(): all is protected, and writes go through: what was written is not protected
-//                any more, so that little has to be protected again when they stand
-//   they stand   hold(), then protect() what was written, save(), go()
+//                any more, so that little has to be protected again when they are frozen
+//   frozen       hold(), then protect() what was written, save(), go()
 //   they run     copy_rest()
 //
 // What they give back while it is being copied (munmap, madvise, mremap) is lost to us:
@@ -50,7 +50,7 @@ class CopyBeforeWrite {
     // `userfault`: as take_userfault() gives it. `there`: what is there, contents in `written`.
     Status arm(int inner_pid, pid_t pid, Fd userfault, Workers& workers, PageChanges& there);
 
-    // All processes stand. Whoever writes nevertheless waits, until go() or give_up().
+    // All processes are frozen. Whoever writes nevertheless waits, until go() or give_up().
     void hold();
     // Between hold() and go():
     // For Tracker::look(): what is not protected was written since arm(), or has come since.

@@ -159,7 +159,7 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent,
         auto& of = changes[&process];
         auto scan = PageScan::open(name.pid, process.deferred ? PageScan::Protection::notifying
                                                               : PageScan::Protection::asynchronous);
-        // One that is just ending has no memory any more; nothing makes it stand.
+        // One that is just ending has no memory any more; nothing freezes it.
         const bool ended = !scan.ok() && scan.error().code == Code::not_found;
         if (!scan && !ended) return scan.error();
         if ((!process.tracker && !process.deferred) || ended) {

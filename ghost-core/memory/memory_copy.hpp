@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // A copy of the memory of several processes, brought up to date round after round while they run,
-// and made exact when they stand.
+// and made exact when they are frozen.
 #pragma once
 
 #include <functional>
@@ -53,7 +53,7 @@ class MemoryCopy {
     // otherwise. `into`: contents of this one go there instead, where they are to stay.
     void begin(bool since_last, Space* into = nullptr);
     // Tracks those processes that are not tracked yet. One that cannot be tracked is copied whole
-    // when it stands; `untracked` says why.
+    // when it is frozen; `untracked` says why.
     void track(std::span<const ProcessName> processes);
 
     struct Round {
@@ -63,10 +63,10 @@ class MemoryCopy {
     };
     // Reads what was written since the last round, while the processes run.
     Result<Round> round();
-    // The same, for the last time: all of `processes` stand and nobody else is there. Afterwards
-    // the copy is exact. `urgent` are the threads for this. May be called again when they have run
-    // and stand once more. `maps`: /proc/PID/maps of those processes as somebody has read it since
-    // they stand; null for one of which nobody has, or empty.
+    // The same, for the last time: all of `processes` are frozen and nobody else is there.
+    // Afterwards the copy is exact. `urgent` are the threads for this. May be called again when
+    // they have run and are frozen once more. `maps`: /proc/PID/maps of those processes as somebody
+    // has read it since they are frozen; null for one of which nobody has, or empty.
     using Maps = std::function<const std::string*(pid_t)>;
     Result<Round> finish(std::span<const ProcessName> processes, Workers& urgent,
                          const Maps& maps = {});

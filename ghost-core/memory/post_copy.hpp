@@ -3,7 +3,7 @@
 // around them, all others in the background (userfaultfd(2)).
 //
 // What a failure means: a process whose pages are not all in place cannot go on without whoever
-// has them. If they cannot be got any more, it stands still at the next missing page, and has to
+// has them. If they cannot be got any more, it waits at the next missing page, and has to
 // be killed: nothing wrong is ever put in their place. So the source must not be given up before
 // run() has succeeded, and a tree without a snapshot elsewhere is better not moved this way.
 #pragma once

@@ -10,7 +10,7 @@ namespace ghost::core {
 class StoppingRule {
   public:
     struct Limits {
-        int64_t downtime_us = 2000;  // what copying the rest may take while the process stands
+        int64_t downtime_us = 2000;  // what copying the rest may take while the process is frozen
         int most_rounds = 30;
         int patience = 3;  // so many rounds in a row may bring nothing
     };
@@ -35,7 +35,7 @@ class StoppingRule {
 
     // What the process writes, by the last round: bytes per second; 0 before the second round.
     double dirty_rate() const { return dirty_rate_; }
-    // How long the process would stand for its memory now, by what is known; µs.
+    // How long the process would be frozen for its memory now, by what is known; µs.
     int64_t estimated_downtime_us() const { return downtime_us_; }
     int rounds() const { return rounds_; }
 

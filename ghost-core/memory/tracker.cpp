@@ -107,7 +107,7 @@ Result<Tracker> Tracker::adopt(pid_t pid, Fd userfault) {
     return Tracker(pid, std::move(userfault));
 }
 
-// False: it cannot be, now or at all; its pages are copied when the process stands.
+// False: it cannot be, now or at all; its pages are copied when the process is frozen.
 bool Tracker::enlist(const PageRun& area) const {
     uffdio_register place{};
     place.range = {area.start, area.bytes};
@@ -164,7 +164,7 @@ Status Tracker::add_pieces(const PageScan& scan, const PageRun& area,
 }
 
 // What is replaced meanwhile is not registered any more; the next round, or the look at the
-// standing process, will see. `dense`: of the pieces looked at so far most were written all over,
+// frozen process, will see. `dense`: of the pieces looked at so far most were written all over,
 // so that looking for candidates first would only be one walk more.
 Status Tracker::round_of(const PageScan& scan, const Piece& piece, std::atomic<bool>& dense,
                          FoundPages& found) const {

@@ -50,7 +50,7 @@ class Tracker {
     // `workers`: share the work.
     Status round(PageChanges& changes, Workers* workers = nullptr);
 
-    // While the process stands: what is to be scanned, in parts, by any threads at once.
+    // While the process is frozen: what is to be scanned, in parts, by any threads at once.
     struct Part {
         PageRun area;
         PageRuns known;  // that part of the caller's copy
@@ -60,7 +60,7 @@ class Tracker {
     // The same with the private memory (page_scan.hpp) known already.
     static std::vector<Part> parts(const PageRuns& areas, const PageRuns& known, PageRuns& gone);
     // Adds to `changes` what is different in this part. Does not protect: what is told now will be
-    // told again by the next round. `scan` was opened when the process stood already.
+    // told again by the next round. `scan` was opened when the process was frozen already.
     static Status look(const PageScan& scan, const Part& part, PageChanges& changes);
 
     // Takes the protection away piece by piece, so that the process hardly notices. After that,
@@ -91,7 +91,7 @@ class Tracker {
     Fd userfault_;
 };
 
-// The whole memory of a process that is not tracked, while it stands: everything there is.
+// The whole memory of a process that is not tracked, while it is frozen: everything there is.
 Status look_at_all(pid_t pid, const PageScan& scan, PageChanges& changes);
 
 }  // namespace ghost::core

@@ -28,7 +28,7 @@ class FaultServer {
     // Every process has been added and has registered its memory: a page that has no place now has
     // none at all.
     virtual void all_there() = 0;
-    // The tree is made and stands.
+    // The tree is made and is frozen.
     virtual void release() = 0;
     // The same, but the userfaultfds go on, for later: the areas of memory, by process, are no
     // longer registered with them. A process that is left out has none any more.

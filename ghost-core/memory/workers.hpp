@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Threads that wait for work, so that none has to be started while a process stands.
+// Threads that wait for work, so that none has to be started while a process is frozen.
 #pragma once
 
 #include <atomic>
@@ -29,7 +29,7 @@ class Workers {
     // first error ends it: numbers not begun then are left out.
     Status each(size_t count, const std::function<Status(size_t)>& work);
 
-    // Its threads (not the caller's) run in SCHED_RR until lower_priority(): somebody stands and
+    // Its threads (not the caller's) run in SCHED_RR until lower_priority(): somebody is frozen and
     // waits for what they do. Without the privilege nothing changes.
     void raise_priority() { change_class(SCHED_RR); }
     void lower_priority() { change_class(SCHED_OTHER); }

@@ -175,7 +175,7 @@ bool RankAgent::Impl::change(AgentState next) {
 }
 
 // Ranks that spin on every core must not keep the agent waiting: while it works, a peer of theirs
-// stands still. It sleeps otherwise. Without the privilege it goes on as it is.
+// waits. It sleeps otherwise. Without the privilege it goes on as it is.
 static void raise_priority() {
     constexpr int nice_of_the_agent = -10;
     (void)setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), nice_of_the_agent);

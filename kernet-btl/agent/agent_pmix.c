@@ -402,7 +402,7 @@ static int run_simple(work_t work, int limit_ms, struct kernet_pmix_why* why) {
 
 int kernet_pmix_gate(uint32_t* tag, int limit_ms, struct kernet_pmix_why* why) {
     int status = run_simple(gate, limit_ms, why);
-    *tag = KERNET_PMIX_OK == status ? waiting_tag : 0; /* stands still while gated */
+    *tag = KERNET_PMIX_OK == status ? waiting_tag : 0; /* does not advance while gated */
     return status;
 }
 

@@ -9,7 +9,7 @@ namespace kernet {
 enum class AgentState : uint8_t {
     starting,    // no node agent (yet, or it was lost); data flows
     attached,    // the node agent has answered `hello`; data flows
-    gated,       // data and PMIx stand still, everything is still open
+    gated,       // data and PMIx are held, everything is still open
     suspended,   // nothing open; waits for the wake-up signal, frozen or not
     waking,      // connecting to the node agent of wherever this is now
     finalizing,  // the application is leaving MPI; the end
@@ -21,7 +21,7 @@ struct AgentStateRow {
     uint32_t next;
 };
 
-// What stands still cannot be stopped or lost half way.
+// What is held cannot be stopped or lost half way.
 using ghost::to;
 constexpr ghost::StateTable agent_states(std::to_array<AgentStateRow>({
     {AgentState::starting, "starting",

@@ -73,7 +73,7 @@ constinit const Record Locate::table =
 constinit const Record RankWelcome::table =
     record<RankWelcome>("welcome", "answers `hello`", welcome_fields);
 constinit const Record GateOrder::table =
-    record<GateOrder>("gate", "data and PMIx are to stand still; `gated`", gate_fields);
+    record<GateOrder>("gate", "data and PMIx are to be held; `gated`", gate_fields);
 constinit const Record UngateOrder::table =
     record<UngateOrder>("ungate", "both are to go on; `ungated`", ungate_fields);
 constinit const Record CloseOrder::table =

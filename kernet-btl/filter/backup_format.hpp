@@ -3,8 +3,8 @@
 //
 // A file is a row of records, little-endian, each a head and `size` bytes. A record says of itself
 // whether it is whole; nothing behind one that is not is to be believed. A file that is opened
-// again (the rank stood, or was restarted) gets another `opened` record: what comes after it may
-// repeat or take back numbers from before it, and counts instead of them.
+// again (the rank was frozen, or was restarted) gets another `opened` record: what comes after it
+// may repeat or take back numbers from before it, and counts instead of them.
 #pragma once
 
 #include <cstddef>

@@ -64,7 +64,7 @@ class Filter {
     virtual bool only_looks() const { return false; }
     virtual void look(const MessageId&, const uint8_t*, size_t) {}
 
-    // The process is about to stand; it may be continued any number of times from here.
+    // The process is about to be frozen; it may be continued any number of times from here.
     virtual void suspend() {}
     // It goes on: here, on another node, or again from a snapshot.
     virtual void wakeup() {}

@@ -20,7 +20,7 @@ inline constexpr uint8_t frame_version = 2;
 inline constexpr size_t max_message = 128 * 1024 + 1024;
 // The head of a bulk frame: what tells the receiver where the body belongs, bytes.
 inline constexpr size_t max_bulk_head = 32;
-// What may stand before a message so that the message lies in the kernel's buffers as it lies in
+// What may precede a message so that the message lies in the kernel's buffers as it lies in
 // memory, bytes: a copy from one place in a line of memory to another takes up to 1.4 of the time.
 inline constexpr size_t max_pad = 63;
 // A bulk body, bytes. A bound on what is believed, not on memory: bodies are placed, not allocated

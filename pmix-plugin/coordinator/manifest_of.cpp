@@ -75,10 +75,10 @@ struct KnownFile {
     std::tuple<int64_t, int64_t, uint32_t> newest;  // changed, taken, rank
 };
 
-// Ranks do not stand at the very same moment: who looked last knows what all of them have written.
-// Changes of a file are told apart by its own clock, the same for all nodes, and looks between two
-// changes (or in one tick of it) by the nodes'. Files of one name that nodes have each for itself
-// are only cut back: where ranks will be is not known.
+// Ranks are not frozen at the very same moment: who looked last knows what all of them have
+// written. Changes of a file are told apart by its own clock, the same for all nodes, and looks
+// between two changes (or in one tick of it) by the nodes'. Files of one name that nodes have each
+// for itself are only cut back: where ranks will be is not known.
 void take_file(KnownFile& seen, const SeenFile& given, uint32_t rank) {
     Manifest::File& file = seen.file;
     file.size = std::max(file.size, given.size);

@@ -23,7 +23,7 @@ struct CoordinatorSettings {
     int64_t switch_us = 10'000'000;
     int64_t go_us = 10'000'000;
     int64_t abort_us = 15'000'000;   // for the rank to be back at the source
-    int64_t freeze_us = 20'000'000;  // every rank stands and is back
+    int64_t freeze_us = 20'000'000;  // every rank is frozen and is back
     int64_t defer_us = 60'000'000;   // a rank in MPI_Init or MPI_Finalize is waited for
     int64_t defer_retry_us = 100'000;
     int64_t restart_us = 60'000'000;  // without any progress

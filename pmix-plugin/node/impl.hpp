@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The inside of the node agent; private to node/. One class over several files by subject:
-// node_agent.cpp (connections, who says what), quiesce.cpp (how a rank is brought to stand and
-// back), source.cpp and target.cpp (the two ends of a move), snapshot.cpp and restart.cpp (the
+// node_agent.cpp (connections, who says what), quiesce.cpp (how a rank is quiesced and opened
+// again), source.cpp and target.cpp (the two ends of a move), snapshot.cpp and restart.cpp (the
 // whole job's), wrappers.cpp (wrappers that die), locations.cpp (the replicated table).
 #pragma once
 
@@ -165,7 +165,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void reopen(RankSlot& slot);
     void part_with_server(RankSlot& slot);
     void write(RankSlot& slot);
-    void stand(RankSlot& slot);
+    void freeze(RankSlot& slot);
     void woken(RankSlot& slot);
     void take_early(RankSlot& slot);
     void keep_early(RankSlot& slot, std::shared_ptr<ControlConnection> connection,

@@ -90,12 +90,12 @@ void NodeAgent::Impl::rank_closed(RankId rank, const ControlConnection* which) {
 void NodeAgent::Impl::all_closed(RankSlot& s) {
     if (!change(s, Q::quiet)) return;
     if (s.snap.part ? s.snap.off : s.transfer == Transfer::returning) return resume(s);
-    s.snap.part ? stand(s) : export_rank(s);
+    s.snap.part ? freeze(s) : export_rank(s);
 }
 
 // --- back ---
 
-// It stands, or is between two servers, and nobody's word will let it go on by itself.
+// It is frozen, or is between two servers, and nobody's word will let it go on by itself.
 void NodeAgent::Impl::resume(RankSlot& s) {
     if (s.ended) return back_home(s);
     if (!change(s, Q::resuming)) return;

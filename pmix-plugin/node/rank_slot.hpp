@@ -24,8 +24,8 @@ enum class Quiesce {
     gated,     // it has
     opening,   // it opens them again: it was busy, another one was, or the operation is off
     closing,   // it has left the PMIx server and closes the rest; end-of-file is the end
-    quiet,     // it holds nothing that could not be carried: its tree may stand
-    frozen,    // its tree stands until the job ends (then = kill)
+    quiet,     // it holds nothing that could not be carried: its tree may be frozen
+    frozen,    // its tree is frozen until the job ends (then = kill)
     resuming,  // its tree goes on, it attaches again
 };
 
@@ -35,7 +35,7 @@ enum class Transfer {
     connecting,  // source: the wrapper connects to the target
     connected,   // source: it has; the rank is quiesced
     exporting,   // source: the wrapper freezes the tree and sends the ghost
-    exported,    // source: the tree stands
+    exported,    // source: the tree is frozen
     returning,   // source: the move is off; the rank is on its way to being open
     leaving,     // source: decided; the wrapper destroys the tree
     draining,    // source: the tree is gone, its output is being read
@@ -50,7 +50,7 @@ enum class Transfer {
 enum class SnapWork {
     idle,
     preparing,   // looks at the rank and copies its memory, the rank runs
-    ready,       // waits for the word to stand
+    ready,       // waits for the order to freeze
     freezing,    // freezes the tree and lets it go on
     writing,     // the ghost goes to its file
     written,     // and is there
@@ -63,7 +63,7 @@ struct SlotRow {
     State state;
     const char* name;
     uint32_t next;
-    bool urgent = false;  // the rank stands, or is about to: whoever serves it must not wait
+    bool urgent = false;  // the rank is frozen, or is about to: whoever serves it must not wait
 };
 
 // The rank may end at any time: then it is open, as far as anybody has to wait for it.

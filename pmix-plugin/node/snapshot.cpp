@@ -295,7 +295,7 @@ void NodeAgent::Impl::write(RankSlot& s) {
 }
 
 // The rank is quiet: its tree may be frozen.
-void NodeAgent::Impl::stand(RankSlot& s) {
+void NodeAgent::Impl::freeze(RankSlot& s) {
     if (!s.wrapper || s.snap.work != W::ready) {
         snapshot_failed(s, "wrapper", fmt::format("rank {} has no wrapper", s.rank));
         return participant_.poke();

@@ -83,8 +83,8 @@ void NodeAgent::Impl::part_ended(RankSlot& s, const std::string& why) {
 void NodeAgent::Impl::part_wrapper_died(RankSlot& s, bool alive, const std::string& why) {
     if (s.snap.work != SnapWork::idle) (void)change(s, SnapWork::idle);
     snapshot_failed(s, "wrapper", why);
-    const bool stands = s.quiesce == Quiesce::quiet || s.quiesce == Quiesce::frozen;
-    if (alive && s.snap.off && stands) resume(s);
+    const bool frozen = s.quiesce == Quiesce::quiet || s.quiesce == Quiesce::frozen;
+    if (alive && s.snap.off && frozen) resume(s);
 }
 
 // From the adapter: true means "taken care of".

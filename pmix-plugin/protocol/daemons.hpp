@@ -217,7 +217,7 @@ enum class ParticipantStep : uint8_t {
     here,       // only: this daemon answers
     gated,      // every rank's gates close
     ungated,    // and open again: one was busy
-    resumed,    // the trees stand, one after the other comes back
+    resumed,    // the trees are frozen, one after the other comes back
     written,    // the ghosts go to disk, the ranks run
     ended,      // complete; nothing is answered
     aborted,    // off: everything is brought home

@@ -39,19 +39,20 @@ constexpr Field gone_fields[] = {field<&Gone::seq>("seq", operation)};
 constexpr Field checked_fields[] = {field<&Checked::seq>("seq", operation)};
 constexpr Field snap_ready_fields[] = {
     field<&SnapReady::seq>("seq", operation),
-    field<&SnapReady::direct>("direct", "no memory for a copy: the rank stands while it is written")
+    field<&SnapReady::direct>("direct",
+                              "no memory for a copy: the rank is frozen while it is written")
         .or_default(),
     field<&SnapReady::memory>("memory", "of the rank").in("bytes").or_default(),
     field<&SnapReady::kind>("kind", "full or incremental").or_default(),
 };
 constexpr Field snap_captured_fields[] = {
     field<&SnapCaptured::seq>("seq", operation),
-    field<&SnapCaptured::pause_us>("pause_us", "the tree stood").in("µs"),
+    field<&SnapCaptured::pause_us>("pause_us", "the tree was frozen").in("µs"),
     field<&SnapCaptured::skeleton_us>("skeleton_us", "of that for the skeleton")
         .in("µs")
         .or_default(),
     field<&SnapCaptured::memory_us>("memory_us", "of that for memory").in("µs").or_default(),
-    field<&SnapCaptured::last_bytes>("last_bytes", "copied while it stood")
+    field<&SnapCaptured::last_bytes>("last_bytes", "copied while it was frozen")
         .in("bytes")
         .or_default(),
     field<&SnapCaptured::rounds>("rounds", "of copying before").or_default(),
@@ -149,9 +150,9 @@ constinit const Record SnapPrepareRank::table = record<SnapPrepareRank>(
     "snap_prepare", "the rank runs; `progress`, then `snap_ready`", snap_prepare_fields);
 constinit const Record SnapFreeze::table = record<SnapFreeze>(
     "snap_freeze", "after the rank's end-of-file; `snap_captured`", snap_freeze_fields);
-constinit const Record SnapWrite::table =
-    record<SnapWrite>("snap_write", "others that stood run again; `progress`, then `snap_written`",
-                      snap_write_fields);
+constinit const Record SnapWrite::table = record<SnapWrite>(
+    "snap_write", "others that were frozen run again; `progress`, then `snap_written`",
+    snap_write_fields);
 constinit const Record SnapCancel::table = record<SnapCancel>(
     "snap_cancel", "the snapshot is off; `snap_cancelled`, whatever the wrapper knows of it",
     snap_cancel_fields);

@@ -72,7 +72,7 @@ constexpr Field exported_fields[] = {
     field<&Exported::bytes>("bytes", "skeleton and pages that were sent").in("bytes"),
     field<&Exported::rounds>("rounds", "times that memory was gone through"),
     field<&Exported::zero_bytes>("zero_bytes", "pages of zeros, not sent").in("bytes"),
-    field<&Exported::frozen_us>("frozen_us", "the tree stood").in("µs").or_default(),
+    field<&Exported::frozen_us>("frozen_us", "the tree was frozen").in("µs").or_default(),
     field<&Exported::skeleton_us>("skeleton_us", "of that for the skeleton").in("µs").or_default(),
     field<&Exported::pages_us>("pages_us", "of that for the pages").in("µs").or_default(),
 };
@@ -100,7 +100,7 @@ constexpr Field abort_fields[] = {
 
 constexpr Field seen_file_fields[] = {
     field<&SeenFile::path>("path", "absolute"),
-    field<&SeenFile::size>("size", "when the rank stood").in("bytes"),
+    field<&SeenFile::size>("size", "when the rank was frozen").in("bytes"),
     field<&SeenFile::file>("file", "which one, of those that nodes have by this name").or_default(),
     field<&SeenFile::changed>("changed", "when it was last, by its own clock")
         .in("ns")
@@ -116,14 +116,17 @@ constexpr Field written_fields[] = {
     field<&Written::file>("file", "name in the snapshot's folder"),
     field<&Written::kind>("kind", "full or incremental").or_default(),
     field<&Written::parent>("parent", "first of `chain`, or empty").or_default(),
-    field<&Written::chain>("chain", "files it stands on, nearest first, in the folder of snapshots")
+    field<&Written::chain>("chain",
+                           "files it is based on, nearest first, in the folder of snapshots")
         .or_default(),
     field<&Written::digest>("digest", "the ghost's own"),
     field<&Written::bytes>("bytes", "of the file").in("bytes"),
     field<&Written::page_bytes>("page_bytes", "of memory in it").in("bytes"),
     field<&Written::zero_bytes>("zero_bytes", "pages of zeros").in("bytes").or_default(),
     field<&Written::memory>("memory", "of the rank").in("bytes"),
-    field<&Written::pause_us>("pause_us", "its tree stood; between daemons").in("µs").or_default(),
+    field<&Written::pause_us>("pause_us", "its tree was frozen; between daemons")
+        .in("µs")
+        .or_default(),
     field<&Written::stdin_bytes>("stdin_bytes",
                                  "input since the job began that the rank has read or the ghost "
                                  "has; -1: not known")
@@ -149,9 +152,10 @@ constinit const Record Connect::table =
 constinit const Record Connected::table =
     record<Connected>("connected", "the source has reached the target", connected_fields);
 constinit const Record Exported::table = record<Exported>(
-    "exported", "the whole ghost is out; the tree stands until `resume` or `die`", exported_fields);
+    "exported", "the whole ghost is out; the tree is frozen until `resume` or `die`",
+    exported_fields);
 constinit const Record Held::table =
-    record<Held>("held", "the whole tree is there and stands", held_fields);
+    record<Held>("held", "the whole tree is there and is frozen", held_fields);
 constinit const Record Go::table =
     record<Go>("go", "the tree that is held runs, its agent is signalled", go_fields);
 constinit const Record Abort::table = record<Abort>("abort", "the operation is off", abort_fields);

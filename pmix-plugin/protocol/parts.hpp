@@ -126,7 +126,7 @@ struct Continue {
     static const schema::Record table;
 };
 
-// A file a rank had open for writing when it stood.
+// A file a rank had open for writing when it was frozen.
 struct SeenFile {
     schema::Name path;
     uint64_t size = 0;

@@ -72,7 +72,7 @@ Status check_size(const std::string& path, uint64_t bytes) {
         fmt::format("{}: it has {} bytes, {} were written", path, info.st_size, bytes));
 }
 
-// Manifests of the snapshots that others stand on, each read once.
+// Manifests of the snapshots that others are based on, each read once.
 class Parents {
   public:
     explicit Parents(std::string folder) : folder_(std::move(folder)) {}

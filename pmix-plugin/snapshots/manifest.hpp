@@ -47,7 +47,7 @@ struct Manifest {
         std::string binding;  // as the runtime names it; empty: not bound or unknown
         std::string file;     // in the snapshot's folder
         std::string kind;     // "full" or "incremental"
-        // Files of the ghosts it stands on, nearest first, relative to the folder of snapshots
+        // Files of the ghosts it is based on, nearest first, relative to the folder of snapshots
         // ("4711-000002/rank-1.ghost"); empty if full.
         std::vector<std::string> chain;
         std::string digest;       // the ghost's own, as in its end

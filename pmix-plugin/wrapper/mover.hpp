@@ -23,7 +23,7 @@ enum class MoveState {
     connected,    // the target's wrapper waits for the ghost
     exporting,    // the worker freezes and sends
     calling_off,  // either of them, but the move was called off meanwhile
-    exported,     // the tree stands, whole, at both ends
+    exported,     // the tree is frozen, whole, at both ends
     leaving,      // decided: what the rank wrote goes out, then the tree is killed
     gone,         // killed and said so
 };

@@ -26,7 +26,7 @@ enum class RestoreState {
     warming,      // the worker runs criu once, and looks at a ghost that is there
     listening,    // `ready` said; for the ghost's coming. A restart: `checked` said; for `import`
     importing,    // the worker takes the ghost in
-    held,         // `held` said: the tree is there and stands
+    held,         // `held` said: the tree is there and is frozen
     calling_off,  // and the worker has not ended yet
     running,      // `go` came: handed over to a supervisor
     failed,       // or called off: nothing is left

@@ -27,7 +27,7 @@ constexpr uint64_t spare_bytes = 64 << 20;
 constexpr uint64_t incremental_part = 4;
 // A message may not grow beyond any size; what is left out is in the ghost's metadata.
 constexpr size_t most_file_bytes = 96 * 1024;
-// Of files open for writing the ghost takes these along, which costs the rank that stands for it
+// Of files open for writing the ghost takes these along, which costs the rank that is frozen for it
 // some hundredths of a millisecond each.
 constexpr core::ContentsLimit small_files{64 << 10, 1 << 20};
 
@@ -36,7 +36,7 @@ Error called_off() {
 }
 
 // Of files that are in the ghost and have not changed since these are: in a ghost whose head was
-// written before the tree stood.
+// written before the tree was frozen.
 void only_unchanged(const std::vector<core::WrittenFile>& in_ghost,
                     std::vector<core::WrittenFile>& files) {
     for (auto& file : files) {
@@ -155,13 +155,13 @@ Status SnapshotJob::open() {
     return {};
 }
 
-// Without room for a second copy the tree stands until everything is on the disk.
+// Without room for a second copy the tree is frozen until everything is on the disk.
 bool SnapshotJob::must_be_direct() const {
     const uint64_t need = spare_bytes + (incremental_ ? memory_ / incremental_part : memory_);
     // What the checkpointer holds is among what is available: it has been offered.
     const uint64_t have = order_.memory != 0 ? order_.memory : memory_available() / order_.sharers;
     if (have < need)
-        log::info("snapshot {}: {} bytes for a copy, {} are there: the rank stands meanwhile",
+        log::info("snapshot {}: {} bytes for a copy, {} are there: the rank is frozen meanwhile",
                   order_.name, need, have);
     return have < need;
 }
@@ -183,7 +183,7 @@ void SnapshotJob::freeze(Json stdio, const std::optional<AgentThread>& agent) {
     {
         std::lock_guard lock(mutex_);
         if (command_ != Command::none) return;
-        command_ = Command::stand;
+        command_ = Command::freeze;
         stdio_ = std::move(stdio);
         if (agent) agent_ = agent;
     }
@@ -193,7 +193,7 @@ void SnapshotJob::freeze(Json stdio, const std::optional<AgentThread>& agent) {
 void SnapshotJob::write() {
     {
         std::lock_guard lock(mutex_);
-        if (command_ != Command::stand) return;
+        if (command_ != Command::freeze) return;
         command_ = Command::write;
     }
     changed_.notify_all();
@@ -201,7 +201,7 @@ void SnapshotJob::write() {
 
 void SnapshotJob::wait_to_write() {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return command_ != Command::stand || called_off_; });
+    changed_.wait(lock, [this] { return command_ != Command::freeze || called_off_; });
 }
 
 void SnapshotJob::call_off() {
@@ -216,7 +216,7 @@ void SnapshotJob::call_off() {
 
 bool SnapshotJob::told_to_freeze() {
     std::lock_guard lock(mutex_);
-    return command_ == Command::stand || command_ == Command::write;
+    return command_ == Command::freeze || command_ == Command::write;
 }
 
 // By any thread. False: it was called off.
@@ -260,7 +260,7 @@ Json SnapshotJob::early_metadata() const {
             {"agent", metadata_of(agent_)}};
 }
 
-// The tree stands.
+// The tree is frozen.
 void SnapshotJob::look_at_files() {
     if (auto files = core::written_files(tree_.root, small_files))
         files_ = std::move(*files);
@@ -325,7 +325,7 @@ Outgoing SnapshotJob::direct() {
     auto stats = core::export_tree(request, *out_);
     if (!stats) return failure(stats.error());
     captured_ = true;
-    // It stands: these are the right ones, those in the ghost may be older.
+    // It is frozen: these are the right ones, those in the ghost may be older.
     const auto in_ghost = files_;
     look_at_files();
     only_unchanged(in_ghost, files_);

@@ -20,7 +20,7 @@
 
 namespace ghost::plugin {
 
-// What is asked for, and what an incremental one stands on: files relative to the folder of
+// What is asked for, and what an incremental one is based on: files relative to the folder of
 // snapshots, nearest first.
 struct SnapshotOrder : SnapPrepareRank {
     std::vector<std::string> chain;
@@ -47,9 +47,9 @@ class SnapshotJob {
     SnapshotJob(SnapshotOrder order, Tree tree, core::Checkpointer& checkpointer);
 
     // Says snap_ready and snap_captured, returns snap_written or failed. Whatever happens, the tree
-    // runs on, but with order().kill() when it was written. When stand() was called the agent gets
+    // runs on, but with order().kill() when it was written. When freeze() was called the agent gets
     // its signal as soon as the tree runs again, whatever happens; with order().kill() only if the
-    // tree did not come to stand.
+    // tree was not frozen.
     Outgoing run(const Say& say, const Progress& progress);
 
     // snap_freeze: the state of standard input and output at this moment, and the agent.
@@ -100,7 +100,7 @@ class SnapshotJob {
 
     std::mutex mutex_;
     std::condition_variable changed_;
-    enum class Command { none, stand, write, off } command_ = Command::none;
+    enum class Command { none, freeze, write, off } command_ = Command::none;
     bool called_off_ = false;  // whatever the word was
     Json stdio_;
     std::optional<AgentThread> agent_;

@@ -198,7 +198,8 @@ void Snapshotter::break_off() {
     if (snap_states.allows(state_, S::calling_off) && change(S::calling_off)) job_->call_off();
 }
 
-// True: it is or will be done here. Whether the tree stands or runs, and for whom, must be known.
+// True: it is or will be done here. Whether the tree is frozen or runs, and for whom, must be
+// known.
 bool Snapshotter::resume(const Resume& word) {
     if (!worker_.busy() || state_ == S::clearing || !job_->told_to_freeze()) {
         stopped_ = false;

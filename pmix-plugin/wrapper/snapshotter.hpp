@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// A rank's part of the job's snapshots in the wrapper: prepare, stand, write, end.
+// A rank's part of the job's snapshots in the wrapper: prepare, freeze, write, end.
 #pragma once
 
 #include <memory>
@@ -22,7 +22,7 @@ enum class SnapState {
     preparing,    // the worker looks, makes the file and copies; the rank runs
     ready,        // `snap_ready` said
     freezing,     // `snap_freeze` came: the worker freezes the tree
-    writing,      // `snap_captured` said: the tree runs, or stands (then=kill)
+    writing,      // `snap_captured` said: the tree runs, or is frozen (then=kill)
     written,      // `snap_written` said; for the coordinator to complete or cancel it
     calling_off,  // cancelled, and the worker has not ended yet
     clearing,     // the worker gives memory back, ends the tracking, removes a cancelled one's file
@@ -88,7 +88,7 @@ class Snapshotter {
     bool change(SnapState to);
 
   private:
-    // What the next incremental snapshot stands on: files relative to the folder of snapshots,
+    // What the next incremental snapshot is based on: files relative to the folder of snapshots,
     // nearest first.
     using Chain = std::vector<std::string>;
 
@@ -122,7 +122,7 @@ class Snapshotter {
     bool carried_ = false;
     bool stop_ = false;  // then=stop
     bool stopped_ = false;
-    std::optional<core::RealtimePriority> realtime_;  // from the word to stand on
+    std::optional<core::RealtimePriority> realtime_;  // from the order to freeze on
     Worker worker_;                                   // last: its job uses what is above
 };
 

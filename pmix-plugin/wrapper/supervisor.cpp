@@ -119,7 +119,7 @@ void Supervisor::look_at_snapshot() {
     for (const auto& message : std::exchange(later_, {})) operation(message);
 }
 
-// A tree that stands still cannot take a signal.
+// A tree that is frozen cannot take a signal.
 void Supervisor::kill_if_stopped() {
     if (!tree_gone_ && (mover_.stopped() || snapshotter_.stopped()))
         ::kill(rank_tree_.root, SIGKILL);

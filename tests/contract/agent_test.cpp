@@ -688,7 +688,7 @@ TEST(AgentState, OnlyTheseSteps) {
         }
     }
     EXPECT_EQ(steps, 13);
-    // What stands still cannot be stopped or lost half way.
+    // What is held cannot be stopped or lost half way.
     EXPECT_FALSE(kernet::agent_states.allows(S::gated, S::finalizing));
     EXPECT_FALSE(kernet::agent_states.allows(S::suspended, S::attached));
     EXPECT_FALSE(kernet::agent_states.allows(S::waking, S::starting));

@@ -198,7 +198,7 @@ int held_here(ino_t number) {
     return held;
 }
 
-// Whoever stands until the ghost is complete does not wait for the old one's blocks.
+// Whoever is frozen until the ghost is complete does not wait for the old one's blocks.
 TEST(FileResource, AnOlderGhostsBlocksAreGivenBackAfterwards) {
     const Folder folder;
     const auto path = folder.path() + "/ghost";

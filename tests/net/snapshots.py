@@ -282,7 +282,7 @@ def case_by_interval(folder):
                                       ("ghost_checkpoint_keep", "2")])
     until(lambda: len(job.complete()) >= 1 and int(job.complete()[-1].split("-")[1]) >= 3,
           "the third snapshot")
-    assert len(job.complete()) <= 4, job.complete()  # two, and what an incremental one stands on
+    assert len(job.complete()) <= 4, job.complete()  # two, and what an incremental one is based on
     job.kill()
     job.restart("gn3:2,gn4:2")
     job.finish()

@@ -200,7 +200,7 @@ TEST_F(Calls, OfAGhostOfOneThatWentOnAreMadeAgain) {
     expect_whole(outcomes(*tree_), 13, asked_us + late_us);
 }
 
-// Of every thread that stands one signal; the handler runs there and at the target.
+// Of every thread that is frozen one signal; the handler runs there and at the target.
 TEST_F(Calls, EndByASignalThatCameMeanwhile) {
     start("signals");
     kill(tree_->root, SIGSTOP);
@@ -235,7 +235,7 @@ TEST_F(Calls, EndByASignalThatCameMeanwhile) {
     }
 }
 
-// While a checkpoint stands, a signal for the original alone.
+// While a checkpoint has the tree frozen, a signal for the original alone.
 TEST_F(Calls, EndByASignalInACheckpoint) {
     start("nanosleep");
     auto what = request_for<CheckpointRequest>(*tree_, source_);

@@ -87,7 +87,7 @@ bool all_on_one(const std::map<pid_t, cpu_set_t>& all) {
                        [](const auto& one) { return CPU_COUNT(&one.second) == 1; });
 }
 
-// While it stands only, and what its threads were bound to is what they are bound to afterwards.
+// While it is frozen only, and what its threads were bound to is what they are bound to afterwards.
 TEST_F(CheckpointTest, TreeIsOnOneProcessorWhileItStands) {
     if (!knows_short_stop({criu_program(), source_folder_.path(), 20}))
         GTEST_SKIP() << "criu was built without our patches";
@@ -144,7 +144,7 @@ TEST_F(CheckpointTest, WhoeverLetsTheTreeGoGivesItsProcessorsBack) {
     EXPECT_GT(tree->healthy(), 0U);
 }
 
-// What a snapshot of a whole job needs: the word to stand comes from outside.
+// What a snapshot of a whole job needs: the order to freeze comes from outside.
 TEST_F(CheckpointTest, StandsWhenItIsTold) {
     auto tree = Tree::start(48);
     ASSERT_GT(tree->healthy(), 0U);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Checkpoints of trees that go on running: the ghost shows the tree as it was while it stood.
+// Checkpoints of trees that go on running: the ghost shows the tree as it was while it was frozen.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -79,7 +79,7 @@ bool goes_on(pid_t root, uint64_t deeds = 3) {
     return deeds_of(root) >= enough;
 }
 
-// One that writes faster than anybody copies: it stands no longer for that, and what it is about
+// One that writes faster than anybody copies: it is frozen no longer for that, and what it is about
 // to write is copied first.
 TEST_F(CheckpointTest, WhatIsAboutToBeWrittenIsCopiedFirst) {
     for (const bool huge : {false, true}) {
@@ -201,7 +201,7 @@ TEST_F(CheckpointTest, NobodyWaitsForACheckpointThatFailed) {
         unsetenv("CRIU_FAULT");
     }
     what.while_stopped = [] { return make_error(Code::refused, "not this time"); };
-    fails("while it stands");
+    fails("while it is frozen");
     what.while_stopped = {};
     std::atomic<bool> captured = false;
     what.captured = [&](const CheckpointStats&) { captured = true; };

@@ -300,7 +300,7 @@ TEST_F(Live, HybridIsPreCopyWhereThatIsEnough) {
 }
 
 // The connection is cut at every point of both sides: exactly one runs, or, between COMMIT and the
-// target's word, the original stands until somebody says what became of the copy.
+// target's word, the original is frozen until somebody says what became of the copy.
 // With post-copy the same until the word of the target; then the original has what the copy lacks.
 class LiveCut : public Live,
                 public ::testing::WithParamInterface<std::tuple<PageOrder, const char*>> {};
@@ -435,7 +435,7 @@ TEST_P(LiveDeath, NeverBothNeverNeither) {
 }
 
 // The copy runs, without its pages, and who gets them for it is killed: it ends as well. The
-// original stands, and has everything.
+// original is frozen, and has everything.
 TEST_F(LiveAgents, DeathOfTheTargetWhilePagesFollow) {
     ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
     LiveTree tree(shared_.path(), 32, 2, 20);

@@ -104,7 +104,7 @@ TEST_F(Migration, TreeIsHeldThenRunsWhole) {
     ASSERT_TRUE(moved.held.ok()) << moved.held.error().message();
     EXPECT_GT(moved.sent->page_bytes, 9U << 20);
     EXPECT_EQ(moved.sent->page_bytes, moved.held->bytes);
-    // Both stand: neither answers.
+    // Both are frozen: neither answers.
     EXPECT_FALSE(moved.source->ask(200));
     EXPECT_FALSE(moved.target->ask(200));
     moved.source->end();
@@ -399,7 +399,7 @@ class LastPagesWait : public Resource {
     const int64_t limit_ = monotonic_us() + 10'000'000;
 };
 
-// What a task needs before it can stand (threads' storage) is not among the last pages.
+// What a task needs before it can be frozen (threads' storage) is not among the last pages.
 TEST_F(Migration, TasksAreMadeBeforeTheLastPagesAreThere) {
     auto tree = Tree::start(12);
     ASSERT_GT(tree->healthy(), 0U);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Copies of the memory of running processes, compared with the memory when the process stands.
+// Copies of the memory of running processes, compared with the memory when the process is frozen.
 #include <gtest/gtest.h>
 
 #include <csignal>
@@ -324,7 +324,7 @@ TEST_F(PagesTracking, WhatWasGivenBackByWholeTablesIsGone) {
     compare(churn.pid, copy.processes().at(7));
 }
 
-// Memory that has come since it was armed is read while it stands, with its guard pages.
+// Memory that has come since it was armed is read while it is frozen, with its guard pages.
 TEST_F(PagesTracking, GuardPagesOfNewMemoryAreInACopyMadeBehind) {
     Churn churn({"late"});
     churn.wait_ready();
@@ -349,7 +349,7 @@ TEST_F(PagesTracking, GuardPagesOfNewMemoryAreInACopyMadeBehind) {
 
 // Its maker dies in the middle: the kernel lets everybody through.
 TEST_F(PagesTracking, WhoWaitsForADeadCopierIsLetThrough) {
-    for (const bool stands : {true, false}) {  // before it dies
+    for (const bool stopped : {true, false}) {  // before it dies
         Churn churn({"write", "32", "3000"});
         churn.wait_ready();
         const pid_t copier = fork();
@@ -363,7 +363,7 @@ TEST_F(PagesTracking, WhoWaitsForADeadCopierIsLetThrough) {
             if (!copy.round().ok() || !copy.defer().ok()) _exit(1);
             churn.stop();
             if (!copy.finish({&name, 1}, workers).ok()) _exit(2);
-            kill(getpid(), stands ? SIGSTOP : SIGKILL);
+            kill(getpid(), stopped ? SIGSTOP : SIGKILL);
         }
         int status = 0;
         ASSERT_EQ(waitpid(copier, &status, WUNTRACED), copier);
@@ -399,7 +399,7 @@ TEST_F(PagesTracking, UntrackedProcessIsCopiedWhole) {
     EXPECT_GT(compare(churn.pid, copy.processes().at(7)), 1000U);
 }
 
-// What ends while the others stand is no reason to give up: it has no pages.
+// What ends while the others are frozen is no reason to give up: it has no pages.
 TEST_F(PagesTracking, EndedProcessHasNoPages) {
     for (const bool tracked : {false, true}) {
         SCOPED_TRACE(tracked);

@@ -42,8 +42,8 @@ bool comes(Condition condition) {
     return condition();
 }
 
-// A tree of one process, which stands, and its parent, which has a guard; this test is where both
-// go when the parent's parent is no more.
+// A tree of one process, which is frozen, and its parent, which has a guard; this test is where
+// both go when the parent's parent is no more.
 class GuardTest : public testing::Test {
   protected:
     void SetUp() override {

@@ -429,7 +429,7 @@ class Snapshot(WrapperCase):
         row = source.peer.expect("snap_written")
         self.assertEqual(row["files"], [])
         row.update(rank=0, name=source.order["name"], folder=source.order["folder"])
-        with open(path, "a") as f:  # before the writer stands
+        with open(path, "a") as f:  # before the writer is frozen
             f.write("c")
         row["files"] = [{"path": path, "size": 3}]
         self.end(source, row)
@@ -905,7 +905,7 @@ class Snapshot(WrapperCase):
                 self.finish(again, heir)
 
     def test_killed_at_random(self):
-        """The wrapper or criu, at any moment from the word to stand on: the rank goes on, whole."""
+        """The wrapper or criu, at any moment from the order to freeze on: the rank goes on, whole."""
         rank = self.steps(300)
         for i in range(TRIALS):
             who = random.choice(("wrapper", "criu"))

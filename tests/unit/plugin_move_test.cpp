@@ -390,7 +390,7 @@ TEST(Nodes, SilentNodeWithRanksIsNotGivenUp) {
     expect_sound(c);
 }
 
-// A rank must not stand still while the move waits for a daemon that is cut off.
+// A rank must not stay frozen while the move waits for a daemon that is cut off.
 TEST(Nodes, CutThirdNodeDelaysTheMoveBeforeTheGate) {
     Cluster c(17, 4, {0, 1});
     c.cut(3);

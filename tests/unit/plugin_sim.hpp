@@ -75,7 +75,7 @@ struct Chance {
     bool ends_at_once = false;  // a restored rank ends before its agent attaches
     size_t guests = 0;          // processes that ranks have spawned
     size_t saved = 0;           // a snapshot is of so many ranks, the first ones; 0: of all
-    // A wrapper's answer to one of these is `failed`: prepare, stand, write, import.
+    // A wrapper's answer to one of these is `failed`: prepare, freeze, write, import.
     std::string fail_stage;
     RankId fail_rank = 0;
     int64_t write_us = 0;      // how long a ghost is written beside the latency

@@ -145,9 +145,9 @@ void Cluster::snap_freeze(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
         return say(w, {{"t", "failed"}, {"seq", seq}, {"stage", "freeze"}, {"why", "not ready"}});
     }
     if (!w->tree->closed) violate("a rank is frozen that has not closed");
-    if (raised(w->node) == 0) violate("a rank stands and its daemon's priority is not raised");
+    if (raised(w->node) == 0) violate("a rank is frozen and its daemon's priority is not raised");
     for (auto& t : trees_) {
-        // The cut: nobody takes anything from a link while the first of them stands.
+        // The cut: nobody takes anything from a link while the first of them is frozen.
         const bool open = t->runs() && !t->gated && !t->closed;
         const bool back = std::ranges::any_of(wrappers_, [&](auto& other) {
             return other->tree == t && other->snap.seq == seq && other->snap.captured;
@@ -155,7 +155,7 @@ void Cluster::snap_freeze(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
         // Of no matter if the snapshot is called off, which opens gates.
         const bool saved = chance.saved == 0 || t->rank < chance.saved;
         if (open && !back && saved)
-            torn[seq] = fmt::format("rank {} takes data while others stand", t->rank);
+            torn[seq] = fmt::format("rank {} takes data while others are frozen", t->rank);
     }
     w->snap.freezing = true;
     w->tree->stopped = true;
@@ -223,7 +223,7 @@ void Cluster::snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
 
 void Cluster::snap_cancel(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
     if (w->snap.freezing) {
-        w->snap.cancelled = true;  // the stand is finished first
+        w->snap.cancelled = true;  // the freeze is finished first
         return;
     }
     ::unlink(w->snap.path.c_str());

@@ -442,7 +442,7 @@ TEST(Schedule, FullOneAfterAParentIsRemoved) {
     std::filesystem::remove_all(c.folder() + "/4711-000002");
     c.run(20 * second);
     auto all = snapshots(c);
-    ASSERT_EQ(kinds_of(all), "ffi");  // the third stood on it, and has gone with it
+    ASSERT_EQ(kinds_of(all), "ffi");  // the third was based on it, and has gone with it
     EXPECT_TRUE(all[0].whole) << all[0].why;
     EXPECT_TRUE(all[1].whole) << all[1].why;
     EXPECT_TRUE(c.said.empty()) << c.said[0];

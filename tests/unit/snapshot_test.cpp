@@ -37,7 +37,7 @@ class Folder : public testing::Test {
         fs::create_directories((fs::path(folder) / name).parent_path());
         std::ofstream(fs::path(folder) / name) << text;
     }
-    // A complete snapshot of two ranks whose ghosts have `bytes` bytes and stand on `parents`.
+    // A complete snapshot of two ranks whose ghosts have `bytes` bytes and are based on `parents`.
     void make(const std::string& name, const std::vector<std::string>& parents = {});
     bool exists(const std::string& name) { return fs::exists(fs::path(folder) / name); }
 
@@ -281,7 +281,7 @@ TEST_F(Folder, ListsTheNewestFirstAndSaysWhatIsDamaged) {
     EXPECT_THAT(names, ElementsAre("9-000001", "7-000002", "7-000001"));
     EXPECT_EQ(list_snapshots(folder, "7")->size(), 2u);
 
-    // the parent's ghost is cut: both stand on it
+    // the parent's ghost is cut: both are based on it
     fs::resize_file(folder + "/7-000001/rank-1.ghost", 9);
     all = list_snapshots(folder, "7");
     for (const auto& one : *all) {

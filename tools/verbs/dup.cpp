@@ -50,7 +50,7 @@ Result<Json> hear(CloneLine& line, const std::string& wanted, int timeout_ms) {
     return make_error(Code::refused, "go on at the other node", word->value("why", type));
 }
 
-// Nothing stands yet: all that the other node lacks is told now.
+// Nothing is stopped yet: all that the other node lacks is told now.
 Result<std::unique_ptr<core::NetworkResource>> prepare(const core::PlainTree& tree, CloneLine& line,
                                                        bool clone, bool live) {
     auto needs = core::needs_of(tree.root);
@@ -69,7 +69,7 @@ Result<std::unique_ptr<core::NetworkResource>> prepare(const core::PlainTree& tr
                                           ready->value("token", ""), secret);
 }
 
-// The tree stands complete at both ends. At no time two originals run, and never none can.
+// The tree is stopped complete at both ends. At no time two originals run, and never none can.
 Result<Then> settle(CloneLine& line, Then then, core::Guard& guard, Made& made) {
     auto held = hear(line, "held", held_ms);
     if (!held) return held.error();
@@ -127,12 +127,12 @@ Result<Made> duplicate(const DupArgs& args, Then then, Mode mode) {
     return made;
 }
 
-// Both stand, or nobody knows: what to say, and exit status 3.
+// Both are stopped, or nobody knows: what to say, and exit status 3.
 int report_unclear(const DupArgs& args, const core::PlainTree& tree, bool json) {
     return report(
         make_error(Code::peer_lost,
                    fmt::format("tell whether process {} runs on {}: the answer is missing, "
-                               "and the original is kept standing. Look there; if it does "
+                               "and the original is kept stopped. Look there; if it does "
                                "not run, let the original go on by `kill -CONT` of its "
                                "processes, pid",
                                tree.inner, args.to),
@@ -145,7 +145,7 @@ int report_stranded(const DupArgs& args, const core::PlainTree& tree, const std:
     return report(
         make_error(Code::peer_lost,
                    fmt::format("bring all pages to {} ({}): what ran there has been ended. "
-                               "The original stands, whole as it was before; if it may do "
+                               "The original is stopped, whole as it was before; if it may do "
                                "again what it has done there since, let it go on by `kill "
                                "-CONT` of its processes, pid",
                                args.to, why),

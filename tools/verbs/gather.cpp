@@ -21,7 +21,7 @@ class Gatherer {
   public:
     explicit Gatherer(std::string to) : to_(std::move(to)) {}
 
-    // With the snapshots it stands on, the oldest first. Ones that are there already are left.
+    // With the snapshots it is based on, the oldest first. Ones that are there already are left.
     Status gather(const std::string& folder) {
         Snapshot snapshot = plugin::look_at_snapshot(folder);
         if (!snapshot.whole)

@@ -14,7 +14,7 @@ enum class MoveState {
     connecting,    // A's wrapper connects to it
     holding,       // every daemon answers; then no job-wide fence may complete
     gating,        // the rank is asked to close its gates, again and again
-    transferring,  // the rank stands; its ghost goes from A to B
+    transferring,  // the rank is frozen; its ghost goes from A to B
     switching,     // decided: every daemon moves the rank's entries, A destroys its copy
     going,         // B lets the rank run
     done,          // the rank runs at B
@@ -58,7 +58,7 @@ struct Move {
 
     std::optional<AgentThread> agent;  // of the rank, as its wrapper must know it
     uint64_t ping = 0;                 // every daemon must have answered this ping
-    bool gate_tried = false;           // the rank may stand
+    bool gate_tried = false;           // the rank may be frozen
     bool exported = false;
     bool held = false;
     uint64_t bytes = 0;

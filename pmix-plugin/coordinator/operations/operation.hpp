@@ -25,7 +25,7 @@ namespace ghost::plugin {
 enum class Phase : uint8_t {
     prepare,  // nothing has been done to a rank
     quiesce,  // the job's fences are held, gates close
-    capture,  // trees stand; their state is taken
+    capture,  // trees are frozen; their state is taken
     commit,   // it becomes what holds from now on
     resume,   // ranks go on, here or there
     finish,   // over
@@ -41,7 +41,7 @@ struct OperationRow {
     uint32_t next;
     // Longest stay, or longest time without progress; none: the state does not wait.
     int64_t CoordinatorSettings::*limit = nullptr;
-    // Ranks stand, or are about to: whoever serves them must not wait for a processor.
+    // Ranks are frozen, or are about to: whoever serves them must not wait for a processor.
     bool urgent = false;
     // Every daemon has to answer: one that has gone silent is given up first.
     bool every_daemon = false;

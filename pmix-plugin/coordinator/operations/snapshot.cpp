@@ -118,7 +118,7 @@ struct SnapshotOperation::Opened {
     std::string folder, second;
     std::string name;
     std::string why;
-    bool last_is_whole = false;  // an incremental one may stand on it
+    bool last_is_whole = false;  // an incremental one may be based on it
 };
 
 namespace {
@@ -274,7 +274,7 @@ void SnapshotOperation::publish(const StepAnswer& answer) {
 void SnapshotOperation::on_resumed(const StepAnswer& answer) {
     data_.pause = job_.settings.now() - data_.gate_sent;
     publish(answer);
-    // Trees that stand until the job ends must find their fences as they were.
+    // Trees that are frozen until the job ends must find their fences as they were.
     if (data_.then != "kill") job_.fences.release(seq());
     change(S::writing);
 }
@@ -290,7 +290,7 @@ std::vector<std::string> old_ones(std::vector<Snapshot> all, const std::string& 
     return removable(all, job, keep);
 }
 
-// Somebody may have removed what it stands on, while it was made.
+// Somebody may have removed what it is based on, while it was made.
 std::optional<std::string> wrong_with(const std::vector<Snapshot>& all, const std::string& name,
                                       bool node_local) {
     for (const Snapshot& one : all) {
@@ -389,7 +389,7 @@ void SnapshotOperation::message(NodeId, const schema::Received& m) {
 
 void SnapshotOperation::progressed(const StepProgress& m) {
     SnapshotRun& r = data_;
-    // `freezing`: a rank too large to be copied is written while it stands.
+    // `freezing`: a rank too large to be copied is written while it is frozen.
     if (r.state != S::preparing && r.state != S::freezing && r.state != S::writing) return;
     if (m.bytes > r.bytes) wait_on();
     r.bytes = m.bytes;

@@ -17,7 +17,7 @@ enum class SnapshotState {
     pinging,     // every daemon answers once more
     holding,     // no job-wide fence may complete
     gating,      // every rank closes its gates; again if one was busy
-    freezing,    // the trees stand, one after the other comes back: the pause
+    freezing,    // the trees are frozen, one after the other comes back: the pause
     writing,     // the ranks run, the ghosts go to disk
     completing,  // the manifest is written, the folder renamed
     done,

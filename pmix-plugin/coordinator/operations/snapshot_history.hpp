@@ -26,13 +26,13 @@ class SnapshotHistory {
     // Incremental ones since the last full one.
     int since_full() const { return since_full_; }
 
-    // The job stands after a snapshot with `then` = stop.
+    // The job is frozen after a snapshot with `then` = stop.
     bool stopped() const { return stopped_; }
     // SIGCONT: it goes on.
     void continue_job();
 
-    // Not every node has confirmed the end of a failed one: ranks there may stand. They are told
-    // until they do, and no snapshot is made before.
+    // Not every node has confirmed the end of a failed one: ranks there may be frozen. They are
+    // told until they do, and no snapshot is made before.
     void remind(uint64_t seq, uint64_t attempt);
     bool unconfirmed() const { return unconfirmed_.has_value(); }
     // Takes what belongs to that one.

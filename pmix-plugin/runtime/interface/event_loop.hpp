@@ -20,7 +20,7 @@ class EventLoop {
     virtual WatchId watch(int fd, std::function<void()> readable) = 0;  // level triggered
     virtual void unwatch(WatchId watch) = 0;
     // From raise_priority(true) to raise_priority(false), which nest, this daemon goes before ranks
-    // that spin: others stand until it has done its part. Without the privilege nothing changes.
+    // that spin: others wait until it has done its part. Without the privilege nothing changes.
     virtual void raise_priority(bool /*on*/) {}
 };
 

@@ -66,8 +66,9 @@ class JobFacts {
     virtual std::string session_dir() const = 0;  // job family's folder on this node, exists
     // Fields of the manifest with these names (docs/SNAPSHOT_FORMAT.md): runtime, apps, mpirun,
     // stdin, nodes, and ranks [{rank, app, binding}]. Asked for at every snapshot, before the ranks
-    // stand; a field that is missing is written as its type's empty value. Texts may be any bytes.
-    // The offset of stdin is where mpirun began to read: what the rank was given since is added.
+    // are listed; a field that is missing is written as its type's empty value. Texts may be any
+    // bytes. The offset of stdin is where mpirun began to read: what the rank was given since is
+    // added.
     virtual Json job_facts() const { return Json::object(); }
 };
 

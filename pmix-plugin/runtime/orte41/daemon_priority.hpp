@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// This daemon before everything else on its node, while ranks stand still for it.
+// This daemon before everything else on its node, while ranks are frozen for it.
 #pragma once
 
 #include <vector>
