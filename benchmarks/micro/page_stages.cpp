@@ -93,8 +93,8 @@ void scan_while_stopped(benchmark::State& state) {
     auto scan = PageScan::open(subject().pid());
     for (auto _ : state) {
         PageChanges changes;
-        auto parts = tracker->parts(first.written, changes.gone);
-        for (const auto& part : *parts) (void)Tracker::look(*scan, part, changes);
+        auto slices = tracker->slices(first.written, changes.gone);
+        for (const auto& part : *slices) (void)Tracker::look(*scan, part, changes);
         benchmark::DoNotOptimize(changes);
     }
     bytes_done(state, all_bytes);

@@ -165,14 +165,14 @@ class TreeDump::Dumper {
     bool criu_is_done() const { return point_ == Point::finished || criu_->ended(); }
     void refresh_limit() { deadline_ = monotonic_us() + request_.criu.limit_s * second_us; }
     bool reads_now(const Image& image, bool all) const {
-        return all || image.large || !takes_part_ || point_ >= Point::complete;
+        return all || image.large || !controlled_ || point_ >= Point::complete;
     }
     bool keeps() const { return writer_ == nullptr || short_stop_; }
     Error criu_failure() const;
 
     const DumpRequest request_;
     std::string program_;
-    bool takes_part_ = false;  // this criu knows GHOST_CONTROL
+    bool controlled_ = false;  // this criu knows GHOST_CONTROL
     bool short_stop_ = false;  // asked for and possible
     bool smaps_ahead_ = true;  // until that has failed once
     std::string mounts_;       // of this process, as criu has found them
@@ -203,9 +203,9 @@ Status TreeDump::Dumper::prepare() {
     auto program = find_program(request_.criu.program);
     if (!program) return program.error();
     program_ = std::move(*program);
-    takes_part_ = knows_control(program_);
-    short_stop_ = request_.short_stop && takes_part_;
-    if (takes_part_) return start_criu();
+    controlled_ = knows_control(program_);
+    short_stop_ = request_.short_stop && controlled_;
+    if (controlled_) return start_criu();
     return {};
 }
 
@@ -236,7 +236,7 @@ Status TreeDump::Dumper::start_criu() {
     else
         GHOST_TRY(add_closed_page_client(child, server_));
     Fd its;
-    if (takes_part_) {
+    if (controlled_) {
         int ends[2];
         if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
             return sys_error("make socket pair");
@@ -248,7 +248,7 @@ Status TreeDump::Dumper::start_criu() {
                                   "GHOST_MOUNTS_AHEAD=1", "GHOST_SOCKETS_LATE=1"});
     }
     Fd its_guards;
-    if (takes_part_ && request_.guards) {
+    if (controlled_ && request_.guards) {
         int ends[2];
         if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
             return sys_error("make socket pair");
@@ -263,7 +263,7 @@ Status TreeDump::Dumper::start_criu() {
     auto started = Child::start(child);
     if (!started) return started.error();
     criu_.emplace(std::move(*started));
-    if (!takes_part_) schedule_criu(SCHED_RR);  // the tree is frozen already
+    if (!controlled_) schedule_criu(SCHED_RR);  // the tree is frozen already
     server_.reset();
     refresh_limit();
     return {};
@@ -543,7 +543,7 @@ Status TreeDump::Dumper::until(Point point) {
 // started.
 Status TreeDump::Dumper::freshen() {
     refresh_limit();
-    if (!takes_part_ || monotonic_us() - began_ < fresh_us) return {};
+    if (!controlled_ || monotonic_us() - began_ < fresh_us) return {};
     began_ = monotonic_us();
     if (!criu_->wait(0) && our_mounts() == mounts_) return {};
     let_go();
@@ -555,14 +555,14 @@ Status TreeDump::Dumper::freshen() {
 Status TreeDump::Dumper::get_ready() {
     GHOST_TRY(freshen());
     hook_.emplace(request_.on_stopped);
-    if (!takes_part_) return {};
+    if (!controlled_) return {};
     GHOST_TRY(until(Point::ready));
     return look_again();
 }
 
 // What criu knows may be old by now; a second look costs little.
 Status TreeDump::Dumper::look_again() {
-    if (!takes_part_ || !short_stop_) return {};
+    if (!controlled_ || !short_stop_) return {};
     refresh_limit();
     point_ = Point::starting;
     GHOST_TRY(say(monotonic_us() - looked_ > fresh_us ? 'n' : 'p'));
@@ -578,10 +578,10 @@ Status TreeDump::Dumper::wait_for_order() {
 }
 
 Status TreeDump::Dumper::stop() {
-    if (takes_part_) schedule_criu(SCHED_RR);
+    if (controlled_) schedule_criu(SCHED_RR);
     before_helpers(true);
     mark_ = monotonic_us();
-    result_.times.ahead = takes_part_ ? mark_ - began_ : 0;
+    result_.times.ahead = controlled_ ? mark_ - began_ : 0;
     auto stopped_tree = StoppedTree::stop(request_.root, second_us);
     if (!stopped_tree) {
         if (auto resumed = resume_tree(request_.root); !resumed.ok())
@@ -589,14 +589,14 @@ Status TreeDump::Dumper::stop() {
         return stopped_tree.error();
     }
     stopped_tree_.emplace(std::move(*stopped_tree));
-    if (takes_part_)
+    if (controlled_)
         if (auto bound = bind_tree(request_.root, stopped_tree_->tasks(), criu_->pid());
             !bound.ok())
             log::debug("freeze: {}", bound.error().message());
     const int64_t now = monotonic_us();
     result_.times.stop = now - std::exchange(mark_, now);
     point_ = Point::going;
-    GHOST_TRY(takes_part_ ? say('g') : start_criu());
+    GHOST_TRY(controlled_ ? say('g') : start_criu());
     hook_->go();
     return {};
 }
@@ -635,9 +635,9 @@ Result<DumpResult> TreeDump::Dumper::attempt() {
     if (status.ok() && point_ != Point::finished && !criu_->succeeded()) status = criu_failure();
     // A criu that does not take part waits for nobody.
     if (status.ok() && !hook_->ended()) status = hook_->take();
-    if (status.ok() && !takes_part_ && request_.before_release) status = request_.before_release();
+    if (status.ok() && !controlled_ && request_.before_release) status = request_.before_release();
     if (status.ok()) status = name_pages();
-    if (status.ok() && !takes_part_ && request_.leave_running) status = resume_tree(request_.root);
+    if (status.ok() && !controlled_ && request_.leave_running) status = resume_tree(request_.root);
     if (result_.times.frozen == 0) result_.times.frozen = monotonic_us() - begin;
     if (!status.ok()) {
         hook_.reset();

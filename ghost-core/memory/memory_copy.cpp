@@ -138,8 +138,8 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent,
     struct Work {
         ProcessCopy* process = nullptr;
         const PageScan* scan = nullptr;
-        std::optional<Tracker::Part> part;  // or
-        PageRun other;                      // memory that is not tracked, for guard pages
+        std::optional<Tracker::Slice> part;  // or
+        PageRun other;                       // memory that is not tracked, for guard pages
     };
     struct Armed {
         int inner = 0;
@@ -181,7 +181,7 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent,
                     one.areas.push_back(area);
                 else
                     one.now.push_back(area);
-            for (auto& part : Tracker::parts(one.areas, process.known, of.gone))
+            for (auto& part : Tracker::slices(one.areas, process.known, of.gone))
                 works.push_back({&process, scans.back().get(), std::move(part), {}});
             deferred.push_back(std::move(one));
             continue;
@@ -190,7 +190,7 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent,
             GHOST_TRY(look_at_all(name.pid, *scans.back(), of));
             continue;
         }
-        for (auto& part : Tracker::parts(map->ours, process.known, of.gone))
+        for (auto& part : Tracker::slices(map->ours, process.known, of.gone))
             works.push_back({&process, scans.back().get(), std::move(part), {}});
     }
     std::mutex mutex;

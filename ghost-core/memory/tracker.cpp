@@ -212,15 +212,15 @@ Status Tracker::round(PageChanges& changes, Workers* workers) {
     return {};
 }
 
-Result<std::vector<Tracker::Part>> Tracker::parts(const PageRuns& known, PageRuns& gone) const {
+Result<std::vector<Tracker::Slice>> Tracker::slices(const PageRuns& known, PageRuns& gone) const {
     auto areas = private_memory(pid_);
     if (!areas) return areas.error();
-    return parts(*areas, known, gone);
+    return slices(*areas, known, gone);
 }
 
-std::vector<Tracker::Part> Tracker::parts(const PageRuns& areas, const PageRuns& known,
-                                          PageRuns& gone) {
-    std::vector<Part> out;
+std::vector<Tracker::Slice> Tracker::slices(const PageRuns& areas, const PageRuns& known,
+                                            PageRuns& gone) {
+    std::vector<Slice> out;
     PageRuns all;
     for (const auto& area : areas) {
         append(all, area.start, area.end());
@@ -231,7 +231,7 @@ std::vector<Tracker::Part> Tracker::parts(const PageRuns& areas, const PageRuns&
     return out;
 }
 
-Status Tracker::look(const PageScan& scan, const Part& part, PageChanges& changes) {
+Status Tracker::look(const PageScan& scan, const Slice& part, PageChanges& changes) {
     PageRuns candidates;
     std::vector<PageScan::Found> found;
     auto tracked = scan.maybe_written(part.area, candidates);

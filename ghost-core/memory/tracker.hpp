@@ -51,17 +51,17 @@ class Tracker {
     Status round(PageChanges& changes, Workers* workers = nullptr);
 
     // While the process is frozen: what is to be scanned, in parts, by any threads at once.
-    struct Part {
+    struct Slice {
         PageRun area;
         PageRuns known;  // that part of the caller's copy
     };
     // `known`: the pages of the caller's copy. What lies outside of all parts is told in `gone`.
-    Result<std::vector<Part>> parts(const PageRuns& known, PageRuns& gone) const;
+    Result<std::vector<Slice>> slices(const PageRuns& known, PageRuns& gone) const;
     // The same with the private memory (page_scan.hpp) known already.
-    static std::vector<Part> parts(const PageRuns& areas, const PageRuns& known, PageRuns& gone);
+    static std::vector<Slice> slices(const PageRuns& areas, const PageRuns& known, PageRuns& gone);
     // Adds to `changes` what is different in this part. Does not protect: what is told now will be
     // told again by the next round. `scan` was opened when the process was frozen already.
-    static Status look(const PageScan& scan, const Part& part, PageChanges& changes);
+    static Status look(const PageScan& scan, const Slice& part, PageChanges& changes);
 
     // Takes the protection away piece by piece, so that the process hardly notices. After that,
     // and after a failure in between, nothing is tracked.

@@ -92,7 +92,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     bool change(RankSlot& slot, SnapWork next);
     // Its hello may come before its wrapper's word.
     static bool wakes_early(const RankSlot& slot) {
-        return slot.snap.part && slot.quiesce == Quiesce::quiet;
+        return slot.snap.participates && slot.quiesce == Quiesce::quiet;
     }
     template <typename T>
     void report(const T& message) {  // to the coordinator
@@ -202,8 +202,8 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void watch_orphan(RankSlot& slot);
     void stdin_closed(RankSlot& slot);
     void tree_ended(RankSlot& slot, const std::string& why);
-    void part_ended(RankSlot& slot, const std::string& why);
-    void part_wrapper_died(RankSlot& slot, bool alive, const std::string& why);
+    void participant_ended(RankSlot& slot, const std::string& why);
+    void participant_wrapper_died(RankSlot& slot, bool alive, const std::string& why);
 
     // --- locations.cpp ---
     kernet::Location settled_location(const RankSlot& slot, kernet::Location given) const;

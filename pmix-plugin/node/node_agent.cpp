@@ -242,7 +242,7 @@ bool NodeAgent::Impl::change(RankSlot& s, const auto& table, State& state, State
         // A bug: the operation cannot go on here. Nothing has been done yet, or the limits of the
         // coordinator end it.
         const std::string why = "a fault of Ghost's own (see the log of this node)";
-        if (s.snap.part)
+        if (s.snap.participates)
             snapshot_failed(s, "state", why);
         else
             fail(s, "state", why);
@@ -408,7 +408,7 @@ void NodeAgent::Impl::wrapper_message(RankSlot& s, const schema::Received& m,
 void NodeAgent::Impl::answer(RankSlot& s, const schema::Received& m) {
     const bool late = m.seq() != s.seq;
     if (!late && s.snap.restart) return restart_answer(s, m);
-    if (!late && s.snap.part) return snapshot_answer(s, m);
+    if (!late && s.snap.participates) return snapshot_answer(s, m);
     if (late || s.transfer == Transfer::none)
         return log::debug("late {} of the wrapper of rank {}", m.name(), s.rank);
     if (is_target(s.transfer)) return target_answer(s, m);

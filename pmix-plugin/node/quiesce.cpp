@@ -31,7 +31,7 @@ void NodeAgent::Impl::on_gated(RankSlot& s, const kernet::GateAnswer& m) {
     s.tag = m.tag;
     s.busy = why_busy(m);
     // A snapshot waits for all ranks before the first leaves its server.
-    const bool waits = s.snap.part;
+    const bool waits = s.snap.participates;
     if (s.busy.empty() && waits && adapter_.may_detach(s.rank, s.tag) == PreMark::busy)
         s.busy = in_pmix_call;
     if (s.busy.empty() && change(s, Q::gated) && !waits && !leave_server(s)) s.busy = in_pmix_call;
@@ -51,7 +51,7 @@ void NodeAgent::Impl::on_ungated(RankSlot& s) {
 
 // It is open, and not because all is over.
 void NodeAgent::Impl::gate_open(RankSlot& s) {
-    if (s.snap.part) return participant_.poke();
+    if (s.snap.participates) return participant_.poke();
     if (s.transfer == Transfer::returning) return back_home(s);
     report(Busy{s.seq, s.rank, s.busy});
 }
@@ -89,8 +89,8 @@ void NodeAgent::Impl::rank_closed(RankId rank, const ControlConnection* which) {
 // It holds nothing any more that could not be carried.
 void NodeAgent::Impl::all_closed(RankSlot& s) {
     if (!change(s, Q::quiet)) return;
-    if (s.snap.part ? s.snap.off : s.transfer == Transfer::returning) return resume(s);
-    s.snap.part ? freeze(s) : export_rank(s);
+    if (s.snap.participates ? s.snap.off : s.transfer == Transfer::returning) return resume(s);
+    s.snap.participates ? freeze(s) : export_rank(s);
 }
 
 // --- back ---
@@ -116,13 +116,13 @@ void NodeAgent::Impl::on_attached(RankSlot& s, const kernet::RankAttached& m) {
     const bool failed = m.rc != 0;
     std::string why;
     if (failed) why = m.error.empty() ? "the rank could not attach to PMIx" : m.error;
-    if (failed && !s.snap.part) {
+    if (failed && !s.snap.participates) {
         s.failure_told = false;
         return fail(s, "attach", why);
     }
     if (resumed) adapter_.reattach(s.rank);
     if (!(resumed ? change(s, Q::open) : change(s, Transfer::none))) return;
-    if (s.snap.part) return on_attached_again(s, m.location, why);
+    if (s.snap.participates) return on_attached_again(s, m.location, why);
     if (!resumed) return report(Done{s.seq, s.rank, settled_location(s, m.location)});
     if (change(s, Transfer::none)) report(Aborted{s.seq, s.rank, settled_location(s, m.location)});
 }

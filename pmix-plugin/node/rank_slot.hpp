@@ -124,9 +124,9 @@ constexpr bool is_target(Transfer transfer) {
 
 // What a snapshot or a restart of the job has to do with the rank.
 struct SlotSnapshot {
-    bool part = false;     // the rank takes part in the one under way
-    bool restart = false;  // which is a restart
-    bool off = false;      // and is called off: the rank is brought home
+    bool participates = false;  // the rank takes part in the one under way
+    bool restart = false;       // which is a restart
+    bool off = false;           // and is called off: the rank is brought home
     SnapWork work = SnapWork::idle;
     std::string stage, why;  // why it cannot be; empty: nothing is wrong
     // The rank's hello that came before the wrapper's word that its tree runs.

@@ -14,7 +14,7 @@ using T = Transfer;
 void NodeAgent::Impl::hello_restart(RankSlot& s) {
     s.seq = 0;
     s.snap = {};
-    s.snap.part = s.snap.restart = true;
+    s.snap.participates = s.snap.restart = true;
     if (!change(s, T::preparing)) return;
     if (participant_.step() == ParticipantStep::checked) {
         check_slot(s);

@@ -32,7 +32,7 @@ void NodeAgent::Impl::begin_step(ParticipantStep step, const schema::Received* o
             return end_snapshot(order->as<SnapEnd>());
         case ParticipantStep::aborted:
             for (auto& [rank, s] : slots_)
-                if (s.snap.part) note_newest(rank, order->seq());
+                if (s.snap.participates) note_newest(rank, order->seq());
             return each_part(&Impl::bring_home);
         case ParticipantStep::checked:
             return prepare_restart(order->as<RestartPrepare>());
@@ -47,7 +47,7 @@ void NodeAgent::Impl::begin_step(ParticipantStep step, const schema::Received* o
 
 void NodeAgent::Impl::each_part(void (Impl::*step)(RankSlot&)) {
     for (auto& [rank, s] : slots_) {
-        if (s.snap.part) (this->*step)(s);
+        if (s.snap.participates) (this->*step)(s);
     }
 }
 
@@ -89,7 +89,7 @@ LocalAnswer NodeAgent::Impl::look(ParticipantStep step) {
         local.answer.add_failed(snapshot_.first_rank, own_name(), "folder", snapshot_.why);
     }
     for (auto& [rank, s] : slots_) {
-        if (!s.snap.part) continue;
+        if (!s.snap.participates) continue;
         ++local.answer.ranks;
         // What went wrong is what the abort is about; only a rank that is lost matters to it.
         const bool lost = step == ParticipantStep::aborted && s.snap.stage == "attach";
@@ -109,7 +109,7 @@ void NodeAgent::Impl::add_rows(ParticipantStep step, StepAnswer& answer) {
     const bool locations = step == ParticipantStep::resumed || step == ParticipantStep::restarted ||
                            step == ParticipantStep::aborted;
     for (auto& [rank, s] : slots_) {
-        if (!s.snap.part) continue;
+        if (!s.snap.participates) continue;
         if (locations && s.snap.location) answer.locations.push_back(*s.snap.location);
         if (step == ParticipantStep::resumed) {
             answer.pause_us = std::max(answer.pause_us, s.snap.pause_us);
@@ -122,7 +122,7 @@ void NodeAgent::Impl::add_rows(ParticipantStep step, StepAnswer& answer) {
 
 void NodeAgent::Impl::progress(uint64_t& bytes, uint64_t& total) const {
     for (const auto& [rank, s] : slots_) {
-        if (!s.snap.part) continue;
+        if (!s.snap.participates) continue;
         bytes += s.snap.bytes;
         total += s.snap.total;
     }
@@ -130,7 +130,7 @@ void NodeAgent::Impl::progress(uint64_t& bytes, uint64_t& total) const {
 
 void NodeAgent::Impl::step_answered(ParticipantStep step) {
     if (step != ParticipantStep::aborted && step != ParticipantStep::restarted) return;
-    for (auto& [rank, s] : slots_) s.snap.part = s.snap.restart = false;
+    for (auto& [rank, s] : slots_) s.snap.participates = s.snap.restart = false;
     if (step == ParticipantStep::aborted) discard_own_folder();
 }
 
@@ -153,7 +153,7 @@ void NodeAgent::Impl::prepare_snapshot(const SnapPrepare& order) {
         snapshot_.seq = seq;
         snapshot_.order = order;
         for (auto& [rank, s] : slots_) {
-            s.snap.part = false;
+            s.snap.participates = false;
         }
         bool first = true;
         for (const RankInfo& info : adapter_.ranks()) {
@@ -183,7 +183,7 @@ void NodeAgent::Impl::join_snapshot(RankSlot& s) {
     }
     const W work = s.snap.work;
     s.snap = {};
-    s.snap.part = true;
+    s.snap.participates = true;
     s.snap.work = work == W::cancelling ? work : W::idle;
     s.seq = snapshot_.seq;
     s.failure_told = false;
@@ -421,10 +421,10 @@ void complete_in(const std::string& folder, const std::string& name,
 
 void NodeAgent::Impl::end_snapshot(const SnapEnd& order) {
     for (auto& [rank, s] : slots_) {
-        if (!s.snap.part) continue;
+        if (!s.snap.participates) continue;
         if (s.wrapper) s.wrapper->tell(SnapEndRank{s.seq, true});
         if (s.snap.work != W::idle) (void)change(s, W::idle);
-        s.snap.part = false;
+        s.snap.participates = false;
     }
     const auto complete = [&](bool& own, const std::string& folder,
                               const std::vector<std::string>& remove) {

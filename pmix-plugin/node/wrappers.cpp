@@ -43,7 +43,7 @@ void NodeAgent::Impl::wrapper_closed(RankId rank, const ControlConnection* which
     if (s == nullptr || s->wrapper.get() != which) return;
     s->wrapper.reset();
     if (s->transfer == T::leaving) return die_expired(*s);
-    if (s->snap.part) return;  // wrapper_died() follows
+    if (s->snap.participates) return;  // wrapper_died() follows
     // `going` waits for wrapper_died(): the tree may live, then a new wrapper adopts it.
     if (is_source(s->transfer)) {
         fail(*s, "wrapper", fmt::format("the wrapper of rank {} has gone", rank));
@@ -58,7 +58,7 @@ void NodeAgent::Impl::wrapper_exit_said(RankSlot& s) {
 void NodeAgent::Impl::tree_ended(RankSlot& s, const std::string& why) {
     s.ended = true;
     s.spare.clear();
-    if (s.snap.part) return part_ended(s, why);
+    if (s.snap.participates) return participant_ended(s, why);
     if (s.transfer == T::leaving) return gone(s);
     if (s.transfer == T::going) {
         // Ended before its agent could attach: the move is done, there is nobody to wake.
@@ -70,7 +70,7 @@ void NodeAgent::Impl::tree_ended(RankSlot& s, const std::string& why) {
 }
 
 // A rank that ends while the job is saved or restarted.
-void NodeAgent::Impl::part_ended(RankSlot& s, const std::string& why) {
+void NodeAgent::Impl::participant_ended(RankSlot& s, const std::string& why) {
     if (s.snap.early) std::exchange(s.snap.early, nullptr)->close();
     if (s.transfer != T::going) snapshot_failed(s, "rank", why);
     if (s.snap.work != SnapWork::idle) (void)change(s, SnapWork::idle);
@@ -80,7 +80,7 @@ void NodeAgent::Impl::part_ended(RankSlot& s, const std::string& why) {
 }
 
 // The snapshot is off; the wrapper that adopts the tree knows nothing of it.
-void NodeAgent::Impl::part_wrapper_died(RankSlot& s, bool alive, const std::string& why) {
+void NodeAgent::Impl::participant_wrapper_died(RankSlot& s, bool alive, const std::string& why) {
     if (s.snap.work != SnapWork::idle) (void)change(s, SnapWork::idle);
     snapshot_failed(s, "wrapper", why);
     const bool frozen = s.quiesce == Quiesce::quiet || s.quiesce == Quiesce::frozen;
@@ -103,7 +103,7 @@ bool NodeAgent::Impl::wrapper_died(RankId rank, int status) {
         return true;
     }
     if (s->ended) return false;
-    if (s->snap.restart && s->snap.part && s->transfer != T::going) {
+    if (s->snap.restart && s->snap.participates && s->transfer != T::going) {
         return restart_wrapper_died(*s, status);
     }
     if (s->wrapper) std::exchange(s->wrapper, nullptr)->close();
@@ -111,14 +111,14 @@ bool NodeAgent::Impl::wrapper_died(RankId rank, int status) {
     log::warning("the wrapper of rank {} died (status {}), its processes {}", rank, status,
                  alive ? "live" : "have ended");
     const std::string why = fmt::format("the wrapper of rank {} died", rank);
-    if (s->snap.part) part_wrapper_died(*s, alive, why);
-    if (is_source(s->transfer) && !s->snap.part) fail(*s, "wrapper", why);
+    if (s->snap.participates) participant_wrapper_died(*s, alive, why);
+    if (is_source(s->transfer) && !s->snap.participates) fail(*s, "wrapper", why);
     if (alive && adopt(*s)) {
         participant_.poke();
         return true;
     }
     kill_tree(*s, settings_.tree);
-    if ((s->transfer == T::switched || s->transfer == T::going) && !s->snap.part) {
+    if ((s->transfer == T::switched || s->transfer == T::going) && !s->snap.participates) {
         fail(*s, "go", why);
         s->ended = true;
         return false;
