@@ -8,8 +8,8 @@
 #include <cstdlib>
 
 #include "pmix-plugin/protocol/message.hpp"
-#include "tests/unit/plugin_sim.hpp"
-#include "tests/unit/plugin_sound.hpp"
+#include "pmix-plugin/runtime/sim/cluster.hpp"
+#include "tests/unit/plugin_checks.hpp"
 
 namespace ghost::plugin::sim {
 namespace {

@@ -11,9 +11,8 @@
 #include "pmix-plugin/coordinator/operations/snapshot.hpp"
 #include "pmix-plugin/protocol/message.hpp"
 #include "tests/rounds.hpp"
-#include "tests/unit/plugin_sim.hpp"
-#include "tests/unit/plugin_snapshots.hpp"
-#include "tests/unit/plugin_sound.hpp"
+#include "pmix-plugin/runtime/sim/cluster.hpp"
+#include "tests/unit/plugin_checks.hpp"
 
 namespace ghost::plugin::sim {
 namespace {

@@ -13,9 +13,8 @@
 #include "pmix-plugin/coordinator/manifest_of.hpp"
 #include "pmix-plugin/protocol/message.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
-#include "tests/unit/plugin_sim.hpp"
-#include "tests/unit/plugin_snapshots.hpp"
-#include "tests/unit/plugin_sound.hpp"
+#include "pmix-plugin/runtime/sim/cluster.hpp"
+#include "tests/unit/plugin_checks.hpp"
 
 namespace ghost::plugin::sim {
 namespace {

@@ -9,7 +9,7 @@
 #include "pmix-plugin/protocol/message.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
-#include "tests/unit/plugin_sim.hpp"
+#include "pmix-plugin/runtime/sim/cluster.hpp"
 
 namespace ghost::plugin::sim {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "tests/unit/plugin_sim.hpp"
+#include "pmix-plugin/runtime/sim/cluster.hpp"
 
 #include <algorithm>
 #include <atomic>
