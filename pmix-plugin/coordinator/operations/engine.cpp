@@ -135,19 +135,16 @@ void Engine::drop(uint64_t owner) {
 }
 
 bool Engine::message(NodeId from, const schema::Received& m) {
-    for (Running& running : running_) {
-        if (!running.operation || running.operation->is_over()) continue;
-        if (running.operation->seq() != m.seq()) continue;
-        running.operation->message(from, m);
+    for (Operation* operation : under_way()) {
+        if (operation->seq() != m.seq()) continue;
+        operation->message(from, m);
         return true;
     }
     return false;
 }
 
 void Engine::node_lost(NodeId node) {
-    for (Running& running : running_) {
-        if (running.operation && !running.operation->is_over()) running.operation->node_lost(node);
-    }
+    for (Operation* operation : under_way()) operation->node_lost(node);
 }
 
 void Engine::stop(const std::string& why) {
@@ -174,18 +171,15 @@ NodeId Engine::node_of(RankId rank, NodeId node) const {
 }
 
 std::optional<NodeId> Engine::target_of(RankId rank) const {
-    for (const Running& running : running_) {
-        if (!running.operation || running.operation->is_over()) continue;
-        const auto place = running.operation->placement();
+    for (const Operation* operation : under_way()) {
+        const auto place = operation->placement();
         if (place && place->rank == rank) return place->to;
     }
     return std::nullopt;
 }
 
 void Engine::show(Json& ps) const {
-    for (const Running& running : running_) {
-        if (running.operation && !running.operation->is_over()) running.operation->show(ps);
-    }
+    for (const Operation* operation : under_way()) operation->show(ps);
 }
 
 }  // namespace ghost::plugin

@@ -9,6 +9,7 @@
 #include <list>
 #include <memory>
 #include <optional>
+#include <ranges>
 #include <set>
 #include <string>
 
@@ -72,6 +73,12 @@ class Engine {
         std::unique_ptr<Operation> operation;
     };
 
+    // Those that have begun and are not over, in that order.
+    auto under_way() const {
+        return running_ |
+               std::views::transform([](const Running& r) { return r.operation.get(); }) |
+               std::views::filter([](const Operation* o) { return o != nullptr && !o->is_over(); });
+    }
     void soon();
     void step();
     void begin_waiting();
