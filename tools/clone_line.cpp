@@ -3,12 +3,12 @@
 
 #include <array>
 #include <cerrno>
-#include <csignal>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/child.hpp"
 #include "base/clock.hpp"
 #include "base/paths.hpp"
 #include "tools/paths.hpp"
@@ -23,20 +23,6 @@ std::vector<std::string> command_for(const std::string& node) {
     return remote_words(node, shell_quote(own_program()) + " receive");
 }
 
-[[noreturn]] void become(const std::vector<std::string>& words, int in, int out) {
-    std::vector<char*> argv;
-    for (const auto& word : words) argv.push_back(const_cast<char*>(word.c_str()));
-    argv.push_back(nullptr);
-    ::dup2(in, 0);
-    ::dup2(out, 1);
-    ::close_range(3, ~0U, 0);
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, nullptr);
-    ::execvp(argv[0], argv.data());
-    ::_exit(127);
-}
-
 }  // namespace
 
 Result<CloneLine> CloneLine::start(const std::string& node) {
@@ -46,11 +32,13 @@ Result<CloneLine> CloneLine::start(const std::string& node) {
     Fd their_in(down[0]), our_out(down[1]);
     if (::pipe2(up, O_CLOEXEC) != 0) return sys_error("make a pipe");
     Fd our_in(up[0]), their_out(up[1]);
-    const pid_t child = ::fork();
-    if (child < 0) return sys_error("start", words.front());
-    if (child == 0) become(words, their_in.get(), their_out.get());
+    auto child = Child::start({.argv = words,
+                               .stdio = {their_in.get(), their_out.get(), inherited},
+                               .place = ChildRequest::Place::here,
+                               .signals = ChildRequest::Signals::unblocked});
+    if (!child) return child.error();
     CloneLine out(std::move(our_in), std::move(our_out));
-    out.child_ = child;
+    out.child_ = child->release();
     return out;
 }
 

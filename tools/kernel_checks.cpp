@@ -11,7 +11,7 @@
 #include <fmt/ranges.h>
 #include <linux/capability.h>
 #include <linux/magic.h>
-#include <linux/sched.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/statfs.h>
@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/fd.hpp"
+#include "base/fork.hpp"
 #include "tools/process.hpp"
 
 namespace ghost::tools {
@@ -31,15 +32,6 @@ Finding refused() {
 }
 Finding works() {
     return {true, "works"};
-}
-
-pid_t clone_process(uint64_t flags, pid_t wanted) {
-    clone_args args{};
-    args.flags = flags;
-    args.exit_signal = SIGCHLD;
-    args.set_tid = wanted != 0 ? reinterpret_cast<uintptr_t>(&wanted) : 0;
-    args.set_tid_size = wanted != 0 ? 1 : 0;
-    return static_cast<pid_t>(::syscall(SYS_clone3, &args, sizeof args));
 }
 
 // Exit status of a child, 255 for another end.
@@ -53,7 +45,7 @@ int status_of(pid_t pid) {
 
 // Runs `inside` as the first process of a PID namespace; its exit status is an errno.
 Finding in_pid_namespace(int (*inside)()) {
-    pid_t pid = clone_process(CLONE_NEWPID, 0);
+    pid_t pid = fork_process({.namespaces = CLONE_NEWPID});
     if (pid < 0) return refused();
     if (pid == 0) ::_exit(inside());
     int error = status_of(pid);
@@ -95,7 +87,7 @@ Finding look_pid_namespaces(const Paths&) {
 Finding look_set_tid(const Paths&) {
     return in_pid_namespace([] {
         constexpr pid_t wanted = 1001;
-        pid_t pid = clone_process(0, wanted);
+        pid_t pid = fork_process({.numbers = &wanted, .number_count = 1});
         if (pid < 0) return errno;
         if (pid == 0) ::_exit(::getpid() == wanted ? 0 : 1);
         return status_of(pid) == 0 ? 0 : EINVAL;
@@ -109,7 +101,7 @@ Finding look_userfaultfd(const Paths&) {
 
 Finding look_process_vm_readv(const Paths&) {
     static const char text[] = "ghost";
-    pid_t pid = ::fork();
+    pid_t pid = fork_process();
     if (pid < 0) return refused();
     if (pid == 0) {
         ::pause();

@@ -9,13 +9,12 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <poll.h>
-#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/fork.hpp"
 #include "base/pidfd.hpp"
 #include "ghost-core/criu/nested.hpp"
 #include "tools/paths.hpp"
@@ -95,7 +94,7 @@ Result<Detached> Detached::start() {
     Fd ours(ends[0]);
     Detached out;
     out.pipe_.reset(ends[1]);
-    const pid_t pid = ::fork();
+    const pid_t pid = fork_process();
     if (pid < 0) return sys_error("start a process in the background");
     if (pid == 0) {
         ours.reset();
@@ -138,12 +137,11 @@ void Detached::report(int exit_status, const std::string& text, const std::strin
 
 int in_worker(const std::function<int()>& work) {
     hold_interruptions();
-    const pid_t self = ::getpid(), child = ::fork();
+    const pid_t self = ::getpid(), child = fork_process();
     if (child < 0) return report(sys_error("start a process"), false);
     if (child == 0) {
         ::setsid();
-        ::prctl(PR_SET_PDEATHSIG, SIGTERM);
-        if (::getppid() != self) ::_exit(exit_unharmed);
+        if (!die_with(self, SIGTERM)) ::_exit(exit_unharmed);
         const int status = work();
         std::fflush(nullptr);
         ::_exit(status);

@@ -7,14 +7,12 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <spawn.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "base/child.hpp"
 #include "base/pidfd.hpp"
-
-extern char** environ;
 
 namespace ghost::tools {
 namespace {
@@ -69,22 +67,14 @@ Result<ProgramEnd> run_program(const std::vector<std::string>& argv, const std::
     if (!in.valid() || !out.valid()) return sys_error("create a memory file for", argv[0]);
     GHOST_TRY(write_all(in.get(), input, "input"));
     ::lseek(in.get(), 0, SEEK_SET);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, in.get(), STDIN_FILENO);
-    posix_spawn_file_actions_adddup2(&actions, out.get(), STDOUT_FILENO);
-    posix_spawn_file_actions_adddup2(&actions, out.get(), STDERR_FILENO);
-    std::vector<char*> args;
-    for (const std::string& arg : argv) args.push_back(const_cast<char*>(arg.c_str()));
-    args.push_back(nullptr);
-    pid_t pid = 0;
-    int rc = ::posix_spawnp(&pid, args[0], &actions, nullptr, args.data(), environ);
-    posix_spawn_file_actions_destroy(&actions);
-    if (rc != 0) return sys_error_of(rc, "start", argv[0]);
+    auto child = Child::start({.argv = argv,
+                               .stdio = {in.get(), out.get(), out.get()},
+                               .place = ChildRequest::Place::here,
+                               .signals = ChildRequest::Signals::kept});
+    if (!child) return child.error();
+    child->wait(Child::no_limit);
     ProgramEnd end;
-    while (::waitpid(pid, &end.status, 0) < 0) {
-        if (errno != EINTR) return sys_error("wait for", argv[0]);
-    }
+    end.status = child->status();
     ::lseek(out.get(), 0, SEEK_SET);
     auto text = read_all(out.get(), "output of " + argv[0]);
     GHOST_TRY(text);

@@ -5,12 +5,10 @@
 #include <climits>
 #include <cstdlib>
 #include <fcntl.h>
-#include <spawn.h>
 #include <sstream>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/fd.hpp"
+#include "base/child.hpp"
 #include "tools/paths.hpp"
 
 namespace ghost::tools {
@@ -35,22 +33,14 @@ std::vector<std::string> remote_words(const std::string& node, const std::string
 Status fetch_file(const std::string& node, const std::string& path, const std::string& to) {
     const Fd file(::open(to.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
     if (!file) return sys_error("make", to);
-    auto words = remote_words(node, "cat " + shell_quote(path));
-    std::vector<char*> argv;
-    for (auto& word : words) argv.push_back(word.data());
-    argv.push_back(nullptr);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_adddup2(&actions, file.get(), 1);
-    pid_t child = 0;
-    const int failed = ::posix_spawnp(&child, argv[0], &actions, nullptr, argv.data(), environ);
-    posix_spawn_file_actions_destroy(&actions);
-    if (failed != 0) return sys_error_of(failed, "run", words.front());
-    int status = 0;
-    while (::waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-        return make_error(Code::io, "fetch from node " + node + ":", path);
+    const auto words = remote_words(node, "cat " + shell_quote(path));
+    auto child = Child::start({.argv = words,
+                               .stdio = {null_device, file.get(), inherited},
+                               .place = ChildRequest::Place::here,
+                               .signals = ChildRequest::Signals::kept});
+    if (!child) return child.error();
+    child->wait(Child::no_limit);
+    if (!child->succeeded()) return make_error(Code::io, "fetch from node " + node + ":", path);
     if (::fsync(file.get()) != 0) return sys_error("sync", to);
     return {};
 }

@@ -6,12 +6,12 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <set>
-#include <spawn.h>
 #include <sstream>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <utility>
 
+#include "base/child.hpp"
 #include "base/json.hpp"
 
 namespace ghost::bench {
@@ -134,19 +134,14 @@ Status Cluster::hire_janitor() {
     if (pipe2(ends, O_CLOEXEC) != 0) return sys_error("make a pipe");
     const Fd input(ends[0]);
     lifeline_.reset(ends[1]);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, input.get(), 0);
-    posix_spawnattr_t attributes;
-    posix_spawnattr_init(&attributes);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
-    const char* words[] = {"sh",           "-c",          "cat; exec \"$0\" lab down --name \"$1\"",
-                           ghost_.c_str(), name_.c_str(), nullptr};
-    const int failed = posix_spawnp(&janitor_, words[0], &actions, &attributes,
-                                    const_cast<char**>(words), environ);
-    posix_spawn_file_actions_destroy(&actions);
-    posix_spawnattr_destroy(&attributes);
-    return failed == 0 ? Status() : sys_error_of(failed, "start", words[0]);
+    auto janitor = Child::start(
+        {.argv = {"sh", "-c", "cat; exec \"$0\" lab down --name \"$1\"", ghost_, name_},
+         .stdio = {input.get(), inherited, inherited},
+         .place = ChildRequest::Place::own_session,
+         .signals = ChildRequest::Signals::kept});
+    if (!janitor) return janitor.error();
+    janitor_ = janitor->release();
+    return {};
 }
 
 Result<Cluster> Cluster::up(const std::string& ghost, const std::string& name, int nodes) {

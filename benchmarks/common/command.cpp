@@ -5,10 +5,10 @@
 #include <csignal>
 #include <fcntl.h>
 #include <poll.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <utility>
 
+#include "base/child.hpp"
 #include "base/clock.hpp"
 
 namespace ghost::bench {
@@ -32,24 +32,11 @@ Result<Command> Command::start(const std::vector<std::string>& argv) {
     if (pipe2(ends, O_CLOEXEC) != 0) return sys_error("make a pipe for", argv[0]);
     Fd output(ends[0]);
     Fd input(ends[1]);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_adddup2(&actions, input.get(), 1);
-    posix_spawn_file_actions_adddup2(&actions, input.get(), 2);
-    posix_spawnattr_t attributes;
-    posix_spawnattr_init(&attributes);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
-    std::vector<char*> pointers;
-    for (const std::string& word : argv) pointers.push_back(const_cast<char*>(word.c_str()));
-    pointers.push_back(nullptr);
-    pid_t pid = -1;
-    const int failed =
-        posix_spawnp(&pid, pointers[0], &actions, &attributes, pointers.data(), environ);
-    posix_spawn_file_actions_destroy(&actions);
-    posix_spawnattr_destroy(&attributes);
-    if (failed != 0) return sys_error_of(failed, "start", argv[0]);
-    return Command(pid, std::move(output));
+    auto child = Child::start({.argv = argv,
+                               .stdio = {null_device, input.get(), input.get()},
+                               .signals = ChildRequest::Signals::kept});
+    if (!child) return child.error();
+    return Command(child->release(), std::move(output));
 }
 
 Command::Command(Command&& other) noexcept

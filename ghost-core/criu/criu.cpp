@@ -13,11 +13,11 @@
 #include <tuple>
 #include <vector>
 
+#include "base/child.hpp"
 #include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "base/own_file.hpp"
 #include "base/paths.hpp"
-#include "ghost-core/criu/child.hpp"
 #include "ghost-core/criu/criu_program.hpp"
 
 namespace ghost::core {
@@ -113,11 +113,9 @@ Status warm_up(const CriuSettings& settings) {
     auto program = find_program(settings.program);
     if (!program) return program.error();
     GHOST_TRY(make_cache_folder(*program));
-    auto child = Child::start(
-        {{*program, "check", "--no-default-config", "-W", settings.work_dir, "-v1", "-o", criu_log},
-         settings.work_dir,
-         {},
-         {}});
+    auto child = Child::start({.argv = {*program, "check", "--no-default-config", "-W",
+                                        settings.work_dir, "-v1", "-o", criu_log},
+                               .folder = settings.work_dir});
     if (!child) return child.error();
     if (!child->wait(monotonic_us() + int64_t{settings.limit_s} * 1000000)) {
         child->kill();

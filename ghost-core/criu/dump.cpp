@@ -19,11 +19,11 @@
 #include <sys/socket.h>
 #include <thread>
 
+#include "base/child.hpp"
 #include "base/clock.hpp"
 #include "base/log.hpp"
 #include "base/scheduling.hpp"
 #include "ghost-core/criu/binding.hpp"
-#include "ghost-core/criu/child.hpp"
 #include "ghost-core/criu/criu_images.hpp"
 #include "ghost-core/criu/criu_program.hpp"
 #include "ghost-core/criu/image_stream.hpp"

@@ -13,13 +13,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
-#include <linux/sched.h>
 #include <string_view>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/fork.hpp"
 #include "ghost-core/criu/init_protocol.hpp"
 
 namespace {
@@ -30,14 +30,10 @@ using ghost::core::init_argument;
 // is refused (old kernel, no CAP_CHECKPOINT_RESTORE, number taken).
 pid_t fork_as(pid_t (&wanted)[2]) {
     for (uint64_t count = wanted[1] > 1 ? 2 : 1; count > 0 && wanted[0] > 1; --count) {
-        clone_args args{};
-        args.exit_signal = SIGCHLD;
-        args.set_tid = reinterpret_cast<uint64_t>(wanted);
-        args.set_tid_size = count;
-        long pid = syscall(SYS_clone3, &args, sizeof args);
-        if (pid >= 0) return static_cast<pid_t>(pid);
+        const pid_t pid = ghost::fork_process({.numbers = wanted, .number_count = count});
+        if (pid >= 0) return pid;
     }
-    return fork();
+    return ghost::fork_process();
 }
 
 // As execvp(3), but a file without a known format is an error as it is for the runtime, not a

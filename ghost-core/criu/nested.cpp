@@ -6,29 +6,17 @@
 #include <cstdlib>
 #include <fmt/format.h>
 #include <fstream>
-#include <linux/close_range.h>
-#include <linux/sched.h>
 #include <random>
-#include <sys/syscall.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <vector>
 
+#include "base/child.hpp"
 #include "ghost-core/criu/init_protocol.hpp"
 #include "ghost-core/criu/proc.hpp"
 
 namespace ghost::core {
 namespace {
-
-[[noreturn]] void become_init(const NestedProgram& program, char* const* argv) {
-    for (int i = 0; i < 3; ++i) {
-        const int end = program.stdio[static_cast<size_t>(i)];
-        if (end >= 0) dup2(end, i);
-    }
-    if (program.only_stdio) syscall(SYS_close_range, 3u, ~0u, 0u);
-    execv(program.init.c_str(), argv);
-    _exit(127);
-}
 
 // The init ended with `status`; what did the program end with? A zombie still has its name.
 int program_status(pid_t root, int status) {
@@ -46,21 +34,19 @@ Result<pid_t> spawn_nested(const NestedProgram& program, const Signals& signals)
     if (access(program.init.c_str(), X_OK) != 0)
         return sys_error("start a process of its own name space with", program.init,
                          Code::unsupported);
-    std::string number = program.number, name = "ghost-init";
-    std::string mask = fmt::format("{:x}", signals.original_mask());
-    std::string ignored = signals.chld_ignored() ? "1" : "0";
-    std::vector<char*> argv = {name.data(), number.data(), mask.data(), ignored.data()};
-    for (char* const* p = program.argv; *p != nullptr; ++p) argv.push_back(*p);
-    argv.push_back(nullptr);
-    // clone, not unshare: after that every later child, criu included, would be inside
-    // (pid_namespaces(7)).
-    clone_args args{};
-    args.flags = CLONE_NEWPID | (program.own_ipc ? CLONE_NEWIPC : 0);
-    args.exit_signal = SIGCHLD;
-    const long child = syscall(SYS_clone3, &args, sizeof args);
-    if (child < 0) return sys_error("make a process name space", {}, Code::unsupported);
-    if (child == 0) become_init(program, argv.data());
-    return static_cast<pid_t>(child);
+    ChildRequest request;
+    request.program = program.init;
+    request.argv = {"ghost-init", program.number, fmt::format("{:x}", signals.original_mask()),
+                    signals.chld_ignored() ? "1" : "0"};
+    for (char* const* p = program.argv; *p != nullptr; ++p) request.argv.emplace_back(*p);
+    request.stdio = program.stdio;
+    request.closes_others = program.only_stdio;
+    request.place = ChildRequest::Place::here;
+    request.signals = ChildRequest::Signals::kept;
+    request.namespaces = CLONE_NEWPID | (program.own_ipc ? CLONE_NEWIPC : 0U);
+    auto child = Child::start(request);
+    if (!child) return child.error();
+    return child->release();
 }
 
 int reap_nested(pid_t root) {

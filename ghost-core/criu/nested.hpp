@@ -7,6 +7,7 @@
 #include <string>
 #include <sys/types.h>
 
+#include "base/child.hpp"
 #include "base/result.hpp"
 #include "ghost-core/criu/signals.hpp"
 
@@ -16,8 +17,8 @@ struct NestedProgram {
     std::string init;             // path of ghost-init
     std::string number = "0";     // the program's wanted number, see init_protocol.hpp
     char* const* argv = nullptr;  // the program and its arguments, found by PATH
-    // Become its descriptors 0 to 2; -1: ours stay.
-    std::array<int, 3> stdio = {-1, -1, -1};
+    // Become its descriptors 0 to 2; by default ours stay.
+    std::array<int, 3> stdio = {inherited, inherited, inherited};
     bool only_stdio = true;  // else it inherits the others that are not close-on-exec, too
     bool own_ipc = false;    // System V IPC objects of its own: only then can they go along
 };

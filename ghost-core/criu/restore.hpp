@@ -11,10 +11,10 @@
 #include <utility>
 #include <vector>
 
+#include "base/child.hpp"
 #include "base/fd.hpp"
 #include "base/result.hpp"
 #include "ghost-core/memory/userfault.hpp"
-#include "ghost-core/criu/child.hpp"
 #include "ghost-core/criu/criu.hpp"
 #include "ghost-core/criu/skeleton_store.hpp"
 

@@ -3,16 +3,15 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <csignal>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <list>
 #include <poll.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/child.hpp"
 #include "base/clock.hpp"
 
 namespace ghost::core {
@@ -226,26 +225,10 @@ Result<HolderClient> HolderClient::connect(const std::vector<std::string>& start
         return make_error(Code::not_found, "find ghosts in memory: there is no holder",
                           holder_address());
     if (!socket) {
-        // A child of a child, so that it is nobody's who has to wait for it.
-        const pid_t child = fork();
-        if (child < 0) return sys_error("start a holder");
-        if (child == 0) {
-            setsid();
-            if (fork() != 0) _exit(0);
-            std::vector<char*> argv;
-            for (const auto& word : start) argv.push_back(const_cast<char*>(word.c_str()));
-            argv.push_back(nullptr);
-            const int null = open("/dev/null", O_RDWR);
-            for (int i = 0; i < 3; i++) dup2(null, i);
-            close_range(3, ~0U, 0);
-            if (chdir("/") != 0) _exit(1);
-            sigset_t none;
-            sigemptyset(&none);
-            sigprocmask(SIG_SETMASK, &none, nullptr);
-            execv(argv[0], argv.data());
-            _exit(127);
-        }
-        waitpid(child, nullptr, 0);
+        GHOST_TRY(Child::start_orphan({.argv = start,
+                                       .folder = "/",
+                                       .place = ChildRequest::Place::own_session,
+                                       .signals = ChildRequest::Signals::unblocked}));
         for (const int64_t limit = monotonic_us() + start_limit_us; !socket;) {
             if (monotonic_us() > limit) return socket.error();
             usleep(1000);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include "base/fork.hpp"
 #include "base/pidfd.hpp"
 
 namespace ghost::core {
@@ -62,7 +63,7 @@ Result<FaultKeeper> FaultKeeper::start(pid_t root) {
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
         return sys_error("start the keeper of missing pages");
     Fd ours(ends[0]), its(ends[1]);
-    const pid_t pid = fork();
+    const pid_t pid = fork_process();
     if (pid < 0) return sys_error("start the keeper of missing pages");
     if (pid == 0) keep_all(its.get(), tree.get());
     return FaultKeeper(pid, std::move(ours));

@@ -20,6 +20,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/fork.hpp"
+#include "base/pidfd.hpp"
 #include "ghost-core/criu/nested.hpp"
 #include "ghost-core/criu/tree.hpp"
 
@@ -32,13 +34,8 @@ struct Packet {
     char text[240] = {};
 };
 
-Fd open_pidfd(pid_t pid) {
-    return Fd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-}
-
 bool process_ended(const Fd& pidfd) {
-    pollfd p{pidfd.get(), POLLIN, 0};
-    return pidfd.valid() && poll(&p, 1, 0) == 1;
+    return pidfd.valid() && await_pidfd(pidfd.get(), 0);
 }
 
 [[noreturn]] void be_sentinel(pid_t group) {
@@ -86,7 +83,7 @@ class Watch {
         sigaddset(&set, SIGCHLD);
         signals_.reset(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
         if (!config_.stops) return;
-        sentinel_ = fork();
+        sentinel_ = fork_process();
         if (sentinel_ == 0) be_sentinel(parent_group);
     }
 
@@ -123,7 +120,7 @@ class Watch {
     }
 
     void kill_root() {
-        if (root_fd_.valid()) syscall(SYS_pidfd_send_signal, root_fd_.get(), SIGKILL, nullptr, 0);
+        if (root_fd_.valid()) signal_pidfd(root_fd_.get(), SIGKILL);
     }
 
     void look_at_sentinel() {
@@ -205,7 +202,7 @@ Result<Guard> Guard::start(const Config& config) {
     }
     Fd ours(ends[0]), theirs(ends[1]);
     const pid_t group = getpgrp(), above = getppid();
-    pid_t pid = fork();
+    pid_t pid = fork_process();
     if (pid < 0) return sys_error("start the guard");
     if (pid == 0) be_guard(theirs.get(), group, above, config);
     Guard out;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/wrapper/spawn.hpp"
 
-#include <climits>
 #include <cstdlib>
 #include <unistd.h>
 
+#include "base/paths.hpp"
 #include "ghost-core/criu/nested.hpp"
 
 namespace ghost::plugin {
@@ -15,11 +15,8 @@ namespace {
 constexpr int first_inner_pid = 1000;
 
 std::string init_path() {
-    char own[PATH_MAX];
-    ssize_t n = ::readlink("/proc/self/exe", own, sizeof own);
-    if (n <= 0) return {};
-    std::string path(own, static_cast<size_t>(n));
-    return path.substr(0, path.rfind('/') + 1) + "ghost-init";
+    const std::string path = own_program();
+    return path.empty() ? path : path.substr(0, path.rfind('/') + 1) + "ghost-init";
 }
 
 }  // namespace

@@ -22,7 +22,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/child.hpp"
 #include "base/clock.hpp"
+#include "base/fork.hpp"
 #include "tools/lab/environment.hpp"
 #include "tools/lab/node.hpp"
 
@@ -61,16 +63,15 @@ Status set_environment(const LabState& lab) {
     return {};
 }
 
-[[noreturn]] void run_command(const std::vector<std::string>& argv, bool own_group) {
-    if (own_group) ::setpgid(0, 0);
-    sigset_t none;
-    sigemptyset(&none);
-    ::sigprocmask(SIG_SETMASK, &none, nullptr);
-    std::vector<char*> args;
-    for (const std::string& arg : argv) args.push_back(const_cast<char*>(arg.c_str()));
-    args.push_back(nullptr);
-    ::execvp(args[0], args.data());
-    int error = errno;
+pid_t run_command(const std::vector<std::string>& argv, bool own_group) {
+    using Place = ChildRequest::Place;
+    auto command = Child::start({.argv = argv,
+                                 .stdio = {inherited, inherited, inherited},
+                                 .closes_others = false,
+                                 .place = own_group ? Place::own_group : Place::here,
+                                 .signals = ChildRequest::Signals::unblocked});
+    if (command) return command->release();
+    const int error = command.error().sys;
     fmt::print(stderr, "ghost: run {} on the node: {}\n", argv[0], std::strerror(error));
     ::_exit(error == ENOENT ? 127 : 126);
 }
@@ -148,11 +149,7 @@ void signal_descendants(int signal) {
     if (!set_environment(lab).ok()) ::_exit(1);
     sigset_t set = watched_signals();
     Fd signals(::signalfd(-1, &set, SFD_CLOEXEC));
-    pid_t command = ::fork();
-    if (command < 0) ::_exit(126);
-    if (command == 0) run_command(argv, own_group);
-    if (own_group) ::setpgid(command, command);
-    keep(command, signals, orders, own_group);
+    keep(run_command(argv, own_group), signals, orders, own_group);
 }
 
 // The caller's side: signals in, orders out, until the keeper ends.
@@ -201,7 +198,7 @@ Result<int> exec_on_node(const LabState& lab, const NodeState& node,
     // Only children enter a PID namespace (setns(2)), so this process stays where it is for that
     // one; the child enters the others.
     if (::setns(init->get(), CLONE_NEWPID) != 0) return sys_error("enter node", node.name());
-    pid_t keeper = ::fork();
+    pid_t keeper = fork_process();
     if (keeper < 0) return sys_error("start a process on node", node.name());
     if (keeper == 0) {
         orders_out.reset();

@@ -1,51 +1,45 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tools/lab/node.hpp"
 
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <linux/sched.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/stat.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/child.hpp"
 #include "base/clock.hpp"
+#include "base/paths.hpp"
 #include "tools/lab/network.hpp"
 
 namespace ghost::tools::lab {
 namespace {
 
-// Only in the child, between clone and exec: plain system calls.
-[[noreturn]] void become_node(const std::string& lab, const std::string& node, const Fd& net,
-                              const Fd& ready, const Fd& commit, const std::string& log) {
-    ::setsid();
-    // Until the commit pipe is read, the death of `up` must end us.
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    int null = ::open("/dev/null", O_RDONLY);
-    int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    if (::setns(net.get(), CLONE_NEWNET) != 0 || null < 0 || out < 0) ::_exit(1);
-    ::dup2(null, STDIN_FILENO);
-    ::dup2(out, STDOUT_FILENO);
-    ::dup2(out, STDERR_FILENO);
-    // 3 and 4 for the pipes, whatever numbers they have now.
-    int ready_up = ::fcntl(ready.get(), F_DUPFD, 64),
-        commit_up = ::fcntl(commit.get(), F_DUPFD, 64);
-    ::dup2(ready_up, 3);
-    ::dup2(commit_up, 4);
-    ::close_range(5, ~0U, 0);
-    sigset_t none;
-    sigemptyset(&none);
-    ::sigprocmask(SIG_SETMASK, &none, nullptr);
-    const char* argv[] = {"ghost", "lab", "node", lab.c_str(), node.c_str(), "3", "4", nullptr};
-    const char* envp[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                          nullptr};
-    ::execve("/proc/self/exe", const_cast<char**>(argv), const_cast<char**>(envp));
-    ::_exit(1);
+// Until the commit pipe is read, the death of `up` must end it.
+Result<ProcessId> start_init(const std::string& lab, const std::string& node, const Fd& net,
+                             const std::array<int, 2>& pipes, const std::string& log_path) {
+    const Fd log(::open(log_path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+    if (!log.valid()) return sys_error("create", log_path);
+    ChildRequest request;
+    request.program = own_program();
+    request.argv = {"ghost", "lab", "node", lab, node, "3", "4"};
+    request.environment = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"};
+    request.own_environment = false;
+    request.stdio = {null_device, log.get(), log.get()};
+    request.descriptors = {pipes[0], pipes[1]};
+    request.place = ChildRequest::Place::own_session;
+    request.signals = ChildRequest::Signals::unblocked;
+    request.namespaces = CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNS;
+    request.network = net.get();
+    request.death_signal = SIGKILL;
+    auto init = Child::start(request);
+    if (!init) return init.error();
+    return identify(init->release());
 }
 
 Result<std::pair<Fd, Fd>> make_pipe() {
@@ -65,13 +59,7 @@ Result<StartingNode> StartingNode::start(const LabState& lab, const NodeState& n
     GHOST_TRY(commit);
     StartingNode out;
     out.log_ = lab_folder(lab.name) + "/log-" + name;
-    clone_args args{};
-    args.flags = CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNS;
-    args.exit_signal = SIGCHLD;
-    auto pid = static_cast<pid_t>(::syscall(SYS_clone3, &args, sizeof args));
-    if (pid < 0) return sys_error("create namespaces for node", name);
-    if (pid == 0) become_node(lab.name, name, net, ready->second, commit->first, out.log_);
-    auto id = identify(pid);
+    auto id = start_init(lab.name, name, net, {ready->second.get(), commit->first.get()}, out.log_);
     GHOST_TRY(id);
     out.init_ = *id;
     out.ready_ = std::move(ready->first);

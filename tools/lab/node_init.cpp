@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/child.hpp"
 #include "base/clock.hpp"
 #include "tools/lab/environment.hpp"
 #include "tools/lab/network.hpp"
@@ -104,14 +105,12 @@ Status make_file_systems(const LabState& lab) {
 
 Result<pid_t> start_sshd(const LabState& lab) {
     std::string config = lab_folder(lab.name) + "/sshd_config";
-    pid_t pid = ::fork();
-    if (pid < 0) return sys_error("start", "sshd");
-    if (pid == 0) {
-        ::execl("/usr/sbin/sshd", "/usr/sbin/sshd", "-D", "-e", "-f", config.c_str(), nullptr);
-        fmt::print(stderr, "start /usr/sbin/sshd: {}\n", std::strerror(errno));
-        ::_exit(127);
-    }
-    return pid;
+    auto sshd = Child::start({.argv = {"/usr/sbin/sshd", "-D", "-e", "-f", config},
+                              .stdio = {inherited, inherited, inherited},
+                              .place = ChildRequest::Place::here,
+                              .signals = ChildRequest::Signals::kept});
+    if (!sshd) return sshd.error();
+    return sshd->release();
 }
 
 // sshd says its version to whoever connects, once it is ready.

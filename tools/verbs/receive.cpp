@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/fork.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "tools/clone_line.hpp"
@@ -88,7 +89,7 @@ int run_receive() {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) != 0) return exit_unharmed;
     Fd ours(ends[0]), theirs(ends[1]);
-    const pid_t child = ::fork();
+    const pid_t child = fork_process();
     if (child < 0) return exit_unharmed;
     if (child != 0) {
         // Stays until the other one has settled or ended, so that ssh does too.

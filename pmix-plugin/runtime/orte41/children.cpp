@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/runtime/orte41/children.hpp"
 
-#include <csignal>
-#include <fcntl.h>
+#include <algorithm>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
+#include "base/child.hpp"
 #include "pmix-plugin/runtime/orte41/orte_headers.hpp"
-
-extern char** environ;
 
 namespace ghost::plugin::orte41 {
 
@@ -19,47 +15,6 @@ namespace {
 Children*& present() {
     static Children* the_children = nullptr;
     return the_children;
-}
-
-// argv or envp for exec, built before the fork: afterwards nothing may allocate.
-std::vector<char*> pointers(std::vector<std::string>& strings) {
-    std::vector<char*> raw;
-    for (auto& text : strings) raw.push_back(text.data());
-    raw.push_back(nullptr);
-    return raw;
-}
-
-std::vector<std::string> merged_environment(
-    const std::vector<std::pair<std::string, std::string>>& changes) {
-    std::vector<std::string> merged;
-    for (char** entry = environ; *entry; ++entry) {
-        const std::string text = *entry;
-        bool replaced = false;
-        for (const auto& [name, value] : changes)
-            replaced = replaced || text.compare(0, name.size() + 1, name + "=") == 0;
-        if (!replaced) merged.push_back(text);
-    }
-    for (const auto& [name, value] : changes) merged.push_back(name + "=" + value);
-    return merged;
-}
-
-// Out of the way of descriptors 0 to 3, which the child fills.
-Result<Fd> high_copy(int fd) {
-    Fd copy(fcntl(fd, F_DUPFD_CLOEXEC, 10));
-    if (!copy) return sys_error("copy a descriptor for a wrapper");
-    return copy;
-}
-
-[[noreturn]] void become(const Fd (&fds)[4], char* const* argv, char* const* envp) {
-    setpgid(0, 0);  // ORTE signals the group of what it launched
-    for (int i = 0; i < 4; ++i) dup2(fds[i].get(), i);
-    syscall(SYS_close_range, 4U, ~0U, 0U);
-    for (int signal = 1; signal < NSIG; ++signal) std::signal(signal, SIG_DFL);
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, nullptr);
-    execvpe(argv[0], argv, envp);
-    _exit(127);
 }
 
 }  // namespace
@@ -77,20 +32,15 @@ Children::~Children() {
 Result<RuntimeAdapter::Spawned> Children::start(const Start& start, Ended ended) {
     auto pair = control_pair();
     if (!pair) return pair.error();
-    Fd fds[4];
-    for (int i = 0; i < 4; ++i) {
-        auto copy = high_copy(i < 3 ? start.stdio[i] : pair->second.fd());
-        if (!copy) return copy.error();
-        fds[i] = std::move(*copy);
-    }
-    auto words = start.argv;
-    auto variables = merged_environment(start.environment);
-    const auto argv = pointers(words);
-    const auto envp = pointers(variables);
-    const pid_t pid = fork();
-    if (pid < 0) return sys_error("start", start.argv.front());
-    if (pid == 0) become(fds, argv.data(), envp.data());
-    setpgid(pid, pid);  // whoever comes first
+    ChildRequest request;
+    request.argv = start.argv;
+    for (const auto& [name, value] : start.environment)
+        request.environment.push_back(name + "=" + value);
+    std::copy_n(start.stdio, 3, request.stdio.begin());
+    request.descriptors = {pair->second.fd()};
+    auto child = Child::start(request);  // its own group: ORTE signals that of what it launched
+    if (!child) return child.error();
+    const pid_t pid = child->release();
     watch(pid, std::move(ended));
     RuntimeAdapter::Spawned spawned;
     spawned.pid = pid;

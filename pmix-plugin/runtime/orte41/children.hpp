@@ -27,8 +27,8 @@ class Children {
         std::vector<std::pair<std::string, std::string>> environment;  // beside this process's own
         int stdio[3] = {-1, -1, -1};  // the caller's; the child gets copies
     };
-    // Forks and executes argv in its own process group, with a control socket as descriptor 3 and
-    // nothing else open. A program that cannot be executed ends with status 127.
+    // Executes argv in its own process group, with a control socket as descriptor 3 and nothing
+    // else open.
     Result<RuntimeAdapter::Spawned> start(const Start& start, Ended ended);
     // Ended is called once when this child of ours (or orphan that became ours) has been reaped.
     void watch(pid_t pid, Ended ended);
