@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "pmix-plugin/settings/job_settings.hpp"
 #include "pmix-plugin/settings/parameters.hpp"
 
 namespace ghost::plugin {
@@ -60,12 +61,6 @@ Result<int> parse_count(const std::string& text) {
         return make_error(Code::invalid, "understand the number", text);
     }
     return static_cast<int>(value);
-}
-
-Result<bool> parse_yes(const std::string& text) {
-    if (text == "1" || text == "true" || text == "yes" || text == "on") return true;
-    if (text == "0" || text == "false" || text == "no" || text == "off") return false;
-    return make_error(Code::invalid, "understand yes or no in", text);
 }
 
 std::string absolute(const std::string& path) {

@@ -133,10 +133,21 @@ std::string from_environment(const char* name) {
 
 }  // namespace
 
-bool is_yes(const std::string& text) {
+Result<bool> parse_yes(const std::string& text) {
     for (const char* yes : {"true", "yes", "on", "enabled", "t", "y"})
         if (strcasecmp(text.c_str(), yes) == 0) return true;
-    return strtol(text.c_str(), nullptr, 10) != 0;
+    for (const char* no : {"false", "no", "off", "disabled", "f", "n"})
+        if (strcasecmp(text.c_str(), no) == 0) return false;
+    char* end = nullptr;
+    const long number = strtol(text.c_str(), &end, 10);
+    if (text.empty() || *end != 0)
+        return make_error(Code::invalid, "understand yes or no in", text);
+    return number != 0;
+}
+
+bool is_yes(const std::string& text) {
+    const auto value = parse_yes(text);
+    return value.ok() && *value;
 }
 
 InstalledPaths find_paths(const std::string& component) {

@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "base/result.hpp"
+
 namespace ghost::plugin {
 
 // Where the parts of Ghost are on this machine; empty: that part was not found.
@@ -43,7 +45,10 @@ struct JobSettings {
 // Without a wrapper the fork agent is left alone: ranks then run as ever and cannot move.
 JobSettings decide(const GetEnv& get, const InstalledPaths& paths);
 
-// "1", "true", "yes", "on" and numbers but zero mean yes, as Open MPI reads booleans.
+// "true", "yes", "on", "enabled", "t", "y", or a number but zero; "false", "no", "off", "disabled",
+// "f", "n", or 0: as Open MPI reads booleans.
+Result<bool> parse_yes(const std::string& text);
+// False too for what parse_yes() does not understand.
 bool is_yes(const std::string& text);
 
 }  // namespace ghost::plugin

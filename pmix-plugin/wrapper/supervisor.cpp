@@ -4,12 +4,12 @@
 #include <csignal>
 #include <fmt/format.h>
 #include <fstream>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <utility>
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
+#include "base/pidfd.hpp"
 #include "ghost-core/criu/nested.hpp"
 
 namespace ghost::plugin {
@@ -18,10 +18,6 @@ namespace {
 // How long an adopted rank's status may take to come from the daemon, which reaps it.
 constexpr int64_t status_limit_us = 5'000'000;
 constexpr int progress_ms = 200;  // between two looks at what a transfer has done
-
-Fd open_pidfd(pid_t pid) {
-    return Fd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-}
 
 // An adopted tree's name is gone with its zombie: 128 + N is taken for signal N, as a shell does.
 int guess_status(int status) {

@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/pidfd.hpp"
 #include "ghost-core/memory/post_copy.hpp"
 
 namespace ghost::core {
@@ -176,7 +177,7 @@ class PostCopyTest : public ::testing::Test {
         pid_ = fork();
         if (pid_ == 0) be_process(shared_, seed, steps);
         while (shared->ready == 0 && waitpid(pid_, nullptr, WNOHANG) == 0) usleep(100);
-        const Fd process(static_cast<int>(syscall(SYS_pidfd_open, pid_, 0)));
+        const Fd process = open_pidfd(pid_);
         return Fd(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), shared_->userfault, 0)));
     }
     int end() {
