@@ -354,21 +354,22 @@ Status CopyBeforeWrite::copy_rest(Workers& workers,
         for (size_t i = 0; i < process->windows.size(); i += windows_at_once)
             batches.push_back(
                 {process.get(), i, std::min(i + windows_at_once, process->windows.size())});
-    auto status = workers.each(batches.size(), [&](size_t i) {
+    const auto status = workers.each(batches.size(), [&](size_t i) {
         auto done = copy_batch(*batches[i].process, batches[i].first, batches[i].last, watch);
         if (done.ok()) return done;
         std::lock_guard lock(mutex_);
         fail(done.error());
         return done;
     });
-    GHOST_TRY(status);
     // The last ones may be with the thread that answers.
     for (const auto& process : processes_)
         for (size_t i = 0; i < process->windows.size() && !failed_; i++)
             while (process->states[i] != State::copied && !failed_) usleep(busy_us);
+    // What failed first: after that nothing is protected, and what the others miss is not the
+    // tree's doing.
     std::lock_guard lock(mutex_);
     if (failure_) return *failure_;
-    return {};
+    return status;
 }
 
 }  // namespace ghost::core
