@@ -10,6 +10,7 @@
 
 #include "base/child.hpp"
 #include "base/clock.hpp"
+#include "base/json.hpp"
 #include "base/paths.hpp"
 #include "tools/paths.hpp"
 #include "tools/plain.hpp"
@@ -21,6 +22,10 @@ namespace {
 std::vector<std::string> command_for(const std::string& node) {
     if (is_here(node)) return {own_program(), "receive"};
     return remote_words(node, shell_quote(own_program()) + " receive");
+}
+
+bool is_object(const std::string& line) {
+    return line.starts_with('{') && nlohmann::json::accept(line);
 }
 
 }  // namespace
@@ -37,13 +42,12 @@ Result<CloneLine> CloneLine::start(const std::string& node) {
                                .place = ChildRequest::Place::here,
                                .signals = ChildRequest::Signals::unblocked});
     if (!child) return child.error();
-    CloneLine out(std::move(our_in), std::move(our_out));
+    CloneLine out(std::move(our_in), std::move(our_out), from_receiver);
     out.child_ = child->release();
     return out;
 }
 
-Status CloneLine::send(const Json& object) const {
-    const auto text = object.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+Status CloneLine::send_text(const std::string& text) const {
     for (size_t at = 0; at < text.size();) {
         const ssize_t put = ::write(out_.get(), text.data() + at, text.size() - at);
         if (put < 0 && errno == EINTR) continue;
@@ -53,15 +57,18 @@ Status CloneLine::send(const Json& object) const {
     return {};
 }
 
-Result<Json> CloneLine::receive(int timeout_ms) {
+Result<schema::Received> CloneLine::receive(int timeout_ms) {
     const int64_t limit = monotonic_us() + int64_t{timeout_ms} * 1000;
     for (;;) {
         const auto end = rest_.find('\n');
         if (end != std::string::npos) {
-            Json out = Json::parse(rest_.substr(0, end), nullptr, false);
+            const std::string line = rest_.substr(0, end);
             rest_.erase(0, end + 1);
-            if (out.is_object()) return out;
-            continue;  // what a login script prints
+            if (!is_object(line)) continue;  // what a login script prints
+            std::string complaint;
+            auto message = reader_.read(line, complaint);
+            if (message) return std::move(*message);
+            return make_error(Code::corrupt, "understand the other node", complaint);
         }
         const int64_t left = limit - monotonic_us();
         if (left <= 0) return make_error(Code::timeout, "hear from the other node");

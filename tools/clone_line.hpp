@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The conversation of `ghost dup` with the `ghost receive` it starts on the other node, one JSON
-// object a line, over ssh's (or a child's) standard input and output:
-//   dup → receive  {secret, needs, facts, clone, live}
-//   receive → dup  {t: lacks, lines} and the end; or {t: ready, address, port, token}
+// The conversation of `ghost dup` with the `ghost receive` it starts on the other node, one
+// message (clone_messages.hpp) a line, over ssh's (or a child's) standard input and output:
+//   dup → receive  order
+//   receive → dup  lacks and the end, or ready
 //   … the ghost, over the connection dup makes there (ghost-core/resource/network.hpp) …
-//   receive → dup  {t: held, import: {…}}: the tree is there and is frozen; or {t: failed, why}
-//   dup → receive  {t: go}: from here on the tree there is the one (or one of two) that lives
-//   receive → dup  {t: running, pid}
+//   receive → dup  held, or failed
+//   dup → receive  go
+//   receive → dup  running
 // With `live` (a move, ghost-core/engine/live.hpp) the connection itself tells of all that; what
-// follows here is {t: running, pid} once the tree has all its pages there, or {t: failed, why}.
+// follows here is `running` or `failed`.
 // The end of input before `go` means that the tree is not wanted any more.
 #pragma once
 
@@ -16,17 +16,18 @@
 #include <sys/types.h>
 #include <vector>
 
-#include "base/control_socket.hpp"
 #include "base/fd.hpp"
 #include "base/result.hpp"
+#include "tools/clone_messages.hpp"
 
 namespace ghost::tools {
 
 // One end. One thread.
 class CloneLine {
   public:
-    CloneLine() = default;
-    CloneLine(Fd in, Fd out) : in_(std::move(in)), out_(std::move(out)) {}
+    // `heard`: what the other end says.
+    CloneLine(Fd in, Fd out, const schema::Family& heard)
+        : in_(std::move(in)), out_(std::move(out)), reader_(heard, "the other node") {}
 
     // Starts `ghost receive` on the node, by the rsh agent mpirun would use (GHOST_RSH,
     // OMPI_MCA_plm_rsh_agent, else ssh); "localhost" and this node's own name: as a child. What it
@@ -35,16 +36,22 @@ class CloneLine {
     CloneLine(CloneLine&&) = default;
     CloneLine& operator=(CloneLine&&) = default;
 
-    Status send(const Json& object) const;
-    // peer_lost: the other end is gone; timeout.
-    Result<Json> receive(int timeout_ms);
+    template <typename T>
+    Status send(const T& message) const {
+        return send_text(schema::encode(message) + "\n");
+    }
+    // peer_lost: the other end is gone; corrupt: it says what is not known here; timeout.
+    Result<schema::Received> receive(int timeout_ms);
     // Closes the line and waits for the end of what start() has started.
     void close();
 
   private:
+    Status send_text(const std::string& text) const;
+
     Fd in_, out_;
     pid_t child_ = 0;
     std::string rest_;
+    schema::Reader reader_;
 };
 
 }  // namespace ghost::tools

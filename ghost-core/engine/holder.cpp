@@ -13,6 +13,7 @@
 
 #include "base/child.hpp"
 #include "base/clock.hpp"
+#include "ghost-core/engine/holder_messages.hpp"
 
 namespace ghost::core {
 namespace {
@@ -42,17 +43,16 @@ uint64_t size_of(const Fd& fd) {
     return fstat(fd.get(), &info) == 0 ? static_cast<uint64_t>(info.st_size) : 0;
 }
 
+using schema::Complaint;
+using schema::encode;
+
 struct Held {
     std::string name;
     uint64_t bytes = 0;
     MemoryBuffer::Layout layout;
-    Json about;
+    schema::Raw about;
     Fd memory;
 };
-
-MemoryBuffer::Layout layout_in(const Json& message) {
-    return {message.value("parts_at", uint64_t{0}), message.value("parts", uint64_t{0})};
-}
 
 class Server {
   public:
@@ -60,23 +60,31 @@ class Server {
     void run();
 
   private:
+    struct Client {
+        ControlSocket socket;
+        schema::Reader reader{to_holder, "a client of the holder"};
+    };
     struct Answer {
-        Json body;
-        int fd = -1;
+        template <typename T>
+        Answer(const T& message, int memory = -1)  // NOLINT: implicit
+            : text(encode(message)), fd(memory) {}
+        std::string text;
+        int fd;
     };
     void accept();
-    bool serve(const ControlSocket& socket);
-    Answer answer(ControlMessage& request);
+    bool serve(Client& client);
+    Answer answer(const schema::Received& request, std::vector<Fd>& fds);
     Answer spare(uint64_t bytes);
-    Answer keep(ControlMessage& request);
+    Answer keep(const KeepGhost& request, std::vector<Fd>& fds);
     Answer get(const std::string& name);
     Answer list() const;
     Answer drop(const std::string& name);
+    Answer stop();
     void give_up(std::list<Held>::iterator held);
     std::list<Held>::iterator find(const std::string& name);
 
     ControlListener listener_;
-    std::list<ControlSocket> clients_;
+    std::list<Client> clients_;
     std::list<Held> ghosts_;  // the newest first
     std::list<Fd> spares_;
     Fd lent_;  // a spare that is being sent
@@ -86,7 +94,7 @@ class Server {
 void Server::run() {
     while (!stopping_) {
         std::vector<pollfd> polled = {{listener_.fd(), POLLIN, 0}};
-        for (const auto& client : clients_) polled.push_back({client.fd(), POLLIN, 0});
+        for (const auto& client : clients_) polled.push_back({client.socket.fd(), POLLIN, 0});
         if (poll(polled.data(), polled.size(), -1) < 0) continue;
         size_t at = 1;
         for (auto client = clients_.begin(); client != clients_.end(); at++) {
@@ -98,89 +106,90 @@ void Server::run() {
 }
 
 void Server::accept() {
-    if (auto socket = listener_.accept(); socket.ok()) clients_.push_back(std::move(*socket));
+    if (auto socket = listener_.accept(); socket.ok()) clients_.push_back({std::move(*socket)});
 }
 
-bool Server::serve(const ControlSocket& socket) {
-    auto request = socket.receive(0);
-    if (!request) return request.error().code == Code::timeout;
-    const Answer reply = answer(*request);
-    const bool sent =
-        socket.send(reply.body, reply.fd >= 0 ? std::vector<int>{reply.fd} : std::vector<int>{})
-            .ok();
+bool Server::serve(Client& client) {
+    auto packet = client.socket.receive(0);
+    if (!packet) return packet.error().code == Code::timeout;
+    std::string complaint;
+    const auto request = client.reader.read(packet->text, complaint);
+    if (!request) return complaint.empty() || client.socket.send_text(complaint).ok();
+    const Answer reply = answer(*request, packet->fds);
+    const auto fds = reply.fd >= 0 ? std::vector<int>{reply.fd} : std::vector<int>{};
+    const bool sent = client.socket.send_text(reply.text, fds).ok();
     lent_.reset();
     return sent;
 }
 
-Server::Answer Server::answer(ControlMessage& request) {
-    const auto type = request.body.value("t", "");
-    const auto name = request.body.value("name", "");
-    if (type == "spare") return spare(request.body.value("bytes", uint64_t{0}));
-    if (type == "keep") return keep(request);
-    if (type == "get") return get(name);
-    if (type == "list") return list();
-    if (type == "drop") return drop(name);
-    if (type == "stop") {
-        stopping_ = true;
-        return {{{"t", "stopped"}}};
+Server::Answer Server::answer(const schema::Received& request, std::vector<Fd>& fds) {
+    switch (request.type<ToHolder>()) {
+        case ToHolder::spare:
+            return spare(request.as<AskSpare>().bytes);
+        case ToHolder::keep:
+            return keep(request.as<KeepGhost>(), fds);
+        case ToHolder::get:
+            return get(request.as<GetGhost>().name);
+        case ToHolder::list:
+            return list();
+        case ToHolder::drop:
+            return drop(request.as<DropGhost>().name);
+        case ToHolder::stop:
+            return stop();
     }
-    return {{{"t", "error"}, {"why", "unknown request " + type}}};
+    return Complaint{"a bug: a request without an answer"};
+}
+
+Server::Answer Server::stop() {
+    stopping_ = true;
+    return HolderStopped{};
 }
 
 // The smallest that is large enough, else the largest.
 Server::Answer Server::spare(uint64_t bytes) {
-    if (spares_.empty()) return {{{"t", "none"}}};
+    if (spares_.empty()) return NoSpare{};
     spares_.sort([](const Fd& a, const Fd& b) { return size_of(a) < size_of(b); });
     auto best = std::find_if(spares_.begin(), spares_.end(),
                              [&](const Fd& fd) { return size_of(fd) >= bytes; });
     if (best == spares_.end()) best = std::prev(spares_.end());
     lent_ = std::move(*best);
     spares_.erase(best);
-    return {{{"t", "spare"}, {"capacity", size_of(lent_)}}, lent_.get()};
+    return {LentSpare{size_of(lent_)}, lent_.get()};
 }
 
-Server::Answer Server::keep(ControlMessage& request) {
-    Held held;
-    held.name = request.body.value("name", "");
-    held.bytes = request.body.value("bytes", uint64_t{0});
-    held.layout = layout_in(request.body);
-    held.about = request.body.value("about", Json::object());
-    if (held.name.empty() || request.fds.size() != 1)
-        return {{{"t", "error"}, {"why", "a ghost needs a name and its memory"}}};
-    held.memory = std::move(request.fds.front());
-    if (held.bytes == 0 || held.bytes > size_of(held.memory))
-        return {{{"t", "error"}, {"why", "a ghost's memory is shorter than the ghost"}}};
-    if (const auto old = find(held.name); old != ghosts_.end()) give_up(old);
-    ghosts_.push_front(std::move(held));
-    return {{{"t", "kept"}}};
+Server::Answer Server::keep(const KeepGhost& request, std::vector<Fd>& fds) {
+    if (request.name.empty() || fds.size() != 1)
+        return Complaint{"a ghost needs a name and its memory"};
+    if (request.bytes == 0 || request.bytes > size_of(fds.front()))
+        return Complaint{"a ghost's memory is shorter than the ghost"};
+    if (const auto old = find(request.name); old != ghosts_.end()) give_up(old);
+    ghosts_.push_front({request.name,
+                        request.bytes,
+                        {request.parts_at, request.parts},
+                        request.about,
+                        std::move(fds.front())});
+    return GhostKept{};
 }
 
 Server::Answer Server::get(const std::string& name) {
     const auto held = name.empty() ? ghosts_.begin() : find(name);
-    if (held == ghosts_.end())
-        return {{{"t", "error"}, {"why", "no ghost " + (name.empty() ? "at all" : name)}}};
-    return {{{"t", "ghost"},
-             {"name", held->name},
-             {"bytes", held->bytes},
-             {"parts", held->layout.count},
-             {"parts_at", held->layout.at},
-             {"about", held->about}},
+    if (held == ghosts_.end()) return Complaint{"no ghost " + (name.empty() ? "at all" : name)};
+    return {LentGhost{held->name, held->bytes, held->layout.count, held->layout.at, held->about},
             held->memory.get()};
 }
 
 Server::Answer Server::list() const {
-    Json all = Json::array();
-    for (const auto& held : ghosts_)
-        all.push_back({{"name", held.name}, {"bytes", held.bytes}, {"about", held.about}});
-    return {{{"t", "list"}, {"ghosts", all}}};
+    GhostList all;
+    for (const auto& held : ghosts_) all.ghosts.push_back({held.name, held.bytes, held.about});
+    return all;
 }
 
 Server::Answer Server::drop(const std::string& name) {
     const auto held = find(name);
-    if (held == ghosts_.end()) return {{{"t", "error"}, {"why", "no ghost " + name}}};
+    if (held == ghosts_.end()) return Complaint{"no ghost " + name};
     ghosts_.erase(held);
     spares_.clear();  // who drops wants the memory back
-    return {{{"t", "dropped"}}};
+    return GhostDropped{};
 }
 
 // A ghost that is being restarted from this memory must not be written over.
@@ -197,6 +206,12 @@ void Server::give_up(std::list<Held>::iterator held) {
 std::list<Held>::iterator Server::find(const std::string& name) {
     return std::find_if(ghosts_.begin(), ghosts_.end(),
                         [&](const Held& held) { return held.name == name; });
+}
+
+// An object, whatever was said of the ghost.
+Json about_of(const schema::Raw& raw) {
+    Json about = Json::parse(raw.text, nullptr, false);
+    return about.is_object() ? about : Json::object();
 }
 
 }  // namespace
@@ -238,23 +253,29 @@ Result<HolderClient> HolderClient::connect(const std::vector<std::string>& start
     return HolderClient(std::move(*socket));
 }
 
-Result<ControlMessage> HolderClient::ask(const Json& request, const std::vector<int>& fds) {
+Result<HolderClient::Reply> HolderClient::ask(const std::string& request,
+                                              std::initializer_list<FromHolder> answers,
+                                              const std::vector<int>& fds) {
     const auto failed = [](const Error& why) {
         if (why.code == Code::timeout) return why;
         return make_error(Code::peer_lost,
                           "keep ghosts in memory: the holder has ended, and every ghost it kept is "
                           "gone (the next checkpoint to memory starts another holder)");
     };
-    if (auto sent = socket_.send(request, fds); !sent.ok()) return failed(sent.error());
-    auto reply = socket_.receive(answer_ms);
-    if (!reply) return failed(reply.error());
-    if (reply->body.value("t", "") == "error")
-        return make_error(Code::not_found, "keep ghosts in memory", reply->body.value("why", ""));
-    return reply;
+    if (auto sent = socket_.send_text(request, fds); !sent.ok()) return failed(sent.error());
+    auto packet = socket_.receive(answer_ms);
+    if (!packet) return failed(packet.error());
+    std::string complaint;
+    auto reply = schema::Reader(from_holder, "the holder").read(packet->text, complaint);
+    if (reply && reply->is<Complaint>())
+        return make_error(Code::not_found, "keep ghosts in memory", reply->as<Complaint>().why);
+    if (!reply || std::ranges::find(answers, reply->type<FromHolder>()) == answers.end())
+        return make_error(Code::corrupt, "understand what the holder answers to", request);
+    return Reply{std::move(*reply), std::move(packet->fds)};
 }
 
 Result<std::shared_ptr<MemoryBuffer>> HolderClient::room(uint64_t bytes) {
-    auto reply = ask({{"t", "spare"}, {"bytes", bytes}});
+    auto reply = ask(encode(AskSpare{bytes}), {FromHolder::spare, FromHolder::none});
     if (!reply) return reply.error();
     std::shared_ptr<MemoryBuffer> out;
     if (!reply->fds.empty()) {
@@ -272,18 +293,13 @@ Result<std::shared_ptr<MemoryBuffer>> HolderClient::room(uint64_t bytes) {
 Status HolderClient::keep(const std::string& name, MemoryBuffer& buffer, const Json& about) {
     auto layout = buffer.layout();
     if (!layout) return layout.error();
-    auto reply = ask({{"t", "keep"},
-                      {"name", name},
-                      {"bytes", buffer.size()},
-                      {"parts", layout->count},
-                      {"parts_at", layout->at},
-                      {"about", about}},
-                     {buffer.fd()});
+    const KeepGhost request{name, buffer.size(), layout->count, layout->at, {about.dump()}};
+    auto reply = ask(encode(request), {FromHolder::kept}, {buffer.fd()});
     return reply ? Status() : reply.error();
 }
 
 Result<std::shared_ptr<MemoryBuffer>> HolderClient::get(const std::string& name, Kept* what) {
-    auto reply = ask({{"t", "get"}, {"name", name}});
+    auto reply = ask(encode(GetGhost{name}), {FromHolder::ghost});
     if (!reply) return reply.error();
     if (reply->fds.empty()) return make_error(Code::corrupt, "get a ghost from memory", name);
     // Another description than the holder's, for a lock of its own.
@@ -292,30 +308,28 @@ Result<std::shared_ptr<MemoryBuffer>> HolderClient::get(const std::string& name,
     if (!own || flock(own.get(), LOCK_SH) != 0) return sys_error("get a ghost from memory", name);
     auto adopted = MemoryBuffer::adopt(std::move(own));
     if (!adopted) return adopted.error();
-    const auto bytes = reply->body.value("bytes", uint64_t{0});
-    GHOST_TRY((*adopted)->set_layout(layout_in(reply->body), bytes));
-    if (what != nullptr)
-        *what = {reply->body.value("name", ""), bytes, reply->body.value("about", Json())};
+    const auto& ghost = reply->message.as<LentGhost>();
+    GHOST_TRY((*adopted)->set_layout({ghost.parts_at, ghost.parts}, ghost.bytes));
+    if (what != nullptr) *what = {ghost.name, ghost.bytes, about_of(ghost.about)};
     return std::shared_ptr<MemoryBuffer>(std::move(*adopted));
 }
 
 Result<std::vector<HolderClient::Kept>> HolderClient::list() {
-    auto reply = ask({{"t", "list"}});
+    auto reply = ask(encode(ListGhosts{}), {FromHolder::list});
     if (!reply) return reply.error();
     std::vector<Kept> out;
-    for (const auto& one : reply->body.value("ghosts", Json::array()))
-        out.push_back({one.value("name", ""), one.value("bytes", uint64_t{0}),
-                       one.value("about", Json::object())});
+    for (const ListedGhost& one : reply->message.as<GhostList>().ghosts)
+        out.push_back({one.name, one.bytes, about_of(one.about)});
     return out;
 }
 
 Status HolderClient::drop(const std::string& name) {
-    auto reply = ask({{"t", "drop"}, {"name", name}});
+    auto reply = ask(encode(DropGhost{name}), {FromHolder::dropped});
     return reply ? Status() : reply.error();
 }
 
 Status HolderClient::stop() {
-    auto reply = ask({{"t", "stop"}});
+    auto reply = ask(encode(StopHolder{}), {FromHolder::stopped});
     return reply ? Status() : reply.error();
 }
 

@@ -3,18 +3,7 @@
 // process holds them, one memfd each, and lends them to who restarts them.
 //
 // It listens on a Unix socket of its user (base/control_socket.hpp: mode 0600, peers' user ids are
-// checked) and answers one JSON object by another one:
-//   {t: spare, bytes}             a memfd that is warm from an older ghost, the best fitting one;
-//                                 {t: spare, capacity} with it, or {t: none}
-//   {t: keep, name, bytes, about} with a memfd: from now on the ghost `name`; an older one of that
-//                                 name is given up and its memory becomes a spare. {t: kept}. One
-//                                 of several parts: {parts, parts_at} too (MemoryBuffer::Layout)
-//   {t: get, name}                {t: ghost, name, bytes, about, parts, parts_at} with the memfd;
-//                                 "": the newest
-//   {t: list}                     {t: list, ghosts: [{name, bytes, about}]}, the newest first
-//   {t: drop, name}               {t: dropped}
-//   {t: stop}                     {t: stopped}; ends it, with all it holds
-// A request that cannot be served: {t: error, why}.
+// checked) and answers each request by one message (holder_messages.hpp).
 #pragma once
 
 #include <memory>
@@ -24,6 +13,7 @@
 #include "base/control_socket.hpp"
 #include "base/fd.hpp"
 #include "base/result.hpp"
+#include "ghost-core/engine/holder_messages.hpp"
 #include "ghost-core/resource/buffer.hpp"
 
 namespace ghost::core {
@@ -60,7 +50,13 @@ class HolderClient {
 
   private:
     explicit HolderClient(ControlSocket socket) : socket_(std::move(socket)) {}
-    Result<ControlMessage> ask(const Json& request, const std::vector<int>& fds = {});
+    struct Reply {
+        schema::Received message;
+        std::vector<Fd> fds;
+    };
+    // not_found: the holder says why; corrupt: it is none of the answers that are possible.
+    Result<Reply> ask(const std::string& request, std::initializer_list<FromHolder> answers,
+                      const std::vector<int>& fds = {});
     ControlSocket socket_;
 };
 

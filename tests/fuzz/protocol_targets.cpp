@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Messages between the parties of a job: whatever comes is read or refused, and what was read is
-// the same when it is written and read again.
+// Messages between the parties of a job, with the holder, between the ends of a clone: whatever
+// comes is read or refused, and what was read is the same when it is written and read again.
 #include <algorithm>
 #include <cstring>
 #include <random>
 
 #include "base/log.hpp"
+#include "ghost-core/engine/holder_messages.hpp"
 #include "kernet-btl/agent/messages.hpp"
 #include "kernet-btl/streams/messages.hpp"
 #include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/protocol/daemons.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
 #include "tests/fuzz/targets.hpp"
+#include "tools/clone_messages.hpp"
 
 namespace ghost::fuzz {
 namespace {
@@ -145,6 +147,10 @@ const std::vector<Target>& targets() {
         target<kernet::from_manager>("frommanager"),
         target<plugin::to_coordinator>("tocoordinator"),
         target<plugin::from_coordinator>("fromcoordinator"),
+        target<core::to_holder>("toholder"),
+        target<core::from_holder>("fromholder"),
+        target<tools::to_receiver>("toreceiver"),
+        target<tools::from_receiver>("fromreceiver"),
     };
     return all;
 }

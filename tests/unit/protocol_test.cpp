@@ -6,12 +6,14 @@
 #include <set>
 #include <string>
 
+#include "ghost-core/engine/holder_messages.hpp"
 #include "kernet-btl/agent/messages.hpp"
 #include "kernet-btl/streams/messages.hpp"
 #include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/protocol/daemons.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
 #include "tests/fuzz/targets.hpp"
+#include "tools/clone_messages.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -31,7 +33,8 @@ TEST(Protocol, WhatHasASequenceSaysIt) {
     for (const schema::Family* family :
          {&between_daemons, &from_wrapper, &to_wrapper, &kernet::from_rank, &kernet::to_rank,
           &kernet::between_managers, &kernet::to_manager, &kernet::from_manager, &to_coordinator,
-          &from_coordinator}) {
+          &from_coordinator, &core::to_holder, &core::from_holder, &tools::to_receiver,
+          &tools::from_receiver}) {
         std::set<std::string> names;
         for (const schema::Message& message : family->messages) {
             EXPECT_TRUE(names.insert(message.name()).second) << message.name() << " is there twice";

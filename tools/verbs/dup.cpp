@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // `ghost dup`: a clone of a process, on this or another node; with --then kill, its migration.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sodium.h>
 
 #include "base/clock.hpp"
@@ -36,18 +37,20 @@ std::string random_secret() {
     return encode_hex(bytes);
 }
 
-Result<Json> hear(CloneLine& line, const std::string& wanted, int timeout_ms) {
-    auto word = line.receive(timeout_ms);
-    if (!word) return word.error();
-    const auto type = word->value("t", "");
-    if (type == wanted) return word;
-    if (type == "lacks") {
-        std::string all;
-        for (const auto& one : word->value("lines", Json::array()))
-            all += (all.empty() ? "" : "; ") + one.get<std::string>();
-        return make_error(Code::refused, "go there: the node lacks what the process needs", all);
-    }
-    return make_error(Code::refused, "go on at the other node", word->value("why", type));
+Error refusal(const schema::Received& said) {
+    if (said.is<CloneLacks>())
+        return make_error(Code::refused, "go there: the node lacks what the process needs",
+                          fmt::format("{}", fmt::join(said.as<CloneLacks>().lines, "; ")));
+    return make_error(Code::refused, "go on at the other node",
+                      said.is<CloneFailed>() ? said.as<CloneFailed>().why : said.name());
+}
+
+template <typename Wanted>
+Result<Wanted> hear(CloneLine& line, int timeout_ms) {
+    auto said = line.receive(timeout_ms);
+    if (!said) return said.error();
+    if (!said->is<Wanted>()) return refusal(*said);
+    return said->as<Wanted>();
 }
 
 // Nothing is stopped yet: all that the other node lacks is told now.
@@ -58,31 +61,30 @@ Result<std::unique_ptr<core::NetworkResource>> prepare(const core::PlainTree& tr
     auto facts = core::facts_of(tree.root);
     if (!facts) return facts.error();
     const auto secret = random_secret();
-    GHOST_TRY(line.send({{"secret", secret},
-                         {"needs", *needs},
-                         {"facts", *facts},
-                         {"clone", clone},
-                         {"live", live}}));
-    auto ready = hear(line, "ready", ready_ms);
+    GHOST_TRY(line.send(CloneOrder{secret, {needs->dump()}, *facts, clone, live}));
+    auto ready = hear<CloneReady>(line, ready_ms);
     if (!ready) return ready.error();
-    return core::NetworkResource::connect(ready->value("address", ""), ready->value("port", 0),
-                                          ready->value("token", ""), secret);
+    return core::NetworkResource::connect(ready->address, ready->port, ready->token, secret);
+}
+
+Result<CloneRunning> let_go(CloneLine& line) {
+    GHOST_TRY(line.send(CloneGo{}));
+    return hear<CloneRunning>(line, running_ms);
 }
 
 // The tree is stopped complete at both ends. At no time two originals run, and never none can.
 Result<Then> settle(CloneLine& line, Then then, core::Guard& guard, Made& made) {
-    auto held = hear(line, "held", held_ms);
+    auto held = hear<CloneHeld>(line, held_ms);
     if (!held) return held.error();
-    made.import = held->value("import", Json::object());
+    made.import = Json::parse(held->import.text, nullptr, false);
     if (then == Then::go_on) return then;
     guard.stop();  // from here on only an answer tells who lives
-    const bool asked = line.send({{"t", "go"}}).ok();
-    auto running = asked ? hear(line, "running", running_ms) : held;
-    if (!asked || !running) {
+    const auto running = let_go(line);
+    if (!running) {
         made.unclear = true;
         return Then::stop;
     }
-    made.pid = running->value("pid", 0);
+    made.pid = running->pid;
     return then;
 }
 
@@ -112,16 +114,15 @@ Result<Made> duplicate(const DupArgs& args, Then then, Mode mode) {
                                  });
     if (!exported) {
         // A connection that breaks has its cause at the other end.
-        auto cause = hear(*line, "failed", cause_ms);
-        if (cause) return make_error(Code::refused, cause->value("why", ""));
+        auto cause = hear<CloneFailed>(*line, cause_ms);
+        if (cause) return make_error(Code::refused, cause->why);
         return exported.error();
     }
     made.exported = *exported;
     if (then == Then::go_on) {
-        GHOST_TRY(line->send({{"t", "go"}}));
-        auto running = hear(*line, "running", running_ms);
+        const auto running = let_go(*line);
         if (!running) return running.error();
-        made.pid = running->value("pid", 0);
+        made.pid = running->pid;
     }
     line->close();
     return made;
@@ -168,13 +169,12 @@ int run_live(const DupArgs& args, core::PageOrder order, bool json) {
     auto sent = send_live(args.pid, **out, order);
     if (!sent) {
         // A connection that breaks has its cause at the other end.
-        auto cause = hear(*line, "failed", cause_ms);
+        auto cause = hear<CloneFailed>(*line, cause_ms);
         const bool ours = !cause || sent.error().code != Code::peer_lost;
-        return report(
-            ours ? sent.error() : make_error(Code::refused, "move", cause->value("why", "")), json);
+        return report(ours ? sent.error() : make_error(Code::refused, "move", cause->why), json);
     }
     out->reset();
-    auto running = hear(*line, "running", running_ms);
+    auto running = hear<CloneRunning>(*line, running_ms);
     using core::LiveOutcome;
     // The other end says that nothing is left there: did anything run?
     const bool ended = !running && running.error().code == Code::refused;
@@ -192,7 +192,7 @@ int run_live(const DupArgs& args, core::PageOrder order, bool json) {
     core::end_plain(*tree);  // it runs there, whole
     line->close();
     const auto& stats = sent->stats;
-    const pid_t pid = running ? running->value("pid", 0) : 0;
+    const pid_t pid = running ? running->pid : 0;
     if (json) {
         print_json({{"pid", tree->program},
                     {"node", args.to},

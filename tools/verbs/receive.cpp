@@ -29,30 +29,30 @@ std::string own_address() {
 }
 
 void tell_running(const CloneLine& line, const core::PlainTree& tree) {
-    if (auto told = line.send({{"t", "running"}, {"pid", tree.program}}); !told.ok()) {
+    if (auto told = line.send(CloneRunning{tree.program}); !told.ok()) {
         // It lives here now, whoever knows of it.
     }
 }
 
 Status serve(CloneLine& line, const core::Signals& signals, const std::function<void()>& settled) {
-    auto order = line.receive(order_ms);
-    if (!order) return order.error();
+    auto first = line.receive(order_ms);
+    if (!first) return first.error();
+    if (!first->is<CloneOrder>()) return make_error(Code::corrupt, "be told what is to come");
+    const auto& order = first->as<CloneOrder>();
     const auto lacking =
-        core::check_target(order->value("needs", Json()), order->value("facts", ""));
+        core::check_target(Json::parse(order.needs.text, nullptr, false), order.facts);
     if (!lacking.empty()) {
-        Json lines = Json::array();
-        for (const auto& one : lacking) lines.push_back(core::describe({one}));
-        return line.send({{"t", "lacks"}, {"lines", lines}});
+        CloneLacks lacks;
+        for (const auto& one : lacking) lacks.lines.push_back(core::describe({one}));
+        return line.send(lacks);
     }
-    auto listener = core::NetworkListener::listen(order->value("secret", ""));
+    auto listener = core::NetworkListener::listen(order.secret);
     if (!listener) return listener.error();
-    GHOST_TRY(line.send({{"t", "ready"},
-                         {"address", own_address()},
-                         {"port", listener->port()},
-                         {"token", listener->token()}}));
+    GHOST_TRY(line.send(
+        CloneReady{own_address(), static_cast<uint16_t>(listener->port()), listener->token()}));
     auto source = listener->accept(accept_ms);
     if (!source) return source.error();
-    if (order->value("live", false)) {
+    if (order.live) {
         auto moved = receive_live(**source);
         if (!moved) return moved.error();
         source->reset();
@@ -64,12 +64,12 @@ Status serve(CloneLine& line, const core::Signals& signals, const std::function<
     }
     ImportOptions options;
     options.detach = true;
-    options.clone = order->value("clone", true);
+    options.clone = order.clone;
     auto arrival = Arrival::make(std::move(*source), options);
     if (!arrival) return arrival.error();
-    GHOST_TRY(line.send({{"t", "held"}, {"import", (*arrival)->json()}}));
+    GHOST_TRY(line.send(CloneHeld{{(*arrival)->json().dump()}}));
     auto go = line.receive(go_ms);
-    if (!go || go->value("t", "") != "go")
+    if (!go || !go->is<CloneGo>())
         return make_error(Code::peer_lost, "hear that the process is wanted");
     GHOST_TRY((*arrival)->let_go());
     tell_running(line, (*arrival)->tree());
@@ -82,7 +82,7 @@ CloneLine take_line() {
     Fd in(::fcntl(0, F_DUPFD_CLOEXEC, 10)), out(::fcntl(1, F_DUPFD_CLOEXEC, 10));
     const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     for (int i = 0; i < 3; ++i) ::dup2(null.get(), i);
-    return {std::move(in), std::move(out)};
+    return {std::move(in), std::move(out), to_receiver};
 }
 
 int run_receive() {
@@ -110,7 +110,7 @@ int run_receive() {
         theirs.reset();
     };
     if (auto served = serve(line, *signals, settled); !served.ok())
-        if (auto told = line.send({{"t", "failed"}, {"why", served.error().message()}}); !told.ok())
+        if (auto told = line.send(CloneFailed{served.error().message()}); !told.ok())
             ::_exit(exit_unharmed);
     ::_exit(exit_unharmed);
 }

@@ -5,13 +5,15 @@
 #include <set>
 #include <string>
 
+#include "ghost-core/engine/holder_messages.hpp"
 #include "kernet-btl/agent/messages.hpp"
 #include "kernet-btl/streams/messages.hpp"
 #include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/protocol/daemons.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
+#include "tools/clone_messages.hpp"
 
-namespace ghost::plugin {
+namespace ghost::tools {
 namespace {
 
 using schema::Family;
@@ -82,10 +84,11 @@ void print(const char* title, const Family& family, std::set<const Record*>& see
 }
 
 }  // namespace
-}  // namespace ghost::plugin
+}  // namespace ghost::tools
 
 int main() {
     using namespace ghost::plugin;
+    using namespace ghost::tools;
     std::set<const ghost::schema::Record*> seen;
     std::vector<const ghost::schema::Record*> parts;
     print("Between daemons", between_daemons, seen, parts);
@@ -98,6 +101,10 @@ int main() {
     print("Stream managers to each other", kernet::between_managers, seen, parts);
     print("Process to stream manager", kernet::to_manager, seen, parts);
     print("Stream manager to process", kernet::from_manager, seen, parts);
+    print("Client to holder of ghosts in memory", ghost::core::to_holder, seen, parts);
+    print("Holder of ghosts in memory to client", ghost::core::from_holder, seen, parts);
+    print("`ghost dup` to `ghost receive`", to_receiver, seen, parts);
+    print("`ghost receive` to `ghost dup`", from_receiver, seen, parts);
     fmt::print("### Parts of messages\n\n| part | field | kind | meaning |\n|---|---|---|---|\n");
     for (const auto* part : parts) {
         const bool array = part->form == ghost::schema::Form::array;
