@@ -354,7 +354,7 @@ TEST_F(AgentTest, GateOpensAgainOnUngate) {
     EXPECT_EQ(script_.journal.lines(), expected);
 }
 
-TEST_F(AgentTest, BusyPmixLeavesDataFlowing) {
+TEST_F(AgentTest, BusyPmixKeepsDataPathOpen) {
     start_attached();
     script_.gate_error = make_error(Code::busy, "PMIx gate", "2 PMIx calls in flight");
     send({{"t", "gate"}, {"seq", 9}});
@@ -483,14 +483,14 @@ TEST_F(AgentTest, NodeAgentLostWhileGated) {
     EXPECT_TRUE(script_.journal.wait_for("open_gate"));
 }
 
-TEST_F(AgentTest, GivesUpWhenNobodyIsLeftToWakeIt) {
+TEST_F(AgentTest, GivesUpWhenNodeAgentDiesWhileSuspended) {
     start_attached();
     suspend(1);
     close_node_agent();
     EXPECT_TRUE(script_.journal.wait_for("give up 195"));
 }
 
-TEST_F(AgentTest, WaitsAsLongAsTheNodeAgentLives) {
+TEST_F(AgentTest, WaitsSuspendedWhileNodeAgentLives) {
     start_attached();
     suspend(1);
     // It looks for the node agent again and again (bare connections), and finds it.
@@ -516,7 +516,7 @@ TEST_F(AgentTest, WaitsAsLongAsTheNodeAgentLives) {
     EXPECT_EQ(hello.value("t", ""), "hello");
 }
 
-TEST_F(AgentTest, GivesUpWhenItWakesToNobody) {
+TEST_F(AgentTest, GivesUpWhenNoNodeAgentAfterWakeup) {
     start_attached();
     suspend(1);
     close_node_agent();
@@ -524,7 +524,7 @@ TEST_F(AgentTest, GivesUpWhenItWakesToNobody) {
     EXPECT_TRUE(script_.journal.wait_for("give up 195"));
 }
 
-TEST_F(AgentTest, TriesAgainWhenItWakesTooEarly) {
+TEST_F(AgentTest, ReconnectsWhenWokenBeforeNodeAgent) {
     start_attached();
     suspend(1);
     wake();
@@ -580,7 +580,7 @@ TEST_F(AgentTest, StopWithoutNodeAgentDoesNotWait) {
     SUCCEED();
 }
 
-TEST_F(AgentTest, WhoLooksForTheNodeAgentSaysNothing) {
+TEST_F(AgentTest, ProbeOfNodeAgentSendsNothing) {
     start_attached();
     suspend(1);
     EXPECT_TRUE(somebody_connects());
@@ -590,7 +590,7 @@ TEST_F(AgentTest, WhoLooksForTheNodeAgentSaysNothing) {
     EXPECT_EQ(receive().value("t", ""), "attached");
 }
 
-TEST_F(AgentTest, StopCarriesTheMoveThrough) {
+TEST_F(AgentTest, StopDuringMoveCompletesMove) {
     start_attached();
     suspend(1);
     std::atomic<bool> stopped{false};
@@ -679,7 +679,7 @@ TEST_F(AgentTest, ConfigurationFromEnvironment) {
     }
 }
 
-TEST(AgentState, OnlyTheseSteps) {
+TEST(AgentState, AllowsOnlyListedTransitions) {
     using S = kernet::AgentState;
     int steps = 0;
     for (const auto& from : kernet::agent_states) {

@@ -16,7 +16,7 @@
 
 namespace {
 
-TEST(Api, BuffersGiveBackWhatWasWritten) {
+TEST(Api, BufferReadReturnsWrittenBytes) {
     auto made = ghost::Buffer::make(1 << 20);
     ASSERT_TRUE(made) << made.failure().text;
     auto& buffer = *made;
@@ -44,7 +44,7 @@ class ApiFolder : public ::testing::Test {
     std::string path_;
 };
 
-TEST_F(ApiFolder, FilesAreThereWhenTheyAreClosed) {
+TEST_F(ApiFolder, FileAppearsWhenClosed) {
     const auto path = path_ + "/a";
     ghost_file* f = ghost_file_open(path.c_str());
     ASSERT_EQ(ghost_file_write(f, "hello", 5), 0);
@@ -64,7 +64,7 @@ TEST_F(ApiFolder, FilesAreThereWhenTheyAreClosed) {
     EXPECT_EQ(ghost_file_close(f), 0);
 }
 
-TEST(Api, NodesTalkWhenTheyKnowTheChannel) {
+TEST(Api, ConnectionNeedsSameChannel) {
     ssize_t got = 0;
     char text[6] = {};
     const uint16_t port = free_port();
@@ -94,7 +94,7 @@ TEST(Api, NodesTalkWhenTheyKnowTheChannel) {
     EXPECT_EQ(errno, EINVAL);
 }
 
-TEST(Api, MistakesAreToldAndCostNothing) {
+TEST(Api, InvalidArgumentsAreRefusedWithErrno) {
     auto made = ghost::Ghost::make();
     ASSERT_TRUE(made);
     auto& g = *made;
@@ -111,7 +111,7 @@ TEST(Api, MistakesAreToldAndCostNothing) {
     EXPECT_FALSE(g.import_process());
 }
 
-TEST_F(ApiFolder, FilesAndConnectionsHaveOwnersInCpp) {
+TEST_F(ApiFolder, CppWrappersOwnFilesAndConnections) {
     const auto path = path_ + "/a";
     {
         auto file = ghost::File::open(path);
@@ -133,7 +133,7 @@ TEST_F(ApiFolder, FilesAndConnectionsHaveOwnersInCpp) {
 }
 
 // A program may know fewer or more figures than the library.
-TEST(Api, StructuresMayBeOlderOrNewerThanTheLibrary) {
+TEST(Api, StructSizeOlderOrNewerIsAccepted) {
     auto g = ghost::Ghost::make();
     struct {
         ghost_statistics known;
@@ -169,7 +169,7 @@ int finalize(void*) {
 }
 void release(void*) {}
 
-TEST(Api, ClassIdsAreTakenOnce) {
+TEST(Api, DuplicateClassIdIsRefused) {
     static ghost_resource_class table = {2000,  "broken", init,    read,
                                          write, finalize, release, nullptr};
     ASSERT_EQ(ghost_register_class(&table), 0) << ghost_error();

@@ -61,7 +61,7 @@ Status write_all(Resource& out, const std::vector<char>& bytes) {
 
 class ResourceContract : public ::testing::TestWithParam<Kind> {};
 
-TEST_P(ResourceContract, GivesBackAllBytesInOrderThenTheEnd) {
+TEST_P(ResourceContract, ReadsAllBytesInOrderThenEnd) {
     // nothing, one byte, exact multiples of units and blocks, one more, and longer than all buffers
     std::vector<size_t> sizes = {0, 1, 1 << 20, (4 << 20) + 1, 12 << 20, (21 << 20) + 4097};
     if (is_slow()) sizes.resize(GetParam().in_pieces ? 3 : 4);
@@ -119,7 +119,7 @@ class SpecifiedContract : public ::testing::TestWithParam<SpecifiedKind> {
     std::unique_ptr<ResourceRegistry> registry_ = registry_for_tests();
 };
 
-TEST_P(SpecifiedContract, WithoutFinalizeNothingLooksComplete) {
+TEST_P(SpecifiedContract, UnfinalizedGhostIsIncomplete) {
     Folder folder;
     {
         auto out = make(folder, Use::write);
@@ -130,7 +130,7 @@ TEST_P(SpecifiedContract, WithoutFinalizeNothingLooksComplete) {
     EXPECT_FALSE(read_back(folder).ok());
 }
 
-TEST_P(SpecifiedContract, AnOlderGhostStaysUntilTheNewOneIsComplete) {
+TEST_P(SpecifiedContract, OldGhostStaysUntilNewIsComplete) {
     Folder folder;
     const auto old = content(3 << 20), fresh = content(2 << 20);
     ASSERT_TRUE(write_all(*make(folder, Use::write), old).ok());
@@ -148,7 +148,7 @@ TEST_P(SpecifiedContract, AnOlderGhostStaysUntilTheNewOneIsComplete) {
     EXPECT_TRUE(*found == fresh);
 }
 
-TEST_P(SpecifiedContract, WhatIsNotThereIsAnError) {
+TEST_P(SpecifiedContract, MissingGhostIsAnError) {
     Folder folder;
     auto in = make(folder, Use::read);
     EXPECT_FALSE(in->init().ok());
@@ -173,7 +173,7 @@ class SizeLimit {
 };
 
 // The kernel takes a part of a transfer (a short write) and then no more.
-TEST(FileResource, AFailedWriteIsToldAndLeavesNothing) {
+TEST(FileResource, FailedWriteLeavesNoFile) {
     for (const size_t limit : {size_t{0}, size_t{100000}, (size_t{4} << 20) + 8192}) {
         Folder folder;
         const SizeLimit limited(limit);
@@ -199,7 +199,7 @@ int held_here(ino_t number) {
 }
 
 // Whoever is frozen until the ghost is complete does not wait for the old one's blocks.
-TEST(FileResource, AnOlderGhostsBlocksAreGivenBackAfterwards) {
+TEST(FileResource, ReplacedGhostBlocksAreFreedAfterCommit) {
     const Folder folder;
     const auto path = folder.path() + "/ghost";
     struct stat old {};
@@ -216,7 +216,7 @@ TEST(FileResource, AnOlderGhostsBlocksAreGivenBackAfterwards) {
     EXPECT_EQ(held_here(old.st_ino), 0);
 }
 
-TEST(FileResource, OnlyItsOwnerMayReadIt) {
+TEST(FileResource, FileModeIsOwnerOnly) {
     Folder folder;
     const auto path = folder.path() + "/ghost";
     FileResource out(path, Use::write);
@@ -228,7 +228,7 @@ TEST(FileResource, OnlyItsOwnerMayReadIt) {
     EXPECT_EQ(info.st_blocks * 512 / 65536, 0) << "what was allocated ahead is given back";
 }
 
-TEST(FileResource, FoldersAndMissingFoldersAreToldByName) {
+TEST(FileResource, FolderErrorsNameThePath) {
     Folder folder;
     FileResource a_folder(folder.path(), Use::write);
     EXPECT_EQ(a_folder.init().error().code, Code::invalid);
@@ -236,7 +236,7 @@ TEST(FileResource, FoldersAndMissingFoldersAreToldByName) {
     EXPECT_EQ(missing.init().error().sys, ENOENT);
 }
 
-TEST(FileResource, PipesAreReadAndWritten) {
+TEST(FileResource, PipeIsReadAndWritten) {
     Folder folder;
     const auto path = folder.path() + "/pipe";
     ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
@@ -308,7 +308,7 @@ class CompositionContract : public ::testing::TestWithParam<Composed> {
     }
 };
 
-TEST_P(CompositionContract, FailuresBelowComeThrough) {
+TEST_P(CompositionContract, ErrorsBelowAreReported) {
     const auto bytes = content(is_slow() ? 2 << 20 : 5 << 20);
     MemoryResource whole;
     auto counting = faulty(whole, Fault::none, 0);
@@ -337,7 +337,7 @@ TEST_P(CompositionContract, FailuresBelowComeThrough) {
 
 class CheckedContract : public CompositionContract {};
 
-TEST_P(CheckedContract, DamageBelowIsNoticed) {
+TEST_P(CheckedContract, CorruptionBelowIsDetected) {
     const auto bytes = content(is_slow() ? 1 << 20 : 3 << 20);
     MemoryResource whole;
     ASSERT_TRUE(write_all(*make(faulty(whole, Fault::none, 0), Use::write), bytes).ok());
@@ -369,7 +369,7 @@ INSTANTIATE_TEST_SUITE_P(All, CheckedContract,
                          ::testing::Values(compositions()[0], compositions()[1], compositions()[2]),
                          [](const auto& info) { return info.param.name; });
 
-TEST(Encrypt, NobodyReadsItWithoutTheKey) {
+TEST(Encrypt, GhostWithoutKeyIsUnreadable) {
     MemoryResource memory;
     const std::string text(5000, 's');
     {
@@ -388,7 +388,7 @@ TEST(Encrypt, NobodyReadsItWithoutTheKey) {
     EXPECT_EQ(got.error().code, Code::refused);
 }
 
-TEST(Encrypt, KeysOthersCanReadAreRefused) {
+TEST(Encrypt, KeyReadableByOthersIsRefused) {
     Folder folder;
     const auto path = folder.path() + "/key";
     std::ofstream(path) << std::string(64, '0');
@@ -419,7 +419,7 @@ TEST(Stripe, MixedAndSwappedSetsAreRefused) {
     EXPECT_EQ(one.error().code, Code::invalid);
 }
 
-TEST(Registry, FilesTellHowTheyArePacked) {
+TEST(Registry, CompressionAndEncryptionAreToldFromFile) {
     Folder folder;
     ResourceRegistry registry;
     const auto bytes = content(3 << 20);
@@ -445,7 +445,7 @@ TEST(Registry, FilesTellHowTheyArePacked) {
     }
 }
 
-TEST(Registry, IdsAndNamesAreTakenOnce) {
+TEST(Registry, DuplicateIdOrNameIsRefused) {
     ResourceRegistry registry;
     const auto make = [](const ResourceRegistry&, Use, const ResourceParameters&) {
         return Result<std::unique_ptr<Resource>>(std::make_unique<MemoryResource>());
@@ -464,7 +464,7 @@ TEST(Registry, IdsAndNamesAreTakenOnce) {
     EXPECT_FALSE(registry.load("/no/such.so").ok());
 }
 
-TEST(MemoryBuffer, KeepsItsMemoryWarm) {
+TEST(MemoryBuffer, BufferKeepsMemoryMapped) {
     for (const auto kind : {MemoryBuffer::Kind::own, MemoryBuffer::Kind::shared}) {
         auto buffer = std::make_shared<MemoryBuffer>(kind);
         ASSERT_TRUE(buffer->populate(5 << 20, 2).ok());
@@ -482,7 +482,7 @@ TEST(MemoryBuffer, KeepsItsMemoryWarm) {
 }
 
 // Contents put where they are to stay, named later and in another order, then read by another one.
-TEST(MemoryBuffer, SpaceTakenAheadIsNamedNotCopied) {
+TEST(MemoryBuffer, ReservedSpaceIsReferencedNotCopied) {
     const auto all = content(9 << 20);
     for (const auto kind : {MemoryBuffer::Kind::own, MemoryBuffer::Kind::shared}) {
         auto buffer = std::make_shared<MemoryBuffer>(kind);

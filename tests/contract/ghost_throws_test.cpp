@@ -111,7 +111,7 @@ int finalize_throws(void*) {
 }
 void release(void*) {}
 
-TEST_F(GhostThrows, AUsersClassThrows) {
+TEST_F(GhostThrows, UserClassThatThrowsIsAnError) {
     std::error_code none;
     const auto criu = std::filesystem::canonical("criu/sbin/criu", none);
     if (none || geteuid() != 0) GTEST_SKIP() << "needs root and criu";

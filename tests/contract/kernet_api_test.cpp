@@ -23,7 +23,7 @@ TEST(KernetApi, NoManagerIsAnError) {
     EXPECT_NE(std::string(kernet_error()), "");
 }
 
-class KernetApi2 : public testing::Test {
+class KernetApiMore : public testing::Test {
   protected:
     Cluster cluster_{2};
     void SetUp() override {
@@ -35,7 +35,7 @@ class KernetApi2 : public testing::Test {
     Node &a_ = *made_a_, &b_ = *made_b_;
 };
 
-TEST_F(KernetApi2, AStreamOfAClass) {
+TEST_F(KernetApiMore, StreamOfAClassIsFiltered) {
     EXPECT_EQ(a_.name(), "a");
     const auto descriptor = a_.register_class("pipe", KERNET_DIRECT, 2);
     ASSERT_TRUE(descriptor);
@@ -79,7 +79,7 @@ TEST_F(KernetApi2, AStreamOfAClass) {
     EXPECT_EQ(one.recv(limit).failure().code, EPIPE);
 }
 
-TEST_F(KernetApi2, MessagesAreGatheredScatteredAndReadAsBytes) {
+TEST_F(KernetApiMore, GatherScatterAndByteReads) {
     const auto stream = a_.create(KERNET_DIRECT, 2);
     ASSERT_TRUE(stream);
     auto made_one = a_.attach(*stream), made_two = b_.attach(*stream);
@@ -106,7 +106,7 @@ TEST_F(KernetApi2, MessagesAreGatheredScatteredAndReadAsBytes) {
     EXPECT_EQ(a_.destroy(*stream + 1).failure().code, ENOENT);
 }
 
-TEST_F(KernetApi2, ChannelsAndAManagerThatIsGone) {
+TEST_F(KernetApiMore, ChannelFailsWhenManagerIsGone) {
     ASSERT_TRUE(b_.open_channel(30)) << kernet_error();
     ASSERT_TRUE(a_.send("b", 30, 7, "bytes")) << kernet_error();
     const auto message = b_.recv(30, limit);

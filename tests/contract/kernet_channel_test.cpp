@@ -119,7 +119,7 @@ TEST_F(Channels, MessagesArriveInOrderAndAreConfirmed) {
     EXPECT_EQ(nodes_[0].got[0].bytes, longest);
 }
 
-TEST_F(Channels, WhatCannotBeDeliveredIsAnError) {
+TEST_F(Channels, UndeliverableMessageIsAnError) {
     begin(0);
     begin(1);
     ASSERT_TRUE(until([&] { return up(0, 1); }));
@@ -139,7 +139,7 @@ TEST_F(Channels, WhatCannotBeDeliveredIsAnError) {
     EXPECT_EQ(nodes_[0].fates.at(78).error().code, Code::peer_lost);
 }
 
-TEST_F(Channels, EndsAreToldFromSilence) {
+TEST_F(Channels, LeavingPeerIsToldFromSilentPeer) {
     for (int i : {0, 1, 2}) begin(i);
     ASSERT_TRUE(until([&] { return up(0, 1) && up(1, 2) && up(0, 2); }));
     // It says that it leaves; then somebody else is simply gone: nobody listens there.
@@ -158,7 +158,7 @@ TEST_F(Channels, EndsAreToldFromSilence) {
 
 // The first of a node's addresses leads nowhere: the others are tried. That nobody listens is proof
 // of its end only where it has been found before.
-TEST_F(Channels, NodesOfSeveralAddresses) {
+TEST_F(Channels, PeerWithSeveralAddressesIsReached) {
     config_.nodes[1].at.host = "127.0.0.2";
     begin(1);
     config_.nodes[1].others = {config_.nodes[1].at};
@@ -174,7 +174,7 @@ TEST_F(Channels, NodesOfSeveralAddresses) {
 }
 
 // Somebody else has the port for a moment: who connected to it when nobody listened there.
-TEST_F(Channels, APortThatIsTakenForAMomentIsWaitedFor) {
+TEST_F(Channels, PortInUseIsRetried) {
     ghost::Fd other(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     sockaddr_in at{};
     at.sin_family = AF_INET;
@@ -192,7 +192,7 @@ TEST_F(Channels, APortThatIsTakenForAMomentIsWaitedFor) {
 
 // Where the kernel gives those who connect the very ports that others listen at, a connection to
 // one that has ended can meet itself.
-TEST_F(Channels, WhoMeetsItselfHasMetNobody) {
+TEST_F(Channels, ConnectionToItselfIsIgnored) {
     if (geteuid() != 0) GTEST_SKIP() << "needs root";
     std::thread([&] {
         ASSERT_EQ(unshare(CLONE_NEWNET), 0);  // of this thread only
@@ -229,7 +229,7 @@ TEST_F(Channels, WhoMeetsItselfHasMetNobody) {
     }).join();
 }
 
-TEST_F(Channels, WhoIsExpelledStaysOutside) {
+TEST_F(Channels, ExpelledPeerStaysOut) {
     for (int i : {0, 1, 2}) begin(i);
     ASSERT_TRUE(until([&] { return up(0, 1) && up(1, 2) && up(0, 2); }));
     nodes_[0].channel->expel(2);
@@ -248,7 +248,7 @@ TEST_F(Channels, WhoIsExpelledStaysOutside) {
     EXPECT_EQ(nodes_[1].fates.size(), 1u);
 }
 
-TEST_F(Channels, StrangersAreNotHeard) {
+TEST_F(Channels, UnauthenticatedPeerIsIgnored) {
     begin(0);
     begin(1, std::string(64, 'c'));  // another secret
     begin(2);

@@ -70,7 +70,7 @@ struct Trying {
     std::unique_ptr<Trial> asks, answers;
 };
 
-TEST(KernetTrial, FiguresOfBothWays) {
+TEST(KernetTrial, TrialMeasuresBothDirections) {
     Trying trying("seed=1");
     EXPECT_EQ(trying.run(), Trial::State::going);
     EXPECT_EQ(trying.asks->step(), Trial::State::done);
@@ -87,7 +87,7 @@ TEST(KernetTrial, FiguresOfBothWays) {
     EXPECT_EQ(trying.answers->told(), LinkKind::udp);
 }
 
-TEST(KernetTrial, WhatIsLostIsCounted) {
+TEST(KernetTrial, TrialCountsLoss) {
     Trying trying("seed=1,drop=2000,duplicate=1000,corrupt=500");
     trying.run();
     const TrialFigures figures = trying.asks->figures();
@@ -97,7 +97,7 @@ TEST(KernetTrial, WhatIsLostIsCounted) {
     EXPECT_EQ(figures.ratio(), 0);
 }
 
-TEST(KernetTrial, WhereNothingGetsAcrossItIsShort) {
+TEST(KernetTrial, TrialOfDeadLinkIsShort) {
     Trying trying("drop=10000", Trial::Role::asks);
     const int64_t begun = looked_at_ns;
     trying.run();
@@ -109,7 +109,7 @@ TEST(KernetTrial, WhereNothingGetsAcrossItIsShort) {
     EXPECT_EQ(figures.ratio(), 0);
 }
 
-TEST(KernetTrial, AnEndThatGoesOrTalksNonsenseBreaksIt) {
+TEST(KernetTrial, LostOrMalformedEndBreaksTrial) {
     Trying gone("seed=1");
     gone.asks->step();
     gone.connections[1].reset();
@@ -136,7 +136,7 @@ void tried(LinkChoices& choices, const TrialFigures& figures, int64_t now) {
     choices.tried("a b", figures, figures.ratio(), now);
 }
 
-TEST(KernetLinkChoices, TheBestOfThoseThatAreClearlyBetter) {
+TEST(KernetLinkChoices, BestClearlyBetterLinkIsChosen) {
     LinkChoices choices;
     choices.set_candidates({LinkKind::pair, LinkKind::netdevice, LinkKind::ofi});
     EXPECT_EQ(choices.kind("a b"), LinkKind::tcp);
@@ -153,7 +153,7 @@ TEST(KernetLinkChoices, TheBestOfThoseThatAreClearlyBetter) {
     EXPECT_EQ(choices.kind("a c"), LinkKind::tcp);
 }
 
-TEST(KernetLinkChoices, WhatIsMuchBetterEndsTheSearch) {
+TEST(KernetLinkChoices, MuchBetterLinkEndsSearch) {
     LinkChoices choices;
     choices.set_candidates({LinkKind::framepair, LinkKind::pair, LinkKind::ofi});
     EXPECT_EQ(choices.next("a b", 1), LinkKind::framepair);
@@ -162,7 +162,7 @@ TEST(KernetLinkChoices, WhatIsMuchBetterEndsTheSearch) {
     EXPECT_EQ(choices.kind("a b"), LinkKind::framepair);
 }
 
-TEST(KernetLinkChoices, TheConnectionUnlessSomethingIsClearlyBetter) {
+TEST(KernetLinkChoices, TcpIsKeptUnlessAnotherIsClearlyBetter) {
     for (const TrialFigures& figures : {figures_of(970, 1000), figures_of(2000, 1000),
                                         figures_of(0, 1000, 32), figures_of(100, 1000, 8)}) {
         LinkChoices choices;
@@ -177,7 +177,7 @@ TEST(KernetLinkChoices, TheConnectionUnlessSomethingIsClearlyBetter) {
     EXPECT_EQ(none.kind("a b"), LinkKind::tcp);
 }
 
-TEST(KernetLinkChoices, LongMessagesCountAsMuchAsSmallOnes) {
+TEST(KernetLinkChoices, LongAndShortMessagesCountAlike) {
     TrialFigures figures = figures_of(500, 1000);
     figures.long_connection = 10'000;
     EXPECT_EQ(figures.ratio(), 0) << "they do not come across";
@@ -187,7 +187,7 @@ TEST(KernetLinkChoices, LongMessagesCountAsMuchAsSmallOnes) {
     EXPECT_LT(figures.ratio(), 0.8);
 }
 
-TEST(KernetLinkChoices, ForAWhileOnly) {
+TEST(KernetLinkChoices, MeasurementExpires) {
     LinkChoices choices;
     choices.set_candidates({LinkKind::pair});
     ASSERT_TRUE(choices.next("a b", 1));
@@ -200,7 +200,7 @@ TEST(KernetLinkChoices, ForAWhileOnly) {
     EXPECT_EQ(choices.kind("a b"), LinkKind::tcp);
 }
 
-TEST(KernetLinkChoices, WhatCannotBeTriedIsGivenUp) {
+TEST(KernetLinkChoices, UntriableLinkIsGivenUp) {
     LinkChoices choices;
     choices.set_candidates({LinkKind::pair, LinkKind::udp});
     int attempts = 0;
@@ -219,7 +219,7 @@ TEST(KernetLinkChoices, WhatCannotBeTriedIsGivenUp) {
 }
 
 // What was measured while a job began may have been about that.
-TEST(KernetLinkChoices, AConnectionThatWasStayedWithIsDoubtedSomeTimes) {
+TEST(KernetLinkChoices, KeptConnectionIsReexamined) {
     LinkChoices choices;
     choices.set_candidates({LinkKind::pair});
     int64_t now = 1, after = LinkChoices::first_doubt_us;
@@ -250,7 +250,7 @@ TEST(KernetLinkChoices, AConnectionThatWasStayedWithIsDoubtedSomeTimes) {
     EXPECT_EQ(choices.doubt_at("a b"), 0);
 }
 
-TEST(KernetLinkChoices, WhoeverHasMeasuredBothEndsDoubt) {
+TEST(KernetLinkChoices, PeersMeasurementIsReexaminedToo) {
     LinkChoices choices;
     choices.set_candidates({LinkKind::pair});
     choices.told("a b", LinkKind::tcp, 1);
@@ -399,7 +399,7 @@ struct Two {
 };
 
 // Within a process link udp is better than any connection, and the first messages do not wait.
-TEST(KernetMeasured, TheBetterLinkIsTakenByBothEnds) {
+TEST(KernetMeasured, BetterLinkIsTakenByBothEnds) {
     Said said;
     {
         Two two("auto,udp", "auto,udp");
@@ -414,7 +414,7 @@ TEST(KernetMeasured, TheBetterLinkIsTakenByBothEnds) {
 }
 
 // One is measured against the other once for two nodes, whoever connects and however often.
-TEST(KernetMeasured, AnewAfterAMoveAndNotInBetween) {
+TEST(KernetMeasured, MeasuredAgainAfterMoveOnly) {
     Said said;
     {
         Two two("auto,udp", "auto,udp");
@@ -445,7 +445,7 @@ TEST(KernetMeasured, AnewAfterAMoveAndNotInBetween) {
 }
 
 // A connection may break at any moment while a link is made by it, which says nothing of that link.
-TEST(KernetMeasured, ConnectionsThatBreakAreNoReasonToLeaveALink) {
+TEST(KernetMeasured, BrokenConnectionKeepsChosenLink) {
     Two two("auto,udp", "auto,udp");
     std::mt19937 random(1);
     ASSERT_TRUE(two.come_by("udp"));
@@ -460,7 +460,7 @@ TEST(KernetMeasured, ConnectionsThatBreakAreNoReasonToLeaveALink) {
     }
 }
 
-TEST(KernetMeasured, AnEndThatMovesWhileItIsMeasured) {
+TEST(KernetMeasured, EndMovesDuringMeasurement) {
     Two two("auto,udp", "auto,udp");
     for (uint64_t epoch = 1; epoch < 40; epoch++) {
         Idler& moves = epoch % 2 ? two.a : two.b;
@@ -473,7 +473,7 @@ TEST(KernetMeasured, AnEndThatMovesWhileItIsMeasured) {
     EXPECT_TRUE(two.come_by("udp"));
 }
 
-TEST(KernetMeasured, APacketLinkThatLosesIsNotTaken) {
+TEST(KernetMeasured, LossyPacketLinkIsNotTaken) {
     for (const char* faults : {"drop=3000", "drop=10000"}) {
         Said said;
         {
@@ -492,7 +492,7 @@ TEST(KernetMeasured, APacketLinkThatLosesIsNotTaken) {
 }
 
 // Figures that are bad at first, as where a job's start has the processors, are not the last word.
-TEST(KernetMeasured, ALinkThatWasNotBetterAtFirstIsTakenLater) {
+TEST(KernetMeasured, LinkThatImprovesIsTakenLater) {
     Said said;
     auto trials = std::make_shared<std::atomic<int>>(0);
     {
@@ -515,7 +515,7 @@ TEST(KernetMeasured, ALinkThatWasNotBetterAtFirstIsTakenLater) {
 }
 
 // What was lost only later: by the link itself first, and it is not taken again.
-TEST(KernetMeasured, APacketLinkThatBeginsToLoseIsLeft) {
+TEST(KernetMeasured, PacketLinkThatStartsLosingIsLeft) {
     Said said;
     {
         Two two("auto,pair", "auto,pair", "drop=2000", true);
@@ -546,7 +546,7 @@ TEST(KernetMeasured, APacketLinkThatBeginsToLoseIsLeft) {
 
 // `auto` alone: whichever it is here, both ends have it, and know why. On a busy machine it
 // takes its time until both do, and where that is seconds there is more than one choice.
-TEST(KernetMeasured, PairsAgainstTheConnection) {
+TEST(KernetMeasured, PairLinkAgainstTcp) {
     Said said;
     const auto ends_that_know = [](const std::string& text, const std::string& link) {
         return count_of(text, fmt::format("link {} from now on", link));
@@ -574,7 +574,7 @@ TEST(KernetMeasured, PairsAgainstTheConnection) {
 }
 
 // An end that does not have the link, and one that is not asked to measure, have a say.
-TEST(KernetMeasured, PeersWithOtherLinks) {
+TEST(KernetMeasured, PeersWithDifferentLinks) {
     for (const char* others : {"tcp", "pair,tcp", "auto"}) {
         Said said;
         {
@@ -592,7 +592,7 @@ TEST(KernetMeasured, PeersWithOtherLinks) {
 }
 
 // A peer of before there were trials refuses them; it is asked some times, and left in peace.
-TEST(KernetMeasured, APeerThatKnowsNoTrials) {
+TEST(KernetMeasured, PeerWithoutTrials) {
     using namespace kernet::wire;
     const auto listener = kernet::net::listen_tcp({});
     ASSERT_TRUE(listener.ok());
@@ -645,7 +645,7 @@ TEST(KernetMeasured, APeerThatKnowsNoTrials) {
 
 // One that takes milliseconds to make takes the place of one that is there: no message waits for
 // it, after a move no more than at first.
-TEST(KernetMeasured, ALinkThatIsSlowToMakeIsMadeBesideAnother) {
+TEST(KernetMeasured, SlowLinkIsMadeBesideCurrentLink) {
     const kernet::LinkLine* line = kernet::find_link(LinkKind::framepair);
     ASSERT_TRUE(line->slow_to_make);
     if (const auto usable = line->usable(nullptr); !usable)
@@ -676,7 +676,7 @@ TEST(KernetMeasured, ALinkThatIsSlowToMakeIsMadeBesideAnother) {
 
 // Every such socket of a node is shown every frame: where there are many already none is added, and
 // when they have gone it is.
-TEST(KernetMeasured, WhereOthersUseItAlreadyTheConnectionStays) {
+TEST(KernetMeasured, CrowdedInterfaceKeepsTcp) {
     const kernet::LinkLine* line = kernet::find_link(LinkKind::framepair);
     if (const auto usable = line->usable(nullptr); !usable)
         GTEST_SKIP() << usable.error().message();
@@ -698,7 +698,7 @@ TEST(KernetMeasured, WhereOthersUseItAlreadyTheConnectionStays) {
     EXPECT_TRUE(two.come_by("framepair"));
 }
 
-TEST(KernetMeasured, LeavesNothingOpenWhenSuspended) {
+TEST(KernetMeasured, SuspendClosesAllDescriptors) {
     const int before = held();
     std::mt19937 random(1);
     for (int turn = 0; turn < 8; turn++) {

@@ -85,7 +85,7 @@ class KernetDeadPeer : public testing::Test {
     std::unique_ptr<Idler> ends_[2];
 };
 
-TEST_F(KernetDeadPeer, IsNoticedWhileSomethingIsOutstanding) {
+TEST_F(KernetDeadPeer, DeadPeerIsNoticedWithUnacknowledgedData) {
     ASSERT_TRUE(networks_->connect(false));
     for (uint8_t i = 0; i < 100; i++) out().send(Stream::Message(5000, i));
     EXPECT_TRUE(lost_in_time(0));  // by the agent: the rank does not look
@@ -98,7 +98,7 @@ TEST_F(KernetDeadPeer, IsNoticedWhileSomethingIsOutstanding) {
     }
 }
 
-TEST_F(KernetDeadPeer, IsNoticedWhileNothingIsOutstanding) {
+TEST_F(KernetDeadPeer, DeadPeerIsNoticedWhenIdle) {
     ASSERT_TRUE(networks_->connect(false));
     EXPECT_TRUE(lost_in_time(0));
     EXPECT_TRUE(lost_in_time(1));
@@ -108,7 +108,7 @@ TEST_F(KernetDeadPeer, IsNoticedWhileNothingIsOutstanding) {
 }
 
 // One that computes for hours: its system's buffer is full, and answers.
-TEST_F(KernetDeadPeer, IsNotOneThatDoesNotRead) {
+TEST_F(KernetDeadPeer, PeerThatDoesNotReadIsNotDead) {
     constexpr size_t size = 1'000'000;
     int sent = 0;
     size_t before = 0;

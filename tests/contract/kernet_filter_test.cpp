@@ -141,7 +141,7 @@ Bytes counted(size_t size, uint8_t first) {
     return out;
 }
 
-TEST_F(Wiretap, NothingOfASealedStreamCanBeRead) {
+TEST_F(Wiretap, SealedStreamIsUnreadable) {
     const Bytes secret = counted(64, 3), head = counted(8, 77), body = counted(500'000, 9);
     for (const bool sealed : {false, true}) {
         End a(0, sealed ? "crypto" : ""), b(1, sealed ? "crypto" : "");
@@ -161,7 +161,7 @@ TEST_F(Wiretap, NothingOfASealedStreamCanBeRead) {
 
 // Whatever is changed on the way: the link goes, nothing false is delivered, and over the next link
 // everything comes.
-TEST_F(Wiretap, AChangedFrameIsNeverDelivered) {
+TEST_F(Wiretap, ChangedFrameIsRefused) {
     std::vector<Bytes> sent;
     for (size_t i = 0; i < 40; i++) sent.push_back(counted(100 + i, static_cast<uint8_t>(i)));
     const size_t frame = kernet::wire::frame_header_size;
@@ -206,7 +206,7 @@ TEST_F(Wiretap, PlainFramesAreRefused) {
 }
 
 // One that is recorded and played again is dropped by its number, or does not fit its place.
-TEST_F(Wiretap, AFrameFitsItsOwnPlaceOnly) {
+TEST_F(Wiretap, FrameAtAnotherPlaceIsRefused) {
     End a(0, "crypto"), b(1, "crypto");
     a.socket(), b.socket();
     link(a, b);
@@ -262,7 +262,7 @@ TEST_F(Wiretap, EverySizeArrivesInOrder) {
 }
 
 // What waits to be encoded may be the caller's again before it has been.
-TEST_F(Wiretap, AWaitingBodyCanBeTakenBack) {
+TEST_F(Wiretap, WaitingBodyCanBeReclaimed) {
     End a(0, "crypto"), b(1, "crypto");
     a.socket(), b.socket();
     Bytes first = counted(2'000'000, 1), second = counted(2'000'000, 2);
@@ -281,7 +281,7 @@ TEST_F(Wiretap, AWaitingBodyCanBeTakenBack) {
 }
 
 // For a peer that is away a long message waits as it is; what goes into memory is bounded.
-TEST_F(Wiretap, ALongMessageIsNotEncodedBeforeItsTime) {
+TEST_F(Wiretap, LongMessageIsEncodedWhenSent) {
     End a(0, "crypto"), b(1, "crypto");
     a.socket(), b.socket();
     const Bytes body = counted(20'000'000, 1), last = counted(100, 4);

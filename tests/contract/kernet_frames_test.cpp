@@ -76,7 +76,7 @@ class KernetFrames : public testing::Test {
     std::unique_ptr<FrameRing> ring;
 };
 
-TEST_F(KernetFrames, EveryOneInOrderAllTheWayRound) {
+TEST_F(KernetFrames, FramesStayInOrderAroundRing) {
     for (uint32_t number = 0; number < 5 * ring->slots(); number++) {
         const size_t size = 8 + number % 993;
         send(number, size);
@@ -84,7 +84,7 @@ TEST_F(KernetFrames, EveryOneInOrderAllTheWayRound) {
     }
 }
 
-TEST_F(KernetFrames, WhatHasNoSlotIsLostAndNothingElse) {
+TEST_F(KernetFrames, FrameWithoutSlotIsLostAlone) {
     const auto slots = static_cast<uint32_t>(ring->slots());
     EXPECT_GE(slots, FrameRing::least_slots);
     EXPECT_LE(slots, 128U);
@@ -99,7 +99,7 @@ TEST_F(KernetFrames, WhatHasNoSlotIsLostAndNothingElse) {
 }
 
 // What is handed out stays as it is, however much comes meanwhile.
-TEST_F(KernetFrames, StayUntilTheNextLook) {
+TEST_F(KernetFrames, FramesStayValidUntilNextPoll) {
     const auto slots = static_cast<uint32_t>(ring->slots());
     for (uint32_t number = 0; number < 10; number++) send(number, 100);
     std::vector<PacketView> frames(slots);
@@ -123,7 +123,7 @@ TEST_F(KernetFrames, StayUntilTheNextLook) {
 }
 
 // One that is too long for a slot is none of ours.
-TEST_F(KernetFrames, WhatWasCutOffIsNotGiven) {
+TEST_F(KernetFrames, TruncatedFrameIsDropped) {
     send(1, 1400);
     send(2, 1000);
     expect_next(2, 1000);
@@ -147,7 +147,7 @@ bool listed(const std::string& inode) {
     return false;
 }
 
-TEST_F(KernetFrames, ASocketThatIsClosedLaterEndsByItself) {
+TEST_F(KernetFrames, DeferredCloseEndsSocket) {
     char link[64] = {};
     ASSERT_GT(readlink(("/proc/self/fd/" + std::to_string(in.get())).c_str(), link, 63), 8);
     std::string inode(link + 8);  // socket:[N]
@@ -167,7 +167,7 @@ TEST_F(KernetFrames, ASocketThatIsClosedLaterEndsByItself) {
 
 // Who waits for the system's other processors gives up its own: once for each socket that it has
 // to end itself.
-TEST_F(KernetFrames, WhoClosesSocketsLaterDoesNotWait) {
+TEST_F(KernetFrames, DeferredCloseDoesNotBlock) {
     if (!kernet::net::closes_later()) GTEST_SKIP() << "Linux 6.9 is needed";
     constexpr int sockets = 60;
     int waited = 0;

@@ -41,25 +41,25 @@ std::vector<std::string> ordered(const std::vector<std::string>& hosts, bool sam
 
 using Hosts = std::vector<std::string>;
 
-TEST(KernetAddresses, AQuickCommonNetComesFirst) {
+TEST(KernetAddresses, FastestCommonNetworkComesFirst) {
     EXPECT_EQ(ordered({"10.1.0.2", "10.2.0.2"}), (Hosts{"10.2.0.2", "10.1.0.2"}));
     EXPECT_EQ(ordered({"10.1.0.2", "fd00::2"}), (Hosts{"fd00::2", "10.1.0.2"}));
 }
 
-TEST(KernetAddresses, ACommonNetComesBeforeARoute) {
+TEST(KernetAddresses, CommonNetworkComesBeforeRoute) {
     EXPECT_EQ(ordered({"192.168.7.7", "2001:db8::7", "10.1.0.2"}),
               (Hosts{"10.1.0.2", "192.168.7.7", "2001:db8::7"}));
     EXPECT_EQ(ordered({"10.2.1.2", "10.1.0.2"}), (Hosts{"10.1.0.2", "10.2.1.2"}));
 }
 
 // Bridges have the same address on every node; who connects to it meets itself.
-TEST(KernetAddresses, WhatIsOursIsNotThePeers) {
+TEST(KernetAddresses, OwnAddressIsNotThePeers) {
     EXPECT_EQ(ordered({"172.17.0.1", "192.168.7.7", "10.1.0.2"}),
               (Hosts{"10.1.0.2", "192.168.7.7", "172.17.0.1"}));
     EXPECT_EQ(ordered({"10.1.0.1", "192.168.7.7"}, true), (Hosts{"10.1.0.1", "192.168.7.7"}));
 }
 
-TEST(KernetAddresses, EqualsStayInTheirOrder) {
+TEST(KernetAddresses, EqualAddressesKeepOrder) {
     EXPECT_EQ(ordered({"10.2.0.7", "fd00::7", "10.2.0.2"}),
               (Hosts{"10.2.0.7", "fd00::7", "10.2.0.2"}));
     EXPECT_EQ(ordered({"no address", "192.168.7.7"}), (Hosts{"no address", "192.168.7.7"}));
@@ -128,7 +128,7 @@ class KernetInterfaces : public testing::TestWithParam<const char*> {
     std::unique_ptr<Side> sides_[2];
 };
 
-TEST_P(KernetInterfaces, AllAreNamed) {
+TEST_P(KernetInterfaces, AllInterfacesAreListed) {
     make("", 0);
     const Location at = sides_[0]->location();
     std::vector<std::string> hosts;
@@ -137,14 +137,14 @@ TEST_P(KernetInterfaces, AllAreNamed) {
                             Networks::ip6(1, 0)}));
 }
 
-TEST_P(KernetInterfaces, IPv6IsEnough) {
+TEST_P(KernetInterfaces, IPv6OnlyHostIsReached) {
     make("fd09::/64", 2000);
     ASSERT_EQ(sides_[0]->location().tcp.size(), 2U);
     begin();
     expect_all(2000);
 }
 
-TEST_P(KernetInterfaces, AnAddressThatLeadsNowhereIsPassedOver) {
+TEST_P(KernetInterfaces, UnreachableAddressIsSkipped) {
     make("", 2000);
     ASSERT_TRUE(networks_->connect(false, 0));
     begin();
@@ -152,7 +152,7 @@ TEST_P(KernetInterfaces, AnAddressThatLeadsNowhereIsPassedOver) {
     EXPECT_GT(by_cable(1), 1'000'000U);
 }
 
-TEST_P(KernetInterfaces, ACableThatDiesIsLeft) {
+TEST_P(KernetInterfaces, DeadInterfaceIsLeft) {
     constexpr int64_t messages = 6000;
     make("", messages);
     for (auto& side : sides_) side->hold_at(messages / 2);  // there is always a rest for the other

@@ -103,23 +103,23 @@ int64_t usual() {
     return message_count(4000);
 }
 
-TEST_P(KernetLink, EveryMessageOnceInOrder) {
+TEST_P(KernetLink, MessagesArriveOnceInOrder) {
     exchange(usual(), false, false);
 }
 
-TEST_P(KernetLink, WhileConnectionsAreCut) {
+TEST_P(KernetLink, MessagesArriveOnceWhileConnectionsAreCut) {
     exchange(usual(), false, true);
 }
 
-TEST_P(KernetLink, WhileEitherEndOrBothMove) {
+TEST_P(KernetLink, MessagesArriveOnceWhileEndsMove) {
     exchange(usual(), true, false);
 }
 
-TEST_P(KernetLink, WhileEndsMoveAndConnectionsAreCut) {
+TEST_P(KernetLink, MessagesArriveOnceWhileEndsMoveAndConnectionsAreCut) {
     exchange(usual(), true, true);
 }
 
-TEST_P(KernetLink, EverySize) {
+TEST_P(KernetLink, EveryMessageSizeArrives) {
     const Ends ends(GetParam(), "z");
     Idler a(ends.a), b(ends.b);
     a.endpoint().set_location(b.location());
@@ -147,7 +147,7 @@ TEST_P(KernetLink, EverySize) {
 }
 
 // What is sent to a peer that does not look waits here: links hold so much and no more.
-TEST_P(KernetLink, APeerThatDoesNotLookHoldsTheSenderBack) {
+TEST_P(KernetLink, PeerThatDoesNotReadBlocksSender) {
     constexpr size_t size = 100'000, most = 96 << 20;
     const Ends ends(GetParam(), "b");
     Idler a(ends.a), b(ends.b);
@@ -175,7 +175,7 @@ TEST_P(KernetLink, APeerThatDoesNotLookHoldsTheSenderBack) {
 }
 
 // The same when the link has long been there, and full: what waits for room leaves by the agent.
-TEST_P(KernetLink, WhatHadNoRoomArrivesThoughTheSenderIsElsewhere) {
+TEST_P(KernetLink, QueuedMessageArrivesWhileSenderIsIdle) {
     constexpr uint64_t messages = 20'000, size = 1000;
     const Ends ends(GetParam(), "f");
     Idler sender(ends.a), receiver(ends.b);
@@ -207,7 +207,7 @@ TEST_P(KernetLink, WhatHadNoRoomArrivesThoughTheSenderIsElsewhere) {
 }
 
 // MPI promises that what was sent arrives, though the sender computes for hours afterwards.
-TEST_P(KernetLink, WhatWasSentArrivesThoughTheSenderIsElsewhere) {
+TEST_P(KernetLink, SentMessageArrivesWhileSenderIsIdle) {
     const Ends ends(GetParam(), "e");
     Idler sender(ends.a), receiver(ends.b);
     sender.endpoint().set_location(receiver.location());
@@ -227,7 +227,7 @@ TEST_P(KernetLink, WhatWasSentArrivesThoughTheSenderIsElsewhere) {
 
 // More peers than are tried one by one: who has something is told by their descriptors, except what
 // the agent took off them while the rank was elsewhere, and what one look could not take.
-TEST_P(KernetLink, WhatTheAgentTookIsFoundAmongManyPeers) {
+TEST_P(KernetLink, MessageReadByAgentIsFoundAmongManyPeers) {
     const Ends ends(GetParam(), "m");
     std::vector<std::unique_ptr<Idler>> ranks;
     for (uint32_t rank = 0; rank < 6; rank++) {
@@ -268,7 +268,7 @@ TEST_P(KernetLink, WhatTheAgentTookIsFoundAmongManyPeers) {
     }
 }
 
-TEST_P(KernetLink, LeavesNothingOpenWhenSuspended) {
+TEST_P(KernetLink, SuspendClosesAllDescriptors) {
     const int before = held();
     const Ends ends(GetParam(), "h");
     Side a(ends.a, 300), b(ends.b, 300);
@@ -282,7 +282,7 @@ TEST_P(KernetLink, LeavesNothingOpenWhenSuspended) {
 }
 
 // Strangers who say anything to everything that listens.
-TEST_P(KernetLink, StrangersAreNotBelieved) {
+TEST_P(KernetLink, UnauthenticatedPeerIsRefused) {
     const Ends ends(GetParam(), "g");
     const int64_t messages = 2000;
     Side a(ends.a, messages), b(ends.b, messages);
@@ -348,7 +348,7 @@ INSTANTIATE_TEST_SUITE_P(All, KernetLink, testing::ValuesIn(all_links),
                          [](const auto& info) { return std::string(info.param.name); });
 
 // No line of the table without an end to be made, or without this contract.
-TEST(KernetLinkTable, EveryLineHasItsMakerAndItsContract) {
+TEST(KernetLinkTable, EveryLinkHasMakerAndContract) {
     for (const kernet::LinkLine& line : kernet::link_table()) {
         EXPECT_NE(line.make, nullptr) << line.name;
         EXPECT_TRUE(std::any_of(std::begin(all_links), std::end(all_links), [&](const Link& link) {
@@ -358,9 +358,9 @@ TEST(KernetLinkTable, EveryLineHasItsMakerAndItsContract) {
 }
 
 // A link on which nothing gets across is given up for the connection beside it.
-class NothingGetsAcross : public testing::TestWithParam<const char*> {};
+class KernetDeadLink : public testing::TestWithParam<const char*> {};
 
-TEST_P(NothingGetsAcross, IsPassedOver) {
+TEST_P(KernetDeadLink, DeadPacketLinkIsSkipped) {
     const Link link{GetParam(), GetParam(), "lo", "drop=10000"};
     const Ends ends(link, "x");
     Side a(ends.a, 200), b(ends.b, 200);
@@ -372,11 +372,11 @@ TEST_P(NothingGetsAcross, IsPassedOver) {
     b.stop();
 }
 
-INSTANTIATE_TEST_SUITE_P(KernetLinkChoice, NothingGetsAcross,
+INSTANTIATE_TEST_SUITE_P(KernetLinkChoice, KernetDeadLink,
                          testing::Values("udp", "pair", "framepair"));
 
 // One end prefers what the other one does not have.
-TEST(KernetLinkChoice, BothEndsHaveASay) {
+TEST(KernetLinkChoice, LinkNeedsConsentOfBothEnds) {
     Ends ends({"udp", "udp,tcp", "lo", ""}, "y");
     ends.b.links = "tcp";
     Side a(ends.a, 200), b(ends.b, 200);
@@ -388,7 +388,7 @@ TEST(KernetLinkChoice, BothEndsHaveASay) {
     b.stop();
 }
 
-TEST(KernetLinkChoice, WhatIsNoLinkIsSaid) {
+TEST(KernetLinkChoice, UnknownLinkIsRefusedByName) {
     Ends ends({"udp", "udp,carrier-pigeon", "lo", ""}, "n");
     const auto made = Endpoint::create(ends.a);
     ASSERT_FALSE(made.ok());
@@ -397,7 +397,7 @@ TEST(KernetLinkChoice, WhatIsNoLinkIsSaid) {
 }
 
 // A run that is to have faults and has none would prove nothing.
-TEST(KernetLinkFaults, AMalformedPlanIsSaid) {
+TEST(KernetLinkFaults, MalformedFaultPlanIsRefused) {
     ASSERT_EQ(setenv("GHOST_LINK_FAULTS", "drop=300,corrupt=20,seed=70000", 1), 0);
     const auto good = FaultPlan::from_environment();
     ASSERT_TRUE(good.ok()) << good.error().message();

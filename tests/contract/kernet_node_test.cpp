@@ -175,10 +175,10 @@ void Streams::send_and_write_over() {
     }
 }
 
-TEST_F(Streams, MemoryThatWasSentIsTheCallersAgain) {
+TEST_F(Streams, CallerMayReuseSentMemory) {
     send_and_write_over();
 }
-TEST_F(FilteredStreams, MemoryThatWasSentIsTheCallersAgain) {
+TEST_F(FilteredStreams, CallerMayReuseSentMemory) {
     send_and_write_over();
 }
 
@@ -212,7 +212,7 @@ std::string what_is_known(Node& node, StreamId stream) {
 
 // Two attach at the same time, and either hears of the other, however many streams there were
 // before: what is known of those is thrown away now and then.
-TEST_F(Streams, WhoAttachesMeanwhileIsHeardOf) {
+TEST_F(Streams, LateAttachIsAnnounced) {
     auto neighbour = open(cluster_, 0);
     ASSERT_TRUE(neighbour);
     const auto take_part = [](Node& node, StreamId stream) {
@@ -277,7 +277,7 @@ class LoneManager final : kernet::Channel {
 };
 
 // Nothing is left in a manager of streams that its processes have been through with.
-TEST(StreamManager, FollowsWhatItsProcessesAreIn) {
+TEST(StreamManager, TracksStreamsOfItsProcesses) {
     LoneManager lone;
     kernet::NodeConfig config;
     config.manager = lone.address;
@@ -300,7 +300,7 @@ TEST(StreamManager, FollowsWhatItsProcessesAreIn) {
 
 // Retention is bounded; what is short does not make a message of the bound's length wait until the
 // other end has said that it has taken it.
-TEST_F(Streams, ALongMessageDoesNotWaitForWordOfAShortOne) {
+TEST_F(Streams, LongMessageDoesNotWaitForShortAcknowledgement) {
     const StreamId stream = create(*node_[0], StreamType::direct, 2);
     const uint32_t one = attach(*node_[0], stream), two = attach(*node_[1], stream);
     ASSERT_OK(node_[0]->wait(one, limit_us));
@@ -319,7 +319,7 @@ TEST_F(Streams, ALongMessageDoesNotWaitForWordOfAShortOne) {
     ASSERT_OK(send(*node_[0], one, longest));
 }
 
-TEST_F(Streams, PiecesBytesAndPolling) {
+TEST_F(Streams, GatherBytesAndPoll) {
     const StreamId stream = create(*node_[0], StreamType::direct, 2);
     const uint32_t one = attach(*node_[0], stream), two = attach(*node_[1], stream);
     std::string a = "scatter", b = "", c = " and gather";
@@ -366,7 +366,7 @@ TEST_F(Streams, PiecesBytesAndPolling) {
 }
 
 // The paper's example (RR-4987, Figure 2).
-TEST_F(Streams, ThreeProcessesOfThePaper) {
+TEST_F(Streams, PaperExampleOfThreeProcesses) {
     const StreamId stream = create(*node_[0], StreamType::direct, 2);  // P1
     const uint32_t socket1 = attach(*node_[0], stream);
     const uint32_t socket2 = attach(*node_[1], stream);  // P2
@@ -389,7 +389,7 @@ TEST_F(Streams, ThreeProcessesOfThePaper) {
 }
 
 // Both ends suspend again and again, here and there, while both send.
-TEST_F(Streams, NothingIsLostOrTwiceWhileBothEndsMove) {
+TEST_F(Streams, ExactlyOnceWhileBothEndsMove) {
     const StreamId stream = create(*node_[0], StreamType::direct, 2);
     const uint64_t messages = scaled(6000);
     std::atomic<size_t> moves{0};
@@ -507,7 +507,7 @@ TEST_F(Streams, FifoWhoseSocketsMove) {
     many_to_many(nodes, StreamType::fifo, true);
 }
 
-TEST_F(Streams, FifoGivesTheOldestLifoTheNewest) {
+TEST_F(Streams, FifoGivesOldestLifoNewest) {
     for (StreamType type : {StreamType::fifo, StreamType::lifo}) {
         const StreamId stream = create(*node_[0], type, 0);
         const uint32_t writers[] = {attach(*node_[1], stream, kernet::role_writer),
@@ -539,7 +539,7 @@ TEST_F(Streams, FifoGivesTheOldestLifoTheNewest) {
 }
 
 // A reader that is gone takes nothing with it that it has not taken; a writer that leaves waits.
-TEST_F(Streams, WhatAReaderHasNotTakenGoesToAnother) {
+TEST_F(Streams, UntakenMessageGoesToAnotherReader) {
     const StreamId stream = create(*node_[0], StreamType::fifo, 0);
     const uint32_t writer = attach(*node_[0], stream, kernet::role_writer);
     const uint32_t leaver = attach(*node_[1], stream, kernet::role_reader);
@@ -568,7 +568,7 @@ TEST(Child, DISABLED_HoldsASocket) {
     for (;;) pause();
 }
 
-TEST_F(Streams, AProcessThatDiesIsAClearResult) {
+TEST_F(Streams, DeadProcessIsReported) {
     const StreamId stream = create(*node_[0], StreamType::direct, 2);
     const uint32_t socket = attach(*node_[0], stream);
     const std::string manager = "KERNET_TEST_MANAGER=" + cluster_.address(1);
@@ -590,7 +590,7 @@ TEST_F(Streams, AProcessThatDiesIsAClearResult) {
     EXPECT_EQ(send(*node_[0], socket, "x").error().code, Code::peer_lost);
 }
 
-TEST_F(StreamsWithGrace, AManagerIsKilledAndComesBack) {
+TEST_F(StreamsWithGrace, ManagerKilledComesBackInGracePeriod) {
     const StreamId stream = create(*node_[0], StreamType::direct, 2);
     const uint32_t one = attach(*node_[0], stream), two = attach(*node_[1], stream);
     ASSERT_OK(node_[0]->wait(one, limit_us));
@@ -629,7 +629,7 @@ TEST_F(StreamsWithGrace, AManagerIsKilledAndComesBack) {
 }
 
 // A manager that comes back too late finds its processes' sockets given up, and says so to them.
-TEST_F(Streams, AManagerThatComesBackTooLate) {
+TEST_F(Streams, ManagerBackTooLateFailsSockets) {
     const StreamId stream = create(*node_[0], StreamType::direct, 2);
     const uint32_t one = attach(*node_[0], stream), two = attach(*node_[1], stream);
     ASSERT_OK(node_[0]->wait(one, limit_us));
@@ -647,7 +647,7 @@ TEST_F(Streams, AManagerThatComesBackTooLate) {
         << handle.error().message();
 }
 
-TEST_F(Streams, ANodeLeavesForGood) {
+TEST_F(Streams, NodeLeavesForGood) {
     const StreamId stream = create(*node_[0], StreamType::direct, 2);
     const uint32_t one = attach(*node_[0], stream), two = attach(*node_[1], stream);
     ASSERT_OK(node_[0]->wait(one, limit_us));
@@ -660,7 +660,7 @@ TEST_F(Streams, ANodeLeavesForGood) {
     attach(*node_[2], fresh);
 }
 
-TEST_F(Streams, DestroyedUnderItsSockets) {
+TEST_F(Streams, StreamDestroyedUnderItsSockets) {
     const StreamId stream = create(*node_[0], StreamType::fifo, 0);
     const uint32_t reader = attach(*node_[1], stream, kernet::role_reader);
     ASSERT_OK(node_[2]->destroy(stream));
@@ -669,7 +669,7 @@ TEST_F(Streams, DestroyedUnderItsSockets) {
     EXPECT_EQ(node_[0]->attach(4711).error().code, Code::not_found);
 }
 
-TEST_F(Streams, ChannelsDeliverOrSayThatTheyCannot) {
+TEST_F(Streams, ChannelDeliversOrReportsFailure) {
     ASSERT_OK(node_[1]->open_channel(20));
     EXPECT_EQ(node_[1]->open_channel(20).error().code, Code::refused);
     EXPECT_EQ(node_[1]->open_channel(1).error().code, Code::refused);
@@ -696,7 +696,7 @@ TEST_F(Streams, ChannelsDeliverOrSayThatTheyCannot) {
 
 // What one suspend and wakeup costs the peer, beside the time the socket is away, and beside what a
 // message takes on a machine as busy as this.
-TEST_F(Streams, APeerHardlyNotices) {
+TEST_F(Streams, PeerSeesShortGap) {
     const StreamId stream = create(*node_[0], StreamType::direct, 2);
     const uint32_t one = attach(*node_[0], stream);
     uint32_t two = attach(*node_[1], stream);

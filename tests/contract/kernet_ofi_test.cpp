@@ -34,7 +34,7 @@ void look_at_write(const void* caller) {
 
 using namespace kernet_test;
 
-TEST(KernetOfi, NoWriteOfLibfabricCanRaiseSigpipe) {
+TEST(KernetOfi, LibfabricWriteRaisesNoSigpipe) {
     if (auto usable = kernet::ofi_usable(); !usable) GTEST_SKIP() << usable.error().message();
     const int64_t messages = message_count(1000);
     EndpointConfig of_a = config_of(0, "ofi-pipe", false, true),
@@ -62,7 +62,7 @@ TEST(KernetOfi, NoWriteOfLibfabricCanRaiseSigpipe) {
 }
 
 // An end closes what libfabric has left of its connections, and nothing that is somebody else's.
-TEST(KernetOfi, CopiesOfItsSocketsStayOpen) {
+TEST(KernetOfi, DuplicatedSocketsStayOpen) {
     if (auto usable = kernet::ofi_usable(); !usable) GTEST_SKIP() << usable.error().message();
     EndpointConfig of_a = config_of(0, "ofi-copies", false, true),
                    of_b = config_of(1, "ofi-copies", false, true);
@@ -88,7 +88,7 @@ TEST(KernetOfi, CopiesOfItsSocketsStayOpen) {
 }
 
 // Of a test's own process, whose end would be the test's.
-TEST(PipeSignalBlock, AWriteToNobodyIsAnError) {
+TEST(PipeSignalBlock, WriteToClosedPipeIsAnError) {
     int ends[2];
     ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
     close(ends[0]);
@@ -105,7 +105,7 @@ TEST(PipeSignalBlock, AWriteToNobodyIsAnError) {
     close(ends[1]);
 }
 
-TEST(PipeSignalBlock, ASignalThatWaitsAlreadyGoesOnWaiting) {
+TEST(PipeSignalBlock, PendingSignalStaysPending) {
     sigset_t pipe, before, pending;
     sigemptyset(&pipe);
     sigaddset(&pipe, SIGPIPE);

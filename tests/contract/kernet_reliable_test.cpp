@@ -201,7 +201,7 @@ FaultPlan plan_of(const char* text) {
     return plan ? *plan : FaultPlan{};
 }
 
-TEST(KernetReliable, NothingIsSentTwiceWhereNothingIsLost) {
+TEST(KernetReliable, NoRetransmissionWithoutLoss) {
     Pair pair(FaultPlan{});
     pair.exchange(3000);
     for (End* side : {&pair.a, &pair.b}) {
@@ -218,7 +218,7 @@ struct Fault {
 
 class KernetFault : public testing::TestWithParam<Fault> {};
 
-TEST_P(KernetFault, EveryMessageOnceInOrder) {
+TEST_P(KernetFault, MessagesArriveOnceInOrder) {
     Pair pair(plan_of(GetParam().plan));
     pair.exchange(2000);
     const auto noticed = GetParam().noticed;
@@ -238,7 +238,7 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return std::string(info.param.name); });
 
 // A link that breaks in the middle of anything is followed by another.
-TEST(KernetFaultCut, TheNextLinkGoesOnWhereTheLastOneBroke) {
+TEST(KernetFaultCut, NextLinkResumesWhereLastBroke) {
     Pair pair(plan_of("cut=20,drop=100"));
     int links = 1;
     const int64_t end = ghost::monotonic_us() + 60'000'000;
@@ -257,7 +257,7 @@ TEST(KernetFaultCut, TheNextLinkGoesOnWhereTheLastOneBroke) {
 
 // A peer that computes is no dead peer, and its silence is no loss: nothing but some questions goes
 // out until it looks again, by its agent, which cannot take messages in; then everything goes on.
-TEST(KernetReliable, APeerThatComputesIsWaitedFor) {
+TEST(KernetReliable, ComputingPeerIsWaitedFor) {
     Pair pair(FaultPlan{}, 300'000);
     pair.exchange(50);
     for (uint64_t i = 50; i < 120; i++) pair.a.send(pair.next_a++);
@@ -276,7 +276,7 @@ TEST(KernetReliable, APeerThatComputesIsWaitedFor) {
 }
 
 // A peer from which nothing comes any more is given up in the time set, not before.
-TEST(KernetReliable, ASilentPeerIsGivenUp) {
+TEST(KernetReliable, SilentPeerIsGivenUp) {
     Pair pair(FaultPlan{}, 300'000);
     pair.exchange(50);
     const int64_t start = ghost::monotonic_us();
@@ -321,7 +321,7 @@ TEST(KernetReliable, ForgedAndStalePacketsAreDropped) {
 // A frame says how far its sender had come when it began to be written. What came while the rest of
 // it was written must be said by something else: a peer whose message is never acknowledged waits
 // for ever. One message after the other, so that nothing else says it.
-TEST(KernetReliable, WhatCameWhileALongMessageWasWrittenIsAcknowledged) {
+TEST(KernetReliable, ArrivalsDuringLongWriteAreAcknowledged) {
     Pair pair(FaultPlan{}, 10'000'000, Ways::connection);
     for (uint64_t number = 0; number < 400 && !HasFailure(); number++) pair.exchange(number + 1);
 }
@@ -330,7 +330,7 @@ TEST(KernetReliable, WhatCameWhileALongMessageWasWrittenIsAcknowledged) {
 
 constexpr int64_t long_us = 10'000'000;
 
-TEST(KernetPair, WhatIsLargeIsNotInThePackets) {
+TEST(KernetPair, LargeMessagesGoByTcp) {
     Pair pair(FaultPlan{}, long_us, Ways::both);
     uint64_t packets = 0, would_be = 0;
     for (uint64_t number = 0; number < 400 && !HasFailure(); number++) {
@@ -347,7 +347,7 @@ TEST(KernetPair, WhatIsLargeIsNotInThePackets) {
 }
 
 // A request and the memory it offers are one call and arrive by one way.
-TEST(KernetPair, WhatIsSmallLeavesWithTheLargeBehindIt) {
+TEST(KernetPair, SmallMessageFollowedByLargeGoesTogether) {
     Pair pair(FaultPlan{}, long_us, Ways::both);
     int together = 0;
     for (uint64_t number = 0; number < 600 && !HasFailure(); number++) {
@@ -368,7 +368,7 @@ TEST(KernetPair, WhatIsSmallLeavesWithTheLargeBehindIt) {
 
 // What has begun by one way goes on by it, whatever comes to stand behind it meanwhile. Nobody
 // looks until no more goes into the packets, in most turns in the middle of a message.
-TEST(KernetPair, WhatHasBegunGoesOnByItsWay) {
+TEST(KernetPair, StartedMessageKeepsItsWay) {
     const SizesAsBefore after;
     std::mt19937 random(7);
     sizes = {1};
@@ -414,12 +414,12 @@ int missed_after_a_while(Pair& pair) {
     return missed;
 }
 
-TEST(KernetPair, ALookAfterAWhileFindsWhicheverWayItCame) {
+TEST(KernetPair, LatePollFindsBothWays) {
     Pair pair(FaultPlan{}, long_us, Ways::both);
     EXPECT_EQ(missed_after_a_while(pair), 0);
 }
 
-TEST(KernetReliable, ALookAfterAWhileFindsWhatCameBesideRings) {
+TEST(KernetReliable, LatePollFindsPacketsOutsideRings) {
     Pair pair(FaultPlan{}, long_us, Ways::connection);
     pair.b.path.attach(2);
     auto ring = RingMapping::create(RingGeometry{});
@@ -433,7 +433,7 @@ TEST(KernetReliable, ALookAfterAWhileFindsWhatCameBesideRings) {
 }
 
 // A peer that computes does not look, and what a connection holds for it is far more than a window.
-TEST(KernetPair, WhatPacketsHaveNoRoomForGoesByTheConnection) {
+TEST(KernetPair, FullPacketRingFallsBackToTcp) {
     const SizesAsBefore after;
     longest = 500;
     Pair pair(FaultPlan{}, long_us, Ways::both);
@@ -452,13 +452,13 @@ TEST(KernetPair, WhatPacketsHaveNoRoomForGoesByTheConnection) {
     EXPECT_FALSE(pair.a.both->lossy() || pair.b.both->lossy());
 }
 
-TEST(KernetPair, WhatGetsLostNowAndThenIsSentAgain) {
+TEST(KernetPair, LostPacketIsResent) {
     Pair pair(plan_of("drop=100,duplicate=200,reorder=100,corrupt=50"), long_us, Ways::both);
     pair.exchange(3000);
     EXPECT_GT(pair.a.link->counts().again + pair.b.link->counts().again, 0U);
 }
 
-TEST(KernetPair, WhatGetsLostTooOftenGoesByTheConnection) {
+TEST(KernetPair, FrequentLossFallsBackToTcp) {
     Pair pair(plan_of("drop=2000"), long_us, Ways::both);
     pair.exchange(3000);
     ASSERT_TRUE(pair.a.both->lossy());

@@ -102,7 +102,7 @@ void connect(End& a, Registry& registry, kernet::PeerShared& peer, uint64_t gene
 
 // The peer goes on reading while the link is left: here it takes its next 32 lines in the middle of
 // the sender's reckoning, when the first frame it had taken is given back.
-TEST(KernetSocket, NothingIsLostWhenALinkGoesWhileThePeerReadsIt) {
+TEST(KernetSocket, LinkLostDuringReadLosesNothing) {
     constexpr uint64_t bulks = 20;
     End a(1), b(0);
     Socket& out = a.path.attach(1);
@@ -143,7 +143,7 @@ TEST(KernetSocket, NothingIsLostWhenALinkGoesWhileThePeerReadsIt) {
 
 // What is in a ring when it is left, of both kinds, and what had no room in it: by the next link,
 // of whichever kind, all of it comes in its order.
-TEST(KernetSocket, WhatARingHeldGoesInOrderByTheNextLink) {
+TEST(KernetSocket, RingContentsGoInOrderByNextLink) {
     constexpr uint64_t messages = 60, words = 4096;
     for (const bool ring_follows : {true, false}) {
         SCOPED_TRACE(ring_follows);
@@ -183,7 +183,7 @@ TEST(KernetSocket, WhatARingHeldGoesInOrderByTheNextLink) {
 
 // The body of a bulk message is the caller's again before it has been acknowledged: what is sent
 // again after a lost link is what it was then.
-TEST(KernetSocket, AnOwnedBodyIsSentAgainAsItWas) {
+TEST(KernetSocket, OwnedBodyIsResentUnchanged) {
     End a(1), b(0);
     Socket& out = a.path.attach(1);
     b.path.attach(0);
@@ -214,7 +214,7 @@ TEST(KernetSocket, AnOwnedBodyIsSentAgainAsItWas) {
 // A message of two pieces has been copied when the call returns, whether all of it, some of it or
 // nothing had room in the connection, wherever in memory it lay; the next link, of whichever kind,
 // has it all.
-TEST(KernetSocket, PiecesAreTheCallersAgain) {
+TEST(KernetSocket, CallerMayReusePieces) {
     constexpr uint64_t messages = 120;
     for (const bool ring_follows : {true, false}) {
         SCOPED_TRACE(ring_follows);
@@ -255,7 +255,7 @@ TEST(KernetSocket, PiecesAreTheCallersAgain) {
 
 // A peer that only listens acknowledges by itself after some polls (docs/WIRE.md), whether links
 // are tried one by one or by an epoll set: what is kept for it does not grow until it speaks.
-TEST(KernetSocket, AListenerAcknowledgesWhatItTook) {
+TEST(KernetSocket, ListenerAcknowledgesTakenMessages) {
     for (const uint32_t peers : {1U, 6U}) {
         SCOPED_TRACE(peers);
         Registry registry;

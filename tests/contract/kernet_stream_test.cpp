@@ -75,7 +75,7 @@ EndpointConfig config_for(const Case& c, uint32_t rank, const std::string& job,
 
 class KernetStream : public testing::TestWithParam<Case> {};
 
-TEST_P(KernetStream, EveryMessageOnceInOrder) {
+TEST_P(KernetStream, MessagesArriveOnceInOrder) {
     const Case& c = GetParam();
     if (const std::string missing = missing_link(c); !missing.empty()) GTEST_SKIP() << missing;
     const std::string job = fmt::format("t{}-{}", getpid(), c.name);
@@ -178,7 +178,7 @@ class KernetIdle : public testing::TestWithParam<std::tuple<bool, const char*>> 
 
 // MPI promises that what was sent arrives, even if the sender computes for hours afterwards: before
 // the first link is there, and when the peer moves before it has taken what is on its way.
-TEST_P(KernetIdle, WhatWasSentArrivesThoughTheSenderIsElsewhere) {
+TEST_P(KernetIdle, SentMessageArrivesWhileSenderIsIdle) {
     const std::string job = fmt::format("i{}", getpid());
     const auto [shm, filters] = GetParam();
     Idler sender(config_of(0, job, shm, !shm, filters));
@@ -199,7 +199,7 @@ TEST_P(KernetIdle, WhatWasSentArrivesThoughTheSenderIsElsewhere) {
 
 // The same with a message that goes, and is encoded, in pieces: where the peer has just moved, its
 // agent sends them all.
-TEST_P(KernetIdle, ALongOneToo) {
+TEST_P(KernetIdle, LongMessageArrivesWhileSenderIsIdle) {
     const std::string job = fmt::format("l{}", getpid());
     const auto [shm, filters] = GetParam();
     Idler sender(config_of(0, job, shm, !shm, filters));
@@ -239,7 +239,7 @@ INSTANTIATE_TEST_SUITE_P(Links, KernetIdle,
                          });
 
 // Ranks that would not understand each other do not meet, and say why.
-TEST(KernetFilters, EndsWithOtherFiltersRefuseEachOther) {
+TEST(KernetFilters, EndsWithDifferentFiltersRefuseEachOther) {
     const std::string job = fmt::format("o{}", getpid());
     for (const char* others : {"", "crypto=aes256gcm", "compress,crypto,compress=zstd"}) {
         if (std::string(others) == "crypto=aes256gcm" &&
@@ -271,7 +271,7 @@ TEST(KernetFilters, EndsWithOtherFiltersRefuseEachOther) {
     }
 }
 
-TEST(KernetFilters, MistakesAreRefusedByName) {
+TEST(KernetFilters, InvalidFilterIsRefusedByName) {
     for (const char* filters : {"zip", "crypto,so:/nowhere/filter.so", "backup=/proc/nowhere"}) {
         auto made = Endpoint::create(config_of(0, "7", false, true, filters));
         ASSERT_FALSE(made.ok());
@@ -283,7 +283,7 @@ TEST(KernetFilters, MistakesAreRefusedByName) {
 
 // More peers than are tried one by one (DataPath::watch_streams): one after the other and all at
 // once, also when one of them comes back by a new link.
-TEST(KernetPeers, ManyOverTcpAreAllHeard) {
+TEST(KernetPeers, ManyTcpPeersAreAllServed) {
     const std::string job = fmt::format("p{}", getpid());
     Idler middle(config_of(0, job, false, true));
     std::vector<std::unique_ptr<Idler>> others;
@@ -308,7 +308,7 @@ TEST(KernetPeers, ManyOverTcpAreAllHeard) {
     }
 }
 
-TEST(KernetSuspend, LeavesNoDescriptorAndNoSharedMapping) {
+TEST(KernetSuspend, SuspendLeavesNoDescriptorOrSharedMapping) {
     const int before = held();
     Side a(config_of(0, fmt::format("h{}", getpid()), true, true), 500);
     Side b(config_of(1, fmt::format("h{}", getpid()), true, true), 500);
@@ -322,7 +322,7 @@ TEST(KernetSuspend, LeavesNoDescriptorAndNoSharedMapping) {
 }
 
 // With more ranks than processors, those who bring a peer back wait for one behind those who spin.
-TEST(KernetSuspend, WaitingForAPeerThatIsAwayLeavesTheProcessorToOthers) {
+TEST(KernetSuspend, WaitForAbsentPeerYieldsProcessor) {
     const auto times_slept = [] {  // sched_yield() does not count
         rusage usage{};
         getrusage(RUSAGE_THREAD, &usage);
@@ -338,7 +338,7 @@ TEST(KernetSuspend, WaitingForAPeerThatIsAwayLeavesTheProcessorToOthers) {
 }
 
 // Ranks come back from a snapshot one after the other: the first ones find nobody listening yet.
-TEST(KernetSuspend, AnAbsentNeighbourIsReachedBySharedMemoryWhenItIsBack) {
+TEST(KernetSuspend, ReturnedNeighbourUsesSharedMemory) {
     const auto job = fmt::format("n{}", getpid());
     auto early = Endpoint::create(config_of(0, job, true, true));
     auto late = Endpoint::create(config_of(1, job, true, true));
@@ -373,7 +373,7 @@ TEST(KernetSuspend, AnAbsentNeighbourIsReachedBySharedMemoryWhenItIsBack) {
 
 // Who sleeps on the descriptors of its links is woken by a message of any size: while nobody does,
 // the links keep the kernel from telling of small ones.
-TEST(KernetSleep, ASmallMessageByTcpWakes) {
+TEST(KernetSleep, SmallTcpMessageWakesSleeper) {
     const std::string job = fmt::format("z{}", getpid());
     Idler sender(config_of(0, job, false, true)), receiver(config_of(1, job, false, true));
     sender.endpoint().set_location(receiver.location());

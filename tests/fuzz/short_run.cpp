@@ -21,7 +21,7 @@ double seconds() {
 
 class Fuzz : public ::testing::TestWithParam<Target> {};
 
-TEST_P(Fuzz, NothingStrangeIsTakenAndNothingBreaks) {
+TEST_P(Fuzz, HostileInputIsRefused) {
     const auto& target = GetParam();
     for (unsigned variant = 0; variant < 12; variant++) {
         const auto seed = target.seed(variant);

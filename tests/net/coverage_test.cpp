@@ -67,7 +67,7 @@ void Coverage::move_in_every_phase(Job& job, int ranks, bool threads) {
     EXPECT_GT(moves, threads ? 20 : 25);
 }
 
-TEST_F(Coverage, AMoveInEveryPhase) {
+TEST_F(Coverage, MoveInEveryPhase) {
     Job job(lab(), 4, "gn1:4,gn2:4,gn3:4", phases());
     ASSERT_TRUE(job.wait_for("phase ")) << job.mpirun().err();
     move_in_every_phase(job, 4, false);
@@ -80,7 +80,7 @@ TEST_F(Coverage, AMoveInEveryPhase) {
 }
 
 // MPI_THREAD_MULTIPLE: four threads of each rank are in MPI when it is gone.
-TEST_F(Coverage, AMoveInEveryPhaseWithThreads) {
+TEST_F(Coverage, MoveInEveryPhaseWithThreads) {
     Job job(lab(), 3, "gn1:3,gn2:3,gn3:3", phases({"--threads", "4"}));
     ASSERT_TRUE(job.wait_for("phase ")) << job.mpirun().err();
     move_in_every_phase(job, 3, true);
@@ -95,7 +95,7 @@ TEST_F(Coverage, AMoveInEveryPhaseWithThreads) {
 // Ranks move while they talk with processes they have spawned, and when those have gone, and spawn
 // more where they are then.
 // Those themselves do not move.
-TEST_F(Coverage, RanksMoveAwayFromTheirGuests) {
+TEST_F(Coverage, RanksMoveWhileSpawnedProcessesRun) {
     Job job(lab(), 2, "gn1:4,gn2:4,gn3:4",
             spread(endless("guests", {"--children", "3", "--rounds-each", "1000000", "--under-way",
                                       "--pause-file", path("pause")})));
@@ -115,7 +115,7 @@ TEST_F(Coverage, RanksMoveAwayFromTheirGuests) {
 
 // A snapshot has one job's ranks: it is refused while others belong to them, and made before and
 // after.
-TEST_F(Coverage, NoSnapshotWithGuests) {
+TEST_F(Coverage, SnapshotWithSpawnedProcessesIsRefused) {
     const std::string shots = path("shots");
     const auto checkpoint = [&] {
         return lab().on("gn1", {"ghost", "checkpoint", "--to", shots, "--json"});

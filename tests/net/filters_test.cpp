@@ -35,7 +35,7 @@ class FiltersOnNodes : public nettest::OnLab {
     }
 };
 
-TEST_F(FiltersOnNodes, FollowTheRanks) {
+TEST_F(FiltersOnNodes, FiltersFollowMovedRanks) {
     Job job(lab(), 2, "gn1:2,gn2:1,gn3:1", filtered("crypto,compress", "pattern"));
     ASSERT_TRUE(job.wait_for("round 0:")) << job.mpirun().err();
     // Between nodes, on one node, and apart again.
@@ -81,7 +81,7 @@ TEST_F(FiltersOnNodes, BackupsAreComplete) {
     }
 }
 
-TEST_F(FiltersOnNodes, NobodyOnTheWayReadsWhatIsSealed) {
+TEST_F(FiltersOnNodes, SealedTrafficIsUnreadableOnTheWire) {
     const std::string text = "what-only-the-ranks-may-read";
     for (const char* filters : {"none", "crypto", "crypto=aes256gcm,compress"}) {
         std::filesystem::remove(path("stop"));
@@ -95,7 +95,7 @@ TEST_F(FiltersOnNodes, NobodyOnTheWayReadsWhatIsSealed) {
     }
 }
 
-TEST_F(FiltersOnNodes, ARestartedJobHasThem) {
+TEST_F(FiltersOnNodes, RestartedJobHasFilters) {
     const std::string shots = path("shots"), folder = path("backup");
     Job job(lab(), 2, "gn1:1,gn2:1", filtered("crypto,backup=" + folder, "pattern"));
     ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
@@ -121,7 +121,7 @@ TEST_F(FiltersOnNodes, ARestartedJobHasThem) {
     }
 }
 
-TEST_F(FiltersOnNodes, MistakesAreRefusedBeforeAnythingStarts) {
+TEST_F(FiltersOnNodes, InvalidFiltersAreRefusedBeforeStart) {
     auto words = [&](bool ghost, const std::string& filters) {
         Words all{"-np", "2", "--host", "gn1:1,gn2:1"};
         if (ghost) all.insert(all.end(), {"--mca", "ghost", "1"});

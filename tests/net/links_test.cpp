@@ -55,7 +55,7 @@ class LinksOnNodes : public nettest::OnLab, public ::testing::WithParamInterface
     }
 };
 
-TEST_P(LinksOnNodes, RanksMoveThereAndBack) {
+TEST_P(LinksOnNodes, RanksMoveThereAndBackOnEachLink) {
     Job job(lab(), 3, "gn1:2,gn2:2,gn3:2", by_link(endless("pattern")));
     ASSERT_TRUE(job.wait_for("round 0:")) << job.mpirun().err();
     expect_carried("gn2");
@@ -68,7 +68,7 @@ TEST_P(LinksOnNodes, RanksMoveThereAndBack) {
 }
 
 // Sealed, too: what is kept to be sent again is kept sealed, and goes by other links later.
-TEST_P(LinksOnNodes, ARestartedJobGoesOnByIt) {
+TEST_P(LinksOnNodes, RestartedJobUsesSameLink) {
     const std::string shots = path("shots");
     Job job(lab(), 2, "gn1:1,gn2:1,gn3:1",
             by_link(endless("pattern"), {"--mca", "ghost_filters", "crypto"}));
@@ -89,7 +89,7 @@ TEST_P(LinksOnNodes, ARestartedJobGoesOnByIt) {
     expect_clean(again.finish(60), "pattern:");
 }
 
-TEST_P(LinksOnNodes, ABadNetworkChangesNothing) {
+TEST_P(LinksOnNodes, MovesUnderPacketFaults) {
     const std::string log = path("log");
     Job job(lab(), 2, "gn1:1,gn2:1,gn3:1",
             by_link(endless("pattern"),
@@ -119,7 +119,7 @@ TEST_P(LinksOnNodes, ABadNetworkChangesNothing) {
     for (const uint64_t sum : sums) EXPECT_GT(sum, 10U) << text.substr(0, 4000);
 }
 
-TEST_P(LinksOnNodes, WhatIsSealedStaysSo) {
+TEST_P(LinksOnNodes, SealedTrafficStaysSealed) {
     const std::string text = "what-only-the-ranks-may-read";
     for (const char* filters : {"none", "crypto"}) {
         SCOPED_TRACE(filters);
@@ -174,7 +174,7 @@ class WorstOnNodes : public LinksOnNodes {};
 
 // Everything at once: six ranks on three nodes, sealed and packed, every fault, connections cut,
 // and a move after the other, GHOST_TEST_MOVES of them.
-TEST_P(WorstOnNodes, TheWorstNetworkWhileRanksMove) {
+TEST_P(WorstOnNodes, MovesUnderAllFaultsAtOnce) {
     const auto moves = static_cast<int>(ghost::test::rounds("GHOST_TEST_MOVES", 3, 30));
     Job job(lab(), 6, "gn1:4,gn2:4,gn3:4",
             by_link(endless("pattern", {"--max-bytes", "1000000"}),
@@ -205,7 +205,7 @@ std::string contents_of(const std::string& path) {
 }
 
 // Measured between each two nodes a pair of ranks has been on; what loses packets is not taken.
-TEST_F(MeasuredOnNodes, LinksAreChosenAnewAfterEveryMove) {
+TEST_F(MeasuredOnNodes, LinksAreChosenAgainAfterEveryMove) {
     for (const char* faults : {"seed=1", "drop=3000"}) {
         SCOPED_TRACE(faults);
         std::filesystem::remove(path("stop"));
@@ -250,7 +250,7 @@ TEST_F(MeasuredOnNodes, LinksAreChosenAnewAfterEveryMove) {
 }
 
 // Ranks that are to have faults and cannot read which do not run without.
-TEST_F(MeasuredOnNodes, FaultsThatCannotBeReadAreRefused) {
+TEST_F(MeasuredOnNodes, MalformedFaultsAreRefused) {
     Words words{"--map-by", "node", "-x", "GHOST_LINK_FAULTS=drip=300"};
     const Words program = endless("pattern");
     words.insert(words.end(), program.begin(), program.end());

@@ -61,7 +61,7 @@ TEST_F(Moves, Rank1ThereAndBack) {
     there_and_back(1, "gn2");
 }
 
-TEST_F(Moves, WhileBothSidesSend) {
+TEST_F(Moves, MoveWhileBothSidesSend) {
     auto job = two_ranks(endless("both_send"));
     ASSERT_TRUE(job->wait_for("round 1:")) << job->mpirun().err();
     for (auto [rank, node] : {std::pair{1, "gn3"}, {0, "gn2"}, {1, "gn1"}}) {
@@ -98,18 +98,18 @@ void Moves::moves_during(const std::string& meetings) {
     expect_clean_end(job, meetings + ":");
 }
 
-TEST_F(Moves, DuringFencesOfTheRuntime) {
+TEST_F(Moves, MoveDuringFences) {
     moves_during("fencer");
 }
 
 // Calls of some processes by name, as MPI_Comm_accept makes them.
-TEST_F(Moves, DuringCallsOfSomeInTheRuntime) {
+TEST_F(Moves, MoveDuringCallsOfSomeRanks) {
     moves_during("meeter");
 }
 
 // The others, one on its node and two elsewhere, wait in such a call for a rank that moves before
 // it calls: to where nobody waits, to where somebody does, and back.
-TEST_F(Moves, WhileOthersWaitForItInTheRuntime) {
+TEST_F(Moves, MoveWhileOthersWaitInFence) {
     for (const std::string kind : {"connect", "disconnect", "fence"}) {
         SCOPED_TRACE(kind);
         const auto go = path("go." + kind);
@@ -134,7 +134,7 @@ TEST_F(Moves, WhileOthersWaitForItInTheRuntime) {
 }
 
 // PMIx_Connect of a process that does not exist: an error of the call, not of the job.
-TEST_F(Moves, AfterCallOfAStrangerInTheRuntime) {
+TEST_F(Moves, MoveAfterCallOfForeignProcess) {
     Job job(lab(), 3, "gn1:2,gn2:2,gn3:1",
             endless("meeter", {"--stranger", "--file", path("rounds")}));
     ASSERT_TRUE(job.wait_for("meeter: round 16")) << job.mpirun().err();
@@ -144,7 +144,7 @@ TEST_F(Moves, AfterCallOfAStrangerInTheRuntime) {
 }
 
 // Rank 0 waits in MPI_Finalize for rank 1, which moves meanwhile.
-TEST_F(Moves, WhileTheOthersFinalize) {
+TEST_F(Moves, MoveWhileOthersFinalize) {
     auto job = two_ranks(
         {program("fencer"), "--file", path("rounds"), "--iterations", "16", "--slow-end", "4000"});
     ASSERT_TRUE(job->wait_for("fencer: 16 fences")) << job->mpirun().err();
@@ -153,7 +153,7 @@ TEST_F(Moves, WhileTheOthersFinalize) {
     EXPECT_EQ(job->finish().status, 0) << job->mpirun().err();
 }
 
-TEST_F(Moves, TwiceInARow) {
+TEST_F(Moves, SameRankTwiceInARow) {
     auto job = two_ranks(endless("pattern"));
     ASSERT_TRUE(job->wait_for("round 0:")) << job->mpirun().err();
     expect_moved(*job, 1, "gn3");
@@ -166,7 +166,7 @@ TEST_F(Moves, TwiceInARow) {
     expect_clean_end(*job, "pattern:");
 }
 
-TEST_F(Moves, BackTogetherOnOneNode) {
+TEST_F(Moves, TwoRanksBackOnOneNode) {
     Job job(lab(), 2, "gn1:1,gn2:2", endless("pattern"));
     ASSERT_TRUE(job.wait_for("round 0:")) << job.mpirun().err();
     expect_moved(job, 0, "gn2");
@@ -220,7 +220,7 @@ std::string check_talk(const std::string& text, const std::string& stream) {
     return "no last line after " + std::to_string(expected) + " lines";
 }
 
-TEST_F(Moves, WhileOutputIsFlowing) {
+TEST_F(Moves, MoveWhileOutputFlows) {
     auto job = two_ranks(endless("talk", {"--rank", "1"}));
     ASSERT_TRUE(job->wait_for("out 500 ")) << job->mpirun().err();
     expect_moved(*job, 1, "gn3");
@@ -260,7 +260,7 @@ TEST_F(Moves, InputFollowsRank0) {
 
 // All of a file has been read by mpirun, and most of it by nobody else: it waits in the daemon of
 // the rank, the end of it too, or in mpirun where the rank is on its node.
-TEST_F(Moves, InputThatWaitsGoesWithTheRank) {
+TEST_F(Moves, PendingInputFollowsRank) {
     Job job(lab(), 2, "gn1:1,gn2:2,gn3:1", {program("talk"), "--stdin", "--slow", "100"}, "", true);
     std::string text, expected;
     for (int i = 0; i < 30000; ++i) {
@@ -286,7 +286,7 @@ TEST_F(Moves, InputThatWaitsGoesWithTheRank) {
 
 // The daemon has written all of it, and its end, into the pipe: who has not read as far as that is
 // only the rank's wrapper.
-TEST_F(Moves, InputWhoseEndWasWrittenBeforeGoesWithTheRank) {
+TEST_F(Moves, EndOfInputFollowsRank) {
     Job job(lab(), 2, "gn1:1,gn2:2,gn3:1", {program("talk"), "--stdin", "--slow", "4000"}, "",
             true);
     std::string text, expected;
@@ -309,7 +309,7 @@ TEST_F(Moves, InputWhoseEndWasWrittenBeforeGoesWithTheRank) {
 }
 
 // mpirun reads all the time, also while the rank is switched.
-TEST_F(Moves, InputThatNeverPausesIsComplete) {
+TEST_F(Moves, ContinuousInputIsComplete) {
     auto job = two_ranks({program("talk"), "--stdin"}, true);
     std::string expected;
     size_t lines = 0, bytes = 0;
@@ -347,7 +347,7 @@ TEST_F(Moves, InputThatNeverPausesIsComplete) {
 
 // What nobody's input is belongs to the shell; ranks that come to mpirun's node and leave it again
 // change nothing.
-TEST_F(Moves, InputForNobodyIsNotRead) {
+TEST_F(Moves, InputWithoutReaderIsNotRead) {
     std::string command =
         "mpirun --mca ghost 1 --stdin none --host gn1:2,gn2:1,gn3:1 -n 2 "
         "--map-by node --bind-to none";
@@ -379,19 +379,19 @@ void Moves::leave_after_move(const Words& how, int status) {
     EXPECT_EQ(end.status, status) << end.out << end.err;
 }
 
-TEST_F(Moves, ReturnsRightAfter) {
+TEST_F(Moves, RankReturnsRightAfterMove) {
     leave_after_move({"--how", "return"}, 0);
 }
-TEST_F(Moves, ReturnsItsCodeRightAfter) {
+TEST_F(Moves, RankExitCodeRightAfterMove) {
     leave_after_move({"--how", "return", "--status", "5"}, 5);
 }
-TEST_F(Moves, ExitsWithoutFinalizeRightAfter) {
+TEST_F(Moves, RankExitsWithoutFinalizeRightAfterMove) {
     leave_after_move({"--how", "_exit", "--status", "6"}, 6);
 }
-TEST_F(Moves, AbortsRightAfter) {
+TEST_F(Moves, RankAbortsRightAfterMove) {
     leave_after_move({"--how", "mpi_abort", "--status", "9"}, 9);
 }
-TEST_F(Moves, CrashesRightAfter) {
+TEST_F(Moves, RankCrashesRightAfterMove) {
     leave_after_move({"--how", "segv"}, 139);
 }
 
@@ -416,7 +416,7 @@ TEST_F(Moves, RefusesAnUnknownRank) {
     refuse(endless("holder"), 17, "gn3", "17");
 }
 // A contribution of a rank that has moved would be lost between; so would the job.
-TEST_F(Moves, RefusesWhereDaemonsSpeakThroughOthers) {
+TEST_F(Moves, RefusesRoutedDaemons) {
     Words words = {"--mca", "routed_radix", "1"};
     const Words program = endless("holder");
     words.insert(words.end(), program.begin(), program.end());
@@ -439,7 +439,7 @@ TEST_F(Moves, RefusesAForeignConnection) {
            "");
 }
 
-TEST_F(Moves, ARefusedMoveDoesNotPreventTheNextOne) {
+TEST_F(Moves, MoveAfterRefusedMove) {
     auto job = two_ranks(endless("pattern"));
     ASSERT_TRUE(job->wait_for("round 0:")) << job->mpirun().err();
     EXPECT_EQ(job->migrate(1, "gn1").status, 1);
@@ -450,7 +450,7 @@ TEST_F(Moves, ARefusedMoveDoesNotPreventTheNextOne) {
 
 // --- many ---
 
-TEST_F(Moves, FiftyInARow) {
+TEST_F(Moves, FiftyMovesInARow) {
     Job job(lab(), 3, "gn1:2,gn2:2,gn3:2", endless("pattern"));
     ASSERT_TRUE(job.wait_for("round 0:")) << job.mpirun().err();
     std::map<int, std::string> where;
@@ -519,16 +519,16 @@ void Moves::two_at_once(const std::string& name, const Words& options, const std
 TEST_F(Moves, TwoRanksAtOnce) {
     two_at_once("pattern", {}, "round ");
 }
-TEST_F(Moves, TwoRanksAtOnceDuringFencesOfTheRuntime) {
+TEST_F(Moves, TwoRanksAtOnceDuringFences) {
     two_at_once("fencer", {"--file", path("rounds")}, "fencer: round");
 }
-TEST_F(Moves, TwoRanksAtOnceDuringCallsOfSomeInTheRuntime) {
+TEST_F(Moves, TwoRanksAtOnceDuringCallsOfSomeRanks) {
     two_at_once("meeter", {"--file", path("rounds")}, "meeter: round");
 }
 
 // A rank that comes and goes all week: its daemon keeps no piece of input (8 KiB) each time.
 // libpmix's notion of a client that has left (1.7 KiB) it does keep.
-TEST_F(Moves, DaemonsDoNotGrow) {
+TEST_F(Moves, DaemonMemoryDoesNotGrow) {
     constexpr int warm = 20, more = 60;  // half of them to gn3
     auto job = two_ranks(endless("pattern"));
     ASSERT_TRUE(job->wait_for("round 0:")) << job->mpirun().err();
@@ -553,7 +553,7 @@ TEST_F(Moves, DaemonsDoNotGrow) {
 
 // What two ranks say to each other after a move goes by the nodes they are on alone: the old one's
 // interfaces show what its daemon says now and then, and no more.
-TEST_F(Moves, NothingGoesByTheOldNode) {
+TEST_F(Moves, OldNodeCarriesNoTraffic) {
     constexpr uint64_t much = 64 << 20, daemons = 64 << 10;  // bytes
     auto job = two_ranks(endless("both_send"));
     ASSERT_TRUE(job->wait_for("round 1:")) << job->mpirun().err();
@@ -569,7 +569,7 @@ TEST_F(Moves, NothingGoesByTheOldNode) {
 
 // --- faults ---
 
-TEST_F(Moves, OldNodeCutAfterwards) {
+TEST_F(Moves, OldNodeCutAfterMoveIsHarmless) {
     // mpirun on gn1, a rank on gn2 and one on gn3; gn2's rank goes to gn1.
     Job job(lab(), 2, "gn2:1,gn3:1,gn1:2", endless("pattern"));
     ASSERT_TRUE(job.wait_for("round 0:")) << job.mpirun().err();
@@ -638,7 +638,7 @@ class KilledBeforeTheSwitch : public Moves, public ::testing::WithParamInterface
 
 // The target's link is slow, so that the kill meets the transfer. Whatever the move's fate is
 // reported to be, it is reported in time, and the job is unharmed.
-TEST_P(KilledBeforeTheSwitch, RankGoesOnAtTheSource) {
+TEST_P(KilledBeforeTheSwitch, RankResumesAtSource) {
     const Victim victim = GetParam();
     auto job = two_ranks(endless("pattern", {"--memory", "64", "--max-bytes", "70000"}));
     ASSERT_TRUE(job->wait_for("round 0:")) << job->mpirun().err();

@@ -59,13 +59,13 @@ class StreamsInJobs : public nettest::OnLab {
     Words streams(const Words& options = {}) { return endless("streams", options); }
 };
 
-TEST_F(StreamsInJobs, BetweenRanksAndWhatTheyStart) {
+TEST_F(StreamsInJobs, StreamsBetweenRanksAndTheirChildren) {
     Job job(lab(), 4, "gn1:2,gn2:1,gn3:1", {program("streams"), "--iterations", "12"});
     expect_clean(job.finish(), "streams:");
     expect_nothing_left();
 }
 
-TEST_F(StreamsInJobs, JobsDoNotShareThem) {
+TEST_F(StreamsInJobs, JobsDoNotShareStreams) {
     Job job(lab(), 3, "gn1:1,gn2:1,gn3:1", streams());
     Background other =
         lab().start_on("gn2", {"mpirun", "-np", "3", "--host", "gn1:1,gn2:1,gn3:1", "--mca",
@@ -77,7 +77,7 @@ TEST_F(StreamsInJobs, JobsDoNotShareThem) {
 }
 
 // A job that has no streams has an address more to listen at, and no thread more.
-TEST_F(StreamsInJobs, CostNothingBeforeTheyAreUsed) {
+TEST_F(StreamsInJobs, UnusedStreamsCostNothing) {
     int tasks[2], fds[2];
     for (int on : {0, 1}) {
         std::filesystem::remove(path("stop"));
@@ -95,14 +95,14 @@ TEST_F(StreamsInJobs, CostNothingBeforeTheyAreUsed) {
     EXPECT_EQ(fds[1], fds[0] + 1);
 }
 
-TEST_F(StreamsInJobs, CanBeSwitchedOff) {
+TEST_F(StreamsInJobs, StreamsSwitchedOff) {
     Job job(lab(), 2, "gn1:1,gn2:1", {"--mca", "ghost_streams", "0", program("streams"), "--none"});
     expect_clean(job.finish(), "streams: no manager");
 }
 
 // Refused before anything is done to the rank, with the reason; after kernet_close it moves, and
 // has streams again where it is.
-TEST_F(StreamsInJobs, ARankThatHasThemIsNotMoved) {
+TEST_F(StreamsInJobs, RankWithStreamsIsNotMoved) {
     const std::string closed = path("closed");
     Job job(lab(), 3, "gn1:1,gn2:2,gn3:2", streams({"--closed-file", closed}));
     ASSERT_TRUE(job.wait_for("round 2:")) << job.mpirun().err();
@@ -126,7 +126,7 @@ TEST_F(StreamsInJobs, ARankThatHasThemIsNotMoved) {
 
 // --- what is lost ---
 
-TEST_F(StreamsInJobs, ADaemonIsKilled) {
+TEST_F(StreamsInJobs, DaemonKilled) {
     Job job(lab(), 2, "gn1:1,gn2:1,gn3:1", streams());
     ASSERT_TRUE(job.wait_for("round 3:")) << job.mpirun().err();
     const auto daemons = lab().pids("gn3", "orted");
@@ -154,7 +154,7 @@ TEST_F(StreamsInJobs, NodesAreCutOff) {
     expect_nothing_left();
 }
 
-TEST_F(StreamsInJobs, ADaemonThatHasRanksIsKilled) {
+TEST_F(StreamsInJobs, DaemonWithRanksKilled) {
     Job job(lab(), 3, "gn1:1,gn2:1,gn3:1", streams());
     ASSERT_TRUE(job.wait_for("round 3:")) << job.mpirun().err();
     const auto daemons = lab().pids("gn2", "orted");
@@ -164,7 +164,7 @@ TEST_F(StreamsInJobs, ADaemonThatHasRanksIsKilled) {
     expect_nothing_left();
 }
 
-TEST_F(StreamsInJobs, MpirunIsKilled) {
+TEST_F(StreamsInJobs, MpirunKilled) {
     Job job(lab(), 3, "gn1:1,gn2:1,gn3:1", streams());
     ASSERT_TRUE(job.wait_for("round 3:")) << job.mpirun().err();
     for (const std::string& node : nodes)

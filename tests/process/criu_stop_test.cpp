@@ -108,7 +108,7 @@ class Stop : public ::testing::Test {
     std::unique_ptr<Tree> tree_;
 };
 
-TEST(CriuCache, ABuildThatBelievesAnybodysIsRefused) {
+TEST(CriuCache, BuildThatTrustsAnyCacheIsRefused) {
     const WorkFolder folder;
     const std::string program = folder.path() + "/criu";
     std::ofstream(program) << "#!/bin/sh\n# /dev/shm/ghost-criu\n";
@@ -121,7 +121,7 @@ TEST(CriuCache, ABuildThatBelievesAnybodysIsRefused) {
     }
 }
 
-TEST_F(Stop, HooksStandBetweenStopAndGo) {
+TEST_F(Stop, HooksRunBetweenFreezeAndRelease) {
     std::atomic<int> order = 0;
     auto what = request();
     what.on_stopped = [&]() -> Status {
@@ -147,7 +147,7 @@ TEST_F(Stop, HooksStandBetweenStopAndGo) {
     expect_going_on();
 }
 
-TEST_F(Stop, HookThatFailsLetsTheTreeRun) {
+TEST_F(Stop, FailedHookResumesTree) {
     for (int which = 0; which < 2; which++) {
         auto what = request();
         const auto fail = []() -> Status { return make_error(Code::io, "no room"); };
@@ -162,7 +162,7 @@ TEST_F(Stop, HookThatFailsLetsTheTreeRun) {
     }
 }
 
-TEST_F(Stop, PreparedAndNotRun) {
+TEST_F(Stop, PreparedDumpDiscardedLeavesTree) {
     {
         auto dump = TreeDump::prepare(request());
         ASSERT_TRUE(dump.ok());
@@ -172,7 +172,7 @@ TEST_F(Stop, PreparedAndNotRun) {
 }
 
 // A busy machine may take longer for the look.
-TEST_F(Stop, FlagsThatChangeMeanwhileAreSeen) {
+TEST_F(Stop, MappingFlagsChangedDuringDumpAreSeen) {
     int stops = 0;
     for (const useconds_t look_us : {50'000, 500'000, 3'000'000}) {
         SkeletonFiles files;
@@ -186,7 +186,7 @@ TEST_F(Stop, FlagsThatChangeMeanwhileAreSeen) {
     EXPECT_EQ(stops, 2);
 }
 
-TEST_F(Stop, FlagsAreReadInTheStop) {
+TEST_F(Stop, MappingFlagsAreReadWhileFrozen) {
     SkeletonFiles before, files;
     {
         auto dump = TreeDump::prepare(request());  // the names of the flags are known after this
@@ -205,7 +205,7 @@ TEST_F(Stop, FlagsAreReadInTheStop) {
     EXPECT_EQ(unforked(files), 1);
 }
 
-TEST_F(Stop, ManyInARow) {
+TEST_F(Stop, ManyDumpsInARow) {
     for (int i = 0; i < 10; i++) {
         SkeletonFiles files;
         auto dump = TreeDump::prepare(request());

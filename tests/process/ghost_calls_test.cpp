@@ -135,7 +135,7 @@ class Calls : public ::testing::Test {
     int64_t begin_ = 0;
 };
 
-TEST_F(Calls, OfOneThatGoesOnKeepTheirTime) {
+TEST_F(Calls, CheckpointKeepsTimeoutsOfOriginal) {
     start("all");
     for (int i = 1; i <= 3; i++) {
         while (monotonic_us() < begin_ + busy_us * i / 3) usleep(1000);
@@ -146,7 +146,7 @@ TEST_F(Calls, OfOneThatGoesOnKeepTheirTime) {
 }
 
 // All of them, each with a call in its only thread.
-TEST_F(Calls, OfTheFirstThreadKeepTheirTime) {
+TEST_F(Calls, CheckpointKeepsTimeoutsOfMainThread) {
     std::vector<std::unique_ptr<Tree>> trees;
     const auto all = names();
     ASSERT_EQ(all.size(), 13U);
@@ -170,7 +170,7 @@ TEST_F(Calls, OfTheFirstThreadKeepTheirTime) {
 
 // Without the tracking of writes before it, which interrupts the first thread once more: the
 // first time that a call is interrupted at all, or not.
-TEST_F(Calls, OfAGhostAreMadeAgain) {
+TEST_F(Calls, RestoreRestartsInterruptedCalls) {
     for (const int checkpoints : {0, 2}) {
         SCOPED_TRACE(checkpoints);
         start("all");
@@ -189,7 +189,7 @@ TEST_F(Calls, OfAGhostAreMadeAgain) {
     }
 }
 
-TEST_F(Calls, OfAGhostOfOneThatWentOnAreMadeAgain) {
+TEST_F(Calls, RestoreOfConcurrentGhostRestartsCalls) {
     start("all");
     MemoryResource first, second;
     checkpoint(first);
@@ -201,7 +201,7 @@ TEST_F(Calls, OfAGhostOfOneThatWentOnAreMadeAgain) {
 }
 
 // Of every thread that is frozen one signal; the handler runs there and at the target.
-TEST_F(Calls, EndByASignalThatCameMeanwhile) {
+TEST_F(Calls, SignalDuringMoveInterruptsCall) {
     start("signals");
     kill(tree_->root, SIGSTOP);
     const auto folder = fmt::format("/proc/{}/task", tree_->root);
@@ -236,7 +236,7 @@ TEST_F(Calls, EndByASignalThatCameMeanwhile) {
 }
 
 // While a checkpoint has the tree frozen, a signal for the original alone.
-TEST_F(Calls, EndByASignalInACheckpoint) {
+TEST_F(Calls, SignalDuringCheckpointInterruptsCall) {
     start("nanosleep");
     auto what = request_for<CheckpointRequest>(*tree_, source_);
     what.while_stopped = [&]() -> Status {
@@ -257,7 +257,7 @@ TEST_F(Calls, EndByASignalInACheckpoint) {
 
 // The kernel keeps what is left, but where criu's own code in the first thread was let run to its
 // end: there the call is made anew.
-TEST_F(Calls, SurviveACriuThatIsKilled) {
+TEST_F(Calls, CriuKilledKeepsCalls) {
     if (!survives_kill(criu_program())) GTEST_SKIP() << "criu without our change";
     int killed = 0, all = 0;
     for (const std::string kind : {"nanosleep", "poll", "select", "semaphore", "futex", "all"}) {
@@ -280,7 +280,7 @@ TEST_F(Calls, SurviveACriuThatIsKilled) {
     EXPECT_GT(killed, all / 4);
 }
 
-TEST_F(Calls, OfOneThatMovesLiveAreMadeAgain) {
+TEST_F(Calls, LiveMoveRestartsInterruptedCalls) {
     for (const int checkpoints : {0, 2}) {
         SCOPED_TRACE(checkpoints);
         start("all");

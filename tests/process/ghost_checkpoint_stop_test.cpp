@@ -46,7 +46,7 @@ class Watchdog {
 };
 
 // It is put before everybody else to stop at once, and must not go on computing so.
-TEST_F(CheckpointTest, WhoComputesOnTheOnlyProcessorIsStopped) {
+TEST_F(CheckpointTest, BusyTreeOnOneProcessorIsStopped) {
     std::atomic<pid_t> root = 0;
     const Watchdog watchdog(root, 20);
     const OneProcessor one;
@@ -88,7 +88,7 @@ bool all_on_one(const std::map<pid_t, cpu_set_t>& all) {
 }
 
 // While it is frozen only, and what its threads were bound to is what they are bound to afterwards.
-TEST_F(CheckpointTest, TreeIsOnOneProcessorWhileItStands) {
+TEST_F(CheckpointTest, TreeIsBoundToOneProcessorWhileFrozen) {
     if (!knows_short_stop({criu_program(), source_folder_.path(), 20}))
         GTEST_SKIP() << "criu was built without our patches";
     auto tree = Tree::start(12);
@@ -118,7 +118,7 @@ TEST_F(CheckpointTest, TreeIsOnOneProcessorWhileItStands) {
     EXPECT_GT(tree->healthy(), 0U);
 }
 
-TEST_F(CheckpointTest, WhoeverLetsTheTreeGoGivesItsProcessorsBack) {
+TEST_F(CheckpointTest, ResumeByAnotherProcessRestoresAffinity) {
     auto tree = Tree::start(12);
     ASSERT_GT(tree->healthy(), 0U);
     const auto before = processors_of(tree->root);
@@ -145,7 +145,7 @@ TEST_F(CheckpointTest, WhoeverLetsTheTreeGoGivesItsProcessorsBack) {
 }
 
 // What a snapshot of a whole job needs: the order to freeze comes from outside.
-TEST_F(CheckpointTest, StandsWhenItIsTold) {
+TEST_F(CheckpointTest, FreezeWaitsForOrder) {
     auto tree = Tree::start(48);
     ASSERT_GT(tree->healthy(), 0U);
     auto what = request(*tree);
@@ -210,7 +210,7 @@ TEST_F(CheckpointTest, StandsWhenItIsTold) {
 }
 
 // Between two checkpoints the memory that the copy took is the tree's if it needs it.
-TEST_F(CheckpointTest, TheCopysMemoryIsOffered) {
+TEST_F(CheckpointTest, CopyMemoryIsOfferedToKernel) {
     auto tree = Tree::start(25);
     auto what = request(*tree);
     what.keep_tracking = true;
@@ -236,7 +236,7 @@ TEST_F(CheckpointTest, TheCopysMemoryIsOffered) {
 }
 
 // criu has asked for guard pages when it gives up: what is told is why it did.
-TEST_F(CheckpointTest, CriuSaysWhyItGaveUp) {
+TEST_F(CheckpointTest, CriuFailureReasonIsReported) {
     // Its session is that of whoever started it, outside its PID name space.
     auto tree = Tree::start_program("/bin/sleep", {"1000"});
     while (read_status(fmt::format("/proc/{}", tree->root))->name != "sleep") usleep(1000);
@@ -261,7 +261,7 @@ TEST_F(CheckpointTest, CriuSaysWhyItGaveUp) {
     EXPECT_EQ(kill(tree->root, 0), 0);
 }
 
-TEST_F(CheckpointTest, IsCalledOff) {
+TEST_F(CheckpointTest, CalledOffLeavesTreeRunning) {
     auto tree = Tree::start(24);
     uint64_t before = tree->healthy();
     auto what = request(*tree);
@@ -287,7 +287,7 @@ TEST_F(CheckpointTest, IsCalledOff) {
     EXPECT_TRUE(ghost.bytes().empty());
 }
 
-TEST_F(CheckpointTest, StaysStopped) {
+TEST_F(CheckpointTest, LeaveStoppedKeepsTreeFrozen) {
     auto tree = Tree::start(24);
     const uint64_t before = tree->healthy();
     const auto states = [&] {

@@ -18,7 +18,7 @@
 namespace ghost::core::test {
 namespace {
 
-TEST_F(CheckpointTest, TreeGoesOnAndItsGhostToo) {
+TEST_F(CheckpointTest, TreeAndGhostBothRun) {
     auto tree = Tree::start(24);
     ASSERT_GT(tree->healthy(), 0U);
     MemoryResource ghost;
@@ -39,7 +39,7 @@ TEST_F(CheckpointTest, TreeGoesOnAndItsGhostToo) {
     EXPECT_GT(tree->healthy(), first);
 }
 
-TEST_F(CheckpointTest, SnapshotIsTheMemoryOfTheStop) {
+TEST_F(CheckpointTest, GhostHasMemoryOfFreeze) {
     for (const char* seed : {"1", "2", "3"}) {
         SCOPED_TRACE(seed);
         auto tree = start_churn({"churn", seed});
@@ -81,7 +81,7 @@ bool goes_on(pid_t root, uint64_t deeds = 3) {
 
 // One that writes faster than anybody copies: it is frozen no longer for that, and what it is about
 // to write is copied first.
-TEST_F(CheckpointTest, WhatIsAboutToBeWrittenIsCopiedFirst) {
+TEST_F(CheckpointTest, DeferredPagesAreCopiedBeforeWrite) {
     for (const bool huge : {false, true}) {
         SCOPED_TRACE(huge);
         auto tree = start_churn(huge ? std::vector<std::string>{"write", "128", "4000", "huge"}
@@ -130,7 +130,7 @@ TEST_F(CheckpointTest, WhatIsAboutToBeWrittenIsCopiedFirst) {
 }
 
 // Memory that is given back, moved and made anew before it was copied is missed, never mistaken.
-TEST_F(CheckpointTest, MemoryGivenBackWhileItIsCopiedIsNotMistaken) {
+TEST_F(CheckpointTest, MemoryUnmappedDuringCopyIsHandled) {
     int whole = 0, missed = 0;
     for (int seed = 1; seed <= 8 || (whole == 0 && seed <= 40); seed++) {
         SCOPED_TRACE(seed);
@@ -183,7 +183,7 @@ TEST_F(CheckpointTest, MemoryGivenBackWhileItIsCopiedIsNotMistaken) {
 }
 
 // Whatever ends such a checkpoint, nobody is left waiting for it.
-TEST_F(CheckpointTest, NobodyWaitsForACheckpointThatFailed) {
+TEST_F(CheckpointTest, FailedCheckpointReleasesWriters) {
     auto tree = start_churn({"write", "64", "4000"});
     EXPECT_TRUE(tree->listen(20000).has_value());
     auto what = request(*tree);
@@ -231,7 +231,7 @@ PageRuns guards_of(pid_t root) {
 
 // They are not looked for: whoever looks for what was written finds them, however often they were
 // passed while the rest was protected. In memory of every kind.
-TEST_F(CheckpointTest, GuardPagesComeAlong) {
+TEST_F(CheckpointTest, GuardPagesAreRestored) {
     auto tree = start_churn({"guards"});
     ASSERT_TRUE(tree->listen(20000).has_value());
     if (guards_of(tree->root).empty()) GTEST_SKIP() << "this kernel does not tell guard pages";
@@ -304,7 +304,7 @@ TEST_F(CheckpointTest, FailuresLeaveTheTreeRunningAndUntracked) {
     EXPECT_FALSE(checkpointer_.run(what, ghost).ok());
 }
 
-TEST_F(CheckpointTest, OneAfterTheOtherKeepsTracking) {
+TEST_F(CheckpointTest, SecondCheckpointKeepsTracking) {
     auto tree = Tree::start(48);
     ASSERT_GT(tree->healthy(), 0U);
     auto what = request(*tree);
@@ -331,7 +331,7 @@ TEST_F(CheckpointTest, OneAfterTheOtherKeepsTracking) {
 }
 
 // A criu waits between the checkpoints of a tree, whatever happens meanwhile.
-TEST_F(CheckpointTest, CriuStaysReadyForTheNext) {
+TEST_F(CheckpointTest, CriuIsReadyForNextCheckpoint) {
     auto tree = Tree::start(12);
     ASSERT_GT(tree->healthy(), 0U);
     auto what = request(*tree);
@@ -372,7 +372,7 @@ TEST_F(CheckpointTest, CriuStaysReadyForTheNext) {
 }
 
 // The tree runs, and checks all of its memory, while its pages are on the way.
-TEST_F(CheckpointTest, GhostRunsAheadOfItsPages) {
+TEST_F(CheckpointTest, LazyRestoreRunsBeforePages) {
     auto tree = Tree::start(64);
     ASSERT_GT(tree->healthy(), 0U);
     MemoryResource ghost;
@@ -400,7 +400,7 @@ struct LastWords {
 };
 
 // Whoever has the missing pages dies: the tree must not go on with zeros in their place.
-TEST_F(CheckpointTest, TreeWithoutItsPagesEndsWithItsServer) {
+TEST_F(CheckpointTest, LazyTreeEndsWhenPageServerDies) {
     auto tree = Tree::start(64);
     ASSERT_GT(tree->healthy(), 0U);
     MemoryResource ghost;
@@ -446,7 +446,7 @@ TEST_F(CheckpointTest, TreeWithoutItsPagesEndsWithItsServer) {
     EXPECT_GT(tree->healthy(), 0U);
 }
 
-TEST_F(CheckpointTest, DamagedGhostDoesNotRunAheadOfItsPages) {
+TEST_F(CheckpointTest, LazyRestoreOfDamagedGhostIsRefused) {
     auto tree = Tree::start(4);
     ASSERT_GT(tree->healthy(), 0U);
     MemoryResource ghost;
@@ -459,7 +459,7 @@ TEST_F(CheckpointTest, DamagedGhostDoesNotRunAheadOfItsPages) {
 
 // A full ghost and three of differences under churn: the last one, on its parents, is the memory of
 // the last stop. Wrong, old and missing parents are refused.
-TEST_F(CheckpointTest, ChainIsTheMemoryOfTheLastStop) {
+TEST_F(CheckpointTest, ChainHasMemoryOfLastFreeze) {
     const auto seeds = ghost::test::rounds("GHOST_TEST_SEEDS", 1, 20);
     for (long long i = 0; i < seeds; i++) {
         const auto seed = std::to_string(11 + i);

@@ -108,7 +108,7 @@ class HugePagesTest : public ::testing::Test {
     Checkpointer checkpointer_;
 };
 
-TEST_F(HugePagesTest, TrackingGivesThemBackAtItsEnd) {
+TEST_F(HugePagesTest, HugePagesAreRestoredAfterTracking) {
     auto tree = start();
     auto what = request(*tree);
     what.keep_tracking = true;
@@ -122,7 +122,7 @@ TEST_F(HugePagesTest, TrackingGivesThemBackAtItsEnd) {
     EXPECT_GT(tree->healthy(), 0U);
 }
 
-TEST_F(HugePagesTest, CheckpointGivesThemBackAndCarriesThem) {
+TEST_F(HugePagesTest, CheckpointRestoresAndCarriesHugePages) {
     auto tree = start();
     MemoryResource ghost;
     auto stats = checkpointer_.run(request(*tree), ghost);
@@ -134,7 +134,7 @@ TEST_F(HugePagesTest, CheckpointGivesThemBackAndCarriesThem) {
 }
 
 // The list of the first look goes on: by then most are small.
-TEST_F(HugePagesTest, IncrementalGhostCarriesThem) {
+TEST_F(HugePagesTest, IncrementalGhostCarriesHugePages) {
     auto tree = start();
     auto what = request(*tree);
     what.keep_tracking = true;
@@ -155,7 +155,7 @@ TEST_F(HugePagesTest, IncrementalGhostCarriesThem) {
     expect_huge_copy(*importer);
 }
 
-TEST_F(HugePagesTest, ExportCarriesThem) {
+TEST_F(HugePagesTest, ExportCarriesHugePages) {
     auto tree = start();
     MemoryResource ghost;
     auto stats = export_tree(export_request(*tree), ghost);
@@ -166,7 +166,7 @@ TEST_F(HugePagesTest, ExportCarriesThem) {
     EXPECT_GT(tree->healthy(), 0U);
 }
 
-TEST_F(HugePagesTest, ExportCarriesWhatTrackingHasTakenApart) {
+TEST_F(HugePagesTest, ExportCarriesHugePagesSplitByTracking) {
     auto tree = start();
     auto what = request(*tree);
     what.keep_tracking = true;
@@ -184,7 +184,7 @@ TEST_F(HugePagesTest, ExportCarriesWhatTrackingHasTakenApart) {
 }
 
 // Nobody waits for it: whoever has the tree may end it, and the tree may end.
-TEST_F(HugePagesTest, MakingThemIsBrokenOff) {
+TEST_F(HugePagesTest, CollapseIsCancelled) {
     auto tree = start();
     MemoryResource ghost;
     for (int i = 0; i < 10; i++) {
@@ -202,7 +202,7 @@ TEST_F(HugePagesTest, MakingThemIsBrokenOff) {
     pages.wait();
 }
 
-TEST_F(HugePagesTest, LiveMoveCarriesThem) {
+TEST_F(HugePagesTest, LiveMoveCarriesHugePages) {
     const WorkFolder folder;
     const CriuSettings to{criu_program(), target_folder_.path(), 20};
     if (!knows_short_stop(to)) GTEST_SKIP() << "criu was built without our patches";

@@ -112,7 +112,7 @@ std::string why(const LiveExport& sent) {
     return sent.error ? sent.error->message() : "";
 }
 
-TEST_F(Live, MovesWhole) {
+TEST_F(Live, LiveMoveIsComplete) {
     LiveTree tree(shared_.path(), 64, 4, 50);
     ASSERT_TRUE(tree.wait_ready());
     const auto before = tree.count();
@@ -125,7 +125,7 @@ TEST_F(Live, MovesWhole) {
                 moved.sent.stats.stop / 1000.0);
 }
 
-TEST_F(Live, ThereAndBackAgain) {
+TEST_F(Live, LiveMoveThereAndBack) {
     LiveTree tree(shared_.path(), 16, 2, 20);
     ASSERT_TRUE(tree.wait_ready());
     for (int i = 0; i < 5; i++) {
@@ -136,7 +136,7 @@ TEST_F(Live, ThereAndBackAgain) {
 }
 
 // What differences cannot carry begins anew, and the tree comes along with it.
-TEST_F(Live, ChangesMeanwhileBeginAnew) {
+TEST_F(Live, TreeChangedDuringMoveIsTriedAgain) {
     for (const Ask change : {Ask::thread, Ask::file, Ask::handler}) {
         LiveTree tree(shared_.path(), 16, 2, 20);
         ASSERT_TRUE(tree.wait_ready());
@@ -154,7 +154,7 @@ TEST_F(Live, ChangesMeanwhileBeginAnew) {
     }
 }
 
-TEST_F(Live, WhatRunsByItselfStays) {
+TEST_F(Live, TreeWithTimerStays) {
     LiveTree tree(shared_.path(), 8, 1, 10);
     ASSERT_TRUE(tree.wait_ready());
     ASSERT_TRUE(tree.ask(Ask::timer));
@@ -166,7 +166,7 @@ TEST_F(Live, WhatRunsByItselfStays) {
     expect_one_whole(tree);
 }
 
-TEST_F(Live, TooFastAWriterStays) {
+TEST_F(Live, FastWriterStays) {
     LiveTree tree(shared_.path(), 64, 4, 4000);
     ASSERT_TRUE(tree.wait_ready());
     auto from = request(tree);
@@ -184,7 +184,7 @@ TEST_F(Live, TooFastAWriterStays) {
     EXPECT_TRUE(tree.beats());
 }
 
-TEST_F(Live, WhoDoesNotCommitStays) {
+TEST_F(Live, UncommittedMoveKeepsSource) {
     LiveTree tree(shared_.path(), 8, 2, 20);
     ASSERT_TRUE(tree.wait_ready());
     auto from = request(tree);
@@ -202,7 +202,7 @@ TEST_F(Live, WhoDoesNotCommitStays) {
 
 // A thread in the kernel that cannot be interrupted there (it waits for its vfork()ed child) does
 // not come to a stop in time; when it does, later, it is not left in it.
-TEST(PtraceSessionTest, LetsGoWhoDidNotStopInTime) {
+TEST(PtraceSessionTest, TimeoutReleasesTree) {
     if (geteuid() != 0) GTEST_SKIP() << "needs root";
     const Pipe told = make_pipe();
     const auto root = static_cast<pid_t>(
@@ -236,7 +236,7 @@ TEST(PtraceSessionTest, LetsGoWhoDidNotStopInTime) {
 }
 
 // All pages follow: the last stop is short whatever it writes.
-TEST_F(Live, PostCopyMovesWhole) {
+TEST_F(Live, PostCopyMoveIsComplete) {
     LiveTree tree(shared_.path(), 64, 4, 50);
     ASSERT_TRUE(tree.wait_ready());
     for (int i = 0; i < 3; i++) {
@@ -263,7 +263,7 @@ TEST_F(Live, PostCopyMovesWhole) {
 }
 
 // Who writes faster than can be copied moves all the same, and what it has not written before.
-TEST_F(Live, HybridMovesWhoWritesTooFast) {
+TEST_F(Live, HybridMovesFastWriter) {
     LiveTree tree(shared_.path(), 64, 4, 4000);
     ASSERT_TRUE(tree.wait_ready());
     auto from = request(tree);
@@ -305,7 +305,7 @@ TEST_F(Live, HybridIsPreCopyWhereThatIsEnough) {
 class LiveCut : public Live,
                 public ::testing::WithParamInterface<std::tuple<PageOrder, const char*>> {};
 
-TEST_P(LiveCut, NeverBothNeverNeither) {
+TEST_P(LiveCut, ConnectionCutLeavesExactlyOneRunning) {
     LiveTree tree(shared_.path(), 8, 2, 20);
     ASSERT_TRUE(tree.wait_ready());
     auto links = connect(secret);
@@ -387,7 +387,7 @@ class LiveAgents : public Live {
 
 class LiveDeath : public LiveAgents, public ::testing::WithParamInterface<Death> {};
 
-TEST_P(LiveDeath, NeverBothNeverNeither) {
+TEST_P(LiveDeath, DeathOfASideLeavesExactlyOneRunning) {
     ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
     LiveTree tree(shared_.path(), 8, 2, 20);
     ASSERT_TRUE(tree.wait_ready());
@@ -436,7 +436,7 @@ TEST_P(LiveDeath, NeverBothNeverNeither) {
 
 // The copy runs, without its pages, and who gets them for it is killed: it ends as well. The
 // original is frozen, and has everything.
-TEST_F(LiveAgents, DeathOfTheTargetWhilePagesFollow) {
+TEST_F(LiveAgents, TargetKilledWhilePagesFollowEndsCopy) {
     ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
     LiveTree tree(shared_.path(), 32, 2, 20);
     ASSERT_TRUE(tree.wait_ready());

@@ -98,7 +98,7 @@ class Migration : public ::testing::Test {
     WorkFolder source_folder_, target_folder_;
 };
 
-TEST_F(Migration, TreeIsHeldThenRunsWhole) {
+TEST_F(Migration, HeldTreeRunsComplete) {
     auto moved = move(12);
     ASSERT_TRUE(moved.sent.ok()) << moved.sent.error().message();
     ASSERT_TRUE(moved.held.ok()) << moved.held.error().message();
@@ -248,7 +248,7 @@ TEST_F(Migration, CriuWaitsAheadOfTheMove) {
     expect_clean();
 }
 
-TEST_F(Migration, WhoeverDiesBeforeTheMoveLeavesTheTreeAlone) {
+TEST_F(Migration, DeathBeforeMoveLeavesTreeAlone) {
     auto tree = Tree::start(4);
     ASSERT_GT(tree->healthy(), 0U);
     const auto before = belongings(tree->root);
@@ -307,7 +307,7 @@ TEST_F(Migration, SourceGoesOnWhenTheExporterIsKilled) {
     }
 }
 
-TEST_F(Migration, NothingIsLeftWhenCriuIsKilledInTheRestore) {
+TEST_F(Migration, CriuKilledInRestoreLeavesNothing) {
     auto tree = Tree::start(4);
     ASSERT_GT(tree->healthy(), 0U);
     MemoryResource ghost;
@@ -344,7 +344,7 @@ std::set<std::string> unlinked_files(pid_t root) {
 
 // Files without a name are made anew under one for a moment, which a criu that is killed then
 // leaves behind, and which must not grow from one restore to the next.
-TEST_F(Migration, WhatAKilledRestoreLeftHindersNobody) {
+TEST_F(Migration, RemainsOfKilledRestoreAreHarmless) {
     std::vector<std::unique_ptr<Tree>> trees;
     trees.push_back(Tree::start(4));
     ASSERT_GT(trees.back()->healthy(), 0U);

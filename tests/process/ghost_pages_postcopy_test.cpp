@@ -191,7 +191,7 @@ class PostCopyTest : public ::testing::Test {
     pid_t pid_ = 0;
 };
 
-TEST_F(PostCopyTest, EveryPageIsRightWhateverTheProcessDoes) {
+TEST_F(PostCopyTest, PagesAreExactUnderChurn) {
     for (uint64_t seed = 1; seed <= 6; seed++) {
         SCOPED_TRACE(seed);
         auto userfault = start(seed, 1500);
@@ -208,7 +208,7 @@ TEST_F(PostCopyTest, EveryPageIsRightWhateverTheProcessDoes) {
     }
 }
 
-TEST_F(PostCopyTest, WithoutItsSourceTheProcessStandsAndNothingWrongIsPut) {
+TEST_F(PostCopyTest, SourceLostBlocksProcessWithoutWrongPages) {
     auto userfault = start(3, 1500);
     ASSERT_TRUE(userfault.valid());
     Source source(shared_->base, 3 << 20);
@@ -223,7 +223,7 @@ TEST_F(PostCopyTest, WithoutItsSourceTheProcessStandsAndNothingWrongIsPut) {
     end();
 }
 
-TEST(MissingPages, AreCutAndMoved) {
+TEST(MissingPageRuns, MissingRangesAreSplitAndShifted) {
     MissingPages missing({{10 * page, 10 * page}, {30 * page, 5 * page}});
     missing.remove(12 * page, 2 * page);
     EXPECT_EQ(missing.bytes(), 13 * page);

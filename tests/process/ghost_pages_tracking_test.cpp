@@ -196,7 +196,7 @@ TEST_F(PagesTracking, CopyIsExactUnderChurn) {
 }
 
 // What changed since an earlier copy, laid over that one, is the memory at the later moment.
-TEST_F(PagesTracking, DifferencesMakeAnOldCopyNew) {
+TEST_F(PagesTracking, DifferencesUpdateCopy) {
     for (int seed = 1; seed <= seeds(); seed++) {
         SCOPED_TRACE(seed);
         const Churn churn({"churn", std::to_string(seed + 100)});
@@ -252,7 +252,7 @@ TEST_F(PagesTracking, DifferencesMakeAnOldCopyNew) {
 
 // Copied when it runs again: what it is about to write is copied first, what it has given back is
 // missed, and nothing else is taken for it.
-TEST_F(PagesTracking, CopyMadeBehindIsThatOfTheStop) {
+TEST_F(PagesTracking, DeferredCopyHasMemoryOfFreeze) {
     int whole = 0, missed = 0;
     uint64_t faulted = 0;
     const auto try_with = [&](const std::vector<std::string>& words) {
@@ -304,7 +304,7 @@ TEST_F(PagesTracking, CopyMadeBehindIsThatOfTheStop) {
 }
 
 // Page tables that have gone as a whole leave no trace in a scan for what was written.
-TEST_F(PagesTracking, WhatWasGivenBackByWholeTablesIsGone) {
+TEST_F(PagesTracking, MemoryFreedByWholeTablesIsDropped) {
     Churn churn({"tables"});
     churn.wait_ready();
     MemoryCopy copy(arena_, workers_);
@@ -325,7 +325,7 @@ TEST_F(PagesTracking, WhatWasGivenBackByWholeTablesIsGone) {
 }
 
 // Memory that has come since it was armed is read while it is frozen, with its guard pages.
-TEST_F(PagesTracking, GuardPagesOfNewMemoryAreInACopyMadeBehind) {
+TEST_F(PagesTracking, GuardPagesOfNewMemoryAreInDeferredCopy) {
     Churn churn({"late"});
     churn.wait_ready();
     MemoryCopy copy(arena_, workers_);
@@ -348,7 +348,7 @@ TEST_F(PagesTracking, GuardPagesOfNewMemoryAreInACopyMadeBehind) {
 }
 
 // Its maker dies in the middle: the kernel lets everybody through.
-TEST_F(PagesTracking, WhoWaitsForADeadCopierIsLetThrough) {
+TEST_F(PagesTracking, DeadCopierReleasesWriters) {
     for (const bool stopped : {true, false}) {  // before it dies
         Churn churn({"write", "32", "3000"});
         churn.wait_ready();
@@ -454,7 +454,7 @@ TEST_F(PagesTracking, InjectionIntoAStoppedProcessLeavesItStopped) {
     EXPECT_EQ(read_status(fmt::format("/proc/{}", waiting.pid))->tracer, 0);
 }
 
-TEST_F(PagesTracking, ATracedProcessIsRefusedAndADeadOneNotFound) {
+TEST_F(PagesTracking, TracedProcessIsRefusedDeadOneNotFound) {
     EXPECT_FALSE(take_userfault(getpid(), 100000).ok());
     const pid_t child = fork();
     if (child == 0) _exit(0);

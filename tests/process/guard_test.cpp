@@ -108,21 +108,21 @@ class GuardTest : public testing::Test {
     Fd line_;
 };
 
-TEST_F(GuardTest, EndsTheTreeOfAParentThatWasKilled) {
+TEST_F(GuardTest, ParentKilledTreeIsEnded) {
     start(config(Guard::Duty::kill));
     kill(parent_, SIGKILL);
     EXPECT_TRUE(tree_ends());
     EXPECT_TRUE(folder_goes());
 }
 
-TEST_F(GuardTest, LetsTheTreeOfAParentThatWasKilledGoOn) {
+TEST_F(GuardTest, ParentKilledTreeIsResumed) {
     start(config(Guard::Duty::resume));
     kill(parent_, SIGKILL);
     EXPECT_TRUE(comes([this] { return state_of(tree_) == 'S'; })) << state_of(tree_);
     EXPECT_TRUE(folder_goes());
 }
 
-TEST_F(GuardTest, LeavesATreeThatSomebodyAdoptsUntilNobodyCan) {
+TEST_F(GuardTest, AdoptableTreeLivesUntilNobodyCanAdopt) {
     start(config(Guard::Duty::leave), true);
     kill(parent_, SIGKILL);
     EXPECT_TRUE(folder_goes());  // it has looked
@@ -131,7 +131,7 @@ TEST_F(GuardTest, LeavesATreeThatSomebodyAdoptsUntilNobodyCan) {
     EXPECT_TRUE(tree_ends());
 }
 
-TEST_F(GuardTest, DoesNothingWhenAllIsWell) {
+TEST_F(GuardTest, StoppedGuardDoesNothing) {
     start(config(Guard::Duty::kill));
     ASSERT_EQ(send(line_.get(), "q", 1, 0), 1);
     int status = 0;
@@ -142,7 +142,7 @@ TEST_F(GuardTest, DoesNothingWhenAllIsWell) {
     EXPECT_TRUE(std::filesystem::exists(folder_));
 }
 
-TEST(WorkFolders, GoWithTheirOwnerOrAreRemovedByTheNext) {
+TEST(WorkFolders, FoldersAreRemovedByOwnerOrNextProcess) {
     const pid_t ended = fork();
     if (ended == 0) _exit(0);
     waitpid(ended, nullptr, 0);

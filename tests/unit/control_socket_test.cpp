@@ -61,7 +61,7 @@ TEST(ControlSocket, PathIsPrivateAndRemoved) {
     EXPECT_NE(stat(path.c_str(), &st), 0);
 }
 
-TEST(ControlSocket, GarbageIsCorrupt) {
+TEST(ControlSocket, MalformedPacketIsCorrupt) {
     auto pair = control_pair();
     ASSERT_TRUE(pair.ok());
     ASSERT_EQ(write(pair->first.fd(), "{not json", 9), 9);

@@ -39,7 +39,7 @@ TEST(FiguresRatios, CountFromTheirSmallestMessage) {
     EXPECT_EQ(slowest({}), "not measured");
 }
 
-TEST(FiguresWires, OneForEachFigureAndItsShare) {
+TEST(FiguresWires, ShareOfRateAndPossibleKinds) {
     ASSERT_EQ(all_wires().size(), 4u);
     const Wire &one_node = all_wires()[0], &gigabit = all_wires()[2];
     EXPECT_TRUE(is_possible(Kind::unix_socket, one_node));

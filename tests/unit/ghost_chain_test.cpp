@@ -26,7 +26,7 @@ PageRun pages(uint64_t first, uint64_t count) {
 }
 
 // Against a set of single pages, over random operations.
-TEST(PageSet, DoesWhatASetOfPagesDoes) {
+TEST(PageSet, MatchesSetOfSinglePages) {
     std::mt19937 random(7);
     for (int round = 0; round < 200; round++) {
         PageSet set;
@@ -64,7 +64,7 @@ TEST(PageSet, DoesWhatASetOfPagesDoes) {
 
 // Newest: page 1 its own, page 2 zero, 3 and 4 the parent's, 5 gone.
 // Parent: has 1, 2, 3, 5; 4 is the grandparent's, which also has 3 and 6.
-TEST(Inheritance, FollowsTheRule) {
+TEST(Inheritance, InheritanceFollowsIncludeRule) {
     Inheritance chain;
     EXPECT_EQ(chain.wanted(1, pages(1, 9)), std::vector<PageRun>{pages(1, 9)});
     chain.owns(1, std::vector<PageRun>{pages(1, 1)});
@@ -81,7 +81,7 @@ TEST(Inheritance, FollowsTheRule) {
     EXPECT_FALSE(chain.next()) << "a full ghost has no parent";
 }
 
-TEST(Inheritance, WhatTheParentHasDroppedIsNotTheGrandparents) {
+TEST(Inheritance, PageDroppedByParentIsNotInherited) {
     Inheritance chain;
     chain.present(1, std::vector<PageRun>{pages(1, 2)});
     ASSERT_TRUE(chain.next());
@@ -90,7 +90,7 @@ TEST(Inheritance, WhatTheParentHasDroppedIsNotTheGrandparents) {
     EXPECT_EQ(chain.wanted(1, pages(1, 2)), std::vector<PageRun>{pages(1, 1)});
 }
 
-TEST(Parent, OnlyTheOneThatWasNamedIsTaken) {
+TEST(Parent, OnlyNamedParentIsAccepted) {
     ParentRef named{{1, 1}, {2, 2}, 1, "a.ghost"};
     GhostHead head;
     head.id = {2, 2};
@@ -153,7 +153,7 @@ TEST_F(FilesTest, ListsWhatIsMappedAndOpen) {
     EXPECT_TRUE(check_host(host_facts({getpid()})).ok());
 }
 
-TEST_F(FilesTest, EverythingThatDiffersIsNamedAtOnce) {
+TEST_F(FilesTest, AllDifferencesAreListed) {
     auto facts = nlohmann::json::parse(host_facts());
     facts["flags"].push_back("avx1024_dream");
     facts["kernel"] = "99.1.0";
@@ -178,7 +178,7 @@ TEST_F(FilesTest, EverythingThatDiffersIsNamedAtOnce) {
 }
 
 // The same content written again, as on a node that has a copy of its own.
-TEST_F(FilesTest, ACopyIsTheSameFile) {
+TEST_F(FilesTest, CopyCountsAsSameFile) {
     const Fd fd(open(path_.c_str(), O_RDONLY | O_CLOEXEC));
     void* mapped = mmap(nullptr, page, PROT_READ, MAP_PRIVATE, fd.get(), 0);
     ASSERT_NE(mapped, MAP_FAILED);

@@ -47,7 +47,7 @@ class FilesTest : public ::testing::Test {
     std::string folder_;
 };
 
-TEST_F(FilesTest, LongerOnesAreCut) {
+TEST_F(FilesTest, LongerFileIsTruncated) {
     const auto file = make("a", "0123456789");
     EXPECT_TRUE(cut_back(file, 10).ok());
     EXPECT_EQ(text(file), "0123456789");
@@ -76,7 +76,7 @@ TEST_F(FilesTest, CopyIsKeptOnce) {
     EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 2);
 }
 
-TEST_F(FilesTest, CopyThatCannotBeKeptCutsNothing) {
+TEST_F(FilesTest, FailedCopyLeavesFileUntruncated) {
     const auto file = make("a", "0123456789");
     const auto status = cut_back(file, 4, path("missing/copy"));
     ASSERT_FALSE(status.ok());
@@ -84,7 +84,7 @@ TEST_F(FilesTest, CopyThatCannotBeKeptCutsNothing) {
     EXPECT_EQ(text(file), "0123456789");
 }
 
-TEST_F(FilesTest, SeveralAtOnce) {
+TEST_F(FilesTest, SeveralFilesAreCheckedTogether) {
     const std::string all(1 << 20, 'x');
     const auto file = make("a", all);
     std::vector<std::thread> ranks;
@@ -99,7 +99,7 @@ TEST_F(FilesTest, SeveralAtOnce) {
     EXPECT_EQ(text(path("copy")), all);
 }
 
-TEST_F(FilesTest, WhatCannotBeRight) {
+TEST_F(FilesTest, CutBackOfImpossibleFileIsRefused) {
     auto status = cut_back(path("missing"), 4);
     ASSERT_FALSE(status.ok());
     EXPECT_EQ(status.error().code, Code::not_found);
@@ -141,7 +141,7 @@ TEST_F(FilesTest, FilesOpenForWritingAreFound) {
     EXPECT_EQ((*found)[1].device, info.st_dev);
 }
 
-TEST_F(FilesTest, SmallOnesAreTakenAlong) {
+TEST_F(FilesTest, SmallFilesAreStoredInGhost) {
     const auto empty = make("empty", ""), small = make("small", "12345"), edge = make("edge", "");
     const auto big = make("big", ""), away = make("away", "1"), grown = path("grown");
     ASSERT_EQ(chmod(small.c_str(), 0640), 0);
@@ -195,7 +195,7 @@ TEST_F(FilesTest, SmallOnesAreTakenAlong) {
     waitpid(child, nullptr, 0);
 }
 
-TEST_F(FilesTest, LooksAreInOrder) {
+TEST_F(FilesTest, LooksAreOrderedByTime) {
     const auto file = make("a", "1");
     const Fd fd(open(file.c_str(), O_RDWR | O_CLOEXEC));
     const auto look = [&] {
@@ -231,7 +231,7 @@ class PutBack : public FilesTest {
     }
 };
 
-TEST_F(PutBack, WhateverHasBecomeOfIt) {
+TEST_F(PutBack, RestoresChangedRemovedAndReplacedFiles) {
     const auto file = path("a");
     for (const char* now : {"-", "", "0123", "0123456789", "0123456789 and more", "x123456789"}) {
         fs::remove(file);
@@ -247,7 +247,7 @@ TEST_F(PutBack, WhateverHasBecomeOfIt) {
     EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1);
 }
 
-TEST_F(PutBack, WhatIsRightIsNotTouched) {
+TEST_F(PutBack, UnchangedFileIsNotTouched) {
     const auto file = make("a", "0123456789");
     ASSERT_EQ(chmod(file.c_str(), 0640), 0);
     fs::last_write_time(file, fs::file_time_type());
@@ -256,7 +256,7 @@ TEST_F(PutBack, WhatIsRightIsNotTouched) {
     EXPECT_FALSE(fs::exists(path("copy")));
 }
 
-TEST_F(PutBack, CopyIsKeptOfWhatIsChanged) {
+TEST_F(PutBack, ChangedFileIsBackedUp) {
     for (const std::string now : {"01234567", "x123456789", "0123456789 and more"}) {
         const auto file = make("a", now);
         EXPECT_TRUE(put_back(file, contents("0123456789"), path("copy")).ok());
@@ -272,7 +272,7 @@ TEST_F(PutBack, CopyIsKeptOfWhatIsChanged) {
     EXPECT_EQ(text(path("a")), "other");
 }
 
-TEST_F(PutBack, WhatCannotBe) {
+TEST_F(PutBack, ImpossibleRestoreIsRefused) {
     const auto gone = path("missing/a");
     for (auto status : {may_put_back(gone), put_back(gone, contents("1"))}) {
         ASSERT_FALSE(status.ok());
@@ -288,7 +288,7 @@ TEST_F(PutBack, WhatCannotBe) {
         }
 }
 
-TEST_F(PutBack, SeveralAtOnce) {
+TEST_F(PutBack, SeveralFilesAtOnce) {
     const std::string bytes(60000, 'x');
     const auto file = path("a");
     for (int turn = 0; turn < 20; ++turn) {
@@ -315,7 +315,7 @@ TEST_F(PutBack, SeveralAtOnce) {
     }
 }
 
-TEST_F(PutBack, MadeByAnotherBetweenTwoLooksIsNoLink) {
+TEST_F(PutBack, FileMadeDuringCheckIsNotTakenForLink) {
     const auto file = path("a");
     for (int turn = 0; turn < 2000; ++turn) {
         std::atomic<bool> begun = false;
@@ -332,7 +332,7 @@ TEST_F(PutBack, MadeByAnotherBetweenTwoLooksIsNoLink) {
     }
 }
 
-TEST_F(PutBack, BrokenOffAnywhere) {
+TEST_F(PutBack, KilledAnywhereLeavesOldOrNew) {
     const auto file = path("a");
     const auto whole = contents(std::string(65536, 'x'));
     const std::string before = "what there was";
@@ -367,7 +367,7 @@ class Sink : public Resource {
     uint64_t& bytes_;
 };
 
-TEST(PacedResource, KeepsThePace) {
+TEST(PacedResource, RateIsKept) {
     uint64_t bytes = 0, told = 0;
     int calls = 0;
     PacedResource out(std::make_unique<Sink>(bytes), 20 << 20, [&](uint64_t now) {
@@ -386,7 +386,7 @@ TEST(PacedResource, KeepsThePace) {
     EXPECT_EQ(calls, 5);
 }
 
-TEST(PacedResource, IsBrokenOff) {
+TEST(PacedResource, PauseIsInterrupted) {
     uint64_t bytes = 0;
     PacedResource out(std::make_unique<Sink>(bytes), 1 << 10);
     const std::string data(5 << 20, 'x');

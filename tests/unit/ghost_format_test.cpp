@@ -182,7 +182,7 @@ class SummaryTest : public ::testing::Test {
     }
 };
 
-TEST_F(SummaryTest, SaysWhatTheReaderSays) {
+TEST_F(SummaryTest, SummaryAgreesWithReader) {
     const auto bytes = small_ghost();
     auto summary = summary_of(bytes);
     ASSERT_TRUE(summary.ok()) << summary.error().message();

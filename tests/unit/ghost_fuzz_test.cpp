@@ -15,7 +15,7 @@ namespace ghost::fuzz {
 namespace {
 
 // A stranger who sends anything: the listener drops him and takes the next one.
-TEST(FuzzHandshake, StrangersAreDropped) {
+TEST(FuzzHandshake, UnauthenticatedPeerIsDropped) {
     core::NetworkOptions options;
     options.operation_ms = 2000;
     auto listener = core::NetworkListener::listen("secret", options);

@@ -133,7 +133,7 @@ void change(Memory& memory, std::mt19937& random) {
     std::erase_if(memory, [](const auto& process) { return process.second.empty(); });
 }
 
-TEST(Merge, IsTheMemoryAtTheNewestGhost) {
+TEST(Merge, MergeHasMemoryOfNewestGhost) {
     for (unsigned seed = 1; seed <= 30; seed++) {
         std::mt19937 random(seed);
         Memory before, now;
@@ -208,7 +208,7 @@ class ChainFiles : public ::testing::Test {
     ResourceRegistry registry_;
 };
 
-TEST_F(ChainFiles, IsReadAsOneGhost) {
+TEST_F(ChainFiles, ChainReadsAsOneGhost) {
     auto in = open_full(registry_, path(2));
     ASSERT_TRUE(in.ok()) << in.error().message();
     auto memory = read_memory(**in);
@@ -219,7 +219,7 @@ TEST_F(ChainFiles, IsReadAsOneGhost) {
     EXPECT_TRUE(read_memory(**full).ok());
 }
 
-TEST_F(ChainFiles, ReaderWhoGoesAwayEndsTheMerging) {
+TEST_F(ChainFiles, ReaderClosedEndsMerge) {
     auto in = open_full(registry_, path(2));
     ASSERT_TRUE(in.ok());
     char byte = 0;
@@ -252,7 +252,7 @@ TEST_F(ChainFiles, OlderOtherAndMissingParentsAreRefused) {
     EXPECT_FALSE(std::filesystem::exists(folder_ + "/full"));
 }
 
-TEST_F(ChainFiles, VerifyNamesWhatIsBrokenAndWhere) {
+TEST_F(ChainFiles, VerifyNamesDamagedGhostAndPlace) {
     std::string printed;
     ASSERT_EQ(run(fmt::format("verify {} {} {}", path(0), path(1), path(2)), printed), 0)
         << printed;
@@ -283,7 +283,7 @@ TEST_F(ChainFiles, MergeMakesAFullGhost) {
     EXPECT_EQ(Json::parse(printed)["packed"], true);
 }
 
-TEST_F(ChainFiles, InspectTellsWhatIsInIt) {
+TEST_F(ChainFiles, InspectListsContents) {
     std::string printed;
     ASSERT_EQ(run("inspect --json " + path(2), printed), 0) << printed;
     const auto all = Json::parse(printed);

@@ -44,7 +44,7 @@ Bits bits_of(const PageRuns& runs) {
     return out;
 }
 
-TEST(PageSet, OperationsAreThoseOfSets) {
+TEST(PageSet, UniteIntersectSubtractMatchBitSets) {
     std::mt19937 random(3);
     for (int i = 0; i < 2000; i++) {
         Bits a, b;
@@ -76,7 +76,7 @@ TEST(PageSet, PiecesEndAtMultiples) {
     EXPECT_TRUE(pieces_of({5 * page, 0}, 8 * page).empty());
 }
 
-TEST(HugePages, OnlyWholeOnes) {
+TEST(HugePages, OnlyWholeHugePagesAreListed) {
     constexpr uint64_t huge = 2 << 20;
     const PageRuns expected{{2 * huge, 3 * huge}, {9 * huge, huge}};
     EXPECT_EQ(
@@ -85,7 +85,7 @@ TEST(HugePages, OnlyWholeOnes) {
         expected);
 }
 
-TEST(HugePages, ListIsReadBackOrRefused) {
+TEST(HugePages, ListIsDecodedOrRefused) {
     constexpr uint64_t huge = 2 << 20;
     const HugeMemory memory{{1, {{2 * huge, huge}, {7 * huge, 3 * huge}}}, {20, {{0, huge}}}};
     auto back = decode_huge_memory(encode(memory));
@@ -120,7 +120,7 @@ uint64_t lazily_freed(const void* at) {
     return 0;
 }
 
-TEST(PageStore, PagesKeepTheirPlaces) {
+TEST(PageStore, PagesKeepAddresses) {
     Arena arena;
     PageStore store;
     std::mt19937 random(5);
@@ -156,7 +156,7 @@ TEST(PageStore, PagesKeepTheirPlaces) {
     }
 }
 
-TEST(Arena, IsUsedAgain) {
+TEST(Arena, MemoryIsReused) {
     Arena arena;
     ASSERT_TRUE(arena.warm(10 << 20).ok());
     const uint64_t held = arena.held();
@@ -182,7 +182,7 @@ TEST(Arena, IsUsedAgain) {
 
 // Memory between two checkpoints is the system's where it needs it, and warm again before it is
 // used.
-TEST(Arena, OffersWhatItHolds) {
+TEST(Arena, FreedMemoryIsOfferedToKernel) {
     Arena arena;
     auto piece = arena.take(16 << 20);
     ASSERT_TRUE(piece.ok());
@@ -201,7 +201,7 @@ TEST(Arena, OffersWhatItHolds) {
     EXPECT_EQ(lazily_freed(at), 0U);
 }
 
-TEST(Workers, DoEachOnceAndStopAtAnError) {
+TEST(Workers, EachJobRunsOnceAndErrorStops) {
     for (const unsigned threads : {1U, 2U, 5U}) {
         Workers workers(threads);
         for (const size_t count : {size_t{0}, size_t{1}, size_t{2}, size_t{300}}) {
@@ -256,7 +256,7 @@ TEST(StoppingRule, GivesUpWhenItDoesNotGetSmaller) {
     EXPECT_GT(rule.estimated_downtime_us(), 1000);
 }
 
-TEST(StoppingRule, AProcessThatSleepsIsGoodAtOnce) {
+TEST(StoppingRule, IdleProcessStopsAtOnce) {
     StoppingRule rule;
     EXPECT_EQ(rule.after_round(1 << 20, 300), Verdict::go_on);
     EXPECT_EQ(rule.after_round(0, 20), Verdict::good);
@@ -264,7 +264,7 @@ TEST(StoppingRule, AProcessThatSleepsIsGoodAtOnce) {
 }
 
 // 1 % of 1 GiB, written in the 200 ms since the last copy, read in 5 ms: 0.3 MB are dirty then.
-TEST(StoppingRule, DifferencesThatAreFewNeedOneRound) {
+TEST(StoppingRule, FewDifferencesNeedOneRound) {
     StoppingRule rule({2000, 30, 3});
     rule.goes_on_after(200000);
     EXPECT_EQ(rule.after_round(10 << 20, 5000), Verdict::good);
@@ -272,7 +272,7 @@ TEST(StoppingRule, DifferencesThatAreFewNeedOneRound) {
     EXPECT_LE(rule.estimated_downtime_us(), 200);
 }
 
-TEST(StoppingRule, DifferencesThatAreManyOrMadeQuicklyNeedAnother) {
+TEST(StoppingRule, ManyOrFastDifferencesNeedAnotherRound) {
     StoppingRule slow({2000, 30, 3});
     slow.goes_on_after(600000000);  // may be the same pages all the time
     EXPECT_EQ(slow.after_round(500 << 20, 100000), Verdict::go_on);

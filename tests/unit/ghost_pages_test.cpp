@@ -28,7 +28,7 @@ char* map_pages(size_t pages) {
     return static_cast<char*>(base);
 }
 
-TEST(Pages, EndsOfRangesComeFirst) {
+TEST(Pages, RangeEndsAreReadFirst) {
     constexpr uint64_t kb = 1024, mb = 1024 * kb;
     const TaskPages first{1, 10, {{0, 12 * kb}, {1 * mb, 10 * mb}}};
     // Little is between these: one range with holes.
@@ -55,7 +55,7 @@ TEST(Pages, EndsOfRangesComeFirst) {
     EXPECT_TRUE(ends_first({}).empty());
 }
 
-TEST(Pages, ReadsAnotherProcessAndLeavesZerosOut) {
+TEST(Pages, ReadOfProcessOmitsZeroPages) {
     const size_t page = this_page_size(), count = 700;
     char* base = map_pages(count);
     for (size_t i = 0; i < count; i++)
@@ -99,7 +99,7 @@ TEST(Pages, ReadsAnotherProcessAndLeavesZerosOut) {
     munmap(base, count * page);
 }
 
-TEST(Pages, AreFilledInOnceTheyHaveAPlace) {
+TEST(Pages, PagesWaitForTheirMapping) {
     Fd userfault(static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
     if (!userfault) GTEST_SKIP() << "no userfaultfd here";
     uffdio_api api{};
@@ -138,7 +138,7 @@ TEST(Pages, AreFilledInOnceTheyHaveAPlace) {
     munmap(base, 4 * page);
 }
 
-TEST(PageMap, DamagedOnesAreRefused) {
+TEST(PageMap, DamagedPageMapIsRefused) {
     EXPECT_EQ(pagemap_owner("pagemap-17.img"), 17);
     EXPECT_EQ(pagemap_owner("pagemap-shmem-17.img"), 0);
     EXPECT_EQ(pagemap_owner("pages-1.img"), 0);

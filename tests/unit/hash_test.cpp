@@ -43,7 +43,7 @@ void expect_clear(size_t size, Hash hash) {
 
 }  // namespace
 
-TEST(Hash, LeavesNoUpperHalvesBehind) {
+TEST(Hash, UpperVectorHalvesAreCleared) {
     if (!__builtin_cpu_supports("avx")) GTEST_SKIP() << "this processor has no such registers";
     XXH3_state_t* const state = XXH3_createState();
     for (const size_t size : {16, 240, 241, 1000, 9000, 70000}) {

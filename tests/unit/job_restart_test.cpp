@@ -34,7 +34,7 @@ using Words = std::vector<std::string>;
 
 // --- which words are whose ---
 
-TEST(RestartWords, OwnOnesAndMpiruns) {
+TEST(RestartWords, OwnAndMpirunOptionsAreSplit) {
     EXPECT_THAT(mark_mpirun_options(
                     {"restart", "snap", "--replace", "-host", "a:1", "--mca", "x", "1", "--json"}),
                 ElementsAre("restart", "snap", "--replace", "--mpirun=-host", "--mpirun=a:1",
@@ -45,14 +45,14 @@ TEST(RestartWords, OwnOnesAndMpiruns) {
                 ElementsAre("restart", "--from=memory"));
 }
 
-TEST(RestartWords, HostsAreNamed) {
+TEST(RestartWords, HostOptionsAreFound) {
     EXPECT_TRUE(name_hosts({"--host", "a"}));
     EXPECT_TRUE(name_hosts({"-H", "a"}));
     EXPECT_TRUE(name_hosts({"--mca", "x", "1", "-hostfile", "f"}));
     EXPECT_FALSE(name_hosts({"--oversubscribe", "host"}));
 }
 
-TEST(RestartWords, Family) {
+TEST(RestartWords, JobFamilyIsParsed) {
     EXPECT_EQ(*job_family("874119169"), 874119168u);
     for (const char* other : {"", "x", "1x", "874119168", "874119170", "99999999999"})
         EXPECT_FALSE(job_family(other).ok()) << other;
@@ -79,7 +79,7 @@ Result<Words> line_of(const Manifest& m, const Words& options, const Words& set 
     });
 }
 
-TEST(RestartLine, IsTheJobUnderItsOldName) {
+TEST(RestartLine, RestartKeepsJobName) {
     EXPECT_THAT(
         *line_of(sample(), {"--host", "a:2"}),
         ElementsAre("mpirun", "--mca", "ghost", "1", "--mca", "ess_base_jobid", "874119168",
@@ -89,7 +89,7 @@ TEST(RestartLine, IsTheJobUnderItsOldName) {
                     "/bin/true", "one", "two words", ":", "-np", "1", "--wdir", "/", "sh"));
 }
 
-TEST(RestartLine, TheUsersParametersWin) {
+TEST(RestartLine, UserParametersOverrideManifest) {
     const auto line = *line_of(
         sample(), {"--mca", "ghost_checkpoint_dir", "/other", "-mca", "ghost_verbose", "5"},
         {"OMPI_MCA_ghost_checkpoint_interval"});
@@ -98,7 +98,7 @@ TEST(RestartLine, TheUsersParametersWin) {
     EXPECT_EQ(std::count(line.begin(), line.end(), "ghost_checkpoint_interval"), 0);
 }
 
-TEST(RestartLine, InputGoesToTheRankItWentTo) {
+TEST(RestartLine, InputGoesToSameRank) {
     Manifest m = sample();
     m.input = {1, "/in", 5};
     EXPECT_THAT(*line_of(m, {}), testing::Contains("--stdin"));
@@ -229,7 +229,7 @@ class JobCommand : public testing::Test {
     std::string folder, snapshots;
 };
 
-TEST_F(JobCommand, BecomesMpirunWithTheUsersOptions) {
+TEST_F(JobCommand, RestartExecsMpirunWithUsersOptions) {
     make(1, [&](Manifest& m) { m.input = {0, folder + "/input", 6}; });
     const auto done = ghost("restart " + snapshots + " --oversubscribe -x A=b");
     EXPECT_EQ(done.exit, 7) << done.err;  // mpirun's
@@ -243,7 +243,7 @@ TEST_F(JobCommand, BecomesMpirunWithTheUsersOptions) {
     EXPECT_THAT(*read_file(snapshots + "/874119169.events"), HasSubstr("\"event\":\"restart\""));
 }
 
-TEST_F(JobCommand, ADamagedNewestIsNamedAndTheOneBeforeUsed) {
+TEST_F(JobCommand, DamagedNewestSnapshotFallsBackToPrevious) {
     make(1);
     const auto second = make(2), third = make(3);
     flip(second + "/rank-1.ghost");
@@ -260,14 +260,14 @@ TEST_F(JobCommand, ADamagedNewestIsNamedAndTheOneBeforeUsed) {
     expect_refusal(ghost("restart " + snapshots), "find a complete snapshot");
 }
 
-TEST_F(JobCommand, AnotherRanksGhostIsNoticed) {
+TEST_F(JobCommand, GhostOfAnotherRankIsRefused) {
     const auto one = make(1);
     fs::copy_file(one + "/rank-0.ghost", one + "/rank-1.ghost",
                   fs::copy_options::overwrite_existing);
     expect_refusal(ghost("restart " + one), "another one than the manifest names");
 }
 
-TEST_F(JobCommand, AllThatIsMissingIsListedAtOnce) {
+TEST_F(JobCommand, MissingRequirementsAreListedTogether) {
     Json facts = Json::parse(core::host_facts());
     facts["flags"].push_back("ghostly");
     const auto one = make(
@@ -302,7 +302,7 @@ TEST_F(JobCommand, AllThatIsMissingIsListedAtOnce) {
     EXPECT_THAT(tried.err, HasSubstr("if ranks start on this node"));
 }
 
-TEST_F(JobCommand, AnotherVersionAndUserAreMissing) {
+TEST_F(JobCommand, AnotherVersionOrUserIsRefused) {
     const auto one = make(1, [](Manifest& m) { m.uid = ::geteuid() + 1; });
     expect_refusal(ghost("restart " + one), "user ");
 }
@@ -333,7 +333,7 @@ class HostileSnapshot : public JobCommand {
     std::string one;
 };
 
-TEST_F(HostileSnapshot, AStrangersPartIsRefusedByName) {
+TEST_F(HostileSnapshot, FileOfAnotherUserIsRefusedByName) {
     for (const auto& part : parts()) {
         SCOPED_TRACE(part);
         ASSERT_EQ(::chown(part.c_str(), 65534, 65534), 0);
@@ -343,7 +343,7 @@ TEST_F(HostileSnapshot, AStrangersPartIsRefusedByName) {
     EXPECT_EQ(ghost("restart " + one).exit, 7);
 }
 
-TEST_F(HostileSnapshot, APartOthersMayWriteToIsRefusedByName) {
+TEST_F(HostileSnapshot, FileWritableByOthersIsRefusedByName) {
     for (const auto& part : parts()) {
         SCOPED_TRACE(part);
         const auto before = fs::status(part).permissions();
@@ -355,7 +355,7 @@ TEST_F(HostileSnapshot, APartOthersMayWriteToIsRefusedByName) {
 }
 
 // A link to what is root's by its owner, and whose contents another user chose.
-TEST_F(HostileSnapshot, ALinkInItIsNotFollowed) {
+TEST_F(HostileSnapshot, SymbolicLinkInSnapshotIsNotFollowed) {
     for (const char* name : {"manifest.json", "secret", "rank-1.ghost"}) {
         const auto part = one + "/" + name, aside = folder + "/aside";
         fs::rename(part, aside);
@@ -373,7 +373,7 @@ TEST_F(HostileSnapshot, ALinkInItIsNotFollowed) {
     EXPECT_EQ(*read_file(folder + "/precious"), "kept");
 }
 
-TEST_F(HostileSnapshot, AFolderBehindALinkIsTakenIfTheLinkIsOurs) {
+TEST_F(HostileSnapshot, LinkedFolderIsTakenIfLinkIsOurs) {
     const auto link = folder + "/link";
     fs::create_directory_symlink(snapshots, link);
     EXPECT_EQ(ghost("restart " + link).exit, 7);
@@ -382,7 +382,7 @@ TEST_F(HostileSnapshot, AFolderBehindALinkIsTakenIfTheLinkIsOurs) {
     expect_refusal(ghost("restart " + link), "cannot trust " + link + ": it is a link");
 }
 
-TEST_F(HostileSnapshot, TheManifestDoesNotSayWhichMpirunRuns) {
+TEST_F(HostileSnapshot, ManifestDoesNotChooseMpirun) {
     put("other/mpirun", "#!/bin/sh\necho other\n");
     fs::permissions(folder + "/other/mpirun", fs::perms::owner_all);
     const auto two = make(2, [&](Manifest& m) { m.mpirun_argv = {folder + "/other/mpirun"}; });
@@ -392,7 +392,7 @@ TEST_F(HostileSnapshot, TheManifestDoesNotSayWhichMpirunRuns) {
 }
 
 // Anybody may make a folder of this name; /dev/shm here is the command's own.
-TEST_F(HostileSnapshot, MemoryThatAStrangerFilledIsRefused) {
+TEST_F(HostileSnapshot, MemorySnapshotOfAnotherUserIsRefused) {
     const auto memory = fmt::format("/dev/shm/ghost-snapshots-{}", ::geteuid());
     const auto restart = [&](const std::string& owner) {
         put("inside", "set -e\nmount -t tmpfs -o mode=1777 tmpfs /dev/shm\ncp -r " + snapshots +
@@ -413,7 +413,7 @@ TEST_F(HostileSnapshot, MemoryThatAStrangerFilledIsRefused) {
     expect_refusal(restart("65534:65534"), "cannot trust " + memory + ": it belongs to user 65534");
 }
 
-TEST_F(JobCommand, AJobThatRunsIsNotRestartedBesideItself) {
+TEST_F(JobCommand, RunningJobIsNotRestarted) {
     const auto one = make(1);
     auto lock = plugin::lock_job(snapshots, "874119169", "mpirun 12 on gn9");
     ASSERT_TRUE(lock.ok());

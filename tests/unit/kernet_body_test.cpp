@@ -13,7 +13,7 @@ using namespace kernet;
 
 constexpr size_t kb = 1024, mb = 1024 * kb;
 
-TEST(KernetBody, LongOnesUseMemoryAgain) {
+TEST(KernetBody, LongBodiesReuseMemory) {
     const auto store = std::make_shared<BodyStore>();
     for (const size_t size : {33 * kb, 64 * kb, 129 * kb, 8 * mb}) {
         const uint8_t* before = store->get(size)->bytes.get();
@@ -23,7 +23,7 @@ TEST(KernetBody, LongOnesUseMemoryAgain) {
     }
 }
 
-TEST(KernetBody, WhatIsKeptIsBounded) {
+TEST(KernetBody, StoreIsBounded) {
     const auto store = std::make_shared<BodyStore>();
     for (const size_t size : {1 * kb, 32 * kb, 100 * kb, 3 * mb, 8 * mb, 8 * mb + 1, 64 * mb}) {
         std::vector<BodyPtr> all;
@@ -35,14 +35,14 @@ TEST(KernetBody, WhatIsKeptIsBounded) {
 }
 
 // A message may be held longer than the streams of its process.
-TEST(KernetBody, OutlivesItsStore) {
+TEST(KernetBody, BodyOutlivesItsStore) {
     auto store = std::make_shared<BodyStore>();
     const BodyPtr body = store->get(mb);
     store.reset();
     std::memset(body->bytes.get(), 1, body->size);
 }
 
-TEST(KernetBody, ManyThreadsNeverShareMemory) {
+TEST(KernetBody, ThreadsNeverShareBodies) {
     const auto store = std::make_shared<BodyStore>();
     const auto use = [&store](unsigned seed) {
         std::mt19937 random(seed);

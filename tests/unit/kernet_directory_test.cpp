@@ -51,7 +51,7 @@ Change creation(StreamId id, StreamType type, uint16_t sockets) {
 
 // --- one entry ---
 
-TEST(SocketStates, TheTable) {
+TEST(SocketStates, AllowsOnlyListedTransitions) {
     using S = SocketState;
     const std::vector<std::pair<S, S>> allowed{
         {S::free, S::attached},       {S::free, S::unattached},    {S::attached, S::suspended},
@@ -66,7 +66,7 @@ TEST(SocketStates, TheTable) {
     }
 }
 
-TEST(DirectoryEntry, LifeOfADirectStream) {
+TEST(DirectoryEntry, DirectStreamLifeCycle) {
     Entry entry;
     uint16_t socket = 9;
     ASSERT_TRUE(apply(entry, creation(7, StreamType::direct, 2), socket).ok());
@@ -113,7 +113,7 @@ TEST(DirectoryEntry, LifeOfADirectStream) {
     EXPECT_EQ(apply(entry, attach, socket).error().code, Code::not_found);
 }
 
-TEST(DirectoryEntry, QueuesGrow) {
+TEST(DirectoryEntry, QueueGrowsWithSockets) {
     Entry entry;
     uint16_t socket = 0;
     ASSERT_TRUE(apply(entry, creation(7, StreamType::fifo, 0), socket).ok());
@@ -131,7 +131,7 @@ TEST(DirectoryEntry, QueuesGrow) {
     EXPECT_EQ(entry.connected(), 0u);
 }
 
-TEST(DirectoryEntry, SaysAndReadsItself) {
+TEST(DirectoryEntry, EntrySurvivesEncoding) {
     Entry entry;
     uint16_t socket = 0;
     ASSERT_TRUE(apply(entry, creation(~0ull, StreamType::lifo, 3), socket).ok());
@@ -395,7 +395,7 @@ uint64_t seeds() {
     return static_cast<uint64_t>(ghost::test::rounds("GHOST_TEST_SEEDS", usual, 400));
 }
 
-TEST(DirectorySimulation, WhatWasAnsweredHolds) {
+TEST(DirectorySimulation, ConfirmedChangeIsKept) {
     size_t done = 0;
     for (uint64_t seed = 0; seed < seeds() && !HasFailure(); seed++) {
         SCOPED_TRACE(fmt::format("seed {}", seed));
@@ -470,7 +470,7 @@ TEST(DirectorySimulation, WhatWasAnsweredHolds) {
     EXPECT_GT(done, seeds() * 50) << "hardly anything was carried out";
 }
 
-TEST(DirectorySimulation, AMinorityChangesNothing) {
+TEST(DirectorySimulation, MinorityCannotChangeEntry) {
     Simulation simulation(5, 1);
     ASSERT_TRUE(simulation.wait(0, creation(42, StreamType::fifo, 0)).status.ok());
     for (int here : {3, 4}) {
@@ -491,7 +491,7 @@ TEST(DirectorySimulation, AMinorityChangesNothing) {
     EXPECT_EQ(simulation.wait(4, make_change(Operation::look, 42)).entry.connected(), 1u);
 }
 
-TEST(DirectorySimulation, TheHomeEndsAndTheNextGoesOn) {
+TEST(DirectorySimulation, HomeDiesNextHomeTakesOver) {
     for (StreamId id = 1; id <= 30; id++) {
         Simulation simulation(3, id);
         ASSERT_TRUE(simulation.wait(0, creation(id, StreamType::direct, 2)).status.ok());
@@ -516,7 +516,7 @@ TEST(DirectorySimulation, TheHomeEndsAndTheNextGoesOn) {
     }
 }
 
-TEST(DirectorySimulation, UnknownStreamIsAClearAnswer) {
+TEST(DirectorySimulation, UnknownStreamIsRefused) {
     Simulation simulation(3, 1);
     const Answer answer = simulation.wait(1, make_change(Operation::attach, 99));
     ASSERT_FALSE(answer.status.ok());
@@ -524,7 +524,7 @@ TEST(DirectorySimulation, UnknownStreamIsAClearAnswer) {
 }
 
 // What was promised about streams that are not there, or are others' to keep, is not kept for ever.
-TEST(DirectorySimulation, RemembersSoManyStreamsOnly) {
+TEST(DirectorySimulation, PromisesAreForgottenAtLimit) {
     constexpr StreamId most = 10'000;
     Simulation simulation(3, 7);
     ASSERT_TRUE(simulation.wait(0, creation(1, StreamType::direct, 2)).status.ok());

@@ -85,7 +85,7 @@ Bytes some_bytes(size_t size, unsigned seed) {
 
 // --- lists ---
 
-TEST(FilterList, SaysWhatBothEndsMustHave) {
+TEST(FilterList, NameListsFiltersBothEndsNeed) {
     auto name = [](const char* text) {
         auto list = List::parse(text);
         return list.ok() ? list->name() : list.error().message();
@@ -106,7 +106,7 @@ TEST(FilterList, SaysWhatBothEndsMustHave) {
     EXPECT_EQ(List::parse("crypto,compress")->digest(), List::parse("compress,crypto")->digest());
 }
 
-TEST(FilterList, RefusesMistakesByName) {
+TEST(FilterList, InvalidFilterIsRefusedByName) {
     for (const char* text : {"zip", "crypto,zip", "zip,crypto", "cryptox", "crypto=rot13",
                              "compress=rar", "backup", "backup=relative", "so", "so:relative.so",
                              "so:", "crypto,", ",crypto", "none,crypto", " crypto"}) {
@@ -120,7 +120,7 @@ TEST(FilterList, RefusesMistakesByName) {
     }
 }
 
-TEST(FilterList, RefusesASharedObjectThatIsNone) {
+TEST(FilterList, InvalidSharedObjectIsRefused) {
     for (const std::string& path :
          {std::string("/nowhere/filter.so"), std::string("/etc/passwd")}) {
         auto list = List::parse("so:" + path);
@@ -142,7 +142,7 @@ class FilterChain : public testing::TestWithParam<const char*> {
     Ends ends{kernettest::with_places(GetParam(), folder)};
 };
 
-TEST_P(FilterChain, GivesBackEverySize) {
+TEST_P(FilterChain, DecodesEverySize) {
     std::vector<size_t> sizes;
     for (size_t size = 0; size < 700; size++) sizes.push_back(size);
     for (size_t size : {4095, 4096, 65536, 100'000, 131'072, 131'072 + 700}) sizes.push_back(size);
@@ -161,7 +161,7 @@ TEST_P(FilterChain, GivesBackEverySize) {
     }
 }
 
-TEST_P(FilterChain, GoesOnAfterEveryWakeup) {
+TEST_P(FilterChain, DecodesAfterEveryWakeup) {
     MessageId id = here;
     for (int i = 0; i < 20; i++) {
         id.number++;
@@ -177,7 +177,7 @@ TEST_P(FilterChain, GoesOnAfterEveryWakeup) {
 }
 
 // Neither a crash nor a write out of bounds, whatever a stranger sends.
-TEST_P(FilterChain, SurvivesNonsense) {
+TEST_P(FilterChain, MalformedFramesAreRefused) {
     std::mt19937 random(3);
     for (int i = 0; i < 3000; i++) {
         Bytes sealed = ends.encode(here, some_bytes(random() % 500, static_cast<unsigned>(i)));
@@ -206,7 +206,7 @@ class FilterCrypto : public testing::TestWithParam<const char*> {
     std::unique_ptr<Ends> ends;
 };
 
-TEST_P(FilterCrypto, EveryBitCounts) {
+TEST_P(FilterCrypto, AnyFlippedBitIsRefused) {
     const Bytes plain = some_bytes(100, 1);
     Bytes sealed = ends->encode(here, plain);
     for (size_t bit = 0; bit < sealed.size() * 8; bit++) {
@@ -222,7 +222,7 @@ TEST_P(FilterCrypto, EveryBitCounts) {
     EXPECT_FALSE(ends->decode(here, sealed, 101));
 }
 
-TEST_P(FilterCrypto, SoDoesThePlace) {
+TEST_P(FilterCrypto, WrongPlaceInStreamIsRefused) {
     const Bytes sealed = ends->encode(here, some_bytes(100, 1));
     void (*const change[])(MessageId&) = {
         [](MessageId& id) { id.from++; },   [](MessageId& id) { id.to++; },
@@ -236,7 +236,7 @@ TEST_P(FilterCrypto, SoDoesThePlace) {
     }
 }
 
-TEST_P(FilterCrypto, SoDoTheKeys) {
+TEST_P(FilterCrypto, WrongKeyIsRefused) {
     const Bytes sealed = ends->encode(here, some_bytes(100, 1));
     Bytes out(100);
     auto opens = [&](const SocketId& id) {
@@ -257,7 +257,7 @@ TEST_P(FilterCrypto, SoDoTheKeys) {
 }
 
 // A snapshot is continued any number of times, and each time it counts from the same number.
-TEST_P(FilterCrypto, NoNonceTwiceHoweverOftenItIsContinued) {
+TEST_P(FilterCrypto, NonceIsNeverReusedAfterContinuation) {
     std::set<Bytes> nonces, salts;
     MessageId id = here;
     for (int life = 0; life < 100; life++) {
@@ -275,7 +275,7 @@ TEST_P(FilterCrypto, NoNonceTwiceHoweverOftenItIsContinued) {
 }
 
 // The peer took some before the sender was continued: what was sealed under several salts opens.
-TEST_P(FilterCrypto, OpensWhatWasSealedBeforeAndAfter) {
+TEST_P(FilterCrypto, MessagesAcrossWakeupAreOpened) {
     const Bytes plain = some_bytes(50, 1);
     MessageId later = here;
     later.number++;
@@ -293,7 +293,7 @@ INSTANTIATE_TEST_SUITE_P(Ciphers, FilterCrypto, testing::Values("crypto", "crypt
 
 // --- compress ---
 
-TEST(FilterCompress, MakesSmallerWhatItCanAndNothingLonger) {
+TEST(FilterCompress, CompressibleShrinksOthersDoNotGrow) {
     for (const char* text : {"compress", "compress=zstd"}) {
         Ends ends(text);
         EXPECT_LT(ends.encode(here, Bytes(100'000, 7)).size(), 1000U) << text;
@@ -307,7 +307,7 @@ TEST(FilterCompress, MakesSmallerWhatItCanAndNothingLonger) {
 
 // --- backup ---
 
-TEST(FilterBackup, HasEveryMessageOfBothDirections) {
+TEST(FilterBackup, BackupHasAllMessagesOfBothDirections) {
     Folder folder;
     const std::string path = folder.path + "/7-0-1.backup";
     {
@@ -352,7 +352,7 @@ TEST(FilterBackup, HasEveryMessageOfBothDirections) {
     EXPECT_EQ(opened, 2U);
 }
 
-TEST(FilterBackup, HoldsNoFileWhileTheProcessStands) {
+TEST(FilterBackup, BackupHoldsNoFileWhileSuspended) {
     Folder folder;
     Ends ends("backup=" + folder.path);
     auto open_files = [&] {
@@ -405,7 +405,7 @@ void in_a_child(Test test) {
     EXPECT_EQ(status, 0);
 }
 
-TEST(FilterBackup, ALimitOfTheFilesSizeDoesNoHarm) {
+TEST(FilterBackup, FileSizeLimitStopsBackupOnly) {
     Folder folder;
     in_a_child([&] {
         const rlimit limit{100'000, 100'000};
@@ -414,7 +414,7 @@ TEST(FilterBackup, ALimitOfTheFilesSizeDoesNoHarm) {
     });
 }
 
-TEST(FilterBackup, AFullDiskDoesNoHarm) {
+TEST(FilterBackup, FullDiskStopsBackupOnly) {
     Folder folder;
     in_a_child([&] {
         if (unshare(geteuid() == 0 ? CLONE_NEWNS : CLONE_NEWUSER | CLONE_NEWNS) != 0 ||
@@ -426,7 +426,7 @@ TEST(FilterBackup, AFullDiskDoesNoHarm) {
     });
 }
 
-TEST(FilterBackup, LeavesStrangersFilesAlone) {
+TEST(FilterBackup, ForeignFileIsNotOverwritten) {
     Folder folder;
     const std::string path = folder.path + "/7-0-1.backup";
     std::ofstream(path) << "mine";
@@ -438,7 +438,7 @@ TEST(FilterBackup, LeavesStrangersFilesAlone) {
     EXPECT_EQ(there, "mine");
 }
 
-TEST(FilterBackup, AFolderThatCannotBeIsRefusedAtTheStart) {
+TEST(FilterBackup, ImpossibleFolderIsRefusedAtStart) {
     auto list = List::parse("backup=/proc/nowhere");
     ASSERT_TRUE(list.ok());
     auto ready = list->prepare();
@@ -448,7 +448,7 @@ TEST(FilterBackup, AFolderThatCannotBeIsRefusedAtTheStart) {
 
 // --- a user's own ---
 
-TEST(FilterSharedObject, IsNamedByItselfAndKnowsItsOption) {
+TEST(FilterSharedObject, SharedObjectHasNameAndOption) {
     const std::string path = checked_filter();
     auto list = List::parse("so:" + path + "=7");
     ASSERT_TRUE(list.ok());

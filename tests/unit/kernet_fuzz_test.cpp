@@ -69,7 +69,7 @@ std::string handle_saying(const std::vector<uint8_t>& cbor) {
     return out.append(reinterpret_cast<const char*>(mac.data()), mac.size());
 }
 
-TEST(KernetHandle, SaysWhatItWasTold) {
+TEST(KernetHandle, HandleSurvivesEncoding) {
     Handle handle{7, 1, 99, true, saved(StreamType::direct), Json::binary_t({1, 2, 3})};
     const auto sealed = seal_handle(handle, "c", secret);
     ASSERT_TRUE(sealed.ok());
@@ -84,7 +84,7 @@ TEST(KernetHandle, SaysWhatItWasTold) {
     EXPECT_FALSE(open_handle(*sealed, "another", secret).ok());
 }
 
-TEST(KernetHandle, LengthsNobodyHasRoomForAreRefused) {
+TEST(KernetHandle, OversizedLengthsAreRefused) {
     // an array, and an object, of 2^60 elements
     for (const uint8_t major : {0x9b, 0xbb}) {
         const auto read =
@@ -105,7 +105,7 @@ TEST(KernetHandle, NumbersOutOfRangeAreRefused) {
     }
 }
 
-TEST(KernetHandle, AStateThatCannotBeIsRefused) {
+TEST(KernetHandle, ImpossibleStateIsRefused) {
     const Json direct = saved(StreamType::direct), queue = saved(StreamType::fifo);
     EXPECT_TRUE(restored(StreamType::direct, direct));
     EXPECT_TRUE(restored(StreamType::fifo, queue));
@@ -133,7 +133,7 @@ TEST(KernetHandle, AStateThatCannotBeIsRefused) {
 }
 
 // A map with fewer sockets than the one before left a writer's way to a reader without a place.
-TEST(KernetMap, ThatLosesSocketsIsNoMap) {
+TEST(KernetMap, MapThatLosesSocketsIsRefused) {
     Host host;
     Entry entry = entry_of(StreamType::fifo, 3);
     const auto socket = StreamSocket::make(host, entry, 0, keep);
@@ -155,7 +155,7 @@ TEST(KernetMap, ThatLosesSocketsIsNoMap) {
     EXPECT_EQ(socket->entry().sockets.size(), 3U);
 }
 
-TEST(KernetDirectoryEntry, NothingIsCutToFit) {
+TEST(KernetDirectoryEntry, OversizedNumbersAreRefused) {
     const auto read_entry = [](const Json& json) {
         return ghost::schema::decode<SentEntry>(json.dump());
     };

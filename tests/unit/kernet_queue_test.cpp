@@ -289,7 +289,7 @@ uint64_t seeds() {
     return static_cast<uint64_t>(ghost::test::rounds("GHOST_TEST_SEEDS", usual, 5000));
 }
 
-TEST_P(KernetQueue, EachMessageOnceAndInOrder) {
+TEST_P(KernetQueue, MessagesAreGivenOnceInOrder) {
     size_t moves = 0;
     for (uint64_t seed = 0; seed < seeds() && !HasFailure(); seed++) {
         World world(seed, GetParam().type, GetParam().moves);

@@ -78,7 +78,7 @@ TEST(KernetFrame, MalformedFramesAreRefused) {
     }
 }
 
-TEST(KernetHandshake, EveryByteCounts) {
+TEST(KernetHandshake, AnyChangedByteIsRefused) {
     auto key = wire::HandshakeKey::make(std::string(64, '1'), "7");
     ASSERT_TRUE(key.ok());
     wire::Hello hello;
@@ -96,7 +96,7 @@ TEST(KernetHandshake, EveryByteCounts) {
     EXPECT_FALSE(wire::HandshakeKey::make("12", "7").ok());
 }
 
-TEST(KernetHandshake, AnAnswerFitsOneQuestionOnly) {
+TEST(KernetHandshake, AnswerToAnotherChallengeIsRefused) {
     auto key = wire::HandshakeKey::make(std::string(64, '1'), "7");
     wire::Hello hello, other;
     hello.from = other.from = 1;
@@ -114,7 +114,7 @@ TEST(KernetHandshake, AnAnswerFitsOneQuestionOnly) {
     EXPECT_NE(wire::check(confirm, other, welcome, *key), nullptr);
 }
 
-TEST(KernetLocation, SurvivesJsonAndRefusesNonsense) {
+TEST(KernetLocation, LocationSurvivesJsonAndRefusesMalformed) {
     Location location{2, 7, 1, "gn1", true, {{"10.0.0.1", 4711}}, "@ghost/0/1/r2.7"};
     auto again = location_from_json(to_json(location));
     ASSERT_TRUE(again.ok());
@@ -142,7 +142,7 @@ std::string congestion_of(const Fd& fd) {
 }
 
 // Set on a connection, it leaves the system's own (BBR) pacing every message by a timer.
-TEST(KernetNet, CongestionControlIsThereBeforeTheConnection) {
+TEST(KernetNet, CongestionControlIsSetBeforeConnect) {
     auto listener = net::listen_tcp({"nonsense,reno"});
     ASSERT_TRUE(listener.ok());
     EXPECT_EQ(congestion_of(listener->fd), "reno");
@@ -203,7 +203,7 @@ struct UnreadConnection {
     Fd listener, sender, receiver;
 };
 
-TEST(KernetNet, AcknowledgedOnArrivalNotWhenItIsRead) {
+TEST(KernetNet, TcpAcknowledgesOnArrival) {
     const UnreadConnection as_it_is, at_once;
     ASSERT_TRUE(as_it_is.receiver && at_once.receiver);
     net::acknowledge_on_arrival(at_once.receiver.get(), 32 << 10);
@@ -211,7 +211,7 @@ TEST(KernetNet, AcknowledgedOnArrivalNotWhenItIsRead) {
     EXPECT_EQ(at_once.left_unacknowledged(1400), 0u);
 }
 
-TEST(KernetNet, WhatIsWaitedForIsToldOfEveryByte) {
+TEST(KernetNet, AwaitedSingleByteWakesReceiver) {
     const UnreadConnection one;
     ASSERT_TRUE(one.receiver);
     pollfd waiting{one.receiver.get(), POLLIN, 0};
@@ -234,7 +234,7 @@ struct Ring {
     std::unique_ptr<RingMapping> writers, readers;
 };
 
-TEST(KernetRing, LinesThatPointOutsideAreRefused) {
+TEST(KernetRing, LinePointingOutsideIsRefused) {
     const Ring ring(8);
     RingTx tx(*ring.writers, 0);
     RingRx rx(*ring.readers, 0);
@@ -254,7 +254,7 @@ TEST(KernetRing, LinesThatPointOutsideAreRefused) {
 
 // What an earlier message left in a line must never be taken for one: here every line is filled
 // with the stamps a guess without the key would look for.
-TEST(KernetRing, BytesOfAMessageAreNoStamps) {
+TEST(KernetRing, MessageBytesAreNotTakenForStamp) {
     const Ring ring(8);
     RingTx tx(*ring.writers, 0);
     RingRx rx(*ring.readers, 0);
@@ -277,7 +277,7 @@ TEST(KernetRing, BytesOfAMessageAreNoStamps) {
 }
 
 // Nor are they where they cover only some bytes of an earlier stamp, whatever these bytes are.
-TEST(KernetRing, PiecesOfAMessageAndOfAStampAreNoStamp) {
+TEST(KernetRing, MixedBytesAreNotTakenForStamp) {
     for (const uint32_t lines : {8U, 64U}) {
         const Ring ring(lines);
         RingTx tx(*ring.writers, 0);
@@ -304,7 +304,7 @@ TEST(KernetRing, PiecesOfAMessageAndOfAStampAreNoStamp) {
 // a turn.
 class KernetRingTail : public testing::TestWithParam<uint32_t> {};
 
-TEST_P(KernetRingTail, StartsWhereTheReaderIs) {
+TEST_P(KernetRingTail, TailStartsAtReader) {
     const Ring ring(GetParam());
     RingTx tx(*ring.writers, 0);
     RingRx rx(*ring.readers, 0);
@@ -346,7 +346,7 @@ TEST(KernetRing, UnsealedOrForeignMemoryIsRefused) {
 // however many are on their way at times.
 class KernetRingTurns : public testing::TestWithParam<std::tuple<uint32_t, size_t>> {};
 
-TEST_P(KernetRingTurns, BeginsAnewWhereNothingIsUnread) {
+TEST_P(KernetRingTurns, RingRestartsWhenAllIsRead) {
     const auto [lines, size_in_turns] = GetParam();
     const Ring ring(lines);
     RingTx tx(*ring.writers, 0);
@@ -402,7 +402,7 @@ INSTANTIATE_TEST_SUITE_P(Sizes, KernetRingTurns,
                                          std::tuple{512U, size_t{8}}));
 
 // Who begins anew has room for a turn at least before he is read, and for all of the ring after.
-TEST(KernetRing, ATurnIsTheLeastRoom) {
+TEST(KernetRing, RestartLeavesRoomForATurn) {
     const Ring ring(512);
     RingTx tx(*ring.writers, 0);
     RingRx rx(*ring.readers, 0);
@@ -436,7 +436,7 @@ TEST(KernetRing, ATurnIsTheLeastRoom) {
 }
 
 // Nothing begins anew where messages go one way: there the room of a whole ring is worth more.
-TEST(KernetRing, WhoIsNotAnsweredGoesRoundAllOfIt) {
+TEST(KernetRing, OneWayTrafficUsesWholeRing) {
     const Ring ring(512);
     const RingRx answers(*ring.writers, 1);
     RingTx tx(*ring.writers, 0, &answers);
@@ -451,7 +451,7 @@ TEST(KernetRing, WhoIsNotAnsweredGoesRoundAllOfIt) {
     }
 }
 
-TEST(KernetRing, WritesUntilFullAndGoesOnWhenRead) {
+TEST(KernetRing, FullRingResumesWhenRead) {
     const Ring ring(64);
     RingTx tx(*ring.writers, 0);
     RingRx rx(*ring.readers, 0);

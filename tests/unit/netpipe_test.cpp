@@ -15,7 +15,7 @@
 namespace ghost::bench {
 namespace {
 
-TEST(NetpipeLine, IsParsedWithTheRatesPrecision) {
+TEST(NetpipeLine, LineIsParsedWithRatePrecision) {
     auto sample =
         parse_line("  7:      16 bytes   5021 times -->    122.07 Mbps in       1.00 usec");
     ASSERT_TRUE(sample);
@@ -44,7 +44,7 @@ TEST(NetpipeCurves, RatioAboveOneIsFaster) {
     EXPECT_EQ(geometric_mean({}), 0);
 }
 
-TEST(NetpipeCurve, TurnsOfASlowMachineAreHeldAgainstTheirOwn) {
+TEST(NetpipeCurve, TurnsAreComparedWithTheirOwnReference) {
     // slow from the second turn's begin to the middle of the third
     const std::vector<Curve> references{{{1, 10.0}}, {{1, 30.0}}, {{1, 30.0}}};
     const std::vector<Curve> curves{{{1, 10.0}}, {{1, 30.0}}, {{1, 10.0}}};
@@ -60,7 +60,7 @@ TEST(NetpipeCommand, RepeatsAreGivenOnlyWhenChosen) {
     EXPECT_EQ(words.back(), "9");
 }
 
-TEST(ClusterTraffic, PortsOfDaemonsAndOfNobodyElse) {
+TEST(ClusterTraffic, DaemonPortsAreFound) {
     const char* sockets =
         "LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:((\"sshd\",pid=3,fd=3))\n"
         "ESTAB 0 0 10.77.0.2:41233 10.77.0.1:1024 users:((\"orted\",pid=9,fd=21))\n"
@@ -103,7 +103,7 @@ class Counted {
     Fd listener_, one_, other_;
 };
 
-TEST(ClusterTraffic, HowConnectionsEndIsToldFromWhatIsSent) {
+TEST(ClusterTraffic, ConnectionEndIsToldFromData) {
     bool possible = false;
     std::thread own([&] {  // a thread's network is its own, and its children's
         possible =
@@ -147,7 +147,7 @@ TEST(Command, LinesStatusAndTimeLimit) {
     EXPECT_FALSE(run({"/nonexistent/program"}, 1).ok());
 }
 
-TEST(Command, FollowsUntilToldToStop) {
+TEST(Command, FollowEndsWhenStopped) {
     auto command = Command::start({"sh", "-c", "echo one; echo two; sleep 60"});
     ASSERT_TRUE(command.ok());
     std::string seen;
@@ -162,7 +162,7 @@ TEST(Command, FollowsUntilToldToStop) {
     EXPECT_EQ(seen, "two");
 }
 
-TEST(Report, HasTheFieldsOfTheContract) {
+TEST(Report, ReportHasContractFields) {
     Report report;
     report.curves["vader"] = {{1, 2.0}};
     report.curves["ghost, same node"] = {{1, 1.0}};

@@ -49,7 +49,7 @@ void expect_refused(const Result<Fd>& opened, const std::string& named, const st
     EXPECT_NE(opened.error().message().find(why), std::string::npos) << opened.error().message();
 }
 
-TEST_F(OwnFile, IsOpenedAsAsked) {
+TEST_F(OwnFile, OpensWithRequestedFlags) {
     auto read_it = open_own_file(at("file"));
     ASSERT_TRUE(read_it.ok()) << read_it.error().message();
     char buffer[16] = {};
@@ -64,7 +64,7 @@ TEST_F(OwnFile, IsOpenedAsAsked) {
     EXPECT_EQ(open_own_file(at("none/file")).error().code, Code::not_found);
 }
 
-TEST_F(OwnFile, OthersMayNotWriteToItOrItsFolder) {
+TEST_F(OwnFile, FileOrFolderWritableByOthersIsRefused) {
     for (const mode_t mode : {0620, 0602, 0666}) {
         ASSERT_EQ(chmod(at("file").c_str(), mode), 0);
         expect_refused(open_own_file(at("file"), O_WRONLY | O_TRUNC), at("file"), "chmod go-w");
@@ -80,7 +80,7 @@ TEST_F(OwnFile, OthersMayNotWriteToItOrItsFolder) {
     EXPECT_TRUE(open_own_file(at("file")).ok());
 }
 
-TEST_F(OwnFile, ALinkIsNeverFollowedToAFile) {
+TEST_F(OwnFile, SymbolicLinkToFileIsNotFollowed) {
     // root's own file with a stranger's contents: what /proc/PID/cmdline of his process is
     for (const std::string& aim : {at("file"), std::string("/proc/self/cmdline")}) {
         fs::create_symlink(aim, at("link"));
@@ -91,7 +91,7 @@ TEST_F(OwnFile, ALinkIsNeverFollowedToAFile) {
     EXPECT_EQ(text("file"), "contents");
 }
 
-TEST_F(OwnFile, AnythingElseThanAFileIsRefusedAtOnce) {
+TEST_F(OwnFile, NonRegularFileIsRefusedWithoutBlocking) {
     ASSERT_EQ(mkfifo(at("pipe").c_str(), 0600), 0);
     fs::create_directory(at("folder"));
     for (const char* name : {"pipe", "folder"})
@@ -99,7 +99,7 @@ TEST_F(OwnFile, AnythingElseThanAFileIsRefusedAtOnce) {
     expect_refused(open_own_folder(at("file")), at("file"), "no folder");
 }
 
-TEST_F(OwnFile, AStrangersIsRefused) {
+TEST_F(OwnFile, FileOfAnotherUserIsRefused) {
     if (!can_give_away()) GTEST_SKIP() << "needs root to give a file away";
     give_away(at("file"));
     expect_refused(open_own_file(at("file"), O_WRONLY | O_TRUNC), at("file"), "user 65534");
@@ -112,7 +112,7 @@ TEST_F(OwnFile, AStrangersIsRefused) {
     expect_refused(make_own_folder(folder), folder, "user 65534");
 }
 
-TEST_F(OwnFile, AFolderIsMadePrivateOrTakenAsItIs) {
+TEST_F(OwnFile, FolderIsCreatedPrivateOrKept) {
     ASSERT_TRUE(make_own_folder(at("made")).ok());
     struct stat info {};
     ASSERT_EQ(stat(at("made").c_str(), &info), 0);
@@ -122,7 +122,7 @@ TEST_F(OwnFile, AFolderIsMadePrivateOrTakenAsItIs) {
     EXPECT_EQ(make_own_folder(at("none/made")).error().sys, ENOENT);
 }
 
-TEST_F(OwnFile, ALinkToAFolderIsFollowedIfItIsOurs) {
+TEST_F(OwnFile, OwnLinkToFolderIsFollowed) {
     fs::create_directory(at("real"));
     fs::create_directory_symlink(at("real"), at("link"));
     EXPECT_TRUE(open_own_folder(at("link")).ok());

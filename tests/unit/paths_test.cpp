@@ -68,7 +68,7 @@ TEST_F(Paths, OwnProgramIsThisOne) {
     EXPECT_EQ(fs::path(own_program()).filename(), "base_test");
 }
 
-TEST(Pidfd, TellsTheEndAndOnlyOfItsProcess) {
+TEST(Pidfd, PidfdReportsEndOfItsProcessOnly) {
     const pid_t child = fork();
     if (child == 0) {
         pause();

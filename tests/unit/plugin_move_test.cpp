@@ -78,7 +78,7 @@ TEST(Move, BusyRankIsTriedAgain) {
     expect_sound(c);
 }
 
-TEST(Move, AlwaysBusyEndsUnharmed) {
+TEST(Move, AlwaysBusyRankEndsMoveUnharmed) {
     Cluster c(4, 3, {0, 1});
     c.chance.busy_percent = 100;
     Client& user = c.client();
@@ -133,7 +133,7 @@ TEST(Move, SeveralRanksAndClientsOneAtATime) {
     expect_sound(c);
 }
 
-TEST(Move, ClientThatLeavesTakesItsWaitingRequestsAlong) {
+TEST(Move, ClientGoneCancelsItsQueuedRequests) {
     Cluster c(6, 3, {0, 1, 1});
     Client& first = c.client();
     Client& other = c.client();
@@ -149,7 +149,7 @@ TEST(Move, ClientThatLeavesTakesItsWaitingRequestsAlong) {
     expect_sound(c);
 }
 
-TEST(Move, RankThatEndsRightAfterGo) {
+TEST(Move, RankEndsRightAfterGo) {
     Cluster c(7, 3, {0, 1});
     c.chance.ends_at_once = true;
     Client& user = c.client();
@@ -225,7 +225,7 @@ TEST(Move, MessagesThatCannotBeReadAreAnsweredByAnError) {
     expect_sound(c);
 }
 
-TEST(Move, AlreadyThereIsNoError) {
+TEST(Move, RankAlreadyThereIsNoError) {
     Cluster c(9, 2, {0, 1}, 1);
     Client& user = c.client();
     user.ask(migrate({1}, "gn1"));
@@ -275,7 +275,7 @@ TEST(Move, LateMessagesAreIgnored) {
     expect_sound(c);
 }
 
-TEST(Move, MessagesOfAnyFormAreSurvived) {
+TEST(Move, MalformedMessagesAreIgnored) {
     Cluster c(12, 3, {0, 1});
     const char* types[] = {"prepare", "connect",  "gate",    "switch", "go",   "abort",
                            "ping",    "location", "ready",   "held",   "done", "located",
@@ -554,9 +554,9 @@ void judge(Cluster& c, Client& user, Fault fault, const std::string& what) {
     }
 }
 
-class Faults : public testing::TestWithParam<std::tuple<int, int>> {};
+class MoveFaults : public testing::TestWithParam<std::tuple<int, int>> {};
 
-TEST_P(Faults, LeaveOneCopyAndAnIdleCoordinator) {
+TEST_P(MoveFaults, FaultLeavesOneCopyAndIdleCoordinator) {
     auto [state, fault_number] = GetParam();
     auto fault = static_cast<Fault>(fault_number);
     for (uint64_t seed = 0, seeds = seeds_of(8); seed < seeds; ++seed) {
@@ -592,12 +592,12 @@ std::string fault_name(const testing::TestParamInfo<std::tuple<int, int>>& info)
            fault_names[std::get<1>(info.param)];
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Faults, testing::Combine(testing::Range(0, 7), testing::Range(0, 15)),
-                         fault_name);
+INSTANTIATE_TEST_SUITE_P(All, MoveFaults,
+                         testing::Combine(testing::Range(0, 7), testing::Range(0, 15)), fault_name);
 
 // --- random interleavings ---
 
-TEST(Random, Interleavings) {
+TEST(RandomMoves, Interleavings) {
     for (uint64_t seed = 1, seeds = seeds_of(2000); seed <= seeds; ++seed) {
         std::mt19937_64 random(seed);
         Cluster c(seed, 4, {0, 1});

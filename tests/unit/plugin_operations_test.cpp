@@ -38,7 +38,7 @@ class FenceTest : public testing::Test {
     Fences fences{c.daemon(0)};
 };
 
-TEST_F(FenceTest, AreHeldOnceForAllAndLetGoByTheLast) {
+TEST_F(FenceTest, HeldOnceForBatchReleasedByLastOperation) {
     EXPECT_TRUE(fences.hold(1));
     EXPECT_TRUE(fences.hold(2));
     EXPECT_EQ(c.holds, 1);
@@ -52,7 +52,7 @@ TEST_F(FenceTest, AreHeldOnceForAllAndLetGoByTheLast) {
     expect_no_violation(c);
 }
 
-TEST_F(FenceTest, VotesToTheLastDecisionCountInWhateverOrderTheyCome) {
+TEST_F(FenceTest, VotesCountInAnyOrder) {
     ASSERT_TRUE(fences.hold(1));
     ASSERT_TRUE(fences.hold(2));
     fences.decide(2, {0, 1});
@@ -68,7 +68,7 @@ TEST_F(FenceTest, VotesToTheLastDecisionCountInWhateverOrderTheyCome) {
     expect_no_violation(c);
 }
 
-TEST_F(FenceTest, NobodyJoinsABatchThatComesToItsEnd) {
+TEST_F(FenceTest, ClosingBatchTakesNoOperation) {
     ASSERT_TRUE(fences.hold(1));
     fences.decide(1, {0});
     EXPECT_FALSE(fences.hold(2));
@@ -79,7 +79,7 @@ TEST_F(FenceTest, NobodyJoinsABatchThatComesToItsEnd) {
     expect_no_violation(c);
 }
 
-TEST_F(FenceTest, WhoLeavesUndecidedDoesNotSettle) {
+TEST_F(FenceTest, UndecidedOperationDoesNotSettle) {
     ASSERT_TRUE(fences.hold(1));
     ASSERT_TRUE(fences.hold(2));
     fences.decide(1, {0});
@@ -91,7 +91,7 @@ TEST_F(FenceTest, WhoLeavesUndecidedDoesNotSettle) {
     expect_no_violation(c);
 }
 
-TEST_F(FenceTest, DaemonThatOwesItsVoteHoldsThemUntilItIsGone) {
+TEST_F(FenceTest, DaemonOwingVoteHoldsFencesUntilGone) {
     ASSERT_TRUE(fences.hold(1));
     fences.decide(1, {0, 2});
     EXPECT_TRUE(fences.vote(1, 0, 1));
@@ -106,7 +106,7 @@ TEST_F(FenceTest, DaemonThatOwesItsVoteHoldsThemUntilItIsGone) {
     expect_no_violation(c);
 }
 
-TEST(Epochs, AreUniqueWhileReservedAndGrow) {
+TEST(Epochs, ReservedEpochsAreUniqueAndGrow) {
     Epochs epochs;
     EXPECT_EQ(epochs.reserve(1), 1u);
     EXPECT_EQ(epochs.reserve(2), 2u);
@@ -119,7 +119,7 @@ TEST(Epochs, AreUniqueWhileReservedAndGrow) {
     EXPECT_EQ(epochs.reserve(4), 3u);
 }
 
-TEST(Scopes, MeetWhereTheyShareARankOrTheStepsOfAllDaemons) {
+TEST(Scopes, OverlapBySharedRankOrAllDaemons) {
     const Scope all{true, {}, true}, one{false, {1}, false}, other{false, {2, 3}, false},
         saved{false, {4}, true}, both{false, {1, 3}, false}, too{false, {5}, true};
     EXPECT_TRUE(all.meets(one));
@@ -133,7 +133,7 @@ TEST(Scopes, MeetWhereTheyShareARankOrTheStepsOfAllDaemons) {
 
 // --- who runs beside whom ---
 
-TEST(Together, TwoRanksMoveAtTheSameTime) {
+TEST(ConcurrentMoves, TwoRanksMoveAtTheSameTime) {
     Cluster c(2, 4, {0, 1, 1}, 0, {}, at_once(2));
     Client& first = c.client();
     Client& other = c.client();
@@ -155,7 +155,7 @@ TEST(Together, TwoRanksMoveAtTheSameTime) {
     expect_sound(c);
 }
 
-TEST(Together, RanksThatChangePlaces) {
+TEST(ConcurrentMoves, RanksSwapNodes) {
     Cluster c(3, 3, {0, 1, 2}, 0, {}, at_once(4));
     Client& first = c.client();
     Client& other = c.client();
@@ -170,7 +170,7 @@ TEST(Together, RanksThatChangePlaces) {
     expect_sound(c);
 }
 
-TEST(Together, RanksOnTheirWayNeedTheirSlots) {
+TEST(ConcurrentMoves, RanksInTransitOccupySlots) {
     Cluster c(4, 3, {0, 1, 1}, 2, {}, at_once(4));
     Client& fills = c.client();
     fills.ask(migrate({0}, "gn2"));
@@ -189,7 +189,7 @@ TEST(Together, RanksOnTheirWayNeedTheirSlots) {
 
 // The second move of rank 1 waits for the first one, the snapshot of the job for both; what was
 // asked for after that waits for the snapshot.
-TEST(Together, WhoWaitsForARankGoesBeforeWhoeverCameLater) {
+TEST(ConcurrentMoves, WaitingRequestGoesBeforeLaterOnes) {
     Cluster c(5, 3, {0, 1, 1}, 0, {}, at_once(8));
     Client& first = c.client();
     Client& again = c.client();
@@ -232,7 +232,7 @@ void put_off(Cluster& c, const std::string& type, RankId rank, int64_t us,
 
 // A batch ends with its slowest move; who comes after its first decision waits for that, and no
 // limit of his own runs meanwhile: neither of one that has not begun nor of one that is prepared.
-TEST(Together, WhoComesWhenABatchClosesWaitsForItsSlowestMove) {
+TEST(ConcurrentMoves, RequestAtClosingBatchWaitsForItsEnd) {
     CoordinatorSettings settings;
     settings.transfer_us = 60 * second;
     Cluster c(6, 4, {0, 1, 1, 2, 2}, 0, settings, at_once(3));
@@ -260,7 +260,7 @@ TEST(Together, WhoComesWhenABatchClosesWaitsForItsSlowestMove) {
 }
 
 // As one that asks later is told at once.
-TEST(Together, WhoWaitsForFencesThatADaemonOwesIsToldSo) {
+TEST(ConcurrentMoves, WaitForOwedFencesIsReported) {
     Cluster c(7, 4, {0, 1, 1, 2}, 0, {}, at_once(2));
     put_off(c, "connected", 2, second,
             [](NodeId from, const Json& m) { return from == 2 && m["t"] == "switched"; });
@@ -282,7 +282,7 @@ TEST(Together, WhoWaitsForFencesThatADaemonOwesIsToldSo) {
 
 // The daemon owes its vote to two moves; it is given up for the second one, when its rank has
 // ended. What it owes to the first one is owed no more either.
-TEST(Together, DaemonThatIsGivenUpOwesNothingToAnybody) {
+TEST(ConcurrentMoves, GivenUpDaemonOwesNoVote) {
     Cluster c(8, 5, {0, 1, 1, 2}, 0, {}, at_once(2));
     put_off(c, "exported", 2, 3 * second,
             [](NodeId from, const Json& m) { return from == 2 && m["t"] == "switched"; });
@@ -308,7 +308,7 @@ TEST(Together, DaemonThatIsGivenUpOwesNothingToAnybody) {
 
 // Whatever they are at: everybody is told once, what waits is refused, and mpirun has its usual
 // priority.
-TEST(Together, MpirunEndsInEveryStateOfTwoMoves) {
+TEST(ConcurrentMoves, MpirunEndsInEveryStateOfTwoMoves) {
     for (const std::string state :
          {"preparing", "connecting", "holding", "gating", "transferring", "switching", "going"}) {
         SCOPED_TRACE(state);
@@ -338,7 +338,7 @@ TEST(Together, MpirunEndsInEveryStateOfTwoMoves) {
 }
 
 // It has begun: its client's leaving changes nothing; what else he asked for is forgotten.
-TEST(Together, ListWhoseClientLeavesHalfwayIsCarriedOutToItsEnd) {
+TEST(ConcurrentMoves, ClientGoneHalfwayListIsFinished) {
     Cluster c(10, 4, {0, 1, 1, 2}, 0, {}, at_once(2));
     Client& leaves = c.client();
     leaves.ask(migrate({1, 2}, "gn3"));
@@ -579,7 +579,7 @@ Complaints interleave(uint64_t seed, Fault fault, bool planted, bool* together =
     return judge(s, fault);
 }
 
-TEST(Interleavings, TwoMovesAndASnapshotOfDifferentRanks) {
+TEST(Interleavings, TwoMovesAndSnapshotOfDisjointRanks) {
     const auto rounds =
         static_cast<uint64_t>(test::rounds("GHOST_TEST_INTERLEAVINGS", 600, 10'000));
     const uint64_t seeds = seeds_of(rounds);
@@ -601,7 +601,7 @@ TEST(Interleavings, TwoMovesAndASnapshotOfDifferentRanks) {
 }
 
 // Lists of ranks from several users, to the same nodes and past each other, up to eight at once.
-TEST(Interleavings, ListsOfRanksThatMoveAcrossEachOther) {
+TEST(Interleavings, RankListsThatCrossEachOther) {
     const auto seeds = seeds_of(static_cast<uint64_t>(test::rounds("GHOST_TEST_LISTS", 60, 1000)));
     for (uint64_t seed = 1; seed <= seeds; ++seed) {
         SCOPED_TRACE(seed);
@@ -639,7 +639,7 @@ TEST(Interleavings, ListsOfRanksThatMoveAcrossEachOther) {
     }
 }
 
-TEST(Interleavings, FindAPlantedFault) {
+TEST(Interleavings, PlantedFaultIsFound) {
     uint64_t found = 0;
     for (uint64_t seed = 1; seed <= 10; ++seed)
         found += !interleave(seed, Fault::none, true).empty();

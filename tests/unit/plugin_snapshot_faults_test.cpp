@@ -119,9 +119,9 @@ void expect_next_works(Cluster& c, Fault fault, const std::string& what) {
     expect_sound(c);
 }
 
-class Faults : public testing::TestWithParam<std::tuple<int, int>> {};
+class SnapshotFaults : public testing::TestWithParam<std::tuple<int, int>> {};
 
-TEST_P(Faults, LeaveTheJobWholeAndTheCoordinatorIdle) {
+TEST_P(SnapshotFaults, FaultLeavesJobWholeAndCoordinatorIdle) {
     auto [state, fault_number] = GetParam();
     auto fault = static_cast<Fault>(fault_number);
     for (uint64_t seed = 0, seeds = seeds_of(8); seed < seeds; ++seed) {
@@ -150,12 +150,12 @@ std::string fault_name(const testing::TestParamInfo<std::tuple<int, int>>& info)
            fault_names[std::get<1>(info.param)];
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Faults, testing::Combine(testing::Range(0, 8), testing::Range(0, 12)),
-                         fault_name);
+INSTANTIATE_TEST_SUITE_P(All, SnapshotFaults,
+                         testing::Combine(testing::Range(0, 8), testing::Range(0, 12)), fault_name);
 
 // --- lateness ---
 
-TEST(Late, MessagesOfAnEarlierSnapshotAreDropped) {
+TEST(LateSnapshotMessages, MessagesOfAnEarlierSnapshotAreDropped) {
     Cluster c(20, 3, {0, 1});
     Client& user = c.client();
     user.ask(checkpoint());
@@ -183,7 +183,7 @@ TEST(Late, MessagesOfAnEarlierSnapshotAreDropped) {
     expect_sound(c);
 }
 
-TEST(Late, MessagesOfAnyFormAreSurvived) {
+TEST(LateSnapshotMessages, MalformedMessagesAreIgnored) {
     Cluster c(21, 3, {0, 1});
     const char* types[] = {"snap_up",   "snap_progress",   "snap_prepare",   "snap_ping",
                            "snap_gate", "snap_ungate",     "snap_close",     "snap_abort",
@@ -214,7 +214,7 @@ uint64_t random_seeds() {
     return seeds_of(static_cast<uint64_t>(ghost::test::rounds("GHOST_TEST_SEEDS", 400, 4000)));
 }
 
-TEST(Random, Interleavings) {
+TEST(RandomSnapshots, Interleavings) {
     constexpr const char* thens[] = {"continue", "continue", "stop", "kill"};
     for (uint64_t seed = 1, seeds = random_seeds(); seed <= seeds; ++seed) {
         std::mt19937_64 random(seed);

@@ -79,7 +79,7 @@ std::optional<Manifest::File::Copy> copy_of(SeenFile one, SeenFile other, bool a
     return m.files.size() == 1 ? m.files[0].copy : std::nullopt;
 }
 
-TEST(Snapshots, TheLastToLookKnowsWhatIsInAFile) {
+TEST(Snapshots, LastRankToFreezeGivesFileContents) {
     const auto said = [](int64_t changed, int64_t taken, const char* hash, const char* file = "1") {
         return SeenFile{{}, static_cast<uint64_t>(taken), file, changed, taken, hash};
     };
@@ -103,7 +103,7 @@ TEST(Snapshots, TheLastToLookKnowsWhatIsInAFile) {
     EXPECT_FALSE(copy_of({{}, 1, "", 0, 0, ""}, {{}, 2, "", 0, 0, ""}));
 }
 
-TEST(Snapshots, WhileOneIsMadeAMoveWaits) {
+TEST(Snapshots, MoveWaitsForSnapshot) {
     Cluster c(2, 3, {0, 1});
     Client& first = c.client();
     Client& other = c.client();
@@ -157,7 +157,7 @@ TEST(Snapshots, Restart) {
     expect_sound(again);
 }
 
-TEST(Snapshots, FailedOneLeavesTheJobAsItWas) {
+TEST(Snapshots, FailedSnapshotLeavesJobUnchanged) {
     for (const char* stage : {"prepare", "freeze", "write"}) {
         Cluster c(5, 3, {0, 1, 2});
         c.chance.fail_stage = stage;
@@ -212,7 +212,7 @@ TEST(Snapshots, Refusals) {
 }
 
 // Processes that ranks have spawned would be missing when the job is begun again.
-TEST(Snapshots, GuestsAreInNone) {
+TEST(Snapshots, SpawnedProcessesPreventSnapshot) {
     Cluster c(6, 2, {0, 1});
     Client& user = c.client();
     const auto refused = [&] {
@@ -255,7 +255,7 @@ TEST(Snapshots, BusyRanksAreTriedAgain) {
     expect_sound(c);
 }
 
-TEST(Snapshots, AlwaysBusyIsPutOff) {
+TEST(Snapshots, AlwaysBusyRankPutsSnapshotOff) {
     Cluster c(8, 3, {0, 1});
     c.chance.busy_percent = 100;
     Client& user = c.client();
@@ -378,7 +378,7 @@ TEST(Schedule, EveryIntervalAndRotation) {
     EXPECT_TRUE(c.said.empty());
 }
 
-TEST(Schedule, ATimerThatComesEarlyIsNoSecondOne) {
+TEST(Schedule, EarlyTimerTakesNoSecondSnapshot) {
     Cluster c(14, 2, {0, 1}, 0, {},
               {{"ghost_checkpoint_interval", "10"}, {"ghost_checkpoint_keep", "10"}});
     c.chance.early_us = 4'000;
@@ -392,7 +392,7 @@ TEST(Schedule, ATimerThatComesEarlyIsNoSecondOne) {
     expect_sound(c);
 }
 
-TEST(Schedule, FailedOneIsSaidInOneLineAndTheNextIsTried) {
+TEST(Schedule, FailedSnapshotIsLoggedAndNextTried) {
     Cluster c(15, 2, {0, 1}, 0, {}, {{"ghost_checkpoint_interval", "10s"}});
     c.chance.fail_stage = "write";
     c.run(15 * second);
@@ -407,7 +407,7 @@ TEST(Schedule, FailedOneIsSaidInOneLineAndTheNextIsTried) {
     expect_sound(c);
 }
 
-TEST(Schedule, SlowOneIsNotOvertaken) {
+TEST(Schedule, SlowSnapshotDelaysNext) {
     Cluster c(16, 2, {0, 1}, 0, {}, {{"ghost_checkpoint_interval", "10s"}});
     c.chance.write_us = 25 * second;
     c.run(38 * second);
@@ -418,7 +418,7 @@ TEST(Schedule, SlowOneIsNotOvertaken) {
     expect_sound(c);
 }
 
-TEST(Schedule, FullOneEverySoOften) {
+TEST(Schedule, FullSnapshotEveryN) {
     Cluster c(17, 2, {0, 1}, 0, {},
               {{"ghost_checkpoint_interval", "10s"},
                {"ghost_full_every", "3"},
@@ -432,7 +432,7 @@ TEST(Schedule, FullOneEverySoOften) {
 }
 
 // What somebody removes by hand is no parent of later ones.
-TEST(Schedule, FullOneAfterAParentIsRemoved) {
+TEST(Schedule, FullSnapshotAfterParentRemoved) {
     Cluster c(24, 2, {0, 1}, 0, {},
               {{"ghost_checkpoint_interval", "10s"}, {"ghost_checkpoint_keep", "9"}});
     c.chance.incremental = true;
@@ -490,7 +490,7 @@ Names there(const std::string& folder) {
 }
 
 // A node with a folder of its own, under the same name: other files.
-TEST(Folder, OfANodeItself) {
+TEST(Folder, SnapshotsInNodeLocalFolder) {
     Cluster c(22, 2, {0, 1}, 0, {}, {{"ghost_checkpoint_keep", "2"}});
     const std::string own = c.folder() + "-node1";
     c.bend = [&](NodeId to, Json& m) {
@@ -538,7 +538,7 @@ class InMemory {
     std::string folder_ = fmt::format("/dev/shm/ghost-snapshots-{}", geteuid());
 };
 
-TEST(Folder, OfADiskAndOfMemory) {
+TEST(Folder, SnapshotsOnDiskAndInMemory) {
     const InMemory memory;
     Cluster c(23, 2, {0, 1}, 0, {},
               {{"ghost_checkpoint_keep", "2"}, {"ghost_checkpoint_to", "both"}});
@@ -581,7 +581,7 @@ TEST(Folder, OfADiskAndOfMemory) {
     expect_sound(c);
 }
 
-TEST(Folder, WithRealThreads) {
+TEST(Folder, SnapshotsWithBackgroundThreads) {
     Cluster c(23, 2, {0, 1}, 0, {}, {{"sim_threads", "1"}, {"ghost_checkpoint_keep", "1"}});
     Client& user = c.client();
     for (int i = 0; i < 3; ++i) {
@@ -597,7 +597,7 @@ TEST(Folder, WithRealThreads) {
 
 // --- restarts that fail ---
 
-TEST(Restarts, AllReasonsBeforeAnyRankHasRun) {
+TEST(Restarts, AllRefusalsAreListedBeforeAnyRankRuns) {
     Cluster c(18, 3, {0, 1, 2});
     Client& user = c.client();
     user.ask(checkpoint());

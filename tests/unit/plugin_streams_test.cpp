@@ -168,7 +168,7 @@ void expect_streams(kernet::Node& one, kernet::Node& two) {
     EXPECT_STREQ(got, text);
 }
 
-TEST(JobStreams, BeginWhenAProcessComes) {
+TEST(JobStreams, ManagersStartOnFirstProcess) {
     Job job(3);
     job.known = false;
     job.start();
@@ -186,7 +186,7 @@ TEST(JobStreams, BeginWhenAProcessComes) {
     expect_streams(*one, *two);
 }
 
-TEST(JobStreams, TwoAskAtOnce) {
+TEST(JobStreams, TwoRequestsStartManagersOnce) {
     Job job(3);
     job.start();
     ASSERT_TRUE(job.run([&] { return job.all(StreamsState::waiting); }));
@@ -199,7 +199,7 @@ TEST(JobStreams, TwoAskAtOnce) {
 }
 
 // A node that cannot have them is left out, and turns its processes away; the others do not wait.
-TEST(JobStreams, ANodeCannotHaveThem) {
+TEST(JobStreams, NodeWithoutInterfaceRefusesProcesses) {
     Job job(3);
     job.daemons[1]->interfaces = "no-such-interface";
     job.start();
@@ -213,7 +213,7 @@ TEST(JobStreams, ANodeCannotHaveThem) {
     expect_streams(*one, *two);
 }
 
-TEST(JobStreams, ANodeDoesNotAnswer) {
+TEST(JobStreams, SilentNodeTimesOut) {
     Job job(3, 300'000);
     job.silent.insert(1);
     job.start();
@@ -227,7 +227,7 @@ TEST(JobStreams, ANodeDoesNotAnswer) {
     EXPECT_EQ(job.streams[1]->state(), StreamsState::failed);
 }
 
-TEST(JobStreams, ADeadNodeIsNotWaitedFor) {
+TEST(JobStreams, DeadNodeIsNotWaitedFor) {
     Job job(3);
     job.dead.insert(2);
     job.silent.insert(2);
@@ -237,7 +237,7 @@ TEST(JobStreams, ADeadNodeIsNotWaitedFor) {
     expect_streams(*one, *two);
 }
 
-TEST(JobStreams, ANodeIsLostBeforeItAnswers) {
+TEST(JobStreams, NodeLostBeforeAnswerIsDropped) {
     Job job(3);
     job.silent.insert(2);
     job.start();
@@ -251,7 +251,7 @@ TEST(JobStreams, ANodeIsLostBeforeItAnswers) {
 
 // Of three managers one after the other is lost: by the coordinator's word the last one is not the
 // smaller part of a cluster, but all there is.
-TEST(JobStreams, LostNodesAreOutOfTheCount) {
+TEST(JobStreams, LostNodesLeaveQuorum) {
     Job job(3);
     job.start();
     auto one = job.open(0);
@@ -266,7 +266,7 @@ TEST(JobStreams, LostNodesAreOutOfTheCount) {
     for (const auto& [name, state] : *nodes) EXPECT_EQ(state, name == "node0" ? "up" : "gone");
 }
 
-TEST(JobStreams, WhoHasThemIsKnown) {
+TEST(JobStreams, RosterListsNodesWithStreams) {
     Job job(2);
     job.start();
     EXPECT_EQ(job.streams[0]->why_tied(getpid()), "");
@@ -280,7 +280,7 @@ TEST(JobStreams, WhoHasThemIsKnown) {
     EXPECT_TRUE(job.run([&] { return !tied(); }));
 }
 
-TEST(JobStreams, WordsThatAreNone) {
+TEST(JobStreams, MalformedOrUnexpectedMessagesAreIgnored) {
     Job job(2);
     job.start();
     ASSERT_TRUE(job.run([&] { return job.all(StreamsState::waiting, {0, 1}); }));

@@ -29,7 +29,7 @@ TEST(Protocol, EveryMessageIsReadAsItWasWritten) {
 }
 
 // An operation's number tells late messages from others: what is compared must be there.
-TEST(Protocol, WhatHasASequenceSaysIt) {
+TEST(Protocol, SequencedMessagesCarryTheirNumber) {
     for (const schema::Family* family :
          {&between_daemons, &from_wrapper, &to_wrapper, &kernet::from_rank, &kernet::to_rank,
           &kernet::between_managers, &kernet::to_manager, &kernet::from_manager, &to_coordinator,

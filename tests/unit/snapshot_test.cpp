@@ -101,7 +101,7 @@ std::string refusal_with(void (*change)(Manifest&)) {
     return refusal(manifest_json(m));
 }
 
-TEST(SnapshotManifest, ComesBackAsItWas) {
+TEST(SnapshotManifest, ManifestSurvivesEncoding) {
     const Manifest m = sample("7-000001", {"7-000000"});
     auto back = manifest_from(manifest_json(m));
     ASSERT_TRUE(back.ok()) << back.error().message();
@@ -116,7 +116,7 @@ TEST(SnapshotManifest, ComesBackAsItWas) {
 }
 
 // Older ones have none.
-TEST(SnapshotManifest, SaysWhoHasAFilesContents) {
+TEST(SnapshotManifest, FileContentsOwnerIsNamed) {
     Manifest m = sample("7-000001");
     m.files.push_back({"/home/small", 8, {0, 1}, Manifest::File::Copy{1, 7, "0123456789abcdef"}});
     auto back = manifest_from(manifest_json(m));
@@ -134,7 +134,7 @@ TEST(SnapshotManifest, SaysWhoHasAFilesContents) {
     EXPECT_THAT(refusal(manifest_json(m)), HasSubstr("no rank 2"));
 }
 
-TEST(SnapshotManifest, RefusesWhatHasBeenChanged) {
+TEST(SnapshotManifest, ChangedManifestIsRefused) {
     Json object = manifest_json(sample("7-000001"));
     object["job"]["epoch"] = 4;
     EXPECT_THAT(refusal(object), HasSubstr("digest"));
@@ -178,7 +178,7 @@ TEST(SnapshotManifest, RefusesMissingAndForeignFields) {
     EXPECT_GT(tried, 80);
 }
 
-TEST(SnapshotManifest, RefusesWhatContradictsItself) {
+TEST(SnapshotManifest, ContradictoryManifestIsRefused) {
     EXPECT_EQ(refusal_with([](Manifest&) {}), "");
     EXPECT_THAT(refusal_with([](Manifest& m) { m.ranks.pop_back(); }), HasSubstr("applications"));
     EXPECT_THAT(refusal_with([](Manifest& m) { m.ranks[1].rank = 0; }), HasSubstr("rank 0 stands"));
@@ -198,7 +198,7 @@ TEST(SnapshotManifest, RefusesWhatContradictsItself) {
     EXPECT_THAT(refusal_with([](Manifest& m) { m.files[0].path = "out"; }), HasSubstr("absolute"));
 }
 
-TEST_F(Folder, ManifestOfFileSaysWhatIsWrongAndWhere) {
+TEST_F(Folder, ManifestErrorsNameFieldAndPlace) {
     auto none = read_manifest(folder);
     ASSERT_FALSE(none.ok());
     EXPECT_EQ(none.error().code, Code::not_found);
@@ -217,7 +217,7 @@ TEST_F(Folder, ManifestOfFileSaysWhatIsWrongAndWhere) {
     }
 }
 
-TEST_F(Folder, SecretMustBeOne) {
+TEST_F(Folder, SecretMustBeValid) {
     ASSERT_TRUE(write_secret(folder, secret).ok());
     auto read = read_secret(folder);
     ASSERT_TRUE(read.ok());
@@ -226,7 +226,7 @@ TEST_F(Folder, SecretMustBeOne) {
     EXPECT_EQ(read_secret(folder).error().code, Code::corrupt);
 }
 
-TEST(SnapshotNames, AreReadAndWritten) {
+TEST(SnapshotNames, NameIsParsedAndPrinted) {
     EXPECT_EQ(snapshot_name("4711", 3), "4711-000003");
     EXPECT_EQ(rank_file(3, "lz4"), "rank-3.ghost.lz4");
     EXPECT_EQ(rank_file(3, "zstd"), "rank-3.ghost.zst");
@@ -267,7 +267,7 @@ TEST_F(Folder, SnapshotIsCompleteOrAbsent) {
     EXPECT_FALSE(create_partial(deep, "../escape").ok());
 }
 
-TEST_F(Folder, ListsTheNewestFirstAndSaysWhatIsDamaged) {
+TEST_F(Folder, ListIsNewestFirstWithDamageNamed) {
     make("7-000001");
     make("7-000002", {"7-000001"});
     make("9-000001");
@@ -297,7 +297,7 @@ TEST_F(Folder, ListsTheNewestFirstAndSaysWhatIsDamaged) {
     EXPECT_EQ(list_snapshots(folder + "/none").error().code, Code::not_found);
 }
 
-TEST_F(Folder, GhostsOfOtherNodesMayBeThere) {
+TEST_F(Folder, GhostsOfOtherNodesAreAllowed) {
     make("7-000001");
     auto manifest = *read_manifest(folder + "/7-000001");
     manifest.ranks[1].node = "gn2";
@@ -312,7 +312,7 @@ TEST_F(Folder, GhostsOfOtherNodesMayBeThere) {
     EXPECT_FALSE(snapshot.whole);
 }
 
-TEST_F(Folder, RotationNeverRemovesAParentThatIsNeeded) {
+TEST_F(Folder, RotationKeepsNeededParents) {
     make("7-000001");
     make("7-000002");
     make("7-000003", {"7-000002"});
@@ -335,7 +335,7 @@ TEST_F(Folder, RotationNeverRemovesAParentThatIsNeeded) {
     EXPECT_FALSE(remove_snapshot(folder, "../x").ok());
 }
 
-TEST_F(Folder, AJobIsHeldByOneAtATime) {
+TEST_F(Folder, JobLockIsExclusive) {
     auto mine = lock_job(folder, "7", "mpirun 12 on gn1");
     ASSERT_TRUE(mine.ok()) << mine.error().message();
     auto theirs = lock_job(folder, "7", "mpirun 13 on gn2");
@@ -347,7 +347,7 @@ TEST_F(Folder, AJobIsHeldByOneAtATime) {
     EXPECT_TRUE(lock_job(folder, "7", "mpirun 13 on gn2").ok());
 }
 
-TEST_F(Folder, NothingIsWrittenThroughALink) {
+TEST_F(Folder, SymbolicLinkIsNotWrittenThrough) {
     put("precious", "kept");
     for (const char* name : {"7.lock", "7.events"})
         fs::create_symlink(folder + "/precious", folder + "/" + name);
@@ -361,7 +361,7 @@ TEST_F(Folder, NothingIsWrittenThroughALink) {
     EXPECT_EQ(create_partial(folder, "7-000001").error().code, Code::refused);
 }
 
-TEST_F(Folder, EventsAreOneLineEach) {
+TEST_F(Folder, EventIsOneLine) {
     ASSERT_TRUE(append_event(folder, "7", {{"event", "snapshot"}, {"name", "7-000001"}}).ok());
     ASSERT_TRUE(append_event(folder, "7", {{"event", "restart"}}).ok());
     std::ifstream in(events_file(folder, "7"));
@@ -372,7 +372,7 @@ TEST_F(Folder, EventsAreOneLineEach) {
     EXPECT_EQ(Json::parse(second)["event"], "restart");
 }
 
-TEST(SnapshotParameters, AreReadAsAUserWritesThem) {
+TEST(SnapshotParameters, ParametersAreParsed) {
     EXPECT_EQ(*parse_duration_us("0"), 0);
     EXPECT_EQ(*parse_duration_us("90"), 90'000'000);
     EXPECT_EQ(*parse_duration_us("10m"), 600'000'000);

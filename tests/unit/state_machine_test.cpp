@@ -82,7 +82,7 @@ TEST_F(StateMachine, RefusedChangeIsLoggedAndNotDone) {
     EXPECT_EQ(door_, Door::gone);
 }
 
-TEST_F(StateMachine, NothingIsMadeForALineThatIsNotWritten) {
+TEST_F(StateMachine, DisabledLogFormatsNothing) {
     EXPECT_TRUE(change(Door::closed, Level::trace));
     EXPECT_TRUE(change(Door::open, Level::trace));
     EXPECT_TRUE(change(Door::open));  // the table has it, and nothing has changed

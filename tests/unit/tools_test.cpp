@@ -139,7 +139,7 @@ class GhostCommand : public testing::Test {
     std::string folder_;
 };
 
-TEST_F(GhostCommand, MigrateAsksAndPrintsOneObject) {
+TEST_F(GhostCommand, MigrateJsonPrintsOneObject) {
     FakeCoordinator c(folder_, 4711, "33", answers(done()));
     Outcome o = ghost("migrate --rank 1 --to gn3 --mode stop --json");
     EXPECT_EQ(o.exit, 0) << o.err;
@@ -164,7 +164,7 @@ TEST_F(GhostCommand, MigratePrintsForPeople) {
     EXPECT_FALSE(c.requests()[0].contains("mode"));
 }
 
-TEST_F(GhostCommand, SeveralRanksAreOneRequest) {
+TEST_F(GhostCommand, MigrateOfSeveralRanksIsOneRequest) {
     Json rows = Json::array({row(1, true), row(2, true)});
     FakeCoordinator c(folder_, 4711, "33",
                       answers({{"t", "result"}, {"exit", 0}, {"result", rows}}));
@@ -174,7 +174,7 @@ TEST_F(GhostCommand, SeveralRanksAreOneRequest) {
     EXPECT_EQ(o.json()["moves"].size(), 2u);
 }
 
-TEST_F(GhostCommand, ExitStatusIsTheCoordinators) {
+TEST_F(GhostCommand, ExitStatusIsCoordinatorsAnswer) {
     for (int exit : {1, 3}) {
         FakeCoordinator c(folder_, 4711, "33",
                           answers({{"t", "result"},
@@ -189,7 +189,7 @@ TEST_F(GhostCommand, ExitStatusIsTheCoordinators) {
     }
 }
 
-TEST_F(GhostCommand, WhichJob) {
+TEST_F(GhostCommand, JobIsChosenOrAskedFor) {
     EXPECT_EQ(ghost("migrate --rank 1 --to gn3").exit, 1);
     EXPECT_NE(ghost("migrate --rank 1 --to gn3").err.find("no `mpirun --mca ghost 1`"),
               std::string::npos);
@@ -207,7 +207,7 @@ TEST_F(GhostCommand, WhichJob) {
     EXPECT_EQ(ghost("ps --json").json()["jobs"].size(), 2u);
 }
 
-TEST_F(GhostCommand, SocketOfADeadJobIsNoJob) {
+TEST_F(GhostCommand, SocketOfDeadJobIsIgnored) {
     std::string dead = fmt::format("{}/ompi.somewhere.{}/pid.1", folder_, ::geteuid());
     std::filesystem::create_directories(dead);
     {

@@ -36,7 +36,7 @@ class MemoryLeft : public testing::Test {
     fs::path folder_;
 };
 
-TEST_F(MemoryLeft, IsWhatTheLimitLeaves) {
+TEST_F(MemoryLeft, LimitMinusUsage) {
     has("memory.max", "1000000\n");
     has("memory.current", "400000\n");
     EXPECT_EQ(left(), 600000U);
@@ -44,21 +44,21 @@ TEST_F(MemoryLeft, IsWhatTheLimitLeaves) {
 
 // The contents of files that were read and written are charged to the group, and so is memory that
 // was offered to the system: a job that has written its results has not used up its memory.
-TEST_F(MemoryLeft, WhatIsTakenBackFirstIsLeft) {
+TEST_F(MemoryLeft, ReclaimableMemoryCountsAsLeft) {
     has("memory.max", "1000000\n");
     has("memory.current", "990000\n");
     has("memory.stat", "anon 200000\nfile 700000\nactive_file 100000\ninactive_file 600000\n");
     EXPECT_EQ(left(), 610000U);
 }
 
-TEST_F(MemoryLeft, IsNothingBeyondTheLimit) {
+TEST_F(MemoryLeft, ZeroBeyondLimit) {
     has("memory.max", "1000000\n");
     has("memory.current", "1200000\n");
     has("memory.stat", "inactive_file 100000\n");
     EXPECT_EQ(left(), 0U);
 }
 
-TEST_F(MemoryLeft, IsThatOfTheTightestGroupAbove) {
+TEST_F(MemoryLeft, TightestParentGroupCounts) {
     for (const char* group : {".", "job", "job/step", "job/step/task"})
         has(fs::path(group) / "memory.current", "1000");
     has("job/step/task/memory.max", "max");
@@ -71,14 +71,14 @@ TEST_F(MemoryLeft, IsThatOfTheTightestGroupAbove) {
     EXPECT_EQ(left(), 2000U);
 }
 
-TEST_F(MemoryLeft, HasNoLimitWhereThereIsNone) {
+TEST_F(MemoryLeft, NoLimitIsUnlimited) {
     EXPECT_EQ(left(), unlimited);
     has("memory.current", "5\n");
     has("memory.max", "max\n");
     EXPECT_EQ(left(), unlimited);
 }
 
-TEST(MemoryAvailable, IsThere) {
+TEST(MemoryAvailable, MachineHasMemory) {
     EXPECT_GT(ghost::plugin::memory_available(), 1U << 20);
     EXPECT_LT(ghost::plugin::memory_available(), unlimited);
 }

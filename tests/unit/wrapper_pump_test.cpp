@@ -25,7 +25,7 @@ struct Pipe {
     }
 };
 
-TEST(Pump, MovesAllAndThenIsDrained) {
+TEST(Pump, MovesAllThenDrains) {
     Pipe from, to;
     Pump pump(from.out.get(), to.in.get());
     from.put("some text");
@@ -38,7 +38,7 @@ TEST(Pump, MovesAllAndThenIsDrained) {
     EXPECT_TRUE(pump.finished());
 }
 
-TEST(Pump, FullSinkHoldsTheWriterUpAndLosesNothing) {
+TEST(Pump, FullSinkBlocksWriterWithoutLoss) {
     Pipe from, to;
     Pump pump(from.out.get(), to.in.get());
     std::string sent, got;
@@ -63,7 +63,7 @@ TEST(Pump, FullSinkHoldsTheWriterUpAndLosesNothing) {
     EXPECT_TRUE(got == sent);
 }
 
-TEST(Pump, BrokenSinkIsKnownAndSwallows) {
+TEST(Pump, BrokenSinkDiscards) {
     Pipe from, to;
     signal(SIGPIPE, SIG_IGN);
     Pump pump(from.out.get(), to.in.get());
@@ -74,7 +74,7 @@ TEST(Pump, BrokenSinkIsKnownAndSwallows) {
     EXPECT_TRUE(pump.drained());
 }
 
-TEST(Pump, GivesBackWhatItHolds) {
+TEST(Pump, UnwrittenBytesAreReturned) {
     Pipe from, to;
     Pump pump(from.out.get(), to.in.get());
     from.put("second ");
@@ -88,7 +88,7 @@ TEST(Pump, GivesBackWhatItHolds) {
     EXPECT_EQ(read_available(to.out.get()), "first second ");
 }
 
-TEST(Pump, WithoutSourceNothingIsAwaited) {
+TEST(Pump, NoSourceNothingPolled) {
     Pump pump;
     EXPECT_TRUE(pump.finished());
     EXPECT_TRUE(pump.drained());

@@ -64,7 +64,7 @@ struct AnyMover : Mover {
     using Mover::Mover;
 };
 
-TEST(MoveStates, OnlyTheseChanges) {
+TEST(MoveStates, AllowsOnlyListedTransitions) {
     using S = MoveState;
     EXPECT_EQ(changes(move_states), 16u);
     EXPECT_FALSE(move_states.allows(S::idle, S::exporting));  // no target
@@ -76,7 +76,7 @@ TEST(MoveStates, OnlyTheseChanges) {
     EXPECT_TRUE(move_states.is_final(S::gone));
 }
 
-TEST_F(WrapperStates, AMoveRefusesWhatIsOutOfTurn) {
+TEST_F(WrapperStates, MoverRefusesOrdersOutOfTurn) {
     AnyMover mover(parts(), nullptr);
     EXPECT_TRUE(mover.handle(received(Export{1})));
     EXPECT_TRUE(failed("export", 1));
@@ -93,7 +93,7 @@ TEST_F(WrapperStates, AMoveRefusesWhatIsOutOfTurn) {
     EXPECT_EQ(said(), "");
 }
 
-TEST_F(WrapperStates, AMoveRefusesAChangeItsTableHasNot) {
+TEST_F(WrapperStates, MoverRefusesUnlistedTransition) {
     AnyMover mover(parts(), nullptr);
     EXPECT_FALSE(mover.change(MoveState::exported));
     EXPECT_TRUE(failed("move", 0));
@@ -106,7 +106,7 @@ TEST_F(WrapperStates, AMoveRefusesAChangeItsTableHasNot) {
     EXPECT_TRUE(mover.idle());
 }
 
-TEST_F(WrapperStates, AMoveThatIsCalledOffWhileItConnectsSaysNothing) {
+TEST_F(WrapperStates, MoverCalledOffWhileConnectingIsSilent) {
     AnyMover mover(parts(), nullptr);
     EXPECT_TRUE(mover.handle(received(to_nowhere(1))));
     ASSERT_TRUE(mover.busy()) << said();
@@ -124,7 +124,7 @@ struct AnySnapshotter : Snapshotter {
     using Snapshotter::Snapshotter;
 };
 
-TEST(SnapStates, OnlyTheseChanges) {
+TEST(SnapStates, AllowsOnlyListedTransitions) {
     using S = SnapState;
     EXPECT_EQ(changes(snap_states), 18u);
     EXPECT_FALSE(snap_states.allows(S::idle, S::ready));
@@ -136,7 +136,7 @@ TEST(SnapStates, OnlyTheseChanges) {
     EXPECT_FALSE(snap_states.allows(S::calling_off, S::written));
 }
 
-TEST_F(WrapperStates, ASnapshotRefusesWhatIsOutOfTurn) {
+TEST_F(WrapperStates, SnapshotterRefusesOrdersOutOfTurn) {
     AnySnapshotter snapshotter(parts());
     EXPECT_TRUE(snapshotter.handle(received(SnapFreeze{1, {}})));
     EXPECT_TRUE(failed("freeze", 1));
@@ -152,7 +152,7 @@ TEST_F(WrapperStates, ASnapshotRefusesWhatIsOutOfTurn) {
     EXPECT_EQ(said(), "");
 }
 
-TEST_F(WrapperStates, ASnapshotRefusesAChangeItsTableHasNot) {
+TEST_F(WrapperStates, SnapshotterRefusesUnlistedTransition) {
     AnySnapshotter snapshotter(parts());
     EXPECT_FALSE(snapshotter.change(SnapState::written));
     EXPECT_TRUE(failed("snapshot", 0));
@@ -178,7 +178,7 @@ class NoGhost : public GhostSource {
     Result<core::Importer> open(Worker&) override { return make_error(Code::refused, "open"); }
 };
 
-TEST(RestoreStates, OnlyTheseChanges) {
+TEST(RestoreStates, AllowsOnlyListedTransitions) {
     using S = RestoreState;
     EXPECT_EQ(changes(restore_states), 13u);
     EXPECT_FALSE(restore_states.allows(S::waiting, S::importing));  // its source was not looked at
@@ -228,27 +228,27 @@ class RestoreWrapper : public testing::Test {
     std::optional<AnyRestorer> restorer_;
 };
 
-TEST_F(RestoreWrapper, GivesUpAtGoWithoutATree) {
+TEST_F(RestoreWrapper, GoWithoutTreeIsRefused) {
     tell(Go{1, 3, {}});
     EXPECT_FALSE(restorer_->run());
     EXPECT_EQ(said(), "hello\nfailed go\n");
 }
 
-TEST_F(RestoreWrapper, GivesUpAtASecondPrepare) {
+TEST_F(RestoreWrapper, SecondPrepareIsRefused) {
     tell(Prepare{1, 1, 3, 0});
     tell(Prepare{2, 1, 3, 0});
     EXPECT_FALSE(restorer_->run());
     EXPECT_EQ(said(), "hello\nfailed prepare\n");
 }
 
-TEST_F(RestoreWrapper, AnswersWhatIsForAnotherWrapper) {
+TEST_F(RestoreWrapper, OrderForAnotherWrapperIsAnswered) {
     tell(Import{1});  // a move's ghost comes by itself
     tell(Abort{1});
     EXPECT_FALSE(restorer_->run());
     EXPECT_EQ(said(), "hello\n{\"t\":\"error\",\"why\":\"unknown message import\"}\n");
 }
 
-TEST_F(RestoreWrapper, GivesUpAtAChangeItsTableHasNot) {
+TEST_F(RestoreWrapper, UnlistedTransitionIsRefused) {
     EXPECT_FALSE(restorer_->change(RestoreState::running));
     EXPECT_FALSE(restorer_->run());
     EXPECT_EQ(said(), "failed restore\nhello\n");
