@@ -2,11 +2,17 @@
 // Ghosts in files, as the verbs take them: specifications, users' classes, keys.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "ghost-core/format/reader.hpp"
+#include "ghost-core/resource/chain.hpp"
 #include "ghost-core/resource/registry.hpp"
 #include "tools/command_line.hpp"
+#include "tools/terminal.hpp"
+#include "tools/verbs/verb.hpp"
 
 namespace ghost::tools {
 
@@ -25,5 +31,27 @@ Result<std::unique_ptr<core::Resource>> open_ghost(const core::ResourceRegistry&
 
 // Bytes of the file that a specification means; 0 if it is none (progress then has no total).
 uint64_t size_of(const std::string& specification);
+
+// Reading ghosts to their last byte, with their parents: for `ghost verify` and before a restart.
+// Each ghost is read once, however many name it as their parent. One thread; shows progress.
+class Verifier {
+  public:
+    Verifier(const core::ResourceRegistry& registry, std::shared_ptr<core::SecretKey> key)
+        : registry_(registry), key_(std::move(key)) {}
+
+    // The row of a file: {"file", "ok", "id", "digest", "bytes", "parents": […]} or {…, "error"}.
+    // Parents are looked for among `candidates` first.
+    Json verify(const std::string& file, const std::vector<std::string>& candidates);
+
+  private:
+    Status read(core::OpenGhost& ghost, const std::string& name);
+
+    const core::ResourceRegistry& registry_;
+    std::shared_ptr<core::SecretKey> key_;
+    std::vector<uint64_t> buffer_ = std::vector<uint64_t>(core::chunk_limit / sizeof(uint64_t));
+    std::map<std::string, core::Contents> digests_;
+    std::map<std::string, uint64_t> bytes_;
+    ProgressLine line_;
+};
 
 }  // namespace ghost::tools

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "tools/kernel_checks.hpp"
+#include "tools/node_checks.hpp"
 
 #include <cerrno>
 #include <csignal>

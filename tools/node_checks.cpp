@@ -6,7 +6,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "tools/kernel_checks.hpp"
 #include "tools/process.hpp"
 
 namespace ghost::tools {

@@ -26,4 +26,14 @@ struct Check {
 // All checks in the order they are reported.
 const std::vector<Check>& node_checks();
 
+// Those that try the kernel (kernel_checks.cpp).
+Finding look_capabilities(const Paths&);
+Finding look_pid_namespaces(const Paths&);
+Finding look_set_tid(const Paths&);
+Finding look_userfaultfd(const Paths&);
+Finding look_process_vm_readv(const Paths&);
+Finding look_memfd(const Paths&);
+Finding look_pagemap_scan(const Paths&);
+Finding look_shm(const Paths&);
+
 }  // namespace ghost::tools

@@ -18,7 +18,6 @@
 #include "base/fd.hpp"
 #include "base/own_file.hpp"
 #include "base/paths.hpp"
-#include "ghost-core/criu/criu_program.hpp"
 
 namespace ghost::core {
 namespace {

@@ -25,7 +25,7 @@
 #include "base/scheduling.hpp"
 #include "ghost-core/criu/binding.hpp"
 #include "ghost-core/criu/criu_images.hpp"
-#include "ghost-core/criu/criu_program.hpp"
+#include "ghost-core/criu/criu.hpp"
 #include "ghost-core/criu/image_stream.hpp"
 #include "ghost-core/criu/proc.hpp"
 #include "ghost-core/criu/stopped_tree.hpp"

@@ -14,7 +14,7 @@
 #include "base/clock.hpp"
 #include "base/pipe_signal.hpp"
 #include "ghost-core/criu/criu_images.hpp"
-#include "ghost-core/criu/criu_program.hpp"
+#include "ghost-core/criu/criu.hpp"
 #include "ghost-core/criu/image_stream.hpp"
 #include "ghost-core/criu/kernel_state.hpp"
 #include "ghost-core/criu/proc.hpp"

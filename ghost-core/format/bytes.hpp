@@ -3,12 +3,31 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <sys/uio.h>
 
 #include "base/result.hpp"
-#include "ghost-core/format/space.hpp"
 
 namespace ghost::core {
+
+// Memory for contents that are made long before the bytes that precede them in a ghost.
+// One thread at a time; what was taken may be written by any.
+class Space {
+  public:
+    virtual ~Space() = default;
+
+    struct Piece {
+        char* at = nullptr;
+        uint64_t bytes = 0;
+    };
+    // 1..bytes bytes one behind the other, beginning at the bound of a page; what was taken last
+    // usually ends where this begins. It stays where it is.
+    virtual Result<Piece> take(uint64_t bytes) = 0;
+    // Makes sure that the next `bytes` that are taken have been touched before.
+    virtual Status warm(uint64_t bytes) = 0;
+    // Everything taken is free again, and warm.
+    virtual void reset() = 0;
+};
 
 class ByteSink {
   public:

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/result.hpp"
-#include "ghost-core/format/space.hpp"
+#include "ghost-core/format/bytes.hpp"
 
 namespace ghost::core {
 

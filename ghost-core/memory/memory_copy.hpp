@@ -11,7 +11,7 @@
 #include <sys/types.h>
 
 #include "base/result.hpp"
-#include "ghost-core/format/space.hpp"
+#include "ghost-core/format/bytes.hpp"
 #include "ghost-core/memory/copy_before_write.hpp"
 #include "ghost-core/memory/huge_pages.hpp"
 #include "ghost-core/memory/page_store.hpp"

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/result.hpp"
-#include "ghost-core/format/space.hpp"
+#include "ghost-core/format/bytes.hpp"
 #include "ghost-core/memory/page_set.hpp"
 #include "ghost-core/memory/remote_read.hpp"
 

@@ -10,7 +10,7 @@
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
-#include "ghost-core/format/space.hpp"
+#include "ghost-core/format/bytes.hpp"
 
 namespace ghost::core {
 

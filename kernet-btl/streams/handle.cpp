@@ -4,7 +4,6 @@
 #include <sodium.h>
 #include <utility>
 
-#include "kernet-btl/transport/json_number.hpp"
 #include "kernet-btl/wire/handshake.hpp"
 
 namespace kernet {

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "base/log.hpp"
-#include "kernet-btl/transport/json_number.hpp"
+#include "kernet-btl/streams/handle.hpp"
 
 namespace kernet {
 

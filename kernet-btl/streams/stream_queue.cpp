@@ -6,7 +6,7 @@
 #include <ctime>
 
 #include "base/log.hpp"
-#include "kernet-btl/transport/json_number.hpp"
+#include "kernet-btl/streams/handle.hpp"
 
 namespace kernet {
 

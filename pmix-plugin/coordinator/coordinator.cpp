@@ -12,7 +12,7 @@
 #include "base/log.hpp"
 #include "pmix-plugin/runtime/interface/background.hpp"
 #include "pmix-plugin/coordinator/clients.hpp"
-#include "pmix-plugin/coordinator/events.hpp"
+#include "pmix-plugin/coordinator/job_files.hpp"
 #include "pmix-plugin/coordinator/liveness.hpp"
 #include "pmix-plugin/coordinator/operations/migration.hpp"
 #include "pmix-plugin/coordinator/operations/restart.hpp"

@@ -36,7 +36,7 @@ class Liveness {
     bool hosts_ranks(NodeId node) const { return hosts_(node); }
     std::vector<NodeId> live_nodes() const;
     // Who answers an order: the numbers below the highest live daemon's and one, without those that
-    // are no live daemon's (node/daemon_tree.hpp).
+    // are no live daemon's (node/snapshot_participant.hpp).
     DaemonSet tree() const;
     std::string name_of(NodeId node) const;
     bool is_given_up(NodeId node) const { return gone_.contains(node); }

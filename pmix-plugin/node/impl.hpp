@@ -16,9 +16,16 @@
 #include "pmix-plugin/node/node_agent.hpp"
 #include "pmix-plugin/node/snapshot_participant.hpp"
 #include "pmix-plugin/node/rank_slot.hpp"
-#include "pmix-plugin/node/tree.hpp"
 
 namespace ghost::plugin {
+
+// The process tree of a rank as the node agent touches it: is it alive, and kill it.
+
+// Remembers the tree's first process by pidfd (no mistaken identity when pids are used again).
+void take_tree(RankSlot& slot, pid_t init);
+bool tree_alive(const RankSlot& slot, const TreeControl& control);
+// SIGKILL to the first process ends the whole PID name space (pid_namespaces(7)).
+void kill_tree(const RankSlot& slot, const TreeControl& control);
 
 // Shared with the adapter's handlers by weak pointer: those cannot be taken back.
 class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, private LocalRanks {

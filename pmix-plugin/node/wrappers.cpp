@@ -1,12 +1,34 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Wrappers: their connections, and what happens to a rank when its wrapper dies.
+#include <csignal>
 #include <fcntl.h>
 #include <fmt/format.h>
 
 #include "base/log.hpp"
+#include "base/pidfd.hpp"
 #include "pmix-plugin/node/impl.hpp"
 
 namespace ghost::plugin {
+
+void take_tree(RankSlot& slot, pid_t init) {
+    if (init <= 1) return;
+    slot.init = init;
+    slot.tree = open_pidfd(init);
+}
+
+bool tree_alive(const RankSlot& slot, const TreeControl& control) {
+    if (slot.init <= 1 || slot.ended) return false;
+    if (control.alive) return control.alive(slot.init);
+    if (!slot.tree.valid()) return false;
+    return !await_pidfd(slot.tree.get(), 0);
+}
+
+void kill_tree(const RankSlot& slot, const TreeControl& control) {
+    if (slot.init <= 1) return;
+    if (control.kill) return control.kill(slot.init);
+    if (slot.tree.valid()) signal_pidfd(slot.tree.get(), SIGKILL);
+}
+
 namespace {
 
 using T = Transfer;

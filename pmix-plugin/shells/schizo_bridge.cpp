@@ -14,7 +14,6 @@
 #include "kernet-btl/filter/list.hpp"
 #include "pmix-plugin/settings/job_settings.hpp"
 #include "pmix-plugin/settings/parameters.hpp"
-#include "pmix-plugin/settings/rank_environment.hpp"
 #include "pmix-plugin/snapshots/manifest.hpp"
 
 namespace {

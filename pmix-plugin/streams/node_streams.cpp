@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "base/state_machine.hpp"
-#include "pmix-plugin/settings/rank_environment.hpp"
+#include "pmix-plugin/settings/job_settings.hpp"
 
 namespace ghost::plugin {
 

@@ -16,7 +16,7 @@
 #include "ghost-core/resource/registry.hpp"
 #include "pmix-plugin/snapshots/manifest.hpp"
 #include "pmix-plugin/wrapper/file_list.hpp"
-#include "pmix-plugin/wrapper/identity.hpp"
+#include "pmix-plugin/wrapper/tree_parts.hpp"
 #include "pmix-plugin/wrapper/worker.hpp"
 
 namespace ghost::plugin {

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "base/log.hpp"
-#include "pmix-plugin/wrapper/agent_signal.hpp"
+#include "pmix-plugin/wrapper/tree_parts.hpp"
 
 namespace ghost::plugin {
 namespace {

@@ -11,7 +11,7 @@
 #include "base/log.hpp"
 #include "base/schema_json.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
-#include "pmix-plugin/wrapper/agent_signal.hpp"
+#include "pmix-plugin/wrapper/tree_parts.hpp"
 
 namespace ghost::plugin {
 namespace {

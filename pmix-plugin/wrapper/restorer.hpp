@@ -14,7 +14,7 @@
 #include "ghost-core/supervisor/guard.hpp"
 #include "ghost-core/supervisor/work_folder.hpp"
 #include "pmix-plugin/wrapper/ghost_source.hpp"
-#include "pmix-plugin/wrapper/identity.hpp"
+#include "pmix-plugin/wrapper/tree_parts.hpp"
 #include "pmix-plugin/wrapper/stdio.hpp"
 #include "pmix-plugin/wrapper/supervisor.hpp"
 #include "pmix-plugin/wrapper/worker.hpp"

@@ -14,7 +14,7 @@
 #include "ghost-core/resource/compress.hpp"
 #include "ghost-core/resource/file.hpp"
 #include "ghost-core/resource/tee.hpp"
-#include "pmix-plugin/wrapper/agent_signal.hpp"
+#include "pmix-plugin/wrapper/tree_parts.hpp"
 #include "pmix-plugin/wrapper/file_list.hpp"
 #include "pmix-plugin/wrapper/tree_memory.hpp"
 

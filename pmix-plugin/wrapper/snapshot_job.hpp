@@ -15,7 +15,7 @@
 #include "ghost-core/engine/checkpoint.hpp"
 #include "ghost-core/criu/written_files.hpp"
 #include "ghost-core/resource/paced.hpp"
-#include "pmix-plugin/wrapper/identity.hpp"
+#include "pmix-plugin/wrapper/tree_parts.hpp"
 #include "pmix-plugin/wrapper/worker.hpp"
 
 namespace ghost::plugin {

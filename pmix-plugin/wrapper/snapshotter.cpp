@@ -9,7 +9,7 @@
 #include "base/log.hpp"
 #include "ghost-core/engine/migration.hpp"
 #include "ghost-core/criu/tree.hpp"
-#include "pmix-plugin/wrapper/agent_signal.hpp"
+#include "pmix-plugin/wrapper/tree_parts.hpp"
 #include "pmix-plugin/wrapper/tree_memory.hpp"
 
 namespace ghost::plugin {

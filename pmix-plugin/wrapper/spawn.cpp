@@ -21,31 +21,6 @@ std::string init_path() {
 
 }  // namespace
 
-Identity Identity::from_environment() {
-    auto text = [](const char* name, const char* otherwise) {
-        const char* value = std::getenv(name);
-        return std::string(value != nullptr ? value : otherwise);
-    };
-    Identity out;
-    out.job = text("GHOST_JOB", "");
-    out.rank = static_cast<uint32_t>(
-        std::atoi(text("GHOST_RANK", text("PMIX_RANK", "0").c_str()).c_str()));
-    out.secret = text("GHOST_SECRET", "");
-    out.node_socket = text("GHOST_NODE_SOCKET", "");
-    out.criu = text("GHOST_CRIU", "criu");
-    return out;
-}
-
-WrapperHello Identity::hello(WrapperMode mode, pid_t init, std::string why) const {
-    return {.job = job,
-            .rank = rank,
-            .secret = secret,
-            .pid = getpid(),
-            .init = init,
-            .mode = mode,
-            .why = std::move(why)};
-}
-
 Result<pid_t> spawn_program(const Identity& who, const core::Signals& signals, const Stdio& stdio,
                             char* const* program) {
     core::NestedProgram nested;

@@ -6,7 +6,7 @@
 
 #include "base/result.hpp"
 #include "ghost-core/criu/signals.hpp"
-#include "pmix-plugin/wrapper/identity.hpp"
+#include "pmix-plugin/wrapper/tree_parts.hpp"
 #include "pmix-plugin/wrapper/stdio.hpp"
 
 namespace ghost::plugin {

@@ -11,7 +11,7 @@
 #include "base/control_socket.hpp"
 #include "ghost-core/criu/signals.hpp"
 #include "ghost-core/supervisor/guard.hpp"
-#include "pmix-plugin/wrapper/identity.hpp"
+#include "pmix-plugin/wrapper/tree_parts.hpp"
 #include "pmix-plugin/wrapper/mover.hpp"
 #include "pmix-plugin/wrapper/snapshotter.hpp"
 #include "pmix-plugin/wrapper/stdio.hpp"

@@ -2,17 +2,37 @@
 // What a move or a snapshot of a rank's tree works on.
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <sys/types.h>
 #include <utility>
 
+#include "base/result.hpp"
 #include "ghost-core/supervisor/guard.hpp"
-#include "pmix-plugin/wrapper/identity.hpp"
+#include "pmix-plugin/protocol/node_wrapper.hpp"
+#include "pmix-plugin/protocol/parts.hpp"
 #include "pmix-plugin/wrapper/stdio.hpp"
 #include "pmix-plugin/wrapper/worker.hpp"
 
 namespace ghost::plugin {
+
+// Which rank this wrapper is for, from the environment the runtime component sets.
+struct Identity {
+    std::string job;
+    uint32_t rank = 0;
+    std::string secret;       // hex
+    std::string node_socket;  // empty: no node agent, the rank is not movable
+    std::string criu = "criu";
+
+    static Identity from_environment();
+    // `init`: of the rank's tree, 0 while there is none.
+    WrapperHello hello(WrapperMode mode, pid_t init, std::string why = {}) const;
+    Failed failed(uint64_t seq, const char* stage, std::string why) const {
+        return {seq, rank, stage, std::move(why)};
+    }
+};
 
 // All outlive whoever has them; main thread only, but for `who` and `root`.
 struct TreeParts {
@@ -31,5 +51,9 @@ struct TreeParts {
         tell(who.failed(seq, stage, std::move(why)));
     }
 };
+
+// The signal that tells a rank's agent that its tree runs again:
+// SIGRTMAX-2 to one thread of the tree whose init is `root`. not_found: no such thread.
+Status wake_agent(pid_t root, const std::optional<AgentThread>& agent);
 
 }  // namespace ghost::plugin

@@ -8,6 +8,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include "base/log.hpp"
 #include "kernet-btl/transport/datapath.hpp"
 #include "kernet-btl/link/loop.hpp"
 #include "kernet-btl/link/reliable.hpp"
@@ -470,6 +471,18 @@ std::vector<Target> kernet_link_targets() {
         {"rings", read_rings, rings_seed, nullptr, false},
         {"handshakes", read_handshake, handshake_seed, repair_handshake, true},
     };
+}
+
+const std::vector<Target>& targets() {
+    static const std::vector<Target> all = [] {
+        // What is refused is logged, thousands of times a second.
+        if (std::getenv("GHOST_LOG") == nullptr) setenv("GHOST_LOG", "/dev/null", 1);
+        log::setup("fuzz", log::Level::error);
+        std::vector<Target> list = kernet_link_targets();
+        for (const Target& target : kernet_stream_targets()) list.push_back(target);
+        return list;
+    }();
+    return all;
 }
 
 }  // namespace ghost::fuzz

@@ -12,7 +12,7 @@
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/engine/checkpoint.hpp"
 #include "ghost-core/engine/live.hpp"
-#include "ghost-core/criu/criu_program.hpp"
+#include "ghost-core/criu/criu.hpp"
 #include "ghost-core/criu/dump.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "tests/process/ghost_tree.hpp"

@@ -13,7 +13,7 @@
 
 #include "base/log.hpp"
 #include "ghost-core/engine/migration.hpp"
-#include "ghost-core/criu/criu_program.hpp"
+#include "ghost-core/criu/criu.hpp"
 #include "ghost-core/criu/proc.hpp"
 #include "tests/contract/faulty_resource.hpp"
 #include "ghost-core/resource/memory.hpp"

@@ -10,7 +10,7 @@
 #include <fstream>
 
 #include "base/log.hpp"
-#include "pmix-plugin/coordinator/manifest_of.hpp"
+#include "pmix-plugin/coordinator/operations/snapshot.hpp"
 #include "pmix-plugin/protocol/message.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 #include "pmix-plugin/runtime/sim/cluster.hpp"

@@ -11,7 +11,7 @@
 
 #include "base/clock.hpp"
 #include "kernet-btl/streams/node.hpp"
-#include "pmix-plugin/settings/rank_environment.hpp"
+#include "pmix-plugin/settings/job_settings.hpp"
 #include "pmix-plugin/streams/node_streams.hpp"
 #include "pmix-plugin/streams/stream_roster.hpp"
 

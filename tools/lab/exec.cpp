@@ -25,7 +25,6 @@
 #include "base/child.hpp"
 #include "base/clock.hpp"
 #include "base/fork.hpp"
-#include "tools/lab/environment.hpp"
 #include "tools/lab/node.hpp"
 
 namespace ghost::tools::lab {

@@ -16,6 +16,7 @@
 #include "base/clock.hpp"
 #include "base/paths.hpp"
 #include "tools/lab/network.hpp"
+#include "tools/paths.hpp"
 
 namespace ghost::tools::lab {
 namespace {
@@ -98,6 +99,24 @@ Status StartingNode::commit() {
 
 std::string ssh_config_path(const std::string& lab) {
     return lab_folder(lab) + "/ssh_config";
+}
+
+std::vector<std::pair<std::string, std::string>> node_environment(const std::string& lab) {
+    const std::string network = "10.77.0.0/24";
+    std::vector<std::pair<std::string, std::string>> out{
+        {"GHOST_LAB", lab},
+        // Nodes have no user but root.
+        {"OMPI_ALLOW_RUN_AS_ROOT", "1"},
+        {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
+        {"OMPI_MCA_plm_rsh_agent", "ssh -F " + ssh_config_path(lab)},
+        // All nodes share the machine's few cores.
+        {"OMPI_MCA_hwloc_base_binding_policy", "none"},
+        {"OMPI_MCA_rmaps_base_oversubscribe", "1"},
+        {"OMPI_MCA_oob_tcp_if_include", network},
+        {"OMPI_MCA_btl_tcp_if_include", network},
+    };
+    for (auto& pair : ghost_environment(find_paths())) out.push_back(std::move(pair));
+    return out;
 }
 
 }  // namespace ghost::tools::lab

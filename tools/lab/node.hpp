@@ -5,6 +5,8 @@
 
 #include <string>
 #include <sys/types.h>
+#include <utility>
+#include <vector>
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
@@ -47,5 +49,10 @@ std::string ssh_config_path(const std::string& lab);
 // What `ghost lab node` runs: never returns but with an exit status. The descriptors are those of
 // StartingNode's pipes.
 int node_main(const std::string& lab, const std::string& node, int ready_fd, int commit_fd);
+
+// The environment of a command on a node: what makes mpirun and ghost work on a node of this lab as
+// they stand: Open MPI's settings for the lab (over the lab's ssh and network only), and what
+// `ghost env` prints. Name and value.
+std::vector<std::pair<std::string, std::string>> node_environment(const std::string& lab);
 
 }  // namespace ghost::tools::lab

@@ -21,7 +21,6 @@
 
 #include "base/child.hpp"
 #include "base/clock.hpp"
-#include "tools/lab/environment.hpp"
 #include "tools/lab/network.hpp"
 #include "tools/lab/node.hpp"
 

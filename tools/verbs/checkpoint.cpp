@@ -14,7 +14,7 @@
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/resource/file.hpp"
 #include "ghost-core/resource/memory.hpp"
-#include "tools/verbs/job_checkpoint.hpp"
+#include "tools/verbs/job_snapshots.hpp"
 #include "tools/job_client.hpp"
 #include "tools/plain_ghost.hpp"
 #include "tools/terminal.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "tools/verbs/job_preflight.hpp"
+#include "tools/verbs/job_snapshots.hpp"
 
 #include <algorithm>
 #include <cstdlib>

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "tools/verbs/job_restart.hpp"
 
 #include <csignal>
 #include <cstdlib>
@@ -12,7 +11,6 @@
 #include "base/clock.hpp"
 #include "tools/ghost_files.hpp"
 #include "tools/job_client.hpp"
-#include "tools/verbs/job_preflight.hpp"
 #include "tools/verbs/job_snapshots.hpp"
 #include "tools/process.hpp"
 #include "tools/restart_line.hpp"

@@ -3,10 +3,13 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/result.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
-#include "tools/ghost_verifier.hpp"
+#include "tools/ghost_files.hpp"
+#include "tools/job_client.hpp"
+#include "tools/paths.hpp"
 
 namespace ghost::tools {
 
@@ -28,5 +31,35 @@ Status verify_ghosts(const plugin::Snapshot& snapshot, Verifier& verifier);
 // one before it is taken. A snapshot itself that is damaged is refused, with the one before it if
 // there is a whole one.
 Result<plugin::Snapshot> choose_snapshot(const std::string& path, Verifier& verifier);
+
+// `ghost checkpoint` of a whole MPI job: asks its coordinator and shows what it does.
+// `to`: a folder, "memory", "" for the job's own; `then` as on the command line. Returns the exit
+// status.
+int checkpoint_job(const Job& job, const std::string& to, const std::string& then, bool json);
+
+// `ghost restart` of a whole MPI job: this process becomes the mpirun that takes it up again.
+struct JobRestart {
+    std::string snapshot;              // its folder, or the folder of snapshots
+    std::vector<std::string> options;  // for mpirun
+    bool replace = false;              // end the job first if it still runs
+    bool keep_longer = false;          // keep a copy of files that are cut back
+    bool json = false;
+};
+
+// Returns only after a refusal, with the exit status; nothing has been started then.
+int restart_job(const JobRestart& args);
+
+// What a restart of a job needs and does not find on this node; everything in one list, before
+// anything is started.
+struct Shortcomings {
+    std::vector<std::string> here;  // refused
+    // Of nodes where ranks may start that are not this one: only their own look can tell. They
+    // look before any rank runs.
+    std::vector<std::string> perhaps;
+};
+
+// `elsewhere`: hosts were named, so that this node may get no rank at all.
+Shortcomings find_shortcomings(const plugin::Snapshot& snapshot, const Paths& paths,
+                               bool elsewhere);
 
 }  // namespace ghost::tools

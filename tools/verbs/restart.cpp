@@ -8,7 +8,6 @@
 #include "ghost-core/engine/holder.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "tools/ghost_files.hpp"
-#include "tools/verbs/job_restart.hpp"
 #include "tools/verbs/job_snapshots.hpp"
 #include "tools/plain_ghost.hpp"
 #include "tools/verbs/verb.hpp"

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "tools/ghost_files.hpp"
-#include "tools/ghost_verifier.hpp"
 #include "tools/verbs/job_snapshots.hpp"
 #include "tools/terminal.hpp"
 #include "tools/verbs/verb.hpp"

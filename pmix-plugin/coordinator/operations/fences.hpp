@@ -15,8 +15,8 @@ namespace ghost::plugin {
 //
 // A move that is decided changes how many contributions a fence waits for. Every daemon says with
 // its `switched` how many it will make, all told; so what holds for a batch is what the daemons
-// said to the last move of it that was decided. Once a member of a batch has decided or has left it,
-// nobody joins: a job that is moved rank after rank must get its fences in between.
+// said to the last move of it that was decided. Once a member of a batch has decided or has left
+// it, nobody joins: a job that is moved rank after rank must get its fences in between.
 class Fences {
   public:
     explicit Fences(JobFences& runtime) : runtime_(runtime) {}

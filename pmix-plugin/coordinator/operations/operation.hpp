@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "base/state_machine.hpp"
-#include "pmix-plugin/coordinator/job_lock.hpp"
+#include "pmix-plugin/coordinator/job_files.hpp"
 #include "pmix-plugin/coordinator/liveness.hpp"
 #include "pmix-plugin/coordinator/operations/fences.hpp"
 #include "pmix-plugin/coordinator/policy.hpp"

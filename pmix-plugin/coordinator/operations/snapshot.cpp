@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 #include <utility>
 
-#include "pmix-plugin/coordinator/manifest_of.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 

@@ -2,11 +2,13 @@
 // A snapshot of the job: PROTOCOL.md, "A snapshot of the job", coordinator's side.
 #pragma once
 
+#include <cstdint>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "pmix-plugin/coordinator/operations/engine.hpp"
+#include "pmix-plugin/snapshots/manifest.hpp"
 
 namespace ghost::plugin {
 
@@ -152,5 +154,10 @@ class SnapshotOperation : public StagedOperation<SnapshotRun, snapshot_states> {
 Request snapshot_request(Job& job, uint64_t owner, SnapshotOrder order,
                          SnapshotOperation::Progress progress,
                          SnapshotOperation::Finished finished);
+
+// The manifest of a snapshot all of whose ghosts are written, from the rows of step `written` and
+// the runtime's facts (docs/SNAPSHOT_FORMAT.md). `epoch` is the placement's that was saved. Fields
+// a wrapper or the runtime left out have their empty value.
+Manifest manifest_of(const SnapshotRun& run, const std::string& job, uint64_t epoch);
 
 }  // namespace ghost::plugin

@@ -17,7 +17,7 @@
 #include "pmix-plugin/runtime/pmix/pmix_server.h"
 #include "pmix-plugin/runtime/orte41/rehome.hpp"
 #include "pmix-plugin/runtime/orte41/state_hooks.hpp"
-#include "pmix-plugin/settings/rank_environment.hpp"
+#include "pmix-plugin/settings/job_settings.hpp"
 
 namespace ghost::plugin::orte41 {
 

@@ -14,7 +14,6 @@
 #include "pmix-plugin/runtime/orte41/daemons.hpp"
 #include "pmix-plugin/runtime/orte41/facts.hpp"
 #include "pmix-plugin/runtime/orte41/fences.hpp"
-#include "pmix-plugin/runtime/orte41/daemon_priority.hpp"
 #include "pmix-plugin/runtime/orte41/loop.hpp"
 #include "pmix-plugin/runtime/orte41/messenger.hpp"
 #include "pmix-plugin/runtime/orte41/rank_input.hpp"

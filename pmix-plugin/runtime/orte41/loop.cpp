@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/runtime/orte41/loop.hpp"
 
+#include <charconv>
+#include <cstring>
+#include <dirent.h>
+#include <memory>
+
 #include "base/log.hpp"
+#include "base/scheduling.hpp"
 #include "pmix-plugin/runtime/orte41/orte_headers.hpp"
 
 namespace ghost::plugin::orte41 {
@@ -104,6 +110,35 @@ void post_to_orte(std::function<void()> action) {
     auto* posted = new Posted{opal_event_alloc(), std::move(action)};
     opal_event_set(orte_event_base, posted->event, -1, OPAL_EV_WRITE, run_posted, posted);
     opal_event_active(posted->event, OPAL_EV_WRITE, 1);
+}
+
+DaemonPriority::~DaemonPriority() {
+    restore();
+}
+
+void DaemonPriority::begin() {
+    if (depth_++ > 0) return;
+    std::unique_ptr<DIR, int (*)(DIR*)> list(::opendir("/proc/self/task"), ::closedir);
+    const sched_param lowest = lowest_of(SCHED_RR);
+    while (const dirent* entry = list ? ::readdir(list.get()) : nullptr) {
+        Before before{0, 0, {}};
+        const char* end = entry->d_name + std::strlen(entry->d_name);
+        if (std::from_chars(entry->d_name, end, before.thread).ptr != end) continue;
+        before.policy = sched_getscheduler(before.thread);
+        if (before.policy < 0 || sched_getparam(before.thread, &before.param) != 0) continue;
+        if (sched_setscheduler(before.thread, SCHED_RR | SCHED_RESET_ON_FORK, &lowest) == 0)
+            before_.push_back(before);
+    }
+}
+
+void DaemonPriority::end() {
+    if (depth_ > 0 && --depth_ == 0) restore();
+}
+
+void DaemonPriority::restore() {
+    for (const Before& before : before_)
+        sched_setscheduler(before.thread, before.policy, &before.param);
+    before_.clear();
 }
 
 }  // namespace ghost::plugin::orte41

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "pmix-plugin/coordinator/events.hpp"
+#include "pmix-plugin/coordinator/job_files.hpp"
 
 #include "base/log.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "pmix-plugin/coordinator/manifest_of.hpp"
+#include "pmix-plugin/coordinator/operations/snapshot.hpp"
 
 #include <algorithm>
 #include <map>
