@@ -146,6 +146,11 @@ Result<ControlMessage> ControlSocket::receive(int timeout_ms) const {
     return out;
 }
 
+void ControlSocket::hang_up() {
+    if (fd_) ::shutdown(fd_.get(), SHUT_RDWR);
+    fd_.reset();
+}
+
 pid_t ControlSocket::peer_pid() const {
     ucred cred{};
     socklen_t length = sizeof cred;

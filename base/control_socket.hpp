@@ -47,6 +47,8 @@ class ControlSocket {
     int fd() const { return fd_.get(); }
     bool valid() const { return fd_.valid(); }
     void close() { fd_.reset(); }
+    // The other end hears of it whoever else has a copy of this one.
+    void hang_up();
     // Process id of the other end when it connected, as seen here; 0 if unknown.
     pid_t peer_pid() const;
 

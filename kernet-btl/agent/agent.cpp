@@ -74,6 +74,7 @@ class RankAgent::Impl {
     void stop();
 
   private:
+    static void forked();
     void run();
     [[nodiscard]] bool change(AgentState next);
     bool control_open() const { return control_.valid(); }
@@ -100,7 +101,8 @@ class RankAgent::Impl {
     void ask_location(uint32_t peer);
     void ask_pending_locations();
 
-    bool wait_for_signal();
+    Result<std::optional<RankWelcome>> wait_to_be_woken();
+    Result<RankWelcome> greet(int timeout_ms);
     void suspend_and_wake();
     Result<RankWelcome> reach_node_agent(int64_t deadline);
     Result<RankWelcome> receive_welcome(int timeout_ms);
@@ -121,6 +123,7 @@ class RankAgent::Impl {
     bool complained_ = false;            // about the node agent; again only after it was there
     std::map<uint32_t, int64_t> asked_;  // peer -> when `locate` went out; 0: still to be sent
 
+    static inline std::atomic<Impl*> of_this_process_{nullptr};
     std::thread thread_;
     std::atomic<bool> stop_{false};  // set by stop()
     std::mutex nudge_mutex_;         // guards nudge_
@@ -129,8 +132,20 @@ class RankAgent::Impl {
 
 // --- thread ---------------------------------------------------------------------------------
 
+// In a child of the rank, which is a process of its tree and has none of the threads that serve it.
+// Async-signal-safe.
+void RankAgent::Impl::forked() {
+    Impl* agent = of_this_process_.exchange(nullptr);
+    if (agent == nullptr) return;
+    agent->ports_.pmix->forked();
+    ghost::OwnedFds::close_all();
+    new (&agent->thread_) std::thread;  // nobody is to wait for one that is not there
+}
+
 Status RankAgent::Impl::launch() {
     GHOST_TRY(ports_.pmix->supported());
+    static const int registered = pthread_atfork(nullptr, nullptr, forked);
+    if (registered != 0) return ghost::sys_error_of(registered, "look after children of the rank");
     if (!make_nudge()) return ghost::sys_error("create eventfd");
     ports_.data->on_unknown_location([this](uint32_t peer) { ask_location(peer); });
     // The thread inherits the mask: no signal of the application is ever delivered to it.
@@ -140,6 +155,7 @@ Status RankAgent::Impl::launch() {
     Status started;
     try {
         thread_ = std::thread([this] { run(); });
+        of_this_process_ = this;
     } catch (const std::system_error& e) {
         started = ghost::sys_error_of(e.code().value(), "start the rank agent's thread");
     }
@@ -149,6 +165,7 @@ Status RankAgent::Impl::launch() {
 
 void RankAgent::Impl::stop() {
     if (!thread_.joinable()) return;
+    of_this_process_ = nullptr;
     stop_ = true;
     {
         std::lock_guard lock(nudge_mutex_);
@@ -204,6 +221,7 @@ void RankAgent::Impl::run() {
 
 int RankAgent::Impl::poll_timeout_ms() const {
     if (recommit_at_ != 0) return 1;
+    if (state_ == AgentState::gated) return config_.gate_limit_ms;
     if (control_open()) return -1;
     int64_t left = next_connect_us_ - monotonic_us();
     return static_cast<int>(std::clamp<int64_t>(left / ms + 1, 0, config_.reconnect_pause_ms));
@@ -213,7 +231,13 @@ void RankAgent::Impl::wait_and_serve() {
     pollfd p[3] = {{control_.fd(), POLLIN, 0},
                    {ports_.data->service_fd(), POLLIN, 0},
                    {nudge_.get(), POLLIN, 0}};
-    if (::poll(p, 3, poll_timeout_ms()) < 0) return;  // EINTR, by a tracer
+    const int events = ::poll(p, 3, poll_timeout_ms());
+    if (events < 0) return;  // EINTR, by a tracer
+    if (events == 0 && state_ == AgentState::gated) {
+        log::warning("rank {}: request {} has come to nothing, the rank goes on", config_.rank,
+                     seq_);
+        open_both_gates();
+    }
     if (p[1].revents != 0) ports_.data->service();
     if (p[2].revents != 0) {
         eventfd_t count = 0;
@@ -393,11 +417,13 @@ void RankAgent::Impl::on_close(uint64_t seq) {
     while (sigtimedwait(&set, nullptr, &none) > 0) continue;
     log::debug("rank {}: closing control socket, seq {}", config_.rank, seq);
     drop_nudge();
-    control_.close();  // last: this end of file means "ready"
+    control_.hang_up();  // last: this end of file means "ready"
 }
 
 // Counted in slices of running time, not by the clock: the process may have been frozen for long.
-bool RankAgent::Impl::wait_for_signal() {
+// Woken by the signal (no value), or by a node agent that does not know why this rank sleeps: the
+// request that wanted it so is over. An error: nobody is left who could.
+Result<std::optional<RankWelcome>> RankAgent::Impl::wait_to_be_woken() {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, wake_signal());
@@ -405,32 +431,35 @@ bool RankAgent::Impl::wait_for_signal() {
     int silent = 0;
     int gone = 0;
     for (;;) {
-        if (sigtimedwait(&set, nullptr, &slice) == wake_signal()) return true;
+        if (sigtimedwait(&set, nullptr, &slice) == wake_signal())
+            return std::optional<RankWelcome>();
         if (errno != EAGAIN) continue;  // EINTR: frozen and released
-        if (++silent <= config_.silent_slices) continue;
-        // Only now, when no freeze is to be expected: looking costs a descriptor for a moment.
-        if (ControlSocket::connect(config_.node_socket)) {
+        if (++silent < config_.silent_slices) continue;
+        silent = 0;
+        // Only now, when no freeze is to be expected: asking costs a descriptor for a moment.
+        auto welcome = greet(config_.wait_slice_ms);
+        if (welcome) return std::optional(std::move(*welcome));
+        control_.close();
+        if (welcome.error().code == Code::refused || welcome.error().code == Code::timeout) {
             gone = 0;
-        } else if (++gone >= config_.gone_slices) {
-            return false;
+        } else if (++gone >= config_.gone_looks) {
+            return make_error(Code::peer_lost, "wait for the node agent: nobody woke this rank");
         }
     }
 }
 
 void RankAgent::Impl::suspend_and_wake() {
-    if (!wait_for_signal()) return give_up("the node agent is gone and nobody woke this rank");
+    auto woken = wait_to_be_woken();
+    if (!woken) return give_up(woken.error().message());
     int64_t deadline = monotonic_us() + config_.connect_limit_ms * ms;
     if (!change(AgentState::waking)) return;
     if (!make_nudge()) return give_up("no descriptor left");
-    for (;;) {
-        auto welcome = reach_node_agent(deadline);
-        if (!welcome) return give_up(welcome.error().message());
-        Status awake = wake_up(*welcome, deadline);
-        tell(RankAttached{welcome->seq, awake ? 0 : -1, awake ? "" : awake.error().message(),
-                          ports_.data->location()});
-        if (!awake) return give_up(awake.error().message());
-        break;
-    }
+    auto welcome = *woken ? Result<RankWelcome>(std::move(**woken)) : reach_node_agent(deadline);
+    if (!welcome) return give_up(welcome.error().message());
+    Status awake = wake_up(*welcome, deadline);
+    tell(RankAttached{welcome->seq, awake ? 0 : -1, awake ? "" : awake.error().message(),
+                      ports_.data->location()});
+    if (!awake) return give_up(awake.error().message());
     if (!change(AgentState::attached)) return;
     recommit_at_ = monotonic_us() + recommit_delay_us;
 }
@@ -448,25 +477,23 @@ void RankAgent::Impl::recommit_if_due(bool now) {
 }
 
 Result<RankWelcome> RankAgent::Impl::reach_node_agent(int64_t deadline) {
-    ghost::Error last = make_error(Code::timeout, "connect to node agent", config_.node_socket);
-    while (monotonic_us() < deadline) {
-        auto socket = ControlSocket::connect(config_.node_socket);
-        Status sent = socket ? socket->send_text(schema::encode(hello())) : Status(socket.error());
-        if (!sent) {
-            last = sent.error();
-            ::poll(nullptr, 0, config_.connect_pause_ms);
-            continue;
-        }
-        control_ = std::move(*socket);
-        int left = static_cast<int>((deadline - monotonic_us()) / ms);
-        auto welcome = receive_welcome(std::max(left, 1));
+    for (;;) {
+        const int left = static_cast<int>((deadline - monotonic_us()) / ms);
+        auto welcome = greet(std::max(left, 1));
         // Whoever says something else may think better of it; what cannot be read stays so.
         if (welcome || welcome.error().code == Code::corrupt) return welcome;
-        last = welcome.error();
         control_.close();
         ::poll(nullptr, 0, config_.connect_pause_ms);
+        if (monotonic_us() >= deadline) return welcome;
     }
-    return last;
+}
+
+Result<RankWelcome> RankAgent::Impl::greet(int timeout_ms) {
+    auto socket = ControlSocket::connect(config_.node_socket);
+    GHOST_TRY(socket);
+    GHOST_TRY(socket->send_text(schema::encode(hello())));
+    control_ = std::move(*socket);
+    return receive_welcome(timeout_ms);
 }
 
 Result<RankWelcome> RankAgent::Impl::receive_welcome(int timeout_ms) {

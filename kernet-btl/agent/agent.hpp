@@ -35,8 +35,9 @@ struct AgentConfig {
 
     // Limits, milliseconds. Only the tests change them.
     int wait_slice_ms = 1000;       // one wait for the wake-up signal
-    int silent_slices = 5;          // slices without a signal before the node agent is looked for
-    int gone_slices = 60;           // slices with no node agent before the rank gives up
+    int silent_slices = 20;         // slices without a signal before the node agent is asked
+    int gone_looks = 3;             // this often there is no node agent, then the rank gives up
+    int gate_limit_ms = 300000;     // gates that nobody opens open; longer than any request takes
     int connect_pause_ms = 20;      // between attempts to connect when waking
     int connect_limit_ms = 60000;   // all attempts together, then the rank gives up
     int reconnect_pause_ms = 2000;  // between attempts while attached (the rank runs on without)

@@ -13,6 +13,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -232,6 +233,10 @@ static void close_client(struct kernet_pmix_op* op) {
     state = state_closed;
 }
 
+static void keep_from_programs(const pmix_peer_t* server) {
+    fcntl(server->sd, F_SETFD, FD_CLOEXEC);
+}
+
 /* --- attach ---------------------------------------------------------------------------------- */
 
 static void put_first(pmix_peer_t* server, pmix_buffer_t* message, uint32_t tag) {
@@ -342,6 +347,8 @@ static void attach(struct kernet_pmix_op* op) {
     pmix_peer_t* server = pmix_client_globals.myserver;
     char *nspace = NULL, *address = NULL;
     pmix_rank_t rank = 0;
+    /* The rank was told to leave, and the socket could not be closed in time. */
+    if (state_gated == state) close_client(op);
     if (state_closed != state) {
         fail(op, "the PMIx client is not closed");
         return;
@@ -353,6 +360,7 @@ static void attach(struct kernet_pmix_op* op) {
         fail(op, "cannot attach to PMIx server %.80s: %s", op->uri, PMIx_Error_string(rc));
         goto out;
     }
+    keep_from_programs(server);
     int on = 1;
     setsockopt(server->sd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     /* The server's side waits for acknowledgements between its small answers (no TCP_NODELAY there);
@@ -392,6 +400,7 @@ int kernet_pmix_supported(struct kernet_pmix_why* why) {
         snprintf(why->text, sizeof why->text, "this process is not the client of a PMIx server");
         return KERNET_PMIX_FAILED;
     }
+    keep_from_programs(pmix_client_globals.myserver);
     return KERNET_PMIX_OK;
 }
 
@@ -440,4 +449,11 @@ int kernet_pmix_recommit(int limit_ms, struct kernet_pmix_why* why) {
     if (PMIX_SUCCESS == rc) return KERNET_PMIX_OK;
     snprintf(why->text, sizeof why->text, "cannot publish again: %s", PMIx_Error_string(rc));
     return KERNET_PMIX_FAILED;
+}
+
+void kernet_pmix_forked(void) {
+    pmix_peer_t* server = pmix_client_globals.myserver;
+    if (NULL == server || state_closed == state || server->sd < 0) return;
+    close(server->sd);
+    server->sd = -1;
 }

@@ -32,7 +32,7 @@ struct kernet_pmix_why {
 };
 
 /* OK if the libpmix in this process is one whose layouts are known (4.2.x) and a client of a server
- * runs on it. */
+ * runs on it. From here on programs that the process starts do not inherit its socket. */
 int kernet_pmix_supported(struct kernet_pmix_why* why);
 
 /* Stops sending and receiving; the socket stays open. OK: *tag is 0 if the process is outside PMIx,
@@ -60,6 +60,10 @@ int kernet_pmix_attach_wait(struct kernet_pmix_op* op, int64_t wait_us, bool giv
 /* Sends everything this process has published to the server again; it knows none of it. Call it
  * once the node agent has been told "attached", or others' PMIx_Get of these keys waits. */
 int kernet_pmix_recommit(int limit_ms, struct kernet_pmix_why* why);
+
+/* In a child of the process, after fork(2): closes its copy of the socket, which nothing there
+ * reads. Async-signal-safe. */
+void kernet_pmix_forked(void);
 
 #ifdef __cplusplus
 }

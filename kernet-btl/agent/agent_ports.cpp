@@ -65,6 +65,7 @@ class PmixClientPort final : public PmixPort {
         kernet_pmix_why why{};
         return to_status(kernet_pmix_recommit(limit_ms_, &why), why, "re-commit");
     }
+    void forked() override { kernet_pmix_forked(); }
 
   private:
     static Status to_status(int rc, const kernet_pmix_why& why, const char* what) {

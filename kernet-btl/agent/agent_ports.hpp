@@ -46,6 +46,8 @@ class PmixPort {
     virtual Status attach(const std::string& uri, bool resend,
                           const std::function<void()>& meanwhile) = 0;
     virtual Status recommit() = 0;
+    // In a child of the process, after fork(2): gives up its copy. Async-signal-safe.
+    virtual void forked() = 0;
 };
 
 struct AgentPorts {

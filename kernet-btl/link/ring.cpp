@@ -43,7 +43,7 @@ Result<std::pair<std::unique_ptr<RingMapping>, Fd>> RingMapping::create(
     void* base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
     if (base == MAP_FAILED) return ghost::sys_error("map a ring");
     std::unique_ptr<RingMapping> map(new RingMapping(static_cast<uint8_t*>(base), geometry, true));
-    map->touch();
+    map->prepare();
     for (int direction = 0; direction < 2; direction++) {
         RingControl* control = map->control(direction);
         control->magic = ring_magic;
@@ -75,12 +75,14 @@ Result<std::unique_ptr<RingMapping>> RingMapping::attach(const Fd& fd) {
                       fd.get(), 0);
     if (base == MAP_FAILED) return ghost::sys_error("map a ring");
     std::unique_ptr<RingMapping> map(new RingMapping(static_cast<uint8_t*>(base), geometry, false));
-    map->touch();
+    map->prepare();
     return map;
 }
 
-// Ahead of need, and no more than that: what the kernel does not give now it gives later.
-void RingMapping::touch() const {
+// Memory ahead of need, and no more than that: what the kernel does not give now it gives later.
+void RingMapping::prepare() const {
+    // A child of this process has no use for it, and would keep it alive.
+    madvise(base_, 2 * geometry_.direction_size(), MADV_DONTFORK);
     for (int direction = 0; direction < 2; direction++) {
         auto* const begin = reinterpret_cast<uint8_t*>(control(direction));
         const size_t rest = geometry_.direction_size() - geometry_.bytes;

@@ -122,7 +122,7 @@ class RingMapping {
     bool creator() const { return creator_; }
 
   private:
-    void touch() const;
+    void prepare() const;
 
     RingMapping(uint8_t* base, const RingGeometry& geometry, bool creator)
         : base_(base), geometry_(geometry), creator_(creator) {}

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bitset>
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
@@ -13,6 +14,7 @@
 #include <optional>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/wait.h>
 #include <sys/syscall.h>
 #include <thread>
 #include <unistd.h>
@@ -168,6 +170,7 @@ class FakePmix final : public kernet::PmixPort {
         script_.journal.add("pmix recommit");
         return {};
     }
+    void forked() override {}
 
   private:
     Script& script_;
@@ -195,7 +198,7 @@ class AgentTest : public ::testing::Test {
             "@ghost-agent-test/" + std::to_string(getpid()) + "/" + std::to_string(++number);
         config_.wait_slice_ms = 20;
         config_.silent_slices = 3;
-        config_.gone_slices = 3;
+        config_.gone_looks = 3;
         config_.connect_pause_ms = 5;
         config_.connect_limit_ms = 500;
         config_.reconnect_pause_ms = 20;
@@ -237,7 +240,7 @@ class AgentTest : public ::testing::Test {
     }
 
     // Takes the agent's connection and returns its hello. One that has waited long for its signal
-    // may have looked whether there is a node agent: such a connection is closed without a word.
+    // may have asked already, and be gone again.
     Json accept_hello() {
         while (somebody_connects()) {
             auto socket = listener_.accept();
@@ -490,30 +493,85 @@ TEST_F(AgentTest, GivesUpWhenNodeAgentDiesWhileSuspended) {
     EXPECT_TRUE(script_.journal.wait_for("give up 195"));
 }
 
-TEST_F(AgentTest, WaitsSuspendedWhileNodeAgentLives) {
+TEST_F(AgentTest, WaitsSuspendedWhileNodeAgentSaysSo) {
     start_attached();
     suspend(1);
-    // It looks for the node agent again and again (bare connections), and finds it.
-    for (int i = 0; i < 5; ++i) {
-        pollfd p{listener_.fd(), POLLIN, 0};
-        ASSERT_EQ(::poll(&p, 1, limit_ms), 1);
-        auto looked = listener_.accept();
-        ASSERT_TRUE(looked.ok());
-        EXPECT_EQ(looked->receive(limit_ms).error().code, Code::peer_lost);
+    for (int i = 0; i < 5; ++i) {  // asked again and again
+        EXPECT_EQ(accept_hello().value("t", ""), "hello");
+        send({{"t", "error"}, {"why", "the rank is not meant to run now"}});
+        control_.close();
     }
+    EXPECT_EQ(script_.journal.count("open_gate"), 0U);
     EXPECT_EQ(script_.journal.count("give up 195"), 0U);
     wake();
-    Json hello = Json::object();
-    for (int i = 0; i < 3 && hello.value("t", "") != "hello"; ++i) {
-        pollfd p{listener_.fd(), POLLIN, 0};
-        ASSERT_EQ(::poll(&p, 1, limit_ms), 1);
-        auto socket = listener_.accept();
-        ASSERT_TRUE(socket.ok());
-        control_ = std::move(*socket);
-        auto message = control_.receive(limit_ms);
-        if (message) hello = message->body;
+    while (accept_hello().value("t", "") == "hello") {
+        ASSERT_TRUE(control_.send(welcome(1, "resumed", false)).ok());
+        auto answer = control_.receive(limit_ms);
+        if (!answer) continue;  // that was the last of those that asked
+        EXPECT_EQ(answer->body.value("t", ""), "attached");
+        break;
     }
-    EXPECT_EQ(hello.value("t", ""), "hello");
+    EXPECT_EQ(script_.journal.count("open_gate"), 1U);
+}
+
+// Its signal does not come: the request has failed, and nobody knows of this rank any more.
+TEST_F(AgentTest, ResumesWithoutSignalWhenNodeAgentWelcomesIt) {
+    start_attached();
+    suspend(1);
+    EXPECT_EQ(accept_hello().value("t", ""), "hello");
+    send(welcome(0, "started", false));
+    EXPECT_EQ(receive().value("t", ""), "attached");
+    EXPECT_EQ(script_.journal.count("open_gate"), 1U);
+    suspend(2);  // and it can be asked again
+}
+
+TEST_F(AgentTest, OpensGatesWhenNoOrderFollows) {
+    config_.gate_limit_ms = 30;
+    start_attached();
+    send({{"t", "gate"}, {"seq", 8}});
+    EXPECT_EQ(receive().value("rc", -9), 0);
+    EXPECT_TRUE(script_.journal.wait_for("open_gate"));
+    EXPECT_EQ(script_.journal.count("pmix ungate"), 1U);
+    send({{"t", "close"}, {"seq", 8}});  // too late
+    send({{"t", "gate"}, {"seq", 9}});
+    EXPECT_EQ(receive().value("rc", -9), 0);
+    EXPECT_EQ(script_.journal.count("suspend_all"), 0U);
+}
+
+// A child made by fork() has copies of all that is open here, and no thread that serves it.
+TEST_F(AgentTest, ForkedChildHoldsNoDescriptor) {
+    std::bitset<256> inherited;  // by this program, and what gtest has open
+    control_.close(), listener_.close(), script_.service.reset();
+    for (int fd = 0; fd < 256; ++fd) inherited[fd] = fcntl(fd, F_GETFD) >= 0;
+    script_.service.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    open_node_agent();
+    start_attached();
+    int told[2], end[2];
+    ASSERT_EQ(pipe2(told, O_CLOEXEC), 0);
+    ASSERT_EQ(pipe2(end, O_CLOEXEC), 0);
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+        close(end[1]);
+        uint8_t open = 0;
+        for (int fd = 3; fd < 256; ++fd) {
+            const bool mine = fd == told[0] || fd == told[1] || fd == end[0];
+            if (!mine && !inherited[fd] && fcntl(fd, F_GETFD) >= 0) open++;
+        }
+        agent_->stop();  // as the child's exit() would
+        if (write(told[1], &open, 1) != 1) _exit(1);
+        char none = 0;
+        _exit(read(end[0], &none, 1) == 0 ? 0 : 2);
+    }
+    uint8_t open = 255;
+    ASSERT_EQ(read(told[0], &open, 1), 1);
+    EXPECT_EQ(open, 0);
+    suspend(5);  // says that it is ready, though the child lives
+    close(end[1]);
+    int status = -1;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
+    close(told[0]), close(told[1]), close(end[0]);
 }
 
 TEST_F(AgentTest, GivesUpWhenNoNodeAgentAfterWakeup) {
@@ -578,16 +636,6 @@ TEST_F(AgentTest, StopWithoutNodeAgentDoesNotWait) {
     start_agent();
     agent_->stop();
     SUCCEED();
-}
-
-TEST_F(AgentTest, ProbeOfNodeAgentSendsNothing) {
-    start_attached();
-    suspend(1);
-    EXPECT_TRUE(somebody_connects());
-    wake();
-    EXPECT_EQ(accept_hello().value("t", ""), "hello");
-    send(welcome(1, "restored", true));
-    EXPECT_EQ(receive().value("t", ""), "attached");
 }
 
 TEST_F(AgentTest, StopDuringMoveCompletesMove) {
