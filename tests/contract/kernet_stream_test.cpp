@@ -191,7 +191,7 @@ TEST_P(KernetIdle, SentMessageArrivesWhileSenderIsIdle) {
         Stream::Message message(1000, static_cast<uint8_t>(round)), got;
         out.send(Stream::Message(message));
         if (round > 0) receiver.move_to("n0", round, sender.location());
-        const int64_t end = ghost::monotonic_us() + 10'000'000;
+        const int64_t end = ghost::monotonic_us() + limit_us;
         while (!in.recv(got) && ghost::monotonic_us() < end) receiver.hub().progress();
         ASSERT_EQ(got, message) << "round " << round;
     }
@@ -217,7 +217,7 @@ TEST_P(KernetIdle, LongMessageArrivesWhileSenderIsIdle) {
         out.send({static_cast<uint8_t>(round)});
         const bool moves = round % 2 == 1;
         if (moves) receiver.move_to("n0", round, sender.location());
-        const int64_t end = ghost::monotonic_us() + 20'000'000;
+        const int64_t end = ghost::monotonic_us() + limit_us;
         auto take = [&] {
             while (!in.recv(got) && ghost::monotonic_us() < end) {
                 receiver.hub().progress();
@@ -294,7 +294,7 @@ TEST(KernetPeers, ManyTcpPeersAreAllServed) {
     }
     auto heard = [&](uint32_t rank, uint8_t value) {
         Stream::Message got;
-        const int64_t end = ghost::monotonic_us() + 10'000'000;
+        const int64_t end = ghost::monotonic_us() + limit_us;
         while (!middle.hub().attach(rank).recv(got)) {
             if (ghost::monotonic_us() > end) return false;
             middle.hub().progress();
@@ -384,7 +384,7 @@ TEST(KernetSleep, SmallTcpMessageWakesSleeper) {
     for (uint8_t round = 0; round < 3; ++round) {
         Stream::Message got;
         out.send(Stream::Message(8, round));
-        const int64_t end = ghost::monotonic_us() + 10'000'000;
+        const int64_t end = ghost::monotonic_us() + limit_us;
         while (!in.recv(got) && ghost::monotonic_us() < end) receiver.hub().progress();
         ASSERT_EQ(got, Stream::Message(8, round));
         std::vector<pollfd> readable;
