@@ -67,7 +67,7 @@ int fail_by_exception() noexcept {
         return -1;
     } catch (const std::exception& error) {
         try {
-            return fail(make_error(Code::internal, "call", error.what()));
+            return fail(make_error(Code::internal, "finish the call", {}, error.what()));
         } catch (...) {
             shown = no_memory;
         }

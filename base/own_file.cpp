@@ -15,7 +15,7 @@ Error open_failed(int why, const char* tried, const std::string& path) {
 }
 
 Error refuse(const std::string& path, const std::string& why) {
-    return make_error(Code::refused, "trust", path + ": " + why);
+    return make_error(Code::refused, "trust", path, why);
 }
 
 std::string foreign(uid_t owner) {

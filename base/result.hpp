@@ -24,21 +24,27 @@ enum class Code {
     internal,     // a bug of ours
 };
 
-// One failure: what was tried, on which object, and the errno if there was one (0 otherwise).
+// One failure: what was tried, on which object, and why it could not be: in words, by errno or
+// both. Who decides by it asks `code` or `sys`; words are for people only.
 struct Error {
     Code code = Code::internal;
-    std::string tried;   // "connect to node agent"
-    std::string object;  // "gn3:4711", "rank 1", a path
-    int sys = 0;         // errno value
+    std::string tried = {};   // "connect to node agent"; empty if `why` says all
+    std::string object = {};  // "gn3:4711", "rank 1", a path
+    std::string why = {};     // "it hung up"
+    int sys = 0;              // errno value, 0: none
 
-    // "connect to node agent gn3:4711: Connection refused"
+    // "cannot connect to node agent gn3:4711: it hung up (Connection reset by peer)", without what
+    // is not known; if nothing was tried "rank 1: it has ended". The only place that makes a
+    // sentence of an error.
     std::string message() const;
 };
 
 // Builds an Error from the current errno.
 Error sys_error(std::string tried, std::string object = {}, Code code = Code::io);
 Error sys_error_of(int sys, std::string tried, std::string object = {}, Code code = Code::io);
-Error make_error(Code code, std::string tried, std::string object = {});
+Error make_error(Code code, std::string tried, std::string object = {}, std::string why = {});
+// A reason that stands for itself.
+Error because(Code code, std::string why, std::string object = {});
 
 // A value or an Error. Test with ok()/operator bool before taking the value.
 template <typename T>

@@ -111,9 +111,8 @@ class Fault {
         return false;
     }
     Error error() const {
-        return make_error(
-            Code::corrupt, "read message",
-            fmt::format("{}: {}{}{}", record_, path_, path_.empty() ? "" : " ", what_));
+        return make_error(Code::corrupt, "read message", record_,
+                          fmt::format("{}{}{}", path_, path_.empty() ? "" : " ", what_));
     }
 
   private:

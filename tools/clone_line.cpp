@@ -78,7 +78,8 @@ Result<schema::Received> CloneLine::receive(int timeout_ms) {
         const ssize_t got = ::read(in_.get(), buffer.data(), buffer.size());
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0)
-            return make_error(Code::peer_lost, "hear from the other node: it has ended the line");
+            return make_error(Code::peer_lost, "hear from the other node", {},
+                              "it has ended the line");
         rest_.append(buffer.data(), static_cast<size_t>(got));
     }
 }

@@ -96,7 +96,8 @@ Status read_skeleton(int fd, uint64_t first, SkeletonFiles& out) {
         if (pread(fd, &header, sizeof header, static_cast<off_t>(at)) != sizeof header)
             return sys_error("read skeleton of ghost");
         if (header.size > core::chunk_limit)
-            return make_error(Code::corrupt, fmt::format("read ghost: damaged at byte {}", at));
+            return make_error(Code::corrupt, "read ghost", {},
+                              fmt::format("damaged at byte {}", at));
         const auto type = static_cast<core::ChunkType>(header.type);
         if (type == core::ChunkType::skeleton_end || type == core::ChunkType::end) break;
         if (type == core::ChunkType::skeleton_open || type == core::ChunkType::skeleton_data) {

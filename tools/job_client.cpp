@@ -197,20 +197,19 @@ Result<Job> choose_job(const std::string& wanted) {
     std::string also =
         silent.empty() ? "" : fmt::format("; no answer: {}", fmt::join(silent, ", "));
     if (jobs.empty()) {
-        return make_error(
-            Code::not_found,
-            "find a job: no `mpirun --mca ghost 1` of yours runs on this node" + also);
+        return make_error(Code::not_found, "find a job", {},
+                          "no `mpirun --mca ghost 1` of yours runs on this node" + also);
     }
     if (wanted.empty()) {
         if (jobs.size() == 1) return std::move(jobs[0]);
-        return make_error(Code::invalid, "choose a job: several run, name one of",
-                          list(jobs) + also);
+        return make_error(Code::invalid, "choose a job", {},
+                          "several run, name one of " + list(jobs) + also);
     }
     for (Job& job : jobs) {
         if (wanted == std::to_string(job.pid()) || wanted == job.name()) return std::move(job);
     }
-    return make_error(Code::not_found, "find job",
-                      fmt::format("{}: running are {}{}", wanted, list(jobs), also));
+    return make_error(Code::not_found, "find job", wanted,
+                      fmt::format("running are {}{}", list(jobs), also));
 }
 
 Answer ask(const Job& job, const plugin::MigrateRequest& request, const OnProgress& progress) {

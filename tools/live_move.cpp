@@ -30,7 +30,7 @@ Result<core::LiveExport> send_live(pid_t pid, core::Resource& out, core::PageOrd
     request.order = order;
     request.progress = [&](uint64_t done, uint64_t total) { line.show("move", done, total); };
     request.commit = [&]() -> Status {
-        if (interruption() != 0) return make_error(Code::refused, "move: it was interrupted");
+        if (interruption() != 0) return make_error(Code::refused, "move", {}, "it was interrupted");
         link.go_through();
         return {};
     };
@@ -52,7 +52,7 @@ Result<LiveReceived> receive_live(core::Resource& in) {
     request.inherit = [&](const Json& metadata) -> Result<std::vector<core::InheritFd>> {
         const auto process = metadata.value("process", Json());
         if (!process.is_object())
-            return make_error(Code::refused, "move here: this is no process outside of MPI");
+            return make_error(Code::refused, "move here", {}, "this is no process outside of MPI");
         inner = process.value("inner", 0);
         auto stdio = StdioEnds::make(metadata);
         if (!stdio) return stdio.error();

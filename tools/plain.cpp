@@ -183,7 +183,8 @@ namespace {
 
 Status go_on() {
     if (const int s = interruption())
-        return make_error(Code::refused, "go on: this command got signal", ::strsignal(s));
+        return make_error(Code::refused, "go on", {},
+                          fmt::format("this command got signal \"{}\"", ::strsignal(s)));
     return {};
 }
 
@@ -210,7 +211,7 @@ Status check_exportable(const core::PlainTree& tree) {
     if (lines->empty()) return {};
     std::string all;
     for (const auto& line : *lines) all += (all.empty() ? "" : "; ") + line;
-    return make_error(Code::refused, "take the process out of its system", all);
+    return make_error(Code::refused, "take the process out of its system", {}, all);
 }
 
 }  // namespace ghost::tools

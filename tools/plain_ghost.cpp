@@ -82,8 +82,8 @@ Result<Fd> take_turn(pid_t root) {
     while (::bind(out.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) {
         if (errno != EADDRINUSE) return sys_error("take a turn");
         if (monotonic_us() > limit)
-            return make_error(Code::busy, "export: somebody else exports this process",
-                              std::to_string(root));
+            return make_error(Code::busy, "export process", std::to_string(root),
+                              "somebody else exports it");
         ::usleep(look_us);
     }
     return out;
@@ -192,16 +192,17 @@ Status Arrival::check(const core::Importer& importer) {
     metadata_ = importer.metadata();
     const auto process = metadata_.value("process", Json());
     if (!process.is_object())
-        return make_error(Code::refused, "import: this ghost is not of a process outside of MPI");
+        return make_error(Code::refused, "import", {},
+                          "this ghost is not of a process outside of MPI");
     const auto lacking = core::check_target(metadata_.value("needs", Json()), importer.host());
     if (!lacking.empty())
-        return make_error(Code::refused, "import here: this node lacks what the ghost needs",
-                          core::describe(lacking));
+        return make_error(Code::refused, "import here", {},
+                          "this node lacks what the ghost needs: " + core::describe(lacking));
     if (options_.check_original) original_ = core::still_running(metadata_);
     if (original_ != 0 && !options_.replace)
-        return make_error(Code::refused,
-                          "restart: the original still runs (--replace ends it), process",
-                          std::to_string(original_));
+        return make_error(
+            Code::refused, "restart", {},
+            fmt::format("the original still runs, process {} (--replace ends it)", original_));
     if (process.value("nested", true)) return {};
     tree_.nested = false;
     // It needs its number again, so the original has to go first.
@@ -211,10 +212,10 @@ Status Arrival::check(const core::Importer& importer) {
 
 Status Arrival::check_number(pid_t wanted) const {
     if (::kill(wanted, 0) != 0 && errno == ESRCH) return {};
-    return make_error(Code::refused,
-                      "import: the process was not started by `ghost run`, so it needs its number "
-                      "again, and that is taken:",
-                      std::to_string(wanted));
+    return make_error(Code::refused, "import", {},
+                      fmt::format("the process was not started by `ghost run`, so it needs its "
+                                  "number again, and that is taken: {}",
+                                  wanted));
 }
 
 Result<std::unique_ptr<Arrival>> Arrival::make(std::unique_ptr<core::Resource> in,
@@ -306,7 +307,7 @@ int import_plain(const std::function<Result<std::unique_ptr<core::Resource>>()>&
         if (!options.detach) return report(error, options.json);
         const auto text = Json{{"error", error.message()}, {"exit", exit_unharmed}}.dump(2) + "\n";
         background.report(exit_unharmed, options.json ? text : "",
-                          fmt::format("ghost: cannot {}\n", error.message()));
+                          fmt::format("ghost: {}\n", error.message()));
         return exit_unharmed;
     };
     auto resource = in();

@@ -87,7 +87,7 @@ Result<std::string> run_checked(const std::vector<std::string>& argv, const std:
     GHOST_TRY(end);
     if (WIFEXITED(end->status) && WEXITSTATUS(end->status) == 0) return std::move(end->output);
     while (!end->output.empty() && end->output.back() == '\n') end->output.pop_back();
-    return make_error(Code::io, "run", fmt::format("{}: {}", fmt::join(argv, " "), end->output));
+    return make_error(Code::io, "run", fmt::format("{}", fmt::join(argv, " ")), end->output);
 }
 
 Result<ProcessId> identify(pid_t pid) {

@@ -36,10 +36,10 @@ Status check_options(const std::vector<std::string>& options) {
     for (const auto& word : options) {
         if (is_one_of(std::array{"np", "n", "c"}, bare(word)))
             return make_error(Code::invalid,
-                              "restart with another number of ranks: the snapshot's is taken, not",
-                              word);
+                              "restart with another number of ranks than the snapshot's:", word);
         if (word == ":")
-            return make_error(Code::invalid, "restart other programs than the snapshot's: \":\"");
+            return make_error(Code::invalid, "restart other programs than the snapshot's", {},
+                              "\":\" is not taken");
     }
     for (const char* name : {"ghost", "ess_base_jobid", "ghost_restart"})
         if (gives_parameter(options, name))

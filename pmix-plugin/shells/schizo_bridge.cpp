@@ -77,13 +77,12 @@ std::string new_secret() {
 
 // A restarted job goes on under the secret its ranks know.
 std::string take_restart(State& s, const char* folder) {
-    if (auto own = ghost::open_own_folder(folder); !own.ok())
-        return "cannot " + own.error().message();
+    if (auto own = ghost::open_own_folder(folder); !own.ok()) return own.error().message();
     char* real = realpath(folder, nullptr);
     s.restart = real ? real : folder;
     free(real);
     auto secret = read_secret(s.restart);
-    if (!secret.ok()) return "cannot " + secret.error().message();
+    if (!secret.ok()) return secret.error().message();
     s.secret = *secret;
     return {};
 }
@@ -111,7 +110,7 @@ std::string refusal(State& s, bool decides, const char* version, const JobSettin
     std::string why = folder ? take_restart(s, folder) : std::string();
     if (why.empty() && s.filters) {
         auto list = kernet::filter::List::parse(filters_wanted());
-        if (!list.ok()) why = "cannot " + list.error().message();
+        if (!list.ok()) why = list.error().message();
     }
     return why.empty() ? decided.refusal : why;
 }

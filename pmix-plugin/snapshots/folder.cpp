@@ -67,9 +67,8 @@ Status check_size(const std::string& path, uint64_t bytes) {
     struct stat info {};
     if (::fstat(fd->get(), &info) != 0) return sys_error("look at", path);
     if (static_cast<uint64_t>(info.st_size) == bytes) return {};
-    return make_error(
-        Code::corrupt, "use",
-        fmt::format("{}: it has {} bytes, {} were written", path, info.st_size, bytes));
+    return make_error(Code::corrupt, "use", path,
+                      fmt::format("it has {} bytes, {} were written", info.st_size, bytes));
 }
 
 // Manifests of the snapshots that others are based on, each read once.
@@ -97,10 +96,6 @@ class Parents {
     std::string folder_;
     std::map<std::string, std::map<std::string, uint64_t>> known_;
 };
-
-std::string why_of(const Error& error) {
-    return "cannot " + error.message();
-}
 
 }  // namespace
 
@@ -159,8 +154,9 @@ Result<Fd> lock_job(const std::string& folder, const std::string& job, const std
     if (::flock(fd->get(), LOCK_EX | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK) return sys_error("lock", path);
         const ssize_t n = ::read(fd->get(), holder, sizeof holder - 1);
-        return make_error(Code::busy, "take over job " + job + ", which still runs:",
-                          n > 0 ? std::string(holder) : "mpirun holds " + path);
+        return make_error(
+            Code::busy, "take over job", job,
+            "it still runs: " + (n > 0 ? std::string(holder) : "mpirun holds " + path));
     }
     if (::ftruncate(fd->get(), 0) != 0 ||
         ::write(fd->get(), who.data(), who.size()) != static_cast<ssize_t>(who.size()))
@@ -283,7 +279,7 @@ Snapshot look_at_snapshot(const std::string& path) {
     const auto own = open_own_folder(path);
     auto manifest = own.ok() ? read_manifest(out.path) : own.error();
     if (!manifest) {
-        out.why = why_of(manifest.error());
+        out.why = manifest.error().message();
         return out;
     }
     if (out.parts.job.empty())
@@ -291,7 +287,7 @@ Snapshot look_at_snapshot(const std::string& path) {
     const Status files = check_files(out.path, *manifest, out.away);
     out.whole = files.ok() && !out.parts.partial;
     if (!files.ok())
-        out.why = why_of(files.error());
+        out.why = files.error().message();
     else if (out.parts.partial)
         out.why = "it was not completed";
     out.manifest = std::move(*manifest);

@@ -163,10 +163,10 @@ TEST(Child, WhyItCannotBeStartedIsSaid) {
     };
     const Error none = why_not({.argv = {"no-such-program"}});
     EXPECT_EQ(none.code, Code::unsupported);
-    EXPECT_EQ(none.message(), "start no-such-program: No such file or directory");
+    EXPECT_EQ(none.message(), "cannot start no-such-program: No such file or directory");
     EXPECT_EQ(why_not({.argv = {"/proc/version"}}).sys, EACCES);
     EXPECT_EQ(why_not({.argv = {"true"}, .folder = "/proc/version"}).message(),
-              "enter folder /proc/version: Not a directory");
+              "cannot enter folder /proc/version: Not a directory");
     EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1) << "what was not started is reaped";
     EXPECT_EQ(errno, ECHILD);
 }

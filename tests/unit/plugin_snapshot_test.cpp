@@ -615,7 +615,7 @@ TEST(Restarts, AllRefusalsAreListedBeforeAnyRankRuns) {
         for (auto [rank, over] : again.ended) EXPECT_EQ(again.running_copies(rank), 0) << says;
         expect_sound(again);
     };
-    fails({0, 1, 2}, from, "4711, which still runs");
+    fails({0, 1, 2}, from, "4711: it still runs");
     c.end_mpirun();
     fails({0, 1}, from, "it has 3 ranks, 2 were started");
     fails({0, 1, 2}, from + "0", "4711-0000010");

@@ -133,7 +133,7 @@ std::string with(const char* field, const Json& value) {
 
 std::string fault(const char* field, const Json& value) {
     auto read = decode<All>(with(field, value));
-    return read.ok() ? "" : read.error().object;
+    return read.ok() ? "" : read.error().object + ": " + read.error().why;
 }
 
 const Json missing(Json::value_t::discarded);
@@ -261,7 +261,7 @@ TEST(Schema, NonObjectIsRefused) {
         auto read = decode<Empty>(text);
         ASSERT_FALSE(read.ok()) << text;
         EXPECT_EQ(read.error().code, Code::corrupt);
-        EXPECT_EQ(read.error().object, "empty: is no object");
+        EXPECT_EQ(read.error().message(), "cannot read message empty: is no object");
     }
 }
 
@@ -341,7 +341,7 @@ TEST(SchemaReader, UnknownOrMalformedIsAnswered) {
     EXPECT_EQ(said(R"({"t":5})"), "a message has no type");
     EXPECT_EQ(said("{}"), "a message has no type");
     EXPECT_EQ(said("[1]"), "the packet is no object");
-    EXPECT_EQ(said(R"({"t":"note"})"), "read message note: seq is missing");
+    EXPECT_EQ(said(R"({"t":"note"})"), "cannot read message note: seq is missing");
 }
 
 TEST(SchemaReader, ErrorIsNeverAnswered) {

@@ -179,10 +179,9 @@ Result<int> exec_on_node(const LabState& lab, const NodeState& node,
                          const std::vector<std::string>& argv) {
     auto init = open_process(node.init);
     if (!init.ok()) {
-        return make_error(Code::refused,
-                          fmt::format("run a command on node {} of lab {}: it is down; `ghost lab "
-                                      "up --name {}` starts it again",
-                                      node.name(), lab.name, lab.name));
+        return make_error(
+            Code::refused, fmt::format("run a command on node {} of lab {}", node.name(), lab.name),
+            {}, fmt::format("it is down; `ghost lab up --name {}` starts it again", lab.name));
     }
     std::error_code ec;
     std::string folder = std::filesystem::current_path(ec).string();

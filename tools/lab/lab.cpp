@@ -166,7 +166,8 @@ Status bring_up(LabState& state, const UpOptions& options) {
 
 Status check_privilege() {
     if (::geteuid() == 0) return {};
-    return make_error(Code::refused, "make namespaces and links: the virtual cluster needs root");
+    return make_error(Code::refused, "make namespaces and links", {},
+                      "the virtual cluster needs root");
 }
 
 Status check_options(const UpOptions& options) {

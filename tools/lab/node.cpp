@@ -79,7 +79,7 @@ Status StartingNode::wait_ready(int timeout_ms) {
         if (rc > 0 && ::read(ready_.get(), &byte, 1) == 1) return {};
         auto said = read_file(log_);
         std::string why = said.ok() && !said->empty() ? *said : "it said nothing";
-        return make_error(rc == 0 ? Code::timeout : Code::io, "start a node:", why);
+        return make_error(rc == 0 ? Code::timeout : Code::io, "start a node", {}, why);
     }
 }
 

@@ -124,17 +124,19 @@ Result<std::string> choose_lab(const std::string& given) {
     auto labs = known_labs();
     if (labs.size() == 1) return labs[0];
     if (labs.empty()) {
-        return make_error(Code::not_found, "find a lab: none is up; `ghost lab up` starts one");
+        return make_error(Code::not_found, "find a lab", {},
+                          "none is up; `ghost lab up` starts one");
     }
-    return make_error(Code::invalid, "choose a lab: several are up, say which by --name:",
-                      fmt::format("{}", fmt::join(labs, ", ")));
+    return make_error(
+        Code::invalid, "choose a lab", {},
+        fmt::format("several are up, say which by --name: {}", fmt::join(labs, ", ")));
 }
 
 Error no_such_node(const LabState& state, const std::string& node) {
     std::vector<std::string> names;
     for (const NodeState& n : state.nodes) names.push_back(n.name());
-    return make_error(Code::invalid, "find node",
-                      fmt::format("{}: lab {} has {}", node, state.name, fmt::join(names, ", ")));
+    return make_error(Code::invalid, "find node", node,
+                      fmt::format("lab {} has {}", state.name, fmt::join(names, ", ")));
 }
 
 }  // namespace ghost::tools::lab

@@ -125,9 +125,9 @@ std::optional<int> run_for_job(const CheckpointArgs& args, bool json) {
         job = std::move(*only);
     }
     if (!args.name.empty())
-        return report(
-            make_error(Code::invalid, "use --name: a job's snapshots are numbered, not named"),
-            json);
+        return report(make_error(Code::invalid, "use --name", {},
+                                 "a job's snapshots are numbered, not named"),
+                      json);
     return checkpoint_job(*job, args.to, args.then, json);
 }
 
@@ -140,8 +140,8 @@ int run_checkpoint(const CheckpointArgs& args, bool json) {
     auto pid = process_named(args.which);
     if (!pid) return report(pid.error(), json);
     if (args.to == "both")
-        return report(make_error(Code::invalid,
-                                 "use --to both: it is for jobs, and this is process", args.which),
+        return report(make_error(Code::invalid, "use --to both", {},
+                                 "it is for jobs, and this is process " + args.which),
                       json);
     auto done = args.to == "memory" ? to_memory(*pid, *then, *mode, args)
                                     : to_disk(*pid, *then, *mode, args);

@@ -39,9 +39,10 @@ std::string random_secret() {
 
 Error refusal(const schema::Received& said) {
     if (said.is<CloneLacks>())
-        return make_error(Code::refused, "go there: the node lacks what the process needs",
-                          fmt::format("{}", fmt::join(said.as<CloneLacks>().lines, "; ")));
-    return make_error(Code::refused, "go on at the other node",
+        return make_error(Code::refused, "go there", {},
+                          fmt::format("the node lacks what the process needs: {}",
+                                      fmt::join(said.as<CloneLacks>().lines, "; ")));
+    return make_error(Code::refused, "go on at the other node", {},
                       said.is<CloneFailed>() ? said.as<CloneFailed>().why : said.name());
 }
 
@@ -93,10 +94,8 @@ Result<core::PlainTree> tree_to_clone(pid_t pid) {
     if (!tree) return tree.error();
     GHOST_TRY(check_exportable(*tree));
     if (!tree->nested)
-        return make_error(Code::refused,
-                          "clone a process that `ghost run` has not started: its number would be "
-                          "taken;",
-                          std::to_string(pid));
+        return make_error(Code::refused, "clone process", std::to_string(pid),
+                          "`ghost run` has not started it, so its number would be taken");
     return tree;
 }
 
@@ -115,7 +114,7 @@ Result<Made> duplicate(const DupArgs& args, Then then, Mode mode) {
     if (!exported) {
         // A connection that breaks has its cause at the other end.
         auto cause = hear<CloneFailed>(*line, cause_ms);
-        if (cause) return make_error(Code::refused, cause->why);
+        if (cause) return because(Code::refused, cause->why);
         return exported.error();
     }
     made.exported = *exported;
@@ -131,26 +130,25 @@ Result<Made> duplicate(const DupArgs& args, Then then, Mode mode) {
 // Both are stopped, or nobody knows: what to say, and exit status 3.
 int report_unclear(const DupArgs& args, const core::PlainTree& tree, bool json) {
     return report(
-        make_error(Code::peer_lost,
-                   fmt::format("tell whether process {} runs on {}: the answer is missing, "
-                               "and the original is kept stopped. Look there; if it does "
-                               "not run, let the original go on by `kill -CONT` of its "
-                               "processes, pid",
-                               tree.inner, args.to),
-                   std::to_string(tree.program)),
+        make_error(
+            Code::peer_lost, fmt::format("tell whether process {} runs on {}", tree.inner, args.to),
+            {},
+            fmt::format("the answer is missing, and the original is kept stopped. Look there; "
+                        "if it does not run, let the original go on by `kill -CONT` of its "
+                        "processes, pid {}",
+                        tree.program)),
         json, exit_harmed);
 }
 
 int report_stranded(const DupArgs& args, const core::PlainTree& tree, const std::string& why,
                     bool json) {
     return report(
-        make_error(Code::peer_lost,
-                   fmt::format("bring all pages to {} ({}): what ran there has been ended. "
-                               "The original is stopped, whole as it was before; if it may do "
-                               "again what it has done there since, let it go on by `kill "
-                               "-CONT` of its processes, pid",
-                               args.to, why),
-                   std::to_string(tree.program)),
+        make_error(
+            Code::peer_lost, "bring all pages to", args.to,
+            fmt::format("{}; what ran there has been ended. The original is stopped, whole as "
+                        "it was before; if it may do again what it has done there since, let "
+                        "it go on by `kill -CONT` of its processes, pid {}",
+                        why, tree.program)),
         json, exit_harmed);
 }
 

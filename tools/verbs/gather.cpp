@@ -25,8 +25,7 @@ class Gatherer {
     Status gather(const std::string& folder) {
         Snapshot snapshot = plugin::look_at_snapshot(folder);
         if (!snapshot.whole)
-            return make_error(Code::corrupt, "gather snapshot " + snapshot.name + ":",
-                              snapshot.why);
+            return make_error(Code::corrupt, "gather snapshot", snapshot.name, snapshot.why);
         std::set<std::string> parents;
         for (const auto& rank : snapshot.manifest->ranks)
             for (const auto& file : rank.chain) parents.insert(file.substr(0, file.find('/')));
@@ -42,8 +41,7 @@ class Gatherer {
         std::error_code ignored;
         if (fs::exists(fs::path(to_) / snapshot.name, ignored)) return {};
         if (!snapshot.whole)
-            return make_error(Code::corrupt, "gather snapshot " + snapshot.name + ":",
-                              snapshot.why);
+            return make_error(Code::corrupt, "gather snapshot", snapshot.name, snapshot.why);
         auto partial = plugin::create_partial(to_, snapshot.name);
         if (!partial) return partial.error();
         const Status filled = fill(snapshot, *partial);

@@ -89,7 +89,7 @@ class Look {
         for (const auto& rank : manifest_.ranks) {
             auto differences = differences_of(**registry, snapshot_.path + "/" + rank.file);
             if (!differences) {
-                here(fmt::format("rank {}: cannot {}", rank.rank, differences.error().message()));
+                here(fmt::format("rank {}: {}", rank.rank, differences.error().message()));
                 continue;
             }
             for (const auto& line : *differences)

@@ -51,7 +51,7 @@ Status end_mpirun(pid_t pid) {
         if (!is_alive(*id)) return {};
         ::usleep(look_us);
     }
-    return make_error(Code::timeout, "end the running job: mpirun", std::to_string(pid));
+    return make_error(Code::timeout, "end the running job, mpirun", std::to_string(pid));
 }
 
 // No two of one identity may run: their ranks would be each other's.
@@ -59,8 +59,9 @@ Status make_free(const Snapshot& snapshot, bool replace) {
     const std::string& job = snapshot.manifest->job;
     const auto pid = running_here(job);
     if (pid && !replace)
-        return make_error(Code::refused, "restart a job beside itself: it still runs as mpirun",
-                          fmt::format("{} (--replace ends it first)", *pid));
+        return make_error(
+            Code::refused, "restart a job beside itself", {},
+            fmt::format("it still runs as mpirun {} (--replace ends it first)", *pid));
     if (pid) {
         fmt::print(stderr, "ghost: ending job {}, mpirun {}, to replace it\n", job, *pid);
         GHOST_TRY(end_mpirun(*pid));
@@ -76,7 +77,7 @@ Status make_free(const Snapshot& snapshot, bool replace) {
     if (free.ok() || free.error().code != Code::busy) return {};
     Error error = free.error();
     error.code = Code::refused;
-    error.object += "; end it where it runs (--replace ends only a job of this node)";
+    error.why += "; end it where it runs (--replace ends only a job of this node)";
     return error;
 }
 
@@ -125,7 +126,7 @@ void tell(const Snapshot& snapshot, const Shortcomings& lacks) {
                                                {"event", "restart"},
                                                {"snapshot", snapshot.name},
                                                {"by", plugin::name_of_this("process")}});
-    if (!noted.ok()) fmt::print(stderr, "ghost: cannot {}\n", noted.error().message());
+    if (!noted.ok()) fmt::print(stderr, "ghost: {}\n", noted.error().message());
 }
 
 int become(const std::string& program, std::vector<std::string>& words, const Paths& paths) {

@@ -17,7 +17,7 @@ bool usable(const Snapshot& snapshot, Verifier& verifier, std::string& why) {
     why = snapshot.why;
     if (!snapshot.whole) return false;
     const Status bytes = verify_ghosts(snapshot, verifier);
-    if (!bytes.ok()) why = "cannot " + bytes.error().message();
+    if (!bytes.ok()) why = bytes.error().message();
     return bytes.ok();
 }
 
@@ -90,10 +90,10 @@ Status verify_ghosts(const Snapshot& snapshot, Verifier& verifier) {
         for (const auto& parent : rank.chain) parents.push_back(folder.parent_path() / parent);
         const Json row = verifier.verify(folder / rank.file, parents);
         if (!row.value("ok", false))
-            return make_error(Code::corrupt, fmt::format("use the ghost of rank {}:", rank.rank),
+            return make_error(Code::corrupt, fmt::format("use the ghost of rank {}", rank.rank), {},
                               row.value("error", ""));
         if (row.value("digest", "") != rank.digest)
-            return make_error(Code::corrupt, fmt::format("use the ghost of rank {}:", rank.rank),
+            return make_error(Code::corrupt, fmt::format("use the ghost of rank {}", rank.rank), {},
                               "it is another one than the manifest names");
     }
     return {};
@@ -112,8 +112,7 @@ Result<Snapshot> choose(const std::string& path, Verifier& verifier) {
     Snapshot snapshot = plugin::look_at_snapshot(path);
     std::string why;
     if (usable(snapshot, verifier, why)) return snapshot;
-    return make_error(Code::corrupt, "use the snapshot " + snapshot.name + ":",
-                      why + advice(snapshot));
+    return make_error(Code::corrupt, "use the snapshot", snapshot.name, why + advice(snapshot));
 }
 
 }  // namespace
@@ -122,7 +121,7 @@ Result<Snapshot> choose_snapshot(const std::string& path, Verifier& verifier) {
     auto chosen = choose(path, verifier);
     if (!chosen || chosen->away.empty()) return chosen;
     return make_error(
-        Code::refused, "restart from " + chosen->name + ":",
+        Code::refused, "restart from", chosen->name,
         fmt::format("ghosts are on {}; `ghost gather {} --to DIR` brings them together",
                     fmt::join(chosen->away, ", "), chosen->path));
 }

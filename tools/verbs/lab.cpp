@@ -92,7 +92,7 @@ int run_exec(CommandLine app, const LabArgs& args) {
     std::vector<std::string> command = app.remaining();
     if (!command.empty() && command[0] == "--") command.erase(command.begin());
     if (command.empty())
-        return report(make_error(Code::invalid, "run nothing: name a command after the node"),
+        return report(make_error(Code::invalid, "run nothing", {}, "name a command after the node"),
                       false);
     return with_lab(args, false, [&](const std::string& name) {
         auto state = lab::load_state(name);

@@ -77,7 +77,7 @@ int run_ps(const std::string& wanted, bool json) {
         if (!job.ok()) return report(job.error(), json);
         jobs.push_back(job->info);
     }
-    for (const std::string& text : silent) fmt::print(stderr, "ghost: cannot {}\n", text);
+    for (const std::string& text : silent) fmt::print(stderr, "ghost: {}\n", text);
     if (json) {
         print_json({{"jobs", jobs}});
     } else if (jobs.empty()) {

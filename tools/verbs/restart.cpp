@@ -49,7 +49,8 @@ Result<std::unique_ptr<core::Resource>> open_snapshot(const core::ResourceRegist
         return std::unique_ptr<core::Resource>(new core::MemoryResource(*buffer));
     }
     if (args.snapshot.empty())
-        return make_error(Code::invalid, "restart: no snapshot was named, and not --from memory");
+        return make_error(Code::invalid, "restart", {},
+                          "no snapshot was named, and not --from memory");
     auto file = file_of(args.snapshot);
     if (!file) return file.error();
     return open_ghost(classes, *file, *args.key);
@@ -67,17 +68,17 @@ int run_restart(RestartArgs args, const ImportOptions& options) {
         args = {in_memory(args.snapshot), "disk", args.key, args.keep_longer, args.mpirun};
     if (args.from != "memory" && means_job(args.snapshot)) {
         if (options.detach)
-            return report(make_error(Code::invalid,
-                                     "restart a job with --detach: mpirun stays in the foreground"),
+            return report(make_error(Code::invalid, "restart a job with --detach", {},
+                                     "mpirun stays in the foreground"),
                           options.json);
         return restart_job(
             {args.snapshot, args.mpirun, options.replace, args.keep_longer, options.json});
     }
     if (!args.mpirun.empty() || args.keep_longer)
-        return report(
-            make_error(Code::invalid, "restart: only a snapshot of a job takes this option:",
-                       args.keep_longer ? "--keep-longer" : args.mpirun[0]),
-            options.json);
+        return report(make_error(Code::invalid, "restart with",
+                                 args.keep_longer ? "--keep-longer" : args.mpirun[0],
+                                 "only a snapshot of a job takes this option"),
+                      options.json);
     auto classes = all_classes();  // outlives what it opens
     return classes.ok() ? import_plain([&] { return open_snapshot(**classes, args); }, options)
                         : report(classes.error(), options.json);

@@ -27,7 +27,7 @@ Status find_program(const std::string& name) {
     if (!find_in_path(name).empty()) return {};
     if (name.find('/') != std::string::npos && ::access(name.c_str(), X_OK) != 0)
         return sys_error("start", name);
-    return make_error(Code::not_found, "start: there is no such program in PATH", name);
+    return make_error(Code::not_found, "start", name, "there is no such program in PATH");
 }
 
 std::string program_file(pid_t pid) {
@@ -77,8 +77,7 @@ int run_verb(const RunArgs& args, bool json) {
     auto tree = start(args, *signals);
     if (!tree) {
         if (!args.detach) return report(tree.error(), json);
-        background.report(exit_unharmed, "",
-                          fmt::format("ghost: cannot {}\n", tree.error().message()));
+        background.report(exit_unharmed, "", fmt::format("ghost: {}\n", tree.error().message()));
         return exit_unharmed;
     }
     const std::string told =

@@ -16,7 +16,7 @@ void print_json(const Json& object) {
 }
 
 int report(const Error& error, bool json, int exit_status) {
-    fmt::print(stderr, "ghost: cannot {}\n", error.message());
+    fmt::print(stderr, "ghost: {}\n", error.message());
     if (json) print_json({{"error", error.message()}, {"exit", exit_status}});
     return exit_status;
 }
