@@ -20,7 +20,7 @@ Status ByteSource::read_all(void* data, size_t size) {
         auto got = read(at, size);
         if (!got) return got.error();
         if (*got == 0)
-            return make_error(Code::corrupt, "read ghost",
+            return make_error(Code::corrupt, "read ghost", {},
                               fmt::format("it ends {} bytes too early", size));
         at += *got;
         size -= *got;

@@ -87,24 +87,25 @@ bool Inheritance::next() {
 
 Status check_parent_head(const ParentRef& named, const GhostHead& found) {
     if (named.id != found.id)
-        return make_error(Code::refused,
-                          fmt::format("read incremental ghost: its parent{} is ghost {}, not {}",
-                                      quoted(named.name), named.id.hex(), found.id.hex()));
+        return make_error(Code::refused, "read incremental ghost", {},
+                          fmt::format("its parent{} is ghost {}, not {}", quoted(named.name),
+                                      named.id.hex(), found.id.hex()));
     if (found.rounds)
-        return make_error(Code::unsupported,
-                          "read incremental ghost: its parent's pages come in rounds");
+        return make_error(Code::unsupported, "read incremental ghost", {},
+                          "its parent's pages come in rounds");
     const int generation = found.parent ? found.parent->generation : 0;
     if (named.generation != generation + 1)
-        return make_error(Code::corrupt, fmt::format("read incremental ghost: generation {} on {}",
-                                                     named.generation, generation));
+        return make_error(
+            Code::corrupt, "read incremental ghost", {},
+            fmt::format("it is generation {} and its parent {}", named.generation, generation));
     return {};
 }
 
 Status check_parent_digest(const ParentRef& named, const Contents& found) {
     if (named.digest == found.digest) return {};
-    return make_error(Code::refused,
-                      fmt::format("read incremental ghost: its parent{} has digest {}, not {}",
-                                  quoted(named.name), named.digest.hex(), found.digest.hex()));
+    return make_error(Code::refused, "read incremental ghost", {},
+                      fmt::format("its parent{} has digest {}, not {}", quoted(named.name),
+                                  named.digest.hex(), found.digest.hex()));
 }
 
 }  // namespace ghost::core

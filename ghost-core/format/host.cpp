@@ -111,7 +111,7 @@ Result<std::vector<std::string>> host_differences(const std::string& facts_json)
     const auto facts = Json::parse(facts_json, nullptr, false);
     const auto flags = facts.is_object() ? facts.find("flags") : facts.end();
     if (!facts.is_object() || flags == facts.end() || !flags->is_array())
-        return make_error(Code::corrupt, "read ghost: host facts");
+        return make_error(Code::corrupt, "read the host facts of the ghost");
     std::vector<std::string> out;
     utsname name{};
     uname(&name);
@@ -151,7 +151,8 @@ Status check_host(const std::string& facts_json, const std::set<std::string>& ch
     auto lines = host_differences(same ? facts_json : facts.dump());
     if (!lines) return lines.error();
     if (lines->empty()) return {};
-    return make_error(Code::unsupported, fmt::format("import ghost: {}", fmt::join(*lines, "; ")));
+    return make_error(Code::unsupported, "import ghost", {},
+                      fmt::format("{}", fmt::join(*lines, "; ")));
 }
 
 }  // namespace ghost::core

@@ -108,10 +108,10 @@ Status Merge::run(std::span<OpenGhost> chain) {
     for (size_t i = 0; i < chain.size(); i++) {
         const auto& parent = chain[i].head.parent;
         if (parent.has_value() != (i + 1 < chain.size()))
-            return make_error(Code::invalid, "merge ghosts: the chain is not complete");
+            return make_error(Code::invalid, "merge ghosts", {}, "the chain is not complete");
         if (parent) GHOST_TRY(check_parent_head(*parent, chain[i + 1].head));
         if (parent && chain[i].head.rounds)
-            return make_error(Code::unsupported, "merge ghosts: pages come in rounds");
+            return make_error(Code::unsupported, "merge ghosts", {}, "pages come in rounds");
     }
     for (size_t i = 0; i < chain.size(); i++) {
         GHOST_TRY(i == 0 ? take_newest(chain[0])
@@ -134,7 +134,7 @@ Result<OpenGhost> OpenGhost::open(std::unique_ptr<ByteSource> in) {
 
 Status merge_ghosts(std::span<OpenGhost> chain, ByteSink& out,
                     const std::function<void(uint64_t)>& progress) {
-    if (chain.empty()) return make_error(Code::invalid, "merge ghosts: there is none");
+    if (chain.empty()) return make_error(Code::invalid, "merge ghosts", {}, "there is none");
     return Merge(out, progress).run(chain);
 }
 

@@ -14,12 +14,12 @@ constexpr uint64_t host_limit = 64 << 20;
 constexpr uint64_t metadata_limit = 64 << 20;
 
 Error damaged_pages(const char* what) {
-    return make_error(Code::corrupt, "read pages of ghost", what);
+    return make_error(Code::corrupt, "read pages of ghost", {}, what);
 }
 
 Error damaged(uint64_t chunk_start, const std::string& what) {
-    return make_error(Code::corrupt,
-                      fmt::format("read ghost: damaged at byte {}: {}", chunk_start, what));
+    return make_error(Code::corrupt, "read ghost", {},
+                      fmt::format("damaged at byte {}: {}", chunk_start, what));
 }
 
 bool has_runs(ChunkType type) {
@@ -58,8 +58,8 @@ Status GhostReader::take(void* data, size_t size) {
         return {};
     }
     auto error = status.error();
-    error.tried =
-        fmt::format("read ghost: it ends or breaks after byte {}: {}", position_, error.tried);
+    const std::string more = error.why.empty() ? "" : ": " + error.why;
+    error.why = fmt::format("it ends or breaks after byte {}{}", position_, more);
     return error;
 }
 
@@ -83,13 +83,12 @@ Status GhostReader::file_header(GhostHead& head, bool& incremental) {
     GHOST_TRY(take(&header, fixed));
     if (header.magic != ghost_magic) return corrupt("this is not a ghost");
     if (header.endian != ghost_endian_mark)
-        return make_error(Code::unsupported,
-                          "read ghost: it is from a machine of other byte order");
+        return make_error(Code::unsupported, "read ghost", {},
+                          "it is from a machine of other byte order");
     if (header.version != ghost_version)
         return make_error(
-            Code::unsupported,
-            fmt::format("read ghost: it has version {} ({}), this program reads version {}",
-                        header.version,
+            Code::unsupported, "read ghost", {},
+            fmt::format("it has version {} ({}), this program reads version {}", header.version,
                         header.version < ghost_version ? "of an older Ghost: make it anew"
                                                        : "of a newer Ghost",
                         ghost_version));
@@ -97,13 +96,13 @@ Status GhostReader::file_header(GhostHead& head, bool& incremental) {
     if (header.checksum != XXH3_64bits(&header, offsetof(FileHeader, checksum)))
         return corrupt("checksum of the header");
     if (header.machine != this_machine())
-        return make_error(Code::unsupported,
-                          fmt::format("read ghost: it is for machine {}, this is {}",
-                                      header.machine, this_machine()));
+        return make_error(
+            Code::unsupported, "read ghost", {},
+            fmt::format("it is for machine {}, this is {}", header.machine, this_machine()));
     if (header.page_size != this_page_size())
-        return make_error(Code::unsupported,
-                          fmt::format("read ghost: it has {}-byte pages, here are {}",
-                                      header.page_size, this_page_size()));
+        return make_error(
+            Code::unsupported, "read ghost", {},
+            fmt::format("it has {}-byte pages, here are {}", header.page_size, this_page_size()));
     if ((header.flags & ~known_flags) != 0 || header.reserved != 0)
         return corrupt("unknown field of the header");
     XXH3_128bits_update(&checks_->digest, &header, sizeof header);
@@ -277,7 +276,7 @@ Result<PagesView> GhostReader::pages(const Chunk& chunk, const char* buffer) {
 
 Status GhostReader::check_runs(const Chunk& chunk, const char* buffer) {
     auto view = pages(chunk, buffer);
-    if (!view) return corrupt(view.error().object);
+    if (!view) return corrupt(view.error().why);
     auto& process = checks_->processes[chunk.number];
     auto& summary = process.summary;
     summary.inner_pid = chunk.number;

@@ -31,7 +31,7 @@ class FdAt : public ByteSource {
 };
 
 Error no_end(const char* what) {
-    return make_error(Code::corrupt, fmt::format("read ghost: it is not complete: {}", what));
+    return make_error(Code::corrupt, "read ghost", {}, fmt::format("it is not complete: {}", what));
 }
 
 Status check_end(const ChunkHeader& header, const std::string& payload) {

@@ -35,7 +35,7 @@ Status GhostWriter::head(const GhostHead& head) {
     if (head.parent) header.flags |= flag_incremental;
     if (head.rounds) header.flags |= flag_rounds;
     if (getrandom(&header.id, sizeof header.id, 0) != sizeof header.id)
-        return sys_error("write ghost: get a random number");
+        return sys_error("get a random number");
     header.checksum = XXH3_64bits(&header, offsetof(FileHeader, checksum));
     id_ = header.id;
     XXH3_128bits_update(&digest_->all, &header, sizeof header);
@@ -50,7 +50,7 @@ Status GhostWriter::head(const GhostHead& head) {
 Status GhostWriter::parent(const ParentRef& parent) {
     if (parent.generation < 1 || parent.name.size() > name_limit ||
         parent.name.find('/') != std::string::npos)
-        return make_error(Code::invalid, "write ghost: reference to parent", parent.name);
+        return make_error(Code::invalid, "write the reference to parent", parent.name);
     generation_ = parent.generation;
     const std::array<Hash128, 2> hashes = {parent.digest, parent.id};
     const std::array<iovec, 2> pieces = {
@@ -72,7 +72,7 @@ Status GhostWriter::text(ChunkType type, std::string_view text) {
 
 Status GhostWriter::skeleton_open(int file, std::string_view name) {
     if (name.empty() || name.size() > name_limit)
-        return make_error(Code::invalid, "write ghost: name of skeleton file", std::string(name));
+        return make_error(Code::invalid, "write a skeleton file of the name", std::string(name));
     return chunk(ChunkType::skeleton_open, file, 0, name);
 }
 
@@ -170,7 +170,7 @@ Status GhostWriter::pages(std::span<const PagesChunk> chunks, const Each& each) 
         places.push_back(total);
         total += sizeof(ChunkHeader) + headers.back().size;
         if (headers.back().size > chunk_limit)
-            return make_error(Code::internal, "write ghost: chunk of",
+            return make_error(Code::internal, "write a chunk of",
                               fmt::format("{} bytes", headers.back().size));
     }
     const bool there = std::all_of(chunks.begin(), chunks.end(), [this](const PagesChunk& chunk) {
@@ -254,8 +254,7 @@ Status GhostWriter::send(const ChunkHeader& header, const iovec* pieces, size_t 
 // The chunk is the next one of the stream.
 Status GhostWriter::note(const ChunkHeader& header) {
     if (header.size > chunk_limit)
-        return make_error(Code::internal, "write ghost: chunk of",
-                          fmt::format("{} bytes", header.size));
+        return make_error(Code::internal, "write a chunk of", fmt::format("{} bytes", header.size));
     sequence_++;
     if (header.type != static_cast<uint32_t>(ChunkType::end)) {
         XXH3_128bits_update(&digest_->all, &header, sizeof header);
@@ -269,7 +268,7 @@ Status GhostWriter::note(const ChunkHeader& header) {
 
 Status GhostWriter::end() {
     if (processes_.size() > process_limit)
-        return make_error(Code::unsupported, "write ghost: too many processes",
+        return make_error(Code::unsupported, "write a ghost of so many processes",
                           std::to_string(processes_.size()));
     const auto digest = XXH3_128bits_digest(&digest_->all);
     contents_.digest = {digest.low64, digest.high64};

@@ -211,7 +211,8 @@ Status MemoryBuffer::set_layout(const Layout& layout, uint64_t bytes) {
     }
     used_ = capacity_;
     if (size_ != bytes)
-        return make_error(Code::corrupt, "read the layout of a ghost's memory: its size");
+        return make_error(Code::corrupt, "read the layout of a ghost's memory", {},
+                          "its size is wrong");
     return {};
 }
 

@@ -101,10 +101,9 @@ Status open_parent(const ResourceRegistry& registry, const std::shared_ptr<Secre
     }
     if (why) return *why;
     return make_error(
-        Code::not_found,
-        fmt::format("read incremental ghost: its parent {}(id {}) is not beside it",
-                    parent.name.empty() ? "" : "\"" + parent.name + "\" ", parent.id.hex()),
-        child);
+        Code::not_found, "read incremental ghost", child,
+        fmt::format("its parent {}(id {}) is not beside it",
+                    parent.name.empty() ? "" : "\"" + parent.name + "\" ", parent.id.hex()));
 }
 
 }  // namespace
@@ -130,7 +129,8 @@ class ChainResource::Pipe : public ByteSink {
         const auto* bytes = static_cast<const char*>(data);
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [&] { return waiting_ < limit || stopped_; });
-        if (stopped_) return make_error(Code::peer_lost, "merge ghosts: nobody reads any more");
+        if (stopped_)
+            return make_error(Code::peer_lost, "merge ghosts", {}, "nobody reads any more");
         parts_.emplace_back(bytes, bytes + size);
         waiting_ += size;
         changed_.notify_all();
@@ -139,7 +139,7 @@ class ChainResource::Pipe : public ByteSink {
     Result<size_t> read(void* data, size_t size) {
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [&] { return !parts_.empty() || ended_ || stopped_; });
-        if (stopped_) return make_error(Code::peer_lost, "read ghost: interrupted");
+        if (stopped_) return make_error(Code::peer_lost, "read ghost", {}, "interrupted");
         if (parts_.empty()) {
             if (failure_) return *failure_;
             return size_t{0};

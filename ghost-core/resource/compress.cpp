@@ -27,7 +27,7 @@ struct FrameHeader {
 static_assert(sizeof(FrameHeader) == 24);
 
 Error damaged(const char* what, uint64_t unit) {
-    return make_error(Code::corrupt, fmt::format("unpack MiB {} of a ghost: {}", unit, what));
+    return make_error(Code::corrupt, fmt::format("unpack MiB {} of a ghost", unit), {}, what);
 }
 
 // One more than the cores, so that all of them have something while the owner copies.
@@ -111,7 +111,7 @@ void CompressResource::pack(Slot& slot) {
                                 slot.size);
         if (ZSTD_isError(packed))
             slot.error =
-                make_error(Code::internal, "compress ghost (zstd)", ZSTD_getErrorName(packed));
+                make_error(Code::internal, "compress ghost (zstd)", {}, ZSTD_getErrorName(packed));
     } else {
         const auto preferences = lz4_preferences(level_, slot.size);
         slot.coded.resize(LZ4F_compressFrameBound(slot.size, &preferences));
@@ -119,7 +119,7 @@ void CompressResource::pack(Slot& slot) {
                                     slot.size, &preferences);
         if (LZ4F_isError(packed))
             slot.error =
-                make_error(Code::internal, "compress ghost (lz4)", LZ4F_getErrorName(packed));
+                make_error(Code::internal, "compress ghost (lz4)", {}, LZ4F_getErrorName(packed));
     }
     if (!slot.error) slot.coded.resize(packed);
 }

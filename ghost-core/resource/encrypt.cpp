@@ -23,7 +23,7 @@ Result<std::shared_ptr<SecretKey>> SecretKey::load(const std::string& path) {
     struct stat info {};
     if (!fd || fstat(fd.get(), &info) != 0) return sys_error("open key", path);
     if ((info.st_mode & (S_IRWXG | S_IRWXO)) != 0)
-        return make_error(Code::refused, "use key (others may read it: chmod 600)", path);
+        return make_error(Code::refused, "use key", path, "others may read it (chmod 600)");
     std::array<char, 67> text{};
     const auto got = read(fd.get(), text.data(), text.size());
     std::array<unsigned char, 32> bytes{};
@@ -37,7 +37,8 @@ Result<std::shared_ptr<SecretKey>> SecretKey::load(const std::string& path) {
     }
     sodium_memzero(text.data(), text.size());
     if (count != 32)
-        return make_error(Code::invalid, "use key (neither 32 bytes nor 64 hex digits)", path);
+        return make_error(Code::invalid, "use key", path,
+                          "it is neither 32 bytes nor 64 hex digits");
     auto key = std::make_shared<SecretKey>(bytes);
     sodium_memzero(bytes.data(), bytes.size());
     return key;
@@ -80,11 +81,12 @@ Status EncryptResource::open() {
         return inner_->write(header.data(), header.size());
     }
     GHOST_TRY(inner_->read_all(start.data(), start.size()));
-    if (start != magic) return make_error(Code::corrupt, "decrypt ghost: it is not encrypted");
+    if (start != magic)
+        return make_error(Code::corrupt, "decrypt ghost", {}, "it is not encrypted");
     GHOST_TRY(inner_->read_all(header.data(), header.size()));
     if (crypto_secretstream_xchacha20poly1305_init_pull(&stream_->state, header.data(),
                                                         key_->bytes()) != 0)
-        return make_error(Code::corrupt, "decrypt ghost: its header");
+        return make_error(Code::corrupt, "decrypt the header of the ghost");
     return {};
 }
 
@@ -113,7 +115,8 @@ Status EncryptResource::close() {
 Result<bool> EncryptResource::load(Slot& slot) {
     uint32_t length = 0;
     GHOST_TRY(inner_->read_all(&length, sizeof length));
-    if (length > unit_bytes) return make_error(Code::corrupt, "decrypt ghost: size of a part");
+    if (length > unit_bytes)
+        return make_error(Code::corrupt, "decrypt ghost", {}, "a part has a wrong size");
     auto& coded = stream_->coded;
     coded.resize(length + extra);
     GHOST_TRY(inner_->read_all(coded.data(), coded.size()));
@@ -123,19 +126,19 @@ Result<bool> EncryptResource::load(Slot& slot) {
             reinterpret_cast<const unsigned char*>(coded.data()), coded.size(),
             reinterpret_cast<const unsigned char*>(&length), sizeof length) != 0)
         return slot.number == 0
-                   ? make_error(Code::refused, "decrypt ghost: wrong key, or it is damaged")
-                   : make_error(Code::corrupt,
-                                fmt::format("decrypt ghost: MiB {} is damaged", slot.number));
+                   ? make_error(Code::refused, "decrypt ghost", {}, "wrong key, or it is damaged")
+                   : make_error(Code::corrupt, "decrypt ghost", {},
+                                fmt::format("MiB {} is damaged", slot.number));
     slot.size = length;
     if (mark != crypto_secretstream_xchacha20poly1305_TAG_FINAL) {
-        if (length == 0) return make_error(Code::corrupt, "decrypt ghost: an empty part");
+        if (length == 0) return make_error(Code::corrupt, "decrypt ghost", {}, "an empty part");
         return true;
     }
     char more = 0;
     auto rest = inner_->read(&more, 1);
     if (!rest) return rest.error();
     if (length != 0 || *rest != 0)
-        return make_error(Code::corrupt, "decrypt ghost: something follows the end");
+        return make_error(Code::corrupt, "decrypt ghost", {}, "something follows the end");
     return false;
 }
 

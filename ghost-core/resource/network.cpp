@@ -112,7 +112,7 @@ Status receive_all(int fd, void* data, size_t size, const std::string& peer) {
     while (size > 0) {
         auto got = receive_some(fd, at, size, peer);
         if (!got) return got.error();
-        if (*got == 0) return make_error(Code::refused, "greet", peer + ": it hung up");
+        if (*got == 0) return make_error(Code::refused, "greet", peer, "it hung up");
         at += *got;
         size -= *got;
     }
@@ -131,14 +131,14 @@ Status prove_as_source(int fd, const std::string& token, const std::string& secr
     Hello mine{hello_mark, random_bytes<Nonce>()}, theirs;
     GHOST_TRY(send_all(fd, &mine, sizeof mine, peer));
     GHOST_TRY(receive_all(fd, &theirs, sizeof theirs, peer));
-    if (theirs.mark != hello_mark) return make_error(Code::refused, "greet", peer + ": no ghost");
+    if (theirs.mark != hello_mark) return make_error(Code::refused, "greet", peer, "no ghost");
     const auto mac = proof("source", secret, token, mine.nonce, theirs.nonce);
     GHOST_TRY(send_all(fd, mac.data(), mac.size(), peer));
     Mac answer{};
     GHOST_TRY(receive_all(fd, answer.data(), answer.size(), peer));
     const auto wanted = proof("target", secret, token, mine.nonce, theirs.nonce);
     if (sodium_memcmp(answer.data(), wanted.data(), wanted.size()) != 0)
-        return make_error(Code::refused, "greet", peer + ": it does not know the job's secret");
+        return make_error(Code::refused, "greet", peer, "it does not know the job's secret");
     return {};
 }
 
@@ -146,13 +146,13 @@ Status prove_as_target(int fd, const std::string& token, const std::string& secr
                        const std::string& peer) {
     Hello mine{hello_mark, random_bytes<Nonce>()}, theirs;
     GHOST_TRY(receive_all(fd, &theirs, sizeof theirs, peer));
-    if (theirs.mark != hello_mark) return make_error(Code::refused, "greet", peer + ": no ghost");
+    if (theirs.mark != hello_mark) return make_error(Code::refused, "greet", peer, "no ghost");
     GHOST_TRY(send_all(fd, &mine, sizeof mine, peer));
     Mac answer{};
     GHOST_TRY(receive_all(fd, answer.data(), answer.size(), peer));
     const auto wanted = proof("source", secret, token, theirs.nonce, mine.nonce);
     if (sodium_memcmp(answer.data(), wanted.data(), wanted.size()) != 0)
-        return make_error(Code::refused, "greet", peer + ": it does not know the job's secret");
+        return make_error(Code::refused, "greet", peer, "it does not know the job's secret");
     const auto mac = proof("target", secret, token, theirs.nonce, mine.nonce);
     return send_all(fd, mac.data(), mac.size(), peer);
 }
@@ -234,7 +234,7 @@ Result<std::unique_ptr<NetworkResource>> NetworkResource::connect(const std::str
     addrinfo hints{}, *list = nullptr;
     hints.ai_socktype = SOCK_STREAM;
     if (const int rc = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &list))
-        return make_error(Code::not_found, "look up", host + ": " + gai_strerror(rc));
+        return make_error(Code::not_found, "look up", host, gai_strerror(rc));
     auto fd = connect_any(list, options, peer);
     freeaddrinfo(list);
     if (!fd) return fd.error();

@@ -12,7 +12,7 @@ namespace {
 constexpr size_t piece_bytes = 1 << 20;  // so that the pace is even, and an interrupt is soon seen
 
 Error broken_off() {
-    return make_error(Code::refused, "write ghost: it was called off");
+    return make_error(Code::refused, "write ghost", {}, "it was called off");
 }
 
 }  // namespace

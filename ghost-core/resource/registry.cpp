@@ -25,7 +25,7 @@ using Made = Result<std::unique_ptr<Resource>>;
 using Parameters = ResourceParameters;
 
 Error invalid(const std::string& what, const std::string& object) {
-    return make_error(Code::invalid, "use resource: " + what, object);
+    return make_error(Code::invalid, "use resource", object, what);
 }
 
 Result<int> number_option(const Parameters& parameters, const char* name, int otherwise) {
@@ -215,17 +215,15 @@ ResourceRegistry::~ResourceRegistry() {
 Status ResourceRegistry::add(ResourceKind kind) {
     const auto label = fmt::format("{} ({})", kind.name, kind.id);
     if (kind.id < static_cast<uint32_t>(ResourceClass::user))
-        return make_error(Code::invalid, "add resource class: ids below 1000 are Ghost's", label);
+        return make_error(Code::invalid, "add resource class", label, "ids below 1000 are Ghost's");
     if (!is_name(kind.name) || kind.name == "lz4")
-        return make_error(Code::invalid, "add resource class: its name", label);
+        return make_error(Code::invalid, "add a resource class of the name", label);
     if (const auto found = kinds_.find(kind.id); found != kinds_.end())
-        return sys_error_of(
-            EEXIST, fmt::format("add resource class: its id is that of \"{}\"", found->second.name),
-            label, Code::refused);
+        return Error{Code::refused, "add resource class", label,
+                     fmt::format("its id is that of \"{}\"", found->second.name), EEXIST};
     for (const auto& [id, other] : kinds_)
         if (other.name == kind.name)
-            return sys_error_of(EEXIST, "add resource class: its name is taken", label,
-                                Code::refused);
+            return Error{Code::refused, "add resource class", label, "its name is taken", EEXIST};
     kinds_[kind.id] = std::move(kind);
     return {};
 }
@@ -235,7 +233,7 @@ Status ResourceRegistry::load(const std::string& shared_object) {
     const auto path =
         shared_object.find('/') == std::string::npos ? "./" + shared_object : shared_object;
     void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) return make_error(Code::io, "load resource class", dlerror());
+    if (library == nullptr) return make_error(Code::io, "load resource class", {}, dlerror());
     auto kind = user_class(library, path);
     auto added = kind.ok() ? add(std::move(*kind)) : Status(kind.error());
     if (added.ok())
@@ -287,14 +285,12 @@ Made ResourceRegistry::open(const std::string& specification,
             current = CompressResource::reader(std::move(opened));
         } else if (enough && EncryptResource::is_mine(start->data())) {
             if (!key)
-                return make_error(Code::refused, "read ghost: it is encrypted, a key is needed",
-                                  specification);
+                return make_error(Code::refused, "read ghost", specification,
+                                  "it is encrypted, a key is needed");
             current = std::make_unique<EncryptResource>(std::move(opened), Use::read, key);
         } else if (enough && StripeResource::is_mine(start->data())) {
-            return make_error(Code::invalid,
-                              "read ghost: it is one part of a striped one, name all as "
-                              "stripe:PART;PART…",
-                              specification);
+            return make_error(Code::invalid, "read ghost", specification,
+                              "it is one part of a striped one, name all as stripe:PART;PART…");
         } else {
             return std::unique_ptr<Resource>(std::move(opened));
         }

@@ -21,7 +21,8 @@ struct MemberHeader {
 static_assert(sizeof(MemberHeader) == 24);
 
 Error wrong_set(size_t index, const char* what) {
-    return make_error(Code::corrupt, fmt::format("read striped ghost: part {} {}", index, what));
+    return make_error(Code::corrupt, "read striped ghost", {},
+                      fmt::format("part {} {}", index, what));
 }
 
 }  // namespace

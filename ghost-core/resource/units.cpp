@@ -99,7 +99,7 @@ Status UnitResource::check_rest() {
         workers_->wait(slot.index);
         if (slot.error) return *slot.error;
         if (slot.size > 0)
-            return make_error(Code::corrupt, "read ghost: some of its parts end too early");
+            return make_error(Code::corrupt, "read ghost", {}, "some of its parts end too early");
     }
     return {};
 }

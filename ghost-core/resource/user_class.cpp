@@ -90,7 +90,7 @@ class UserResource : public Resource {
         const auto got = table_.read(object_, data, size);
         if (got < 0) return result("read", static_cast<int>(got)).error();
         if (static_cast<size_t>(got) > size)
-            return make_error(Code::internal, "read resource: more than asked for", label());
+            return make_error(Code::internal, "read resource", label(), "more than asked for");
         return static_cast<size_t>(got);
     }
     Status finalize() override { return result("finalize", table_.finalize(object_)); }
@@ -120,8 +120,8 @@ Result<ResourceKind> user_class(void* library, const std::string& path) {
     using Entry = const ghost_resource_class* (*)();
     const auto entry = reinterpret_cast<Entry>(dlsym(library, GHOST_RESOURCE_CLASS_SYMBOL));
     if (entry == nullptr)
-        return make_error(Code::invalid,
-                          "load resource class: no function " GHOST_RESOURCE_CLASS_SYMBOL, path);
+        return make_error(Code::invalid, "load resource class", path,
+                          "it has no function " GHOST_RESOURCE_CLASS_SYMBOL);
     return user_class(entry(), path);
 }
 
@@ -129,7 +129,7 @@ Result<ResourceKind> user_class(const ghost_resource_class* table, const std::st
     if (table == nullptr || table->name == nullptr || table->init == nullptr ||
         table->read == nullptr || table->write == nullptr || table->finalize == nullptr ||
         table->release == nullptr)
-        return make_error(Code::invalid, "load resource class: its table has holes", path);
+        return make_error(Code::invalid, "load resource class", path, "its table has holes");
     ResourceKind kind;
     kind.id = table->id;
     kind.name = table->name;
