@@ -93,7 +93,8 @@ Status bind_tree(pid_t root, const std::vector<Task>& tasks, pid_t criu) {
     const auto all = bindings_of(threads_of(tasks));
     const pid_t program = tasks.size() > 1 ? tasks[1].pid : root;
     const int cpu = common_processor(all, last_processor(program));
-    if (cpu < 0) return make_error(Code::unsupported, "bind tree: no processor for all of it");
+    if (cpu < 0)
+        return make_error(Code::unsupported, "bind tree", {}, "no processor for all of it");
     GHOST_TRY(write_note(note_of(root), all));
     cpu_set_t one;
     CPU_ZERO(&one);

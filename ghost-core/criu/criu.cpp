@@ -62,7 +62,7 @@ Result<std::string> find_program(const std::string& program) {
     if (program.find('/') != std::string::npos)
         return sys_error_of(::access(program.c_str(), X_OK) != 0 ? errno : EACCES, "find criu",
                             program, Code::unsupported);
-    return make_error(Code::unsupported, "find criu: no program of this name in PATH", program);
+    return make_error(Code::unsupported, "find criu", program, "no program of this name in PATH");
 }
 
 bool knows_lazy_holes(const std::string& program) {
@@ -91,8 +91,9 @@ namespace {
 // That the program's cache, if it has one, is only its user's. Without a folder it goes without.
 Status make_cache_folder(const std::string& program) {
     if (contains(program, open_cache_folder))
-        return make_error(Code::refused, "use a criu that believes what any user may write into",
-                          fmt::format("{}: build it anew: {}", open_cache_folder, program));
+        return make_error(Code::refused, "use criu", program,
+                          fmt::format("it believes what any user may write into {}; build it anew",
+                                      open_cache_folder));
     auto folder = make_own_folder(cache_folder);
     if (!folder && folder.error().code == Code::refused) return folder.error();
     return {};
@@ -124,9 +125,9 @@ Status warm_up(const CriuSettings& settings) {
         unlink((settings.work_dir + "/" + criu_log).c_str());
         return {};
     }
-    return make_error(Code::unsupported, fmt::format("check criu {}: {}: {}", *program,
-                                                     describe_status(child->status()),
-                                                     last_log_error(settings.work_dir)));
+    return make_error(
+        Code::unsupported, "check criu", *program,
+        fmt::format("{}: {}", describe_status(child->status()), last_log_error(settings.work_dir)));
 }
 
 }  // namespace ghost::core

@@ -316,7 +316,7 @@ Status TreeDump::Dumper::turn() {
     const bool waits = hook_ && hook_->started() && !hook_->ended();
     if (waits) refresh_limit();
     const int64_t left = deadline_ - monotonic_us();
-    if (left <= 0) return make_error(Code::timeout, "freeze: criu does not get on");
+    if (left <= 0) return make_error(Code::timeout, "freeze", {}, "criu does not get on");
     auto came = watch.wait("wait for criu", waiting ? 1 : static_cast<int>(left / 1000 + 1));
     if (!came) return came.error();
     nothing_came_ = waiting && !*came;
@@ -361,7 +361,7 @@ Status TreeDump::Dumper::hear() {
             point_ = Point::finished;
             return {};
         default:
-            return make_error(Code::internal, "talk to criu: unknown word");
+            return make_error(Code::internal, "talk to criu", {}, "unknown word");
     }
 }
 
@@ -495,8 +495,8 @@ Status TreeDump::Dumper::close_image(Image& image) {
 Error TreeDump::Dumper::criu_failure() const {
     auto why = last_log_error(request_.criu.work_dir);
     const bool changed = point_ >= Point::released && why.find(changed_flags) != std::string::npos;
-    return make_error(changed ? Code::busy : Code::refused,
-                      fmt::format("freeze: criu: {}: {}", describe_status(criu_->status()), why));
+    return make_error(changed ? Code::busy : Code::refused, "freeze", {},
+                      fmt::format("criu: {}: {}", describe_status(criu_->status()), why));
 }
 
 // After a failure: criu gives up by itself when its pipes break and then leaves the tasks as they

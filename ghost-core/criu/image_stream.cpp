@@ -53,7 +53,7 @@ Result<bool> receive_exactly(int connection, void* data, size_t size) {
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return talk_error();
         if (got == 0 && done == 0) return false;
-        if (got == 0) return make_error(Code::peer_lost, "talk to criu: it hung up");
+        if (got == 0) return make_error(Code::peer_lost, "talk to criu", {}, "it hung up");
         done += static_cast<size_t>(got);
     }
     return true;
@@ -103,7 +103,7 @@ Result<Fd> receive_descriptor(int connection) {
     if (header == nullptr || header->cmsg_type != SCM_RIGHTS ||
         header->cmsg_len != CMSG_LEN(sizeof(int)))
         return got < 0 ? talk_error()
-                       : make_error(Code::peer_lost, "talk to criu: no descriptor came");
+                       : make_error(Code::peer_lost, "talk to criu", {}, "no descriptor came");
     int fd = -1;
     std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
     return Fd(fd);

@@ -103,7 +103,8 @@ Status take_status(int folder, pid_t pid, KernelState& out) {
         if (line.starts_with("SigPnd:") || line.starts_with("ShdPnd:"))
             pending |= line.find_first_of("123456789abcdef", 7) != std::string_view::npos;
     });
-    if (pending) return make_error(Code::busy, "a signal is pending", std::to_string(pid));
+    if (pending)
+        return because(Code::busy, "a signal is pending", "process " + std::to_string(pid));
     return {};
 }
 
@@ -123,8 +124,7 @@ std::string take_info(std::string_view text, OpenFile& file) {
 }
 
 Error cannot(Code code, pid_t pid, int number, const std::string& link, const char* why) {
-    return make_error(code,
-                      fmt::format("process {}, descriptor {}, {}: {}", pid, number, link, why));
+    return because(code, fmt::format("process {}, descriptor {}, {}: {}", pid, number, link, why));
 }
 
 // A look through our own descriptor of the same pipe; sockets cannot be opened so.
@@ -228,8 +228,8 @@ Result<KernelState> kernel_state_of(pid_t pid, const std::vector<std::string>& o
         out.fixed += fmt::format("{} {}\n", name, link_of(folder.get(), name));
     out.fixed += slurp(folder.get(), "limits");
     if (!slurp(folder.get(), "timers").empty())
-        return make_error(Code::unsupported, "a process has timers (timer_create)",
-                          std::to_string(pid));
+        return because(Code::unsupported, "it has timers (timer_create)",
+                       "process " + std::to_string(pid));
     GHOST_TRY(take_files(folder.get(), pid, outside, out, true));
     return out;
 }

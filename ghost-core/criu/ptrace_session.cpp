@@ -131,10 +131,8 @@ Status PtraceSession::seize_new(pid_t root, const Numbers& known, int64_t deadli
     std::vector<pid_t> fresh;
     for (const auto& task : *tasks) {
         if (task.state == 'Z')
-            return make_error(Code::unsupported,
-                              "hold tree: a process has ended and not been "
-                              "waited for",
-                              std::to_string(task.pid));
+            return make_error(Code::unsupported, "hold process", std::to_string(task.pid),
+                              "it has ended and was not waited for");
         auto found = std::find_if(processes_.begin(), processes_.end(),
                                   [&](const Process& p) { return p.pid == task.pid; });
         if (found == processes_.end()) {

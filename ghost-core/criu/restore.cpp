@@ -139,7 +139,7 @@ Status Restorer::check_limit() {
         deadline_ = monotonic_us() + request_.criu.limit_s * second_us;
     }
     if (monotonic_us() < deadline_) return {};
-    return make_error(Code::timeout, "import: nothing moves any more");
+    return make_error(Code::timeout, "import", {}, "nothing moves any more");
 }
 
 Status Restorer::turn() {
@@ -257,8 +257,8 @@ Status Restorer::check_criu() {
         tree_made_us_ = monotonic_us();
         return {};
     }
-    return make_error(Code::refused,
-                      fmt::format("import: criu: {}: {}", describe_status(criu_->status()),
+    return make_error(Code::refused, "import", {},
+                      fmt::format("criu: {}: {}", describe_status(criu_->status()),
                                   last_log_error(request_.criu.work_dir)));
 }
 
@@ -284,8 +284,8 @@ Result<pid_t> Restorer::run(const std::function<void()>& tick) {
         if (roots.size() == 1)
             root = roots.front();
         else
-            status =
-                make_error(Code::internal, fmt::format("import: criu made {} trees", roots.size()));
+            status = make_error(Code::internal, "import", {},
+                                fmt::format("criu made {} trees", roots.size()));
     }
     if (status.ok()) {
         let_memory_go(root);
@@ -350,7 +350,7 @@ Status wait_stopped(pid_t root, int64_t deadline_us) {
         }
         if (running.empty()) return {};
         if (monotonic_us() > deadline_us)
-            return make_error(Code::timeout, "wait for the tree to stop: thread " + running);
+            return make_error(Code::timeout, "wait for the tree to stop", {}, "thread " + running);
         usleep(100);  // the rank is waited for
     }
 }

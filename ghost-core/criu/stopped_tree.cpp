@@ -243,8 +243,8 @@ Status wait_all_stopped(pid_t pid, int64_t deadline_us) {
             all = false;
             for (int look = 0; !is_stopped(pid, tid); look++) {
                 if (monotonic_us() > deadline_us)
-                    return make_error(Code::timeout, "freeze: a process of the rank does not stop",
-                                      std::to_string(pid));
+                    return make_error(Code::timeout, "freeze process", std::to_string(pid),
+                                      "it does not stop");
                 rest_before(look, 50);
             }
         }
@@ -360,8 +360,7 @@ class StoppedTree::Surgeon {
             if (!after) return after.error();
             return {};
         }
-        return make_error(Code::internal, "CRIU's code does not end in process",
-                          std::to_string(task.tid()));
+        return make_error(Code::internal, "end CRIU's code in process", std::to_string(task.tid()));
     }
 
     // What CRIU mapped, opened and made readable.

@@ -174,7 +174,7 @@ namespace {
 Status long_enough(const struct stat& info, uint64_t size, const std::string& path) {
     const auto now = static_cast<uint64_t>(info.st_size);
     if (now >= size) return {};
-    return make_error(
+    return because(
         Code::refused,
         fmt::format("it has {} bytes, {} less than when the snapshot was made:", now, size - now),
         path);
@@ -189,16 +189,16 @@ void lock(int fd) {
 // Regular, and may be changed.
 Status is_ours(const struct stat& info, const std::string& tried, const std::string& path) {
     if (!S_ISREG(info.st_mode))
-        return make_error(Code::refused, "it is no regular file any more:", path);
+        return because(Code::refused, "it is no regular file any more", path);
     if (access(path.c_str(), R_OK | W_OK) != 0) return sys_error(tried, path);
     return {};
 }
 
 Error removed(const std::string& path) {
-    return make_error(Code::not_found,
-                      "it has been removed since the snapshot was made, which does not have its "
-                      "contents:",
-                      path);
+    return because(Code::not_found,
+                   "it has been removed since the snapshot was made, which does not have its "
+                   "contents",
+                   path);
 }
 
 }  // namespace
@@ -282,7 +282,7 @@ Status make(const std::string& path, const FileContents& contents) {
     if (!to) return sys_error(putting, path, errno == ENOENT ? Code::not_found : Code::io);
     lock(to.get());
     if (fstat(to.get(), &info) != 0) return sys_error(putting, path);
-    if (!S_ISREG(info.st_mode)) return make_error(Code::refused, "no regular file:", name);
+    if (!S_ISREG(info.st_mode)) return because(Code::refused, "no regular file", name);
     if (!same_file(info, name)) return {};
     if (lstat(path.c_str(), &there) == 0) {
         unlink(name.c_str());
@@ -307,15 +307,14 @@ Status may_put_back(const std::string& path, std::optional<uint32_t> mode) {
     if (stat(path.c_str(), &info) == 0) {
         GHOST_TRY(is_ours(info, putting, path));
         if (mode && *mode != (info.st_mode & 07777) && geteuid() != 0 && geteuid() != info.st_uid)
-            return make_error(Code::refused,
-                              "its mode has changed, and it is another user's:", path);
+            return because(Code::refused, "its mode has changed, and it is another user's", path);
         return {};
     }
     if (errno != ENOENT) return sys_error(putting, path);
     if (lstat(path.c_str(), &info) == 0) {
         // Another caller has just made it, or somebody has.
         if (!S_ISLNK(info.st_mode)) return may_put_back(path, mode);
-        return make_error(Code::refused, "it is a link that leads nowhere:", path);
+        return because(Code::refused, "it is a link that leads nowhere", path);
     }
     const auto folder = folder_of(path);
     if (access(folder.c_str(), W_OK | X_OK) == 0) return {};
@@ -332,7 +331,7 @@ Status put_back(const std::string& path, const FileContents& contents, const std
         if (errno != ENOENT) return sys_error(putting, path);
         GHOST_TRY(make(path, contents));
     }
-    return make_error(Code::busy, "others remove it again and again:", path);
+    return because(Code::busy, "others remove it again and again", path);
 }
 
 }  // namespace ghost::core

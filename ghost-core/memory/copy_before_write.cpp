@@ -26,8 +26,8 @@ constexpr uint64_t piece_bytes = 8 << 20;  // protected in one go: who maps memo
 constexpr useconds_t busy_us = 20;         // between two tries while the memory map changes
 
 Error given_back(pid_t pid) {
-    return make_error(Code::busy, "copy memory: it was given back before, by process",
-                      std::to_string(pid));
+    return make_error(Code::busy, "copy memory of process", std::to_string(pid),
+                      "it was given back before");
 }
 
 }  // namespace
@@ -339,7 +339,8 @@ Status CopyBeforeWrite::copy_batch(Process& process, size_t first, size_t last,
         std::lock_guard lock(mutex_);
         for (const size_t i : ours) process.states[i] = State::copied;
     }
-    if (watch && !watch(bytes)) return make_error(Code::refused, "copy memory: it was called off");
+    if (watch && !watch(bytes))
+        return make_error(Code::refused, "copy memory", {}, "it was called off");
     return {};
 }
 

@@ -55,7 +55,7 @@ void make_all_huge(const std::stop_token& stop, int pidfd, const PageRuns& memor
 }
 
 Error damaged() {
-    return make_error(Code::corrupt, "read ghost: list of huge pages");
+    return make_error(Code::corrupt, "read the list of huge pages of the ghost");
 }
 
 }  // namespace

@@ -165,8 +165,8 @@ class Surgeon : public HeldThread {
         iovec part{&saved_, sizeof saved_};
         if (trace(PTRACE_GETREGSET, tid_, NT_PRSTATUS, &part) != 0) return trouble("read");
         if (part.iov_len != sizeof saved_ || saved_.cs != user_code_64)
-            return make_error(Code::unsupported, "call in process: it is not a 64-bit one",
-                              std::to_string(pid_));
+            return make_error(Code::unsupported, "call in process", std::to_string(pid_),
+                              "it is not a 64-bit one");
         if (trace(PTRACE_GETSIGMASK, tid_, sizeof mask_, &mask_) != 0) return trouble("read");
         uint64_t all = ~uint64_t{0};  // a handler must not run on our registers
         if (trace(PTRACE_SETSIGMASK, tid_, sizeof all, &all) != 0) return trouble("set");
@@ -250,8 +250,8 @@ class Surgeon : public HeldThread {
             const pid_t got = waitpid(tid_, &status, __WALL | WNOHANG);
             if (got == tid_ && WIFSTOPPED(status)) return status;
             if (got == tid_)
-                return make_error(Code::not_found, "stop process: it has ended",
-                                  std::to_string(pid_));
+                return make_error(Code::not_found, "stop process", std::to_string(pid_),
+                                  "it has ended");
             if (got < 0 && errno != EINTR) return trouble("wait for");
             if (monotonic_us() > deadline)
                 return make_error(Code::busy, "stop process", std::to_string(pid_));

@@ -102,7 +102,8 @@ Status MemoryCopy::read_changes(Vanished vanished, Workers& workers) {
         if (!watch_) return {};
         uint64_t bytes = 0;
         for (const auto& piece : batches_[i].pieces) bytes += piece.bytes;
-        if (!watch_(bytes)) return make_error(Code::refused, "copy memory: it was called off");
+        if (!watch_(bytes))
+            return make_error(Code::refused, "copy memory", {}, "it was called off");
         return {};
     });
     batches_.clear();

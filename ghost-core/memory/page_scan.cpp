@@ -189,7 +189,8 @@ Result<bool> PageScan::run(const Query& query, const PageRun& area, std::vector<
         if (count < 0 && errno == EINTR) continue;
         if (count < 0 && errno == EPERM) return false;
         if (count < 0 && errno == ENOTTY)
-            return make_error(Code::unsupported, "scan pages: this kernel has no PAGEMAP_SCAN");
+            return make_error(Code::unsupported, "scan pages", {},
+                              "this kernel has no PAGEMAP_SCAN");
         if (count < 0)
             return sys_error(fmt::format("scan pages at {:#x}", at), {},
                              errno == ESRCH ? Code::not_found : Code::io);

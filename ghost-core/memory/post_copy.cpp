@@ -143,7 +143,8 @@ void PostCopy::fail(Error error) {
 }
 
 void PostCopy::stop() {
-    if (!stopping_.exchange(true)) fail(make_error(Code::refused, "post-copy: given up"));
+    if (!stopping_.exchange(true))
+        fail(make_error(Code::refused, "bring all pages", {}, "it was given up"));
     eventfd_write(wake_.get(), 1);
 }
 
@@ -169,7 +170,7 @@ void PostCopy::serve() {
         });
         if (again) usleep(changing_us);
         if (poll(polls.data(), polls.size(), again ? 0 : tick_ms) < 0 && errno != EINTR)
-            return fail(sys_error("post-copy: wait for faults"));
+            return fail(sys_error("wait for faults"));
         eventfd_t value = 0;
         if (polls[0].revents != 0) eventfd_read(wake_.get(), &value);
         for (size_t i = 0; i < all.size(); i++)
@@ -299,7 +300,7 @@ Result<uint64_t> PostCopy::put(Process& process, const MissingPages::Piece& piec
         } else if (errno == ESRCH) {
             return piece.bytes;  // it has ended
         } else if (errno != ENOENT) {
-            return sys_error(fmt::format("post-copy: put page {:#x}", request.dst));
+            return sys_error(fmt::format("put page {:#x}", request.dst));
         } else if (request.len > page) {
             length =
                 std::max<uint64_t>(page, request.len / 2 / page * page);  // up to the mapping's end
@@ -322,7 +323,7 @@ Status PostCopy::put_zero(Process& process, uint64_t page) {
         }
         if (errno == EEXIST) ioctl(process.userfault.get(), UFFDIO_WAKE, &request.range);
         if (errno == EEXIST || errno == ENOENT || errno == ESRCH) return {};
-        return sys_error(fmt::format("post-copy: put zero page {:#x}", page));
+        return sys_error(fmt::format("put zero page {:#x}", page));
     }
     return {};
 }

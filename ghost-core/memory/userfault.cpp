@@ -47,11 +47,12 @@ Status FaultFiller::handle(int inner_pid) {
                 break;
             case UFFD_EVENT_FORK:
                 ::close(static_cast<int>(message.arg.fork.ufd));
-                return make_error(Code::internal, "restore memory: a held process forked",
-                                  std::to_string(inner_pid));
+                return make_error(Code::internal, "restore memory of process",
+                                  std::to_string(inner_pid), "it forked while it was held");
             default:
-                return make_error(Code::internal, "restore memory: a held process moved its memory",
-                                  std::to_string(inner_pid));
+                return make_error(Code::internal, "restore memory of process",
+                                  std::to_string(inner_pid),
+                                  "it moved its memory while it was held");
         }
     }
     return {};
@@ -82,8 +83,8 @@ Result<uint64_t> FaultFiller::put(int inner_pid, std::span<const PageRun> runs,
         if (*copied == run.bytes - skip) continue;
         if (final)
             return make_error(Code::internal,
-                              fmt::format("restore page {:#x}: it has no place in process {}",
-                                          run.start + skip + *copied, inner_pid));
+                              fmt::format("restore page {:#x}", run.start + skip + *copied), {},
+                              fmt::format("it has no place in process {}", inner_pid));
         break;
     }
     return done;
@@ -98,7 +99,7 @@ Result<uint64_t> FaultFiller::copy(Process& process, uint64_t to, const char* fr
     const uint64_t page = this_page_size();
     uint64_t done = 0, piece = bytes;
     while (done < bytes) {
-        if (stopped_) return make_error(Code::refused, "restore memory: given up");
+        if (stopped_) return make_error(Code::refused, "restore memory", {}, "given up");
         uffdio_copy request{};
         request.dst = to + done;
         request.src = reinterpret_cast<uint64_t>(from + done);
