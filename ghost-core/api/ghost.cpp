@@ -38,8 +38,8 @@ struct Plugged {
 };
 
 Error not_associated(const char* what) {
-    return make_error(Code::invalid,
-                      fmt::format("use ghost: its resource is {}, but none is associated", what));
+    return make_error(Code::invalid, "use ghost", {},
+                      fmt::format("its resource is {}, but none is associated", what));
 }
 
 Result<Plugged> own(Result<std::unique_ptr<Resource>> made) {
@@ -57,7 +57,7 @@ Result<Plugged> plugged(ghost_object& g, Use use) {
                                     : registry().make(g.specification, use));
     switch (g.class_id) {
         case 0:
-            return make_error(Code::invalid, "use ghost: no resource is plugged");
+            return make_error(Code::invalid, "use ghost", {}, "no resource is plugged");
         case GHOST_MEMORY:
             if (g.buffer == nullptr) return not_associated("memory");
             if (use == Use::write) ghost_buffer_clear(g.buffer);
@@ -148,7 +148,7 @@ Status export_to(ghost_object& g, pid_t process) {
     if (!tree) return tree.error();
     auto reasons = why_not_exportable(*tree);
     if (!reasons) return reasons.error();
-    if (!reasons->empty()) return make_error(Code::refused, "export process", reasons->front());
+    if (!reasons->empty()) return make_error(Code::refused, "export process", {}, reasons->front());
     WorkFolder folder;
     GHOST_TRY(folder.make("api"));
     const CriuSettings criu = criu_in(folder);
@@ -180,14 +180,16 @@ Status export_to(ghost_object& g, pid_t process) {
 Status check_here(const Importer& importer) {
     const auto process = importer.metadata().value("process", Json());
     if (!process.is_object())
-        return make_error(Code::refused, "import process: this ghost is a rank's of an MPI job");
+        return make_error(Code::refused, "import process", {},
+                          "this ghost is a rank's of an MPI job");
     const auto lacking = check_target(importer.metadata().value("needs", Json()), importer.host());
     if (!lacking.empty())
-        return make_error(Code::refused, "import process here", describe(lacking));
+        return make_error(Code::refused, "import process here", {}, describe(lacking));
     const pid_t number = process.value("pid", 0);
     if (!process.value("nested", true) && (kill(number, 0) == 0 || errno != ESRCH))
-        return make_error(Code::refused, "import process: it needs its number again, taken:",
-                          std::to_string(number));
+        return make_error(
+            Code::refused, "import process", {},
+            "it needs its number again, and that is taken: " + std::to_string(number));
     return {};
 }
 
@@ -231,8 +233,8 @@ void ghost_free(ghost_object* g) {
 int ghost_plug(ghost_object* g, uint32_t class_id) {
     return status_of([&]() -> Status {
         if (!registry().kinds().count(class_id))
-            return make_error(Code::invalid, "plug resource: no class has the id",
-                              std::to_string(class_id));
+            return make_error(Code::invalid, "plug resource", {},
+                              "no class has the id " + std::to_string(class_id));
         g->class_id = class_id;
         g->specification.clear();
         return {};
@@ -330,7 +332,8 @@ int ghost_associate_file(ghost_object* g, ghost_file* f) {
 int ghost_associate_network(ghost_object* g, const char* node, const char* channel, int port) {
     return status_of([&]() -> Status {
         if (channel == nullptr || *channel == '\0' || port <= 0 || port > 65535)
-            return make_error(Code::invalid, "associate network: a channel and a port are needed");
+            return make_error(Code::invalid, "associate network", {},
+                              "a channel and a port are needed");
         g->network = {node != nullptr ? node : "", channel, port};
         if (g->class_id == 0) g->class_id = GHOST_NETWORK;
         return {};

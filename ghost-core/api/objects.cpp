@@ -27,7 +27,8 @@ ResourceRegistry& registry() {
 Result<std::unique_ptr<NetworkResource>> open_network(const std::string& node,
                                                       const std::string& channel, int port) {
     if (channel.empty() || port <= 0 || port > 65535)
-        return make_error(Code::invalid, "connect for a ghost: a channel and a port are needed");
+        return make_error(Code::invalid, "connect for a ghost", {},
+                          "a channel and a port are needed");
     std::array<unsigned char, 32> hash{};
     std::array<char, 65> token{};
     crypto_generichash(hash.data(), hash.size(),

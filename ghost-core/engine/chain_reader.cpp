@@ -14,13 +14,14 @@ ChainReader::ChainReader(Resource& in) {
 Status ChainReader::head(GhostHead& head) {
     GHOST_TRY(links_.front().reader->head(links_.front().head));
     head = links_.front().head;
-    if (head.rounds) return make_error(Code::unsupported, "import ghost: its pages come in rounds");
+    if (head.rounds)
+        return make_error(Code::unsupported, "import ghost", {}, "its pages come in rounds");
     return {};
 }
 
 Status ChainReader::add(Resource& in, std::optional<ParentRef>& next) {
     if (!links_.back().head.parent)
-        return make_error(Code::invalid, "read ghost: it has no further parent");
+        return make_error(Code::invalid, "read ghost", {}, "it has no further parent");
     Link link{&in, std::make_unique<GhostReader>(in), {}};
     GHOST_TRY(link.reader->head(link.head));
     GHOST_TRY(check_parent_head(*links_.back().head.parent, link.head));
@@ -65,8 +66,8 @@ Result<bool> ChainReader::go_to_parent() {
             check_parent_digest(*links_[at_ - 1].head.parent, links_[at_].reader->contents()));
     if (!links_[at_].head.parent || !inheritance_.next()) return false;
     if (++at_ == links_.size())
-        return make_error(Code::invalid, "read ghost: a parent is missing",
-                          links_.back().head.parent->name);
+        return make_error(Code::invalid, "read ghost", links_.back().head.parent->name,
+                          "a parent is missing");
     return true;
 }
 

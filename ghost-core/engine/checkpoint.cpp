@@ -417,8 +417,8 @@ Checkpointer::~Checkpointer() {
 
 Result<CheckpointStats> Checkpointer::run(const CheckpointRequest& request, Resource& out) {
     if (request.incremental && !may_be_incremental(request.root))
-        return make_error(Code::invalid, "incremental checkpoint without one before, of tree",
-                          std::to_string(request.root));
+        return make_error(Code::invalid, "make an incremental checkpoint of tree",
+                          std::to_string(request.root), "there was none before");
     state_->huge_pages.reset();
     auto ready = std::exchange(state_->ready, std::nullopt);
     if (ready && !ready->fits(request)) ready.reset();

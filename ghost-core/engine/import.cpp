@@ -79,8 +79,8 @@ Status Import::take_skeleton(const Chunk& chunk, const char* buffer) {
     switch (chunk.type) {
         case ChunkType::skeleton_open:
             if (!skeleton_.open(chunk.number, std::string(payload)))
-                return make_error(Code::corrupt, "read ghost: a skeleton file comes twice",
-                                  std::string(payload));
+                return make_error(Code::corrupt, "read ghost", std::string(payload),
+                                  "a skeleton file comes twice");
             break;
         case ChunkType::skeleton_data:
             skeleton_.data(chunk.number, payload);
@@ -302,7 +302,7 @@ Result<Importer> Importer::open(Resource& in, bool check) {
     state->host = head.host;
     state->metadata = Json::parse(head.metadata, nullptr, false);
     if (state->metadata.is_discarded())
-        return make_error(Code::corrupt, "read ghost: metadata is not JSON");
+        return make_error(Code::corrupt, "read ghost", {}, "metadata is not JSON");
     return Importer(std::move(state));
 }
 
@@ -347,8 +347,8 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
     std::optional<RealtimePriority> urgent;
     if (!state_->takes_time) urgent.emplace();
     if (state_->parent)
-        return make_error(Code::invalid, "import ghost: it is incremental and needs its parent",
-                          state_->parent->name);
+        return make_error(Code::invalid, "import ghost", state_->parent->name,
+                          "it is incremental and needs its parent");
     auto pool = BufferPool::make(import_buffers);
     if (!pool) return pool.error();
     RestoreRequest request;

@@ -213,8 +213,7 @@ Status Source::look(std::vector<KernelState>& kernel_states, std::vector<OwnMapp
         auto mappings = own_mappings(member.pid);
         if (!mappings) return mappings.error();
         if (!mappings->shared.empty())
-            return make_error(Code::unsupported, "memory is shared without a file",
-                              mappings->shared);
+            return because(Code::unsupported, "memory is shared without a file", mappings->shared);
         kernel_states.push_back(std::move(*kernel_state));
         maps.push_back(std::move(*mappings));
     }
@@ -253,8 +252,8 @@ Status Source::skeleton() {
         for (const auto& [then, now] : {std::pair(before[i].fixed, after[i].fixed),
                                         std::pair(maps_before[i].others, maps_after[i].others)})
             if (then != now)
-                return make_error(Code::busy, "it changes while its skeleton is taken: " +
-                                                  first_difference(then, now));
+                return because(Code::busy, "it changes while its skeleton is taken: " +
+                                               first_difference(then, now));
         member.kernel_state = std::move(after[i]);
         member.other_maps = std::move(maps_after[i].others);
         for (auto& pages : result->pages)
@@ -269,7 +268,7 @@ Status Source::check_skeleton() {
         if (!name.starts_with("core-")) continue;
         auto timer = has_interval_timer(content);
         if (!timer) return timer.error();
-        if (*timer) return make_error(Code::unsupported, "a process has a timer (setitimer)", name);
+        if (*timer) return because(Code::unsupported, "it has a timer (setitimer)", name);
     }
     return {};
 }
@@ -411,8 +410,8 @@ Status Source::own_copies(const Member& member, const OwnMappings& maps, PageRun
 Result<OwnMappings> Source::mappings_now(const Member& member) {
     auto maps = own_mappings(member.pid);
     if (maps && maps->others != member.other_maps)
-        return make_error(Code::busy, "mappings of files have changed: " +
-                                          first_difference(member.other_maps, maps->others));
+        return because(Code::busy, "mappings of files have changed: " +
+                                       first_difference(member.other_maps, maps->others));
     return maps;
 }
 
@@ -461,7 +460,7 @@ Status Source::converge() {
         if (++hopeless < 3) continue;
         rest_follows_ = request_.order == PageOrder::hybrid;
         if (rest_follows_) return {};
-        return make_error(
+        return because(
             Code::refused,
             fmt::format(
                 "it writes faster than can be copied: {:.0f} MB/s; it would be frozen for {} ms",
@@ -478,7 +477,8 @@ Status Source::send_state(PtraceSession& session) {
             if (!signal) return signal.error();
             if (*signal) {
                 transient_ = true;
-                return make_error(Code::busy, "a signal is pending", std::to_string(thread.tid));
+                return because(Code::busy, "a signal is pending",
+                               "process " + std::to_string(thread.tid));
             }
             auto state = session.state(thread);
             if (!state) return state.error();
@@ -554,11 +554,10 @@ Status Source::frozen(PtraceSession& session, int64_t begin) {
     };
     at_point("source: frozen");
     if (session.processes().size() != members_.size())
-        return make_error(Code::busy, "processes have been made or have ended");
+        return because(Code::busy, "processes have been made or have ended");
     for (const auto& process : session.processes()) {
         auto* member = member_of(process.pid);
-        if (member == nullptr)
-            return make_error(Code::busy, "processes have been made or have ended");
+        if (member == nullptr) return because(Code::busy, "processes have been made or have ended");
         const auto area = restartable_area(process.threads.front().tid);
         const uint64_t first = area.start / 4096 * 4096, end = area.start + area.bytes;
         member->used_at_once.clear();
@@ -571,9 +570,9 @@ Status Source::frozen(PtraceSession& session, int64_t begin) {
             return kernel_state.error();
         }
         if (kernel_state->fixed != member.kernel_state.fixed)
-            return make_error(Code::busy,
-                              "it has changed since its skeleton: " +
-                                  first_difference(member.kernel_state.fixed, kernel_state->fixed));
+            return because(Code::busy,
+                           "it has changed since its skeleton: " +
+                               first_difference(member.kernel_state.fixed, kernel_state->fixed));
         member.kernel_state.files = std::move(kernel_state->files);
     }
     lap(stats.files);
@@ -610,7 +609,7 @@ Status Source::commit(PtraceSession& session, int64_t begin) {
     }
     auto answer = link_.receive();
     if (answer && answer->type() == LiveMessageType::refused)
-        return make_error(Code::refused, "the target does not go on: " + answer->payload);
+        return because(Code::refused, "the target does not go on: " + answer->payload);
     if (!answer || answer->type() != LiveMessageType::released) {
         keep_stopped(session);
         return answer ? answer->damaged() : answer.error();
@@ -674,8 +673,7 @@ Status Source::serve_deferred() {
             at_point("source: moved");
             return kill_tree(request_.root);
         } else if (message->type() == LiveMessageType::refused) {
-            return make_error(Code::peer_lost,
-                              "the target has ended the tree: " + message->payload);
+            return because(Code::peer_lost, "the target has ended the tree: " + message->payload);
         } else {
             return message->damaged();
         }
@@ -759,8 +757,8 @@ void Source::stay() {
 LiveExport live_export(const LiveExportRequest& request, Resource& link) {
     if (!knows_short_stop(request.criu)) {
         LiveExport out;
-        out.error = make_error(Code::unsupported, "move live: criu was built without our changes",
-                               request.criu.program);
+        out.error = make_error(Code::unsupported, "move live", request.criu.program,
+                               "criu was built without our changes");
         return out;
     }
     return Source(request, link).run();

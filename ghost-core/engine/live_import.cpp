@@ -108,7 +108,8 @@ class DeferredPages : public PageProvider {
     Status fetch(int inner_pid, PageRun run, char* to) {
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [this] { return state_ != Link::others; });
-        if (state_ == Link::closed) return make_error(Code::refused, "post-copy: given up");
+        if (state_ == Link::closed)
+            return make_error(Code::refused, "bring all pages", {}, "it was given up");
         GHOST_TRY(link_.send(LiveMessageType::want, inner_pid, 1, 0, {{&run, sizeof run}}));
         auto answer = link_.expect(LiveMessageType::deferred);
         if (!answer) return answer.error();
@@ -366,8 +367,8 @@ Status Target::mappings(Copy& copy, const LiveLink::Message& message) {
         if (!changed.ok()) return changed;
     }
     if (last_ && copy.maps.list != *wanted && !misfit_)
-        misfit_ = make_error(Code::internal, "mappings cannot be made the same: " +
-                                                 first_unlike(copy.maps.list, *wanted));
+        misfit_ = because(Code::internal, "mappings cannot be made the same: " +
+                                              first_unlike(copy.maps.list, *wanted));
     return {};
 }
 
@@ -464,10 +465,10 @@ Status Target::synced() {
 
 Status Target::settle_files(Copy& copy) {
     if (copy.files.size() != copy.new_files.size())
-        return make_error(Code::internal, "descriptors differ");
+        return because(Code::internal, "descriptors differ");
     for (size_t i = 0; i < copy.files.size(); i++) {
         const auto &old = copy.files[i], &now = copy.new_files[i];
-        if (old.number != now.number) return make_error(Code::internal, "descriptors differ");
+        if (old.number != now.number) return because(Code::internal, "descriptors differ");
         const auto number = static_cast<uint64_t>(now.number);
         if (now.seekable != 0 && old.offset != now.offset)
             GHOST_TRY(call(copy, "seek", SYS_lseek, number, now.offset, SEEK_SET));
@@ -484,7 +485,8 @@ Status Target::make_room(Copy& copy) {
     if (copy.deferred.empty()) return {};
     const auto found = held_.userfaults->find(copy.process->inner);
     if (found == held_.userfaults->end())
-        return make_error(Code::unsupported, "post-copy: a process has no userfaultfd");
+        return make_error(Code::unsupported, "bring pages later", {},
+                          "a process has no userfaultfd");
     for (const auto& run : copy.deferred)
         GHOST_TRY(call(copy, "empty", SYS_madvise, run.start, run.bytes, MADV_DONTNEED));
     for (const auto& map : copy.maps.list) {
@@ -494,7 +496,7 @@ Status Target::make_room(Copy& copy) {
         request.range = {map.start, map.end - map.start};
         request.mode = UFFDIO_REGISTER_MODE_MISSING;
         if (ioctl(found->second.get(), UFFDIO_REGISTER, &request) != 0)
-            return sys_error(fmt::format("post-copy: leave memory at {:#x} missing", map.start));
+            return sys_error(fmt::format("leave memory at {:#x} missing", map.start));
     }
     if (!deferred_) deferred_ = std::make_unique<DeferredPages>(link_);
     deferred_->add(copy.process->inner, copy.deferred);
@@ -505,18 +507,18 @@ Status Target::make_room(Copy& copy) {
 Status Target::settle() {
     if (misfit_) return *misfit_;
     if (!failed_.empty())
-        return make_error(Code::internal,
-                          fmt::format("page {:#x} has no place", failed_.front().run.start));
+        return because(Code::internal,
+                       fmt::format("page {:#x} has no place", failed_.front().run.start));
     for (auto& [inner, copy] : copies_) {
         GHOST_TRY(settle_files(copy));
         GHOST_TRY(make_room(copy));
         if (copy.threads.size() != copy.process->threads.size())
-            return make_error(Code::internal, "threads differ");
+            return because(Code::internal, "threads differ");
         for (const auto& thread : copy.process->threads) {
             const auto state =
                 std::find_if(copy.threads.begin(), copy.threads.end(),
                              [&](const ThreadState& one) { return one.inner_tid == thread.inner; });
-            if (state == copy.threads.end()) return make_error(Code::internal, "threads differ");
+            if (state == copy.threads.end()) return because(Code::internal, "threads differ");
             GHOST_TRY(session_->set_state(thread, *state));
         }
     }
@@ -602,9 +604,8 @@ Status Target::fill_deferred() {
     auto status = post_copy_->wait();
     if (!status.ok()) {
         held_.root = out_.root;
-        return make_error(
-            status.error().code,
-            "post-copy: the tree has been ended, it lacks pages: " + status.error().message());
+        return make_error(status.error().code, "bring all pages", {},
+                          "the tree has been ended: " + status.error().message());
     }
     const auto stats = post_copy_->stats();
     out_.bytes += stats.demand_bytes + stats.background_bytes;
@@ -662,7 +663,7 @@ Result<Target::Next> Target::serve() {
         case LiveMessageType::anew:
             return Next::anew;
         case LiveMessageType::give_up:
-            return make_error(Code::refused, "the source gives up: " + message->payload);
+            return because(Code::refused, "the source gives up: " + message->payload);
         default:
             return message->damaged();
     }

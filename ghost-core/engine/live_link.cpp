@@ -88,7 +88,7 @@ Result<LiveLink::Message> LiveLink::receive() {
     for (size_t done = 0; done < sizeof out.head;) {
         auto got = link_.read(at + done, sizeof out.head - done);
         if (!got) return got.error();
-        if (*got == 0) return make_error(Code::peer_lost, "the other side has hung up");
+        if (*got == 0) return because(Code::peer_lost, "the other side has hung up");
         done += *got;
     }
     if (out.head.bytes > message_limit) return out.damaged();
@@ -96,7 +96,7 @@ Result<LiveLink::Message> LiveLink::receive() {
     for (size_t done = 0; done < out.payload.size();) {
         auto got = link_.read(out.payload.data() + done, out.payload.size() - done);
         if (!got) return got.error();
-        if (*got == 0) return make_error(Code::peer_lost, "the other side has hung up");
+        if (*got == 0) return because(Code::peer_lost, "the other side has hung up");
         done += *got;
     }
     const iovec all{out.payload.data(), out.payload.size()};
@@ -108,7 +108,7 @@ Result<LiveLink::Message> LiveLink::expect(LiveMessageType type) {
     auto message = receive();
     if (!message || message->type() == type) return message;
     if (message->type() == LiveMessageType::refused || message->type() == LiveMessageType::give_up)
-        return make_error(Code::refused, "the other side gives up: " + message->payload);
+        return because(Code::refused, "the other side gives up: " + message->payload);
     return message->damaged();
 }
 
@@ -125,7 +125,7 @@ Result<size_t> GhostPart::read(void* data, size_t size) {
         auto message = link_.receive();
         if (!message) return message.error();
         if (message->type() == LiveMessageType::give_up)
-            return make_error(Code::refused, "the source gives up: " + message->payload);
+            return because(Code::refused, "the source gives up: " + message->payload);
         if (message->type() != LiveMessageType::ghost &&
             message->type() != LiveMessageType::ghost_end)
             return message->damaged();

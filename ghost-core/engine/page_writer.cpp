@@ -46,7 +46,7 @@ class PageWriter {
     Status plan(const TaskPages& task, std::vector<TaskPages>& there) {
         const auto found = what_.copy->processes().find(task.inner_pid);
         if (found == what_.copy->processes().end())
-            return make_error(Code::internal, "write pages: no copy of process",
+            return make_error(Code::internal, "find the copied pages of process",
                               std::to_string(task.inner_pid));
         const auto& copy = found->second;
         auto ranges = task.ranges;

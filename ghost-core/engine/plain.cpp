@@ -217,7 +217,7 @@ Result<PlainTree> find_plain(pid_t pid) {
     const auto status = pid > 0 ? read_status(fmt::format("/proc/{}", pid)) : std::nullopt;
     if (!status) return make_error(Code::not_found, "find process", name);
     if (status->state == 'Z' || status->state == 'X')
-        return make_error(Code::not_found, "find process: it has ended", name);
+        return make_error(Code::not_found, "find process", name, "it has ended");
     if (pid == 1 || pid == getpid() || link_of(fmt::format("/proc/{}/exe", pid)).empty())
         return make_error(Code::refused, "take this process out of its system", name);
     const size_t here = depth_of(getpid());
@@ -231,10 +231,10 @@ Result<PlainTree> find_plain(pid_t pid) {
     for (pid_t at = pid; at > 1; at = parent_of(at))
         if (depth_of(at) == here + 1 && inner_of(at) == 1) {
             if (is_init_of_ours(at) || at == pid) return describe(at, true);
-            return make_error(Code::refused,
-                              "take a process out of a PID name space that `ghost run` has not "
-                              "made; a whole name space is named by its first process",
-                              name);
+            return make_error(
+                Code::refused,
+                "take a process out of a PID name space that `ghost run` has not made", {},
+                fmt::format("a whole name space is named by its first process, not by {}", name));
         }
     return make_error(Code::refused, "find the name space's first process of", name);
 }
