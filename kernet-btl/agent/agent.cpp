@@ -501,9 +501,9 @@ Result<RankWelcome> RankAgent::Impl::receive_welcome(int timeout_ms) {
     GHOST_TRY(packet);
     std::string answer;
     const auto message = reader_.read(packet->text, answer);
-    if (!message) return make_error(Code::corrupt, "read welcome", answer);
+    if (!message) return make_error(Code::corrupt, "read welcome", {}, answer);
     if (message->is<RankWelcome>()) return message->as<RankWelcome>();
-    return make_error(Code::refused, "be welcomed by the node agent", packet->text);
+    return make_error(Code::refused, "be welcomed by the node agent", {}, packet->text);
 }
 
 // The links first: they need no PMIx, and the peers have been waiting.

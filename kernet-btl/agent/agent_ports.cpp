@@ -42,7 +42,7 @@ class PmixClientPort final : public PmixPort {
     Status supported() override {
         kernet_pmix_why why{};
         if (kernet_pmix_supported(&why) == KERNET_PMIX_OK) return {};
-        return ghost::make_error(ghost::Code::unsupported, "use the PMIx client", why.text);
+        return ghost::make_error(ghost::Code::unsupported, "use the PMIx client", {}, why.text);
     }
     Result<uint32_t> gate() override {
         kernet_pmix_why why{};
@@ -73,7 +73,7 @@ class PmixClientPort final : public PmixPort {
         ghost::Code code = ghost::Code::internal;
         if (rc == KERNET_PMIX_BUSY) code = ghost::Code::busy;
         if (rc == KERNET_PMIX_TIMEOUT) code = ghost::Code::timeout;
-        return ghost::make_error(code, std::string("PMIx ") + what, why.text);
+        return ghost::make_error(code, std::string("do PMIx's ") + what, {}, why.text);
     }
 
     int limit_ms_;

@@ -54,7 +54,7 @@ Status put(Result<kernet::StreamId> made, kernet_stream* stream) {
 Result<kernet::StreamClass> class_of(const char* name, enum kernet_type type, unsigned sockets,
                                      const char* filters) {
     if (type < KERNET_DIRECT || type > KERNET_LIFO || sockets > kernet::max_sockets)
-        return make_error(Code::invalid, "describe streams: their type or number of sockets");
+        return make_error(Code::invalid, "describe streams", {}, "their type or number of sockets");
     return kernet::StreamClass{text(name), static_cast<kernet::StreamType>(type),
                                static_cast<uint16_t>(sockets), text(filters)};
 }
@@ -132,7 +132,7 @@ int kernet_get_info(kernet_node* node, kernet_stream stream, struct kernet_info*
         auto entry = node->node->look(stream);
         if (!entry) return entry.error();
         if (entry->destroyed)
-            return make_error(Code::not_found, "find: it has been destroyed: stream");
+            return make_error(Code::not_found, "find the stream", {}, "it has been destroyed");
         kernet_info out{};
         out.type = static_cast<enum kernet_type>(entry->type);
         out.sockets = static_cast<unsigned>(entry->sockets.size());

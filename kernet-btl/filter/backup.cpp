@@ -163,7 +163,7 @@ class BackupRecipe final : public Recipe {
 
 Made make_backup(const std::string& option) {
     if (option.empty() || option.front() != '/')
-        return ghost::make_error(ghost::Code::invalid, "it needs a folder that begins with /");
+        return ghost::because(ghost::Code::invalid, "it needs a folder that begins with /");
     return Made(std::make_unique<BackupRecipe>(option));
 }
 

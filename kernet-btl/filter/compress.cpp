@@ -114,7 +114,7 @@ class CompressRecipe final : public Recipe {
 Made make_compress(const std::string& option) {
     if (option.empty() || option == Lz4::name) return Made(std::make_unique<CompressRecipe<Lz4>>());
     if (option == Zstd::name) return Made(std::make_unique<CompressRecipe<Zstd>>());
-    return ghost::make_error(ghost::Code::invalid, "compressions are lz4 and zstd");
+    return ghost::because(ghost::Code::invalid, "compressions are lz4 and zstd");
 }
 
 }  // namespace kernet::filter

@@ -82,8 +82,8 @@ class Aes {
     static constexpr const char* name = "aes256gcm";
     static Status available() {
         if (crypto_aead_aes256gcm_is_available()) return {};
-        return ghost::make_error(ghost::Code::unsupported,
-                                 "this processor has no AES and carry-less multiplication");
+        return ghost::because(ghost::Code::unsupported,
+                              "this processor has no AES and carry-less multiplication");
     }
 
     explicit Aes(const Key& key) : key_(key) {}
@@ -152,9 +152,8 @@ class Crypto final : public Filter {
                           size_t room) override {
         if (size < overhead || size - overhead > room ||
             !in_.open(in, place_of(id), in + nonce_size, size - nonce_size, out)) {
-            return ghost::make_error(
-                ghost::Code::corrupt,
-                "open the seal of filter crypto: forged, changed or misplaced");
+            return ghost::make_error(ghost::Code::corrupt, "open the seal of filter crypto", {},
+                                     "forged, changed or misplaced");
         }
         return size - overhead;
     }
@@ -192,7 +191,7 @@ Made make_crypto(const std::string& option) {
     if (option.empty() || option == XChaCha::name)
         return Made(std::make_unique<CryptoRecipe<XChaCha>>());
     if (option == Aes::name) return Made(std::make_unique<CryptoRecipe<Aes>>());
-    return ghost::make_error(ghost::Code::invalid, "ciphers are xchacha20poly1305 and aes256gcm");
+    return ghost::because(ghost::Code::invalid, "ciphers are xchacha20poly1305 and aes256gcm");
 }
 
 }  // namespace kernet::filter

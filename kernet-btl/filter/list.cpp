@@ -26,7 +26,7 @@ constexpr Known table[] = {
 };
 
 ghost::Error wrong(const std::string& word, const std::string& why) {
-    return ghost::make_error(ghost::Code::invalid, "use filter \"" + word + "\":", why);
+    return ghost::make_error(ghost::Code::invalid, "use filter \"" + word + "\"", {}, why);
 }
 
 Made make(const std::string& word) {
@@ -71,10 +71,9 @@ Result<List> List::parse(const std::string& text) {
 Status List::prepare() {
     for (auto& recipe : recipes_) {
         if (auto ready = recipe->prepare(); !ready) {
-            const ghost::Error& error = ready.error();
-            const std::string why = error.tried + (error.object.empty() ? "" : " " + error.object);
-            return ghost::sys_error_of(error.sys, "use filter \"" + recipe->name() + "\":", why,
-                                       error.code);
+            ghost::Error error = ready.error();
+            const std::string why = error.message();
+            return ghost::make_error(error.code, "use filter \"" + recipe->name() + "\"", {}, why);
         }
     }
     return {};

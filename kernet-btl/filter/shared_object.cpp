@@ -74,20 +74,20 @@ class UsersRecipe final : public Recipe {
 Status UsersRecipe::prepare() {
     // Never closed: sockets and the user's own threads may be in it until the process ends.
     void* object = dlopen(path_.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (!object) return ghost::make_error(ghost::Code::unsupported, "load it:", dlerror());
+    if (!object) return ghost::make_error(ghost::Code::unsupported, "load it", {}, dlerror());
     const auto get = reinterpret_cast<const ghost_filter* (*)()>(dlsym(object, "ghost_filter_get"));
-    if (!get) return ghost::make_error(ghost::Code::invalid, "it has no ghost_filter_get()");
+    if (!get) return ghost::because(ghost::Code::invalid, "it has no ghost_filter_get()");
     const ghost_filter* filter = get();
-    if (!filter) return ghost::make_error(ghost::Code::refused, "it cannot be used here");
+    if (!filter) return ghost::because(ghost::Code::refused, "it cannot be used here");
     if (filter->version != GHOST_FILTER_VERSION) {
-        return ghost::make_error(ghost::Code::unsupported,
-                                 "it is for version " + std::to_string(filter->version) +
-                                     " of ghost_filter.h, this is " +
-                                     std::to_string(GHOST_FILTER_VERSION));
+        return ghost::because(ghost::Code::unsupported, "it is for version " +
+                                                            std::to_string(filter->version) +
+                                                            " of ghost_filter.h, this is " +
+                                                            std::to_string(GHOST_FILTER_VERSION));
     }
     if (!filter->name || !filter->open || !filter->close || !filter->bound || !filter->encode ||
         !filter->decode) {
-        return ghost::make_error(ghost::Code::invalid, "it leaves out functions it must have");
+        return ghost::because(ghost::Code::invalid, "it leaves out functions it must have");
     }
     filter_ = filter;
     return {};
@@ -110,7 +110,7 @@ Made make_shared_object(const std::string& option) {
     const size_t end = option.find('=');
     std::string path = option.substr(0, end);
     if (path.empty() || path.front() != '/')
-        return ghost::make_error(ghost::Code::invalid, "the path must begin with /");
+        return ghost::because(ghost::Code::invalid, "the path must begin with /");
     return Made(std::make_unique<UsersRecipe>(
         std::move(path), end == std::string::npos ? "" : option.substr(end + 1)));
 }

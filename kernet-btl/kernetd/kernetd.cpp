@@ -103,7 +103,7 @@ Result<std::vector<kernet::NodeAddress>> read_nodes(const std::string& path) {
         kernet::NodeAddress node;
         if (!(words >> node.name)) continue;
         if (!(words >> node.at.host >> node.at.port)) {
-            return make_error(Code::invalid, "read the nodes: NAME ADDRESS PORT expected", path);
+            return make_error(Code::invalid, "read the nodes", path, "NAME ADDRESS PORT expected");
         }
         nodes.push_back(std::move(node));
     }
@@ -114,7 +114,8 @@ Result<std::string> read_secret(const std::string& path) {
     struct stat status {};
     if (stat(path.c_str(), &status) != 0) return ghost::sys_error("read the secret", path);
     if ((status.st_mode & 077) != 0) {
-        return make_error(Code::refused, "use a secret that others can read (chmod 600)", path);
+        return make_error(Code::refused, "use the secret in", path,
+                          "others can read it (chmod 600)");
     }
     std::ifstream file(path);
     std::string secret;

@@ -276,7 +276,7 @@ Status closes_later() {
     const bool known =
         uname(&system) == 0 && std::sscanf(system.release, "%d.%d", &major, &minor) == 2;
     if (known && (major > 6 || (major == 6 && minor >= 9))) return {};
-    return ghost::make_error(ghost::Code::unsupported, "close packet sockets without waiting",
+    return ghost::make_error(ghost::Code::unsupported, "close packet sockets without waiting", {},
                              "Linux 6.9 is needed");
 }
 

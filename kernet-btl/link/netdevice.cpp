@@ -66,7 +66,7 @@ class NetDevice final : public PacketDriver {
 
     Status connect(const LinkAddress& peer, uint64_t token) override {
         if (peer.size != ETH_ALEN) {
-            return ghost::make_error(ghost::Code::corrupt, "connect by Ethernet", "no address");
+            return ghost::make_error(ghost::Code::corrupt, "connect by Ethernet", {}, "no address");
         }
         std::memcpy(to_.sll_addr, peer.bytes.data(), ETH_ALEN);
         most_ = std::min<size_t>(most_, peer.most);
@@ -243,7 +243,7 @@ Status netdevice_usable() {
         return true;
     }();
     if (usable) return {};
-    return ghost::make_error(ghost::Code::unsupported, "use link netdevice",
+    return ghost::make_error(ghost::Code::unsupported, "use link netdevice", {},
                              "CAP_NET_RAW is needed");
 }
 
@@ -270,7 +270,7 @@ Result<std::unique_ptr<PacketDriver>> make_netdevice(const Fd& beside, bool smal
     if ((family != AF_INET && family != AF_INET6) ||
         !find_interface(address_bytes(reinterpret_cast<sockaddr*>(&ends->own)),
                         address_bytes(reinterpret_cast<sockaddr*>(&ends->peer)), interface)) {
-        return ghost::make_error(ghost::Code::unsupported, "use link netdevice",
+        return ghost::make_error(ghost::Code::unsupported, "use link netdevice", {},
                                  "the peer is not on the same Ethernet");
     }
     Fd fd = open_socket();

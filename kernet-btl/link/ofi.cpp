@@ -187,7 +187,8 @@ class OfiDriver final : public PacketDriver {
     Status connect(const LinkAddress& peer, uint64_t) override {
         const PipeSignalBlock no_signal;
         if (peer.size != sizeof port_ + sizeof badge_ || peer.most < 1024) {
-            return make_error(Code::corrupt, "connect by libfabric", "no address of a link ofi");
+            return make_error(Code::corrupt, "connect by libfabric", {},
+                              "no address of a link ofi");
         }
         most_ = std::min<size_t>(most_, peer.most);
         std::memcpy(&port_of(peer_), peer.bytes.data(), sizeof port_);
@@ -453,7 +454,7 @@ void unmap(sockaddr_storage& address) {
 
 Status ofi_usable() {
     if (library().missing.empty()) return {};
-    return make_error(Code::unsupported, "use libfabric", library().missing);
+    return make_error(Code::unsupported, "use libfabric", {}, library().missing);
 }
 
 Result<std::unique_ptr<PacketDriver>> make_ofi(const ghost::Fd& beside) {
@@ -484,7 +485,7 @@ Result<std::unique_ptr<PacketDriver>> make_ofi(const ghost::Fd& beside) {
 namespace kernet {
 
 Status ofi_usable() {
-    return ghost::make_error(ghost::Code::unsupported, "use libfabric",
+    return ghost::make_error(ghost::Code::unsupported, "use libfabric", {},
                              "Ghost was built without it (libfabric-dev)");
 }
 Result<std::unique_ptr<PacketDriver>> make_ofi(const ghost::Fd&) {

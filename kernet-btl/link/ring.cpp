@@ -60,7 +60,8 @@ Result<std::unique_ptr<RingMapping>> RingMapping::attach(const Fd& fd) {
     // Sealed against shrinking, so that reading can never raise SIGBUS.
     const int seals = fcntl(fd.get(), F_GET_SEALS);
     if (seals < 0 || (seals & required_seals) != required_seals) {
-        return ghost::make_error(ghost::Code::corrupt, "map a ring", "memory file is not sealed");
+        return ghost::make_error(ghost::Code::corrupt, "map a ring", {},
+                                 "memory file is not sealed");
     }
     struct stat st {};
     RingControl head{};
@@ -69,7 +70,8 @@ Result<std::unique_ptr<RingMapping>> RingMapping::attach(const Fd& fd) {
     const RingGeometry geometry{head.lines, head.bytes};
     if (got != sizeof head || head.magic != ring_magic || !geometry.valid() ||
         static_cast<uint64_t>(st.st_size) != 2 * geometry.direction_size()) {
-        return ghost::make_error(ghost::Code::corrupt, "map a ring", "not a ring of this version");
+        return ghost::make_error(ghost::Code::corrupt, "map a ring", {},
+                                 "not a ring of this version");
     }
     void* base = mmap(nullptr, static_cast<size_t>(st.st_size), PROT_READ | PROT_WRITE, MAP_SHARED,
                       fd.get(), 0);

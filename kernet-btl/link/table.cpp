@@ -17,7 +17,8 @@ using wire::LinkKind;
 
 Status has_loop(const LoopHub* loop) {
     if (loop) return {};
-    return ghost::make_error(ghost::Code::unsupported, "use link loop", "no peers in this process");
+    return ghost::make_error(ghost::Code::unsupported, "use link loop", {},
+                             "no peers in this process");
 }
 
 Result<std::unique_ptr<LinkEnd>> make_loop(const LinkSite& site) {
@@ -109,8 +110,8 @@ Result<LinkWish> parse_links(const std::string& names) {
         }
         if (!found) {
             for (const LinkLine& line : link_table()) known += std::string(" ") + line.name;
-            return ghost::make_error(ghost::Code::invalid, "choose links (there are" + known + ")",
-                                     name);
+            return ghost::make_error(ghost::Code::invalid, "choose link", name,
+                                     "there are" + known);
         }
         out.lines.push_back(found);
     }

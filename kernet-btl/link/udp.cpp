@@ -54,7 +54,7 @@ class UdpDriver final : public PacketDriver {
     // The host is the one of the TCP connection: only the port has to be told.
     Status connect(const LinkAddress& peer, uint64_t) override {
         if (peer.size != sizeof(in_port_t)) {
-            return ghost::make_error(ghost::Code::corrupt, "connect by UDP", "no port");
+            return ghost::make_error(ghost::Code::corrupt, "connect by UDP", {}, "no port");
         }
         std::memcpy(&port_of(peer_), peer.bytes.data(), sizeof(in_port_t));
         most_ = std::min<size_t>(most_, peer.most);

@@ -558,12 +558,11 @@ bool TcpChannel::Impl::take_frame(Wire& wire, const wire::ChannelHeader& header,
             const auto known = std::find(wire.unknown.begin(), wire.unknown.end(), number);
             if (known == wire.unknown.end()) return false;
             wire.unknown.erase(known);
-            listener.delivered(
-                header.number,
-                header.kind == wire::ChannelKind::taken
-                    ? Status{}
-                    : make_error(Code::refused, "deliver: nobody takes messages of this channel at",
-                                 name(wire.node)));
+            listener.delivered(header.number,
+                               header.kind == wire::ChannelKind::taken
+                                   ? Status{}
+                                   : make_error(Code::refused, "deliver to", name(wire.node),
+                                                "nobody takes messages of this channel"));
             return true;
         }
         case wire::ChannelKind::leave:
@@ -623,7 +622,7 @@ Status TcpChannel::send(int node, uint16_t channel, uint16_t type, std::string_v
     }
     Wire& wire = *found->second;
     if (wire.waiting.size() - wire.written > max_waiting) {
-        return make_error(Code::busy, "send: too much waits for", name);
+        return make_error(Code::busy, "send to", name, "too much waits for it");
     }
     wire::ChannelHeader header;
     header.kind = wire::ChannelKind::message;

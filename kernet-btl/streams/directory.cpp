@@ -238,7 +238,8 @@ void Directory::on_answer(const HomeAnswer& message) {
     if (message.entry) entry = as_meant(*message.entry);
     Status status;
     if (!message.ok)
-        status = as_meant(SentError{message.code, message.tried, message.object, message.sys});
+        status = as_meant(
+            SentError{message.code, message.tried, message.object, message.why, message.sys});
     port_.answer(pending.token, status, message.socket, entry ? &*entry : nullptr);
 }
 
@@ -259,13 +260,12 @@ void Directory::tick() {
     run();
     for (const Pending& pending : late) {
         if (pending.token == 0) continue;
-        port_.answer(pending.token,
-                     ghost::make_error(quorum() ? Code::timeout : Code::refused,
-                                       quorum() ? "change the directory of streams"
-                                                : "change the directory of streams: most managers "
-                                                  "are out of reach",
-                                       fmt::format("stream {:016x}", pending.change.id)),
-                     0, nullptr);
+        port_.answer(
+            pending.token,
+            ghost::make_error(quorum() ? Code::timeout : Code::refused, "change in the directory",
+                              fmt::format("stream {:016x}", pending.change.id),
+                              quorum() ? "" : "most managers are out of reach"),
+            0, nullptr);
     }
 }
 

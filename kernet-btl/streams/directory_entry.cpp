@@ -20,10 +20,9 @@ std::string name_of(const Entry& entry, uint16_t socket) {
 
 Status enter(const Entry& entry, uint16_t number, SocketEntry& socket, SocketState to) {
     if (socket.lost) {
-        return make_error(Code::refused,
-                          "change what has been given up since its process ended or its node was "
-                          "away for longer than the time of grace:",
-                          name_of(entry, number));
+        return make_error(Code::refused, "change", name_of(entry, number),
+                          "it has been given up since its process ended or its node was away for "
+                          "longer than the time of grace");
     }
     if (!socket_states.allows(socket.state, to)) {
         return make_error(Code::refused,
@@ -41,7 +40,7 @@ Status attach(Entry& entry, const Change& change, uint16_t& number) {
                              [](const SocketEntry& s) { return s.state == SocketState::free; });
     if (free == sockets.end()) {
         if (!entry.grows || sockets.size() >= max_sockets) {
-            return make_error(Code::refused, "attach: no socket is free", name_of(entry));
+            return make_error(Code::refused, "attach to", name_of(entry), "no socket is free");
         }
         free = sockets.insert(sockets.end(), SocketEntry{});
     }
@@ -176,7 +175,7 @@ Status apply(Entry& entry, const Change& change, uint16_t& socket) {
     }
     if (change.operation == Operation::look) return {};
     if (entry.destroyed) {
-        return make_error(Code::not_found, "find: it has been destroyed", name_of(entry));
+        return make_error(Code::not_found, "find", name_of(entry), "it has been destroyed");
     }
     switch (change.operation) {
         case Operation::attach:

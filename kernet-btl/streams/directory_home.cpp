@@ -234,6 +234,7 @@ void Directory::reply(const Work& work, const Status& status, uint16_t socket, c
         answer.code = error.code;
         answer.tried = error.tried;
         answer.object = error.object;
+        answer.why = error.why;
         answer.sys = error.sys;
     }
     if (entry) {

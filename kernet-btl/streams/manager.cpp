@@ -403,11 +403,11 @@ void Manager::tick() {
 void Manager::channel_open(Client& client, const OpenChannel& message) {
     const uint16_t channel = message.channel;
     if (channel < first_user_channel || !channels_.emplace(channel, client.process).second) {
-        return refuse(client, message.n,
-                      make_error(Code::refused, "take messages of channel",
-                                 fmt::format("{} (below {} they are not yours, and each has one "
-                                             "taker on a node)",
-                                             channel, first_user_channel)));
+        return refuse(
+            client, message.n,
+            make_error(Code::refused, "take messages of channel", std::to_string(channel),
+                       fmt::format("below {} they are not yours, and each has one taker on a node",
+                                   first_user_channel)));
     }
     client.channels.insert(channel);
     tell(client, ManagerAnswer{message.n, 0, std::nullopt, std::nullopt, {}});
@@ -429,10 +429,8 @@ void Manager::channel_send(Client& client, const SendByChannel& message) {
     if (node == config_.self) {
         const bool taken = give(config_.self, channel, type, bytes);
         return delivered(token_, taken ? Status{}
-                                       : make_error(Code::refused,
-                                                    "deliver: nobody takes messages of this "
-                                                    "channel at",
-                                                    name));
+                                       : make_error(Code::refused, "deliver to", name,
+                                                    "nobody takes messages of this channel"));
     }
     const Status sent = channel_->send(static_cast<int>(node), channel, type, bytes, token_);
     if (!sent) delivered(token_, sent);

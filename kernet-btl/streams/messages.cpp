@@ -79,6 +79,7 @@ constexpr Field error_fields[] = {
     field<&SentError::code>("code", "ghost::Code").or_default(),
     field<&SentError::tried>("tried", "what was tried").or_default(),
     field<&SentError::object>("object", "on what").or_default(),
+    field<&SentError::why>("why", "why not, in words").or_default(),
     field<&SentError::sys>("sys", "errno, 0: none").or_default(),
 };
 
@@ -98,6 +99,7 @@ constexpr Field home_answer_fields[] = {
     field<&HomeAnswer::code>("code", "not ok: ghost::Code").or_default(),
     field<&HomeAnswer::tried>("tried", "not ok: what was tried").or_default(),
     field<&HomeAnswer::object>("object", "not ok: on what").or_default(),
+    field<&HomeAnswer::why>("why", "not ok: why, in words").or_default(),
     field<&HomeAnswer::sys>("sys", "not ok: errno, 0: none").or_default(),
     field<&HomeAnswer::entry>("entry", "after it, `answered` empty"),
 };
@@ -349,13 +351,13 @@ Change as_meant(const SentChange& sent) {
 }
 
 SentError sent(const ghost::Error& error) {
-    return {static_cast<int32_t>(error.code), error.tried, error.object, error.sys};
+    return {static_cast<int32_t>(error.code), error.tried, error.object, error.why, error.sys};
 }
 
 ghost::Error as_meant(const SentError& sent) {
     const bool known = sent.code >= 0 && sent.code <= static_cast<int32_t>(ghost::Code::internal);
     return {known ? static_cast<ghost::Code>(sent.code) : ghost::Code::corrupt, sent.tried,
-            sent.object, sent.sys};
+            sent.object, sent.why, sent.sys};
 }
 
 namespace {

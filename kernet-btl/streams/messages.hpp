@@ -65,6 +65,7 @@ struct SentError {
     int32_t code = 0;
     std::string tried;
     std::string object;
+    std::string why;
     int32_t sys = 0;
     static const ghost::schema::Record table;
 };
@@ -94,6 +95,7 @@ struct HomeAnswer {
     int32_t code = 0;
     std::string tried;
     std::string object;
+    std::string why;
     int32_t sys = 0;
     std::optional<SentEntry> entry;
     static const ghost::schema::Record table;

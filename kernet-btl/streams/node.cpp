@@ -180,8 +180,8 @@ bool Node::has_part_in(StreamId stream) const {
 // The socket is this process's: from the answer of the managers, or a map that came meanwhile.
 Result<uint32_t> Node::adopt(const Entry& entry, uint16_t number, const Json* state, bool bytes) {
     if (number >= entry.sockets.size() || entry.sockets[number].state != SocketState::attached) {
-        return make_error(Code::peer_lost, "attach: the socket was given up again",
-                          fmt::format("stream {:016x}", entry.id));
+        return make_error(Code::peer_lost, "attach to", fmt::format("stream {:016x}", entry.id),
+                          "the socket was given up again");
     }
     Gate::Holder inside(gate());
     Slot made;
@@ -234,9 +234,8 @@ Status Node::end_status(const StreamSocket& stream, const char* tried) const {
     static constexpr const char* why[] = {"", "the other end has left",
                                           "the process or node of the other end is gone",
                                           "it was destroyed", "this node was away for too long"};
-    return make_error(
-        Code::peer_lost, tried,
-        fmt::format("stream {:016x}: {}", stream.entry().id, why[static_cast<int>(stream.end())]));
+    return make_error(Code::peer_lost, tried, fmt::format("stream {:016x}", stream.entry().id),
+                      why[static_cast<int>(stream.end())]);
 }
 
 // --- suspend, wakeup, unattach ---
@@ -423,7 +422,7 @@ Status Node::send(uint32_t socket, const iovec* parts, size_t count, int64_t tim
         if (!mine) return no_socket(socket);
         StreamSocket& stream = *mine->stream;
         if (!(stream.role() & role_writer)) {
-            return make_error(Code::invalid, "send: the socket is only a reader");
+            return make_error(Code::invalid, "send", {}, "the socket is only a reader");
         }
         if (stream.end() != StreamEnd::none) return end_status(stream, "send");
         if (!stream.may_send(size)) return std::nullopt;
@@ -474,7 +473,7 @@ Status Node::receive(uint32_t socket, const iovec* parts, size_t count, int64_t 
         if (!mine) return no_socket(socket);
         StreamSocket& stream = *mine->stream;
         if (!(stream.role() & role_reader)) {
-            return make_error(Code::invalid, "receive: the socket is only a writer");
+            return make_error(Code::invalid, "receive", {}, "the socket is only a writer");
         }
         if (!counted) {
             counted = true;

@@ -307,9 +307,11 @@ Result<ManagerAnswer> Node::call_with(const std::function<std::string(uint64_t)>
     calls_.erase(number);
     if (!done) return make_error(Code::timeout, "wait for the stream manager of this node");
     if (!call.answer) {
-        return ghost::sys_error_of(ENOTCONN,
-                                   "finish a request: the stream manager of this node has ended",
-                                   "", Code::peer_lost);
+        return ghost::Error{Code::peer_lost,
+                            "finish a request",
+                            {},
+                            "the stream manager of this node has ended",
+                            ENOTCONN};
     }
     if (call.answer->error) return as_meant(*call.answer->error);
     return std::move(*call.answer);

@@ -35,9 +35,8 @@ class Filters {
     // A frame must hold some of a message, however a user's filter blows it up.
     Status check() const {
         if (chain_to(own_.rank).bound(1024) < wire::max_message) return {};
-        return ghost::make_error(
-            ghost::Code::invalid, "use filters",
-            list_.name() + ": 1024 bytes would become more than a frame holds");
+        return ghost::make_error(ghost::Code::invalid, "use filters", list_.name(),
+                                 "1024 bytes would become more than a frame holds");
     }
     // Where a message of at most wire::max_message bytes is decoded to. Valid until the next one.
     uint8_t* arrived() { return arrived_.data(); }

@@ -78,7 +78,7 @@ ghost::Status read_secret(const std::string& hex, std::array<uint8_t, 32>& out) 
         got == out.size()) {
         return {};
     }
-    return ghost::make_error(ghost::Code::invalid, "read the job's secret",
+    return ghost::make_error(ghost::Code::invalid, "read the job's secret", {},
                              "64 hex digits expected");
 }
 
