@@ -47,7 +47,7 @@ Status of_each(const std::map<std::string, What>& files, Act act) {
         if (!done) why += (why.empty() ? "" : "; ") + done.error().message();
     }
     if (why.empty()) return {};
-    return make_error(Code::refused, "files the rank was writing: " + why);
+    return because(Code::refused, "files the rank was writing: " + why);
 }
 
 // The ranks that the runtime starts on this node need about as much each.
@@ -56,10 +56,10 @@ Status enough_memory(uint64_t bytes) {
     const uint64_t here = ranks != nullptr ? std::max(1L, std::atol(ranks)) : 1;
     const uint64_t have = memory_available();
     if (bytes <= have / here) return {};
-    return make_error(Code::refused,
-                      fmt::format("{} ranks of {} MB each do not fit into the {} MB this node has "
-                                  "left",
-                                  here, bytes >> 20, have >> 20));
+    return because(Code::refused,
+                   fmt::format("{} ranks of {} MB each do not fit into the {} MB this node has "
+                               "left",
+                               here, bytes >> 20, have >> 20));
 }
 
 }  // namespace
@@ -95,10 +95,10 @@ Status SnapshotSource::open_ghosts(const Manifest& manifest, const Manifest::Ran
     importer_.emplace(std::move(*importer));
     const Json& says = importer_->metadata();
     if (says.value("rank", UINT32_MAX) != rank_ || says.value("snapshot", "") != manifest.name)
-        return make_error(Code::corrupt,
-                          fmt::format("it is the ghost of rank {} of snapshot {}:",
-                                      says.value("rank", -1), says.value("snapshot", "?")),
-                          folder_ + "/" + row.file);
+        return because(Code::corrupt,
+                       fmt::format("it is the ghost of rank {} of snapshot {}:",
+                                   says.value("rank", -1), says.value("snapshot", "?")),
+                       folder_ + "/" + row.file);
     const auto snapshots = folder_.substr(0, folder_.find_last_not_of('/') + 1);
     const auto place = snapshots.substr(0, snapshots.rfind('/') + 1);
     for (const auto& name : row.chain) {
@@ -131,9 +131,9 @@ Result<core::FileContents> SnapshotSource::find_contents(const Manifest& manifes
         listed_[other] = files_in(head->metadata());
     }
     if (auto theirs = take(other)) return *theirs;
-    return make_error(Code::corrupt,
-                      fmt::format("the ghost of rank {} does not have the contents of", other),
-                      file.path);
+    return because(Code::corrupt,
+                   fmt::format("the ghost of rank {} does not have its contents", other),
+                   file.path);
 }
 
 // What is put back need not be cut back.
@@ -172,13 +172,13 @@ Status SnapshotSource::look() {
          {of_each(to_put_, may_put), of_each(to_cut_, core::may_cut_back),
           enough_memory(row->memory), core::check_host(importer_->host(), changing, made)})
         if (!one) why += (why.empty() ? "" : "; ") + one.error().message();
-    if (!why.empty()) return make_error(Code::refused, why);
+    if (!why.empty()) return because(Code::refused, why);
     importer_->set_changing_files(std::move(changing));
     return {};
 }
 
 Result<core::Importer> SnapshotSource::open(Worker&) {
-    if (!importer_) return make_error(Code::internal, "restart: the ghost was not looked at");
+    if (!importer_) return make_error(Code::internal, "restart", {}, "the ghost was not looked at");
     const auto kept = [this](const std::string& path) {
         return kept_.empty() ? kept_ : path + kept_;
     };

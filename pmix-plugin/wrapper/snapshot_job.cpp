@@ -32,7 +32,7 @@ constexpr size_t most_file_bytes = 96 * 1024;
 constexpr core::ContentsLimit small_files{64 << 10, 1 << 20};
 
 Error called_off() {
-    return make_error(Code::refused, "the snapshot was called off");
+    return because(Code::refused, "the snapshot was called off");
 }
 
 // Of files that are in the ghost and have not changed since these are: in a ghost whose head was
@@ -62,7 +62,7 @@ Result<std::unique_ptr<core::Resource>> compressed(const std::string& how,
         return core::CompressResource::writer(std::move(inner), core::Compression::lz4, level);
     if (name == "zstd")
         return core::CompressResource::writer(std::move(inner), core::Compression::zstd, level);
-    return make_error(Code::invalid, "there is no compression", how);
+    return because(Code::invalid, "there is no such compression", how);
 }
 
 }  // namespace
@@ -130,7 +130,7 @@ Status SnapshotJob::check(bool sockets) const {
                                         tree_.externals, sockets);
     if (!refusals) return refusals.error();
     if (refusals->empty()) return {};
-    return make_error(Code::refused, fmt::format("{}", fmt::join(*refusals, "; ")));
+    return because(Code::refused, fmt::format("{}", fmt::join(*refusals, "; ")));
 }
 
 Status SnapshotJob::open() {

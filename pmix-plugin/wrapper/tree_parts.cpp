@@ -37,7 +37,7 @@ WrapperHello Identity::hello(WrapperMode mode, pid_t init, std::string why) cons
 
 Status wake_agent(pid_t root, const std::optional<AgentThread>& agent) {
     const pid_t inner = agent ? agent->tid : 0;
-    if (inner <= 0) return make_error(Code::invalid, "wake the rank's agent: not told which");
+    if (inner <= 0) return make_error(Code::invalid, "wake the rank's agent", {}, "not told which");
     auto thread = core::find_thread(root, inner);
     GHOST_TRY(thread);
     siginfo_t info{};

@@ -317,7 +317,7 @@ Result<std::vector<std::string>> complete_in(const std::string& folder, const st
     GHOST_TRY(commit_snapshot(folder, name));
     auto all = list_snapshots(folder, manifest.job);
     GHOST_TRY(all);
-    if (auto wrong = wrong_with(*all, name, node_local)) return make_error(Code::refused, *wrong);
+    if (auto wrong = wrong_with(*all, name, node_local)) return because(Code::refused, *wrong);
     return old_ones(std::move(*all), manifest.job, keep, node_local);
 }
 

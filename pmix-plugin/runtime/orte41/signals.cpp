@@ -57,8 +57,8 @@ Signals::~Signals() {
 Status Signals::take(int signum, std::function<void()> handler) {
     if (signum <= 0 || signum >= NSIG ||
         std::find(std::begin(reserved), std::end(reserved), signum) != std::end(reserved))
-        return make_error(Code::refused, "take over the signal",
-                          fmt::format("{} (mpirun needs it)", signum));
+        return make_error(Code::refused, "take over the signal", std::to_string(signum),
+                          "mpirun needs it");
     auto taken = std::make_unique<Taken>(std::move(handler));
     opal_event_signal_set(orte_event_base, taken->event, signum, Taken::fired, taken.get());
     if (opal_event_signal_add(taken->event, nullptr) != 0)
