@@ -26,7 +26,7 @@ Status expect_success(const std::vector<std::string>& argv, int limit_s, const s
     auto ended = run(argv, limit_s);
     if (!ended.ok()) return ended.error();
     if (ended->status == 0) return {};
-    return make_error(Code::io, tried,
+    return make_error(Code::io, tried, {},
                       fmt::format("exit status {}\n{}", ended->status, ended->output));
 }
 
@@ -77,7 +77,7 @@ Result<Traffic> traffic_of(const std::vector<std::string>& prefix) {
         if (!listed.ok()) return listed.error();
         const auto json = nlohmann::json::parse(listed->output, nullptr, false);
         if (listed->status != 0 || !json.is_object() || !json.contains("nftables")) {
-            return make_error(Code::io, "read the node's counters", listed->output);
+            return make_error(Code::io, "read the node's counters", {}, listed->output);
         }
         for (const auto& entry : json["nftables"]) {
             if (!entry.contains("counter")) continue;
@@ -181,7 +181,7 @@ Result<std::string> Cluster::address(const std::string& node) const {
     if (!ended.ok()) return ended.error();
     const std::string address = ended->output.substr(0, ended->output.find(' '));
     if (ended->status == 0 && !address.empty()) return address;
-    return make_error(Code::not_found, "find the address of " + node, ended->output);
+    return make_error(Code::not_found, "find the address of", node, ended->output);
 }
 
 Status Cluster::count_traffic(const std::string& node) const {

@@ -66,7 +66,7 @@ Status draw(const Picture& picture, const std::string& svg) {
     auto ended = run({"gnuplot", path}, 60);
     std::remove(path.c_str());
     if (!ended.ok()) return ended.error();
-    if (ended->status != 0) return make_error(Code::io, "draw " + svg, ended->output);
+    if (ended->status != 0) return make_error(Code::io, "draw", svg, ended->output);
     return {};
 }
 

@@ -43,7 +43,7 @@ Status wait_for_line(Command& command, const std::string& word, const std::strin
         },
         monotonic_us() + 20 * second_us);
     if (!ended.ok()) return ended.error();
-    return *ended ? make_error(Code::io, who + " ended:", "\n" + output) : Status();
+    return *ended ? because(Code::io, who + " ended:\n" + output) : Status();
 }
 
 // All it prints, after it has ended well.
@@ -60,8 +60,8 @@ Result<std::vector<std::string>> lines_of(Command& command, const char* who) {
     auto status = command.wait(deadline);
     if (!status.ok()) return status.error();
     if (*status == 0) return lines;
-    return make_error(Code::io, fmt::format("kernet_speed {} ended with {}:", who, *status),
-                      fmt::format("\n{}", fmt::join(lines, "\n")));
+    return because(Code::io, fmt::format("kernet_speed {} ended with {}:\n{}", who, *status,
+                                         fmt::join(lines, "\n")));
 }
 
 }  // namespace

@@ -123,7 +123,8 @@ class Pair {
         Gate::Holder inside(ends_[0]->endpoint->data().gate());
         const char* name = ends_[0]->endpoint->data().attach(1).link_name();
         if (link == name) return {};
-        return ghost::make_error(ghost::Code::unsupported, "use link " + link + " here; got", name);
+        return ghost::make_error(ghost::Code::unsupported, "use link", link,
+                                 "it became " + std::string(name));
     }
     bool serve(uint32_t looks) {
         const int64_t now = ghost::monotonic_us();

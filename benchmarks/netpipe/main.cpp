@@ -145,7 +145,7 @@ Status bench(const Options& options) {
     GHOST_TRY(draw(report, options.svg));
     fmt::print("{}\n{}\n{}\n", to_table(report), options.json, options.svg);
     if (status.ok() && !plan.moves.empty() && after_over_before(report) <= 0) {
-        return make_error(Code::io, "no size was measured after the migration");
+        return because(Code::io, "no size was measured after the migration");
     }
     return status;
 }

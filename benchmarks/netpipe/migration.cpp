@@ -37,15 +37,13 @@ Result<json> migrate(const Cluster& cluster, const Move& move) {
     if (!ended.ok()) return ended.error();
     json result = last_json(ended->output);
     if (ended->status != 0 || result.is_null()) {
-        return make_error(Code::io,
-                          fmt::format("ghost migrate --rank 1 --to {} ended with {}:",
-                                      move.new_node, ended->status),
-                          "\n" + ended->output);
+        return because(Code::io, fmt::format("ghost migrate --rank 1 --to {} ended with {}:\n{}",
+                                             move.new_node, ended->status, ended->output));
     }
     if (result.is_object() && result.contains("result")) result = result["result"];
     if (result.is_array()) result = result.empty() ? json() : result[0];
     if (!result.is_object() || !result.value("moved", true)) {
-        return make_error(Code::io, "ghost migrate did not move rank 1:", "\n" + ended->output);
+        return because(Code::io, "ghost migrate did not move rank 1:\n" + ended->output);
     }
     return result;
 }
@@ -82,7 +80,7 @@ class Listener {
 constexpr size_t no_limit = SIZE_MAX;
 
 Error ended_early(const Listener& listener, const char* when) {
-    return make_error(Code::io, fmt::format("NetPIPE ended {}:", when), "\n" + listener.output());
+    return because(Code::io, fmt::format("NetPIPE ended {}:\n{}", when, listener.output()));
 }
 
 // Between the move and the cut: what goes over the old node's link while NetPIPE goes on.
@@ -201,7 +199,7 @@ Result<json> run_heartbeat(const Cluster& cluster, const Move& move, const std::
     };
     auto ended = command->follow(line, deadline);
     if (!ended.ok()) return ended.error();
-    if (*ended) return make_error(Code::io, "heartbeat ended early:", "\n" + output);
+    if (*ended) return because(Code::io, "heartbeat ended early:\n" + output);
     auto migration = migrate(cluster, move);
     if (!migration.ok()) return migration.error();
     ended = command->follow(line, deadline);
@@ -210,8 +208,7 @@ Result<json> run_heartbeat(const Cluster& cluster, const Move& move, const std::
     if (!status.ok()) return status.error();
     json result = last_json(output);
     if (*status != 0 || !result.is_object()) {
-        return make_error(Code::io, fmt::format("heartbeat ended with {}:", *status),
-                          "\n" + output);
+        return because(Code::io, fmt::format("heartbeat ended with {}:\n{}", *status, output));
     }
     result["migration"] = *migration;
     return result;

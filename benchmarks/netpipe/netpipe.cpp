@@ -26,8 +26,8 @@ Result<Curve> to_curve(const std::string& name, int status, const std::string& o
         at = end + 1;
     }
     if (status == 0 && !curve.empty()) return curve;
-    return make_error(Code::io, fmt::format("NetPIPE over {} ended with {}:", name, status),
-                      "\n" + output);
+    return because(Code::io,
+                   fmt::format("NetPIPE over {} ended with {}:\n{}", name, status, output));
 }
 
 Result<Curve> curve_of(const Transport& transport, const Stretch& stretch,
@@ -35,11 +35,10 @@ Result<Curve> curve_of(const Transport& transport, const Stretch& stretch,
     auto ended = run(argv, stretch_limit_s);
     if (ended.ok()) return to_curve(transport.name, ended->status, ended->output);
     if (ended.error().code != Code::timeout) return ended.error();
-    return make_error(
-        Code::timeout,
-        fmt::format("NetPIPE over {} did not get from {} to {} bytes in {} s: is somebody else on "
-                    "this machine?",
-                    transport.name, stretch.from, stretch.to, stretch_limit_s));
+    return because(Code::timeout,
+                   fmt::format("NetPIPE over {} did not get from {} to {} bytes in {} s: is "
+                               "somebody else on this machine?",
+                               transport.name, stretch.from, stretch.to, stretch_limit_s));
 }
 
 Result<Curve> measure_mpi(const Cluster& cluster, const Transport& transport,

@@ -95,7 +95,7 @@ Result<Ready> follow_start(Command& command, int ranks) {
         },
         monotonic_us() + job_limit_us);
     if (!ended.ok()) return ended.error();
-    if (*ended) return make_error(Code::io, "start a job:", "\n" + output);
+    if (*ended) return make_error(Code::io, "start a job", {}, output);
     return ready;
 }
 
@@ -112,7 +112,7 @@ Status end_well(Command& command) {
     auto status = command.wait(deadline);
     if (!status.ok()) return status.error();
     if (*status == 0) return {};
-    return make_error(Code::io, fmt::format("the job ended with {}:", *status), "\n" + output);
+    return because(Code::io, fmt::format("the job ended with {}:\n{}", *status, output));
 }
 
 void note_memory(const std::string& mark, int ranks, Started& started) {
