@@ -34,7 +34,7 @@ Status make_folder() {
     struct stat info {};
     if (lstat(path.c_str(), &info) != 0 || !S_ISDIR(info.st_mode) || info.st_uid != geteuid() ||
         (info.st_mode & 077) != 0)
-        return make_error(Code::refused, "use a folder that is not private:", path);
+        return make_error(Code::refused, "use folder", path, "it is not private");
     return {};
 }
 
@@ -226,7 +226,7 @@ Status serve_holder() {
     const Fd lock(open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     if (!lock) return sys_error("open", lock_path);
     if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0)
-        return make_error(Code::busy, "hold ghosts: there is a holder already", holder_address());
+        return make_error(Code::busy, "hold ghosts", holder_address(), "there is a holder already");
     unlink(holder_address().c_str());  // of one that was killed
     auto listener = ControlListener::listen(holder_address());
     if (!listener) return listener.error();
@@ -237,8 +237,8 @@ Status serve_holder() {
 Result<HolderClient> HolderClient::connect(const std::vector<std::string>& start) {
     auto socket = ControlSocket::connect(holder_address());
     if (!socket && start.empty())
-        return make_error(Code::not_found, "find ghosts in memory: there is no holder",
-                          holder_address());
+        return make_error(Code::not_found, "find ghosts in memory", holder_address(),
+                          "there is no holder");
     if (!socket) {
         GHOST_TRY(Child::start_orphan({.argv = start,
                                        .folder = "/",
@@ -258,9 +258,9 @@ Result<HolderClient::Reply> HolderClient::ask(const std::string& request,
                                               const std::vector<int>& fds) {
     const auto failed = [](const Error& why) {
         if (why.code == Code::timeout) return why;
-        return make_error(Code::peer_lost,
-                          "keep ghosts in memory: the holder has ended, and every ghost it kept is "
-                          "gone (the next checkpoint to memory starts another holder)");
+        return make_error(Code::peer_lost, "keep ghosts in memory", {},
+                          "the holder has ended, and every ghost it kept is gone (the next "
+                          "checkpoint to memory starts another holder)");
     };
     if (auto sent = socket_.send_text(request, fds); !sent.ok()) return failed(sent.error());
     auto packet = socket_.receive(answer_ms);
@@ -268,7 +268,7 @@ Result<HolderClient::Reply> HolderClient::ask(const std::string& request,
     std::string complaint;
     auto reply = schema::Reader(from_holder, "the holder").read(packet->text, complaint);
     if (reply && reply->is<Complaint>())
-        return make_error(Code::not_found, "keep ghosts in memory", reply->as<Complaint>().why);
+        return make_error(Code::not_found, "keep ghosts in memory", {}, reply->as<Complaint>().why);
     if (!reply || std::ranges::find(answers, reply->type<FromHolder>()) == answers.end())
         return make_error(Code::corrupt, "understand what the holder answers to", request);
     return Reply{std::move(*reply), std::move(packet->fds)};

@@ -169,7 +169,8 @@ int run_live(const DupArgs& args, core::PageOrder order, bool json) {
         // A connection that breaks has its cause at the other end.
         auto cause = hear<CloneFailed>(*line, cause_ms);
         const bool ours = !cause || sent.error().code != Code::peer_lost;
-        return report(ours ? sent.error() : make_error(Code::refused, "move", cause->why), json);
+        return report(ours ? sent.error() : make_error(Code::refused, "move", {}, cause->why),
+                      json);
     }
     out->reset();
     auto running = hear<CloneRunning>(*line, running_ms);
