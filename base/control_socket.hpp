@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Control sockets: Unix SOCK_SEQPACKET, one JSON object a packet, descriptors beside it.
-// Used between node agent, wrapper, rank agent and the `ghost` command (docs/PROTOCOL.md).
-// Both ends check the other's user id by SO_PEERCRED (unix(7)); only the same user or root passes.
+// Control sockets: Unix SOCK_SEQPACKET, one message (base/schema.hpp) a packet, descriptors beside
+// it. Used between node agent, wrapper, rank agent and the `ghost` command (docs/PROTOCOL.md). Both
+// ends check the other's user id by SO_PEERCRED (unix(7)); only the same user or root passes.
 #pragma once
 
 #include <optional>
@@ -20,10 +20,9 @@ using Json = nlohmann::json;
 // The largest packet that is sent or accepted, bytes.
 inline constexpr size_t control_packet_limit = 128 * 1024;
 
-// One received packet: the object and the descriptors that came with it (owned).
+// One received packet: its text and the descriptors that came with it (owned).
 struct ControlMessage {
-    Json body;
-    std::string text;  // of it
+    std::string text;
     std::vector<Fd> fds;
 };
 
@@ -38,7 +37,6 @@ class ControlSocket {
     static Result<ControlSocket> connect(const std::string& address);
 
     // Sends one packet; blocks while the socket's buffer is full. `fds` stay the caller's.
-    Status send(const Json& body, const std::vector<int>& fds = {}) const;
     Status send_text(const std::string& text, const std::vector<int>& fds = {}) const;
     // Waits for one packet, at most timeout_ms (-1: for ever, 0: not at all). No packet in time is
     // Code::timeout, the other end's close is Code::peer_lost, malformed JSON is Code::corrupt.

@@ -56,7 +56,7 @@ Json value_json(const Value& value, const void* at) {
         case Kind::text:
             return *static_cast<const std::string*>(at);
         case Kind::name:
-            return bytes_json(static_cast<const Name*>(at)->text);
+            return bytes_json(*static_cast<const std::string*>(at));  // Name has nothing else
         case Kind::bytes: {
             const std::string& data = static_cast<const Bytes*>(at)->data;
             return encode_base64(data);
@@ -87,6 +87,12 @@ bool member_json(const Field& field, const void* object, Json& out) {
     if (field.shape == Shape::optional) {
         if (count != 0) out = value_json(field.value, field.container->at(at, 0));
         return count != 0;
+    }
+    if (field.shape == Shape::map) {
+        out = Json::object();
+        for (size_t i = 0; i < count; ++i)
+            out[field.container->name(at, i)] = value_json(field.value, field.container->at(at, i));
+        return true;
     }
     out = Json::array();
     for (size_t i = 0; i < count; ++i)
@@ -139,9 +145,9 @@ bool read_text(const Value& value, const Json& json, std::string& out, Fault& fa
     return true;
 }
 
-bool read_name(const Value& value, const Json& json, Name& out, Fault& fault) {
-    if (!json.is_object()) return read_text(value, json, out.text, fault);
-    return bytes_from(json, out.text) || fault.set("is no text");
+bool read_name(const Value& value, const Json& json, std::string& out, Fault& fault) {
+    if (!json.is_object()) return read_text(value, json, out, fault);
+    return bytes_from(json, out) || fault.set("is no text");
 }
 
 bool read_bytes(const Json& json, Bytes& out, Fault& fault) {
@@ -176,7 +182,7 @@ bool read_value(const Value& value, const Json& json, void* at, Fault& fault) {
         case Kind::text:
             return read_text(value, json, *static_cast<std::string*>(at), fault);
         case Kind::name:
-            return read_name(value, json, *static_cast<Name*>(at), fault);
+            return read_name(value, json, *static_cast<std::string*>(at), fault);
         case Kind::bytes:
             return read_bytes(json, *static_cast<Bytes*>(at), fault);
         case Kind::choice:
@@ -201,6 +207,22 @@ bool read_list(const Field& field, const Json& json, void* at, Fault& fault) {
     return true;
 }
 
+bool read_map(const Field& field, const Json& json, void* at, Fault& fault) {
+    if (!json.is_object()) return fault.set("is no object");
+    for (const auto& [name, value] : json.items()) {
+        if (!read_value(field.value, value, field.container->add_named(at, name), fault))
+            return fault.inside(name);
+    }
+    return true;
+}
+
+bool read_many(const Field& field, const Json& json, void* at, Fault& fault) {
+    field.container->clear(at);
+    if (field.shape == Shape::list) return read_list(field, json, at, fault);
+    if (field.shape == Shape::map) return read_map(field, json, at, fault);
+    return read_value(field.value, json, field.container->add(at), fault);
+}
+
 bool read_member(const Field& field, const Json* json, void* object, Fault& fault) {
     if (json == nullptr) {
         if (!field.required) return true;
@@ -208,11 +230,8 @@ bool read_member(const Field& field, const Json* json, void* object, Fault& faul
         return fault.inside(field.name);
     }
     void* at = field.member(object);
-    if (field.shape != Shape::one) field.container->clear(at);
     const bool read = field.shape == Shape::one ? read_value(field.value, *json, at, fault)
-                      : field.shape == Shape::list
-                          ? read_list(field, *json, at, fault)
-                          : read_value(field.value, *json, field.container->add(at), fault);
+                                                : read_many(field, *json, at, fault);
     return read || fault.inside(field.name);
 }
 

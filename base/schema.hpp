@@ -29,6 +29,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -61,16 +62,24 @@ struct Name {
 };
 
 enum class Kind : uint8_t { boolean, integer, real, text, name, bytes, choice, record, raw };
-enum class Shape : uint8_t { one, optional, list };
+enum class Shape : uint8_t {
+    one,
+    optional,
+    list,
+    map,  // an object whose members' names are free
+};
 
 struct Record;
 
-// How an optional or a list is walked without knowing its type.
+// How an optional, a list or a map is walked without knowing its type.
 struct Container {
     size_t (*count)(const void* container);
     const void* (*at)(const void* container, size_t index);
     void (*clear)(void* container);
-    void* (*add)(void* container);  // one more, default constructed
+    void* (*add)(void* container);  // one more, default constructed; null for a map
+    // of a map
+    const std::string& (*name)(const void* container, size_t index) = nullptr;
+    void* (*add_named)(void* container, const std::string& name) = nullptr;
 };
 
 // What one value is.
@@ -94,7 +103,7 @@ struct Field {
     bool required = true;   // false: absent, it stays as the struct has it
     size_t most_items = 0;  // of a list; 0: any
     void* (*member)(void* object) = nullptr;
-    const Container* container = nullptr;  // optional, list
+    const Container* container = nullptr;  // optional, list, map
 
     constexpr Field at_most(uint64_t most) const {
         return with([&](Field& f) { f.value.most = most; });
@@ -111,6 +120,10 @@ struct Field {
     // It may be left out.
     constexpr Field or_default() const {
         return with([](Field& f) { f.required = false; });
+    }
+    // A text that may be any bytes, as a Name.
+    constexpr Field as_name() const {
+        return with([](Field& f) { f.value.kind = Kind::name; });
     }
     // A choice that is its number in JSON.
     constexpr Field as_number() const {
@@ -185,6 +198,24 @@ struct Unwrap<std::vector<T>> {
         },
         [](void* c) { static_cast<std::vector<T>*>(c)->clear(); },
         [](void* c) -> void* { return &static_cast<std::vector<T>*>(c)->emplace_back(); }};
+    static constexpr const Container* container = &functions;
+};
+
+template <typename T>
+struct Unwrap<std::map<std::string, T>> {
+    using type = T;
+    using Map = std::map<std::string, T>;
+    static constexpr Shape shape = Shape::map;
+    static const auto& entry(const void* c, size_t i) {
+        return *std::next(static_cast<const Map*>(c)->begin(), static_cast<std::ptrdiff_t>(i));
+    }
+    static constexpr Container functions{
+        [](const void* c) { return static_cast<const Map*>(c)->size(); },
+        [](const void* c, size_t i) -> const void* { return &entry(c, i).second; },
+        [](void* c) { static_cast<Map*>(c)->clear(); },
+        nullptr,
+        [](const void* c, size_t i) -> const std::string& { return entry(c, i).first; },
+        [](void* c, const std::string& name) -> void* { return &(*static_cast<Map*>(c))[name]; }};
     static constexpr const Container* container = &functions;
 };
 

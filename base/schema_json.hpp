@@ -15,13 +15,6 @@ template <typename T>
 nlohmann::json to_json(const T& object) {
     return to_json(T::table, &object);
 }
-// The same with the message's type in "t".
-template <typename T>
-nlohmann::json message_json(const T& message) {
-    nlohmann::json out = to_json(message);
-    out["t"] = T::table.name;
-    return out;
-}
 template <typename T>
 Result<T> from_json(const nlohmann::json& json) {
     T out;

@@ -115,7 +115,7 @@ Result<std::vector<std::string>> restart_line(const plugin::Manifest& manifest,
                                               const RestartPlan& plan, const Lookup& environment) {
     const auto& options = plan.options;
     GHOST_TRY(check_options(options));
-    auto family = job_family(manifest.job);
+    auto family = job_family(manifest.job.name);
     if (!family) return family.error();
     Line line(options, environment);
     line.add({"mpirun"});
@@ -125,11 +125,11 @@ Result<std::vector<std::string>> restart_line(const plugin::Manifest& manifest,
     if (!plan.keep_suffix.empty()) line.parameter("ghost_restart_keep", plan.keep_suffix);
     // wherever they were before, the next snapshots continue the numbers of this folder
     line.parameter_unless_given("ghost_checkpoint_dir", folder_above(plan.folder));
-    for (const auto& [name, value] : manifest.parameters)
+    for (const auto& [name, value] : manifest.mpirun.parameters)
         if (name != "ghost" && name != "ghost_restart" && name != "ghost_checkpoint_dir")
             line.parameter_unless_given(name, value);
     const std::string as_root = "--allow-run-as-root";
-    if (is_one_of(manifest.mpirun_argv, as_root) && !is_one_of(options, as_root))
+    if (is_one_of(manifest.mpirun.argv, as_root) && !is_one_of(options, as_root))
         line.add({as_root});
     if (!manifest.input.path.empty() && manifest.input.rank != 0)
         line.add({"--stdin", std::to_string(manifest.input.rank)});

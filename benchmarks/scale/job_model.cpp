@@ -33,7 +33,7 @@ class Daemon : public CoordinatorRuntime, public LocalRanks {
     std::string secret() const override { return std::string(64, '0'); }
     std::string rank_socket() const override { return {}; }
     std::optional<std::string> parameter(const std::string& name) const override;
-    Json job_facts() const override;
+    JobDescription describe_job() const override;
     void send(NodeId to, const std::string& packet) override;
     void broadcast(const std::string& packet) override;
     void on_message(DaemonInbox::Handler handler) override;
@@ -131,9 +131,11 @@ std::optional<std::string> Daemon::parameter(const std::string& name) const {
     return std::nullopt;
 }
 
-Json Daemon::job_facts() const {
-    return {{"runtime", {{"name", "model"}, {"version", "1"}, {"pmix", "1"}}},
-            {"apps", {{{"argv", {"./app"}}, {"np", m_.ranks_}, {"cwd", "/"}}}}};
+JobDescription Daemon::describe_job() const {
+    JobDescription out;
+    out.runtime = {"model", "1", "1"};
+    out.apps = {{{"./app"}, static_cast<uint32_t>(m_.ranks_), "/"}};
+    return out;
 }
 
 void Daemon::send(NodeId to, const std::string& packet) {

@@ -2,7 +2,6 @@
 #include "pmix-plugin/snapshots/manifest.hpp"
 
 #include <algorithm>
-#include <array>
 #include <ctime>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -11,6 +10,7 @@
 
 #include "base/clock.hpp"
 #include "base/own_file.hpp"
+#include "base/schema_json.hpp"
 #include "config.h"
 
 namespace ghost::plugin {
@@ -20,150 +20,119 @@ namespace {
 constexpr size_t largest_file = size_t{1} << 30;  // 100,000 ranks need a twentieth of it
 constexpr size_t secret_digits = 64;
 
-template <typename Items, typename Make>
-Json list_json(const Items& items, Make make) {
-    Json out = Json::array();
-    for (const auto& item : items) out.push_back(make(item));
-    return out;
-}
-
-// --- reading with strict checks ---
-
-// One JSON object of the manifest. The first field that is missing or wrong becomes the error of
-// all; what is read after it does not matter.
-class Fields {
-  public:
-    Fields(const Json& object, std::string where, Status& status)
-        : object_(object), where_(std::move(where)), status_(status) {
-        if (!object.is_object()) fail("", "is no object");
-    }
-
-    void take(const char* key, std::string& out) {
-        const Json* value = find(key);
-        if (value != nullptr && !bytes_from(*value, out)) fail(key, "is no text");
-    }
-    template <typename Number>
-    requires std::is_integral_v<Number>
-    void take(const char* key, Number& out) {
-        const Json* value = find(key);
-        if (value == nullptr) return;
-        const bool fits = value->is_number_unsigned()
-                              ? value->get<uint64_t>() <=
-                                    static_cast<uint64_t>(std::numeric_limits<Number>::max())
-                              : value->is_number_integer() && std::is_signed_v<Number> &&
-                                    value->get<int64_t>() >=
-                                        static_cast<int64_t>(std::numeric_limits<Number>::min());
-        if (!fits) return fail(key, "is no number that fits");
-        out = value->get<Number>();
-    }
-    void take(const char* key, std::vector<std::string>& out) {
-        each(key, [&](const Json& item, const std::string&) {
-            out.emplace_back();
-            if (!bytes_from(item, out.back())) fail(key, "has an entry that is no text");
-        });
-    }
-    void take(const char* key, std::vector<uint32_t>& out) {
-        each(key, [&](const Json& item, const std::string&) {
-            if (!item.is_number_unsigned() || item.get<uint64_t>() > UINT32_MAX)
-                return fail(key, "has an entry that is no rank");
-            out.push_back(item.get<uint32_t>());
-        });
-    }
-    // The object in this field.
-    Fields inside(const char* key) {
-        static const Json nothing = Json::object();
-        const Json* value = find(key);
-        return Fields(value != nullptr ? *value : nothing, path(key), status_);
-    }
-    // Every entry of an array, with the name it has in errors.
-    template <typename Action>
-    void each(const char* key, Action action) {
-        const Json* value = find(key);
-        if (value == nullptr) return;
-        if (!value->is_array()) return fail(key, "is no list");
-        for (size_t i = 0; i < value->size() && status_.ok(); ++i)
-            action((*value)[i], fmt::format("{}[{}]", path(key), i));
-    }
-    const Json* find(const char* key) {
-        if (!status_.ok()) return nullptr;
-        const auto found = object_.find(key);
-        if (found != object_.end()) return &*found;
-        fail(key, "is missing");
-        return nullptr;
-    }
-    void fail(const char* key, const char* what) {
-        if (status_.ok())
-            status_ = make_error(Code::corrupt,
-                                 "use the manifest:", fmt::format("{} {}", path(key), what));
-    }
-
-  private:
-    std::string path(const char* key) const {
-        return where_.empty() || *key == '\0' ? where_ + key : where_ + "." + key;
-    }
-
-    const Json& object_;
-    std::string where_;
-    Status& status_;
+// What must be right before the rest is looked at.
+struct FormatOf {
+    int64_t format = 0;
+    static const schema::Record table;
+};
+struct Seal {
+    std::string digest;
+    static const schema::Record table;
 };
 
-void read_rank(Fields in, Manifest::Rank& out) {
-    in.take("rank", out.rank);
-    in.take("app", out.app);
-    in.take("node", out.node);
-    in.take("binding", out.binding);
-    in.take("file", out.file);
-    in.take("kind", out.kind);
-    in.take("chain", out.chain);
-    in.take("digest", out.digest);
-    in.take("bytes", out.bytes);
-    in.take("page_bytes", out.page_bytes);
-    in.take("memory", out.memory);
-    in.take("pause_us", out.pause_us);
-}
+using schema::Field;
+using schema::field;
+using schema::Record;
+using schema::record;
 
-void read_lists(Fields& in, Status& status, Manifest& out) {
-    in.each("apps", [&](const Json& item, const std::string& where) {
-        Fields fields(item, where, status);
-        Manifest::App& app = out.apps.emplace_back();
-        fields.take("argv", app.argv);
-        fields.take("np", app.np);
-        fields.take("cwd", app.cwd);
-    });
-    in.each("nodes", [&](const Json& item, const std::string& where) {
-        Fields fields(item, where, status);
-        Manifest::Node& node = out.nodes.emplace_back();
-        fields.take("id", node.id);
-        fields.take("name", node.name);
-        fields.take("slots", node.slots);
-    });
-    in.each("ranks", [&](const Json& item, const std::string& where) {
-        read_rank(Fields(item, where, status), out.ranks.emplace_back());
-    });
-    in.each("files", [&](const Json& item, const std::string& where) {
-        Fields fields(item, where, status);
-        Manifest::File& file = out.files.emplace_back();
-        fields.take("path", file.path);
-        fields.take("size", file.size);
-        fields.take("ranks", file.ranks);
-        if (!item.is_object() || !item.contains("copy")) return;
-        Fields copy = fields.inside("copy");
-        Manifest::File::Copy& of = file.copy.emplace();
-        copy.take("rank", of.rank);
-        copy.take("size", of.size);
-        copy.take("hash", of.hash);
-    });
-}
+constexpr Field format_fields[] = {field<&FormatOf::format>("format", "of the manifest")};
+constexpr Field seal_fields[] = {field<&Seal::digest>("digest", "of the rest")};
 
-void read_parameters(Fields mpirun, Manifest& out) {
-    const Json* all = mpirun.find("parameters");
-    if (all == nullptr) return;
-    if (!all->is_object()) return mpirun.fail("parameters", "is no object");
-    for (const auto& [name, value] : all->items()) {
-        if (!value.is_string() || !name.starts_with("ghost"))
-            return mpirun.fail("parameters", "has an entry that is no parameter");
-        out.parameters.push_back({name, value.get<std::string>()});
-    }
+constexpr Field job_fields[] = {
+    field<&Manifest::Job::name>("name", "its number in decimal"),
+    field<&Manifest::Job::epoch>("epoch", "of the placement that was saved"),
+    field<&Manifest::Job::ranks>("ranks", "how many it has"),
+    field<&Manifest::Job::uid>("uid", "user it ran as"),
+};
+constexpr Field runtime_fields[] = {
+    field<&Manifest::Runtime::name>("name", "the runtime's"),
+    field<&Manifest::Runtime::version>("version", "of the runtime"),
+    field<&Manifest::Runtime::pmix>("pmix", "version of PMIx"),
+};
+constexpr Field app_fields[] = {
+    field<&Manifest::App::argv>("argv", "program and its arguments").as_name(),
+    field<&Manifest::App::np>("np", "how many ranks it has"),
+    field<&Manifest::App::cwd>("cwd", "folder it began in").as_name(),
+};
+constexpr Field mpirun_fields[] = {
+    field<&Manifest::Mpirun::argv>("argv", "its command line").as_name(),
+    field<&Manifest::Mpirun::cwd>("cwd", "folder it was started in").as_name(),
+    field<&Manifest::Mpirun::parameters>("parameters", "ghost_… that the user had set"),
+};
+constexpr Field input_fields[] = {
+    field<&Manifest::Input::rank>("rank", "that gets mpirun's standard input"),
+    field<&Manifest::Input::path>("path", "of it; empty: no regular file").as_name(),
+    field<&Manifest::Input::offset>("offset", "up to which it was read").in("bytes"),
+};
+constexpr Field node_fields[] = {
+    field<&Manifest::Node::id>("id", "number of its daemon"),
+    field<&Manifest::Node::name>("name", "the node's"),
+    field<&Manifest::Node::slots>("slots", "that mpirun counted there"),
+};
+constexpr Field rank_fields[] = {
+    field<&Manifest::Rank::rank>("rank", "its number"),
+    field<&Manifest::Rank::app>("app", "index in `apps`"),
+    field<&Manifest::Rank::node>("node", "where it ran"),
+    field<&Manifest::Rank::binding>("binding", "as the runtime names it; empty: none, or unknown"),
+    field<&Manifest::Rank::file>("file", "in the snapshot's folder"),
+    field<&Manifest::Rank::kind>("kind", "full or incremental"),
+    field<&Manifest::Rank::chain>("chain", "files of the ghosts it is based on, nearest first"),
+    field<&Manifest::Rank::digest>("digest", "the ghost's own"),
+    field<&Manifest::Rank::bytes>("bytes", "of the file").in("bytes"),
+    field<&Manifest::Rank::page_bytes>("page_bytes", "of memory in the ghost").in("bytes"),
+    field<&Manifest::Rank::memory>("memory", "that a restart needs").in("bytes"),
+    field<&Manifest::Rank::pause_us>("pause_us", "its tree was frozen").in("µs"),
+};
+constexpr Field copy_fields[] = {
+    field<&Manifest::File::Copy::rank>("rank", "whose ghost has it"),
+    field<&Manifest::File::Copy::size>("size", "of the file then").in("bytes"),
+    field<&Manifest::File::Copy::hash>("hash", "of its contents"),
+};
+constexpr Field file_fields[] = {
+    field<&Manifest::File::path>("path", "absolute").as_name(),
+    field<&Manifest::File::size>("size", "the largest that any of the ranks saw").in("bytes"),
+    field<&Manifest::File::ranks>("ranks", "that had it open"),
+    field<&Manifest::File::copy>("copy", "its contents, if a ghost has them"),
+};
+constexpr Field manifest_fields[] = {
+    field<&Manifest::format>("format", "1"),
+    field<&Manifest::version>("version", "of Ghost"),
+    field<&Manifest::name>("name", "of the snapshot's folder"),
+    field<&Manifest::time>("time", "UTC"),
+    field<&Manifest::kind>("kind", "full or incremental"),
+    field<&Manifest::pause_us>("pause_us", "the job was paused").in("µs"),
+    field<&Manifest::total_us>("total_us", "the snapshot took").in("µs"),
+    field<&Manifest::bytes>("bytes", "of all ghosts").in("bytes"),
+    field<&Manifest::job>("job", "whose it is"),
+    field<&Manifest::runtime>("runtime", "that it ran under"),
+    field<&Manifest::apps>("apps", "its applications"),
+    field<&Manifest::mpirun>("mpirun", "how it was started"),
+    field<&Manifest::input>("stdin", "mpirun's standard input"),
+    field<&Manifest::nodes>("nodes", "it ran on"),
+    field<&Manifest::ranks>("ranks", "all of them, ascending"),
+    field<&Manifest::files>("files", "regular files that were open for writing"),
+    field<&Manifest::digest>("digest", "XXH3-64 over the rest, 16 hex digits"),
+};
+constexpr Field place_fields[] = {
+    field<&JobDescription::Place::rank>("rank", "its number"),
+    field<&JobDescription::Place::app>("app", "index in `apps`"),
+    field<&JobDescription::Place::binding>("binding", "as the runtime names it"),
+};
+constexpr Field description_fields[] = {
+    field<&JobDescription::runtime>("runtime", "that it runs under"),
+    field<&JobDescription::apps>("apps", "its applications"),
+    field<&JobDescription::mpirun>("mpirun", "how it was started"),
+    field<&JobDescription::input>("stdin", "mpirun's standard input"),
+    field<&JobDescription::nodes>("nodes", "it runs on"),
+    field<&JobDescription::ranks>("ranks", "where they are"),
+};
+
+// The object's fields, whatever else it has.
+template <typename T>
+Result<T> part_of(const Json& object) {
+    auto read = schema::from_json<T>(object);
+    if (read) return read;
+    return make_error(Code::corrupt, "use the manifest:", read.error().why);
 }
 
 // A file of a snapshot's folder: what comes out of a manifest must not lead anywhere else.
@@ -190,12 +159,17 @@ const char* fault_of(const Manifest::Rank& rank, size_t apps) {
 }
 
 // Fields that contradict each other.
-Status check_sense(const Manifest& manifest, uint64_t ranks) {
+Status check_sense(const Manifest& manifest) {
+    const uint64_t ranks = manifest.job.ranks;
     const auto wrong = [](std::string what) {
         return make_error(Code::corrupt, "use the manifest:", std::move(what));
     };
-    if (manifest.job.empty() || manifest.job.find_first_not_of("0123456789") != std::string::npos)
+    const std::string& job = manifest.job.name;
+    if (job.empty() || job.find_first_not_of("0123456789") != std::string::npos)
         return wrong("job.name is no number");
+    for (const auto& [name, value] : manifest.mpirun.parameters)
+        if (!name.starts_with("ghost"))
+            return wrong("mpirun.parameters has an entry that is no parameter");
     if (manifest.ranks.size() != ranks || ranks == 0)
         return wrong(fmt::format("{} ranks are listed of {}", manifest.ranks.size(), ranks));
     uint64_t started = 0;
@@ -252,7 +226,33 @@ Status write_synced(const std::string& path, const std::string& text) {
     return {};
 }
 
+constinit const Record FormatOf::table = record<FormatOf>("manifest", "", format_fields);
+constinit const Record Seal::table = record<Seal>("manifest", "", seal_fields);
+
 }  // namespace
+
+constinit const Record Manifest::Job::table =
+    record<Job>("job", "whose snapshot it is", job_fields);
+constinit const Record Manifest::Runtime::table =
+    record<Runtime>("runtime", "that the job ran under", runtime_fields);
+constinit const Record Manifest::App::table = record<App>("app", "an application", app_fields);
+constinit const Record Manifest::Mpirun::table =
+    record<Mpirun>("mpirun", "how the job was started", mpirun_fields);
+constinit const Record Manifest::Input::table =
+    record<Input>("stdin", "mpirun's standard input", input_fields);
+constinit const Record Manifest::Node::table =
+    record<Node>("node", "that the job ran on", node_fields);
+constinit const Record Manifest::Rank::table = record<Rank>("rank", "a rank's ghost", rank_fields);
+constinit const Record Manifest::File::Copy::table =
+    record<Copy>("copy", "who has a file's contents", copy_fields);
+constinit const Record Manifest::File::table =
+    record<File>("file", "that was open for writing", file_fields);
+constinit const Record Manifest::table =
+    record<Manifest>("manifest", "of a snapshot", manifest_fields);
+constinit const Record JobDescription::Place::table =
+    record<Place>("place", "of a rank", place_fields);
+constinit const Record JobDescription::table =
+    record<JobDescription>("job", "that is saved", description_fields);
 
 const Manifest::Rank* Manifest::find(uint32_t rank) const {
     const auto found =
@@ -277,98 +277,28 @@ std::string manifest_digest(const Json& object) {
     return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
 }
 
-Json manifest_json(const Manifest& m) {
-    Json parameters = Json::object();
-    for (const auto& [name, value] : m.parameters) parameters[name] = value;
-    Json out{
-        {"format", manifest_format},
-        {"version", PACKAGE_VERSION},
-        {"name", m.name},
-        {"time", m.time},
-        {"kind", m.kind},
-        {"pause_us", m.pause_us},
-        {"total_us", m.total_us},
-        {"bytes", m.bytes},
-        {"job", {{"name", m.job}, {"epoch", m.epoch}, {"ranks", m.ranks.size()}, {"uid", m.uid}}},
-        {"runtime",
-         {{"name", m.runtime}, {"version", m.runtime_version}, {"pmix", m.pmix_version}}},
-        {"mpirun",
-         {{"argv", list_json(m.mpirun_argv, bytes_json)},
-          {"cwd", bytes_json(m.mpirun_cwd)},
-          {"parameters", parameters}}},
-        {"stdin",
-         {{"rank", m.input.rank}, {"path", bytes_json(m.input.path)}, {"offset", m.input.offset}}}};
-    out["apps"] = list_json(m.apps, [](const Manifest::App& app) {
-        return Json{{"argv", list_json(app.argv, bytes_json)},
-                    {"np", app.np},
-                    {"cwd", bytes_json(app.cwd)}};
-    });
-    out["nodes"] = list_json(m.nodes, [](const Manifest::Node& node) {
-        return Json{{"id", node.id}, {"name", node.name}, {"slots", node.slots}};
-    });
-    out["ranks"] = list_json(m.ranks, [](const Manifest::Rank& r) {
-        return Json{{"rank", r.rank},     {"app", r.app},
-                    {"node", r.node},     {"binding", r.binding},
-                    {"file", r.file},     {"kind", r.kind},
-                    {"chain", r.chain},   {"digest", r.digest},
-                    {"bytes", r.bytes},   {"page_bytes", r.page_bytes},
-                    {"memory", r.memory}, {"pause_us", r.pause_us}};
-    });
-    out["files"] = list_json(m.files, [](const Manifest::File& file) {
-        Json out{{"path", bytes_json(file.path)}, {"size", file.size}, {"ranks", file.ranks}};
-        if (file.copy)
-            out["copy"] = {
-                {"rank", file.copy->rank}, {"size", file.copy->size}, {"hash", file.copy->hash}};
-        return out;
-    });
+Json manifest_json(Manifest manifest) {
+    manifest.version = PACKAGE_VERSION;
+    manifest.job.ranks = manifest.ranks.size();
+    Json out = schema::to_json(manifest);
     out["digest"] = manifest_digest(out);
     return out;
 }
 
 Result<Manifest> manifest_from(const Json& object) {
-    Status status;
-    Fields in(object, "", status);
-    int64_t format = 0;
-    in.take("format", format);
-    if (!status.ok()) return status.error();
-    if (format != manifest_format)
+    const auto of = part_of<FormatOf>(object);
+    if (!of) return of.error();
+    if (of->format != manifest_format)
         return make_error(
             Code::unsupported, "use the manifest:",
-            fmt::format("it is of format {}, this Ghost reads {}", format, manifest_format));
-    std::string digest;
-    in.take("digest", digest);
-    if (status.ok() && digest != manifest_digest(object))
-        in.fail("", "has been changed: digest differs");
-    if (!status.ok()) return status.error();
-    Manifest out;
-    in.take("version", out.version);
-    in.take("name", out.name);
-    in.take("time", out.time);
-    in.take("kind", out.kind);
-    in.take("pause_us", out.pause_us);
-    in.take("total_us", out.total_us);
-    in.take("bytes", out.bytes);
-    uint64_t ranks = 0;
-    Fields job = in.inside("job");
-    job.take("name", out.job);
-    job.take("epoch", out.epoch);
-    job.take("ranks", ranks);
-    job.take("uid", out.uid);
-    Fields runtime = in.inside("runtime");
-    runtime.take("name", out.runtime);
-    runtime.take("version", out.runtime_version);
-    runtime.take("pmix", out.pmix_version);
-    Fields mpirun = in.inside("mpirun");
-    mpirun.take("argv", out.mpirun_argv);
-    mpirun.take("cwd", out.mpirun_cwd);
-    read_parameters(mpirun, out);
-    Fields input = in.inside("stdin");
-    input.take("rank", out.input.rank);
-    input.take("path", out.input.path);
-    input.take("offset", out.input.offset);
-    read_lists(in, status, out);
-    if (status.ok()) status = check_sense(out, ranks);
-    if (!status.ok()) return status.error();
+            fmt::format("it is of format {}, this Ghost reads {}", of->format, manifest_format));
+    const auto seal = part_of<Seal>(object);
+    if (!seal) return seal.error();
+    if (seal->digest != manifest_digest(object))
+        return make_error(Code::corrupt, "use the manifest:", "has been changed: digest differs");
+    auto out = part_of<Manifest>(object);
+    if (!out) return out;
+    if (Status sense = check_sense(*out); !sense.ok()) return sense.error();
     return out;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// The manifest of a snapshot of a job: what docs/SNAPSHOT_FORMAT.md says, as plain data.
+// The manifest of a snapshot of a job: what docs/SNAPSHOT_FORMAT.md says, as plain data, read and
+// written by one table (base/schema.hpp).
 //
 // Written once, by the coordinator, when every ghost is on its disk; read by `ghost restart` and by
 // the wrappers of the restarted ranks. Nothing here keeps state: any thread. Reading and writing
@@ -7,12 +8,14 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/control_socket.hpp"
 #include "base/result.hpp"
+#include "base/schema.hpp"
 
 namespace ghost::plugin {
 
@@ -21,24 +24,41 @@ inline constexpr const char* manifest_file = "manifest.json";
 inline constexpr const char* secret_file = "secret";
 
 struct Manifest {
+    struct Job {
+        std::string name;  // its number in decimal
+        uint64_t epoch = 0;
+        uint64_t ranks = 0;  // manifest_json() fills it in
+        uint32_t uid = 0;
+        static const schema::Record table;
+    };
+    struct Runtime {
+        std::string name, version;
+        std::string pmix;  // its version
+        static const schema::Record table;
+    };
     struct App {
         std::vector<std::string> argv;
         uint32_t np = 0;
         std::string cwd;
+        static const schema::Record table;
     };
-    struct Parameter {  // a ghost_... parameter the user had set
-        std::string name;
-        std::string value;
+    struct Mpirun {
+        std::vector<std::string> argv;
+        std::string cwd;
+        std::map<std::string, std::string> parameters;  // ghost_… that the user had set
+        static const schema::Record table;
     };
     struct Input {  // mpirun's standard input
         uint32_t rank = 0;
         std::string path;  // empty: it was no regular file
         uint64_t offset = 0;
+        static const schema::Record table;
     };
     struct Node {
         uint32_t id = 0;
         std::string name;
         int slots = 0;
+        static const schema::Record table;
     };
     struct Rank {
         uint32_t rank = 0;
@@ -55,6 +75,7 @@ struct Manifest {
         uint64_t page_bytes = 0;  // of memory in the ghost
         uint64_t memory = 0;      // of the rank's tree: what a restart needs
         int64_t pause_us = 0;
+        static const schema::Record table;
     };
     struct File {  // a regular file that was open for writing
         std::string path;
@@ -66,39 +87,57 @@ struct Manifest {
             uint32_t rank = 0;
             uint64_t size = 0;
             std::string hash;  // core::FileContents::hash()
+            static const schema::Record table;
         };
         std::optional<Copy> copy = {};
+        static const schema::Record table;
     };
 
-    std::string version;  // of Ghost; write_manifest() fills it in
+    int64_t format = manifest_format;
+    std::string version;  // of Ghost; manifest_json() fills it in
     std::string name;     // the folder's, JOB-NNNNNN
     std::string time;     // UTC, "2025-01-31T23:59:59.123456Z"
     std::string kind;     // "full" or "incremental" (any rank is)
     int64_t pause_us = 0, total_us = 0;
     uint64_t bytes = 0;
-    std::string job;  // its number in decimal
-    uint64_t epoch = 0;
-    uint32_t uid = 0;
-    std::string runtime, runtime_version, pmix_version;
+    Job job;
+    Runtime runtime;
     std::vector<App> apps;
-    std::vector<std::string> mpirun_argv;
-    std::string mpirun_cwd;
-    std::vector<Parameter> parameters;
+    Mpirun mpirun;
     Input input;
     std::vector<Node> nodes;
     std::vector<Rank> ranks;  // one for each rank of the job, ascending
     std::vector<File> files;
+    std::string digest;  // manifest_json() fills it in
+    static const schema::Record table;
 
     // The row of a rank; nullptr: there is none.
     const Rank* find(uint32_t rank) const;
 };
 
+// What the runtime knows of a job that is saved.
+struct JobDescription {
+    // Which application a rank is of, and what it is bound to.
+    struct Place {
+        uint32_t rank = 0;
+        uint32_t app = 0;
+        std::string binding;
+        static const schema::Record table;
+    };
+    Manifest::Runtime runtime;
+    std::vector<Manifest::App> apps;
+    Manifest::Mpirun mpirun;
+    Manifest::Input input;  // its offset is where mpirun began to read
+    std::vector<Manifest::Node> nodes;
+    std::vector<Place> ranks;
+    static const schema::Record table;
+};
+
 // "2025-01-31T23:59:59.123456Z" of now.
 std::string utc_now();
 
-// The object with its `digest` and `version` set. A path or argument that is no UTF-8 becomes
-// {"hex": "…"}.
-Json manifest_json(const Manifest& manifest);
+// The object as it is written. A path or argument that is no UTF-8 becomes {"hex": "…"}.
+Json manifest_json(Manifest manifest);
 // The digest an object should have: XXH3-64 over it without that field, 16 hex digits.
 std::string manifest_digest(const Json& object);
 // Checks everything that can be wrong about the object itself. unsupported: of a newer format;

@@ -24,6 +24,7 @@
 #include "kernet-btl/agent/agent.hpp"
 #include "kernet-btl/agent/agent_ports.hpp"
 #include "kernet-btl/agent/agent_state.hpp"
+#include "tests/json_packet.hpp"
 
 namespace {
 
@@ -249,7 +250,7 @@ class AgentTest : public ::testing::Test {
             if (!message && message.error().code == Code::peer_lost) continue;
             control_ = std::move(*socket);
             EXPECT_TRUE(message.ok()) << message.error().message();
-            return message ? message->body : Json::object();
+            return message ? body_of(*message) : Json::object();
         }
         return {};
     }
@@ -257,10 +258,10 @@ class AgentTest : public ::testing::Test {
     Json receive() {
         auto message = control_.receive(limit_ms);
         EXPECT_TRUE(message.ok()) << message.error().message();
-        return message ? message->body : Json::object();
+        return message ? body_of(*message) : Json::object();
     }
 
-    void send(const Json& body) { ASSERT_TRUE(control_.send(body).ok()); }
+    void send(const Json& body) { ASSERT_TRUE(send_json(control_, body).ok()); }
 
     void start_attached() {
         start_agent();
@@ -505,10 +506,10 @@ TEST_F(AgentTest, WaitsSuspendedWhileNodeAgentSaysSo) {
     EXPECT_EQ(script_.journal.count("give up 195"), 0U);
     wake();
     while (accept_hello().value("t", "") == "hello") {
-        ASSERT_TRUE(control_.send(welcome(1, "resumed", false)).ok());
+        ASSERT_TRUE(send_json(control_, welcome(1, "resumed", false)).ok());
         auto answer = control_.receive(limit_ms);
         if (!answer) continue;  // that was the last of those that asked
-        EXPECT_EQ(answer->body.value("t", ""), "attached");
+        EXPECT_EQ(body_of(*answer).value("t", ""), "attached");
         break;
     }
     EXPECT_EQ(script_.journal.count("open_gate"), 1U);

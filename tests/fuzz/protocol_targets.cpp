@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Messages between the parties of a job, with the holder, between the ends of a clone: whatever
-// comes is read or refused, and what was read is the same when it is written and read again.
+// Messages between the parties of a job, with the holder, between the ends of a clone, and
+// manifests of snapshots: whatever comes is read or refused, and what was read is the same when it
+// is written and read again.
 #include <algorithm>
 #include <cstring>
 #include <random>
@@ -12,6 +13,7 @@
 #include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/protocol/daemons.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
+#include "pmix-plugin/snapshots/manifest.hpp"
 #include "tests/fuzz/targets.hpp"
 #include "tools/clone_messages.hpp"
 
@@ -64,7 +66,7 @@ void fill_value(const Value& value, void* at, Random& random) {
             *static_cast<std::string*>(at) = some_text(random, value.most);
             return;
         case Kind::name:
-            static_cast<Name*>(at)->text = some_text(random, 0) + (random() % 2 ? "\xff" : "");
+            *static_cast<std::string*>(at) = some_text(random, 0) + (random() % 2 ? "\xff" : "");
             return;
         case Kind::bytes:
             static_cast<schema::Bytes*>(at)->data = some_text(random, 0) + "\xff";
@@ -86,8 +88,12 @@ void fill_once(const Record& record, void* object, Random& random) {
         }
         field.container->clear(at);
         const size_t most = field.shape == Shape::optional ? 1 : 3;
-        for (size_t i = random() % (most + 1); i > 0; --i)
-            fill_value(field.value, field.container->add(at), random);
+        for (size_t i = random() % (most + 1); i > 0; --i) {
+            void* one = field.shape == Shape::map
+                            ? field.container->add_named(at, some_text(random, 0))
+                            : field.container->add(at);
+            fill_value(field.value, one, random);
+        }
     }
 }
 
@@ -125,6 +131,9 @@ bool read(const Family& family, const uint8_t* data, size_t size) {
     return true;
 }
 
+constexpr Message the_manifest[] = {{0, &plugin::Manifest::table}};
+constexpr Family manifests = family("manifests", the_manifest);
+
 template <const Family& family>
 Target target(const char* name) {
     return {name, [](const uint8_t* data, size_t size) { return read(family, data, size); },
@@ -151,6 +160,7 @@ const std::vector<Target>& targets() {
         target<core::from_holder>("fromholder"),
         target<tools::to_receiver>("toreceiver"),
         target<tools::from_receiver>("fromreceiver"),
+        target<manifests>("manifest"),
     };
     return all;
 }

@@ -15,9 +15,11 @@
 #include <memory>
 
 #include "base/log.hpp"
+#include "base/schema_json.hpp"
 #include "pmix-plugin/settings/job_settings.hpp"
 #include "pmix-plugin/runtime/orte41/adapter.hpp"
 #include "pmix-plugin/shells/plugin.hpp"
+#include "tests/json_packet.hpp"
 
 namespace {
 
@@ -62,7 +64,7 @@ class Client {
             adapter_.give_up_node(order.at("node"));
             answer({{"ok", true}});
         } else if (op == "facts") {
-            answer({{"ok", true}, {"facts", adapter_.job_facts()}});
+            answer({{"ok", true}, {"facts", schema::to_json(adapter_.describe_job())}});
         } else if (op == "signal") {
             const int signum = order.at("signum");
             const Status taken = adapter_.on_signal(
@@ -142,7 +144,7 @@ class Client {
         if (t == "switch") do_switch(m);
         if (t == "switched") switched(m);
         if (t == "go")
-            if (!control_.send({{"t", "go"}})) log::error("no go");
+            if (!send_json(control_, {{"t", "go"}})) log::error("no go");
     }
 
     void detach_from_server(const Json& m) {

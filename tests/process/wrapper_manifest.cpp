@@ -14,7 +14,7 @@ int main() {
     out.name = in.value("name", "");
     out.time = utc_now();
     out.kind = "full";
-    out.job = out.name.substr(0, out.name.find('-'));
+    out.job.name = out.name.substr(0, out.name.find('-'));
     out.apps.push_back({{"probe"}, 0, "/"});
     out.nodes.push_back({0, "here", 8});
     for (const auto& row : in["ranks"]) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Control sockets carry objects and descriptors, and report a closed other end.
+// Control sockets carry texts and descriptors, and report a closed other end.
 #include "base/control_socket.hpp"
 
 #include <gtest/gtest.h>
@@ -8,16 +8,16 @@
 namespace ghost {
 namespace {
 
-TEST(ControlSocket, CarriesObjectAndDescriptor) {
+TEST(ControlSocket, CarriesTextAndDescriptor) {
     auto pair = control_pair();
     ASSERT_TRUE(pair.ok());
     int pipe_ends[2];
     ASSERT_EQ(pipe(pipe_ends), 0);
     Fd reader(pipe_ends[0]), writer(pipe_ends[1]);
-    ASSERT_TRUE(pair->first.send({{"t", "hello"}, {"rank", 3}}, {writer.get()}).ok());
+    ASSERT_TRUE(pair->first.send_text("{\"rank\": 3}", {writer.get()}).ok());
     auto message = pair->second.receive(1000);
     ASSERT_TRUE(message.ok());
-    EXPECT_EQ(message->body["rank"], 3);
+    EXPECT_EQ(message->text, "{\"rank\": 3}");
     ASSERT_EQ(message->fds.size(), 1u);
     ASSERT_EQ(write(message->fds[0].get(), "x", 1), 1);
     char got = 0;
@@ -54,7 +54,7 @@ TEST(ControlSocket, PathIsPrivateAndRemoved) {
         ASSERT_TRUE(client.ok());
         auto server = listener->accept();
         ASSERT_TRUE(server.ok());
-        ASSERT_TRUE(client->send({{"t", "x"}}).ok());
+        ASSERT_TRUE(client->send_text("{}").ok());
         EXPECT_TRUE(server->receive(1000).ok());
     }
     struct stat st {};

@@ -61,14 +61,14 @@ TEST(RestartWords, JobFamilyIsParsed) {
 Manifest sample() {
     Manifest m;
     m.version = PACKAGE_VERSION;
-    m.job = "874119169";
-    m.uid = ::geteuid();
+    m.job.name = "874119169";
+    m.job.uid = ::geteuid();
     m.apps = {{{"/bin/true", "one", "two words"}, 1, "/tmp"}, {{"sh"}, 1, "/"}};
-    m.mpirun_argv = {"mpirun"};
-    m.parameters = {{"ghost", "1"},
-                    {"ghost_checkpoint_dir", "./s"},
-                    {"ghost_checkpoint_interval", "10m"},
-                    {"ghost_verbose", "2"}};
+    m.mpirun.argv = {"mpirun"};
+    m.mpirun.parameters = {{"ghost", "1"},
+                           {"ghost_checkpoint_dir", "./s"},
+                           {"ghost_checkpoint_interval", "10m"},
+                           {"ghost_verbose", "2"}};
     return m;
 }
 
@@ -166,7 +166,7 @@ class JobCommand : public testing::Test {
     std::string make(uint64_t number, const std::function<void(Manifest&)>& change = {},
                      const std::string& host = {}) {
         Manifest m = sample();
-        m.name = plugin::snapshot_name(m.job, number);
+        m.name = plugin::snapshot_name(m.job.name, number);
         m.time = plugin::utc_now();
         m.kind = "full";
         m.pause_us = 4000;
@@ -303,7 +303,7 @@ TEST_F(JobCommand, MissingRequirementsAreListedTogether) {
 }
 
 TEST_F(JobCommand, AnotherVersionOrUserIsRefused) {
-    const auto one = make(1, [](Manifest& m) { m.uid = ::geteuid() + 1; });
+    const auto one = make(1, [](Manifest& m) { m.job.uid = ::geteuid() + 1; });
     expect_refusal(ghost("restart " + one), "user ");
 }
 
@@ -385,7 +385,7 @@ TEST_F(HostileSnapshot, LinkedFolderIsTakenIfLinkIsOurs) {
 TEST_F(HostileSnapshot, ManifestDoesNotChooseMpirun) {
     put("other/mpirun", "#!/bin/sh\necho other\n");
     fs::permissions(folder + "/other/mpirun", fs::perms::owner_all);
-    const auto two = make(2, [&](Manifest& m) { m.mpirun_argv = {folder + "/other/mpirun"}; });
+    const auto two = make(2, [&](Manifest& m) { m.mpirun.argv = {folder + "/other/mpirun"}; });
     const auto done = ghost("restart " + two);
     EXPECT_EQ(done.exit, 7) << done.out;
     EXPECT_THAT(words(done), testing::Contains("ess_base_jobid"));

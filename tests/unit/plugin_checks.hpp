@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "pmix-plugin/protocol/message.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 #include "pmix-plugin/runtime/sim/cluster.hpp"
 
@@ -28,6 +27,16 @@ inline void expect_sound(Cluster& c) {
         if (c.job_aborted || c.dead.contains(node)) continue;
         EXPECT_EQ(c.raised(node), 0) << "node " << node;
     }
+}
+
+// The next message between daemons that fits is lost, once.
+inline void lose_one(Cluster& c,
+                     std::function<bool(NodeId from, NodeId to, const std::string& type)> which) {
+    c.lose = [which = std::move(which), left = 1](NodeId f, NodeId t, const Json& m) mutable {
+        const bool hit = left > 0 && which(f, t, m["t"].get<std::string>());
+        if (hit) --left;
+        return hit;
+    };
 }
 
 constexpr int64_t second = 1'000'000;  // us

@@ -7,8 +7,8 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "pmix-plugin/protocol/message.hpp"
 #include "pmix-plugin/runtime/sim/cluster.hpp"
+#include "tests/json_packet.hpp"
 #include "tests/unit/plugin_checks.hpp"
 
 namespace ghost::plugin::sim {
@@ -330,12 +330,13 @@ TEST(Move, ArrivalsWithWrongHelloAreRefused) {
         m[one.key] = one.value;
         auto arrival = ControlSocket::connect(c.socket_of(1));
         ASSERT_TRUE(arrival.ok());
-        ASSERT_TRUE(arrival->send(m).ok());
+        ASSERT_TRUE(send_json(*arrival, m).ok());
         c.run(1000);
         auto answer = arrival->receive(0);
         ASSERT_TRUE(answer.ok()) << m;
-        EXPECT_EQ(answer->body["t"], "error");
-        const std::string why = answer->body["why"];
+        const auto complaint = schema::decode<schema::Complaint>(answer->text);
+        ASSERT_TRUE(complaint.ok()) << answer->text;
+        const std::string why = complaint->why;
         EXPECT_NE(why.find(one.says), std::string::npos) << why;
         EXPECT_EQ(arrival->receive(0).error().code, Code::peer_lost);
     }
@@ -482,7 +483,7 @@ constexpr const char* states[] = {"preparing",    "connecting", "holding", "gati
 void inject(Cluster& c, Client& user, Fault fault) {
     // Answers of the node agents, not the pings: those are another subject (cut_*).
     auto lossy = [&c](NodeId who, bool from) {
-        c.lose_one([who, from](NodeId f, NodeId t, const std::string& type) {
+        lose_one(c, [who, from](NodeId f, NodeId t, const std::string& type) {
             return (from ? f : t) == who && type != "ping" && type != "pong" &&
                    type != "location" && type != "located";
         });

@@ -9,7 +9,6 @@
 #include "base/log.hpp"
 #include "pmix-plugin/coordinator/operations/engine.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot.hpp"
-#include "pmix-plugin/protocol/message.hpp"
 #include "tests/rounds.hpp"
 #include "pmix-plugin/runtime/sim/cluster.hpp"
 #include "tests/unit/plugin_checks.hpp"
@@ -424,7 +423,7 @@ void inject(Scene& s, Fault fault) {
         case Fault::client:
             return s.users[0]->vanish();
         case Fault::lose_between_daemons:
-            return c.lose_one([](NodeId, NodeId, const std::string& type) {
+            return lose_one(c, [](NodeId, NodeId, const std::string& type) {
                 return type != "ping" && type != "pong" && type != "location" &&
                        type != "located" && type != "node_lost";
             });

@@ -5,7 +5,6 @@
 
 #include <cstdlib>
 
-#include "pmix-plugin/protocol/message.hpp"
 #include "tests/rounds.hpp"
 #include "pmix-plugin/runtime/sim/cluster.hpp"
 #include "tests/unit/plugin_checks.hpp"
@@ -37,7 +36,7 @@ constexpr const char* states[] = {"opening", "preparing", "pinging", "holding",
 
 void inject(Cluster& c, Client& user, Fault fault) {
     auto lossy = [&c](bool up) {
-        c.lose_one([up](NodeId f, NodeId t, const std::string& type) {
+        lose_one(c, [up](NodeId f, NodeId t, const std::string& type) {
             return (up ? f == 1 : t == 1) && type.starts_with("snap_");
         });
     };

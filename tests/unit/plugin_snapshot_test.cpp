@@ -11,7 +11,6 @@
 
 #include "base/log.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot.hpp"
-#include "pmix-plugin/protocol/message.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 #include "pmix-plugin/runtime/sim/cluster.hpp"
 #include "tests/unit/plugin_checks.hpp"
@@ -120,7 +119,7 @@ TEST(Snapshots, MoveWaitsForSnapshot) {
     EXPECT_EQ(c.node_of(1), 2u);
     auto all = snapshots(c);
     ASSERT_EQ(all.size(), 2u);
-    EXPECT_EQ(all[0].manifest->epoch, 1u);
+    EXPECT_EQ(all[0].manifest->job.epoch, 1u);
     EXPECT_EQ(all[0].manifest->ranks[1].node, "gn2");
     expect_all_run(c);
     expect_sound(c);
@@ -628,7 +627,7 @@ TEST(Restarts, AllRefusalsAreListedBeforeAnyRankRuns) {
     fails({0, 1, 2}, from, "nothing was heard for 60 s while checking",
           [](Cluster& again) { again.cut(1); });
     fails({0, 1, 2}, from, "nothing was heard for 60 s while holding", [](Cluster& again) {
-        again.lose_one([](NodeId, NodeId to, const std::string& type) {
+        lose_one(again, [](NodeId, NodeId to, const std::string& type) {
             return to == 1 && type == "restart_import";
         });
     });

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <sys/stat.h>
 
+#include "config.h"
 #include "pmix-plugin/settings/parameters.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 #include "pmix-plugin/snapshots/manifest.hpp"
@@ -51,14 +52,14 @@ Manifest sample(const std::string& name, const std::vector<std::string>& parents
     m.kind = parents.empty() ? "full" : "incremental";
     m.pause_us = 1234;
     m.bytes = 20;
-    m.job = parse_snapshot_name(name) ? parse_snapshot_name(name)->job : "7";
-    m.epoch = 3;
-    m.uid = 1000;
-    m.runtime = "Open MPI";
+    m.job.name = parse_snapshot_name(name) ? parse_snapshot_name(name)->job : "7";
+    m.job.epoch = 3;
+    m.job.uid = 1000;
+    m.runtime.name = "Open MPI";
     m.apps = {{{"/bin/one", "a b", "\xff\xfe"}, 1, "/home"}, {{"two"}, 1, "/tmp"}};
-    m.mpirun_argv = {"mpirun", "--mca", "ghost", "1"};
-    m.mpirun_cwd = "/home";
-    m.parameters = {{"ghost_checkpoint_interval", "10m"}};
+    m.mpirun.argv = {"mpirun", "--mca", "ghost", "1"};
+    m.mpirun.cwd = "/home";
+    m.mpirun.parameters = {{"ghost_checkpoint_interval", "10m"}};
     m.input = {0, "/home/input", 17};
     m.nodes = {{0, "gn1", 2}};
     for (uint32_t rank = 0; rank < 2; ++rank) {
@@ -113,6 +114,36 @@ TEST(SnapshotManifest, ManifestSurvivesEncoding) {
     EXPECT_EQ(back->input.offset, 17u);
     ASSERT_NE(back->find(1), nullptr);
     EXPECT_EQ(back->find(2), nullptr);
+}
+
+// What other versions of Ghost read: docs/SNAPSHOT_FORMAT.md.
+TEST(SnapshotManifest, IsWhatTheFormatSays) {
+    Manifest m = sample("7-000001", {"7-000000"});
+    m.time = "2025-01-31T23:59:59.123456Z";
+    m.ranks.pop_back();
+    m.apps.pop_back();
+    m.files[0].copy = Manifest::File::Copy{0, 98, "0123456789abcdef"};
+    Json object = manifest_json(m);
+    EXPECT_EQ(object["version"], PACKAGE_VERSION);
+    EXPECT_EQ(object["digest"], manifest_digest(object));
+    object.erase("version");
+    object.erase("digest");
+    EXPECT_EQ(object, Json::parse(R"({
+        "format": 1, "name": "7-000001", "time": "2025-01-31T23:59:59.123456Z",
+        "kind": "incremental", "pause_us": 1234, "total_us": 0, "bytes": 20,
+        "job": {"name": "7", "epoch": 3, "ranks": 1, "uid": 1000},
+        "runtime": {"name": "Open MPI", "version": "", "pmix": ""},
+        "apps": [{"argv": ["/bin/one", "a b", {"hex": "fffe"}], "np": 1, "cwd": "/home"}],
+        "mpirun": {"argv": ["mpirun", "--mca", "ghost", "1"], "cwd": "/home",
+                   "parameters": {"ghost_checkpoint_interval": "10m"}},
+        "stdin": {"rank": 0, "path": "/home/input", "offset": 17},
+        "nodes": [{"id": 0, "name": "gn1", "slots": 2}],
+        "ranks": [{"rank": 0, "app": 0, "node": "gn1", "binding": "", "file": "rank-0.ghost",
+                   "kind": "incremental", "chain": ["7-000000/rank-0.ghost"],
+                   "digest": "00112233", "bytes": 10, "page_bytes": 0, "memory": 5497558138880,
+                   "pause_us": 0}],
+        "files": [{"path": {"hex": "2f686f6d652f6f75742dc3a42d80"}, "size": 99, "ranks": [0, 1],
+                   "copy": {"rank": 0, "size": 98, "hash": "0123456789abcdef"}}]})"));
 }
 
 // Older ones have none.
@@ -194,7 +225,7 @@ TEST(SnapshotManifest, ContradictoryManifestIsRefused) {
                     m.ranks[0].chain = {"../7-000001/rank-0.ghost"};
                 }),
                 HasSubstr("outside"));
-    EXPECT_THAT(refusal_with([](Manifest& m) { m.job = "seven"; }), HasSubstr("no number"));
+    EXPECT_THAT(refusal_with([](Manifest& m) { m.job.name = "seven"; }), HasSubstr("no number"));
     EXPECT_THAT(refusal_with([](Manifest& m) { m.files[0].path = "out"; }), HasSubstr("absolute"));
 }
 

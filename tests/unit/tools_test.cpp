@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The `ghost` command against a small coordinator of our own: which job is meant, what is asked,
 // what is printed, exit status. Runs the built program, as a user would.
+#include "tests/json_packet.hpp"
 #include "tools/job_client.hpp"
 
 #include <cstdlib>
@@ -62,21 +63,22 @@ class FakeCoordinator {
         for (;;) {
             auto message = client.receive(limit_ms);
             if (!message.ok()) return;
-            if (message->body["t"] == "ps") {
+            const Json request = body_of(*message);
+            if (request["t"] == "ps") {
                 Json ranks = {{{"rank", 0}, {"node", "gn1"}, {"running", true}},
                               {{"rank", 1}, {"node", "gn2"}, {"running", true}}};
                 Json nodes = {{{"name", "gn1"}, {"alive", true}},
                               {{"name", "gn2"}, {"alive", true}}};
                 Json info = {{"job", job_}, {"pid", pid_},    {"running", true},
                              {"epoch", 4},  {"nodes", nodes}, {"ranks", ranks}};
-                (void)client.send({{"t", "result"}, {"exit", 0}, {"result", info}});
+                (void)send_json(client, {{"t", "result"}, {"exit", 0}, {"result", info}});
                 continue;
             }
             {
                 std::lock_guard lock(mutex_);
-                requests_.push_back(message->body);
+                requests_.push_back(request);
             }
-            return reply_(client, message->body);
+            return reply_(client, request);
         }
     }
 
@@ -124,12 +126,12 @@ class GhostCommand : public testing::Test {
     }
     static FakeCoordinator::Reply answers(Json answer) {
         return [answer](const ControlSocket& client, const Json&) {
-            (void)client.send({{"t", "progress"},
-                               {"rank", 1},
-                               {"phase", "transferring"},
-                               {"bytes", 7},
-                               {"total", 9}});
-            (void)client.send(answer);
+            (void)send_json(client, {{"t", "progress"},
+                                     {"rank", 1},
+                                     {"phase", "transferring"},
+                                     {"bytes", 7},
+                                     {"total", 9}});
+            (void)send_json(client, answer);
         };
     }
     static Json done() {
@@ -224,7 +226,8 @@ TEST_F(GhostCommand, SocketOfDeadJobIsIgnored) {
 
 TEST_F(GhostCommand, CoordinatorGoneMidWayWithMpirun) {
     FakeCoordinator c(folder_, 0x7ffffff0, "33", [](const ControlSocket& client, const Json&) {
-        (void)client.send(
+        (void)send_json(
+            client,
             {{"t", "progress"}, {"rank", 1}, {"phase", "gating"}, {"bytes", 0}, {"total", 0}});
     });
     Outcome o = ghost("migrate --rank 1 --to gn3 --json");
@@ -243,7 +246,8 @@ TEST_F(GhostCommand, CoordinatorGoneMidWayButMpirunLives) {
 
 TEST_F(GhostCommand, CoordinatorGoneInASnapshot) {
     FakeCoordinator c(folder_, 0x7ffffff0, "33", [](const ControlSocket& client, const Json&) {
-        (void)client.send({{"t", "progress"}, {"phase", "gating"}, {"bytes", 0}, {"total", 0}});
+        (void)send_json(client,
+                        {{"t", "progress"}, {"phase", "gating"}, {"bytes", 0}, {"total", 0}});
     });
     Outcome o = ghost("checkpoint 33 --json");
     EXPECT_EQ(o.exit, 3);

@@ -55,9 +55,10 @@ std::string kind_of(const Field& field) {
 void print_fields(const Record& record) {
     for (const Field& field : record.fields) {
         const bool list = field.shape == Shape::list;
-        fmt::print("| | `{}` | {}{}{} | {}{} |\n", field.name, list ? "list of " : "",
-                   kind_of(field), *field.unit != '\0' ? fmt::format(", {}", field.unit) : "",
-                   field.meaning, field.required ? "" : "; may be left out");
+        const char* many = list ? "list of " : field.shape == Shape::map ? "by name: " : "";
+        fmt::print("| | `{}` | {}{}{} | {}{} |\n", field.name, many, kind_of(field),
+                   *field.unit != '\0' ? fmt::format(", {}", field.unit) : "", field.meaning,
+                   field.required ? "" : "; may be left out");
     }
 }
 

@@ -211,12 +211,12 @@ int inspect_snapshot(const std::string& folder, bool json) {
     }
     const auto snapshot = plugin::look_at_snapshot(folder);
     fmt::print("{}: {} snapshot of job {}, {} ranks, epoch {}, {}\n", snapshot.path, manifest->kind,
-               manifest->job, manifest->ranks.size(), manifest->epoch, manifest->time);
+               manifest->job.name, manifest->ranks.size(), manifest->job.epoch, manifest->time);
     fmt::print("  {}, paused {}, total {}\n", bytes_text(manifest->bytes),
                time_text(manifest->pause_us), time_text(manifest->total_us));
     if (!snapshot.whole) fmt::print("  damaged: {}\n", snapshot.why);
-    fmt::print("  made by Ghost {}, {} {}, PMIx {}\n", manifest->version, manifest->runtime,
-               manifest->runtime_version, manifest->pmix_version);
+    fmt::print("  made by Ghost {}, {} {}, PMIx {}\n", manifest->version, manifest->runtime.name,
+               manifest->runtime.version, manifest->runtime.pmix);
     for (const auto& app : manifest->apps)
         fmt::print("  {} ranks of {} in {}\n", app.np, fmt::join(app.argv, " "), app.cwd);
     if (!manifest->input.path.empty())

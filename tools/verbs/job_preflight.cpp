@@ -47,8 +47,8 @@ class Look {
         if (!runnable(paths.mpirun)) here("mpirun: not in PATH");
         if (!runnable(paths.wrapper)) here("ghost-wrapper: not found; `ghost doctor` says more");
         if (!runnable(paths.criu)) here("criu: not found; `ghost doctor` says more");
-        if (manifest_.uid != ::geteuid())
-            here(fmt::format("user {}: the snapshot is of that user's job", manifest_.uid));
+        if (manifest_.job.uid != ::geteuid())
+            here(fmt::format("user {}: the snapshot is of that user's job", manifest_.job.uid));
     }
 
     void programs() {

@@ -32,7 +32,7 @@ std::string folder_of(const Snapshot& snapshot) {
 
 // Nobody else has the job; given up again, for mpirun takes it itself.
 Status check_free(const Snapshot& snapshot) {
-    auto lock = plugin::lock_job(folder_of(snapshot), snapshot.manifest->job,
+    auto lock = plugin::lock_job(folder_of(snapshot), snapshot.manifest->job.name,
                                  plugin::name_of_this("process"));
     return lock.ok() ? Status() : lock.error();
 }
@@ -56,7 +56,7 @@ Status end_mpirun(pid_t pid) {
 
 // No two of one identity may run: their ranks would be each other's.
 Status make_free(const Snapshot& snapshot, bool replace) {
-    const std::string& job = snapshot.manifest->job;
+    const std::string& job = snapshot.manifest->job.name;
     const auto pid = running_here(job);
     if (pid && !replace)
         return make_error(
@@ -119,9 +119,9 @@ void tell(const Snapshot& snapshot, const Shortcomings& lacks) {
     const Manifest& manifest = *snapshot.manifest;
     for (const auto& line : lacks.perhaps)
         fmt::print(stderr, "ghost: if ranks start on this node, it lacks: {}\n", line);
-    fmt::print(stderr, "ghost: resuming job {} from {} ({} ranks, {})\n", manifest.job,
+    fmt::print(stderr, "ghost: resuming job {} from {} ({} ranks, {})\n", manifest.job.name,
                snapshot.path, manifest.ranks.size(), manifest.time);
-    const Status noted = plugin::append_event(folder_of(snapshot), manifest.job,
+    const Status noted = plugin::append_event(folder_of(snapshot), manifest.job.name,
                                               {{"time", plugin::utc_now()},
                                                {"event", "restart"},
                                                {"snapshot", snapshot.name},

@@ -75,8 +75,8 @@ Json snapshot_row(const Snapshot& snapshot) {
                 {"bytes", manifest.bytes},
                 {"pause_us", manifest.pause_us},
                 {"total_us", manifest.total_us},
-                {"job", manifest.job},
-                {"epoch", manifest.epoch},
+                {"job", manifest.job.name},
+                {"epoch", manifest.job.epoch},
                 {"nodes", nodes}});
     return row;
 }

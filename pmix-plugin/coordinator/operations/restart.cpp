@@ -35,12 +35,12 @@ void RestartOperation::begin() {
         if (!manifest.ok()) return Known{{}, {}, {}, manifest.error().message()};
         // A folder of snapshots that cannot be written to keeps nobody from restarting.
         auto above = open_snapshot_folder(folder + "/..");
-        const Status ours = above.ok() ? lock->take(*above, manifest->job) : above.error();
+        const Status ours = above.ok() ? lock->take(*above, manifest->job.name) : above.error();
         if (!ours.ok() && (ours.error().code == Code::busy || ours.error().code == Code::refused)) {
             return Known{{}, {}, {}, ours.error().message()};
         }
-        return Known{manifest->name,  manifest->time,         manifest->job, {},
-                     manifest->epoch, manifest->ranks.size(), manifest->uid};
+        return Known{manifest->name,      manifest->time,         manifest->job.name, {},
+                     manifest->job.epoch, manifest->ranks.size(), manifest->job.uid};
     };
     std::weak_ptr<bool> alive = alive_;
     job_.background.run<Known>(read, [this, alive](const Known& k) {

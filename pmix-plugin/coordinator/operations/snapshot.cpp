@@ -104,7 +104,7 @@ void SnapshotOperation::begin() {
     }
     take_number();
     r.seq = seq();
-    r.facts = job_.adapter.job_facts();
+    r.job = job_.adapter.describe_job();
     const int full_every = job_.policy.full_every;
     const bool full = full_every > 0 && job_.snapshots.since_full() >= full_every;
     const SnapshotRun* last = job_.snapshots.last();
@@ -315,10 +315,10 @@ Result<std::vector<std::string>> complete_in(const std::string& folder, const st
                                              bool node_local) {
     GHOST_TRY(write_manifest(folder + "/" + partial_name(name), manifest));
     GHOST_TRY(commit_snapshot(folder, name));
-    auto all = list_snapshots(folder, manifest.job);
+    auto all = list_snapshots(folder, manifest.job.name);
     GHOST_TRY(all);
     if (auto wrong = wrong_with(*all, name, node_local)) return because(Code::refused, *wrong);
-    return old_ones(std::move(*all), manifest.job, keep, node_local);
+    return old_ones(std::move(*all), manifest.job.name, keep, node_local);
 }
 
 void remove_all(const std::string& folder, const std::vector<std::string>& names) {

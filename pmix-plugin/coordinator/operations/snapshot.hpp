@@ -67,14 +67,14 @@ struct SnapshotRun {
     bool incremental = false;  // as asked for; what it became is in the rows
     uint64_t rate = 0;
 
-    uint64_t ranks = 0;           // how many
-    bool folder_made = false;     // to be removed if this comes to nothing
-    bool node_local = false;      // some daemons keep their ranks' ghosts on a disk of their own
-    bool second_local = false;    // the same of the second folder
-    bool ungating = false;        // in state gating: a rank was busy, all open again
-    Json facts = Json::object();  // job_facts()
-    StepAnswer written;           // all rows
-    std::string kind;             // full or incremental
+    uint64_t ranks = 0;         // how many
+    bool folder_made = false;   // to be removed if this comes to nothing
+    bool node_local = false;    // some daemons keep their ranks' ghosts on a disk of their own
+    bool second_local = false;  // the same of the second folder
+    bool ungating = false;      // in state gating: a rank was busy, all open again
+    JobDescription job;         // describe_job()
+    StepAnswer written;         // all rows
+    std::string kind;           // full or incremental
     uint64_t bytes = 0;
     uint64_t total = 0;
 
@@ -156,8 +156,7 @@ Request snapshot_request(Job& job, uint64_t owner, SnapshotOrder order,
                          SnapshotOperation::Finished finished);
 
 // The manifest of a snapshot all of whose ghosts are written, from the rows of step `written` and
-// the runtime's facts (docs/SNAPSHOT_FORMAT.md). `epoch` is the placement's that was saved. Fields
-// a wrapper or the runtime left out have their empty value.
+// the runtime's description of the job. `epoch` is the placement's that was saved.
 Manifest manifest_of(const SnapshotRun& run, const std::string& job, uint64_t epoch);
 
 }  // namespace ghost::plugin

@@ -6,51 +6,8 @@
 #include <tuple>
 #include <unistd.h>
 
-#include "pmix-plugin/protocol/message.hpp"
-
 namespace ghost::plugin {
 namespace {
-
-const Json& part(const Json& whole, const char* key) {
-    static const Json empty;
-    const Json* found = field(whole, key);
-    return found != nullptr ? *found : empty;
-}
-
-std::vector<std::string> texts(const Json& whole, const char* key) {
-    std::vector<std::string> out;
-    for (const Json& item : part(whole, key)) {
-        if (item.is_string()) out.push_back(item);
-    }
-    return out;
-}
-
-void take_facts(Manifest& m, const Json& facts) {
-    const Json& runtime = part(facts, "runtime");
-    m.runtime = text(runtime, "name");
-    m.runtime_version = text(runtime, "version");
-    m.pmix_version = text(runtime, "pmix");
-    for (const Json& app : part(facts, "apps")) {
-        m.apps.push_back(
-            {texts(app, "argv"), static_cast<uint32_t>(number(app, "np")), text(app, "cwd")});
-    }
-    const Json& mpirun = part(facts, "mpirun");
-    m.mpirun_argv = texts(mpirun, "argv");
-    m.mpirun_cwd = text(mpirun, "cwd");
-    const Json& parameters = part(mpirun, "parameters");
-    if (parameters.is_object()) {
-        for (const auto& [name, value] : parameters.items()) {
-            if (value.is_string()) m.parameters.push_back({name, value});
-        }
-    }
-    const Json& input = part(facts, "stdin");
-    m.input = {static_cast<uint32_t>(number(input, "rank")), text(input, "path"),
-               number(input, "offset")};
-    for (const Json& node : part(facts, "nodes")) {
-        m.nodes.push_back({static_cast<uint32_t>(number(node, "id")), text(node, "name"),
-                           static_cast<int>(number(node, "slots"))});
-    }
-}
 
 Manifest::Rank rank_of(const Written& row) {
     Manifest::Rank rank;
@@ -123,17 +80,14 @@ void take_rows(Manifest& m, const std::vector<Written>& rows) {
     }
 }
 
-// Which application a rank is of, and what it is bound to.
-void take_places(Manifest& m, const Json& facts) {
-    std::map<uint32_t, const Json*> places;
-    for (const Json& place : part(facts, "ranks")) {
-        places[static_cast<uint32_t>(number(place, "rank"))] = &place;
-    }
+void take_places(Manifest& m, const std::vector<JobDescription::Place>& places) {
+    std::map<uint32_t, const JobDescription::Place*> by_rank;
+    for (const auto& place : places) by_rank[place.rank] = &place;
     for (Manifest::Rank& rank : m.ranks) {
-        auto it = places.find(rank.rank);
-        if (it == places.end()) continue;
-        rank.app = static_cast<uint32_t>(number(*it->second, "app"));
-        rank.binding = text(*it->second, "binding");
+        auto it = by_rank.find(rank.rank);
+        if (it == by_rank.end()) continue;
+        rank.app = it->second->app;
+        rank.binding = it->second->binding;
     }
 }
 
@@ -147,12 +101,14 @@ Manifest manifest_of(const SnapshotRun& run, const std::string& job, uint64_t ep
     m.pause_us = run.pause;
     m.total_us = run.lasted;
     m.bytes = run.written.bytes;
-    m.job = job;
-    m.epoch = epoch;
-    m.uid = ::geteuid();
-    take_facts(m, run.facts);
+    m.job = {job, epoch, run.written.written.size(), ::geteuid()};
+    m.runtime = run.job.runtime;
+    m.apps = run.job.apps;
+    m.mpirun = run.job.mpirun;
+    m.input = run.job.input;
+    m.nodes = run.job.nodes;
     take_rows(m, run.written.written);
-    take_places(m, run.facts);
+    take_places(m, run.job.ranks);
     return m;
 }
 

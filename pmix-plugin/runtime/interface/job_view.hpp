@@ -10,6 +10,7 @@
 
 #include "base/control_socket.hpp"
 #include "pmix-plugin/runtime/interface/messenger.hpp"
+#include "pmix-plugin/snapshots/manifest.hpp"
 
 namespace ghost::plugin {
 
@@ -64,12 +65,9 @@ class JobFacts {
     virtual std::optional<NodeId> find_node(const std::string& name) const = 0;
     virtual int slots(NodeId node) const = 0;     // 0: unknown
     virtual std::string session_dir() const = 0;  // job family's folder on this node, exists
-    // Fields of the manifest with these names (docs/SNAPSHOT_FORMAT.md): runtime, apps, mpirun,
-    // stdin, nodes, and ranks [{rank, app, binding}]. Asked for at every snapshot, before the ranks
-    // are listed; a field that is missing is written as its type's empty value. Texts may be any
-    // bytes. The offset of stdin is where mpirun began to read: what the rank was given since is
-    // added.
-    virtual Json job_facts() const { return Json::object(); }
+    // Asked for at every snapshot, before the ranks are listed. Texts may be any bytes. The offset
+    // of the input is where mpirun began to read: what the rank was given since is added.
+    virtual JobDescription describe_job() const { return {}; }
 };
 
 }  // namespace ghost::plugin

@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "base/log.hpp"
-#include "pmix-plugin/protocol/message.hpp"
 #include "pmix-plugin/runtime/orte41/job.hpp"
 #include "pmix-plugin/runtime/orte41/output.h"
 #include "pmix-plugin/runtime/pmix/pmix_server.h"
@@ -187,8 +186,8 @@ size_t Orte4Adapter::guests() const {
     return count_guests();
 }
 
-Json Orte4Adapter::job_facts() const {
-    return facts_of_job(input_);
+JobDescription Orte4Adapter::describe_job() const {
+    return description_of_job(input_);
 }
 
 // --- messages and loop ---

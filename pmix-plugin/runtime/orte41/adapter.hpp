@@ -57,7 +57,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     std::string pmix_uri() const override;
     std::optional<std::string> parameter(const std::string& name) const override;
     size_t guests() const override;
-    Json job_facts() const override;
+    JobDescription describe_job() const override;
 
     void send(NodeId to, const std::string& packet) override;
     void broadcast(const std::string& packet) override;

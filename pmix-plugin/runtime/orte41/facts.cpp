@@ -16,71 +16,63 @@ namespace ghost::plugin::orte41 {
 
 namespace {
 
-Json words(char** argv) {
-    Json out = Json::array();
+std::vector<std::string> words(char** argv) {
+    std::vector<std::string> out;
     for (char** word = argv; word && *word; ++word) out.push_back(*word);
     return out;
 }
 
-Json apps() {
-    Json out = Json::array();
+std::vector<Manifest::App> apps() {
+    std::vector<Manifest::App> out;
     orte_job_t* job = app_job();
     for (int i = 0; job && i < job->apps->size; ++i) {
         const auto* app = item<orte_app_context_t>(job->apps, i);
         if (!app) continue;
-        out.push_back({{"argv", words(app->argv)},
-                       {"np", static_cast<uint32_t>(app->num_procs)},
-                       {"cwd", app->cwd ? app->cwd : ""}});
+        out.push_back(
+            {words(app->argv), static_cast<uint32_t>(app->num_procs), app->cwd ? app->cwd : ""});
     }
     return out;
 }
 
-Json own_command_line() {
-    Json out = Json::array();
+std::vector<std::string> own_command_line() {
+    std::vector<std::string> out;
     std::ifstream in("/proc/self/cmdline", std::ios::binary);
     for (std::string word; std::getline(in, word, '\0');) out.push_back(word);
     return out;
 }
 
 // What the user has set, on the command line, in the environment or in a parameter file.
-Json parameters_set() {
-    Json out = Json::object();
+std::map<std::string, std::string> parameters_set() {
+    std::map<std::string, std::string> out;
     for (const Parameter& parameter : parameters())
         if (const char* value = getenv((std::string("OMPI_MCA_") + parameter.name).c_str()))
             out[parameter.name] = value;
     return out;
 }
 
-Json mpirun() {
+Manifest::Mpirun mpirun() {
     std::error_code ignored;
-    return {{"argv", own_command_line()},
-            {"cwd", std::filesystem::current_path(ignored).string()},
-            {"parameters", parameters_set()}};
+    return {own_command_line(), std::filesystem::current_path(ignored).string(), parameters_set()};
 }
 
 // Input that goes to one rank can be taken up again; to all of them, each may have read on to
 // another place.
-Json input_json(const StartOfInput& input) {
+Manifest::Input input_of(const StartOfInput& input) {
     const orte_job_t* job = app_job();
-    Json out{{"rank", 0}, {"path", ""}, {"offset", 0}};
     if (!job || job->stdin_target == ORTE_VPID_WILDCARD || job->stdin_target == ORTE_VPID_INVALID)
-        return out;
-    out["rank"] = job->stdin_target;
-    out["path"] = input.path;
-    out["offset"] = input.offset;
-    return out;
+        return {};
+    return {job->stdin_target, input.path, input.offset};
 }
 
-Json nodes() {
-    Json out = Json::array();
+std::vector<Manifest::Node> nodes() {
+    std::vector<Manifest::Node> out;
     for (const NodeInfo& node : list_nodes())
-        if (node.alive)
-            out.push_back({{"id", node.id}, {"name", node.name}, {"slots", slots_of(node.id)}});
+        if (node.alive) out.push_back({node.id, node.name, slots_of(node.id)});
     return out;
 }
 
-Json ranks() {
-    Json out = Json::array();
+std::vector<JobDescription::Place> ranks() {
+    std::vector<JobDescription::Place> out;
     orte_job_t* job = app_job();
     for (int i = 0; job && i < job->procs->size; ++i) {
         auto* rank = item<orte_proc_t>(job->procs, i);
@@ -88,9 +80,8 @@ Json ranks() {
         char* binding = nullptr;
         orte_get_attribute(&rank->attributes, ORTE_PROC_CPU_BITMAP,
                            reinterpret_cast<void**>(&binding), OPAL_STRING);
-        out.push_back({{"rank", rank->name.vpid},
-                       {"app", static_cast<uint32_t>(rank->app_idx)},
-                       {"binding", binding ? binding : ""}});
+        out.push_back(
+            {rank->name.vpid, static_cast<uint32_t>(rank->app_idx), binding ? binding : ""});
         free(binding);
     }
     return out;
@@ -111,16 +102,13 @@ StartOfInput start_of_input() {
     return out;
 }
 
-Json facts_of_job(const StartOfInput& input) {
-    return {{"runtime",
-             {{"name", "Open MPI"},
-              {"version", std::string(orte_version_string)},
-              {"pmix", ghost_pmix_version()}}},
-            {"apps", apps()},
-            {"mpirun", mpirun()},
-            {"stdin", input_json(input)},
-            {"nodes", nodes()},
-            {"ranks", ranks()}};
+JobDescription description_of_job(const StartOfInput& input) {
+    return {{"Open MPI", orte_version_string, ghost_pmix_version()},
+            apps(),
+            mpirun(),
+            input_of(input),
+            nodes(),
+            ranks()};
 }
 
 }  // namespace ghost::plugin::orte41

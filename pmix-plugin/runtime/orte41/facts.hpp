@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What a snapshot writes down of the job as ORTE knows it (RuntimeAdapter::job_facts()).
+// What a snapshot writes down of the job as ORTE knows it (RuntimeAdapter::describe_job()).
 #pragma once
 
 #include <cstdint>
 #include <string>
 
-#include "base/control_socket.hpp"
+#include "pmix-plugin/snapshots/manifest.hpp"
 
 namespace ghost::plugin::orte41 {
 
@@ -18,8 +18,7 @@ struct StartOfInput {
 // Of this process; called before ranks are launched.
 StartOfInput start_of_input();
 
-// The fields runtime, apps, mpirun, stdin, nodes and ranks; mpirun only, on ORTE's main thread.
-// Texts are bytes as they are, not always UTF-8.
-Json facts_of_job(const StartOfInput& input);
+// mpirun only, on ORTE's main thread. Texts are bytes as they are, not always UTF-8.
+JobDescription description_of_job(const StartOfInput& input);
 
 }  // namespace ghost::plugin::orte41

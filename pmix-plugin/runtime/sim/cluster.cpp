@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "base/schema_json.hpp"
 #include "pmix-plugin/runtime/sim/cluster.hpp"
 
 #include <algorithm>
@@ -12,7 +13,6 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
-#include "pmix-plugin/protocol/message.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
 
 namespace ghost::plugin::sim {
@@ -153,15 +153,12 @@ Result<RuntimeAdapter::Spawned> Daemon::spawn_restore(RankId rank,
     w->control = std::move(pair->second);
     w->ended = std::move(ended);
     c_.wrappers_.push_back(w);
-    c_.say(w, {{"t", "hello"},
-               {"role", "wrapper"},
-               {"version", wrapper_protocol},
-               {"job", "4711"},
-               {"rank", rank},
-               {"secret", job_secret},
-               {"pid", w->pid},
-               {"mode", "restore"},
-               {"init", 0}});
+    c_.say(w, WrapperHello{.job = "4711",
+                           .rank = rank,
+                           .secret = job_secret,
+                           .pid = w->pid,
+                           .mode = WrapperMode::restore,
+                           .why = {}});
     return Spawned{w->pid, std::move(pair->first)};
 }
 
@@ -297,7 +294,7 @@ void Cluster::boot(RankId rank, NodeId node) {
     w->control = std::move(*socket);
     wrappers_.push_back(w);
     if (parameters.contains("ghost_restart")) return boot_restart(w);
-    say_hello(w, "run");
+    say_hello(w, WrapperMode::run);
     wake(t);
 }
 
@@ -371,43 +368,54 @@ bool Cluster::pump_watches() {
     return true;
 }
 
+std::optional<schema::Received> Cluster::hear(ControlSocket& socket, const schema::Family& family,
+                                              std::vector<Fd>* fds) {
+    auto packet = socket.receive(0);
+    if (!packet.ok() && packet.error().code != Code::timeout) socket.close();
+    if (!packet.ok()) return std::nullopt;
+    std::string complaint;
+    auto message = schema::Reader(family, "a simulated end").read(packet->text, complaint);
+    if (!complaint.empty()) violate(complaint);
+    if (fds != nullptr) *fds = std::move(packet->fds);
+    return message;
+}
+
 bool Cluster::pump() {
     bool active = pump_watches();
     for (size_t i = 0; i < wrappers_.size(); ++i) {
         auto w = wrappers_[i];
         if (!w->alive || !w->control.valid()) continue;
-        auto m = w->control.receive(0);
-        if (m.ok()) {
-            active = true;
-            if (!lose_local || !lose_local(text(m->body, "t"))) wrapper_message(w, *m);
-        } else if (m.error().code != Code::timeout) {
-            w->control.close();
-        }
+        std::vector<Fd> fds;
+        auto m = hear(w->control, to_wrapper, &fds);
+        active = active || m;
+        if (m && (!lose_local || !lose_local(m->name()))) wrapper_message(w, *m, fds);
     }
     for (size_t i = 0; i < trees_.size(); ++i) {
         auto t = trees_[i];
         if (!t->runs() || !t->agent.valid()) continue;
-        auto m = t->agent.receive(0);
-        if (m.ok()) {
-            active = true;
-            if (!lose_local || !lose_local(text(m->body, "t"))) tree_message(t, m->body);
-        } else if (m.error().code != Code::timeout) {
-            t->agent.close();
-        }
+        auto m = hear(t->agent, kernet::to_rank);
+        active = active || m;
+        if (m && (!lose_local || !lose_local(m->name()))) tree_message(t, *m);
     }
     for (Client& client : clients_) {
         if (client.gone()) continue;
-        auto m = client.socket_.receive(0);
-        if (!m.ok()) continue;
-        active = true;
-        std::string type = text(m->body, "t");
-        if (type == "result") client.results.push_back(m->body);
-        if (type == "error") client.errors.push_back(text(m->body, "why"));
-        if (type != "progress") continue;
-        client.phases.push_back(text(m->body, "phase"));
-        if (client.on_phase) client.on_phase(client.phases.back());
+        auto m = hear(client.socket_, from_coordinator);
+        active = active || m;
+        if (m) client_message(client, *m);
     }
     return active;
+}
+
+void Cluster::client_message(Client& client, const schema::Received& m) {
+    switch (m.type<FromCoordinator>()) {
+        case FromCoordinator::result:
+            return client.results.push_back(schema::to_json(m.as<RequestResult>()));
+        case FromCoordinator::error:
+            return client.errors.push_back(m.as<schema::Complaint>().why);
+        case FromCoordinator::progress:
+            client.phases.push_back(m.as<RequestProgress>().phase);
+            if (client.on_phase) client.on_phase(client.phases.back());
+    }
 }
 
 Client& Cluster::client() {
@@ -423,7 +431,7 @@ Client& Cluster::client() {
 
 Json Cluster::ps() {
     Client& c = client();
-    c.ask({{"t", "ps"}});
+    (void)c.socket_.send_text(schema::encode(PsRequest{})).ok();
     run(10'000, [&] { return !c.results.empty(); });
     Json out = c.results.empty() ? Json::object() : c.results[0]["result"];
     c.vanish();
@@ -432,98 +440,119 @@ Json Cluster::ps() {
 
 // --- wrappers ---
 
-void Cluster::say(const std::shared_ptr<Wrapper>& w, Json m, bool with_fds) {
+void Cluster::say_text(const std::shared_ptr<Wrapper>& w, const char* type, std::string text,
+                       bool with_fds) {
     w->said = std::max(w->said + 1, now + latency());
-    at(w->said, nobody, [this, w, m = std::move(m), with_fds] {
+    at(w->said, nobody, [this, w, type, text = std::move(text), with_fds] {
         if (!w->alive || !w->control.valid()) return;
-        if (lose_local && lose_local(text(m, "t"))) return;
+        if (lose_local && lose_local(type)) return;
         std::vector<int> raw;
         std::vector<Fd> fds;
         if (with_fds) fds = six_fds();
         for (Fd& fd : fds) raw.push_back(fd.get());
-        (void)w->control.send(m, raw).ok();
+        (void)w->control.send_text(text, raw).ok();
     });
 }
 
-void Cluster::say_hello(const std::shared_ptr<Wrapper>& w, const char* mode) {
-    Json m = {{"t", "hello"},
-              {"role", "wrapper"},
-              {"job", "4711"},
-              {"rank", w->rank},
-              {"secret", job_secret},
-              {"pid", w->pid},
-              {"version", wrapper_protocol},
-              {"init", w->tree->init},
-              {"mode", mode}};
+void Cluster::say_hello(const std::shared_ptr<Wrapper>& w, WrapperMode mode) {
+    const WrapperHello m{.job = "4711",
+                         .rank = w->rank,
+                         .secret = job_secret,
+                         .pid = w->pid,
+                         .init = w->tree->init,
+                         .mode = mode,
+                         .why = {}};
     std::vector<int> raw;
     auto fds = six_fds();
     for (Fd& fd : fds) raw.push_back(fd.get());
-    if (!w->control.send(m, raw).ok()) return;
+    if (!w->control.send_text(schema::encode(m), raw).ok()) return;
 }
 
-void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, ControlMessage& m) {
-    std::string type = text(m.body, "t");
-    const uint64_t seq = number(m.body, "seq");
-    if (snapshot_message(w, m.body)) return;
-    if (type == "prepare" && !w->restore) return restart_check(w);
-    if (type == "import") return restart_import(w);
-    if (type == "prepare") {
-        return say(w, {{"t", "ready"}, {"seq", seq}, {"port", 1}, {"token", "x"}});
+void Cluster::expect_thread(const std::optional<AgentThread>& agent) {
+    if (!agent || agent->tid != 3) violate("the agent's thread is unknown");
+}
+
+void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, const schema::Received& m,
+                              const std::vector<Fd>& fds) {
+    const uint64_t seq = m.seq();
+    switch (m.type<ToWrapper>()) {
+        case ToWrapper::prepare:
+            if (!w->restore) return restart_check(w);
+            return say(w, Ready{.seq = seq, .host = {}, .port = 1, .token = "x"});
+        case ToWrapper::import:
+            return restart_import(w);
+        case ToWrapper::connect:
+            return say(w, Connected{.seq = seq});
+        case ToWrapper::export_tree:
+            return export_tree(w, seq);
+        case ToWrapper::resume:
+            expect_thread(m.as<Resume>().agent);
+            return let_run(w);
+        case ToWrapper::go:
+            expect_thread(m.as<Go>().agent);
+            return go(w, seq);
+        case ToWrapper::die:
+            if (w->tree) drop_tree(*w->tree);
+            return say(w, Gone{seq});
+        case ToWrapper::bye:
+            w->alive = false;
+            return w->control.close();
+        case ToWrapper::adopt:
+            if (fds.size() != 3) violate("adopt without the inner ends");
+            if (!w->tree) return violate("adopt of an unknown tree");
+            return say_hello(w, WrapperMode::adopt);
+        case ToWrapper::go_on:
+            halted.erase(w->rank);
+            return;
+        case ToWrapper::snap_prepare:
+            return snap_prepare(w, m.as<SnapPrepareRank>());
+        case ToWrapper::snap_freeze:
+            return snap_freeze(w, seq);
+        case ToWrapper::snap_write:
+            return snap_write(w, seq);
+        case ToWrapper::snap_cancel:
+            return snap_cancel(w, seq);
+        case ToWrapper::snap_end:
+            return snap_end(w, seq);
+        case ToWrapper::cancel:
+        case ToWrapper::abort:
+        case ToWrapper::child_status:
+            return;
     }
-    if (type == "connect") return say(w, {{"t", "connected"}, {"seq", seq}});
-    if (type == "export") {
-        if (!w->tree->closed) violate("export of a rank that has not closed");
-        w->tree->stopped = true;
-        later(nobody, [this, w, seq] {
-            if (!w->alive || !w->tree->alive) return;
-            say(w, {{"t", "exported"},
-                    {"seq", seq},
-                    {"bytes", 4096},
-                    {"rounds", 1},
-                    {"zero_bytes", 0}});
-            later(nobody, [this, rank = w->rank, epoch = w->tree->epoch, seq] {
-                for (auto& b : wrappers_) {
-                    if (!b->restore || !b->alive || b->rank != rank || b->tree) continue;
-                    b->tree = std::make_shared<Tree>();
-                    b->tree->rank = rank;
-                    b->tree->node = b->node;
-                    b->tree->init = ++last_pid_;
-                    b->tree->stopped = b->tree->closed = b->held = true;
-                    b->tree->epoch = epoch + 1;
-                    trees_.push_back(b->tree);
-                    say(b, {{"t", "held"}, {"seq", seq}, {"bytes", 4096}});
-                }
-            });
+}
+
+void Cluster::export_tree(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
+    if (!w->tree->closed) violate("export of a rank that has not closed");
+    w->tree->stopped = true;
+    later(nobody, [this, w, seq] {
+        if (!w->alive || !w->tree->alive) return;
+        say(w, Exported{.seq = seq, .bytes = 4096});
+        later(nobody, [this, rank = w->rank, epoch = w->tree->epoch, seq] {
+            ghost_arrives(rank, epoch, seq);
         });
-        return;
+    });
+}
+
+void Cluster::ghost_arrives(RankId rank, uint32_t epoch, uint64_t seq) {
+    for (auto& b : wrappers_) {
+        if (!b->restore || !b->alive || b->rank != rank || b->tree) continue;
+        b->tree = std::make_shared<Tree>();
+        b->tree->rank = rank;
+        b->tree->node = b->node;
+        b->tree->init = ++last_pid_;
+        b->tree->stopped = b->tree->closed = b->held = true;
+        b->tree->epoch = epoch + 1;
+        trees_.push_back(b->tree);
+        say(b, Held{.seq = seq, .bytes = 4096, .init = {}, .agent = {}});
     }
-    if (type == "resume" || type == "go") {
-        const Json* agent = field(m.body, "agent");
-        if (agent == nullptr || number(*agent, "tid") != 3)
-            violate("the agent's thread is unknown");
-    }
-    if (type == "resume") return let_run(w);
-    if (type == "go") {
-        if (!w->tree) return violate("go without a ghost");
-        w->tree->stopped = w->held = false;
-        if (seq != 0) say_hello(w, "restore");
-        if (chance.ends_at_once) return end_rank(w->rank);
-        return wake(w->tree);
-    }
-    if (type == "die") {
-        if (w->tree) drop_tree(*w->tree);
-        return say(w, {{"t", "gone"}, {"seq", seq}});
-    }
-    if (type == "bye") {
-        w->alive = false;
-        w->control.close();
-        return;
-    }
-    if (type == "adopt") {
-        if (m.fds.size() != 3) violate("adopt without the inner ends");
-        if (!w->tree) return violate("adopt of an unknown tree");
-        return say_hello(w, "adopt");
-    }
+}
+
+void Cluster::go(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
+    if (!w->tree) return violate("go without a ghost");
+    w->tree->stopped = w->held = false;
+    if (seq != 0) say_hello(w, WrapperMode::restore);
+    if (chance.ends_at_once) return end_rank(w->rank);
+    wake(w->tree);
 }
 
 void Cluster::kill_wrapper(NodeId node, RankId rank) {
@@ -550,7 +579,7 @@ void Cluster::wrapper_gone(const std::shared_ptr<Wrapper>& w, int status) {
 void Cluster::say_bye(RankId rank) {
     for (auto& t : trees_) {
         if (t->rank != rank || !t->runs()) continue;
-        (void)t->agent.send({{"t", "bye"}}).ok();
+        (void)t->agent.send_text(schema::encode(kernet::RankBye{})).ok();
         t->agent.close();
         t->attached = false;
     }
@@ -560,7 +589,7 @@ void Cluster::end_rank(RankId rank) {
     for (auto& w : wrappers_) {
         if (w->rank != rank || !w->alive || !w->tree || !w->tree->runs()) continue;
         drop_tree(*w->tree);
-        (void)w->control.send({{"t", "exit"}, {"status", 0}}).ok();
+        (void)w->control.send_text(schema::encode(Exit{0})).ok();
         return wrapper_gone(w, 0);
     }
 }
@@ -569,7 +598,7 @@ void Cluster::kill_tree(NodeId node, RankId rank) {
     auto w = wrapper_of(node, rank);
     if (!w || !w->tree) return;
     drop_tree(*w->tree);
-    (void)w->control.send({{"t", "exit"}, {"status", 9}}).ok();
+    (void)w->control.send_text(schema::encode(Exit{9})).ok();
     wrapper_gone(w, 9);
 }
 
@@ -588,11 +617,11 @@ std::shared_ptr<Wrapper> Cluster::wrapper_of(NodeId node, RankId rank) const {
 
 // --- ranks ---
 
-void Cluster::say(const std::shared_ptr<Tree>& t, Json m) {
-    later(nobody, [this, t, m = std::move(m)] {
+void Cluster::say_text(const std::shared_ptr<Tree>& t, const char* type, std::string text, bool) {
+    later(nobody, [this, t, type, text = std::move(text)] {
         if (!t->runs() || !t->agent.valid()) return;
-        if (lose_local && lose_local(text(m, "t"))) return;
-        (void)t->agent.send(m).ok();
+        if (lose_local && lose_local(type)) return;
+        (void)t->agent.send_text(text).ok();
     });
 }
 
@@ -618,33 +647,38 @@ void Cluster::attach(const std::shared_ptr<Tree>& t, int tries) {
     (void)t->agent.send_text(schema::encode(m)).ok();
 }
 
-void Cluster::tree_message(const std::shared_ptr<Tree>& t, const Json& m) {
-    std::string type = text(m, "t");
-    const uint64_t seq = number(m, "seq");
-    if (type == "welcome") {
-        t->closed = t->gated = false;
-        t->attached = true;
-        t->epoch = static_cast<uint32_t>(number(m, "epoch"));
-        kernet::Location location;
-        location.unix_name = fmt::format("r{}.{}", t->rank, t->epoch);
-        return say(t,
-                   {{"t", "attached"}, {"seq", seq}, {"rc", 0}, {"location", to_json(location)}});
+void Cluster::tree_message(const std::shared_ptr<Tree>& t, const schema::Received& m) {
+    switch (m.type<kernet::ToRank>()) {
+        case kernet::ToRank::welcome:
+            return welcome(t, m.as<kernet::RankWelcome>());
+        case kernet::ToRank::gate: {
+            const bool busy = percent(chance.busy_percent);
+            t->gated = !busy;
+            return say(t, kernet::GateAnswer{.seq = m.seq(), .busy = busy, .why = {}});
+        }
+        case kernet::ToRank::ungate:
+            t->gated = false;
+            return say(t, kernet::UngateAnswer{m.seq()});
+        case kernet::ToRank::close:
+            return later(nobody, [t] {
+                if (!t->runs()) return;
+                t->closed = true;
+                t->attached = false;
+                t->agent.close();
+            });
+        case kernet::ToRank::location:
+        case kernet::ToRank::error:
+            return;
     }
-    if (type == "gate") {
-        const bool busy = percent(chance.busy_percent);
-        t->gated = !busy;
-        return say(t, {{"t", "gated"}, {"seq", seq}, {"rc", 0}, {"tag", 0}, {"busy", busy}});
-    }
-    if (type == "ungate") t->gated = false;
-    if (type == "ungate") return say(t, {{"t", "ungated"}, {"seq", seq}});
-    if (type == "close") {
-        later(nobody, [t] {
-            if (!t->runs()) return;
-            t->closed = true;
-            t->attached = false;
-            t->agent.close();
-        });
-    }
+}
+
+void Cluster::welcome(const std::shared_ptr<Tree>& t, const kernet::RankWelcome& m) {
+    t->closed = t->gated = false;
+    t->attached = true;
+    t->epoch = static_cast<uint32_t>(m.epoch);
+    kernet::RankAttached attached{.seq = m.seq, .error = {}, .location = {}};
+    attached.location.unix_name = fmt::format("r{}.{}", t->rank, t->epoch);
+    say(t, attached);
 }
 
 // --- truth ---

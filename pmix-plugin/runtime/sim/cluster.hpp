@@ -17,6 +17,8 @@
 #include "pmix-plugin/coordinator/coordinator.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot.hpp"
 #include "pmix-plugin/node/node_agent.hpp"
+#include "pmix-plugin/protocol/client_coordinator.hpp"
+#include "pmix-plugin/protocol/node_wrapper.hpp"
 
 namespace ghost::plugin::sim {
 
@@ -45,7 +47,7 @@ struct SnapWork {
     uint64_t seq = 0;
     std::string path;    // of its file
     std::string second;  // of the same once more; or empty
-    std::string then;
+    Then then = Then::go_on;
     bool incremental = false;
     bool ready = false, freezing = false, captured = false, frozen = false, cancelled = false;
 };
@@ -113,7 +115,7 @@ class Daemon : public RuntimeAdapter {
     void raise_priority(bool on) override;
     std::optional<std::string> parameter(const std::string& name) const override;
     size_t guests() const override;
-    Json job_facts() const override;
+    JobDescription describe_job() const override;
     PreMark may_detach(RankId rank, uint32_t tag) override;
     Status on_signal(int signum, std::function<void()> handler) override;
     void on_job_control(std::function<void(JobControl)> handler) override;
@@ -150,7 +152,7 @@ class Daemon : public RuntimeAdapter {
 class Client {
   public:
     explicit Client(ControlSocket socket) : socket_(std::move(socket)) {}
-    void ask(const Json& m) { (void)socket_.send(m).ok(); }
+    void ask(const Json& m) { (void)socket_.send_text(m.dump()).ok(); }
     void vanish() { socket_.close(); }
     bool gone() const { return !socket_.valid(); }
 
@@ -176,18 +178,10 @@ class Cluster {
     Client& client();
     // mpirun ends: the job is nobody's any more.
     void end_mpirun() { coordinator_->stop(); }
-    // The next message between daemons that fits is lost, once.
-    void lose_one(std::function<bool(NodeId from, NodeId to, const std::string& type)> which) {
-        lose = [which = std::move(which), left = 1](NodeId f, NodeId t, const Json& m) mutable {
-            const bool hit = left > 0 && which(f, t, m["t"].get<std::string>());
-            if (hit) --left;
-            return hit;
-        };
-    }
     // The next message from or to a wrapper or a rank is lost, unless it is a location.
     void lose_one_local() {
         lose_local = [left = 1](const std::string& type) mutable {
-            return type != "location" && left-- > 0;
+            return type != kernet::Location::table.name && left-- > 0;
         };
     }
     // Runs the virtual clock; stops early when `until` holds.
@@ -268,18 +262,32 @@ class Cluster {
     bool percent(int n) { return n > 0 && static_cast<int>(random_() % 100) < n; }
     bool pump();
     bool pump_watches();
-    void wrapper_message(const std::shared_ptr<Wrapper>& w, ControlMessage& m);
-    void tree_message(const std::shared_ptr<Tree>& t, const Json& m);
-    void say(const std::shared_ptr<Wrapper>& w, Json m, bool with_fds = false);
-    void say(const std::shared_ptr<Tree>& t, Json m);
-    void say_hello(const std::shared_ptr<Wrapper>& w, const char* mode);
+    std::optional<schema::Received> hear(ControlSocket& socket, const schema::Family& family,
+                                         std::vector<Fd>* fds = nullptr);
+    void wrapper_message(const std::shared_ptr<Wrapper>& w, const schema::Received& m,
+                         const std::vector<Fd>& fds);
+    void tree_message(const std::shared_ptr<Tree>& t, const schema::Received& m);
+    void client_message(Client& client, const schema::Received& m);
+    template <typename Sayer, typename T>  // a wrapper or a rank
+    void say(const std::shared_ptr<Sayer>& who, const T& m, bool with_fds = false) {
+        say_text(who, T::table.name, schema::encode(m), with_fds);
+    }
+    void say_text(const std::shared_ptr<Wrapper>& w, const char* type, std::string text,
+                  bool with_fds);
+    void say_text(const std::shared_ptr<Tree>& t, const char* type, std::string text, bool);
+    void say_hello(const std::shared_ptr<Wrapper>& w, WrapperMode mode);
+    void export_tree(const std::shared_ptr<Wrapper>& w, uint64_t seq);
+    void ghost_arrives(RankId rank, uint32_t epoch, uint64_t seq);
+    void go(const std::shared_ptr<Wrapper>& w, uint64_t seq);
+    void welcome(const std::shared_ptr<Tree>& t, const kernet::RankWelcome& m);
+    void expect_thread(const std::optional<AgentThread>& agent);
     void wake(const std::shared_ptr<Tree>& t);
     void attach(const std::shared_ptr<Tree>& t, int tries);
-    bool snapshot_message(const std::shared_ptr<Wrapper>& w, const Json& m);
-    void snap_prepare(const std::shared_ptr<Wrapper>& w, const Json& m);
+    void snap_prepare(const std::shared_ptr<Wrapper>& w, const SnapPrepareRank& m);
     void snap_freeze(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     void snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     void snap_cancel(const std::shared_ptr<Wrapper>& w, uint64_t seq);
+    void snap_end(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     bool snap_fails(const std::shared_ptr<Wrapper>& w, const char* stage);
     void let_run(const std::shared_ptr<Wrapper>& w);
     void restart_check(const std::shared_ptr<Wrapper>& w);

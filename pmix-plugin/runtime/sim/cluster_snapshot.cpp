@@ -6,7 +6,6 @@
 #include <fstream>
 #include <unistd.h>
 
-#include "pmix-plugin/protocol/message.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 #include "pmix-plugin/runtime/sim/cluster.hpp"
@@ -33,21 +32,17 @@ size_t Daemon::guests() const {
     return c_.chance.guests;
 }
 
-Json Daemon::job_facts() const {
-    Json nodes = Json::array(), ranks = Json::array();
-    for (const NodeInfo& n : this->nodes()) {
-        nodes.push_back({{"id", n.id}, {"name", n.name}, {"slots", 4}});
-    }
+JobDescription Daemon::describe_job() const {
+    JobDescription out;
     const size_t saved = c_.chance.saved == 0 ? where_.size() : c_.chance.saved;
+    out.runtime = {"simulated", "1", "1"};
+    out.apps = {{{"./app"}, static_cast<uint32_t>(saved), "/"}};
+    out.mpirun = {{"mpirun"}, "/", {}};
+    for (const NodeInfo& n : this->nodes()) out.nodes.push_back({n.id, n.name, 4});
     for (auto [rank, node] : where_) {
-        if (rank < saved) ranks.push_back({{"rank", rank}, {"app", 0}, {"binding", "0"}});
+        if (rank < saved) out.ranks.push_back({rank, 0, "0"});
     }
-    return {{"runtime", {{"name", "simulated"}, {"version", "1"}, {"pmix", "1"}}},
-            {"apps", {{{"argv", {"./app"}}, {"np", saved}, {"cwd", "/"}}}},
-            {"mpirun", {{"argv", {"mpirun"}}, {"cwd", "/"}, {"parameters", Json::object()}}},
-            {"stdin", {{"rank", 0}, {"path", ""}, {"offset", 0}}},
-            {"nodes", nodes},
-            {"ranks", ranks}};
+    return out;
 }
 
 // What it allows detach_from_server() allows too: the rank's gate is closed, nothing moves on.
@@ -81,60 +76,39 @@ void Cluster::job_control(const std::string& then, std::vector<std::string>& ans
 
 // --- wrappers in a snapshot ---
 
-bool Cluster::snapshot_message(const std::shared_ptr<Wrapper>& w, const Json& m) {
-    const std::string type = text(m, "t");
-    const uint64_t seq = number(m, "seq");
-    if (type == "snap_prepare") {
-        snap_prepare(w, m);
-    } else if (type == "snap_freeze") {
-        snap_freeze(w, seq);
-    } else if (type == "snap_write") {
-        if (!w->snap.captured || w->snap.seq != seq)
-            violate("a wrapper is to write that has not captured");
-        snap_write(w, seq);
-    } else if (type == "snap_cancel") {
-        snap_cancel(w, seq);
-    } else if (type == "snap_end") {
-        if (torn.contains(seq)) violate(torn[seq]);
-        if (w->snap.then == "stop") halted.insert(w->rank);
-        if (!w->snap.incremental) w->chain.clear();
-        const std::filesystem::path path = w->snap.path;
-        const std::string folder = path.parent_path().filename();
-        w->chain.insert(w->chain.begin(),
-                        folder.substr(0, folder.find('.')) + "/" + path.filename().string());
-        w->snap = {};
-    } else if (type == "continue") {
-        halted.erase(w->rank);
-    } else {
-        return false;
-    }
-    return true;
+void Cluster::snap_end(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
+    if (torn.contains(seq)) violate(torn[seq]);
+    if (w->snap.then == Then::stop) halted.insert(w->rank);
+    if (!w->snap.incremental) w->chain.clear();
+    const std::filesystem::path path = w->snap.path;
+    const std::string folder = path.parent_path().filename();
+    w->chain.insert(w->chain.begin(),
+                    folder.substr(0, folder.find('.')) + "/" + path.filename().string());
+    w->snap = {};
 }
 
 bool Cluster::snap_fails(const std::shared_ptr<Wrapper>& w, const char* stage) {
     if (chance.fail_stage != stage || chance.fail_rank != w->rank) return false;
-    say(w, {{"t", "failed"}, {"seq", w->snap.seq}, {"stage", stage}, {"why", "no luck"}});
+    say(w, Failed{.seq = w->snap.seq, .stage = stage, .why = "no luck"});
     w->snap = {};
     return true;
 }
 
-void Cluster::snap_prepare(const std::shared_ptr<Wrapper>& w, const Json& m) {
+void Cluster::snap_prepare(const std::shared_ptr<Wrapper>& w, const SnapPrepareRank& m) {
     if (w->snap.seq != 0) violate("a wrapper is asked for a snapshot during another one");
-    const Json* agent = field(m, "agent");
-    if (agent == nullptr || number(*agent, "tid") != 3) violate("the agent's thread is unknown");
+    expect_thread(m.agent);
     w->snap = {};
-    w->snap.seq = number(m, "seq");
-    w->snap.then = text(m, "then");
-    w->snap.incremental = chance.incremental && flag(m, "incremental") && !w->chain.empty();
-    w->snap.path = fmt::format("{}/{}", text(m, "folder"), text(m, "file"));
-    if (!text(m, "second").empty())
-        w->snap.second = fmt::format("{}/{}", text(m, "second"), text(m, "file"));
+    w->snap.seq = m.seq;
+    w->snap.then = m.then;
+    w->snap.incremental = chance.incremental && m.incremental && !w->chain.empty();
+    w->snap.path = fmt::format("{}/{}", m.folder, m.file);
+    if (!m.second.empty()) w->snap.second = fmt::format("{}/{}", m.second, m.file);
     later(nobody, [this, w, seq = w->snap.seq] {
         if (!w->alive || !w->tree->alive || w->snap.seq != seq || w->snap.cancelled) return;
-        say(w, {{"t", "progress"}, {"seq", seq}, {"bytes", 10}, {"total", ghost_bytes}});
+        say(w, TransferProgress{.seq = seq, .bytes = 10, .total = ghost_bytes});
         if (snap_fails(w, "prepare")) return;
         w->snap.ready = true;
-        say(w, {{"t", "snap_ready"}, {"seq", seq}});
+        say(w, SnapReady{.seq = seq});
     });
 }
 
@@ -142,7 +116,7 @@ void Cluster::snap_freeze(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
     // An adopting wrapper knows nothing of it.
     if (w->snap.seq != seq || !w->snap.ready) {
         violate("a wrapper that is not ready is to freeze");
-        return say(w, {{"t", "failed"}, {"seq", seq}, {"stage", "freeze"}, {"why", "not ready"}});
+        return say(w, Failed{.seq = seq, .stage = "freeze", .why = "not ready"});
     }
     if (!w->tree->closed) violate("a rank is frozen that has not closed");
     if (raised(w->node) == 0) violate("a rank is frozen and its daemon's priority is not raised");
@@ -167,14 +141,14 @@ void Cluster::snap_freeze(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
         if (w->snap.cancelled) {
             let_run(w);
             w->snap = {};
-            return say(w, {{"t", "snap_cancelled"}, {"seq", seq}});
+            return say(w, SnapCancelled{seq});
         }
         if (fails) {
             snap_fails(w, "freeze");
             return let_run(w);
         }
-        say(w, {{"t", "snap_captured"}, {"seq", seq}, {"pause_us", 1000}});
-        w->snap.frozen = w->snap.then == "kill";
+        say(w, SnapCaptured{.seq = seq, .pause_us = 1000});
+        w->snap.frozen = w->snap.then == Then::kill;
         if (!w->snap.frozen) let_run(w);
     });
 }
@@ -184,7 +158,7 @@ void Cluster::snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
     for (int64_t at_us = slice; at_us < chance.write_us; at_us += slice) {
         at(now + at_us, nobody, [this, w, seq, at_us] {
             if (!w->alive || w->snap.seq != seq) return;
-            say(w, {{"t", "progress"}, {"seq", seq}, {"bytes", at_us}, {"total", 0}});
+            say(w, TransferProgress{.seq = seq, .bytes = static_cast<uint64_t>(at_us)});
         });
     }
     at(now + latency() + chance.write_us, nobody, [this, w, seq] {
@@ -201,23 +175,22 @@ void Cluster::snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
         if (!good) {
             const auto seq_was = w->snap.seq;
             w->snap = {};
-            return say(w, {{"t", "failed"},
-                           {"seq", seq_was},
-                           {"stage", "write"},
-                           {"why", "no space left on device"}});
+            return say(w,
+                       Failed{.seq = seq_was, .stage = "write", .why = "no space left on device"});
         }
         const auto slash = w->snap.path.rfind('/');
-        say(w, {{"t", "snap_written"},
-                {"seq", seq},
-                {"file", w->snap.path.substr(slash + 1)},
-                {"kind", w->snap.incremental ? "incremental" : "full"},
-                {"chain", w->snap.incremental ? Json(w->chain) : Json::array()},
-                {"digest", fmt::format("{:032x}", w->rank)},
-                {"bytes", ghost_bytes},
-                {"page_bytes", ghost_bytes},
-                {"memory", 2 * ghost_bytes},
-                {"stdin_bytes", -1},
-                {"files", {{{"path", "/out"}, {"size", 10 + w->rank}}}}});
+        Written written;
+        written.seq = seq;
+        written.file = w->snap.path.substr(slash + 1);
+        written.kind = w->snap.incremental ? "incremental" : "full";
+        if (w->snap.incremental) written.chain = w->chain;
+        written.digest = fmt::format("{:032x}", w->rank);
+        written.bytes = written.page_bytes = ghost_bytes;
+        written.memory = 2 * ghost_bytes;
+        SeenFile& out = written.files.emplace_back();
+        out.path = {"/out"};
+        out.size = 10 + w->rank;
+        say(w, written);
     });
 }
 
@@ -231,7 +204,7 @@ void Cluster::snap_cancel(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
     const bool frozen = w->snap.frozen;
     w->snap = {};
     w->snap.frozen = frozen;
-    say(w, {{"t", "snap_cancelled"}, {"seq", seq}});
+    say(w, SnapCancelled{seq});
 }
 
 // The tree goes on and its agent is signalled.
@@ -246,26 +219,22 @@ void Cluster::let_run(const std::shared_ptr<Wrapper>& w) {
 
 void Cluster::boot_restart(const std::shared_ptr<Wrapper>& w) {
     w->tree->stopped = true;
-    (void)w->control
-        .send({{"t", "hello"},
-               {"role", "wrapper"},
-               {"version", wrapper_protocol},
-               {"job", "4711"},
-               {"rank", w->rank},
-               {"secret", job_secret},
-               {"pid", w->pid},
-               {"init", 0},
-               {"mode", "restart"}})
-        .ok();
+    const WrapperHello m{.job = "4711",
+                         .rank = w->rank,
+                         .secret = job_secret,
+                         .pid = w->pid,
+                         .mode = WrapperMode::restart,
+                         .why = {}};
+    (void)w->control.send_text(schema::encode(m)).ok();
 }
 
 void Cluster::restart_check(const std::shared_ptr<Wrapper>& w) {
     later(nobody, [this, w] {
         if (!w->alive || !w->tree->alive) return;
         if (chance.fail_stage == "check" && chance.fail_rank == w->rank)
-            return say(w, {{"t", "failed"}, {"seq", 0}, {"stage", "check"}, {"why", "no file"}});
+            return say(w, Failed{.stage = "check", .why = "no file"});
         w->snap.ready = true;
-        say(w, {{"t", "checked"}, {"seq", 0}});
+        say(w, Checked{});
     });
 }
 
@@ -274,18 +243,14 @@ void Cluster::restart_import(const std::shared_ptr<Wrapper>& w) {
         if (!w->alive || !w->tree->alive) return;
         for (const auto& other : wrappers_)
             if (!other->snap.ready) violate("files are cut back before all have looked");
-        say(w, {{"t", "progress"}, {"seq", 0}, {"bytes", 10}, {"total", ghost_bytes}});
+        say(w, TransferProgress{.bytes = 10, .total = ghost_bytes});
         if (chance.fail_stage == "import" && chance.fail_rank == w->rank) {
-            return say(w, {{"t", "failed"}, {"seq", 0}, {"stage", "import"}, {"why", "no luck"}});
+            return say(w, Failed{.stage = "import", .why = "no luck"});
         }
         w->held = true;
-        say(w,
-            {{"t", "held"},
-             {"seq", 0},
-             {"init", w->tree->init},
-             {"bytes", ghost_bytes},
-             {"agent", {{"pid", 2}, {"tid", 3}}}},
-            true);
+        const Held held{
+            .bytes = ghost_bytes, .init = w->tree->init, .agent = AgentThread{.pid = 2, .tid = 3}};
+        say(w, held, true);
     });
 }
 
