@@ -15,7 +15,8 @@ constexpr std::string_view hex_digits = "0123456789abcdef";
 constexpr auto value_of = [] {
     std::array<uint8_t, 256> out{};
     out.fill(no_digit);
-    for (uint8_t i = 0; i < digits.size(); ++i) out[static_cast<uint8_t>(digits[i])] = i;
+    for (size_t i = 0; i < digits.size(); ++i)
+        out[static_cast<uint8_t>(digits[i])] = static_cast<uint8_t>(i);
     return out;
 }();
 

@@ -355,7 +355,7 @@ Status CopyBeforeWrite::copy_rest(Workers& workers,
         for (size_t i = 0; i < process->windows.size(); i += windows_at_once)
             batches.push_back(
                 {process.get(), i, std::min(i + windows_at_once, process->windows.size())});
-    const auto status = workers.each(batches.size(), [&](size_t i) {
+    auto status = workers.each(batches.size(), [&](size_t i) {
         auto done = copy_batch(*batches[i].process, batches[i].first, batches[i].last, watch);
         if (done.ok()) return done;
         std::lock_guard lock(mutex_);

@@ -30,7 +30,6 @@
 namespace kernet {
 
 using ghost::Code;
-using ghost::ControlMessage;
 using ghost::ControlSocket;
 using ghost::Fd;
 using ghost::make_error;

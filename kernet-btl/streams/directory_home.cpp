@@ -13,8 +13,6 @@ namespace kernet {
 
 namespace {
 
-using ghost::Code;
-
 constexpr size_t remembered_answers = 128;  // more than are asked between two ticks
 constexpr size_t max_queue = 4096;
 
