@@ -196,8 +196,7 @@ TEST_P(KernetLink, QueuedMessageArrivesWhileSenderIsIdle) {
     EXPECT_GT(out.backlog(), 0U) << "not what this is about";
     const int64_t begun = ghost::monotonic_us();
     for (uint64_t i = 0; i < messages; i++) {
-        while (!in.recv(got) && ghost::monotonic_us() < begun + limit_us)
-            receiver.hub().progress();
+        while (!in.recv(got) && ghost::monotonic_us() < begun + limit_us) receiver.hub().progress();
         uint64_t number = 0;
         ASSERT_EQ(got.size(), size) << i;
         std::memcpy(&number, got.data(), sizeof number);
