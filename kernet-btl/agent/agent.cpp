@@ -71,6 +71,7 @@ class RankAgent::Impl {
 
     Status launch();
     void stop();
+    bool attached() const { return attached_; }
 
   private:
     static void forked();
@@ -124,6 +125,7 @@ class RankAgent::Impl {
 
     static inline std::atomic<Impl*> of_this_process_{nullptr};
     std::thread thread_;
+    std::atomic<bool> attached_{false};
     std::atomic<bool> stop_{false};  // set by stop()
     std::mutex nudge_mutex_;         // guards nudge_
     Fd nudge_;                       // wakes the thread's poll; absent while suspended
@@ -292,6 +294,7 @@ void RankAgent::Impl::lose_control(const std::string& why) {
     for (auto& [peer, when] : asked_) when = 0;
     log::info("rank {}: node agent lost: {}", config_.rank, why);
     if (state_ == AgentState::gated) open_both_gates();
+    attached_ = false;
     (void)change(AgentState::starting);
 }
 
@@ -337,6 +340,7 @@ void RankAgent::Impl::on_welcome(const RankWelcome& welcome) {
     const bool expected = state_ == AgentState::starting || state_ == AgentState::attached;
     if (!expected || !change(AgentState::attached))
         return log::error("rank {}: a welcome while {}", config_.rank, agent_states.name(state_));
+    attached_ = true;
     complained_ = false;
     for (const Location& peer : welcome.peers) ports_.data->set_location(peer);
     ask_pending_locations();
@@ -540,6 +544,10 @@ void RankAgent::Impl::give_up(const std::string& why) {
 RankAgent::RankAgent(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 RankAgent::~RankAgent() {
     stop();
+}
+
+bool RankAgent::attached() const {
+    return impl_->attached();
 }
 
 void RankAgent::stop() {

@@ -67,6 +67,10 @@ class RankAgent {
                                                            const AgentConfig& config);
     ~RankAgent();
 
+    // Whether the node agent answers: then it says where any rank of the job is, as soon as that is
+    // known. Any thread.
+    bool attached() const;
+
     // At MPI_Finalize, before PMIx is finalized: says `bye` and ends the thread. Waits for a move
     // that is under way; after it the rank stays where it is until it ends.
     void stop();

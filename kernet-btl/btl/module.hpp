@@ -54,6 +54,8 @@ class Module final : public Receiver {
     // Starts whoever serves the endpoint: the rank agent, or without ghost a thread of ours.
     Status start(const AgentConfig* agent);
     void stop();
+    // Where a rank of this job is need not be known: the agent asks.
+    bool finds_ranks() const { return agent_ && agent_->attached(); }
 
     Fragment* fragment(mca_btl_base_endpoint_t* to, size_t size, uint32_t flags);
     void free(Fragment* fragment);

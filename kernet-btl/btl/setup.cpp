@@ -120,7 +120,8 @@ int publish(const Location& location) {
     return rc;
 }
 
-Result<Location> location_of(const opal_proc_t* proc) {
+// What the process has published: with its daemon, which it may be leaving just now.
+Result<Location> published_location(const opal_proc_t* proc) {
     int rc;
     uint8_t* bytes = nullptr;
     size_t size = 0;
@@ -129,6 +130,14 @@ Result<Location> location_of(const opal_proc_t* proc) {
     const auto json = nlohmann::json::parse(bytes, bytes + size, nullptr, false);
     std::free(bytes);
     return location_from_json(json);
+}
+
+// The number of the process, and it is known where it is.
+Result<uint32_t> find(const opal_proc_t* proc) {
+    auto location = published_location(proc);
+    if (!location) return location.error();
+    module->endpoint().set_location(*location);
+    return location->rank;
 }
 
 // What follows is Open MPI's error about processes that cannot reach each other.
@@ -187,17 +196,18 @@ int add_procs(mca_btl_base_module_t*, size_t count, opal_proc_t** procs,
         if (!same_family(self->proc_name, procs[i]->proc_name)) tell_of_strangers();
         // Ranks of another mpirun are other BTLs' business; so is the rank itself.
         if (procs[i] == self || !in_reach(self->proc_name, procs[i]->proc_name)) continue;
-        auto location = location_of(procs[i]);
-        if (!location) {
+        const bool of_job = procs[i]->proc_name.jobid == self->proc_name.jobid;
+        Result<uint32_t> rank = procs[i]->proc_name.vpid;
+        if (!of_job || !module->finds_ranks()) rank = find(procs[i]);
+        if (!rank) {
             ghost::log::warning("btl kernet: rank {}: {}", procs[i]->proc_name.vpid,
-                                location.error().message());
+                                rank.error().message());
             continue;
         }
-        module->endpoint().set_location(*location);
-        Socket& socket = module->path().attach(location->rank);
+        Socket& socket = module->path().attach(*rank);
         // The guest may have learnt where we were, and be the first to send: the one who knows
         // makes the link.
-        if (procs[i]->proc_name.jobid != self->proc_name.jobid) socket.connect();
+        if (!of_job) socket.connect();
         endpoints[i] = new mca_btl_base_endpoint_t{&socket};
         opal_bitmap_set_bit(reachable, static_cast<int>(i));
     }
