@@ -5,7 +5,9 @@
 #include <array>
 #include <arpa/inet.h>
 #include <charconv>
+#include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <fmt/format.h>
 #include <fstream>
 #include <linux/netlink.h>
@@ -133,6 +135,18 @@ std::map<uint64_t, uint64_t> unix_peers() {
     }
 }
 
+// Within the last second.
+bool just_started(pid_t pid) {
+    constexpr size_t start_time = 19;  // proc(5): ticks since boot
+    const auto fields = stat_fields(pid);
+    if (fields.size() <= start_time) return true;
+    timespec now{};
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    const auto ticks = static_cast<uint64_t>(sysconf(_SC_CLK_TCK));
+    return std::strtoull(fields[start_time].c_str(), nullptr, 10) >
+           (static_cast<uint64_t>(now.tv_sec) - 1) * ticks;
+}
+
 // Judges all descriptors of one tree.
 class Judge {
   public:
@@ -160,6 +174,15 @@ class Judge {
                                           why));
         }
         return out;
+    }
+
+    // A socket stands in the way that a new process may have been born with.
+    bool may_change() const {
+        return std::any_of(all_.begin(), all_.end(), [this](const Descriptor& one) {
+            std::string what;
+            return S_ISSOCK(one.info.st_mode) && !reason(one, what).empty() &&
+                   just_started(one.task->pid);
+        });
     }
 
   private:
@@ -240,13 +263,20 @@ class Judge {
 Result<std::vector<std::string>> check_movable(pid_t root, const std::string& who,
                                                const std::vector<std::string>& externals,
                                                bool sockets) {
-    auto tasks = list_tree(root);
-    if (!tasks) return tasks.error();
-    std::vector<Descriptor> all;
-    for (const auto& task : *tasks)
-        for (auto& one : descriptors_of(task))
-            if (sockets || !S_ISSOCK(one.info.st_mode)) all.push_back(std::move(one));
-    return Judge(std::move(all), externals, root).lines(who);
+    constexpr int looks = 30;
+    constexpr useconds_t pause_us = 10'000;
+    for (int look = 1;; look++) {
+        auto tasks = list_tree(root);
+        if (!tasks) return tasks.error();
+        std::vector<Descriptor> all;
+        for (const auto& task : *tasks)
+            for (auto& one : descriptors_of(task))
+                if (sockets || !S_ISSOCK(one.info.st_mode)) all.push_back(std::move(one));
+        const Judge judge(std::move(all), externals, root);
+        auto lines = judge.lines(who);
+        if (look == looks || !judge.may_change()) return lines;
+        usleep(pause_us);
+    }
 }
 
 }  // namespace ghost::core

@@ -17,7 +17,9 @@ namespace ghost::core {
 //   move: its other end is outside the rank
 // `externals` are CRIU keys of descriptors that are given new ends at the target: "pipe:[inode]",
 // "tty[rdev:dev]" (hex), "unix[inode]". An empty answer means: movable. `sockets`
-// false: they are not looked at; a rank that runs has some that it closes before it is frozen.
+// false: they are not looked at; a rank that runs has some that it closes before it is frozen. A
+// process that has just been started has copies of what its parent has closed since, until it gets
+// to close them or is another program: it is looked at again, for up to 300 ms.
 // Error: the tree is gone or /proc cannot be read.
 Result<std::vector<std::string>> check_movable(pid_t root, const std::string& who,
                                                const std::vector<std::string>& externals,

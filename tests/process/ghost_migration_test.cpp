@@ -531,6 +531,24 @@ TEST_F(Migration, PreflightNamesWhatCannotMove) {
     EXPECT_TRUE(named);
 }
 
+// As between fork() and the child's first steps, and between vfork() and exec.
+TEST_F(Migration, PreflightWaitsForNewChildToCloseInheritedSockets) {
+    auto link = connect(secret);
+    const pid_t child = fork();
+    if (child == 0) {
+        usleep(100'000);
+        link.target.reset();
+        link.source.reset();
+        pause();
+        _exit(0);
+    }
+    auto lines = check_movable(child, "rank 1", {});
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+    ASSERT_TRUE(lines.ok());
+    EXPECT_TRUE(lines->empty()) << lines->front();
+}
+
 // What check_movable() says of a process that did `open` before.
 std::vector<std::string> said_of(const std::function<bool()>& open,
                                  const std::vector<std::string>& externals = {}) {
