@@ -232,46 +232,92 @@ Result<StoppedTree::Process> StoppedTree::note(pid_t pid) {
 
 namespace {
 
-// A thread that has stopped stays so; one that has been made meanwhile is told to stop as well.
-Status wait_all_stopped(pid_t pid, int64_t deadline_us) {
-    const auto folder = fmt::format("/proc/{}/task", pid);
-    std::set<pid_t> stopped;
-    for (bool all = false; !all;) {
-        all = true;
-        for (const pid_t tid : numbers_in(folder)) {
-            if (!stopped.insert(tid).second) continue;
-            all = false;
-            for (int look = 0; !is_stopped(pid, tid); look++) {
-                if (monotonic_us() > deadline_us)
-                    return make_error(Code::timeout, "freeze process", std::to_string(pid),
-                                      "it does not stop");
-                rest_before(look, 50);
+// Processes of a tree that have been told to stop.
+class Stopping {
+  public:
+    // told: those that have been told before.
+    explicit Stopping(int64_t deadline_us, std::set<pid_t> told = {})
+        : deadline_us_(deadline_us), told_(std::move(told)) {}
+
+    const std::set<pid_t>& all() const { return told_; }
+    // False: it knows already.
+    bool tell(const Task& task) {
+        if (!told_.insert(task.pid).second) return false;
+        if (task.state != 'T') ours_.insert(task.pid);
+        kill(task.pid, SIGSTOP);
+        return true;
+    }
+    // Waits until all have stopped, but for those that had to go on: they are to be told again.
+    Status wait() {
+        const auto told = told_;
+        for (const pid_t pid : told) GHOST_TRY(wait_for(pid));
+        return {};
+    }
+
+  private:
+    // A thread that has stopped stays so; one that has been made meanwhile is told to stop as well.
+    Status wait_for(pid_t pid) {
+        const auto folder = fmt::format("/proc/{}/task", pid);
+        std::set<pid_t> stopped;
+        for (bool all = false; !all && told_.contains(pid);) {
+            all = true;
+            for (const pid_t tid : numbers_in(folder)) {
+                if (!stopped.insert(tid).second) continue;
+                all = false;
+                GHOST_TRY(wait_for(pid, tid));
             }
         }
+        return {};
     }
-    return {};
-}
+    Status wait_for(pid_t pid, pid_t tid) {
+        const int64_t begun = monotonic_us();
+        for (int look = 0; told_.contains(pid) && !is_stopped(pid, tid); look++) {
+            const int64_t now = monotonic_us();
+            if (now > deadline_us_)
+                return make_error(Code::timeout, "freeze process", std::to_string(pid),
+                                  "it does not stop");
+            if (now - begun > patience_us) let_new_children_go_on(pid, tid);
+            rest_before(look, 50);
+        }
+        return {};
+    }
+    // vfork(2): who calls it does not stop before the child is another program or has ended. If the
+    // child has been stopped before that, it goes on.
+    void let_new_children_go_on(pid_t pid, pid_t tid) {
+        const auto status = read_status(fmt::format("/proc/{}/task/{}", pid, tid));
+        if (!status || status->state != 'D') return;
+        for (const pid_t child : children_of(pid)) {
+            if (ours_.erase(child) == 0) continue;
+            told_.erase(child);
+            kill(child, SIGCONT);
+        }
+    }
+
+    static constexpr int64_t patience_us = 2'000;
+    const int64_t deadline_us_;
+    std::set<pid_t> told_;
+    std::set<pid_t> ours_;  // those that ran before
+};
 
 }  // namespace
 
 Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us) {
-    const int64_t deadline = monotonic_us() + limit_us;
+    Stopping stopping(monotonic_us() + limit_us);
     StoppedTree out;
-    std::set<pid_t> stopped;
     for (bool all = false; !all;) {
         auto tasks = list_tree(root);
         if (!tasks) return tasks.error();
         all = true;
         for (const auto& task : *tasks) {
-            if (task.state == 'Z' || !stopped.insert(task.pid).second) continue;
+            if (task.state == 'Z' || !stopping.tell(task)) continue;
             all = false;  // it may have made another one meanwhile
-            kill(task.pid, SIGSTOP);
             // Only now: one that computes in that class would not let us on its processor again.
             raise_priority(task.pid);
         }
-        for (const pid_t pid : stopped) GHOST_TRY(wait_all_stopped(pid, deadline));
+        GHOST_TRY(stopping.wait());
         out.tasks_ = std::move(*tasks);
     }
+    const auto& stopped = stopping.all();
     for (const pid_t pid : stopped) {
         auto process = note(pid);
         if (!process) return process.error();
@@ -279,7 +325,7 @@ Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us) {
     }
     // Each has been woken to be stopped once more; CRIU waits for ever for one that it seizes on
     // the way there, since it takes one stop for two.
-    for (const pid_t pid : stopped) GHOST_TRY(wait_all_stopped(pid, deadline));
+    GHOST_TRY(stopping.wait());
     return out;
 }
 
@@ -433,7 +479,7 @@ const std::string* StoppedTree::maps(pid_t pid) const {
 Status StoppedTree::repair() {
     Status first;
     for (const auto& process : processes_) {
-        if (auto status = wait_all_stopped(process.pid, monotonic_us() + second_us); !status.ok())
+        if (auto status = Stopping(monotonic_us() + second_us, {process.pid}).wait(); !status.ok())
             log::warning("{}", status.error().message());
         if (auto status = Surgeon(process).operate(); !status.ok() && first.ok()) first = status;
     }

@@ -7,12 +7,15 @@
 #include <filesystem>
 #include <fstream>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/log.hpp"
 #include "ghost-core/engine/migration.hpp"
 #include "ghost-core/criu/dump.hpp"
 #include "ghost-core/criu/proc.hpp"
 #include "ghost-core/criu/protobuf.hpp"
+#include "ghost-core/criu/stopped_tree.hpp"
 #include "tests/process/ghost_tree.hpp"
 
 namespace ghost::core::test {
@@ -145,6 +148,34 @@ TEST_F(Stop, HooksRunBetweenFreezeAndRelease) {
     EXPECT_GE(lazy_bytes(*result), uint64_t{8 << 20});
     EXPECT_LT(result->skeleton_bytes, uint64_t{1 << 20});
     expect_going_on();
+}
+
+// Who has called vfork(2) does not stop before the child has executed, which must not be stopped
+// before that.
+TEST_F(Stop, TreeThatStartsProgramsAllTheTimeStops) {
+    const pid_t starter = fork();
+    if (starter == 0) {
+        for (;;) {
+            const pid_t child = vfork();
+            if (child == 0) {
+                usleep(20'000);
+                execl("/bin/true", "true", nullptr);
+                _exit(1);
+            }
+            waitpid(child, nullptr, 0);
+        }
+    }
+    for (int i = 0; i < 20; i++) {
+        auto stopped = StoppedTree::stop(starter, 5'000'000);
+        ASSERT_TRUE(stopped.ok()) << stopped.error().message();
+        const auto tasks = list_tree(starter);
+        ASSERT_TRUE(tasks.ok());
+        for (const auto& task : *tasks) EXPECT_TRUE(task.state == 'T' || task.state == 'Z');
+        for (const auto& task : *tasks) kill(task.pid, SIGCONT);
+        usleep(7'000);
+    }
+    kill(starter, SIGKILL);
+    waitpid(starter, nullptr, 0);
 }
 
 TEST_F(Stop, FailedHookResumesTree) {
