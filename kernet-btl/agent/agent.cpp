@@ -83,6 +83,7 @@ class RankAgent::Impl {
     void recommit_if_due(bool now);
     int poll_timeout_ms() const;
     void try_connect();
+    Status say_hello();
     RankHello hello() const;
     void read_control();
     void dispatch(const schema::Received& m);
@@ -98,6 +99,7 @@ class RankAgent::Impl {
     void on_ungate(uint64_t seq);
     void on_close(uint64_t seq);
     void open_both_gates();
+    void open_forgotten_gates();
     void ask_location(uint32_t peer);
     void ask_pending_locations();
 
@@ -117,7 +119,8 @@ class RankAgent::Impl {
     AgentState state_ = AgentState::starting;
     ControlSocket control_;
     schema::Reader reader_;
-    uint64_t seq_ = 0;  // of the gate that is closed
+    uint64_t seq_ = 0;         // of the gate that is closed
+    int64_t gated_until_ = 0;  // without a further order
     int64_t next_connect_us_ = 0;
     int64_t recommit_at_ = 0;            // 0: nothing to publish again
     bool complained_ = false;            // about the node agent; again only after it was there
@@ -221,30 +224,27 @@ void RankAgent::Impl::run() {
 }
 
 int RankAgent::Impl::poll_timeout_ms() const {
+    const auto until = [](int64_t when, int most) {
+        return static_cast<int>(std::clamp<int64_t>((when - monotonic_us()) / ms + 1, 0, most));
+    };
+    if (state_ == AgentState::gated) return until(gated_until_, config_.gate_limit_ms);
     if (recommit_at_ != 0) return 1;
-    if (state_ == AgentState::gated) return config_.gate_limit_ms;
     if (control_open()) return -1;
-    int64_t left = next_connect_us_ - monotonic_us();
-    return static_cast<int>(std::clamp<int64_t>(left / ms + 1, 0, config_.reconnect_pause_ms));
+    return until(next_connect_us_, config_.reconnect_pause_ms);
 }
 
 void RankAgent::Impl::wait_and_serve() {
     pollfd p[3] = {{control_.fd(), POLLIN, 0},
                    {ports_.data->service_fd(), POLLIN, 0},
                    {nudge_.get(), POLLIN, 0}};
-    const int events = ::poll(p, 3, poll_timeout_ms());
-    if (events < 0) return;  // EINTR, by a tracer
-    if (events == 0 && state_ == AgentState::gated) {
-        log::warning("rank {}: request {} has come to nothing, the rank goes on", config_.rank,
-                     seq_);
-        open_both_gates();
-    }
+    if (::poll(p, 3, poll_timeout_ms()) < 0) return;  // EINTR, by a tracer
     if (p[1].revents != 0) ports_.data->service();
     if (p[2].revents != 0) {
         eventfd_t count = 0;
         eventfd_read(nudge_.get(), &count);
     }
     if (p[0].revents != 0) read_control();
+    open_forgotten_gates();
     ask_pending_locations();
     recommit_if_due(false);
 }
@@ -263,14 +263,18 @@ RankHello RankAgent::Impl::hello() const {
     return out;
 }
 
+Status RankAgent::Impl::say_hello() {
+    auto socket = ControlSocket::connect(config_.node_socket);
+    GHOST_TRY(socket);
+    GHOST_TRY(socket->send_text(schema::encode(hello())));
+    control_ = std::move(*socket);
+    return {};
+}
+
 void RankAgent::Impl::try_connect() {
     next_connect_us_ = monotonic_us() + config_.reconnect_pause_ms * ms;
-    auto socket = ControlSocket::connect(config_.node_socket);
-    Status sent = socket ? socket->send_text(schema::encode(hello())) : Status(socket.error());
-    if (sent) {
-        control_ = std::move(*socket);
-        return;
-    }
+    const Status sent = say_hello();
+    if (sent) return;
     if (!complained_) {
         log::warning("rank {}: no node agent, cannot be moved: {}", config_.rank,
                      sent.error().message());
@@ -356,6 +360,12 @@ void RankAgent::Impl::open_both_gates() {
     (void)change(AgentState::attached);
 }
 
+void RankAgent::Impl::open_forgotten_gates() {
+    if (state_ != AgentState::gated || monotonic_us() < gated_until_) return;
+    log::warning("rank {}: request {} has come to nothing, the rank goes on", config_.rank, seq_);
+    open_both_gates();
+}
+
 void RankAgent::Impl::on_gate(uint64_t seq) {
     if (state_ == AgentState::gated) open_both_gates();  // the coordinator began anew
     if (state_ != AgentState::attached) {
@@ -371,6 +381,7 @@ void RankAgent::Impl::on_gate(uint64_t seq) {
         return;
     }
     seq_ = seq;
+    gated_until_ = monotonic_us() + config_.gate_limit_ms * ms;
     if (!change(AgentState::gated)) return open_both_gates();
     tell(GateAnswer{seq, 0, *tag, false, std::nullopt});
 }
@@ -492,10 +503,7 @@ Result<RankWelcome> RankAgent::Impl::reach_node_agent(int64_t deadline) {
 }
 
 Result<RankWelcome> RankAgent::Impl::greet(int timeout_ms) {
-    auto socket = ControlSocket::connect(config_.node_socket);
-    GHOST_TRY(socket);
-    GHOST_TRY(socket->send_text(schema::encode(hello())));
-    control_ = std::move(*socket);
+    GHOST_TRY(say_hello());
     return receive_welcome(timeout_ms);
 }
 

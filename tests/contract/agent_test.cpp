@@ -290,6 +290,15 @@ class AgentTest : public ::testing::Test {
         ASSERT_EQ(end.error().code, Code::peer_lost);
     }
 
+    // Once more than it has opened until now.
+    bool opens_within(int ms) {
+        const size_t before = script_.journal.count("open_gate");
+        const int64_t end = ghost::monotonic_us() + ms * 1000;
+        while (script_.journal.count("open_gate") == before && ghost::monotonic_us() < end)
+            usleep(1000);
+        return script_.journal.count("open_gate") != before;
+    }
+
     void wake() { ASSERT_EQ(syscall(SYS_tgkill, getpid(), tid_, SIGRTMAX - 2), 0); }
 
     Json welcome(int seq, const char* state, bool resend) {
@@ -537,6 +546,21 @@ TEST_F(AgentTest, OpensGatesWhenNoOrderFollows) {
     send({{"t", "gate"}, {"seq", 9}});
     EXPECT_EQ(receive().value("rc", -9), 0);
     EXPECT_EQ(script_.journal.count("suspend_all"), 0U);
+}
+
+// What a rank publishes after it woke is due 20 ms later.
+TEST_F(AgentTest, GateSoonAfterWakeStaysClosed) {
+    start_attached();
+    suspend(1);
+    wake();
+    accept_hello();
+    send(welcome(1, "resumed", false));
+    EXPECT_EQ(receive().value("t", ""), "attached");
+    send({{"t", "gate"}, {"seq", 2}});
+    EXPECT_EQ(receive().value("rc", -9), 0);
+    EXPECT_FALSE(opens_within(100));
+    send({{"t", "close"}, {"seq", 2}});
+    EXPECT_EQ(control_.receive(limit_ms).error().code, Code::peer_lost);
 }
 
 // A child made by fork() has copies of all that is open here, and no thread that serves it.
