@@ -137,13 +137,12 @@ std::map<uint64_t, uint64_t> unix_peers() {
 
 // Within the last second.
 bool just_started(pid_t pid) {
-    constexpr size_t start_time = 19;  // proc(5): ticks since boot
-    const auto fields = stat_fields(pid);
-    if (fields.size() <= start_time) return true;
+    const auto start = start_of(pid);
+    if (start.empty()) return true;
     timespec now{};
     clock_gettime(CLOCK_BOOTTIME, &now);
     const auto ticks = static_cast<uint64_t>(sysconf(_SC_CLK_TCK));
-    return std::strtoull(fields[start_time].c_str(), nullptr, 10) >
+    return std::strtoull(start.c_str(), nullptr, 10) >
            (static_cast<uint64_t>(now.tv_sec) - 1) * ticks;
 }
 
@@ -163,26 +162,23 @@ class Judge {
             tcp_ = tcp_sockets(root);
     }
 
-    std::vector<std::string> lines(const std::string& who) const {
-        std::vector<std::string> out;
+    struct Verdict {
+        std::vector<std::string> lines;
+        // A socket stands in the way that a new process may have been born with.
+        bool may_change = false;
+    };
+    Verdict verdict(const std::string& who) const {
+        Verdict out;
         for (const auto& one : all_) {
             std::string what = one.target;
             const auto why = reason(one, what);
-            if (!why.empty())
-                out.push_back(fmt::format("{}'s process {} ({}): descriptor {} {} cannot move: {}",
-                                          who, one.task->inner, one.task->name, one.number, what,
-                                          why));
+            if (why.empty()) continue;
+            out.lines.push_back(
+                fmt::format("{}'s process {} ({}): descriptor {} {} cannot move: {}", who,
+                            one.task->inner, one.task->name, one.number, what, why));
+            if (S_ISSOCK(one.info.st_mode) && just_started(one.task->pid)) out.may_change = true;
         }
         return out;
-    }
-
-    // A socket stands in the way that a new process may have been born with.
-    bool may_change() const {
-        return std::any_of(all_.begin(), all_.end(), [this](const Descriptor& one) {
-            std::string what;
-            return S_ISSOCK(one.info.st_mode) && !reason(one, what).empty() &&
-                   just_started(one.task->pid);
-        });
     }
 
   private:
@@ -272,9 +268,8 @@ Result<std::vector<std::string>> check_movable(pid_t root, const std::string& wh
         for (const auto& task : *tasks)
             for (auto& one : descriptors_of(task))
                 if (sockets || !S_ISSOCK(one.info.st_mode)) all.push_back(std::move(one));
-        const Judge judge(std::move(all), externals, root);
-        auto lines = judge.lines(who);
-        if (look == looks || !judge.may_change()) return lines;
+        auto verdict = Judge(std::move(all), externals, root).verdict(who);
+        if (look == looks || !verdict.may_change) return std::move(verdict.lines);
         usleep(pause_us);
     }
 }

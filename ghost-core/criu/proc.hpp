@@ -19,6 +19,10 @@ std::vector<pid_t> children_of(pid_t pid);
 // third in proc(5). Empty if it is gone.
 std::vector<std::string> stat_fields(pid_t pid);
 
+// When it was started, ticks (sysconf(3)) after boot: with the pid, one process of this boot. Empty
+// if it is gone.
+std::string start_of(pid_t pid);
+
 struct TaskStatus {
     std::string name;
     char state = '?';

@@ -78,6 +78,11 @@ std::vector<std::string> stat_fields(pid_t pid) {
     return out;
 }
 
+std::string start_of(pid_t pid) {
+    const auto fields = stat_fields(pid);
+    return fields.size() > 19 ? fields[19] : "";
+}
+
 std::optional<TaskStatus> read_status(const std::string& folder) {
     const Fd file(open((folder + "/status").c_str(), O_RDONLY | O_CLOEXEC));
     std::array<char, 4096> buffer;

@@ -42,11 +42,6 @@ pid_t parent_of(pid_t pid) {
     return fields.size() > 1 ? std::atoi(fields[1].c_str()) : 0;
 }
 
-std::string start_of(pid_t pid) {  // ticks after boot: with the pid, one process of this boot
-    const auto fields = stat_fields(pid);
-    return fields.size() > 19 ? fields[19] : "";
-}
-
 bool is_init_of_ours(pid_t pid) {
     const auto exe = link_of(fmt::format("/proc/{}/exe", pid));
     return exe.substr(exe.rfind('/') + 1).starts_with("ghost-init");
