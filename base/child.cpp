@@ -88,7 +88,8 @@ GHOST_IN_CHILD void set_signals(const Plan& plan) {
     for (int s = 1; s < NSIG; s++) {
         Disposition now{};
         syscall(SYS_rt_sigaction, s, nullptr, &now, sizeof now.mask);
-        const bool stays = now.handler == ignore && plan.signals != ChildRequest::Signals::fresh;
+        bool stays = now.handler == ignore && plan.signals != ChildRequest::Signals::fresh;
+        if (s == SIGCHLD && plan.signals == ChildRequest::Signals::blocked) stays = false;
         if (now.handler != standard.handler && !stays)
             syscall(SYS_rt_sigaction, s, &standard, nullptr, sizeof now.mask);
     }
@@ -190,6 +191,7 @@ Result<Started> clone_child(Plan& plan, const Stacks& stacks, const ChildRequest
     uint64_t before = 0;
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof before);
     if (plan.signals == ChildRequest::Signals::kept) plan.mask = before;
+    if (plan.signals == ChildRequest::Signals::blocked) plan.mask = all;
     int pidfd = -1;
     const pid_t pid =
         clone(begin, stacks.end(0),

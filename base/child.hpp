@@ -34,7 +34,8 @@ struct ChildRequest {
     enum class Signals {
         fresh,      // none blocked or ignored
         unblocked,  // none blocked; ignored are those that are here
-        kept        // as they are here
+        kept,       // as they are here
+        blocked     // all blocked; ignored are those that are here, but never SIGCHLD
     };
 
     std::vector<std::string> argv = {};  // argv[0] is looked up in PATH if it has no slash

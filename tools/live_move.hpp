@@ -3,12 +3,11 @@
 // `lazy` and `hybrid` use them.
 #pragma once
 
-#include <memory>
 #include <optional>
 #include <string>
 
 #include "ghost-core/engine/live.hpp"
-#include "tools/plain.hpp"
+#include "ghost-core/supervisor/arrival.hpp"
 
 namespace ghost::tools {
 
@@ -19,13 +18,7 @@ std::optional<core::PageOrder> page_order_named(const std::string& mode);
 // error: it runs on, nothing was decided. Else the outcome says what became of it.
 Result<core::LiveExport> send_live(pid_t pid, core::Resource& out, core::PageOrder order);
 
-// What came, as it runs here.
-struct LiveReceived {
-    core::PlainTree tree;
-    std::unique_ptr<StdioEnds> stdio;
-    std::shared_ptr<core::HugePages> huge;  // are made again while this is kept
-};
-// The other end. Returns when it runs and has all its pages; on failure nothing is left.
-Result<LiveReceived> receive_live(core::Resource& in);
+// The other end.
+Result<core::LiveArrival> receive_live(core::Resource& in);
 
 }  // namespace ghost::tools

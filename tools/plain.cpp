@@ -17,7 +17,6 @@
 #include "base/fork.hpp"
 #include "base/pidfd.hpp"
 #include "ghost-core/criu/nested.hpp"
-#include "tools/paths.hpp"
 #include "tools/verbs/verb.hpp"
 
 namespace ghost::tools {
@@ -47,18 +46,6 @@ void reopen_foreign_stdio() {
         if (S_ISREG(was.st_mode)) ::lseek(again.get(), ::lseek(i, 0, SEEK_CUR), SEEK_SET);
         ::dup2(again.get(), i);
     }
-}
-
-core::CriuSettings criu_in(const core::WorkFolder& folder) {
-    core::CriuSettings out;
-    out.program = find_paths().criu;
-    out.work_dir = folder.path();
-    return out;
-}
-
-std::string init_program() {
-    const std::string wrapper = find_paths().wrapper;
-    return wrapper.substr(0, wrapper.rfind('/') + 1) + "ghost-init";
 }
 
 int attend(const core::PlainTree& tree, const core::Signals& signals) {
@@ -179,39 +166,11 @@ int interruption() {
     return 0;
 }
 
-namespace {
-
-Status go_on() {
+Status go_on_uninterrupted() {
     if (const int s = interruption())
         return make_error(Code::refused, "go on", {},
                           fmt::format("this command got signal \"{}\"", ::strsignal(s)));
     return {};
-}
-
-}  // namespace
-
-Status Interruptible::write(const void* data, size_t size) {
-    if (!goes_through_) GHOST_TRY(go_on());
-    return inner_.write(data, size);
-}
-
-Status Interruptible::write_gather(iovec* pieces, size_t count) {
-    if (!goes_through_) GHOST_TRY(go_on());
-    return inner_.write_gather(pieces, count);
-}
-
-Result<size_t> Interruptible::read(void* data, size_t size) {
-    if (!goes_through_) GHOST_TRY(go_on());
-    return inner_.read(data, size);
-}
-
-Status check_exportable(const core::PlainTree& tree) {
-    auto lines = core::why_not_exportable(tree);
-    if (!lines) return lines.error();
-    if (lines->empty()) return {};
-    std::string all;
-    for (const auto& line : *lines) all += (all.empty() ? "" : "; ") + line;
-    return make_error(Code::refused, "take the process out of its system", {}, all);
 }
 
 }  // namespace ghost::tools

@@ -1,49 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What the verbs for processes outside of MPI share: a sure end of an export, the life as the
-// parent of a tree, and where standard input and output lead.
+// What the verbs for processes outside of MPI share: a sure end of an export, and the life as the
+// parent of a tree.
 #pragma once
 
 #include <functional>
-#include <memory>
 #include <string>
 #include <sys/types.h>
-#include <vector>
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
 #include "ghost-core/engine/plain.hpp"
 #include "ghost-core/criu/signals.hpp"
-#include "ghost-core/supervisor/work_folder.hpp"
 
 namespace ghost::tools {
-
-// criu, called in a folder.
-core::CriuSettings criu_in(const core::WorkFolder& folder);
-
-// Where ghost-init is.
-std::string init_program();
-
-// What a ghost's standard descriptors outside of its tree become here: ours, if they are of the
-// same kind, else new ends that relays connect with ours.
-class StdioEnds {
-  public:
-    static Result<StdioEnds> make(const Json& metadata);
-    const std::vector<core::InheritFd>& heirs() const { return heirs_; }
-    // Gives the tree's ends up and moves bytes in threads of its own; call after the import.
-    void start();
-    // Output that is still in the relays has been written.
-    void drain();
-
-  private:
-    struct Relay;
-    Status add(const core::StdioEnd& end, const std::vector<int>& numbers);
-    Status add_relay(const core::StdioEnd& end, const std::vector<int>& numbers);
-    void relay(int from, int to);
-    std::vector<Fd> given_;  // the tree's ends, until it has them
-    std::vector<Fd> kept_;   // the relays' ends
-    std::vector<core::InheritFd> heirs_;
-    std::vector<std::shared_ptr<Relay>> relays_;
-};
 
 // Lives as the parent of a tree until that ends: passes signals on, stops and goes on with it.
 // Returns its wait status.
@@ -81,30 +50,8 @@ void hold_interruptions();
 // The number of one of them that has come; 0: none.
 int interruption();
 
-// Passes everything to `inner` and fails once this process is to end, so that what is frozen is let
-// go in order.
-class Interruptible : public core::Resource {
-  public:
-    explicit Interruptible(core::Resource& inner) : inner_(inner) {}
-    core::ResourceClass class_id() const override { return inner_.class_id(); }
-    Status init() override { return inner_.init(); }
-    Status write(const void* data, size_t size) override;
-    Status write_gather(iovec* pieces, size_t count) override;
-    Result<size_t> read(void* data, size_t size) override;
-    Status finalize() override { return inner_.finalize(); }
-    void interrupt() override { inner_.interrupt(); }
-    Result<char*> room(size_t size) override { return inner_.room(size); }
-    core::Space* space() override { return inner_.space(); }
-    bool holds(const void* data) const override { return inner_.holds(data); }
-    // From now on it goes on whatever comes: half of what is done would be worse.
-    void go_through() { goes_through_ = true; }
-
-  private:
-    core::Resource& inner_;
-    bool goes_through_ = false;
-};
-
-// Everything that keeps the tree from being exported as one Error; nothing if it can be.
-Status check_exportable(const core::PlainTree& tree);
+// An error once this process is to end, so that what is frozen is let go in order: for
+// core::Stoppable.
+Status go_on_uninterrupted();
 
 }  // namespace ghost::tools

@@ -3,14 +3,13 @@
 
 #include <csignal>
 #include <fmt/format.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/clock.hpp"
-#include "ghost-core/engine/checkpoint.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/criu/nested.hpp"
+#include "ghost-core/resource/stoppable.hpp"
+#include "tools/paths.hpp"
 #include "tools/terminal.hpp"
 #include "tools/verbs/verb.hpp"
 
@@ -27,20 +26,6 @@ Status wait_gone(pid_t pid) {
         if (monotonic_us() > limit)
             return make_error(Code::timeout, "wait for the original's end", std::to_string(pid));
         ::usleep(look_us);
-    }
-    return {};
-}
-
-Status deal_with_original(const core::PlainTree& tree, Then then) {
-    switch (then) {
-        case Then::go_on:
-            return core::resume_tree(tree.root);
-        case Then::stop:
-            core::calm_tree(tree.root);
-            return {};
-        case Then::kill:
-            core::end_plain(tree);
-            return {};
     }
     return {};
 }
@@ -66,102 +51,44 @@ Result<Then> then_named(const std::string& name) {
 
 namespace {
 
-constexpr int64_t turn_limit_us = 10'000'000;
-
-// Two exports of one tree would meet in it; the other one may be that of a killed command, which is
-// still putting things in order. An abstract address (unix(7)) goes with the process that has it.
-Result<Fd> take_turn(pid_t root) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    const auto name = fmt::format("ghost-export-{}", root);
-    name.copy(address.sun_path + 1, sizeof address.sun_path - 2);
-    const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
-    Fd out(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    if (!out) return sys_error("make a socket");
-    const int64_t limit = monotonic_us() + turn_limit_us;
-    while (::bind(out.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) {
-        if (errno != EADDRINUSE) return sys_error("take a turn");
-        if (monotonic_us() > limit)
-            return make_error(Code::busy, "export process", std::to_string(root),
-                              "somebody else exports it");
-        ::usleep(look_us);
-    }
-    return out;
-}
-
 Result<core::ExportStats> take_concurrently(const core::ExportRequest& request,
                                             core::Resource& out) {
-    core::CheckpointRequest wanted;
-    wanted.root = request.root;
-    wanted.externals = request.externals;
-    wanted.metadata = request.metadata;
-    wanted.criu = request.criu;
-    wanted.progress = request.progress;
-    wanted.defer_above_us = core::CheckpointRequest::worth_it_us;
     core::Checkpointer checkpointer;
-    auto made = checkpointer.run(wanted, out);
+    auto made = checkpointer.run(core::checkpoint_request(request), out);
     if (!made) return made.error();
     checkpointer.wait_huge_pages();
-    core::ExportStats stats;
-    stats.skeleton_bytes = made->skeleton_bytes;
-    stats.page_bytes = made->page_bytes;
-    stats.zero_bytes = made->zero_bytes;
-    stats.frozen_us = made->pause_us;
-    stats.skeleton_us = made->skeleton_us;
-    stats.pages_us = made->copy_us + made->write_us;
-    stats.total_us = made->total_us;
-    return stats;
-}
-
-// A copy of the tree's memory fits in beside it.
-bool has_room(const core::ExportRequest& request) {
-    const auto needs = request.metadata.value("needs", Json::object());
-    return core::free_memory() > needs.value("memory", uint64_t{0}) * 5 / 4;
+    return core::export_stats(*made);
 }
 
 }  // namespace
 
-Result<Departure> Departure::begin(pid_t pid) {
-    auto tree = core::find_plain(pid);
-    if (!tree) return tree.error();
+Result<core::Departure> begin_departure(pid_t pid) {
     hold_interruptions();
-    auto turn = take_turn(tree->root);
-    if (!turn) return turn.error();
-    GHOST_TRY(check_exportable(*tree));
-    core::WorkFolder folder;
-    GHOST_TRY(folder.make("plain"));
-    return Departure{std::move(*tree), std::move(*turn), std::move(folder)};
-}
-
-Result<core::ExportRequest> Departure::request() const {
-    const auto criu = criu_in(folder);
-    GHOST_TRY(core::warm_up_once(criu));
-    return core::plain_export(tree, criu);
+    return core::Departure::begin(pid, find_paths().criu);
 }
 
 Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mode,
                               const Settle& settle) {
-    auto departure = Departure::begin(pid);
+    auto departure = begin_departure(pid);
     if (!departure) return departure.error();
     const auto& tree = departure->tree;
-    auto guard = core::Guard::start(
-        {.duty = core::Guard::Duty::resume, .root = tree.root, .folder = departure->folder.path()});
+    auto guard = departure->guard();
     if (!guard) return guard.error();
     auto request = departure->request();
     if (!request) return request.error();
     GHOST_TRY(out.init());
     ProgressLine line;
     request->progress = [&](uint64_t done, uint64_t total) { line.show("export", done, total); };
-    Interruptible resource(out);
+    core::Stoppable resource(out, go_on_uninterrupted);
     const bool concurrent =
-        mode == Mode::concurrent && then == Then::go_on && tree.nested && has_room(*request);
+        mode == Mode::concurrent && then == Then::go_on && tree.nested && core::has_room(*request);
     auto stats =
         concurrent ? take_concurrently(*request, resource) : core::export_tree(*request, resource);
     line.clear();
     if (!stats) return stats.error();
     const Exported done{tree, *stats};
     auto decided = settle ? settle(done, *guard) : Result<Then>(then);
-    if (!concurrent) GHOST_TRY(deal_with_original(tree, decided ? *decided : Then::go_on));
+    if (!concurrent) GHOST_TRY(core::deal_with_original(tree, decided ? *decided : Then::go_on));
     if (!decided) return decided.error();
     return done;
 }
@@ -224,14 +151,14 @@ Result<std::unique_ptr<Arrival>> Arrival::make(std::unique_ptr<core::Resource> i
     GHOST_TRY(out->folder_.make("plain"));
     out->in_ = std::move(in);
     GHOST_TRY(out->in_->init());
-    Interruptible resource(*out->in_);
+    core::Stoppable resource(*out->in_, go_on_uninterrupted);
     auto importer = core::Importer::open(resource, false);
     if (!importer) return importer.error();
     GHOST_TRY(out->check(*importer));
-    auto stdio = StdioEnds::make(out->metadata_);
+    auto stdio = core::StdioEnds::make(out->metadata_);
     if (!stdio) return stdio.error();
     out->stdio_ = std::move(*stdio);
-    const auto criu = criu_in(out->folder_);
+    const core::CriuSettings criu{find_paths().criu, out->folder_.path()};
     GHOST_TRY(core::warm_up_once(criu));
     if (!out->tree_.nested) importer->expect_plain(out->metadata_["process"].value("pid", 0));
     ProgressLine line;

@@ -8,13 +8,14 @@
 #include <optional>
 #include <string>
 
+#include "ghost-core/supervisor/departure.hpp"
+#include "ghost-core/supervisor/stdio_ends.hpp"
 #include "tools/plain.hpp"
 #include "tools/verbs/verb.hpp"
 
 namespace ghost::tools {
 
-// What becomes of the original once its ghost is complete.
-enum class Then { go_on, stop, kill };
+using core::Then;
 Result<Then> then_named(const std::string& name);
 
 struct Exported {
@@ -40,16 +41,8 @@ Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mo
 
 void add_mode(CommandLine app, std::string& mode);
 
-// A tree that is about to leave, by this process alone as long as the object lives (busy), and not
-// interrupted any more but where it looks for that.
-struct Departure {
-    core::PlainTree tree;
-    Fd turn;
-    core::WorkFolder folder;
-    static Result<Departure> begin(pid_t pid);
-    // What to export, with a criu that is warm.
-    Result<core::ExportRequest> request() const;
-};
+// A tree that is about to leave; it is not interrupted any more but where it looks for that.
+Result<core::Departure> begin_departure(pid_t pid);
 
 // The ghost's figures, for --json and for people.
 Json export_json(const Exported& exported);
@@ -93,7 +86,7 @@ class Arrival {
     std::unique_ptr<core::Resource> in_;
     Json metadata_;
     pid_t original_ = 0;
-    StdioEnds stdio_;
+    core::StdioEnds stdio_;
     core::HeldTree held_;
     core::PlainTree tree_;
     core::Guard guard_;

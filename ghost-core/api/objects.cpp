@@ -25,7 +25,8 @@ ResourceRegistry& registry() {
 
 // Both ends know the channel alone: the token is made of it, and it is the secret.
 Result<std::unique_ptr<NetworkResource>> open_network(const std::string& node,
-                                                      const std::string& channel, int port) {
+                                                      const std::string& channel, int port,
+                                                      Operation* operation) {
     if (channel.empty() || port <= 0 || port > 65535)
         return make_error(Code::invalid, "connect for a ghost", {},
                           "a channel and a port are needed");
@@ -41,7 +42,11 @@ Result<std::unique_ptr<NetworkResource>> open_network(const std::string& node,
     options.token = token.data();
     auto listener = NetworkListener::listen(channel, options);
     if (!listener) return listener.error();
-    return listener->accept(wait_ms);
+    if (operation == nullptr) return listener->accept(wait_ms);
+    operation->interrupted_by([&listener] { listener->interrupt(); });
+    auto came = listener->accept(wait_ms);
+    operation->interrupted_by({});
+    return came;
 }
 
 }  // namespace ghost::api

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
 #include <random>
@@ -12,11 +13,20 @@
 #include <unistd.h>
 
 #include "base/child.hpp"
+#include "base/clock.hpp"
 #include "ghost-core/criu/init_protocol.hpp"
 #include "ghost-core/criu/proc.hpp"
 
 namespace ghost::core {
 namespace {
+
+constexpr int64_t start_limit_us = 5'000'000;
+constexpr useconds_t look_us = 200;
+
+std::string program_file(pid_t pid) {
+    std::error_code ended;
+    return std::filesystem::read_symlink(fmt::format("/proc/{}/exe", pid), ended).string();
+}
 
 // The init ended with `status`; what did the program end with? A zombie still has its name.
 int program_status(pid_t root, int status) {
@@ -30,23 +40,41 @@ int program_status(pid_t root, int status) {
 
 }  // namespace
 
-Result<pid_t> spawn_nested(const NestedProgram& program, const Signals& signals) {
+Result<pid_t> spawn_nested(const NestedProgram& program, const SignalState& signals) {
     if (access(program.init.c_str(), X_OK) != 0)
         return sys_error("start a process of its own name space with", program.init,
                          Code::unsupported);
     ChildRequest request;
     request.program = program.init;
-    request.argv = {"ghost-init", program.number, fmt::format("{:x}", signals.original_mask()),
-                    signals.chld_ignored() ? "1" : "0"};
+    request.argv = {"ghost-init", program.number, fmt::format("{:x}", signals.mask),
+                    signals.chld_ignored ? "1" : "0"};
     for (char* const* p = program.argv; *p != nullptr; ++p) request.argv.emplace_back(*p);
+    request.environment = program.environment;
     request.stdio = program.stdio;
     request.closes_others = program.only_stdio;
     request.place = ChildRequest::Place::here;
-    request.signals = ChildRequest::Signals::kept;
+    request.signals = ChildRequest::Signals::blocked;
     request.namespaces = CLONE_NEWPID | (program.own_ipc ? CLONE_NEWIPC : 0U);
     auto child = Child::start(request);
     if (!child) return child.error();
     return child->release();
+}
+
+pid_t wait_for_program(pid_t root) {
+    pid_t program = 0;
+    for (const int64_t limit = monotonic_us() + start_limit_us; monotonic_us() < limit;) {
+        const std::string init = program_file(root);
+        program = program_of(root);
+        const bool begun = program != 0 && program_file(program) != init;
+        if (begun || init.empty()) break;
+        usleep(look_us);
+    }
+    return program;
+}
+
+std::string init_beside(const std::string& program) {
+    const auto folder = program.rfind('/');
+    return folder == std::string::npos ? "" : program.substr(0, folder + 1) + "ghost-init";
 }
 
 int reap_nested(pid_t root) {

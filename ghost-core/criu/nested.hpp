@@ -6,6 +6,7 @@
 #include <array>
 #include <string>
 #include <sys/types.h>
+#include <vector>
 
 #include "base/child.hpp"
 #include "base/result.hpp"
@@ -17,15 +18,25 @@ struct NestedProgram {
     std::string init;             // path of ghost-init
     std::string number = "0";     // the program's wanted number, see init_protocol.hpp
     char* const* argv = nullptr;  // the program and its arguments, found by PATH
+    // "NAME=value", in place of ours
+    std::vector<std::string> environment = {};
     // Become its descriptors 0 to 2; by default ours stay.
     std::array<int, 3> stdio = {inherited, inherited, inherited};
     bool only_stdio = true;  // else it inherits the others that are not close-on-exec, too
     bool own_ipc = false;    // System V IPC objects of its own: only then can they go along
 };
 
-// The new name space's init, our child; the program is its first child and gets the signal state of
-// before Signals::block(). unsupported: no right to make name spaces, or no ghost-init.
-Result<pid_t> spawn_nested(const NestedProgram& program, const Signals& signals);
+// The new name space's init, our child; the program is its first child and gets `signals`, which
+// ours may not be (Signals::block()). unsupported: no right to make name spaces, or no ghost-init.
+Result<pid_t> spawn_nested(const NestedProgram& program, const SignalState& signals);
+
+// ghost-init, which lies beside ghost-wrapper (`program`: a path of
+// that; else empty).
+std::string init_beside(const std::string& program);
+
+// Waits until the init of spawn_nested() runs the program, or has failed to; that one's number, or
+// 0. Who is told it finds the program there, not yet the init it was forked from.
+pid_t wait_for_program(pid_t root);
 
 // Waits for the init's end and reaps it; how the program ended, as of wait(2). The init's name
 // tells when it was a signal.

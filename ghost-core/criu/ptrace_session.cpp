@@ -251,8 +251,18 @@ void PtraceSession::kill_tree() {
     for (const auto& process : processes_)
         for (const auto& thread : process.threads) left.push_back(thread.tid);
     const int64_t deadline = monotonic_us() + kill_limit_us;
+    const pid_t root = processes_.empty() ? 0 : processes_.front().pid;
+    const auto fields = stat_fields(root);  // the second one is its parent
+    const bool is_ours = fields.size() > 1 && fields[1] == std::to_string(getpid());
     while (!left.empty() && monotonic_us() < deadline) {
-        std::erase_if(left, [](pid_t tid) {
+        std::erase_if(left, [root, is_ours](pid_t tid) {
+            // The end of a child of this process is for whoever waits for its children.
+            siginfo_t ended{};
+            if (is_ours && tid == root)
+                return waitid(P_PID, static_cast<id_t>(tid), &ended,
+                              WEXITED | WNOWAIT | WNOHANG | __WALL) == 0
+                           ? ended.si_pid == tid
+                           : errno != EINTR;
             int status = 0;
             const pid_t got = waitpid(tid, &status, __WALL | WNOHANG);
             return got < 0 ? errno != EINTR : got == tid && !WIFSTOPPED(status);

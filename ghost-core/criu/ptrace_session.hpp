@@ -56,7 +56,8 @@ class PtraceSession {
     // Every process is stopped as by SIGSTOP, until resume_tree(); no thread executes anything in
     // between.
     void leave_stopped();
-    // SIGKILL to the tree, the init last, and reaps all its threads as their tracer.
+    // SIGKILL to the tree, the init last, and reaps all its threads as their tracer; an init that
+    // is this process's child is left to be waited for.
     void kill_tree();
 
     // Registers as the thread is to go on with elsewhere: an interrupted system call is made

@@ -9,6 +9,25 @@
 
 namespace ghost::core {
 
+namespace {
+
+uint64_t bits_of(const sigset_t& set) {
+    uint64_t bits = 0;
+    for (int s = 1; s <= 64; ++s)
+        if (sigismember(&set, s) == 1) bits |= uint64_t{1} << (s - 1);
+    return bits;
+}
+
+}  // namespace
+
+SignalState SignalState::now() {
+    struct sigaction chld {};
+    sigaction(SIGCHLD, nullptr, &chld);
+    sigset_t set;
+    pthread_sigmask(SIG_BLOCK, nullptr, &set);
+    return {bits_of(set), chld.sa_handler == SIG_IGN};
+}
+
 Result<Signals> Signals::block() {
     Signals out;
     struct sigaction chld {};
@@ -33,12 +52,8 @@ int Signals::next() const {
     return 0;
 }
 
-uint64_t Signals::original_mask() const {
-    uint64_t bits = 0;
-    for (int s = 1; s <= 64; ++s) {
-        if (sigismember(&original_, s) == 1) bits |= uint64_t{1} << (s - 1);
-    }
-    return bits;
+SignalState Signals::original() const {
+    return {bits_of(original_), chld_ignored_};
 }
 
 void Signals::restore() const {

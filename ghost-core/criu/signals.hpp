@@ -4,12 +4,19 @@
 #pragma once
 
 #include <csignal>
-#include <optional>
+#include <cstdint>
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
 
 namespace ghost::core {
+
+// What a program started now would inherit.
+struct SignalState {
+    uint64_t mask = 0;  // bit 0 is signal 1
+    bool chld_ignored = false;
+    static SignalState now();
+};
 
 // Taken once at start, by the main thread before any other exists.
 class Signals {
@@ -19,9 +26,7 @@ class Signals {
     int fd() const { return fd_.get(); }
     // The next signal that has come; 0: none. SIGCHLD and SIGPIPE are taken and not reported.
     int next() const;
-    // Mask as 64 bits, bit 0 is signal 1.
-    uint64_t original_mask() const;
-    bool chld_ignored() const { return chld_ignored_; }
+    SignalState original() const;  // of before block()
     // Puts back what was before block(), for becoming the program or a plain child.
     void restore() const;
 

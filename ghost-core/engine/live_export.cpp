@@ -153,6 +153,7 @@ class Source {
     StoppingRule rule_;
     LiveExport out_;
     uint64_t round_bytes_ = 0;
+    bool told_ = false;          // the target has heard of this attempt
     bool rest_follows_ = false;  // after the last stop
     bool transient_ = false;     // the failure may be gone in a moment; the target holds on
 };
@@ -329,6 +330,7 @@ Status Source::send_first_pages(GhostWriter& writer, Member& member) {
 }
 
 Status Source::send_ghost() {
+    told_ = true;
     GhostPart part(link_);
     GhostWriter writer(part);
     std::vector<pid_t> pids;
@@ -709,6 +711,7 @@ Status Source::attempt() {
     out_.stats.attempts++;
     rule_ = StoppingRule({request_.downtime_us, 30, 3});
     files_.clear();
+    told_ = false;
     GHOST_TRY(skeleton());
     GHOST_TRY(send_ghost());
     at_point("source: sent");
@@ -733,7 +736,8 @@ LiveExport Source::run() {
             break;
         }
         log::info("live: {}; anew", status.error().message());
-        status = link_.send(LiveMessageType::anew);
+        // A target that has heard of no skeleton yet still waits for the first.
+        status = told_ ? link_.send(LiveMessageType::anew) : Status();
     }
     out_.stats.total = monotonic_us() - begin;
     if (!status.ok()) out_.error = status.error();

@@ -81,20 +81,6 @@ std::string command_of(pid_t pid) {
     return text.substr(0, 4096);
 }
 
-StdioEnd end_of(pid_t pid, int number) {
-    const auto path = fmt::format("/proc/{}/fd/{}", pid, number);
-    const auto target = link_of(path);
-    struct stat info {};
-    if (target.empty() || stat(path.c_str(), &info) != 0) return {"closed", ""};
-    if (target.starts_with("pipe:[")) return {"pipe", target};
-    if (S_ISSOCK(info.st_mode)) return {"socket", fmt::format("unix[{}]", info.st_ino)};
-    const auto device = major(info.st_rdev);
-    if (S_ISCHR(info.st_mode) && ((device >= 136 && device <= 143) || device == 4))
-        return {"tty", fmt::format("tty[{:x}:{:x}]", info.st_rdev, info.st_dev)};
-    if (S_ISCHR(info.st_mode) && info.st_rdev == makedev(1, 3)) return {"null", ""};
-    return {"file", ""};
-}
-
 // Every open end of a pipe in the tree, and where.
 struct PipeEnds {
     bool reads = false, writes = false;
@@ -234,13 +220,27 @@ Result<PlainTree> find_plain(pid_t pid) {
     return make_error(Code::refused, "find the name space's first process of", name);
 }
 
+StdioEnd stdio_end(pid_t pid, int number) {
+    const auto path = fmt::format("/proc/{}/fd/{}", pid, number);
+    const auto target = link_of(path);
+    struct stat info {};
+    if (target.empty() || stat(path.c_str(), &info) != 0) return {"closed", ""};
+    if (target.starts_with("pipe:[")) return {"pipe", target};
+    if (S_ISSOCK(info.st_mode)) return {"socket", fmt::format("unix[{}]", info.st_ino)};
+    const auto device = major(info.st_rdev);
+    if (S_ISCHR(info.st_mode) && ((device >= 136 && device <= 143) || device == 4))
+        return {"tty", fmt::format("tty[{:x}:{:x}]", info.st_rdev, info.st_dev)};
+    if (S_ISCHR(info.st_mode) && info.st_rdev == makedev(1, 3)) return {"null", ""};
+    return {"file", ""};
+}
+
 std::array<StdioEnd, 3> stdio_of(const PlainTree& tree) {
     std::array<StdioEnd, 3> out;
     auto tasks = list_tree(tree.root);
     const auto pipes = tasks ? pipes_of(*tasks) : std::map<std::string, PipeEnds>();
     for (int i = 0; i < 3; i++) {
         auto& end = out[static_cast<size_t>(i)];
-        end = end_of(tree.program, i);
+        end = stdio_end(tree.program, i);
         const auto pipe = pipes.find(end.key);
         if (pipe != pipes.end() && pipe->second.reads && pipe->second.writes) end.key.clear();
     }

@@ -32,6 +32,8 @@ struct StdioEnd {
     std::string key;   // criu's: "pipe:[inode]", "tty[rdev:dev]", "unix[inode]"
 };
 std::array<StdioEnd, 3> stdio_of(const PlainTree& tree);
+// The same of any descriptor of a process, as if it led out.
+StdioEnd stdio_end(pid_t pid, int number);
 
 // One line for everything that keeps the tree from being exported, before anything is frozen:
 // descriptors (check_movable), pipes to the outside other than stdio, foreign name spaces.

@@ -120,34 +120,92 @@ enum ghost_then {
  * Safety: object, fork, no-signal */
 GHOST_API int ghost_set_then(ghost_object *g, enum ghost_then then);
 
-/* Called by the thread that exports, before the first byte, at most every few milliseconds, and when the
- * ghost is complete: bytes of page contents done and to be done (at first, an estimate). Not 0: the
- * export is cancelled, unless the ghost is complete. It may throw (C++), which cancels too. */
+/* How an export takes a process. */
+enum ghost_mode {
+    GHOST_MODE_STOP = 0,       /* it is stopped until all is written */
+    GHOST_MODE_CONCURRENT = 1, /* it runs while its memory is copied and written, and is stopped for
+                                * some milliseconds; needs memory for the copy (ENOMEM) */
+    GHOST_MODE_LIVE = 2,       /* migration: it is made at the target while it runs here (pre-copy) */
+    GHOST_MODE_LAZY = 3,       /* migration: it runs there at once, its memory follows (post-copy) */
+    GHOST_MODE_HYBRID = 4      /* migration: memory goes ahead, what is written too fast follows */
+};
+
+/* Says how, without this call by GHOST_MODE_STOP. Everything else needs a process that `ghost run` or
+ * ghost_start_process() has started (EPERM). A migration needs the network as resource, a criu with the
+ * changes that come with Ghost (EOPNOTSUPP) and GHOST_THEN_KILL; the ghost that imports it is set to one
+ * of the three, too.
+ * Returns: 0; -1: EINVAL.
+ * Owner: unchanged.
+ * Safety: object, fork, no-signal */
+GHOST_API int ghost_set_mode(ghost_object *g, enum ghost_mode mode);
+
+/* Says whether a concurrent export goes on tracking what the process writes, so that this ghost can be
+ * the parent of another: until that one's export, the next one of this ghost, or ghost_free(). The
+ * process pays about a microsecond for the first write to each page.
+ * Returns: 0; cannot fail.
+ * Owner: unchanged.
+ * Safety: object, fork, no-signal */
+GHOST_API int ghost_set_tracking(ghost_object *g, int tracking);
+
+/* Makes this an incremental ghost: a concurrent export writes only what has changed since the one of
+ * `parent`, which tracks the process (else EPERM); after a failure it does so no longer. An import reads
+ * the parent's resource too, and that one's parent's. NULL: this is a full ghost; the import of one that
+ * is a file by specification then looks for its parents beside it.
+ * Returns: 0; -1: EINVAL, it would be its own parent.
+ * Owner: the parent stays the caller's and must outlive the exports and imports.
+ * Safety: object (both), fork, no-signal */
+GHOST_API int ghost_set_parent(ghost_object *g, ghost_object *parent);
+
+/* Called by the thread that exports or imports, at most every few milliseconds, by an export also before
+ * the first byte and when the ghost is complete: bytes of page contents done and to be done (at first,
+ * and while a migration runs, an estimate). Not 0: the export or import is cancelled, as by
+ * ghost_cancel(). It may throw (C++), which cancels too. */
 typedef int (*ghost_progress)(void *argument, uint64_t done, uint64_t total);
 
-/* Says what an export calls while pages are written; NULL: nothing.
+/* Says what an export or import calls while pages go out or come in; NULL: nothing.
  * Returns: 0; cannot fail.
- * Owner: the argument stays the caller's and must outlive the exports.
+ * Owner: the argument stays the caller's and must outlive the exports and imports.
  * Safety: object, fork, no-signal */
 GHOST_API int ghost_set_progress(ghost_object *g, ghost_progress progress, void *argument);
 
-/* Cancels the export that another thread (or the one that a signal handler has interrupted) makes with
- * this ghost: at its next write it fails with ECANCELED, the process runs on, and nothing is left that
- * looks complete. Nothing happens if none is under way, or if its ghost is complete already.
+/* Cancels the export or import that another thread (or the one that a signal handler has interrupted)
+ * makes with this ghost: it fails with ECANCELED soon, even if it waits for another node. The process of
+ * an export runs on and nothing is left that looks complete; of an import nothing is left. Nothing
+ * happens if none is under way, or once the ghost is complete, the migration decided, or the imported
+ * process about to run.
  * Returns: nothing; cannot fail.
  * Owner: unchanged; the ghost must not be freed meanwhile.
  * Safety: any, no-fork, signal */
 GHOST_API void ghost_cancel(ghost_object *g);
 
+/* Starts a program, found by PATH, as `ghost run` does: with process numbers and System V IPC objects of
+ * its own, so that it can be exported in every mode and imported beside whatever runs. It has the
+ * caller's descriptors 0 to 2 and environment, and GHOST_CLONE=0. The environment variable GHOST_INIT
+ * names a ghost-init other than the installed one.
+ * Returns: the process number of its init, which stands for the tree in every call here; -1: ENOENT, no
+ *   such program; EOPNOTSUPP, no right to make name spaces, or no ghost-init.
+ * Owner: the process is a child of the caller; ghost_wait_process().
+ * Safety: any (unless the environment is changed meanwhile), fork, no-signal */
+GHOST_API pid_t ghost_start_process(char *const *argv);
+
+/* Waits for the end of a process that ghost_start_process() or ghost_import_process() has given, and
+ * reaps it. `status`: how the program ended, as of wait(2); NULL is allowed.
+ * Returns: 0; -1: ECHILD, it is no child of the caller.
+ * Owner: the number is free again.
+ * Safety: any, no-fork, no-signal */
+GHOST_API int ghost_wait_process(pid_t process, int *status);
+
 /* Writes the process, and all of its tree, to the plugged resource. With GHOST_THEN_STOP it is stopped
- * afterwards: ghost_resume_process() or ghost_destroy_process() decides.
- * Returns: 0; -1: the process runs on and nothing is left that looks complete.
+ * afterwards: ghost_resume_process() or ghost_destroy_process() decides. A child of this process sees to
+ * it that the process runs on if this one is killed meanwhile.
+ * Returns: 0; -1: the process runs on and nothing is left that looks complete, but see
+ *   enum ghost_outcome (EPIPE).
  * Owner: an associated buffer, file or class must stay until the function returns.
  * Safety: object, no-fork, no-signal */
 GHOST_API int ghost_export_process(ghost_object *g, pid_t process);
 
 /* Makes a process from the plugged resource. It runs when this returns. Its standard input, output and
- * error are the caller's where they led out of the tree.
+ * error are the caller's where they led out of the tree, and must be of the same kind (EPERM).
  * Returns: its process number; -1: nothing is left of it.
  * Owner: the process is a child of the caller, who reaps it (of a tree that `ghost run` has started,
  *   the number is that of its init).
@@ -173,6 +231,21 @@ GHOST_API int ghost_resume_process(pid_t process);
  * Safety: any, fork, no-signal */
 GHOST_API int ghost_destroy_process(pid_t process);
 
+/* What an export has come to. */
+enum ghost_outcome {
+    GHOST_OUTCOME_NONE = 0,     /* there was none, or an import since */
+    GHOST_OUTCOME_STAYED = 1,   /* it failed, the process runs on */
+    GHOST_OUTCOME_DONE = 2,     /* the ghost is complete; a migration: the process runs at the target */
+    GHOST_OUTCOME_STRANDED = 3, /* lazy, hybrid: it ran at the target, and the connection was lost
+                                 * before all pages were there. The original is kept stopped, as it
+                                 * was. If the import has succeeded: ghost_destroy_process(). If not,
+                                 * what ran there has been ended: ghost_resume_process(), if what it
+                                 * has done there meanwhile may be done again */
+    GHOST_OUTCOME_UNDECIDED = 4 /* migration: the connection was lost at the decision. The original is
+                                 * kept stopped. If the import has succeeded: ghost_destroy_process();
+                                 * if not: ghost_resume_process() */
+};
+
 /* Figures of a ghost's last export or import. */
 struct ghost_statistics {
     size_t size;             /* sizeof(struct ghost_statistics), set by the caller */
@@ -182,9 +255,12 @@ struct ghost_statistics {
     uint64_t skeleton_bytes; /* everything that is not page contents */
     int64_t stopped_us;      /* export: how long the process was stopped, in microseconds */
     int64_t total_us;        /* the whole call, in microseconds */
+    uint32_t outcome;        /* export: enum ghost_outcome, also of one that failed */
+    uint32_t rounds;         /* live, hybrid: rounds in which memory was copied ahead */
+    uint64_t deferred_bytes; /* lazy, hybrid: page contents that followed when it ran */
 };
 
-/* Copies the figures of the last export or import that succeeded; zeros before.
+/* Copies the figures of the last export or import, of one that failed as far as it came; zeros before.
  * Returns: 0; -1: EINVAL, `size` is not set.
  * Owner: the structure is the caller's.
  * Safety: object, fork, no-signal */

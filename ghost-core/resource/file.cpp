@@ -193,9 +193,9 @@ Status FileResource::State::give_name(const std::string& path) {
         // linkat() does not replace what has the name, rename() does
         const auto source = fmt::format("/proc/self/fd/{}", fd.get());
         for (int tries = 0; temporary.empty(); tries++) {
-            const auto name = fmt::format("{}.{:x}.{}", path, getpid(), tries);
+            auto name = fmt::format("{}.{:x}.{}", path, getpid(), tries);
             if (linkat(AT_FDCWD, source.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0)
-                temporary = name;
+                temporary = std::move(name);  // needs no memory: it is removed if it is not renamed
             else if (errno != EEXIST || tries > 100)
                 return sys_error("name ghost", path);
         }

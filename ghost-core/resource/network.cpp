@@ -307,6 +307,11 @@ Result<NetworkListener> NetworkListener::listen(const std::string& secret, Netwo
     return out;
 }
 
+// A socket that does not listen any more accepts nobody (accept(2), EINVAL).
+void NetworkListener::interrupt() {
+    shutdown(fd_.get(), SHUT_RDWR);
+}
+
 Result<std::unique_ptr<NetworkResource>> NetworkListener::accept(int timeout_ms) {
     const int64_t limit = timeout_ms < 0 ? INT64_MAX : monotonic_us() + int64_t{timeout_ms} * 1000;
     for (;;) {
@@ -321,6 +326,8 @@ Result<std::unique_ptr<NetworkResource>> NetworkListener::accept(int timeout_ms)
         sockaddr_storage address{};
         socklen_t size = sizeof address;
         Fd fd(accept4(fd_.get(), reinterpret_cast<sockaddr*>(&address), &size, SOCK_CLOEXEC));
+        if (!fd && errno == EINVAL)
+            return make_error(Code::refused, "wait for the ghost's source: it was interrupted");
         if (!fd) continue;
         const auto peer = name_of(address, size);
         set_limits(fd.get(), handshake_ms);

@@ -70,6 +70,8 @@ class NetworkListener {
     // wait goes on until timeout_ms (-1: for ever) is over (Code::timeout). The resource stays
     // usable after the listener is gone.
     Result<std::unique_ptr<NetworkResource>> accept(int timeout_ms);
+    // Makes an accept() that waits in another thread fail soon (refused), and all later ones.
+    void interrupt();
 
   private:
     NetworkListener() = default;

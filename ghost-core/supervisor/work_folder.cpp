@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fmt/format.h>
+#include <new>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -47,8 +48,12 @@ Status WorkFolder::make(const std::string& name, Guard* guard) {
 
 void WorkFolder::remove() {
     if (path_.empty()) return;
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
+    try {
+        std::error_code ignored;
+        std::filesystem::remove_all(path_, ignored);
+    } catch (const std::bad_alloc&) {
+        // Called by the destructor too. The next one that is made removes it, as an orphan's.
+    }
     if (guard_ != nullptr) guard_->folder({});
     path_.clear();
 }

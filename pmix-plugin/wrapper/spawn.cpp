@@ -14,21 +14,16 @@ namespace {
 // job as programs expect that name files after it.
 constexpr int first_inner_pid = 1000;
 
-std::string init_path() {
-    const std::string path = own_program();
-    return path.empty() ? path : path.substr(0, path.rfind('/') + 1) + "ghost-init";
-}
-
 }  // namespace
 
 Result<pid_t> spawn_program(const Identity& who, const core::Signals& signals, const Stdio& stdio,
                             char* const* program) {
     core::NestedProgram nested;
-    nested.init = init_path();
+    nested.init = core::init_beside(own_program());
     nested.number = std::to_string(first_inner_pid + static_cast<int>(who.rank));
     nested.argv = program;
     for (int i = 0; i < 3; ++i) nested.stdio[static_cast<size_t>(i)] = stdio.rank_end(i);
-    return core::spawn_nested(nested, signals);
+    return core::spawn_nested(nested, signals.original());
 }
 
 }  // namespace ghost::plugin

@@ -78,6 +78,9 @@ TEST_F(GhostThrows, BytesWithoutMemory) {
                                     return !wrote || !closed;
                                 }),
               0);
+    for (const auto& entry : std::filesystem::directory_iterator(path_))
+        EXPECT_EQ(entry.path().filename().string().find('.'), std::string::npos)
+            << entry.path() << " was on its way to a name and is left";
 }
 
 // A failure that cannot even be described is one still.

@@ -92,7 +92,7 @@ Result<Then> settle(CloneLine& line, Then then, core::Guard& guard, Made& made) 
 Result<core::PlainTree> tree_to_clone(pid_t pid) {
     auto tree = core::find_plain(pid);
     if (!tree) return tree.error();
-    GHOST_TRY(check_exportable(*tree));
+    GHOST_TRY(core::check_exportable(*tree));
     if (!tree->nested)
         return make_error(Code::refused, "clone process", std::to_string(pid),
                           "`ghost run` has not started it, so its number would be taken");

@@ -1,21 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // `ghost run`: starts a program so that it can leave its system at any time.
 #include <cstdlib>
-#include <filesystem>
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include "base/clock.hpp"
 #include "base/paths.hpp"
 #include "ghost-core/criu/nested.hpp"
+#include "ghost-core/supervisor/guard.hpp"
+#include "tools/paths.hpp"
 #include "tools/plain.hpp"
 #include "tools/verbs/verb.hpp"
 
 namespace ghost::tools {
 namespace {
-
-constexpr int64_t start_limit_us = 5'000'000;
-constexpr useconds_t look_us = 200;
 
 struct RunArgs {
     bool detach = false, share_ipc = false, inherit = false;
@@ -30,33 +27,21 @@ Status find_program(const std::string& name) {
     return make_error(Code::not_found, "start", name, "there is no such program in PATH");
 }
 
-std::string program_file(pid_t pid) {
-    std::error_code ended;
-    return std::filesystem::read_symlink(fmt::format("/proc/{}/exe", pid), ended).string();
-}
-
 Result<core::PlainTree> start(const RunArgs& args, const core::Signals& signals) {
     std::vector<char*> argv;
     for (const std::string& word : args.program) argv.push_back(const_cast<char*>(word.c_str()));
     argv.push_back(nullptr);
     core::NestedProgram program;
-    program.init = init_program();
+    program.init = core::init_beside(find_paths().wrapper);
     program.number = core::random_number();
     program.argv = argv.data();
     program.only_stdio = !args.inherit;
     program.own_ipc = !args.share_ipc;
-    auto root = core::spawn_nested(program, signals);
+    auto root = core::spawn_nested(program, signals.original());
     if (!root) return root.error();
     core::PlainTree tree;
     tree.root = *root;
-    // Who is told the pid finds the program there, not yet the init it was forked from.
-    for (const int64_t limit = monotonic_us() + start_limit_us; monotonic_us() < limit;) {
-        const std::string init = program_file(*root);
-        tree.program = core::program_of(*root);
-        const bool begun = tree.program != 0 && program_file(tree.program) != init;
-        if (begun || init.empty()) break;
-        ::usleep(look_us);
-    }
+    tree.program = core::wait_for_program(*root);
     return tree;
 }
 

@@ -11,11 +11,13 @@
 #pragma once
 
 #include <cerrno>
+#include <cstddef>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "../ghost.h"
 
@@ -181,6 +183,11 @@ class Ghost {
         if (auto plugged = detail::done(ghost_plug(get(), GHOST_NETWORK)); !plugged) return plugged;
         return detail::done(ghost_associate_network(get(), node.c_str(), channel.c_str(), port));
     }
+    Done mode(ghost_mode how) { return detail::done(ghost_set_mode(get(), how)); }
+    Done track(bool tracking) { return detail::done(ghost_set_tracking(get(), tracking ? 1 : 0)); }
+    // The parent must outlive the exports and imports; it may be moved. nullptr: a full ghost.
+    Done based_on(Ghost& parent) { return detail::done(ghost_set_parent(get(), parent.get())); }
+    Done based_on(std::nullptr_t) { return detail::done(ghost_set_parent(get(), nullptr)); }
     Done then(ghost_then what) { return detail::done(ghost_set_then(get(), what)); }
     // NULL: nothing is called.
     Done on_progress(ghost_progress progress, void* argument) {
@@ -206,6 +213,18 @@ class Ghost {
 };
 
 // Processes by their numbers.
+inline Result<pid_t> start_process(const std::vector<std::string>& program) {
+    std::vector<char*> words;
+    for (const auto& word : program) words.push_back(const_cast<char*>(word.c_str()));
+    words.push_back(nullptr);
+    return detail::value<pid_t>(ghost_start_process(words.data()));
+}
+// Its status, as of wait(2).
+inline Result<int> wait_process(pid_t process) {
+    int status = 0;
+    if (ghost_wait_process(process, &status) != 0) return Failure::of_call();
+    return status;
+}
 inline Done resume_process(pid_t process) {
     return detail::done(ghost_resume_process(process));
 }

@@ -1,29 +1,22 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Standard input and output of an imported tree. A descriptor of the same kind is given to it as it
-// is; between different kinds (a terminal was, a file is) a relay moves the bytes.
+#include "ghost-core/supervisor/stdio_ends.hpp"
+
 #include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <map>
 #include <pty.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <thread>
 #include <unistd.h>
 
-#include "tools/plain.hpp"
-
-namespace ghost::tools {
+namespace ghost::core {
 namespace {
 
 std::string kind_of(int fd) {
-    struct stat info {};
-    if (::fstat(fd, &info) != 0) return "closed";
-    if (S_ISFIFO(info.st_mode)) return "pipe";
-    if (S_ISSOCK(info.st_mode)) return "socket";
-    if (::isatty(fd) == 1) return "tty";
-    return S_ISCHR(info.st_mode) && info.st_rdev == makedev(1, 3) ? "null" : "file";
+    const auto kind = stdio_end(::getpid(), fd).kind;
+    return kind == "file" && ::isatty(fd) == 1 ? "tty" : kind;
 }
 
 bool has(const std::vector<int>& numbers, int number) {
@@ -31,7 +24,7 @@ bool has(const std::vector<int>& numbers, int number) {
 }
 
 // criu calls the socket that takes an external one's place by another name.
-std::string heir_key(const core::StdioEnd& end) {
+std::string heir_key(const StdioEnd& end) {
     return end.kind == "socket" ? "socket:" + end.key.substr(end.key.find('[')) : end.key;
 }
 
@@ -57,19 +50,19 @@ struct StdioEnds::Relay {
     }
 };
 
-Result<StdioEnds> StdioEnds::make(const Json& metadata) {
-    std::map<std::string, std::pair<core::StdioEnd, std::vector<int>>> by_key;
-    for (auto& [number, end] : core::outside_stdio(metadata)) {
+Result<StdioEnds> StdioEnds::make(const Json& metadata, Relays relays) {
+    std::map<std::string, std::pair<StdioEnd, std::vector<int>>> by_key;
+    for (auto& [number, end] : outside_stdio(metadata)) {
         by_key[end.key].first = end;
         by_key[end.key].second.push_back(number);
     }
     StdioEnds out;
-    for (const auto& [key, one] : by_key) GHOST_TRY(out.add(one.first, one.second));
+    for (const auto& [key, one] : by_key) GHOST_TRY(out.add(one.first, one.second, relays));
     return out;
 }
 
 // What `numbers` of the ghost were all one of.
-Status StdioEnds::add(const core::StdioEnd& end, const std::vector<int>& numbers) {
+Status StdioEnds::add(const StdioEnd& end, const std::vector<int>& numbers, Relays relays) {
     // Output decides where a terminal or socket is that is both.
     const int number = has(numbers, 1) ? 1 : numbers.front();
     const std::string ours = kind_of(number);
@@ -82,10 +75,14 @@ Status StdioEnds::add(const core::StdioEnd& end, const std::vector<int>& numbers
         heirs_.push_back({given_.back().get(), heir_key(end)});
         return {};
     }
+    if (relays == Relays::refused)
+        return make_error(
+            Code::refused, "import process", {},
+            fmt::format("its descriptor {} was a {}, and is here a {}", number, end.kind, ours));
     return add_relay(end, numbers);
 }
 
-Status StdioEnds::add_relay(const core::StdioEnd& end, const std::vector<int>& numbers) {
+Status StdioEnds::add_relay(const StdioEnd& end, const std::vector<int>& numbers) {
     int ends[2] = {-1, -1};  // the tree's, ours
     const bool input_only = numbers.size() == 1 && numbers.front() == 0;
     if (end.kind == "tty") {
@@ -136,4 +133,4 @@ void StdioEnds::drain() {
         if (relay->thread.joinable()) relay->thread.join();
 }
 
-}  // namespace ghost::tools
+}  // namespace ghost::core

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "ghost-core/supervisor/departure.hpp"
+
+#include <cerrno>
+#include <fmt/format.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/clock.hpp"
+#include "ghost-core/engine/preflight.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr int64_t turn_limit_us = 10'000'000;
+constexpr useconds_t retry_us = 1000;
+
+// Two exports of one tree would meet in it; the other one may be that of a killed command, which is
+// still putting things in order. An abstract address (unix(7)) goes with the process that has it.
+Result<Fd> take_turn(pid_t root) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    const auto name = fmt::format("ghost-export-{}", root);
+    name.copy(address.sun_path + 1, sizeof address.sun_path - 2);
+    const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+    Fd out(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (!out) return sys_error("make a socket");
+    const int64_t limit = monotonic_us() + turn_limit_us;
+    while (::bind(out.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) {
+        if (errno != EADDRINUSE) return sys_error("take a turn");
+        if (monotonic_us() > limit)
+            return make_error(Code::busy, "export process", std::to_string(root),
+                              "somebody else exports it");
+        ::usleep(retry_us);
+    }
+    return out;
+}
+
+}  // namespace
+
+Status check_exportable(const PlainTree& tree) {
+    auto lines = why_not_exportable(tree);
+    if (!lines) return lines.error();
+    if (lines->empty()) return {};
+    std::string all;
+    for (const auto& line : *lines) all += (all.empty() ? "" : "; ") + line;
+    return make_error(Code::refused, "take the process out of its system", {}, all);
+}
+
+Status deal_with_original(const PlainTree& tree, Then then) {
+    switch (then) {
+        case Then::go_on:
+            return resume_tree(tree.root);
+        case Then::stop:
+            calm_tree(tree.root);
+            return {};
+        case Then::kill:
+            end_plain(tree);
+            return {};
+    }
+    return {};
+}
+
+Result<Departure> Departure::begin(pid_t pid, const std::string& program) {
+    auto tree = find_plain(pid);
+    if (!tree) return tree.error();
+    auto turn = take_turn(tree->root);
+    if (!turn) return turn.error();
+    GHOST_TRY(check_exportable(*tree));
+    WorkFolder folder;
+    GHOST_TRY(folder.make("plain"));
+    CriuSettings criu{program, folder.path()};
+    return Departure{std::move(*tree), std::move(*turn), std::move(folder), std::move(criu)};
+}
+
+Result<Guard> Departure::guard() const {
+    return Guard::start({.duty = Guard::Duty::resume, .root = tree.root, .folder = folder.path()});
+}
+
+Result<ExportRequest> Departure::request() const {
+    GHOST_TRY(warm_up_once(criu));
+    return plain_export(tree, criu);
+}
+
+CheckpointRequest checkpoint_request(const ExportRequest& request) {
+    CheckpointRequest out;
+    out.root = request.root;
+    out.externals = request.externals;
+    out.metadata = request.metadata;
+    out.criu = request.criu;
+    out.progress = request.progress;
+    out.defer_above_us = CheckpointRequest::worth_it_us;
+    return out;
+}
+
+LiveExportRequest live_request(const ExportRequest& request, PageOrder order) {
+    LiveExportRequest out;
+    out.root = request.root;
+    out.externals = request.externals;
+    out.metadata = request.metadata;
+    out.criu = request.criu;
+    out.progress = request.progress;
+    out.order = order;
+    return out;
+}
+
+bool has_room(const ExportRequest& request) {
+    const auto needs = request.metadata.value("needs", Json::object());
+    return free_memory() > needs.value("memory", uint64_t{0}) * 5 / 4;
+}
+
+ExportStats export_stats(const CheckpointStats& made) {
+    ExportStats out;
+    out.skeleton_bytes = made.skeleton_bytes;
+    out.page_bytes = made.page_bytes;
+    out.zero_bytes = made.zero_bytes;
+    out.frozen_us = made.pause_us;
+    out.skeleton_us = made.skeleton_us;
+    out.pages_us = made.copy_us + made.write_us;
+    out.total_us = made.total_us;
+    return out;
+}
+
+}  // namespace ghost::core
