@@ -47,7 +47,6 @@ class Moves : public nettest::OnLab {
     void two_at_once(const std::string& name, const Words& options, const std::string& goes_on);
     void expect_unharmed(Job& job, const Move& move);
     void criu_killed(const std::string& node, const std::string& verb, Job& job);
-    void leave_after_move(const Words& how, int status);
     void refuse(const Words& holding, int rank, const std::string& node,
                 const std::string& message);
 };
@@ -393,35 +392,6 @@ TEST_F(Moves, InputWithoutReaderIsNotRead) {
     const Finished end = job.finish(60);
     EXPECT_EQ(end.status, 0) << end.err;
     EXPECT_NE(end.out.find("for the shell\n"), std::string::npos) << end.out;
-}
-
-// --- ends ---
-
-void Moves::leave_after_move(const Words& how, int status) {
-    Words words{program("leaver"), "--rank", "1", "--when-moved"};
-    words.insert(words.end(), how.begin(), how.end());
-    auto job = two_ranks(words);
-    ASSERT_TRUE(job->wait_for("leaver: started")) << job->mpirun().err();
-    Move move = job->migrate(1, "gn3");
-    ASSERT_EQ(move.status, 0) << move.err;
-    Finished end = job->finish();
-    EXPECT_EQ(end.status, status) << end.out << end.err;
-}
-
-TEST_F(Moves, RankReturnsRightAfterMove) {
-    leave_after_move({"--how", "return"}, 0);
-}
-TEST_F(Moves, RankExitCodeRightAfterMove) {
-    leave_after_move({"--how", "return", "--status", "5"}, 5);
-}
-TEST_F(Moves, RankExitsWithoutFinalizeRightAfterMove) {
-    leave_after_move({"--how", "_exit", "--status", "6"}, 6);
-}
-TEST_F(Moves, RankAbortsRightAfterMove) {
-    leave_after_move({"--how", "mpi_abort", "--status", "9"}, 9);
-}
-TEST_F(Moves, RankCrashesRightAfterMove) {
-    leave_after_move({"--how", "segv"}, 139);
 }
 
 // --- refusals ---

@@ -471,12 +471,29 @@ enum class Fault {
     lose_to_source,
     lose_to_target,
     lose_local,
+    rank_ends,         // by itself
+    target_last_ends,  // the only rank of the target does
     none,
 };
-constexpr const char* fault_names[] = {
-    "source_wrapper",   "target_wrapper", "source_tree",    "source_node", "target_node",
-    "third_node",       "cut_target",     "cut_third",      "client",      "lose_from_source",
-    "lose_from_target", "lose_to_source", "lose_to_target", "lose_local",  "none"};
+constexpr int faults = static_cast<int>(Fault::none) + 1;
+constexpr const char* fault_names[] = {"source_wrapper",
+                                       "target_wrapper",
+                                       "source_tree",
+                                       "source_node",
+                                       "target_node",
+                                       "third_node",
+                                       "cut_target",
+                                       "cut_third",
+                                       "client",
+                                       "lose_from_source",
+                                       "lose_from_target",
+                                       "lose_to_source",
+                                       "lose_to_target",
+                                       "lose_local",
+                                       "rank_ends",
+                                       "target_last_ends",
+                                       "none"};
+static_assert(std::size(fault_names) == faults);
 constexpr const char* states[] = {"preparing",    "connecting", "holding", "gating",
                                   "transferring", "switching",  "going"};
 
@@ -517,9 +534,18 @@ void inject(Cluster& c, Client& user, Fault fault) {
             return lossy(2, false);
         case Fault::lose_local:
             return c.lose_one_local();
+        case Fault::rank_ends:
+            return c.end_rank(1);
+        case Fault::target_last_ends:
+            return c.end_rank(2);
         case Fault::none:
             return;
     }
+}
+
+std::vector<NodeId> places(Fault fault) {
+    if (fault == Fault::target_last_ends) return {0, 1, 2};
+    return {0, 1};
 }
 
 // What must hold when everything has come to rest.
@@ -535,15 +561,22 @@ void judge(Cluster& c, Client& user, Fault fault, const std::string& what) {
     if (c.ended[1]) {
         EXPECT_EQ(c.running_copies(1), 0);
     }
-    if (fault == Fault::third_node || fault == Fault::cut_third || fault == Fault::client) {
+    if (fault == Fault::third_node || fault == Fault::cut_third || fault == Fault::client ||
+        fault == Fault::target_last_ends) {
         EXPECT_FALSE(over);
         EXPECT_EQ(c.node_of(1), 2u);
+    }
+    if (fault == Fault::rank_ends) {
+        EXPECT_FALSE(c.job_aborted || c.job_broken) << c.abort_why;
     }
     if (user.gone()) return;
     ASSERT_EQ(user.results.size(), 1u) << "the client must be told once";
     const Json& r = user.results[0];
     const bool moved = !r["result"].empty() && r["result"][0]["moved"] == true;
     EXPECT_EQ(moved, r["exit"] == 0) << r;
+    if (fault == Fault::rank_ends) {
+        EXPECT_NE(r["exit"], 3) << r;
+    }
     if (r["exit"] == 1 && !over) {
         std::string error = r["error"];
         EXPECT_NE(error.find("the job is unharmed: rank 1 goes on at gn1"), std::string::npos)
@@ -561,7 +594,7 @@ TEST_P(MoveFaults, FaultLeavesOneCopyAndIdleCoordinator) {
     auto [state, fault_number] = GetParam();
     auto fault = static_cast<Fault>(fault_number);
     for (uint64_t seed = 0, seeds = seeds_of(8); seed < seeds; ++seed) {
-        Cluster c(seed, 4, {0, 1});
+        Cluster c(seed, 4, places(fault));
         Client& user = c.client();
         bool struck = false;
         user.on_phase = [&, s = state](const std::string& phase) {
@@ -580,7 +613,7 @@ TEST_P(MoveFaults, FaultLeavesOneCopyAndIdleCoordinator) {
         // The promise of the issue: before the switch any one party may die.
         // (The next message to the target after `prepare` may be `switch`: that is after it.)
         const bool rank_dies = fault == Fault::source_tree || fault == Fault::source_node ||
-                               fault == Fault::lose_to_target;
+                               fault == Fault::rank_ends || fault == Fault::lose_to_target;
         if (before && seed < 2 && !rank_dies) {
             EXPECT_FALSE(c.ended[1] || c.job_aborted || c.job_broken) << "seed " << seed;
             EXPECT_TRUE(c.rank_attached(1)) << "seed " << seed;
@@ -594,18 +627,19 @@ std::string fault_name(const testing::TestParamInfo<std::tuple<int, int>>& info)
 }
 
 INSTANTIATE_TEST_SUITE_P(All, MoveFaults,
-                         testing::Combine(testing::Range(0, 7), testing::Range(0, 15)), fault_name);
+                         testing::Combine(testing::Range(0, 7), testing::Range(0, faults)),
+                         fault_name);
 
 // --- random interleavings ---
 
 TEST(RandomMoves, Interleavings) {
     for (uint64_t seed = 1, seeds = seeds_of(2000); seed <= seeds; ++seed) {
         std::mt19937_64 random(seed);
-        Cluster c(seed, 4, {0, 1});
+        auto fault = static_cast<Fault>(random() % faults);
+        Cluster c(seed, 4, places(fault));
         c.chance.latency_us = 1 + static_cast<int64_t>(random() % 2000);
         c.chance.busy_percent = static_cast<int>(random() % 40);
         c.chance.fence_percent = static_cast<int>(random() % 40);
-        auto fault = static_cast<Fault>(random() % 15);
         Client& user = c.client();
         user.ask(migrate({1}, "gn2"));
         c.daemon(0).after(static_cast<int64_t>(random() % 20'000), [&] { inject(c, user, fault); });

@@ -102,10 +102,21 @@ Orte4Adapter::~Orte4Adapter() {
     present() = nullptr;
 }
 
+// mpirun's own ranks need no report.
+void Orte4Adapter::rank_ended(RankId rank, const std::function<void()>& stock) {
+    const orte_proc_t* ended = ORTE_PROC_IS_HNP ? nullptr : rank_object(rank);
+    if (!ended) return stock();
+    const bool known = ORTE_FLAG_TEST(ended, ORTE_PROC_FLAG_RECORDED);
+    keep_job();
+    stock();
+    if (!known) report_ended(*ended);
+}
+
 void Orte4Adapter::install_hooks() {
     constexpr int64_t retry_us = 10'000;
-    const bool done = install_state_hooks({[this](NodeId node) { return daemons_.failed(node); },
-                                           [this](RankId rank) { watch_launched(rank); }});
+    const bool done =
+        install_state_hooks({[this](NodeId node) { return daemons_.failed(node); },
+                             [this](RankId rank) { watch_launched(rank); }, rank_ended});
     if (!done) loop_.after(retry_us, [this] { install_hooks(); });
 }
 
@@ -328,11 +339,8 @@ Result<int> Orte4Adapter::switch_rank(RankId rank, NodeId from, NodeId to) {
     const std::string job = app_name();
     orte_proc_t* moved = rank_object(rank);
     orte_proc_t* target = daemon_object(to);
-    if (!moved || !app_job()->map) {
-        // Every rank that was here has ended and ORTE has dropped the job: nothing to contribute.
-        if (self() != from && self() != to) return 0;
+    if (!moved || !app_job()->map)
         return make_error(Code::not_found, "switch", describe_rank(rank));
-    }
     if (!target || !target->node || !moved->node)
         return make_error(Code::not_found, "switch to", fmt::format("daemon {}", to));
     if (self() == to && !restores_.contains(rank))
@@ -353,7 +361,6 @@ void Orte4Adapter::leave(RankId rank) {
     children_.forget(rank_object(rank)->pid);
     const bool late = late_callers_.remove(rank);
     ghost_pmix_leave(app_name().c_str(), rank, late);
-    report_if_all_ended();
 }
 
 Status Orte4Adapter::join(RankId rank, NodeId from) {

@@ -105,6 +105,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     };
 
     void install_hooks();
+    static void rank_ended(RankId rank, const std::function<void()>& stock);
     void leave(RankId rank);
     void tell_of_late_call(const NamedCall& call, bool expected);
     Status join(RankId rank, NodeId from);

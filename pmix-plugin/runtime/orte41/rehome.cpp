@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "base/log.hpp"
+
 namespace ghost::plugin::orte41 {
 
 namespace {
@@ -85,18 +87,29 @@ void remove_local_child(orte_proc_t& rank) {
     if (take(orte_local_children, child)) OBJ_RELEASE(child);
 }
 
-void report_if_all_ended() {
-    orte_job_t* job = app_job();
-    if (ORTE_PROC_IS_HNP || !job || job->num_local_procs == 0 ||
-        job->num_terminated != job->num_local_procs)
-        return;
-    for (int i = 0; i < orte_local_children->size; ++i) {
-        auto* child = item<orte_proc_t>(orte_local_children, i);
-        if (!child || child->name.jobid != job->jobid) continue;
-        // It has been counted (flag RECORDED); ORTE only compares again.
-        ORTE_ACTIVATE_PROC_STATE(&child->name, ORTE_PROC_STATE_TERMINATED);
-        return;
-    }
+// Under this attribute ORTE takes what is done at the last rank's end for done
+// (orte/mca/state/orted, 4.1.4; nothing else looks at it).
+void keep_job() {
+    orte_set_attribute(&app_job()->attributes, ORTE_JOB_TERM_NOTIFIED, ORTE_ATTR_LOCAL, nullptr,
+                       OPAL_BOOL);
+}
+
+void report_ended(const orte_proc_t& rank) {
+    opal_buffer_t* report = OBJ_NEW(opal_buffer_t);
+    const orte_plm_cmd_flag_t command = ORTE_PLM_UPDATE_PROC_STATE;
+    const orte_vpid_t no_more = ORTE_VPID_INVALID;
+    opal_dss.pack(report, &command, 1, ORTE_PLM_CMD);
+    opal_dss.pack(report, &rank.name.jobid, 1, ORTE_JOBID);
+    opal_dss.pack(report, &rank.name.vpid, 1, ORTE_VPID);
+    opal_dss.pack(report, &rank.pid, 1, OPAL_PID);
+    opal_dss.pack(report, &rank.state, 1, ORTE_PROC_STATE);
+    opal_dss.pack(report, &rank.exit_code, 1, ORTE_EXIT_CODE);
+    opal_dss.pack(report, &no_more, 1, ORTE_VPID);
+    const int rc = orte_rml.send_buffer_nb(orte_mgmt_conduit, ORTE_PROC_MY_HNP, report,
+                                           ORTE_RML_TAG_PLM, orte_rml_send_callback, nullptr);
+    if (rc == ORTE_SUCCESS) return;
+    log::error("mpirun is not told that rank {} has ended: error {}", rank.name.vpid, rc);
+    OBJ_RELEASE(report);
 }
 
 void add_local_child(orte_proc_t& rank, pid_t wrapper) {

@@ -14,12 +14,16 @@ void move_mapping(orte_proc_t& rank, orte_proc_t& to);
 // end is nobody's business then.
 void remove_local_child(orte_proc_t& rank);
 
-// At the source, after everything else: if every rank that is left here had ended, ORTE would have
-// told mpirun so at the last end; it is told now.
-void report_if_all_ended();
-
 // At the target, after move_mapping(): `wrapper` is this daemon's child and stands for the rank.
 // The PMIx server is told by ghost_pmix_join().
 void add_local_child(orte_proc_t& rank, pid_t wrapper);
+
+// ORTE drops its data about a job at a daemon, and its PMIx server's, when the last of the ranks
+// there has ended, and tells mpirun of all of them then. Ranks may still come: a daemon keeps all
+// of it until mpirun ends it.
+void keep_job();
+
+// mpirun is told so by us instead, of each rank when it ends.
+void report_ended(const orte_proc_t& rank);
 
 }  // namespace ghost::plugin::orte41

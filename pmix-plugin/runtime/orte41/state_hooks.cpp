@@ -21,10 +21,12 @@ StateHandlers& handlers() {
 void daemon_state(int fd, short flags, void* data) noexcept;
 void error_state(int fd, short flags, void* data) noexcept;
 void running_state(int fd, short flags, void* data) noexcept;
+void ended_state(int fd, short flags, void* data) noexcept;
 
 Hook hooks[] = {{ORTE_PROC_STATE_COMM_FAILED, daemon_state, nullptr},
                 {ORTE_PROC_STATE_ERROR, error_state, nullptr},
-                {ORTE_PROC_STATE_RUNNING, running_state, nullptr}};
+                {ORTE_PROC_STATE_RUNNING, running_state, nullptr},
+                {ORTE_PROC_STATE_TERMINATED, ended_state, nullptr}};
 
 bool ours_to_handle(const orte_state_caddy_t& caddy) {
     return caddy.name.jobid == ORTE_PROC_MY_NAME->jobid &&
@@ -53,6 +55,13 @@ void running_state(int fd, short flags, void* data) noexcept {
     const orte_process_name_t name = static_cast<orte_state_caddy_t*>(data)->name;
     if (hooks[2].theirs) hooks[2].theirs(fd, flags, data);  // releases the caddy
     if (name.jobid == app_jobid() && handlers().rank_forked) handlers().rank_forked(name.vpid);
+}
+
+void ended_state(int fd, short flags, void* data) noexcept {
+    const orte_process_name_t name = static_cast<orte_state_caddy_t*>(data)->name;
+    const auto stock = [=] { hooks[3].theirs(fd, flags, data); };
+    const bool ours = name.jobid == app_jobid() && handlers().rank_ended;
+    ours ? handlers().rank_ended(name.vpid, stock) : stock();
 }
 
 orte_state_t* entry_of(orte_proc_state_t wanted) {

@@ -16,6 +16,8 @@ struct StateHandlers {
     std::function<bool(NodeId)> daemon_failed;
     // A rank of the application was forked here; its wrapper is the process ORTE waits for.
     std::function<void(RankId)> rank_forked;
+    // One has ended, its output is read, and ORTE counts that by `stock`.
+    std::function<void(RankId, const std::function<void()>& stock)> rank_ended;
 };
 
 // False while ORTE has not filled its list yet: try again a moment later. One set of handlers at a

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Ranks, and whole jobs, that end: at any time of a move, of their own or of another rank's. Needs
+// root; without it every case is skipped.
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+
+#include "tests/net/on_lab.hpp"
+
+namespace {
+
+using nettest::Background;
+using nettest::Finished;
+using nettest::Job;
+using nettest::Move;
+using nettest::program;
+using nettest::Words;
+
+class Endings : public nettest::OnLab {
+  protected:
+    // Ranks that end one by one, by end().
+    std::unique_ptr<Job> enders(int ranks, const std::string& hosts, const Words& more = {}) {
+        Words words{"--mca",    "orte_allowed_exit_without_sync", "1", program("ender"), "--end",
+                    path("end")};
+        words.insert(words.end(), more.begin(), more.end());
+        auto job = std::make_unique<Job>(lab(), ranks, hosts, words);
+        EXPECT_TRUE(job->wait_for("ender: rank ", static_cast<size_t>(ranks)))
+            << job->mpirun().err();
+        return job;
+    }
+    void end(int rank) const { nettest::touch(path("end." + std::to_string(rank))); }
+    std::string ps() { return lab().on("gn1", {"ghost", "ps"}).out; }
+    void expect_whole(Job& job, int ranks) {
+        for (int rank = 0; rank < ranks; rank++) end(rank);
+        const Finished over = job.finish();
+        EXPECT_EQ(over.status, 0) << over.out << over.err;
+        EXPECT_EQ(nettest::count_of(over.out, " ends, 0 errors"), static_cast<size_t>(ranks))
+            << over.out;
+    }
+
+    void leave_after_move(const Words& how, int status);
+};
+
+// --- of a node's last rank ---
+
+TEST_F(Endings, NodeWhoseRanksHaveEndedIsATarget) {
+    auto job = enders(2, "gn1:1,gn2:1,gn3:1");
+    end(1);
+    ASSERT_TRUE(nettest::poll_until(20, [&] { return ps().find("(ended)") != std::string::npos; }))
+        << ps();
+    expect_moved(*job, 0, "gn2");
+    expect_moved(*job, 0, "gn3");
+    expect_moved(*job, 0, "gn2");
+    expect_whole(*job, 2);
+}
+
+// The target's link is slow, so that its own rank's end meets the transfer.
+TEST_F(Endings, LastRankOfTheTargetEndsWhileAnotherArrives) {
+    auto job = enders(2, "gn1:1,gn2:2,gn3:1", {"--memory", "64"});
+    lab().shape("gn2", "fast-ethernet");
+    const uint64_t before = lab().received("gn2");
+    Background migrate = job->start_migrate(0, "gn2");
+    ASSERT_TRUE(nettest::poll_until(
+        20, [&] { return !migrate.running() || lab().received("gn2") > before + (4 << 20); }));
+    ASSERT_TRUE(migrate.running()) << migrate.err();
+    end(1);
+    const Move move = nettest::move_of(migrate.finish(60));
+    EXPECT_EQ(move.status, 0) << move.err << job->mpirun().err();
+    expect_whole(*job, 2);
+}
+
+// --- right after the own move ---
+
+void Endings::leave_after_move(const Words& how, int status) {
+    Words words{program("leaver"), "--rank", "1", "--when-moved"};
+    words.insert(words.end(), how.begin(), how.end());
+    Job job(lab(), 2, "gn1:1,gn2:1,gn3:1", words);
+    ASSERT_TRUE(job.wait_for("leaver: started")) << job.mpirun().err();
+    const Move move = job.migrate(1, "gn3");
+    ASSERT_EQ(move.status, 0) << move.err;
+    const Finished end = job.finish();
+    EXPECT_EQ(end.status, status) << end.out << end.err;
+}
+
+TEST_F(Endings, RankReturnsRightAfterMove) {
+    leave_after_move({"--how", "return"}, 0);
+}
+TEST_F(Endings, RankExitCodeRightAfterMove) {
+    leave_after_move({"--how", "return", "--status", "5"}, 5);
+}
+TEST_F(Endings, RankExitsWithoutFinalizeRightAfterMove) {
+    leave_after_move({"--how", "_exit", "--status", "6"}, 6);
+}
+TEST_F(Endings, RankAbortsRightAfterMove) {
+    leave_after_move({"--how", "mpi_abort", "--status", "9"}, 9);
+}
+TEST_F(Endings, RankCrashesRightAfterMove) {
+    leave_after_move({"--how", "segv"}, 139);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    return nettest::run_suites(argc, argv);
+}
