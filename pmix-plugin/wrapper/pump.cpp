@@ -13,10 +13,10 @@ constexpr int turns = 32;            // of one pump before the others have their
 
 }  // namespace
 
-pollfd Pump::interest() const {
-    if (!empty()) return {sink_, POLLOUT, 0};
-    if (source_ < 0 || ended_ || paused_) return {-1, 0, 0};
-    return {source_, POLLIN, 0};
+Interest Pump::interest() const {
+    if (!empty()) return {sink_, true};
+    if (source_ < 0 || ended_ || paused_) return {};
+    return {source_, false};
 }
 
 bool Pump::fill() {

@@ -6,11 +6,17 @@
 #pragma once
 
 #include <cstdint>
-#include <poll.h>
 #include <string>
 #include <vector>
 
 namespace ghost::plugin {
+
+// A descriptor to wait for; -1: none.
+struct Interest {
+    int fd = -1;
+    bool to_write = false;
+    bool operator==(const Interest&) const = default;
+};
 
 // One direction. Both descriptors stay the caller's and are non-blocking. One thread.
 class Pump {
@@ -18,8 +24,8 @@ class Pump {
     Pump() = default;
     Pump(int source, int sink) : source_(source), sink_(sink) {}
 
-    // What to wait for now; fd -1: nothing.
-    pollfd interest() const;
+    // What to wait for now.
+    Interest interest() const;
     // Moves what can be moved now. False: nothing could.
     bool run();
     // No byte is left that was written to the source before this call (run() was just called), or

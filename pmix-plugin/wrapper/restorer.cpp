@@ -4,10 +4,8 @@
 #include <csignal>
 #include <cstdio>
 #include <fmt/format.h>
-#include <poll.h>
 #include <utility>
 
-#include "base/clock.hpp"
 #include "base/log.hpp"
 #include "base/schema_json.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
@@ -18,15 +16,10 @@ namespace {
 
 using S = RestoreState;
 
-constexpr int progress_ms = 200;
+constexpr int64_t progress_us = 200'000;
 // A rank that cannot be restarted: so long the coordinator has to end the job with what is missing
 // everywhere, before the runtime hears of it by our end.
 constexpr int64_t last_limit_us = 30'000'000;
-
-bool readable(int fd) {
-    pollfd p{fd, POLLIN, 0};
-    return fd >= 0 && ::poll(&p, 1, 0) == 1;
-}
 
 }  // namespace
 
@@ -44,7 +37,11 @@ Restorer::Restorer(Identity who, const core::Signals& signals, core::Guard guard
 bool Restorer::change(S to) {
     const S from = state_;
     const auto who = [this] { return fmt::format("move {}", seq_); };
-    if (restore_states.change(state_, to, log::Level::debug, who)) return true;
+    if (restore_states.change(state_, to, log::Level::debug, who)) {
+        on_source_ =
+            loop_.on_readable(to == S::listening ? source_->fd() : -1, [this] { begin_import(); });
+        return true;
+    }
     fail("restore", fmt::format("a bug: no way from {} to {}", restore_states.name(from),
                                 restore_states.name(to)));
     return false;
@@ -53,13 +50,9 @@ bool Restorer::change(S to) {
 std::optional<RankTree> Restorer::run() {
     const core::RealtimePriority urgent;
     send(schema::encode(who_.hello(source_->mode(), 0)));
+    begin_watching();
     while (!ended()) {
-        wait_for_something();
-        take_signals();
-        take_control();
-        look_at_daemon();
-        look_at_source();
-        look_at_worker();
+        if (Status waited = loop_.round(); !waited) call_off(waited.error().message());
     }
     folder_.remove();
     if (state_ == S::failed) {
@@ -81,20 +74,23 @@ std::optional<RankTree> Restorer::run() {
 // True: somebody else says what happened.
 bool Restorer::wait_for_the_end() {
     if (source_->comes_later()) return true;  // of a move nobody waits for us
-    const int64_t limit = monotonic_us() + last_limit_us;
-    while (control_.valid() && daemon_.valid() && monotonic_us() < limit) {
-        pollfd set[] = {
-            {signals_.fd(), POLLIN, 0}, {control_.fd(), POLLIN, 0}, {daemon_.get(), POLLIN, 0}};
-        ::poll(set, std::size(set), static_cast<int>((limit - monotonic_us()) / 1000 + 1));
-        if (signals_.next() != 0 || readable(daemon_.get())) return false;
-        if (!readable(control_.fd())) continue;
+    if (!control_.valid() || !daemon_.valid()) return false;
+    bool said = false;
+    Loop loop;
+    const auto on_signal = loop.on_readable(signals_.fd(), [&] {
+        if (signals_.next() != 0) loop.stop();
+    });
+    const auto on_daemon = loop.on_readable(daemon_.get(), [&] { loop.stop(); });
+    const auto on_control = loop.on_readable(control_.fd(), [&] {
         auto message = control_.receive(0);
-        if (!message && message.error().code == Code::peer_lost) return false;
         std::string answer;
         const auto word = message ? reader_.read(message->text, answer) : std::nullopt;
-        if (word && word->is<Abort>()) return true;
-    }
-    return false;
+        said = word && word->is<Abort>();
+        if (said || (!message && message.error().code == Code::peer_lost)) loop.stop();
+    });
+    const auto limit = loop.after(last_limit_us, [&] { loop.stop(); });
+    if (Status waited = loop.run(); !waited) log::error("{}", waited.error().message());
+    return said;
 }
 
 void Restorer::say_why() const {
@@ -102,17 +98,18 @@ void Restorer::say_why() const {
                  why_.c_str());
 }
 
-void Restorer::wait_for_something() {
-    pollfd set[] = {{signals_.fd(), POLLIN, 0},
-                    {control_.fd(), POLLIN, 0},
-                    {daemon_.get(), POLLIN, 0},
-                    {worker_.fd(), POLLIN, 0},
-                    {state_ == S::listening ? source_->fd() : -1, POLLIN, 0}};
-    ::poll(set, std::size(set), worker_.busy() ? progress_ms : -1);
+// In this order what comes at the same time is looked at.
+void Restorer::begin_watching() {
+    on_signal_ = loop_.on_readable(signals_.fd(), [this] { take_signals(); });
+    on_control_ = loop_.on_readable(control_.fd(), [this] { take_control(); });
+    on_daemon_ = loop_.on_readable(daemon_.get(), [this] { daemon_died(); });
+    on_worker_ = loop_.on_readable(worker_.fd(), [this] { worker_done(); });
+}
+
+void Restorer::tell_progress() {
     uint64_t bytes = 0, total = 0;
-    if (state_ == S::importing && worker_.busy() && worker_.progress(bytes, total)) {
+    if (worker_.progress(bytes, total))
         send(schema::encode(TransferProgress{seq_, who_.rank, bytes, total}));
-    }
 }
 
 void Restorer::take_signals() {
@@ -122,13 +119,12 @@ void Restorer::take_signals() {
 }
 
 void Restorer::take_control() {
-    while (!ended() && control_.valid() && readable(control_.fd())) {
+    while (!ended() && control_.valid()) {
         auto message = control_.receive(0);
         if (!message) {
+            if (message.error().code == Code::timeout) return;
             if (message.error().code != Code::peer_lost) continue;
-            control_.close();
-            call_off("the node agent has gone");
-            break;
+            return lose_control();
         }
         std::string answer;
         const auto read = reader_.read(message->text, answer);
@@ -170,20 +166,17 @@ void Restorer::prepare(uint64_t seq) {
     });
 }
 
-void Restorer::look_at_daemon() {
-    if (!readable(daemon_.get())) return;
+void Restorer::daemon_died() {
+    on_daemon_.reset();
     daemon_.reset();
     call_off("the daemon has died");
-}
-
-void Restorer::look_at_source() {
-    if (state_ == S::listening && readable(source_->fd())) begin_import();
 }
 
 void Restorer::begin_import() {
     if (!may(S::importing)) return fail("import", "this ghost was not looked at");
     if (!change(S::importing)) return;
     worker_.start([this] { return import_ghost(); });
+    on_progress_ = loop_.every(progress_us, [this] { tell_progress(); });
 }
 
 // On the worker.
@@ -222,8 +215,9 @@ Outgoing Restorer::import_ghost() {
     return out;
 }
 
-void Restorer::look_at_worker() {
-    if (!worker_.busy() || !readable(worker_.fd())) return;
+void Restorer::worker_done() {
+    if (!worker_.busy()) return;
+    on_progress_.reset();
     const Outgoing answer = worker_.finish();
     const auto* failed = std::get_if<Failed>(&answer);
     const auto* held = std::get_if<Held>(&answer);
@@ -263,9 +257,14 @@ void Restorer::send(const std::string& packet, const std::vector<int>& fds) {
     if (!control_.valid()) return;
     if (Status sent = control_.send_text(packet, fds); !sent) {
         log::info("{}", sent.error().message());
-        control_.close();
-        call_off("the node agent has gone");
+        lose_control();
     }
+}
+
+void Restorer::lose_control() {
+    on_control_.reset();
+    control_.close();
+    call_off("the node agent has gone");
 }
 
 }  // namespace ghost::plugin

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/control_socket.hpp"
+#include "base/loop.hpp"
 #include "base/state_machine.hpp"
 #include "ghost-core/engine/migration.hpp"
 #include "ghost-core/criu/signals.hpp"
@@ -67,15 +68,15 @@ class Restorer {
   private:
     bool may(RestoreState next) const { return restore_states.allows(state_, next); }
     bool ended() const { return restore_states.is_final(state_); }
-    void wait_for_something();
+    void begin_watching();
     void take_signals();
     void take_control();
     void handle(const schema::Received& message);
     void prepare(uint64_t seq);
     void go(const Go& word);
-    void look_at_daemon();
-    void look_at_source();
-    void look_at_worker();
+    void daemon_died();
+    void worker_done();
+    void tell_progress();
     void begin_import();
     Outgoing import_ghost();
     bool wait_for_the_end();
@@ -83,6 +84,7 @@ class Restorer {
     void fail(const char* stage, const std::string& why);
     void call_off(const std::string& why);
     void send(const std::string& packet, const std::vector<int>& fds = {});
+    void lose_control();
 
     Identity who_;
     const core::Signals& signals_;
@@ -100,6 +102,8 @@ class Restorer {
     std::optional<AgentThread> agent_;
     core::HeldTree held_;
     Worker worker_;
+    Loop loop_;
+    Loop::Watch on_signal_, on_control_, on_daemon_, on_source_, on_worker_, on_progress_;
 };
 
 }  // namespace ghost::plugin

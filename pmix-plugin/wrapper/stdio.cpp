@@ -279,7 +279,7 @@ void Stdio::start() {
     err_ = Pump(ours_[2].get(), 2);
 }
 
-std::vector<pollfd> Stdio::interests() const {
+std::array<Interest, 3> Stdio::interests() const {
     return {in_.interest(), out_.interest(), err_.interest()};
 }
 

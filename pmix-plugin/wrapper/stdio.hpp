@@ -6,6 +6,7 @@
 // a pty for a pty (so that isatty(), hence line buffering, is as before), /dev/null as it is.
 #pragma once
 
+#include <array>
 #include <string>
 #include <sys/types.h>
 #include <utility>
@@ -64,7 +65,7 @@ class Stdio {
 
     // Starts moving bytes. The runtime's ends become non-blocking.
     void start();
-    std::vector<pollfd> interests() const;
+    std::array<Interest, 3> interests() const;
     void run();
     // Every byte the rank wrote before has reached the runtime (the rank is stopped or dead).
     bool drained() const { return out_.drained() && err_.drained(); }

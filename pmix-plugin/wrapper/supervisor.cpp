@@ -7,7 +7,6 @@
 #include <sys/wait.h>
 #include <utility>
 
-#include "base/clock.hpp"
 #include "base/log.hpp"
 #include "base/pidfd.hpp"
 #include "ghost-core/criu/nested.hpp"
@@ -17,7 +16,7 @@ namespace {
 
 // How long an adopted rank's status may take to come from the daemon, which reaps it.
 constexpr int64_t status_limit_us = 5'000'000;
-constexpr int progress_ms = 200;  // between two looks at what a transfer has done
+constexpr int64_t progress_us = 200'000;  // between two looks at what a transfer has done
 
 // An adopted tree's name is gone with its zombie: 128 + N is taken for signal N, as a shell does.
 int guess_status(int status) {
@@ -53,21 +52,15 @@ TreeParts Supervisor::parts() {
 int Supervisor::run() {
     rank_tree_.stdio.start();
     say_hello();
-    if (!tree_.valid()) look_at_tree();
+    begin_watching();
     while (!done()) {
-        wait_for_something();
-        take_signals();
-        take_control();
-        look_at_daemon();
-        look_at_tree();
-        look_at_worker();
-        look_at_snapshot();
-        rank_tree_.stdio.run();
-        if (rank_tree_.stdio.input_was_taken())
-            send(schema::encode(StdinTaken{rank_tree_.stdio.input_taken()}));
-        if (rank_tree_.stdio.input_just_closed()) send(schema::encode(StdinClosed{}));
+        watch_what_changes();
+        const Status waited = loop_.round(!has_more_to_drain());
+        if (!waited) log::error("{}", waited.error().message());
+        move_stdio();
         snapshotter_.step();
         mover_.step();
+        look_for_status();
     }
     int status = mover_.gone() ? 0 : status_.value_or(0);
     if (!mover_.gone()) send(schema::encode(Exit{status}));
@@ -82,33 +75,55 @@ void Supervisor::say_hello() {
     if (!sent) log::warning("cannot reach the node agent: {}", sent.error().message());
 }
 
-void Supervisor::wait_for_something() {
-    std::vector<pollfd> set = rank_tree_.stdio.interests();
-    for (int fd : {signals_.fd(), rank_tree_.control.fd(), daemon_.get(), tree_.get(), mover_.fd(),
-                   snapshotter_.fd()}) {
-        set.push_back({fd, POLLIN, 0});
+// In this order what comes at the same time is looked at.
+void Supervisor::begin_watching() {
+    on_signal_ = loop_.on_readable(signals_.fd(), [this] { take_signals(); });
+    on_control_ = loop_.on_readable(rank_tree_.control.fd(), [this] { take_control(); });
+    on_daemon_ = loop_.on_readable(daemon_.get(), [this] { daemon_died(); });
+    on_tree_ = loop_.on_readable(tree_.get(), [this] { tree_left(); });
+    on_move_ = loop_.on_readable(mover_.fd(), [this] { move_worker_done(); });
+    on_snapshot_ = loop_.on_readable(snapshotter_.fd(), [this] { snapshot_worker_done(); });
+    if (!tree_.valid()) tree_left();
+}
+
+// The pumps, and how far a transfer is, are looked at in every round.
+void Supervisor::watch_what_changes() {
+    const auto interests = rank_tree_.stdio.interests();
+    for (size_t i = 0; i < interests.size(); i++) {
+        auto& [what, watch] = on_stdio_[i];
+        if (what == interests[i]) continue;
+        what = interests[i];
+        watch =
+            what.to_write ? loop_.on_writable(what.fd, [] {}) : loop_.on_readable(what.fd, [] {});
     }
-    ::poll(set.data(), set.size(), timeout_ms());
+    if (!mover_.busy() && !snapshotter_.busy())
+        on_progress_.reset();
+    else if (!on_progress_)
+        on_progress_ = loop_.every(progress_us, [] {});
 }
 
-int Supervisor::timeout_ms() const {
-    if (mover_.busy() || snapshotter_.busy()) return progress_ms;
-    bool draining = mover_.leaving() || (tree_gone_ && status_);
-    // What is to be drained may have no descriptor to wait for: look again at once.
-    if (draining && !mover_.gone() && !rank_tree_.stdio.output_blocked()) return 0;
-    return tree_gone_ && !status_ && !mover_.gone() ? 100 : -1;
+// What is to be drained may have no descriptor to wait for: it is looked at again at once.
+bool Supervisor::has_more_to_drain() const {
+    const bool draining = mover_.leaving() || (tree_gone_ && status_);
+    return draining && !mover_.busy() && !snapshotter_.busy() && !mover_.gone() &&
+           !rank_tree_.stdio.output_blocked();
 }
 
-void Supervisor::look_at_worker() {
-    pollfd p{mover_.fd(), POLLIN, 0};
-    if (!mover_.busy() || ::poll(&p, 1, 0) != 1) return;
+void Supervisor::move_stdio() {
+    rank_tree_.stdio.run();
+    if (rank_tree_.stdio.input_was_taken())
+        send(schema::encode(StdinTaken{rank_tree_.stdio.input_taken()}));
+    if (rank_tree_.stdio.input_just_closed()) send(schema::encode(StdinClosed{}));
+}
+
+void Supervisor::move_worker_done() {
+    if (!mover_.busy()) return;
     mover_.worker_done();
     if (terminated_) kill_if_stopped();
 }
 
-void Supervisor::look_at_snapshot() {
-    pollfd p{snapshotter_.fd(), POLLIN, 0};
-    if (!snapshotter_.busy() || ::poll(&p, 1, 0) != 1) return;
+void Supervisor::snapshot_worker_done() {
+    if (!snapshotter_.busy()) return;
     snapshotter_.worker_done();
     if (terminated_) kill_if_stopped();
     if (snapshotter_.clearing()) return;
@@ -138,17 +153,18 @@ void Supervisor::take_signals() {
 }
 
 void Supervisor::take_control() {
-    pollfd p{rank_tree_.control.fd(), POLLIN, 0};
-    while (rank_tree_.control.valid() && ::poll(&p, 1, 0) == 1) {
+    while (rank_tree_.control.valid()) {
         auto message = rank_tree_.control.receive(0);
         if (message) {
             std::string answer;
             const auto read = reader_.read(message->text, answer);
             if (!answer.empty()) send(answer);
             if (read) handle(*read);
+        } else if (message.error().code == Code::timeout) {
+            return;
         } else if (message.error().code == Code::peer_lost) {
             log::info("the node agent has closed the connection");
-            rank_tree_.control.close();
+            lose_control();
         } else {
             log::warning("{}", message.error().message());
         }
@@ -182,34 +198,33 @@ void Supervisor::handle(const schema::Received& message) {
 }
 
 // Without its daemon a rank has no job: it ends, and nothing is left.
-void Supervisor::look_at_daemon() {
-    pollfd p{daemon_.get(), POLLIN, 0};
-    if (!daemon_.valid() || ::poll(&p, 1, 0) != 1) return;
+void Supervisor::daemon_died() {
     log::info("the daemon has died: ending the rank");
+    on_daemon_.reset();
     daemon_.reset();
     give_up_output_ = true;
     if (!tree_gone_) ::kill(rank_tree_.root, SIGKILL);
     if (rank_tree_.adopted && !status_) status_ = SIGKILL;
 }
 
-void Supervisor::look_at_tree() {
-    pollfd p{tree_.get(), POLLIN, 0};
-    bool ended = !tree_.valid() || ::poll(&p, 1, 0) == 1;
-    if (!tree_gone_ && ended) {
-        tree_.reset();
-        if (!rank_tree_.adopted) return tree_ended(core::reap_nested(rank_tree_.root));
-        tree_gone_ = true;
-        gone_since_us_ = monotonic_us();
-    }
-    if (tree_gone_ && !status_ && !mover_.gone() &&
-        (!rank_tree_.control.valid() || monotonic_us() - gone_since_us_ > status_limit_us)) {
-        log::warning("the daemon does not tell how the rank ended");
-        tree_ended(1 << 8);
-    }
+void Supervisor::tree_left() {
+    if (!rank_tree_.adopted) return tree_ended(core::reap_nested(rank_tree_.root));
+    on_tree_.reset();
+    tree_.reset();
+    tree_gone_ = true;
+    on_status_late_ = loop_.after(status_limit_us, [this] { status_late_ = true; });
+}
+
+void Supervisor::look_for_status() {
+    const bool missing = tree_gone_ && !status_ && !mover_.gone();
+    if (!missing || (rank_tree_.control.valid() && !status_late_)) return;
+    log::warning("the daemon does not tell how the rank ended");
+    tree_ended(1 << 8);
 }
 
 void Supervisor::tree_ended(int status) {
     tree_gone_ = true;
+    on_tree_.reset();
     tree_.reset();
     status_ = status;
     mover_.break_off();
@@ -229,8 +244,13 @@ void Supervisor::send(const std::string& packet) {
     if (!rank_tree_.control.valid()) return;
     if (Status sent = rank_tree_.control.send_text(packet); !sent) {
         log::info("{}", sent.error().message());
-        rank_tree_.control.close();
+        lose_control();
     }
+}
+
+void Supervisor::lose_control() {
+    on_control_.reset();
+    rank_tree_.control.close();
 }
 
 }  // namespace ghost::plugin

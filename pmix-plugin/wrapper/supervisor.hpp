@@ -3,12 +3,14 @@
 // the node agent, and ends exactly as the rank ends.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <sys/types.h>
 #include <vector>
 
 #include "base/control_socket.hpp"
+#include "base/loop.hpp"
 #include "ghost-core/criu/signals.hpp"
 #include "ghost-core/supervisor/guard.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
@@ -38,21 +40,30 @@ class Supervisor {
 
   private:
     TreeParts parts();
-    int timeout_ms() const;
     void say_hello();
-    void wait_for_something();
+    void begin_watching();
+    void watch_what_changes();
+    bool has_more_to_drain() const;
     void take_signals();
     void take_control();
     void handle(const schema::Received& message);
-    void look_at_daemon();
-    void look_at_tree();
+    void daemon_died();
+    void tree_left();
+    void look_for_status();
     bool operation(const schema::Received& message);
-    void look_at_worker();
-    void look_at_snapshot();
+    void move_worker_done();
+    void snapshot_worker_done();
+    void move_stdio();
     void kill_if_stopped();
     void tree_ended(int status);
     bool done();
     void send(const std::string& packet);
+    void lose_control();
+
+    struct Waiting {
+        Interest what;
+        Loop::Watch watch;
+    };
 
     RankTree rank_tree_;
     const core::Signals& signals_;
@@ -60,7 +71,7 @@ class Supervisor {
     Fd tree_;    // pidfd of the init; closed when it has ended
     std::optional<int> status_;
     bool tree_gone_ = false;  // ended; for an adopted one the status may still be missing
-    int64_t gone_since_us_ = 0;
+    bool status_late_ = false;
     bool give_up_output_ = false;
     bool terminated_ = false;  // SIGTERM has come: the job is being ended
     bool bye_ = false;
@@ -68,6 +79,10 @@ class Supervisor {
     Mover mover_;
     schema::Reader reader_{to_wrapper, "the node agent"};
     std::vector<schema::Received> later_;  // messages that wait until the snapshotter is idle
+    Loop loop_;
+    Loop::Watch on_signal_, on_control_, on_daemon_, on_tree_, on_move_, on_snapshot_;
+    Loop::Watch on_progress_, on_status_late_;
+    std::array<Waiting, 3> on_stdio_;
 };
 
 // The parent's pidfd; readable when it has ended, which it may have already.
