@@ -9,12 +9,13 @@
 #include <fstream>
 #include <getopt.h>
 #include <iterator>
-#include <poll.h>
 #include <sstream>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <utility>
 
 #include "base/log.hpp"
+#include "base/loop.hpp"
 #include "kernet-btl/streams/manager.hpp"
 
 namespace {
@@ -123,30 +124,31 @@ Result<std::string> read_secret(const std::string& path) {
     return secret;
 }
 
-int run(kernet::Manager& manager, kernet::TcpChannel& channel, const std::string& node) {
+Status run(kernet::Manager& manager, kernet::TcpChannel& channel, const std::string& node) {
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
     sigprocmask(SIG_BLOCK, &signals, nullptr);
     const ghost::Fd ends(signalfd(-1, &signals, SFD_CLOEXEC));
-    pollfd fds[] = {{ends.get(), POLLIN, 0}, {manager.fd(), POLLIN, 0}, {channel.fd(), POLLIN, 0}};
     bool said = false;
-    while (fds[0].revents == 0) {
-        if (poll(fds, 3, -1) < 0 && errno != EINTR) return 1;
+    const auto serve = [&] {
         channel.service();
         manager.service();
-        if (manager.settled() && !said) {
-            fmt::print("kernetd: {} is ready\n", node);
-            std::fflush(stdout);
-            said = true;
-        }
-    }
+        if (!manager.settled() || std::exchange(said, true)) return;
+        fmt::print("kernetd: {} is ready\n", node);
+        std::fflush(stdout);
+    };
+    ghost::Loop loop;
+    const auto on_end = loop.on_readable(ends.get(), [&] { loop.stop(); });
+    const auto on_process = loop.on_readable(manager.fd(), serve);
+    const auto on_node = loop.on_readable(channel.fd(), serve);
+    GHOST_TRY(loop.run());
     channel.leave();
-    return 0;
+    return {};
 }
 
-Status begin(const Options& options, int& result) {
+Status begin(const Options& options) {
     auto nodes = read_nodes(options.nodes);
     if (!nodes) return nodes.error();
     auto secret = read_secret(options.secret);
@@ -174,9 +176,9 @@ Status begin(const Options& options, int& result) {
     auto channel = kernet::TcpChannel::create(net, **manager);
     if (!channel) return channel.error();
     (*manager)->set_channel(channel->get());
-    result = run(**manager, **channel, options.node);
+    Status served = run(**manager, **channel, options.node);
     (*manager)->set_channel(nullptr);
-    return {};
+    return served;
 }
 
 }  // namespace
@@ -192,9 +194,8 @@ int main(int argc, char** argv) {
         return 0;
     }
     ghost::log::setup("kernetd " + options->node, ghost::log::level_from_environment());
-    int result = 0;
-    const Status done = begin(*options, result);
-    if (done) return result;
+    const Status done = begin(*options);
+    if (done) return 0;
     fmt::print(stderr, "kernetd: {}\n", done.error().message());
     return done.error().code == Code::invalid ? 2 : 1;
 }

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/streams/manager_thread.hpp"
 
-#include <cerrno>
 #include <csignal>
-#include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 #include <utility>
 
 #include "base/log.hpp"
+#include "base/loop.hpp"
 
 namespace ghost::plugin {
 
@@ -62,7 +61,8 @@ void ManagerThread::stop() {
 // The job is worth more than its streams: what goes wrong here ends only them.
 void ManagerThread::work() noexcept {
     try {
-        serve();
+        if (Status served = serve(); !served)
+            log::error("the stream manager of this node has ended: {}", served.error().message());
         channel_->leave();
     } catch (const std::exception& failure) {
         log::error("the stream manager of this node has ended: {}", failure.what());
@@ -71,24 +71,26 @@ void ManagerThread::work() noexcept {
     processes_.clear();
 }
 
-void ManagerThread::serve() {
-    pollfd fds[] = {
-        {bell_.get(), POLLIN, 0}, {manager_->fd(), POLLIN, 0}, {channel_->fd(), POLLIN, 0}};
+Status ManagerThread::serve() {
     uint64_t known = 0;
-    while (!ending_) {
-        if (::poll(fds, 3, -1) < 0 && errno != EINTR) {
-            log::error("the stream manager of this node has ended: poll fails");
-            return;
-        }
-        take_orders();
+    const auto serve = [&] {
         channel_->service();
         manager_->service();
-        if (manager_->processes_changed() == known) continue;
+        if (manager_->processes_changed() == known) return;
         known = manager_->processes_changed();
         auto processes = manager_->processes();
         std::lock_guard lock(mutex_);
         processes_ = std::move(processes);
-    }
+    };
+    Loop loop;
+    const auto on_order = loop.on_readable(bell_.get(), [&] {
+        take_orders();
+        serve();
+        if (ending_) loop.stop();
+    });
+    const auto on_process = loop.on_readable(manager_->fd(), serve);
+    const auto on_node = loop.on_readable(channel_->fd(), serve);
+    return loop.run();
 }
 
 void ManagerThread::take_orders() {

@@ -40,7 +40,7 @@ class ManagerThread {
 
   private:
     void work() noexcept;
-    void serve();
+    Status serve();
     void take_orders();
 
     std::unique_ptr<kernet::Manager> manager_;
