@@ -21,7 +21,7 @@ namespace ghost::core {
 // Where this user's holder listens on this node.
 std::string holder_address();
 
-// Serves until it is told to stop. busy: there is one already. One thread.
+// Serves until it is told to stop. busy: there is one already. One thread. (libholder)
 Status serve_holder();
 
 // A conversation with the holder; one thread.
