@@ -11,7 +11,6 @@
 #include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <poll.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -21,6 +20,7 @@
 
 #include "base/clock.hpp"
 #include "base/pidfd.hpp"
+#include "base/readable.hpp"
 
 // No mark of a sanitizer's on the foreign stack.
 #define GHOST_IN_CHILD __attribute__((no_sanitize("address", "thread", "undefined")))
@@ -274,17 +274,13 @@ void Child::end_family() const {
 
 bool Child::wait(int64_t deadline_us) {
     while (!ended_) {
-        const int64_t left = std::max<int64_t>(deadline_us - monotonic_us(), 0);
-        pollfd ready{pidfd_.get(), POLLIN, 0};
-        const int64_t ms = left == 0 ? 0 : std::min<int64_t>(left / 1000 + 1, 60000);
-        const int rc = poll(&ready, 1, static_cast<int>(ms));
-        if (rc > 0) end_family();
-        if (rc > 0 && waitpid(pid_, &status_, WNOHANG) == pid_) ended_ = true;
-        if (rc > 0 && !ended_ && errno == ECHILD) {  // somebody else reaped it
+        if (!await_readable_until(pidfd_.get(), deadline_us)) return false;
+        end_family();
+        if (waitpid(pid_, &status_, WNOHANG) == pid_) ended_ = true;
+        if (!ended_ && errno == ECHILD) {  // somebody else reaped it
             status_ = 0xff00;
             ended_ = true;
         }
-        if (!ended_ && monotonic_us() >= deadline_us) return false;
     }
     return true;
 }

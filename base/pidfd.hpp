@@ -3,12 +3,11 @@
 // System calls only, so that a child of a process with threads may call these before it executes.
 #pragma once
 
-#include <cerrno>
-#include <poll.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 
 #include "base/fd.hpp"
+#include "base/readable.hpp"
 
 namespace ghost {
 
@@ -24,11 +23,7 @@ inline bool signal_pidfd(int pidfd, int signal) {
 
 // Waits for the process's end, without a limit if `timeout_ms` is negative; false if it goes on.
 inline bool await_pidfd(int pidfd, int timeout_ms) {
-    pollfd ended{pidfd, POLLIN, 0};
-    int rc = 0;
-    while ((rc = ::poll(&ended, 1, timeout_ms)) < 0 && errno == EINTR) {
-    }
-    return rc > 0;
+    return await_readable(pidfd, timeout_ms);
 }
 
 }  // namespace ghost

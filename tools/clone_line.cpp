@@ -4,7 +4,6 @@
 #include <array>
 #include <cerrno>
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,6 +11,7 @@
 #include "base/clock.hpp"
 #include "base/json.hpp"
 #include "base/paths.hpp"
+#include "base/readable.hpp"
 #include "tools/paths.hpp"
 #include "tools/plain.hpp"
 #include "tools/remote.hpp"
@@ -70,10 +70,8 @@ Result<schema::Received> CloneLine::receive(int timeout_ms) {
             if (message) return std::move(*message);
             return make_error(Code::corrupt, "understand the other node", complaint);
         }
-        const int64_t left = limit - monotonic_us();
-        if (left <= 0) return make_error(Code::timeout, "hear from the other node");
-        pollfd polled{in_.get(), POLLIN, 0};
-        if (::poll(&polled, 1, static_cast<int>(left / 1000 + 1)) <= 0) continue;
+        if (!await_readable_until(in_.get(), limit))
+            return make_error(Code::timeout, "hear from the other node");
         std::array<char, 65536> buffer;
         const ssize_t got = ::read(in_.get(), buffer.data(), buffer.size());
         if (got < 0 && errno == EINTR) continue;

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 
 #include "base/clock.hpp"
+#include "base/readable.hpp"
 
 namespace ghost::core {
 namespace {
@@ -315,14 +316,8 @@ void NetworkListener::interrupt() {
 Result<std::unique_ptr<NetworkResource>> NetworkListener::accept(int timeout_ms) {
     const int64_t limit = timeout_ms < 0 ? INT64_MAX : monotonic_us() + int64_t{timeout_ms} * 1000;
     for (;;) {
-        const int64_t left = (limit - monotonic_us()) / 1000;
-        if (timeout_ms >= 0 && left < 0)
+        if (!await_readable_until(fd_.get(), limit))
             return make_error(Code::timeout, "wait for the ghost's source");
-        pollfd ready{fd_.get(), POLLIN, 0};
-        const int rc = poll(&ready, 1, timeout_ms < 0 ? -1 : static_cast<int>(left));
-        if (rc == 0) return make_error(Code::timeout, "wait for the ghost's source");
-        if (rc < 0 && errno != EINTR) return sys_error("wait for the ghost's source");
-        if (rc <= 0) continue;
         sockaddr_storage address{};
         socklen_t size = sizeof address;
         Fd fd(accept4(fd_.get(), reinterpret_cast<sockaddr*>(&address), &size, SOCK_CLOEXEC));

@@ -7,14 +7,13 @@
 #include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <poll.h>
 #include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/child.hpp"
-#include "base/clock.hpp"
 #include "base/paths.hpp"
+#include "base/readable.hpp"
 #include "tools/lab/network.hpp"
 #include "tools/paths.hpp"
 
@@ -69,18 +68,12 @@ Result<StartingNode> StartingNode::start(const LabState& lab, const NodeState& n
 }
 
 Status StartingNode::wait_ready(int timeout_ms) {
-    pollfd p{ready_.get(), POLLIN, 0};
-    int64_t limit = monotonic_us() + int64_t{timeout_ms} * 1000;
     char byte = 0;
-    for (;;) {
-        int64_t left = limit - monotonic_us();
-        int rc = ::poll(&p, 1, left > 0 ? static_cast<int>(left / 1000) : 0);
-        if (rc < 0 && errno == EINTR) continue;
-        if (rc > 0 && ::read(ready_.get(), &byte, 1) == 1) return {};
-        auto said = read_file(log_);
-        std::string why = said.ok() && !said->empty() ? *said : "it said nothing";
-        return make_error(rc == 0 ? Code::timeout : Code::io, "start a node", {}, why);
-    }
+    const bool in_time = await_readable(ready_.get(), timeout_ms);
+    if (in_time && ::read(ready_.get(), &byte, 1) == 1) return {};
+    auto said = read_file(log_);
+    std::string why = said.ok() && !said->empty() ? *said : "it said nothing";
+    return make_error(in_time ? Code::io : Code::timeout, "start a node", {}, why);
 }
 
 Status StartingNode::commit() {
@@ -88,12 +81,8 @@ Status StartingNode::commit() {
     commit_.reset();
     // Its end of the ready pipe closes once our death no longer ends it: not a moment earlier may
     // `up` be done.
-    pollfd p{ready_.get(), POLLIN, 0};
-    const int64_t limit = monotonic_us() + 10'000'000;
     char byte = 0;
-    while (monotonic_us() < limit) {
-        if (::poll(&p, 1, 100) > 0 && ::read(ready_.get(), &byte, 1) == 0) return {};
-    }
+    if (await_readable(ready_.get(), 10'000) && ::read(ready_.get(), &byte, 1) == 0) return {};
     return make_error(Code::timeout, "commit a node");
 }
 

@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
-#include <poll.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -21,6 +20,7 @@
 
 #include "base/child.hpp"
 #include "base/clock.hpp"
+#include "base/readable.hpp"
 #include "tools/lab/network.hpp"
 #include "tools/lab/node.hpp"
 
@@ -120,9 +120,8 @@ bool sshd_answers(const std::string& address) {
     sa.sin_port = htons(22);
     ::inet_pton(AF_INET, address.c_str(), &sa.sin_addr);
     if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&sa), sizeof sa) != 0) return false;
-    pollfd p{fd.get(), POLLIN, 0};
     char text[4] = {};
-    return ::poll(&p, 1, 5000) > 0 && ::read(fd.get(), text, 4) == 4 &&
+    return await_readable(fd.get(), 5000) && ::read(fd.get(), text, 4) == 4 &&
            std::string(text, 4) == "SSH-";
 }
 

@@ -3,8 +3,8 @@
 
 #include <filesystem>
 #include <fmt/format.h>
-#include <poll.h>
 
+#include "base/pidfd.hpp"
 #include "tools/process.hpp"
 #include "tools/terminal.hpp"
 #include "tools/verbs/verb.hpp"
@@ -49,8 +49,7 @@ int checkpoint_job(const Job& job, const std::string& to, const std::string& the
     bool ended = false;
     if (mpirun.valid() && answer.exit == exit_done) {
         line.show("job " + job.name() + " ending", 0, 0);
-        pollfd end{mpirun.get(), POLLIN, 0};
-        ended = ::poll(&end, 1, ending_ms) == 1;
+        ended = await_pidfd(mpirun.get(), ending_ms);
     }
     line.clear();
     if (!answer.error.empty()) fmt::print(stderr, "ghost: {}\n", answer.error);

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// To wait for one descriptor; several: base/loop.hpp.
+#pragma once
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <cstdint>
+#include <poll.h>
+
+#include "base/clock.hpp"
+
+namespace ghost {
+
+// True once there is something to read, an end or an error included; false after that time, and
+// if the kernel cannot wait. Negative: without a limit. System calls only, signals do not end it.
+inline bool await_readable(int fd, int timeout_ms) {
+    pollfd one{fd, POLLIN, 0};
+    const int64_t limit = timeout_ms < 0 ? 0 : monotonic_us() + int64_t{timeout_ms} * 1000;
+    for (;;) {
+        const int rc = ::poll(&one, 1, timeout_ms);
+        if (rc >= 0 || errno != EINTR) return rc > 0;
+        if (timeout_ms < 0) continue;
+        timeout_ms = static_cast<int>(std::max<int64_t>((limit - monotonic_us() + 999) / 1000, 0));
+    }
+}
+
+// The same until a time of the monotonic clock; INT64_MAX: without a limit.
+inline bool await_readable_until(int fd, int64_t deadline_us) {
+    const int64_t left_ms = std::max<int64_t>((deadline_us - monotonic_us() + 999) / 1000, 0);
+    return await_readable(fd, left_ms > INT_MAX ? -1 : static_cast<int>(left_ms));
+}
+
+}  // namespace ghost
