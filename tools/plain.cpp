@@ -8,14 +8,13 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
-#include <poll.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fork.hpp"
-#include "base/pidfd.hpp"
+#include "base/loop.hpp"
 #include "ghost-core/criu/nested.hpp"
 #include "tools/verbs/verb.hpp"
 
@@ -48,31 +47,45 @@ void reopen_foreign_stdio() {
     }
 }
 
+namespace {
+
+// In a session of its own the default action would be ignored (setpgid(2), orphaned groups); a job
+// that is stopped is stopped with its processes.
+void stop_with(const core::PlainTree& tree) {
+    if (auto tasks = core::list_tree(tree.root))
+        for (const auto& task : *tasks)
+            if (task.pid != tree.root || !tree.nested) ::kill(task.pid, SIGSTOP);
+    ::kill(::getpid(), SIGSTOP);
+    if (auto tasks = core::list_tree(tree.root))
+        for (const auto& task : *tasks) ::kill(task.pid, SIGCONT);
+}
+
+// Returns when the child has ended; signals that come at `signals` before are taken by `take`.
+void stay_with(pid_t child, int signals, const std::function<void()>& take) {
+    Loop loop;
+    const auto on_signal = loop.on_readable(signals, take);
+    const auto on_end = loop.on_end(child, [&] { loop.stop(); });
+    if (Status done = loop.run(); !done) fmt::print(stderr, "ghost: {}\n", done.error().message());
+}
+
+int reap(pid_t child) {
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    return status;
+}
+
+}  // namespace
+
 int attend(const core::PlainTree& tree, const core::Signals& signals) {
-    const Fd end = open_pidfd(tree.root);
-    for (;;) {
-        pollfd polled[2] = {{signals.fd(), POLLIN, 0}, {end.get(), POLLIN, 0}};
-        if (::poll(polled, 2, -1) < 0) continue;
+    stay_with(tree.root, signals.fd(), [&] {
         while (const int s = signals.next()) {
-            if (s != SIGTSTP && s != SIGTTIN && s != SIGTTOU) {
+            if (s == SIGTSTP || s == SIGTTIN || s == SIGTTOU)
+                stop_with(tree);
+            else
                 ::kill(tree.root, s);
-                continue;
-            }
-            // In a session of its own the default action would be ignored (setpgid(2), orphaned
-            // groups); a job that is stopped is stopped with its processes.
-            if (auto tasks = core::list_tree(tree.root))
-                for (const auto& task : *tasks)
-                    if (task.pid != tree.root || !tree.nested) ::kill(task.pid, SIGSTOP);
-            ::kill(::getpid(), SIGSTOP);
-            if (auto tasks = core::list_tree(tree.root))
-                for (const auto& task : *tasks) ::kill(task.pid, SIGCONT);
         }
-        if (polled[1].revents == 0) continue;
-        if (tree.nested) return core::reap_nested(tree.root);
-        int status = 0;
-        ::waitpid(tree.root, &status, 0);
-        return status;
-    }
+    });
+    return tree.nested ? core::reap_nested(tree.root) : reap(tree.root);
 }
 
 Result<Detached> Detached::start() {
@@ -133,22 +146,17 @@ int in_worker(const std::function<int()>& work) {
         std::fflush(nullptr);
         ::_exit(status);
     }
-    const Fd end = open_pidfd(child);
     sigset_t set;
     sigemptyset(&set);
     for (const int s : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&set, s);
     const Fd signals(::signalfd(-1, &set, SFD_CLOEXEC));
-    for (;;) {
-        pollfd polled[2] = {{signals.get(), POLLIN, 0}, {end.get(), POLLIN, 0}};
-        if (::poll(polled, 2, -1) < 0) continue;
+    stay_with(child, signals.get(), [&] {
         signalfd_siginfo info{};
-        if (polled[0].revents != 0 && ::read(signals.get(), &info, sizeof info) == sizeof info)
+        if (::read(signals.get(), &info, sizeof info) == sizeof info)
             ::kill(child, static_cast<int>(info.ssi_signo));
-        if (polled[1].revents == 0) continue;
-        int status = 0;
-        ::waitpid(child, &status, 0);
-        return WIFEXITED(status) ? WEXITSTATUS(status) : exit_unharmed;
-    }
+    });
+    const int status = reap(child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : exit_unharmed;
 }
 
 void hold_interruptions() {
