@@ -14,7 +14,6 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
-#include <poll.h>
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -23,8 +22,8 @@
 #include <unistd.h>
 
 #include "base/child.hpp"
-#include "base/clock.hpp"
 #include "base/fork.hpp"
+#include "base/loop.hpp"
 #include "tools/lab/node.hpp"
 
 namespace ghost::tools::lab {
@@ -100,40 +99,59 @@ void signal_descendants(int signal) {
     }
 }
 
-// The caller is dead: nobody may be left.
-[[noreturn]] void end_everything() {
-    signal_descendants(SIGTERM);
-    signal_descendants(SIGCONT);
-    int64_t limit = monotonic_us() + grace_us;
-    for (;;) {
-        pid_t pid = ::waitpid(-1, nullptr, WNOHANG);
-        if (pid < 0 && errno == ECHILD) ::_exit(1);
-        if (pid > 0) continue;
-        if (monotonic_us() > limit) signal_descendants(SIGKILL);
-        ::usleep(10000);
-    }
-}
+// Inside the node: passes signals on, collects orphans, ends with the command's status.
+class Keeper {
+  public:
+    Keeper(pid_t command, const Fd& signals, const Fd& orders, bool own_group)
+        : command_(command), signals_(signals), orders_(orders), own_group_(own_group) {}
 
-// The keeper's loop: passes signals on, collects orphans, ends with the command's status.
-[[noreturn]] void keep(pid_t command, const Fd& signals, const Fd& orders, bool own_group) {
-    pollfd polled[2] = {{signals.get(), POLLIN, 0}, {orders.get(), POLLIN, 0}};
-    for (;;) {
-        if (::poll(polled, 2, -1) < 0) continue;
-        if (polled[0].revents != 0) {
-            signalfd_siginfo info{};
-            if (::read(signals.get(), &info, sizeof info) < 0) continue;
-            int status = 0;
-            for (pid_t pid = 0; (pid = ::waitpid(-1, &status, WNOHANG)) > 0;) {
-                if (pid == command) ::_exit(exit_status(status));
-            }
-        }
-        if (polled[1].revents == 0) continue;
-        char signal = 0;
-        if (::read(orders.get(), &signal, 1) != 1) end_everything();
-        // The group, because a shell's job control would reach the whole of it.
-        ::kill(own_group ? -command : command, signal);
+    [[noreturn]] void run() {
+        const auto on_child = loop_.on_readable(signals_.get(), [this] { collect(); });
+        on_order_ = loop_.on_readable(orders_.get(), [this] { pass_on(); });
+        (void)loop_.run();
+        ::_exit(1);
     }
-}
+
+  private:
+    void collect() {
+        signalfd_siginfo info{};
+        if (::read(signals_.get(), &info, sizeof info) < 0) return;
+        int status = 0;
+        pid_t pid = 0;
+        while ((pid = ::waitpid(-1, &status, WNOHANG)) > 0) {
+            if (pid == command_ && on_order_) ::_exit(exit_status(status));
+        }
+        if (pid < 0 && errno == ECHILD) ::_exit(1);       // the last one, without a caller
+        if (grace_is_over_) signal_descendants(SIGKILL);  // of those that were ended
+    }
+
+    void pass_on() {
+        char signal = 0;
+        if (::read(orders_.get(), &signal, 1) != 1) return end_everything();
+        // The group, because a shell's job control would reach the whole of it.
+        ::kill(own_group_ ? -command_ : command_, signal);
+    }
+
+    // The caller is dead: nobody may be left.
+    void end_everything() {
+        on_order_.reset();
+        signal_descendants(SIGTERM);
+        signal_descendants(SIGCONT);
+        on_limit_ = loop_.after(grace_us, [this] {
+            grace_is_over_ = true;
+            signal_descendants(SIGKILL);
+        });
+    }
+
+    const pid_t command_;
+    const Fd& signals_;
+    const Fd& orders_;
+    const bool own_group_;
+    bool grace_is_over_ = false;
+    Loop loop_;
+    Loop::Watch on_order_;  // none: the caller is dead
+    Loop::Watch on_limit_;
+};
 
 [[noreturn]] void be_keeper(const LabState& lab, const std::vector<std::string>& argv,
                             const std::string& folder, const Fd& orders, bool own_group) {
@@ -148,7 +166,7 @@ void signal_descendants(int signal) {
     if (!set_environment(lab).ok()) ::_exit(1);
     sigset_t set = watched_signals();
     Fd signals(::signalfd(-1, &set, SFD_CLOEXEC));
-    keep(run_command(argv, own_group), signals, orders, own_group);
+    Keeper(run_command(argv, own_group), signals, orders, own_group).run();
 }
 
 // The caller's side: signals in, orders out, until the keeper ends.
