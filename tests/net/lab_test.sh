@@ -91,6 +91,12 @@ pid=$!
 check "second command runs" poll 10 on gn1 pgrep -f "sleep 123[5]"
 kill -KILL $pid; wait $pid 2>/dev/null
 check "it ends when exec is killed" poll 10 on gn1 sh -c '! pgrep -f "sleep 123[45]"'
+# Signals are no use, and one has left its parent and its session.
+"$ghost" lab exec --name $a gn1 bash -c 'trap "" TERM; (setsid sleep 1236 &); sleep 1238; sleep 1239' &
+pid=$!
+check "third command runs" poll 10 on gn1 pgrep -f "sleep 123[8]"
+kill -KILL $pid; wait $pid 2>/dev/null
+check "it ends although it ignores SIGTERM" poll 10 on gn1 sh -c '! pgrep -f "sleep 123[689]"'
 
 # --- cut, heal, shape ---
 check "reachable" reaches gn1 gn2
