@@ -372,6 +372,8 @@ void RankAgent::Impl::on_gate(uint64_t seq) {
         tell(GateAnswer{seq, -1, 0, true, std::nullopt});
         return;
     }
+    // Others may wait in PMIx for what this rank has to publish here, and could not be gated.
+    recommit_if_due(true);
     ports_.data->close_gate();
     auto tag = ports_.pmix->gate();
     if (!tag) {

@@ -14,8 +14,10 @@ extern "C" {
 #include <fmt/format.h>
 #include <optional>
 #include <sodium.h>
+#include <unistd.h>
 #include <utility>
 
+#include "base/clock.hpp"
 #include "base/log.hpp"
 #include "kernet-btl/btl/connect.h"
 #include "kernet-btl/btl/module.hpp"
@@ -30,6 +32,9 @@ namespace {
 constexpr int64_t drain_limit_us = 500'000;
 // A host that moves is away for a moment.
 constexpr int64_t farewell_limit_us = 5'000'000;
+// The whole of a move, as long as the coordinator waits for each of its steps.
+constexpr int64_t arrival_limit_us = 20'000'000;
+constexpr useconds_t look_again_us = 1'000;
 
 std::string text(const char* value) {
     return value ? value : "";
@@ -132,10 +137,20 @@ Result<Location> published_location(const opal_proc_t* proc) {
     return location_from_json(json);
 }
 
-// The number of the process, and it is known where it is.
+// The number of the process, and it is known where it is. One that has just come to its daemon has
+// published nothing there yet, and libpmix does not wait for that (4.2, pmix_server_get()).
 Result<uint32_t> find(const opal_proc_t* proc) {
+    const int64_t deadline = ghost::monotonic_us() + arrival_limit_us;
     auto location = published_location(proc);
-    if (!location) return location.error();
+    while (!location && ghost::monotonic_us() < deadline) {
+        ::usleep(look_again_us);
+        location = published_location(proc);
+    }
+    if (!location) {
+        return ghost::make_error(
+            ghost::Code::not_found, "find a peer", {},
+            fmt::format("it has published nothing for {} s", arrival_limit_us / 1'000'000));
+    }
     module->endpoint().set_location(*location);
     return location->rank;
 }

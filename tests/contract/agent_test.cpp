@@ -563,6 +563,23 @@ TEST_F(AgentTest, GateSoonAfterWakeStaysClosed) {
     EXPECT_EQ(control_.receive(limit_ms).error().code, Code::peer_lost);
 }
 
+// A peer that asks PMIx for what this rank has not published at its new server yet waits until it
+// has, and cannot be gated: both would stand if this one were gated first.
+TEST_F(AgentTest, GateSoonAfterWakeComesAfterTheRecommit) {
+    start_attached();
+    suspend(1);
+    wake();
+    accept_hello();
+    send(welcome(1, "restored", true));
+    EXPECT_EQ(receive().value("t", ""), "attached");
+    suspend(2);
+    Journal& j = script_.journal;
+    EXPECT_EQ(j.count("pmix gate"), 2U);
+    const auto lines = j.lines();
+    const auto second = std::find(lines.rbegin(), lines.rend(), "pmix gate");
+    EXPECT_NE(std::find(second, lines.rend(), "pmix recommit"), lines.rend());
+}
+
 // A child made by fork() has copies of all that is open here, and no thread that serves it.
 TEST_F(AgentTest, ForkedChildHoldsNoDescriptor) {
     std::bitset<256> inherited;  // by this program, and what gtest has open

@@ -132,35 +132,6 @@ TEST_F(Moves, MoveWhileOthersWaitInFence) {
     }
 }
 
-// The first message, ever, to a rank that is between two nodes, from the one it moves to and from
-// another one: it waits for the end of the move.
-TEST_F(Moves, FirstMessageToMovingRankWaits) {
-    for (const char* to : {"gn1", "gn3"}) {
-        SCOPED_TRACE(to);
-        const std::string when = path(to);
-        Job job(lab(), 8, "gn1:8,gn2:8,gn3:8",
-                {"--map-by", "node", program("first_contact"), "--when", when});
-        // Elsewhere, as soon as they can move: to wait inside MPI would be the first contact.
-        const std::string nodes[] = {"gn1", "gn2", "gn3"};
-        for (int rank = 1; rank < 8; rank++) {
-            const auto& away = *std::ranges::find_if(
-                nodes, [&](const auto& node) { return node != to && node != nodes[rank % 3]; });
-            ASSERT_TRUE(
-                nettest::poll_until(60, [&] { return job.migrate(rank, away).status == 0; }));
-        }
-        for (int rank = 1; rank < 8; rank++) {
-            Background move = job.start_migrate(rank, to);
-            usleep(static_cast<useconds_t>(rank) * 35000);
-            nettest::touch(when + "." + std::to_string(rank));
-            const Move done = nettest::move_of(move.finish(60));
-            EXPECT_EQ(done.status, 0) << rank << done.err;
-            ASSERT_TRUE(job.wait_for("first_contact: rank " + std::to_string(rank)))
-                << job.mpirun().err();
-        }
-        expect_clean(job.finish(), "first_contact: 7 ranks");
-    }
-}
-
 // PMIx_Connect of a process that does not exist: an error of the call, not of the job.
 TEST_F(Moves, MoveAfterCallOfForeignProcess) {
     Job job(lab(), 3, "gn1:2,gn2:2,gn3:1",
