@@ -44,7 +44,7 @@ class Gatherer {
             return make_error(Code::corrupt, "gather snapshot", snapshot.name, snapshot.why);
         auto partial = plugin::create_partial(to_, snapshot.name);
         if (!partial) return partial.error();
-        const Status filled = fill(snapshot, *partial);
+        Status filled = fill(snapshot, *partial);
         if (filled.ok()) return plugin::commit_snapshot(to_, snapshot.name);
         (void)plugin::discard_partial(to_, snapshot.name);
         return filled;
