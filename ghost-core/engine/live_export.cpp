@@ -509,7 +509,7 @@ Status Source::send_last(Member& member, int64_t& mark) {
     PageChanges changes;
     auto scan = PageScan::open(member.pid);
     if (!scan) return scan.error();
-    auto parts = member.tracker->slices(member.known, changes.gone);
+    auto parts = member.tracker->slices(*scan, member.known, changes.gone);
     if (!parts) return parts.error();
     for (const auto& part : *parts) GHOST_TRY(Tracker::look(*scan, part, changes));
     auto hashes = member.copies;

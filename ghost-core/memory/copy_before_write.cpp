@@ -43,7 +43,7 @@ CopyBeforeWrite::~CopyBeforeWrite() {
     give_up();
     for (const auto& process : processes_)
         for (const auto& area : process->areas)
-            for (const auto& piece : pieces_of(area, piece_bytes))
+            for (const auto& piece : process->scan->populated(area, piece_bytes))
                 while (unprotect(*process, piece) == Answer::later) usleep(busy_us);
     stopping_ = true;
     wake();
@@ -86,7 +86,7 @@ Status CopyBeforeWrite::arm(int inner_pid, pid_t pid, Fd userfault, Workers& wor
         // Not: it has changed meanwhile, and is looked at when the process is frozen.
         if (ioctl(process.userfault.get(), UFFDIO_REGISTER, &place) != 0) continue;
         process.areas.push_back(area);
-        const auto parts = pieces_of(area, piece_bytes);
+        const auto parts = process.scan->populated(area, piece_bytes);
         pieces.insert(pieces.end(), parts.begin(), parts.end());
     }
     make_set(process.areas);

@@ -182,7 +182,7 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent,
                     one.areas.push_back(area);
                 else
                     one.now.push_back(area);
-            for (auto& part : Tracker::slices(one.areas, process.known, of.gone))
+            for (auto& part : Tracker::slices(*scans.back(), one.areas, process.known, of.gone))
                 works.push_back({&process, scans.back().get(), std::move(part), {}});
             deferred.push_back(std::move(one));
             continue;
@@ -191,7 +191,7 @@ Status MemoryCopy::look(std::span<const ProcessName> processes, Workers& urgent,
             GHOST_TRY(look_at_all(name.pid, *scans.back(), of));
             continue;
         }
-        for (auto& part : Tracker::slices(map->ours, process.known, of.gone))
+        for (auto& part : Tracker::slices(*scans.back(), map->ours, process.known, of.gone))
             works.push_back({&process, scans.back().get(), std::move(part), {}});
     }
     std::mutex mutex;

@@ -72,6 +72,10 @@ class PageScan {
     // What lies in huge pages; runs may touch. Walks all page tables.
     Status huge(const PageRun& area, PageRuns& out) const;
 
+    // Of the pieces_of() the area those in which there is a page, or a guard page. All of them if the
+    // area is not large, or at any failure. Costs nothing for memory that was never touched.
+    PageRuns populated(const PageRun& area, uint64_t bytes) const;
+
     // Whether this one page is there. Says no at any failure.
     bool is_present(uint64_t page) const;
     // Of these pages, in any order, the numbers of those that may not be there, in order: none that
@@ -84,6 +88,7 @@ class PageScan {
     struct Query;
     PageScan(pid_t pid, Fd pagemap, uint64_t check)
         : pid_(pid), pagemap_(std::move(pagemap)), check_(check) {}
+    uint64_t next_page(uint64_t at, uint64_t limit) const;
     Result<bool> run(const Query& query, const PageRun& area, std::vector<Found>& out) const;
 
     pid_t pid_;

@@ -159,7 +159,8 @@ Status Tracker::add_pieces(const PageScan& scan, const PageRun& area,
     auto tracked = scan.maybe_written({area.start, this_page_size()}, ignored);
     if (!tracked) return tracked.error();
     if (!*tracked && !enlist(area)) return {};
-    for (const auto& piece : pieces_of(area, piece_bytes)) pieces.push_back({piece, !*tracked});
+    for (const auto& piece : scan.populated(area, piece_bytes))
+        pieces.push_back({piece, !*tracked});
     return {};
 }
 
@@ -212,21 +213,23 @@ Status Tracker::round(PageChanges& changes, Workers* workers) {
     return {};
 }
 
-Result<std::vector<Tracker::Slice>> Tracker::slices(const PageRuns& known, PageRuns& gone) const {
+Result<std::vector<Tracker::Slice>> Tracker::slices(const PageScan& scan, const PageRuns& known,
+                                                    PageRuns& gone) const {
     auto areas = private_memory(pid_);
     if (!areas) return areas.error();
-    return slices(*areas, known, gone);
+    return slices(scan, *areas, known, gone);
 }
 
-std::vector<Tracker::Slice> Tracker::slices(const PageRuns& areas, const PageRuns& known,
-                                            PageRuns& gone) {
+// What is known and lies where nothing is any more has gone without a look.
+std::vector<Tracker::Slice> Tracker::slices(const PageScan& scan, const PageRuns& areas,
+                                            const PageRuns& known, PageRuns& gone) {
     std::vector<Slice> out;
     PageRuns all;
-    for (const auto& area : areas) {
-        append(all, area.start, area.end());
-        for (const auto& part : pieces_of(area, part_bytes))
+    for (const auto& area : areas)
+        for (const auto& part : scan.populated(area, part_bytes)) {
+            append(all, part.start, part.end());
             out.push_back({part, cut(known, part.start, part.end())});
-    }
+        }
     gone = unite(gone, subtract(known, all));
     return out;
 }
@@ -263,9 +266,10 @@ bool Tracker::is_current() const {
 
 void Tracker::release() {
     auto areas = private_memory(pid_);
-    if (areas)
+    auto scan = PageScan::open(pid_);
+    if (areas && scan)
         for (const auto& area : *areas)
-            for (const auto& part : pieces_of(area, release_bytes)) {
+            for (const auto& part : scan->populated(area, release_bytes)) {
                 uffdio_writeprotect piece{};
                 piece.range = {part.start, part.bytes};
                 while (ioctl(userfault_.get(), UFFDIO_WRITEPROTECT, &piece) != 0 && errno == EAGAIN)

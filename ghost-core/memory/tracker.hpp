@@ -55,10 +55,13 @@ class Tracker {
         PageRun area;
         PageRuns known;  // that part of the caller's copy
     };
-    // `known`: the pages of the caller's copy. What lies outside of all parts is told in `gone`.
-    Result<std::vector<Slice>> slices(const PageRuns& known, PageRuns& gone) const;
+    // `known`: the pages of the caller's copy. What lies outside of all parts is told in `gone`. `scan`
+    // as for look().
+    Result<std::vector<Slice>> slices(const PageScan& scan, const PageRuns& known,
+                                      PageRuns& gone) const;
     // The same with the private memory (page_scan.hpp) known already.
-    static std::vector<Slice> slices(const PageRuns& areas, const PageRuns& known, PageRuns& gone);
+    static std::vector<Slice> slices(const PageScan& scan, const PageRuns& areas,
+                                     const PageRuns& known, PageRuns& gone);
     // Adds to `changes` what is different in this part. Does not protect: what is told now will be
     // told again by the next round. `scan` was opened when the process was frozen already.
     static Status look(const PageScan& scan, const Slice& part, PageChanges& changes);

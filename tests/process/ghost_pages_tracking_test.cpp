@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <map>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
 #include "base/clock.hpp"
@@ -15,6 +16,7 @@
 #include "ghost-core/memory/injection.hpp"
 #include "ghost-core/memory/arena.hpp"
 #include "ghost-core/memory/memory_copy.hpp"
+#include "ghost-core/memory/tracker.hpp"
 #include "ghost-core/criu/proc.hpp"
 #include "tests/rounds.hpp"
 
@@ -348,6 +350,39 @@ TEST_F(PagesTracking, GuardPagesOfNewMemoryAreInDeferredCopy) {
 }
 
 // Its maker dies in the middle: the kernel lets everybody through.
+// What an AddressSanitizer, a garbage collector or a data base reserves and hardly touches.
+TEST_F(PagesTracking, ReservedMemoryIsPassedOver) {
+    constexpr uint64_t tebi = uint64_t{1} << 40, piece = 8 << 20;
+    constexpr size_t count = 16;
+    const uint64_t page = this_page_size();
+    void* at = mmap(nullptr, count * tebi, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    ASSERT_NE(at, MAP_FAILED);
+    madvise(at, count * tebi, MADV_NOHUGEPAGE);
+    auto* memory = static_cast<char*>(at);
+    const PageRun area{reinterpret_cast<uint64_t>(at), count * tebi};
+    for (size_t i = 0; i < count - 1; i++) memory[i * tebi] = 1;
+    memory[count * tebi - 1] = 1;  // the very last page
+    auto scan = PageScan::open(getpid());
+    ASSERT_TRUE(scan.ok());
+
+    const auto pieces = scan->populated(area, piece);
+    ASSERT_EQ(pieces.size(), count);
+    for (size_t i = 0; i < count - 1; i++) EXPECT_EQ(pieces[i].start, area.start + i * tebi);
+    EXPECT_EQ(pieces.back().end(), area.end());
+    EXPECT_EQ(scan->populated({area.start, 2 * piece}, piece),
+              pieces_of({area.start, 2 * piece}, piece))
+        << "a small area is cut and not asked about";
+
+    // Pages that are known, and whose pieces have become empty, have gone.
+    PageRuns known, gone;
+    for (size_t i = 0; i < count - 1; i++) known.push_back({area.start + i * tebi, page});
+    ASSERT_EQ(madvise(memory + 3 * tebi, page, MADV_DONTNEED), 0);
+    EXPECT_EQ(Tracker::slices(*scan, {area}, known, gone).size(), count - 1);
+    EXPECT_EQ(gone, (PageRuns{{area.start + 3 * tebi, page}}));
+    munmap(at, count * tebi);
+}
+
 TEST_F(PagesTracking, DeadCopierReleasesWriters) {
     for (const bool stopped : {true, false}) {  // before it dies
         Churn churn({"write", "32", "3000"});
