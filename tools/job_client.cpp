@@ -10,8 +10,7 @@
 #include <set>
 #include <unistd.h>
 
-#include "base/clock.hpp"
-#include "tools/process.hpp"
+#include "base/pidfd.hpp"
 
 namespace ghost::tools {
 
@@ -23,7 +22,7 @@ namespace {
 
 constexpr int answer_limit_ms = 5000;
 // mpirun closes its sockets a moment before it ends.
-constexpr int64_t ending_limit_us = 2'000'000;
+constexpr int ending_limit_ms = 2000;
 
 bool matches(const std::string& name, const std::string& begin, const std::string& end) {
     return name.size() > begin.size() + end.size() && name.compare(0, begin.size(), begin) == 0 &&
@@ -75,14 +74,10 @@ std::string list(const std::vector<Job>& jobs) {
     return fmt::format("{}", fmt::join(texts, ", "));
 }
 
-bool process_exists(pid_t pid) {
-    return pid > 0 && identify(pid).ok();
-}
-
 // The connection broke before the result came.
 Answer coordinator_lost(const Job& job, const std::optional<RequestProgress>& last) {
-    int64_t limit = monotonic_us() + ending_limit_us;
-    while (process_exists(job.pid()) && monotonic_us() < limit) ::usleep(20000);
+    const Fd mpirun = open_pidfd(job.pid());
+    const bool ended = !mpirun || await_pidfd(mpirun.get(), ending_limit_ms);
     std::string known = "nothing is known to have been done";
     if (last) {
         known = fmt::format("{} was last heard of in phase \"{}\"",
@@ -90,7 +85,7 @@ Answer coordinator_lost(const Job& job, const std::optional<RequestProgress>& la
                             last->phase);
     }
     Answer out;
-    if (process_exists(job.pid())) {
+    if (!ended) {
         out.exit = 1;
         out.error = fmt::format(
             "the coordinator in mpirun {} closed the connection before the end; {}; the job runs "

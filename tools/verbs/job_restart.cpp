@@ -9,10 +9,10 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/pidfd.hpp"
 #include "tools/ghost_files.hpp"
 #include "tools/job_client.hpp"
 #include "tools/verbs/job_snapshots.hpp"
-#include "tools/process.hpp"
 #include "tools/restart_line.hpp"
 
 namespace ghost::tools {
@@ -44,13 +44,10 @@ std::optional<pid_t> running_here(const std::string& job) {
 }
 
 Status end_mpirun(pid_t pid) {
-    auto id = identify(pid);
-    if (!id) return {};
-    ::kill(pid, SIGTERM);
-    for (const int64_t limit = monotonic_us() + end_limit_us; monotonic_us() < limit;) {
-        if (!is_alive(*id)) return {};
-        ::usleep(look_us);
-    }
+    const Fd mpirun = open_pidfd(pid);
+    if (!mpirun) return {};
+    signal_pidfd(mpirun.get(), SIGTERM);
+    if (await_pidfd(mpirun.get(), end_limit_us / 1000)) return {};
     return make_error(Code::timeout, "end the running job, mpirun", std::to_string(pid));
 }
 
