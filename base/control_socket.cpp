@@ -169,7 +169,8 @@ Result<ControlListener> ControlListener::listen(const std::string& address) {
         return sys_error("set mode of control socket", address);
     }
     if (::bind(fd->get(), reinterpret_cast<const sockaddr*>(&name), length) != 0) {
-        return sys_error("bind control socket", address);
+        return sys_error("bind control socket", address,
+                         errno == EADDRINUSE ? Code::busy : Code::io);
     }
     ControlListener out;
     if (address[0] != '@') out.path_ = address;

@@ -37,6 +37,9 @@ Status check_options(const std::vector<std::string>& options) {
         if (is_one_of(std::array{"np", "n", "c"}, bare(word)))
             return make_error(Code::invalid,
                               "restart with another number of ranks than the snapshot's:", word);
+        if (is_one_of(std::array{"wdir", "wd"}, bare(word)))
+            return make_error(Code::invalid,
+                              "restart in another working folder than each rank had:", word);
         if (word == ":")
             return make_error(Code::invalid, "restart other programs than the snapshot's", {},
                               "\":\" is not taken");

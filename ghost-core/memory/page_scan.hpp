@@ -72,8 +72,8 @@ class PageScan {
     // What lies in huge pages; runs may touch. Walks all page tables.
     Status huge(const PageRun& area, PageRuns& out) const;
 
-    // Of the pieces_of() the area those in which there is a page, or a guard page. All of them if the
-    // area is not large, or at any failure. Costs nothing for memory that was never touched.
+    // Of the pieces_of() the area those in which there is a page, or a guard page. All of them if
+    // the area is not large, or at any failure. Costs nothing for memory that was never touched.
     PageRuns populated(const PageRun& area, uint64_t bytes) const;
 
     // Whether this one page is there. Says no at any failure.

@@ -55,8 +55,8 @@ class Tracker {
         PageRun area;
         PageRuns known;  // that part of the caller's copy
     };
-    // `known`: the pages of the caller's copy. What lies outside of all parts is told in `gone`. `scan`
-    // as for look().
+    // `known`: the pages of the caller's copy. What lies outside of all parts is told in `gone`.
+    // `scan` as for look().
     Result<std::vector<Slice>> slices(const PageScan& scan, const PageRuns& known,
                                       PageRuns& gone) const;
     // The same with the private memory (page_scan.hpp) known already.

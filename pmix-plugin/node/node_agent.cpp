@@ -61,6 +61,8 @@ void NodeAgent::Impl::try_listen() {
 Status NodeAgent::Impl::listen_now() {
     if (!running_ || listener_.valid() || adapter_.rank_socket().empty()) return {};
     auto listener = ControlListener::listen(adapter_.rank_socket());
+    // The daemon of the job's life before is still ending: tried again, and wrappers wait for it.
+    if (!listener && listener.error().code == Code::busy) return {};
     GHOST_TRY(listener);
     listener_ = std::move(*listener);
     watch_ = adapter_.watch(listener_.fd(), [this] { accept(); });

@@ -106,6 +106,8 @@ void NodeStreams::Impl::try_listen() {
 void NodeStreams::Impl::listen_now() {
     if (state_ != S::closed || adapter_.rank_socket().empty()) return;
     auto listening = ControlListener::listen(stream_manager_address(adapter_.rank_socket()));
+    // The daemon of the job's life before is still ending.
+    if (!listening && listening.error().code == Code::busy) return;
     if (!listening) return fail(listening.error().message());
     processes_ = std::move(*listening);
     if (!change(S::waiting)) return;

@@ -16,7 +16,9 @@
 #include <string_view>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <utility>
 
+#include "base/clock.hpp"
 #include "base/log.hpp"
 #include "ghost-core/criu/tree.hpp"
 #include "pmix-plugin/wrapper/restorer.hpp"
@@ -44,6 +46,33 @@ namespace {
     become_program(program);
 }
 
+// The daemon of the job's life before, killed with mpirun or cut off, has its name for some
+// seconds. Its processes may still write, so this life begins when it has ended.
+constexpr int64_t former_life_us = 30'000'000, tell_after_us = 1'000'000;
+constexpr useconds_t retry_us = 2'000;  // as the new daemon tries to get its name
+
+bool is_own_daemon(const ControlSocket& control) {
+    return control.peer_pid() == getppid();
+}
+
+Result<ControlSocket> connect_after_former_life(const Identity& who) {
+    const int64_t begun = monotonic_us();
+    const char* local = std::getenv("OMPI_COMM_WORLD_LOCAL_RANK");
+    bool told = local != nullptr && std::string_view(local) != "0";  // one of a node is enough
+    for (int64_t waited = 0; waited < former_life_us; waited = monotonic_us() - begun) {
+        auto control = ControlSocket::connect(who.node_socket);
+        if (control && is_own_daemon(*control)) return control;
+        if (control && waited > tell_after_us && !std::exchange(told, true))
+            std::fprintf(stderr,
+                         "ghost-wrapper: rank %u waits until process %d, which served the job's "
+                         "ranks here before, has ended\n",
+                         who.rank, control->peer_pid());
+        usleep(retry_us);
+    }
+    return make_error(Code::busy, "reach the node agent at", who.node_socket,
+                      "another process of yours has that name and does not end");
+}
+
 [[noreturn]] void cannot_restart(const Error& why) {
     std::fprintf(stderr, "ghost-wrapper: cannot restart the rank: %s\n", why.message().c_str());
     _exit(1);
@@ -52,7 +81,7 @@ namespace {
 // The rank goes on from a snapshot; nothing else may take its place.
 int restart(Identity who, const std::string& folder) {
     const char* kept = std::getenv("GHOST_RESTART_KEEP");
-    auto control = ControlSocket::connect(who.node_socket);
+    auto control = connect_after_former_life(who);
     if (!control) cannot_restart(control.error());
     auto signals = core::Signals::block();
     if (!signals) cannot_restart(signals.error());
@@ -75,6 +104,11 @@ int run(char** program) {
     auto control = ControlSocket::connect(who.node_socket);
     if (!control) {
         log::info("rank {} is not movable: {}", who.rank, control.error().message());
+        become_program(program);
+    }
+    if (!is_own_daemon(*control)) {
+        log::warning("rank {} is not movable: process {} has the name of its node agent", who.rank,
+                     control->peer_pid());
         become_program(program);
     }
     auto signals = core::Signals::block();

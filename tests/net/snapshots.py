@@ -131,6 +131,10 @@ class Job:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
+    def kill_mpirun(self):
+        on(self.node, "sh", "-c", "kill -9 $(ghost ps | sed -n 's/^mpirun \\([0-9]*\\).*/\\1/p')")
+        self.process.wait(20)
+
     def restart(self, hosts, what=None, options=()):
         self.start(hosts.split(":")[0],
                    ["ghost", "restart", what or self.shots, *options, "--bind-to", "none",
@@ -207,6 +211,17 @@ def case_restart_elsewhere(folder):
     job.reach(150)
     job.kill()
     job.restart("gn3:2,gn4:2")
+    job.finish()
+
+
+def case_restart_at_once(folder):
+    """Mpirun alone is killed: its daemons and ranks have not noticed when the next life begins there."""
+    job = Ledger(folder)
+    for generation in range(3):
+        job.reach(100 * (generation + 1))
+        job.snapshot()
+        job.kill_mpirun()
+        job.restart("gn1:2,gn2:2")
     job.finish()
 
 

@@ -109,7 +109,8 @@ TEST(RestartLine, InputGoesToSameRank) {
 TEST(RestartLine, RefusesAnotherJob) {
     for (const Words& options :
          {Words{"-np", "3"}, Words{"--n", "3"}, Words{"-c", "2"}, Words{":", "x"},
-          Words{"--mca", "ghost", "0"}, Words{"--mca", "ess_base_jobid", "0"}}) {
+          Words{"--wdir", "/"}, Words{"-wd", "/"}, Words{"--mca", "ghost", "0"},
+          Words{"--mca", "ess_base_jobid", "0"}}) {
         auto line = line_of(sample(), options);
         ASSERT_FALSE(line.ok()) << options[0];
         EXPECT_EQ(line.error().code, Code::invalid);
@@ -450,7 +451,14 @@ TEST_F(JobCommand, Usage) {
     make(1);
     EXPECT_EQ(ghost("restart " + snapshots + " -np 3").exit, 2);
     EXPECT_EQ(ghost("restart " + snapshots + " --detach").exit, 2);
-    EXPECT_EQ(ghost("restart " + folder + " --host a").exit, 2);  // nothing of a job there
+    fs::create_directory(folder + "/empty");
+    for (const char* name : {"/empty", "/missing"}) {
+        const auto done = ghost("restart " + folder + name + " --host a");
+        EXPECT_EQ(done.exit, 1);
+        EXPECT_THAT(done.err, HasSubstr("cannot restart " + folder + name + ": no s"));
+    }
+    std::ofstream(folder + "/file.ghost") << "x";
+    EXPECT_EQ(ghost("restart " + folder + "/file.ghost --host a").exit, 2);  // a process's
 }
 
 }  // namespace

@@ -62,6 +62,22 @@ std::string in_memory(const std::string& name) {
     return name.empty() ? folder : folder + "/" + name;
 }
 
+// Whoever gives options of mpirun means a job's snapshot; why there is none.
+Error no_job_snapshot(const RestartArgs& args) {
+    std::error_code failed;
+    const auto what = std::filesystem::status(args.snapshot, failed).type();
+    if (args.from != "memory" && !args.snapshot.starts_with("memory:")) {
+        if (what == std::filesystem::file_type::not_found)
+            return make_error(Code::not_found, "restart", args.snapshot, "no such file or folder");
+        if (what == std::filesystem::file_type::directory && !file_of(args.snapshot))
+            return make_error(Code::not_found, "restart", args.snapshot,
+                              "no snapshot of a job is in this folder");
+    }
+    return make_error(Code::invalid, "restart with",
+                      args.keep_longer ? "--keep-longer" : args.mpirun[0],
+                      "only a snapshot of a job takes this option");
+}
+
 // What is a job's is known by its folder; everything else is a process.
 int run_restart(RestartArgs args, const ImportOptions& options) {
     if (args.from == "memory" && means_job(in_memory(args.snapshot)))
@@ -75,10 +91,7 @@ int run_restart(RestartArgs args, const ImportOptions& options) {
             {args.snapshot, args.mpirun, options.replace, args.keep_longer, options.json});
     }
     if (!args.mpirun.empty() || args.keep_longer)
-        return report(make_error(Code::invalid, "restart with",
-                                 args.keep_longer ? "--keep-longer" : args.mpirun[0],
-                                 "only a snapshot of a job takes this option"),
-                      options.json);
+        return report(no_job_snapshot(args), options.json);
     auto classes = all_classes();  // outlives what it opens
     return classes.ok() ? import_plain([&] { return open_snapshot(**classes, args); }, options)
                         : report(classes.error(), options.json);
