@@ -78,6 +78,8 @@ std::string list(const std::vector<Job>& jobs) {
 Answer coordinator_lost(const Job& job, const std::optional<RequestProgress>& last) {
     const Fd mpirun = open_pidfd(job.pid());
     const bool ended = !mpirun || await_pidfd(mpirun.get(), ending_limit_ms);
+    // It says when it begins.
+    if (ended && !last) return {1, Json(), "the job has ended"};
     std::string known = "nothing is known to have been done";
     if (last) {
         known = fmt::format("{} was last heard of in phase \"{}\"",

@@ -46,7 +46,7 @@ struct Answer {
 using OnProgress = std::function<void(const plugin::RequestProgress&)>;
 
 // Sends the request and waits for its result, however long it takes. A coordinator that vanishes is
-// an Answer too: exit 3 with what is known if mpirun is gone, else 1.
+// an Answer too: exit 3 with what is known if mpirun is gone and the request had begun, else 1.
 Answer ask(const Job& job, const plugin::MigrateRequest& request, const OnProgress& progress);
 Answer ask(const Job& job, const plugin::CheckpointRequest& request, const OnProgress& progress);
 

@@ -158,7 +158,7 @@ void Coordinator::Impl::stop() {
     if (!running_) return;
     running_ = false;
     schedule_.stop();
-    engine_.stop("mpirun is ending");
+    engine_.stop(job_has_ended);
     snapshots_.stop();
     clients_.stop();
     liveness_.stop();
@@ -253,7 +253,7 @@ void Coordinator::Impl::take_signals() {
     }
     adapter_.on_job_control([weak](Lifecycle::JobControl request) {
         auto self = weak.lock();
-        if (!self || !self->running_) return request.answer("mpirun is ending");
+        if (!self || !self->running_) return request.answer(job_has_ended);
         self->snapshot_unasked({.then = request.then, .asked_by = "PMIx_Job_control"},
                                [answer = std::move(request.answer)](const SnapshotRun& run) {
                                    if (answer) answer(run.why);

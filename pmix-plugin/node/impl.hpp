@@ -5,6 +5,7 @@
 // whole job's), wrappers.cpp (wrappers that die), locations.cpp (the replicated table).
 #pragma once
 
+#include <fmt/format.h>
 #include <map>
 #include <memory>
 #include <string>
@@ -18,6 +19,11 @@
 #include "pmix-plugin/node/rank_slot.hpp"
 
 namespace ghost::plugin {
+
+// Why it takes part in nothing any more.
+inline std::string has_ended(RankId rank) {
+    return fmt::format("rank {} has ended", rank);
+}
 
 // The process tree of a rank as the node agent touches it: is it alive, and kill it.
 

@@ -243,7 +243,7 @@ void NodeAgent::Impl::ask_to_prepare(RankSlot& s) {
     s.busy.clear();
     const bool idle = s.snap.work == W::idle || s.snap.work == W::cancelling;
     if (!s.snap.why.empty() || !idle) return;
-    if (s.ended) return snapshot_failed(s, "rank", fmt::format("rank {} has ended", s.rank));
+    if (s.ended) return snapshot_failed(s, "rank", has_ended(s.rank));
     if (!s.unmovable.empty()) return snapshot_failed(s, "wrapper", s.unmovable);
     if (const std::string why = why_tied(s); !why.empty()) {
         return snapshot_failed(s, "check", fmt::format("rank {}: {}", s.rank, why));

@@ -11,7 +11,8 @@ using T = Transfer;
 
 void NodeAgent::Impl::connect(const Connect& m) {
     RankSlot* s = find(m.rank);
-    if (s == nullptr || !s->at_rest() || s->ended || !s->wrapper || !s->unmovable.empty()) {
+    if (s != nullptr && s->ended) return report(Failed{m.seq, m.rank, "rank", has_ended(m.rank)});
+    if (s == nullptr || !s->at_rest() || !s->wrapper || !s->unmovable.empty()) {
         const bool told = s != nullptr && !s->unmovable.empty();
         return report(Failed{m.seq, m.rank, "connect",
                              fmt::format("rank {} has no wrapper here that could move it{}{}",

@@ -74,7 +74,7 @@ void NodeAgent::Impl::wrapper_closed(RankId rank, const ControlConnection* which
 
 // The tree ended in the ordinary way; the wrapper ends with its status now.
 void NodeAgent::Impl::wrapper_exit_said(RankSlot& s) {
-    tree_ended(s, fmt::format("rank {} has ended", s.rank));
+    tree_ended(s, has_ended(s.rank));
 }
 
 void NodeAgent::Impl::tree_ended(RankSlot& s, const std::string& why) {
@@ -130,6 +130,8 @@ bool NodeAgent::Impl::wrapper_died(RankId rank, int status) {
     }
     if (s->wrapper) std::exchange(s->wrapper, nullptr)->close();
     const bool alive = tree_alive(*s, settings_.tree);
+    // In the ordinary way, though it could not say so.
+    if (!alive && status == 0) return tree_ended(*s, has_ended(rank)), false;
     log::warning("the wrapper of rank {} died (status {}), its processes {}", rank, status,
                  alive ? "live" : "have ended");
     const std::string why = fmt::format("the wrapper of rank {} died", rank);

@@ -70,6 +70,32 @@ TEST_F(Endings, LastRankOfTheTargetEndsWhileAnotherArrives) {
     expect_whole(*job, 2);
 }
 
+// --- of the whole job ---
+
+// At any moment of a move, all ranks return: the job ends well, and whoever asked for the move is
+// told what came of it.
+TEST_F(Endings, JobEndsWhileItsRankMoves) {
+    for (useconds_t moment = 0; moment < 12; moment++) {
+        SCOPED_TRACE(moment);
+        const std::string now = path("now." + std::to_string(moment));
+        Job job(lab(), 2, "gn1:2,gn2:2,gn3:2",
+                {program("leaver"), "--rank", "0", "--when-file", now});
+        ASSERT_TRUE(job.wait_for("leaver: started")) << job.mpirun().err();
+        ASSERT_TRUE(nettest::poll_until(20, [&] { return job.migrate(1, "gn2").status == 0; }));
+        Background move = job.start_migrate(1, "gn3");
+        usleep(moment * 12000);
+        nettest::touch(now);
+        const Finished over = job.finish();
+        EXPECT_EQ(over.status, 0) << over.err;
+        for (const char* word : {"route", "died", "harmed", "error"})
+            EXPECT_EQ(over.err.find(word), std::string::npos) << over.err;
+        const Move told = nettest::move_of(move.finish(20));
+        if (told.status == 0) continue;
+        EXPECT_EQ(told.status, 1) << told.err;
+        EXPECT_NE(told.err.find("has ended"), std::string::npos) << told.err;
+    }
+}
+
 // --- right after the own move ---
 
 void Endings::leave_after_move(const Words& how, int status) {

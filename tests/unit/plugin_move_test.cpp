@@ -574,8 +574,12 @@ void judge(Cluster& c, Client& user, Fault fault, const std::string& what) {
     const Json& r = user.results[0];
     const bool moved = !r["result"].empty() && r["result"][0]["moved"] == true;
     EXPECT_EQ(moved, r["exit"] == 0) << r;
-    if (fault == Fault::rank_ends) {
-        EXPECT_NE(r["exit"], 3) << r;
+    if (fault == Fault::rank_ends && !moved) {
+        EXPECT_EQ(r["exit"], 1) << r;
+        if (c.ended[1]) {
+            const std::string error = r["error"];
+            EXPECT_NE(error.find("rank 1 has ended"), std::string::npos) << error;
+        }
     }
     if (r["exit"] == 1 && !over) {
         std::string error = r["error"];

@@ -237,6 +237,17 @@ TEST_F(GhostCommand, CoordinatorGoneMidWayWithMpirun) {
     EXPECT_NE(o.err.find("has ended"), std::string::npos) << o.err;
 }
 
+// The request came when the job was over: it was never begun.
+TEST_F(GhostCommand, CoordinatorGoneBeforeItBegan) {
+    FakeCoordinator c(folder_, 0x7ffffff0, "33", [](const ControlSocket&, const Json&) {});
+    for (const char* request : {"migrate --rank 1 --to gn3", "checkpoint 33"}) {
+        const Outcome o = ghost(request);
+        EXPECT_EQ(o.exit, 1);
+        EXPECT_NE(o.err.find("ghost: the job has ended\n"), std::string::npos) << o.err;
+        EXPECT_EQ(o.err.find("harmed"), std::string::npos) << o.err;
+    }
+}
+
 TEST_F(GhostCommand, CoordinatorGoneMidWayButMpirunLives) {
     FakeCoordinator c(folder_, ::getpid(), "33", [](const ControlSocket&, const Json&) {});
     Outcome o = ghost("migrate --rank 1 --to gn3");

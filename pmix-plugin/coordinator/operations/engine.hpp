@@ -43,7 +43,7 @@ class Engine {
   public:
     // at_once: requests that are carried out at the same time, at most.
     Engine(EventLoop& loop, size_t at_once) : loop_(loop), at_once_(at_once) {}
-    ~Engine() { stop("mpirun is ending"); }
+    ~Engine() { stop(job_has_ended); }
 
     // False: too many wait already (nothing of the request is called).
     bool add(Request request);

@@ -157,8 +157,9 @@ void late_move_message(Job& job, NodeId from, const schema::Received& m) {
 }
 
 void MoveOperation::on_failed(NodeId from, const Failed& m) {
-    const std::string whole = fmt::format("{}{}{} at {}", m.stage, m.stage.empty() ? "" : ": ",
-                                          m.why, job_.liveness.name_of(from));
+    data_.end_is_why = m.stage == "rank";
+    const std::string stage = m.stage.empty() || data_.end_is_why ? "" : m.stage + ": ";
+    const std::string whole = fmt::format("{}{} at {}", stage, m.why, job_.liveness.name_of(from));
     switch (data_.state) {
         case S::aborting:
             return on_failed_again(from, m, whole);
@@ -352,7 +353,7 @@ void MoveOperation::node_lost(NodeId node) {
 std::string MoveOperation::failure() const {
     std::string text = fmt::format("rank {} was not moved from {} to {}: {}", data_.rank,
                                    data_.from_name, data_.to_name, data_.why);
-    if (data_.ended) return text + "; the rank has ended meanwhile";
+    if (data_.ended) return data_.end_is_why ? text : text + "; the rank has ended meanwhile";
     if (!data_.harmed)
         text += fmt::format("; the job is unharmed: rank {} goes on at {}", data_.rank,
                             data_.from_name);
@@ -368,8 +369,7 @@ void MoveOperation::finish(S state) {
 }
 
 void MoveOperation::stop() {
-    data_.harmed = is_decided();
-    data_.why = "mpirun is ending";
+    data_.why = job_has_ended;
     hand_over();
 }
 

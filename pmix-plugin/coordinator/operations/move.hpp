@@ -72,7 +72,8 @@ struct Move {
     bool moved = false;
     bool harmed = false;  // the job was
     bool ended = false;   // the rank has, while it was tried
-    std::string why;      // of a failure
+    bool end_is_why = false;
+    std::string why;  // of a failure
 };
 
 struct MoveOrder {

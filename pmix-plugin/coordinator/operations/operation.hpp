@@ -98,6 +98,9 @@ struct Job {
     std::function<void(const kernet::Location&)> publish;  // to every node
 };
 
+// What all that is under way, or waits, is told when mpirun ends.
+inline constexpr const char* job_has_ended = "the job has ended";
+
 // Why neither a move nor a snapshot can begin now; nothing: they can.
 std::optional<std::string> refusal(const Job& job);
 

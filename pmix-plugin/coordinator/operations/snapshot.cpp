@@ -537,7 +537,7 @@ void SnapshotOperation::finish(S state) {
 void SnapshotOperation::stop() {
     if (snapshot_states[data_.state].urgent) job_.adapter.raise_priority(false);
     data_.state = S::failed;
-    data_.why = "no snapshot was made: mpirun is ending";
+    data_.why = fmt::format("no snapshot was made: {}", job_has_ended);
     hand_over();
 }
 

@@ -41,7 +41,7 @@ void ControlRequests::from_pmix(void*, const char* space, const char* then,
         if (present())
             present()->heard(space, then, request);
         else
-            ghost_pmix_answer_job_control(request, "mpirun is ending");
+            ghost_pmix_answer_job_control(request, "the job has ended");
     });
 }
 

@@ -52,7 +52,18 @@ RmlMessenger::RmlMessenger() {
     posted = true;
 }
 
+namespace {
+
+// Daemons that have been told to end are gone one by one, with words of ORTE's about each message
+// that does not reach them.
+bool nobody_listens() {
+    return orte_orteds_term_ordered || orte_finalizing;
+}
+
+}  // namespace
+
 void RmlMessenger::send(NodeId to, const std::string& packet) const {
+    if (nobody_listens()) return;
     opal_buffer_t* buffer = pack(packet);
     orte_process_name_t name{ORTE_PROC_MY_NAME->jobid, to};
     const int rc = orte_rml.send_buffer_nb(orte_mgmt_conduit, &name, buffer, tag,
@@ -63,6 +74,7 @@ void RmlMessenger::send(NodeId to, const std::string& packet) const {
 }
 
 void RmlMessenger::broadcast(const std::string& packet) const {
+    if (nobody_listens()) return;
     opal_buffer_t* buffer = pack(packet);
     orte_grpcomm_signature_t* everybody = wildcard_signature(ORTE_PROC_MY_NAME->jobid);
     const int rc = orte_grpcomm.xcast(everybody, tag, buffer);
