@@ -11,18 +11,16 @@
 #include <vector>
 
 #include "base/result.hpp"
+#include "ghost-core/criu/placement.hpp"
 #include "ghost-core/criu/tree.hpp"
 
 namespace ghost::core {
 
-// Binds every thread of the stopped tree, whose `tasks` these are, and CRIU with its helpers, to a
-// processor that all may use, where the tree's program ran last if that is one. What they were
-// bound to before is noted in a file first, so that whoever lets the tree go can give it back when
-// we are killed. A failure leaves everything as it was: it only takes longer then.
-Status bind_tree(pid_t root, const std::vector<Task>& tasks, pid_t criu);
-
-// Gives the tree's threads back what bind_tree() of any process has taken; nothing to do is fine.
-void unbind_tree(pid_t root, const std::vector<Task>& tasks);
-void unbind_tree(pid_t root);
+// Binds every thread of the stopped tree, and CRIU with its helpers, to a processor that all may
+// use, where the tree's program ran last if that is one. How the threads were placed `before` has
+// been noted (placement.hpp). A failure leaves everything as it was: it only takes longer then.
+Status bind_tree(const std::vector<Task>& tasks, const Placements& before, pid_t criu);
+// The tree's threads have the processors again that they had before.
+void unbind_tree(const Placements& before);
 
 }  // namespace ghost::core

@@ -27,6 +27,7 @@
 #include "ghost-core/criu/criu_images.hpp"
 #include "ghost-core/criu/criu.hpp"
 #include "ghost-core/criu/image_stream.hpp"
+#include "ghost-core/criu/placement.hpp"
 #include "ghost-core/criu/proc.hpp"
 #include "ghost-core/criu/stopped_tree.hpp"
 #include "ghost-core/criu/tree.hpp"
@@ -157,6 +158,7 @@ class TreeDump::Dumper {
     Status take_bytes(Image& image);
     Status close_image(Image& image);
     Status name_pages();
+    Status add_placement(DumpResult& result);
     Status deliver(SkeletonFiles* files);
     Result<DumpResult> attempt();
     void let_go();
@@ -189,6 +191,7 @@ class TreeDump::Dumper {
     Point point_ = Point::starting;
     std::list<Image> images_;
     SkeletonFiles files_;
+    TreePlacement here_;  // as of before the stop
     int numbers_ = 0;
     bool nothing_came_ = false;  // in the last turn, though images wait
     int64_t deadline_ = 0;
@@ -425,7 +428,7 @@ Status TreeDump::Dumper::release_if_complete() {
 Status TreeDump::Dumper::released() {
     schedule_criu(SCHED_OTHER);
     if (!request_.leave_running) {
-        unbind_tree(request_.root, stopped_tree_->tasks());
+        unbind_tree(stopped_tree_->placements());
         return {};
     }
     // criu traces nobody any more.
@@ -555,6 +558,7 @@ Status TreeDump::Dumper::freshen() {
 Status TreeDump::Dumper::get_ready() {
     GHOST_TRY(freshen());
     hook_.emplace(request_.on_stopped);
+    here_ = placement_here();
     if (!controlled_) return {};
     GHOST_TRY(until(Point::ready));
     return look_again();
@@ -590,7 +594,8 @@ Status TreeDump::Dumper::stop() {
     }
     stopped_tree_.emplace(std::move(*stopped_tree));
     if (controlled_)
-        if (auto bound = bind_tree(request_.root, stopped_tree_->tasks(), criu_->pid());
+        if (auto bound =
+                bind_tree(stopped_tree_->tasks(), stopped_tree_->placements(), criu_->pid());
             !bound.ok())
             log::debug("freeze: {}", bound.error().message());
     const int64_t now = monotonic_us();
@@ -669,6 +674,21 @@ void TreeDump::Dumper::forget() {
     result_ = {};
 }
 
+// How its threads are scheduled goes with the skeleton (placement.hpp).
+Status TreeDump::Dumper::add_placement(DumpResult& result) {
+    here_.threads = stopped_tree_->placements();
+    auto text = encode(here_);
+    result.skeleton_bytes += text.size();
+    if (keeps()) {
+        files_.emplace_back(placement_file, std::move(text));
+        result.files = static_cast<int>(files_.size());
+        return {};
+    }
+    auto written = writer_->skeleton_file(numbers_++, placement_file, text);
+    result.files = numbers_;
+    return written;
+}
+
 Status TreeDump::Dumper::deliver(SkeletonFiles* files) {
     if (files != nullptr) *files = std::move(files_);
     if (writer_ == nullptr || !short_stop_) return {};
@@ -691,8 +711,9 @@ Result<DumpResult> TreeDump::Dumper::run(GhostWriter* writer, SkeletonFiles* fil
         }
     }
     if (!result) return result;
-    result->files = keeps() ? static_cast<int>(files_.size()) : numbers_;
-    if (auto delivered = deliver(files); !delivered.ok()) {
+    auto delivered = add_placement(*result);
+    if (delivered.ok()) delivered = deliver(files);
+    if (!delivered.ok()) {
         if (!request_.leave_running)
             if (auto resumed = resume_tree(request_.root); !resumed.ok())
                 log::warning("after a failed freeze: {}", resumed.error().message());

@@ -128,8 +128,8 @@ bool is_syscall_stop(int status) {
     return status >> 8 == (SIGTRAP | 0x80);
 }
 
-bool is_stopped(pid_t pid, pid_t tid) {
-    const auto status = read_status(fmt::format("/proc/{}/task/{}", pid, tid));
+// Stopped, or ended.
+bool is_still(const std::optional<TaskStatus>& status) {
     return !status || status->state == 'T' || status->state == 'Z' || status->state == 'X';
 }
 
@@ -240,6 +240,8 @@ class Stopping {
         : deadline_us_(deadline_us), told_(std::move(told)) {}
 
     const std::set<pid_t>& all() const { return told_; }
+    // Of their threads that have stopped: inner numbers by those here.
+    const std::map<pid_t, int>& numbers() const { return numbers_; }
     // False: it knows already.
     bool tell(const Task& task) {
         if (!told_.insert(task.pid).second) return false;
@@ -271,7 +273,11 @@ class Stopping {
     }
     Status wait_for(pid_t pid, pid_t tid) {
         const int64_t begun = monotonic_us();
-        for (int look = 0; told_.contains(pid) && !is_stopped(pid, tid); look++) {
+        const auto folder = fmt::format("/proc/{}/task/{}", pid, tid);
+        for (int look = 0; told_.contains(pid); look++) {
+            const auto status = read_status(folder);
+            if (status && status->state == 'T') numbers_[tid] = status->numbers.back();
+            if (is_still(status)) break;
             const int64_t now = monotonic_us();
             if (now > deadline_us_)
                 return make_error(Code::timeout, "freeze process", std::to_string(pid),
@@ -297,7 +303,17 @@ class Stopping {
     const int64_t deadline_us_;
     std::set<pid_t> told_;
     std::set<pid_t> ours_;  // those that ran before
+    std::map<pid_t, int> numbers_;
 };
+
+// Not without the note; it only takes longer then.
+void raise(pid_t root, const Placements& threads) {
+    auto noted = note_placements(root, threads);
+    if (noted.ok())
+        raise_priority(threads);
+    else
+        log::debug("freeze: {}", noted.error().message());
+}
 
 }  // namespace
 
@@ -308,15 +324,18 @@ Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us) {
         auto tasks = list_tree(root);
         if (!tasks) return tasks.error();
         all = true;
+        if (stopping.all().empty()) give_back(root, *tasks);  // what a killed one has taken
         for (const auto& task : *tasks) {
             if (task.state == 'Z' || !stopping.tell(task)) continue;
             all = false;  // it may have made another one meanwhile
-            // Only now: one that computes in that class would not let us on its processor again.
-            raise_priority(task.pid);
+            add_placements(task.pid, out.placements_);
         }
+        // Only now: one that computes in that class would not let us on its processor again.
+        if (!all) raise(root, out.placements_);
         GHOST_TRY(stopping.wait());
         out.tasks_ = std::move(*tasks);
     }
+    if (complete(stopping.numbers(), out.placements_)) raise(root, out.placements_);
     const auto& stopped = stopping.all();
     for (const pid_t pid : stopped) {
         auto process = note(pid);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/result.hpp"
+#include "ghost-core/criu/placement.hpp"
 #include "ghost-core/criu/tree.hpp"
 
 namespace ghost::core {
@@ -31,6 +32,8 @@ class StoppedTree {
 
     // The frozen tree, as list_tree() gave it.
     const std::vector<Task>& tasks() const { return tasks_; }
+    // How its threads were scheduled before.
+    const Placements& placements() const { return placements_; }
     // What a process of it has mapped, as /proc/PID/maps gave it; null for one that was not stopped
     // (it has ended).
     const std::string* maps(pid_t pid) const;
@@ -60,6 +63,7 @@ class StoppedTree {
     static std::vector<Mapping> mappings_in(const std::string& maps, const char* only_of = nullptr);
 
     std::vector<Task> tasks_;
+    Placements placements_;
     std::vector<Process> processes_;
 };
 

@@ -12,7 +12,6 @@
 #include <fstream>
 #include <memory>
 #include <poll.h>
-#include <sched.h>
 #include <sstream>
 #include <string_view>
 #include <unistd.h>
@@ -20,26 +19,13 @@
 #include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "base/log.hpp"
-#include "ghost-core/criu/binding.hpp"
+#include "ghost-core/criu/placement.hpp"
 #include "ghost-core/criu/proc.hpp"
 
 namespace ghost::core {
 namespace {
 
 constexpr int64_t criu_end_us = 2000000;
-constexpr int raised_priority = 7;  // the SCHED_RR priority that says: this was raise_priority()
-
-// Threads of one class get another; the nice value is kept by the kernel.
-void change_class(pid_t pid, int from, int to, int from_priority, int to_priority) {
-    for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", pid))) {
-        sched_param param{};
-        if (sched_getscheduler(tid) != from || sched_getparam(tid, &param) != 0 ||
-            param.sched_priority != from_priority)
-            continue;
-        param.sched_priority = to_priority;
-        sched_setscheduler(tid, to, &param);
-    }
-}
 
 }  // namespace
 
@@ -146,15 +132,8 @@ Status wait_untraced(pid_t root, int64_t limit_us) {
     }
 }
 
-void raise_priority(pid_t pid) {
-    change_class(pid, SCHED_OTHER, SCHED_RR, 0, raised_priority);
-}
-
 void calm_tree(pid_t root) {
-    unbind_tree(root);
-    if (auto tasks = list_tree(root))
-        for (const auto& task : *tasks)
-            change_class(task.pid, SCHED_RR, SCHED_OTHER, raised_priority, 0);
+    if (auto tasks = list_tree(root)) give_back(root, *tasks);
 }
 
 Status resume_tree(pid_t root) {
@@ -166,13 +145,15 @@ Status resume_tree(pid_t root) {
 }
 
 Status resume_tasks(pid_t root, const std::vector<Task>& tasks) {
-    unbind_tree(root, tasks);
+    give_back(root, tasks);
+    return continue_tasks(tasks);
+}
+
+Status continue_tasks(const std::vector<Task>& tasks) {
     // Children first: the init must not see a child stopped for long after it runs itself.
-    for (auto task = tasks.rbegin(); task != tasks.rend(); ++task) {
-        change_class(task->pid, SCHED_RR, SCHED_OTHER, raised_priority, 0);
+    for (auto task = tasks.rbegin(); task != tasks.rend(); ++task)
         if (kill(task->pid, SIGCONT) != 0 && errno != ESRCH)
             return sys_error("continue process", std::to_string(task->pid));
-    }
     return {};
 }
 

@@ -26,13 +26,8 @@ Result<std::vector<Task>> list_tree(pid_t root);
 // Waits until nobody traces a process of the tree; timeout otherwise.
 Status wait_untraced(pid_t root, int64_t limit_us);
 
-// Puts the ordinary threads of a process that is to be moved into a real-time class, so that they
-// stop and do what CRIU asks of them at once beside spinning neighbours. SIGSTOP has been sent to
-// it: in that class, above our own, it would compute for ever on a processor that we need. CRIU
-// takes the class along; resume_tree() gives the ordinary one back, here or where the tree went.
-void raise_priority(pid_t pid);
-// Takes that back without letting anything run: before the tree is ended, or the freeing of its
-// memory would go before everything else on the machine.
+// Takes back what a freeze has changed (placement.hpp) without letting anything run: before the
+// tree is ended, or the freeing of its memory would go before everything else on the machine.
 void calm_tree(pid_t root);
 
 // SIGCONT to every process of the tree, when the criu of an exporter that was killed has left it.
@@ -40,6 +35,9 @@ Status resume_tree(pid_t root);
 
 // The same for a tree that nobody traces any more and whose tasks are known.
 Status resume_tasks(pid_t root, const std::vector<Task>& tasks);
+
+// SIGCONT only: its threads are scheduled as they are to be.
+Status continue_tasks(const std::vector<Task>& tasks);
 
 // A thread of the tree and its process, both as numbered here, as tgkill(2) wants them.
 struct ThreadId {

@@ -53,6 +53,7 @@ class Import {
     Status receive_chunks();
     Status take_skeleton(const Chunk& chunk, const char* buffer);
     std::shared_ptr<HugePages> huge_pages(pid_t root);
+    std::shared_ptr<const TreePlacement> placement();
     void fill();
     Status fill_chunks();
     Result<bool> place(PageChunk& chunk);
@@ -235,6 +236,15 @@ std::shared_ptr<HugePages> Import::huge_pages(pid_t root) {
     return out;
 }
 
+std::shared_ptr<const TreePlacement> Import::placement() {
+    std::string_view text;
+    if (skeleton_.find(placement_file, text) != SkeletonStore::Found::yes)
+        return std::make_shared<TreePlacement>();
+    auto placement = decode_placement(text);
+    if (!placement) log::warning("import: {}", placement.error().message());
+    return std::make_shared<TreePlacement>(placement ? std::move(*placement) : TreePlacement());
+}
+
 void Import::stop() {
     reader_.interrupt();
     pages_.close();
@@ -269,6 +279,7 @@ Result<HeldTree> Import::run(RestoreRequest request, const Progress& progress) {
     held.pages_us = first_page_us_ == 0 ? 0 : last_page_us_ - first_page_us_;
     held.userfaults = std::make_shared<std::map<int, Fd>>(restorer.userfaults());
     held.huge = huge_pages(*root);
+    held.placement = placement();
     held.total_us = monotonic_us() - begin;
     return held;
 }
@@ -361,7 +372,10 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
 }
 
 Status release_tree(const HeldTree& held) {
-    GHOST_TRY(resume_tree(held.root));
+    auto tasks = list_tree(held.root);
+    if (!tasks) return tasks.error();
+    place(*tasks, *held.placement);
+    GHOST_TRY(continue_tasks(*tasks));
     if (held.huge) held.huge->start();
     return {};
 }

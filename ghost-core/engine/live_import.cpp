@@ -584,7 +584,7 @@ Status Target::release() {
     times_.release = monotonic_us() - begin;
     out_.root = std::exchange(held_.root, 0);
     out_.huge = std::exchange(held_.huge, nullptr);
-    calm_tree(out_.root);
+    if (auto tasks = list_tree(out_.root)) place(*tasks, *held_.placement);
     session_.reset();
     copies_.clear();
     at_point("target: released");

@@ -31,6 +31,7 @@
 #include "ghost-core/memory/huge_pages.hpp"
 #include "ghost-core/criu/criu.hpp"
 #include "ghost-core/criu/dump.hpp"
+#include "ghost-core/criu/placement.hpp"
 #include "ghost-core/criu/preflight.hpp"
 #include "ghost-core/criu/tree.hpp"
 #include "ghost-core/resource/resource.hpp"
@@ -93,6 +94,8 @@ struct HeldTree {
     // Memory that lay in huge pages and is to lie in such again when the tree runs; while one of
     // the copies of this is kept. Null: none.
     std::shared_ptr<HugePages> huge;
+    // How its threads are to be scheduled; without threads in a ghost of an older Ghost.
+    std::shared_ptr<const TreePlacement> placement;
 };
 
 // Lets the tree run, and makes huge pages again beside it. After that `held.root` is an ordinary

@@ -8,6 +8,7 @@
 
 #include "ghost-core/criu/binding.hpp"
 #include "ghost-core/criu/dump.hpp"
+#include "ghost-core/criu/stopped_tree.hpp"
 #include "tests/contract/faulty_resource.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "tests/process/ghost_checkpoints.hpp"
@@ -125,8 +126,9 @@ TEST_F(CheckpointTest, ResumeByAnotherProcessRestoresAffinity) {
     const auto bind_and_die = [&] {
         const pid_t child = fork();
         if (child == 0) {
-            auto tasks = list_tree(tree->root);
-            if (!tasks || !bind_tree(tree->root, *tasks, getpid()).ok()) _exit(1);
+            auto stopped = StoppedTree::stop(tree->root, 2'000'000);
+            if (!stopped || !bind_tree(stopped->tasks(), stopped->placements(), getpid()).ok())
+                _exit(1);
             kill(getpid(), SIGKILL);
         }
         int status = 0;

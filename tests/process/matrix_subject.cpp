@@ -3,6 +3,7 @@
 // checks, and leaves FOLDER/NAME.result: "ok", or what is wrong. `--list`: all cases.
 #include "tests/process/matrix_subject.hpp"
 
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -13,6 +14,8 @@
 namespace matrix {
 namespace {
 
+constexpr std::array all_cases = {&task_cases, &scheduling_cases, &signal_cases,
+                                  &file_cases, &object_cases,     &memory_cases};
 std::string result_path;
 
 void put(const std::string& path, const std::string& text) {
@@ -25,16 +28,14 @@ void put(const std::string& path, const std::string& text) {
 }
 
 const Case* find(const std::string& name) {
-    for (const auto* cases :
-         {&task_cases, &signal_cases, &file_cases, &object_cases, &memory_cases})
+    for (const auto* cases : all_cases)
         for (const auto& one : *cases)
             if (name == one.name) return &one;
     return nullptr;
 }
 
 void list() {
-    for (const auto* cases :
-         {&task_cases, &signal_cases, &file_cases, &object_cases, &memory_cases})
+    for (const auto* cases : all_cases)
         for (const auto& one : *cases)
             std::printf("%s\t%s\t%s\n", one.name, one.what,
                         one.refused != nullptr ? one.refused : "");

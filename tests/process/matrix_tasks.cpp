@@ -245,16 +245,6 @@ Check limits(const std::string&) {
     };
 }
 
-Check scheduling(const std::string&) {
-    need(setpriority(PRIO_PROCESS, 0, 7) == 0, "nice");
-    sched_param none{};
-    need(sched_setscheduler(0, SCHED_BATCH, &none) == 0, "batch class");
-    return []() -> std::string {
-        const auto nice = differs("nice value", getpriority(PRIO_PROCESS, 0), 7);
-        return nice.empty() ? differs("class", sched_getscheduler(0), SCHED_BATCH) : nice;
-    };
-}
-
 std::string whole(const char* path) {
     std::ifstream in(path);
     std::ostringstream out;
@@ -385,7 +375,6 @@ const std::vector<Case> task_cases = {
     {"credentials", "users, groups, no_new_privs, umask (other users: needs CAP_SYS_RESOURCE)",
      nullptr, credentials},
     {"limits", "resource limits", nullptr, limits},
-    {"scheduling", "nice value and scheduling class", nullptr, scheduling},
     {"environment", "environment, command line, name", nullptr, environment},
     {"cgroups", "control groups: those of the importer", nullptr, cgroups},
     {"rseq", "restartable sequences", nullptr, restartable_sequences},

@@ -1,0 +1,483 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "ghost-core/criu/placement.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <optional>
+#include <set>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/fd.hpp"
+#include "base/json.hpp"
+#include "base/log.hpp"
+#include "ghost-core/criu/proc.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr int raised_priority = 7;  // of SCHED_RR; it says: this was raise_priority()
+constexpr uint64_t usual_slack_ns = 50000;
+constexpr uint64_t reset_on_fork = 1, clamp_min = 0x20, clamp_max = 0x40;  // sched_attr flags
+constexpr uint32_t most_utilization = 1024;
+constexpr int of_process = 1;  // IOPRIO_WHO_PROCESS
+constexpr size_t threads_limit = 1 << 20;
+
+bool is_real_time(uint32_t policy) {
+    return policy == SCHED_FIFO || policy == SCHED_RR;
+}
+
+bool get(pid_t tid, ScheduleAttributes& out) {
+    return syscall(SYS_sched_getattr, tid, &out, sizeof out, 0) == 0;
+}
+
+bool set(pid_t tid, ScheduleAttributes wanted) {
+    wanted.size = sizeof wanted;
+    wanted.flags &= reset_on_fork;
+    // A kernel without clamps says 0 for both.
+    const bool clamped =
+        wanted.util_max != 0 && (wanted.util_min != 0 || wanted.util_max != most_utilization);
+    if (clamped) wanted.flags |= clamp_min | clamp_max;
+    if (syscall(SYS_sched_setattr, tid, &wanted, 0) == 0) return true;
+    if (!clamped) return false;
+    wanted.flags &= reset_on_fork;
+    return syscall(SYS_sched_setattr, tid, &wanted, 0) == 0;
+}
+
+bool is_fair(uint32_t policy) {
+    return policy == SCHED_OTHER || policy == SCHED_BATCH || policy == SCHED_IDLE;
+}
+
+// The slice of time (Linux 6.12) of whoever has not asked for one of his own, ns; 0: not known. The
+// kernel does not say which is which, so that of this process, or its parent, is taken for it.
+uint64_t usual_slice() {
+    static const uint64_t slice = []() -> uint64_t {
+        for (const pid_t pid : {getpid(), getppid()}) {
+            ScheduleAttributes own;
+            if (get(pid, own) && is_fair(own.policy) && own.runtime != 0) return own.runtime;
+        }
+        return 0;
+    }();
+    return slice;
+}
+
+// /proc/TID is there for every thread, though not listed.
+Fd open_slack(pid_t tid, int how) {
+    return Fd(open(fmt::format("/proc/{}/timerslack_ns", tid).c_str(), how | O_CLOEXEC));
+}
+
+uint64_t slack_of(pid_t tid) {
+    const Fd file = open_slack(tid, O_RDONLY);
+    std::array<char, 32> text;
+    const auto got = file ? read(file.get(), text.data(), text.size()) : 0;
+    uint64_t out = 0;
+    if (got > 0) std::from_chars(text.data(), text.data() + got, out);
+    return out;
+}
+
+bool set_slack(pid_t tid, uint64_t slack_ns) {
+    const Fd file = open_slack(tid, O_WRONLY);
+    const auto text = std::to_string(slack_ns);
+    return file && write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
+}
+
+std::optional<Placement> placement_of(pid_t tid) {
+    Placement out;
+    out.tid = tid;
+    if (!get(tid, out.attributes) ||
+        sched_getaffinity(tid, sizeof out.processors, &out.processors) != 0)
+        return std::nullopt;
+    if (is_fair(out.attributes.policy) && out.attributes.runtime == usual_slice())
+        out.attributes.runtime = 0;  // whatever it is where the tree goes
+    out.nice = getpriority(PRIO_PROCESS, static_cast<id_t>(tid));
+    const long io = syscall(SYS_ioprio_get, of_process, tid);
+    out.io_priority = io > 0 ? static_cast<int32_t>(io) : 0;
+    out.slack_ns = slack_of(tid);
+    return out;
+}
+
+bool is_raised(const ScheduleAttributes& attributes) {
+    return attributes.policy == SCHED_RR && attributes.priority == raised_priority &&
+           (attributes.flags & reset_on_fork) == 0;
+}
+
+// One that raise_priority() is for.
+bool is_ordinary(const ScheduleAttributes& attributes) {
+    return attributes.policy == SCHED_OTHER && (attributes.flags & reset_on_fork) == 0;
+}
+
+// Of one that raise_priority() has found in the ordinary class, as far as that can be known.
+void calm(Placement& raised) {
+    raised.attributes.policy = SCHED_OTHER;
+    raised.attributes.priority = 0;
+    raised.attributes.nice = raised.nice;
+    raised.slack_ns = usual_slack_ns;  // a real-time class has none
+}
+
+bool same(const cpu_set_t& a, const cpu_set_t& b) {
+    return CPU_EQUAL(&a, &b);
+}
+
+bool is_within(const cpu_set_t& part, const cpu_set_t& whole) {
+    cpu_set_t both;
+    CPU_AND(&both, &part, &whole);
+    return same(both, part);
+}
+
+}  // namespace
+
+void add_placements(pid_t pid, Placements& out) {
+    std::set<pid_t> known;
+    for (const auto& one : out) known.insert(one.tid);
+    for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", pid)))
+        if (!known.contains(tid))
+            if (auto placement = placement_of(tid)) out.push_back(*placement);
+}
+
+bool complete(const std::map<pid_t, int>& numbers, Placements& out) {
+    std::set<pid_t> known;
+    for (auto& one : out) {
+        known.insert(one.tid);
+        if (const auto number = numbers.find(one.tid); number != numbers.end())
+            one.inner = number->second;
+    }
+    bool added = false;
+    for (const auto& [tid, inner] : numbers) {
+        if (known.contains(tid)) continue;
+        auto placement = placement_of(tid);
+        if (!placement) continue;
+        placement->inner = inner;
+        if (is_raised(placement->attributes)) calm(*placement);  // made by one that was
+        out.push_back(*placement);
+        added = true;
+    }
+    return added;
+}
+
+void raise_priority(const Placements& threads) {
+    sched_param param{};
+    param.sched_priority = raised_priority;
+    for (const auto& one : threads)
+        if (is_ordinary(one.attributes)) sched_setscheduler(one.tid, SCHED_RR, &param);
+}
+
+namespace {
+
+std::string note_of(pid_t root) {
+    return fmt::format("/dev/shm/ghost-bound-{}", root);
+}
+
+// Which process the note is about: pids come again.
+struct NoteHead {
+    std::array<char, 32> start{};
+};
+
+NoteHead head_of(pid_t root) {
+    NoteHead out;
+    const auto start = start_of(root);
+    std::memcpy(out.start.data(), start.data(), std::min(start.size(), out.start.size()));
+    return out;
+}
+
+// Only what is ours: anybody may put files there.
+Placements read_note(pid_t root) {
+    const Fd file(open(note_of(root).c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+    struct stat info {};
+    if (!file || fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode) ||
+        info.st_uid != geteuid() || (info.st_mode & 077) != 0)
+        return {};
+    NoteHead head;
+    if (read(file.get(), &head, sizeof head) != sizeof head || head.start != head_of(root).start)
+        return {};
+    Placements out((static_cast<size_t>(info.st_size) - sizeof head) / sizeof(Placement));
+    const size_t size = out.size() * sizeof(Placement);
+    if (read(file.get(), out.data(), size) != static_cast<ssize_t>(size)) return {};
+    return out;
+}
+
+// A real-time class has no timer slack, and leaves the usual one behind.
+void leave_raised(pid_t tid, const Placement& before) {
+    if (!is_ordinary(before.attributes)) return;
+    set(tid, before.attributes);
+    if (before.slack_ns != usual_slack_ns) set_slack(tid, before.slack_ns);
+}
+
+// Of one that nobody knows anything of; nothing to do is fine.
+void calm(pid_t tid) {
+    Placement now;
+    if (!get(tid, now.attributes) || !is_raised(now.attributes)) return;
+    now.nice = getpriority(PRIO_PROCESS, static_cast<id_t>(tid));
+    calm(now);
+    set(tid, now.attributes);
+}
+
+std::map<pid_t, const Placement*> by_number(const Placements& all) {
+    std::map<pid_t, const Placement*> out;
+    for (const auto& one : all) out[one.tid] = &one;
+    return out;
+}
+
+}  // namespace
+
+Status note_placements(pid_t root, const Placements& before) {
+    const auto path = note_of(root);
+    unlink(path.c_str());
+    const Fd file(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+    if (!file) return sys_error("note how a tree is scheduled", path);
+    const NoteHead head = head_of(root);
+    const size_t size = before.size() * sizeof(Placement);
+    if (write(file.get(), &head, sizeof head) == sizeof head &&
+        write(file.get(), before.data(), size) == static_cast<ssize_t>(size))
+        return {};
+    const auto error = sys_error("note how a tree is scheduled", path);
+    unlink(path.c_str());
+    return error;
+}
+
+void give_back(pid_t root, const std::vector<Task>& tasks) {
+    const auto noted = read_note(root);
+    if (noted.empty()) return;
+    const auto before = by_number(noted);
+    for (const auto& task : tasks)
+        for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", task.pid))) {
+            const auto known = before.find(tid);
+            if (known == before.end()) {
+                calm(tid);
+                continue;
+            }
+            leave_raised(tid, *known->second);
+            sched_setaffinity(tid, sizeof(cpu_set_t), &known->second->processors);
+        }
+    unlink(note_of(root).c_str());
+}
+
+TreePlacement placement_here() {
+    TreePlacement out;
+    cpu_set_t before, all;
+    CPU_ZERO(&all);
+    std::memset(&all, 0xff, sizeof all);
+    sched_getaffinity(getpid(), sizeof out.binding, &out.binding);
+    out.usable = out.binding;
+    // The kernel cuts off what this process may not use.
+    if (sched_getaffinity(0, sizeof before, &before) != 0) return out;
+    if (sched_setaffinity(0, sizeof all, &all) == 0)
+        sched_getaffinity(0, sizeof out.usable, &out.usable);
+    sched_setaffinity(0, sizeof before, &before);
+    return out;
+}
+
+namespace {
+
+// "0-3,8", as the kernel writes them.
+std::string to_list(const cpu_set_t& processors) {
+    std::string out;
+    for (int first = 0; first < CPU_SETSIZE; first++) {
+        const auto has = [&processors](int cpu) {
+            return cpu < CPU_SETSIZE && CPU_ISSET(static_cast<size_t>(cpu), &processors);
+        };
+        if (!has(first)) continue;
+        int last = first;
+        while (has(last + 1)) last++;
+        out += out.empty() ? "" : ",";
+        out += last == first ? std::to_string(first) : fmt::format("{}-{}", first, last);
+        first = last;
+    }
+    return out;
+}
+
+bool from_list(std::string_view text, cpu_set_t& out) {
+    CPU_ZERO(&out);
+    while (!text.empty()) {
+        int first = -1, last = -1;
+        const auto number = [&text](int& value) {
+            const auto [end, error] =
+                std::from_chars(text.data(), text.data() + text.size(), value);
+            text.remove_prefix(static_cast<size_t>(end - text.data()));
+            return error == std::errc{} && value >= 0 && value < CPU_SETSIZE;
+        };
+        const auto skip = [&text](char mark) {
+            if (!text.starts_with(mark)) return false;
+            text.remove_prefix(1);
+            return true;
+        };
+        if (!number(first)) return false;
+        last = first;
+        if (skip('-') && !number(last)) return false;
+        for (int cpu = first; cpu <= last; cpu++) CPU_SET(static_cast<size_t>(cpu), &out);
+        if (!skip(',') && !text.empty()) return false;
+    }
+    return true;
+}
+
+// What most threads of a tree have in common is written once.
+nlohmann::json to_json(const Placement& one) {
+    const auto& a = one.attributes;
+    return {{"processors", to_list(one.processors)},
+            {"policy", a.policy},
+            {"flags", a.flags & reset_on_fork},
+            {"priority", a.priority},
+            {"nice", one.nice},
+            {"runtime", a.runtime},
+            {"deadline", a.deadline},
+            {"period", a.period},
+            {"clamps", {a.util_min, a.util_max}},
+            {"io_priority", one.io_priority},
+            {"slack_ns", one.slack_ns}};
+}
+
+// False: damaged.
+template <typename T>
+bool take(const nlohmann::json& from, const char* key, T& out) {
+    const auto found = from.find(key);
+    if (found == from.end() || !found->is_number_integer()) return false;
+    out = found->get<T>();
+    return true;
+}
+
+bool take_processors(const nlohmann::json& from, const char* key, cpu_set_t& out) {
+    const auto found = from.find(key);
+    return found != from.end() && found->is_string() && from_list(found->get<std::string>(), out);
+}
+
+bool from_json(const nlohmann::json& json, Placement& out) {
+    auto& a = out.attributes;
+    if (!json.is_object()) return false;
+    const auto clamps = json.find("clamps");
+    if (clamps == json.end() || !clamps->is_array() || clamps->size() != 2 ||
+        !(*clamps)[0].is_number_unsigned() || !(*clamps)[1].is_number_unsigned())
+        return false;
+    a.util_min = (*clamps)[0].get<uint32_t>();
+    a.util_max = (*clamps)[1].get<uint32_t>();
+    if (!take_processors(json, "processors", out.processors) || !take(json, "policy", a.policy) ||
+        !take(json, "flags", a.flags) || !take(json, "priority", a.priority) ||
+        !take(json, "nice", out.nice) || !take(json, "runtime", a.runtime) ||
+        !take(json, "deadline", a.deadline) || !take(json, "period", a.period) ||
+        !take(json, "io_priority", out.io_priority) || !take(json, "slack_ns", out.slack_ns))
+        return false;
+    a.nice = out.nice;
+    return true;
+}
+
+Error damaged() {
+    return make_error(Code::corrupt, "read how the threads of the ghost are scheduled");
+}
+
+}  // namespace
+
+std::string encode(const TreePlacement& placement) {
+    std::map<std::string, std::pair<nlohmann::json, std::vector<int>>> groups;
+    for (const auto& one : placement.threads) {
+        if (one.inner == 0) continue;
+        auto json = to_json(one);
+        auto& group = groups[json.dump()];
+        group.first = std::move(json);
+        group.second.push_back(one.inner);
+    }
+    auto list = nlohmann::json::array();
+    for (auto& [text, group] : groups) {
+        group.first["threads"] = group.second;
+        list.push_back(std::move(group.first));
+    }
+    return nlohmann::json{{"usable", to_list(placement.usable)},
+                          {"binding", to_list(placement.binding)},
+                          {"groups", std::move(list)}}
+        .dump();
+}
+
+Result<TreePlacement> decode_placement(std::string_view text) {
+    const auto json = nlohmann::json::parse(text, nullptr, false);
+    TreePlacement out;
+    if (!json.is_object() || !take_processors(json, "usable", out.usable) ||
+        !take_processors(json, "binding", out.binding) || !json.contains("groups") ||
+        !json["groups"].is_array())
+        return damaged();
+    for (const auto& group : json["groups"]) {
+        Placement one;
+        if (!from_json(group, one)) return damaged();
+        const auto threads = group.find("threads");
+        if (threads == group.end() || !threads->is_array()) return damaged();
+        for (const auto& thread : *threads) {
+            if (!thread.is_number_integer() || out.threads.size() >= threads_limit)
+                return damaged();
+            one.inner = thread.get<int>();
+            out.threads.push_back(one);
+        }
+    }
+    return out;
+}
+
+cpu_set_t processors_here(const cpu_set_t& thread, const TreePlacement& there,
+                          const TreePlacement& here) {
+    if (is_within(there.usable, thread)) return here.usable;
+    const bool bound = !same(here.binding, here.usable);
+    if (bound && same(thread, there.binding)) return here.binding;
+    return is_within(thread, here.usable) ? thread : here.binding;
+}
+
+namespace {
+
+// What of it could not be is what is false.
+struct Placed {
+    bool processors = true, schedule = true;
+};
+
+Placed place(pid_t tid, const Placement& there, const cpu_set_t& processors) {
+    Placed out;
+    out.processors = sched_setaffinity(tid, sizeof processors, &processors) == 0;
+    // Also of a class that does not use it.
+    if (is_real_time(there.attributes.policy))
+        setpriority(PRIO_PROCESS, static_cast<id_t>(tid), there.nice);
+    out.schedule = set(tid, there.attributes);
+    if (syscall(SYS_ioprio_get, of_process, tid) != there.io_priority)
+        out.schedule &= syscall(SYS_ioprio_set, of_process, tid, there.io_priority) == 0;
+    if (!is_real_time(there.attributes.policy) && slack_of(tid) != there.slack_ns)
+        out.schedule &= set_slack(tid, there.slack_ns);
+    return out;
+}
+
+}  // namespace
+
+void place(const std::vector<Task>& tasks, const TreePlacement& there) {
+    const auto here = placement_here();
+    std::map<int, const Placement*> wanted;
+    for (const auto& one : there.threads) wanted[one.inner] = &one;
+    cpu_set_t missing;
+    CPU_ZERO(&missing);
+    size_t elsewhere = 0, otherwise = 0;
+    for (const auto& task : tasks) {
+        const auto folder = fmt::format("/proc/{}/task", task.pid);
+        for (const pid_t tid : numbers_in(folder)) {
+            const auto status = read_status(fmt::format("{}/{}", folder, tid));
+            const auto found = status ? wanted.find(status->numbers.back()) : wanted.end();
+            if (found == wanted.end()) {
+                calm(tid);
+                continue;
+            }
+            const auto& before = *found->second;
+            const auto processors = processors_here(before.processors, there, here);
+            const auto placed = place(tid, before, processors);
+            otherwise += placed.schedule ? 0 : 1;
+            if (placed.processors && (is_within(before.processors, here.usable) ||
+                                      is_within(there.usable, before.processors)))
+                continue;
+            elsewhere++;
+            CPU_OR(&missing, &missing, &before.processors);
+        }
+    }
+    if (elsewhere > 0)
+        log::warning(
+            "{} of its threads were bound to processors {}, which are not all here: they use {}",
+            elsewhere, to_list(missing), to_list(here.binding));
+    if (otherwise > 0)
+        log::warning("{} of its threads cannot be scheduled here as they were", otherwise);
+}
+
+}  // namespace ghost::core

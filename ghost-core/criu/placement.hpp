@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// How the threads of a tree are scheduled: on which processors, in which class, with which
+// priority, nice value, timer slack and io priority. CRIU carries class, priority and nice value
+// only, and a freeze changes class, processors and timer slack for a while.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <sched.h>
+#include <string>
+#include <string_view>
+#include <sys/types.h>
+#include <vector>
+
+#include "base/result.hpp"
+#include "ghost-core/criu/tree.hpp"
+
+namespace ghost::core {
+
+// struct sched_attr of sched_setattr(2).
+struct ScheduleAttributes {
+    uint32_t size = 0;
+    uint32_t policy = 0;
+    uint64_t flags = 0;
+    int32_t nice = 0;
+    uint32_t priority = 0;
+    uint64_t runtime = 0, deadline = 0, period = 0;
+    uint32_t util_min = 0, util_max = 0;
+};
+
+struct Placement {
+    pid_t tid = 0;      // as numbered here
+    int32_t inner = 0;  // as numbered in its own PID name space; 0: not known
+    ScheduleAttributes attributes;
+    int32_t nice = 0;  // also of a class that does not use it
+    int32_t io_priority = 0;
+    uint64_t slack_ns = 0;
+    cpu_set_t processors{};
+};
+using Placements = std::vector<Placement>;
+
+// Adds how the threads of a process are placed that are not there yet.
+void add_placements(pid_t pid, Placements& out);
+// After all have stopped: names them by `numbers` (inner ones by those here). Those that were made
+// meanwhile are added; true: there were some.
+bool complete(const std::map<pid_t, int>& numbers, Placements& out);
+
+// Notes in a file how the threads of a tree are placed that is to be frozen, so that whoever lets
+// it go can give it back, also when we are killed.
+Status note_placements(pid_t root, const Placements& before);
+// Puts the ordinary ones of them, noted before, into a real-time class, so that they stop and do
+// what CRIU asks of them at once beside spinning neighbours. SIGSTOP has been sent to them: in that
+// class, above our own, they would compute for ever on a processor that we need. CRIU takes the
+// class along; give_back() or place() gives the ordinary one back, here or where the tree went.
+void raise_priority(const Placements& threads);
+// Gives a tree's threads back what a freeze by any process has taken; nothing to do is fine.
+void give_back(pid_t root, const std::vector<Task>& tasks);
+
+// What a ghost says of its tree.
+struct TreePlacement {
+    cpu_set_t usable{};   // by a process that nobody has bound
+    cpu_set_t binding{};  // of the exporting process: the job's, where mpirun has bound it
+    Placements threads;   // without tid
+};
+// The same of this machine and this process; no threads.
+TreePlacement placement_here();
+
+// As a file of a skeleton beside criu's, see docs/IMAGE_FORMAT.md.
+inline constexpr const char* placement_file = "ghost-placement.json";
+std::string encode(const TreePlacement& placement);
+Result<TreePlacement> decode_placement(std::string_view text);  // corrupt
+
+// Where a thread is to run here that was placed so there:
+// - one that was not bound there is not bound here;
+// - one that had the job's binding has the one mpirun has given the job here, if it has;
+// - any other one has the processors that it had;
+// - and one that had processors that are not here has the job's binding.
+cpu_set_t processors_here(const cpu_set_t& thread, const TreePlacement& there,
+                          const TreePlacement& here);
+
+// Gives every thread of a tree that was made of a ghost what it had. What cannot be is said in the
+// log, once. Of threads of which it says nothing only what raise_priority() has done is undone. The
+// tree is stopped.
+void place(const std::vector<Task>& tasks, const TreePlacement& there);
+
+}  // namespace ghost::core
