@@ -136,6 +136,7 @@ class Source {
     Status converge();
     Status last_stop();
     Status frozen(PtraceSession& session, int64_t begin);
+    Status send_placement(const PtraceSession& session);
     Status send_state(PtraceSession& session);
     Status send_last(Member& member, int64_t& mark);
     PageRuns name_deferred(Member& member, const OwnMappings& maps, const PageRuns& pages);
@@ -150,6 +151,7 @@ class Source {
     std::vector<char> buffer_;
     std::vector<Member> members_;
     SkeletonFiles files_;
+    TreePlacement here_;  // as of the last stop
     StoppingRule rule_;
     LiveExport out_;
     uint64_t round_bytes_ = 0;
@@ -470,6 +472,21 @@ Status Source::converge() {
     }
 }
 
+// How they are scheduled, where that has changed since the skeleton.
+Status Source::send_placement(const PtraceSession& session) {
+    std::map<pid_t, int> numbers;
+    here_.threads.clear();
+    for (const auto& process : session.processes()) {
+        add_placements(process.pid, here_.threads);
+        for (const auto& thread : process.threads) numbers[thread.tid] = thread.inner;
+    }
+    complete(numbers, here_.threads);
+    const auto text = encode(here_);
+    for (const auto& [name, content] : files_)
+        if (name == placement_file && content == text) return {};
+    return link_.send_text(LiveMessageType::placement, text);
+}
+
 // Its threads as they go on at the target, and the files.
 Status Source::send_state(PtraceSession& session) {
     for (const auto& process : session.processes()) {
@@ -581,6 +598,7 @@ Status Source::frozen(PtraceSession& session, int64_t begin) {
     GHOST_TRY(link_.send(LiveMessageType::last));
     round_bytes_ = stats.deferred_bytes = 0;
     for (auto& member : members_) member.deferred.clear();
+    GHOST_TRY(send_placement(session));
     GHOST_TRY(send_state(session));
     lap(stats.state);
     for (auto& member : members_) GHOST_TRY(send_last(member, mark));
@@ -692,6 +710,7 @@ Status Source::last_stop() {
     const RealtimePriority urgent;
     for (int i = 0;; i++) {
         transient_ = false;
+        here_ = placement_here();
         const auto numbers = PtraceSession::numbers(request_.root);
         const int64_t begin = monotonic_us();
         Status status;

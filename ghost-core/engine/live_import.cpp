@@ -640,6 +640,12 @@ Result<Target::Next> Target::serve() {
             found->second.deferred.insert(found->second.deferred.end(), runs->begin(), runs->end());
             return Next::go_on;
         }
+        case LiveMessageType::placement: {
+            auto placement = decode_placement(message->payload);
+            if (!placement) return message->damaged();
+            held_.placement = std::make_shared<TreePlacement>(std::move(*placement));
+            return Next::go_on;
+        }
         case LiveMessageType::sync:
             GHOST_TRY(synced());
             return Next::go_on;

@@ -30,6 +30,7 @@ enum class LiveMessageType : uint32_t {
     sync,       // end of a round
     last,       // end of the last round: state follows
     state,      // of a process: count of threads; ThreadState… packed, then OpenFile…
+    placement,  // how the threads are scheduled by now, as in the ghost (placement.hpp)
     settled,    // all state has come: say ready or refused
     commit,     // go on with it
     anew,       // end what is held; another ghost follows

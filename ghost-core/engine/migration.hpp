@@ -94,8 +94,8 @@ struct HeldTree {
     // Memory that lay in huge pages and is to lie in such again when the tree runs; while one of
     // the copies of this is kept. Null: none.
     std::shared_ptr<HugePages> huge;
-    // How its threads are to be scheduled; without threads in a ghost of an older Ghost.
-    std::shared_ptr<const TreePlacement> placement;
+    // How its threads are to be scheduled; of a ghost of an older Ghost: nothing of any.
+    std::shared_ptr<const TreePlacement> placement = std::make_shared<TreePlacement>();
 };
 
 // Lets the tree run, and makes huge pages again beside it. After that `held.root` is an ordinary

@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 #include <set>
 #include <poll.h>
+#include <sched.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <thread>
 
@@ -233,6 +236,48 @@ TEST(PtraceSessionTest, TimeoutReleasesTree) {
     EXPECT_TRUE(PtraceSession::take(root, PtraceSession::numbers(root), 2'000'000).ok());
     kill(root, SIGKILL);
     waitpid(root, nullptr, 0);
+}
+
+// Also what is changed after the skeleton has been taken.
+TEST_F(Live, ThreadsArePlacedAsBefore) {
+    const auto bind = [](pid_t tid, size_t cpu) {
+        cpu_set_t mask;
+        CPU_ZERO(&mask);
+        CPU_SET(cpu, &mask);
+        EXPECT_EQ(sched_setaffinity(tid, sizeof mask, &mask), 0);
+    };
+    LiveTree tree(shared_.path(), 16, 4, 10);
+    ASSERT_TRUE(tree.wait_ready());
+    for (const auto order : {PageOrder::pre_copy, PageOrder::post_copy, PageOrder::hybrid}) {
+        std::map<int, pid_t> before;
+        for (const auto& [tid, inner] : PtraceSession::numbers(tree.root)) before[inner] = tid;
+        ASSERT_GT(before.size(), 2U);
+        const auto [last_inner, last] = *before.rbegin();
+        const auto [other_inner, other] = *std::next(before.rbegin());
+        bind(last, 0);
+        bind(other, 0);
+        set_live_probe([&, other = other](const char* point) {
+            if (std::string_view(point) != "source: converged") return;
+            bind(other, 1);
+            EXPECT_EQ(setpriority(PRIO_PROCESS, static_cast<id_t>(other), 5), 0);
+        });
+        auto from = request(tree);
+        from.order = order;
+        const auto moved = move(tree, from, import_request(tree));
+        ASSERT_EQ(moved.sent.outcome, LiveOutcome::moved) << why(moved.sent);
+        for (const auto& [tid, inner] : PtraceSession::numbers(tree.root)) {
+            cpu_set_t mask;
+            EXPECT_EQ(sched_getaffinity(tid, sizeof mask, &mask), 0);
+            const bool is_bound = inner == last_inner || inner == other_inner;
+            EXPECT_EQ(CPU_COUNT(&mask) == 1, is_bound);
+            EXPECT_TRUE(CPU_ISSET(inner == other_inner ? 1 : 0, &mask));
+            EXPECT_EQ(getpriority(PRIO_PROCESS, static_cast<id_t>(tid)),
+                      inner == other_inner ? 5 : 0);
+        }
+        expect_one_whole(tree);
+        for (const auto& [tid, inner] : PtraceSession::numbers(tree.root))
+            EXPECT_EQ(setpriority(PRIO_PROCESS, static_cast<id_t>(tid), 0), 0);
+    }
 }
 
 // All pages follow: the last stop is short whatever it writes.
