@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Ranks whose threads are bound to processors and scheduled each in its own way: they still are
+// after moves and restarts (tests/mpi/placed). Needs root; without it every case is skipped.
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "tests/net/on_lab.hpp"
+
+namespace {
+
+using nettest::Finished;
+using nettest::Job;
+using nettest::Words;
+
+// As a user binds, or mpirun where it has been told to.
+class Placed : public nettest::OnLab, public ::testing::WithParamInterface<const char*> {
+  protected:
+    Words bound_by(const char* policy) const {
+        Words out = {"--bind-to", policy};
+        const Words program = endless("placed");
+        out.insert(out.end(), program.begin(), program.end());
+        return out;
+    }
+};
+
+TEST_P(Placed, MovesAndIsAsBefore) {
+    Job job(lab(), 2, "gn1:2,gn2:2,gn3:2", bound_by(GetParam()));
+    ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
+    for (const char* node : {"gn3", "gn2", "gn3"}) {
+        expect_moved(job, 1, node);
+        ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
+    }
+    expect_clean_end(job, "placed:");
+}
+
+TEST_P(Placed, RestartsAndIsAsBefore) {
+    Job job(lab(), 2, "gn1:2,gn2:2,gn3:2", bound_by(GetParam()));
+    ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
+    const std::string folder = path("snapshots");
+    const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--to", folder});
+    EXPECT_EQ(saved.status, 0) << saved.err;
+    ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
+    const Finished killed =
+        lab().on("gn1", {"ghost", "checkpoint", "--to", folder, "--then", "kill"});
+    EXPECT_EQ(killed.status, 0) << killed.err;
+    EXPECT_EQ(job.finish().status, 85);
+    stop();
+    expect_clean(lab().on("gn1", {"ghost", "restart", folder}), "placed:");
+}
+
+INSTANTIATE_TEST_SUITE_P(Binding, Placed, ::testing::Values("none", "core"),
+                         [](const auto& info) { return std::string(info.param); });
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    return nettest::run_suites(argc, argv);
+}
