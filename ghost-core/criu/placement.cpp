@@ -422,6 +422,39 @@ cpu_set_t processors_here(const cpu_set_t& thread, const TreePlacement& there,
     return is_within(thread, here.usable) ? thread : here.binding;
 }
 
+cpu_set_t binding_here(const TreePlacement& there, const TreePlacement& here,
+                       const cpu_set_t& taken) {
+    if (same(there.binding, there.usable)) return here.usable;
+    const auto is_free = [&](const cpu_set_t& set) {
+        cpu_set_t both;
+        CPU_AND(&both, &set, &taken);
+        return is_within(set, here.usable) && CPU_COUNT(&both) == 0;
+    };
+    for (int by = 0; by < CPU_SETSIZE; by++) {
+        cpu_set_t moved;
+        CPU_ZERO(&moved);
+        for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+            if (CPU_ISSET(static_cast<size_t>(cpu), &there.binding))
+                CPU_SET(static_cast<size_t>((cpu + by) % CPU_SETSIZE), &moved);
+        if (is_free(moved)) return moved;
+    }
+    return is_within(there.binding, here.usable) ? there.binding : here.usable;
+}
+
+void bind_beside_siblings(const TreePlacement& there) {
+    if (there.threads.empty() || same(there.binding, there.usable)) return;
+    const auto here = placement_here();
+    cpu_set_t taken, one;
+    CPU_ZERO(&taken);
+    for (const pid_t sibling : children_of(getppid()))
+        if (sibling != getpid() && sched_getaffinity(sibling, sizeof one, &one) == 0 &&
+            !is_within(here.usable, one))
+            CPU_OR(&taken, &taken, &one);
+    const auto binding = binding_here(there, here, taken);
+    for (const pid_t tid : numbers_in("/proc/self/task"))
+        sched_setaffinity(tid, sizeof binding, &binding);
+}
+
 namespace {
 
 // What of it could not be is what is false.

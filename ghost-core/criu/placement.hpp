@@ -78,6 +78,15 @@ Result<TreePlacement> decode_placement(std::string_view text);  // corrupt
 cpu_set_t processors_here(const cpu_set_t& thread, const TreePlacement& there,
                           const TreePlacement& here);
 
+// What mpirun would have bound one more process to here that it had bound to `there.binding`: that,
+// or the next set of the same shape of which nothing is `taken`; that again where none is left. All
+// that is usable where it was not bound, or was bound to what is not here.
+cpu_set_t binding_here(const TreePlacement& there, const TreePlacement& here,
+                       const cpu_set_t& taken);
+// Binds this process so, whose siblings are the job's other processes on this node: a rank that
+// came here would share the processor of another one otherwise, and both wait by spinning.
+void bind_beside_siblings(const TreePlacement& there);
+
 // Gives every thread of a tree that was made of a ghost what it had. What cannot be is said in the
 // log, once. Of threads of which it says nothing only what raise_priority() has done is undone. The
 // tree is stopped.

@@ -227,6 +227,9 @@ void Restorer::worker_done() {
         return;
     if (!off)
         send(encode(answer), held != nullptr && held->init ? stdio_.spare() : std::vector<int>());
+    // mpirun has bound us if it has started us; meanwhile the answer is on its way.
+    if (held != nullptr && !off && source_->comes_later())
+        core::bind_beside_siblings(*held_.placement);
 }
 
 void Restorer::go(const Go& word) {

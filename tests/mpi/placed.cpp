@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Threads that have been told where and how to run, and look at every round whether they still do:
-//   placed [--seconds N | --stop-file FILE]
+//   placed [--seconds N | --stop-file FILE] [--say]
 // The last rank has one bound to each of two processors, one with a nice value, one in the class
-// SCHED_BATCH, one with an io priority, one with a timer slack, and memory policies of its own.
+// SCHED_BATCH, one with an io priority, one with a timer slack. --say: nothing is expected; each
+// round says which processors the main threads of all ranks have, as bits.
 #include "tests/mpi/common.hpp"
 
 #include <atomic>
@@ -39,6 +40,26 @@ bool bind_to(size_t cpu) {
     CPU_ZERO(&mask);
     CPU_SET(cpu, &mask);
     return sched_setaffinity(0, sizeof mask, &mask) == 0;
+}
+
+uint64_t processors() {
+    cpu_set_t mask;
+    CPU_ZERO(&mask);
+    sched_getaffinity(0, sizeof mask, &mask);
+    uint64_t out = 0;
+    for (size_t cpu = 0; cpu < 64; cpu++)
+        if (CPU_ISSET(cpu, &mask)) out |= uint64_t{1} << cpu;
+    return out;
+}
+
+// Those of all ranks, at rank 0.
+std::string said_by_all(const mpitest::World& world) {
+    const uint64_t own = processors();
+    std::vector<uint64_t> all(static_cast<size_t>(world.size));
+    MPI_Gather(&own, 1, MPI_UINT64_T, all.data(), 1, MPI_UINT64_T, 0, MPI_COMM_WORLD);
+    std::string out;
+    for (const uint64_t one : all) out += " " + std::to_string(one);
+    return out;
 }
 
 bool batch() {
@@ -108,15 +129,18 @@ int main(int argc, char** argv) {
     mpitest::World world(&argc, &argv);
     mpitest::Options options(argc, argv);
     std::vector<std::unique_ptr<Placed>> threads;
-    if (world.rank == world.size - 1) threads = make();
+    const bool says = options.flag("--say");
+    if (world.rank == world.size - 1 && !says) threads = make();
     const auto before = seen();
     mpitest::Limit limit(options, 3);
     uint64_t errors = 0;
     uint32_t number = 0;
     while (world.agree(!limit.reached(number))) {
-        uint64_t wrong = seen() == before ? 0 : 1;
+        uint64_t wrong = says || seen() == before ? 0 : 1;
         for (const auto& thread : threads) wrong += thread->errors();
         errors += world.sum(wrong);
+        const auto said = says ? said_by_all(world) : "";
+        if (world.rank == 0 && says) std::printf("processors:%s.\n", said.c_str());
         if (world.rank == 0) {
             std::printf("round %u: %llu errors\n", number, static_cast<unsigned long long>(errors));
             std::fflush(stdout);

@@ -16,9 +16,9 @@ using nettest::Words;
 // As a user binds, or mpirun where it has been told to.
 class Placed : public nettest::OnLab, public ::testing::WithParamInterface<const char*> {
   protected:
-    Words bound_by(const char* policy) const {
-        Words out = {"--bind-to", policy};
-        const Words program = endless("placed");
+    Words bound_by(const char* policy, const Words& options = {}) const {
+        Words out = {"--map-by", "node", "--bind-to", policy};
+        const Words program = endless("placed", options);
         out.insert(out.end(), program.begin(), program.end());
         return out;
     }
@@ -49,7 +49,25 @@ TEST_P(Placed, RestartsAndIsAsBefore) {
     expect_clean(lab().on("gn1", {"ghost", "restart", folder}), "placed:");
 }
 
+class BoundRank : public Placed {};
+
+// mpirun gives each rank a processor of its own: so has one that comes to another one's node, and
+// one that leaves again keeps it.
+TEST_P(BoundRank, SharesNoProcessorWithAnother) {
+    Job job(lab(), 2, "gn1:2,gn2:2,gn3:2", bound_by(GetParam(), {"--say"}));
+    ASSERT_TRUE(job.wait_for("processors: 1 1.")) << job.mpirun().out();
+    expect_moved(job, 1, "gn1");
+    ASSERT_TRUE(job.wait_for("processors: 1 2.")) << job.mpirun().out();
+    expect_moved(job, 0, "gn3");
+    expect_moved(job, 1, "gn2");
+    ASSERT_TRUE(job.wait_for_more("processors: 1 2.", 2)) << job.mpirun().out();
+    expect_clean_end(job, "placed:");
+}
+
 INSTANTIATE_TEST_SUITE_P(Binding, Placed, ::testing::Values("none", "core"),
+                         [](const auto& info) { return std::string(info.param); });
+
+INSTANTIATE_TEST_SUITE_P(Binding, BoundRank, ::testing::Values("core"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

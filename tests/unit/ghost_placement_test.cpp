@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Where threads run that were bound on another machine, and the file of a ghost that says so.
+#include <gtest/gtest.h>
+
+#include "ghost-core/criu/placement.hpp"
+
+namespace ghost::core {
+namespace {
+
+cpu_set_t set_of(const std::vector<size_t>& processors) {
+    cpu_set_t out;
+    CPU_ZERO(&out);
+    for (const size_t cpu : processors) CPU_SET(cpu, &out);
+    return out;
+}
+
+TreePlacement machine(const std::vector<size_t>& usable, const std::vector<size_t>& binding) {
+    TreePlacement out;
+    out.usable = set_of(usable);
+    out.binding = set_of(binding);
+    return out;
+}
+
+bool is(const cpu_set_t& set, const std::vector<size_t>& processors) {
+    const auto wanted = set_of(processors);
+    return CPU_EQUAL(&set, &wanted) != 0;
+}
+
+TEST(Placement, BoundThreadsStayWhereThatIs) {
+    const auto there = machine({0, 1, 2, 3}, {0, 1, 2, 3});
+    const auto larger = machine({0, 1, 2, 3, 4, 5}, {0, 1, 2, 3, 4, 5});
+    EXPECT_TRUE(is(processors_here(set_of({2}), there, larger), {2}));
+    EXPECT_TRUE(is(processors_here(set_of({0, 3}), there, larger), {0, 3}));
+    // nobody has bound it
+    EXPECT_TRUE(is(processors_here(set_of({0, 1, 2, 3}), there, larger), {0, 1, 2, 3, 4, 5}));
+}
+
+TEST(Placement, ProcessorsThatAreNotHereBecomeTheJobs) {
+    const auto there = machine({0, 1, 2, 3}, {0, 1, 2, 3});
+    EXPECT_TRUE(is(processors_here(set_of({3}), there, machine({0, 1}, {1})), {1}));
+    EXPECT_TRUE(is(processors_here(set_of({0, 3}), there, machine({0, 1}, {0, 1})), {0, 1}));
+}
+
+TEST(Placement, JobsBindingIsFollowed) {
+    const auto there = machine({0, 1, 2, 3}, {1});
+    const auto here = machine({0, 1, 2, 3}, {2});
+    EXPECT_TRUE(is(processors_here(set_of({1}), there, here), {2}));
+    EXPECT_TRUE(is(processors_here(set_of({3}), there, here), {3}));  // the program's own
+    // mpirun has bound nothing here
+    EXPECT_TRUE(is(processors_here(set_of({1}), there, machine({0, 1}, {0, 1})), {1}));
+}
+
+TEST(Placement, NextFreeSetOfTheSameShape) {
+    const auto here = machine({0, 1, 2, 3, 4, 5, 6, 7}, {0, 1, 2, 3, 4, 5, 6, 7});
+    const auto bound = [&](const std::vector<size_t>& binding, const std::vector<size_t>& taken) {
+        return binding_here(machine({0, 1, 2, 3, 4, 5, 6, 7}, binding), here, set_of(taken));
+    };
+    EXPECT_TRUE(is(bound({2}, {}), {2}));
+    EXPECT_TRUE(is(bound({2}, {2, 3}), {4}));
+    EXPECT_TRUE(is(bound({7}, {7}), {0}));
+    EXPECT_TRUE(is(bound({0, 4}, {0, 4}), {1, 5}));  // the two halves of a core
+    EXPECT_TRUE(is(bound({0, 1, 2, 3}, {0, 1, 2, 3}), {4, 5, 6, 7}));
+    EXPECT_TRUE(is(bound({2}, {0, 1, 2, 3, 4, 5, 6, 7}), {2}));
+    EXPECT_TRUE(is(bound({0, 1, 2, 3, 4, 5, 6, 7}, {0}), {0, 1, 2, 3, 4, 5, 6, 7}));
+}
+
+TEST(Placement, IsReadAsWritten) {
+    auto there = machine({0, 1, 2, 3, 8}, {1, 2});
+    Placement one;
+    one.inner = 1001;
+    one.processors = set_of({1, 3, 8, 1023});
+    one.attributes.policy = SCHED_RR;
+    one.attributes.flags = 1;
+    one.attributes.priority = 7;
+    one.nice = -5;
+    one.io_priority = 2 << 13 | 6;
+    one.slack_ns = 123456789;
+    there.threads = {one, one, one};
+    there.threads[1].inner = 1002;
+    there.threads[2].inner = 1003;
+    there.threads[2].attributes.runtime = 3000000;
+    const auto read = decode_placement(encode(there));
+    ASSERT_TRUE(read.ok());
+    EXPECT_TRUE(is(read->usable, {0, 1, 2, 3, 8}));
+    EXPECT_TRUE(is(read->binding, {1, 2}));
+    ASSERT_EQ(read->threads.size(), 3U);
+    for (const auto& thread : read->threads) {
+        EXPECT_TRUE(is(thread.processors, {1, 3, 8, 1023}));
+        EXPECT_EQ(thread.attributes.policy, static_cast<uint32_t>(SCHED_RR));
+        EXPECT_EQ(thread.attributes.flags, 1U);
+        EXPECT_EQ(thread.attributes.priority, 7U);
+        EXPECT_EQ(thread.attributes.runtime, thread.inner == 1003 ? 3000000U : 0U);
+        EXPECT_EQ(thread.nice, -5);
+        EXPECT_EQ(thread.io_priority, 2 << 13 | 6);
+        EXPECT_EQ(thread.slack_ns, 123456789U);
+    }
+}
+
+TEST(Placement, DamageIsFound) {
+    auto there = machine({0, 1}, {0, 1});
+    Placement one;
+    one.inner = 7;
+    there.threads = {one};
+    const auto text = encode(there);
+    EXPECT_TRUE(decode_placement(text).ok());
+    for (size_t size = 0; size < text.size(); size++)
+        EXPECT_FALSE(decode_placement(text.substr(0, size)).ok());
+    for (const auto* wrong : {"[]", R"({"usable": "0", "binding": "0"})",
+                              R"({"usable": "0-", "binding": "0", "groups": []})",
+                              R"({"usable": "0-9999", "binding": "0", "groups": []})",
+                              R"({"usable": "0", "binding": "0", "groups": [{"threads": [1]}]})"})
+        EXPECT_EQ(decode_placement(wrong).error().code, Code::corrupt) << wrong;
+}
+
+}  // namespace
+}  // namespace ghost::core
