@@ -76,6 +76,7 @@ Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mo
     if (!guard) return guard.error();
     auto request = departure->request();
     if (!request) return request.error();
+    GHOST_TRY(core::check_importable_here(*request, out));
     GHOST_TRY(out.init());
     ProgressLine line;
     request->progress = [&](uint64_t done, uint64_t total) { line.show("export", done, total); };

@@ -102,7 +102,8 @@ class Exporter {
         auto out = plugged(g_, Use::write, operation_);
         if (!out) return out.error();
         operation_.interrupted_by([&out] { out->resource->interrupt(); });
-        auto status = write(departure->tree, *out->resource);
+        auto status = check_importable_here(request_, *out->resource);
+        if (status.ok()) status = write(departure->tree, *out->resource);
         operation_.interrupted_by({});
         unplug(g_, status.ok());
         return status;

@@ -73,6 +73,10 @@ bool knows_control(const std::string& program) {
     return contains(program, "GHOST_CONTROL");
 }
 
+bool knows_other_names(const std::string& program) {
+    return contains(program, "GHOST_OTHER_NAMES");
+}
+
 std::string last_log_error(const std::string& folder) {
     std::ifstream log(folder + "/" + criu_log);
     std::string line, found;

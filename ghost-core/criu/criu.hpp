@@ -37,6 +37,10 @@ bool knows_lazy_holes(const std::string& program);
 // Whether it can be started ahead of need and asks us at the points of the dump (likewise).
 bool knows_control(const std::string& program);
 
+// Whether it opens what is below /proc of a process of the tree by that one's own number, and finds
+// other names of files (likewise).
+bool knows_other_names(const std::string& program);
+
 // The error lines of criu.log in this folder, shortened; empty if there are none.
 std::string last_log_error(const std::string& folder);
 

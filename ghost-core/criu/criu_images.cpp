@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cstring>
 #include <fcntl.h>
+#include <optional>
 
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/criu/protobuf.hpp"
@@ -93,6 +94,26 @@ std::string repair_timer(std::string_view entry) {
     return out;
 }
 
+// What `change` makes of every message of an image; nothing: it is damaged.
+template <typename Change>
+std::optional<std::string> changed_messages(std::string_view image, Change&& change) {
+    if (image.size() < magics) return {};
+    std::string out(image.substr(0, magics));
+    for (image.remove_prefix(magics); !image.empty();) {
+        uint32_t size = 0;
+        if (image.size() < sizeof size) return {};
+        std::memcpy(&size, image.data(), sizeof size);
+        image.remove_prefix(sizeof size);
+        std::string entry;
+        if (size > image.size() || !change(image.substr(0, size), entry)) return {};
+        image.remove_prefix(size);
+        size = static_cast<uint32_t>(entry.size());
+        out.append(reinterpret_cast<const char*>(&size), sizeof size);
+        out += entry;
+    }
+    return out;
+}
+
 // False: damaged.
 bool repair_entry(std::string_view entry, const std::set<std::string>& changing, std::string& out) {
     ProtoReader reader(entry);
@@ -107,26 +128,45 @@ bool repair_entry(std::string_view entry, const std::set<std::string>& changing,
     return reader.good();
 }
 
+Result<std::string> rename_regular(std::string_view entry, const RenameFile& name) {
+    auto path = name(std::string(text_in(entry, regular_entry::name)));
+    if (!path) return path;
+    std::string out;
+    ProtoReader reader(entry);
+    while (auto field = reader.next())
+        out += field->number == regular_entry::name ? proto_text(field->number, *path)
+                                                    : std::string(field->raw);
+    return out;
+}
+
 }  // namespace
 
 std::string repair_files(std::string image, const std::set<std::string>& changing) {
-    std::string_view rest = image;
-    if (rest.size() < magics) return image;
-    std::string out(rest.substr(0, magics));
-    for (rest.remove_prefix(magics); !rest.empty();) {
-        uint32_t size = 0;
-        if (rest.size() < sizeof size) return image;
-        std::memcpy(&size, rest.data(), sizeof size);
-        rest.remove_prefix(sizeof size);
-        std::string entry;
-        if (size > rest.size() || !repair_entry(rest.substr(0, size), changing, entry))
-            return image;
-        rest.remove_prefix(size);
-        size = static_cast<uint32_t>(entry.size());
-        out.append(reinterpret_cast<const char*>(&size), sizeof size);
-        out += entry;
-    }
-    return out;
+    auto repaired = changed_messages(image, [&](std::string_view entry, std::string& out) {
+        return repair_entry(entry, changing, out);
+    });
+    return repaired ? std::move(*repaired) : std::move(image);
+}
+
+Result<std::string> rename_files(std::string image, const RenameFile& name) {
+    Status status;
+    auto renamed = changed_messages(image, [&](std::string_view entry, std::string& out) {
+        ProtoReader reader(entry);
+        while (auto field = reader.next()) {
+            if (field->number != file_entry::regular || !status.ok()) {
+                out += field->raw;
+                continue;
+            }
+            auto regular = rename_regular(field->text, name);
+            if (regular)
+                out += proto_text(field->number, *regular);
+            else
+                status = regular.error();
+        }
+        return reader.good();
+    });
+    if (!status.ok()) return status.error();
+    return renamed ? std::move(*renamed) : std::move(image);
 }
 
 int pagemap_owner(std::string_view name) {

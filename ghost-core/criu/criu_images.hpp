@@ -2,6 +2,7 @@
 // What is needed to know of CRIU's image files (images/*.proto of CRIU).
 #pragma once
 
+#include <functional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -26,6 +27,10 @@ Result<std::vector<PageRun>> lazy_ranges(std::string_view pagemap);
 //   (fdinfo) has no time left, and criu would restore it disarmed.
 inline constexpr std::string_view files_image = "files.img";
 std::string repair_files(std::string image, const std::set<std::string>& changing = {});
+
+// The same image with what `name` makes of the path of each file; the first error of that.
+using RenameFile = std::function<Result<std::string>(const std::string& path)>;
+Result<std::string> rename_files(std::string image, const RenameFile& name);
 
 // Whether core-PID.img has an interval timer that runs (setitimer(2)). corrupt.
 Result<bool> has_interval_timer(std::string_view core);

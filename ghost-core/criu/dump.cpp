@@ -27,6 +27,7 @@
 #include "ghost-core/criu/criu_images.hpp"
 #include "ghost-core/criu/criu.hpp"
 #include "ghost-core/criu/image_stream.hpp"
+#include "ghost-core/criu/names.hpp"
 #include "ghost-core/criu/placement.hpp"
 #include "ghost-core/criu/proc.hpp"
 #include "ghost-core/criu/stopped_tree.hpp"
@@ -157,6 +158,7 @@ class TreeDump::Dumper {
     Status take_request();
     Status take_bytes(Image& image);
     Status close_image(Image& image);
+    Status name_files(Image& image);
     Status name_pages();
     Status add_placement(DumpResult& result);
     Status deliver(SkeletonFiles* files);
@@ -170,6 +172,8 @@ class TreeDump::Dumper {
         return all || image.large || !controlled_ || point_ >= Point::complete;
     }
     bool keeps() const { return writer_ == nullptr || short_stop_; }
+    // Whole, until its end: this one is changed.
+    bool keeps(const Image& image) const { return keeps() || image.name == files_image; }
     Error criu_failure() const;
 
     const DumpRequest request_;
@@ -224,8 +228,8 @@ Status TreeDump::Dumper::start_criu() {
         program_, "dump", "--no-default-config", "-t", std::to_string(request_.root), "-D", ".",
         "-o", criu_log, "-v1", "--stream", "--lazy-pages", "--leave-stopped", "--file-locks",
         "--manage-cgroups=ignore", "--network-lock", "skip",
-        "--tcp-established",  // only inside the tree, see check_movable()
-        "--ghost-limit", "1073741824",
+        "--tcp-established",                     // only inside the tree, see check_movable()
+        "--ghost-limit", "9223372036854775807",  // what they take at the target is known before
         // What is mapped must be the same: the ghost's own facts say so (format/host.hpp);
         // criu would read a build-id out of each while the tree is frozen.
         "--file-validation", "filesize"};
@@ -238,6 +242,7 @@ Status TreeDump::Dumper::start_criu() {
         child.environment = {"GHOST_LAZY_HOLES=1"};
     else
         GHOST_TRY(add_closed_page_client(child, server_));
+    child.environment.emplace_back("GHOST_OTHER_NAMES=1");
     Fd its;
     if (controlled_) {
         int ends[2];
@@ -457,12 +462,14 @@ Status TreeDump::Dumper::take_request() {
     fcntl(pipe->get(), F_SETFL, O_NONBLOCK);
     fcntl(pipe->get(), F_SETPIPE_SZ, static_cast<int>(piece_bytes));
     Image image;
-    image.id = numbers_++;
     image.pipe = std::move(*pipe);
     image.owner = pagemap_owner(*name);
     image.large = name->starts_with(pages_image);
     image.name = std::move(*name);
-    if (!keeps()) GHOST_TRY(writer_->skeleton_open(image.id, image.name));
+    if (!keeps(image)) {
+        image.id = numbers_++;
+        GHOST_TRY(writer_->skeleton_open(image.id, image.name));
+    }
     images_.push_back(std::move(image));
     refresh_limit();
     return {};
@@ -475,8 +482,9 @@ Status TreeDump::Dumper::take_bytes(Image& image) {
     if (got == 0) return close_image(image);
     const auto size = static_cast<size_t>(got);
     image.large |= size >= piece_bytes / 4;
-    if (!keeps()) GHOST_TRY(writer_->skeleton_data(image.id, image.size, buffer_.data(), size));
-    if (image.owner != 0 || keeps()) image.content.append(buffer_.data(), size);
+    if (!keeps(image))
+        GHOST_TRY(writer_->skeleton_data(image.id, image.size, buffer_.data(), size));
+    if (image.owner != 0 || keeps(image)) image.content.append(buffer_.data(), size);
     image.size += size;
     result_.skeleton_bytes += size;
     refresh_limit();
@@ -485,7 +493,8 @@ Status TreeDump::Dumper::take_bytes(Image& image) {
 
 Status TreeDump::Dumper::close_image(Image& image) {
     image.pipe.reset();
-    if (!keeps()) GHOST_TRY(writer_->skeleton_close(image.id, image.size));
+    if (image.name == files_image) GHOST_TRY(name_files(image));
+    if (!keeps(image)) GHOST_TRY(writer_->skeleton_close(image.id, image.size));
     if (image.owner != 0) {
         auto ranges = lazy_ranges(image.content);
         if (!ranges) return ranges.error();
@@ -493,6 +502,27 @@ Status TreeDump::Dumper::close_image(Image& image) {
     }
     if (keeps()) files_.emplace_back(std::move(image.name), std::move(image.content));
     return {};
+}
+
+// What the frozen tree has open is known only now; what of it could not be made again must not be
+// taken for a ghost.
+Status TreeDump::Dumper::name_files(Image& image) {
+    const auto& tasks = stopped_tree_->tasks();
+    auto renamed =
+        rename_files(std::move(image.content), [&](const std::string& path) -> Result<std::string> {
+            if (const auto why = why_not_below_proc(tasks, path); !why.empty())
+                return make_error(Code::refused, "take along", path, why);
+            auto name = request_.nested ? inner_path(tasks, path) : path;
+            if (name != path && !knows_other_names(program_))
+                return make_error(Code::refused, "take along", path,
+                                  "the criu of this node cannot open it anew; `ghost doctor` says "
+                                  "more");
+            return name;
+        });
+    if (!renamed) return renamed.error();
+    image.content = std::move(*renamed);
+    if (keeps()) return {};
+    return writer_->skeleton_file(numbers_++, image.name, image.content);
 }
 
 Error TreeDump::Dumper::criu_failure() const {

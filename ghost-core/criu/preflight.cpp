@@ -14,27 +14,35 @@
 #include <linux/rtnetlink.h>
 #include <linux/sock_diag.h>
 #include <linux/unix_diag.h>
+#include <limits.h>
+#include <linux/capability.h>
 #include <map>
 #include <netinet/tcp.h>
 #include <set>
 #include <sstream>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/fd.hpp"
+#include "ghost-core/format/files.hpp"
+#include "ghost-core/criu/names.hpp"
 #include "ghost-core/criu/proc.hpp"
 #include "ghost-core/criu/tree.hpp"
 
 namespace ghost::core {
 namespace {
 
-// One open descriptor of the tree.
+// One open descriptor of the tree, or a file that is in use without one.
 struct Descriptor {
     const Task* task = nullptr;
     int number = 0;
-    std::string target;  // as the link in /proc/PID/fd says
+    std::string use;     // "descriptor 3", "working folder"
+    std::string link;    // below /proc/PID
+    std::string target;  // as that says
     struct stat info {};
 };
 
@@ -44,19 +52,33 @@ struct TcpSocket {
     unsigned state = 0;
 };
 
+void add(const Task& task, int number, std::string use, std::string link,
+         std::vector<Descriptor>& out) {
+    std::array<char, PATH_MAX> target{};
+    Descriptor found{&task, number, std::move(use), std::move(link), {}, {}};
+    if (readlink(found.link.c_str(), target.data(), target.size() - 1) <= 0 ||
+        stat(found.link.c_str(), &found.info) != 0)
+        return;
+    found.target = target.data();
+    out.push_back(std::move(found));
+}
+
+// Of mappings only those of files whose name has been removed can stand in the way.
+void add_mapped(const Task& task, std::vector<Descriptor>& out) {
+    std::ifstream in(fmt::format("/proc/{}/maps", task.pid));
+    for (std::string line; std::getline(in, line);)
+        if (line.ends_with(" (deleted)"))
+            add(task, -1, "mapping", mapping_link(task.pid, line), out);
+}
+
 std::vector<Descriptor> descriptors_of(const Task& task) {
     std::vector<Descriptor> out;
     const auto folder = fmt::format("/proc/{}/fd", task.pid);
-    for (const int number : numbers_in(folder)) {
-        const auto path = fmt::format("{}/{}", folder, number);
-        std::array<char, 512> target{};
-        Descriptor found{&task, number, {}, {}};
-        if (readlink(path.c_str(), target.data(), target.size() - 1) <= 0 ||
-            stat(path.c_str(), &found.info) != 0)
-            continue;
-        found.target = target.data();
-        out.push_back(std::move(found));
-    }
+    for (const int number : numbers_in(folder))
+        add(task, number, fmt::format("descriptor {}", number),
+            fmt::format("{}/{}", folder, number), out);
+    add(task, -1, "working folder", fmt::format("/proc/{}/cwd", task.pid), out);
+    add_mapped(task, out);
     return out;
 }
 
@@ -149,8 +171,9 @@ bool just_started(pid_t pid) {
 // Judges all descriptors of one tree.
 class Judge {
   public:
-    Judge(std::vector<Descriptor> all, const std::vector<std::string>& externals, pid_t root)
-        : all_(std::move(all)), externals_(externals.begin(), externals.end()) {
+    Judge(const std::vector<Task>& tree, std::vector<Descriptor> all,
+          const std::vector<std::string>& externals)
+        : tree_(tree), all_(std::move(all)), externals_(externals.begin(), externals.end()) {
         for (const auto& one : all_)
             if (S_ISSOCK(one.info.st_mode)) sockets_.insert(one.info.st_ino);
         if (sockets_.empty()) return;
@@ -159,7 +182,7 @@ class Judge {
         // while the rank is waited for; and a rank has given up its connections.
         if (std::any_of(sockets_.begin(), sockets_.end(),
                         [&](uint64_t inode) { return !unix_.count(inode); }))
-            tcp_ = tcp_sockets(root);
+            tcp_ = tcp_sockets(tree.front().pid);
     }
 
     struct Verdict {
@@ -171,11 +194,11 @@ class Judge {
         Verdict out;
         for (const auto& one : all_) {
             std::string what = one.target;
-            const auto why = reason(one, what);
+            auto why = reason(one, what);
+            if (why.empty() && one.number >= 0) why = why_no_descriptor(one.number);
             if (why.empty()) continue;
-            out.lines.push_back(
-                fmt::format("{}'s process {} ({}): descriptor {} {} cannot move: {}", who,
-                            one.task->inner, one.task->name, one.number, what, why));
+            out.lines.push_back(fmt::format("{}'s process {} ({}): {} {} cannot move: {}", who,
+                                            one.task->inner, one.task->name, one.use, what, why));
             if (S_ISSOCK(one.info.st_mode) && just_started(one.task->pid)) out.may_change = true;
         }
         return out;
@@ -189,7 +212,7 @@ class Judge {
         if (S_ISCHR(one.info.st_mode)) return device(one);
         if (S_ISBLK(one.info.st_mode)) return "it is a block device";
         if (S_ISSOCK(one.info.st_mode)) return socket_reason(one.info.st_ino, what);
-        return {};
+        return why_not_by_name(tree_, one.link, one.target, one.info);
     }
 
     // EFD_SEMAPHORE, as kernels from 6.5 on show it (proc(5), fdinfo); CRIU does not carry it.
@@ -247,6 +270,7 @@ class Judge {
         });
     }
 
+    const std::vector<Task>& tree_;
     std::vector<Descriptor> all_;
     std::set<std::string> externals_;
     std::map<uint64_t, TcpSocket> tcp_;
@@ -255,6 +279,22 @@ class Judge {
 };
 
 }  // namespace
+
+std::string why_no_descriptor(int number) {
+    // criu's own lie above those of the tree, in a table whose size is a multiple of 128
+    // (servicefd.c): 15 of them and a pad of 16 for a process, and as many for each of those that
+    // share its table with others, which are few.
+    constexpr uint64_t own = 64, step = 128;
+    if (prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE, 0, 0, 0) == 1) return {};
+    rlimit here{};
+    if (getrlimit(RLIMIT_NOFILE, &here) != 0) return {};
+    const auto last = here.rlim_max / step * step;
+    if (static_cast<uint64_t>(number) + own <= last) return {};
+    return fmt::format(
+        "an import needs {} free numbers above it, and this node's hard limit of "
+        "open files is {}",
+        own, here.rlim_max);
+}
 
 Result<std::vector<std::string>> check_movable(pid_t root, const std::string& who,
                                                const std::vector<std::string>& externals,
@@ -268,7 +308,7 @@ Result<std::vector<std::string>> check_movable(pid_t root, const std::string& wh
         for (const auto& task : *tasks)
             for (auto& one : descriptors_of(task))
                 if (sockets || !S_ISSOCK(one.info.st_mode)) all.push_back(std::move(one));
-        auto verdict = Judge(std::move(all), externals, root).verdict(who);
+        auto verdict = Judge(*tasks, std::move(all), externals).verdict(who);
         if (look == looks || !verdict.may_change) return std::move(verdict.lines);
         usleep(pause_us);
     }

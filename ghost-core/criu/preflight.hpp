@@ -11,8 +11,9 @@
 namespace ghost::core {
 
 // One line for every descriptor that cannot move: io_uring, userfaultfd, devices other than null,
-// zero, full, random, urandom and tty, sockets whose other end is outside the tree. `who` opens
-// each line ("rank 1"):
+// zero, full, random, urandom and tty, sockets whose other end is outside the tree, files below
+// /proc of other processes, those whose name has been removed while they have one elsewhere; and
+// for every working folder and mapping of the same kind. `who` opens each line ("rank 1"):
 //   rank 1's process 1001 (ring): descriptor 37 socket tcp 10.77.0.1:5000 -> 10.77.0.9:80 cannot
 //   move: its other end is outside the rank
 // `externals` are CRIU keys of descriptors that are given new ends at the target: "pipe:[inode]",
@@ -24,5 +25,8 @@ namespace ghost::core {
 Result<std::vector<std::string>> check_movable(pid_t root, const std::string& who,
                                                const std::vector<std::string>& externals,
                                                bool sockets = true);
+
+// Why an import on this node could not give a descriptor this number; empty: it could.
+std::string why_no_descriptor(int number);
 
 }  // namespace ghost::core

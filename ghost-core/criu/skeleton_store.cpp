@@ -1,13 +1,40 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "ghost-core/criu/skeleton_store.hpp"
 
+#include <cerrno>
+#include <fcntl.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "ghost-core/criu/criu_images.hpp"
 
 namespace ghost::core {
 
+namespace {
+
+constexpr uint64_t most_in_memory = 64 << 20;
+constexpr const char* large_folder = "/var/tmp";  // on a disk, if any folder is (hier(7))
+constexpr const char* keeping = "keep what removed files of the tree hold in";
+
+Status append(int fd, std::string_view bytes) {
+    while (!bytes.empty()) {
+        const auto n = ::write(fd, bytes.data(), bytes.size());
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return sys_error(keeping, large_folder);
+        bytes.remove_prefix(static_cast<size_t>(n));
+    }
+    return {};
+}
+
+}  // namespace
+
 SkeletonStore::SkeletonStore() : event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+
+SkeletonStore::~SkeletonStore() {
+    for (auto& [name, file] : files_)
+        if (!file.mapped.empty()) munmap(const_cast<char*>(file.mapped.data()), file.mapped.size());
+}
 
 void SkeletonStore::notify() {
     eventfd_write(event_.get(), 1);
@@ -25,21 +52,40 @@ bool SkeletonStore::open(int file, std::string name) {
     return fresh;
 }
 
-void SkeletonStore::data(int file, std::string_view bytes) {
-    std::lock_guard lock(mutex_);
-    open_.at(file)->content += bytes;
-    bytes_ += bytes.size();
+Status SkeletonStore::move_to_disk(File& file) {
+    file.large.reset(::open(large_folder, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600));
+    if (!file.large) return sys_error(keeping, large_folder);
+    GHOST_TRY(append(file.large.get(), file.content));
+    file.content = {};
+    return {};
 }
 
-void SkeletonStore::close(int file) {
+Status SkeletonStore::data(int file, std::string_view bytes) {
+    std::lock_guard lock(mutex_);
+    File& to = *open_.at(file);
+    bytes_ += bytes.size();
+    to.size += bytes.size();
+    if (to.size > most_in_memory && !to.large) GHOST_TRY(move_to_disk(to));
+    if (to.large) return append(to.large.get(), bytes);
+    to.content += bytes;
+    return {};
+}
+
+Status SkeletonStore::close(int file) {
     std::lock_guard lock(mutex_);
     File* const closed = open_.at(file);
     const auto files = files_.find(std::string(files_image));
     if (files != files_.end() && closed == &files->second)
         closed->content = repair_files(std::move(closed->content), changing_);
+    if (closed->large) {
+        void* const at = mmap(nullptr, closed->size, PROT_READ, MAP_SHARED, closed->large.get(), 0);
+        if (at == MAP_FAILED) return sys_error(keeping, large_folder);
+        closed->mapped = {static_cast<const char*>(at), closed->size};
+    }
     closed->complete = true;
     open_.erase(file);
     notify();
+    return {};
 }
 
 void SkeletonStore::end(uint64_t page_bytes) {
@@ -54,7 +100,7 @@ SkeletonStore::Found SkeletonStore::find(const std::string& name, std::string_vi
     const auto file = files_.find(name);
     if (file == files_.end()) return ended_ ? Found::no : Found::not_yet;
     if (!file->second.complete) return Found::not_yet;
-    content = file->second.content;
+    content = file->second.large ? file->second.mapped : file->second.content;
     return Found::yes;
 }
 

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/fd.hpp"
+#include "base/result.hpp"
 
 namespace ghost::core {
 
@@ -17,6 +18,7 @@ namespace ghost::core {
 class SkeletonStore {
   public:
     SkeletonStore();
+    ~SkeletonStore();
 
     // Files whose size does not matter, see repair_files(). Before anything is put in.
     void set_changing(std::set<std::string> paths) { changing_ = std::move(paths); }
@@ -24,8 +26,10 @@ class SkeletonStore {
     // As the chunks of the stream, which the reader has checked.
     // False: a file of this name was there already.
     bool open(int file, std::string name);
-    void data(int file, std::string_view bytes);
-    void close(int file);
+    // io: what is large goes to a disk (/var/tmp), which
+    // may be full.
+    Status data(int file, std::string_view bytes);
+    Status close(int file);
     void end(uint64_t page_bytes);
 
     enum class Found { yes, no, not_yet };
@@ -40,10 +44,16 @@ class SkeletonStore {
     uint64_t page_bytes();  // to come beside the skeleton; known at its end
 
   private:
+    // In memory, or from some size on in a file without a name that is mapped when it is complete:
+    // what a removed file of the tree holds may be more than the memory there is.
     struct File {
         std::string content;
+        Fd large;
+        uint64_t size = 0;
+        std::string_view mapped;
         bool complete = false;
     };
+    static Status move_to_disk(File& file);
     void notify();
 
     std::mutex mutex_;

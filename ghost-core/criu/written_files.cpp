@@ -16,6 +16,7 @@
 #include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "base/hash.hpp"
+#include "ghost-core/format/files.hpp"
 #include "ghost-core/criu/proc.hpp"
 #include "ghost-core/criu/tree.hpp"
 
@@ -60,7 +61,8 @@ void look(pid_t pid, int number, std::map<std::string, Found>& out) {
     if (length <= 0 || path[0] != '/') return;
     Found found;
     found.link = link;
-    found.file.path.assign(path.data(), static_cast<size_t>(length));
+    found.file.path = name_of(link, {path.data(), static_cast<size_t>(length)});
+    if (found.file.path.empty()) return;
     take_size(info, found.file);
     out.emplace(found.file.path, std::move(found));
 }

@@ -84,10 +84,10 @@ Status Import::take_skeleton(const Chunk& chunk, const char* buffer) {
                                   "a skeleton file comes twice");
             break;
         case ChunkType::skeleton_data:
-            skeleton_.data(chunk.number, payload);
+            GHOST_TRY(skeleton_.data(chunk.number, payload));
             break;
         case ChunkType::skeleton_close:
-            skeleton_.close(chunk.number);
+            GHOST_TRY(skeleton_.close(chunk.number));
             break;
         default:
             skeleton_in_us_ = monotonic_us();

@@ -8,16 +8,22 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <map>
+#include <optional>
 #include <set>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "ghost-core/format/host.hpp"
+#include "ghost-core/criu/preflight.hpp"
+#include "ghost-core/criu/proc.hpp"
 #include "ghost-core/criu/tree.hpp"
 
 namespace ghost::core {
 namespace {
+
+constexpr const char* removed_mark = " (deleted)";
 
 std::string link_of(const std::string& path) {
     std::error_code ignored;
@@ -31,11 +37,16 @@ class Needs {
 
   private:
     void add_folders(pid_t pid);
+    void add_descriptors(pid_t pid);
+    void add_removed(const std::string& link, const std::string& path);
     void add_limits(pid_t pid);
     void add_memory(pid_t pid);
     void add_spaces(pid_t pid);
 
     std::set<std::string> folders_;
+    std::map<std::string, uint64_t> removed_;  // folder to bytes
+    std::set<std::pair<dev_t, ino_t>> seen_;   // of those
+    int highest_ = 0;
     std::map<std::string, uint64_t> limits_;
     std::vector<std::string> spaces_;
     uint64_t memory_ = 0;
@@ -44,7 +55,27 @@ class Needs {
 void Needs::add_folders(pid_t pid) {
     for (const auto* name : {"cwd", "root"})
         if (const auto path = link_of(fmt::format("/proc/{}/{}", pid, name)); !path.empty())
-            folders_.insert(path);
+            if (!path.ends_with(removed_mark) && !path.starts_with("/proc/")) folders_.insert(path);
+}
+
+// A file without a name is made again where it was.
+void Needs::add_removed(const std::string& link, const std::string& path) {
+    struct stat info {};
+    if (!path.starts_with("/") || path.starts_with("/memfd:") || !path.ends_with(removed_mark) ||
+        stat(link.c_str(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_nlink != 0 ||
+        !seen_.emplace(info.st_dev, info.st_ino).second)
+        return;
+    removed_[std::filesystem::path(path).parent_path()] +=
+        static_cast<uint64_t>(info.st_blocks) * 512;
+}
+
+void Needs::add_descriptors(pid_t pid) {
+    const auto folder = fmt::format("/proc/{}/fd", pid);
+    for (const int number : numbers_in(folder)) {
+        highest_ = std::max(highest_, number);
+        const auto link = fmt::format("{}/{}", folder, number);
+        add_removed(link, link_of(link));
+    }
 }
 
 void Needs::add_limits(pid_t pid) {
@@ -83,6 +114,7 @@ void Needs::add_spaces(pid_t pid) {
 
 void Needs::add(const Task& task) {
     add_folders(task.pid);
+    add_descriptors(task.pid);
     add_limits(task.pid);
     add_memory(task.pid);
     add_spaces(task.pid);
@@ -91,7 +123,8 @@ void Needs::add(const Task& task) {
 Json Needs::result() const {
     Json limits = Json::object();
     for (const auto& [name, value] : limits_) limits[name] = value;
-    return {{"memory", memory_}, {"folders", folders_}, {"limits", limits}, {"spaces", spaces_}};
+    return {{"memory", memory_}, {"folders", folders_},     {"limits", limits},
+            {"spaces", spaces_}, {"descriptors", highest_}, {"removed", removed_}};
 }
 
 std::string amount(uint64_t bytes) {
@@ -109,6 +142,33 @@ void check_folders(const Json& needs, std::vector<Shortcoming>& out) {
         const auto path = folder.get<std::string>();
         if (stat(path.c_str(), &info) != 0 || !S_ISDIR(info.st_mode))
             out.push_back({"folder " + path, "its presence", "missing"});
+    }
+}
+
+void check_descriptors(const Json& needs, std::vector<Shortcoming>& out) {
+    const int highest = needs.value("descriptors", 0);
+    if (const auto why = why_no_descriptor(highest); !why.empty())
+        out.push_back({fmt::format("descriptor {}: {}", highest, why), "", ""});
+}
+
+// The file system of a folder, or of the nearest above it that is there.
+std::optional<uint64_t> free_in(std::filesystem::path folder) {
+    struct statvfs info {};
+    while (statvfs(folder.c_str(), &info) != 0) {
+        if (errno != ENOENT || !folder.has_relative_path()) return {};
+        folder = folder.parent_path();
+    }
+    return uint64_t{info.f_bavail} * info.f_frsize;
+}
+
+void check_removed(const Json& needs, std::vector<Shortcoming>& out) {
+    const auto removed = needs.value("removed", Json::object());
+    for (const auto& [folder, bytes] : removed.items()) {
+        const auto wanted = bytes.get<uint64_t>();
+        const auto available = free_in(folder);
+        if (available && *available < wanted)
+            out.push_back({fmt::format("space in {} for files that have been removed", folder),
+                           amount(wanted), amount(*available) + " free"});
     }
 }
 
@@ -191,6 +251,8 @@ std::vector<Shortcoming> check_target(const Json& needs, const std::string& fact
     if (!needs.is_object()) return out;
     check_memory(needs, out);
     check_folders(needs, out);
+    check_descriptors(needs, out);
+    check_removed(needs, out);
     check_limits(needs, out);
     check_spaces(needs, out);
     return out;

@@ -14,7 +14,9 @@ namespace ghost::core {
 
 // What the tree needs besides the facts of its host, as plain data that can travel:
 //   memory   bytes of memory it has in use
-//   folders  working and root folders
+//   folders  working and root folders, but for removed ones, which are made again
+//   descriptors  the highest number of one
+//   removed  {folder: bytes that files without a name any more take in it}
 //   limits   {name: the highest hard limit a process of it has}, names as in /proc/PID/limits
 //   spaces   name spaces it has of its own ["pid", "ipc"]
 // not_found: the tree is gone.

@@ -34,7 +34,7 @@ const char* use_name(Use use) {
 
 // Not a file that could be the same on another machine.
 bool is_special(const std::string& path) {
-    if (path.empty() || path[0] != '/' || path.ends_with(" (deleted)")) return true;
+    if (path.empty() || path[0] != '/') return true;
     for (const auto* prefix : {"/proc/", "/sys/", "/memfd:", "/SYSV", "/anon_hugepage", "/[aio]"})
         if (path.starts_with(prefix)) return true;
     return path.starts_with("/dev/") && !path.starts_with("/dev/shm/");
@@ -51,8 +51,11 @@ std::string plain(const std::string& path) {
     return out;
 }
 
-void note(std::map<std::string, Use>& files, const std::string& path, Use use) {
-    if (is_special(path)) return;
+void note(std::map<std::string, Use>& files, const std::string& link, const std::string& shown,
+          Use use) {
+    if (is_special(shown)) return;
+    const auto path = name_of(link, shown);
+    if (path.empty()) return;
     const auto [at, fresh] = files.emplace(path, use);
     if (!fresh && use == Use::written) at->second = use;
     if (!fresh && use == Use::mapped && at->second == Use::open) at->second = use;
@@ -66,7 +69,8 @@ void note_mapped(std::map<std::string, Use>& files, pid_t pid) {
         if (slash == std::string::npos || space == std::string::npos || space + 4 >= line.size())
             continue;
         const bool written = line[space + 4] == 's' && line[space + 2] == 'w';
-        note(files, plain(line.substr(slash)), written ? Use::written : Use::mapped);
+        note(files, mapping_link(pid, line), plain(line.substr(slash)),
+             written ? Use::written : Use::mapped);
     }
 }
 
@@ -81,7 +85,7 @@ void note_open(std::map<std::string, Use>& files, pid_t pid) {
         // the link's own mode says how it was opened (proc_pid_fd(5))
         struct stat link {};
         if (lstat(entry.path().c_str(), &link) != 0) continue;
-        note(files, path, link.st_mode & S_IWUSR ? Use::written : Use::open);
+        note(files, entry.path(), path, link.st_mode & S_IWUSR ? Use::written : Use::open);
     }
 }
 
@@ -163,6 +167,29 @@ std::string difference(const Json& entry) {
 }
 
 }  // namespace
+
+std::string mapping_link(pid_t pid, const std::string& line) {
+    uint64_t start = 0, end = 0;
+    const auto* const text = line.data();
+    const auto dash = std::from_chars(text, text + line.size(), start, 16).ptr;
+    std::from_chars(std::min(dash + 1, text + line.size()), text + line.size(), end, 16);
+    return fmt::format("/proc/{}/map_files/{:x}-{:x}", pid, start, end);
+}
+
+std::string name_of(const std::string& link, const std::string& shown) {
+    constexpr std::string_view removed = " (deleted)";
+    if (!shown.ends_with(removed)) return shown;
+    struct stat file {
+    }, found{};
+    if (stat(link.c_str(), &file) != 0 || file.st_nlink == 0 || S_ISDIR(file.st_mode)) return {};
+    const auto folder = shown.substr(0, shown.rfind('/', shown.size() - removed.size()) + 1);
+    std::error_code failed;
+    for (const auto& entry : std::filesystem::directory_iterator(folder, failed))
+        if (lstat(entry.path().c_str(), &found) == 0 && found.st_ino == file.st_ino &&
+            found.st_dev == file.st_dev)
+            return entry.path();
+    return {};
+}
 
 std::string build_id(const std::string& path) {
     // neither a pipe nor a device of that name may make this wait

@@ -18,6 +18,14 @@ nlohmann::json file_facts(const std::vector<pid_t>& tree);
 // too.
 std::vector<std::string> file_differences(const nlohmann::json& files);
 
+// The link to a file that a process has mapped, by its line of /proc/PID/maps.
+std::string mapping_link(pid_t pid, const std::string& line);
+
+// The name of a file that is open or mapped, by its link below /proc/PID/fd or /proc/PID/map_files
+// and what that shows: it itself, or, where that name has been removed and the file has another one
+// in the same folder, that one. Empty: it has no name, or one that cannot be found.
+std::string name_of(const std::string& link, const std::string& shown);
+
 // The GNU build id of an ELF file as hex digits; empty if it is none or has none.
 std::string build_id(const std::string& path);
 

@@ -48,6 +48,16 @@ Status check_exportable(const PlainTree& tree) {
     return make_error(Code::refused, "take the process out of its system", {}, all);
 }
 
+Status check_importable_here(const ExportRequest& request, const Resource& out) {
+    if (out.class_id() == ResourceClass::network) return {};
+    auto needs = request.metadata.value("needs", Json::object());
+    for (const auto* given_back : {"memory", "removed"}) needs.erase(given_back);
+    const auto lacking = check_target(needs, request.facts);
+    if (lacking.empty()) return {};
+    return make_error(Code::refused, "make a ghost that could be imported on this node", {},
+                      describe(lacking));
+}
+
 Status deal_with_original(const PlainTree& tree, Then then) {
     switch (then) {
         case Then::go_on:

@@ -14,8 +14,8 @@
 namespace matrix {
 namespace {
 
-constexpr std::array all_cases = {&task_cases, &scheduling_cases, &signal_cases,
-                                  &file_cases, &object_cases,     &memory_cases};
+constexpr std::array all_cases = {&task_cases, &scheduling_cases, &signal_cases, &file_cases,
+                                  &name_cases, &object_cases,     &memory_cases};
 std::string result_path;
 
 void put(const std::string& path, const std::string& text) {

@@ -21,8 +21,8 @@ struct Case {
     Check (*begin)(const std::string& folder);
 };
 
-extern const std::vector<Case> task_cases, scheduling_cases, signal_cases, file_cases, object_cases,
-    memory_cases;
+extern const std::vector<Case> task_cases, scheduling_cases, signal_cases, file_cases, name_cases,
+    object_cases, memory_cases;
 
 // Ends the process, which makes the case fail with this reason, when something cannot be set up.
 void need(bool condition, const char* what);

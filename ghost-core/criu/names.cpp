@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "ghost-core/criu/names.hpp"
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <csignal>
+#include <fmt/format.h>
+#include <optional>
+
+#include "ghost-core/format/files.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr std::string_view below_proc = "/proc/";
+constexpr std::string_view of_thread = "task/";
+constexpr char own_number = '\1';
+
+// A number that is an element of a path by itself, or with " (deleted)" behind it.
+std::optional<pid_t> number_at(std::string_view path, size_t at) {
+    pid_t number = 0;
+    const auto* const end = path.data() + path.size();
+    const auto [rest, error] =
+        std::from_chars(path.data() + std::min(at, path.size()), end, number);
+    if (error != std::errc{} || (rest != end && *rest != '/' && *rest != ' ')) return {};
+    return number;
+}
+
+// The processes that a path below /proc names.
+struct Below {
+    pid_t process = 0;
+    pid_t thread = 0;  // 0: none is named
+    size_t rest = 0;   // of the path, behind all that
+};
+
+std::optional<Below> named_below(std::string_view path) {
+    if (!path.starts_with(below_proc)) return {};
+    const auto process = number_at(path, below_proc.size());
+    if (!process) return {};
+    Below out;
+    out.process = *process;
+    const auto end_of = [path](size_t at) {
+        return std::min(path.find_first_of("/ ", at), path.size());
+    };
+    out.rest = end_of(below_proc.size());
+    const auto threads = out.rest + 1;
+    if (threads > path.size() || !path.substr(threads).starts_with(of_thread)) return out;
+    const auto thread = number_at(path, threads + of_thread.size());
+    if (!thread) return out;
+    out.thread = *thread;
+    out.rest = end_of(threads + of_thread.size());
+    return out;
+}
+
+const Task* task_of(const std::vector<Task>& tree, pid_t pid) {
+    const auto found = std::ranges::find(tree, pid, &Task::pid);
+    return found == tree.end() ? nullptr : &*found;
+}
+
+}  // namespace
+
+std::string why_not_below_proc(const std::vector<Task>& tree, const std::string& path) {
+    const auto below = named_below(path);
+    // the machine's init is where it goes as well
+    if (!below || below->process == 1) return {};
+    if (task_of(tree, below->process) == nullptr)
+        return fmt::format("it is of process {}, which {}", below->process,
+                           kill(below->process, 0) == 0 ? "is outside the tree" : "has ended");
+    if (below->thread != 0 && below->thread != below->process)
+        return fmt::format("it is of a thread other than the first of process {}", below->process);
+    return {};
+}
+
+std::string why_not_by_name(const std::vector<Task>& tree, const std::string& link,
+                            const std::string& shown, const struct stat& info) {
+    if (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) return {};
+    if (shown.starts_with(below_proc)) return why_not_below_proc(tree, shown);
+    if (info.st_nlink == 0 || !shown.starts_with("/") || !S_ISREG(info.st_mode) ||
+        !name_of(link, shown).empty())
+        return {};
+    return "its name has been removed, and its other name is not in the same folder";
+}
+
+std::string inner_path(const std::vector<Task>& tree, const std::string& path) {
+    const auto below = named_below(path);
+    const auto* const task = below ? task_of(tree, below->process) : nullptr;
+    if (task == nullptr) return path;
+    const auto number = own_number + std::to_string(task->inner);
+    const auto thread = below->thread == 0 ? "" : fmt::format("/{}{}", of_thread, number);
+    return fmt::format("{}{}{}{}", below_proc, number, thread, path.substr(below->rest));
+}
+
+}  // namespace ghost::core
