@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // matrix_subject NAME FOLDER: begins the case, makes FOLDER/NAME.ready, waits for FOLDER/NAME.go,
-// checks, and leaves FOLDER/NAME.result: "ok", or what is wrong. `--list`: all cases.
+// checks, and leaves FOLDER/NAME.result: "ok", or what is wrong. `--list`: all cases. Built as
+// matrix_rank it does all that as a rank of an MPI job.
 #include "tests/process/matrix_subject.hpp"
 
 #include <array>
@@ -10,6 +11,10 @@
 #include <cstring>
 #include <string>
 #include <unistd.h>
+
+#ifdef MATRIX_RANK
+#include <mpi.h>
+#endif
 
 namespace matrix {
 namespace {
@@ -64,6 +69,9 @@ int main(int argc, char** argv) {
     }
     const Case* one = argc == 3 ? find(argv[1]) : nullptr;
     if (one == nullptr) return 2;
+#ifdef MATRIX_RANK
+    MPI_Init(&argc, &argv);
+#endif
     const std::string base = std::string(argv[2]) + "/" + one->name;
     result_path = base + ".result";
     const Check check = one->begin(argv[2]);
@@ -71,5 +79,8 @@ int main(int argc, char** argv) {
     while (access((base + ".go").c_str(), F_OK) != 0) usleep(10000);
     const std::string wrong = check();
     put(result_path, wrong.empty() ? "ok" : wrong);
+#ifdef MATRIX_RANK
+    MPI_Finalize();
+#endif
     return wrong.empty() ? 0 : 1;
 }

@@ -1,0 +1,167 @@
+"""Programs of the matrix (tests/process/matrix.py) as ranks: each is moved, and saved and made again.
+
+A rank that cannot be carried is to be refused by name, and to go on as if nothing had happened.
+
+usage: rank_matrix.py [CASE...]      without cases: those of tests/process/matrix_names.cpp
+"""
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
+SUBJECT = os.path.abspath("tests/process/matrix_rank")
+NAMES = os.path.join(HERE, "..", "process", "matrix_names.cpp")
+LAB = "y%d" % os.getpid()
+LIMIT = 60
+live = []
+
+
+def on(node, *words):
+    return subprocess.run([GHOST, "lab", "exec", "--name", LAB, node, *words], capture_output=True,
+                          text=True, timeout=LIMIT)
+
+
+def text(*path):
+    try:
+        with open(os.path.join(*path)) as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def until(job, condition, what):
+    end = time.monotonic() + LIMIT
+    while not condition():
+        if job.process.poll() is not None and not condition():
+            raise AssertionError("ended before %s:\n%s" % (what, job.said()))
+        assert time.monotonic() < end, "waited in vain for %s:\n%s" % (what, job.said())
+        time.sleep(0.01)
+
+
+class Job:
+    """One rank for each case, on gn1."""
+
+    def __init__(self, folder, cases):
+        self.cases = cases
+        self.folder = tempfile.mkdtemp(dir=folder)
+        self.shots = os.path.join(self.folder, "shots")
+        words = ["mpirun", "--mca", "ghost", "1", "--mca", "ghost_checkpoint_dir", self.shots]
+        for number, case in enumerate(cases):
+            words += [":"] * (number > 0) + ["-np", "1", "--host", "gn1:%d" % len(cases), SUBJECT,
+                                             case, self.folder]
+        self.start("gn1", words)
+        until(self, lambda: all(self.has(case, "ready") for case in cases), "all ranks are ready")
+
+    def start(self, node, words):
+        self.out = open(os.path.join(self.folder, "out"), "a")
+        self.process = subprocess.Popen([GHOST, "lab", "exec", "--name", LAB, node, *words],
+                                        stdin=subprocess.DEVNULL, stdout=self.out,
+                                        stderr=subprocess.STDOUT, start_new_session=True)
+        live.append(self.process)
+
+    def has(self, case, what):
+        return os.path.exists(os.path.join(self.folder, "%s.%s" % (case, what)))
+
+    def said(self):
+        return text(self.folder, "out")[-2000:]
+
+    def finish(self):
+        """{case: what it found}"""
+        for case in self.cases:
+            open(os.path.join(self.folder, case + ".go"), "w").close()
+        self.process.wait(LIMIT)
+        return {case: text(self.folder, case + ".result") or "no answer: " + self.said()
+                for case in self.cases}
+
+
+def refusal_missing(done, refused):
+    """What is wrong with a refusal; empty: nothing."""
+    if done.returncode != 1:
+        return "not refused, status %d: %s%s" % (done.returncode, done.stdout, done.stderr)
+    said = done.stdout + done.stderr
+    if re.search("(?i)criu", said):
+        return "in criu's words: " + said
+    return "" if refused.replace("import: ", "") in said else "refused otherwise: " + said
+
+
+def moves(folder, rows):
+    """{case: what is wrong} of one job whose ranks go to gn2 one after the other."""
+    job = Job(folder, list(rows))
+    wrong = {}
+    for rank, (case, refused) in enumerate(rows.items()):
+        done = on("gn1", "ghost", "migrate", "--rank", str(rank), "--to", "gn2")
+        if refused:
+            wrong[case] = refusal_missing(done, refused)
+        elif done.returncode != 0:
+            wrong[case] = "not moved: " + done.stdout + done.stderr
+    for case, result in job.finish().items():
+        wrong[case] = wrong.get(case) or ("" if result == "ok" else result)
+    return wrong
+
+
+def snapshots(folder, rows):
+    """The same of one job that is saved, ended, and made again on gn2."""
+    cases = [case for case, refused in rows.items() if not refused]
+    job = Job(folder, cases)
+    done = on("gn1", "ghost", "checkpoint", "--then", "kill")
+    if done.returncode != 0:
+        return dict.fromkeys(cases, "not saved: " + done.stdout + done.stderr)
+    job.process.wait(LIMIT)
+    job.start("gn2", ["ghost", "restart", job.shots, "--host", "gn2:%d" % len(cases)])
+    return {case: "" if result == "ok" else result for case, result in job.finish().items()}
+
+
+def refused_snapshot(folder, case, refused):
+    """A job with one such rank is not saved, and goes on."""
+    job = Job(folder, [case])
+    done = on("gn1", "ghost", "checkpoint", "--then", "kill")
+    wrong = refusal_missing(done, refused)
+    if wrong:
+        return wrong
+    result = job.finish()[case]
+    return "" if result == "ok" else result
+
+
+def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleans up as any other end does
+    listed = subprocess.run([SUBJECT, "--list"], capture_output=True, text=True, check=True).stdout
+    names = re.findall(r'^ {4}\{"(\w+)",', text(NAMES), re.M)
+    wanted = sys.argv[1:] or names
+    rows = {row[0]: row[2] for row in (line.split("\t") for line in listed.splitlines())
+            if row[0] in wanted}
+    folder = tempfile.mkdtemp(prefix="ranks.", dir=os.path.abspath("tests/net"))
+    bad = 0
+
+    def tell(how, outcome):
+        nonlocal bad
+        for case, wrong in outcome.items():
+            bad += bool(wrong)
+            print("%s %s_%s%s" % ("not ok" if wrong else "ok", how, case, wrong and ": " + wrong))
+
+    try:
+        up = subprocess.run([GHOST, "lab", "up", "--name", LAB, "-n", "2"], capture_output=True,
+                            text=True, timeout=LIMIT)
+        if up.returncode != 0:
+            print("SKIP: no virtual cluster: " + up.stderr.strip())
+            return 77
+        tell("move", moves(folder, rows))
+        tell("snapshot", snapshots(folder, rows))
+        for case, refused in rows.items():
+            if refused and not refused.startswith("import: "):
+                tell("snapshot", {case: refused_snapshot(folder, case, refused)})
+    finally:
+        for process in live:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        subprocess.run([GHOST, "lab", "down", "--name", LAB], capture_output=True, timeout=LIMIT)
+        shutil.rmtree(folder, ignore_errors=True)
+    return 1 if bad else 0
+
+
+sys.exit(main())
