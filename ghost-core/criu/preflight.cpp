@@ -280,12 +280,16 @@ class Judge {
 
 }  // namespace
 
+bool may_raise_limits() {
+    return prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE, 0, 0, 0) == 1;
+}
+
 std::string why_no_descriptor(int number) {
     // criu's own lie above those of the tree, in a table whose size is a multiple of 128
     // (servicefd.c): 15 of them and a pad of 16 for a process, and as many for each of those that
     // share its table with others, which are few.
     constexpr uint64_t own = 64, step = 128;
-    if (prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE, 0, 0, 0) == 1) return {};
+    if (may_raise_limits()) return {};
     rlimit here{};
     if (getrlimit(RLIMIT_NOFILE, &here) != 0) return {};
     const auto last = here.rlim_max / step * step;

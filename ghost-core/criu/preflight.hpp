@@ -26,6 +26,9 @@ Result<std::vector<std::string>> check_movable(pid_t root, const std::string& wh
                                                const std::vector<std::string>& externals,
                                                bool sockets = true);
 
+// CAP_SYS_RESOURCE: limits above one's own hard ones can be given (setrlimit(2)).
+bool may_raise_limits();
+
 // Why an import on this node could not give a descriptor this number; empty: it could.
 std::string why_no_descriptor(int number);
 

@@ -62,7 +62,7 @@ void look(pid_t pid, int number, std::map<std::string, Found>& out) {
     Found found;
     found.link = link;
     found.file.path = name_of(link, {path.data(), static_cast<size_t>(length)});
-    if (found.file.path.empty()) return;
+    if (found.file.path.empty() || is_of_kernel(found.file.path)) return;
     take_size(info, found.file);
     out.emplace(found.file.path, std::move(found));
 }

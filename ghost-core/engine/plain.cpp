@@ -9,10 +9,8 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
-#include <linux/capability.h>
 #include <map>
 #include <sstream>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -20,6 +18,7 @@
 #include "base/fd.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/criu/nested.hpp"
+#include "ghost-core/criu/preflight.hpp"
 #include "ghost-core/criu/proc.hpp"
 
 namespace ghost::core {
@@ -158,7 +157,7 @@ void judge_spaces(const std::vector<Task>& tasks, const PlainTree& tree,
 
 // criu asks for limits by prlimit(2), which this takes for processes of other users.
 void judge_users(const std::vector<Task>& tasks, std::vector<std::string>& out) {
-    if (prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE, 0, 0, 0) == 1) return;
+    if (may_raise_limits()) return;
     for (const auto& task : tasks) {
         std::ifstream in(fmt::format("/proc/{}/status", task.pid));
         for (std::string line; std::getline(in, line);) {

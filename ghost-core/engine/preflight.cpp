@@ -191,6 +191,7 @@ void check_limits(const Json& needs, std::vector<Shortcoming>& out) {
         {"nice priority", RLIMIT_NICE},
         {"realtime priority", RLIMIT_RTPRIO},
     }};
+    if (may_raise_limits()) return;
     const auto limits = needs.value("limits", Json::object());
     const auto text = [](uint64_t value) {
         return value == ~uint64_t{0} ? std::string("unlimited") : std::to_string(value);
@@ -250,11 +251,18 @@ std::vector<Shortcoming> check_target(const Json& needs, const std::string& fact
         for (const auto& line : *lines) out.push_back({line, "", ""});
     if (!needs.is_object()) return out;
     check_memory(needs, out);
+    check_spaces(needs, out);
+    for (auto& one : check_needs(needs)) out.push_back(std::move(one));
+    return out;
+}
+
+std::vector<Shortcoming> check_needs(const Json& needs) {
+    std::vector<Shortcoming> out;
+    if (!needs.is_object()) return out;
     check_folders(needs, out);
     check_descriptors(needs, out);
     check_removed(needs, out);
     check_limits(needs, out);
-    check_spaces(needs, out);
     return out;
 }
 

@@ -39,6 +39,10 @@ struct Shortcoming {
 // for what nobody can know ahead: memory taken by others meanwhile.
 std::vector<Shortcoming> check_target(const Json& needs, const std::string& facts);
 
+// The part of it that several trees which come here together do not share: folders, descriptors,
+// room for removed files, limits.
+std::vector<Shortcoming> check_needs(const Json& needs);
+
 // The same as a message: "memory: 512.0 MiB needed, 120.5 MiB free; file …".
 std::string describe(const std::vector<Shortcoming>& all);
 

@@ -35,7 +35,8 @@ const char* use_name(Use use) {
 // Not a file that could be the same on another machine.
 bool is_special(const std::string& path) {
     if (path.empty() || path[0] != '/') return true;
-    for (const auto* prefix : {"/proc/", "/sys/", "/memfd:", "/SYSV", "/anon_hugepage", "/[aio]"})
+    if (is_of_kernel(path)) return true;
+    for (const auto* prefix : {"/memfd:", "/SYSV", "/anon_hugepage", "/[aio]"})
         if (path.starts_with(prefix)) return true;
     return path.starts_with("/dev/") && !path.starts_with("/dev/shm/");
 }
@@ -167,6 +168,10 @@ std::string difference(const Json& entry) {
 }
 
 }  // namespace
+
+bool is_of_kernel(const std::string& path) {
+    return path.starts_with("/proc/") || path.starts_with("/sys/");
+}
 
 std::string mapping_link(pid_t pid, const std::string& line) {
     uint64_t start = 0, end = 0;

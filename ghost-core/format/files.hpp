@@ -18,6 +18,9 @@ nlohmann::json file_facts(const std::vector<pid_t>& tree);
 // too.
 std::vector<std::string> file_differences(const nlohmann::json& files);
 
+// Whether a path leads to what the kernel makes itself: below /proc or /sys, where nothing is kept.
+bool is_of_kernel(const std::string& path);
+
 // The link to a file that a process has mapped, by its line of /proc/PID/maps.
 std::string mapping_link(pid_t pid, const std::string& line);
 

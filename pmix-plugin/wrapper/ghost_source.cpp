@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <set>
 
+#include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/criu/written_files.hpp"
 #include "pmix-plugin/wrapper/tree_memory.hpp"
@@ -60,6 +61,13 @@ Status enough_memory(uint64_t bytes) {
                    fmt::format("{} ranks of {} MB each do not fit into the {} MB this node has "
                                "left",
                                here, bytes >> 20, have >> 20));
+}
+
+// Folders, limits and the like.
+Status enough_else(const Json& metadata) {
+    const auto lacking = core::check_needs(metadata.value("needs", Json()));
+    if (lacking.empty()) return {};
+    return because(Code::refused, core::describe(lacking));
 }
 
 }  // namespace
@@ -168,9 +176,9 @@ Status SnapshotSource::look() {
         return core::may_put_back(path, contents.mode);
     };
     std::string why;
-    for (const Status& one :
-         {of_each(to_put_, may_put), of_each(to_cut_, core::may_cut_back),
-          enough_memory(row->memory), core::check_host(importer_->host(), changing, made)})
+    for (const Status& one : {of_each(to_put_, may_put), of_each(to_cut_, core::may_cut_back),
+                              enough_memory(row->memory), enough_else(importer_->metadata()),
+                              core::check_host(importer_->host(), changing, made)})
         if (!one) why += (why.empty() ? "" : "; ") + one.error().message();
     if (!why.empty()) return because(Code::refused, why);
     importer_->set_changing_files(std::move(changing));

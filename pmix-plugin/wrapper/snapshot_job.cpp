@@ -10,6 +10,7 @@
 #include "base/clock.hpp"
 #include "base/log.hpp"
 #include "base/schema_json.hpp"
+#include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/resource/compress.hpp"
 #include "ghost-core/resource/file.hpp"
@@ -253,11 +254,10 @@ void SnapshotJob::wake() {
 }
 
 Json SnapshotJob::early_metadata() const {
-    return {{"job", tree_.who.job},
-            {"rank", tree_.who.rank},
-            {"seq", order_.seq},
-            {"snapshot", order_.name},
-            {"agent", metadata_of(agent_)}};
+    auto needs = core::needs_of(tree_.root);
+    return {{"needs", needs ? *needs : Json()}, {"job", tree_.who.job},
+            {"rank", tree_.who.rank},           {"seq", order_.seq},
+            {"snapshot", order_.name},          {"agent", metadata_of(agent_)}};
 }
 
 // The tree is frozen.

@@ -53,8 +53,8 @@ class Job:
         self.shots = os.path.join(self.folder, "shots")
         words = ["mpirun", "--mca", "ghost", "1", "--mca", "ghost_checkpoint_dir", self.shots]
         for number, case in enumerate(cases):
-            words += [":"] * (number > 0) + ["-np", "1", "--host", "gn1:%d" % len(cases), SUBJECT,
-                                             case, self.folder]
+            words += [":"] * (number > 0) + ["-np", "1", "--host", "gn1:%d,gn2:%d" % (
+                len(cases), len(cases)), SUBJECT, case, self.folder]
         self.start("gn1", words)
         until(self, lambda: all(self.has(case, "ready") for case in cases), "all ranks are ready")
 
@@ -69,7 +69,7 @@ class Job:
         return os.path.exists(os.path.join(self.folder, "%s.%s" % (case, what)))
 
     def said(self):
-        return text(self.folder, "out")[-2000:]
+        return text(self.folder, "out")[-800:]
 
     def finish(self):
         """{case: what it found}"""

@@ -8,13 +8,18 @@
 #include <functional>
 #include <memory>
 #include <set>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <thread>
 
 #include "base/log.hpp"
 #include "ghost-core/engine/migration.hpp"
+#include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/criu/criu.hpp"
+#include "ghost-core/criu/preflight.hpp"
 #include "ghost-core/criu/proc.hpp"
+#include "ghost-core/criu/skeleton_store.hpp"
 #include "tests/contract/faulty_resource.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "ghost-core/resource/network.hpp"
@@ -569,8 +574,8 @@ std::vector<std::string> said_of(const std::function<bool()>& open,
     return lines.value();
 }
 
-bool says(const std::vector<std::string>& lines, const char* what) {
-    return std::any_of(lines.begin(), lines.end(), [what](const std::string& line) {
+bool says(const std::vector<std::string>& lines, const std::string& what) {
+    return std::any_of(lines.begin(), lines.end(), [&what](const std::string& line) {
         return line.find(what) != std::string::npos;
     });
 }
@@ -597,6 +602,65 @@ TEST_F(Migration, PreflightKnowsDevicesRingsAndUnixSockets) {
     const auto key = fmt::format("unix[{}]", info.st_ino);
     EXPECT_TRUE(says(said_of(give_up), "its other end is outside the rank"));
     EXPECT_FALSE(says(said_of(give_up, {key}), "socket unix"));
+}
+
+TEST_F(Migration, PreflightKnowsNamesThatAreGone) {
+    const auto folder = source_folder_.path();
+    const auto path = folder + "/first", same = folder + "/second", sub = folder + "/sub";
+    std::filesystem::create_directory(sub);
+    const auto mapped = [&](const std::string& other) {
+        return said_of([&] {
+            const Fd file(::open(path.c_str(), O_RDWR | O_CREAT, 0600));
+            if (!file || ::ftruncate(file.get(), 4096) != 0 ||
+                ::mmap(nullptr, 4096, PROT_READ, MAP_SHARED, file.get(), 0) == MAP_FAILED)
+                return false;
+            return ::link(path.c_str(), other.c_str()) == 0 && ::unlink(path.c_str()) == 0;
+        });
+    };
+    const auto found = mapped(same);
+    EXPECT_TRUE(found.empty()) << found.front();
+    EXPECT_TRUE(says(mapped(sub + "/third"), "mapping " + path +
+                                                 " (deleted) cannot move: its name has been "
+                                                 "removed, and its other name is not in the same "
+                                                 "folder"));
+    std::filesystem::remove_all(sub);
+    std::filesystem::remove(same);
+    const auto other = fmt::format("/proc/{}/stat", getpid());
+    EXPECT_TRUE(says(said_of([&] { return ::open(other.c_str(), O_RDONLY) >= 0; }),
+                     fmt::format("{} cannot move: it is of process {}, which is outside the tree",
+                                 other, getpid())));
+    const auto entered = [&] { return ::chdir(fmt::format("/proc/{}", getppid()).c_str()) == 0; };
+    EXPECT_TRUE(says(said_of(entered), "working folder /proc/"));
+}
+
+TEST_F(Migration, TargetIsAskedForDescriptorsAndForRoomOfRemovedFiles) {
+    rlimit here{};
+    ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &here), 0);
+    const auto all = [](const Json& needs) { return describe(check_needs(needs)); };
+    EXPECT_EQ(all({{"descriptors", 3}, {"removed", {{"/tmp", 4096}}}}), "");
+    EXPECT_NE(all({{"removed", {{"/dev/shm/not/there", uint64_t{1} << 60}}}})
+                  .find("space in /dev/shm/not/there for files that have been removed: "),
+              std::string::npos);
+    if (!may_raise_limits())
+        EXPECT_NE(all({{"descriptors", here.rlim_max - 1}}).find("an import needs 64 free numbers"),
+                  std::string::npos);
+}
+
+// What a removed file held may be more than fits into memory.
+TEST_F(Migration, LargeFilesOfSkeletonsAreKeptWhole) {
+    constexpr size_t piece = 1 << 20, pieces = 65;
+    SkeletonStore store;
+    std::string_view content;
+    ASSERT_TRUE(store.open(0, "ghost-file-1.img"));
+    for (size_t i = 0; i < pieces; i++)
+        ASSERT_TRUE(store.data(0, std::string(piece, static_cast<char>('A' + i % 26))).ok());
+    EXPECT_EQ(store.find("ghost-file-1.img", content), SkeletonStore::Found::not_yet);
+    ASSERT_TRUE(store.close(0).ok());
+    ASSERT_EQ(store.find("ghost-file-1.img", content), SkeletonStore::Found::yes);
+    ASSERT_EQ(content.size(), piece * pieces);
+    for (size_t at = 0; at < content.size(); at += piece / 2)
+        ASSERT_EQ(content[at], static_cast<char>('A' + at / piece % 26)) << at;
+    EXPECT_EQ(store.bytes(), piece * pieces);
 }
 
 // Outer pid of the process of the tree with this number inside; 0: none.

@@ -205,6 +205,58 @@ Check removed_folder(const std::string& folder) {
     };
 }
 
+// Everything else that can be open without a name.
+Check removed_others(const std::string& folder) {
+    const std::string above = folder + "/removed_others", pipe_path = above + "/fifo";
+    static const std::string inner = above + "/sub/file";
+    need(mkdir(above.c_str(), 0755) == 0 && mkdir((above + "/sub").c_str(), 0755) == 0 &&
+             mkfifo(pipe_path.c_str(), 0600) == 0,
+         "mkdir");
+    static const int fifo = open(pipe_path.c_str(), O_RDWR);
+    static const int file = open(inner.c_str(), O_RDWR | O_CREAT, 0600);
+    static const int again = open(inner.c_str(), O_RDONLY);
+    static const int nameless = open(folder.c_str(), O_TMPFILE | O_RDWR, 0600);
+    need(write(fifo, "pipe", 4) == 4 && write(file, "file", 4) == 4 &&
+             write(nameless, "nameless", 8) == 8,
+         "write");
+    need(unlink(pipe_path.c_str()) == 0 && unlink(inner.c_str()) == 0 &&
+             rmdir((above + "/sub").c_str()) == 0 && rmdir(above.c_str()) == 0,
+         "remove");
+    return []() -> std::string {
+        std::array<char, 5> piped{};
+        if (read(fifo, piped.data(), 4) != 4 || std::strcmp(piped.data(), "pipe") != 0)
+            return "what was in a fifo is lost";
+        if (text_at(file) != "file" || text_at(again) != "file") return "a file in a folder";
+        if (pwrite(file, "F", 1, 0) != 1 || text_at(again) != "File") return "two files now";
+        if (text_at(nameless) != "nameless") return "O_TMPFILE";
+        return access(inner.c_str(), F_OK) != 0 ? "" : "it has a name again";
+    };
+}
+
+// A name that is another file's now, while the first one has another.
+Check name_taken(const std::string& folder) {
+    static const std::string first = folder + "/name_taken.a", last = folder + "/name_taken.b";
+    static const int fd = open(first.c_str(), O_RDWR | O_CREAT | O_TRUNC, 0600);
+    need(write(fd, "first", 5) == 5 && rename(first.c_str(), last.c_str()) == 0 &&
+             link(last.c_str(), first.c_str()) == 0,
+         "link");
+    static const int by_first = open(first.c_str(), O_RDONLY);
+    need(unlink(first.c_str()) == 0, "unlink");
+    static const int other = open(first.c_str(), O_RDWR | O_CREAT | O_EXCL, 0600);
+    static const int gone = open(first.c_str(), O_RDWR);
+    need(write(other, "other", 5) == 5 && unlink(first.c_str()) == 0, "write");
+    need(close(open(first.c_str(), O_RDWR | O_CREAT | O_EXCL, 0600)) == 0, "create");
+    return []() -> std::string {
+        if (text_at(fd) != "first" || text_at(by_first) != "first") return "the linked one";
+        if (text_at(other) != "other" || text_at(gone) != "other") return "the one without a name";
+        struct stat named {
+        }, held{};
+        if (stat(last.c_str(), &named) != 0 || fstat(by_first, &held) != 0) return "no stat";
+        if (named.st_ino != held.st_ino) return "it is another file";
+        return stat(first.c_str(), &named) == 0 && named.st_size == 0 ? "" : "the newest one";
+    };
+}
+
 // As whoever writes under one name and gives it another one when all is there.
 Check other_name(const std::string& folder) {
     static const std::string first = folder + "/other_name.tmp", last = folder + "/other_name.data";
@@ -360,6 +412,9 @@ const std::vector<Case> name_cases = {
      proc_of_ended},
     {"name_space_files", "descriptors of its name spaces", nullptr, name_space_files},
     {"removed_folder", "removed folders: working folder and descriptors", nullptr, removed_folder},
+    {"removed_others", "removed fifos, files in removed folders, O_TMPFILE", nullptr,
+     removed_others},
+    {"name_taken", "removed files whose name is another file's now", nullptr, name_taken},
     {"other_name", "files whose first name is gone while another one in the folder remains",
      nullptr, other_name},
     {"name_elsewhere", "the same where the other name is in another folder",

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #ifdef MATRIX_RANK
+#define OMPI_SKIP_MPICXX 1
 #include <mpi.h>
 #endif
 

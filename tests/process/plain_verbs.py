@@ -6,6 +6,8 @@ lost or done twice shows in the numbers.
 import json
 import os
 import pty
+import re
+import resource
 import select
 import shutil
 import signal
@@ -286,6 +288,28 @@ def case_what_a_node_lacks():
     os.remove(path("w"))
     done = ghost("import", path("lack"))
     assert done.returncode == 1 and work in done.stderr and path("w") in done.stderr, done.stderr
+
+
+def case_kept_only_if_it_can_be_made_again():
+    """Nothing is ended on the strength of a ghost that this node would refuse."""
+    with open("/proc/self/status") as status:
+        bounding = int(re.search(r"CapBnd:\t(\w+)", status.read())[1], 16)
+    if bounding >> 24 & 1:
+        print("# skipped: CAP_SYS_RESOURCE raises every limit")
+        return
+    pid = ticker("k")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    for verb in (["export", str(pid), "--to", path("k.ghost")],
+                 ["checkpoint", str(pid), "--to", path("k.shots")]):
+        done = subprocess.run(["sh", "-c", 'ulimit -Hn %d; exec "$@"' % (hard - 1), "sh", GHOST,
+                               *verb, "--then", "kill"], capture_output=True, text=True,
+                              timeout=LIMIT)
+        assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
+        assert "hard limit of open files: %d needed" % hard in done.stderr, done.stderr
+        assert "could be imported on this node" in done.stderr, done.stderr
+        goes_on("k")
+    assert not os.path.exists(path("k.ghost"))
+    good(ghost("export", str(pid), "--to", path("k.ghost"), "--then", "kill"))
 
 
 def case_export_broken_off():
