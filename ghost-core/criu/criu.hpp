@@ -41,6 +41,10 @@ bool knows_control(const std::string& program);
 // other names of files (likewise).
 bool knows_other_names(const std::string& program);
 
+// What a restore that failed lacked here, as its criu.log in this folder has it, in the words of
+// file_differences(); empty if it was something else.
+std::string missing_file(const std::string& folder);
+
 // The error lines of criu.log in this folder, shortened; empty if there are none.
 std::string last_log_error(const std::string& folder);
 

@@ -257,6 +257,8 @@ Status Restorer::check_criu() {
         tree_made_us_ = monotonic_us();
         return {};
     }
+    if (auto missing = missing_file(request_.criu.work_dir); !missing.empty())
+        return make_error(Code::refused, "import", {}, missing);
     return make_error(Code::refused, "import", {},
                       fmt::format("criu: {}: {}", describe_status(criu_->status()),
                                   last_log_error(request_.criu.work_dir)));

@@ -30,6 +30,8 @@ std::string text_at(int fd, off_t at = 0) {
     return out;
 }
 
+const std::string program = std::string(program_invocation_short_name) + "\n";
+
 // The number of this process as /proc has it.
 std::string number_in_proc() {
     std::array<char, 32> out{};
@@ -78,7 +80,7 @@ Check own_proc(const std::string&) {
         if (pread(memory, &found, sizeof found, reinterpret_cast<off_t>(&value)) != sizeof found ||
             found != 4711)
             return "mem is another's";
-        if (text_at(leader) != "matrix_subject\n") return "a thread's comm is " + text_at(leader);
+        if (text_at(leader) != program) return "a thread's comm is " + text_at(leader);
         if (text_at(network).find("lo:") == std::string::npos) return "net/dev cannot be read";
         if (faccessat(all, number.c_str(), F_OK, 0) != 0) return "/proc is another's";
         return text_at(load).empty() ? "loadavg cannot be read" : "";
@@ -110,7 +112,7 @@ Check proc_of_tree(const std::string&) {
     need(folder >= 0 && comm >= 0 && mine >= 0, "open");
     return []() -> std::string {
         if (text_at(mine).rfind(number_in_proc() + " (", 0) != 0) return "its own is another's";
-        if (text_at(comm) != "matrix_subject\n") return "the child's comm is " + text_at(comm);
+        if (text_at(comm) != program) return "the child's comm is " + text_at(comm);
         const int status = openat(folder, "status", O_RDONLY);
         const auto line = "\nPPid:\t" + number_in_proc() + "\n";
         return text_at(status).find(line) != std::string::npos ? "" : "the child's is another's";
