@@ -301,7 +301,7 @@ def case_kept_only_if_it_can_be_made_again():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     for verb in (["export", str(pid), "--to", path("k.ghost")],
                  ["checkpoint", str(pid), "--to", path("k.shots")]):
-        done = subprocess.run(["sh", "-c", 'ulimit -Hn %d; exec "$@"' % (hard - 1), "sh", GHOST,
+        done = subprocess.run(["sh", "-c", 'ulimit -n %d; exec "$@"' % (hard - 1), "sh", GHOST,
                                *verb, "--then", "kill"], capture_output=True, text=True,
                               timeout=LIMIT)
         assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
