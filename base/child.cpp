@@ -20,7 +20,7 @@
 
 #include "base/clock.hpp"
 #include "base/pidfd.hpp"
-#include "base/readable.hpp"
+#include "base/await.hpp"
 
 // No mark of a sanitizer's on the foreign stack.
 #define GHOST_IN_CHILD __attribute__((no_sanitize("address", "thread", "undefined")))

@@ -4,11 +4,12 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
-#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <vector>
+
+#include "base/await.hpp"
 
 namespace ghost {
 namespace {
@@ -97,8 +98,7 @@ Status ControlSocket::send_text(const std::string& text, const std::vector<int>&
         if (::sendmsg(fd_.get(), &message, MSG_NOSIGNAL) >= 0) return {};
         if (errno == EINTR) continue;
         if (errno == EAGAIN) {
-            pollfd p{fd_.get(), POLLOUT, 0};
-            ::poll(&p, 1, -1);
+            await_writable(fd_.get(), -1);
             continue;
         }
         Code code = errno == EPIPE || errno == ECONNRESET ? Code::peer_lost : Code::io;
@@ -107,15 +107,8 @@ Status ControlSocket::send_text(const std::string& text, const std::vector<int>&
 }
 
 Result<ControlMessage> ControlSocket::receive(int timeout_ms) const {
-    pollfd p{fd_.get(), POLLIN, 0};
-    int ready = 0;
-    do {
-        ready = ::poll(&p, 1, timeout_ms);
-    } while (ready < 0 && errno == EINTR && timeout_ms < 0);
-    if (ready == 0 || (ready < 0 && errno == EINTR)) {
+    if (!await_readable(fd_.get(), timeout_ms))
         return make_error(Code::timeout, "wait for a control message");
-    }
-    if (ready < 0) return sys_error("wait for a control message");
     std::vector<char> buffer(control_packet_limit);
     iovec io{buffer.data(), buffer.size()};
     alignas(cmsghdr) char control[CMSG_SPACE(max_fds * sizeof(int))];

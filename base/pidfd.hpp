@@ -7,7 +7,7 @@
 #include <sys/types.h>
 
 #include "base/fd.hpp"
-#include "base/readable.hpp"
+#include "base/await.hpp"
 
 namespace ghost {
 

@@ -11,7 +11,7 @@
 #include "base/clock.hpp"
 #include "base/json.hpp"
 #include "base/paths.hpp"
-#include "base/readable.hpp"
+#include "base/await.hpp"
 #include "tools/paths.hpp"
 #include "tools/plain.hpp"
 #include "tools/remote.hpp"

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "benchmarks/common/command.hpp"
 
-#include <cerrno>
 #include <csignal>
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/wait.h>
 #include <utility>
 
+#include "base/await.hpp"
 #include "base/child.hpp"
 #include "base/clock.hpp"
+#include "base/pidfd.hpp"
 
 namespace ghost::bench {
 namespace {
@@ -18,11 +18,6 @@ constexpr int64_t grace_us = 2'000'000;
 
 int to_exit_status(int wait_status) {
     return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
-}
-
-int timeout_ms(int64_t deadline_us) {
-    const int64_t left = deadline_us - monotonic_us();
-    return left <= 0 ? 0 : static_cast<int>(left / 1000 + 1);
 }
 
 }  // namespace
@@ -60,11 +55,8 @@ Result<bool> Command::follow(const std::function<bool(const std::string&)>& line
             rest_.erase(0, end + 1);
             if (!line(text)) return false;
         }
-        pollfd waiting{output_.get(), POLLIN, 0};
-        const int ready = poll(&waiting, 1, timeout_ms(deadline_us));
-        if (ready < 0 && errno != EINTR) return sys_error("wait for a program's output");
-        if (ready == 0) return make_error(Code::timeout, "wait for a program's output");
-        if (ready < 0) continue;
+        if (!await_readable_until(output_.get(), deadline_us))
+            return make_error(Code::timeout, "wait for a program's output");
         char buffer[4096];
         const ssize_t count = read(output_.get(), buffer, sizeof buffer);
         if (count < 0) return sys_error("read a program's output");
@@ -77,17 +69,14 @@ Result<bool> Command::follow(const std::function<bool(const std::string&)>& line
 }
 
 Result<int> Command::wait(int64_t deadline_us) {
-    for (;;) {
-        int status = 0;
-        const pid_t ended = waitpid(pid_, &status, WNOHANG);
-        if (ended == pid_) {
-            pid_ = -1;
-            return to_exit_status(status);
-        }
-        if (ended < 0 && errno != EINTR) return sys_error("wait for a program");
-        if (monotonic_us() >= deadline_us) return make_error(Code::timeout, "wait for a program");
-        poll(nullptr, 0, 5);
-    }
+    const Fd end = open_pidfd(pid_);
+    if (!end) return sys_error("wait for a program");
+    if (!await_readable_until(end.get(), deadline_us))
+        return make_error(Code::timeout, "wait for a program");
+    int status = 0;
+    if (waitpid(pid_, &status, 0) != pid_) return sys_error("wait for a program");
+    pid_ = -1;
+    return to_exit_status(status);
 }
 
 Result<Ended> run(const std::vector<std::string>& argv, int limit_s) {

@@ -10,13 +10,12 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <sodium.h>
 #include <string_view>
 #include <sys/socket.h>
 
 #include "base/clock.hpp"
-#include "base/readable.hpp"
+#include "base/await.hpp"
 
 namespace ghost::core {
 namespace {
@@ -173,8 +172,7 @@ Status connect_within(int fd, const sockaddr* address, socklen_t size, int ms,
     fcntl(fd, F_SETFL, flags | O_NONBLOCK);
     if (::connect(fd, address, size) != 0) {
         if (errno != EINPROGRESS) return sys_error("connect to", peer);
-        pollfd ready{fd, POLLOUT, 0};
-        if (poll(&ready, 1, ms) <= 0) return make_error(Code::timeout, "connect to", peer);
+        if (!await_writable(fd, ms)) return make_error(Code::timeout, "connect to", peer);
         int sys = 0;
         socklen_t length = sizeof sys;
         getsockopt(fd, SOL_SOCKET, SO_ERROR, &sys, &length);

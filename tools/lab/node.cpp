@@ -13,7 +13,7 @@
 
 #include "base/child.hpp"
 #include "base/paths.hpp"
-#include "base/readable.hpp"
+#include "base/await.hpp"
 #include "tools/lab/network.hpp"
 #include "tools/paths.hpp"
 

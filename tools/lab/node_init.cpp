@@ -20,7 +20,7 @@
 
 #include "base/child.hpp"
 #include "base/clock.hpp"
-#include "base/readable.hpp"
+#include "base/await.hpp"
 #include "tools/lab/network.hpp"
 #include "tools/lab/node.hpp"
 

@@ -2,9 +2,9 @@
 #include "pmix-plugin/runtime/interface/control_connection.hpp"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/socket.h>
 
+#include "base/await.hpp"
 #include "base/log.hpp"
 
 namespace ghost::plugin {
@@ -63,8 +63,7 @@ void ControlConnection::lost() {
 
 // With room in the buffer (unix(7): POLLOUT) sendmsg() of one packet does not block.
 bool ControlConnection::writable() const {
-    pollfd p{socket_.fd(), POLLOUT, 0};
-    return ::poll(&p, 1, 0) > 0;
+    return await_writable(socket_.fd(), 0);
 }
 
 void ControlConnection::send_text(std::string text, const std::vector<int>& fds) {

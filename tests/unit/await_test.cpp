@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// base/readable.hpp: a time limit is kept whatever signals come, and no limit is none.
-#include "base/readable.hpp"
+// base/await.hpp: a time limit is kept whatever signals come, and no limit is none.
+#include "base/await.hpp"
 
 #include <csignal>
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <string>
 #include <sys/eventfd.h>
 #include <sys/time.h>
 #include <thread>
+#include <unistd.h>
 
+#include "base/control_socket.hpp"
 #include "base/fd.hpp"
 
 namespace ghost {
@@ -57,7 +61,29 @@ TEST_F(Interrupted, WithoutALimitWaitsForWhatComes) {
     }
 }
 
-TEST(Readable, WhatIsThereIsSeenAfterTheLimitToo) {
+TEST_F(Interrupted, AControlMessageIsWaitedForAsLong) {
+    auto pair = control_pair();
+    ASSERT_TRUE(pair.ok());
+    const int64_t begin = monotonic_us();
+    auto message = pair->second.receive(50);
+    ASSERT_FALSE(message.ok());
+    EXPECT_EQ(message.error().code, Code::timeout);
+    EXPECT_GE(monotonic_us() - begin, 50'000);
+}
+
+TEST(Await, AFullPipeIsWritableWhenItIsRead) {
+    int ends[2];
+    ASSERT_EQ(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+    const Fd source(ends[0]), sink(ends[1]);
+    std::string block(65536, 'x');
+    EXPECT_TRUE(await_writable(sink.get(), 0));
+    while (write(sink.get(), block.data(), block.size()) > 0) continue;
+    EXPECT_FALSE(await_writable(sink.get(), 0));
+    ASSERT_GT(read(source.get(), block.data(), block.size()), 0);
+    EXPECT_TRUE(await_writable(sink.get(), -1));
+}
+
+TEST(Await, WhatIsThereIsSeenAfterTheLimitToo) {
     const Fd bell(eventfd(1, EFD_CLOEXEC));
     EXPECT_TRUE(await_readable_until(bell.get(), 0));
     EXPECT_TRUE(await_readable(bell.get(), 0));
