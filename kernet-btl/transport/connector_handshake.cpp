@@ -351,7 +351,6 @@ bool Connector::on_hello(Handshake& shake) {
         need_link(from, crossing_delay_us);
     }
     if (from.incoming) end_handshake(std::exchange(from.incoming, 0));
-    from.epoch = hello.epoch;
     from.incoming = shake.id;
     shake.has_peer = true;
     shake.step = Handshake::Step::want_confirm;
@@ -380,6 +379,7 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
     offer->peer = with.shared;
     offer->generation = with.up = shake.hello.generation;
     offer->peer_last_seen = last_seen;
+    // Not before: a HELLO alone, which may be a recorded one, would shut out the true peer.
     with.epoch = std::max(with.epoch, epoch);
     const bool again = std::exchange(with.had_link, true);
     with.replaces = false;

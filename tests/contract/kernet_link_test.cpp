@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "kernet-btl/link/loop.hpp"
+#include "kernet-btl/link/net.hpp"
 #include "kernet-btl/link/table.hpp"
 #include "tests/contract/kernet_ends.hpp"
 
@@ -412,6 +413,42 @@ TEST(KernetLinkFaults, MalformedFaultPlanIsRefused) {
     }
     ASSERT_EQ(unsetenv("GHOST_LINK_FAULTS"), 0);
     EXPECT_FALSE(FaultPlan::from_environment()->any());
+}
+
+// --- greetings ---
+
+// What somebody has recorded of a peer's later placement, or made up who knows the secret: without
+// CONFIRM it is nobody's word, and the peer is as welcome as before.
+TEST(KernetGreeting, UnconfirmedEpochShutsNobodyOut) {
+    using namespace kernet::wire;
+    const std::string job = fmt::format("g{}", getpid());
+    const auto key = HandshakeKey::make(std::string(64, 'a'), job);
+    ASSERT_TRUE(key.ok());
+    Side one(config_of(0, job, false, true), 20), other(config_of(1, job, false, true), 20);
+    const Location at = one.location(), from = other.location();
+    one.begin(from);
+    auto fd = kernet::net::connect_tcp("127.0.0.1", at.tcp.at(0).port, {});
+    ASSERT_TRUE(fd.ok()) << fd.error().message();
+    pollfd ready{fd->get(), POLLOUT, 0};
+    ASSERT_EQ(poll(&ready, 1, 5000), 1);
+    Hello hello;
+    hello.from = 1;
+    hello.to = 0;
+    hello.epoch = 9;
+    hello.generation = 1'000'000;  // whatever one's own attempts have come to
+    hello.nonce = random_nonce();
+    seal(hello, *key);
+    ASSERT_EQ(send(fd->get(), &hello, sizeof hello, 0), ssize_t{sizeof hello});
+    ready.events = POLLIN;
+    ASSERT_EQ(poll(&ready, 1, 5000), 1);
+    Welcome welcome;
+    ASSERT_EQ(recv(fd->get(), &welcome, sizeof welcome, MSG_WAITALL), ssize_t{sizeof welcome});
+    ASSERT_EQ(welcome.verdict, Verdict::accept);
+    fd->reset();
+    other.begin(at);
+    const int64_t end = ghost::monotonic_us() + 20'000'000 * times_slower();
+    while (!(one.done() && other.done()) && ghost::monotonic_us() < end) usleep(1000);
+    EXPECT_TRUE(one.done() && other.done()) << one.received() << " " << other.received();
 }
 
 }  // namespace
