@@ -230,7 +230,7 @@ void Coordinator::Impl::lost(NodeId node) {
 
 bool Coordinator::Impl::hosts_ranks(NodeId node) const {
     return std::ranges::any_of(adapter_.ranks(), [&](const RankInfo& info) {
-        return info.running && engine_.node_of(info.rank, info.node) == node;
+        return info.running() && engine_.node_of(info.rank, info.node) == node;
     });
 }
 
@@ -343,17 +343,34 @@ void Coordinator::Impl::send_locations() {
     send();
 }
 
+namespace {
+
+const char* name_of(RankLife life) {
+    switch (life) {
+        case RankLife::starting:
+            return "not in MPI yet";
+        case RankLife::running:
+            return "running";
+        case RankLife::ended:
+            return "ended";
+    }
+    return "";
+}
+
+}  // namespace
+
 Json Coordinator::Impl::ps() const {
     Json nodes = Json::array(), ranks = Json::array();
     std::map<NodeId, int> used;
     for (const RankInfo& info : adapter_.ranks()) {
         const kernet::Location* location = locations_.find(info.rank);
-        used[info.node] += info.running;
+        used[info.node] += info.life != RankLife::ended;
         ranks.push_back({{"rank", info.rank},
                          {"node", liveness_.name_of(info.node)},
-                         {"running", info.running},
+                         {"running", info.running()},
+                         {"state", name_of(info.life)},
                          {"epoch", location != nullptr ? location->epoch : 0},
-                         {"movable", info.running && location != nullptr}});
+                         {"movable", info.running() && location != nullptr}});
     }
     for (const NodeInfo& info : adapter_.nodes()) {
         nodes.push_back({{"id", info.id},

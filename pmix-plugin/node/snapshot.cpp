@@ -253,7 +253,7 @@ void NodeAgent::Impl::ask_to_prepare(RankSlot& s) {
         return;
     }
     if (!s.agent || !s.wrapper) {
-        s.busy = "the rank has not attached yet (it does in MPI_Init)";
+        s.busy = "the rank is in MPI_Init";
         return;
     }
     const SnapPrepare& order = snapshot_.order;

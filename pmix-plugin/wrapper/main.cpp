@@ -48,29 +48,28 @@ namespace {
 
 // The daemon of the job's life before, killed with mpirun or cut off, has its name for some
 // seconds. Its processes may still write, so this life begins when it has ended.
-constexpr int64_t former_life_us = 30'000'000, tell_after_us = 1'000'000;
+constexpr int64_t former_life_us = 30'000'000, no_daemon_us = 5'000'000, tell_after_us = 1'000'000;
 constexpr useconds_t retry_us = 2'000;  // as the new daemon tries to get its name
 
-bool is_own_daemon(const ControlSocket& control) {
-    return control.peer_pid() == getppid();
-}
-
 Result<ControlSocket> connect_after_former_life(const Identity& who) {
-    const int64_t begun = monotonic_us();
     const char* local = std::getenv("OMPI_COMM_WORLD_LOCAL_RANK");
     bool told = local != nullptr && std::string_view(local) != "0";  // one of a node is enough
-    for (int64_t waited = 0; waited < former_life_us; waited = monotonic_us() - begun) {
+    const int64_t begun = monotonic_us();
+    for (int64_t now = begun, answered = begun;; now = monotonic_us()) {
         auto control = ControlSocket::connect(who.node_socket);
-        if (control && is_own_daemon(*control)) return control;
-        if (control && waited > tell_after_us && !std::exchange(told, true))
+        if (control && control->peer_pid() == getppid()) return control;
+        if (control) answered = now;
+        if (!control && now - answered > no_daemon_us) return control.error();
+        if (now - begun > former_life_us)
+            return make_error(Code::busy, "reach the node agent at", who.node_socket,
+                              "another process of yours has that name and does not end");
+        if (now - begun > tell_after_us && !std::exchange(told, true))
             std::fprintf(stderr,
-                         "ghost-wrapper: rank %u waits until process %d, which served the job's "
-                         "ranks here before, has ended\n",
-                         who.rank, control->peer_pid());
+                         "ghost-wrapper: rank %u waits until the daemon that served the job's "
+                         "ranks here before has ended\n",
+                         who.rank);
         usleep(retry_us);
     }
-    return make_error(Code::busy, "reach the node agent at", who.node_socket,
-                      "another process of yours has that name and does not end");
 }
 
 [[noreturn]] void cannot_restart(const Error& why) {
@@ -104,11 +103,6 @@ int run(char** program) {
     auto control = ControlSocket::connect(who.node_socket);
     if (!control) {
         log::info("rank {} is not movable: {}", who.rank, control.error().message());
-        become_program(program);
-    }
-    if (!is_own_daemon(*control)) {
-        log::warning("rank {} is not movable: process {} has the name of its node agent", who.rank,
-                     control->peer_pid());
         become_program(program);
     }
     auto signals = core::Signals::block();

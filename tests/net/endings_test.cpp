@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Ranks, and whole jobs, that end: at any time of a move, of their own or of another rank's. Needs
-// root; without it every case is skipped.
+// Ranks, and whole jobs, that end: at any time of a move, of their own or of another rank's; and
+// that have not begun yet. Needs root; without it every case is skipped.
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -41,6 +41,29 @@ class Endings : public nettest::OnLab {
 
     void leave_after_move(const Words& how, int status);
 };
+
+// --- before MPI_Init ---
+
+// A script that stages files first, and the program it runs then.
+TEST_F(Endings, RankBeforeMpiInitIsRefusedAtOnce) {
+    const std::string script = "while [ ! -e " + path("begin") + " ]; do sleep 0.05; done; exec " +
+                               program("ender") + " --end " + path("end");
+    Job job(lab(), 2, "gn1:1,gn2:1,gn3:1",
+            {"--mca", "orte_allowed_exit_without_sync", "1", "sh", "-c", script});
+    ASSERT_TRUE(nettest::poll_until(20, [&] {
+        return ps().find("ranks 1 (not in MPI yet)") != std::string::npos;
+    })) << ps();
+    const Move move = job.migrate(1, "gn3", 10);
+    EXPECT_EQ(move.status, 1);
+    EXPECT_NE(move.err.find("rank 1 is not in MPI yet"), std::string::npos) << move.err;
+    const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--to", path("shots")});
+    EXPECT_EQ(saved.status, 1);
+    EXPECT_NE(saved.err.find("is not in MPI yet"), std::string::npos) << saved.err;
+    nettest::touch(path("begin"));
+    ASSERT_TRUE(job.wait_for("ender: rank ", 2)) << job.mpirun().err();
+    expect_moved(job, 1, "gn3");
+    expect_whole(job, 2);
+}
 
 // --- of a node's last rank ---
 

@@ -172,7 +172,7 @@ TEST(Move, Refusals) {
         {migrate({7}, "gn2"), "there is no rank 7"},
         {migrate({1}, "nowhere"), "not part of the job"},
         {migrate({1}, "gn0"), "is full: 1 of 1 slots"},
-        {migrate({2}, "gn2"), "rank 2 is not running"},
+        {migrate({2}, "gn2"), "rank 2 has ended"},
         {{{"t", "migrate"}, {"ranks", {1}}, {"to", "gn2"}, {"mode", "lazy"}}, "--mode stop"},
         {migrate({}, "gn2"), "at least one rank"},
         {migrate({1}, ""), "at least one rank"},

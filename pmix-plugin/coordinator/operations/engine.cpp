@@ -25,6 +25,21 @@ std::optional<std::string> refusal(const Job& job) {
     return std::nullopt;
 }
 
+std::optional<std::string> why_not_running(const RankInfo& rank) {
+    switch (rank.life) {
+        case RankLife::starting:
+            return fmt::format(
+                "rank {} is not in MPI yet: try again when its program has called MPI_Init (one "
+                "that never does can be neither moved nor saved)",
+                rank.rank);
+        case RankLife::running:
+            return std::nullopt;
+        case RankLife::ended:
+            return fmt::format("rank {} has ended", rank.rank);
+    }
+    return std::nullopt;
+}
+
 // --- an operation ---
 
 Operation::~Operation() {

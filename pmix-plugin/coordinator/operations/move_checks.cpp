@@ -12,12 +12,7 @@ std::optional<std::string> MoveOperation::check_rank() {
     if (ranks.empty()) return "the job has no rank yet: try again in a moment";
     for (const RankInfo& info : ranks) {
         if (info.rank != data_.rank) continue;
-        if (!info.running) {
-            return fmt::format(
-                "rank {} is not running: it has ended, or has not started yet (then try again in "
-                "a moment)",
-                data_.rank);
-        }
+        if (auto why = why_not_running(info)) return why;
         data_.from = info.node;
         data_.from_name = job_.liveness.name_of(info.node);
         return std::nullopt;
@@ -46,7 +41,7 @@ std::optional<std::string> MoveOperation::check_target() {
     for (const RankInfo& info : job_.adapter.ranks()) {
         const bool here = info.rank != data_.rank &&
                           (info.node == *to || job_.engine.target_of(info.rank) == *to);
-        used += info.running && here;
+        used += info.life != RankLife::ended && here;
     }
     if (slots > 0 && used >= slots && !job_.settings.oversubscribe) {
         return fmt::format(
@@ -75,10 +70,7 @@ std::optional<std::string> MoveOperation::check() {
                "the number of nodes (64 if nothing is said)";
     }
     if (job_.locations.find(data_.rank) == nullptr) {
-        return fmt::format(
-            "rank {} cannot be moved yet: its agent has not attached (it does in MPI_Init; try "
-            "again in a moment)",
-            data_.rank);
+        return fmt::format("rank {} is in MPI_Init: try again in a moment", data_.rank);
     }
     if (!job_.liveness.alive(data_.from)) {
         return fmt::format("node {}, where rank {} is, does not answer", data_.from_name,

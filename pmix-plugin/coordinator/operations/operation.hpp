@@ -104,6 +104,9 @@ inline constexpr const char* job_has_ended = "the job has ended";
 // Why neither a move nor a snapshot can begin now; nothing: they can.
 std::optional<std::string> refusal(const Job& job);
 
+// Why this rank cannot be in one, by its life; nothing: it can.
+std::optional<std::string> why_not_running(const RankInfo& rank);
+
 // Loop thread only; owned by the engine.
 class Operation {
   public:

@@ -71,8 +71,7 @@ std::optional<std::string> SnapshotOperation::check() {
     r.ranks = order_.ranks.empty() ? ranks.size() : order_.ranks.size();
     for (const RankInfo& info : ranks) {
         if (!order_.ranks.empty() && !order_.ranks.contains(info.rank)) continue;
-        const bool known = job_.locations.find(info.rank) != nullptr;
-        if (known && !info.running) return fmt::format("rank {} has ended", info.rank);
+        if (auto why = why_not_running(info)) return why;
     }
     return std::nullopt;
 }

@@ -22,11 +22,19 @@ struct NodeInfo {
     bool alive = true;
 };
 
+enum class RankLife {
+    starting,  // its program has not called MPI_Init; it may be none of MPI
+    running,   // in MPI_Init or past it
+    ended
+};
+
 struct RankInfo {
     RankId rank = 0;
     NodeId node = 0;
-    pid_t pid = 0;         // the wrapper's process id, on the rank's node only; else 0
-    bool running = false;  // launched and not ended
+    pid_t pid = 0;  // the wrapper's process id, on the rank's node only; else 0
+    RankLife life = RankLife::starting;
+
+    bool running() const { return life == RankLife::running; }
 };
 
 // In every daemon.

@@ -58,14 +58,17 @@ std::vector<NodeInfo> list_nodes() {
 
 namespace {
 
-// Registered with its PMIx server, that is in or past MPI_Init, and not ended. mpirun hears it of
-// every rank; a daemon knows it of its own and takes it for granted of others.
-bool rank_runs(const orte_proc_t& rank) {
-    if (rank.state >= ORTE_PROC_STATE_UNTERMINATED) return false;
-    if (ORTE_FLAG_TEST(&rank, ORTE_PROC_FLAG_WAITPID)) return false;
-    if (!ORTE_PROC_IS_HNP && !ORTE_FLAG_TEST(&rank, ORTE_PROC_FLAG_LOCAL)) return true;
-    return rank.state == ORTE_PROC_STATE_REGISTERED ||
-           (rank.state == ORTE_PROC_STATE_RUNNING && ORTE_FLAG_TEST(&rank, ORTE_PROC_FLAG_REG));
+// It registers with its PMIx server in MPI_Init. mpirun hears it of every rank; a daemon knows it
+// of its own and takes it for granted of others.
+RankLife life_of(const orte_proc_t& rank) {
+    if (rank.state >= ORTE_PROC_STATE_UNTERMINATED) return RankLife::ended;
+    if (ORTE_FLAG_TEST(&rank, ORTE_PROC_FLAG_WAITPID)) return RankLife::ended;
+    const bool told = ORTE_PROC_IS_HNP || ORTE_FLAG_TEST(&rank, ORTE_PROC_FLAG_LOCAL);
+    const bool registered =
+        rank.state == ORTE_PROC_STATE_REGISTERED ||
+        (rank.state == ORTE_PROC_STATE_RUNNING && ORTE_FLAG_TEST(&rank, ORTE_PROC_FLAG_REG));
+    if (told && !registered) return RankLife::starting;
+    return app_running() ? RankLife::running : RankLife::ended;
 }
 
 }  // namespace
@@ -80,7 +83,7 @@ std::vector<RankInfo> list_ranks() {
         rank.rank = object->name.vpid;
         if (object->node && object->node->daemon) rank.node = object->node->daemon->name.vpid;
         if (ORTE_FLAG_TEST(object, ORTE_PROC_FLAG_LOCAL)) rank.pid = object->pid;
-        rank.running = app_running() && rank_runs(*object);
+        rank.life = life_of(*object);
         ranks.push_back(rank);
     }
     return ranks;

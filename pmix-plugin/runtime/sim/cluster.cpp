@@ -46,7 +46,8 @@ std::vector<NodeInfo> Daemon::nodes() const {
 
 std::vector<RankInfo> Daemon::ranks() const {
     std::vector<RankInfo> out;
-    for (auto [rank, node] : where_) out.push_back({rank, node, 0, !c_.ended[rank]});
+    for (auto [rank, node] : where_)
+        out.push_back({rank, node, 0, c_.ended[rank] ? RankLife::ended : RankLife::running});
     return out;
 }
 
