@@ -39,7 +39,9 @@ namespace {
 
 constexpr const char* capture_socket = "streamer-capture.sock";
 constexpr size_t piece_bytes = 256 * 1024;
+constexpr size_t most_waiting = 64;  // small images in their pipes
 constexpr const char* pages_image = "pages-";
+constexpr const char* core_image = "core-";
 constexpr int64_t second_us = 1000000;
 // What criu has seen of a running tree is so long as good as new. Looking anew may cost 10 ms/GiB.
 constexpr int64_t fresh_us = second_us;
@@ -301,7 +303,8 @@ void TreeDump::Dumper::before_helpers(bool on) {
 // millisecond.
 Status TreeDump::Dumper::turn() {
     Watch watch;
-    const bool all = std::exchange(nothing_came_, false);
+    // Every thread has an image, and each of them is looked at in every turn.
+    const bool all = std::exchange(nothing_came_, false) || images_.size() >= most_waiting;
     bool waiting = false;
     for (auto& image : images_) {
         const bool now = reads_now(image, all);
@@ -460,7 +463,8 @@ Status TreeDump::Dumper::take_request() {
     auto pipe = receive_descriptor(connection_.get());
     if (!pipe) return pipe.error();
     fcntl(pipe->get(), F_SETFL, O_NONBLOCK);
-    fcntl(pipe->get(), F_SETPIPE_SZ, static_cast<int>(piece_bytes));
+    if (!name->starts_with(core_image))  // small, and there is one for each thread
+        fcntl(pipe->get(), F_SETPIPE_SZ, static_cast<int>(piece_bytes));
     Image image;
     image.pipe = std::move(*pipe);
     image.owner = pagemap_owner(*name);

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <deque>
 #include <elf.h>
 #include <fcntl.h>
 #include <filesystem>
@@ -54,15 +55,20 @@ Error trace_error(const char* what, pid_t tid) {
 // A stopped thread, seized; let go at the end, which stops it again.
 class Seized {
   public:
-    explicit Seized(pid_t tid) : tid_(tid), held_(trace(PTRACE_SEIZE, tid, 0, nullptr) == 0) {
+    explicit Seized(pid_t tid) : Seized(tid, Later{}) { arrive(); }
+    // The caller does not wait yet: of many threads each takes its time to come to its stop, and
+    // all do so at once. arrive() has to follow.
+    struct Later {};
+    Seized(pid_t tid, Later) : tid_(tid), held_(trace(PTRACE_SEIZE, tid, 0, nullptr) == 0) {
         // It may still be on its way into the stop that its last tracer's end left it to.
-        if (held_ && (trace(PTRACE_INTERRUPT, tid, 0, nullptr) != 0 || !wait_stop())) {
-            trace(PTRACE_DETACH, tid, 0, nullptr);
-            held_ = false;
-        }
+        if (held_ && trace(PTRACE_INTERRUPT, tid, 0, nullptr) != 0) let_go();
+    }
+    // What held() says counts afterwards.
+    void arrive() {
+        if (held_ && !wait_stop()) let_go();
     }
     ~Seized() {
-        if (held_) trace(PTRACE_DETACH, tid_, 0, nullptr);
+        if (held_) let_go();
     }
     Seized(const Seized&) = delete;
     Seized& operator=(const Seized&) = delete;
@@ -112,6 +118,13 @@ class Seized {
     }
 
   private:
+    void let_go() {
+        const int why = errno;
+        trace(PTRACE_DETACH, tid_, 0, nullptr);
+        held_ = false;
+        errno = why;
+    }
+
     pid_t tid_;
     bool held_;
 };
@@ -194,23 +207,34 @@ std::vector<StoppedTree::Mapping> StoppedTree::mappings_in(const std::string& ma
     return out;
 }
 
+namespace {
+
+// One that was on its way out when it was told to stop cannot be traced, nor need it be.
+bool has_ended(pid_t pid, pid_t tid) {
+    const int why = errno;
+    const auto status = read_status(fmt::format("/proc/{}/task/{}", pid, tid));
+    errno = why;
+    return !status || status->state == 'Z' || status->state == 'X';
+}
+
+}  // namespace
+
 Result<StoppedTree::Process> StoppedTree::note(pid_t pid) {
     Process out;
     out.pid = pid;
     auto tids = numbers_in(fmt::format("/proc/{}/task", pid));
     std::sort(tids.begin(), tids.end(),
               [pid](pid_t a, pid_t b) { return a == pid ? b != pid : b != pid && a < b; });
-    for (const pid_t tid : tids) {
-        const Seized task(tid);
-        if (!task.held()) {
-            const int why = errno;
-            // One that was on its way out when it was told to stop cannot be traced, nor need it
-            // be.
-            const auto status = read_status(fmt::format("/proc/{}/task/{}", pid, tid));
-            if (!status || status->state == 'Z' || status->state == 'X') continue;
-            errno = why;
+    std::deque<Seized> tasks;
+    for (const pid_t tid : tids)
+        if (!tasks.emplace_back(tid, Seized::Later{}).held() && !has_ended(pid, tid))
             return trace_error("look at", tid);
-        }
+    for (auto& task : tasks) {
+        if (!task.held()) continue;
+        task.arrive();
+        const pid_t tid = task.tid();
+        if (!task.held() && has_ended(pid, tid)) continue;
+        if (!task.held()) return trace_error("look at", tid);
         Thread thread;
         thread.tid = tid;
         auto registers = task.registers();
@@ -224,6 +248,7 @@ Result<StoppedTree::Process> StoppedTree::note(pid_t pid) {
         thread.extended.resize(part.iov_len);
         out.threads.push_back(std::move(thread));
     }
+    tasks.clear();
     out.maps = maps_of(pid);
     out.code = first_code(out.maps);
     if (out.code != 0) out.begin = read_memory(pid, out.code, begin_bytes);
@@ -250,23 +275,26 @@ class Stopping {
         return true;
     }
     // Waits until all have stopped, but for those that had to go on: they are to be told again.
+    // One that has been seen to stop is not looked at again, unless it was woken meanwhile.
     Status wait() {
         const auto told = told_;
         for (const pid_t pid : told) GHOST_TRY(wait_for(pid));
         return {};
     }
 
+    void all_were_woken() { stopped_.clear(); }
+
   private:
     // A thread that has stopped stays so; one that has been made meanwhile is told to stop as well.
     Status wait_for(pid_t pid) {
         const auto folder = fmt::format("/proc/{}/task", pid);
-        std::set<pid_t> stopped;
         for (bool all = false; !all && told_.contains(pid);) {
             all = true;
             for (const pid_t tid : numbers_in(folder)) {
-                if (!stopped.insert(tid).second) continue;
+                if (stopped_.contains(tid)) continue;
                 all = false;
                 GHOST_TRY(wait_for(pid, tid));
+                if (told_.contains(pid)) stopped_.insert(tid);
             }
         }
         return {};
@@ -295,6 +323,7 @@ class Stopping {
         for (const pid_t child : children_of(pid)) {
             if (ours_.erase(child) == 0) continue;
             told_.erase(child);
+            std::erase_if(stopped_, [child](pid_t tid) { return tid == child; });
             kill(child, SIGCONT);
         }
     }
@@ -304,6 +333,7 @@ class Stopping {
     std::set<pid_t> told_;
     std::set<pid_t> ours_;  // those that ran before
     std::map<pid_t, int> numbers_;
+    std::set<pid_t> stopped_;  // threads
 };
 
 // Not without the note; it only takes longer then.
@@ -344,6 +374,7 @@ Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us) {
     }
     // Each has been woken to be stopped once more; CRIU waits for ever for one that it seizes on
     // the way there, since it takes one stop for two.
+    stopping.all_were_woken();
     GHOST_TRY(stopping.wait());
     return out;
 }

@@ -108,7 +108,16 @@ def coverage(rows):
               "- Files are not copied: they must be on the target, unchanged; files that are written to",
               "  may have grown.",
               "- Memory that was in transparent huge pages returns to huge pages soon afterwards.",
-              "- Huge pages of hugetlbfs need as many reserved ones on the target.", ""]
+              "- Huge pages of hugetlbfs need as many reserved ones on the target.",
+              "- Threads bound to processors that the target lacks get the job's binding there, or all.",
+              "",
+              "Looked at and not carried; what the program sees:",
+              "- Processor time used so far: clock(), times(), getrusage(), CLOCK_PROCESS_CPUTIME_ID and",
+              "  CLOCK_THREAD_CPUTIME_ID begin at 0 again; the kernel has no call to set them.",
+              "- Memory policies (set_mempolicy, mbind, numactl): those of the importer.",
+              "- mlockall(MCL_FUTURE): what is mapped later is not locked; what was locked is.",
+              "- personality(2): the importer's.",
+              "- The nice value of a session's autogroup: 0 (a session is a new one on the target).", ""]
     return "\n".join(lines)
 
 
