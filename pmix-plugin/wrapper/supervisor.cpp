@@ -10,6 +10,7 @@
 #include "base/log.hpp"
 #include "base/pidfd.hpp"
 #include "ghost-core/criu/nested.hpp"
+#include "ghost-core/engine/migration.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -133,7 +134,7 @@ void Supervisor::snapshot_worker_done() {
 // A tree that is frozen cannot take a signal.
 void Supervisor::kill_if_stopped() {
     if (!tree_gone_ && (mover_.stopped() || snapshotter_.stopped()))
-        ::kill(rank_tree_.root, SIGKILL);
+        (void)core::kill_tree(rank_tree_.root);
 }
 
 void Supervisor::take_signals() {
@@ -203,7 +204,7 @@ void Supervisor::daemon_died() {
     on_daemon_.reset();
     daemon_.reset();
     give_up_output_ = true;
-    if (!tree_gone_) ::kill(rank_tree_.root, SIGKILL);
+    if (!tree_gone_) (void)core::kill_tree(rank_tree_.root);  // it may be frozen
     if (rank_tree_.adopted && !status_) status_ = SIGKILL;
 }
 
