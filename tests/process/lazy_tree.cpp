@@ -57,9 +57,9 @@ Status take_skeleton(std::span<const char> ghost, SkeletonStore& store) {
         if (chunk.type == ChunkType::skeleton_open)
             store.open(chunk.number, std::string(payload));
         else if (chunk.type == ChunkType::skeleton_data)
-            store.data(chunk.number, payload);
+            return store.data(chunk.number, payload);
         else if (chunk.type == ChunkType::skeleton_close)
-            store.close(chunk.number);
+            return store.close(chunk.number);
         else if (chunk.type == ChunkType::skeleton_end)
             store.end(chunk.offset);
         return {};
