@@ -117,7 +117,7 @@ std::vector<RankInfo> Daemon::ranks() const {
     std::vector<RankInfo> out;
     out.reserve(m_.ranks_);
     for (uint64_t r = 0; r < m_.ranks_; ++r) {
-        out.push_back({static_cast<RankId>(r), m_.node_of(r), 0, true});
+        out.push_back({static_cast<RankId>(r), m_.node_of(r), 0, RankLife::running});
     }
     return out;
 }
