@@ -93,7 +93,7 @@ void scan_while_stopped(benchmark::State& state) {
     auto scan = PageScan::open(subject().pid());
     for (auto _ : state) {
         PageChanges changes;
-        auto slices = tracker->slices(first.written, changes.gone);
+        auto slices = tracker->slices(*scan, first.written, changes.gone);
         for (const auto& part : *slices) (void)Tracker::look(*scan, part, changes);
         benchmark::DoNotOptimize(changes);
     }
