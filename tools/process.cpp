@@ -67,10 +67,12 @@ Result<ProgramEnd> run_program(const std::vector<std::string>& argv, const std::
     if (!in.valid() || !out.valid()) return sys_error("create a memory file for", argv[0]);
     GHOST_TRY(write_all(in.get(), input, "input"));
     ::lseek(in.get(), 0, SEEK_SET);
+    // Not longer than us: an `ip` of a killed `lab up` would go on where `lab down` has looked.
     auto child = Child::start({.argv = argv,
                                .stdio = {in.get(), out.get(), out.get()},
                                .place = ChildRequest::Place::here,
-                               .signals = ChildRequest::Signals::kept});
+                               .signals = ChildRequest::Signals::kept,
+                               .death_signal = SIGKILL});
     if (!child) return child.error();
     child->wait(Child::no_limit);
     ProgramEnd end;
