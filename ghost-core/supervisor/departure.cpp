@@ -93,24 +93,30 @@ Result<ExportRequest> Departure::request() const {
     return plain_export(tree, criu);
 }
 
-CheckpointRequest checkpoint_request(const ExportRequest& request) {
-    CheckpointRequest out;
+namespace {
+
+// What every way of leaving is told alike.
+template <typename Request>
+Request of_tree(const ExportRequest& request) {
+    Request out;
     out.root = request.root;
     out.externals = request.externals;
     out.metadata = request.metadata;
     out.criu = request.criu;
     out.progress = request.progress;
+    return out;
+}
+
+}  // namespace
+
+CheckpointRequest checkpoint_request(const ExportRequest& request) {
+    auto out = of_tree<CheckpointRequest>(request);
     out.defer_above_us = CheckpointRequest::worth_it_us;
     return out;
 }
 
 LiveExportRequest live_request(const ExportRequest& request, PageOrder order) {
-    LiveExportRequest out;
-    out.root = request.root;
-    out.externals = request.externals;
-    out.metadata = request.metadata;
-    out.criu = request.criu;
-    out.progress = request.progress;
+    auto out = of_tree<LiveExportRequest>(request);
     out.order = order;
     return out;
 }
