@@ -10,7 +10,6 @@
 namespace {
 
 using nettest::Background;
-using nettest::Finished;
 using nettest::Job;
 using nettest::Words;
 
@@ -29,17 +28,7 @@ TEST_P(Children, MoveWithTheirRank) {
 
 TEST_P(Children, RestartWithTheirRank) {
     Job job(lab(), 2, "gn1:2,gn2:1,gn3:1", endless("children", {"--how", GetParam()}));
-    ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
-    const std::string folder = path("snapshots");
-    const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--to", folder});
-    EXPECT_EQ(saved.status, 0) << saved.err;
-    ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
-    const Finished killed =
-        lab().on("gn1", {"ghost", "checkpoint", "--to", folder, "--then", "kill"});
-    EXPECT_EQ(killed.status, 0) << killed.err;
-    EXPECT_EQ(job.finish().status, 85);
-    stop();
-    expect_clean(lab().on("gn1", {"ghost", "restart", folder}), "children:");
+    expect_restart(job, "children:");
 }
 
 INSTANTIATE_TEST_SUITE_P(How, Children,

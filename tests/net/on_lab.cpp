@@ -40,6 +40,20 @@ void OnLab::expect_moved(Job& job, int rank, const std::string& node) {
     EXPECT_EQ(job.node_of(rank), node);
 }
 
+void OnLab::expect_restart(Job& job, const std::string& last_line_start) {
+    ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
+    const std::string folder = path("snapshots");
+    const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--to", folder});
+    EXPECT_EQ(saved.status, 0) << saved.err;
+    ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
+    const Finished killed =
+        lab().on("gn1", {"ghost", "checkpoint", "--to", folder, "--then", "kill"});
+    EXPECT_EQ(killed.status, 0) << killed.err;
+    EXPECT_EQ(job.finish().status, 85);
+    stop();
+    expect_clean(lab().on("gn1", {"ghost", "restart", folder}), last_line_start);
+}
+
 void OnLab::expect_clean(const Finished& end, const std::string& last_line_start) {
     constexpr size_t shown = 2000;
     EXPECT_EQ(end.status, 0) << end.out.substr(end.out.size() < shown ? 0 : end.out.size() - shown)

@@ -31,6 +31,9 @@ class OnLab : public ::testing::Test {
 
     // ghost migrate does it, says what it did, and the rank is there.
     void expect_moved(Job& job, int rank, const std::string& node);
+    // A job of programs that tell their rounds: saved, saved again and killed, it begins again from
+    // there and ends clean.
+    void expect_restart(Job& job, const std::string& last_line_start);
     // Status 0, and no error in the program's last line, which begins like that.
     void expect_clean(const Finished& end, const std::string& last_line_start);
     // The same, of a job that is stopped for it.

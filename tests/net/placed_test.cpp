@@ -9,7 +9,6 @@
 
 namespace {
 
-using nettest::Finished;
 using nettest::Job;
 using nettest::Words;
 
@@ -36,17 +35,7 @@ TEST_P(Placed, MovesAndIsAsBefore) {
 
 TEST_P(Placed, RestartsAndIsAsBefore) {
     Job job(lab(), 2, "gn1:2,gn2:2,gn3:2", bound_by(GetParam()));
-    ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
-    const std::string folder = path("snapshots");
-    const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--to", folder});
-    EXPECT_EQ(saved.status, 0) << saved.err;
-    ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
-    const Finished killed =
-        lab().on("gn1", {"ghost", "checkpoint", "--to", folder, "--then", "kill"});
-    EXPECT_EQ(killed.status, 0) << killed.err;
-    EXPECT_EQ(job.finish().status, 85);
-    stop();
-    expect_clean(lab().on("gn1", {"ghost", "restart", folder}), "placed:");
+    expect_restart(job, "placed:");
 }
 
 class BoundRank : public Placed {};
