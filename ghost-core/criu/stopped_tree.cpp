@@ -129,11 +129,13 @@ class Seized {
     bool held_;
 };
 
-bool has_pending_trap(pid_t tid) {
-    std::ifstream in(fmt::format("/proc/{}/status", tid));
+// Signals that wait: which = "SigPnd:" for the thread, "ShdPnd:" for its process; folder: its one
+// in /proc.
+bool is_pending(const std::string& folder, const char* which, int signal) {
+    std::ifstream in(folder + "/status");
     for (std::string line; std::getline(in, line);)
-        if (line.starts_with("SigPnd:"))
-            return (std::stoull(line.substr(7), nullptr, 16) >> (SIGTRAP - 1) & 1) != 0;
+        if (line.starts_with(which))
+            return (std::stoull(line.substr(7), nullptr, 16) >> (signal - 1) & 1) != 0;
     return false;
 }
 
@@ -275,11 +277,13 @@ class Stopping {
         return true;
     }
     // Waits until all have stopped, but for those that had to go on: they are to be told again.
-    // One that has been seen to stop is not looked at again, unless it was woken meanwhile.
-    Status wait() {
+    // One that has been seen to stop is not looked at again, unless it was woken meanwhile. Those
+    // that somebody else has woken meanwhile (SIGCONT, of a process of the tree itself maybe).
+    Result<std::set<pid_t>> wait() {
         const auto told = told_;
+        woken_.clear();
         for (const pid_t pid : told) GHOST_TRY(wait_for(pid));
-        return {};
+        return woken_;
     }
 
     void all_were_woken() { stopped_.clear(); }
@@ -310,10 +314,21 @@ class Stopping {
             if (now > deadline_us_)
                 return make_error(Code::timeout, "freeze process", std::to_string(pid),
                                   "it does not stop");
-            if (now - begun > patience_us) let_new_children_go_on(pid, tid);
+            if (now - begun > patience_us) {
+                let_new_children_go_on(pid, tid);
+                if (status->state != 'D') stop_again(pid);
+            }
             rest_before(look, 50);
         }
         return {};
+    }
+    // One that somebody has woken, unless it has not even taken the first signal.
+    void stop_again(pid_t pid) {
+        const auto folder = fmt::format("/proc/{}", pid);
+        if (is_pending(folder, "ShdPnd:", SIGSTOP)) return;
+        woken_.insert(pid);
+        for (const pid_t tid : numbers_in(folder + "/task")) stopped_.erase(tid);
+        kill(pid, SIGSTOP);
     }
     // vfork(2): who calls it does not stop before the child is another program or has ended. If the
     // child has been stopped before that, it goes on.
@@ -334,6 +349,7 @@ class Stopping {
     std::set<pid_t> ours_;  // those that ran before
     std::map<pid_t, int> numbers_;
     std::set<pid_t> stopped_;  // threads
+    std::set<pid_t> woken_;
 };
 
 // Not without the note; it only takes longer then.
@@ -366,16 +382,20 @@ Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us) {
         out.tasks_ = std::move(*tasks);
     }
     if (complete(stopping.numbers(), out.placements_)) raise(root, out.placements_);
-    const auto& stopped = stopping.all();
-    for (const pid_t pid : stopped) {
-        auto process = note(pid);
-        if (!process) return process.error();
-        out.processes_.push_back(std::move(*process));
+    for (auto left = stopping.all(); !left.empty();) {
+        std::erase_if(out.processes_, [&](const auto& noted) { return left.contains(noted.pid); });
+        for (const pid_t pid : left) {
+            auto process = note(pid);
+            if (!process) return process.error();
+            out.processes_.push_back(std::move(*process));
+        }
+        // Each has been woken to be stopped once more; CRIU waits for ever for one that it seizes
+        // on the way there, since it takes one stop for two.
+        stopping.all_were_woken();
+        auto woken = stopping.wait();
+        if (!woken) return woken.error();
+        left = std::move(*woken);
     }
-    // Each has been woken to be stopped once more; CRIU waits for ever for one that it seizes on
-    // the way there, since it takes one stop for two.
-    stopping.all_were_woken();
-    GHOST_TRY(stopping.wait());
     return out;
 }
 
@@ -408,7 +428,7 @@ class StoppedTree::Surgeon {
         const Seized task(thread.tid);
         if (!task.held()) return trace_error("seize", thread.tid);
         trace(PTRACE_SETOPTIONS, thread.tid, 0, reinterpret_cast<void*>(PTRACE_O_TRACESYSGOOD));
-        if (has_pending_trap(thread.tid)) {
+        if (is_pending(fmt::format("/proc/{}", thread.tid), "SigPnd:", SIGTRAP)) {
             auto status = task.go(PTRACE_CONT);  // to its delivery; settle() drops it
             if (!status) return status.error();
         }

@@ -178,6 +178,32 @@ TEST_F(Stop, TreeThatStartsProgramsAllTheTimeStops) {
     waitpid(starter, nullptr, 0);
 }
 
+// As a job's own tools do, and batch systems.
+TEST_F(Stop, TreeThatSuspendsItselfAllTheTimeStops) {
+    const pid_t parent = fork();
+    if (parent == 0) {
+        if (fork() == 0)
+            for (;; usleep(500)) {
+                kill(getppid(), SIGSTOP);
+                usleep(200);
+                kill(getppid(), SIGCONT);
+            }
+        for (;;) sched_yield();
+    }
+    while (children_of(parent).empty()) usleep(1000);
+    for (int i = 0; i < 200; i++) {
+        auto stopped = StoppedTree::stop(parent, 5'000'000);
+        ASSERT_TRUE(stopped.ok()) << i << stopped.error().message();
+        const auto tasks = list_tree(parent);
+        ASSERT_TRUE(tasks.ok());
+        for (const auto& task : *tasks) EXPECT_EQ(task.state, 'T');
+        for (const auto& task : *tasks) kill(task.pid, SIGCONT);
+        usleep(1'000);
+    }
+    for (const pid_t pid : {children_of(parent).at(0), parent}) kill(pid, SIGKILL);
+    waitpid(parent, nullptr, 0);
+}
+
 TEST_F(Stop, FailedHookResumesTree) {
     for (int which = 0; which < 2; which++) {
         auto what = request();
