@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "base/file.hpp"
 #include "tools/node_checks.hpp"
 
 #include <cerrno>

@@ -12,33 +12,11 @@
 #include <sys/wait.h>
 
 #include "base/child.hpp"
+#include "base/file.hpp"
 #include "base/pidfd.hpp"
 
 namespace ghost::tools {
 namespace {
-
-Result<std::string> read_all(int fd, const std::string& what) {
-    std::string out;
-    char buffer[8192];
-    for (;;) {
-        ssize_t n = ::read(fd, buffer, sizeof buffer);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return sys_error("read", what);
-        if (n == 0) return out;
-        out.append(buffer, static_cast<size_t>(n));
-    }
-}
-
-Status write_all(int fd, const std::string& text, const std::string& what) {
-    size_t done = 0;
-    while (done < text.size()) {
-        ssize_t n = ::write(fd, text.data() + done, text.size() - done);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return sys_error("write", what);
-        done += static_cast<size_t>(n);
-    }
-    return {};
-}
 
 // State letter and start time from /proc/PID/stat; the command name in it may hold anything, so
 // fields are counted from its closing parenthesis.
@@ -135,25 +113,6 @@ Status kill_process(const ProcessId& id, int timeout_ms) {
 std::string boot_id() {
     auto text = read_file("/proc/sys/kernel/random/boot_id");
     return text.ok() ? text->substr(0, 36) : std::string();
-}
-
-Result<std::string> read_file(const std::string& path) {
-    Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!fd.valid()) {
-        return sys_error("open", path, errno == ENOENT ? Code::not_found : Code::io);
-    }
-    return read_all(fd.get(), path);
-}
-
-Status write_file(const std::string& path, const std::string& text, mode_t mode) {
-    std::string beside = path + ".new";
-    Fd fd(::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
-    if (!fd.valid()) return sys_error("create", beside);
-    GHOST_TRY(write_all(fd.get(), text, beside));
-    if (::fchmod(fd.get(), mode) != 0 || ::rename(beside.c_str(), path.c_str()) != 0) {
-        return sys_error("replace", path);
-    }
-    return {};
 }
 
 }  // namespace ghost::tools

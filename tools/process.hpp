@@ -44,8 +44,4 @@ Status kill_process(const ProcessId& id, int timeout_ms);
 // Random UUID of this boot (random(4)): start times of another boot mean nothing.
 std::string boot_id();
 
-Result<std::string> read_file(const std::string& path);
-// Replaces the file's content in one step (write beside it, rename).
-Status write_file(const std::string& path, const std::string& text, mode_t mode);
-
 }  // namespace ghost::tools

@@ -8,6 +8,8 @@
 #include <iterator>
 #include <sstream>
 
+#include "base/file.hpp"
+
 namespace ghost::bench {
 
 namespace fs = std::filesystem;
@@ -17,8 +19,8 @@ const char* const mark_variable = "GHOST_BENCH_MARK";
 namespace {
 
 std::string content(const fs::path& path) {
-    std::ifstream file(path);
-    return {std::istreambuf_iterator<char>(file), {}};
+    auto text = read_file(path);
+    return text ? std::move(*text) : std::string();
 }
 
 std::optional<Holds> held_by(const fs::path& process) {

@@ -8,7 +8,6 @@
 #include <csignal>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <fstream>
 #include <iterator>
 #include <list>
 #include <map>
@@ -21,6 +20,7 @@
 
 #include "base/child.hpp"
 #include "base/clock.hpp"
+#include "base/file.hpp"
 #include "base/log.hpp"
 #include "base/scheduling.hpp"
 #include "ghost-core/criu/binding.hpp"
@@ -72,8 +72,8 @@ Status add_closed_page_client(ChildRequest& child, Fd& server) {
 }
 
 std::string our_mounts() {
-    std::ifstream in("/proc/self/mountinfo");
-    return {std::istreambuf_iterator<char>(in), {}};
+    auto text = read_file("/proc/self/mountinfo");
+    return text ? std::move(*text) : std::string();
 }
 
 // The hook that runs beside criu. Its thread is there before the tree is frozen.

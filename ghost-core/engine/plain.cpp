@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/fd.hpp"
+#include "base/file.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/criu/nested.hpp"
 #include "ghost-core/criu/preflight.hpp"
@@ -25,10 +26,8 @@ namespace ghost::core {
 namespace {
 
 std::string text_of(const std::string& path) {
-    std::ifstream in(path);
-    std::ostringstream out;
-    out << in.rdbuf();
-    return out.str();
+    auto text = read_file(path);
+    return text ? std::move(*text) : std::string();
 }
 
 std::string link_of(const std::string& path) {

@@ -16,6 +16,7 @@
 
 #include "base/encoding.hpp"
 #include "base/fd.hpp"
+#include "base/file.hpp"
 #include "base/hash.hpp"
 
 namespace ghost::core {
@@ -91,9 +92,8 @@ void note_open(std::map<std::string, Use>& files, pid_t pid) {
 }
 
 std::string file_hash(const std::string& path) {
-    std::ifstream in(path, std::ios::binary);
-    const std::string content((std::istreambuf_iterator<char>(in)), {});
-    return fmt::format("{:016x}", XXH3_64bits(content.data(), content.size()));
+    const auto content = read_file(path);
+    return content ? fmt::format("{:016x}", XXH3_64bits(content->data(), content->size())) : "";
 }
 
 int64_t mtime_ns(const struct stat& info) {
@@ -111,7 +111,8 @@ Json describe(const std::string& path, Use use) {
         return entry;
     }
     entry["mtime"] = mtime_ns(info);
-    if (info.st_size <= hashed_limit) entry["hash"] = file_hash(path);
+    if (info.st_size > hashed_limit) return entry;
+    if (auto hash = file_hash(path); !hash.empty()) entry["hash"] = hash;
     return entry;
 }
 

@@ -79,7 +79,8 @@ class Modes : public ::testing::Test {
     std::string left() const {
         for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
             std::ifstream file(entry.path() / "cmdline");
-            const std::string words{std::istreambuf_iterator<char>(file), {}};
+            std::string words;
+            std::getline(file, words);  // it may have ended: iterators would throw
             if (words.find(folder_) != std::string::npos) return entry.path();
         }
         return {};

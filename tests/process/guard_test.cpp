@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // What a guard does when the parent of a tree is killed or stopped, and that it does nothing when
 // all is well.
+#include "base/file.hpp"
 #include "ghost-core/supervisor/guard.hpp"
 
 #include <csignal>
 #include <filesystem>
-#include <fstream>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <string>
@@ -27,10 +27,9 @@ using ghost::core::WorkFolder;
 constexpr int64_t limit_us = 20'000'000;
 
 char state_of(pid_t pid) {
-    std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
-    std::string text((std::istreambuf_iterator<char>(file)), {});
-    const auto at = text.rfind(')');
-    return at == std::string::npos ? 'X' : text[at + 2];
+    const auto text = ghost::read_file("/proc/" + std::to_string(pid) + "/stat");
+    const auto at = text ? text->rfind(')') : std::string::npos;
+    return at == std::string::npos ? 'X' : (*text)[at + 2];
 }
 
 template <typename Condition>

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.hpp"
 #include "config.h"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/writer.hpp"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The `ghost` command against a small coordinator of our own: which job is meant, what is asked,
 // what is printed, exit status. Runs the built program, as a user would.
+#include "base/file.hpp"
 #include "tests/json_packet.hpp"
 #include "tools/job_client.hpp"
 

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/child.hpp"
+#include "base/file.hpp"
 #include "base/fork.hpp"
 #include "base/loop.hpp"
 #include "tools/lab/node.hpp"

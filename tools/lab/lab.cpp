@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.hpp"
 #include "tools/lab/network.hpp"
 #include "tools/lab/node.hpp"
 #include "tools/paths.hpp"

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/child.hpp"
+#include "base/file.hpp"
 #include "base/paths.hpp"
 #include "base/await.hpp"
 #include "tools/lab/network.hpp"

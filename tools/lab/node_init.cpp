@@ -21,6 +21,7 @@
 #include "base/child.hpp"
 #include "base/clock.hpp"
 #include "base/await.hpp"
+#include "base/file.hpp"
 #include "tools/lab/network.hpp"
 #include "tools/lab/node.hpp"
 

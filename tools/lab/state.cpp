@@ -12,6 +12,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+#include "base/file.hpp"
 #include "tools/lab/network.hpp"
 
 namespace ghost::tools::lab {

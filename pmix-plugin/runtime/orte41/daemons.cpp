@@ -7,6 +7,7 @@
 #include <string>
 #include <unistd.h>
 
+#include "base/file.hpp"
 #include "base/log.hpp"
 #include "pmix-plugin/runtime/orte41/job.hpp"
 
@@ -15,8 +16,8 @@ namespace ghost::plugin::orte41 {
 namespace {
 
 std::string command_line(pid_t pid) {
-    std::ifstream file("/proc/" + std::to_string(pid) + "/cmdline", std::ios::binary);
-    std::string line{std::istreambuf_iterator<char>(file), {}};
+    auto read = read_file("/proc/" + std::to_string(pid) + "/cmdline");
+    std::string line = read ? std::move(*read) : std::string();  // it may have ended
     for (char& c : line)
         if (c == '\0' || c == '"') c = ' ';
     std::string single;  // the numbers are quoted for the remote shell
