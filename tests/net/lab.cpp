@@ -162,6 +162,8 @@ Job::Job(Lab& lab, int ranks, const std::string& hosts, const Words& program,
          const std::string& input, bool more)
     : lab_(lab), mpirun_(lab.start_on("gn1", mpirun_words(ranks, hosts, program), input, more)) {}
 
+Job::Job(Lab& lab, const Words& command) : lab_(lab), mpirun_(lab.start_on("gn1", command)) {}
+
 bool Job::wait_for(const std::string& text, size_t count, double seconds) {
     bool found = false;
     poll_until(seconds, [&] {

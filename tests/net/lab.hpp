@@ -67,6 +67,8 @@ class Job {
     // hosts as mpirun's --host; program and its options.
     Job(Lab& lab, int ranks, const std::string& hosts, const Words& program,
         const std::string& input = "", bool more = false);
+    // Of what another command starts on gn1: ghost restart.
+    Job(Lab& lab, const Words& command);
 
     Background& mpirun() { return mpirun_; }
     // Waits until standard output contains the text (this many times).
