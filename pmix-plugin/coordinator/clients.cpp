@@ -125,7 +125,9 @@ void Clients::migrated(ClientId id, const MigrationResult& result) {
     for (const Move& move : result.moves) rows.push_back(row_of(move));
     RequestResult m{result.exit, {json_text(rows)}, std::nullopt};
     if (!result.error.empty()) m.error = result.error;
-    if (m.error) log::warning("{}", *m.error);
+    // What was refused concerns who asked; what was harmed everybody.
+    if (m.error && result.exit == 3) log::warning("{}", *m.error);
+    if (m.error && result.exit != 3) log::info("{}", *m.error);
     tell(id, m);
 }
 

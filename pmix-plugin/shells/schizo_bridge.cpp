@@ -77,9 +77,11 @@ std::string new_secret() {
 
 // A restarted job goes on under the secret its ranks know.
 std::string take_restart(State& s, const char* folder) {
+    s.restart = folder;
+    if (geteuid() != 0) return "only root can restore processes";
     if (auto own = ghost::open_own_folder(folder); !own.ok()) return own.error().message();
     char* real = realpath(folder, nullptr);
-    s.restart = real ? real : folder;
+    if (real) s.restart = real;
     free(real);
     auto secret = read_secret(s.restart);
     if (!secret.ok()) return secret.error().message();
@@ -158,6 +160,10 @@ const char* ghost_schizo_topic(void) noexcept {
 
 int ghost_schizo_ends(void) noexcept {
     return !state().restart.empty() || state().filters;
+}
+
+int ghost_schizo_lacks_root(void) noexcept {
+    return state().active && geteuid() != 0;
 }
 
 const char* ghost_schizo_help_dir(void) noexcept {

@@ -59,6 +59,7 @@ TEST_F(Endings, RankBeforeMpiInitIsRefusedAtOnce) {
     const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--to", path("shots")});
     EXPECT_EQ(saved.status, 1);
     EXPECT_NE(saved.err.find("is not in MPI yet"), std::string::npos) << saved.err;
+    EXPECT_EQ(job.mpirun().err(), "") << "what is refused concerns who asked";
     nettest::touch(path("begin"));
     ASSERT_TRUE(job.wait_for("ender: rank ", 2)) << job.mpirun().err();
     expect_moved(job, 1, "gn3");

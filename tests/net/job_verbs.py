@@ -1,6 +1,6 @@
 """What a user does with snapshots of jobs beside taking them and restarting: ending or stopping the job
 after one, signals, input from a file, --replace and the refusal without it, --keep-longer, memory of the
-nodes and bringing it together. See snapshots.py, whose laboratory this is."""
+nodes and bringing it together; and what a user is told who is not root. See snapshots.py, whose laboratory this is."""
 import json
 import os
 import re
@@ -200,6 +200,16 @@ def case_one_memory_is_full(folder):
     made = job.snapshot("--to", "both")
     assert len(job.complete()) == 1 and made["second"].startswith(place), made
     job.finish()
+
+
+def case_without_root(folder):
+    user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "env", "HOME=/tmp"]
+    job = ["mpirun", "-np", "1", "--mca", "ghost", "1"]
+    run = on("gn1", *user, *job, "echo", "runs")
+    assert good(run) == "runs\n" and "by a user who is not root" in run.stderr, run.stderr
+    run = on("gn1", *user, "OMPI_MCA_ghost_restart=" + folder, *job, "echo", "runs")
+    assert run.returncode == 1 and run.stdout == "", run
+    assert "only root can restore processes" in run.stderr, run.stderr
 
 
 CASES = {name[5:]: case for name, case in list(globals().items()) if name.startswith("case_")}
