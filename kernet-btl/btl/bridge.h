@@ -28,6 +28,12 @@ extern kernet_btl_params_t kernet_btl_params;
 extern mca_btl_base_module_t kernet_btl_module;
 OPAL_MODULE_DECLSPEC extern mca_btl_base_component_3_0_0_t mca_btl_kernet_component;
 
+/* What osc rdma looks for in a module; without one it is not used. */
+enum {
+    kernet_flags_of_windows =
+        MCA_BTL_FLAGS_PUT | MCA_BTL_FLAGS_ATOMIC_OPS | MCA_BTL_FLAGS_ATOMIC_FOPS
+};
+
 /* Defaults of the module's own fields, before the parameters are registered. */
 void kernet_btl_defaults(void);
 /* The modules of this process, an array for free(3); NULL if the component is not wanted. */

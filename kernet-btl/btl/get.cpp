@@ -2,6 +2,7 @@
 // Reading a peer's registered memory: asked for, or offered by the peer ahead of that.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/log.hpp"
 #include "kernet-btl/btl/module.hpp"
@@ -20,22 +21,34 @@ struct GetRequest {
 
 }  // namespace
 
-int Module::get(const PendingGet& what, uint64_t remote, const void* remote_handle) {
+Pending& Module::keep(const Pending& what) {
+    if (free_pending_.empty()) {
+        free_pending_.push_back(static_cast<uint32_t>(pending_.size()));
+        pending_.emplace_back();
+    }
+    const uint32_t number = free_pending_.back();
+    free_pending_.pop_back();
+    Pending& slot = pending_[number];
+    slot = what;
+    slot.cookie = next_cookie_++ << 20 | number;
+    return slot;
+}
+
+void Module::finish(Pending& slot, int status) {
+    const Pending was = std::exchange(slot, Pending{});
+    free_pending_.push_back(static_cast<uint32_t>(&slot - pending_.data()));
+    was.callback(&kernet_btl_module, was.endpoint, was.address, was.handle, was.context, was.data,
+                 status);
+}
+
+int Module::get(const Pending& what, uint64_t remote, const void* remote_handle) {
     mca_btl_base_registration_handle_t handle;
     std::memcpy(&handle, remote_handle, sizeof handle);  // inside a packed header
-    if (free_gets_.empty()) {
-        free_gets_.push_back(static_cast<uint32_t>(gets_.size()));
-        gets_.emplace_back();
-    }
-    const uint32_t slot = free_gets_.back();
-    free_gets_.pop_back();
-    PendingGet& get = gets_[slot];
-    get = what;
-    get.cookie = next_cookie_++ << 20 | slot;
+    Pending& get = keep(what);
     const bool whole = remote == handle.base && what.size == handle.size;
     if (handle.ahead && whole && !missed_.contains(what.peer, handle.id)) {
         get.offer = handle.id;
-        awaiting_.push_back(slot);
+        awaiting_.push_back(static_cast<uint32_t>(&get - pending_.data()));
         return OPAL_SUCCESS;
     }
     const GetRequest request{handle.id, remote, what.size, get.cookie};
@@ -72,25 +85,28 @@ void Module::note_missed(const Socket& socket, const uint8_t* bytes, size_t size
     regions.missed(socket.peer(), region);
 }
 
-PendingGet* Module::pending(const Socket& socket, uint8_t tag, const uint8_t* head,
-                            size_t head_size) {
+Pending* Module::asked(const Socket& socket, uint64_t cookie) {
+    const uint64_t number = cookie & 0xfffff;
+    if (number >= pending_.size() || pending_[number].cookie != cookie) return nullptr;
+    return pending_[number].peer == socket.peer() ? &pending_[number] : nullptr;
+}
+
+Pending* Module::pending(const Socket& socket, uint8_t tag, const uint8_t* head, size_t head_size) {
     uint64_t name = 0;
     if (head_size != sizeof name) return nullptr;
     std::memcpy(&name, head, sizeof name);
-    if (tag == tag_offer) {
-        for (const uint32_t slot : awaiting_) {
-            if (gets_[slot].offer == name && gets_[slot].peer == socket.peer()) return &gets_[slot];
-        }
-        return nullptr;
+    if (tag == tag_get) return asked(socket, name);
+    for (const uint32_t slot : awaiting_) {
+        Pending& get = pending_[slot];
+        if (tag == tag_offer && get.offer == name && get.peer == socket.peer()) return &get;
     }
-    const uint64_t slot = name & 0xfffff;
-    if (tag != tag_get || slot >= gets_.size() || gets_[slot].cookie != name) return nullptr;
-    return gets_[slot].peer == socket.peer() ? &gets_[slot] : nullptr;
+    return nullptr;
 }
 
 uint8_t* Module::place(Socket& socket, uint8_t tag, const uint8_t* head, size_t head_size,
                        size_t size) {
-    const PendingGet* get = pending(socket, tag, head, head_size);
+    if (tag == tag_put) return place_put(socket, head, head_size, size);
+    const Pending* get = pending(socket, tag, head, head_size);
     if (get && get->size == size) return static_cast<uint8_t*>(get->address);
     uint64_t region = 0;
     if (tag == tag_offer && !get && head_size == sizeof region) {
@@ -106,15 +122,11 @@ uint8_t* Module::place(Socket& socket, uint8_t tag, const uint8_t* head, size_t 
 
 void Module::placed(Socket& socket, uint8_t tag, const uint8_t* head, size_t head_size, uint8_t*,
                     size_t) {
-    PendingGet* slot = pending(socket, tag, head, head_size);
+    if (tag == tag_put) return put_is_placed(socket, head, head_size);
+    Pending* slot = pending(socket, tag, head, head_size);
     if (!slot) return;
-    const PendingGet get = *slot;
-    const auto number = static_cast<uint32_t>(slot - gets_.data());
-    if (get.offer) std::erase(awaiting_, number);
-    *slot = PendingGet{};
-    free_gets_.push_back(number);
-    get.callback(&kernet_btl_module, get.endpoint, get.address, get.handle, get.context, get.data,
-                 OPAL_SUCCESS);
+    if (slot->offer) std::erase(awaiting_, static_cast<uint32_t>(slot - pending_.data()));
+    finish(*slot, OPAL_SUCCESS);
 }
 
 }  // namespace kernet::btl

@@ -145,11 +145,25 @@ int Module::progress() {
     return events;
 }
 
-void Module::deliver(Socket& socket, uint8_t tag, uint8_t* bytes, size_t size) {
-    if (tag == tag_get || tag == tag_missed) {
-        tag == tag_get ? answer_get(socket, bytes, size) : note_missed(socket, bytes, size);
-        return;
+void Module::deliver_own(Socket& socket, uint8_t tag, const uint8_t* bytes, size_t size) {
+    switch (tag) {
+        case tag_get:
+            return answer_get(socket, bytes, size);
+        case tag_missed:
+            return note_missed(socket, bytes, size);
+        case tag_put:
+            return take_put(socket, bytes, size);
+        case tag_atomic:
+            return apply_atomic(socket, bytes, size);
+        case tag_done:
+            return note_done(socket, bytes, size);
+        default:
+            ghost::log::error("btl kernet: rank {} sent a message of tag {}", socket.peer(), tag);
     }
+}
+
+void Module::deliver(Socket& socket, uint8_t tag, uint8_t* bytes, size_t size) {
+    if (is_own(tag)) return deliver_own(socket, tag, bytes, size);
     const mca_btl_active_message_callback_t& receiver = mca_btl_base_active_message_trigger[tag];
     if (!receiver.cbfunc) {
         ghost::log::error("btl kernet: message for tag {}, which nobody receives", tag);

@@ -11,6 +11,7 @@
 
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "kernet-btl/agent/agent.hpp"
@@ -29,11 +30,13 @@ struct Fragment {
     Frame* frame;  // null once it is the socket's
 };
 
-// A get of ours that was asked for and has not been answered.
-struct PendingGet {
+// Something of ours in a peer's memory that was asked for and has not been answered.
+struct Pending {
     uint64_t cookie = 0;  // 0: free slot
-    uint64_t offer = 0;   // not asked for: the region that comes by itself
+    uint64_t offer = 0;   // a get that is not asked for: the region that comes by itself
     uint32_t peer = 0;
+    // Of atomic operations: what was there before goes to `address`, or is not asked for; Locks.
+    enum class Kind : uint8_t { transfer, fetch, lock, lock_again } kind = Kind::transfer;
     mca_btl_base_endpoint_t* endpoint = nullptr;
     void* address = nullptr;
     mca_btl_base_registration_handle_t* handle = nullptr;
@@ -41,6 +44,33 @@ struct PendingGet {
     mca_btl_base_rdma_completion_fn_t callback = nullptr;
     void* context = nullptr;
     void* data = nullptr;
+    uint64_t remote = 0;  // of atomic operations
+};
+
+// An operation on a word of 8 bytes.
+struct Atomic {
+    enum Kind : uint64_t { add = 1, bit_and, bit_or, bit_xor, swap, compare_swap };
+    uint64_t kind;
+    uint64_t operand;
+    uint64_t compare;
+};
+
+// Locks of windows that this process holds in memory of peers.
+//
+// osc rdma of Open MPI 4.1.4 takes the lock of a dynamic window's regions exclusively
+// (ompi_osc_rdma_find_dynamic_region) and then waits until nobody holds it exclusively, to take it
+// shared too (ompi_osc_rdma_refresh_dynamic_region): for itself, that is. So whoever holds a lock
+// exclusively does not see that somebody does.
+class Locks {
+  public:
+    static constexpr uint64_t exclusive = uint64_t{1} << 63;  // OMPI_OSC_RDMA_LOCK_EXCLUSIVE
+    // What an operation on that word is to them; one that gives a lock back is noted.
+    Pending::Kind asked(uint32_t peer, uint64_t word, const Atomic& operation);
+    // What it has found there; the value to be told.
+    uint64_t answered(const Pending& operation, uint64_t was);
+
+  private:
+    std::vector<std::pair<uint32_t, uint64_t>> held_;
 };
 
 // Everything of the BTL in this process. Made by init, destroyed by finalize; used inside the gate.
@@ -60,7 +90,11 @@ class Module final : public Receiver {
     Fragment* fragment(mca_btl_base_endpoint_t* to, size_t size, uint32_t flags);
     void free(Fragment* fragment);
     int send(mca_btl_base_endpoint_t* to, Fragment* fragment, uint8_t tag);
-    int get(const PendingGet& what, uint64_t remote, const void* remote_handle);
+    int get(const Pending& what, uint64_t remote, const void* remote_handle);
+    // onesided.cpp. In memory of this process itself if there is no endpoint.
+    int get_own(const Pending& what, uint64_t address);
+    int put(const Pending& what, uint64_t remote, const void* remote_handle);
+    int atomic(Pending what, const Atomic& operation, uint64_t remote, const void* remote_handle);
     int progress();
 
     Regions regions;
@@ -74,9 +108,21 @@ class Module final : public Receiver {
     void released(Socket& socket, void* token) override;
 
   private:
+    // A message between BTLs.
+    void deliver_own(Socket& socket, uint8_t tag, const uint8_t* bytes, size_t size);
     void answer_get(Socket& socket, const uint8_t* bytes, size_t size);
     void note_missed(const Socket& socket, const uint8_t* bytes, size_t size);
-    PendingGet* pending(const Socket& socket, uint8_t tag, const uint8_t* head, size_t head_size);
+    void take_put(Socket& socket, const uint8_t* bytes, size_t size);
+    uint8_t* place_put(Socket& socket, const uint8_t* head, size_t head_size, size_t size);
+    void put_is_placed(Socket& socket, const uint8_t* head, size_t head_size);
+    void apply_atomic(Socket& socket, const uint8_t* bytes, size_t size);
+    void note_done(const Socket& socket, const uint8_t* bytes, size_t size);
+    // A slot with a cookie of its own; and free again, its callback called.
+    Pending& keep(const Pending& what);
+    void finish(Pending& slot, int status);
+    // The one of that cookie which is asked of `socket`'s peer; null if there is none.
+    Pending* asked(const Socket& socket, uint64_t cookie);
+    Pending* pending(const Socket& socket, uint8_t tag, const uint8_t* head, size_t head_size);
     int complete();
     void serve();
 
@@ -85,10 +131,11 @@ class Module final : public Receiver {
     std::vector<Fragment*> free_;
     std::vector<Fragment*> done_;     // sent, callback due
     std::vector<Fragment*> calling_;  // being called
-    std::vector<PendingGet> gets_;
-    std::vector<uint32_t> free_gets_;
-    std::vector<uint32_t> awaiting_;  // slots of gets_ that wait for an offer
+    std::vector<Pending> pending_;
+    std::vector<uint32_t> free_pending_;
+    std::vector<uint32_t> awaiting_;  // slots of pending_ that wait for an offer
     MissedOffers missed_;
+    Locks locks_;
     uint64_t next_cookie_ = 1;
     std::unique_ptr<RankAgent> agent_;
     std::thread server_;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Memory of this process that peers may read, and what is sent of it before it is asked for.
+// Memory of this process that peers may use, and what is sent of it before it is asked for.
 //
 // ob1's RGET announces a large message and the receiver asks for it: two ways over the wire before
 // the first byte. A region can be offered instead: it follows its announcement at once, and a
@@ -22,7 +22,7 @@ struct mca_btl_base_endpoint_t {
     uint32_t skip = 0;    // regions that are not offered, because some were missed
 };
 
-// What a peer needs to read registered memory; travels inside ob1's headers.
+// What a peer needs to use registered memory; travels inside ob1's headers.
 struct mca_btl_base_registration_handle_t {
     uint64_t id;
     uint64_t base;
@@ -89,10 +89,15 @@ class MissedOffers {
     std::unordered_map<uint64_t, uint64_t> missed_;
 };
 
-// Our own messages between BTLs; within the tags reserved for BTLs (btl.h).
-inline constexpr uint8_t tag_offer = MCA_BTL_TAG_BTL + 0x1d;  // bulk: a region; head: its id
-inline constexpr uint8_t tag_missed =
-    MCA_BTL_TAG_BTL + 0x1e;  // the id of an offer that was dropped
+// Our own messages between BTLs; the last of the tags reserved for BTLs (btl.h).
+inline constexpr uint8_t tag_done = MCA_BTL_TAG_BTL + 0x1a;  // a put or an atomic operation is done
+inline constexpr uint8_t tag_atomic = MCA_BTL_TAG_BTL + 0x1b;
+inline constexpr uint8_t tag_put = MCA_BTL_TAG_BTL + 0x1c;     // short: with the data; or bulk
+inline constexpr uint8_t tag_offer = MCA_BTL_TAG_BTL + 0x1d;   // bulk: a region; head: its id
+inline constexpr uint8_t tag_missed = MCA_BTL_TAG_BTL + 0x1e;  // the id of a dropped offer
 inline constexpr uint8_t tag_get = MCA_BTL_TAG_BTL + 0x1f;
+constexpr bool is_own(uint8_t tag) {
+    return tag >= tag_done && tag <= tag_get;
+}
 
 }  // namespace kernet::btl

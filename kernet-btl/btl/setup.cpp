@@ -21,6 +21,7 @@ extern "C" {
 #include "base/log.hpp"
 #include "kernet-btl/btl/connect.h"
 #include "kernet-btl/btl/module.hpp"
+#include "kernet-btl/btl/windows.h"
 #include "opal/constants.h"
 #include "opal/mca/btl/base/base.h"
 #include "opal/mca/pmix/pmix.h"
@@ -201,10 +202,19 @@ Status set_up(bool threads) {
     return {};
 }
 
+// When Open MPI adds its first processes it has loaded the components of windows; there are no
+// windows yet.
+void prepare_windows() {
+    static bool prepared = false;
+    if (std::exchange(prepared, true) || kernet_windows_without_sharing()) return;
+    kernet_btl_module.btl_flags &= ~static_cast<uint32_t>(kernet_flags_of_windows);
+}
+
 }  // namespace
 
 int add_procs(mca_btl_base_module_t*, size_t count, opal_proc_t** procs,
               mca_btl_base_endpoint_t** endpoints, opal_bitmap_t* reachable) {
+    prepare_windows();
     const opal_proc_t* self = opal_proc_local_get();
     for (size_t i = 0; i < count; i++) {
         endpoints[i] = nullptr;

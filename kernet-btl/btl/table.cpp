@@ -105,21 +105,90 @@ int sendi(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, opal_convertor_t*
     return OPAL_SUCCESS;
 }
 
+Pending pending_for(mca_btl_base_endpoint_t* peer, void* address,
+                    mca_btl_base_registration_handle_t* handle, size_t size,
+                    mca_btl_base_rdma_completion_fn_t callback, void* context, void* data) {
+    Pending what;
+    what.peer = peer ? peer->socket->peer() : UINT32_MAX;
+    what.endpoint = peer;
+    what.address = address;
+    what.handle = handle;
+    what.size = size;
+    what.callback = callback;
+    what.context = context;
+    what.data = data;
+    return what;
+}
+
 int get(mca_btl_base_module_t*, mca_btl_base_endpoint_t* from, void* local_address,
         uint64_t remote_address, mca_btl_base_registration_handle_t* local_handle,
         mca_btl_base_registration_handle_t* remote_handle, size_t size, int, int,
         mca_btl_base_rdma_completion_fn_t callback, void* context, void* data) {
     Gate::Holder inside(gate());
-    PendingGet what;
-    what.peer = from->socket->peer();
-    what.endpoint = from;
-    what.address = local_address;
-    what.handle = local_handle;
-    what.size = size;
-    what.callback = callback;
-    what.context = context;
-    what.data = data;
-    return module->get(what, remote_address, remote_handle);
+    const Pending what =
+        pending_for(from, local_address, local_handle, size, callback, context, data);
+    return from ? module->get(what, remote_address, remote_handle)
+                : module->get_own(what, remote_address);
+}
+
+int put(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, void* local_address,
+        uint64_t remote_address, mca_btl_base_registration_handle_t* local_handle,
+        mca_btl_base_registration_handle_t* remote_handle, size_t size, int, int,
+        mca_btl_base_rdma_completion_fn_t callback, void* context, void* data) {
+    Gate::Holder inside(gate());
+    return module->put(pending_for(to, local_address, local_handle, size, callback, context, data),
+                       remote_address, remote_handle);
+}
+
+// 0: one that the peer's processor would need several instructions for.
+uint64_t kind_of(mca_btl_base_atomic_op_t operation) {
+    switch (operation) {
+        case MCA_BTL_ATOMIC_ADD:
+            return Atomic::add;
+        case MCA_BTL_ATOMIC_AND:
+            return Atomic::bit_and;
+        case MCA_BTL_ATOMIC_OR:
+            return Atomic::bit_or;
+        case MCA_BTL_ATOMIC_XOR:
+            return Atomic::bit_xor;
+        case MCA_BTL_ATOMIC_SWAP:
+            return Atomic::swap;
+        default:
+            return 0;
+    }
+}
+
+int atomic_fetch(mca_btl_base_module_t*, mca_btl_base_endpoint_t* peer, void* result,
+                 uint64_t remote_address, mca_btl_base_registration_handle_t* local_handle,
+                 mca_btl_base_registration_handle_t* remote_handle,
+                 mca_btl_base_atomic_op_t operation, uint64_t operand, int flags, int,
+                 mca_btl_base_rdma_completion_fn_t callback, void* context, void* data) {
+    const uint64_t kind = kind_of(operation);
+    if (kind == 0 || flags != 0) return OPAL_ERR_NOT_SUPPORTED;
+    Gate::Holder inside(gate());
+    return module->atomic(
+        pending_for(peer, result, local_handle, sizeof operand, callback, context, data),
+        {kind, operand, 0}, remote_address, remote_handle);
+}
+
+int atomic(mca_btl_base_module_t* self, mca_btl_base_endpoint_t* peer, uint64_t remote_address,
+           mca_btl_base_registration_handle_t* remote_handle, mca_btl_base_atomic_op_t operation,
+           uint64_t operand, int flags, int order, mca_btl_base_rdma_completion_fn_t callback,
+           void* context, void* data) {
+    return atomic_fetch(self, peer, nullptr, remote_address, nullptr, remote_handle, operation,
+                        operand, flags, order, callback, context, data);
+}
+
+int compare_and_swap(mca_btl_base_module_t*, mca_btl_base_endpoint_t* peer, void* result,
+                     uint64_t remote_address, mca_btl_base_registration_handle_t* local_handle,
+                     mca_btl_base_registration_handle_t* remote_handle, uint64_t compare,
+                     uint64_t value, int flags, int, mca_btl_base_rdma_completion_fn_t callback,
+                     void* context, void* data) {
+    if (flags != 0) return OPAL_ERR_NOT_SUPPORTED;
+    Gate::Holder inside(gate());
+    return module->atomic(
+        pending_for(peer, result, local_handle, sizeof value, callback, context, data),
+        {Atomic::compare_swap, value, compare}, remote_address, remote_handle);
 }
 
 // Over TCP the way of a get to the sender costs as much as the copies of some 300 KB. So what a get
@@ -167,15 +236,23 @@ void kernet_btl_defaults(void) {
     m.btl_max_send_size = m.btl_eager_limit;
     m.btl_rdma_pipeline_send_length = m.btl_eager_limit;
     m.btl_rdma_pipeline_frag_size = INT_MAX;
-    m.btl_min_rdma_pipeline_size = INT_MAX;
+    m.btl_min_rdma_pipeline_size = SIZE_MAX;              // ob1 gets, whatever else there is
     m.btl_exclusivity = MCA_BTL_EXCLUSIVITY_HIGH + 1024;  // above vader and tcp
     m.btl_latency = 1;
     m.btl_bandwidth = 20000;
-    m.btl_flags = MCA_BTL_FLAGS_SEND | MCA_BTL_FLAGS_GET;
+    m.btl_flags = MCA_BTL_FLAGS_SEND | MCA_BTL_FLAGS_GET | kernet_flags_of_windows;
+    // The target applies them by instructions of its processor.
+    m.btl_atomic_flags = MCA_BTL_ATOMIC_SUPPORTS_ADD | MCA_BTL_ATOMIC_SUPPORTS_AND |
+                         MCA_BTL_ATOMIC_SUPPORTS_OR | MCA_BTL_ATOMIC_SUPPORTS_XOR |
+                         MCA_BTL_ATOMIC_SUPPORTS_SWAP | MCA_BTL_ATOMIC_SUPPORTS_CSWAP |
+                         MCA_BTL_ATOMIC_SUPPORTS_GLOB;
     m.btl_registration_handle_size = sizeof(mca_btl_base_registration_handle_t);
     m.btl_get_limit = SIZE_MAX;
     m.btl_get_alignment = 0;
     m.btl_get_local_registration_threshold = SIZE_MAX;
+    m.btl_put_limit = SIZE_MAX;
+    m.btl_put_alignment = 0;
+    m.btl_put_local_registration_threshold = SIZE_MAX;
     m.btl_add_procs = add_procs;
     m.btl_del_procs = del_procs;
     m.btl_finalize = finalize;
@@ -185,6 +262,10 @@ void kernet_btl_defaults(void) {
     m.btl_send = send;
     m.btl_sendi = sendi;
     m.btl_get = get;
+    m.btl_put = put;
+    m.btl_atomic_op = atomic;
+    m.btl_atomic_fop = atomic_fetch;
+    m.btl_atomic_cswap = compare_and_swap;
     m.btl_register_mem = register_memory;
     m.btl_deregister_mem = deregister_memory;
     m.btl_dump = mca_btl_base_dump;

@@ -56,9 +56,17 @@ const char* pml_refusal(const std::string& users) {
 
 const char* osc_refusal(const std::string& users) {
     const auto list = split(is_exclusion(users) ? users.substr(1) : users, ',');
-    for (const char* bad : {"sm", "rdma", "ucx"})
+    for (const char* bad : {"sm", "ucx"})
         if (contains(list, bad) != is_exclusion(users))
-            return "one-sided components sm, rdma and ucx share memory that cannot move";
+            return "one-sided components sm and ucx share memory that cannot move";
+    return nullptr;
+}
+
+const char* osc_btls_refusal(const std::string& users) {
+    return users == "kernet" ? nullptr : "only the kernet transport can follow a rank";
+}
+
+const char* any_value(const std::string&) {
     return nullptr;
 }
 
@@ -78,9 +86,17 @@ const char* gds_refusal(const std::string& users) {
 }
 
 constexpr Rule rules[] = {
-    {"OMPI_MCA_btl", "self,kernet", btl_refusal}, {"OMPI_MCA_pml", "ob1", pml_refusal},
-    {"OMPI_MCA_osc", "pt2pt", osc_refusal},       {"OMPI_MCA_coll", "^sm", coll_refusal},
-    {"OMPI_MCA_shmem", "mmap", shmem_refusal},    {"PMIX_MCA_gds", "hash", gds_refusal},
+    {"OMPI_MCA_btl", "self,kernet", btl_refusal},
+    {"OMPI_MCA_pml", "ob1", pml_refusal},
+    {"OMPI_MCA_coll", "^sm", coll_refusal},
+    {"OMPI_MCA_shmem", "mmap", shmem_refusal},
+    {"PMIX_MCA_gds", "hash", gds_refusal},
+    {"OMPI_MCA_osc", "rdma,pt2pt", osc_refusal},
+    {"OMPI_MCA_osc_rdma_btls", "kernet", osc_btls_refusal},
+    // Open MPI 4.1.4 takes a transport's operations on single words for any type and operation of
+    // that size (MPI_MAX of unsigned ones too), one after the other, and loses memory when the
+    // transport declines.
+    {"OMPI_MCA_osc_rdma_network_amo_max_count", "0", any_value},
 };
 
 // PMIx looks only into the folders of its parameter: ours goes in front of what is there.

@@ -34,10 +34,8 @@ bool named(const Phase& phase, const std::string& list) {
     return false;
 }
 
-// Windows of Open MPI's pt2pt component exist only without threads, the threads' phases with them.
 bool possible(const Phase& phase, int threads) {
-    const std::string kind = phase.kind;
-    return threads > 1 ? kind != "windows" : kind != "threads";
+    return threads > 1 || std::string(phase.kind) != "threads";
 }
 
 class Program {

@@ -309,6 +309,73 @@ void laid_out(Turn& turn) {
     MPI_Type_free(&spread);
 }
 
+// Locks that nobody else can want, short and long ones, several times.
+void unchecked_locks(Turn& turn) {
+    const int n = turn.world.size, me = turn.world.rank, right = (me + 1) % n;
+    const Window w(turn.world, slot_of(turn), turn.number % 2 == 0);
+    Bytes out(w.slot());
+    for (int i = 0; i < 3; ++i) {
+        fill(out.data(), out.size(), key(me, i, turn.salt(25)));
+        MPI_Win_lock(MPI_LOCK_EXCLUSIVE, right, MPI_MODE_NOCHECK, w.win());
+        for (size_t bytes : {size_t{8}, w.slot()}) {
+            MPI_Put(out.data(), count_of(bytes), MPI_BYTE, right, w.place(me), count_of(bytes),
+                    MPI_BYTE, w.win());
+        }
+        MPI_Win_unlock(right, w.win());
+        MPI_Barrier(MPI_COMM_WORLD);
+        turn.expect_none(
+            wrong(w.at((me + n - 1) % n), w.slot(), key((me + n - 1) % n, i, turn.salt(25))),
+            "put under a lock without a check", i);
+        MPI_Barrier(MPI_COMM_WORLD);
+    }
+}
+
+// Every rank gives `mine` by `op` to the word of rank 0, which begins as `first`.
+template <typename T>
+void reduces(Turn& turn, MPI_Datatype type, MPI_Op op, T first, T mine, T expected) {
+    const Window w(turn.world, 64, true);
+    T* word = reinterpret_cast<T*>(w.at(0));
+    T got = first;
+    word[1] = first;
+    MPI_Win_fence(0, w.win());
+    MPI_Accumulate(&mine, 1, type, 0, sizeof(T), 1, type, op, w.win());
+    MPI_Win_fence(0, w.win());
+    MPI_Get(&got, 1, type, 0, sizeof(T), 1, type, w.win());
+    MPI_Win_fence(0, w.win());
+    turn.expect(got == expected, "an accumulate of one word", static_cast<int64_t>(sizeof(T)));
+}
+
+// Types and operations that a transport's own operations on words are not made for.
+void operations(Turn& turn) {
+    const int n = turn.world.size, me = turn.world.rank;
+    constexpr uint64_t high = uint64_t{1} << 63;
+    reduces<uint64_t>(turn, MPI_UINT64_T, MPI_MAX, 1, high + static_cast<uint64_t>(me),
+                      high + static_cast<uint64_t>(n) - 1);
+    reduces<int64_t>(turn, MPI_INT64_T, MPI_MIN, 1, -me, 1 - n < 1 ? 1 - n : 1);
+    reduces<double>(turn, MPI_DOUBLE, MPI_SUM, 0.5, me, 0.5 + n * (n - 1) / 2);
+    reduces<float>(turn, MPI_FLOAT, MPI_SUM, 0.5F, 1, 0.5F + static_cast<float>(n));
+    reduces<int32_t>(turn, MPI_INT32_T, MPI_SUM, -7, 1, n - 7);
+    reduces<uint16_t>(turn, MPI_UINT16_T, MPI_BOR, 0, static_cast<uint16_t>(1U << me),
+                      static_cast<uint16_t>((1U << n) - 1));
+    reduces<uint8_t>(turn, MPI_UINT8_T, MPI_MAX, 200, static_cast<uint8_t>(me), 200);
+}
+
+// A window of one rank.
+void alone(Turn& turn) {
+    int64_t* memory = nullptr;
+    const int64_t one = 1;
+    MPI_Win win;
+    MPI_Win_allocate(64, 8, MPI_INFO_NULL, MPI_COMM_SELF, &memory, &win);
+    memory[0] = 5;
+    int64_t was = 0;
+    MPI_Win_lock(MPI_LOCK_EXCLUSIVE, 0, 0, win);
+    MPI_Put(&one, 1, MPI_INT64_T, 0, 2, 1, MPI_INT64_T, win);
+    MPI_Fetch_and_op(&one, &was, MPI_INT64_T, 0, 0, MPI_SUM, win);
+    MPI_Win_unlock(0, win);
+    turn.expect(was == 5 && memory[0] == 6 && memory[2] == 1, "a window of one rank", was);
+    MPI_Win_free(&win);
+}
+
 constexpr Phase phases[] = {
     {"windows", "fence", fences},
     {"windows", "accumulate", accumulates},
@@ -316,6 +383,9 @@ constexpr Phase phases[] = {
     {"windows", "locks", locks},
     {"windows", "atomics", atomics},
     {"windows", "requests", requests},
+    {"windows", "nocheck", unchecked_locks},
+    {"windows", "operations", operations},
+    {"windows", "alone", alone},
     {"windows", "dynamic", laid_out},
     {"windows", "standing", standing_run, standing_begin, standing_end},
 };
