@@ -82,12 +82,18 @@ EndpointConfig config_of(uint32_t rank, const std::string& job, bool shm, bool t
     return config;
 }
 
+bool Exchange::goes_on() {
+    if ((a_.done() && b_.done()) || a_.wrong() || b_.wrong()) return false;
+    const int64_t received = a_.received() + b_.received(), now = ghost::monotonic_us();
+    if (std::exchange(received_, received) != received) since_ = now;
+    return now - since_ < limit_us;
+}
+
 void until_both_have_all(Side& a, Side& b) {
     const Location at_a = a.location(), at_b = b.location();
     a.begin(at_b);
     b.begin(at_a);
-    const int64_t end = ghost::monotonic_us() + limit_us;
-    while (!(a.done() && b.done()) && ghost::monotonic_us() < end) usleep(1000);
+    for (Exchange exchange(a, b); exchange.goes_on();) usleep(1000);
 }
 
 void cut_links(std::mt19937& random) {

@@ -25,7 +25,7 @@ using kernet::Location;
 using kernet::Stream;
 using kernet::StreamHub;
 
-inline constexpr int64_t limit_us = 240'000'000;
+inline constexpr int64_t limit_us = 240'000'000;  // without any progress
 
 // Any number into one that looks random.
 uint64_t mix(uint64_t x);
@@ -165,7 +165,20 @@ class Side {
     std::set<std::string> names_;
 };
 
-// Each sends the other everything, or the limit has passed.
+// Two that send each other everything, however long the machine takes for it.
+class Exchange {
+  public:
+    Exchange(const Side& a, const Side& b) : a_(a), b_(b) {}
+    // False: both have all, one has got something wrong, or nothing has come for limit_us.
+    bool goes_on();
+
+  private:
+    const Side& a_;
+    const Side& b_;
+    int64_t received_ = -1, since_ = 0;
+};
+
+// Each sends the other everything, or nothing comes any more.
 void until_both_have_all(Side& a, Side& b);
 
 // An endpoint whose agent serves it and whose application enters it only when the test does.

@@ -73,9 +73,7 @@ void KernetLink::exchange(int64_t messages, bool suspends, bool cuts) {
     Side* sides[2] = {&a, &b};
     std::mt19937 random(7);
     uint64_t epoch = 0;
-    const int64_t end =
-        ghost::monotonic_us() + limit_us * (messages / 200'000 + 1) * times_slower();
-    while (!(a.done() && b.done()) && !a.wrong() && !b.wrong() && ghost::monotonic_us() < end) {
+    for (Exchange exchange(a, b); exchange.goes_on();) {
         // what is slower gets as much done between two of them
         usleep(static_cast<unsigned>(times_slower() * rarer(GetParam().line)) *
                (1000 + random() % 8'000));

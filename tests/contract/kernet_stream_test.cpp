@@ -93,8 +93,7 @@ TEST_P(KernetStream, MessagesArriveOnceInOrder) {
     std::mt19937 random(1);
     uint64_t epoch = 0;
     int moves = 0;
-    const int64_t end = ghost::monotonic_us() + std::max(limit_us, count * 900) * times_slower();
-    while (!(a.done() && b.done()) && !a.wrong() && !b.wrong() && ghost::monotonic_us() < end) {
+    for (Exchange exchange(a, b); exchange.goes_on();) {
         // what is slower gets as much done between two of them
         usleep(static_cast<unsigned>(times_slower() * rarer(c.links)) * (1000 + random() % 10'000));
         if (c.cuts && random() % 2) cut_links(random);

@@ -69,6 +69,13 @@ inline int until_it_succeeds(const std::string& name, const std::function<bool()
 [[gnu::noinline]] void* operator new[](size_t size) {
     return throwing::allocate(size);
 }
+// Not to be failed: who asks so can do without.
+[[gnu::noinline]] void* operator new(size_t size, const std::nothrow_t&) noexcept {
+    return std::malloc(size);
+}
+[[gnu::noinline]] void operator delete(void* memory, const std::nothrow_t&) noexcept {
+    std::free(memory);
+}
 [[gnu::noinline]] void operator delete(void* memory) noexcept {
     std::free(memory);
 }

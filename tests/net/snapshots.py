@@ -150,7 +150,16 @@ class Job:
         until(there, what)
 
     def result(self):
-        status = self.process.wait(LIMIT)
+        """However slow the machine is: it must go on writing."""
+        status = written = None
+        while status is None:
+            text = self.text()
+            assert text != written, "it stands still:\n" + text[-3000:]
+            written = text
+            try:
+                status = self.process.wait(LIMIT)
+            except subprocess.TimeoutExpired:
+                pass
         assert status == 0, (status, self.text()[-3000:])
         return self.text()
 
