@@ -33,6 +33,7 @@
 #include "ghost-core/criu/stopped_tree.hpp"
 #include "ghost-core/criu/tree.hpp"
 #include "ghost-core/criu/watch.hpp"
+#include "ghost-core/memory/waits.hpp"
 
 namespace ghost::core {
 namespace {
@@ -214,7 +215,8 @@ Status TreeDump::Dumper::prepare() {
     program_ = std::move(*program);
     controlled_ = knows_control(program_);
     short_stop_ = request_.short_stop && controlled_;
-    if (controlled_) return start_criu();
+    if (controlled_) GHOST_TRY(start_criu());
+    Waits::prepare();
     return {};
 }
 

@@ -374,12 +374,14 @@ Error damaged() {
 
 std::string encode(const TreePlacement& placement) {
     std::map<std::string, std::pair<nlohmann::json, std::vector<int>>> groups;
+    auto waits = nlohmann::json::array();
     for (const auto& one : placement.threads) {
         if (one.inner == 0) continue;
         auto json = to_json(one);
         auto& group = groups[json.dump()];
         group.first = std::move(json);
         group.second.push_back(one.inner);
+        if (one.wait_ns > 0) waits.push_back({one.inner, one.wait_ns});
     }
     auto list = nlohmann::json::array();
     for (auto& [text, group] : groups) {
@@ -388,9 +390,31 @@ std::string encode(const TreePlacement& placement) {
     }
     return nlohmann::json{{"usable", to_list(placement.usable)},
                           {"binding", to_list(placement.binding)},
-                          {"groups", std::move(list)}}
+                          {"groups", std::move(list)},
+                          {"waits", std::move(waits)}}
         .dump();
 }
+
+namespace {
+
+// A ghost of before them has none.
+bool take_waits(const nlohmann::json& from, Placements& threads) {
+    const auto list = from.find("waits");
+    if (list == from.end()) return true;
+    if (!list->is_array()) return false;
+    std::map<int, Placement*> by_inner;
+    for (auto& one : threads) by_inner[one.inner] = &one;
+    for (const auto& wait : *list) {
+        if (!wait.is_array() || wait.size() != 2 || !wait[0].is_number_integer() ||
+            !wait[1].is_number_unsigned())
+            return false;
+        const auto found = by_inner.find(wait[0].get<int>());
+        if (found != by_inner.end()) found->second->wait_ns = wait[1].get<int64_t>();
+    }
+    return true;
+}
+
+}  // namespace
 
 Result<TreePlacement> decode_placement(std::string_view text) {
     const auto json = nlohmann::json::parse(text, nullptr, false);
@@ -411,6 +435,7 @@ Result<TreePlacement> decode_placement(std::string_view text) {
             out.threads.push_back(one);
         }
     }
+    if (!take_waits(json, out.threads)) return damaged();
     return out;
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // How the threads of a tree are scheduled: on which processors, in which class, with which
-// priority, nice value, timer slack and io priority. CRIU carries class, priority and nice value
-// only, and a freeze changes class, processors and timer slack for a while.
+// priority, nice value, timer slack and io priority, and for how long they still sleep. CRIU
+// carries class, priority and nice value only, and a freeze changes class, processors and timer
+// slack for a while.
 #pragma once
 
 #include <cstdint>
@@ -36,6 +37,7 @@ struct Placement {
     int32_t io_priority = 0;
     uint64_t slack_ns = 0;
     cpu_set_t processors{};
+    int64_t wait_ns = 0;  // left of a wait for a duration that it was stopped in; 0: not known
 };
 using Placements = std::vector<Placement>;
 

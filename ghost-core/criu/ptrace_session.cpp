@@ -17,6 +17,7 @@
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
+#include "base/log.hpp"
 #include "ghost-core/criu/interrupted.hpp"
 #include "ghost-core/criu/proc.hpp"
 #include "ghost-core/criu/tree.hpp"
@@ -125,7 +126,8 @@ PtraceSession::Numbers PtraceSession::numbers(pid_t root) {
     return out;
 }
 
-Status PtraceSession::seize_new(pid_t root, const Numbers& known, int64_t deadline, bool& any) {
+Status PtraceSession::seize_new(pid_t root, const Numbers& known, int64_t deadline, bool& any,
+                                Waits& waits) {
     auto tasks = list_tree(root);
     if (!tasks) return tasks.error();
     std::vector<pid_t> fresh;
@@ -138,6 +140,7 @@ Status PtraceSession::seize_new(pid_t root, const Numbers& known, int64_t deadli
         if (found == processes_.end()) {
             processes_.push_back({task.pid, task.inner, {}});
             found = std::prev(processes_.end());
+            waits.look(task.pid);
         }
         const auto folder = fmt::format("/proc/{}/task", task.pid);
         for (const pid_t tid : numbers_in(folder)) {
@@ -165,7 +168,12 @@ Status PtraceSession::seize_new(pid_t root, const Numbers& known, int64_t deadli
 Result<PtraceSession> PtraceSession::take(pid_t root, const Numbers& known, int64_t limit_us) {
     PtraceSession out;
     const int64_t deadline = monotonic_us() + limit_us;
-    for (bool any = true; any;) GHOST_TRY(out.seize_new(root, known, deadline, any));
+    Waits waits;
+    for (bool any = true; any;) GHOST_TRY(out.seize_new(root, known, deadline, any, waits));
+    waits.confirm();
+    for (const auto& process : out.processes_)
+        for (const auto& thread : process.threads) waits.go_on(thread.tid);
+    out.waits_ = std::move(waits);
     for (auto& process : out.processes_)
         std::sort(process.threads.begin(), process.threads.end(),
                   [&](const Thread& a, const Thread& b) {
@@ -176,7 +184,9 @@ Result<PtraceSession> PtraceSession::take(pid_t root, const Numbers& known, int6
 }
 
 PtraceSession::PtraceSession(PtraceSession&& other) noexcept
-    : processes_(std::move(other.processes_)), instructions_(std::move(other.instructions_)) {
+    : processes_(std::move(other.processes_)),
+      instructions_(std::move(other.instructions_)),
+      waits_(std::move(other.waits_)) {
     other.processes_.clear();
 }
 
@@ -286,6 +296,35 @@ Result<ThreadState> PtraceSession::state(const Thread& thread) const {
     out.extended.resize(part.iov_len);
     make_again(thread.tid, out.registers);
     return out;
+}
+
+void PtraceSession::add_waits(Placements& threads) const {
+    std::map<pid_t, int64_t> waits;
+    for (const auto& process : processes_)
+        for (const auto& thread : process.threads) {
+            user_regs_struct registers{};
+            iovec part{&registers, sizeof registers};
+            if (trace(PTRACE_GETREGSET, thread.tid, NT_PRSTATUS, &part) == 0)
+                waits[thread.tid] = left_of_duration(waits_, thread.tid, registers);
+        }
+    for (auto& one : threads) one.wait_ns = waits[one.tid];
+}
+
+void PtraceSession::take_up_waits(const Placements& threads) const {
+    std::map<int, int64_t> waits;
+    for (const auto& one : threads) waits[one.inner] = one.wait_ns;
+    for (const auto& process : processes_)
+        for (const auto& thread : process.threads) {
+            const int64_t left_ns = waits[thread.inner];
+            if (left_ns == 0) continue;
+            const int64_t deadline = monotonic_us() + call_limit_us;
+            const auto taken = take_up_wait(thread.tid, left_ns, [&](int request) -> Result<int> {
+                if (trace(request, thread.tid, 0, nullptr) != 0)
+                    return trace_error("continue", thread.tid);
+                return wait_stop(thread.tid, deadline);
+            });
+            if (!taken.ok()) log::warning("a wait begins anew: {}", taken.error().message());
+        }
 }
 
 Result<bool> PtraceSession::has_signal(const Thread& thread) const {

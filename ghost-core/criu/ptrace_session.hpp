@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "base/result.hpp"
+#include "ghost-core/criu/placement.hpp"
+#include "ghost-core/memory/waits.hpp"
 
 namespace ghost::core {
 
@@ -41,7 +43,8 @@ class PtraceSession {
     static Numbers numbers(pid_t root);
 
     // Holds every thread of the tree, also of one that is stopped by SIGSTOP. Nothing is executed
-    // in it. timeout: a thread does not stop within limit_us; then all go on.
+    // in it, and no call ends by it. timeout: a thread does not stop within limit_us; then all go
+    // on.
     static Result<PtraceSession> take(pid_t root, const Numbers& known, int64_t limit_us);
     PtraceSession(PtraceSession&& other) noexcept;
     PtraceSession& operator=(PtraceSession&&) = delete;
@@ -67,6 +70,12 @@ class PtraceSession {
     Result<bool> has_signal(const Thread& thread) const;
     Status set_state(const Thread& thread, const ThreadState& state) const;
 
+    // For how long threads that wait for a duration still do: Placement::wait_ns.
+    void add_waits(Placements& threads) const;
+    // After set_state(), in a tree from elsewhere: they wait for so long (interrupted.hpp). What
+    // cannot be is said in the log.
+    void take_up_waits(const Placements& threads) const;
+
     // Undoes SIGSTOP: the processes stay held, and nothing of SIGCONT is left for them to see.
     Status unstop();
     // A system call in the leader of the process. The kernel's answer. After the first one its
@@ -76,10 +85,11 @@ class PtraceSession {
 
   private:
     PtraceSession() = default;
-    Status seize_new(pid_t root, const Numbers& known, int64_t deadline, bool& any);
+    Status seize_new(pid_t root, const Numbers& known, int64_t deadline, bool& any, Waits& waits);
 
     std::vector<Process> processes_;
     std::map<pid_t, uint64_t> instructions_;  // address of a `syscall`, by process
+    Waits waits_;
 };
 
 }  // namespace ghost::core

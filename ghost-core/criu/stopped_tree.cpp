@@ -221,7 +221,7 @@ bool has_ended(pid_t pid, pid_t tid) {
 
 }  // namespace
 
-Result<StoppedTree::Process> StoppedTree::note(pid_t pid) {
+Result<StoppedTree::Process> StoppedTree::note(pid_t pid, const Waits& waits) {
     Process out;
     out.pid = pid;
     auto tids = numbers_in(fmt::format("/proc/{}/task", pid));
@@ -237,6 +237,7 @@ Result<StoppedTree::Process> StoppedTree::note(pid_t pid) {
         const pid_t tid = task.tid();
         if (!task.held() && has_ended(pid, tid)) continue;
         if (!task.held()) return trace_error("look at", tid);
+        waits.go_on(tid);
         Thread thread;
         thread.tid = tid;
         auto registers = task.registers();
@@ -269,12 +270,11 @@ class Stopping {
     const std::set<pid_t>& all() const { return told_; }
     // Of their threads that have stopped: inner numbers by those here.
     const std::map<pid_t, int>& numbers() const { return numbers_; }
-    // False: it knows already.
-    bool tell(const Task& task) {
-        if (!told_.insert(task.pid).second) return false;
+    bool knows(const Task& task) const { return told_.contains(task.pid); }
+    void tell(const Task& task) {
+        told_.insert(task.pid);
         if (task.state != 'T') ours_.insert(task.pid);
         kill(task.pid, SIGSTOP);
-        return true;
     }
     // Waits until all have stopped, but for those that had to go on: they are to be told again.
     // One that has been seen to stop is not looked at again, unless it was woken meanwhile. Those
@@ -365,6 +365,7 @@ void raise(pid_t root, const Placements& threads) {
 
 Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us) {
     Stopping stopping(monotonic_us() + limit_us);
+    Waits waits;
     StoppedTree out;
     for (bool all = false; !all;) {
         auto tasks = list_tree(root);
@@ -372,7 +373,9 @@ Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us) {
         all = true;
         if (stopping.all().empty()) give_back(root, *tasks);  // what a killed one has taken
         for (const auto& task : *tasks) {
-            if (task.state == 'Z' || !stopping.tell(task)) continue;
+            if (task.state == 'Z' || stopping.knows(task)) continue;
+            waits.look(task.pid);
+            stopping.tell(task);
             all = false;  // it may have made another one meanwhile
             add_placements(task.pid, out.placements_);
         }
@@ -382,10 +385,11 @@ Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us) {
         out.tasks_ = std::move(*tasks);
     }
     if (complete(stopping.numbers(), out.placements_)) raise(root, out.placements_);
+    waits.confirm();
     for (auto left = stopping.all(); !left.empty();) {
         std::erase_if(out.processes_, [&](const auto& noted) { return left.contains(noted.pid); });
         for (const pid_t pid : left) {
-            auto process = note(pid);
+            auto process = note(pid, waits);
             if (!process) return process.error();
             out.processes_.push_back(std::move(*process));
         }
@@ -395,8 +399,21 @@ Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us) {
         auto woken = stopping.wait();
         if (!woken) return woken.error();
         left = std::move(*woken);
+        for (const pid_t pid : left) waits.forget(pid);
     }
+    out.note_waits(waits);
     return out;
+}
+
+void StoppedTree::note_waits(const Waits& waits) {
+    std::map<pid_t, Placement*> by_number;
+    for (auto& one : placements_) by_number[one.tid] = &one;
+    for (const auto& process : processes_)
+        for (const auto& thread : process.threads) {
+            const auto placement = by_number.find(thread.tid);
+            if (placement != by_number.end())
+                placement->second->wait_ns = left_of_duration(waits, thread.tid, thread.registers);
+        }
 }
 
 // Works on one process whose tasks are all stopped and not traced.
@@ -554,6 +571,27 @@ Status StoppedTree::repair() {
         if (auto status = Surgeon(process).operate(); !status.ok() && first.ok()) first = status;
     }
     return first;
+}
+
+void take_up_waits(const std::vector<Task>& tasks, const Placements& threads) {
+    std::map<int, int64_t> waits;
+    for (const auto& one : threads)
+        if (one.wait_ns > 0) waits[one.inner] = one.wait_ns;
+    if (waits.empty()) return;
+    for (const auto& task : tasks) {
+        const auto folder = fmt::format("/proc/{}/task", task.pid);
+        for (const pid_t tid : numbers_in(folder)) {
+            const auto status = read_status(fmt::format("{}/{}", folder, tid));
+            const auto wait = status ? waits.find(status->numbers.back()) : waits.end();
+            if (wait == waits.end()) continue;
+            const Seized thread(tid);
+            if (!thread.held()) continue;
+            trace(PTRACE_SETOPTIONS, tid, 0, reinterpret_cast<void*>(PTRACE_O_TRACESYSGOOD));
+            const auto taken =
+                take_up_wait(tid, wait->second, [&](int request) { return thread.go(request); });
+            if (!taken.ok()) log::warning("a wait begins anew: {}", taken.error().message());
+        }
+    }
 }
 
 }  // namespace ghost::core

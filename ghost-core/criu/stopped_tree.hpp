@@ -17,6 +17,7 @@
 #include "base/result.hpp"
 #include "ghost-core/criu/placement.hpp"
 #include "ghost-core/criu/tree.hpp"
+#include "ghost-core/memory/waits.hpp"
 
 namespace ghost::core {
 
@@ -24,7 +25,8 @@ namespace ghost::core {
 class StoppedTree {
   public:
     // Stops every process of the tree (SIGSTOP, and nothing else, is left behind: resume_tree()
-    // undoes it) and notes the state of every thread. timeout: one does not stop within limit_us.
+    // undoes it; no call ends by it) and notes the state of every thread. timeout: one does not
+    // stop within limit_us.
     static Result<StoppedTree> stop(pid_t root, int64_t limit_us);
 
     // After CRIU has ended in any way: every task is as stop() left it, and still stopped.
@@ -32,7 +34,7 @@ class StoppedTree {
 
     // The frozen tree, as list_tree() gave it.
     const std::vector<Task>& tasks() const { return tasks_; }
-    // How its threads were scheduled before.
+    // How its threads were scheduled before, and for how long they still sleep.
     const Placements& placements() const { return placements_; }
     // What a process of it has mapped, as /proc/PID/maps gave it; null for one that was not stopped
     // (it has ended).
@@ -58,7 +60,8 @@ class StoppedTree {
     };
     class Surgeon;
 
-    static Result<Process> note(pid_t pid);
+    static Result<Process> note(pid_t pid, const Waits& waits);
+    void note_waits(const Waits& waits);
     // Those whose line contains `only_of`; without it all.
     static std::vector<Mapping> mappings_in(const std::string& maps, const char* only_of = nullptr);
 
@@ -66,5 +69,9 @@ class StoppedTree {
     Placements placements_;
     std::vector<Process> processes_;
 };
+
+// In a stopped tree that was made of a ghost: every thread that sleeps for a duration gets what was
+// left of it (`threads`). What cannot be is said in the log; then it waits for the whole duration.
+void take_up_waits(const std::vector<Task>& tasks, const Placements& threads);
 
 }  // namespace ghost::core

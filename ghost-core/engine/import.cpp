@@ -19,6 +19,7 @@
 #include "ghost-core/memory/workers.hpp"
 #include "ghost-core/criu/restore.hpp"
 #include "ghost-core/criu/skeleton_store.hpp"
+#include "ghost-core/criu/stopped_tree.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
 
 namespace ghost::core {
@@ -374,6 +375,7 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
 Status release_tree(const HeldTree& held) {
     auto tasks = list_tree(held.root);
     if (!tasks) return tasks.error();
+    take_up_waits(*tasks, held.placement->threads);
     place(*tasks, *held.placement);
     GHOST_TRY(continue_tasks(*tasks));
     if (held.huge) held.huge->start();

@@ -472,7 +472,7 @@ Status Source::converge() {
     }
 }
 
-// How they are scheduled, where that has changed since the skeleton.
+// How they are scheduled, where that has changed since the skeleton, and for how long they sleep.
 Status Source::send_placement(const PtraceSession& session) {
     std::map<pid_t, int> numbers;
     here_.threads.clear();
@@ -481,6 +481,7 @@ Status Source::send_placement(const PtraceSession& session) {
         for (const auto& thread : process.threads) numbers[thread.tid] = thread.inner;
     }
     complete(numbers, here_.threads);
+    session.add_waits(here_.threads);
     const auto text = encode(here_);
     for (const auto& [name, content] : files_)
         if (name == placement_file && content == text) return {};

@@ -522,7 +522,11 @@ Status Target::settle() {
             GHOST_TRY(session_->set_state(thread, *state));
         }
     }
-    if (!deferred_) return {};
+    if (!deferred_) {
+        session_->take_up_waits(held_.placement->threads);
+        return {};
+    }
+    // Memory that a call reads may be missing: waits begin anew.
     post_copy_ = std::make_unique<PostCopy>(*deferred_);
     for (const auto& [inner, pages] : deferred_->all())
         post_copy_->add(inner, std::move((*held_.userfaults)[inner]));

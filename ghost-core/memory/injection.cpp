@@ -21,6 +21,7 @@
 
 #include "base/clock.hpp"
 #include "base/pidfd.hpp"
+#include "ghost-core/memory/waits.hpp"
 
 namespace ghost::core {
 namespace {
@@ -89,7 +90,10 @@ class Surgeon : public HeldThread {
         if (instruction_ == 0)
             return make_error(Code::unsupported, "find system call instruction of process",
                               std::to_string(pid_));
+        waits_.look(pid_);
         GHOST_TRY(hold_one());
+        waits_.confirm();
+        waits_.go_on(tid_);
         Status status = note();
         if (status.ok()) status = work(*this);
         Status back = give_back();
@@ -265,6 +269,7 @@ class Surgeon : public HeldThread {
     uint64_t instruction_ = 0;
     user_regs_struct saved_{};
     uint64_t mask_ = 0;
+    Waits waits_;
     bool masked_ = false, touched_ = false, stop_again_ = false;
 };
 

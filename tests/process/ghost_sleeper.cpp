@@ -2,7 +2,8 @@
 // A program that waits in system calls with a time limit, for the tests that stop it meanwhile.
 //
 //   ghost_sleeper MS all       a thread in each of the calls below
-//   ghost_sleeper MS signals   the same, and two that read from a pipe that stays empty
+//   ghost_sleeper MS private   the same, without those that need shared memory
+//   ghost_sleeper MS signals   all, and some that wait without a limit
 //   ghost_sleeper MS NAME      no threads: the first one is in this call
 //   ghost_sleeper names        says the names of all calls
 //
@@ -17,12 +18,18 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <linux/aio_abi.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <string>
+#include <sys/epoll.h>
+#include <sys/ipc.h>
+#include <sys/mman.h>
 #include <sys/select.h>
+#include <sys/sem.h>
 #include <sys/syscall.h>
 #include <thread>
 #include <unistd.h>
@@ -119,9 +126,66 @@ int by_futex(int64_t us) {
     const int error = over(syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 7, &time, nullptr, 0));
     return error == ETIMEDOUT ? 0 : error;
 }
+int by_epoll(int64_t us) {
+    const int set = epoll_create1(EPOLL_CLOEXEC);
+    epoll_event event{EPOLLIN, {}};
+    epoll_ctl(set, EPOLL_CTL_ADD, quiet[0], &event);
+    return over(epoll_wait(set, &event, 1, static_cast<int>(us / 1000)));
+}
+int by_epoll_time(int64_t us) {
+    const int set = epoll_create1(EPOLL_CLOEXEC);
+    const timespec time = as_timespec(us);
+    epoll_event event{};
+    return over(syscall(SYS_epoll_pwait2, set, &event, 1, &time, nullptr, 0));
+}
+int by_sigtimedwait(int64_t us) {
+    const timespec time = as_timespec(us);
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, SIGWINCH);
+    pthread_sigmask(SIG_BLOCK, &one, nullptr);
+    const int error = over(sigtimedwait(&one, nullptr, &time));
+    return error == EAGAIN ? 0 : error;
+}
+int by_semtimedop(int64_t us) {
+    const timespec time = as_timespec(us);
+    const int set = semget(IPC_PRIVATE, 1, 0600);
+    sembuf down{0, -1, 0};
+    const int error = over(semtimedop(set, &down, 1, &time));
+    return error == EAGAIN ? 0 : error;
+}
+int by_getevents(int64_t us) {
+    const timespec time = as_timespec(us);
+    aio_context_t context = 0;
+    io_event event{};
+    if (syscall(SYS_io_setup, 1, &context) != 0) return errno;
+    return over(syscall(SYS_io_getevents, context, 1, 1, &event, &time));
+}
+// Of a time that cannot be written to.
+int by_constant_ppoll(int64_t us) {
+    void* page = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    *static_cast<timespec*>(page) = as_timespec(us);
+    mprotect(page, 4096, PROT_READ);
+    pollfd nothing{quiet[0], POLLIN, 0};
+    return over(syscall(SYS_ppoll, &nothing, 1, page, nullptr, 0));
+}
 int by_read(int64_t) {
     char byte = 0;
     return read(quiet[0], &byte, 1) < 0 ? errno : EIO;
+}
+int by_endless_epoll(int64_t) {
+    epoll_event event{};
+    return epoll_wait(epoll_create1(EPOLL_CLOEXEC), &event, 1, -1) < 0 ? errno : EIO;
+}
+int by_sigwaitinfo(int64_t) {
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, SIGWINCH);
+    return sigwaitinfo(&one, nullptr) < 0 ? errno : EIO;
+}
+int by_semop(int64_t) {
+    sembuf down{0, -1, 0};
+    return semop(semget(IPC_PRIVATE, 1, 0600), &down, 1) < 0 ? errno : EIO;
 }
 int by_answer(int64_t) {
     char byte = 0;
@@ -133,6 +197,7 @@ struct Call {
     int (*make)(int64_t us);
     bool signals_only = false;
     clockid_t clock = CLOCK_MONOTONIC;  // which does not count the time in a ghost
+    bool shares_memory = false;         // with the kernel: not of a live move
 };
 constexpr Call calls[] = {{"nanosleep", by_nanosleep},
                           {"clock", by_clock},
@@ -147,7 +212,16 @@ constexpr Call calls[] = {{"nanosleep", by_nanosleep},
                           {"semaphore", by_semaphore, false, CLOCK_REALTIME},
                           {"condition", by_condition, false, CLOCK_REALTIME},
                           {"futex", by_futex},
+                          {"epoll", by_epoll},
+                          {"epolltime", by_epoll_time},
+                          {"sigtimedwait", by_sigtimedwait},
+                          {"semtimedop", by_semtimedop},
+                          {"getevents", by_getevents, false, CLOCK_MONOTONIC, true},
+                          {"constppoll", by_constant_ppoll},
                           {"read", by_read, true},
+                          {"endless", by_endless_epoll, true},
+                          {"sigwaitinfo", by_sigwaitinfo, true},
+                          {"semop", by_semop, true},
                           {"answer", by_answer, true}};
 
 std::string measured(const Call& call, int64_t us) {
@@ -173,7 +247,8 @@ void set_handlers() {
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (getpid() == 1) setsid();  // the init of a tree
+    // The init of a tree, whose semaphores are its own.
+    if (getpid() == 1 && (setsid() < 0 || unshare(CLONE_NEWIPC) != 0)) return 2;
     if (argc == 2 && std::strcmp(argv[1], "names") == 0) {
         for (const auto& call : calls)
             if (!call.signals_only) std::puts(call.name);
@@ -185,10 +260,11 @@ int main(int argc, char** argv) {
     const std::string what = argv[2];
     std::vector<std::string> lines;
     std::vector<std::thread> threads;
-    if (what == "all" || what == "signals") {
+    if (what == "all" || what == "private" || what == "signals") {
         lines.resize(sizeof calls / sizeof *calls);
         for (size_t i = 0; i < lines.size(); i++) {
             if (calls[i].signals_only && what != "signals") continue;
+            if (calls[i].shares_memory && what == "private") continue;
             threads.emplace_back([&lines, i, us] {
                 pthread_setname_np(pthread_self(), calls[i].name);
                 lines[i] = measured(calls[i], us);

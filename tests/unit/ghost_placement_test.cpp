@@ -79,6 +79,7 @@ TEST(Placement, IsReadAsWritten) {
     there.threads[1].inner = 1002;
     there.threads[2].inner = 1003;
     there.threads[2].attributes.runtime = 3000000;
+    there.threads[2].wait_ns = 4567890123;
     const auto read = decode_placement(encode(there));
     ASSERT_TRUE(read.ok());
     EXPECT_TRUE(is(read->usable, {0, 1, 2, 3, 8}));
@@ -90,6 +91,7 @@ TEST(Placement, IsReadAsWritten) {
         EXPECT_EQ(thread.attributes.flags, 1U);
         EXPECT_EQ(thread.attributes.priority, 7U);
         EXPECT_EQ(thread.attributes.runtime, thread.inner == 1003 ? 3000000U : 0U);
+        EXPECT_EQ(thread.wait_ns, thread.inner == 1003 ? 4567890123 : 0);
         EXPECT_EQ(thread.nice, -5);
         EXPECT_EQ(thread.io_priority, 2 << 13 | 6);
         EXPECT_EQ(thread.slack_ns, 123456789U);

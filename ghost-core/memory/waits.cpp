@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "ghost-core/memory/waits.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <ctime>
+#include <elf.h>
+#include <linux/bpf.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <unistd.h>
+#include <vector>
+
+#include "base/clock.hpp"
+#include "base/fd.hpp"
+#include "ghost-core/memory/kernel_types.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr size_t stack_bytes = 1536;  // of the deepest frames, in which the timer is
+constexpr size_t piece_bytes = 256;
+constexpr size_t most_levels = 8;        // of PID name spaces that are looked through
+constexpr uint8_t enqueued = 1;          // HRTIMER_STATE_ENQUEUED of linux/hrtimer.h
+constexpr uint32_t interruptible = 1;    // TASK_INTERRUPTIBLE of linux/sched.h
+constexpr uint32_t stopped = 0x4 | 0x8;  // __TASK_STOPPED, __TASK_TRACED
+
+// A thread's number in one PID name space (struct upid of linux/pid.h).
+struct Number {
+    int32_t number = 0;
+    uint32_t padding = 0;
+    uint64_t space = 0;
+};
+
+// What the program below says of a thread.
+struct Record {
+    uint64_t task = 0;  // where it is in the kernel
+    int64_t now_ns = 0;
+    uint64_t stops = 0;
+    uint64_t stack = 0;
+    uint32_t state = 0, level = 0;
+    std::array<Number, most_levels> numbers;
+    std::array<uint8_t, stack_bytes> frames;
+};
+constexpr size_t head_bytes = offsetof(Record, numbers);
+
+struct Places {
+    uint32_t function = 0, ctx_meta = 0, ctx_task = 0, seq = 0;
+    uint32_t pid = 0, level = 0, numbers = 0, stops = 0, state = 0, stack = 0;
+    uint32_t sleeper_task = 0, earliest = 0, timer_state = 0;
+};
+
+std::optional<Places> find_places() {
+    const auto types = KernelTypes::read();
+    if (!types) return std::nullopt;
+    Places out;
+    bool all = true;
+    const auto put = [&all](uint32_t& to, std::optional<uint32_t> found) {
+        all &= found.has_value();
+        to = found.value_or(0);
+    };
+    put(out.function, types->function("bpf_iter_task"));
+    put(out.ctx_meta, types->offset("bpf_iter__task", {"meta"}));
+    put(out.ctx_task, types->offset("bpf_iter__task", {"task"}));
+    put(out.seq, types->offset("bpf_iter_meta", {"seq"}));
+    put(out.pid, types->offset("task_struct", {"thread_pid"}));
+    put(out.level, types->offset("pid", {"level"}));
+    put(out.numbers, types->offset("pid", {"numbers"}));
+    put(out.stops, types->offset("task_struct", {"nvcsw"}));
+    put(out.state, types->offset("task_struct", {"__state"}));
+    put(out.stack, types->offset("task_struct", {"thread", "sp"}));
+    put(out.sleeper_task, types->offset("hrtimer_sleeper", {"task"}));
+    put(out.earliest, types->offset("hrtimer_sleeper", {"timer", "_softexpires"}));
+    put(out.timer_state, types->offset("hrtimer_sleeper", {"timer", "state"}));
+    return all ? std::optional(out) : std::nullopt;
+}
+
+long bpf(int command, bpf_attr& attributes) {
+    return syscall(SYS_bpf, command, &attributes, sizeof attributes);
+}
+
+// Instructions of a program, in the kernel's machine language (linux/bpf.h).
+class Code {
+  public:
+    static constexpr uint8_t frame = 10;
+
+    void load(uint8_t to, uint8_t from, uint32_t offset, int size = BPF_DW) {
+        add(BPF_LDX | BPF_MEM | size, to, from, static_cast<int>(offset), 0);
+    }
+    void store(uint8_t from, int offset, int size = BPF_DW) {
+        add(BPF_STX | BPF_MEM | size, frame, from, offset, 0);
+    }
+    void copy(uint8_t to, uint8_t from, int plus = 0) {
+        add(BPF_ALU64 | BPF_MOV | BPF_X, to, from, 0, 0);
+        if (plus != 0) add(BPF_ALU64 | BPF_ADD | BPF_K, to, 0, 0, plus);
+    }
+    void set(uint8_t to, int value) { add(BPF_ALU64 | BPF_MOV | BPF_K, to, 0, 0, value); }
+    void call(int helper) { add(BPF_JMP | BPF_CALL, 0, 0, 0, helper); }
+    void leave_if_null(uint8_t what) {
+        add(BPF_JMP | BPF_JNE | BPF_K, what, 0, 2, 0);
+        leave();
+    }
+    void leave() {
+        set(0, 0);
+        add(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
+    }
+    const std::vector<bpf_insn>& all() const { return code_; }
+
+  private:
+    void add(int code, uint8_t to, uint8_t from, int offset, int value) {
+        bpf_insn one{};
+        one.code = static_cast<uint8_t>(code);
+        one.dst_reg = to & 0xf;
+        one.src_reg = from & 0xf;
+        one.off = static_cast<int16_t>(offset);
+        one.imm = value;
+        code_.push_back(one);
+    }
+    std::vector<bpf_insn> code_;
+};
+
+// For each thread a Record. Registers 6 to 9 are kept over calls.
+Code program(const Places& at) {
+    constexpr uint8_t context = 6, task = 7, what = 8, out = 9;
+    constexpr int head = -static_cast<int>(head_bytes);
+    constexpr int piece = head - static_cast<int>(piece_bytes);
+    Code code;
+    const auto write = [&](int from, size_t size) {
+        code.copy(1, out);
+        code.copy(2, Code::frame, from);
+        code.set(3, static_cast<int>(size));
+        code.call(BPF_FUNC_seq_write);
+    };
+    const auto write_piece = [&](uint32_t offset, size_t size) {
+        code.copy(1, Code::frame, piece);
+        code.set(2, static_cast<int>(size));
+        code.copy(3, what, static_cast<int>(offset));
+        code.call(BPF_FUNC_probe_read_kernel);
+        write(piece, size);
+    };
+    const auto in_head = [](size_t field) { return head + static_cast<int>(field); };
+    code.copy(context, 1);
+    code.load(task, context, at.ctx_task);
+    code.leave_if_null(task);  // the end of the list
+    code.load(out, context, at.ctx_meta);
+    code.load(out, out, at.seq);
+    code.store(task, in_head(offsetof(Record, task)));
+    code.call(BPF_FUNC_ktime_get_ns);
+    code.store(0, in_head(offsetof(Record, now_ns)));
+    code.load(1, task, at.stops);
+    code.store(1, in_head(offsetof(Record, stops)));
+    code.load(1, task, at.state, BPF_W);
+    code.store(1, in_head(offsetof(Record, state)), BPF_W);
+    code.load(1, task, at.stack);
+    code.store(1, in_head(offsetof(Record, stack)));
+    code.load(what, task, at.pid);
+    code.leave_if_null(what);
+    code.load(1, what, at.level, BPF_W);
+    code.store(1, in_head(offsetof(Record, level)), BPF_W);
+    write(head, head_bytes);
+    write_piece(at.numbers, sizeof Record::numbers);
+    code.load(what, task, at.stack);
+    for (size_t done = 0; done < stack_bytes; done += piece_bytes)
+        write_piece(static_cast<uint32_t>(done), piece_bytes);
+    code.leave();
+    return code;
+}
+
+// The program, loaded, and what it takes to read its answers.
+struct Reader {
+    Fd program;
+    Places places;
+    uint64_t own_space = 0;  // the PID name space of this process, as the kernel knows it
+};
+
+Fd load(const Places& places) {
+    const auto code = program(places);
+    bpf_attr what{};
+    what.prog_type = BPF_PROG_TYPE_TRACING;
+    what.expected_attach_type = BPF_TRACE_ITER;
+    what.attach_btf_id = places.function;
+    what.insns = reinterpret_cast<uint64_t>(code.all().data());
+    what.insn_cnt = static_cast<uint32_t>(code.all().size());
+    what.license = reinterpret_cast<uint64_t>("Dual BSD/GPL");
+    std::strcpy(what.prog_name, "ghost_waits");
+    return Fd(static_cast<int>(bpf(BPF_PROG_LOAD, what)));
+}
+
+// Of the threads of a process; nothing if it cannot be looked at.
+std::vector<Record> records(const Reader& reader, pid_t pid) {
+    bpf_iter_link_info one{};
+    one.task.pid = static_cast<uint32_t>(pid);
+    bpf_attr link{}, iterator{};
+    link.link_create.prog_fd = static_cast<uint32_t>(reader.program.get());
+    link.link_create.attach_type = BPF_TRACE_ITER;
+    link.link_create.iter_info = reinterpret_cast<uint64_t>(&one);
+    link.link_create.iter_info_len = sizeof one;
+    const Fd its(static_cast<int>(bpf(BPF_LINK_CREATE, link)));
+    if (!its) return {};
+    iterator.iter_create.link_fd = static_cast<uint32_t>(its.get());
+    const Fd answers(static_cast<int>(bpf(BPF_ITER_CREATE, iterator)));
+    if (!answers) return {};
+    std::vector<uint8_t> text;
+    for (size_t size = 0;;) {
+        text.resize(size + (32 << 10));
+        const auto got = read(answers.get(), &text[size], text.size() - size);
+        if (got < 0 && (errno == EAGAIN || errno == EINTR)) continue;
+        if (got < 0) return {};
+        if (got == 0) {
+            text.resize(size);
+            break;
+        }
+        size += static_cast<size_t>(got);
+    }
+    std::vector<Record> out(text.size() / sizeof(Record));
+    if (!out.empty()) std::memcpy(out.data(), text.data(), out.size() * sizeof(Record));
+    return out;
+}
+
+const Reader* reader() {
+    static const auto one = []() -> std::optional<Reader> {
+        const auto places = find_places();
+        if (!places) return std::nullopt;
+        Reader out{load(*places), *places};
+        if (!out.program) return std::nullopt;
+        const auto own = records(out, getpid());
+        if (own.empty() || own.front().level >= most_levels) return std::nullopt;
+        out.own_space = own.front().numbers[own.front().level].space;
+        return out;
+    }();
+    return one ? &*one : nullptr;
+}
+
+pid_t number_here(const Reader& reader, const Record& one) {
+    for (size_t i = 0; i <= one.level && i < most_levels; i++)
+        if (one.numbers[i].space == reader.own_space) return one.numbers[i].number;
+    return 0;
+}
+
+// When the timer that is to wake the thread may expire, by the clock of Record::now_ns.
+std::optional<int64_t> end_of(const Places& at, const Record& one) {
+    const auto word = [&one](size_t offset) {
+        uint64_t out = 0;
+        std::memcpy(&out, &one.frames[offset], sizeof out);
+        return out;
+    };
+    for (size_t i = at.sleeper_task; i + sizeof(uint64_t) <= stack_bytes; i += sizeof(uint64_t)) {
+        const size_t timer = i - at.sleeper_task;
+        // One that has been put away is not enqueued.
+        if (word(i) != one.task || one.frames[timer + at.timer_state] != enqueued) continue;
+        return static_cast<int64_t>(word(timer + at.earliest));
+    }
+    return std::nullopt;
+}
+
+}  // namespace
+
+bool Waits::prepare() {
+    return reader() != nullptr;
+}
+
+void Waits::look(pid_t pid) {
+    const auto* by = reader();
+    const auto all = by != nullptr ? records(*by, pid) : std::vector<Record>();
+    known_ = !all.empty() && (known_ || processes_.empty());
+    processes_.insert(pid);
+    for (const auto& one : all) {
+        const pid_t tid = number_here(*by, one);
+        if ((one.state & (interruptible | stopped)) == 0) continue;
+        auto& sleep = sleeps_[tid];
+        sleep = {pid, one.stops, std::nullopt, (one.state & stopped) != 0, false};
+        if (const auto end = end_of(by->places, one); end && !sleep.was_stopped)
+            sleep.end_ns = monotonic_ns() + *end - one.now_ns;
+    }
+}
+
+// The stop itself is one more.
+void Waits::confirm() {
+    if (sleeps_.empty()) return;
+    for (const pid_t pid : processes_)
+        for (const auto& one : records(*reader(), pid)) {
+            const auto found = sleeps_.find(number_here(*reader(), one));
+            if (found != sleeps_.end() && one.stops > found->second.stops + 1)
+                found->second.woken = true;
+        }
+}
+
+void Waits::forget(pid_t pid) {
+    std::erase_if(sleeps_, [pid](const auto& one) { return one.second.pid == pid; });
+}
+
+const Waits::Sleep* Waits::sleep_of(pid_t tid) const {
+    const auto found = sleeps_.find(tid);
+    return found == sleeps_.end() || found->second.woken ? nullptr : &found->second;
+}
+
+std::optional<int64_t> Waits::left_ns(pid_t tid) const {
+    const auto* sleep = sleep_of(tid);
+    if (sleep == nullptr || !sleep->end_ns) return std::nullopt;
+    return std::max<int64_t>(0, *sleep->end_ns - monotonic_ns());
+}
+
+namespace {
+
+using Registers = user_regs_struct;
+using Register = unsigned long long Registers::*;
+
+constexpr uint64_t user_code_64 = 0x33;  // cs of a 64-bit task
+constexpr long restart_no_hand = -514;   // ERESTARTNOHAND of linux/errno.h
+constexpr uint64_t red_zone = 128;       // below the stack pointer (System V ABI, 3.2.2)
+constexpr int64_t second_ns = 1000000000, millisecond_ns = 1000000;
+
+// The calls that end with EINTR at a stop. ppoll and pselect6 do where the kernel cannot write what
+// is left of their time.
+enum class Limit { none, milliseconds, time };
+struct Ending {
+    long call;
+    Limit limit;
+    Register where;
+};
+constexpr std::array<Ending, 10> endings = {{
+    {SYS_epoll_wait, Limit::milliseconds, &Registers::r10},
+    {SYS_epoll_pwait, Limit::milliseconds, &Registers::r10},
+    {SYS_epoll_pwait2, Limit::time, &Registers::r10},
+    {SYS_semop, Limit::none, nullptr},
+    {SYS_semtimedop, Limit::time, &Registers::r10},
+    {SYS_rt_sigtimedwait, Limit::time, &Registers::rdx},
+    {SYS_io_getevents, Limit::time, &Registers::r8},
+    {SYS_io_pgetevents, Limit::time, &Registers::r8},
+    {SYS_ppoll, Limit::time, &Registers::rdx},
+    {SYS_pselect6, Limit::time, &Registers::r8},
+}};
+
+bool is_limited(const Ending& call, const Registers& registers) {
+    if (call.limit == Limit::none) return false;
+    const auto value = registers.*call.where;
+    return call.limit == Limit::milliseconds ? static_cast<int>(value) >= 0 : value != 0;
+}
+
+// Makes the time of the call `left`. One that is given by its address is put where nothing lives:
+// below the stack.
+bool shorten(pid_t tid, const Ending& call, Registers& registers, int64_t left) {
+    if (call.limit == Limit::milliseconds) {
+        const int64_t whole = (left + millisecond_ns - 1) / millisecond_ns;
+        registers.*call.where = static_cast<uint64_t>(std::min<int64_t>(whole, INT_MAX));
+        return true;
+    }
+    timespec time{left / second_ns, left % second_ns};
+    const uint64_t at = (registers.rsp - red_zone - sizeof time) & ~uint64_t{15};
+    const iovec ours{&time, sizeof time}, theirs{reinterpret_cast<void*>(at), sizeof time};
+    if (process_vm_writev(tid, &ours, 1, &theirs, 1, 0) != sizeof time) return false;
+    registers.*call.where = at;
+    return true;
+}
+
+}  // namespace
+
+void Waits::go_on(pid_t tid) const {
+    Registers registers{};
+    iovec part{&registers, sizeof registers};
+    if (syscall(SYS_ptrace, PTRACE_GETREGSET, tid, NT_PRSTATUS, &part) != 0 ||
+        registers.cs != user_code_64 || static_cast<long>(registers.rax) != -EINTR)
+        return;
+    const auto call = std::find_if(endings.begin(), endings.end(), [&registers](const Ending& one) {
+        return one.call == static_cast<long>(registers.orig_rax);
+    });
+    if (call == endings.end()) return;
+    const auto* sleep = sleep_of(tid);
+    if (sleep != nullptr && sleep->was_stopped)
+        return;  // by somebody else, as that one's stop does
+    if (is_limited(*call, registers)) {
+        const auto left = left_ns(tid);
+        // One that did not sleep when it was looked at has hardly begun.
+        const bool is_whole = known_ && sleep == nullptr;
+        if (!is_whole && !(left && shorten(tid, *call, registers, *left))) return;
+    }
+    registers.rax = static_cast<uint64_t>(restart_no_hand);
+    syscall(SYS_ptrace, PTRACE_SETREGSET, tid, NT_PRSTATUS, &part);
+}
+
+}  // namespace ghost::core

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// How long threads still wait that are about to be stopped, and calls that a stop must not end.
+//
+// A stop interrupts every call that sleeps. Most of them the kernel goes on with, but it tells
+// nobody how much of their time is left; some it ends with EINTR also where no handler runs
+// (signal(7), "Interruption of system calls and library functions by stop signals"), and has
+// forgotten their time. So before the stop it is read where the kernel has it: the timer that wakes
+// a sleeping thread lies on that thread's stack in the kernel, in a structure that ends with the
+// thread itself (struct hrtimer_sleeper), and the kernel's iterator over tasks (BPF) copies the
+// part of the stack that is in use. Where it may not be asked nothing is known.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <sys/types.h>
+
+namespace ghost::core {
+
+class Waits {
+  public:
+    // What takes long (20 ms), once in a process. False: nothing will be known here.
+    static bool prepare();
+
+    // At the threads of a process that runs.
+    void look(pid_t pid);
+    // When all of them have stopped: those that did anything else meanwhile are forgotten.
+    void confirm();
+    // One that has run again since.
+    void forget(pid_t pid);
+
+    // The rest of the wait that a thread was in, from now on; at least 0. Nothing if it is not
+    // known: it did not sleep, or not for a time.
+    std::optional<int64_t> left_ns(pid_t tid) const;
+
+    // A stopped thread that this one traces. If its call is one that the kernel has ended for the
+    // stop, it makes it again when the thread goes on, for the time that is left, or ends it with
+    // EINTR if a handler runs first. One whose time is not known stays ended.
+    void go_on(pid_t tid) const;
+
+  private:
+    struct Sleep {
+        pid_t pid = 0;
+        uint64_t stops = 0;  // how often the thread has slept
+        std::optional<int64_t> end_ns;
+        bool was_stopped = false;
+        bool woken = false;
+    };
+    const Sleep* sleep_of(pid_t tid) const;
+
+    std::set<pid_t> processes_;
+    std::map<pid_t, Sleep> sleeps_;  // of the threads that were asleep, or stopped
+    bool known_ = false;             // all processes could be looked at
+};
+
+}  // namespace ghost::core
