@@ -78,10 +78,9 @@ bool knows_other_names(const std::string& program) {
     return contains(program, "GHOST_OTHER_NAMES");
 }
 
-// files-reg.c: "Can't open file PATH on restore: REASON", "File PATH has bad size N (expect M)"
+// files-reg.c: "Can't open file PATH on restore: REASON"
 std::string missing_file(const std::string& folder) {
     static const std::regex opened("Can't open file (.*) on restore: (.*)");
-    static const std::regex changed("File (.*) has bad size (\\d+) \\(expect (\\d+)\\)");
     std::ifstream log(folder + "/" + criu_log);
     std::smatch found;
     for (std::string line; std::getline(log, line);) {
@@ -89,9 +88,6 @@ std::string missing_file(const std::string& folder) {
             return fmt::format(
                 "/{}: {}", found.str(1),
                 found[2] == "No such file or directory" ? "is missing" : found.str(2));
-        if (std::regex_search(line, found, changed))
-            return fmt::format("/{}: is different, {} bytes instead of {}", found.str(1),
-                               found.str(2), found.str(3));
     }
     return {};
 }

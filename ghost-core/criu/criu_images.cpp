@@ -3,7 +3,6 @@
 
 #include <charconv>
 #include <cstring>
-#include <fcntl.h>
 #include <optional>
 
 #include "ghost-core/format/host.hpp"
@@ -46,7 +45,7 @@ struct file_entry {
     static constexpr uint32_t regular = 3, timer = 12;
 };
 struct regular_entry {
-    static constexpr uint32_t flags = 2, name = 6, size = 8;
+    static constexpr uint32_t name = 6, size = 8;
 };
 struct timer_entry {
     static constexpr uint32_t ticks = 5, value_s = 7, value_ns = 8, interval_s = 9,
@@ -67,13 +66,11 @@ std::string_view text_in(std::string_view message, uint32_t wanted) {
     return {};
 }
 
-std::string repair_regular(std::string_view entry, const std::set<std::string>& changing) {
-    const bool written = (number_in(entry, regular_entry::flags) & O_ACCMODE) != O_RDONLY ||
-                         changing.contains(std::string(text_in(entry, regular_entry::name)));
+std::string repair_regular(std::string_view entry) {
     std::string out;
     ProtoReader reader(entry);
     while (auto field = reader.next())
-        if (!written || field->number != regular_entry::size) out += field->raw;
+        if (field->number != regular_entry::size) out += field->raw;
     return out;
 }
 
@@ -115,11 +112,11 @@ std::optional<std::string> changed_messages(std::string_view image, Change&& cha
 }
 
 // False: damaged.
-bool repair_entry(std::string_view entry, const std::set<std::string>& changing, std::string& out) {
+bool repair_entry(std::string_view entry, std::string& out) {
     ProtoReader reader(entry);
     while (auto field = reader.next()) {
         if (field->number == file_entry::regular)
-            out += proto_text(field->number, repair_regular(field->text, changing));
+            out += proto_text(field->number, repair_regular(field->text));
         else if (field->number == file_entry::timer)
             out += proto_text(field->number, repair_timer(field->text));
         else
@@ -141,10 +138,9 @@ Result<std::string> rename_regular(std::string_view entry, const RenameFile& nam
 
 }  // namespace
 
-std::string repair_files(std::string image, const std::set<std::string>& changing) {
-    auto repaired = changed_messages(image, [&](std::string_view entry, std::string& out) {
-        return repair_entry(entry, changing, out);
-    });
+std::string repair_files(std::string image) {
+    auto repaired = changed_messages(
+        image, [](std::string_view entry, std::string& out) { return repair_entry(entry, out); });
     return repaired ? std::move(*repaired) : std::move(image);
 }
 

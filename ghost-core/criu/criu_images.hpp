@@ -3,7 +3,6 @@
 #pragma once
 
 #include <functional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,13 +19,12 @@ int pagemap_owner(std::string_view name);
 Result<std::vector<PageRun>> lazy_ranges(std::string_view pagemap);
 
 // The image of open files as it is given to a restore; returned as it is if it is not understood:
-// - A file that is written to, or is one of `changing`, has no size any more: criu would refuse one
-//   that has grown since, a log for instance. Whether it is there has been checked before (host
-//   facts).
+// - Files have no sizes any more: criu would refuse one that has grown since, a log for instance.
+//   What they have to be has been checked before (host facts).
 // - A periodic timerfd that had fired and not been read is armed again: what the kernel shows of it
 //   (fdinfo) has no time left, and criu would restore it disarmed.
 inline constexpr std::string_view files_image = "files.img";
-std::string repair_files(std::string image, const std::set<std::string>& changing = {});
+std::string repair_files(std::string image);
 
 // The same image with what `name` makes of the path of each file; the first error of that.
 using RenameFile = std::function<Result<std::string>(const std::string& path)>;

@@ -76,7 +76,7 @@ Status SkeletonStore::close(int file) {
     File* const closed = open_.at(file);
     const auto files = files_.find(std::string(files_image));
     if (files != files_.end() && closed == &files->second)
-        closed->content = repair_files(std::move(closed->content), changing_);
+        closed->content = repair_files(std::move(closed->content));
     if (closed->large) {
         void* const at = mmap(nullptr, closed->size, PROT_READ, MAP_SHARED, closed->large.get(), 0);
         if (at == MAP_FAILED) return sys_error(keeping, large_folder);

@@ -4,10 +4,8 @@
 
 #include <map>
 #include <mutex>
-#include <set>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
@@ -19,9 +17,6 @@ class SkeletonStore {
   public:
     SkeletonStore();
     ~SkeletonStore();
-
-    // Files whose size does not matter, see repair_files(). Before anything is put in.
-    void set_changing(std::set<std::string> paths) { changing_ = std::move(paths); }
 
     // As the chunks of the stream, which the reader has checked.
     // False: a file of this name was there already.
@@ -58,7 +53,6 @@ class SkeletonStore {
 
     std::mutex mutex_;
     Fd event_;
-    std::set<std::string> changing_;
     std::map<std::string, File> files_;
     std::map<int, File*> open_;
     uint64_t bytes_ = 0, page_bytes_ = 0;

@@ -50,12 +50,9 @@ void take_size(const struct stat& info, WrittenFile& file) {
     file.taken_us = realtime_us();
 }
 
-void look(pid_t pid, int number, std::map<std::string, Found>& out) {
-    const auto link = fmt::format("/proc/{}/fd/{}", pid, number);
+void look(const std::string& link, std::map<std::string, Found>& out) {
     struct stat info {};
-    if (stat(link.c_str(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_nlink == 0 ||
-        !is_for_writing(pid, number))
-        return;
+    if (stat(link.c_str(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_nlink == 0) return;
     std::array<char, PATH_MAX> path{};
     const auto length = readlink(link.c_str(), path.data(), path.size());
     if (length <= 0 || path[0] != '/') return;
@@ -65,6 +62,21 @@ void look(pid_t pid, int number, std::map<std::string, Found>& out) {
     if (found.file.path.empty() || is_of_kernel(found.file.path)) return;
     take_size(info, found.file);
     out.emplace(found.file.path, std::move(found));
+}
+
+void look_at_descriptors(pid_t pid, std::map<std::string, Found>& out) {
+    for (const int number : numbers_in(fmt::format("/proc/{}/fd", pid)))
+        if (is_for_writing(pid, number)) look(fmt::format("/proc/{}/fd/{}", pid, number), out);
+}
+
+// "7f…-7f… rw-s …" of proc_pid_maps(5).
+void look_at_mappings(pid_t pid, std::map<std::string, Found>& out) {
+    std::ifstream in(fmt::format("/proc/{}/maps", pid));
+    for (std::string line; std::getline(in, line);) {
+        const auto space = line.find(' ');
+        if (line.compare(space + 1, 4, "rw-s") == 0 || line.compare(space + 1, 4, "rwxs") == 0)
+            look(mapping_link(pid, line), out);
+    }
 }
 
 bool same_file(const struct stat& info, const std::string& path) {
@@ -94,15 +106,22 @@ uint64_t whole_pages(uint64_t size) {
     return std::max<uint64_t>((size + page - 1) / page, 1) * page;
 }
 
-// The size and what is in it belong together, also when others have made it longer since it was
-// found. Without contents if it is too large now, or has that name no more.
+// To be read; invalid if it has that name no more. The size and what is in it belong together, also
+// when others have made it longer since it was found.
+Fd open_again(Found& found, struct stat& info) {
+    // Does not wait for a lease that somebody has on it.
+    Fd fd(open(found.link.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    if (!fd || fstat(fd.get(), &info) != 0 || !same_file(info, found.file.path)) return {};
+    take_size(info, found.file);
+    return fd;
+}
+
+// Without contents if it is too large now.
 void read_contents(Found& found, uint64_t limit) {
     WrittenFile& file = found.file;
-    // Does not wait for a lease that somebody has on it.
-    const Fd fd(open(found.link.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     struct stat info {};
-    if (!fd || fstat(fd.get(), &info) != 0 || !same_file(info, file.path)) return;
-    take_size(info, file);
+    const Fd fd = open_again(found, info);
+    if (!fd) return;
     if (file.size > limit) return;
     auto bytes = read_begin(fd.get(), file.size);
     if (!bytes) return;
@@ -120,6 +139,16 @@ void read_small_ones(std::map<std::string, Found>& found, const ContentsLimit& l
         if (whole_pages(one->file.size) > left) return;
         read_contents(*one, std::min(limit.each, left));
         if (one->file.contents) left -= std::min(left, whole_pages(one->file.size));
+    }
+}
+
+void hash_others(std::map<std::string, Found>& found, uint64_t most) {
+    for (auto& [path, one] : found) {
+        if (one.file.contents) continue;
+        if (most-- == 0) return;
+        struct stat info {};
+        if (const Fd fd = open_again(one, info))
+            one.file.hash = contents_hash(fd.get(), one.file.size);
     }
 }
 
@@ -162,10 +191,12 @@ Result<std::vector<WrittenFile>> written_files(pid_t root, const ContentsLimit& 
     auto tasks = list_tree(root);
     if (!tasks) return tasks.error();
     std::map<std::string, Found> found;
-    for (const auto& task : *tasks)
-        for (const int number : numbers_in(fmt::format("/proc/{}/fd", task.pid)))
-            look(task.pid, number, found);
+    for (const auto& task : *tasks) {
+        look_at_descriptors(task.pid, found);
+        look_at_mappings(task.pid, found);
+    }
     if (limit.all > 0) read_small_ones(found, limit);
+    hash_others(found, limit.hashed);
     std::vector<WrittenFile> out;
     for (auto& [path, one] : found) out.push_back(std::move(one.file));
     return out;
@@ -205,14 +236,22 @@ Error removed(const std::string& path) {
 
 }  // namespace
 
-Status may_cut_back(const std::string& path, uint64_t size) {
+Status may_cut_back(const std::string& path, uint64_t size, const std::optional<FileBegin>& begin) {
     const auto tried = fmt::format("cut back to {} bytes", size);
     struct stat info {};
     // Not opened before it is known: a FIFO would wait.
     if (stat(path.c_str(), &info) != 0)
         return errno == ENOENT ? removed(path) : sys_error(tried, path);
     GHOST_TRY(is_ours(info, tried, path));
-    return long_enough(info, size, path);
+    GHOST_TRY(long_enough(info, size, path));
+    if (!begin) return {};
+    const Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!file) return sys_error(tried, path);
+    if (contents_hash(file.get(), begin->size) == begin->hash) return {};
+    return because(Code::refused,
+                   "it has been overwritten since the snapshot was made, which does not have its "
+                   "contents:",
+                   path);
 }
 
 Status cut_back(const std::string& path, uint64_t size, const std::string& kept) {

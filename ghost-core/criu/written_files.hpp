@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Regular files that a tree has open for writing: how long they are when its ghost is made and what
-// is in small ones, and how they become so again before the ghost goes on.
+// Regular files that a tree has open for writing, or mapped shared so that it can write: how long
+// they are when its ghost is made and what is in small ones, and how they become so again before
+// the ghost goes on.
 #pragma once
 
 #include <cstdint>
@@ -33,13 +34,15 @@ struct WrittenFile {
     // the greatest pair says is the newest.
     int64_t changed_ns = 0, taken_us = 0;
     std::optional<FileContents> contents;
+    std::string hash;  // contents_hash() of all of it, if there are no `contents`
 };
 
 // Which files' contents are read: small ones, the smallest first, so that a tree that is frozen for
 // it does not notice.
 struct ContentsLimit {
-    uint64_t each = 0;  // bytes; larger ones have none
-    uint64_t all = 0;   // bytes in whole pages, one for each file at least
+    uint64_t each = 0;    // bytes; larger ones have none
+    uint64_t all = 0;     // bytes in whole pages, one for each file at least
+    uint64_t hashed = 0;  // as many others get a hash
 };
 
 // Each file once, by its path. Files without a path any more are left out: a ghost carries them
@@ -47,8 +50,15 @@ struct ContentsLimit {
 // its contents in part. not_found: the tree is gone.
 Result<std::vector<WrittenFile>> written_files(pid_t root, const ContentsLimit& limit = {});
 
-// Whether cut_back() would work, with its errors; nothing is changed.
-Status may_cut_back(const std::string& path, uint64_t size);
+// The first so many bytes of a file.
+struct FileBegin {
+    uint64_t size = 0;
+    std::string hash;  // contents_hash()
+};
+
+// Whether cut_back() would work, with its errors, and the file still begins so; nothing is changed.
+Status may_cut_back(const std::string& path, uint64_t size,
+                    const std::optional<FileBegin>& begin = {});
 
 // Makes the file `size` bytes long again if it has grown since; its contents before that stay. If
 // `kept` is not empty and the file is longer, all of it is copied to this path first (with the same

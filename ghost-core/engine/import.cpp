@@ -42,10 +42,7 @@ struct PageChunk {
 // for each processor fills pages in.
 class Import {
   public:
-    Import(ChainReader& reader, BufferPool& pool, std::set<std::string> changing)
-        : reader_(reader), pool_(pool) {
-        skeleton_.set_changing(std::move(changing));
-    }
+    Import(ChainReader& reader, BufferPool& pool) : reader_(reader), pool_(pool) {}
 
     Result<HeldTree> run(RestoreRequest request, const Progress& progress);
 
@@ -295,7 +292,6 @@ struct Importer::State {
     std::string host;
     pid_t plain_root = 0;
     std::optional<ClockShift> clocks;
-    std::set<std::string> changing;
     bool takes_time = false;
     bool keeps_userfaults = false;
 };
@@ -338,10 +334,6 @@ void Importer::expect_plain(pid_t root) {
     state_->plain_root = root;
 }
 
-void Importer::set_changing_files(std::set<std::string> paths) {
-    state_->changing = std::move(paths);
-}
-
 void Importer::set_clocks(int64_t monotonic_ns, int64_t boottime_ns) {
     state_->clocks = ClockShift{monotonic_ns, boottime_ns};
 }
@@ -369,7 +361,7 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
     request.clocks = state_->clocks;
     request.keep_userfaults = state_->keeps_userfaults;
     for (const auto& entry : inherit) request.inherit.emplace_back(entry.fd, entry.key);
-    return Import(state_->reader, *pool, state_->changing).run(std::move(request), progress);
+    return Import(state_->reader, *pool).run(std::move(request), progress);
 }
 
 Status release_tree(const HeldTree& held) {

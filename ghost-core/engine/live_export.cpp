@@ -337,7 +337,7 @@ Status Source::send_ghost() {
     GhostWriter writer(part);
     std::vector<pid_t> pids;
     for (const auto& member : members_) pids.push_back(member.pid);
-    GHOST_TRY(writer.head(host_facts(pids), request_.metadata.dump()));
+    GHOST_TRY(writer.head(host_facts(pids, Ghosts::move), request_.metadata.dump()));
     int number = 0;
     for (const auto& [name, content] : files_)
         GHOST_TRY(writer.skeleton_file(number++, name, content));

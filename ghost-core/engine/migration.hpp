@@ -18,7 +18,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <sys/types.h>
 #include <utility>
@@ -136,9 +135,6 @@ class Importer {
 
     // The ghost is of a tree without a PID name space of its own: its root gets this number again.
     void expect_plain(pid_t root);
-
-    // Files that others write: those the tree has open need not have the size they had then.
-    void set_changing_files(std::set<std::string> paths);
 
     // The tree's clocks are to be ahead of this machine's by this at any time (live migration),
     // instead of going on from where they stood in the skeleton.

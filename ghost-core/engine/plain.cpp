@@ -281,7 +281,7 @@ Result<ExportRequest> plain_export(const PlainTree& tree, const CriuSettings& cr
         if (!end.key.empty()) out.externals.push_back(end.key);
     auto needs = needs_of(tree.root);
     if (!needs) return needs.error();
-    auto facts = facts_of(tree.root);
+    auto facts = facts_of(tree.root, Ghosts::are_kept);
     if (!facts) return facts.error();
     out.facts = *facts;
     out.metadata = {{"process",

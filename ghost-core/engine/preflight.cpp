@@ -235,12 +235,12 @@ Result<Json> needs_of(pid_t root) {
     return needs.result();
 }
 
-Result<std::string> facts_of(pid_t root) {
+Result<std::string> facts_of(pid_t root, Ghosts ghosts) {
     auto tasks = list_tree(root);
     if (!tasks) return tasks.error();
     std::vector<pid_t> pids;
     for (const auto& task : *tasks) pids.push_back(task.pid);
-    return host_facts(pids);
+    return host_facts(pids, ghosts);
 }
 
 std::vector<Shortcoming> check_target(const Json& needs, const std::string& facts) {

@@ -9,6 +9,7 @@
 
 #include "base/control_socket.hpp"
 #include "base/result.hpp"
+#include "ghost-core/format/files.hpp"
 
 namespace ghost::core {
 
@@ -24,7 +25,7 @@ Result<Json> needs_of(pid_t root);
 
 // host_facts() of a tree (ghost-core/format/host.hpp): processor, kernel, files. Every ghost has
 // them in its head; who asks before there is a ghost gets them here.
-Result<std::string> facts_of(pid_t root);
+Result<std::string> facts_of(pid_t root, Ghosts ghosts);
 
 // Bytes of memory this machine has to give, as /proc/meminfo estimates (MemAvailable).
 uint64_t free_memory();

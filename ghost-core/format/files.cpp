@@ -10,13 +10,15 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
+#include <linux/magic.h>
 #include <map>
+#include <optional>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/encoding.hpp"
 #include "base/fd.hpp"
-#include "base/file.hpp"
 #include "base/hash.hpp"
 
 namespace ghost::core {
@@ -24,8 +26,10 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Larger files without a build id are known by size and time only.
+// Larger files are known by size and time; where they have grown, by sampled_pieces of what they
+// were.
 constexpr int64_t hashed_limit = 4 << 20;
+constexpr uint64_t sampled_pieces = 64, sampled_bytes = 4096;
 
 enum class Use { mapped, open, written };
 
@@ -91,34 +95,48 @@ void note_open(std::map<std::string, Use>& files, pid_t pid) {
     }
 }
 
-std::string file_hash(const std::string& path) {
-    const auto content = read_file(path);
-    return content ? fmt::format("{:016x}", XXH3_64bits(content->data(), content->size())) : "";
+std::string file_hash(const std::string& path, uint64_t size) {
+    const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    return fd ? contents_hash(fd.get(), size) : std::string();
 }
 
 int64_t mtime_ns(const struct stat& info) {
     return info.st_mtim.tv_sec * int64_t{1000000000} + info.st_mtim.tv_nsec;
 }
 
-Json describe(const std::string& path, Use use) {
+Json describe(const std::string& path, Use use, Ghosts ghosts) {
     Json entry{{"path", path}, {"use", use_name(use)}};
     struct stat info {};
-    if (use == Use::written || stat(path.c_str(), &info) != 0) return entry;
+    if (use == Use::written && ghosts == Ghosts::are_kept) return entry;
+    if (stat(path.c_str(), &info) != 0) return entry;
+    if (ghosts == Ghosts::move) entry["file"] = file_identity(path, info.st_dev, info.st_ino);
     entry["size"] = info.st_size;
-    if (use == Use::open) return entry;
-    if (auto id = build_id(path); !id.empty()) {
+    if (auto id = use == Use::mapped ? build_id(path) : ""; !id.empty()) {
         entry["build_id"] = id;
         return entry;
     }
     entry["mtime"] = mtime_ns(info);
-    if (info.st_size > hashed_limit) return entry;
-    if (auto hash = file_hash(path); !hash.empty()) entry["hash"] = hash;
+    auto hash = file_hash(path, static_cast<uint64_t>(info.st_size));
+    if (!hash.empty()) entry["hash"] = std::move(hash);
     return entry;
 }
 
 // Reads exactly `size` bytes at `offset`.
 bool read_at(int fd, void* to, size_t size, uint64_t offset) {
     return pread(fd, to, size, static_cast<off_t>(offset)) == static_cast<ssize_t>(size);
+}
+
+// Not the same files on every machine that has a folder of that name. Others are taken to be.
+bool is_of_this_machine(const std::string& path) {
+    constexpr long zfs = 0x2fc12fc1, xfs = 0x58465342;  // in no header
+    constexpr long own[] = {TMPFS_MAGIC,       RAMFS_MAGIC,           EXT4_SUPER_MAGIC, xfs, zfs,
+                            BTRFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, F2FS_SUPER_MAGIC};
+    struct statfs info {};
+    // It may have been removed meanwhile.
+    if (statfs(path.c_str(), &info) != 0 &&
+        statfs(path.substr(0, path.rfind('/') + 1).c_str(), &info) != 0)
+        return false;
+    return std::ranges::find(own, static_cast<long>(info.f_type)) != std::end(own);
 }
 
 // The build id in a PT_NOTE segment's bytes.
@@ -139,33 +157,56 @@ std::string id_in_notes(const std::string& notes) {
     return {};
 }
 
+// A field of an entry; nothing: it is not there, or no such value.
+std::optional<std::string> text_field(const Json& entry, const char* key) {
+    const auto at = entry.find(key);
+    if (at == entry.end() || !at->is_string()) return {};
+    return at->get<std::string>();
+}
+
+std::optional<int64_t> number_field(const Json& entry, const char* key) {
+    const auto at = entry.find(key);
+    if (at == entry.end() || !at->is_number_integer()) return {};
+    return at->get<int64_t>();
+}
+
+// What is wrong with what is in a file; empty: nothing. One that has grown is the same file as long
+// as it begins as it was: whoever follows it has read no further.
+std::string other_contents(const Json& entry, const std::string& path, const struct stat& info) {
+    const auto size = number_field(entry, "size"), mtime = number_field(entry, "mtime");
+    const auto hash = text_field(entry, "hash");
+    if (size && info.st_size < *size)
+        return fmt::format("{} bytes instead of {}", info.st_size, *size);
+    const bool grown = size && info.st_size > *size;
+    if (hash && (grown || info.st_size <= hashed_limit)) {
+        const auto here = file_hash(path, static_cast<uint64_t>(size.value_or(info.st_size)));
+        if (here == *hash) return {};
+        return grown ? "longer, and its begin is another one" : "changed at another time";
+    }
+    return grown || !mtime || *mtime == mtime_ns(info) ? "" : "changed at another time";
+}
+
 // What is wrong with one entry here; empty: nothing.
 std::string difference(const Json& entry) {
-    if (!entry.is_object() || !entry.contains("path") || !entry["path"].is_string())
+    if (!entry.is_object() || !text_field(entry, "path"))
         return "the ghost lists a file without a path";
-    const auto path = entry["path"].get<std::string>();
+    const auto path = *text_field(entry, "path");
     struct stat info {};
     if (stat(path.c_str(), &info) != 0)
         return fmt::format("{}: {}", path, errno == ENOENT ? "is missing" : std::strerror(errno));
-    if (const auto size = entry.find("size"); size != entry.end() && size->is_number_integer())
-        if (size->get<int64_t>() != info.st_size)
-            return fmt::format("{}: is different, {} bytes instead of {}", path, info.st_size,
-                               size->get<int64_t>());
-    if (const auto id = entry.find("build_id"); id != entry.end() && id->is_string()) {
+    const auto file = text_field(entry, "file");
+    if (file && *file == file_identity(path, info.st_dev, info.st_ino)) return {};
+    std::string what;
+    if (const auto id = text_field(entry, "build_id")) {
         const auto here = build_id(path);
-        if (here != id->get<std::string>())
-            return fmt::format("{}: is different, build id {} instead of {}", path,
-                               here.empty() ? "none" : here, id->get<std::string>());
-        return {};
+        if (const auto size = number_field(entry, "size"); size && *size != info.st_size)
+            what = fmt::format("{} bytes instead of {}", info.st_size, *size);
+        else if (here != *id)
+            what = fmt::format("build id {} instead of {}", here.empty() ? "none" : here, *id);
+    } else {
+        what = other_contents(entry, path, info);
     }
-    const auto mtime = entry.find("mtime"), hash = entry.find("hash");
-    if (mtime == entry.end() || !mtime->is_number_integer() ||
-        mtime->get<int64_t>() == mtime_ns(info))
-        return {};
-    if (hash != entry.end() && hash->is_string() && info.st_size <= hashed_limit &&
-        hash->get<std::string>() == file_hash(path))
-        return {};
-    return fmt::format("{}: is different, changed at another time", path);
+    return what.empty() ? "" : fmt::format("{}: is different, {}", path, what);
 }
 
 }  // namespace
@@ -218,14 +259,32 @@ std::string build_id(const std::string& path) {
     return {};
 }
 
-Json file_facts(const std::vector<pid_t>& tree) {
+std::string file_identity(const std::string& path, uint64_t device, uint64_t inode) {
+    if (!is_of_this_machine(path)) return fmt::format("{:x}", inode);
+    std::string machine;
+    std::ifstream("/proc/sys/kernel/random/boot_id") >> machine;
+    return fmt::format("{:x}:{:x}:{}", inode, device, machine);
+}
+
+std::string contents_hash(int fd, uint64_t size) {
+    const bool whole = size <= static_cast<uint64_t>(hashed_limit);
+    const uint64_t pieces = whole ? 1 : sampled_pieces, each = whole ? size : sampled_bytes;
+    std::string bytes(pieces * each, '\0');
+    for (uint64_t i = 0; i < pieces; i++)
+        if (!read_at(fd, bytes.data() + i * each, each,
+                     whole ? 0 : (size - each) * i / (pieces - 1)))
+            return {};
+    return fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size()));
+}
+
+Json file_facts(const std::vector<pid_t>& tree, Ghosts ghosts) {
     std::map<std::string, Use> files;
     for (const auto pid : tree) {
         note_mapped(files, pid);
         note_open(files, pid);
     }
     Json out = Json::array();
-    for (const auto& [path, use] : files) out.push_back(describe(path, use));
+    for (const auto& [path, use] : files) out.push_back(describe(path, use, ghosts));
     return out;
 }
 

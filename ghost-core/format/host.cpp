@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "base/json.hpp"
-#include "ghost-core/format/files.hpp"
 
 namespace ghost::core {
 namespace {
@@ -101,9 +100,9 @@ uint32_t this_page_size() {
     return static_cast<uint32_t>(sysconf(_SC_PAGESIZE));
 }
 
-std::string host_facts(const std::vector<pid_t>& tree) {
+std::string host_facts(const std::vector<pid_t>& tree, Ghosts ghosts) {
     Json facts = machine_facts();
-    if (!tree.empty()) facts["files"] = file_facts(tree);
+    if (!tree.empty()) facts["files"] = file_facts(tree, ghosts);
     return facts.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 

@@ -107,6 +107,7 @@ constexpr Field seen_file_fields[] = {
         .or_default(),
     field<&SeenFile::taken>("taken", "when the rank's wrapper looked").in("µs").or_default(),
     field<&SeenFile::hash>("hash", "of its contents, if the ghost has them").or_default(),
+    field<&SeenFile::begin>("begin", "the same, if it has them not").or_default(),
 };
 
 constexpr Field written_fields[] = {

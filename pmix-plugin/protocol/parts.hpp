@@ -134,6 +134,7 @@ struct SeenFile {
     int64_t changed = 0;  // when it was last, by the file's own clock
     int64_t taken = 0;    // when the rank's wrapper looked
     std::string hash;     // of its contents, if the ghost has them
+    std::string begin;    // core::contents_hash() of them, if it has not
     static const schema::Record table;
 };
 

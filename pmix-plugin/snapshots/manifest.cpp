@@ -88,11 +88,16 @@ constexpr Field copy_fields[] = {
     field<&Manifest::File::Copy::size>("size", "of the file then").in("bytes"),
     field<&Manifest::File::Copy::hash>("hash", "of its contents"),
 };
+constexpr Field begin_fields[] = {
+    field<&Manifest::File::Begin::size>("size", "of it").in("bytes"),
+    field<&Manifest::File::Begin::hash>("hash", "of its contents"),
+};
 constexpr Field file_fields[] = {
     field<&Manifest::File::path>("path", "absolute").as_name(),
     field<&Manifest::File::size>("size", "the largest that any of the ranks saw").in("bytes"),
     field<&Manifest::File::ranks>("ranks", "that had it open"),
     field<&Manifest::File::copy>("copy", "its contents, if a ghost has them"),
+    field<&Manifest::File::begin>("begin", "what it must begin with, if none has"),
 };
 constexpr Field manifest_fields[] = {
     field<&Manifest::format>("format", "1"),
@@ -245,6 +250,8 @@ constinit const Record Manifest::Node::table =
 constinit const Record Manifest::Rank::table = record<Rank>("rank", "a rank's ghost", rank_fields);
 constinit const Record Manifest::File::Copy::table =
     record<Copy>("copy", "who has a file's contents", copy_fields);
+constinit const Record Manifest::File::Begin::table =
+    record<Begin>("begin", "of a file", begin_fields);
 constinit const Record Manifest::File::table =
     record<File>("file", "that was open for writing", file_fields);
 constinit const Record Manifest::table =

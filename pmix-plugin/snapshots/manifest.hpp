@@ -90,6 +90,14 @@ struct Manifest {
             static const schema::Record table;
         };
         std::optional<Copy> copy = {};
+        // Else what the rank that looked last saw, if there is one such file: what has been
+        // overwritten since is not what the ranks wrote.
+        struct Begin {
+            uint64_t size = 0;
+            std::string hash;  // core::contents_hash()
+            static const schema::Record table;
+        };
+        std::optional<Begin> begin = {};
         static const schema::Record table;
     };
 

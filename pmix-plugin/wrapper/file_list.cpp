@@ -4,12 +4,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <fmt/format.h>
-#include <fstream>
-#include <iterator>
-#include <linux/magic.h>
-#include <sys/vfs.h>
 
 #include "base/encoding.hpp"
+#include "ghost-core/format/files.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -18,26 +15,6 @@ Json row(const core::WrittenFile& file) {
     Json path = bytes_json(file.path);
     if (path.is_string()) return {{"path", std::move(path)}, {"size", file.size}};
     return {{"path_hex", encode_hex(file.path)}, {"size", file.size}};
-}
-
-// Not the same files on every node that has a folder of that name. Others are taken to be.
-bool is_of_this_node(const std::string& path) {
-    constexpr long zfs = 0x2fc12fc1, xfs = 0x58465342;  // in no header
-    constexpr long own[] = {TMPFS_MAGIC,       RAMFS_MAGIC,           EXT4_SUPER_MAGIC, xfs, zfs,
-                            BTRFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, F2FS_SUPER_MAGIC};
-    struct statfs info {};
-    // It may have been removed meanwhile.
-    if (statfs(path.c_str(), &info) != 0 &&
-        statfs(path.substr(0, path.rfind('/') + 1).c_str(), &info) != 0)
-        return false;
-    return std::ranges::find(own, static_cast<long>(info.f_type)) != std::end(own);
-}
-
-std::string identity(const core::WrittenFile& file) {
-    if (!is_of_this_node(file.path)) return fmt::format("{:x}", file.inode);
-    std::string node;
-    std::ifstream("/proc/sys/kernel/random/boot_id") >> node;
-    return fmt::format("{:x}:{:x}:{}", file.inode, file.device, node);
 }
 
 }  // namespace
@@ -61,10 +38,11 @@ std::vector<SeenFile> files_for_manifest(const std::vector<core::WrittenFile>& f
     for (const auto& file : files) {
         SeenFile one{.path = {file.path},
                      .size = file.size,
-                     .file = identity(file),
+                     .file = core::file_identity(file.path, file.device, file.inode),
                      .changed = file.changed_ns,
                      .taken = file.taken_us,
-                     .hash = file.contents ? file.contents->hash() : std::string()};
+                     .hash = file.contents ? file.contents->hash() : std::string(),
+                     .begin = file.hash};
         const size_t size = schema::encode(one).size() + 1;
         all = size <= limit;
         if (!all) break;

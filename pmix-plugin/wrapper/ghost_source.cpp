@@ -18,14 +18,18 @@ namespace {
 constexpr int silence_ms = 60'000;
 constexpr int accept_ms = 5'000;  // for one that has connected to prove itself
 
-// Path to size: what the ghost knows, and where the manifest knows more, of other ranks, that.
-std::map<std::string, uint64_t> sizes_of(const Json& metadata, const Manifest& manifest,
-                                         uint32_t rank) {
-    std::map<std::string, uint64_t> out;
-    for (const auto& file : files_in(metadata)) out[file.path] = file.size;
+// By path: what the ghost knows, and where the manifest knows more, of other ranks, that.
+std::map<std::string, CutFile> cuts_of(const Json& metadata, const Manifest& manifest,
+                                       uint32_t rank) {
+    std::map<std::string, CutFile> out;
+    for (const auto& file : files_in(metadata)) out[file.path].size = file.size;
     for (const auto& file : manifest.files)
-        for (const uint32_t owner : file.ranks)
-            if (owner == rank) out[file.path] = std::max(out[file.path], file.size);
+        for (const uint32_t owner : file.ranks) {
+            if (owner != rank) continue;
+            auto& cut = out[file.path];
+            cut.size = std::max(cut.size, file.size);
+            if (file.begin) cut.begin = {file.begin->size, file.begin->hash};
+        }
     return out;
 }
 
@@ -147,7 +151,7 @@ Result<core::FileContents> SnapshotSource::find_contents(const Manifest& manifes
 // What is put back need not be cut back.
 Status SnapshotSource::find_files(const Manifest& manifest) {
     listed_[rank_] = files_in(importer_->metadata());
-    to_cut_ = sizes_of(importer_->metadata(), manifest, rank_);
+    to_cut_ = cuts_of(importer_->metadata(), manifest, rank_);
     const auto open = paths_in(importer_->host());
     for (const auto& file : manifest.files) {
         if (!file.copy || !(to_cut_.contains(file.path) || open.contains(file.path))) continue;
@@ -175,13 +179,15 @@ Status SnapshotSource::look() {
     const auto may_put = [](const std::string& path, const core::FileContents& contents) {
         return core::may_put_back(path, contents.mode);
     };
+    const auto may_cut = [](const std::string& path, const CutFile& cut) {
+        return core::may_cut_back(path, cut.size, cut.begin);
+    };
     std::string why;
-    for (const Status& one : {of_each(to_put_, may_put), of_each(to_cut_, core::may_cut_back),
-                              enough_memory(row->memory), enough_else(importer_->metadata()),
-                              core::check_host(importer_->host(), changing, made)})
+    for (const Status& one :
+         {of_each(to_put_, may_put), of_each(to_cut_, may_cut), enough_memory(row->memory),
+          enough_else(importer_->metadata()), core::check_host(importer_->host(), changing, made)})
         if (!one) why += (why.empty() ? "" : "; ") + one.error().message();
     if (!why.empty()) return because(Code::refused, why);
-    importer_->set_changing_files(std::move(changing));
     return {};
 }
 
@@ -193,8 +199,8 @@ Result<core::Importer> SnapshotSource::open(Worker&) {
     GHOST_TRY(of_each(to_put_, [&](const std::string& path, const core::FileContents& contents) {
         return core::put_back(path, contents, kept(path));
     }));
-    GHOST_TRY(of_each(to_cut_, [&](const std::string& path, uint64_t size) {
-        return core::cut_back(path, size, kept(path));
+    GHOST_TRY(of_each(to_cut_, [&](const std::string& path, const CutFile& cut) {
+        return core::cut_back(path, cut.size, kept(path));
     }));
     return std::move(*importer_);
 }

@@ -58,6 +58,12 @@ class ConnectedSource : public GhostSource {
     std::unique_ptr<core::NetworkResource> source_;
 };
 
+// A file that is cut back.
+struct CutFile {
+    uint64_t size = 0;
+    std::optional<core::FileBegin> begin;  // what is known to have been in it
+};
+
 // A snapshot's folder: the rank's ghost and its parents; files that the rank had open for writing
 // become what they were at the snapshot, larger ones are cut back to their size then.
 class SnapshotSource : public GhostSource {
@@ -87,7 +93,7 @@ class SnapshotSource : public GhostSource {
     std::string kept_;
     std::map<uint32_t, std::vector<ListedFile>> listed_;  // by ranks' ghosts; in find_files() only
     std::map<std::string, core::FileContents> to_put_;    // by path
-    std::map<std::string, uint64_t> to_cut_;              // path to size
+    std::map<std::string, CutFile> to_cut_;               // by path
     core::ResourceRegistry registry_;
     std::vector<std::unique_ptr<core::Resource>> ghosts_;  // the newest first
     std::optional<core::Importer> importer_;               // of them

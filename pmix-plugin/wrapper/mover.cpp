@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.hpp"
+#include "ghost-core/engine/preflight.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
 
 namespace ghost::plugin {
@@ -121,12 +122,15 @@ void Mover::start_export(uint64_t seq) {
     request.huge = huge_;
     request.progress = [this](uint64_t bytes, uint64_t total) { worker_.note(bytes, total); };
     carried_ = true;
-    worker_.start([this, seq, request = std::move(request)]() -> Outgoing {
+    worker_.start([this, seq, request = std::move(request)]() mutable -> Outgoing {
         const Identity& who = parts_.who;
         auto refusals =
             core::check_movable(request.root, fmt::format("rank {}", who.rank), request.externals);
         if (!refusals) return who.failed(seq, "check", refusals.error().message());
         if (!refusals->empty()) return who.failed(seq, "check", joined(*refusals));
+        auto facts = core::facts_of(request.root, core::Ghosts::move);
+        if (!facts) return who.failed(seq, "check", facts.error().message());
+        request.facts = std::move(*facts);
         worker_.uses(target_->fd());
         auto stats = core::export_tree(request, *target_, std::exchange(ahead_, std::nullopt));
         worker_.uses(-1);

@@ -30,7 +30,7 @@ constexpr uint64_t incremental_part = 4;
 constexpr size_t most_file_bytes = 96 * 1024;
 // Of files open for writing the ghost takes these along, which costs the rank that is frozen for it
 // some hundredths of a millisecond each.
-constexpr core::ContentsLimit small_files{64 << 10, 1 << 20};
+constexpr core::ContentsLimit small_files{64 << 10, 1 << 20, 256};
 
 Error called_off() {
     return because(Code::refused, "the snapshot was called off");

@@ -145,6 +145,7 @@ TEST_F(FilesTest, ListsWhatIsMappedAndOpen) {
             data = true;
             EXPECT_EQ(entry["use"], "open");
             EXPECT_EQ(entry["size"], 7);
+            EXPECT_EQ(entry["hash"].get<std::string>().size(), 16U);
         }
         EXPECT_FALSE(path.starts_with("/proc/")) << path;
     }
@@ -175,6 +176,40 @@ TEST_F(FilesTest, AllDifferencesAreListed) {
     ASSERT_FALSE(status.ok());
     EXPECT_NE(status.error().message().find("99.1.0"), std::string::npos);
     EXPECT_FALSE(host_differences("[1]").ok());
+}
+
+TEST_F(FilesTest, OpenFilesMayGrowAndNothingElse) {
+    const auto entry = [&](Ghosts ghosts) {
+        for (const auto& one : file_facts({getpid()}, ghosts))
+            if (one["path"] == path_) return nlohmann::json::array({one});
+        return nlohmann::json::array();
+    };
+    const auto says = [](const nlohmann::json& facts) {
+        const auto lines = file_differences(facts);
+        return lines.empty() ? std::string() : lines[0];
+    };
+    for (const size_t bytes : {size_t{7}, size_t{6} << 20}) {
+        std::ofstream(path_) << std::string(bytes, 'a');
+        const Fd fd(open(path_.c_str(), O_RDONLY | O_CLOEXEC));
+        const timespec long_ago[] = {{1, 0}, {1, 0}};
+        ASSERT_EQ(utimensat(AT_FDCWD, path_.c_str(), long_ago, 0), 0);
+        const auto kept = entry(Ghosts::are_kept), moves = entry(Ghosts::move);
+        ASSERT_EQ(kept.size(), 1U);
+        std::ofstream(path_, std::ios::app) << "more";
+        EXPECT_EQ(says(kept), "");
+        std::ofstream(path_) << std::string(bytes, 'b');
+        EXPECT_NE(says(kept).find("another time"), std::string::npos) << says(kept);
+        std::ofstream(path_) << std::string(bytes + 1, 'b');
+        EXPECT_NE(says(kept).find("its begin is another one"), std::string::npos) << says(kept);
+        std::ofstream(path_) << "a";
+        EXPECT_NE(says(kept).find("1 bytes instead of"), std::string::npos) << says(kept);
+        // Where it is this very file it is what the tree would have found without the move.
+        EXPECT_EQ(says(moves), "");
+        const auto other = path_ + ".other";
+        std::ofstream(other) << "a";
+        ASSERT_EQ(rename(other.c_str(), path_.c_str()), 0);
+        EXPECT_NE(says(moves), "");
+    }
 }
 
 // The same content written again, as on a node that has a copy of its own.

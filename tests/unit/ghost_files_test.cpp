@@ -4,12 +4,14 @@
 
 #include <atomic>
 #include <csignal>
+#include <cstring>
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <mutex>
 #include <set>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <thread>
@@ -195,6 +197,56 @@ TEST_F(FilesTest, SmallFilesAreStoredInGhost) {
     EXPECT_FALSE(look(0)[empty].contents);
     kill(child, SIGKILL);
     waitpid(child, nullptr, 0);
+}
+
+// Without a descriptor, and with others.
+TEST_F(FilesTest, WhatIsMappedSharedIsWrittenToo) {
+    constexpr size_t bytes = 4096;
+    const auto shared = make("shared", ""), own = make("own", ""), seen = make("seen", "");
+    std::vector<void*> mapped;
+    const auto map = [&](const std::string& file, int protection, int how) {
+        fs::resize_file(file, bytes);
+        const Fd fd(open(file.c_str(), O_RDWR | O_CLOEXEC));
+        mapped.push_back(mmap(nullptr, bytes, protection, how, fd.get(), 0));
+        ASSERT_NE(mapped.back(), MAP_FAILED);
+    };
+    map(shared, PROT_READ | PROT_WRITE, MAP_SHARED);
+    map(own, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+    map(seen, PROT_READ, MAP_SHARED);
+    std::memcpy(mapped[0], "now", 3);
+    auto found = written_files(getpid(), {bytes, 1 << 20});
+    for (void* const one : mapped) munmap(one, bytes);
+    ASSERT_TRUE(found.ok());
+    std::erase_if(*found, [&](const auto& file) { return !file.path.starts_with(folder_); });
+    ASSERT_EQ(found->size(), 1U);
+    EXPECT_EQ((*found)[0].path, shared);
+    ASSERT_TRUE((*found)[0].contents);
+    EXPECT_EQ((*found)[0].contents->bytes.substr(0, 4), std::string("now", 4));
+}
+
+// Cut back is only what has grown.
+TEST_F(FilesTest, LargeFilesAreKnownAgain) {
+    for (const size_t bytes : {size_t{10000}, size_t{6} << 20}) {
+        const auto file = make("large", "");
+        std::ofstream(file) << std::string(bytes, 'a');
+        const Fd fd(open(file.c_str(), O_RDWR | O_CLOEXEC));
+        auto found = written_files(getpid(), {4096, 1 << 20, 8});
+        ASSERT_TRUE(found.ok());
+        std::erase_if(*found, [&](const auto& one) { return one.path != file; });
+        ASSERT_EQ(found->size(), 1U);
+        EXPECT_FALSE((*found)[0].contents);
+        const FileBegin begin{(*found)[0].size, (*found)[0].hash};
+        EXPECT_EQ(begin.size, bytes);
+        EXPECT_EQ(begin.hash.size(), 16U);
+        std::ofstream(file, std::ios::app) << "more";
+        EXPECT_TRUE(may_cut_back(file, bytes, begin).ok());
+        ASSERT_EQ(pwrite(fd.get(), "b", 1, static_cast<off_t>(bytes) - 1), 1);
+        const auto status = may_cut_back(file, bytes, begin);
+        ASSERT_FALSE(status.ok());
+        EXPECT_EQ(status.error().code, Code::refused);
+        EXPECT_NE(status.error().message().find("overwritten since"), std::string::npos);
+        EXPECT_TRUE(may_cut_back(file, bytes).ok());
+    }
 }
 
 TEST_F(FilesTest, LooksAreOrderedByTime) {

@@ -65,7 +65,7 @@ TEST(Snapshots, HappyPath) {
 }
 
 // What the manifest says of file /f, of which two ranks say this.
-std::optional<Manifest::File::Copy> copy_of(SeenFile one, SeenFile other, bool all_files = true) {
+std::optional<Manifest::File> file_of(SeenFile one, SeenFile other, bool all_files = true) {
     SnapshotRun run;
     for (SeenFile* file : {&one, &other}) {
         file->path.text = "/f";
@@ -75,12 +75,18 @@ std::optional<Manifest::File::Copy> copy_of(SeenFile one, SeenFile other, bool a
     }
     run.written.written.back().all_files = all_files;
     const Manifest m = manifest_of(run, "1", 1);
-    return m.files.size() == 1 ? m.files[0].copy : std::nullopt;
+    if (m.files.size() != 1) return {};
+    return m.files[0];
+}
+
+std::optional<Manifest::File::Copy> copy_of(SeenFile one, SeenFile other, bool all_files = true) {
+    const auto file = file_of(std::move(one), std::move(other), all_files);
+    return file ? file->copy : std::nullopt;
 }
 
 TEST(Snapshots, LastRankToFreezeGivesFileContents) {
     const auto said = [](int64_t changed, int64_t taken, const char* hash, const char* file = "1") {
-        return SeenFile{{}, static_cast<uint64_t>(taken), file, changed, taken, hash};
+        return SeenFile{{}, static_cast<uint64_t>(taken), file, changed, taken, hash, ""};
     };
     auto copy = copy_of(said(5, 20, "a"), said(5, 21, "b"));
     ASSERT_TRUE(copy);
@@ -98,8 +104,22 @@ TEST(Snapshots, LastRankToFreezeGivesFileContents) {
     EXPECT_FALSE(copy_of(said(5, 20, "a", "1:2"), said(5, 21, "b", "1:3")));
     EXPECT_FALSE(copy_of(said(5, 20, "a"), said(5, 21, "b"), false));
     EXPECT_TRUE(copy_of(said(5, 20, "a"), said(5, 21, "b"), true));
+    // What is not in a ghost has to begin as the last one saw it.
+    const auto begin = [](SeenFile one, SeenFile other, bool all_files = true) {
+        const auto file = file_of(std::move(one), std::move(other), all_files);
+        return file && file->begin ? file->begin->hash : "none";
+    };
+    const auto large = [&said](int64_t changed, int64_t taken, const char* hash) {
+        auto out = said(changed, taken, "");
+        out.begin = hash;
+        return out;
+    };
+    EXPECT_EQ(begin(large(5, 20, "a"), large(6, 21, "b")), "b");
+    EXPECT_EQ(begin(large(7, 20, "a"), large(6, 21, "b")), "a");
+    EXPECT_EQ(begin(large(5, 20, "a"), said(6, 21, "b")), "none");
+    EXPECT_EQ(begin(large(5, 20, "a"), large(6, 21, "b"), false), "none");
     // Nothing is known but sizes.
-    EXPECT_FALSE(copy_of({{}, 1, "", 0, 0, ""}, {{}, 2, "", 0, 0, ""}));
+    EXPECT_FALSE(copy_of({{}, 1, "", 0, 0, "", ""}, {{}, 2, "", 0, 0, "", ""}));
 }
 
 TEST(Snapshots, MoveWaitsForSnapshot) {

@@ -59,7 +59,7 @@ Result<std::unique_ptr<core::NetworkResource>> prepare(const core::PlainTree& tr
                                                        bool clone, bool live) {
     auto needs = core::needs_of(tree.root);
     if (!needs) return needs.error();
-    auto facts = core::facts_of(tree.root);
+    auto facts = core::facts_of(tree.root, core::Ghosts::move);
     if (!facts) return facts.error();
     const auto secret = random_secret();
     GHOST_TRY(line.send(CloneOrder{secret, {needs->dump()}, *facts, clone, live}));

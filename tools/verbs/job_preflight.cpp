@@ -63,10 +63,11 @@ class Look {
 
     void files() {
         for (const auto& file : manifest_.files)
-            if (!file.copy)
-                size(file.path, file.size, local_);
-            else if (auto may = core::may_put_back(file.path); !may.ok())
-                local(fmt::format("file {}: {}", file.path, may.error().message()));
+            if (file.copy)
+                may(file.path, core::may_put_back(file.path));
+            else if (size(file.path, file.size, local_) && file.begin)
+                may(file.path, core::may_cut_back(file.path, file.size,
+                                                  {{file.begin->size, file.begin->hash}}));
         if (!manifest_.input.path.empty())
             size(manifest_.input.path, manifest_.input.offset, false);
     }
@@ -128,7 +129,12 @@ class Look {
         return core::host_differences(facts_without_written(head.host));
     }
 
-    void size(const std::string& path, uint64_t needed, bool only_here) {
+    void may(const std::string& path, const Status& change) {
+        if (!change.ok()) local(fmt::format("file {}: {}", path, change.error().message()));
+    }
+
+    // False: it is said.
+    bool size(const std::string& path, uint64_t needed, bool only_here) {
         struct stat info {};
         std::string line;
         if (::stat(path.c_str(), &info) != 0)
@@ -136,8 +142,9 @@ class Look {
         else if (static_cast<uint64_t>(info.st_size) < needed)
             line = fmt::format("file {}: {} bytes, {} at the time of the snapshot", path,
                                info.st_size, needed);
-        if (line.empty()) return;
+        if (line.empty()) return true;
         only_here ? local(line) : here(line);
+        return false;
     }
 
     void here(std::string line) { found.here.push_back(std::move(line)); }

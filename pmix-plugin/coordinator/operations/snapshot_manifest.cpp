@@ -47,7 +47,9 @@ void take_file(KnownFile& seen, const SeenFile& given, uint32_t rank) {
     if (!first && when <= seen.newest) return;
     seen.newest = when;
     file.copy.reset();
+    file.begin.reset();
     if (!given.hash.empty()) file.copy = {rank, given.size, given.hash};
+    if (!given.begin.empty()) file.begin = {given.size, given.begin};
 }
 
 void take_rows(Manifest& m, const std::vector<Written>& rows) {
@@ -73,7 +75,10 @@ void take_rows(Manifest& m, const std::vector<Written>& rows) {
     std::ranges::sort(m.ranks, {}, &Manifest::Rank::rank);
     for (auto& [path, seen] : files) {
         Manifest::File& file = seen.file;
-        if (!all || seen.several) file.copy.reset();
+        if (!all || seen.several) {
+            file.copy.reset();
+            file.begin.reset();
+        }
         std::ranges::sort(file.ranks);
         file.ranks.erase(std::unique(file.ranks.begin(), file.ranks.end()), file.ranks.end());
         m.files.push_back(std::move(file));
