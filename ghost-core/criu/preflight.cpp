@@ -168,6 +168,23 @@ bool just_started(pid_t pid) {
            (static_cast<uint64_t>(now.tv_sec) - 1) * ticks;
 }
 
+std::string said_of(const std::string& who, const Descriptor& one, const std::string& what,
+                    const std::string& why) {
+    return fmt::format("{}'s process {} ({}): {} {} cannot move: {}", who, one.task->inner,
+                       one.task->name, one.use, what, why);
+}
+
+// "lock: 1: FLOCK  ADVISORY  WRITE 4711 …" of proc_pid_fdinfo(5), without those who wait.
+bool has_exclusive_lock(const Descriptor& one) {
+    if (one.number < 0) return false;
+    std::ifstream in(fmt::format("/proc/{}/fdinfo/{}", one.task->pid, one.number));
+    for (std::string text; std::getline(in, text);)
+        if (text.starts_with("lock:") && text.find(" WRITE ") != std::string::npos &&
+            text.find("->") == std::string::npos)
+            return true;
+    return false;
+}
+
 // Judges all descriptors of one tree.
 class Judge {
   public:
@@ -197,8 +214,7 @@ class Judge {
             auto why = reason(one, what);
             if (why.empty() && one.number >= 0) why = why_no_descriptor(one.number);
             if (why.empty()) continue;
-            out.lines.push_back(fmt::format("{}'s process {} ({}): {} {} cannot move: {}", who,
-                                            one.task->inner, one.task->name, one.use, what, why));
+            out.lines.push_back(said_of(who, one, what, why));
             if (S_ISSOCK(one.info.st_mode) && just_started(one.task->pid)) out.may_change = true;
         }
         return out;
@@ -279,6 +295,19 @@ class Judge {
 };
 
 }  // namespace
+
+Result<std::vector<std::string>> exclusive_locks(pid_t root, const std::string& who) {
+    auto tasks = list_tree(root);
+    if (!tasks) return tasks.error();
+    std::vector<std::string> out;
+    for (const auto& task : *tasks)
+        for (const auto& one : descriptors_of(task))
+            if (has_exclusive_lock(one))
+                out.push_back(said_of(who, one, one.target,
+                                      "it holds an exclusive lock, which two nodes cannot hold at "
+                                      "once"));
+    return out;
+}
 
 bool may_raise_limits() {
     return prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE, 0, 0, 0) == 1;

@@ -26,6 +26,11 @@ Result<std::vector<std::string>> check_movable(pid_t root, const std::string& wh
                                                const std::vector<std::string>& externals,
                                                bool sockets = true);
 
+// One line of the same kind for every descriptor with an exclusive lock (flock(2), fcntl(2)): a
+// tree that is made elsewhere while its original is kept, to go on if that fails, would wait for
+// it.
+Result<std::vector<std::string>> exclusive_locks(pid_t root, const std::string& who);
+
 // CAP_SYS_RESOURCE: limits above one's own hard ones can be given (setrlimit(2)).
 bool may_raise_limits();
 

@@ -127,6 +127,9 @@ void Mover::start_export(uint64_t seq) {
         auto refusals =
             core::check_movable(request.root, fmt::format("rank {}", who.rank), request.externals);
         if (!refusals) return who.failed(seq, "check", refusals.error().message());
+        if (refusals->empty())
+            refusals = core::exclusive_locks(request.root, fmt::format("rank {}", who.rank));
+        if (!refusals) return who.failed(seq, "check", refusals.error().message());
         if (!refusals->empty()) return who.failed(seq, "check", joined(*refusals));
         auto facts = core::facts_of(request.root, core::Ghosts::move);
         if (!facts) return who.failed(seq, "check", facts.error().message());

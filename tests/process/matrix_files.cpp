@@ -284,7 +284,7 @@ const std::vector<Case> file_cases = {
     {"append", "files opened for appending", nullptr, append},
     {"grown", "files written to, also when they have grown since", nullptr, grown},
     {"unlinked", "files without a name any more, with their content", nullptr, unlinked},
-    {"locks", "flock and fcntl locks", nullptr, locks},
+    {"locks", "flock and fcntl locks (moves: no exclusive ones)", nullptr, locks},
     {"pipes", "pipes and fifos with what is in them", nullptr, pipes},
     {"unix_sockets", "Unix sockets inside the tree", nullptr, unix_sockets},
     {"tcp_listening", "listening TCP sockets", nullptr, tcp_listening},

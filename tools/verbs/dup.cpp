@@ -96,6 +96,9 @@ Result<core::PlainTree> tree_to_clone(pid_t pid) {
     if (!tree->nested)
         return make_error(Code::refused, "clone process", std::to_string(pid),
                           "`ghost run` has not started it, so its number would be taken");
+    auto locks = core::exclusive_locks(tree->root, fmt::format("tree of {}", tree->program));
+    if (!locks) return locks.error();
+    if (!locks->empty()) return because(Code::refused, fmt::format("{}", fmt::join(*locks, "; ")));
     return tree;
 }
 
