@@ -94,8 +94,17 @@ void Snapshotter::freeze(const SnapFreeze& order) {
     job_->freeze(parts_.stdio.carry(), order.agent);
 }
 
+// Of those that are to stop none runs on beyond that.
 void Snapshotter::write() {
-    if (state_ == S::writing) job_->write();
+    if (state_ != S::writing) return;
+    if (stop_) halt();
+    job_->write();
+}
+
+void Snapshotter::halt() {
+    if (auto tasks = core::list_tree(parts_.root))
+        for (const auto& task : *tasks) ::kill(task.pid, SIGSTOP);
+    stopped_ = true;
 }
 
 void Snapshotter::worker_done() {
@@ -119,7 +128,10 @@ void Snapshotter::finished(const Outgoing& answer) {
     if (state_ == S::clearing) return all_off();
     folder_.remove();
     const auto* written = std::get_if<Written>(&answer);
-    if (written == nullptr) stopped_ = false;  // it runs again
+    if (written == nullptr) {
+        continued();
+        stopped_ = false;  // it runs again
+    }
     if (resume_) let_run(std::exchange(resume_, std::nullopt)->agent);
     if (state_ == S::calling_off) return finished_off(written != nullptr);
     if (written != nullptr) return finished_well(*written);
@@ -148,6 +160,7 @@ void Snapshotter::all_off() {
 void Snapshotter::tidy(Tidy what) {
     if (!change(S::clearing)) return;
     if (what != Tidy::memory) chain_.clear();
+    if (what == Tidy::all_and_file) continued();
     worker_.start([this, what, paths = job_->order().paths()] {
         if (what == Tidy::all_and_file)
             for (const std::string& path : paths) ::unlink(path.c_str());
@@ -183,11 +196,7 @@ void Snapshotter::end(bool keep) {
         log::warning("snapshot {}: snap_end, and nothing was written", seq_);
         return;
     }
-    if (stop_) {
-        if (auto tasks = core::list_tree(parts_.root))
-            for (const auto& task : *tasks) ::kill(task.pid, SIGSTOP);
-        stopped_ = true;
-    }
+    if (stop_) halt();  // once more, if SIGCONT has come
     if (!keep) return tidy(Tidy::all);
     chain_ = std::move(next_chain_);
     if (memory_is_scarce()) return tidy(Tidy::memory);

@@ -77,7 +77,7 @@ class Snapshotter {
     // idle() soon, and by itself.
     bool clearing() const { return state_ == SnapState::clearing; }
     bool busy() const { return worker_.busy(); }
-    // SIGCONT has come.
+    // SIGCONT has come, or it is called off.
     void continued();
     // The tree was stopped here and takes no signals (then=kill, then=stop).
     bool stopped() const { return stopped_; }
@@ -95,6 +95,7 @@ class Snapshotter {
     void prepare(const SnapPrepareRank& asked);
     void freeze(const SnapFreeze& order);
     void write();
+    void halt();
     void cancel(uint64_t seq);
     void end(bool keep);
     bool resume(const Resume& word);

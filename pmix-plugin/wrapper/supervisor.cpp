@@ -132,9 +132,12 @@ void Supervisor::snapshot_worker_done() {
 }
 
 // A tree that is frozen cannot take a signal.
+bool Supervisor::is_frozen() const {
+    return !tree_gone_ && (mover_.stopped() || snapshotter_.stopped());
+}
+
 void Supervisor::kill_if_stopped() {
-    if (!tree_gone_ && (mover_.stopped() || snapshotter_.stopped()))
-        (void)core::kill_tree(rank_tree_.root);
+    if (is_frozen()) (void)core::kill_tree(rank_tree_.root);
 }
 
 void Supervisor::take_signals() {
@@ -149,7 +152,9 @@ void Supervisor::take_signals() {
             kill_if_stopped();
         }
         if (s == SIGCONT) snapshotter_.continued();
-        if (!tree_gone_) ::kill(rank_tree_.root, s);
+        // The runtime sends it a second before it ends a job: what was saved does not run on.
+        const bool let_be = s == SIGCONT && is_frozen();
+        if (!tree_gone_ && !let_be) ::kill(rank_tree_.root, s);
     }
 }
 

@@ -54,6 +54,7 @@ class Supervisor {
     void move_worker_done();
     void snapshot_worker_done();
     void move_stdio();
+    bool is_frozen() const;
     void kill_if_stopped();
     void tree_ended(int status);
     bool done();
