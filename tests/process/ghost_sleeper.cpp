@@ -2,7 +2,7 @@
 // A program that waits in system calls with a time limit, for the tests that stop it meanwhile.
 //
 //   ghost_sleeper MS all       a thread in each of the calls below
-//   ghost_sleeper MS private   the same, without those that need shared memory
+//   ghost_sleeper MS live      the same, without those that no live move takes
 //   ghost_sleeper MS signals   all, and some that wait without a limit
 //   ghost_sleeper MS NAME      no threads: the first one is in this call
 //   ghost_sleeper names        says the names of all calls
@@ -31,6 +31,7 @@
 #include <sys/select.h>
 #include <sys/sem.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <thread>
 #include <unistd.h>
 #include <vector>
@@ -169,6 +170,37 @@ int by_constant_ppoll(int64_t us) {
     pollfd nothing{quiet[0], POLLIN, 0};
     return over(syscall(SYS_ppoll, &nothing, 1, page, nullptr, 0));
 }
+// At a time of the clock that is not a whole second.
+int until_timerfd(int64_t us, clockid_t clock) {
+    const int timer = timerfd_create(clock, TFD_CLOEXEC);
+    const itimerspec end{{}, in(us, clock)};
+    uint64_t ticks = 0;
+    if (timerfd_settime(timer, TFD_TIMER_ABSTIME, &end, nullptr) != 0) return errno;
+    const ssize_t got = read(timer, &ticks, sizeof ticks);
+    return got < 0 ? errno : ticks == 1 ? 0 : EIO;
+}
+int until_monotonic_timerfd(int64_t us) {
+    return until_timerfd(us, CLOCK_MONOTONIC);
+}
+int until_real_timerfd(int64_t us) {
+    return until_timerfd(us, CLOCK_REALTIME);
+}
+// A periodic one is not read for so long, and goes on; one that is off stays so.
+int by_periods(int64_t us) {
+    const int timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    const int off = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    const itimerspec period{as_timespec(us / 8), as_timespec(us / 8)}, once{{}, {0, 1}};
+    uint64_t ticks = 0, later = 0;
+    timerfd_settime(timer, 0, &period, nullptr);
+    timerfd_settime(off, TFD_TIMER_ABSTIME, &once, nullptr);
+    if (read(off, &ticks, sizeof ticks) != sizeof ticks) return ENODATA;
+    if (usleep(static_cast<useconds_t>(us)) != 0) return errno;
+    if (read(timer, &ticks, sizeof ticks) != sizeof ticks || ticks < 8) return ENOMSG;
+    if (read(off, &later, sizeof later) >= 0) return EALREADY;
+    pollfd next{timer, POLLIN, 0};
+    if (poll(&next, 1, static_cast<int>(us / 4000)) != 1) return ETIME;
+    return 0;
+}
 int by_read(int64_t) {
     char byte = 0;
     return read(quiet[0], &byte, 1) < 0 ? errno : EIO;
@@ -197,7 +229,7 @@ struct Call {
     int (*make)(int64_t us);
     bool signals_only = false;
     clockid_t clock = CLOCK_MONOTONIC;  // which does not count the time in a ghost
-    bool shares_memory = false;         // with the kernel: not of a live move
+    bool is_restored = false;           // with what a live move refuses
 };
 constexpr Call calls[] = {{"nanosleep", by_nanosleep},
                           {"clock", by_clock},
@@ -218,6 +250,9 @@ constexpr Call calls[] = {{"nanosleep", by_nanosleep},
                           {"semtimedop", by_semtimedop},
                           {"getevents", by_getevents, false, CLOCK_MONOTONIC, true},
                           {"constppoll", by_constant_ppoll},
+                          {"timerfd", until_monotonic_timerfd, false, CLOCK_MONOTONIC, true},
+                          {"realtimerfd", until_real_timerfd, false, CLOCK_REALTIME, true},
+                          {"periods", by_periods, false, CLOCK_MONOTONIC, true},
                           {"read", by_read, true},
                           {"endless", by_endless_epoll, true},
                           {"sigwaitinfo", by_sigwaitinfo, true},
@@ -260,11 +295,11 @@ int main(int argc, char** argv) {
     const std::string what = argv[2];
     std::vector<std::string> lines;
     std::vector<std::thread> threads;
-    if (what == "all" || what == "private" || what == "signals") {
+    if (what == "all" || what == "live" || what == "signals") {
         lines.resize(sizeof calls / sizeof *calls);
         for (size_t i = 0; i < lines.size(); i++) {
             if (calls[i].signals_only && what != "signals") continue;
-            if (calls[i].shares_memory && what == "private") continue;
+            if (calls[i].is_restored && what == "live") continue;
             threads.emplace_back([&lines, i, us] {
                 pthread_setname_np(pthread_self(), calls[i].name);
                 lines[i] = measured(calls[i], us);
