@@ -180,6 +180,23 @@ TEST_F(Files, RanksEndWhereTheyWereSaved) {
     EXPECT_EQ(round_in(again.out, false), round_in(end.out, true) + 1);
 }
 
+// They run until all are back, and not while the snapshot is written, which takes seconds here.
+TEST_F(Files, RanksThatAreToStopDoNotRunOn) {
+    constexpr long few_rounds = 300;
+    Words words{"--mca", "ghost_checkpoint_rate", "200000"};
+    const Words program = way("none");
+    words.insert(words.end(), program.begin(), program.end());
+    Job job(lab(), 2, nodes, words);
+    ASSERT_TRUE(job.wait_for("round 20:")) << job.mpirun().err();
+    const Finished saved =
+        lab().on("gn1", {"ghost", "checkpoint", "--to", path("snapshots"), "--then", "stop"});
+    ASSERT_EQ(saved.status, 0) << saved.err;
+    stop();
+    const Finished again = lab().on("gn1", {"ghost", "restart", path("snapshots"), "--replace"});
+    expect_clean(again, "files:");
+    EXPECT_LT(round_in(job.finish().out, true) - round_in(again.out, false), few_rounds);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
