@@ -375,6 +375,11 @@ void RankAgent::Impl::on_gate(uint64_t seq) {
     // Others may wait in PMIx for what this rank has to publish here, and could not be gated.
     recommit_if_due(true);
     ports_.data->close_gate();
+    if (ports_.data->stays()) {
+        ports_.data->open_gate();
+        tell(GateAnswer{seq, 1, 0, true, "it is making memory that it shares with other ranks"});
+        return;
+    }
     auto tag = ports_.pmix->gate();
     if (!tag) {
         ports_.data->open_gate();

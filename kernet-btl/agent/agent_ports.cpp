@@ -21,6 +21,7 @@ class EndpointPort final : public DataPort {
     void service() override { endpoint_.service(); }
     void close_gate() override { endpoint_.close_gate(); }
     void open_gate() override { endpoint_.open_gate(); }
+    bool stays() const override { return endpoint_.stays(); }
     void suspend_all() override { endpoint_.suspend_all(); }
     Status wakeup_all(int node, const std::string& node_name, uint64_t epoch,
                       const std::vector<Location>& peers) override {

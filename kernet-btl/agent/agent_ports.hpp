@@ -25,6 +25,8 @@ class DataPort {
     virtual void service() = 0;
     virtual void close_gate() = 0;
     virtual void open_gate() = 0;
+    // The gate must be closed. Something the rank does now needs it where it is.
+    virtual bool stays() const = 0;
     virtual void suspend_all() = 0;
     virtual Status wakeup_all(int node, const std::string& node_name, uint64_t epoch,
                               const std::vector<Location>& peers) = 0;

@@ -40,5 +40,9 @@ void kernet_btl_defaults(void);
 mca_btl_base_module_t **kernet_btl_init(int *count, bool progress_threads, bool mpi_threads);
 int kernet_btl_progress(void);
 
+/* This process does not leave the node it is on, whose number is returned, until may_leave. */
+int kernet_btl_stay(void);
+void kernet_btl_may_leave(void);
+
 END_C_DECLS
 #endif

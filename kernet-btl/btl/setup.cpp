@@ -206,7 +206,9 @@ Status set_up(bool threads) {
 // windows yet.
 void prepare_windows() {
     static bool prepared = false;
-    if (std::exchange(prepared, true) || kernet_windows_without_sharing()) return;
+    if (std::exchange(prepared, true)) return;
+    kernet_windows_shared_where_ranks_are();
+    if (kernet_windows_without_sharing()) return;
     kernet_btl_module.btl_flags &= ~static_cast<uint32_t>(kernet_flags_of_windows);
 }
 
@@ -278,4 +280,15 @@ mca_btl_base_module_t** kernet_btl_init(int* count, bool /*progress_threads*/, b
     *count = 1;
     kernet_connect_with_progress();
     return modules;
+}
+
+int kernet_btl_stay(void) {
+    using kernet::btl::module;
+    kernet::Gate::Holder inside(module->path().gate());
+    module->endpoint().stay();
+    return module->endpoint().location().node;
+}
+
+void kernet_btl_may_leave(void) {
+    kernet::btl::module->endpoint().may_leave();
 }

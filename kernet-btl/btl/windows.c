@@ -7,12 +7,16 @@
 #include "kernet-btl/btl/windows.h"
 
 #include <link.h>
+#include <mpi.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "kernet-btl/btl/bridge.h"
 #include "ompi/communicator/communicator.h"
+#include "ompi/mca/osc/base/base.h"
+#include "ompi/mca/osc/osc.h"
 
 static const char library[] = "/mca_osc_rdma.so";
 static const char imported[] = "ompi_comm_split_type";
@@ -98,4 +102,37 @@ bool kernet_windows_without_sharing(void)
     bool done = false;
     dl_iterate_phdr(look_at, &done);
     return done;
+}
+
+static ompi_osc_base_component_select_fn_t stock_select;
+
+static int all_on(ompi_communicator_t *comm, int node)
+{
+    int lowest[2] = {node, -node};
+    const int rc = comm->c_coll->coll_allreduce(MPI_IN_PLACE, lowest, 2, MPI_INT, MPI_MIN, comm,
+                                                comm->c_coll->coll_allreduce_module);
+    if (OMPI_SUCCESS != rc) return rc;
+    return lowest[0] == -lowest[1] ? OMPI_SUCCESS : OMPI_ERR_RMA_SHARED;
+}
+
+static int select_where_ranks_are(struct ompi_win_t *window, void **base, size_t size, int unit,
+                                  struct ompi_communicator_t *comm, struct opal_info_t *info,
+                                  int flavor, int *model)
+{
+    int rc = all_on(comm, kernet_btl_stay());
+    if (OMPI_SUCCESS == rc) rc = stock_select(window, base, size, unit, comm, info, flavor, model);
+    kernet_btl_may_leave();
+    return rc;
+}
+
+void kernet_windows_shared_where_ranks_are(void)
+{
+    mca_base_component_list_item_t *item;
+    OPAL_LIST_FOREACH(item, &ompi_osc_base_framework.framework_components,
+                      mca_base_component_list_item_t) {
+        ompi_osc_base_component_t *component = (ompi_osc_base_component_t *) item->cli_component;
+        if (stock_select || 0 != strcmp(component->osc_version.mca_component_name, "sm")) continue;
+        stock_select = component->osc_select;
+        component->osc_select = select_where_ranks_are;
+    }
 }

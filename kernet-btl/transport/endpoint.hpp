@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -105,8 +106,14 @@ class Endpoint {
 
     // --- data side ---
     DataPath& data();
+    // Inside the gate, and any thread: until it may leave again, this process is to be where it is.
+    void stay() { staying_++; }
+    void may_leave() { staying_--; }
+    // The gate must be closed.
+    bool stays() const { return staying_ > 0; }
 
   private:
+    std::atomic<int> staying_{0};
     struct Impl;
     explicit Endpoint(std::unique_ptr<Impl> impl);
     std::unique_ptr<Impl> impl_;

@@ -56,10 +56,9 @@ const char* pml_refusal(const std::string& users) {
 
 const char* osc_refusal(const std::string& users) {
     const auto list = split(is_exclusion(users) ? users.substr(1) : users, ',');
-    for (const char* bad : {"sm", "ucx"})
-        if (contains(list, bad) != is_exclusion(users))
-            return "one-sided components sm and ucx share memory that cannot move";
-    return nullptr;
+    return contains(list, "ucx") == is_exclusion(users)
+               ? nullptr
+               : "one-sided component ucx keeps connections that cannot move";
 }
 
 const char* osc_btls_refusal(const std::string& users) {
@@ -91,7 +90,8 @@ constexpr Rule rules[] = {
     {"OMPI_MCA_coll", "^sm", coll_refusal},
     {"OMPI_MCA_shmem", "mmap", shmem_refusal},
     {"PMIX_MCA_gds", "hash", gds_refusal},
-    {"OMPI_MCA_osc", "rdma,pt2pt", osc_refusal},
+    // sm is MPI_Win_allocate_shared's alone, because rdma ranks above it.
+    {"OMPI_MCA_osc", "rdma,sm,pt2pt", osc_refusal},
     {"OMPI_MCA_osc_rdma_btls", "kernet", osc_btls_refusal},
     // Open MPI 4.1.4 takes a transport's operations on single words for any type and operation of
     // that size (MPI_MAX of unsigned ones too), one after the other, and loses memory when the

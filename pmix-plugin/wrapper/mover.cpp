@@ -124,8 +124,8 @@ void Mover::start_export(uint64_t seq) {
     carried_ = true;
     worker_.start([this, seq, request = std::move(request)]() mutable -> Outgoing {
         const Identity& who = parts_.who;
-        auto refusals =
-            core::check_movable(request.root, fmt::format("rank {}", who.rank), request.externals);
+        auto refusals = core::check_movable(request.root, fmt::format("rank {}", who.rank),
+                                            request.externals, true, rank_or_process);
         if (!refusals) return who.failed(seq, "check", refusals.error().message());
         if (refusals->empty())
             refusals = core::exclusive_locks(request.root, fmt::format("rank {}", who.rank));

@@ -128,7 +128,7 @@ bool SnapshotJob::parents_are_there() const {
 
 Status SnapshotJob::check(bool sockets) const {
     auto refusals = core::check_movable(tree_.root, fmt::format("rank {}", tree_.who.rank),
-                                        tree_.externals, sockets);
+                                        tree_.externals, sockets, rank_or_process);
     if (!refusals) return refusals.error();
     if (refusals->empty()) return {};
     return because(Code::refused, fmt::format("{}", fmt::join(*refusals, "; ")));

@@ -3,9 +3,11 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <string_view>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/file.hpp"
 #include "ghost-core/criu/tree.hpp"
 
 namespace ghost::plugin {
@@ -33,6 +35,15 @@ WrapperHello Identity::hello(WrapperMode mode, pid_t init, std::string why) cons
             .init = init,
             .mode = mode,
             .why = std::move(why)};
+}
+
+std::string rank_or_process(pid_t pid) {
+    constexpr std::string_view variable{"\0PMIX_RANK=", 11};
+    const std::string number = std::to_string(pid);
+    const auto environment = read_file("/proc/" + number + "/environ");
+    const size_t at = environment ? environment->find(variable) : std::string::npos;
+    if (at == std::string::npos) return "process " + number;
+    return "rank " + std::string(environment->c_str() + at + variable.size());
 }
 
 Status wake_agent(pid_t root, const std::optional<AgentThread>& agent) {

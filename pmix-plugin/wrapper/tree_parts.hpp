@@ -52,6 +52,9 @@ struct TreeParts {
     }
 };
 
+// What a process of this node is to a user: "rank 2", "process 4711".
+std::string rank_or_process(pid_t pid);
+
 // The signal that tells a rank's agent that its tree runs again:
 // SIGRTMAX-2 to one thread of the tree whose init is `root`. not_found: no such thread.
 Status wake_agent(pid_t root, const std::optional<AgentThread>& agent);

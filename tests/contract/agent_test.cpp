@@ -82,6 +82,7 @@ struct Script {  // what the fakes answer; set before the step that needs it
     int attach_failures = 0;
     int wakeup_failures = 0;
     bool supported = true;
+    bool stays = false;
     std::function<void(uint32_t)> unknown_location;
     Fd service{eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
 };
@@ -105,6 +106,7 @@ class FakeData final : public kernet::DataPort {
     }
     void close_gate() override { script_.journal.add("close_gate"); }
     void open_gate() override { script_.journal.add("open_gate"); }
+    bool stays() const override { return script_.stays; }
     void suspend_all() override {
         here_.attached = false;
         script_.journal.add("suspend_all");
@@ -365,6 +367,20 @@ TEST_F(AgentTest, GateOpensAgainOnUngate) {
     EXPECT_EQ(receive(), (Json{{"t", "ungated"}, {"seq", 8}}));
     std::vector<std::string> expected{"close_gate", "pmix gate", "pmix ungate", "open_gate"};
     EXPECT_EQ(script_.journal.lines(), expected);
+}
+
+TEST_F(AgentTest, RankThatStaysIsBusy) {
+    start_attached();
+    script_.stays = true;
+    send({{"t", "gate"}, {"seq", 9}});
+    const Json gated = receive();
+    EXPECT_EQ(gated.value("rc", 0), 1);
+    EXPECT_TRUE(gated.value("busy", false));
+    const std::vector<std::string> expected{"close_gate", "open_gate"};
+    EXPECT_EQ(script_.journal.lines(), expected);
+    script_.stays = false;
+    send({{"t", "gate"}, {"seq", 10}});  // the retry
+    EXPECT_EQ(receive().value("rc", -9), 0);
 }
 
 TEST_F(AgentTest, BusyPmixKeepsDataPathOpen) {

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// holder --what io_uring|tcp|none [--connect HOST:PORT] [--rank R] [--seconds T] [--until-file
-// PATH]
+// holder --what io_uring|tcp|window|none [--connect HOST:PORT] [--rank R] [--seconds T]
+// [--until-file PATH] [--give-back PATH]
 //
 // Rank R holds a descriptor that cannot move with it: an io_uring, or a TCP connection to a
-// listener that is no part of the job. All ranks exchange checked messages meanwhile. Rank 0
-// prints "holder: started", at the end "holder: N rounds, E errors".
+// listener that is no part of the job. Or all hold a window of memory they share with the others of
+// their node; then each checks what its neighbour has written there, until the file PATH exists:
+// the window is freed ("holder: given back"), and once more there is one, if the ranks are still
+// together
+// ("holder: shared again") or not ("holder: not shared"). All ranks exchange checked messages
+// meanwhile. Rank 0 prints "holder: started", at the end "holder: N rounds, E errors".
 #include <linux/io_uring.h>
+#include <memory>
 #include <netdb.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -41,11 +46,50 @@ int open_connection(const std::string& to) {
 
 int hold(const mpitest::Options& options) {
     std::string what = options.text("--what", "none");
-    if (what == "none") return 0;
+    if (what == "none" || what == "window") return 0;
     int fd = what == "io_uring" ? open_io_uring() : open_connection(options.text("--connect", ""));
     if (fd < 0) std::perror(("holder: " + what).c_str());
     return fd;
 }
+
+// A word of each rank of this node (as MPI sees it), in memory they share.
+class SharedWindow {
+  public:
+    SharedWindow() {
+        MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node_);
+        MPI_Comm_rank(node_, &rank_);
+        MPI_Comm_size(node_, &size_);
+        MPI_Comm_set_errhandler(node_, MPI_ERRORS_RETURN);
+        const MPI_Aint bytes = 3 * 4096;
+        if (MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, node_, &mine_, &win_) != MPI_SUCCESS)
+            return;
+        MPI_Aint size = 0;
+        int unit = 0;
+        MPI_Win_shared_query(win_, (rank_ + 1) % size_, &size, &unit, &theirs_);
+    }
+    ~SharedWindow() {
+        if (made()) MPI_Win_free(&win_);
+        MPI_Comm_free(&node_);
+    }
+    SharedWindow(const SharedWindow&) = delete;
+    SharedWindow& operator=(const SharedWindow&) = delete;
+
+    bool made() const { return win_ != MPI_WIN_NULL; }
+    size_t round(uint64_t number) const {
+        if (!made()) return 1;
+        MPI_Win_fence(0, win_);
+        *mine_ = mpitest::key(rank_, 2, number);
+        MPI_Win_fence(0, win_);
+        return *theirs_ != mpitest::key((rank_ + 1) % size_, 2, number) ? 1 : 0;
+    }
+
+  private:
+    MPI_Comm node_ = MPI_COMM_NULL;
+    MPI_Win win_ = MPI_WIN_NULL;
+    int rank_ = 0, size_ = 1;
+    uint64_t* mine_ = nullptr;
+    uint64_t* theirs_ = nullptr;
+};
 
 size_t exchange(const mpitest::World& world, uint64_t round) {
     constexpr size_t bytes = 3000;
@@ -58,6 +102,12 @@ size_t exchange(const mpitest::World& world, uint64_t round) {
     return mpitest::wrong(in.data(), bytes, mpitest::key(from, 1, round));
 }
 
+void say(const mpitest::World& world, const char* what) {
+    if (world.rank != 0) return;
+    std::printf("holder: %s\n", what);
+    std::fflush(stdout);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -67,13 +117,22 @@ int main(int argc, char** argv) {
         MPI_Abort(MPI_COMM_WORLD, 77);
     }
     MPI_Barrier(MPI_COMM_WORLD);
-    if (world.rank == 0) {
-        std::printf("holder: started\n");
-        std::fflush(stdout);
-    }
+    say(world, "started");
     mpitest::Limit limit(options, 1000);
     uint64_t rounds = 0, errors = 0;
-    while (world.agree(!limit.reached(rounds))) errors += exchange(world, rounds++);
+    std::unique_ptr<SharedWindow> shared;
+    if (options.text("--what", "") == "window") shared = std::make_unique<SharedWindow>();
+    const std::string give_back = options.text("--give-back", "");
+    while (world.agree(!limit.reached(rounds))) {
+        if (shared) errors += shared->round(rounds);
+        if (shared && world.agree(::access(give_back.c_str(), F_OK) == 0)) {
+            shared.reset();
+            say(world, "given back");
+        }
+        errors += exchange(world, rounds++);
+    }
+    if (!give_back.empty()) say(world, SharedWindow().made() ? "shared again" : "not shared");
+    shared.reset();
     errors = world.sum(errors);
     world.say_end("holder", rounds, "rounds", errors);
     MPI_Finalize();

@@ -399,6 +399,28 @@ TEST_F(Moves, RefusesAnIoUring) {
     refuse(endless("holder", {"--what", "io_uring", "--rank", "1"}), 1, "gn3", "io_uring");
 }
 
+// Ranks that share a window move again when it is freed, and then share none: they are apart.
+TEST_F(Moves, RefusesRanksThatShareAWindow) {
+    Job job(lab(), 3, "gn1:2,gn2:1,gn3:2",
+            endless("holder", {"--what", "window", "--give-back", path("enough")}));
+    ASSERT_TRUE(job.wait_for("holder: started")) << job.mpirun().err();
+    const Move move = job.migrate(1, "gn3");
+    EXPECT_EQ(move.status, 1) << move.err;
+    EXPECT_NE(move.err.find("it is memory shared with rank 0"), std::string::npos) << move.err;
+    EXPECT_EQ(job.node_of(1), "gn1");
+    const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--to", path("snapshots")});
+    EXPECT_EQ(saved.status, 1) << saved.err;
+    EXPECT_NE(saved.err.find("it is memory shared with rank"), std::string::npos) << saved.err;
+    expect_moved(job, 2, "gn3");  // one of its own
+    nettest::touch(path("enough"));
+    ASSERT_TRUE(job.wait_for("holder: given back")) << job.mpirun().err();
+    expect_moved(job, 1, "gn3");
+    stop();
+    const Finished end = job.finish();
+    EXPECT_NE(end.out.find("holder: not shared"), std::string::npos) << end.out << end.err;
+    expect_clean(end, "holder: ");
+}
+
 TEST_F(Moves, RefusesAForeignConnection) {
     Background listener = lab().start_on(
         "gn2", {"python3", "-c",

@@ -110,6 +110,8 @@ def coverage(rows):
               "  may have grown.",
               "- Memory that was in transparent huge pages returns to huge pages soon afterwards.",
               "- Huge pages of hugetlbfs need as many reserved ones on the target.",
+              "- Memory that a rank shares with other ranks (MPI_Win_allocate_shared): refused, \"it is "
+              "memory shared with\".",
               "- Threads bound to processors that the target lacks get the job's binding there, or all.",
               "",
               "Looked at and not carried; what the program sees:",
