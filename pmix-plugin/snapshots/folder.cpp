@@ -214,8 +214,15 @@ Status commit_snapshot(const std::string& folder, const std::string& name) {
     const bool was_done = ::access(from.c_str(), F_OK) != 0 && ::access(to.c_str(), F_OK) == 0;
     if (was_done) return {};
     GHOST_TRY(sync_folder(from));
-    if (::rename(from.c_str(), to.c_str()) != 0) {
-        const int why = errno;
+    int why = ::rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
+    // On this node's own disk or in its memory an earlier life of the job has left one that
+    // mpirun's node has not: it was never complete, or is of after the snapshot that this life
+    // began from.
+    if (why == ENOTEMPTY || why == EEXIST) {
+        GHOST_TRY(remove_folder(to));
+        why = ::rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
+    }
+    if (why != 0) {
         // on a shared folder another node may have been first
         if (why == ENOENT && ::access(to.c_str(), F_OK) == 0) return {};
         return sys_error_of(why, "complete the snapshot", to);

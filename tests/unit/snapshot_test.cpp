@@ -298,6 +298,19 @@ TEST_F(Folder, SnapshotIsCompleteOrAbsent) {
     EXPECT_FALSE(create_partial(deep, "../escape").ok());
 }
 
+// On the disk or in the memory of a node that was not mpirun's: an earlier life of the job took a
+// snapshot by that number after the one that this life began from.
+TEST_F(Folder, SnapshotOfAnEarlierLifeIsReplaced) {
+    put("7-000002/rank-0.ghost", "of the earlier life");
+    ASSERT_TRUE(create_partial(folder, "7-000002").ok());
+    put("7-000002.partial/rank-1.ghost", "of this one");
+    const Status done = commit_snapshot(folder, "7-000002");
+    EXPECT_TRUE(done.ok()) << done.error().message();
+    EXPECT_TRUE(exists("7-000002/rank-1.ghost"));
+    EXPECT_FALSE(exists("7-000002/rank-0.ghost"));
+    EXPECT_FALSE(exists("7-000002.partial"));
+}
+
 TEST_F(Folder, ListIsNewestFirstWithDamageNamed) {
     make("7-000001");
     make("7-000002", {"7-000001"});
