@@ -19,6 +19,7 @@ struct CoordinatorSettings {
     int64_t hold_retry_us = 1'000;     // a fence is completing right now
     int64_t gate_us = 10'000'000;      // all tries together
     int64_t gate_retry_us = 5'000;     // the rank was inside a call that cannot be moved
+    int64_t patience_us = 100'000;     // fences are held for a busy rank before they go on a moment
     int64_t transfer_us = 20'000'000;  // without any progress
     int64_t switch_us = 10'000'000;
     int64_t go_us = 10'000'000;

@@ -274,6 +274,18 @@ TEST(Snapshots, BusyRanksAreTriedAgain) {
     expect_sound(c);
 }
 
+TEST(Snapshots, BusyRanksDoNotKeepTheJobBehindFences) {
+    Cluster c(7, 3, {0, 1, 1, 2});
+    c.chance.waits_behind_fences = true;
+    Client& user = c.client();
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+    EXPECT_EQ(c.holds, 2);
+    expect_all_run(c);
+    expect_sound(c);
+}
+
 TEST(Snapshots, AlwaysBusyRankPutsSnapshotOff) {
     Cluster c(8, 3, {0, 1});
     c.chance.busy_percent = 100;

@@ -83,6 +83,7 @@ void MoveOperation::send_gate() {
 
 void MoveOperation::on_busy(const Busy& m) {
     data_.why = m.why;
+    if (let_fences_go_on(S::holding, [this] { try_hold(); })) return;
     retry_after(job_.settings.gate_retry_us, [this] { send_gate(); });
 }
 

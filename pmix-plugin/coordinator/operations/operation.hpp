@@ -195,10 +195,27 @@ class StagedOperation : public Operation {
     // False: not now; `again` follows. While a batch of others comes to its end their limits run,
     // and not this one's.
     bool hold_fences(std::function<void()> again) {
-        if (job_.fences.hold(seq())) return true;
+        if (job_.fences.hold(seq())) {
+            held_since_ = job_.settings.now();
+            if (first_held_ == 0) first_held_ = held_since_;
+            return true;
+        }
         if (job_.fences.closing()) wait_on();
         retry_after(job_.settings.hold_retry_us, std::move(again));
         return false;
+    }
+    // A rank is inside a call. What that waits for may be behind the fences, such as what a rank
+    // has not published yet that stands in one: then these go on, and `held_state` tries anew. All
+    // tries together have the limit of this state. False: the next try is with the fences held as
+    // they are.
+    bool let_fences_go_on(State held_state, std::function<void()> again) {
+        const int64_t now = job_.settings.now();
+        if (now - held_since_ < job_.settings.patience_us) return false;
+        if (now - first_held_ >= limit_us()) return expired(), true;
+        if (!change(held_state)) return true;
+        job_.fences.release(seq());
+        retry_after(job_.settings.gate_retry_us, std::move(again));
+        return true;
     }
     void tell_progress() const {
         if (progress_) progress_(data_);
@@ -226,6 +243,7 @@ class StagedOperation : public Operation {
     Data data_;
 
   private:
+    int64_t held_since_ = 0, first_held_ = 0;  // the fences
     Progress progress_;
     Finished finished_;
 };

@@ -248,6 +248,12 @@ void SnapshotOperation::send_gate() {
     tell_step(DaemonMessage::snap_gate);
 }
 
+// A rank was busy, and all are open again.
+void SnapshotOperation::try_again() {
+    if (let_fences_go_on(S::holding, [this] { try_hold(); })) return;
+    retry_after(job_.settings.gate_retry_us, [this] { send_gate(); });
+}
+
 void SnapshotOperation::on_gated(const StepAnswer& answer) {
     SnapshotRun& r = data_;
     if (answer.busy_ranks == 0) {
@@ -413,7 +419,7 @@ void SnapshotOperation::step_answered(ParticipantStep step, StepAnswer answer) {
         return;
     }
     if (gated) return on_gated(answer);
-    if (ungated) return retry_after(job_.settings.gate_retry_us, [this] { send_gate(); });
+    if (ungated) return try_again();
     if (step == P::resumed) return on_resumed(answer);
     complete(std::move(answer));
 }

@@ -40,7 +40,8 @@ inline constexpr StateTable snapshot_states([] {
         {S::pinging, "pinging", Phase::prepare, to({S::holding, S::aborting}), &C::hold_us, false,
          true},
         {S::holding, "holding", Phase::quiesce, to({S::gating, S::aborting}), &C::hold_us},
-        {S::gating, "gating", Phase::quiesce, to({S::freezing, S::aborting}), &C::gate_us, true},
+        {S::gating, "gating", Phase::quiesce, to({S::holding, S::freezing, S::aborting}),
+         &C::gate_us, true},
         {S::freezing, "freezing", Phase::capture, to({S::writing, S::aborting}), &C::freeze_us,
          true},
         {S::writing, "writing", Phase::commit, to({S::completing, S::aborting}), &C::transfer_us},
@@ -130,6 +131,7 @@ class SnapshotOperation : public StagedOperation<SnapshotRun, snapshot_states> {
     void send_prepare();
     void on_ready(const StepAnswer& answer);
     void try_hold();
+    void try_again();
     void send_gate();
     void on_gated(const StepAnswer& answer);
     void on_resumed(const StepAnswer& answer);

@@ -653,7 +653,8 @@ void Cluster::tree_message(const std::shared_ptr<Tree>& t, const schema::Receive
         case kernet::ToRank::welcome:
             return welcome(t, m.as<kernet::RankWelcome>());
         case kernet::ToRank::gate: {
-            const bool busy = percent(chance.busy_percent);
+            const bool behind = chance.waits_behind_fences && releases == 0;
+            const bool busy = behind || percent(chance.busy_percent);
             t->gated = !busy;
             return say(t, kernet::GateAnswer{.seq = m.seq(), .busy = busy, .why = {}});
         }

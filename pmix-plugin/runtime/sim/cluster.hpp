@@ -73,6 +73,8 @@ struct Wrapper {
 struct Chance {
     int busy_percent = 0;
     int fence_percent = 0;
+    // Ranks are in a call whose answer comes when the fences have gone on for a moment.
+    bool waits_behind_fences = false;
     int64_t latency_us = 200;
     bool ends_at_once = false;  // a restored rank ends before its agent attaches
     size_t guests = 0;          // processes that ranks have spawned
