@@ -31,6 +31,7 @@ class Daemon : public CoordinatorRuntime, public LocalRanks {
     int slots(NodeId) const override { return 0; }
     std::string session_dir() const override;
     std::string secret() const override { return std::string(64, '0'); }
+    std::string life() const override { return "11fe"; }
     std::string rank_socket() const override { return {}; }
     std::optional<std::string> parameter(const std::string& name) const override;
     JobDescription describe_job() const override;

@@ -116,6 +116,7 @@ class RankAgent::Impl {
 
     AgentPorts ports_;
     const AgentConfig config_;
+    std::string life_ = config_.life;  // of the job, as the node agent has said last
     AgentState state_ = AgentState::starting;
     ControlSocket control_;
     schema::Reader reader_;
@@ -256,6 +257,7 @@ RankHello RankAgent::Impl::hello() const {
     out.job = config_.job;
     out.rank = config_.rank;
     out.secret = config_.secret;
+    out.life = life_;
     out.pid = getpid();
     out.tid = gettid();
     out.location = ports_.data->location();
@@ -529,6 +531,8 @@ Status RankAgent::Impl::wake_up(const RankWelcome& welcome, int64_t deadline) {
     log::info("rank {}: {} on {} with epoch {}", config_.rank,
               arrival_names[static_cast<size_t>(welcome.state)], welcome.node_name, welcome.epoch);
     DataPort& data = *ports_.data;
+    if (welcome.life != life_) GHOST_TRY(data.begin_life(welcome.life));
+    life_ = welcome.life;
     for (;;) {
         Status up = data.wakeup_all(welcome.node, welcome.node_name, welcome.epoch, welcome.peers);
         if (up) break;
@@ -591,6 +595,7 @@ bool read_number(const std::string& text, Number* out) {
 // What ranks and guests have in common.
 Status read_place(AgentConfig& config) {
     config.secret = variable("GHOST_SECRET");
+    config.life = variable("GHOST_LIFE");
     config.node_name = variable("GHOST_NODE_NAME");
     config.filters = variable("GHOST_FILTERS");
     std::string node = variable("GHOST_NODE_ID");

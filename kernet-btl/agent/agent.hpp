@@ -26,6 +26,7 @@ struct AgentConfig {
     uint32_t rank = 0;        // GHOST_RANK
     std::string node_socket;  // GHOST_NODE_SOCKET, the same name on every node of the job
     std::string secret;       // GHOST_SECRET, 64 hex digits
+    std::string life;         // GHOST_LIFE, of the job; a restart begins another
     int node = -1;            // GHOST_NODE_ID
     std::string node_name;    // GHOST_NODE_NAME
     std::string filters;      // GHOST_FILTERS, of all streams; "" if there are none

@@ -23,6 +23,7 @@ class EndpointPort final : public DataPort {
     void open_gate() override { endpoint_.open_gate(); }
     bool stays() const override { return endpoint_.stays(); }
     void suspend_all() override { endpoint_.suspend_all(); }
+    Status begin_life(const std::string& life) override { return endpoint_.begin_life(life); }
     Status wakeup_all(int node, const std::string& node_name, uint64_t epoch,
                       const std::vector<Location>& peers) override {
         return endpoint_.wakeup_all(node, node_name, epoch, peers);

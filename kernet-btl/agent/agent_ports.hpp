@@ -28,6 +28,7 @@ class DataPort {
     // The gate must be closed. Something the rank does now needs it where it is.
     virtual bool stays() const = 0;
     virtual void suspend_all() = 0;
+    virtual Status begin_life(const std::string& life) = 0;
     virtual Status wakeup_all(int node, const std::string& node_name, uint64_t epoch,
                               const std::vector<Location>& peers) = 0;
     virtual void set_location(const Location& location) = 0;

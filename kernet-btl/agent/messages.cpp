@@ -20,6 +20,7 @@ constexpr Field rank_hello_fields[] = {
     field<&RankHello::job>("job", "number of the job, in decimal"),
     field<&RankHello::rank>("rank", "whose"),
     field<&RankHello::secret>("secret", "the job's, in hex"),
+    field<&RankHello::life>("life", "of the job, as the rank knows it"),
     field<&RankHello::epoch>("epoch", "of the placement that the rank knows of"),
     field<&RankHello::pid>("pid", "the rank's process, as numbered in the rank"),
     field<&RankHello::tid>("tid", "the agent's thread, as numbered in the rank"),
@@ -44,6 +45,7 @@ constexpr Field locate_fields[] = {field<&Locate::peer>("peer", "whose place is 
 constexpr Field welcome_fields[] = {
     field<&RankWelcome::node>("node", "number of the daemon").at_least(-1),
     field<&RankWelcome::node_name>("node_name", "that node's name"),
+    field<&RankWelcome::life>("life", "of the job: another one than the rank knew after a restart"),
     field<&RankWelcome::epoch>("epoch", "of the rank's placement"),
     field<&RankWelcome::state>("state", "how the rank came here"),
     field<&RankWelcome::seq>("seq", "the operation it comes from, 0: none"),

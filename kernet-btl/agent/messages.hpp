@@ -26,6 +26,7 @@ struct RankHello {
     std::string job;
     uint32_t rank = 0;
     std::string secret;
+    std::string life;
     uint64_t epoch = 0;
     int32_t pid = 0;
     int32_t tid = 0;
@@ -74,6 +75,7 @@ constexpr std::span<const char* const> names_of(Arrival) {
 struct RankWelcome {
     int32_t node = -1;
     std::string node_name;
+    std::string life;
     uint64_t epoch = 0;
     Arrival state = Arrival::started;
     uint64_t seq = 0;

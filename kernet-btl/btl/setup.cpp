@@ -92,6 +92,7 @@ Result<EndpointConfig> endpoint_config(const std::optional<AgentConfig>& agent, 
         config.job = agent->job;
         config.rank = agent->rank;
         config.secret_hex = agent->secret;
+        config.life = agent->life;
         config.node = agent->node;
         config.node_name = agent->node_name;
         config.filters = agent->filters;

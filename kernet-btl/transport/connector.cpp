@@ -53,6 +53,14 @@ Connector::~Connector() {
     close(true);
 }
 
+Status Connector::begin_life(const std::string& life) {
+    auto key = wire::HandshakeKey::make(config_.secret_hex, config_.job, life);
+    GHOST_TRY(key);
+    config_.life = life;
+    key_ = *key;
+    return {};
+}
+
 Status Connector::open(int node, const std::string& node_name, uint64_t epoch) {
     location_ = Location{};
     location_.rank = config_.rank;
@@ -114,8 +122,8 @@ Status Connector::open_listeners() {
         }
     }
     if (!config_.use_shm) return {};
-    location_.unix_name =
-        fmt::format("@ghost/{}/{}/r{}.{}", geteuid(), config_.job, config_.rank, location_.epoch);
+    location_.unix_name = fmt::format("@ghost/{}/{}/{}/r{}.{}", geteuid(), config_.job,
+                                      config_.life, config_.rank, location_.epoch);
     auto listener = net::listen_unix(location_.unix_name);
     if (!listener && listener.error().sys == EADDRINUSE) {
         // Left by nobody (abstract names end with their sockets): another process holds it.

@@ -47,6 +47,8 @@ class Connector {
     // Closes all of it and every handshake; tells peers with a ring (left: for good).
     void close(bool left);
     bool is_open() const { return epoll_.valid(); }
+    // While it is closed.
+    Status begin_life(const std::string& life);
 
     int fd() const { return epoll_.get(); }
     const Location& location() const { return location_; }
@@ -176,7 +178,8 @@ class Connector {
     std::unordered_map<uint64_t, uint32_t> watches_;  // id -> rank
     uint64_t next_id_ = 16;                           // below: fixed ids
     size_t incoming_count_ = 0;
-    int64_t push_at_ = 0;  // 0: nothing to look after
+    bool refusal_told_ = false;  // of a connection: once is enough, whoever repeats it
+    int64_t push_at_ = 0;        // 0: nothing to look after
     int64_t pushed_at_ = 0;
     int64_t push_every_ = 0;
     int64_t look_at_ = 0;  // 0: there is no link to look at

@@ -328,7 +328,9 @@ bool Connector::on_hello(Handshake& shake) {
         wrong = "wrong kind of link";
     }
     if (wrong) {
-        ghost::log::warning("kernet: connection refused: {}", wrong);
+        const auto level = std::exchange(refusal_told_, true) ? ghost::log::Level::debug
+                                                              : ghost::log::Level::warning;
+        ghost::log::write(level, fmt::format("kernet: connection refused: {}", wrong));
         return false;
     }
     if (shake.is_trial()) return on_trial_hello(shake);

@@ -47,7 +47,7 @@ Result<std::unique_ptr<Endpoint>> Endpoint::create(const EndpointConfig& config)
         return ghost::make_error(ghost::Code::invalid, "size the rings of link shm");
     }
     if (auto links = parse_links(config.links); !links) return links.error();
-    auto key = wire::HandshakeKey::make(config.secret_hex, config.job);
+    auto key = wire::HandshakeKey::make(config.secret_hex, config.job, config.life);
     if (!key) return key.error();
     uint64_t digest = 0;
     auto filters = make_filters(config, digest);
@@ -116,6 +116,13 @@ void Endpoint::suspend_all() {
     if (!impl_->connector.is_open()) return;
     impl_->data.suspend_all();
     impl_->connector.close(false);
+}
+
+Status Endpoint::begin_life(const std::string& life) {
+    std::lock_guard lock(impl_->mutex);
+    if (impl_->connector.is_open())
+        return ghost::make_error(ghost::Code::invalid, "begin another life among links");
+    return impl_->connector.begin_life(life);
 }
 
 Status Endpoint::wakeup_all(int node, const std::string& node_name, uint64_t epoch,

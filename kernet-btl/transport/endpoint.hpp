@@ -30,6 +30,7 @@ struct EndpointConfig {
     std::string job;  // decimal job number; part of addresses and of every handshake
     uint32_t rank = 0;
     std::string secret_hex;  // 64 hex digits, the key of handshake MACs
+    std::string life;        // of the job, drawn at its start: part of that key and of addresses
     int node = -1;           // daemon number; -1 unknown
     std::string node_name;
     uint64_t epoch = 0;      // placement number of this rank
@@ -89,6 +90,9 @@ class Endpoint {
     // timer and eventfd: afterwards the process has no descriptor and no shared mapping of ours.
     // KerNet sockets become *suspended*; what is in flight is kept. Idempotent.
     void suspend_all();
+    // The job was restarted: from the next wakeup_all() there are links only with who is of this
+    // life too. Only while suspended, else Code::invalid.
+    Status begin_life(const std::string& life);
     // Attaches again, here or elsewhere: new listeners under the given place and epoch, then
     // reconnects (from service()) to all peers that had streams, at their `peers` locations (newer
     // ones than known) or the last known ones. Also for going on in place after an aborted move

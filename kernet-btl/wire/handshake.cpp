@@ -82,12 +82,13 @@ ghost::Status read_secret(const std::string& hex, std::array<uint8_t, 32>& out) 
                              "64 hex digits expected");
 }
 
-Result<HandshakeKey> HandshakeKey::make(const std::string& secret_hex, const std::string& job) {
+Result<HandshakeKey> HandshakeKey::make(const std::string& secret_hex, const std::string& job,
+                                        const std::string& life) {
     if (sodium_init() < 0) return ghost::make_error(ghost::Code::internal, "start libsodium");
     std::array<uint8_t, 32> secret{};
     GHOST_TRY(read_secret(secret_hex, secret));
     HandshakeKey key;
-    const std::string label = "kernet handshake " + job;
+    const std::string label = "kernet handshake " + job + "/" + life;
     crypto_generichash(key.key_.data(), key.key_.size(),
                        reinterpret_cast<const uint8_t*>(label.data()), label.size(), secret.data(),
                        secret.size());

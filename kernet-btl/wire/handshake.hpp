@@ -25,11 +25,14 @@ using Mac = std::array<uint8_t, 32>;
 // The job's secret out of 64 hex digits. Code::invalid otherwise.
 ghost::Status read_secret(const std::string& hex, std::array<uint8_t, 32>& out);
 
-// Both processes have the same one; made from the job's secret and number.
+// Both processes have the same one; made from the job's secret, number and life. Who is of another
+// life cannot make it: a rank that lived on behind a cut while its job was restarted has the secret
+// and number of the true one, and an epoch that is higher even.
 class HandshakeKey {
   public:
     // secret_hex: 64 hex digits. Code::invalid otherwise.
-    static Result<HandshakeKey> make(const std::string& secret_hex, const std::string& job);
+    static Result<HandshakeKey> make(const std::string& secret_hex, const std::string& job,
+                                     const std::string& life = {});
     Mac mac(const void* bytes, size_t size) const;
 
   private:

@@ -121,6 +121,9 @@ std::string NodeAgent::Impl::check_greeting(const Greeting& m) const {
     auto it = slots_.find(m.rank);
     const RankSlot none;
     const RankSlot& s = it == slots_.end() ? none : it->second;
+    // A rank that was saved learns only now which life it is in.
+    const bool saved = m.role == Role::rank && s.snap.restart && s.transfer == Transfer::going;
+    if (m.life != adapter_.life() && !saved) return "hello of another life of the job";
     if (m.role == Role::wrapper && !s.at_rest()) return "the rank has a wrapper, and moves";
     const bool runs = s.quiesce == Quiesce::open && s.transfer <= Transfer::connected;
     const bool comes = s.quiesce == Quiesce::resuming || s.transfer == Transfer::going;
@@ -189,6 +192,7 @@ void NodeAgent::Impl::welcome(RankSlot& s, kernet::Arrival state) {
     kernet::RankWelcome m;
     m.node = static_cast<int32_t>(adapter_.self());
     m.node_name = own_name();
+    m.life = adapter_.life();
     m.epoch = s.epoch;
     m.state = state;
     m.seq = state == kernet::Arrival::started ? 0 : s.seq;

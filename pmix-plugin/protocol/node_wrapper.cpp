@@ -19,6 +19,7 @@ constexpr Field greeting_fields[] = {
     field<&Greeting::job>("job", "number of the job, in decimal"),
     field<&Greeting::rank>("rank", "whose"),
     field<&Greeting::secret>("secret", "the job's, in hex"),
+    field<&Greeting::life>("life", "of the job"),
 };
 constexpr Field hello_fields[] = {
     field<&WrapperHello::role>("role", "wrapper"),
@@ -26,6 +27,7 @@ constexpr Field hello_fields[] = {
     field<&WrapperHello::job>("job", "number of the job, in decimal"),
     field<&WrapperHello::rank>("rank", "whose"),
     field<&WrapperHello::secret>("secret", "the job's, in hex"),
+    field<&WrapperHello::life>("life", "of the job"),
     field<&WrapperHello::pid>("pid", "the wrapper's"),
     field<&WrapperHello::init>("init", "first process of the rank's tree; 0: there is none yet"),
     field<&WrapperHello::mode>("mode", "how the wrapper came to its rank"),

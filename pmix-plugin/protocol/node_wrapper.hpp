@@ -50,6 +50,7 @@ struct Greeting {
     std::string job;
     uint32_t rank = 0;
     std::string secret;
+    std::string life;
     static const schema::Record table;
 };
 enum class FirstMessage : uint8_t { hello };
@@ -61,6 +62,7 @@ struct WrapperHello {
     std::string job;
     uint32_t rank = 0;
     std::string secret;
+    std::string life;
     int32_t pid = 0;
     int32_t init = 0;
     WrapperMode mode = WrapperMode::run;

@@ -27,6 +27,7 @@ struct State {
     InstalledPaths paths;
     std::string message;
     std::string secret;
+    std::string life;
     std::string restart;   // folder of the snapshot the job is restarted from; empty: a new job
     bool filters = false;  // messages are to go through filters
 };
@@ -65,8 +66,9 @@ void switch_off(State& s, std::string why) {
     setenv("OMPI_MCA_ghost_disabled", "1", 1);
 }
 
-std::string new_secret() {
-    std::array<char, 32> bytes{};
+template <size_t size>
+std::string random_hex() {
+    std::array<char, size> bytes{};
     size_t filled = 0;
     while (filled < bytes.size()) {
         const ssize_t n = getrandom(bytes.data() + filled, bytes.size() - filled, 0);
@@ -75,7 +77,7 @@ std::string new_secret() {
     return ghost::encode_hex({bytes.data(), bytes.size()});
 }
 
-// A restarted job goes on under the secret its ranks know.
+// A restarted job goes on under the secret its ranks know, as another life.
 std::string take_restart(State& s, const char* folder) {
     s.restart = folder;
     if (geteuid() != 0) return "only root can restore processes";
@@ -173,8 +175,11 @@ const char* ghost_schizo_help_dir(void) noexcept {
 void ghost_schizo_app_env(void* env, ghost_set_fn set) noexcept {
     State& s = state();
     if (!s.active) return;
-    if (s.secret.empty()) s.secret = new_secret();  // one for all parts of an MPMD command line
+    // one for all parts of an MPMD command line
+    if (s.secret.empty()) s.secret = random_hex<32>();
+    if (s.life.empty()) s.life = random_hex<8>();
     set(env, "GHOST_SECRET", s.secret.c_str());
+    set(env, "GHOST_LIFE", s.life.c_str());
     set(env, "GHOST_CRIU", s.paths.criu.c_str());
     for (const char* name : {"GHOST_LOG", "GHOST_LINKS", "GHOST_LINK_FAULTS"}) {
         if (const char* value = getenv(name)) set(env, name, value);
@@ -191,8 +196,8 @@ void ghost_schizo_guest_env(unsigned host, char* const* shared, unsigned node,
     for (const auto& [name, value] : guest_environment(host, node, node_name))
         set(env, name.c_str(), value.c_str());
     set_stream_manager(host, env, set);
-    constexpr const char* needed[] = {"GHOST_SECRET", "GHOST_LOG", "GHOST_LINKS",
-                                      "GHOST_LINK_FAULTS", "GHOST_FILTERS"};
+    constexpr const char* needed[] = {"GHOST_SECRET", "GHOST_LIFE",        "GHOST_LOG",
+                                      "GHOST_LINKS",  "GHOST_LINK_FAULTS", "GHOST_FILTERS"};
     for (char* const* entry = shared; entry && *entry; ++entry) {
         for (const char* name : needed) {
             const size_t length = std::strlen(name);

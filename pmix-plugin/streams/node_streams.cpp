@@ -192,7 +192,7 @@ Status NodeStreams::Impl::begin(const std::vector<StreamsNode>& nodes) {
     }
     if (config.self < 0)
         return make_error(Code::not_found, "find this node among the job's managers");
-    config.cluster = net.cluster = "job" + adapter_.job_name();
+    config.cluster = net.cluster = "job" + adapter_.job_name() + "/" + adapter_.life();
     config.secret_hex = net.secret_hex = adapter_.secret();
     config.if_include = interfaces();
     const std::string filters = adapter_.parameter("ghost_filters").value_or("none");

@@ -43,7 +43,7 @@ class GhostSource {
 // The source's wrapper connects.
 class ConnectedSource : public GhostSource {
   public:
-    explicit ConnectedSource(const Identity& who) : rank_(who.rank), secret_(who.secret) {}
+    explicit ConnectedSource(const Identity& who) : rank_(who.rank), secret_(who.proof()) {}
     WrapperMode mode() const override { return WrapperMode::restore; }
     Status begin() override;
     bool comes_later() const override { return true; }

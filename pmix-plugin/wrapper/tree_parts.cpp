@@ -22,6 +22,7 @@ Identity Identity::from_environment() {
     out.rank = static_cast<uint32_t>(
         std::atoi(text("GHOST_RANK", text("PMIX_RANK", "0").c_str()).c_str()));
     out.secret = text("GHOST_SECRET", "");
+    out.life = text("GHOST_LIFE", "");
     out.node_socket = text("GHOST_NODE_SOCKET", "");
     out.criu = text("GHOST_CRIU", "criu");
     return out;
@@ -31,6 +32,7 @@ WrapperHello Identity::hello(WrapperMode mode, pid_t init, std::string why) cons
     return {.job = job,
             .rank = rank,
             .secret = secret,
+            .life = life,
             .pid = getpid(),
             .init = init,
             .mode = mode,

@@ -111,6 +111,10 @@ class FakeData final : public kernet::DataPort {
         here_.attached = false;
         script_.journal.add("suspend_all");
     }
+    Status begin_life(const std::string& life) override {
+        script_.journal.add("begin_life " + life);
+        return {};
+    }
     Status wakeup_all(int node, const std::string& name, uint64_t epoch,
                       const std::vector<Location>& peers) override {
         if (script_.wakeup_failures > 0) {
@@ -197,6 +201,7 @@ class AgentTest : public ::testing::Test {
         config_.job = "77";
         config_.rank = 3;
         config_.secret = std::string(64, 'a');
+        config_.life = "11fe";
         config_.node_socket =
             "@ghost-agent-test/" + std::to_string(getpid()) + "/" + std::to_string(++number);
         config_.wait_slice_ms = 20;
@@ -273,6 +278,7 @@ class AgentTest : public ::testing::Test {
         send({{"t", "welcome"},
               {"node", 1},
               {"node_name", "gn1"},
+              {"life", "11fe"},
               {"epoch", 0},
               {"state", "started"},
               {"seq", 0},
@@ -307,6 +313,7 @@ class AgentTest : public ::testing::Test {
         return {{"t", "welcome"},
                 {"node", 2},
                 {"node_name", "gn2"},
+                {"life", "11fe"},
                 {"epoch", 5},
                 {"state", state},
                 {"seq", seq},
@@ -427,6 +434,27 @@ TEST_F(AgentTest, MoveInOrder) {
     EXPECT_LT(attach, j.position("pmix recommit"));
     // And it can move again.
     suspend(13);
+}
+
+// The rank was saved, and the job restarted: before any link is made it is of the new life.
+TEST_F(AgentTest, RestartBeginsAnotherLife) {
+    start_attached();
+    suspend(3);
+    wake();
+    EXPECT_EQ(accept_hello().value("life", ""), "11fe");
+    Json restarted = welcome(3, "restored", true);
+    restarted["life"] = "2e";
+    send(restarted);
+    EXPECT_EQ(receive().value("rc", -9), 0);
+    Journal& j = script_.journal;
+    EXPECT_LT(j.position("begin_life 2e"), j.position("wakeup_all gn2 peers 2"));
+    suspend(4);
+    wake();
+    EXPECT_EQ(accept_hello().value("life", ""), "2e");
+    restarted["seq"] = 4;
+    send(restarted);
+    EXPECT_EQ(receive().value("rc", -9), 0);
+    EXPECT_EQ(j.count("begin_life 2e"), 1U);
 }
 
 TEST_F(AgentTest, ResumedRankDoesNotSendItsFenceAgain) {

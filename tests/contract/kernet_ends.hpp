@@ -87,6 +87,11 @@ class Side {
 
     // Moves: asks the agent's thread to suspend; then to wake up at `node` with `epoch`.
     void suspend() { order(1); }
+    // Suspended: its job is restarted.
+    void begin_life(const std::string& life) {
+        auto begun = endpoint_->begin_life(life);
+        if (!begun) ADD_FAILURE() << begun.error().message();
+    }
     void wake(const std::string& node, uint64_t epoch, const Location& peer) {
         node_ = node;
         epoch_ = epoch;

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <netinet/in.h>
+#include <optional>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -415,38 +416,83 @@ TEST(KernetLinkFaults, MalformedFaultPlanIsRefused) {
 
 // --- greetings ---
 
-// What somebody has recorded of a peer's later placement, or made up who knows the secret: without
-// CONFIRM it is nobody's word, and the peer is as welcome as before.
-TEST(KernetGreeting, UnconfirmedEpochShutsNobodyOut) {
+using kernet::wire::Verdict;
+
+// What rank 0 of the job says to a HELLO of its rank 1 that is never confirmed; nothing: it hangs
+// up.
+std::optional<Verdict> answer_to(const EndpointConfig& from, const Location& at) {
     using namespace kernet::wire;
-    const std::string job = fmt::format("g{}", getpid());
-    const auto key = HandshakeKey::make(std::string(64, 'a'), job);
-    ASSERT_TRUE(key.ok());
-    Side one(config_of(0, job, false, true), 20), other(config_of(1, job, false, true), 20);
-    const Location at = one.location(), from = other.location();
-    one.begin(from);
+    const auto key = HandshakeKey::make(from.secret_hex, from.job, from.life);
     auto fd = kernet::net::connect_tcp("127.0.0.1", at.tcp.at(0).port, {});
-    ASSERT_TRUE(fd.ok()) << fd.error().message();
+    if (!key || !fd) {
+        ADD_FAILURE() << "no key or no connection";
+        return {};
+    }
     pollfd ready{fd->get(), POLLOUT, 0};
-    ASSERT_EQ(poll(&ready, 1, 5000), 1);
+    EXPECT_EQ(poll(&ready, 1, 5000), 1);
     Hello hello;
-    hello.from = 1;
+    hello.from = from.rank;
     hello.to = 0;
-    hello.epoch = 9;
+    hello.epoch = from.epoch;
     hello.generation = 1'000'000;  // whatever one's own attempts have come to
     hello.nonce = random_nonce();
     seal(hello, *key);
-    ASSERT_EQ(send(fd->get(), &hello, sizeof hello, 0), ssize_t{sizeof hello});
+    EXPECT_EQ(send(fd->get(), &hello, sizeof hello, 0), ssize_t{sizeof hello});
     ready.events = POLLIN;
-    ASSERT_EQ(poll(&ready, 1, 5000), 1);
+    EXPECT_EQ(poll(&ready, 1, 5000), 1);
     Welcome welcome;
-    ASSERT_EQ(recv(fd->get(), &welcome, sizeof welcome, MSG_WAITALL), ssize_t{sizeof welcome});
-    ASSERT_EQ(welcome.verdict, Verdict::accept);
-    fd->reset();
-    other.begin(at);
+    if (recv(fd->get(), &welcome, sizeof welcome, MSG_WAITALL) != ssize_t{sizeof welcome})
+        return {};
+    return welcome.verdict;
+}
+
+void expect_exchange(Side& one, Side& other) {
     const int64_t end = ghost::monotonic_us() + 20'000'000 * times_slower();
     while (!(one.done() && other.done()) && ghost::monotonic_us() < end) usleep(1000);
     EXPECT_TRUE(one.done() && other.done()) << one.received() << " " << other.received();
+}
+
+// What somebody has recorded of a peer's later placement, or made up who knows the secret: without
+// CONFIRM it is nobody's word, and the peer is as welcome as before.
+TEST(KernetGreeting, UnconfirmedEpochShutsNobodyOut) {
+    const std::string job = fmt::format("g{}", getpid());
+    Side one(config_of(0, job, false, true), 20), other(config_of(1, job, false, true), 20);
+    const Location at = one.location(), from = other.location();
+    one.begin(from);
+    EndpointConfig later = config_of(1, job, false, true);
+    later.epoch = 9;
+    EXPECT_EQ(answer_to(later, at), Verdict::accept);
+    other.begin(at);
+    expect_exchange(one, other);
+}
+
+// A rank that lived on behind a cut while its job was restarted has the job, secret and number of
+// the true one, and a later placement.
+TEST(KernetGreeting, RankOfAnotherLifeIsRefused) {
+    const std::string job = fmt::format("f{}", getpid());
+    EndpointConfig first = config_of(0, job, false, true), second = config_of(1, job, false, true);
+    first.life = second.life = "11fe";
+    Side one(first, 20), other(second, 20);
+    one.begin(other.location());
+    EndpointConfig old = second;
+    old.epoch = 9;  // of a later placement than known: it crosses no attempt
+    EXPECT_EQ(answer_to(old, one.location()), Verdict::accept);
+    for (const char* life : {"", "2e"}) {
+        old.life = life;
+        EXPECT_EQ(answer_to(old, one.location()), std::nullopt) << life;
+    }
+    // Saved, and the job restarted.
+    one.suspend();
+    one.begin_life("2e");
+    one.wake("n0", 1, other.location());
+    EXPECT_EQ(answer_to(old, one.location()), Verdict::accept);
+    old.life = "11fe";
+    EXPECT_EQ(answer_to(old, one.location()), std::nullopt);
+    second.life = "2e";
+    second.epoch = 2;
+    Side again(second, 20);
+    again.begin(one.location());
+    expect_exchange(one, again);
 }
 
 }  // namespace

@@ -422,6 +422,24 @@ def case_node_of_ranks_lost(folder):
     job.finish()
 
 
+def case_old_life_comes_back(folder):
+    """A rank of the life before, on a node that was cut off, is of a later placement than the true one."""
+    job = Ledger(folder, steps=700, pause=20000, ranks=2, hosts="gn1:1,gn2:1,gn3:1,gn4:1")
+    job.reach(50)
+    job.snapshot()
+    for node in ("gn3", "gn4", "gn2"):
+        good(on("gn1", "ghost", "migrate", "--rank", "1", "--to", node))
+    good(ghost("lab", "cut", "--name", LAB, "gn2"))
+    job.kill_mpirun()
+    job.restart("gn1:1,gn3:1")
+    job.reach(100)
+    old = on("gn2", "pgrep", "-xc", "ledger").stdout.strip()
+    good(ghost("lab", "heal", "--name", LAB, "gn2"))
+    job.finish()
+    assert old == "1", old
+    until(lambda: on("gn2", "pgrep", "-x", "ledger").returncode == 1, "the end of the old rank")
+
+
 def case_rank_ends_meanwhile(folder):
     for how, status in (("return", 7), ("segv", 139)):
         place = os.path.join(folder, how)
@@ -518,7 +536,7 @@ def case_lammps(folder):
 
 
 FAULTS = {"killed_at_any_moment", "disk_full", "folder_removed", "newest_damaged", "node_lost",
-          "node_of_ranks_lost", "rank_ends_meanwhile", "refused", "beside_itself"}
+          "node_of_ranks_lost", "old_life_comes_back", "rank_ends_meanwhile", "refused", "beside_itself"}
 
 
 def cases():

@@ -317,6 +317,7 @@ TEST(Move, ArrivalsWithWrongHelloAreRefused) {
     hello.job = "4711";
     hello.rank = 1;
     hello.secret = job_secret;
+    hello.life = job_life;
     const Json good = Json::parse(schema::encode(hello));
     struct Case {
         const char* key;
@@ -331,6 +332,8 @@ TEST(Move, ArrivalsWithWrongHelloAreRefused) {
         {"secret", "5ec2e8", "wrong secret"},
         {"secret", "", "wrong secret"},
         {"secret", 1, "secret is no text"},
+        {"life", "01d", "hello of another life"},
+        {"life", "", "hello of another life"},
         {"rank", -1, "rank is no whole number"},
         {"rank", "1", "rank is no whole number"},
         {"version", 2, "the rank's KerNet speaks version 2 of the protocol"},

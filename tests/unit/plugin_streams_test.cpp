@@ -32,6 +32,7 @@ class Daemon final : public StreamsRuntime {
     std::string job_name() const override { return "4711"; }
     std::vector<NodeInfo> nodes() const override;
     std::string secret() const override { return std::string(64, 'a'); }
+    std::string life() const override { return "11fe"; }
     std::string rank_socket() const override;
     std::optional<std::string> parameter(const std::string& name) const override {
         if (name != "btl_kernet_if_include") return {};

@@ -154,6 +154,9 @@ int Orte4Adapter::slots(NodeId node) const {
 std::string Orte4Adapter::secret() const {
     return app_variable("GHOST_SECRET");
 }
+std::string Orte4Adapter::life() const {
+    return app_variable("GHOST_LIFE");
+}
 
 bool Orte4Adapter::relayed() const {
     const auto daemons = nodes();
@@ -273,7 +276,7 @@ void Orte4Adapter::reattach(RankId rank) {
 
 std::vector<std::pair<std::string, std::string>> Orte4Adapter::environment_of(RankId rank) const {
     auto variables = rank_environment(app_jobid(), rank, self(), orte_process_info.nodename);
-    for (const char* name : {"GHOST_SECRET", "GHOST_CRIU", "GHOST_LOG"})
+    for (const char* name : {"GHOST_SECRET", "GHOST_LIFE", "GHOST_CRIU", "GHOST_LOG"})
         if (const std::string value = app_variable(name); !value.empty())
             variables.emplace_back(name, value);
     return variables;

@@ -53,6 +53,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     int slots(NodeId node) const override;
     std::string session_dir() const override;
     std::string secret() const override;
+    std::string life() const override;
     std::string rank_socket() const override;
     std::string pmix_uri() const override;
     std::optional<std::string> parameter(const std::string& name) const override;

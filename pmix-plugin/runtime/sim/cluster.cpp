@@ -157,6 +157,7 @@ Result<RuntimeAdapter::Spawned> Daemon::spawn_restore(RankId rank,
     c_.say(w, WrapperHello{.job = "4711",
                            .rank = rank,
                            .secret = job_secret,
+                           .life = job_life,
                            .pid = w->pid,
                            .mode = WrapperMode::restore,
                            .why = {}});
@@ -459,6 +460,7 @@ void Cluster::say_hello(const std::shared_ptr<Wrapper>& w, WrapperMode mode) {
     const WrapperHello m{.job = "4711",
                          .rank = w->rank,
                          .secret = job_secret,
+                         .life = job_life,
                          .pid = w->pid,
                          .init = w->tree->init,
                          .mode = mode,
@@ -642,6 +644,7 @@ void Cluster::attach(const std::shared_ptr<Tree>& t, int tries) {
     m.job = "4711";
     m.rank = t->rank;
     m.secret = job_secret;
+    m.life = t->life;
     m.epoch = t->epoch;
     m.pid = 2;
     m.tid = 3;
@@ -678,6 +681,7 @@ void Cluster::welcome(const std::shared_ptr<Tree>& t, const kernet::RankWelcome&
     t->closed = t->gated = false;
     t->attached = true;
     t->epoch = static_cast<uint32_t>(m.epoch);
+    t->life = m.life;
     kernet::RankAttached attached{.seq = m.seq, .error = {}, .location = {}};
     attached.location.unix_name = fmt::format("r{}.{}", t->rank, t->epoch);
     say(t, attached);

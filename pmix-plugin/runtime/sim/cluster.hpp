@@ -24,6 +24,7 @@ namespace ghost::plugin::sim {
 
 class Cluster;
 
+inline const std::string job_life = "11fe";
 inline const std::string job_secret = std::string(58, '0') + "5ec2e7";
 
 // One copy of a rank: its process tree, and the rank agent inside it.
@@ -39,6 +40,7 @@ struct Tree {
     ControlSocket agent;
     uint64_t seq = 0;
     uint32_t epoch = 0;
+    std::string life = job_life;  // that the rank knows of
     bool runs() const { return alive && !stopped; }
 };
 
@@ -102,6 +104,7 @@ class Daemon : public RuntimeAdapter {
     int slots(NodeId node) const override;
     std::string session_dir() const override;
     std::string secret() const override { return job_secret; }
+    std::string life() const override { return job_life; }
     std::string rank_socket() const override;
     std::string pmix_uri() const override { return "uri" + std::to_string(id_); }
     void send(NodeId to, const std::string& packet) override;

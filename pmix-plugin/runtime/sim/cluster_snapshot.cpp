@@ -219,9 +219,11 @@ void Cluster::let_run(const std::shared_ptr<Wrapper>& w) {
 
 void Cluster::boot_restart(const std::shared_ptr<Wrapper>& w) {
     w->tree->stopped = true;
+    w->tree->life = "01d";  // when it was saved
     const WrapperHello m{.job = "4711",
                          .rank = w->rank,
                          .secret = job_secret,
+                         .life = job_life,
                          .pid = w->pid,
                          .mode = WrapperMode::restart,
                          .why = {}};
