@@ -10,7 +10,9 @@
 #include <set>
 #include <unistd.h>
 
+#include "base/clock.hpp"
 #include "base/pidfd.hpp"
+#include "base/proc.hpp"
 
 namespace ghost::tools {
 
@@ -21,6 +23,10 @@ using plugin::RequestResult;
 namespace {
 
 constexpr int answer_limit_ms = 5000;
+// Between two looks at an mpirun that says nothing.
+constexpr int look_ms = 500;
+// It may have much to do: then it is asked for something that it answers at once.
+constexpr int64_t silence_us = 5'000'000;
 // mpirun closes its sockets a moment before it ends.
 constexpr int ending_limit_ms = 2000;
 
@@ -49,11 +55,39 @@ Json json_of(const schema::Raw& raw) {
     return Json::parse(raw.text, nullptr, false);
 }
 
+// Why an mpirun cannot answer now; empty: nothing keeps it.
+std::string why_stopped(pid_t mpirun) {
+    const Halt halt = halt_of(mpirun);
+    if (!halt.stopped) return {};
+    if (halt.tracer != 0)
+        return fmt::format("mpirun {} is stopped by {} (process {}), which traces it", mpirun,
+                           halt.by, halt.tracer);
+    return fmt::format(
+        "mpirun {} is suspended (SIGSTOP or SIGTSTP): `kill -CONT {}`, or its batch system, lets "
+        "it go on",
+        mpirun, mpirun);
+}
+
+// Of an mpirun that was stopped: busy.
+Result<ControlMessage> receive(const ControlSocket& socket, int timeout_ms) {
+    const pid_t mpirun = socket.peer_pid();
+    for (bool seen = false;;) {
+        auto packet = socket.receive(std::min(timeout_ms, look_ms));
+        if (packet.ok() || packet.error().code != Code::timeout) return packet;
+        const std::string why = why_stopped(mpirun);
+        // Twice: it may be the moment of a tool that looks at it.
+        if (seen && !why.empty()) return because(Code::busy, why);
+        seen = !why.empty();
+        if (timeout_ms <= look_ms) return packet;
+        timeout_ms -= look_ms;
+    }
+}
+
 Result<Job> open_job(const std::string& path, int timeout_ms) {
     auto socket = ControlSocket::connect(path);
     GHOST_TRY(socket);
     GHOST_TRY(socket->send_text(schema::encode(plugin::PsRequest{})));
-    auto packet = socket->receive(timeout_ms);
+    auto packet = receive(*socket, timeout_ms);
     GHOST_TRY(packet);
     std::string complaint;
     const auto message = reader().read(packet->text, complaint);
@@ -121,13 +155,40 @@ Answer not_understood(const Job& job, const std::string& complaint) {
                         job.pid(), why.ok() ? why->why : "it does not say what became of it")};
 }
 
+// What is under way in it goes on with it, or ends by its own limits.
+Answer no_word(const Job& job, const std::string& why) {
+    return {1, Json(),
+            fmt::format("{}; what was asked for may still be done: `ghost ps {}` shows where the "
+                        "job's ranks are",
+                        why, job.pid())};
+}
+
+// A word from it; timeout: it is silent, and does not answer a second question either.
+Result<ControlMessage> next_word(const Job& job) {
+    for (;;) {
+        auto packet = receive(job.socket, silence_us / 1000);
+        if (packet.ok() || packet.error().code != Code::timeout) return packet;
+        if (auto lives = open_job(job.path, answer_limit_ms); !lives.ok()) {
+            if (lives.error().code != Code::timeout) return lives.error();
+            return because(Code::timeout,
+                           fmt::format("mpirun {} has said nothing for {} s", job.pid(),
+                                       silence_us / 1'000'000 + answer_limit_ms / 1000));
+        }
+    }
+}
+
 Answer ask(const Job& job, const std::string& request, const OnProgress& progress) {
     std::optional<RequestProgress> last;
     if (!job.socket.send_text(request).ok()) return coordinator_lost(job, last);
     auto read = reader();
     for (;;) {
-        auto packet = job.socket.receive(-1);
-        if (!packet.ok()) return coordinator_lost(job, last);
+        auto packet = next_word(job);
+        if (!packet.ok()) {
+            const Code code = packet.error().code;
+            if (code == Code::busy || code == Code::timeout)
+                return no_word(job, packet.error().message());
+            return coordinator_lost(job, last);
+        }
         std::string complaint;
         const auto message = read.read(packet->text, complaint);
         if (!message) return not_understood(job, complaint);
@@ -193,6 +254,8 @@ Result<Job> choose_job(const std::string& wanted) {
     std::vector<Job> jobs = running_jobs(answer_limit_ms, &silent);
     std::string also =
         silent.empty() ? "" : fmt::format("; no answer: {}", fmt::join(silent, ", "));
+    if (jobs.empty() && !silent.empty())
+        return because(Code::busy, fmt::format("{}", fmt::join(silent, ", ")));
     if (jobs.empty()) {
         return make_error(Code::not_found, "find a job", {},
                           "no `mpirun --mca ghost 1` of yours runs on this node" + also);

@@ -33,7 +33,8 @@ std::vector<std::string> coordinator_sockets();
 std::vector<Job> running_jobs(int timeout_ms, std::vector<std::string>* silent = nullptr);
 
 // The job that is meant by mpirun's pid or the job's name; the only one if `wanted` is empty.
-// not_found: no such job or none at all; invalid: several run and none was named.
+// not_found: no such job or none at all; invalid: several run and none was named; busy: none
+// answers.
 Result<Job> choose_job(const std::string& wanted);
 
 // What became of a request.
@@ -45,8 +46,9 @@ struct Answer {
 
 using OnProgress = std::function<void(const plugin::RequestProgress&)>;
 
-// Sends the request and waits for its result, however long it takes. A coordinator that vanishes is
-// an Answer too: exit 3 with what is known if mpirun is gone and the request had begun, else 1.
+// Sends the request and waits for its result as long as mpirun answers at all (10 s), and is not
+// stopped (a second). A coordinator that vanishes is an Answer too: exit 3 with what is known if
+// mpirun is gone and the request had begun, else 1.
 Answer ask(const Job& job, const plugin::MigrateRequest& request, const OnProgress& progress);
 Answer ask(const Job& job, const plugin::CheckpointRequest& request, const OnProgress& progress);
 

@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <sched.h>
 
-#include "ghost-core/criu/proc.hpp"
+#include "base/proc.hpp"
 
 namespace ghost::core {
 namespace {

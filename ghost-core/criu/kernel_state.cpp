@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "base/fd.hpp"
-#include "ghost-core/criu/proc.hpp"
+#include "base/proc.hpp"
 
 namespace ghost::core {
 namespace {

@@ -14,8 +14,8 @@
 
 #include "base/child.hpp"
 #include "base/clock.hpp"
+#include "base/proc.hpp"
 #include "ghost-core/criu/init_protocol.hpp"
-#include "ghost-core/criu/proc.hpp"
 
 namespace ghost::core {
 namespace {

@@ -19,7 +19,7 @@
 #include "base/fd.hpp"
 #include "base/json.hpp"
 #include "base/log.hpp"
-#include "ghost-core/criu/proc.hpp"
+#include "base/proc.hpp"
 
 namespace ghost::core {
 namespace {

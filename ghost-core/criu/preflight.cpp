@@ -29,9 +29,9 @@
 #include <unistd.h>
 
 #include "base/fd.hpp"
+#include "base/proc.hpp"
 #include "ghost-core/format/files.hpp"
 #include "ghost-core/criu/names.hpp"
-#include "ghost-core/criu/proc.hpp"
 #include "ghost-core/criu/tree.hpp"
 
 namespace ghost::core {

@@ -18,8 +18,8 @@
 #include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "base/log.hpp"
+#include "base/proc.hpp"
 #include "ghost-core/criu/interrupted.hpp"
-#include "ghost-core/criu/proc.hpp"
 #include "ghost-core/criu/tree.hpp"
 
 namespace ghost::core {

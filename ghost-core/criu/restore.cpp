@@ -13,11 +13,11 @@
 
 #include "base/clock.hpp"
 #include "base/pipe_signal.hpp"
+#include "base/proc.hpp"
 #include "ghost-core/criu/criu_images.hpp"
 #include "ghost-core/criu/criu.hpp"
 #include "ghost-core/criu/image_stream.hpp"
 #include "ghost-core/criu/kernel_state.hpp"
-#include "ghost-core/criu/proc.hpp"
 #include "ghost-core/criu/tree.hpp"
 #include "ghost-core/criu/watch.hpp"
 

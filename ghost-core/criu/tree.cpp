@@ -2,25 +2,16 @@
 #include "ghost-core/criu/tree.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <charconv>
 #include <csignal>
-#include <dirent.h>
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <fstream>
-#include <memory>
 #include <poll.h>
-#include <sstream>
-#include <string_view>
 #include <unistd.h>
 
 #include "base/clock.hpp"
-#include "base/fd.hpp"
 #include "base/log.hpp"
+#include "base/proc.hpp"
 #include "ghost-core/criu/placement.hpp"
-#include "ghost-core/criu/proc.hpp"
 
 namespace ghost::core {
 namespace {
@@ -28,76 +19,6 @@ namespace {
 constexpr int64_t criu_end_us = 2000000;
 
 }  // namespace
-
-std::vector<pid_t> numbers_in(const std::string& folder) {
-    std::vector<pid_t> out;
-    const std::unique_ptr<DIR, int (*)(DIR*)> dir(opendir(folder.c_str()), closedir);
-    while (dir) {
-        const auto* entry = readdir(dir.get());
-        if (entry == nullptr) break;
-        const std::string_view name = entry->d_name;
-        pid_t number = 0;
-        const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
-        if (error == std::errc{} && end == name.data() + name.size()) out.push_back(number);
-    }
-    return out;
-}
-
-std::vector<pid_t> children_of(pid_t pid) {
-    std::vector<pid_t> out;
-    const auto tasks = fmt::format("/proc/{}/task", pid);
-    for (const pid_t tid : numbers_in(tasks)) {
-        std::ifstream in(fmt::format("{}/{}/children", tasks, tid));
-        for (pid_t child = 0; in >> child;) out.push_back(child);
-    }
-    return out;
-}
-
-std::vector<std::string> stat_fields(pid_t pid) {
-    std::ifstream in(fmt::format("/proc/{}/stat", pid));
-    std::string text;
-    std::getline(in, text, '\0');
-    const auto close = text.rfind(')');
-    std::istringstream words(close == std::string::npos ? "" : text.substr(close + 1));
-    std::vector<std::string> out;
-    for (std::string word; words >> word;) out.push_back(word);
-    return out;
-}
-
-std::string start_of(pid_t pid) {
-    const auto fields = stat_fields(pid);
-    return fields.size() > 19 ? fields[19] : "";
-}
-
-std::optional<TaskStatus> read_status(const std::string& folder) {
-    const Fd file(open((folder + "/status").c_str(), O_RDONLY | O_CLOEXEC));
-    std::array<char, 4096> buffer;
-    const auto got = file ? read(file.get(), buffer.data(), buffer.size()) : 0;
-    if (got <= 0) return std::nullopt;
-    const std::string_view text(buffer.data(), static_cast<size_t>(got));
-    // The value behind a key at the begin of a line, which no name can contain.
-    const auto value = [text](std::string_view key) -> std::string_view {
-        auto at = text.starts_with(key) ? 0 : text.find(fmt::format("\n{}", key));
-        if (at == std::string_view::npos) return {};
-        at = text.find_first_not_of("\t ", at + key.size() + (at == 0 ? 0 : 1));
-        return text.substr(at, text.find('\n', at) - at);
-    };
-    TaskStatus out;
-    out.name = value("Name:");
-    if (const auto state = value("State:"); !state.empty()) out.state = state.front();
-    const auto tracer = value("TracerPid:");
-    std::from_chars(tracer.data(), tracer.data() + tracer.size(), out.tracer);
-    for (auto rest = value("NSpid:"); !rest.empty();) {
-        pid_t pid = 0;
-        const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), pid);
-        if (error != std::errc{}) break;
-        out.numbers.push_back(pid);
-        rest.remove_prefix(static_cast<size_t>(end - rest.data()));
-        rest.remove_prefix(std::min(rest.find_first_not_of('\t'), rest.size()));
-    }
-    if (out.numbers.empty()) return std::nullopt;
-    return out;
-}
 
 namespace {
 

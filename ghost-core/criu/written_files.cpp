@@ -16,8 +16,8 @@
 #include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "base/hash.hpp"
+#include "base/proc.hpp"
 #include "ghost-core/format/files.hpp"
-#include "ghost-core/criu/proc.hpp"
 #include "ghost-core/criu/tree.hpp"
 
 namespace ghost::core {

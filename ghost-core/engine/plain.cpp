@@ -17,10 +17,10 @@
 
 #include "base/fd.hpp"
 #include "base/file.hpp"
+#include "base/proc.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/criu/nested.hpp"
 #include "ghost-core/criu/preflight.hpp"
-#include "ghost-core/criu/proc.hpp"
 
 namespace ghost::core {
 namespace {

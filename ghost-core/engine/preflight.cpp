@@ -15,9 +15,9 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/proc.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/criu/preflight.hpp"
-#include "ghost-core/criu/proc.hpp"
 #include "ghost-core/criu/tree.hpp"
 
 namespace ghost::core {

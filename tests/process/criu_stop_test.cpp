@@ -11,9 +11,9 @@
 #include <unistd.h>
 
 #include "base/log.hpp"
+#include "base/proc.hpp"
 #include "ghost-core/engine/migration.hpp"
 #include "ghost-core/criu/dump.hpp"
-#include "ghost-core/criu/proc.hpp"
 #include "ghost-core/criu/protobuf.hpp"
 #include "ghost-core/criu/stopped_tree.hpp"
 #include "tests/process/ghost_tree.hpp"

@@ -12,10 +12,10 @@
 #include <vector>
 
 #include "base/log.hpp"
+#include "base/proc.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/engine/checkpoint.hpp"
 #include "ghost-core/memory/page_scan.hpp"
-#include "ghost-core/criu/proc.hpp"
 #include "tests/process/ghost_tree.hpp"
 
 namespace ghost::core::test {

@@ -13,10 +13,10 @@
 #include <thread>
 
 #include "base/log.hpp"
+#include "base/proc.hpp"
 #include "ghost-core/engine/live.hpp"
 #include "ghost-core/criu/dump.hpp"
 #include "ghost-core/criu/ptrace_session.hpp"
-#include "ghost-core/criu/proc.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "tests/process/live_tree.hpp"
 

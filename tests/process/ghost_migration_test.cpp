@@ -14,11 +14,11 @@
 #include <thread>
 
 #include "base/log.hpp"
+#include "base/proc.hpp"
 #include "ghost-core/engine/migration.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/criu/criu.hpp"
 #include "ghost-core/criu/preflight.hpp"
-#include "ghost-core/criu/proc.hpp"
 #include "ghost-core/criu/skeleton_store.hpp"
 #include "tests/contract/faulty_resource.hpp"
 #include "ghost-core/resource/memory.hpp"

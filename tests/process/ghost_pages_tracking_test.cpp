@@ -12,12 +12,12 @@
 #include <sys/wait.h>
 
 #include "base/clock.hpp"
+#include "base/proc.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/memory/injection.hpp"
 #include "ghost-core/memory/arena.hpp"
 #include "ghost-core/memory/memory_copy.hpp"
 #include "ghost-core/memory/tracker.hpp"
-#include "ghost-core/criu/proc.hpp"
 #include "tests/rounds.hpp"
 
 namespace ghost::core {

@@ -24,8 +24,8 @@
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
+#include "base/proc.hpp"
 #include "ghost-core/engine/migration.hpp"
-#include "ghost-core/criu/proc.hpp"
 #include "ghost-core/resource/network.hpp"
 
 namespace ghost::core::test {

@@ -5,6 +5,8 @@
 #include "tests/json_packet.hpp"
 #include "tools/job_client.hpp"
 
+#include <atomic>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fmt/format.h>
@@ -14,6 +16,7 @@
 #include <sys/wait.h>
 #include <thread>
 
+#include "base/clock.hpp"
 #include "tools/paths.hpp"
 #include "tools/process.hpp"
 #include "tools/terminal.hpp"
@@ -265,6 +268,69 @@ TEST_F(GhostCommand, CoordinatorGoneInASnapshot) {
     EXPECT_EQ(o.exit, 3);
     EXPECT_NE(o.err.find("the snapshot was last heard of in phase \"gating\""), std::string::npos)
         << o.err;
+}
+
+// A coordinator in a process of its own, as one that is stopped has.
+class StoppedCoordinator {
+  public:
+    // It stops before it hears anything, or when it is asked for something.
+    StoppedCoordinator(const std::string& folder, bool at_once) : pid_(::fork()) {
+        if (pid_ != 0) return;
+        FakeCoordinator c(folder, ::getpid(), "33", [](const ControlSocket& client, const Json&) {
+            (void)send_json(
+                client,
+                {{"t", "progress"}, {"rank", 1}, {"phase", "gating"}, {"bytes", 0}, {"total", 0}});
+            ::raise(SIGSTOP);
+        });
+        if (at_once) ::raise(SIGSTOP);
+        for (;;) ::pause();
+    }
+    ~StoppedCoordinator() {
+        ::kill(pid_, SIGKILL);
+        ::waitpid(pid_, nullptr, 0);
+    }
+    void wait_stopped() const { ::waitpid(pid_, nullptr, WUNTRACED); }
+    std::string cure() const { return fmt::format("`kill -CONT {}`", pid_); }
+
+  private:
+    pid_t pid_;
+};
+
+// A suspended job, as a batch system has it: said within two seconds, and nothing is asked of it.
+TEST_F(GhostCommand, StoppedMpirunIsToldAtOnce) {
+    const StoppedCoordinator c(folder_, true);
+    c.wait_stopped();
+    for (const char* request : {"migrate --rank 1 --to gn3", "checkpoint", "ps"}) {
+        const int64_t begun = monotonic_us();
+        const Outcome o = ghost(request);
+        EXPECT_LT(monotonic_us() - begun, 3'000'000);
+        EXPECT_EQ(o.exit, 1);
+        EXPECT_NE(o.err.find("is suspended"), std::string::npos) << o.err;
+        EXPECT_NE(o.err.find(c.cure()), std::string::npos) << o.err;
+    }
+}
+
+TEST_F(GhostCommand, MpirunStoppedMidWayIsTold) {
+    const StoppedCoordinator c(folder_, false);
+    while (ghost("ps").out.find("job 33") == std::string::npos) continue;
+    const int64_t begun = monotonic_us();
+    const Outcome o = ghost("migrate --rank 1 --to gn3");
+    EXPECT_LT(monotonic_us() - begun, 3'000'000);
+    EXPECT_EQ(o.exit, 1);
+    EXPECT_NE(o.err.find(c.cure()), std::string::npos) << o.err;
+    EXPECT_NE(o.err.find("may still be done"), std::string::npos) << o.err;
+}
+
+// It lives, and says nothing any more.
+TEST_F(GhostCommand, SilentMpirunIsGivenUp) {
+    std::atomic<bool> over = false;
+    FakeCoordinator c(folder_, 4711, "33",
+                      [&](const ControlSocket&, const Json&) { over.wait(false); });
+    const Outcome o = ghost("migrate --rank 1 --to gn3");
+    over = true;
+    over.notify_all();
+    EXPECT_EQ(o.exit, 1);
+    EXPECT_NE(o.err.find("mpirun 4711 has said nothing for 10 s"), std::string::npos) << o.err;
 }
 
 // Nobody waits for ever for an answer that has come and cannot be read.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Reading /proc; private to ghost-core.
+// Reading /proc.
 #pragma once
 
 #include <optional>
@@ -7,7 +7,7 @@
 #include <sys/types.h>
 #include <vector>
 
-namespace ghost::core {
+namespace ghost {
 
 // The entries of a folder that are numbers; empty if it cannot be read.
 std::vector<pid_t> numbers_in(const std::string& folder);
@@ -33,4 +33,21 @@ struct TaskStatus {
 // "status" in this folder, /proc/PID or /proc/PID/task/TID; nothing if the task is gone.
 std::optional<TaskStatus> read_status(const std::string& folder);
 
-}  // namespace ghost::core
+// What keeps a process from acting, as seen from outside.
+struct Halt {
+    pid_t pid = 0;         // which process; 0: nothing keeps it
+    bool stopped = false;  // by SIGSTOP or one of its kind, or by its tracer
+    pid_t tracer = 0;      // it is traced; 0: by nobody
+    std::string by = {};   // the tracer's name
+
+    explicit operator bool() const { return pid != 0; }
+};
+
+// Of one that is gone there is nothing to say. `ours`: a process that, with all it has started, may
+// trace it.
+Halt halt_of(pid_t pid, pid_t ours = 0);
+
+// The same of the process that is numbered `inner` in the PID name space of the tree under `root`.
+Halt halt_of_inner(pid_t root, pid_t inner, pid_t ours = 0);
+
+}  // namespace ghost
