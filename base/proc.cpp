@@ -53,6 +53,11 @@ std::vector<std::string> stat_fields(pid_t pid) {
     return out;
 }
 
+pid_t parent_of(pid_t pid) {
+    const auto fields = stat_fields(pid);
+    return fields.size() > 1 ? static_cast<pid_t>(std::atol(fields[1].c_str())) : 0;
+}
+
 std::string start_of(pid_t pid) {
     const auto fields = stat_fields(pid);
     return fields.size() > 19 ? fields[19] : "";
@@ -95,9 +100,7 @@ constexpr int most_ancestors = 64;  // a pid that is used again meanwhile must n
 bool descends_from(pid_t pid, pid_t ancestor) {
     for (int i = 0; i < most_ancestors && pid > 1; i++) {
         if (pid == ancestor) return true;
-        const auto fields = stat_fields(pid);
-        if (fields.size() < 2) return false;
-        pid = static_cast<pid_t>(std::atol(fields[1].c_str()));
+        pid = parent_of(pid);
     }
     return false;
 }
@@ -124,8 +127,8 @@ Halt halt_of(pid_t pid, pid_t ours) {
 }
 
 Halt halt_of_inner(pid_t root, pid_t inner, pid_t ours) {
-    const pid_t pid = find_inner(root, inner);
-    return pid != 0 ? halt_of(pid, ours) : Halt{};
+    const auto children = inner == 0 ? children_of(root) : std::vector<pid_t>();
+    return halt_of(children.empty() ? find_inner(root, inner) : children.front(), ours);
 }
 
 }  // namespace ghost

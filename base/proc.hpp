@@ -15,6 +15,9 @@ std::vector<pid_t> numbers_in(const std::string& folder);
 // Children of all threads of a process, zombies included.
 std::vector<pid_t> children_of(pid_t pid);
 
+// 0 if it is gone.
+pid_t parent_of(pid_t pid);
+
 // Fields of /proc/PID/stat behind the name, which may hold anything; the first is the state, the
 // third in proc(5). Empty if it is gone.
 std::vector<std::string> stat_fields(pid_t pid);
@@ -47,7 +50,8 @@ struct Halt {
 // trace it.
 Halt halt_of(pid_t pid, pid_t ours = 0);
 
-// The same of the process that is numbered `inner` in the PID name space of the tree under `root`.
+// The same of the process that is numbered `inner` in the PID name space of the tree under `root`,
+// of the root's first child for 0.
 Halt halt_of_inner(pid_t root, pid_t inner, pid_t ours = 0);
 
 }  // namespace ghost

@@ -80,7 +80,9 @@ void Clients::packet(ClientId id, std::string_view text) {
 void Clients::message(ClientId id, const schema::Received& m) {
     switch (m.type<ToCoordinator>()) {
         case ToCoordinator::ps:
-            return tell(id, RequestResult{0, {json_text(services_.ps())}, std::nullopt});
+            return services_.ps([this, id](const Json& all) {
+                tell(id, RequestResult{0, {json_text(all)}, std::nullopt});
+            });
         case ToCoordinator::migrate:
             return migrate(id, m.as<MigrateRequest>());
         case ToCoordinator::checkpoint:

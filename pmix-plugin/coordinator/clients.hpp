@@ -22,7 +22,7 @@ class Clients {
     // Once begun a request is carried out whether or not the client stays; one that has not begun
     // goes with its client.
     struct Services {
-        std::function<Json()> ps;  // the answer to `ps`
+        std::function<void(std::function<void(const Json&)> answer)> ps;
         std::function<void(uint64_t owner, MigrationOrder, MoveOperation::Progress,
                            std::function<void(const MigrationResult&)> finished)>
             migrate;

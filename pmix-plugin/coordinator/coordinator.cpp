@@ -60,6 +60,8 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     bool hosts_ranks(NodeId node) const;
     void publish(const kernet::Location& location);
     void send_locations();
+    void ps_asked(std::function<void(const Json&)> answer);
+    void answer_ps();
     Json ps() const;
     Json ps_snapshots() const;
     void say(const std::string& line) const;
@@ -72,6 +74,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     void snapshot_unasked(SnapshotOrder order, SnapshotOperation::Finished finished = nullptr);
     void snapshot_finished(const SnapshotRun& run);
     bool snapshot_due();
+    void say_once(const std::string& why);
 
     CoordinatorRuntime& adapter_;
     CoordinatorSettings settings_;
@@ -89,9 +92,13 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     Schedule schedule_;
     Clients clients_;
     bool scheduled_ = false;                      // the schedule's last snapshot is not over
+    std::string said_;                            // of the schedule's last that was not made
     std::map<RankId, kernet::Location> changed_;  // to be sent to every node
     uint64_t version_ = 0;                        // of the table of locations: broadcasts so far
     std::optional<TimerId> gather_;
+    std::vector<std::function<void(const Json&)>> asked_;  // `ps`, until the daemons have looked
+    uint64_t asked_ping_ = 0;
+    std::optional<TimerId> asked_limit_;
     bool launched_ = false;
     bool running_ = false;
 };
@@ -120,7 +127,7 @@ Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings setting
            snapshots_, engine_,    [this](const kernet::Location& location) { publish(location); }},
       schedule_(adapter_, policy_.interval_us, settings_.now, [this] { return snapshot_due(); }),
       clients_(adapter_,
-               {[this] { return ps(); },
+               {[this](std::function<void(const Json&)> answer) { ps_asked(std::move(answer)); },
                 [this](uint64_t owner, MigrationOrder order, MoveOperation::Progress progress,
                        std::function<void(const MigrationResult&)> finished) {
                     const auto moved = [this](const Move& m) {
@@ -164,6 +171,7 @@ void Coordinator::Impl::stop() {
     liveness_.stop();
     if (gather_) adapter_.cancel(*gather_);
     gather_.reset();
+    if (asked_limit_) adapter_.cancel(*std::exchange(asked_limit_, std::nullopt));
     background_.stop();
     lock_->give_up();
 }
@@ -176,7 +184,9 @@ void Coordinator::Impl::say(const std::string& line) const {
 void Coordinator::Impl::message(NodeId from, const schema::Received& m) {
     switch (m.type<DaemonMessage>()) {
         case DaemonMessage::pong:
-            return liveness_.pong(from, m.as<Pong>());
+            liveness_.pong(from, m.as<Pong>());
+            if (!asked_.empty() && liveness_.answered(asked_ping_)) answer_ps();
+            return;
         case DaemonMessage::located:
             publish(m.as<Located>().location);
             return launched();
@@ -306,11 +316,20 @@ void Coordinator::Impl::snapshot_finished(const SnapshotRun& run) {
     events_.add(done ? "snapshot" : "no_snapshot", snapshot_event(run));
 }
 
+// Why the schedule's snapshots come to nothing, as long as it is the same; empty: one was made.
+void Coordinator::Impl::say_once(const std::string& why) {
+    if (why != std::exchange(said_, why) && !why.empty()) say(why);
+}
+
 bool Coordinator::Impl::snapshot_due() {
     if (scheduled_) return false;
-    if (!adapter_.job_running() || snapshots_.stopped()) return true;
+    if (!adapter_.job_running()) return true;
+    if (snapshots_.stopped()) return say_once(*refusal(job_) + ": no snapshots until then"), true;
     scheduled_ = true;
-    snapshot_unasked({.asked_by = "interval"}, [this](const SnapshotRun&) { scheduled_ = false; });
+    snapshot(0, {.asked_by = "interval"}, nullptr, [this](const SnapshotRun& run) {
+        scheduled_ = false;
+        if (running_) say_once(run.state == SnapshotState::done ? std::string() : run.why);
+    });
     return true;
 }
 
@@ -345,12 +364,13 @@ void Coordinator::Impl::send_locations() {
 
 namespace {
 
-const char* name_of(RankLife life) {
+// `still`: what its node says of one that runs.
+std::string state_of(RankLife life, const std::string& still) {
     switch (life) {
         case RankLife::starting:
             return "not in MPI yet";
         case RankLife::running:
-            return "running";
+            return still.empty() ? "running" : still;
         case RankLife::ended:
             return "ended";
     }
@@ -358,6 +378,22 @@ const char* name_of(RankLife life) {
 }
 
 }  // namespace
+
+// A daemon that does not answer at once is not waited for. Before the job is launched some may not
+// be there yet: what is sent to them then ends mpirun.
+void Coordinator::Impl::ps_asked(std::function<void(const Json&)> answer) {
+    if (!launched_) return answer(ps());
+    asked_.push_back(std::move(answer));
+    asked_ping_ = liveness_.ping_now(true);
+    if (asked_limit_) return;
+    asked_limit_ = adapter_.after(settings_.look_us, [this] { answer_ps(); });
+}
+
+void Coordinator::Impl::answer_ps() {
+    if (asked_limit_) adapter_.cancel(*std::exchange(asked_limit_, std::nullopt));
+    const Json all = ps();
+    for (const auto& answer : std::exchange(asked_, {})) answer(all);
+}
 
 Json Coordinator::Impl::ps() const {
     Json nodes = Json::array(), ranks = Json::array();
@@ -368,7 +404,7 @@ Json Coordinator::Impl::ps() const {
         ranks.push_back({{"rank", info.rank},
                          {"node", liveness_.name_of(info.node)},
                          {"running", info.running()},
-                         {"state", name_of(info.life)},
+                         {"state", state_of(info.life, liveness_.standing_of(info.rank))},
                          {"epoch", location != nullptr ? location->epoch : 0},
                          {"movable", info.running() && location != nullptr}});
     }

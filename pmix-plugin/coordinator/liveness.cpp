@@ -29,7 +29,7 @@ void Liveness::tick() {
     if (!launched_ && !adapter_.job_running()) return;
     launched_ = true;
     for (NodeId id : live_nodes()) check(id, nodes_[id]);
-    send_pings();
+    send_pings(false);
     for (NodeId id : live_nodes()) ++nodes_[id].missed;
 }
 
@@ -53,14 +53,21 @@ void Liveness::give_up(NodeId node, bool tell_adapter) {
     given_up_(node);
 }
 
-void Liveness::send_pings() {
+void Liveness::send_pings(bool look) {
     ++last_ping_;
-    for (NodeId id : live_nodes()) adapter_.tell(id, Ping{last_ping_});
+    for (NodeId id : live_nodes()) adapter_.tell(id, Ping{last_ping_, look});
 }
 
-uint64_t Liveness::ping_now() {
-    send_pings();
+uint64_t Liveness::ping_now(bool look) {
+    send_pings(look);
     return last_ping_;
+}
+
+std::string Liveness::standing_of(RankId rank) const {
+    for (const auto& [id, node] : nodes_)
+        for (const RankStanding& one : node.still)
+            if (one.rank == rank) return one.state;
+    return {};
 }
 
 void Liveness::pong(NodeId from, const Pong& message) {
@@ -69,6 +76,7 @@ void Liveness::pong(NodeId from, const Pong& message) {
     if (n > last_ping_) return;
     node.answered = std::max(node.answered, n);
     node.missed = 0;
+    if (message.looked) node.still = message.still;
     if (std::exchange(node.reported, false)) log::warning("node {} answers again", name_of(from));
 }
 

@@ -24,8 +24,11 @@ class Liveness {
     // A rank has attached. Daemons may be slow to start: silence counts from the launch on.
     void launched() { launched_ = true; }
     void pong(NodeId from, const Pong& message);
-    // Pings every live daemon out of turn; returns the number to ask answered() about.
-    uint64_t ping_now();
+    // Pings every live daemon out of turn; returns the number to ask answered() about. `look`: how
+    // its ranks stand is asked for, too.
+    uint64_t ping_now(bool look = false);
+    // Why this rank could not act when its node last looked; empty: it could.
+    std::string standing_of(RankId rank) const;
     // Has every live daemon answered ping n or a later one?
     bool answered(uint64_t n) const;
     // A name for a message: the first daemon that has not answered ping n.
@@ -48,11 +51,12 @@ class Liveness {
         uint64_t answered = 0;  // highest ping number
         int missed = 0;         // regular pings since the last answer
         bool reported = false;
+        std::vector<RankStanding> still;
     };
 
     void tick();
     void check(NodeId id, Node& node);
-    void send_pings();
+    void send_pings(bool look);
 
     CoordinatorRuntime& adapter_;
     const CoordinatorSettings& settings_;

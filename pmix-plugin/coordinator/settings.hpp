@@ -24,10 +24,13 @@ struct CoordinatorSettings {
     int64_t switch_us = 10'000'000;
     int64_t go_us = 10'000'000;
     int64_t abort_us = 15'000'000;   // for the rank to be back at the source
+    int64_t still_us = 1'000'000;    // the same for one that cannot act, which has been told
     int64_t freeze_us = 20'000'000;  // every rank is frozen and is back
-    int64_t defer_us = 60'000'000;   // a rank in MPI_Init or MPI_Finalize is waited for
+    int64_t defer_us = 60'000'000;   // a rank in MPI_Init is waited for
     int64_t defer_retry_us = 100'000;
     int64_t restart_us = 60'000'000;  // without any progress
+    int64_t late_us = 1'000'000;      // a limit that is told so much later says nothing
+    int64_t look_us = 300'000;        // for every daemon to look at its ranks, for `ps`
     int64_t ping_us = 2'000'000;
     int64_t silent_us = 10'000'000;  // a daemon silent for longer cannot be reached
     bool oversubscribe = false;      // ranks may outnumber a node's slots (rmaps' policy)

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The inside of the node agent; private to node/. One class over several files by subject:
 // node_agent.cpp (connections, who says what), quiesce.cpp (how a rank is quiesced and opened
-// again), source.cpp and target.cpp (the two ends of a move), snapshot.cpp and restart.cpp (the
-// whole job's), wrappers.cpp (wrappers that die), locations.cpp (the replicated table).
+// again), standstill.cpp (a rank that cannot act), source.cpp and target.cpp (the two ends of a
+// move), snapshot.cpp and restart.cpp (the whole job's), wrappers.cpp (wrappers that die),
+// locations.cpp (the replicated table).
 #pragma once
 
 #include <fmt/format.h>
@@ -138,6 +139,15 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void on_attached(RankSlot& slot, const kernet::RankAttached& m);
     void give_up_gates(RankSlot& slot);
 
+    // --- standstill.cpp ---
+    std::optional<Standstill> standstill(const RankSlot& slot) const;
+    void pong(NodeId to, const Ping& m);
+    // As long as a rank is in an operation.
+    void look_at_ranks_later();
+    void look_at_ranks();
+    void look_at(RankSlot& slot);
+    void stands_still(RankSlot& slot, const std::string& why);
+
     // --- source.cpp ---
     void connect(const Connect& m);
     void gate(const GateRank& m);
@@ -232,6 +242,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     ControlListener listener_;
     WatchId watch_ = 0;
     std::optional<TimerId> listen_retry_;
+    std::optional<TimerId> look_timer_;
     std::map<ArrivalId, Arrival> arrivals_;
     ArrivalId last_arrival_ = 0;
     std::map<RankId, RankSlot> slots_;

@@ -73,6 +73,7 @@ void NodeAgent::Impl::stop() {
     if (!running_) return;
     running_ = false;
     if (listen_retry_) adapter_.cancel(*listen_retry_);
+    if (look_timer_) adapter_.cancel(*std::exchange(look_timer_, std::nullopt));
     if (listener_.valid()) adapter_.unwatch(watch_);
     listener_.close();
     participant_.stop();
@@ -311,7 +312,7 @@ void NodeAgent::Impl::order(NodeId from, const schema::Received& m) {
     if (is_late(m)) return log::info("late order {} of attempt {} dropped", m.name(), m.seq());
     switch (m.type<DaemonMessage>()) {
         case DaemonMessage::ping:
-            return adapter_.tell(from, Pong{m.as<Ping>().n});
+            return pong(from, m.as<Ping>());
         case DaemonMessage::location:
             return take_locations(m.as<Locations>());
         case DaemonMessage::go_on:

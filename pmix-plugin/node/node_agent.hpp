@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 
+#include "base/proc.hpp"
 #include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
 
 namespace ghost::plugin {
@@ -20,6 +21,10 @@ namespace ghost::plugin {
 struct TreeControl {
     std::function<bool(pid_t init)> alive;  // empty: pidfd poll
     std::function<void(pid_t init)> kill;   // empty: SIGKILL by pidfd
+    // What keeps the process that is numbered `inner` in the tree (0: its first program) from
+    // acting, or who looks after the tree; empty: /proc.
+    std::function<Halt(pid_t init, pid_t inner)> halt;
+    std::function<Halt(pid_t init)> halt_of_parent;
 };
 
 // Times are microseconds.
@@ -30,6 +35,7 @@ struct NodeSettings {
     int64_t die_us = 3'000'000;             // then the agent kills the tree itself
     int64_t output_us = 3'000'000;          // then unread output of a moved rank is given up
     int64_t output_poll_us = 1'000;
+    int64_t look_us = 500'000;  // between two looks at what keeps a rank from acting
     bool threads = true;  // what blocks on a disk runs on a thread; false: the simulated clock
     TreeControl tree;
     // Why the tree under this init cannot leave the node as it is now; empty: nothing is known

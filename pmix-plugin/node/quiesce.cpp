@@ -14,8 +14,8 @@ using Q = Quiesce;
 
 void NodeAgent::Impl::close_gate(RankSlot& s) {
     s.busy.clear();
-    if (s.finalizing) s.busy = "the rank is in MPI_Finalize";
-    if (s.busy.empty() && !s.agent) s.busy = "the rank's agent is not attached";
+    if (const auto still = standstill(s)) return stands_still(s, still->why);
+    if (!s.agent) s.busy = "the rank's agent is not attached";
     if (!s.busy.empty()) return gate_open(s);
     if (change(s, Q::gating)) s.agent->tell(kernet::GateOrder{s.seq});
 }
@@ -41,8 +41,8 @@ void NodeAgent::Impl::on_gated(RankSlot& s, const kernet::GateAnswer& m) {
 
 void NodeAgent::Impl::open_gate(RankSlot& s) {
     if (!change(s, Q::opening)) return;
-    if (!s.agent) return on_ungated(s);
-    s.agent->tell(kernet::UngateOrder{s.seq});
+    if (s.agent) s.agent->tell(kernet::UngateOrder{s.seq});
+    if (!s.agent || !s.still.empty()) on_ungated(s);
 }
 
 void NodeAgent::Impl::on_ungated(RankSlot& s) {

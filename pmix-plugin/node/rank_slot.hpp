@@ -138,6 +138,12 @@ struct SlotSnapshot {
     int64_t pause_us = 0;
 };
 
+// A rank that cannot act now, or not in MPI any more.
+struct Standstill {
+    std::string state;  // for `ghost ps`
+    std::string why;    // for whoever asked for something: a sentence, with the cure
+};
+
 struct RankSlot {
     RankId rank = 0;
     Quiesce quiesce = Quiesce::open;
@@ -165,6 +171,8 @@ struct RankSlot {
     bool unreported = false;    // and the runtime was not told: it may live on at the target
     bool failure_told = false;  // the coordinator knows that this move cannot go on
     std::string busy;           // why the rank cannot be quiesced now; empty: it can
+    std::string still;          // why it cannot act; empty: it can, as far as is known
+    bool seen_still = false;    // at the last look
     uint32_t tag = 0;           // of the call it waits in
     int votes = 0;
     std::optional<TimerId> timer;

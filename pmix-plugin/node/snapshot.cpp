@@ -67,7 +67,8 @@ bool NodeAgent::Impl::answered(const RankSlot& s, ParticipantStep step) const {
         case ParticipantStep::written:
             return s.snap.work == W::written;
         case ParticipantStep::aborted:
-            return back && s.snap.work == W::idle;
+            // One that cannot act has been told: it does nothing else before.
+            return back && (s.snap.work == W::idle || !s.still.empty());
         case ParticipantStep::checked:
             return s.transfer == Transfer::ready;
         case ParticipantStep::held:
@@ -186,9 +187,11 @@ void NodeAgent::Impl::join_snapshot(RankSlot& s) {
     s.snap.participates = true;
     s.snap.work = work == W::cancelling ? work : W::idle;
     s.seq = snapshot_.seq;
-    s.failure_told = false;
+    s.failure_told = s.seen_still = false;
     s.busy.clear();
+    s.still.clear();
     note_newest(s.rank, s.seq);
+    look_at_ranks_later();
 }
 
 // A folder that is there already is the coordinator's, on a shared file system; else it is this
@@ -245,12 +248,9 @@ void NodeAgent::Impl::ask_to_prepare(RankSlot& s) {
     if (!s.snap.why.empty() || !idle) return;
     if (s.ended) return snapshot_failed(s, "rank", has_ended(s.rank));
     if (!s.unmovable.empty()) return snapshot_failed(s, "wrapper", s.unmovable);
+    if (const auto still = standstill(s)) return snapshot_failed(s, at_a_standstill, still->why);
     if (const std::string why = why_tied(s); !why.empty()) {
         return snapshot_failed(s, "check", fmt::format("rank {}: {}", s.rank, why));
-    }
-    if (s.finalizing) {
-        s.busy = "the rank is in MPI_Finalize";
-        return;
     }
     if (!s.agent || !s.wrapper) {
         s.busy = "the rank is in MPI_Init";

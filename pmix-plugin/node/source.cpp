@@ -18,11 +18,15 @@ void NodeAgent::Impl::connect(const Connect& m) {
                              fmt::format("rank {} has no wrapper here that could move it{}{}",
                                          m.rank, told ? ": " : "", told ? s->unmovable : "")});
     }
+    if (const auto still = standstill(*s))
+        return report(Failed{m.seq, m.rank, at_a_standstill, still->why});
     if (const std::string why = why_tied(*s); !why.empty())
         return report(Failed{m.seq, m.rank, "check", fmt::format("rank {}: {}", m.rank, why)});
     s->seq = m.seq;
-    s->failure_told = false;
+    s->failure_told = s->seen_still = false;
+    s->still.clear();
     if (change(*s, T::connecting)) s->wrapper->tell(m);
+    look_at_ranks_later();
 }
 
 // Looked at while the rank runs: nothing has been done to it yet.

@@ -21,10 +21,17 @@ constexpr const char* folders = "snapshots that may be removed from it";
 
 constexpr Field ping_fields[] = {
     field<&Ping::n>("n", "number of the ping"),
+    field<&Ping::look>("look", "how its ranks stand is asked for, too").or_default(),
     field<&Ping::version>("version", "of what daemons say to each other"),
+};
+constexpr Field standing_fields[] = {
+    field<&RankStanding::rank>("rank", "whose"),
+    field<&RankStanding::state>("state", "for the user"),
 };
 constexpr Field pong_fields[] = {
     field<&Pong::n>("n", "that of the ping"),
+    field<&Pong::looked>("looked", "as it was asked for").or_default(),
+    field<&Pong::still>("still", "ranks here that cannot act").or_default(),
     field<&Pong::version>("version", "of what daemons say to each other"),
 };
 constexpr Field locations_fields[] = {
@@ -182,6 +189,8 @@ constexpr Field piece_fields[] = {
 }  // namespace
 
 constinit const Record Ping::table = record<Ping>("ping", "`pong`", ping_fields);
+constinit const Record RankStanding::table =
+    record<RankStanding>("standing", "a rank that cannot act", standing_fields);
 constinit const Record Pong::table = record<Pong>("pong", "this daemon lives", pong_fields);
 constinit const Record Locations::table = record<Locations>(
     "location", "to all: where ranks listen, gathered over a millisecond", locations_fields);
@@ -342,6 +351,10 @@ void StepAnswer::merge(StepAnswer other) {
 
 std::string describe(const std::vector<RankTrouble>& list, uint64_t all) {
     std::string out;
+    // Often all of them, and for the same reason.
+    const auto still = std::ranges::find(list, at_a_standstill, &RankTrouble::stage);
+    if (still != list.end())
+        return all > 1 ? fmt::format("{}; and {} more", still->why, all - 1) : still->why;
     for (const RankTrouble& one : list) {
         out += out.empty() ? "" : "; ";
         out += fmt::format("rank {}", one.rank);

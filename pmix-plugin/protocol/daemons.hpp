@@ -64,11 +64,20 @@ extern const schema::Family between_daemons;
 
 struct Ping {
     uint64_t n = 0;
+    bool look = false;
     uint32_t version = daemon_protocol;
+    static const schema::Record table;
+};
+// A rank that cannot act: "stopped", "traced by gdb 4711", …
+struct RankStanding {
+    uint32_t rank = 0;
+    std::string state;
     static const schema::Record table;
 };
 struct Pong {
     uint64_t n = 0;
+    bool looked = false;
+    std::vector<RankStanding> still;
     uint32_t version = daemon_protocol;
     static const schema::Record table;
 };

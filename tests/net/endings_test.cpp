@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Ranks, and whole jobs, that end: at any time of a move, of their own or of another rank's; and
-// that have not begun yet. Needs root; without it every case is skipped.
+// Ranks, and whole jobs, that end: at any time of a move, of their own or of another rank's; that
+// have not begun yet; and that cannot act. Needs root; without it every case is skipped.
 #include <gtest/gtest.h>
 
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <sys/ptrace.h>
+#include <unistd.h>
 
 #include "tests/net/on_lab.hpp"
 
@@ -40,6 +46,35 @@ class Endings : public nettest::OnLab {
     }
 
     void leave_after_move(const Words& how, int status);
+
+    // Whoever asks for something is told within seconds, with the reason; nothing is harmed.
+    void expect_refused(Job& job, const std::string& why) {
+        const Move move = job.migrate(1, "gn3", 5);
+        EXPECT_EQ(move.status, 1) << move.err;
+        EXPECT_NE(move.err.find(why), std::string::npos) << move.err;
+        const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--to", path("shots")}, 5);
+        EXPECT_EQ(saved.status, 1) << saved.err;
+        EXPECT_NE(saved.err.find(why), std::string::npos) << saved.err;
+    }
+    // Then it can do everything again.
+    void expect_alive(Job& job) {
+        expect_moved(job, 1, "gn3");
+        const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--to", path("shots")});
+        EXPECT_EQ(saved.status, 0) << saved.err;
+        expect_whole(job, 2);
+    }
+    // Of the only rank there.
+    std::string rank_pid(const std::string& node) {
+        std::string pid = lab().on(node, {"pgrep", "-x", "ender"}).out;
+        return pid.substr(0, pid.find('\n'));
+    }
+    std::string mpirun_pid() {
+        std::string pid = lab().on("gn1", {"pgrep", "-x", "mpirun"}).out;
+        return pid.substr(0, pid.find('\n'));
+    }
+    bool ps_shows(const std::string& text) {
+        return nettest::poll_until(10, [&] { return ps().find(text) != std::string::npos; });
+    }
 };
 
 // --- before MPI_Init ---
@@ -64,6 +99,54 @@ TEST_F(Endings, RankBeforeMpiInitIsRefusedAtOnce) {
     ASSERT_TRUE(job.wait_for("ender: rank ", 2)) << job.mpirun().err();
     expect_moved(job, 1, "gn3");
     expect_whole(job, 2);
+}
+
+// --- that cannot act ---
+
+TEST_F(Endings, StoppedRankIsRefusedAtOnce) {
+    auto job = enders(2, "gn1:1,gn2:1,gn3:1");
+    const std::string pid = rank_pid("gn2");
+    lab().on("gn2", {"kill", "-STOP", pid});
+    expect_refused(*job, "rank 1 is stopped (SIGSTOP or SIGTSTP): `kill -CONT " + pid + "` on gn2");
+    EXPECT_TRUE(ps_shows("ranks 1 (stopped)")) << ps();
+    lab().on("gn2", {"kill", "-CONT", pid});
+    expect_alive(*job);
+}
+
+// By SIGTSTP to mpirun, which stops the ranks; a batch system's SIGSTOP stops mpirun itself.
+TEST_F(Endings, SuspendedJobIsRefusedAtOnce) {
+    auto job = enders(2, "gn1:1,gn2:1,gn3:1");
+    const std::string mpirun = mpirun_pid();
+    lab().on("gn1", {"kill", "-TSTP", mpirun});
+    ASSERT_TRUE(ps_shows("ranks 1 (suspended)")) << ps();
+    expect_refused(*job, " is suspended with its job");
+    lab().on("gn1", {"kill", "-STOP", mpirun});
+    expect_refused(*job, "mpirun " + mpirun + " is suspended (SIGSTOP or SIGTSTP): `kill -CONT");
+    lab().on("gn1", {"kill", "-CONT", mpirun});
+    ASSERT_TRUE(nettest::poll_until(10, [&] { return ps().find("(") == std::string::npos; }))
+        << ps();
+    expect_alive(*job);
+}
+
+TEST_F(Endings, TracedRankIsRefusedAtOnceAndByWhom) {
+    auto job = enders(2, "gn1:1,gn2:1,gn3:1");
+    Background tracer = lab().start_on(
+        "gn2", {std::filesystem::read_symlink("/proc/self/exe"), "--trace", rank_pid("gn2")});
+    ASSERT_TRUE(
+        nettest::poll_until(10, [&] { return tracer.out().find("traces") != std::string::npos; }));
+    expect_refused(*job, "rank 1 is traced by endings_test ");
+    EXPECT_TRUE(ps_shows("ranks 1 (traced by endings_test ")) << ps();
+    lab().on("gn2", {"pkill", "-x", "endings_test"});
+    tracer.finish(10);
+    expect_alive(*job);
+}
+
+TEST_F(Endings, RankThatHasLeftMpiIsRefusedAtOnce) {
+    auto job = enders(2, "gn1:1,gn2:1,gn3:1", {"--leave", "1"});
+    ASSERT_TRUE(job->wait_for("has left MPI", 2));
+    expect_refused(*job, " is in MPI_Finalize or past it");
+    EXPECT_TRUE(ps_shows("ranks 1 (after MPI_Finalize)")) << ps();
+    expect_whole(*job, 2);
 }
 
 // --- of a node's last rank ---
@@ -151,6 +234,15 @@ TEST_F(Endings, RankCrashesRightAfterMove) {
 
 }  // namespace
 
+// Run on a node of the cluster, beside the rank.
+static int trace(pid_t pid) {
+    if (ptrace(PTRACE_SEIZE, pid, nullptr, nullptr) != 0) return 1;
+    puts("traces");
+    fflush(stdout);
+    return pause();
+}
+
 int main(int argc, char** argv) {
+    if (argc == 3 && strcmp(argv[1], "--trace") == 0) return trace(atoi(argv[2]));
     return nettest::run_suites(argc, argv);
 }

@@ -301,18 +301,75 @@ TEST(Snapshots, AlwaysBusyRankPutsSnapshotOff) {
     expect_whole_folder(c);
 }
 
-TEST(Snapshots, RankInFinalizeIsWaitedForAndThenPutOff) {
+TEST(Snapshots, RankThatHasLeftMpiIsToldAtOnce) {
     Cluster c(9, 2, {0, 1});
     c.say_bye(1);
     c.run(second);
     Client& user = c.client();
     user.ask(checkpoint());
-    EXPECT_FALSE(c.run(50 * second, [&] { return !user.results.empty(); }));
-    ASSERT_TRUE(c.run(20 * second, [&] { return !user.results.empty(); }));
+    ASSERT_TRUE(c.run(second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 1);
     std::string error = user.results[0]["error"];
-    EXPECT_NE(error.find("put off: rank 1: the rank is in MPI_Finalize"), std::string::npos)
-        << error;
+    EXPECT_NE(error.find("rank 1 is in MPI_Finalize or past it"), std::string::npos) << error;
     EXPECT_EQ(c.holds, 0);
+    expect_sound(c);
+}
+
+// In every phase: it is refused within seconds or made when they go on, and nothing is harmed.
+TEST(Snapshots, RanksAreStoppedInEveryPhase) {
+    for (const bool job : {false, true}) {
+        for (const char* phase :
+             {"", "preparing", "pinging", "holding", "gating", "freezing", "writing"}) {
+            SCOPED_TRACE(fmt::format("\"{}\", the job: {}", phase, job));
+            Cluster c(31, 3, {0, 1, 2});
+            const auto stop = [&] {
+                for (RankId rank = 0; rank < 3; rank++)
+                    if (job || rank == 1) c.stop_rank(rank, job);
+            };
+            Client& user = c.client();
+            user.on_phase = [&](const std::string& now) {
+                if (now == phase) stop();
+            };
+            if (*phase == 0) stop();
+            user.ask(checkpoint());
+            c.run(8 * second, [&] { return !user.results.empty(); });
+            ASSERT_FALSE(user.results.empty() && *phase == 0);
+            if (!user.results.empty() && user.results[0]["exit"] != 0) {
+                EXPECT_EQ(user.results[0]["exit"], 1) << user.results[0];
+                const std::string error = user.results[0]["error"];
+                EXPECT_NE(error.find(job ? " is suspended with its job" : "rank 1 is stopped"),
+                          std::string::npos)
+                    << error;
+            }
+            for (RankId rank = 0; rank < 3; rank++) c.continue_rank(rank);
+            ASSERT_TRUE(c.run(60 * second, [&] { return !user.results.empty(); }));
+            c.run(20 * second);
+            user.on_phase = nullptr;
+            user.ask(checkpoint());
+            ASSERT_TRUE(c.run(20 * second, [&] { return user.results.size() == 2; }));
+            EXPECT_EQ(user.results[1]["exit"], 0) << user.results[1];
+            expect_all_run(c);
+            expect_sound(c);
+            expect_whole_folder(c);
+        }
+    }
+}
+
+// The schedule's snapshots of a suspended job are left out; why is said once, and then they go on.
+TEST(Snapshots, ScheduleSaysOnceWhyItMakesNone) {
+    Cluster c(32, 2, {0, 1}, 0, {}, {{"ghost_checkpoint_interval", "10"}});
+    c.stop_rank(1, true);
+    c.run(45 * second);
+    EXPECT_EQ(snapshots(c).size(), 0u);
+    ASSERT_EQ(c.said.size(), 1u);
+    EXPECT_NE(c.said[0].find("rank 1 is suspended with its job"), std::string::npos) << c.said[0];
+    c.continue_rank(1);
+    c.run(11 * second);
+    EXPECT_EQ(snapshots(c).size(), 1u);
+    c.stop_rank(1, true);
+    c.run(25 * second);
+    EXPECT_EQ(c.said.size(), 2u);
+    c.continue_rank(1);
     expect_sound(c);
 }
 

@@ -49,7 +49,8 @@ void print_job(const Json& info) {
     for (const Json& node : nodes) by_node[node.value("name", "?")];
     for (const Json& rank : ranks) {
         std::string text = std::to_string(rank.value("rank", -1));
-        if (!rank.value("running", true)) text += fmt::format(" ({})", rank.value("state", "?"));
+        const std::string state = rank.value("state", "running");
+        if (state != "running") text += fmt::format(" ({})", state);
         by_node[rank.value("node", "?")].push_back(text);
     }
     for (const auto& [node, here] : by_node) {

@@ -54,8 +54,10 @@ void Operation::set_limit(int64_t us) {
     if (limit_) job_.adapter.cancel(*limit_);
     limit_.reset();
     if (us == 0) return;
-    limit_ = job_.adapter.after(us, [this] {
+    limit_ = job_.adapter.after(us, [this, us, due = job_.settings.now() + us] {
         limit_.reset();
+        // mpirun was stopped, and everybody else with it: they go on from where they were.
+        if (job_.settings.now() - due > job_.settings.late_us) return set_limit(us);
         expired();
     });
 }

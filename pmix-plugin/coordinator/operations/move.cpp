@@ -76,7 +76,6 @@ void MoveOperation::try_hold() {
 }
 
 void MoveOperation::send_gate() {
-    data_.gate_tried = true;
     data_.gate_sent = job_.settings.now();
     job_.adapter.tell(data_.from, GateRank{seq(), data_.rank});
 }
@@ -157,7 +156,18 @@ void late_move_message(Job& job, NodeId from, const schema::Received& m) {
     log::debug("late message {} of operation {} from node {}", m.name(), m.seq(), from);
 }
 
+// It is stopped, or traced, or has left MPI.
+void MoveOperation::on_standstill(NodeId from, const std::string& why) {
+    if (from != data_.from && from != data_.to) return;
+    if (is_decided()) return from == data_.to ? wait_on() : void();
+    data_.still = true;
+    if (data_.state != S::aborting) return abort(why);
+    data_.why = why;
+    set_limit(job_.settings.still_us);
+}
+
 void MoveOperation::on_failed(NodeId from, const Failed& m) {
+    if (m.stage == at_a_standstill) return on_standstill(from, m.why);
     data_.end_is_why = m.stage == "rank";
     const std::string stage = m.stage.empty() || data_.end_is_why ? "" : m.stage + ": ";
     const std::string whole = fmt::format("{}{} at {}", stage, m.why, job_.liveness.name_of(from));
@@ -234,6 +244,7 @@ bool MoveOperation::from_source(const schema::Received& m) {
         case DaemonMessage::gated:
             if (state != S::gating) return false;
             if (m.as<RankGated>().agent) data_.agent = m.as<RankGated>().agent;
+            data_.gated = true;
             if (change(S::transferring)) decide_if_whole();
             return true;
         case DaemonMessage::exported:
@@ -301,9 +312,14 @@ void MoveOperation::expired() {
         case S::going:
             return lose(limit_text());
         case S::aborting:
-            // Before the first `gate` the rank was never touched: silence means nothing to it.
-            data_.harmed = data_.gate_tried;
-            data_.why += fmt::format("; {} did not confirm that the rank goes on", data_.from_name);
+            // A rank that has not left its server opens its gates by itself; one that is still
+            // comes back when it can act again.
+            data_.unconfirmed = true;
+            data_.harmed = data_.gated && !data_.still;
+            if (!data_.still)
+                data_.why +=
+                    fmt::format("; {} did not confirm that the rank goes on{}", data_.from_name,
+                                data_.harmed ? "" : " (it does by itself, within 5 minutes)");
             return finish(S::failed);
         default:
             return abort(limit_text());
@@ -321,7 +337,9 @@ void MoveOperation::abort(const std::string& why) {
     const Abort order{seq(), data_.rank};
     if (job_.liveness.alive(data_.to)) job_.adapter.tell(data_.to, order);
     if (!source_knows) return finish(S::failed);
-    if (change(S::aborting)) job_.adapter.tell(data_.from, order);
+    if (!change(S::aborting)) return;
+    if (data_.still) set_limit(job_.settings.still_us);
+    job_.adapter.tell(data_.from, order);
 }
 
 // After the decision: there is no copy to go back to.
@@ -355,10 +373,10 @@ std::string MoveOperation::failure() const {
     std::string text = fmt::format("rank {} was not moved from {} to {}: {}", data_.rank,
                                    data_.from_name, data_.to_name, data_.why);
     if (data_.ended) return data_.end_is_why ? text : text + "; the rank has ended meanwhile";
-    if (!data_.harmed)
-        text += fmt::format("; the job is unharmed: rank {} goes on at {}", data_.rank,
-                            data_.from_name);
-    return text;
+    if (data_.harmed) return text;
+    text += "; the job is unharmed";
+    if (data_.still || data_.unconfirmed) return text;
+    return text + fmt::format(": rank {} goes on at {}", data_.rank, data_.from_name);
 }
 
 void MoveOperation::finish(S state) {

@@ -58,7 +58,9 @@ struct Move {
 
     std::optional<AgentThread> agent;  // of the rank, as its wrapper must know it
     uint64_t ping = 0;                 // every daemon must have answered this ping
-    bool gate_tried = false;           // the rank may be frozen
+    bool gated = false;                // the rank has left its server, and may be frozen
+    bool still = false;                // it cannot act, whatever it is told
+    bool unconfirmed = false;          // A has not said that it goes on
     bool exported = false;
     bool held = false;
     uint64_t bytes = 0;
@@ -121,6 +123,7 @@ class MoveOperation : public StagedOperation<Move, move_states> {
     void switch_expired();
     void all_switched();
     void on_failed(NodeId from, const Failed& m);
+    void on_standstill(NodeId from, const std::string& why);
     void on_failed_again(NodeId from, const Failed& m, const std::string& whole);
     void on_done(const Done& m);
     void on_aborted(const Aborted& m);

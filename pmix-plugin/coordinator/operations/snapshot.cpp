@@ -217,7 +217,7 @@ void SnapshotOperation::send_prepare() {
                                       .ranks = {order_.ranks.begin(), order_.ranks.end()}});
 }
 
-// A rank that is in MPI_Init or MPI_Finalize is waited for; one that is unknown has not begun.
+// A rank that is in MPI_Init is waited for; one that is unknown has not begun.
 void SnapshotOperation::on_ready(const StepAnswer& answer) {
     SnapshotRun& r = data_;
     r.node_local = answer.own_folders > 0;
@@ -259,7 +259,9 @@ void SnapshotOperation::on_gated(const StepAnswer& answer) {
     if (answer.busy_ranks == 0) {
         // Spawned since the beginning; from here on nobody can.
         if (auto why = guests_are_there()) return abort(*why);
-        if (change(S::freezing)) tell_step(DaemonMessage::snap_close);
+        if (!change(S::freezing)) return;
+        r.closed = true;
+        tell_step(DaemonMessage::snap_close);
         return;
     }
     r.why = plugin::describe(answer.busy, answer.busy_ranks);
@@ -436,6 +438,8 @@ void SnapshotOperation::on_aborted(const StepAnswer& answer) {
 
 void SnapshotOperation::refuse_for(const StepAnswer& answer) {
     data_.deferred = false;
+    data_.still = std::ranges::any_of(
+        answer.failed, [](const RankTrouble& one) { return one.stage == at_a_standstill; });
     if (data_.state == S::freezing) publish(answer);
     abort(plugin::describe(answer.failed, answer.failed_ranks));
 }
@@ -468,12 +472,14 @@ void SnapshotOperation::expired() {
         r.deferred = r.state == S::gating || r.state == S::holding;
         return abort(limit_text());
     }
-    if (r.attempt < most_abort_tries) {
+    if (r.attempt < most_abort_tries && !r.still) {
         tell_step(DaemonMessage::snap_abort);
         return wait_on();
     }
-    r.harmed = true;
-    r.why += "; and not every node confirmed that its ranks go on";
+    r.harmed = r.closed && !r.still;
+    if (!r.still)
+        r.why += fmt::format("; and not every node confirmed that its ranks go on{}",
+                             r.harmed ? "" : " (they do by themselves, within 5 minutes)");
     job_.snapshots.remind(r.seq, r.attempt);
     discard();
 }
@@ -485,7 +491,9 @@ void SnapshotOperation::impossible(S) {
 
 void SnapshotOperation::abort(const std::string& why) {
     data_.why = why;
-    if (change(S::aborting)) tell_step(DaemonMessage::snap_abort);
+    if (!change(S::aborting)) return;
+    if (data_.still) set_limit(job_.settings.still_us);
+    tell_step(DaemonMessage::snap_abort);
 }
 
 void SnapshotOperation::discard() {
@@ -527,7 +535,9 @@ void SnapshotOperation::finish(S state) {
     if (state == S::deferred) r.why = "put off: " + r.why;
     if (state != S::done) {
         r.why = fmt::format("no snapshot was made: {}{}", r.why,
-                            r.harmed ? "" : "; the job is unharmed and goes on");
+                            r.harmed  ? ""
+                            : r.still ? "; the job is unharmed"
+                                      : "; the job is unharmed and goes on");
     }
     conclude(state);
     if (r.state == S::done) job_.snapshots.add(r);

@@ -26,7 +26,7 @@ enum class SnapshotState {
     aborting,    // every rank is brought home
     discarding,  // what was written is removed
     refused,     // nothing was done
-    deferred,    // not now: a rank is in MPI_Init or MPI_Finalize, or never outside of a call
+    deferred,    // not now: a rank is in MPI_Init, or never outside of a call
     failed,
 };
 
@@ -86,6 +86,8 @@ struct SnapshotRun {
     int64_t lasted = 0;
     std::string time;       // UTC, of the manifest
     bool deferred = false;  // what it ends as: not now, instead of failed
+    bool closed = false;    // ranks have left their servers, and may be frozen
+    bool still = false;     // a rank cannot act
     bool harmed = false;    // the job was
     std::string why;
 };

@@ -25,8 +25,6 @@ std::vector<Fd> six_fds() {
     return out;
 }
 
-constexpr NodeId nobody = 1000;  // events of the simulation itself
-
 }  // namespace
 
 // --- Daemon: the adapter ---
@@ -46,8 +44,10 @@ std::vector<NodeInfo> Daemon::nodes() const {
 
 std::vector<RankInfo> Daemon::ranks() const {
     std::vector<RankInfo> out;
-    for (auto [rank, node] : where_)
-        out.push_back({rank, node, 0, c_.ended[rank] ? RankLife::ended : RankLife::running});
+    for (auto [rank, node] : where_) {
+        const RankLife life = c_.starting.contains(rank) ? RankLife::starting : RankLife::running;
+        out.push_back({rank, node, 0, c_.ended[rank] ? RankLife::ended : life});
+    }
     return out;
 }
 
@@ -260,6 +260,16 @@ Cluster::Cluster(uint64_t seed, int nodes, std::vector<NodeId> ranks, int slots,
             if (t->init == init) drop_tree(*t);
         }
     };
+    node_settings.tree.halt = [this](pid_t init, pid_t) {
+        const bool halted =
+            std::ranges::any_of(trees_, [&](auto& t) { return t->init == init && t->halted; });
+        return halted ? Halt{init, true} : Halt();
+    };
+    node_settings.tree.halt_of_parent = [this](pid_t init) {
+        for (auto& w : wrappers_)
+            if (w->halted && w->tree && w->tree->init == init) return Halt{w->pid, true};
+        return Halt();
+    };
     coordinator_ = std::make_unique<Coordinator>(*daemons_[0], settings);
     if (auto s = coordinator_->start(); !s.ok()) violate(s.error().message());
     for (auto& d : daemons_) {
@@ -386,7 +396,7 @@ bool Cluster::pump() {
     bool active = pump_watches();
     for (size_t i = 0; i < wrappers_.size(); ++i) {
         auto w = wrappers_[i];
-        if (!w->alive || !w->control.valid()) continue;
+        if (!w->alive || w->halted || !w->control.valid()) continue;
         std::vector<Fd> fds;
         auto m = hear(w->control, to_wrapper, &fds);
         active = active || m;
@@ -434,7 +444,7 @@ Client& Cluster::client() {
 Json Cluster::ps() {
     Client& c = client();
     (void)c.socket_.send_text(schema::encode(PsRequest{})).ok();
-    run(10'000, [&] { return !c.results.empty(); });
+    run(1'000'000, [&] { return !c.results.empty(); });
     Json out = c.results.empty() ? Json::object() : c.results[0]["result"];
     c.vanish();
     return out;
@@ -445,7 +455,7 @@ Json Cluster::ps() {
 void Cluster::say_text(const std::shared_ptr<Wrapper>& w, const char* type, std::string text,
                        bool with_fds) {
     w->said = std::max(w->said + 1, now + latency());
-    at(w->said, nobody, [this, w, type, text = std::move(text), with_fds] {
+    act(w, w->said, [this, w, type, text = std::move(text), with_fds] {
         if (!w->alive || !w->control.valid()) return;
         if (lose_local && lose_local(type)) return;
         std::vector<int> raw;
@@ -579,6 +589,21 @@ void Cluster::wrapper_gone(const std::shared_ptr<Wrapper>& w, int status) {
     });
 }
 
+void Cluster::stop_rank(RankId rank, bool with_wrapper) {
+    for (auto& t : trees_) t->halted = t->halted || (t->rank == rank && t->runs());
+    for (auto& w : wrappers_) w->halted = w->halted || (with_wrapper && w->rank == rank);
+}
+
+void Cluster::continue_rank(RankId rank) {
+    const auto go_on = [&](auto& who) {
+        if (who->rank != rank) return;
+        who->halted = false;
+        for (auto& action : std::exchange(who->put_off, {})) action();
+    };
+    std::ranges::for_each(trees_, go_on);
+    std::ranges::for_each(wrappers_, go_on);
+}
+
 void Cluster::say_bye(RankId rank) {
     for (auto& t : trees_) {
         if (t->rank != rank || !t->runs()) continue;
@@ -621,7 +646,7 @@ std::shared_ptr<Wrapper> Cluster::wrapper_of(NodeId node, RankId rank) const {
 // --- ranks ---
 
 void Cluster::say_text(const std::shared_ptr<Tree>& t, const char* type, std::string text, bool) {
-    later(nobody, [this, t, type, text = std::move(text)] {
+    act(t, now + latency(), [this, t, type, text = std::move(text)] {
         if (!t->runs() || !t->agent.valid()) return;
         if (lose_local && lose_local(type)) return;
         (void)t->agent.send_text(text).ok();
@@ -629,7 +654,7 @@ void Cluster::say_text(const std::shared_ptr<Tree>& t, const char* type, std::st
 }
 
 void Cluster::wake(const std::shared_ptr<Tree>& t) {
-    later(nobody, [this, t] { attach(t, 0); });
+    act(t, now + latency(), [this, t] { attach(t, 0); });
 }
 
 void Cluster::attach(const std::shared_ptr<Tree>& t, int tries) {
@@ -665,7 +690,7 @@ void Cluster::tree_message(const std::shared_ptr<Tree>& t, const schema::Receive
             t->gated = false;
             return say(t, kernet::UngateAnswer{m.seq()});
         case kernet::ToRank::close:
-            return later(nobody, [t] {
+            return act(t, now + latency(), [t] {
                 if (!t->runs()) return;
                 t->closed = true;
                 t->attached = false;

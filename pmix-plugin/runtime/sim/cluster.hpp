@@ -41,7 +41,9 @@ struct Tree {
     uint64_t seq = 0;
     uint32_t epoch = 0;
     std::string life = job_life;  // that the rank knows of
-    bool runs() const { return alive && !stopped; }
+    bool halted = false;          // by SIGSTOP, from outside
+    std::vector<std::function<void()>> put_off;
+    bool runs() const { return alive && !stopped && !halted; }
 };
 
 // What a wrapper does in a snapshot.
@@ -59,6 +61,8 @@ struct Wrapper {
     NodeId node = 0;
     pid_t pid = 0;
     bool alive = true;
+    bool halted = false;  // by SIGSTOP
+    std::vector<std::function<void()>> put_off;
     bool restore = false;
     bool held = false;        // its copy has not been let go
     bool registered = false;  // the daemon's bookkeeping has it as the rank's process
@@ -202,6 +206,11 @@ class Cluster {
     // --- faults ---
     void kill_wrapper(NodeId node, RankId rank);
     void kill_tree(NodeId node, RankId rank);
+    // SIGSTOP to the copy that runs, and SIGCONT; with its wrapper, as mpirun does it at SIGTSTP.
+    void stop_rank(RankId rank, bool with_wrapper = false);
+    void continue_rank(RankId rank);
+    // Everything was stopped for so long: timers are late.
+    void stand(int64_t us) { now += us; }
     void say_bye(RankId rank);   // it is in MPI_Finalize
     void end_rank(RankId rank);  // it exits by itself
     void kill_node(NodeId node);
@@ -245,6 +254,7 @@ class Cluster {
     std::set<NodeId> dead;
     std::vector<std::string> violations;
     std::map<RankId, bool> ended;
+    std::set<RankId> starting;  // before MPI_Init
     std::vector<RankId> adopted, repeered;
     std::vector<Json> sent;  // between daemons
 
@@ -259,6 +269,14 @@ class Cluster {
     void boot(RankId rank, NodeId node);
     TimerId at(int64_t when, NodeId owner, std::function<void()> action);
     void later(NodeId owner, std::function<void()> action);
+    // By a wrapper or a rank: when it goes on, if it is halted then.
+    template <typename Who>
+    void act(const std::shared_ptr<Who>& who, int64_t when, std::function<void()> action) {
+        at(when, nobody, [who, action = std::move(action)] {
+            who->halted ? who->put_off.push_back(action) : action();
+        });
+    }
+    static constexpr NodeId nobody = 1000;  // events of the simulation itself
     int64_t latency() { return 1 + static_cast<int64_t>(random_() % uint64_t(chance.latency_us)); }
     int64_t early() {
         return chance.early_us == 0 ? 0
