@@ -51,7 +51,8 @@ class WrapperStates : public testing::Test {
         return testing::AssertionFailure() << "said: " << packet;
     }
 
-    Identity who_{.job = "1", .rank = 3, .secret = "5e", .node_socket = "", .criu = "no-criu"};
+    Identity who_{
+        .job = "1", .rank = 3, .secret = "5e", .life = "1f", .node_socket = "", .criu = "no-criu"};
     Stdio stdio_;
     core::Guard guard_;
     std::string said_;
@@ -198,9 +199,14 @@ class RestoreWrapper : public testing::Test {
         auto pair = control_pair();
         ASSERT_TRUE(pair) << pair.error().message();
         node_ = std::move(pair->first);
-        restorer_.emplace(
-            Identity{.job = "1", .rank = 3, .secret = "5e", .node_socket = "", .criu = "no-criu"},
-            *signals_, core::Guard(), std::move(pair->second), std::make_unique<NoGhost>());
+        restorer_.emplace(Identity{.job = "1",
+                                   .rank = 3,
+                                   .secret = "5e",
+                                   .life = "1f",
+                                   .node_socket = "",
+                                   .criu = "no-criu"},
+                          *signals_, core::Guard(), std::move(pair->second),
+                          std::make_unique<NoGhost>());
     }
     void TearDown() override { signals_->restore(); }
 
