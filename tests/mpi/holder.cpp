@@ -116,12 +116,12 @@ int main(int argc, char** argv) {
     if (world.rank == static_cast<int>(options.number("--rank", 0)) && hold(options) < 0) {
         MPI_Abort(MPI_COMM_WORLD, 77);
     }
+    std::unique_ptr<SharedWindow> shared;
+    if (options.text("--what", "") == "window") shared = std::make_unique<SharedWindow>();
     MPI_Barrier(MPI_COMM_WORLD);
     say(world, "started");
     mpitest::Limit limit(options, 1000);
     uint64_t rounds = 0, errors = 0;
-    std::unique_ptr<SharedWindow> shared;
-    if (options.text("--what", "") == "window") shared = std::make_unique<SharedWindow>();
     const std::string give_back = options.text("--give-back", "");
     while (world.agree(!limit.reached(rounds))) {
         if (shared) errors += shared->round(rounds);
