@@ -199,7 +199,9 @@ TEST_F(Endings, JobEndsWhileItsRankMoves) {
         const Move told = nettest::move_of(move.finish(20));
         if (told.status == 0) continue;
         EXPECT_EQ(told.status, 1) << told.err;
-        EXPECT_NE(told.err.find("has ended"), std::string::npos) << told.err;
+        EXPECT_TRUE(told.err.find("has ended") != std::string::npos ||
+                    told.err.find("is in MPI_Finalize or past it") != std::string::npos)
+            << told.err;
     }
 }
 
