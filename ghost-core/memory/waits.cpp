@@ -14,6 +14,7 @@
 #include <sys/uio.h>
 #include <sys/user.h>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
 #include "base/clock.hpp"
@@ -171,9 +172,8 @@ Code program(const Places& at) {
     return code;
 }
 
-// The program, loaded, and what it takes to read its answers.
+// What it takes to load the program and to read its answers.
 struct Reader {
-    Fd program;
     Places places;
     uint64_t own_space = 0;  // the PID name space of this process, as the kernel knows it
 };
@@ -192,11 +192,11 @@ Fd load(const Places& places) {
 }
 
 // Of the threads of a process; nothing if it cannot be looked at.
-std::vector<Record> records(const Reader& reader, pid_t pid) {
+std::vector<Record> records(const Fd& program, pid_t pid) {
     bpf_iter_link_info one{};
     one.task.pid = static_cast<uint32_t>(pid);
     bpf_attr link{}, iterator{};
-    link.link_create.prog_fd = static_cast<uint32_t>(reader.program.get());
+    link.link_create.prog_fd = static_cast<uint32_t>(program.get());
     link.link_create.attach_type = BPF_TRACE_ITER;
     link.link_create.iter_info = reinterpret_cast<uint64_t>(&one);
     link.link_create.iter_info_len = sizeof one;
@@ -226,9 +226,10 @@ const Reader* reader() {
     static const auto one = []() -> std::optional<Reader> {
         const auto places = find_places();
         if (!places) return std::nullopt;
-        Reader out{load(*places), *places};
-        if (!out.program) return std::nullopt;
-        const auto own = records(out, getpid());
+        Reader out{*places};
+        const Fd program = load(*places);
+        if (!program) return std::nullopt;
+        const auto own = records(program, getpid());
         if (own.empty() || own.front().level >= most_levels) return std::nullopt;
         out.own_space = own.front().numbers[own.front().level].space;
         return out;
@@ -266,7 +267,8 @@ bool Waits::prepare() {
 
 void Waits::look(pid_t pid) {
     const auto* by = reader();
-    const auto all = by != nullptr ? records(*by, pid) : std::vector<Record>();
+    if (by != nullptr && !program_) program_ = load(by->places);
+    const auto all = program_ ? records(program_, pid) : std::vector<Record>();
     known_ = !all.empty() && (known_ || processes_.empty());
     processes_.insert(pid);
     for (const auto& one : all) {
@@ -281,9 +283,10 @@ void Waits::look(pid_t pid) {
 
 // The stop itself is one more.
 void Waits::confirm() {
+    const Fd program = std::move(program_);
     if (sleeps_.empty()) return;
     for (const pid_t pid : processes_)
-        for (const auto& one : records(*reader(), pid)) {
+        for (const auto& one : records(program, pid)) {
             const auto found = sleeps_.find(number_here(*reader(), one));
             if (found != sleeps_.end() && one.stops > found->second.stops + 1)
                 found->second.woken = true;
