@@ -16,8 +16,6 @@
 #include <set>
 #include <sys/types.h>
 
-#include "base/fd.hpp"
-
 namespace ghost::core {
 
 class Waits {
@@ -51,7 +49,6 @@ class Waits {
     };
     const Sleep* sleep_of(pid_t tid) const;
 
-    Fd program_;  // from the first look until confirm(): a child made by fork(2) has copies
     std::set<pid_t> processes_;
     std::map<pid_t, Sleep> sleeps_;  // of the threads that were asleep, or stopped
     bool known_ = false;             // all processes could be looked at
