@@ -93,6 +93,12 @@ std::optional<TaskStatus> read_status(const std::string& folder) {
     return out;
 }
 
+std::string boot_id() {
+    std::string out;
+    std::ifstream("/proc/sys/kernel/random/boot_id") >> out;
+    return out;
+}
+
 namespace {
 
 constexpr int most_ancestors = 64;  // a pid that is used again meanwhile must not make a circle

@@ -36,6 +36,10 @@ struct TaskStatus {
 // "status" in this folder, /proc/PID or /proc/PID/task/TID; nothing if the task is gone.
 std::optional<TaskStatus> read_status(const std::string& folder);
 
+// Random UUID of this boot (random(4)): start times of another boot mean nothing. Empty if it
+// cannot be read.
+std::string boot_id();
+
 // What keeps a process from acting, as seen from outside.
 struct Halt {
     pid_t pid = 0;         // which process; 0: nothing keeps it

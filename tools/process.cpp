@@ -110,9 +110,4 @@ Status kill_process(const ProcessId& id, int timeout_ms) {
     return {};
 }
 
-std::string boot_id() {
-    auto text = read_file("/proc/sys/kernel/random/boot_id");
-    return text.ok() ? text->substr(0, 36) : std::string();
-}
-
 }  // namespace ghost::tools

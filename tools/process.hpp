@@ -41,7 +41,4 @@ Result<Fd> open_process(const ProcessId& id);
 // SIGKILL and wait until it has ended, at most timeout_ms. Success if it was gone already.
 Status kill_process(const ProcessId& id, int timeout_ms);
 
-// Random UUID of this boot (random(4)): start times of another boot mean nothing.
-std::string boot_id();
-
 }  // namespace ghost::tools

@@ -56,11 +56,6 @@ pid_t inner_of(pid_t pid) {
     return status ? status->numbers.back() : 0;
 }
 
-std::string boot_id() {
-    auto text = text_of("/proc/sys/kernel/random/boot_id");
-    return text.substr(0, text.find('\n'));
-}
-
 std::string host_name() {
     std::array<char, HOST_NAME_MAX + 1> name{};
     gethostname(name.data(), name.size() - 1);

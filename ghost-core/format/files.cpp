@@ -20,6 +20,7 @@
 #include "base/encoding.hpp"
 #include "base/fd.hpp"
 #include "base/hash.hpp"
+#include "base/proc.hpp"
 
 namespace ghost::core {
 namespace {
@@ -261,9 +262,7 @@ std::string build_id(const std::string& path) {
 
 std::string file_identity(const std::string& path, uint64_t device, uint64_t inode) {
     if (!is_of_this_machine(path)) return fmt::format("{:x}", inode);
-    std::string machine;
-    std::ifstream("/proc/sys/kernel/random/boot_id") >> machine;
-    return fmt::format("{:x}:{:x}:{}", inode, device, machine);
+    return fmt::format("{:x}:{:x}:{}", inode, device, boot_id());
 }
 
 std::string contents_hash(int fd, uint64_t size) {

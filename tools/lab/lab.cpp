@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/file.hpp"
+#include "base/proc.hpp"
 #include "tools/lab/network.hpp"
 #include "tools/lab/node.hpp"
 #include "tools/paths.hpp"

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "base/file.hpp"
+#include "base/proc.hpp"
 #include "tools/lab/network.hpp"
 
 namespace ghost::tools::lab {
