@@ -58,9 +58,10 @@ class Files : public nettest::OnLab {
             lab().on("gn1", {"ghost", "checkpoint", "--to", path("later"), "--then", "kill"});
         ASSERT_EQ(ended.status, 0) << ended.err;
         EXPECT_EQ(job.finish().status, 85);
-        stop();
     }
-    Finished restart() { return lab().on("gn1", {"ghost", "restart", path("snapshots")}); }
+    Finished restart(const Words& options = {}) {
+        return OnLab::restart(path("snapshots"), options);
+    }
 };
 
 // The same name and size, as after one node's update, and another build id.
@@ -174,7 +175,6 @@ TEST_F(Files, RanksEndWhereTheyWereSaved) {
     ASSERT_EQ(saved.status, 0) << saved.err;
     const Finished end = job.finish();
     EXPECT_EQ(end.status, 85);
-    stop();
     const Finished again = restart();
     expect_clean(again, "files:");
     EXPECT_EQ(round_in(again.out, false), round_in(end.out, true) + 1);
@@ -191,8 +191,7 @@ TEST_F(Files, RanksThatAreToStopDoNotRunOn) {
     const Finished saved =
         lab().on("gn1", {"ghost", "checkpoint", "--to", path("snapshots"), "--then", "stop"});
     ASSERT_EQ(saved.status, 0) << saved.err;
-    stop();
-    const Finished again = lab().on("gn1", {"ghost", "restart", path("snapshots"), "--replace"});
+    const Finished again = restart({"--replace"});
     expect_clean(again, "files:");
     EXPECT_LT(round_in(job.finish().out, true) - round_in(again.out, false), few_rounds);
 }

@@ -50,8 +50,15 @@ void OnLab::expect_restart(Job& job, const std::string& last_line_start) {
         lab().on("gn1", {"ghost", "checkpoint", "--to", folder, "--then", "kill"});
     EXPECT_EQ(killed.status, 0) << killed.err;
     EXPECT_EQ(job.finish().status, 85);
-    stop();
-    expect_clean(lab().on("gn1", {"ghost", "restart", folder}), last_line_start);
+    expect_clean(restart(folder), last_line_start);
+}
+
+Finished OnLab::restart(const std::string& folder, const Words& options) {
+    Words words{"ghost", "restart", folder};
+    words.insert(words.end(), options.begin(), options.end());
+    Job again(lab(), words);
+    if (again.wait_for("round ", 2)) stop();
+    return again.finish();
 }
 
 void OnLab::expect_clean(const Finished& end, const std::string& last_line_start) {

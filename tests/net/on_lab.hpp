@@ -34,6 +34,8 @@ class OnLab : public ::testing::Test {
     // A job of programs that tell their rounds: saved, saved again and killed, it begins again from
     // there and ends clean.
     void expect_restart(Job& job, const std::string& last_line_start);
+    // What `ghost restart` came to: a job that begins again tells two rounds before it is stopped.
+    Finished restart(const std::string& folder, const Words& options = {});
     // Status 0, and no error in the program's last line, which begins like that.
     void expect_clean(const Finished& end, const std::string& last_line_start);
     // The same, of a job that is stopped for it.
