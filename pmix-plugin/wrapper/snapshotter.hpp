@@ -77,8 +77,6 @@ class Snapshotter {
     // idle() soon, and by itself.
     bool clearing() const { return state_ == SnapState::clearing; }
     bool busy() const { return worker_.busy(); }
-    // SIGCONT has come, or it is called off.
-    void continued();
     // The tree was stopped here and takes no signals (then=kill, then=stop).
     bool stopped() const { return stopped_; }
 
@@ -100,6 +98,8 @@ class Snapshotter {
     void end(bool keep);
     bool resume(const Resume& word);
     void go_on();
+    // The snapshot came to nothing: what was stopped for it runs again.
+    void continued();
     void said(const Outgoing& message);
     void finished(const Outgoing& answer);
     void finished_well(const Written& answer);

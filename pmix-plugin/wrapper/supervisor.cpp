@@ -151,8 +151,8 @@ void Supervisor::take_signals() {
             snapshotter_.break_off();
             kill_if_stopped();
         }
-        if (s == SIGCONT) snapshotter_.continued();
-        // The runtime sends it a second before it ends a job: what was saved does not run on.
+        // The runtime sends it a second before it ends a job: what was saved does not run on, and
+        // whoever lets the job go on has mpirun say so.
         const bool let_be = s == SIGCONT && is_frozen();
         if (!tree_gone_ && !let_be) ::kill(rank_tree_.root, s);
     }
