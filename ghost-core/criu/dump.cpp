@@ -217,6 +217,7 @@ Status TreeDump::Dumper::prepare() {
     short_stop_ = request_.short_stop && controlled_;
     if (controlled_) GHOST_TRY(start_criu());
     Waits::prepare();
+    prepare_settings();
     return {};
 }
 
@@ -595,6 +596,7 @@ Status TreeDump::Dumper::get_ready() {
     GHOST_TRY(freshen());
     hook_.emplace(request_.on_stopped);
     here_ = placement_here();
+    here_.settings = settings_of(request_.root);
     if (!controlled_) return {};
     GHOST_TRY(until(Point::ready));
     return look_again();

@@ -32,16 +32,6 @@ std::string link_of(int folder, const char* name) {
     return got > 0 ? std::string(buffer.data(), static_cast<size_t>(got)) : "";
 }
 
-// Calls `each` with every line.
-template <typename Each>
-void lines(std::string_view text, Each&& each) {
-    while (!text.empty()) {
-        const auto end = std::min(text.find('\n'), text.size());
-        each(text.substr(0, end));
-        text.remove_prefix(std::min(end + 1, text.size()));
-    }
-}
-
 uint64_t hex(std::string_view& text) {
     uint64_t out = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out, 16);
@@ -97,7 +87,7 @@ Status take_status(int folder, pid_t pid, KernelState& out) {
     const auto text = slurp(folder, "status");
     if (text.empty()) return make_error(Code::not_found, "look at process", std::to_string(pid));
     bool pending = false;
-    lines(text, [&](std::string_view line) {
+    for_lines(text, [&](std::string_view line) {
         for (const auto key : kept_lines)
             if (line.starts_with(key)) out.fixed.append(line).append("\n");
         if (line.starts_with("SigPnd:") || line.starts_with("ShdPnd:"))
@@ -111,7 +101,7 @@ Status take_status(int folder, pid_t pid, KernelState& out) {
 // Those of a file, without what is given along.
 std::string take_info(std::string_view text, OpenFile& file) {
     std::string out;
-    lines(text, [&](std::string_view line) {
+    for_lines(text, [&](std::string_view line) {
         const auto value = line.substr(std::min(line.size(), line.find('\t') + 1));
         if (line.starts_with("pos:"))
             std::from_chars(value.data(), value.data() + value.size(), file.offset);
@@ -179,7 +169,7 @@ Result<OwnMappings> own_mappings(pid_t pid) {
     const auto text = folder ? slurp(folder.get(), "maps") : "";
     if (text.empty()) return make_error(Code::not_found, "list memory of", std::to_string(pid));
     OwnMappings out;
-    lines(text, [&](std::string_view line) {
+    for_lines(text, [&](std::string_view line) {
         const auto map = take_apart(line);
         if (map.access.size() < 4 || is_kernels(map.name)) return;
         if (map.access[3] != 'p' || !map.of_no_file) {
@@ -244,8 +234,8 @@ Result<std::vector<OpenFile>> open_files(pid_t pid) {
 
 std::string first_difference(const std::string& before, const std::string& now) {
     std::vector<std::string_view> old, fresh;
-    lines(before, [&](std::string_view line) { old.push_back(line); });
-    lines(now, [&](std::string_view line) { fresh.push_back(line); });
+    for_lines(before, [&](std::string_view line) { old.push_back(line); });
+    for_lines(now, [&](std::string_view line) { fresh.push_back(line); });
     for (size_t i = 0; i < std::max(old.size(), fresh.size()); i++) {
         const auto a = i < old.size() ? old[i] : "", b = i < fresh.size() ? fresh[i] : "";
         if (a != b) return fmt::format("\"{}\" is now \"{}\"", a, b);

@@ -3,9 +3,11 @@
 // whether a skeleton of it that was taken some time ago is still true.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <sys/types.h>
 #include <vector>
 
@@ -14,6 +16,16 @@
 #include "ghost-core/memory/page_set.hpp"
 
 namespace ghost::core {
+
+// Calls `each` with every line of a text, without its end.
+template <typename Each>
+void for_lines(std::string_view text, Each&& each) {
+    while (!text.empty()) {
+        const auto end = std::min(text.find('\n'), text.size());
+        each(text.substr(0, end));
+        text.remove_prefix(std::min(end + 1, text.size()));
+    }
+}
 
 // A mapping whose differences can be made up for: private, of no file.
 struct OwnMapping {

@@ -333,15 +333,6 @@ nlohmann::json to_json(const Placement& one) {
             {"slack_ns", one.slack_ns}};
 }
 
-// False: damaged.
-template <typename T>
-bool take(const nlohmann::json& from, const char* key, T& out) {
-    const auto found = from.find(key);
-    if (found == from.end() || !found->is_number_integer()) return false;
-    out = found->get<T>();
-    return true;
-}
-
 bool take_processors(const nlohmann::json& from, const char* key, cpu_set_t& out) {
     const auto found = from.find(key);
     return found != from.end() && found->is_string() && from_list(found->get<std::string>(), out);
@@ -356,11 +347,13 @@ bool from_json(const nlohmann::json& json, Placement& out) {
         return false;
     a.util_min = (*clamps)[0].get<uint32_t>();
     a.util_max = (*clamps)[1].get<uint32_t>();
-    if (!take_processors(json, "processors", out.processors) || !take(json, "policy", a.policy) ||
-        !take(json, "flags", a.flags) || !take(json, "priority", a.priority) ||
-        !take(json, "nice", out.nice) || !take(json, "runtime", a.runtime) ||
-        !take(json, "deadline", a.deadline) || !take(json, "period", a.period) ||
-        !take(json, "io_priority", out.io_priority) || !take(json, "slack_ns", out.slack_ns))
+    if (!take_processors(json, "processors", out.processors) ||
+        !integer_from(json, "policy", a.policy) || !integer_from(json, "flags", a.flags) ||
+        !integer_from(json, "priority", a.priority) || !integer_from(json, "nice", out.nice) ||
+        !integer_from(json, "runtime", a.runtime) || !integer_from(json, "deadline", a.deadline) ||
+        !integer_from(json, "period", a.period) ||
+        !integer_from(json, "io_priority", out.io_priority) ||
+        !integer_from(json, "slack_ns", out.slack_ns))
         return false;
     a.nice = out.nice;
     return true;
@@ -391,7 +384,8 @@ std::string encode(const TreePlacement& placement) {
     return nlohmann::json{{"usable", to_list(placement.usable)},
                           {"binding", to_list(placement.binding)},
                           {"groups", std::move(list)},
-                          {"waits", std::move(waits)}}
+                          {"waits", std::move(waits)},
+                          {"settings", to_json(placement.settings)}}
         .dump();
 }
 
@@ -435,7 +429,10 @@ Result<TreePlacement> decode_placement(std::string_view text) {
             out.threads.push_back(one);
         }
     }
-    if (!take_waits(json, out.threads)) return damaged();
+    const auto settings = json.find("settings");  // of an older Ghost: none
+    if (!take_waits(json, out.threads) ||
+        (settings != json.end() && !from_json(*settings, out.settings)))
+        return damaged();
     return out;
 }
 

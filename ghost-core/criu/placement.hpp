@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/result.hpp"
+#include "ghost-core/criu/settings.hpp"
 #include "ghost-core/criu/tree.hpp"
 
 namespace ghost::core {
@@ -63,6 +64,7 @@ struct TreePlacement {
     cpu_set_t usable{};   // by a process that nobody has bound
     cpu_set_t binding{};  // of the exporting process: the job's, where mpirun has bound it
     Placements threads;   // without tid
+    TreeSettings settings;
 };
 // The same of this machine and this process; no threads.
 TreePlacement placement_here();

@@ -367,6 +367,7 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
 Status release_tree(const HeldTree& held) {
     auto tasks = list_tree(held.root);
     if (!tasks) return tasks.error();
+    give_settings(*tasks, held.placement->settings);
     take_up_waits(*tasks, held.placement->threads);
     place(*tasks, *held.placement);
     GHOST_TRY(continue_tasks(*tasks));

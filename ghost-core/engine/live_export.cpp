@@ -712,6 +712,7 @@ Status Source::last_stop() {
     for (int i = 0;; i++) {
         transient_ = false;
         here_ = placement_here();
+        here_.settings = settings_of(request_.root);
         const auto numbers = PtraceSession::numbers(request_.root);
         const int64_t begin = monotonic_us();
         Status status;

@@ -588,7 +588,10 @@ Status Target::release() {
     times_.release = monotonic_us() - begin;
     out_.root = std::exchange(held_.root, 0);
     out_.huge = std::exchange(held_.huge, nullptr);
-    if (auto tasks = list_tree(out_.root)) place(*tasks, *held_.placement);
+    if (auto tasks = list_tree(out_.root)) {
+        give_settings(*tasks, held_.placement->settings);
+        place(*tasks, *held_.placement);
+    }
     session_.reset();
     copies_.clear();
     at_point("target: released");

@@ -83,7 +83,8 @@ uint64_t find_syscall(pid_t pid) {
 // The thread that traces. Everything it holds is let go by the kernel when it ends.
 class Surgeon : public HeldThread {
   public:
-    Surgeon(pid_t pid, int64_t deadline_us) : pid_(pid), deadline_(deadline_us) {}
+    Surgeon(pid_t pid, pid_t wanted, int64_t deadline_us)
+        : pid_(pid), wanted_(wanted), deadline_(deadline_us) {}
 
     Status operate(const std::function<Status(HeldThread&)>& work) {
         instruction_ = find_syscall(pid_);
@@ -100,7 +101,8 @@ class Surgeon : public HeldThread {
         return status.ok() ? back : status;
     }
 
-    Result<long> call(long number, uint64_t a, uint64_t b, uint64_t c) override {
+    Result<long> call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e,
+                      uint64_t f) override {
         auto ours = saved_;
         ours.rip = instruction_;
         ours.rax = static_cast<uint64_t>(number);
@@ -108,6 +110,9 @@ class Surgeon : public HeldThread {
         ours.rdi = a;
         ours.rsi = b;
         ours.rdx = c;
+        ours.r10 = d;
+        ours.r8 = e;
+        ours.r9 = f;
         GHOST_TRY(set_registers(ours));
         touched_ = true;
         for (int stop = 0; stop < 2; stop++) GHOST_TRY(to_syscall_stop());
@@ -124,8 +129,9 @@ class Surgeon : public HeldThread {
         return sys_error(fmt::format("{} thread {} of process", what, tid_), std::to_string(pid_));
     }
 
-    // The leader, or the first other thread that can be stopped.
+    // The one that is wanted; or the leader, or the first other thread that can be stopped.
     Status hold_one() {
+        if (wanted_ != 0) return hold(wanted_);
         auto threads = threads_of(pid_);
         std::stable_partition(threads.begin(), threads.end(), [&](pid_t t) { return t == pid_; });
         std::optional<Error> first;
@@ -263,7 +269,7 @@ class Surgeon : public HeldThread {
         }
     }
 
-    const pid_t pid_;
+    const pid_t pid_, wanted_;
     const int64_t deadline_;
     pid_t tid_ = 0;
     uint64_t instruction_ = 0;
@@ -284,9 +290,11 @@ RestartableArea restartable_area(pid_t tid) {
     return {where.area, std::max(where.size, least_rseq)};
 }
 
-Status inject(pid_t pid, int64_t limit_us, const std::function<Status(HeldThread&)>& work) {
+Status inject(pid_t pid, int64_t limit_us, const std::function<Status(HeldThread&)>& work,
+              pid_t tid) {
     Status status;
-    std::thread surgeon([&] { status = Surgeon(pid, monotonic_us() + limit_us).operate(work); });
+    std::thread surgeon(
+        [&] { status = Surgeon(pid, tid, monotonic_us() + limit_us).operate(work); });
     surgeon.join();
     return status;
 }

@@ -21,17 +21,19 @@ class HeldThread {
   public:
     virtual ~HeldThread() = default;
     // The kernel's answer: the result, or a negative errno.
-    virtual Result<long> call(long number, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0) = 0;
+    virtual Result<long> call(long number, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0,
+                              uint64_t d = 0, uint64_t e = 0, uint64_t f = 0) = 0;
     virtual pid_t pid() const = 0;
 };
 
-// Lets `work` make calls in a thread of the process. busy: no thread of it stops within limit_us
-// (it sleeps in the kernel uninterruptibly); refused: it is traced by somebody else, or its seccomp
-// filter cannot be suspended; unsupported: not a 64-bit x86 process. Whatever fails, also the death
-// of either side, the process goes on; only the death of this one during the calls themselves (some
-// 50 µs) is fatal for it. Blocks; any thread. The caller must not wait for unknown children
-// meanwhile.
-Status inject(pid_t pid, int64_t limit_us, const std::function<Status(HeldThread&)>& work);
+// Lets `work` make calls in a thread of the process, `tid` if that is not 0. busy: no such thread
+// stops within limit_us (it sleeps in the kernel uninterruptibly); refused: it is traced by
+// somebody else, or its seccomp filter cannot be suspended; unsupported: not a 64-bit x86 process.
+// Whatever fails, also the death of either side, the process goes on; only the death of this one
+// during the calls themselves (some 50 µs) is fatal for it. Blocks; any thread. The caller must not
+// wait for unknown children meanwhile.
+Status inject(pid_t pid, int64_t limit_us, const std::function<Status(HeldThread&)>& work,
+              pid_t tid = 0);
 
 // Where the kernel notes what it does with a traced thread whenever that goes on (rseq(2)); bytes
 // 0: nowhere.

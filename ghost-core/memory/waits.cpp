@@ -21,6 +21,7 @@
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
+#include "ghost-core/memory/kernel_iterator.hpp"
 #include "ghost-core/memory/kernel_types.hpp"
 
 namespace ghost::core {
@@ -83,64 +84,20 @@ std::optional<Places> find_places() {
     return all ? std::optional(out) : std::nullopt;
 }
 
-long bpf(int command, bpf_attr& attributes) {
-    return syscall(SYS_bpf, command, &attributes, sizeof attributes);
-}
-
-// Instructions of a program, in the kernel's machine language (linux/bpf.h).
-class Code {
-  public:
-    static constexpr uint8_t frame = 10;
-
-    void load(uint8_t to, uint8_t from, uint32_t offset, int size = BPF_DW) {
-        add(BPF_LDX | BPF_MEM | size, to, from, static_cast<int>(offset), 0);
-    }
-    void store(uint8_t from, int offset, int size = BPF_DW) {
-        add(BPF_STX | BPF_MEM | size, frame, from, offset, 0);
-    }
-    void copy(uint8_t to, uint8_t from, int plus = 0) {
-        add(BPF_ALU64 | BPF_MOV | BPF_X, to, from, 0, 0);
-        if (plus != 0) add(BPF_ALU64 | BPF_ADD | BPF_K, to, 0, 0, plus);
-    }
-    void set(uint8_t to, int value) { add(BPF_ALU64 | BPF_MOV | BPF_K, to, 0, 0, value); }
-    void call(int helper) { add(BPF_JMP | BPF_CALL, 0, 0, 0, helper); }
-    void leave_if_null(uint8_t what) {
-        add(BPF_JMP | BPF_JNE | BPF_K, what, 0, 2, 0);
-        leave();
-    }
-    void leave() {
-        set(0, 0);
-        add(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
-    }
-    const std::vector<bpf_insn>& all() const { return code_; }
-
-  private:
-    void add(int code, uint8_t to, uint8_t from, int offset, int value) {
-        bpf_insn one{};
-        one.code = static_cast<uint8_t>(code);
-        one.dst_reg = to & 0xf;
-        one.src_reg = from & 0xf;
-        one.off = static_cast<int16_t>(offset);
-        one.imm = value;
-        code_.push_back(one);
-    }
-    std::vector<bpf_insn> code_;
-};
-
 // For each thread a Record. Registers 6 to 9 are kept over calls.
-Code program(const Places& at) {
+KernelCode program(const Places& at) {
     constexpr uint8_t context = 6, task = 7, what = 8, out = 9;
     constexpr int head = -static_cast<int>(head_bytes);
     constexpr int piece = head - static_cast<int>(piece_bytes);
-    Code code;
+    KernelCode code;
     const auto write = [&](int from, size_t size) {
         code.copy(1, out);
-        code.copy(2, Code::frame, from);
+        code.copy(2, KernelCode::frame, from);
         code.set(3, static_cast<int>(size));
         code.call(BPF_FUNC_seq_write);
     };
     const auto write_piece = [&](uint32_t offset, size_t size) {
-        code.copy(1, Code::frame, piece);
+        code.copy(1, KernelCode::frame, piece);
         code.set(2, static_cast<int>(size));
         code.copy(3, what, static_cast<int>(offset));
         code.call(BPF_FUNC_probe_read_kernel);
@@ -181,16 +138,7 @@ struct Reader {
 };
 
 Fd load(const Places& places) {
-    const auto code = program(places);
-    bpf_attr what{};
-    what.prog_type = BPF_PROG_TYPE_TRACING;
-    what.expected_attach_type = BPF_TRACE_ITER;
-    what.attach_btf_id = places.function;
-    what.insns = reinterpret_cast<uint64_t>(code.all().data());
-    what.insn_cnt = static_cast<uint32_t>(code.all().size());
-    what.license = reinterpret_cast<uint64_t>("Dual BSD/GPL");
-    std::strcpy(what.prog_name, "ghost_waits");
-    return Fd(static_cast<int>(bpf(BPF_PROG_LOAD, what)));
+    return load_iterator("ghost_waits", places.function, program(places));
 }
 
 // One for all stops of this process: to load it takes 1.6 ms. A child made by fork(2) gives its
@@ -221,30 +169,7 @@ int held_program(const Places& places) {
 
 // Of the threads of a process; nothing if it cannot be looked at.
 std::vector<Record> records(int program, pid_t pid) {
-    bpf_iter_link_info one{};
-    one.task.pid = static_cast<uint32_t>(pid);
-    bpf_attr link{}, iterator{};
-    link.link_create.prog_fd = static_cast<uint32_t>(program);
-    link.link_create.attach_type = BPF_TRACE_ITER;
-    link.link_create.iter_info = reinterpret_cast<uint64_t>(&one);
-    link.link_create.iter_info_len = sizeof one;
-    const Fd its(static_cast<int>(bpf(BPF_LINK_CREATE, link)));
-    if (!its) return {};
-    iterator.iter_create.link_fd = static_cast<uint32_t>(its.get());
-    const Fd answers(static_cast<int>(bpf(BPF_ITER_CREATE, iterator)));
-    if (!answers) return {};
-    std::vector<uint8_t> text;
-    for (size_t size = 0;;) {
-        text.resize(size + (32 << 10));
-        const auto got = read(answers.get(), &text[size], text.size() - size);
-        if (got < 0 && (errno == EAGAIN || errno == EINTR)) continue;
-        if (got < 0) return {};
-        if (got == 0) {
-            text.resize(size);
-            break;
-        }
-        size += static_cast<size_t>(got);
-    }
+    const auto text = iterate(program, pid);
     std::vector<Record> out(text.size() / sizeof(Record));
     if (!out.empty()) std::memcpy(out.data(), text.data(), out.size() * sizeof(Record));
     return out;

@@ -2,7 +2,7 @@
 
 A rank that cannot be carried is to be refused by name, and to go on as if nothing had happened.
 
-usage: rank_matrix.py [CASE...]      without cases: those of tests/process/matrix_names.cpp
+usage: rank_matrix.py [CASE...]      without cases: those that matrix_subject lists for ranks
 """
 import os
 import re
@@ -16,7 +16,6 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
 SUBJECT = os.path.abspath("tests/process/matrix_rank")
-NAMES = os.path.join(HERE, "..", "process", "matrix_names.cpp")
 LAB = "y%d" % os.getpid()
 LIMIT = 60
 live = []
@@ -131,10 +130,9 @@ def refused_snapshot(folder, case, refused):
 def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleans up as any other end does
     listed = subprocess.run([SUBJECT, "--list"], capture_output=True, text=True, check=True).stdout
-    names = re.findall(r'^ {4}\{"(\w+)",', text(NAMES), re.M)
-    wanted = sys.argv[1:] or names
-    rows = {row[0]: row[2] for row in (line.split("\t") for line in listed.splitlines())
-            if row[0] in wanted}
+    rows = {name: "" if refused.startswith("sees: ") else refused
+            for name, _, refused, ranks in (line.split("\t") for line in listed.splitlines())
+            if (name in sys.argv[1:] if sys.argv[1:] else ranks)}
     folder = tempfile.mkdtemp(prefix="ranks.", dir=os.path.abspath("tests/net"))
     bad = 0
 

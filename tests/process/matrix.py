@@ -68,6 +68,8 @@ def outcome(folder, name, refused):
     if begun.startswith("cannot begin"):
         return begun, ""
     at_import = refused.startswith("import: ")
+    if refused.startswith("sees: "):
+        refused = ""
     if refused and not at_import:
         said = text(folder, name + ".export")
         if text(folder, name + ".exported") == "1" and refused in said:
@@ -90,15 +92,20 @@ def coverage(rows):
     lines = ["# What a ghost carries", "",
              "Each row is a program that puts itself into the named state, is exported on one node, imported on",
              "another, and then checks that everything is unchanged. `tests/process/matrix.sh` runs them and",
-             "compares this page with the results (`tests/process/matrix.sh --write` writes it).", "",
-             "| what | carried |", "|---|---|"]
-    for name, what, refused in rows:
-        if not refused:
-            lines.append("| %s | yes |" % what)
-        elif refused.startswith("import: "):
-            lines.append("| %s | refused before anything starts where the file is missing |" % what)
-        else:
-            lines.append('| %s | refused before the freeze: "%s" |' % (what, refused))
+             "compares this page with the results (`tests/process/matrix.sh --write` writes it). Those with a",
+             "dagger (†) run as ranks of an MPI job as well, by move and by snapshot and restart:",
+             "`tests/net/rank_matrix.sh`. `test` is the program's name, which either of them takes.", "",
+             "| what | carried | test |", "|---|---|---|"]
+    unlike = []
+    for name, what, refused, ranks in rows:
+        test = "`%s`%s" % (name, " †" if ranks else "")
+        if refused.startswith("sees: "):
+            unlike.append("| %s | %s | %s |" % (what, refused[6:], test))
+            continue
+        how = 'refused before the freeze: "%s"' % refused if refused else "yes"
+        if refused.startswith("import: "):
+            how = "refused before anything starts where the file is missing"
+        lines.append("| %s | %s | %s |" % (what, how, test))
     lines += ["",
               "Also:",
               "- Standard input, output and error that lead out of the tree become those of `ghost import`.",
@@ -114,16 +121,20 @@ def coverage(rows):
               "memory shared with\".",
               "- Threads bound to processors that the target lacks get the job's binding there, or all.",
               "",
-              "Looked at and not carried; what the program sees:",
-              "- Processor time used so far: clock(), times(), getrusage(), CLOCK_PROCESS_CPUTIME_ID and",
-              "  CLOCK_THREAD_CPUTIME_ID begin at 0 again; the kernel has no call to set them.",
+              "Not carried, a program each as well:", "", "| what | the program sees | test |",
+              "|---|---|---|",
+              *unlike, "",
+              "Looked at and not carried, without a program:",
               "- timer_create with CLOCK_REALTIME and TIMER_ABSTIME: late by the time spent in a file; the",
               "  kernel does not tell it from a relative one.",
               "- Calls on sockets with SO_RCVTIMEO or SO_SNDTIMEO: EINTR.",
-              "- Memory policies (set_mempolicy, mbind, numactl): those of the importer.",
-              "- mlockall(MCL_FUTURE): what is mapped later is not locked; what was locked is.",
-              "- personality(2): the importer's.",
-              "- The nice value of a session's autogroup: 0 (a session is a new one on the target).", ""]
+              "- Memory that came along lies on the nodes where the import has put it, also where a memory",
+              "  policy names others; the policy decides of what is touched later.",
+              "- set_mempolicy_home_node, MPOL_F_RELATIVE_NODES: the policy is kept, this part of it is not;",
+              "  memory policies of shared memory, and of mappings where Linux lacks BTF: the default.",
+              "- PR_SET_IO_FLUSHER, PR_SCHED_CORE, PR_SET_SPECULATION_CTRL, PR_SET_SYSCALL_USER_DISPATCH,",
+              "  PR_SET_PTRACER, PR_SET_TSC, ARCH_SET_CPUID, pkey_alloc, ioperm, iopl: the default.",
+              "- Session keyring, security label, audit session, cgroups: those of the importer.", ""]
     return "\n".join(lines)
 
 
@@ -147,7 +158,7 @@ def main():
             done = on(node, script, folder, cases)
             if done.returncode != 0 or done.stderr.strip():
                 print(node, done.returncode, done.stdout, done.stderr)
-        for name, what, refused in rows:
+        for name, _, refused, _ in rows:
             if name not in cases:
                 continue
             wrong, said = outcome(folder, name, refused)

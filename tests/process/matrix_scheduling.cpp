@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Cases: how each thread is scheduled.
+#include <array>
 #include <atomic>
 #include <cstdint>
+#include <linux/mempolicy.h>
 #include <memory>
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -164,6 +167,66 @@ Check io_priorities(const std::string&) {
     return [] { return sayers.check(); };
 }
 
+// Mode and nodes of a policy: that of this thread, or of what is mapped there.
+std::string memory_policy(const void* at = nullptr) {
+    int mode = -1;
+    std::array<unsigned long, 16> nodes{};
+    if (syscall(SYS_get_mempolicy, &mode, nodes.data(), 1024, at,
+                at == nullptr ? 0 : MPOL_F_ADDR) != 0)
+        return "unknown";
+    return std::to_string(mode) + " of nodes " + std::to_string(nodes[0]);
+}
+
+std::string own_memory_policy() {
+    return memory_policy();
+}
+
+Check memory_policies(const std::string&) {
+    static Sayers sayers;
+    static const unsigned long first_node = 1;
+    const auto as = [](int mode, bool with_nodes = true) {
+        return [=] {
+            need(syscall(SYS_set_mempolicy, mode, with_nodes ? &first_node : nullptr,
+                         with_nodes ? 64 : 0) == 0,
+                 "set_mempolicy");
+        };
+    };
+    sayers.add([] {}, own_memory_policy);
+    for (const int mode : {int{MPOL_PREFERRED}, int{MPOL_BIND}, int{MPOL_INTERLEAVE},
+                           int{MPOL_PREFERRED_MANY}, MPOL_BIND | MPOL_F_STATIC_NODES})
+        sayers.add(as(mode), own_memory_policy);
+    sayers.add(as(MPOL_LOCAL, false), own_memory_policy);
+    constexpr size_t bytes = 5 * 65536;
+    static char* at = static_cast<char*>(
+        mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    need(at != MAP_FAILED &&
+             syscall(SYS_mbind, at + 65536, 65536, MPOL_BIND, &first_node, 64, 0) == 0 &&
+             syscall(SYS_mbind, at + 3 * 65536, 65536, MPOL_INTERLEAVE, &first_node, 64, 0) == 0,
+         "mbind");
+    static const auto say = [] {
+        std::string out;
+        for (size_t i = 0; i < bytes; i += 65536) out += memory_policy(at + i) + ", ";
+        return out;
+    };
+    static const std::string before = say();
+    return []() -> std::string {
+        const auto now = say();
+        return sayers.check() + (now == before ? "" : "mappings: " + now + "were " + before);
+    };
+}
+
+Check one_memory_policy(const std::string&) {
+    static const unsigned long first_node = 1;
+    need(syscall(SYS_set_mempolicy, MPOL_INTERLEAVE, &first_node, 64) == 0, "set_mempolicy");
+    static Sayers sayers;
+    sayers.add([] {}, own_memory_policy);
+    static const std::string before = memory_policy();
+    return []() -> std::string {
+        const auto now = memory_policy();
+        return sayers.check() + (now == before ? "" : "it is " + now + ", was " + before);
+    };
+}
+
 }  // namespace
 
 const std::vector<Case> scheduling_cases = {
@@ -172,6 +235,11 @@ const std::vector<Case> scheduling_cases = {
     {"timer_slack", "timer slack of each thread (of real-time classes: none)", nullptr,
      timer_slack},
     {"io_priority", "io priority of each thread", nullptr, io_priorities},
+    {"memory_policies",
+     "memory policies of threads and mappings (set_mempolicy, mbind), where the target has the "
+     "nodes",
+     nullptr, memory_policies},
+    {"memory_policy", "that of a whole program (numactl)", nullptr, one_memory_policy},
 };
 
 }  // namespace matrix

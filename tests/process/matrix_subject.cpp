@@ -4,6 +4,7 @@
 // matrix_rank it does all that as a rank of an MPI job.
 #include "tests/process/matrix_subject.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
@@ -20,8 +21,10 @@
 namespace matrix {
 namespace {
 
-constexpr std::array all_cases = {&task_cases, &scheduling_cases, &signal_cases, &file_cases,
-                                  &name_cases, &object_cases,     &memory_cases};
+constexpr std::array all_cases = {&task_cases, &scheduling_cases, &setting_cases, &signal_cases,
+                                  &file_cases, &name_cases,       &object_cases,  &memory_cases};
+// Those that tests/net/rank_matrix.sh runs as ranks as well.
+constexpr std::array rank_cases = {&name_cases};
 std::string result_path;
 
 void put(const std::string& path, const std::string& text) {
@@ -43,8 +46,9 @@ const Case* find(const std::string& name) {
 void list() {
     for (const auto* cases : all_cases)
         for (const auto& one : *cases)
-            std::printf("%s\t%s\t%s\n", one.name, one.what,
-                        one.refused != nullptr ? one.refused : "");
+            std::printf("%s\t%s\t%s\t%s\n", one.name, one.what,
+                        one.refused != nullptr ? one.refused : "",
+                        std::ranges::find(rank_cases, cases) != rank_cases.end() ? "ranks" : "");
 }
 
 }  // namespace

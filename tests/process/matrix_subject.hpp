@@ -14,15 +14,17 @@ using Check = std::function<std::string()>;
 
 struct Case {
     const char* name;
-    const char* what;     // a row of docs/COVERAGE.md
-    const char* refused;  // what `ghost export` says then; null: it moves
+    const char* what;  // a row of docs/COVERAGE.md
+    // What `ghost export` says then, or ("import: …") `ghost import`; null: it moves. "sees: …": it
+    // moves, and the state is not carried: the check is that the program sees that.
+    const char* refused;
     // Makes the state in `folder` (shared by the nodes) and returns the check. What it allocates
     // lives as long as the process.
     Check (*begin)(const std::string& folder);
 };
 
-extern const std::vector<Case> task_cases, scheduling_cases, signal_cases, file_cases, name_cases,
-    object_cases, memory_cases;
+extern const std::vector<Case> task_cases, scheduling_cases, setting_cases, signal_cases,
+    file_cases, name_cases, object_cases, memory_cases;
 
 // Ends the process, which makes the case fail with this reason, when something cannot be set up.
 void need(bool condition, const char* what);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Where threads run that were bound on another machine, and the file of a ghost that says so.
 #include <gtest/gtest.h>
+#include <linux/mempolicy.h>
 
 #include "ghost-core/criu/placement.hpp"
 
@@ -80,8 +81,17 @@ TEST(Placement, IsReadAsWritten) {
     there.threads[2].inner = 1003;
     there.threads[2].attributes.runtime = 3000000;
     there.threads[2].wait_ns = 4567890123;
+    auto& settings = there.settings[1];
+    settings.personality = 0x40000;
+    settings.core_filter = 0x55;
+    settings.merges = true;
+    settings.future_locks = 6;
+    settings.session_nice = -7;
+    settings.policies = {{1, "interleave:0-1"}, {1002, "prefer (many):0"}};
+    settings.mappings = {{0x7f0000000000, 0x7f0000002000, "bind=static:1"}};
     const auto read = decode_placement(encode(there));
     ASSERT_TRUE(read.ok());
+    EXPECT_EQ(read->settings, there.settings);
     EXPECT_TRUE(is(read->usable, {0, 1, 2, 3, 8}));
     EXPECT_TRUE(is(read->binding, {1, 2}));
     ASSERT_EQ(read->threads.size(), 3U);
@@ -110,8 +120,46 @@ TEST(Placement, DamageIsFound) {
     for (const auto* wrong : {"[]", R"({"usable": "0", "binding": "0"})",
                               R"({"usable": "0-", "binding": "0", "groups": []})",
                               R"({"usable": "0-9999", "binding": "0", "groups": []})",
-                              R"({"usable": "0", "binding": "0", "groups": [{"threads": [1]}]})"})
+                              R"({"usable": "0", "binding": "0", "groups": [{"threads": [1]}]})",
+                              R"({"usable": "0", "binding": "0", "groups": [], "settings": {}})",
+                              R"({"usable": "0", "binding": "0", "groups": [], "settings": [1]})"})
         EXPECT_EQ(decode_placement(wrong).error().code, Code::corrupt) << wrong;
+}
+
+TEST(Placement, AnOlderGhostHasNoSettings) {
+    const auto read = decode_placement(R"({"usable": "0", "binding": "0", "groups": []})");
+    ASSERT_TRUE(read.ok());
+    EXPECT_TRUE(read->settings.empty());
+}
+
+// What Linux writes (mpol_to_str() of mm/mempolicy.c), and what set_mempolicy(2) takes.
+TEST(Settings, PoliciesAreTakenApart) {
+    struct {
+        const char* text;
+        int mode;
+        uint64_t first_nodes;
+    } cases[] = {{"default", MPOL_DEFAULT, 0},
+                 {"local", MPOL_LOCAL, 0},
+                 {"prefer:3", MPOL_PREFERRED, 8},
+                 {"prefer (many):0,2-3", MPOL_PREFERRED_MANY, 13},
+                 {"bind=static:63", MPOL_BIND | MPOL_F_STATIC_NODES, 1ULL << 63},
+                 {"bind=balancing:0", MPOL_BIND | 1 << 13, 1},
+                 {"bind=static|balancing:1", MPOL_BIND | MPOL_F_STATIC_NODES | 1 << 13, 2},
+                 {"interleave=relative:0-1", MPOL_INTERLEAVE, 3},
+                 {"weighted interleave:0", 6, 1}};
+    for (const auto& one : cases) {
+        int mode = -1;
+        std::vector<uint64_t> nodes;
+        ASSERT_TRUE(take_apart(one.text, mode, nodes)) << one.text;
+        EXPECT_EQ(mode, one.mode) << one.text;
+        EXPECT_EQ(nodes[0], one.first_nodes) << one.text;
+    }
+    int mode = 0;
+    std::vector<uint64_t> nodes;
+    for (const auto* wrong : {"", "other:0", "bind:", "bind:1024", "bind:a", "bind 0"})
+        EXPECT_FALSE(take_apart(wrong, mode, nodes)) << wrong;
+    ASSERT_TRUE(take_apart("bind:1023", mode, nodes));
+    EXPECT_EQ(nodes[15], 1ULL << 63);
 }
 
 }  // namespace

@@ -1,0 +1,549 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "ghost-core/criu/settings.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/mempolicy.h>
+#include <optional>
+#include <string_view>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/fd.hpp"
+#include "base/file.hpp"
+#include "base/log.hpp"
+#include "base/proc.hpp"
+#include "ghost-core/criu/kernel_state.hpp"
+#include "ghost-core/memory/injection.hpp"
+#include "ghost-core/memory/kernel_iterator.hpp"
+#include "ghost-core/memory/kernel_types.hpp"
+
+namespace ghost::core {
+namespace {
+
+constexpr int64_t limit_us = 200000;  // for a thread to stop
+constexpr uint64_t page = 4096;
+constexpr uint64_t set_memory_merge = 67;  // PR_SET_MEMORY_MERGE of linux/prctl.h (Linux 6.4)
+constexpr size_t most_nodes = 1024;        // MAX_NUMNODES of Linux
+constexpr const char* usual_policy = "default";
+
+struct Mode {
+    std::string_view name;
+    int number;
+};
+// policy_modes of mm/mempolicy.c; longer names of one beginning first.
+constexpr std::array<Mode, 7> modes = {{{"default", 0},
+                                        {"prefer (many)", 5},
+                                        {"prefer", 1},
+                                        {"bind", 2},
+                                        {"interleave", 3},
+                                        {"local", 4},
+                                        {"weighted interleave", 6}}};
+
+const Mode* mode_of(std::string_view text) {
+    const auto found = std::ranges::find_if(
+        modes, [text](const Mode& mode) { return text.starts_with(mode.name); });
+    return found == modes.end() ? nullptr : &*found;
+}
+
+template <typename T>
+bool number(std::string_view& text, T& out, int base = 10) {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out, base);
+    text.remove_prefix(static_cast<size_t>(end - text.data()));
+    return error == std::errc{};
+}
+
+bool skip(std::string_view& text, std::string_view what) {
+    if (!text.starts_with(what)) return false;
+    text.remove_prefix(what.size());
+    return true;
+}
+
+bool take_nodes(std::string_view text, std::vector<uint64_t>& out) {
+    for (bool more = true; more;) {
+        size_t first = 0, last = 0;
+        if (!number(text, first)) return false;
+        last = first;
+        if (skip(text, "-") && !number(text, last)) return false;
+        if (last >= most_nodes) return false;
+        for (size_t node = first; node <= last; node++) out[node / 64] |= 1ULL << node % 64;
+        more = skip(text, ",");
+    }
+    return text.empty();
+}
+
+std::string file_of(pid_t pid, const char* name) {
+    auto text = read_file(fmt::format("/proc/{}/{}", pid, name));
+    return text ? std::move(*text) : std::string();
+}
+
+// The policy in a line of numa_maps: "address policy more"; a name may hold a space.
+MemoryPolicy policy_in(std::string_view line) {
+    line.remove_prefix(std::min(line.size(), line.find(' ') + 1));
+    const auto* mode = mode_of(line);
+    if (mode == nullptr) return usual_policy;
+    return std::string(line.substr(0, line.find_first_of(" \n", mode->name.size())));
+}
+
+// That of a thread: what the kernel shows for the program's code, which has none of its own. Only
+// so much is read that the kernel looks at no more.
+MemoryPolicy policy_of(pid_t tid) {
+    const Fd file(open(fmt::format("/proc/{}/numa_maps", tid).c_str(), O_RDONLY | O_CLOEXEC));
+    std::array<char, 96> text;
+    const auto got = file ? read(file.get(), text.data(), text.size()) : 0;
+    return got > 0 ? policy_in({text.data(), static_cast<size_t>(got)}) : usual_policy;
+}
+
+// The value behind "key:"; empty: none.
+std::string_view value_of(std::string_view text, std::string_view key) {
+    std::string_view out;
+    for_lines(text, [&](std::string_view line) {
+        if (!skip(line, key) || !skip(line, ":")) return;
+        line.remove_prefix(std::min(line.size(), line.find_first_not_of(" \t")));
+        out = line;
+    });
+    return out;
+}
+
+// Where the mappings end that begin there.
+std::map<uint64_t, uint64_t> ends_of(pid_t pid) {
+    std::map<uint64_t, uint64_t> out;
+    for_lines(file_of(pid, "maps"), [&](std::string_view line) {
+        uint64_t start = 0, end = 0;
+        if (number(line, start, 16) && skip(line, "-") && number(line, end, 16)) out[start] = end;
+    });
+    return out;
+}
+
+// Finds the mappings that have a policy of their own. numa_maps tells it too, but looks at every
+// page for it (some 50 ms for each GiB, while the process can map nothing), so it is read only for
+// a process that has one. Those of shared memory are not seen: they are that memory's.
+class MappingLook {
+  public:
+    // What takes long (20 ms), once in a process.
+    static void prepare() { places(); }
+    MappingLook() {
+        if (const auto* at = places())
+            program_ = load_iterator("ghost_policies", at->function, code(*at));
+    }
+
+    std::vector<uint64_t> starts(pid_t pid) const {
+        if (!program_) return {};
+        const auto bytes = iterate(program_.get(), pid);
+        std::vector<uint64_t> out(bytes.size() / sizeof(uint64_t));
+        if (!out.empty()) std::memcpy(out.data(), bytes.data(), out.size() * sizeof(uint64_t));
+        return out;
+    }
+
+  private:
+    struct Places {
+        uint32_t function = 0, meta = 0, mapping = 0, out = 0, start = 0, policy = 0;
+    };
+
+    static std::optional<Places> find_places() {
+        const auto types = KernelTypes::read();
+        if (!types) return std::nullopt;
+        const auto function = types->function("bpf_iter_task_vma");
+        const auto meta = types->offset("bpf_iter__task_vma", {"meta"});
+        const auto mapping = types->offset("bpf_iter__task_vma", {"vma"});
+        const auto out = types->offset("bpf_iter_meta", {"seq"});
+        const auto start = types->offset("vm_area_struct", {"vm_start"});
+        const auto policy = types->offset("vm_area_struct", {"vm_policy"});
+        if (!function || !meta || !mapping || !out || !start || !policy) return std::nullopt;
+        return Places{*function, *meta, *mapping, *out, *start, *policy};
+    }
+    static const Places* places() {
+        static const auto found = find_places();
+        return found ? &*found : nullptr;
+    }
+
+    static KernelCode code(const Places& at) {
+        constexpr uint8_t context = 6, mapping = 7, policy = 8;
+        constexpr int word = -8;
+        KernelCode code;
+        code.copy(context, 1);
+        code.load(mapping, context, at.mapping);
+        code.leave_if_null(mapping);  // the end of the list
+        code.load(policy, mapping, at.policy);
+        code.leave_if_null(policy);
+        code.load(1, mapping, at.start);
+        code.store(1, word);
+        code.load(1, context, at.meta);
+        code.load(1, 1, at.out);
+        code.copy(2, KernelCode::frame, word);
+        code.set(3, sizeof(uint64_t));
+        code.call(BPF_FUNC_seq_write);
+        code.leave();
+        return code;
+    }
+
+    Fd program_;
+};
+
+std::vector<MappingPolicy> mapping_policies(pid_t pid, const MappingLook& look) {
+    std::vector<MappingPolicy> out;
+    const auto starts = look.starts(pid);
+    if (starts.empty()) return out;
+    const auto ends = ends_of(pid);
+    for_lines(file_of(pid, "numa_maps"), [&](std::string_view line) {
+        auto policy = policy_in(line);
+        uint64_t start = 0;
+        if (!number(line, start, 16) || std::ranges::find(starts, start) == starts.end()) return;
+        if (const auto found = ends.find(start); found != ends.end())
+            out.push_back({start, found->second, std::move(policy)});
+    });
+    return out;
+}
+
+// A thread's memory for arguments and answers of calls.
+class Scratch {
+  public:
+    static Result<Scratch> make(HeldThread& thread) {
+        const auto at = thread.call(SYS_mmap, 0, 2 * page, PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS, ~uint64_t{0}, 0);
+        if (!at) return at.error();
+        if (*at < 0) return sys_error_of(static_cast<int>(-*at), "make memory in process");
+        return Scratch(thread, static_cast<uint64_t>(*at));
+    }
+    ~Scratch() {
+        if (at_ != 0) (void)thread_.call(SYS_munmap, at_, 2 * page);
+    }
+    Scratch(Scratch&& from) noexcept : thread_(from.thread_), at_(std::exchange(from.at_, 0)) {}
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    Scratch& operator=(Scratch&&) = delete;
+
+    uint64_t at() const { return at_; }
+    bool write(const std::vector<uint64_t>& words) const {
+        const size_t bytes = words.size() * sizeof(uint64_t);
+        const iovec from{const_cast<uint64_t*>(words.data()), bytes};
+        const iovec to{reinterpret_cast<void*>(at_), bytes};
+        return process_vm_writev(thread_.pid(), &from, 1, &to, 1, 0) == static_cast<ssize_t>(bytes);
+    }
+    // The first byte of its second page.
+    int answer() const {
+        unsigned char byte = 0;
+        const iovec to{&byte, 1}, from{reinterpret_cast<void*>(at_ + page), 1};
+        return process_vm_readv(thread_.pid(), &to, 1, &from, 1, 0) == 1 ? byte : -1;
+    }
+
+  private:
+    Scratch(HeldThread& thread, uint64_t at) : thread_(thread), at_(at) {}
+    HeldThread& thread_;
+    uint64_t at_;
+};
+
+// The kernel says it only by what it does with new memory: to drop a page that is locked is
+// refused, and it is there before anybody has touched it, unless locks are to wait for that.
+int future_locks_of(pid_t pid) {
+    int out = 0;
+    const auto status = inject(pid, limit_us, [&](HeldThread& thread) -> Status {
+        const auto scratch = Scratch::make(thread);
+        if (!scratch) return scratch.error();
+        auto looked = thread.call(SYS_mincore, scratch->at(), page, scratch->at() + page);
+        if (!looked) return looked.error();
+        const bool there = *looked == 0 && (scratch->answer() & 1) != 0;
+        auto dropped = thread.call(SYS_madvise, scratch->at(), page, MADV_DONTNEED);
+        if (!dropped) return dropped.error();
+        if (*dropped == -EINVAL) out = there ? MCL_FUTURE : MCL_FUTURE | MCL_ONFAULT;
+        return {};
+    });
+    if (!status.ok()) log::debug("locks of process {}: {}", pid, status.error().message());
+    return out;
+}
+
+bool leads_session(pid_t pid) {
+    const auto fields = stat_fields(pid);
+    return fields.size() > 3 && fields[3] == std::to_string(pid);
+}
+
+// What files of /proc say, threads' policies aside.
+ProcessSettings outer_settings(pid_t pid) {
+    ProcessSettings out;
+    const auto hex = [pid](const char* name, uint32_t& to) {
+        const auto text = file_of(pid, name);
+        std::string_view view = text;
+        if (uint32_t value = 0; number(view, value, 16)) to = value;
+    };
+    hex("personality", out.personality);
+    hex("coredump_filter", out.core_filter);
+    out.merges = value_of(file_of(pid, "ksm_stat"), "ksm_merge_any").starts_with("yes");
+    if (!leads_session(pid)) return out;
+    const auto text = file_of(pid, "autogroup");  // "/autogroup-7 nice 0"
+    if (const auto at = text.find("nice "); at != std::string::npos) {
+        auto nice = std::string_view(text).substr(at + 5);
+        number(nice, out.session_nice);
+    }
+    return out;
+}
+
+ProcessSettings settings_of_process(const Task& task, const MappingLook& look) {
+    auto out = outer_settings(task.pid);
+    const auto own = policy_of(task.pid);
+    for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", task.pid))) {
+        const auto policy = tid == task.pid ? own : policy_of(tid);
+        if (policy == usual_policy) continue;
+        if (const auto status = read_status(fmt::format("/proc/{}/task/{}", task.pid, tid)))
+            out.policies[status->numbers.back()] = policy;
+    }
+    out.mappings = mapping_policies(task.pid, look);
+    const auto locked = file_of(task.pid, "status");
+    if (!value_of(locked, "VmLck").starts_with("0 ")) out.future_locks = future_locks_of(task.pid);
+    return out;
+}
+
+// What could not be.
+struct Failures {
+    size_t policies = 0, others = 0;
+};
+
+bool succeeded(const Result<long>& answer) {
+    return answer.ok() && *answer >= 0;
+}
+
+// By `call`, which takes mode, nodes and their number; false: these nodes are not here.
+template <typename Call>
+bool set_policy(const Scratch& scratch, const MemoryPolicy& policy, Call&& call) {
+    int mode = 0;
+    std::vector<uint64_t> nodes;
+    if (!take_apart(policy, mode, nodes)) return false;
+    const bool none = std::ranges::all_of(nodes, [](uint64_t word) { return word == 0; });
+    if (!none && !scratch.write(nodes)) return false;
+    return succeeded(
+        call(static_cast<uint64_t>(mode), none ? 0 : scratch.at(), none ? 0 : most_nodes + 1));
+}
+
+void write_proc(pid_t pid, const char* name, const std::string& text, Failures& failures) {
+    const auto path = fmt::format("/proc/{}/{}", pid, name);
+    const Fd file(open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    if (!file || write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
+        failures.others++;
+}
+
+// Of one process: what it has now, what it is to have.
+class Applying {
+  public:
+    Applying(const Task& task, const ProcessSettings& wanted, Failures& failures)
+        : task_(task), wanted_(wanted), failures_(failures) {}
+
+    void run() {
+        if (now_.core_filter != wanted_.core_filter)
+            write_proc(task_.pid, "coredump_filter", fmt::format("{:#x}", wanted_.core_filter),
+                       failures_);
+        if (now_.session_nice != wanted_.session_nice)
+            write_proc(task_.pid, "autogroup", std::to_string(wanted_.session_nice), failures_);
+        for (const pid_t tid : threads()) visit(tid);
+    }
+
+  private:
+    bool of_process() const {
+        return now_.merges != wanted_.merges || !wanted_.mappings.empty() ||
+               wanted_.future_locks != 0;
+    }
+
+    // Those that calls are to be made in. All have been made by one that was as the first one is.
+    std::vector<pid_t> threads() const {
+        const bool every = now_.personality != wanted_.personality || policy_ != usual_policy;
+        if (!every && wanted_.policies.empty() && !of_process()) return {};
+        if (!every && wanted_.policies.empty()) return {task_.pid};
+        return numbers_in(fmt::format("/proc/{}/task", task_.pid));
+    }
+
+    void visit(pid_t tid) {
+        const auto status = read_status(fmt::format("/proc/{}/task/{}", task_.pid, tid));
+        if (!status) return;
+        const auto found = wanted_.policies.find(status->numbers.back());
+        const MemoryPolicy policy =
+            found == wanted_.policies.end() ? MemoryPolicy(usual_policy) : found->second;
+        if (policy == policy_ && now_.personality == wanted_.personality &&
+            !(tid == task_.pid && of_process()))
+            return;
+        const auto done = inject(
+            task_.pid, limit_us, [&](HeldThread& thread) { return calls(thread, tid, policy); },
+            tid);
+        if (done.ok()) return;
+        failures_.others++;
+        log::debug("settings of thread {}: {}", tid, done.error().message());
+    }
+
+    Status calls(HeldThread& thread, pid_t tid, const MemoryPolicy& policy) {
+        if (now_.personality != wanted_.personality &&
+            !succeeded(thread.call(SYS_personality, wanted_.personality)))
+            failures_.others++;
+        if (policy != policy_) {
+            const auto scratch = Scratch::make(thread);
+            if (!scratch) return scratch.error();
+            if (!set_policy(*scratch, policy, [&](uint64_t mode, uint64_t nodes, uint64_t most) {
+                    return thread.call(SYS_set_mempolicy, mode, nodes, most);
+                }))
+                failures_.policies++;
+        }
+        return tid == task_.pid ? calls_of_process(thread) : Status();
+    }
+
+    Status calls_of_process(HeldThread& thread) {
+        if (now_.merges != wanted_.merges &&
+            !succeeded(thread.call(SYS_prctl, set_memory_merge, wanted_.merges ? 1 : 0)))
+            failures_.others++;
+        if (!wanted_.mappings.empty()) {
+            const auto scratch = Scratch::make(thread);
+            if (!scratch) return scratch.error();
+            for (const auto& one : wanted_.mappings)
+                if (!set_policy(*scratch, one.policy,
+                                [&](uint64_t mode, uint64_t nodes, uint64_t most) {
+                                    return thread.call(SYS_mbind, one.start, one.end - one.start,
+                                                       mode, nodes, most, 0);
+                                }))
+                    failures_.policies++;
+        }
+        // Last: what is mapped for the calls above is not to be locked.
+        if (wanted_.future_locks != 0 &&
+            !succeeded(thread.call(SYS_mlockall, static_cast<uint64_t>(wanted_.future_locks))))
+            failures_.others++;
+        return {};
+    }
+
+    const Task& task_;
+    const ProcessSettings& wanted_;
+    Failures& failures_;
+    const ProcessSettings now_ = outer_settings(task_.pid);
+    const MemoryPolicy policy_ = policy_of(task_.pid);
+};
+
+}  // namespace
+
+bool ProcessSettings::operator==(const ProcessSettings& other) const {
+    const auto same = [](const MappingPolicy& a, const MappingPolicy& b) {
+        return a.start == b.start && a.end == b.end && a.policy == b.policy;
+    };
+    return personality == other.personality && core_filter == other.core_filter &&
+           merges == other.merges && future_locks == other.future_locks &&
+           session_nice == other.session_nice && policies == other.policies &&
+           std::ranges::equal(mappings, other.mappings, same);
+}
+
+void prepare_settings() {
+    MappingLook::prepare();
+}
+
+TreeSettings settings_of(pid_t root) {
+    TreeSettings out;
+    const auto tasks = list_tree(root);
+    if (!tasks) return out;
+    const MappingLook look;
+    for (const auto& task : *tasks) {
+        if (task.state == 'Z') continue;
+        auto settings = settings_of_process(task, look);
+        if (settings != ProcessSettings()) out.emplace(task.inner, std::move(settings));
+    }
+    return out;
+}
+
+bool take_apart(const MemoryPolicy& policy, int& mode, std::vector<uint64_t>& nodes) {
+    std::string_view text = policy;
+    const auto* found = mode_of(text);
+    if (found == nullptr) return false;
+    mode = found->number;
+    skip(text, found->name);
+    if (skip(text, "=")) {
+        if (skip(text, "static")) mode |= MPOL_F_STATIC_NODES;
+        skip(text, "relative");
+        skip(text, "|");
+        if (skip(text, "balancing")) mode |= 1 << 13;  // MPOL_F_NUMA_BALANCING (Linux 5.12)
+    }
+    nodes.assign(most_nodes / 64, 0);
+    return text.empty() || (skip(text, ":") && take_nodes(text, nodes));
+}
+
+nlohmann::json to_json(const TreeSettings& settings) {
+    auto out = nlohmann::json::array();
+    for (const auto& [process, one] : settings) {
+        auto mappings = nlohmann::json::array();
+        for (const auto& mapping : one.mappings)
+            mappings.push_back({mapping.start, mapping.end, mapping.policy});
+        auto policies = nlohmann::json::array();
+        for (const auto& [thread, policy] : one.policies) policies.push_back({thread, policy});
+        out.push_back({{"process", process},
+                       {"personality", one.personality},
+                       {"core_filter", one.core_filter},
+                       {"merges", one.merges ? 1 : 0},
+                       {"future_locks", one.future_locks},
+                       {"session_nice", one.session_nice},
+                       {"policies", std::move(policies)},
+                       {"mappings", std::move(mappings)}});
+    }
+    return out;
+}
+
+namespace {
+
+bool is_list(const nlohmann::json& from, const char* key) {
+    return from.contains(key) && from[key].is_array();
+}
+
+bool take_process(const nlohmann::json& from, ProcessSettings& out) {
+    int merges = 0;
+    if (!integer_from(from, "personality", out.personality) ||
+        !integer_from(from, "core_filter", out.core_filter) ||
+        !integer_from(from, "merges", merges) ||
+        !integer_from(from, "future_locks", out.future_locks) ||
+        !integer_from(from, "session_nice", out.session_nice) || !is_list(from, "policies") ||
+        !is_list(from, "mappings"))
+        return false;
+    out.merges = merges != 0;
+    for (const auto& one : from["policies"]) {
+        if (!one.is_array() || one.size() != 2 || !one[0].is_number_integer() ||
+            !one[1].is_string())
+            return false;
+        out.policies[one[0].get<int>()] = one[1].get<std::string>();
+    }
+    for (const auto& one : from["mappings"]) {
+        if (!one.is_array() || one.size() != 3 || !one[0].is_number_unsigned() ||
+            !one[1].is_number_unsigned() || !one[2].is_string())
+            return false;
+        out.mappings.push_back(
+            {one[0].get<uint64_t>(), one[1].get<uint64_t>(), one[2].get<std::string>()});
+    }
+    return true;
+}
+
+}  // namespace
+
+bool from_json(const nlohmann::json& json, TreeSettings& out) {
+    if (!json.is_array()) return false;
+    for (const auto& one : json) {
+        int process = 0;
+        if (!one.is_object() || !integer_from(one, "process", process) ||
+            !take_process(one, out[process]))
+            return false;
+    }
+    return true;
+}
+
+void give_settings(const std::vector<Task>& tasks, const TreeSettings& settings) {
+    static const ProcessSettings usual;
+    Failures failures;
+    for (const auto& task : tasks) {
+        if (task.state == 'Z') continue;
+        const auto found = settings.find(task.inner);
+        Applying(task, found == settings.end() ? usual : found->second, failures).run();
+    }
+    if (failures.policies > 0)
+        log::warning("{} of its memory policies name nodes that are not here: the kernel chooses",
+                     failures.policies);
+    if (failures.others > 0)
+        log::warning(
+            "{} of its settings (personality, locks on later memory, nice values of "
+            "sessions) could not be made here as they were",
+            failures.others);
+}
+
+}  // namespace ghost::core
