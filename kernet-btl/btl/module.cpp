@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <csignal>
+#include <fmt/format.h>
 #include <sys/eventfd.h>
 
 #include "base/log.hpp"
@@ -128,9 +129,28 @@ int Module::complete() {
     return events;
 }
 
+bool Module::refuses(const mca_btl_base_endpoint_t* peer) {
+    if (!peer || !peer->socket->gone()) [[likely]]
+        return false;
+    const uint32_t rank = peer->socket->peer();
+    if (told_gone_.insert(rank).second)
+        ghost::log::error("btl kernet: rank {} has ended: what is sent to it fails", rank);
+    return true;
+}
+
+// Whoever sent it may wait for its answer for ever. Open MPI ends the job then: it cannot take back
+// a send that it has begun.
+void Module::report_gone(uint32_t rank) {
+    std::string why = fmt::format(
+        "btl kernet: rank {} has ended, and a message to it waits that can never arrive", rank);
+    if (!on_error) return ghost::log::error("{}", why);
+    on_error(&kernet_btl_module, MCA_BTL_ERROR_FLAGS_FATAL, nullptr, why.data());
+}
+
 int Module::progress() {
     int events = 0;
     bool idle = false;
+    const Socket* undeliverable = nullptr;
     {
         Gate::Holder inside(path_.gate());
         if (path_.gate().nested()) return 0;
@@ -139,7 +159,11 @@ int Module::progress() {
         if (regions.offers_wait()) regions.send_offers(nullptr);
         if (!done_.empty()) events += complete();
         idle = path_.should_back_off();
+        if (path_.registry().take_gone()) [[unlikely]]
+            undeliverable = path_.undeliverable();
     }
+    if (undeliverable) [[unlikely]]
+        report_gone(undeliverable->peer());
     if (idle) [[unlikely]]
         DataPath::back_off();
     return events;

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -96,8 +97,11 @@ class Module final : public Receiver {
     int put(const Pending& what, uint64_t remote, const void* remote_handle);
     int atomic(Pending what, const Atomic& operation, uint64_t remote, const void* remote_handle);
     int progress();
+    // Nothing can be sent to that peer any more; told once. Inside the gate.
+    bool refuses(const mca_btl_base_endpoint_t* peer);
 
     Regions regions;
+    mca_btl_base_module_error_cb_fn_t on_error = nullptr;  // of whoever sends
 
     // Receiver
     void deliver(Socket& socket, uint8_t tag, uint8_t* bytes, size_t size) override;
@@ -124,6 +128,7 @@ class Module final : public Receiver {
     Pending* asked(const Socket& socket, uint64_t cookie);
     Pending* pending(const Socket& socket, uint8_t tag, const uint8_t* head, size_t head_size);
     int complete();
+    void report_gone(uint32_t rank);
     void serve();
 
     std::unique_ptr<Endpoint> endpoint_;
@@ -136,6 +141,7 @@ class Module final : public Receiver {
     std::vector<uint32_t> awaiting_;  // slots of pending_ that wait for an offer
     MissedOffers missed_;
     Locks locks_;
+    std::set<uint32_t> told_gone_;
     uint64_t next_cookie_ = 1;
     std::unique_ptr<RankAgent> agent_;
     std::thread server_;

@@ -57,6 +57,7 @@ mca_btl_base_descriptor_t* prepare_src(mca_btl_base_module_t* self, mca_btl_base
 int send(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, mca_btl_base_descriptor_t* descriptor,
          mca_btl_base_tag_t tag) {
     Gate::Holder inside(gate());
+    if (module->refuses(to)) return OPAL_ERR_UNREACH;
     return module->send(to, reinterpret_cast<Fragment*>(descriptor), tag);
 }
 
@@ -79,6 +80,10 @@ int sendi(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, opal_convertor_t*
     Gate::Holder inside(gate());
     Socket& socket = *to->socket;
     const size_t size = header_size + payload_size;
+    if (module->refuses(to)) [[unlikely]] {
+        if (descriptor) *descriptor = nullptr;
+        return OPAL_ERR_UNREACH;
+    }
     if (socket.backlog() > 0 && holds_back(socket)) [[unlikely]] {
         if (descriptor) {
             Fragment* fragment = module->fragment(to, size, flags);
@@ -125,6 +130,7 @@ int get(mca_btl_base_module_t*, mca_btl_base_endpoint_t* from, void* local_addre
         mca_btl_base_registration_handle_t* remote_handle, size_t size, int, int,
         mca_btl_base_rdma_completion_fn_t callback, void* context, void* data) {
     Gate::Holder inside(gate());
+    if (module->refuses(from)) return OPAL_ERR_UNREACH;
     const Pending what =
         pending_for(from, local_address, local_handle, size, callback, context, data);
     return from ? module->get(what, remote_address, remote_handle)
@@ -136,6 +142,7 @@ int put(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, void* local_address
         mca_btl_base_registration_handle_t* remote_handle, size_t size, int, int,
         mca_btl_base_rdma_completion_fn_t callback, void* context, void* data) {
     Gate::Holder inside(gate());
+    if (module->refuses(to)) return OPAL_ERR_UNREACH;
     return module->put(pending_for(to, local_address, local_handle, size, callback, context, data),
                        remote_address, remote_handle);
 }
@@ -166,6 +173,7 @@ int atomic_fetch(mca_btl_base_module_t*, mca_btl_base_endpoint_t* peer, void* re
     const uint64_t kind = kind_of(operation);
     if (kind == 0 || flags != 0) return OPAL_ERR_NOT_SUPPORTED;
     Gate::Holder inside(gate());
+    if (module->refuses(peer)) return OPAL_ERR_UNREACH;
     return module->atomic(
         pending_for(peer, result, local_handle, sizeof operand, callback, context, data),
         {kind, operand, 0}, remote_address, remote_handle);
@@ -186,6 +194,7 @@ int compare_and_swap(mca_btl_base_module_t*, mca_btl_base_endpoint_t* peer, void
                      void* context, void* data) {
     if (flags != 0) return OPAL_ERR_NOT_SUPPORTED;
     Gate::Holder inside(gate());
+    if (module->refuses(peer)) return OPAL_ERR_UNREACH;
     return module->atomic(
         pending_for(peer, result, local_handle, sizeof value, callback, context, data),
         {Atomic::compare_swap, value, compare}, remote_address, remote_handle);
@@ -210,6 +219,11 @@ mca_btl_base_registration_handle_t* register_memory(mca_btl_base_module_t*,
         if (size <= tcp_in_pieces) return nullptr;
     }
     return module->regions.add(base, size);
+}
+
+int register_error(mca_btl_base_module_t*, mca_btl_base_module_error_cb_fn_t callback) {
+    module->on_error = callback;
+    return OPAL_SUCCESS;
 }
 
 int deregister_memory(mca_btl_base_module_t*, mca_btl_base_registration_handle_t* handle) {
@@ -268,6 +282,7 @@ void kernet_btl_defaults(void) {
     m.btl_atomic_cswap = compare_and_swap;
     m.btl_register_mem = register_memory;
     m.btl_deregister_mem = deregister_memory;
+    m.btl_register_error = register_error;
     m.btl_dump = mca_btl_base_dump;
 }
 

@@ -232,7 +232,7 @@ void Connector::take_request(Peer& peer, uint32_t requests) {
         stop_watching(peer);
         if (requests & link_mute) link_failed(peer, peer.kind);
         if (requests & peer_left) {
-            change(peer, LinkState::departed);
+            depart(peer);
         } else if (requests & peer_suspended) {
             change(peer, LinkState::away);
         } else {
@@ -253,8 +253,14 @@ void Connector::link_failed(Peer& peer, wire::LinkKind kind) {
 
 void Connector::need_link(Peer& peer, int64_t delay_us) {
     peer.replaces = false;
+    if (peer.where.ended) return depart(peer);
     if (peer.state == LinkState::departed || !change(peer, LinkState::waiting)) return;
     peer.retry_at = ghost::monotonic_us() + delay_us;
+}
+
+void Connector::depart(Peer& peer) {
+    (void)change(peer, LinkState::departed);
+    registry_.set_gone(*peer.shared, peer.where.ended);
 }
 
 void Connector::watch_event(Peer& peer) {
@@ -264,7 +270,7 @@ void Connector::watch_event(Peer& peer) {
     stop_watching(peer);
     if (peer.state != LinkState::up) return;
     if (got == 1 && said == says_bye) {
-        change(peer, LinkState::departed);
+        depart(peer);
     } else if (got == 1 && said == says_suspend) {
         change(peer, LinkState::away);
     } else {
@@ -292,7 +298,10 @@ void Connector::set_location(const Location& where) {
     p.failed_links = 0;
     p.failures = p.absences = 0;
     p.backoff = config_.retry_min_us;
-    if (!where.attached) {
+    if (where.ended) {
+        // (a link it has left is read to its end before)
+        if (p.state != LinkState::up) depart(p);
+    } else if (!where.attached) {
         if (p.state == LinkState::waiting) change(p, LinkState::away);
     } else if (p.state == LinkState::waiting) {
         need_link(p, 0);

@@ -107,6 +107,7 @@ class Connector {
     void take_requests();
     void take_request(Peer& peer, uint32_t requests);
     void need_link(Peer& peer, int64_t delay_us);
+    void depart(Peer& peer);
     void run_timers(std::vector<uint32_t>& unknown);
     void begin_pushing();
     void arm_timer();

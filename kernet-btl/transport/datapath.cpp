@@ -184,6 +184,13 @@ void DataPath::drain(int64_t limit_us, bool absent) {
     }
 }
 
+Socket* DataPath::undeliverable() {
+    links_changed();  // there is nothing to wait for
+    for (auto& [rank, socket] : sockets_)
+        if (socket->undeliverable()) return socket.get();
+    return nullptr;
+}
+
 void DataPath::unattach_all() {
     Gate::Holder inside(gate_);
     for (auto& [rank, socket] : sockets_) {

@@ -74,6 +74,9 @@ class DataPath {
     // (gate) Progress until nothing waits to go out, at most that long; with `absent` also until
     // peers that are away have come back, so that all of them can be told what follows.
     void drain(int64_t limit_us, bool absent = false);
+    // Inside the gate, when a peer is gone: a socket with messages for it that no link ever took;
+    // null if there is none.
+    Socket* undeliverable();
     // (gate) Gives all sockets back: the peers are told.
     void unattach_all();
 

@@ -27,6 +27,7 @@ constexpr ghost::schema::Field location_fields[] = {
         .items_at_most(Location::max_addresses),
     field<&Location::unix_name>("unix", "its name in the node's abstract name space")
         .at_most(most_text),
+    field<&Location::ended>("ended", "it is no more, nothing reaches it").or_default(),
 };
 
 }  // namespace

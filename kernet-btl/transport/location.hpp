@@ -36,6 +36,7 @@ struct Location {
     std::vector<TcpAddress> tcp;  // in order of preference; may be empty while not attached
     std::string unix_name;  // JSON "unix" (that word is a macro in GNU C++): "@name" in the node's
                             // abstract name space; "" if none
+    bool ended = false;     // it is no more, nothing reaches it
     bool operator==(const Location&) const = default;
     static const ghost::schema::Record table;
 };

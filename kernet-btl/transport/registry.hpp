@@ -26,6 +26,8 @@ struct PeerShared {
     std::atomic<uint32_t> requests{0};
     // Generation of the link the data side found broken or was told to leave.
     std::atomic<uint64_t> lost_generation{0};
+    // Written by the control side: the peer is no more, and there is no link.
+    std::atomic<bool> gone{false};
 };
 
 enum Request : uint32_t {
@@ -117,6 +119,17 @@ class Registry {
     // Control side, gate closed.
     void set_push_wanted(bool wanted) { push_wanted_.store(wanted, std::memory_order_release); }
 
+    // Control side.
+    void set_gone(PeerShared& peer, bool gone) {
+        if (peer.gone.exchange(gone, std::memory_order_acq_rel) != gone && gone)
+            gone_.store(true, std::memory_order_release);
+    }
+    // Data side: some peer is gone since it was last asked.
+    bool take_gone() {
+        return gone_.load(std::memory_order_relaxed) &&
+               gone_.exchange(false, std::memory_order_acq_rel);
+    }
+
     // Control side: the eventfd ring_bell() writes to, -1 for none (suspended). The gate is closed
     // whenever this changes, or nobody uses the data side yet.
     void set_bell(int fd) { bell_.store(fd, std::memory_order_release); }
@@ -128,6 +141,7 @@ class Registry {
     std::unordered_map<uint32_t, std::unique_ptr<PeerShared>> peers_;
     std::atomic<int> bell_{-1};
     std::atomic<bool> push_wanted_{false};
+    std::atomic<bool> gone_{false};
 };
 
 }  // namespace kernet

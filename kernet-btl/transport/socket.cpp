@@ -277,6 +277,12 @@ void Socket::lose_link(const char* wrong) {
     path_.registry().ask(shared_, request);
 }
 
+// What was in a link may have arrived, although nobody has acknowledged it.
+bool Socket::undeliverable() const {
+    const bool kept = filtered_ && filtered_->bytes() > 0;
+    return gone() && (kept || (!waiting_.empty() && next_seq_ - 1 > exposed_));
+}
+
 void Socket::leave_if_dead() {
     if (link_->node_is_dead()) lose_link("the peer's node is silent");
 }

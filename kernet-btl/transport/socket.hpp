@@ -53,8 +53,13 @@ class Socket final : private LinkEvents {
     bool local() const { return link_ && link_->traits().quick; }
     // No link now, and one is to come: the peer moves, or the first link is being made.
     bool expects_link() const {
-        return state_ == SocketState::attached && !linked() && peer_said_ != PeerSaid::left;
+        return state_ == SocketState::attached && !linked() && peer_said_ != PeerSaid::left &&
+               !gone();
     }
+    // The peer has ended: nothing that is sent from now on can reach it.
+    bool gone() const { return shared_.gone.load(std::memory_order_relaxed); }
+    // And there is what never was in a link to it.
+    bool undeliverable() const;
     void* user = nullptr;  // the upper layer's
 
     // --- sending: reserve() then commit(), nothing in between ---

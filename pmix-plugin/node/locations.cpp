@@ -29,7 +29,8 @@ void NodeAgent::Impl::take_locations(const Locations& m) {
     for (const kernet::Location& location : m.entries) {
         if (!locations_.take(location)) continue;
         for (auto& [rank, s] : slots_) {
-            if (rank != location.rank && s.peers.contains(location.rank))
+            // (of an end everybody is told: the first message to that rank may come at any time)
+            if (rank != location.rank && (location.ended || s.peers.contains(location.rank)))
                 tell_location(s, location);
         }
     }
@@ -42,6 +43,15 @@ void NodeAgent::Impl::tell_location(RankSlot& s, const kernet::Location& locatio
 void NodeAgent::Impl::locate(RankSlot& s, RankId peer) {
     s.peers.insert(peer);
     if (const kernet::Location* location = locations_.find(peer)) tell_location(s, *location);
+}
+
+// One that left by MPI_Finalize has told its peers itself.
+void NodeAgent::Impl::report_ended(const RankSlot& s) {
+    if (s.finalizing || !s.thread) return;
+    kernet::Location location = settled_location(s, {});
+    location.attached = false;
+    location.ended = true;
+    report(Located{location});
 }
 
 std::vector<kernet::Location> NodeAgent::Impl::known_peers(RankSlot& s) {

@@ -80,8 +80,9 @@ void NodeAgent::Impl::wrapper_exit_said(RankSlot& s) {
 void NodeAgent::Impl::tree_ended(RankSlot& s, const std::string& why) {
     s.ended = true;
     s.spare.clear();
-    if (s.snap.participates) return participant_ended(s, why);
     if (s.transfer == T::leaving) return gone(s);
+    if (!s.unreported) report_ended(s);
+    if (s.snap.participates) return participant_ended(s, why);
     if (s.transfer == T::going) {
         // Ended before its agent could attach: the move is done, there is nobody to wake.
         if (change(s, T::none)) report(Done{s.seq, s.rank, {}, true});

@@ -336,6 +336,73 @@ TEST(KernetSuspend, WaitForAbsentPeerYieldsProcessor) {
     EXPECT_GT(times_slept() - slept, 20);
 }
 
+Location end_of(Location location) {
+    location.attached = false;
+    location.ended = true;
+    return location;
+}
+
+// What no link ever took can never arrive: whoever sent it must not wait for an answer.
+TEST(KernetGone, FirstMessageToAPeerThatHasEndedIsUndeliverable) {
+    const auto job = fmt::format("g{}", getpid());
+    Idler sender(config_of(0, job, true, true));
+    Stream& out = sender.hub().attach(1);
+    kernet::DataPath& data = sender.endpoint().data();
+    out.send(Stream::Message(100));  // it is still looked for
+    kernet::Gate::Holder inside(data.gate());
+    EXPECT_FALSE(data.registry().take_gone());
+    EXPECT_TRUE(data.attach(1).expects_link());
+    Location gone;
+    gone.rank = 1;
+    sender.endpoint().set_location(end_of(gone));
+    EXPECT_TRUE(data.registry().take_gone());
+    EXPECT_FALSE(data.registry().take_gone()) << "told once";
+    EXPECT_TRUE(data.attach(1).gone());
+    EXPECT_FALSE(data.attach(1).expects_link());
+    ASSERT_NE(data.undeliverable(), nullptr);
+    EXPECT_EQ(data.undeliverable()->peer(), 1u);
+}
+
+// What it sent before its end is read to the last message, and what it may have read is not called
+// undeliverable.
+TEST(KernetGone, LinkIsReadToItsEnd) {
+    for (const bool shm : {true, false}) {
+        const auto job = fmt::format("g{}{}", shm, getpid());
+        Idler survivor(config_of(0, job, shm, true));
+        auto other = std::make_unique<Idler>(config_of(1, job, shm, true));
+        const Location where = other->location();
+        survivor.endpoint().set_location(where);
+        other->endpoint().set_location(survivor.location());
+        Stream& here = survivor.hub().attach(1);
+        Stream& there = other->hub().attach(0);
+        here.send(Stream::Message(8, 1));
+        Stream::Message got;
+        const int64_t end = ghost::monotonic_us() + limit_us;
+        const auto goes_on = [&](auto done) {
+            while (!done() && ghost::monotonic_us() < end) survivor.hub().progress();
+            return ghost::monotonic_us() < end;
+        };
+        ASSERT_TRUE(goes_on([&] { return other->hub().progress(), there.recv(got); }));
+        for (uint8_t i = 0; i < 100; ++i) there.send(Stream::Message(100, i));
+        ASSERT_TRUE(goes_on([&] { return other->hub().progress(), there.backlog() == 0; }));
+        here.send(Stream::Message(8, 2));  // nobody reads it
+        survivor.endpoint().set_location(end_of(where));
+        EXPECT_FALSE(survivor.endpoint().data().attach(1).gone()) << "there is a link";
+        for (uint8_t i = 0; i < 100; ++i) {
+            ASSERT_TRUE(goes_on([&] { return here.recv(got); }));
+            EXPECT_EQ(got, Stream::Message(100, i));
+        }
+        other.reset();
+        kernet::DataPath& data = survivor.endpoint().data();
+        ASSERT_TRUE(goes_on([&] {
+            kernet::Gate::Holder inside(data.gate());
+            return !data.attach(1).linked() || data.attach(1).gone();
+        }));
+        kernet::Gate::Holder inside(data.gate());
+        EXPECT_EQ(data.undeliverable(), nullptr);
+    }
+}
+
 // Ranks come back from a snapshot one after the other: the first ones find nobody listening yet.
 TEST(KernetSuspend, ReturnedNeighbourUsesSharedMemory) {
     const auto job = fmt::format("n{}", getpid());

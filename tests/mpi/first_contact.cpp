@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// first_contact --when PATH [--kind message|window|group|intercomm|connect|spawn] [--memory MB]
+// first_contact --when PATH [--kind message|window|group|intercomm|connect|spawn|ended|deaf]
+//               [--memory MB]
 //
 // Ranks that have never had to do with each other: until the file PATH.K is there nobody is inside
 // MPI. With `message` rank 0 sends rank K its first message then, for each K from 1 on, and waits
 // for the answer. With the others all ranks make the call when PATH.1 is there: they create a
 // window; ranks 0 and 1 make a communicator of their own, or one between them; rank 0 connects to
-// rank 1, which accepts; all of them spawn a process. Each rank says "first_contact: ready R", rank
-// 0 "first_contact: rank K" for each contact, and at the end "first_contact: N ranks, E errors".
+// rank 1, which accepts; all of them spawn a process. With `ended` rank 1 ends when PATH.1 is
+// there, without MPI_Finalize, and rank 0 sends its first message to it when PATH.2 is, under
+// MPI_ERRORS_RETURN, and ends; with `deaf` rank 1 has no descriptor left from PATH.1 on, so that
+// nobody reaches it, rank 0 waits for its answer, and rank 1 ends when PATH.3 is there. Each rank
+// says "first_contact: ready R", rank 0 "first_contact: rank K" for each contact, and at the end
+// "first_contact: N ranks, E errors".
 #include <fstream>
+#include <sys/resource.h>
 
 #include "tests/mpi/common.hpp"
 
@@ -131,7 +137,43 @@ void open_port(const std::string& port_file) {
     std::ofstream(port_file) << port << std::endl;
 }
 
+// --- ranks that end ---
+
+[[noreturn]] void send_to_the_dead() {
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    int value = 1, length = 0;
+    char text[MPI_MAX_ERROR_STRING] = {};
+    const int error = MPI_Send(&value, 1, MPI_INT, 1, 0, MPI_COMM_WORLD);
+    MPI_Error_string(error, text, &length);
+    std::printf("first_contact: rank 1 is told %s\n", text);
+    std::fflush(stdout);
+    std::_Exit(error == MPI_SUCCESS ? 1 : 0);
+}
+
+[[noreturn]] void end(const World& world, const std::string& when) {
+    await(when + (world.rank == 0 ? ".2" : ".1"));
+    if (world.rank == 0) send_to_the_dead();
+    std::_Exit(0);
+}
+
+[[noreturn]] void end_unheard(const World& world, const std::string& when) {
+    await(when + (world.rank == 0 ? ".2" : ".1"));
+    int value = 1;
+    if (world.rank == 0) {
+        MPI_Send(&value, 1, MPI_INT, 1, 0, MPI_COMM_WORLD);
+        say("sent to", 1);
+        MPI_Recv(&value, 1, MPI_INT, 1, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    }
+    const rlimit none{};
+    setrlimit(RLIMIT_NOFILE, &none);
+    say("deaf", world.rank);
+    await(when + ".3");
+    std::_Exit(0);
+}
+
 bool call(const std::string& kind, const World& world, const std::string& when, char** argv) {
+    if (kind == "ended") end(world, when);
+    if (kind == "deaf") end_unheard(world, when);
     await(when + ".1");
     if (kind == "window") return window(world);
     if (kind == "group") return group(world);

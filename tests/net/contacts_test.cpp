@@ -91,6 +91,51 @@ TEST_F(FirstMessages, WaitAtAnyMomentOfAMove) {
     }
 }
 
+// --- with a rank that has ended ---
+
+class Ended : public nettest::OnLab {
+  protected:
+    std::unique_ptr<Job> job_of(const char* kind) {
+        auto job = std::make_unique<Job>(
+            lab(), 2, "gn1:1,gn2:1",
+            Words{"--mca", "orte_allowed_exit_without_sync", "1", program("first_contact"),
+                  "--when", path("go"), "--kind", kind});
+        EXPECT_TRUE(job->wait_for("first_contact: ready", 2)) << job->mpirun().err();
+        return job;
+    }
+    void go(const char* number) { nettest::touch(path(std::string("go.") + number)); }
+};
+
+// It is an error that the program can treat.
+TEST_F(Ended, FirstMessageFails) {
+    auto job = job_of("ended");
+    go("1");
+    ASSERT_TRUE(nettest::poll_until(20, [&] {
+        return lab().on("gn1", {"ghost", "ps", "--json"}).out.find("\"ended\"") !=
+               std::string::npos;
+    }));
+    go("2");
+    const auto over = job->finish();
+    EXPECT_EQ(over.status, 0) << over.out << over.err;
+    EXPECT_NE(over.out.find("rank 1 is told MPI_ERR"), std::string::npos) << over.out;
+    EXPECT_NE(over.err.find("rank 1 has ended: what is sent to it fails"), std::string::npos)
+        << over.err;
+}
+
+// What has been sent is not taken back, and its sender may wait for an answer.
+TEST_F(Ended, MessageThatNeverArrivesEndsTheJob) {
+    auto job = job_of("deaf");
+    go("1");
+    ASSERT_TRUE(job->wait_for("first_contact: deaf 1")) << job->mpirun().err();
+    go("2");
+    ASSERT_TRUE(job->wait_for("first_contact: sent to 1")) << job->mpirun().err();
+    go("3");
+    const auto over = job->finish();
+    EXPECT_NE(over.status, 0) << over.out;
+    EXPECT_NE(over.err.find("rank 1 has ended, and a message to it waits"), std::string::npos)
+        << over.err;
+}
+
 std::vector<Contact> contacts() {
     std::vector<Contact> all;
     for (const char* kind : {"message", "window", "group", "intercomm", "connect", "spawn"})

@@ -245,6 +245,19 @@ TEST(Standstill, EverythingIsStoppedForAnHourInEveryPhase) {
     }
 }
 
+// One that has no time for them finds them late as well, again and again: it does not wait for
+// ever.
+TEST(Standstill, LimitsEndAlsoWhereAllTimersAreLate) {
+    Cluster c(29, 3, {0, 1});
+    c.chance.late_us = 2 * second;
+    c.lose = [](NodeId, NodeId, const Json& m) { return m["t"] == "ready"; };
+    Client& user = c.client();
+    user.ask(migrate({1}, "gn2"));
+    ASSERT_TRUE(c.run(300 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 1) << user.results[0];
+    expect_sound(c);
+}
+
 TEST(Standstill, RankThatHasLeftMpiIsRefusedAtOnce) {
     Cluster c(12, 3, {0, 1});
     c.say_bye(1);
@@ -321,6 +334,45 @@ TEST(Standstill, SilenceBeforeTheRankLeftItsServerIsNoHarm) {
 }
 
 // --- refusals ---
+
+// Whoever sends it something for the first time must not wait for it.
+TEST(Ends, EverybodyIsToldOfARankThatHasEnded) {
+    Cluster c(26, 3, {0, 1, 1, 2});
+    Client& user = c.client();
+    user.ask(migrate({2}, "gn2"));
+    ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
+    EXPECT_FALSE(c.end_known(1, false));
+    c.end_rank(1);
+    EXPECT_TRUE(c.run(second, [&] { return c.end_known(1, true); }));
+    c.end_rank(2);
+    EXPECT_TRUE(c.run(second, [&] { return c.end_known(2, true); }));
+    EXPECT_FALSE(c.end_known(3, false));
+    expect_sound(c);
+}
+
+// One that is told where they are when it comes to a node.
+TEST(Ends, RankThatMovesIsToldOnArrival) {
+    Cluster c(27, 3, {0, 1, 2});
+    c.end_rank(2);
+    ASSERT_TRUE(c.run(second, [&] { return c.end_known(2, true); }));
+    Client& user = c.client();
+    user.ask(migrate({1}, "gn2"));
+    ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+    EXPECT_TRUE(c.end_known(2, true));
+    expect_sound(c);
+}
+
+// By MPI_Finalize: its peers know from itself, and at a job's end there is enough to do.
+TEST(Ends, RankThatHasLeftMpiIsNotTold) {
+    Cluster c(28, 3, {0, 1, 2});
+    c.say_bye(1);
+    c.run(second);
+    c.end_rank(1);
+    c.run(second);
+    EXPECT_FALSE(c.end_known(1, false));
+    expect_sound(c);
+}
 
 TEST(Move, Refusals) {
     struct Case {

@@ -11,6 +11,7 @@ namespace ghost::plugin {
 namespace {
 
 constexpr size_t most_waiting = 1024;
+constexpr int most_anew = 2;  // times in a row that a limit begins again because it came late
 
 }  // namespace
 
@@ -23,6 +24,14 @@ std::optional<std::string> refusal(const Job& job) {
         return "the job is stopped after its snapshot: SIGCONT to mpirun lets it go on";
     }
     return std::nullopt;
+}
+
+std::string why_no_job(const Job& job) {
+    const auto ranks = job.adapter.ranks();
+    const auto over = [](const RankInfo& rank) { return rank.life == RankLife::ended; };
+    return !ranks.empty() && std::ranges::all_of(ranks, over)
+               ? job_has_ended
+               : "the job has not started yet: try again in a moment";
 }
 
 std::optional<std::string> why_not_running(const RankInfo& rank) {
@@ -50,14 +59,16 @@ void Operation::take_number() {
     seq_ = job_.engine.next_number();
 }
 
-void Operation::set_limit(int64_t us) {
+void Operation::set_limit(int64_t us, int anew) {
     if (limit_) job_.adapter.cancel(*limit_);
     limit_.reset();
     if (us == 0) return;
-    limit_ = job_.adapter.after(us, [this, us, due = job_.settings.now() + us] {
+    limit_ = job_.adapter.after(us, [this, us, anew, due = job_.settings.now() + us] {
         limit_.reset();
-        // mpirun was stopped, and everybody else with it: they go on from where they were.
-        if (job_.settings.now() - due > job_.settings.late_us) return set_limit(us);
+        // mpirun was stopped, and everybody else with it: they go on from where they were. One that
+        // is late every time is not stopped, but slow.
+        const bool late = job_.settings.now() - due > job_.settings.late_us;
+        if (late && anew < most_anew) return set_limit(us, anew + 1);
         expired();
     });
 }

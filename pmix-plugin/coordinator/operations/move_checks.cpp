@@ -56,10 +56,7 @@ std::optional<std::string> MoveOperation::check() {
     if (!order_.mode.empty() && order_.mode != "stop" && order_.mode != "auto") {
         return fmt::format("mode {} is not available yet: use --mode stop", order_.mode);
     }
-    if (!job_.adapter.job_running()) {
-        return "the job is not running: it has ended, or has not started yet (then try again in a "
-               "moment)";
-    }
+    if (!job_.adapter.job_running()) return why_no_job(job_);
     if (auto why = check_rank()) return why;
     if (auto why = check_target()) return why;
     if (data_.to == data_.from) return std::nullopt;

@@ -101,6 +101,9 @@ struct Job {
 // What all that is under way, or waits, is told when mpirun ends.
 inline constexpr const char* job_has_ended = "the job has ended";
 
+// Of one whose ranks do not run (yet, or any more).
+std::string why_no_job(const Job& job);
+
 // Why neither a move nor a snapshot can begin now; nothing: they can.
 std::optional<std::string> refusal(const Job& job);
 
@@ -140,7 +143,7 @@ class Operation {
 
   protected:
     void take_number();
-    void set_limit(int64_t us);  // 0: none
+    void set_limit(int64_t us, int anew = 0);  // 0: none
     void retry_after(int64_t us, std::function<void()> step);
     bool retries() const { return retry_.has_value(); }
     void stop_timers();

@@ -64,10 +64,7 @@ std::optional<std::string> SnapshotOperation::check() {
     if (job_.snapshots.unconfirmed())
         return "not every node has answered since the last one failed";
     const auto ranks = job_.adapter.ranks();
-    if (!job_.adapter.job_running() || ranks.empty()) {
-        return "the job is not running: it has ended, or has not started yet (then try again in a "
-               "moment)";
-    }
+    if (!job_.adapter.job_running() || ranks.empty()) return why_no_job(job_);
     r.ranks = order_.ranks.empty() ? ranks.size() : order_.ranks.size();
     for (const RankInfo& info : ranks) {
         if (!order_.ranks.empty() && !order_.ranks.contains(info.rank)) continue;

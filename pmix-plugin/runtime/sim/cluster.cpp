@@ -83,7 +83,8 @@ void Daemon::broadcast(const std::string& packet) {
 }
 
 TimerId Daemon::after(int64_t us, std::function<void()> action) {
-    return c_.at(c_.now + std::max<int64_t>(0, us - c_.early()), id_, std::move(action));
+    const int64_t late = us >= c_.chance.late_from_us ? c_.chance.late_us : 0;
+    return c_.at(c_.now + std::max<int64_t>(0, us - c_.early()) + late, id_, std::move(action));
 }
 
 void Daemon::cancel(TimerId timer) {
@@ -697,6 +698,8 @@ void Cluster::tree_message(const std::shared_ptr<Tree>& t, const schema::Receive
                 t->agent.close();
             });
         case kernet::ToRank::location:
+            if (m.as<kernet::Location>().ended) t->gone.insert(m.as<kernet::Location>().rank);
+            return;
         case kernet::ToRank::error:
             return;
     }
@@ -707,6 +710,8 @@ void Cluster::welcome(const std::shared_ptr<Tree>& t, const kernet::RankWelcome&
     t->attached = true;
     t->epoch = static_cast<uint32_t>(m.epoch);
     t->life = m.life;
+    for (const kernet::Location& peer : m.peers)
+        if (peer.ended) t->gone.insert(peer.rank);
     kernet::RankAttached attached{.seq = m.seq, .error = {}, .location = {}};
     attached.location.unix_name = fmt::format("r{}.{}", t->rank, t->epoch);
     say(t, attached);
@@ -729,6 +734,12 @@ NodeId Cluster::node_of(RankId rank) const {
 bool Cluster::rank_attached(RankId rank) const {
     return std::ranges::any_of(
         trees_, [&](auto& t) { return t->rank == rank && t->runs() && t->attached; });
+}
+
+bool Cluster::end_known(RankId rank, bool by_all) const {
+    const auto told = [&](auto& t) { return !t->runs() || t->gone.contains(rank); };
+    const auto knows = [&](auto& t) { return t->gone.contains(rank); };
+    return by_all ? std::ranges::all_of(trees_, told) : std::ranges::any_of(trees_, knows);
 }
 
 void Cluster::check() {

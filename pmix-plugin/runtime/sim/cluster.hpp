@@ -43,6 +43,7 @@ struct Tree {
     std::string life = job_life;  // that the rank knows of
     bool halted = false;          // by SIGSTOP, from outside
     std::vector<std::function<void()>> put_off;
+    std::set<RankId> gone;  // ranks of which it was told that they have ended
     bool runs() const { return alive && !stopped && !halted; }
 };
 
@@ -92,6 +93,8 @@ struct Chance {
     bool incremental = false;  // wrappers can do it: the parent is the last complete snapshot
     // Timers come up to so early: libevent counts from when the loop woke, by a coarse clock.
     int64_t early_us = 0;
+    // Those of so long come late by so much: a node that has no time.
+    int64_t late_from_us = 10'000'000, late_us = 0;
 };
 
 class Daemon : public RuntimeAdapter {
@@ -187,6 +190,8 @@ class Cluster {
     Client& client();
     // mpirun ends: the job is nobody's any more.
     void end_mpirun() { coordinator_->stop(); }
+    // Whether every rank that runs has been told that this one has ended; or any.
+    bool end_known(RankId rank, bool by_all) const;
     // The next message from or to a wrapper or a rank is lost, unless it is a location.
     void lose_one_local() {
         lose_local = [left = 1](const std::string& type) mutable {
