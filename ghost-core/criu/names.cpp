@@ -7,6 +7,7 @@
 #include <csignal>
 #include <fmt/format.h>
 #include <optional>
+#include <sys/statfs.h>
 
 #include "ghost-core/format/files.hpp"
 
@@ -72,10 +73,22 @@ std::string why_not_below_proc(const std::vector<Task>& tree, const std::string&
     return {};
 }
 
+std::string why_no_file(const std::string& link) {
+    constexpr __fsword_t message_queues = 0x19800202, secret_memory = 0x5345434d;  // ipc/, mm/
+    struct statfs of {};
+    if (statfs(link.c_str(), &of) != 0) return {};
+    if (of.f_type == message_queues)
+        return "it is a POSIX message queue (mq_open), which cannot be taken out of the kernel";
+    if (of.f_type == secret_memory)
+        return "it is secret memory (memfd_secret), which the kernel shows nobody else";
+    return {};
+}
+
 std::string why_not_by_name(const std::vector<Task>& tree, const std::string& link,
                             const std::string& shown, const struct stat& info) {
     if (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) return {};
     if (shown.starts_with(below_proc)) return why_not_below_proc(tree, shown);
+    if (auto why = why_no_file(link); !why.empty()) return why;
     if (info.st_nlink == 0 || !shown.starts_with("/") || !S_ISREG(info.st_mode) ||
         !name_of(link, shown).empty())
         return {};

@@ -16,6 +16,9 @@ namespace ghost::core {
 std::string why_not_by_name(const std::vector<Task>& tree, const std::string& link,
                             const std::string& shown, const struct stat& info);
 
+// Why it is no file at all, although it looks like one; empty: it is.
+std::string why_no_file(const std::string& link);
+
 // The same for what is below /proc, by its path alone.
 std::string why_not_below_proc(const std::vector<Task>& tree, const std::string& path);
 

@@ -304,9 +304,27 @@ class Judge {
         if (memory || terminal) return {};
         const auto key = fmt::format("tty[{:x}:{:x}]", kind, one.info.st_dev);
         if (externals_.count(key)) return {};
-        if (major(kind) >= 136 && major(kind) <= 143)
-            return "its terminal belongs to somebody else";
+        if (is_pty(kind))
+            return made_inside(kind)
+                       ? "it is a terminal that the process has made (a pty), and such are not "
+                         "carried"
+                       : "it is a terminal of processes outside: start the program without one";
         return "it is a device of this node";
+    }
+
+    // pts(4).
+    static bool is_pty(dev_t kind) { return major(kind) >= 136 && major(kind) <= 143; }
+    // Its other end is a descriptor of /dev/ptmx in the tree; "tty-index" of proc_pid_fdinfo(5).
+    bool made_inside(dev_t kind) const {
+        const auto index = (major(kind) - 136) * 256 + minor(kind);
+        const auto line = fmt::format("tty-index:\t{}", index);
+        return std::ranges::any_of(all_, [&](const Descriptor& one) {
+            if (one.number < 0 || one.info.st_rdev != makedev(5, 2)) return false;
+            std::ifstream in(fmt::format("/proc/{}/fdinfo/{}", one.task->pid, one.number));
+            for (std::string text; std::getline(in, text);)
+                if (text == line) return true;
+            return false;
+        });
     }
 
     std::string socket_reason(uint64_t inode, std::string& what) const {

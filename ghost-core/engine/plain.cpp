@@ -20,6 +20,7 @@
 #include "base/proc.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/criu/nested.hpp"
+#include "ghost-core/criu/names.hpp"
 #include "ghost-core/criu/preflight.hpp"
 
 namespace ghost::core {
@@ -118,7 +119,7 @@ void judge_mounts(const std::vector<Task>& tasks, std::vector<std::string>& out)
             const auto target = link_of(path);
             if (!target.starts_with("/") || target.starts_with("/memfd:") ||
                 stat(path.c_str(), &info) != 0 || S_ISSOCK(info.st_mode) ||
-                (S_ISCHR(info.st_mode) && major(info.st_rdev) != 1) ||
+                (S_ISCHR(info.st_mode) && major(info.st_rdev) != 1) || !why_no_file(path).empty() ||
                 is_mounted_for(task.pid, task.pid, fd))
                 continue;
             out.push_back(

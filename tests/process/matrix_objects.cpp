@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <linux/io_uring.h>
 #include <linux/userfaultfd.h>
+#include <mqueue.h>
+#include <pty.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ipc.h>
@@ -224,6 +226,24 @@ Check user_faults(const std::string&) {
     return [] { return std::string(); };
 }
 
+Check message_queue(const std::string&) {
+    static const mqd_t queue = mq_open("/ghost_matrix", O_CREAT | O_RDWR, 0600, nullptr);
+    need(queue >= 0 && mq_unlink("/ghost_matrix") == 0, "mq_open");
+    return [] { return std::string(); };
+}
+
+Check secret_memory(const std::string&) {
+    static const long fd = syscall(SYS_memfd_secret, O_CLOEXEC);
+    need(fd >= 0 && ftruncate(static_cast<int>(fd), 4096) == 0, "memfd_secret");
+    return [] { return std::string(); };
+}
+
+Check own_terminal(const std::string&) {
+    static int master = -1, slave = -1;
+    need(openpty(&master, &slave, nullptr, nullptr, nullptr) == 0, "openpty");
+    return [] { return std::string(); };
+}
+
 }  // namespace
 
 const std::vector<Case> object_cases = {
@@ -241,6 +261,10 @@ const std::vector<Case> object_cases = {
     {"memfd", "memfd with seals", nullptr, memory_files},
     {"io_uring", "io_uring", "io_uring", ring},
     {"userfaultfd", "userfaultfd", "userfaultfd", user_faults},
+    {"message_queue", "POSIX message queues", "it is a POSIX message queue", message_queue},
+    {"memfd_secret", "secret memory (memfd_secret)", "it is secret memory", secret_memory},
+    {"own_terminal", "terminals that a process has made (pty)",
+     "it is a terminal that the process has made", own_terminal},
 };
 
 }  // namespace matrix

@@ -62,7 +62,10 @@ int run_migrate(const MigrateArgs& args, bool json) {
     if (json) {
         print_json(json_of(answer, args.ranks.size()));
     } else if (answer.result.is_array()) {
-        for (const Json& row : answer.result) print_row(row);
+        // (of a single rank that was not moved the error has said all)
+        const bool said = !answer.error.empty() && args.ranks.size() == 1;
+        for (const Json& row : answer.result)
+            if (!said || row.value("moved", false)) print_row(row);
     }
     if (answer.exit == exit_harmed) fmt::print(stderr, "ghost: the job was harmed\n");
     return answer.exit;

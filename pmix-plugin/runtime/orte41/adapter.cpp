@@ -33,6 +33,8 @@ std::function<void()>& launch_handler() {
     return the_handler;
 }
 
+constexpr int64_t quit_us = 5'000'000;
+
 orte_schizo_base_module_setup_fork_fn_t stock_setup_fork = nullptr;
 
 // orte_odls_base_default_launch_local() calls this with the job's data there and before its forks.
@@ -474,8 +476,15 @@ void Orte4Adapter::give_up_node(NodeId node) {
     daemons_.give_up(node);
 }
 
+// As errmgr's own abort() goes (orte/mca/errmgr/default_hnp), which says of whatever it is told
+// that it is an internal error of ORTE's.
 void Orte4Adapter::abort_job(int status, const std::string& why) {
-    orte_errmgr.abort(status, const_cast<char*>("%s"), why.c_str());
+    if (std::exchange(orte_abnormal_term_ordered, true)) return;
+    fmt::print(stderr, "{}\n", why);
+    ORTE_UPDATE_EXIT_STATUS(status);
+    const auto quit = [] { orte_quit(0, 0, nullptr); };
+    if (orte_never_launched || orte_plm.terminate_orteds() != ORTE_SUCCESS) return quit();
+    after(quit_us, quit);  // not every daemon may be there to answer
 }
 
 // The way mpirun itself goes after Ctrl-C (orte/mca/ess/hnp, clean_abort()), with another status.
