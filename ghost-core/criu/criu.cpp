@@ -17,6 +17,7 @@
 #include "base/child.hpp"
 #include "base/clock.hpp"
 #include "base/fd.hpp"
+#include "base/log.hpp"
 #include "base/own_file.hpp"
 #include "base/paths.hpp"
 
@@ -78,9 +79,11 @@ bool knows_other_names(const std::string& program) {
     return contains(program, "GHOST_OTHER_NAMES");
 }
 
-// files-reg.c: "Can't open file PATH on restore: REASON"
-std::string missing_file(const std::string& folder) {
+std::string known_reason(const std::string& folder) {
+    // files-reg.c, sk-inet.c
     static const std::regex opened("Can't open file (.*) on restore: (.*)");
+    static const std::regex different("File (.*) has bad (\\S+)");
+    static const std::regex taken("Can't bind inet socket .*Address already in use");
     std::ifstream log(folder + "/" + criu_log);
     std::smatch found;
     for (std::string line; std::getline(log, line);) {
@@ -88,6 +91,9 @@ std::string missing_file(const std::string& folder) {
             return fmt::format(
                 "/{}: {}", found.str(1),
                 found[2] == "No such file or directory" ? "is missing" : found.str(2));
+        if (std::regex_search(line, found, different))
+            return fmt::format("/{}: is different, {}", found.str(1), found.str(2));
+        if (std::regex_search(line, taken)) return "a port at which it listens is in use here";
     }
     return {};
 }
@@ -103,6 +109,13 @@ std::string last_log_error(const std::string& folder) {
         }
     }
     return found;
+}
+
+Error criu_gave_up(const std::string& tried, int status, const std::string& folder) {
+    log::info("criu, asked to {}: {}: {}", tried, describe_status(status), last_log_error(folder));
+    return make_error(Code::refused, tried, {},
+                      "criu gave up for a reason that Ghost does not know; what it said is in the "
+                      "log (GHOST_LOG=FILE, ghost_verbose 2)");
 }
 
 namespace {

@@ -533,10 +533,11 @@ Status TreeDump::Dumper::name_files(Image& image) {
 }
 
 Error TreeDump::Dumper::criu_failure() const {
-    auto why = last_log_error(request_.criu.work_dir);
-    const bool changed = point_ >= Point::released && why.find(changed_flags) != std::string::npos;
-    return make_error(changed ? Code::busy : Code::refused, "freeze", {},
-                      fmt::format("criu: {}: {}", describe_status(criu_->status()), why));
+    const auto words = last_log_error(request_.criu.work_dir);
+    auto out = criu_gave_up("freeze", criu_->status(), request_.criu.work_dir);
+    if (point_ >= Point::released && words.find(changed_flags) != std::string::npos)
+        out.code = Code::busy;
+    return out;
 }
 
 // After a failure: criu gives up by itself when its pipes break and then leaves the tasks as they

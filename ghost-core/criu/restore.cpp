@@ -257,11 +257,9 @@ Status Restorer::check_criu() {
         tree_made_us_ = monotonic_us();
         return {};
     }
-    if (auto missing = missing_file(request_.criu.work_dir); !missing.empty())
-        return make_error(Code::refused, "import", {}, missing);
-    return make_error(Code::refused, "import", {},
-                      fmt::format("criu: {}: {}", describe_status(criu_->status()),
-                                  last_log_error(request_.criu.work_dir)));
+    if (auto why = known_reason(request_.criu.work_dir); !why.empty())
+        return make_error(Code::refused, "import", {}, why);
+    return criu_gave_up("import", criu_->status(), request_.criu.work_dir);
 }
 
 // When criu gives up, connections break and processes vanish; what it said about it is the cause.

@@ -232,7 +232,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     kernet::Location settled_location(const RankSlot& slot, kernet::Location given) const;
     void take_locations(const Locations& m);
     void locate(RankSlot& slot, RankId peer);
-    void report_ended(const RankSlot& slot);
+    void report_ended(const RankSlot& slot, int status);
     void tell_location(RankSlot& slot, const kernet::Location& location);
     std::vector<kernet::Location> known_peers(RankSlot& slot);
 

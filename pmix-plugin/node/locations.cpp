@@ -2,6 +2,7 @@
 // This node's copy of the table of locations, and what its ranks are told of it.
 #include "base/log.hpp"
 #include "pmix-plugin/node/impl.hpp"
+#include "pmix-plugin/settings/job_settings.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -45,13 +46,18 @@ void NodeAgent::Impl::locate(RankSlot& s, RankId peer) {
     if (const kernet::Location* location = locations_.find(peer)) tell_location(s, *location);
 }
 
-// One that left by MPI_Finalize has told its peers itself.
-void NodeAgent::Impl::report_ended(const RankSlot& s) {
+// One that left by MPI_Finalize has told its peers itself. Of most others the runtime ends the job,
+// and what it says of them is not to be mixed with the errors of those who hear of it from us.
+void NodeAgent::Impl::report_ended(const RankSlot& s, int status) {
     if (s.finalizing || !s.thread) return;
     kernet::Location location = settled_location(s, {});
     location.attached = false;
     location.ended = true;
-    report(Located{location});
+    const auto allowed = adapter_.parameter("orte_allowed_exit_without_sync");
+    if (status == 0 && allowed && is_yes(*allowed)) return report(Located{location});
+    adapter_.after(settings_.end_us, [weak = weak_from_this(), location] {
+        if (auto self = weak.lock(); self && self->running_) self->report(Located{location});
+    });
 }
 
 std::vector<kernet::Location> NodeAgent::Impl::known_peers(RankSlot& s) {

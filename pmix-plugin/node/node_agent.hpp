@@ -35,7 +35,8 @@ struct NodeSettings {
     int64_t die_us = 3'000'000;             // then the agent kills the tree itself
     int64_t output_us = 3'000'000;          // then unread output of a moved rank is given up
     int64_t output_poll_us = 1'000;
-    int64_t look_us = 500'000;  // between two looks at what keeps a rank from acting
+    int64_t end_us = 5'000'000;  // for the runtime to end the job when a rank ends as it should not
+    int64_t look_us = 500'000;   // between two looks at what keeps a rank from acting
     bool threads = true;  // what blocks on a disk runs on a thread; false: the simulated clock
     TreeControl tree;
     // Why the tree under this init cannot leave the node as it is now; empty: nothing is known

@@ -92,7 +92,6 @@ void NodeAgent::Impl::abort_source(RankSlot& s) {
 void NodeAgent::Impl::back_home(RankSlot& s) {
     give_up_gates(s);
     if (!change(s, T::none)) return;
-    if (s.unreported) report_ended(s);
     report(Aborted{s.seq, s.rank, {}, s.ended, std::exchange(s.unreported, false)});
 }
 

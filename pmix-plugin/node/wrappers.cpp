@@ -81,7 +81,6 @@ void NodeAgent::Impl::tree_ended(RankSlot& s, const std::string& why) {
     s.ended = true;
     s.spare.clear();
     if (s.transfer == T::leaving) return gone(s);
-    if (!s.unreported) report_ended(s);
     if (s.snap.participates) return participant_ended(s, why);
     if (s.transfer == T::going) {
         // Ended before its agent could attach: the move is done, there is nobody to wake.
@@ -125,14 +124,17 @@ bool NodeAgent::Impl::wrapper_died(RankId rank, int status) {
         tree_ended(*s, fmt::format("rank {} was killed", rank));
         return true;
     }
-    if (s->ended) return false;
+    if (s->ended) return report_ended(*s, status), false;
     if (s->snap.restart && s->snap.participates && s->transfer != T::going) {
         return restart_wrapper_died(*s, status);
     }
     if (s->wrapper) std::exchange(s->wrapper, nullptr)->close();
     const bool alive = tree_alive(*s, settings_.tree);
     // In the ordinary way, though it could not say so.
-    if (!alive && status == 0) return tree_ended(*s, has_ended(rank)), false;
+    if (!alive && status == 0) {
+        tree_ended(*s, has_ended(rank));
+        return report_ended(*s, status), false;
+    }
     log::warning("the wrapper of rank {} died (status {}), its processes {}", rank, status,
                  alive ? "live" : "have ended");
     const std::string why = fmt::format("the wrapper of rank {} died", rank);

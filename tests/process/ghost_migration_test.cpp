@@ -449,7 +449,10 @@ TEST_F(Migration, InjectedFaultOfCriuLeavesNothingAtTheTarget) {
     setenv("CRIU_FAULT", "6", 1);  // FI_POST_RESTORE of criu: the tree exists, then it fails
     auto held = import(ghost, target);
     unsetenv("CRIU_FAULT");
-    EXPECT_FALSE(held.ok());
+    ASSERT_FALSE(held.ok());
+    const auto said = held.error().message();
+    EXPECT_NE(said.find("criu gave up for a reason"), std::string::npos) << said;
+    EXPECT_EQ(said.find("Error ("), std::string::npos) << "criu's own words: " << said;
     EXPECT_EQ(children_of(getpid()), std::vector<pid_t>{tree->root});
     EXPECT_GT(tree->healthy(), 0U);
     expect_clean();

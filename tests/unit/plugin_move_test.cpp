@@ -338,6 +338,7 @@ TEST(Standstill, SilenceBeforeTheRankLeftItsServerIsNoHarm) {
 // Whoever sends it something for the first time must not wait for it.
 TEST(Ends, EverybodyIsToldOfARankThatHasEnded) {
     Cluster c(26, 3, {0, 1, 1, 2});
+    c.parameters["orte_allowed_exit_without_sync"] = "1";
     Client& user = c.client();
     user.ask(migrate({2}, "gn2"));
     ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
@@ -354,7 +355,9 @@ TEST(Ends, EverybodyIsToldOfARankThatHasEnded) {
 TEST(Ends, RankThatMovesIsToldOnArrival) {
     Cluster c(27, 3, {0, 1, 2});
     c.end_rank(2);
-    ASSERT_TRUE(c.run(second, [&] { return c.end_known(2, true); }));
+    c.run(second);
+    EXPECT_FALSE(c.end_known(2, false)) << "the runtime may end the job for it";
+    ASSERT_TRUE(c.run(5 * second, [&] { return c.end_known(2, true); }));
     Client& user = c.client();
     user.ask(migrate({1}, "gn2"));
     ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
@@ -369,7 +372,7 @@ TEST(Ends, RankThatHasLeftMpiIsNotTold) {
     c.say_bye(1);
     c.run(second);
     c.end_rank(1);
-    c.run(second);
+    c.run(10 * second);
     EXPECT_FALSE(c.end_known(1, false));
     expect_sound(c);
 }
@@ -402,6 +405,21 @@ TEST(Move, Refusals) {
     EXPECT_EQ(c.holds, 0);
     EXPECT_EQ(c.node_of(1), 1u);
     expect_sound(c);
+}
+
+TEST(Move, JobThatHasEndedIsSaidToHaveEnded) {
+    Cluster c(30, 3, {0, 1});
+    c.end_rank(0);
+    c.end_rank(1);
+    c.run(second);
+    Client& user = c.client();
+    for (const Json& ask : {migrate({1}, "gn2"), Json{{"t", "checkpoint"}, {"then", "continue"}}}) {
+        user.results.clear();
+        user.ask(ask);
+        ASSERT_TRUE(c.run(second, [&] { return !user.results.empty(); }));
+        EXPECT_EQ(user.results[0]["exit"], 1);
+        EXPECT_EQ(user.results[0]["error"], "the job has ended");
+    }
 }
 
 // What is no request of the protocol is answered by what is wrong in it, and nothing is moved.

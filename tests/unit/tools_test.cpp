@@ -195,6 +195,17 @@ TEST_F(GhostCommand, ExitStatusIsCoordinatorsAnswer) {
     }
 }
 
+TEST_F(GhostCommand, RefusalOfARankIsSaidOnce) {
+    FakeCoordinator c(folder_, 4711, "33",
+                      answers({{"t", "result"},
+                               {"exit", 1},
+                               {"result", Json::array({row(1, false)})},
+                               {"error", "node gn3 has no slot left"}}));
+    Outcome o = ghost("migrate --rank 1 --to gn3");
+    EXPECT_EQ(o.err, "ghost: node gn3 has no slot left\n");
+    EXPECT_EQ(o.out, "");
+}
+
 TEST_F(GhostCommand, JobIsChosenOrAskedFor) {
     EXPECT_EQ(ghost("migrate --rank 1 --to gn3").exit, 1);
     EXPECT_NE(ghost("migrate --rank 1 --to gn3").err.find("no `mpirun --mca ghost 1`"),
