@@ -80,16 +80,14 @@ int sendi(mca_btl_base_module_t*, mca_btl_base_endpoint_t* to, opal_convertor_t*
     Gate::Holder inside(gate());
     Socket& socket = *to->socket;
     const size_t size = header_size + payload_size;
-    if (module->refuses(to)) [[unlikely]] {
-        if (descriptor) *descriptor = nullptr;
-        return OPAL_ERR_UNREACH;
-    }
-    if (socket.backlog() > 0 && holds_back(socket)) [[unlikely]] {
+    const bool refused = module->refuses(to);
+    if (refused || (socket.backlog() > 0 && holds_back(socket))) [[unlikely]] {
+        // (ob1 waits for room without one, whatever the error is; with one it tries send())
         if (descriptor) {
             Fragment* fragment = module->fragment(to, size, flags);
             *descriptor = fragment ? &fragment->base : nullptr;
         }
-        return OPAL_ERR_OUT_OF_RESOURCE;
+        return refused ? OPAL_ERR_UNREACH : OPAL_ERR_OUT_OF_RESOURCE;
     }
     void* data = nullptr;
     const bool lies_whole = payload_size > 0 && !opal_convertor_need_buffers(convertor);
