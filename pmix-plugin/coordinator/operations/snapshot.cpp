@@ -531,8 +531,9 @@ void SnapshotOperation::finish(S state) {
     job_.fences.release(seq());
     if (state == S::deferred) r.why = "put off: " + r.why;
     if (state != S::done) {
+        const bool none = r.harmed || !job_.adapter.job_running();
         r.why = fmt::format("no snapshot was made: {}{}", r.why,
-                            r.harmed  ? ""
+                            none      ? ""
                             : r.still ? "; the job is unharmed"
                                       : "; the job is unharmed and goes on");
     }
