@@ -80,7 +80,7 @@ bool knows_other_names(const std::string& program) {
 }
 
 std::string known_reason(const std::string& folder) {
-    // files-reg.c, sk-inet.c
+    // files-reg.c, sk-inet.c, pstree.c
     static const std::regex opened("Can't open file (.*) on restore: (.*)");
     static const std::regex different("File (.*) has bad (\\S+)");
     static const std::regex taken("Can't bind inet socket .*Address already in use");
@@ -94,6 +94,8 @@ std::string known_reason(const std::string& folder) {
         if (std::regex_search(line, found, different))
             return fmt::format("/{}: is different, {}", found.str(1), found.str(2));
         if (std::regex_search(line, taken)) return "a port at which it listens is in use here";
+        if (line.find("session leader") != std::string::npos)
+            return "the session leader of its first process is outside the tree";
     }
     return {};
 }

@@ -41,7 +41,7 @@ bool knows_control(const std::string& program);
 // other names of files (likewise).
 bool knows_other_names(const std::string& program);
 
-// Why a restore failed, from its criu.log in this folder in our words (of files those of
+// Why a dump or restore failed, from its criu.log in this folder in our words (of files those of
 // file_differences()); empty if it is none of the reasons known here.
 std::string known_reason(const std::string& folder);
 

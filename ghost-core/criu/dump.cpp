@@ -533,8 +533,11 @@ Status TreeDump::Dumper::name_files(Image& image) {
 }
 
 Error TreeDump::Dumper::criu_failure() const {
-    const auto words = last_log_error(request_.criu.work_dir);
-    auto out = criu_gave_up("freeze", criu_->status(), request_.criu.work_dir);
+    const auto& folder = request_.criu.work_dir;
+    const auto words = last_log_error(folder);
+    const auto why = known_reason(folder);
+    auto out = why.empty() ? criu_gave_up("freeze", criu_->status(), folder)
+                           : make_error(Code::refused, "freeze", {}, why);
     if (point_ >= Point::released && words.find(changed_flags) != std::string::npos)
         out.code = Code::busy;
     return out;
