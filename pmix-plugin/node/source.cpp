@@ -92,6 +92,10 @@ void NodeAgent::Impl::abort_source(RankSlot& s) {
 void NodeAgent::Impl::back_home(RankSlot& s) {
     give_up_gates(s);
     if (!change(s, T::none)) return;
+    // What the target saw was its end coming, then.
+    if (s.finalizing)
+        if (const auto still = standstill(s))
+            report(Failed{s.seq, s.rank, at_a_standstill, still->why});
     report(Aborted{s.seq, s.rank, {}, s.ended, std::exchange(s.unreported, false)});
 }
 
