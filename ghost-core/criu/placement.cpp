@@ -203,11 +203,12 @@ Placements read_note(pid_t root) {
     return out;
 }
 
-// A real-time class has no timer slack, and leaves the usual one behind.
+// A real-time class has no timer slack, and leaves that of the thread's maker behind: none, where
+// that was a raised criu.
 void leave_raised(pid_t tid, const Placement& before) {
     if (!is_ordinary(before.attributes)) return;
     set(tid, before.attributes);
-    if (before.slack_ns != usual_slack_ns) set_slack(tid, before.slack_ns);
+    set_slack(tid, before.slack_ns);
 }
 
 // Of one that nobody knows anything of; nothing to do is fine.
@@ -216,7 +217,7 @@ void calm(pid_t tid) {
     if (!get(tid, now.attributes) || !is_raised(now.attributes)) return;
     now.nice = getpriority(PRIO_PROCESS, static_cast<id_t>(tid));
     calm(now);
-    set(tid, now.attributes);
+    leave_raised(tid, now);
 }
 
 std::map<pid_t, const Placement*> by_number(const Placements& all) {

@@ -9,6 +9,7 @@
 
 namespace {
 
+using nettest::Finished;
 using nettest::Job;
 using nettest::Words;
 
@@ -30,6 +31,10 @@ TEST_P(Placed, MovesAndIsAsBefore) {
         expect_moved(job, 1, node);
         ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
     }
+    // What criu has made is stopped once more, and stays.
+    const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--to", path("saved")});
+    EXPECT_EQ(saved.status, 0) << saved.err;
+    ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
     expect_clean_end(job, "placed:");
 }
 
