@@ -79,6 +79,9 @@ bool knows_other_names(const std::string& program) {
     return contains(program, "GHOST_OTHER_NAMES");
 }
 
+namespace {
+
+// Empty if it is none of those known here.
 std::string known_reason(const std::string& folder) {
     // files-reg.c, sk-inet.c, pstree.c
     static const std::regex opened("Can't open file (.*) on restore: (.*)");
@@ -100,6 +103,8 @@ std::string known_reason(const std::string& folder) {
     return {};
 }
 
+}  // namespace
+
 std::string last_log_error(const std::string& folder) {
     std::ifstream log(folder + "/" + criu_log);
     std::string line, found;
@@ -114,6 +119,8 @@ std::string last_log_error(const std::string& folder) {
 }
 
 Error criu_gave_up(const std::string& tried, int status, const std::string& folder) {
+    if (auto why = known_reason(folder); !why.empty())
+        return make_error(Code::refused, tried, {}, std::move(why));
     log::info("criu, asked to {}: {}: {}", tried, describe_status(status), last_log_error(folder));
     return make_error(Code::refused, tried, {},
                       "criu gave up for a reason that Ghost does not know; what it said is in the "

@@ -41,12 +41,9 @@ bool knows_control(const std::string& program);
 // other names of files (likewise).
 bool knows_other_names(const std::string& program);
 
-// Why a dump or restore failed, from its criu.log in this folder in our words (of files those of
-// file_differences()); empty if it is none of the reasons known here.
-std::string known_reason(const std::string& folder);
-
-// criu, which was to do that, has ended with this status for no known reason. What it says itself
-// is for the log: who reads the error has not written it.
+// criu, which was to do that, has ended with this status: why, from its criu.log in this folder, in
+// our words (of files those of file_differences()). What it says itself is for the log: who reads
+// the error has not written it.
 Error criu_gave_up(const std::string& tried, int status, const std::string& folder);
 
 // The error lines of criu.log in this folder, shortened; empty if there are none.

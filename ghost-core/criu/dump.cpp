@@ -535,9 +535,7 @@ Status TreeDump::Dumper::name_files(Image& image) {
 Error TreeDump::Dumper::criu_failure() const {
     const auto& folder = request_.criu.work_dir;
     const auto words = last_log_error(folder);
-    const auto why = known_reason(folder);
-    auto out = why.empty() ? criu_gave_up("freeze", criu_->status(), folder)
-                           : make_error(Code::refused, "freeze", {}, why);
+    auto out = criu_gave_up("freeze", criu_->status(), folder);
     if (point_ >= Point::released && words.find(changed_flags) != std::string::npos)
         out.code = Code::busy;
     return out;

@@ -257,8 +257,6 @@ Status Restorer::check_criu() {
         tree_made_us_ = monotonic_us();
         return {};
     }
-    if (auto why = known_reason(request_.criu.work_dir); !why.empty())
-        return make_error(Code::refused, "import", {}, why);
     return criu_gave_up("import", criu_->status(), request_.criu.work_dir);
 }
 
