@@ -123,6 +123,8 @@ std::map<uint64_t, uint64_t> ends_of(pid_t pid) {
     return out;
 }
 
+KeptIterator kept_policies("ghost_policies");
+
 // Finds the mappings that have a policy of their own. numa_maps tells it too, but looks at every
 // page for it (some 50 ms for each GiB, while the process can map nothing), so it is read only for
 // a process that has one. Those of shared memory are not seen: they are that memory's.
@@ -130,14 +132,12 @@ class MappingLook {
   public:
     // What takes long (20 ms), once in a process.
     static void prepare() { places(); }
-    MappingLook() {
-        if (const auto* at = places())
-            program_ = load_iterator("ghost_policies", at->function, code(*at));
-    }
 
-    std::vector<uint64_t> starts(pid_t pid) const {
-        if (!program_) return {};
-        const auto bytes = iterate(program_.get(), pid);
+    static std::vector<uint64_t> starts(pid_t pid) {
+        const auto* at = places();
+        if (at == nullptr) return {};
+        const auto bytes =
+            iterate(kept_policies.program(at->function, [at] { return code(*at); }), pid);
         std::vector<uint64_t> out(bytes.size() / sizeof(uint64_t));
         if (!out.empty()) std::memcpy(out.data(), bytes.data(), out.size() * sizeof(uint64_t));
         return out;
@@ -184,13 +184,11 @@ class MappingLook {
         code.leave();
         return code;
     }
-
-    Fd program_;
 };
 
-std::vector<MappingPolicy> mapping_policies(pid_t pid, const MappingLook& look) {
+std::vector<MappingPolicy> mapping_policies(pid_t pid) {
     std::vector<MappingPolicy> out;
-    const auto starts = look.starts(pid);
+    const auto starts = MappingLook::starts(pid);
     if (starts.empty()) return out;
     const auto ends = ends_of(pid);
     for_lines(file_of(pid, "numa_maps"), [&](std::string_view line) {
@@ -285,7 +283,7 @@ ProcessSettings outer_settings(pid_t pid) {
     return out;
 }
 
-ProcessSettings settings_of_process(const Task& task, const MappingLook& look) {
+ProcessSettings settings_of_process(const Task& task) {
     auto out = outer_settings(task.pid);
     const auto own = policy_of(task.pid);
     for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", task.pid))) {
@@ -294,7 +292,7 @@ ProcessSettings settings_of_process(const Task& task, const MappingLook& look) {
         if (const auto status = read_status(fmt::format("/proc/{}/task/{}", task.pid, tid)))
             out.policies[status->numbers.back()] = policy;
     }
-    out.mappings = mapping_policies(task.pid, look);
+    out.mappings = mapping_policies(task.pid);
     const auto locked = file_of(task.pid, "status");
     if (!value_of(locked, "VmLck").starts_with("0 ")) out.future_locks = future_locks_of(task.pid);
     return out;
@@ -438,10 +436,9 @@ TreeSettings settings_of(pid_t root) {
     TreeSettings out;
     const auto tasks = list_tree(root);
     if (!tasks) return out;
-    const MappingLook look;
     for (const auto& task : *tasks) {
         if (task.state == 'Z') continue;
-        auto settings = settings_of_process(task, look);
+        auto settings = settings_of_process(task);
         if (settings != ProcessSettings()) out.emplace(task.inner, std::move(settings));
     }
     return out;

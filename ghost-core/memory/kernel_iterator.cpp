@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "ghost-core/memory/kernel_iterator.hpp"
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <new>
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -11,6 +14,20 @@ namespace {
 
 long bpf(int command, bpf_attr& attributes) {
     return syscall(SYS_bpf, command, &attributes, sizeof attributes);
+}
+
+std::atomic<KeptIterator*> newest = nullptr;  // each knows the one before it
+
+Fd load(const char* name, uint32_t function, const KernelCode& code) {
+    bpf_attr what{};
+    what.prog_type = BPF_PROG_TYPE_TRACING;
+    what.expected_attach_type = BPF_TRACE_ITER;
+    what.attach_btf_id = function;
+    what.insns = reinterpret_cast<uint64_t>(code.all().data());
+    what.insn_cnt = static_cast<uint32_t>(code.all().size());
+    what.license = reinterpret_cast<uint64_t>("Dual BSD/GPL");
+    std::strncpy(what.prog_name, name, sizeof what.prog_name - 1);
+    return Fd(static_cast<int>(bpf(BPF_PROG_LOAD, what)));
 }
 
 }  // namespace
@@ -25,16 +42,23 @@ void KernelCode::add(int code, uint8_t to, uint8_t from, int offset, int value) 
     code_.push_back(one);
 }
 
-Fd load_iterator(const char* name, uint32_t function, const KernelCode& code) {
-    bpf_attr what{};
-    what.prog_type = BPF_PROG_TYPE_TRACING;
-    what.expected_attach_type = BPF_TRACE_ITER;
-    what.attach_btf_id = function;
-    what.insns = reinterpret_cast<uint64_t>(code.all().data());
-    what.insn_cnt = static_cast<uint32_t>(code.all().size());
-    what.license = reinterpret_cast<uint64_t>("Dual BSD/GPL");
-    std::strncpy(what.prog_name, name, sizeof what.prog_name - 1);
-    return Fd(static_cast<int>(bpf(BPF_PROG_LOAD, what)));
+KeptIterator::KeptIterator(const char* name) : name_(name), next_(newest.load()) {
+    newest = this;
+}
+
+void KeptIterator::forked() {
+    for (auto* one = newest.load(); one != nullptr; one = one->next_) {
+        new (&one->mutex_) std::mutex;  // who held it is not here
+        one->program_.reset();
+    }
+}
+
+int KeptIterator::program(uint32_t function, const std::function<KernelCode()>& code) {
+    static const int registered = pthread_atfork(nullptr, nullptr, forked);
+    if (registered != 0) return -1;
+    std::lock_guard lock(mutex_);
+    if (!program_) program_ = load(name_, function, code());
+    return program_.get();
 }
 
 std::vector<uint8_t> iterate(int program, pid_t pid) {

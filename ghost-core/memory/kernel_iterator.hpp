@@ -5,7 +5,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <linux/bpf.h>
+#include <mutex>
 #include <sys/types.h>
 #include <vector>
 
@@ -46,10 +48,27 @@ class KernelCode {
     std::vector<bpf_insn> code_;
 };
 
-// For the iterator described as `function` (KernelTypes). Nothing: it cannot be had. To load one
-// takes 1.6 ms. Whoever keeps it must give it back in a child made by fork(2): a tree that has one
-// can neither move nor be saved.
-Fd load_iterator(const char* name, uint32_t function, const KernelCode& code);
+// One for all uses in this process, a global: to load it takes 1.6 ms. A child made by fork(2)
+// gives its copy back at once, since a tree that has one can neither move nor be saved.
+class KeptIterator {
+  public:
+    // `name`: of a program, at most 15 letters; what the kernel shows of it.
+    explicit KeptIterator(const char* name);
+    KeptIterator(const KeptIterator&) = delete;
+    KeptIterator& operator=(const KeptIterator&) = delete;
+
+    // For the iterator described as `function` (KernelTypes); `code` is asked when it is loaded.
+    // -1: it cannot be had. Any thread.
+    int program(uint32_t function, const std::function<KernelCode()>& code);
+
+  private:
+    static void forked();
+
+    const char* const name_;
+    std::mutex mutex_;
+    Fd program_;
+    KeptIterator* const next_;
+};
 
 // What it writes of a process; empty if that cannot be looked at.
 std::vector<uint8_t> iterate(int program, pid_t pid);

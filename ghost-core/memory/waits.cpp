@@ -9,9 +9,6 @@
 #include <ctime>
 #include <elf.h>
 #include <linux/bpf.h>
-#include <mutex>
-#include <new>
-#include <pthread.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -137,34 +134,11 @@ struct Reader {
     uint64_t own_space = 0;  // the PID name space of this process, as the kernel knows it
 };
 
-Fd load(const Places& places) {
-    return load_iterator("ghost_waits", places.function, program(places));
-}
-
-// One for all stops of this process: to load it takes 1.6 ms. A child made by fork(2) gives its
-// copy back at once, since a tree that has one can neither move nor be saved.
-struct Loaded {
-    std::mutex mutex;
-    Fd program;
-};
-
-Loaded& loaded() {
-    static Loaded one;
-    return one;
-}
-
-void forked() {
-    new (&loaded().mutex) std::mutex;  // who held it is not here
-    loaded().program.reset();
-}
+KeptIterator kept_waits("ghost_waits");
 
 // -1: it cannot be had.
-int held_program(const Places& places) {
-    static const int registered = pthread_atfork(nullptr, nullptr, forked);
-    if (registered != 0) return -1;
-    std::lock_guard lock(loaded().mutex);
-    if (!loaded().program) loaded().program = load(places);
-    return loaded().program.get();
+int kept_program(const Places& places) {
+    return kept_waits.program(places.function, [&places] { return program(places); });
 }
 
 // Of the threads of a process; nothing if it cannot be looked at.
@@ -180,7 +154,7 @@ const Reader* reader() {
         const auto places = find_places();
         if (!places) return std::nullopt;
         Reader out{*places};
-        const auto own = records(held_program(*places), getpid());
+        const auto own = records(kept_program(*places), getpid());
         if (own.empty() || own.front().level >= most_levels) return std::nullopt;
         out.own_space = own.front().numbers[own.front().level].space;
         return out;
@@ -218,7 +192,7 @@ bool Waits::prepare() {
 
 void Waits::look(pid_t pid) {
     const auto* by = reader();
-    const auto all = by != nullptr ? records(held_program(by->places), pid) : std::vector<Record>();
+    const auto all = by != nullptr ? records(kept_program(by->places), pid) : std::vector<Record>();
     known_ = !all.empty() && (known_ || processes_.empty());
     processes_.insert(pid);
     for (const auto& one : all) {
@@ -234,7 +208,7 @@ void Waits::look(pid_t pid) {
 // The stop itself is one more.
 void Waits::confirm() {
     if (sleeps_.empty()) return;
-    const int program = held_program(reader()->places);
+    const int program = kept_program(reader()->places);
     for (const pid_t pid : processes_)
         for (const auto& one : records(program, pid)) {
             const auto found = sleeps_.find(number_here(*reader(), one));
