@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cstring>
 #include <optional>
+#include <set>
 
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/criu/protobuf.hpp"
@@ -40,9 +41,13 @@ Status add_entry(std::string_view entry, std::vector<PageRun>& out) {
     return {};
 }
 
-// fdinfo.proto, regfile.proto, timerfd.proto
+// fdinfo.proto, regfile.proto, sk-unix.proto, timerfd.proto
 struct file_entry {
-    static constexpr uint32_t regular = 3, timer = 12;
+    static constexpr uint32_t regular = 3, timer = 12, unix_socket = 16;
+};
+struct socket_entry {
+    static constexpr uint32_t inode = 2, type = 3, marks = 6, peer = 8, shutdown = 12;
+    static constexpr uint64_t datagrams = 2, outer = 1, both = 3;  // their values
 };
 struct regular_entry {
     static constexpr uint32_t name = 6, size = 8;
@@ -91,7 +96,7 @@ std::string repair_timer(std::string_view entry) {
     return out;
 }
 
-// What `change` makes of every message of an image; nothing: it is damaged.
+// What `change` makes of every message of an image, which may be none; nothing: it is damaged.
 template <typename Change>
 std::optional<std::string> changed_messages(std::string_view image, Change&& change) {
     if (image.size() < magics) return {};
@@ -104,6 +109,7 @@ std::optional<std::string> changed_messages(std::string_view image, Change&& cha
         std::string entry;
         if (size > image.size() || !change(image.substr(0, size), entry)) return {};
         image.remove_prefix(size);
+        if (entry.empty()) continue;
         size = static_cast<uint32_t>(entry.size());
         out.append(reinterpret_cast<const char*>(&size), sizeof size);
         out += entry;
@@ -163,6 +169,69 @@ Result<std::string> rename_files(std::string image, const RenameFile& name) {
     });
     if (!status.ok()) return status.error();
     return renamed ? std::move(*renamed) : std::move(image);
+}
+
+namespace {
+
+// As a connection whose other end has been closed is dumped.
+std::string closed_socket(std::string_view entry) {
+    std::string out;
+    ProtoReader reader(entry);
+    while (auto field = reader.next())
+        if (field->number != socket_entry::peer && field->number != socket_entry::shutdown)
+            out += field->raw;
+    out += proto_number(socket_entry::peer, 0);
+    if (number_in(entry, socket_entry::type) != socket_entry::datagrams)
+        out += proto_number(socket_entry::shutdown, socket_entry::both);
+    return out;
+}
+
+// Calls `each` with the Unix sockets of the tree (false) and their outer ends (true).
+template <typename Each>
+void unix_entries(std::string_view image, Each&& each) {
+    changed_messages(image, [&](std::string_view entry, std::string& /*out*/) {
+        const auto socket = text_in(entry, file_entry::unix_socket);
+        const bool outer = number_in(socket, socket_entry::marks) & socket_entry::outer;
+        if (!socket.empty()) each(socket, outer);
+        return true;
+    });
+}
+
+}  // namespace
+
+Result<std::string> close_outer_ends(std::string image, const CloseEnd& closes) {
+    std::set<uint64_t> own, closed, kept;  // inodes: of the tree, of those; outside
+    unix_entries(image, [&](std::string_view socket, bool outer) {
+        if (!outer) own.insert(number_in(socket, socket_entry::inode));
+    });
+    Status status;
+    unix_entries(image, [&](std::string_view socket, bool outer) {
+        const auto peer = number_in(socket, socket_entry::peer);
+        if (outer || peer == 0 || own.count(peer) || !status.ok()) return;
+        const auto inode = number_in(socket, socket_entry::inode);
+        auto closing = closes(inode);
+        if (!closing)
+            status = closing.error();
+        else if (*closing)
+            closed.insert(inode);
+        else
+            kept.insert(peer);
+    });
+    if (!status.ok()) return status.error();
+    if (closed.empty()) return image;
+    auto out = changed_messages(image, [&](std::string_view entry, std::string& changed) {
+        const auto socket = text_in(entry, file_entry::unix_socket);
+        const auto inode = number_in(socket, socket_entry::inode);
+        const bool outer = number_in(socket, socket_entry::marks) & socket_entry::outer;
+        if (!socket.empty() && outer && !kept.count(inode)) return true;
+        ProtoReader reader(entry);
+        while (auto field = reader.next())
+            changed += field->number == file_entry::unix_socket && !outer && closed.count(inode)
+                           ? proto_text(field->number, closed_socket(field->text))
+                           : std::string(field->raw);
+        return reader.good();
+    });
+    return out ? std::move(*out) : std::move(image);
 }
 
 int pagemap_owner(std::string_view name) {

@@ -30,6 +30,11 @@ std::string repair_files(std::string image);
 using RenameFile = std::function<Result<std::string>(const std::string& path)>;
 Result<std::string> rename_files(std::string image, const RenameFile& name);
 
+// The same image where the other ends of Unix sockets that are outside of the tree are closed, as
+// far as `closes` says so of the inode at the tree's end; the first error of that.
+using CloseEnd = std::function<Result<bool>(uint64_t inode)>;
+Result<std::string> close_outer_ends(std::string image, const CloseEnd& closes);
+
 // Whether core-PID.img has an interval timer that runs (setitimer(2)). corrupt.
 Result<bool> has_interval_timer(std::string_view core);
 

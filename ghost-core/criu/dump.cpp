@@ -32,7 +32,9 @@
 #include "ghost-core/criu/placement.hpp"
 #include "ghost-core/criu/stopped_tree.hpp"
 #include "ghost-core/criu/tree.hpp"
+#include "ghost-core/criu/unix_sockets.hpp"
 #include "ghost-core/criu/watch.hpp"
+#include "ghost-core/format/services.hpp"
 #include "ghost-core/memory/waits.hpp"
 
 namespace ghost::core {
@@ -247,7 +249,8 @@ Status TreeDump::Dumper::start_criu() {
         child.environment = {"GHOST_LAZY_HOLES=1"};
     else
         GHOST_TRY(add_closed_page_client(child, server_));
-    child.environment.emplace_back("GHOST_OTHER_NAMES=1");
+    child.environment.insert(child.environment.end(), {"GHOST_OTHER_NAMES=1", "GHOST_OTHER_ENDS=1",
+                                                       "GHOST_OLD_COPIES=" + shared_copies()});
     Fd its;
     if (controlled_) {
         int ends[2];
@@ -527,7 +530,11 @@ Status TreeDump::Dumper::name_files(Image& image) {
             return name;
         });
     if (!renamed) return renamed.error();
-    image.content = std::move(*renamed);
+    auto closed = close_outer_ends(std::move(*renamed), [this](uint64_t inode) {
+        return is_left_behind(request_.externals, inode);
+    });
+    if (!closed) return closed.error();
+    image.content = std::move(*closed);
     if (keeps()) return {};
     return writer_->skeleton_file(numbers_++, image.name, image.content);
 }

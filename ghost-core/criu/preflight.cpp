@@ -6,15 +6,11 @@
 #include <arpa/inet.h>
 #include <charconv>
 #include <cstdlib>
-#include <cstring>
 #include <ctime>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <fstream>
-#include <linux/netlink.h>
-#include <linux/rtnetlink.h>
-#include <linux/sock_diag.h>
-#include <linux/unix_diag.h>
+#include <iterator>
 #include <limits.h>
 #include <linux/capability.h>
 #include <map>
@@ -23,7 +19,6 @@
 #include <sstream>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -31,8 +26,11 @@
 #include "base/fd.hpp"
 #include "base/proc.hpp"
 #include "ghost-core/format/files.hpp"
+#include "ghost-core/format/services.hpp"
+#include "ghost-core/criu/ipc_objects.hpp"
 #include "ghost-core/criu/names.hpp"
 #include "ghost-core/criu/tree.hpp"
+#include "ghost-core/criu/unix_sockets.hpp"
 
 namespace ghost::core {
 namespace {
@@ -79,8 +77,10 @@ std::string shared_memory(const std::string& line) {
     std::string range, access, offset, device, inode, name;
     words >> range >> access >> offset >> device >> inode >> std::ws;
     std::getline(words, name);
-    const bool ours = name.starts_with("/memfd:kernet ");  // given up before the freeze
-    if (access.back() != 's' || inode == "0" || ours) return {};
+    // what is given up before the freeze, what a copy is taken of, and what ipc_objects.hpp judges
+    const bool other =
+        name.starts_with("/memfd:kernet ") || is_shared_copy(name) || name.starts_with("/SYSV");
+    if (access.back() != 's' || inode == "0" || other) return {};
     const bool counts = name.starts_with("/dev/shm/") || name.ends_with(" (deleted)");
     return counts && !name.starts_with("/dev/zero ") ? device + " " + inode : std::string();
 }
@@ -165,44 +165,6 @@ std::string readable(const std::string& address) {
                       : fmt::format("[{}]:{}", text.data(), port);
 }
 
-void read_unix_answer(const nlmsghdr* header, std::map<uint64_t, uint64_t>& out) {
-    const auto* socket = static_cast<const unix_diag_msg*>(NLMSG_DATA(header));
-    auto* attribute = reinterpret_cast<const rtattr*>(socket + 1);
-    auto left = static_cast<int>(header->nlmsg_len - NLMSG_LENGTH(sizeof *socket));
-    out[socket->udiag_ino] = 0;
-    for (; RTA_OK(attribute, left); attribute = RTA_NEXT(attribute, left))
-        if (attribute->rta_type == UNIX_DIAG_PEER) {
-            uint32_t peer = 0;
-            std::memcpy(&peer, RTA_DATA(attribute), sizeof peer);
-            out[socket->udiag_ino] = peer;
-        }
-}
-
-// Inode of a Unix socket → inode of its other end, 0 if it has none, by sock_diag(7).
-std::map<uint64_t, uint64_t> unix_peers() {
-    std::map<uint64_t, uint64_t> out;
-    const Fd fd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
-    struct {
-        nlmsghdr header;
-        unix_diag_req request;
-    } ask{};
-    ask.header = {sizeof ask, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, 1, 0};
-    ask.request.sdiag_family = AF_UNIX;
-    ask.request.udiag_states = ~0U;
-    ask.request.udiag_show = UDIAG_SHOW_PEER;
-    if (!fd || send(fd.get(), &ask, sizeof ask, 0) != sizeof ask) return out;
-    alignas(nlmsghdr) std::array<char, 32768> buffer;
-    for (;;) {
-        auto left = recv(fd.get(), buffer.data(), buffer.size(), 0);
-        if (left <= 0) return out;
-        const auto* header = reinterpret_cast<const nlmsghdr*>(buffer.data());
-        for (; NLMSG_OK(header, left); header = NLMSG_NEXT(header, left)) {
-            if (header->nlmsg_type == NLMSG_DONE || header->nlmsg_type == NLMSG_ERROR) return out;
-            read_unix_answer(header, out);
-        }
-    }
-}
-
 // Within the last second.
 bool just_started(pid_t pid) {
     const auto start = start_of(pid);
@@ -240,7 +202,7 @@ class Judge {
         for (const auto& one : all_)
             if (S_ISSOCK(one.info.st_mode)) sockets_.insert(one.info.st_ino);
         if (sockets_.empty()) return;
-        unix_ = unix_peers();
+        unix_ = unix_sockets();
         // The kernel walks all of its table of connections for this, 15 ms even if it is empty,
         // while the rank is waited for; and a rank has given up its connections.
         if (std::any_of(sockets_.begin(), sockets_.end(),
@@ -336,11 +298,12 @@ class Judge {
             return "its other end is outside the rank";
         }
         const auto peer = unix_.find(inode);
-        if (peer == unix_.end() || peer->second == 0) return {};
-        what = fmt::format("socket unix {}", inode);
-        if (sockets_.count(peer->second) || externals_.count(fmt::format("unix[{}]", inode)))
+        if (peer == unix_.end() || peer->second.peer == 0 || sockets_.count(peer->second.peer) ||
+            externals_.count(fmt::format("unix[{}]", inode)))
             return {};
-        return "its other end is outside the rank";
+        const auto name = name_of_peer(unix_, inode);
+        what = fmt::format("socket unix {}{}{}", inode, name.empty() ? "" : " to ", name);
+        return why_not_closed(name);
     }
 
     bool tcp_ends_inside(const TcpSocket& mine) const {
@@ -354,7 +317,7 @@ class Judge {
     std::vector<Descriptor> all_;
     std::set<std::string> externals_;
     std::map<uint64_t, TcpSocket> tcp_;
-    std::map<uint64_t, uint64_t> unix_;
+    std::map<uint64_t, UnixSocket> unix_;
     std::set<uint64_t> sockets_;  // inodes of the tree's own
 };
 
@@ -410,6 +373,8 @@ Result<std::vector<std::string>> check_movable(pid_t root, const std::string& wh
             usleep(pause_us);
             continue;
         }
+        std::ranges::move(node_ipc_objects(*tasks, who, name_of),
+                          std::back_inserter(verdict.lines));
         if (name_of) judge_shared_memory(*tasks, who, name_of, verdict.lines);
         return std::move(verdict.lines);
     }

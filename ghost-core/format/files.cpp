@@ -21,6 +21,7 @@
 #include "base/fd.hpp"
 #include "base/hash.hpp"
 #include "base/proc.hpp"
+#include "ghost-core/format/services.hpp"
 
 namespace ghost::core {
 namespace {
@@ -41,7 +42,7 @@ const char* use_name(Use use) {
 // Not a file that could be the same on another machine.
 bool is_special(const std::string& path) {
     if (path.empty() || path[0] != '/') return true;
-    if (is_of_kernel(path)) return true;
+    if (is_of_kernel(path) || is_shared_copy(path)) return true;
     for (const auto* prefix : {"/memfd:", "/SYSV", "/anon_hugepage", "/[aio]"})
         if (path.starts_with(prefix)) return true;
     return path.starts_with("/dev/") && !path.starts_with("/dev/shm/");

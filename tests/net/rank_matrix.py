@@ -148,6 +148,8 @@ def main():
         if up.returncode != 0:
             print("SKIP: no virtual cluster: " + up.stderr.strip())
             return 77
+        for node in ("gn1", "gn2"):
+            assert on(node, SUBJECT, "--serve").returncode == 0, "no services"
         tell("move", moves(folder, rows))
         tell("snapshot", snapshots(folder, rows))
         for case, refused in rows.items():

@@ -9,7 +9,9 @@
 #include <memory>
 #include <set>
 #include <sys/mman.h>
+#include <sys/msg.h>
 #include <sys/resource.h>
+#include <sys/sem.h>
 #include <sys/socket.h>
 #include <thread>
 
@@ -605,6 +607,28 @@ TEST_F(Migration, PreflightKnowsDevicesRingsAndUnixSockets) {
     const auto key = fmt::format("unix[{}]", info.st_ino);
     EXPECT_TRUE(says(said_of(give_up), "its other end is outside the rank"));
     EXPECT_FALSE(says(said_of(give_up, {key}), "socket unix"));
+}
+
+// Nobody has used them yet, so only their user and their age say whose they are.
+TEST_F(Migration, PreflightKnowsObjectsOfTheNode) {
+    int ends[2];
+    ASSERT_EQ(pipe(ends), 0);
+    const auto made = said_of([&] {
+        const int ids[] = {msgget(IPC_PRIVATE, 0600), semget(IPC_PRIVATE, 1, 0600)};
+        return write(ends[1], ids, sizeof ids) == sizeof ids;
+    });
+    int ids[2] = {-1, -1};
+    EXPECT_EQ(read(ends[0], ids, sizeof ids), static_cast<ssize_t>(sizeof ids));
+    for (const int end : ends) ::close(end);
+    msgctl(ids[0], IPC_RMID, nullptr);
+    semctl(ids[1], 0, IPC_RMID);
+    const auto named = [&](const char* what, int id, char option) {
+        return says(made, fmt::format("rank 1: {} {} (System V, key 0x00000000) cannot move: it "
+                                      "belongs to the node; remove it first (ipcrm -{} {})",
+                                      what, id, option, id));
+    };
+    EXPECT_TRUE(named("message queue", ids[0], 'q')) << fmt::format("{}", fmt::join(made, "\n"));
+    EXPECT_TRUE(named("semaphore set", ids[1], 's')) << fmt::format("{}", fmt::join(made, "\n"));
 }
 
 TEST_F(Migration, PreflightKnowsNamesThatAreGone) {

@@ -19,8 +19,11 @@ LIMIT = 20
 
 # One shell for each node: it does one step of every case and says how it ended.
 EXPORT = """
+$SUBJECT --serve
 for c in $CASES; do
-    ghost run --detach -- $SUBJECT $c $DIR > $DIR/$c.pid 2> $DIR/$c.err < /dev/null
+    space=
+    case $c in node_*) space=--share-ipc ;; esac
+    ghost run --detach $space -- $SUBJECT $c $DIR > $DIR/$c.pid 2> $DIR/$c.err < /dev/null
 done
 for c in $CASES; do
     n=0
@@ -30,6 +33,7 @@ for c in $CASES; do
 done
 """
 BETWEEN = """
+$SUBJECT --serve
 for c in $CASES; do
     [ -e $DIR/$c.ghost ] || continue
     [ $c = grown ] && printf 'xxxxxx of others' >> $DIR/grown.data
@@ -119,6 +123,11 @@ def coverage(rows):
               "- Huge pages of hugetlbfs need as many reserved ones on the target.",
               "- Memory that a rank shares with other ranks (MPI_Win_allocate_shared): refused, \"it is "
               "memory shared with\".",
+              "- Connections to services of the node are closed, as if the service had ended, where the client",
+              "  connects anew: syslog(3) and nss_sss do so and ask once more; those of nscd, nslcd, munge, avahi",
+              "  and systemd's user database connect for each question. A process that comes to a node without",
+              "  the service finds none, as one that is started there. Others are refused by the service's name:",
+              "  D-Bus, agents of ssh and gpg, key rings, X, Wayland, output to the journal.",
               "- Threads bound to processors that the target lacks get the job's binding there, or all.",
               "",
               "Not carried, a program each as well:", "", "| what | the program sees | test |",

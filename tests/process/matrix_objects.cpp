@@ -257,7 +257,7 @@ const std::vector<Case> object_cases = {
     {"posix_shared_named", "POSIX shared memory with a name in this node's /dev/shm",
      "import: /dev/shm/matrix-named", posix_shared_named},
     {"shared_anonymous", "shared anonymous memory between processes", nullptr, shared_anonymous},
-    {"sysv", "System V shared memory, semaphores, message queues", nullptr, sysv},
+    {"sysv", "System V shared memory, semaphores, message queues of its own", nullptr, sysv},
     {"memfd", "memfd with seals", nullptr, memory_files},
     {"io_uring", "io_uring", "io_uring", ring},
     {"userfaultfd", "userfaultfd", "userfaultfd", user_faults},

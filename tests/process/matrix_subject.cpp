@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // matrix_subject NAME FOLDER: begins the case, makes FOLDER/NAME.ready, waits for FOLDER/NAME.go,
-// checks, and leaves FOLDER/NAME.result: "ok", or what is wrong. `--list`: all cases. Built as
-// matrix_rank it does all that as a rank of an MPI job.
+// checks, and leaves FOLDER/NAME.result: "ok", or what is wrong. `--list`: all cases.
+// `--serve`: the services of a node. Built as matrix_rank it does all that as a rank of an MPI job.
 #include "tests/process/matrix_subject.hpp"
 
 #include <algorithm>
@@ -21,10 +21,11 @@
 namespace matrix {
 namespace {
 
-constexpr std::array all_cases = {&task_cases, &scheduling_cases, &setting_cases, &signal_cases,
-                                  &file_cases, &name_cases,       &object_cases,  &memory_cases};
+constexpr std::array all_cases = {&task_cases,   &scheduling_cases, &setting_cases,
+                                  &signal_cases, &file_cases,       &name_cases,
+                                  &object_cases, &memory_cases,     &node_cases};
 // Those that tests/net/rank_matrix.sh runs as ranks as well.
-constexpr std::array rank_cases = {&name_cases};
+constexpr std::array rank_cases = {&name_cases, &node_cases};
 std::string result_path;
 
 void put(const std::string& path, const std::string& text) {
@@ -72,6 +73,7 @@ int main(int argc, char** argv) {
         list();
         return 0;
     }
+    if (argc == 2 && std::strcmp(argv[1], "--serve") == 0) serve();
     const Case* one = argc == 3 ? find(argv[1]) : nullptr;
     if (one == nullptr) return 2;
 #ifdef MATRIX_RANK

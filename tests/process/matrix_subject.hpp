@@ -24,7 +24,10 @@ struct Case {
 };
 
 extern const std::vector<Case> task_cases, scheduling_cases, setting_cases, signal_cases,
-    file_cases, name_cases, object_cases, memory_cases;
+    file_cases, name_cases, object_cases, memory_cases, node_cases;
+
+// Makes the services of this node that node_cases ask, in a process of their own, and ends.
+[[noreturn]] void serve();
 
 // Ends the process, which makes the case fail with this reason, when something cannot be set up.
 void need(bool condition, const char* what);
