@@ -25,7 +25,7 @@ constexpr std::array all_cases = {&task_cases,   &scheduling_cases, &setting_cas
                                   &signal_cases, &file_cases,       &name_cases,
                                   &object_cases, &memory_cases,     &node_cases};
 // Those that tests/net/rank_matrix.sh runs as ranks as well.
-constexpr std::array rank_cases = {&name_cases, &node_cases};
+constexpr std::array rank_cases = {&scheduling_cases, &setting_cases, &name_cases, &node_cases};
 std::string result_path;
 
 void put(const std::string& path, const std::string& text) {
