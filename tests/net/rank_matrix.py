@@ -17,7 +17,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
 SUBJECT = os.path.abspath("tests/process/matrix_rank")
 LAB = "y%d" % os.getpid()
-LIMIT = 60
+LIMIT = 120
 live = []
 
 
@@ -55,14 +55,23 @@ class Job:
             words += [":"] * (number > 0) + ["-np", "1", "--host", "gn1:%d,gn2:%d" % (
                 len(cases), len(cases)), SUBJECT, case, self.folder]
         self.start("gn1", words)
-        until(self, lambda: all(self.has(case, "ready") for case in cases), "all ranks are ready")
+
+    def wait_ready(self):
+        until(self, lambda: all(self.has(case, "ready") for case in self.cases),
+              "all ranks are ready")
+        return self
 
     def start(self, node, words):
         self.out = open(os.path.join(self.folder, "out"), "a")
-        self.process = subprocess.Popen([GHOST, "lab", "exec", "--name", LAB, node, *words],
+        pid = os.path.join(self.folder, "pid")
+        noted = ["sh", "-c", 'echo $$ > "$0"; exec "$@"', pid, *words]
+        self.process = subprocess.Popen([GHOST, "lab", "exec", "--name", LAB, node, *noted],
                                         stdin=subprocess.DEVNULL, stdout=self.out,
                                         stderr=subprocess.STDOUT, start_new_session=True)
         live.append(self.process)
+
+    def save(self):
+        return on("gn1", "ghost", "checkpoint", text(self.folder, "pid"), "--then", "kill")
 
     def has(self, case, what):
         return os.path.exists(os.path.join(self.folder, "%s.%s" % (case, what)))
@@ -91,13 +100,18 @@ def refusal_missing(done, refused):
 
 def moves(folder, rows):
     """{case: what is wrong} of one job whose ranks go to gn2 one after the other."""
-    job = Job(folder, list(rows))
+    job = Job(folder, list(rows)).wait_ready()
     wrong = {}
+
+    def migrate(*ranks):
+        return on("gn1", "ghost", "migrate", "--rank", ",".join(map(str, ranks)), "--to", "gn2")
+
+    # one request for all that can move; one each if that fails, to find out which cannot
+    together = migrate(*(rank for rank, refused in enumerate(rows.values()) if not refused))
     for rank, (case, refused) in enumerate(rows.items()):
-        done = on("gn1", "ghost", "migrate", "--rank", str(rank), "--to", "gn2")
         if refused:
-            wrong[case] = refusal_missing(done, refused)
-        elif done.returncode != 0:
+            wrong[case] = refusal_missing(migrate(rank), refused)
+        elif together.returncode != 0 and (done := migrate(rank)).returncode != 0:
             wrong[case] = "not moved: " + done.stdout + done.stderr
     for case, result in job.finish().items():
         wrong[case] = wrong.get(case) or ("" if result == "ok" else result)
@@ -107,8 +121,8 @@ def moves(folder, rows):
 def snapshots(folder, rows):
     """The same of one job that is saved, ended, and made again on gn2."""
     cases = [case for case, refused in rows.items() if not refused]
-    job = Job(folder, cases)
-    done = on("gn1", "ghost", "checkpoint", "--then", "kill")
+    job = Job(folder, cases).wait_ready()
+    done = job.save()
     if done.returncode != 0:
         return dict.fromkeys(cases, "not saved: " + done.stdout + done.stderr)
     job.process.wait(LIMIT)
@@ -116,15 +130,16 @@ def snapshots(folder, rows):
     return {case: "" if result == "ok" else result for case, result in job.finish().items()}
 
 
-def refused_snapshot(folder, case, refused):
-    """A job with one such rank is not saved, and goes on."""
-    job = Job(folder, [case])
-    done = on("gn1", "ghost", "checkpoint", "--then", "kill")
-    wrong = refusal_missing(done, refused)
-    if wrong:
-        return wrong
-    result = job.finish()[case]
-    return "" if result == "ok" else result
+def refused_snapshots(folder, rows):
+    """The same of jobs with one such rank each: they are not saved, and go on. All start at once."""
+    jobs = {case: Job(folder, [case]) for case in rows}
+    wrong = {}
+    for case, job in jobs.items():
+        wrong[case] = refusal_missing(job.wait_ready().save(), rows[case])
+    for case, job in jobs.items():
+        result = job.finish()[case]
+        wrong[case] = wrong[case] or ("" if result == "ok" else result)
+    return wrong
 
 
 def main():
@@ -152,9 +167,9 @@ def main():
             assert on(node, SUBJECT, "--serve").returncode == 0, "no services"
         tell("move", moves(folder, rows))
         tell("snapshot", snapshots(folder, rows))
-        for case, refused in rows.items():
-            if refused and not refused.startswith("import: "):
-                tell("snapshot", {case: refused_snapshot(folder, case, refused)})
+        tell("snapshot", refused_snapshots(folder, {
+            case: refused for case, refused in rows.items()
+            if refused and not refused.startswith("import: ")}))
     finally:
         for process in live:
             if process.poll() is None:
