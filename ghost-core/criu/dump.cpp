@@ -650,6 +650,7 @@ Status TreeDump::Dumper::stop() {
     point_ = Point::going;
     GHOST_TRY(controlled_ ? say('g') : start_criu());
     hook_->go();
+    add_timers(stopped_tree_->tasks(), here_.settings);  // beside criu
     return {};
 }
 

@@ -10,9 +10,12 @@
 #include <ctime>
 #include <elf.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+
+#include "ghost-core/memory/injection.hpp"
 
 namespace ghost::core {
 namespace {
@@ -133,6 +136,29 @@ int64_t left_of_duration(const Waits& waits, pid_t tid, const user_regs_struct& 
     const auto left = waits.left_ns(tid);
     const auto asked = left ? asked_duration(tid, registers) : std::nullopt;
     return asked && *left <= *asked ? std::max<int64_t>(1, *left) : 0;
+}
+
+// What the arguments may point to, the place of a shortened time, the instruction, and what the
+// kernel notes on the way back to it.
+PageRuns memory_of_wait(pid_t tid, const user_regs_struct& registers) {
+    constexpr uint64_t page = 4096, most_bytes = sizeof(timespec);
+    PageRuns out;
+    const auto add = [&out](uint64_t start, uint64_t bytes) {
+        if (bytes == 0 || start < lowest_address || start > UINT64_MAX / 2) return;
+        const uint64_t first = start / page * page;
+        out.push_back({first, (start + bytes - first + page - 1) / page * page});
+    };
+    add(registers.rdi, interrupted_call(tid, registers) == SYS_poll
+                           ? std::min<uint64_t>(registers.rsi, most_files) * sizeof(pollfd)
+                           : most_bytes);
+    for (const uint64_t argument : {registers.rsi, registers.rdx, registers.r10})
+        add(argument, most_bytes);
+    add(registers.rsp - red_zone - 2 * sizeof(timespec), red_zone + 2 * sizeof(timespec));
+    add(registers.rip - 2, 2);
+    const auto area = restartable_area(tid);
+    add(area.start, area.bytes);
+    make_set(out);
+    return out;
 }
 
 namespace {

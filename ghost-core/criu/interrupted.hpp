@@ -10,6 +10,7 @@
 #include <sys/user.h>
 
 #include "base/result.hpp"
+#include "ghost-core/memory/page_set.hpp"
 #include "ghost-core/memory/waits.hpp"
 
 namespace ghost::core {
@@ -29,6 +30,9 @@ long interrupted_call(pid_t tid, const user_regs_struct& registers);
 // ns; 0: not known, or it waits for none, or for one that the kernel itself makes shorter (select,
 // ppoll).
 int64_t left_of_duration(const Waits& waits, pid_t tid, const user_regs_struct& registers);
+
+// What take_up_wait() for such a thread needs of its memory.
+PageRuns memory_of_wait(pid_t tid, const user_regs_struct& registers);
 
 // For a thread that is made of a ghost, and about to make a call that waits for a duration: it is
 // brought to where it was, interrupted in that call by a stop with `left_ns` to go, so that the

@@ -298,16 +298,22 @@ Result<ThreadState> PtraceSession::state(const Thread& thread) const {
     return out;
 }
 
-void PtraceSession::add_waits(Placements& threads) const {
+std::map<pid_t, PageRuns> PtraceSession::add_waits(Placements& threads) const {
     std::map<pid_t, int64_t> waits;
+    std::map<pid_t, PageRuns> memory;
     for (const auto& process : processes_)
         for (const auto& thread : process.threads) {
             user_regs_struct registers{};
             iovec part{&registers, sizeof registers};
-            if (trace(PTRACE_GETREGSET, thread.tid, NT_PRSTATUS, &part) == 0)
-                waits[thread.tid] = left_of_duration(waits_, thread.tid, registers);
+            if (trace(PTRACE_GETREGSET, thread.tid, NT_PRSTATUS, &part) != 0) continue;
+            const auto left_ns = waits[thread.tid] =
+                left_of_duration(waits_, thread.tid, registers);
+            if (left_ns == 0) continue;
+            auto& pages = memory[process.pid];
+            pages = unite(pages, memory_of_wait(thread.tid, registers));
         }
     for (auto& one : threads) one.wait_ns = waits[one.tid];
+    return memory;
 }
 
 void PtraceSession::take_up_waits(const Placements& threads) const {

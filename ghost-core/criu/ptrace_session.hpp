@@ -11,6 +11,7 @@
 
 #include "base/result.hpp"
 #include "ghost-core/criu/placement.hpp"
+#include "ghost-core/memory/page_set.hpp"
 #include "ghost-core/memory/waits.hpp"
 
 namespace ghost::core {
@@ -70,8 +71,9 @@ class PtraceSession {
     Result<bool> has_signal(const Thread& thread) const;
     Status set_state(const Thread& thread, const ThreadState& state) const;
 
-    // For how long threads that wait for a duration still do: Placement::wait_ns.
-    void add_waits(Placements& threads) const;
+    // For how long threads that wait for a duration still do: Placement::wait_ns. What memory of
+    // a process take_up_waits() needs for that, by process.
+    std::map<pid_t, PageRuns> add_waits(Placements& threads) const;
     // After set_state(), in a tree from elsewhere: they wait for so long (interrupted.hpp). What
     // cannot be is said in the log.
     void take_up_waits(const Placements& threads) const;

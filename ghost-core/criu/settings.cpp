@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <ctime>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/mempolicy.h>
@@ -25,11 +26,13 @@
 #include "ghost-core/memory/injection.hpp"
 #include "ghost-core/memory/kernel_iterator.hpp"
 #include "ghost-core/memory/kernel_types.hpp"
+#include "ghost-core/memory/timers.hpp"
 
 namespace ghost::core {
 namespace {
 
 constexpr int64_t limit_us = 200000;  // for a thread to stop
+constexpr int64_t second_ns = 1000000000;
 constexpr uint64_t page = 4096;
 constexpr uint64_t set_memory_merge = 67;  // PR_SET_MEMORY_MERGE of linux/prctl.h (Linux 6.4)
 constexpr size_t most_nodes = 1024;        // MAX_NUMNODES of Linux
@@ -226,11 +229,14 @@ class Scratch {
         const iovec to{reinterpret_cast<void*>(at_), bytes};
         return process_vm_writev(thread_.pid(), &from, 1, &to, 1, 0) == static_cast<ssize_t>(bytes);
     }
-    // The first byte of its second page.
-    int answer() const {
-        unsigned char byte = 0;
-        const iovec to{&byte, 1}, from{reinterpret_cast<void*>(at_ + page), 1};
-        return process_vm_readv(thread_.pid(), &to, 1, &from, 1, 0) == 1 ? byte : -1;
+    // Where calls are to put their answers, its second page.
+    uint64_t answer_at() const { return at_ + page; }
+    template <typename T>
+    std::optional<T> answer() const {
+        T out{};
+        const iovec to{&out, sizeof out}, from{reinterpret_cast<void*>(answer_at()), sizeof out};
+        if (process_vm_readv(thread_.pid(), &to, 1, &from, 1, 0) != sizeof out) return {};
+        return out;
     }
 
   private:
@@ -246,9 +252,9 @@ int future_locks_of(pid_t pid) {
     const auto status = inject(pid, limit_us, [&](HeldThread& thread) -> Status {
         const auto scratch = Scratch::make(thread);
         if (!scratch) return scratch.error();
-        auto looked = thread.call(SYS_mincore, scratch->at(), page, scratch->at() + page);
+        auto looked = thread.call(SYS_mincore, scratch->at(), page, scratch->answer_at());
         if (!looked) return looked.error();
-        const bool there = *looked == 0 && (scratch->answer() & 1) != 0;
+        const bool there = *looked == 0 && (scratch->answer<uint8_t>().value_or(0) & 1) != 0;
         auto dropped = thread.call(SYS_madvise, scratch->at(), page, MADV_DONTNEED);
         if (!dropped) return dropped.error();
         if (*dropped == -EINVAL) out = there ? MCL_FUTURE : MCL_FUTURE | MCL_ONFAULT;
@@ -344,7 +350,7 @@ class Applying {
   private:
     bool of_process() const {
         return now_.merges != wanted_.merges || !wanted_.mappings.empty() ||
-               wanted_.future_locks != 0;
+               !wanted_.timers.empty() || wanted_.future_locks != 0;
     }
 
     // Those that calls are to be made in. All have been made by one that was as the first one is.
@@ -402,11 +408,29 @@ class Applying {
                                 }))
                     failures_.policies++;
         }
+        if (!wanted_.timers.empty()) {
+            const auto scratch = Scratch::make(thread);
+            if (!scratch) return scratch.error();
+            for (const auto& [timer, end_ns] : wanted_.timers)
+                if (!set_end(thread, *scratch, static_cast<uint64_t>(timer), end_ns))
+                    failures_.others++;
+        }
         // Last: what is mapped for the calls above is not to be locked.
         if (wanted_.future_locks != 0 &&
             !succeeded(thread.call(SYS_mlockall, static_cast<uint64_t>(wanted_.future_locks))))
             failures_.others++;
         return {};
+    }
+
+    static bool set_end(HeldThread& thread, const Scratch& scratch, uint64_t timer, int64_t ns) {
+        if (!succeeded(thread.call(SYS_timer_gettime, timer, scratch.answer_at()))) return false;
+        const auto now = scratch.answer<itimerspec>();
+        if (!now || !scratch.write({static_cast<uint64_t>(now->it_interval.tv_sec),
+                                    static_cast<uint64_t>(now->it_interval.tv_nsec),
+                                    static_cast<uint64_t>(ns / second_ns),
+                                    static_cast<uint64_t>(ns % second_ns)}))
+            return false;
+        return succeeded(thread.call(SYS_timer_settime, timer, TIMER_ABSTIME, scratch.at(), 0));
     }
 
     const Task& task_;
@@ -425,7 +449,7 @@ bool ProcessSettings::operator==(const ProcessSettings& other) const {
     return personality == other.personality && core_filter == other.core_filter &&
            merges == other.merges && future_locks == other.future_locks &&
            session_nice == other.session_nice && policies == other.policies &&
-           std::ranges::equal(mappings, other.mappings, same);
+           std::ranges::equal(mappings, other.mappings, same) && timers == other.timers;
 }
 
 void prepare_settings() {
@@ -442,6 +466,12 @@ TreeSettings settings_of(pid_t root) {
         if (settings != ProcessSettings()) out.emplace(task.inner, std::move(settings));
     }
     return out;
+}
+
+void add_timers(const std::vector<Task>& tasks, TreeSettings& settings) {
+    for (const auto& task : tasks)
+        if (auto timers = times_of_day(task.pid); !timers.empty())
+            settings[task.inner].timers = std::move(timers);
 }
 
 bool take_apart(const MemoryPolicy& policy, int& mode, std::vector<uint64_t>& nodes) {
@@ -468,6 +498,8 @@ nlohmann::json to_json(const TreeSettings& settings) {
             mappings.push_back({mapping.start, mapping.end, mapping.policy});
         auto policies = nlohmann::json::array();
         for (const auto& [thread, policy] : one.policies) policies.push_back({thread, policy});
+        auto timers = nlohmann::json::array();
+        for (const auto& [timer, end_ns] : one.timers) timers.push_back({timer, end_ns});
         out.push_back({{"process", process},
                        {"personality", one.personality},
                        {"core_filter", one.core_filter},
@@ -475,7 +507,8 @@ nlohmann::json to_json(const TreeSettings& settings) {
                        {"future_locks", one.future_locks},
                        {"session_nice", one.session_nice},
                        {"policies", std::move(policies)},
-                       {"mappings", std::move(mappings)}});
+                       {"mappings", std::move(mappings)},
+                       {"timers", std::move(timers)}});
     }
     return out;
 }
@@ -493,7 +526,7 @@ bool take_process(const nlohmann::json& from, ProcessSettings& out) {
         !integer_from(from, "merges", merges) ||
         !integer_from(from, "future_locks", out.future_locks) ||
         !integer_from(from, "session_nice", out.session_nice) || !is_list(from, "policies") ||
-        !is_list(from, "mappings"))
+        !is_list(from, "mappings") || !is_list(from, "timers"))
         return false;
     out.merges = merges != 0;
     for (const auto& one : from["policies"]) {
@@ -508,6 +541,12 @@ bool take_process(const nlohmann::json& from, ProcessSettings& out) {
             return false;
         out.mappings.push_back(
             {one[0].get<uint64_t>(), one[1].get<uint64_t>(), one[2].get<std::string>()});
+    }
+    for (const auto& one : from["timers"]) {
+        if (!one.is_array() || one.size() != 2 || !one[0].is_number_integer() ||
+            !one[1].is_number_integer())
+            return false;
+        out.timers[one[0].get<int>()] = one[1].get<int64_t>();
     }
     return true;
 }
@@ -539,7 +578,7 @@ void give_settings(const std::vector<Task>& tasks, const TreeSettings& settings)
     if (failures.others > 0)
         log::warning(
             "{} of its settings (personality, locks on later memory, nice values of "
-            "sessions) could not be made here as they were",
+            "sessions, ends of timers) could not be made here as they were",
             failures.others);
 }
 

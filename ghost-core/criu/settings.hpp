@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // What processes have asked of the kernel for themselves and CRIU does not carry: personality(2),
 // core dump filter, merging of equal pages, mlockall(MCL_FUTURE), memory policies
-// (set_mempolicy(2), mbind(2)), and the nice value of a session's autogroup (sched(7)). Read before
-// a freeze: nearly nobody has any of it.
+// (set_mempolicy(2), mbind(2)), the nice value of a session's autogroup (sched(7)), and the time of
+// day at which timers end. Read before a freeze, timers aside: nearly nobody has any of it.
 #pragma once
 
 #include <cstdint>
@@ -33,6 +33,7 @@ struct ProcessSettings {
     int session_nice = 0;                  // of a session leader's autogroup
     std::map<int, MemoryPolicy> policies;  // of threads; without those that have the default one
     std::vector<MappingPolicy> mappings;   // those with one of their own
+    std::map<int, int64_t> timers;         // that end at a time of day (times_of_day())
 
     bool operator==(const ProcessSettings&) const;
 };
@@ -40,8 +41,10 @@ using TreeSettings = std::map<int, ProcessSettings>;  // by process; without tho
 
 // What takes long (20 ms), once in a process.
 void prepare_settings();
-// Looks at a tree that runs. What cannot be looked at is as if nobody had asked.
+// Looks at a tree that runs. What cannot be looked at is as if nobody had asked. Without timers.
 TreeSettings settings_of(pid_t root);
+// Adds the timers of a tree that is stopped.
+void add_timers(const std::vector<Task>& tasks, TreeSettings& settings);
 
 // The whole number of this name in an object; false if there is none.
 template <typename T>

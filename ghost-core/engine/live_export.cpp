@@ -481,7 +481,10 @@ Status Source::send_placement(const PtraceSession& session) {
         for (const auto& thread : process.threads) numbers[thread.tid] = thread.inner;
     }
     complete(numbers, here_.threads);
-    session.add_waits(here_.threads);
+    for (const auto& [pid, pages] : session.add_waits(here_.threads)) {
+        auto& at_once = member_of(pid)->used_at_once;
+        at_once = unite(at_once, pages);
+    }
     const auto text = encode(here_);
     for (const auto& [name, content] : files_)
         if (name == placement_file && content == text) return {};

@@ -522,11 +522,9 @@ Status Target::settle() {
             GHOST_TRY(session_->set_state(thread, *state));
         }
     }
-    if (!deferred_) {
-        session_->take_up_waits(held_.placement->threads);
-        return {};
-    }
-    // Memory that a call reads may be missing: waits begin anew.
+    // Of memory that is still missing none is needed for that (Source::used_at_once).
+    session_->take_up_waits(held_.placement->threads);
+    if (!deferred_) return {};
     post_copy_ = std::make_unique<PostCopy>(*deferred_);
     for (const auto& [inner, pages] : deferred_->all())
         post_copy_->add(inner, std::move((*held_.userfaults)[inner]));

@@ -37,6 +37,10 @@ class KernelCode {
         add(BPF_JMP | BPF_JNE | BPF_K, what, 0, 2, 0);
         leave();
     }
+    void leave_if_same(uint8_t one, uint8_t other) {
+        add(BPF_JMP | BPF_JNE | BPF_X, one, other, 2, 0);
+        leave();
+    }
     void leave() {
         set(0, 0);
         add(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);

@@ -24,7 +24,7 @@ constexpr int64_t asked_us = 4000000;
 constexpr int64_t busy_us = asked_us * 6 / 10;  // so long the tree is stopped again and again
 constexpr int64_t late_us = 1300000;  // less than what a call made anew at busy_us is late by
 constexpr size_t endless = 5;         // calls of ghost_sleeper without a limit
-constexpr size_t not_live = 4;        // with what a live move refuses
+constexpr size_t not_live = 5;        // with what a live move refuses
 const std::string secret = "0123456789abcdef";
 
 struct Outcome {
@@ -308,8 +308,11 @@ TEST_F(Calls, CriuKilledKeepsCalls) {
 }
 
 TEST_F(Calls, LiveMoveRestartsInterruptedCalls) {
-    for (const int checkpoints : {0, 2}) {
+    using Way = std::pair<int, PageOrder>;
+    for (const auto& [checkpoints, order] :
+         {Way{0, PageOrder::pre_copy}, Way{2, PageOrder::pre_copy}, Way{0, PageOrder::post_copy}}) {
         SCOPED_TRACE(checkpoints);
+        SCOPED_TRACE(order == PageOrder::post_copy ? "post-copy" : "pre-copy");
         start("live");
         for (int i = 0; i < checkpoints; i++) {
             MemoryResource ghost;
@@ -326,8 +329,9 @@ TEST_F(Calls, LiveMoveRestartsInterruptedCalls) {
         };
         Result<LiveImport> got = make_error(Code::internal, "not run");
         std::thread importer([&] { got = live_import(to, *links.target); });
-        const auto sent =
-            live_export(request_for<LiveExportRequest>(*tree_, source_), *links.source);
+        auto from = request_for<LiveExportRequest>(*tree_, source_);
+        from.order = order;
+        const auto sent = live_export(from, *links.source);
         importer.join();
         ASSERT_EQ(sent.outcome, LiveOutcome::moved) << sent.error->message();
         ASSERT_TRUE(got.ok()) << got.error().message();

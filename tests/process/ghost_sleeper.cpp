@@ -201,6 +201,25 @@ int by_periods(int64_t us) {
     if (poll(&next, 1, static_cast<int>(us / 4000)) != 1) return ETIME;
     return 0;
 }
+// At a time of day; one that ends after a duration is beside it.
+int until_timer(int64_t us) {
+    sigset_t mine;
+    sigemptyset(&mine);
+    sigaddset(&mine, SIGRTMIN + 3);
+    pthread_sigmask(SIG_BLOCK, &mine, nullptr);
+    sigevent event{};
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_signo = SIGRTMIN + 3;
+    event._sigev_un._tid = static_cast<pid_t>(syscall(SYS_gettid));
+    timer_t other{}, timer{};
+    const itimerspec end{{}, in(us, CLOCK_REALTIME)}, later{{}, as_timespec(us * 100)};
+    if (timer_create(CLOCK_REALTIME, &event, &other) != 0 ||
+        timer_create(CLOCK_REALTIME, &event, &timer) != 0 ||
+        timer_settime(other, 0, &later, nullptr) != 0 ||
+        timer_settime(timer, TIMER_ABSTIME, &end, nullptr) != 0)
+        return errno;
+    return sigwaitinfo(&mine, nullptr) < 0 ? errno : 0;
+}
 int by_read(int64_t) {
     char byte = 0;
     return read(quiet[0], &byte, 1) < 0 ? errno : EIO;
@@ -252,6 +271,7 @@ constexpr Call calls[] = {{"nanosleep", by_nanosleep},
                           {"constppoll", by_constant_ppoll},
                           {"timerfd", until_monotonic_timerfd, false, CLOCK_MONOTONIC, true},
                           {"realtimerfd", until_real_timerfd, false, CLOCK_REALTIME, true},
+                          {"realtimer", until_timer, false, CLOCK_REALTIME, true},
                           {"periods", by_periods, false, CLOCK_MONOTONIC, true},
                           {"read", by_read, true},
                           {"endless", by_endless_epoll, true},

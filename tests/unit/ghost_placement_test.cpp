@@ -89,6 +89,7 @@ TEST(Placement, IsReadAsWritten) {
     settings.session_nice = -7;
     settings.policies = {{1, "interleave:0-1"}, {1002, "prefer (many):0"}};
     settings.mappings = {{0x7f0000000000, 0x7f0000002000, "bind=static:1"}};
+    settings.timers = {{0, 1796000000123456789}, {7, 1}};
     const auto read = decode_placement(encode(there));
     ASSERT_TRUE(read.ok());
     EXPECT_EQ(read->settings, there.settings);
