@@ -692,13 +692,13 @@ Result<DumpResult> TreeDump::Dumper::attempt() {
     if (status.ok()) status = name_pages();
     if (status.ok() && !controlled_ && request_.leave_running) status = resume_tree(request_.root);
     if (result_.times.frozen == 0) result_.times.frozen = monotonic_us() - begin;
-    if (!status.ok()) {
-        hook_.reset();
-        let_go();
-        return status.error();
+    if (status.ok()) {
+        if (criu_->ended()) remove_leftovers();
+        return std::move(result_);
     }
-    if (criu_->ended()) remove_leftovers();
-    return std::move(result_);
+    hook_.reset();
+    let_go();
+    return status.error();
 }
 
 void TreeDump::Dumper::remove_leftovers() const {
