@@ -740,8 +740,7 @@ Status TreeDump::Dumper::add_placement(DumpResult& result) {
 Status TreeDump::Dumper::deliver(SkeletonFiles* files) {
     if (files != nullptr) *files = std::move(files_);
     if (writer_ == nullptr || !short_stop_) return {};
-    int number = 0;
-    for (const auto& [name, content] : files_)
+    for (int number = 0; const auto& [name, content] : files_)
         GHOST_TRY(writer_->skeleton_file(number++, name, content));
     return {};
 }
