@@ -13,6 +13,7 @@
 #include <iterator>
 #include <limits.h>
 #include <linux/capability.h>
+#include <linux/magic.h>
 #include <map>
 #include <netinet/tcp.h>
 #include <set>
@@ -20,6 +21,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -43,6 +45,7 @@ struct Descriptor {
     std::string link;    // below /proc/PID
     std::string target;  // as that says
     struct stat info {};
+    bool private_huge = false;  // memory of the process alone in huge pages of hugetlbfs
 };
 
 // One TCP socket of /proc/PID/net/tcp*, addresses as printed there.
@@ -54,7 +57,7 @@ struct TcpSocket {
 void add(const Task& task, int number, std::string use, std::string link,
          std::vector<Descriptor>& out) {
     std::array<char, PATH_MAX> target{};
-    Descriptor found{&task, number, std::move(use), std::move(link), {}, {}};
+    Descriptor found{&task, number, std::move(use), std::move(link), {}, {}, false};
     if (readlink(found.link.c_str(), target.data(), target.size() - 1) <= 0 ||
         stat(found.link.c_str(), &found.info) != 0)
         return;
@@ -62,12 +65,33 @@ void add(const Task& task, int number, std::string use, std::string link,
     out.push_back(std::move(found));
 }
 
-// Of mappings only those of files whose name has been removed can stand in the way.
+// Whether a mapping is of a file of hugetlbfs, as all memory of MAP_HUGETLB is (mmap(2)). `known`:
+// the devices that have been asked.
+bool is_of_hugetlbfs(const std::string& link, const std::string& device,
+                     std::map<std::string, bool>& known) {
+    const auto [found, is_new] = known.try_emplace(device, false);
+    struct statfs system {};
+    if (is_new && statfs(link.c_str(), &system) == 0)
+        found->second = system.f_type == HUGETLBFS_MAGIC;
+    return found->second;
+}
+
+// Of mappings only private huge pages and those of files whose name has been removed can stand in
+// the way.
 void add_mapped(const Task& task, std::vector<Descriptor>& out) {
+    std::map<std::string, bool> known;
     std::ifstream in(fmt::format("/proc/{}/maps", task.pid));
-    for (std::string line; std::getline(in, line);)
-        if (line.ends_with(" (deleted)"))
-            add(task, -1, "mapping", mapping_link(task.pid, line), out);
+    for (std::string line; std::getline(in, line);) {
+        if (line.find('/') == std::string::npos) continue;
+        std::istringstream words(line);
+        std::string range, access, offset, device;
+        words >> range >> access >> offset >> device;
+        const auto link = mapping_link(task.pid, line);
+        const bool huge = access.back() == 'p' && is_of_hugetlbfs(link, device, known);
+        const auto before = out.size();
+        if (huge || line.ends_with(" (deleted)")) add(task, -1, "mapping", link, out);
+        if (out.size() > before) out.back().private_huge = huge;
+    }
 }
 
 // "device inode" of a line of /proc/PID/maps that shows memory without a file of its own which
@@ -230,6 +254,10 @@ class Judge {
 
   private:
     std::string reason(const Descriptor& one, std::string& what) const {
+        // criu gets at pages in the order in which they come, and at those of such memory last
+        if (one.private_huge)
+            return "it is private memory in huge pages of hugetlbfs: use transparent ones "
+                   "(madvise(2), MADV_HUGEPAGE)";
         if (one.target.starts_with("anon_inode:[eventfd") && is_semaphore(one))
             return "an eventfd that is a semaphore would be none afterwards";
         if (one.target.starts_with("anon_inode:")) return anonymous(one.target);

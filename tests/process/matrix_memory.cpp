@@ -86,6 +86,12 @@ Check huge_pages(const std::string&) {
     };
 }
 
+// Without touching it: it needs no page then.
+Check private_huge_pages(const std::string&) {
+    map(2 << 20, PROT_READ | PROT_WRITE, MAP_HUGETLB | MAP_NORESERVE);
+    return []() -> std::string { return {}; };
+}
+
 Check mappings(const std::string& folder) {
     static const std::string path = folder + "/mappings.data";
     const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC, 0644);
@@ -178,6 +184,8 @@ const std::vector<Case> memory_cases = {
     {"sparse", "32 GiB of address space with few pages", nullptr, sparse},
     {"many_mappings", "10,000 mappings", nullptr, many_mappings},
     {"huge_pages", "transparent huge pages", nullptr, huge_pages},
+    {"private_huge_pages", "private memory in huge pages of hugetlbfs",
+     "it is private memory in huge pages of hugetlbfs", private_huge_pages},
     {"mappings", "mappings of files, hidden, locked, dropped and executable pages", nullptr,
      mappings},
     {"guards", "guard pages (MADV_GUARD_INSTALL, Linux 6.16)", nullptr, guards},
