@@ -175,7 +175,7 @@ class Checkpoint {
                          [this](pid_t pid) { return guards_of(pid); }};
         std::vector<pid_t> pids;
         for (const auto& process : *processes) pids.push_back(process.pid);
-        host_ = std::async(std::launch::async, host_facts, pids, Ghosts::are_kept);
+        host_ = std::async(std::launch::async, [pids] { return host_facts(pids); });
         head_.parent = parent_;
         copy_.watch(request_.copying);
         copy_.begin(parent_.has_value(), into);

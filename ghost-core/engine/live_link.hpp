@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What the two sides of a live migration say to each other. Private to ghost-core/engine.
+// What the two sides of a live migration say to each other, and those of any migration ahead of the
+// ghost. Private to ghost-core/engine.
 //
 // Messages: a fixed head, then `bytes` of payload; each with its own checksum. Both sides are of
 // the same architecture (the ghost's head is checked first), so structures go as they are.
@@ -45,6 +46,8 @@ enum class LiveMessageType : uint32_t {
     want,      // of a process: one PageRun, of what was missing
     complete,  // payload: DeferredStats; all pages are there
     refused,   // payload: why; what was held is gone
+    // source to target, ahead of it all: what the tree needs; say ready or refused (preflight.hpp)
+    needs,
 };
 
 struct Head {

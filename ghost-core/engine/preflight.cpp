@@ -19,6 +19,7 @@
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/criu/preflight.hpp"
 #include "ghost-core/criu/tree.hpp"
+#include "ghost-core/engine/live_link.hpp"
 
 namespace ghost::core {
 namespace {
@@ -38,12 +39,13 @@ class Needs {
   private:
     void add_folders(pid_t pid);
     void add_descriptors(pid_t pid);
+    void add_named(const std::string& link, const std::string& path);
     void add_removed(const std::string& link, const std::string& path);
     void add_limits(pid_t pid);
     void add_memory(pid_t pid);
     void add_spaces(pid_t pid);
 
-    std::set<std::string> folders_;
+    std::set<std::string> folders_, pipes_;
     std::map<std::string, uint64_t> removed_;  // folder to bytes
     std::set<std::pair<dev_t, ino_t>> seen_;   // of those
     int highest_ = 0;
@@ -52,10 +54,21 @@ class Needs {
     uint64_t memory_ = 0;
 };
 
+// What has to be there by its name, beside files (file_facts()).
+void Needs::add_named(const std::string& link, const std::string& path) {
+    struct stat info {};
+    if (!path.starts_with("/") || path.ends_with(removed_mark) || is_of_kernel(path) ||
+        stat(link.c_str(), &info) != 0)
+        return;
+    if (S_ISDIR(info.st_mode)) folders_.insert(path);
+    if (S_ISFIFO(info.st_mode)) pipes_.insert(path);
+}
+
 void Needs::add_folders(pid_t pid) {
-    for (const auto* name : {"cwd", "root"})
-        if (const auto path = link_of(fmt::format("/proc/{}/{}", pid, name)); !path.empty())
-            if (!path.ends_with(removed_mark) && !path.starts_with("/proc/")) folders_.insert(path);
+    for (const auto* name : {"cwd", "root"}) {
+        const auto link = fmt::format("/proc/{}/{}", pid, name);
+        add_named(link, link_of(link));
+    }
 }
 
 // A file without a name is made again where it was.
@@ -74,7 +87,9 @@ void Needs::add_descriptors(pid_t pid) {
     for (const int number : numbers_in(folder)) {
         highest_ = std::max(highest_, number);
         const auto link = fmt::format("{}/{}", folder, number);
-        add_removed(link, link_of(link));
+        const auto path = link_of(link);
+        add_named(link, path);
+        add_removed(link, path);
     }
 }
 
@@ -123,8 +138,9 @@ void Needs::add(const Task& task) {
 Json Needs::result() const {
     Json limits = Json::object();
     for (const auto& [name, value] : limits_) limits[name] = value;
-    return {{"memory", memory_}, {"folders", folders_},     {"limits", limits},
-            {"spaces", spaces_}, {"descriptors", highest_}, {"removed", removed_}};
+    return {{"memory", memory_},  {"folders", folders_}, {"pipes", pipes_},
+            {"limits", limits},   {"spaces", spaces_},   {"descriptors", highest_},
+            {"removed", removed_}};
 }
 
 std::string amount(uint64_t bytes) {
@@ -136,13 +152,17 @@ void check_memory(const Json& needs, std::vector<Shortcoming>& out) {
     if (available < wanted) out.push_back({"memory", amount(wanted), amount(available) + " free"});
 }
 
-void check_folders(const Json& needs, std::vector<Shortcoming>& out) {
-    for (const auto& folder : needs.value("folders", Json::array())) {
-        struct stat info {};
-        const auto path = folder.get<std::string>();
-        if (stat(path.c_str(), &info) != 0 || !S_ISDIR(info.st_mode))
-            out.push_back({"folder " + path, "its presence", "missing"});
-    }
+void check_named(const Json& needs, std::vector<Shortcoming>& out) {
+    const auto look = [&](const char* key, const char* what, mode_t kind) {
+        for (const auto& name : needs.value(key, Json::array())) {
+            struct stat info {};
+            const auto path = name.get<std::string>();
+            if (stat(path.c_str(), &info) != 0 || (info.st_mode & S_IFMT) != kind)
+                out.push_back({fmt::format("{} {}: is missing", what, path), "", ""});
+        }
+    };
+    look("folders", "folder", S_IFDIR);
+    look("pipes", "named pipe", S_IFIFO);
 }
 
 void check_descriptors(const Json& needs, std::vector<Shortcoming>& out) {
@@ -235,12 +255,12 @@ Result<Json> needs_of(pid_t root) {
     return needs.result();
 }
 
-Result<std::string> facts_of(pid_t root, Ghosts ghosts) {
+Result<std::string> facts_of(pid_t root, Ghosts ghosts, const std::string& told) {
     auto tasks = list_tree(root);
     if (!tasks) return tasks.error();
     std::vector<pid_t> pids;
     for (const auto& task : *tasks) pids.push_back(task.pid);
-    return host_facts(pids, ghosts);
+    return host_facts(pids, ghosts, told);
 }
 
 std::vector<Shortcoming> check_target(const Json& needs, const std::string& facts) {
@@ -259,7 +279,7 @@ std::vector<Shortcoming> check_target(const Json& needs, const std::string& fact
 std::vector<Shortcoming> check_needs(const Json& needs) {
     std::vector<Shortcoming> out;
     if (!needs.is_object()) return out;
-    check_folders(needs, out);
+    check_named(needs, out);
     check_descriptors(needs, out);
     check_removed(needs, out);
     check_limits(needs, out);
@@ -274,6 +294,32 @@ std::string describe(const std::vector<Shortcoming>& all) {
         if (!one.needed.empty()) out += fmt::format(": {} needed, {}", one.needed, one.found);
     }
     return out;
+}
+
+Status ask_target(Resource& target, const Json& needs, const std::string& facts) {
+    LiveLink link(target);
+    const Json question{{"needs", needs}, {"facts", facts}};
+    GHOST_TRY(link.send_text(LiveMessageType::needs,
+                             question.dump(-1, ' ', false, Json::error_handler_t::replace)));
+    auto answer = link.receive();
+    if (!answer) return answer.error();
+    if (answer->type() == LiveMessageType::ready) return {};
+    if (answer->type() != LiveMessageType::refused) return answer->damaged();
+    return because(Code::refused, answer->payload);
+}
+
+Status answer_source(Resource& source) {
+    LiveLink link(source);
+    for (std::string why;;) {
+        auto question = link.expect(LiveMessageType::needs);
+        if (!question) return why.empty() ? question.error() : because(Code::refused, why);
+        const Json asked = Json::parse(question->payload, nullptr, false);
+        if (!asked.is_object()) return question->damaged();
+        why = describe(check_target(asked.value("needs", Json::object()),
+                                    asked.value("facts", std::string())));
+        if (why.empty()) return link.send(LiveMessageType::ready);
+        GHOST_TRY(link.send_text(LiveMessageType::refused, why));
+    }
 }
 
 }  // namespace ghost::core

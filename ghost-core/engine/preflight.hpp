@@ -10,12 +10,14 @@
 #include "base/control_socket.hpp"
 #include "base/result.hpp"
 #include "ghost-core/format/files.hpp"
+#include "ghost-core/resource/resource.hpp"
 
 namespace ghost::core {
 
 // What the tree needs besides the facts of its host, as plain data that can travel:
 //   memory   bytes of memory it has in use
-//   folders  working and root folders, but for removed ones, which are made again
+//   folders  working, root and open folders, but for removed ones, which are made again
+//   pipes    named pipes that are open
 //   descriptors  the highest number of one
 //   removed  {folder: bytes that files without a name any more take in it}
 //   limits   {name: the highest hard limit a process of it has}, names as in /proc/PID/limits
@@ -24,8 +26,8 @@ namespace ghost::core {
 Result<Json> needs_of(pid_t root);
 
 // host_facts() of a tree (ghost-core/format/host.hpp): processor, kernel, files. Every ghost has
-// them in its head; who asks before there is a ghost gets them here.
-Result<std::string> facts_of(pid_t root, Ghosts ghosts);
+// them in its head; who asks before there is a ghost gets them here. `told`: as there.
+Result<std::string> facts_of(pid_t root, Ghosts ghosts, const std::string& told = {});
 
 // Bytes of memory this machine has to give, as /proc/meminfo estimates (MemAvailable).
 uint64_t free_memory();
@@ -46,5 +48,12 @@ std::vector<Shortcoming> check_needs(const Json& needs);
 
 // The same as a message: "memory: 512.0 MiB needed, 120.5 MiB free; file …".
 std::string describe(const std::vector<Shortcoming>& all);
+
+// The same over the connection that a ghost is to take, ahead of it: the source asks, while the
+// tree runs, and the target answers. Both give refused with all that the target lacks, and what
+// comes of the connection. The source may ask again: what the tree had open may be closed by then.
+// The target answers until nothing is lacking or the source hangs up.
+Status ask_target(Resource& target, const Json& needs, const std::string& facts);
+Status answer_source(Resource& source);
 
 }  // namespace ghost::core

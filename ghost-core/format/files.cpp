@@ -106,12 +106,19 @@ int64_t mtime_ns(const struct stat& info) {
     return info.st_mtim.tv_sec * int64_t{1000000000} + info.st_mtim.tv_nsec;
 }
 
-Json describe(const std::string& path, Use use, Ghosts ghosts) {
+// What tells a file from all others, so that an answer about it is one about this one too.
+Json identify(const std::string& path, Use use, Ghosts ghosts, const struct stat& info) {
     Json entry{{"path", path}, {"use", use_name(use)}};
-    struct stat info {};
-    if (use == Use::written && ghosts == Ghosts::are_kept) return entry;
-    if (stat(path.c_str(), &info) != 0) return entry;
+    if (info.st_ino == 0) return entry;
+    entry["mode"] = info.st_mode & 07777;
     if (ghosts == Ghosts::move) entry["file"] = file_identity(path, info.st_dev, info.st_ino);
+    return entry;
+}
+
+// What costs time, and is of use only where it is another file.
+Json describe(Json entry, Use use, Ghosts ghosts, const struct stat& info) {
+    const auto path = entry["path"].get<std::string>();
+    if (info.st_ino == 0 || (use == Use::written && ghosts == Ghosts::are_kept)) return entry;
     entry["size"] = info.st_size;
     if (auto id = use == Use::mapped ? build_id(path) : ""; !id.empty()) {
         entry["build_id"] = id;
@@ -188,6 +195,32 @@ std::string other_contents(const Json& entry, const std::string& path, const str
     return grown || !mtime || *mtime == mtime_ns(info) ? "" : "changed at another time";
 }
 
+// Whether it can be opened here as it was there; empty: it can.
+std::string no_access(const Json& entry, const std::string& path, const struct stat& info) {
+    if (!S_ISREG(info.st_mode)) return "is no regular file";
+    const bool written = text_field(entry, "use") == use_name(Use::written);
+    if (access(path.c_str(), written ? R_OK | W_OK : R_OK) == 0) return {};
+    return fmt::format("cannot be opened for {}: {}", written ? "writing" : "reading",
+                       std::strerror(errno));
+}
+
+// criu takes only one of the same mode.
+std::string other_mode(const Json& entry, const struct stat& info) {
+    const int64_t here = info.st_mode & 07777;
+    const auto mode = number_field(entry, "mode");
+    if (!mode || *mode == here) return {};
+    return fmt::format("mode {:04o} instead of {:04o}", here, *mode);
+}
+
+std::string other_build(const Json& entry, const std::string& path, const struct stat& info,
+                        const std::string& id) {
+    if (const auto size = number_field(entry, "size"); size && *size != info.st_size)
+        return fmt::format("{} bytes instead of {}", info.st_size, *size);
+    const auto here = build_id(path);
+    if (here == id) return {};
+    return fmt::format("build id {} instead of {}", here.empty() ? "none" : here, id);
+}
+
 // What is wrong with one entry here; empty: nothing.
 std::string difference(const Json& entry) {
     if (!entry.is_object() || !text_field(entry, "path"))
@@ -196,19 +229,21 @@ std::string difference(const Json& entry) {
     struct stat info {};
     if (stat(path.c_str(), &info) != 0)
         return fmt::format("{}: {}", path, errno == ENOENT ? "is missing" : std::strerror(errno));
+    if (const auto why = no_access(entry, path, info); !why.empty())
+        return fmt::format("{}: {}", path, why);
     const auto file = text_field(entry, "file");
     if (file && *file == file_identity(path, info.st_dev, info.st_ino)) return {};
-    std::string what;
-    if (const auto id = text_field(entry, "build_id")) {
-        const auto here = build_id(path);
-        if (const auto size = number_field(entry, "size"); size && *size != info.st_size)
-            what = fmt::format("{} bytes instead of {}", info.st_size, *size);
-        else if (here != *id)
-            what = fmt::format("build id {} instead of {}", here.empty() ? "none" : here, *id);
-    } else {
-        what = other_contents(entry, path, info);
-    }
+    std::string what = other_mode(entry, info);
+    if (const auto id = text_field(entry, "build_id"); what.empty())
+        what = id ? other_build(entry, path, info, *id) : other_contents(entry, path, info);
     return what.empty() ? "" : fmt::format("{}: is different, {}", path, what);
+}
+
+// Whether all that is known of a file by now was told already.
+bool is_told(const Json& known, const Json& told) {
+    return std::ranges::all_of(known.items(), [&](const auto& field) {
+        return told.contains(field.key()) && told[field.key()] == field.value();
+    });
 }
 
 }  // namespace
@@ -277,14 +312,24 @@ std::string contents_hash(int fd, uint64_t size) {
     return fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size()));
 }
 
-Json file_facts(const std::vector<pid_t>& tree, Ghosts ghosts) {
+Json file_facts(const std::vector<pid_t>& tree, Ghosts ghosts, const Json& told) {
     std::map<std::string, Use> files;
     for (const auto pid : tree) {
         note_mapped(files, pid);
         note_open(files, pid);
     }
+    std::map<std::string, const Json*> known;
+    for (const auto& entry : told) known[text_field(entry, "path").value_or("")] = &entry;
     Json out = Json::array();
-    for (const auto& [path, use] : files) out.push_back(describe(path, use, ghosts));
+    for (const auto& [path, use] : files) {
+        struct stat info {};
+        if (stat(path.c_str(), &info) != 0) info = {};
+        Json entry = identify(path, use, ghosts, info);
+        const auto before = known.find(path);
+        if (before != known.end() && entry.contains("file") && is_told(entry, *before->second))
+            continue;
+        out.push_back(describe(std::move(entry), use, ghosts, info));
+    }
     return out;
 }
 

@@ -16,8 +16,9 @@ namespace ghost::core {
 enum class Ghosts { move, are_kept };
 
 // The entries of "files" (host.hpp) for these processes, each path once, ascending. A process that
-// is gone gives none.
-nlohmann::json file_facts(const std::vector<pid_t>& tree, Ghosts ghosts = Ghosts::are_kept);
+// is gone gives none. Of one that moves, those that `told` has of the very same file are left out.
+nlohmann::json file_facts(const std::vector<pid_t>& tree, Ghosts ghosts = Ghosts::are_kept,
+                          const nlohmann::json& told = nlohmann::json::array());
 
 // One line for each entry that is missing or different here; entries that make no sense are named
 // too.

@@ -100,9 +100,13 @@ uint32_t this_page_size() {
     return static_cast<uint32_t>(sysconf(_SC_PAGESIZE));
 }
 
-std::string host_facts(const std::vector<pid_t>& tree, Ghosts ghosts) {
+std::string host_facts(const std::vector<pid_t>& tree, Ghosts ghosts, const std::string& told) {
     Json facts = machine_facts();
-    if (!tree.empty()) facts["files"] = file_facts(tree, ghosts);
+    const Json before = Json::parse(told, nullptr, false);
+    if (!tree.empty())
+        facts["files"] =
+            file_facts(tree, ghosts,
+                       before.is_object() ? before.value("files", Json::array()) : Json::array());
     return facts.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -141,7 +145,9 @@ Status check_host(const std::string& facts_json, const std::set<std::string>& ch
         for (auto& file : facts["files"]) {
             const auto path = file.is_object() ? text_of(file, "path") : std::string();
             if (made.contains(path)) continue;
-            if (changing.contains(path)) file = {{"path", path}, {"use", "written"}};
+            if (changing.contains(path)) {
+                for (const auto* field : {"size", "hash", "mtime", "build_id"}) file.erase(field);
+            }
             files.push_back(std::move(file));
         }
         facts["files"] = std::move(files);

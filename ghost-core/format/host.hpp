@@ -20,14 +20,16 @@ uint32_t this_page_size();  // bytes
 // JSON: {"arch", "kernel" (release), "libc", "page_size", "cpu", "flags": [CPU features a program
 // may have found], "files": [as below]}. `tree` are the processes (as numbered here) whose files
 // are listed; without any, there is no "files".
-//   {"path", "use": "mapped", "size", "build_id" (ELF) | "hash" and "mtime"}
-//   {"path", "use": "open", "size", "hash", "mtime"}   opened for reading only: may grow
-//   {"path", "use": "written"}         mapped shared or opened for writing: has to exist
+//   {"path", "use": "mapped", "mode", "size", "build_id" (ELF) | "hash" and "mtime"}
+//   {"path", "use": "open", "mode", "size", "hash", "mtime"}   opened for reading only: may grow
+//   {"path", "use": "written", "mode"}   mapped shared or opened for writing: has to exist
 // Of a ghost that moves each has "file" too, and written ones all the rest: what has the same
 // "file" there is the same, whatever has been written to it meanwhile (file_identity()).
 // Costs about a millisecond for a usual process; call it before a freeze. Files that have no path
 // any more and those of the kernel (proc, sys, dev) are not listed.
-std::string host_facts(const std::vector<pid_t>& tree = {}, Ghosts ghosts = Ghosts::are_kept);
+// `told`: earlier facts; of a ghost that moves, "files" has only what those do not.
+std::string host_facts(const std::vector<pid_t>& tree = {}, Ghosts ghosts = Ghosts::are_kept,
+                       const std::string& told = {});
 
 // One line for everything that is missing or different here, for a ghost with these facts:
 // processor features, an older kernel, another architecture or page size, files. Empty: it fits.

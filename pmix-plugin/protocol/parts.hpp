@@ -38,6 +38,8 @@ struct TransferProgress {
 // What was asked for cannot be done, or went wrong.
 // Stage of a failure that is no fault: the rank cannot act now. Its reason is a whole sentence.
 inline constexpr const char* at_a_standstill = "standstill";
+// What was found wanting at the target of a move, whichever end says it.
+inline constexpr const char* at_the_target = "target";
 struct Failed {
     uint64_t seq = 0;
     uint32_t rank = 0;  // between daemons

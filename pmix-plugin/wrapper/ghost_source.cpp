@@ -94,6 +94,7 @@ Result<core::Importer> ConnectedSource::open(Worker& worker) {
     if (!source) return source.error();
     source_ = std::move(*source);
     worker.uses(source_->fd());
+    GHOST_TRY(core::answer_source(*source_));
     return core::Importer::open(*source_);
 }
 

@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <fmt/format.h>
+#include <unistd.h>
 #include <utility>
 
 #include "base/log.hpp"
@@ -92,6 +93,10 @@ void Mover::connect(const Connect& where) {
         if (!target) return failed(target.error());
         Status warm = core::warm_up(request.criu);
         if (!warm) return failed(warm.error());
+        if (Status fine = ask(**target, request); !fine) {
+            if (fine.error().code != Code::refused) return failed(fine.error());
+            return parts_.who.failed(where.seq, at_the_target, fine.error().why);
+        }
         auto ahead = core::prepare_export(request);
         if (!ahead) return failed(ahead.error());
         target_ = std::move(*target);  // the loop looks at these after finish()
@@ -99,6 +104,25 @@ void Mover::connect(const Connect& where) {
         externals_ = request.externals;
         return Connected{where.seq, parts_.who.rank};
     });
+}
+
+// On the worker, while the rank runs: what is only known where it goes. A file that it has open for
+// a moment is none that it needs there.
+Status Mover::ask(core::NetworkResource& target, const core::ExportRequest& request) {
+    constexpr int looks = 10;
+    constexpr useconds_t pause_us = 10'000;
+    for (int look = 1;; look++) {
+        auto needs = core::needs_of(request.root);
+        if (!needs) return needs.error();
+        auto facts = core::facts_of(request.root, core::Ghosts::move);
+        if (!facts) return facts.error();
+        told_ = std::move(*facts);
+        worker_.uses(target.fd());
+        Status answer = core::ask_target(target, *needs, told_);
+        worker_.uses(-1);
+        if (answer.ok() || answer.error().code != Code::refused || look == looks) return answer;
+        ::usleep(pause_us);
+    }
 }
 
 core::ExportRequest Mover::request() const {
@@ -131,7 +155,7 @@ void Mover::start_export(uint64_t seq) {
             refusals = core::exclusive_locks(request.root, fmt::format("rank {}", who.rank));
         if (!refusals) return who.failed(seq, "check", refusals.error().message());
         if (!refusals->empty()) return who.failed(seq, "check", joined(*refusals));
-        auto facts = core::facts_of(request.root, core::Ghosts::move);
+        auto facts = core::facts_of(request.root, core::Ghosts::move, told_);
         if (!facts) return who.failed(seq, "check", facts.error().message());
         request.facts = std::move(*facts);
         worker_.uses(target_->fd());

@@ -78,6 +78,7 @@ class Mover {
   private:
     bool may(MoveState next) const { return move_states.allows(state_, next); }
     void connect(const Connect& where);
+    Status ask(core::NetworkResource& target, const core::ExportRequest& request);
     core::ExportRequest request() const;
     void start_export(uint64_t seq);
     void call_off(const schema::Received& order);
@@ -96,6 +97,7 @@ class Mover {
     std::unique_ptr<core::NetworkResource> target_;
     std::optional<core::TreeDump> ahead_;         // waits for `export`, in folder_
     std::vector<std::string> externals_;          // of it
+    std::string told_;                            // the facts the target has answered
     std::optional<Connect> waiting_;              // to be done when the worker is free
     std::optional<schema::Received> last_order_;  // Resume or Cancel while the worker was busy
     bool carried_ = false;

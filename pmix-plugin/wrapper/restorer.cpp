@@ -185,7 +185,12 @@ Outgoing Restorer::import_ghost() {
         return who_.failed(seq_, "import", error.message());
     };
     auto importer = source_->open(worker_);
-    if (!importer) return failed(importer.error());
+    if (!importer) {
+        const auto code = importer.error().code;
+        const bool lacks = code == Code::refused || code == Code::unsupported;
+        if (!lacks || !source_->comes_later()) return failed(importer.error());
+        return who_.failed(seq_, at_the_target, importer.error().why);
+    }
     const Json& metadata = importer->metadata();
     Json wanted = metadata.value("stdio", Json::object());
     auto stdio = Stdio::for_ghost(wanted);

@@ -73,7 +73,7 @@ TEST_F(Files, ProgramOfAnotherBuildIsNotGoneOnIn) {
     ASSERT_NE(id, std::string::npos);
     build[id + 8] = static_cast<char>(build[id + 8] ^ 1);
     std::ofstream(other, std::ios::binary) << build;
-    std::filesystem::permissions(other, std::filesystem::perms::all);
+    std::filesystem::permissions(other, std::filesystem::status(program).permissions());
 
     Words words = way("none");
     words[0] = program;
@@ -89,18 +89,30 @@ TEST_F(Files, ProgramOfAnotherBuildIsNotGoneOnIn) {
 
 // What is the node's own is the same file only if the same is in it.
 TEST_F(Files, FilesOfTheNodeAreLookedAt) {
-    for (const char* how : {"read", "overwrite"}) {
-        std::ofstream(path("file")) << "input 1";
-        std::ofstream(path("other")) << "input 2";
-        Job job(lab(), 2, nodes, way(how));
-        ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
-        put_over("gn3", path("other"), path("file"));
-        expect_refused(job, 1, "gn3", {path("file") + ": is different"});
-        take_off("gn3", path("file"));
-        expect_moved(job, 1, "gn3");
-        expect_clean_end(job, "files:");
-        std::filesystem::remove(path("stop"));
+    std::ofstream(path("file")) << "input 1";
+    std::ofstream(path("other")) << "input 2";
+    Job job(lab(), 2, nodes, way("read"));
+    ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
+    put_over("gn3", path("other"), path("file"));
+    expect_refused(job, 1, "gn3", {path("file") + ": is different"});
+    take_off("gn3", path("file"));
+    expect_moved(job, 1, "gn3");
+    expect_clean_end(job, "files:");
+}
+
+// Before the rank stands.
+TEST_F(Files, FilesOfOneNodeOnlyAreNamedWithTheOther) {
+    const std::string own = "/tmp/own", cannot = "gn3 cannot take it: " + own;
+    Job job(lab(), 2, nodes, endless("files", {"--way", "overwrite", "--file", own}));
+    ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
+    expect_refused(job, 1, "gn3", {cannot + ": is missing"});
+    for (const auto& [command, is] :
+         {std::pair{"echo 1 >/tmp/own; chmod 640 /tmp/own", "mode 0640 instead of 0600"},
+          std::pair{"chmod 600 /tmp/own", "bytes instead of"}}) {
+        ASSERT_EQ(lab().on("gn3", {"sh", "-c", command}).status, 0);
+        expect_refused(job, 1, "gn3", {cannot + ": is different, ", is});
     }
+    expect_clean_end(job, "files:");
 }
 
 class FilesInUse : public Files, public ::testing::WithParamInterface<const char*> {};

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import sys
+import tempfile
 import unittest
 
 from wrapper_agent import (Peer, Rank, WrapperCase, alive, be_subreaper, pair, tree_of,
@@ -29,10 +30,10 @@ class Move(WrapperCase):
         rank.peer, rank.init = peer, hello["init"]
         return rank
 
-    def target(self, tty=True):
+    def target(self, tty=True, within=()):
         ours, theirs = pair()
         self.seq += 1
-        rank = Rank([WRAPPER, "--restore", "--rank", "3", "--job", "1", "--control-fd", "3"],
+        rank = Rank([*within, WRAPPER, "--restore", "--rank", "3", "--job", "1", "--control-fd", "3"],
                     self.agent.environment(rank=3, GHOST_CRIU=CRIU), tty, theirs.fileno())
         theirs.close()
         self.ranks.append(rank)
@@ -43,10 +44,13 @@ class Move(WrapperCase):
         rank.ready = rank.peer.expect("ready")
         return rank
 
-    def connect(self, source, target):
+    def ask_to_connect(self, source, target):
         source.peer.send({"t": "connect", "seq": self.seq, "epoch": 1, "rank": 3,
                           "host": "127.0.0.1", "port": target.ready["port"],
                           "token": target.ready["token"]})
+
+    def connect(self, source, target):
+        self.ask_to_connect(source, target)
         source.peer.expect("connected")
 
     def export(self, source):
@@ -231,6 +235,44 @@ class Move(WrapperCase):
         self.assertEqual(source.status(), -signal.SIGTERM)
         source.peer.close_spare()
         source.stdio.close()
+
+    def test_what_the_target_lacks_is_found_while_the_rank_runs(self):
+        """Before its gate is closed, of whatever kind; both ends say the same."""
+        with tempfile.TemporaryDirectory(prefix="ghost-move-") as folder:
+            own, other = f"{folder}/own", f"{folder}/other"
+            for path in (own, other):
+                with open(path, "w", encoding="ascii") as file:
+                    file.write("input")
+            source = self.start("writes", own, other)
+            self.running(source)
+            unlike = (("mount -t tmpfs none $0", (f"{own}: is missing", f"{other}: is missing")),
+                      ("mount -t tmpfs none $0; mkdir $0/own", (f"{own}: is no regular file",)),
+                      ("mount --bind -o ro $0 $0", (f"{other}: cannot be opened for writing",)),
+                      ("mount -t tmpfs none $0; echo input >$0/own; cp -p $0/own $0/other; "
+                       "chmod 4711 $0/own", (f"{own}: is different, mode 4711 instead of 0",)))
+            for there, words in unlike:
+                with self.subTest(there):
+                    target = self.target(within=("unshare", "-m", "sh", "-c",
+                                                 there + '; exec "$@"',
+                                                 folder))
+                    self.ask_to_connect(source, target)
+                    answers = [end.peer.expect("failed") for end in (source, target)]
+                    for answer in answers:
+                        self.assertEqual(answer["stage"], "target")
+                        self.assertEqual(answer["why"], answers[0]["why"])
+                        for word in words:
+                            self.assertIn(word, answer["why"])
+                    self.assertEqual(target.status(), 0)
+                    source.peer.send({"t": "cancel", "seq": self.seq})
+                    self.running(source)
+            target = self.move(source)
+            self.running(target)
+            target.proc.send_signal(signal.SIGUSR2)
+            target.peer.expect("exit")
+            self.assertEqual(target.status(), 7)
+            target.peer.close_spare()
+            target.stdio.close()
+            self.assertIn(b"read 5: input", target.stdio.output)
 
     def adopt(self, source):
         """The wrapper was killed: a new one takes over, as the node agent does it."""

@@ -212,6 +212,38 @@ TEST_F(FilesTest, OpenFilesMayGrowAndNothingElse) {
     }
 }
 
+std::string difference_of(nlohmann::json entry, const char* field, const nlohmann::json& value) {
+    entry[field] = value;
+    const auto lines = file_differences(nlohmann::json::array({entry}));
+    return lines.empty() ? std::string() : lines[0];
+}
+
+// criu opens what the tree had open in the same way, and only what has the same mode.
+TEST_F(FilesTest, ModeAndKindAreLookedAt) {
+    const nlohmann::json entry{{"path", path_}, {"use", "written"}};
+    ASSERT_EQ(chmod(path_.c_str(), 0640), 0);
+    EXPECT_EQ(difference_of(entry, "mode", 0640), "");
+    EXPECT_EQ(difference_of(entry, "mode", 04640),
+              path_ + ": is different, mode 0640 instead of 4640");
+    EXPECT_EQ(difference_of(entry, "path", folder_), folder_ + ": is no regular file");
+}
+
+// What a target was told once costs nothing again.
+TEST_F(FilesTest, ToldFilesOfAMoveAreLeftOut) {
+    const Fd fd(open(path_.c_str(), O_RDONLY | O_CLOEXEC));
+    const auto told = file_facts({getpid()}, Ghosts::move);
+    EXPECT_GT(told.size(), 3U);
+    EXPECT_TRUE(file_facts({getpid()}, Ghosts::move, told).empty());
+    const Fd written(open(path_.c_str(), O_WRONLY | O_CLOEXEC));
+    auto fresh = file_facts({getpid()}, Ghosts::move, told);
+    ASSERT_EQ(fresh.size(), 1U) << fresh.dump();
+    EXPECT_EQ(fresh[0]["path"], path_);
+    EXPECT_EQ(fresh[0]["use"], "written");
+    ASSERT_EQ(chmod(path_.c_str(), 0600), 0);
+    EXPECT_EQ(file_facts({getpid()}, Ghosts::move, fresh).size(), told.size());
+    EXPECT_EQ(file_facts({getpid()}, Ghosts::are_kept, told).size(), told.size());
+}
+
 // The same content written again, as on a node that has a copy of its own.
 TEST_F(FilesTest, CopyCountsAsSameFile) {
     const Fd fd(open(path_.c_str(), O_RDONLY | O_CLOEXEC));

@@ -129,6 +129,33 @@ TEST(Move, RefusalOfTheSourceCrossesTheTargetsFailure) {
     expect_sound(c);
 }
 
+// Nothing has been asked of the rank yet. Both ends say it, in whatever order; it is said once.
+TEST(Move, WhatTheTargetLacksIsNamedWithTheTarget) {
+    for (const auto& [first, other] : {std::pair{1, 2}, std::pair{2, 1}}) {
+        Cluster c(8, 3, {0, 1});
+        Client& user = c.client();
+        user.ask(migrate({1}, "gn2"));
+        auto connecting = [&] {
+            return !user.phases.empty() && user.phases.back() == "connecting";
+        };
+        ASSERT_TRUE(c.run(5 * second, connecting));
+        const Json failed = {{"t", "failed"},
+                             {"seq", 1},
+                             {"rank", 1},
+                             {"stage", "target"},
+                             {"why", "/tmp/data: is missing"}};
+        for (const int node : {first, other}) c.inject(static_cast<NodeId>(node), 0, failed);
+        ASSERT_TRUE(c.run(20 * second, [&] { return !user.results.empty(); }));
+        EXPECT_EQ(user.results[0]["exit"], 1) << user.results[0];
+        EXPECT_EQ(user.results[0]["error"],
+                  "rank 1 was not moved from gn1 to gn2: gn2 cannot take it: /tmp/data: is missing "
+                  "(provide that there, or choose another node); the job is unharmed: rank 1 goes "
+                  "on at gn1");
+        EXPECT_EQ(c.holds, 0);
+        expect_sound(c);
+    }
+}
+
 TEST(Move, SeveralRanksAndClientsOneAtATime) {
     Cluster c(5, 3, {0, 1, 1});
     Client& first = c.client();

@@ -166,11 +166,18 @@ void MoveOperation::on_standstill(NodeId from, const std::string& why) {
     set_limit(job_.settings.still_us);
 }
 
+std::string MoveOperation::what_failed(NodeId from, const Failed& m) const {
+    if (m.stage == at_the_target)
+        return fmt::format("{} cannot take it: {} (provide that there, or choose another node)",
+                           data_.to_name, m.why);
+    const std::string stage = m.stage.empty() || data_.end_is_why ? "" : m.stage + ": ";
+    return fmt::format("{}{} at {}", stage, m.why, job_.liveness.name_of(from));
+}
+
 void MoveOperation::on_failed(NodeId from, const Failed& m) {
     if (m.stage == at_a_standstill) return on_standstill(from, m.why);
     data_.end_is_why = m.stage == "rank";
-    const std::string stage = m.stage.empty() || data_.end_is_why ? "" : m.stage + ": ";
-    const std::string whole = fmt::format("{}{} at {}", stage, m.why, job_.liveness.name_of(from));
+    const std::string whole = what_failed(from, m);
     switch (data_.state) {
         case S::aborting:
             return on_failed_again(from, m, whole);

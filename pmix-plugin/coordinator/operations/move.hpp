@@ -123,6 +123,7 @@ class MoveOperation : public StagedOperation<Move, move_states> {
     void switch_expired();
     void all_switched();
     void on_failed(NodeId from, const Failed& m);
+    std::string what_failed(NodeId from, const Failed& m) const;
     void on_standstill(NodeId from, const std::string& why);
     void on_failed_again(NodeId from, const Failed& m, const std::string& whole);
     void on_done(const Done& m);
