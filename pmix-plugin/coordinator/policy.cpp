@@ -86,6 +86,7 @@ SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong) 
     policy.full_every = reader.value("ghost_full_every", parse_count);
     policy.compress = reader.one_of("ghost_compress", {"none", "lz4", "zstd"});
     policy.rate = reader.value("ghost_checkpoint_rate", parse_bytes);
+    policy.carried = reader.value("ghost_checkpoint_files", parse_bytes);
     policy.signal = reader.value("ghost_checkpoint_signal", parse_signal);
     policy.at_once =
         static_cast<size_t>(std::max(1, reader.value("ghost_migrate_at_once", parse_count)));

@@ -19,10 +19,11 @@ struct SnapshotPolicy {
     bool incremental = true;
     int full_every = 10;  // so many incremental ones, then a full one; 0: never a second full one
     std::string compress = "none";
-    uint64_t rate = 0;    // bytes/s of each rank; 0: no limit
-    int signal = 0;       // that asks mpirun for a snapshot; 0: none
-    size_t at_once = 1;   // operations on different ranks
-    std::string restart;  // folder of the snapshot this job goes on from; empty: a new job
+    uint64_t rate = 0;     // bytes/s of each rank; 0: no limit
+    uint64_t carried = 0;  // bytes of a file open for writing, up to which its contents are saved
+    int signal = 0;        // that asks mpirun for a snapshot; 0: none
+    size_t at_once = 1;    // operations on different ranks
+    std::string restart;   // folder of the snapshot this job goes on from; empty: a new job
 };
 
 // Reads the parameters; one that cannot be understood has its default, and a sentence in `wrong`.

@@ -268,6 +268,7 @@ void NodeAgent::Impl::ask_to_prepare(RankSlot& s) {
                                     .incremental = order.incremental,
                                     .compress = order.compress,
                                     .rate = order.rate,
+                                    .carried = order.carried,
                                     .then = order.then,
                                     .sharers = slots_.size()});
 }

@@ -99,6 +99,9 @@ constexpr Field snap_prepare_fields[] = {
     field<&SnapPrepare::last>("last", "operation of the last complete one, 0: none"),
     field<&SnapPrepare::compress>("compress", "none, lz4, zstd, zstd,level=N"),
     field<&SnapPrepare::rate>("rate", "of a rank to the disk, 0: no limit").in("bytes/s"),
+    field<&SnapPrepare::carried>("carried", "largest file open for writing that is saved")
+        .in("bytes")
+        .or_default(),
     field<&SnapPrepare::then>("then", "what follows"),
     field<&SnapPrepare::ranks>("ranks", "whose; none: every rank's").or_default(),
 };

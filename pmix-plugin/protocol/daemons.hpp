@@ -170,6 +170,7 @@ struct SnapPrepare {
     uint64_t last = 0;
     std::string compress = "none";
     uint64_t rate = 0;
+    uint64_t carried = 64 << 10;
     Then then = Then::go_on;
     std::vector<uint32_t> ranks = {};  // empty: all of the job
     static const schema::Record table;

@@ -88,6 +88,9 @@ constexpr Field snap_prepare_fields[] = {
     field<&SnapPrepareRank::incremental>("incremental", "if it can be").or_default(),
     field<&SnapPrepareRank::compress>("compress", "none, lz4, zstd, zstd,level=N").or_default(),
     field<&SnapPrepareRank::rate>("rate", "to the disk, 0: no limit").in("bytes/s").or_default(),
+    field<&SnapPrepareRank::carried>("carried", "largest file open for writing that is saved")
+        .in("bytes")
+        .or_default(),
     field<&SnapPrepareRank::then>("then", "what follows").or_default(),
     field<&SnapPrepareRank::memory>("memory", "the copy may take, 0: its part of what is there")
         .in("bytes")

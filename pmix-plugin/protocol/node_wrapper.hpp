@@ -177,6 +177,7 @@ struct SnapPrepareRank {
     bool incremental = false;
     std::string compress = "none";
     uint64_t rate = 0;
+    uint64_t carried = 64 << 10;
     Then then = Then::go_on;
     uint64_t memory = 0;
     uint64_t sharers = 1;

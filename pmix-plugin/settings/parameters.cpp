@@ -22,6 +22,8 @@ constexpr Parameter table[] = {
      "Where snapshots go: disk, memory (of the node each rank is on) or both"},
     {"ghost_checkpoint_rate", "0",
      "Bytes per second that each rank may write (or 200M, 1G); 0 is unlimited"},
+    {"ghost_checkpoint_files", "64K",
+     "Files open for writing are carried in snapshots up to this size (or 2M; at most 32M)"},
     {"ghost_checkpoint_signal", "URG",
      "Signal to mpirun that requests a snapshot (name or number; none)"},
     {"ghost_full_every", "10", "Take a full snapshot after this many incremental ones; 0 is never"},

@@ -28,9 +28,16 @@ constexpr uint64_t spare_bytes = 64 << 20;
 constexpr uint64_t incremental_part = 4;
 // A message may not grow beyond any size; what is left out is in the ghost's metadata.
 constexpr size_t most_file_bytes = 96 * 1024;
-// Of files open for writing the ghost takes these along, which costs the rank that is frozen for it
-// some hundredths of a millisecond each.
-constexpr core::ContentsLimit small_files{64 << 10, 1 << 20, 256};
+// Of files open for writing the ghost takes those along that are no larger than was asked for,
+// which costs the rank that is frozen for it some hundredths of a millisecond each, or 1 ms/MiB.
+// They are in its metadata, whose size is limited (ghost-core/format/reader.cpp), and a third
+// longer there.
+constexpr uint64_t most_carried = 32 << 20, most_of_such = 16, most_hashed = 256;
+
+core::ContentsLimit carried_files(uint64_t each) {
+    each = std::min(each, most_carried);
+    return {each, std::min(each * most_of_such, most_carried), most_hashed};
+}
 
 Error called_off() {
     return because(Code::refused, "the snapshot was called off");
@@ -262,7 +269,7 @@ Json SnapshotJob::early_metadata() const {
 
 // The tree is frozen.
 void SnapshotJob::look_at_files() {
-    if (auto files = core::written_files(tree_.root, small_files))
+    if (auto files = core::written_files(tree_.root, carried_files(order_.carried)))
         files_ = std::move(*files);
     else
         log::warning("{}", files.error().message());

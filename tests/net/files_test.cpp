@@ -147,6 +147,15 @@ TEST_F(Files, OverwrittenFilesAreNamedAtARestart) {
     EXPECT_EQ(end.out.find("round "), std::string::npos) << end.out;
 }
 
+TEST_F(Files, OverwrittenFilesOfTheSizeAskedForAreCarried) {
+    Words words{"--mca", "ghost_checkpoint_files", "8M"};
+    const Words program = way("overwrite");
+    words.insert(words.end(), program.begin(), program.end());
+    Job job(lab(), 2, nodes, words);
+    save_and_end(job);
+    expect_clean(restart(), "files:");
+}
+
 TEST_F(Files, AnotherInputIsNamedAtARestart) {
     std::ofstream(path("file")) << "input 1";
     Job job(lab(), 2, nodes, way("read"));

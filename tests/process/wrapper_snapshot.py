@@ -554,6 +554,23 @@ class Snapshot(WrapperCase):
         self.found(row, "as it was", "x" * 63)
         self.assertEqual(os.stat(big).st_size, (64 << 10) + 1)
 
+    def test_larger_files_that_are_asked_for(self):
+        path = os.path.join(self.folder, "data", "large")
+        was = "as it was " * (300 << 10)
+        self.put(path, was)
+        source = self.writes(path)
+        few = self.snapshot(source, carried=2 << 20)
+        row = self.snapshot(source, carried=4 << 20)
+        self.kill(source)
+        os.unlink(path)
+        self.cannot_restart(few, path, "has been removed since")
+        for text in (None, was.upper()):
+            with self.subTest(text and text[:9]):
+                if text is not None:
+                    self.put(path, text)
+                self.found(row, was[:63])
+                self.assertEqual(self.text(path), was)
+
     def test_snapshots_without_contents(self):
         """Of an older Ghost: files are cut back only."""
         path = os.path.join(self.folder, "data", "small")

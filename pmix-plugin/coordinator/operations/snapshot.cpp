@@ -210,6 +210,7 @@ void SnapshotOperation::send_prepare() {
                                       .last = last != nullptr ? last->seq : 0,
                                       .compress = r.compress,
                                       .rate = r.rate,
+                                      .carried = job_.policy.carried,
                                       .then = then_named(r.then).value_or(Then::go_on),
                                       .ranks = {order_.ranks.begin(), order_.ranks.end()}});
 }
