@@ -63,9 +63,12 @@ Look mapped(const std::string& path) {
 
 Look overwrite(const std::string& path) {
     const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    return [fd](uint32_t round) -> uint64_t {
-        const auto now = pattern(large, round);
-        return ::pwrite(fd, now.data(), large, 0) == large ? 0 : 1;
+    return [fd, was = std::vector<uint64_t>()](uint32_t round) mutable -> uint64_t {
+        std::vector<uint64_t> found(was.size());
+        const size_t bytes = was.size() * sizeof(uint64_t);
+        const bool as_left = ::pread(fd, found.data(), bytes, 0) == ssize_t(bytes) && found == was;
+        was = pattern(large, round);
+        return as_left && ::pwrite(fd, was.data(), large, 0) == large ? 0 : 1;
     };
 }
 
