@@ -45,6 +45,7 @@ Result<pid_t> start_process(char* const* argv) {
         return make_error(Code::not_found, "start process", argv[0], "there is no such program");
     NestedProgram program;
     program.init = from_environment("GHOST_INIT", GHOST_LIBEXEC_DIR "/ghost-init");
+    program.criu = criu_program();
     program.number = random_number();
     program.argv = argv;
     program.environment = {std::string(clone_variable) + "=0"};

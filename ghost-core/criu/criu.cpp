@@ -79,6 +79,11 @@ bool knows_other_names(const std::string& program) {
     return contains(program, "GHOST_OTHER_NAMES");
 }
 
+bool knows_own_proc(const std::string& program) {
+    const auto found = find_program(program);
+    return found.ok() && contains(*found, "GHOST_OWN_PROC");
+}
+
 namespace {
 
 // Empty if it is none of those known here.

@@ -41,6 +41,10 @@ bool knows_control(const std::string& program);
 // other names of files (likewise).
 bool knows_other_names(const std::string& program);
 
+// Whether it takes trees along whose /proc is that of their PID name space (likewise). A program as
+// in CriuSettings.
+bool knows_own_proc(const std::string& program);
+
 // criu, which was to do that, has ended with this status: why, from its criu.log in this folder, in
 // our words (of files those of file_differences()). What it says itself is for the log: who reads
 // the error has not written it.

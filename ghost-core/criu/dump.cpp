@@ -241,9 +241,7 @@ Status TreeDump::Dumper::start_criu() {
         // criu would read a build-id out of each while the tree is frozen.
         "--file-validation", "filesize"};
     for (const auto& key : request_.externals)
-        if (!key.starts_with("pipe:")) {
-            child.argv.insert(child.argv.end(), {"--external", key});
-        }
+        if (!key.starts_with("pipe:")) child.argv.insert(child.argv.end(), {"--external", key});
     if (!request_.nested) child.argv.push_back("--shell-job");
     if (knows_lazy_holes(program_))
         child.environment = {"GHOST_LAZY_HOLES=1"};
@@ -251,6 +249,7 @@ Status TreeDump::Dumper::start_criu() {
         GHOST_TRY(add_closed_page_client(child, server_));
     child.environment.insert(child.environment.end(), {"GHOST_OTHER_NAMES=1", "GHOST_OTHER_ENDS=1",
                                                        "GHOST_OLD_COPIES=" + shared_copies()});
+    if (request_.nested) child.environment.emplace_back("GHOST_OWN_PROC=1");
     Fd its;
     if (controlled_) {
         int ends[2];

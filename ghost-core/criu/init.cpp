@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // ghost-init: the first process of a tree's PID name space.
 //
-//   ghost-init INNER_PID SIGNAL_MASK CHLD_IGNORED PROGRAM [ARGUMENT…]
+//   ghost-init INNER_PID SIGNAL_MASK CHLD_IGNORED OWN_PROC PROGRAM [ARGUMENT…]
 //
 // Starts the program, hands it the signals that come from outside, reaps, and ends as it ends.
 // It becomes part of every ghost, so it is as small as possible: linked statically, no descriptor
@@ -14,6 +14,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <string_view>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -60,6 +61,13 @@ void execute(char* const* argv) {
         rest.remove_prefix(end + 1);
     }
     errno = refused;
+}
+
+// In a mount name space of its own, which goes on to share all mounts but this one with the node's.
+// Where proc may not be mounted, the program sees the node's.
+void mount_proc() {
+    if (mount(nullptr, "/proc", nullptr, MS_PRIVATE, nullptr) != 0) return;
+    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr);
 }
 
 [[noreturn]] void become_program(const sigset_t& mask, bool chld_ignored, char* const* argv) {
@@ -121,6 +129,7 @@ int main(int argc, char** argv) {
     for (int s = 1; s <= 64; ++s) {
         if ((bits >> (s - 1) & 1) != 0) sigaddset(&mask, s);
     }
+    if (argv[init_argument::own_proc][0] == '1') mount_proc();
     setsid();
     pid_t program = fork_as(wanted);
     if (program == 0) become_program(mask, chld_ignored, argv + init_argument::program);

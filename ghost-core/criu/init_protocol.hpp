@@ -11,7 +11,8 @@ struct init_argument {
     static constexpr int inner_pid = 1;
     static constexpr int mask = 2;          // its signal mask, 64 bits in hex, bit 0 is signal 1
     static constexpr int chld_ignored = 3;  // "1": it starts with SIGCHLD ignored
-    static constexpr int program = 4;
+    static constexpr int own_proc = 4;      // "1": /proc becomes that of its PID name space
+    static constexpr int program = 5;
 };
 
 // ghost-init's name (comm) when it ends because the program died of a signal: this and the number.

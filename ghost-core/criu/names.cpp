@@ -9,6 +9,7 @@
 #include <optional>
 #include <sys/statfs.h>
 
+#include "ghost-core/criu/nested.hpp"
 #include "ghost-core/format/files.hpp"
 
 namespace ghost::core {
@@ -54,20 +55,36 @@ std::optional<Below> named_below(std::string_view path) {
     return out;
 }
 
-const Task* task_of(const std::vector<Task>& tree, pid_t pid) {
-    const auto found = std::ranges::find(tree, pid, &Task::pid);
+// `number` as the tree's /proc has it.
+const Task* task_of(const std::vector<Task>& tree, bool own_proc, pid_t number) {
+    const auto found = std::ranges::find(tree, number, own_proc ? &Task::inner : &Task::pid);
     return found == tree.end() ? nullptr : &*found;
+}
+
+bool is_own_proc(const std::vector<Task>& tree) {
+    return !tree.empty() && has_own_proc(tree.front().pid);
+}
+
+// Of a process, in a /proc that the tree does not see: handed in by descriptor.
+bool is_of_other_proc(const std::vector<Task>& tree, const std::string& shown,
+                      const struct stat& info) {
+    struct stat its {};
+    return named_below(shown) && is_own_proc(tree) &&
+           stat(fmt::format("/proc/{}/root/proc", tree.front().pid).c_str(), &its) == 0 &&
+           its.st_dev != info.st_dev;
 }
 
 }  // namespace
 
 std::string why_not_below_proc(const std::vector<Task>& tree, const std::string& path) {
     const auto below = named_below(path);
-    // the machine's init is where it goes as well
+    // there is an init where it goes as well
     if (!below || below->process == 1) return {};
-    if (task_of(tree, below->process) == nullptr)
-        return fmt::format("it is of process {}, which {}", below->process,
-                           kill(below->process, 0) == 0 ? "is outside the tree" : "has ended");
+    const bool own = is_own_proc(tree);
+    if (task_of(tree, own, below->process) == nullptr)
+        return fmt::format(
+            "it is of process {}, which {}", below->process,
+            !own && kill(below->process, 0) == 0 ? "is outside the tree" : "has ended");
     if (below->thread != 0 && below->thread != below->process)
         return fmt::format("it is of a thread other than the first of process {}", below->process);
     return {};
@@ -87,6 +104,7 @@ std::string why_no_file(const std::string& link) {
 std::string why_not_by_name(const std::vector<Task>& tree, const std::string& link,
                             const std::string& shown, const struct stat& info) {
     if (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) return {};
+    if (is_of_other_proc(tree, shown, info)) return "it is of another /proc than the tree's own";
     if (shown.starts_with(below_proc)) return why_not_below_proc(tree, shown);
     if (auto why = why_no_file(link); !why.empty()) return why;
     if (info.st_nlink == 0 || !shown.starts_with("/") || !S_ISREG(info.st_mode) ||
@@ -97,7 +115,8 @@ std::string why_not_by_name(const std::vector<Task>& tree, const std::string& li
 
 std::string inner_path(const std::vector<Task>& tree, const std::string& path) {
     const auto below = named_below(path);
-    const auto* const task = below ? task_of(tree, below->process) : nullptr;
+    if (!below || is_own_proc(tree)) return path;
+    const auto* const task = task_of(tree, false, below->process);
     if (task == nullptr) return path;
     const auto number = own_number + std::to_string(task->inner);
     const auto thread = below->thread == 0 ? "" : fmt::format("/{}{}", of_thread, number);

@@ -23,7 +23,8 @@ std::string why_no_file(const std::string& link);
 std::string why_not_below_proc(const std::vector<Task>& tree, const std::string& path);
 
 // "/proc/PID/…" of a process of the tree as criu is told to open it: with the process's own number,
-// marked, wherever the path has its number here (packaging/criu, ghost-names.c). Other paths stay.
+// marked, wherever the path has its number here (packaging/criu, ghost-names.c). Other paths stay,
+// and those of a tree with a /proc of its own.
 std::string inner_path(const std::vector<Task>& tree, const std::string& path);
 
 }  // namespace ghost::core

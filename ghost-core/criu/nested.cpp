@@ -9,12 +9,14 @@
 #include <fstream>
 #include <random>
 #include <sched.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/child.hpp"
 #include "base/clock.hpp"
 #include "base/proc.hpp"
+#include "ghost-core/criu/criu.hpp"
 #include "ghost-core/criu/init_protocol.hpp"
 
 namespace ghost::core {
@@ -44,17 +46,19 @@ Result<pid_t> spawn_nested(const NestedProgram& program, const SignalState& sign
     if (access(program.init.c_str(), X_OK) != 0)
         return sys_error("start a process of its own name space with", program.init,
                          Code::unsupported);
+    const bool own_proc = knows_own_proc(program.criu);
     ChildRequest request;
     request.program = program.init;
     request.argv = {"ghost-init", program.number, fmt::format("{:x}", signals.mask),
-                    signals.chld_ignored ? "1" : "0"};
+                    signals.chld_ignored ? "1" : "0", own_proc ? "1" : "0"};
     for (char* const* p = program.argv; *p != nullptr; ++p) request.argv.emplace_back(*p);
     request.environment = program.environment;
     request.stdio = program.stdio;
     request.closes_others = program.only_stdio;
     request.place = ChildRequest::Place::here;
     request.signals = ChildRequest::Signals::blocked;
-    request.namespaces = CLONE_NEWPID | (program.own_ipc ? CLONE_NEWIPC : 0U);
+    request.namespaces =
+        CLONE_NEWPID | (own_proc ? CLONE_NEWNS : 0U) | (program.own_ipc ? CLONE_NEWIPC : 0U);
     auto child = Child::start(request);
     if (!child) return child.error();
     return child->release();
@@ -90,6 +94,18 @@ int reap_nested(pid_t root) {
 pid_t program_of(pid_t root) {
     const auto children = children_of(root);
     return children.empty() ? 0 : children.front();
+}
+
+bool has_own_proc(pid_t root) {
+    const auto are_same = [root](const char* ours, const char* its) {
+        struct stat a {
+        }, b{};
+        return stat(ours, &a) == 0 &&
+               stat(fmt::format("/proc/{}/{}", root, its).c_str(), &b) == 0 &&
+               a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    };
+    return !are_same("/proc/self/ns/mnt", "ns/mnt") && !are_same("/proc/self/ns/pid", "ns/pid") &&
+           are_same("/", "root");
 }
 
 std::string random_number() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // A program in a PID name space of its own, under a tiny init (init.cpp): the shape in which a tree
-// can be put anywhere without meeting a number that is taken.
+// can be put anywhere without meeting a number that is taken. Its /proc shows that name space.
 #pragma once
 
 #include <array>
@@ -16,6 +16,7 @@ namespace ghost::core {
 
 struct NestedProgram {
     std::string init;             // path of ghost-init
+    std::string criu;             // that is to move it: see knows_own_proc()
     std::string number = "0";     // the program's wanted number, see init_protocol.hpp
     char* const* argv = nullptr;  // the program and its arguments, found by PATH
     // "NAME=value", in place of ours
@@ -44,6 +45,9 @@ int reap_nested(pid_t root);
 
 // The program: the init's oldest child; 0 if it has none.
 pid_t program_of(pid_t root);
+
+// Whether the tree sees the /proc of its PID name space: its mount name space is a copy of ours.
+bool has_own_proc(pid_t root);
 
 // A number for a program that is the same inside and outside, and hardly the same as another one's
 // elsewhere: "N:N" with a random N.

@@ -117,7 +117,10 @@ Status Restorer::start() {
                   "--file-locks",
                   "--tcp-established",
                   "--manage-cgroups=ignore"};
-    if (request_.plain_root != 0) child.argv.push_back("--shell-job");
+    if (request_.plain_root != 0)
+        child.argv.push_back("--shell-job");
+    else
+        child.environment = {"GHOST_OWN_PROC=1"};
     int number = 3;
     for (const auto& [fd, key] : request_.inherit) {
         child.descriptors.push_back(fd);

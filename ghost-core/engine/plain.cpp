@@ -120,7 +120,7 @@ void judge_mounts(const std::vector<Task>& tasks, std::vector<std::string>& out)
             if (!target.starts_with("/") || target.starts_with("/memfd:") ||
                 stat(path.c_str(), &info) != 0 || S_ISSOCK(info.st_mode) ||
                 (S_ISCHR(info.st_mode) && major(info.st_rdev) != 1) || !why_no_file(path).empty() ||
-                is_mounted_for(task.pid, task.pid, fd))
+                is_mounted_for(task.pid, task.pid, fd) || is_mounted_for(getpid(), task.pid, fd))
                 continue;
             out.push_back(
                 fmt::format("process {} ({}): descriptor {} {} cannot move: it was opened in "
@@ -131,13 +131,19 @@ void judge_mounts(const std::vector<Task>& tasks, std::vector<std::string>& out)
 
 // criu works from within the name spaces a tree is in; all but those that `ghost run` makes have to
 // be those of the caller.
+bool is_of_run(const std::string& space, const Task& task, const PlainTree& tree) {
+    return space == "mnt" && tree.nested && has_own_proc(tree.root) &&
+           link_of(fmt::format("/proc/{}/ns/mnt", task.pid)) ==
+               link_of(fmt::format("/proc/{}/ns/mnt", tree.root));
+}
+
 void judge_spaces(const std::vector<Task>& tasks, const PlainTree& tree,
                   std::vector<std::string>& out) {
     for (const auto* space : {"mnt", "net", "uts", "user"}) {
         const auto ours = link_of(fmt::format("/proc/self/ns/{}", space));
         for (const auto& task : tasks) {
             const auto its = link_of(fmt::format("/proc/{}/ns/{}", task.pid, space));
-            if (its.empty() || its == ours) continue;
+            if (its.empty() || its == ours || is_of_run(space, task, tree)) continue;
             out.push_back(fmt::format("process {} ({}) has a {} name space of its own: {}",
                                       task.inner, task.name, space,
                                       "containers are not taken, run ghost inside of it"));

@@ -20,6 +20,7 @@ Result<pid_t> spawn_program(const Identity& who, const core::Signals& signals, c
                             char* const* program) {
     core::NestedProgram nested;
     nested.init = core::init_beside(own_program());
+    nested.criu = who.criu;
     nested.number = std::to_string(first_inner_pid + static_cast<int>(who.rank));
     nested.argv = program;
     for (int i = 0; i < 3; ++i) nested.stdio[static_cast<size_t>(i)] = stdio.rank_end(i);

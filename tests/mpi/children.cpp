@@ -10,9 +10,12 @@
 //   popen       a shell that takes a line each round
 //   system      system() each round
 //   fork_exit   a copy of the rank each round, which ends by exit()
+// Each rank looks each round whether /proc shows the processes as it knows them.
 // Rank 0 prints a line a round and at the end "children: N rounds, E errors". Ends 1 on any error.
 #include <cerrno>
+#include <cstring>
 #include <fcntl.h>
+#include <fstream>
 #include <memory>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -26,6 +29,33 @@ int ended(pid_t pid) {
     int status = -1;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+// Of /proc/PID/stat: PID, and the number of its parent; nothing if it is not there.
+std::pair<pid_t, pid_t> shown(pid_t pid) {
+    std::ifstream in("/proc/" + std::to_string(pid) + "/stat");
+    std::pair<pid_t, pid_t> out;
+    std::string name, state;
+    in >> out.first >> name >> state >> out.second;
+    return out;
+}
+
+// Number of errors: this process by name, number and thread, its parent, what has been open since
+// the first round.
+int look_at_proc() {
+    static const int status = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+    char text[4096] = {};
+    if (pread(status, text, sizeof text - 1, 0) <= 0) return 1;
+    const auto* line = std::strstr(text, "\nPid:");
+    char self[64] = {}, thread[64] = {};
+    const bool good = readlink("/proc/self", self, sizeof self - 1) > 0 &&
+                      readlink("/proc/thread-self", thread, sizeof thread - 1) > 0 &&
+                      std::atoi(self) == getpid() &&
+                      thread == std::to_string(getpid()) + "/task/" + std::to_string(gettid()) &&
+                      shown(getpid()) == std::pair(getpid(), getppid()) &&
+                      shown(getppid()).first == getppid() && line != nullptr &&
+                      std::atoi(line + std::strlen("\nPid:")) == getpid();
+    return good ? 0 : 1;
 }
 
 class Child {
@@ -68,6 +98,7 @@ class Echo : public Child {
         close(to_);
         char none = 0;
         errors_ += read(from_, &none, 1) == 0 ? 0 : 1;
+        if (pid_ > 0) errors_ += shown(pid_) == std::pair(pid_, getpid()) ? 0 : 1;
         if (pid_ > 0) errors_ += ended(pid_) == (adds_ ? 7 : 0) ? 0 : 1;
         return errors_;
     }
@@ -158,7 +189,7 @@ int main(int argc, char** argv) {
     uint64_t errors = 0;
     uint32_t number = 0;
     while (world.agree(!limit.reached(number))) {
-        errors += world.sum(child ? child->round(number) : 0);
+        errors += world.sum((child ? child->round(number) : 0) + look_at_proc());
         if (world.rank == 0) {
             std::printf("round %u: %llu errors\n", number, static_cast<unsigned long long>(errors));
             std::fflush(stdout);

@@ -33,6 +33,7 @@ Result<core::PlainTree> start(const RunArgs& args, const core::Signals& signals)
     argv.push_back(nullptr);
     core::NestedProgram program;
     program.init = core::init_beside(find_paths().wrapper);
+    program.criu = find_paths().criu;
     program.number = core::random_number();
     program.argv = argv.data();
     program.only_stdio = !args.inherit;
