@@ -21,12 +21,9 @@ LIMIT = 20
 EXPORT = """
 $SUBJECT --serve
 for c in $CASES; do
-    space= in=/dev/null
-    case $c in
-        node_*) space=--share-ipc ;;
-        proc_of_others) in=/proc/$$/stat ;;
-    esac
-    ghost run --detach $space -- $SUBJECT $c $DIR > $DIR/$c.pid 2> $DIR/$c.err < $in
+    space=
+    case $c in node_*) space=--share-ipc ;; esac
+    ghost run --detach $space -- $SUBJECT $c $DIR > $DIR/$c.pid 2> $DIR/$c.err < /dev/null
 done
 for c in $CASES; do
     n=0
