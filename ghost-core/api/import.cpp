@@ -90,10 +90,10 @@ Result<pid_t> import_ghost(ghost_object& g, Operation& operation, Resource& in) 
     if (!process.value("nested", true)) importer->expect_plain(process.value("pid", 0));
     auto stdio = StdioEnds::make(importer->metadata(), StdioEnds::Relays::refused);
     if (!stdio) return stdio.error();
+    importer->tell_root([&](pid_t root) { guard->watch(root); });
     auto held = importer->hold(criu, stdio->heirs(), operation.progress());
     ancestors.unplug_all();
     if (!held) return held.error();
-    guard->watch(held->root);
     stdio->start();
     g.statistics = figures(held->bytes, held->skeleton_bytes, held->total_us);
     const pid_t root = held->root;

@@ -166,6 +166,15 @@ Status Restorer::turn() {
     return check_limit();
 }
 
+// It asks for images as soon as it is forked, and cannot go on without an answer.
+void Restorer::look_for_root() {
+    if (!request_.tells_root) return;
+    const auto roots = new_roots(children_before_, criu_->pid(), request_.plain_root);
+    if (roots.empty()) return;
+    request_.tells_root(roots.front());
+    request_.tells_root = {};
+}
+
 Status Restorer::serve_request() {
     if (!images_seen_) {
         auto connection = accept_connection(images_listener_.get());
@@ -180,6 +189,7 @@ Status Restorer::serve_request() {
         images_.reset();
         return {};
     }
+    look_for_root();
     waiting_ = std::move(*name);
     return answer_waiting();
 }

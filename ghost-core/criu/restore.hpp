@@ -50,6 +50,8 @@ struct RestoreRequest {
     std::optional<ClockShift> clocks;
     pid_t plain_root = 0;  // number of the root of a tree without a PID name space of its own
     bool keep_userfaults = false;  // for userfaults()
+    // Told the tree's first process, once, before criu has all it needs to make it.
+    std::function<void(pid_t)> tells_root = {};
 };
 
 // Owned and used by one thread, which becomes the parent of the tree.
@@ -82,6 +84,7 @@ class Restorer {
     };
 
     Status turn();
+    void look_for_root();
     Status serve_request();
     Status answer_waiting();
     Status feed(Transfer& transfer);

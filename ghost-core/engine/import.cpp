@@ -294,6 +294,7 @@ struct Importer::State {
     std::optional<ClockShift> clocks;
     bool takes_time = false;
     bool keeps_userfaults = false;
+    std::function<void(pid_t)> tells_root;
 };
 
 Importer::Importer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -342,6 +343,10 @@ void Importer::keep_userfaults() {
     state_->keeps_userfaults = true;
 }
 
+void Importer::tell_root(std::function<void(pid_t)> told) {
+    state_->tells_root = std::move(told);
+}
+
 void Importer::take_time() {
     state_->takes_time = true;
 }
@@ -360,6 +365,7 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
     request.plain_root = state_->plain_root;
     request.clocks = state_->clocks;
     request.keep_userfaults = state_->keeps_userfaults;
+    request.tells_root = state_->tells_root;
     for (const auto& entry : inherit) request.inherit.emplace_back(entry.fd, entry.key);
     return Import(state_->reader, *pool).run(std::move(request), progress);
 }

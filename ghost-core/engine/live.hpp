@@ -123,6 +123,8 @@ struct LiveImportRequest {
     // side's record is what counts. An error ends the tree, and the source is told so. May be
     // empty.
     std::function<Status()> release;
+    // As Importer::tell_root(), of every skeleton that comes. May be empty.
+    std::function<void(pid_t)> tells_root;
     Progress progress;
 };
 

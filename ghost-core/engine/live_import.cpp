@@ -220,6 +220,7 @@ Status Target::hold() {
     }
     importer->set_clocks(shift_.monotonic_ns, shift_.boottime_ns);
     importer->take_time();
+    importer->tell_root(request_.tells_root);
     if (may_be_deferred_) importer->keep_userfaults();
     auto held = importer->hold(request_.criu, inherit, request_.progress);
     if (!held) return held.error();

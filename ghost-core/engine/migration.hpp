@@ -143,6 +143,10 @@ class Importer {
     // HeldTree::userfaults is wanted.
     void keep_userfaults();
 
+    // hold() tells the tree's first process while it is only being made, before it could outlive
+    // criu and this process.
+    void tell_root(std::function<void(pid_t)> told);
+
     // Nobody is frozen for this: hold() takes no processor from those that run here
     // (realtime_priority.hpp).
     void take_time();

@@ -29,9 +29,11 @@ Result<LiveArrival> receive_live(const LiveArrivalRequest& asked, Resource& in) 
     };
     request.release = [&]() -> Status {
         if (asked.release) GHOST_TRY(asked.release());
+        guard->watch(0);
         out.stdio->start();
         return {};
     };
+    request.tells_root = [&](pid_t root) { guard->watch(root); };
     auto got = live_import(request, in);
     if (!got) return got.error();
     out.import = std::move(*got);

@@ -7,8 +7,8 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
-#include <fstream>
 #include <linux/close_range.h>
+#include <map>
 #include <poll.h>
 #include <set>
 #include <sys/prctl.h>
@@ -22,6 +22,7 @@
 
 #include "base/fork.hpp"
 #include "base/pidfd.hpp"
+#include "base/proc.hpp"
 #include "ghost-core/criu/nested.hpp"
 #include "ghost-core/criu/tree.hpp"
 
@@ -45,29 +46,44 @@ bool process_ended(const Fd& pidfd) {
     for (;;) pause();
 }
 
-// Processes criu is still making or taking apart when the parent dies: criu works in `folder`,
-// what it makes starts there or is traced by it (proc(5), cwd and status). Each is killed.
-void kill_workers_of(const std::string& folder) {
-    std::set<pid_t> criu;
-    std::vector<pid_t> all;
+constexpr int end_limit_ms = 10'000;
+
+struct Seen {
+    pid_t parent = 0, tracer = 0;
+};
+
+// Processes criu is still making or taking apart: criu works in `folder`, what it makes starts
+// there, or is traced by it or below it or below `root` (proc(5), cwd and status).
+std::set<pid_t> workers_of(const std::string& folder, pid_t root) {
+    std::set<pid_t> out;
+    std::map<pid_t, Seen> all;
     std::error_code ignored;
-    for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
-        pid_t pid = std::atoi(entry.path().filename().c_str());
-        if (pid <= 0 || pid == getpid()) continue;
-        all.push_back(pid);
-        std::string cwd = std::filesystem::read_symlink(entry.path() / "cwd", ignored).string();
-        if (cwd == folder || cwd.starts_with(folder + "/")) criu.insert(pid);
+    for (const pid_t pid : numbers_in("/proc")) {
+        const auto status = read_status(fmt::format("/proc/{}", pid));
+        if (!status || pid == getpid() || status->state == 'Z' || status->state == 'X') continue;
+        all[pid] = {parent_of(pid), status->tracer};
+        const auto cwd =
+            std::filesystem::read_symlink(fmt::format("/proc/{}/cwd", pid), ignored).string();
+        if (pid == root || cwd == folder || cwd.starts_with(folder + "/")) out.insert(pid);
     }
-    for (pid_t pid : all) {
-        std::ifstream status(fmt::format("/proc/{}/status", pid));
-        for (std::string line; std::getline(status, line);) {
-            bool names_other = line.starts_with("TracerPid:") || line.starts_with("PPid:");
-            if (names_other && criu.contains(std::atoi(line.c_str() + line.find(':') + 1))) {
-                kill(pid, SIGKILL);
-            }
-        }
+    for (size_t before = 0; before != out.size();) {
+        before = out.size();
+        for (const auto& [pid, seen] : all)
+            if (out.contains(seen.parent) || out.contains(seen.tracer)) out.insert(pid);
     }
-    for (pid_t pid : criu) kill(pid, SIGKILL);
+    return out;
+}
+
+// False: there was none.
+bool kill_workers_of(const std::string& folder, pid_t root) {
+    std::vector<Fd> killed;
+    for (const pid_t pid : workers_of(folder, root)) {
+        killed.push_back(open_pidfd(pid));
+        if (killed.back().valid()) signal_pidfd(killed.back().get(), SIGKILL);
+    }
+    for (const auto& one : killed)
+        if (one.valid() && !await_pidfd(one.get(), end_limit_ms)) return false;
+    return !killed.empty();
 }
 
 // The guard's own process.
@@ -119,6 +135,13 @@ class Watch {
         kill_root();
     }
 
+    // Until none is left: criu may have forked one while the others were looked for.
+    void end_workers() const {
+        if (config_.folder.empty()) return;
+        const pid_t root = root_fd_.valid() && !process_ended(root_fd_) ? config_.root : 0;
+        while (kill_workers_of(config_.folder, root)) continue;
+    }
+
     void kill_root() {
         if (root_fd_.valid()) signal_pidfd(root_fd_.get(), SIGKILL);
     }
@@ -132,7 +155,9 @@ class Watch {
                 sentinel_ = 0;
                 return;
             }
-            pid_t program = config_.root > 0 ? program_of(config_.root) : 0;
+            // one that would be ended with the parent is only being made
+            const bool runs = config_.root > 0 && config_.duty != Guard::Duty::kill;
+            pid_t program = runs ? program_of(config_.root) : 0;
             if (program > 0) kill(-program, SIGSTOP);
         }
     }
@@ -155,11 +180,11 @@ class Watch {
     void parent_died() {
         orphaned_ = true;
         const bool ends = config_.duty == Guard::Duty::kill;
+        if (ends) end_workers();
         if (ends || (config_.duty == Guard::Duty::leave && process_ended(above_))) kill_root();
         if (config_.duty == Guard::Duty::resume && config_.root > 0)
             (void)resume_tree(config_.root);  // nobody is there to hear why not
         if (config_.folder.empty()) return;
-        if (ends) kill_workers_of(config_.folder);
         std::error_code ignored;
         std::filesystem::remove_all(config_.folder, ignored);
     }

@@ -197,6 +197,7 @@ Outgoing Restorer::import_ghost() {
     if (!stdio) return failed(stdio.error());
     std::vector<core::InheritFd> heirs;
     for (auto& [fd, key] : stdio->heirs(wanted)) heirs.push_back({fd, key});
+    importer->tell_root([this](pid_t root) { guard_.watch(root); });
     auto held = importer->hold({who_.criu, folder_.path()}, heirs,
                                [this](uint64_t b, uint64_t t) { worker_.note(b, t); });
     worker_.uses(-1);
@@ -206,7 +207,6 @@ Outgoing Restorer::import_ghost() {
     held_ = *held;
     if (auto agent = schema::from_json<AgentThread>(metadata.value("agent", Json())); agent.ok())
         agent_ = *agent;
-    guard_.watch(held_.root);
     Held out;
     out.seq = seq_;
     out.rank = who_.rank;
