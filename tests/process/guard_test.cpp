@@ -4,6 +4,7 @@
 #include "base/file.hpp"
 #include "ghost-core/supervisor/guard.hpp"
 
+#include <array>
 #include <csignal>
 #include <filesystem>
 #include <gtest/gtest.h>
@@ -112,6 +113,33 @@ TEST_F(GuardTest, ParentKilledTreeIsEnded) {
     kill(parent_, SIGKILL);
     EXPECT_TRUE(tree_ends());
     EXPECT_TRUE(folder_goes());
+}
+
+// As criu and what it makes: only the first of them works in the folder.
+TEST_F(GuardTest, ParentKilledWorkersAreEndedWithAllBelowThem) {
+    int ends[2];
+    ASSERT_EQ(pipe(ends), 0);
+    if (fork() == 0) {
+        if (chdir(folder_.c_str()) != 0) _exit(1);
+        for (int below = 0; below < 3; below++) {
+            const pid_t self = getpid();
+            if (write(ends[1], &self, sizeof self) != sizeof self) _exit(1);
+            if (below == 2 || fork() != 0) break;
+            if (chdir("/") != 0) _exit(1);
+        }
+        for (;;) pause();
+    }
+    std::array<pid_t, 3> workers{};
+    for (auto& worker : workers) ASSERT_EQ(read(ends[0], &worker, sizeof worker), 4);
+    for (const int end : ends) close(end);
+    start(config(Guard::Duty::kill));
+    kill(parent_, SIGKILL);
+    EXPECT_TRUE(folder_goes());
+    for (const pid_t worker : workers) {
+        const auto state = state_of(worker);
+        EXPECT_TRUE(state == 'Z' || state == 'X') << worker << " is in state " << state;
+        if (state != 'Z' && state != 'X') kill(worker, SIGKILL);
+    }
 }
 
 TEST_F(GuardTest, ParentKilledTreeIsResumed) {
