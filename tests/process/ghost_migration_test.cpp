@@ -426,6 +426,33 @@ TEST_F(Migration, TasksAreMadeBeforeTheLastPagesAreThere) {
     expect_clean();
 }
 
+// So that a guard knows whom to end, whenever this process is killed.
+TEST_F(Migration, RootIsToldWhileCriuMakesIt) {
+    auto tree = Tree::start(4);
+    ASSERT_GT(tree->healthy(), 0U);
+    MemoryResource ghost;
+    auto sent = export_tree(request(*tree), ghost);
+    ASSERT_TRUE(sent.ok()) << sent.error().message();
+    auto importer = Importer::open(ghost);
+    ASSERT_TRUE(importer.ok()) << importer.error().message();
+    std::vector<pid_t> told;
+    char state = 0;
+    importer->tell_root([&](pid_t root) {
+        EXPECT_NE(our_criu(), 0);
+        if (const auto status = read_status(fmt::format("/proc/{}", root))) state = status->state;
+        told.push_back(root);
+    });
+    Tree target;
+    auto held = hold_in(target_folder_, *importer, target);
+    ASSERT_TRUE(held.ok()) << held.error().message();
+    EXPECT_EQ(told, std::vector<pid_t>{held->root});
+    EXPECT_NE(state, 'T') << "it was made already";
+    target.end();
+    ASSERT_TRUE(resume_tree(tree->root).ok());
+    EXPECT_GT(tree->healthy(), 0U);
+    expect_clean();
+}
+
 TEST_F(Migration, InjectedFaultsOfCriuLeaveTheSourceRunning) {
     auto tree = Tree::start(4);
     ASSERT_GT(tree->healthy(), 0U);
