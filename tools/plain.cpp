@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
+#include <set>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -52,12 +53,14 @@ namespace {
 // In a session of its own the default action would be ignored (setpgid(2), orphaned groups); a job
 // that is stopped is stopped with its processes.
 void stop_with(const core::PlainTree& tree) {
+    std::set<pid_t> stay;  // those that are stopped already
     if (auto tasks = core::list_tree(tree.root))
-        for (const auto& task : *tasks)
+        for (const auto& task : *tasks) {
+            if (task.state == 'T') stay.insert(task.pid);
             if (task.pid != tree.root || !tree.nested) ::kill(task.pid, SIGSTOP);
+        }
     ::kill(::getpid(), SIGSTOP);
-    if (auto tasks = core::list_tree(tree.root))
-        for (const auto& task : *tasks) ::kill(task.pid, SIGCONT);
+    if (auto tasks = core::list_tree(tree.root)) (void)core::continue_tasks(*tasks, stay);
 }
 
 // Returns when the child has ended; signals that come at `signals` before are taken by `take`.

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <csignal>
+#include <cstdlib>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <string_view>
@@ -87,11 +89,13 @@ Status take_status(int folder, pid_t pid, KernelState& out) {
     const auto text = slurp(folder, "status");
     if (text.empty()) return make_error(Code::not_found, "look at process", std::to_string(pid));
     bool pending = false;
+    // It has nothing to do in a stopped process, and goes with SIGCONT.
+    constexpr uint64_t stop = uint64_t{1} << (SIGSTOP - 1);
     for_lines(text, [&](std::string_view line) {
         for (const auto key : kept_lines)
             if (line.starts_with(key)) out.fixed.append(line).append("\n");
         if (line.starts_with("SigPnd:") || line.starts_with("ShdPnd:"))
-            pending |= line.find_first_of("123456789abcdef", 7) != std::string_view::npos;
+            pending |= (std::strtoull(line.data() + 7, nullptr, 16) & ~stop) != 0;
     });
     if (pending)
         return because(Code::busy, "a signal is pending", "process " + std::to_string(pid));

@@ -134,12 +134,20 @@ bool is_within(const cpu_set_t& part, const cpu_set_t& whole) {
 
 }  // namespace
 
-void add_placements(pid_t pid, Placements& out) {
+bool was_stopped(int inner, const Placements& threads) {
+    return std::ranges::any_of(
+        threads, [inner](const Placement& one) { return one.inner == inner && one.stopped; });
+}
+
+void add_placements(pid_t pid, bool stopped, Placements& out) {
     std::set<pid_t> known;
     for (const auto& one : out) known.insert(one.tid);
     for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", pid)))
         if (!known.contains(tid))
-            if (auto placement = placement_of(tid)) out.push_back(*placement);
+            if (auto placement = placement_of(tid)) {
+                placement->stopped = stopped;
+                out.push_back(*placement);
+            }
 }
 
 bool complete(const std::map<pid_t, int>& numbers, Placements& out) {
@@ -243,9 +251,12 @@ Status note_placements(pid_t root, const Placements& before) {
     return error;
 }
 
-void give_back(pid_t root, const std::vector<Task>& tasks) {
+std::optional<std::set<pid_t>> give_back(pid_t root, const std::vector<Task>& tasks) {
     const auto noted = read_note(root);
-    if (noted.empty()) return;
+    if (noted.empty()) return std::nullopt;
+    std::set<pid_t> stopped;
+    for (const auto& one : noted)
+        if (one.stopped) stopped.insert(one.tid);
     const auto before = by_number(noted);
     for (const auto& task : tasks)
         for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", task.pid))) {
@@ -258,6 +269,7 @@ void give_back(pid_t root, const std::vector<Task>& tasks) {
             sched_setaffinity(tid, sizeof(cpu_set_t), &known->second->processors);
         }
     unlink(note_of(root).c_str());
+    return stopped;
 }
 
 TreePlacement placement_here() {
@@ -368,7 +380,7 @@ Error damaged() {
 
 std::string encode(const TreePlacement& placement) {
     std::map<std::string, std::pair<nlohmann::json, std::vector<int>>> groups;
-    auto waits = nlohmann::json::array();
+    auto waits = nlohmann::json::array(), stopped = nlohmann::json::array();
     for (const auto& one : placement.threads) {
         if (one.inner == 0) continue;
         auto json = to_json(one);
@@ -376,35 +388,54 @@ std::string encode(const TreePlacement& placement) {
         group.first = std::move(json);
         group.second.push_back(one.inner);
         if (one.wait_ns > 0) waits.push_back({one.inner, one.wait_ns});
+        if (one.stopped) stopped.push_back(one.inner);
     }
     auto list = nlohmann::json::array();
     for (auto& [text, group] : groups) {
         group.first["threads"] = group.second;
         list.push_back(std::move(group.first));
     }
-    return nlohmann::json{{"usable", to_list(placement.usable)},
-                          {"binding", to_list(placement.binding)},
-                          {"groups", std::move(list)},
-                          {"waits", std::move(waits)},
-                          {"settings", to_json(placement.settings)}}
+    return nlohmann::json{
+        {"usable", to_list(placement.usable)}, {"binding", to_list(placement.binding)},
+        {"groups", std::move(list)},           {"waits", std::move(waits)},
+        {"stopped", std::move(stopped)},       {"settings", to_json(placement.settings)}}
         .dump();
 }
 
 namespace {
 
+using ByInner = std::map<int, Placement*>;
+
+ByInner by_inner_number(Placements& threads) {
+    ByInner out;
+    for (auto& one : threads) out[one.inner] = &one;
+    return out;
+}
+
 // A ghost of before them has none.
-bool take_waits(const nlohmann::json& from, Placements& threads) {
+bool take_waits(const nlohmann::json& from, const ByInner& by_inner) {
     const auto list = from.find("waits");
     if (list == from.end()) return true;
     if (!list->is_array()) return false;
-    std::map<int, Placement*> by_inner;
-    for (auto& one : threads) by_inner[one.inner] = &one;
     for (const auto& wait : *list) {
         if (!wait.is_array() || wait.size() != 2 || !wait[0].is_number_integer() ||
             !wait[1].is_number_unsigned())
             return false;
         const auto found = by_inner.find(wait[0].get<int>());
         if (found != by_inner.end()) found->second->wait_ns = wait[1].get<int64_t>();
+    }
+    return true;
+}
+
+// Likewise.
+bool take_stopped(const nlohmann::json& from, const ByInner& by_inner) {
+    const auto list = from.find("stopped");
+    if (list == from.end()) return true;
+    if (!list->is_array()) return false;
+    for (const auto& thread : *list) {
+        if (!thread.is_number_integer()) return false;
+        const auto found = by_inner.find(thread.get<int>());
+        if (found != by_inner.end()) found->second->stopped = true;
     }
     return true;
 }
@@ -431,7 +462,8 @@ Result<TreePlacement> decode_placement(std::string_view text) {
         }
     }
     const auto settings = json.find("settings");  // of an older Ghost: none
-    if (!take_waits(json, out.threads) ||
+    const auto by_inner = by_inner_number(out.threads);
+    if (!take_waits(json, by_inner) || !take_stopped(json, by_inner) ||
         (settings != json.end() && !from_json(*settings, out.settings)))
         return damaged();
     return out;

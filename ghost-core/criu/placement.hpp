@@ -7,7 +7,9 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <sched.h>
+#include <set>
 #include <string>
 #include <string_view>
 #include <sys/types.h>
@@ -38,12 +40,16 @@ struct Placement {
     int32_t io_priority = 0;
     uint64_t slack_ns = 0;
     cpu_set_t processors{};
-    int64_t wait_ns = 0;  // left of a wait for a duration that it was stopped in; 0: not known
+    int64_t wait_ns = 0;   // left of a wait for a duration that it was stopped in; 0: not known
+    bool stopped = false;  // its process, by SIGSTOP or one of its kind, and not by a freeze
 };
 using Placements = std::vector<Placement>;
 
-// Adds how the threads of a process are placed that are not there yet.
-void add_placements(pid_t pid, Placements& out);
+// Of a process, by its own number.
+bool was_stopped(int inner, const Placements& threads);
+
+// Adds how the threads of a process, which may be stopped, are placed that are not there yet.
+void add_placements(pid_t pid, bool stopped, Placements& out);
 // After all have stopped: names them by `numbers` (inner ones by those here). Those that were made
 // meanwhile are added; true: there were some.
 bool complete(const std::map<pid_t, int>& numbers, Placements& out);
@@ -56,8 +62,9 @@ Status note_placements(pid_t root, const Placements& before);
 // class, above our own, they would compute for ever on a processor that we need. CRIU takes the
 // class along; give_back() or place() gives the ordinary one back, here or where the tree went.
 void raise_priority(const Placements& threads);
-// Gives a tree's threads back what a freeze by any process has taken; nothing to do is fine.
-void give_back(pid_t root, const std::vector<Task>& tasks);
+// Gives a tree's threads back what a freeze by any process has taken. Its processes that were
+// stopped before that; none: there was no freeze.
+std::optional<std::set<pid_t>> give_back(pid_t root, const std::vector<Task>& tasks);
 
 // What a ghost says of its tree.
 struct TreePlacement {

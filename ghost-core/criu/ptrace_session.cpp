@@ -2,6 +2,7 @@
 #include "ghost-core/criu/ptrace_session.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <elf.h>
@@ -29,6 +30,7 @@ constexpr size_t extended_bytes = 16384;  // the largest XSAVE area known is 110
 constexpr int64_t call_limit_us = 2000000;
 constexpr int most_stops = 64;  // on the way through one call; more is a bug
 constexpr int quick_looks = 200;
+constexpr int most_signals = 4;  // that are looked at
 constexpr int64_t detach_limit_us = 5000000;
 constexpr int64_t kill_limit_us = 5000000;
 constexpr int stop_looks = 20000;  // 50 µs each
@@ -138,7 +140,7 @@ Status PtraceSession::seize_new(pid_t root, const Numbers& known, int64_t deadli
         auto found = std::find_if(processes_.begin(), processes_.end(),
                                   [&](const Process& p) { return p.pid == task.pid; });
         if (found == processes_.end()) {
-            processes_.push_back({task.pid, task.inner, {}});
+            processes_.push_back({task.pid, task.inner, task.state == 'T', {}});
             found = std::prev(processes_.end());
             waits.look(task.pid);
         }
@@ -229,8 +231,9 @@ void PtraceSession::let_go() {
 
 // Of the threads of one process the first that goes on takes SIGSTOP, before anything else, and
 // tells all others to stop; so it goes before them.
-void PtraceSession::leave_stopped() {
+void PtraceSession::leave_stopped(const std::function<bool(const Process&)>& which) {
     for (auto& process : processes_) {
+        if (which && !which(process)) continue;
         kill(process.pid, SIGSTOP);
         trace(PTRACE_DETACH, process.threads.front().tid, 0, nullptr);
         const auto path = fmt::format("/proc/{}/task/{}", process.pid, process.threads.front().tid);
@@ -339,12 +342,15 @@ Result<bool> PtraceSession::has_signal(const Thread& thread) const {
             uint64_t offset;
             uint32_t flags;
             int32_t count;
-        } what{0, shared, 1};
-        siginfo_t found;
+        } what{0, shared, most_signals};
+        std::array<siginfo_t, most_signals> found;
         const long count =
-            trace(PTRACE_PEEKSIGINFO, thread.tid, reinterpret_cast<uint64_t>(&what), &found);
+            trace(PTRACE_PEEKSIGINFO, thread.tid, reinterpret_cast<uint64_t>(&what), found.data());
         if (count < 0) return trace_error("look at signals of", thread.tid);
-        if (count > 0) return true;
+        // In a stopped process SIGSTOP has nothing to do, and goes with SIGCONT.
+        if (std::any_of(found.begin(), found.begin() + count,
+                        [](const siginfo_t& one) { return one.si_signo != SIGSTOP; }))
+            return true;
     }
     return false;
 }

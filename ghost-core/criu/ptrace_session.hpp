@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <sys/types.h>
@@ -35,6 +36,7 @@ class PtraceSession {
     struct Process {
         pid_t pid = 0;
         int inner = 0;
+        bool stopped = false;         // by SIGSTOP or one of its kind
         std::vector<Thread> threads;  // the leader first
     };
 
@@ -57,9 +59,9 @@ class PtraceSession {
     Status end_with_us();
     // Every thread goes on.
     void let_go();
-    // Every process is stopped as by SIGSTOP, until resume_tree(); no thread executes anything in
-    // between.
-    void leave_stopped();
+    // Every process, or every one of these, is stopped as by SIGSTOP, until resume_tree(); no
+    // thread of it executes anything in between. All others go on.
+    void leave_stopped(const std::function<bool(const Process&)>& which = {});
     // SIGKILL to the tree, the init last, and reaps all its threads as their tracer; an init that
     // is this process's child is left to be waited for.
     void kill_tree();

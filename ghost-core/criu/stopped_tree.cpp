@@ -271,11 +271,20 @@ class Stopping {
     // Of their threads that have stopped: inner numbers by those here.
     const std::map<pid_t, int>& numbers() const { return numbers_; }
     bool knows(const Task& task) const { return told_.contains(task.pid); }
-    void tell(const Task& task) {
+    // by_freeze: if it is stopped, another freeze has done that. One that somebody else has stopped
+    // gets no signal, which would wait in it for as long.
+    void tell(const Task& task, bool by_freeze) {
         told_.insert(task.pid);
         if (task.state != 'T') ours_.insert(task.pid);
-        kill(task.pid, SIGSTOP);
+        if (task.state == 'T' && !by_freeze)
+            before_.insert(task.pid);
+        else
+            kill(task.pid, SIGSTOP);
     }
+    // When it was told, and nobody has woken it since.
+    bool was_stopped(pid_t pid) const { return before_.contains(pid); }
+    // Those that somebody has woken.
+    const std::set<pid_t>& ran_after_all() const { return ran_; }
     // Waits until all have stopped, but for those that had to go on: they are to be told again.
     // One that has been seen to stop is not looked at again, unless it was woken meanwhile. Those
     // that somebody else has woken meanwhile (SIGCONT, of a process of the tree itself maybe).
@@ -327,6 +336,7 @@ class Stopping {
         const auto folder = fmt::format("/proc/{}", pid);
         if (is_pending(folder, "ShdPnd:", SIGSTOP)) return;
         woken_.insert(pid);
+        if (before_.erase(pid) != 0) ran_.insert(pid);
         for (const pid_t tid : numbers_in(folder + "/task")) stopped_.erase(tid);
         kill(pid, SIGSTOP);
     }
@@ -347,6 +357,7 @@ class Stopping {
     const int64_t deadline_us_;
     std::set<pid_t> told_;
     std::set<pid_t> ours_;  // those that ran before
+    std::set<pid_t> before_, ran_;
     std::map<pid_t, int> numbers_;
     std::set<pid_t> stopped_;  // threads
     std::set<pid_t> woken_;
@@ -367,17 +378,18 @@ Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us) {
     Stopping stopping(monotonic_us() + limit_us);
     Waits waits;
     StoppedTree out;
+    std::optional<std::set<pid_t>> stopped;  // by a killed one: those that were before that
     for (bool all = false; !all;) {
         auto tasks = list_tree(root);
         if (!tasks) return tasks.error();
         all = true;
-        if (stopping.all().empty()) give_back(root, *tasks);  // what a killed one has taken
+        if (stopping.all().empty()) stopped = give_back(root, *tasks);  // what a killed one took
         for (const auto& task : *tasks) {
             if (task.state == 'Z' || stopping.knows(task)) continue;
             waits.look(task.pid);
-            stopping.tell(task);
+            stopping.tell(task, stopped && !stopped->contains(task.pid));
             all = false;  // it may have made another one meanwhile
-            add_placements(task.pid, out.placements_);
+            add_placements(task.pid, stopping.was_stopped(task.pid), out.placements_);
         }
         // Only now: one that computes in that class would not let us on its processor again.
         if (!all) raise(root, out.placements_);
@@ -401,8 +413,18 @@ Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us) {
         left = std::move(*woken);
         for (const pid_t pid : left) waits.forget(pid);
     }
+    if (!stopping.ran_after_all().empty()) {
+        for (const pid_t pid : stopping.ran_after_all()) out.note_running(pid);
+        raise(root, out.placements_);
+    }
     out.note_waits(waits);
     return out;
+}
+
+void StoppedTree::note_running(pid_t pid) {
+    const auto tids = numbers_in(fmt::format("/proc/{}/task", pid));
+    for (auto& one : placements_)
+        if (std::ranges::find(tids, one.tid) != tids.end()) one.stopped = false;
 }
 
 void StoppedTree::note_waits(const Waits& waits) {

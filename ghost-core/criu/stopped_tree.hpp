@@ -25,8 +25,8 @@ namespace ghost::core {
 class StoppedTree {
   public:
     // Stops every process of the tree (SIGSTOP, and nothing else, is left behind: resume_tree()
-    // undoes it; no call ends by it) and notes the state of every thread. timeout: one does not
-    // stop within limit_us.
+    // undoes it; no call ends by it) and notes the state of every thread, and which processes were
+    // stopped before. timeout: one does not stop within limit_us.
     static Result<StoppedTree> stop(pid_t root, int64_t limit_us);
 
     // After CRIU has ended in any way: every task is as stop() left it, and still stopped.
@@ -61,6 +61,7 @@ class StoppedTree {
     class Surgeon;
 
     static Result<Process> note(pid_t pid, const Waits& waits);
+    void note_running(pid_t pid);
     void note_waits(const Waits& waits);
     // Those whose line contains `only_of`; without it all.
     static std::vector<Mapping> mappings_in(const std::string& maps, const char* only_of = nullptr);

@@ -57,6 +57,22 @@ void calm_tree(pid_t root) {
     if (auto tasks = list_tree(root)) give_back(root, *tasks);
 }
 
+void halt_tree(pid_t root) {
+    const auto tasks = list_tree(root);
+    if (!tasks) return;
+    const auto before = give_back(root, *tasks);
+    Placements threads;
+    std::set<pid_t> stopped;
+    for (const auto& task : *tasks) {
+        if (task.state == 'T' && (!before || before->contains(task.pid))) stopped.insert(task.pid);
+        add_placements(task.pid, stopped.contains(task.pid), threads);
+    }
+    if (auto noted = note_placements(root, threads); !noted.ok())
+        log::warning("{}", noted.error().message());
+    for (const auto& task : *tasks)
+        if (!stopped.contains(task.pid)) kill(task.pid, SIGSTOP);
+}
+
 Status resume_tree(pid_t root) {
     if (auto free = wait_untraced(root, criu_end_us); !free.ok())
         log::warning("{}", free.error().message());
@@ -66,14 +82,13 @@ Status resume_tree(pid_t root) {
 }
 
 Status resume_tasks(pid_t root, const std::vector<Task>& tasks) {
-    give_back(root, tasks);
-    return continue_tasks(tasks);
+    return continue_tasks(tasks, give_back(root, tasks).value_or(std::set<pid_t>()));
 }
 
-Status continue_tasks(const std::vector<Task>& tasks) {
+Status continue_tasks(const std::vector<Task>& tasks, const std::set<pid_t>& stay) {
     // Children first: the init must not see a child stopped for long after it runs itself.
     for (auto task = tasks.rbegin(); task != tasks.rend(); ++task)
-        if (kill(task->pid, SIGCONT) != 0 && errno != ESRCH)
+        if (!stay.contains(task->pid) && kill(task->pid, SIGCONT) != 0 && errno != ESRCH)
             return sys_error("continue process", std::to_string(task->pid));
     return {};
 }

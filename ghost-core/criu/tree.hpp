@@ -4,6 +4,7 @@
 // A tree is one PID name space: its init (`root`, as numbered here) and all its descendants.
 #pragma once
 
+#include <set>
 #include <string>
 #include <sys/types.h>
 #include <vector>
@@ -30,14 +31,18 @@ Status wait_untraced(pid_t root, int64_t limit_us);
 // tree is ended, or the freeing of its memory would go before everything else on the machine.
 void calm_tree(pid_t root);
 
-// SIGCONT to every process of the tree, when the criu of an exporter that was killed has left it.
+// SIGSTOP to every process of the tree, until resume_tree(): a second one finds them stopped by it.
+void halt_tree(pid_t root);
+
+// SIGCONT to every process of the tree that a freeze or halt_tree() has stopped, when the criu of
+// an exporter that was killed has left it. One that was stopped before stays so.
 Status resume_tree(pid_t root);
 
 // The same for a tree that nobody traces any more and whose tasks are known.
 Status resume_tasks(pid_t root, const std::vector<Task>& tasks);
 
-// SIGCONT only: its threads are scheduled as they are to be.
-Status continue_tasks(const std::vector<Task>& tasks);
+// SIGCONT only, but to those that stay as they are: its threads are scheduled as they are to be.
+Status continue_tasks(const std::vector<Task>& tasks, const std::set<pid_t>& stay = {});
 
 // A thread of the tree and its process, both as numbered here, as tgkill(2) wants them.
 struct ThreadId {

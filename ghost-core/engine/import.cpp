@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <unistd.h>
 
@@ -376,7 +377,10 @@ Status release_tree(const HeldTree& held) {
     give_settings(*tasks, held.placement->settings);
     take_up_waits(*tasks, held.placement->threads);
     place(*tasks, *held.placement);
-    GHOST_TRY(continue_tasks(*tasks));
+    std::set<pid_t> stay;
+    for (const auto& task : *tasks)
+        if (was_stopped(task.inner, held.placement->threads)) stay.insert(task.pid);
+    GHOST_TRY(continue_tasks(*tasks, stay));
     if (held.huge) held.huge->start();
     return {};
 }

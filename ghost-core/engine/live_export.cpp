@@ -477,7 +477,7 @@ Status Source::send_placement(const PtraceSession& session) {
     std::map<pid_t, int> numbers;
     here_.threads.clear();
     for (const auto& process : session.processes()) {
-        add_placements(process.pid, here_.threads);
+        add_placements(process.pid, process.stopped, here_.threads);
         for (const auto& thread : process.threads) numbers[thread.tid] = thread.inner;
     }
     complete(numbers, here_.threads);
@@ -707,6 +707,8 @@ Status Source::serve_deferred() {
 // Nobody knows whether the target goes on: the original is frozen until somebody does.
 void Source::keep_stopped(PtraceSession& session) {
     out_.outcome = LiveOutcome::undecided;
+    if (auto noted = note_placements(request_.root, here_.threads); !noted.ok())
+        log::debug("live: {}", noted.error().message());
     session.leave_stopped();
 }
 

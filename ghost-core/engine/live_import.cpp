@@ -583,7 +583,9 @@ Status Target::release() {
     at_point("target: recorded");
     let_clocks_pass();
     const int64_t begin = monotonic_us();
-    session_->let_go();
+    session_->leave_stopped([this](const PtraceSession::Process& process) {
+        return was_stopped(process.inner, held_.placement->threads);
+    });
     times_.release = monotonic_us() - begin;
     out_.root = std::exchange(held_.root, 0);
     out_.huge = std::exchange(held_.huge, nullptr);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/wrapper/snapshotter.hpp"
 
-#include <csignal>
 #include <fmt/format.h>
 #include <unistd.h>
 #include <utility>
@@ -102,8 +101,7 @@ void Snapshotter::write() {
 }
 
 void Snapshotter::halt() {
-    if (auto tasks = core::list_tree(parts_.root))
-        for (const auto& task : *tasks) ::kill(task.pid, SIGSTOP);
+    core::halt_tree(parts_.root);
     stopped_ = true;
 }
 

@@ -223,6 +223,7 @@ TEST_F(Calls, SignalDuringMoveInterruptsCall) {
     const auto keys = tree_->keys();
     run_ghost(ghost);
     ASSERT_TRUE(resume_tree(tree_->root).ok());
+    for (const pid_t root : {tree_->root, copy_.root}) kill(root, SIGCONT);
     for (Tree* tree : {tree_.get(), &copy_}) {
         SCOPED_TRACE(tree == &copy_ ? "copy" : "original");
         const auto all = outcomes(*tree);

@@ -146,6 +146,102 @@ TEST_F(CheckpointTest, ResumeByAnotherProcessRestoresAffinity) {
     EXPECT_GT(tree->healthy(), 0U);
 }
 
+// Of every process of a tree, by its own number: whether it is stopped.
+std::map<int, bool> stopped_in(pid_t root) {
+    std::map<int, bool> out;
+    const auto tasks = list_tree(root);
+    EXPECT_TRUE(tasks.ok());
+    for (const auto& task : *tasks) out[task.inner] = task.state == 'T';
+    return out;
+}
+
+void signal_all(pid_t root, int signal) {
+    const auto tasks = list_tree(root);
+    ASSERT_TRUE(tasks.ok());
+    for (const auto& task : *tasks) kill(task.pid, signal);
+}
+
+// All of its processes, and one of them: whoever has stopped them lets them go on.
+TEST_F(CheckpointTest, StoppedProcessesStayStopped) {
+    for (const bool all : {true, false}) {
+        SCOPED_TRACE(all);
+        auto tree = Tree::start(6);
+        ASSERT_GT(tree->healthy(), 0U);
+        if (all)
+            signal_all(tree->root, SIGSTOP);
+        else
+            kill(list_tree(tree->root)->back().pid, SIGSTOP);
+        while (!stopped_in(tree->root).rbegin()->second) usleep(1000);
+        const auto before = stopped_in(tree->root);
+        EXPECT_EQ(before.begin()->second, all);
+        for (const bool leave : {false, true}) {
+            MemoryResource ghost;
+            auto what = request(*tree);
+            what.leave_stopped = leave;
+            auto stats = checkpointer_.run(what, ghost);
+            ASSERT_TRUE(stats.ok()) << stats.error().message();
+            ASSERT_TRUE(!leave || resume_tree(tree->root).ok());
+            EXPECT_EQ(stopped_in(tree->root), before);
+            Tree copy;
+            auto held = import(ghost, copy);
+            ASSERT_TRUE(held.ok()) << held.error().message();
+            ASSERT_TRUE(release_tree(*held).ok());
+            EXPECT_EQ(stopped_in(copy.root), before);
+            signal_all(copy.root, SIGCONT);
+            EXPECT_GT(copy.healthy(), 0U);
+        }
+        signal_all(tree->root, SIGCONT);
+        EXPECT_GT(tree->healthy(), 0U);
+    }
+}
+
+// As after `ghost checkpoint --then stop`; a second time is as good as once.
+TEST_F(CheckpointTest, HaltedTreeGoesOnAsItWas) {
+    auto tree = Tree::start(6);
+    ASSERT_GT(tree->healthy(), 0U);
+    const pid_t last = list_tree(tree->root)->back().pid;
+    kill(last, SIGSTOP);
+    while (!stopped_in(tree->root).rbegin()->second) usleep(1000);
+    const auto before = stopped_in(tree->root);
+    for (int times = 1; times < 3; times++) {
+        for (int i = 0; i < times; i++) {
+            halt_tree(tree->root);
+            while (!stopped_in(tree->root).begin()->second) usleep(1000);
+        }
+        ASSERT_TRUE(resume_tree(tree->root).ok());
+        EXPECT_EQ(stopped_in(tree->root), before);
+    }
+    kill(last, SIGCONT);
+    EXPECT_GT(tree->healthy(), 0U);
+}
+
+// What a killed freeze has stopped is not taken for stopped by somebody else, by the next one.
+TEST_F(CheckpointTest, StopOfKilledFreezeIsNobodyElses) {
+    auto tree = Tree::start(6);
+    ASSERT_GT(tree->healthy(), 0U);
+    const pid_t last = list_tree(tree->root)->back().pid;
+    kill(last, SIGSTOP);
+    while (!stopped_in(tree->root).rbegin()->second) usleep(1000);
+    const auto before = stopped_in(tree->root);
+    for (int i = 0; i < 2; i++) {
+        const pid_t child = fork();
+        if (child == 0) {
+            auto stopped = StoppedTree::stop(tree->root, 2'000'000);
+            kill(getpid(), stopped.ok() ? SIGKILL : SIGTERM);
+        }
+        int status = 0;
+        waitpid(child, &status, 0);
+        ASSERT_EQ(WTERMSIG(status), SIGKILL);
+    }
+    EXPECT_NE(stopped_in(tree->root), before);
+    MemoryResource ghost;
+    auto stats = checkpointer_.run(request(*tree), ghost);
+    ASSERT_TRUE(stats.ok()) << stats.error().message();
+    EXPECT_EQ(stopped_in(tree->root), before);
+    kill(last, SIGCONT);
+    EXPECT_GT(tree->healthy(), 0U);
+}
+
 // What a snapshot of a whole job needs: the order to freeze comes from outside.
 TEST_F(CheckpointTest, FreezeWaitsForOrder) {
     auto tree = Tree::start(48);

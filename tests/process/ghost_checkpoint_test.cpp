@@ -325,6 +325,7 @@ TEST_F(CheckpointTest, SecondCheckpointKeepsTracking) {
     what.incremental = true;
     MemoryResource next;
     auto second = checkpointer_.run(what, next);
+    for (const auto& task : *tasks) kill(task.pid, SIGCONT);
     ASSERT_TRUE(second.ok()) << second.error().message();
     EXPECT_LT(second->page_bytes, first->page_bytes / 2);
     EXPECT_EQ(second->as_parent.generation, first->as_parent.generation + 1);

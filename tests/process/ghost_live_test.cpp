@@ -128,6 +128,35 @@ TEST_F(Live, LiveMoveIsComplete) {
                 moved.sent.stats.stop / 1000.0);
 }
 
+// With pages before it and after it: whoever has stopped it lets it go on.
+TEST_F(Live, StoppedTreeStaysStopped) {
+    for (const auto order : {PageOrder::pre_copy, PageOrder::post_copy}) {
+        SCOPED_TRACE(static_cast<int>(order));
+        LiveTree tree(shared_.path(), 16, 2, 20);
+        ASSERT_TRUE(tree.wait_ready());
+        const auto all = [&tree](int signal) {
+            const auto tasks = list_tree(tree.root);
+            ASSERT_TRUE(tasks.ok());
+            for (const auto& task : *tasks) kill(task.pid, signal);
+        };
+        const auto is_stopped = [&tree] {
+            const auto tasks = list_tree(tree.root);
+            return tasks.ok() &&
+                   std::ranges::all_of(*tasks, [](const Task& task) { return task.state == 'T'; });
+        };
+        all(SIGSTOP);
+        while (!is_stopped()) usleep(1000);
+        auto from = request(tree);
+        from.order = order;
+        const auto moved = move(tree, from, import_request(tree));
+        ASSERT_EQ(moved.sent.outcome, LiveOutcome::moved) << why(moved.sent);
+        ASSERT_TRUE(moved.got.ok()) << moved.got.error().message();
+        EXPECT_TRUE(is_stopped());
+        all(SIGCONT);
+        expect_one_whole(tree);
+    }
+}
+
 TEST_F(Live, LiveMoveThereAndBack) {
     LiveTree tree(shared_.path(), 16, 2, 20);
     ASSERT_TRUE(tree.wait_ready());

@@ -136,7 +136,6 @@ def coverage(rows):
               "|---|---|---|",
               *unlike, "",
               "Looked at, without a program:",
-              "- A process that was stopped by SIGSTOP runs after the import.",
               "- The tree gets the network and mounts of `ghost import`.",
               "- Shared memory in huge pages of hugetlbfs needs as many reserved ones on the target.",
               "",

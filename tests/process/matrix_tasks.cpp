@@ -194,6 +194,25 @@ Check zombie(const std::string&) {
     };
 }
 
+// By SIGSTOP; whoever has stopped it lets it go on.
+Check stopped(const std::string&) {
+    static const auto child = Child::start([] {}, [] { return 42L; });
+    const auto id = static_cast<id_t>(child.pid);
+    siginfo_t info{};
+    need(kill(child.pid, SIGSTOP) == 0 && waitid(P_PID, id, &info, WSTOPPED) == 0, "stop");
+    return [id]() -> std::string {
+        std::ifstream in("/proc/" + std::to_string(child.pid) + "/stat");
+        std::string number, name, state;
+        in >> number >> name >> state;
+        if (state != "T") return "it is not stopped: " + state;
+        siginfo_t now{};
+        if (waitid(P_PID, id, &now, WCONTINUED | WNOHANG) != 0 || now.si_pid != 0)
+            return "it has gone on meanwhile";
+        kill(child.pid, SIGCONT);
+        return differs("its answer", child.get(), 42);
+    };
+}
+
 bool may_see_limits() {
     return prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE, 0, 0, 0) == 1;
 }
@@ -372,6 +391,8 @@ const std::vector<Case> task_cases = {
     {"deep_tree", "a tree 40 processes deep", nullptr, deep_tree},
     {"sessions", "sessions and process groups", nullptr, sessions},
     {"zombie", "ended children that nobody has waited for", nullptr, zombie},
+    {"stopped", "processes stopped by SIGSTOP: stopped afterwards (of a rank: its children)",
+     nullptr, stopped},
     {"credentials", "users, groups, no_new_privs, umask (other users: needs CAP_SYS_RESOURCE)",
      nullptr, credentials},
     {"limits", "resource limits", nullptr, limits},

@@ -81,6 +81,7 @@ TEST(Placement, IsReadAsWritten) {
     there.threads[2].inner = 1003;
     there.threads[2].attributes.runtime = 3000000;
     there.threads[2].wait_ns = 4567890123;
+    there.threads[1].stopped = true;
     auto& settings = there.settings[1];
     settings.personality = 0x40000;
     settings.core_filter = 0x55;
@@ -103,6 +104,7 @@ TEST(Placement, IsReadAsWritten) {
         EXPECT_EQ(thread.attributes.priority, 7U);
         EXPECT_EQ(thread.attributes.runtime, thread.inner == 1003 ? 3000000U : 0U);
         EXPECT_EQ(thread.wait_ns, thread.inner == 1003 ? 4567890123 : 0);
+        EXPECT_EQ(thread.stopped, thread.inner == 1002);
         EXPECT_EQ(thread.nice, -5);
         EXPECT_EQ(thread.io_priority, 2 << 13 | 6);
         EXPECT_EQ(thread.slack_ns, 123456789U);
