@@ -682,6 +682,35 @@ TEST(Nodes, DaemonWithRanksThatMissesTheSwitchHoldsTheFences) {
     expect_sound(c);
 }
 
+// --- an earlier life of the job ---
+
+// A daemon behind a cut that is gone has the number of one of this life, and its epochs may be the
+// higher ones.
+TEST(Lives, MessagesOfAnotherLifeAreDropped) {
+    const auto epoch_of = [](Cluster& c, RankId rank) {
+        return c.ps()["ranks"][rank]["epoch"].get<int>();
+    };
+    for (const bool other : {true, false}) {
+        SCOPED_TRACE(other);
+        Cluster c(31, 3, {0, 1});
+        const std::string life = other ? "01d" : job_life;
+        Json location = {{"rank", 1}, {"epoch", 9}, {"node", 2}, {"node_name", "gn2"}};
+        location.update({{"attached", true}, {"tcp", Json::array()}, {"unix", "@old"}});
+        c.inject(1, 0, {{"t", "located"}, {"location", location}}, life);
+        c.inject(0, 2, {{"t", "node_lost"}, {"node", 1}}, life);
+        c.run(second);
+        EXPECT_EQ(epoch_of(c, 1), other ? 0 : 9);
+        Client& user = c.client();
+        user.ask(migrate({1}, "gn2"));
+        ASSERT_TRUE(c.run(30 * second, [&] { return !user.results.empty(); }));
+        if (!other) continue;
+        EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+        EXPECT_EQ(epoch_of(c, 1), 1);
+        EXPECT_EQ(c.node_of(1), 2u);
+        expect_sound(c);
+    }
+}
+
 // --- wrappers that die with no move on ---
 
 TEST(Wrappers, DeadWrapperIsReplacedAndTheRankCanMove) {

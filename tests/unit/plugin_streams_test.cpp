@@ -55,7 +55,7 @@ class Daemon final : public StreamsRuntime {
     void turn();
 
     std::string interfaces;
-    DaemonInbox inbox;
+    DaemonInbox inbox{[] { return std::string(); }};
     std::map<uint64_t, std::pair<int64_t, std::function<void()>>> timers;
     std::map<uint64_t, std::pair<int, std::function<void()>>> watches;
 
@@ -90,7 +90,7 @@ struct Job {
             for (auto mail = std::exchange(messages, {}); !mail.empty(); mail.pop_front()) {
                 auto& [from, to, message] = mail.front();
                 if (silent.contains(from) || silent.contains(to)) continue;
-                daemons[to]->inbox.deliver(from, message);
+                daemons[to]->inbox.deliver(from, {}, message);
             }
             ::poll(nullptr, 0, 1);
         }

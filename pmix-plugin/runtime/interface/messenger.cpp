@@ -3,9 +3,21 @@
 
 #include <fmt/format.h>
 
+#include "base/log.hpp"
+
 namespace ghost::plugin {
 
-std::string DaemonInbox::deliver(NodeId from, std::string_view packet) {
+bool DaemonInbox::is_stranger(NodeId from, const std::string& life) {
+    const std::string own = own_life_();
+    if (life.empty() || own.empty() || life == own) return false;
+    if (strangers_.insert(from).second)
+        log::warning("daemon {} of another life of the job is heard: what it says is dropped",
+                     from);
+    return true;
+}
+
+std::string DaemonInbox::deliver(NodeId from, const std::string& life, std::string_view packet) {
+    if (is_stranger(from, life)) return {};
     auto reader = readers_.find(from);
     if (reader == readers_.end())
         reader = readers_.try_emplace(from, between_daemons, fmt::format("daemon {}", from)).first;

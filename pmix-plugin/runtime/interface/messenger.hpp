@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,18 +16,29 @@ using NodeId = uint32_t;  // the daemon's number in the job family; 0 is mpirun'
 
 // Where messages of other daemons arrive: read once, by the rules of their schema, and handed to
 // everybody in this daemon who takes some. Loop thread only.
+//
+// A daemon of an earlier life of the job has the number of one of this life, and may be heard
+// again when its node can be reached again: nothing it says counts.
 class DaemonInbox {
   public:
     using Handler = std::function<void(NodeId from, const schema::Received& message)>;
 
+    // life: JobView::life() of this daemon.
+    explicit DaemonInbox(std::function<std::string()> life) : own_life_(std::move(life)) {}
+
     void add(Handler handler) { handlers_.push_back(std::move(handler)); }
     void clear() { handlers_.clear(); }
-    // What is to be sent back, if anything.
-    std::string deliver(NodeId from, std::string_view packet);
+    // life: as the sender knows it; "" of one that has not heard of the job yet, which one of an
+    // earlier life has. What is to be sent back, if anything.
+    std::string deliver(NodeId from, const std::string& life, std::string_view packet);
 
   private:
+    bool is_stranger(NodeId from, const std::string& life);
+
+    const std::function<std::string()> own_life_;
     std::vector<Handler> handlers_;
     std::map<NodeId, schema::Reader> readers_;
+    std::set<NodeId> strangers_;  // that have been told of
 };
 
 class Messenger {

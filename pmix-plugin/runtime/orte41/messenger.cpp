@@ -15,38 +15,51 @@ namespace {
 constexpr orte_rml_tag_t tag = 178;  // above ORTE_RML_TAG_MAX; docs/PROTOCOL.md
 
 // RML calls back with a plain pointer for as long as mpirun lives, so the receiver is asked here.
-std::function<void(NodeId, const char*)>& receiver() {
-    static std::function<void(NodeId, const char*)> the_receiver;
+using Receiver = std::function<void(NodeId, const std::string& life, const char* text)>;
+Receiver& receiver() {
+    static Receiver the_receiver;
     return the_receiver;
+}
+
+std::string own_life() {
+    return app_variable("GHOST_LIFE");
 }
 
 void received(int, orte_process_name_t* sender, opal_buffer_t* buffer, orte_rml_tag_t,
               void*) noexcept {
     char* text = nullptr;
+    char* life = nullptr;
     uint32_t from = sender->vpid;
     int32_t count = 1;
     // A daemon that relays a broadcast hands it to itself under its own name (grpcomm/direct), so
     // every message says itself whose it is.
     if (opal_dss.unpack(buffer, &from, &count, OPAL_UINT32) == OPAL_SUCCESS &&
-        opal_dss.unpack(buffer, &text, &count, OPAL_STRING) == OPAL_SUCCESS && text && receiver())
-        receiver()(from, text);
+        opal_dss.unpack(buffer, &text, &count, OPAL_STRING) == OPAL_SUCCESS && text &&
+        opal_dss.unpack(buffer, &life, &count, OPAL_STRING) == OPAL_SUCCESS && life && receiver())
+        receiver()(from, life, text);
     free(text);
+    free(life);
 }
 
 opal_buffer_t* pack(const std::string& packet) {
+    const std::string of = own_life();
     char* raw = const_cast<char*>(packet.c_str());
+    char* life = const_cast<char*>(of.c_str());
     opal_buffer_t* buffer = OBJ_NEW(opal_buffer_t);
     uint32_t self = ORTE_PROC_MY_NAME->vpid;
     opal_dss.pack(buffer, &self, 1, OPAL_UINT32);
     opal_dss.pack(buffer, &raw, 1, OPAL_STRING);
+    opal_dss.pack(buffer, &life, 1, OPAL_STRING);
     return buffer;
 }
 
 }  // namespace
 
-RmlMessenger::RmlMessenger() {
+RmlMessenger::RmlMessenger() : inbox_(own_life) {
     static bool posted = false;
-    receiver() = [this](NodeId from, const char* text) { deliver(from, text); };
+    receiver() = [this](NodeId from, const std::string& life, const char* text) {
+        deliver(from, life, text);
+    };
     if (!posted)
         orte_rml.recv_buffer_nb(ORTE_NAME_WILDCARD, tag, ORTE_RML_PERSISTENT, received, nullptr);
     posted = true;
@@ -89,9 +102,9 @@ void RmlMessenger::stop() {
     receiver() = nullptr;
 }
 
-void RmlMessenger::deliver(NodeId from, const char* text) {
+void RmlMessenger::deliver(NodeId from, const std::string& life, const char* text) {
     try {
-        if (const std::string answer = inbox_.deliver(from, text); !answer.empty())
+        if (const std::string answer = inbox_.deliver(from, life, text); !answer.empty())
             send(from, answer);
     } catch (const std::exception& failure) {
         log::error("message from daemon {}: {}", from, failure.what());

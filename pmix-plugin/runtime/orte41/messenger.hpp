@@ -28,7 +28,7 @@ class RmlMessenger {
     void stop();
 
   private:
-    void deliver(NodeId from, const char* text);
+    void deliver(NodeId from, const std::string& life, const char* text);
 
     DaemonInbox inbox_;
 };

@@ -322,15 +322,15 @@ void Cluster::later(NodeId owner, std::function<void()> action) {
     at(now + latency(), owner, std::move(action));
 }
 
-void Cluster::inject(NodeId from, NodeId to, const Json& m) {
+void Cluster::inject(NodeId from, NodeId to, const Json& m, const std::string& life) {
     int64_t& last = last_arrival_[{from, to}];
     last = std::max(last + 1, now + latency());
     // By text, as between machines: types may change on the way (signed to unsigned).
-    at(last, nobody, [this, from, to, body = m.dump()] {
+    at(last, nobody, [this, from, to, life, body = m.dump()] {
         if (dead.contains(to) || cut_.contains(to) || cut_.contains(from)) return;
         Json m = Json::parse(body);
         if (bend) bend(to, m);
-        const std::string answer = daemons_[to]->inbox_.deliver(from, m.dump());
+        const std::string answer = daemons_[to]->inbox_.deliver(from, life, m.dump());
         if (!answer.empty()) daemons_[to]->send(from, answer);
     });
 }

@@ -151,7 +151,7 @@ class Daemon : public RuntimeAdapter {
     friend class Cluster;
     Cluster& c_;
     NodeId id_;
-    DaemonInbox inbox_;
+    DaemonInbox inbox_{[] { return job_life; }};
     std::function<bool(RankId, int)> exit_;
     std::function<bool(NodeId)> lost_;
     std::map<WatchId, std::pair<int, std::function<void()>>> watches_;
@@ -237,7 +237,7 @@ class Cluster {
     bool rank_attached(RankId rank) const;
     NodeId size() const { return static_cast<NodeId>(daemons_.size()); }
     int raised(NodeId node) const { return daemons_[node]->raised_; }
-    void inject(NodeId from, NodeId to, const Json& m);
+    void inject(NodeId from, NodeId to, const Json& m, const std::string& life = job_life);
     Daemon& daemon(NodeId node) { return *daemons_[node]; }
     std::string folder() const { return dir_ + "/snapshots"; }
     std::string socket_of(NodeId node) const { return daemons_[node]->rank_socket(); }
