@@ -41,11 +41,12 @@ class JobLock {
   public:
     // Takes the lock in a folder of snapshots (its real path), unless it is held already. busy: the
     // job runs under another mpirun, which is named.
-    Status take(const std::string& folder, const std::string& job) {
+    Status take(const std::string& folder, const std::string& job, const std::string& life) {
         std::lock_guard guard(mutex_);
         Fd& held = held_[folder];
-        if (held) return {};
-        auto fd = lock_job(folder, job, name_of_this("mpirun"));
+        const std::string who = name_of_this("mpirun");
+        if (holds_job(held, folder, job, who, life)) return {};
+        auto fd = lock_job(folder, job, who, life);
         GHOST_TRY(fd);
         held = std::move(*fd);
         return {};

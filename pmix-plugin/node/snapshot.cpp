@@ -199,12 +199,13 @@ void NodeAgent::Impl::join_snapshot(RankSlot& s) {
 namespace {
 
 // Whether it was made here.
-Result<bool> make_missing(const std::string& folder, const std::string& name) {
+Result<bool> make_missing(const std::string& folder, const std::string& name,
+                          const std::string& life) {
     GHOST_TRY(open_snapshot_folder(folder));
-    const auto there = open_own_folder(folder + "/" + partial_name(name));
+    const auto there = open_own_folder(folder + "/" + partial_name(name, life));
     if (there.ok()) return false;
     if (there.error().code != Code::not_found) return there.error();
-    GHOST_TRY(create_partial(folder, name));
+    GHOST_TRY(create_partial(folder, name, life));
     return true;
 }
 
@@ -216,13 +217,13 @@ void NodeAgent::Impl::make_own_folder() {
         std::string why;
     };
     auto make = [folder = snapshot_.order.folder, name = snapshot_.order.name,
-                 second = snapshot_.order.second] {
+                 second = snapshot_.order.second, life = adapter_.life()] {
         Made out;
-        auto made = make_missing(folder, name);
+        auto made = make_missing(folder, name, life);
         if (!made.ok()) return Made{false, false, made.error().message()};
         out.own = *made;
         if (second.empty()) return out;
-        made = make_missing(second, name);
+        made = make_missing(second, name, life);
         if (!made.ok())
             out.why = made.error().message();
         else
@@ -257,7 +258,7 @@ void NodeAgent::Impl::ask_to_prepare(RankSlot& s) {
         return;
     }
     const SnapPrepare& order = snapshot_.order;
-    const std::string partial = "/" + partial_name(order.name);
+    const std::string partial = "/" + partial_name(order.name, adapter_.life());
     if (!change(s, W::preparing)) return;
     s.wrapper->tell(SnapPrepareRank{.seq = s.seq,
                                     .folder = order.folder + partial,
@@ -405,9 +406,9 @@ std::vector<std::string> names_in(std::vector<std::string> list) {
     return list;
 }
 
-void complete_in(const std::string& folder, const std::string& name,
+void complete_in(const std::string& folder, const std::string& name, const std::string& life,
                  const std::vector<std::string>& old) {
-    if (auto done = commit_snapshot(folder, name); !done.ok()) {
+    if (auto done = commit_snapshot(folder, name, life); !done.ok()) {
         return log::error("snapshot {} is not complete on this node: {}", name,
                           done.error().message());
     }
@@ -430,9 +431,8 @@ void NodeAgent::Impl::end_snapshot(const SnapEnd& order) {
     const auto complete = [&](bool& own, const std::string& folder,
                               const std::vector<std::string>& remove) {
         if (!std::exchange(own, false)) return;
-        background_.run([folder, name = snapshot_.order.name, old = names_in(remove)] {
-            complete_in(folder, name, old);
-        });
+        background_.run([folder, name = snapshot_.order.name, life = adapter_.life(),
+                         old = names_in(remove)] { complete_in(folder, name, life, old); });
     };
     complete(snapshot_.own_folder, snapshot_.order.folder, order.remove);
     complete(snapshot_.own_second, snapshot_.order.second, order.remove_seconds);
@@ -456,8 +456,8 @@ void NodeAgent::Impl::bring_home(RankSlot& s) {
 void NodeAgent::Impl::discard_own_folder() {
     const auto discard = [&](bool& own, const std::string& folder) {
         if (!std::exchange(own, false)) return;
-        background_.run([folder, name = snapshot_.order.name] {
-            if (auto gone = discard_partial(folder, name); !gone.ok()) {
+        background_.run([folder, name = snapshot_.order.name, life = adapter_.life()] {
+            if (auto gone = discard_partial(folder, name, life); !gone.ok()) {
                 log::warning("{}", gone.error().message());
             }
         });

@@ -79,7 +79,7 @@ constexpr Field adopt_fields[] = {
 constexpr Field import_fields[] = {field<&Import::seq>("seq", operation)};
 constexpr Field snap_prepare_fields[] = {
     field<&SnapPrepareRank::seq>("seq", operation),
-    field<&SnapPrepareRank::folder>("folder", "absolute and there, `NAME.partial`"),
+    field<&SnapPrepareRank::folder>("folder", "absolute and there, `NAME.LIFE.partial`"),
     field<&SnapPrepareRank::second>("second", "folder it is written to once more, or empty")
         .or_default(),
     field<&SnapPrepareRank::file>("file", "name in both"),

@@ -103,8 +103,8 @@ std::string snapshot_name(const std::string& job, uint64_t number) {
     return fmt::format("{}-{:06}", job, number);
 }
 
-std::string partial_name(const std::string& name) {
-    return name + partial_suffix;
+std::string partial_name(const std::string& name, const std::string& life) {
+    return name + (life.empty() ? life : "." + life) + partial_suffix;
 }
 
 std::optional<SnapshotName> parse_snapshot_name(const std::string& name) {
@@ -113,6 +113,10 @@ std::optional<SnapshotName> parse_snapshot_name(const std::string& name) {
     if (rest.ends_with(partial_suffix)) {
         out.partial = true;
         rest.resize(rest.size() - std::string(partial_suffix).size());
+        const auto life = rest.find('.');
+        if (life != std::string::npos &&
+            rest.find_first_not_of("0123456789abcdef", life + 1) == std::string::npos)
+            rest.resize(life);
     }
     const auto dash = rest.find('-');
     if (dash == 0 || dash == std::string::npos) return std::nullopt;
@@ -146,22 +150,53 @@ Status append_event(const std::string& folder, const std::string& job, const Jso
     return {};
 }
 
-Result<Fd> lock_job(const std::string& folder, const std::string& job, const std::string& who) {
-    const std::string path = join(folder, job + ".lock");
+namespace {
+
+std::string lock_file(const std::string& folder, const std::string& job) {
+    return join(folder, job + ".lock");
+}
+
+// What the holder has written: a line for people, and its life.
+std::string lock_text(const std::string& who, const std::string& life) {
+    return who + "\n" + life + "\n";
+}
+
+std::string holder_of(const Fd& file) {
+    char text[256] = {};
+    const ssize_t n = ::pread(file.get(), text, sizeof text, 0);
+    return {text, static_cast<size_t>(std::max<ssize_t>(n, 0))};
+}
+
+}  // namespace
+
+Result<Fd> lock_job(const std::string& folder, const std::string& job, const std::string& who,
+                    const std::string& life) {
+    const std::string path = lock_file(folder, job);
     auto fd = open_own_file(path, O_RDWR | O_CREAT);
     if (!fd) return fd;
-    char holder[256] = {};
     if (::flock(fd->get(), LOCK_EX | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK) return sys_error("lock", path);
-        const ssize_t n = ::read(fd->get(), holder, sizeof holder - 1);
+        const std::string holder = holder_of(*fd);
         return make_error(
             Code::busy, "take over job", job,
-            "it still runs: " + (n > 0 ? std::string(holder) : "mpirun holds " + path));
+            "it still runs: " +
+                (holder.empty() ? "mpirun holds " + path : holder.substr(0, holder.find('\n'))));
     }
+    const std::string text = lock_text(who, life);
     if (::ftruncate(fd->get(), 0) != 0 ||
-        ::write(fd->get(), who.data(), who.size()) != static_cast<ssize_t>(who.size()))
+        ::write(fd->get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
         return sys_error("write", path);
     return fd;
+}
+
+bool holds_job(const Fd& lock, const std::string& folder, const std::string& job,
+               const std::string& who, const std::string& life) {
+    const auto now = open_own_file(lock_file(folder, job));
+    struct stat held {
+    }, there{};
+    return lock && now.ok() && ::fstat(lock.get(), &held) == 0 &&
+           ::fstat(now->get(), &there) == 0 && held.st_ino == there.st_ino &&
+           held.st_dev == there.st_dev && holder_of(*now) == lock_text(who, life);
 }
 
 std::string name_of_this(const std::string& program) {
@@ -194,8 +229,9 @@ uint64_t next_snapshot_number(const std::string& folder, const std::string& job)
     return highest + 1;
 }
 
-Result<std::string> create_partial(const std::string& folder, const std::string& name) {
-    const std::string mine = partial_name(name);
+Result<std::string> create_partial(const std::string& folder, const std::string& name,
+                                   const std::string& life) {
+    const std::string mine = partial_name(name, life);
     const auto wanted = parse_snapshot_name(mine);
     if (!wanted) return make_error(Code::invalid, "make a snapshot of the name", name);
     auto real = open_snapshot_folder(folder);
@@ -209,8 +245,9 @@ Result<std::string> create_partial(const std::string& folder, const std::string&
     return path;
 }
 
-Status commit_snapshot(const std::string& folder, const std::string& name) {
-    const std::string from = join(folder, partial_name(name)), to = join(folder, name);
+Status commit_snapshot(const std::string& folder, const std::string& name,
+                       const std::string& life) {
+    const std::string from = join(folder, partial_name(name, life)), to = join(folder, name);
     const bool was_done = ::access(from.c_str(), F_OK) != 0 && ::access(to.c_str(), F_OK) == 0;
     if (was_done) return {};
     GHOST_TRY(sync_folder(from));
@@ -230,8 +267,9 @@ Status commit_snapshot(const std::string& folder, const std::string& name) {
     return sync_folder(folder);
 }
 
-Status discard_partial(const std::string& folder, const std::string& name) {
-    return remove_folder(join(folder, partial_name(name)));
+Status discard_partial(const std::string& folder, const std::string& name,
+                       const std::string& life) {
+    return remove_folder(join(folder, partial_name(name, life)));
 }
 
 Status remove_snapshot(const std::string& folder, const std::string& name) {

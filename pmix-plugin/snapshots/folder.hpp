@@ -22,9 +22,11 @@ struct SnapshotName {
     bool partial = false;  // being made, or left behind by one that was not completed
 };
 
-// "4711-000003", with `partial` "4711-000003.partial".
+// "4711-000003".
 std::string snapshot_name(const std::string& job, uint64_t number);
-std::string partial_name(const std::string& name);
+// "4711-000003.partial" while it is being made or removed; by a job "4711-000003.LIFE.partial": an
+// earlier life that still writes has the same numbers.
+std::string partial_name(const std::string& name, const std::string& life = {});
 std::optional<SnapshotName> parse_snapshot_name(const std::string& name);
 // "rank-3.ghost", with compression "lz4" "rank-3.ghost.lz4", with "zstd" "rank-3.ghost.zst".
 std::string rank_file(uint32_t rank, const std::string& compression = "none");
@@ -36,7 +38,12 @@ Status append_event(const std::string& folder, const std::string& job, const Jso
 // FOLDER/JOB.lock, which mpirun holds from its first snapshot or its restart for as long as it
 // lives, so that nobody restarts the job beside it, from any node that shares the folder. Closing
 // gives it up. busy: somebody has it, `object` says who (what they gave as `who`).
-Result<Fd> lock_job(const std::string& folder, const std::string& job, const std::string& who);
+Result<Fd> lock_job(const std::string& folder, const std::string& job, const std::string& who,
+                    const std::string& life = {});
+// Whether it still is what lock_job() has made of it: a file server that was out of reach gives it
+// to somebody else, and a folder may be made anew.
+bool holds_job(const Fd& lock, const std::string& folder, const std::string& job,
+               const std::string& who, const std::string& life);
 // "mpirun 4711 on gn1" of this process, for `who`.
 std::string name_of_this(const std::string& program);
 
@@ -45,14 +52,17 @@ std::string name_of_this(const std::string& program);
 Result<std::string> open_snapshot_folder(const std::string& folder);
 // One more than the highest number of the job there, complete or not; 1 in an empty or no folder.
 uint64_t next_snapshot_number(const std::string& folder, const std::string& job);
-// Makes FOLDER/NAME.partial (0700) and says its path; what other parties of the same snapshot have
-// made there already is kept. Incomplete snapshots of that job with other names are removed.
-Result<std::string> create_partial(const std::string& folder, const std::string& name);
-// Syncs FOLDER/NAME.partial, renames it to NAME and syncs FOLDER: from then on it is complete. What
-// is in its files must have been synced by whoever wrote them. Done already: success.
-Status commit_snapshot(const std::string& folder, const std::string& name);
-// Removes FOLDER/NAME.partial, if there is one.
-Status discard_partial(const std::string& folder, const std::string& name);
+// Makes the folder partial_name() (0700) and says its path; what other parties of the same snapshot
+// have made there already is kept. Incomplete snapshots of that job with other names are removed.
+Result<std::string> create_partial(const std::string& folder, const std::string& name,
+                                   const std::string& life = {});
+// Syncs that folder, renames it to NAME and syncs FOLDER: from then on it is complete. What is in
+// its files must have been synced by whoever wrote them. Done already: success.
+Status commit_snapshot(const std::string& folder, const std::string& name,
+                       const std::string& life = {});
+// Removes that folder, if there is one.
+Status discard_partial(const std::string& folder, const std::string& name,
+                       const std::string& life = {});
 // Removes a complete snapshot; renamed first, so that one half removed is never taken for damaged.
 Status remove_snapshot(const std::string& folder, const std::string& name);
 

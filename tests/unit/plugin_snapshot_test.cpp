@@ -598,7 +598,7 @@ TEST(Folder, SnapshotsInNodeLocalFolder) {
     c.chance.fail_stage.clear();
     c.lose = [](NodeId, NodeId to, const Json& m) { return to == 1 && m["t"] == "snap_end"; };
     ask(0);
-    EXPECT_EQ(there(own), (Names{"4711-000001", "4711-000002.partial"}));
+    EXPECT_EQ(there(own), (Names{"4711-000001", partial_name("4711-000002", job_life)}));
     c.lose = nullptr;
     ask(0);
     EXPECT_EQ(there(own), (Names{"4711-000002", "4711-000003"}));
@@ -665,6 +665,29 @@ TEST(Folder, SnapshotsOnDiskAndInMemory) {
     const Names kept{"4711-000003", "4711-000004", "4711-000005"};
     EXPECT_EQ(there(c.folder()), kept);
     EXPECT_EQ(there(memory.folder()), kept);
+    expect_all_run(c);
+    expect_sound(c);
+}
+
+// mpirun was out of reach for so long that the job has been restarted: another one has its lock,
+// and a snapshot by the number that is being completed here.
+TEST(Folder, SnapshotOfAnotherLifeIsNotReplaced) {
+    Cluster c(24, 2, {0, 1});
+    Client& user = c.client();
+    Result<Fd> theirs = make_error(Code::internal, "not taken");
+    c.lose = [&](NodeId, NodeId, const Json& m) {
+        if (m["t"] != "snap_up" || m["step"] != "written" || theirs.ok()) return false;
+        std::filesystem::remove(c.folder() + "/4711.lock");
+        theirs = lock_job(c.folder(), "4711", "mpirun 9 on gn9", "01d");
+        std::filesystem::create_directory(c.folder() + "/4711-000001");
+        return false;
+    };
+    ask_and_wait(c, user, 1);
+    ASSERT_TRUE(theirs.ok());
+    const std::string error = user.results[0]["error"];
+    EXPECT_NE(error.find("it still runs: mpirun 9 on gn9"), std::string::npos) << error;
+    EXPECT_EQ(there(c.folder()), Names{"4711-000001"});
+    EXPECT_FALSE(std::filesystem::exists(c.folder() + "/4711-000001/manifest.json"));
     expect_all_run(c);
     expect_sound(c);
 }

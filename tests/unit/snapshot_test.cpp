@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "config.h"
@@ -266,8 +267,13 @@ TEST(SnapshotNames, NameIsParsedAndPrinted) {
     EXPECT_EQ(parts->job, "4711");
     EXPECT_EQ(parts->number, 1000000u);
     EXPECT_TRUE(parts->partial);
-    for (const char* other : {"", "4711", "4711-1", "a-000001", "-000001", "4711-00000x",
-                              "4711.events", "4711-000001.old"})
+    parts = parse_snapshot_name(partial_name("4711-000003", "0123456789abcdef"));
+    ASSERT_TRUE(parts.has_value());
+    EXPECT_EQ(parts->number, 3u);
+    EXPECT_TRUE(parts->partial);
+    for (const char* other :
+         {"", "4711", "4711-1", "a-000001", "-000001", "4711-00000x", "4711.events",
+          "4711-000001.old", "4711-000001.0a", "4711-000001.x.partial"})
         EXPECT_FALSE(parse_snapshot_name(other).has_value()) << other;
 }
 
@@ -309,6 +315,22 @@ TEST_F(Folder, SnapshotOfAnEarlierLifeIsReplaced) {
     EXPECT_TRUE(exists("7-000002/rank-1.ghost"));
     EXPECT_FALSE(exists("7-000002/rank-0.ghost"));
     EXPECT_FALSE(exists("7-000002.partial"));
+}
+
+// It still writes, behind a cut or slowly, and has come to the same number.
+TEST_F(Folder, LivesDoNotShareAnIncompleteSnapshot) {
+    const auto before = create_partial(folder, "7-000002", "aa");
+    ASSERT_TRUE(before.ok());
+    put("7-000002.aa.partial/rank-0.ghost", "of the earlier life");
+    ASSERT_TRUE(create_partial(folder, "7-000002", "bb").ok());
+    EXPECT_FALSE(exists("7-000002.aa.partial"));
+    EXPECT_FALSE(exists("7-000002.bb.partial/rank-0.ghost"));
+    put("7-000002.bb.partial/rank-0.ghost", "of this one");
+    EXPECT_FALSE(commit_snapshot(folder, "7-000002", "aa").ok());
+    EXPECT_TRUE(discard_partial(folder, "7-000002", "aa").ok());
+    ASSERT_TRUE(commit_snapshot(folder, "7-000002", "bb").ok());
+    EXPECT_TRUE(exists("7-000002/rank-0.ghost"));
+    EXPECT_EQ(next_snapshot_number(folder, "7"), 3u);
 }
 
 TEST_F(Folder, ListIsNewestFirstWithDamageNamed) {
@@ -389,6 +411,27 @@ TEST_F(Folder, JobLockIsExclusive) {
     EXPECT_TRUE(lock_job(folder, "8", "mpirun 13 on gn2").ok());
     mine->reset();
     EXPECT_TRUE(lock_job(folder, "7", "mpirun 13 on gn2").ok());
+}
+
+// A file server that was out of reach has given it away, or the folder was made anew.
+TEST_F(Folder, LostJobLockIsNoticed) {
+    const std::string who = "mpirun 12 on gn1";
+    auto mine = lock_job(folder, "7", who, "aa");
+    ASSERT_TRUE(mine.ok()) << mine.error().message();
+    EXPECT_TRUE(holds_job(*mine, folder, "7", who, "aa"));
+    EXPECT_FALSE(holds_job(*mine, folder, "7", who, "bb"));
+    EXPECT_FALSE(holds_job({}, folder, "7", who, "aa"));
+    ASSERT_EQ(flock(mine->get(), LOCK_UN), 0);
+    auto theirs = lock_job(folder, "7", "mpirun 13 on gn2", "bb");
+    ASSERT_TRUE(theirs.ok()) << theirs.error().message();
+    EXPECT_FALSE(holds_job(*mine, folder, "7", who, "aa"));
+    EXPECT_THAT(lock_job(folder, "7", who, "aa").error().message(),
+                HasSubstr("it still runs: mpirun 13 on gn2"));
+    theirs->reset();
+    mine = lock_job(folder, "7", who, "aa");
+    ASSERT_TRUE(mine.ok());
+    fs::remove(folder + "/7.lock");
+    EXPECT_FALSE(holds_job(*mine, folder, "7", who, "aa"));
 }
 
 TEST_F(Folder, SymbolicLinkIsNotWrittenThrough) {

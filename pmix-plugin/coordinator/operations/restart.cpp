@@ -30,12 +30,13 @@ struct RestartOperation::Known {
 
 void RestartOperation::begin() {
     data_.started = job_.settings.now();
-    auto read = [folder = data_.folder, lock = job_.lock] {
+    auto read = [folder = data_.folder, lock = job_.lock, life = job_.adapter.life()] {
         auto manifest = read_manifest(folder);
         if (!manifest.ok()) return Known{{}, {}, {}, manifest.error().message()};
         // A folder of snapshots that cannot be written to keeps nobody from restarting.
         auto above = open_snapshot_folder(folder + "/..");
-        const Status ours = above.ok() ? lock->take(*above, manifest->job.name) : above.error();
+        const Status ours =
+            above.ok() ? lock->take(*above, manifest->job.name, life) : above.error();
         if (!ours.ok() && (ours.error().code == Code::busy || ours.error().code == Code::refused)) {
             return Known{{}, {}, {}, ours.error().message()};
         }

@@ -124,16 +124,17 @@ bool is_whole(const Snapshot& one, bool node_local) {
 }
 
 // A folder of snapshots that is there and ours: its real path.
-Result<std::string> take_folder(const std::string& folder, JobLock& lock, const std::string& job) {
+Result<std::string> take_folder(const std::string& folder, JobLock& lock, const std::string& job,
+                                const std::string& life) {
     auto real = open_snapshot_folder(folder);
     GHOST_TRY(real);
-    GHOST_TRY(lock.take(*real, job));
+    GHOST_TRY(lock.take(*real, job, life));
     return real;
 }
 
-Status begin_snapshot(const std::string& folder, const std::string& name,
+Status begin_snapshot(const std::string& folder, const std::string& name, const std::string& life,
                       const std::string& secret) {
-    auto made = create_partial(folder, name);
+    auto made = create_partial(folder, name, life);
     GHOST_TRY(made);
     return write_secret(*made, secret);
 }
@@ -144,15 +145,15 @@ void SnapshotOperation::open() {
     if (!change(S::opening)) return;
     const SnapshotRun* const known = job_.snapshots.last();
     auto work = [folder = data_.folder, second = data_.second, job = job_.adapter.job_name(),
-                 secret = job_.adapter.secret(), lock = job_.lock,
+                 life = job_.adapter.life(), secret = job_.adapter.secret(), lock = job_.lock,
                  last = known != nullptr ? *known : SnapshotRun()] {
-        auto real = take_folder(folder, *lock, job);
+        auto real = take_folder(folder, *lock, job, life);
         if (!real.ok()) return Opened{folder, second, {}, real.error().message()};
         Opened out{*real, {}, {}, {}};
         // Never that of a snapshot there was, though the folder may have been removed meanwhile.
         auto number = next_snapshot_number(*real, job);
         if (!second.empty()) {
-            auto other = take_folder(second, *lock, job);
+            auto other = take_folder(second, *lock, job, life);
             if (!other.ok()) return Opened{*real, second, {}, other.error().message()};
             out.second = *other;
             number = std::max(number, next_snapshot_number(*other, job));
@@ -160,8 +161,9 @@ void SnapshotOperation::open() {
         if (const auto known = parse_snapshot_name(last.name))
             number = std::max(number, known->number + 1);
         out.name = snapshot_name(job, number);
-        auto begun = begin_snapshot(out.folder, out.name, secret);
-        if (begun.ok() && !second.empty()) begun = begin_snapshot(out.second, out.name, secret);
+        auto begun = begin_snapshot(out.folder, out.name, life, secret);
+        if (begun.ok() && !second.empty())
+            begun = begin_snapshot(out.second, out.name, life, secret);
         if (!begun.ok()) {
             out.why = begun.error().message();
             return out;
@@ -314,12 +316,15 @@ struct SnapshotOperation::Completed {
 
 namespace {
 
-// Makes it complete in one folder. What may be removed there then.
-Result<std::vector<std::string>> complete_in(const std::string& folder, const std::string& name,
-                                             const Manifest& manifest, size_t keep,
-                                             bool node_local) {
-    GHOST_TRY(write_manifest(folder + "/" + partial_name(name), manifest));
-    GHOST_TRY(commit_snapshot(folder, name));
+// Makes it complete in one folder, unless another life has the job by now. What may be removed
+// there then.
+Result<std::vector<std::string>> complete_in(const std::string& folder, JobLock& lock,
+                                             const std::string& life, const Manifest& manifest,
+                                             size_t keep, bool node_local) {
+    const std::string& name = manifest.name;
+    GHOST_TRY(lock.take(folder, manifest.job.name, life));
+    GHOST_TRY(write_manifest(folder + "/" + partial_name(name, life), manifest));
+    GHOST_TRY(commit_snapshot(folder, name, life));
     auto all = list_snapshots(folder, manifest.job.name);
     GHOST_TRY(all);
     if (auto wrong = wrong_with(*all, name, node_local)) return because(Code::refused, *wrong);
@@ -332,9 +337,12 @@ void remove_all(const std::string& folder, const std::vector<std::string>& names
             log::warning("{}", gone.error().message());
 }
 
-// A folder that was renamed and could not be synced is no snapshot either.
-Status discard_in(const std::string& folder, const std::string& name) {
-    GHOST_TRY(discard_partial(folder, name));
+// A folder that was renamed and could not be synced is no snapshot either; one by that name of
+// another life is.
+Status discard_in(const std::string& folder, const std::string& name, JobLock& lock,
+                  const std::string& job, const std::string& life) {
+    GHOST_TRY(discard_partial(folder, name, life));
+    GHOST_TRY(lock.take(folder, job, life));
     return remove_snapshot(folder, name);
 }
 
@@ -354,14 +362,14 @@ void SnapshotOperation::complete(StepAnswer answer) {
     r.time = manifest.time;
     r.written.written.clear();
     auto work = [manifest = std::move(manifest), folder = r.folder, second = r.second,
-                 name = r.name, keep = job_.policy.keep, node_local = r.node_local,
-                 second_local = r.second_local] {
+                 lock = job_.lock, life = job_.adapter.life(), keep = job_.policy.keep,
+                 node_local = r.node_local, second_local = r.second_local] {
         Completed out;
-        auto done = complete_in(folder, name, manifest, keep, node_local);
+        auto done = complete_in(folder, *lock, life, manifest, keep, node_local);
         if (!done.ok()) return Completed{done.error().message(), {}, {}};
         out.old = std::move(*done);
         if (second.empty()) return out;
-        done = complete_in(second, name, manifest, keep, second_local);
+        done = complete_in(second, *lock, life, manifest, keep, second_local);
         if (!done.ok()) return Completed{done.error().message(), {}, {}};
         out.old_seconds = std::move(*done);
         return out;
@@ -498,10 +506,11 @@ void SnapshotOperation::discard() {
     job_.fences.release(seq());
     if (!change(S::discarding)) return;
     if (!data_.folder_made) return discarded({});
-    auto work = [folder = data_.folder, second = data_.second, name = data_.name] {
-        auto gone = discard_in(folder, name);
+    auto work = [folder = data_.folder, second = data_.second, name = data_.name,
+                 job = job_.adapter.job_name(), life = job_.adapter.life(), lock = job_.lock] {
+        auto gone = discard_in(folder, name, *lock, job, life);
         if (!second.empty())
-            if (auto also = discard_in(second, name); gone.ok()) gone = also;
+            if (auto also = discard_in(second, name, *lock, job, life); gone.ok()) gone = also;
         return gone.ok() ? std::string() : gone.error().message();
     };
     run<std::string>(std::move(work), &SnapshotOperation::discarded);
