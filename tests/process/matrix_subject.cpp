@@ -26,7 +26,8 @@ constexpr std::array all_cases = {&task_cases,   &scheduling_cases, &setting_cas
                                   &signal_cases, &file_cases,       &name_cases,
                                   &object_cases, &memory_cases,     &node_cases};
 // Those that tests/net/rank_matrix.sh runs as ranks as well.
-constexpr std::array rank_cases = {&scheduling_cases, &setting_cases, &name_cases, &node_cases};
+constexpr std::array rank_cases = {&scheduling_cases, &setting_cases, &name_cases, &memory_cases,
+                                   &node_cases};
 // Those of them that it does not: gigabytes, which go the way of any other removed file.
 constexpr std::array<std::string_view, 1> plain_cases = {"large_removed"};
 std::string result_path;
