@@ -46,6 +46,7 @@ class JobLock {
         Fd& held = held_[folder];
         const std::string who = name_of_this("mpirun");
         if (holds_job(held, folder, job, who, life)) return {};
+        held.reset();  // a restart takes it before its life is known
         auto fd = lock_job(folder, job, who, life);
         GHOST_TRY(fd);
         held = std::move(*fd);

@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "base/log.hpp"
+#include "pmix-plugin/coordinator/job_files.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 #include "pmix-plugin/runtime/sim/cluster.hpp"
@@ -667,6 +668,20 @@ TEST(Folder, SnapshotsOnDiskAndInMemory) {
     EXPECT_EQ(there(memory.folder()), kept);
     expect_all_run(c);
     expect_sound(c);
+}
+
+// A restart takes the lock before ORTE has told mpirun the job's life, and its first snapshot once
+// more.
+TEST(Folder, LockOfARestartIsTheJobs) {
+    Cluster c(25, 1, {0});
+    const auto folder = open_snapshot_folder(c.folder());
+    ASSERT_TRUE(folder.ok());
+    JobLock lock;
+    for (const char* life : {"", "aa", "aa"}) {
+        const Status taken = lock.take(*folder, "7", life);
+        EXPECT_TRUE(taken.ok()) << taken.error().message();
+    }
+    EXPECT_EQ(JobLock().take(*folder, "7", "bb").error().code, Code::busy);
 }
 
 // mpirun was out of reach for so long that the job has been restarted: another one has its lock,
