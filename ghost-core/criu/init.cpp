@@ -106,9 +106,11 @@ void reap(pid_t program) {
 }
 
 // Signals of the runtime come from an outer name space, where the sender has no number here; what
-// processes of the rank send to process 1 is ignored as it would be for any init.
+// processes of the rank send to process 1 is ignored as it would be for any init. A SIGCONT of
+// sigqueue(3) is for this process alone: the end of a freeze (continue_tasks).
 void forward(pid_t program, const siginfo_t& info) {
     if (info.si_code > 0 || info.si_pid != 0 || info.si_signo == SIGPIPE) return;
+    if (info.si_signo == SIGCONT && info.si_code == SI_QUEUE) return;
     if (info.si_signo == SIGTERM) {
         // SIGKILL for the wrapper follows (the runtime's way to end a job); the tree goes with it.
         prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -5,7 +5,9 @@
 #include <cerrno>
 #include <csignal>
 #include <fmt/format.h>
+#include <iterator>
 #include <poll.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.hpp"
@@ -70,7 +72,7 @@ void halt_tree(pid_t root) {
     if (auto noted = note_placements(root, threads); !noted.ok())
         log::warning("{}", noted.error().message());
     for (const auto& task : *tasks)
-        if (!stopped.contains(task.pid)) kill(task.pid, SIGSTOP);
+        if (task.state != 'T') kill(task.pid, SIGSTOP);
 }
 
 Status resume_tree(pid_t root) {
@@ -86,10 +88,19 @@ Status resume_tasks(pid_t root, const std::vector<Task>& tasks) {
 }
 
 Status continue_tasks(const std::vector<Task>& tasks, const std::set<pid_t>& stay) {
-    // Children first: the init must not see a child stopped for long after it runs itself.
-    for (auto task = tasks.rbegin(); task != tasks.rend(); ++task)
-        if (!stay.contains(task->pid) && kill(task->pid, SIGCONT) != 0 && errno != ESRCH)
+    // Children first: the init must not see a child stopped for long after it runs itself. It
+    // passes on what kill(2) sends, also to those that stay.
+    siginfo_t for_init{};
+    for_init.si_signo = SIGCONT;
+    for_init.si_code = SI_QUEUE;
+    for (auto task = tasks.rbegin(); task != tasks.rend(); ++task) {
+        if (stay.contains(task->pid)) continue;
+        const bool is_root = task == std::prev(tasks.rend());
+        const long sent = is_root ? syscall(SYS_rt_sigqueueinfo, task->pid, SIGCONT, &for_init)
+                                  : kill(task->pid, SIGCONT);
+        if (sent != 0 && errno != ESRCH)
             return sys_error("continue process", std::to_string(task->pid));
+    }
     return {};
 }
 

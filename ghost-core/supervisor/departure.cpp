@@ -63,7 +63,7 @@ Status deal_with_original(const PlainTree& tree, Then then) {
         case Then::go_on:
             return resume_tree(tree.root);
         case Then::stop:
-            calm_tree(tree.root);
+            halt_tree(tree.root);
             return {};
         case Then::kill:
             end_plain(tree);
