@@ -4,14 +4,14 @@
 //
 // Ranks that have never had to do with each other: until the file PATH.K is there nobody is inside
 // MPI. With `message` rank 0 sends rank K its first message then, for each K from 1 on, and waits
-// for the answer. With the others all ranks make the call when PATH.1 is there: they create a
-// window; ranks 0 and 1 make a communicator of their own, or one between them; rank 0 connects to
-// rank 1, which accepts; all of them spawn a process. With `ended` rank 1 ends when PATH.1 is
-// there, without MPI_Finalize, and rank 0 sends its first message to it when PATH.2 is, under
-// MPI_ERRORS_RETURN, and ends; with `deaf` rank 1 has no descriptor left from PATH.1 on, so that
-// nobody reaches it, rank 0 waits for its answer, and rank 1 ends when PATH.3 is there. Each rank
-// says "first_contact: ready R", rank 0 "first_contact: rank K" for each contact, and at the end
-// "first_contact: N ranks, E errors".
+// for the answer; nobody ends before the last one's file is there. With the others all ranks make
+// the call when PATH.1 is there: they create a window; ranks 0 and 1 make a communicator of their
+// own, or one between them; rank 0 connects to rank 1, which accepts; all of them spawn a process.
+// With `ended` rank 1 ends when PATH.1 is there, without MPI_Finalize, and rank 0 sends its first
+// message to it when PATH.2 is, under MPI_ERRORS_RETURN, and ends; with `deaf` rank 1 has no
+// descriptor left from PATH.1 on, so that nobody reaches it, rank 0 waits for its answer, and rank
+// 1 ends when PATH.3 is there. Each rank says "first_contact: ready R", rank 0 "first_contact: rank
+// K" for each contact, and at the end "first_contact: N ranks, E errors".
 #include <fstream>
 #include <sys/resource.h>
 
@@ -39,6 +39,12 @@ void answer() {
     MPI_Send(&value, 1, MPI_INT, 0, 0, MPI_COMM_WORLD);
 }
 
+// One in MPI_Finalize cannot be moved any more.
+void stay(const std::string& file) {
+    for (int there = 0; access(file.c_str(), F_OK) != 0; usleep(2000))
+        MPI_Iprobe(0, 0, MPI_COMM_WORLD, &there, MPI_STATUS_IGNORE);
+}
+
 bool meet(int rank, const std::string& when) {
     await(when);
     int value = -1;
@@ -50,7 +56,10 @@ bool meet(int rank, const std::string& when) {
 
 uint64_t messages(const World& world, const std::string& when) {
     uint64_t errors = 0;
-    if (world.rank != 0) answer();
+    if (world.rank != 0) {
+        answer();
+        stay(when + "." + std::to_string(world.size - 1));
+    }
     for (int rank = 1; world.rank == 0 && rank < world.size; ++rank)
         errors += meet(rank, when + "." + std::to_string(rank)) ? 0 : 1;
     return errors;
