@@ -529,9 +529,7 @@ Status TreeDump::Dumper::name_files(Image& image) {
             return name;
         });
     if (!renamed) return renamed.error();
-    auto closed = close_outer_ends(std::move(*renamed), [this](uint64_t inode) {
-        return is_left_behind(request_.externals, inode);
-    });
+    auto closed = close_outer_ends(std::move(*renamed), LeftBehind(request_.externals));
     if (!closed) return closed.error();
     image.content = std::move(*closed);
     if (keeps()) return {};

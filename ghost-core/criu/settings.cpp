@@ -152,16 +152,15 @@ class MappingLook {
     };
 
     static std::optional<Places> find_places() {
-        const auto types = KernelTypes::read();
-        if (!types) return std::nullopt;
-        const auto function = types->function("bpf_iter_task_vma");
-        const auto meta = types->offset("bpf_iter__task_vma", {"meta"});
-        const auto mapping = types->offset("bpf_iter__task_vma", {"vma"});
-        const auto out = types->offset("bpf_iter_meta", {"seq"});
-        const auto start = types->offset("vm_area_struct", {"vm_start"});
-        const auto policy = types->offset("vm_area_struct", {"vm_policy"});
-        if (!function || !meta || !mapping || !out || !start || !policy) return std::nullopt;
-        return Places{*function, *meta, *mapping, *out, *start, *policy};
+        KernelPlaces kernel;
+        Places out;
+        kernel.function(out.function, "bpf_iter_task_vma");
+        kernel.offset(out.meta, "bpf_iter__task_vma", {"meta"});
+        kernel.offset(out.mapping, "bpf_iter__task_vma", {"vma"});
+        kernel.offset(out.out, "bpf_iter_meta", {"seq"});
+        kernel.offset(out.start, "vm_area_struct", {"vm_start"});
+        kernel.offset(out.policy, "vm_area_struct", {"vm_policy"});
+        return kernel.all() ? std::optional(out) : std::nullopt;
     }
     static const Places* places() {
         static const auto found = find_places();

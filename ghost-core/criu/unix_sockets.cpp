@@ -87,9 +87,10 @@ std::string why_not_closed(const std::string& name) {
                        service->cure);
 }
 
-Result<bool> is_left_behind(const std::vector<std::string>& externals, uint64_t inode) {
-    if (std::ranges::count(externals, fmt::format("unix[{}]", inode)) != 0) return false;
-    const auto why = why_not_closed(name_of_peer(unix_sockets(), inode));
+Result<bool> LeftBehind::operator()(uint64_t inode) {
+    if (std::ranges::count(externals_, fmt::format("unix[{}]", inode)) != 0) return false;
+    if (!all_) all_ = unix_sockets();
+    const auto why = why_not_closed(name_of_peer(*all_, inode));
     if (why.empty()) return true;
     return make_error(Code::refused, "take along", fmt::format("socket unix {}", inode), why);
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,7 +28,16 @@ std::string name_of_peer(const std::map<uint64_t, UnixSocket>& all, uint64_t ino
 std::string why_not_closed(const std::string& name);
 
 // Whether the other end of a socket that leads out of a tree is to be closed; false: it is one of
-// the `externals` (preflight.hpp), which are given new ends. refused: neither.
-Result<bool> is_left_behind(const std::vector<std::string>& externals, uint64_t inode);
+// the `externals` (preflight.hpp), which are given new ends. refused: neither. The node's sockets
+// are listed once, if any has to be looked for.
+class LeftBehind {
+  public:
+    explicit LeftBehind(const std::vector<std::string>& externals) : externals_(externals) {}
+    Result<bool> operator()(uint64_t inode);
+
+  private:
+    const std::vector<std::string>& externals_;
+    std::optional<std::map<uint64_t, UnixSocket>> all_;
+};
 
 }  // namespace ghost::core

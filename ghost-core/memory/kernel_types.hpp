@@ -36,4 +36,28 @@ class KernelTypes {
     std::vector<size_t> at_;  // where the description of a type is, by its number
 };
 
+// Collects places that are of use only if all are known.
+class KernelPlaces {
+  public:
+    KernelPlaces() : types_(KernelTypes::read()) {}
+
+    void function(uint32_t& to, std::string_view name) {
+        put(to, types_ ? types_->function(name) : std::nullopt);
+    }
+    void offset(uint32_t& to, std::string_view structure,
+                std::initializer_list<std::string_view> members) {
+        put(to, types_ ? types_->offset(structure, members) : std::nullopt);
+    }
+    bool all() const { return all_; }
+
+  private:
+    void put(uint32_t& to, std::optional<uint32_t> found) {
+        all_ = all_ && found.has_value();
+        to = found.value_or(0);
+    }
+
+    const std::optional<KernelTypes> types_;
+    bool all_ = true;
+};
+
 }  // namespace ghost::core

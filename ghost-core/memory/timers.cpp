@@ -32,28 +32,22 @@ struct Places {
 };
 
 std::optional<Places> find_places() {
-    const auto types = KernelTypes::read();
-    if (!types) return std::nullopt;
+    KernelPlaces kernel;
     Places out;
-    bool all = true;
-    const auto put = [&all](uint32_t& to, std::optional<uint32_t> found) {
-        all &= found.has_value();
-        to = found.value_or(0);
-    };
-    put(out.function, types->function("bpf_iter_task"));
-    put(out.meta, types->offset("bpf_iter__task", {"meta"}));
-    put(out.task, types->offset("bpf_iter__task", {"task"}));
-    put(out.out, types->offset("bpf_iter_meta", {"seq"}));
-    put(out.signals, types->offset("task_struct", {"signal"}));
-    put(out.list, types->offset("signal_struct", {"posix_timers"}));
-    put(out.in_list, types->offset("k_itimer", {"list"}));
-    put(out.number, types->offset("k_itimer", {"it_id"}));
-    put(out.base, types->offset("k_itimer", {"it", "real", "timer", "base"}));
-    put(out.end, types->offset("k_itimer", {"it", "real", "timer", "_softexpires"}));
-    put(out.state, types->offset("k_itimer", {"it", "real", "timer", "state"}));
-    put(out.clock, types->offset("hrtimer_clock_base", {"clockid"}));
+    kernel.function(out.function, "bpf_iter_task");
+    kernel.offset(out.meta, "bpf_iter__task", {"meta"});
+    kernel.offset(out.task, "bpf_iter__task", {"task"});
+    kernel.offset(out.out, "bpf_iter_meta", {"seq"});
+    kernel.offset(out.signals, "task_struct", {"signal"});
+    kernel.offset(out.list, "signal_struct", {"posix_timers"});
+    kernel.offset(out.in_list, "k_itimer", {"list"});
+    kernel.offset(out.number, "k_itimer", {"it_id"});
+    kernel.offset(out.base, "k_itimer", {"it", "real", "timer", "base"});
+    kernel.offset(out.end, "k_itimer", {"it", "real", "timer", "_softexpires"});
+    kernel.offset(out.state, "k_itimer", {"it", "real", "timer", "state"});
+    kernel.offset(out.clock, "hrtimer_clock_base", {"clockid"});
     const bool seen = std::max({out.number, out.base, out.end, out.state}) <= timer_bytes - 8;
-    return all && seen ? std::optional(out) : std::nullopt;
+    return kernel.all() && seen ? std::optional(out) : std::nullopt;
 }
 
 // For each thread a Record for each timer of its process. Registers 6 to 9 are kept over calls.

@@ -57,28 +57,22 @@ struct Places {
 };
 
 std::optional<Places> find_places() {
-    const auto types = KernelTypes::read();
-    if (!types) return std::nullopt;
+    KernelPlaces kernel;
     Places out;
-    bool all = true;
-    const auto put = [&all](uint32_t& to, std::optional<uint32_t> found) {
-        all &= found.has_value();
-        to = found.value_or(0);
-    };
-    put(out.function, types->function("bpf_iter_task"));
-    put(out.ctx_meta, types->offset("bpf_iter__task", {"meta"}));
-    put(out.ctx_task, types->offset("bpf_iter__task", {"task"}));
-    put(out.seq, types->offset("bpf_iter_meta", {"seq"}));
-    put(out.pid, types->offset("task_struct", {"thread_pid"}));
-    put(out.level, types->offset("pid", {"level"}));
-    put(out.numbers, types->offset("pid", {"numbers"}));
-    put(out.stops, types->offset("task_struct", {"nvcsw"}));
-    put(out.state, types->offset("task_struct", {"__state"}));
-    put(out.stack, types->offset("task_struct", {"thread", "sp"}));
-    put(out.sleeper_task, types->offset("hrtimer_sleeper", {"task"}));
-    put(out.earliest, types->offset("hrtimer_sleeper", {"timer", "_softexpires"}));
-    put(out.timer_state, types->offset("hrtimer_sleeper", {"timer", "state"}));
-    return all ? std::optional(out) : std::nullopt;
+    kernel.function(out.function, "bpf_iter_task");
+    kernel.offset(out.ctx_meta, "bpf_iter__task", {"meta"});
+    kernel.offset(out.ctx_task, "bpf_iter__task", {"task"});
+    kernel.offset(out.seq, "bpf_iter_meta", {"seq"});
+    kernel.offset(out.pid, "task_struct", {"thread_pid"});
+    kernel.offset(out.level, "pid", {"level"});
+    kernel.offset(out.numbers, "pid", {"numbers"});
+    kernel.offset(out.stops, "task_struct", {"nvcsw"});
+    kernel.offset(out.state, "task_struct", {"__state"});
+    kernel.offset(out.stack, "task_struct", {"thread", "sp"});
+    kernel.offset(out.sleeper_task, "hrtimer_sleeper", {"task"});
+    kernel.offset(out.earliest, "hrtimer_sleeper", {"timer", "_softexpires"});
+    kernel.offset(out.timer_state, "hrtimer_sleeper", {"timer", "state"});
+    return kernel.all() ? std::optional(out) : std::nullopt;
 }
 
 // For each thread a Record. Registers 6 to 9 are kept over calls.
