@@ -8,7 +8,6 @@
 #include <cstdlib>
 #include <ctime>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <fstream>
 #include <iterator>
 #include <limits.h>
@@ -91,53 +90,6 @@ void add_mapped(const Task& task, std::vector<Descriptor>& out) {
         const auto before = out.size();
         if (huge || line.ends_with(" (deleted)")) add(task, -1, "mapping", link, out);
         if (out.size() > before) out.back().private_huge = huge;
-    }
-}
-
-// "device inode" of a line of /proc/PID/maps that shows memory without a file of its own which
-// several processes may write to: a removed file, or one in /dev/shm. Empty: it is no such line.
-std::string shared_memory(const std::string& line) {
-    std::istringstream words(line);
-    std::string range, access, offset, device, inode, name;
-    words >> range >> access >> offset >> device >> inode >> std::ws;
-    std::getline(words, name);
-    // what is given up before the freeze, what a copy is taken of, and what ipc_objects.hpp judges
-    const bool other =
-        name.starts_with("/memfd:kernet ") || is_shared_copy(name) || name.starts_with("/SYSV");
-    if (access.back() != 's' || inode == "0" || other) return {};
-    const bool counts = name.starts_with("/dev/shm/") || name.ends_with(" (deleted)");
-    return counts && !name.starts_with("/dev/zero ") ? device + " " + inode : std::string();
-}
-
-std::map<std::string, std::string> shared_memory_of(pid_t pid) {
-    std::map<std::string, std::string> out;  // the line of each
-    std::ifstream in(fmt::format("/proc/{}/maps", pid));
-    for (std::string line; std::getline(in, line);)
-        if (auto key = shared_memory(line); !key.empty()) out.emplace(std::move(key), line);
-    return out;
-}
-
-// One line for every memory that a process of the tree shares with processes outside.
-void judge_shared_memory(const std::vector<Task>& tree, const std::string& who, NameOf name_of,
-                         std::vector<std::string>& lines) {
-    std::map<std::string, std::pair<const Task*, std::string>> wanted;
-    for (const auto& task : tree)
-        for (const auto& [key, line] : shared_memory_of(task.pid))
-            wanted.try_emplace(key, &task, line.substr(line.find('/')));
-    if (wanted.empty()) return;  // nearly always
-    std::map<std::string, std::set<std::string>> others;
-    for (const pid_t pid : numbers_in("/proc")) {
-        if (std::any_of(tree.begin(), tree.end(), [&](const auto& t) { return t.pid == pid; }))
-            continue;
-        for (const auto& [key, line] : shared_memory_of(pid))
-            if (wanted.count(key)) others[key].insert(name_of(pid));
-    }
-    for (const auto& [key, names] : others) {
-        const auto& [task, name] = wanted.at(key);
-        lines.push_back(
-            fmt::format("{}'s process {} ({}): mapping {} cannot move: it is memory "
-                        "shared with {}",
-                        who, task->inner, task->name, name, fmt::join(names, ", ")));
     }
 }
 
@@ -403,7 +355,6 @@ Result<std::vector<std::string>> check_movable(pid_t root, const std::string& wh
         }
         std::ranges::move(node_ipc_objects(*tasks, who, name_of),
                           std::back_inserter(verdict.lines));
-        if (name_of) judge_shared_memory(*tasks, who, name_of, verdict.lines);
         return std::move(verdict.lines);
     }
 }

@@ -21,8 +21,8 @@ namespace ghost::core {
 // false: they are not looked at; a rank that runs has some that it closes before it is frozen. A
 // process that has just been started has copies of what its parent has closed since, until it gets
 // to close them or is another program: it is looked at again, for up to 300 ms.
-// `name_of`, if given, names processes outside the tree that have mapped the same memory as it has
-// ("rank 2"): then neither could go without the other.
+// `name_of`, if given, names processes outside the tree ("rank 2"), which may use objects of its
+// node too. Memory that others have mapped too is another matter (shared_memory.hpp).
 // Error: the tree is gone or /proc cannot be read.
 using NameOf = std::string (*)(pid_t pid);
 Result<std::vector<std::string>> check_movable(pid_t root, const std::string& who,

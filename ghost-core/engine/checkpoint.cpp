@@ -6,6 +6,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <future>
+#include <iterator>
 #include <mutex>
 #include <optional>
 #include <pthread.h>
@@ -354,6 +355,8 @@ class Checkpoint {
 
     Status write_skeleton(GhostWriter& writer) {
         int number = 0;
+        if (request_.final_files)
+            std::ranges::move(request_.final_files(), std::back_inserter(skeleton_));
         for (const auto& [name, content] : skeleton_)
             GHOST_TRY(writer.skeleton_file(number++, name, content));
         const auto huge = copy_.huge();

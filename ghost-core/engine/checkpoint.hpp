@@ -77,6 +77,8 @@ struct CheckpointRequest {
     std::function<void(const CheckpointStats&)> captured;
     // After that: fields of the metadata that were not known before.
     std::function<Json()> final_metadata;
+    // And what is to be in the skeleton beside criu's files.
+    std::function<SkeletonFiles()> final_files;
     // On success the tree stays stopped, as after export_tree().
     bool leave_stopped = false;
 };

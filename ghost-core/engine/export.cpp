@@ -108,8 +108,15 @@ Status send_pages(DumpResult& dump, GhostWriter& writer, BufferPool& pool,
 // After the freeze: a failure here lets the tree go again.
 Status send_frozen(DumpResult& dump, GhostWriter& writer, BufferPool& pool,
                    const ExportRequest& request, const std::string& huge_memory, Resource& out) {
+    int number = dump.files;
     if (!huge_memory.empty())
-        GHOST_TRY(writer.skeleton_file(dump.files, huge_memory_file, huge_memory));
+        GHOST_TRY(writer.skeleton_file(number++, huge_memory_file, huge_memory));
+    if (request.while_stopped) {
+        auto more = request.while_stopped();
+        GHOST_TRY(more);
+        for (const auto& [name, content] : *more)
+            GHOST_TRY(writer.skeleton_file(number++, name, content));
+    }
     GHOST_TRY(send_pages(dump, writer, pool, request.progress));
     GHOST_TRY(writer.end());
     return out.finalize();

@@ -19,6 +19,7 @@
 #include "ghost-core/memory/userfault.hpp"
 #include "ghost-core/memory/workers.hpp"
 #include "ghost-core/criu/restore.hpp"
+#include "ghost-core/criu/shared_memory.hpp"
 #include "ghost-core/criu/skeleton_store.hpp"
 #include "ghost-core/criu/stopped_tree.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
@@ -45,7 +46,8 @@ class Import {
   public:
     Import(ChainReader& reader, BufferPool& pool) : reader_(reader), pool_(pool) {}
 
-    Result<HeldTree> run(RestoreRequest request, const Progress& progress);
+    Result<HeldTree> run(RestoreRequest request, const std::vector<InheritFd>& inherit,
+                         const Progress& progress);
 
   private:
     void receive();
@@ -53,6 +55,7 @@ class Import {
     Status take_skeleton(const Chunk& chunk, const char* buffer);
     std::shared_ptr<HugePages> huge_pages(pid_t root);
     std::shared_ptr<const TreePlacement> placement();
+    Status fill_shared_memory(const std::vector<InheritFd>& inherit);
     void fill();
     Status fill_chunks();
     Result<bool> place(PageChunk& chunk);
@@ -244,6 +247,17 @@ std::shared_ptr<const TreePlacement> Import::placement() {
     return std::make_shared<TreePlacement>(placement ? std::move(*placement) : TreePlacement());
 }
 
+// Nobody who has it runs yet.
+Status Import::fill_shared_memory(const std::vector<InheritFd>& inherit) {
+    for (const auto& [fd, key, memory] : inherit) {
+        std::string_view contents;
+        if (!memory.empty() &&
+            skeleton_.find(shared_memory_file(memory), contents) == SkeletonStore::Found::yes)
+            GHOST_TRY(fill_shared(fd, contents));
+    }
+    return {};
+}
+
 void Import::stop() {
     reader_.interrupt();
     pages_.close();
@@ -251,7 +265,9 @@ void Import::stop() {
     filler_.stop();
 }
 
-Result<HeldTree> Import::run(RestoreRequest request, const Progress& progress) {
+Result<HeldTree> Import::run(RestoreRequest request, const std::vector<InheritFd>& inherit,
+                             const Progress& progress) {
+    for (const auto& entry : inherit) request.inherit.emplace_back(entry.fd, entry.key);
     HeldTree held;
     const int64_t begin = monotonic_us();
     Restorer restorer(std::move(request), skeleton_, filler_, state_);
@@ -272,6 +288,10 @@ Result<HeldTree> Import::run(RestoreRequest request, const Progress& progress) {
     filler.join();
     if (!root) return root.error();
     held.root = *root;
+    if (auto filled = fill_shared_memory(inherit); !filled.ok()) {
+        destroy_tree(held);
+        return filled.error();
+    }
     held.bytes = filler_.filled();
     held.skeleton_bytes = skeleton_.bytes();
     held.skeleton_us = restorer.tree_made_us() - skeleton_in_us_;
@@ -367,8 +387,7 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
     request.clocks = state_->clocks;
     request.keep_userfaults = state_->keeps_userfaults;
     request.tells_root = state_->tells_root;
-    for (const auto& entry : inherit) request.inherit.emplace_back(entry.fd, entry.key);
-    return Import(state_->reader, *pool).run(std::move(request), progress);
+    return Import(state_->reader, *pool).run(std::move(request), inherit, progress);
 }
 
 Status release_tree(const HeldTree& held) {

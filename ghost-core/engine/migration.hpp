@@ -51,6 +51,9 @@ struct ExportRequest {
     HugeMemory huge;    // what is to lie in huge pages again, beside what does now
     CriuSettings criu;
     Progress progress;  // may be empty
+    // When every task is stopped and the skeleton is complete: what else is to be in it. An error
+    // makes the export fail. May be empty.
+    std::function<Result<SkeletonFiles>()> while_stopped;
 };
 
 struct ExportStats {
@@ -111,6 +114,8 @@ Status kill_tree(pid_t root);
 struct InheritFd {
     int fd = -1;
     std::string key;
+    // Shared memory: which one's contents it gets, if the ghost has them (shared_memory.hpp).
+    std::string memory = {};
 };
 
 // Reads one ghost. One thread; `in` must outlive it.

@@ -2,14 +2,16 @@
 // The inside of the node agent; private to node/. One class over several files by subject:
 // node_agent.cpp (connections, who says what), quiesce.cpp (how a rank is quiesced and opened
 // again), standstill.cpp (a rank that cannot act), source.cpp and target.cpp (the two ends of a
-// move), snapshot.cpp and restart.cpp (the whole job's), wrappers.cpp (wrappers that die),
-// locations.cpp (the replicated table).
+// move), snapshot.cpp and restart.cpp (the whole job's), sharing.cpp (ranks that share memory),
+// wrappers.cpp (wrappers that die), locations.cpp (the replicated table).
 #pragma once
 
 #include <fmt/format.h>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <utility>
 
 #include "pmix-plugin/runtime/interface/background.hpp"
 #include "pmix-plugin/runtime/interface/control_connection.hpp"
@@ -214,6 +216,13 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void go_on(RankSlot& slot);
     bool restart_wrapper_died(RankSlot& slot, int status);
 
+    // --- sharing.cpp ---
+    std::set<RankId> unit_of(const RankSlot& slot);
+    std::string add_sharers(const RankSlot& slot, SnapFreeze& order);
+    void on_still(RankSlot& slot);
+    std::string why_apart(const std::vector<SharedPart>& shared) const;
+    Result<std::vector<SharedFile>> shared_files(const RankSlot& slot);
+
     // --- wrappers.cpp ---
     void use_wrapper(RankSlot& slot, std::shared_ptr<ControlConnection> connection);
     void listen_to_wrapper(RankId rank, ControlConnection& connection);
@@ -253,6 +262,8 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     SnapshotParticipant participant_;
     Snapshot snapshot_;
     uint32_t restart_epoch_ = 0;
+    // At a restart, until all have mapped it: by the lowest rank that shares it and its id.
+    std::map<std::pair<RankId, std::string>, Fd> shared_files_;
     bool running_ = false;
     bool warned_ = false;
 };

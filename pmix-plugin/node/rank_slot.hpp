@@ -136,6 +136,8 @@ struct SlotSnapshot {
     std::optional<Written> row;                // the wrapper's last words
     uint64_t bytes = 0, total = 0;
     int64_t pause_us = 0;
+    std::vector<SharedPart> shared;  // memory with other ranks
+    int stills = 0;                  // how often its wrapper waits, or has waited, for them
 };
 
 // A rank that cannot act now, or not in MPI any more.

@@ -132,6 +132,7 @@ void NodeAgent::Impl::progress(uint64_t& bytes, uint64_t& total) const {
 void NodeAgent::Impl::step_answered(ParticipantStep step) {
     if (step != ParticipantStep::aborted && step != ParticipantStep::restarted) return;
     for (auto& [rank, s] : slots_) s.snap.participates = s.snap.restart = false;
+    shared_files_.clear();
     if (step == ParticipantStep::aborted) discard_own_folder();
 }
 
@@ -302,7 +303,12 @@ void NodeAgent::Impl::freeze(RankSlot& s) {
         snapshot_failed(s, "wrapper", fmt::format("rank {} has no wrapper", s.rank));
         return participant_.poke();
     }
-    if (change(s, W::freezing)) s.wrapper->tell(SnapFreeze{s.seq, s.thread});
+    SnapFreeze order{s.seq, s.thread, {}, {}};
+    if (auto why = add_sharers(s, order); !why.empty()) {
+        snapshot_failed(s, "check", why);
+        return participant_.poke();
+    }
+    if (change(s, W::freezing)) s.wrapper->tell(order);
 }
 
 // The wrapper has let the tree run and signalled the rank.
@@ -346,7 +352,10 @@ void NodeAgent::Impl::snapshot_answer(RankSlot& s, const schema::Received& m) {
     } else if (m.is<Failed>()) {
         on_failed(s, m.as<Failed>());
     } else if (m.is<SnapReady>() && work == W::preparing) {
+        s.snap.shared = m.as<SnapReady>().shared;
         (void)change(s, W::ready);
+    } else if (m.is<SnapStill>() && work == W::freezing) {
+        on_still(s);
     } else if (m.is<SnapCaptured>()) {
         on_captured(s, m.as<SnapCaptured>());
     } else if (m.is<Written>() && work == W::writing) {

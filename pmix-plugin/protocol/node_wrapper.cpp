@@ -38,7 +38,10 @@ constexpr Field exit_fields[] = {field<&Exit::status>("status", "wait status")};
 constexpr Field stdin_fields[] = {
     field<&StdinTaken::bytes>("bytes", "taken since the job began").in("bytes")};
 constexpr Field gone_fields[] = {field<&Gone::seq>("seq", operation)};
-constexpr Field checked_fields[] = {field<&Checked::seq>("seq", operation)};
+constexpr Field checked_fields[] = {
+    field<&Checked::seq>("seq", operation),
+    field<&Checked::shared>("shared", "memory with other ranks").or_default(),
+};
 constexpr Field snap_ready_fields[] = {
     field<&SnapReady::seq>("seq", operation),
     field<&SnapReady::direct>("direct",
@@ -46,7 +49,9 @@ constexpr Field snap_ready_fields[] = {
         .or_default(),
     field<&SnapReady::memory>("memory", "of the rank").in("bytes").or_default(),
     field<&SnapReady::kind>("kind", "full or incremental").or_default(),
+    field<&SnapReady::shared>("shared", "memory with other ranks").or_default(),
 };
+constexpr Field snap_still_fields[] = {field<&SnapStill::seq>("seq", operation)};
 constexpr Field snap_captured_fields[] = {
     field<&SnapCaptured::seq>("seq", operation),
     field<&SnapCaptured::pause_us>("pause_us", "the tree was frozen").in("µs"),
@@ -76,7 +81,14 @@ constexpr Field adopt_fields[] = {
         .in("bytes")
         .or_default(),
 };
-constexpr Field import_fields[] = {field<&Import::seq>("seq", operation)};
+constexpr Field shared_file_fields[] = {
+    field<&SharedFile::id>("id", "which memory"),
+    field<&SharedFile::path>("path", "the node agent has it open until all have mapped it"),
+};
+constexpr Field import_fields[] = {
+    field<&Import::seq>("seq", operation),
+    field<&Import::shared>("shared", "one file for all who share it").or_default(),
+};
 constexpr Field snap_prepare_fields[] = {
     field<&SnapPrepareRank::seq>("seq", operation),
     field<&SnapPrepareRank::folder>("folder", "absolute and there, `NAME.LIFE.partial`"),
@@ -102,7 +114,11 @@ constexpr Field snap_prepare_fields[] = {
 constexpr Field snap_freeze_fields[] = {
     field<&SnapFreeze::seq>("seq", operation),
     field<&SnapFreeze::agent>("agent", "the thread to signal"),
+    field<&SnapFreeze::unit>("unit", "the rank and all it shares memory with, or none")
+        .or_default(),
+    field<&SnapFreeze::saves>("saves", "what of that its ghost is to have").or_default(),
 };
+constexpr Field snap_share_fields[] = {field<&SnapShare::seq>("seq", operation)};
 constexpr Field snap_write_fields[] = {field<&SnapWrite::seq>("seq", operation)};
 constexpr Field snap_cancel_fields[] = {field<&SnapCancel::seq>("seq", operation)};
 constexpr Field snap_end_fields[] = {
@@ -128,6 +144,9 @@ constinit const Record Checked::table =
     record<Checked>("checked", "a restart: nothing speaks against the import", checked_fields);
 constinit const Record SnapReady::table = record<SnapReady>(
     "snap_ready", "memory is copied, criu waits for `snap_freeze`", snap_ready_fields);
+constinit const Record SnapStill::table = record<SnapStill>(
+    "snap_still", "the tree is frozen, or the memory it shares is saved; `snap_share` follows",
+    snap_still_fields);
 constinit const Record SnapCaptured::table = record<SnapCaptured>(
     "snap_captured", "the tree runs again, but with `then` = kill", snap_captured_fields);
 constinit const Record SnapCancelled::table = record<SnapCancelled>(
@@ -149,12 +168,17 @@ constinit const Record Bye::table =
 constinit const Record Adopt::table = record<Adopt>(
     "adopt", "first message to one started with --adopt, with three inner descriptors; `hello`",
     adopt_fields);
+constinit const Record SharedFile::table =
+    record<SharedFile>("file", "takes the place of shared memory", shared_file_fields);
 constinit const Record Import::table = record<Import>(
     "import", "a restart: files are put back, the ghost imported; `held`", import_fields);
 constinit const Record SnapPrepareRank::table = record<SnapPrepareRank>(
     "snap_prepare", "the rank runs; `progress`, then `snap_ready`", snap_prepare_fields);
 constinit const Record SnapFreeze::table = record<SnapFreeze>(
     "snap_freeze", "after the rank's end-of-file; `snap_captured`", snap_freeze_fields);
+constinit const Record SnapShare::table = record<SnapShare>(
+    "snap_share", "all who share memory have said `snap_still`: it is saved, or they go on",
+    snap_share_fields);
 constinit const Record SnapWrite::table = record<SnapWrite>(
     "snap_write", "others that were frozen run again; `progress`, then `snap_written`",
     snap_write_fields);
@@ -186,6 +210,7 @@ constexpr schema::Message from_wrapper_messages[] = {
     message<SnapCaptured>(FromWrapper::snap_captured, Sequence::answer),
     message<Written>(FromWrapper::snap_written, Sequence::answer),
     message<SnapCancelled>(FromWrapper::snap_cancelled, Sequence::answer),
+    message<SnapStill>(FromWrapper::snap_still, Sequence::answer),
 };
 
 constexpr schema::Message to_wrapper_messages[] = {
@@ -207,6 +232,7 @@ constexpr schema::Message to_wrapper_messages[] = {
     message<SnapWrite>(ToWrapper::snap_write, Sequence::order),
     message<SnapCancel>(ToWrapper::snap_cancel, Sequence::order),
     message<SnapEndRank>(ToWrapper::snap_end, Sequence::order),
+    message<SnapShare>(ToWrapper::snap_share, Sequence::order),
 };
 
 }  // namespace

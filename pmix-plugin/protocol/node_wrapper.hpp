@@ -28,6 +28,7 @@ enum class FromWrapper : uint8_t {
     snap_captured,
     snap_written,
     snap_cancelled,
+    snap_still,
 };
 extern const schema::Family from_wrapper;
 
@@ -86,6 +87,7 @@ struct Gone {
 };
 struct Checked {
     uint64_t seq = 0;
+    std::vector<SharedPart> shared = {};
     static const schema::Record table;
 };
 struct SnapReady {
@@ -93,6 +95,11 @@ struct SnapReady {
     bool direct = false;
     uint64_t memory = 0;
     std::string kind = "full";
+    std::vector<SharedPart> shared = {};
+    static const schema::Record table;
+};
+struct SnapStill {
+    uint64_t seq = 0;
     static const schema::Record table;
 };
 struct SnapCaptured {
@@ -130,6 +137,7 @@ enum class ToWrapper : uint8_t {
     snap_write,
     snap_cancel,
     snap_end,
+    snap_share,
 };
 extern const schema::Family to_wrapper;
 
@@ -163,8 +171,15 @@ struct Adopt {
     int64_t stdin_bytes = -1;
     static const schema::Record table;
 };
+// The file that takes the place of shared memory.
+struct SharedFile {
+    std::string id;
+    std::string path;
+    static const schema::Record table;
+};
 struct Import {
     uint64_t seq = 0;
+    std::vector<SharedFile> shared = {};
     static const schema::Record table;
 };
 struct SnapPrepareRank {
@@ -186,6 +201,12 @@ struct SnapPrepareRank {
 struct SnapFreeze {
     uint64_t seq = 0;
     std::optional<AgentThread> agent;
+    std::vector<uint32_t> unit = {};      // the rank and all it shares memory with; none: nobody
+    std::vector<std::string> saves = {};  // what of that memory this rank's ghost has
+    static const schema::Record table;
+};
+struct SnapShare {
+    uint64_t seq = 0;
     static const schema::Record table;
 };
 struct SnapWrite {

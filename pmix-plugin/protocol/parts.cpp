@@ -110,6 +110,11 @@ constexpr Field seen_file_fields[] = {
     field<&SeenFile::begin>("begin", "the same, if it has them not").or_default(),
 };
 
+constexpr Field shared_fields[] = {
+    field<&SharedPart::id>("id", "which one of its node's, when it was saved"),
+    field<&SharedPart::ranks>("ranks", "that have it"),
+};
+
 constexpr Field written_fields[] = {
     field<&Written::seq>("seq", operation).or_default(),
     field<&Written::rank>("rank", "whose; between daemons").or_default(),
@@ -164,6 +169,8 @@ constinit const Record Continue::table =
     record<Continue>("continue", "after a snapshot with `then` = stop: every task runs again");
 constinit const Record SeenFile::table =
     record<SeenFile>("file", "a regular file that was open for writing", seen_file_fields);
+constinit const Record SharedPart::table =
+    record<SharedPart>("shared", "memory that ranks of a node share", shared_fields);
 constinit const Record Written::table =
     record<Written>("snap_written", "the ghost is whole and synced", written_fields);
 

@@ -142,6 +142,13 @@ struct SeenFile {
     static const schema::Record table;
 };
 
+// Memory that ranks of a node share (MPI_Win_allocate_shared).
+struct SharedPart {
+    std::string id;
+    std::vector<uint32_t> ranks;  // all that have it, ascending
+    static const schema::Record table;
+};
+
 // What the wrapper of a rank has written: the wrapper to its node agent, and a row of the answer to
 // step `written`.
 struct Written {

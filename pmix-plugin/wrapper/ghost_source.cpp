@@ -98,6 +98,16 @@ Result<core::Importer> ConnectedSource::open(Worker& worker) {
     return core::Importer::open(*source_);
 }
 
+// Whoever shares any memory with the rank shares it all with it, as far as where they are goes.
+Outgoing SnapshotSource::ready(uint64_t seq) const {
+    Checked out{seq, {}};
+    const Json shared = importer_->metadata().value("shared", Json::object());
+    for (const auto& one : shared.value("memory", Json::array()))
+        out.shared.push_back(
+            {one.value("id", std::string()), shared.value("ranks", std::vector<uint32_t>())});
+    return out;
+}
+
 Status SnapshotSource::open_ghosts(const Manifest& manifest, const Manifest::Rank& row) {
     auto ghost = registry_.open("file:" + folder_ + "/" + row.file);
     if (!ghost) return ghost.error();

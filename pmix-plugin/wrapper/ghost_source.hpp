@@ -76,7 +76,7 @@ class SnapshotSource : public GhostSource {
     WrapperMode mode() const override { return WrapperMode::restart; }
     Status begin() override { return {}; }
     bool comes_later() const override { return false; }
-    Outgoing ready(uint64_t seq) const override { return Checked{seq}; }
+    Outgoing ready(uint64_t seq) const override;
     int fd() const override { return -1; }
     // The ghost and its parents, this node's differences, its memory, the files to be changed.
     Status look() override;

@@ -151,6 +151,9 @@ void Mover::start_export(uint64_t seq) {
         auto refusals = core::check_movable(request.root, fmt::format("rank {}", who.rank),
                                             request.externals, true, rank_or_process);
         if (!refusals) return who.failed(seq, "check", refusals.error().message());
+        auto sharing = sharing_of(request.root, who);
+        if (!sharing) return who.failed(seq, "check", sharing.error().message());
+        std::ranges::move(sharing->lines, std::back_inserter(*refusals));
         if (refusals->empty())
             refusals = core::exclusive_locks(request.root, fmt::format("rank {}", who.rank));
         if (!refusals) return who.failed(seq, "check", refusals.error().message());

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/wrapper/restorer.hpp"
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <utility>
 
 #include "base/log.hpp"
@@ -20,6 +24,26 @@ constexpr int64_t progress_us = 200'000;
 // A rank that cannot be restarted: so long the coordinator has to end the job with what is missing
 // everywhere, before the runtime hears of it by our end.
 constexpr int64_t last_limit_us = 30'000'000;
+
+// What takes the place of memory that the rank shares: the same file for all.
+Result<std::vector<Fd>> open_shared(const Json& metadata, const std::vector<SharedFile>& files,
+                                    std::vector<core::InheritFd>& heirs) {
+    std::vector<Fd> out;
+    const Json shared = metadata.value("shared", Json::object());
+    for (const auto& one : shared.value("memory", Json::array())) {
+        const auto id = one.value("id", std::string());
+        const auto file = std::ranges::find(files, id, &SharedFile::id);
+        if (file == files.end())
+            return make_error(Code::internal, "share memory", id, "nobody has made it");
+        Fd fd(::open(file->path.c_str(), O_RDWR | O_CLOEXEC));
+        if (!fd || ::ftruncate(fd.get(), one.value("size", off_t{0})) != 0 ||
+            ::fchmod(fd.get(), one.value("mode", mode_t{0600})) != 0)
+            return sys_error("share memory", file->path);
+        heirs.push_back({fd.get(), one.value("key", std::string()), id});
+        out.push_back(std::move(fd));
+    }
+    return out;
+}
 
 }  // namespace
 
@@ -143,7 +167,10 @@ void Restorer::handle(const schema::Received& message) {
         case ToWrapper::cancel:
             return call_off("the coordinator called it off");
         case ToWrapper::import:
-            if (!source_->comes_later()) return begin_import();
+            if (!source_->comes_later()) {
+                shared_ = message.as<Import>().shared;
+                return begin_import();
+            }
             [[fallthrough]];
         default:
             return send(not_for_this_wrapper(message));
@@ -197,6 +224,8 @@ Outgoing Restorer::import_ghost() {
     if (!stdio) return failed(stdio.error());
     std::vector<core::InheritFd> heirs;
     for (auto& [fd, key] : stdio->heirs(wanted)) heirs.push_back({fd, key});
+    auto shared = open_shared(metadata, shared_, heirs);
+    if (!shared) return failed(shared.error());
     importer->tell_root([this](pid_t root) { guard_.watch(root); });
     auto held = importer->hold({who_.criu, folder_.path()}, heirs,
                                [this](uint64_t b, uint64_t t) { worker_.note(b, t); });

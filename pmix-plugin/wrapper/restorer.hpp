@@ -93,7 +93,8 @@ class Restorer {
     schema::Reader reader_{to_wrapper, "the node agent"};
     Fd daemon_;
     RestoreState state_ = RestoreState::waiting;
-    std::string why_;  // it failed
+    std::string why_;                 // it failed
+    std::vector<SharedFile> shared_;  // before the import
     uint64_t seq_ = 0;
     core::WorkFolder folder_;
     std::unique_ptr<GhostSource> source_;  // the worker's while it imports

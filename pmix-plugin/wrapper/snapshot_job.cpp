@@ -112,7 +112,9 @@ Outgoing SnapshotJob::run(const Say& say, const Progress& progress) {
 }
 
 Outgoing SnapshotJob::take() {
-    if (auto fine = check(false); !fine.ok()) return failure(fine.error());
+    auto fine = check(false);
+    if (!fine) return failure(fine.error());
+    sharing_ = std::move(*fine);
     stage_ = "prepare";
     if (auto opened = open(); !opened.ok()) return failure(opened.error());
     memory_ = memory_of_tree(tree_.root);
@@ -133,12 +135,33 @@ bool SnapshotJob::parents_are_there() const {
     return true;
 }
 
-Status SnapshotJob::check(bool sockets) const {
+Result<Sharing> SnapshotJob::check(bool sockets) const {
     auto refusals = core::check_movable(tree_.root, fmt::format("rank {}", tree_.who.rank),
                                         tree_.externals, sockets, rank_or_process);
     if (!refusals) return refusals.error();
-    if (refusals->empty()) return {};
+    auto sharing = sharing_of(tree_.root, tree_.who);
+    if (!sharing) return sharing.error();
+    std::ranges::move(sharing->refusals, std::back_inserter(*refusals));
+    if (refusals->empty()) return sharing;
     return because(Code::refused, fmt::format("{}", fmt::join(*refusals, "; ")));
+}
+
+// criu and the others have been told what was there then.
+Status SnapshotJob::still_shared(const Sharing& now) {
+    for (size_t i = 0; i < now.memory.size(); ++i) {
+        const auto known =
+            std::ranges::find(sharing_.memory, now.memory[i].id, &core::SharedMemory::id);
+        if (known == sharing_.memory.end())
+            return because(Code::busy, now.lines[i] + ", and was not a moment ago; ask again");
+        known->size = now.memory[i].size;
+    }
+    return {};
+}
+
+std::vector<std::string> SnapshotJob::externals() const {
+    auto out = tree_.externals;
+    for (const auto& one : sharing_.memory) out.push_back(one.key);
+    return out;
 }
 
 Status SnapshotJob::open() {
@@ -175,27 +198,67 @@ bool SnapshotJob::must_be_direct() const {
 }
 
 Status SnapshotJob::wait_for_order(bool direct) {
-    (*say_)(SnapReady{order_.seq, direct, memory_, kind()});
+    (*say_)(SnapReady{order_.seq, direct, memory_, kind(), sharing_.parts});
     {
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [this] { return command_ != Command::none; });
         if (command_ == Command::off) return called_off();
     }
     stage_ = "check";
-    GHOST_TRY(check(true));
+    auto now = check(true);
+    GHOST_TRY(now);
+    GHOST_TRY(still_shared(*now));
     stage_ = "freeze";
     return {};
 }
 
-void SnapshotJob::freeze(Json stdio, const std::optional<AgentThread>& agent) {
+void SnapshotJob::freeze(Json stdio, const SnapFreeze& order) {
     {
         std::lock_guard lock(mutex_);
         if (command_ != Command::none) return;
         command_ = Command::freeze;
         stdio_ = std::move(stdio);
-        if (agent) agent_ = agent;
+        frozen_for_ = order;
+        if (order.agent) agent_ = order.agent;
     }
     changed_.notify_all();
+}
+
+void SnapshotJob::share() {
+    {
+        std::lock_guard lock(mutex_);
+        ++shares_;
+    }
+    changed_.notify_all();
+}
+
+Status SnapshotJob::wait_for_sharers() {
+    (*say_)(SnapStill{order_.seq});
+    std::unique_lock lock(mutex_);
+    ++stills_;
+    changed_.wait(lock, [this] { return shares_ >= stills_ || called_off_; });
+    return called_off_ ? Status(called_off()) : Status();
+}
+
+// Until all are frozen one of them may still write there, and none goes on before it is saved.
+Status SnapshotJob::save_shared() {
+    if (frozen_for_.unit.empty()) return {};
+    GHOST_TRY(wait_for_sharers());
+    for (const auto& one : sharing_.memory) {
+        if (std::ranges::find(frozen_for_.saves, one.id) == frozen_for_.saves.end()) continue;
+        auto contents = core::shared_contents(one);
+        GHOST_TRY(contents);
+        shared_.emplace_back(core::shared_memory_file(one.id), std::move(*contents));
+    }
+    return wait_for_sharers();
+}
+
+Json SnapshotJob::shared_metadata() const {
+    Json memory = Json::array();
+    for (const auto& one : sharing_.memory)
+        memory.push_back(
+            {{"id", one.id}, {"key", one.key}, {"size", one.size}, {"mode", one.mode}});
+    return {{"ranks", frozen_for_.unit}, {"memory", std::move(memory)}};
 }
 
 void SnapshotJob::write() {
@@ -277,13 +340,16 @@ void SnapshotJob::look_at_files() {
 
 Json SnapshotJob::final_metadata() {
     std::lock_guard lock(mutex_);
-    return {{"stdio", stdio_}, {"agent", metadata_of(agent_)}, {"files", files_for_ghost(files_)}};
+    return {{"stdio", stdio_},
+            {"agent", metadata_of(agent_)},
+            {"files", files_for_ghost(files_)},
+            {"shared", shared_metadata()}};
 }
 
 Outgoing SnapshotJob::copied() {
     core::CheckpointRequest request;
     request.root = tree_.root;
-    request.externals = tree_.externals;
+    request.externals = externals();
     request.metadata = early_metadata();
     request.criu = {tree_.who.criu, tree_.work_dir};
     request.progress = [this](uint64_t bytes, uint64_t total) { in_ghost(bytes, total); };
@@ -296,8 +362,9 @@ Outgoing SnapshotJob::copied() {
     const int64_t processors = std::max(1u, std::thread::hardware_concurrency());
     request.rest_us *= 1 + static_cast<int64_t>(order_.sharers) / processors;
     request.wait_to_freeze = [this] { return wait_for_order(false); };
-    request.while_stopped = [this] { return look_at_files(), Status(); };
+    request.while_stopped = [this] { return look_at_files(), save_shared(); };
     request.final_metadata = [this] { return final_metadata(); };
+    request.final_files = [this] { return std::move(shared_); };
     request.captured = [this](const core::CheckpointStats& stats) {
         if (!order_.kill()) wake();
         captured_ = true;
@@ -323,12 +390,16 @@ Outgoing SnapshotJob::direct() {
     if (auto order = wait_for_order(true); !order.ok()) return failure(order.error());
     core::ExportRequest request;
     request.root = tree_.root;
-    request.externals = tree_.externals;
+    request.externals = externals();
     request.metadata = early_metadata();
     look_at_files();
     request.metadata.update(final_metadata());
     request.criu = criu;
     request.progress = [this](uint64_t bytes, uint64_t total) { in_ghost(bytes, total); };
+    request.while_stopped = [this]() -> Result<core::SkeletonFiles> {
+        GHOST_TRY(save_shared());
+        return std::move(shared_);
+    };
     auto stats = core::export_tree(request, *out_);
     if (!stats) return failure(stats.error());
     captured_ = true;

@@ -53,7 +53,9 @@ class SnapshotJob {
     Outgoing run(const Say& say, const Progress& progress);
 
     // snap_freeze: the state of standard input and output at this moment, and the agent.
-    void freeze(Json stdio, const std::optional<AgentThread>& agent);
+    void freeze(Json stdio, const SnapFreeze& order);
+    // snap_share.
+    void share();
     // snap_write: the tree's neighbours run again too.
     void write();
     // Ends it as soon as that does no harm; from then on nothing is written any more.
@@ -66,7 +68,12 @@ class SnapshotJob {
   private:
     Outgoing take();
     bool parents_are_there() const;
-    Status check(bool sockets) const;
+    Result<Sharing> check(bool sockets) const;
+    Status still_shared(const Sharing& now);
+    std::vector<std::string> externals() const;
+    Status wait_for_sharers();
+    Status save_shared();
+    Json shared_metadata() const;
     Status open();
     bool must_be_direct() const;
     Status wait_for_order(bool direct);
@@ -96,12 +103,17 @@ class SnapshotJob {
     uint64_t memory_ = 0;
     bool incremental_ = false;
     bool captured_ = false;
+    Sharing sharing_;             // as of the preparation
+    core::SkeletonFiles shared_;  // of it, what this ghost has
     std::atomic<uint64_t> copied_{0}, total_{0}, done_{0};
 
     std::mutex mutex_;
     std::condition_variable changed_;
     enum class Command { none, freeze, write, off } command_ = Command::none;
     bool called_off_ = false;  // whatever the word was
+    int shares_ = 0;           // of snap_share that have come
+    int stills_ = 0;           // and that were asked for
+    SnapFreeze frozen_for_;
     Json stdio_;
     std::optional<AgentThread> agent_;
     std::atomic<bool> woken_{false};

@@ -49,6 +49,9 @@ bool Snapshotter::handle(const schema::Received& message) {
         case ToWrapper::snap_freeze:
             if (!late) freeze(message.as<SnapFreeze>());
             break;
+        case ToWrapper::snap_share:
+            if (!late && job_) job_->share();
+            break;
         case ToWrapper::snap_write:
             if (!late) write();
             break;
@@ -90,7 +93,7 @@ void Snapshotter::freeze(const SnapFreeze& order) {
         return parts_.fail(order.seq, "freeze", "this snapshot was not prepared");
     if (!change(S::freezing)) return;
     carried_ = true;
-    job_->freeze(parts_.stdio.carry(), order.agent);
+    job_->freeze(parts_.stdio.carry(), order);
 }
 
 // Of those that are to stop none runs on beyond that.
@@ -117,6 +120,7 @@ void Snapshotter::said(const Outgoing& message) {
         stopped_ = job_->order().kill();
     }
     if (state_ == S::calling_off) return;
+    if (std::holds_alternative<SnapStill>(message)) return parts_.tell(message);
     if (change(captured ? S::writing : S::ready)) parts_.tell(message);
 }
 

@@ -3,7 +3,9 @@
 
 #include <csignal>
 #include <cstdlib>
-#include <string_view>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <set>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -39,13 +41,57 @@ WrapperHello Identity::hello(WrapperMode mode, pid_t init, std::string why) cons
             .why = std::move(why)};
 }
 
+namespace {
+
+// Of a process's environment as /proc/PID/environ shows it; empty: it is not there.
+std::string variable(const std::string& environment, const std::string& name) {
+    const std::string end(1, '\0'), wanted = end + name + "=";
+    const size_t at = (end + environment).find(wanted);
+    return at == std::string::npos ? "" : std::string(environment.c_str() + at + wanted.size() - 1);
+}
+
+// Which rank of which job a process is, or belongs to.
+struct RankOf {
+    std::string job, rank;  // empty: it is no rank
+};
+
+RankOf rank_of(pid_t pid) {
+    const auto environment = read_file(fmt::format("/proc/{}/environ", pid));
+    if (!environment) return {};
+    return {variable(*environment, "PMIX_NAMESPACE"), variable(*environment, "PMIX_RANK")};
+}
+
+}  // namespace
+
 std::string rank_or_process(pid_t pid) {
-    constexpr std::string_view variable{"\0PMIX_RANK=", 11};
-    const std::string number = std::to_string(pid);
-    const auto environment = read_file("/proc/" + number + "/environ");
-    const size_t at = environment ? environment->find(variable) : std::string::npos;
-    if (at == std::string::npos) return "process " + number;
-    return "rank " + std::string(environment->c_str() + at + variable.size());
+    const auto rank = rank_of(pid).rank;
+    return rank.empty() ? fmt::format("process {}", pid) : "rank " + rank;
+}
+
+Result<Sharing> sharing_of(pid_t root, const Identity& who) {
+    auto memory = core::shared_memory_of(root);
+    GHOST_TRY(memory);
+    Sharing out;
+    for (const auto& one : *memory) {
+        std::set<uint32_t> ranks{who.rank};
+        std::set<std::string> others;
+        bool only_ranks = !one.named;
+        for (const pid_t pid : one.others) {
+            const auto of = rank_of(pid);
+            const bool ours = of.job == who.job && !of.rank.empty();
+            if (ours) ranks.insert(static_cast<uint32_t>(std::atoi(of.rank.c_str())));
+            others.insert(rank_or_process(pid));
+            only_ranks &= ours;
+        }
+        out.parts.push_back({one.id, {ranks.begin(), ranks.end()}});
+        out.lines.push_back(
+            fmt::format("rank {}'s process {} ({}): mapping {} cannot move: it is memory shared "
+                        "with {}",
+                        who.rank, one.process, one.program, one.name, fmt::join(others, ", ")));
+        if (!only_ranks) out.refusals.push_back(out.lines.back());
+    }
+    out.memory = std::move(*memory);
+    return out;
 }
 
 Status wake_agent(pid_t root, const std::optional<AgentThread>& agent) {

@@ -8,8 +8,10 @@
 #include <string>
 #include <sys/types.h>
 #include <utility>
+#include <vector>
 
 #include "base/result.hpp"
+#include "ghost-core/criu/shared_memory.hpp"
 #include "ghost-core/supervisor/guard.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
 #include "pmix-plugin/protocol/parts.hpp"
@@ -58,6 +60,16 @@ struct TreeParts {
 
 // What a process of this node is to a user: "rank 2", "process 4711".
 std::string rank_or_process(pid_t pid);
+
+// Memory that a rank's tree shares with others; they can only move, or be saved and restored, as
+// one.
+struct Sharing {
+    std::vector<core::SharedMemory> memory;
+    std::vector<SharedPart> parts;      // of each, the ranks of the job that have it
+    std::vector<std::string> lines;     // of each, with whom it is shared, for the user
+    std::vector<std::string> refusals;  // those of what ranks of the job do not share alone
+};
+Result<Sharing> sharing_of(pid_t root, const Identity& who);
 
 // The signal that tells a rank's agent that its tree runs again:
 // SIGRTMAX-2 to one thread of the tree whose init is `root`. not_found: no such thread.

@@ -203,6 +203,67 @@ TEST(Snapshots, FailedSnapshotLeavesJobUnchanged) {
     }
 }
 
+// --- ranks that share memory ---
+
+TEST(Sharers, AreSavedWhileAllOfThemAreFrozen) {
+    for (uint64_t seed = 1; seed <= 20; ++seed) {
+        Cluster c(seed, 2, {0, 1, 1, 1});
+        c.chance.sharers = {1, 3};
+        c.chance.latency_us = 3000;
+        Client& user = c.client();
+        user.ask(checkpoint());
+        ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
+        EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+        EXPECT_EQ(c.shared_saved, std::set<RankId>{1});
+        c.run(second);
+        expect_all_run(c);
+        expect_sound(c);
+    }
+}
+
+TEST(Sharers, DoNotWaitForOneThatCannotBeSaved) {
+    for (const char* stage : {"freeze", "prepare"}) {
+        Cluster c(5, 2, {0, 1, 1});
+        c.chance.sharers = {1, 2};
+        c.chance.fail_stage = stage;
+        c.chance.fail_rank = 2;
+        Client& user = c.client();
+        user.ask(checkpoint());
+        ASSERT_TRUE(c.run(15 * second, [&] { return !user.results.empty(); })) << stage;
+        EXPECT_EQ(user.results[0]["exit"], 1) << user.results[0];
+        expect_all_run(c);
+        expect_sound(c);
+    }
+}
+
+TEST(Sharers, AreRestartedOnOneNodeWithOneMemory) {
+    Cluster c(3, 3, {0, 1, 1});
+    c.chance.sharers = {1, 2};
+    Client& user = c.client();
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
+    const std::string from = c.folder() + "/4711-000001";
+    c.end_mpirun();
+    const auto again = [&](std::vector<NodeId> ranks) {
+        auto out = std::make_unique<Cluster>(
+            4, 3, std::move(ranks), 0, CoordinatorSettings{},
+            std::map<std::string, std::string>{{"ghost_restart", from}, {"sim_early", "1"}});
+        out->chance.sharers = {1, 2};
+        out->run(20 * second);
+        expect_sound(*out);
+        return out;
+    };
+    const auto together = again({1, 2, 2});
+    expect_all_run(*together);
+    EXPECT_EQ(together->shared_files.size(), 1u);
+    together->end_mpirun();
+    const auto apart = again({0, 1, 2});
+    EXPECT_TRUE(apart->job_aborted);
+    EXPECT_NE(apart->abort_why.find("ranks 1, 2 share memory"), std::string::npos)
+        << apart->abort_why;
+    EXPECT_NE(apart->abort_why.find("no rank has run"), std::string::npos) << apart->abort_why;
+}
+
 // --- requests ---
 
 TEST(Snapshots, Refusals) {

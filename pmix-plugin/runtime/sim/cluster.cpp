@@ -494,7 +494,7 @@ void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, const schema::R
             if (!w->restore) return restart_check(w);
             return say(w, Ready{.seq = seq, .host = {}, .port = 1, .token = "x"});
         case ToWrapper::import:
-            return restart_import(w);
+            return restart_import(w, m.as<Import>());
         case ToWrapper::connect:
             return say(w, Connected{.seq = seq});
         case ToWrapper::export_tree:
@@ -521,7 +521,9 @@ void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, const schema::R
         case ToWrapper::snap_prepare:
             return snap_prepare(w, m.as<SnapPrepareRank>());
         case ToWrapper::snap_freeze:
-            return snap_freeze(w, seq);
+            return snap_freeze(w, m.as<SnapFreeze>());
+        case ToWrapper::snap_share:
+            return snap_share(w);
         case ToWrapper::snap_write:
             return snap_write(w, seq);
         case ToWrapper::snap_cancel:

@@ -55,6 +55,8 @@ struct SnapWork {
     Then then = Then::go_on;
     bool incremental = false;
     bool ready = false, freezing = false, captured = false, frozen = false, cancelled = false;
+    std::vector<uint32_t> unit;  // it shares memory with
+    int stills = 0;              // said
 };
 
 struct Wrapper {
@@ -85,6 +87,7 @@ struct Chance {
     int64_t latency_us = 200;
     bool ends_at_once = false;  // a restored rank ends before its agent attaches
     size_t guests = 0;          // processes that ranks have spawned
+    std::set<RankId> sharers;   // ranks that share memory
     size_t saved = 0;           // a snapshot is of so many ranks, the first ones; 0: of all
     // A wrapper's answer to one of these is `failed`: prepare, freeze, write, import.
     std::string fail_stage;
@@ -261,7 +264,9 @@ class Cluster {
     std::map<RankId, bool> ended;
     std::set<RankId> starting;  // before MPI_Init
     std::vector<RankId> adopted, repeered;
-    std::vector<Json> sent;  // between daemons
+    std::set<RankId> shared_saved;       // whose ghosts have what is shared
+    std::set<std::string> shared_files;  // that took its place at a restart
+    std::vector<Json> sent;              // between daemons
 
   private:
     friend class Daemon;
@@ -312,14 +317,17 @@ class Cluster {
     void wake(const std::shared_ptr<Tree>& t);
     void attach(const std::shared_ptr<Tree>& t, int tries);
     void snap_prepare(const std::shared_ptr<Wrapper>& w, const SnapPrepareRank& m);
-    void snap_freeze(const std::shared_ptr<Wrapper>& w, uint64_t seq);
+    std::vector<SharedPart> shared_by(RankId rank) const;
+    void snap_freeze(const std::shared_ptr<Wrapper>& w, const SnapFreeze& m);
+    void snap_share(const std::shared_ptr<Wrapper>& w);
+    void snap_captured(const std::shared_ptr<Wrapper>& w);
     void snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     void snap_cancel(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     void snap_end(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     bool snap_fails(const std::shared_ptr<Wrapper>& w, const char* stage);
     void let_run(const std::shared_ptr<Wrapper>& w);
     void restart_check(const std::shared_ptr<Wrapper>& w);
-    void restart_import(const std::shared_ptr<Wrapper>& w);
+    void restart_import(const std::shared_ptr<Wrapper>& w, const Import& m);
     void boot_restart(const std::shared_ptr<Wrapper>& w);
     void wrapper_gone(const std::shared_ptr<Wrapper>& w, int status);
     void drop_tree(Tree& t);

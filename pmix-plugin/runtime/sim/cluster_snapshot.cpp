@@ -108,11 +108,17 @@ void Cluster::snap_prepare(const std::shared_ptr<Wrapper>& w, const SnapPrepareR
         say(w, TransferProgress{.seq = seq, .bytes = 10, .total = ghost_bytes});
         if (snap_fails(w, "prepare")) return;
         w->snap.ready = true;
-        say(w, SnapReady{.seq = seq});
+        say(w, SnapReady{.seq = seq, .shared = shared_by(w->rank)});
     });
 }
 
-void Cluster::snap_freeze(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
+std::vector<SharedPart> Cluster::shared_by(RankId rank) const {
+    if (!chance.sharers.contains(rank)) return {};
+    return {{"memory", {chance.sharers.begin(), chance.sharers.end()}}};
+}
+
+void Cluster::snap_freeze(const std::shared_ptr<Wrapper>& w, const SnapFreeze& m) {
+    const uint64_t seq = m.seq;
     // An adopting wrapper knows nothing of it.
     if (w->snap.seq != seq || !w->snap.ready) {
         violate("a wrapper that is not ready is to freeze");
@@ -132,25 +138,45 @@ void Cluster::snap_freeze(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
             torn[seq] = fmt::format("rank {} takes data while others are frozen", t->rank);
     }
     w->snap.freezing = true;
-    w->tree->stopped = true;
+    w->snap.unit = m.unit;
+    if (!m.saves.empty()) shared_saved.insert(w->rank);
     later(nobody, [this, w, seq] {
         if (!w->alive || !w->tree->alive) return;
         const bool fails = chance.fail_stage == "freeze" && chance.fail_rank == w->rank;
-        w->snap.freezing = false;
-        w->snap.captured = true;
-        if (w->snap.cancelled) {
-            let_run(w);
-            w->snap = {};
-            return say(w, SnapCancelled{seq});
-        }
-        if (fails) {
-            snap_fails(w, "freeze");
-            return let_run(w);
-        }
-        say(w, SnapCaptured{.seq = seq, .pause_us = 1000});
-        w->snap.frozen = w->snap.then == Then::kill;
-        if (!w->snap.frozen) let_run(w);
+        w->tree->stopped = true;
+        if (w->snap.unit.empty() || w->snap.cancelled || fails) return snap_captured(w);
+        ++w->snap.stills;
+        say(w, SnapStill{seq});
     });
+}
+
+// Once what is shared is read, then all go on.
+void Cluster::snap_share(const std::shared_ptr<Wrapper>& w) {
+    if (!w->snap.freezing || w->snap.cancelled) return;
+    if (++w->snap.stills > 2) return snap_captured(w);
+    for (const auto& other : wrappers_)
+        if (other->alive && chance.sharers.contains(other->rank) && !other->tree->stopped)
+            violate(fmt::format("rank {} writes while what it shares is saved", other->rank));
+    say(w, SnapStill{w->snap.seq});
+}
+
+void Cluster::snap_captured(const std::shared_ptr<Wrapper>& w) {
+    const uint64_t seq = w->snap.seq;
+    const bool fails = chance.fail_stage == "freeze" && chance.fail_rank == w->rank;
+    w->snap.freezing = false;
+    w->snap.captured = true;
+    if (w->snap.cancelled) {
+        let_run(w);
+        w->snap = {};
+        return say(w, SnapCancelled{seq});
+    }
+    if (fails) {
+        snap_fails(w, "freeze");
+        return let_run(w);
+    }
+    say(w, SnapCaptured{.seq = seq, .pause_us = 1000});
+    w->snap.frozen = w->snap.then == Then::kill;
+    if (!w->snap.frozen) let_run(w);
 }
 
 void Cluster::snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
@@ -197,6 +223,7 @@ void Cluster::snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
 void Cluster::snap_cancel(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
     if (w->snap.freezing) {
         w->snap.cancelled = true;  // the freeze is finished first
+        if (w->snap.stills > 0) snap_captured(w);
         return;
     }
     ::unlink(w->snap.path.c_str());
@@ -236,11 +263,14 @@ void Cluster::restart_check(const std::shared_ptr<Wrapper>& w) {
         if (chance.fail_stage == "check" && chance.fail_rank == w->rank)
             return say(w, Failed{.stage = "check", .why = "no file"});
         w->snap.ready = true;
-        say(w, Checked{});
+        say(w, Checked{.shared = shared_by(w->rank)});
     });
 }
 
-void Cluster::restart_import(const std::shared_ptr<Wrapper>& w) {
+void Cluster::restart_import(const std::shared_ptr<Wrapper>& w, const Import& m) {
+    for (const SharedFile& file : m.shared) shared_files.insert(file.path);
+    if (m.shared.size() != shared_by(w->rank).size())
+        violate("a rank is to share, and not told what");
     later(nobody, [this, w] {
         if (!w->alive || !w->tree->alive) return;
         for (const auto& other : wrappers_)

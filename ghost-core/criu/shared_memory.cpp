@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "ghost-core/criu/shared_memory.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <fstream>
+#include <map>
+#include <sstream>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/proc.hpp"
+#include "ghost-core/criu/tree.hpp"
+#include "ghost-core/format/files.hpp"
+#include "ghost-core/format/services.hpp"
+
+namespace ghost::core {
+namespace {
+
+// A line of /proc/PID/maps that shows memory which several processes may write to, without a file
+// of its own: a removed file, or one in /dev/shm.
+struct Mapped {
+    std::string id, name, line;
+};
+
+Mapped read_mapping(const std::string& line) {
+    std::istringstream words(line);
+    std::string range, access, offset, device, name;
+    uint64_t inode = 0;
+    words >> range >> access >> offset >> device >> inode >> std::ws;
+    std::getline(words, name);
+    // what is given up before the freeze, what a copy is taken of, and what ipc_objects.hpp judges
+    const bool other =
+        name.starts_with("/memfd:kernet ") || is_shared_copy(name) || name.starts_with("/SYSV");
+    if (access.back() != 's' || inode == 0 || other) return {};
+    const bool counts = name.starts_with("/dev/shm/") || name.ends_with(" (deleted)");
+    if (!counts || name.starts_with("/dev/zero ")) return {};
+    return {fmt::format("{}-{:x}", device, inode), name, line};
+}
+
+// By id.
+std::map<std::string, Mapped> mappings_of(pid_t pid) {
+    std::map<std::string, Mapped> out;
+    std::ifstream in(fmt::format("/proc/{}/maps", pid));
+    for (std::string line; std::getline(in, line);)
+        if (auto one = read_mapping(line); !one.id.empty()) out.emplace(one.id, std::move(one));
+    return out;
+}
+
+// "mnt_id:" of proc_pid_fdinfo(5): of whatever name space the file was opened in.
+int mount_of(int fd) {
+    std::ifstream in(fmt::format("/proc/self/fdinfo/{}", fd));
+    for (std::string word; in >> word;)
+        if (int mount = 0; word == "mnt_id:" && in >> mount) return mount;
+    return -1;
+}
+
+Status open_memory(const Task& task, const Mapped& mapped, SharedMemory& out) {
+    const auto link = mapping_link(task.pid, mapped.line);
+    out.file.reset(open(link.c_str(), O_RDONLY | O_CLOEXEC));
+    struct stat info {};
+    if (!out.file || fstat(out.file.get(), &info) != 0)
+        return sys_error("open shared memory", mapped.name);
+    out.key = fmt::format("file[{:x}:{:x}]", mount_of(out.file.get()), info.st_ino);
+    out.named = info.st_nlink != 0;
+    out.size = static_cast<uint64_t>(info.st_size);
+    out.mode = info.st_mode & 07777;
+    return {};
+}
+
+// One piece of contents: where, how much, and the bytes.
+struct Piece {
+    uint64_t offset = 0, bytes = 0;
+};
+
+Status save_piece(const SharedMemory& memory, const Piece& piece, std::string& out) {
+    out.append(reinterpret_cast<const char*>(&piece), sizeof piece);
+    const size_t begin = out.size();
+    out.resize(begin + piece.bytes);
+    for (size_t done = 0; done < piece.bytes;) {
+        const auto n = pread(memory.file.get(), out.data() + begin + done, piece.bytes - done,
+                             static_cast<off_t>(piece.offset + done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return sys_error("save shared memory", memory.name);
+        done += static_cast<size_t>(n);
+    }
+    return {};
+}
+
+Status fill_piece(int fd, const Piece& piece, const char* bytes) {
+    for (size_t done = 0; done < piece.bytes;) {
+        const auto n =
+            pwrite(fd, bytes + done, piece.bytes - done, static_cast<off_t>(piece.offset + done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return sys_error("fill shared memory");
+        done += static_cast<size_t>(n);
+    }
+    return {};
+}
+
+}  // namespace
+
+Result<std::vector<SharedMemory>> shared_memory_of(pid_t root) {
+    auto tree = list_tree(root);
+    if (!tree) return tree.error();
+    std::map<std::string, std::pair<const Task*, Mapped>> own;
+    for (const auto& task : *tree)
+        for (auto& [id, mapped] : mappings_of(task.pid))
+            own.try_emplace(id, &task, std::move(mapped));
+    std::vector<SharedMemory> out;
+    if (own.empty()) return out;  // nearly always
+    std::map<std::string, std::vector<pid_t>> others;
+    for (const pid_t pid : numbers_in("/proc")) {
+        if (std::ranges::find(*tree, pid, &Task::pid) != tree->end()) continue;
+        for (const auto& [id, mapped] : mappings_of(pid))
+            if (own.contains(id)) others[id].push_back(pid);
+    }
+    for (auto& [id, pids] : others) {
+        const auto& [task, mapped] = own.at(id);
+        SharedMemory& one = out.emplace_back();
+        one.id = id;
+        one.name = mapped.name;
+        one.process = task->inner;
+        one.program = task->name;
+        one.others = std::move(pids);
+        GHOST_TRY(open_memory(*task, mapped, one));
+    }
+    return out;
+}
+
+std::string shared_memory_file(const std::string& id) {
+    return "ghost-shared-" + id;
+}
+
+Result<std::string> shared_contents(const SharedMemory& memory) {
+    std::string out;
+    const auto size = static_cast<off_t>(memory.size);
+    for (off_t at = 0; at < size;) {
+        const off_t begin = lseek(memory.file.get(), at, SEEK_DATA);
+        if (begin < 0 && errno == ENXIO) break;  // nothing follows
+        const off_t end = begin < 0 ? -1 : lseek(memory.file.get(), begin, SEEK_HOLE);
+        if (end < 0) return sys_error("look at shared memory", memory.name);
+        const Piece piece{static_cast<uint64_t>(begin),
+                          static_cast<uint64_t>(std::min(end, size) - begin)};
+        GHOST_TRY(save_piece(memory, piece, out));
+        at = end;
+    }
+    return out;
+}
+
+Status fill_shared(int fd, std::string_view contents) {
+    while (!contents.empty()) {
+        Piece piece;
+        if (contents.size() >= sizeof piece) std::memcpy(&piece, contents.data(), sizeof piece);
+        if (contents.size() < sizeof piece || contents.size() - sizeof piece < piece.bytes)
+            return make_error(Code::corrupt, "fill shared memory", {},
+                              "the ghost's list ends early");
+        GHOST_TRY(fill_piece(fd, piece, contents.data() + sizeof piece));
+        contents.remove_prefix(sizeof piece + piece.bytes);
+    }
+    return {};
+}
+
+}  // namespace ghost::core
