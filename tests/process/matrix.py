@@ -120,8 +120,9 @@ def coverage(rows):
               "  may have grown: `grown`; ranks: `tests/net/files_test.cpp`.",
               "- Memory that was in transparent huge pages returns to huge pages soon afterwards:",
               "  `tests/process/ghost_huge_pages_test.cpp`.",
-              "- Memory that a rank shares with other ranks (MPI_Win_allocate_shared): refused, \"it is "
-              "memory shared with\":",
+              "- Memory that ranks of a node share (MPI_Win_allocate_shared, or a removed file they have mapped) is saved once, while",
+              "  all of them are frozen, and is one memory again after a restart, which wants them on one node. Moves are refused: \"it",
+              "  is memory shared with\"; so are snapshots if it has a name, or is shared with processes that are no ranks:",
               "  `tests/net/moves_test.cpp`.",
               "- Connections to services of the node are closed, as if the service had ended, where the client",
               "  connects anew: syslog(3) and nss_sss do so and ask once more; those of nscd, nslcd, munge, avahi",
