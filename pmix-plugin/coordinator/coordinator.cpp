@@ -14,6 +14,7 @@
 #include "pmix-plugin/coordinator/clients.hpp"
 #include "pmix-plugin/coordinator/job_files.hpp"
 #include "pmix-plugin/coordinator/liveness.hpp"
+#include "pmix-plugin/coordinator/operations/continuation.hpp"
 #include "pmix-plugin/coordinator/operations/migration.hpp"
 #include "pmix-plugin/coordinator/operations/restart.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
@@ -254,7 +255,10 @@ void Coordinator::Impl::take_signals() {
         });
         if (!taken.ok()) say(taken.error().message());
     };
-    take(SIGCONT, [](Impl& self) { self.snapshots_.continue_job(); });
+    take(SIGCONT, [](Impl& self) {
+        if (const auto by = self.snapshots_.goes_on())
+            self.engine_.add(continue_request(self.job_, *by));
+    });
     if (policy_.signal != 0) {
         take(policy_.signal, [](Impl& self) {
             const char* name = sigabbrev_np(self.policy_.signal);

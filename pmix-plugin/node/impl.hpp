@@ -203,7 +203,6 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void bring_home(RankSlot& slot);
     void discard_own_folder();
     void on_attached_again(RankSlot& slot, const kernet::Location& given, const std::string& wrong);
-    void continue_all();
 
     // --- restart.cpp ---
     void hello_restart(RankSlot& slot);

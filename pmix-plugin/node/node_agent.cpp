@@ -315,8 +315,6 @@ void NodeAgent::Impl::order(NodeId from, const schema::Received& m) {
             return pong(from, m.as<Ping>());
         case DaemonMessage::location:
             return take_locations(m.as<Locations>());
-        case DaemonMessage::go_on:
-            return continue_all();
         case DaemonMessage::prepare:
             return prepare(m.as<Prepare>());
         case DaemonMessage::connect:

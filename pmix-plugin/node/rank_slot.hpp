@@ -25,7 +25,7 @@ enum class Quiesce {
     opening,   // it opens them again: it was busy, another one was, or the operation is off
     closing,   // it has left the PMIx server and closes the rest; end-of-file is the end
     quiet,     // it holds nothing that could not be carried: its tree may be frozen
-    frozen,    // its tree is frozen until the job ends (then = kill)
+    frozen,    // its tree is frozen until the job ends or is to go on (then = kill, stop)
     resuming,  // its tree goes on, it attaches again
 };
 

@@ -386,7 +386,7 @@ void NodeAgent::Impl::on_captured(RankSlot& s, const SnapCaptured& m) {
     const bool off = s.snap.work == W::cancelling;
     if (s.snap.work == W::freezing) (void)change(s, W::writing);
     if (s.quiesce != Q::quiet) return;
-    if (snapshot_.order.then != Then::kill) return woken(s);
+    if (snapshot_.order.then == Then::go_on) return woken(s);
     if (change(s, Q::frozen) && off) resume(s);
 }
 
@@ -435,7 +435,8 @@ void NodeAgent::Impl::end_snapshot(const SnapEnd& order) {
         if (!s.snap.participates) continue;
         if (s.wrapper) s.wrapper->tell(SnapEndRank{s.seq, true});
         if (s.snap.work != W::idle) (void)change(s, W::idle);
-        s.snap.participates = false;
+        // Frozen it still does: it goes on by snap_abort, or ends with its job.
+        s.snap.participates = s.quiesce == Q::frozen;
     }
     const auto complete = [&](bool& own, const std::string& folder,
                               const std::vector<std::string>& remove) {
@@ -473,12 +474,6 @@ void NodeAgent::Impl::discard_own_folder() {
     };
     discard(snapshot_.own_folder, snapshot_.order.folder);
     discard(snapshot_.own_second, snapshot_.order.second);
-}
-
-void NodeAgent::Impl::continue_all() {
-    for (auto& [rank, s] : slots_) {
-        if (s.wrapper && !s.ended) s.wrapper->tell(Continue{});
-    }
 }
 
 }  // namespace ghost::plugin

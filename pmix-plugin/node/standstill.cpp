@@ -46,10 +46,7 @@ std::optional<Standstill> NodeAgent::Impl::standstill(const RankSlot& s) const {
                           fmt::format("rank {} is suspended with its job (SIGTSTP or SIGSTOP): "
                                       "SIGCONT to mpirun, or the batch system, lets it go on",
                                       s.rank)};
-    // Saved, it stands until the job ends or is told to go on.
-    const bool stays = s.snap.participates && snapshot_.order.then != Then::go_on &&
-                       s.snap.work >= SnapWork::writing;
-    const Halt halt = is_left_alone(s) && !stays ? halt_of_rank(s, settings_.tree) : Halt();
+    const Halt halt = is_left_alone(s) ? halt_of_rank(s, settings_.tree) : Halt();
     if (!halt) return std::nullopt;
     if (halt.tracer == 0)
         return Standstill{"stopped", fmt::format("rank {} is stopped (SIGSTOP or SIGTSTP): `kill "

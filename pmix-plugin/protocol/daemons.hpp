@@ -22,7 +22,6 @@ enum class DaemonMessage : uint8_t {
     switch_rank,
     go,
     abort,
-    go_on,
     snap_prepare,
     snap_ping,
     snap_gate,

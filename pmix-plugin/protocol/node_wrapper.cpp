@@ -148,7 +148,8 @@ constinit const Record SnapStill::table = record<SnapStill>(
     "snap_still", "the tree is frozen, or the memory it shares is saved; `snap_share` follows",
     snap_still_fields);
 constinit const Record SnapCaptured::table = record<SnapCaptured>(
-    "snap_captured", "the tree runs again, but with `then` = kill", snap_captured_fields);
+    "snap_captured", "the tree runs again, or is frozen with `then` = stop or kill",
+    snap_captured_fields);
 constinit const Record SnapCancelled::table = record<SnapCancelled>(
     "snap_cancelled", "the file is removed, tracking forgotten", snap_cancelled_fields);
 
@@ -185,9 +186,8 @@ constinit const Record SnapWrite::table = record<SnapWrite>(
 constinit const Record SnapCancel::table = record<SnapCancel>(
     "snap_cancel", "the snapshot is off; `snap_cancelled`, whatever the wrapper knows of it",
     snap_cancel_fields);
-constinit const Record SnapEndRank::table = record<SnapEndRank>(
-    "snap_end", "the snapshot is complete; with `then` = stop every task is stopped",
-    snap_end_fields);
+constinit const Record SnapEndRank::table =
+    record<SnapEndRank>("snap_end", "the snapshot is complete", snap_end_fields);
 
 namespace {
 
@@ -226,7 +226,6 @@ constexpr schema::Message to_wrapper_messages[] = {
     message<Bye>(ToWrapper::bye),
     message<Adopt>(ToWrapper::adopt),
     message<Import>(ToWrapper::import, Sequence::order),
-    message<Continue>(ToWrapper::go_on),
     message<SnapPrepareRank>(ToWrapper::snap_prepare, Sequence::order),
     message<SnapFreeze>(ToWrapper::snap_freeze, Sequence::order),
     message<SnapWrite>(ToWrapper::snap_write, Sequence::order),

@@ -131,7 +131,6 @@ enum class ToWrapper : uint8_t {
     bye,
     adopt,
     import,
-    go_on,
     snap_prepare,
     snap_freeze,
     snap_write,

@@ -165,8 +165,6 @@ constinit const Record Held::table =
 constinit const Record Go::table =
     record<Go>("go", "the tree that is held runs, its agent is signalled", go_fields);
 constinit const Record Abort::table = record<Abort>("abort", "the operation is off", abort_fields);
-constinit const Record Continue::table =
-    record<Continue>("continue", "after a snapshot with `then` = stop: every task runs again");
 constinit const Record SeenFile::table =
     record<SeenFile>("file", "a regular file that was open for writing", seen_file_fields);
 constinit const Record SharedPart::table =

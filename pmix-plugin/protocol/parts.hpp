@@ -125,11 +125,6 @@ struct Abort {
     static const schema::Record table;
 };
 
-// The job goes on after a snapshot with `then` = stop.
-struct Continue {
-    static const schema::Record table;
-};
-
 // A file a rank had open for writing when it was frozen.
 struct SeenFile {
     schema::Name path;

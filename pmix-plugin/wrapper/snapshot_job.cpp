@@ -103,7 +103,7 @@ Outgoing SnapshotJob::run(const Say& say, const Progress& progress) {
     say_ = &say;
     progress_ = &progress;
     Outgoing answer = take();
-    const bool frozen_before = order_.kill() && captured_;
+    const bool frozen_before = order_.stays() && captured_;
     if (told_to_freeze() && !woken_ && !frozen_before) wake();
     std::lock_guard lock(mutex_);
     paced_ = nullptr;
@@ -356,8 +356,8 @@ Outgoing SnapshotJob::copied() {
     request.copying = [this](uint64_t bytes) { return in_copy(bytes); };
     request.incremental = incremental_;
     request.name = order_.file;
-    request.keep_tracking = !order_.kill();
-    request.leave_stopped = order_.kill();
+    request.keep_tracking = order_.then != Then::kill;
+    request.leave_stopped = order_.stays();
     // All ranks of the node do rounds while the last one gets ready.
     const int64_t processors = std::max(1u, std::thread::hardware_concurrency());
     request.rest_us *= 1 + static_cast<int64_t>(order_.sharers) / processors;
@@ -366,7 +366,7 @@ Outgoing SnapshotJob::copied() {
     request.final_metadata = [this] { return final_metadata(); };
     request.final_files = [this] { return std::move(shared_); };
     request.captured = [this](const core::CheckpointStats& stats) {
-        if (!order_.kill()) wake();
+        if (!order_.stays()) wake();
         captured_ = true;
         stage_ = "write";
         (*progress_)(0, memory_);  // what is told from now on is of the file
@@ -407,7 +407,7 @@ Outgoing SnapshotJob::direct() {
     const auto in_ghost = files_;
     look_at_files();
     only_unchanged(in_ghost, files_);
-    if (!order_.kill()) {
+    if (!order_.stays()) {
         if (auto runs = core::resume_tree(tree_.root); !runs.ok()) return failure(runs.error());
         wake();
     }

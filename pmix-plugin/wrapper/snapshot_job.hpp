@@ -25,7 +25,7 @@ namespace ghost::plugin {
 struct SnapshotOrder : SnapPrepareRank {
     std::vector<std::string> chain;
 
-    bool kill() const { return then == Then::kill; }  // the tree is to stay frozen
+    bool stays() const { return then != Then::go_on; }  // frozen, once it is saved
     std::string path() const { return folder + "/" + file; }
     std::vector<std::string> paths() const;    // all of it
     std::vector<std::string> parents() const;  // all of `chain`
@@ -47,8 +47,8 @@ class SnapshotJob {
     SnapshotJob(SnapshotOrder order, Tree tree, core::Checkpointer& checkpointer);
 
     // Says snap_ready and snap_captured, returns snap_written or failed. Whatever happens, the tree
-    // runs on, but with order().kill() when it was written. When freeze() was called the agent gets
-    // its signal as soon as the tree runs again, whatever happens; with order().kill() only if the
+    // runs on, but with order().stays() when it was saved. When freeze() was called the agent gets
+    // its signal as soon as the tree runs again, whatever happens; with order().stays() only if the
     // tree was not frozen.
     Outgoing run(const Say& say, const Progress& progress);
 

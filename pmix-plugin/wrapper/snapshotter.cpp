@@ -40,7 +40,6 @@ bool Snapshotter::change(S to) {
 bool Snapshotter::handle(const schema::Received& message) {
     const ToWrapper type = message.type<ToWrapper>();
     if (type == ToWrapper::resume) return resume(message.as<Resume>());
-    if (type == ToWrapper::go_on) return go_on(), true;
     const bool late = message.seq() < seq_;
     switch (type) {
         case ToWrapper::snap_prepare:
@@ -80,7 +79,6 @@ void Snapshotter::prepare(const SnapPrepareRank& asked) {
         SnapshotOrder{asked, chain_},
         SnapshotJob::Tree{parts_.who, parts_.root, parts_.stdio.keys(), folder_.path()},
         checkpointer_);
-    stop_ = asked.then == Then::stop;
     if (!change(S::preparing)) return;
     worker_.start([this] {
         return job_->run([this](Outgoing said) { worker_.say(std::move(said)); },
@@ -96,16 +94,8 @@ void Snapshotter::freeze(const SnapFreeze& order) {
     job_->freeze(parts_.stdio.carry(), order);
 }
 
-// Of those that are to stop none runs on beyond that.
 void Snapshotter::write() {
-    if (state_ != S::writing) return;
-    if (stop_) halt();
-    job_->write();
-}
-
-void Snapshotter::halt() {
-    core::halt_tree(parts_.root);
-    stopped_ = true;
+    if (state_ == S::writing) job_->write();
 }
 
 void Snapshotter::worker_done() {
@@ -117,7 +107,7 @@ void Snapshotter::said(const Outgoing& message) {
     const bool captured = std::holds_alternative<SnapCaptured>(message);
     if (captured) {
         uncarry();
-        stopped_ = job_->order().kill();
+        stopped_ = job_->order().stays();
     }
     if (state_ == S::calling_off) return;
     if (std::holds_alternative<SnapStill>(message)) return parts_.tell(message);
@@ -130,10 +120,7 @@ void Snapshotter::finished(const Outgoing& answer) {
     if (state_ == S::clearing) return all_off();
     folder_.remove();
     const auto* written = std::get_if<Written>(&answer);
-    if (written == nullptr) {
-        continued();
-        stopped_ = false;  // it runs again
-    }
+    if (written == nullptr) stopped_ = false;  // it runs again
     if (resume_) let_run(std::exchange(resume_, std::nullopt)->agent);
     if (state_ == S::calling_off) return finished_off(written != nullptr);
     if (written != nullptr) return finished_well(*written);
@@ -162,7 +149,6 @@ void Snapshotter::all_off() {
 void Snapshotter::tidy(Tidy what) {
     if (!change(S::clearing)) return;
     if (what != Tidy::memory) chain_.clear();
-    if (what == Tidy::all_and_file) continued();
     worker_.start([this, what, paths = job_->order().paths()] {
         if (what == Tidy::all_and_file)
             for (const std::string& path : paths) ::unlink(path.c_str());
@@ -198,7 +184,6 @@ void Snapshotter::end(bool keep) {
         log::warning("snapshot {}: snap_end, and nothing was written", seq_);
         return;
     }
-    if (stop_) halt();  // once more, if SIGCONT has come
     if (!keep) return tidy(Tidy::all);
     chain_ = std::move(next_chain_);
     if (memory_is_scarce()) return tidy(Tidy::memory);
@@ -216,8 +201,8 @@ bool Snapshotter::resume(const Resume& word) {
         stopped_ = false;
         return false;
     }
-    // Without `kill` the worker lets it run and signals the agent by itself.
-    if (job_->order().kill()) {
+    // One that does not stay frozen the worker lets run, and signals the agent by itself.
+    if (job_->order().stays()) {
         resume_ = word;
         job_->call_off();
     }
@@ -231,17 +216,6 @@ void Snapshotter::let_run(const std::optional<AgentThread>& agent) {
     if (job_->woken()) return;
     if (auto woken = wake_agent(parts_.root, agent); !woken.ok())
         log::warning("{}", woken.error().message());
-}
-
-// After then=stop.
-void Snapshotter::go_on() {
-    stopped_ = false;
-    if (auto runs = core::resume_tree(parts_.root); !runs.ok())
-        log::error("{}", runs.error().message());
-}
-
-void Snapshotter::continued() {
-    if (stop_ && stopped_ && state_ != S::freezing) go_on();
 }
 
 void Snapshotter::uncarry() {

@@ -22,7 +22,7 @@ enum class SnapState {
     preparing,    // the worker looks, makes the file and copies; the rank runs
     ready,        // `snap_ready` said
     freezing,     // `snap_freeze` came: the worker freezes the tree
-    writing,      // `snap_captured` said: the tree runs, or is frozen (then=kill)
+    writing,      // `snap_captured` said: the tree runs, or is frozen (then=kill, then=stop)
     written,      // `snap_written` said; for the coordinator to complete or cancel it
     calling_off,  // cancelled, and the worker has not ended yet
     clearing,     // the worker gives memory back, ends the tracking, removes a cancelled one's file
@@ -93,13 +93,9 @@ class Snapshotter {
     void prepare(const SnapPrepareRank& asked);
     void freeze(const SnapFreeze& order);
     void write();
-    void halt();
     void cancel(uint64_t seq);
     void end(bool keep);
     bool resume(const Resume& word);
-    void go_on();
-    // The snapshot came to nothing: what was stopped for it runs again.
-    void continued();
     void said(const Outgoing& message);
     void finished(const Outgoing& answer);
     void finished_well(const Written& answer);
@@ -121,7 +117,6 @@ class Snapshotter {
     std::optional<Resume> resume_;  // came while the worker was busy
     bool answer_cancel_ = false;
     bool carried_ = false;
-    bool stop_ = false;  // then=stop
     bool stopped_ = false;
     std::optional<core::RealtimePriority> realtime_;  // from the order to freeze on
     Worker worker_;                                   // last: its job uses what is above

@@ -44,8 +44,12 @@ def case_then_kill(folder):
 def case_then_stop(folder):
     job = Ledger(folder)
     job.reach(60)
-    job.snapshot("--then", "stop")
+    made = job.snapshot("--then", "stop")
     step = job.step()
+    with open(os.path.join(made["snapshot"], "manifest.json")) as file:
+        saved = {row["path"]: row["size"] for row in json.load(file)["files"]}
+    now = {path: os.path.getsize(path) for path in saved}
+    assert saved and saved == now, ("it ran on beyond what was saved", saved, now)
     assert "stopped" in good(on(job.node, "ghost", "ps"))
     refused(job.checkpoint(), "stopped")
     assert job.step() <= step + 10, "it runs"

@@ -280,8 +280,8 @@ void SnapshotOperation::publish(const StepAnswer& answer) {
 void SnapshotOperation::on_resumed(const StepAnswer& answer) {
     data_.pause = job_.settings.now() - data_.gate_sent;
     publish(answer);
-    // Trees that are frozen until the job ends must find their fences as they were.
-    if (data_.then != "kill") job_.fences.release(seq());
+    // Trees that stay frozen must find their fences as they were.
+    if (data_.then == "continue") job_.fences.release(seq());
     change(S::writing);
 }
 
@@ -538,7 +538,7 @@ void SnapshotOperation::node_lost(NodeId node) {
 
 void SnapshotOperation::finish(S state) {
     SnapshotRun& r = data_;
-    job_.fences.release(seq());
+    if (state != S::done || r.then != "stop") job_.fences.release(seq());
     if (state == S::deferred) r.why = "put off: " + r.why;
     if (state != S::done) {
         const bool none = r.harmed || !job_.adapter.job_running();

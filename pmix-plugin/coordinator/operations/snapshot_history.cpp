@@ -8,11 +8,7 @@ namespace ghost::plugin {
 void SnapshotHistory::add(const SnapshotRun& run) {
     last_ = run;
     since_full_ = run.kind == "full" ? 0 : since_full_ + 1;
-    stopped_ = run.then == "stop";
-}
-
-void SnapshotHistory::continue_job() {
-    if (std::exchange(stopped_, false)) adapter_.tell_all(Continue{});
+    if (run.then == "stop") stopped_by_ = run.seq;
 }
 
 void SnapshotHistory::remind(uint64_t seq, uint64_t attempt) {
@@ -26,7 +22,7 @@ void SnapshotHistory::remind(uint64_t seq, uint64_t attempt) {
 void SnapshotHistory::message(const schema::Received& m) {
     if (!unconfirmed_ || m.seq() != unconfirmed_->seq || !m.is<StepUp>()) return;
     if (m.as<StepUp>().step != ParticipantStep::aborted) return;
-    log::warning("every node has confirmed the end of the snapshot that failed");
+    log::warning("every node has said that its ranks go on");
     for (const kernet::Location& location : m.as<StepUp>().answer.locations) publish_(location);
     stop();
 }

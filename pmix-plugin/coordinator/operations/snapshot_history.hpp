@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <utility>
 
 #include "pmix-plugin/coordinator/operations/operation.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot.hpp"
@@ -27,9 +28,9 @@ class SnapshotHistory {
     int since_full() const { return since_full_; }
 
     // The job is frozen after a snapshot with `then` = stop.
-    bool stopped() const { return stopped_; }
-    // SIGCONT: it goes on.
-    void continue_job();
+    bool stopped() const { return stopped_by_.has_value(); }
+    // It is to go on: by which one it was frozen, once.
+    std::optional<uint64_t> goes_on() { return std::exchange(stopped_by_, std::nullopt); }
 
     // Not every node has confirmed the end of a failed one: ranks there may be frozen. They are
     // told until they do, and no snapshot is made before.
@@ -54,7 +55,7 @@ class SnapshotHistory {
     std::optional<SnapshotRun> last_;
     std::optional<Unconfirmed> unconfirmed_;
     int since_full_ = 0;
-    bool stopped_ = false;
+    std::optional<uint64_t> stopped_by_;
 };
 
 }  // namespace ghost::plugin

@@ -515,9 +515,6 @@ void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, const schema::R
             if (fds.size() != 3) violate("adopt without the inner ends");
             if (!w->tree) return violate("adopt of an unknown tree");
             return say_hello(w, WrapperMode::adopt);
-        case ToWrapper::go_on:
-            halted.erase(w->rank);
-            return;
         case ToWrapper::snap_prepare:
             return snap_prepare(w, m.as<SnapPrepareRank>());
         case ToWrapper::snap_freeze:

@@ -256,7 +256,6 @@ class Cluster {
     int end_status = 0;                    // of end_job()
     std::vector<std::string> said;         // to the user
     std::map<uint64_t, std::string> torn;  // snapshots whose cut is none, by seq
-    std::set<RankId> halted;               // stopped by SIGSTOP after a snapshot
     std::map<std::string, std::string> parameters;
     std::set<NodeId> given_up;
     std::set<NodeId> dead;

@@ -78,7 +78,6 @@ void Cluster::job_control(const std::string& then, std::vector<std::string>& ans
 
 void Cluster::snap_end(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
     if (torn.contains(seq)) violate(torn[seq]);
-    if (w->snap.then == Then::stop) halted.insert(w->rank);
     if (!w->snap.incremental) w->chain.clear();
     const std::filesystem::path path = w->snap.path;
     const std::string folder = path.parent_path().filename();
@@ -175,7 +174,7 @@ void Cluster::snap_captured(const std::shared_ptr<Wrapper>& w) {
         return let_run(w);
     }
     say(w, SnapCaptured{.seq = seq, .pause_us = 1000});
-    w->snap.frozen = w->snap.then == Then::kill;
+    w->snap.frozen = w->snap.then != Then::go_on;
     if (!w->snap.frozen) let_run(w);
 }
 
