@@ -132,7 +132,10 @@ std::optional<int64_t> asked_duration(pid_t tid, const user_regs_struct& registe
 }  // namespace
 
 // Never more than was asked for: then what was found is not the timer of this wait.
-int64_t left_of_duration(const Waits& waits, pid_t tid, const user_regs_struct& registers) {
+int64_t left_of_duration(const Waits& waits, pid_t pid, pid_t tid,
+                         const user_regs_struct& registers) {
+    if (const auto left = waits.left_on_socket_ns(pid, tid, registers))
+        return std::max<int64_t>(1, *left);
     const auto left = waits.left_ns(tid);
     const auto asked = left ? asked_duration(tid, registers) : std::nullopt;
     return asked && *left <= *asked ? std::max<int64_t>(1, *left) : 0;

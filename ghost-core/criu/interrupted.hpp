@@ -26,10 +26,11 @@ constexpr long restart_sys = -512, restart_no_intr = -513, restart_no_hand = -51
 // (packaging/criu/patches/0017-calls-go-on.patch).
 long interrupted_call(pid_t tid, const user_regs_struct& registers);
 
-// What is left of the duration for which the call waits that the stopped thread is interrupted in,
-// ns; 0: not known, or it waits for none, or for one that the kernel itself makes shorter (select,
-// ppoll).
-int64_t left_of_duration(const Waits& waits, pid_t tid, const user_regs_struct& registers);
+// What is left of the duration for which the call waits that the stopped thread of the process is
+// interrupted in, or of the limit of its socket, ns; 0: not known, or it waits for none, or for one
+// that the kernel itself makes shorter (select, ppoll).
+int64_t left_of_duration(const Waits& waits, pid_t pid, pid_t tid,
+                         const user_regs_struct& registers);
 
 // What take_up_wait() for such a thread needs of its memory.
 PageRuns memory_of_wait(pid_t tid, const user_regs_struct& registers);

@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "base/json.hpp"
 #include "base/log.hpp"
@@ -183,20 +184,27 @@ std::string note_of(pid_t root) {
     return fmt::format("/dev/shm/ghost-bound-{}", root);
 }
 
-// Which process the note is about: pids come again.
+// Which process the note is about, since pids come again, and when it was made (CLOCK_MONOTONIC).
 struct NoteHead {
     std::array<char, 32> start{};
+    int64_t at_ns = 0;
+};
+
+struct Note {
+    Placements threads;
+    int64_t at_ns = 0;
 };
 
 NoteHead head_of(pid_t root) {
     NoteHead out;
     const auto start = start_of(root);
     std::memcpy(out.start.data(), start.data(), std::min(start.size(), out.start.size()));
+    out.at_ns = monotonic_ns();
     return out;
 }
 
 // Only what is ours: anybody may put files there.
-Placements read_note(pid_t root) {
+Note read_note(pid_t root) {
     const Fd file(open(note_of(root).c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
     struct stat info {};
     if (!file || fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode) ||
@@ -205,10 +213,10 @@ Placements read_note(pid_t root) {
     NoteHead head;
     if (read(file.get(), &head, sizeof head) != sizeof head || head.start != head_of(root).start)
         return {};
-    Placements out((static_cast<size_t>(info.st_size) - sizeof head) / sizeof(Placement));
-    const size_t size = out.size() * sizeof(Placement);
-    if (read(file.get(), out.data(), size) != static_cast<ssize_t>(size)) return {};
-    return out;
+    Placements threads((static_cast<size_t>(info.st_size) - sizeof head) / sizeof(Placement));
+    const size_t size = threads.size() * sizeof(Placement);
+    if (read(file.get(), threads.data(), size) != static_cast<ssize_t>(size)) return {};
+    return {std::move(threads), head.at_ns};
 }
 
 // A real-time class has no timer slack, and leaves that of the thread's maker behind: none, where
@@ -236,6 +244,13 @@ std::map<pid_t, const Placement*> by_number(const Placements& all) {
 
 }  // namespace
 
+void keep_waits(const SocketWaits& waits, Placements& threads) {
+    const int64_t now = monotonic_ns();
+    for (auto& one : threads)
+        if (const auto wait = waits.find(one.tid); wait != waits.end())
+            one.wait_ns = std::max<int64_t>(1, wait->second - now);
+}
+
 Status note_placements(pid_t root, const Placements& before) {
     const auto path = note_of(root);
     unlink(path.c_str());
@@ -251,12 +266,14 @@ Status note_placements(pid_t root, const Placements& before) {
     return error;
 }
 
-std::optional<std::set<pid_t>> give_back(pid_t root, const std::vector<Task>& tasks) {
-    const auto noted = read_note(root);
+std::optional<Frozen> give_back(pid_t root, const std::vector<Task>& tasks) {
+    const auto [noted, at_ns] = read_note(root);
     if (noted.empty()) return std::nullopt;
-    std::set<pid_t> stopped;
-    for (const auto& one : noted)
-        if (one.stopped) stopped.insert(one.tid);
+    Frozen out;
+    for (const auto& one : noted) {
+        if (one.stopped) out.stopped.insert(one.tid);
+        if (one.wait_ns > 0) out.waits[one.tid] = at_ns + one.wait_ns;
+    }
     const auto before = by_number(noted);
     for (const auto& task : tasks)
         for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", task.pid))) {
@@ -269,7 +286,7 @@ std::optional<std::set<pid_t>> give_back(pid_t root, const std::vector<Task>& ta
             sched_setaffinity(tid, sizeof(cpu_set_t), &known->second->processors);
         }
     unlink(note_of(root).c_str());
-    return stopped;
+    return out;
 }
 
 TreePlacement placement_here() {

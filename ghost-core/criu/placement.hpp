@@ -18,6 +18,7 @@
 #include "base/result.hpp"
 #include "ghost-core/criu/settings.hpp"
 #include "ghost-core/criu/tree.hpp"
+#include "ghost-core/memory/socket_waits.hpp"
 
 namespace ghost::core {
 
@@ -54,17 +55,24 @@ void add_placements(pid_t pid, bool stopped, Placements& out);
 // meanwhile are added; true: there were some.
 bool complete(const std::map<pid_t, int>& numbers, Placements& out);
 
+// What is left of them, counted from now.
+void keep_waits(const SocketWaits& waits, Placements& threads);
 // Notes in a file how the threads of a tree are placed that is to be frozen, so that whoever lets
-// it go can give it back, also when we are killed.
+// it go can give it back, also when we are killed. Those that wait go on by themselves, but on a
+// socket.
 Status note_placements(pid_t root, const Placements& before);
 // Puts the ordinary ones of them, noted before, into a real-time class, so that they stop and do
 // what CRIU asks of them at once beside spinning neighbours. SIGSTOP has been sent to them: in that
 // class, above our own, they would compute for ever on a processor that we need. CRIU takes the
 // class along; give_back() or place() gives the ordinary one back, here or where the tree went.
 void raise_priority(const Placements& threads);
-// Gives a tree's threads back what a freeze by any process has taken. Its processes that were
-// stopped before that; none: there was no freeze.
-std::optional<std::set<pid_t>> give_back(pid_t root, const std::vector<Task>& tasks);
+// What a freeze has found that has to be known at its end.
+struct Frozen {
+    std::set<pid_t> stopped;  // processes that were so before
+    SocketWaits waits;
+};
+// Gives a tree's threads back what a freeze by any process has taken. None: there was no freeze.
+std::optional<Frozen> give_back(pid_t root, const std::vector<Task>& tasks);
 
 // What a ghost says of its tree.
 struct TreePlacement {

@@ -9,7 +9,9 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fstream>
+#include <optional>
 #include <sched.h>
+#include <set>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -96,6 +98,13 @@ uint64_t find_syscall(pid_t pid) {
     return 0;
 }
 
+std::optional<user_regs_struct> registers_of(pid_t tid) {
+    user_regs_struct out{};
+    iovec part{&out, sizeof out};
+    if (trace(PTRACE_GETREGSET, tid, NT_PRSTATUS, &part) != 0) return std::nullopt;
+    return out;
+}
+
 int inner_number(const std::string& folder) {
     const auto status = read_status(folder);
     return status ? status->numbers.back() : 0;
@@ -174,7 +183,7 @@ Result<PtraceSession> PtraceSession::take(pid_t root, const Numbers& known, int6
     for (bool any = true; any;) GHOST_TRY(out.seize_new(root, known, deadline, any, waits));
     waits.confirm();
     for (const auto& process : out.processes_)
-        for (const auto& thread : process.threads) waits.go_on(thread.tid);
+        for (const auto& thread : process.threads) waits.go_on(process.pid, thread.tid);
     out.waits_ = std::move(waits);
     for (auto& process : out.processes_)
         std::sort(process.threads.begin(), process.threads.end(),
@@ -196,10 +205,38 @@ PtraceSession::~PtraceSession() {
     let_go();
 }
 
+SocketWaits PtraceSession::waits_on_sockets() const {
+    SocketWaits out;
+    for (const auto& process : processes_)
+        for (const auto& thread : process.threads) {
+            const auto registers = registers_of(thread.tid);
+            const auto left = registers
+                                  ? waits_.left_on_socket_ns(process.pid, thread.tid, *registers)
+                                  : std::nullopt;
+            if (left) out[thread.tid] = monotonic_ns() + *left;
+        }
+    return out;
+}
+
+// A wait on a socket goes on by other means than the end of a trace.
+void PtraceSession::let_go() {
+    const auto waits = waits_on_sockets();
+    if (waits.empty()) return detach();
+    std::vector<Task> tasks;
+    std::set<pid_t> stopped;
+    for (const auto& process : processes_) {
+        tasks.push_back({process.pid, process.inner, {}, '?'});
+        if (process.stopped) stopped.insert(process.pid);
+    }
+    leave_stopped([](const Process& process) { return !process.stopped; });
+    if (auto status = continue_tasks(tasks, stopped, waits); !status.ok())
+        log::warning("{}", status.error().message());
+}
+
 // One that has not come to a stop yet (it is in the kernel, and cannot be interrupted there) will,
 // and would stay in it: so it is waited for, while all others go on. The limit is for one that
 // never comes; it goes on when the calling thread ends.
-void PtraceSession::let_go() {
+void PtraceSession::detach() {
     std::vector<pid_t> late;
     for (const auto& process : processes_)
         for (const auto& thread : process.threads)
@@ -244,7 +281,7 @@ void PtraceSession::leave_stopped(const std::function<bool(const Process&)>& whi
         }
         process.threads.erase(process.threads.begin());
     }
-    let_go();
+    detach();
 }
 
 Status PtraceSession::end_with_us() {
@@ -306,26 +343,31 @@ std::map<pid_t, PageRuns> PtraceSession::add_waits(Placements& threads) const {
     std::map<pid_t, PageRuns> memory;
     for (const auto& process : processes_)
         for (const auto& thread : process.threads) {
-            user_regs_struct registers{};
-            iovec part{&registers, sizeof registers};
-            if (trace(PTRACE_GETREGSET, thread.tid, NT_PRSTATUS, &part) != 0) continue;
+            const auto registers = registers_of(thread.tid);
+            if (!registers) continue;
             const auto left_ns = waits[thread.tid] =
-                left_of_duration(waits_, thread.tid, registers);
+                left_of_duration(waits_, process.pid, thread.tid, *registers);
             if (left_ns == 0) continue;
             auto& pages = memory[process.pid];
-            pages = unite(pages, memory_of_wait(thread.tid, registers));
+            pages = unite(pages, memory_of_wait(thread.tid, *registers));
         }
     for (auto& one : threads) one.wait_ns = waits[one.tid];
     return memory;
 }
 
-void PtraceSession::take_up_waits(const Placements& threads) const {
+SocketWaits PtraceSession::take_up_waits(const Placements& threads) const {
+    SocketWaits on_sockets;
     std::map<int, int64_t> waits;
     for (const auto& one : threads) waits[one.inner] = one.wait_ns;
     for (const auto& process : processes_)
         for (const auto& thread : process.threads) {
             const int64_t left_ns = waits[thread.inner];
             if (left_ns == 0) continue;
+            const auto now = registers_of(thread.tid);
+            if (now && may_wait_on_socket(static_cast<long>(now->rax))) {
+                on_sockets[thread.tid] = monotonic_ns() + left_ns;
+                continue;
+            }
             const int64_t deadline = monotonic_us() + call_limit_us;
             const auto taken = take_up_wait(thread.tid, left_ns, [&](int request) -> Result<int> {
                 if (trace(request, thread.tid, 0, nullptr) != 0)
@@ -334,6 +376,7 @@ void PtraceSession::take_up_waits(const Placements& threads) const {
             });
             if (!taken.ok()) log::warning("a wait begins anew: {}", taken.error().message());
         }
+    return on_sockets;
 }
 
 Result<bool> PtraceSession::has_signal(const Thread& thread) const {

@@ -78,7 +78,8 @@ class PtraceSession {
     std::map<pid_t, PageRuns> add_waits(Placements& threads) const;
     // After set_state(), in a tree from elsewhere: they wait for so long (interrupted.hpp). What
     // cannot be is said in the log.
-    void take_up_waits(const Placements& threads) const;
+    // Those on sockets get it by continue_tasks(), once leave_stopped() has left them.
+    SocketWaits take_up_waits(const Placements& threads) const;
 
     // Undoes SIGSTOP: the processes stay held, and nothing of SIGCONT is left for them to see.
     Status unstop();
@@ -89,6 +90,8 @@ class PtraceSession {
 
   private:
     PtraceSession() = default;
+    SocketWaits waits_on_sockets() const;
+    void detach();
     Status seize_new(pid_t root, const Numbers& known, int64_t deadline, bool& any, Waits& waits);
 
     std::vector<Process> processes_;

@@ -237,7 +237,7 @@ Result<StoppedTree::Process> StoppedTree::note(pid_t pid, const Waits& waits) {
         const pid_t tid = task.tid();
         if (!task.held() && has_ended(pid, tid)) continue;
         if (!task.held()) return trace_error("look at", tid);
-        waits.go_on(tid);
+        waits.go_on(pid, tid);
         Thread thread;
         thread.tid = tid;
         auto registers = task.registers();
@@ -372,22 +372,28 @@ void raise(pid_t root, const Placements& threads) {
         log::debug("freeze: {}", noted.error().message());
 }
 
+// It was to end with the stop.
+bool is_on_socket_again(const user_regs_struct& registers) {
+    return static_cast<long>(registers.rax) == restart_no_hand &&
+           may_wait_on_socket(static_cast<long>(registers.orig_rax));
+}
+
 }  // namespace
 
 Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us) {
     Stopping stopping(monotonic_us() + limit_us);
     Waits waits;
     StoppedTree out;
-    std::optional<std::set<pid_t>> stopped;  // by a killed one: those that were before that
+    std::optional<Frozen> frozen;  // by a killed one
     for (bool all = false; !all;) {
         auto tasks = list_tree(root);
         if (!tasks) return tasks.error();
         all = true;
-        if (stopping.all().empty()) stopped = give_back(root, *tasks);  // what a killed one took
+        if (stopping.all().empty()) frozen = give_back(root, *tasks);  // what a killed one took
         for (const auto& task : *tasks) {
             if (task.state == 'Z' || stopping.knows(task)) continue;
             waits.look(task.pid);
-            stopping.tell(task, stopped && !stopped->contains(task.pid));
+            stopping.tell(task, frozen && !frozen->stopped.contains(task.pid));
             all = false;  // it may have made another one meanwhile
             add_placements(task.pid, stopping.was_stopped(task.pid), out.placements_);
         }
@@ -417,7 +423,12 @@ Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us) {
         for (const pid_t pid : stopping.ran_after_all()) out.note_running(pid);
         raise(root, out.placements_);
     }
-    out.note_waits(waits);
+    auto noted = out.placements_;
+    const auto on_sockets = out.note_waits(waits, frozen.value_or(Frozen()).waits);
+    if (on_sockets.empty()) return out;
+    keep_waits(on_sockets, noted);
+    if (auto again = note_placements(root, noted); !again.ok())
+        log::warning("{}", again.error().message());
     return out;
 }
 
@@ -427,15 +438,24 @@ void StoppedTree::note_running(pid_t pid) {
         if (std::ranges::find(tids, one.tid) != tids.end()) one.stopped = false;
 }
 
-void StoppedTree::note_waits(const Waits& waits) {
+// Those on sockets; a killed freeze has noted some of them `before`.
+SocketWaits StoppedTree::note_waits(const Waits& waits, const SocketWaits& before) {
     std::map<pid_t, Placement*> by_number;
     for (auto& one : placements_) by_number[one.tid] = &one;
+    SocketWaits on_sockets;
     for (const auto& process : processes_)
         for (const auto& thread : process.threads) {
             const auto placement = by_number.find(thread.tid);
-            if (placement != by_number.end())
-                placement->second->wait_ns = left_of_duration(waits, thread.tid, thread.registers);
+            if (placement == by_number.end()) continue;
+            auto& wait_ns = placement->second->wait_ns;
+            wait_ns = left_of_duration(waits, process.pid, thread.tid, thread.registers);
+            const int64_t now = monotonic_ns();
+            if (!is_on_socket_again(thread.registers)) continue;
+            if (const auto known = before.find(thread.tid); known != before.end() && wait_ns == 0)
+                wait_ns = std::max<int64_t>(1, known->second - now);
+            if (wait_ns > 0) on_sockets[thread.tid] = now + wait_ns;
         }
+    return on_sockets;
 }
 
 // Works on one process whose tasks are all stopped and not traced.
@@ -595,11 +615,12 @@ Status StoppedTree::repair() {
     return first;
 }
 
-void take_up_waits(const std::vector<Task>& tasks, const Placements& threads) {
+SocketWaits take_up_waits(const std::vector<Task>& tasks, const Placements& threads) {
     std::map<int, int64_t> waits;
+    SocketWaits on_sockets;
     for (const auto& one : threads)
         if (one.wait_ns > 0) waits[one.inner] = one.wait_ns;
-    if (waits.empty()) return;
+    if (waits.empty()) return on_sockets;
     for (const auto& task : tasks) {
         const auto folder = fmt::format("/proc/{}/task", task.pid);
         for (const pid_t tid : numbers_in(folder)) {
@@ -608,12 +629,18 @@ void take_up_waits(const std::vector<Task>& tasks, const Placements& threads) {
             if (wait == waits.end()) continue;
             const Seized thread(tid);
             if (!thread.held()) continue;
+            if (const auto now = thread.registers();
+                now && may_wait_on_socket(static_cast<long>(now->rax))) {
+                on_sockets[tid] = monotonic_ns() + wait->second;
+                continue;
+            }
             trace(PTRACE_SETOPTIONS, tid, 0, reinterpret_cast<void*>(PTRACE_O_TRACESYSGOOD));
             const auto taken =
                 take_up_wait(tid, wait->second, [&](int request) { return thread.go(request); });
             if (!taken.ok()) log::warning("a wait begins anew: {}", taken.error().message());
         }
     }
+    return on_sockets;
 }
 
 }  // namespace ghost::core

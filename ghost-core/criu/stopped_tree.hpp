@@ -62,7 +62,7 @@ class StoppedTree {
 
     static Result<Process> note(pid_t pid, const Waits& waits);
     void note_running(pid_t pid);
-    void note_waits(const Waits& waits);
+    SocketWaits note_waits(const Waits& waits, const SocketWaits& before);
     // Those whose line contains `only_of`; without it all.
     static std::vector<Mapping> mappings_in(const std::string& maps, const char* only_of = nullptr);
 
@@ -73,6 +73,7 @@ class StoppedTree {
 
 // In a stopped tree that was made of a ghost: every thread that sleeps for a duration gets what was
 // left of it (`threads`). What cannot be is said in the log; then it waits for the whole duration.
-void take_up_waits(const std::vector<Task>& tasks, const Placements& threads);
+// Those on sockets get it by continue_tasks().
+SocketWaits take_up_waits(const std::vector<Task>& tasks, const Placements& threads);
 
 }  // namespace ghost::core

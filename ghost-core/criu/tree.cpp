@@ -7,7 +7,9 @@
 #include <fmt/format.h>
 #include <iterator>
 #include <poll.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <thread>
 #include <unistd.h>
 
 #include "base/clock.hpp"
@@ -64,11 +66,11 @@ void halt_tree(pid_t root) {
     if (!tasks) return;
     const auto before = give_back(root, *tasks);
     Placements threads;
-    std::set<pid_t> stopped;
-    for (const auto& task : *tasks) {
-        if (task.state == 'T' && (!before || before->contains(task.pid))) stopped.insert(task.pid);
-        add_placements(task.pid, stopped.contains(task.pid), threads);
-    }
+    for (const auto& task : *tasks)
+        add_placements(task.pid,
+                       task.state == 'T' && (!before || before->stopped.contains(task.pid)),
+                       threads);
+    if (before) keep_waits(before->waits, threads);
     if (auto noted = note_placements(root, threads); !noted.ok())
         log::warning("{}", noted.error().message());
     for (const auto& task : *tasks)
@@ -84,10 +86,13 @@ Status resume_tree(pid_t root) {
 }
 
 Status resume_tasks(pid_t root, const std::vector<Task>& tasks) {
-    return continue_tasks(tasks, give_back(root, tasks).value_or(std::set<pid_t>()));
+    const auto frozen = give_back(root, tasks).value_or(Frozen());
+    return continue_tasks(tasks, frozen.stopped, frozen.waits);
 }
 
-Status continue_tasks(const std::vector<Task>& tasks, const std::set<pid_t>& stay) {
+namespace {
+
+Status send_continue(const std::vector<Task>& tasks, const std::set<pid_t>& stay) {
     // Children first: the init must not see a child stopped for long after it runs itself. It
     // passes on what kill(2) sends, also to those that stay.
     siginfo_t for_init{};
@@ -102,6 +107,32 @@ Status continue_tasks(const std::vector<Task>& tasks, const std::set<pid_t>& sta
             return sys_error("continue process", std::to_string(task->pid));
     }
     return {};
+}
+
+// For the thread that calls this, as tracer; its end lets all of them go.
+Status continue_with_waits(const std::vector<Task>& tasks, const std::set<pid_t>& stay,
+                           const SocketWaits& waits) {
+    std::vector<ThreadId> waiting;
+    for (const auto& task : tasks) {
+        if (stay.contains(task.pid)) continue;
+        for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", task.pid))) {
+            syscall(SYS_ptrace, PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD);
+            if (waits.contains(tid)) waiting.push_back({task.pid, tid});
+        }
+    }
+    GHOST_TRY(send_continue(tasks, stay));
+    for (const auto& one : waiting) begin_again(one.pid, one.tid, waits.at(one.tid));
+    return {};
+}
+
+}  // namespace
+
+Status continue_tasks(const std::vector<Task>& tasks, const std::set<pid_t>& stay,
+                      const SocketWaits& waits) {
+    if (waits.empty()) return send_continue(tasks, stay);
+    Status status;
+    std::thread([&] { status = continue_with_waits(tasks, stay, waits); }).join();
+    return status;
 }
 
 Result<ThreadId> find_thread(pid_t root, pid_t inner_tid) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/result.hpp"
+#include "ghost-core/memory/socket_waits.hpp"
 
 namespace ghost::core {
 
@@ -42,7 +43,9 @@ Status resume_tree(pid_t root);
 Status resume_tasks(pid_t root, const std::vector<Task>& tasks);
 
 // SIGCONT only, but to those that stay as they are: its threads are scheduled as they are to be.
-Status continue_tasks(const std::vector<Task>& tasks, const std::set<pid_t>& stay = {});
+// Those that wait on sockets do so until `waits` says; nobody traces any of them.
+Status continue_tasks(const std::vector<Task>& tasks, const std::set<pid_t>& stay = {},
+                      const SocketWaits& waits = {});
 
 // A thread of the tree and its process, both as numbered here, as tgkill(2) wants them.
 struct ThreadId {

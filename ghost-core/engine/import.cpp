@@ -394,12 +394,12 @@ Status release_tree(const HeldTree& held) {
     auto tasks = list_tree(held.root);
     if (!tasks) return tasks.error();
     give_settings(*tasks, held.placement->settings);
-    take_up_waits(*tasks, held.placement->threads);
+    const auto waits = take_up_waits(*tasks, held.placement->threads);
     place(*tasks, *held.placement);
     std::set<pid_t> stay;
     for (const auto& task : *tasks)
         if (was_stopped(task.inner, held.placement->threads)) stay.insert(task.pid);
-    GHOST_TRY(continue_tasks(*tasks, stay));
+    GHOST_TRY(continue_tasks(*tasks, stay, waits));
     if (held.huge) held.huge->start();
     return {};
 }

@@ -171,6 +171,7 @@ class Target {
     int64_t frozen_at_us_ = 0;  // when the source's was heard to be frozen
     HeldTree held_;
     std::optional<PtraceSession> session_;
+    SocketWaits waits_;
     std::map<int, Copy> copies_;
     std::vector<FailedRun> failed_;
     bool may_be_deferred_ = false;
@@ -524,7 +525,7 @@ Status Target::settle() {
         }
     }
     // Of memory that is still missing none is needed for that (Source::used_at_once).
-    session_->take_up_waits(held_.placement->threads);
+    waits_ = session_->take_up_waits(held_.placement->threads);
     if (!deferred_) return {};
     post_copy_ = std::make_unique<PostCopy>(*deferred_);
     for (const auto& [inner, pages] : deferred_->all())
@@ -583,9 +584,14 @@ Status Target::release() {
     at_point("target: recorded");
     let_clocks_pass();
     const int64_t begin = monotonic_us();
-    session_->leave_stopped([this](const PtraceSession::Process& process) {
-        return was_stopped(process.inner, held_.placement->threads);
+    std::set<pid_t> stopped;
+    for (const auto& process : session_->processes())
+        if (was_stopped(process.inner, held_.placement->threads)) stopped.insert(process.pid);
+    session_->leave_stopped([&](const PtraceSession::Process& process) {
+        return !waits_.empty() || stopped.contains(process.pid);
     });
+    if (!waits_.empty())
+        if (auto tasks = list_tree(held_.root)) GHOST_TRY(continue_tasks(*tasks, stopped, waits_));
     times_.release = monotonic_us() - begin;
     out_.root = std::exchange(held_.root, 0);
     out_.huge = std::exchange(held_.huge, nullptr);

@@ -21,6 +21,7 @@
 
 #include "base/clock.hpp"
 #include "base/pidfd.hpp"
+#include "ghost-core/memory/socket_waits.hpp"
 #include "ghost-core/memory/waits.hpp"
 
 namespace ghost::core {
@@ -94,7 +95,7 @@ class Surgeon : public HeldThread {
         waits_.look(pid_);
         GHOST_TRY(hold_one());
         waits_.confirm();
-        waits_.go_on(tid_);
+        waits_.go_on(pid_, tid_);
         Status status = note();
         if (status.ok()) status = work(*this);
         Status back = give_back();
@@ -218,7 +219,11 @@ class Surgeon : public HeldThread {
             else
                 status = settle_again();
         }
-        if (trace(PTRACE_DETACH, tid_, 0, nullptr) != 0 && status.ok()) status = trouble("leave");
+        const auto left = waits_.left_on_socket_ns(pid_, tid_, saved_);
+        if (status.ok() && left && !stop_again_)
+            begin_again(pid_, tid_, monotonic_ns() + *left);  // the end of this thread lets it go
+        else if (trace(PTRACE_DETACH, tid_, 0, nullptr) != 0 && status.ok())
+            status = trouble("leave");
         if (stop_again_) kill(pid_, SIGSTOP);
         return status;
     }

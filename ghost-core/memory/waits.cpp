@@ -20,13 +20,16 @@
 #include "base/fd.hpp"
 #include "ghost-core/memory/kernel_iterator.hpp"
 #include "ghost-core/memory/kernel_types.hpp"
+#include "ghost-core/memory/socket_waits.hpp"
 
 namespace ghost::core {
 namespace {
 
 constexpr size_t stack_bytes = 1536;  // of the deepest frames, in which the timer is
 constexpr size_t piece_bytes = 256;
-constexpr size_t most_levels = 8;        // of PID name spaces that are looked through
+constexpr size_t most_levels = 8;  // of PID name spaces that are looked through
+constexpr int64_t most_ticks = int64_t{1} << 33;
+constexpr long restart_no_hand = -514;   // ERESTARTNOHAND of linux/errno.h
 constexpr uint8_t enqueued = 1;          // HRTIMER_STATE_ENQUEUED of linux/hrtimer.h
 constexpr uint32_t interruptible = 1;    // TASK_INTERRUPTIBLE of linux/sched.h
 constexpr uint32_t stopped = 0x4 | 0x8;  // __TASK_STOPPED, __TASK_TRACED
@@ -42,6 +45,7 @@ struct Number {
 struct Record {
     uint64_t task = 0;  // where it is in the kernel
     int64_t now_ns = 0;
+    int64_t now_ticks = 0;  // jiffies
     uint64_t stops = 0;
     uint64_t stack = 0;
     uint32_t state = 0, level = 0;
@@ -54,6 +58,7 @@ struct Places {
     uint32_t function = 0, ctx_meta = 0, ctx_task = 0, seq = 0;
     uint32_t pid = 0, level = 0, numbers = 0, stops = 0, state = 0, stack = 0;
     uint32_t sleeper_task = 0, earliest = 0, timer_state = 0;
+    uint32_t ticking_task = 0, expires = 0, pending = 0;
 };
 
 std::optional<Places> find_places() {
@@ -72,6 +77,9 @@ std::optional<Places> find_places() {
     kernel.offset(out.sleeper_task, "hrtimer_sleeper", {"task"});
     kernel.offset(out.earliest, "hrtimer_sleeper", {"timer", "_softexpires"});
     kernel.offset(out.timer_state, "hrtimer_sleeper", {"timer", "state"});
+    kernel.offset(out.ticking_task, "process_timer", {"task"});
+    kernel.offset(out.expires, "process_timer", {"timer", "expires"});
+    kernel.offset(out.pending, "process_timer", {"timer", "entry", "pprev"});
     return kernel.all() ? std::optional(out) : std::nullopt;
 }
 
@@ -103,6 +111,8 @@ KernelCode program(const Places& at) {
     code.store(task, in_head(offsetof(Record, task)));
     code.call(BPF_FUNC_ktime_get_ns);
     code.store(0, in_head(offsetof(Record, now_ns)));
+    code.call(BPF_FUNC_jiffies64);
+    code.store(0, in_head(offsetof(Record, now_ticks)));
     code.load(1, task, at.stops);
     code.store(1, in_head(offsetof(Record, stops)));
     code.load(1, task, at.state, BPF_W);
@@ -162,18 +172,36 @@ pid_t number_here(const Reader& reader, const Record& one) {
     return 0;
 }
 
+uint64_t word(const Record& one, size_t offset) {
+    uint64_t out = 0;
+    std::memcpy(&out, &one.frames[offset], sizeof out);
+    return out;
+}
+
 // When the timer that is to wake the thread may expire, by the clock of Record::now_ns.
 std::optional<int64_t> end_of(const Places& at, const Record& one) {
-    const auto word = [&one](size_t offset) {
-        uint64_t out = 0;
-        std::memcpy(&out, &one.frames[offset], sizeof out);
-        return out;
-    };
     for (size_t i = at.sleeper_task; i + sizeof(uint64_t) <= stack_bytes; i += sizeof(uint64_t)) {
         const size_t timer = i - at.sleeper_task;
         // One that has been put away is not enqueued.
-        if (word(i) != one.task || one.frames[timer + at.timer_state] != enqueued) continue;
-        return static_cast<int64_t>(word(timer + at.earliest));
+        if (word(one, i) != one.task || one.frames[timer + at.timer_state] != enqueued) continue;
+        return static_cast<int64_t>(word(one, timer + at.earliest));
+    }
+    return std::nullopt;
+}
+
+int64_t tick_ns() {
+    timespec resolution{};
+    clock_getres(CLOCK_MONOTONIC_COARSE, &resolution);
+    return resolution.tv_nsec;
+}
+
+// The same of a timer that counts in ticks. What is left of another structure says nonsense.
+std::optional<int64_t> ticking_end_of(const Places& at, const Record& one) {
+    for (size_t i = at.ticking_task; i + sizeof(uint64_t) <= stack_bytes; i += sizeof(uint64_t)) {
+        const size_t timer = i - at.ticking_task;
+        if (word(one, i) != one.task || word(one, timer + at.pending) == 0) continue;
+        const auto left = static_cast<int64_t>(word(one, timer + at.expires)) - one.now_ticks;
+        if (left >= 0 && left <= most_ticks) return one.now_ns + left * tick_ns();
     }
     return std::nullopt;
 }
@@ -193,9 +221,11 @@ void Waits::look(pid_t pid) {
         const pid_t tid = number_here(*by, one);
         if ((one.state & (interruptible | stopped)) == 0) continue;
         auto& sleep = sleeps_[tid];
-        sleep = {pid, one.stops, std::nullopt, (one.state & stopped) != 0, false};
-        if (const auto end = end_of(by->places, one); end && !sleep.was_stopped)
-            sleep.end_ns = monotonic_ns() + *end - one.now_ns;
+        sleep = {pid, one.stops, std::nullopt, std::nullopt, (one.state & stopped) != 0, false};
+        if (sleep.was_stopped) continue;
+        const int64_t shift = monotonic_ns() - one.now_ns;
+        if (const auto end = end_of(by->places, one)) sleep.end_ns = *end + shift;
+        if (const auto end = ticking_end_of(by->places, one)) sleep.socket_end_ns = *end + shift;
     }
 }
 
@@ -226,13 +256,24 @@ std::optional<int64_t> Waits::left_ns(pid_t tid) const {
     return std::max<int64_t>(0, *sleep->end_ns - monotonic_ns());
 }
 
+// Never more than was asked for: then what was found is not the timer of this wait.
+std::optional<int64_t> Waits::left_on_socket_ns(pid_t pid, pid_t tid,
+                                                const user_regs_struct& registers) const {
+    const auto* sleep = sleep_of(tid);
+    if (sleep == nullptr || !sleep->socket_end_ns ||
+        static_cast<long>(registers.rax) != restart_no_hand)
+        return std::nullopt;
+    const auto limit = SocketLimit::of(pid, static_cast<long>(registers.orig_rax), registers);
+    const int64_t left = std::max<int64_t>(0, *sleep->socket_end_ns - monotonic_ns());
+    return limit && left <= limit->ns() + tick_ns() ? std::optional(left) : std::nullopt;
+}
+
 namespace {
 
 using Registers = user_regs_struct;
 using Register = unsigned long long Registers::*;
 
 constexpr uint64_t user_code_64 = 0x33;  // cs of a 64-bit task
-constexpr long restart_no_hand = -514;   // ERESTARTNOHAND of linux/errno.h
 constexpr uint64_t red_zone = 128;       // below the stack pointer (System V ABI, 3.2.2)
 constexpr int64_t second_ns = 1000000000, millisecond_ns = 1000000;
 
@@ -281,20 +322,20 @@ bool shorten(pid_t tid, const Ending& call, Registers& registers, int64_t left) 
 
 }  // namespace
 
-void Waits::go_on(pid_t tid) const {
+void Waits::go_on(pid_t pid, pid_t tid) const {
     Registers registers{};
     iovec part{&registers, sizeof registers};
     if (syscall(SYS_ptrace, PTRACE_GETREGSET, tid, NT_PRSTATUS, &part) != 0 ||
         registers.cs != user_code_64 || static_cast<long>(registers.rax) != -EINTR)
         return;
-    const auto call = std::find_if(endings.begin(), endings.end(), [&registers](const Ending& one) {
-        return one.call == static_cast<long>(registers.orig_rax);
-    });
-    if (call == endings.end()) return;
+    const auto number = static_cast<long>(registers.orig_rax);
+    const auto call = std::ranges::find(endings, number, &Ending::call);
+    const bool on_socket = known_ && SocketLimit::of(pid, number, registers).has_value();
+    if (call == endings.end() && !on_socket) return;
     const auto* sleep = sleep_of(tid);
     if (sleep != nullptr && sleep->was_stopped)
         return;  // by somebody else, as that one's stop does
-    if (is_limited(*call, registers)) {
+    if (!on_socket && is_limited(*call, registers)) {
         const auto left = left_ns(tid);
         // One that did not sleep when it was looked at has hardly begun.
         const bool is_whole = known_ && sleep == nullptr;

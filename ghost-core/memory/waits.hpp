@@ -6,8 +6,9 @@
 // (signal(7), "Interruption of system calls and library functions by stop signals"), and has
 // forgotten their time. So before the stop it is read where the kernel has it: the timer that wakes
 // a sleeping thread lies on that thread's stack in the kernel, in a structure that ends with the
-// thread itself (struct hrtimer_sleeper), and the kernel's iterator over tasks (BPF) copies the
-// part of the stack that is in use. Where it may not be asked nothing is known.
+// thread itself (struct hrtimer_sleeper; struct process_timer for a socket), and the kernel's
+// iterator over tasks (BPF) copies the part of the stack that is in use. Where it may not be asked
+// nothing is known.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,7 @@
 #include <optional>
 #include <set>
 #include <sys/types.h>
+#include <sys/user.h>
 
 namespace ghost::core {
 
@@ -33,17 +35,21 @@ class Waits {
     // The rest of the wait that a thread was in, from now on; at least 0. Nothing if it is not
     // known: it did not sleep, or not for a time.
     std::optional<int64_t> left_ns(pid_t tid) const;
+    // The same of one that go_on() lets make a call on a socket with a limit again.
+    std::optional<int64_t> left_on_socket_ns(pid_t pid, pid_t tid,
+                                             const user_regs_struct& registers) const;
 
-    // A stopped thread that this one traces. If its call is one that the kernel has ended for the
-    // stop, it makes it again when the thread goes on, for the time that is left, or ends it with
-    // EINTR if a handler runs first. One whose time is not known stays ended.
-    void go_on(pid_t tid) const;
+    // A stopped thread of the process that this one traces. If its call is one that the kernel has
+    // ended for the stop, it makes it again when the thread goes on, for the time that is left, or
+    // ends it with EINTR if a handler runs first. One whose time is not known stays ended. On a
+    // socket it has to be told its time when it goes on (begin_again()).
+    void go_on(pid_t pid, pid_t tid) const;
 
   private:
     struct Sleep {
         pid_t pid = 0;
         uint64_t stops = 0;  // how often the thread has slept
-        std::optional<int64_t> end_ns;
+        std::optional<int64_t> end_ns, socket_end_ns;
         bool was_stopped = false;
         bool woken = false;
     };

@@ -14,6 +14,9 @@
 #include "ghost-core/engine/live.hpp"
 #include "ghost-core/criu/criu.hpp"
 #include "ghost-core/criu/dump.hpp"
+#include "ghost-core/criu/ptrace_session.hpp"
+#include "ghost-core/criu/stopped_tree.hpp"
+#include "ghost-core/memory/injection.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "tests/process/ghost_tree.hpp"
 
@@ -23,8 +26,6 @@ namespace {
 constexpr int64_t asked_us = 4000000;
 constexpr int64_t busy_us = asked_us * 6 / 10;  // so long the tree is stopped again and again
 constexpr int64_t late_us = 1300000;  // less than what a call made anew at busy_us is late by
-constexpr size_t endless = 5;         // calls of ghost_sleeper without a limit
-constexpr size_t not_live = 5;        // with what a live move refuses
 const std::string secret = "0123456789abcdef";
 
 struct Outcome {
@@ -61,11 +62,7 @@ class Calls : public ::testing::Test {
     void start(const std::string& what) {
         tree_ = Tree::start_program(sleeper_program(), {std::to_string(asked_us / 1000), what});
         begin_ = monotonic_us();
-        const size_t all = names().size();
-        const size_t threads = what == "all"       ? all + 1
-                               : what == "live"    ? all + 1 - not_live
-                               : what == "signals" ? all + 1 + endless
-                                                   : 1;
+        const size_t threads = names(what).size() + 1;
         for (const int64_t limit = begin_ + 60000000; waiting() < threads;) {
             ASSERT_LT(monotonic_us(), limit) << waiting() << " threads wait";
             usleep(1000);
@@ -125,9 +122,10 @@ class Calls : public ::testing::Test {
         ASSERT_TRUE(release_tree(*held).ok());
     }
 
-    static std::vector<std::string> names() {
+    // Of all calls of a kind; none of a single call.
+    static std::vector<std::string> names(const std::string& what = "all") {
         std::vector<std::string> out;
-        FILE* in = popen((sleeper_program() + " names").c_str(), "r");
+        FILE* in = popen((sleeper_program() + " names " + what).c_str(), "r");
         for (char line[64]; in != nullptr && std::fgets(line, sizeof line, in) != nullptr;)
             out.emplace_back(line, std::strlen(line) - 1);
         if (in != nullptr) pclose(in);
@@ -149,6 +147,62 @@ TEST_F(Calls, CheckpointKeepsTimeoutsOfOriginal) {
         checkpoint(ghost);
     }
     expect_whole(outcomes(*tree_), names().size(), asked_us + late_us);
+}
+
+// Also where the freeze comes to nothing, or another process ends it.
+TEST_F(Calls, FreezeKeepsTimeouts) {
+    start("here");
+    for (int i = 1; i <= 3; i++) {
+        while (monotonic_us() < begin_ + busy_us * i / 3) usleep(1000);
+        const auto stopped = StoppedTree::stop(tree_->root, 1000000);
+        ASSERT_TRUE(stopped.ok()) << stopped.error().message();
+        if (i == 2) {
+            const auto again = StoppedTree::stop(tree_->root, 1000000);
+            ASSERT_TRUE(again.ok()) << again.error().message();
+        }
+        ASSERT_TRUE(resume_tree(tree_->root).ok());
+    }
+    expect_whole(outcomes(*tree_), names("here").size(), asked_us + late_us);
+}
+
+TEST_F(Calls, HoldKeepsTimeouts) {
+    start("here");
+    for (int i = 1; i <= 3; i++) {
+        while (monotonic_us() < begin_ + busy_us * i / 3) usleep(1000);
+        const auto held =
+            PtraceSession::take(tree_->root, PtraceSession::numbers(tree_->root), 1000000);
+        ASSERT_TRUE(held.ok()) << held.error().message();
+    }
+    expect_whole(outcomes(*tree_), names("here").size(), asked_us + late_us);
+}
+
+// Each thread is the one that makes them.
+TEST_F(Calls, CallsInsideKeepTimeouts) {
+    start("here");
+    for (int i = 1; i <= 3; i++) {
+        while (monotonic_us() < begin_ + busy_us * i / 3) usleep(1000);
+        for (const pid_t tid : numbers_in(fmt::format("/proc/{}/task", tree_->root))) {
+            const auto status = inject(
+                tree_->root, 1000000,
+                [](HeldThread& thread) -> Status {
+                    const auto answer = thread.call(SYS_getpid);
+                    return answer ? Status() : Status(answer.error());
+                },
+                tid);
+            ASSERT_TRUE(status.ok()) << status.error().message();
+        }
+    }
+    expect_whole(outcomes(*tree_), names("here").size(), asked_us + late_us);
+}
+
+// Some bytes are an answer already.
+TEST_F(Calls, FreezeEndsCallThatHasPart) {
+    start("part");
+    ASSERT_TRUE(StoppedTree::stop(tree_->root, 1000000).ok());
+    ASSERT_TRUE(resume_tree(tree_->root).ok());
+    const auto part = outcomes(*tree_)["part"];
+    EXPECT_EQ(part.error, 0);
+    EXPECT_LT(part.took_us, asked_us);
 }
 
 // All of them, each with a call in its only thread.
@@ -227,7 +281,7 @@ TEST_F(Calls, SignalDuringMoveInterruptsCall) {
     for (Tree* tree : {tree_.get(), &copy_}) {
         SCOPED_TRACE(tree == &copy_ ? "copy" : "original");
         const auto all = outcomes(*tree);
-        EXPECT_EQ(all.size(), names().size() + endless);
+        EXPECT_EQ(all.size(), names("signals").size());
         for (const auto& [name, one] : all) {
             EXPECT_EQ(one.handled, 1) << name;
             if (name == "condition") {  // waits on by itself
@@ -259,7 +313,7 @@ TEST_F(Calls, CheckpointKeepsEndlessCalls) {
         if (tid != tree_->root)
             syscall(SYS_tgkill, tree_->root, tid, name.at(0) == "answer" ? SIGUSR2 : SIGUSR1);
     }
-    EXPECT_EQ(outcomes(*tree_).size(), names().size() + endless);
+    EXPECT_EQ(outcomes(*tree_).size(), names("signals").size());
 }
 
 // While a checkpoint has the tree frozen, a signal for the original alone.
@@ -338,7 +392,7 @@ TEST_F(Calls, LiveMoveRestartsInterruptedCalls) {
         ASSERT_TRUE(got.ok()) << got.error().message();
         tree_->end();
         copy_.root = got->root;
-        expect_whole(outcomes(copy_), names().size() - not_live, asked_us + late_us);
+        expect_whole(outcomes(copy_), names("live").size(), asked_us + late_us);
         copy_.end();
     }
 }

@@ -4,8 +4,9 @@
 //   ghost_sleeper MS all       a thread in each of the calls below
 //   ghost_sleeper MS live      the same, without those that no live move takes
 //   ghost_sleeper MS signals   all, and some that wait without a limit
+//   ghost_sleeper MS here      all, and those that no ghost takes, or not beside the original
 //   ghost_sleeper MS NAME      no threads: the first one is in this call
-//   ghost_sleeper names        says the names of all calls
+//   ghost_sleeper names WHAT   says the names of all calls of that kind
 //
 // Each call is made once and is to wait MS milliseconds. When all are over a line for each is
 // written to standard output, NAME ERROR US HANDLED: 0 if it took its time (or the errno of its
@@ -19,18 +20,25 @@
 #include <cstring>
 #include <ctime>
 #include <linux/aio_abi.h>
+#include <fcntl.h>
 #include <linux/futex.h>
+#include <mqueue.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <string>
 #include <sys/epoll.h>
+#include <sys/inotify.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/msg.h>
 #include <sys/select.h>
 #include <sys/sem.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/timerfd.h>
 #include <thread>
 #include <unistd.h>
@@ -220,6 +228,247 @@ int until_timer(int64_t us) {
         return errno;
     return sigwaitinfo(&mine, nullptr) < 0 ? errno : 0;
 }
+// Of the socket, for one direction (SO_RCVTIMEO, SO_SNDTIMEO).
+void set_limit(int socket, int which, int64_t us) {
+    const timeval limit{us / 1000000, us % 1000000};
+    setsockopt(socket, SOL_SOCKET, which, &limit, sizeof limit);
+}
+// 0 if the call said that the time is over, and the socket's limit is what it was.
+int over_on(int socket, int which, int64_t us, long result, int expected = EAGAIN) {
+    const int error = result >= 0 ? EIO : errno;
+    timeval limit{};
+    socklen_t size = sizeof limit;
+    if (error != expected) return error;
+    if (getsockopt(socket, SOL_SOCKET, which, &limit, &size) != 0) return errno;
+    return int64_t{limit.tv_sec} * 1000000 + limit.tv_usec == us ? 0 : EDOM;
+}
+struct Pair {
+    int ends[2] = {-1, -1};
+    explicit Pair(int type) { socketpair(AF_UNIX, type, 0, ends); }
+};
+int by_recv(int64_t us) {
+    const Pair pair(SOCK_STREAM);
+    char byte = 0;
+    set_limit(pair.ends[0], SO_RCVTIMEO, us);
+    return over_on(pair.ends[0], SO_RCVTIMEO, us, recv(pair.ends[0], &byte, 1, 0));
+}
+int by_recvmsg(int64_t us) {
+    const Pair pair(SOCK_DGRAM);
+    char byte = 0;
+    iovec part{&byte, 1};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    set_limit(pair.ends[0], SO_RCVTIMEO, us);
+    return over_on(pair.ends[0], SO_RCVTIMEO, us, recvmsg(pair.ends[0], &message, 0));
+}
+int by_socket_read(int64_t us) {
+    const Pair pair(SOCK_SEQPACKET);
+    char byte = 0;
+    set_limit(pair.ends[0], SO_RCVTIMEO, us);
+    return over_on(pair.ends[0], SO_RCVTIMEO, us, read(pair.ends[0], &byte, 1));
+}
+int by_udp(int64_t us) {
+    const int end = socket(AF_INET, SOCK_DGRAM, 0);
+    char byte = 0;
+    set_limit(end, SO_RCVTIMEO, us);
+    return over_on(end, SO_RCVTIMEO, us, recvfrom(end, &byte, 1, 0, nullptr, nullptr));
+}
+void fill(int socket) {
+    const char bytes[1024] = "";
+    while (send(socket, bytes, sizeof bytes, MSG_DONTWAIT) > 0) continue;
+}
+int by_send(int64_t us) {
+    const Pair pair(SOCK_STREAM);
+    fill(pair.ends[0]);
+    set_limit(pair.ends[0], SO_SNDTIMEO, us);
+    const char bytes[4096] = "";
+    return over_on(pair.ends[0], SO_SNDTIMEO, us, send(pair.ends[0], bytes, sizeof bytes, 0));
+}
+int by_socket_write(int64_t us) {
+    const Pair pair(SOCK_DGRAM);
+    fill(pair.ends[0]);
+    set_limit(pair.ends[0], SO_SNDTIMEO, us);
+    return over_on(pair.ends[0], SO_SNDTIMEO, us, write(pair.ends[0], "x", 1));
+}
+// Two on one socket, the other one a little later.
+int by_two(int64_t us) {
+    const Pair pair(SOCK_DGRAM);
+    set_limit(pair.ends[0], SO_RCVTIMEO, us);
+    const auto receive = [&pair, us] {
+        const int64_t begin = now_us(CLOCK_MONOTONIC);
+        char byte = 0;
+        const int error = over_on(pair.ends[0], SO_RCVTIMEO, us, recv(pair.ends[0], &byte, 1, 0));
+        const int64_t took = now_us(CLOCK_MONOTONIC) - begin;
+        return error != 0 ? error : took < us ? ETIME : took > us * 4 / 3 ? ERANGE : 0;
+    };
+    int later = 0;
+    std::thread other([&] {
+        pthread_setname_np(pthread_self(), "ghost_sleeper");
+        usleep(static_cast<useconds_t>(us / 16));
+        later = receive();
+    });
+    const int first = receive();
+    other.join();
+    return first != 0 ? first : later;
+}
+// What it has got before is the answer.
+int by_part(int64_t us) {
+    const Pair pair(SOCK_STREAM);
+    char bytes[2] = "";
+    set_limit(pair.ends[0], SO_RCVTIMEO, us);
+    if (write(pair.ends[1], "x", 1) != 1) return errno;
+    const auto got = recv(pair.ends[0], bytes, sizeof bytes, MSG_WAITALL);
+    return got == 1 && bytes[0] == 'x' ? 0 : got < 0 ? errno : EIO;
+}
+sockaddr_in listen_at(int socket) {
+    sockaddr_in at{};
+    socklen_t size = sizeof at;
+    at.sin_family = AF_INET;
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    bind(socket, reinterpret_cast<sockaddr*>(&at), sizeof at);
+    listen(socket, 0);
+    getsockname(socket, reinterpret_cast<sockaddr*>(&at), &size);
+    return at;
+}
+int by_accept(int64_t us) {
+    const int listener = socket(AF_INET, SOCK_STREAM, 0);
+    listen_at(listener);
+    set_limit(listener, SO_RCVTIMEO, us);
+    return over_on(listener, SO_RCVTIMEO, us, accept(listener, nullptr, nullptr));
+}
+// To one that has as many waiting as it may have. A connect that is made again says EALREADY.
+int by_connect(int64_t us) {
+    const int listener = socket(AF_INET, SOCK_STREAM, 0);
+    const int first = socket(AF_INET, SOCK_STREAM, 0), next = socket(AF_INET, SOCK_STREAM, 0);
+    const auto at = listen_at(listener);
+    const auto connect_it = [&at](int which) {
+        return connect(which, reinterpret_cast<const sockaddr*>(&at), sizeof at);
+    };
+    if (connect_it(first) != 0) return errno;
+    set_limit(next, SO_SNDTIMEO, us);
+    return over_on(next, SO_SNDTIMEO, us, connect_it(next), EALREADY);
+}
+struct Connection {
+    int ends[2] = {-1, -1};
+    Connection() {
+        const int listener = socket(AF_INET, SOCK_STREAM, 0);
+        const auto at = listen_at(listener);
+        ends[1] = socket(AF_INET, SOCK_STREAM, 0);
+        if (connect(ends[1], reinterpret_cast<const sockaddr*>(&at), sizeof at) == 0)
+            ends[0] = accept(listener, nullptr, nullptr);
+    }
+};
+int by_tcp_recv(int64_t us) {
+    const Connection connection;
+    char byte = 0;
+    set_limit(connection.ends[0], SO_RCVTIMEO, us);
+    return over_on(connection.ends[0], SO_RCVTIMEO, us, recv(connection.ends[0], &byte, 1, 0));
+}
+int by_tcp_send(int64_t us) {
+    const Connection connection;
+    fill(connection.ends[0]);
+    set_limit(connection.ends[0], SO_SNDTIMEO, us);
+    int64_t begin = 0;
+    ssize_t sent = 0;
+    do {  // the other end still makes a little room
+        begin = now_us(CLOCK_MONOTONIC);
+        sent = send(connection.ends[0], "x", 1, 0);
+    } while (sent > 0);
+    const int error = over_on(connection.ends[0], SO_SNDTIMEO, us, sent);
+    return error == 0 && now_us(CLOCK_MONOTONIC) - begin < us ? ETIME : error;
+}
+int by_splice(int64_t us) {
+    const Connection connection;
+    int to[2];
+    if (pipe(to) != 0) return errno;
+    set_limit(connection.ends[0], SO_RCVTIMEO, us);
+    return over_on(connection.ends[0], SO_RCVTIMEO, us,
+                   splice(connection.ends[0], nullptr, to[1], nullptr, 1, 0));
+}
+int until_futex(int64_t us) {
+    const timespec end = in(us, CLOCK_MONOTONIC);
+    int word = 7;
+    const int error = over(syscall(SYS_futex, &word, FUTEX_WAIT_BITSET_PRIVATE, 7, &end, nullptr,
+                                   FUTEX_BITSET_MATCH_ANY));
+    return error == ETIMEDOUT ? 0 : error;
+}
+// A lock that another thread has.
+int by_lock(int64_t us, int protocol) {
+    pthread_mutexattr_t kind;
+    pthread_mutexattr_init(&kind);
+    pthread_mutexattr_setprotocol(&kind, protocol);
+    pthread_mutex_t mutex;
+    pthread_mutex_init(&mutex, &kind);
+    sem_t locked, over;
+    sem_init(&locked, 0, 0);
+    sem_init(&over, 0, 0);
+    std::thread owner([&] {
+        pthread_setname_np(pthread_self(), "ghost_sleeper");
+        pthread_mutex_lock(&mutex);
+        sem_post(&locked);
+        while (sem_wait(&over) != 0) continue;
+        pthread_mutex_unlock(&mutex);
+    });
+    while (sem_wait(&locked) != 0) continue;
+    const timespec end = in(us, CLOCK_REALTIME);
+    const int error = pthread_mutex_timedlock(&mutex, &end);
+    sem_post(&over);
+    owner.join();
+    return error == ETIMEDOUT ? 0 : error == 0 ? EIO : error;
+}
+int by_plain_lock(int64_t us) {
+    return by_lock(us, PTHREAD_PRIO_NONE);
+}
+int by_inheriting_lock(int64_t us) {
+    return by_lock(us, PTHREAD_PRIO_INHERIT);
+}
+int by_clock_condition(int64_t us) {
+    pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
+    const timespec end = in(us, CLOCK_MONOTONIC);
+    pthread_mutex_lock(&mutex);
+    const int error = pthread_cond_clockwait(&condition, &mutex, CLOCK_MONOTONIC, &end);
+    pthread_mutex_unlock(&mutex);
+    return error == ETIMEDOUT ? 0 : error == 0 ? EAGAIN : error;
+}
+sigset_t usual_signals() {
+    sigset_t out;
+    pthread_sigmask(SIG_SETMASK, nullptr, &out);
+    return out;
+}
+int by_masked_ppoll(int64_t us) {
+    pollfd nothing{quiet[0], POLLIN, 0};
+    const timespec time = as_timespec(us);
+    const sigset_t mask = usual_signals();
+    return over(ppoll(&nothing, 1, &time, &mask));
+}
+int by_masked_epoll(int64_t us) {
+    epoll_event event{};
+    const sigset_t mask = usual_signals();
+    return over(
+        epoll_pwait(epoll_create1(EPOLL_CLOEXEC), &event, 1, static_cast<int>(us / 1000), &mask));
+}
+mqd_t queue(const char* name) {
+    mq_attr attributes{};
+    attributes.mq_maxmsg = attributes.mq_msgsize = 1;
+    const mqd_t out = mq_open(name, O_CREAT | O_RDWR, 0600, &attributes);
+    mq_unlink(name);
+    return out;
+}
+int by_mq_receive(int64_t us) {
+    const timespec end = in(us, CLOCK_REALTIME);
+    char byte = 0;
+    const int error = over(mq_timedreceive(queue("/ghost_in"), &byte, 1, nullptr, &end));
+    return error == ETIMEDOUT ? 0 : error;
+}
+int by_mq_send(int64_t us) {
+    const timespec end = in(us, CLOCK_REALTIME);
+    const mqd_t full = queue("/ghost_out");
+    mq_send(full, "x", 1, 0);
+    const int error = over(mq_timedsend(full, "x", 1, 0, &end));
+    return error == ETIMEDOUT ? 0 : error;
+}
 int by_read(int64_t) {
     char byte = 0;
     return read(quiet[0], &byte, 1) < 0 ? errno : EIO;
@@ -238,6 +487,23 @@ int by_semop(int64_t) {
     sembuf down{0, -1, 0};
     return semop(semget(IPC_PRIVATE, 1, 0600), &down, 1) < 0 ? errno : EIO;
 }
+int by_pause(int64_t) {
+    pause();
+    return errno;
+}
+int by_sigsuspend(int64_t) {
+    const sigset_t mask = usual_signals();
+    sigsuspend(&mask);
+    return errno;
+}
+int by_msgrcv(int64_t) {
+    char message[16] = "";
+    return msgrcv(msgget(IPC_PRIVATE, 0600), message, 1, 0, 0) < 0 ? errno : EIO;
+}
+int by_inotify(int64_t) {
+    char event[256];
+    return read(inotify_init1(IN_CLOEXEC), event, sizeof event) < 0 ? errno : EIO;
+}
 int by_answer(int64_t) {
     char byte = 0;
     return read(answer[0], &byte, 1) == 1 ? 0 : errno;
@@ -249,6 +515,7 @@ struct Call {
     bool signals_only = false;
     clockid_t clock = CLOCK_MONOTONIC;  // which does not count the time in a ghost
     bool is_restored = false;           // with what a live move refuses
+    bool is_here = false;               // no ghost takes it, or not beside the original
 };
 constexpr Call calls[] = {{"nanosleep", by_nanosleep},
                           {"clock", by_clock},
@@ -273,6 +540,31 @@ constexpr Call calls[] = {{"nanosleep", by_nanosleep},
                           {"realtimerfd", until_real_timerfd, false, CLOCK_REALTIME, true},
                           {"realtimer", until_timer, false, CLOCK_REALTIME, true},
                           {"periods", by_periods, false, CLOCK_MONOTONIC, true},
+                          {"recv", by_recv},
+                          {"recvmsg", by_recvmsg},
+                          {"sockread", by_socket_read},
+                          {"udp", by_udp},
+                          {"send", by_send},
+                          {"sockwrite", by_socket_write},
+                          {"two", by_two},
+                          {"untilfutex", until_futex},
+                          {"lock", by_plain_lock, false, CLOCK_REALTIME},
+                          {"pilock", by_inheriting_lock, false, CLOCK_REALTIME},
+                          {"clockcond", by_clock_condition},
+                          {"maskppoll", by_masked_ppoll},
+                          {"maskepoll", by_masked_epoll},
+                          {"accept", by_accept, false, CLOCK_MONOTONIC, true, true},
+                          {"connect", by_connect, false, CLOCK_MONOTONIC, true, true},
+                          {"tcprecv", by_tcp_recv, false, CLOCK_MONOTONIC, true, true},
+                          {"tcpsend", by_tcp_send, false, CLOCK_MONOTONIC, true, true},
+                          {"splice", by_splice, false, CLOCK_MONOTONIC, true, true},
+                          {"mqreceive", by_mq_receive, false, CLOCK_REALTIME, true, true},
+                          {"mqsend", by_mq_send, false, CLOCK_REALTIME, true, true},
+                          {"pause", by_pause, true},
+                          {"sigsuspend", by_sigsuspend, true},
+                          {"msgrcv", by_msgrcv, true},
+                          {"inotify", by_inotify, true},
+                          {"part", by_part, true, CLOCK_MONOTONIC, true, true},
                           {"read", by_read, true},
                           {"endless", by_endless_epoll, true},
                           {"sigwaitinfo", by_sigwaitinfo, true},
@@ -301,12 +593,24 @@ void set_handlers() {
 
 }  // namespace
 
+// Whether it is one of those that are meant by the word.
+bool is_of(const Call& call, const std::string& what) {
+    if (what == "signals") return !call.is_here;
+    if (call.signals_only) return false;
+    return what == "here" || (what == "all" && !call.is_here) ||
+           (what == "live" && !call.is_here && !call.is_restored);
+}
+
+bool is_kind(const std::string& what) {
+    return what == "all" || what == "live" || what == "signals" || what == "here";
+}
+
 int main(int argc, char** argv) {
     // The init of a tree, whose semaphores are its own.
     if (getpid() == 1 && (setsid() < 0 || unshare(CLONE_NEWIPC) != 0)) return 2;
-    if (argc == 2 && std::strcmp(argv[1], "names") == 0) {
+    if (argc == 3 && std::strcmp(argv[1], "names") == 0) {
         for (const auto& call : calls)
-            if (!call.signals_only) std::puts(call.name);
+            if (is_of(call, argv[2])) std::puts(call.name);
         return 0;
     }
     if (argc != 3 || pipe(quiet) != 0 || pipe(answer) != 0) return 2;
@@ -315,11 +619,10 @@ int main(int argc, char** argv) {
     const std::string what = argv[2];
     std::vector<std::string> lines;
     std::vector<std::thread> threads;
-    if (what == "all" || what == "live" || what == "signals") {
+    if (is_kind(what)) {
         lines.resize(sizeof calls / sizeof *calls);
         for (size_t i = 0; i < lines.size(); i++) {
-            if (calls[i].signals_only && what != "signals") continue;
-            if (calls[i].is_restored && what == "live") continue;
+            if (!is_of(calls[i], what)) continue;
             threads.emplace_back([&lines, i, us] {
                 pthread_setname_np(pthread_self(), calls[i].name);
                 lines[i] = measured(calls[i], us);
