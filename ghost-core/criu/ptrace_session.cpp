@@ -355,19 +355,13 @@ std::map<pid_t, PageRuns> PtraceSession::add_waits(Placements& threads) const {
     return memory;
 }
 
-SocketWaits PtraceSession::take_up_waits(const Placements& threads) const {
-    SocketWaits on_sockets;
+void PtraceSession::take_up_waits(const Placements& threads) const {
     std::map<int, int64_t> waits;
     for (const auto& one : threads) waits[one.inner] = one.wait_ns;
     for (const auto& process : processes_)
         for (const auto& thread : process.threads) {
             const int64_t left_ns = waits[thread.inner];
             if (left_ns == 0) continue;
-            const auto now = registers_of(thread.tid);
-            if (now && may_wait_on_socket(static_cast<long>(now->rax))) {
-                on_sockets[thread.tid] = monotonic_ns() + left_ns;
-                continue;
-            }
             const int64_t deadline = monotonic_us() + call_limit_us;
             const auto taken = take_up_wait(thread.tid, left_ns, [&](int request) -> Result<int> {
                 if (trace(request, thread.tid, 0, nullptr) != 0)
@@ -376,7 +370,6 @@ SocketWaits PtraceSession::take_up_waits(const Placements& threads) const {
             });
             if (!taken.ok()) log::warning("a wait begins anew: {}", taken.error().message());
         }
-    return on_sockets;
 }
 
 Result<bool> PtraceSession::has_signal(const Thread& thread) const {

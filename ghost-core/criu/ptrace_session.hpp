@@ -78,8 +78,7 @@ class PtraceSession {
     std::map<pid_t, PageRuns> add_waits(Placements& threads) const;
     // After set_state(), in a tree from elsewhere: they wait for so long (interrupted.hpp). What
     // cannot be is said in the log.
-    // Those on sockets get it by continue_tasks(), once leave_stopped() has left them.
-    SocketWaits take_up_waits(const Placements& threads) const;
+    void take_up_waits(const Placements& threads) const;
 
     // Undoes SIGSTOP: the processes stay held, and nothing of SIGCONT is left for them to see.
     Status unstop();

@@ -171,7 +171,6 @@ class Target {
     int64_t frozen_at_us_ = 0;  // when the source's was heard to be frozen
     HeldTree held_;
     std::optional<PtraceSession> session_;
-    SocketWaits waits_;
     std::map<int, Copy> copies_;
     std::vector<FailedRun> failed_;
     bool may_be_deferred_ = false;
@@ -525,7 +524,7 @@ Status Target::settle() {
         }
     }
     // Of memory that is still missing none is needed for that (Source::used_at_once).
-    waits_ = session_->take_up_waits(held_.placement->threads);
+    session_->take_up_waits(held_.placement->threads);
     if (!deferred_) return {};
     post_copy_ = std::make_unique<PostCopy>(*deferred_);
     for (const auto& [inner, pages] : deferred_->all())
@@ -584,14 +583,9 @@ Status Target::release() {
     at_point("target: recorded");
     let_clocks_pass();
     const int64_t begin = monotonic_us();
-    std::set<pid_t> stopped;
-    for (const auto& process : session_->processes())
-        if (was_stopped(process.inner, held_.placement->threads)) stopped.insert(process.pid);
-    session_->leave_stopped([&](const PtraceSession::Process& process) {
-        return !waits_.empty() || stopped.contains(process.pid);
+    session_->leave_stopped([this](const PtraceSession::Process& process) {
+        return was_stopped(process.inner, held_.placement->threads);
     });
-    if (!waits_.empty())
-        if (auto tasks = list_tree(held_.root)) GHOST_TRY(continue_tasks(*tasks, stopped, waits_));
     times_.release = monotonic_us() - begin;
     out_.root = std::exchange(held_.root, 0);
     out_.huge = std::exchange(held_.huge, nullptr);

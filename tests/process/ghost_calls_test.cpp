@@ -6,6 +6,7 @@
 #include <cstring>
 #include <fstream>
 #include <map>
+#include <set>
 #include <sstream>
 
 #include "base/log.hpp"
@@ -27,6 +28,8 @@ constexpr int64_t asked_us = 4000000;
 constexpr int64_t busy_us = asked_us * 6 / 10;  // so long the tree is stopped again and again
 constexpr int64_t late_us = 1300000;  // less than what a call made anew at busy_us is late by
 const std::string secret = "0123456789abcdef";
+// Calls of the C library that a handler does not end.
+const std::set<std::string> waits_on = {"condition", "clockcond", "lock", "pilock"};
 
 struct Outcome {
     int error = 0;
@@ -284,14 +287,14 @@ TEST_F(Calls, SignalDuringMoveInterruptsCall) {
         EXPECT_EQ(all.size(), names("signals").size());
         for (const auto& [name, one] : all) {
             EXPECT_EQ(one.handled, 1) << name;
-            if (name == "condition") {  // waits on by itself
-                EXPECT_EQ(one.error, 0);
+            if (waits_on.contains(name)) {
+                EXPECT_EQ(one.error, 0) << name;
                 EXPECT_GE(one.took_us, asked_us);
             } else if (name == "answer") {  // its handler lets the call go on, and answers it
                 EXPECT_EQ(one.error, 0);
             } else {
                 EXPECT_EQ(one.error, EINTR) << name;
-                EXPECT_LT(one.took_us, asked_us) << name;
+                EXPECT_LT(one.took_us, name == "two" ? 2 * asked_us : asked_us) << name;
             }
         }
     }
