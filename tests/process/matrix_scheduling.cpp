@@ -2,6 +2,8 @@
 // Cases: how each thread is scheduled.
 #include <array>
 #include <atomic>
+#include <cerrno>
+#include <chrono>
 #include <cstdint>
 #include <linux/mempolicy.h>
 #include <memory>
@@ -9,7 +11,9 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <thread>
 #include <unistd.h>
 
@@ -227,6 +231,35 @@ Check one_memory_policy(const std::string&) {
     };
 }
 
+// Of a thread that waits on a socket again and again; no call ends early, or by the stop.
+Check socket_limits(const std::string&) {
+    static constexpr timeval limit{0, 500000};
+    static int ends[2];
+    static std::atomic<bool> done = false;
+    static std::string wrong;
+    need(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends) == 0, "socketpair");
+    need(setsockopt(ends[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0, "setsockopt");
+    static std::thread waiting([] {
+        using Clock = std::chrono::steady_clock;
+        while (!done && wrong.empty()) {
+            char byte = 0;
+            const auto begin = Clock::now();
+            if (recv(ends[0], &byte, 1, 0) >= 0 || errno != EAGAIN)
+                wrong = "recv: " + std::to_string(errno);
+            else if (Clock::now() - begin < std::chrono::microseconds(limit.tv_usec))
+                wrong = "recv ended early";
+        }
+    });
+    return [] {
+        done = true;
+        waiting.join();
+        timeval now{};
+        socklen_t size = sizeof now;
+        getsockopt(ends[0], SOL_SOCKET, SO_RCVTIMEO, &now, &size);
+        return wrong.empty() ? differs("the limit", now.tv_usec, limit.tv_usec) : wrong;
+    };
+}
+
 }  // namespace
 
 const std::vector<Case> scheduling_cases = {
@@ -239,6 +272,7 @@ const std::vector<Case> scheduling_cases = {
      "memory policies of threads and mappings (set_mempolicy, mbind), where the target has the "
      "nodes",
      nullptr, memory_policies},
+    {"socket_limits", "waits on sockets with SO_RCVTIMEO or SO_SNDTIMEO", nullptr, socket_limits},
     {"memory_policy", "that of a whole program (numactl)", nullptr, one_memory_policy},
 };
 
