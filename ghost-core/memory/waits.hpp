@@ -41,8 +41,8 @@ class Waits {
 
     // A stopped thread of the process that this one traces. If its call is one that the kernel has
     // ended for the stop, it makes it again when the thread goes on, for the time that is left, or
-    // ends it with EINTR if a handler runs first. One whose time is not known stays ended. On a
-    // socket it has to be told its time when it goes on (begin_again()).
+    // ends it with EINTR if a handler runs first. One whose time is not known stays ended; on a
+    // socket it begins again, for all of its time if it is not told how much is left (begin_again).
     void go_on(pid_t pid, pid_t tid) const;
 
   private:
