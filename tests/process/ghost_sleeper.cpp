@@ -354,9 +354,12 @@ struct Connection {
     Connection() {
         const int listener = socket(AF_INET, SOCK_STREAM, 0);
         const auto at = listen_at(listener);
+        const int little = 4096;  // and no more as it fills
         ends[1] = socket(AF_INET, SOCK_STREAM, 0);
+        setsockopt(ends[1], SOL_SOCKET, SO_RCVBUF, &little, sizeof little);
         if (connect(ends[1], reinterpret_cast<const sockaddr*>(&at), sizeof at) == 0)
             ends[0] = accept(listener, nullptr, nullptr);
+        setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &little, sizeof little);
     }
 };
 int by_tcp_recv(int64_t us) {
