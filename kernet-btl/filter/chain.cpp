@@ -71,4 +71,8 @@ void Chain::wakeup() {
     for (auto& filter : filters_) filter->wakeup();
 }
 
+void Chain::begin_life(const SocketId& socket) {
+    for (auto& filter : filters_) filter->begin_life(socket);
+}
+
 }  // namespace kernet::filter

@@ -37,6 +37,7 @@ class Chain {
                           size_t room, Scratch& scratch);
     void suspend();
     void wakeup();
+    void begin_life(const SocketId& socket);
 
   private:
     size_t bound(size_t size, size_t stages) const;

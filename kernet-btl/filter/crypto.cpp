@@ -2,13 +2,16 @@
 // Filter `crypto`: every message sealed by an AEAD of libsodium, for its place in its stream only.
 //
 // A sealed message: 16 bytes salt, 8 bytes counter, the bytes, 16 bytes authentication. Each
-// direction of each stream has a key of its own, made from the job's secret. The nonce is salt and
-// counter. Never twice the same: a process that is continued from a snapshot counts again where
-// another one has counted before, with the same key, so that every continuation draws a new salt
-// (wakeup) before it seals anything; what was sealed before stays as it is and is sent again as it
-// is. The place (who, to whom, number, tag, part) is authenticated, so that no frame can be put in
-// another's place.
+// direction of each stream has a key of its own in each life of the job, made from the job's
+// secret. The nonce is salt and counter. Never twice the same: a process that is continued from a
+// snapshot counts again where another one has counted before, with the same key, so that every
+// continuation draws a new salt (wakeup) before it seals anything; what was sealed before stays as
+// it is and is sent again as it is. The place (who, to whom, number, tag, part) is authenticated,
+// so that no frame can be put in another's place. Frames arrive in their order, those of an earlier
+// life first: with the first one of a life the keys of all before it are forgotten.
+#include <algorithm>
 #include <cstring>
+#include <list>
 #include <sodium.h>
 
 #include "kernet-btl/filter/builtin.hpp"
@@ -42,8 +45,9 @@ Key derive(const Key& key, const uint8_t* text, size_t size) {
 }
 
 Key key_of(const SocketId& socket, const char* cipher, uint32_t from, uint32_t to) {
-    const std::string text = std::string("kernet filter ") + cipher + " job " + socket.job +
-                             " from " + std::to_string(from) + " to " + std::to_string(to);
+    const std::string text = std::string("kernet filter ") + cipher + " job " + socket.job + "/" +
+                             socket.life + " from " + std::to_string(from) + " to " +
+                             std::to_string(to);
     return derive(socket.secret, reinterpret_cast<const uint8_t*>(text.data()), text.size());
 }
 
@@ -133,8 +137,8 @@ template <typename Cipher>
 class Crypto final : public Filter {
   public:
     explicit Crypto(const SocketId& socket)
-        : out_(key_of(socket, Cipher::name, socket.rank, socket.peer)),
-          in_(key_of(socket, Cipher::name, socket.peer, socket.rank)) {
+        : out_(key_of(socket, Cipher::name, socket.rank, socket.peer)) {
+        in_.emplace_back(key_of(socket, Cipher::name, socket.peer, socket.rank));
         draw();
     }
 
@@ -150,8 +154,7 @@ class Crypto final : public Filter {
 
     Result<size_t> decode(const MessageId& id, const uint8_t* in, size_t size, uint8_t* out,
                           size_t room) override {
-        if (size < overhead || size - overhead > room ||
-            !in_.open(in, place_of(id), in + nonce_size, size - nonce_size, out)) {
+        if (size < overhead || size - overhead > room || !opens(id, in, size, out)) {
             return ghost::make_error(ghost::Code::corrupt, "open the seal of filter crypto", {},
                                      "forged, changed or misplaced");
         }
@@ -159,14 +162,28 @@ class Crypto final : public Filter {
     }
 
     void wakeup() override { draw(); }
+    void begin_life(const SocketId& socket) override {
+        out_ = Cipher(key_of(socket, Cipher::name, socket.rank, socket.peer));
+        in_.emplace_back(key_of(socket, Cipher::name, socket.peer, socket.rank));
+    }
 
   private:
+    bool opens(const MessageId& id, const uint8_t* in, size_t size, uint8_t* out) {
+        const auto opens_it = [&](Cipher& life) {
+            return life.open(in, place_of(id), in + nonce_size, size - nonce_size, out);
+        };
+        const auto found = std::ranges::find_if(in_, opens_it);
+        if (found == in_.end()) return false;
+        in_.erase(in_.begin(), found);
+        return true;
+    }
     void draw() {
         randombytes_buf(salt_.data(), salt_.size());
         counter_ = 0;
     }
 
-    Cipher out_, in_;
+    Cipher out_;
+    std::list<Cipher> in_;  // of lives of which frames may still come, the newest last
     std::array<uint8_t, salt_size> salt_{};
     uint64_t counter_ = 0;
 };

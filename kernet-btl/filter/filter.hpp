@@ -40,6 +40,7 @@ struct MessageId {
 // Whose filter it is.
 struct SocketId {
     std::string job;                   // decimal job number
+    std::string life;                  // of the job; a restart begins another
     std::array<uint8_t, 32> secret{};  // the job's
     uint32_t rank = 0;                 // of this process
     uint32_t peer = 0;
@@ -68,6 +69,8 @@ class Filter {
     virtual void suspend() {}
     // It goes on: here, on another node, or again from a snapshot.
     virtual void wakeup() {}
+    // Suspended: it goes on in a restarted job, whose filters these are from now on.
+    virtual void begin_life(const SocketId&) {}
 };
 
 // A filter as the user named it, its option understood; makes the filters of all sockets, which may

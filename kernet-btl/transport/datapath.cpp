@@ -230,6 +230,12 @@ void DataPath::suspend_all() {
     sort_links();
 }
 
+void DataPath::begin_life(const std::string& life) {
+    if (!filters_) return;
+    filters_->begin_life(life);
+    for (auto& [rank, socket] : sockets_) socket->begin_life();
+}
+
 void DataPath::wakeup_all() {
     for (auto& [rank, socket] : sockets_) socket->wakeup();
 }

@@ -98,6 +98,8 @@ class DataPath {
         return std::exchange(looks_seen_, looks) != looks && counted;
     }
     void suspend_all();
+    // Only while suspended.
+    void begin_life(const std::string& life);
     void wakeup_all();
 
     // A socket has got or lost a link.

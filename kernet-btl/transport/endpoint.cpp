@@ -29,7 +29,7 @@ Result<std::unique_ptr<Filters>> make_filters(const EndpointConfig& config, uint
     if (list->empty()) return std::unique_ptr<Filters>();
     GHOST_TRY(list->prepare());
     digest = list->digest();
-    filter::SocketId own{config.job, {}, config.rank, config.rank};
+    filter::SocketId own{config.job, config.life, {}, config.rank, config.rank};
     GHOST_TRY(wire::read_secret(config.secret_hex, own.secret));
     auto filters = std::make_unique<Filters>(std::move(*list), own);
     GHOST_TRY(filters->check());
@@ -122,7 +122,9 @@ Status Endpoint::begin_life(const std::string& life) {
     std::lock_guard lock(impl_->mutex);
     if (impl_->connector.is_open())
         return ghost::make_error(ghost::Code::invalid, "begin another life among links");
-    return impl_->connector.begin_life(life);
+    GHOST_TRY(impl_->connector.begin_life(life));
+    impl_->data.begin_life(life);
+    return {};
 }
 
 Status Endpoint::wakeup_all(int node, const std::string& node_name, uint64_t epoch,

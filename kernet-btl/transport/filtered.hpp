@@ -26,11 +26,13 @@ class Filters {
         : list_(std::move(list)), own_(std::move(own)), arrived_(wire::max_message) {}
 
     uint32_t rank() const { return own_.rank; }
-    filter::Chain chain_to(uint32_t peer) const {
+    void begin_life(const std::string& life) { own_.life = life; }
+    filter::SocketId socket_to(uint32_t peer) const {
         filter::SocketId socket = own_;
         socket.peer = peer;
-        return list_.chain(socket);
+        return socket;
     }
+    filter::Chain chain_to(uint32_t peer) const { return list_.chain(socket_to(peer)); }
     filter::Scratch& scratch() { return scratch_; }
     // A frame must hold some of a message, however a user's filter blows it up.
     Status check() const {
@@ -102,6 +104,8 @@ class Filtered {
 
     void suspend() { chain_.suspend(); }
     void wakeup() { chain_.wakeup(); }
+    // Suspended: filters_ has another life.
+    void begin_life() { chain_.begin_life(filters_.socket_to(peer_)); }
 
   private:
     Frame* encode(uint64_t number, uint8_t tag, filter::Part part, const uint8_t* bytes,

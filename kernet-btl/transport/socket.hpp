@@ -123,6 +123,10 @@ class Socket final : private LinkEvents {
     void leave_if_dead();
     // Gate closed: leaves the link, keeping what the peer has not acknowledged.
     void suspend();
+    // The filters of the process have begun another life of the job.
+    void begin_life() {
+        if (filtered_) filtered_->begin_life();
+    }
     void wakeup();
     // For good: says bye, drops what is kept.
     void unattach();

@@ -53,7 +53,7 @@ struct End {
         auto list = kernet::filter::List::parse(filters);
         EXPECT_TRUE(list.ok() && list->prepare().ok());
         if (list->empty()) return;
-        kernet::filter::SocketId own{"7", {}, rank, rank};
+        kernet::filter::SocketId own{"7", "1", {}, rank, rank};
         path.set_filters(std::make_unique<Filters>(std::move(*list), own));
     }
     ~End() { path.unattach_all(); }

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "kernet-btl/filter/list.hpp"
 #include "kernet-btl/link/loop.hpp"
 #include "kernet-btl/link/net.hpp"
 #include "kernet-btl/link/table.hpp"
@@ -436,6 +437,8 @@ std::optional<Verdict> answer_to(const EndpointConfig& from, const Location& at)
     hello.epoch = from.epoch;
     hello.generation = 1'000'000;  // whatever one's own attempts have come to
     hello.nonce = random_nonce();
+    if (auto filters = kernet::filter::List::parse(from.filters); filters.ok())
+        hello.filters = filters->digest();
     seal(hello, *key);
     EXPECT_EQ(send(fd->get(), &hello, sizeof hello, 0), ssize_t{sizeof hello});
     ready.events = POLLIN;
@@ -472,7 +475,9 @@ TEST(KernetGreeting, RankOfAnotherLifeIsRefused) {
     const std::string job = fmt::format("f{}", getpid());
     EndpointConfig first = config_of(0, job, false, true), second = config_of(1, job, false, true);
     first.life = second.life = "11fe";
+    first.filters = second.filters = "crypto";
     Side one(first, 20), other(second, 20);
+    one.hold_at(0);
     one.begin(other.location());
     EndpointConfig old = second;
     old.epoch = 9;  // of a later placement than known: it crosses no attempt
@@ -488,10 +493,11 @@ TEST(KernetGreeting, RankOfAnotherLifeIsRefused) {
     EXPECT_EQ(answer_to(old, one.location()), Verdict::accept);
     old.life = "11fe";
     EXPECT_EQ(answer_to(old, one.location()), std::nullopt);
-    second.life = "2e";
+    second.life = "2e";  // which the filters of its streams know too
     second.epoch = 2;
     Side again(second, 20);
     again.begin(one.location());
+    one.hold_at(20);
     expect_exchange(one, again);
 }
 

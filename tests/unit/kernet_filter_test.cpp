@@ -30,6 +30,7 @@ using kernettest::read_backup;
 SocketId socket_id(uint32_t rank, uint32_t peer) {
     SocketId id;
     id.job = "7";
+    id.life = "1";
     id.secret.fill(0x5a);
     id.rank = rank;
     id.peer = peer;
@@ -254,6 +255,32 @@ TEST_P(FilterCrypto, WrongKeyIsRefused) {
     other = socket_id(1, 0);
     other.job = "8";
     EXPECT_FALSE(opens(other));
+    other = socket_id(1, 0);
+    other.life = "2";
+    EXPECT_FALSE(opens(other));
+}
+
+// What was sealed before a restart is sent again as it is; behind the first frame of the new life
+// nothing of those before it is taken, from whoever has recorded it or lives on in them.
+TEST_P(FilterCrypto, FramesOfEarlierLivesComeBeforeTheNew) {
+    const auto begin = [&](const char* life) {
+        SocketId a = socket_id(0, 1), b = socket_id(1, 0);
+        a.life = b.life = life;
+        ends->a.begin_life(a);
+        ends->b.begin_life(b);
+    };
+    const Bytes plain = some_bytes(50, 1);
+    const Bytes first = ends->encode(here, plain);
+    begin("2");
+    const Bytes second = ends->encode(here, plain);
+    begin("3");
+    const Bytes third = ends->encode(here, plain);
+    EXPECT_EQ(ends->decode(here, first, 50), plain);
+    EXPECT_EQ(ends->decode(here, second, 50), plain);
+    EXPECT_FALSE(ends->decode(here, first, 50));
+    EXPECT_EQ(ends->decode(here, third, 50), plain);
+    EXPECT_FALSE(ends->decode(here, second, 50));
+    EXPECT_EQ(ends->decode(here, third, 50), plain);
 }
 
 // A snapshot is continued any number of times, and each time it counts from the same number.
