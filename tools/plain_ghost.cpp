@@ -150,6 +150,11 @@ Result<std::unique_ptr<Arrival>> Arrival::make(std::unique_ptr<core::Resource> i
                                                const ImportOptions& options) {
     std::unique_ptr<Arrival> out(new Arrival(options));
     GHOST_TRY(out->folder_.make("plain"));
+    // What criu makes does not outlive this process, unless it is let go detached.
+    auto guard =
+        core::Guard::start({.duty = core::Guard::Duty::kill, .folder = out->folder_.path()});
+    if (!guard) return guard.error();
+    out->guard_ = std::move(*guard);
     out->in_ = std::move(in);
     GHOST_TRY(out->in_->init());
     core::Stoppable resource(*out->in_, go_on_uninterrupted);
@@ -162,6 +167,7 @@ Result<std::unique_ptr<Arrival>> Arrival::make(std::unique_ptr<core::Resource> i
     const core::CriuSettings criu{find_paths().criu, out->folder_.path()};
     GHOST_TRY(core::warm_up_once(criu));
     if (!out->tree_.nested) importer->expect_plain(out->metadata_["process"].value("pid", 0));
+    importer->tell_root([&out](pid_t root) { out->guard_.watch(root); });
     ProgressLine line;
     auto held = importer->hold(criu, out->stdio_.heirs(), [&](uint64_t done, uint64_t total) {
         line.show("import", done, total);
@@ -191,13 +197,9 @@ Status Arrival::end_original() {
 Status Arrival::let_go() {
     if (options_.clone) core::mark_clone(held_.root);
     if (original_ != 0) GHOST_TRY(end_original());
-    if (!options_.detach) {
-        auto guard = core::Guard::start({.duty = core::Guard::Duty::kill, .root = held_.root});
-        if (!guard) return guard.error();
-        guard_ = std::move(*guard);
-    }
     stdio_.start();
     GHOST_TRY(core::release_tree(held_));
+    if (options_.detach) guard_.stop();
     folder_.remove();
     held_.root = 0;  // runs, nobody destroys it any more
     return {};

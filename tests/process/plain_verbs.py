@@ -194,6 +194,34 @@ def case_original_goes_on_and_ghost_too():
     assert talk.end() == -9
 
 
+def having(word):
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if word in open("/proc/%s/cmdline" % pid).read().split("\0"):
+                found.append(int(pid))
+        except OSError:
+            pass
+    return found
+
+
+# While its memory comes: a tree that is stopped, and that nobody knows of.
+def case_killed_import_leaves_nothing():
+    word = "half-made-%d" % os.getpid()
+    program = "import sys, time\nx = b'x' * (200 << 20)\nprint('ready', flush=True)\ntime.sleep(1000)"
+    talk = Talk("run", "--", "python3", "-c", program, word)
+    assert talk.line() == "ready"
+    pid = next(pid for pid in having(word) if pid != talk.process.pid)
+    good(ghost("export", str(pid), "--to", path("half"), "--then", "kill"))
+    assert talk.end() == -9
+    for _ in range(3):
+        half = Talk("import", path("half"))
+        until(lambda: having(word), "a tree")
+        half.process.kill()
+        assert half.end() == -9
+        until(lambda: not having(word), "the end of what was half made")
+
+
 def case_packed_encrypted_and_striped():
     key = path("key")
     with open(os.open(key, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
