@@ -23,13 +23,52 @@ std::string_view bare(std::string_view word) {
     return dashes == 0 ? std::string_view() : word.substr(std::min(dashes, word.size()));
 }
 
+bool sets_parameter(std::string_view word) {
+    return is_one_of(std::array{"mca", "gmca", "omca"}, bare(word));
+}
+
 bool gives_parameter(const std::vector<std::string>& options, const std::string& name) {
-    for (size_t i = 0; i + 1 < options.size(); ++i) {
-        const auto option = bare(options[i]);
-        if ((option == "mca" || option == "gmca" || option == "omca") && options[i + 1] == name)
-            return true;
-    }
+    for (size_t i = 0; i + 1 < options.size(); ++i)
+        if (sets_parameter(options[i]) && options[i + 1] == name) return true;
     return false;
+}
+
+// Of the job's first command line, in front of its program, what a restart repeats: parameters and
+// options of how it runs, not of where, which are the restart's own.
+constexpr std::array repeated_options{"allow-run-as-root", "enable-recovery", "disable-recovery",
+                                      "continuous",        "tag-output",      "timestamp-output"};
+constexpr std::array of_places{"rmaps",
+                               "ras",
+                               "hwloc_base_binding_policy",
+                               "hwloc_base_cpu_list",
+                               "orte_default_hostfile",
+                               "orte_rankfile",
+                               "ess_base_jobid"};
+
+bool is_of_a_place(std::string_view name) {
+    return std::ranges::any_of(of_places, [&](std::string_view begin) {
+        return name == begin || name.starts_with(std::string(begin) + "_");
+    });
+}
+
+struct Repeated {
+    std::vector<std::pair<std::string, std::string>> parameters;
+    std::vector<std::string> options;
+};
+
+Repeated repeated_of(const plugin::Manifest& manifest) {
+    Repeated out;
+    const auto& line = manifest.mpirun.argv;
+    const std::string program = manifest.apps.empty() ? "" : manifest.apps.front().argv.front();
+    for (size_t i = 1; i < line.size() && line[i] != program; ++i) {
+        if (is_one_of(repeated_options, bare(line[i]))) out.options.push_back(line[i]);
+        if (!sets_parameter(line[i]) || i + 2 >= line.size()) continue;
+        const std::string &name = line[i + 1], &value = line[i + 2];
+        i += 2;
+        if (name != "ghost" && !name.starts_with("ghost_") && !is_of_a_place(name))
+            out.parameters.emplace_back(name, value);
+    }
+    return out;
 }
 
 Status check_options(const std::vector<std::string>& options) {
@@ -131,9 +170,10 @@ Result<std::vector<std::string>> restart_line(const plugin::Manifest& manifest,
     for (const auto& [name, value] : manifest.mpirun.parameters)
         if (name != "ghost" && name != "ghost_restart" && name != "ghost_checkpoint_dir")
             line.parameter_unless_given(name, value);
-    const std::string as_root = "--allow-run-as-root";
-    if (is_one_of(manifest.mpirun.argv, as_root) && !is_one_of(options, as_root))
-        line.add({as_root});
+    const auto repeated = repeated_of(manifest);
+    for (const auto& [name, value] : repeated.parameters) line.parameter_unless_given(name, value);
+    for (const auto& option : repeated.options)
+        if (!is_one_of(options, option)) line.add({option});
     if (!manifest.input.path.empty() && manifest.input.rank != 0)
         line.add({"--stdin", std::to_string(manifest.input.rank)});
     line.words.insert(line.words.end(), options.begin(), options.end());

@@ -99,6 +99,51 @@ TEST(RestartLine, UserParametersOverrideManifest) {
     EXPECT_EQ(std::count(line.begin(), line.end(), "ghost_checkpoint_interval"), 0);
 }
 
+// How it runs, not where.
+TEST(RestartLine, OptionsOfTheFirstLineAreRepeated) {
+    Manifest m = sample();
+    m.mpirun.argv = {"mpirun",
+                     "--mca",
+                     "ghost",
+                     "1",
+                     "--allow-run-as-root",
+                     "-mca",
+                     "orte_allowed_exit_without_sync",
+                     "1",
+                     "--host",
+                     "a:2",
+                     "--mca",
+                     "rmaps_base_mapping_policy",
+                     "node",
+                     "--mca",
+                     "ess_base_jobid",
+                     "874119168",
+                     "--gmca",
+                     "plm_rsh_agent",
+                     "ssh -p 7",
+                     "--tag-output",
+                     "--mca",
+                     "ghost_restart",
+                     "/s/0",
+                     "-np",
+                     "1",
+                     "/bin/true",
+                     "--mca",
+                     "not",
+                     "ours"};
+    const auto line = *line_of(m, {"--mca", "plm_rsh_agent", "rsh"});
+    const auto count = [&line](const char* word) {
+        return std::count(line.begin(), line.end(), word);
+    };
+    EXPECT_THAT(*line_of(m, {}), testing::IsSupersetOf({"orte_allowed_exit_without_sync",
+                                                        "plm_rsh_agent", "ssh -p 7"}));
+    for (const char* once : {"orte_allowed_exit_without_sync", "--allow-run-as-root",
+                             "--tag-output", "ghost_restart", "ess_base_jobid", "rsh"})
+        EXPECT_EQ(count(once), 1) << once;
+    for (const char* never : {"--host", "rmaps_base_mapping_policy", "ssh -p 7", "not"})
+        EXPECT_EQ(count(never), 0) << never;
+}
+
 TEST(RestartLine, InputGoesToSameRank) {
     Manifest m = sample();
     m.input = {1, "/in", 5};
