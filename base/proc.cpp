@@ -13,6 +13,7 @@
 #include <sstream>
 #include <string_view>
 #include <unistd.h>
+#include <utility>
 
 #include "base/fd.hpp"
 
@@ -34,10 +35,20 @@ std::vector<pid_t> numbers_in(const std::string& folder) {
 
 std::vector<pid_t> children_of(pid_t pid) {
     std::vector<pid_t> out;
-    const auto tasks = fmt::format("/proc/{}/task", pid);
-    for (const pid_t tid : numbers_in(tasks)) {
-        std::ifstream in(fmt::format("{}/{}/children", tasks, tid));
-        for (pid_t child = 0; in >> child;) out.push_back(child);
+    const auto folder = fmt::format("/proc/{}/task", pid);
+    const Fd tasks(open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    std::array<char, 4096> piece;
+    for (const pid_t tid : numbers_in(folder)) {
+        // Of each thread, of which there may be thousands.
+        const auto name = std::to_string(tid) + "/children";
+        const Fd file(openat(tasks.get(), name.c_str(), O_RDONLY | O_CLOEXEC));
+        pid_t child = 0;
+        for (ssize_t got = 0; file && (got = read(file.get(), piece.data(), piece.size())) > 0;)
+            for (const char c : std::string_view(piece.data(), static_cast<size_t>(got)))
+                if (c != ' ')
+                    child = 10 * child + (c - '0');
+                else
+                    out.push_back(std::exchange(child, 0));  // one follows each number
     }
     return out;
 }

@@ -3,6 +3,7 @@
 
 #include <charconv>
 #include <cstring>
+#include <fmt/format.h>
 #include <optional>
 #include <set>
 
@@ -243,6 +244,23 @@ int pagemap_owner(std::string_view name) {
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
     if (error != std::errc{} || end != name.data() + name.size() || pid <= 0) return 0;
     return pid;
+}
+
+Result<std::vector<std::pair<std::string, std::string>>> cores_in(std::string_view cores) {
+    std::vector<std::pair<std::string, std::string>> out;
+    while (!cores.empty()) {
+        uint32_t thread = 0, size = 0;
+        if (cores.size() >= sizeof thread + sizeof size) {
+            std::memcpy(&thread, cores.data(), sizeof thread);
+            std::memcpy(&size, &cores[sizeof thread], sizeof size);
+            cores.remove_prefix(sizeof thread + sizeof size);
+        }
+        if (size <= magics || size > cores.size())
+            return make_error(Code::corrupt, "read the threads of the skeleton");
+        out.emplace_back(fmt::format("core-{}.img", thread), cores.substr(0, size));
+        cores.remove_prefix(size);
+    }
+    return out;
 }
 
 Result<std::vector<PageRun>> lazy_ranges(std::string_view pagemap) {

@@ -44,7 +44,8 @@ constexpr const char* capture_socket = "streamer-capture.sock";
 constexpr size_t piece_bytes = 256 * 1024;
 constexpr size_t most_waiting = 64;  // small images in their pipes
 constexpr const char* pages_image = "pages-";
-constexpr const char* core_image = "core-";
+constexpr const char* core_image = "core-";    // of a thread; in small pipes
+constexpr const char* cores_image = "cores-";  // of all threads of a process but the main one
 constexpr int64_t second_us = 1000000;
 // What criu has seen of a running tree is so long as good as new. Looking anew may cost 10 ms/GiB.
 constexpr int64_t fresh_us = second_us;
@@ -163,6 +164,7 @@ class TreeDump::Dumper {
     Status take_request();
     Status take_bytes(Image& image);
     Status close_image(Image& image);
+    Status take_cores(Image& image);
     Status name_files(Image& image);
     Status name_pages();
     Status add_placement(DumpResult& result);
@@ -177,8 +179,10 @@ class TreeDump::Dumper {
         return all || image.large || !controlled_ || point_ >= Point::complete;
     }
     bool keeps() const { return writer_ == nullptr || short_stop_; }
-    // Whole, until its end: this one is changed.
-    bool keeps(const Image& image) const { return keeps() || image.name == files_image; }
+    // Whole, until its end: these are changed.
+    bool keeps(const Image& image) const {
+        return keeps() || image.name == files_image || image.name.starts_with(cores_image);
+    }
     Error criu_failure() const;
 
     const DumpRequest request_;
@@ -260,7 +264,8 @@ Status TreeDump::Dumper::start_criu() {
         child.descriptors = {its.get()};
         child.environment.insert(child.environment.end(),
                                  {"GHOST_CONTROL=3", "GHOST_QUICK_MAPS=1", "GHOST_GUARDS_ASIDE=1",
-                                  "GHOST_MOUNTS_AHEAD=1", "GHOST_SOCKETS_LATE=1"});
+                                  "GHOST_MOUNTS_AHEAD=1", "GHOST_SOCKETS_LATE=1",
+                                  "GHOST_THREADS_BY_BPF=1", "GHOST_CORES_TOGETHER=1"});
     }
     Fd its_guards;
     if (controlled_ && request_.guards) {
@@ -473,7 +478,7 @@ Status TreeDump::Dumper::take_request() {
     Image image;
     image.pipe = std::move(*pipe);
     image.owner = pagemap_owner(*name);
-    image.large = name->starts_with(pages_image);
+    image.large = name->starts_with(pages_image) || name->starts_with(cores_image);
     image.name = std::move(*name);
     if (!keeps(image)) {
         image.id = numbers_++;
@@ -502,6 +507,7 @@ Status TreeDump::Dumper::take_bytes(Image& image) {
 
 Status TreeDump::Dumper::close_image(Image& image) {
     image.pipe.reset();
+    if (image.name.starts_with(cores_image)) return take_cores(image);
     if (image.name == files_image) GHOST_TRY(name_files(image));
     if (!keeps(image)) GHOST_TRY(writer_->skeleton_close(image.id, image.size));
     if (image.owner != 0) {
@@ -510,6 +516,19 @@ Status TreeDump::Dumper::close_image(Image& image) {
         if (!ranges->empty()) ranges_[image.owner] = std::move(*ranges);
     }
     if (keeps()) files_.emplace_back(std::move(image.name), std::move(image.content));
+    return {};
+}
+
+// criu sends the images of threads in one stream; as files each has its own.
+Status TreeDump::Dumper::take_cores(Image& image) {
+    auto cores = cores_in(image.content);
+    if (!cores) return cores.error();
+    for (auto& [name, content] : *cores) {
+        if (keeps())
+            files_.emplace_back(std::move(name), std::move(content));
+        else
+            GHOST_TRY(writer_->skeleton_file(numbers_++, name, content));
+    }
     return {};
 }
 

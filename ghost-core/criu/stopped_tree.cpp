@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstdint>
 #include <cstdlib>
 #include <deque>
 #include <elf.h>
@@ -227,6 +228,7 @@ Result<StoppedTree::Process> StoppedTree::note(pid_t pid, const Waits& waits) {
     auto tids = numbers_in(fmt::format("/proc/{}/task", pid));
     std::sort(tids.begin(), tids.end(),
               [pid](pid_t a, pid_t b) { return a == pid ? b != pid : b != pid && a < b; });
+    std::string extended(extended_bytes, '\0');
     std::deque<Seized> tasks;
     for (const pid_t tid : tids)
         if (!tasks.emplace_back(tid, Seized::Later{}).held() && !has_ended(pid, tid))
@@ -243,12 +245,11 @@ Result<StoppedTree::Process> StoppedTree::note(pid_t pid, const Waits& waits) {
         auto registers = task.registers();
         if (!registers) return registers.error();
         thread.registers = *registers;
-        thread.extended.resize(extended_bytes);
-        iovec part{thread.extended.data(), thread.extended.size()};
+        iovec part{extended.data(), extended.size()};
         if (trace(PTRACE_GETREGSET, tid, NT_X86_XSTATE, &part) != 0 ||
             trace(PTRACE_GETSIGMASK, tid, sizeof thread.signal_mask, &thread.signal_mask) != 0)
             return trace_error("read", tid);
-        thread.extended.resize(part.iov_len);
+        thread.extended.assign(extended, 0, part.iov_len);
         out.threads.push_back(std::move(thread));
     }
     tasks.clear();
@@ -303,14 +304,27 @@ class Stopping {
         const auto folder = fmt::format("/proc/{}/task", pid);
         for (bool all = false; !all && told_.contains(pid);) {
             all = true;
-            for (const pid_t tid : numbers_in(folder)) {
+            const auto tids = numbers_in(folder);
+            size_t waited = 0, next_look = tids.size() < many_threads ? SIZE_MAX : 1;
+            for (const pid_t tid : tids) {
                 if (stopped_.contains(tid)) continue;
                 all = false;
                 GHOST_TRY(wait_for(pid, tid));
-                if (told_.contains(pid)) stopped_.insert(tid);
+                if (!told_.contains(pid)) break;
+                stopped_.insert(tid);
+                if (++waited < next_look) continue;
+                look_at_all(pid);
+                next_look *= 8;
             }
         }
         return {};
+    }
+    // One look costs less than one at each, as soon as most of them have stopped.
+    void look_at_all(pid_t pid) {
+        for (const auto& [tid, number] : Waits::stopped_threads(pid)) {
+            numbers_[tid] = number;
+            stopped_.insert(tid);
+        }
     }
     Status wait_for(pid_t pid, pid_t tid) {
         const int64_t begun = monotonic_us();
@@ -354,6 +368,7 @@ class Stopping {
     }
 
     static constexpr int64_t patience_us = 2'000;
+    static constexpr size_t many_threads = 32;
     const int64_t deadline_us_;
     std::set<pid_t> told_;
     std::set<pid_t> ours_;  // those that ran before

@@ -32,7 +32,8 @@ constexpr int64_t most_ticks = int64_t{1} << 33;
 constexpr long restart_no_hand = -514;   // ERESTARTNOHAND of linux/errno.h
 constexpr uint8_t enqueued = 1;          // HRTIMER_STATE_ENQUEUED of linux/hrtimer.h
 constexpr uint32_t interruptible = 1;    // TASK_INTERRUPTIBLE of linux/sched.h
-constexpr uint32_t stopped = 0x4 | 0x8;  // __TASK_STOPPED, __TASK_TRACED
+constexpr uint32_t by_signal = 0x4;      // __TASK_STOPPED
+constexpr uint32_t stopped = by_signal | 0x8;  // __TASK_TRACED
 
 // A thread's number in one PID name space (struct upid of linux/pid.h).
 struct Number {
@@ -210,6 +211,16 @@ std::optional<int64_t> ticking_end_of(const Places& at, const Record& one) {
 
 bool Waits::prepare() {
     return reader() != nullptr;
+}
+
+std::map<pid_t, int> Waits::stopped_threads(pid_t pid) {
+    std::map<pid_t, int> out;
+    const auto* by = reader();
+    if (by == nullptr) return out;
+    for (const auto& one : records(kept_program(by->places), pid))
+        if ((one.state & by_signal) != 0 && one.level < most_levels)
+            out[number_here(*by, one)] = one.numbers[one.level].number;
+    return out;
 }
 
 void Waits::look(pid_t pid) {

@@ -25,6 +25,10 @@ class Waits {
     // What takes long (20 ms), once in a process. False: nothing will be known here.
     static bool prepare();
 
+    // Threads of a process that have stopped as by SIGSTOP, and their innermost numbers; some or
+    // all may be missing.
+    static std::map<pid_t, int> stopped_threads(pid_t pid);
+
     // At the threads of a process that runs.
     void look(pid_t pid);
     // When all of them have stopped: those that did anything else meanwhile are forgotten.

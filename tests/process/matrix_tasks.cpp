@@ -3,6 +3,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <climits>
 #include <csignal>
 #include <cstdint>
 #include <cstdlib>
@@ -26,6 +27,7 @@
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
+#include <vector>
 
 #include "tests/process/matrix_subject.hpp"
 
@@ -76,12 +78,57 @@ struct Child {
     }
 };
 
+// What each thread has of its own in the kernel.
+struct OwnValues {
+    static constexpr int with_privileges = 3, with_groups = 5, with_signal = 7;
+    static constexpr int other_signal = SIGURG;
+    static constexpr int auto_disarm = INT_MIN;  // SS_AUTODISARM of linux/signal.h
+
+    explicit OwnValues(int which) : which_(which) {
+        stack_.ss_sp = &room_;
+        stack_.ss_size = sizeof room_;
+        stack_.ss_flags = which % 2 == 0 ? 0 : auto_disarm;
+        need(which == 0 || sigaltstack(&stack_, nullptr) == 0, "stack for signals");
+        if (which == with_privileges)
+            need(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, "no new privileges");
+        const gid_t group = 4711;  // the C library would set it for all threads
+        if (which == with_groups) need(syscall(SYS_setgroups, 1, &group) == 0, "group of a thread");
+        if (which == with_signal) need(prctl(PR_SET_PDEATHSIG, other_signal) == 0, "death signal");
+        groups_ = groups();
+    }
+    bool kept() const {
+        stack_t now{};
+        sigaltstack(nullptr, &now);
+        const bool same_stack = which_ == 0 ? now.ss_flags == SS_DISABLE
+                                            : now.ss_sp == stack_.ss_sp &&
+                                                  now.ss_size == stack_.ss_size &&
+                                                  now.ss_flags == stack_.ss_flags;
+        int signal = 0;
+        prctl(PR_GET_PDEATHSIG, &signal);
+        return same_stack && (signal == other_signal) == (which_ == with_signal) &&
+               (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1) == (which_ == with_privileges) &&
+               groups() == groups_;
+    }
+
+  private:
+    static std::vector<gid_t> groups() {
+        std::vector<gid_t> out(static_cast<size_t>(getgroups(0, nullptr)));
+        out.resize(static_cast<size_t>(getgroups(static_cast<int>(out.size()), out.data())));
+        return out;
+    }
+
+    const int which_;
+    stack_t stack_{};
+    std::vector<gid_t> groups_;
+    alignas(16) char room_[16384];
+};
+
 Check threads(const std::string&) {
     struct Worker {
         std::thread thread;
         std::atomic<long> count{0};
         std::atomic<pid_t> tid{0}, before{0};
-        std::atomic<bool> wrong{false};
+        std::atomic<bool> wrong{false}, changed{false};
     };
     static std::array<Worker, 12> workers;
     static thread_local long own = 0;
@@ -91,6 +138,7 @@ Check threads(const std::string&) {
             own = static_cast<long>(i) * 1000003;
             pthread_setname_np(pthread_self(), ("worker" + std::to_string(i)).c_str());
             me.before = self_tid();
+            const auto values = std::make_unique<OwnValues>(static_cast<int>(i));
             for (;;) {
                 me.tid = self_tid();
                 me.count++;
@@ -98,6 +146,7 @@ Check threads(const std::string&) {
                 pthread_getname_np(pthread_self(), name, sizeof name);
                 if (own != static_cast<long>(i) * 1000003 || name != "worker" + std::to_string(i))
                     me.wrong = true;
+                me.changed = !values->kept();
                 usleep(1000);
             }
         });
@@ -110,6 +159,7 @@ Check threads(const std::string&) {
             if (worker.count < before + 2) return "a thread stands still";
             if (worker.tid != worker.before) return "a thread has another number";
             if (worker.wrong) return "a thread lost its name or its own variable";
+            if (worker.changed) return "a thread lost a value that the kernel keeps for it";
         }
         return {};
     };
