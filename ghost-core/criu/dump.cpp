@@ -202,6 +202,7 @@ class TreeDump::Dumper {
     std::optional<Child> criu_;
     std::optional<ConcurrentHook> hook_;
     Point point_ = Point::starting;
+    StoppedTree::Note notes_ = StoppedTree::Note::all;
     std::list<Image> images_;
     SkeletonFiles files_;
     TreePlacement here_;  // as of before the stop
@@ -362,6 +363,9 @@ Status TreeDump::Dumper::hear() {
     refresh_limit();
     const int64_t now = monotonic_us();
     switch (word) {
+        case 'B':
+            notes_ = StoppedTree::Note::touched;
+            return {};
         case 'R':
             point_ = Point::ready;
             looked_ = now;
@@ -649,7 +653,7 @@ Status TreeDump::Dumper::stop() {
     before_helpers(true);
     mark_ = monotonic_us();
     result_.times.ahead = controlled_ ? mark_ - began_ : 0;
-    auto stopped_tree = StoppedTree::stop(request_.root, second_us);
+    auto stopped_tree = StoppedTree::stop(request_.root, second_us, notes_);
     if (!stopped_tree) {
         if (auto resumed = resume_tree(request_.root); !resumed.ok())
             log::warning("after a failed freeze: {}", resumed.error().message());
@@ -733,6 +737,7 @@ void TreeDump::Dumper::forget() {
     told_guards_.clear();
     connected_ = false;
     point_ = Point::starting;
+    notes_ = StoppedTree::Note::all;
     files_.clear();
     ranges_.clear();
     result_ = {};

@@ -222,10 +222,12 @@ bool has_ended(pid_t pid, pid_t tid) {
 
 }  // namespace
 
-Result<StoppedTree::Process> StoppedTree::note(pid_t pid, const Waits& waits) {
+Result<StoppedTree::Process> StoppedTree::note(pid_t pid, const Waits& waits, Note which) {
     Process out;
     out.pid = pid;
     auto tids = numbers_in(fmt::format("/proc/{}/task", pid));
+    if (which == Note::touched)
+        std::erase_if(tids, [&](pid_t tid) { return tid != pid && waits.is_left_alone(tid); });
     std::sort(tids.begin(), tids.end(),
               [pid](pid_t a, pid_t b) { return a == pid ? b != pid : b != pid && a < b; });
     std::string extended(extended_bytes, '\0');
@@ -395,7 +397,7 @@ bool is_on_socket_again(const user_regs_struct& registers) {
 
 }  // namespace
 
-Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us) {
+Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us, Note which) {
     Stopping stopping(monotonic_us() + limit_us);
     Waits waits;
     StoppedTree out;
@@ -422,7 +424,7 @@ Result<StoppedTree> StoppedTree::stop(pid_t root, int64_t limit_us) {
     for (auto left = stopping.all(); !left.empty();) {
         std::erase_if(out.processes_, [&](const auto& noted) { return left.contains(noted.pid); });
         for (const pid_t pid : left) {
-            auto process = note(pid, waits);
+            auto process = note(pid, waits, which);
             if (!process) return process.error();
             out.processes_.push_back(std::move(*process));
         }

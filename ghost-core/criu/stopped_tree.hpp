@@ -27,7 +27,9 @@ class StoppedTree {
     // Stops every process of the tree (SIGSTOP, and nothing else, is left behind: resume_tree()
     // undoes it; no call ends by it) and notes the state of every thread, and which processes were
     // stopped before. timeout: one does not stop within limit_us.
-    static Result<StoppedTree> stop(pid_t root, int64_t limit_us);
+    // Where criu has said that it leaves most threads alone (see Waits), those are not noted.
+    enum class Note { all, touched };
+    static Result<StoppedTree> stop(pid_t root, int64_t limit_us, Note which = Note::all);
 
     // After CRIU has ended in any way: every task is as stop() left it, and still stopped.
     Status repair();
@@ -53,14 +55,14 @@ class StoppedTree {
     };
     struct Process {
         pid_t pid = 0;
-        std::vector<Thread> threads;  // the leader first
+        std::vector<Thread> threads;  // that are noted, the leader first
         std::string maps;             // as the kernel lists them; taken apart only for a repair
         uint64_t code = 0;  // address of the first executable mapping, where CRIU puts system calls
         std::string begin;  // the bytes there
     };
     class Surgeon;
 
-    static Result<Process> note(pid_t pid, const Waits& waits);
+    static Result<Process> note(pid_t pid, const Waits& waits, Note which);
     void note_running(pid_t pid);
     SocketWaits note_waits(const Waits& waits, const SocketWaits& before);
     // Those whose line contains `only_of`; without it all.

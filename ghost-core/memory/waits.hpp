@@ -33,6 +33,10 @@ class Waits {
     void look(pid_t pid);
     // When all of them have stopped: those that did anything else meanwhile are forgotten.
     void confirm();
+    // After that. Of a thread for which this is true nothing can be needed but what stays in it:
+    // criu runs no code in it (packaging/criu, ghost-threads.c: 64 bits, the credentials and flags
+    // of the main thread), and its call goes on by itself, for any time.
+    bool is_left_alone(pid_t tid) const { return left_alone_.contains(tid); }
     // One that has run again since.
     void forget(pid_t pid);
 
@@ -61,6 +65,7 @@ class Waits {
 
     std::set<pid_t> processes_;
     std::map<pid_t, Sleep> sleeps_;  // of the threads that were asleep, or stopped
+    std::set<pid_t> left_alone_;
     bool known_ = false;             // all processes could be looked at
 };
 
