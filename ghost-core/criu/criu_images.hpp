@@ -16,8 +16,8 @@ namespace ghost::core {
 // The inner pid a file "pagemap-PID.img" belongs to; 0 for every other name.
 int pagemap_owner(std::string_view name);
 
-// The images of single threads, by their names, in "cores-PID.img" (packaging/criu, ghost-threads.c).
-// corrupt.
+// The images of single threads, by their names, in "cores-PID.img" (packaging/criu,
+// ghost-threads.c). corrupt.
 Result<std::vector<std::pair<std::string, std::string>>> cores_in(std::string_view cores);
 
 // The pages that the skeleton names but does not hold (entries with PE_LAZY), merged, ascending.

@@ -29,11 +29,11 @@ constexpr size_t stack_bytes = 1536;  // of the deepest frames, in which the tim
 constexpr size_t piece_bytes = 256;
 constexpr size_t most_levels = 8;  // of PID name spaces that are looked through
 constexpr int64_t most_ticks = int64_t{1} << 33;
-constexpr long restart_no_hand = -514;   // ERESTARTNOHAND of linux/errno.h
-constexpr uint64_t user_code_64 = 0x33;  // cs of a 64-bit task
-constexpr uint8_t enqueued = 1;          // HRTIMER_STATE_ENQUEUED of linux/hrtimer.h
-constexpr uint32_t interruptible = 1;    // TASK_INTERRUPTIBLE of linux/sched.h
-constexpr uint32_t by_signal = 0x4;      // __TASK_STOPPED
+constexpr long restart_no_hand = -514;         // ERESTARTNOHAND of linux/errno.h
+constexpr uint64_t user_code_64 = 0x33;        // cs of a 64-bit task
+constexpr uint8_t enqueued = 1;                // HRTIMER_STATE_ENQUEUED of linux/hrtimer.h
+constexpr uint32_t interruptible = 1;          // TASK_INTERRUPTIBLE of linux/sched.h
+constexpr uint32_t by_signal = 0x4;            // __TASK_STOPPED
 constexpr uint32_t stopped = by_signal | 0x8;  // __TASK_TRACED
 
 // A thread's number in one PID name space (struct upid of linux/pid.h).
@@ -51,7 +51,7 @@ struct Record {
     uint64_t stops = 0;
     uint64_t stack = 0;
     uint64_t credentials = 0, flags = 0;
-    uint64_t result = 0, call = 0, code = 0;  // registers: rax, orig_rax, cs
+    uint64_t result = 0, code = 0;  // registers: rax, cs
     uint32_t state = 0, level = 0;
     std::array<Number, most_levels> numbers;
     std::array<uint8_t, stack_bytes> frames;
@@ -61,7 +61,7 @@ constexpr size_t head_bytes = offsetof(Record, numbers);
 struct Places {
     uint32_t function = 0, ctx_meta = 0, ctx_task = 0, seq = 0;
     uint32_t pid = 0, level = 0, numbers = 0, stops = 0, state = 0, stack = 0;
-    uint32_t credentials = 0, flags = 0, result = 0, call = 0, code = 0;
+    uint32_t credentials = 0, flags = 0, result = 0, code = 0;
     uint32_t sleeper_task = 0, earliest = 0, timer_state = 0;
     uint32_t ticking_task = 0, expires = 0, pending = 0;
 };
@@ -82,7 +82,6 @@ std::optional<Places> find_places() {
     kernel.offset(out.credentials, "task_struct", {"cred"});
     kernel.offset(out.flags, "task_struct", {"atomic_flags"});
     kernel.offset(out.result, "pt_regs", {"ax"});
-    kernel.offset(out.call, "pt_regs", {"orig_ax"});
     kernel.offset(out.code, "pt_regs", {"cs"});
     kernel.offset(out.sleeper_task, "hrtimer_sleeper", {"task"});
     kernel.offset(out.earliest, "hrtimer_sleeper", {"timer", "_softexpires"});
@@ -138,8 +137,6 @@ KernelCode program(const Places& at) {
     code.copy(what, 0);
     code.load(1, what, at.result);
     code.store(1, in_head(offsetof(Record, result)));
-    code.load(1, what, at.call);
-    code.store(1, in_head(offsetof(Record, call)));
     code.load(1, what, at.code, BPF_H);
     code.store(1, in_head(offsetof(Record, code)));
     code.load(what, task, at.pid);
@@ -268,6 +265,7 @@ void Waits::confirm() {
     for (const pid_t pid : processes_) {
         const auto all = records(program, pid);
         for (const auto& one : all) {
+            const auto& first = all.front();
             const pid_t tid = number_here(*reader(), one);
             const auto found = sleeps_.find(tid);
             // The stop itself is one more.
@@ -275,8 +273,8 @@ void Waits::confirm() {
                 found->second.woken = true;
             const bool has_end = found != sleeps_.end() && found->second.end_ns;
             const bool has_ended = static_cast<long>(one.result) == -EINTR;
-            if (one.credentials == all.front().credentials && one.flags == all.front().flags &&
-                one.code == user_code_64 && !has_end && !has_ended)
+            if (number_here(*reader(), first) == pid && one.credentials == first.credentials &&
+                one.flags == first.flags && one.code == user_code_64 && !has_end && !has_ended)
                 left_alone_.insert(tid);
         }
     }
@@ -316,7 +314,7 @@ namespace {
 using Registers = user_regs_struct;
 using Register = unsigned long long Registers::*;
 
-constexpr uint64_t red_zone = 128;       // below the stack pointer (System V ABI, 3.2.2)
+constexpr uint64_t red_zone = 128;  // below the stack pointer (System V ABI, 3.2.2)
 constexpr int64_t second_ns = 1000000000, millisecond_ns = 1000000;
 
 // The calls that end with EINTR at a stop. ppoll and pselect6 do where the kernel cannot write what

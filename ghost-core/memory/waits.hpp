@@ -66,7 +66,7 @@ class Waits {
     std::set<pid_t> processes_;
     std::map<pid_t, Sleep> sleeps_;  // of the threads that were asleep, or stopped
     std::set<pid_t> left_alone_;
-    bool known_ = false;             // all processes could be looked at
+    bool known_ = false;  // all processes could be looked at
 };
 
 }  // namespace ghost::core

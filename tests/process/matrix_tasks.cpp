@@ -99,10 +99,10 @@ struct OwnValues {
     bool kept() const {
         stack_t now{};
         sigaltstack(nullptr, &now);
-        const bool same_stack = which_ == 0 ? now.ss_flags == SS_DISABLE
-                                            : now.ss_sp == stack_.ss_sp &&
-                                                  now.ss_size == stack_.ss_size &&
-                                                  now.ss_flags == stack_.ss_flags;
+        const bool same_stack = which_ == 0
+                                    ? now.ss_flags == SS_DISABLE
+                                    : now.ss_sp == stack_.ss_sp && now.ss_size == stack_.ss_size &&
+                                          now.ss_flags == stack_.ss_flags;
         int signal = 0;
         prctl(PR_GET_PDEATHSIG, &signal);
         return same_stack && (signal == other_signal) == (which_ == with_signal) &&
