@@ -156,5 +156,22 @@ TEST(PageMap, DamagedPageMapIsRefused) {
     }
 }
 
+TEST(CriuImages, ThreadsAreTakenApart) {
+    const auto word = [](uint32_t value) {
+        return std::string(reinterpret_cast<const char*>(&value), sizeof value);
+    };
+    const std::string first = "magics, and a thread", second = "magics, another";
+    const auto good = word(7) + word(static_cast<uint32_t>(first.size())) + first + word(4711) +
+                      word(static_cast<uint32_t>(second.size())) + second;
+    const auto cores = cores_in(good);
+    ASSERT_TRUE(cores.ok()) << cores.error().message();
+    ASSERT_EQ(cores->size(), 2U);
+    EXPECT_EQ(cores->front(), std::pair(std::string("core-7.img"), first));
+    EXPECT_EQ(cores->back(), std::pair(std::string("core-4711.img"), second));
+    const size_t whole = 2 * sizeof(uint32_t) + first.size();
+    for (size_t size = 1; size < good.size(); size++)
+        EXPECT_EQ(cores_in(std::string_view(good).substr(0, size)).ok(), size == whole) << size;
+}
+
 }  // namespace
 }  // namespace ghost::core
