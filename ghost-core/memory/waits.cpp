@@ -271,7 +271,8 @@ void Waits::confirm() {
             // The stop itself is one more.
             if (found != sleeps_.end() && one.stops > found->second.stops + 1)
                 found->second.woken = true;
-            const bool has_end = found != sleeps_.end() && found->second.end_ns;
+            const bool has_end =
+                found != sleeps_.end() && (found->second.end_ns || found->second.socket_end_ns);
             const bool has_ended = static_cast<long>(one.result) == -EINTR;
             if (number_here(*reader(), first) == pid && one.credentials == first.credentials &&
                 one.flags == first.flags && one.code == user_code_64 && !has_end && !has_ended)
