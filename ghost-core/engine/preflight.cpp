@@ -20,6 +20,7 @@
 #include "ghost-core/criu/preflight.hpp"
 #include "ghost-core/criu/tree.hpp"
 #include "ghost-core/engine/live_link.hpp"
+#include "ghost-core/engine/node_memory.hpp"
 
 namespace ghost::core {
 namespace {
@@ -148,7 +149,7 @@ std::string amount(uint64_t bytes) {
 }
 
 void check_memory(const Json& needs, std::vector<Shortcoming>& out) {
-    const auto wanted = needs.value("memory", uint64_t{0}), available = free_memory();
+    const auto wanted = needs.value("memory", uint64_t{0}), available = memory_available();
     if (available < wanted) out.push_back({"memory", amount(wanted), amount(available) + " free"});
 }
 
@@ -237,15 +238,6 @@ void check_spaces(const Json& needs, std::vector<Shortcoming>& out) {
 }
 
 }  // namespace
-
-uint64_t free_memory() {
-    constexpr const char* key = "MemAvailable:";
-    std::ifstream in("/proc/meminfo");
-    for (std::string line; std::getline(in, line);)
-        if (line.starts_with(key))
-            return std::strtoull(line.c_str() + std::strlen(key), nullptr, 10) * 1024;
-    return 0;
-}
 
 Result<Json> needs_of(pid_t root) {
     auto tasks = list_tree(root);

@@ -29,9 +29,6 @@ Result<Json> needs_of(pid_t root);
 // them in its head; who asks before there is a ghost gets them here. `told`: as there.
 Result<std::string> facts_of(pid_t root, Ghosts ghosts, const std::string& told = {});
 
-// Bytes of memory this machine has to give, as /proc/meminfo estimates (MemAvailable).
-uint64_t free_memory();
-
 struct Shortcoming {
     std::string what;    // "memory", "hard limit of open files"; a whole line if needed is empty
     std::string needed;  // "512.0 MiB"

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "ghost-core/engine/node_memory.hpp"
 #include "ghost-core/engine/preflight.hpp"
 
 namespace ghost::core {
@@ -123,7 +124,7 @@ LiveExportRequest live_request(const ExportRequest& request, PageOrder order) {
 
 bool has_room(const ExportRequest& request) {
     const auto needs = request.metadata.value("needs", Json::object());
-    return free_memory() > needs.value("memory", uint64_t{0}) * 5 / 4;
+    return memory_available() > needs.value("memory", uint64_t{0}) * 5 / 4;
 }
 
 ExportStats export_stats(const CheckpointStats& made) {

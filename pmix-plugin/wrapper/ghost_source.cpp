@@ -6,10 +6,10 @@
 #include <fmt/format.h>
 #include <set>
 
+#include "ghost-core/engine/node_memory.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/criu/written_files.hpp"
-#include "pmix-plugin/wrapper/tree_memory.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -59,7 +59,7 @@ Status of_each(const std::map<std::string, What>& files, Act act) {
 Status enough_memory(uint64_t bytes) {
     const char* ranks = std::getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
     const uint64_t here = ranks != nullptr ? std::max(1L, std::atol(ranks)) : 1;
-    const uint64_t have = memory_available();
+    const uint64_t have = core::memory_available();
     if (bytes <= have / here) return {};
     return because(Code::refused,
                    fmt::format("{} ranks of {} MB each do not fit into the {} MB this node has "

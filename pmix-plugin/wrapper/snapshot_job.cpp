@@ -10,6 +10,7 @@
 #include "base/clock.hpp"
 #include "base/log.hpp"
 #include "base/schema_json.hpp"
+#include "ghost-core/engine/node_memory.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/resource/compress.hpp"
@@ -17,7 +18,6 @@
 #include "ghost-core/resource/tee.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
 #include "pmix-plugin/wrapper/file_list.hpp"
-#include "pmix-plugin/wrapper/tree_memory.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -117,7 +117,7 @@ Outgoing SnapshotJob::take() {
     sharing_ = std::move(*fine);
     stage_ = "prepare";
     if (auto opened = open(); !opened.ok()) return failure(opened.error());
-    memory_ = memory_of_tree(tree_.root);
+    memory_ = core::memory_of_tree(tree_.root);
     incremental_ =
         order_.incremental && parents_are_there() && checkpointer_.may_be_incremental(tree_.root);
     const bool at_once = must_be_direct();
@@ -190,7 +190,8 @@ Status SnapshotJob::open() {
 bool SnapshotJob::must_be_direct() const {
     const uint64_t need = spare_bytes + (incremental_ ? memory_ / incremental_part : memory_);
     // What the checkpointer holds is among what is available: it has been offered.
-    const uint64_t have = order_.memory != 0 ? order_.memory : memory_available() / order_.sharers;
+    const uint64_t have =
+        order_.memory != 0 ? order_.memory : core::memory_available() / order_.sharers;
     if (have < need)
         log::info("snapshot {}: {} bytes for a copy, {} are there: the rank is frozen meanwhile",
                   order_.name, need, have);

@@ -6,10 +6,10 @@
 #include <utility>
 
 #include "base/log.hpp"
+#include "ghost-core/engine/node_memory.hpp"
 #include "ghost-core/engine/migration.hpp"
 #include "ghost-core/criu/tree.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
-#include "pmix-plugin/wrapper/tree_memory.hpp"
 
 namespace ghost::plugin {
 
@@ -186,7 +186,7 @@ void Snapshotter::end(bool keep) {
     }
     if (!keep) return tidy(Tidy::all);
     chain_ = std::move(next_chain_);
-    if (memory_is_scarce()) return tidy(Tidy::memory);
+    if (core::memory_is_scarce()) return tidy(Tidy::memory);
     change(S::idle);
 }
 

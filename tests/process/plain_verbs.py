@@ -318,6 +318,49 @@ def case_what_a_node_lacks():
     assert done.returncode == 1 and work in done.stderr and path("w") in done.stderr, done.stderr
 
 
+def memory_group(limit):
+    """A control group below our own that may use so many bytes of memory, or nothing."""
+    with open("/proc/self/cgroup") as file:
+        own = [line.strip().split(":", 2) for line in file]
+    for _, controllers, place in own:
+        old = "memory" in controllers.split(",")
+        top = "/sys/fs/cgroup" + ("/memory" if old else "")
+        if not old and not os.path.exists(top + "/cgroup.controllers"):
+            continue
+        group = top + place.rstrip("/") + "/ghost-plain.%d" % os.getpid()
+        try:
+            os.mkdir(group)
+            with open(group + ("/memory.limit_in_bytes" if old else "/memory.max"), "w") as file:
+                file.write(str(limit))
+            return group
+        except OSError:
+            if os.path.isdir(group):
+                os.rmdir(group)
+    return None
+
+
+def case_no_memory_left_in_its_group():
+    """A batch system's limit: the machine has memory, the job has none."""
+    group = memory_group(96 << 20)
+    if not group:
+        print("# skipped: no control group with a limit of memory can be made here")
+        return
+    try:
+        program = "x = bytearray(b'x') * (128 << 20); print('ready', flush=True); input()"
+        big = Talk("run", "--", "python3", "-c", program)
+        assert big.line() == "ready"
+        good(ghost("export", str(big.process.pid), "--to", path("big"), "--then", "kill"))
+        enter = ["sh", "-c", 'echo $$ > %s/cgroup.procs; exec "$@"' % group, "sh"]
+        done = subprocess.run([*enter, GHOST, "import", path("big"), "--detach"], capture_output=True, text=True,
+                              timeout=LIMIT)
+        assert done.returncode == 1 and re.search(r"memory: .* MiB needed, .* MiB free", done.stderr), done
+    finally:
+        os.rmdir(group)
+    again = Talk("import", path("big"))
+    again.process.stdin.close()
+    assert again.end() == 1, "it ended with the end of its input"
+
+
 def case_kept_only_if_it_can_be_made_again():
     """Nothing is ended on the strength of a ghost that this node would refuse."""
     with open("/proc/self/status") as status:

@@ -14,6 +14,7 @@
 #include "config.h"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/reader.hpp"
+#include "ghost-core/engine/node_memory.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/criu/written_files.hpp"
 #include "tools/ghost_files.hpp"
@@ -75,7 +76,7 @@ class Look {
     void memory() {
         uint64_t needed = 0;
         for (const auto& rank : manifest_.ranks) needed += rank.memory;
-        const uint64_t free = core::free_memory();
+        const uint64_t free = core::memory_available();
         if (needed > free)
             local(fmt::format("memory: {} needed if all ranks start here, {} free",
                               bytes_text(needed), bytes_text(free)));

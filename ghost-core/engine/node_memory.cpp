@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "pmix-plugin/wrapper/tree_memory.hpp"
+#include "ghost-core/engine/node_memory.hpp"
 
 #include <algorithm>
 #include <filesystem>
@@ -10,7 +10,7 @@
 
 #include "ghost-core/criu/tree.hpp"
 
-namespace ghost::plugin {
+namespace ghost::core {
 
 namespace fs = std::filesystem;
 
@@ -36,27 +36,49 @@ uint64_t number_in(const std::string& path) {
     return in >> value ? value : unlimited;
 }
 
+// Kernel: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+struct Version {
+    const char *most, *used, *given_back;
+};
+constexpr Version versions[] = {
+    {"memory.max", "memory.current", "inactive_file"},
+    {"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"},
+};
+
 // Of one group; its ancestors may have less.
 uint64_t left_in(const fs::path& group) {
-    const uint64_t most = number_in(group / "memory.max");
-    const uint64_t used = number_in(group / "memory.current");
-    if (most == unlimited || used == unlimited) return unlimited;
-    const uint64_t given_back = sum_of(group / "memory.stat", {"inactive_file"}, 1);
-    return most + given_back > used ? most + given_back - used : 0;
+    uint64_t least = unlimited;
+    for (const auto& version : versions) {
+        const uint64_t most = number_in(group / version.most);
+        const uint64_t used = number_in(group / version.used);
+        if (most == unlimited || used == unlimited) continue;
+        const uint64_t given_back = sum_of(group / "memory.stat", {version.given_back}, 1);
+        const uint64_t left = most + given_back;
+        least = std::min(least, left > used ? left - used : 0);
+    }
+    return least;
 }
 
+// Lines "4:memory:/a/b" (version 1) and "0::/a/b" (version 2).
 uint64_t left_in_own_groups() {
+    uint64_t least = unlimited;
     std::ifstream in("/proc/self/cgroup");
-    for (std::string line; std::getline(in, line);)
-        if (line.starts_with("0::/")) return memory_left("/sys/fs/cgroup", line.substr(4));
-    return unlimited;
+    for (std::string line; std::getline(in, line);) {
+        const auto second = line.find(':', line.find(':') + 1);
+        if (second == std::string::npos || !line.substr(second).starts_with(":/")) continue;
+        const std::string named = line.substr(0, second), group = line.substr(second + 2);
+        if (named == "0:") least = std::min(least, memory_left("/sys/fs/cgroup", group));
+        if (named.ends_with(":memory"))
+            least = std::min(least, memory_left("/sys/fs/cgroup/memory", group));
+    }
+    return least;
 }
 
 }  // namespace
 
 uint64_t memory_of_tree(pid_t root) {
     uint64_t sum = 0;
-    if (auto tasks = core::list_tree(root))
+    if (auto tasks = list_tree(root))
         for (const auto& task : *tasks)
             sum += sum_of(fmt::format("/proc/{}/status", task.pid), {"RssAnon:", "VmSwap:"});
     return sum;
@@ -77,4 +99,4 @@ bool memory_is_scarce() {
     return memory_available() < sum_of("/proc/meminfo", {"MemTotal:"}) / 2;
 }
 
-}  // namespace ghost::plugin
+}  // namespace ghost::core

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What a wrapper takes for the memory that is left for a copy of its rank.
+// What is taken for the memory that is left for a process, or for a copy of it.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -8,14 +8,14 @@
 #include <limits>
 #include <string>
 
-#include "pmix-plugin/wrapper/tree_memory.hpp"
+#include "ghost-core/engine/node_memory.hpp"
 
 namespace {
 
 namespace fs = std::filesystem;
 constexpr uint64_t unlimited = std::numeric_limits<uint64_t>::max();
 
-// A group of cgroup 2 as files.
+// A control group as files.
 class MemoryLeft : public testing::Test {
   protected:
     void SetUp() override {
@@ -29,9 +29,7 @@ class MemoryLeft : public testing::Test {
         fs::create_directories((folder_ / file).parent_path());
         std::ofstream(folder_ / file) << text;
     }
-    uint64_t left(const char* group = "") const {
-        return ghost::plugin::memory_left(folder_, group);
-    }
+    uint64_t left(const char* group = "") const { return ghost::core::memory_left(folder_, group); }
 
     fs::path folder_;
 };
@@ -49,6 +47,15 @@ TEST_F(MemoryLeft, ReclaimableMemoryCountsAsLeft) {
     has("memory.current", "990000\n");
     has("memory.stat", "anon 200000\nfile 700000\nactive_file 100000\ninactive_file 600000\n");
     EXPECT_EQ(left(), 610000U);
+}
+
+TEST_F(MemoryLeft, GroupOfVersion1) {
+    has("memory.limit_in_bytes", "1000000\n");
+    has("memory.usage_in_bytes", "990000\n");
+    has("memory.stat", "inactive_file 1\ntotal_inactive_file 600000\n");
+    has("job/memory.limit_in_bytes", "9223372036854771712\n");
+    has("job/memory.usage_in_bytes", "5\n");
+    EXPECT_EQ(left("job"), 610000U);
 }
 
 TEST_F(MemoryLeft, ZeroBeyondLimit) {
@@ -79,8 +86,8 @@ TEST_F(MemoryLeft, NoLimitIsUnlimited) {
 }
 
 TEST(MemoryAvailable, MachineHasMemory) {
-    EXPECT_GT(ghost::plugin::memory_available(), 1U << 20);
-    EXPECT_LT(ghost::plugin::memory_available(), unlimited);
+    EXPECT_GT(ghost::core::memory_available(), 1U << 20);
+    EXPECT_LT(ghost::core::memory_available(), unlimited);
 }
 
 }  // namespace
