@@ -95,7 +95,7 @@ void Clients::migrate(ClientId id, const MigrateRequest& m) {
         return refuse(id, "a migration names at least one rank and a node");
     }
     services_.migrate(
-        id, {m.ranks, m.to, m.mode.value_or("")},
+        id, {m.ranks, m.to, m.mode.value_or(""), m.with_sharers.value_or(false)},
         [this, id](const Move& move) { progress(id, move); },
         [this, id](const MigrationResult& result) { migrated(id, result); });
 }

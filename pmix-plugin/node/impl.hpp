@@ -11,6 +11,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "pmix-plugin/runtime/interface/background.hpp"
@@ -217,10 +218,13 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
 
     // --- sharing.cpp ---
     std::set<RankId> unit_of(const RankSlot& slot);
-    std::string add_sharers(const RankSlot& slot, SnapFreeze& order);
+    std::string add_sharers(const RankSlot& slot, std::vector<uint32_t>& unit,
+                            std::vector<std::string>& saves);
+    void gate_answered(RankSlot& slot);
     void on_still(RankSlot& slot);
     std::string why_apart(const std::vector<SharedPart>& shared) const;
-    Result<std::vector<SharedFile>> shared_files(const RankSlot& slot);
+    Result<std::vector<SharedFile>> shared_files(RankSlot& slot, uint64_t unit);
+    std::string why_no_room(const std::vector<SharedPart>& shared) const;
 
     // --- wrappers.cpp ---
     void use_wrapper(RankSlot& slot, std::shared_ptr<ControlConnection> connection);
@@ -261,8 +265,8 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     SnapshotParticipant participant_;
     Snapshot snapshot_;
     uint32_t restart_epoch_ = 0;
-    // At a restart, until all have mapped it: by the lowest rank that shares it and its id.
-    std::map<std::pair<RankId, std::string>, Fd> shared_files_;
+    // The slots' own: by unit, the lowest rank that shares it, and its id.
+    std::map<std::tuple<uint64_t, RankId, std::string>, std::weak_ptr<const Fd>> shared_files_;
     bool running_ = false;
     bool warned_ = false;
 };

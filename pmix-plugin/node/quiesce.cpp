@@ -14,9 +14,10 @@ using Q = Quiesce;
 
 void NodeAgent::Impl::close_gate(RankSlot& s) {
     s.busy.clear();
+    s.sharing.answered = false;
     if (const auto still = standstill(s)) return stands_still(s, still->why);
     if (!s.agent) s.busy = "the rank's agent is not attached";
-    if (!s.busy.empty()) return gate_open(s);
+    if (!s.busy.empty()) return gate_open(s), gate_answered(s);
     if (change(s, Q::gating)) s.agent->tell(kernet::GateOrder{s.seq});
 }
 
@@ -34,9 +35,9 @@ void NodeAgent::Impl::on_gated(RankSlot& s, const kernet::GateAnswer& m) {
     const bool waits = s.snap.participates;
     if (s.busy.empty() && waits && adapter_.may_detach(s.rank, s.tag) == PreMark::busy)
         s.busy = in_pmix_call;
-    if (s.busy.empty() && change(s, Q::gated) && !waits && !leave_server(s)) s.busy = in_pmix_call;
-    if (!s.busy.empty()) open_gate(s);
-    if (waits) participant_.poke();
+    s.busy.empty() ? void(change(s, Q::gated)) : open_gate(s);
+    if (waits) return participant_.poke();
+    gate_answered(s);
 }
 
 void NodeAgent::Impl::open_gate(RankSlot& s) {
@@ -77,8 +78,10 @@ void NodeAgent::Impl::rank_closed(RankId rank, const ControlConnection* which) {
         case Q::gated:
             // It has ended, or is about to: what it was asked it will not answer.
             s->busy = "the rank's agent has gone";
-            if (s->quiesce == Q::gated) snapshot_failed(*s, "gate", s->busy);
-            return open_gate(*s);
+            if (s->quiesce == Q::gated && s->snap.participates)
+                snapshot_failed(*s, "gate", s->busy);
+            open_gate(*s);
+            return gate_answered(*s);
         case Q::opening:
             return on_ungated(*s);
         default:

@@ -136,8 +136,15 @@ struct SlotSnapshot {
     std::optional<Written> row;                // the wrapper's last words
     uint64_t bytes = 0, total = 0;
     int64_t pause_us = 0;
-    std::vector<SharedPart> shared;  // memory with other ranks
-    int stills = 0;                  // how often its wrapper waits, or has waited, for them
+};
+
+// What the rank shares with others of this node in the operation it is in.
+struct SlotSharing {
+    std::vector<SharedPart> parts;
+    int stills = 0;         // how often its wrapper waits, or has waited, for them
+    bool answered = false;  // a move: its gate is closed, or could not be
+    // What takes the memory's place here, until all have mapped it.
+    std::vector<std::shared_ptr<const Fd>> files;
 };
 
 // A rank that cannot act now, or not in MPI any more.
@@ -151,6 +158,7 @@ struct RankSlot {
     Quiesce quiesce = Quiesce::open;
     Transfer transfer = Transfer::none;
     SlotSnapshot snap;
+    SlotSharing sharing;
     uint64_t seq = 0;    // of the operation the rank is in, or was in last
     uint32_t epoch = 0;  // of the rank's placement here
     NodeId from = 0;

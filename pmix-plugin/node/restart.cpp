@@ -14,6 +14,7 @@ using T = Transfer;
 void NodeAgent::Impl::hello_restart(RankSlot& s) {
     s.seq = 0;
     s.snap = {};
+    s.sharing = {};
     s.snap.participates = s.snap.restart = true;
     if (!change(s, T::preparing)) return;
     if (participant_.step() == ParticipantStep::checked) {
@@ -35,7 +36,7 @@ void NodeAgent::Impl::check_slot(RankSlot& s) {
 
 void NodeAgent::Impl::import_slot(RankSlot& s) {
     if (s.transfer != T::ready || !s.wrapper) return;
-    auto shared = shared_files(s);
+    auto shared = shared_files(s, 0);
     if (!shared) return snapshot_failed(s, "import", shared.error().message());
     s.wrapper->tell(Import{0, std::move(*shared)});
 }
@@ -55,8 +56,8 @@ void NodeAgent::Impl::restart_answer(RankSlot& s, const schema::Received& m) {
     if (m.is<Failed>()) {
         snapshot_failed(s, m.as<Failed>().stage, m.as<Failed>().why);
     } else if (m.is<Checked>() && s.transfer == T::preparing) {
-        s.snap.shared = m.as<Checked>().shared;
-        if (auto why = why_apart(s.snap.shared); !why.empty()) snapshot_failed(s, "check", why);
+        s.sharing.parts = m.as<Checked>().shared;
+        if (auto why = why_apart(s.sharing.parts); !why.empty()) snapshot_failed(s, "check", why);
         (void)change(s, T::ready);
     } else if (m.is<Held>() && s.transfer == T::ready) {
         if (m.as<Held>().agent) s.thread = m.as<Held>().agent;

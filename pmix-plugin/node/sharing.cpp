@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Ranks of this node that share memory: a snapshot saves it while all of them are frozen, a restart
-// gives all of them one file for it.
+// Ranks of this node that share memory: a snapshot or a move saves it while all of them are frozen,
+// where they begin again all of them get one file for it.
 #include <algorithm>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "pmix-plugin/node/impl.hpp"
@@ -13,54 +14,86 @@ namespace ghost::plugin {
 
 namespace {
 
+constexpr const char* memory_folder = "/dev/shm";
+
 const SharedPart* find_part(const RankSlot* s, const std::string& id) {
     if (s == nullptr) return nullptr;
-    const auto found = std::ranges::find(s->snap.shared, id, &SharedPart::id);
-    return found == s->snap.shared.end() ? nullptr : &*found;
+    const auto found = std::ranges::find(s->sharing.parts, id, &SharedPart::id);
+    return found == s->sharing.parts.end() ? nullptr : &*found;
+}
+
+bool takes_part(const RankSlot& s) {
+    return s.snap.participates || s.transfer == Transfer::connected ||
+           s.transfer == Transfer::exporting;
 }
 
 }  // namespace
 
 // The rank, whoever shares memory with it, whoever shares some with those, and so on.
 std::set<RankId> NodeAgent::Impl::unit_of(const RankSlot& s) {
-    std::set<RankId> unit;
-    std::vector<RankId> wanted{s.rank};
-    while (!wanted.empty()) {
-        const RankId rank = wanted.back();
-        wanted.pop_back();
-        if (!unit.insert(rank).second) continue;
-        if (const RankSlot* one = find(rank); one != nullptr)
-            for (const SharedPart& part : one->snap.shared)
-                wanted.insert(wanted.end(), part.ranks.begin(), part.ranks.end());
-    }
-    return unit;
+    return sharers_of(s.rank, [this](RankId rank) {
+        const RankSlot* one = find(rank);
+        return one == nullptr ? std::vector<SharedPart>() : one->sharing.parts;
+    });
 }
 
-// Why they cannot be saved together; empty: they can.
-std::string NodeAgent::Impl::add_sharers(const RankSlot& s, SnapFreeze& order) {
-    if (s.snap.shared.empty()) return {};
-    for (const RankId rank : unit_of(s)) order.unit.push_back(rank);
-    for (const SharedPart& part : s.snap.shared) {
-        if (part.ranks.front() == s.rank) order.saves.push_back(part.id);
+// Why they cannot be saved or moved together; empty: they can.
+std::string NodeAgent::Impl::add_sharers(const RankSlot& s, std::vector<uint32_t>& unit,
+                                         std::vector<std::string>& saves) {
+    if (s.sharing.parts.empty()) return {};
+    for (const RankId rank : unit_of(s)) unit.push_back(rank);
+    for (const SharedPart& part : s.sharing.parts) {
+        if (part.ranks.front() == s.rank) saves.push_back(part.id);
         for (const RankId rank : part.ranks) {
             const RankSlot* other = find(rank);
-            if (other == nullptr || !other->snap.participates || !find_part(other, part.id))
-                return fmt::format("rank {} shares memory with rank {}, which is not saved with it",
+            if (other == nullptr || !takes_part(*other) || !find_part(other, part.id))
+                return fmt::format("rank {} shares memory with rank {}, which does not take part",
                                    s.rank, rank);
         }
     }
     return {};
 }
 
+// A move: all of a unit leave their server, or none does, for one that is frozen keeps waiting
+// whoever is inside a call.
+void NodeAgent::Impl::gate_answered(RankSlot& s) {
+    if (s.transfer != Transfer::connected) return;
+    s.sharing.answered = true;
+    std::vector<RankSlot*> unit;
+    for (const RankId rank : unit_of(s)) {
+        RankSlot* one = find(rank);
+        if (one == nullptr || one->transfer != Transfer::connected || !one->sharing.answered)
+            return;
+        unit.push_back(one);
+    }
+    const RankSlot* busy = nullptr;
+    for (RankSlot* one : unit) {
+        one->sharing.answered = false;
+        const bool shut = one->quiesce == Quiesce::gated && one->agent;
+        if (shut && unit.size() > 1 && adapter_.may_detach(one->rank, one->tag) == PreMark::busy)
+            one->busy = in_pmix_call;
+        if (!shut || !one->busy.empty()) busy = one;
+    }
+    const std::string why =
+        busy == nullptr ? "" : fmt::format("rank {}: {}", busy->rank, busy->busy);
+    for (RankSlot* one : unit) {
+        if (one->quiesce != Quiesce::gated) continue;
+        if (busy == nullptr && leave_server(*one)) continue;
+        if (one->busy.empty()) one->busy = busy == nullptr ? in_pmix_call : why;
+        open_gate(*one);
+    }
+}
+
 // Those it waits for have come as far as it has: they go on together.
 void NodeAgent::Impl::on_still(RankSlot& s) {
-    ++s.snap.stills;
+    ++s.sharing.stills;
     const auto unit = unit_of(s);
     for (const RankId rank : unit)
-        if (const RankSlot* one = find(rank); one == nullptr || one->snap.stills < s.snap.stills)
+        if (const RankSlot* one = find(rank);
+            one == nullptr || one->sharing.stills < s.sharing.stills)
             return;
     for (const RankId rank : unit)
-        if (RankSlot* one = find(rank); one->wrapper) one->wrapper->tell(SnapShare{one->seq});
+        if (RankSlot* one = find(rank); one->wrapper) one->wrapper->tell(Share{one->seq});
 }
 
 // Empty: all who share it start here.
@@ -76,17 +109,36 @@ std::string NodeAgent::Impl::why_apart(const std::vector<SharedPart>& shared) co
     return {};
 }
 
-// They have no name, so that nothing is left of them whatever happens.
-Result<std::vector<SharedFile>> NodeAgent::Impl::shared_files(const RankSlot& s) {
-    constexpr const char* folder = "/dev/shm";
+// For `unit`, or at a restart (0). They have no name, so that nothing is left of them whatever
+// happens.
+Result<std::vector<SharedFile>> NodeAgent::Impl::shared_files(RankSlot& s, uint64_t unit) {
     std::vector<SharedFile> out;
-    for (const SharedPart& part : s.snap.shared) {
-        Fd& file = shared_files_[{part.ranks.front(), part.id}];
-        if (!file) file.reset(::open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
-        if (!file) return sys_error("make a file for memory that ranks share in", folder);
-        out.push_back({part.id, fmt::format("/proc/{}/fd/{}", ::getpid(), file.get())});
+    for (const SharedPart& part : s.sharing.parts) {
+        auto& known = shared_files_[{unit, part.ranks.front(), part.id}];
+        auto file = known.lock();
+        if (!file) {
+            Fd made(::open(memory_folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+            if (!made)
+                return sys_error("make a file for memory that ranks share in", memory_folder);
+            known = file = std::make_shared<const Fd>(std::move(made));
+        }
+        out.push_back({part.id, fmt::format("/proc/{}/fd/{}", ::getpid(), file->get())});
+        s.sharing.files.push_back(std::move(file));
     }
+    std::erase_if(shared_files_, [](const auto& one) { return one.second.expired(); });
     return out;
+}
+
+// Of memory that ranks share, for all of them; empty: there is.
+std::string NodeAgent::Impl::why_no_room(const std::vector<SharedPart>& shared) const {
+    uint64_t bytes = 0;
+    for (const SharedPart& part : shared) bytes += part.bytes;
+    struct statvfs room {};
+    if (bytes == 0 || ::statvfs(memory_folder, &room) != 0) return {};
+    const uint64_t left = room.f_bavail * room.f_frsize;
+    if (bytes <= left) return {};
+    return fmt::format("{} MB of memory that ranks share do not fit into the {} MB left in {}",
+                       bytes >> 20, left >> 20, memory_folder);
 }
 
 }  // namespace ghost::plugin

@@ -131,8 +131,10 @@ void NodeAgent::Impl::progress(uint64_t& bytes, uint64_t& total) const {
 
 void NodeAgent::Impl::step_answered(ParticipantStep step) {
     if (step != ParticipantStep::aborted && step != ParticipantStep::restarted) return;
-    for (auto& [rank, s] : slots_) s.snap.participates = s.snap.restart = false;
-    shared_files_.clear();
+    for (auto& [rank, s] : slots_) {
+        s.snap.participates = s.snap.restart = false;
+        s.sharing = {};
+    }
     if (step == ParticipantStep::aborted) discard_own_folder();
 }
 
@@ -185,6 +187,7 @@ void NodeAgent::Impl::join_snapshot(RankSlot& s) {
     }
     const W work = s.snap.work;
     s.snap = {};
+    s.sharing = {};
     s.snap.participates = true;
     s.snap.work = work == W::cancelling ? work : W::idle;
     s.seq = snapshot_.seq;
@@ -304,7 +307,7 @@ void NodeAgent::Impl::freeze(RankSlot& s) {
         return participant_.poke();
     }
     SnapFreeze order{s.seq, s.thread, {}, {}};
-    if (auto why = add_sharers(s, order); !why.empty()) {
+    if (auto why = add_sharers(s, order.unit, order.saves); !why.empty()) {
         snapshot_failed(s, "check", why);
         return participant_.poke();
     }
@@ -352,9 +355,9 @@ void NodeAgent::Impl::snapshot_answer(RankSlot& s, const schema::Received& m) {
     } else if (m.is<Failed>()) {
         on_failed(s, m.as<Failed>());
     } else if (m.is<SnapReady>() && work == W::preparing) {
-        s.snap.shared = m.as<SnapReady>().shared;
+        s.sharing.parts = m.as<SnapReady>().shared;
         (void)change(s, W::ready);
-    } else if (m.is<SnapStill>() && work == W::freezing) {
+    } else if (m.is<Still>() && work == W::freezing) {
         on_still(s);
     } else if (m.is<SnapCaptured>()) {
         on_captured(s, m.as<SnapCaptured>());

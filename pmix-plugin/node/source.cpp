@@ -24,6 +24,7 @@ void NodeAgent::Impl::connect(const Connect& m) {
         return report(Failed{m.seq, m.rank, "check", fmt::format("rank {}: {}", m.rank, why)});
     s->seq = m.seq;
     s->failure_told = s->seen_still = false;
+    s->sharing = {};
     s->still.clear();
     if (change(*s, T::connecting)) s->wrapper->tell(m);
     look_at_ranks_later();
@@ -43,14 +44,20 @@ void NodeAgent::Impl::gate(const GateRank& m) {
 void NodeAgent::Impl::export_rank(RankSlot& s) {
     if (!change(s, T::exporting)) return;
     report(RankGated{s.seq, s.rank, s.thread});
-    if (s.wrapper) s.wrapper->tell(Export{s.seq});
+    Export order{s.seq};
+    if (auto why = add_sharers(s, order.unit, order.saves); !why.empty())
+        return fail(s, "check", why);
+    if (s.wrapper) s.wrapper->tell(order);
 }
 
 void NodeAgent::Impl::source_answer(RankSlot& s, const schema::Received& m) {
     switch (m.type<FromWrapper>()) {
         case FromWrapper::connected:
-            if (s.transfer == T::connecting && change(s, T::connected))
-                report(Connected{s.seq, s.rank});
+            if (s.transfer != T::connecting || !change(s, T::connected)) return;
+            s.sharing.parts = m.as<Connected>().shared;
+            return pass_on(s, m.as<Connected>());
+        case FromWrapper::still:
+            if (s.transfer == T::exporting) on_still(s);
             return;
         case FromWrapper::exported:
             if (s.transfer == T::exporting && change(s, T::exported)) pass_on(s, m.as<Exported>());

@@ -27,7 +27,12 @@ void NodeAgent::Impl::prepare(const Prepare& m) {
     s.epoch = m.epoch;
     s.from = m.from;
     s.to = adapter_.self();
+    s.sharing = {.parts = m.shared, .files = {}};
     if (!change(s, T::preparing)) return;
+    if (auto why = why_no_room(m.shared); !why.empty()) {
+        fail(s, at_the_target, why);
+        return forget(rank);
+    }
     std::vector<std::string> argv = {settings_.wrapper,    "--restore", "--rank",
                                      fmt::to_string(rank), "--job",     adapter_.job_name(),
                                      "--control-fd",       "3"};
@@ -39,6 +44,10 @@ void NodeAgent::Impl::prepare(const Prepare& m) {
     }
     s.wrapper = open_wrapper(rank, std::move(spawned->control));
     s.wrapper->tell(m);
+    if (m.shared.empty()) return;
+    auto files = shared_files(s, m.unit);
+    if (!files) return fail(s, "prepare", files.error().message());
+    s.wrapper->tell(Import{s.seq, std::move(*files)});
 }
 
 void NodeAgent::Impl::target_answer(RankSlot& s, const schema::Received& m) {
@@ -53,6 +62,7 @@ void NodeAgent::Impl::target_answer(RankSlot& s, const schema::Received& m) {
             return;
         case FromWrapper::held:
             if (s.transfer != T::ready || !change(s, T::held)) return;
+            s.sharing = {};  // it has it mapped
             adapter_.expect_client(s.rank);
             return pass_on(s, m.as<Held>());
         default:

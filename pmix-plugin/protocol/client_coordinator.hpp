@@ -18,6 +18,7 @@ struct MigrateRequest {
     std::vector<uint32_t> ranks;
     std::string to;
     std::optional<std::string> mode;
+    std::optional<bool> with_sharers;
     static const schema::Record table;
 };
 struct CheckpointRequest {

@@ -51,7 +51,7 @@ constexpr Field snap_ready_fields[] = {
     field<&SnapReady::kind>("kind", "full or incremental").or_default(),
     field<&SnapReady::shared>("shared", "memory with other ranks").or_default(),
 };
-constexpr Field snap_still_fields[] = {field<&SnapStill::seq>("seq", operation)};
+constexpr Field still_fields[] = {field<&Still::seq>("seq", operation)};
 constexpr Field snap_captured_fields[] = {
     field<&SnapCaptured::seq>("seq", operation),
     field<&SnapCaptured::pause_us>("pause_us", "the tree was frozen").in("µs"),
@@ -66,7 +66,13 @@ constexpr Field snap_captured_fields[] = {
 };
 constexpr Field snap_cancelled_fields[] = {field<&SnapCancelled::seq>("seq", operation)};
 
-constexpr Field export_fields[] = {field<&Export::seq>("seq", operation)};
+constexpr const char* unit_says = "the rank and all it shares memory with, or none";
+constexpr const char* saves_says = "what of that its ghost is to have";
+constexpr Field export_fields[] = {
+    field<&Export::seq>("seq", operation),
+    field<&Export::unit>("unit", unit_says).or_default(),
+    field<&Export::saves>("saves", saves_says).or_default(),
+};
 constexpr Field cancel_fields[] = {field<&Cancel::seq>("seq", operation)};
 constexpr Field resume_fields[] = {
     field<&Resume::seq>("seq", operation),
@@ -114,11 +120,10 @@ constexpr Field snap_prepare_fields[] = {
 constexpr Field snap_freeze_fields[] = {
     field<&SnapFreeze::seq>("seq", operation),
     field<&SnapFreeze::agent>("agent", "the thread to signal"),
-    field<&SnapFreeze::unit>("unit", "the rank and all it shares memory with, or none")
-        .or_default(),
-    field<&SnapFreeze::saves>("saves", "what of that its ghost is to have").or_default(),
+    field<&SnapFreeze::unit>("unit", unit_says).or_default(),
+    field<&SnapFreeze::saves>("saves", saves_says).or_default(),
 };
-constexpr Field snap_share_fields[] = {field<&SnapShare::seq>("seq", operation)};
+constexpr Field share_fields[] = {field<&Share::seq>("seq", operation)};
 constexpr Field snap_write_fields[] = {field<&SnapWrite::seq>("seq", operation)};
 constexpr Field snap_cancel_fields[] = {field<&SnapCancel::seq>("seq", operation)};
 constexpr Field snap_end_fields[] = {
@@ -144,9 +149,8 @@ constinit const Record Checked::table =
     record<Checked>("checked", "a restart: nothing speaks against the import", checked_fields);
 constinit const Record SnapReady::table = record<SnapReady>(
     "snap_ready", "memory is copied, criu waits for `snap_freeze`", snap_ready_fields);
-constinit const Record SnapStill::table = record<SnapStill>(
-    "snap_still", "the tree is frozen, or the memory it shares is saved; `snap_share` follows",
-    snap_still_fields);
+constinit const Record Still::table = record<Still>(
+    "still", "the tree is frozen, or the memory it shares is saved; `share` follows", still_fields);
 constinit const Record SnapCaptured::table = record<SnapCaptured>(
     "snap_captured", "the tree runs again, or is frozen with `then` = stop or kill",
     snap_captured_fields);
@@ -172,14 +176,15 @@ constinit const Record Adopt::table = record<Adopt>(
 constinit const Record SharedFile::table =
     record<SharedFile>("file", "takes the place of shared memory", shared_file_fields);
 constinit const Record Import::table = record<Import>(
-    "import", "a restart: files are put back, the ghost imported; `held`", import_fields);
+    "import",
+    "a restart: files are put back, the ghost imported; `held`. A move: for when it comes",
+    import_fields);
 constinit const Record SnapPrepareRank::table = record<SnapPrepareRank>(
     "snap_prepare", "the rank runs; `progress`, then `snap_ready`", snap_prepare_fields);
 constinit const Record SnapFreeze::table = record<SnapFreeze>(
     "snap_freeze", "after the rank's end-of-file; `snap_captured`", snap_freeze_fields);
-constinit const Record SnapShare::table = record<SnapShare>(
-    "snap_share", "all who share memory have said `snap_still`: it is saved, or they go on",
-    snap_share_fields);
+constinit const Record Share::table = record<Share>(
+    "share", "all who share memory have said `still`: it is saved, or they go on", share_fields);
 constinit const Record SnapWrite::table = record<SnapWrite>(
     "snap_write", "others that were frozen run again; `progress`, then `snap_written`",
     snap_write_fields);
@@ -210,7 +215,7 @@ constexpr schema::Message from_wrapper_messages[] = {
     message<SnapCaptured>(FromWrapper::snap_captured, Sequence::answer),
     message<Written>(FromWrapper::snap_written, Sequence::answer),
     message<SnapCancelled>(FromWrapper::snap_cancelled, Sequence::answer),
-    message<SnapStill>(FromWrapper::snap_still, Sequence::answer),
+    message<Still>(FromWrapper::still, Sequence::answer),
 };
 
 constexpr schema::Message to_wrapper_messages[] = {
@@ -231,7 +236,7 @@ constexpr schema::Message to_wrapper_messages[] = {
     message<SnapWrite>(ToWrapper::snap_write, Sequence::order),
     message<SnapCancel>(ToWrapper::snap_cancel, Sequence::order),
     message<SnapEndRank>(ToWrapper::snap_end, Sequence::order),
-    message<SnapShare>(ToWrapper::snap_share, Sequence::order),
+    message<Share>(ToWrapper::share, Sequence::order),
 };
 
 }  // namespace

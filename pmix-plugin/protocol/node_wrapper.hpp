@@ -28,7 +28,7 @@ enum class FromWrapper : uint8_t {
     snap_captured,
     snap_written,
     snap_cancelled,
-    snap_still,
+    still,
 };
 extern const schema::Family from_wrapper;
 
@@ -98,7 +98,7 @@ struct SnapReady {
     std::vector<SharedPart> shared = {};
     static const schema::Record table;
 };
-struct SnapStill {
+struct Still {
     uint64_t seq = 0;
     static const schema::Record table;
 };
@@ -136,12 +136,14 @@ enum class ToWrapper : uint8_t {
     snap_write,
     snap_cancel,
     snap_end,
-    snap_share,
+    share,
 };
 extern const schema::Family to_wrapper;
 
 struct Export {
     uint64_t seq = 0;
+    std::vector<uint32_t> unit = {};      // as of SnapFreeze
+    std::vector<std::string> saves = {};  // the same
     static const schema::Record table;
 };
 struct Cancel {
@@ -204,7 +206,7 @@ struct SnapFreeze {
     std::vector<std::string> saves = {};  // what of that memory this rank's ghost has
     static const schema::Record table;
 };
-struct SnapShare {
+struct Share {
     uint64_t seq = 0;
     static const schema::Record table;
 };

@@ -14,6 +14,20 @@ std::optional<Then> then_named(std::string_view name) {
     return std::nullopt;
 }
 
+std::set<uint32_t> sharers_of(uint32_t rank,
+                              const std::function<std::vector<SharedPart>(uint32_t)>& parts) {
+    std::set<uint32_t> out;
+    std::vector<uint32_t> wanted{rank};
+    while (!wanted.empty()) {
+        const uint32_t one = wanted.back();
+        wanted.pop_back();
+        if (!out.insert(one).second) continue;
+        for (const SharedPart& part : parts(one))
+            wanted.insert(wanted.end(), part.ranks.begin(), part.ranks.end());
+    }
+    return out;
+}
+
 namespace {
 
 constexpr const char* operation = "the operation";
@@ -42,6 +56,9 @@ constexpr Field prepare_fields[] = {
     field<&Prepare::epoch>("epoch", "of the placement that the rank gets"),
     field<&Prepare::rank>("rank", "whose"),
     field<&Prepare::from>("from", "daemon it comes from; not at a restart").or_default(),
+    field<&Prepare::unit>("unit", "of ranks that move together: first one's operation")
+        .or_default(),
+    field<&Prepare::shared>("shared", "memory with others of the unit").or_default(),
 };
 
 constexpr Field ready_fields[] = {
@@ -64,6 +81,7 @@ constexpr Field connect_fields[] = {
 constexpr Field connected_fields[] = {
     field<&Connected::seq>("seq", operation),
     field<&Connected::rank>("rank", "whose").or_default(),
+    field<&Connected::shared>("shared", "memory with other ranks").or_default(),
 };
 
 constexpr Field exported_fields[] = {
@@ -113,6 +131,7 @@ constexpr Field seen_file_fields[] = {
 constexpr Field shared_fields[] = {
     field<&SharedPart::id>("id", "which one of its node's, when it was saved"),
     field<&SharedPart::ranks>("ranks", "that have it"),
+    field<&SharedPart::bytes>("bytes", "to go along with a move").in("bytes").or_default(),
 };
 
 constexpr Field written_fields[] = {

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -48,6 +50,19 @@ struct Failed {
     static const schema::Record table;
 };
 
+// Memory that ranks of a node share (MPI_Win_allocate_shared).
+struct SharedPart {
+    std::string id;
+    std::vector<uint32_t> ranks;  // all that have it, ascending
+    uint64_t bytes = 0;           // of a move: how much is to go along
+    static const schema::Record table;
+    bool operator==(const SharedPart&) const = default;
+};
+// The rank, whoever shares memory with it, whoever shares some with those, and so on; `parts`: what
+// one has.
+std::set<uint32_t> sharers_of(uint32_t rank,
+                              const std::function<std::vector<SharedPart>(uint32_t)>& parts);
+
 // A move begins at its target: the coordinator to the node agent, that to the restore wrapper. At a
 // restart the node agent to the wrapper that is to check its ghost.
 struct Prepare {
@@ -55,6 +70,8 @@ struct Prepare {
     uint32_t epoch = 0;
     uint32_t rank = 0;
     uint32_t from = 0;
+    uint64_t unit = 0;                    // of ranks that share memory and move together
+    std::vector<SharedPart> shared = {};  // what this one of them has
     static const schema::Record table;
 };
 
@@ -82,6 +99,7 @@ struct Connect {
 struct Connected {
     uint64_t seq = 0;
     uint32_t rank = 0;  // between daemons
+    std::vector<SharedPart> shared = {};
     static const schema::Record table;
 };
 
@@ -134,13 +152,6 @@ struct SeenFile {
     int64_t taken = 0;    // when the rank's wrapper looked
     std::string hash;     // of its contents, if the ghost has them
     std::string begin;    // core::contents_hash() of them, if it has not
-    static const schema::Record table;
-};
-
-// Memory that ranks of a node share (MPI_Win_allocate_shared).
-struct SharedPart {
-    std::string id;
-    std::vector<uint32_t> ranks;  // all that have it, ascending
     static const schema::Record table;
 };
 

@@ -44,14 +44,16 @@ bool Mover::change(S to) {
 
 bool Mover::handle(const schema::Received& message) {
     const bool off = message.is<Cancel>() || message.is<Resume>();
-    if (!off && !message.is<Connect>() && !message.is<Export>() && !message.is<Die>()) return false;
+    const bool runs = message.is<Export>() || message.is<Share>();
+    if (!off && !runs && !message.is<Connect>() && !message.is<Die>()) return false;
     if (message.seq() < seq_) {
         log::info("{} of move {} is late, this is {}", message.name(), message.seq(), seq_);
         return true;
     }
     if (off) call_off(message);
     if (message.is<Connect>()) connect(message.as<Connect>());
-    if (message.is<Export>()) start_export(message.seq());
+    if (message.is<Export>()) start_export(message.as<Export>());
+    if (message.is<Share>() && sharers_) sharers_->share();
     if (message.is<Die>()) die(message.seq());
     return true;
 }
@@ -65,8 +67,7 @@ void Mover::drop_connection() {
 void Mover::connect(const Connect& where) {
     if (worker_.busy()) {  // with a move that was called off
         waiting_ = where;
-        worker_.interrupt();
-        return;
+        return break_off();
     }
     seq_ = where.seq;
     if (state_ == S::connected) {
@@ -81,11 +82,16 @@ void Mover::connect(const Connect& where) {
         return parts_.fail(seq_, "connect", made.error().message());
     }
     if (!change(S::connecting)) return;
-    worker_.start([this, where, request = request()]() -> Outgoing {
+    worker_.start([this, where, request = request()]() mutable -> Outgoing {
         const auto failed = [&](const Error& error) {
             return parts_.who.failed(where.seq, "connect", error.message());
         };
         if (before_) huge_ = before_();
+        if (Status fine = look_at_shared(); !fine) {
+            if (fine.error().code != Code::refused) return failed(fine.error());
+            return parts_.who.failed(where.seq, "check", fine.error().message());
+        }
+        request.externals = sharing_.with_keys(std::move(request.externals));
         core::NetworkOptions options;
         options.operation_ms = silence_ms;
         auto target = core::NetworkResource::connect(where.host, where.port, where.token,
@@ -102,8 +108,17 @@ void Mover::connect(const Connect& where) {
         target_ = std::move(*target);  // the loop looks at these after finish()
         ahead_.emplace(std::move(*ahead));
         externals_ = request.externals;
-        return Connected{where.seq, parts_.who.rank};
+        return Connected{where.seq, parts_.who.rank, sharing_.parts};
     });
+}
+
+// On the worker, while the rank runs: what it shares with other ranks moves with them, or not.
+Status Mover::look_at_shared() {
+    auto sharing = sharing_of(parts_.root, parts_.who);
+    GHOST_TRY(sharing);
+    if (!sharing->refusals.empty()) return because(Code::refused, joined(sharing->refusals));
+    sharing_ = std::move(*sharing);
+    return {};
 }
 
 // On the worker, while the rank runs: what is only known where it goes. A file that it has open for
@@ -133,11 +148,12 @@ core::ExportRequest Mover::request() const {
     return out;
 }
 
-void Mover::start_export(uint64_t seq) {
-    if (!may(S::exporting) || seq != seq_)
-        return parts_.fail(seq, "export", "this move has no connection to its target");
+void Mover::start_export(const Export& order) {
+    if (!may(S::exporting) || order.seq != seq_)
+        return parts_.fail(order.seq, "export", "this move has no connection to its target");
     if (!change(S::exporting)) return;
     auto request = this->request();
+    request.externals = sharing_.with_keys(std::move(request.externals));
     if (request.externals != externals_) ahead_.reset();
     request.metadata = {{"job", parts_.who.job},
                         {"rank", parts_.who.rank},
@@ -146,37 +162,59 @@ void Mover::start_export(uint64_t seq) {
     request.huge = huge_;
     request.progress = [this](uint64_t bytes, uint64_t total) { worker_.note(bytes, total); };
     carried_ = true;
-    worker_.start([this, seq, request = std::move(request)]() mutable -> Outgoing {
-        const Identity& who = parts_.who;
-        auto refusals = core::check_movable(request.root, fmt::format("rank {}", who.rank),
-                                            request.externals, true, rank_or_process);
-        if (!refusals) return who.failed(seq, "check", refusals.error().message());
-        auto sharing = sharing_of(request.root, who);
-        if (!sharing) return who.failed(seq, "check", sharing.error().message());
-        std::ranges::move(sharing->lines, std::back_inserter(*refusals));
-        if (refusals->empty())
-            refusals = core::exclusive_locks(request.root, fmt::format("rank {}", who.rank));
-        if (!refusals) return who.failed(seq, "check", refusals.error().message());
-        if (!refusals->empty()) return who.failed(seq, "check", joined(*refusals));
-        auto facts = core::facts_of(request.root, core::Ghosts::move, told_);
-        if (!facts) return who.failed(seq, "check", facts.error().message());
-        request.facts = std::move(*facts);
-        worker_.uses(target_->fd());
-        auto stats = core::export_tree(request, *target_, std::exchange(ahead_, std::nullopt));
-        worker_.uses(-1);
-        if (!stats) return who.failed(seq, "export", stats.error().message());
-        return Exported{.seq = seq,
-                        .rank = who.rank,
-                        .bytes = stats->page_bytes + stats->skeleton_bytes,
-                        .rounds = 1,
-                        .zero_bytes = stats->zero_bytes,
-                        .frozen_us = stats->frozen_us,
-                        .skeleton_us = stats->skeleton_us,
-                        .pages_us = stats->pages_us};
+    sharers_.emplace();
+    worker_.start([this, order, request = std::move(request)]() mutable {
+        return export_tree(order, std::move(request));
     });
 }
 
+// On the worker, while the rank is quiet: whether it can go as it is now.
+Status Mover::check(const core::ExportRequest& request) {
+    const auto rank = fmt::format("rank {}", parts_.who.rank);
+    auto refusals =
+        core::check_movable(request.root, rank, request.externals, true, rank_or_process);
+    GHOST_TRY(refusals);
+    auto sharing = sharing_of(request.root, parts_.who);
+    GHOST_TRY(sharing);
+    std::ranges::move(sharing->refusals, std::back_inserter(*refusals));
+    if (refusals->empty()) refusals = core::exclusive_locks(request.root, rank);
+    GHOST_TRY(refusals);
+    if (!refusals->empty()) return because(Code::refused, joined(*refusals));
+    return sharing_.confirm(*sharing);
+}
+
+Outgoing Mover::export_tree(const Export& order, core::ExportRequest request) {
+    const Identity& who = parts_.who;
+    if (Status fine = check(request); !fine)
+        return who.failed(order.seq, "check", fine.error().message());
+    auto facts = core::facts_of(request.root, core::Ghosts::move, told_);
+    if (!facts) return who.failed(order.seq, "check", facts.error().message());
+    request.facts = std::move(*facts);
+    request.metadata["shared"] = sharing_.metadata(order.unit);
+    request.while_stopped = [&]() -> Result<core::SkeletonFiles> {
+        if (order.unit.empty()) return core::SkeletonFiles();
+        worker_.say(Still{order.seq});
+        if (!sharers_->wait()) return because(Code::refused, "the move was called off");
+        return sharing_.contents(order.saves);
+    };
+    worker_.uses(target_->fd());
+    auto stats = core::export_tree(request, *target_, std::exchange(ahead_, std::nullopt));
+    worker_.uses(-1);
+    if (!stats) return who.failed(order.seq, "export", stats.error().message());
+    return Exported{.seq = order.seq,
+                    .rank = who.rank,
+                    .bytes = stats->page_bytes + stats->skeleton_bytes,
+                    .rounds = 1,
+                    .zero_bytes = stats->zero_bytes,
+                    .frozen_us = stats->frozen_us,
+                    .skeleton_us = stats->skeleton_us,
+                    .pages_us = stats->pages_us};
+}
+
 void Mover::worker_done() {
+    while (auto message = worker_.heard())
+        if (state_ == S::exporting) parts_.tell(*message);
+    if (!worker_.busy() || !worker_.ended()) return;
     finished(worker_.finish());
     if (waiting_) connect(*std::exchange(waiting_, std::nullopt));
 }
@@ -200,7 +238,7 @@ void Mover::call_off(const schema::Received& order) {
     if (worker_.busy()) {
         if (!change(S::calling_off)) return;
         last_order_ = order;
-        return worker_.interrupt();
+        return break_off();
     }
     if (!may(S::idle)) return;  // decided
     drop_connection();
@@ -239,7 +277,9 @@ void Mover::step() {
 }
 
 void Mover::break_off() {
-    if (worker_.busy()) worker_.interrupt();
+    if (!worker_.busy()) return;
+    worker_.interrupt();
+    if (sharers_) sharers_->call_off();
 }
 
 }  // namespace ghost::plugin

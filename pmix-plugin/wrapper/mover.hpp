@@ -79,8 +79,11 @@ class Mover {
     bool may(MoveState next) const { return move_states.allows(state_, next); }
     void connect(const Connect& where);
     Status ask(core::NetworkResource& target, const core::ExportRequest& request);
+    Status look_at_shared();
     core::ExportRequest request() const;
-    void start_export(uint64_t seq);
+    void start_export(const Export& order);
+    Outgoing export_tree(const Export& order, core::ExportRequest request);
+    Status check(const core::ExportRequest& request);
     void call_off(const schema::Received& order);
     void resume(const schema::Received& order);
     void die(uint64_t seq);
@@ -97,6 +100,8 @@ class Mover {
     std::unique_ptr<core::NetworkResource> target_;
     std::optional<core::TreeDump> ahead_;         // waits for `export`, in folder_
     std::vector<std::string> externals_;          // of it
+    Sharing sharing_;                             // the same
+    std::optional<SharersWait> sharers_;          // of an export
     std::string told_;                            // the facts the target has answered
     std::optional<Connect> waiting_;              // to be done when the worker is free
     std::optional<schema::Received> last_order_;  // Resume or Cancel while the worker was busy

@@ -167,11 +167,9 @@ void Restorer::handle(const schema::Received& message) {
         case ToWrapper::cancel:
             return call_off("the coordinator called it off");
         case ToWrapper::import:
-            if (!source_->comes_later()) {
-                shared_ = message.as<Import>().shared;
-                return begin_import();
-            }
-            [[fallthrough]];
+            shared_ = message.as<Import>().shared;
+            if (!source_->comes_later()) begin_import();
+            return;
         default:
             return send(not_for_this_wrapper(message));
     }

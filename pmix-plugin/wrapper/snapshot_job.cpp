@@ -146,24 +146,6 @@ Result<Sharing> SnapshotJob::check(bool sockets) const {
     return because(Code::refused, fmt::format("{}", fmt::join(*refusals, "; ")));
 }
 
-// criu and the others have been told what was there then.
-Status SnapshotJob::still_shared(const Sharing& now) {
-    for (size_t i = 0; i < now.memory.size(); ++i) {
-        const auto known =
-            std::ranges::find(sharing_.memory, now.memory[i].id, &core::SharedMemory::id);
-        if (known == sharing_.memory.end())
-            return because(Code::busy, now.lines[i] + ", and was not a moment ago; ask again");
-        known->size = now.memory[i].size;
-    }
-    return {};
-}
-
-std::vector<std::string> SnapshotJob::externals() const {
-    auto out = tree_.externals;
-    for (const auto& one : sharing_.memory) out.push_back(one.key);
-    return out;
-}
-
 Status SnapshotJob::open() {
     std::unique_ptr<core::Resource> place;
     for (const std::string& path : order_.paths()) {
@@ -208,7 +190,7 @@ Status SnapshotJob::wait_for_order(bool direct) {
     stage_ = "check";
     auto now = check(true);
     GHOST_TRY(now);
-    GHOST_TRY(still_shared(*now));
+    GHOST_TRY(sharing_.confirm(*now));
     stage_ = "freeze";
     return {};
 }
@@ -225,41 +207,19 @@ void SnapshotJob::freeze(Json stdio, const SnapFreeze& order) {
     changed_.notify_all();
 }
 
-void SnapshotJob::share() {
-    {
-        std::lock_guard lock(mutex_);
-        ++shares_;
-    }
-    changed_.notify_all();
-}
-
 Status SnapshotJob::wait_for_sharers() {
-    (*say_)(SnapStill{order_.seq});
-    std::unique_lock lock(mutex_);
-    ++stills_;
-    changed_.wait(lock, [this] { return shares_ >= stills_ || called_off_; });
-    return called_off_ ? Status(called_off()) : Status();
+    (*say_)(Still{order_.seq});
+    return sharers_.wait() ? Status() : Status(called_off());
 }
 
 // Until all are frozen one of them may still write there, and none goes on before it is saved.
 Status SnapshotJob::save_shared() {
     if (frozen_for_.unit.empty()) return {};
     GHOST_TRY(wait_for_sharers());
-    for (const auto& one : sharing_.memory) {
-        if (std::ranges::find(frozen_for_.saves, one.id) == frozen_for_.saves.end()) continue;
-        auto contents = core::shared_contents(one);
-        GHOST_TRY(contents);
-        shared_.emplace_back(core::shared_memory_file(one.id), std::move(*contents));
-    }
+    auto contents = sharing_.contents(frozen_for_.saves);
+    GHOST_TRY(contents);
+    shared_ = std::move(*contents);
     return wait_for_sharers();
-}
-
-Json SnapshotJob::shared_metadata() const {
-    Json memory = Json::array();
-    for (const auto& one : sharing_.memory)
-        memory.push_back(
-            {{"id", one.id}, {"key", one.key}, {"size", one.size}, {"mode", one.mode}});
-    return {{"ranks", frozen_for_.unit}, {"memory", std::move(memory)}};
 }
 
 void SnapshotJob::write() {
@@ -283,6 +243,7 @@ void SnapshotJob::call_off() {
         called_off_ = true;
         if (paced_ != nullptr) paced_->interrupt();
     }
+    sharers_.call_off();
     changed_.notify_all();
 }
 
@@ -344,13 +305,13 @@ Json SnapshotJob::final_metadata() {
     return {{"stdio", stdio_},
             {"agent", metadata_of(agent_)},
             {"files", files_for_ghost(files_)},
-            {"shared", shared_metadata()}};
+            {"shared", sharing_.metadata(frozen_for_.unit)}};
 }
 
 Outgoing SnapshotJob::copied() {
     core::CheckpointRequest request;
     request.root = tree_.root;
-    request.externals = externals();
+    request.externals = sharing_.with_keys(tree_.externals);
     request.metadata = early_metadata();
     request.criu = {tree_.who.criu, tree_.work_dir};
     request.progress = [this](uint64_t bytes, uint64_t total) { in_ghost(bytes, total); };
@@ -391,7 +352,7 @@ Outgoing SnapshotJob::direct() {
     if (auto order = wait_for_order(true); !order.ok()) return failure(order.error());
     core::ExportRequest request;
     request.root = tree_.root;
-    request.externals = externals();
+    request.externals = sharing_.with_keys(tree_.externals);
     request.metadata = early_metadata();
     look_at_files();
     request.metadata.update(final_metadata());

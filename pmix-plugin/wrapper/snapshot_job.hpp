@@ -54,8 +54,8 @@ class SnapshotJob {
 
     // snap_freeze: the state of standard input and output at this moment, and the agent.
     void freeze(Json stdio, const SnapFreeze& order);
-    // snap_share.
-    void share();
+    // All it shares memory with have come as far as it has.
+    void share() { sharers_.share(); }
     // snap_write: the tree's neighbours run again too.
     void write();
     // Ends it as soon as that does no harm; from then on nothing is written any more.
@@ -69,11 +69,8 @@ class SnapshotJob {
     Outgoing take();
     bool parents_are_there() const;
     Result<Sharing> check(bool sockets) const;
-    Status still_shared(const Sharing& now);
-    std::vector<std::string> externals() const;
     Status wait_for_sharers();
     Status save_shared();
-    Json shared_metadata() const;
     Status open();
     bool must_be_direct() const;
     Status wait_for_order(bool direct);
@@ -103,7 +100,8 @@ class SnapshotJob {
     uint64_t memory_ = 0;
     bool incremental_ = false;
     bool captured_ = false;
-    Sharing sharing_;             // as of the preparation
+    Sharing sharing_;  // as of the preparation
+    SharersWait sharers_;
     core::SkeletonFiles shared_;  // of it, what this ghost has
     std::atomic<uint64_t> copied_{0}, total_{0}, done_{0};
 
@@ -111,8 +109,6 @@ class SnapshotJob {
     std::condition_variable changed_;
     enum class Command { none, freeze, write, off } command_ = Command::none;
     bool called_off_ = false;  // whatever the word was
-    int shares_ = 0;           // of snap_share that have come
-    int stills_ = 0;           // and that were asked for
     SnapFreeze frozen_for_;
     Json stdio_;
     std::optional<AgentThread> agent_;

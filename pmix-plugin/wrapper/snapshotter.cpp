@@ -40,6 +40,7 @@ bool Snapshotter::change(S to) {
 bool Snapshotter::handle(const schema::Received& message) {
     const ToWrapper type = message.type<ToWrapper>();
     if (type == ToWrapper::resume) return resume(message.as<Resume>());
+    if (type == ToWrapper::share && state_ != S::freezing) return false;
     const bool late = message.seq() < seq_;
     switch (type) {
         case ToWrapper::snap_prepare:
@@ -48,8 +49,8 @@ bool Snapshotter::handle(const schema::Received& message) {
         case ToWrapper::snap_freeze:
             if (!late) freeze(message.as<SnapFreeze>());
             break;
-        case ToWrapper::snap_share:
-            if (!late && job_) job_->share();
+        case ToWrapper::share:
+            if (!late) job_->share();
             break;
         case ToWrapper::snap_write:
             if (!late) write();
@@ -110,7 +111,7 @@ void Snapshotter::said(const Outgoing& message) {
         stopped_ = job_->order().stays();
     }
     if (state_ == S::calling_off) return;
-    if (std::holds_alternative<SnapStill>(message)) return parts_.tell(message);
+    if (std::holds_alternative<Still>(message)) return parts_.tell(message);
     if (change(captured ? S::writing : S::ready)) parts_.tell(message);
 }
 

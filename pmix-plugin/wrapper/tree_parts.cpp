@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/wrapper/tree_parts.hpp"
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <fmt/format.h>
@@ -83,7 +84,7 @@ Result<Sharing> sharing_of(pid_t root, const Identity& who) {
             others.insert(rank_or_process(pid));
             only_ranks &= ours;
         }
-        out.parts.push_back({one.id, {ranks.begin(), ranks.end()}});
+        out.parts.push_back({one.id, {ranks.begin(), ranks.end()}, one.size});
         out.lines.push_back(
             fmt::format("rank {}'s process {} ({}): mapping {} cannot move: it is memory shared "
                         "with {}",
@@ -92,6 +93,62 @@ Result<Sharing> sharing_of(pid_t root, const Identity& who) {
     }
     out.memory = std::move(*memory);
     return out;
+}
+
+Status Sharing::confirm(const Sharing& now) {
+    for (size_t i = 0; i < now.memory.size(); ++i) {
+        const auto known = std::ranges::find(memory, now.memory[i].id, &core::SharedMemory::id);
+        if (known == memory.end())
+            return because(Code::busy, now.lines[i] + ", and was not a moment ago; ask again");
+        known->size = now.memory[i].size;
+    }
+    return {};
+}
+
+std::vector<std::string> Sharing::with_keys(std::vector<std::string> externals) const {
+    for (const auto& one : memory) externals.push_back(one.key);
+    return externals;
+}
+
+Json Sharing::metadata(const std::vector<uint32_t>& unit) const {
+    Json all = Json::array();
+    for (const auto& one : memory)
+        all.push_back({{"id", one.id}, {"key", one.key}, {"size", one.size}, {"mode", one.mode}});
+    return {{"ranks", unit}, {"memory", std::move(all)}};
+}
+
+Result<core::SkeletonFiles> Sharing::contents(const std::vector<std::string>& ids) const {
+    core::SkeletonFiles out;
+    for (const auto& one : memory) {
+        if (std::ranges::find(ids, one.id) == ids.end()) continue;
+        auto contents = core::shared_contents(one);
+        GHOST_TRY(contents);
+        out.emplace_back(core::shared_memory_file(one.id), std::move(*contents));
+    }
+    return out;
+}
+
+bool SharersWait::wait() {
+    std::unique_lock lock(mutex_);
+    ++stills_;
+    changed_.wait(lock, [this] { return shares_ >= stills_ || off_; });
+    return !off_;
+}
+
+void SharersWait::share() {
+    {
+        std::lock_guard lock(mutex_);
+        ++shares_;
+    }
+    changed_.notify_all();
+}
+
+void SharersWait::call_off() {
+    {
+        std::lock_guard lock(mutex_);
+        off_ = true;
+    }
+    changed_.notify_all();
 }
 
 Status wake_agent(pid_t root, const std::optional<AgentThread>& agent) {

@@ -2,8 +2,10 @@
 // What a move or a snapshot of a rank's tree works on.
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <sys/types.h>
@@ -11,6 +13,7 @@
 #include <vector>
 
 #include "base/result.hpp"
+#include "ghost-core/criu/dump.hpp"
 #include "ghost-core/criu/shared_memory.hpp"
 #include "ghost-core/supervisor/guard.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
@@ -68,8 +71,32 @@ struct Sharing {
     std::vector<SharedPart> parts;      // of each, the ranks of the job that have it
     std::vector<std::string> lines;     // of each, with whom it is shared, for the user
     std::vector<std::string> refusals;  // those of what ranks of the job do not share alone
+
+    // What criu and the others were told is still so; `now` is what is there. Sizes may change.
+    Status confirm(const Sharing& now);
+    // To these criu's keys of it.
+    std::vector<std::string> with_keys(std::vector<std::string> externals) const;
+    // For whoever makes the tree again; `unit`: the ranks that have to be together.
+    Json metadata(const std::vector<uint32_t>& unit) const;
+    // What is in those of these ids, while nobody can write to them.
+    Result<core::SkeletonFiles> contents(const std::vector<std::string>& ids) const;
 };
 Result<Sharing> sharing_of(pid_t root, const Identity& who);
+
+// A tree that stands still waits for all it shares memory with.
+class SharersWait {
+  public:
+    // On the worker, after each `still`: until as many `share` have come. False: it is off.
+    bool wait();
+    void share();
+    void call_off();
+
+  private:
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    int stills_ = 0, shares_ = 0;
+    bool off_ = false;
+};
 
 // The signal that tells a rank's agent that its tree runs again:
 // SIGRTMAX-2 to one thread of the tree whose init is `root`. not_found: no such thread.

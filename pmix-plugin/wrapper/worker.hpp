@@ -18,7 +18,7 @@ namespace ghost::plugin {
 
 // What a job says to the node agent; the first: nothing.
 using Outgoing = std::variant<std::monostate, Ready, Connected, Exported, Checked, Held, Failed,
-                              SnapReady, SnapStill, SnapCaptured, Written>;
+                              SnapReady, Still, SnapCaptured, Written>;
 // Its packet.
 std::string encode(const Outgoing& message);
 // The answer to a message that is for another kind of wrapper.

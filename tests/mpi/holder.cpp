@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// holder --what io_uring|tcp|window|none [--connect HOST:PORT] [--rank R] [--seconds T]
+// holder --what io_uring|tcp|window|shm|memfd|none [--connect HOST:PORT] [--rank R] [--seconds T]
 // [--until-file PATH] [--give-back PATH]
 //
 // Rank R holds a descriptor that cannot move with it: an io_uring, or a TCP connection to a
 // listener that is no part of the job. Or all hold a window of memory they share with the others of
-// their node; then each checks what its neighbour has written there, in turns and at the same time
+// their node, or such memory without MPI: a removed file of /dev/shm, a memfd; then each checks
+// what its neighbour has written there, in turns and at the same time
 // ("round N:" is said now and then), until the file PATH exists:
 // the window is freed ("holder: given back"), and once more there is one, if the ranks are still
 // together
 // ("holder: shared again") or not ("holder: not shared"). All ranks exchange checked messages
 // meanwhile. Rank 0 prints "holder: started", at the end "holder: N rounds, E errors".
+#include <cstring>
+#include <fcntl.h>
 #include <linux/io_uring.h>
 #include <memory>
 #include <netdb.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "tests/mpi/common.hpp"
@@ -45,46 +50,132 @@ int open_connection(const std::string& to) {
     return fd;
 }
 
+bool is_shared(const std::string& what) {
+    return what == "window" || what == "shm" || what == "memfd";
+}
+
 int hold(const mpitest::Options& options) {
     std::string what = options.text("--what", "none");
-    if (what == "none" || what == "window") return 0;
+    if (what == "none" || is_shared(what)) return 0;
     int fd = what == "io_uring" ? open_io_uring() : open_connection(options.text("--connect", ""));
     if (fd < 0) std::perror(("holder: " + what).c_str());
+    return fd;
+}
+
+// --- memory of a node's ranks, without MPI ---
+
+struct Packet {
+    char byte = 0;
+    alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))] = {};
+    iovec data{&byte, 1};
+    msghdr head{};
+    Packet() {
+        head.msg_iov = &data;
+        head.msg_iovlen = 1;
+        head.msg_control = space;
+        head.msg_controllen = sizeof space;
+    }
+};
+
+void send_descriptor(int socket, int fd) {
+    Packet packet;
+    cmsghdr* rights = CMSG_FIRSTHDR(&packet.head);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(sizeof fd);
+    std::memcpy(CMSG_DATA(rights), &fd, sizeof fd);
+    if (sendmsg(socket, &packet.head, 0) != 1) std::perror("holder: send");
+}
+
+int receive_descriptor(int socket) {
+    Packet packet;
+    int fd = -1;
+    if (recvmsg(socket, &packet.head, 0) != 1) return -1;
+    if (cmsghdr* rights = CMSG_FIRSTHDR(&packet.head))
+        std::memcpy(&fd, CMSG_DATA(rights), sizeof fd);
+    return fd;
+}
+
+// All get the descriptor of the first; it has no name, or not any more.
+int one_descriptor(MPI_Comm node, const std::string& kind, size_t bytes) {
+    int rank = 0, size = 1;
+    MPI_Comm_rank(node, &rank);
+    MPI_Comm_size(node, &size);
+    long number = ::getpid();
+    MPI_Bcast(&number, 1, MPI_LONG, 0, node);
+    sockaddr_un place{};
+    place.sun_family = AF_UNIX;
+    const std::string name = "/holder-" + std::to_string(number);
+    std::memcpy(place.sun_path + 1, name.data(), name.size());
+    auto* address = reinterpret_cast<sockaddr*>(&place);
+    const int socket = ::socket(AF_UNIX, SOCK_STREAM, 0);
+    int fd = -1;
+    if (rank == 0) {
+        fd = kind == "memfd" ? ::memfd_create("holder", 0)
+                             : ::shm_open(name.c_str(), O_CREAT | O_EXCL | O_RDWR, 0600);
+        if (kind != "memfd") ::shm_unlink(name.c_str());
+        if (::ftruncate(fd, static_cast<off_t>(bytes)) != 0 ||
+            ::bind(socket, address, sizeof place) != 0 || ::listen(socket, size) != 0)
+            std::perror("holder: share");
+    }
+    MPI_Barrier(node);
+    if (rank != 0 && ::connect(socket, address, sizeof place) == 0) fd = receive_descriptor(socket);
+    for (int i = 1; rank == 0 && i < size; ++i) {
+        const int peer = ::accept(socket, nullptr, nullptr);
+        send_descriptor(peer, fd);
+        ::close(peer);
+    }
+    ::close(socket);
     return fd;
 }
 
 // A word of each rank of this node (as MPI sees it), in memory they share.
 class SharedWindow {
   public:
-    SharedWindow() {
-        MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node_);
-        MPI_Comm_rank(node_, &rank_);
-        MPI_Comm_size(node_, &size_);
-        MPI_Comm_set_errhandler(node_, MPI_ERRORS_RETURN);
+    // Nobody keeps the descriptor.
+    explicit SharedWindow(const std::string& kind) : SharedWindow(MPI_COMM_WORLD) {
+        const size_t bytes = 4096 * static_cast<size_t>(size_);
+        const int fd = one_descriptor(node_, kind, bytes);
+        void* all = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (fd < 0 || all == MAP_FAILED) MPI_Abort(MPI_COMM_WORLD, 78);
+        ::close(fd);
+        mine_ = static_cast<uint64_t*>(all) + 512 * rank_;
+        theirs_ = static_cast<uint64_t*>(all) + 512 * ((rank_ + 1) % size_);
+    }
+    SharedWindow() : SharedWindow(MPI_COMM_WORLD) {
         const MPI_Aint bytes = 3 * 4096;
-        if (MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, node_, &mine_, &win_) != MPI_SUCCESS)
+        if (MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, node_, &mine_, &win_) != MPI_SUCCESS) {
+            mine_ = nullptr;
             return;
+        }
         MPI_Aint size = 0;
         int unit = 0;
         MPI_Win_shared_query(win_, (rank_ + 1) % size_, &size, &unit, &theirs_);
     }
     ~SharedWindow() {
-        if (made()) MPI_Win_free(&win_);
+        if (win_ != MPI_WIN_NULL) MPI_Win_free(&win_);
         MPI_Comm_free(&node_);
     }
     SharedWindow(const SharedWindow&) = delete;
     SharedWindow& operator=(const SharedWindow&) = delete;
 
-    bool made() const { return win_ != MPI_WIN_NULL; }
+    bool made() const { return mine_ != nullptr; }
     size_t round(uint64_t number) {
         if (!made()) return 1;
-        MPI_Win_fence(0, win_);
+        meet();
         *mine_ = mpitest::key(rank_, 2, number);
-        MPI_Win_fence(0, win_);
+        meet();
         return (*theirs_ != mpitest::key((rank_ + 1) % size_, 2, number) ? 1 : 0) + race();
     }
 
   private:
+    explicit SharedWindow(MPI_Comm world) {
+        MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node_);
+        MPI_Comm_rank(node_, &rank_);
+        MPI_Comm_size(node_, &size_);
+        MPI_Comm_set_errhandler(node_, MPI_ERRORS_RETURN);
+    }
+    void meet() { win_ != MPI_WIN_NULL ? MPI_Win_fence(0, win_) : MPI_Barrier(node_); }
     // All count at the same time, without MPI. What one has written is there until it writes more;
     // what it has seen of the other's count does not go back.
     size_t race() {
@@ -134,7 +225,9 @@ int main(int argc, char** argv) {
         MPI_Abort(MPI_COMM_WORLD, 77);
     }
     std::unique_ptr<SharedWindow> shared;
-    if (options.text("--what", "") == "window") shared = std::make_unique<SharedWindow>();
+    const std::string what = options.text("--what", "");
+    if (what == "window") shared = std::make_unique<SharedWindow>();
+    if (what == "shm" || what == "memfd") shared = std::make_unique<SharedWindow>(what);
     MPI_Barrier(MPI_COMM_WORLD);
     say(world, "started");
     mpitest::Limit limit(options, 1000);

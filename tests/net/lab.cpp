@@ -182,9 +182,14 @@ bool Job::wait_for_error(const std::string& text, double seconds) {
     return poll_until(seconds, [&] { return mpirun_.err().find(text) != std::string::npos; });
 }
 
-Background Job::start_migrate(int rank, const std::string& node) {
-    return lab_.start_on(
-        "gn1", {"ghost", "migrate", "--rank", std::to_string(rank), "--to", node, "--json"});
+Background Job::start_migrate(int rank, const std::string& node, const Words& options) {
+    Words words{"ghost", "migrate", "--rank", std::to_string(rank), "--to", node, "--json"};
+    words.insert(words.end(), options.begin(), options.end());
+    return lab_.start_on("gn1", words);
+}
+
+Move Job::migrate_with_sharers(int rank, const std::string& node) {
+    return move_of(start_migrate(rank, node, {"--with-sharers"}).finish(60));
 }
 
 Move Job::migrate(int rank, const std::string& node, double seconds) {

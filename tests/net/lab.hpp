@@ -78,7 +78,8 @@ class Job {
     bool wait_for_error(const std::string& text, double seconds);
 
     Move migrate(int rank, const std::string& node, double seconds = 60);
-    Background start_migrate(int rank, const std::string& node);
+    Move migrate_with_sharers(int rank, const std::string& node);
+    Background start_migrate(int rank, const std::string& node, const Words& options = {});
     // Node name of a rank as `ghost ps` says; "" if it does not.
     std::string node_of(int rank);
     Finished finish(double seconds = 60) { return mpirun_.finish(seconds); }

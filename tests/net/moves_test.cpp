@@ -411,15 +411,26 @@ TEST_F(Moves, RanksThatShareAWindowAreRestarted) {
     EXPECT_NE(apart.err.find("ranks 0, 1 share memory"), std::string::npos) << apart.err;
 }
 
-// Ranks that share a window move again when it is freed, and then share none: they are apart.
-TEST_F(Moves, RefusesRanksThatShareAWindow) {
+// Ranks that share a window move as one: none without the others, and there they have one memory
+// again. When it is freed they move alone, and then share none: they are apart.
+TEST_F(Moves, RanksThatShareAWindowMoveTogether) {
     Job job(lab(), 3, "gn1:2,gn2:1,gn3:2",
             endless("holder", {"--what", "window", "--give-back", path("enough")}));
     ASSERT_TRUE(job.wait_for("holder: started")) << job.mpirun().err();
     const Move move = job.migrate(1, "gn3");
     EXPECT_EQ(move.status, 1) << move.err;
-    EXPECT_NE(move.err.find("it is memory shared with rank 0"), std::string::npos) << move.err;
-    EXPECT_EQ(job.node_of(1), "gn1");
+    EXPECT_NE(move.err.find("with rank 0: --with-sharers moves them together"), std::string::npos)
+        << move.err;
+    const Move full = job.migrate_with_sharers(1, "gn2");
+    EXPECT_EQ(full.status, 1) << full.err;
+    EXPECT_NE(full.err.find("node gn2 is full"), std::string::npos) << full.err;
+    for (const std::string node : {"gn1", "gn3", "gn1"}) {
+        const Move together = job.migrate_with_sharers(1, node);
+        EXPECT_EQ(together.status, 0) << together.err << job.mpirun().err();
+        EXPECT_EQ(job.node_of(0), node);
+        EXPECT_EQ(job.node_of(1), node);
+        ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
+    }
     expect_moved(job, 2, "gn3");  // one of its own
     nettest::touch(path("enough"));
     ASSERT_TRUE(job.wait_for("holder: given back")) << job.mpirun().err();

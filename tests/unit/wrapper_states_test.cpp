@@ -3,6 +3,7 @@
 // says `failed` and is as before, a restore wrapper gives up.
 #include <gtest/gtest.h>
 
+#include <poll.h>
 #include <string>
 #include <vector>
 
@@ -102,6 +103,8 @@ TEST_F(WrapperStates, MoverRefusesUnlistedTransition) {
     // As before: the next one begins, and fails for a reason of its own.
     EXPECT_TRUE(mover.handle(received(to_nowhere(1))));
     ASSERT_TRUE(mover.busy()) << said();
+    pollfd ended{mover.fd(), POLLIN, 0};
+    ASSERT_EQ(::poll(&ended, 1, 10'000), 1);
     mover.worker_done();
     EXPECT_TRUE(failed("connect", 1));
     EXPECT_TRUE(mover.idle());
@@ -248,10 +251,10 @@ TEST_F(RestoreWrapper, SecondPrepareIsRefused) {
 }
 
 TEST_F(RestoreWrapper, OrderForAnotherWrapperIsAnswered) {
-    tell(Import{1});  // a move's ghost comes by itself
+    tell(Die{1});  // for the source
     tell(Abort{1});
     EXPECT_FALSE(restorer_->run());
-    EXPECT_EQ(said(), "hello\n{\"t\":\"error\",\"why\":\"unknown message import\"}\n");
+    EXPECT_EQ(said(), "hello\n{\"t\":\"error\",\"why\":\"unknown message die\"}\n");
 }
 
 TEST_F(RestoreWrapper, UnlistedTransitionIsRefused) {

@@ -15,6 +15,7 @@ struct MigrateArgs {
     std::vector<int> ranks;
     std::string to;
     std::string mode;
+    bool with_sharers = false;
 };
 
 void print_row(const Json& row) {
@@ -51,7 +52,8 @@ int run_migrate(const MigrateArgs& args, bool json) {
     }
     auto job = choose_job(args.job);
     if (!job.ok()) return report(job.error(), json);
-    plugin::MigrateRequest request{{args.ranks.begin(), args.ranks.end()}, args.to, std::nullopt};
+    plugin::MigrateRequest request{{args.ranks.begin(), args.ranks.end()}, args.to, {}, {}};
+    if (args.with_sharers) request.with_sharers = true;
     if (!args.mode.empty()) request.mode = args.mode;
     ProgressLine line;
     Answer answer = ask(*job, request, [&](const plugin::RequestProgress& p) {
@@ -88,6 +90,9 @@ void define_migrate(CommandLine app, int& exit_status) {
                    "how memory moves: stop (the rank is stopped while its memory is copied), or "
                    "auto, the best mode that is available; today that is stop (default: auto)")
         .one_of({"auto", "stop"});
+    app.add_flag("--with-sharers", args->with_sharers,
+                 "move all ranks that share memory with these (an MPI shared window) along: they "
+                 "move at once, or none does");
     auto json = add_json(app);
     app.footer(
         "Ranks move one after the other; the first one that cannot move ends the request.\n"

@@ -64,9 +64,9 @@ void ContinueOperation::message(NodeId, const schema::Received& m) {
 Request continue_request(Job& job, uint64_t stopped_by) {
     Request request;
     request.scope = {true, {}, true};
-    request.next = [&job, stopped_by, begun = false]() mutable -> std::unique_ptr<Operation> {
-        if (std::exchange(begun, true)) return nullptr;
-        return std::make_unique<ContinueOperation>(job, stopped_by);
+    request.next = [&job, stopped_by, begun = false]() mutable -> Operations {
+        if (std::exchange(begun, true)) return {};
+        return one_operation(std::make_unique<ContinueOperation>(job, stopped_by));
     };
     return request;
 }

@@ -122,9 +122,9 @@ void Engine::soon() {
 
 void Engine::step() {
     for (Running& running : running_) {
-        if (running.operation && running.operation->is_over()) go_on(running);
+        if (!running.operations.empty() && running.is_over()) go_on(running);
     }
-    std::erase_if(running_, [](const Running& running) { return !running.operation; });
+    std::erase_if(running_, [](const Running& running) { return running.operations.empty(); });
     begin_waiting();
 }
 
@@ -143,7 +143,7 @@ void Engine::begin_waiting() {
             before.push_back(std::move(all.front()));
             continue;
         }
-        running_.push_back({std::move(all.front()), nullptr});
+        running_.push_back({std::move(all.front()), {}});
         go_on(running_.back());
     }
     // Those that were added meanwhile came later.
@@ -153,9 +153,10 @@ void Engine::begin_waiting() {
 }
 
 void Engine::go_on(Running& running) {
-    running.operation = running.request.next();
-    if (running.operation) return running.operation->begin();
-    soon();
+    running.operations = running.request.next();
+    if (running.operations.empty()) return soon();
+    for (const auto& one : running.operations)
+        if (!one->is_over()) one->begin();
 }
 
 void Engine::drop(uint64_t owner) {
@@ -172,7 +173,8 @@ bool Engine::message(NodeId from, const schema::Received& m) {
 }
 
 void Engine::node_lost(NodeId node) {
-    for (Operation* operation : under_way()) operation->node_lost(node);
+    for (Operation* operation : under_way())
+        if (!operation->is_over()) operation->node_lost(node);
 }
 
 void Engine::stop(const std::string& why) {
@@ -180,8 +182,9 @@ void Engine::stop(const std::string& why) {
     if (soon_) loop_.cancel(*soon_);
     soon_.reset();
     for (Running& running : running_) {
-        const bool goes = running.operation && !running.operation->is_over();
-        if (goes) running.operation->stop();
+        const bool goes = !running.is_over();
+        for (const auto& one : running.operations)
+            if (!one->is_over()) one->stop();
         if (!goes && running.request.refuse) running.request.refuse(why);
     }
     running_.clear();
@@ -191,10 +194,11 @@ void Engine::stop(const std::string& why) {
 }
 
 NodeId Engine::node_of(RankId rank, NodeId node) const {
-    for (const Running& running : running_) {
-        const auto place = running.operation ? running.operation->placement() : std::nullopt;
-        if (place && place->rank == rank && place->decided) return place->to;
-    }
+    for (const Running& running : running_)
+        for (const auto& one : running.operations) {
+            const auto place = one->placement();
+            if (place && place->rank == rank && place->decided) return place->to;
+        }
     return node;
 }
 

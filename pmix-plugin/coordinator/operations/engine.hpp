@@ -3,15 +3,16 @@
 // schedule), those on different ranks at the same time, and every message to the one it belongs to.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <list>
 #include <memory>
 #include <optional>
-#include <ranges>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "pmix-plugin/coordinator/operations/operation.hpp"
 
@@ -27,12 +28,20 @@ struct Scope {
     bool meets(const Scope& other) const;
 };
 
+using Operations = std::vector<std::unique_ptr<Operation>>;
+inline Operations one_operation(std::unique_ptr<Operation> operation) {
+    Operations out;
+    out.push_back(std::move(operation));
+    return out;
+}
+
 // What somebody has asked for: operations, one after the other.
 struct Request {
     uint64_t owner = 0;  // the client who asked; 0: nobody who could leave
     Scope scope;
-    // The next operation; null: that was all. Called again when the one before is over.
-    std::function<std::unique_ptr<Operation>()> next;
+    // The next operations, which go on at the same time; none: that was all. Called again when all
+    // those before are over.
+    std::function<Operations()> next;
     // It does not begin, or not go on; the reason is a sentence. Called when mpirun ends, too, if
     // the last operation is over: then there may be nothing to say.
     std::function<void(const std::string& why)> refuse;
@@ -70,14 +79,19 @@ class Engine {
   private:
     struct Running {
         Request request;
-        std::unique_ptr<Operation> operation;
+        Operations operations;
+        bool is_over() const {
+            return std::ranges::all_of(operations, [](const auto& o) { return o->is_over(); });
+        }
     };
 
     // Those that have begun and are not over, in that order.
-    auto under_way() const {
-        return running_ |
-               std::views::transform([](const Running& r) { return r.operation.get(); }) |
-               std::views::filter([](const Operation* o) { return o != nullptr && !o->is_over(); });
+    std::vector<Operation*> under_way() const {
+        std::vector<Operation*> out;
+        for (const Running& running : running_)
+            for (const auto& one : running.operations)
+                if (!one->is_over()) out.push_back(one.get());
+        return out;
     }
     void soon();
     void step();

@@ -14,6 +14,7 @@ struct MigrationOrder {
     std::vector<RankId> ranks;
     std::string to;
     std::string mode;
+    bool with_sharers = false;  // of memory: they move together, or it is refused
 };
 
 struct MigrationResult {
@@ -23,7 +24,8 @@ struct MigrationResult {
 };
 
 // The first rank that does not move ends it: what the user meant by the rest may no longer hold,
-// and nothing is lost by asking again. `moved` is called after every move, `finished` once.
+// and nothing is lost by asking again. Ranks that share memory are moved at once. `moved` is called
+// after every move, `finished` once.
 Request migration(Job& job, uint64_t owner, MigrationOrder order, MoveOperation::Progress progress,
                   std::function<void(const Move&)> moved,
                   std::function<void(const MigrationResult&)> finished);

@@ -10,7 +10,12 @@ namespace ghost::plugin {
 using S = MoveState;
 
 MoveOperation::MoveOperation(Job& job, MoveOrder order, Progress progress, Finished finished)
-    : StagedOperation(job, std::move(progress), std::move(finished)), order_(std::move(order)) {}
+    : StagedOperation(job, std::move(progress), std::move(finished)),
+      order_(std::move(order)),
+      unit_(*order_.unit) {
+    unit_.members.push_back(this);
+    data_.rank = order_.rank;
+}
 
 std::string MoveOperation::describe() const {
     return fmt::format("move {} of rank {} from {} to {}", seq(), data_.rank, data_.from_name,
@@ -39,7 +44,7 @@ void MoveOperation::show(Json& ps) const {
 
 void MoveOperation::begin() {
     take_number();
-    data_.rank = order_.rank;
+    if (unit_.number == 0) unit_.number = seq();
     data_.to_name = order_.to;
     data_.mode = "stop";
     data_.started = job_.settings.now();
@@ -59,31 +64,89 @@ void MoveOperation::prepare() {
     data_.epoch = job_.epochs.reserve(seq());
     data_.ping = job_.liveness.ping_now();
     if (!change(S::preparing)) return;
-    job_.adapter.tell(data_.to, Prepare{seq(), data_.epoch, data_.rank, data_.from});
+    job_.adapter.tell(data_.to, Prepare{seq(), data_.epoch, data_.rank, data_.from, unit_.number,
+                                        unit_.ranks[data_.rank]});
 }
 
 void MoveOperation::on_ready(const Ready& m) {
+    data_.ready = m;
+    if (!unit_.all([](const MoveOperation* one) { return one->data_.ready.has_value(); })) return;
+    together(S::preparing, [](MoveOperation& one) { one.connect(); });
+}
+
+void MoveOperation::connect() {
     if (!change(S::connecting)) return;
+    const Ready& m = *data_.ready;
     const std::string& host = m.host.empty() ? data_.to_name : m.host;
     job_.adapter.tell(data_.from, Connect{seq(), data_.epoch, data_.rank, host, m.port, m.token});
+}
+
+void MoveOperation::on_connected(const Connected& m) {
+    data_.connected = true;
+    data_.shared = m.shared;
+    if (!unit_.all([](const MoveOperation* one) { return one->data_.connected; })) return;
+    look_at_sharers();
+    if (!unit_.found.empty()) return abort(why_not_alone());
+    together(S::connecting, [](MoveOperation& one) { (void)one.change(S::holding); });
+    together(S::holding, [](MoveOperation& one) { one.try_hold(); });
+}
+
+// Nothing has been done to a rank yet.
+void MoveOperation::look_at_sharers() {
+    std::map<RankId, std::vector<SharedPart>> has, found;
+    std::map<std::string, SharedPart> all;  // one that is not asked yet has what others say
+    for (const MoveOperation* one : unit_.members)
+        for (const SharedPart& part : one->data_.shared) all.emplace(part.id, part);
+    for (const auto& [id, part] : all)
+        for (const RankId rank : part.ranks) has[rank].push_back(part);
+    for (const MoveOperation* one : unit_.members) has[one->data_.rank] = one->data_.shared;
+    for (const RankId rank :
+         sharers_of(unit_.members.front()->data_.rank, [&](RankId rank) { return has[rank]; }))
+        found[rank] = has[rank];
+    if (found != unit_.ranks) unit_.found = std::move(found);
+}
+
+std::string MoveOperation::why_not_alone() const {
+    std::set<RankId> others;
+    for (const auto& [rank, parts] : unit_.found) others.insert(rank);
+    others.erase(data_.rank);
+    if (others.empty()) return "what it shares with other ranks has just changed: try again";
+    return fmt::format(
+        "it shares memory (an MPI shared window, or a mapped file without a name) "
+        "with rank{} {}: --with-sharers moves them together",
+        others.size() == 1 ? "" : "s", fmt::join(others, ", "));
 }
 
 void MoveOperation::try_hold() {
     if (auto why = refusal(job_)) return abort(*why);
     const auto again = [this] { try_hold(); };
     if (!job_.liveness.answered(data_.ping)) return retry_after(job_.settings.hold_retry_us, again);
-    if (hold_fences(again) && change(S::gating)) send_gate();
+    if (!hold_fences(again)) return;
+    data_.holds = true;
+    if (!unit_.all([](const MoveOperation* one) { return one->data_.holds; })) return;
+    together(S::holding, [](MoveOperation& one) {
+        if (one.change(S::gating)) one.send_gate();
+    });
 }
 
 void MoveOperation::send_gate() {
+    data_.busy = false;
     data_.gate_sent = job_.settings.now();
     job_.adapter.tell(data_.from, GateRank{seq(), data_.rank});
 }
 
 void MoveOperation::on_busy(const Busy& m) {
     data_.why = m.why;
-    if (let_fences_go_on(S::holding, [this] { try_hold(); })) return;
-    retry_after(job_.settings.gate_retry_us, [this] { send_gate(); });
+    data_.busy = true;
+    if (!unit_.all([](const MoveOperation* one) { return one->data_.busy; })) return;
+    const bool enough = held_long_enough();
+    together(S::gating, [enough](MoveOperation& one) {
+        one.data_.holds = !enough;
+        if (enough)
+            one.let_fences_go_on(S::holding, [&one] { one.try_hold(); });
+        else
+            one.retry_after(one.job_.settings.gate_retry_us, [&one] { one.send_gate(); });
+    });
 }
 
 void MoveOperation::on_exported(const Exported& m) {
@@ -103,12 +166,18 @@ void MoveOperation::on_progress(const TransferProgress& m) {
 // exported and progress from A, held and progress from B; `held` may overtake `gated`.
 void MoveOperation::transfer_goes_on() {
     if (data_.state != S::transferring) return;
-    wait_on();
+    together(S::transferring, [](MoveOperation& one) { one.wait_on(); });
     decide_if_whole();
 }
 
 void MoveOperation::decide_if_whole() {
-    if (!data_.exported || !data_.held) return;
+    const auto whole = [](const MoveOperation* one) {
+        return one->data_.state == S::transferring && one->data_.exported && one->data_.held;
+    };
+    if (unit_.all(whole)) together(S::transferring, [](MoveOperation& one) { one.decide(); });
+}
+
+void MoveOperation::decide() {
     if (!change(S::switching)) return;
     job_.epochs.decide(seq());
     log::info("decided: rank {} is at {} from epoch {} on", data_.rank, data_.to_name, data_.epoch);
@@ -244,8 +313,7 @@ bool MoveOperation::from_source(const schema::Received& m) {
     switch (m.type<DaemonMessage>()) {
         case DaemonMessage::connected:
             if (state != S::connecting) return false;
-            if (change(S::holding)) try_hold();
-            return true;
+            return on_connected(m.as<Connected>()), true;
         case DaemonMessage::busy:
             return state == S::gating && (on_busy(m.as<Busy>()), true);
         case DaemonMessage::gated:
@@ -347,6 +415,24 @@ void MoveOperation::abort(const std::string& why) {
     if (!change(S::aborting)) return;
     if (data_.still) set_limit(job_.settings.still_us);
     job_.adapter.tell(data_.from, order);
+    break_unit();
+}
+
+// The others of the unit stay too. What is decided is not for them any more.
+void MoveOperation::break_unit() {
+    if (unit_.broken_by) return;
+    unit_.broken_by = data_.rank;
+    const std::string why =
+        fmt::format("it moves with rank {}, which does not: {}", data_.rank, data_.why);
+    for (MoveOperation* one : std::vector(unit_.members)) {
+        if (one == this || one->is_decided() || one->data_.state == S::aborting) continue;
+        if (one->data_.state != S::checking) {
+            one->abort(why);
+        } else {
+            one->data_.why = why;
+            one->finish(S::refused);
+        }
+    }
 }
 
 // After the decision: there is no copy to go back to.
@@ -387,6 +473,8 @@ std::string MoveOperation::failure() const {
 }
 
 void MoveOperation::finish(S state) {
+    std::erase(unit_.members, this);
+    if (state != S::done) break_unit();
     if (state == S::failed) data_.why = failure();
     job_.fences.release(seq());
     job_.epochs.give_back(seq());

@@ -2,7 +2,11 @@
 // The move of a rank to another node: PROTOCOL.md, "A move", coordinator's side.
 #pragma once
 
+#include <algorithm>
+#include <map>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "pmix-plugin/coordinator/operations/operation.hpp"
 
@@ -61,6 +65,11 @@ struct Move {
     bool gated = false;                // the rank has left its server, and may be frozen
     bool still = false;                // it cannot act, whatever it is told
     bool unconfirmed = false;          // A has not said that it goes on
+    std::vector<SharedPart> shared;    // with other ranks, as A has found it
+    std::optional<Ready> ready;
+    bool connected = false;
+    bool holds = false;  // the fences
+    bool busy = false;   // it was inside a call at the last try
     bool exported = false;
     bool held = false;
     uint64_t bytes = 0;
@@ -78,10 +87,30 @@ struct Move {
     std::string why;  // of a failure
 };
 
+class MoveOperation;
+
+// Ranks that share memory move together, each by a move of its own: all are connected before the
+// first gate closes, all are frozen before the memory is taken (their node agent sees to that), all
+// copies are whole before the first is decided; before that, what ends one of them ends all.
+struct MoveUnit {
+    // Which ranks, and what each has: as the targets are told.
+    std::map<RankId, std::vector<SharedPart>> ranks;
+
+    uint64_t number = 0;                  // of its first move
+    std::vector<MoveOperation*> members;  // that are not over
+    std::optional<RankId> broken_by;
+    // It is another one than was thought: this is.
+    std::map<RankId, std::vector<SharedPart>> found;
+
+    // The same of all members.
+    bool all(const auto& what) const { return std::ranges::all_of(members, what); }
+};
+
 struct MoveOrder {
     RankId rank = 0;
     std::string to;    // node name
     std::string mode;  // "" and "auto" are "stop" today
+    std::shared_ptr<MoveUnit> unit = {};
 };
 
 class MoveOperation : public StagedOperation<Move, move_states> {
@@ -100,6 +129,11 @@ class MoveOperation : public StagedOperation<Move, move_states> {
     void impossible(MoveState next) override;
     void expired() override;
     std::string limit_text() const;
+    // Of its unit, itself included, those in this state.
+    void together(MoveState state, const auto& act) {
+        for (MoveOperation* one : std::vector(unit_.members))
+            if (one->data_.state == state) act(*one);
+    }
     // switching, going, done: the copy at B is the rank, whatever happens.
     bool is_decided() const;
 
@@ -110,6 +144,10 @@ class MoveOperation : public StagedOperation<Move, move_states> {
 
     void prepare();
     void on_ready(const Ready& m);
+    void connect();
+    void on_connected(const Connected& m);
+    void look_at_sharers();
+    std::string why_not_alone() const;
     void try_hold();
     void send_gate();
     void on_busy(const Busy& m);
@@ -119,6 +157,7 @@ class MoveOperation : public StagedOperation<Move, move_states> {
     bool from_source(const schema::Received& m);
     bool from_target(const schema::Received& m);
     void decide_if_whole();
+    void decide();
     void vote(NodeId from, int votes);
     void switch_expired();
     void all_switched();
@@ -130,11 +169,13 @@ class MoveOperation : public StagedOperation<Move, move_states> {
     void on_aborted(const Aborted& m);
 
     void abort(const std::string& why);
+    void break_unit();
     void lose(const std::string& why);
     void finish(MoveState state);
     std::string failure() const;
 
     const MoveOrder order_;
+    MoveUnit& unit_;
 };
 
 // A rank that came back after nobody waited for it any more has new listeners all the same; a vote

@@ -208,17 +208,16 @@ class StagedOperation : public Operation {
         return false;
     }
     // A rank is inside a call. What that waits for may be behind the fences, such as what a rank
-    // has not published yet that stands in one: then these go on, and `held_state` tries anew. All
-    // tries together have the limit of this state. False: the next try is with the fences held as
-    // they are.
-    bool let_fences_go_on(State held_state, std::function<void()> again) {
-        const int64_t now = job_.settings.now();
-        if (now - held_since_ < job_.settings.patience_us) return false;
-        if (now - first_held_ >= limit_us()) return expired(), true;
-        if (!change(held_state)) return true;
+    // has not published yet that stands in one: when they have been held for long enough these go
+    // on, and `held_state` tries anew. All tries together have the limit of this state.
+    bool held_long_enough() const {
+        return job_.settings.now() - held_since_ >= job_.settings.patience_us;
+    }
+    void let_fences_go_on(State held_state, std::function<void()> again) {
+        if (job_.settings.now() - first_held_ >= limit_us()) return expired();
+        if (!change(held_state)) return;
         job_.fences.release(seq());
         retry_after(job_.settings.gate_retry_us, std::move(again));
-        return true;
     }
     void tell_progress() const {
         if (progress_) progress_(data_);

@@ -141,9 +141,9 @@ Request restart_request(Job& job, const std::string& folder, RestartOperation::F
     Request request;
     request.scope = {true, {}, true};
     request.next = [&job, folder, finished = std::move(finished),
-                    begun = false]() mutable -> std::unique_ptr<Operation> {
-        if (std::exchange(begun, true)) return nullptr;
-        return std::make_unique<RestartOperation>(job, folder, std::move(finished));
+                    begun = false]() mutable -> Operations {
+        if (std::exchange(begun, true)) return {};
+        return one_operation(std::make_unique<RestartOperation>(job, folder, std::move(finished)));
     };
     return request;
 }

@@ -250,7 +250,7 @@ void SnapshotOperation::send_gate() {
 
 // A rank was busy, and all are open again.
 void SnapshotOperation::try_again() {
-    if (let_fences_go_on(S::holding, [this] { try_hold(); })) return;
+    if (held_long_enough()) return let_fences_go_on(S::holding, [this] { try_hold(); });
     retry_after(job_.settings.gate_retry_us, [this] { send_gate(); });
 }
 
@@ -591,9 +591,9 @@ Request snapshot_request(Job& job, uint64_t owner, SnapshotOrder order,
         if (finished && !*begun) finished(run);
     };
     request.next = [&job, order = std::move(order), progress = std::move(progress),
-                    finished = std::move(finished), begun]() -> std::unique_ptr<Operation> {
-        if (std::exchange(*begun, true)) return nullptr;
-        return std::make_unique<SnapshotOperation>(job, order, progress, finished);
+                    finished = std::move(finished), begun]() -> Operations {
+        if (std::exchange(*begun, true)) return {};
+        return one_operation(std::make_unique<SnapshotOperation>(job, order, progress, finished));
     };
     return request;
 }

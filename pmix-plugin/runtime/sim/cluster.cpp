@@ -123,8 +123,9 @@ void Daemon::settle_fences(int votes) {
     for (const auto& other : c_.daemons_) {
         const bool counts = !c_.dead.contains(other->id_) && !c_.given_up.contains(other->id_) &&
                             !c_.cut_.contains(other->id_);
-        if (counts && other->where_ != where_ && !c_.job_aborted)
-            c_.violate(fmt::format("fences are settled before daemon {} has switched", other->id_));
+        if (counts && other->where_ != where_)
+            c_.unsettled_ =
+                fmt::format("fences are settled before daemon {} has switched", other->id_);
     }
     if (--c_.held != 0) c_.violate("fences settled without being held");
 }
@@ -494,19 +495,24 @@ void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, const schema::R
             if (!w->restore) return restart_check(w);
             return say(w, Ready{.seq = seq, .host = {}, .port = 1, .token = "x"});
         case ToWrapper::import:
-            return restart_import(w, m.as<Import>());
+            for (const SharedFile& file : m.as<Import>().shared) shared_files.insert(file.path);
+            w->told = m.as<Import>().shared.size();
+            return w->restore ? void() : restart_import(w);
         case ToWrapper::connect:
-            return say(w, Connected{.seq = seq});
+            return say(w, Connected{.seq = seq, .shared = shared_by(w->rank)});
         case ToWrapper::export_tree:
-            return export_tree(w, seq);
+            return export_tree(w, m.as<Export>());
         case ToWrapper::resume:
             expect_thread(m.as<Resume>().agent);
+            w->exports = 0;
             return let_run(w);
         case ToWrapper::go:
             expect_thread(m.as<Go>().agent);
             return go(w, seq);
         case ToWrapper::die:
             if (w->tree) drop_tree(*w->tree);
+            expect_sharers_held(w->rank);
+            if (w->torn) violate(fmt::format("rank {} wrote while it was saved", *w->torn));
             return say(w, Gone{seq});
         case ToWrapper::bye:
             w->alive = false;
@@ -519,8 +525,8 @@ void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, const schema::R
             return snap_prepare(w, m.as<SnapPrepareRank>());
         case ToWrapper::snap_freeze:
             return snap_freeze(w, m.as<SnapFreeze>());
-        case ToWrapper::snap_share:
-            return snap_share(w);
+        case ToWrapper::share:
+            return w->exports == seq ? exported(w, seq) : share(w);
         case ToWrapper::snap_write:
             return snap_write(w, seq);
         case ToWrapper::snap_cancel:
@@ -534,11 +540,24 @@ void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, const schema::R
     }
 }
 
-void Cluster::export_tree(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
+void Cluster::export_tree(const std::shared_ptr<Wrapper>& w, const Export& m) {
+    const uint64_t seq = m.seq;
     if (!w->tree->closed) violate("export of a rank that has not closed");
-    w->tree->stopped = true;
+    w->exports = seq;
+    if (!m.saves.empty()) shared_saved.insert(w->rank);
+    later(nobody, [this, w, seq, alone = m.unit.empty()] {
+        if (!w->alive || !w->tree->alive || w->exports != seq) return;
+        if (chance.fail_stage == "export" && chance.fail_rank == w->rank)
+            return say(w, Failed{.seq = seq, .stage = "export", .why = "no luck"});
+        w->tree->stopped = true;
+        alone ? exported(w, seq) : say(w, Still{seq});
+    });
+}
+
+void Cluster::exported(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
+    if (chance.sharers.contains(w->rank)) w->torn = sharer_runs();
     later(nobody, [this, w, seq] {
-        if (!w->alive || !w->tree->alive) return;
+        if (!w->alive || !w->tree->alive || w->exports != seq) return;
         say(w, Exported{.seq = seq, .bytes = 4096});
         later(nobody, [this, rank = w->rank, epoch = w->tree->epoch, seq] {
             ghost_arrives(rank, epoch, seq);
@@ -549,6 +568,7 @@ void Cluster::export_tree(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
 void Cluster::ghost_arrives(RankId rank, uint32_t epoch, uint64_t seq) {
     for (auto& b : wrappers_) {
         if (!b->restore || !b->alive || b->rank != rank || b->tree) continue;
+        if (b->told != shared_by(rank).size()) violate("a rank is to share, and not told what");
         b->tree = std::make_shared<Tree>();
         b->tree->rank = rank;
         b->tree->node = b->node;
@@ -742,6 +762,8 @@ bool Cluster::end_known(RankId rank, bool by_all) const {
 }
 
 void Cluster::check() {
+    // Of no matter if the job is ended because of that.
+    if (const auto why = std::exchange(unsettled_, {}); !why.empty() && !job_aborted) violate(why);
     for (auto [rank, over] : ended) {
         if (running_copies(rank) > 1) violate(fmt::format("two copies of rank {} run", rank));
     }

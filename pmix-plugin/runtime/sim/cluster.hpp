@@ -67,8 +67,11 @@ struct Wrapper {
     bool halted = false;  // by SIGSTOP
     std::vector<std::function<void()>> put_off;
     bool restore = false;
-    bool held = false;        // its copy has not been let go
-    bool registered = false;  // the daemon's bookkeeping has it as the rank's process
+    bool held = false;           // its copy has not been let go
+    uint64_t exports = 0;        // by which move
+    std::optional<RankId> torn;  // a rank that ran when what it shares was taken: of one called off
+    size_t told = 0;             // of so many files for shared memory
+    bool registered = false;     // the daemon's bookkeeping has it as the rank's process
     std::shared_ptr<Tree> tree;
     ControlSocket control;
     std::function<void(int)> ended;
@@ -89,7 +92,7 @@ struct Chance {
     size_t guests = 0;          // processes that ranks have spawned
     std::set<RankId> sharers;   // ranks that share memory
     size_t saved = 0;           // a snapshot is of so many ranks, the first ones; 0: of all
-    // A wrapper's answer to one of these is `failed`: prepare, freeze, write, import.
+    // A wrapper's answer to one of these is `failed`: prepare, freeze, write, import, export.
     std::string fail_stage;
     RankId fail_rank = 0;
     int64_t write_us = 0;      // how long a ghost is written beside the latency
@@ -264,7 +267,7 @@ class Cluster {
     std::set<RankId> starting;  // before MPI_Init
     std::vector<RankId> adopted, repeered;
     std::set<RankId> shared_saved;       // whose ghosts have what is shared
-    std::set<std::string> shared_files;  // that took its place at a restart
+    std::set<std::string> shared_files;  // that took its place
     std::vector<Json> sent;              // between daemons
 
   private:
@@ -308,7 +311,10 @@ class Cluster {
                   bool with_fds);
     void say_text(const std::shared_ptr<Tree>& t, const char* type, std::string text, bool);
     void say_hello(const std::shared_ptr<Wrapper>& w, WrapperMode mode);
-    void export_tree(const std::shared_ptr<Wrapper>& w, uint64_t seq);
+    void export_tree(const std::shared_ptr<Wrapper>& w, const Export& m);
+    void exported(const std::shared_ptr<Wrapper>& w, uint64_t seq);
+    std::optional<RankId> sharer_runs() const;
+    void expect_sharers_held(RankId rank);
     void ghost_arrives(RankId rank, uint32_t epoch, uint64_t seq);
     void go(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     void welcome(const std::shared_ptr<Tree>& t, const kernet::RankWelcome& m);
@@ -318,7 +324,7 @@ class Cluster {
     void snap_prepare(const std::shared_ptr<Wrapper>& w, const SnapPrepareRank& m);
     std::vector<SharedPart> shared_by(RankId rank) const;
     void snap_freeze(const std::shared_ptr<Wrapper>& w, const SnapFreeze& m);
-    void snap_share(const std::shared_ptr<Wrapper>& w);
+    void share(const std::shared_ptr<Wrapper>& w);
     void snap_captured(const std::shared_ptr<Wrapper>& w);
     void snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     void snap_cancel(const std::shared_ptr<Wrapper>& w, uint64_t seq);
@@ -326,7 +332,7 @@ class Cluster {
     bool snap_fails(const std::shared_ptr<Wrapper>& w, const char* stage);
     void let_run(const std::shared_ptr<Wrapper>& w);
     void restart_check(const std::shared_ptr<Wrapper>& w);
-    void restart_import(const std::shared_ptr<Wrapper>& w, const Import& m);
+    void restart_import(const std::shared_ptr<Wrapper>& w);
     void boot_restart(const std::shared_ptr<Wrapper>& w);
     void wrapper_gone(const std::shared_ptr<Wrapper>& w, int status);
     void drop_tree(Tree& t);
@@ -335,6 +341,7 @@ class Cluster {
     std::shared_ptr<Wrapper> wrapper_of(NodeId node, RankId rank) const;
 
     std::mt19937_64 random_;
+    std::string unsettled_;  // what is wrong with how fences were settled
     std::string name_;
     std::string dir_;
     int slots_;

@@ -145,18 +145,34 @@ void Cluster::snap_freeze(const std::shared_ptr<Wrapper>& w, const SnapFreeze& m
         w->tree->stopped = true;
         if (w->snap.unit.empty() || w->snap.cancelled || fails) return snap_captured(w);
         ++w->snap.stills;
-        say(w, SnapStill{seq});
+        say(w, Still{seq});
     });
 }
 
 // Once what is shared is read, then all go on.
-void Cluster::snap_share(const std::shared_ptr<Wrapper>& w) {
+void Cluster::share(const std::shared_ptr<Wrapper>& w) {
     if (!w->snap.freezing || w->snap.cancelled) return;
     if (++w->snap.stills > 2) return snap_captured(w);
-    for (const auto& other : wrappers_)
-        if (other->alive && chance.sharers.contains(other->rank) && !other->tree->stopped)
-            violate(fmt::format("rank {} writes while what it shares is saved", other->rank));
-    say(w, SnapStill{w->snap.seq});
+    if (const auto rank = sharer_runs())
+        violate(fmt::format("rank {} writes while what it shares is saved", *rank));
+    say(w, Still{w->snap.seq});
+}
+
+// None of those who share memory with the rank stays behind.
+void Cluster::expect_sharers_held(RankId rank) {
+    if (!chance.sharers.contains(rank)) return;
+    for (const RankId other : chance.sharers) {
+        const bool there = std::ranges::any_of(
+            wrappers_, [&](const auto& w) { return w->rank == other && w->restore && w->tree; });
+        if (!there)
+            violate(fmt::format("rank {} dies before rank {} is held elsewhere", rank, other));
+    }
+}
+
+std::optional<RankId> Cluster::sharer_runs() const {
+    for (const auto& t : trees_)
+        if (t->runs() && chance.sharers.contains(t->rank)) return t->rank;
+    return std::nullopt;
 }
 
 void Cluster::snap_captured(const std::shared_ptr<Wrapper>& w) {
@@ -266,10 +282,8 @@ void Cluster::restart_check(const std::shared_ptr<Wrapper>& w) {
     });
 }
 
-void Cluster::restart_import(const std::shared_ptr<Wrapper>& w, const Import& m) {
-    for (const SharedFile& file : m.shared) shared_files.insert(file.path);
-    if (m.shared.size() != shared_by(w->rank).size())
-        violate("a rank is to share, and not told what");
+void Cluster::restart_import(const std::shared_ptr<Wrapper>& w) {
+    if (w->told != shared_by(w->rank).size()) violate("a rank is to share, and not told what");
     later(nobody, [this, w] {
         if (!w->alive || !w->tree->alive) return;
         for (const auto& other : wrappers_)
