@@ -76,7 +76,8 @@ Result<Sharing> sharing_of(pid_t root, const Identity& who) {
     for (const auto& one : *memory) {
         std::set<uint32_t> ranks{who.rank};
         std::set<std::string> others;
-        bool only_ranks = !one.named;
+        // criu knows no external memfd: it would make one for each of them
+        bool only_ranks = !one.named && !one.name.starts_with("/memfd:");
         for (const pid_t pid : one.others) {
             const auto of = rank_of(pid);
             const bool ours = of.job == who.job && !of.rank.empty();

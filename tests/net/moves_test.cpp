@@ -441,6 +441,22 @@ TEST_F(Moves, RanksThatShareAWindowMoveTogether) {
     expect_clean(end, "holder: ");
 }
 
+// So do those that share a removed file without MPI. A memfd would become one for each of them.
+TEST_F(Moves, RanksThatShareARemovedFileMoveTogetherAndAMemfdIsRefused) {
+    for (const std::string what : {"shm", "memfd"}) {
+        SCOPED_TRACE(what);
+        std::filesystem::remove(path("stop"));
+        Job job(lab(), 3, "gn1:2,gn2:1,gn3:2", endless("holder", {"--what", what}));
+        ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
+        const Move move = job.migrate_with_sharers(0, "gn3");
+        EXPECT_EQ(move.status, what == "shm" ? 0 : 1) << move.err << job.mpirun().err();
+        const bool said = move.err.find("it is memory shared with rank 1") != std::string::npos;
+        EXPECT_EQ(said, what == "memfd") << move.err;
+        ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
+        expect_clean_end(job, "holder: ");
+    }
+}
+
 TEST_F(Moves, RefusesAForeignConnection) {
     Background listener = lab().start_on(
         "gn2", {"python3", "-c",
