@@ -491,13 +491,11 @@ Status TreeDump::Dumper::name_files(Image& image) {
     const auto& tasks = stopped_tree_->tasks();
     auto renamed =
         rename_files(std::move(image.content), [&](const std::string& path) -> Result<std::string> {
-            if (const auto why = why_not_below_proc(tasks, path); !why.empty())
-                return make_error(Code::refused, "take along", path, why);
+            if (const auto why = why_not_below_proc(tasks, path))
+                return because(Code::refused, why.of(path));
             auto name = request_.nested ? inner_path(tasks, path) : path;
             if (name != path && !knows_other_names(program_))
-                return make_error(Code::refused, "take along", path,
-                                  "the criu of this node cannot open it anew; `ghost doctor` says "
-                                  "more");
+                return because(Code::refused, Refusal(Reason::old_criu).of(path));
             return name;
         });
     if (!renamed) return renamed.error();

@@ -116,10 +116,9 @@ std::set<int64_t> attached(const std::vector<Task>& tree) {
 
 std::string said(const std::string& who, const char* what, int64_t number, int64_t key,
                  char option) {
-    return fmt::format(
-        "{}: {} {} (System V, key 0x{:08x}) cannot move: it belongs to the node; "
-        "remove it first (ipcrm -{} {})",
-        who, what, number, static_cast<uint32_t>(key), option, number);
+    return Refusal(Reason::node_object, option, number)
+        .of(fmt::format("{}: {} {} (System V, key 0x{:08x})", who, what, number,
+                        static_cast<uint32_t>(key)));
 }
 
 }  // namespace

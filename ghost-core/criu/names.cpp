@@ -76,41 +76,39 @@ bool is_of_other_proc(const std::vector<Task>& tree, const std::string& shown,
 
 }  // namespace
 
-std::string why_not_below_proc(const std::vector<Task>& tree, const std::string& path) {
+Refusal why_not_below_proc(const std::vector<Task>& tree, const std::string& path) {
     const auto below = named_below(path);
     // there is an init where it goes as well
     if (!below || below->process == 1) return {};
     const bool own = is_own_proc(tree);
     if (task_of(tree, own, below->process) == nullptr)
-        return fmt::format(
-            "it is of process {}, which {}", below->process,
-            !own && kill(below->process, 0) == 0 ? "is outside the tree" : "has ended");
+        return {
+            !own && kill(below->process, 0) == 0 ? Reason::outer_process : Reason::ended_process,
+            below->process};
     if (below->thread != 0 && below->thread != below->process)
-        return fmt::format("it is of a thread other than the first of process {}", below->process);
+        return {Reason::other_thread, below->process};
     return {};
 }
 
-std::string why_no_file(const std::string& link) {
+Refusal why_no_file(const std::string& link) {
     constexpr __fsword_t message_queues = 0x19800202, secret_memory = 0x5345434d;  // ipc/, mm/
     struct statfs of {};
     if (statfs(link.c_str(), &of) != 0) return {};
-    if (of.f_type == message_queues)
-        return "it is a POSIX message queue (mq_open), which cannot be taken out of the kernel";
-    if (of.f_type == secret_memory)
-        return "it is secret memory (memfd_secret), which the kernel shows nobody else";
+    if (of.f_type == message_queues) return Reason::message_queue;
+    if (of.f_type == secret_memory) return Reason::secret_memory;
     return {};
 }
 
-std::string why_not_by_name(const std::vector<Task>& tree, const std::string& link,
-                            const std::string& shown, const struct stat& info) {
+Refusal why_not_by_name(const std::vector<Task>& tree, const std::string& link,
+                        const std::string& shown, const struct stat& info) {
     if (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) return {};
-    if (is_of_other_proc(tree, shown, info)) return "it is of another /proc than the tree's own";
+    if (is_of_other_proc(tree, shown, info)) return Reason::other_proc;
     if (shown.starts_with(below_proc)) return why_not_below_proc(tree, shown);
-    if (auto why = why_no_file(link); !why.empty()) return why;
+    if (auto why = why_no_file(link)) return why;
     if (info.st_nlink == 0 || !shown.starts_with("/") || !S_ISREG(info.st_mode) ||
         !name_of(link, shown).empty())
         return {};
-    return "its name has been removed, and its other name is not in the same folder";
+    return Reason::renamed;
 }
 
 std::string inner_path(const std::vector<Task>& tree, const std::string& path) {

@@ -7,20 +7,21 @@
 #include <sys/stat.h>
 #include <vector>
 
+#include "ghost-core/criu/refusals.hpp"
 #include "ghost-core/criu/tree.hpp"
 
 namespace ghost::core {
 
-// Why a file that a process has open or mapped cannot be opened anew; empty: it can, as far as its
-// name says. `link` below /proc/PID leads to it, `shown` is what that shows, `info` stat(2) of it.
-std::string why_not_by_name(const std::vector<Task>& tree, const std::string& link,
-                            const std::string& shown, const struct stat& info);
+// Why a file that a process has open or mapped cannot be opened anew, as far as its name says.
+// `link` below /proc/PID leads to it, `shown` is what that shows, `info` stat(2) of it.
+Refusal why_not_by_name(const std::vector<Task>& tree, const std::string& link,
+                        const std::string& shown, const struct stat& info);
 
-// Why it is no file at all, although it looks like one; empty: it is.
-std::string why_no_file(const std::string& link);
+// Why it is no file at all, although it looks like one.
+Refusal why_no_file(const std::string& link);
 
 // The same for what is below /proc, by its path alone.
-std::string why_not_below_proc(const std::vector<Task>& tree, const std::string& path);
+Refusal why_not_below_proc(const std::vector<Task>& tree, const std::string& path);
 
 // "/proc/PID/…" of a process of the tree as criu is told to open it: with the process's own number,
 // marked, wherever the path has its number here (packaging/criu, ghost-names.c). Other paths stay,

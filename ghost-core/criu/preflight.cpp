@@ -153,9 +153,8 @@ bool just_started(pid_t pid) {
 }
 
 std::string said_of(const std::string& who, const Descriptor& one, const std::string& what,
-                    const std::string& why) {
-    return fmt::format("{}'s process {} ({}): {} {} cannot move: {}", who, one.task->inner,
-                       one.task->name, one.use, what, why);
+                    const Refusal& why) {
+    return why.of(who, one.task->inner, one.task->name, one.use + " " + what);
 }
 
 // "lock: 1: FLOCK  ADVISORY  WRITE 4711 …" of proc_pid_fdinfo(5), without those who wait.
@@ -196,8 +195,8 @@ class Judge {
         for (const auto& one : all_) {
             std::string what = one.target;
             auto why = reason(one, what);
-            if (why.empty() && one.number >= 0) why = why_no_descriptor(one.number);
-            if (why.empty()) continue;
+            if (!why && one.number >= 0) why = why_no_descriptor(one.number);
+            if (!why) continue;
             out.lines.push_back(said_of(who, one, what, why));
             if (S_ISSOCK(one.info.st_mode) && just_started(one.task->pid)) out.may_change = true;
         }
@@ -205,16 +204,14 @@ class Judge {
     }
 
   private:
-    std::string reason(const Descriptor& one, std::string& what) const {
+    Refusal reason(const Descriptor& one, std::string& what) const {
         // criu gets at pages in the order in which they come, and at those of such memory last
-        if (one.private_huge)
-            return "it is private memory in huge pages of hugetlbfs: use transparent ones "
-                   "(madvise(2), MADV_HUGEPAGE)";
+        if (one.private_huge) return Reason::private_huge_pages;
         if (one.target.starts_with("anon_inode:[eventfd") && is_semaphore(one))
-            return "an eventfd that is a semaphore would be none afterwards";
+            return Reason::eventfd_semaphore;
         if (one.target.starts_with("anon_inode:")) return anonymous(one.target);
         if (S_ISCHR(one.info.st_mode)) return device(one);
-        if (S_ISBLK(one.info.st_mode)) return "it is a block device";
+        if (S_ISBLK(one.info.st_mode)) return Reason::block_device;
         if (S_ISSOCK(one.info.st_mode)) return socket_reason(one.info.st_ino, what);
         return why_not_by_name(tree_, one.link, one.target, one.info);
     }
@@ -229,14 +226,14 @@ class Judge {
     }
 
     // CRIU restores these; whatever else the kernel has or will have, it does not.
-    static std::string anonymous(const std::string& target) {
+    static Refusal anonymous(const std::string& target) {
         for (const auto* known : {"[eventfd]", "[eventpoll]", "[signalfd]", "[timerfd]", "inotify",
                                   "[fanotify]", "[pidfd]", "[eventfd:", "[eventpoll:"})
             if (target.find(known) != std::string::npos) return {};
-        return "there is no way to take such an object out of the kernel";
+        return Reason::unknown_object;
     }
 
-    std::string device(const Descriptor& one) const {
+    Refusal device(const Descriptor& one) const {
         const auto kind = one.info.st_rdev;
         // mem(4): null, zero, full, random, urandom; tty(4): the controlling terminal, ptmx.
         const bool memory =
@@ -246,12 +243,8 @@ class Judge {
         if (memory || terminal) return {};
         const auto key = fmt::format("tty[{:x}:{:x}]", kind, one.info.st_dev);
         if (externals_.count(key)) return {};
-        if (is_pty(kind))
-            return made_inside(kind)
-                       ? "it is a terminal that the process has made (a pty), and such are not "
-                         "carried"
-                       : "it is a terminal of processes outside: start the program without one";
-        return "it is a device of this node";
+        if (is_pty(kind)) return made_inside(kind) ? Reason::own_terminal : Reason::outer_terminal;
+        return Reason::device;
     }
 
     // pts(4).
@@ -269,13 +262,13 @@ class Judge {
         });
     }
 
-    std::string socket_reason(uint64_t inode, std::string& what) const {
+    Refusal socket_reason(uint64_t inode, std::string& what) const {
         if (const auto found = tcp_.find(inode); found != tcp_.end()) {
             const auto& tcp = found->second;
             what = fmt::format("socket tcp {} -> {}", readable(tcp.local), readable(tcp.remote));
             if (tcp.state == TCP_LISTEN || tcp.state == TCP_CLOSE || tcp_ends_inside(tcp))
                 return {};
-            return "its other end is outside the rank";
+            return Reason::outer_end;
         }
         const auto peer = unix_.find(inode);
         if (peer == unix_.end() || peer->second.peer == 0 || sockets_.count(peer->second.peer) ||
@@ -310,9 +303,7 @@ Result<std::vector<std::string>> exclusive_locks(pid_t root, const std::string& 
     for (const auto& task : *tasks)
         for (const auto& one : descriptors_of(task))
             if (has_exclusive_lock(one))
-                out.push_back(said_of(who, one, one.target,
-                                      "it holds an exclusive lock, which two nodes cannot hold at "
-                                      "once"));
+                out.push_back(said_of(who, one, one.target, Reason::exclusive_lock));
     return out;
 }
 
@@ -320,7 +311,7 @@ bool may_raise_limits() {
     return prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE, 0, 0, 0) == 1;
 }
 
-std::string why_no_descriptor(int number) {
+Refusal why_no_descriptor(int number) {
     // criu's own lie above those of the tree, in a table whose size is a multiple of 128
     // (servicefd.c): 15 of them and a pad of 16 for a process, and as many for each of those that
     // share its table with others, which are few.
@@ -330,10 +321,7 @@ std::string why_no_descriptor(int number) {
     if (getrlimit(RLIMIT_NOFILE, &here) != 0) return {};
     const auto last = here.rlim_max / step * step;
     if (static_cast<uint64_t>(number) + own <= last) return {};
-    return fmt::format(
-        "an import needs {} free numbers above it, and this node's hard limit of "
-        "open files is {}",
-        own, here.rlim_max);
+    return {Reason::no_descriptor, own, here.rlim_max};
 }
 
 Result<std::vector<std::string>> check_movable(pid_t root, const std::string& who,

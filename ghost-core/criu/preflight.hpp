@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/result.hpp"
+#include "ghost-core/criu/refusals.hpp"
 
 namespace ghost::core {
 
@@ -15,7 +16,7 @@ namespace ghost::core {
 // /proc of other processes, those whose name has been removed while they have one elsewhere; and
 // for every working folder and mapping of the same kind. `who` opens each line ("rank 1"):
 //   rank 1's process 1001 (ring): descriptor 37 socket tcp 10.77.0.1:5000 -> 10.77.0.9:80 cannot
-//   move: its other end is outside the rank
+//   move: its other end is outside; close it first
 // `externals` are CRIU keys of descriptors that are given new ends at the target: "pipe:[inode]",
 // "tty[rdev:dev]" (hex), "unix[inode]". An empty answer means: movable. `sockets`
 // false: they are not looked at; a rank that runs has some that it closes before it is frozen. A
@@ -37,7 +38,7 @@ Result<std::vector<std::string>> exclusive_locks(pid_t root, const std::string& 
 // CAP_SYS_RESOURCE: limits above one's own hard ones can be given (setrlimit(2)).
 bool may_raise_limits();
 
-// Why an import on this node could not give a descriptor this number; empty: it could.
-std::string why_no_descriptor(int number);
+// Why an import on this node could not give a descriptor this number.
+Refusal why_no_descriptor(int number);
 
 }  // namespace ghost::core

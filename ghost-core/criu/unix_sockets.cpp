@@ -79,20 +79,19 @@ std::string name_of_peer(const std::map<uint64_t, UnixSocket>& all, uint64_t ino
     return peer == all.end() ? "" : peer->second.name;
 }
 
-std::string why_not_closed(const std::string& name) {
+Refusal why_not_closed(const std::string& name) {
     const auto* service = service_at(name);
-    if (service == nullptr) return "its other end is outside the rank";
+    if (service == nullptr) return Reason::outer_end;
     if (service->cure == nullptr) return {};
-    return fmt::format("its other end is {}, a service of this node; {}", service->name,
-                       service->cure);
+    return {Reason::service, service->name, service->cure};
 }
 
 Result<bool> LeftBehind::operator()(uint64_t inode) {
     if (std::ranges::count(externals_, fmt::format("unix[{}]", inode)) != 0) return false;
     if (!all_) all_ = unix_sockets();
     const auto why = why_not_closed(name_of_peer(*all_, inode));
-    if (why.empty()) return true;
-    return make_error(Code::refused, "take along", fmt::format("socket unix {}", inode), why);
+    if (!why) return true;
+    return because(Code::refused, why.of(fmt::format("socket unix {}", inode)));
 }
 
 }  // namespace ghost::core

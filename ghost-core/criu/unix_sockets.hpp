@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.hpp"
+#include "ghost-core/criu/refusals.hpp"
 
 namespace ghost::core {
 
@@ -24,8 +25,8 @@ std::map<uint64_t, UnixSocket> unix_sockets();
 std::string name_of_peer(const std::map<uint64_t, UnixSocket>& all, uint64_t inode);
 
 // Why a process with a connection to a socket of this name, outside of its tree, cannot leave;
-// empty: it is a service whose clients connect anew, so its end can be closed.
-std::string why_not_closed(const std::string& name);
+// none: it is a service whose clients connect anew, so its end can be closed.
+Refusal why_not_closed(const std::string& name);
 
 // Whether the other end of a socket that leads out of a tree is to be closed; false: it is one of
 // the `externals` (preflight.hpp), which are given new ends. refused: neither. The node's sockets

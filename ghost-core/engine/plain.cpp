@@ -106,8 +106,7 @@ void judge_pipes(const std::vector<Task>& tasks, const std::vector<std::string>&
                  std::vector<std::string>& out) {
     for (const auto& [key, ends] : pipes_of(tasks))
         if (!(ends.reads && ends.writes) && std::find(keys.begin(), keys.end(), key) == keys.end())
-            out.push_back(
-                fmt::format("{} {} cannot move: its other end is outside", ends.first, key));
+            out.push_back(Refusal(Reason::outer_end).of(ends.first + " " + key));
 }
 
 // Files that were opened in another mount name space have no path criu could give them.
@@ -119,14 +118,17 @@ void judge_mounts(const std::vector<Task>& tasks, std::vector<std::string>& out)
             const auto target = link_of(path);
             if (!target.starts_with("/") || target.starts_with("/memfd:") ||
                 stat(path.c_str(), &info) != 0 || S_ISSOCK(info.st_mode) ||
-                (S_ISCHR(info.st_mode) && major(info.st_rdev) != 1) || !why_no_file(path).empty() ||
+                (S_ISCHR(info.st_mode) && major(info.st_rdev) != 1) || why_no_file(path) ||
                 is_mounted_for(task.pid, task.pid, fd) || is_mounted_for(getpid(), task.pid, fd))
                 continue;
             out.push_back(
-                fmt::format("process {} ({}): descriptor {} {} cannot move: it was opened in "
-                            "another mount name space",
-                            task.inner, task.name, fd, target));
+                Refusal(Reason::other_mounts)
+                    .of("", task.inner, task.name, fmt::format("descriptor {} {}", fd, target)));
         }
+}
+
+std::string named(const Task& task) {
+    return fmt::format("process {} ({})", task.inner, task.name);
 }
 
 // criu works from within the name spaces a tree is in; all but those that `ghost run` makes have to
@@ -144,16 +146,13 @@ void judge_spaces(const std::vector<Task>& tasks, const PlainTree& tree,
         for (const auto& task : tasks) {
             const auto its = link_of(fmt::format("/proc/{}/ns/{}", task.pid, space));
             if (its.empty() || its == ours || is_of_run(space, task, tree)) continue;
-            out.push_back(fmt::format("process {} ({}) has a {} name space of its own: {}",
-                                      task.inner, task.name, space,
-                                      "containers are not taken, run ghost inside of it"));
+            out.push_back(Refusal(Reason::outer_space, space).of(named(task)));
             break;
         }
     }
     for (const auto& task : tasks)
         if (depth_of(task.pid) != depth_of(tree.root))
-            out.push_back(fmt::format("process {} ({}) is in a PID name space of its own below",
-                                      task.inner, task.name));
+            out.push_back(Refusal(Reason::inner_space).of(named(task)));
 }
 
 // criu asks for limits by prlimit(2), which this takes for processes of other users.
@@ -167,9 +166,7 @@ void judge_users(const std::vector<Task>& tasks, std::vector<std::string>& out) 
             unsigned real = 0, effective = 0, saved = 0;
             words >> real >> effective >> saved;
             if (real == 0 && effective == 0 && saved == 0) continue;
-            out.push_back(fmt::format(
-                "process {} ({}) is another user's, and this node's root lacks CAP_SYS_RESOURCE",
-                task.inner, task.name));
+            out.push_back(Refusal(Reason::other_user).of(named(task)));
             break;
         }
     }

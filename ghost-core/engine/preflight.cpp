@@ -168,8 +168,8 @@ void check_named(const Json& needs, std::vector<Shortcoming>& out) {
 
 void check_descriptors(const Json& needs, std::vector<Shortcoming>& out) {
     const int highest = needs.value("descriptors", 0);
-    if (const auto why = why_no_descriptor(highest); !why.empty())
-        out.push_back({fmt::format("descriptor {}: {}", highest, why), "", ""});
+    if (const auto why = why_no_descriptor(highest))
+        out.push_back({fmt::format("descriptor {}: {}", highest, why.text()), "", ""});
 }
 
 // The file system of a folder, or of the nearest above it that is there.

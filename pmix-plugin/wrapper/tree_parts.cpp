@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/file.hpp"
+#include "ghost-core/criu/refusals.hpp"
 #include "ghost-core/criu/tree.hpp"
 
 namespace ghost::plugin {
@@ -87,9 +88,9 @@ Result<Sharing> sharing_of(pid_t root, const Identity& who) {
         }
         out.parts.push_back({one.id, {ranks.begin(), ranks.end()}, one.size});
         out.lines.push_back(
-            fmt::format("rank {}'s process {} ({}): mapping {} cannot move: it is memory shared "
-                        "with {}",
-                        who.rank, one.process, one.program, one.name, fmt::join(others, ", ")));
+            core::Refusal(core::Reason::shared_memory, fmt::format("{}", fmt::join(others, ", ")))
+                .of(fmt::format("rank {}", who.rank), one.process, one.program,
+                    "mapping " + one.name));
         if (!only_ranks) out.refusals.push_back(out.lines.back());
     }
     out.memory = std::move(*memory);

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <regex>
 #include <set>
 #include <sys/mman.h>
 #include <sys/msg.h>
@@ -563,7 +564,7 @@ TEST_F(Migration, PreflightNamesWhatCannotMove) {
     ASSERT_TRUE(lines.ok());
     const bool named = std::any_of(lines->begin(), lines->end(), [](const std::string& line) {
         return line.find("socket tcp ") != std::string::npos &&
-               line.find("cannot move: its other end is outside the rank") != std::string::npos;
+               line.find("cannot move: its other end is outside;") != std::string::npos;
     });
     EXPECT_TRUE(named);
 }
@@ -603,6 +604,9 @@ std::vector<std::string> said_of(const std::function<bool()>& open,
     waitpid(child, nullptr, 0);
     EXPECT_TRUE(lines.ok());
     if (there != 'y') return {"cannot be made here"};
+    // which object of which process, why, and what to do
+    for (const auto& line : *lines)
+        EXPECT_TRUE(std::regex_match(line, std::regex("rank 1.*: .+ cannot move: .+; .+"))) << line;
     return lines.value();
 }
 
@@ -632,7 +636,7 @@ TEST_F(Migration, PreflightKnowsDevicesRingsAndUnixSockets) {
     fstat(given.get(), &info);
     const auto give_up = [&] { return ::close(kept.get()) == 0; };  // so that only one is inside
     const auto key = fmt::format("unix[{}]", info.st_ino);
-    EXPECT_TRUE(says(said_of(give_up), "its other end is outside the rank"));
+    EXPECT_TRUE(says(said_of(give_up), "its other end is outside;"));
     EXPECT_FALSE(says(said_of(give_up, {key}), "socket unix"));
 }
 
