@@ -121,7 +121,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
         message.rank = slot.rank;
         report(message);
     }
-    void fail(RankSlot& slot, const std::string& stage, const std::string& why);
+    void fail(RankSlot& slot, Stage stage, const std::string& why);
     void set_timer(RankSlot& slot, int64_t us, void (Impl::*step)(RankSlot&));
     void stop_timer(RankSlot& slot);
     void forget(RankId rank);
@@ -181,7 +181,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void each_part(void (Impl::*step)(RankSlot&));
     bool answered(const RankSlot& slot, ParticipantStep step) const;
     void add_rows(ParticipantStep step, StepAnswer& answer);
-    void snapshot_failed(RankSlot& slot, const std::string& stage, const std::string& why);
+    void snapshot_failed(RankSlot& slot, Stage stage, const std::string& why);
     void prepare_snapshot(const SnapPrepare& order);
     void settle_last(uint64_t complete);
     void join_snapshot(RankSlot& slot);

@@ -250,9 +250,9 @@ bool NodeAgent::Impl::change(RankSlot& s, const auto& table, State& state, State
         // coordinator end it.
         const std::string why = "a fault of Ghost's own (see the log of this node)";
         if (s.snap.participates)
-            snapshot_failed(s, "state", why);
+            snapshot_failed(s, Stage::state, why);
         else
-            fail(s, "state", why);
+            fail(s, Stage::state, why);
         return false;
     }
     if (s.is_urgent() != before) adapter_.raise_priority(!before);
@@ -300,7 +300,7 @@ void NodeAgent::Impl::forget(RankId rank) {
 }
 
 // Tells the coordinator once that this move cannot go on here; what follows is its order.
-void NodeAgent::Impl::fail(RankSlot& s, const std::string& stage, const std::string& why) {
+void NodeAgent::Impl::fail(RankSlot& s, Stage stage, const std::string& why) {
     if (s.at_rest() || std::exchange(s.failure_told, true)) return;
     report(Failed{s.seq, s.rank, stage, why});
 }

@@ -79,7 +79,7 @@ void NodeAgent::Impl::rank_closed(RankId rank, const ControlConnection* which) {
             // It has ended, or is about to: what it was asked it will not answer.
             s->busy = "the rank's agent has gone";
             if (s->quiesce == Q::gated && s->snap.participates)
-                snapshot_failed(*s, "gate", s->busy);
+                snapshot_failed(*s, Stage::freeze, s->busy);
             open_gate(*s);
             return gate_answered(*s);
         case Q::opening:
@@ -121,7 +121,7 @@ void NodeAgent::Impl::on_attached(RankSlot& s, const kernet::RankAttached& m) {
     if (failed) why = m.error.empty() ? "the rank could not attach to PMIx" : m.error;
     if (failed && !s.snap.participates) {
         s.failure_told = false;
-        return fail(s, "attach", why);
+        return fail(s, Stage::attach, why);
     }
     if (resumed) adapter_.reattach(s.rank);
     if (!(resumed ? change(s, Q::open) : change(s, Transfer::none))) return;

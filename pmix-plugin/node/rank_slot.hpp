@@ -128,7 +128,8 @@ struct SlotSnapshot {
     bool restart = false;       // which is a restart
     bool off = false;           // and is called off: the rank is brought home
     SnapWork work = SnapWork::idle;
-    std::string stage, why;  // why it cannot be; empty: nothing is wrong
+    Stage stage = Stage::prepare;
+    std::string why;  // why it cannot be; empty: nothing is wrong
     // The rank's hello that came before the wrapper's word that its tree runs.
     std::shared_ptr<ControlConnection> early;
     std::optional<kernet::RankHello> early_hello;

@@ -37,7 +37,7 @@ void NodeAgent::Impl::check_slot(RankSlot& s) {
 void NodeAgent::Impl::import_slot(RankSlot& s) {
     if (s.transfer != T::ready || !s.wrapper) return;
     auto shared = shared_files(s, 0);
-    if (!shared) return snapshot_failed(s, "import", shared.error().message());
+    if (!shared) return snapshot_failed(s, Stage::importing, shared.error().message());
     s.wrapper->tell(Import{0, std::move(*shared)});
 }
 
@@ -57,7 +57,8 @@ void NodeAgent::Impl::restart_answer(RankSlot& s, const schema::Received& m) {
         snapshot_failed(s, m.as<Failed>().stage, m.as<Failed>().why);
     } else if (m.is<Checked>() && s.transfer == T::preparing) {
         s.sharing.parts = m.as<Checked>().shared;
-        if (auto why = why_apart(s.sharing.parts); !why.empty()) snapshot_failed(s, "check", why);
+        if (auto why = why_apart(s.sharing.parts); !why.empty())
+            snapshot_failed(s, Stage::check, why);
         (void)change(s, T::ready);
     } else if (m.is<Held>() && s.transfer == T::ready) {
         if (m.as<Held>().agent) s.thread = m.as<Held>().agent;
@@ -70,14 +71,14 @@ void NodeAgent::Impl::restart_answer(RankSlot& s, const schema::Received& m) {
 
 void NodeAgent::Impl::go_on(RankSlot& s) {
     if (s.transfer != T::held) return;
-    if (!s.wrapper) return snapshot_failed(s, "go", "the wrapper has gone");
+    if (!s.wrapper) return snapshot_failed(s, Stage::going, "the wrapper has gone");
     if (!change(s, T::going)) return;
     s.wrapper->tell(Go{0, s.rank, s.thread});
 }
 
 // True: the runtime is not told, the coordinator ends the job with all reasons.
 bool NodeAgent::Impl::restart_wrapper_died(RankSlot& s, int status) {
-    snapshot_failed(s, "import", fmt::format("its wrapper ended with status {}", status));
+    snapshot_failed(s, Stage::importing, fmt::format("its wrapper ended with status {}", status));
     s.ended = true;
     if (s.wrapper) std::exchange(s.wrapper, nullptr)->close();
     participant_.poke();

@@ -87,13 +87,13 @@ LocalAnswer NodeAgent::Impl::look(ParticipantStep step) {
     local.answer.own_seconds = snapshot_.own_second ? 1 : 0;
     if (step == ParticipantStep::checked && !all_restart_slots()) local.complete = false;
     if (!snapshot_.why.empty() && step != ParticipantStep::aborted) {
-        local.answer.add_failed(snapshot_.first_rank, own_name(), "folder", snapshot_.why);
+        local.answer.add_failed(snapshot_.first_rank, own_name(), Stage::folder, snapshot_.why);
     }
     for (auto& [rank, s] : slots_) {
         if (!s.snap.participates) continue;
         ++local.answer.ranks;
         // What went wrong is what the abort is about; only a rank that is lost matters to it.
-        const bool lost = step == ParticipantStep::aborted && s.snap.stage == "attach";
+        const bool lost = step == ParticipantStep::aborted && s.snap.stage == Stage::attach;
         if (!s.snap.why.empty() && (step != ParticipantStep::aborted || lost)) {
             local.answer.add_failed(rank, own_name(), s.snap.stage, s.snap.why);
         } else if (!s.busy.empty() && step <= ParticipantStep::gated) {
@@ -139,12 +139,11 @@ void NodeAgent::Impl::step_answered(ParticipantStep step) {
 }
 
 // The first reason stays.
-void NodeAgent::Impl::snapshot_failed(RankSlot& s, const std::string& stage,
-                                      const std::string& why) {
+void NodeAgent::Impl::snapshot_failed(RankSlot& s, Stage stage, const std::string& why) {
     if (!s.snap.why.empty()) return;
     s.snap.stage = stage;
     s.snap.why = why.empty() ? "no reason given" : why;
-    log::info("rank {}: {}: {}", s.rank, stage, s.snap.why);
+    log::info("rank {}: {}: {}", s.rank, name_of(stage), s.snap.why);
 }
 
 // --- prepare ---
@@ -251,11 +250,11 @@ void NodeAgent::Impl::ask_to_prepare(RankSlot& s) {
     s.busy.clear();
     const bool idle = s.snap.work == W::idle || s.snap.work == W::cancelling;
     if (!s.snap.why.empty() || !idle) return;
-    if (s.ended) return snapshot_failed(s, "rank", has_ended(s.rank));
-    if (!s.unmovable.empty()) return snapshot_failed(s, "wrapper", s.unmovable);
-    if (const auto still = standstill(s)) return snapshot_failed(s, at_a_standstill, still->why);
+    if (s.ended) return snapshot_failed(s, Stage::rank, has_ended(s.rank));
+    if (!s.unmovable.empty()) return snapshot_failed(s, Stage::wrapper, s.unmovable);
+    if (const auto still = standstill(s)) return snapshot_failed(s, Stage::standstill, still->why);
     if (const std::string why = why_tied(s); !why.empty()) {
-        return snapshot_failed(s, "check", fmt::format("rank {}: {}", s.rank, why));
+        return snapshot_failed(s, Stage::check, fmt::format("rank {}: {}", s.rank, why));
     }
     if (!s.agent || !s.wrapper) {
         s.busy = "the rank is in MPI_Init";
@@ -291,7 +290,7 @@ void NodeAgent::Impl::reopen(RankSlot& s) {
 void NodeAgent::Impl::part_with_server(RankSlot& s) {
     if (!s.snap.why.empty()) return;
     if (s.quiesce != Q::gated || !leave_server(s))
-        snapshot_failed(s, "detach_from_server", "the rank cannot leave its PMIx server now");
+        snapshot_failed(s, Stage::freeze, "the rank cannot leave its PMIx server now");
 }
 
 // The ranks of this node and of those below are back: before, writing would take processors from
@@ -303,12 +302,12 @@ void NodeAgent::Impl::write(RankSlot& s) {
 // The rank is quiet: its tree may be frozen.
 void NodeAgent::Impl::freeze(RankSlot& s) {
     if (!s.wrapper || s.snap.work != W::ready) {
-        snapshot_failed(s, "wrapper", fmt::format("rank {} has no wrapper", s.rank));
+        snapshot_failed(s, Stage::wrapper, fmt::format("rank {} has no wrapper", s.rank));
         return participant_.poke();
     }
     SnapFreeze order{s.seq, s.thread, {}, {}};
     if (auto why = add_sharers(s, order.unit, order.saves); !why.empty()) {
-        snapshot_failed(s, "check", why);
+        snapshot_failed(s, Stage::check, why);
         return participant_.poke();
     }
     if (change(s, W::freezing)) s.wrapper->tell(order);
@@ -398,7 +397,7 @@ void NodeAgent::Impl::on_attached_again(RankSlot& s, const kernet::Location& giv
                                         const std::string& wrong) {
     if (!wrong.empty()) {
         s.snap.why.clear();  // what came first matters less
-        snapshot_failed(s, "attach", wrong);
+        snapshot_failed(s, Stage::attach, wrong);
     } else {
         // A rank listens where it did, if it can: then nobody needs to be told.
         kernet::Location location = settled_location(s, given);

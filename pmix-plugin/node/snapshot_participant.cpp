@@ -42,6 +42,9 @@ using P = ParticipantStep;
 
 constexpr NodeId coordinator = 0;
 constexpr int64_t progress_us = 500'000;
+// A daemon that hears of a refusal waits for so long for the words of the others, those with
+// daemons below twice as long: most refuse for the same reason, and all are to be named.
+constexpr int64_t hearing_us = 300'000;
 
 using D = DaemonMessage;
 
@@ -76,7 +79,7 @@ std::optional<P> ordered_by(DaemonMessage type) {
     return std::nullopt;
 }
 
-// A restart lists all that is missing; a snapshot ends with the first thing.
+// A restart lists all that is missing; a snapshot ends with what is known first.
 bool ends_early(P step) {
     return step != P::checked && step != P::held && step != P::aborted;
 }
@@ -137,6 +140,7 @@ void SnapshotParticipant::begin(ParticipantStep step, uint64_t attempt, const sc
     step_ = step;
     try_ = attempt;
     answered_ = step == P::ended;
+    end_hearing();
     progress_.clear();
     looking_ = true;  // what begins must not be looked at before it has begun everywhere
     ranks_.begin_step(step, m);
@@ -168,6 +172,7 @@ void SnapshotParticipant::poke() {
         failed = failed || (it != below.end() && it->second.failed_ranks > 0);
     }
     if (!complete && !(failed && ends_early(step_))) return;
+    if (!complete && step_ == P::ready && !heard_) return hear_others();
     StepAnswer all = std::move(local.answer);
     for (NodeId child : tree_.children()) {
         auto it = below.find(child);
@@ -176,7 +181,24 @@ void SnapshotParticipant::poke() {
     answer(std::move(all));
 }
 
+// Nobody is kept waiting: the ranks run.
+void SnapshotParticipant::hear_others() {
+    if (hearing_timer_) return;
+    hearing_timer_ = loop_.after(tree_.children().empty() ? hearing_us : 2 * hearing_us, [this] {
+        hearing_timer_.reset();
+        heard_ = true;
+        poke();
+    });
+}
+
+void SnapshotParticipant::end_hearing() {
+    if (hearing_timer_) loop_.cancel(*hearing_timer_);
+    hearing_timer_.reset();
+    heard_ = false;
+}
+
 void SnapshotParticipant::answer(StepAnswer all) {
+    end_hearing();
     answered_ = true;
     const bool failed = all.failed_ranks > 0;
     below_.erase({seq_, step_, try_});
@@ -210,6 +232,7 @@ void SnapshotParticipant::tell_progress() {
 void SnapshotParticipant::stop() {
     if (progress_timer_) loop_.cancel(*progress_timer_);
     progress_timer_.reset();
+    end_hearing();
     step_ = P::idle;
 }
 

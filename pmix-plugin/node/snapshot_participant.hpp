@@ -75,6 +75,8 @@ class SnapshotParticipant {
     // Something has changed with a local rank.
     void poke();
     // A local rank's transfer went on.
+    void hear_others();
+    void end_hearing();
     void progressed();
     void stop();
 
@@ -113,6 +115,8 @@ class SnapshotParticipant {
     std::map<Key, std::map<NodeId, StepAnswer>> below_;
     std::map<NodeId, std::pair<uint64_t, uint64_t>> progress_;  // of the daemons below
     std::optional<TimerId> progress_timer_;
+    std::optional<TimerId> hearing_timer_;
+    bool heard_ = false;  // the others have had time to say what they refuse
 };
 
 }  // namespace ghost::plugin

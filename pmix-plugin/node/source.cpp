@@ -11,17 +11,18 @@ using T = Transfer;
 
 void NodeAgent::Impl::connect(const Connect& m) {
     RankSlot* s = find(m.rank);
-    if (s != nullptr && s->ended) return report(Failed{m.seq, m.rank, "rank", has_ended(m.rank)});
+    if (s != nullptr && s->ended)
+        return report(Failed{m.seq, m.rank, Stage::rank, has_ended(m.rank)});
     if (s == nullptr || !s->at_rest() || !s->wrapper || !s->unmovable.empty()) {
         const bool told = s != nullptr && !s->unmovable.empty();
-        return report(Failed{m.seq, m.rank, "connect",
+        return report(Failed{m.seq, m.rank, Stage::connect,
                              fmt::format("rank {} has no wrapper here that could move it{}{}",
                                          m.rank, told ? ": " : "", told ? s->unmovable : "")});
     }
     if (const auto still = standstill(*s))
-        return report(Failed{m.seq, m.rank, at_a_standstill, still->why});
+        return report(Failed{m.seq, m.rank, Stage::standstill, still->why});
     if (const std::string why = why_tied(*s); !why.empty())
-        return report(Failed{m.seq, m.rank, "check", fmt::format("rank {}: {}", m.rank, why)});
+        return report(Failed{m.seq, m.rank, Stage::check, fmt::format("rank {}: {}", m.rank, why)});
     s->seq = m.seq;
     s->failure_told = s->seen_still = false;
     s->sharing = {};
@@ -46,7 +47,7 @@ void NodeAgent::Impl::export_rank(RankSlot& s) {
     report(RankGated{s.seq, s.rank, s.thread});
     Export order{s.seq};
     if (auto why = add_sharers(s, order.unit, order.saves); !why.empty())
-        return fail(s, "check", why);
+        return fail(s, Stage::check, why);
     if (s.wrapper) s.wrapper->tell(order);
 }
 
@@ -102,7 +103,7 @@ void NodeAgent::Impl::back_home(RankSlot& s) {
     // What the target saw was its end coming, then.
     if (s.finalizing)
         if (const auto still = standstill(s))
-            report(Failed{s.seq, s.rank, at_a_standstill, still->why});
+            report(Failed{s.seq, s.rank, Stage::standstill, still->why});
     report(Aborted{s.seq, s.rank, {}, s.ended, std::exchange(s.unreported, false)});
 }
 

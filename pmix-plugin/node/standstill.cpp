@@ -96,13 +96,13 @@ void NodeAgent::Impl::look_at(RankSlot& s) {
 void NodeAgent::Impl::stands_still(RankSlot& s, const std::string& why) {
     s.still = why;
     if (s.snap.participates) {
-        snapshot_failed(s, at_a_standstill, why);
+        snapshot_failed(s, Stage::standstill, why);
         participant_.poke();
     } else if (is_target(s.transfer)) {
         // Said again and again: a move that is decided waits as long as it hears of it.
-        report(Failed{s.seq, s.rank, at_a_standstill, why});
+        report(Failed{s.seq, s.rank, Stage::standstill, why});
     } else {
-        fail(s, at_a_standstill, why);
+        fail(s, Stage::standstill, why);
     }
     if (s.quiesce == Q::opening) on_ungated(s);
 }

@@ -19,7 +19,8 @@ void NodeAgent::Impl::prepare(const Prepare& m) {
     RankSlot* known = find(rank);
     const bool lives_here = known != nullptr && !known->ended && !known->at_rest();
     if (lives_here || (known != nullptr && known->wrapper)) {
-        return report(Failed{m.seq, rank, "prepare", fmt::format("rank {} is here already", rank)});
+        return report(
+            Failed{m.seq, rank, Stage::prepare, fmt::format("rank {} is here already", rank)});
     }
     forget(rank);
     RankSlot& s = slot(rank);
@@ -30,7 +31,7 @@ void NodeAgent::Impl::prepare(const Prepare& m) {
     s.sharing = {.parts = m.shared, .files = {}};
     if (!change(s, T::preparing)) return;
     if (auto why = why_no_room(m.shared); !why.empty()) {
-        fail(s, at_the_target, why);
+        fail(s, Stage::target, why);
         return forget(rank);
     }
     std::vector<std::string> argv = {settings_.wrapper,    "--restore", "--rank",
@@ -39,14 +40,14 @@ void NodeAgent::Impl::prepare(const Prepare& m) {
     auto spawned = adapter_.spawn_restore(
         rank, argv, [this, rank, seq = s.seq](int status) { restore_ended(rank, seq, status); });
     if (!spawned.ok()) {
-        fail(s, "prepare", spawned.error().message());
+        fail(s, Stage::prepare, spawned.error().message());
         return forget(rank);
     }
     s.wrapper = open_wrapper(rank, std::move(spawned->control));
     s.wrapper->tell(m);
     if (m.shared.empty()) return;
     auto files = shared_files(s, m.unit);
-    if (!files) return fail(s, "prepare", files.error().message());
+    if (!files) return fail(s, Stage::prepare, files.error().message());
     s.wrapper->tell(Import{s.seq, std::move(*files)});
 }
 
@@ -73,7 +74,7 @@ void NodeAgent::Impl::target_answer(RankSlot& s, const schema::Received& m) {
 void NodeAgent::Impl::restore_ended(RankId rank, uint64_t seq, int status) {
     RankSlot* s = find(rank);
     if (!running_ || s == nullptr || s->seq != seq || !is_target(s->transfer)) return;
-    fail(*s, "import", fmt::format("the restore wrapper ended with status {}", status));
+    fail(*s, Stage::importing, fmt::format("the restore wrapper ended with status {}", status));
     if (s->transfer < T::switched) forget(rank);
 }
 
@@ -93,21 +94,21 @@ void NodeAgent::Impl::switch_rank(const Switch& m) {
     if (comes && s != nullptr && s->transfer == T::held) return join(*s);
     auto votes = adapter_.switch_rank(m.rank, m.from, m.to);
     if (votes.ok() && !comes) return report(Switched{m.seq, m.rank, *votes});
-    report(Failed{m.seq, m.rank, "switch",
+    report(Failed{m.seq, m.rank, Stage::switching,
                   votes.ok() ? "no copy of the rank is held here" : votes.error().message()});
 }
 
 void NodeAgent::Impl::join(RankSlot& s) {
     auto votes = adapter_.switch_rank(s.rank, s.from, s.to);
     if (!change(s, T::switched)) return;
-    if (!votes.ok()) return fail(s, "switch", votes.error().message());
+    if (!votes.ok()) return fail(s, Stage::switching, votes.error().message());
     report(Switched{s.seq, s.rank, *votes});
 }
 
 void NodeAgent::Impl::go(const Go& m) {
     RankSlot* s = find(m.rank);
     if (s == nullptr || s->seq != m.seq || s->transfer != T::switched) return;
-    if (!s->wrapper) return fail(*s, "go", "the restore wrapper has gone");
+    if (!s->wrapper) return fail(*s, Stage::going, "the restore wrapper has gone");
     if (!change(*s, T::going)) return;
     if (m.agent) s->thread = m.agent;
     s->wrapper->tell(Go{s->seq, s->rank, s->thread});

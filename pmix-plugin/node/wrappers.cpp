@@ -68,7 +68,7 @@ void NodeAgent::Impl::wrapper_closed(RankId rank, const ControlConnection* which
     if (s->snap.participates) return;  // wrapper_died() follows
     // `going` waits for wrapper_died(): the tree may live, then a new wrapper adopts it.
     if (is_source(s->transfer)) {
-        fail(*s, "wrapper", fmt::format("the wrapper of rank {} has gone", rank));
+        fail(*s, Stage::wrapper, fmt::format("the wrapper of rank {} has gone", rank));
     }
 }
 
@@ -87,14 +87,14 @@ void NodeAgent::Impl::tree_ended(RankSlot& s, const std::string& why) {
         if (change(s, T::none)) report(Done{s.seq, s.rank, {}, true});
         return;
     }
-    fail(s, "rank", why);
+    fail(s, Stage::rank, why);
     if (s.transfer == T::returning) back_home(s);
 }
 
 // A rank that ends while the job is saved or restarted.
 void NodeAgent::Impl::participant_ended(RankSlot& s, const std::string& why) {
     if (s.snap.early) std::exchange(s.snap.early, nullptr)->close();
-    if (s.transfer != T::going) snapshot_failed(s, "rank", why);
+    if (s.transfer != T::going) snapshot_failed(s, Stage::rank, why);
     if (s.snap.work != SnapWork::idle) (void)change(s, SnapWork::idle);
     if (s.transfer == T::going) (void)change(s, T::none);
     give_up_gates(s);
@@ -104,7 +104,7 @@ void NodeAgent::Impl::participant_ended(RankSlot& s, const std::string& why) {
 // The snapshot is off; the wrapper that adopts the tree knows nothing of it.
 void NodeAgent::Impl::participant_wrapper_died(RankSlot& s, bool alive, const std::string& why) {
     if (s.snap.work != SnapWork::idle) (void)change(s, SnapWork::idle);
-    snapshot_failed(s, "wrapper", why);
+    snapshot_failed(s, Stage::wrapper, why);
     const bool frozen = s.quiesce == Quiesce::quiet || s.quiesce == Quiesce::frozen;
     if (alive && s.snap.off && frozen) resume(s);
 }
@@ -139,14 +139,14 @@ bool NodeAgent::Impl::wrapper_died(RankId rank, int status) {
                  alive ? "live" : "have ended");
     const std::string why = fmt::format("the wrapper of rank {} died", rank);
     if (s->snap.participates) participant_wrapper_died(*s, alive, why);
-    if (is_source(s->transfer) && !s->snap.participates) fail(*s, "wrapper", why);
+    if (is_source(s->transfer) && !s->snap.participates) fail(*s, Stage::wrapper, why);
     if (alive && adopt(*s)) {
         participant_.poke();
         return true;
     }
     kill_tree(*s, settings_.tree);
     if ((s->transfer == T::switched || s->transfer == T::going) && !s->snap.participates) {
-        fail(*s, "go", why);
+        fail(*s, Stage::going, why);
         s->ended = true;
         return false;
     }

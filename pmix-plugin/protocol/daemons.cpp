@@ -118,7 +118,7 @@ constexpr Field restart_prepare_fields[] = {
 constexpr Field trouble_fields[] = {
     field<&RankTrouble::rank>("rank", "whose"),
     field<&RankTrouble::node>("node", "where").or_default(),
-    field<&RankTrouble::stage>("stage", "what was being done").or_default(),
+    field<&RankTrouble::stage>("stage", "what was being done"),
     field<&RankTrouble::why>("why", "reason, for the user"),
 };
 constexpr Field answer_fields[] = {
@@ -332,7 +332,7 @@ void StepAnswer::add_busy(uint32_t rank, const std::string& why) {
     if (busy.size() < most_named) busy.push_back({rank, {}, {}, why});
 }
 
-void StepAnswer::add_failed(uint32_t rank, const std::string& node, const std::string& stage,
+void StepAnswer::add_failed(uint32_t rank, const std::string& node, Stage stage,
                             const std::string& why) {
     ++failed_ranks;
     if (failed.size() < most_named) failed.push_back({rank, node, stage, why});
@@ -355,14 +355,14 @@ void StepAnswer::merge(StepAnswer other) {
 std::string describe(const std::vector<RankTrouble>& list, uint64_t all) {
     std::string out;
     // Often all of them, and for the same reason.
-    const auto still = std::ranges::find(list, at_a_standstill, &RankTrouble::stage);
+    const auto still = std::ranges::find(list, Stage::standstill, &RankTrouble::stage);
     if (still != list.end())
         return all > 1 ? fmt::format("{}; and {} more", still->why, all - 1) : still->why;
     for (const RankTrouble& one : list) {
         out += out.empty() ? "" : "; ";
         out += fmt::format("rank {}", one.rank);
         if (!one.node.empty()) out += " at " + one.node;
-        if (!one.stage.empty()) out += ": " + one.stage;
+        if (one.stage) out += fmt::format(": {}", name_of(*one.stage));
         out += ": " + one.why;
     }
     if (all > list.size()) out += fmt::format("; and {} more ranks", all - list.size());

@@ -191,7 +191,7 @@ struct RestartPrepare {
 struct RankTrouble {
     uint32_t rank = 0;
     std::string node;
-    std::string stage;
+    std::optional<Stage> stage;
     std::string why;
     static const schema::Record table;
 };
@@ -213,8 +213,7 @@ struct StepAnswer {
     static const schema::Record table;
 
     void add_busy(uint32_t rank, const std::string& why);
-    void add_failed(uint32_t rank, const std::string& node, const std::string& stage,
-                    const std::string& why);
+    void add_failed(uint32_t rank, const std::string& node, Stage stage, const std::string& why);
     void merge(StepAnswer other);
 };
 // "rank 3 at gn2: check: descriptor 7 …; and 12 more": a list of `busy` or `failed` for the user.

@@ -37,15 +37,44 @@ struct TransferProgress {
     static const schema::Record table;
 };
 
+// What was being done when it failed.
+enum class Stage : uint8_t {
+    prepare,
+    connect,
+    check,
+    target,      // what was found wanting at the target of a move, whichever end says it
+    standstill,  // no fault: the rank cannot act now; the reason is a whole sentence
+    state,
+    moving,
+    exporting,
+    importing,
+    switching,
+    going,
+    attach,
+    ending,
+    rank,  // it has ended; the reason is a whole sentence
+    wrapper,
+    snapshot,
+    folder,
+    freeze,
+    write,
+};
+inline constexpr const char* stage_names[] = {
+    "prepare", "connect",  "check",  "target", "standstill", "state", "move",
+    "export",  "import",   "switch", "go",     "attach",     "die",   "rank",
+    "wrapper", "snapshot", "folder", "freeze", "write"};
+constexpr std::span<const char* const> names_of(Stage) {
+    return stage_names;
+}
+constexpr const char* name_of(Stage stage) {
+    return stage_names[static_cast<size_t>(stage)];
+}
+
 // What was asked for cannot be done, or went wrong.
-// Stage of a failure that is no fault: the rank cannot act now. Its reason is a whole sentence.
-inline constexpr const char* at_a_standstill = "standstill";
-// What was found wanting at the target of a move, whichever end says it.
-inline constexpr const char* at_the_target = "target";
 struct Failed {
     uint64_t seq = 0;
     uint32_t rank = 0;  // between daemons
-    std::string stage;
+    Stage stage = Stage::prepare;
     std::string why;
     static const schema::Record table;
 };

@@ -30,7 +30,7 @@ Mover::Mover(TreeParts parts, std::function<core::HugeMemory()> before)
 bool Mover::change(S to) {
     const auto who = [this] { return fmt::format("move {}", seq_); };
     if (!move_states.change(state_, to, log::Level::debug, who)) {
-        parts_.fail(seq_, "move",
+        parts_.fail(seq_, Stage::moving,
                     fmt::format("a bug: no way from {} to {}", move_states.name(state_),
                                 move_states.name(to)));
         return false;
@@ -75,21 +75,21 @@ void Mover::connect(const Connect& where) {
         if (!change(S::idle)) return;
     }
     if (!may(S::connecting))
-        return parts_.fail(seq_, "connect", "another move of this rank is not finished");
+        return parts_.fail(seq_, Stage::connect, "another move of this rank is not finished");
     if (auto made = folder_.make(fmt::format("{}-{}-{}", parts_.who.job, parts_.who.rank, seq_),
                                  &parts_.guard);
         !made) {
-        return parts_.fail(seq_, "connect", made.error().message());
+        return parts_.fail(seq_, Stage::connect, made.error().message());
     }
     if (!change(S::connecting)) return;
     worker_.start([this, where, request = request()]() mutable -> Outgoing {
         const auto failed = [&](const Error& error) {
-            return parts_.who.failed(where.seq, "connect", error.message());
+            return parts_.who.failed(where.seq, Stage::connect, error.message());
         };
         if (before_) huge_ = before_();
         if (Status fine = look_at_shared(); !fine) {
             if (fine.error().code != Code::refused) return failed(fine.error());
-            return parts_.who.failed(where.seq, "check", fine.error().message());
+            return parts_.who.failed(where.seq, Stage::check, fine.error().message());
         }
         request.externals = sharing_.with_keys(std::move(request.externals));
         core::NetworkOptions options;
@@ -101,7 +101,7 @@ void Mover::connect(const Connect& where) {
         if (!warm) return failed(warm.error());
         if (Status fine = ask(**target, request); !fine) {
             if (fine.error().code != Code::refused) return failed(fine.error());
-            return parts_.who.failed(where.seq, at_the_target, fine.error().why);
+            return parts_.who.failed(where.seq, Stage::target, fine.error().why);
         }
         auto ahead = core::prepare_export(request);
         if (!ahead) return failed(ahead.error());
@@ -150,7 +150,8 @@ core::ExportRequest Mover::request() const {
 
 void Mover::start_export(const Export& order) {
     if (!may(S::exporting) || order.seq != seq_)
-        return parts_.fail(order.seq, "export", "this move has no connection to its target");
+        return parts_.fail(order.seq, Stage::exporting,
+                           "this move has no connection to its target");
     if (!change(S::exporting)) return;
     auto request = this->request();
     request.externals = sharing_.with_keys(std::move(request.externals));
@@ -186,9 +187,9 @@ Status Mover::check(const core::ExportRequest& request) {
 Outgoing Mover::export_tree(const Export& order, core::ExportRequest request) {
     const Identity& who = parts_.who;
     if (Status fine = check(request); !fine)
-        return who.failed(order.seq, "check", fine.error().message());
+        return who.failed(order.seq, Stage::check, fine.error().message());
     auto facts = core::facts_of(request.root, core::Ghosts::move, told_);
-    if (!facts) return who.failed(order.seq, "check", facts.error().message());
+    if (!facts) return who.failed(order.seq, Stage::check, facts.error().message());
     request.facts = std::move(*facts);
     request.metadata["shared"] = sharing_.metadata(order.unit);
     request.while_stopped = [&]() -> Result<core::SkeletonFiles> {
@@ -200,7 +201,7 @@ Outgoing Mover::export_tree(const Export& order, core::ExportRequest request) {
     worker_.uses(target_->fd());
     auto stats = core::export_tree(request, *target_, std::exchange(ahead_, std::nullopt));
     worker_.uses(-1);
-    if (!stats) return who.failed(order.seq, "export", stats.error().message());
+    if (!stats) return who.failed(order.seq, Stage::exporting, stats.error().message());
     return Exported{.seq = order.seq,
                     .rank = who.rank,
                     .bytes = stats->page_bytes + stats->skeleton_bytes,
@@ -257,7 +258,7 @@ void Mover::resume(const schema::Received& order) {
 }
 
 void Mover::die(uint64_t seq) {
-    if (!may(S::leaving)) return parts_.fail(seq_, "die", "the rank is not exported");
+    if (!may(S::leaving)) return parts_.fail(seq_, Stage::ending, "the rank is not exported");
     seq_ = seq;
     change(S::leaving);
 }

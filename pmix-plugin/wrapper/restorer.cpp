@@ -66,8 +66,8 @@ bool Restorer::change(S to) {
             loop_.on_readable(to == S::listening ? source_->fd() : -1, [this] { begin_import(); });
         return true;
     }
-    fail("restore", fmt::format("a bug: no way from {} to {}", restore_states.name(from),
-                                restore_states.name(to)));
+    fail(Stage::importing, fmt::format("a bug: no way from {} to {}", restore_states.name(from),
+                                       restore_states.name(to)));
     return false;
 }
 
@@ -176,17 +176,17 @@ void Restorer::handle(const schema::Received& message) {
 }
 
 void Restorer::prepare(uint64_t seq) {
-    if (!may(S::warming)) return fail("prepare", "this wrapper has a move already");
+    if (!may(S::warming)) return fail(Stage::prepare, "this wrapper has a move already");
     seq_ = seq;
     Status made = folder_.make(fmt::format("{}-{}-{}.in", who_.job, who_.rank, seq_), &guard_);
-    if (!made) return fail("prepare", made.error().message());
-    if (auto begun = source_->begin(); !begun) return fail("prepare", begun.error().message());
+    if (!made) return fail(Stage::prepare, made.error().message());
+    if (auto begun = source_->begin(); !begun) return fail(Stage::prepare, begun.error().message());
     if (!change(S::warming)) return;
     worker_.start([this]() -> Outgoing {
         Status warm = core::warm_up({who_.criu, folder_.path()});
-        if (!warm) return who_.failed(seq_, "prepare", warm.error().message());
+        if (!warm) return who_.failed(seq_, Stage::prepare, warm.error().message());
         Status fine = source_->look();
-        if (!fine) return who_.failed(seq_, "check", fine.error().message());
+        if (!fine) return who_.failed(seq_, Stage::check, fine.error().message());
         return source_->ready(seq_);
     });
 }
@@ -198,7 +198,7 @@ void Restorer::daemon_died() {
 }
 
 void Restorer::begin_import() {
-    if (!may(S::importing)) return fail("import", "this ghost was not looked at");
+    if (!may(S::importing)) return fail(Stage::importing, "this ghost was not looked at");
     if (!change(S::importing)) return;
     worker_.start([this] { return import_ghost(); });
     on_progress_ = loop_.every(progress_us, [this] { tell_progress(); });
@@ -207,14 +207,14 @@ void Restorer::begin_import() {
 // On the worker.
 Outgoing Restorer::import_ghost() {
     const auto failed = [this](const Error& error) {
-        return who_.failed(seq_, "import", error.message());
+        return who_.failed(seq_, Stage::importing, error.message());
     };
     auto importer = source_->open(worker_);
     if (!importer) {
         const auto code = importer.error().code;
         const bool lacks = code == Code::refused || code == Code::unsupported;
         if (!lacks || !source_->comes_later()) return failed(importer.error());
-        return who_.failed(seq_, at_the_target, importer.error().why);
+        return who_.failed(seq_, Stage::target, importer.error().why);
     }
     const Json& metadata = importer->metadata();
     Json wanted = metadata.value("stdio", Json::object());
@@ -265,9 +265,9 @@ void Restorer::worker_done() {
 }
 
 void Restorer::go(const Go& word) {
-    if (!may(S::running)) return fail("go", "no tree is held");
+    if (!may(S::running)) return fail(Stage::going, "no tree is held");
     if (Status let_go = core::release_tree(held_); !let_go) {
-        return fail("go", let_go.error().message());
+        return fail(Stage::going, let_go.error().message());
     }
     guard_.set_duty(core::Guard::Duty::leave);
     if (!change(S::running)) return;
@@ -275,7 +275,7 @@ void Restorer::go(const Go& word) {
     if (!woken) log::warning("{}", woken.error().message());
 }
 
-void Restorer::fail(const char* stage, const std::string& why) {
+void Restorer::fail(Stage stage, const std::string& why) {
     send(schema::encode(who_.failed(seq_, stage, why)));
     call_off(why);
 }

@@ -81,7 +81,7 @@ class Restorer {
     Outgoing import_ghost();
     bool wait_for_the_end();
     void say_why() const;
-    void fail(const char* stage, const std::string& why);
+    void fail(Stage stage, const std::string& why);
     void call_off(const std::string& why);
     void send(const std::string& packet, const std::vector<int>& fds = {});
     void lose_control();

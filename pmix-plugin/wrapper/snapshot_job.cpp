@@ -115,7 +115,7 @@ Outgoing SnapshotJob::take() {
     auto fine = check(false);
     if (!fine) return failure(fine.error());
     sharing_ = std::move(*fine);
-    stage_ = "prepare";
+    stage_ = Stage::prepare;
     if (auto opened = open(); !opened.ok()) return failure(opened.error());
     memory_ = core::memory_of_tree(tree_.root);
     incremental_ =
@@ -187,11 +187,11 @@ Status SnapshotJob::wait_for_order(bool direct) {
         changed_.wait(lock, [this] { return command_ != Command::none; });
         if (command_ == Command::off) return called_off();
     }
-    stage_ = "check";
+    stage_ = Stage::check;
     auto now = check(true);
     GHOST_TRY(now);
     GHOST_TRY(sharing_.confirm(*now));
-    stage_ = "freeze";
+    stage_ = Stage::freeze;
     return {};
 }
 
@@ -330,7 +330,7 @@ Outgoing SnapshotJob::copied() {
     request.captured = [this](const core::CheckpointStats& stats) {
         if (!order_.stays()) wake();
         captured_ = true;
-        stage_ = "write";
+        stage_ = Stage::write;
         (*progress_)(0, memory_);  // what is told from now on is of the file
         (*say_)(SnapCaptured{.seq = order_.seq,
                              .pause_us = stats.pause_us,
@@ -382,7 +382,7 @@ Outgoing SnapshotJob::direct() {
 }
 
 Outgoing SnapshotJob::written(uint64_t page_bytes, uint64_t zero_bytes, const std::string& digest) {
-    stage_ = "write";
+    stage_ = Stage::write;
     struct stat info {};
     const bool there = ::stat(order_.path().c_str(), &info) == 0;
     if (!there) return failure(sys_error("find what was written", order_.path()));

@@ -93,7 +93,7 @@ class SnapshotJob {
     core::Checkpointer& checkpointer_;
     const Say* say_ = nullptr;
     const Progress* progress_ = nullptr;
-    const char* stage_ = "check";
+    Stage stage_ = Stage::check;
     std::unique_ptr<core::Resource> out_;
     core::PacedResource* paced_ = nullptr;  // in out_; guarded by mutex_ against call_off()
     std::vector<core::WrittenFile> files_;

@@ -25,7 +25,7 @@ Snapshotter::~Snapshotter() {
 bool Snapshotter::change(S to) {
     const auto who = [this] { return fmt::format("snapshot {}", seq_); };
     if (!snap_states.change(state_, to, log::Level::debug, who)) {
-        parts_.fail(seq_, "snapshot",
+        parts_.fail(seq_, Stage::snapshot,
                     fmt::format("a bug: no way from {} to {}", snap_states.name(state_),
                                 snap_states.name(to)));
         return false;
@@ -71,11 +71,12 @@ bool Snapshotter::handle(const schema::Received& message) {
 
 void Snapshotter::prepare(const SnapPrepareRank& asked) {
     if (!snap_states.allows(state_, S::preparing))
-        return parts_.fail(asked.seq, "prepare", "another snapshot of this rank is not finished");
+        return parts_.fail(asked.seq, Stage::prepare,
+                           "another snapshot of this rank is not finished");
     seq_ = asked.seq;
     auto made =
         folder_.make(fmt::format("{}-{}-{}", parts_.who.job, parts_.who.rank, seq_), &parts_.guard);
-    if (!made) return parts_.fail(seq_, "prepare", made.error().message());
+    if (!made) return parts_.fail(seq_, Stage::prepare, made.error().message());
     job_ = std::make_unique<SnapshotJob>(
         SnapshotOrder{asked, chain_},
         SnapshotJob::Tree{parts_.who, parts_.root, parts_.stdio.keys(), folder_.path()},
@@ -89,7 +90,7 @@ void Snapshotter::prepare(const SnapPrepareRank& asked) {
 
 void Snapshotter::freeze(const SnapFreeze& order) {
     if (!snap_states.allows(state_, S::freezing) || order.seq != seq_)
-        return parts_.fail(order.seq, "freeze", "this snapshot was not prepared");
+        return parts_.fail(order.seq, Stage::freeze, "this snapshot was not prepared");
     if (!change(S::freezing)) return;
     carried_ = true;
     job_->freeze(parts_.stdio.carry(), order);

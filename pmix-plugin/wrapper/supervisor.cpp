@@ -185,7 +185,7 @@ bool Supervisor::operation(const schema::Received& message) {
         return true;
     }
     if (begins && !(move ? snapshotter_.idle() : mover_.idle())) {
-        parts().fail(message.seq(), move ? "connect" : "prepare",
+        parts().fail(message.seq(), move ? Stage::connect : Stage::prepare,
                      "a move or snapshot of this rank is not finished");
         return true;
     }

@@ -38,7 +38,7 @@ struct Identity {
     // What both ends of a move prove to know: nobody of another life of the job does.
     // Empty without a secret.
     std::string proof() const { return secret.empty() ? secret : secret + "/" + life; }
-    Failed failed(uint64_t seq, const char* stage, std::string why) const {
+    Failed failed(uint64_t seq, Stage stage, std::string why) const {
         return {seq, rank, stage, std::move(why)};
     }
 };
@@ -56,7 +56,7 @@ struct TreeParts {
         send(schema::encode(message));
     }
     void tell(const Outgoing& message) const { send(encode(message)); }
-    void fail(uint64_t seq, const char* stage, std::string why) const {
+    void fail(uint64_t seq, Stage stage, std::string why) const {
         tell(who.failed(seq, stage, std::move(why)));
     }
 };

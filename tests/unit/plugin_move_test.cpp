@@ -1014,8 +1014,8 @@ TEST(SharersMove, BusyOnesAreTriedAgainTogether) {
 TEST(SharersMove, AllStayWhereOneCannotBeTaken) {
     Cluster c(6, 3, {0, 1, 1});
     c.chance.sharers = {1, 2};
-    c.chance.fail_stage = "export";
-    c.chance.fail_rank = 2;
+    c.chance.fail_stage = Stage::exporting;
+    c.chance.fail_ranks = {2};
     Client& user = c.client();
     user.ask(migrate_together(1, "gn2"));
     ASSERT_TRUE(c.run(30 * second, [&] { return !user.results.empty(); }));

@@ -177,24 +177,52 @@ TEST(Snapshots, Restart) {
     expect_sound(again);
 }
 
+// Most refuse for the same reason: whoever mends only the first one asks as often as there are
+// ranks.
+TEST(Snapshots, EveryRankThatRefusesIsNamed) {
+    std::vector<NodeId> nodes(12);
+    for (size_t i = 0; i < nodes.size(); ++i) nodes[i] = static_cast<NodeId>(i % 10);
+    Cluster c(6, 10, nodes);
+    c.chance.fail_stage = Stage::prepare;
+    Client& user = c.client();
+    const auto said = [&](std::set<RankId> who) {
+        c.chance.fail_ranks = std::move(who);
+        user.results.clear();
+        user.ask(checkpoint());
+        EXPECT_TRUE(c.run(60 * second, [&] { return !user.results.empty(); }));
+        return user.results.empty() ? Json() : user.results[0];
+    };
+    const std::string three = said({1, 6, 9})["error"];
+    for (const RankId rank : {1, 6, 9})
+        EXPECT_NE(three.find(fmt::format("rank {0} at gn{0}: prepare: no luck", rank)),
+                  std::string::npos)
+            << three;
+    const std::string many = said({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11})["error"];
+    EXPECT_NE(many.find("; and 4 more ranks"), std::string::npos) << many;
+    expect_all_run(c);
+    c.chance.fail_stage.reset();
+    EXPECT_EQ(said({})["exit"], 0);
+    expect_sound(c);
+}
+
 TEST(Snapshots, FailedSnapshotLeavesJobUnchanged) {
-    for (const char* stage : {"prepare", "freeze", "write"}) {
+    for (const Stage stage : {Stage::prepare, Stage::freeze, Stage::write}) {
         Cluster c(5, 3, {0, 1, 2});
         c.chance.fail_stage = stage;
-        c.chance.fail_rank = 1;
+        c.chance.fail_ranks = {1};
         Client& user = c.client();
         user.ask(checkpoint());
-        ASSERT_TRUE(c.run(60 * second, [&] { return !user.results.empty(); })) << stage;
+        ASSERT_TRUE(c.run(60 * second, [&] { return !user.results.empty(); })) << name_of(stage);
         EXPECT_EQ(user.results[0]["exit"], 1);
         std::string error = user.results[0]["error"];
-        EXPECT_NE(error.find("rank 1 at gn1: " + std::string(stage) + ": no luck"),
+        EXPECT_NE(error.find("rank 1 at gn1: " + std::string(name_of(stage)) + ": no luck"),
                   std::string::npos)
             << error;
         EXPECT_NE(error.find("the job is unharmed"), std::string::npos) << error;
         expect_all_run(c);
         EXPECT_TRUE(snapshots(c).empty());
         expect_whole_folder(c);
-        c.chance.fail_stage.clear();
+        c.chance.fail_stage.reset();
         user.results.clear();
         user.ask(checkpoint());
         ASSERT_TRUE(c.run(60 * second, [&] { return !user.results.empty(); }));
@@ -222,14 +250,14 @@ TEST(Sharers, AreSavedWhileAllOfThemAreFrozen) {
 }
 
 TEST(Sharers, DoNotWaitForOneThatCannotBeSaved) {
-    for (const char* stage : {"freeze", "prepare"}) {
+    for (const Stage stage : {Stage::freeze, Stage::prepare}) {
         Cluster c(5, 2, {0, 1, 1});
         c.chance.sharers = {1, 2};
         c.chance.fail_stage = stage;
-        c.chance.fail_rank = 2;
+        c.chance.fail_ranks = {2};
         Client& user = c.client();
         user.ask(checkpoint());
-        ASSERT_TRUE(c.run(15 * second, [&] { return !user.results.empty(); })) << stage;
+        ASSERT_TRUE(c.run(15 * second, [&] { return !user.results.empty(); })) << name_of(stage);
         EXPECT_EQ(user.results[0]["exit"], 1) << user.results[0];
         expect_all_run(c);
         expect_sound(c);
@@ -443,7 +471,7 @@ TEST(Snapshots, BySignalAndByJobControl) {
     ASSERT_TRUE(c.run(5 * second, [&] { return !answers.empty(); }));
     EXPECT_EQ(answers, std::vector<std::string>{""});
     EXPECT_EQ(snapshots(c).size(), 2u);
-    c.chance.fail_stage = "prepare";
+    c.chance.fail_stage = Stage::prepare;
     c.job_control("continue", answers);
     ASSERT_TRUE(c.run(60 * second, [&] { return answers.size() == 2; }));
     EXPECT_NE(answers[1].find("no luck"), std::string::npos);
@@ -468,10 +496,10 @@ TEST(Snapshots, ThenKillEndsTheJobWithEveryTreeFrozen) {
 }
 
 TEST(Snapshots, ThenKillThatFailsLetsTheJobGoOn) {
-    for (const char* stage : {"freeze", "write"}) {
+    for (const Stage stage : {Stage::freeze, Stage::write}) {
         Cluster c(12, 3, {0, 1, 2});
         c.chance.fail_stage = stage;
-        c.chance.fail_rank = 2;
+        c.chance.fail_ranks = {2};
         Client& user = c.client();
         user.ask(checkpoint("kill"));
         ASSERT_TRUE(c.run(60 * second, [&] { return !user.results.empty(); }));
@@ -544,12 +572,12 @@ TEST(Schedule, EarlyTimerTakesNoSecondSnapshot) {
 
 TEST(Schedule, FailedSnapshotIsLoggedAndNextTried) {
     Cluster c(15, 2, {0, 1}, 0, {}, {{"ghost_checkpoint_interval", "10s"}});
-    c.chance.fail_stage = "write";
+    c.chance.fail_stage = Stage::write;
     c.run(15 * second);
     ASSERT_EQ(c.said.size(), 1u);
     EXPECT_NE(c.said[0].find("rank 0 at gn0: write: no luck"), std::string::npos) << c.said[0];
     EXPECT_EQ(c.said[0].find('\n'), std::string::npos);
-    c.chance.fail_stage.clear();
+    c.chance.fail_stage.reset();
     c.run(10 * second);
     auto all = snapshots(c);
     ASSERT_EQ(all.size(), 1u);
@@ -653,11 +681,11 @@ TEST(Folder, SnapshotsInNodeLocalFolder) {
     EXPECT_TRUE(std::filesystem::exists(own + "/4711-000001/rank-1.ghost"));
     EXPECT_FALSE(std::filesystem::exists(own + "/4711-000001/manifest.json"));
     EXPECT_FALSE(std::filesystem::exists(c.folder() + "/4711-000001/rank-1.ghost"));
-    c.chance.fail_stage = "write";
+    c.chance.fail_stage = Stage::write;
     ask(1);
     EXPECT_EQ(there(own), Names{"4711-000001"});
     // The order to end it is lost: the next one brings it.
-    c.chance.fail_stage.clear();
+    c.chance.fail_stage.reset();
     c.lose = [](NodeId, NodeId to, const Json& m) { return to == 1 && m["t"] == "snap_end"; };
     ask(0);
     EXPECT_EQ(there(own), (Names{"4711-000001", partial_name("4711-000002", job_life)}));
@@ -712,9 +740,9 @@ TEST(Folder, SnapshotsOnDiskAndInMemory) {
     EXPECT_TRUE(std::filesystem::exists(other + "/4711-000001/rank-1.ghost"));
     EXPECT_TRUE(std::filesystem::exists(c.folder() + "/4711-000001/rank-1.ghost"));
     // In both or in none.
-    c.chance.fail_stage = "write";
+    c.chance.fail_stage = Stage::write;
     ask(1);
-    c.chance.fail_stage.clear();
+    c.chance.fail_stage.reset();
     expect_everywhere({"4711-000001"});
     ask(0);
     EXPECT_EQ(kinds_of(snapshots(c)), "fi");
@@ -807,8 +835,8 @@ TEST(Restarts, AllRefusalsAreListedBeforeAnyRankRuns) {
     fails({0, 1}, from, "it has 3 ranks, 2 were started");
     fails({0, 1, 2}, from + "0", "4711-0000010");
     fails({0, 1, 2}, from, "rank 1 at gn1: import: no luck", [](Cluster& again) {
-        again.chance.fail_stage = "import";
-        again.chance.fail_rank = 1;
+        again.chance.fail_stage = Stage::importing;
+        again.chance.fail_ranks = {1};
     });
     fails({0, 1, 2}, from, "rank 2 at gn2: import: its wrapper ended",
           [](Cluster& again) { again.kill_wrapper(2, 2); });
@@ -822,8 +850,8 @@ TEST(Restarts, AllRefusalsAreListedBeforeAnyRankRuns) {
     fails({0, 1, 2}, from,
           "(nothing has been changed, no rank has run): rank 1 at gn1: check: no file",
           [](Cluster& again) {
-              again.chance.fail_stage = "check";
-              again.chance.fail_rank = 1;
+              again.chance.fail_stage = Stage::check;
+              again.chance.fail_ranks = {1};
           });
     fails({0, 1, 2}, from, "is lost", [](Cluster& again) {
         again.run(300);

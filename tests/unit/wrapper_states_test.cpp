@@ -44,7 +44,7 @@ class WrapperStates : public testing::Test {
     // Since the last call.
     std::string said() { return std::exchange(said_, {}); }
     // Nothing but this was said.
-    testing::AssertionResult failed(const char* stage, uint64_t seq) {
+    testing::AssertionResult failed(Stage stage, uint64_t seq) {
         const std::string packet = said();
         const auto read = schema::decode<Failed>(packet);
         if (read.ok() && read->stage == stage && read->seq == seq && read->rank == 3)
@@ -81,15 +81,15 @@ TEST(MoveStates, AllowsOnlyListedTransitions) {
 TEST_F(WrapperStates, MoverRefusesOrdersOutOfTurn) {
     AnyMover mover(parts(), nullptr);
     EXPECT_TRUE(mover.handle(received(Export{1})));
-    EXPECT_TRUE(failed("export", 1));
+    EXPECT_TRUE(failed(Stage::exporting, 1));
     EXPECT_TRUE(mover.idle());
     EXPECT_FALSE(mover.handle(received(SnapWrite{1})));  // of a snapshot
     EXPECT_TRUE(mover.handle(received(Die{2})));         // of a tree that was adopted exported
     EXPECT_TRUE(mover.leaving());
     EXPECT_TRUE(mover.handle(received(to_nowhere(3))));
-    EXPECT_TRUE(failed("connect", 3));
+    EXPECT_TRUE(failed(Stage::connect, 3));
     EXPECT_TRUE(mover.handle(received(Die{3})));
-    EXPECT_TRUE(failed("die", 3));
+    EXPECT_TRUE(failed(Stage::ending, 3));
     EXPECT_TRUE(mover.handle(received(Cancel{3})));
     EXPECT_TRUE(mover.leaving());
     EXPECT_EQ(said(), "");
@@ -98,7 +98,7 @@ TEST_F(WrapperStates, MoverRefusesOrdersOutOfTurn) {
 TEST_F(WrapperStates, MoverRefusesUnlistedTransition) {
     AnyMover mover(parts(), nullptr);
     EXPECT_FALSE(mover.change(MoveState::exported));
-    EXPECT_TRUE(failed("move", 0));
+    EXPECT_TRUE(failed(Stage::moving, 0));
     EXPECT_TRUE(mover.idle());
     // As before: the next one begins, and fails for a reason of its own.
     EXPECT_TRUE(mover.handle(received(to_nowhere(1))));
@@ -106,7 +106,7 @@ TEST_F(WrapperStates, MoverRefusesUnlistedTransition) {
     pollfd ended{mover.fd(), POLLIN, 0};
     ASSERT_EQ(::poll(&ended, 1, 10'000), 1);
     mover.worker_done();
-    EXPECT_TRUE(failed("connect", 1));
+    EXPECT_TRUE(failed(Stage::connect, 1));
     EXPECT_TRUE(mover.idle());
 }
 
@@ -143,7 +143,7 @@ TEST(SnapStates, AllowsOnlyListedTransitions) {
 TEST_F(WrapperStates, SnapshotterRefusesOrdersOutOfTurn) {
     AnySnapshotter snapshotter(parts());
     EXPECT_TRUE(snapshotter.handle(received(SnapFreeze{1, {}})));
-    EXPECT_TRUE(failed("freeze", 1));
+    EXPECT_TRUE(failed(Stage::freeze, 1));
     EXPECT_TRUE(snapshotter.handle(received(SnapWrite{1})));
     EXPECT_TRUE(snapshotter.handle(received(SnapEndRank{1, true})));
     EXPECT_EQ(said(), "");
@@ -159,7 +159,7 @@ TEST_F(WrapperStates, SnapshotterRefusesOrdersOutOfTurn) {
 TEST_F(WrapperStates, SnapshotterRefusesUnlistedTransition) {
     AnySnapshotter snapshotter(parts());
     EXPECT_FALSE(snapshotter.change(SnapState::written));
-    EXPECT_TRUE(failed("snapshot", 0));
+    EXPECT_TRUE(failed(Stage::snapshot, 0));
     EXPECT_TRUE(snapshotter.idle());
     EXPECT_TRUE(snapshotter.handle(received(SnapCancel{1})));
     EXPECT_EQ(said(), schema::encode(SnapCancelled{1}));
@@ -224,9 +224,10 @@ class RestoreWrapper : public testing::Test {
         while (auto packet = node_.receive(0)) {
             std::string answer;
             const auto message = reader.read(packet->text, answer);
-            out += message && message->is<Failed>() ? "failed " + message->as<Failed>().stage
-                   : message                        ? message->name()
-                                                    : packet->text;
+            out += message && message->is<Failed>()
+                       ? std::string("failed ") + name_of(message->as<Failed>().stage)
+                   : message ? message->name()
+                             : packet->text;
             out += "\n";
         }
         return out;
@@ -260,7 +261,7 @@ TEST_F(RestoreWrapper, OrderForAnotherWrapperIsAnswered) {
 TEST_F(RestoreWrapper, UnlistedTransitionIsRefused) {
     EXPECT_FALSE(restorer_->change(RestoreState::running));
     EXPECT_FALSE(restorer_->run());
-    EXPECT_EQ(said(), "failed restore\nhello\n");
+    EXPECT_EQ(said(), "failed import\nhello\n");
 }
 
 }  // namespace

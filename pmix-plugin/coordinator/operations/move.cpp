@@ -219,7 +219,8 @@ void MoveOperation::switch_expired() {
 
 void late_move_message(Job& job, NodeId from, const schema::Received& m) {
     if (m.is<Switched>()) job.fences.vote(m.seq(), from, m.as<Switched>().votes);
-    if (m.is<Failed>() && m.as<Failed>().stage == "switch") job.fences.vote(m.seq(), from, 0);
+    if (m.is<Failed>() && m.as<Failed>().stage == Stage::switching)
+        job.fences.vote(m.seq(), from, 0);
     if (m.is<Done>() && m.as<Done>().location) job.publish(*m.as<Done>().location);
     if (m.is<Aborted>() && m.as<Aborted>().location) job.publish(*m.as<Aborted>().location);
     log::debug("late message {} of operation {} from node {}", m.name(), m.seq(), from);
@@ -236,28 +237,29 @@ void MoveOperation::on_standstill(NodeId from, const std::string& why) {
 }
 
 std::string MoveOperation::what_failed(NodeId from, const Failed& m) const {
-    if (m.stage == at_the_target)
+    if (m.stage == Stage::target)
         return fmt::format("{} cannot take it: {} (provide that there, or choose another node)",
                            data_.to_name, m.why);
-    const std::string stage = m.stage.empty() || data_.end_is_why ? "" : m.stage + ": ";
-    return fmt::format("{}{} at {}", stage, m.why, job_.liveness.name_of(from));
+    const auto said = fmt::format("{} at {}", m.why, job_.liveness.name_of(from));
+    return data_.end_is_why ? said : fmt::format("{}: {}", name_of(m.stage), said);
 }
 
 void MoveOperation::on_failed(NodeId from, const Failed& m) {
-    if (m.stage == at_a_standstill) return on_standstill(from, m.why);
-    data_.end_is_why = m.stage == "rank";
+    if (m.stage == Stage::standstill) return on_standstill(from, m.why);
+    data_.end_is_why = m.stage == Stage::rank;
     const std::string whole = what_failed(from, m);
     switch (data_.state) {
         case S::aborting:
             return on_failed_again(from, m, whole);
         case S::switching:
             if (from == data_.to) return lose(whole);
-            if (m.stage != "switch") return;  // of before the decision; `switched` will come
+            if (m.stage != Stage::switching)
+                return;  // of before the decision; `switched` will come
             log::error("the bookkeeping of rank {}'s move failed: {}", data_.rank, whole);
             return vote(from, 0);
         case S::going:
             if (from == data_.to) return lose(whole);
-            if (m.stage == "switch") vote(from, 0);
+            if (m.stage == Stage::switching) vote(from, 0);
             return;
         default:
             if (from == data_.from || from == data_.to) abort(whole);
@@ -268,13 +270,13 @@ void MoveOperation::on_failed(NodeId from, const Failed& m) {
 // not attach again did not come back; after anything else `aborted` follows.
 void MoveOperation::on_failed_again(NodeId from, const Failed& m, const std::string& whole) {
     if (from != data_.from) return;
-    if (m.stage == "attach") {
+    if (m.stage == Stage::attach) {
         data_.harmed = true;
         data_.why += "; and it did not come back: " + whole;
         return finish(S::failed);
     }
     // B saw its stream end because A refused: what A found is the reason.
-    if (m.stage == "check") data_.why = whole;
+    if (m.stage == Stage::check) data_.why = whole;
 }
 
 void MoveOperation::on_done(const Done& m) {

@@ -445,7 +445,7 @@ void SnapshotOperation::on_aborted(const StepAnswer& answer) {
 void SnapshotOperation::refuse_for(const StepAnswer& answer) {
     data_.deferred = false;
     data_.still = std::ranges::any_of(
-        answer.failed, [](const RankTrouble& one) { return one.stage == at_a_standstill; });
+        answer.failed, [](const RankTrouble& one) { return one.stage == Stage::standstill; });
     if (data_.state == S::freezing) publish(answer);
     abort(plugin::describe(answer.failed, answer.failed_ranks));
 }

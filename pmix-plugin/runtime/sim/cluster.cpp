@@ -547,8 +547,8 @@ void Cluster::export_tree(const std::shared_ptr<Wrapper>& w, const Export& m) {
     if (!m.saves.empty()) shared_saved.insert(w->rank);
     later(nobody, [this, w, seq, alone = m.unit.empty()] {
         if (!w->alive || !w->tree->alive || w->exports != seq) return;
-        if (chance.fail_stage == "export" && chance.fail_rank == w->rank)
-            return say(w, Failed{.seq = seq, .stage = "export", .why = "no luck"});
+        if (chance.fail_stage == Stage::exporting && chance.fail_ranks.contains(w->rank))
+            return say(w, Failed{.seq = seq, .stage = Stage::exporting, .why = "no luck"});
         w->tree->stopped = true;
         alone ? exported(w, seq) : say(w, Still{seq});
     });

@@ -93,8 +93,8 @@ struct Chance {
     std::set<RankId> sharers;   // ranks that share memory
     size_t saved = 0;           // a snapshot is of so many ranks, the first ones; 0: of all
     // A wrapper's answer to one of these is `failed`: prepare, freeze, write, import, export.
-    std::string fail_stage;
-    RankId fail_rank = 0;
+    std::optional<Stage> fail_stage;
+    std::set<RankId> fail_ranks{0};
     int64_t write_us = 0;      // how long a ghost is written beside the latency
     bool incremental = false;  // wrappers can do it: the parent is the last complete snapshot
     // Timers come up to so early: libevent counts from when the loop woke, by a coarse clock.
@@ -329,7 +329,7 @@ class Cluster {
     void snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     void snap_cancel(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     void snap_end(const std::shared_ptr<Wrapper>& w, uint64_t seq);
-    bool snap_fails(const std::shared_ptr<Wrapper>& w, const char* stage);
+    bool snap_fails(const std::shared_ptr<Wrapper>& w, Stage stage);
     void let_run(const std::shared_ptr<Wrapper>& w);
     void restart_check(const std::shared_ptr<Wrapper>& w);
     void restart_import(const std::shared_ptr<Wrapper>& w);

@@ -86,8 +86,8 @@ void Cluster::snap_end(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
     w->snap = {};
 }
 
-bool Cluster::snap_fails(const std::shared_ptr<Wrapper>& w, const char* stage) {
-    if (chance.fail_stage != stage || chance.fail_rank != w->rank) return false;
+bool Cluster::snap_fails(const std::shared_ptr<Wrapper>& w, Stage stage) {
+    if (chance.fail_stage != stage || !chance.fail_ranks.contains(w->rank)) return false;
     say(w, Failed{.seq = w->snap.seq, .stage = stage, .why = "no luck"});
     w->snap = {};
     return true;
@@ -105,7 +105,7 @@ void Cluster::snap_prepare(const std::shared_ptr<Wrapper>& w, const SnapPrepareR
     later(nobody, [this, w, seq = w->snap.seq] {
         if (!w->alive || !w->tree->alive || w->snap.seq != seq || w->snap.cancelled) return;
         say(w, TransferProgress{.seq = seq, .bytes = 10, .total = ghost_bytes});
-        if (snap_fails(w, "prepare")) return;
+        if (snap_fails(w, Stage::prepare)) return;
         w->snap.ready = true;
         say(w, SnapReady{.seq = seq, .shared = shared_by(w->rank)});
     });
@@ -121,7 +121,7 @@ void Cluster::snap_freeze(const std::shared_ptr<Wrapper>& w, const SnapFreeze& m
     // An adopting wrapper knows nothing of it.
     if (w->snap.seq != seq || !w->snap.ready) {
         violate("a wrapper that is not ready is to freeze");
-        return say(w, Failed{.seq = seq, .stage = "freeze", .why = "not ready"});
+        return say(w, Failed{.seq = seq, .stage = Stage::freeze, .why = "not ready"});
     }
     if (!w->tree->closed) violate("a rank is frozen that has not closed");
     if (raised(w->node) == 0) violate("a rank is frozen and its daemon's priority is not raised");
@@ -141,7 +141,8 @@ void Cluster::snap_freeze(const std::shared_ptr<Wrapper>& w, const SnapFreeze& m
     if (!m.saves.empty()) shared_saved.insert(w->rank);
     later(nobody, [this, w, seq] {
         if (!w->alive || !w->tree->alive) return;
-        const bool fails = chance.fail_stage == "freeze" && chance.fail_rank == w->rank;
+        const bool fails =
+            chance.fail_stage == Stage::freeze && chance.fail_ranks.contains(w->rank);
         w->tree->stopped = true;
         if (w->snap.unit.empty() || w->snap.cancelled || fails) return snap_captured(w);
         ++w->snap.stills;
@@ -177,7 +178,7 @@ std::optional<RankId> Cluster::sharer_runs() const {
 
 void Cluster::snap_captured(const std::shared_ptr<Wrapper>& w) {
     const uint64_t seq = w->snap.seq;
-    const bool fails = chance.fail_stage == "freeze" && chance.fail_rank == w->rank;
+    const bool fails = chance.fail_stage == Stage::freeze && chance.fail_ranks.contains(w->rank);
     w->snap.freezing = false;
     w->snap.captured = true;
     if (w->snap.cancelled) {
@@ -186,7 +187,7 @@ void Cluster::snap_captured(const std::shared_ptr<Wrapper>& w) {
         return say(w, SnapCancelled{seq});
     }
     if (fails) {
-        snap_fails(w, "freeze");
+        snap_fails(w, Stage::freeze);
         return let_run(w);
     }
     say(w, SnapCaptured{.seq = seq, .pause_us = 1000});
@@ -204,7 +205,7 @@ void Cluster::snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
     }
     at(now + latency() + chance.write_us, nobody, [this, w, seq] {
         if (!w->alive || !w->tree->alive || w->snap.seq != seq || w->snap.cancelled) return;
-        if (snap_fails(w, "write")) return;
+        if (snap_fails(w, Stage::write)) return;
         bool good = true;
         for (const std::string& path : {w->snap.path, w->snap.second}) {
             if (path.empty()) continue;
@@ -216,8 +217,8 @@ void Cluster::snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
         if (!good) {
             const auto seq_was = w->snap.seq;
             w->snap = {};
-            return say(w,
-                       Failed{.seq = seq_was, .stage = "write", .why = "no space left on device"});
+            return say(
+                w, Failed{.seq = seq_was, .stage = Stage::write, .why = "no space left on device"});
         }
         const auto slash = w->snap.path.rfind('/');
         Written written;
@@ -275,8 +276,8 @@ void Cluster::boot_restart(const std::shared_ptr<Wrapper>& w) {
 void Cluster::restart_check(const std::shared_ptr<Wrapper>& w) {
     later(nobody, [this, w] {
         if (!w->alive || !w->tree->alive) return;
-        if (chance.fail_stage == "check" && chance.fail_rank == w->rank)
-            return say(w, Failed{.stage = "check", .why = "no file"});
+        if (chance.fail_stage == Stage::check && chance.fail_ranks.contains(w->rank))
+            return say(w, Failed{.stage = Stage::check, .why = "no file"});
         w->snap.ready = true;
         say(w, Checked{.shared = shared_by(w->rank)});
     });
@@ -289,8 +290,8 @@ void Cluster::restart_import(const std::shared_ptr<Wrapper>& w) {
         for (const auto& other : wrappers_)
             if (!other->snap.ready) violate("files are cut back before all have looked");
         say(w, TransferProgress{.bytes = 10, .total = ghost_bytes});
-        if (chance.fail_stage == "import" && chance.fail_rank == w->rank) {
-            return say(w, Failed{.stage = "import", .why = "no luck"});
+        if (chance.fail_stage == Stage::importing && chance.fail_ranks.contains(w->rank)) {
+            return say(w, Failed{.stage = Stage::importing, .why = "no luck"});
         }
         w->held = true;
         const Held held{
