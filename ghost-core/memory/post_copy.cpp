@@ -193,7 +193,6 @@ Status PostCopy::hear(const ProcessPointer& process) {
 Status PostCopy::hear_all(const ProcessPointer& process) {
     for (;;) {
         uffd_msg message{};
-        ProcessPointer child;
         {
             std::lock_guard lock(process->mutex);
             if (read(process->userfault.get(), &message, sizeof message) != sizeof message)
@@ -205,17 +204,16 @@ Status PostCopy::hear_all(const ProcessPointer& process) {
                 process->missing.move(message.arg.remap.from, message.arg.remap.to,
                                       message.arg.remap.len);
             if (message.event == UFFD_EVENT_FORK) {
-                child = std::make_shared<Process>();
+                auto child = std::make_shared<Process>();
                 child->inner_pid = process->inner_pid;  // the provider knows it by this
                 child->userfault.reset(static_cast<int>(message.arg.fork.ufd));
                 child->missing = process->missing;
                 if (auto* keeper = keeper_.load(); keeper != nullptr)
                     GHOST_TRY(keeper->keep(child->userfault.get()));
+                // Before anybody can see that nothing is missing in its parent: see fill().
+                std::lock_guard all(mutex_);
+                processes_.push_back(std::move(child));
             }
-        }
-        if (child) {
-            std::lock_guard lock(mutex_);
-            processes_.push_back(child);
         }
         if (message.event == UFFD_EVENT_PAGEFAULT)
             GHOST_TRY(answer(process, message.arg.pagefault.address));
@@ -333,7 +331,8 @@ void PostCopy::fill() {
     std::vector<char> buffer(background_piece);
     while (!stopping_) {
         bool any = false;
-        for (const auto& process : processes()) {
+        const auto all = processes();
+        for (const auto& process : all) {
             MissingPages::Piece piece;
             {
                 std::lock_guard lock(process->mutex);
@@ -348,6 +347,7 @@ void PostCopy::fill() {
         }
         if (any) continue;
         std::lock_guard lock(mutex_);
+        if (processes_.size() != all.size()) continue;  // a child has come, and may miss pages
         complete_ = !failure_;
         changed_.notify_all();
         eventfd_write(wake_.get(), 1);
