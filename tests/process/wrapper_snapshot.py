@@ -326,8 +326,9 @@ class Snapshot(WrapperCase):
         rank = self.steps()
         row = self.snapshot(rank, then="stop")
         program = children_of(rank.init)[0]
-        wait_until(lambda: self.state(program) == "T", "the program is stopped")
-        rank.peer.send({"t": "continue"})
+        self.assertEqual(self.state(program), "T")
+        self.assertEqual(row["files"][0]["size"], os.stat(self.log).st_size)  # nothing since
+        rank.peer.send({"t": "resume", "seq": self.seq, "agent": AGENT})
         self.running(rank)
         self.finish(rank)
         self.assertEqual(row["kind"], "full")
