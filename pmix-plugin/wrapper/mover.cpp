@@ -213,9 +213,10 @@ Outgoing Mover::export_tree(const Export& order, core::ExportRequest request) {
 }
 
 void Mover::worker_done() {
+    const bool ended = worker_.ended();  // first: what it says before that is heard
     while (auto message = worker_.heard())
         if (state_ == S::exporting) parts_.tell(*message);
-    if (!worker_.busy() || !worker_.ended()) return;
+    if (!worker_.busy() || !ended) return;
     finished(worker_.finish());
     if (waiting_) connect(*std::exchange(waiting_, std::nullopt));
 }

@@ -101,8 +101,9 @@ void Snapshotter::write() {
 }
 
 void Snapshotter::worker_done() {
+    const bool ended = worker_.ended();  // first: what it says before that is heard
     while (auto message = worker_.heard()) said(*message);
-    if (worker_.busy() && worker_.ended()) finished(worker_.finish());
+    if (worker_.busy() && ended) finished(worker_.finish());
 }
 
 void Snapshotter::said(const Outgoing& message) {

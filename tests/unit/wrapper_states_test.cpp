@@ -116,6 +116,8 @@ TEST_F(WrapperStates, MoverCalledOffWhileConnectingIsSilent) {
     ASSERT_TRUE(mover.busy()) << said();
     EXPECT_TRUE(mover.handle(received(Cancel{1})));
     EXPECT_FALSE(mover.idle());
+    pollfd ended{mover.fd(), POLLIN, 0};
+    ASSERT_EQ(::poll(&ended, 1, 10'000), 1);
     mover.worker_done();
     EXPECT_EQ(said(), "");
     EXPECT_TRUE(mover.idle());
