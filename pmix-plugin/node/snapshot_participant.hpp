@@ -75,8 +75,6 @@ class SnapshotParticipant {
     // Something has changed with a local rank.
     void poke();
     // A local rank's transfer went on.
-    void hear_others();
-    void end_hearing();
     void progressed();
     void stop();
 
@@ -100,6 +98,8 @@ class SnapshotParticipant {
     void answer_from_below(NodeId from, const StepUp& up);
     void progress_from_below(NodeId from, const StepProgress& m);
     void answer(StepAnswer all);
+    void hear_others();
+    void end_hearing();
     void tell_progress();
 
     EventLoop& loop_;
@@ -115,8 +115,8 @@ class SnapshotParticipant {
     std::map<Key, std::map<NodeId, StepAnswer>> below_;
     std::map<NodeId, std::pair<uint64_t, uint64_t>> progress_;  // of the daemons below
     std::optional<TimerId> progress_timer_;
-    std::optional<TimerId> hearing_timer_;
-    bool heard_ = false;  // the others have had time to say what they refuse
+    std::optional<TimerId> hearing_timer_;  // before what is refused goes up, see poke()
+    bool heard_ = false;                    // the others have had time to say what they refuse
 };
 
 }  // namespace ghost::plugin

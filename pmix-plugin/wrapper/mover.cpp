@@ -18,10 +18,6 @@ using S = MoveState;
 // Nothing is sent between connect and export, while the rank's gate is tried again and again.
 constexpr int silence_ms = 60'000;
 
-std::string joined(const std::vector<std::string>& lines) {
-    return fmt::format("{}", fmt::join(lines, "; "));
-}
-
 }  // namespace
 
 Mover::Mover(TreeParts parts, std::function<core::HugeMemory()> before)
@@ -116,7 +112,7 @@ void Mover::connect(const Connect& where) {
 Status Mover::look_at_shared() {
     auto sharing = sharing_of(parts_.root, parts_.who);
     GHOST_TRY(sharing);
-    if (!sharing->refusals.empty()) return because(Code::refused, joined(sharing->refusals));
+    GHOST_TRY(refused_for(sharing->refusals));
     sharing_ = std::move(*sharing);
     return {};
 }
@@ -171,16 +167,11 @@ void Mover::start_export(const Export& order) {
 
 // On the worker, while the rank is quiet: whether it can go as it is now.
 Status Mover::check(const core::ExportRequest& request) {
-    const auto rank = fmt::format("rank {}", parts_.who.rank);
-    auto refusals =
-        core::check_movable(request.root, rank, request.externals, true, rank_or_process);
-    GHOST_TRY(refusals);
-    auto sharing = sharing_of(request.root, parts_.who);
+    auto sharing = check_rank(request.root, parts_.who, request.externals, true);
     GHOST_TRY(sharing);
-    std::ranges::move(sharing->refusals, std::back_inserter(*refusals));
-    if (refusals->empty()) refusals = core::exclusive_locks(request.root, rank);
-    GHOST_TRY(refusals);
-    if (!refusals->empty()) return because(Code::refused, joined(*refusals));
+    auto locks = core::exclusive_locks(request.root, fmt::format("rank {}", parts_.who.rank));
+    GHOST_TRY(locks);
+    GHOST_TRY(refused_for(*locks));
     return sharing_.confirm(*sharing);
 }
 

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <sys/stat.h>
 #include <thread>
 
@@ -136,14 +135,7 @@ bool SnapshotJob::parents_are_there() const {
 }
 
 Result<Sharing> SnapshotJob::check(bool sockets) const {
-    auto refusals = core::check_movable(tree_.root, fmt::format("rank {}", tree_.who.rank),
-                                        tree_.externals, sockets, rank_or_process);
-    if (!refusals) return refusals.error();
-    auto sharing = sharing_of(tree_.root, tree_.who);
-    if (!sharing) return sharing.error();
-    std::ranges::move(sharing->refusals, std::back_inserter(*refusals));
-    if (refusals->empty()) return sharing;
-    return because(Code::refused, fmt::format("{}", fmt::join(*refusals, "; ")));
+    return check_rank(tree_.root, tree_.who, tree_.externals, sockets);
 }
 
 Status SnapshotJob::open() {

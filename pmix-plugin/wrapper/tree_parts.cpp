@@ -13,6 +13,7 @@
 #include "base/file.hpp"
 #include "ghost-core/criu/refusals.hpp"
 #include "ghost-core/criu/tree.hpp"
+#include "ghost-core/engine/preflight.hpp"
 
 namespace ghost::plugin {
 
@@ -95,6 +96,23 @@ Result<Sharing> sharing_of(pid_t root, const Identity& who) {
     }
     out.memory = std::move(*memory);
     return out;
+}
+
+Status refused_for(const std::vector<std::string>& lines) {
+    if (lines.empty()) return {};
+    return because(Code::refused, fmt::format("{}", fmt::join(lines, "; ")));
+}
+
+Result<Sharing> check_rank(pid_t root, const Identity& who,
+                           const std::vector<std::string>& externals, bool sockets) {
+    auto refusals = core::check_movable(root, fmt::format("rank {}", who.rank), externals, sockets,
+                                        rank_or_process);
+    GHOST_TRY(refusals);
+    auto sharing = sharing_of(root, who);
+    GHOST_TRY(sharing);
+    std::ranges::move(sharing->refusals, std::back_inserter(*refusals));
+    GHOST_TRY(refused_for(*refusals));
+    return sharing;
 }
 
 Status Sharing::confirm(const Sharing& now) {

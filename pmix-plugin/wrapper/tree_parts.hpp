@@ -83,6 +83,12 @@ struct Sharing {
 };
 Result<Sharing> sharing_of(pid_t root, const Identity& who);
 
+// refused, with all of these lines; none: it is fine.
+Status refused_for(const std::vector<std::string>& lines);
+// What the rank shares, if it can be taken out of its system as it is now, `sockets` looked at too.
+Result<Sharing> check_rank(pid_t root, const Identity& who,
+                           const std::vector<std::string>& externals, bool sockets);
+
 // A tree that stands still waits for all it shares memory with.
 class SharersWait {
   public:

@@ -28,10 +28,7 @@ void ContinueOperation::begin() {
 
 // Ranks come back the same way when a snapshot is called off.
 void ContinueOperation::tell() {
-    ++data_.attempt;
-    job_.adapter.broadcast(
-        schema::encode_as(between_daemons, DaemonMessage::snap_abort,
-                          StepOrder{seq(), data_.attempt, job_.liveness.tree()}));
+    order_step(job_.adapter, job_.liveness, DaemonMessage::snap_abort, seq(), ++data_.attempt);
 }
 
 void ContinueOperation::expired() {

@@ -18,7 +18,7 @@ inline constexpr StateTable continuation_states([] {
     using S = ContinuationState;
     using C = CoordinatorSettings;
     return std::to_array<OperationRow<S>>({
-        {S::frozen, "frozen", Phase::capture, to({S::going, S::done})},
+        {S::frozen, "frozen", Phase::capture, to({S::going})},
         {S::going, "going", Phase::resume, to({S::done}), &C::abort_us, true},
         {S::done, "done", Phase::finish, 0},
     });

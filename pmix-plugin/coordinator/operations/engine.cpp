@@ -15,6 +15,12 @@ constexpr int most_anew = 2;  // times in a row that a limit begins again becaus
 
 }  // namespace
 
+void order_step(CoordinatorRuntime& adapter, const Liveness& liveness, DaemonMessage step,
+                uint64_t seq, uint64_t attempt) {
+    adapter.broadcast(
+        schema::encode_as(between_daemons, step, StepOrder{seq, attempt, liveness.tree()}));
+}
+
 std::optional<std::string> refusal(const Job& job) {
     if (const auto daemon = job.fences.owing()) {
         return fmt::format("node {} has not answered since the last move: no rank can move now",

@@ -82,6 +82,10 @@ class Operation;
 class Engine;
 class SnapshotHistory;
 
+// To every daemon: a step of a snapshot, or of what ends it. Those that are alive answer.
+void order_step(CoordinatorRuntime& adapter, const Liveness& liveness, DaemonMessage step,
+                uint64_t seq, uint64_t attempt);
+
 // What operations share with each other and with the coordinator, which outlives them.
 struct Job {
     CoordinatorRuntime& adapter;

@@ -40,8 +40,7 @@ void SnapshotOperation::show(Json& ps) const {
 
 void SnapshotOperation::tell_step(DaemonMessage step) {
     ++data_.attempt;
-    job_.adapter.broadcast(schema::encode_as(
-        between_daemons, step, StepOrder{data_.seq, data_.attempt, job_.liveness.tree()}));
+    order_step(job_.adapter, job_.liveness, step, data_.seq, data_.attempt);
 }
 
 template <typename T>
@@ -267,8 +266,7 @@ void SnapshotOperation::on_gated(const StepAnswer& answer) {
     r.why = plugin::describe(answer.busy, answer.busy_ranks);
     r.ungating = true;
     // Of the same try: it is the answer to it that is taken back.
-    job_.adapter.broadcast(schema::encode_as(between_daemons, DaemonMessage::snap_ungate,
-                                             StepOrder{r.seq, r.attempt, job_.liveness.tree()}));
+    order_step(job_.adapter, job_.liveness, DaemonMessage::snap_ungate, r.seq, r.attempt);
 }
 
 // --- 4, 5: the pause ---

@@ -13,8 +13,7 @@ void SnapshotHistory::add(const SnapshotRun& run) {
 
 void SnapshotHistory::remind(uint64_t seq, uint64_t attempt) {
     unconfirmed_ = Unconfirmed{seq, attempt + 1, 0};
-    adapter_.broadcast(schema::encode_as(between_daemons, DaemonMessage::snap_abort,
-                                         StepOrder{seq, attempt + 1, liveness_.tree()}));
+    order_step(adapter_, liveness_, DaemonMessage::snap_abort, seq, attempt + 1);
     unconfirmed_->again =
         adapter_.after(settings_.abort_us, [this, seq, attempt] { remind(seq, attempt + 1); });
 }
