@@ -149,7 +149,7 @@ void Module::report_gone(uint32_t rank) {
 
 int Module::progress() {
     int events = 0;
-    bool idle = false;
+    auto idle = DataPath::Idle::spin;
     const Socket* undeliverable = nullptr;
     {
         Gate::Holder inside(path_.gate());
@@ -158,14 +158,14 @@ int Module::progress() {
         // whatever became of the announcement
         if (regions.offers_wait()) regions.send_offers(nullptr);
         if (!done_.empty()) events += complete();
-        idle = path_.should_back_off();
+        idle = path_.how_to_idle();
         if (path_.registry().take_gone()) [[unlikely]]
             undeliverable = path_.undeliverable();
     }
     if (undeliverable) [[unlikely]]
         report_gone(undeliverable->peer());
-    if (idle) [[unlikely]]
-        DataPath::back_off();
+    if (idle != DataPath::Idle::spin) [[unlikely]]
+        DataPath::give_way(idle);
     return events;
 }
 

@@ -60,24 +60,20 @@ int DataPath::progress_inside() {
     }
     if (!slow_.empty() && (quick_.empty() || ++pass_ % slow_every == 0 || passed_.was_long_ago()))
         events += poll_slow();
-    if (unlinked_ != 0) [[unlikely]]
-        wait_for_links(events);
+    if (unlinked_ != 0 || crowded_) [[unlikely]]
+        count_idle(events);
     return events;
 }
 
-// Nothing comes from a peer that is away: whoever brings it back gets the core.
-void DataPath::wait_for_links(int events) {
-    if (events != 0) {
-        idle_passes_ = 0;
-        return;
-    }
-    if (!should_back_off()) {
-        ++idle_passes_;
-        sched_yield();
-    }
+void DataPath::count_idle(int events) {
+    idle_passes_ = events != 0 ? 0 : std::min(idle_passes_ + 1, passes_before_sleep);
 }
 
-void DataPath::back_off() {
+void DataPath::give_way(Idle idle) {
+    if (idle == Idle::yield) {
+        sched_yield();
+        return;
+    }
     const timespec time{0, 50'000};
     nanosleep(&time, nullptr);  // an early end does no harm
 }
@@ -127,6 +123,7 @@ void DataPath::sort_links() {
         tended |= socket->link().tended();
     }
     tended_.store(tended, std::memory_order_relaxed);
+    crowded_ = quick_.size() >= static_cast<size_t>(sysconf(_SC_NPROCESSORS_ONLN));
     watch_slow();
 }
 

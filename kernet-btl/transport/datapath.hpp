@@ -46,25 +46,34 @@ class DataPath {
     // a callback of the receiver.
     int progress() {
         int events = 0;
-        bool idle = false;
+        Idle idle = Idle::spin;
         {
             Gate::Holder inside(gate_);
             if (gate_.nested()) return 0;
             events = progress_inside();
-            idle = should_back_off();
+            idle = how_to_idle();
         }
-        if (idle) [[unlikely]]
-            back_off();
+        if (idle != Idle::spin) [[unlikely]]
+            give_way(idle);
         return events;
     }
-    // The same for a caller that is inside the gate, at the outermost level. It backs off itself.
+    // The same for a caller that is inside the gate, at the outermost level. It gives way itself.
     int progress_inside();
-    // Inside the gate: a peer is away, and nothing has come from the others for many passes.
-    // Whoever brings it back needs the processor more: criu, agents and daemons wait for one behind
-    // ranks that spin when there are more ranks than processors.
-    bool should_back_off() const { return idle_passes_ >= passes_before_back_off; }
-    // Outside the gate: gives the processor away for 50 to 100 µs (the default timer slack).
-    static void back_off();
+    // What is done between two passes when nothing has come. A processor is given to others when a
+    // peer is away (whoever brings it back, criu, agents and daemons, would wait behind ranks that
+    // spin), or when the linked ranks of this node outnumber its processors (the one that is waited
+    // for may be waiting for a processor; Open MPI's mpi_yield_when_idle, decided when a job
+    // starts, knows nothing of ranks that have moved).
+    enum class Idle { spin, yield, sleep };
+    // Inside the gate.
+    Idle how_to_idle() const {
+        if (idle_passes_ == 0) [[likely]]
+            return Idle::spin;
+        if (unlinked_ == 0) return idle_passes_ > passes_before_yield ? Idle::yield : Idle::spin;
+        return idle_passes_ < passes_before_sleep ? Idle::yield : Idle::sleep;
+    }
+    // Outside the gate; `sleep` takes 50 to 100 µs (the default timer slack).
+    static void give_way(Idle idle);
     // Inside the gate: a caller is going to sleep until something comes, and has slept.
     // Appends what becomes readable then; a link closed meanwhile, and rings, say nothing: sleep
     // for a short time.
@@ -106,8 +115,8 @@ class DataPath {
     void links_changed() { stale_ = true; }
 
   private:
-    static constexpr uint32_t passes_before_back_off =
-        200;  // about 0.2 ms, most of it sched_yield()
+    static constexpr uint32_t passes_before_yield = 10;   // less than 1 µs
+    static constexpr uint32_t passes_before_sleep = 200;  // about 0.2 ms, most of it sched_yield()
 
     Socket& socket_of(PeerShared& peer);
     void count_look() {
@@ -116,7 +125,7 @@ class DataPath {
     void take_offers();
     void sort_links();
     int poll_slow();
-    void wait_for_links(int events);
+    void count_idle(int events);
     void watch_slow();
     void tell_slow();
 
@@ -131,7 +140,8 @@ class DataPath {
     ghost::Fd poller_;          // epoll set of slow_; none if there are none
     uint32_t sleeping_ = 0;     // callers between begin_sleep() and end_sleep()
     uint32_t unlinked_ = 0;     // attached sockets whose link is being made, or whose peer moves
-    uint32_t idle_passes_ = 0;  // in a row, with a peer away
+    bool crowded_ = false;      // the linked ranks of this node outnumber its processors
+    uint32_t idle_passes_ = 0;  // in a row, while a peer is away or the node crowded
     bool stale_ = false;        // quick_ and slow_ are to be made anew
     uint32_t pass_ = 0;
     ghost::LastTime passed_;

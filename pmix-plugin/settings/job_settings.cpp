@@ -97,6 +97,8 @@ constexpr Rule rules[] = {
     // that size (MPI_MAX of unsigned ones too), one after the other, and loses memory when the
     // transport declines.
     {"OMPI_MCA_osc_rdma_network_amo_max_count", "0", any_value},
+    // Accumulates are cut into eighths of this, one after the other (4 KiB by default).
+    {"OMPI_MCA_osc_rdma_buffer_size", "1048576", any_value},
 };
 
 // PMIx looks only into the folders of its parameter: ours goes in front of what is there.

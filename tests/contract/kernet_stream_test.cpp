@@ -336,6 +336,40 @@ TEST(KernetSuspend, WaitForAbsentPeerYieldsProcessor) {
     EXPECT_GT(times_slept() - slept, 20);
 }
 
+// Spinning ranks would keep the processor from the one they wait for. Those of other nodes do not
+// count.
+TEST(KernetSuspend, RanksThatOutnumberTheProcessorsOfTheirNodeYield) {
+    using Idle = kernet::DataPath::Idle;
+    const auto job = fmt::format("y{}", getpid());
+    const auto processors = static_cast<uint32_t>(sysconf(_SC_NPROCESSORS_ONLN));
+    Idler one(config_of(0, job, true, true));
+    std::vector<std::unique_ptr<Idler>> others;
+    kernet::DataPath& data = one.endpoint().data();
+    const auto idle_with = [&](bool shm) {
+        const auto rank = static_cast<uint32_t>(others.size() + 1);
+        others.push_back(std::make_unique<Idler>(config_of(rank, job, shm, true)));
+        one.endpoint().set_location(others.back()->location());
+        others.back()->endpoint().set_location(one.location());
+        Stream& there = others.back()->hub().attach(0);
+        one.hub().attach(rank).send(Stream::Message(8));
+        Stream::Message got;
+        const int64_t end = ghost::monotonic_us() + limit_us;
+        while (!there.recv(got) && ghost::monotonic_us() < end) {
+            one.hub().progress();
+            others.back()->hub().progress();
+        }
+        kernet::Gate::Holder inside(data.gate());
+        for (int pass = 0, quiet = 0; pass < 1'000'000 && quiet < 100; ++pass)
+            quiet =
+                data.progress_inside() == 0 && !data.attach(rank).expects_link() ? quiet + 1 : 0;
+        return data.how_to_idle();
+    };
+    EXPECT_EQ(idle_with(false), Idle::spin);
+    for (uint32_t local = 1; local < processors; ++local)
+        EXPECT_EQ(idle_with(true), Idle::spin) << local;
+    EXPECT_EQ(idle_with(true), Idle::yield);
+}
+
 Location end_of(Location location) {
     location.attached = false;
     location.ended = true;
