@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // holder --what io_uring|tcp|window|shm|memfd|none [--connect HOST:PORT] [--rank R] [--seconds T]
-// [--until-file PATH] [--give-back PATH]
+// [--until-file PATH] [--give-back PATH] [--memory MB]
 //
 // Rank R holds a descriptor that cannot move with it: an io_uring, or a TCP connection to a
 // listener that is no part of the job. Or all hold a window of memory they share with the others of
@@ -224,6 +224,7 @@ int main(int argc, char** argv) {
     if (world.rank == static_cast<int>(options.number("--rank", 0)) && hold(options) < 0) {
         MPI_Abort(MPI_COMM_WORLD, 77);
     }
+    mpitest::Ballast ballast(static_cast<size_t>(options.number("--memory", 0)), world.rank);
     std::unique_ptr<SharedWindow> shared;
     const std::string what = options.text("--what", "");
     if (what == "window") shared = std::make_unique<SharedWindow>();
@@ -245,7 +246,7 @@ int main(int argc, char** argv) {
     }
     if (!give_back.empty()) say(world, SharedWindow().made() ? "shared again" : "not shared");
     shared.reset();
-    errors = world.sum(errors);
+    errors = world.sum(errors + ballast.wrong_words());
     world.say_end("holder", rounds, "rounds", errors);
     MPI_Finalize();
     return errors == 0 ? 0 : 1;

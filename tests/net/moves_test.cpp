@@ -660,32 +660,65 @@ struct Victim {
     const char* name;
     const char* node;
     const char* pattern;
+    bool all = true;  // of those that are found; else the first
 };
 
-class KilledBeforeTheSwitch : public Moves, public ::testing::WithParamInterface<Victim> {};
+class KilledBeforeTheSwitch : public Moves, public ::testing::WithParamInterface<Victim> {
+  protected:
+    // The target's link is slow, so that the kill meets the transfer. How the move was reported to
+    // have ended, which is in time.
+    void kill_in_transfer(Job& job, const Words& options, Move& move) {
+        const Victim victim = GetParam();
+        lab().shape("gn3", "fast-ethernet");
+        const uint64_t before = lab().received("gn3");
+        Background migrate = job.start_migrate(1, "gn3", options);
+        ASSERT_TRUE(nettest::poll_until(
+            20, [&] { return !migrate.running() || lab().received("gn3") > before + (4 << 20); }));
+        ASSERT_TRUE(migrate.running())
+            << migrate.err() << "the move ended before anyone was killed";
+        std::vector<int> pids = lab().pids(victim.node, victim.pattern);
+        ASSERT_FALSE(pids.empty()) << "no " << victim.pattern << " on " << victim.node;
+        if (!victim.all) pids.resize(1);
+        for (int pid : pids) lab().kill(victim.node, pid);
+        move = nettest::move_of(migrate.finish(90));
+    }
+};
 
-// The target's link is slow, so that the kill meets the transfer. Whatever the move's fate is
-// reported to be, it is reported in time, and the job is unharmed.
 TEST_P(KilledBeforeTheSwitch, RankResumesAtSource) {
-    const Victim victim = GetParam();
     auto job = two_ranks(endless("pattern", {"--memory", "64", "--max-bytes", "70000"}));
     ASSERT_TRUE(job->wait_for("round 0:")) << job->mpirun().err();
-    lab().shape("gn3", "fast-ethernet");
-    const uint64_t before = lab().received("gn3");
-    Background migrate = job->start_migrate(1, "gn3");
-    ASSERT_TRUE(nettest::poll_until(
-        20, [&] { return !migrate.running() || lab().received("gn3") > before + (4 << 20); }));
-    ASSERT_TRUE(migrate.running()) << migrate.err() << "the move ended before anyone was killed";
-    std::vector<int> pids = lab().pids(victim.node, victim.pattern);
-    ASSERT_FALSE(pids.empty()) << "no " << victim.pattern << " on " << victim.node;
-    for (int pid : pids) lab().kill(victim.node, pid);
-    expect_unharmed(*job, nettest::move_of(migrate.finish(90)));
+    Move move;
+    ASSERT_NO_FATAL_FAILURE(kill_in_transfer(*job, {}, move));
+    expect_unharmed(*job, move);
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Moves, KilledBeforeTheSwitch,
     ::testing::Values(Victim{"SourceWrapper", "gn2", "^[^ ]*ghost-wrapper .*pattern"},
                       Victim{"TargetWrapper", "gn3", "^[^ ]*ghost-wrapper .*--restore"},
+                      Victim{"TargetDaemon", "gn3", "^[^ ]*orted( |$)"}),
+    [](const auto& info) { return info.param.name; });
+
+class SharersKilledBeforeTheSwitch : public KilledBeforeTheSwitch {};
+
+// None of them is left alone: all resume, on the node they were on and with one memory.
+TEST_P(SharersKilledBeforeTheSwitch, AllResumeAtSource) {
+    Job job(lab(), 3, "gn1:1,gn2:2,gn3:2",
+            endless("holder", {"--what", "window", "--memory", "64"}));
+    ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
+    Move move;
+    ASSERT_NO_FATAL_FAILURE(kill_in_transfer(job, {"--with-sharers"}, move));
+    EXPECT_EQ(move.status, 1) << move.err;
+    for (const int rank : {1, 2}) EXPECT_EQ(job.node_of(rank), "gn2");
+    ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
+    expect_clean_end(job, "holder: ");
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Moves, SharersKilledBeforeTheSwitch,
+    ::testing::Values(Victim{"OneSourceWrapper", "gn2", "^[^ ]*ghost-wrapper .*holder", false},
+                      Victim{"SourceWrappers", "gn2", "^[^ ]*ghost-wrapper .*holder"},
+                      Victim{"OneTargetWrapper", "gn3", "^[^ ]*ghost-wrapper .*--restore", false},
                       Victim{"TargetDaemon", "gn3", "^[^ ]*orted( |$)"}),
     [](const auto& info) { return info.param.name; });
 
