@@ -18,6 +18,7 @@ GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
 SUBJECT = os.path.abspath("tests/process/matrix_rank")
 LAB = "y%d" % os.getpid()
 LIMIT = 120
+AT_ONCE = 48  # ranks of a job
 live = []
 
 
@@ -98,9 +99,17 @@ def refusal_missing(done, refused):
     return "" if refused.replace("import: ", "") in said else "refused otherwise: " + said
 
 
+def grow(job, more):
+    """Others write to the file of `grown`."""
+    if "grown" in job.cases:
+        with open(os.path.join(job.folder, "grown.data"), "a") as file:
+            file.write(more)
+
+
 def moves(folder, rows):
     """{case: what is wrong} of one job whose ranks go to gn2 one after the other."""
     job = Job(folder, list(rows)).wait_ready()
+    grow(job, "xxxxxx of others")
     wrong = {}
 
     def migrate(*ranks):
@@ -121,11 +130,15 @@ def moves(folder, rows):
 def snapshots(folder, rows):
     """The same of one job that is saved, ended, and made again on gn2."""
     cases = [case for case, refused in rows.items() if not refused]
+    if not cases:
+        return {}
     job = Job(folder, cases).wait_ready()
+    grow(job, "xxxxxx of others")
     done = job.save()
     if done.returncode != 0:
         return dict.fromkeys(cases, "not saved: " + done.stdout + done.stderr)
     job.process.wait(LIMIT)
+    grow(job, ", after the snapshot")  # a restart takes that back
     job.start("gn2", ["ghost", "restart", job.shots, "--host", "gn2:%d" % len(cases)])
     return {case: "" if result == "ok" else result for case, result in job.finish().items()}
 
@@ -145,9 +158,14 @@ def refused_snapshots(folder, rows):
 def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleans up as any other end does
     listed = subprocess.run([SUBJECT, "--list"], capture_output=True, text=True, check=True).stdout
-    rows = {name: "" if refused.startswith("sees: ") else refused
-            for name, _, refused, ranks in (line.split("\t") for line in listed.splitlines())
-            if (name in sys.argv[1:] if sys.argv[1:] else ranks)}
+    moved, saved = {}, {}
+    for name, _, refused, ranks in (line.split("\t") for line in listed.splitlines()):
+        how, _, why = ranks.partition(": ")
+        if name not in sys.argv[1:] if sys.argv[1:] else how == "not":
+            continue
+        refused = "" if refused.startswith("sees: ") else refused
+        moved[name] = why if how == "move" else refused
+        saved[name] = refused
     folder = tempfile.mkdtemp(prefix="ranks.", dir=os.path.abspath("tests/net"))
     bad = 0
 
@@ -165,11 +183,13 @@ def main():
             return 77
         for node in ("gn1", "gn2"):
             assert on(node, SUBJECT, "--serve").returncode == 0, "no services"
-        tell("move", moves(folder, rows))
-        tell("snapshot", snapshots(folder, rows))
-        tell("snapshot", refused_snapshots(folder, {
-            case: refused for case, refused in rows.items()
-            if refused and not refused.startswith("import: ")}))
+        names = list(moved)
+        for part in (names[i:i + AT_ONCE] for i in range(0, len(names), AT_ONCE)):
+            tell("move", moves(folder, {case: moved[case] for case in part}))
+            tell("snapshot", snapshots(folder, {case: saved[case] for case in part}))
+            tell("snapshot", refused_snapshots(folder, {
+                case: saved[case] for case in part
+                if saved[case] and not saved[case].startswith("import: ")}))
     finally:
         for process in live:
             if process.poll() is None:

@@ -100,17 +100,22 @@ def coverage(rows):
              "dagger (†) run as ranks of an MPI job as well, by move and by snapshot and restart:",
              "`tests/net/rank_matrix.sh`. `test` is the program's name, which either of them takes.", "",
              "| what | carried | test |", "|---|---|---|"]
-    unlike = []
+    unlike, plain = [], []
     for name, what, refused, ranks in rows:
-        test = "`%s`%s" % (name, " †" if ranks else "")
+        how_ranks, _, why = ranks.partition(": ")
+        if how_ranks == "not":
+            plain.append("- `%s`: %s." % (name, why))
+        test = "`%s`%s" % (name, "" if how_ranks == "not" else " †")
         if refused.startswith("sees: "):
             unlike.append("| %s | %s | %s |" % (what, refused[6:], test))
             continue
         how = 'refused before the freeze: "%s"' % refused if refused else "yes"
         if refused.startswith("import: "):
             how = "refused before anything starts where the file is missing"
+        if how_ranks == "move":
+            how += '; the move of a rank: refused before the freeze, "%s"' % why
         lines.append("| %s | %s | %s |" % (what, how, test))
-    lines += ["",
+    lines += ["", "Not run as ranks:", *plain, "",
               "Also, with the test that shows it:",
               "- Standard input, output and error that lead out of the tree become those of `ghost import`:",
               "  `tests/process/plain_verbs.sh`.",
@@ -153,6 +158,7 @@ def coverage(rows):
               "  memory policies of shared memory, and of mappings where Linux lacks BTF: the default.",
               "- PR_SET_IO_FLUSHER, PR_SCHED_CORE, PR_SET_SPECULATION_CTRL, PR_SET_SYSCALL_USER_DISPATCH,",
               "  PR_SET_PTRACER, PR_SET_TSC, ARCH_SET_CPUID, pkey_alloc, ioperm, iopl: the default.",
+              "- Having no supplementary groups at all: the process gets those of whoever makes it again.",
               "- Session keyring, security label, audit session, cgroups: those of the importer.", ""]
     return "\n".join(lines)
 

@@ -282,9 +282,11 @@ Check device(const std::string&) {
 const std::vector<Case> file_cases = {
     {"open_files", "open files: offsets, copies, close-on-exec", nullptr, open_files},
     {"append", "files opened for appending", nullptr, append},
-    {"grown", "files written to, also when they have grown since", nullptr, grown},
+    {"grown",
+     "files written to, also when they have grown since (a restart of ranks takes that back)",
+     nullptr, grown},
     {"unlinked", "files without a name any more, with their content", nullptr, unlinked},
-    {"locks", "flock and fcntl locks (moves: no exclusive ones)", nullptr, locks},
+    {"locks", "flock and fcntl locks, exclusive ones", nullptr, locks},
     {"pipes", "pipes and fifos with what is in them", nullptr, pipes},
     {"unix_sockets", "Unix sockets inside the tree", nullptr, unix_sockets},
     {"tcp_listening", "listening TCP sockets", nullptr, tcp_listening},

@@ -4,9 +4,9 @@
 // `--serve`: the services of a node. Built as matrix_rank it does all that as a rank of an MPI job.
 #include "tests/process/matrix_subject.hpp"
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -25,11 +25,15 @@ namespace {
 constexpr std::array all_cases = {&task_cases,   &scheduling_cases, &setting_cases,
                                   &signal_cases, &file_cases,       &name_cases,
                                   &object_cases, &memory_cases,     &node_cases};
-// Those that tests/net/rank_matrix.sh runs as ranks as well.
-constexpr std::array rank_cases = {&scheduling_cases, &setting_cases, &name_cases, &memory_cases,
-                                   &node_cases};
-// Those of them that it does not: gigabytes, which go the way of any other removed file.
-constexpr std::array<std::string_view, 1> plain_cases = {"large_removed"};
+// How ranks (tests/net/rank_matrix.sh) are unlike plain processes. "not: …": no rank, and why;
+// "move: …": a rank is carried by a snapshot, its move is refused so.
+constexpr std::array<std::array<std::string_view, 2>, 4> unlike_plain = {{
+    {"threads",
+     "not: by a move its threads without supplementary groups get those of the daemon there"},
+    {"large_removed", "not: gigabytes, which go the way of any other removed file"},
+    {"locks", "move: it holds an exclusive lock"},
+    {"sysv", "not: a rank has those of its node: `node_memory`, `node_semaphores`, `node_queue`"},
+}};
 std::string result_path;
 
 void put(const std::string& path, const std::string& text) {
@@ -48,18 +52,32 @@ const Case* find(const std::string& name) {
     return nullptr;
 }
 
-bool is_for_ranks(const std::vector<Case>* cases, std::string_view name) {
-    return std::ranges::find(rank_cases, cases) != rank_cases.end() &&
-           std::ranges::find(plain_cases, name) == plain_cases.end();
+std::string as_rank(const std::string_view name) {
+    for (const auto& [one, how] : unlike_plain)
+        if (one == name) return std::string(how);
+    return "ranks";
 }
 
 void list() {
     for (const auto* cases : all_cases)
         for (const auto& one : *cases)
             std::printf("%s\t%s\t%s\t%s\n", one.name, one.what,
-                        one.refused != nullptr ? one.refused : "",
-                        is_for_ranks(cases, one.name) ? "ranks" : "");
+                        one.refused != nullptr ? one.refused : "", as_rank(one.name).c_str());
 }
+
+#ifdef MATRIX_RANK
+// Signals of the whole process are for the program's own threads: those that the runtime makes
+// have them blocked, as a case that waits for a signal wants it of every thread.
+void init_rank(int& argc, char**& argv) {
+    sigset_t of_cases, before;
+    sigemptyset(&of_cases);
+    for (const int one : {SIGUSR1, SIGUSR2, SIGALRM, SIGRTMIN + 3, SIGRTMIN + 5})
+        sigaddset(&of_cases, one);
+    pthread_sigmask(SIG_BLOCK, &of_cases, &before);
+    MPI_Init(&argc, &argv);
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+#endif
 
 }  // namespace
 
@@ -86,7 +104,7 @@ int main(int argc, char** argv) {
     const Case* one = argc == 3 ? find(argv[1]) : nullptr;
     if (one == nullptr) return 2;
 #ifdef MATRIX_RANK
-    MPI_Init(&argc, &argv);
+    init_rank(argc, argv);
 #endif
     const std::string base = std::string(argv[2]) + "/" + one->name;
     result_path = base + ".result";

@@ -96,18 +96,21 @@ struct OwnValues {
         if (which == with_signal) need(prctl(PR_SET_PDEATHSIG, other_signal) == 0, "death signal");
         groups_ = groups();
     }
-    bool kept() const {
+    // What has changed; null: nothing.
+    const char* changed() const {
         stack_t now{};
         sigaltstack(nullptr, &now);
         const bool same_stack = which_ == 0
                                     ? now.ss_flags == SS_DISABLE
                                     : now.ss_sp == stack_.ss_sp && now.ss_size == stack_.ss_size &&
                                           now.ss_flags == stack_.ss_flags;
+        if (!same_stack) return "its stack for signals";
         int signal = 0;
         prctl(PR_GET_PDEATHSIG, &signal);
-        return same_stack && (signal == other_signal) == (which_ == with_signal) &&
-               (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1) == (which_ == with_privileges) &&
-               groups() == groups_;
+        if ((signal == other_signal) != (which_ == with_signal)) return "its death signal";
+        if ((prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1) != (which_ == with_privileges))
+            return "no_new_privs";
+        return groups() == groups_ ? nullptr : "its groups";
     }
 
   private:
@@ -128,7 +131,8 @@ Check threads(const std::string&) {
         std::thread thread;
         std::atomic<long> count{0};
         std::atomic<pid_t> tid{0}, before{0};
-        std::atomic<bool> wrong{false}, changed{false};
+        std::atomic<bool> wrong{false};
+        std::atomic<const char*> changed{nullptr};
     };
     static std::array<Worker, 12> workers;
     static thread_local long own = 0;
@@ -146,7 +150,7 @@ Check threads(const std::string&) {
                 pthread_getname_np(pthread_self(), name, sizeof name);
                 if (own != static_cast<long>(i) * 1000003 || name != "worker" + std::to_string(i))
                     me.wrong = true;
-                me.changed = !values->kept();
+                me.changed = values->changed();
                 usleep(1000);
             }
         });
@@ -159,7 +163,8 @@ Check threads(const std::string&) {
             if (worker.count < before + 2) return "a thread stands still";
             if (worker.tid != worker.before) return "a thread has another number";
             if (worker.wrong) return "a thread lost its name or its own variable";
-            if (worker.changed) return "a thread lost a value that the kernel keeps for it";
+            if (const char* what = worker.changed)
+                return std::string("of a thread changed: ") + what;
         }
         return {};
     };
