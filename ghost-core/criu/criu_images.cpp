@@ -151,6 +151,16 @@ std::string repair_files(std::string image) {
     return repaired ? std::move(*repaired) : std::move(image);
 }
 
+std::set<std::string> paths_in(std::string_view files_image) {
+    std::set<std::string> paths;
+    const auto whole = changed_messages(files_image, [&](std::string_view entry, std::string&) {
+        const auto regular = text_in(entry, file_entry::regular);
+        if (!regular.empty()) paths.emplace(text_in(regular, regular_entry::name));
+        return true;
+    });
+    return whole ? paths : std::set<std::string>();
+}
+
 Result<std::string> rename_files(std::string image, const RenameFile& name) {
     Status status;
     auto renamed = changed_messages(image, [&](std::string_view entry, std::string& out) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -30,6 +31,10 @@ Result<std::vector<PageRun>> lazy_ranges(std::string_view pagemap);
 //   (fdinfo) has no time left, and criu would restore it disarmed.
 inline constexpr std::string_view files_image = "files.img";
 std::string repair_files(std::string image);
+
+// The paths of what the tree had open, mapped or for a working folder: files, folders, named pipes.
+// Empty if it is not understood.
+std::set<std::string> paths_in(std::string_view files_image);
 
 // The same image with what `name` makes of the path of each file; the first error of that.
 using RenameFile = std::function<Result<std::string>(const std::string& path)>;

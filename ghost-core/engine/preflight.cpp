@@ -17,6 +17,7 @@
 
 #include "base/proc.hpp"
 #include "ghost-core/format/host.hpp"
+#include "ghost-core/criu/criu_images.hpp"
 #include "ghost-core/criu/preflight.hpp"
 #include "ghost-core/criu/tree.hpp"
 #include "ghost-core/engine/live_link.hpp"
@@ -253,6 +254,24 @@ Result<std::string> facts_of(pid_t root, Ghosts ghosts, const std::string& told)
     std::vector<pid_t> pids;
     for (const auto& task : *tasks) pids.push_back(task.pid);
     return host_facts(pids, ghosts, told);
+}
+
+void drop_released(std::string_view files_image, std::string& facts, Json& metadata) {
+    const auto held = paths_in(files_image);
+    if (held.empty()) return;
+    const auto keep = [&](Json& of, const char* key, auto&& path_of) {
+        if (!of.is_object() || !of.contains(key) || !of[key].is_array()) return;
+        Json kept = Json::array();
+        for (auto& one : of[key])
+            if (held.count(path_of(one)) > 0) kept.push_back(std::move(one));
+        of[key] = std::move(kept);
+    };
+    const auto itself = [](const Json& one) { return one.get<std::string>(); };
+    if (const auto needs = metadata.find("needs"); needs != metadata.end())
+        for (const char* key : {"folders", "pipes"}) keep(*needs, key, itself);
+    Json host = Json::parse(facts, nullptr, false);
+    keep(host, "files", [](const Json& one) { return one.value("path", std::string()); });
+    if (host.is_object()) facts = host.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 std::vector<Shortcoming> check_target(const Json& needs, const std::string& facts) {

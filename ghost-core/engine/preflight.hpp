@@ -29,6 +29,10 @@ Result<Json> needs_of(pid_t root);
 // them in its head; who asks before there is a ghost gets them here. `told`: as there.
 Result<std::string> facts_of(pid_t root, Ghosts ghosts, const std::string& told = {});
 
+// Facts, and "needs" in a ghost's metadata, were gathered while the tree ran: what it had let go of
+// when it was frozen, by the files image of its skeleton, is not looked for at a restart.
+void drop_released(std::string_view files_image, std::string& facts, Json& metadata);
+
 struct Shortcoming {
     std::string what;    // "memory", "hard limit of open files"; a whole line if needed is empty
     std::string needed;  // "512.0 MiB"

@@ -161,12 +161,19 @@ int steps(const char* path, long pause_us) {
     return 7;
 }
 
-// Counts, and has files open that others write; ends with what is in them.
+// Counts, and has files open that others write; ends with what is in them. After SIGUSR1 without
+// them ("closed").
 int reads(char** paths, const char* mode) {
-    for (int s : {SIGUSR2, SIGRTMAX - 2}) std::signal(s, on_signal);
+    for (int s : {SIGUSR1, SIGUSR2, SIGRTMAX - 2}) std::signal(s, on_signal);
     std::vector<FILE*> files;
     for (; *paths != nullptr; ++paths) files.push_back(std::fopen(*paths, mode));
     for (int i = 0; g_end == 0; ++i) {
+        if (g_pause != 0) {
+            g_pause = 0;
+            for (FILE* file : files) std::fclose(file);
+            files.clear();
+            std::puts("closed");
+        }
         std::printf("count %d\n", i);
         std::fflush(stdout);
         usleep(1000);
