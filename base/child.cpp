@@ -70,6 +70,7 @@ struct Plan {
     uint64_t mask = no_signals;
     uint64_t namespaces = 0;
     int network = inherited, death_signal = 0;
+    bool no_groups = false;
     pid_t parent = 0;
     char* stack = nullptr;  // the next child's
 
@@ -110,6 +111,7 @@ GHOST_IN_CHILD bool take_place(const Plan& plan) {
         if ((plan.namespaces & CLONE_NEWPID) == 0 && syscall(SYS_getppid) != plan.parent)
             return false;
     }
+    if (plan.no_groups) syscall(SYS_setgroups, 0, nullptr);  // not libc's: it asks all threads
     return plan.network < 0 || syscall(SYS_setns, plan.network, CLONE_NEWNET) == 0;
 }
 
@@ -237,6 +239,7 @@ Result<Started> start_child(const ChildRequest& request, bool orphan) {
     plan.namespaces = request.namespaces;
     plan.network = request.network;
     plan.death_signal = request.death_signal;
+    plan.no_groups = request.no_groups;
     plan.parent = getpid();
     plan.stack = stacks.end(1);
     return clone_child(plan, stacks, request);

@@ -52,6 +52,7 @@ struct ChildRequest {
     uint64_t namespaces = 0;  // CLONE_NEW…: new ones
     int network = inherited;  // of a network name space that it enters
     int death_signal = 0;     // sent to it when the thread that started it ends
+    bool no_groups = false;   // it gives up the supplementary groups it has here, if it may
 };
 
 // Owner of one child; destroying it kills and reaps it. One thread, the one that started it.

@@ -117,6 +117,8 @@ Status Restorer::start() {
                   "--file-locks",
                   "--tcp-established",
                   "--manage-cgroups=ignore"};
+    // criu sets the groups of each thread that has some; one that has none keeps criu's.
+    child.no_groups = true;
     if (request_.plain_root != 0)
         child.argv.push_back("--shell-job");
     else

@@ -158,7 +158,6 @@ def coverage(rows):
               "  memory policies of shared memory, and of mappings where Linux lacks BTF: the default.",
               "- PR_SET_IO_FLUSHER, PR_SCHED_CORE, PR_SET_SPECULATION_CTRL, PR_SET_SYSCALL_USER_DISPATCH,",
               "  PR_SET_PTRACER, PR_SET_TSC, ARCH_SET_CPUID, pkey_alloc, ioperm, iopl: the default.",
-              "- Having no supplementary groups at all: the process gets those of whoever makes it again.",
               "- Session keyring, security label, audit session, cgroups: those of the importer.", ""]
     return "\n".join(lines)
 

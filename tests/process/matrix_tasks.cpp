@@ -80,7 +80,7 @@ struct Child {
 
 // What each thread has of its own in the kernel.
 struct OwnValues {
-    static constexpr int with_privileges = 3, with_groups = 5, with_signal = 7;
+    static constexpr int with_privileges = 3, with_groups = 5, without_groups = 6, with_signal = 7;
     static constexpr int other_signal = SIGURG;
     static constexpr int auto_disarm = INT_MIN;  // SS_AUTODISARM of linux/signal.h
 
@@ -93,6 +93,8 @@ struct OwnValues {
             need(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, "no new privileges");
         const gid_t group = 4711;  // the C library would set it for all threads
         if (which == with_groups) need(syscall(SYS_setgroups, 1, &group) == 0, "group of a thread");
+        if (which == without_groups)
+            need(syscall(SYS_setgroups, 0, nullptr) == 0, "no group of a thread");
         if (which == with_signal) need(prctl(PR_SET_PDEATHSIG, other_signal) == 0, "death signal");
         groups_ = groups();
     }
