@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/file.hpp"
+#include "ghost-core/criu/preflight.hpp"
 #include "ghost-core/criu/refusals.hpp"
 #include "ghost-core/criu/tree.hpp"
 #include "ghost-core/engine/preflight.hpp"
