@@ -54,11 +54,14 @@ const char* pml_refusal(const std::string& users) {
     return users == "ob1" ? nullptr : "only pml ob1 uses the kernet transport";
 }
 
-const char* osc_refusal(const std::string& users) {
+bool takes(const std::string& users, const char* component) {
     const auto list = split(is_exclusion(users) ? users.substr(1) : users, ',');
-    return contains(list, "ucx") == is_exclusion(users)
-               ? nullptr
-               : "one-sided component ucx keeps connections that cannot move";
+    return contains(list, component) != is_exclusion(users);
+}
+
+const char* osc_refusal(const std::string& users) {
+    return takes(users, "ucx") ? "one-sided component ucx keeps connections that cannot move"
+                               : nullptr;
 }
 
 const char* osc_btls_refusal(const std::string& users) {
@@ -70,10 +73,12 @@ const char* any_value(const std::string&) {
 }
 
 const char* coll_refusal(const std::string& users) {
-    const auto list = split(is_exclusion(users) ? users.substr(1) : users, ',');
-    return contains(list, "sm") == is_exclusion(users)
-               ? nullptr
-               : "collective component sm shares memory that cannot move";
+    return takes(users, "sm") ? "collective component sm shares memory that cannot move" : nullptr;
+}
+
+const char* sharedfp_refusal(const std::string& users) {
+    return takes(users, "sm") ? "component sm keeps a file's shared pointer in memory of one node"
+                              : nullptr;
 }
 
 const char* shmem_refusal(const std::string& users) {
@@ -88,6 +93,7 @@ constexpr Rule rules[] = {
     {"OMPI_MCA_btl", "self,kernet", btl_refusal},
     {"OMPI_MCA_pml", "ob1", pml_refusal},
     {"OMPI_MCA_coll", "^sm", coll_refusal},
+    {"OMPI_MCA_sharedfp", "^sm", sharedfp_refusal},
     {"OMPI_MCA_shmem", "mmap", shmem_refusal},
     {"PMIX_MCA_gds", "hash", gds_refusal},
     // sm is MPI_Win_allocate_shared's alone, because rdma ranks above it.

@@ -92,6 +92,23 @@ TEST_F(Coverage, MoveInEveryPhaseWithThreads) {
     expect_clean_end(job, "coverage:");
 }
 
+// Ranks that began on one node share a file's pointer when they are apart, whether it was opened
+// before or afterwards.
+TEST_F(Coverage, RanksThatBeganOnOneNodeShareAFilePointer) {
+    for (const std::string opened : {"kept", "shared"}) {
+        SCOPED_TRACE(opened);
+        std::filesystem::remove(path("stop"));
+        only(opened);
+        Job job(lab(), 3, "gn1:4,gn2:4,gn3:4",
+                endless("coverage", {"--dir", path("."), "--now-file", path("now")}));
+        ASSERT_TRUE(job.wait_for("phase files/" + opened)) << job.mpirun().err();
+        for (const int rank : {1, 2}) ASSERT_NO_FATAL_FAILURE(move_on(job, rank));
+        only("shared");
+        EXPECT_TRUE(job.wait_for_more("phase files/shared", 3)) << job.mpirun().err();
+        expect_clean_end(job, "coverage:");
+    }
+}
+
 // Ranks move while they talk with processes they have spawned, and when those have gone, and spawn
 // more where they are then.
 // Those themselves do not move.
