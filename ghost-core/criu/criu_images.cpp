@@ -51,7 +51,10 @@ struct socket_entry {
     static constexpr uint64_t datagrams = 2, outer = 1, both = 3;  // their values
 };
 struct regular_entry {
-    static constexpr uint32_t name = 6, size = 8;
+    static constexpr uint32_t id = 1, name = 6, size = 8;
+};
+struct remap_entry {  // remap-file-path.proto
+    static constexpr uint32_t file = 1;
 };
 struct timer_entry {
     static constexpr uint32_t ticks = 5, value_s = 7, value_ns = 8, interval_s = 9,
@@ -151,11 +154,17 @@ std::string repair_files(std::string image) {
     return repaired ? std::move(*repaired) : std::move(image);
 }
 
-std::set<std::string> paths_in(std::string_view files_image) {
+std::set<std::string> paths_in(std::string_view files, std::string_view removed) {
+    std::set<uint64_t> without_name;
+    changed_messages(removed, [&](std::string_view entry, std::string&) {
+        without_name.insert(number_in(entry, remap_entry::file));
+        return true;
+    });
     std::set<std::string> paths;
-    const auto whole = changed_messages(files_image, [&](std::string_view entry, std::string&) {
+    const auto whole = changed_messages(files, [&](std::string_view entry, std::string&) {
         const auto regular = text_in(entry, file_entry::regular);
-        if (!regular.empty()) paths.emplace(text_in(regular, regular_entry::name));
+        if (!regular.empty() && without_name.count(number_in(regular, regular_entry::id)) == 0)
+            paths.emplace(text_in(regular, regular_entry::name));
         return true;
     });
     return whole ? paths : std::set<std::string>();

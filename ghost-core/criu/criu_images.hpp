@@ -33,8 +33,10 @@ inline constexpr std::string_view files_image = "files.img";
 std::string repair_files(std::string image);
 
 // The paths of what the tree had open, mapped or for a working folder: files, folders, named pipes.
-// Empty if it is not understood.
-std::set<std::string> paths_in(std::string_view files_image);
+// Without those that had been removed, which `removed`, the image of that name, tells. Empty if it
+// is not understood.
+inline constexpr std::string_view removed_image = "remap-fpath.img";
+std::set<std::string> paths_in(std::string_view files, std::string_view removed);
 
 // The same image with what `name` makes of the path of each file; the first error of that.
 using RenameFile = std::function<Result<std::string>(const std::string& path)>;

@@ -22,7 +22,6 @@
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/memory/arena.hpp"
 #include "ghost-core/memory/memory_copy.hpp"
-#include "ghost-core/criu/criu_images.hpp"
 #include "ghost-core/criu/dump.hpp"
 #include "ghost-core/criu/stopped_tree.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
@@ -371,8 +370,7 @@ class Checkpoint {
         auto metadata = request_.metadata;
         if (request_.final_metadata) metadata.update(request_.final_metadata());
         head_.host = host_.get();
-        for (const auto& [name, content] : skeleton_)
-            if (name == files_image) drop_released(content, head_.host, metadata);
+        drop_released(skeleton_, head_.host, metadata);
         head_.metadata = metadata.dump(-1, ' ', false, Json::error_handler_t::replace);
         GHOST_TRY(writer.head(head_));
         GHOST_TRY(write_skeleton(writer));

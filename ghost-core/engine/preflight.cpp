@@ -256,8 +256,12 @@ Result<std::string> facts_of(pid_t root, Ghosts ghosts, const std::string& told)
     return host_facts(pids, ghosts, told);
 }
 
-void drop_released(std::string_view files_image, std::string& facts, Json& metadata) {
-    const auto held = paths_in(files_image);
+void drop_released(const SkeletonFiles& skeleton, std::string& facts, Json& metadata) {
+    const auto image = [&](std::string_view name) -> std::string_view {
+        const auto at = std::ranges::find(skeleton, name, &SkeletonFiles::value_type::first);
+        return at == skeleton.end() ? std::string_view() : at->second;
+    };
+    const auto held = paths_in(image(files_image), image(removed_image));
     if (held.empty()) return;
     const auto keep = [&](Json& of, const char* key, auto&& path_of) {
         if (!of.is_object() || !of.contains(key) || !of[key].is_array()) return;

@@ -9,6 +9,7 @@
 
 #include "base/control_socket.hpp"
 #include "base/result.hpp"
+#include "ghost-core/criu/dump.hpp"
 #include "ghost-core/format/files.hpp"
 #include "ghost-core/resource/resource.hpp"
 
@@ -30,8 +31,8 @@ Result<Json> needs_of(pid_t root);
 Result<std::string> facts_of(pid_t root, Ghosts ghosts, const std::string& told = {});
 
 // Facts, and "needs" in a ghost's metadata, were gathered while the tree ran: what it had let go of
-// when it was frozen, by the files image of its skeleton, is not looked for at a restart.
-void drop_released(std::string_view files_image, std::string& facts, Json& metadata);
+// when it was frozen, or removed, by its skeleton, is not looked for at a restart.
+void drop_released(const SkeletonFiles& skeleton, std::string& facts, Json& metadata);
 
 struct Shortcoming {
     std::string what;    // "memory", "hard limit of open files"; a whole line if needed is empty

@@ -511,27 +511,32 @@ class Snapshot(WrapperCase):
                     self.assertEqual(os.listdir(os.path.dirname(path)), ["small"])
 
     def test_released_files(self):
-        """What a rank closes and removes between the first look at it and its stop, it needs no more."""
-        for program in ("reads", "writes"):
-            with self.subTest(program):
-                data = os.path.join(self.folder, "data")
-                released, pipe = os.path.join(data, "released"), os.path.join(data, "pipe")
-                self.put(released, "as it was")
+        """What a rank closes or removes between the first look at it and its stop, it does not look for."""
+        data = os.path.join(self.folder, "data")
+        file, pipe = os.path.join(data, "file"), os.path.join(data, "pipe")
+        for program, paths, closes in ("reads", [file, data], True), ("writes", [file, pipe], True), \
+                ("reads", [file], False), ("writes", [file], False):
+            with self.subTest(f"{program} {closes}"):
+                self.put(file, "as it was")
                 os.mkfifo(pipe)
-                source = self.run_rank(program, released, *([data] if program == "reads" else [pipe]))
+                source = self.run_rank(program, *paths)
                 self.running(source)
                 self.prepare(source)
                 source.peer.expect("snap_ready", 60)
-                source.proc.send_signal(signal.SIGUSR1)
-                wait_until(lambda: b"closed" in source.stdio.output, "the files are closed")
-                shutil.rmtree(data)
+                if closes:
+                    source.proc.send_signal(signal.SIGUSR1)
+                    wait_until(lambda: b"closed" in source.stdio.output, "the files are closed")
+                os.unlink(pipe)
+                os.unlink(file)
+                if closes:
+                    os.rmdir(data)
                 self.freeze(source)
                 self.captured(source)
                 row = source.peer.expect("snap_written", 60)
                 row.update(rank=source.number, name=source.order["name"], folder=source.order["folder"])
                 self.end(source, row)
                 self.kill(source)
-                self.found(row)
+                self.found(row, *([] if closes else ["as it was"]))
 
     def test_small_files_are_kept(self):
         path = os.path.join(self.folder, "data", "small")
