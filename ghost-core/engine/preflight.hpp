@@ -30,8 +30,9 @@ Result<Json> needs_of(pid_t root);
 // them in its head; who asks before there is a ghost gets them here. `told`: as there.
 Result<std::string> facts_of(pid_t root, Ghosts ghosts, const std::string& told = {});
 
-// Facts, and "needs" in a ghost's metadata, were gathered while the tree ran: what it had let go of
-// when it was frozen, or removed, by its skeleton, is not looked for at a restart.
+// Takes out of facts, and of "needs" in a ghost's metadata, what the tree had closed or removed by
+// the time it was frozen, as its skeleton shows: both were gathered while it ran, and a restart
+// looks for all that they name.
 void drop_released(const SkeletonFiles& skeleton, std::string& facts, Json& metadata);
 
 struct Shortcoming {

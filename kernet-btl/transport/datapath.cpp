@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <ctime>
 #include <sys/epoll.h>
+#include <thread>
 #include <unistd.h>
 
 #include "base/clock.hpp"
@@ -123,7 +124,8 @@ void DataPath::sort_links() {
         tended |= socket->link().tended();
     }
     tended_.store(tended, std::memory_order_relaxed);
-    crowded_ = quick_.size() >= static_cast<size_t>(sysconf(_SC_NPROCESSORS_ONLN));
+    if (processors_ == 0) processors_ = std::max(1U, std::thread::hardware_concurrency());
+    crowded_ = quick_.size() >= processors_;
     watch_slow();
 }
 
@@ -234,6 +236,7 @@ void DataPath::begin_life(const std::string& life) {
 }
 
 void DataPath::wakeup_all() {
+    processors_ = 0;  // perhaps of another node
     for (auto& [rank, socket] : sockets_) socket->wakeup();
 }
 

@@ -140,6 +140,7 @@ class DataPath {
     ghost::Fd poller_;          // epoll set of slow_; none if there are none
     uint32_t sleeping_ = 0;     // callers between begin_sleep() and end_sleep()
     uint32_t unlinked_ = 0;     // attached sockets whose link is being made, or whose peer moves
+    size_t processors_ = 0;     // of this node; 0: not known yet
     bool crowded_ = false;      // the linked ranks of this node outnumber its processors
     uint32_t idle_passes_ = 0;  // in a row, while a peer is away or the node crowded
     bool stale_ = false;        // quick_ and slow_ are to be made anew
