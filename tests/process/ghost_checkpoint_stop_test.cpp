@@ -171,8 +171,12 @@ TEST_F(CheckpointTest, StoppedProcessesStayStopped) {
             signal_all(tree->root, SIGSTOP);
         else
             kill(list_tree(tree->root)->back().pid, SIGSTOP);
-        while (!stopped_in(tree->root).rbegin()->second) usleep(1000);
-        const auto before = stopped_in(tree->root);
+        auto before = stopped_in(tree->root);
+        for (const int64_t end = monotonic_us() + 10'000'000;
+             (!before.rbegin()->second || before.begin()->second != all) && monotonic_us() < end;
+             before = stopped_in(tree->root))
+            usleep(1000);
+        EXPECT_TRUE(before.rbegin()->second);
         EXPECT_EQ(before.begin()->second, all);
         for (const bool leave : {false, true}) {
             MemoryResource ghost;
