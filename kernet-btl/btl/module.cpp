@@ -181,6 +181,10 @@ void Module::deliver_own(Socket& socket, uint8_t tag, const uint8_t* bytes, size
             return apply_atomic(socket, bytes, size);
         case tag_done:
             return note_done(socket, bytes, size);
+        case tag_update:
+            return take_update(socket, bytes, size);
+        case tag_updated:
+            return note_updated(socket, bytes, size);
         default:
             ghost::log::error("btl kernet: rank {} sent a message of tag {}", socket.peer(), tag);
     }

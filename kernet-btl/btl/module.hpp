@@ -18,6 +18,7 @@
 #include "kernet-btl/agent/agent.hpp"
 #include "kernet-btl/btl/bridge.h"
 #include "kernet-btl/btl/regions.hpp"
+#include "kernet-btl/btl/update.h"
 #include "kernet-btl/transport/datapath.hpp"
 #include "kernet-btl/transport/endpoint.hpp"
 
@@ -54,6 +55,14 @@ struct Atomic {
     uint64_t kind;
     uint64_t operand;
     uint64_t compare;
+};
+
+// An update on its way; what it points to is the caller's.
+struct Update {
+    kernet_update_t head;
+    const kernet_run_t* runs;
+    const void* data;
+    size_t bytes;
 };
 
 // Locks of windows that this process holds in memory of peers.
@@ -96,6 +105,8 @@ class Module final : public Receiver {
     int get_own(const Pending& what, uint64_t address);
     int put(const Pending& what, uint64_t remote, const void* remote_handle);
     int atomic(Pending what, const Atomic& operation, uint64_t remote, const void* remote_handle);
+    // updates.cpp. In this process itself if there is no endpoint; no callback: no answer.
+    void update(Update what, const Pending& asked);
     int progress();
     // Nothing can be sent to that peer any more; told once. Inside the gate.
     bool refuses(const mca_btl_base_endpoint_t* peer);
@@ -121,6 +132,9 @@ class Module final : public Receiver {
     void put_is_placed(Socket& socket, const uint8_t* head, size_t head_size);
     void apply_atomic(Socket& socket, const uint8_t* bytes, size_t size);
     void note_done(const Socket& socket, const uint8_t* bytes, size_t size);
+    void update_own(const Update& what, const Pending& asked);
+    void take_update(Socket& socket, const uint8_t* bytes, size_t size);
+    void note_updated(const Socket& socket, const uint8_t* bytes, size_t size);
     // A slot with a cookie of its own; and free again, its callback called.
     Pending& keep(const Pending& what);
     void finish(Pending& slot, int status);

@@ -90,6 +90,8 @@ class MissedOffers {
 };
 
 // Our own messages between BTLs; the last of the tags reserved for BTLs (btl.h).
+inline constexpr uint8_t tag_updated = MCA_BTL_TAG_BTL + 0x18;  // the answer to an update
+inline constexpr uint8_t tag_update = MCA_BTL_TAG_BTL + 0x19;
 inline constexpr uint8_t tag_done = MCA_BTL_TAG_BTL + 0x1a;  // a put or an atomic operation is done
 inline constexpr uint8_t tag_atomic = MCA_BTL_TAG_BTL + 0x1b;
 inline constexpr uint8_t tag_put = MCA_BTL_TAG_BTL + 0x1c;     // short: with the data; or bulk
@@ -97,7 +99,7 @@ inline constexpr uint8_t tag_offer = MCA_BTL_TAG_BTL + 0x1d;   // bulk: a region
 inline constexpr uint8_t tag_missed = MCA_BTL_TAG_BTL + 0x1e;  // the id of a dropped offer
 inline constexpr uint8_t tag_get = MCA_BTL_TAG_BTL + 0x1f;
 constexpr bool is_own(uint8_t tag) {
-    return tag >= tag_done && tag <= tag_get;
+    return tag >= tag_updated && tag <= tag_get;
 }
 
 }  // namespace kernet::btl

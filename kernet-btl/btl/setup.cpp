@@ -209,6 +209,7 @@ void prepare_windows() {
     static bool prepared = false;
     if (std::exchange(prepared, true)) return;
     kernet_windows_shared_where_ranks_are();
+    kernet_windows_with_updates();
     if (kernet_windows_without_sharing()) return;
     kernet_btl_module.btl_flags &= ~static_cast<uint32_t>(kernet_flags_of_windows);
 }

@@ -284,6 +284,12 @@ void kernet_btl_defaults(void) {
     m.btl_dump = mca_btl_base_dump;
 }
 
+bool kernet_btl_holds_back(mca_btl_base_endpoint_t* peer) {
+    if (!peer) return false;
+    kernet::Gate::Holder inside(kernet::btl::module->path().gate());
+    return kernet::btl::holds_back(*peer->socket);
+}
+
 int kernet_btl_progress(void) {
     return kernet::btl::module ? kernet::btl::module->progress() : 0;
 }

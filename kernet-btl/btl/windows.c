@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "kernet-btl/btl/accumulate.h"
 #include "kernet-btl/btl/bridge.h"
 #include "ompi/communicator/communicator.h"
 #include "ompi/mca/osc/base/base.h"
@@ -104,7 +105,8 @@ bool kernet_windows_without_sharing(void)
     return done;
 }
 
-static ompi_osc_base_component_select_fn_t stock_select;
+/* Of components of osc, as they were. */
+static ompi_osc_base_component_select_fn_t stock_sm_select, stock_rdma_select;
 
 static int all_on(ompi_communicator_t *comm, int node)
 {
@@ -120,19 +122,54 @@ static int select_where_ranks_are(struct ompi_win_t *window, void **base, size_t
                                   int flavor, int *model)
 {
     int rc = all_on(comm, kernet_btl_stay());
-    if (OMPI_SUCCESS == rc) rc = stock_select(window, base, size, unit, comm, info, flavor, model);
+    if (OMPI_SUCCESS == rc) rc = stock_sm_select(window, base, size, unit, comm, info, flavor, model);
     kernet_btl_may_leave();
     return rc;
 }
 
-void kernet_windows_shared_where_ranks_are(void)
+/* One that is higher than any this window's ranks have used. */
+static int agree_on_number(ompi_communicator_t *comm, long *number)
+{
+    static long last;
+    *number = last + 1;
+    const int rc = comm->c_coll->coll_allreduce(MPI_IN_PLACE, number, 1, MPI_LONG, MPI_MAX, comm,
+                                                comm->c_coll->coll_allreduce_module);
+    last = *number;
+    return rc;
+}
+
+static int select_with_updates(struct ompi_win_t *window, void **base, size_t size, int unit,
+                               struct ompi_communicator_t *comm, struct opal_info_t *info, int flavor,
+                               int *model)
+{
+    long number = 0;
+    int rc = agree_on_number(comm, &number);
+    if (OMPI_SUCCESS == rc) rc = stock_rdma_select(window, base, size, unit, comm, info, flavor, model);
+    if (OMPI_SUCCESS != rc) return rc;
+    const bool dynamic = MPI_WIN_FLAVOR_DYNAMIC == flavor;
+    return kernet_accumulate_here(window, (uint64_t) number, dynamic ? NULL : *base, dynamic ? 0 : size,
+                                  dynamic ? 1 : (size_t) unit, comm);
+}
+
+static void replace(const char *name, ompi_osc_base_component_select_fn_t ours,
+                    ompi_osc_base_component_select_fn_t *stock)
 {
     mca_base_component_list_item_t *item;
     OPAL_LIST_FOREACH(item, &ompi_osc_base_framework.framework_components,
                       mca_base_component_list_item_t) {
         ompi_osc_base_component_t *component = (ompi_osc_base_component_t *) item->cli_component;
-        if (stock_select || 0 != strcmp(component->osc_version.mca_component_name, "sm")) continue;
-        stock_select = component->osc_select;
-        component->osc_select = select_where_ranks_are;
+        if (*stock || 0 != strcmp(component->osc_version.mca_component_name, name)) continue;
+        *stock = component->osc_select;
+        component->osc_select = ours;
     }
+}
+
+void kernet_windows_shared_where_ranks_are(void)
+{
+    replace("sm", select_where_ranks_are, &stock_sm_select);
+}
+
+void kernet_windows_with_updates(void)
+{
+    replace("rdma", select_with_updates, &stock_rdma_select);
 }

@@ -19,5 +19,8 @@ bool kernet_windows_without_sharing(void);
  * stay; afterwards whoever wants to move one of them sees the memory. */
 void kernet_windows_shared_where_ranks_are(void);
 
+/* From here on accumulates of windows of osc rdma are ours: accumulate.h. */
+void kernet_windows_with_updates(void);
+
 END_C_DECLS
 #endif
