@@ -133,7 +133,7 @@ static ompi_request_t *make_request(ompi_win_t *window)
     OMPI_REQUEST_INIT(request, false);
     request->req_type = OMPI_REQUEST_WIN;
     request->req_mpi_object.win = window;
-    request->req_status._cancelled = 0;
+    request->req_status = ompi_status_empty;
     request->req_state = OMPI_REQUEST_ACTIVE;
     request->req_free = free_request;
     request->req_cancel = cannot_cancel;

@@ -19,8 +19,8 @@ namespace {
 
 std::vector<Phase> every_phase() {
     std::vector<Phase> all;
-    for (auto kind :
-         {messages(), types(), collectives(), communicators(), windows(), files(), threads()}) {
+    for (auto kind : {messages(), types(), collectives(), communicators(), windows(), accumulates(),
+                      files(), threads()}) {
         all.insert(all.end(), kind.begin(), kind.end());
     }
     return all;

@@ -56,6 +56,7 @@ std::span<const Phase> types();
 std::span<const Phase> collectives();
 std::span<const Phase> communicators();
 std::span<const Phase> windows();
+std::span<const Phase> accumulates();
 std::span<const Phase> files();
 std::span<const Phase> threads();
 
