@@ -22,7 +22,7 @@
 /* What this process has under way to one rank of a window. */
 typedef struct {
     struct mca_btl_base_endpoint_t *endpoint;
-    bool known;          /* endpoint is; null is this process itself */
+    atomic_bool known;   /* endpoint is; null is this process itself */
     atomic_bool dirty;   /* accumulates were sent that no answer is known for */
     atomic_uint pending; /* fetches without their answer */
     atomic_int error;    /* of one of them, not told yet */
@@ -251,11 +251,13 @@ static int send_all(sender_t *sender, const kernet_layout_t *layout, given_t tar
     return rc;
 }
 
-static int begin_fetch(sender_t *sender, const kernet_layout_t *layout, given_t result, ompi_request_t *request)
+static int begin_fetch(sender_t *sender, const kernet_layout_t *layout, given_t result,
+                       ompi_request_t *request)
 {
     fetch_t *fetch = calloc(1, sizeof *fetch);
     if (!fetch) return OMPI_ERR_OUT_OF_RESOURCE;
-    const int rc = kernet_result_begin(&fetch->result, layout, (void *) result.buffer, result.count, result.type);
+    const int rc = kernet_result_begin(&fetch->result, layout, (void *) result.buffer, result.count,
+                                       result.type);
     if (OMPI_SUCCESS != rc) {
         free(fetch);
         return rc;
@@ -307,10 +309,11 @@ static int with_request(ompi_win_t *window, given_t origin, given_t result, int 
     ompi_request_t *own = make_request(window);
     if (!own) return OMPI_ERR_OUT_OF_RESOURCE;
     const bool answered = result.buffer && !is_nothing(result, target);
-    const int rc = update(window, origin, result, rank, displacement, target, operation, answered ? own : NULL);
+    const int rc = update(window, origin, result, rank, displacement, target, operation,
+                          answered ? own : NULL);
     if (OMPI_SUCCESS == rc && !answered) ompi_request_complete(own, true); /* the origin has been copied */
     if (OMPI_SUCCESS == rc) *request = own;
-    else OBJ_RELEASE(own);
+    else if (!answered) OBJ_RELEASE(own); /* else an answer may still come */
     return rc;
 }
 

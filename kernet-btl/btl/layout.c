@@ -109,7 +109,8 @@ static int pack(const void *buffer, int count, ompi_datatype_t *type, void *pack
     OBJ_CONSTRUCT(&convertor, opal_convertor_t);
     int rc = opal_convertor_copy_and_prepare_for_send(ompi_mpi_local_convertor, &type->super, count, buffer,
                                                       0, &convertor);
-    if (OMPI_SUCCESS == rc) rc = opal_convertor_pack(&convertor, &all, &pieces, &bytes) < 0 ? MPI_ERR_TYPE : rc;
+    if (OMPI_SUCCESS == rc)
+        rc = opal_convertor_pack(&convertor, &all, &pieces, &bytes) < 0 ? MPI_ERR_TYPE : rc;
     opal_convertor_cleanup(&convertor);
     OBJ_DESTRUCT(&convertor);
     return rc;
@@ -131,7 +132,8 @@ static int unpack(const void *packed, size_t bytes, void *buffer, int count, omp
 }
 
 /* The array is in the buffer itself: at this address; else null. */
-static char *array_in(const kernet_layout_t *layout, const void *buffer, int count, const ompi_datatype_t *type)
+static char *array_in(const kernet_layout_t *layout, const void *buffer, int count,
+                      const ompi_datatype_t *type)
 {
     if (type == layout->element) return (char *) buffer;
     if (has_gaps(layout) || !ompi_datatype_is_contiguous_memory_layout(type, count)) return NULL;
@@ -173,7 +175,8 @@ int kernet_result_begin(kernet_result_t *result, const kernet_layout_t *layout, 
 {
     *result = (kernet_result_t){.layout = *layout, .buffer = buffer, .count = count, .type = type};
     result->place = array_in(layout, buffer, count, type);
-    if (!result->place) result->place = result->made = calloc(1, array_bytes(layout, packed_bytes(count, type)) + 1);
+    if (!result->place)
+        result->place = result->made = calloc(1, array_bytes(layout, packed_bytes(count, type)) + 1);
     if (!result->place) return OMPI_ERR_OUT_OF_RESOURCE;
     OBJ_RETAIN(type);
     return OMPI_SUCCESS;

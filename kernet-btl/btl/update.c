@@ -283,7 +283,8 @@ static int apply_in(open_t *window, uint32_t peer, const message_t *message, cha
     return MPI_SUCCESS;
 }
 
-int kernet_update_apply(uint32_t peer, const void *bytes, size_t size, void *answer, size_t room, size_t *answered)
+int kernet_update_apply(uint32_t peer, const void *bytes, size_t size, void *answer, size_t room,
+                        size_t *answered)
 {
     message_t message;
     *answered = 0;

@@ -68,10 +68,6 @@ const char* osc_btls_refusal(const std::string& users) {
     return users == "kernet" ? nullptr : "only the kernet transport can follow a rank";
 }
 
-const char* any_value(const std::string&) {
-    return nullptr;
-}
-
 const char* coll_refusal(const std::string& users) {
     return takes(users, "sm") ? "collective component sm shares memory that cannot move" : nullptr;
 }
@@ -99,12 +95,6 @@ constexpr Rule rules[] = {
     // sm is MPI_Win_allocate_shared's alone, because rdma ranks above it.
     {"OMPI_MCA_osc", "rdma,sm,pt2pt", osc_refusal},
     {"OMPI_MCA_osc_rdma_btls", "kernet", osc_btls_refusal},
-    // Open MPI 4.1.4 takes a transport's operations on single words for any type and operation of
-    // that size (MPI_MAX of unsigned ones too), one after the other, and loses memory when the
-    // transport declines.
-    {"OMPI_MCA_osc_rdma_network_amo_max_count", "0", any_value},
-    // Accumulates are cut into eighths of this, one after the other (4 KiB by default).
-    {"OMPI_MCA_osc_rdma_buffer_size", "1048576", any_value},
 };
 
 // PMIx looks only into the folders of its parameter: ours goes in front of what is there.

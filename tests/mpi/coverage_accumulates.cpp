@@ -42,7 +42,7 @@ template <typename T>
 void pairs_of(Turn& turn, MPI_Datatype type, int64_t which) {
     constexpr int count = 37;
     const int n = turn.world.size, me = turn.world.rank, right = (me + 1) % n;
-    Elements<Pair<T>> w(count, Pair<T>{0, -1});
+    Elements<Pair<T>> w(count, Pair<T>{-1, -1});
     std::vector<Pair<T>> out(count), got(count, Pair<T>{7, 7}), one(1, Pair<T>{7, 7});
     for (int i = 0; i < count; ++i) out[i] = {static_cast<T>(me + i), me * 100 + i};
     MPI_Win_fence(0, w.win());
