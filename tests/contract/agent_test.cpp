@@ -35,6 +35,7 @@ using ghost::Fd;
 using ghost::Json;
 using ghost::make_error;
 
+using kernet::FromRank;
 using kernet::Location;
 using kernet::Result;
 using kernet::Status;
@@ -183,6 +184,10 @@ class FakePmix final : public kernet::PmixPort {
     Script& script_;
 };
 
+std::optional<FromRank> type_of(const Json& body) {
+    return ghost::type_of<FromRank>(kernet::from_rank, body);
+}
+
 Location place(uint32_t rank, uint64_t epoch) {
     Location l;
     l.rank = rank;
@@ -273,7 +278,7 @@ class AgentTest : public ::testing::Test {
     void start_attached() {
         start_agent();
         Json hello = accept_hello();
-        ASSERT_EQ(hello.value("t", ""), "hello");
+        ASSERT_EQ(type_of(hello), FromRank::hello);
         tid_ = hello.value("tid", 0);
         send({{"t", "welcome"},
               {"node", 1},
@@ -418,7 +423,7 @@ TEST_F(AgentTest, MoveInOrder) {
     EXPECT_FALSE(hello["location"].value("attached", true));
     send(welcome(12, "restored", true));
     Json attached = receive();
-    EXPECT_EQ(attached.value("t", ""), "attached");
+    EXPECT_EQ(type_of(attached), FromRank::attached);
     EXPECT_EQ(attached.value("seq", 0), 12);
     EXPECT_EQ(attached.value("rc", -9), 0);
     EXPECT_EQ(attached["location"].value("node_name", ""), "gn2");
@@ -491,7 +496,7 @@ TEST_F(AgentTest, LateCloseIsDropped) {
     receive();
     send({{"t", "close"}, {"seq", 1}});
     send({{"t", "ungate"}, {"seq", 2}});
-    EXPECT_EQ(receive().value("t", ""), "ungated");
+    EXPECT_EQ(type_of(receive()), FromRank::ungated);
     send({{"t", "close"}, {"seq", 2}});  // not gated any more
     send({{"t", "gate"}, {"seq", 3}});
     EXPECT_EQ(receive().value("rc", -9), 0);
@@ -506,7 +511,7 @@ TEST_F(AgentTest, LeftOverSignalDoesNotWake) {
     pollfd p{listener_.fd(), POLLIN, 0};
     EXPECT_EQ(::poll(&p, 1, 30), 0);
     wake();
-    EXPECT_EQ(accept_hello().value("t", ""), "hello");
+    EXPECT_EQ(type_of(accept_hello()), FromRank::hello);
     send(welcome(1, "restored", true));
     EXPECT_EQ(receive().value("rc", -9), 0);
 }
@@ -526,7 +531,7 @@ TEST_F(AgentTest, NodeAgentLostWhileAttached) {
     eventfd_write(script_.service.get(), 1);
     EXPECT_TRUE(script_.journal.wait_for("service"));  // data is still served
     open_node_agent();
-    EXPECT_EQ(accept_hello().value("t", ""), "hello");
+    EXPECT_EQ(type_of(accept_hello()), FromRank::hello);
     EXPECT_EQ(script_.journal.count("close_gate"), 0U);
     EXPECT_EQ(script_.journal.count("give up 195"), 0U);
 }
@@ -551,18 +556,18 @@ TEST_F(AgentTest, WaitsSuspendedWhileNodeAgentSaysSo) {
     start_attached();
     suspend(1);
     for (int i = 0; i < 5; ++i) {  // asked again and again
-        EXPECT_EQ(accept_hello().value("t", ""), "hello");
+        EXPECT_EQ(type_of(accept_hello()), FromRank::hello);
         send({{"t", "error"}, {"why", "the rank is not meant to run now"}});
         control_.close();
     }
     EXPECT_EQ(script_.journal.count("open_gate"), 0U);
     EXPECT_EQ(script_.journal.count("give up 195"), 0U);
     wake();
-    while (accept_hello().value("t", "") == "hello") {
+    while (type_of(accept_hello()) == FromRank::hello) {
         ASSERT_TRUE(send_json(control_, welcome(1, "resumed", false)).ok());
         auto answer = control_.receive(limit_ms);
         if (!answer) continue;  // that was the last of those that asked
-        EXPECT_EQ(body_of(*answer).value("t", ""), "attached");
+        EXPECT_EQ(type_of(body_of(*answer)), FromRank::attached);
         break;
     }
     EXPECT_EQ(script_.journal.count("open_gate"), 1U);
@@ -572,9 +577,9 @@ TEST_F(AgentTest, WaitsSuspendedWhileNodeAgentSaysSo) {
 TEST_F(AgentTest, ResumesWithoutSignalWhenNodeAgentWelcomesIt) {
     start_attached();
     suspend(1);
-    EXPECT_EQ(accept_hello().value("t", ""), "hello");
+    EXPECT_EQ(type_of(accept_hello()), FromRank::hello);
     send(welcome(0, "started", false));
-    EXPECT_EQ(receive().value("t", ""), "attached");
+    EXPECT_EQ(type_of(receive()), FromRank::attached);
     EXPECT_EQ(script_.journal.count("open_gate"), 1U);
     suspend(2);  // and it can be asked again
 }
@@ -599,7 +604,7 @@ TEST_F(AgentTest, GateSoonAfterWakeStaysClosed) {
     wake();
     accept_hello();
     send(welcome(1, "resumed", false));
-    EXPECT_EQ(receive().value("t", ""), "attached");
+    EXPECT_EQ(type_of(receive()), FromRank::attached);
     send({{"t", "gate"}, {"seq", 2}});
     EXPECT_EQ(receive().value("rc", -9), 0);
     EXPECT_FALSE(opens_within(100));
@@ -615,7 +620,7 @@ TEST_F(AgentTest, GateSoonAfterWakeComesAfterTheRecommit) {
     wake();
     accept_hello();
     send(welcome(1, "restored", true));
-    EXPECT_EQ(receive().value("t", ""), "attached");
+    EXPECT_EQ(type_of(receive()), FromRank::attached);
     suspend(2);
     Journal& j = script_.journal;
     EXPECT_EQ(j.count("pmix gate"), 2U);
@@ -675,7 +680,7 @@ TEST_F(AgentTest, ReconnectsWhenWokenBeforeNodeAgent) {
     accept_hello();
     send({{"t", "error"}, {"why", "rank is being exported"}});
     control_.close();
-    EXPECT_EQ(accept_hello().value("t", ""), "hello");
+    EXPECT_EQ(type_of(accept_hello()), FromRank::hello);
     send(welcome(1, "resumed", false));
     EXPECT_EQ(receive().value("rc", -9), 0);
 }
@@ -736,8 +741,8 @@ TEST_F(AgentTest, StopDuringMoveCompletesMove) {
     accept_hello();
     EXPECT_FALSE(stopped);
     send(welcome(1, "restored", true));
-    EXPECT_EQ(receive().value("t", ""), "attached");
-    EXPECT_EQ(receive().value("t", ""), "bye");
+    EXPECT_EQ(type_of(receive()), FromRank::attached);
+    EXPECT_EQ(type_of(receive()), FromRank::bye);
     finalize.join();
     EXPECT_EQ(script_.journal.count("pmix recommit"), 1U);
 }
@@ -757,8 +762,8 @@ TEST_F(AgentTest, AsksForAnUnknownPeerOnce) {
     ASSERT_TRUE(script_.journal.wait_for("location of 7 epoch 3"));
     send({{"t", "gate"}, {"seq", 1}});
     Json next = receive();
-    if (late && next.value("t", "") == "locate") next = receive();
-    EXPECT_EQ(next.value("t", ""), "gated");  // and no second locate before it
+    if (late && type_of(next) == FromRank::locate) next = receive();
+    EXPECT_EQ(type_of(next), FromRank::gated);  // and no second locate before it
 }
 
 TEST_F(AgentTest, MalformedMessagesDoNoHarm) {
@@ -772,7 +777,7 @@ TEST_F(AgentTest, MalformedMessagesDoNoHarm) {
     for (const auto& [message, says] : cases) {
         send(message);
         Json answer = receive();
-        EXPECT_EQ(answer.value("t", ""), "error");
+        EXPECT_EQ(answer.value("t", ""), ghost::schema::Complaint::table.name);
         EXPECT_NE(answer.value("why", "").find(says), std::string::npos) << answer;
     }
     send({{"t", "error"}, {"why", "never answered"}});

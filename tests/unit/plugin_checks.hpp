@@ -11,6 +11,7 @@
 
 #include "pmix-plugin/snapshots/folder.hpp"
 #include "pmix-plugin/runtime/sim/cluster.hpp"
+#include "tests/json_packet.hpp"
 
 namespace ghost::plugin::sim {
 
@@ -29,11 +30,16 @@ inline void expect_sound(Cluster& c) {
     }
 }
 
+// What one daemon says to another.
+inline DaemonMessage type_of(const Json& m) {
+    return ghost::type_of<DaemonMessage>(between_daemons, m).value();
+}
+
 // The next message between daemons that fits is lost, once.
 inline void lose_one(Cluster& c,
-                     std::function<bool(NodeId from, NodeId to, const std::string& type)> which) {
+                     std::function<bool(NodeId from, NodeId to, DaemonMessage type)> which) {
     c.lose = [which = std::move(which), left = 1](NodeId f, NodeId t, const Json& m) mutable {
-        const bool hit = left > 0 && which(f, t, m["t"].get<std::string>());
+        const bool hit = left > 0 && which(f, t, type_of(m));
         if (hit) --left;
         return hit;
     };

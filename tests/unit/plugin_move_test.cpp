@@ -277,7 +277,7 @@ TEST(Standstill, EverythingIsStoppedForAnHourInEveryPhase) {
 TEST(Standstill, LimitsEndAlsoWhereAllTimersAreLate) {
     Cluster c(29, 3, {0, 1});
     c.chance.late_us = 2 * second;
-    c.lose = [](NodeId, NodeId, const Json& m) { return m["t"] == "ready"; };
+    c.lose = [](NodeId, NodeId, const Json& m) { return type_of(m) == DaemonMessage::ready; };
     Client& user = c.client();
     user.ask(migrate({1}, "gn2"));
     ASSERT_TRUE(c.run(300 * second, [&] { return !user.results.empty(); }));
@@ -329,7 +329,8 @@ TEST(Standstill, PsShowsHowRanksStand) {
 TEST(Standstill, PsAsksNoDaemonBeforeTheJobIsLaunched) {
     Cluster c(16, 3, {0, 1}, 0, {}, {{"sim_early", "1"}});
     EXPECT_EQ(c.ps()["ranks"].size(), 2u);
-    EXPECT_TRUE(std::ranges::none_of(c.sent, [](const Json& m) { return m["t"] == "ping"; }));
+    EXPECT_TRUE(std::ranges::none_of(
+        c.sent, [](const Json& m) { return type_of(m) == DaemonMessage::ping; }));
 }
 
 TEST(Standstill, RankBeforeMpiInitIsRefusedAtOnce) {
@@ -665,7 +666,9 @@ TEST(Nodes, CutThirdNodeDelaysTheMoveBeforeTheGate) {
 
 TEST(Nodes, DaemonWithRanksThatMissesTheSwitchHoldsTheFences) {
     Cluster c(18, 4, {0, 1, 3});
-    c.lose = [](NodeId from, NodeId, const Json& m) { return from == 3 && m["t"] == "switched"; };
+    c.lose = [](NodeId from, NodeId, const Json& m) {
+        return from == 3 && type_of(m) == DaemonMessage::switched;
+    };
     Client& user = c.client();
     user.ask(migrate({1}, "gn2"));
     ASSERT_TRUE(c.run(30 * second, [&] { return !user.results.empty(); }));
@@ -788,9 +791,10 @@ constexpr const char* states[] = {"preparing",    "connecting", "holding", "gati
 void inject(Cluster& c, Client& user, Fault fault) {
     // Answers of the node agents, not the pings: those are another subject (cut_*).
     auto lossy = [&c](NodeId who, bool from) {
-        lose_one(c, [who, from](NodeId f, NodeId t, const std::string& type) {
-            return (from ? f : t) == who && type != "ping" && type != "pong" &&
-                   type != "location" && type != "located";
+        lose_one(c, [who, from](NodeId f, NodeId t, DaemonMessage type) {
+            using enum DaemonMessage;
+            return (from ? f : t) == who && type != ping && type != pong && type != location &&
+                   type != located;
         });
     };
     switch (fault) {

@@ -218,12 +218,12 @@ TEST(ConcurrentMoves, WaitingRequestGoesBeforeLaterOnes) {
 }
 
 // Loses the first message of the type about the rank, and lets it arrive so much later.
-void put_off(Cluster& c, const std::string& type, RankId rank, int64_t us,
+void put_off(Cluster& c, DaemonMessage type, RankId rank, int64_t us,
              std::function<bool(NodeId, const Json&)> lost = nullptr) {
     c.lose = [&c, type, rank, us, lost, done = false](NodeId from, NodeId to,
                                                       const Json& m) mutable {
         if (lost && lost(from, m)) return true;
-        if (m["t"] != type || m["rank"] != rank || std::exchange(done, true)) return false;
+        if (type_of(m) != type || m["rank"] != rank || std::exchange(done, true)) return false;
         c.daemon(0).after(us, [&c, from, to, m] { c.inject(from, to, m); });
         return true;
     };
@@ -235,8 +235,9 @@ TEST(ConcurrentMoves, RequestAtClosingBatchWaitsForItsEnd) {
     CoordinatorSettings settings;
     settings.transfer_us = 60 * second;
     Cluster c(6, 4, {0, 1, 1, 2, 2}, 0, settings, at_once(3));
-    put_off(c, "connected", 4, second,
-            [](NodeId, const Json& m) { return m["t"] == "exported" && m["rank"] == 1; });
+    put_off(c, DaemonMessage::connected, 4, second, [](NodeId, const Json& m) {
+        return type_of(m) == DaemonMessage::exported && m["rank"] == 1;
+    });
     std::vector<Client*> users;
     const auto ask = [&](RankId rank, const char* to) {
         users.push_back(&c.client());
@@ -261,8 +262,9 @@ TEST(ConcurrentMoves, RequestAtClosingBatchWaitsForItsEnd) {
 // As one that asks later is told at once.
 TEST(ConcurrentMoves, WaitForOwedFencesIsReported) {
     Cluster c(7, 4, {0, 1, 1, 2}, 0, {}, at_once(2));
-    put_off(c, "connected", 2, second,
-            [](NodeId from, const Json& m) { return from == 2 && m["t"] == "switched"; });
+    put_off(c, DaemonMessage::connected, 2, second, [](NodeId from, const Json& m) {
+        return from == 2 && type_of(m) == DaemonMessage::switched;
+    });
     Client& first = c.client();
     Client& waits = c.client();
     first.ask(migrate({1}, "gn3"));
@@ -283,8 +285,9 @@ TEST(ConcurrentMoves, WaitForOwedFencesIsReported) {
 // ended. What it owes to the first one is owed no more either.
 TEST(ConcurrentMoves, GivenUpDaemonOwesNoVote) {
     Cluster c(8, 5, {0, 1, 1, 2}, 0, {}, at_once(2));
-    put_off(c, "exported", 2, 3 * second,
-            [](NodeId from, const Json& m) { return from == 2 && m["t"] == "switched"; });
+    put_off(c, DaemonMessage::exported, 2, 3 * second, [](NodeId from, const Json& m) {
+        return from == 2 && type_of(m) == DaemonMessage::switched;
+    });
     Client& first = c.client();
     Client& other = c.client();
     first.on_phase = [&](const std::string& phase) {
@@ -423,9 +426,10 @@ void inject(Scene& s, Fault fault) {
         case Fault::client:
             return s.users[0]->vanish();
         case Fault::lose_between_daemons:
-            return lose_one(c, [](NodeId, NodeId, const std::string& type) {
-                return type != "ping" && type != "pong" && type != "location" &&
-                       type != "located" && type != "node_lost";
+            return lose_one(c, [](NodeId, NodeId, DaemonMessage type) {
+                using enum DaemonMessage;
+                return type != ping && type != pong && type != location && type != located &&
+                       type != node_lost;
             });
         case Fault::lose_local:
             return c.lose_one_local();
@@ -556,9 +560,10 @@ Complaints judge(Scene& s, Fault fault) {
 void plant_scalar_numbers(Cluster& c) {
     c.lose = [newest = std::map<NodeId, uint64_t>()](NodeId from, NodeId to,
                                                      const Json& m) mutable {
-        const std::string type = m["t"];
-        const bool order = type == "prepare" || type == "connect" || type == "gate" ||
-                           type == "go" || type == "abort" || type == "switch";
+        using enum DaemonMessage;
+        const DaemonMessage type = type_of(m);
+        const bool order = type == prepare || type == connect || type == gate || type == go ||
+                           type == abort || type == switch_rank;
         if (from != 0 || !order) return false;
         const uint64_t seq = m["seq"];
         if (seq < newest[to]) return true;

@@ -36,8 +36,10 @@ constexpr const char* states[] = {"opening", "preparing", "pinging", "holding",
 
 void inject(Cluster& c, Client& user, Fault fault) {
     auto lossy = [&c](bool up) {
-        lose_one(c, [up](NodeId f, NodeId t, const std::string& type) {
-            return (up ? f == 1 : t == 1) && type.starts_with("snap_");
+        lose_one(c, [up](NodeId f, NodeId t, DaemonMessage type) {
+            using enum DaemonMessage;
+            return (up ? f == 1 : t == 1) && ((type >= snap_prepare && type <= snap_abort) ||
+                                              type == snap_up || type == snap_progress);
         });
     };
     switch (fault) {

@@ -686,7 +686,9 @@ TEST(Folder, SnapshotsInNodeLocalFolder) {
     EXPECT_EQ(there(own), Names{"4711-000001"});
     // The order to end it is lost: the next one brings it.
     c.chance.fail_stage.reset();
-    c.lose = [](NodeId, NodeId to, const Json& m) { return to == 1 && m["t"] == "snap_end"; };
+    c.lose = [](NodeId, NodeId to, const Json& m) {
+        return to == 1 && type_of(m) == DaemonMessage::snap_end;
+    };
     ask(0);
     EXPECT_EQ(there(own), (Names{"4711-000001", partial_name("4711-000002", job_life)}));
     c.lose = nullptr;
@@ -780,7 +782,8 @@ TEST(Folder, SnapshotOfAnotherLifeIsNotReplaced) {
     Client& user = c.client();
     Result<Fd> theirs = make_error(Code::internal, "not taken");
     c.lose = [&](NodeId, NodeId, const Json& m) {
-        if (m["t"] != "snap_up" || m["step"] != "written" || theirs.ok()) return false;
+        if (type_of(m) != DaemonMessage::snap_up || m["step"] != "written" || theirs.ok())
+            return false;
         std::filesystem::remove(c.folder() + "/4711.lock");
         theirs = lock_job(c.folder(), "4711", "mpirun 9 on gn9", "01d");
         std::filesystem::create_directory(c.folder() + "/4711-000001");
@@ -843,8 +846,8 @@ TEST(Restarts, AllRefusalsAreListedBeforeAnyRankRuns) {
     fails({0, 1, 2}, from, "nothing was heard for 60 s while checking",
           [](Cluster& again) { again.cut(1); });
     fails({0, 1, 2}, from, "nothing was heard for 60 s while holding", [](Cluster& again) {
-        lose_one(again, [](NodeId, NodeId to, const std::string& type) {
-            return to == 1 && type == "restart_import";
+        lose_one(again, [](NodeId, NodeId to, DaemonMessage type) {
+            return to == 1 && type == DaemonMessage::restart_import;
         });
     });
     fails({0, 1, 2}, from,

@@ -14,6 +14,7 @@
 #include "pmix-plugin/settings/job_settings.hpp"
 #include "pmix-plugin/streams/node_streams.hpp"
 #include "pmix-plugin/streams/stream_roster.hpp"
+#include "tests/json_packet.hpp"
 
 namespace {
 
@@ -123,7 +124,7 @@ struct Job {
     std::unique_ptr<StreamRoster> roster;
     std::deque<std::tuple<NodeId, NodeId, std::string>> messages;
     std::set<NodeId> silent, dead;
-    std::vector<std::string> sent;  // types, in order
+    std::vector<DaemonMessage> sent;  // in order
 };
 
 std::vector<NodeInfo> Daemon::nodes() const {
@@ -136,11 +137,11 @@ std::string Daemon::rank_socket() const {
     return job_.known ? fmt::format("@streams-test/{}/{}/{}", getpid(), job_.number, id_) : "";
 }
 void Daemon::send(NodeId to, const std::string& packet) {
-    job_.sent.push_back(Json::parse(packet)["t"]);
+    job_.sent.push_back(type_of<DaemonMessage>(between_daemons, Json::parse(packet)).value());
     job_.messages.emplace_back(id_, to, packet);
 }
 void Daemon::broadcast(const std::string& packet) {
-    job_.sent.push_back(Json::parse(packet)["t"]);
+    job_.sent.push_back(type_of<DaemonMessage>(between_daemons, Json::parse(packet)).value());
     for (NodeId to = 0; to < job_.daemons.size(); ++to) job_.messages.emplace_back(id_, to, packet);
 }
 void Daemon::turn() {
@@ -195,8 +196,8 @@ TEST(JobStreams, TwoRequestsStartManagersOnce) {
     auto second = ControlSocket::connect(stream_manager_address(job.daemons[2]->rank_socket()));
     ASSERT_TRUE(first.ok() && second.ok());
     EXPECT_TRUE(job.run([&] { return job.all(StreamsState::managing); }));
-    EXPECT_EQ(std::count(job.sent.begin(), job.sent.end(), "streams_open"), 1);
-    EXPECT_EQ(std::count(job.sent.begin(), job.sent.end(), "streams_nodes"), 1);
+    EXPECT_EQ(std::count(job.sent.begin(), job.sent.end(), DaemonMessage::streams_open), 1);
+    EXPECT_EQ(std::count(job.sent.begin(), job.sent.end(), DaemonMessage::streams_nodes), 1);
 }
 
 // A node that cannot have them is left out, and turns its processes away; the others do not wait.

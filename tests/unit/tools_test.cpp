@@ -68,7 +68,8 @@ class FakeCoordinator {
             auto message = client.receive(limit_ms);
             if (!message.ok()) return;
             const Json request = body_of(*message);
-            if (request["t"] == "ps") {
+            if (type_of<plugin::ToCoordinator>(plugin::to_coordinator, request) ==
+                plugin::ToCoordinator::ps) {
                 Json ranks = {{{"rank", 0}, {"node", "gn1"}, {"running", true}},
                               {{"rank", 1}, {"node", "gn2"}, {"running", true}}};
                 Json nodes = {{{"name", "gn1"}, {"alive", true}},
