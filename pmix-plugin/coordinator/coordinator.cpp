@@ -59,7 +59,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     bool node_lost(NodeId node);
     void lost(NodeId node);
     bool hosts_ranks(NodeId node) const;
-    void publish(const kernet::Location& location);
+    void publish(const std::vector<kernet::Location>& locations);
     void send_locations();
     void ps_asked(std::function<void(const Json&)> answer);
     void answer_ps();
@@ -120,12 +120,11 @@ Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings setting
           [this](NodeId node) { lost(node); }),
       fences_(adapter_),
       snapshots_(adapter_, settings_, liveness_,
-                 [this](const kernet::Location& location) { publish(location); }),
+                 [this](const auto& locations) { publish(locations); }),
       engine_(adapter_, policy_.at_once),
-      job_{adapter_,   settings_,  policy_,
-           liveness_,  locations_, background_,
-           lock_,      fences_,    epochs_,
-           snapshots_, engine_,    [this](const kernet::Location& location) { publish(location); }},
+      job_{adapter_,   settings_,   policy_, liveness_,
+           locations_, background_, lock_,   fences_,
+           epochs_,    snapshots_,  engine_, [this](const auto& locations) { publish(locations); }},
       schedule_(adapter_, policy_.interval_us, settings_.now, [this] { return snapshot_due(); }),
       clients_(adapter_,
                {[this](std::function<void(const Json&)> answer) { ps_asked(std::move(answer)); },
@@ -189,7 +188,7 @@ void Coordinator::Impl::message(NodeId from, const schema::Received& m) {
             if (!asked_.empty() && liveness_.answered(asked_ping_)) answer_ps();
             return;
         case DaemonMessage::located:
-            publish(m.as<Located>().location);
+            publish({m.as<Located>().location});
             return launched();
         case DaemonMessage::snap_up:
         case DaemonMessage::snap_progress:
@@ -337,10 +336,10 @@ bool Coordinator::Impl::snapshot_due() {
     return true;
 }
 
-void Coordinator::Impl::publish(const kernet::Location& location) {
-    if (!locations_.take(location)) return;
-    changed_[location.rank] = location;
-    if (gather_) return;
+void Coordinator::Impl::publish(const std::vector<kernet::Location>& locations) {
+    for (const kernet::Location& location : locations)
+        if (locations_.take(location)) changed_[location.rank] = location;
+    if (gather_ || changed_.empty()) return;
     gather_ = adapter_.after(gather_us, [this] {
         gather_.reset();
         send_locations();

@@ -51,7 +51,7 @@ void ContinueOperation::message(NodeId, const schema::Received& m) {
     if (!m.is<StepUp>() || data_.state != S::going) return;
     const StepUp& up = m.as<StepUp>();
     if (up.step != ParticipantStep::aborted || up.attempt != data_.attempt) return;
-    for (const kernet::Location& location : up.answer.locations) job_.publish(location);
+    job_.publish(up.answer.locations);
     if (up.answer.failed_ranks > 0)
         log::error("not every rank came back: {}",
                    plugin::describe(up.answer.failed, up.answer.failed_ranks));

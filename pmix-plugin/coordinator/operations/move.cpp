@@ -221,8 +221,8 @@ void late_move_message(Job& job, NodeId from, const schema::Received& m) {
     if (m.is<Switched>()) job.fences.vote(m.seq(), from, m.as<Switched>().votes);
     if (m.is<Failed>() && m.as<Failed>().stage == Stage::switching)
         job.fences.vote(m.seq(), from, 0);
-    if (m.is<Done>() && m.as<Done>().location) job.publish(*m.as<Done>().location);
-    if (m.is<Aborted>() && m.as<Aborted>().location) job.publish(*m.as<Aborted>().location);
+    if (m.is<Done>() && m.as<Done>().location) job.publish({*m.as<Done>().location});
+    if (m.is<Aborted>() && m.as<Aborted>().location) job.publish({*m.as<Aborted>().location});
     log::debug("late message {} of operation {} from node {}", m.name(), m.seq(), from);
 }
 
@@ -282,13 +282,13 @@ void MoveOperation::on_failed_again(NodeId from, const Failed& m, const std::str
 void MoveOperation::on_done(const Done& m) {
     data_.downtime = job_.settings.now() - data_.gate_sent;
     data_.moved = true;
-    if (m.location) job_.publish(*m.location);
+    if (m.location) job_.publish({*m.location});
     finish(S::done);
 }
 
 void MoveOperation::on_aborted(const Aborted& m) {
     data_.ended = m.ended;
-    if (m.location) job_.publish(*m.location);
+    if (m.location) job_.publish({*m.location});
     if (m.unreported) {
         const std::string told = fmt::format("ghost: rank {} was killed at {} while it moved",
                                              data_.rank, data_.from_name);

@@ -86,6 +86,9 @@ class SnapshotHistory;
 void order_step(CoordinatorRuntime& adapter, const Liveness& liveness, DaemonMessage step,
                 uint64_t seq, uint64_t attempt);
 
+// Where ranks are from now on.
+using Publish = std::function<void(const std::vector<kernet::Location>&)>;
+
 // What operations share with each other and with the coordinator, which outlives them.
 struct Job {
     CoordinatorRuntime& adapter;
@@ -98,8 +101,8 @@ struct Job {
     Fences& fences;
     Epochs& epochs;
     SnapshotHistory& snapshots;
-    Engine& engine;                                        // the other operations
-    std::function<void(const kernet::Location&)> publish;  // to every node
+    Engine& engine;   // the other operations
+    Publish publish;  // to every node
 };
 
 // What all that is under way, or waits, is told when mpirun ends.

@@ -92,7 +92,7 @@ void RestartOperation::step_answered(ParticipantStep step, const StepAnswer& ans
     const bool held = step == P::held && data_.state == S::holding;
     const bool restarted = step == P::restarted && data_.state == S::going;
     if (!checked && !held && !restarted) return;
-    for (const kernet::Location& location : answer.locations) job_.publish(location);
+    job_.publish(answer.locations);
     if (answer.failed_ranks > 0) return fail(plugin::describe(answer.failed, answer.failed_ranks));
     if (answer.ranks != data_.ranks) {
         return fail(fmt::format("{} of {} ranks were heard of", answer.ranks, data_.ranks));

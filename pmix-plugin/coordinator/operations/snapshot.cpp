@@ -271,13 +271,9 @@ void SnapshotOperation::on_gated(const StepAnswer& answer) {
 
 // --- 4, 5: the pause ---
 
-void SnapshotOperation::publish(const StepAnswer& answer) {
-    for (const kernet::Location& location : answer.locations) job_.publish(location);
-}
-
 void SnapshotOperation::on_resumed(const StepAnswer& answer) {
     data_.pause = job_.settings.now() - data_.gate_sent;
-    publish(answer);
+    job_.publish(answer.locations);
     // Trees that stay frozen must find their fences as they were.
     if (data_.then == "continue") job_.fences.release(seq());
     change(S::writing);
@@ -431,7 +427,7 @@ void SnapshotOperation::step_answered(ParticipantStep step, StepAnswer answer) {
 }
 
 void SnapshotOperation::on_aborted(const StepAnswer& answer) {
-    publish(answer);
+    job_.publish(answer.locations);
     if (answer.failed_ranks > 0) {
         data_.harmed = true;
         data_.why += "; and not every rank came back: " +
@@ -444,7 +440,7 @@ void SnapshotOperation::refuse_for(const StepAnswer& answer) {
     data_.deferred = false;
     data_.still = std::ranges::any_of(
         answer.failed, [](const RankTrouble& one) { return one.stage == Stage::standstill; });
-    if (data_.state == S::freezing) publish(answer);
+    if (data_.state == S::freezing) job_.publish(answer.locations);
     abort(plugin::describe(answer.failed, answer.failed_ranks));
 }
 

@@ -142,7 +142,6 @@ class SnapshotOperation : public StagedOperation<SnapshotRun, snapshot_states> {
     void progressed(const StepProgress& m);
     void step_answered(ParticipantStep step, StepAnswer answer);
     void on_aborted(const StepAnswer& answer);
-    void publish(const StepAnswer& answer);
     void refuse_for(const StepAnswer& answer);
 
     void abort(const std::string& why);

@@ -22,7 +22,7 @@ void SnapshotHistory::message(const schema::Received& m) {
     if (!unconfirmed_ || m.seq() != unconfirmed_->seq || !m.is<StepUp>()) return;
     if (m.as<StepUp>().step != ParticipantStep::aborted) return;
     log::warning("every node has said that its ranks go on");
-    for (const kernet::Location& location : m.as<StepUp>().answer.locations) publish_(location);
+    publish_(m.as<StepUp>().answer.locations);
     stop();
 }
 

@@ -14,7 +14,7 @@ namespace ghost::plugin {
 class SnapshotHistory {
   public:
     SnapshotHistory(CoordinatorRuntime& adapter, const CoordinatorSettings& settings,
-                    const Liveness& liveness, std::function<void(const kernet::Location&)> publish)
+                    const Liveness& liveness, Publish publish)
         : adapter_(adapter),
           settings_(settings),
           liveness_(liveness),
@@ -51,7 +51,7 @@ class SnapshotHistory {
     CoordinatorRuntime& adapter_;
     const CoordinatorSettings& settings_;
     const Liveness& liveness_;
-    std::function<void(const kernet::Location&)> publish_;
+    Publish publish_;
     std::optional<SnapshotRun> last_;
     std::optional<Unconfirmed> unconfirmed_;
     int since_full_ = 0;
