@@ -21,10 +21,6 @@ namespace {
 
 using Complaints = std::vector<std::string>;
 
-Json migrate(std::vector<RankId> ranks, const std::string& to) {
-    return {{"t", "migrate"}, {"ranks", std::move(ranks)}, {"to", to}, {"mode", "stop"}};
-}
-
 std::map<std::string, std::string> at_once(int n) {
     return {{"ghost_migrate_at_once", std::to_string(n)}};
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Snapshots of a job under the simulated runtime: every fault in every state, messages that come
-// late, and thousands of random interleavings.
+// late, thousands of random interleavings, and restarts that fail.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -245,6 +245,55 @@ TEST(RandomSnapshots, Interleavings) {
         }
         if (testing::Test::HasFailure()) return;
     }
+}
+
+// --- restarts that fail ---
+
+TEST(Restarts, AllRefusalsAreListedBeforeAnyRankRuns) {
+    Cluster c(18, 3, {0, 1, 2});
+    Client& user = c.client();
+    user.ask(checkpoint());
+    ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
+    const std::string from = c.folder() + "/4711-000001";
+    auto fails = [&](std::vector<NodeId> ranks, const std::string& folder, const char* says,
+                     const std::function<void(Cluster&)>& what = nullptr) {
+        Cluster again(19, 4, std::move(ranks), 0, {},
+                      {{"ghost_restart", folder}, {"sim_early", "1"}});
+        if (what) what(again);
+        again.run(200 * second, [&] { return again.job_aborted; });
+        EXPECT_TRUE(again.job_aborted) << says;
+        EXPECT_NE(again.abort_why.find(says), std::string::npos) << again.abort_why;
+        EXPECT_NE(again.abort_why.find("no rank has run"), std::string::npos) << again.abort_why;
+        for (auto [rank, over] : again.ended) EXPECT_EQ(again.running_copies(rank), 0) << says;
+        expect_sound(again);
+    };
+    fails({0, 1, 2}, from, "4711: it still runs");
+    c.end_mpirun();
+    fails({0, 1}, from, "it has 3 ranks, 2 were started");
+    fails({0, 1, 2}, from + "0", "4711-0000010");
+    fails({0, 1, 2}, from, "rank 1 at gn1: import: no luck", [](Cluster& again) {
+        again.chance.fail_stage = Stage::importing;
+        again.chance.fail_ranks = {1};
+    });
+    fails({0, 1, 2}, from, "rank 2 at gn2: import: its wrapper ended",
+          [](Cluster& again) { again.kill_wrapper(2, 2); });
+    fails({0, 1, 2}, from, "nothing was heard for 60 s while checking",
+          [](Cluster& again) { again.cut(1); });
+    fails({0, 1, 2}, from, "nothing was heard for 60 s while holding", [](Cluster& again) {
+        lose_one(again, [](NodeId, NodeId to, DaemonMessage type) {
+            return to == 1 && type == DaemonMessage::restart_import;
+        });
+    });
+    fails({0, 1, 2}, from,
+          "(nothing has been changed, no rank has run): rank 1 at gn1: check: no file",
+          [](Cluster& again) {
+              again.chance.fail_stage = Stage::check;
+              again.chance.fail_ranks = {1};
+          });
+    fails({0, 1, 2}, from, "is lost", [](Cluster& again) {
+        again.run(300);
+        again.kill_node(3);
+    });
 }
 
 }  // namespace

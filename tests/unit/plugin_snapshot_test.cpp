@@ -231,67 +231,6 @@ TEST(Snapshots, FailedSnapshotLeavesJobUnchanged) {
     }
 }
 
-// --- ranks that share memory ---
-
-TEST(Sharers, AreSavedWhileAllOfThemAreFrozen) {
-    for (uint64_t seed = 1; seed <= 20; ++seed) {
-        Cluster c(seed, 2, {0, 1, 1, 1});
-        c.chance.sharers = {1, 3};
-        c.chance.latency_us = 3000;
-        Client& user = c.client();
-        user.ask(checkpoint());
-        ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
-        EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
-        EXPECT_EQ(c.shared_saved, std::set<RankId>{1});
-        c.run(second);
-        expect_all_run(c);
-        expect_sound(c);
-    }
-}
-
-TEST(Sharers, DoNotWaitForOneThatCannotBeSaved) {
-    for (const Stage stage : {Stage::freeze, Stage::prepare}) {
-        Cluster c(5, 2, {0, 1, 1});
-        c.chance.sharers = {1, 2};
-        c.chance.fail_stage = stage;
-        c.chance.fail_ranks = {2};
-        Client& user = c.client();
-        user.ask(checkpoint());
-        ASSERT_TRUE(c.run(15 * second, [&] { return !user.results.empty(); })) << name_of(stage);
-        EXPECT_EQ(user.results[0]["exit"], 1) << user.results[0];
-        expect_all_run(c);
-        expect_sound(c);
-    }
-}
-
-TEST(Sharers, AreRestartedOnOneNodeWithOneMemory) {
-    Cluster c(3, 3, {0, 1, 1});
-    c.chance.sharers = {1, 2};
-    Client& user = c.client();
-    user.ask(checkpoint());
-    ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
-    const std::string from = c.folder() + "/4711-000001";
-    c.end_mpirun();
-    const auto again = [&](std::vector<NodeId> ranks) {
-        auto out = std::make_unique<Cluster>(
-            4, 3, std::move(ranks), 0, CoordinatorSettings{},
-            std::map<std::string, std::string>{{"ghost_restart", from}, {"sim_early", "1"}});
-        out->chance.sharers = {1, 2};
-        out->run(20 * second);
-        expect_sound(*out);
-        return out;
-    };
-    const auto together = again({1, 2, 2});
-    expect_all_run(*together);
-    EXPECT_EQ(together->shared_files.size(), 1u);
-    together->end_mpirun();
-    const auto apart = again({0, 1, 2});
-    EXPECT_TRUE(apart->job_aborted);
-    EXPECT_NE(apart->abort_why.find("ranks 1, 2 share memory"), std::string::npos)
-        << apart->abort_why;
-    EXPECT_NE(apart->abort_why.find("no rank has run"), std::string::npos) << apart->abort_why;
-}
-
 // --- requests ---
 
 TEST(Snapshots, Refusals) {
@@ -811,55 +750,6 @@ TEST(Folder, SnapshotsWithBackgroundThreads) {
     user.ask(checkpoint());
     c.run(1000);  // the job ends in the middle of it
     for (const std::string& v : c.violations) ADD_FAILURE() << v;
-}
-
-// --- restarts that fail ---
-
-TEST(Restarts, AllRefusalsAreListedBeforeAnyRankRuns) {
-    Cluster c(18, 3, {0, 1, 2});
-    Client& user = c.client();
-    user.ask(checkpoint());
-    ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
-    const std::string from = c.folder() + "/4711-000001";
-    auto fails = [&](std::vector<NodeId> ranks, const std::string& folder, const char* says,
-                     const std::function<void(Cluster&)>& what = nullptr) {
-        Cluster again(19, 4, std::move(ranks), 0, {},
-                      {{"ghost_restart", folder}, {"sim_early", "1"}});
-        if (what) what(again);
-        again.run(200 * second, [&] { return again.job_aborted; });
-        EXPECT_TRUE(again.job_aborted) << says;
-        EXPECT_NE(again.abort_why.find(says), std::string::npos) << again.abort_why;
-        EXPECT_NE(again.abort_why.find("no rank has run"), std::string::npos) << again.abort_why;
-        for (auto [rank, over] : again.ended) EXPECT_EQ(again.running_copies(rank), 0) << says;
-        expect_sound(again);
-    };
-    fails({0, 1, 2}, from, "4711: it still runs");
-    c.end_mpirun();
-    fails({0, 1}, from, "it has 3 ranks, 2 were started");
-    fails({0, 1, 2}, from + "0", "4711-0000010");
-    fails({0, 1, 2}, from, "rank 1 at gn1: import: no luck", [](Cluster& again) {
-        again.chance.fail_stage = Stage::importing;
-        again.chance.fail_ranks = {1};
-    });
-    fails({0, 1, 2}, from, "rank 2 at gn2: import: its wrapper ended",
-          [](Cluster& again) { again.kill_wrapper(2, 2); });
-    fails({0, 1, 2}, from, "nothing was heard for 60 s while checking",
-          [](Cluster& again) { again.cut(1); });
-    fails({0, 1, 2}, from, "nothing was heard for 60 s while holding", [](Cluster& again) {
-        lose_one(again, [](NodeId, NodeId to, DaemonMessage type) {
-            return to == 1 && type == DaemonMessage::restart_import;
-        });
-    });
-    fails({0, 1, 2}, from,
-          "(nothing has been changed, no rank has run): rank 1 at gn1: check: no file",
-          [](Cluster& again) {
-              again.chance.fail_stage = Stage::check;
-              again.chance.fail_ranks = {1};
-          });
-    fails({0, 1, 2}, from, "is lost", [](Cluster& again) {
-        again.run(300);
-        again.kill_node(3);
-    });
 }
 
 }  // namespace
