@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <thread>
 
 #include "base/clock.hpp"
@@ -173,6 +174,12 @@ TEST_F(Channels, PeerWithSeveralAddressesIsReached) {
     ASSERT_TRUE(until([&] { return up(0, 1); }));
 }
 
+bool sleeps(pid_t tid) {
+    int call = -1;
+    std::ifstream("/proc/self/task/" + std::to_string(tid) + "/syscall") >> call;
+    return call == SYS_clock_nanosleep;
+}
+
 // Somebody else has the port for a moment: who connected to it when nobody listened there.
 TEST_F(Channels, PortInUseIsRetried) {
     ghost::Fd other(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -182,8 +189,10 @@ TEST_F(Channels, PortInUseIsRetried) {
     at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     ASSERT_EQ(bind(other.get(), reinterpret_cast<sockaddr*>(&at), sizeof at), 0);
     ASSERT_EQ(listen(other.get(), 1), 0);
-    std::thread leaves([&] {
-        usleep(100'000);
+    std::thread leaves([&, opener = gettid()] {
+        // It has found the port taken, and sleeps before it looks again.
+        const int64_t end = ghost::monotonic_us() + limit_us;
+        while (!sleeps(opener) && ghost::monotonic_us() < end) std::this_thread::yield();
         other.reset();
     });
     begin(0);
