@@ -38,7 +38,7 @@ pid_t fork_as(pid_t (&wanted)[2]) {
 }
 
 // As execvp(3), but a file without a known format is an error as it is for the runtime, not a
-// shell script.
+// shell script; and after PATH the working directory is looked at, as the runtime does.
 void execute(char* const* argv) {
     std::string_view name = argv[0];
     if (name.find('/') != std::string_view::npos) {
@@ -48,18 +48,21 @@ void execute(char* const* argv) {
     const char* path = std::getenv("PATH");
     std::string_view rest = path != nullptr ? path : "/usr/local/bin:/usr/bin:/bin";
     int refused = ENOENT;
-    while (true) {
-        size_t end = rest.find(':');
-        std::string_view folder = rest.substr(0, end);
+    const auto try_in = [&](std::string_view folder) {
         char file[4096];
-        if (folder.empty()) folder = ".";
         std::snprintf(file, sizeof file, "%.*s/%s", static_cast<int>(folder.size()), folder.data(),
                       argv[0]);
         execv(file, argv);
         if (errno != ENOENT && errno != ENOTDIR) refused = errno;
+    };
+    while (true) {
+        size_t end = rest.find(':');
+        std::string_view folder = rest.substr(0, end);
+        try_in(folder.empty() ? "." : folder);
         if (end == std::string_view::npos) break;
         rest.remove_prefix(end + 1);
     }
+    try_in(".");
     errno = refused;
 }
 

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <fcntl.h>
 #include <getopt.h>
+#include <string>
 #include <string_view>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -20,6 +21,7 @@
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
+#include "base/paths.hpp"
 #include "ghost-core/criu/tree.hpp"
 #include "pmix-plugin/wrapper/restorer.hpp"
 #include "pmix-plugin/wrapper/spawn.hpp"
@@ -28,8 +30,11 @@
 namespace ghost::plugin {
 namespace {
 
+// The runtime has found the program, and hands us the name that the user gave: it looks for one
+// without a folder in the working directory too, after PATH.
 [[noreturn]] void become_program(char** program) {
-    execvp(program[0], program);
+    const std::string file = find_in_path(program[0], search_path() + ":.");
+    execv(file.empty() ? program[0] : file.c_str(), program);
     std::fprintf(stderr, "ghost-wrapper: cannot execute %s: %s\n", program[0],
                  std::strerror(errno));
     _exit(127);

@@ -131,6 +131,16 @@ class Parity(unittest.TestCase):
     def test_missing_program(self):
         self.same(["./no-such-program"])
 
+    def test_program_by_its_name_alone(self):
+        # The runtime looks in the working directory too, after PATH; a rank, and a process that
+        # Ghost does not move (one that MPI_Comm_spawn has made).
+        folder, name = os.path.split(PROBE)
+        self.same([name, "state"], options=["--wdir", folder])
+        unmoved = subprocess.run(self.command([name, "exit", "7"], True,
+                                              options=["--wdir", folder]),
+                                 capture_output=True, timeout=60, env=dict(os.environ, **ROOT))
+        self.assertEqual(unmoved.returncode, 7, unmoved.stderr)
+
     def test_bad_interpreter(self):
         ours = self.once([PROBE + ".cannot"], True)
         self.assertNotEqual(ours.returncode, 0)
