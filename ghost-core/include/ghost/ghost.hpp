@@ -13,44 +13,22 @@
 #include <cerrno>
 #include <cstddef>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
 #include "../ghost.h"
+#include "result.hpp"
 
 namespace ghost {
 inline namespace v2 {
 
 // Why a call failed: errno, and ghost_error() at that time.
-struct Failure {
-    int code = 0;
-    std::string text;
-    static Failure of_call() {
-        const int code = errno;
-        return {code, ghost_error()};
-    }
-};
-
+using Failure = FailureOf<ghost_error>;
 // A value, or why there is none.
 template <typename T>
-class [[nodiscard]] Result {
-  public:
-    Result(T value) : value_(std::move(value)) {}              // NOLINT: implicit
-    Result(Failure failure) : failure_(std::move(failure)) {}  // NOLINT: implicit
-    explicit operator bool() const { return value_.has_value(); }
-    T& operator*() { return *value_; }
-    const T& operator*() const { return *value_; }
-    T* operator->() { return &*value_; }
-    const T* operator->() const { return &*value_; }
-    const Failure& failure() const { return failure_; }
-
-  private:
-    std::optional<T> value_;
-    Failure failure_;
-};
+using Result = ResultOf<T, Failure>;
 using Done = Result<std::monostate>;
 
 namespace detail {
