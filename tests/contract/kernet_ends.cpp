@@ -8,6 +8,7 @@
 #include <cstring>
 #include <dirent.h>
 #include <fcntl.h>
+#include <fstream>
 #include <sys/socket.h>
 
 #include "kernet-btl/link/table.hpp"
@@ -80,6 +81,36 @@ EndpointConfig config_of(uint32_t rank, const std::string& job, bool shm, bool t
     config.ring_bytes = 512 * 1024;
     config.ring_frames = 64;
     return config;
+}
+
+namespace {
+
+constexpr bool keeps_freed =
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    true;
+#else
+    false;
+#endif
+
+// Of /proc/self/status, in bytes; 0 if it is not there.
+size_t status_of_memory(const std::string& name) {
+    std::ifstream in("/proc/self/status");
+    for (std::string line; std::getline(in, line);)
+        if (line.starts_with(name + ":")) return 1024 * std::stoul(line.substr(name.size() + 1));
+    return 0;
+}
+
+}  // namespace
+
+MemoryPeak::MemoryPeak() {
+    // the peak begins anew
+    if (!keeps_freed && (std::ofstream("/proc/self/clear_refs") << 5 << std::flush))
+        before_ = status_of_memory("VmRSS");
+}
+
+size_t MemoryPeak::grown() const {
+    if (before_ == 0) return 0;
+    return std::max(before_, status_of_memory("VmHWM")) - before_;
 }
 
 bool Exchange::goes_on() {

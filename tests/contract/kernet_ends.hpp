@@ -49,6 +49,22 @@ int rarer(const std::string& links);
 // Descriptors, and 1000 for each shared mapping of ours, of this process.
 int held();
 
+// The most memory that this process has had since.
+class MemoryPeak {
+  public:
+    MemoryPeak();
+    // Bytes more than at first. 0 where it cannot be told: the kernel does not say, or a sanitizer
+    // keeps what has been given back.
+    size_t grown() const;
+
+  private:
+    size_t before_ = 0;  // 0: cannot be told
+};
+
+// Two ends hold no more than that, however many messages they exchange: what waits for a link, what
+// is in one, and what has come and is not taken.
+inline constexpr size_t most_memory = 128'000'000;
+
 // One process's worth: an endpoint, the thread that serves it, the thread that sends and receives.
 class Side {
   public:

@@ -68,6 +68,7 @@ class KernetLink : public testing::TestWithParam<Link> {
 
 void KernetLink::exchange(int64_t messages, bool suspends, bool cuts) {
     const Ends ends(GetParam(), suspends ? "s" : cuts ? "c" : "p");
+    const MemoryPeak memory;
     Side a(ends.a, messages), b(ends.b, messages);
     const Location at_a = a.location(), at_b = b.location();
     a.begin(at_b);
@@ -98,6 +99,7 @@ void KernetLink::exchange(int64_t messages, bool suspends, bool cuts) {
     }
     a.stop();
     b.stop();
+    EXPECT_LT(memory.grown(), most_memory);
 }
 
 int64_t usual() {
