@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "kernet-btl/link/frame.hpp"
 
+#include <cstring>
 #include <new>
 
 namespace kernet {
@@ -11,9 +12,14 @@ FramePool::~FramePool() {
     }
 }
 
-Frame* FramePool::get(size_t size) {
+uint32_t FramePool::class_of(size_t size) {
     uint32_t cls = 0;
     while (cls + 1 < sizes_.size() && sizes_[cls] < size) cls++;
+    return cls;
+}
+
+Frame* FramePool::get(size_t size) {
+    const uint32_t cls = class_of(size);
     Frame* frame = nullptr;
     if (free_[cls].empty()) {
         frame = new (::operator new(sizeof(Frame) + sizes_[cls])) Frame;
@@ -39,6 +45,14 @@ void FramePool::put(Frame* frame) {
         return;
     }
     list.push_back(frame);
+}
+
+Frame* FramePool::shrink(Frame* frame, size_t size) {
+    if (class_of(size) >= frame->pool_class) return frame;
+    Frame* smaller = get(size);
+    std::memcpy(smaller->bytes(), frame->bytes(), size);
+    put(frame);
+    return smaller;
 }
 
 }  // namespace kernet

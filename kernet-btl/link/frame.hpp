@@ -62,8 +62,13 @@ class FramePool {
     // null: running out of memory ends the process, as everywhere in C++.
     Frame* get(size_t size);
     void put(Frame* frame);
+    // Of a frame of which only the first `size` bytes are of use: itself, or in its place a smaller
+    // one with these bytes and a header that is reset.
+    Frame* shrink(Frame* frame, size_t size);
 
   private:
+    static uint32_t class_of(size_t size);
+
     static constexpr std::array<uint32_t, 6> sizes_{192,       1024,      5 * 1024,
                                                     18 * 1024, 66 * 1024, wire::max_message};
     // Free frames kept per class; more are given back to the heap.

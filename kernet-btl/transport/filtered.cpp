@@ -33,6 +33,8 @@ Frame* Filtered::encode(uint64_t number, uint8_t tag, Part part, const uint8_t* 
     Frame* frame = pool_.get(chain_.bound(size) + 1);
     const size_t made = chain_.encode(id, bytes, size, frame->bytes(), filters_.scratch());
     frame->bytes()[made] = static_cast<uint8_t>(part);
+    // What waits is counted by the bytes that it has become, and must not hold more than these.
+    frame = pool_.shrink(frame, made + 1);
     frame->header.type = wire::FrameType::data;
     frame->header.tag = tag;
     frame->header.length = made + 1;

@@ -4,11 +4,14 @@
 
 #include <cstring>
 #include <functional>
+#include <malloc.h>
 #include <sys/socket.h>
 #include <vector>
 
 #include "kernet-btl/transport/datapath.hpp"
 #include "kernet-btl/link/tcp.hpp"
+#include "tests/contract/kernet_ends.hpp"
+#include "tests/unit/kernet_filters.hpp"
 
 namespace {
 
@@ -95,6 +98,9 @@ class Wiretap : public testing::Test {
             End& other = end.second == 0 ? b : a;
             end.first->offer(fds[0], generation_, other.shared.received.load());
         }
+    }
+    void drop_links() {
+        for (ghost::Fd& end : tap_) end.reset();
     }
     // What goes from one to the other passes `change`.
     void pump(End& a, End& b, const std::function<void(int from, Bytes&)>& change = nullptr) {
@@ -295,6 +301,52 @@ TEST_F(Wiretap, LongMessageIsEncodedWhenSent) {
     EXPECT_TRUE(b.inbox.messages[0] == body);
     EXPECT_EQ(b.inbox.messages[1], last);
     EXPECT_EQ(a.inbox.released_tokens.size(), 1U);
+}
+
+// Bytes that this process has taken of its heap and not given back; 0 under a sanitizer.
+size_t allocated() {
+    const struct mallinfo2 heap = mallinfo2();
+    return heap.uordblks + heap.hblkhd;
+}
+
+class WiretapChain : public Wiretap, public testing::WithParamInterface<const char*> {};
+
+INSTANTIATE_TEST_SUITE_P(All, WiretapChain, testing::ValuesIn(kernettest::all_chains),
+                         [](const auto& info) { return kernettest::case_name(info.param); });
+
+// Whoever looks at the backlog before it sends, as the BTL does, holds no more memory than that and
+// what is encoded and in the link, whatever filters make of its messages: while the peer takes
+// nothing, while it has gone, and while it still takes nothing after it has come back.
+TEST_P(WiretapChain, SenderOfSlowPeerIsHeldBack) {
+    constexpr size_t limit = 1'000'000;
+    const kernettest::Folder folder;
+    const std::string chain = kernettest::with_places(GetParam(), folder);
+    End a(0, chain), b(1, chain);
+    a.socket(), b.socket();
+    // what compresses to a thirtieth
+    Bytes message(64'000);
+    for (size_t i = 0; i < 2'000; i++) message[i] = static_cast<uint8_t>(kernet_test::mix(i));
+    size_t sent = 0;
+    const size_t before = allocated();
+    for (const bool linked : {true, false, true}) {
+        if (linked) {
+            link(a, b);
+            a.path.progress();
+        } else {
+            drop_links();
+            a.path.progress();
+            EXPECT_FALSE(a.socket().linked());
+        }
+        while (a.socket().backlog() <= limit) {
+            a.send(message);
+            ASSERT_LT(++sent, 10'000U);
+        }
+    }
+    EXPECT_LT(allocated(), before + 5 * limit) << sent << " messages";
+    pump(a, b);
+    EXPECT_EQ(b.inbox.messages.size(), sent);
+    for (const Bytes& got : b.inbox.messages) ASSERT_TRUE(got == message);
+    EXPECT_EQ(a.socket().backlog(), 0U);
 }
 
 }  // namespace
