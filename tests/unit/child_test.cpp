@@ -3,6 +3,7 @@
 // is said.
 #include "base/child.hpp"
 
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -11,6 +12,7 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -154,6 +156,23 @@ TEST(Child, SignalsAreFreshUnblockedOrKept) {
     EXPECT_EQ(sigismember(&now, SIGINT), 0);
     std::signal(SIGUSR2, SIG_DFL);
     std::signal(SIGTERM, SIG_DFL);
+}
+
+// Of the thread that starts it; who may not give them up keeps them, and runs all the same.
+TEST(Child, HasNoSupplementaryGroupsIfItIsToGiveThemUp) {
+    std::thread([] {
+        const std::array<gid_t, 2> some = {7, 4242};
+        const bool may = syscall(SYS_setgroups, some.size(), some.data()) == 0;  // only this thread
+        const std::string groups = "echo $(" + status_line("Groups") + ")";
+        const auto here = output_of(groups);
+        if (may) {
+            EXPECT_EQ(here, "7 4242\n");
+        }
+        ChildRequest request;
+        request.no_groups = true;
+        EXPECT_EQ(output_of(groups, request), may ? "\n" : here);
+        EXPECT_EQ(output_of(groups), here) << "the child has changed its parent's groups";
+    }).join();
 }
 
 TEST(Child, WhyItCannotBeStartedIsSaid) {
