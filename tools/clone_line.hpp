@@ -2,7 +2,7 @@
 // The conversation of `ghost dup` with the `ghost receive` it starts on the other node, one
 // message (clone_messages.hpp) a line, over ssh's (or a child's) standard input and output:
 //   dup → receive  order
-//   receive → dup  lacks and the end, or ready
+//   receive → dup  lacks, after which dup may say what is needed by now, or ready
 //   … the ghost, over the connection dup makes there (ghost-core/resource/network.hpp) …
 //   receive → dup  held, or failed
 //   dup → receive  go

@@ -12,7 +12,7 @@ namespace {
 
 constexpr schema::Field clone_order_fields[] = {
     field<&CloneOrder::secret>("secret", "that both show on the connection for the ghost"),
-    field<&CloneOrder::needs>("needs", "of the process (ghost-core/engine/preflight.hpp)"),
+    field<&CloneOrder::needs>("needs", "of the process (ghost-core/engine/tree_facts.hpp)"),
     field<&CloneOrder::facts>("facts", "of the node it runs on (docs/IMAGE_FORMAT.md), as text"),
     field<&CloneOrder::clone>("clone", "the original goes on").or_default(),
     field<&CloneOrder::live>("live", "a live migration").or_default(),
@@ -37,8 +37,8 @@ constexpr schema::Field clone_failed_fields[] = {
 
 }  // namespace
 
-constinit const Record CloneOrder::table =
-    record<CloneOrder>("order", "begins; `lacks` and the end, or `ready`", clone_order_fields);
+constinit const Record CloneOrder::table = record<CloneOrder>(
+    "order", "answered by `lacks`, until it is given up, or `ready`", clone_order_fields);
 constinit const Record CloneGo::table = record<CloneGo>(
     "go", "after `held`: the tree there is the one, or one of two, that lives; `running`");
 constinit const Record CloneLacks::table =

@@ -116,13 +116,14 @@ Json export_json(const Exported& exported) {
 }
 
 // Everything that can be known before the tree is made, in one report.
-Status Arrival::check(const core::Importer& importer) {
+Status Arrival::check(core::Importer& importer) {
     metadata_ = importer.metadata();
     const auto process = metadata_.value("process", Json());
     if (!process.is_object())
         return make_error(Code::refused, "import", {},
                           "this ghost is not of a process outside of MPI");
-    const auto lacking = core::check_target(metadata_.value("needs", Json()), importer.host());
+    auto lacking = core::check_target(metadata_.value("needs", Json()), importer.host());
+    if (in_->class_id() == core::ResourceClass::network) core::leave_named(importer, lacking);
     if (!lacking.empty())
         return make_error(Code::refused, "import here", {},
                           "this node lacks what the ghost needs: " + core::describe(lacking));

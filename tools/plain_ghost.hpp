@@ -77,7 +77,7 @@ class Arrival {
 
   private:
     explicit Arrival(ImportOptions options) : options_(options) {}
-    Status check(const core::Importer& importer);
+    Status check(core::Importer& importer);
     Status check_number(pid_t wanted) const;
     Status end_original();
 

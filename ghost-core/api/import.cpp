@@ -18,12 +18,13 @@ namespace ghost::api {
 namespace {
 
 // What of the ghost cannot live here, all at once; and the number it needs, if that is taken.
-Status check_here(const Importer& importer) {
+Status check_here(Importer& importer, const Resource& in) {
     const auto process = importer.metadata().value("process", Json());
     if (!process.is_object())
         return make_error(Code::refused, "import process", {},
                           "this ghost is a rank's of an MPI job");
-    const auto lacking = check_target(importer.metadata().value("needs", Json()), importer.host());
+    auto lacking = check_target(importer.metadata().value("needs", Json()), importer.host());
+    if (in.class_id() == ResourceClass::network) leave_named(importer, lacking);
     if (!lacking.empty())
         return make_error(Code::refused, "import process here", {}, describe(lacking));
     const pid_t number = process.value("pid", 0);
@@ -84,7 +85,7 @@ Result<pid_t> import_ghost(ghost_object& g, Operation& operation, Resource& in) 
     Ancestors ancestors(operation);
     auto importer = Importer::open(in, false);
     if (!importer) return importer.error();
-    GHOST_TRY(check_here(*importer));
+    GHOST_TRY(check_here(*importer, in));
     GHOST_TRY(ancestors.add_to(*importer, g.parent));
     const auto process = importer->metadata()["process"];
     if (!process.value("nested", true)) importer->expect_plain(process.value("pid", 0));

@@ -3,6 +3,7 @@
 
 #include <charconv>
 #include <cstring>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <optional>
 #include <set>
@@ -51,9 +52,12 @@ struct socket_entry {
     static constexpr uint64_t datagrams = 2, outer = 1, both = 3;  // their values
 };
 struct regular_entry {
-    static constexpr uint32_t id = 1, name = 6, size = 8;
+    static constexpr uint32_t id = 1, flags = 2, name = 6, size = 8, outer = 9, mode = 10;
 };
 struct remap_entry {  // remap-file-path.proto
+    static constexpr uint32_t file = 1;
+};
+struct descriptor_entry {
     static constexpr uint32_t file = 1;
 };
 struct timer_entry {
@@ -154,20 +158,34 @@ std::string repair_files(std::string image) {
     return repaired ? std::move(*repaired) : std::move(image);
 }
 
-std::set<std::string> paths_in(std::string_view files, std::string_view removed) {
-    std::set<uint64_t> without_name;
-    changed_messages(removed, [&](std::string_view entry, std::string&) {
-        without_name.insert(number_in(entry, remap_entry::file));
-        return true;
-    });
-    std::set<std::string> paths;
+std::vector<NamedFile> named_files(
+    const std::vector<std::pair<std::string, std::string>>& skeleton) {
+    constexpr std::string_view removed_image = "remap-fpath.img", descriptors_image = "fdinfo-";
+    std::set<uint64_t> removed, open;
+    const auto numbers_of = [](std::string_view image, uint32_t field, std::set<uint64_t>& out) {
+        changed_messages(image, [&](std::string_view entry, std::string&) {
+            out.insert(number_in(entry, field));
+            return true;
+        });
+    };
+    std::string_view files;
+    for (const auto& [name, content] : skeleton) {
+        if (name == files_image) files = content;
+        if (name == removed_image) numbers_of(content, remap_entry::file, removed);
+        if (name.starts_with(descriptors_image)) numbers_of(content, descriptor_entry::file, open);
+    }
+    std::vector<NamedFile> out;
     const auto whole = changed_messages(files, [&](std::string_view entry, std::string&) {
         const auto regular = text_in(entry, file_entry::regular);
-        if (!regular.empty() && without_name.count(number_in(regular, regular_entry::id)) == 0)
-            paths.emplace(text_in(regular, regular_entry::name));
+        const auto number = [&](uint32_t field) { return number_in(regular, field); };
+        const auto id = number(regular_entry::id);
+        if (regular.empty() || removed.count(id) || number(regular_entry::outer)) return true;
+        out.push_back({std::string(text_in(regular, regular_entry::name)),
+                       static_cast<uint32_t>(number(regular_entry::mode)),
+                       (number(regular_entry::flags) & O_ACCMODE) != O_RDONLY, open.count(id) > 0});
         return true;
     });
-    return whole ? paths : std::set<std::string>();
+    return whole ? out : std::vector<NamedFile>();
 }
 
 Result<std::string> rename_files(std::string image, const RenameFile& name) {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <functional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -32,11 +31,17 @@ Result<std::vector<PageRun>> lazy_ranges(std::string_view pagemap);
 inline constexpr std::string_view files_image = "files.img";
 std::string repair_files(std::string image);
 
-// The paths of what the tree had open, mapped or for a working folder: files, folders, named pipes.
-// Without those that had been removed, which `removed`, the image of that name, tells. Empty if it
-// is not understood.
-inline constexpr std::string_view removed_image = "remap-fpath.img";
-std::set<std::string> paths_in(std::string_view files, std::string_view removed);
+// What a tree had a name of when its skeleton was taken: files, folders, named pipes.
+struct NamedFile {
+    std::string path;
+    uint32_t mode = 0;     // st_mode
+    bool written = false;  // or may be
+    bool is_open = false;  // else only mapped, or a working folder
+};
+// Of all that it had open, mapped or for a working folder, but for what had been removed. Empty if
+// the skeleton is not understood.
+std::vector<NamedFile> named_files(
+    const std::vector<std::pair<std::string, std::string>>& skeleton);
 
 // The same image with what `name` makes of the path of each file; the first error of that.
 using RenameFile = std::function<Result<std::string>(const std::string& path)>;

@@ -110,6 +110,7 @@ class TreeDump::Dumper {
     Status tell_guards();
     Status release_if_complete();
     Status released();
+    Status begin_stream();
     Status take_request();
     Status take_bytes(Image& image);
     Status close_image(Image& image);
@@ -156,6 +157,7 @@ class TreeDump::Dumper {
     SkeletonFiles files_;
     TreePlacement here_;  // as of before the stop
     int numbers_ = 0;
+    bool streams_ = false;       // begin_stream() was called
     bool nothing_came_ = false;  // in the last turn, though images wait
     int64_t deadline_ = 0;
     bool connected_ = false;
@@ -409,6 +411,16 @@ Status TreeDump::Dumper::released() {
     return resumed;
 }
 
+Status TreeDump::Dumper::begin_stream() {
+    if (writer_ == nullptr || std::exchange(streams_, true) || !request_.before_skeleton) return {};
+    auto files = request_.before_skeleton();
+    if (!files) return files.error();
+    for (const auto& [name, content] : *files)
+        GHOST_TRY(writer_->skeleton_file(numbers_++, name, content));
+    refresh_limit();
+    return {};
+}
+
 Status TreeDump::Dumper::take_request() {
     if (!connected_) {
         auto connection = accept_connection(listener_.get());
@@ -428,6 +440,7 @@ Status TreeDump::Dumper::take_request() {
     fcntl(pipe->get(), F_SETFL, O_NONBLOCK);
     if (!name->starts_with(core_image))  // small, and there is one for each thread
         fcntl(pipe->get(), F_SETPIPE_SZ, static_cast<int>(piece_bytes));
+    if (!keeps()) GHOST_TRY(begin_stream());
     Image image;
     image.pipe = std::move(*pipe);
     image.owner = pagemap_owner(*name);
@@ -708,8 +721,9 @@ Status TreeDump::Dumper::add_placement(DumpResult& result) {
 Status TreeDump::Dumper::deliver(SkeletonFiles* files) {
     if (files != nullptr) *files = std::move(files_);
     if (writer_ == nullptr || !short_stop_) return {};
-    for (int number = 0; const auto& [name, content] : files_)
-        GHOST_TRY(writer_->skeleton_file(number++, name, content));
+    GHOST_TRY(begin_stream());
+    for (const auto& [name, content] : files_)
+        GHOST_TRY(writer_->skeleton_file(numbers_++, name, content));
     return {};
 }
 
@@ -728,6 +742,7 @@ Result<DumpResult> TreeDump::Dumper::run(GhostWriter* writer, SkeletonFiles* fil
     if (!result) return result;
     auto delivered = add_placement(*result);
     if (delivered.ok()) delivered = deliver(files);
+    if (writer_ != nullptr) result->files = numbers_;
     if (!delivered.ok()) {
         if (!request_.leave_running)
             if (auto resumed = resume_tree(request_.root); !resumed.ok())

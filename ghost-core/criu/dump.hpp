@@ -18,6 +18,9 @@ namespace ghost::core {
 
 class StoppedTree;
 
+// Image files of a skeleton, {name, content}.
+using SkeletonFiles = std::vector<std::pair<std::string, std::string>>;
+
 struct DumpRequest {
     pid_t root = 0;
     std::vector<std::string> externals;  // criu keys
@@ -43,6 +46,10 @@ struct DumpRequest {
     // criu works in the tasks meanwhile: it writes, and puts back, the first bytes of their first
     // executable mapping, and maps and unmaps memory of its own (shared, so not of ours).
     std::function<Status()> on_stopped;
+    // Called on the calling thread, once, before anything of the skeleton is written to a stream:
+    // what is to be there in front of it, as files of its own. Every task is frozen. An error makes
+    // the dump fail.
+    std::function<Result<SkeletonFiles>()> before_skeleton;
     // The guard pages (MADV_GUARD_INSTALL) of a process of the tree, where on_stopped finds them:
     // called on the calling thread when that is through, for each process. Without it criu looks
     // for them itself, and walks all page tables.
@@ -72,9 +79,6 @@ struct DumpResult {
     int files = 0;  // of the skeleton, numbered from 0
     DumpTimes times;
 };
-
-// Image files of a skeleton, {name, content}.
-using SkeletonFiles = std::vector<std::pair<std::string, std::string>>;
 
 // Whether this build of criu has what the short stop needs; without it all still works, slower.
 bool knows_short_stop(const CriuSettings& settings);

@@ -19,7 +19,7 @@
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/writer.hpp"
 #include "ghost-core/engine/page_writer.hpp"
-#include "ghost-core/engine/preflight.hpp"
+#include "ghost-core/engine/tree_facts.hpp"
 #include "ghost-core/memory/arena.hpp"
 #include "ghost-core/memory/memory_copy.hpp"
 #include "ghost-core/criu/dump.hpp"
@@ -175,9 +175,8 @@ class Checkpoint {
         *dump_->hooks = {[this] { return before_stop(); }, [this] { return stopped(); },
                          [this] { return still_stopped(); },
                          [this](pid_t pid) { return guards_of(pid); }};
-        std::vector<pid_t> pids;
-        for (const auto& process : *processes) pids.push_back(process.pid);
-        host_ = std::async(std::launch::async, [pids] { return host_facts(pids); });
+        looked_ = std::async(std::launch::async,
+                             [this] { return facts_.look(request_.root, Ghosts::are_kept); });
         head_.parent = parent_;
         copy_.watch(request_.copying);
         copy_.begin(parent_.has_value(), into);
@@ -308,6 +307,7 @@ class Checkpoint {
 
     Status stopped() {
         const int64_t begin = monotonic_us();
+        GHOST_TRY(facts_.stopped());
         join();
         stats_.join_us = monotonic_us() - begin;
         GHOST_TRY(rounds_status_);
@@ -369,8 +369,10 @@ class Checkpoint {
         GhostWriter writer(out);
         auto metadata = request_.metadata;
         if (request_.final_metadata) metadata.update(request_.final_metadata());
-        head_.host = host_.get();
-        drop_released(skeleton_, head_.host, metadata);
+        GHOST_TRY(looked_.get());
+        const auto facts = facts_.by(skeleton_);
+        head_.host = facts.host();
+        put_needs(facts.needs, metadata);
         head_.metadata = metadata.dump(-1, ' ', false, Json::error_handler_t::replace);
         GHOST_TRY(writer.head(head_));
         GHOST_TRY(write_skeleton(writer));
@@ -400,7 +402,8 @@ class Checkpoint {
     double rate_ = -1;      // bytes per second written between the last two; -1: not known yet
     StoppingRule::Verdict verdict_ = StoppingRule::Verdict::go_on;
     GhostHead head_;
-    std::future<std::string> host_;
+    SkeletonFacts facts_;
+    std::future<Status> looked_;
     std::thread rounds_;
     std::mutex wanted_mutex_;
     std::condition_variable wanted_changed_;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <condition_variable>
+#include <filesystem>
+#include <future>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -9,12 +11,14 @@
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/writer.hpp"
 #include "ghost-core/engine/migration.hpp"
+#include "ghost-core/engine/tree_facts.hpp"
 #include "ghost-core/memory/buffers.hpp"
 #include "ghost-core/memory/huge_pages.hpp"
 #include "ghost-core/memory/pages.hpp"
 #include "ghost-core/memory/queue.hpp"
 #include "ghost-core/criu/dump.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
+#include "ghost-core/criu/stopped_tree.hpp"
 
 namespace ghost::core {
 namespace {
@@ -122,27 +126,100 @@ Status send_frozen(DumpResult& dump, GhostWriter& writer, BufferPool& pool,
     return out.finalize();
 }
 
+// The head of a ghost, and what the tree needs. One thread, but for look().
+class ExportHead {
+  public:
+    ExportHead(const ExportRequest& request, const Resource& out, GhostWriter& writer)
+        : request_(request),
+          writer_(writer),
+          ahead_(out.class_id() == ResourceClass::network),
+          metadata_(request.metadata) {}
+
+    // The tree runs.
+    Status begin() {
+        if (request_.facts) {
+            before_ = *request_.facts;
+        } else if (!ahead_) {
+            auto facts = facts_of(request_.root, request_.ghosts);
+            if (!facts) return facts.error();
+            before_ = std::move(*facts);
+        }
+        std::error_code none;
+        crius_ = std::filesystem::canonical(request_.criu.work_dir, none).string() + "/";
+        if (!ahead_) return {};
+        put_needs(before_.needs, metadata_);
+        return write(request_.facts && !request_.is_told ? before_.host() : host_facts());
+    }
+
+    // It is stopped: beside criu, which works in the tasks meanwhile and has its log open there.
+    Status look(const StoppedTree& tree) {
+        if (ahead_ && !request_.facts) return {};
+        auto facts = facts_of(tree.tasks(), request_.ghosts, before_);
+        std::erase_if(facts.files,
+                      [&](const auto& file) { return file.first.starts_with(crius_); });
+        stopped_.set_value(std::move(facts));
+        return {};
+    }
+
+    Result<SkeletonFiles> end() {
+        if (ahead_ && !request_.facts) return SkeletonFiles();
+        const auto facts = stopped_.get_future().get();
+        if (ahead_) {
+            auto changed = needs_at_stop(before_, facts);
+            if (!changed) return SkeletonFiles();
+            return SkeletonFiles{{std::string(needs_at_stop_file), std::move(*changed)}};
+        }
+        put_needs(facts.needs, metadata_);
+        if (request_.final_metadata) metadata_.update(request_.final_metadata());
+        GHOST_TRY(write(facts.host()));
+        return SkeletonFiles();
+    }
+
+  private:
+    Status write(const std::string& host) {
+        return writer_.head(host, metadata_.dump(-1, ' ', false, Json::error_handler_t::replace));
+    }
+
+    const ExportRequest& request_;
+    GhostWriter& writer_;
+    const bool ahead_;  // of the stop, so that a target gets ready
+    Json metadata_;
+    TreeFacts before_;
+    std::string crius_;  // its folder
+    std::promise<TreeFacts> stopped_;
+};
+
 }  // namespace
 
-Result<TreeDump> prepare_export(const ExportRequest& request) {
+struct ReadyExport::Hooks {
+    std::function<Status()> on_stopped;
+    std::function<Result<SkeletonFiles>()> before_skeleton;
+};
+
+Result<ReadyExport> prepare_export(const ExportRequest& request) {
+    auto hooks = std::make_shared<ReadyExport::Hooks>();
     DumpRequest what;
     what.root = request.root;
     what.externals = request.externals;
     what.criu = request.criu;
     what.nested = request.nested;
-    return TreeDump::prepare(what);
+    what.on_stopped = [hooks] { return hooks->on_stopped(); };
+    what.before_skeleton = [hooks] { return hooks->before_skeleton(); };
+    auto dump = TreeDump::prepare(what);
+    if (!dump) return dump.error();
+    return ReadyExport{std::move(hooks), std::move(*dump)};
 }
 
 Result<ExportStats> export_tree(const ExportRequest& request, Resource& out,
-                                std::optional<TreeDump> ahead) {
+                                std::optional<ReadyExport> ahead) {
     const RealtimePriority urgent;
     ExportStats stats;
     const int64_t begin = monotonic_us();
     auto pool = BufferPool::make(export_buffers);
     if (!pool) return pool.error();
     GhostWriter writer(out);
-    GHOST_TRY(
-        writer.head(request.facts.empty() ? host_facts() : request.facts, request.metadata.dump()));
+    ExportHead head(request, out, writer);
+    GHOST_TRY(head.begin());
     const std::string huge_memory = huge_memory_of(request);
     const int64_t freeze = monotonic_us();
     if (!ahead) {
@@ -150,7 +227,9 @@ Result<ExportStats> export_tree(const ExportRequest& request, Resource& out,
         if (!prepared) return prepared.error();
         ahead.emplace(std::move(*prepared));
     }
-    auto dump = ahead->run(writer);
+    *ahead->hooks = {[&] { return head.look(ahead->dump.stopped_tree()); },
+                     [&] { return head.end(); }};
+    auto dump = ahead->dump.run(writer);
     if (!dump) return dump.error();
     const int64_t skeleton = monotonic_us();
     if (auto sent = send_frozen(*dump, writer, *pool, request, huge_memory, out); !sent.ok()) {

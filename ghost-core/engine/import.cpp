@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <deque>
 #include <fmt/format.h>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <set>
@@ -48,10 +50,14 @@ class Import {
 
     Result<HeldTree> run(RestoreRequest request, const std::vector<InheritFd>& inherit,
                          const Progress& progress);
+    // Before run(): as of the ghost's head.
+    void lacks(std::vector<Shortcoming> by_the_head) { lacks_ = std::move(by_the_head); }
 
   private:
     void receive();
     Status receive_chunks();
+    Status check_needs_at_stop(std::string_view text);
+    Status check_needs();
     Status take_skeleton(const Chunk& chunk, const char* buffer);
     std::shared_ptr<HugePages> huge_pages(pid_t root);
     std::shared_ptr<const TreePlacement> placement();
@@ -67,6 +73,8 @@ class Import {
     ChainReader& reader_;
     BufferPool& pool_;
     SkeletonStore skeleton_;
+    std::vector<Shortcoming> lacks_;  // until the skeleton says what of it is needed
+    int needs_file_ = -1;             // number of that skeleton file
     FaultFiller filler_;
     ImportState state_;
     Queue<PageChunk> pages_;
@@ -77,10 +85,36 @@ class Import {
     std::atomic<int64_t> skeleton_in_us_ = 0, first_page_us_ = 0, last_page_us_ = 0;
 };
 
+// What the tree has let go of since the head left it need not be here, what it has got since does.
+Status Import::check_needs_at_stop(std::string_view text) {
+    const Json changed = Json::parse(text, nullptr, false);
+    const auto part = [&](const char* key, Json otherwise) {
+        return changed.is_object() ? changed.value(key, otherwise) : otherwise;
+    };
+    std::set<std::string> released;
+    for (const auto& path : part("released", Json::array()))
+        if (path.is_string()) released.insert(path.get<std::string>());
+    std::erase_if(lacks_, [&](const Shortcoming& one) { return released.contains(one.path); });
+    std::ranges::move(check_names(part("needs", Json::object()), part("files", Json::array())),
+                      std::back_inserter(lacks_));
+    return check_needs();
+}
+
+Status Import::check_needs() {
+    if (lacks_.empty()) return {};
+    return make_error(Code::refused, "import here", {},
+                      "this node lacks what the ghost needs: " + describe(lacks_));
+}
+
+// Whether all that is needed is here is known before criu has anything of the skeleton.
 Status Import::take_skeleton(const Chunk& chunk, const char* buffer) {
     const std::string_view payload(buffer, chunk.size);
     switch (chunk.type) {
         case ChunkType::skeleton_open:
+            if (payload == needs_at_stop_file)
+                needs_file_ = chunk.number;
+            else
+                GHOST_TRY(check_needs());
             if (!skeleton_.open(chunk.number, std::string(payload)))
                 return make_error(Code::corrupt, "read ghost", std::string(payload),
                                   "a skeleton file comes twice");
@@ -90,6 +124,10 @@ Status Import::take_skeleton(const Chunk& chunk, const char* buffer) {
             break;
         case ChunkType::skeleton_close:
             GHOST_TRY(skeleton_.close(chunk.number));
+            if (chunk.number != needs_file_) break;
+            if (std::string_view text;
+                skeleton_.find(std::string(needs_at_stop_file), text) == SkeletonStore::Found::yes)
+                GHOST_TRY(check_needs_at_stop(text));
             break;
         default:
             skeleton_in_us_ = monotonic_us();
@@ -315,6 +353,7 @@ struct Importer::State {
     std::optional<ClockShift> clocks;
     bool takes_time = false;
     bool keeps_userfaults = false;
+    std::vector<Shortcoming> lacks;
     std::function<void(pid_t)> tells_root;
 };
 
@@ -356,6 +395,10 @@ void Importer::expect_plain(pid_t root) {
     state_->plain_root = root;
 }
 
+void Importer::lacks(std::vector<Shortcoming> by_the_head) {
+    state_->lacks = std::move(by_the_head);
+}
+
 void Importer::set_clocks(int64_t monotonic_ns, int64_t boottime_ns) {
     state_->clocks = ClockShift{monotonic_ns, boottime_ns};
 }
@@ -387,7 +430,16 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
     request.clocks = state_->clocks;
     request.keep_userfaults = state_->keeps_userfaults;
     request.tells_root = state_->tells_root;
-    return Import(state_->reader, *pool).run(std::move(request), inherit, progress);
+    Import import(state_->reader, *pool);
+    import.lacks(std::move(state_->lacks));
+    return import.run(std::move(request), inherit, progress);
+}
+
+void leave_named(Importer& importer, std::vector<Shortcoming>& lacking) {
+    const auto named = std::ranges::stable_partition(
+        lacking, [](const Shortcoming& one) { return one.path.empty(); });
+    importer.lacks({std::make_move_iterator(named.begin()), std::make_move_iterator(named.end())});
+    lacking.erase(named.begin(), named.end());
 }
 
 Status release_tree(const HeldTree& held) {

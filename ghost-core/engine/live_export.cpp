@@ -13,7 +13,9 @@
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/writer.hpp"
 #include "ghost-core/engine/live.hpp"
+#include "ghost-core/engine/live_batches.hpp"
 #include "ghost-core/engine/live_link.hpp"
+#include "ghost-core/engine/tree_facts.hpp"
 #include "ghost-core/memory/huge_pages.hpp"
 #include "ghost-core/memory/injection.hpp"
 #include "ghost-core/memory/pages.hpp"
@@ -34,14 +36,11 @@ constexpr int64_t hold_limit_us = 200000;
 constexpr int quiet_tries = 40;  // until no signal waits and no pipe holds data
 constexpr int64_t quiet_us = 2000;
 constexpr int freezes = 8;  // tries of the last stop, each after one more round
-constexpr size_t batch_bytes = 1 << 20;
 // Post-copy: so many pieces of missing memory at most in each process: the target has to empty each
 // of them by a call, some 10 µs. What lies between pieces then comes along. And hybrid: less than
 // this is sent rather than named, in a few ms.
 constexpr size_t deferred_pieces = 256;
 constexpr uint64_t deferred_worth = 8 << 20;
-
-using Run = PageRun;
 
 // One process of the tree.
 struct Member {
@@ -61,44 +60,8 @@ struct Member {
 
 struct FailedRun {
     int64_t inner = 0;
-    Run run;
+    PageRun run;
 };
-
-PageRuns as_set(PageRuns runs) {
-    make_set(runs);
-    return runs;
-}
-
-// At most batch_bytes of the set from `at` (index and offset) on.
-bool next_batch(const PageRuns& set, std::pair<size_t, uint64_t>& at, std::vector<Run>& out) {
-    out.clear();
-    // the runs themselves are in the message too
-    for (size_t room = batch_bytes - 65536; at.first < set.size() && room > 0;) {
-        if (out.size() >= 65536 / sizeof(Run)) break;
-        const auto& run = set[at.first];
-        const uint64_t part = std::min<uint64_t>(room / 4096 * 4096, run.bytes - at.second);
-        if (part == 0) break;
-        out.push_back({run.start + at.second, part});
-        room -= part;
-        at.second += part;
-        if (at.second == run.bytes) at = {at.first + 1, 0};
-    }
-    return !out.empty();
-}
-
-// The same pages in at most so many pieces, with what lies between them.
-PageRuns in_pieces(PageRuns pages, size_t most) {
-    for (uint64_t gap = 4096; pages.size() > most; gap *= 2) {
-        PageRuns joined;
-        for (const auto& run : pages)
-            if (!joined.empty() && run.start - joined.back().end() <= gap)
-                joined.back().bytes = run.end() - joined.back().start;
-            else
-                joined.push_back(run);
-        pages = std::move(joined);
-    }
-    return pages;
-}
 
 int64_t now_ns(clockid_t clock) {
     timespec now{};
@@ -122,6 +85,7 @@ class Source {
     Status skeleton();
     Status check_skeleton();
     Status send_ghost();
+    Error since_skeleton(const Error& refused);
     void stay();
     Status send_first_pages(GhostWriter& writer, Member& member);
     Status round(LiveMessageType end);
@@ -132,7 +96,7 @@ class Source {
     Status send_mappings(const Member& member, const OwnMappings& maps);
     Status send_runs(LiveMessageType type, const Member& member, const PageRuns& runs);
     Status send_pages(Member& member, const PageRuns& pages);
-    Status read_batch(pid_t pid, const std::vector<Run>& runs);
+    Status read_batch(pid_t pid, const std::vector<PageRun>& runs);
     Status converge();
     Status last_stop();
     Status frozen(PtraceSession& session, int64_t begin);
@@ -151,7 +115,8 @@ class Source {
     std::vector<char> buffer_;
     std::vector<Member> members_;
     SkeletonFiles files_;
-    TreePlacement here_;  // as of the last stop
+    SkeletonFacts facts_;  // as of the skeleton
+    TreePlacement here_;   // as of the last stop
     StoppingRule rule_;
     LiveExport out_;
     uint64_t round_bytes_ = 0;
@@ -239,8 +204,10 @@ Status Source::skeleton() {
     what.criu = request_.criu;
     what.short_stop = true;
     what.leave_running = true;
+    what.on_stopped = [this] { return facts_.stopped(); };
     // Before criu reads the mappings: both want the process's lock on them.
     GHOST_TRY(take_members());
+    GHOST_TRY(facts_.look(request_.root, Ghosts::move));
     auto dump = TreeDump::prepare(what);
     if (!dump) return dump.error();
     std::vector<KernelState> before, after;
@@ -266,6 +233,21 @@ Status Source::skeleton() {
     return check_skeleton();
 }
 
+// Why the target cannot make it: it may be that it has changed, and removed what it had.
+Error Source::since_skeleton(const Error& refused) {
+    std::vector<KernelState> now;
+    std::vector<OwnMappings> maps;
+    if (refused.code != Code::refused || !look_quiet(now, maps).ok()) return refused;
+    for (size_t i = 0; i < members_.size(); i++) {
+        const auto &then = members_[i].kernel_state.fixed, &others = members_[i].other_maps;
+        if (then == now[i].fixed && others == maps[i].others) continue;
+        return because(Code::busy, "it has changed since its skeleton: " +
+                                       first_difference(then, now[i].fixed) +
+                                       first_difference(others, maps[i].others));
+    }
+    return refused;
+}
+
 Status Source::check_skeleton() {
     for (const auto& [name, content] : files_) {
         if (!name.starts_with("core-")) continue;
@@ -276,7 +258,7 @@ Status Source::check_skeleton() {
     return {};
 }
 
-Status Source::read_batch(pid_t pid, const std::vector<Run>& runs) {
+Status Source::read_batch(pid_t pid, const std::vector<PageRun>& runs) {
     std::vector<PagePiece> pieces;
     char* at = buffer_.data();
     for (const auto& run : runs) {
@@ -298,7 +280,7 @@ Status Source::send_first_pages(GhostWriter& writer, Member& member) {
     const auto first =
         request_.order == PageOrder::post_copy ? PageRuns() : intersect(there, member.ranges);
     member.again = subtract(there, first);
-    std::vector<Run> runs, kept;
+    std::vector<PageRun> runs, kept;
     for (std::pair<size_t, uint64_t> at; next_batch(first, at, runs);) {
         GHOST_TRY(read_batch(member.pid, runs));
         std::vector<iovec> contents;
@@ -335,9 +317,11 @@ Status Source::send_ghost() {
     told_ = true;
     GhostPart part(link_);
     GhostWriter writer(part);
-    std::vector<pid_t> pids;
-    for (const auto& member : members_) pids.push_back(member.pid);
-    GHOST_TRY(writer.head(host_facts(pids, Ghosts::move), request_.metadata.dump()));
+    const auto facts = facts_.by(files_);
+    auto metadata = request_.metadata;
+    put_needs(facts.needs, metadata);
+    GHOST_TRY(
+        writer.head(facts.host(), metadata.dump(-1, ' ', false, Json::error_handler_t::replace)));
     int number = 0;
     for (const auto& [name, content] : files_)
         GHOST_TRY(writer.skeleton_file(number++, name, content));
@@ -369,16 +353,17 @@ Status Source::send_mappings(const Member& member, const OwnMappings& maps) {
 Status Source::send_runs(LiveMessageType type, const Member& member, const PageRuns& runs) {
     if (runs.empty()) return {};
     return link_.send(type, member.inner, runs.size(), 0,
-                      {{const_cast<Run*>(runs.data()), runs.size() * sizeof(Run)}});
+                      {{const_cast<PageRun*>(runs.data()), runs.size() * sizeof(PageRun)}});
 }
 
 Status Source::send_pages(Member& member, const PageRuns& pages) {
-    std::vector<Run> runs;
+    std::vector<PageRun> runs;
     for (std::pair<size_t, uint64_t> at; next_batch(pages, at, runs);) {
         GHOST_TRY(read_batch(member.pid, runs));
         const uint64_t bytes = bytes_of(runs);
-        GHOST_TRY(link_.send(LiveMessageType::pages, member.inner, runs.size(), 0,
-                             {{runs.data(), runs.size() * sizeof(Run)}, {buffer_.data(), bytes}}));
+        GHOST_TRY(
+            link_.send(LiveMessageType::pages, member.inner, runs.size(), 0,
+                       {{runs.data(), runs.size() * sizeof(PageRun)}, {buffer_.data(), bytes}}));
         round_bytes_ += bytes;
     }
     return {};
@@ -394,7 +379,7 @@ Status Source::own_copies(const Member& member, const OwnMappings& maps, PageRun
     PageRuns pages;
     for (const auto& run : found) pages.push_back({run.start, run.end - run.start});
     make_set(pages);
-    std::vector<Run> runs;
+    std::vector<PageRun> runs;
     for (std::pair<size_t, uint64_t> at; next_batch(pages, at, runs);) {
         GHOST_TRY(read_batch(member.pid, runs));
         const char* from = buffer_.data();
@@ -742,7 +727,7 @@ Status Source::attempt() {
     GHOST_TRY(send_ghost());
     at_point("source: sent");
     auto held = link_.expect(LiveMessageType::held);
-    if (!held) return held.error();
+    if (!held) return since_skeleton(held.error());
     at_point("source: held");
     rest_follows_ = request_.order == PageOrder::post_copy;
     if (!rest_follows_) GHOST_TRY(converge());

@@ -142,6 +142,7 @@ class Target {
 
     Status ask_clocks();
     Status hold();
+    bool comes_anew(const Error& why);
     Status grasp();
     Result<Next> serve();
     Status apply(const LiveLink::Message& message);
@@ -683,10 +684,28 @@ Result<Target::Next> Target::serve() {
     }
 }
 
+// The source, told why its skeleton does not come to life here, may take another one: that it has
+// of a tree that has removed what it had meanwhile.
+bool Target::comes_anew(const Error& why) {
+    if (!link_.send_text(LiveMessageType::refused, why.message()).ok()) return false;
+    for (;;) {
+        auto next = link_.receive();
+        if (!next) return false;
+        const bool rest =
+            next->type() == LiveMessageType::ghost || next->type() == LiveMessageType::ghost_end;
+        if (!rest) return next->type() == LiveMessageType::anew;
+    }
+}
+
 Result<LiveImport> Target::run() {
     Status status = ask_clocks();
     while (status.ok()) {
         status = hold();
+        if (!status.ok() && comes_anew(status.error())) {
+            drop();
+            status = {};
+            continue;
+        }
         if (status.ok()) status = link_.send(LiveMessageType::held);
         if (!status.ok()) break;
         at_point("target: held");

@@ -26,6 +26,8 @@
 #include "base/control_socket.hpp"
 #include "base/fd.hpp"
 #include "base/result.hpp"
+#include "ghost-core/engine/preflight.hpp"
+#include "ghost-core/engine/tree_facts.hpp"
 #include "ghost-core/format/format.hpp"
 #include "ghost-core/memory/huge_pages.hpp"
 #include "ghost-core/criu/criu.hpp"
@@ -46,14 +48,23 @@ struct ExportRequest {
     std::vector<std::string> externals;  // criu --external keys: "tty[rdev:dev]", "unix[inode]", …;
                                          // "pipe:[inode]" may be there too and is needed only for
                                          // check_movable
-    Json metadata;      // opaque here; the importer has it before the tree is made
-    std::string facts;  // host_facts() with the tree's files; empty: without
-    HugeMemory huge;    // what is to lie in huge pages again, beside what does now
+    Json metadata;    // opaque here, but for "needs"; the importer has it before the tree is made
+    HugeMemory huge;  // what is to lie in huge pages again, beside what does now
+    // What was found of the tree while it runs; nothing: it is looked for. The ghost has what is
+    // true when the tree is stopped, in its head, with "needs" in the metadata if it has such; over
+    // a network, where the target gets ready by the head meanwhile, behind it what has changed.
+    Ghosts ghosts = Ghosts::are_kept;
+    std::optional<TreeFacts> facts;
+    // The target has been asked about these and needs not be told them in the head, nor again.
+    bool is_told = false;
     CriuSettings criu;
     Progress progress;  // may be empty
     // When every task is stopped and the skeleton is complete: what else is to be in it. An error
     // makes the export fail. May be empty.
     std::function<Result<SkeletonFiles>()> while_stopped;
+    // Fields of the metadata that are not known before that; not over a network. Called as soon as
+    // every task is stopped. May be empty.
+    std::function<Json()> final_metadata;
 };
 
 struct ExportStats {
@@ -67,6 +78,13 @@ struct ExportStats {
     Hash128 digest;           // the ghost's own
 };
 
+// A criu that waits for its export (prepare_export()).
+struct ReadyExport {
+    struct Hooks;  // what it calls, put in when that has begun
+    std::shared_ptr<Hooks> hooks;
+    TreeDump dump;
+};
+
 // Freezes the tree and writes it to `out` as a ghost; finalizes `out`. On success every task of the
 // tree is stopped and intact, until resume_tree() or destroy_tree(). On failure every task runs on
 // and nothing is left behind. Resource errors come through; corrupt never comes from here.
@@ -75,12 +93,12 @@ struct ExportStats {
 // the tree is left stopped, and resume_tree() of another process makes it go on.
 // `ahead`: what prepare_export() gave for this tree, these externals and this criu; used up.
 Result<ExportStats> export_tree(const ExportRequest& request, Resource& out,
-                                std::optional<TreeDump> ahead = {});
+                                std::optional<ReadyExport> ahead = {});
 
 // Starts the criu of an export while the tree goes on, which is nearly half of what a small tree
 // is frozen for otherwise. Returns at once; the tree may change meanwhile. Destroyed without
 // export_tree(): nothing was.
-Result<TreeDump> prepare_export(const ExportRequest& request);
+Result<ReadyExport> prepare_export(const ExportRequest& request);
 
 // A restored tree that has not executed an instruction yet.
 struct HeldTree {
@@ -141,6 +159,10 @@ class Importer {
     // The ghost is of a tree without a PID name space of its own: its root gets this number again.
     void expect_plain(pid_t root);
 
+    // What is lacking here by its name, by a head that has left before the tree was stopped: it may
+    // not need that any more. hold() fails, refused, if it does.
+    void lacks(std::vector<Shortcoming> by_the_head);
+
     // The tree's clocks are to be ahead of this machine's by this at any time (live migration),
     // instead of going on from where they stood in the skeleton.
     void set_clocks(int64_t monotonic_ns, int64_t boottime_ns);
@@ -166,5 +188,8 @@ class Importer {
     explicit Importer(std::unique_ptr<State> state);
     std::unique_ptr<State> state_;
 };
+
+// Of what is lacking by the head, the importer gets what has a name.
+void leave_named(Importer& importer, std::vector<Shortcoming>& lacking);
 
 }  // namespace ghost::core

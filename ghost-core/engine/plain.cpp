@@ -278,11 +278,8 @@ Result<ExportRequest> plain_export(const PlainTree& tree, const CriuSettings& cr
     const auto stdio = stdio_of(tree);
     for (const auto& end : stdio)
         if (!end.key.empty()) out.externals.push_back(end.key);
-    auto needs = needs_of(tree.root);
-    if (!needs) return needs.error();
-    auto facts = facts_of(tree.root, Ghosts::are_kept);
+    auto facts = facts_of(tree.root, out.ghosts);
     if (!facts) return facts.error();
-    out.facts = *facts;
     out.metadata = {{"process",
                      {{"command", command_of(tree.program)},
                       {"pid", tree.program},
@@ -295,7 +292,8 @@ Result<ExportRequest> plain_export(const PlainTree& tree, const CriuSettings& cr
                         {"space", pid_space()},
                         {"pid", tree.program},
                         {"start", start_of(tree.program)}}}}},
-                    {"needs", *needs}};
+                    {"needs", facts->needs}};
+    out.facts = std::move(*facts);
     return out;
 }
 

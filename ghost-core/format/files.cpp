@@ -15,6 +15,7 @@
 #include <optional>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <tuple>
 #include <unistd.h>
 
 #include "base/encoding.hpp"
@@ -33,10 +34,8 @@ using Json = nlohmann::json;
 constexpr int64_t hashed_limit = 4 << 20;
 constexpr uint64_t sampled_pieces = 64, sampled_bytes = 4096;
 
-enum class Use { mapped, open, written };
-
-const char* use_name(Use use) {
-    return use == Use::mapped ? "mapped" : use == Use::open ? "open" : "written";
+const char* use_name(FileUse use) {
+    return use == FileUse::mapped ? "mapped" : use == FileUse::open ? "open" : "written";
 }
 
 // Not a file that could be the same on another machine.
@@ -59,17 +58,12 @@ std::string plain(const std::string& path) {
     return out;
 }
 
-void note(std::map<std::string, Use>& files, const std::string& link, const std::string& shown,
-          Use use) {
+void note(UsedFiles& files, const std::string& link, const std::string& shown, FileUse use) {
     if (is_special(shown)) return;
-    const auto path = name_of(link, shown);
-    if (path.empty()) return;
-    const auto [at, fresh] = files.emplace(path, use);
-    if (!fresh && use == Use::written) at->second = use;
-    if (!fresh && use == Use::mapped && at->second == Use::open) at->second = use;
+    if (const auto path = name_of(link, shown); !path.empty()) add_use(files, path, use);
 }
 
-void note_mapped(std::map<std::string, Use>& files, pid_t pid) {
+void note_mapped(UsedFiles& files, pid_t pid) {
     std::ifstream in(fmt::format("/proc/{}/maps", pid));
     for (std::string line; std::getline(in, line);) {
         const auto slash = line.find('/');
@@ -78,11 +72,11 @@ void note_mapped(std::map<std::string, Use>& files, pid_t pid) {
             continue;
         const bool written = line[space + 4] == 's' && line[space + 2] == 'w';
         note(files, mapping_link(pid, line), plain(line.substr(slash)),
-             written ? Use::written : Use::mapped);
+             written ? FileUse::written : FileUse::mapped);
     }
 }
 
-void note_open(std::map<std::string, Use>& files, pid_t pid) {
+void note_open(UsedFiles& files, pid_t pid) {
     std::error_code failed;
     const auto folder = fmt::format("/proc/{}/fd", pid);
     for (const auto& entry : std::filesystem::directory_iterator(folder, failed)) {
@@ -93,7 +87,7 @@ void note_open(std::map<std::string, Use>& files, pid_t pid) {
         // the link's own mode says how it was opened (proc_pid_fd(5))
         struct stat link {};
         if (lstat(entry.path().c_str(), &link) != 0) continue;
-        note(files, entry.path(), path, link.st_mode & S_IWUSR ? Use::written : Use::open);
+        note(files, entry.path(), path, link.st_mode & S_IWUSR ? FileUse::written : FileUse::open);
     }
 }
 
@@ -102,12 +96,12 @@ std::string file_hash(const std::string& path, uint64_t size) {
     return fd ? contents_hash(fd.get(), size) : std::string();
 }
 
-int64_t mtime_ns(const struct stat& info) {
-    return info.st_mtim.tv_sec * int64_t{1000000000} + info.st_mtim.tv_nsec;
+int64_t in_ns(const timespec& time) {
+    return time.tv_sec * int64_t{1000000000} + time.tv_nsec;
 }
 
 // What tells a file from all others, so that an answer about it is one about this one too.
-Json identify(const std::string& path, Use use, Ghosts ghosts, const struct stat& info) {
+Json identify(const std::string& path, FileUse use, Ghosts ghosts, const struct stat& info) {
     Json entry{{"path", path}, {"use", use_name(use)}};
     if (info.st_ino == 0) return entry;
     entry["mode"] = info.st_mode & 07777;
@@ -116,15 +110,15 @@ Json identify(const std::string& path, Use use, Ghosts ghosts, const struct stat
 }
 
 // What costs time, and is of use only where it is another file.
-Json describe(Json entry, Use use, Ghosts ghosts, const struct stat& info) {
+Json describe(Json entry, FileUse use, Ghosts ghosts, const struct stat& info) {
     const auto path = entry["path"].get<std::string>();
-    if (info.st_ino == 0 || (use == Use::written && ghosts == Ghosts::are_kept)) return entry;
+    if (info.st_ino == 0 || (use == FileUse::written && ghosts == Ghosts::are_kept)) return entry;
     entry["size"] = info.st_size;
-    if (auto id = use == Use::mapped ? build_id(path) : ""; !id.empty()) {
+    if (auto id = use == FileUse::mapped ? build_id(path) : ""; !id.empty()) {
         entry["build_id"] = id;
         return entry;
     }
-    entry["mtime"] = mtime_ns(info);
+    entry["mtime"] = in_ns(info.st_mtim);
     auto hash = file_hash(path, static_cast<uint64_t>(info.st_size));
     if (!hash.empty()) entry["hash"] = std::move(hash);
     return entry;
@@ -192,13 +186,13 @@ std::string other_contents(const Json& entry, const std::string& path, const str
         if (here == *hash) return {};
         return grown ? "longer, and its begin is another one" : "changed at another time";
     }
-    return grown || !mtime || *mtime == mtime_ns(info) ? "" : "changed at another time";
+    return grown || !mtime || *mtime == in_ns(info.st_mtim) ? "" : "changed at another time";
 }
 
 // Whether it can be opened here as it was there; empty: it can.
 std::string no_access(const Json& entry, const std::string& path, const struct stat& info) {
     if (!S_ISREG(info.st_mode)) return "is no regular file";
-    const bool written = text_field(entry, "use") == use_name(Use::written);
+    const bool written = text_field(entry, "use") == use_name(FileUse::written);
     if (access(path.c_str(), written ? R_OK | W_OK : R_OK) == 0) return {};
     return fmt::format("cannot be opened for {}: {}", written ? "writing" : "reading",
                        std::strerror(errno));
@@ -239,11 +233,14 @@ std::string difference(const Json& entry) {
     return what.empty() ? "" : fmt::format("{}: is different, {}", path, what);
 }
 
-// Whether all that is known of a file by now was told already.
-bool is_told(const Json& known, const Json& told) {
-    return std::ranges::all_of(known.items(), [&](const auto& field) {
-        return told.contains(field.key()) && told[field.key()] == field.value();
-    });
+bool has_changed(const SeenFile& before, const SeenFile& now, Ghosts ghosts) {
+    const auto which = [](const SeenFile& one) {
+        return std::tie(one.use, one.mode, one.device, one.inode);
+    };
+    const auto what = [](const SeenFile& one) {
+        return std::tie(one.size, one.modified_ns, one.changed_ns);
+    };
+    return which(before) != which(now) || (ghosts == Ghosts::are_kept && what(before) != what(now));
 }
 
 }  // namespace
@@ -312,32 +309,73 @@ std::string contents_hash(int fd, uint64_t size) {
     return fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size()));
 }
 
-Json file_facts(const std::vector<pid_t>& tree, Ghosts ghosts, const Json& told) {
-    std::map<std::string, Use> files;
+void add_use(UsedFiles& files, const std::string& path, FileUse use) {
+    if (is_special(path)) return;
+    const auto [at, fresh] = files.emplace(path, use);
+    if (!fresh) at->second = std::max(at->second, use);
+}
+
+UsedFiles used_files(const std::vector<pid_t>& tree) {
+    UsedFiles files;
     for (const auto pid : tree) {
         note_mapped(files, pid);
         note_open(files, pid);
     }
-    std::map<std::string, const Json*> known;
-    for (const auto& entry : told) known[text_field(entry, "path").value_or("")] = &entry;
-    Json out = Json::array();
+    return files;
+}
+
+SeenFiles see_files(const UsedFiles& files, Ghosts ghosts, const SeenFiles& before,
+                    int64_t until_ns) {
+    SeenFiles out;
     for (const auto& [path, use] : files) {
         struct stat info {};
         if (stat(path.c_str(), &info) != 0) info = {};
-        Json entry = identify(path, use, ghosts, info);
-        const auto before = known.find(path);
-        if (before != known.end() && entry.contains("file") && is_told(entry, *before->second))
+        SeenFile now;
+        now.use = use;
+        now.mode = info.st_mode & 07777;
+        now.device = info.st_dev;
+        now.inode = info.st_ino;
+        now.size = info.st_size;
+        now.modified_ns = in_ns(info.st_mtim);
+        now.changed_ns = in_ns(info.st_ctim);
+        const auto seen = before.find(path);
+        const bool later = until_ns != INT64_MAX && (info.st_ino == 0 || now.changed_ns > until_ns);
+        if (seen != before.end() && seen->second.use == use &&
+            (later || !has_changed(seen->second, now, ghosts))) {
+            out.insert(*seen);
             continue;
-        out.push_back(describe(std::move(entry), use, ghosts, info));
+        }
+        now.entry = describe(identify(path, use, ghosts, info), use, ghosts, info);
+        out.emplace(path, std::move(now));
     }
     return out;
 }
 
-std::vector<std::string> file_differences(const Json& files) {
-    std::vector<std::string> out;
-    if (!files.is_array()) return {"the ghost's list of files is damaged"};
+Json file_facts(const SeenFiles& files) {
+    Json out = Json::array();
+    for (const auto& [path, seen] : files) out.push_back(seen.entry);
+    return out;
+}
+
+Json file_facts(const std::vector<pid_t>& tree, Ghosts ghosts) {
+    return file_facts(see_files(used_files(tree), ghosts));
+}
+
+bool tells_of(const Json& told, const Json& entry) {
+    if (!told.is_object() || !entry.is_object()) return false;
+    if (!entry.contains("file")) return told == entry;
+    return std::ranges::all_of(std::array{"path", "use", "mode", "file"}, [&](const char* key) {
+        return told.contains(key) && entry.contains(key) && told[key] == entry[key];
+    });
+}
+
+std::vector<FileDifference> file_differences(const Json& files) {
+    std::vector<FileDifference> out;
+    if (!files.is_array()) return {{"", "the ghost's list of files is damaged"}};
     for (const auto& entry : files)
-        if (auto line = difference(entry); !line.empty()) out.push_back(std::move(line));
+        if (auto line = difference(entry); !line.empty())
+            out.push_back(
+                {entry.is_object() ? text_field(entry, "path").value_or("") : "", std::move(line)});
     return out;
 }
 

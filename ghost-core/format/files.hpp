@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <sys/types.h>
 #include <vector>
@@ -15,14 +16,47 @@ namespace ghost::core {
 // be, whatever is written to them on its way; or it is kept, and needs them as they are now.
 enum class Ghosts { move, are_kept };
 
-// The entries of "files" (host.hpp) for these processes, each path once, ascending. A process that
-// is gone gives none. Of one that moves, those that `told` has of the very same file are left out.
-nlohmann::json file_facts(const std::vector<pid_t>& tree, Ghosts ghosts = Ghosts::are_kept,
-                          const nlohmann::json& told = nlohmann::json::array());
+// How a file is used; of several ways the one that comes last here.
+enum class FileUse { open, mapped, written };
+using UsedFiles = std::map<std::string, FileUse>;  // by path
 
-// One line for each entry that is missing or different here; entries that make no sense are named
-// too.
-std::vector<std::string> file_differences(const nlohmann::json& files);
+// One more use of a file, if such files can be on another machine.
+void add_use(UsedFiles& files, const std::string& path, FileUse use);
+// What these processes have mapped or open now. A process that is gone has nothing.
+UsedFiles used_files(const std::vector<pid_t>& tree);
+
+// Files as they were found: who looks again reads only what has changed since.
+struct SeenFile {
+    FileUse use = FileUse::open;
+    uint32_t mode = 0;
+    uint64_t device = 0, inode = 0;
+    int64_t size = 0, modified_ns = 0, changed_ns = 0;
+    nlohmann::json entry;
+};
+using SeenFiles = std::map<std::string, SeenFile>;  // by path
+
+// What is found of files now; what `before` has of one that has not changed since is true still. Of
+// a ghost that moves a file is the same whatever has been written to it.
+// `until_ns`: as of then (CLOCK_REALTIME): of one that has changed, or gone, after that, what
+// `before` has is true too.
+SeenFiles see_files(const UsedFiles& files, Ghosts ghosts, const SeenFiles& before = {},
+                    int64_t until_ns = INT64_MAX);
+
+// The entries of "files" (host.hpp), each path once, ascending.
+nlohmann::json file_facts(const SeenFiles& files);
+// The same for these processes as they are now.
+nlohmann::json file_facts(const std::vector<pid_t>& tree, Ghosts ghosts = Ghosts::are_kept);
+
+// Whether who was told the one entry knows of the file that another one is about: it is the same,
+// or of the very same file of one that moves.
+bool tells_of(const nlohmann::json& told, const nlohmann::json& entry);
+
+struct FileDifference {
+    std::string path;  // empty: of no file
+    std::string line;  // for people
+};
+// For each entry that is missing or different here; entries that make no sense are named too.
+std::vector<FileDifference> file_differences(const nlohmann::json& files);
 
 // Whether a path leads to what the kernel makes itself: below /proc or /sys, where nothing is kept.
 bool is_of_kernel(const std::string& path);

@@ -100,40 +100,51 @@ uint32_t this_page_size() {
     return static_cast<uint32_t>(sysconf(_SC_PAGESIZE));
 }
 
-std::string host_facts(const std::vector<pid_t>& tree, Ghosts ghosts, const std::string& told) {
+std::string host_facts(const std::vector<pid_t>& tree, Ghosts ghosts) {
     Json facts = machine_facts();
-    const Json before = Json::parse(told, nullptr, false);
-    if (!tree.empty())
-        facts["files"] =
-            file_facts(tree, ghosts,
-                       before.is_object() ? before.value("files", Json::array()) : Json::array());
+    if (!tree.empty()) facts["files"] = file_facts(tree, ghosts);
     return facts.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-Result<std::vector<std::string>> host_differences(const std::string& facts_json) {
+std::string host_facts(const SeenFiles& files) {
+    Json facts = machine_facts();
+    facts["files"] = file_facts(files);
+    return facts.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+Result<std::vector<FileDifference>> named_differences(const std::string& facts_json) {
     const auto facts = Json::parse(facts_json, nullptr, false);
     const auto flags = facts.is_object() ? facts.find("flags") : facts.end();
     if (!facts.is_object() || flags == facts.end() || !flags->is_array())
         return make_error(Code::corrupt, "read the host facts of the ghost");
-    std::vector<std::string> out;
+    std::vector<FileDifference> out;
     utsname name{};
     uname(&name);
     if (const auto arch = text_of(facts, "arch"); !arch.empty() && arch != name.machine)
-        out.push_back(fmt::format("this machine is {}, the ghost is for {}", name.machine, arch));
+        out.push_back(
+            {"", fmt::format("this machine is {}, the ghost is for {}", name.machine, arch)});
     if (const auto size = facts.find("page_size"); size != facts.end() && *size != this_page_size())
-        out.push_back(fmt::format("pages are {} bytes here, {} in the ghost", this_page_size(),
-                                  size->dump()));
+        out.push_back({"", fmt::format("pages are {} bytes here, {} in the ghost", this_page_size(),
+                                       size->dump())});
     const auto here = cpu_flags();
     std::string missing;
     for (const auto& flag : *flags)
         if (flag.is_string() && !here.count(flag.get<std::string>()))
             missing += " " + flag.get<std::string>();
-    if (!missing.empty()) out.push_back("this machine's processor lacks" + missing);
+    if (!missing.empty()) out.push_back({"", "this machine's processor lacks" + missing});
     const auto kernel = text_of(facts, "kernel");
     if (kernel_number(name.release) < kernel_number(kernel))
-        out.push_back(fmt::format("kernel {} here is older than {}", name.release, kernel));
+        out.push_back({"", fmt::format("kernel {} here is older than {}", name.release, kernel)});
     if (const auto files = facts.find("files"); files != facts.end())
         for (auto& line : file_differences(*files)) out.push_back(std::move(line));
+    return out;
+}
+
+Result<std::vector<std::string>> host_differences(const std::string& facts_json) {
+    auto named = named_differences(facts_json);
+    if (!named) return named.error();
+    std::vector<std::string> out;
+    for (auto& one : *named) out.push_back(std::move(one.line));
     return out;
 }
 

@@ -27,14 +27,16 @@ uint32_t this_page_size();  // bytes
 // "file" there is the same, whatever has been written to it meanwhile (file_identity()).
 // Costs about a millisecond for a usual process; call it before a freeze. Files that have no path
 // any more and those of the kernel (proc, sys, dev) are not listed.
-// `told`: earlier facts; of a ghost that moves, "files" has only what those do not.
-std::string host_facts(const std::vector<pid_t>& tree = {}, Ghosts ghosts = Ghosts::are_kept,
-                       const std::string& told = {});
+std::string host_facts(const std::vector<pid_t>& tree = {}, Ghosts ghosts = Ghosts::are_kept);
+// The same with these files.
+std::string host_facts(const SeenFiles& files);
 
 // One line for everything that is missing or different here, for a ghost with these facts:
 // processor features, an older kernel, another architecture or page size, files. Empty: it fits.
 // corrupt: these are no facts.
 Result<std::vector<std::string>> host_differences(const std::string& facts_json);
+// The same, each with the file that it is about; empty: none.
+Result<std::vector<FileDifference>> named_differences(const std::string& facts_json);
 
 // The same as one error: unsupported, with all that is missing. Files of `changing` only have to be
 // there, whatever their use, those of `made` will be.

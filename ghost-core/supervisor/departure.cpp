@@ -49,14 +49,21 @@ Status check_exportable(const PlainTree& tree) {
     return make_error(Code::refused, "take the process out of its system", {}, all);
 }
 
-Status check_importable_here(const ExportRequest& request, const Resource& out) {
+Status check_importable_here(ExportRequest& request, const Resource& out) {
     if (out.class_id() == ResourceClass::network) return {};
-    auto needs = request.metadata.value("needs", Json::object());
-    for (const auto* given_back : {"memory", "removed"}) needs.erase(given_back);
-    const auto lacking = check_target(needs, request.facts);
-    if (lacking.empty()) return {};
-    return make_error(Code::refused, "make a ghost that could be imported on this node", {},
-                      describe(lacking));
+    Looks looks(request.root, request.ghosts);
+    std::vector<Shortcoming> lacking;
+    do {
+        GHOST_TRY(looks.look());
+        auto needs = looks.lasting().needs;
+        for (const auto* given_back : {"memory", "removed"}) needs.erase(given_back);
+        lacking = check_target(needs, looks.lasting().host());
+    } while (!lacking.empty() && looks.may_look());
+    if (!lacking.empty())
+        return make_error(Code::refused, "make a ghost that could be imported on this node", {},
+                          describe(lacking));
+    request.facts = looks.latest();
+    return {};
 }
 
 Status deal_with_original(const PlainTree& tree, Then then) {

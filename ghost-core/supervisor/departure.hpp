@@ -43,9 +43,10 @@ Status check_exportable(const PlainTree& tree);
 
 // Everything for which an import of it on this node would be refused, found as the import finds it,
 // as one Error: before there is a ghost, on the strength of which an original is ended. Memory and
-// space on disks do not count, which an original gives back. Nothing if the ghost goes to another
-// node at once, which says so itself.
-Status check_importable_here(const ExportRequest& request, const Resource& out);
+// space on disks do not count, which an original gives back, nor what it has for a moment only; the
+// request gets the newest facts. Nothing if the ghost goes to another node at once, which says so
+// itself.
+Status check_importable_here(ExportRequest& request, const Resource& out);
 
 // Whether a copy of the tree's memory fits in beside it.
 bool has_room(const ExportRequest& request);

@@ -3,7 +3,6 @@
 
 #include <csignal>
 #include <fmt/format.h>
-#include <unistd.h>
 #include <utility>
 
 #include "base/log.hpp"
@@ -120,19 +119,14 @@ Status Mover::look_at_shared() {
 // On the worker, while the rank runs: what is only known where it goes. A file that it has open for
 // a moment is none that it needs there.
 Status Mover::ask(core::NetworkResource& target, const core::ExportRequest& request) {
-    constexpr int looks = 10;
-    constexpr useconds_t pause_us = 10'000;
-    for (int look = 1;; look++) {
-        auto needs = core::needs_of(request.root);
-        if (!needs) return needs.error();
-        auto facts = core::facts_of(request.root, core::Ghosts::move);
-        if (!facts) return facts.error();
-        told_ = std::move(*facts);
+    core::Looks looks(request.root, core::Ghosts::move);
+    for (;;) {
+        GHOST_TRY(looks.look());
+        told_ = looks.lasting();
         worker_.uses(target.fd());
-        Status answer = core::ask_target(target, *needs, told_);
+        Status answer = core::ask_target(target, told_.needs, told_.host());
         worker_.uses(-1);
-        if (answer.ok() || answer.error().code != Code::refused || look == looks) return answer;
-        ::usleep(pause_us);
+        if (answer.ok() || answer.error().code != Code::refused || !looks.may_look()) return answer;
     }
 }
 
@@ -179,9 +173,9 @@ Outgoing Mover::export_tree(const Export& order, core::ExportRequest request) {
     const Identity& who = parts_.who;
     if (Status fine = check(request); !fine)
         return who.failed(order.seq, Stage::check, fine.error().message());
-    auto facts = core::facts_of(request.root, core::Ghosts::move, told_);
-    if (!facts) return who.failed(order.seq, Stage::check, facts.error().message());
-    request.facts = std::move(*facts);
+    request.ghosts = core::Ghosts::move;
+    request.facts = told_;
+    request.is_told = true;
     request.metadata["shared"] = sharing_.metadata(order.unit);
     request.while_stopped = [&]() -> Result<core::SkeletonFiles> {
         if (order.unit.empty()) return core::SkeletonFiles();

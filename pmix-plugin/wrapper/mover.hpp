@@ -98,11 +98,11 @@ class Mover {
     Worker worker_;
     core::WorkFolder folder_;
     std::unique_ptr<core::NetworkResource> target_;
-    std::optional<core::TreeDump> ahead_;         // waits for `export`, in folder_
+    std::optional<core::ReadyExport> ahead_;      // waits for `export`, in folder_
     std::vector<std::string> externals_;          // of it
     Sharing sharing_;                             // the same
     std::optional<SharersWait> sharers_;          // of an export
-    std::string told_;                            // the facts the target has answered
+    core::TreeFacts told_;                        // what the target has answered
     std::optional<Connect> waiting_;              // to be done when the worker is free
     std::optional<schema::Received> last_order_;  // Resume or Cancel while the worker was busy
     bool carried_ = false;

@@ -209,13 +209,13 @@ Outgoing Restorer::import_ghost() {
     const auto failed = [this](const Error& error) {
         return who_.failed(seq_, Stage::importing, error.message());
     };
+    const auto refused = [&](const Error& error) {
+        const bool lacks = error.code == Code::refused || error.code == Code::unsupported;
+        if (!lacks || !source_->comes_later()) return failed(error);
+        return who_.failed(seq_, Stage::target, error.why);
+    };
     auto importer = source_->open(worker_);
-    if (!importer) {
-        const auto code = importer.error().code;
-        const bool lacks = code == Code::refused || code == Code::unsupported;
-        if (!lacks || !source_->comes_later()) return failed(importer.error());
-        return who_.failed(seq_, Stage::target, importer.error().why);
-    }
+    if (!importer) return refused(importer.error());
     const Json& metadata = importer->metadata();
     Json wanted = metadata.value("stdio", Json::object());
     auto stdio = Stdio::for_ghost(wanted);
@@ -228,7 +228,7 @@ Outgoing Restorer::import_ghost() {
     auto held = importer->hold({who_.criu, folder_.path()}, heirs,
                                [this](uint64_t b, uint64_t t) { worker_.note(b, t); });
     worker_.uses(-1);
-    if (!held) return failed(held.error());
+    if (!held) return refused(held.error());
     stdio->close_rank_ends();
     stdio_ = std::move(*stdio);
     held_ = *held;

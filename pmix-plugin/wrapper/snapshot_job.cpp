@@ -10,7 +10,7 @@
 #include "base/log.hpp"
 #include "base/schema_json.hpp"
 #include "ghost-core/engine/node_memory.hpp"
-#include "ghost-core/engine/preflight.hpp"
+#include "ghost-core/engine/tree_facts.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/resource/compress.hpp"
 #include "ghost-core/resource/file.hpp"
@@ -40,16 +40,6 @@ core::ContentsLimit carried_files(uint64_t each) {
 
 Error called_off() {
     return because(Code::refused, "the snapshot was called off");
-}
-
-// Of files that are in the ghost and have not changed since these are: in a ghost whose head was
-// written before the tree was frozen.
-void only_unchanged(const std::vector<core::WrittenFile>& in_ghost,
-                    std::vector<core::WrittenFile>& files) {
-    for (auto& file : files) {
-        const auto same = std::ranges::find(in_ghost, file.path, &core::WrittenFile::path);
-        if (same == in_ghost.end() || same->contents != file.contents) file.contents.reset();
-    }
 }
 
 Json metadata_of(const std::optional<AgentThread>& agent) {
@@ -284,12 +274,14 @@ Json SnapshotJob::early_metadata() const {
             {"snapshot", order_.name},          {"agent", metadata_of(agent_)}};
 }
 
-// The tree is frozen.
+// The tree is frozen. criu, if it still works in it, has its log open there.
 void SnapshotJob::look_at_files() {
-    if (auto files = core::written_files(tree_.root, carried_files(order_.carried)))
-        files_ = std::move(*files);
-    else
-        log::warning("{}", files.error().message());
+    auto files = core::written_files(tree_.root, carried_files(order_.carried));
+    if (!files) return log::warning("{}", files.error().message());
+    files_ = std::move(*files);
+    std::erase_if(files_, [&](const core::WrittenFile& file) {
+        return file.path.starts_with(tree_.work_dir + "/");
+    });
 }
 
 Json SnapshotJob::final_metadata() {
@@ -341,13 +333,15 @@ Outgoing SnapshotJob::direct() {
     const core::CriuSettings criu{tree_.who.criu, tree_.work_dir};
     checkpointer_.clear();
     if (auto warm = core::warm_up(criu); !warm.ok()) return failure(warm.error());
-    if (auto order = wait_for_order(true); !order.ok()) return failure(order.error());
     core::ExportRequest request;
     request.root = tree_.root;
-    request.externals = sharing_.with_keys(tree_.externals);
     request.metadata = early_metadata();
-    look_at_files();
-    request.metadata.update(final_metadata());
+    auto facts = core::facts_of(tree_.root, request.ghosts);
+    if (!facts) return failure(facts.error());
+    request.facts = std::move(*facts);
+    if (auto order = wait_for_order(true); !order.ok()) return failure(order.error());
+    request.externals = sharing_.with_keys(tree_.externals);
+    request.final_metadata = [this] { return look_at_files(), final_metadata(); };
     request.criu = criu;
     request.progress = [this](uint64_t bytes, uint64_t total) { in_ghost(bytes, total); };
     request.while_stopped = [this]() -> Result<core::SkeletonFiles> {
@@ -357,10 +351,6 @@ Outgoing SnapshotJob::direct() {
     auto stats = core::export_tree(request, *out_);
     if (!stats) return failure(stats.error());
     captured_ = true;
-    // It is frozen: these are the right ones, those in the ghost may be older.
-    const auto in_ghost = files_;
-    look_at_files();
-    only_unchanged(in_ghost, files_);
     if (!order_.stays()) {
         if (auto runs = core::resume_tree(tree_.root); !runs.ok()) return failure(runs.error());
         wake();

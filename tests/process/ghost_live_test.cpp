@@ -186,6 +186,27 @@ TEST_F(Live, TreeChangedDuringMoveIsTriedAgain) {
     }
 }
 
+// A target that does not find what the tree had, and has removed since its skeleton, gets a new
+// one.
+TEST_F(Live, FilesRemovedDuringMoveAreNotLookedFor) {
+    for (const char* when : {"source: skeleton", "source: sent", "target: made"}) {
+        LiveTree tree(shared_.path(), 16, 2, 20);
+        ASSERT_TRUE(tree.wait_ready());
+        ASSERT_TRUE(tree.ask(Ask::named));
+        bool changed = false;
+        set_live_probe([&](const char* point) {
+            if (std::string_view(point) == when && !changed) changed = tree.ask(Ask::unnamed);
+        });
+        const auto moved = move(tree);
+        set_live_probe({});
+        ASSERT_EQ(moved.sent.outcome, LiveOutcome::moved) << when << ": " << why(moved.sent);
+        EXPECT_TRUE(changed);
+        EXPECT_EQ(moved.sent.stats.attempts, 2);
+        expect_one_whole(tree);
+        tree.end();
+    }
+}
+
 TEST_F(Live, TreeWithTimerStays) {
     LiveTree tree(shared_.path(), 8, 1, 10);
     ASSERT_TRUE(tree.wait_ready());

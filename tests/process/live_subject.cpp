@@ -33,6 +33,8 @@ constexpr uint64_t wrong_pages = 1, wrong_state = 2, wrong_mapping = 4, wrong_he
                    wrong_file = 16, wrong_clock = 32, wrong_data = 64;
 
 Beats* beats = nullptr;
+std::string named_path;
+int named = -1;
 uint64_t* memory = nullptr;
 size_t pages = 0;
 std::atomic<bool> rest{false};
@@ -244,6 +246,13 @@ void answer(Churn& churn) {
         case Ask::file:
             if (open("/dev/null", O_RDONLY) < 0) wrong |= wrong_file;
             break;
+        case Ask::named:
+            named = open(named_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+            if (named < 0) wrong |= wrong_file;
+            break;
+        case Ask::unnamed:
+            if (close(named) != 0 || unlink(named_path.c_str()) != 0) wrong |= wrong_file;
+            break;
         case Ask::handler:
             signal(SIGUSR1, [](int) {});
             break;
@@ -264,6 +273,7 @@ int run(char** words) {
     pages = std::strtoul(words[0], nullptr, 10) * 256;
     const size_t threads = std::strtoul(words[1], nullptr, 10);
     const uint64_t rate = std::strtoul(words[2], nullptr, 10) * 1000000 / page_bytes;
+    named_path = std::string(words[3]) + ".named";
     const int file = open(words[3], O_RDWR | O_CLOEXEC);
     beats = static_cast<Beats*>(
         mmap(nullptr, sizeof(Beats), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0));

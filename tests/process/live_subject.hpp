@@ -14,6 +14,8 @@ enum class Ask : uint64_t {
     check,    // the whole of it: replays every write
     thread,   // one more thread
     file,     // one more descriptor
+    named,    // a file of its own, FILE.named, open
+    unnamed,  // closed and removed again
     handler,  // a handler for SIGUSR1
     timer,    // setitimer(2)
     stop      // ends with status 0 (7 if something is wrong)

@@ -46,7 +46,58 @@ while True:
     os.pwrite(fd, b"%10d" % n, 0)
     time.sleep(0.01)
 """
+# Has and lets go of all that is found by its name, as fast as it can. What it needs of it is in "at":
+# a file kept open is read again, by its descriptor, at the end of each step.
+CHURNER = """
+import mmap, os, random, sys, time
+top, number = sys.argv[1], 0
+held = []
+def name():
+    global number
+    number += 1
+    return os.path.join(top, "f%d" % (number % 40))
+def file(mode):
+    path = name()
+    with open(path + "+", "w") as out: out.write("of step %d " % number * random.randrange(1, 300))
+    os.rename(path + "+", path)
+    return path, open(path, mode)
+def mapped():
+    path, opened = file("r")
+    with opened: return path, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ)
+class Folder:
+    def __init__(self, path): self.fd = os.open(path, os.O_RDONLY)
+    def close(self): os.close(self.fd)
+def subfolder():
+    path = name() + ".d"
+    os.makedirs(path, exist_ok=True)
+    os.chdir(path)
+    return path, Folder(path)
+def pipe():
+    path = name() + ".p"
+    if not os.path.exists(path): os.mkfifo(path)
+    return path, open(path, "rb+", buffering=0)
+def gone(path):
+    if path.endswith(".d"):
+        os.chdir(top)
+        return os.rmdir(path)
+    os.unlink(path)
+def let_go(path, thing):
+    others = any(path == other for other, _ in held)
+    early = random.random() < 0.5 and not path.endswith((".d", ".p")) and not others
+    if early: gone(path)
+    thing.close()
+    if not early and not others: gone(path)
+kinds = [lambda: file("r"), lambda: file("r+"), lambda: file("a"), mapped, subfolder, pipe]
+at = open(os.path.join(top, "at"), "w")
+while True:
+    held.append(random.choice(kinds)())
+    while len(held) > random.randrange(12): let_go(*held.pop(random.randrange(len(held))))
+    at.seek(0)
+    at.write("%12d" % number)
+    at.flush()
+"""
 LIMIT = 20
+CHURNS = 15
 folder = tempfile.mkdtemp(prefix="ghost-plain.", dir="/var/tmp")
 
 
@@ -255,6 +306,43 @@ def case_then_kill_and_then_stop():
     until(lambda: not alive(pid), "the original's end")
     pids.append(int(good(ghost("import", path("t.ghost"), "--detach"))))
     assert goes_on("t") >= at
+
+
+def churner(name):
+    """Its pid, and the file that tells its step."""
+    work = path(name)
+    os.mkdir(work)
+    pids.append(int(good(ghost("run", "--detach", "--", "python3", "-c", CHURNER, work))))
+    at = os.path.join(work, "at")
+    until(lambda: os.path.exists(at) and os.path.getsize(at), "the first step")
+    return pids[-1], at
+
+
+def case_files_come_and_go():
+    """A ghost needs what its process had at its stop, not what that had when it was looked at."""
+    pid, at = churner("churn")
+    for verb, to in ("export", "churn.ghost"), ("checkpoint", "churn.shots"):
+        for turn in range(CHURNS):
+            done = json.loads(good(ghost(verb, str(pid), "--to", path(to), "--then", "kill", "--json")))
+            until(lambda: not alive(pid), "the original's end")
+            step = open(at).read()
+            made = ghost("import", done.get("snapshot") or path(to), "--detach")
+            assert made.returncode == 0, (verb, turn, made.stderr)
+            pid = int(made.stdout)
+            pids.append(pid)
+            until(lambda: open(at).read() not in ("", step), "the next step")
+
+
+def case_files_come_and_go_in_a_move():
+    pid, at = churner("moving")
+    for turn in range(CHURNS):
+        done = ghost("dup", str(pid), "--to", "localhost", "--then", "kill", "--json")
+        assert done.returncode == 0, (turn, done.stdout)
+        until(lambda: not alive(pid), "the original's end")
+        pid = json.loads(done.stdout)["clone_pid"]
+        pids.append(pid)
+        step = open(at).read()
+        until(lambda: open(at).read() not in ("", step), "the next step")
 
 
 def case_by_the_pid_of_ghost_run():

@@ -2,7 +2,9 @@
 // Chains of incremental ghosts: sets of pages, who gives a page, and which parent is taken.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fcntl.h>
+#include <filesystem>
 #include <fstream>
 #include <random>
 #include <set>
@@ -186,7 +188,7 @@ TEST_F(FilesTest, OpenFilesMayGrowAndNothingElse) {
     };
     const auto says = [](const nlohmann::json& facts) {
         const auto lines = file_differences(facts);
-        return lines.empty() ? std::string() : lines[0];
+        return lines.empty() ? std::string() : lines[0].line;
     };
     for (const size_t bytes : {size_t{7}, size_t{6} << 20}) {
         std::ofstream(path_) << std::string(bytes, 'a');
@@ -215,7 +217,7 @@ TEST_F(FilesTest, OpenFilesMayGrowAndNothingElse) {
 std::string difference_of(nlohmann::json entry, const char* field, const nlohmann::json& value) {
     entry[field] = value;
     const auto lines = file_differences(nlohmann::json::array({entry}));
-    return lines.empty() ? std::string() : lines[0];
+    return lines.empty() ? std::string() : lines[0].line;
 }
 
 // criu opens what the tree had open in the same way, and only what has the same mode.
@@ -228,20 +230,55 @@ TEST_F(FilesTest, ModeAndKindAreLookedAt) {
     EXPECT_EQ(difference_of(entry, "path", folder_), folder_ + ": is no regular file");
 }
 
-// What a target was told once costs nothing again.
-TEST_F(FilesTest, ToldFilesOfAMoveAreLeftOut) {
+// What a target was told once need not be said again.
+TEST_F(FilesTest, ToldFilesOfAMoveNeedNotBeSaidAgain) {
     const Fd fd(open(path_.c_str(), O_RDONLY | O_CLOEXEC));
+    const auto unsaid = [](const nlohmann::json& told, Ghosts ghosts) {
+        auto out = nlohmann::json::array();
+        for (const auto& entry : file_facts({getpid()}, ghosts))
+            if (std::ranges::none_of(told, [&](const auto& one) { return tells_of(one, entry); }))
+                out.push_back(entry);
+        return out;
+    };
     const auto told = file_facts({getpid()}, Ghosts::move);
     EXPECT_GT(told.size(), 3U);
-    EXPECT_TRUE(file_facts({getpid()}, Ghosts::move, told).empty());
+    EXPECT_TRUE(unsaid(told, Ghosts::move).empty());
     const Fd written(open(path_.c_str(), O_WRONLY | O_CLOEXEC));
-    auto fresh = file_facts({getpid()}, Ghosts::move, told);
+    auto fresh = unsaid(told, Ghosts::move);
     ASSERT_EQ(fresh.size(), 1U) << fresh.dump();
     EXPECT_EQ(fresh[0]["path"], path_);
     EXPECT_EQ(fresh[0]["use"], "written");
     ASSERT_EQ(chmod(path_.c_str(), 0600), 0);
-    EXPECT_EQ(file_facts({getpid()}, Ghosts::move, fresh).size(), told.size());
-    EXPECT_EQ(file_facts({getpid()}, Ghosts::are_kept, told).size(), told.size());
+    EXPECT_EQ(unsaid(fresh, Ghosts::move).size(), told.size());
+    EXPECT_EQ(unsaid(told, Ghosts::are_kept).size(), told.size());
+}
+
+// A second look reads what has changed, and only that.
+TEST_F(FilesTest, SeenFilesAreTrueUntilTheyChange) {
+    const auto see = [&](Ghosts ghosts, const SeenFiles& before, int64_t until_ns = INT64_MAX) {
+        return see_files({{path_, FileUse::open}}, ghosts, before, until_ns);
+    };
+    for (const auto ghosts : {Ghosts::are_kept, Ghosts::move}) {
+        auto first = see(ghosts, {});
+        const auto real = first[path_].entry;
+        first[path_].entry["mark"] = 1;
+        EXPECT_EQ(see(ghosts, first)[path_].entry.value("mark", 0), 1) << "it is read again";
+        EXPECT_EQ(see_files({{path_, FileUse::written}}, ghosts, first)[path_].entry["use"],
+                  "written");
+        EXPECT_TRUE(see_files({}, ghosts, first).empty()) << "it is used no more";
+        std::ofstream(path_, std::ios::app) << "more";
+        EXPECT_EQ(see(ghosts, first)[path_].entry.value("mark", 0), ghosts == Ghosts::move);
+        EXPECT_EQ(see(ghosts, first, 1)[path_].entry.value("mark", 0), 1) << "it was so then";
+        std::ofstream(path_ + "+") << "another";
+        std::filesystem::rename(path_ + "+", path_);
+        const auto now = see(ghosts, first);
+        EXPECT_EQ(now.at(path_).entry, see(ghosts, {})[path_].entry);
+        EXPECT_NE(now.at(path_).entry, real);
+        std::filesystem::remove(path_);
+        EXPECT_EQ(see(ghosts, first, 1)[path_].entry.value("mark", 0), 1) << "it was so then";
+        EXPECT_EQ(see(ghosts, {})[path_].entry, (nlohmann::json{{"path", path_}, {"use", "open"}}));
+        std::ofstream(path_) << "content";
+    }
 }
 
 // The same content written again, as on a node that has a copy of its own.

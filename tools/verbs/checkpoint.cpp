@@ -11,7 +11,7 @@
 #include "base/clock.hpp"
 #include "base/paths.hpp"
 #include "ghost-core/engine/holder.hpp"
-#include "ghost-core/engine/preflight.hpp"
+#include "ghost-core/engine/tree_facts.hpp"
 #include "ghost-core/resource/file.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "tools/verbs/job_snapshots.hpp"

@@ -2,11 +2,13 @@
 // `ghost dup`: a clone of a process, on this or another node; with --then kill, its migration.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <optional>
 #include <sodium.h>
 
 #include "base/clock.hpp"
 #include "base/encoding.hpp"
 #include "ghost-core/engine/preflight.hpp"
+#include "ghost-core/engine/tree_facts.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "tools/clone_line.hpp"
 #include "tools/live_move.hpp"
@@ -54,18 +56,26 @@ Result<Wanted> hear(CloneLine& line, int timeout_ms) {
     return said->as<Wanted>();
 }
 
-// Nothing is stopped yet: all that the other node lacks is told now.
+// Nothing is stopped yet: all that the other node lacks is told now, but for what the tree has for
+// a moment only.
 Result<std::unique_ptr<core::NetworkResource>> prepare(const core::PlainTree& tree, CloneLine& line,
                                                        bool clone, bool live) {
-    auto needs = core::needs_of(tree.root);
-    if (!needs) return needs.error();
-    auto facts = core::facts_of(tree.root, core::Ghosts::move);
-    if (!facts) return facts.error();
     const auto secret = random_secret();
-    GHOST_TRY(line.send(CloneOrder{secret, {needs->dump()}, *facts, clone, live}));
-    auto ready = hear<CloneReady>(line, ready_ms);
-    if (!ready) return ready.error();
-    return core::NetworkResource::connect(ready->address, ready->port, ready->token, secret);
+    std::optional<Error> lacks;
+    for (core::Looks looks(tree.root, core::Ghosts::move);;) {
+        GHOST_TRY(looks.look());
+        const auto& facts = looks.lasting();
+        const CloneOrder order{secret, {facts.needs.dump()}, facts.host(), clone, live};
+        if (auto sent = line.send(order); !sent.ok()) return lacks ? *lacks : sent.error();
+        auto said = line.receive(ready_ms);
+        if (!said) return lacks ? *lacks : said.error();
+        if (said->is<CloneReady>()) {
+            const auto& ready = said->as<CloneReady>();
+            return core::NetworkResource::connect(ready.address, ready.port, ready.token, secret);
+        }
+        lacks = refusal(*said);
+        if (!said->is<CloneLacks>() || !looks.may_look()) return *lacks;
+    }
 }
 
 Result<CloneRunning> let_go(CloneLine& line) {

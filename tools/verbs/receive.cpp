@@ -34,18 +34,26 @@ void tell_running(const CloneLine& line, const core::PlainTree& tree) {
     }
 }
 
-Status serve(CloneLine& line, const core::Signals& signals, const std::function<void()>& settled) {
-    auto first = line.receive(order_ms);
-    if (!first) return first.error();
-    if (!first->is<CloneOrder>()) return make_error(Code::corrupt, "be told what is to come");
-    const auto& order = first->as<CloneOrder>();
-    const auto lacking =
-        core::check_target(Json::parse(order.needs.text, nullptr, false), order.facts);
-    if (!lacking.empty()) {
+// Until nothing is lacking here, or the source asks no more: it may have closed files meanwhile.
+Result<CloneOrder> order_to_fulfil(CloneLine& line) {
+    for (;;) {
+        auto said = line.receive(order_ms);
+        if (!said) return said.error();
+        if (!said->is<CloneOrder>()) return make_error(Code::corrupt, "be told what is to come");
+        const auto& order = said->as<CloneOrder>();
         CloneLacks lacks;
-        for (const auto& one : lacking) lacks.lines.push_back(core::describe({one}));
-        return line.send(lacks);
+        for (const auto& one :
+             core::check_target(Json::parse(order.needs.text, nullptr, false), order.facts))
+            lacks.lines.push_back(core::describe({one}));
+        if (lacks.lines.empty()) return order;
+        GHOST_TRY(line.send(lacks));
     }
+}
+
+Status serve(CloneLine& line, const core::Signals& signals, const std::function<void()>& settled) {
+    auto told = order_to_fulfil(line);
+    if (!told) return told.error();
+    const CloneOrder& order = *told;
     auto listener = core::NetworkListener::listen(order.secret);
     if (!listener) return listener.error();
     GHOST_TRY(line.send(
