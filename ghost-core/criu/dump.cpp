@@ -174,7 +174,6 @@ Status TreeDump::Dumper::prepare() {
     controlled_ = knows_control(program_);
     short_stop_ = request_.short_stop && controlled_;
     if (controlled_) GHOST_TRY(start_criu());
-    Waits::prepare();
     prepare_settings();
     return {};
 }

@@ -323,28 +323,9 @@ std::string to_list(const cpu_set_t& processors) {
     return out;
 }
 
-bool from_list(std::string_view text, cpu_set_t& out) {
+bool from_list(const std::string& text, cpu_set_t& out) {
     CPU_ZERO(&out);
-    while (!text.empty()) {
-        int first = -1, last = -1;
-        const auto number = [&text](int& value) {
-            const auto [end, error] =
-                std::from_chars(text.data(), text.data() + text.size(), value);
-            text.remove_prefix(static_cast<size_t>(end - text.data()));
-            return error == std::errc{} && value >= 0 && value < CPU_SETSIZE;
-        };
-        const auto skip = [&text](char mark) {
-            if (!text.starts_with(mark)) return false;
-            text.remove_prefix(1);
-            return true;
-        };
-        if (!number(first)) return false;
-        last = first;
-        if (skip('-') && !number(last)) return false;
-        for (int cpu = first; cpu <= last; cpu++) CPU_SET(static_cast<size_t>(cpu), &out);
-        if (!skip(',') && !text.empty()) return false;
-    }
-    return true;
+    return text.empty() || each_listed(text, CPU_SETSIZE, [&](size_t cpu) { CPU_SET(cpu, &out); });
 }
 
 // What most threads of a tree have in common is written once.

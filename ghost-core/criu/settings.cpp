@@ -27,6 +27,7 @@
 #include "ghost-core/memory/kernel_iterator.hpp"
 #include "ghost-core/memory/kernel_types.hpp"
 #include "ghost-core/memory/timers.hpp"
+#include "ghost-core/memory/waits.hpp"
 
 namespace ghost::core {
 namespace {
@@ -68,19 +69,6 @@ bool skip(std::string_view& text, std::string_view what) {
     if (!text.starts_with(what)) return false;
     text.remove_prefix(what.size());
     return true;
-}
-
-bool take_nodes(std::string_view text, std::vector<uint64_t>& out) {
-    for (bool more = true; more;) {
-        size_t first = 0, last = 0;
-        if (!number(text, first)) return false;
-        last = first;
-        if (skip(text, "-") && !number(text, last)) return false;
-        if (last >= most_nodes) return false;
-        for (size_t node = first; node <= last; node++) out[node / 64] |= 1ULL << node % 64;
-        more = skip(text, ",");
-    }
-    return text.empty();
 }
 
 std::string file_of(pid_t pid, const char* name) {
@@ -140,7 +128,7 @@ class MappingLook {
         const auto* at = places();
         if (at == nullptr) return {};
         const auto bytes =
-            iterate(kept_policies.program(at->function, [at] { return code(*at); }), pid);
+            iterate(kept_policies.program(at->iterator.function, [at] { return code(*at); }), pid);
         std::vector<uint64_t> out(bytes.size() / sizeof(uint64_t));
         if (!out.empty()) std::memcpy(out.data(), bytes.data(), out.size() * sizeof(uint64_t));
         return out;
@@ -148,16 +136,14 @@ class MappingLook {
 
   private:
     struct Places {
-        uint32_t function = 0, meta = 0, mapping = 0, out = 0, start = 0, policy = 0;
+        IteratorPlaces iterator;
+        uint32_t start = 0, policy = 0;
     };
 
     static std::optional<Places> find_places() {
         KernelPlaces kernel;
         Places out;
-        kernel.function(out.function, "bpf_iter_task_vma");
-        kernel.offset(out.meta, "bpf_iter__task_vma", {"meta"});
-        kernel.offset(out.mapping, "bpf_iter__task_vma", {"vma"});
-        kernel.offset(out.out, "bpf_iter_meta", {"seq"});
+        out.iterator.find(kernel, "task_vma", "vma");
         kernel.offset(out.start, "vm_area_struct", {"vm_start"});
         kernel.offset(out.policy, "vm_area_struct", {"vm_policy"});
         return kernel.all() ? std::optional(out) : std::nullopt;
@@ -168,21 +154,15 @@ class MappingLook {
     }
 
     static KernelCode code(const Places& at) {
-        constexpr uint8_t context = 6, mapping = 7, policy = 8;
+        constexpr uint8_t mapping = 7, policy = 8, out = 9;
         constexpr int word = -8;
         KernelCode code;
-        code.copy(context, 1);
-        code.load(mapping, context, at.mapping);
-        code.leave_if_null(mapping);  // the end of the list
+        code.begin(at.iterator, mapping, out);
         code.load(policy, mapping, at.policy);
         code.leave_if_null(policy);
         code.load(1, mapping, at.start);
         code.store(1, word);
-        code.load(1, context, at.meta);
-        code.load(1, 1, at.out);
-        code.copy(2, KernelCode::frame, word);
-        code.set(3, sizeof(uint64_t));
-        code.call(BPF_FUNC_seq_write);
+        code.write(out, word, sizeof(uint64_t));
         code.leave();
         return code;
     }
@@ -452,7 +432,13 @@ bool ProcessSettings::operator==(const ProcessSettings& other) const {
 }
 
 void prepare_settings() {
-    MappingLook::prepare();
+    static const bool prepared = [] {
+        const auto types = KernelTypes::get();  // once for all three
+        MappingLook::prepare();
+        prepare_times_of_day();
+        return Waits::prepare();
+    }();
+    (void)prepared;
 }
 
 TreeSettings settings_of(pid_t root) {
@@ -473,6 +459,18 @@ void add_timers(const std::vector<Task>& tasks, TreeSettings& settings) {
             settings[task.inner].timers = std::move(timers);
 }
 
+bool each_listed(std::string_view text, size_t limit, const std::function<void(size_t)>& each) {
+    for (bool more = true; more; more = skip(text, ",")) {
+        size_t first = 0, last = 0;
+        if (!number(text, first)) return false;
+        last = first;
+        if (skip(text, "-") && !number(text, last)) return false;
+        if (last >= limit) return false;
+        for (; first <= last; first++) each(first);
+    }
+    return text.empty();
+}
+
 bool take_apart(const MemoryPolicy& policy, int& mode, std::vector<uint64_t>& nodes) {
     std::string_view text = policy;
     const auto* found = mode_of(text);
@@ -486,7 +484,9 @@ bool take_apart(const MemoryPolicy& policy, int& mode, std::vector<uint64_t>& no
         if (skip(text, "balancing")) mode |= 1 << 13;  // MPOL_F_NUMA_BALANCING (Linux 5.12)
     }
     nodes.assign(most_nodes / 64, 0);
-    return text.empty() || (skip(text, ":") && take_nodes(text, nodes));
+    return text.empty() || (skip(text, ":") && each_listed(text, most_nodes, [&](size_t node) {
+                                nodes[node / 64] |= 1ULL << node % 64;
+                            }));
 }
 
 nlohmann::json to_json(const TreeSettings& settings) {

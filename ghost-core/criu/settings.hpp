@@ -6,8 +6,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
+#include <string_view>
 #include <sys/types.h>
 #include <vector>
 
@@ -39,7 +41,7 @@ struct ProcessSettings {
 };
 using TreeSettings = std::map<int, ProcessSettings>;  // by process; without those that have none
 
-// What takes long (20 ms), once in a process.
+// What takes long (20 ms), once in a process, that of waits too.
 void prepare_settings();
 // Looks at a tree that runs. What cannot be looked at is as if nobody had asked. Without timers.
 TreeSettings settings_of(pid_t root);
@@ -54,6 +56,9 @@ bool integer_from(const nlohmann::json& object, const char* key, T& out) {
     out = found->get<T>();
     return true;
 }
+
+// The numbers of a list as the kernel writes them ("0-3,8"), all below `limit`; false: damaged.
+bool each_listed(std::string_view text, size_t limit, const std::function<void(size_t)>& each);
 
 nlohmann::json to_json(const TreeSettings& settings);
 bool from_json(const nlohmann::json& json, TreeSettings& out);  // false: damaged

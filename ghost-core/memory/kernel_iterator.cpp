@@ -32,6 +32,15 @@ Fd load(const char* name, uint32_t function, const KernelCode& code) {
 
 }  // namespace
 
+void IteratorPlaces::find(KernelPlaces& kernel, const std::string& iterator,
+                          std::string_view name) {
+    const std::string context = "bpf_iter__" + iterator;
+    kernel.function(function, "bpf_iter_" + iterator);
+    kernel.offset(meta, context, {"meta"});
+    kernel.offset(object, context, {name});
+    kernel.offset(file, "bpf_iter_meta", {"seq"});
+}
+
 void KernelCode::add(int code, uint8_t to, uint8_t from, int offset, int value) {
     bpf_insn one{};
     one.code = static_cast<uint8_t>(code);

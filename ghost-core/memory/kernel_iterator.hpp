@@ -12,8 +12,16 @@
 #include <vector>
 
 #include "base/fd.hpp"
+#include "ghost-core/memory/kernel_types.hpp"
 
 namespace ghost::core {
+
+// What a program of an iterator is given.
+struct IteratorPlaces {
+    uint32_t function = 0, meta = 0, object = 0, file = 0;
+    // "task", of which it looks at `name`: itself, or its "task_vma", "vma".
+    void find(KernelPlaces& kernel, const std::string& iterator, std::string_view name);
+};
 
 // Instructions of a program, in the kernel's machine language (linux/bpf.h). Registers 6 to 9 are
 // kept over calls.
@@ -41,9 +49,31 @@ class KernelCode {
         add(BPF_JMP | BPF_JNE | BPF_X, one, other, 2, 0);
         leave();
     }
+    // Leaves `size` bytes of the kernel's at `from` + `plus` in the frame.
+    void read(int to, size_t size, uint8_t from, int plus) {
+        copy(3, from, plus);
+        copy(1, frame, to);
+        set(2, static_cast<int>(size));
+        call(BPF_FUNC_probe_read_kernel);
+    }
+    // What is in the frame goes to the iterator's file.
+    void write(uint8_t file, int from, size_t size) {
+        copy(1, file);
+        copy(2, frame, from);
+        set(3, static_cast<int>(size));
+        call(BPF_FUNC_seq_write);
+    }
     void leave() {
         set(0, 0);
         add(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
+    }
+    // How an iterator's program begins: registers for what it is to look at, and for its file. It
+    // is over at the end of the list.
+    void begin(const IteratorPlaces& at, uint8_t object, uint8_t file) {
+        load(object, 1, at.object);
+        load(file, 1, at.meta);
+        leave_if_null(object);
+        load(file, file, at.file);
     }
     const std::vector<bpf_insn>& all() const { return code_; }
 
@@ -61,8 +91,8 @@ class KeptIterator {
     KeptIterator(const KeptIterator&) = delete;
     KeptIterator& operator=(const KeptIterator&) = delete;
 
-    // For the iterator described as `function` (KernelTypes); `code` is asked when it is loaded.
-    // -1: it cannot be had. Any thread.
+    // For the iterator at `function` (IteratorPlaces); `code` is asked when it is loaded. -1: it
+    // cannot be had. Any thread.
     int program(uint32_t function, const std::function<KernelCode()>& code);
 
   private:

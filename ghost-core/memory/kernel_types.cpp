@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <fcntl.h>
 #include <linux/btf.h>
+#include <mutex>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -52,6 +53,16 @@ bool has_members(const btf_type& type) {
 }
 
 }  // namespace
+
+std::shared_ptr<const KernelTypes> KernelTypes::get() {
+    static std::mutex mutex;
+    static std::weak_ptr<const KernelTypes> last;
+    std::lock_guard lock(mutex);
+    auto out = last.lock();
+    if (out) return out;
+    if (auto types = read()) last = out = std::make_shared<KernelTypes>(std::move(*types));
+    return out;
+}
 
 std::optional<KernelTypes> KernelTypes::read() {
     const Fd file(open(description, O_RDONLY | O_CLOEXEC));

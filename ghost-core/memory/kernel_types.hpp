@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,8 +15,9 @@ namespace ghost::core {
 
 class KernelTypes {
   public:
-    // Takes 20 ms. Nothing where the kernel describes none, or they may not be read.
-    static std::optional<KernelTypes> read();
+    // Takes 20 ms, unless somebody has them already. Null where the kernel describes none, or they
+    // may not be read. Any thread.
+    static std::shared_ptr<const KernelTypes> get();
 
     // The number of a function's description.
     std::optional<uint32_t> function(std::string_view name) const;
@@ -24,6 +26,7 @@ class KernelTypes {
                                    std::initializer_list<std::string_view> members) const;
 
   private:
+    static std::optional<KernelTypes> read();
     bool index();
     std::optional<uint32_t> find(uint32_t kind, std::string_view name) const;
     std::string_view name_at(uint32_t offset) const;
@@ -39,7 +42,7 @@ class KernelTypes {
 // Collects places that are of use only if all are known.
 class KernelPlaces {
   public:
-    KernelPlaces() : types_(KernelTypes::read()) {}
+    KernelPlaces() : types_(KernelTypes::get()) {}
 
     void function(uint32_t& to, std::string_view name) {
         put(to, types_ ? types_->function(name) : std::nullopt);
@@ -56,7 +59,7 @@ class KernelPlaces {
         to = found.value_or(0);
     }
 
-    const std::optional<KernelTypes> types_;
+    const std::shared_ptr<const KernelTypes> types_;
     bool all_ = true;
 };
 

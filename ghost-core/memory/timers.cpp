@@ -26,7 +26,7 @@ struct Record {
 };
 
 struct Places {
-    uint32_t function = 0, meta = 0, task = 0, out = 0;
+    IteratorPlaces iterator;
     uint32_t signals = 0, list = 0, in_list = 0;
     uint32_t number = 0, base = 0, end = 0, state = 0, clock = 0;
 };
@@ -34,10 +34,7 @@ struct Places {
 std::optional<Places> find_places() {
     KernelPlaces kernel;
     Places out;
-    kernel.function(out.function, "bpf_iter_task");
-    kernel.offset(out.meta, "bpf_iter__task", {"meta"});
-    kernel.offset(out.task, "bpf_iter__task", {"task"});
-    kernel.offset(out.out, "bpf_iter_meta", {"seq"});
+    out.iterator.find(kernel, "task", "task");
     kernel.offset(out.signals, "task_struct", {"signal"});
     kernel.offset(out.list, "signal_struct", {"posix_timers"});
     kernel.offset(out.in_list, "k_itimer", {"list"});
@@ -55,37 +52,30 @@ KernelCode program(const Places& at) {
     constexpr uint8_t task = 6, out = 7, timer = 8, head = 9;
     constexpr int next = -8, clock = -16, record = clock - static_cast<int>(timer_bytes);
     KernelCode code;
-    const auto read = [&](int to, size_t size, uint8_t from, int plus) {
-        code.copy(3, from, plus);
-        code.copy(1, KernelCode::frame, to);
-        code.set(2, static_cast<int>(size));
-        code.call(BPF_FUNC_probe_read_kernel);
-    };
-    code.load(task, 1, at.task);
-    code.load(out, 1, at.meta);
-    code.leave_if_null(task);  // the end of the list
-    code.load(out, out, at.out);
+    code.begin(at.iterator, task, out);
     code.load(head, task, at.signals);
     code.leave_if_null(head);
     code.copy(head, head, static_cast<int>(at.list));
     // The first pointer of a list, and of each in it, is to the next one; that of older kernels is
     // a ring (list_head, now hlist_head).
-    read(next, sizeof(uint64_t), head, 0);
+    code.read(next, sizeof(uint64_t), head, 0);
     for (int i = 0; i < most_timers; i++) {
         code.load(timer, KernelCode::frame, static_cast<uint32_t>(next));
         code.leave_if_null(timer);
         code.leave_if_same(timer, head);
-        read(record, timer_bytes, timer, -static_cast<int>(at.in_list));
+        code.read(record, timer_bytes, timer, -static_cast<int>(at.in_list));
         code.load(3, KernelCode::frame, static_cast<uint32_t>(record) + at.base);
-        read(clock, sizeof(uint64_t), 3, static_cast<int>(at.clock));
-        code.copy(1, out);
-        code.copy(2, KernelCode::frame, record);
-        code.set(3, sizeof(Record));
-        code.call(BPF_FUNC_seq_write);
-        read(next, sizeof(uint64_t), timer, 0);
+        code.read(clock, sizeof(uint64_t), 3, static_cast<int>(at.clock));
+        code.write(out, record, sizeof(Record));
+        code.read(next, sizeof(uint64_t), timer, 0);
     }
     code.leave();
     return code;
+}
+
+const Places* places() {
+    static const auto found = find_places();
+    return found ? &*found : nullptr;
 }
 
 KeptIterator kept_timers("ghost_timers");
@@ -99,14 +89,19 @@ T word(const Record& one, uint32_t offset) {
 
 }  // namespace
 
+void prepare_times_of_day() {
+    places();
+}
+
 std::map<int, int64_t> times_of_day(pid_t pid) {
     std::map<int, int64_t> out;
     const auto text = read_file(fmt::format("/proc/{}/timers", pid));
     if (!text || text->find(fmt::format("ClockID: {}\n", CLOCK_REALTIME)) == std::string::npos)
         return out;
-    static const auto at = find_places();
-    if (!at) return out;
-    const auto bytes = iterate(kept_timers.program(at->function, [] { return program(*at); }), pid);
+    const auto* at = places();
+    if (at == nullptr) return out;
+    const auto bytes =
+        iterate(kept_timers.program(at->iterator.function, [at] { return program(*at); }), pid);
     for (size_t i = 0; i + sizeof(Record) <= bytes.size(); i += sizeof(Record)) {
         Record one;
         std::memcpy(&one, &bytes[i], sizeof one);

@@ -12,8 +12,9 @@
 namespace ghost::core {
 
 // When they end, ns of CLOCK_REALTIME, by their numbers (timer_t of the kernel); of the first 64 of
-// a process, those that are armed. Nothing where the kernel may not be asked (BPF, BTF). Takes 20
-// ms when there is such a timer at all, for the first time in this process.
+// a process, those that are armed. Nothing where the kernel may not be asked (BPF, BTF).
 std::map<int, int64_t> times_of_day(pid_t pid);
+// What takes long in it (20 ms), once in a process.
+void prepare_times_of_day();
 
 }  // namespace ghost::core

@@ -59,7 +59,7 @@ struct Record {
 constexpr size_t head_bytes = offsetof(Record, numbers);
 
 struct Places {
-    uint32_t function = 0, ctx_meta = 0, ctx_task = 0, seq = 0;
+    IteratorPlaces iterator;
     uint32_t pid = 0, level = 0, numbers = 0, stops = 0, state = 0, stack = 0;
     uint32_t credentials = 0, flags = 0, result = 0, code = 0;
     uint32_t sleeper_task = 0, earliest = 0, timer_state = 0;
@@ -69,10 +69,7 @@ struct Places {
 std::optional<Places> find_places() {
     KernelPlaces kernel;
     Places out;
-    kernel.function(out.function, "bpf_iter_task");
-    kernel.offset(out.ctx_meta, "bpf_iter__task", {"meta"});
-    kernel.offset(out.ctx_task, "bpf_iter__task", {"task"});
-    kernel.offset(out.seq, "bpf_iter_meta", {"seq"});
+    out.iterator.find(kernel, "task", "task");
     kernel.offset(out.pid, "task_struct", {"thread_pid"});
     kernel.offset(out.level, "pid", {"level"});
     kernel.offset(out.numbers, "pid", {"numbers"});
@@ -94,29 +91,16 @@ std::optional<Places> find_places() {
 
 // For each thread a Record. Registers 6 to 9 are kept over calls.
 KernelCode program(const Places& at) {
-    constexpr uint8_t context = 6, task = 7, what = 8, out = 9;
+    constexpr uint8_t task = 7, what = 8, out = 9;
     constexpr int head = -static_cast<int>(head_bytes);
     constexpr int piece = head - static_cast<int>(piece_bytes);
     KernelCode code;
-    const auto write = [&](int from, size_t size) {
-        code.copy(1, out);
-        code.copy(2, KernelCode::frame, from);
-        code.set(3, static_cast<int>(size));
-        code.call(BPF_FUNC_seq_write);
-    };
     const auto write_piece = [&](uint32_t offset, size_t size) {
-        code.copy(1, KernelCode::frame, piece);
-        code.set(2, static_cast<int>(size));
-        code.copy(3, what, static_cast<int>(offset));
-        code.call(BPF_FUNC_probe_read_kernel);
-        write(piece, size);
+        code.read(piece, size, what, static_cast<int>(offset));
+        code.write(out, piece, size);
     };
     const auto in_head = [](size_t field) { return head + static_cast<int>(field); };
-    code.copy(context, 1);
-    code.load(task, context, at.ctx_task);
-    code.leave_if_null(task);  // the end of the list
-    code.load(out, context, at.ctx_meta);
-    code.load(out, out, at.seq);
+    code.begin(at.iterator, task, out);
     code.store(task, in_head(offsetof(Record, task)));
     code.call(BPF_FUNC_ktime_get_ns);
     code.store(0, in_head(offsetof(Record, now_ns)));
@@ -143,7 +127,7 @@ KernelCode program(const Places& at) {
     code.leave_if_null(what);
     code.load(1, what, at.level, BPF_W);
     code.store(1, in_head(offsetof(Record, level)), BPF_W);
-    write(head, head_bytes);
+    code.write(out, head, head_bytes);
     write_piece(at.numbers, sizeof Record::numbers);
     code.load(what, task, at.stack);
     for (size_t done = 0; done < stack_bytes; done += piece_bytes)
@@ -162,7 +146,7 @@ KeptIterator kept_waits("ghost_waits");
 
 // -1: it cannot be had.
 int kept_program(const Places& places) {
-    return kept_waits.program(places.function, [&places] { return program(places); });
+    return kept_waits.program(places.iterator.function, [&places] { return program(places); });
 }
 
 // Of the threads of a process; nothing if it cannot be looked at.
