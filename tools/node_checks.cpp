@@ -58,7 +58,9 @@ Finding look_criu(const Paths& paths) {
 }
 
 Finding look_criu_check(const Paths& paths) {
-    auto end = run_program({paths.criu, "check"});
+    std::vector<std::string> check{paths.criu, "check"};
+    if (::geteuid() != 0) check.emplace_back("--unprivileged");
+    auto end = run_program(check);
     if (!end.ok()) return {false, paths.criu + " does not run"};
     if (WIFEXITED(end->status) && WEXITSTATUS(end->status) == 0) return {true, "works"};
     return {false, first_line(end->output)};
@@ -103,10 +105,11 @@ constexpr const char* kernel =
 
 const std::vector<Check>& node_checks() {
     static const std::vector<Check> checks = {
-        {"privilege", true, look_capabilities, "run mpirun as root, for example from sudo -i"},
+        {"privilege", true, look_capabilities,
+         "as root: sysctl -w user.max_user_namespaces=10000 kernel.unprivileged_userns_clone=1"},
         {"PID namespaces", true, look_pid_namespaces, kernel},
         {"clone3 set_tid", true, look_set_tid, kernel},
-        {"userfaultfd", true, look_userfaultfd, "sysctl -w vm.unprivileged_userfaultfd=1"},
+        {"userfaultfd", true, look_userfaultfd, kernel},
         {"process_vm_readv", true, look_process_vm_readv, "sysctl -w kernel.yama.ptrace_scope=0"},
         {"memfd_create", true, look_memfd, kernel},
         {"PAGEMAP_SCAN", true, look_pagemap_scan, kernel},

@@ -11,6 +11,7 @@
 #include <regex>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <tuple>
 #include <vector>
 
@@ -134,24 +135,36 @@ Error criu_gave_up(const std::string& tried, int status, const std::string& fold
 
 namespace {
 
+// A user's criu looks for its cache in $XDG_RUNTIME_DIR, which not every session has.
+std::string users_cache_folder() {
+    return fmt::format("/dev/shm/ghost-{}", ::geteuid());
+}
+
 // That the program's cache, if it has one, is only its user's. Without a folder it goes without.
 Status make_cache_folder(const std::string& program) {
     if (contains(program, open_cache_folder))
         return make_error(Code::refused, "use criu", program,
                           fmt::format("it believes what any user may write into {}; build it anew",
                                       open_cache_folder));
-    auto folder = make_own_folder(cache_folder);
+    auto folder = make_own_folder(::geteuid() == 0 ? cache_folder : users_cache_folder());
     if (!folder && folder.error().code == Code::refused) return folder.error();
     return {};
 }
 
 }  // namespace
 
+void as_this_user(ChildRequest& criu) {
+    if (::geteuid() == 0) return;
+    criu.argv.insert(criu.argv.begin() + 2, "--unprivileged");
+    criu.environment.push_back("XDG_RUNTIME_DIR=" + users_cache_folder());
+}
+
 Status warm_up_once(const CriuSettings& settings) {
     auto program = find_program(settings.program);
     if (!program) return program.error();
     GHOST_TRY(make_cache_folder(*program));
-    const bool known = open_own_file(fmt::format("{}/criu.kdat", cache_folder)).ok();
+    const auto folder = ::geteuid() == 0 ? std::string(cache_folder) : users_cache_folder();
+    const bool known = open_own_file(folder + "/criu.kdat").ok();
     return known ? Status() : warm_up(settings);
 }
 
@@ -159,9 +172,11 @@ Status warm_up(const CriuSettings& settings) {
     auto program = find_program(settings.program);
     if (!program) return program.error();
     GHOST_TRY(make_cache_folder(*program));
-    auto child = Child::start({.argv = {*program, "check", "--no-default-config", "-W",
-                                        settings.work_dir, "-v1", "-o", criu_log},
-                               .folder = settings.work_dir});
+    ChildRequest check{.argv = {*program, "check", "--no-default-config", "-W", settings.work_dir,
+                                "-v1", "-o", criu_log},
+                       .folder = settings.work_dir};
+    as_this_user(check);
+    auto child = Child::start(check);
     if (!child) return child.error();
     if (!child->wait(monotonic_us() + int64_t{settings.limit_s} * 1000000)) {
         child->kill();

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "base/child.hpp"
 #include "base/result.hpp"
 
 namespace ghost::core {
@@ -19,7 +20,7 @@ struct CriuSettings {
 // Runs criu once so that its kernel-feature cache exists and its pages are in memory. Cheap (a few
 // ms) when that has been done since boot. unsupported: criu is missing, older than 4.1, or refused
 // by this kernel; refused: its cache may be another user's, or it is a build that believes
-// anybody's. Needs root.
+// anybody's. Needs root or a user name space (base/user_space.hpp).
 Status warm_up(const CriuSettings& settings);
 // Does so unless criu has left word that it knows this kernel.
 Status warm_up_once(const CriuSettings& settings);
@@ -29,6 +30,10 @@ inline constexpr const char* criu_log = "criu.log";
 
 // Full path of a program; unsupported if there is none.
 Result<std::string> find_program(const std::string& program);
+
+// A command line of criu (its verb second) becomes that of an ordinary user, who has been through
+// enter_own_user_space(); root's stays as it is.
+void as_this_user(ChildRequest& criu);
 
 // Whether this build can leave lazy pages out of a dump without a page server (the change in
 // packaging/criu/patches), told by the name of its switch in the file.

@@ -231,6 +231,7 @@ Status TreeDump::Dumper::start_criu() {
     if (short_stop_) child.environment.emplace_back("GHOST_WHOLE_VMAS=1");
     if (short_stop_ && smaps_ahead_) child.environment.emplace_back("GHOST_SMAPS_AHEAD=1");
     if (request_.flags_in_stop) child.environment.emplace_back("GHOST_FLAGS_BY_BPF=1");
+    as_this_user(child);
     auto started = Child::start(child);
     if (!started) return started.error();
     criu_.emplace(std::move(*started));

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <string_view>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -73,7 +74,17 @@ void mount_proc() {
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr);
 }
 
+// A user's has some until here, for the program's number and for /proc. What a root has is his.
+void drop_capabilities() {
+    if (geteuid() == 0) return;
+    __user_cap_header_struct head{_LINUX_CAPABILITY_VERSION_3, 0};
+    __user_cap_data_struct none[2]{};
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    syscall(SYS_capset, &head, none);
+}
+
 [[noreturn]] void become_program(const sigset_t& mask, bool chld_ignored, char* const* argv) {
+    drop_capabilities();
     setsid();
     if (chld_ignored) std::signal(SIGCHLD, SIG_IGN);
     sigprocmask(SIG_SETMASK, &mask, nullptr);
@@ -143,6 +154,7 @@ int main(int argc, char** argv) {
         return 127;
     }
     drop_stdio();
+    drop_capabilities();
     sigset_t all;
     sigfillset(&all);
     for (;;) {

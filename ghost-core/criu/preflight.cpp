@@ -308,7 +308,7 @@ Result<std::vector<std::string>> exclusive_locks(pid_t root, const std::string& 
 }
 
 bool may_raise_limits() {
-    return prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE, 0, 0, 0) == 1;
+    return geteuid() == 0 && prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE, 0, 0, 0) == 1;
 }
 
 Refusal why_no_descriptor(int number) {

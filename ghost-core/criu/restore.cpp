@@ -117,8 +117,9 @@ Status Restorer::start() {
                   "--file-locks",
                   "--tcp-established",
                   "--manage-cgroups=ignore"};
-    // criu sets the groups of each thread that has some; one that has none keeps criu's.
-    child.no_groups = true;
+    // criu sets the groups of each thread that has some; one that has none keeps criu's. (A user
+    // cannot change groups, and no thread of his can have.)
+    child.no_groups = ::geteuid() == 0;
     if (request_.plain_root != 0)
         child.argv.push_back("--shell-job");
     else
@@ -129,6 +130,7 @@ Status Restorer::start() {
         child.argv.insert(child.argv.end(),
                           {"--inherit-fd", fmt::format("fd[{}]:{}", number++, key)});
     }
+    as_this_user(child);
     children_before_ = children_of(getpid());
     auto started = Child::start(child);
     if (!started) return started.error();

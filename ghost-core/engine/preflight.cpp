@@ -12,6 +12,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/user_space.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/criu/preflight.hpp"
 #include "ghost-core/engine/live_link.hpp"
@@ -112,7 +113,9 @@ void check_spaces(const Json& needs, std::vector<Shortcoming>& out) {
         if (access(path.c_str(), F_OK) != 0)
             out.push_back({name + " name spaces", "the kernel's support", "none", ""});
     }
-    if (geteuid() != 0) out.push_back({"privilege", "root", fmt::format("user {}", geteuid()), ""});
+    if (!has_user_space())
+        out.push_back(
+            {"privilege", "root or a user name space", fmt::format("user {}", geteuid()), ""});
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 
 #include "base/encoding.hpp"
 #include "base/own_file.hpp"
+#include "base/user_space.hpp"
 #include "base/result.hpp"
 #include "kernet-btl/filter/list.hpp"
 #include "pmix-plugin/settings/job_settings.hpp"
@@ -80,7 +81,6 @@ std::string random_hex() {
 // A restarted job goes on under the secret its ranks know, as another life.
 std::string take_restart(State& s, const char* folder) {
     s.restart = folder;
-    if (geteuid() != 0) return "only root can restore processes";
     if (auto own = ghost::open_own_folder(folder); !own.ok()) return own.error().message();
     char* real = realpath(folder, nullptr);
     if (real) s.restart = real;
@@ -164,8 +164,8 @@ int ghost_schizo_ends(void) noexcept {
     return !state().restart.empty() || state().filters;
 }
 
-int ghost_schizo_lacks_root(void) noexcept {
-    return state().active && geteuid() != 0;
+int ghost_schizo_lacks_privilege(void) noexcept {
+    return state().active && !ghost::can_enter_own_user_space().ok();
 }
 
 const char* ghost_schizo_help_dir(void) noexcept {

@@ -22,6 +22,7 @@
 #include "base/clock.hpp"
 #include "base/log.hpp"
 #include "base/paths.hpp"
+#include "base/user_space.hpp"
 #include "ghost-core/criu/tree.hpp"
 #include "pmix-plugin/wrapper/restorer.hpp"
 #include "pmix-plugin/wrapper/spawn.hpp"
@@ -33,6 +34,7 @@ namespace {
 // The runtime has found the program, and hands us the name that the user gave: it looks for one
 // without a folder in the working directory too, after PATH.
 [[noreturn]] void become_program(char** program) {
+    drop_ambient_capabilities();
     const std::string file = find_in_path(program[0], search_path() + ":.");
     execv(file.empty() ? program[0] : file.c_str(), program);
     std::fprintf(stderr, "ghost-wrapper: cannot execute %s: %s\n", program[0],
@@ -87,6 +89,7 @@ int restart(Identity who, const std::string& folder) {
     const char* kept = std::getenv("GHOST_RESTART_KEEP");
     auto control = connect_after_former_life(who);
     if (!control) cannot_restart(control.error());
+    if (auto space = enter_own_user_space(); !space) cannot_restart(space.error());
     auto signals = core::Signals::block();
     if (!signals) cannot_restart(signals.error());
     auto guard = core::Guard::start({.stops = true});
@@ -110,8 +113,10 @@ int run(char** program) {
         log::info("rank {} is not movable: {}", who.rank, control.error().message());
         become_program(program);
     }
+    const Status space = enter_own_user_space();
     auto signals = core::Signals::block();
     if (!signals) become_program(program);
+    if (!space) run_unmovable(who, *signals, *control, space.error(), program);
     auto stdio = Stdio::for_program();
     if (!stdio) run_unmovable(who, *signals, *control, stdio.error(), program);
     // before there is a tree that could be left behind
@@ -136,6 +141,7 @@ int run(char** program) {
 struct Options {
     bool restore = false, adopt = false;
     std::string job;
+    pid_t init = 0;
     uint32_t rank = 0;
     int control_fd = 3;
 };
@@ -164,7 +170,8 @@ bool parse(int argc, char** argv, Options& out) {
                 out.job = optarg;
                 break;
             case 'i':
-                break;  // said again in `adopt`; here for who looks at the process list
+                out.init = std::atoi(optarg);
+                break;
             case 'c':
                 out.control_fd = std::atoi(optarg);
                 break;
@@ -223,6 +230,9 @@ int serve(const Options& options) {
     syscall(SYS_close_range, static_cast<unsigned>(options.control_fd) + 1, ~0u, 0u);
     ControlSocket control{Fd(options.control_fd)};
     Identity who = identity(options);
+    const Status space =
+        options.restore ? enter_own_user_space() : enter_user_space_of(options.init);
+    if (!space) log::error("{}", space.error().message());
     auto signals = core::Signals::block();
     if (!signals) {
         log::error("{}", signals.error().message());

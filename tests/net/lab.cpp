@@ -118,7 +118,10 @@ void Lab::shape(const std::string& node, const std::string& rate) {
 
 Background Lab::start_on(const std::string& node, const Words& command, const std::string& input,
                          bool more) {
-    Words all = join({ghost_program(), "lab", "exec", "--name", name_, node}, command);
+    Words words{ghost_program(), "lab", "exec", "--name", name_};
+    if (const char* user = std::getenv(user_variable)) words.insert(words.end(), {"--user", user});
+    words.push_back(node);
+    Words all = join(words, command);
     return Background(all, input, more);
 }
 

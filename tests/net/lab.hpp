@@ -20,6 +20,9 @@ std::string ghost_program();
 // Why no lab can be made here; empty if one can.
 std::string why_no_lab();
 
+// Commands on nodes run as the user of this machine that it names; not set: root.
+inline constexpr const char* user_variable = "GHOST_TEST_USER";
+
 class Lab {
   public:
     explicit Lab(int nodes);

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tests/net/on_lab.hpp"
 
+#include <cstdlib>
 #include <filesystem>
+#include <pwd.h>
+#include <stdexcept>
+#include <unistd.h>
 
 namespace nettest {
 
@@ -22,6 +26,10 @@ void OnLab::SetUp() {
     if (!reason_.empty()) GTEST_SKIP() << reason_;
     lab_->repair();
     scratch_ = std::make_unique<Scratch>();
+    const char* user = std::getenv(user_variable);
+    const passwd* known = user != nullptr ? ::getpwnam(user) : nullptr;
+    if (known != nullptr && ::chown(path(".").c_str(), known->pw_uid, known->pw_gid) != 0)
+        throw std::runtime_error("cannot give a folder to the user");
 }
 
 Words OnLab::endless(const std::string& name, const Words& options) const {

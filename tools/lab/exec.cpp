@@ -52,14 +52,16 @@ bool in_foreground() {
     return tty.valid() && ::tcgetpgrp(tty.get()) == ::getpgrp();
 }
 
-Status set_environment(const LabState& lab) {
-    for (const auto& [name, value] : node_environment(lab.name)) {
+void set_environment(const LabState& lab, const LabUser* user) {
+    for (const auto& [name, value] : node_environment(lab.name))
         ::setenv(name.c_str(), value.c_str(), 1);
+    if (user != nullptr) {
+        for (const auto& [name, value] : environment_of(*user))
+            ::setenv(name.c_str(), value.c_str(), 1);
     }
     // A temporary folder of the machine means nothing where /tmp is the node's own.
     const char* tmp = std::getenv("TMPDIR");
     if (tmp != nullptr && ::access(tmp, W_OK) != 0) ::unsetenv("TMPDIR");
-    return {};
 }
 
 pid_t run_command(const std::vector<std::string>& argv, bool own_group) {
@@ -155,7 +157,8 @@ class Keeper {
 };
 
 [[noreturn]] void be_keeper(const LabState& lab, const std::vector<std::string>& argv,
-                            const std::string& folder, const Fd& orders, bool own_group) {
+                            const LabUser* user, const std::string& folder, const Fd& orders,
+                            bool own_group) {
     if (::chdir(folder.c_str()) != 0) {
         fmt::print(stderr,
                    "ghost: the working directory {} does not exist on the node; share it by `ghost "
@@ -164,10 +167,11 @@ class Keeper {
         ::_exit(1);
     }
     ::prctl(PR_SET_CHILD_SUBREAPER, 1);
-    if (!set_environment(lab).ok()) ::_exit(1);
+    set_environment(lab, user);
     sigset_t set = watched_signals();
     Fd signals(::signalfd(-1, &set, SFD_CLOEXEC));
-    Keeper(run_command(argv, own_group), signals, orders, own_group).run();
+    const auto command = user != nullptr ? as_user(*user, argv) : argv;
+    Keeper(run_command(command, own_group), signals, orders, own_group).run();
 }
 
 // The caller's side: signals in, orders out, until the keeper ends.
@@ -195,7 +199,7 @@ Result<int> attend(pid_t keeper, const Fd& orders, bool own_group, const std::st
 }  // namespace
 
 Result<int> exec_on_node(const LabState& lab, const NodeState& node,
-                         const std::vector<std::string>& argv) {
+                         const std::vector<std::string>& argv, const LabUser* user) {
     auto init = open_process(node.init);
     if (!init.ok()) {
         return make_error(
@@ -224,7 +228,7 @@ Result<int> exec_on_node(const LabState& lab, const NodeState& node,
             fmt::print(stderr, "ghost: enter node {}: {}\n", node.name(), std::strerror(errno));
             ::_exit(1);
         }
-        be_keeper(lab, argv, folder, orders_in, own_group);
+        be_keeper(lab, argv, user, folder, orders_in, own_group);
     }
     orders_in.reset();
     return attend(keeper, orders_out, own_group, node.name());

@@ -45,6 +45,15 @@ inline constexpr const char* own_folders[] = {"/tmp", "/run", "/dev/shm", "/scra
 // hosts file, which is rewritten in place (running nodes have it mounted).
 Status write_lab_files(const LabState& lab);
 std::string ssh_config_path(const std::string& lab);
+// A key pair PATH, PATH.pub, if it is not there.
+Status make_key(const std::string& path);
+// Whose ssh goes from node to node, by which key.
+struct SshClient {
+    std::string name;
+    std::string key;
+    std::string known_hosts;
+};
+std::string ssh_config(const SshClient& client);
 
 // What `ghost lab node` runs: never returns but with an exit status. The descriptors are those of
 // StartingNode's pipes.

@@ -24,6 +24,7 @@
 #include "base/file.hpp"
 #include "tools/lab/network.hpp"
 #include "tools/lab/node.hpp"
+#include "tools/lab/user.hpp"
 
 namespace ghost::tools::lab {
 namespace {
@@ -158,15 +159,6 @@ std::string hosts_text(const LabState& lab) {
     return text;
 }
 
-Status make_key(const std::string& path) {
-    struct stat st {};
-    if (::stat(path.c_str(), &st) == 0 && ::stat((path + ".pub").c_str(), &st) == 0) return {};
-    ::unlink(path.c_str());
-    GHOST_TRY(run_checked(
-        {"ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "ghost lab", "-f", path}));
-    return {};
-}
-
 // What a command run over ssh begins with. bash reads the user's ~/.bashrc for those, at the first
 // level of shells only (bash(1), INVOCATION): nothing there is needed on a node, and what it starts
 // can take longer than mpirun itself. Libraries are where whoever brings the lab up finds them.
@@ -187,25 +179,34 @@ std::string sshd_config(const LabState& lab) {
     }
     return fmt::format(
         "# Written by `ghost lab up`.\n"
-        "HostKey {0}/host_key\nAuthorizedKeysFile {0}/user_key.pub\nPidFile none\n"
+        "HostKey {0}/host_key\nAuthorizedKeysFile {0}/user_key.pub {1}/%u\nPidFile none\n"
         "StrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\nUseDNS no\n"
         "PrintMotd no\nPrintLastLog no\nMaxStartups 200\nMaxSessions 200\nLogLevel ERROR\n"
-        "SetEnv{1}\n",
-        folder, set_env);
-}
-
-std::string ssh_config(const LabState& lab) {
-    return fmt::format(
-        "# Written by `ghost lab up`.\n"
-        "Host *\n  User root\n  IdentityFile {0}/user_key\n  IdentitiesOnly yes\n"
-        "  UserKnownHostsFile {0}/known_hosts\n  GlobalKnownHostsFile /dev/null\n"
-        "  StrictHostKeyChecking yes\n  BatchMode yes\n  ConnectTimeout 5\n  LogLevel ERROR\n"
-        "  AddressFamily inet\n",
-        lab_folder(lab.name));
+        "SetEnv{2}\n",
+        folder, keys_folder(lab.name), set_env);
 }
 
 }  // namespace
+
+Status make_key(const std::string& path) {
+    struct stat st {};
+    if (::stat(path.c_str(), &st) == 0 && ::stat((path + ".pub").c_str(), &st) == 0) return {};
+    ::unlink(path.c_str());
+    GHOST_TRY(run_checked(
+        {"ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "ghost lab", "-f", path}));
+    return {};
+}
+
+std::string ssh_config(const SshClient& client) {
+    return fmt::format(
+        "# Written by `ghost lab`.\n"
+        "Host *\n  User {}\n  IdentityFile {}\n  IdentitiesOnly yes\n"
+        "  UserKnownHostsFile {}\n  GlobalKnownHostsFile /dev/null\n"
+        "  StrictHostKeyChecking yes\n  BatchMode yes\n  ConnectTimeout 5\n  LogLevel ERROR\n"
+        "  AddressFamily inet\n",
+        client.name, client.key, client.known_hosts);
+}
 
 bool on_a_node() {
     return ::access(marker, F_OK) == 0;
@@ -219,7 +220,11 @@ Status write_lab_files(const LabState& lab) {
     GHOST_TRY(host_key);
     GHOST_TRY(write_file(folder + "/known_hosts", "gn*,10.77.0.* " + *host_key, 0600));
     GHOST_TRY(write_file(folder + "/sshd_config", sshd_config(lab), 0600));
-    GHOST_TRY(write_file(folder + "/ssh_config", ssh_config(lab), 0600));
+    GHOST_TRY(write_file(
+        ssh_config_path(lab.name),
+        ssh_config(
+            {.name = "root", .key = folder + "/user_key", .known_hosts = folder + "/known_hosts"}),
+        0600));
     // In place, not by rename: the nodes have this very file mounted.
     std::string path = folder + "/hosts", text = hosts_text(lab);
     Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644));

@@ -15,6 +15,7 @@ namespace {
 struct LabArgs {
     std::string name;
     std::string node;
+    std::string user;
     std::string rate;
     int nodes = 0;
     std::vector<std::string> shares;
@@ -101,7 +102,11 @@ int run_exec(CommandLine app, const LabArgs& args) {
         }
         const lab::NodeState* node = state->find(args.node);
         if (node == nullptr) return report(lab::no_such_node(*state, args.node), false);
-        auto ended = lab::exec_on_node(*state, *node, command);
+        Result<lab::LabUser> user = lab::LabUser{};
+        if (!args.user.empty()) user = lab::prepare_user(*state, args.user);
+        if (!user.ok()) return report(user.error(), false);
+        auto ended =
+            lab::exec_on_node(*state, *node, command, args.user.empty() ? nullptr : &*user);
         if (ended.ok()) return *ended;
         // A node that died under its command: 137, as if the command had got its SIGKILL.
         return report(ended.error(), false,
@@ -175,6 +180,9 @@ void define_link_verbs(CommandLine app, int& exit_status, const std::shared_ptr<
 
 void define_node_verbs(CommandLine app, int& exit_status, const std::shared_ptr<LabArgs>& args) {
     CommandLine exec = add_action(app, "exec", "run a command on a node", *args);
+    exec.add_option("--user", args->user,
+                    "an ordinary user of this machine to run it as, for whom ssh between the nodes "
+                    "is ready, too (default: root)");
     add_node(exec, *args);
     exec.prefix_command();
     exec.footer("Everything after NODE is the command; its exit status is returned.");

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "base/user_space.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <string>
+#include <string_view>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fd.hpp"
+#include "base/fork.hpp"
+
+namespace ghost {
+namespace {
+
+bool entered = false;
+
+// For name spaces and their numbers, for memory of processes that cannot be dumped by others, and
+// for clocks. No more: with CAP_NET_ADMIN criu takes connections for its own to repair, with
+// CAP_SETUID it wants to be root.
+constexpr int needed[] = {CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_CHECKPOINT_RESTORE, CAP_SYS_TIME};
+
+// What users look like that have no number in a user name space (user_namespaces(7)).
+constexpr uid_t unmapped = 65534;
+
+Status write_to(const char* path, std::string_view text) {
+    const Fd file(::open(path, O_WRONLY | O_CLOEXEC));
+    if (!file || ::write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
+        return sys_error("make a user name space:", path, Code::unsupported);
+    return {};
+}
+
+Status keep_for_programs() {
+    __user_cap_header_struct head{_LINUX_CAPABILITY_VERSION_3, 0};
+    __user_cap_data_struct data[2]{};
+    if (::syscall(SYS_capget, &head, data) != 0) return sys_error("read capabilities");
+    for (auto& part : data) part.inheritable = part.permitted;
+    if (::syscall(SYS_capset, &head, data) != 0) return sys_error("inherit capabilities");
+    for (const int capability : needed) {
+        if (::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) != 0)
+            return sys_error("hand capabilities on", {}, Code::unsupported);
+    }
+    entered = true;
+    return {};
+}
+
+}  // namespace
+
+Status enter_own_user_space() {
+    const uid_t user = ::geteuid();
+    const gid_t group = ::getegid();
+    if (user == 0) return {};
+    if (user == unmapped)  // strangers would look like this user
+        return make_error(Code::unsupported, "make a user name space", {}, "the user is nobody");
+    if (::unshare(CLONE_NEWUSER) != 0)
+        return sys_error("make a user name space", {}, Code::unsupported);
+    GHOST_TRY(write_to("/proc/self/setgroups", "deny"));
+    GHOST_TRY(write_to("/proc/self/uid_map", fmt::format("{0} {0} 1", user)));
+    GHOST_TRY(write_to("/proc/self/gid_map", fmt::format("{0} {0} 1", group)));
+    return keep_for_programs();
+}
+
+Status can_enter_own_user_space() {
+    if (::geteuid() == 0) return {};
+    int status = 0;
+    const pid_t child = fork_process();
+    if (child == 0) {
+        const Status entered = enter_own_user_space();
+        ::_exit(entered ? 0 : entered.error().sys);
+    }
+    if (child < 0 || ::waitpid(child, &status, 0) != child) return sys_error("start a process");
+    if (status == 0) return {};
+    return sys_error_of(WEXITSTATUS(status), "make a user name space", {}, Code::unsupported);
+}
+
+Status enter_user_space_of(pid_t pid) {
+    if (::geteuid() == 0) return {};
+    const std::string path = fmt::format("/proc/{}/ns/user", pid);
+    const Fd space(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!space || ::setns(space.get(), CLONE_NEWUSER) != 0)
+        return sys_error("enter the user name space of", fmt::format("process {}", pid));
+    return keep_for_programs();
+}
+
+bool has_user_space() {
+    return entered || ::geteuid() == 0;
+}
+
+void drop_ambient_capabilities() {
+    ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+}
+
+}  // namespace ghost
