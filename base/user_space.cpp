@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "base/user_space.hpp"
 
+#include <algorithm>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/capability.h>
@@ -27,6 +28,11 @@ constexpr int needed[] = {CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_CHECKPOINT_RESTORE,
 
 // What users look like that have no number in a user name space (user_namespaces(7)).
 constexpr uid_t unmapped = 65534;
+
+// Strangers would look like this user.
+Error is_nobody() {
+    return make_error(Code::unsupported, "make a user name space", {}, "the user is nobody");
+}
 
 Status write_to(const char* path, std::string_view text) {
     const Fd file(::open(path, O_WRONLY | O_CLOEXEC));
@@ -55,8 +61,7 @@ Status enter_own_user_space() {
     const uid_t user = ::geteuid();
     const gid_t group = ::getegid();
     if (user == 0) return {};
-    if (user == unmapped)  // strangers would look like this user
-        return make_error(Code::unsupported, "make a user name space", {}, "the user is nobody");
+    if (user == unmapped) return is_nobody();
     if (::unshare(CLONE_NEWUSER) != 0)
         return sys_error("make a user name space", {}, Code::unsupported);
     GHOST_TRY(write_to("/proc/self/setgroups", "deny"));
@@ -67,11 +72,12 @@ Status enter_own_user_space() {
 
 Status can_enter_own_user_space() {
     if (::geteuid() == 0) return {};
+    if (::geteuid() == unmapped) return is_nobody();
     int status = 0;
     const pid_t child = fork_process();
     if (child == 0) {
         const Status entered = enter_own_user_space();
-        ::_exit(entered ? 0 : entered.error().sys);
+        ::_exit(entered ? 0 : std::max(entered.error().sys, 1));
     }
     if (child < 0 || ::waitpid(child, &status, 0) != child) return sys_error("start a process");
     if (status == 0) return {};

@@ -81,6 +81,7 @@ std::string random_hex() {
 // A restarted job goes on under the secret its ranks know, as another life.
 std::string take_restart(State& s, const char* folder) {
     s.restart = folder;
+    if (auto can = ghost::can_enter_own_user_space(); !can.ok()) return can.error().message();
     if (auto own = ghost::open_own_folder(folder); !own.ok()) return own.error().message();
     char* real = realpath(folder, nullptr);
     if (real) s.restart = real;
@@ -164,8 +165,13 @@ int ghost_schizo_ends(void) noexcept {
     return !state().restart.empty() || state().filters;
 }
 
-int ghost_schizo_lacks_privilege(void) noexcept {
-    return state().active && !ghost::can_enter_own_user_space().ok();
+const char* ghost_schizo_lacks_privilege(void) noexcept {
+    State& s = state();
+    if (!s.active) return nullptr;
+    const auto can = ghost::can_enter_own_user_space();
+    if (can.ok()) return nullptr;
+    s.message = can.error().message();
+    return s.message.c_str();
 }
 
 const char* ghost_schizo_help_dir(void) noexcept {

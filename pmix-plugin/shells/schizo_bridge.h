@@ -38,8 +38,8 @@ const char* ghost_schizo_topic(void) GHOST_NOEXCEPT;
  * or its messages are to go through filters. */
 int ghost_schizo_ends(void) GHOST_NOEXCEPT;
 
-/* mpirun: not 0 if the job runs with Ghost, but its ranks cannot be frozen: they are not root's. */
-int ghost_schizo_lacks_privilege(void) GHOST_NOEXCEPT;
+/* mpirun: why the ranks of a job that runs with Ghost cannot be frozen; NULL if they can be. */
+const char* ghost_schizo_lacks_privilege(void) GHOST_NOEXCEPT;
 
 /* Folder with help-ghost.txt, or "" if it was not found. */
 const char* ghost_schizo_help_dir(void) GHOST_NOEXCEPT;

@@ -48,8 +48,8 @@ static void prepare(int decides) {
     dladdr((void*)&mca_schizo_ghost_component, &self);
     const char* why = ghost_schizo_prepare(decides, self.dli_fname, orte_version_string);
     opal_show_help_add_dir(ghost_schizo_help_dir());
-    if (decides && ghost_schizo_lacks_privilege())
-        opal_show_help("help-ghost.txt", "needs user namespaces", true);
+    const char* lacks = decides ? ghost_schizo_lacks_privilege() : NULL;
+    if (lacks) opal_show_help("help-ghost.txt", "needs user namespaces", true, lacks);
     if (!why) return;
     opal_show_help("help-ghost.txt", ghost_schizo_topic(), true, why);
     if (ghost_schizo_ends()) exit(1);

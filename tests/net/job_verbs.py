@@ -206,14 +206,16 @@ def case_one_memory_is_full(folder):
     job.finish()
 
 
-def case_without_root(folder):
+def case_without_privilege(folder):
+    """Of a user who cannot have a user name space: the job runs, unmovable; a restart begins nothing."""
     user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "env", "HOME=/tmp"]
     job = ["mpirun", "-np", "1", "--mca", "ghost", "1"]
     run = on("gn1", *user, *job, "echo", "runs")
     assert good(run) == "runs\n" and "by a user who is not root" in run.stderr, run.stderr
+    assert "the user is nobody" in run.stderr, run.stderr
     run = on("gn1", *user, "OMPI_MCA_ghost_restart=" + folder, *job, "echo", "runs")
     assert run.returncode == 1 and run.stdout == "", run
-    assert "only root can restore processes" in run.stderr, run.stderr
+    assert "make a user name space: the user is nobody" in run.stderr, run.stderr
 
 
 CASES = {name[5:]: case for name, case in list(globals().items()) if name.startswith("case_")}
