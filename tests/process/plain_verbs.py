@@ -3,6 +3,7 @@
 The subject counts: a line of input is answered by a line "N WORD" with N growing by one, so what was
 lost or done twice shows in the numbers.
 """
+import errno
 import json
 import os
 import pty
@@ -427,6 +428,17 @@ def memory_group(limit):
     return None
 
 
+def is_removed(group):
+    """A control group goes when the last process in it has ended."""
+    try:
+        os.rmdir(group)
+    except OSError as why:
+        if why.errno != errno.EBUSY:
+            raise
+        return False
+    return True
+
+
 def case_no_memory_left_in_its_group():
     """A batch system's limit: the machine has memory, the job has none."""
     group = memory_group(96 << 20)
@@ -443,7 +455,7 @@ def case_no_memory_left_in_its_group():
                               timeout=LIMIT)
         assert done.returncode == 1 and re.search(r"memory: .* MiB needed, .* MiB free", done.stderr), done
     finally:
-        os.rmdir(group)
+        until(lambda: is_removed(group), "whatever the import has begun to end")
     again = Talk("import", path("big"))
     again.process.stdin.close()
     assert again.end() == 1, "it ended with the end of its input"
