@@ -11,8 +11,8 @@
 #include <regex>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include <tuple>
+#include <unistd.h>
 #include <vector>
 
 #include "base/child.hpp"
@@ -136,8 +136,8 @@ Error criu_gave_up(const std::string& tried, int status, const std::string& fold
 namespace {
 
 // A user's criu looks for its cache in $XDG_RUNTIME_DIR, which not every session has.
-std::string users_cache_folder() {
-    return fmt::format("/dev/shm/ghost-{}", ::geteuid());
+std::string own_cache_folder() {
+    return ::geteuid() == 0 ? cache_folder : fmt::format("/dev/shm/ghost-{}", ::geteuid());
 }
 
 // That the program's cache, if it has one, is only its user's. Without a folder it goes without.
@@ -146,7 +146,7 @@ Status make_cache_folder(const std::string& program) {
         return make_error(Code::refused, "use criu", program,
                           fmt::format("it believes what any user may write into {}; build it anew",
                                       open_cache_folder));
-    auto folder = make_own_folder(::geteuid() == 0 ? cache_folder : users_cache_folder());
+    auto folder = make_own_folder(own_cache_folder());
     if (!folder && folder.error().code == Code::refused) return folder.error();
     return {};
 }
@@ -156,15 +156,14 @@ Status make_cache_folder(const std::string& program) {
 void as_this_user(ChildRequest& criu) {
     if (::geteuid() == 0) return;
     criu.argv.insert(criu.argv.begin() + 2, "--unprivileged");
-    criu.environment.push_back("XDG_RUNTIME_DIR=" + users_cache_folder());
+    criu.environment.push_back("XDG_RUNTIME_DIR=" + own_cache_folder());
 }
 
 Status warm_up_once(const CriuSettings& settings) {
     auto program = find_program(settings.program);
     if (!program) return program.error();
     GHOST_TRY(make_cache_folder(*program));
-    const auto folder = ::geteuid() == 0 ? std::string(cache_folder) : users_cache_folder();
-    const bool known = open_own_file(folder + "/criu.kdat").ok();
+    const bool known = open_own_file(own_cache_folder() + "/criu.kdat").ok();
     return known ? Status() : warm_up(settings);
 }
 

@@ -143,7 +143,7 @@ static ompi_request_t *make_request(ompi_win_t *window)
 static void put_down(fetch_t *fetch)
 {
     if (atomic_fetch_sub(&fetch->left, 1) > 1) return;
-    kernet_result_finish(&fetch->result);
+    note_error(fetch->target, kernet_result_finish(&fetch->result));
     if (fetch->request) {
         fetch->request->req_status.MPI_ERROR = atomic_load(&fetch->target->error);
         ompi_request_complete(fetch->request, true);

@@ -174,26 +174,31 @@ int kernet_result_begin(kernet_result_t *result, const kernet_layout_t *layout, 
                         ompi_datatype_t *type)
 {
     *result = (kernet_result_t){.layout = *layout, .buffer = buffer, .count = count, .type = type};
+    const size_t bytes = packed_bytes(count, type), packed = has_gaps(layout) ? bytes : 0;
     result->place = array_in(layout, buffer, count, type);
-    if (!result->place)
-        result->place = result->made = calloc(1, array_bytes(layout, packed_bytes(count, type)) + 1);
+    if (!result->place) result->place = result->made = calloc(1, array_bytes(layout, bytes) + packed + 1);
     if (!result->place) return OMPI_ERR_OUT_OF_RESOURCE;
     OBJ_RETAIN(type);
     return OMPI_SUCCESS;
 }
 
-void kernet_result_finish(kernet_result_t *result)
+static int move_to_buffer(const kernet_result_t *result)
 {
     const size_t bytes = packed_bytes(result->count, result->type);
     char *packed = result->made;
-    if (packed && has_gaps(&result->layout)) {
-        packed = malloc(bytes + 1);
-        if (packed && OMPI_SUCCESS != pack(result->made, elements_in(&result->layout, bytes),
-                                           result->layout.element, packed, bytes))
-            packed[0] = 0;
+    if (has_gaps(&result->layout)) {
+        packed += array_bytes(&result->layout, bytes);
+        const int rc = pack(result->made, elements_in(&result->layout, bytes), result->layout.element,
+                            packed, bytes);
+        if (OMPI_SUCCESS != rc) return rc;
     }
-    if (packed) unpack(packed, bytes, result->buffer, result->count, result->type);
-    if (packed != result->made) free(packed);
+    return unpack(packed, bytes, result->buffer, result->count, result->type);
+}
+
+int kernet_result_finish(kernet_result_t *result)
+{
+    const int rc = result->made ? move_to_buffer(result) : OMPI_SUCCESS;
     free(result->made);
     OBJ_RELEASE(result->type);
+    return rc;
 }

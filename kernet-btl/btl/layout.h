@@ -38,7 +38,7 @@ int kernet_layout_pack(const kernet_layout_t *layout, const void *buffer, int co
 /* The other way: elements are put into the array at `place` by the caller, then end up in the buffer. */
 typedef struct {
     char *place;
-    void *made; /* null: the array is in the buffer */
+    void *made; /* null: the array is in the buffer; else it, and behind it room for its values packed */
     kernet_layout_t layout;
     void *buffer;
     int count;
@@ -46,7 +46,7 @@ typedef struct {
 } kernet_result_t;
 int kernet_result_begin(kernet_result_t *result, const kernet_layout_t *layout, void *buffer, int count,
                         ompi_datatype_t *type);
-void kernet_result_finish(kernet_result_t *result);
+int kernet_result_finish(kernet_result_t *result);
 
 END_C_DECLS
 #endif

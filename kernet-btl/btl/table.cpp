@@ -284,6 +284,21 @@ void kernet_btl_defaults(void) {
     m.btl_dump = mca_btl_base_dump;
 }
 
+int kernet_btl_update(mca_btl_base_endpoint_t* peer, const kernet_update_t* update,
+                      const kernet_run_t* runs, const void* data, size_t bytes, void* answer,
+                      size_t expected, mca_btl_base_rdma_completion_fn_t callback, void* context) {
+    using namespace kernet::btl;
+    kernet::Gate::Holder inside(gate());
+    if (module->refuses(peer)) return OPAL_ERR_UNREACH;
+    module->update({*update, runs, data, bytes},
+                   pending_for(peer, answer, nullptr, expected, callback, context, nullptr));
+    return OPAL_SUCCESS;
+}
+
+bool kernet_btl_is_gone(mca_btl_base_endpoint_t* peer) {
+    return peer && peer->socket->gone();
+}
+
 bool kernet_btl_holds_back(mca_btl_base_endpoint_t* peer) {
     if (!peer) return false;
     kernet::Gate::Holder inside(kernet::btl::module->path().gate());

@@ -64,7 +64,7 @@ void kernet_memory_detach(uint64_t number, const void *base);
 int kernet_update_apply(uint32_t peer, const void *message, size_t size, void *answer, size_t room,
                         size_t *answered);
 
-/* ---- updates.cpp ---- */
+/* ---- table.cpp ---- */
 
 /* Sends one to `peer`, null: applies it in this process. callback: called by progress, or at once,
  * with OPAL_SUCCESS or MPI's error class when its answer is in `answer`, of which `expected` bytes are
@@ -74,7 +74,7 @@ int kernet_btl_update(struct mca_btl_base_endpoint_t *peer, const kernet_update_
                       size_t expected, mca_btl_base_rdma_completion_fn_t callback, void *context);
 /* It has ended: nothing more will come from it. */
 bool kernet_btl_is_gone(struct mca_btl_base_endpoint_t *peer);
-/* table.cpp: so much waits for that peer that callers should let progress go on first. */
+/* So much waits for that peer that callers should let progress go on first. */
 bool kernet_btl_holds_back(struct mca_btl_base_endpoint_t *peer);
 
 END_C_DECLS

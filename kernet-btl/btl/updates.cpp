@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Updates of windows on their way: see update.h.
+#include <algorithm>
 #include <array>
 #include <cstring>
 
 #include "base/log.hpp"
 #include "kernet-btl/btl/module.hpp"
-#include "opal/constants.h"
 
 namespace kernet::btl {
 
@@ -89,24 +89,3 @@ void Module::note_updated(const Socket& socket, const uint8_t* bytes, size_t siz
 }
 
 }  // namespace kernet::btl
-
-int kernet_btl_update(mca_btl_base_endpoint_t* peer, const kernet_update_t* update,
-                      const kernet_run_t* runs, const void* data, size_t bytes, void* answer,
-                      size_t expected, mca_btl_base_rdma_completion_fn_t callback, void* context) {
-    using kernet::btl::module;
-    kernet::Gate::Holder inside(module->path().gate());
-    if (module->refuses(peer)) return OPAL_ERR_UNREACH;
-    kernet::btl::Pending asked;
-    asked.peer = peer ? peer->socket->peer() : UINT32_MAX;
-    asked.endpoint = peer;
-    asked.address = answer;
-    asked.size = expected;
-    asked.callback = callback;
-    asked.context = context;
-    module->update({*update, runs, data, bytes}, asked);
-    return OPAL_SUCCESS;
-}
-
-bool kernet_btl_is_gone(mca_btl_base_endpoint_t* peer) {
-    return peer && peer->socket->gone();
-}
