@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -87,6 +88,13 @@ Status can_enter_own_user_space() {
 Status enter_user_space_of(pid_t pid) {
     if (::geteuid() == 0) return {};
     const std::string path = fmt::format("/proc/{}/ns/user", pid);
+    struct stat ours {
+    }, its{};
+    if (::stat("/proc/self/ns/user", &ours) == 0 && ::stat(path.c_str(), &its) == 0 &&
+        ours.st_ino == its.st_ino && ours.st_dev == its.st_dev)
+        return entered ? Status()
+                       : make_error(Code::unsupported, "enter the user name space of",
+                                    fmt::format("process {}", pid), "it has none of its own");
     const Fd space(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!space || ::setns(space.get(), CLONE_NEWUSER) != 0)
         return sys_error("enter the user name space of", fmt::format("process {}", pid));

@@ -16,7 +16,8 @@ namespace ghost {
 // capabilities that criu and ghost-init need (ambient ones, capabilities(7)), until
 // drop_capabilities(). unsupported: the system does not allow it; nothing has changed then.
 Status enter_own_user_space();
-// The same, but into the one in which process `pid` of this user lives.
+// The same, but into the one in which process `pid` of this user lives. unsupported: it is the one
+// this process begins in, which gives it nothing.
 Status enter_user_space_of(pid_t pid);
 // Whether enter_own_user_space() would succeed; asked of a child.
 Status can_enter_own_user_space();

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/user_space.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/criu/nested.hpp"
 #include "ghost-core/resource/stoppable.hpp"
@@ -34,6 +35,11 @@ std::string running_text(const core::PlainTree& tree) {
     return fmt::format("{}\n", tree.program);
 }
 
+// In the node's own PID name space that is root's (clone3(2), set_tid).
+bool may_choose_number() {
+    return ::geteuid() == 0;
+}
+
 }  // namespace
 
 Result<Mode> mode_named(const std::string& name) {
@@ -49,6 +55,16 @@ Result<Then> then_named(const std::string& name) {
     return make_error(Code::invalid, "understand --then", name);
 }
 
+Result<core::PlainTree> reach_plain(pid_t pid) {
+    auto tree = core::find_plain(pid);
+    if (!tree) return tree.error();
+    const Status inside = enter_user_space_of(tree->root);
+    if (inside) return tree;
+    if (inside.error().code != Code::unsupported) return inside.error();
+    return make_error(Code::refused, "take the process out of its system", std::to_string(pid),
+                      "`ghost run` has not started it, so that only root may");
+}
+
 namespace {
 
 Result<core::ExportStats> take_concurrently(const core::ExportRequest& request,
@@ -57,6 +73,9 @@ Result<core::ExportStats> take_concurrently(const core::ExportRequest& request,
     auto made = checkpointer.run(core::checkpoint_request(request), out);
     if (!made) return made.error();
     checkpointer.wait_huge_pages();
+    if (!made->not_deferred.empty())
+        fmt::print(stderr, "ghost: the process writes fast and was stopped longer for it: {}\n",
+                   made->not_deferred);
     return core::export_stats(*made);
 }
 
@@ -64,6 +83,8 @@ Result<core::ExportStats> take_concurrently(const core::ExportRequest& request,
 
 Result<core::Departure> begin_departure(pid_t pid) {
     hold_interruptions();
+    auto tree = reach_plain(pid);
+    if (!tree) return tree.error();
     return core::Departure::begin(pid, find_paths().criu);
 }
 
@@ -104,15 +125,17 @@ void add_mode(CommandLine app, std::string& mode) {
 
 Json export_json(const Exported& exported) {
     const auto& stats = exported.stats;
-    return {{"pid", exported.tree.program},
-            {"bytes", stats.page_bytes + stats.skeleton_bytes},
-            {"page_bytes", stats.page_bytes},
-            {"zero_bytes", stats.zero_bytes},
-            {"skeleton_bytes", stats.skeleton_bytes},
-            {"pause_us", stats.frozen_us},
-            {"skeleton_us", stats.skeleton_us},
-            {"pages_us", stats.pages_us},
-            {"total_us", stats.total_us}};
+    Json out{{"pid", exported.tree.program},
+             {"bytes", stats.page_bytes + stats.skeleton_bytes},
+             {"page_bytes", stats.page_bytes},
+             {"zero_bytes", stats.zero_bytes},
+             {"skeleton_bytes", stats.skeleton_bytes},
+             {"pause_us", stats.frozen_us},
+             {"skeleton_us", stats.skeleton_us},
+             {"pages_us", stats.pages_us},
+             {"total_us", stats.total_us}};
+    if (!stats.not_deferred.empty()) out["not_deferred"] = stats.not_deferred;
+    return out;
 }
 
 // Everything that can be known before the tree is made, in one report.
@@ -134,6 +157,10 @@ Status Arrival::check(core::Importer& importer) {
             fmt::format("the original still runs, process {} (--replace ends it)", original_));
     if (process.value("nested", true)) return {};
     tree_.nested = false;
+    if (!may_choose_number())
+        return make_error(Code::refused, "import", {},
+                          "the process was not started by `ghost run`, so it needs its number "
+                          "again, and only root may give it that");
     // It needs its number again, so the original has to go first.
     if (original_ != 0) GHOST_TRY(end_original());
     return check_number(process.value("pid", 0));
@@ -188,7 +215,8 @@ Arrival::~Arrival() {
 
 Status Arrival::end_original() {
     auto tree = core::find_plain(original_);
-    if (!tree) return {};  // it has ended by itself meanwhile
+    // it may have ended by itself meanwhile
+    if (!tree) return tree.error().code == Code::not_found ? Status() : tree.error();
     core::end_plain(*tree);
     GHOST_TRY(wait_gone(tree->root));
     original_ = 0;
@@ -241,6 +269,7 @@ int import_plain(const std::function<Result<std::unique_ptr<core::Resource>>()>&
                           fmt::format("ghost: {}\n", error.message()));
         return exit_unharmed;
     };
+    if (auto space = enter_own_user_space(); !space) return failed(space.error());
     auto resource = in();
     if (!resource) return failed(resource.error());
     auto arrival = Arrival::make(std::move(*resource), options);

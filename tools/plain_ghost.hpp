@@ -29,6 +29,11 @@ struct Exported {
 enum class Mode { concurrent, stop };
 Result<Mode> mode_named(const std::string& name);
 
+// The tree that `pid` means. An ordinary user's command goes into the tree's user name space, and
+// its programs with it: call it while this process has one thread, and before anything of the tree
+// is judged.
+Result<core::PlainTree> reach_plain(pid_t pid);
+
 // What becomes of the original is decided when its ghost is complete, while it is frozen. `guard`
 // lets it go on if this process is killed; who gives it away to somebody else dismisses it first.
 using Settle = std::function<Result<Then>(const Exported&, core::Guard& guard)>;

@@ -227,8 +227,9 @@ class Checkpoint {
             return {};
         auto deferred = copy_.defer();
         if (deferred.ok() || copy_.is_deferred()) return deferred;
+        stats_.not_deferred = deferred.error().message();
         log::info("checkpoint: the tree writes fast and will be frozen longer: {}",
-                  deferred.error().message());
+                  stats_.not_deferred);
         return {};
     }
 

@@ -95,6 +95,7 @@ struct CheckpointStats {
     uint64_t deferred_bytes = 0;  // copied after it, of which
     uint64_t faulted_bytes = 0;   // the tree was about to write there
     int64_t deferred_us = 0;      // and how long that took
+    std::string not_deferred;     // why nothing was though it would have been better; or empty
     double dirty_rate = 0;        // bytes per second, as far as the rounds could tell
     uint64_t page_bytes = 0;      // of pages in the ghost
     uint64_t zero_bytes = 0;      // of pages left out or only named because they hold zeros

@@ -199,6 +199,7 @@ Status Target::ask_clocks() {
         auto sample = answer->list<ClockSample>();
         if (!sample || sample->size() != 1) return answer->damaged();
         may_be_deferred_ = answer->head.number != 0;
+        if (may_be_deferred_ && i == 0) GHOST_TRY(check_pages_may_follow());
         if (trip >= best) continue;
         best = trip;
         // Its answer was given between 0 and `trip` after ours was read.

@@ -69,13 +69,14 @@ struct ExportRequest {
 
 struct ExportStats {
     uint64_t skeleton_bytes = 0;
-    uint64_t page_bytes = 0;  // of pages that were sent
-    uint64_t zero_bytes = 0;  // of pages that were not sent because they hold only zeros
-    int64_t frozen_us = 0;    // from before the freeze to the last byte written
-    int64_t skeleton_us = 0;  // of it, CRIU's part
-    int64_t pages_us = 0;     // of it, the pages' part (overlaps with the skeleton)
-    int64_t total_us = 0;     // the whole call
-    Hash128 digest;           // the ghost's own
+    uint64_t page_bytes = 0;   // of pages that were sent
+    uint64_t zero_bytes = 0;   // of pages that were not sent because they hold only zeros
+    int64_t frozen_us = 0;     // from before the freeze to the last byte written
+    int64_t skeleton_us = 0;   // of it, CRIU's part
+    int64_t pages_us = 0;      // of it, the pages' part (overlaps with the skeleton)
+    int64_t total_us = 0;      // the whole call
+    Hash128 digest;            // the ghost's own
+    std::string not_deferred;  // CheckpointStats's
 };
 
 // A criu that waits for its export (prepare_export()).

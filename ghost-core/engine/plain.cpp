@@ -41,9 +41,17 @@ pid_t parent_of(pid_t pid) {
     return fields.size() > 1 ? std::atoi(fields[1].c_str()) : 0;
 }
 
+// Which file a process runs, nobody is told who may not look into it (ptrace(2)): then by its name.
 bool is_init_of_ours(pid_t pid) {
     const auto exe = link_of(fmt::format("/proc/{}/exe", pid));
-    return exe.substr(exe.rfind('/') + 1).starts_with("ghost-init");
+    const auto name = exe.empty() ? text_of(fmt::format("/proc/{}/comm", pid)) : exe;
+    return name.substr(name.rfind('/') + 1).starts_with("ghost-init");
+}
+
+bool is_of_kernel(pid_t pid) {
+    char none[2];
+    return readlink(fmt::format("/proc/{}/exe", pid).c_str(), none, sizeof none) < 0 &&
+           errno == ENOENT;
 }
 
 // How many PID name spaces a process is in, as far as /proc here shows them.
@@ -156,6 +164,10 @@ void judge_spaces(const std::vector<Task>& tasks, const PlainTree& tree,
 }
 
 // criu asks for limits by prlimit(2), which this takes for processes of other users.
+bool is_ours(unsigned real, unsigned effective, unsigned saved, unsigned ours) {
+    return real == ours && effective == ours && saved == ours;
+}
+
 void judge_users(const std::vector<Task>& tasks, std::vector<std::string>& out) {
     if (may_raise_limits()) return;
     for (const auto& task : tasks) {
@@ -165,7 +177,8 @@ void judge_users(const std::vector<Task>& tasks, std::vector<std::string>& out) 
             std::istringstream words(line.substr(4));
             unsigned real = 0, effective = 0, saved = 0;
             words >> real >> effective >> saved;
-            if (real == 0 && effective == 0 && saved == 0) continue;
+            const unsigned ours = line.starts_with("Uid:") ? geteuid() : getegid();
+            if (is_ours(real, effective, saved, ours)) continue;
             out.push_back(Refusal(Reason::other_user).of(named(task)));
             break;
         }
@@ -196,7 +209,7 @@ Result<PlainTree> find_plain(pid_t pid) {
     if (!status) return make_error(Code::not_found, "find process", name);
     if (status->state == 'Z' || status->state == 'X')
         return make_error(Code::not_found, "find process", name, "it has ended");
-    if (pid == 1 || pid == getpid() || link_of(fmt::format("/proc/{}/exe", pid)).empty())
+    if (pid == 1 || pid == getpid() || is_of_kernel(pid))
         return make_error(Code::refused, "take this process out of its system", name);
     const size_t here = depth_of(getpid());
     if (depth_of(pid) == here) {

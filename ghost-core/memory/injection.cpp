@@ -304,13 +304,13 @@ Status inject(pid_t pid, int64_t limit_us, const std::function<Status(HeldThread
     return status;
 }
 
-Result<Fd> take_userfault(pid_t pid, int64_t limit_us) {
+Result<Fd> take_userfault(pid_t pid, int64_t limit_us, Faults faults) {
     Fd taken;
     auto status = inject(pid, limit_us, [&](HeldThread& thread) -> Status {
         const uint64_t flags = O_CLOEXEC | O_NONBLOCK;
         auto made = thread.call(SYS_userfaultfd, flags);
-        // A process without privileges; enough for asynchronous protection, which needs no handler.
-        if (made && *made == -EPERM) made = thread.call(SYS_userfaultfd, flags | user_mode_only);
+        if (made && *made == -EPERM && faults == Faults::programs)
+            made = thread.call(SYS_userfaultfd, flags | user_mode_only);
         if (!made) return made.error();
         if (*made < 0)
             return sys_error_of(static_cast<int>(-*made), "make userfaultfd in process",

@@ -42,7 +42,13 @@ struct RestartableArea {
 };
 RestartableArea restartable_area(pid_t tid);
 
+// Which accesses to memory a userfaultfd stops until somebody has served them. With `programs` a
+// system call that the kernel would have to wait in fails with EFAULT instead: enough for who never
+// lets anybody wait. The kernel gives `all` not to everybody (userfaultfd(2)).
+enum class Faults { programs, all };
+
 // A userfaultfd of the process (its features not yet chosen), of which no descriptor stays in it.
-Result<Fd> take_userfault(pid_t pid, int64_t limit_us);
+// refused: none for these faults is to be had there.
+Result<Fd> take_userfault(pid_t pid, int64_t limit_us, Faults faults);
 
 }  // namespace ghost::core

@@ -322,7 +322,7 @@ Status MemoryCopy::defer() {
     std::map<int, Fd> userfaults;
     for (const auto& [inner, process] : processes_) {
         if (!process.tracker) continue;
-        auto userfault = take_userfault(process.pid, attach_limit_us);
+        auto userfault = take_userfault(process.pid, attach_limit_us, Faults::all);
         if (!userfault) return userfault.error();
         userfaults[inner] = std::move(*userfault);
     }

@@ -92,7 +92,8 @@ void add_found(const std::vector<PageScan::Found>& found, PageChanges& changes) 
 }
 
 Result<Tracker> Tracker::attach(pid_t pid) {
-    auto userfault = take_userfault(pid, attach_limit_us);
+    // asynchronous protection lets nobody wait
+    auto userfault = take_userfault(pid, attach_limit_us, Faults::programs);
     if (!userfault) return userfault.error();
     return adopt(pid, std::move(*userfault));
 }

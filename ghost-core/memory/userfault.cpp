@@ -3,14 +3,31 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/userfaultfd.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "ghost-core/format/host.hpp"
 
 namespace ghost::core {
+
+Status check_pages_may_follow() {
+    const Fd userfault(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
+    uffdio_api api{};
+    api.api = UFFD_API;
+    api.features = UFFD_FEATURE_EVENT_FORK;
+    if (userfault && ioctl(userfault.get(), UFFDIO_API, &api) == 0) return {};
+    return make_error(
+        Code::refused, "let a process run here before all of its memory has come", {},
+        fmt::format("the kernel gives user {} no userfaultfd for that: {}; without --mode lazy and "
+                    "--mode hybrid it can move",
+                    ::geteuid(), std::strerror(errno)));
+}
 
 void FaultFiller::add(int inner_pid, Fd userfault) {
     std::lock_guard lock(mutex_);

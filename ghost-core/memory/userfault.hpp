@@ -15,6 +15,11 @@
 
 namespace ghost::core {
 
+// Whether processes here may run before all of their pages have come: they need a userfaultfd that
+// serves faults of the kernel too, and is told when they fork (userfaultfd(2)). refused, with what
+// to do instead.
+Status check_pages_may_follow();
+
 // What the restorer needs of whoever answers the faults of the processes it makes.
 class FaultServer {
   public:

@@ -143,6 +143,7 @@ ExportStats export_stats(const CheckpointStats& made) {
     out.skeleton_us = made.skeleton_us;
     out.pages_us = made.copy_us + made.write_us;
     out.total_us = made.total_us;
+    out.not_deferred = made.not_deferred;
     return out;
 }
 

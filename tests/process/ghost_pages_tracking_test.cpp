@@ -466,7 +466,7 @@ TEST_F(PagesTracking, InjectedCallsAreNotNoticed) {
     const size_t files = numbers_in(folder).size();
     int injected = 0;
     for (const int64_t limit = monotonic_us() + 1500000; monotonic_us() < limit; injected++) {
-        auto userfault = take_userfault(waiting.pid, 500000);
+        auto userfault = take_userfault(waiting.pid, 500000, Faults::programs);
         ASSERT_TRUE(userfault.ok()) << userfault.error().message();
         EXPECT_EQ(numbers_in(folder).size(), files);
         usleep(1000);
@@ -481,7 +481,7 @@ TEST_F(PagesTracking, InjectionIntoAStoppedProcessLeavesItStopped) {
     Churn waiting({"wait"});
     waiting.wait_ready();
     waiting.stop();
-    auto userfault = take_userfault(waiting.pid, 500000);
+    auto userfault = take_userfault(waiting.pid, 500000, Faults::programs);
     ASSERT_TRUE(userfault.ok()) << userfault.error().message();
     const int64_t limit = monotonic_us() + 1000000;
     while (read_status(fmt::format("/proc/{}", waiting.pid))->state != 'T')
@@ -490,11 +490,11 @@ TEST_F(PagesTracking, InjectionIntoAStoppedProcessLeavesItStopped) {
 }
 
 TEST_F(PagesTracking, TracedProcessIsRefusedDeadOneNotFound) {
-    EXPECT_FALSE(take_userfault(getpid(), 100000).ok());
+    EXPECT_FALSE(take_userfault(getpid(), 100000, Faults::programs).ok());
     const pid_t child = fork();
     if (child == 0) _exit(0);
     waitpid(child, nullptr, 0);
-    EXPECT_FALSE(take_userfault(child, 100000).ok());
+    EXPECT_FALSE(take_userfault(child, 100000, Faults::programs).ok());
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 """Runs the matrix: exports on gn1, imports on gn2, and holds docs/COVERAGE.md to the outcome.
 
 usage: matrix.py [--write] [CASE...]      --write: write docs/COVERAGE.md anew
+GHOST_TEST_USER=NAME: as that user of the machine
 """
 import os
 import shutil
@@ -16,6 +17,7 @@ GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
 SUBJECT = os.path.abspath("tests/process/matrix_subject")
 LAB = "x%d" % os.getpid()
 LIMIT = 20
+USER = os.environ.get("GHOST_TEST_USER", "")
 
 # One shell for each node: it does one step of every case and says how it ended.
 EXPORT = """
@@ -63,7 +65,8 @@ def text(folder, name):
 
 def on(node, script, folder, cases):
     setup = "CASES='%s'; DIR=%s; SUBJECT=%s\n" % (" ".join(cases), folder, SUBJECT)
-    return ghost("lab", "exec", "--name", LAB, node, "sh", "-c", setup + script)
+    user = ["--user", USER] if USER else []
+    return ghost("lab", "exec", "--name", LAB, *user, node, "sh", "-c", setup + script)
 
 
 def outcome(folder, name, refused):
@@ -171,6 +174,8 @@ def main():
     cases = [row[0] for row in rows if not wanted or row[0] in wanted]
     os.makedirs("tests/process", exist_ok=True)
     folder = tempfile.mkdtemp(prefix="matrix.", dir=os.path.abspath("tests/process"))
+    if USER:
+        shutil.chown(folder, USER)
     bad = 0
     begin = time.monotonic()
     try:

@@ -71,7 +71,7 @@ Json result_json(const Exported& exported, const std::string& snapshot,
 }
 
 Result<Json> to_disk(pid_t pid, Then then, Mode mode, const CheckpointArgs& args) {
-    auto tree = core::find_plain(pid);
+    auto tree = reach_plain(pid);
     if (!tree) return tree.error();
     std::error_code failed;
     std::filesystem::create_directories(args.folder(), failed);
@@ -93,6 +93,8 @@ Result<Json> to_memory(pid_t pid, Then then, Mode mode, const CheckpointArgs& ar
     if (!needs) return needs.error();
     auto holder = core::HolderClient::connect({own_program(), "holder"});
     if (!holder) return holder.error();
+    // the holder, which may just have been started, stays outside
+    if (auto inside = reach_plain(pid); !inside) return inside.error();
     const int64_t begin = monotonic_us();
     auto buffer = holder->room(needs->value("memory", uint64_t{0}) + skeleton_room);
     if (!buffer) return buffer.error();

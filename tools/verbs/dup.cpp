@@ -100,7 +100,7 @@ Result<Then> settle(CloneLine& line, Then then, core::Guard& guard, Made& made) 
 }
 
 Result<core::PlainTree> tree_to_clone(pid_t pid) {
-    auto tree = core::find_plain(pid);
+    auto tree = reach_plain(pid);
     if (!tree) return tree.error();
     GHOST_TRY(core::check_exportable(*tree));
     if (!tree->nested)
@@ -112,11 +112,18 @@ Result<core::PlainTree> tree_to_clone(pid_t pid) {
     return tree;
 }
 
+// Before this process goes into the tree's user name space: ssh is the user's as he has it, whose
+// files of others are not nobody's, and what it starts here makes one of its own.
+Result<CloneLine> line_to(const DupArgs& args) {
+    if (auto tree = core::find_plain(args.pid); !tree) return tree.error();
+    return CloneLine::start(args.to);
+}
+
 Result<Made> duplicate(const DupArgs& args, Then then, Mode mode) {
+    auto line = line_to(args);
+    if (!line) return line.error();
     auto tree = tree_to_clone(args.pid);
     if (!tree) return tree.error();
-    auto line = CloneLine::start(args.to);
-    if (!line) return line.error();
     Made made;
     auto out = prepare(*tree, *line, then == Then::go_on, false);
     if (!out) return out.error();
@@ -171,10 +178,10 @@ int run_live(const DupArgs& args, core::PageOrder order, bool json) {
         return report(make_error(Code::invalid, "use --mode with --then", args.then), json,
                       exit_usage);
     const int64_t begin = monotonic_us();
+    auto line = line_to(args);
+    if (!line) return report(line.error(), json);
     auto tree = tree_to_clone(args.pid);
     if (!tree) return report(tree.error(), json);
-    auto line = CloneLine::start(args.to);
-    if (!line) return report(line.error(), json);
     auto out = prepare(*tree, *line, false, true);
     if (!out) return report(out.error(), json);
     auto sent = send_live(args.pid, **out, order);

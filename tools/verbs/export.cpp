@@ -20,6 +20,7 @@ int run_export(const ExportArgs& args, bool json) {
     if (!then) return report(then.error(), json);
     auto mode = mode_named(args.mode);
     if (!mode) return report(mode.error(), json);
+    if (auto tree = reach_plain(args.pid); !tree) return report(tree.error(), json);
     auto classes = all_classes();
     if (!classes) return report(classes.error(), json);
     auto to = (*classes)->make(args.to, core::Use::write);

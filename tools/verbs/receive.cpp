@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/fork.hpp"
+#include "base/user_space.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/resource/network.hpp"
 #include "tools/clone_line.hpp"
@@ -51,6 +52,7 @@ Result<CloneOrder> order_to_fulfil(CloneLine& line) {
 }
 
 Status serve(CloneLine& line, const core::Signals& signals, const std::function<void()>& settled) {
+    GHOST_TRY(enter_own_user_space());
     auto told = order_to_fulfil(line);
     if (!told) return told.error();
     const CloneOrder& order = *told;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/paths.hpp"
+#include "base/user_space.hpp"
 #include "ghost-core/criu/nested.hpp"
 #include "ghost-core/supervisor/guard.hpp"
 #include "tools/paths.hpp"
@@ -28,6 +29,7 @@ Status find_program(const std::string& name) {
 }
 
 Result<core::PlainTree> start(const RunArgs& args, const core::Signals& signals) {
+    GHOST_TRY(enter_own_user_space());
     std::vector<char*> argv;
     for (const std::string& word : args.program) argv.push_back(const_cast<char*>(word.c_str()));
     argv.push_back(nullptr);
