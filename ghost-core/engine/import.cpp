@@ -50,14 +50,20 @@ class Import {
 
     Result<HeldTree> run(RestoreRequest request, const std::vector<InheritFd>& inherit,
                          const Progress& progress);
-    // Before run(): as of the ghost's head.
-    void lacks(std::vector<Shortcoming> by_the_head) { lacks_ = std::move(by_the_head); }
+    // Before run(): as of the ghost's head, and what to look by once more when the tree is stopped:
+    // until then it removes what it has, and makes it again.
+    void lacks(std::vector<Shortcoming> by_the_head,
+               std::function<std::vector<Shortcoming>()> look) {
+        lacks_ = std::move(by_the_head);
+        look_ = std::move(look);
+    }
 
   private:
     void receive();
     Status receive_chunks();
     Status check_needs_at_stop(std::string_view text);
     Status check_needs();
+    void look_again();
     Status take_skeleton(const Chunk& chunk, const char* buffer);
     std::shared_ptr<HugePages> huge_pages(pid_t root);
     std::shared_ptr<const TreePlacement> placement();
@@ -74,7 +80,8 @@ class Import {
     BufferPool& pool_;
     SkeletonStore skeleton_;
     std::vector<Shortcoming> lacks_;  // until the skeleton says what of it is needed
-    int needs_file_ = -1;             // number of that skeleton file
+    std::function<std::vector<Shortcoming>()> look_;
+    int needs_file_ = -1;  // number of that skeleton file
     FaultFiller filler_;
     ImportState state_;
     Queue<PageChunk> pages_;
@@ -95,9 +102,18 @@ Status Import::check_needs_at_stop(std::string_view text) {
     for (const auto& path : part("released", Json::array()))
         if (path.is_string()) released.insert(path.get<std::string>());
     std::erase_if(lacks_, [&](const Shortcoming& one) { return released.contains(one.path); });
+    look_again();
     std::ranges::move(check_names(part("needs", Json::object()), part("files", Json::array())),
                       std::back_inserter(lacks_));
     return check_needs();
+}
+
+void Import::look_again() {
+    if (lacks_.empty()) return;
+    const auto now = look_();
+    std::erase_if(lacks_, [&](const Shortcoming& one) {
+        return std::ranges::find(now, one.path, &Shortcoming::path) == now.end();
+    });
 }
 
 Status Import::check_needs() {
@@ -113,8 +129,10 @@ Status Import::take_skeleton(const Chunk& chunk, const char* buffer) {
         case ChunkType::skeleton_open:
             if (payload == needs_at_stop_file)
                 needs_file_ = chunk.number;
-            else
+            else {
+                look_again();
                 GHOST_TRY(check_needs());
+            }
             if (!skeleton_.open(chunk.number, std::string(payload)))
                 return make_error(Code::corrupt, "read ghost", std::string(payload),
                                   "a skeleton file comes twice");
@@ -431,9 +449,11 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
     request.keep_userfaults = state_->keeps_userfaults;
     request.tells_root = state_->tells_root;
     Import import(state_->reader, *pool);
-    import.lacks(std::move(state_->lacks));
-    return import.run(std::move(request), inherit, progress);
-}
+    import.lacks(std::move(state_->lacks), [this] {
+        return check_target(state_->metadata.value("needs", Json()), state_->host);
+});
+return import.run(std::move(request), inherit, progress);
+}  // namespace ghost::core
 
 void leave_named(Importer& importer, std::vector<Shortcoming>& lacking) {
     const auto named = std::ranges::stable_partition(

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <map>
+#include <grp.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 
@@ -487,6 +488,32 @@ TEST_F(PagesTracking, InjectionIntoAStoppedProcessLeavesItStopped) {
     while (read_status(fmt::format("/proc/{}", waiting.pid))->state != 'T')
         ASSERT_LT(monotonic_us(), limit);
     EXPECT_EQ(read_status(fmt::format("/proc/{}", waiting.pid))->tracer, 0);
+}
+
+// One that lets the kernel's own faults fail would fail system calls of the process.
+TEST_F(PagesTracking, UsersProcessHasNoneForAllFaults) {
+    int allowed = 0, ready[2];
+    std::ifstream("/proc/sys/vm/unprivileged_userfaultfd") >> allowed;
+    if (allowed != 0) GTEST_SKIP() << "vm.unprivileged_userfaultfd is set";
+    ASSERT_EQ(pipe(ready), 0);
+    constexpr uid_t nobody = 65534;
+    const pid_t child = fork();
+    if (child == 0) {
+        if (setgroups(0, nullptr) != 0 || setresgid(nobody, nobody, nobody) != 0 ||
+            setresuid(nobody, nobody, nobody) != 0 || write(ready[1], "r", 1) != 1)
+            _exit(1);
+        for (;;) pause();
+    }
+    char byte = 0;
+    EXPECT_EQ(read(ready[0], &byte, 1), 1);
+    const auto all = take_userfault(child, 500000, Faults::all);
+    const auto programs = take_userfault(child, 500000, Faults::programs);
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+    for (const int end : ready) close(end);
+    ASSERT_FALSE(all.ok());
+    EXPECT_EQ(all.error().code, Code::refused);
+    EXPECT_TRUE(programs.ok());
 }
 
 TEST_F(PagesTracking, TracedProcessIsRefusedDeadOneNotFound) {

@@ -149,6 +149,7 @@ Check node_queue(const std::string&) {
 }  // namespace
 
 void serve() {
+    umask(0);  // for all users, as the real ones
     std::array<pollfd, 3> all = {pollfd{bound(SOCK_DGRAM, log_place), POLLIN, 0},
                                  pollfd{bound(SOCK_STREAM, names_place), POLLIN, 0},
                                  pollfd{bound(SOCK_STREAM, bus_place), POLLIN, 0}};

@@ -1,0 +1,41 @@
+#!/bin/sh
+# Processes outside of MPI of an ordinary user, who has no privilege on any node: the cases of
+# plain_verbs.sh, plain_dup.sh and matrix.sh that differ most from root's. It makes the user and
+# removes him. GHOST_TEST_LONG=1: all cases.
+[ "$(id -u)" = 0 ] || { echo "SKIP: needs root, to make a user"; exit 77; }
+[ -x criu/sbin/criu ] || { echo "SKIP: no criu in this build folder (make criu)"; exit 77; }
+GHOST_TEST_USER=ghost-verbs
+export GHOST_TEST_USER
+here=$(dirname "$0")
+
+remove_user() {
+    userdel "$GHOST_TEST_USER" 2> /dev/null
+    rm -rf "/dev/shm/ghost-$user"
+}
+userdel "$GHOST_TEST_USER" 2> /dev/null
+# A locked account ("!") may not come by ssh.
+useradd --no-create-home --shell /bin/bash --password '*' "$GHOST_TEST_USER" || exit 1
+user=$(id -u "$GHOST_TEST_USER")
+trap remove_user EXIT
+trap 'exit 143' TERM
+
+# Without Ghost's help: whoever cannot is to be told so by the suites, not to pass.
+if ! setpriv --reuid "$user" --clear-groups --regid "$(id -g "$GHOST_TEST_USER")" unshare --user true; then
+    echo "SKIP: users may not make user name spaces here"
+    exit 77
+fi
+
+verbs='original_goes_on_and_ghost_too then_kill_and_then_stop packed_encrypted_and_striped
+    checkpoint_on_disk checkpoint_in_memory clone_knows dup_here not_started_by_us terminal_and_pipe
+    refused_with_its_name concurrent_while_the_kernel_writes files_come_and_go_in_a_move'
+moves='move move_live move_lazy move_hybrid'
+carried='openmp deep_tree sessions rseq open_files append pipes unix_sockets posix_timer pidfd message_queue sparse services'
+[ -n "$GHOST_TEST_LONG" ] && verbs='' moves='' carried=''
+
+worst=0
+for part in "plain_verbs.sh $verbs" "../net/plain_dup.sh $moves" "matrix.sh $carried"; do
+    # the words are words
+    # shellcheck disable=SC2086
+    "$here"/$part || worst=$?
+done
+exit $worst
