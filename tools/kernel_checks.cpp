@@ -23,6 +23,8 @@
 
 #include "base/fd.hpp"
 #include "base/fork.hpp"
+#include "base/scheduling.hpp"
+#include "base/user_space.hpp"
 #include "tools/process.hpp"
 
 namespace ghost::tools {
@@ -60,9 +62,31 @@ struct PagemapScan {
 };
 constexpr unsigned long pagemap_scan = _IOWR('f', 16, PagemapScan);
 
+int number_in(const char* path, int otherwise) {
+    auto text = read_file(path);
+    return text.ok() ? std::atoi(text->c_str()) : otherwise;
+}
+
+// What root would have to do for users, by what stands in their way.
+std::string repair_user_space() {
+    if (number_in("/proc/sys/user/max_user_namespaces", 1) == 0)
+        return "as root: sysctl -w user.max_user_namespaces=10000";
+    if (number_in("/proc/sys/kernel/unprivileged_userns_clone", 1) == 0)
+        return "as root: sysctl -w kernel.unprivileged_userns_clone=1";
+    if (number_in("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", 0) == 1)
+        return "as root, in /etc/apparmor.d/ghost, and then apparmor_parser -r of it: abi "
+               "<abi/4.0>, include <tunables/global> profile ghost "
+               "/**/{ghost,ghost-wrapper} flags=(unconfined) { userns, }";
+    return "log in as a user with a number of his own, outside of a confined container";
+}
+
 }  // namespace
 
 Finding look_capabilities(const Paths&) {
+    if (!has_user_space()) {
+        const Status why = can_enter_own_user_space();
+        return {false, why ? "no user name space" : why.error().message(), repair_user_space()};
+    }
     // What criu and the page engine use (criu(8), process_vm_readv(2), pid_namespaces(7)).
     constexpr std::pair<int, const char*> wanted[] = {
         {CAP_SYS_ADMIN, "sys_admin"},
@@ -134,6 +158,38 @@ Finding look_pagemap_scan(const Paths&) {
     scan.end = scan.start + page;
     scan.category_mask = scan.return_mask = 1 << 3;  // PAGE_IS_PRESENT
     return ::ioctl(fd.get(), pagemap_scan, &scan) >= 0 ? works() : refused();
+}
+
+// By priority: criu and what copies are to have a processor while a process is stopped.
+Finding look_realtime(const Paths&) {
+    const pid_t pid = fork_process();
+    if (pid < 0) return refused();
+    if (pid == 0) {
+        const sched_param lowest = lowest_of(SCHED_RR);
+        ::_exit(::sched_setscheduler(0, SCHED_RR, &lowest) == 0 ? 0 : errno);
+    }
+    const int error = status_of(pid);
+    if (error == 0) return works();
+    const std::string state =
+        fmt::format("{}: on busy processors moves and snapshots take longer", std::strerror(error));
+    if (::geteuid() == 0) return {false, state};
+    return {false, state,
+            "as root: echo '* - rtprio 1' > /etc/security/limits.d/ghost.conf; then log in anew"};
+}
+
+Finding look_all_faults(const Paths&) {
+    constexpr unsigned long make_one = _IO(0xAA, 0x00);  // USERFAULTFD_IOC_NEW, Linux 6.1
+    Fd fd(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
+    if (fd.valid()) return works();
+    const Fd device(::open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
+    fd.reset(device.valid() ? ::ioctl(device.get(), make_one, O_CLOEXEC | O_NONBLOCK) : -1);
+    if (fd.valid()) return {true, "works, by /dev/userfaultfd"};
+    return {false,
+            fmt::format("{}: programs that write fast are stopped longer to be saved",
+                        std::strerror(errno)),
+            "as root: groupadd -f ghost; usermod -aG ghost USER; echo 'KERNEL==\"userfaultfd\", "
+            "GROUP=\"ghost\", MODE=\"0660\"' > /etc/udev/rules.d/60-ghost.rules; udevadm control "
+            "--reload; udevadm trigger --name-match=userfaultfd; then log in anew"};
 }
 
 Finding look_shm(const Paths&) {

@@ -13,12 +13,20 @@ namespace ghost::tools {
 // What one check found.
 struct Finding {
     bool ok = false;
-    std::string state;  // "4.1.4", "Operation not permitted", …
+    std::string state;        // "4.1.4", "Operation not permitted", …
+    std::string repair = {};  // instead of the check's, where that depends on what was found
+};
+
+// What is not as it could be without it.
+enum class For {
+    all,      // nothing leaves this node or comes to it
+    jobs,     // ranks do not; programs of `ghost run` do
+    comfort,  // it is only slower
 };
 
 struct Check {
     const char* name;
-    bool needed;  // else it is only slower or less comfortable without
+    For what;
     Finding (*look)(const Paths& paths);
     const char* repair;  // a command, or what to do
 };
@@ -35,5 +43,7 @@ Finding look_process_vm_readv(const Paths&);
 Finding look_memfd(const Paths&);
 Finding look_pagemap_scan(const Paths&);
 Finding look_shm(const Paths&);
+Finding look_all_faults(const Paths&);
+Finding look_realtime(const Paths&);
 
 }  // namespace ghost::tools

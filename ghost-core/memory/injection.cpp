@@ -9,7 +9,10 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fstream>
+#include <linux/userfaultfd.h>
 #include <optional>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -33,7 +36,10 @@ constexpr uint64_t user_code_64 = 0x33;  // cs of a 64-bit task
 constexpr int get_rseq = 0x420f;         // PTRACE_GET_RSEQ_CONFIGURATION of linux/ptrace.h
 constexpr uint32_t least_rseq = 32;      // bytes, rseq(2)
 constexpr uint64_t user_mode_only = 1;   // UFFD_USER_MODE_ONLY of linux/userfaultfd.h
-constexpr int most_stops = 64;           // on the way through one call; more is a bug
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)  // Linux 6.1; the headers here may be older
+#endif
+constexpr int most_stops = 64;  // on the way through one call; more is a bug
 
 long trace(int request, pid_t tid, uint64_t address, void* data) {
     return syscall(SYS_ptrace, request, tid, address, data);
@@ -304,6 +310,33 @@ Status inject(pid_t pid, int64_t limit_us, const std::function<Status(HeldThread
     return status;
 }
 
+namespace {
+
+// A negative errno, as the calls themselves: the process opens the device, which may be its user's
+// group's (userfaultfd(2)). Its path lies in a page that is there only meanwhile.
+Result<long> userfault_of_device(HeldThread& thread, uint64_t flags) {
+    static constexpr char path[] = "/dev/userfaultfd";
+    const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+    auto place = thread.call(SYS_mmap, 0, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                             ~uint64_t{0}, 0);
+    if (!place || *place < 0) return place;
+    const auto at = static_cast<uint64_t>(*place);
+    const iovec ours{const_cast<char*>(path), sizeof path}, its{as_data(at), sizeof path};
+    const bool put = process_vm_writev(thread.pid(), &ours, 1, &its, 1, 0) == sizeof path;
+    const long why_not_put = -errno;
+    auto device =
+        put ? thread.call(SYS_openat, static_cast<uint64_t>(AT_FDCWD), at, O_RDWR | O_CLOEXEC)
+            : Result<long>(why_not_put);
+    if (auto gone = thread.call(SYS_munmap, at, page); !gone) return gone;
+    if (!device || *device < 0) return device;
+    const auto opened = static_cast<uint64_t>(*device);
+    auto made = thread.call(SYS_ioctl, opened, USERFAULTFD_IOC_NEW, flags);
+    if (auto closed = thread.call(SYS_close, opened); !closed) return closed;
+    return made;
+}
+
+}  // namespace
+
 Result<Fd> take_userfault(pid_t pid, int64_t limit_us, Faults faults) {
     Fd taken;
     auto status = inject(pid, limit_us, [&](HeldThread& thread) -> Status {
@@ -311,6 +344,8 @@ Result<Fd> take_userfault(pid_t pid, int64_t limit_us, Faults faults) {
         auto made = thread.call(SYS_userfaultfd, flags);
         if (made && *made == -EPERM && faults == Faults::programs)
             made = thread.call(SYS_userfaultfd, flags | user_mode_only);
+        else if (made && *made == -EPERM)
+            made = userfault_of_device(thread, flags);
         if (!made) return made.error();
         if (*made < 0)
             return sys_error_of(static_cast<int>(-*made), "make userfaultfd in process",

@@ -556,6 +556,46 @@ def case_clone_knows():
         assert talk.ask("library") == "3 0"
 
 
+def doctor(*before):
+    done = subprocess.run([*before, GHOST, "doctor", "--json"], capture_output=True, text=True, timeout=3 * LIMIT)
+    node = json.loads(done.stdout)["nodes"][0]
+    assert done.returncode == (0 if node["ok"] else 1), done
+    checks = {check["name"]: check for check in node["checks"]}
+    return node, checks
+
+
+def case_doctor_says_what_works():
+    node, checks = doctor()
+    assert node["user"] == os.geteuid()
+    assert checks["privilege"]["state"] == ("root" if IS_ROOT else "a user name space"), checks["privilege"]
+    assert node["works"]["programs"][:3] == ["stop", "concurrent", "live"], node
+    assert ("lazy" in node["works"]["programs"]) == IS_ROOT, node
+    assert checks["userfaultfd for all faults"]["ok"] == IS_ROOT
+    for check in checks.values():
+        assert check["ok"] or check["repair"], check
+    if not IS_ROOT:
+        assert "60-ghost.rules" in checks["userfaultfd for all faults"]["repair"]
+        assert checks["real-time priority"]["ok"] or "rtprio" in checks["real-time priority"]["repair"]
+        assert not checks["real-time priority"]["needed"]
+    text = ghost("doctor", timeout=3 * LIMIT).stdout
+    assert "programs by `ghost run`, --mode stop, concurrent, live" in text, text
+
+
+# A user name space in which no further one may be made is like a node on which none may be.
+def case_where_no_user_name_space_is():
+    if IS_ROOT:
+        raise Skip("root needs none")
+    inside = ["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c",
+              'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"', "sh"]
+    node, checks = doctor(*inside)
+    assert not node["ok"] and node["works"] == {"ranks": False, "programs": []}, node
+    assert "user name space" in checks["privilege"]["state"], checks["privilege"]
+    assert checks["criu check"]["state"] == "not tried without that", checks["criu check"]
+    for verb in ["run", "--", "true"], ["run", "--detach", "--", "true"], ["import", path("x")]:
+        done = subprocess.run([*inside, GHOST, *verb], capture_output=True, text=True, timeout=LIMIT)
+        assert done.returncode == 1 and "user name space" in done.stderr, done
+
+
 def case_not_started_by_us():
     process = subprocess.Popen(["setsid", "python3", "-c", TICKER, path("p")],
                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,

@@ -27,7 +27,7 @@ fi
 
 verbs='original_goes_on_and_ghost_too then_kill_and_then_stop packed_encrypted_and_striped
     checkpoint_on_disk checkpoint_in_memory clone_knows dup_here not_started_by_us terminal_and_pipe
-    refused_with_its_name concurrent_while_the_kernel_writes files_come_and_go_in_a_move'
+    refused_with_its_name doctor_says_what_works where_no_user_name_space_is concurrent_while_the_kernel_writes files_come_and_go_in_a_move'
 moves='move move_live move_lazy move_hybrid'
 carried='openmp deep_tree sessions rseq open_files append pipes unix_sockets posix_timer pidfd message_queue sparse services'
 [ -n "$GHOST_TEST_LONG" ] && verbs='' moves='' carried=''

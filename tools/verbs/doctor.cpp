@@ -2,10 +2,12 @@
 // `ghost doctor`: what is missing on each node, and the command that repairs it.
 #include <cstdlib>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sstream>
 #include <unistd.h>
 
 #include "base/user_space.hpp"
+#include "ghost-core/memory/userfault.hpp"
 #include "tools/node_checks.hpp"
 #include "tools/process.hpp"
 #include "tools/verbs/verb.hpp"
@@ -19,20 +21,38 @@ std::string host_name() {
     return name;
 }
 
+// What can be done here as it is: whether ranks move and are saved, and by which --mode programs
+// do.
+Json works_now(bool jobs, bool programs) {
+    Json modes = Json::array();
+    if (programs) modes = {"stop", "concurrent", "live"};
+    if (programs && core::check_pages_may_follow()) {
+        modes.push_back("lazy");
+        modes.push_back("hybrid");
+    }
+    return {{"ranks", jobs}, {"programs", std::move(modes)}};
+}
+
 Json examine_here() {
     Paths paths = find_paths();
-    (void)enter_own_user_space();  // a user's wrapper does; what is missing then, the checks say
-    Json out{{"node", host_name()}, {"ok", true}, {"checks", Json::array()}};
+    // a user's wrapper does; what is missing then, the first check says
+    const bool inside = enter_own_user_space().ok();
+    Json out{{"node", host_name()}, {"user", ::geteuid()}, {"checks", Json::array()}};
+    bool jobs = true, programs = true;
     for (const Check& check : node_checks()) {
-        Finding found = check.look(paths);
+        const bool tried = inside || check.what == For::jobs || out["checks"].empty();
+        const Finding found = tried ? check.look(paths) : Finding{false, "not tried without that"};
         Json item{{"name", check.name},
-                  {"needed", check.needed},
+                  {"needed", check.what != For::comfort},
                   {"ok", found.ok},
                   {"state", found.state}};
-        if (!found.ok) item["repair"] = check.repair;
-        if (!found.ok && check.needed) out["ok"] = false;
+        if (!found.ok && tried) item["repair"] = found.repair.empty() ? check.repair : found.repair;
+        if (!found.ok && check.what != For::comfort) jobs = false;
+        if (!found.ok && check.what == For::all) programs = false;
         out["checks"].push_back(item);
     }
+    out["ok"] = jobs;
+    out["works"] = works_now(jobs, programs);
     return out;
 }
 
@@ -63,16 +83,28 @@ Json examine_by_shell(const std::string& node) {
            {"repair", fmt::format("make `{} {} true` work without a password", argv[0], node)}}}}};
 }
 
+void print_works(const Json& works) {
+    std::vector<std::string> modes;
+    for (const Json& mode : works["programs"]) modes.push_back(mode.get<std::string>());
+    fmt::print("  works now: jobs, {}; {}\n",
+               works["ranks"].get<bool>() ? "their moves and snapshots" : "but no rank moves",
+               modes.empty()
+                   ? "no program by `ghost run`"
+                   : fmt::format("programs by `ghost run`, --mode {}", fmt::join(modes, ", ")));
+}
+
 void print_node(const Json& node) {
     fmt::print("{}: {}\n", node["node"].get<std::string>(),
                node["ok"].get<bool>() ? "ready" : "something is missing");
     for (const Json& check : node["checks"]) {
         bool ok = check["ok"].get<bool>();
         const char* mark = ok ? "ok" : check["needed"].get<bool>() ? "MISSING" : "optional";
-        fmt::print("  {:<9} {:<24} {}\n", mark, check["name"].get<std::string>(),
+        fmt::print("  {:<9} {:<27} {}\n", mark, check["name"].get<std::string>(),
                    check["state"].get<std::string>());
-        if (!ok) fmt::print("            -> {}\n", check["repair"].get<std::string>());
+        if (check.contains("repair"))
+            fmt::print("            -> {}\n", check["repair"].get<std::string>());
     }
+    if (node.contains("works")) print_works(node["works"]);
 }
 
 int run_doctor(const std::vector<std::string>& names, bool json) {
