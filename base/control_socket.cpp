@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "base/control_socket.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -16,20 +18,35 @@ namespace {
 
 constexpr size_t max_fds = 16;
 
-Result<std::pair<sockaddr_un, socklen_t>> make_address(const std::string& address) {
+// Of connect(): with a full backlog it would wait for as long as the other end likes.
+constexpr timeval connect_limit{2, 0};
+
+struct Address {
     sockaddr_un sa{};
-    sa.sun_family = AF_UNIX;
-    if (address.empty() || address.size() >= sizeof sa.sun_path) {
+    socklen_t length = 0;
+    Fd folder;  // of a path that is too long for sa; open as long as sa is used
+
+    const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&sa); }
+};
+
+Result<Address> make_address(const std::string& address) {
+    Address out;
+    out.sa.sun_family = AF_UNIX;
+    std::string name = address;
+    const auto slash = address.rfind('/');
+    const bool path = !address.empty() && address[0] != '@';
+    if (path && slash != std::string::npos && name.size() >= sizeof out.sa.sun_path) {
+        out.folder.reset(
+            ::open(address.substr(0, slash + 1).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+        if (!out.folder) return sys_error("open the folder of control socket", address);
+        name = "/proc/self/fd/" + std::to_string(out.folder.get()) + address.substr(slash);
+    }
+    if (name.empty() || name.size() >= sizeof out.sa.sun_path)
         return make_error(Code::invalid, "use control socket address", address);
-    }
-    std::memcpy(sa.sun_path, address.data(), address.size());
-    socklen_t length = offsetof(sockaddr_un, sun_path) + address.size();
-    if (address[0] == '@') {
-        sa.sun_path[0] = '\0';
-    } else {
-        ++length;
-    }
-    return std::pair{sa, length};
+    std::memcpy(out.sa.sun_path, name.data(), name.size());
+    out.length = offsetof(sockaddr_un, sun_path) + name.size() + (path ? 1 : 0);
+    if (!path) out.sa.sun_path[0] = '\0';
+    return out;
 }
 
 Status check_peer(int fd, const std::string& what) {
@@ -63,17 +80,51 @@ Result<Fd> new_socket(int flags = 0) {
 
 }  // namespace
 
-Result<ControlSocket> ControlSocket::connect(const std::string& address) {
+namespace {
+
+// What an address names, in the order of preference.
+std::vector<std::string> alternatives(const std::string& address) {
+    const auto slash = address.rfind('/');
+    if (address.empty() || address[0] != '@' || slash == std::string::npos) return {address};
+    std::vector<std::string> out;
+    for (size_t at = slash + 1; at <= address.size();) {
+        const auto end = std::min(address.find(':', at), address.size());
+        out.push_back(address.substr(0, slash + 1) + address.substr(at, end - at));
+        at = end + 1;
+    }
+    return out;
+}
+
+Result<Fd> connect_one(const std::string& address, const timeval& limit) {
     auto sa = make_address(address);
-    GHOST_TRY(sa);
-    auto fd = new_socket();
-    GHOST_TRY(fd);
-    auto& [name, length] = *sa;
-    if (::connect(fd->get(), reinterpret_cast<const sockaddr*>(&name), length) != 0) {
+    if (!sa) return sa.error();
+    const bool waits = limit.tv_sec > 0;
+    auto fd = new_socket(waits ? 0 : SOCK_NONBLOCK);
+    if (!fd) return fd;
+    const timeval none{};
+    if (waits && ::setsockopt(fd->get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) != 0)
+        return sys_error("set the limits of control socket", address);
+    if (::connect(fd->get(), sa->get(), sa->length) != 0) {
+        if (errno == EAGAIN)
+            return sys_error("connect to control socket, which takes no more connections, at",
+                             address, Code::busy);
         return sys_error("connect to control socket", address);
     }
+    ::setsockopt(fd->get(), SOL_SOCKET, SO_SNDTIMEO, &none, sizeof none);
     GHOST_TRY(check_peer(fd->get(), address));
-    return ControlSocket(std::move(*fd));
+    return fd;
+}
+
+}  // namespace
+
+Result<ControlSocket> ControlSocket::connect(const std::string& address) {
+    std::optional<Error> first;
+    for (const auto& name : alternatives(address)) {
+        auto fd = connect_one(name, connect_limit);
+        if (fd) return ControlSocket(std::move(*fd));
+        if (!first) first = fd.error();
+    }
+    return *first;
 }
 
 Status ControlSocket::send_text(const std::string& text, const std::vector<int>& fds) const {
@@ -151,25 +202,42 @@ pid_t ControlSocket::peer_pid() const {
     return cred.pid;
 }
 
-Result<ControlListener> ControlListener::listen(const std::string& address) {
+namespace {
+
+Result<Fd> bind_one(const std::string& address) {
     auto sa = make_address(address);
-    GHOST_TRY(sa);
+    if (!sa) return sa.error();
     auto fd = new_socket(SOCK_NONBLOCK);
-    GHOST_TRY(fd);
-    auto& [name, length] = *sa;
+    if (!fd) return fd;
     // The mode of a bound socket comes from fchmod before bind (unix(7)): never open for a moment.
-    if (address[0] != '@' && ::fchmod(fd->get(), 0600) != 0) {
+    if (address[0] != '@' && ::fchmod(fd->get(), 0600) != 0)
         return sys_error("set mode of control socket", address);
-    }
-    if (::bind(fd->get(), reinterpret_cast<const sockaddr*>(&name), length) != 0) {
+    if (::bind(fd->get(), sa->get(), sa->length) != 0)
         return sys_error("bind control socket", address,
                          errno == EADDRINUSE ? Code::busy : Code::io);
+    return fd;
+}
+
+}  // namespace
+
+Result<ControlListener> ControlListener::listen(const std::string& address) {
+    std::optional<Error> first;
+    for (const auto& name : alternatives(address)) {
+        auto fd = bind_one(name);
+        if (fd) {
+            ControlListener out;
+            if (name[0] != '@') out.path_ = name;
+            out.fd_ = std::move(*fd);
+            if (::listen(out.fd_.get(), 128) != 0)
+                return sys_error("listen on control socket", name);
+            return out;
+        }
+        // another process of ours, or a stranger
+        const bool taken = fd.error().code == Code::busy;
+        if (!taken || connect_one(name, {})) return fd.error();
+        if (!first) first = fd.error();
     }
-    ControlListener out;
-    if (address[0] != '@') out.path_ = address;
-    out.fd_ = std::move(*fd);
-    if (::listen(out.fd_.get(), 128) != 0) return sys_error("listen on control socket", address);
-    return out;
+    return *first;
 }
 
 ControlListener& ControlListener::operator=(ControlListener&& other) noexcept {

@@ -33,7 +33,10 @@ class ControlSocket {
     explicit ControlSocket(Fd fd) : fd_(std::move(fd)) {}
 
     // Address is a path, or "@name" for the abstract name space (which is per network namespace,
-    // that is per node). Fails with refused if the other end belongs to another user.
+    // that is per node). "@folder/a:b:c" are alternatives, the first of which that is this user's
+    // is meant: who has seen the first of a job before cannot keep its next life from listening.
+    // Fails with refused if the other end belongs to another user, with busy after two seconds in
+    // which it takes no connection.
     static Result<ControlSocket> connect(const std::string& address);
 
     // Sends one packet; blocks while the socket's buffer is full. `fds` stay the caller's.
@@ -59,6 +62,8 @@ class ControlListener {
   public:
     ControlListener() = default;
     // A path is created with mode 0600 and must not exist; it is unlinked by close()/destructor.
+    // Of alternatives the first is taken that no stranger has. busy: another process of this user
+    // listens there.
     static Result<ControlListener> listen(const std::string& address);
     ControlListener(ControlListener&&) noexcept = default;
     ControlListener& operator=(ControlListener&&) noexcept;

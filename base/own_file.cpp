@@ -1,14 +1,27 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "base/own_file.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cstdlib>
+#include <filesystem>
 #include <fmt/format.h>
+#include <linux/magic.h>
+#include <optional>
+#include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "base/encoding.hpp"
 
 namespace ghost {
 namespace {
 
 constexpr mode_t others_write = S_IWGRP | S_IWOTH;
+constexpr const char* writable =
+    "others may write to it; `chmod go-w` it if what is in it is yours";
 
 Error open_failed(int why, const char* tried, const std::string& path) {
     return sys_error_of(why, tried, path, why == ENOENT ? Code::not_found : Code::io);
@@ -30,8 +43,7 @@ Status check_own(const Fd& fd, mode_t type, const std::string& path) {
     if ((info.st_mode & S_IFMT) != type)
         return refuse(path, type == S_IFDIR ? "it is no folder" : "it is no regular file");
     if (info.st_uid != ::geteuid()) return refuse(path, foreign(info.st_uid));
-    if ((info.st_mode & others_write) != 0)
-        return refuse(path, "others may write to it; `chmod go-w` it if what is in it is yours");
+    if ((info.st_mode & others_write) != 0) return refuse(path, writable);
     return {};
 }
 
@@ -80,6 +92,89 @@ Result<Fd> open_own_file(const std::string& path, int flags) {
     GHOST_TRY(check_own(fd, S_IFREG, path));
     if ((flags & O_TRUNC) != 0 && ::ftruncate(fd.get(), 0) != 0) return sys_error("empty", path);
     return fd;
+}
+
+Result<Fd> open_trusted_file(const std::string& path) {
+    GHOST_TRY(check_link(path));
+    Fd fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+    if (!fd) return open_failed(errno, "open", path);
+    struct stat info {};
+    struct statfs system {};
+    if (::fstat(fd.get(), &info) != 0 || ::fstatfs(fd.get(), &system) != 0)
+        return sys_error("look at", path);
+    if (info.st_uid != ::geteuid() && info.st_uid != 0) return refuse(path, foreign(info.st_uid));
+    // root's files there have what the process wants them to have
+    if (system.f_type == PROC_SUPER_MAGIC) return refuse(path, "it is in /proc");
+    if (S_ISREG(info.st_mode) && (info.st_mode & others_write) != 0) return refuse(path, writable);
+    const int flags = ::fcntl(fd.get(), F_GETFL);
+    if (flags < 0 || ::fcntl(fd.get(), F_SETFL, flags & ~O_NONBLOCK) != 0)
+        return sys_error("open", path);
+    return fd;
+}
+
+namespace {
+
+// Two that make one at the same time must agree on which is the older: times of files are those of
+// the last tick.
+constexpr useconds_t more_than_a_tick = 20'000;
+
+std::optional<int64_t> made_at(const std::string& path) {
+    struct statx info {};
+    if (::statx(AT_FDCWD, path.c_str(), AT_SYMLINK_NOFOLLOW, STATX_BTIME | STATX_TYPE, &info) != 0)
+        return std::nullopt;
+    return int64_t{info.stx_btime.tv_sec} * 1'000'000'000 + info.stx_btime.tv_nsec;
+}
+
+}  // namespace
+
+std::vector<std::string> own_folders(const std::string& prefix) {
+    namespace fs = std::filesystem;
+    const fs::path wanted(prefix + ".");
+    std::vector<std::pair<int64_t, std::string>> found;
+    std::error_code failed;
+    for (fs::directory_iterator it(wanted.parent_path(), failed), none; !failed && it != none;
+         it.increment(failed)) {
+        const std::string path = it->path();
+        if (!it->path().filename().string().starts_with(wanted.filename().string())) continue;
+        const auto time = made_at(path);
+        if (time && !fs::is_symlink(path, failed) && open_own_folder(path))
+            found.emplace_back(*time, path);
+        failed.clear();
+    }
+    std::sort(found.begin(), found.end());
+    std::vector<std::string> out;
+    for (auto& [time, path] : found) out.push_back(std::move(path));
+    return out;
+}
+
+Result<std::string> shared_own_folder(const std::string& prefix) {
+    auto there = own_folders(prefix);
+    if (!there.empty()) return std::move(there.front());
+    std::string made = prefix + ".XXXXXX";
+    if (::mkdtemp(made.data()) == nullptr) return sys_error("make folder", made);
+    ::usleep(more_than_a_tick);
+    there = own_folders(prefix);
+    if (there.empty() || there.front() == made) return made;
+    ::rmdir(made.c_str());
+    return std::move(there.front());
+}
+
+std::string fresh_name(const std::string& prefix) {
+    std::array<char, 8> bytes{};
+    while (::getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size()))
+        continue;
+    return prefix + "." + encode_hex({bytes.data(), bytes.size()});
+}
+
+Result<std::string> private_folder() {
+    const std::string name = "ghost-" + std::to_string(::geteuid());
+    if (::geteuid() == 0) {
+        auto path = "/run/" + name;
+        auto folder = make_own_folder(path);
+        if (folder.ok()) return path;
+        if (folder.error().code == Code::refused) return folder.error();
+    }
+    return shared_own_folder("/dev/shm/" + name);
 }
 
 }  // namespace ghost

@@ -19,8 +19,8 @@
 namespace ghost::tools {
 namespace {
 
-std::vector<std::string> command_for(const std::string& node) {
-    if (is_here(node)) return {own_program(), "receive"};
+Result<std::vector<std::string>> command_for(const std::string& node) {
+    if (is_here(node)) return std::vector<std::string>{own_program(), "receive"};
     return remote_words(node, shell_quote(own_program()) + " receive");
 }
 
@@ -32,12 +32,13 @@ bool is_object(const std::string& line) {
 
 Result<CloneLine> CloneLine::start(const std::string& node) {
     const auto words = command_for(node);
+    if (!words) return words.error();
     int down[2], up[2];
     if (::pipe2(down, O_CLOEXEC) != 0) return sys_error("make a pipe");
     Fd their_in(down[0]), our_out(down[1]);
     if (::pipe2(up, O_CLOEXEC) != 0) return sys_error("make a pipe");
     Fd our_in(up[0]), their_out(up[1]);
-    auto child = Child::start({.argv = words,
+    auto child = Child::start({.argv = *words,
                                .stdio = {their_in.get(), their_out.get(), inherited},
                                .place = ChildRequest::Place::here,
                                .signals = ChildRequest::Signals::unblocked});

@@ -26,6 +26,14 @@ std::shared_ptr<std::string> add_key(CommandLine app) {
     return key;
 }
 
+std::shared_ptr<bool> add_trust(CommandLine app) {
+    auto trust = std::make_shared<bool>(false);
+    app.add_flag("--trust-owner", *trust,
+                 "also a ghost that another user has made, or that others may write to: it runs "
+                 "as you");
+    return trust;
+}
+
 Result<std::shared_ptr<core::SecretKey>> load_key(const std::string& file) {
     if (file.empty()) return std::shared_ptr<core::SecretKey>();
     return core::SecretKey::load(file);

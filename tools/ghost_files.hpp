@@ -24,6 +24,14 @@ std::shared_ptr<std::string> add_key(CommandLine app);
 // The key of that option; null if it was not given.
 Result<std::shared_ptr<core::SecretKey>> load_key(const std::string& file);
 
+// Adds --trust-owner to a verb: a ghost of another user's is a program of that user's, and is not
+// run without being asked for.
+std::shared_ptr<bool> add_trust(CommandLine app);
+// What is read then.
+inline core::Whose whose_ghosts(bool trust_owner) {
+    return trust_owner ? core::Whose::anybodys : core::Whose::trusted;
+}
+
 // For an import: unpacked, an incremental one joined with its parents. `classes` outlives it.
 Result<std::unique_ptr<core::Resource>> open_ghost(const core::ResourceRegistry& classes,
                                                    const std::string& specification,

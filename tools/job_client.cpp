@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/own_file.hpp"
 #include "base/pidfd.hpp"
 #include "base/proc.hpp"
 
@@ -225,6 +226,8 @@ std::vector<std::string> coordinator_sockets() {
     std::string uid = "." + std::to_string(::geteuid());
     for (const std::string& folder : session_folders()) {
         for (const std::string& session : entries(folder, "ompi.", uid)) {
+            // anybody may make such folders in /tmp
+            if (!open_own_folder(session)) continue;
             for (const std::string& job : entries(session, "pid.", "")) {
                 std::string path = job + "/ghost.sock";
                 if (::access(path.c_str(), F_OK) == 0) out.push_back(path);

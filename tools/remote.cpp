@@ -5,6 +5,7 @@
 #include <climits>
 #include <cstdlib>
 #include <fcntl.h>
+#include <filesystem>
 #include <sstream>
 #include <unistd.h>
 
@@ -19,22 +20,28 @@ bool is_here(const std::string& node) {
     return node == "localhost" || node == name.data();
 }
 
-std::vector<std::string> remote_words(const std::string& node, const std::string& command) {
+Result<std::vector<std::string>> remote_words(const std::string& node, const std::string& command) {
+    // It may come from a manifest, and an option of ssh can be a program that is run.
+    if (node.empty() || node[0] == '-')
+        return make_error(Code::invalid, "use as the name of a node", '"' + node + '"');
     const char* agent = std::getenv("GHOST_RSH");
     if (agent == nullptr) agent = std::getenv("OMPI_MCA_plm_rsh_agent");
     std::istringstream words(agent != nullptr && *agent != '\0' ? agent : "ssh");
     std::vector<std::string> out;
     for (std::string word; words >> word;) out.push_back(word);
+    if (!out.empty() && std::filesystem::path(out.front()).filename() == "ssh")
+        out.emplace_back("--");
     out.push_back(node);
     out.push_back(command);
     return out;
 }
 
 Status fetch_file(const std::string& node, const std::string& path, const std::string& to) {
+    const auto words = remote_words(node, "cat " + shell_quote(path));
+    if (!words) return words.error();
     const Fd file(::open(to.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
     if (!file) return sys_error("make", to);
-    const auto words = remote_words(node, "cat " + shell_quote(path));
-    auto child = Child::start({.argv = words,
+    auto child = Child::start({.argv = *words,
                                .stdio = {null_device, file.get(), inherited},
                                .place = ChildRequest::Place::here,
                                .signals = ChildRequest::Signals::kept});

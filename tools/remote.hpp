@@ -13,7 +13,8 @@ namespace ghost::tools {
 bool is_here(const std::string& node);
 
 // The words that run a shell command on a node: GHOST_RSH, OMPI_MCA_plm_rsh_agent, else ssh.
-std::vector<std::string> remote_words(const std::string& node, const std::string& command);
+// invalid: a name that could be an option.
+Result<std::vector<std::string>> remote_words(const std::string& node, const std::string& command);
 
 // Copies a file of another node into a new file here (0600, synced). What the agent says on
 // standard error is passed through.

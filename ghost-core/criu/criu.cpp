@@ -136,8 +136,10 @@ Error criu_gave_up(const std::string& tried, int status, const std::string& fold
 namespace {
 
 // A user's criu looks for its cache in $XDG_RUNTIME_DIR, which not every session has.
-std::string own_cache_folder() {
-    return ::geteuid() == 0 ? cache_folder : fmt::format("/dev/shm/ghost-{}", ::geteuid());
+Result<std::string> own_cache_folder() {
+    if (::geteuid() != 0) return private_folder();
+    auto folder = make_own_folder(cache_folder);
+    return folder ? Result<std::string>(cache_folder) : folder.error();
 }
 
 // That the program's cache, if it has one, is only its user's. Without a folder it goes without.
@@ -146,7 +148,7 @@ Status make_cache_folder(const std::string& program) {
         return make_error(Code::refused, "use criu", program,
                           fmt::format("it believes what any user may write into {}; build it anew",
                                       open_cache_folder));
-    auto folder = make_own_folder(own_cache_folder());
+    const auto folder = own_cache_folder();
     if (!folder && folder.error().code == Code::refused) return folder.error();
     return {};
 }
@@ -156,14 +158,16 @@ Status make_cache_folder(const std::string& program) {
 void as_this_user(ChildRequest& criu) {
     if (::geteuid() == 0) return;
     criu.argv.insert(criu.argv.begin() + 2, "--unprivileged");
-    criu.environment.push_back("XDG_RUNTIME_DIR=" + own_cache_folder());
+    if (const auto cache = own_cache_folder(); cache.ok())
+        criu.environment.push_back("XDG_RUNTIME_DIR=" + *cache);
 }
 
 Status warm_up_once(const CriuSettings& settings) {
     auto program = find_program(settings.program);
     if (!program) return program.error();
     GHOST_TRY(make_cache_folder(*program));
-    const bool known = open_own_file(own_cache_folder() + "/criu.kdat").ok();
+    const auto cache = own_cache_folder();
+    const bool known = cache.ok() && open_own_file(*cache + "/criu.kdat").ok();
     return known ? Status() : warm_up(settings);
 }
 

@@ -20,6 +20,7 @@
 #include "base/fd.hpp"
 #include "base/json.hpp"
 #include "base/log.hpp"
+#include "base/own_file.hpp"
 #include "base/proc.hpp"
 
 namespace ghost::core {
@@ -180,8 +181,10 @@ void raise_priority(const Placements& threads) {
 
 namespace {
 
-std::string note_of(pid_t root) {
-    return fmt::format("/dev/shm/ghost-bound-{}", root);
+Result<std::string> note_of(pid_t root) {
+    auto folder = private_folder();
+    if (folder) *folder += fmt::format("/bound-{}", root);
+    return folder;
 }
 
 // Which process the note is about, since pids come again, and when it was made (CLOCK_MONOTONIC).
@@ -203,19 +206,18 @@ NoteHead head_of(pid_t root) {
     return out;
 }
 
-// Only what is ours: anybody may put files there.
 Note read_note(pid_t root) {
-    const Fd file(open(note_of(root).c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+    const auto path = note_of(root);
+    if (!path) return {};
+    const auto file = open_own_file(*path);
     struct stat info {};
-    if (!file || fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode) ||
-        info.st_uid != geteuid() || (info.st_mode & 077) != 0)
-        return {};
+    if (!file || fstat(file->get(), &info) != 0) return {};
     NoteHead head;
-    if (read(file.get(), &head, sizeof head) != sizeof head || head.start != head_of(root).start)
+    if (read(file->get(), &head, sizeof head) != sizeof head || head.start != head_of(root).start)
         return {};
     Placements threads((static_cast<size_t>(info.st_size) - sizeof head) / sizeof(Placement));
     const size_t size = threads.size() * sizeof(Placement);
-    if (read(file.get(), threads.data(), size) != static_cast<ssize_t>(size)) return {};
+    if (read(file->get(), threads.data(), size) != static_cast<ssize_t>(size)) return {};
     return {std::move(threads), head.at_ns};
 }
 
@@ -253,16 +255,16 @@ void keep_waits(const SocketWaits& waits, Placements& threads) {
 
 Status note_placements(pid_t root, const Placements& before) {
     const auto path = note_of(root);
-    unlink(path.c_str());
-    const Fd file(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-    if (!file) return sys_error("note how a tree is scheduled", path);
+    if (!path) return path.error();
+    const auto file = open_own_file(*path, O_WRONLY | O_CREAT | O_TRUNC);
+    if (!file) return file.error();
     const NoteHead head = head_of(root);
     const size_t size = before.size() * sizeof(Placement);
-    if (write(file.get(), &head, sizeof head) == sizeof head &&
-        write(file.get(), before.data(), size) == static_cast<ssize_t>(size))
+    if (write(file->get(), &head, sizeof head) == sizeof head &&
+        write(file->get(), before.data(), size) == static_cast<ssize_t>(size))
         return {};
-    const auto error = sys_error("note how a tree is scheduled", path);
-    unlink(path.c_str());
+    const auto error = sys_error("note how a tree is scheduled", *path);
+    unlink(path->c_str());
     return error;
 }
 
@@ -285,7 +287,7 @@ std::optional<Frozen> give_back(pid_t root, const std::vector<Task>& tasks) {
             leave_raised(tid, *known->second);
             sched_setaffinity(tid, sizeof(cpu_set_t), &known->second->processors);
         }
-    unlink(note_of(root).c_str());
+    if (const auto note = note_of(root); note.ok()) unlink(note->c_str());
     return out;
 }
 

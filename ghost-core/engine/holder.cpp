@@ -9,6 +9,7 @@
 
 #include "base/child.hpp"
 #include "base/clock.hpp"
+#include "base/own_file.hpp"
 #include "ghost-core/engine/holder_messages.hpp"
 
 namespace ghost::core {
@@ -17,11 +18,6 @@ namespace {
 constexpr int answer_ms = 10000;
 constexpr int64_t start_limit_us = 5'000'000;
 constexpr unsigned touching_threads = 2;
-
-// Not every session of a user has a folder of its own below /run, and none keeps it when it ends.
-std::string folder() {
-    return fmt::format("{}/ghost-{}", geteuid() == 0 ? "/run" : "/dev/shm", geteuid());
-}
 
 using schema::Complaint;
 using schema::encode;
@@ -34,15 +30,18 @@ Json about_of(const schema::Raw& raw) {
 
 }  // namespace
 
-std::string holder_address() {
-    return folder() + "/holder.sock";
+Result<std::string> holder_address() {
+    auto folder = private_folder();
+    if (folder) *folder += "/holder.sock";
+    return folder;
 }
 
 Result<HolderClient> HolderClient::connect(const std::vector<std::string>& start) {
-    auto socket = ControlSocket::connect(holder_address());
+    const auto address = holder_address();
+    if (!address) return address.error();
+    auto socket = ControlSocket::connect(*address);
     if (!socket && start.empty())
-        return make_error(Code::not_found, "find ghosts in memory", holder_address(),
-                          "there is no holder");
+        return make_error(Code::not_found, "find ghosts in memory", *address, "there is no holder");
     if (!socket) {
         GHOST_TRY(Child::start_orphan({.argv = start,
                                        .folder = "/",
@@ -51,7 +50,7 @@ Result<HolderClient> HolderClient::connect(const std::vector<std::string>& start
         for (const int64_t limit = monotonic_us() + start_limit_us; !socket;) {
             if (monotonic_us() > limit) return socket.error();
             usleep(1000);
-            socket = ControlSocket::connect(holder_address());
+            socket = ControlSocket::connect(*address);
         }
     }
     return HolderClient(std::move(*socket));

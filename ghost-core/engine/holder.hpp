@@ -19,7 +19,7 @@
 namespace ghost::core {
 
 // Where this user's holder listens on this node.
-std::string holder_address();
+Result<std::string> holder_address();
 
 // Serves until it is told to stop. busy: there is one already. One thread. (libholder)
 Status serve_holder();

@@ -11,22 +11,13 @@
 #include <unistd.h>
 
 #include "base/loop.hpp"
+#include "base/own_file.hpp"
 #include "ghost-core/engine/holder.hpp"
 
 namespace ghost::core {
 namespace {
 
 constexpr size_t spares_kept = 2;
-
-// Private to the user, or whoever has made it first could read processes' memory.
-Status make_folder(const std::string& path) {
-    if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) return sys_error("make folder", path);
-    struct stat info {};
-    if (lstat(path.c_str(), &info) != 0 || !S_ISDIR(info.st_mode) || info.st_uid != geteuid() ||
-        (info.st_mode & 077) != 0)
-        return make_error(Code::refused, "use folder", path, "it is not private");
-    return {};
-}
 
 uint64_t size_of(const Fd& fd) {
     struct stat info {};
@@ -199,15 +190,15 @@ std::list<Held>::iterator Server::find(const std::string& name) {
 }  // namespace
 
 Status serve_holder() {
-    const auto folder = std::filesystem::path(holder_address()).parent_path().string();
-    GHOST_TRY(make_folder(folder));
-    const auto lock_path = folder + "/holder.lock";
-    const Fd lock(open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    if (!lock) return sys_error("open", lock_path);
-    if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0)
-        return make_error(Code::busy, "hold ghosts", holder_address(), "there is a holder already");
-    unlink(holder_address().c_str());  // of one that was killed
-    auto listener = ControlListener::listen(holder_address());
+    const auto address = holder_address();
+    if (!address) return address.error();
+    const auto folder = std::filesystem::path(*address).parent_path().string();
+    const auto lock = open_own_file(folder + "/holder.lock", O_RDWR | O_CREAT);
+    if (!lock) return lock.error();
+    if (flock(lock->get(), LOCK_EX | LOCK_NB) != 0)
+        return make_error(Code::busy, "hold ghosts", *address, "there is a holder already");
+    unlink(address->c_str());  // of one that was killed
+    auto listener = ControlListener::listen(*address);
     if (!listener) return listener.error();
     return Server(std::move(*listener)).run();
 }

@@ -68,7 +68,7 @@ std::vector<std::string> places(const ParentRef& parent, const std::string& chil
 
 // The digest of a file that is not packed is known before all of it is read.
 Status check_digest_early(const ParentRef& parent, const std::string& path) {
-    const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     FileHeader header;
     if (!fd || pread(fd.get(), &header, sizeof header, 0) != sizeof header ||
         header.magic != ghost_magic)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/fd.hpp"
+#include "base/own_file.hpp"
 
 namespace ghost::core {
 namespace {
@@ -19,9 +20,11 @@ constexpr size_t extra = crypto_secretstream_xchacha20poly1305_ABYTES;
 }  // namespace
 
 Result<std::shared_ptr<SecretKey>> SecretKey::load(const std::string& path) {
-    const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    const auto file = open_trusted_file(path);
+    if (!file) return file.error();
+    const Fd& fd = *file;
     struct stat info {};
-    if (!fd || fstat(fd.get(), &info) != 0) return sys_error("open key", path);
+    if (fstat(fd.get(), &info) != 0) return sys_error("open key", path);
     if ((info.st_mode & (S_IRWXG | S_IRWXO)) != 0)
         return make_error(Code::refused, "use key", path, "others may read it (chmod 600)");
     std::array<char, 67> text{};

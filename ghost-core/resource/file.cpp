@@ -217,8 +217,8 @@ FileResource::FileResource(std::string path, Use use, Whose whose)
 FileResource::~FileResource() = default;
 
 Status FileResource::open_to_read() {
-    if (whose_ == Whose::own) {
-        auto own = open_own_file(path_);
+    if (whose_ != Whose::anybodys) {
+        auto own = whose_ == Whose::own ? open_own_file(path_) : open_trusted_file(path_);
         if (!own) return own.error();
         state_->fd = std::move(*own);
     } else {

@@ -9,8 +9,9 @@
 
 namespace ghost::core {
 
-// Whose file is read: own are those that this user alone can have written (base/own_file.hpp).
-enum class Whose { anybodys, own };
+// Whose file is read (base/own_file.hpp): own are those that this user alone can have written,
+// trusted those that nobody but this user and root can.
+enum class Whose { anybodys, trusted, own };
 
 // Written without a name (or under a temporary one beside `path`, mode 0600, where the file system
 // knows no files without a name) and given its name, flushed to stable storage, by finalize(): what

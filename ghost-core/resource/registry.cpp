@@ -70,8 +70,8 @@ Result<std::vector<std::unique_ptr<Resource>>> several(const ResourceRegistry& r
 
 Made make_file(const ResourceRegistry& registry, Use use, const Parameters& parameters) {
     if (parameters.rest.empty()) return invalid("a path is missing", "file");
-    return std::unique_ptr<Resource>(std::make_unique<FileResource>(
-        parameters.rest, use, registry.trusts_own_files_only() ? Whose::own : Whose::anybodys));
+    return std::unique_ptr<Resource>(
+        std::make_unique<FileResource>(parameters.rest, use, registry.trusted()));
 }
 
 Made make_memory(const ResourceRegistry&, Use, const Parameters&) {

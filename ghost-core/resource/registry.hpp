@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "ghost-core/resource/encrypt.hpp"
+#include "ghost-core/resource/file.hpp"
 #include "ghost-core/resource/resource.hpp"
 
 namespace ghost::core {
@@ -87,16 +88,16 @@ class ResourceRegistry {
     Result<std::unique_ptr<Resource>> open(const std::string& specification,
                                            std::shared_ptr<SecretKey> key = nullptr) const;
 
-    // From now on a file is read only if this user alone can have written it (base/own_file.hpp).
-    void trust_own_files_only() { own_files_only_ = true; }
-    bool trusts_own_files_only() const { return own_files_only_; }
+    // From now on only such files are read.
+    void trust_only(Whose whose) { trusted_ = whose; }
+    Whose trusted() const { return trusted_; }
 
     const std::map<uint32_t, ResourceKind>& kinds() const { return kinds_; }
 
   private:
     Status insert(ResourceKind kind);
 
-    bool own_files_only_ = false;
+    Whose trusted_ = Whose::anybodys;
     std::map<uint32_t, ResourceKind> kinds_;
     std::vector<void*> libraries_;
 };

@@ -2,12 +2,12 @@
 #include "ghost-core/supervisor/departure.hpp"
 
 #include <cerrno>
+#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/own_file.hpp"
 #include "ghost-core/engine/node_memory.hpp"
 #include "ghost-core/engine/preflight.hpp"
 
@@ -18,18 +18,19 @@ constexpr int64_t turn_limit_us = 10'000'000;
 constexpr useconds_t retry_us = 1000;
 
 // Two exports of one tree would meet in it; the other one may be that of a killed command, which is
-// still putting things in order. An abstract address (unix(7)) goes with the process that has it.
+// still putting things in order. A byte of a file of this user's for each tree, by the number of
+// its first process: a lock goes with the descriptor, and nobody else can have it.
 Result<Fd> take_turn(pid_t root) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    const auto name = fmt::format("ghost-export-{}", root);
-    name.copy(address.sun_path + 1, sizeof address.sun_path - 2);
-    const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
-    Fd out(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    if (!out) return sys_error("make a socket");
+    auto folder = private_folder();
+    if (!folder) return folder.error();
+    auto out = open_own_file(*folder + "/exports", O_RDWR | O_CREAT);
+    if (!out) return out;
+    const struct flock turn {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = root, .l_len = 1, .l_pid = 0
+    };
     const int64_t limit = monotonic_us() + turn_limit_us;
-    while (::bind(out.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) {
-        if (errno != EADDRINUSE) return sys_error("take a turn");
+    for (auto wanted = turn; ::fcntl(out->get(), F_OFD_SETLK, &wanted) != 0; wanted = turn) {
+        if (errno != EAGAIN && errno != EACCES && errno != EINTR) return sys_error("take a turn");
         if (monotonic_us() > limit)
             return make_error(Code::busy, "export process", std::to_string(root),
                               "somebody else exports it");

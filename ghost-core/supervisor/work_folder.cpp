@@ -15,6 +15,14 @@ namespace {
 
 constexpr const char* shared = "/dev/shm";
 
+// Numbers of processes mean something only in the name space they are of, and containers may share
+// the folder.
+std::string owner(pid_t pid) {
+    struct stat space {};
+    const bool known = ::stat("/proc/self/ns/pid", &space) == 0;
+    return fmt::format(".{}.{}-", known ? space.st_ino : 0, pid);
+}
+
 // What others have left that were killed together with their guards.
 void remove_orphans(const std::string& mine) {
     std::error_code ignored;
@@ -25,7 +33,8 @@ void remove_orphans(const std::string& mine) {
             info.st_uid != geteuid())
             continue;
         const pid_t pid = std::atoi(name.c_str() + name.rfind('.') + 1);
-        if (pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH)
+        const bool known = name.find(owner(pid)) != std::string::npos;
+        if (known && pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH)
             std::filesystem::remove_all(entry.path(), ignored);
     }
 }
@@ -38,7 +47,7 @@ Status WorkFolder::make(const std::string& name, Guard* guard) {
     remove_orphans(mine);
     // A name nobody can have taken, and never that of the folder of one that was killed: numbers
     // begin anew when a job is restarted, and its guard may still be at it.
-    std::string path = fmt::format("{}/{}{}.{}-XXXXXX", shared, mine, name, getpid());
+    std::string path = fmt::format("{}/{}{}{}XXXXXX", shared, mine, name, owner(getpid()));
     if (::mkdtemp(path.data()) == nullptr) return sys_error("make folder", path);
     path_ = std::move(path);
     guard_ = guard;

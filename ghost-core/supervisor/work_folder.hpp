@@ -20,8 +20,8 @@ class WorkFolder {
     WorkFolder& operator=(WorkFolder&&) = delete;
     ~WorkFolder() { remove(); }
 
-    // /dev/shm/ghost-<uid>-<name>.<pid>-<random>; mode 0700. `guard`, if there is one, must outlive
-    // this.
+    // /dev/shm/ghost-<uid>-<name>.<PID name space>.<pid>-<random>; mode 0700. `guard`, if there is
+    // one, must outlive this.
     Status make(const std::string& name, Guard* guard = nullptr);
     void remove();
     const std::string& path() const { return path_; }

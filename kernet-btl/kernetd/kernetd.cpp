@@ -33,7 +33,7 @@ constexpr const char* usage =
     "  --secret FILE       64 hex digits, identical on all nodes; mode 0600\n"
     "  --cluster NAME      separates clusters that use the same secret (default: kernet)\n"
     "  --socket ADDRESS    where programs connect: a path or @NAME (default: $KERNET_MANAGER,\n"
-    "                      else @kernet/UID)\n"
+    "                      else kernet.sock in this user's own folder)\n"
     "  --interfaces LIST   interfaces or CIDR nets for data (default: all but loopback)\n"
     "  --filters CHAIN     filters for all messages (docs/FILTERS.md), identical on all nodes\n"
     "  --grace SECONDS     how long a node may be unreachable before its sockets are lost\n"

@@ -4,14 +4,18 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sodium.h>
 #include <sys/epoll.h>
+#include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
+#include "base/own_file.hpp"
 
 namespace kernet {
 
@@ -50,10 +54,29 @@ uint64_t random_number() {
 
 }  // namespace
 
+namespace {
+
+// The socket that a manager left that was killed keeps nobody from listening; one that lives does.
+Status take_address(const std::string& address, ghost::Fd& lock) {
+    if (address.empty() || address[0] == '@') return {};
+    auto own = ghost::open_own_file(address + ".lock", O_RDWR | O_CREAT);
+    if (!own) return {};  // a folder that the user has named: it is for him to say what is there
+    if (::flock(own->get(), LOCK_EX | LOCK_NB) != 0)
+        return make_error(Code::busy, "listen at", address, "another manager does");
+    struct stat there {};
+    if (::lstat(address.c_str(), &there) == 0 && S_ISSOCK(there.st_mode)) ::unlink(address.c_str());
+    lock = std::move(*own);
+    return {};
+}
+
+}  // namespace
+
 std::string default_manager_address() {
     const char* named = std::getenv("KERNET_MANAGER");
     if (named && *named) return named;
-    return fmt::format("@kernet/{}", geteuid());
+    // nobody else can make a socket there
+    auto folder = ghost::private_folder();
+    return folder ? *folder + "/kernet.sock" : "";
 }
 
 Manager::Manager(const ManagerConfig& config)
@@ -77,6 +100,7 @@ Result<std::unique_ptr<Manager>> Manager::create(const ManagerConfig& config,
 Status Manager::open(ghost::ControlListener listening) {
     listener_ = std::move(listening);
     if (!listener_.valid()) {
+        GHOST_TRY(take_address(config_.address, lock_));
         auto made = ghost::ControlListener::listen(config_.address);
         if (!made) return made.error();
         listener_ = std::move(*made);

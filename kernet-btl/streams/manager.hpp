@@ -113,6 +113,7 @@ class Manager final : public ChannelListener, private DirectoryPort {
     ManagerConfig config_;
     Channel* channel_ = nullptr;
     Directory directory_;
+    ghost::Fd lock_;  // of the path it listens at
     ghost::ControlListener listener_;
     ghost::Fd epoll_, timer_;
     std::map<int, Client> clients_;          // by descriptor

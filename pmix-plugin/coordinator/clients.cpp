@@ -48,7 +48,7 @@ Status Clients::listen(const std::string& path) {
 void Clients::accept() {
     auto socket = listener_.accept();
     if (!socket.ok()) {
-        if (socket.error().code != Code::busy) log::warning("{}", socket.error().message());
+        strangers_.tell(socket.error());
         return;
     }
     if (clients_.size() >= most_clients) return;

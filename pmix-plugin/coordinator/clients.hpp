@@ -61,6 +61,7 @@ class Clients {
     EventLoop& loop_;
     Services services_;
     ControlListener listener_;
+    Strangers strangers_;
     WatchId watch_ = 0;
     std::map<ClientId, Client> clients_;
     ClientId last_id_ = 0;

@@ -6,8 +6,10 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "base/own_file.hpp"
 #include "pmix-plugin/settings/job_settings.hpp"
 #include "pmix-plugin/settings/parameters.hpp"
+#include "pmix-plugin/snapshots/folder.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -71,6 +73,16 @@ std::string absolute(const std::string& path) {
     return out;
 }
 
+// Where the snapshot is that the job goes on from, so that one folder has all of the job's; else
+// where this user's are on this node. The other nodes use the same name.
+std::string memory_folder(const std::string& restart) {
+    const std::string prefix = memory_snapshots();
+    const auto above = std::filesystem::path(restart).parent_path().string();
+    if (above.starts_with(prefix + ".")) return above;
+    const auto there = own_folders(prefix);
+    return there.empty() ? fresh_name(prefix) : there.front();
+}
+
 }  // namespace
 
 SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong) {
@@ -78,7 +90,6 @@ SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong) 
     SnapshotPolicy policy;
     policy.interval_us = reader.value("ghost_checkpoint_interval", parse_duration_us);
     policy.folder = absolute(reader.text("ghost_checkpoint_dir"));
-    policy.memory = fmt::format("/dev/shm/ghost-snapshots-{}", ::geteuid());
     policy.to = reader.one_of("ghost_checkpoint_to", {"disk", "memory", "both"});
     policy.keep =
         static_cast<size_t>(std::max(1, reader.value("ghost_checkpoint_keep", parse_count)));
@@ -91,6 +102,7 @@ SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong) 
     policy.at_once =
         static_cast<size_t>(std::max(1, reader.value("ghost_migrate_at_once", parse_count)));
     policy.restart = reader.text("ghost_restart");
+    policy.memory = memory_folder(policy.restart);
     return policy;
 }
 

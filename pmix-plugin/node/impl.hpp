@@ -253,6 +253,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     LocationTable locations_;
     uint64_t version_ = 0;  // of the table of locations
     ControlListener listener_;
+    Strangers strangers_;
     WatchId watch_ = 0;
     std::optional<TimerId> listen_retry_;
     std::optional<TimerId> look_timer_;

@@ -94,7 +94,7 @@ void NodeAgent::Impl::stop() {
 void NodeAgent::Impl::accept() {
     auto socket = listener_.accept();
     if (!socket.ok()) {
-        if (socket.error().code != Code::busy) log::warning("{}", socket.error().message());
+        strangers_.tell(socket.error());
         return;
     }
     if (arrivals_.size() >= most_arrivals) return;

@@ -2,11 +2,15 @@
 #include "pmix-plugin/settings/job_settings.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
+#include <sodium/crypto_generichash.h>
 #include <sstream>
+#include <string_view>
 #include <strings.h>
 #include <unistd.h>
 
+#include "base/encoding.hpp"
 #include "config.h"
 
 namespace ghost::plugin {
@@ -201,21 +205,38 @@ JobSettings decide(const GetEnv& get, const InstalledPaths& paths) {
     return decided;
 }
 
-std::string node_socket(const std::string& job, uid_t user) {
-    return "@ghost/" + std::to_string(user) + "/" + job;
+std::string socket_names(const std::string& secret) {
+    constexpr size_t bytes_each = 4;
+    constexpr std::string_view purpose = "ghost: names of sockets";
+    std::array<unsigned char, crypto_generichash_BYTES> hash{};
+    crypto_generichash(hash.data(), hash.size(),
+                       reinterpret_cast<const unsigned char*>(secret.data()), secret.size(),
+                       reinterpret_cast<const unsigned char*>(purpose.data()), purpose.size());
+    std::string out;
+    for (size_t at = 0; at < hash.size(); at += bytes_each)
+        out += (at == 0 ? "" : ":") +
+               ghost::encode_hex({reinterpret_cast<char*>(hash.data()) + at, bytes_each});
+    return out;
 }
 
+std::string node_socket(const std::string& job, uid_t user, const std::string& names) {
+    return "@ghost/" + std::to_string(user) + "/" + job + "/" + names;
+}
+
+// The alternatives are the last part.
 std::string stream_manager_address(const std::string& node_socket) {
-    return node_socket + "/streams";
+    const auto slash = node_socket.rfind('/');
+    return node_socket.substr(0, slash) + "/streams" + node_socket.substr(slash);
 }
 
 std::vector<std::pair<std::string, std::string>> rank_environment(unsigned job, unsigned rank,
                                                                   unsigned node,
-                                                                  const std::string& node_name) {
+                                                                  const std::string& node_name,
+                                                                  const std::string& names) {
     const std::string name = std::to_string(job);
     return {{"GHOST_JOB", name},
             {"GHOST_RANK", std::to_string(rank)},
-            {"GHOST_NODE_SOCKET", node_socket(name, geteuid())},
+            {"GHOST_NODE_SOCKET", node_socket(name, geteuid(), names)},
             {"GHOST_NODE_ID", std::to_string(node)},
             {"GHOST_NODE_NAME", node_name},
             {"PMIX_MCA_gds", "hash"}};

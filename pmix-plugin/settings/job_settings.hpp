@@ -56,9 +56,16 @@ bool is_yes(const std::string& text);
 // The variables one rank finds in its environment (docs/PROTOCOL.md, "Environment of a rank"), and
 // the addresses they name. Used when a rank is forked and when a wrapper restores one.
 
+// Names of the job's abstract sockets that nobody else can know before they are used, as the
+// alternatives of an address (base/control_socket.hpp). The same in all lives of a job, whose ranks
+// know them: of its secret, which does not follow from them.
+std::string socket_names(const std::string& secret);
+// How they travel to the daemons, in the launch message.
+inline constexpr const char* names_variable = "GHOST_NAMES";
+
 // Abstract address of the node agent of a job; the same on every node (the abstract name space is
-// per network name space). `job` is the job's number in decimal.
-std::string node_socket(const std::string& job, uid_t user);
+// per network name space). `job` is the job's number in decimal, `names` socket_names().
+std::string node_socket(const std::string& job, uid_t user, const std::string& names);
 
 // Abstract address of the stream manager (docs/KERNET.md) in the daemon whose node agent is at
 // `node_socket`: on every node the same, so that it holds wherever a rank moves.
@@ -70,7 +77,8 @@ inline constexpr const char* stream_manager_variable = "KERNET_MANAGER";
 // and travel in the launch message.
 std::vector<std::pair<std::string, std::string>> rank_environment(unsigned job, unsigned rank,
                                                                   unsigned node,
-                                                                  const std::string& node_name);
+                                                                  const std::string& node_name,
+                                                                  const std::string& names);
 
 // The same for a guest: a rank of a job that ranks of job `host` have spawned. It cannot move.
 std::vector<std::pair<std::string, std::string>> guest_environment(unsigned host, unsigned node,

@@ -99,11 +99,20 @@ const char* filters_wanted() {
 
 // Programs find the stream manager of their daemon whatever kernetd the user's own environment
 // names: it would be known on mpirun's node only.
-void set_stream_manager(unsigned job, void* env, ghost_set_fn set) {
+void set_stream_manager(unsigned job, const std::string& names, void* env, ghost_set_fn set) {
     const char* on = getenv(streams_variable);
     if (on && !is_yes(on)) return;
-    const std::string agent = node_socket(std::to_string(job), geteuid());
+    const std::string agent = node_socket(std::to_string(job), geteuid(), names);
     set(env, stream_manager_variable, stream_manager_address(agent).c_str());
+}
+
+// Of what all ranks of a job have; "" if it is not there.
+std::string shared_value(char* const* shared, const char* name) {
+    const size_t length = std::strlen(name);
+    for (char* const* entry = shared; entry && *entry; ++entry)
+        if (std::strncmp(*entry, name, length) == 0 && (*entry)[length] == '=')
+            return *entry + length + 1;
+    return {};
 }
 
 // What stands against running this job with Ghost; "" if nothing does.
@@ -186,6 +195,7 @@ void ghost_schizo_app_env(void* env, ghost_set_fn set) noexcept {
     if (s.life.empty()) s.life = random_hex<8>();
     set(env, "GHOST_SECRET", s.secret.c_str());
     set(env, "GHOST_LIFE", s.life.c_str());
+    set(env, names_variable, socket_names(s.secret).c_str());
     set(env, "GHOST_CRIU", s.paths.criu.c_str());
     for (const char* name : {"GHOST_LOG", "GHOST_LINKS", "GHOST_LINK_FAULTS"}) {
         if (const char* value = getenv(name)) set(env, name, value);
@@ -201,22 +211,19 @@ void ghost_schizo_guest_env(unsigned host, char* const* shared, unsigned node,
     if (!state().active) return;
     for (const auto& [name, value] : guest_environment(host, node, node_name))
         set(env, name.c_str(), value.c_str());
-    set_stream_manager(host, env, set);
+    set_stream_manager(host, shared_value(shared, names_variable), env, set);
     constexpr const char* needed[] = {"GHOST_SECRET", "GHOST_LIFE",        "GHOST_LOG",
                                       "GHOST_LINKS",  "GHOST_LINK_FAULTS", "GHOST_FILTERS"};
-    for (char* const* entry = shared; entry && *entry; ++entry) {
-        for (const char* name : needed) {
-            const size_t length = std::strlen(name);
-            if (std::strncmp(*entry, name, length) == 0 && (*entry)[length] == '=')
-                set(env, name, *entry + length + 1);
-        }
-    }
+    for (const char* name : needed)
+        if (const std::string value = shared_value(shared, name); !value.empty())
+            set(env, name, value.c_str());
 }
 
-void ghost_schizo_child_env(unsigned job, unsigned rank, unsigned node, const char* node_name,
-                            void* env, ghost_set_fn set) noexcept {
+void ghost_schizo_child_env(unsigned job, unsigned rank, char* const* shared, unsigned node,
+                            const char* node_name, void* env, ghost_set_fn set) noexcept {
     if (!state().active) return;
-    for (const auto& [name, value] : rank_environment(job, rank, node, node_name))
+    const std::string names = shared_value(shared, names_variable);
+    for (const auto& [name, value] : rank_environment(job, rank, node, node_name, names))
         set(env, name.c_str(), value.c_str());
-    set_stream_manager(job, env, set);
+    set_stream_manager(job, names, env, set);
 }

@@ -47,12 +47,12 @@ const char* ghost_schizo_help_dir(void) GHOST_NOEXCEPT;
 /* mpirun: what every rank of the job gets, by the launch message (the job's secret among it). */
 void ghost_schizo_app_env(void* env, ghost_set_fn set) GHOST_NOEXCEPT;
 
-/* A daemon, before a fork: what this one rank gets. */
-void ghost_schizo_child_env(unsigned job, unsigned rank, unsigned node, const char* node_name,
-                            void* env, ghost_set_fn set) GHOST_NOEXCEPT;
+/* A daemon, before a fork: what this one rank gets. shared: what all ranks of the job got by its
+ * launch message, "NAME=value" up to a NULL. */
+void ghost_schizo_child_env(unsigned job, unsigned rank, char* const* shared, unsigned node,
+                            const char* node_name, void* env, ghost_set_fn set) GHOST_NOEXCEPT;
 
-/* The same for a rank of a job that was spawned by ranks of job `host`; shared: what all ranks of
- * that job got by its launch message, "NAME=value" up to a NULL. */
+/* The same for a rank of a job that was spawned by ranks of job `host`; shared: of that job. */
 void ghost_schizo_guest_env(unsigned host, char* const* shared, unsigned node,
                             const char* node_name, void* env, ghost_set_fn set) GHOST_NOEXCEPT;
 

@@ -82,11 +82,10 @@ static void setup_guest(orte_job_t* job, char*** env) {
 }
 
 static int setup_child(orte_job_t* job, orte_proc_t* child, orte_app_context_t* app, char*** env) {
-    (void)app;
     if (!FIRST_JOB(job->jobid))
         setup_guest(job, env);
     else
-        ghost_schizo_child_env(job->jobid, child->name.vpid, ORTE_PROC_MY_NAME->vpid,
+        ghost_schizo_child_env(job->jobid, child->name.vpid, app->env, ORTE_PROC_MY_NAME->vpid,
                                orte_process_info.nodename, env, set_variable);
     return ORTE_SUCCESS;
 }

@@ -205,6 +205,10 @@ std::string name_of_this(const std::string& program) {
     return fmt::format("{} {} on {}", program, ::getpid(), host);
 }
 
+std::string memory_snapshots() {
+    return fmt::format("/dev/shm/ghost-snapshots-{}", ::geteuid());
+}
+
 Result<std::string> open_snapshot_folder(const std::string& folder) {
     std::error_code failed;
     if (!fs::is_directory(folder, failed)) {

@@ -47,6 +47,8 @@ bool holds_job(const Fd& lock, const std::string& folder, const std::string& job
 // "mpirun 4711 on gn1" of this process, for `who`.
 std::string name_of_this(const std::string& program);
 
+// Folders of snapshots in this node's memory are named so, with a random part (base/own_file.hpp).
+std::string memory_snapshots();
 // Makes the folder of snapshots (0700, parents as needed) if it is missing, and says its real path.
 // refused: another user has made it, or others may write to it (base/own_file.hpp).
 Result<std::string> open_snapshot_folder(const std::string& folder);

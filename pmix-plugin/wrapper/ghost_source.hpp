@@ -71,7 +71,7 @@ class SnapshotSource : public GhostSource {
     // `kept`: a file that is changed is kept in a copy whose name ends so; empty: not.
     SnapshotSource(std::string folder, uint32_t rank, std::string kept)
         : folder_(std::move(folder)), rank_(rank), kept_(std::move(kept)) {
-        registry_.trust_own_files_only();
+        registry_.trust_only(core::Whose::own);
     }
     WrapperMode mode() const override { return WrapperMode::restart; }
     Status begin() override { return {}; }

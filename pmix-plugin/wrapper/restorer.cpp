@@ -175,6 +175,17 @@ void Restorer::handle(const schema::Received& message) {
     }
 }
 
+// What a ghost says of itself may be anything: of another type than it should be it throws.
+void Restorer::start_job(Stage stage, std::function<Outgoing()> job) {
+    worker_.start([this, stage, job = std::move(job)]() -> Outgoing {
+        try {
+            return job();
+        } catch (const Json::exception& damage) {
+            return who_.failed(seq_, stage, fmt::format("the ghost is damaged: {}", damage.what()));
+        }
+    });
+}
+
 void Restorer::prepare(uint64_t seq) {
     if (!may(S::warming)) return fail(Stage::prepare, "this wrapper has a move already");
     seq_ = seq;
@@ -182,7 +193,7 @@ void Restorer::prepare(uint64_t seq) {
     if (!made) return fail(Stage::prepare, made.error().message());
     if (auto begun = source_->begin(); !begun) return fail(Stage::prepare, begun.error().message());
     if (!change(S::warming)) return;
-    worker_.start([this]() -> Outgoing {
+    start_job(Stage::prepare, [this]() -> Outgoing {
         Status warm = core::warm_up({who_.criu, folder_.path()});
         if (!warm) return who_.failed(seq_, Stage::prepare, warm.error().message());
         Status fine = source_->look();
@@ -200,7 +211,7 @@ void Restorer::daemon_died() {
 void Restorer::begin_import() {
     if (!may(S::importing)) return fail(Stage::importing, "this ghost was not looked at");
     if (!change(S::importing)) return;
-    worker_.start([this] { return import_ghost(); });
+    start_job(Stage::importing, [this] { return import_ghost(); });
     on_progress_ = loop_.every(progress_us, [this] { tell_progress(); });
 }
 

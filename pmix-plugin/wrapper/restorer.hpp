@@ -72,6 +72,7 @@ class Restorer {
     void take_signals();
     void take_control();
     void handle(const schema::Received& message);
+    void start_job(Stage stage, std::function<Outgoing()> job);
     void prepare(uint64_t seq);
     void go(const Go& word);
     void daemon_died();

@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 
+#include "base/own_file.hpp"
 #include "ghost-core/criu/binding.hpp"
 #include "ghost-core/criu/dump.hpp"
 #include "ghost-core/criu/stopped_tree.hpp"
@@ -141,7 +142,7 @@ TEST_F(CheckpointTest, ResumeByAnotherProcessRestoresAffinity) {
     }
     ASSERT_TRUE(resume_tree(tree->root).ok());
     EXPECT_TRUE(same_processors(before, processors_of(tree->root)));
-    const auto note = fmt::format("/dev/shm/ghost-bound-{}", tree->root);
+    const auto note = fmt::format("{}/bound-{}", *private_folder(), tree->root);
     EXPECT_NE(access(note.c_str(), F_OK), 0);
     EXPECT_GT(tree->healthy(), 0U);
 }

@@ -7,11 +7,13 @@
 #include <array>
 #include <csignal>
 #include <filesystem>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <string>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -173,9 +175,17 @@ TEST(WorkFolders, FoldersAreRemovedByOwnerOrNextProcess) {
     const pid_t ended = fork();
     if (ended == 0) _exit(0);
     waitpid(ended, nullptr, 0);
-    std::string left = "/dev/shm/ghost-" + std::to_string(geteuid()) + "-test." +
-                       std::to_string(ended) + "-XXXXXX";
-    ASSERT_NE(mkdtemp(left.data()), nullptr);
+    struct stat space {};
+    ASSERT_EQ(stat("/proc/self/ns/pid", &space), 0);
+    const auto made_in = [&](uint64_t name_space) {
+        std::string path =
+            fmt::format("/dev/shm/ghost-{}-test.{}.{}-XXXXXX", geteuid(), name_space, ended);
+        EXPECT_NE(mkdtemp(path.data()), nullptr);
+        return path;
+    };
+    const std::string left = made_in(space.st_ino);
+    // of another container that shares the folder: the number says nothing here
+    const std::string elsewhere = made_in(space.st_ino + 1);
     std::string path;
     {
         WorkFolder folder;
@@ -183,6 +193,7 @@ TEST(WorkFolders, FoldersAreRemovedByOwnerOrNextProcess) {
         path = folder.path();
         EXPECT_TRUE(std::filesystem::exists(path));
         EXPECT_FALSE(std::filesystem::exists(left));
+        EXPECT_TRUE(std::filesystem::remove(elsewhere));
         WorkFolder moved(std::move(folder));
         EXPECT_TRUE(std::filesystem::exists(path));
     }

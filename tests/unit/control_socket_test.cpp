@@ -2,8 +2,13 @@
 // Control sockets carry texts and descriptors, and report a closed other end.
 #include "base/control_socket.hpp"
 
+#include <filesystem>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "base/clock.hpp"
 
 namespace ghost {
 namespace {
@@ -68,6 +73,93 @@ TEST(ControlSocket, MalformedPacketIsCorrupt) {
     auto message = pair->second.receive(1000);
     ASSERT_FALSE(message.ok());
     EXPECT_EQ(message.error().code, Code::corrupt);
+}
+
+// Nobody accepts: connect(2) alone would wait for ever.
+TEST(ControlSocket, FullBacklogIsBusyInTime) {
+    const std::string address = "@ghost-control-full-" + std::to_string(getpid());
+    auto listener = ControlListener::listen(address);
+    ASSERT_TRUE(listener.ok());
+    ASSERT_EQ(::listen(listener->fd(), 0), 0);
+    auto first = ControlSocket::connect(address);
+    ASSERT_TRUE(first.ok());
+    const int64_t begin = monotonic_us();
+    auto second = ControlSocket::connect(address);
+    EXPECT_LT(monotonic_us() - begin, 5'000'000);
+    ASSERT_FALSE(second.ok());
+    EXPECT_EQ(second.error().code, Code::busy);
+}
+
+TEST(ControlSocket, PathMayBeLong) {
+    std::string folder = testing::TempDir() + "/ghost-control-" + std::to_string(getpid());
+    const std::string top = folder;
+    for (int i = 0; i < 4; i++) folder += "/" + std::string(60, 'x');
+    std::filesystem::create_directories(folder);
+    {
+        auto listener = ControlListener::listen(folder + "/ghost.sock");
+        ASSERT_TRUE(listener.ok()) << listener.error().message();
+        EXPECT_TRUE(std::filesystem::exists(folder + "/ghost.sock"));
+        auto client = ControlSocket::connect(folder + "/ghost.sock");
+        ASSERT_TRUE(client.ok()) << client.error().message();
+        EXPECT_TRUE(listener->accept().ok());
+    }
+    EXPECT_FALSE(std::filesystem::exists(folder + "/ghost.sock"));
+    std::filesystem::remove_all(top);
+}
+
+// A child of another user that has an abstract address until it is told to end.
+class Squatter {
+  public:
+    explicit Squatter(const std::string& name) {
+        int ready[2], end[2];
+        if (pipe(ready) != 0 || pipe(end) != 0) return;
+        pid_ = fork();
+        if (pid_ == 0) {
+            ::close(end[1]);
+            if (setresgid(65534, 65534, 65534) != 0 || setresuid(65534, 65534, 65534) != 0)
+                _exit(1);
+            const auto taken = ControlListener::listen(name);
+            const char said = taken.ok() ? 'y' : 'n';
+            char none = 0;
+            if (write(ready[1], &said, 1) == 1 && read(end[0], &none, 1) == 0) _exit(0);
+            _exit(1);
+        }
+        ::close(ready[1]);
+        ::close(end[0]);
+        end_.reset(end[1]);
+        char said = 0;
+        taken_ = read(ready[0], &said, 1) == 1 && said == 'y';
+        ::close(ready[0]);
+    }
+    ~Squatter() {
+        end_.reset();
+        if (pid_ > 0) waitpid(pid_, nullptr, 0);
+    }
+    bool taken() const { return taken_; }
+
+  private:
+    pid_t pid_ = 0;
+    Fd end_;
+    bool taken_ = false;
+};
+
+TEST(ControlSocket, StrangersNamesArePassedOver) {
+    if (geteuid() != 0) GTEST_SKIP() << "needs root to be two users";
+    const std::string folder = "@ghost-control-" + std::to_string(getpid()) + "/";
+    const std::string address = folder + "a:b:c";
+    auto listener = std::make_unique<Result<ControlListener>>(ControlListener::listen(address));
+    ASSERT_TRUE(listener->ok());
+    EXPECT_EQ(ControlListener::listen(address).error().code, Code::busy);  // our own
+    listener.reset();
+    Squatter squatter(folder + "a");
+    ASSERT_TRUE(squatter.taken());
+    EXPECT_EQ(ControlSocket::connect(address).error().code, Code::refused);
+    listener = std::make_unique<Result<ControlListener>>(ControlListener::listen(address));
+    ASSERT_TRUE(listener->ok()) << listener->error().message();
+    auto client = ControlSocket::connect(address);
+    EXPECT_TRUE(client.ok()) << client.error().message();
+    EXPECT_TRUE((*listener)->accept().ok());
+    EXPECT_EQ(ControlListener::listen(address).error().code, Code::busy);
 }
 
 }  // namespace

@@ -441,9 +441,8 @@ TEST_F(HostileSnapshot, ManifestDoesNotChooseMpirun) {
 // Anybody may make a folder of this name; /dev/shm here is the command's own.
 TEST_F(HostileSnapshot, MemorySnapshotOfAnotherUserIsRefused) {
     const auto memory = fmt::format("/dev/shm/ghost-snapshots-{}", ::geteuid());
-    const auto restart = [&](const std::string& owner) {
-        put("inside", "set -e\nmount -t tmpfs -o mode=1777 tmpfs /dev/shm\ncp -r " + snapshots +
-                          " " + memory + "\nchown " + owner + " " + memory +
+    const auto restart = [&](const std::string& make) {
+        put("inside", "set -e\nmount -t tmpfs -o mode=1777 tmpfs /dev/shm\n" + make +
                           "\nexec ./tools/ghost restart --from memory\n");
         const std::string err = folder + "/stderr";
         Outcome outcome;
@@ -456,8 +455,21 @@ TEST_F(HostileSnapshot, MemorySnapshotOfAnotherUserIsRefused) {
         outcome.err = *read_file(err);
         return outcome;
     };
-    EXPECT_EQ(restart("0:0").exit, 7);
-    expect_refusal(restart("65534:65534"), "cannot trust " + memory + ": it belongs to user 65534");
+    const auto copied = [&](const std::string& name, const std::string& owner) {
+        const auto path = memory + name;
+        return "cp -r " + snapshots + " " + path + "\nchown " + owner + " " + path + "\n";
+    };
+    EXPECT_EQ(restart(copied(".one", "0:0")).exit, 7);
+    // not beside it, nor in its place; nor by a name that was known beforehand
+    EXPECT_EQ(restart(copied(".0", "65534:65534") + copied(".one", "0:0")).exit, 7);
+    for (const char* name : {"", ".0"}) {
+        const auto refused = restart(copied(name, "65534:65534"));
+        EXPECT_EQ(refused.exit, 1) << refused.err;
+        EXPECT_EQ(refused.out, "") << refused.out;
+    }
+    EXPECT_EQ(restart(copied("", "0:0")).exit, 1);
+    expect_refusal(restart(copied(".one", "0:0") + "chown -R 65534 " + memory + ".one/*\n"),
+                   "it belongs to user 65534");
 }
 
 TEST_F(JobCommand, RunningJobIsNotRestarted) {

@@ -7,6 +7,8 @@
 #include <fstream>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <thread>
+#include <unistd.h>
 
 namespace ghost {
 namespace {
@@ -131,6 +133,66 @@ TEST_F(OwnFile, OwnLinkToFolderIsFollowed) {
     give_away(at("link"));
     for (const char* name : {"link", "link/"})
         expect_refused(open_own_folder(at(name)), at("link"), "user 65534");
+}
+
+TEST_F(OwnFile, FoldersWithRandomNamesAreFoundByTheirOwner) {
+    const std::string prefix = at("mine");
+    fs::create_directory(prefix + ".notaken");
+    if (can_give_away())
+        give_away(prefix + ".notaken");
+    else
+        fs::remove(prefix + ".notaken");
+    fs::create_symlink(folder, prefix + ".link");
+    put("mine.file", "");
+    const auto made = shared_own_folder(prefix);
+    ASSERT_TRUE(made.ok()) << made.error().message();
+    EXPECT_TRUE(made->starts_with(prefix + "."));
+    struct stat info {};
+    ASSERT_EQ(stat(made->c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode, S_IFDIR | 0700u);
+    EXPECT_EQ(*shared_own_folder(prefix), *made);
+    // a younger one, though its name comes first
+    usleep(20'000);
+    fs::create_directory(prefix + ".0");
+    EXPECT_EQ(*shared_own_folder(prefix), *made);
+    EXPECT_EQ(own_folders(prefix), (std::vector<std::string>{*made, prefix + ".0"}));
+    EXPECT_NE(fresh_name(prefix), fresh_name(prefix));
+    EXPECT_TRUE(fresh_name(prefix).starts_with(prefix + "."));
+}
+
+// However many begin at once.
+TEST_F(OwnFile, AllGetTheSameFolder) {
+    const std::string prefix = at("together");
+    std::vector<std::string> got(8);
+    std::vector<std::thread> all;
+    for (auto& one : got)
+        all.emplace_back(
+            [&] { one = shared_own_folder(prefix).ok() ? *shared_own_folder(prefix) : ""; });
+    for (auto& one : all) one.join();
+    for (const auto& one : got) EXPECT_EQ(one, got[0]);
+    EXPECT_NE(got[0], "");
+    EXPECT_EQ(own_folders(prefix).size(), 1u);
+}
+
+TEST_F(OwnFile, TrustsFilesOfThisUserAndRootWhereverTheyAre) {
+    ASSERT_EQ(chmod(folder.c_str(), 01777), 0);
+    auto mine = open_trusted_file(at("file"));
+    ASSERT_TRUE(mine.ok()) << mine.error().message();
+    char buffer[16] = {};
+    EXPECT_EQ(read(mine->get(), buffer, sizeof buffer), 8);
+    fs::create_symlink("file", at("link"));
+    EXPECT_TRUE(open_trusted_file(at("link")).ok());
+    EXPECT_TRUE(open_trusted_file("/etc/passwd").ok());
+    EXPECT_EQ(open_trusted_file(at("none")).error().code, Code::not_found);
+    expect_refused(open_trusted_file("/proc/self/cmdline"), "/proc/self/cmdline", "/proc");
+    ASSERT_EQ(chmod(at("file").c_str(), 0620), 0);
+    expect_refused(open_trusted_file(at("file")), at("file"), "chmod go-w");
+    if (!can_give_away()) return;
+    ASSERT_EQ(chmod(at("file").c_str(), 0600), 0);
+    give_away(at("link"));
+    expect_refused(open_trusted_file(at("link")), at("link"), "link");
+    give_away(at("file"));
+    expect_refused(open_trusted_file(at("file")), at("file"), "user 65534");
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "base/log.hpp"
+#include "base/own_file.hpp"
 #include "pmix-plugin/coordinator/job_files.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
@@ -654,7 +655,8 @@ class InMemory {
             if (entry.path().filename().string().starts_with("4711"))
                 std::filesystem::remove_all(entry.path(), none);
     }
-    std::string folder_ = fmt::format("/dev/shm/ghost-snapshots-{}", geteuid());
+    // found, and used, as the one there is
+    std::string folder_ = shared_own_folder(memory_snapshots()).value();
 };
 
 TEST(Folder, SnapshotsOnDiskAndInMemory) {

@@ -19,6 +19,7 @@ void define_import(CommandLine app, int& exit_status) {
     app.add_flag("--clone", options->clone,
                  "set GHOST_CLONE to 1 in the process: its original continues elsewhere");
     auto key = add_key(app);
+    auto trust = add_trust(app);
     auto json = add_json(app);
     app.footer(
         "The process gets this command's standard input and output in place of its own terminal "
@@ -32,6 +33,7 @@ void define_import(CommandLine app, int& exit_status) {
             exit_status = report(classes.error(), *json);
             return;
         }
+        (*classes)->trust_only(whose_ghosts(*trust));
         exit_status = import_plain(
             [&]() -> Result<std::unique_ptr<core::Resource>> {
                 return open_ghost(**classes, *file, *key);

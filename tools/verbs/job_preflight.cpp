@@ -86,7 +86,7 @@ class Look {
     void hosts() {
         auto registry = all_classes();
         if (!registry) return here(registry.error().message());
-        (*registry)->trust_own_files_only();
+        (*registry)->trust_only(core::Whose::own);
         std::set<std::string> seen;
         for (const auto& rank : manifest_.ranks) {
             auto differences = differences_of(**registry, snapshot_.path + "/" + rank.file);

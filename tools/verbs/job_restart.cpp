@@ -141,7 +141,7 @@ int become(const std::string& program, std::vector<std::string>& words, const Pa
 int restart_job(const JobRestart& args) {
     auto registry = all_classes();
     if (!registry) return report(registry.error(), args.json);
-    (*registry)->trust_own_files_only();
+    (*registry)->trust_only(core::Whose::own);
     Verifier verifier(**registry, nullptr);
     auto snapshot = choose_snapshot(args.snapshot, verifier);
     if (!snapshot) return report(snapshot.error(), args.json);

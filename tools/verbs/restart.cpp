@@ -3,8 +3,10 @@
 // in the memory of the node's holder.
 #include <filesystem>
 #include <fmt/format.h>
+#include <optional>
 #include <unistd.h>
 
+#include "base/own_file.hpp"
 #include "ghost-core/engine/holder.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "tools/ghost_files.hpp"
@@ -18,21 +20,29 @@ namespace {
 struct RestartArgs {
     std::string snapshot, from;
     std::shared_ptr<std::string> key;
+    std::shared_ptr<bool> trust;
     bool keep_longer = false;
     std::vector<std::string> mpirun;
 };
 
-// A folder means the newest ghost in it; only complete ones have a name.
-Result<std::string> file_of(const std::string& snapshot) {
+// A folder means the newest ghost in it that may be used; only complete ones have a name.
+Result<std::string> file_of(const std::string& snapshot, bool trust_owner) {
     namespace fs = std::filesystem;
     std::error_code failed;
     if (!fs::is_directory(snapshot, failed)) return snapshot;
     fs::path newest;
+    std::optional<Error> refused;
     for (const auto& entry : fs::directory_iterator(snapshot, failed)) {
         if (entry.path().extension() != ".ghost") continue;
-        if (newest.empty() || entry.last_write_time(failed) > fs::last_write_time(newest, failed))
+        if (!newest.empty() && entry.last_write_time(failed) <= fs::last_write_time(newest, failed))
+            continue;
+        const auto file = trust_owner ? Result<Fd>(Fd()) : open_trusted_file(entry.path());
+        if (file)
             newest = entry.path();
+        else
+            refused = file.error();
     }
+    if (newest.empty() && refused) return *refused;
     if (newest.empty()) return make_error(Code::not_found, "find a ghost in", snapshot);
     return newest.string();
 }
@@ -51,15 +61,27 @@ Result<std::unique_ptr<core::Resource>> open_snapshot(const core::ResourceRegist
     if (args.snapshot.empty())
         return make_error(Code::invalid, "restart", {},
                           "no snapshot was named, and not --from memory");
-    auto file = file_of(args.snapshot);
+    auto file = file_of(args.snapshot, *args.trust);
     if (!file) return file.error();
     return open_ghost(classes, *file, *args.key);
 }
 
-// Where the snapshots of jobs are in this node's memory (ghost_checkpoint_to).
+// Where the snapshots of jobs are in this node's memory (ghost_checkpoint_to); empty: nowhere.
 std::string in_memory(const std::string& name) {
-    const auto folder = fmt::format("/dev/shm/ghost-snapshots-{}", ::geteuid());
-    return name.empty() ? folder : folder + "/" + name;
+    std::string out, newest;
+    for (const auto& folder : own_folders(plugin::memory_snapshots())) {
+        std::error_code failed;
+        if (!name.empty()) {
+            if (std::filesystem::exists(folder + "/" + name, failed)) return folder + "/" + name;
+            continue;
+        }
+        const auto all = plugin::list_snapshots(folder);
+        if (!all || all->empty()) continue;
+        const auto& manifest = all->front().manifest;
+        const std::string time = manifest ? manifest->time : "";
+        if (out.empty() || time > newest) out = folder, newest = time;
+    }
+    return out;
 }
 
 // Whoever gives options of mpirun means a job's snapshot; why there is none.
@@ -69,7 +91,7 @@ Error no_job_snapshot(const RestartArgs& args) {
     if (args.from != "memory" && !args.snapshot.starts_with("memory:")) {
         if (what == std::filesystem::file_type::not_found)
             return make_error(Code::not_found, "restart", args.snapshot, "no such file or folder");
-        if (what == std::filesystem::file_type::directory && !file_of(args.snapshot))
+        if (what == std::filesystem::file_type::directory && !file_of(args.snapshot, *args.trust))
             return make_error(Code::not_found, "restart", args.snapshot,
                               "no snapshot of a job is in this folder");
     }
@@ -80,8 +102,9 @@ Error no_job_snapshot(const RestartArgs& args) {
 
 // What is a job's is known by its folder; everything else is a process.
 int run_restart(RestartArgs args, const ImportOptions& options) {
-    if (args.from == "memory" && means_job(in_memory(args.snapshot)))
-        args = {in_memory(args.snapshot), "disk", args.key, args.keep_longer, args.mpirun};
+    if (args.from == "memory")
+        if (const auto found = in_memory(args.snapshot); means_job(found))
+            args.snapshot = found, args.from = "disk";
     if (args.from != "memory" && means_job(args.snapshot)) {
         if (options.detach)
             return report(make_error(Code::invalid, "restart a job with --detach", {},
@@ -93,8 +116,9 @@ int run_restart(RestartArgs args, const ImportOptions& options) {
     if (!args.mpirun.empty() || args.keep_longer)
         return report(no_job_snapshot(args), options.json);
     auto classes = all_classes();  // outlives what it opens
-    return classes.ok() ? import_plain([&] { return open_snapshot(**classes, args); }, options)
-                        : report(classes.error(), options.json);
+    if (!classes) return report(classes.error(), options.json);
+    (*classes)->trust_only(whose_ghosts(*args.trust));
+    return import_plain([&] { return open_snapshot(**classes, args); }, options);
 }
 
 }  // namespace
@@ -119,6 +143,7 @@ void define_restart(CommandLine app, int& exit_status) {
         .take_all()
         .hidden();
     args->key = add_key(app);
+    args->trust = add_trust(app);
     auto json = add_json(app);
     app.footer(
         "A job: this command replaces itself by mpirun and passes on all options that are not its "

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <utility>
 
 #include "base/await.hpp"
 #include "base/log.hpp"
@@ -118,6 +119,12 @@ void ControlConnection::close() {
     if (retrying_) loop_.cancel(retry_);
     retrying_ = false;
     socket_.close();
+}
+
+void Strangers::tell(const Error& why) {
+    if (why.code == Code::busy) return;  // nobody waits any more
+    if (std::exchange(told_, true)) return log::debug("{}", why.message());
+    log::warning("{} (further ones are not told)", why.message());
 }
 
 }  // namespace ghost::plugin

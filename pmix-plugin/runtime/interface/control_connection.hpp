@@ -69,4 +69,14 @@ class ControlConnection : public std::enable_shared_from_this<ControlConnection>
     TimerId retry_ = 0;
 };
 
+// Connections that are not let in: who knocks again and again must not fill the job's output. The
+// first is told, the others only to who debugs. One thread.
+class Strangers {
+  public:
+    void tell(const Error& why);
+
+  private:
+    bool told_ = false;
+};
+
 }  // namespace ghost::plugin

@@ -184,7 +184,7 @@ std::string Orte4Adapter::session_dir() const {
 
 std::string Orte4Adapter::rank_socket() const {
     const std::string job = app_name();
-    return job.empty() ? job : node_socket(job, geteuid());
+    return job.empty() ? job : node_socket(job, geteuid(), app_variable(names_variable));
 }
 
 std::string Orte4Adapter::pmix_uri() const {
@@ -277,7 +277,8 @@ void Orte4Adapter::reattach(RankId rank) {
 // --- the target's wrapper ---
 
 std::vector<std::pair<std::string, std::string>> Orte4Adapter::environment_of(RankId rank) const {
-    auto variables = rank_environment(app_jobid(), rank, self(), orte_process_info.nodename);
+    auto variables = rank_environment(app_jobid(), rank, self(), orte_process_info.nodename,
+                                      app_variable(names_variable));
     for (const char* name : {"GHOST_SECRET", "GHOST_LIFE", "GHOST_CRIU", "GHOST_LOG"})
         if (const std::string value = app_variable(name); !value.empty())
             variables.emplace_back(name, value);
