@@ -9,7 +9,8 @@
 namespace ghost::tools {
 namespace {
 
-constexpr std::array own_flags{"--replace", "--keep-longer", "--detach", "--json", "--help", "-h"};
+constexpr std::array own_flags{
+    "--replace", "--keep-longer", "--trust-owner", "--detach", "--json", "--help", "-h"};
 constexpr std::array own_options{"--from", "--key"};
 
 template <typename Words>

@@ -169,7 +169,8 @@ Status keep_copy(int from, const struct stat& info, const std::string& path) {
     struct stat there {};
     if (stat(path.c_str(), &there) == 0) return {};
     const auto name = path + ".part";
-    const Fd to(open(name.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+    unlink(name.c_str());  // of one that did not come to its end
+    const Fd to(open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
     if (!to) return sys_error("keep a copy of a file that is changed", path);
     auto status = copy_contents(from, to.get(), static_cast<uint64_t>(info.st_size), path);
     if (status.ok() && (fchmod(to.get(), info.st_mode & 07777) != 0 || fsync(to.get()) != 0 ||
@@ -219,7 +220,8 @@ void lock(int fd) {
     while (flock(fd, LOCK_EX) != 0 && errno == EINTR) continue;
 }
 
-// Regular, and may be changed.
+// Regular, and may be changed. A link was none when the snapshot was made: the kernel says where a
+// file really is. Who may write to the folder may have put it there, to lead to another file.
 Status is_ours(const struct stat& info, const std::string& tried, const std::string& path) {
     if (!S_ISREG(info.st_mode))
         return because(Code::refused, "it is no regular file any more", path);
@@ -240,12 +242,12 @@ Status may_cut_back(const std::string& path, uint64_t size, const std::optional<
     const auto tried = fmt::format("cut back to {} bytes", size);
     struct stat info {};
     // Not opened before it is known: a FIFO would wait.
-    if (stat(path.c_str(), &info) != 0)
+    if (lstat(path.c_str(), &info) != 0)
         return errno == ENOENT ? removed(path) : sys_error(tried, path);
     GHOST_TRY(is_ours(info, tried, path));
     GHOST_TRY(long_enough(info, size, path));
     if (!begin) return {};
-    const Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    const Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     if (!file) return sys_error(tried, path);
     if (contents_hash(file.get(), begin->size) == begin->hash) return {};
     return because(Code::refused,
@@ -258,7 +260,7 @@ Status cut_back(const std::string& path, uint64_t size, const std::string& kept)
     GHOST_TRY(may_cut_back(path, size));
     const auto tried = fmt::format("cut back to {} bytes", size);
     struct stat info {};
-    const Fd file(open(path.c_str(), O_RDWR | O_CLOEXEC));
+    const Fd file(open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     if (!file) return errno == ENOENT ? removed(path) : sys_error(tried, path);
     if (!kept.empty()) lock(file.get());
     if (fstat(file.get(), &info) != 0) return sys_error(tried, path);
@@ -317,7 +319,13 @@ Status sync_folder(const std::string& path) {
 // Complete or absent. Nothing is done if another caller has been quicker: it is looked at again.
 Status make(const std::string& path, const FileContents& contents) {
     const auto name = path + ".ghost-part";
-    const Fd to(open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
+    constexpr int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    Fd to(open(name.c_str(), flags | O_CREAT | O_EXCL, 0600));
+    const bool made_here = to.valid();
+    if (!to && errno == EEXIST) {
+        to.reset(open(name.c_str(), flags));
+        if (!to && errno == ENOENT) return {};  // its maker is done
+    }
     struct stat info {
     }, there{};
     if (!to) return sys_error(putting, path, errno == ENOENT ? Code::not_found : Code::io);
@@ -325,6 +333,9 @@ Status make(const std::string& path, const FileContents& contents) {
     if (fstat(to.get(), &info) != 0) return sys_error(putting, path);
     if (!S_ISREG(info.st_mode)) return because(Code::refused, "no regular file", name);
     if (!same_file(info, name)) return {};
+    // whoever made it may have it open, and would write into what is given to root
+    if (!made_here && (info.st_uid != geteuid() || (info.st_mode & (S_IWGRP | S_IWOTH)) != 0))
+        return because(Code::refused, "it is not this user's alone:", name);
     if (lstat(path.c_str(), &there) == 0) {
         unlink(name.c_str());
         return {};
@@ -345,18 +356,13 @@ Status make(const std::string& path, const FileContents& contents) {
 
 Status may_put_back(const std::string& path, std::optional<uint32_t> mode) {
     struct stat info {};
-    if (stat(path.c_str(), &info) == 0) {
+    if (lstat(path.c_str(), &info) == 0) {
         GHOST_TRY(is_ours(info, putting, path));
         if (mode && *mode != (info.st_mode & 07777) && geteuid() != 0 && geteuid() != info.st_uid)
             return because(Code::refused, "its mode has changed, and it is another user's", path);
         return {};
     }
     if (errno != ENOENT) return sys_error(putting, path);
-    if (lstat(path.c_str(), &info) == 0) {
-        // Another caller has just made it, or somebody has.
-        if (!S_ISLNK(info.st_mode)) return may_put_back(path, mode);
-        return because(Code::refused, "it is a link that leads nowhere", path);
-    }
     const auto folder = folder_of(path);
     if (access(folder.c_str(), W_OK | X_OK) == 0) return {};
     const int why = errno;
@@ -367,7 +373,7 @@ Status may_put_back(const std::string& path, std::optional<uint32_t> mode) {
 Status put_back(const std::string& path, const FileContents& contents, const std::string& kept) {
     for (int turn = 0; turn < most_turns; ++turn) {
         GHOST_TRY(may_put_back(path, contents.mode));
-        const Fd file(open(path.c_str(), O_RDWR | O_CLOEXEC));
+        const Fd file(open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
         if (file) return change(file.get(), contents, path, kept);
         if (errno != ENOENT) return sys_error(putting, path);
         GHOST_TRY(make(path, contents));

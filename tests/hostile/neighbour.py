@@ -133,8 +133,8 @@ def case_takes_names(folder):
 
 
 TAKE_TURNS = """
-around, held = int(sys.argv[1]), []
-for pid in range(max(1, around - 40), around + 40):
+held = []
+for pid in map(int, sys.argv[1:]):
     held.append(take("ghost-export-%d" % pid, socket.SOCK_DGRAM))
     os.close(os.open("/dev/shm/ghost-bound-%d" % pid, os.O_CREAT | os.O_WRONLY, 0o666))
 hold()
@@ -144,7 +144,9 @@ hold()
 def case_takes_turns(folder):
     """Names by a process's number: it is exported all the same."""
     pid = program("gn1", 1001)
-    with Hostile("gn1", TAKE_TURNS, str(pid)):
+    parent = good(on("gn1", "ps", "-o", "ppid=", "-p", str(pid))).strip()
+    assert good(on("gn1", "ps", "-o", "comm=", "-p", parent)).strip() == "ghost-init"
+    with Hostile("gn1", TAKE_TURNS, str(pid), parent):
         good(timed("gn1", "ghost", "export", str(pid), "--to", os.path.join(folder, "one.ghost"), "--then", "kill"))
 
 
@@ -162,7 +164,7 @@ def case_takes_kernetd(folder):
         said = manager.stdout.readline()
         on("gn1", "sh", "-c", "kill $(pidof kernetd)")
         manager.communicate(timeout=30)
-    assert "ready" in said, said
+    assert said == "kernetd: one is ready\n", said
 
 
 # --- waits -----------------------------------------------------------------------------------------
@@ -271,7 +273,7 @@ def case_offers_ghosts(folder):
 # Everything of a job's on a node, by its processes' descriptors and by the folders where all may write.
 LIST = r"""
 import json, os, re, stat, sys
-uid, out = int(sys.argv[1]), []
+uid, shared, out = int(sys.argv[1]), sys.argv[2], []
 names = {"mpirun", "orted", "ghost-wrapper", "ghost-init", "ghost-guard", "ledger", "criu"}
 sockets, by = {}, {}
 for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -301,6 +303,8 @@ for place in ("/tmp", "/dev/shm", "/run"):
         for name in folders + files:
             path = os.path.join(folder, name)
             info = os.lstat(path)
+            if path.startswith(shared + "/") or shared.startswith(path + "/"):
+                continue
             if info.st_uid == uid and not stat.S_ISSOCK(info.st_mode):
                 kind = "folder" if stat.S_ISDIR(info.st_mode) else "file"
                 out.append({"what": path, "kind": kind, "mode": stat.S_IMODE(info.st_mode)})
@@ -350,7 +354,7 @@ def as_user(node, *words):
 def see(user, uid, before, folder):
     rows, seen = listed(), []
     for node in ("gn1", "gn2"):
-        found = json.loads(good(on(node, "python3", "-c", LIST, str(uid))))
+        found = json.loads(good(on(node, "python3", "-c", LIST, str(uid), os.getcwd())))
         found = [one for one in found if one["what"] not in before[node]]
         # what lies in a folder of the list is its owner's alone
         private = [one["what"] + "/" for one in found if one["kind"] == "folder" and one["mode"] == 0o700]
@@ -368,7 +372,7 @@ def see(user, uid, before, folder):
 def case_in_the_list(folder):
     """Sockets, ports, files and segments of a job of root's, then of a user's, are those of docs/SECURITY.md."""
     def around(uid):
-        return {node: {one["what"] for one in json.loads(good(on(node, "python3", "-c", LIST, str(uid))))
+        return {node: {one["what"] for one in json.loads(good(on(node, "python3", "-c", LIST, str(uid), os.getcwd())))
                        if "mode" in one} for node in ("gn1", "gn2")}
     before = around(0)
     job = Endless(folder)
@@ -388,6 +392,7 @@ def users_job(folder):
     uid = int(good(subprocess.run(["id", "-u", USER], capture_output=True, text=True)))
     own = os.path.join(folder, "users")
     os.makedirs(own)
+    os.chmod(folder, 0o755)  # of the one above it
     os.chown(own, uid, uid)
     text = os.path.join(folder, "users-text")
     with open(text, "w") as out:
@@ -402,7 +407,9 @@ def users_job(folder):
             assert mpirun.poll() is None, said
             return "ledger: step" in said
         until(stepped, "the user's job")
-        good(as_user("gn1", "ghost", "checkpoint", "--to", "memory"))
+        made = as_user("gn1", "ghost", "checkpoint", "--to", "memory")
+        with open(text) as file:
+            assert made.returncode == 0, (made.stderr, file.read())
         see(USER, uid, {"gn1": set(), "gn2": set()}, own)
     finally:
         as_user("gn1", "sh", "-c", "kill -9 $(pidof mpirun)")

@@ -539,7 +539,7 @@ def case_export_broken_off():
     good(ghost("export", str(pid), "--to", path("b.ghost")))
     ours = f"ghost-{os.geteuid()}-plain."
     left = [name for name in os.listdir("/dev/shm") if name.startswith(ours)]
-    left = [name for name in left if not alive(int(name[len(ours):].split("-")[0]))]
+    left = [name for name in left if not alive(int(name[len(ours):].split(".")[-1].split("-")[0]))]
     assert not left, left
     assert sorted(name for name in os.listdir(folder) if name.startswith("b.ghost")) == ["b.ghost"]
 

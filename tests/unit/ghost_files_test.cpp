@@ -342,6 +342,36 @@ TEST_F(PutBack, ImpossibleRestoreIsRefused) {
         }
 }
 
+// Who may write to the folder has put a link there, to a file that only the restart may change.
+TEST_F(PutBack, LinkLeadsToNoOtherFile) {
+    make("precious", "a long text");
+    ASSERT_EQ(symlink(path("precious").c_str(), path("a").c_str()), 0);
+    for (auto status : {may_put_back(path("a")), put_back(path("a"), contents("1")),
+                        may_cut_back(path("a"), 1), cut_back(path("a"), 1, "")}) {
+        ASSERT_FALSE(status.ok());
+        EXPECT_EQ(status.error().code, Code::refused) << status.error().message();
+    }
+    EXPECT_EQ(text(path("precious")), "a long text");
+}
+
+// He has made the file under its name on the way, and would have it open when it is another's.
+TEST_F(PutBack, StrangersFileOnTheWayIsNotUsed) {
+    if (geteuid() != 0) GTEST_SKIP() << "needs root to be two users";
+    make("a.ghost-part", "");
+    ASSERT_EQ(chown(path("a.ghost-part").c_str(), 65534, 65534), 0);
+    const auto status = put_back(path("a"), contents("1"));
+    ASSERT_FALSE(status.ok());
+    EXPECT_EQ(status.error().code, Code::refused);
+    EXPECT_FALSE(fs::exists(path("a")));
+    // nor one that others may write to
+    fs::remove(path("a.ghost-part"));
+    make("a.ghost-part", "");
+    ASSERT_EQ(chmod(path("a.ghost-part").c_str(), 0666), 0);
+    EXPECT_FALSE(put_back(path("a"), contents("1")).ok());
+    fs::remove(path("a.ghost-part"));
+    EXPECT_TRUE(put_back(path("a"), contents("1")).ok());
+}
+
 TEST_F(PutBack, SeveralFilesAtOnce) {
     const std::string bytes(60000, 'x');
     const auto file = path("a");

@@ -110,6 +110,10 @@ int run_restart(RestartArgs args, const ImportOptions& options) {
             return report(make_error(Code::invalid, "restart a job with --detach", {},
                                      "mpirun stays in the foreground"),
                           options.json);
+        if (*args.trust)
+            return report(make_error(Code::invalid, "restart a job with --trust-owner", {},
+                                     "a job's snapshot is only used by the user whose job it was"),
+                          options.json);
         return restart_job(
             {args.snapshot, args.mpirun, options.replace, args.keep_longer, options.json});
     }
