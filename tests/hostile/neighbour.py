@@ -355,13 +355,12 @@ def see(user, uid, before, folder):
     rows, seen = listed(), []
     for node in ("gn1", "gn2"):
         found = json.loads(good(on(node, "python3", "-c", LIST, str(uid), os.getcwd())))
-        found = [one for one in found if one["what"] not in before[node]]
-        # what lies in a folder of the list is its owner's alone
-        private = [one["what"] + "/" for one in found if one["kind"] == "folder" and one["mode"] == 0o700]
-        found = [one for one in found if not any(one["what"].startswith(p) for p in private)
-                 or one["kind"] == "Unix, listens"]
-        assert unlisted(found, rows, user) == [], (user, node, unlisted(found, rows, user))
         seen += found
+        # what lies in a folder of the list is its owner's alone
+        private = [one["what"] + "/" for one in found if one["kind"] == "folder" and not unlisted([one], rows, user)]
+        found = [one for one in found if "mode" not in one or one["what"] not in before[node]
+                 and not any(one["what"].startswith(p) for p in private)]
+        assert unlisted(found, rows, user) == [], (user, node, unlisted(found, rows, user))
     assert unlisted([{"what": "/dev/shm/ghost-x", "kind": "folder", "mode": 0o755}], rows, user)
     for kind, by in (("Unix, listens", "mpirun"), ("Unix, listens", "orted"), ("Unix, listens", "ledger"),
                      ("TCP, listens", "ledger"), ("TCP, listens", "orted")):
