@@ -10,7 +10,7 @@ here=$(dirname "$0")
 
 remove_user() {
     userdel "$GHOST_TEST_USER" 2> /dev/null
-    rm -rf "/dev/shm/ghost-$user"
+    rm -rf "/dev/shm/ghost-$user".*
 }
 userdel "$GHOST_TEST_USER" 2> /dev/null
 # A locked account ("!") may not come by ssh.
