@@ -384,7 +384,9 @@ def case_in_the_list(folder):
     try:
         users_job(folder)
     finally:
-        subprocess.run(["userdel", USER], capture_output=True)
+        # not as long as a process of the job's is ending; 6: there is no such user any more
+        until(lambda: subprocess.run(["userdel", USER], capture_output=True).returncode in (0, 6),
+              "the user's processes to end")
 
 
 def users_job(folder):
