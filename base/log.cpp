@@ -8,6 +8,7 @@
 #include <string>
 #include <unistd.h>
 
+#include "base/clock.hpp"
 #include "base/fd.hpp"
 
 namespace ghost::log {
@@ -68,6 +69,25 @@ void write(Level level, std::string_view text) {
     }
     std::string line = fmt::format("[ghost] {}: {}\n", g_who, text);
     if (::write(STDERR_FILENO, line.data(), line.size()) < 0) return;
+}
+
+void Seldom::write(Level level, std::string_view text) {
+    write(level, text, monotonic_us());
+}
+
+void Seldom::write(Level level, std::string_view text, int64_t now_us) {
+    constexpr int64_t quiet_us = 60'000'000;
+    if (said_ && now_us - said_at_ < quiet_us) {
+        unsaid_++;
+        return;
+    }
+    const uint64_t before = unsaid_;
+    said_ = true;
+    said_at_ = now_us;
+    unsaid_ = 0;
+    if (!enabled(level)) return;
+    log::write(level, before == 0 ? std::string(text)
+                                  : fmt::format("{} (and {} more like it)", text, before));
 }
 
 }  // namespace ghost::log

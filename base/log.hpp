@@ -2,6 +2,7 @@
 // Log lines of all parts: one file or stderr, one line an event, level by `ghost_verbose`.
 #pragma once
 
+#include <cstdint>
 #include <fmt/format.h>
 #include <string>
 #include <string_view>
@@ -39,5 +40,18 @@ template <typename... Args>
 void trace(fmt::format_string<Args...> f, Args&&... args) {
     if (enabled(Level::trace)) write(Level::trace, fmt::format(f, std::forward<Args>(args)...));
 }
+
+// For what anybody can bring about as often as he likes: the first time is a line, then there is
+// one a minute at most, which says how often it happened meanwhile. One thread.
+class Seldom {
+  public:
+    void write(Level level, std::string_view text);
+    void write(Level level, std::string_view text, int64_t now_us);
+
+  private:
+    bool said_ = false;
+    int64_t said_at_ = 0;
+    uint64_t unsaid_ = 0;
+};
 
 }  // namespace ghost::log

@@ -16,6 +16,8 @@
 #include <sys/un.h>
 #include <sys/utsname.h>
 
+#include "base/doorway.hpp"
+
 namespace kernet::net {
 
 namespace {
@@ -33,41 +35,75 @@ Result<socklen_t> abstract_address(const std::string& name, sockaddr_un& address
     return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + name.size());
 }
 
-// No descriptor in it: it could not be done, errno says why.
-TcpListener listen_at(int family, uint16_t port, const TcpTuning& tuning) {
-    TcpListener listener;
-    listener.fd.reset(socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!listener.fd) return {};
-    tune_tcp(listener.fd, tuning);
-    sockaddr_storage any{};
-    any.ss_family = static_cast<sa_family_t>(family);
-    const bool six = family == AF_INET6;
-    socklen_t size = six ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
-    // (the port is at the same place in both, RFC 3493)
-    in_port_t& where = six ? reinterpret_cast<sockaddr_in6*>(&any)->sin6_port
-                           : reinterpret_cast<sockaddr_in*>(&any)->sin_port;
-    where = htons(port);
-    int off = 0, on = 1;
-    if (six) setsockopt(listener.fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+// A numeric address, and a port.
+struct Address {
+    sockaddr_storage bytes{};
+    socklen_t size = 0;  // 0: it is none
+
+    Address(const std::string& host, uint16_t port) {
+        if (inet_pton(AF_INET, host.c_str(), &four().sin_addr) == 1) {
+            bytes.ss_family = AF_INET;
+            size = sizeof(sockaddr_in);
+        } else if (inet_pton(AF_INET6, host.c_str(), &six().sin6_addr) == 1) {
+            bytes.ss_family = AF_INET6;
+            size = sizeof(sockaddr_in6);
+        }
+        port_place() = htons(port);
+    }
+    sockaddr_in& four() { return reinterpret_cast<sockaddr_in&>(bytes); }
+    sockaddr_in6& six() { return reinterpret_cast<sockaddr_in6&>(bytes); }
+    // (at the same place in both, RFC 3493)
+    in_port_t& port_place() { return four().sin_port; }
+    sockaddr* get() { return reinterpret_cast<sockaddr*>(&bytes); }
+};
+
+// No descriptor: it could not be done, errno says why. both: of IPv6, and takes IPv4 too.
+Fd listen_at(const std::string& host, uint16_t& port, bool both, const TcpTuning& tuning) {
+    Address at(host, port);
+    Fd fd(socket(at.bytes.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!fd) return fd;
+    tune_tcp(fd, tuning);
+    const int only = both ? 0 : 1, on = 1;
+    if (at.bytes.ss_family == AF_INET6) {
+        setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof only);
+    }
     // Links of before, which linger, do not keep us from our old port.
-    if (port != 0) setsockopt(listener.fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(listener.fd.get(), reinterpret_cast<sockaddr*>(&any), size) != 0 ||
-        ::listen(listener.fd.get(), 128) != 0 ||
-        getsockname(listener.fd.get(), reinterpret_cast<sockaddr*>(&any), &size) != 0) {
+    if (port != 0) setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    ghost::accept_only_who_speaks(fd.get());
+    if (bind(fd.get(), at.get(), at.size) != 0 || ::listen(fd.get(), backlog) != 0 ||
+        getsockname(fd.get(), at.get(), &at.size) != 0) {
         return {};
     }
-    listener.port = ntohs(where);
-    return listener;
+    port = ntohs(at.port_place());
+    return fd;
+}
+
+// At none: errno says why.
+TcpListening listen_at_all(const std::vector<std::string>& hosts, uint16_t port, bool both,
+                           const TcpTuning& tuning) {
+    TcpListening out;
+    for (const std::string& host : hosts) {
+        Fd fd = listen_at(host, port, both, tuning);
+        if (!fd) return {};
+        out.fds.push_back(std::move(fd));
+    }
+    out.port = port;
+    return out;
 }
 
 }  // namespace
 
-Result<TcpListener> listen_tcp(const TcpTuning& tuning, uint16_t wish) {
+Result<TcpListening> listen_tcp(const TcpTuning& tuning, const std::vector<std::string>& hosts,
+                                uint16_t wish) {
     // One socket for both families; IPv4 alone where IPv6 is switched off.
-    for (uint16_t port : {wish, uint16_t{0}}) {
-        for (int family : {AF_INET6, AF_INET}) {
-            TcpListener listener = listen_at(family, port, tuning);
-            if (listener.fd) return listener;
+    const std::vector<std::vector<std::string>> ways =
+        hosts.empty() ? std::vector<std::vector<std::string>>{{"::"}, {"0.0.0.0"}}
+                      : std::vector<std::vector<std::string>>{hosts};
+    // A port that is free at one address may be somebody's at the next.
+    for (uint16_t port : {wish, uint16_t{0}, uint16_t{0}, uint16_t{0}}) {
+        for (const auto& way : ways) {
+            TcpListening listening = listen_at_all(way, port, hosts.empty(), tuning);
+            if (!listening.fds.empty()) return listening;
             // Not the same port for one family only: somebody else has it.
             if (port != 0 && errno == EADDRINUSE) break;
         }
@@ -82,32 +118,19 @@ Result<Fd> listen_unix(const std::string& name) {
     Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!fd) return ghost::sys_error("create a Unix socket");
     if (bind(fd.get(), reinterpret_cast<sockaddr*>(&address), *size) != 0 ||
-        ::listen(fd.get(), 128) != 0) {
+        ::listen(fd.get(), backlog) != 0) {
         return ghost::sys_error("listen for shared memory links", name);
     }
     return fd;
 }
 
 Result<Fd> connect_tcp(const std::string& host, uint16_t port, const TcpTuning& tuning) {
-    sockaddr_storage to{};
-    socklen_t size = 0;
-    auto* in4 = reinterpret_cast<sockaddr_in*>(&to);
-    auto* in6 = reinterpret_cast<sockaddr_in6*>(&to);
-    if (inet_pton(AF_INET, host.c_str(), &in4->sin_addr) == 1) {
-        in4->sin_family = AF_INET;
-        in4->sin_port = htons(port);
-        size = sizeof *in4;
-    } else if (inet_pton(AF_INET6, host.c_str(), &in6->sin6_addr) == 1) {
-        in6->sin6_family = AF_INET6;
-        in6->sin6_port = htons(port);
-        size = sizeof *in6;
-    } else {
-        return ghost::make_error(ghost::Code::invalid, "use as address", host);
-    }
-    Fd fd(socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    Address to(host, port);
+    if (to.size == 0) return ghost::make_error(ghost::Code::invalid, "use as address", host);
+    Fd fd(socket(to.bytes.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!fd) return ghost::sys_error("create a TCP socket");
     tune_tcp(fd, tuning);
-    if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&to), size) != 0 && errno != EINPROGRESS) {
+    if (::connect(fd.get(), to.get(), to.size) != 0 && errno != EINPROGRESS) {
         return ghost::sys_error("connect to", host);
     }
     return fd;
@@ -141,13 +164,6 @@ Result<Ends> ends_of(const Fd& connection) {
     }
     return ghost::sys_error("find the ends of a connection", {},
                             errno == ENOTCONN ? ghost::Code::peer_lost : ghost::Code::io);
-}
-
-Result<Fd> accept(const Fd& listener) {
-    Fd fd(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (fd) return fd;
-    return ghost::sys_error("accept a link", {},
-                            errno == EAGAIN ? ghost::Code::busy : ghost::Code::io);
 }
 
 void tune_tcp(const Fd& fd, const TcpTuning& tuning) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <sys/socket.h>
+#include <vector>
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
@@ -15,8 +16,8 @@ using ghost::Fd;
 using ghost::Result;
 using ghost::Status;
 
-struct TcpListener {
-    Fd fd;
+struct TcpListening {
+    std::vector<Fd> fds;  // all at the same port
     uint16_t port = 0;
 };
 // What a TCP connection of ours is to be like.
@@ -26,9 +27,13 @@ struct TcpTuning {
     int64_t dead_after_us = 30'000'000;  // a node that is silent for so long is taken for dead
 };
 
-// Listens on every address of this node; non-blocking. At port `wish` if that is free, else (and
-// for 0) at one the system chooses.
-Result<TcpListener> listen_tcp(const TcpTuning& tuning, uint16_t wish = 0);
+// Listens at these numeric addresses of this node, without any at all of them; non-blocking. At
+// port `wish` if that is free, else (and for 0) at one the system chooses. Who connects and says
+// nothing is not accepted for a second.
+Result<TcpListening> listen_tcp(const TcpTuning& tuning, const std::vector<std::string>& hosts = {},
+                                uint16_t wish = 0);
+// Of a listener: strangers fill it first of all. The system has a limit of its own.
+inline constexpr int backlog = 4096;
 // "@name": abstract name space, stream socket, non-blocking.
 Result<Fd> listen_unix(const std::string& name);
 
@@ -43,9 +48,6 @@ struct Ends {
     socklen_t own_size = sizeof own, peer_size = sizeof peer;
 };
 Result<Ends> ends_of(const Fd& connection);
-// Takes one waiting connection, non-blocking; Code::busy if there is none.
-Result<Fd> accept(const Fd& listener);
-
 // No delay, keep-alive such that an idle connection to a silent node breaks after dead_after_us
 // (whole seconds, at least 4), and the first of the congestion control algorithms that the kernel
 // allows (none: the system's own stays; BBR is several times slower on a quick network).

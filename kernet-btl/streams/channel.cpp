@@ -9,12 +9,14 @@
 #include <fmt/format.h>
 #include <map>
 #include <netinet/in.h>
+#include <sodium.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/doorway.hpp"
 #include "base/fd.hpp"
 #include "base/log.hpp"
 #include "kernet-btl/link/addresses.hpp"
@@ -32,7 +34,7 @@ using ghost::make_error;
 constexpr int64_t tick_us = 100'000;
 constexpr int64_t alive_every_us = 500'000;
 constexpr size_t max_waiting = 64 * 1024 * 1024;  // bytes that wait for one node
-constexpr size_t max_strangers = 256;             // connections that have not said who they are
+constexpr int accepted_at_once = 64;              // then others get their turn
 constexpr int64_t port_wait_us = 1'000'000;       // for a port of ours that somebody else has
 constexpr useconds_t port_look_us = 5'000;
 constexpr uint64_t id_timer = 1, id_listener = 2, id_first = 16;
@@ -46,11 +48,12 @@ struct Wire {
     Step step = Step::connecting;
     int node = -1;  // -1: it has not said so yet
     bool dialled = false;
-    bool probe = false;  // only to see whether somebody listens there
-    size_t way = 0;      // which of the node's addresses
+    bool probe = false;     // only to see whether somebody listens there
+    bool stranger = false;  // it has connected, and may be a recording
+    size_t way = 0;         // which of the node's addresses
     int64_t deadline = 0;
     int64_t heard = 0, said = 0;
-    wire::ChannelHello hello;
+    wire::ChannelHello hello;  // who has connected said
     wire::ChannelSeal out, in;
     std::string received, waiting;
     size_t written = 0;            // of `waiting`
@@ -77,9 +80,15 @@ struct TcpChannel::Impl {
     };
 
     Impl(const TcpChannelConfig& config, ChannelListener& listener, const wire::HandshakeKey& key)
-        : config(config), listener(listener), key(key), nodes(config.nodes.size()) {}
+        : config(config),
+          listener(listener),
+          key(key),
+          nodes(config.nodes.size()),
+          door({.greeting_us = config.connect_timeout_us}) {}
 
-    Status open(Fd taken);
+    Status open(std::vector<Fd> taken);
+    Status watch(int fd, uint64_t id);
+    void watch_listeners();
     void service();
     void arm(Wire& wire);
     void add(std::unique_ptr<Wire> wire);
@@ -90,6 +99,7 @@ struct TcpChannel::Impl {
     bool read(Wire& wire);
     bool take(Wire& wire);
     bool take_hello(Wire& wire);
+    bool is_recording(const wire::ChannelHello& hello) const;
     bool take_frames(Wire& wire);
     bool take_frame(Wire& wire, const wire::ChannelHeader& header, std::string_view payload);
     void begin(Wire& wire);
@@ -113,12 +123,15 @@ struct TcpChannel::Impl {
     ChannelListener& listener;
     wire::HandshakeKey key;
     std::vector<Node> nodes;
-    Fd epoll, timer, listening;
+    Fd epoll, timer;
+    std::vector<Fd> listening;
+    bool listeners_watched = true;
     uint16_t port = 0;
     std::map<uint64_t, std::unique_ptr<Wire>> wires;
     std::vector<std::unique_ptr<Wire>> ended;  // may still be in use further up the stack
     uint64_t next_id = id_first;
-    size_t strangers = 0;
+    ghost::Doorway door;
+    ghost::log::Seldom refusals;  // of connections, whoever repeats them
 };
 
 TcpChannel::TcpChannel(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -126,7 +139,7 @@ TcpChannel::~TcpChannel() = default;
 
 Result<std::unique_ptr<TcpChannel>> TcpChannel::create(const TcpChannelConfig& config,
                                                        ChannelListener& listener,
-                                                       ghost::Fd listening) {
+                                                       std::vector<ghost::Fd> listening) {
     if (config.self < 0 || config.self >= static_cast<int>(config.nodes.size())) {
         return make_error(Code::invalid, "find this node among the nodes");
     }
@@ -173,7 +186,7 @@ bool has_met_itself(const Fd& fd) {
            std::memcmp(&ends->own, &ends->peer, ends->own_size) == 0;
 }
 
-Result<Fd> listen_at(const TcpAddress& at, uint16_t& port) {
+Result<Fd> listen_at(const TcpAddress& at, const net::TcpTuning& tuning, uint16_t& port) {
     sockaddr_storage address{};
     socklen_t size = sizeof(sockaddr_in);
     auto* v4 = reinterpret_cast<sockaddr_in*>(&address);
@@ -192,8 +205,10 @@ Result<Fd> listen_at(const TcpAddress& at, uint16_t& port) {
     if (!fd) return ghost::sys_error("create a socket");
     const int on = 1;
     setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    net::tune_tcp(fd, tuning);
+    ghost::accept_only_who_speaks(fd.get());
     const std::string where = fmt::format("{}:{}", at.host, at.port);
-    if (!bind_soon(fd, address, size) || listen(fd.get(), 128) != 0 ||
+    if (!bind_soon(fd, address, size) || listen(fd.get(), net::backlog) != 0 ||
         getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0) {
         return ghost::sys_error("listen at", where);
     }
@@ -224,9 +239,14 @@ std::string peer_host(const Fd& fd) {
 Result<ChannelListening> listen_for_channel(const std::string& include) {
     auto own = net::own_addresses(include);
     if (!own) return own.error();
-    auto made = net::listen_tcp({TcpChannelConfig{}.congestion, TcpChannelConfig{}.silence_us});
+    std::vector<std::string> hosts;
+    if (!include.empty()) {
+        for (const net::OwnAddress& address : *own) hosts.push_back(address.text);
+    }
+    auto made =
+        net::listen_tcp({TcpChannelConfig{}.congestion, TcpChannelConfig{}.silence_us}, hosts);
     if (!made) return made.error();
-    ChannelListening listening{std::move(made->fd), {}};
+    ChannelListening listening{std::move(made->fds), {}};
     for (const net::OwnAddress& address : *own) listening.at.push_back({address.text, made->port});
     return listening;
 }
@@ -245,27 +265,41 @@ Result<NodeAddress> best_address(const std::string& name, std::vector<TcpAddress
     return node;
 }
 
-Status TcpChannel::Impl::open(Fd taken) {
+Status TcpChannel::Impl::open(std::vector<Fd> taken) {
     listening = std::move(taken);
-    if (!listening.valid()) {
-        auto made = listen_at(config.nodes[static_cast<size_t>(config.self)].at, port);
+    if (listening.empty()) {
+        auto made = listen_at(config.nodes[static_cast<size_t>(config.self)].at,
+                              {config.congestion, config.silence_us}, port);
         if (!made) return made.error();
-        listening = std::move(*made);
+        listening.push_back(std::move(*made));
     }
     epoll.reset(epoll_create1(EPOLL_CLOEXEC));
     timer.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
     if (!epoll || !timer) return ghost::sys_error("open a channel's descriptors");
     itimerspec every{{0, tick_us * 1000}, {0, 1}};
     timerfd_settime(timer.get(), 0, &every, nullptr);
+    GHOST_TRY(watch(timer.get(), id_timer));
+    for (const Fd& fd : listening) GHOST_TRY(watch(fd.get(), id_listener));
+    return {};
+}
+
+Status TcpChannel::Impl::watch(int fd, uint64_t id) {
     epoll_event event{};
     event.events = EPOLLIN;
-    for (auto [id, fd] : {std::pair(id_timer, timer.get()), {id_listener, listening.get()}}) {
-        event.data.u64 = id;
-        if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
-            return ghost::sys_error("watch a channel's descriptor");
-        }
-    }
-    return {};
+    event.data.u64 = id;
+    if (epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd, &event) == 0) return {};
+    return ghost::sys_error("watch a channel's descriptor");
+}
+
+// While nobody is let in they stay readable. They are looked at again in the next tick.
+void TcpChannel::Impl::watch_listeners() {
+    const bool open = door.is_open(ghost::monotonic_us());
+    if (open == listeners_watched) return;
+    listeners_watched = open;
+    epoll_event event{};
+    event.events = open ? EPOLLIN : 0u;
+    event.data.u64 = id_listener;
+    for (const Fd& fd : listening) epoll_ctl(epoll.get(), EPOLL_CTL_MOD, fd.get(), &event);
 }
 
 void TcpChannel::Impl::add(std::unique_ptr<Wire> wire) {
@@ -288,16 +322,20 @@ void TcpChannel::Impl::arm(Wire& wire) {
 }
 
 void TcpChannel::Impl::accept_all() {
-    while (strangers < max_strangers) {
-        auto fd = net::accept(listening);
-        if (!fd) return;
-        net::tune_tcp(*fd, {config.congestion, config.silence_us});
-        auto wire = std::make_unique<Wire>();
-        wire->fd = std::move(*fd);
-        wire->step = Step::want_hello;
-        wire->deadline = ghost::monotonic_us() + config.connect_timeout_us;
-        strangers++;
-        add(std::move(wire));
+    const int64_t now = ghost::monotonic_us();
+    for (const Fd& at : listening) {
+        for (int i = 0; i < accepted_at_once; i++) {
+            auto came = door.accept(at.get(), now);
+            if (!came) break;
+            auto wire = std::make_unique<Wire>();
+            wire->fd = std::move(came->fd);
+            wire->step = Step::want_hello;
+            wire->stranger = true;
+            if (const auto out = door.enter(next_id, came->from, now)) end(*out, nullptr);
+            const uint64_t id = next_id;
+            add(std::move(wire));
+            event(id, EPOLLIN);  // who spoke at once is done with at once
+        }
     }
 }
 
@@ -367,13 +405,15 @@ void TcpChannel::Impl::service() {
             event(id, events[i].events);
         }
     }
+    watch_listeners();
     ended.clear();
 }
 
 void TcpChannel::Impl::tick() {
     const int64_t now = ghost::monotonic_us();
-    std::vector<uint64_t> late;
+    std::vector<uint64_t> late = door.late(now);
     for (auto& [id, wire] : wires) {
+        if (wire->stranger) continue;
         if (wire->step != Step::up) {
             if (wire->deadline <= now) late.push_back(id);
         } else if (now - wire->heard > config.silence_us) {
@@ -462,16 +502,19 @@ bool TcpChannel::Impl::take_hello(Wire& wire) {
         wrong = "not from whom it should be, or for another node";
     }
     if (wrong) {
-        ghost::log::warning("channel: connection refused: {}", wrong);
+        refusals.write(ghost::log::Level::warning,
+                       fmt::format("channel: connection refused: {}", wrong));
         return false;
     }
+    if (!answer && is_recording(hello)) return false;
     if (nodes[hello.from].expelled) return false;  // it may try as long as it lives
     if (answer) {
         wire.out = {wire.hello, hello, key, false};
         wire.in = {wire.hello, hello, key, true};
     } else {
         wire.node = static_cast<int>(hello.from);
-        strangers--;
+        wire.hello = hello;
+        door.spoke(wire.id);
         wire::ChannelHello mine;
         mine.answer = 1;
         mine.from = self;
@@ -486,7 +529,17 @@ bool TcpChannel::Impl::take_hello(Wire& wire) {
     return flush(wire);
 }
 
-// Who connected proves by its first frame that it is no recording: only then is the node up.
+// Somebody has said the same already: its nonce is drawn anew each time. (What was recorded long
+// ago waits in vain for a key that makes the first frame.)
+bool TcpChannel::Impl::is_recording(const wire::ChannelHello& hello) const {
+    return std::any_of(wires.begin(), wires.end(), [&](const auto& item) {
+        const Wire& other = *item.second;
+        return other.stranger && other.node >= 0 && other.hello.mac == hello.mac;
+    });
+}
+
+// Who connected proves by its first frame that it is no recording: only then is the node up, and
+// its connection that of no stranger.
 void TcpChannel::Impl::begin(Wire& wire) {
     wire.step = Step::up;
     Node& node = at(wire.node);
@@ -507,15 +560,18 @@ bool TcpChannel::Impl::take_frames(Wire& wire) {
     while (good && wire.received.size() - at_byte >= sizeof(wire::ChannelHeader)) {
         wire::ChannelHeader header;
         std::memcpy(static_cast<void*>(&header), wire.received.data() + at_byte, sizeof header);
-        if (header.length > max_channel_message) return false;
+        // (the first frame of who connected has nothing in it)
+        if (header.length > (wire.stranger ? 0 : max_channel_message)) return false;
         const size_t whole = sizeof header + header.length + wire::channel_mac_size;
         if (wire.received.size() - at_byte < whole) break;
         const char* payload = wire.received.data() + at_byte + sizeof header;
         const auto mac = wire.in.next(header, payload);
-        if (std::memcmp(mac.data(), payload + header.length, mac.size()) != 0) {
-            ghost::log::error("channel: a frame of {} is not authentic", name(wire.node));
+        if (sodium_memcmp(mac.data(), payload + header.length, mac.size()) != 0) {
+            refusals.write(ghost::log::Level::error,
+                           fmt::format("channel: a frame of {} is not authentic", name(wire.node)));
             return false;
         }
+        if (std::exchange(wire.stranger, false)) door.leave(wire.id);
         at_byte += whole;
         good = take_frame(wire, header, {payload, header.length});
         if (!wires.count(id)) return true;
@@ -663,10 +719,8 @@ void TcpChannel::Impl::end(uint64_t id, const char* why, bool refused, bool left
     wires.erase(found);
     epoll_ctl(epoll.get(), EPOLL_CTL_DEL, wire.fd.get(), nullptr);
     wire.fd.reset();
-    if (wire.node < 0) {
-        strangers--;
-        return;
-    }
+    if (wire.stranger) door.leave(id);
+    if (wire.node < 0) return;
     Node& node = at(wire.node);
     if (why) ghost::log::debug("channel: connection with {} ended: {}", name(wire.node), why);
     if (node.trying == id) node.trying = 0;

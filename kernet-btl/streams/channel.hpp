@@ -58,11 +58,11 @@ struct NodeAddress {
 
 // A node's end, before the other nodes' addresses are known.
 struct ChannelListening {
-    ghost::Fd fd;
+    std::vector<ghost::Fd> fds;
     std::vector<TcpAddress> at;  // where others may reach it
 };
-// On all addresses of this node; `at` has those of the interfaces in `include` (see
-// EndpointConfig's if_include). Code::invalid, Code::io.
+// On the addresses of the interfaces in `include` (see EndpointConfig's if_include), without any on
+// all addresses of this node. Code::invalid, Code::io.
 Result<ChannelListening> listen_for_channel(const std::string& include);
 // Of a node that was told to us: the addresses, those with the best way to it from here first.
 // Code::invalid: it has none.
@@ -82,11 +82,11 @@ struct TcpChannelConfig {
 
 class TcpChannel final : public Channel {
   public:
-    // Listens at its own address, or goes on with `listening` if that is valid. Code::invalid,
+    // Listens at its own address, or goes on with `listening` if there are any. Code::invalid,
     // Code::io.
     static Result<std::unique_ptr<TcpChannel>> create(const TcpChannelConfig& config,
                                                       ChannelListener& listener,
-                                                      ghost::Fd listening = {});
+                                                      std::vector<ghost::Fd> listening = {});
     ~TcpChannel() override;
 
     int fd() const;  // readable when service() has something to do

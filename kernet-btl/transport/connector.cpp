@@ -47,7 +47,16 @@ constexpr char says_bye = 'B';
 
 Connector::Connector(const EndpointConfig& config, Registry& registry,
                      const wire::HandshakeKey& key, uint64_t filters)
-    : config_(config), registry_(registry), key_(key), filters_(filters) {}
+    : config_(config),
+      registry_(registry),
+      key_(key),
+      filters_(filters),
+      tcp_door_({.greeting_us = config.connect_timeout_us}),
+      // Only processes of this user get so far, and they may have to wait for a processor.
+      unix_door_({.most = 256,
+                  .greeting_us = config.connect_timeout_us,
+                  .mute_us = config.connect_timeout_us,
+                  .spoken_us = config.connect_timeout_us}) {}
 
 Connector::~Connector() {
     close(true);
@@ -80,8 +89,9 @@ Status Connector::open(int node, const std::string& node_name, uint64_t epoch) {
     }
     add(id_timer, timer_.get(), EPOLLIN);
     add(id_bell, bell_.get(), EPOLLIN);
-    if (tcp_listener_) add(id_tcp, tcp_listener_.get(), EPOLLIN);
+    for (const Fd& listener : tcp_listeners_) add(id_tcp, listener.get(), EPOLLIN);
     if (unix_listener_) add(id_unix, unix_listener_.get(), EPOLLIN);
+    tcp_watched_ = unix_watched_ = true;
     registry_.set_bell(bell_.get());
     location_.attached = true;
     return {};
@@ -113,13 +123,16 @@ Status Connector::open_listeners() {
         if (!addresses) return addresses.error();
         own_ = std::move(*addresses);
         // At the old port if it is free: where nothing has changed nobody needs to be told.
-        auto listener = net::listen_tcp(tuning(), port_);
-        if (!listener) return listener.error();
-        port_ = listener->port;
-        tcp_listener_ = std::move(listener->fd);
+        std::vector<std::string> hosts;
         for (size_t i = 0; i < own_.size() && i < Location::max_addresses; i++) {
-            location_.tcp.push_back({own_[i].text, listener->port});
+            hosts.push_back(own_[i].text);
         }
+        auto listening = net::listen_tcp(
+            tuning(), config_.if_include.empty() ? std::vector<std::string>() : hosts, port_);
+        if (!listening) return listening.error();
+        port_ = listening->port;
+        tcp_listeners_ = std::move(listening->fds);
+        for (const std::string& host : hosts) location_.tcp.push_back({host, port_});
     }
     if (!config_.use_shm) return {};
     location_.unix_name = fmt::format("@ghost/{}/{}/{}/r{}.{}", geteuid(), config_.job,
@@ -139,7 +152,8 @@ void Connector::close(bool left) {
     registry_.set_bell(-1);
     push_at_ = look_at_ = 0;
     handshakes_.clear();
-    incoming_count_ = 0;
+    tcp_door_.clear();
+    unix_door_.clear();
     asking_ = answering_ = 0;
     for (auto& [rank, peer] : peers_) {
         peer.outgoing = peer.incoming = 0;
@@ -151,7 +165,8 @@ void Connector::close(bool left) {
         }
         stop_watching(peer);
     }
-    for (Fd* fd : {&tcp_listener_, &unix_listener_, &bell_, &timer_, &epoll_}) fd->reset();
+    tcp_listeners_.clear();
+    for (Fd* fd : {&unix_listener_, &bell_, &timer_, &epoll_}) fd->reset();
     location_.attached = false;
     location_.tcp.clear();
     location_.unix_name.clear();
@@ -197,9 +212,11 @@ void Connector::service(std::vector<uint32_t>& unknown) {
             const int fd = id == id_timer ? timer_.get() : bell_.get();
             if (::read(fd, &ignored, sizeof ignored) < 0) continue;
         } else if (id == id_tcp) {
-            accept_all(tcp_listener_, wire::LinkKind::tcp);
+            for (const Fd& listener : tcp_listeners_) {
+                accept_all(listener.get(), wire::LinkKind::tcp);
+            }
         } else if (id == id_unix) {
-            accept_all(unix_listener_, wire::LinkKind::shm);
+            accept_all(unix_listener_.get(), wire::LinkKind::shm);
         } else if (auto watch = watches_.find(id); watch != watches_.end()) {
             watch_event(peer(watch->second));
         } else {
@@ -209,7 +226,24 @@ void Connector::service(std::vector<uint32_t>& unknown) {
     take_requests();
     if (push_at_ == 0 && registry_.push_wanted()) begin_pushing();
     run_timers(unknown);
+    watch_listeners();
     arm_timer();
+}
+
+// While nobody is let in they stay readable.
+void Connector::watch_listeners() {
+    const int64_t now = ghost::monotonic_us();
+    const auto watch = [this](bool& watched, bool open, uint64_t id, int fd) {
+        epoll_event event{};
+        event.events = open ? EPOLLIN : 0u;
+        event.data.u64 = id;
+        if (watched != open) epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event);
+    };
+    const bool tcp = tcp_door_.is_open(now), local = unix_door_.is_open(now);
+    for (const Fd& fd : tcp_listeners_) watch(tcp_watched_, tcp, id_tcp, fd.get());
+    if (unix_listener_) watch(unix_watched_, local, id_unix, unix_listener_.get());
+    tcp_watched_ = tcp;
+    unix_watched_ = local;
 }
 
 void Connector::take_requests() {
@@ -380,6 +414,9 @@ void Connector::arm_timer() {
     int64_t next = push_at_;
     const auto earlier = [&next](int64_t at) { next = next ? std::min(next, at) : at; };
     if (look_at_) earlier(look_at_);
+    for (ghost::Doorway* door : {&tcp_door_, &unix_door_}) {
+        if (const int64_t at = door->wakes_at(ghost::monotonic_us())) earlier(at);
+    }
     for (auto& [id, shake] : handshakes_) {
         earlier(shake->deadline);
         if (shake->trial) earlier(shake->trial->due_at());

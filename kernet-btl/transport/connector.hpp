@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "base/clock.hpp"
+#include "base/doorway.hpp"
 #include "base/fd.hpp"
+#include "base/log.hpp"
 #include "kernet-btl/transport/choice.hpp"
 #include "kernet-btl/transport/endpoint.hpp"
 #include "kernet-btl/transport/registry.hpp"
@@ -93,11 +95,12 @@ class Connector {
         uint32_t absences = 0;      // of these: nobody listened
         int64_t retry_at = 0;
         int64_t backoff = 0;
-        int64_t asked_at = 0;    // when the node agent was last asked
-        int64_t examine_at = 0;  // when to look whether the link is the best one; 0: it is
-        uint64_t outgoing = 0;   // handshake ids; 0: none
-        uint64_t incoming = 0;
-        uint64_t watch = 0;  // id of the connection beside a ring or packets
+        int64_t asked_at = 0;          // when the node agent was last asked
+        int64_t examine_at = 0;        // when to look whether the link is the best one; 0: it is
+        uint64_t outgoing = 0;         // handshake ids; 0: none
+        uint64_t incoming = 0;         // the latest one; there may be others that are recordings
+        std::vector<uint64_t> hellos;  // accepted since the last link, by part of their MACs
+        uint64_t watch = 0;            // id of the connection beside a ring or packets
         Fd watch_fd;
     };
 
@@ -132,7 +135,13 @@ class Connector {
     // absent: nobody listened, or nobody had time to.
     void attempt_failed(Peer& peer, wire::LinkKind kind, const char* why, bool absent);
     void doubt_shm(Peer& peer, bool absent);
-    void accept_all(const Fd& listener, wire::LinkKind kind);
+    void accept_all(int listener, wire::LinkKind kind);
+    void watch_listeners();
+    bool is_recording(Peer& from, const wire::Hello& hello);
+    void end_others(const Handshake& shake, Peer& with);
+    ghost::Doorway& door(wire::LinkKind kind) {
+        return kind == wire::LinkKind::shm ? unix_door_ : tcp_door_;
+    }
     void handshake_event(uint64_t id, uint32_t events);
     bool read_message(Handshake& shake, void* message, size_t size, bool& complete);
     bool step(Handshake& shake);
@@ -172,15 +181,17 @@ class Connector {
     int64_t asked_at_ = 0;                 // when the trial of ours began
     int64_t doubts_us_ = 0;                // that trials took of choices that were doubted
     int64_t begun_at_ = ghost::monotonic_us();
-    Fd epoll_, timer_, bell_, tcp_listener_, unix_listener_;
-    uint16_t port_ = 0;  // of tcp_listener_, also of the one before it was closed
+    Fd epoll_, timer_, bell_, unix_listener_;
+    std::vector<Fd> tcp_listeners_;
+    uint16_t port_ = 0;  // of tcp_listeners_, also of those before they were closed
+    ghost::Doorway tcp_door_, unix_door_;
+    bool tcp_watched_ = false, unix_watched_ = false;
+    ghost::log::Seldom refusals_;  // of connections, whoever repeats them
     std::unordered_map<uint32_t, Peer> peers_;
     std::unordered_map<uint64_t, std::unique_ptr<Handshake>> handshakes_;
     std::unordered_map<uint64_t, uint32_t> watches_;  // id -> rank
     uint64_t next_id_ = 16;                           // below: fixed ids
-    size_t incoming_count_ = 0;
-    bool refusal_told_ = false;  // of a connection: once is enough, whoever repeats it
-    int64_t push_at_ = 0;        // 0: nothing to look after
+    int64_t push_at_ = 0;                             // 0: nothing to look after
     int64_t pushed_at_ = 0;
     int64_t push_every_ = 0;
     int64_t look_at_ = 0;  // 0: there is no link to look at

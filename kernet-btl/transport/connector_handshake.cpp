@@ -3,6 +3,7 @@
 // agreed before the data side gets a link. docs/WIRE.md, "Handshake".
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -16,7 +17,7 @@ namespace kernet {
 
 namespace {
 
-constexpr size_t max_incoming = 512;     // handshakes at once
+constexpr int accepted_at_once = 64;     // then others get their turn
 constexpr uint32_t failures_to_ask = 3;  // then the location may be out of date
 constexpr int64_t ask_interval_us = 20'000;
 // A peer that is suspended connects by itself as soon as it is back; trying is only in case it
@@ -26,6 +27,7 @@ constexpr int64_t absent_pause_us = 20'000;
 // space, where names of Unix sockets do not reach (unix(7)).
 constexpr uint32_t absences_to_doubt = 8;
 constexpr int64_t crossing_delay_us = 20'000;  // the winner's attempt gets this long
+constexpr size_t most_hellos = 32;             // of a peer, known again
 constexpr int64_t settling_us = 5'000;         // a link's first messages get this long
 // One that was made again: after a stop others may still be on their way back and want the
 // processors, and an end of what is better may keep this thread for milliseconds.
@@ -220,7 +222,8 @@ bool Connector::send_hello(Handshake& shake) {
 
 bool Connector::on_welcome(Handshake& shake) {
     if (const char* wrong = wire::check(shake.welcome, shake.hello, key_)) {
-        ghost::log::warning("kernet: answer of rank {} refused: {}", shake.rank, wrong);
+        refusals_.write(ghost::log::Level::warning,
+                        fmt::format("kernet: answer of rank {} refused: {}", shake.rank, wrong));
         return false;
     }
     Peer& from = peer(shake.rank);
@@ -291,20 +294,33 @@ bool Connector::confirm(Handshake& shake, Peer& from) {
 
 // --- the peers' attempts ---
 
-void Connector::accept_all(const Fd& listener, wire::LinkKind kind) {
-    while (incoming_count_ < max_incoming) {
-        auto fd = net::accept(listener);
-        if (!fd) return;
-        if (kind == wire::LinkKind::shm && !net::same_user(*fd)) continue;
+void Connector::accept_all(int listener, wire::LinkKind kind) {
+    const int64_t now = ghost::monotonic_us();
+    for (int i = 0; i < accepted_at_once; i++) {
+        auto came = door(kind).accept(listener, now);
+        if (!came) return;
+        if (kind == wire::LinkKind::shm && !net::same_user(came->fd)) continue;
         auto shake = std::make_unique<Handshake>();
-        shake->fd = std::move(*fd);
-        shake->kind = kind;
-        shake->deadline = ghost::monotonic_us() + config_.connect_timeout_us;
-        shake->id = next_id_++;
-        add(shake->id, shake->fd.get(), EPOLLIN);
-        incoming_count_++;
-        handshakes_.emplace(shake->id, std::move(shake));
+        shake->fd = std::move(came->fd);
+        shake->kind = shake->came_by = kind;
+        shake->deadline = now + config_.connect_timeout_us;
+        const uint64_t id = shake->id = next_id_++;
+        if (const auto out = door(kind).enter(id, came->from, now)) end_handshake(*out);
+        add(id, shake->fd.get(), EPOLLIN);
+        handshakes_.emplace(id, std::move(shake));
+        handshake_event(id, 0);  // who spoke at once is done with at once
     }
+}
+
+// Nobody says the same HELLO twice: its nonce is drawn anew. Those of before the last link are
+// known by their generation.
+bool Connector::is_recording(Peer& from, const wire::Hello& hello) {
+    uint64_t mark = 0;
+    std::memcpy(&mark, hello.mac.data(), sizeof mark);
+    if (std::find(from.hellos.begin(), from.hellos.end(), mark) != from.hellos.end()) return true;
+    if (from.hellos.size() >= most_hellos) from.hellos.erase(from.hellos.begin());
+    from.hellos.push_back(mark);
+    return false;
 }
 
 wire::Verdict Connector::judge(const Peer& from, const wire::Hello& hello) const {
@@ -328,9 +344,8 @@ bool Connector::on_hello(Handshake& shake) {
         wrong = "wrong kind of link";
     }
     if (wrong) {
-        const auto level = std::exchange(refusal_told_, true) ? ghost::log::Level::debug
-                                                              : ghost::log::Level::warning;
-        ghost::log::write(level, fmt::format("kernet: connection refused: {}", wrong));
+        refusals_.write(ghost::log::Level::warning,
+                        fmt::format("kernet: connection refused: {}", wrong));
         return false;
     }
     if (shake.is_trial()) return on_trial_hello(shake);
@@ -343,16 +358,16 @@ bool Connector::on_hello(Handshake& shake) {
     welcome.filters = filters_;
     welcome.nonce = wire::random_nonce();
     shake.rank = hello.from;
-    if (welcome.verdict == wire::Verdict::accept) answer_link(shake);
+    if (welcome.verdict == wire::Verdict::accept) {
+        if (is_recording(from, hello)) return false;
+        answer_link(shake);
+    }
     wire::seal(welcome, hello, key_);
     if (welcome.verdict == wire::Verdict::other_filters) tell_of_filters(from);
     if (!send_all(shake.fd, &welcome, sizeof welcome)) return false;
     if (welcome.verdict != wire::Verdict::accept) return false;
-    if (from.outgoing) {
-        end_handshake(std::exchange(from.outgoing, 0));
-        need_link(from, crossing_delay_us);
-    }
-    if (from.incoming) end_handshake(std::exchange(from.incoming, 0));
+    // Other attempts go on until one of them is proved to be none that was recorded.
+    door(shake.came_by).spoke(shake.id);
     from.incoming = shake.id;
     shake.has_peer = true;
     shake.step = Handshake::Step::want_confirm;
@@ -362,7 +377,9 @@ bool Connector::on_hello(Handshake& shake) {
 bool Connector::on_confirm(Handshake& shake) {
     const char* wrong = wire::check(shake.confirm, shake.hello, shake.welcome, key_);
     if (wrong) {
-        ghost::log::warning("kernet: connection of rank {} refused: {}", shake.rank, wrong);
+        refusals_.write(
+            ghost::log::Level::warning,
+            fmt::format("kernet: connection of rank {} refused: {}", shake.rank, wrong));
         return false;
     }
     if (!shake.end && !make_end(shake, shake.kind)) return false;
@@ -383,6 +400,8 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
     offer->peer_last_seen = last_seen;
     // Not before: a HELLO alone, which may be a recorded one, would shut out the true peer.
     with.epoch = std::max(with.epoch, epoch);
+    with.hellos.clear();
+    end_others(shake, with);
     const bool again = std::exchange(with.had_link, true);
     with.replaces = false;
     with.failures = with.absences = 0;
@@ -414,6 +433,18 @@ void Connector::established(Handshake& shake, Peer& with, uint64_t last_seen, ui
     push_every_ = push_first_us;
     push_at_ = ghost::monotonic_us() + push_every_;
     if (look_at_ == 0) looked();
+}
+
+// All other attempts to make a link with that peer, ours too.
+void Connector::end_others(const Handshake& shake, Peer& with) {
+    if (with.outgoing != shake.id) end_handshake(std::exchange(with.outgoing, 0));
+    std::vector<uint64_t> others;
+    for (const auto& [id, other] : handshakes_) {
+        if (id != shake.id && other->incoming && other->has_peer && other->rank == shake.rank) {
+            others.push_back(id);
+        }
+    }
+    for (uint64_t id : others) end_handshake(id);
 }
 
 LinkTerms Connector::terms(const Handshake& shake, uint64_t peer_epoch) const {
@@ -485,7 +516,7 @@ void Connector::end_handshake(uint64_t id) {
     if (found == handshakes_.end()) return;
     const std::unique_ptr<Handshake> shake = std::move(found->second);
     handshakes_.erase(found);
-    if (shake->incoming) incoming_count_--;
+    if (shake->incoming) door(shake->came_by).leave(id);
     if (shake->is_trial()) return trial_over(*shake);
     if (!shake->has_peer) return;
     Peer& with = peer(shake->rank);

@@ -20,6 +20,7 @@ struct Connector::Handshake {
     uint64_t id = 0;
     Fd fd;
     wire::LinkKind kind = wire::LinkKind::tcp;
+    wire::LinkKind came_by = wire::LinkKind::tcp;  // incoming: to which listener, shm or tcp
     Step step = Step::want_hello;
     bool incoming = true;
     bool has_peer = false;

@@ -98,9 +98,13 @@ bool Connector::on_trial_hello(Handshake& shake) {
     welcome.epoch = location_.epoch;
     welcome.filters = filters_;
     welcome.nonce = wire::random_nonce();
-    welcome.verdict = hello.epoch < peer(hello.from).epoch ? wire::Verdict::stale_epoch
-                      : asking_ || answering_              ? wire::Verdict::crossing
-                                                           : wire::Verdict::accept;
+    Peer& from = peer(hello.from);
+    // (one older than the link is a recording, or its trial is of no use any more)
+    welcome.verdict = hello.epoch < from.epoch ? wire::Verdict::stale_epoch
+                      : asking_ || answering_ || hello.generation <= from.up
+                          ? wire::Verdict::crossing
+                          : wire::Verdict::accept;
+    if (welcome.verdict == wire::Verdict::accept && is_recording(from, hello)) return false;
     if (welcome.verdict == wire::Verdict::accept) {
         answer_link(shake);
         if (!shake.end) welcome.verdict = wire::Verdict::refused;
@@ -110,6 +114,7 @@ bool Connector::on_trial_hello(Handshake& shake) {
                              MSG_DONTWAIT | MSG_NOSIGNAL) == ssize_t{sizeof welcome};
     if (!told || welcome.verdict != wire::Verdict::accept) return false;
     answering_ = shake.id;
+    door(shake.came_by).spoke(shake.id);
     shake.step = Handshake::Step::want_confirm;
     return true;
 }
@@ -137,6 +142,7 @@ bool Connector::begin_measuring(Handshake& shake) {
     if (shake.incoming && wire::check(shake.confirm, shake.hello, shake.welcome, key_)) {
         return false;
     }
+    if (shake.incoming) door(shake.came_by).leave(shake.id);
     PacketDriver& driver = *shake.end->driver();
     const uint64_t theirs = shake.incoming ? shake.hello.epoch : shake.welcome.epoch;
     // What is long goes by the connection in a pair, whatever packets can do.

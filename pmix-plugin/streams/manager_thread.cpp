@@ -13,7 +13,7 @@ namespace ghost::plugin {
 
 Status ManagerThread::start(const kernet::ManagerConfig& config,
                             const kernet::TcpChannelConfig& net, ControlListener processes,
-                            Fd nodes) {
+                            std::vector<Fd> nodes) {
     auto manager = kernet::Manager::create(config, std::move(processes));
     if (!manager) return manager.error();
     auto channel = kernet::TcpChannel::create(net, **manager, std::move(nodes));

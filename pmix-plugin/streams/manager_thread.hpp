@@ -29,7 +29,7 @@ class ManagerThread {
     // Once. `processes` is where processes of this node have come to, `nodes` where other managers
     // do (net.nodes has all addresses).
     Status start(const kernet::ManagerConfig& config, const kernet::TcpChannelConfig& net,
-                 ControlListener processes, Fd nodes);
+                 ControlListener processes, std::vector<Fd> nodes);
     bool running() const { return thread_.joinable(); }
     // The node is no part of the job any more.
     void expel(int node);

@@ -198,7 +198,7 @@ Status NodeStreams::Impl::begin(const std::vector<StreamsNode>& nodes) {
     const std::string filters = adapter_.parameter("ghost_filters").value_or("none");
     if (filters != "none") config.filters = filters;
     net.self = config.self;
-    return manager_.start(config, net, std::move(processes_), std::move(nodes_.fd));
+    return manager_.start(config, net, std::move(processes_), std::move(nodes_.fds));
 }
 
 void NodeStreams::Impl::lost(NodeId node) {

@@ -17,7 +17,9 @@
 #include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "kernet-btl/streams/channel.hpp"
+#include "kernet-btl/wire/channel.hpp"
 #include "tests/contract/kernet_cluster.hpp"
+#include "tests/contract/strangers.hpp"
 
 namespace {
 
@@ -278,6 +280,59 @@ TEST_F(Channels, UnauthenticatedPeerIsIgnored) {
         until([&] { return recv(fd.get(), &byte, 1, MSG_DONTWAIT) == 0 || errno == ECONNRESET; }));
     EXPECT_TRUE(up(0, 2));
     EXPECT_TRUE(nodes_[0].got.empty());
+}
+
+// A recorded HELLO is as good as a true one, and says nothing fresh: who has said no more is a
+// stranger still.
+TEST_F(Channels, RecordedHelloTakesOnePlace) {
+    begin(1);
+    const auto key = kernet::wire::HandshakeKey::make(config_.secret_hex, "channel test");
+    ASSERT_TRUE(key.ok());
+    kernet::wire::ChannelHello hello;
+    hello.from = 0;
+    hello.to = 1;
+    hello.nonce = kernet::wire::random_nonce();
+    seal(hello, nullptr, *key);
+    const std::string words(reinterpret_cast<const char*>(&hello), sizeof hello);
+    Strangers strangers(nodes_[1].channel->port());
+    strangers.come(1100, words);
+    ASSERT_EQ(strangers.came(), 1100u);
+    EXPECT_TRUE(until([&] { return strangers.kept() <= 1; }));
+    begin(0);
+    const int64_t begun = ghost::monotonic_us();
+    EXPECT_TRUE(until([&] { return up(0, 1); }));
+    EXPECT_LT(ghost::monotonic_us() - begun, 900'000);
+    // One that goes on as if a long frame came has its time like all others, and no room.
+    kernet::wire::ChannelHeader header;
+    header.length = 1'000'000;
+    strangers.say({reinterpret_cast<const char*>(&header), sizeof header});
+    EXPECT_TRUE(until([&] { return strangers.kept() == 0; }));
+    EXPECT_LT(ghost::monotonic_us() - begun, 900'000);
+    EXPECT_TRUE(up(0, 1));
+}
+
+TEST_F(Channels, DrippingConnectionsCostNoTime) {
+    begin(1);
+    Strangers strangers(nodes_[1].channel->port());
+    strangers.come(800, "K");
+    ASSERT_EQ(strangers.came(), 800u);
+    EXPECT_TRUE(until([&] { return strangers.kept() <= 32; }));
+    // Nobody has anything to say now: whoever waits for the channel sleeps.
+    int rounds = 0;
+    const int64_t end = ghost::monotonic_us() + 500'000;
+    EXPECT_TRUE(until([&] {
+        rounds++;
+        return ghost::monotonic_us() > end;
+    }));
+    EXPECT_LT(rounds, 100);
+    begin(0);
+    const int64_t begun = ghost::monotonic_us();
+    EXPECT_TRUE(until([&] { return up(0, 1); }));
+    EXPECT_LT(ghost::monotonic_us() - begun, 900'000);
+    EXPECT_TRUE(until([&] {
+        strangers.say("N");
+        return strangers.kept() == 0;
+    }));
 }
 
 }  // namespace

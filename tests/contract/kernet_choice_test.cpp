@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/doorway.hpp"
 #include "base/log.hpp"
 #include "kernet-btl/transport/choice.hpp"
 #include "kernet-btl/link/loop.hpp"
@@ -596,6 +597,7 @@ TEST(KernetMeasured, PeerWithoutTrials) {
     using namespace kernet::wire;
     const auto listener = kernet::net::listen_tcp({});
     ASSERT_TRUE(listener.ok());
+    ghost::Doorway door;
     const std::string job = fmt::format("c{}", getpid());
     const auto key = HandshakeKey::make(std::string(64, 'a'), job);
     std::vector<ghost::Fd> links;
@@ -622,7 +624,8 @@ TEST(KernetMeasured, PeerWithoutTrials) {
                 since = ghost::monotonic_us();
             }
             one.hub().progress();
-            auto fd = kernet::net::accept(listener->fd);
+            auto came = door.accept(listener->fds[0].get(), ghost::monotonic_us());
+            ghost::Fd* fd = came ? &came->fd : nullptr;
             Hello hello;
             pollfd readable{fd ? fd->get() : -1, POLLIN, 0};
             if (!fd || poll(&readable, 1, 1000) != 1) continue;

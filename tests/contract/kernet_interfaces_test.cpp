@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "kernet-btl/link/addresses.hpp"
+#include "kernet-btl/link/net.hpp"
 #include "tests/contract/kernet_ends.hpp"
 #include "tests/contract/kernet_networks.hpp"
 
@@ -165,6 +166,26 @@ TEST_P(KernetInterfaces, DeadInterfaceIsLeft) {
     for (auto& side : sides_) side->hold_at(messages);
     expect_all(messages);
     EXPECT_GT(by_cable(1), before + 1'000'000);
+}
+
+// What is not included is not even listened at.
+TEST_P(KernetInterfaces, OthersAreNotListenedAt) {
+    make("cable1", 0);
+    const Location at = sides_[0]->location();
+    ASSERT_EQ(at.tcp.size(), 2U);
+    const auto answers = [&](const std::string& host) {
+        return networks_->inside(1, [&] {
+            auto fd = kernet::net::connect_tcp(host, at.tcp[0].port, {});
+            EXPECT_TRUE(fd.ok());
+            pollfd ready{fd->get(), POLLOUT, 0};
+            EXPECT_EQ(poll(&ready, 1, 5000), 1) << host;
+            return kernet::net::connect_error(*fd);
+        });
+    };
+    for (const std::string& host : {Networks::ip4(1, 0), Networks::ip6(1, 0)})
+        EXPECT_EQ(answers(host), 0) << host;
+    for (const std::string& host : {Networks::ip4(0, 0), Networks::ip6(0, 0)})
+        EXPECT_EQ(answers(host), ECONNREFUSED) << host;
 }
 
 INSTANTIATE_TEST_SUITE_P(All, KernetInterfaces, testing::Values("tcp", "udp"),

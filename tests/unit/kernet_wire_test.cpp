@@ -11,6 +11,8 @@
 #include <sys/socket.h>
 #include <tuple>
 
+#include "base/clock.hpp"
+#include "base/doorway.hpp"
 #include "kernet-btl/transport/location.hpp"
 #include "kernet-btl/link/net.hpp"
 #include "kernet-btl/link/ring.hpp"
@@ -145,18 +147,21 @@ std::string congestion_of(const Fd& fd) {
 TEST(KernetNet, CongestionControlIsSetBeforeConnect) {
     auto listener = net::listen_tcp({"nonsense,reno"});
     ASSERT_TRUE(listener.ok());
-    EXPECT_EQ(congestion_of(listener->fd), "reno");
+    EXPECT_EQ(congestion_of(listener->fds[0]), "reno");
     auto calling = net::connect_tcp("127.0.0.1", listener->port, {"reno"});
     ASSERT_TRUE(calling.ok());
     EXPECT_EQ(congestion_of(*calling), "reno");
-    pollfd waiting{listener->fd.get(), POLLIN, 0};
+    pollfd made{calling->get(), POLLOUT, 0}, waiting{listener->fds[0].get(), POLLIN, 0};
+    ASSERT_EQ(::poll(&made, 1, 5000), 1);
+    ASSERT_EQ(send(calling->get(), "x", 1, MSG_NOSIGNAL), 1);
     ASSERT_EQ(::poll(&waiting, 1, 5000), 1);
-    auto called = net::accept(listener->fd);
-    ASSERT_TRUE(called.ok());
-    EXPECT_EQ(congestion_of(*called), "reno");
+    const auto came = ghost::Doorway().accept(listener->fds[0].get(), ghost::monotonic_us());
+    ASSERT_TRUE(came);
+    const Fd& called = came->fd;
+    EXPECT_EQ(congestion_of(called), "reno");
     int on = 0;
     socklen_t size = sizeof on;
-    ASSERT_EQ(getsockopt(called->get(), IPPROTO_TCP, TCP_NODELAY, &on, &size), 0);
+    ASSERT_EQ(getsockopt(called.get(), IPPROTO_TCP, TCP_NODELAY, &on, &size), 0);
     EXPECT_EQ(on, 1);
 }
 
