@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// To wait for one descriptor; several: base/loop.hpp. System calls only.
+// To wait for one descriptor, or for a few without a loop (base/loop.hpp). System calls only.
 #pragma once
 
 #include <algorithm>
@@ -7,6 +7,7 @@
 #include <climits>
 #include <cstdint>
 #include <poll.h>
+#include <span>
 
 #include "base/clock.hpp"
 
@@ -36,6 +37,16 @@ inline bool await_writable(int fd, int timeout_ms) {
 inline bool await_readable_until(int fd, int64_t deadline_us) {
     const int64_t left_ms = std::max<int64_t>((deadline_us - monotonic_us() + 999) / 1000, 0);
     return await_readable(fd, left_ms > INT_MAX ? -1 : static_cast<int>(left_ms));
+}
+
+// Any of them, which say what for; what has come is in them. False as above.
+inline bool await_any_until(std::span<pollfd> all, int64_t deadline_us) {
+    for (;;) {
+        const int64_t left_ms = std::max<int64_t>((deadline_us - monotonic_us() + 999) / 1000, 0);
+        const int rc =
+            ::poll(all.data(), all.size(), left_ms > INT_MAX ? -1 : static_cast<int>(left_ms));
+        if (rc >= 0 || errno != EINTR) return rc > 0;
+    }
 }
 
 }  // namespace ghost

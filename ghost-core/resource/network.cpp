@@ -10,17 +10,22 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <map>
+#include <optional>
 #include <sodium.h>
 #include <string_view>
 #include <sys/socket.h>
+#include <vector>
 
 #include "base/clock.hpp"
 #include "base/await.hpp"
+#include "base/doorway.hpp"
 
 namespace ghost::core {
 namespace {
 
 constexpr int handshake_ms = 3000;
+constexpr int backlog = 4096;  // strangers fill it first of all
 constexpr std::array<unsigned char, 8> hello_mark = {'G', 'H', 'O', 'S', 'T', 'N', '0', '1'};
 
 using Nonce = std::array<unsigned char, 32>;
@@ -142,22 +147,137 @@ Status prove_as_source(int fd, const std::string& token, const std::string& secr
     return {};
 }
 
-Status prove_as_target(int fd, const std::string& token, const std::string& secret,
-                       const std::string& peer) {
-    Hello mine{hello_mark, random_bytes<Nonce>()}, theirs;
-    GHOST_TRY(receive_all(fd, &theirs, sizeof theirs, peer));
-    if (theirs.mark != hello_mark) return make_error(Code::refused, "greet", peer, "no ghost");
-    GHOST_TRY(send_all(fd, &mine, sizeof mine, peer));
-    Mac answer{};
-    GHOST_TRY(receive_all(fd, answer.data(), answer.size(), peer));
-    const auto wanted = proof("source", secret, token, theirs.nonce, mine.nonce);
-    if (sodium_memcmp(answer.data(), wanted.data(), wanted.size()) != 0)
-        return make_error(Code::refused, "greet", peer, "it does not know the job's secret");
-    const auto mac = proof("target", secret, token, theirs.nonce, mine.nonce);
-    return send_all(fd, mac.data(), mac.size(), peer);
+// Somebody who has connected to a target, and how far his greeting has come. Nothing waits for him.
+class Newcomer {
+  public:
+    enum class State { going, proven, refused };
+
+    explicit Newcomer(Fd fd) : fd_(std::move(fd)) {}
+    int fd() const { return fd_.get(); }
+    // What has come of him by now is taken.
+    State take(const std::string& token, const std::string& secret);
+    // Proven: what he sends from now on is the ghost.
+    Fd connection() &&;
+
+  private:
+    State receive(void* message, size_t size);
+    bool say(const void* message, size_t size) {
+        return send(fd_.get(), message, size, MSG_NOSIGNAL) == static_cast<ssize_t>(size);
+    }
+
+    Fd fd_;
+    bool greeted_ = false;
+    size_t have_ = 0;  // of the message that comes
+    Hello mine_{hello_mark, random_bytes<Nonce>()}, theirs_;
+    Mac answer_{};
+};
+
+// going: more of it has to come. proven: it is there.
+Newcomer::State Newcomer::receive(void* message, size_t size) {
+    const ssize_t got = recv(fd_.get(), static_cast<char*>(message) + have_, size - have_, 0);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return State::going;
+    if (got <= 0) return State::refused;
+    have_ += static_cast<size_t>(got);
+    if (have_ < size) return State::going;
+    have_ = 0;
+    return State::proven;
 }
 
-std::string name_of(const sockaddr_storage& address, socklen_t size) {
+Newcomer::State Newcomer::take(const std::string& token, const std::string& secret) {
+    if (!greeted_) {
+        if (const State came = receive(&theirs_, sizeof theirs_); came != State::proven)
+            return came;
+        if (theirs_.mark != hello_mark || !say(&mine_, sizeof mine_)) return State::refused;
+        greeted_ = true;
+    }
+    if (const State came = receive(answer_.data(), answer_.size()); came != State::proven)
+        return came;
+    const auto wanted = proof("source", secret, token, theirs_.nonce, mine_.nonce);
+    if (sodium_memcmp(answer_.data(), wanted.data(), wanted.size()) != 0) return State::refused;
+    const auto mac = proof("target", secret, token, theirs_.nonce, mine_.nonce);
+    return say(mac.data(), mac.size()) ? State::proven : State::refused;
+}
+
+Fd Newcomer::connection() && {
+    fcntl(fd_.get(), F_SETFL, 0);
+    return std::move(fd_);
+}
+
+// All who have come and have not proved themselves; they are greeted at once.
+class Reception {
+  public:
+    Reception(int listener, const std::string& token, const std::string& secret)
+        : listener_(listener), token_(token), secret_(secret) {}
+
+    // The first who proves himself. timeout; refused: the listener has been shut down.
+    Result<Fd> source(int64_t limit);
+
+  private:
+    // Until somebody has come or said something.
+    bool wait(int64_t limit);
+    std::optional<Fd> take();
+    void let_in();
+    void drop(uint64_t id) {
+        door_.leave(id);
+        newcomers_.erase(id);
+    }
+
+    int listener_;
+    const std::string &token_, &secret_;
+    Doorway door_{{.greeting_us = handshake_ms * 1000}};
+    std::map<uint64_t, Newcomer> newcomers_;
+    uint64_t last_id_ = 0;
+    std::vector<pollfd> awaited_;  // the listener, then newcomers as in ids_
+    std::vector<uint64_t> ids_;
+};
+
+bool Reception::wait(int64_t limit) {
+    const int64_t now = monotonic_us(), wakes = door_.wakes_at(now);
+    awaited_ = {{listener_, static_cast<short>(door_.is_open(now) ? POLLIN : 0), 0}};
+    ids_.clear();
+    for (const auto& [id, one] : newcomers_) {
+        awaited_.push_back({one.fd(), POLLIN, 0});
+        ids_.push_back(id);
+    }
+    return await_any_until(awaited_, wakes != 0 ? std::min(wakes, limit) : limit);
+}
+
+std::optional<Fd> Reception::take() {
+    for (size_t i = 0; i < ids_.size(); i++) {
+        if (awaited_[i + 1].revents == 0) continue;
+        Newcomer& one = newcomers_.at(ids_[i]);
+        const auto state = one.take(token_, secret_);
+        if (state == Newcomer::State::proven) return std::move(one).connection();
+        if (state == Newcomer::State::refused) drop(ids_[i]);
+    }
+    return {};
+}
+
+void Reception::let_in() {
+    for (uint64_t id : door_.late(monotonic_us())) drop(id);
+    while (auto came = door_.accept(listener_, monotonic_us())) {
+        const uint64_t id = ++last_id_;
+        if (const auto out = door_.enter(id, came->from, monotonic_us())) newcomers_.erase(*out);
+        newcomers_.emplace(id, std::move(came->fd));
+    }
+}
+
+Result<Fd> Reception::source(int64_t limit) {
+    for (;;) {
+        const bool something = wait(limit);
+        if (awaited_[0].revents & (POLLHUP | POLLERR | POLLNVAL))
+            return make_error(Code::refused, "wait for the ghost's source: it was interrupted");
+        if (auto fd = take()) return std::move(*fd);
+        let_in();
+        if (!something && monotonic_us() >= limit)
+            return make_error(Code::timeout, "wait for the ghost's source");
+    }
+}
+
+std::string name_of_peer(int fd) {
+    sockaddr_storage address{};
+    socklen_t size = sizeof address;
+    getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size);
     char host[NI_MAXHOST], port[NI_MAXSERV];
     if (getnameinfo(reinterpret_cast<const sockaddr*>(&address), size, host, sizeof host, port,
                     sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
@@ -285,7 +405,9 @@ Result<NetworkListener> NetworkListener::listen(const std::string& secret, Netwo
     if (secret.empty()) return make_error(Code::invalid, "listen for a ghost without a secret");
     auto fd = bind_any(options);
     if (!fd) return fd.error();
-    if (::listen(fd->get(), 4) != 0) return sys_error("listen for ghosts");
+    accept_only_who_speaks(fd->get());
+    if (::listen(fd->get(), backlog) != 0) return sys_error("listen for ghosts");
+    fcntl(fd->get(), F_SETFL, O_NONBLOCK);
     sockaddr_storage bound{};
     socklen_t size = sizeof bound;
     if (getsockname(fd->get(), reinterpret_cast<sockaddr*>(&bound), &size) != 0)
@@ -306,28 +428,18 @@ Result<NetworkListener> NetworkListener::listen(const std::string& secret, Netwo
     return out;
 }
 
-// A socket that does not listen any more accepts nobody (accept(2), EINVAL).
+// A socket that does not listen any more has hung up (poll(2)).
 void NetworkListener::interrupt() {
     shutdown(fd_.get(), SHUT_RDWR);
 }
 
 Result<std::unique_ptr<NetworkResource>> NetworkListener::accept(int timeout_ms) {
     const int64_t limit = timeout_ms < 0 ? INT64_MAX : monotonic_us() + int64_t{timeout_ms} * 1000;
-    for (;;) {
-        if (!await_readable_until(fd_.get(), limit))
-            return make_error(Code::timeout, "wait for the ghost's source");
-        sockaddr_storage address{};
-        socklen_t size = sizeof address;
-        Fd fd(accept4(fd_.get(), reinterpret_cast<sockaddr*>(&address), &size, SOCK_CLOEXEC));
-        if (!fd && errno == EINVAL)
-            return make_error(Code::refused, "wait for the ghost's source: it was interrupted");
-        if (!fd) continue;
-        const auto peer = name_of(address, size);
-        set_limits(fd.get(), handshake_ms);
-        if (!prove_as_target(fd.get(), token_, secret_, peer).ok()) continue;
-        set_liveness(fd.get(), options_);
-        return std::unique_ptr<NetworkResource>(new NetworkResource(std::move(fd), peer, options_));
-    }
+    auto fd = Reception(fd_.get(), token_, secret_).source(limit);
+    if (!fd) return fd.error();
+    set_liveness(fd->get(), options_);
+    const auto peer = name_of_peer(fd->get());
+    return std::unique_ptr<NetworkResource>(new NetworkResource(std::move(*fd), peer, options_));
 }
 
 }  // namespace ghost::core

@@ -5,6 +5,7 @@
 //   also runs over the class of a shared object; {} in TEXT is a fresh folder ("{}/ghost")
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -13,7 +14,9 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <thread>
+#include <unistd.h>
 
+#include "base/clock.hpp"
 #include "ghost-core/resource/compress.hpp"
 #include "ghost-core/resource/file.hpp"
 #include "ghost-core/resource/memory.hpp"
@@ -21,6 +24,7 @@
 #include "ghost-core/resource/stripe.hpp"
 #include "ghost-core/resource/tee.hpp"
 #include "tests/contract/resource_ends.hpp"
+#include "tests/contract/strangers.hpp"
 
 namespace ghost::core {
 namespace {
@@ -554,6 +558,73 @@ TEST(NetworkResource, RefusesWrongSecretAndWrongToken) {
     ASSERT_FALSE(accepted.ok());
     EXPECT_EQ(accepted.error().code, Code::timeout);
     strangers.join();
+}
+
+// Strangers who say nothing, and some who say a little again and again: whoever can prove himself
+// is greeted beside them, and comes first.
+TEST(NetworkResource, StrangersKeepNobodyWaiting) {
+    auto listener = NetworkListener::listen("secret");
+    ASSERT_TRUE(listener.ok());
+    Strangers mute(static_cast<uint16_t>(listener->port()));
+    mute.come(300, "");
+    Strangers dripping(static_cast<uint16_t>(listener->port()));
+    dripping.come(300, "G");
+    ASSERT_EQ(dripping.came(), 300u);
+    std::atomic<bool> over{false};
+    std::thread others([&] {
+        while (!over) {
+            dripping.say("H");
+            dripping.come(1, "GHOSTN01");
+        }
+    });
+    const int64_t begun = monotonic_us();
+    std::thread connecting([&] {
+        auto source =
+            NetworkResource::connect("127.0.0.1", listener->port(), listener->token(), "secret");
+        EXPECT_TRUE(source.ok()) << source.error().message();
+    });
+    auto accepted = listener->accept(20'000);
+    EXPECT_TRUE(accepted.ok());
+    EXPECT_LT(monotonic_us() - begun, 2'000'000);
+    over = true;
+    others.join();
+    connecting.join();
+}
+
+// However its bytes come: the whole of a greeting has its time, and accept() its own.
+TEST(NetworkResource, DrippingStrangerDoesNotProlongTheWait) {
+    auto listener = NetworkListener::listen("secret");
+    ASSERT_TRUE(listener.ok());
+    Strangers dripping(static_cast<uint16_t>(listener->port()));
+    dripping.come(1, "G");
+    std::atomic<bool> over{false};
+    std::thread other([&] {
+        for (int i = 0; !over; i++) {
+            if (i % 10 == 0) dripping.say("H");
+            usleep(20'000);
+        }
+    });
+    const int64_t begun = monotonic_us();
+    auto accepted = listener->accept(5'000);
+    EXPECT_EQ(accepted.error().code, Code::timeout);
+    EXPECT_LT(monotonic_us() - begun, 5'500'000);
+    EXPECT_EQ(dripping.kept(), 0);  // after three seconds
+    over = true;
+    other.join();
+}
+
+TEST(NetworkResource, InterruptEndsAWaitingAccept) {
+    auto listener = NetworkListener::listen("secret");
+    ASSERT_TRUE(listener.ok());
+    Strangers mute(static_cast<uint16_t>(listener->port()));
+    mute.come(100, "G");
+    std::thread other([&] {
+        usleep(50'000);  // at some moment
+        listener->interrupt();
+    });
+    auto accepted = listener->accept(20'000);
+    other.join();
+    EXPECT_EQ(accepted.error().code, Code::refused);
 }
 
 // A connected pair.
