@@ -48,6 +48,12 @@ class KernetStrangers : public testing::Test {
         while (!condition() && ghost::monotonic_us() < end) usleep(1000);
         return condition();
     }
+    // Of a later placement than known: it crosses no attempt.
+    EndpointConfig later() const {
+        EndpointConfig config = config_of(1, job_, false, true);
+        config.epoch = 9;
+        return config;
+    }
     // The true peer comes, and is done before a stranger's time would be over.
     void expect_peer_at_once() {
         const int64_t begun = ghost::monotonic_us();
@@ -84,32 +90,28 @@ TEST_F(KernetStrangers, FullPlacesCostNoTime) {
     expect_peer_at_once();
 }
 
-// Of what somebody has recorded only the first one is even listened to; and while it waits for what
-// the recorder cannot say, the true peer's attempts go on.
+// Of what somebody has recorded only the first one is listened to.
 TEST_F(KernetStrangers, RecordedHelloTakesOnePlace) {
-    EndpointConfig later = config_of(1, job_, false, true);
-    later.epoch = 9;  // of a later placement than known: it crosses no attempt
-    const std::string hello = hello_of(later);
+    const std::string hello = hello_of(later());
     strangers_.come(1, hello);
-    ASSERT_TRUE(in_time([&] { return strangers_.kept() == 1; }));
-    strangers_.come(1100, hello);
-    EXPECT_TRUE(in_time([&] { return strangers_.kept() <= 1; }, 1'000'000));
+    ASSERT_TRUE(in_time([&] { return strangers_.kept() == 1 && strangers_.heard() > 0; }));
+    Strangers others(one_.location().tcp.at(0).port);
+    others.come(1100, hello);
+    EXPECT_TRUE(in_time([&] { return others.kept() == 0; }, 1'000'000));
+    EXPECT_EQ(others.heard(), 0u);
+    EXPECT_EQ(strangers_.kept(), 1);
     expect_peer_at_once();
 }
 
-// Half of them of the true peer's HELLOs, over and over while it connects.
+// While one attempt waits for what a recorder cannot say, those of the true peer go on.
 TEST_F(KernetStrangers, RecordedHelloEndsNoAttempt) {
-    EndpointConfig later = config_of(1, job_, false, true);
-    later.epoch = 9;
-    std::atomic<bool> over{false};
-    std::thread recorder([&] {
-        std::vector<std::string> recorded;
-        for (int i = 0; i < 16; i++) recorded.push_back(hello_of(later));
-        for (size_t i = 0; !over; i++) strangers_.come(1, recorded[i % recorded.size()]);
-    });
+    strangers_.come(1, hello_of(later()));
+    ASSERT_TRUE(in_time([&] { return strangers_.kept() == 1 && strangers_.heard() > 0; }));
+    Strangers others(one_.location().tcp.at(0).port);
+    others.come(1, hello_of(later()));
+    ASSERT_TRUE(in_time([&] { return others.kept() == 1 && others.heard() > 0; }));
+    EXPECT_EQ(strangers_.kept(), 1);
     expect_peer_at_once();
-    over = true;
-    recorder.join();
 }
 
 TEST_F(KernetStrangers, MalformedGreetingsAreOneLine) {

@@ -46,16 +46,22 @@ class Strangers {
     }
     size_t came() const { return all_.size(); }
     // With whom the other end has not hung up.
-    int kept() const {
+    int kept() {
         int count = 0;
         for (const ghost::Fd& fd : all_) {
             char said[256];
             ssize_t got = 1;
-            while (got > 0) got = recv(fd.get(), said, sizeof said, MSG_DONTWAIT);
+            while (got > 0) {
+                got = recv(fd.get(), said, sizeof said, MSG_DONTWAIT);
+                if (got > 0) heard_ += static_cast<size_t>(got);
+            }
             count += got < 0 && errno == EAGAIN;
         }
         return count;
     }
+
+    // Bytes that it has said so far, as kept() has found.
+    size_t heard() const { return heard_; }
 
   private:
     static void drip(const ghost::Fd& fd, const std::string& words) {
@@ -66,6 +72,7 @@ class Strangers {
     uint16_t port_;
     std::string host_;
     std::vector<ghost::Fd> all_;
+    size_t heard_ = 0;
 };
 
 // Processor time of this process so far.
