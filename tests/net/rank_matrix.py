@@ -1,6 +1,7 @@
 """Programs of the matrix (tests/process/matrix.py) as ranks: each is moved, and saved and made again.
 
 A rank that cannot be carried is to be refused by name, and to go on as if nothing had happened.
+With GHOST_TEST_USER=NAME the jobs are that user's: what only root can carry is to be refused as well.
 
 usage: rank_matrix.py [CASE...]      without cases: those that matrix_subject lists for ranks
 """
@@ -18,13 +19,27 @@ GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
 SUBJECT = os.path.abspath("tests/process/matrix_rank")
 LAB = "y%d" % os.getpid()
 LIMIT = 120
+USER = os.environ.get("GHOST_TEST_USER", "")
 AT_ONCE = 48  # ranks of a job
 live = []
 
 
-def on(node, *words):
-    return subprocess.run([GHOST, "lab", "exec", "--name", LAB, node, *words], capture_output=True,
-                          text=True, timeout=LIMIT)
+def exec_on(node, *words, user=USER):
+    as_user = ["--user", user] if user else []
+    return [GHOST, "lab", "exec", "--name", LAB, *as_user, node, *words]
+
+
+def on(node, *words, user=USER):
+    return subprocess.run(exec_on(node, *words, user=user), capture_output=True, text=True,
+                          timeout=LIMIT)
+
+
+def own_folder(folder):
+    """A folder in `folder`, the user's if there is one."""
+    made = tempfile.mkdtemp(dir=folder)
+    if USER:
+        shutil.chown(made, USER)
+    return made
 
 
 def text(*path):
@@ -49,7 +64,7 @@ class Job:
 
     def __init__(self, folder, cases):
         self.cases = cases
-        self.folder = tempfile.mkdtemp(dir=folder)
+        self.folder = own_folder(folder)
         self.shots = os.path.join(self.folder, "shots")
         words = ["mpirun", "--mca", "ghost", "1", "--mca", "ghost_checkpoint_dir", self.shots]
         for number, case in enumerate(cases):
@@ -66,8 +81,8 @@ class Job:
         self.out = open(os.path.join(self.folder, "out"), "a")
         pid = os.path.join(self.folder, "pid")
         noted = ["sh", "-c", 'echo $$ > "$0"; exec "$@"', pid, *words]
-        self.process = subprocess.Popen([GHOST, "lab", "exec", "--name", LAB, node, *noted],
-                                        stdin=subprocess.DEVNULL, stdout=self.out,
+        self.process = subprocess.Popen(exec_on(node, *noted), stdin=subprocess.DEVNULL,
+                                        stdout=self.out,
                                         stderr=subprocess.STDOUT, start_new_session=True)
         live.append(self.process)
 
@@ -159,14 +174,20 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleans up as any other end does
     listed = subprocess.run([SUBJECT, "--list"], capture_output=True, text=True, check=True).stdout
     moved, saved = {}, {}
-    for name, _, refused, ranks in (line.split("\t") for line in listed.splitlines()):
+    for name, _, refused, ranks, of_user in (line.split("\t") for line in listed.splitlines()):
         how, _, why = ranks.partition(": ")
         if name not in sys.argv[1:] if sys.argv[1:] else how == "not":
             continue
         refused = "" if refused.startswith("sees: ") else refused
+        if USER and of_user.startswith("not: "):
+            print("ok %s # SKIP of root alone: %s" % (name, of_user[5:]))
+            continue
+        if USER and of_user:
+            refused = of_user
         moved[name] = why if how == "move" else refused
         saved[name] = refused
     folder = tempfile.mkdtemp(prefix="ranks.", dir=os.path.abspath("tests/net"))
+    os.chmod(folder, 0o755)
     bad = 0
 
     def tell(how, outcome):
@@ -182,7 +203,7 @@ def main():
             print("SKIP: no virtual cluster: " + up.stderr.strip())
             return 77
         for node in ("gn1", "gn2"):
-            assert on(node, SUBJECT, "--serve").returncode == 0, "no services"
+            assert on(node, SUBJECT, "--serve", user="").returncode == 0, "no services"
         names = list(moved)
         for part in (names[i:i + AT_ONCE] for i in range(0, len(names), AT_ONCE)):
             tell("move", moves(folder, {case: moved[case] for case in part}))

@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -263,6 +264,36 @@ Check watches(const std::string& folder) {
     };
 }
 
+// One that watches what neither the program's words nor its open files lead to.
+Check far_watch(const std::string& folder) {
+    static const std::string path = folder + "/far/away/watches.data";
+    for (const auto* part : {"/far", "/far/away"}) mkdir((folder + part).c_str(), 0755);
+    close(open(path.c_str(), O_RDWR | O_CREAT, 0644));
+    static const int fd = inotify_init1(IN_NONBLOCK);
+    need(inotify_add_watch(fd, path.c_str(), IN_MODIFY) >= 0, "inotify");
+    return []() -> std::string {
+        const int file = open(path.c_str(), O_RDWR);
+        char buffer[512];
+        if (!write_text(file, "changed")) return "cannot write";
+        return read(fd, buffer, sizeof buffer) > 0 ? "" : "the watch is gone";
+    };
+}
+
+// As a library that has been replaced: only its mapping is left of it.
+Check removed_mapping(const std::string& folder) {
+    constexpr size_t page = 4096;
+    const std::string path = folder + "/mapping.data";
+    const int file = open(path.c_str(), O_RDWR | O_CREAT, 0644);
+    need(write_text(file, std::string(2 * page, 'm')), "write");
+    static char* const at =
+        static_cast<char*>(mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0));
+    need(at != MAP_FAILED && unlink(path.c_str()) == 0 && close(file) == 0, "map");
+    at[0] = 'w';
+    return []() -> std::string {
+        return at[0] == 'w' && at[1] == 'm' && at[page + 7] == 'm' ? "" : "its content";
+    };
+}
+
 // Refused: the node's sshd is outside of the tree.
 Check tcp_outside(const std::string&) {
     static const int fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -294,6 +325,9 @@ const std::vector<Case> file_cases = {
     {"udp", "bound UDP sockets", nullptr, udp},
     {"folders", "working folder, descriptors of folders, umask", nullptr, folders},
     {"inotify", "inotify watches", nullptr, watches},
+    {"far_watch", "those of what lies deep below the program's folders", nullptr, far_watch},
+    {"removed_mapping", "mapped files that have been removed or replaced", nullptr,
+     removed_mapping},
     {"tcp_outside", "TCP connections to the outside", "its other end is outside", tcp_outside},
     {"device", "devices", "it is a device of this node", device},
 };

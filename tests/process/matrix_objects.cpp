@@ -221,7 +221,7 @@ Check ring(const std::string&) {
 }
 
 Check user_faults(const std::string&) {
-    static const long fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+    static const long fd = syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
     need(fd >= 0, "userfaultfd");
     return [] { return std::string(); };
 }

@@ -32,6 +32,16 @@ constexpr std::array<std::array<std::string_view, 2>, 3> unlike_plain = {{
     {"locks", "move: it holds an exclusive lock"},
     {"sysv", "not: a rank has those of its node: `node_memory`, `node_semaphores`, `node_queue`"},
 }};
+// How an ordinary user's (GHOST_TEST_USER) are unlike root's. "not: …": only root can begin it, and
+// why; else he is refused so.
+constexpr std::array<std::array<std::string_view, 2>, 6> unlike_root = {{
+    {"device", "not: what devices there are is for root alone here"},
+    {"filter", "only root can read a seccomp filter"},
+    {"proc_of_others", "not: it removes a mount"},
+    {"removed_mapping", "only root can open it"},
+    {"tcp_inside", "only root can take a TCP connection along"},
+    {"far_watch", "only root is told what it watches"},
+}};
 std::string result_path;
 
 void put(const std::string& path, const std::string& text) {
@@ -50,17 +60,20 @@ const Case* find(const std::string& name) {
     return nullptr;
 }
 
-std::string as_rank(const std::string_view name) {
-    for (const auto& [one, how] : unlike_plain)
+template <typename Table>
+std::string how_in(const Table& table, const std::string_view name, const char* otherwise) {
+    for (const auto& [one, how] : table)
         if (one == name) return std::string(how);
-    return "ranks";
+    return otherwise;
 }
 
 void list() {
     for (const auto* cases : all_cases)
         for (const auto& one : *cases)
-            std::printf("%s\t%s\t%s\t%s\n", one.name, one.what,
-                        one.refused != nullptr ? one.refused : "", as_rank(one.name).c_str());
+            std::printf("%s\t%s\t%s\t%s\t%s\n", one.name, one.what,
+                        one.refused != nullptr ? one.refused : "",
+                        how_in(unlike_plain, one.name, "ranks").c_str(),
+                        how_in(unlike_root, one.name, "").c_str());
 }
 
 #ifdef MATRIX_RANK
