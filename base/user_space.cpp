@@ -21,6 +21,7 @@ namespace ghost {
 namespace {
 
 bool entered = false;
+std::vector<gid_t> groups_before;  // entering
 
 // For name spaces and their numbers, for memory of processes that cannot be dumped by others, and
 // for clocks. No more: with CAP_NET_ADMIN criu takes connections for its own to repair, with
@@ -29,6 +30,15 @@ constexpr int needed[] = {CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_CHECKPOINT_RESTORE,
 
 // What users look like that have no number in a user name space (user_namespaces(7)).
 constexpr uid_t unmapped = 65534;
+
+std::vector<gid_t> groups_now() {
+    std::vector<gid_t> out(static_cast<size_t>(std::max(::getgroups(0, nullptr), 0)));
+    out.resize(
+        static_cast<size_t>(std::max(::getgroups(static_cast<int>(out.size()), out.data()), 0)));
+    std::ranges::sort(out);
+    const bool known = std::ranges::find(out, gid_t{unmapped}) == out.end();
+    return known ? out : std::vector<gid_t>();
+}
 
 // Strangers would look like this user.
 Error is_nobody() {
@@ -63,6 +73,7 @@ Status enter_own_user_space() {
     const gid_t group = ::getegid();
     if (user == 0) return {};
     if (user == unmapped) return is_nobody();
+    groups_before = groups_now();
     if (::unshare(CLONE_NEWUSER) != 0)
         return sys_error("make a user name space", {}, Code::unsupported);
     GHOST_TRY(write_to("/proc/self/setgroups", "deny"));
@@ -87,6 +98,7 @@ Status can_enter_own_user_space() {
 
 Status enter_user_space_of(pid_t pid) {
     if (::geteuid() == 0) return {};
+    groups_before = groups_now();
     const std::string path = fmt::format("/proc/{}/ns/user", pid);
     struct stat ours {
     }, its{};
@@ -103,6 +115,11 @@ Status enter_user_space_of(pid_t pid) {
 
 bool has_user_space() {
     return entered || ::geteuid() == 0;
+}
+
+std::vector<gid_t> user_groups() {
+    if (::geteuid() == 0) return {};
+    return entered ? groups_before : groups_now();
 }
 
 void drop_ambient_capabilities() {

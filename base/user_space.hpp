@@ -7,6 +7,7 @@
 #pragma once
 
 #include <sys/types.h>
+#include <vector>
 
 #include "base/result.hpp"
 
@@ -23,6 +24,11 @@ Status enter_user_space_of(pid_t pid);
 Status can_enter_own_user_space();
 // Whether this process has been through one of the two (or through nothing, as root).
 bool has_user_space();
+
+// Supplementary groups of this user by their numbers outside, in order: inside of a user name space
+// all are shown as nobody's. Empty for root, who gives processes their own, and where the numbers
+// are not known.
+std::vector<gid_t> user_groups();
 
 // Programs this process starts from here on have no capabilities.
 void drop_ambient_capabilities();

@@ -31,6 +31,7 @@
 #include "ghost-core/criu/stopped_tree.hpp"
 #include "ghost-core/criu/tree.hpp"
 #include "ghost-core/criu/unix_sockets.hpp"
+#include "ghost-core/criu/user_limits.hpp"
 #include "ghost-core/criu/watch.hpp"
 #include "ghost-core/format/services.hpp"
 #include "ghost-core/memory/waits.hpp"
@@ -197,6 +198,8 @@ Status TreeDump::Dumper::start_criu() {
         "--file-validation", "filesize"};
     for (const auto& key : request_.externals)
         if (!key.starts_with("pipe:")) child.argv.insert(child.argv.end(), {"--external", key});
+    for (const auto& path : watched_paths(request_.root))
+        child.argv.insert(child.argv.end(), {"--irmap-scan-path", path});
     if (!request_.nested) child.argv.push_back("--shell-job");
     if (knows_lazy_holes(program_))
         child.environment = {"GHOST_LAZY_HOLES=1"};

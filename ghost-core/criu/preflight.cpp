@@ -32,6 +32,7 @@
 #include "ghost-core/criu/names.hpp"
 #include "ghost-core/criu/tree.hpp"
 #include "ghost-core/criu/unix_sockets.hpp"
+#include "ghost-core/criu/user_limits.hpp"
 
 namespace ghost::core {
 namespace {
@@ -195,6 +196,8 @@ class Judge {
         for (const auto& one : all_) {
             std::string what = one.target;
             auto why = reason(one, what);
+            if (!why && one.number >= 0 && one.target == "anon_inode:inotify")
+                why = why_not_watched(tree_, *one.task, one.number);
             if (!why && one.number >= 0) why = why_no_descriptor(one.number);
             if (!why) continue;
             out.lines.push_back(said_of(who, one, what, why));
@@ -209,6 +212,7 @@ class Judge {
         if (one.private_huge) return Reason::private_huge_pages;
         if (one.target.starts_with("anon_inode:[eventfd") && is_semaphore(one))
             return Reason::eventfd_semaphore;
+        if (one.target == "anon_inode:[fanotify]" && geteuid() != 0) return Reason::user_marks;
         if (one.target.starts_with("anon_inode:")) return anonymous(one.target);
         if (S_ISCHR(one.info.st_mode)) return device(one);
         if (S_ISBLK(one.info.st_mode)) return Reason::block_device;
@@ -266,9 +270,9 @@ class Judge {
         if (const auto found = tcp_.find(inode); found != tcp_.end()) {
             const auto& tcp = found->second;
             what = fmt::format("socket tcp {} -> {}", readable(tcp.local), readable(tcp.remote));
-            if (tcp.state == TCP_LISTEN || tcp.state == TCP_CLOSE || tcp_ends_inside(tcp))
-                return {};
-            return Reason::outer_end;
+            if (tcp.state == TCP_LISTEN || tcp.state == TCP_CLOSE) return {};
+            if (!tcp_ends_inside(tcp)) return Reason::outer_end;
+            return geteuid() == 0 ? Refusal() : Refusal(Reason::user_connection);
         }
         const auto peer = unix_.find(inode);
         if (peer == unix_.end() || peer->second.peer == 0 || sockets_.count(peer->second.peer) ||
@@ -343,6 +347,7 @@ Result<std::vector<std::string>> check_movable(pid_t root, const std::string& wh
         }
         std::ranges::move(node_ipc_objects(*tasks, who, name_of),
                           std::back_inserter(verdict.lines));
+        std::ranges::move(only_for_root(*tasks, who), std::back_inserter(verdict.lines));
         return std::move(verdict.lines);
     }
 }

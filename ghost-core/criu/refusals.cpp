@@ -54,6 +54,21 @@ constexpr ReasonTexts reasons[] = {
      "let it end first, or run ghost inside of it"},
     {Reason::other_user, "it is another user's, and this node's root lacks CAP_SYS_RESOURCE",
      "give root that capability"},
+    {Reason::user_connection, "only root can take a TCP connection along",
+     "close it first, or use Unix sockets within a rank"},
+    {Reason::user_filter, "only root can read a seccomp filter", "run the program without it"},
+    {Reason::user_watch, "only root is told what it watches, and no name of that was found",
+     "close it first, or watch what lies in the program's folder"},
+    {Reason::user_marks, "only root can take a fanotify group along", "use inotify(7)"},
+    {Reason::user_mapping,
+     "its name has been removed or is another file's now, and only root can open it",
+     "unmap it, or start the program anew (a library that was replaced)"},
+    {Reason::user_unreadable, "its mode lets this user run it and not read it",
+     "have it made readable (chmod +r)"},
+    {Reason::user_shared_memory, "it is memory shared with {0}, and only root can open it",
+     "free or unmap it first"},
+    {Reason::user_undumpable, "it lets nobody but root look at it (PR_SET_DUMPABLE)",
+     "ask again when it allows that"},
 };
 
 constexpr bool are_complete() {

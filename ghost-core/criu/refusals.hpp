@@ -38,6 +38,14 @@ enum class Reason : uint8_t {
     outer_space,
     inner_space,
     other_user,
+    user_connection,
+    user_filter,
+    user_watch,
+    user_marks,
+    user_mapping,
+    user_unreadable,
+    user_shared_memory,
+    user_undumpable,
     end_,
 };
 

@@ -62,6 +62,7 @@ Status open_memory(const Task& task, const Mapped& mapped, SharedMemory& out) {
     const auto link = mapping_link(task.pid, mapped.line);
     out.file.reset(open(link.c_str(), O_RDONLY | O_CLOEXEC));
     struct stat info {};
+    if (!out.file && errno == EPERM && geteuid() != 0) return {};  // only root may (proc(5))
     if (!out.file || fstat(out.file.get(), &info) != 0)
         return sys_error("open shared memory", mapped.name);
     out.key = fmt::format("file[{:x}:{:x}]", mount_of(out.file.get()), info.st_ino);

@@ -106,6 +106,15 @@ void check_limits(const Json& needs, std::vector<Shortcoming>& out) {
     }
 }
 
+// Only root can give a process other groups (setgroups(2)).
+void check_groups(const Json& needs, std::vector<Shortcoming>& out) {
+    const auto wanted = needs.value("groups", std::vector<gid_t>());
+    const auto here = user_groups();
+    if (wanted == here || wanted.empty() || geteuid() == 0) return;
+    out.push_back({"supplementary groups", fmt::format("{}", fmt::join(wanted, ",")),
+                   here.empty() ? "none" : fmt::format("{}", fmt::join(here, ",")), ""});
+}
+
 void check_spaces(const Json& needs, std::vector<Shortcoming>& out) {
     for (const auto& space : needs.value("spaces", Json::array())) {
         const auto name = space.get<std::string>();
@@ -148,6 +157,7 @@ std::vector<Shortcoming> check_needs(const Json& needs) {
     check_descriptors(needs, out);
     check_removed(needs, out);
     check_limits(needs, out);
+    check_groups(needs, out);
     return out;
 }
 

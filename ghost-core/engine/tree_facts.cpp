@@ -13,6 +13,7 @@
 
 #include "base/clock.hpp"
 #include "base/proc.hpp"
+#include "base/user_space.hpp"
 #include "ghost-core/criu/criu_images.hpp"
 #include "ghost-core/format/host.hpp"
 
@@ -133,9 +134,9 @@ void Needs::add(const Task& task) {
 Json Needs::result() const {
     Json limits = Json::object();
     for (const auto& [name, value] : limits_) limits[name] = value;
-    return {{"memory", memory_},  {"folders", folders_}, {"pipes", pipes_},
-            {"limits", limits},   {"spaces", spaces_},   {"descriptors", highest_},
-            {"removed", removed_}};
+    return {{"memory", memory_},   {"folders", folders_},    {"pipes", pipes_},
+            {"limits", limits},    {"spaces", spaces_},      {"descriptors", highest_},
+            {"removed", removed_}, {"groups", user_groups()}};
 }
 
 Json needs_of(const std::vector<Task>& tasks) {

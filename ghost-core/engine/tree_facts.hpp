@@ -28,6 +28,7 @@ struct TreeFacts {
     //   removed  {folder: bytes that files without a name any more take in it}
     //   limits   {name: the highest hard limit a process of it has}, names as in /proc/PID/limits
     //   spaces   name spaces it has of its own ["pid", "ipc"]
+    //   groups   supplementary ones of an ordinary user, who can have no others there
     Json needs;
 
     // host_facts() (ghost-core/format/host.hpp): processor, kernel, files.

@@ -80,7 +80,7 @@ Result<Sharing> sharing_of(pid_t root, const Identity& who) {
         std::set<uint32_t> ranks{who.rank};
         std::set<std::string> others;
         // criu knows no external memfd: it would make one for each of them
-        bool only_ranks = !one.named && !one.name.starts_with("/memfd:");
+        bool only_ranks = one.file && !one.named && !one.name.starts_with("/memfd:");
         for (const pid_t pid : one.others) {
             const auto of = rank_of(pid);
             const bool ours = of.job == who.job && !of.rank.empty();
@@ -90,7 +90,8 @@ Result<Sharing> sharing_of(pid_t root, const Identity& who) {
         }
         out.parts.push_back({one.id, {ranks.begin(), ranks.end()}, one.size});
         out.lines.push_back(
-            core::Refusal(core::Reason::shared_memory, fmt::format("{}", fmt::join(others, ", ")))
+            core::Refusal(one.file ? core::Reason::shared_memory : core::Reason::user_shared_memory,
+                          fmt::format("{}", fmt::join(others, ", ")))
                 .of(fmt::format("rank {}", who.rank), one.process, one.program,
                     "mapping " + one.name));
         if (!only_ranks) out.refusals.push_back(out.lines.back());

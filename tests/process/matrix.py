@@ -111,8 +111,8 @@ def coverage(rows):
              "dagger (†) run as ranks of an MPI job as well, by move and by snapshot and restart:",
              "`tests/net/rank_matrix.sh`. `test` is the program's name, which either of them takes.", "",
              "| what | carried | test |", "|---|---|---|"]
-    unlike, plain = [], []
-    for name, what, refused, ranks in rows:
+    unlike, plain, roots = [], [], []
+    for name, what, refused, ranks, of_user in rows:
         how_ranks, _, why = ranks.partition(": ")
         if how_ranks == "not":
             plain.append("- `%s`: %s." % (name, why))
@@ -125,8 +125,13 @@ def coverage(rows):
             how = "refused before anything starts where the file is missing"
         if how_ranks == "move":
             how += '; the move of a rank: refused before the freeze, "%s"' % why
+        if of_user and not of_user.startswith("not: "):
+            how += '; of an ordinary user: refused before the freeze, "%s"' % of_user
+        if of_user.startswith("not: "):
+            roots.append("- `%s`: %s." % (name, of_user[5:]))
         lines.append("| %s | %s | %s |" % (what, how, test))
     lines += ["", "Not run as ranks:", *plain, "",
+              "With `GHOST_TEST_USER=NAME` both run as that ordinary user. Not run then:", *roots, "",
               "Also, with the test that shows it:",
               "- Standard input, output and error that lead out of the tree become those of `ghost import`:",
               "  `tests/process/plain_verbs.sh`.",
@@ -180,6 +185,8 @@ def main():
     listed = subprocess.run([SUBJECT, "--list"], capture_output=True, text=True, check=True).stdout
     rows = [line.split("\t") for line in listed.splitlines()]
     cases = [row[0] for row in rows if not wanted or row[0] in wanted]
+    if USER:
+        cases = [row[0] for row in rows if row[0] in cases and not row[4].startswith("not: ")]
     os.makedirs("tests/process", exist_ok=True)
     folder = tempfile.mkdtemp(prefix="matrix.", dir=os.path.abspath("tests/process"))
     if USER:
@@ -195,9 +202,11 @@ def main():
             done = on(node, script, folder, cases, user)
             if done.returncode != 0 or done.stderr.strip():
                 print(node, done.returncode, done.stdout, done.stderr)
-        for name, _, refused, _ in rows:
+        for name, _, refused, _, of_user in rows:
             if name not in cases:
                 continue
+            if USER and of_user:
+                refused = of_user
             wrong, said = outcome(folder, name, refused)
             unlike = why_not_for_users(name, wrong) if USER and wrong else ""
             if unlike:

@@ -143,6 +143,11 @@ Check controls(const std::string&) {
     things.number("bounding set", [] { return ask(PR_CAPBSET_READ, wake_alarm); });
     put("/proc/self/oom_score_adj", "321");
     things.add("oom_score_adj", [] { return line_of("/proc/self/oom_score_adj"); });
+    return [] { return things.check(); };
+}
+
+Check undumpable(const std::string&) {
+    static Things things;
     need(ask(PR_SET_DUMPABLE, 0) == 0, "dumpable");
     things.number("dumpable", [] { return ask(PR_GET_DUMPABLE); });
     return [] { return things.check(); };
@@ -304,6 +309,7 @@ const std::vector<Case> setting_cases = {
      "death signal, child subreaper, huge pages off, securebits, capabilities, oom_score_adj, "
      "dumpable",
      nullptr, controls},
+    {"undumpable", "processes that let nobody look at them (PR_SET_DUMPABLE)", nullptr, undumpable},
     {"hints", "hints for memory (madvise)", nullptr, hints},
     {"filter", "seccomp filters", nullptr, filter},
     {"locks_later", "mlockall(MCL_FUTURE)", nullptr, locks_later<MCL_FUTURE>},

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "ghost-core/criu/user_limits.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <fmt/format.h>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "base/file.hpp"
+#include "base/proc.hpp"
+
+namespace ghost::core {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view removed = " (deleted)";
+
+// Of a file, by device and inode.
+using Which = std::pair<dev_t, ino_t>;
+
+bool is_root() {
+    return ::geteuid() == 0;
+}
+
+std::string link_of(const std::string& path) {
+    std::error_code ignored;
+    return fs::read_symlink(path, ignored).string();
+}
+
+std::optional<Which> which_is(const std::string& path) {
+    struct stat info {};
+    if (stat(path.c_str(), &info) != 0) return {};
+    return Which{info.st_dev, info.st_ino};
+}
+
+// "inotify wd:1 ino:5d2 sdev:800003 mask:2 …" of proc_pid_fdinfo(5); the kernel's own form of a
+// device number.
+std::set<Which> watched_by(pid_t pid, int number) {
+    constexpr int minor_bits = 20;
+    std::set<Which> out;
+    std::ifstream in(fmt::format("/proc/{}/fdinfo/{}", pid, number));
+    for (std::string line; std::getline(in, line);) {
+        unsigned long inode = 0;
+        unsigned device = 0;
+        if (std::sscanf(line.c_str(), "inotify wd:%*x ino:%lx sdev:%x", &inode, &device) == 2)
+            out.emplace(makedev(device >> minor_bits, device & ((1U << minor_bits) - 1)), inode);
+    }
+    return out;
+}
+
+// Where a program is likely to watch: its arguments, its folder, those of its open files.
+std::set<fs::path> near(const Task& task) {
+    std::set<fs::path> out;
+    const auto add = [&out](const fs::path& path) {
+        if (!path.is_absolute() || path.string().ends_with(removed)) return;
+        out.insert(path);
+        out.insert(path.parent_path());
+    };
+    const fs::path folder = link_of(fmt::format("/proc/{}/cwd", task.pid));
+    add(folder);
+    for (const int number : numbers_in(fmt::format("/proc/{}/fd", task.pid)))
+        add(link_of(fmt::format("/proc/{}/fd/{}", task.pid, number)));
+    const auto words = read_file(fmt::format("/proc/{}/cmdline", task.pid));
+    std::istringstream in(words ? *words : std::string());
+    for (std::string word; std::getline(in, word, '\0');) {
+        if (const auto value = word.find('='); value != std::string::npos) word.erase(0, value + 1);
+        if (!word.empty()) add((folder / word).lexically_normal());
+    }
+    for (const auto* common : {"/tmp", "/dev/shm", "/etc", "/run"}) out.insert(common);
+    return out;
+}
+
+// Which of `wanted` are there, or one step below; what has been found is taken out.
+void find_in(const fs::path& place, std::set<Which>& wanted, std::vector<std::string>& out) {
+    constexpr size_t most = 10'000;  // entries of one folder
+    const auto look = [&](const fs::path& path) {
+        const auto which = which_is(path.string());
+        if (which && wanted.erase(*which) != 0) out.push_back(path.string());
+    };
+    look(place);
+    std::error_code ignored;
+    size_t seen = 0;
+    for (fs::directory_iterator at(place, ignored), end; at != end && !wanted.empty();
+         at.increment(ignored)) {
+        if (ignored || ++seen > most) return;
+        look(at->path());
+    }
+}
+
+std::vector<std::string> find_watched(const std::vector<Task>& tree, std::set<Which>& wanted) {
+    std::vector<std::string> out;
+    std::set<fs::path> places;
+    if (wanted.empty()) return out;
+    for (const auto& task : tree) places.merge(near(task));
+    for (const auto& place : places) {
+        if (wanted.empty()) break;
+        find_in(place, wanted, out);
+    }
+    return out;
+}
+
+bool is_inotify(pid_t pid, int number) {
+    return link_of(fmt::format("/proc/{}/fd/{}", pid, number)) == "anon_inode:inotify";
+}
+
+// Files of its /proc are root's then (proc(5)).
+bool is_undumpable(const Task& task) {
+    struct stat info {};
+    if (task.state == 'Z' || task.state == 'X') return false;  // no memory
+    return stat(fmt::format("/proc/{}/status", task.pid).c_str(), &info) == 0 &&
+           info.st_uid != ::geteuid();
+}
+
+// All threads may have filters of their own.
+bool has_filter(const Task& task) {
+    const auto threads = fmt::format("/proc/{}/task", task.pid);
+    for (const pid_t thread : numbers_in(threads)) {
+        std::ifstream in(fmt::format("{}/{}/status", threads, thread));
+        for (std::string line; std::getline(in, line);)
+            if (line.starts_with("Seccomp:") && line.find('2') != std::string::npos) return true;
+    }
+    return false;
+}
+
+// All that the tree has open, or runs.
+std::set<Which> open_files(const std::vector<Task>& tree) {
+    std::set<Which> out;
+    for (const auto& task : tree) {
+        const auto folder = fmt::format("/proc/{}/fd", task.pid);
+        for (const int number : numbers_in(folder))
+            if (const auto one = which_is(fmt::format("{}/{}", folder, number))) out.insert(*one);
+        if (const auto one = which_is(fmt::format("/proc/{}/exe", task.pid))) out.insert(*one);
+    }
+    return out;
+}
+
+struct Mapping {
+    std::string name;
+    Which which;
+    bool is_private = false;
+};
+
+// Of a file; an empty name: of none.
+Mapping read_mapping(const std::string& line) {
+    std::istringstream words(line);
+    std::string range, access, offset, device;
+    Mapping out;
+    unsigned high = 0, low = 0;
+    words >> range >> access >> offset >> device >> out.which.second >> std::ws;
+    std::getline(words, out.name);
+    if (!out.name.starts_with("/")) return {};
+    std::sscanf(device.c_str(), "%x:%x", &high, &low);
+    out.which.first = makedev(high, low);
+    out.is_private = access.ends_with('p');
+    return out;
+}
+
+// criu opens it by its name, or as one of the tree has it open; memory of several processes needs
+// no file.
+Refusal why_not_opened(const Mapping& one, const std::set<Which>& open) {
+    if (one.name.starts_with("/secretmem")) return Reason::secret_memory;
+    if (one.name.starts_with("/anon_hugepage") && one.is_private) return Reason::private_huge_pages;
+    if (one.name.ends_with(removed)) {
+        const bool has_no_file = !one.is_private || one.name.starts_with("/dev/zero ");
+        return has_no_file || open.contains(one.which) ? Refusal() : Refusal(Reason::user_mapping);
+    }
+    const auto now = which_is(one.name);
+    if (!now || now->second != one.which.second) return Reason::user_mapping;
+    return ::access(one.name.c_str(), R_OK) == 0 ? Refusal() : Refusal(Reason::user_unreadable);
+}
+
+void judge_mappings(const std::vector<Task>& tree, const std::string& who,
+                    std::vector<std::string>& out) {
+    const auto open = open_files(tree);
+    std::map<std::string, Refusal> known;  // nearly all have the same libraries
+    for (const auto& task : tree) {
+        std::ifstream in(fmt::format("/proc/{}/maps", task.pid));
+        std::set<std::string> told;
+        for (std::string line; std::getline(in, line);) {
+            const Mapping one = read_mapping(line);
+            if (one.name.empty()) continue;
+            const auto key = fmt::format("{}{}{}", one.is_private, one.which.second, one.name);
+            auto [found, is_new] = known.try_emplace(key);
+            if (is_new) found->second = why_not_opened(one, open);
+            if (found->second && told.insert(one.name).second)
+                out.push_back(found->second.of(who, task.inner, task.name, "mapping " + one.name));
+        }
+    }
+}
+
+}  // namespace
+
+Refusal why_not_watched(const std::vector<Task>& tree, const Task& task, int number) {
+    if (is_root()) return {};
+    auto wanted = watched_by(task.pid, number);
+    find_watched(tree, wanted);
+    return wanted.empty() ? Refusal() : Refusal(Reason::user_watch);
+}
+
+std::vector<std::string> watched_paths(pid_t root) {
+    if (is_root()) return {};
+    const auto tree = list_tree(root);
+    if (!tree) return {};
+    std::set<Which> wanted;
+    for (const auto& task : *tree)
+        for (const int number : numbers_in(fmt::format("/proc/{}/fd", task.pid)))
+            if (is_inotify(task.pid, number)) wanted.merge(watched_by(task.pid, number));
+    return find_watched(*tree, wanted);
+}
+
+std::vector<std::string> only_for_root(const std::vector<Task>& tree, const std::string& who) {
+    std::vector<std::string> out;
+    if (is_root()) return out;
+    for (const auto& task : tree) {
+        const auto add = [&](Reason reason, const char* what) {
+            out.push_back(Refusal(reason).of(who, task.inner, task.name, what));
+        };
+        if (is_undumpable(task)) add(Reason::user_undumpable, "memory");
+        if (has_filter(task)) add(Reason::user_filter, "seccomp filter");
+    }
+    judge_mappings(tree, who, out);
+    return out;
+}
+
+}  // namespace ghost::core
