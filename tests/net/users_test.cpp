@@ -71,6 +71,21 @@ TEST_F(Users, SaveAndRestartTheirJobs) {
     expect_restart(job, "pattern:");
 }
 
+TEST_F(Users, HaveNoPrivilegeAfterARestart) {
+    const std::string folder = path("snapshots");
+    Job job(lab(), 2, "gn1:2,gn2:2", endless("pattern"));
+    ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
+    const Finished saved =
+        lab().on("gn1", {"ghost", "checkpoint", "--to", folder, "--then", "kill"});
+    ASSERT_EQ(saved.status, 0) << saved.err;
+    EXPECT_EQ(job.finish().status, 85);
+    Job again(lab(), {"ghost", "restart", folder});
+    ASSERT_TRUE(again.wait_for("round ", 2)) << again.mpirun().err();
+    expect_no_capabilities("gn1", "^/[^ ]*tests/mpi/pattern");
+    expect_no_capabilities("gn1", "^ghost-init");
+    expect_clean_end(again, "pattern:");
+}
+
 // The one that comes is killed on its way: the rank goes on where it was.
 TEST_F(Users, KeepARankWhoseMoveFails) {
     Job job(lab(), 2, "gn1:2,gn2:2,gn3:2", endless("pattern"));
