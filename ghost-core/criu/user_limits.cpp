@@ -163,14 +163,23 @@ Mapping read_mapping(const std::string& line) {
     return out;
 }
 
+// As a semaphore of sem_open(3), whose first name is a passing one: others may come to it.
+bool has_other_name(const Mapping& one) {
+    std::error_code ignored;
+    fs::directory_iterator at(fs::path(one.name).parent_path(), ignored);
+    return std::any_of(at, fs::directory_iterator(), [&](const auto& entry) {
+        return which_is(entry.path().string()) == one.which;
+    });
+}
+
 // criu opens it by its name, or as one of the tree has it open; memory of several processes needs
 // no file.
 Refusal why_not_opened(const Mapping& one, const std::set<Which>& open) {
     if (one.name.starts_with("/secretmem")) return Reason::secret_memory;
     if (one.name.starts_with("/anon_hugepage") && one.is_private) return Reason::private_huge_pages;
     if (one.name.ends_with(removed)) {
-        const bool has_no_file = !one.is_private || one.name.starts_with("/dev/zero ");
-        return has_no_file || open.contains(one.which) ? Refusal() : Refusal(Reason::user_mapping);
+        if (open.contains(one.which) || one.name.starts_with("/dev/zero ")) return {};
+        return one.is_private || has_other_name(one) ? Refusal(Reason::user_mapping) : Refusal();
     }
     const auto now = which_is(one.name);
     if (!now || now->second != one.which.second) return Reason::user_mapping;

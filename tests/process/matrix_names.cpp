@@ -290,6 +290,7 @@ Check name_elsewhere(const std::string& folder) {
 }
 
 Check named_semaphore(const std::string&) {
+    sem_unlink("/ghost_matrix");  // of a run before
     static sem_t* const semaphore = sem_open("/ghost_matrix", O_CREAT | O_EXCL, 0600, 3);
     need(semaphore != SEM_FAILED, "sem_open");
     return [] { return std::string(); };

@@ -34,10 +34,11 @@ constexpr std::array<std::array<std::string_view, 2>, 3> unlike_plain = {{
 }};
 // How an ordinary user's (GHOST_TEST_USER) are unlike root's. "not: …": only root can begin it, and
 // why; else he is refused so.
-constexpr std::array<std::array<std::string_view, 2>, 9> unlike_root = {{
+constexpr std::array<std::array<std::string_view, 2>, 10> unlike_root = {{
     {"device", "not: what devices there are is for root alone here"},
     {"filter", "only root can read a seccomp filter"},
     {"memory_policies", "not: those of mappings are looked for by BPF, which is root's"},
+    {"named_semaphore", "only root can open it"},
     {"proc_of_others", "not: it removes a mount"},
     {"removed_mapping", "only root can open it"},
     {"socket_limits", "not: what is left of them is found by BPF, which is root's"},
