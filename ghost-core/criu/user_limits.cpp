@@ -74,7 +74,7 @@ std::set<fs::path> near(const Task& task) {
         if (const auto value = word.find('='); value != std::string::npos) word.erase(0, value + 1);
         if (!word.empty()) add((folder / word).lexically_normal());
     }
-    for (const auto* common : {"/tmp", "/dev/shm", "/etc", "/run"}) out.insert(common);
+    for (const auto* common : {"/etc", "/run"}) out.insert(common);
     return out;
 }
 
