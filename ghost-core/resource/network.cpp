@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <functional>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -26,33 +27,8 @@ namespace {
 
 constexpr int handshake_ms = 3000;
 constexpr int backlog = 4096;  // strangers fill it first of all
-constexpr std::array<unsigned char, 8> hello_mark = {'G', 'H', 'O', 'S', 'T', 'N', '0', '1'};
 
-using Nonce = std::array<unsigned char, 32>;
-using Mac = std::array<unsigned char, 32>;
-
-struct Hello {
-    std::array<unsigned char, 8> mark = hello_mark;
-    Nonce nonce{};
-};
-
-// Proof of knowing secret and token, different for the two roles so that none can be sent back.
-Mac proof(std::string_view role, const std::string& secret, const std::string& token,
-          const Nonce& source, const Nonce& target) {
-    Mac key{}, out{};
-    const auto bytes = [](const auto& s) {
-        return reinterpret_cast<const unsigned char*>(s.data());
-    };
-    crypto_generichash(key.data(), key.size(), bytes(secret), secret.size(), nullptr, 0);
-    crypto_generichash_state state;
-    crypto_generichash_init(&state, key.data(), key.size(), out.size());
-    crypto_generichash_update(&state, bytes(role), role.size());
-    crypto_generichash_update(&state, bytes(token), token.size());
-    crypto_generichash_update(&state, source.data(), source.size());
-    crypto_generichash_update(&state, target.data(), target.size());
-    crypto_generichash_final(&state, out.data(), out.size());
-    return out;
-}
+using Token = std::array<unsigned char, 32>;
 
 void set_int(int fd, int level, int option, int value) {
     setsockopt(fd, level, option, &value, sizeof value);  // all of these are improvements only
@@ -124,28 +100,25 @@ Status receive_all(int fd, void* data, size_t size, const std::string& peer) {
     return {};
 }
 
-template <typename T>
-T random_bytes() {
-    T out;
-    randombytes_buf(out.data(), out.size());
-    return out;
-}
-
-Status prove_as_source(int fd, const std::string& token, const std::string& secret,
-                       const std::string& peer) {
-    Hello mine{hello_mark, random_bytes<Nonce>()}, theirs;
-    GHOST_TRY(send_all(fd, &mine, sizeof mine, peer));
+Status prove_as_source(int fd, Greeting& greeting, const std::string& peer) {
+    Hello theirs;
+    GHOST_TRY(send_all(fd, &greeting.hello(), sizeof(Hello), peer));
     GHOST_TRY(receive_all(fd, &theirs, sizeof theirs, peer));
-    if (theirs.mark != hello_mark) return make_error(Code::refused, "greet", peer, "no ghost");
-    const auto mac = proof("source", secret, token, mine.nonce, theirs.nonce);
-    GHOST_TRY(send_all(fd, mac.data(), mac.size(), peer));
-    Mac answer{};
+    if (!greeting.take(theirs)) return make_error(Code::refused, "greet", peer, "no ghost");
+    const Proof mine = greeting.proof();
+    GHOST_TRY(send_all(fd, mine.data(), mine.size(), peer));
+    Proof answer{};
     GHOST_TRY(receive_all(fd, answer.data(), answer.size(), peer));
-    const auto wanted = proof("target", secret, token, mine.nonce, theirs.nonce);
-    if (sodium_memcmp(answer.data(), wanted.data(), wanted.size()) != 0)
+    if (!greeting.proves(answer) || !greeting.agree())
         return make_error(Code::refused, "greet", peer, "it does not know the job's secret");
     return {};
 }
+
+// Who has proved himself: what he sends from now on is the ghost.
+struct Source {
+    Fd fd;
+    std::unique_ptr<Greeting> greeting;
+};
 
 // Somebody who has connected to a target, and how far his greeting has come. Nothing waits for him.
 class Newcomer {
@@ -154,10 +127,10 @@ class Newcomer {
 
     explicit Newcomer(Fd fd) : fd_(std::move(fd)) {}
     int fd() const { return fd_.get(); }
-    // What has come of him by now is taken.
-    State take(const std::string& token, const std::string& secret);
-    // Proven: what he sends from now on is the ghost.
-    Fd connection() &&;
+    // What has come of him by now is taken. `make`: a greeting for whoever has said his hello.
+    State take(const std::function<std::unique_ptr<Greeting>()>& make);
+    // Of one who is proven.
+    Source source() &&;
 
   private:
     State receive(void* message, size_t size);
@@ -166,10 +139,10 @@ class Newcomer {
     }
 
     Fd fd_;
-    bool greeted_ = false;
-    size_t have_ = 0;  // of the message that comes
-    Hello mine_{hello_mark, random_bytes<Nonce>()}, theirs_;
-    Mac answer_{};
+    std::unique_ptr<Greeting> greeting_;  // from his hello on
+    size_t have_ = 0;                     // of the message that comes
+    Hello theirs_;
+    Proof answer_{};
 };
 
 // going: more of it has to come. proven: it is there.
@@ -183,24 +156,24 @@ Newcomer::State Newcomer::receive(void* message, size_t size) {
     return State::proven;
 }
 
-Newcomer::State Newcomer::take(const std::string& token, const std::string& secret) {
-    if (!greeted_) {
+Newcomer::State Newcomer::take(const std::function<std::unique_ptr<Greeting>()>& make) {
+    if (!greeting_) {
         if (const State came = receive(&theirs_, sizeof theirs_); came != State::proven)
             return came;
-        if (theirs_.mark != hello_mark || !say(&mine_, sizeof mine_)) return State::refused;
-        greeted_ = true;
+        greeting_ = make();
+        if (!greeting_->take(theirs_) || !say(&greeting_->hello(), sizeof(Hello)))
+            return State::refused;
     }
     if (const State came = receive(answer_.data(), answer_.size()); came != State::proven)
         return came;
-    const auto wanted = proof("source", secret, token, theirs_.nonce, mine_.nonce);
-    if (sodium_memcmp(answer_.data(), wanted.data(), wanted.size()) != 0) return State::refused;
-    const auto mac = proof("target", secret, token, theirs_.nonce, mine_.nonce);
-    return say(mac.data(), mac.size()) ? State::proven : State::refused;
+    if (!greeting_->proves(answer_) || !greeting_->agree()) return State::refused;
+    const Proof mine = greeting_->proof();
+    return say(mine.data(), mine.size()) ? State::proven : State::refused;
 }
 
-Fd Newcomer::connection() && {
+Source Newcomer::source() && {
     fcntl(fd_.get(), F_SETFL, 0);
-    return std::move(fd_);
+    return {std::move(fd_), std::move(greeting_)};
 }
 
 // All who have come and have not proved themselves; they are greeted at once.
@@ -210,12 +183,12 @@ class Reception {
         : listener_(listener), token_(token), secret_(secret) {}
 
     // The first who proves himself. timeout; refused: the listener has been shut down.
-    Result<Fd> source(int64_t limit);
+    Result<Source> source(int64_t limit);
 
   private:
     // Until somebody has come or said something.
     bool wait(int64_t limit);
-    std::optional<Fd> take();
+    std::optional<Source> take();
     void let_in();
     void drop(uint64_t id) {
         door_.leave(id);
@@ -224,6 +197,8 @@ class Reception {
 
     int listener_;
     const std::string &token_, &secret_;
+    // One for all of them: only one proves himself, and strangers are to cost nothing.
+    const std::shared_ptr<const PassingKey> key_ = std::make_shared<PassingKey>();
     Doorway door_{{.greeting_us = handshake_ms * 1000}};
     std::map<uint64_t, Newcomer> newcomers_;
     uint64_t last_id_ = 0;
@@ -242,12 +217,15 @@ bool Reception::wait(int64_t limit) {
     return await_any_until(awaited_, wakes != 0 ? std::min(wakes, limit) : limit);
 }
 
-std::optional<Fd> Reception::take() {
+std::optional<Source> Reception::take() {
+    const auto greet = [this] {
+        return std::make_unique<Greeting>(Side::target, token_, secret_, key_);
+    };
     for (size_t i = 0; i < ids_.size(); i++) {
         if (awaited_[i + 1].revents == 0) continue;
         Newcomer& one = newcomers_.at(ids_[i]);
-        const auto state = one.take(token_, secret_);
-        if (state == Newcomer::State::proven) return std::move(one).connection();
+        const auto state = one.take(greet);
+        if (state == Newcomer::State::proven) return std::move(one).source();
         if (state == Newcomer::State::refused) drop(ids_[i]);
     }
     return {};
@@ -262,12 +240,12 @@ void Reception::let_in() {
     }
 }
 
-Result<Fd> Reception::source(int64_t limit) {
+Result<Source> Reception::source(int64_t limit) {
     for (;;) {
         const bool something = wait(limit);
         if (awaited_[0].revents & (POLLHUP | POLLERR | POLLNVAL))
             return make_error(Code::refused, "wait for the ghost's source: it was interrupted");
-        if (auto fd = take()) return std::move(*fd);
+        if (auto came = take()) return std::move(*came);
         let_in();
         if (!something && monotonic_us() >= limit)
             return make_error(Code::timeout, "wait for the ghost's source");
@@ -358,40 +336,118 @@ Result<std::unique_ptr<NetworkResource>> NetworkResource::connect(const std::str
     freeaddrinfo(list);
     if (!fd) return fd.error();
     set_limits(fd->get(), handshake_ms);
-    GHOST_TRY(prove_as_source(fd->get(), token, secret, peer));
+    Greeting greeting(Side::source, token, secret);
+    GHOST_TRY(prove_as_source(fd->get(), greeting, peer));
     set_liveness(fd->get(), options);
-    return std::unique_ptr<NetworkResource>(new NetworkResource(std::move(*fd), peer, options));
+    return std::unique_ptr<NetworkResource>(new NetworkResource(std::move(*fd), peer, greeting));
 }
+
+NetworkResource::NetworkResource(Fd fd, std::string peer, const Greeting& greeting)
+    : fd_(std::move(fd)), peer_(std::move(peer)) {
+    const bool source = greeting.self() == Side::source;
+    out_ = std::make_unique<Seal>(greeting.cipher(), greeting.key_of(greeting.self()));
+    in_ = std::make_unique<Seal>(greeting.cipher(),
+                                 greeting.key_of(source ? Side::target : Side::source));
+}
+
+NetworkResource::~NetworkResource() = default;
 
 Status NetworkResource::write(const void* data, size_t size) {
-    return send_all(fd_.get(), data, size, peer_);
+    iovec piece{const_cast<void*>(data), size};
+    return write_gather(&piece, 1);
 }
 
+// `from` is either the caller's or already where the record's bytes belong.
+Status NetworkResource::send_record(const char* from, size_t size, bool last) {
+    out_->close(from, size, last, record_.data());
+    return send_all(fd_.get(), record_.data(), size + Seal::overhead, peer_);
+}
+
+// What is long is sealed from where it is, what is short is put together before.
 Status NetworkResource::write_gather(iovec* pieces, size_t count) {
-    while (count > 0) {
-        msghdr message{};
-        message.msg_iov = pieces;
-        message.msg_iovlen = std::min<size_t>(count, IOV_MAX);
-        auto sent = sendmsg(fd_.get(), &message, MSG_NOSIGNAL);
-        if (sent < 0 && errno == EINTR) continue;
-        if (sent < 0) return lost("send ghost to", peer_);
-        while (count > 0 && static_cast<size_t>(sent) >= pieces->iov_len) {
-            sent -= static_cast<ssize_t>(pieces->iov_len);
-            pieces++;
-            count--;
+    record_.resize(Seal::limit + Seal::overhead);
+    size_t held = 0;
+    for (size_t i = 0; i < count; i++) {
+        const auto* at = static_cast<const char*>(pieces[i].iov_base);
+        for (size_t left = pieces[i].iov_len; left > 0;) {
+            if (held == 0 && left >= Seal::limit) {
+                GHOST_TRY(send_record(at, Seal::limit, false));
+                at += Seal::limit;
+                left -= Seal::limit;
+                continue;
+            }
+            char* const bytes = record_.data() + Seal::head_bytes;
+            const size_t part = std::min(left, Seal::limit - held);
+            std::memcpy(bytes + held, at, part);
+            held += part;
+            at += part;
+            left -= part;
+            if (held < Seal::limit) continue;
+            GHOST_TRY(send_record(bytes, held, false));
+            held = 0;
         }
-        if (count == 0) break;
-        pieces->iov_base = static_cast<char*>(pieces->iov_base) + sent;
-        pieces->iov_len -= static_cast<size_t>(sent);
+    }
+    if (held == 0) return {};
+    return send_record(record_.data() + Seal::head_bytes, held, false);
+}
+
+// At least `wanted` bytes of records wait, the next record's first.
+Status NetworkResource::await_bytes(size_t wanted) {
+    constexpr size_t room = 2 * (Seal::limit + Seal::overhead);
+    if (arrived_.size() < room) arrived_.resize(room);
+    if (begin_ + wanted > arrived_.size()) {
+        std::memmove(arrived_.data(), arrived_.data() + begin_, end_ - begin_);
+        end_ -= begin_;
+        begin_ = 0;
+    }
+    while (end_ - begin_ < wanted) {
+        auto got = receive_some(fd_.get(), arrived_.data() + end_, arrived_.size() - end_, peer_);
+        if (!got) return got.error();
+        if (*got == 0)
+            return make_error(Code::peer_lost, "receive ghost from", peer_,
+                              "the other side has hung up");
+        end_ += *got;
     }
     return {};
 }
 
+// What has been opened lies in the record's place until it is read.
 Result<size_t> NetworkResource::read(void* data, size_t size) {
-    return receive_some(fd_.get(), data, size, peer_);
+    while (opened_ == 0) {
+        if (in_over_) return size_t{0};
+        if (end_ == begin_) begin_ = end_ = 0;
+        GHOST_TRY(await_bytes(Seal::head_bytes));
+        const auto head = Seal::head_of(arrived_.data() + begin_);
+        if (head.size > Seal::limit || (head.size == 0 && !head.last)) return damaged();
+        GHOST_TRY(await_bytes(head.size + Seal::overhead));
+        char* const record = arrived_.data() + begin_;
+        const bool fits = head.size <= size;
+        char* const to =
+            fits && head.size > 0 ? static_cast<char*>(data) : record + Seal::head_bytes;
+        if (!in_->open(record, to)) return damaged();
+        in_over_ = head.last;
+        begin_ += fits ? head.size + Seal::overhead : Seal::head_bytes;
+        if (fits && head.size > 0) return head.size;
+        opened_ = fits ? 0 : head.size;
+    }
+    const size_t part = std::min(size, opened_);
+    std::memcpy(data, arrived_.data() + begin_, part);
+    begin_ += part;
+    opened_ -= part;
+    if (opened_ == 0) begin_ += Seal::tag_bytes;
+    return part;
+}
+
+// Nothing that follows is believed.
+Error NetworkResource::damaged() {
+    interrupt();
+    return make_error(Code::corrupt, "receive ghost from", peer_,
+                      "what came is not what the other side has sealed");
 }
 
 Status NetworkResource::finalize() {
+    record_.resize(Seal::limit + Seal::overhead);
+    GHOST_TRY(send_record(nullptr, 0, true));
     if (shutdown(fd_.get(), SHUT_WR) != 0) return lost("finish ghost to", peer_);
     return {};
 }
@@ -418,8 +474,9 @@ Result<NetworkListener> NetworkListener::listen(const std::string& secret, Netwo
     char name[256] = {};
     gethostname(name, sizeof name - 1);
     out.host_ = name;
-    const auto token = random_bytes<Nonce>();
-    std::array<char, 2 * sizeof(Nonce) + 1> hex{};
+    Token token;
+    randombytes_buf(token.data(), token.size());
+    std::array<char, 2 * sizeof(Token) + 1> hex{};
     sodium_bin2hex(hex.data(), hex.size(), token.data(), token.size());
     out.token_ = options.token.empty() ? hex.data() : options.token;
     out.fd_ = std::move(*fd);
@@ -435,11 +492,12 @@ void NetworkListener::interrupt() {
 
 Result<std::unique_ptr<NetworkResource>> NetworkListener::accept(int timeout_ms) {
     const int64_t limit = timeout_ms < 0 ? INT64_MAX : monotonic_us() + int64_t{timeout_ms} * 1000;
-    auto fd = Reception(fd_.get(), token_, secret_).source(limit);
-    if (!fd) return fd.error();
-    set_liveness(fd->get(), options_);
-    const auto peer = name_of_peer(fd->get());
-    return std::unique_ptr<NetworkResource>(new NetworkResource(std::move(*fd), peer, options_));
+    auto came = Reception(fd_.get(), token_, secret_).source(limit);
+    if (!came) return came.error();
+    set_liveness(came->fd.get(), options_);
+    const auto peer = name_of_peer(came->fd.get());
+    return std::unique_ptr<NetworkResource>(
+        new NetworkResource(std::move(came->fd), peer, *came->greeting));
 }
 
 }  // namespace ghost::core

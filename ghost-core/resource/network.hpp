@@ -2,15 +2,18 @@
 // The resource object of a migration: one TCP connection from the source to the target.
 //
 // The target listens and gives (port, token) away over the control path; the source connects, both
-// prove to know the job's secret (keyed BLAKE2b over the token and two fresh nonces, libsodium
-// crypto_generichash), then the ghost flows from source to target.
+// prove to know the job's secret, then the ghost flows from source to target, and answers the other
+// way. Both directions are sealed (resource/sealing.hpp): nobody on the way reads, changes, drops,
+// repeats or reorders anything, or ends it before its end, without the reader's noticing.
 #pragma once
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/fd.hpp"
 #include "ghost-core/resource/resource.hpp"
+#include "ghost-core/resource/sealing.hpp"
 
 namespace ghost::core {
 
@@ -21,8 +24,10 @@ struct NetworkOptions {
     std::string token;              // listener: a fixed one both ends know; empty: a random one
 };
 
+// One thread may write while another one reads.
 class NetworkResource : public Resource {
   public:
+    ~NetworkResource() override;
     // Source side: connects and proves itself. `host` is a name or address, `token` what the
     // target's listener gave, `secret` the job's secret (any text, not empty).
     // refused: the other end does not know the secret or the token; timeout; io.
@@ -35,23 +40,38 @@ class NetworkResource : public Resource {
     Status init() override { return {}; }
     Status write(const void* data, size_t size) override;
     Status write_gather(iovec* pieces, size_t count) override;
+    // peer_lost: the connection has ended before the other side's finalize(); corrupt: what came is
+    // not what it has sealed.
     Result<size_t> read(void* data, size_t size) override;
-    // Source: ends its direction. Target: nothing.
+    // Ends this side's direction.
     Status finalize() override;
 
     void interrupt() override;
 
-    // The socket, for poll(): readable means bytes of the ghost or the peer's end. Stays owned.
+    // The socket, for shutdown(2). Stays owned.
     int fd() const { return fd_.get(); }
 
   private:
     friend class NetworkListener;
-    NetworkResource(Fd fd, std::string peer, NetworkOptions options)
-        : fd_(std::move(fd)), peer_(std::move(peer)), options_(options) {}
+    NetworkResource(Fd fd, std::string peer, const Greeting& greeting);
+
+    Status send_record(const char* from, size_t size, bool last);
+    Status await_bytes(size_t wanted);
+    Error damaged();
 
     Fd fd_;
     std::string peer_;  // for messages
-    NetworkOptions options_;
+
+    // The writer's.
+    std::unique_ptr<Seal> out_;
+    std::vector<char> record_;
+
+    // The reader's.
+    std::unique_ptr<Seal> in_;
+    std::vector<char> arrived_;   // records as they came
+    size_t begin_ = 0, end_ = 0;  // of what of them is there and not read
+    size_t opened_ = 0;           // bytes at begin_ that are a record's, opened; its tag follows
+    bool in_over_ = false;        // the last record has come
 };
 
 // The target's end before the source has come. One thread.
