@@ -150,8 +150,10 @@ ghost_connection* ghost_connection_open(const char* node, const char* channel, i
     });
 }
 
+// The other end is told that nothing more comes: it takes a connection that merely ends for broken.
 void ghost_connection_close(ghost_connection* c) {
-    delete c;
+    const std::unique_ptr<ghost_connection> owned(c);
+    if (c != nullptr) guarded(0, [&] { return c->network->finalize().ok() ? 0 : 1; });
 }
 
 ssize_t ghost_connection_read(ghost_connection* c, void* destination, size_t size) {

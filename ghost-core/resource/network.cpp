@@ -100,11 +100,16 @@ Status receive_all(int fd, void* data, size_t size, const std::string& peer) {
     return {};
 }
 
-Status prove_as_source(int fd, Greeting& greeting, const std::string& peer) {
+// peer_lost: it has hung up before it said who it is.
+Status meet_target(int fd, Greeting& greeting, const std::string& peer) {
     Hello theirs;
     GHOST_TRY(send_all(fd, &greeting.hello(), sizeof(Hello), peer));
     GHOST_TRY(receive_all(fd, &theirs, sizeof theirs, peer));
     if (!greeting.take(theirs)) return make_error(Code::refused, "greet", peer, "no ghost");
+    return {};
+}
+
+Status prove_as_source(int fd, Greeting& greeting, const std::string& peer) {
     const Proof mine = greeting.proof();
     GHOST_TRY(send_all(fd, mine.data(), mine.size(), peer));
     Proof answer{};
@@ -127,6 +132,8 @@ class Newcomer {
 
     explicit Newcomer(Fd fd) : fd_(std::move(fd)) {}
     int fd() const { return fd_.get(); }
+    // His hello was right, though it may be a recording.
+    bool has_spoken() const { return greeting_ != nullptr; }
     // What has come of him by now is taken. `make`: a greeting for whoever has said his hello.
     State take(const std::function<std::unique_ptr<Greeting>()>& make);
     // Of one who is proven.
@@ -226,7 +233,10 @@ std::optional<Source> Reception::take() {
         Newcomer& one = newcomers_.at(ids_[i]);
         const auto state = one.take(greet);
         if (state == Newcomer::State::proven) return std::move(one).source();
-        if (state == Newcomer::State::refused) drop(ids_[i]);
+        if (state == Newcomer::State::refused)
+            drop(ids_[i]);
+        else if (one.has_spoken())
+            door_.spoke(ids_[i]);
     }
     return {};
 }
@@ -332,14 +342,22 @@ Result<std::unique_ptr<NetworkResource>> NetworkResource::connect(const std::str
     hints.ai_socktype = SOCK_STREAM;
     if (const int rc = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &list))
         return make_error(Code::not_found, "look up", host, gai_strerror(rc));
-    auto fd = connect_any(list, options, peer);
-    freeaddrinfo(list);
-    if (!fd) return fd.error();
-    set_limits(fd->get(), handshake_ms);
-    Greeting greeting(Side::source, token, secret);
-    GHOST_TRY(prove_as_source(fd->get(), greeting, peer));
-    set_liveness(fd->get(), options);
-    return std::unique_ptr<NetworkResource>(new NetworkResource(std::move(*fd), peer, greeting));
+    const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(list, &freeaddrinfo);
+    const int64_t limit = monotonic_us() + int64_t{handshake_ms} * 1000;
+    for (;;) {
+        auto fd = connect_any(list, options, peer);
+        if (!fd) return fd.error();
+        set_limits(fd->get(), handshake_ms);
+        Greeting greeting(Side::source, token, secret);
+        // Strangers may have crowded it out before a word of it was looked at.
+        const auto met = meet_target(fd->get(), greeting, peer);
+        if (!met.ok() && met.error().code == Code::peer_lost && monotonic_us() < limit) continue;
+        GHOST_TRY(met);
+        GHOST_TRY(prove_as_source(fd->get(), greeting, peer));
+        set_liveness(fd->get(), options);
+        return std::unique_ptr<NetworkResource>(
+            new NetworkResource(std::move(*fd), peer, greeting));
+    }
 }
 
 NetworkResource::NetworkResource(Fd fd, std::string peer, const Greeting& greeting)
