@@ -157,11 +157,7 @@ Finding look_pagemap_scan(const Paths&) {
     scan.start = reinterpret_cast<uintptr_t>(&scan) / page * page;
     scan.end = scan.start + page;
     scan.category_mask = scan.return_mask = 1 << 3;  // PAGE_IS_PRESENT
-    if (::ioctl(fd.get(), pagemap_scan, &scan) >= 0) return works();
-    if (errno != ENOTTY) return refused();
-    return {false,
-            "comes with Linux 6.7: without it programs stand while they are saved, and do not move "
-            "live"};
+    return ::ioctl(fd.get(), pagemap_scan, &scan) >= 0 ? works() : refused();
 }
 
 // By priority: criu and what copies are to have a processor while a process is stopped.

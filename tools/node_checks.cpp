@@ -112,7 +112,7 @@ const std::vector<Check>& node_checks() {
         {"process_vm_readv", For::all, look_process_vm_readv,
          "sysctl -w kernel.yama.ptrace_scope=0"},
         {"memfd_create", For::all, look_memfd, kernel},
-        {"PAGEMAP_SCAN", For::comfort, look_pagemap_scan, kernel},
+        {"PAGEMAP_SCAN", For::all, look_pagemap_scan, kernel},
         {"/dev/shm", For::all, look_shm, "mount -t tmpfs tmpfs /dev/shm"},
         {"criu", For::all, look_criu, "make criu (in the build folder)"},
         {"criu check", For::all, look_criu_check, "run it: criu check says what the kernel lacks"},

@@ -372,7 +372,8 @@ TEST_F(PagesTracking, ReservedMemoryIsPassedOver) {
 
     const auto pieces = scan->populated(area, piece);
     ASSERT_EQ(pieces.size(), count);
-    for (size_t i = 0; i < count - 1; i++) EXPECT_EQ(pieces[i].start, area.start + i * tebi);
+    for (size_t i = 0; i < count - 1; i++)  // pieces begin at multiples, the area need not
+        EXPECT_EQ(pieces[i].start, std::max(area.start, (area.start + i * tebi) / piece * piece));
     EXPECT_EQ(pieces.back().end(), area.end());
     EXPECT_EQ(scan->populated({area.start, 2 * piece}, piece),
               pieces_of({area.start, 2 * piece}, piece))
