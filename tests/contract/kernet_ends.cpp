@@ -11,6 +11,7 @@
 #include <fstream>
 #include <sys/socket.h>
 
+#include "kernet-btl/filter/list.hpp"
 #include "kernet-btl/link/table.hpp"
 #include "base/fd.hpp"
 #include "tests/rounds.hpp"
@@ -81,6 +82,22 @@ EndpointConfig config_of(uint32_t rank, const std::string& job, bool shm, bool t
     config.ring_bytes = 512 * 1024;
     config.ring_frames = 64;
     return config;
+}
+
+kernet::wire::Hello hello_of(const EndpointConfig& from) {
+    using namespace kernet::wire;
+    Hello hello;
+    hello.from = from.rank;
+    hello.to = 0;
+    hello.epoch = from.epoch;
+    hello.generation = 1'000'000;  // whatever one's own attempts have come to
+    hello.nonce = random_nonce();
+    if (auto filters = kernet::filter::List::parse(from.filters); filters.ok())
+        hello.filters = filters->digest();
+    const auto key = HandshakeKey::make(from.secret_hex, from.job, from.life);
+    EXPECT_TRUE(key.ok());
+    if (key.ok()) seal(hello, *key);
+    return hello;
 }
 
 namespace {

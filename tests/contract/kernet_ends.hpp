@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "base/clock.hpp"
+#include "kernet-btl/wire/handshake.hpp"
 #include "tests/contract/kernet_messages.hpp"
 
 namespace kernet_test {
@@ -39,6 +40,8 @@ int64_t message_count(int64_t usual);
 void fill(Stream::Message& message, uint32_t rank, uint64_t index);
 EndpointConfig config_of(uint32_t rank, const std::string& job, bool shm, bool tcp,
                          const std::string& filters = "");
+// HELLO of that rank to rank 0 of its job, the first one that is ever heard.
+kernet::wire::Hello hello_of(const EndpointConfig& from);
 // Copies of descriptors that are others' own have numbers from here on.
 constexpr int copies_from = 512;
 // Shuts some connected sockets of this process, as a broken network would.

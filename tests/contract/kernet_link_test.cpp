@@ -12,7 +12,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "kernet-btl/filter/list.hpp"
 #include "kernet-btl/link/loop.hpp"
 #include "kernet-btl/link/net.hpp"
 #include "kernet-btl/link/table.hpp"
@@ -425,23 +424,14 @@ using kernet::wire::Verdict;
 // up.
 std::optional<Verdict> answer_to(const EndpointConfig& from, const Location& at) {
     using namespace kernet::wire;
-    const auto key = HandshakeKey::make(from.secret_hex, from.job, from.life);
     auto fd = kernet::net::connect_tcp("127.0.0.1", at.tcp.at(0).port, {});
-    if (!key || !fd) {
-        ADD_FAILURE() << "no key or no connection";
+    if (!fd) {
+        ADD_FAILURE() << "no connection";
         return {};
     }
     pollfd ready{fd->get(), POLLOUT, 0};
     EXPECT_EQ(poll(&ready, 1, 5000), 1);
-    Hello hello;
-    hello.from = from.rank;
-    hello.to = 0;
-    hello.epoch = from.epoch;
-    hello.generation = 1'000'000;  // whatever one's own attempts have come to
-    hello.nonce = random_nonce();
-    if (auto filters = kernet::filter::List::parse(from.filters); filters.ok())
-        hello.filters = filters->digest();
-    seal(hello, *key);
+    const Hello hello = hello_of(from);
     EXPECT_EQ(send(fd->get(), &hello, sizeof hello, 0), ssize_t{sizeof hello});
     ready.events = POLLIN;
     EXPECT_EQ(poll(&ready, 1, 5000), 1);

@@ -16,18 +16,9 @@ namespace {
 
 using namespace kernet_test;
 
-// HELLO of that job's rank 1 to its rank 0, the first one it will ever hear.
-std::string hello_of(const EndpointConfig& from) {
-    using namespace kernet::wire;
-    const auto key = HandshakeKey::make(from.secret_hex, from.job, from.life);
-    EXPECT_TRUE(key.ok());
-    Hello hello;
-    hello.from = from.rank;
-    hello.to = 0;
-    hello.epoch = from.epoch;
-    hello.generation = 1'000'000;  // whatever one's own attempts have come to
-    hello.nonce = random_nonce();
-    seal(hello, *key);
+// The bytes of what a peer says first.
+std::string said_by(const EndpointConfig& from) {
+    const auto hello = hello_of(from);
     return {reinterpret_cast<const char*>(&hello), sizeof hello};
 }
 
@@ -92,7 +83,7 @@ TEST_F(KernetStrangers, FullPlacesCostNoTime) {
 
 // Of what somebody has recorded only the first one is listened to.
 TEST_F(KernetStrangers, RecordedHelloTakesOnePlace) {
-    const std::string hello = hello_of(later());
+    const std::string hello = said_by(later());
     strangers_.come(1, hello);
     ASSERT_TRUE(in_time([&] { return strangers_.kept() == 1 && strangers_.heard() > 0; }));
     Strangers others(one_.location().tcp.at(0).port);
@@ -105,10 +96,10 @@ TEST_F(KernetStrangers, RecordedHelloTakesOnePlace) {
 
 // While one attempt waits for what a recorder cannot say, those of the true peer go on.
 TEST_F(KernetStrangers, RecordedHelloEndsNoAttempt) {
-    strangers_.come(1, hello_of(later()));
+    strangers_.come(1, said_by(later()));
     ASSERT_TRUE(in_time([&] { return strangers_.kept() == 1 && strangers_.heard() > 0; }));
     Strangers others(one_.location().tcp.at(0).port);
-    others.come(1, hello_of(later()));
+    others.come(1, said_by(later()));
     ASSERT_TRUE(in_time([&] { return others.kept() == 1 && others.heard() > 0; }));
     EXPECT_EQ(strangers_.kept(), 1);
     expect_peer_at_once();
