@@ -78,10 +78,6 @@ Result<Fd> new_socket(int flags = 0) {
     return fd;
 }
 
-}  // namespace
-
-namespace {
-
 // What an address names, in the order of preference.
 std::vector<std::string> alternatives(const std::string& address) {
     const auto slash = address.rfind('/');

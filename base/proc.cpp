@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <dirent.h>
 #include <fcntl.h>
+#include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
 #include <memory>
@@ -31,6 +32,11 @@ std::vector<pid_t> numbers_in(const std::string& folder) {
         if (error == std::errc{} && end == name.data() + name.size()) out.push_back(number);
     }
     return out;
+}
+
+std::string link_of(const std::string& path) {
+    std::error_code ignored;
+    return std::filesystem::read_symlink(path, ignored).string();
 }
 
 std::vector<pid_t> children_of(pid_t pid) {

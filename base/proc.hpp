@@ -12,6 +12,10 @@ namespace ghost {
 // The entries of a folder that are numbers; empty if it cannot be read.
 std::vector<pid_t> numbers_in(const std::string& folder);
 
+// Where a symbolic link leads, as /proc has them for what a process has open; empty if it cannot be
+// read.
+std::string link_of(const std::string& path);
+
 // Children of all threads of a process, zombies included.
 std::vector<pid_t> children_of(pid_t pid);
 

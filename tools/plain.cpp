@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
-#include <filesystem>
 #include <fmt/format.h>
 #include <set>
 #include <sys/signalfd.h>
@@ -16,6 +15,7 @@
 
 #include "base/fork.hpp"
 #include "base/loop.hpp"
+#include "base/proc.hpp"
 #include "ghost-core/criu/nested.hpp"
 #include "tools/verbs/verb.hpp"
 
@@ -33,9 +33,7 @@ void reopen_foreign_stdio() {
         if (::fstat(i, &was) != 0 || !(S_ISREG(was.st_mode) || S_ISCHR(was.st_mode)) ||
             ::isatty(i) == 1 || core::is_mounted_for(::getpid(), ::getpid(), i))
             continue;
-        std::error_code ignored;
-        const auto path =
-            std::filesystem::read_symlink(fmt::format("/proc/self/fd/{}", i), ignored).string();
+        const auto path = link_of(fmt::format("/proc/self/fd/{}", i));
         const int flags = ::fcntl(i, F_GETFL) & (O_ACCMODE | O_APPEND);
         const Fd again(::open(path.c_str(), flags | O_CLOEXEC | O_NOCTTY));
         if (!again.valid() || ::fstat(again.get(), &now) != 0) continue;

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <ctime>
-#include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
 #include <map>
@@ -40,8 +39,7 @@ std::vector<Row> rows_of(const char* table) {
 }
 
 std::string space_of(pid_t pid) {
-    std::error_code gone;
-    return std::filesystem::read_symlink(fmt::format("/proc/{}/ns/ipc", pid), gone).string();
+    return link_of(fmt::format("/proc/{}/ns/ipc", pid));
 }
 
 // Of a process, seconds since 1970; now if it is gone.

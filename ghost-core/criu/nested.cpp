@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
-#include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
 #include <random>
@@ -26,8 +25,7 @@ constexpr int64_t start_limit_us = 5'000'000;
 constexpr useconds_t look_us = 200;
 
 std::string program_file(pid_t pid) {
-    std::error_code ended;
-    return std::filesystem::read_symlink(fmt::format("/proc/{}/exe", pid), ended).string();
+    return link_of(fmt::format("/proc/{}/exe", pid));
 }
 
 // The init ended with `status`; what did the program end with? A zombie still has its name.

@@ -30,11 +30,6 @@ bool is_root() {
     return ::geteuid() == 0;
 }
 
-std::string link_of(const std::string& path) {
-    std::error_code ignored;
-    return fs::read_symlink(path, ignored).string();
-}
-
 std::optional<Which> which_is(const std::string& path) {
     struct stat info {};
     if (stat(path.c_str(), &info) != 0) return {};

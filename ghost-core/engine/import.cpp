@@ -449,11 +449,12 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
     request.keep_userfaults = state_->keeps_userfaults;
     request.tells_root = state_->tells_root;
     Import import(state_->reader, *pool);
-    import.lacks(std::move(state_->lacks), [this] {
+    const auto look = [this] {
         return check_target(state_->metadata.value("needs", Json()), state_->host);
-});
-return import.run(std::move(request), inherit, progress);
-}  // namespace ghost::core
+    };
+    import.lacks(std::move(state_->lacks), look);
+    return import.run(std::move(request), inherit, progress);
+}
 
 void leave_named(Importer& importer, std::vector<Shortcoming>& lacking) {
     const auto named = std::ranges::stable_partition(

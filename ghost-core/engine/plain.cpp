@@ -6,7 +6,6 @@
 #include <climits>
 #include <csignal>
 #include <fcntl.h>
-#include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
 #include <map>
@@ -29,11 +28,6 @@ namespace {
 std::string text_of(const std::string& path) {
     auto text = read_file(path);
     return text ? std::move(*text) : std::string();
-}
-
-std::string link_of(const std::string& path) {
-    std::error_code ignored;
-    return std::filesystem::read_symlink(path, ignored).string();
 }
 
 pid_t parent_of(pid_t pid) {

@@ -22,11 +22,6 @@ namespace {
 
 constexpr const char* removed_mark = " (deleted)";
 
-std::string link_of(const std::string& path) {
-    std::error_code ignored;
-    return std::filesystem::read_symlink(path, ignored).string();
-}
-
 class Needs {
   public:
     void add(const Task& task);

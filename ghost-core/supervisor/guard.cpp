@@ -57,13 +57,11 @@ struct Seen {
 std::set<pid_t> workers_of(const std::string& folder, pid_t root) {
     std::set<pid_t> out;
     std::map<pid_t, Seen> all;
-    std::error_code ignored;
     for (const pid_t pid : numbers_in("/proc")) {
         const auto status = read_status(fmt::format("/proc/{}", pid));
         if (!status || pid == getpid() || status->state == 'Z' || status->state == 'X') continue;
         all[pid] = {parent_of(pid), status->tracer};
-        const auto cwd =
-            std::filesystem::read_symlink(fmt::format("/proc/{}/cwd", pid), ignored).string();
+        const auto cwd = link_of(fmt::format("/proc/{}/cwd", pid));
         if (pid == root || cwd == folder || cwd.starts_with(folder + "/")) out.insert(pid);
     }
     for (size_t before = 0; before != out.size();) {

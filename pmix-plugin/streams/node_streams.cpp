@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/streams/node_streams.hpp"
 
-#include <filesystem>
 #include <fmt/format.h>
 #include <utility>
 
+#include "base/proc.hpp"
 #include "base/state_machine.hpp"
 #include "pmix-plugin/settings/job_settings.hpp"
 
@@ -32,9 +32,7 @@ constexpr StateTable states(std::to_array<Row>({
 
 // The PID name space of a process; "" if it is no more.
 std::string pid_space(pid_t pid) {
-    std::error_code gone;
-    const auto link = std::filesystem::read_symlink(fmt::format("/proc/{}/ns/pid", pid), gone);
-    return gone ? std::string() : link.string();
+    return link_of(fmt::format("/proc/{}/ns/pid", pid));
 }
 
 }  // namespace
