@@ -102,12 +102,9 @@ Result<Tracker> Tracker::adopt(pid_t pid, Fd userfault) {
     uffdio_api api{};
     api.api = UFFD_API;
     api.features = asynchronous | UFFD_FEATURE_PAGEFAULT_FLAG_WP;
-    if (ioctl(userfault.get(), UFFDIO_API, &api) != 0) {
-        if (errno == EINVAL)
-            return make_error(Code::unsupported, "track writes of process", std::to_string(pid),
-                              "this kernel cannot (Linux 6.7 can): use --mode stop");
-        return sys_error("track writes of process", std::to_string(pid));
-    }
+    if (ioctl(userfault.get(), UFFDIO_API, &api) != 0)
+        return sys_error("track writes of process", std::to_string(pid),
+                         errno == EINVAL ? Code::unsupported : Code::io);
     return Tracker(pid, std::move(userfault));
 }
 
