@@ -28,7 +28,7 @@ std::string slurp(int folder, const char* name) {
     return out;
 }
 
-std::string link_of(int folder, const char* name) {
+std::string link_in(int folder, const char* name) {
     std::array<char, 4096> buffer;
     const auto got = readlinkat(folder, name, buffer.data(), buffer.size());
     return got > 0 ? std::string(buffer.data(), static_cast<size_t>(got)) : "";
@@ -154,7 +154,7 @@ Status take_files(int folder, pid_t pid, const std::vector<std::string>& outside
     std::sort(numbers.begin(), numbers.end());
     for (const int number : numbers) {
         const auto name = std::to_string(number);
-        auto link = link_of(links.get(), name.c_str());
+        auto link = link_in(links.get(), name.c_str());
         if (check) GHOST_TRY(check_link(links.get(), pid, number, link, outside));
         OpenFile file;
         file.number = number;
@@ -219,7 +219,7 @@ Result<KernelState> kernel_state_of(pid_t pid, const std::vector<std::string>& o
     std::sort(threads.begin(), threads.end());
     out.fixed += fmt::format("threads {}\n", fmt::join(threads, " "));
     for (const auto* name : {"cwd", "root", "exe"})
-        out.fixed += fmt::format("{} {}\n", name, link_of(folder.get(), name));
+        out.fixed += fmt::format("{} {}\n", name, link_in(folder.get(), name));
     out.fixed += slurp(folder.get(), "limits");
     if (!slurp(folder.get(), "timers").empty())
         return because(Code::unsupported, "it has timers (timer_create)",
