@@ -181,8 +181,10 @@ Refusal why_not_opened(const Mapping& one, const std::set<Which>& open) {
     return ::access(one.name.c_str(), R_OK) == 0 ? Refusal() : Refusal(Reason::user_unreadable);
 }
 
-void judge_mappings(const std::vector<Task>& tree, const std::string& who,
-                    std::vector<std::string>& out) {
+// What stands in the way, as one look finds it: which mapping, and the line about it.
+std::vector<std::pair<std::string, std::string>> mappings_in_the_way(const std::vector<Task>& tree,
+                                                                     const std::string& who) {
+    std::vector<std::pair<std::string, std::string>> out;
     const auto open = open_files(tree);
     std::map<std::string, Refusal> known;  // nearly all have the same libraries
     for (const auto& task : tree) {
@@ -195,9 +197,24 @@ void judge_mappings(const std::vector<Task>& tree, const std::string& who,
             auto [found, is_new] = known.try_emplace(key);
             if (is_new) found->second = why_not_opened(one, open);
             if (found->second && told.insert(one.name).second)
-                out.push_back(found->second.of(who, task.inner, task.name, "mapping " + one.name));
+                out.emplace_back(
+                    fmt::format("{} {}", task.pid, key),
+                    found->second.of(who, task.inner, task.name, "mapping " + one.name));
         }
     }
+    return out;
+}
+
+// The tree runs: between a look at what it has open and one at what it maps it opens files, maps
+// and removes them. What stood there before a second look at both, and is not open then, stays.
+void judge_mappings(const std::vector<Task>& tree, const std::string& who,
+                    std::vector<std::string>& out) {
+    auto found = mappings_in_the_way(tree, who);
+    if (found.empty()) return;
+    std::set<std::string> again;
+    for (auto& [which, line] : mappings_in_the_way(tree, who)) again.insert(std::move(which));
+    for (auto& [which, line] : found)
+        if (again.contains(which)) out.push_back(std::move(line));
 }
 
 }  // namespace
