@@ -15,7 +15,9 @@
 #include <unistd.h>
 
 #include "base/fd.hpp"
+#include "base/file.hpp"
 #include "base/fork.hpp"
+#include "base/lender.hpp"
 
 namespace ghost {
 namespace {
@@ -66,6 +68,31 @@ Status keep_for_programs() {
     return {};
 }
 
+// Under AppArmor's restriction a new one is made, but is of no use, and cannot be left again.
+bool may_be_useless() {
+    const auto text = read_file("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
+    return text && text->starts_with('1');
+}
+
+// One that ghostd has made for this user: he owns it, with the same map.
+Status enter_lent_space() {
+    const uid_t user = ::geteuid();
+    const auto space = borrow(Loan::space);
+    if (!space) return space.error();
+    if (::setns(space->get(), CLONE_NEWUSER) != 0)
+        return sys_error("enter a user name space of ghostd");
+    if (::geteuid() != user)
+        return make_error(Code::internal, "enter a user name space of ghostd", {},
+                          "it is another user's");
+    return {};
+}
+
+Error cannot_make(int sys, std::string why = {}) {
+    Error out = make_error(Code::unsupported, "make a user name space", {}, std::move(why));
+    out.sys = sys;
+    return out;
+}
+
 }  // namespace
 
 Status enter_own_user_space() {
@@ -74,8 +101,17 @@ Status enter_own_user_space() {
     if (user == 0) return {};
     if (user == unmapped) return is_nobody();
     groups_before = groups_now();
-    if (::unshare(CLONE_NEWUSER) != 0)
-        return sys_error("make a user name space", {}, Code::unsupported);
+    if (may_be_useless() && enter_lent_space()) return keep_for_programs();
+    if (::unshare(CLONE_NEWUSER) != 0) {
+        const int sys = errno;
+        // other reasons are ghostd's too
+        if (sys != EPERM) return cannot_make(sys);
+        const Status lent = enter_lent_space();
+        if (lent) return keep_for_programs();
+        return cannot_make(sys, lent.error().code == Code::not_found
+                                    ? "users may not, and no ghostd(8) runs here that lends them"
+                                    : "users may not, and " + lent.error().message());
+    }
     GHOST_TRY(write_to("/proc/self/setgroups", "deny"));
     GHOST_TRY(write_to("/proc/self/uid_map", fmt::format("{0} {0} 1", user)));
     GHOST_TRY(write_to("/proc/self/gid_map", fmt::format("{0} {0} 1", group)));
@@ -85,15 +121,25 @@ Status enter_own_user_space() {
 Status can_enter_own_user_space() {
     if (::geteuid() == 0) return {};
     if (::geteuid() == unmapped) return is_nobody();
-    int status = 0;
+    int status = 0, ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) return sys_error("make a pipe");
+    const Fd from_child(ends[0]);
+    Fd to_us(ends[1]);
     const pid_t child = fork_process();
     if (child == 0) {
         const Status entered = enter_own_user_space();
-        ::_exit(entered ? 0 : std::max(entered.error().sys, 1));
+        if (entered) ::_exit(0);
+        // (longer ones do not come whole)
+        const std::string& why = entered.error().why;
+        const bool told = ::write(to_us.get(), why.data(), std::min<size_t>(why.size(), 500)) >= 0;
+        ::_exit(std::max(entered.error().sys, told ? 1 : EPIPE));
     }
+    to_us.reset();
     if (child < 0 || ::waitpid(child, &status, 0) != child) return sys_error("start a process");
     if (status == 0) return {};
-    return sys_error_of(WEXITSTATUS(status), "make a user name space", {}, Code::unsupported);
+    char why[500];
+    const ssize_t size = ::read(from_child.get(), why, sizeof why);
+    return cannot_make(WEXITSTATUS(status), {why, static_cast<size_t>(std::max<ssize_t>(size, 0))});
 }
 
 Status enter_user_space_of(pid_t pid) {

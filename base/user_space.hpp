@@ -15,7 +15,8 @@ namespace ghost {
 
 // This process, which must have no other thread, goes into a new one. Programs it starts keep the
 // capabilities that criu and ghost-init need (ambient ones, capabilities(7)), until
-// drop_capabilities(). unsupported: the system does not allow it; nothing has changed then.
+// drop_ambient_capabilities(). Where users may make none, ghostd is asked for one
+// (base/lender.hpp). unsupported: the system does not allow it; nothing has changed then.
 Status enter_own_user_space();
 // The same, but into the one in which process `pid` of this user lives. unsupported: it is the one
 // this process begins in, which gives it nothing.

@@ -23,6 +23,7 @@
 
 #include "base/fd.hpp"
 #include "base/fork.hpp"
+#include "base/lender.hpp"
 #include "base/scheduling.hpp"
 #include "base/user_space.hpp"
 #include "tools/process.hpp"
@@ -72,12 +73,16 @@ std::string repair_user_space() {
     if (number_in("/proc/sys/user/max_user_namespaces", 1) == 0)
         return "as root: sysctl -w user.max_user_namespaces=10000";
     if (number_in("/proc/sys/kernel/unprivileged_userns_clone", 1) == 0)
-        return "as root: sysctl -w kernel.unprivileged_userns_clone=1";
+        return "as root: sysctl -w kernel.unprivileged_userns_clone=1; or, so that Ghost alone "
+               "has it: systemctl enable --now ghostd.socket (ghostd(8))";
     if (number_in("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", 0) == 1)
         return "as root, in /etc/apparmor.d/ghost, and then apparmor_parser -r of it: abi "
                "<abi/4.0>, include <tunables/global> profile ghost "
-               "/**/{ghost,ghost-wrapper} flags=(unconfined) { userns, }";
-    return "log in as a user with a number of his own, outside of a confined container";
+               "/**/{ghost,ghost-wrapper} flags=(unconfined) { userns, }; or systemctl enable "
+               "--now "
+               "ghostd.socket (ghostd(8))";
+    return "log in as a user with a number of his own, outside of a confined container; or as "
+           "root: systemctl enable --now ghostd.socket (ghostd(8))";
 }
 
 }  // namespace
@@ -103,6 +108,18 @@ Finding look_capabilities(const Paths&) {
     }
     if (missing.empty()) return {true, ::geteuid() == 0 ? "root" : "a user name space"};
     return {false, fmt::format("missing: {}", fmt::join(missing, ", "))};
+}
+
+Finding look_lender(const Paths&) {
+    if (::geteuid() == 0) return {true, "not for root"};
+    const auto lent = what_is_lent();
+    if (!lent && lent.error().code == Code::not_found)
+        return {true, "not here; only needed where users may make no user name spaces"};
+    if (!lent) return {false, lent.error().message(), "as root: systemctl restart ghostd.socket"};
+    std::vector<std::string> names;
+    if ((*lent & loan_bit(Loan::space)) != 0) names.push_back("user name spaces");
+    if ((*lent & loan_bit(Loan::userfaultfd)) != 0) names.push_back("/dev/userfaultfd");
+    return {true, fmt::format("lends {}", fmt::join(names, ", "))};
 }
 
 Finding look_pid_namespaces(const Paths&) {

@@ -119,6 +119,7 @@ const std::vector<Check>& node_checks() {
         {"real-time priority", For::comfort, look_realtime,
          "a control group with real-time budget, for processes with CAP_SYS_NICE"},
         {"userfaultfd for all faults", For::comfort, look_all_faults, kernel},
+        {"ghostd", For::comfort, look_lender, build},
         {"Open MPI", For::jobs, look_open_mpi, "apt-get install openmpi-bin libopenmpi-dev"},
         {"PMIx", For::jobs, look_pmix, "apt-get install libpmix2 libpmix-dev"},
         {"wrapper", For::jobs, look_wrapper, build},

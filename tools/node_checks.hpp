@@ -39,6 +39,7 @@ Finding look_capabilities(const Paths&);
 Finding look_pid_namespaces(const Paths&);
 Finding look_set_tid(const Paths&);
 Finding look_userfaultfd(const Paths&);
+Finding look_lender(const Paths&);
 Finding look_process_vm_readv(const Paths&);
 Finding look_memfd(const Paths&);
 Finding look_pagemap_scan(const Paths&);

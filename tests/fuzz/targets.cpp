@@ -9,6 +9,7 @@
 
 #include "base/fd.hpp"
 #include "base/hash.hpp"
+#include "base/lender.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/merge.hpp"
 #include "ghost-core/format/summary.hpp"
@@ -270,6 +271,25 @@ bool read_striped(const uint8_t* data, size_t size) {
     return read_resource(in);
 }
 
+// What users send to ghostd, which is root's, and what it answers them.
+Bytes loan_seed(unsigned variant) {
+    const auto request = loan_request(static_cast<Loan>(variant % 3));
+    const auto answer = loan_answer(static_cast<Verdict>(variant % 7), variant, 0);
+    const auto* from = variant < 6 ? reinterpret_cast<const uint8_t*>(&request)
+                                   : reinterpret_cast<const uint8_t*>(&answer);
+    return {from, from + sizeof request};
+}
+
+bool read_loan(const uint8_t* data, size_t size) {
+    const auto what = read_loan_request(data, size);
+    if (what) {
+        const auto again = loan_request(*what);
+        if (size != sizeof again || std::memcmp(&again, data, size) != 0) __builtin_trap();
+    }
+    const bool answered = read_loan_answer(data, size).ok();
+    return what || answered;
+}
+
 }  // namespace
 
 const std::vector<Target>& targets() {
@@ -280,6 +300,7 @@ const std::vector<Target>& targets() {
         {"compressed", read_compressed, compress_seed, nullptr, false},
         {"encrypted", read_encrypted, encrypt_seed, nullptr, true},
         {"striped", read_striped, stripe_seed, nullptr, false},
+        {"loan", read_loan, loan_seed, nullptr, false},
     };
     return all;
 }
