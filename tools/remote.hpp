@@ -16,7 +16,8 @@ bool is_here(const std::string& node);
 // invalid: a name that could be an option.
 Result<std::vector<std::string>> remote_words(const std::string& node, const std::string& command);
 
-// Copies a file of another node into a new file here (0600, synced). What the agent says on
+// Copies a file of another node into a new file here (0600, synced), if it is the user's there, and
+// neither group nor others may write to it; refused: it is not. What the agent says on
 // standard error is passed through.
 Status fetch_file(const std::string& node, const std::string& path, const std::string& to);
 

@@ -72,6 +72,11 @@ int ghost_set_tracking(ghost_object* g, int tracking) {
     return 0;
 }
 
+int ghost_set_trust_owner(ghost_object* g, int trust) {
+    g->reads = trust != 0 ? Whose::anybodys : Whose::trusted;
+    return 0;
+}
+
 int ghost_set_parent(ghost_object* g, ghost_object* parent) {
     return status_of([&]() -> Status {
         for (const auto* at = parent; at != nullptr; at = at->parent)

@@ -53,14 +53,14 @@ Result<std::unique_ptr<NetworkResource>> open_network(const std::string& node,
 
 using namespace ghost::api;
 
-Status ghost_file::use(Use wanted) {
+Status ghost_file::use(Use wanted, Whose whose) {
     const auto state_wanted = wanted == Use::read ? State::reading : State::writing;
     if (state == state_wanted) return {};
     if (state == State::writing)
         return make_error(Code::invalid, "read ghost file before it is closed", path);
     if (state == State::reading)
         return make_error(Code::invalid, "write ghost file that is being read", path);
-    resource = std::make_unique<FileResource>(path, wanted);
+    resource = std::make_unique<FileResource>(path, wanted, whose);
     GHOST_TRY(resource->init());
     state = state_wanted;
     return {};

@@ -28,8 +28,8 @@ struct ghost_file {
     State state = State::idle;
     std::unique_ptr<ghost::core::Resource> resource;
 
-    // Ready for this direction; the same one each time.
-    ghost::Status use(ghost::core::Use use);
+    // Ready for this direction; the same one each time. What is read is such a file.
+    ghost::Status use(ghost::core::Use use, ghost::core::Whose whose = ghost::core::Whose::trusted);
     ghost::Status finish();  // complete, if it was written
 };
 
@@ -53,6 +53,7 @@ struct ghost_object {
     ghost::api::Cancellation cancellation;
     ghost_mode mode = GHOST_MODE_STOP;
     bool tracks = false;
+    ghost::core::Whose reads = ghost::core::Whose::trusted;
     ghost_object* parent = nullptr;
     std::shared_ptr<ghost::core::Checkpointer> tracking;  // since its export; none: it is over
     ghost_statistics statistics{};

@@ -27,10 +27,11 @@ Result<Plugged> own(Result<std::unique_ptr<Resource>> made) {
 }  // namespace
 
 Result<Plugged> plugged(ghost_object& g, Use use, Operation& operation, Parents parents) {
+    const auto classes = registry().reading(g.reads);
     if (!g.specification.empty())
-        return own(use == Use::write           ? registry().make(g.specification, use)
-                   : parents == Parents::found ? open_full(registry(), g.specification)
-                                               : registry().open(g.specification));
+        return own(use == Use::write           ? classes.make(g.specification, use)
+                   : parents == Parents::found ? open_full(classes, g.specification)
+                                               : classes.open(g.specification));
     switch (g.class_id) {
         case 0:
             return make_error(Code::invalid, "use ghost", {}, "no resource is plugged");
@@ -41,7 +42,7 @@ Result<Plugged> plugged(ghost_object& g, Use use, Operation& operation, Parents 
                 std::unique_ptr<Resource>(std::make_unique<MemoryResource>(g.buffer->buffer)));
         case GHOST_FILE: {
             if (g.file == nullptr) return not_associated("a file");
-            GHOST_TRY(g.file->use(use));
+            GHOST_TRY(g.file->use(use, g.reads));
             Plugged out;
             out.resource = g.file->resource.get();
             return out;
@@ -56,7 +57,7 @@ Result<Plugged> plugged(ghost_object& g, Use use, Operation& operation, Parents 
             return own(std::unique_ptr<Resource>(std::move(*made)));
         }
         default:
-            return own(registry().make(g.class_id, use, g.parameters));
+            return own(classes.make(g.class_id, use, g.parameters));
     }
 }
 

@@ -147,6 +147,13 @@ GHOST_API int ghost_set_mode(ghost_object *g, enum ghost_mode mode);
  * Safety: object, fork, no-signal */
 GHOST_API int ghost_set_tracking(ghost_object *g, int tracking);
 
+/* Says whether an import takes files that another user has made, or that others may write to: what is in
+ * them runs as the caller. Without this call such a file is refused (EPERM); root's are taken.
+ * Returns: 0; cannot fail.
+ * Owner: unchanged.
+ * Safety: object, fork, no-signal */
+GHOST_API int ghost_set_trust_owner(ghost_object *g, int trust);
+
 /* Makes this an incremental ghost: a concurrent export writes only what has changed since the one of
  * `parent`, which tracks the process (else EPERM); after a failure it does so no longer. An import reads
  * the parent's resource too, and that one's parent's. NULL: this is a full ghost; the import of one that
@@ -327,7 +334,8 @@ GHOST_API int ghost_associate_buffer(ghost_object *g, ghost_buffer *b);
 GHOST_API ghost_file *ghost_file_open(const char *path);
 
 /* Reads from where the last read ended.
- * Returns: the number of bytes, 0 at the end; -1: ENOENT, or EINVAL if it is being written.
+ * Returns: the number of bytes, 0 at the end; -1: ENOENT, EINVAL if it is being written, or EPERM if
+ *   another user has made it or others may write to it.
  * Owner: the destination is the caller's.
  * Safety: object, fork, no-signal */
 GHOST_API ssize_t ghost_file_read(ghost_file *f, void *destination, size_t size);

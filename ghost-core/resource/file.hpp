@@ -10,7 +10,8 @@
 namespace ghost::core {
 
 // Whose file is read (base/own_file.hpp): own are those that this user alone can have written,
-// trusted those that nobody but this user and root can.
+// trusted those that nobody but this user and root can. anybodys only where nothing is made of what
+// is read, or the user has said so: a ghost is a program, and runs as who imports it.
 enum class Whose { anybodys, trusted, own };
 
 // Written without a name (or under a temporary one beside `path`, mode 0600, where the file system
@@ -26,7 +27,7 @@ class FileResource : public Resource {
   public:
     using Use = core::Use;
 
-    FileResource(std::string path, Use use, Whose whose = Whose::anybodys);
+    FileResource(std::string path, Use use, Whose whose = Whose::trusted);
     ~FileResource() override;
     FileResource(const FileResource&) = delete;
     FileResource& operator=(const FileResource&) = delete;

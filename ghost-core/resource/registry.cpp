@@ -202,14 +202,17 @@ Result<std::string_view> PeekableResource::look(size_t size) {
     return std::string_view(first_);
 }
 
-ResourceRegistry::ResourceRegistry() {
+ResourceRegistry::ResourceRegistry() : classes_(std::make_shared<Classes>()) {
     for (const auto& one : builtins)
-        kinds_[static_cast<uint32_t>(one.id)] = {static_cast<uint32_t>(one.id), one.name, one.make};
+        classes_->kinds[static_cast<uint32_t>(one.id)] = {static_cast<uint32_t>(one.id), one.name,
+                                                          one.make};
 }
 
-ResourceRegistry::~ResourceRegistry() {
-    kinds_.clear();
-    for (void* library : libraries_) dlclose(library);
+ResourceRegistry::~ResourceRegistry() = default;
+
+ResourceRegistry::Classes::~Classes() {
+    kinds.clear();
+    for (void* library : libraries) dlclose(library);
 }
 
 Status ResourceRegistry::add(ResourceKind kind) {
@@ -218,13 +221,13 @@ Status ResourceRegistry::add(ResourceKind kind) {
         return make_error(Code::invalid, "add resource class", label, "ids below 1000 are Ghost's");
     if (!is_name(kind.name) || kind.name == "lz4")
         return make_error(Code::invalid, "add a resource class of the name", label);
-    if (const auto found = kinds_.find(kind.id); found != kinds_.end())
+    if (const auto found = classes_->kinds.find(kind.id); found != classes_->kinds.end())
         return Error{Code::refused, "add resource class", label,
                      fmt::format("its id is that of \"{}\"", found->second.name), EEXIST};
-    for (const auto& [id, other] : kinds_)
+    for (const auto& [id, other] : classes_->kinds)
         if (other.name == kind.name)
             return Error{Code::refused, "add resource class", label, "its name is taken", EEXIST};
-    kinds_[kind.id] = std::move(kind);
+    classes_->kinds[kind.id] = std::move(kind);
     return {};
 }
 
@@ -237,15 +240,15 @@ Status ResourceRegistry::load(const std::string& shared_object) {
     auto kind = user_class(library, path);
     auto added = kind.ok() ? add(std::move(*kind)) : Status(kind.error());
     if (added.ok())
-        libraries_.push_back(library);
+        classes_->libraries.push_back(library);
     else
         dlclose(library);
     return added;
 }
 
 Made ResourceRegistry::make(uint32_t id, Use use, const std::string& parameters) const {
-    const auto found = kinds_.find(id);
-    if (found == kinds_.end()) return invalid("no class has the id", std::to_string(id));
+    const auto found = classes_->kinds.find(id);
+    if (found == classes_->kinds.end()) return invalid("no class has the id", std::to_string(id));
     return found->second.make(*this, use, {{}, parameters});
 }
 
@@ -254,7 +257,7 @@ Made ResourceRegistry::make(const std::string& specification, Use use) const {
     const auto name_end = std::min(specification.find_first_of(",:"), specification.size());
     const auto name = specification.substr(0, name_end);
     const ResourceKind* kind = nullptr;
-    for (const auto& [id, one] : kinds_)
+    for (const auto& [id, one] : classes_->kinds)
         if (one.name == name) kind = &one;
     const bool lz4 = name == "lz4";
     if (colon == std::string::npos || (kind == nullptr && !lz4))

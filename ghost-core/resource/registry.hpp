@@ -65,7 +65,8 @@ class PeekableResource : public Resource {
     bool looking_ = true;
 };
 
-// One thread. Objects of a user's class stay usable as long as the registry.
+// One thread. Objects of a user's class stay usable as long as the registry, or one that reads like
+// it.
 class ResourceRegistry {
   public:
     ResourceRegistry();  // with the built-in classes
@@ -88,18 +89,26 @@ class ResourceRegistry {
     Result<std::unique_ptr<Resource>> open(const std::string& specification,
                                            std::shared_ptr<SecretKey> key = nullptr) const;
 
-    // From now on only such files are read.
+    // From now on such files are read; without it those that are trusted.
     void trust_only(Whose whose) { trusted_ = whose; }
     Whose trusted() const { return trusted_; }
+    // One with the same classes that reads such files.
+    ResourceRegistry reading(Whose whose) const { return ResourceRegistry(*this, whose); }
 
-    const std::map<uint32_t, ResourceKind>& kinds() const { return kinds_; }
+    const std::map<uint32_t, ResourceKind>& kinds() const { return classes_->kinds; }
 
   private:
+    struct Classes {
+        std::map<uint32_t, ResourceKind> kinds;
+        std::vector<void*> libraries;
+        ~Classes();
+    };
+    ResourceRegistry(const ResourceRegistry& other, Whose whose)
+        : trusted_(whose), classes_(other.classes_) {}
     Status insert(ResourceKind kind);
 
-    Whose trusted_ = Whose::anybodys;
-    std::map<uint32_t, ResourceKind> kinds_;
-    std::vector<void*> libraries_;
+    Whose trusted_ = Whose::trusted;
+    std::shared_ptr<Classes> classes_;
 };
 
 }  // namespace ghost::core

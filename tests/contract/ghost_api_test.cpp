@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <thread>
 
@@ -62,6 +63,38 @@ TEST_F(ApiFolder, FileAppearsWhenClosed) {
     EXPECT_EQ(errno, ENOENT);
     EXPECT_NE(std::string(ghost_error()).find("missing"), std::string::npos);
     EXPECT_EQ(ghost_file_close(f), 0);
+}
+
+// What may be another user's: not taken, whatever way it is plugged, unless that is asked for.
+TEST_F(ApiFolder, ImportRefusesWhatOthersMayHaveWritten) {
+    const auto path = path_ + "/a";
+    std::ofstream(path) << std::string(4096, 'x');
+    std::filesystem::permissions(path, std::filesystem::perms(0666));
+    const auto import = [](ghost::Ghost& g) {
+        auto made = g.import_process();
+        EXPECT_FALSE(made);
+        return made.failure();
+    };
+    for (const auto& specification : {path, "file:" + path, "tee:" + path + ";" + path}) {
+        auto g = ghost::Ghost::make();
+        ASSERT_TRUE(g->plug(specification));
+        const auto refused = import(*g);
+        EXPECT_EQ(refused.code, EPERM) << refused.text;
+        EXPECT_NE(refused.text.find("others may write to it"), std::string::npos) << refused.text;
+        ASSERT_TRUE(g->trust_owner(true));
+        EXPECT_NE(import(*g).text.find("not a ghost"), std::string::npos) << import(*g).text;
+        ASSERT_TRUE(g->trust_owner(false));
+        EXPECT_EQ(import(*g).code, EPERM);
+    }
+    auto file = ghost::File::open(path);
+    auto g = ghost::Ghost::make();
+    ASSERT_TRUE(g->plug(*file));
+    EXPECT_EQ(import(*g).code, EPERM);
+    char byte = 0;
+    EXPECT_FALSE(file->read(&byte, 1)) << "or an import would go on behind what has been read";
+    ASSERT_TRUE(g->trust_owner(true));
+    const auto junk = import(*g);
+    EXPECT_NE(junk.code, EPERM) << junk.text;
 }
 
 TEST(Api, ConnectionNeedsSameChannel) {

@@ -262,10 +262,36 @@ def case_offers_ghosts(folder):
         assert refused.returncode == 1 and "belongs to user %d" % STRANGER in refused.stderr, (words, refused)
     assert began(on("gn1", "ghost", "restart", folder, "--detach")) == "sleep 2001"
     assert began(on("gn1", "ghost", "restart", folder, "--detach", "--trust-owner")) == "sleep 2002"
+    merged = os.path.join(folder, "merged")
+    refused = on("gn1", "ghost", "merge", his, "-o", merged)
+    assert refused.returncode == 1 and "belongs to user %d" % STRANGER in refused.stderr, refused
+    trusted = on("gn1", "ghost", "merge", his, "-o", merged, "--trust-owner")
+    assert "is full already" in trusted.stderr and not os.path.exists(merged), trusted
+    good(on("gn1", "ghost", "verify", his))
+    good(on("gn1", "ghost", "inspect", his))
     os.chmod(own, 0o622)
     refused = on("gn1", "ghost", "restart", folder, "--detach")
     assert refused.returncode == 1, refused
     os.chmod(own, 0o600)
+
+
+def case_offers_parts_of_snapshots(folder):
+    """Ghosts of a snapshot that are his, beside the manifest or on another node: `ghost gather` takes none of them."""
+    job = Endless(folder)
+    made = job.snapshot("--to", "memory")["snapshot"]
+    job.kill()
+    together = os.path.join(folder, "together")
+    for node, rank in (("gn1", 0), ("gn2", 1)):
+        file = "%s/rank-%d.ghost.lz4" % (made, rank)
+        for spoil, mend in ((["chown", str(STRANGER), file], ["chown", "0", file]),
+                            (["chmod", "0666", file], ["chmod", "0600", file])):
+            good(on(node, *spoil))
+            refused = on("gn1", "ghost", "gather", made, "--to", together)
+            assert refused.returncode == 1, (node, refused)
+            assert re.search("belongs to (another )?user|others may write to it", refused.stderr), (node, refused)
+            assert not [name for name in os.listdir(together) if re.fullmatch(r"\d+-\d{6}", name)]
+            good(on(node, *mend))
+    good(on("gn1", "ghost", "gather", made, "--to", together))
 
 
 # --- the list --------------------------------------------------------------------------------------

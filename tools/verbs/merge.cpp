@@ -15,6 +15,7 @@ constexpr int64_t progress_us = 100000;
 
 struct MergeArgs {
     std::string file, to, key;
+    std::shared_ptr<bool> trust;
 };
 
 struct Merged {
@@ -42,6 +43,7 @@ Result<Merged> merge(const MergeArgs& args) {
     const int64_t begin = monotonic_us();
     auto registry = all_classes();
     if (!registry) return registry.error();
+    (*registry)->trust_only(whose_ghosts(*args.trust));  // what is made of it is the caller's
     auto key = load_key(args.key);
     if (!key) return key.error();
     auto chain = core::open_chain(**registry, args.file, *key);
@@ -95,6 +97,7 @@ void define_merge(CommandLine app, int& exit_status) {
     app.add_option("-o,--output", args->to, "file for the full ghost; the others stay as they are")
         .required();
     app.add_option("--key", args->key, "file with the key of encrypted ghosts");
+    args->trust = add_trust(app);
     auto json = add_json(app);
     app.footer("Exit status: 0 done; 1 refused or failed, no new ghost; 2 wrong usage.");
     app.callback([=, &exit_status] { exit_status = run_merge(*args, *json); });

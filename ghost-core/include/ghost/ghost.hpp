@@ -163,6 +163,10 @@ class Ghost {
     }
     Done mode(ghost_mode how) { return detail::done(ghost_set_mode(get(), how)); }
     Done track(bool tracking) { return detail::done(ghost_set_tracking(get(), tracking ? 1 : 0)); }
+    // Import what another user has made, too.
+    Done trust_owner(bool trust) {
+        return detail::done(ghost_set_trust_owner(get(), trust ? 1 : 0));
+    }
     // The parent must outlive the exports and imports; it may be moved. nullptr: a full ghost.
     Done based_on(Ghost& parent) { return detail::done(ghost_set_parent(get(), parent.get())); }
     Done based_on(std::nullptr_t) { return detail::done(ghost_set_parent(get(), nullptr)); }
