@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstddef>
+#include <cstring>
 #include <dirent.h>
 #include <elf.h>
 #include <fcntl.h>
@@ -14,6 +16,8 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/user.h>
@@ -23,6 +27,7 @@
 #include <vector>
 
 #include "base/clock.hpp"
+#include "base/lender.hpp"
 #include "base/pidfd.hpp"
 #include "ghost-core/memory/socket_waits.hpp"
 #include "ghost-core/memory/waits.hpp"
@@ -39,6 +44,7 @@ constexpr uint64_t user_mode_only = 1;   // UFFD_USER_MODE_ONLY of linux/userfau
 #ifndef USERFAULTFD_IOC_NEW
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)  // Linux 6.1; the headers here may be older
 #endif
+constexpr char device_path[] = "/dev/userfaultfd";
 constexpr int most_stops = 64;  // on the way through one call; more is a bug
 
 long trace(int request, pid_t tid, uint64_t address, void* data) {
@@ -312,22 +318,112 @@ Status inject(pid_t pid, int64_t limit_us, const std::function<Status(HeldThread
 
 namespace {
 
-// A negative errno, as the calls themselves: the process opens the device, which may be its user's
-// group's (userfaultfd(2)). Its path lies in a page that is there only meanwhile.
-Result<long> userfault_of_device(HeldThread& thread, uint64_t flags) {
-    static constexpr char path[] = "/dev/userfaultfd";
+// A page of the process that is there only while `work` runs.
+Result<long> with_page(HeldThread& thread, const std::function<Result<long>(uint64_t at)>& work) {
     const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
     auto place = thread.call(SYS_mmap, 0, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
                              ~uint64_t{0}, 0);
     if (!place || *place < 0) return place;
     const auto at = static_cast<uint64_t>(*place);
-    const iovec ours{const_cast<char*>(path), sizeof path}, its{as_data(at), sizeof path};
-    const bool put = process_vm_writev(thread.pid(), &ours, 1, &its, 1, 0) == sizeof path;
-    const long why_not_put = -errno;
-    auto device =
-        put ? thread.call(SYS_openat, static_cast<uint64_t>(AT_FDCWD), at, O_RDWR | O_CLOEXEC)
-            : Result<long>(why_not_put);
+    auto out = work(at);
     if (auto gone = thread.call(SYS_munmap, at, page); !gone) return gone;
+    return out;
+}
+
+bool put(pid_t pid, uint64_t at, const void* bytes, size_t size) {
+    const iovec ours{const_cast<void*>(bytes), size}, its{as_data(at), size};
+    return process_vm_writev(pid, &ours, 1, &its, 1, 0) == static_cast<ssize_t>(size);
+}
+
+bool get(pid_t pid, uint64_t at, void* bytes, size_t size) {
+    const iovec ours{bytes, size}, its{as_data(at), size};
+    return process_vm_readv(pid, &ours, 1, &its, 1, 0) == static_cast<ssize_t>(size);
+}
+
+// The process opens the device itself, which may be its user's group's (userfaultfd(2)). This and
+// what follows: a descriptor of the process, or a negative errno, as of the calls themselves.
+Result<long> open_device(HeldThread& thread) {
+    return with_page(thread, [&](uint64_t at) -> Result<long> {
+        if (!put(thread.pid(), at, device_path, sizeof device_path)) return -errno;
+        return thread.call(SYS_openat, static_cast<uint64_t>(AT_FDCWD), at, O_RDWR | O_CLOEXEC);
+    });
+}
+
+// Where a message with one descriptor is received, in a page.
+struct Letter {
+    int ends[2];
+    char byte;
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+    iovec part;
+    msghdr head;
+};
+
+bool send_to(pid_t pid, int end, const Fd& device) {
+    const Fd process = open_pidfd(pid);
+    const Fd ours(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), end, 0)));
+    Letter letter{};
+    letter.part = {&letter.byte, 1};
+    letter.head.msg_iov = &letter.part;
+    letter.head.msg_iovlen = 1;
+    letter.head.msg_control = letter.control;
+    letter.head.msg_controllen = sizeof letter.control;
+    cmsghdr* header = CMSG_FIRSTHDR(&letter.head);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    const int fd = device.get();
+    std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+    return ours && sendmsg(ours.get(), &letter.head, MSG_NOSIGNAL | MSG_DONTWAIT) == 1;
+}
+
+Result<long> receive_at(HeldThread& thread, uint64_t at, int end) {
+    Letter letter{};
+    letter.part = {as_data(at + offsetof(Letter, byte)), 1};
+    letter.head.msg_iov = static_cast<iovec*>(as_data(at + offsetof(Letter, part)));
+    letter.head.msg_iovlen = 1;
+    letter.head.msg_control = as_data(at + offsetof(Letter, control));
+    letter.head.msg_controllen = sizeof letter.control;
+    if (!put(thread.pid(), at, &letter, sizeof letter)) return -errno;
+    auto got = thread.call(SYS_recvmsg, static_cast<uint64_t>(end), at + offsetof(Letter, head),
+                           MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    if (!got || *got < 0) return got;
+    if (!get(thread.pid(), at, &letter, sizeof letter)) return -errno;
+    int fd = -EBADF;
+    if (reinterpret_cast<cmsghdr*>(letter.control)->cmsg_len == CMSG_LEN(sizeof(int)))
+        std::memcpy(&fd, letter.control + CMSG_LEN(0), sizeof fd);
+    return fd;
+}
+
+// The process gets a descriptor of ours, over a pair of sockets that it has only meanwhile.
+Result<long> give_device(HeldThread& thread, const Fd& device) {
+    return with_page(thread, [&](uint64_t at) -> Result<long> {
+        int ends[2];
+        auto made = thread.call(SYS_socketpair, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, at);
+        if (!made || *made < 0) return made;
+        if (!get(thread.pid(), at, ends, sizeof ends)) return -errno;
+        auto out = send_to(thread.pid(), ends[0], device) ? receive_at(thread, at, ends[1])
+                                                          : Result<long>(-errno);
+        for (const int end : ends)
+            if (auto closed = thread.call(SYS_close, static_cast<uint64_t>(end)); !closed)
+                return closed;
+        return out;
+    });
+}
+
+// The device as ghostd lends it where this user may not open it; none if it does not.
+Fd lent_device() {
+    if (geteuid() == 0 || access(device_path, R_OK | W_OK) == 0) return {};
+    auto lent = borrow(Loan::userfaultfd);
+    struct stat ours {
+    }, its{};
+    if (!lent || stat(device_path, &ours) != 0 || fstat(lent->get(), &its) != 0 ||
+        !S_ISCHR(its.st_mode) || its.st_rdev != ours.st_rdev)
+        return {};
+    return std::move(*lent);
+}
+
+Result<long> userfault_of_device(HeldThread& thread, uint64_t flags, const Fd& lent) {
+    auto device = lent ? give_device(thread, lent) : open_device(thread);
     if (!device || *device < 0) return device;
     const auto opened = static_cast<uint64_t>(*device);
     auto made = thread.call(SYS_ioctl, opened, USERFAULTFD_IOC_NEW, flags);
@@ -339,13 +435,15 @@ Result<long> userfault_of_device(HeldThread& thread, uint64_t flags) {
 
 Result<Fd> take_userfault(pid_t pid, int64_t limit_us, Faults faults) {
     Fd taken;
+    // before the process is held
+    const Fd lent = faults == Faults::all ? lent_device() : Fd();
     auto status = inject(pid, limit_us, [&](HeldThread& thread) -> Status {
         const uint64_t flags = O_CLOEXEC | O_NONBLOCK;
         auto made = thread.call(SYS_userfaultfd, flags);
         if (made && *made == -EPERM && faults == Faults::programs)
             made = thread.call(SYS_userfaultfd, flags | user_mode_only);
         else if (made && *made == -EPERM)
-            made = userfault_of_device(thread, flags);
+            made = userfault_of_device(thread, flags, lent);
         if (!made) return made.error();
         if (*made < 0)
             return sys_error_of(static_cast<int>(-*made), "make userfaultfd in process",

@@ -44,8 +44,8 @@ RestartableArea restartable_area(pid_t tid);
 
 // Which accesses to memory a userfaultfd stops until somebody has served them. With `programs` a
 // system call that the kernel would have to wait in fails with EFAULT instead: enough for who never
-// lets anybody wait. The kernel gives `all` to root, and to who may
-// open /dev/userfaultfd.
+// lets anybody wait. The kernel gives `all` to root, and to who has
+// /dev/userfaultfd open: its user's group's, or lent by ghostd.
 enum class Faults { programs, all };
 
 // A userfaultfd of the process (its features not yet chosen), of which no descriptor stays in it.

@@ -17,6 +17,7 @@ import traceback
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 GHOST, GHOSTD = os.path.abspath("tools/ghost"), os.path.abspath("tools/ghostd/ghostd")
+FAULTS = os.path.abspath("tests/process/lent_faults")
 USER = pwd.getpwnam(os.environ["GHOST_TEST_USER"])
 STRANGER = 61234
 SOCKET = "/run/ghost/ghostd.sock"
@@ -169,6 +170,7 @@ class Activated:
     program from below it: it stands in for a kernel that refuses new name spaces and nothing else."""
 
     def __init__(self):
+        uncover()
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener.bind(SOCKET)
         os.chmod(SOCKET, 0o666)
@@ -201,7 +203,6 @@ class Activated:
 def case_run_export_import():
     folder = tempfile.mkdtemp(prefix="ghost-lender.", dir="/var/tmp")
     os.chown(folder, USER.pw_uid, USER.pw_gid)
-    uncover()
     at, saved = os.path.join(folder, "at"), os.path.join(folder, "saved")
     now = lambda: int(open(at).read() or 0) if os.path.exists(at) else 0
     lender = Activated()
@@ -288,6 +289,30 @@ say(ask(1)[0]); say(ask(2)[:2])
         assert said[:-2] == [[NOT_UNDERSTOOD, 0]] * 11, said
         assert said[-2:] == [LENT, [NOT_LENT, 1 << SPACE]], said
         assert lender.at_rest() == rest
+
+
+def case_userfaultfd():
+    """A userfaultfd for the kernel's faults, by the device that a user may not open, lent to his tree from outside."""
+    assert not os.stat("/dev/userfaultfd").st_mode & 0o006
+    for options, wanted in ((), "cannot make userfaultfd"), (("--lend", "space,userfaultfd"), "served\n"):
+        with Lender(*options) as lender:
+            done = subprocess.run([*AS_USER, FAULTS], capture_output=True, text=True, timeout=60)
+            assert done.stdout.startswith(wanted), (options, done)
+            node = json.loads(ghost("doctor", "--json").stdout)["nodes"][0]
+            checks = {check["name"]: check for check in node["checks"]}
+            assert (checks["userfaultfd for all faults"]["state"] == "works, by ghostd") == bool(options), checks
+        assert ("lent /dev/userfaultfd to user %d," % USER.pw_uid in lender.said) == bool(options), lender.said
+    # where root has given the device to the user, nobody is asked for it
+    device = tempfile.mktemp(prefix="ghost-device.", dir="/var/tmp")
+    number = os.stat("/dev/userfaultfd").st_rdev
+    with Lender("--lend", "space,userfaultfd") as lender:
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", 'mknod -m 0600 "$1" c $2 $3 && chown $4 "$1" && '
+             'mount --bind "$1" /dev/userfaultfd && rm "$1" && shift 4 && exec "$@"', "sh", device,
+             str(os.major(number)), str(os.minor(number)), str(USER.pw_uid), *AS_USER, FAULTS],
+            capture_output=True, text=True, timeout=60)
+        assert done.stdout == "served\n", done
+    assert "userfaultfd" not in lender.said, lender.said
 
 
 FLOOD = """
