@@ -339,6 +339,8 @@ void RankAgent::Impl::dispatch(const schema::Received& m) {
         case ToRank::error:
             return log::warning("rank {}: node agent: {}", config_.rank,
                                 m.as<schema::Complaint>().why);
+        case ToRank::secret:
+            return;  // nobody asks on this connection
     }
 }
 
@@ -594,7 +596,6 @@ bool read_number(const std::string& text, Number* out) {
 
 // What ranks and guests have in common.
 Status read_place(AgentConfig& config) {
-    config.secret = variable("GHOST_SECRET");
     config.life = variable("GHOST_LIFE");
     config.node_name = variable("GHOST_NODE_NAME");
     config.filters = variable("GHOST_FILTERS");
@@ -615,8 +616,8 @@ Result<AgentConfig> AgentConfig::from_environment() {
         return make_error(Code::not_found, "find the ghost job of this process");
     }
     GHOST_TRY(read_place(config));
-    if (config.job.empty() || config.node_socket.empty() || config.secret.size() != 64) {
-        return make_error(Code::invalid, "read GHOST_JOB, GHOST_NODE_SOCKET and GHOST_SECRET");
+    if (config.job.empty() || config.node_socket.empty()) {
+        return make_error(Code::invalid, "read GHOST_JOB and GHOST_NODE_SOCKET");
     }
     if (!read_number(variable("GHOST_RANK"), &config.rank)) {
         return make_error(Code::invalid, "read GHOST_RANK", variable("GHOST_RANK"));
@@ -631,11 +632,45 @@ Result<AgentConfig> AgentConfig::of_guest(uint32_t rank) {
     if (config.job.empty()) {
         return make_error(Code::not_found, "find the ghost job that spawned this process");
     }
+    config.host_socket = variable("GHOST_HOST_SOCKET");
     GHOST_TRY(read_place(config));
-    if (config.secret.size() != 64) {
-        return make_error(Code::invalid, "read GHOST_GUEST_OF and GHOST_SECRET");
+    if (config.host_socket.empty()) {
+        return make_error(Code::invalid, "read GHOST_GUEST_OF and GHOST_HOST_SOCKET");
     }
     return config;
+}
+
+namespace {
+
+// One question; timeout and peer_lost may become an answer later.
+Result<std::string> ask_secret(const std::string& address, const std::string& job, int limit_ms) {
+    auto socket = ControlSocket::connect(address);
+    GHOST_TRY(socket);
+    GHOST_TRY(socket->send_text(schema::encode(AskSecret{job})));
+    auto answer = socket->receive(limit_ms);
+    GHOST_TRY(answer);
+    if (auto told = schema::decode<TellSecret>(answer->text); told && told->secret.size() == 64)
+        return told->secret;
+    const auto complaint = schema::decode<schema::Complaint>(answer->text);
+    return make_error(Code::invalid, "ask for the job's secret at", address,
+                      complaint ? complaint->why : "the answer cannot be understood");
+}
+
+}  // namespace
+
+Status AgentConfig::fetch_secret(int limit_ms) {
+    const std::string& address = node_socket.empty() ? host_socket : node_socket;
+    const int64_t deadline = monotonic_us() + limit_ms * ms;
+    for (;;) {
+        const int left = static_cast<int>(std::max<int64_t>((deadline - monotonic_us()) / ms, 1));
+        auto told = ask_secret(address, job, left);
+        if (told) {
+            secret = std::move(*told);
+            return {};
+        }
+        if (told.error().code == Code::invalid || monotonic_us() >= deadline) return told.error();
+        std::this_thread::sleep_for(std::chrono::milliseconds(connect_pause_ms));
+    }
 }
 
 }  // namespace kernet

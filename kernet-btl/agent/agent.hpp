@@ -25,7 +25,8 @@ struct AgentConfig {
     std::string job;          // GHOST_JOB
     uint32_t rank = 0;        // GHOST_RANK
     std::string node_socket;  // GHOST_NODE_SOCKET, the same name on every node of the job
-    std::string secret;       // GHOST_SECRET, 64 hex digits
+    std::string host_socket;  // of a guest, GHOST_HOST_SOCKET: that of the job it is a guest of
+    std::string secret;       // 64 hex digits; see fetch_secret()
     std::string life;         // GHOST_LIFE, of the job; a restart begins another
     int node = -1;            // GHOST_NODE_ID
     std::string node_name;    // GHOST_NODE_NAME
@@ -50,6 +51,9 @@ struct AgentConfig {
     // The same for a guest, a rank of a job that ranks of a ghost job have spawned: it talks with
     // them under their job's name and secret, as `rank`, and has no agent and no node_socket.
     static ghost::Result<AgentConfig> of_guest(uint32_t rank);
+    // The secret, of the node agent, which need not listen yet; it is in no environment. Waits for
+    // it, for limit_ms at most.
+    ghost::Status fetch_secret(int limit_ms = 60'000);
 };
 
 // Owned by the BTL component, one per process. start() and stop() are called on the MPI thread;

@@ -14,6 +14,9 @@ using ghost::schema::Record;
 
 constexpr const char* the_operation = "the operation";
 
+constexpr Field ask_secret_fields[] = {
+    field<&AskSecret::job>("job", "number of the job, in decimal")};
+constexpr Field tell_secret_fields[] = {field<&TellSecret::secret>("secret", "the job's, in hex")};
 constexpr Field rank_hello_fields[] = {
     field<&RankHello::role>("role", "rank"),
     field<&RankHello::version>("version", "of what the two say to each other"),
@@ -59,6 +62,10 @@ constexpr Field close_fields[] = {field<&CloseOrder::seq>("seq", the_operation)}
 
 }  // namespace
 
+constinit const Record AskSecret::table =
+    record<AskSecret>("secret", "what is the job's? `secret`", ask_secret_fields);
+constinit const Record TellSecret::table =
+    record<TellSecret>("secret", "answers `secret`", tell_secret_fields);
 constinit const Record RankHello::table =
     record<RankHello>("hello", "first message; `welcome`", rank_hello_fields);
 constinit const Record GateAnswer::table =
@@ -92,6 +99,7 @@ constexpr ghost::schema::Message from_rank_messages[] = {
     message<RankAttached>(FromRank::attached, Sequence::answer),
     message<RankBye>(FromRank::bye),
     message<Locate>(FromRank::locate),
+    message<AskSecret>(FromRank::secret),
 };
 constexpr ghost::schema::Message to_rank_messages[] = {
     message<RankWelcome>(ToRank::welcome),
@@ -100,6 +108,7 @@ constexpr ghost::schema::Message to_rank_messages[] = {
     message<CloseOrder>(ToRank::close, Sequence::order),
     message<Location>(ToRank::location),
     message<ghost::schema::Complaint>(ToRank::error),
+    message<TellSecret>(ToRank::secret),
 };
 
 }  // namespace

@@ -11,7 +11,7 @@ inline constexpr uint32_t agent_protocol = 1;
 
 // --- the rank to the node agent ---
 
-enum class FromRank : uint8_t { hello, gated, ungated, attached, bye, locate };
+enum class FromRank : uint8_t { hello, gated, ungated, attached, bye, locate, secret };
 extern const ghost::schema::Family from_rank;
 
 enum class RankRole : uint8_t { rank };
@@ -20,6 +20,11 @@ constexpr std::span<const char* const> names_of(RankRole) {
     return rank_role_names;
 }
 
+// Before anything else, on a connection of its own.
+struct AskSecret {
+    std::string job;
+    static const ghost::schema::Record table;
+};
 struct RankHello {
     RankRole role = RankRole::rank;
     uint32_t version = agent_protocol;
@@ -62,7 +67,7 @@ struct Locate {
 
 // --- the node agent to the rank ---
 
-enum class ToRank : uint8_t { welcome, gate, ungate, close, location, error };
+enum class ToRank : uint8_t { welcome, gate, ungate, close, location, error, secret };
 extern const ghost::schema::Family to_rank;
 
 // How the rank came to where it is.
@@ -72,6 +77,10 @@ constexpr std::span<const char* const> names_of(Arrival) {
     return arrival_names;
 }
 
+struct TellSecret {
+    std::string secret;
+    static const ghost::schema::Record table;
+};
 struct RankWelcome {
     int32_t node = -1;
     std::string node_name;

@@ -177,6 +177,7 @@ Status find_out_who(std::optional<AgentConfig>& who) {
         if (rank) known = AgentConfig::of_guest(*rank);
     }
     if (known) {
+        GHOST_TRY(known->fetch_secret());
         who = *known;
         who->moved = [](const Location& location) { publish(location); };
         return {};

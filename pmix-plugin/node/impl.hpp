@@ -84,6 +84,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void drop_arrival(ArrivalId id);
     void hello(ArrivalId id, ControlMessage& m);
     std::string check_greeting(const Greeting& m) const;
+    void tell_secret(ControlConnection& to, const kernet::AskSecret& m) const;
     void hello_rank(std::shared_ptr<ControlConnection> connection, const kernet::RankHello& m);
     void hello_wrapper(std::shared_ptr<ControlConnection> connection, const WrapperHello& hello,
                        std::vector<Fd>& fds);

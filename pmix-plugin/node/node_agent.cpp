@@ -118,7 +118,8 @@ void NodeAgent::Impl::drop_arrival(ArrivalId id) {
 // Why who says so cannot be let in; empty: it can.
 std::string NodeAgent::Impl::check_greeting(const Greeting& m) const {
     if (m.job != adapter_.job_name()) return "hello of another job";
-    if (!same_secret(m.secret, adapter_.secret())) return "hello with a wrong secret";
+    if (m.role == Role::rank && !same_secret(m.secret, adapter_.secret()))
+        return "hello with a wrong secret";
     auto it = slots_.find(m.rank);
     const RankSlot none;
     const RankSlot& s = it == slots_.end() ? none : it->second;
@@ -144,6 +145,8 @@ void NodeAgent::Impl::hello(ArrivalId id, ControlMessage& m) {
         if (!complaint.empty()) it->second.connection->send_text(std::move(complaint));
         return drop_arrival(id);
     }
+    if (first->is<kernet::AskSecret>())
+        return tell_secret(*it->second.connection, first->as<kernet::AskSecret>());
     const auto& greeting = first->as<Greeting>();
     const bool is_rank = greeting.role == Role::rank;
     std::string wrong = check_greeting(greeting);
@@ -164,6 +167,18 @@ void NodeAgent::Impl::hello(ArrivalId id, ControlMessage& m) {
     arrivals_.erase(it);
     if (is_rank) return hello_rank(std::move(connection), rank);
     hello_wrapper(std::move(connection), wrapper, m.fds);
+}
+
+// To a process of the user's, who may read the memory of any process here: ranks and their guests
+// find it nowhere else.
+void NodeAgent::Impl::tell_secret(ControlConnection& to, const kernet::AskSecret& m) const {
+    const std::string secret = adapter_.secret();
+    if (m.job != adapter_.job_name())
+        to.tell(schema::Complaint{"the secret of another job was asked for"});
+    else if (secret.empty())
+        to.tell(schema::Complaint{"the job's secret is not known here"});
+    else
+        to.tell(kernet::TellSecret{secret});
 }
 
 void NodeAgent::Impl::hello_rank(std::shared_ptr<ControlConnection> connection,
@@ -447,6 +462,8 @@ void NodeAgent::Impl::rank_message(RankSlot& s, const schema::Received& m) {
             return;
         case kernet::FromRank::locate:
             return locate(s, m.as<kernet::Locate>().peer);
+        case kernet::FromRank::secret:
+            return tell_secret(*s.agent, m.as<kernet::AskSecret>());
     }
 }
 

@@ -27,7 +27,9 @@ void NodeAgent::Impl::connect(const Connect& m) {
     s->failure_told = s->seen_still = false;
     s->sharing = {};
     s->still.clear();
-    if (change(*s, T::connecting)) s->wrapper->tell(m);
+    Connect order = m;
+    order.secret = adapter_.secret();
+    if (change(*s, T::connecting)) s->wrapper->tell(order);
     look_at_ranks_later();
 }
 

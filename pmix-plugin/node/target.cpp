@@ -44,7 +44,9 @@ void NodeAgent::Impl::prepare(const Prepare& m) {
         return forget(rank);
     }
     s.wrapper = open_wrapper(rank, std::move(spawned->control));
-    s.wrapper->tell(m);
+    Prepare order = m;
+    order.secret = adapter_.secret();
+    s.wrapper->tell(order);
     if (m.shared.empty()) return;
     auto files = shared_files(s, m.unit);
     if (!files) return fail(s, Stage::prepare, files.error().message());

@@ -18,7 +18,7 @@ constexpr Field greeting_fields[] = {
     field<&Greeting::role>("role", "who speaks"),
     field<&Greeting::job>("job", "number of the job, in decimal"),
     field<&Greeting::rank>("rank", "whose"),
-    field<&Greeting::secret>("secret", "the job's, in hex"),
+    field<&Greeting::secret>("secret", "the job's, in hex; of a rank").or_default(),
     field<&Greeting::life>("life", "of the job"),
 };
 constexpr Field hello_fields[] = {
@@ -26,7 +26,6 @@ constexpr Field hello_fields[] = {
     field<&WrapperHello::version>("version", "of what the two say to each other"),
     field<&WrapperHello::job>("job", "number of the job, in decimal"),
     field<&WrapperHello::rank>("rank", "whose"),
-    field<&WrapperHello::secret>("secret", "the job's, in hex"),
     field<&WrapperHello::life>("life", "of the job"),
     field<&WrapperHello::pid>("pid", "the wrapper's"),
     field<&WrapperHello::init>("init", "first process of the rank's tree; 0: there is none yet"),
@@ -196,8 +195,6 @@ constinit const Record SnapEndRank::table =
 
 namespace {
 
-constexpr schema::Message first_messages_[] = {message<Greeting>(FirstMessage::hello)};
-
 constexpr schema::Message from_wrapper_messages[] = {
     message<WrapperHello>(FromWrapper::hello),
     message<Exit>(FromWrapper::exit),
@@ -241,7 +238,6 @@ constexpr schema::Message to_wrapper_messages[] = {
 
 }  // namespace
 
-constinit const schema::Family first_messages = schema::family("* to N", first_messages_);
 constinit const schema::Family from_wrapper = schema::family("W to N", from_wrapper_messages);
 constinit const schema::Family to_wrapper = schema::family("N to W", to_wrapper_messages);
 

@@ -50,11 +50,11 @@ struct Greeting {
     Role role = Role::wrapper;
     std::string job;
     uint32_t rank = 0;
-    std::string secret;
+    std::string secret;  // a rank's agent shows it; a wrapper is told it when it needs it
     std::string life;
     static const schema::Record table;
 };
-enum class FirstMessage : uint8_t { hello };
+enum class FirstMessage : uint8_t { hello, secret };
 extern const schema::Family first_messages;
 
 struct WrapperHello {
@@ -62,7 +62,6 @@ struct WrapperHello {
     uint32_t version = wrapper_protocol;
     std::string job;
     uint32_t rank = 0;
-    std::string secret;
     std::string life;
     int32_t pid = 0;
     int32_t init = 0;

@@ -59,6 +59,7 @@ constexpr Field prepare_fields[] = {
     field<&Prepare::unit>("unit", "of ranks that move together: first one's operation")
         .or_default(),
     field<&Prepare::shared>("shared", "memory with others of the unit").or_default(),
+    field<&Prepare::secret>("secret", "the job's, in hex: to a wrapper, for a move").or_default(),
 };
 
 constexpr Field ready_fields[] = {
@@ -76,6 +77,7 @@ constexpr Field connect_fields[] = {
     field<&Connect::host>("host", "where the target listens"),
     field<&Connect::port>("port", "TCP port"),
     field<&Connect::token>("token", "what to show there"),
+    field<&Connect::secret>("secret", "the job's, in hex: to a wrapper").or_default(),
 };
 
 constexpr Field connected_fields[] = {

@@ -101,6 +101,7 @@ struct Prepare {
     uint32_t from = 0;
     uint64_t unit = 0;                    // of ranks that share memory and move together
     std::vector<SharedPart> shared = {};  // what this one of them has
+    std::string secret = {};              // for the wrapper of a move
     static const schema::Record table;
 };
 
@@ -122,6 +123,7 @@ struct Connect {
     std::string host;
     uint16_t port = 0;
     std::string token;
+    std::string secret = {};  // for the wrapper
     static const schema::Record table;
 };
 

@@ -175,6 +175,8 @@ InstalledPaths find_paths(const std::string& component) {
     paths.wrapper = first_readable({from_environment("GHOST_WRAPPER"),
                                     build + "/pmix-plugin/wrapper/ghost-wrapper",
                                     GHOST_LIBEXEC_DIR "/ghost-wrapper"});
+    if (!paths.wrapper.empty())
+        paths.launcher = first_readable({folder_of(paths.wrapper) + "/ghost-rsh"});
     // Beside this very component first: what is loaded together was built together.
     const std::string plugin =
         first_readable({here + "/../pmix/pmix_mca_pnet_ghost.so",
@@ -243,8 +245,11 @@ std::vector<std::pair<std::string, std::string>> rank_environment(unsigned job, 
 }
 
 std::vector<std::pair<std::string, std::string>> guest_environment(unsigned host, unsigned node,
-                                                                   const std::string& node_name) {
-    return {{"GHOST_GUEST_OF", std::to_string(host)},
+                                                                   const std::string& node_name,
+                                                                   const std::string& names) {
+    const std::string job = std::to_string(host);
+    return {{"GHOST_GUEST_OF", job},
+            {"GHOST_HOST_SOCKET", node_socket(job, geteuid(), names)},
             {"GHOST_NODE_ID", std::to_string(node)},
             {"GHOST_NODE_NAME", node_name},
             {"PMIX_MCA_gds", "hash"}};

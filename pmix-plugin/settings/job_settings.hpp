@@ -21,6 +21,7 @@ namespace ghost::plugin {
 // Where the parts of Ghost are on this machine; empty: that part was not found.
 struct InstalledPaths {
     std::string wrapper;          // ghost-wrapper
+    std::string launcher;         // ghost-rsh, beside it
     std::string pmix_components;  // folder with pmix_mca_pnet_ghost.so; empty if PMIx's own
     std::string criu;             // what the wrapper runs
     std::string help;             // folder with help-ghost.txt
@@ -82,6 +83,7 @@ std::vector<std::pair<std::string, std::string>> rank_environment(unsigned job, 
 
 // The same for a guest: a rank of a job that ranks of job `host` have spawned. It cannot move.
 std::vector<std::pair<std::string, std::string>> guest_environment(unsigned host, unsigned node,
-                                                                   const std::string& node_name);
+                                                                   const std::string& node_name,
+                                                                   const std::string& names);
 
 }  // namespace ghost::plugin

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/shells/schizo_bridge.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -13,6 +14,7 @@
 #include "base/user_space.hpp"
 #include "base/result.hpp"
 #include "kernet-btl/filter/list.hpp"
+#include "pmix-plugin/settings/job_secret.hpp"
 #include "pmix-plugin/settings/job_settings.hpp"
 #include "pmix-plugin/settings/parameters.hpp"
 #include "pmix-plugin/snapshots/manifest.hpp"
@@ -28,9 +30,11 @@ struct State {
     InstalledPaths paths;
     std::string message;
     std::string secret;
-    std::string life;
+    std::string life;      // "" before ghost_schizo_secret()
     std::string restart;   // folder of the snapshot the job is restarted from; empty: a new job
     bool filters = false;  // messages are to go through filters
+    // The launch agent hands the secret on: daemons that it starts need no launch message for it.
+    bool handed_on = false;
 };
 
 State& state() {
@@ -115,6 +119,40 @@ std::string shared_value(char* const* shared, const char* name) {
     return {};
 }
 
+// The batch system's own agent takes the place of the default one (plm rsh, 4.1).
+bool batch_system_starts_daemons() {
+    const char* grid_engine[] = {"SGE_ROOT", "ARC", "PE_HOSTFILE", "JOB_ID"};
+    const bool grid =
+        std::ranges::all_of(grid_engine, [](const char* name) { return getenv(name) != nullptr; });
+    return grid || getenv("LOADL_STEP_ID") != nullptr;
+}
+
+// From here on this process starts daemons by ghost-rsh.
+void hand_secret_on(State& s, const char* users_agent) {
+    const char* older = getenv("OMPI_MCA_orte_rsh_agent");
+    if (!older) older = getenv("OMPI_MCA_pls_rsh_agent");
+    const char* agent = users_agent ? users_agent : older;
+    if (s.paths.launcher.empty() || (!agent && batch_system_starts_daemons())) return;
+    setenv("OMPI_MCA_plm_rsh_agent",
+           launch_agent(s.paths.launcher, agent ? agent : "ssh : rsh").c_str(), 1);
+    s.handed_on = true;
+}
+
+// What the launch agent has put there; none if another one has started this daemon.
+ghost::Status take_handed_on(State& s) {
+    const char* descriptor = getenv(secret_descriptor_variable);
+    if (!descriptor) return {};
+    constexpr int limit_ms = 30'000;
+    const int fd = std::atoi(descriptor);
+    auto job = receive_secret(fd, limit_ms);
+    if (fd > 2) close(fd);
+    unsetenv(secret_descriptor_variable);
+    if (!job.ok()) return job.error();
+    s.secret = job->secret;
+    s.life = job->life;
+    return {};
+}
+
 // What stands against running this job with Ghost; "" if nothing does.
 std::string refusal(State& s, bool decides, const char* version, const JobSettings& decided) {
     if (std::strncmp(version, "4.1.", 4) != 0)
@@ -165,6 +203,26 @@ const char* ghost_schizo_prepare(int decides, const char* component, const char*
     return nullptr;
 }
 
+const char* ghost_schizo_secret(int decides, ghost_get_fn users_agent) noexcept {
+    State& s = state();
+    if (!s.active || !s.life.empty()) return nullptr;
+    ghost::Status done;
+    if (decides) {
+        if (s.secret.empty()) s.secret = random_hex<32>();
+        s.life = random_hex<8>();
+    } else {
+        done = take_handed_on(s);
+    }
+    if (done.ok() && s.secret.empty()) return nullptr;  // it comes with the launch message
+    if (done.ok()) done = keep_secret({s.secret, s.life});
+    if (done.ok()) {
+        hand_secret_on(s, users_agent());
+        return nullptr;
+    }
+    s.message = done.error().message();
+    return s.message.c_str();
+}
+
 const char* ghost_schizo_topic(void) noexcept {
     if (!state().restart.empty()) return "cannot restart";
     return state().filters ? "cannot filter" : "cannot migrate";
@@ -187,13 +245,13 @@ const char* ghost_schizo_help_dir(void) noexcept {
     return state().paths.help.c_str();
 }
 
-void ghost_schizo_app_env(void* env, ghost_set_fn set) noexcept {
+void ghost_schizo_app_env(int by_launch_agent, void* env, ghost_set_fn set) noexcept {
     State& s = state();
     if (!s.active) return;
-    // one for all parts of an MPMD command line
-    if (s.secret.empty()) s.secret = random_hex<32>();
-    if (s.life.empty()) s.life = random_hex<8>();
-    set(env, "GHOST_SECRET", s.secret.c_str());
+    if (!by_launch_agent || !s.handed_on) {
+        setenv(launched_with_secret_variable, "1", 1);
+        set(env, "GHOST_SECRET", s.secret.c_str());
+    }
     set(env, "GHOST_LIFE", s.life.c_str());
     set(env, names_variable, socket_names(s.secret).c_str());
     set(env, "GHOST_CRIU", s.paths.criu.c_str());
@@ -209,11 +267,12 @@ void ghost_schizo_app_env(void* env, ghost_set_fn set) noexcept {
 void ghost_schizo_guest_env(unsigned host, char* const* shared, unsigned node,
                             const char* node_name, void* env, ghost_set_fn set) noexcept {
     if (!state().active) return;
-    for (const auto& [name, value] : guest_environment(host, node, node_name))
+    const std::string names = shared_value(shared, names_variable);
+    for (const auto& [name, value] : guest_environment(host, node, node_name, names))
         set(env, name.c_str(), value.c_str());
-    set_stream_manager(host, shared_value(shared, names_variable), env, set);
-    constexpr const char* needed[] = {"GHOST_SECRET", "GHOST_LIFE",        "GHOST_LOG",
-                                      "GHOST_LINKS",  "GHOST_LINK_FAULTS", "GHOST_FILTERS"};
+    set_stream_manager(host, names, env, set);
+    constexpr const char* needed[] = {"GHOST_LIFE", "GHOST_LOG", "GHOST_LINKS", "GHOST_LINK_FAULTS",
+                                      "GHOST_FILTERS"};
     for (const char* name : needed)
         if (const std::string value = shared_value(shared, name); !value.empty())
             set(env, name, value.c_str());

@@ -16,6 +16,7 @@ extern "C" {
  * parameter file, or the default). */
 typedef const char* (*ghost_register_fn)(const char* name, const char* fallback,
                                          const char* meaning);
+typedef const char* (*ghost_get_fn)(void);
 /* Puts one variable into an environment, in place of an old value. */
 typedef void (*ghost_set_fn)(void* env, const char* name, const char* value);
 
@@ -31,6 +32,11 @@ void ghost_schizo_parameters(ghost_register_fn each) GHOST_NOEXCEPT;
 const char* ghost_schizo_prepare(int decides, const char* component,
                                  const char* version) GHOST_NOEXCEPT;
 
+/* Where the job's secret comes from, and how it goes to the daemons that this process starts; after
+ * ghost_schizo_prepare(). users_agent gives the launch agent that the user has chosen
+ * (plm_rsh_agent), NULL if none. Gives what went wrong (valid until the next call), else NULL. */
+const char* ghost_schizo_secret(int decides, ghost_get_fn users_agent) GHOST_NOEXCEPT;
+
 /* mpirun, after ghost_schizo_prepare() gave a text: the topic of help-ghost.txt it belongs to. */
 const char* ghost_schizo_topic(void) GHOST_NOEXCEPT;
 
@@ -44,8 +50,9 @@ const char* ghost_schizo_lacks_privilege(void) GHOST_NOEXCEPT;
 /* Folder with help-ghost.txt, or "" if it was not found. */
 const char* ghost_schizo_help_dir(void) GHOST_NOEXCEPT;
 
-/* mpirun: what every rank of the job gets, by the launch message (the job's secret among it). */
-void ghost_schizo_app_env(void* env, ghost_set_fn set) GHOST_NOEXCEPT;
+/* mpirun: what every rank of the job gets, by the launch message; the job's secret among it if
+ * daemons are not started by a launch agent, which hands it on. Ranks do not get that. */
+void ghost_schizo_app_env(int by_launch_agent, void* env, ghost_set_fn set) GHOST_NOEXCEPT;
 
 /* A daemon, before a fork: what this one rank gets. shared: what all ranks of the job got by its
  * launch message, "NAME=value" up to a NULL. */

@@ -13,11 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "opal/mca/base/base.h"
 #include "opal/mca/base/mca_base_var.h"
 #include "opal/util/opal_environ.h"
 #include "opal/util/show_help.h"
 #include "orte/constants.h"
 #include "orte/mca/mca.h"
+#include "orte/mca/plm/base/base.h"
 #include "orte/mca/schizo/schizo.h"
 #include "orte/runtime/orte_globals.h"
 #include "orte/runtime/runtime.h"
@@ -43,6 +45,38 @@ static const char* register_parameter(const char* name, const char* fallback, co
     return *value;
 }
 
+/* What the user has chosen of plm_rsh_agent, in the environment or in a parameter file: that
+ * component is opened later, and then finds what we have put into the environment. */
+static const char* launch_agent_of_user(void) {
+    static char* value;
+    value = NULL;
+    /* DWG: as the component registers it, which is unloaded with its group */
+    const int at = mca_base_var_register("orte", "plm", "rsh", "agent", "",
+                                         MCA_BASE_VAR_TYPE_STRING, NULL, 0, MCA_BASE_VAR_FLAG_DWG,
+                                         OPAL_INFO_LVL_2, MCA_BASE_VAR_SCOPE_READONLY, &value);
+    const char* out = value ? strdup(value) : NULL;
+    if (0 <= at) mca_base_var_deregister(at);
+    return out;
+}
+
+static void take_secret(int decides) {
+    const char* why = ghost_schizo_secret(decides, launch_agent_of_user);
+    if (!why) return;
+    opal_show_help("help-ghost.txt", "no secret", true, orte_process_info.nodename, why);
+    exit(1);
+}
+
+/* Daemons are started by plm rsh, or there are none. */
+static int starts_daemons_by_agent(void) {
+    mca_base_component_list_item_t* one;
+    OPAL_LIST_FOREACH(one, &orte_plm_base_framework.framework_components,
+                      mca_base_component_list_item_t) {
+        const char* name = one->cli_component->mca_component_name;
+        if (0 != strcmp(name, "rsh") && 0 != strcmp(name, "isolated")) return 0;
+    }
+    return 1;
+}
+
 static void prepare(int decides) {
     Dl_info self = {0};
     dladdr((void*)&mca_schizo_ghost_component, &self);
@@ -50,7 +84,7 @@ static void prepare(int decides) {
     opal_show_help_add_dir(ghost_schizo_help_dir());
     const char* lacks = decides ? ghost_schizo_lacks_privilege() : NULL;
     if (lacks) opal_show_help("help-ghost.txt", "needs user namespaces", true, lacks);
-    if (!why) return;
+    if (!why) return take_secret(decides);
     opal_show_help("help-ghost.txt", ghost_schizo_topic(), true, why);
     if (ghost_schizo_ends()) exit(1);
 }
@@ -67,7 +101,7 @@ static int define_cli(opal_cmd_line_t* cli) {
 
 static int parse_env(char* path, opal_cmd_line_t* cli, char** from, char*** to) {
     (void)path, (void)cli, (void)from;
-    ghost_schizo_app_env(to, set_variable);
+    ghost_schizo_app_env(starts_daemons_by_agent(), to, set_variable);
     return ORTE_SUCCESS;
 }
 
@@ -87,6 +121,9 @@ static int setup_child(orte_job_t* job, orte_proc_t* child, orte_app_context_t* 
     else
         ghost_schizo_child_env(job->jobid, child->name.vpid, app->env, ORTE_PROC_MY_NAME->vpid,
                                orte_process_info.nodename, env, set_variable);
+    opal_unsetenv("GHOST_SECRET", env);
+    opal_unsetenv("GHOST_SECRET_PLACE", env);
+    opal_unsetenv("OMPI_MCA_ghost_secret_descriptor", env);
     return ORTE_SUCCESS;
 }
 

@@ -76,10 +76,10 @@ Status enough_else(const Json& metadata) {
 
 }  // namespace
 
-Status ConnectedSource::begin() {
+Status ConnectedSource::begin(const std::string& proof) {
     core::NetworkOptions options;
     options.operation_ms = silence_ms;
-    auto listener = core::NetworkListener::listen(secret_, options);
+    auto listener = core::NetworkListener::listen(proof, options);
     if (!listener) return listener.error();
     listener_ = std::move(*listener);
     return {};

@@ -26,8 +26,8 @@ class GhostSource {
   public:
     virtual ~GhostSource() = default;
     virtual WrapperMode mode() const = 0;
-    // At `prepare`.
-    virtual Status begin() = 0;
+    // At `prepare`; `proof`: what both ends of a move prove to know.
+    virtual Status begin(const std::string& proof) = 0;
     // The ghost comes after somebody was told ready(); else it is there.
     virtual bool comes_later() const = 0;
     // To be said when it can be taken in.
@@ -43,9 +43,9 @@ class GhostSource {
 // The source's wrapper connects.
 class ConnectedSource : public GhostSource {
   public:
-    explicit ConnectedSource(const Identity& who) : rank_(who.rank), secret_(who.proof()) {}
+    explicit ConnectedSource(const Identity& who) : rank_(who.rank) {}
     WrapperMode mode() const override { return WrapperMode::restore; }
-    Status begin() override;
+    Status begin(const std::string& proof) override;
     bool comes_later() const override { return true; }
     Outgoing ready(uint64_t seq) const override;
     int fd() const override { return listener_ ? listener_->fd() : -1; }
@@ -53,7 +53,6 @@ class ConnectedSource : public GhostSource {
 
   private:
     uint32_t rank_;
-    std::string secret_;
     std::optional<core::NetworkListener> listener_;
     std::unique_ptr<core::NetworkResource> source_;
 };
@@ -74,7 +73,7 @@ class SnapshotSource : public GhostSource {
         registry_.trust_only(core::Whose::own);
     }
     WrapperMode mode() const override { return WrapperMode::restart; }
-    Status begin() override { return {}; }
+    Status begin(const std::string&) override { return {}; }
     bool comes_later() const override { return false; }
     Outgoing ready(uint64_t seq) const override;
     int fd() const override { return -1; }

@@ -90,7 +90,7 @@ void Mover::connect(const Connect& where) {
         core::NetworkOptions options;
         options.operation_ms = silence_ms;
         auto target = core::NetworkResource::connect(where.host, where.port, where.token,
-                                                     parts_.who.proof(), options);
+                                                     parts_.who.proof(where.secret), options);
         if (!target) return failed(target.error());
         Status warm = core::warm_up(request.criu);
         if (!warm) return failed(warm.error());

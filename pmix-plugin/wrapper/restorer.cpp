@@ -160,7 +160,7 @@ void Restorer::take_control() {
 void Restorer::handle(const schema::Received& message) {
     switch (message.type<ToWrapper>()) {
         case ToWrapper::prepare:
-            return prepare(message.seq());
+            return prepare(message.as<Prepare>());
         case ToWrapper::go:
             return go(message.as<Go>());
         case ToWrapper::abort:
@@ -186,12 +186,14 @@ void Restorer::start_job(Stage stage, std::function<Outgoing()> job) {
     });
 }
 
-void Restorer::prepare(uint64_t seq) {
+void Restorer::prepare(const Prepare& order) {
     if (!may(S::warming)) return fail(Stage::prepare, "this wrapper has a move already");
-    seq_ = seq;
+    seq_ = order.seq;
     Status made = folder_.make(fmt::format("{}-{}-{}.in", who_.job, who_.rank, seq_), &guard_);
     if (!made) return fail(Stage::prepare, made.error().message());
-    if (auto begun = source_->begin(); !begun) return fail(Stage::prepare, begun.error().message());
+    const auto proof = who_.proof(order.secret);
+    if (auto begun = source_->begin(proof); !begun)
+        return fail(Stage::prepare, begun.error().message());
     if (!change(S::warming)) return;
     start_job(Stage::prepare, [this]() -> Outgoing {
         Status warm = core::warm_up({who_.criu, folder_.path()});

@@ -73,7 +73,7 @@ class Restorer {
     void take_control();
     void handle(const schema::Received& message);
     void start_job(Stage stage, std::function<Outgoing()> job);
-    void prepare(uint64_t seq);
+    void prepare(const Prepare& order);
     void go(const Go& word);
     void daemon_died();
     void worker_done();

@@ -27,7 +27,6 @@ Identity Identity::from_environment() {
     out.job = text("GHOST_JOB", "");
     out.rank = static_cast<uint32_t>(
         std::atoi(text("GHOST_RANK", text("PMIX_RANK", "0").c_str()).c_str()));
-    out.secret = text("GHOST_SECRET", "");
     out.life = text("GHOST_LIFE", "");
     out.node_socket = text("GHOST_NODE_SOCKET", "");
     out.criu = text("GHOST_CRIU", "criu");
@@ -37,7 +36,6 @@ Identity Identity::from_environment() {
 WrapperHello Identity::hello(WrapperMode mode, pid_t init, std::string why) const {
     return {.job = job,
             .rank = rank,
-            .secret = secret,
             .life = life,
             .pid = getpid(),
             .init = init,

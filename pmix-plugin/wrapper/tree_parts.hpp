@@ -27,7 +27,6 @@ namespace ghost::plugin {
 struct Identity {
     std::string job;
     uint32_t rank = 0;
-    std::string secret;       // hex
     std::string life;         // of the job
     std::string node_socket;  // empty: no node agent, the rank is not movable
     std::string criu = "criu";
@@ -35,9 +34,11 @@ struct Identity {
     static Identity from_environment();
     // `init`: of the rank's tree, 0 while there is none.
     WrapperHello hello(WrapperMode mode, pid_t init, std::string why = {}) const;
-    // What both ends of a move prove to know: nobody of another life of the job does.
-    // Empty without a secret.
-    std::string proof() const { return secret.empty() ? secret : secret + "/" + life; }
+    // What both ends of a move prove to know, of the job's secret: nobody of another life of the
+    // job does. Empty without one.
+    std::string proof(const std::string& secret) const {
+        return secret.empty() ? secret : secret + "/" + life;
+    }
     Failed failed(uint64_t seq, Stage stage, std::string why) const {
         return {seq, rank, stage, std::move(why)};
     }

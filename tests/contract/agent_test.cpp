@@ -6,7 +6,9 @@
 #include <fcntl.h>
 #include <fstream>
 #include <thread>
+#include <unistd.h>
 
+#include "base/await.hpp"
 #include "kernet-btl/agent/agent_state.hpp"
 #include "tests/contract/agent_fixture.hpp"
 
@@ -356,7 +358,6 @@ TEST_F(AgentTest, ConfigurationFromEnvironment) {
     setenv("GHOST_JOB", "12", 1);
     EXPECT_EQ(kernet::AgentConfig::from_environment().error().code, Code::invalid);
     setenv("GHOST_NODE_SOCKET", "@ghost/0/12", 1);
-    setenv("GHOST_SECRET", std::string(64, '0').c_str(), 1);
     setenv("GHOST_RANK", "7x", 1);
     EXPECT_EQ(kernet::AgentConfig::from_environment().error().code, Code::invalid);
     setenv("GHOST_RANK", "7", 1);
@@ -365,10 +366,44 @@ TEST_F(AgentTest, ConfigurationFromEnvironment) {
     ASSERT_TRUE(config.ok());
     EXPECT_EQ(config->rank, 7U);
     EXPECT_EQ(config->node, 2);
-    for (const char* name :
-         {"GHOST_JOB", "GHOST_NODE_SOCKET", "GHOST_SECRET", "GHOST_RANK", "GHOST_NODE_ID"}) {
+    for (const char* name : {"GHOST_JOB", "GHOST_NODE_SOCKET", "GHOST_RANK", "GHOST_NODE_ID"}) {
         unsetenv(name);
     }
+}
+
+// The node agent need not listen yet, and may be another job's.
+TEST(AgentConfig, TheSecretIsAskedOfTheNodeAgent) {
+    kernet::AgentConfig config;
+    config.job = "12";
+    config.node_socket = "@ghost-test/secret/" + std::to_string(getpid());
+    EXPECT_FALSE(config.fetch_secret(50).ok());
+    const std::string secret(64, 'c');
+    std::thread node_agent([&] {
+        usleep(50'000);  // a wait is what is tested
+        auto listener = ghost::ControlListener::listen(config.node_socket);
+        ASSERT_TRUE(listener.ok());
+        for (int turn = 0; turn < 3; ++turn) {
+            ASSERT_TRUE(ghost::await_readable(listener->fd(), 10'000));
+            auto socket = listener->accept();
+            ASSERT_TRUE(socket.ok());
+            auto asked = socket->receive(10'000);
+            ASSERT_TRUE(asked.ok());
+            const auto question = ghost::schema::decode<kernet::AskSecret>(asked->text);
+            ASSERT_TRUE(question.ok());
+            EXPECT_EQ(question->job, "12");
+            if (turn == 0) continue;  // it ends before it answers
+            const std::string answer =
+                turn == 1 ? ghost::schema::encode(kernet::TellSecret{secret})
+                          : ghost::schema::encode(ghost::schema::Complaint{"another job"});
+            ASSERT_TRUE(socket->send_text(answer).ok());
+        }
+    });
+    const auto first = config.fetch_secret(10'000);
+    EXPECT_TRUE(first.ok()) << first.error().message();
+    EXPECT_EQ(config.secret, secret);
+    const auto second = config.fetch_secret(10'000);
+    EXPECT_EQ(second.error().code, Code::invalid);
+    node_agent.join();
 }
 
 TEST(AgentState, AllowsOnlyListedTransitions) {

@@ -14,6 +14,8 @@ import time
 import unittest
 
 PR_SET_CHILD_SUBREAPER = 36
+# What the node agent tells both wrappers of a move.
+SECRET = "5e" * 32
 
 
 def wait_until(condition, what, limit=20.0, check=None):
@@ -134,7 +136,7 @@ class Agent:
 
     def environment(self, rank=0, **more):
         return dict(os.environ, GHOST_NODE_SOCKET="@" + self.name, GHOST_JOB="1",
-                    GHOST_RANK=str(rank), GHOST_SECRET="5e" * 32, **more)
+                    GHOST_RANK=str(rank), **more)
 
     def accept(self, limit=20.0):
         if not select.select([self.sock], [], [], limit)[0]:

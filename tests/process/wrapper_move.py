@@ -11,7 +11,7 @@ import sys
 import tempfile
 import unittest
 
-from wrapper_agent import (Peer, Rank, WrapperCase, alive, be_subreaper, pair, tree_of,
+from wrapper_agent import (SECRET, Peer, Rank, WrapperCase, alive, be_subreaper, pair, tree_of,
                            wait_until)
 
 WRAPPER, PROBE, CRIU = (sys.argv + [""] * 3)[1:4]
@@ -39,7 +39,7 @@ class Move(WrapperCase):
         self.ranks.append(rank)
         rank.peer = Peer(ours)
         self.peers.append(rank.peer)
-        rank.peer.send({"t": "prepare", "seq": self.seq, "epoch": 1, "rank": 3, "from": 0})
+        rank.peer.send({"t": "prepare", "seq": self.seq, "epoch": 1, "rank": 3, "from": 0, "secret": SECRET})
         self.assertEqual(rank.peer.expect("hello")["mode"], "restore")
         rank.ready = rank.peer.expect("ready")
         return rank
@@ -47,7 +47,7 @@ class Move(WrapperCase):
     def ask_to_connect(self, source, target):
         source.peer.send({"t": "connect", "seq": self.seq, "epoch": 1, "rank": 3,
                           "host": "127.0.0.1", "port": target.ready["port"],
-                          "token": target.ready["token"]})
+                          "token": target.ready["token"], "secret": SECRET})
 
     def connect(self, source, target):
         self.ask_to_connect(source, target)

@@ -17,7 +17,7 @@ import tempfile
 import time
 import unittest
 
-from wrapper_agent import (Peer, Rank, WrapperCase, alive, be_subreaper, children_of, pair,
+from wrapper_agent import (SECRET, Peer, Rank, WrapperCase, alive, be_subreaper, children_of, pair,
                            wait_until)
 
 WRAPPER, PROBE, MANIFEST, CRIU = (sys.argv + [""] * 4)[1:5]
@@ -264,11 +264,12 @@ class Snapshot(WrapperCase):
         self.ranks.append(target)
         target.peer = Peer(ours)
         self.peers.append(target.peer)
-        target.peer.send({"t": "prepare", "seq": self.seq, "epoch": 1, "rank": 0, "from": 0})
+        target.peer.send({"t": "prepare", "seq": self.seq, "epoch": 1, "rank": 0, "from": 0, "secret": SECRET})
         target.peer.expect("hello")
         ready = target.peer.expect("ready")
         source.peer.send({"t": "connect", "seq": self.seq, "epoch": 1, "rank": 0,
-                          "host": "127.0.0.1", "port": ready["port"], "token": ready["token"]})
+                          "host": "127.0.0.1", "port": ready["port"], "token": ready["token"],
+                          "secret": SECRET})
         source.peer.expect("connected")
         source.peer.send({"t": "export", "seq": self.seq})
         source.peer.expect("exported", 60)

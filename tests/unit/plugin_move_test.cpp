@@ -598,6 +598,25 @@ TEST(Move, ArrivalsWithWrongHelloAreRefused) {
     expect_sound(c);
 }
 
+TEST(Move, TheSecretIsToldToWhoAsksForThatOfThisJob) {
+    Cluster c(13, 2, {0, 1});
+    auto arrival = ControlSocket::connect(c.socket_of(1));
+    ASSERT_TRUE(arrival.ok());
+    for (const std::string job : {"1", "4711"}) {
+        ASSERT_TRUE(arrival->send_text(schema::encode(kernet::AskSecret{job})).ok());
+        c.run(1000);
+        auto answer = arrival->receive(0);
+        ASSERT_TRUE(answer.ok());
+        const auto told = schema::decode<kernet::TellSecret>(answer->text);
+        EXPECT_EQ(told.ok(), job == "4711") << answer->text;
+        EXPECT_TRUE(!told.ok() || told->secret == job_secret);
+    }
+    // That was no hello: it is still limited, as any that is not known.
+    c.run(20 * second);
+    EXPECT_EQ(arrival->receive(0).error().code, Code::peer_lost);
+    expect_sound(c);
+}
+
 // --- daemons ---
 
 TEST(Nodes, SilentEmptyNodeIsGivenUpAndTheJobGoesOn) {

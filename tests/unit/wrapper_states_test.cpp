@@ -52,8 +52,7 @@ class WrapperStates : public testing::Test {
         return testing::AssertionFailure() << "said: " << packet;
     }
 
-    Identity who_{
-        .job = "1", .rank = 3, .secret = "5e", .life = "1f", .node_socket = "", .criu = "no-criu"};
+    Identity who_{.job = "1", .rank = 3, .life = "1f", .node_socket = "", .criu = "no-criu"};
     Stdio stdio_;
     core::Guard guard_;
     std::string said_;
@@ -177,7 +176,7 @@ struct AnyRestorer : Restorer {
 class NoGhost : public GhostSource {
   public:
     WrapperMode mode() const override { return WrapperMode::restore; }
-    Status begin() override { return {}; }
+    Status begin(const std::string&) override { return {}; }
     bool comes_later() const override { return true; }
     Outgoing ready(uint64_t seq) const override { return Checked{seq}; }
     int fd() const override { return -1; }
@@ -204,14 +203,9 @@ class RestoreWrapper : public testing::Test {
         auto pair = control_pair();
         ASSERT_TRUE(pair) << pair.error().message();
         node_ = std::move(pair->first);
-        restorer_.emplace(Identity{.job = "1",
-                                   .rank = 3,
-                                   .secret = "5e",
-                                   .life = "1f",
-                                   .node_socket = "",
-                                   .criu = "no-criu"},
-                          *signals_, core::Guard(), std::move(pair->second),
-                          std::make_unique<NoGhost>());
+        restorer_.emplace(
+            Identity{.job = "1", .rank = 3, .life = "1f", .node_socket = "", .criu = "no-criu"},
+            *signals_, core::Guard(), std::move(pair->second), std::make_unique<NoGhost>());
     }
     void TearDown() override { signals_->restore(); }
 

@@ -16,6 +16,7 @@
 #include "pmix-plugin/runtime/pmix/pmix_server.h"
 #include "pmix-plugin/runtime/orte41/rehome.hpp"
 #include "pmix-plugin/runtime/orte41/state_hooks.hpp"
+#include "pmix-plugin/settings/job_secret.hpp"
 #include "pmix-plugin/settings/job_settings.hpp"
 
 namespace ghost::plugin::orte41 {
@@ -154,7 +155,9 @@ int Orte4Adapter::slots(NodeId node) const {
     return slots_of(node);
 }
 std::string Orte4Adapter::secret() const {
-    return app_variable("GHOST_SECRET");
+    // it does not change while the process lives
+    static const auto handed_on = kept_secret();
+    return handed_on ? handed_on->secret : app_variable("GHOST_SECRET");
 }
 std::string Orte4Adapter::life() const {
     return app_variable("GHOST_LIFE");
@@ -279,7 +282,7 @@ void Orte4Adapter::reattach(RankId rank) {
 std::vector<std::pair<std::string, std::string>> Orte4Adapter::environment_of(RankId rank) const {
     auto variables = rank_environment(app_jobid(), rank, self(), orte_process_info.nodename,
                                       app_variable(names_variable));
-    for (const char* name : {"GHOST_SECRET", "GHOST_LIFE", "GHOST_CRIU", "GHOST_LOG"})
+    for (const char* name : {"GHOST_LIFE", "GHOST_CRIU", "GHOST_LOG"})
         if (const std::string value = app_variable(name); !value.empty())
             variables.emplace_back(name, value);
     return variables;

@@ -265,7 +265,6 @@ void Cluster::boot_restart(const std::shared_ptr<Wrapper>& w) {
     w->tree->life = "01d";  // when it was saved
     const WrapperHello m{.job = "4711",
                          .rank = w->rank,
-                         .secret = job_secret,
                          .life = job_life,
                          .pid = w->pid,
                          .mode = WrapperMode::restart,
