@@ -88,12 +88,6 @@ Result<JobSecret> kept_secret() {
     return secret_at(place);
 }
 
-Result<JobSecret> handed_on_secret() {
-    if (std::getenv(launched_with_secret_variable) != nullptr)
-        return make_error(Code::not_found, "find a secret that was handed on");
-    return kept_secret();
-}
-
 Result<JobSecret> receive_secret(int fd, int limit_ms) {
     const int64_t limit = monotonic_us() + int64_t{limit_ms} * 1000;
     std::string line;

@@ -23,6 +23,8 @@ struct JobSecret {
 
 // Where this process keeps it: a path that is not secret, in its environment.
 inline constexpr const char* secret_place_variable = "GHOST_SECRET_PLACE";
+// Of every process of the job, in its launch message, where no launch agent hands the secret on.
+inline constexpr const char* launched_secret_variable = "GHOST_SECRET";
 // Told to a daemon by ghost-rsh: the descriptor to read it from.
 inline constexpr const char* secret_descriptor_variable = "OMPI_MCA_ghost_secret_descriptor";
 inline constexpr const char* launcher_name = "ghost-rsh";
@@ -31,9 +33,6 @@ inline constexpr const char* launcher_name = "ghost-rsh";
 Status keep_secret(const JobSecret& job);
 // What this process keeps. not_found: nothing.
 Result<JobSecret> kept_secret();
-// The same, unless the daemons of this job have it from the launch message instead.
-Result<JobSecret> handed_on_secret();
-inline constexpr const char* launched_with_secret_variable = "GHOST_SECRET_LAUNCHED";
 // The same of another process of this user, by the path it says.
 Result<JobSecret> secret_at(const std::string& path);
 

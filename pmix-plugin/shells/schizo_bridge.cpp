@@ -248,10 +248,8 @@ const char* ghost_schizo_help_dir(void) noexcept {
 void ghost_schizo_app_env(int by_launch_agent, void* env, ghost_set_fn set) noexcept {
     State& s = state();
     if (!s.active) return;
-    if (!by_launch_agent || !s.handed_on) {
-        setenv(launched_with_secret_variable, "1", 1);
-        set(env, "GHOST_SECRET", s.secret.c_str());
-    }
+    // This process's own environment is being read by the runtime: it must not change here.
+    if (!by_launch_agent || !s.handed_on) set(env, launched_secret_variable, s.secret.c_str());
     set(env, "GHOST_LIFE", s.life.c_str());
     set(env, names_variable, socket_names(s.secret).c_str());
     set(env, "GHOST_CRIU", s.paths.criu.c_str());

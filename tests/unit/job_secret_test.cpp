@@ -22,10 +22,7 @@ using Words = std::vector<std::string>;
 
 class KeptSecret : public testing::Test {
   protected:
-    void TearDown() override {
-        unsetenv(secret_place_variable);
-        unsetenv(launched_with_secret_variable);
-    }
+    void TearDown() override { unsetenv(secret_place_variable); }
 };
 
 TEST_F(KeptSecret, IsFoundByThisProcessAndByItsChildren) {
@@ -55,14 +52,6 @@ TEST_F(KeptSecret, CannotBeChanged) {
     EXPECT_EQ(write(number, "x", 1), -1);
     EXPECT_EQ(ftruncate(number, 0), -1);
     EXPECT_TRUE((fcntl(number, F_GETFD) & FD_CLOEXEC) != 0);
-}
-
-TEST_F(KeptSecret, IsNotHandedOnIfDaemonsHaveItOtherwise) {
-    ASSERT_TRUE(keep_secret(job).ok());
-    EXPECT_TRUE(handed_on_secret().ok());
-    setenv(launched_with_secret_variable, "1", 1);
-    EXPECT_FALSE(handed_on_secret().ok());
-    EXPECT_TRUE(kept_secret().ok());
 }
 
 TEST(HandedOnSecret, IsOneLineAndNothingElse) {

@@ -157,7 +157,7 @@ int Orte4Adapter::slots(NodeId node) const {
 std::string Orte4Adapter::secret() const {
     // it does not change while the process lives
     static const auto handed_on = kept_secret();
-    return handed_on ? handed_on->secret : app_variable("GHOST_SECRET");
+    return handed_on ? handed_on->secret : app_variable(launched_secret_variable);
 }
 std::string Orte4Adapter::life() const {
     return app_variable("GHOST_LIFE");

@@ -86,8 +86,9 @@ RmlMessenger::RmlMessenger() : inbox_([this] { return life(); }) {
 }
 
 MessageSeal* RmlMessenger::seal() {
-    if (std::exchange(asked_, true)) return seal_.get();
-    auto job = handed_on_secret();
+    if (!app_variable(launched_secret_variable).empty()) return nullptr;
+    if (seal_) return seal_.get();
+    auto job = kept_secret();
     if (!job) return nullptr;
     seal_ = std::make_unique<MessageSeal>(ORTE_PROC_MY_NAME->vpid, job->secret, job->life);
     job_ = std::move(*job);

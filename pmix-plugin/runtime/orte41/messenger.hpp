@@ -39,13 +39,12 @@ class RmlMessenger {
     void refuse(NodeId from, const std::string& why);
     void deliver_sealed(NodeId from, const std::string& sealed);
 
-    // Null: messages are not sealed. Known when there is somebody to speak with.
+    // Null: messages are not sealed, because the launch message has the secret.
     MessageSeal* seal();
     std::string life();
 
     std::optional<JobSecret> job_;  // of this process, if messages are sealed
     std::unique_ptr<MessageSeal> seal_;
-    bool asked_ = false;        // whether they are
     std::set<NodeId> refused_;  // whose messages could not be read; told once
     DaemonInbox inbox_;
 };
