@@ -2,7 +2,6 @@
 #include "pmix-plugin/settings/job_secret.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <fcntl.h>
@@ -16,6 +15,7 @@
 #include "base/await.hpp"
 #include "base/clock.hpp"
 #include "base/fd.hpp"
+#include "base/file.hpp"
 #include "base/paths.hpp"
 
 namespace ghost::plugin {
@@ -72,12 +72,9 @@ Status keep_secret(const JobSecret& job) {
 }
 
 Result<JobSecret> secret_at(const std::string& path) {
-    const Fd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!fd) return sys_error("read the job's secret from", path);
-    std::array<char, secret_digits + most_life_digits + 2> text{};
-    const ssize_t got = read(fd.get(), text.data(), text.size());
-    if (got <= 0) return sys_error("read the job's secret from", path);
-    return parse({text.data(), static_cast<size_t>(got)}, path);
+    const auto text = read_file(path);
+    if (!text) return text.error();
+    return parse(*text, path);
 }
 
 Result<JobSecret> kept_secret() {

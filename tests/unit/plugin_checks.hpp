@@ -24,6 +24,8 @@ inline void expect_no_violation(Cluster& c) {
 
 inline void expect_sound(Cluster& c) {
     expect_no_violation(c);
+    // The job's secret is told to wrappers and ranks, in no message between daemons.
+    for (const Json& m : c.sent) EXPECT_EQ(m.value("secret", ""), "") << m;
     for (NodeId node = 0; node < c.size(); node++) {
         if (c.job_aborted || c.dead.contains(node)) continue;
         EXPECT_EQ(c.raised(node), 0) << "node " << node;

@@ -299,7 +299,7 @@ class Cluster {
     bool pump_watches();
     std::optional<schema::Received> hear(ControlSocket& socket, const schema::Family& family,
                                          std::vector<Fd>* fds = nullptr);
-    void expect_secret(const std::string& told);
+    void expect_secret(const schema::Received& order);
     void wrapper_message(const std::shared_ptr<Wrapper>& w, const schema::Received& m,
                          const std::vector<Fd>& fds);
     void tree_message(const std::shared_ptr<Tree>& t, const schema::Received& m);

@@ -260,6 +260,13 @@ void Cluster::let_run(const std::shared_ptr<Wrapper>& w) {
 
 // --- a restart ---
 
+// Wrappers have it from the orders of a move that need it, and from nowhere else.
+void Cluster::expect_secret(const schema::Received& order) {
+    if ((order.is<Prepare>() && order.as<Prepare>().secret != job_secret) ||
+        (order.is<Connect>() && order.as<Connect>().secret != job_secret))
+        violate("a wrapper is not told the secret for a move");
+}
+
 void Cluster::boot_restart(const std::shared_ptr<Wrapper>& w) {
     w->tree->stopped = true;
     w->tree->life = "01d";  // when it was saved
