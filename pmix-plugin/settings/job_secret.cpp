@@ -121,13 +121,20 @@ std::optional<std::vector<std::string>> launch_words(std::vector<std::string> wo
     // of every daemon that is started, and of nothing else (orte/mca/plm, 4.1)
     const auto known = std::ranges::find(words, "ess_base_jobid");
     if (known == words.end()) return std::nullopt;
+    // A daemon that starts others gives them what it was given itself; none may be there twice.
+    const std::string parameter = secret_descriptor_variable + sizeof("OMPI_MCA_") - 1;
+    const auto given = std::ranges::find(words, parameter);
+    if (given > words.begin() && words.end() - given > 1) words.erase(given - 1, given + 2);
+    // A daemon that leaves its terminal has no standard input when it reads: another descriptor, by
+    // a redirection, for which most shells stay behind as a process, so only then. csh has none.
+    const auto leaves = std::ranges::find(words, "--daemonize");
     const std::string name = name_of(shell);
-    const bool redirects = name != "csh" && name != "tcsh";
+    const bool redirects = leaves != words.end() && name != "csh" && name != "tcsh";
+    if (leaves != words.end() && !redirects) words.erase(leaves);
     const int descriptor = redirects ? passed_descriptor : 0;
     // for some shells it is all in parentheses, by words of their own
     auto end = words.back() == ")" ? words.end() - 1 : words.end();
-    std::vector<std::string> more = {"-mca", secret_descriptor_variable + sizeof("OMPI_MCA_") - 1,
-                                     fmt::to_string(descriptor)};
+    std::vector<std::string> more = {"-mca", parameter, fmt::to_string(descriptor)};
     if (redirects) more.push_back(fmt::format("{}<&0", descriptor));
     words.insert(end, more.begin(), more.end());
     // as the runtime does where it starts ssh itself

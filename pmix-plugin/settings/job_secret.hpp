@@ -45,8 +45,8 @@ std::string secret_line(const JobSecret& job);
 std::string launch_agent(const std::string& launcher, const std::string& users);
 
 // What ghost-rsh is to execute instead of `words` (agent, options, node, command), so that the
-// daemon they start reads descriptor 9, or its standard input where the user's shell is csh. Words
-// that start no daemon stay as they are: nothing.
+// daemon they start knows where to read: its standard input, descriptor 9 if it leaves that before.
+// Words that start no daemon stay as they are: nothing.
 std::optional<std::vector<std::string>> launch_words(std::vector<std::string> words,
                                                      const std::string& shell);
 

@@ -86,26 +86,40 @@ TEST_F(KeptSecret, LaunchAgentsAreTheUsersBehindOurs) {
     EXPECT_EQ(launch_agent("/x/ghost-rsh", ours + "sh"), ours + "sh");
 }
 
-TEST(LaunchWords, DaemonsReadADescriptorOfTheirOwn) {
+TEST(LaunchWords, DaemonsKnowWhatToRead) {
     const Words daemon = {"ssh", "-F", "f", "node", "orted", "-mca", "ess_base_jobid", "7"};
     const auto words = launch_words(daemon, "/bin/bash");
     ASSERT_TRUE(words.has_value());
     EXPECT_EQ(*words, (Words{"ssh", "-x", "-F", "f", "node", "orted", "-mca", "ess_base_jobid", "7",
-                             "-mca", "ghost_secret_descriptor", "9", "9<&0"}));
-    // no redirection that csh would not understand
-    const auto in_csh = launch_words(daemon, "/bin/tcsh");
-    ASSERT_TRUE(in_csh.has_value());
-    EXPECT_EQ(in_csh->back(), "0");
-    // some shells get it in parentheses
+                             "-mca", "ghost_secret_descriptor", "0"}));
+    // what a daemon says that starts others
+    Words again = daemon;
+    again.insert(again.begin() + 5, {"-mca", "ghost_secret_descriptor", "9"});
+    EXPECT_EQ(launch_words(again, "/bin/bash"), words);
+    const auto forwarded = launch_words({"ssh", "-X", "node", "ess_base_jobid"}, "");
+    EXPECT_EQ(std::ranges::count(*forwarded, "-x"), 0);
+    EXPECT_EQ(launch_words({"my-agent", "node", "ess_base_jobid"}, "")->at(1), "node");
+    EXPECT_FALSE(launch_words({"ssh", "node", "echo $SHELL"}, "/bin/bash").has_value());
+}
+
+// They have no standard input when they read.
+TEST(LaunchWords, DaemonsThatLeaveTheirTerminalReadAnotherDescriptor) {
+    const Words daemon = {"ssh", "-x", "node", "orted", "--daemonize", "ess_base_jobid"};
+    const auto words = launch_words(daemon, "/bin/bash");
+    ASSERT_TRUE(words.has_value());
+    EXPECT_EQ((Words{words->end() - 3, words->end()}),
+              (Words{"ghost_secret_descriptor", "9", "9<&0"}));
+    // some shells get it all in parentheses
     Words enclosed = daemon;
     enclosed.push_back(")");
     const auto inside = launch_words(enclosed, "/bin/sh");
     ASSERT_TRUE(inside.has_value());
     EXPECT_EQ((Words{inside->end() - 2, inside->end()}), (Words{"9<&0", ")"}));
-    const auto forwarded = launch_words({"ssh", "-X", "node", "ess_base_jobid"}, "");
-    EXPECT_EQ(std::ranges::count(*forwarded, "-x"), 0);
-    EXPECT_EQ(launch_words({"my-agent", "node", "ess_base_jobid"}, "")->at(1), "node");
-    EXPECT_FALSE(launch_words({"ssh", "node", "echo $SHELL"}, "/bin/bash").has_value());
+    // csh would not understand it: they stay
+    const auto in_csh = launch_words(daemon, "/bin/tcsh");
+    ASSERT_TRUE(in_csh.has_value());
+    EXPECT_EQ(in_csh->back(), "0");
+    EXPECT_EQ(std::ranges::count(*in_csh, "--daemonize"), 0);
 }
 
 // --- messages between daemons ---
