@@ -93,6 +93,14 @@ struct Value {
     const Record* record = nullptr;           // record
 };
 
+// A copy that has been changed. Not a member: clang 14 makes templates of a class too late for the
+// constants of its constexpr functions.
+template <typename T, typename Change>
+constexpr T with(T out, Change change) {
+    change(out);
+    return out;
+}
+
 // One member of a struct.
 struct Field {
     const char* name = "";
@@ -106,39 +114,31 @@ struct Field {
     const Container* container = nullptr;  // optional, list, map
 
     constexpr Field at_most(uint64_t most) const {
-        return with([&](Field& f) { f.value.most = most; });
+        return with(*this, [&](Field& f) { f.value.most = most; });
     }
     constexpr Field at_least(int64_t least) const {
-        return with([&](Field& f) { f.value.least = least; });
+        return with(*this, [&](Field& f) { f.value.least = least; });
     }
     constexpr Field items_at_most(size_t most) const {
-        return with([&](Field& f) { f.most_items = most; });
+        return with(*this, [&](Field& f) { f.most_items = most; });
     }
     constexpr Field in(const char* unit_of) const {
-        return with([&](Field& f) { f.unit = unit_of; });
+        return with(*this, [&](Field& f) { f.unit = unit_of; });
     }
     // It may be left out.
     constexpr Field or_default() const {
-        return with([](Field& f) { f.required = false; });
+        return with(*this, [](Field& f) { f.required = false; });
     }
     // A text that may be any bytes, as a Name.
     constexpr Field as_name() const {
-        return with([](Field& f) { f.value.kind = Kind::name; });
+        return with(*this, [](Field& f) { f.value.kind = Kind::name; });
     }
     // A choice that is its number in JSON.
     constexpr Field as_number() const {
-        return with([](Field& f) {
+        return with(*this, [](Field& f) {
             f.value.most = f.value.names.empty() ? f.value.most : f.value.names.size() - 1;
             f.value.kind = Kind::integer;
         });
-    }
-
-  private:
-    template <typename Change>
-    constexpr Field with(Change change) const {
-        Field out = *this;
-        change(out);
-        return out;
     }
 };
 
