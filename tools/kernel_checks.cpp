@@ -174,7 +174,12 @@ Finding look_pagemap_scan(const Paths&) {
     scan.start = reinterpret_cast<uintptr_t>(&scan) / page * page;
     scan.end = scan.start + page;
     scan.category_mask = scan.return_mask = 1 << 3;  // PAGE_IS_PRESENT
-    return ::ioctl(fd.get(), pagemap_scan, &scan) >= 0 ? works() : refused();
+    if (::ioctl(fd.get(), pagemap_scan, &scan) >= 0) return works();
+    if (errno != ENOTTY) return refused();
+    return {
+        false,
+        "comes with Linux 6.7: without it programs and ranks stand while all of their memory is "
+        "copied, for each snapshot too, and do not move live"};
 }
 
 // By priority: criu and what copies are to have a processor while a process is stopped.

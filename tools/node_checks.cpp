@@ -96,10 +96,10 @@ Finding look_wrapper(const Paths& paths) {
 }
 
 constexpr const char* build = "make (in the build folder), or make install";
+constexpr const char* kernel = "use Linux 6.1 or newer, outside a confined container";
 // Debian 12's own kernel is 6.1.
-constexpr const char* kernel =
-    "use Linux 6.7 or newer (Debian 12: apt-get install -t bookworm-backports linux-image-amd64), "
-    "outside a confined container";
+constexpr const char* tracking =
+    "use Linux 6.7 or newer (Debian 12: apt-get install -t bookworm-backports linux-image-amd64)";
 
 }  // namespace
 
@@ -112,7 +112,7 @@ const std::vector<Check>& node_checks() {
         {"process_vm_readv", For::all, look_process_vm_readv,
          "sysctl -w kernel.yama.ptrace_scope=0"},
         {"memfd_create", For::all, look_memfd, kernel},
-        {"PAGEMAP_SCAN", For::all, look_pagemap_scan, kernel},
+        {"PAGEMAP_SCAN", For::comfort, look_pagemap_scan, tracking},
         {"/dev/shm", For::all, look_shm, "mount -t tmpfs tmpfs /dev/shm"},
         {"criu", For::all, look_criu, "make criu (in the build folder)"},
         {"criu check", For::all, look_criu_check, "run it: criu check says what the kernel lacks"},

@@ -326,6 +326,9 @@ Status MemoryCopy::defer() {
         if (!userfault) return userfault.error();
         userfaults[inner] = std::move(*userfault);
     }
+    if (userfaults.empty())
+        return make_error(Code::unsupported, "copy memory before it is written", {},
+                          "no process is tracked");
     deferred_ = std::make_unique<CopyBeforeWrite>();
     for (auto& [inner, userfault] : userfaults) {
         auto& process = processes_[inner];

@@ -56,6 +56,17 @@ uint64_t guard() {
     return known ? is_guard : 0;
 }
 
+// What an entry of the page map tells, in the words of PAGEMAP_SCAN (pagemap.rst). Which pages are
+// of zeros or huge it does not say, and guard pages are younger than PAGEMAP_SCAN.
+uint64_t categories_of(uint64_t entry) {
+    constexpr uint64_t protected_bit = uint64_t{1} << 57, file_bit = uint64_t{1} << 61,
+                       swapped_bit = uint64_t{1} << 62, present_bit = uint64_t{1} << 63;
+    return ((entry & protected_bit) == 0 ? is_written : 0) |
+           ((entry & file_bit) != 0 ? is_of_file : 0) |
+           ((entry & swapped_bit) != 0 ? is_swapped : 0) |
+           ((entry & present_bit) != 0 ? page_is_present : 0);
+}
+
 // What is asked about pages that are there.
 uint64_t details() {
     return is_zero_frame | is_huge | guard();
@@ -155,7 +166,21 @@ Result<PageRuns> private_memory(pid_t pid) {
     return std::move(map->ours);
 }
 
+PageScan::Way PageScan::way_here() {
+    static const auto way = [] {
+        const Fd pagemap(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+        ScanArguments none{};
+        return ioctl(pagemap.get(), pagemap_scan, &none) < 0 && errno == ENOTTY ? Way::entries
+                                                                                : Way::scan;
+    }();
+    return way;
+}
+
 Result<PageScan> PageScan::open(pid_t pid, Protection protection) {
+    return open(pid, protection, way_here());
+}
+
+Result<PageScan> PageScan::open(pid_t pid, Protection protection, Way way) {
     Fd pagemap(::open(fmt::format("/proc/{}/pagemap", pid).c_str(), O_RDONLY | O_CLOEXEC));
     if (!pagemap) {
         const bool ended = errno == ESRCH || errno == ENOENT;
@@ -163,14 +188,63 @@ Result<PageScan> PageScan::open(pid_t pid, Protection protection) {
                          ended ? Code::not_found : Code::io);
     }
     return PageScan(pid, std::move(pagemap),
-                    protection == Protection::asynchronous ? check_registered : 0);
+                    protection == Protection::asynchronous ? check_registered : 0, way);
 }
 
 struct PageScan::Query {
     uint64_t flags = 0, mask = 0, any_of = 0, result = 0, inverted = 0;
+
+    // As the kernel compares (pagemap_scan_is_interesting_page() of fs/proc/task_mmu.c).
+    bool wants(uint64_t categories) const {
+        categories ^= inverted;
+        return (categories & mask) == mask && (any_of == 0 || (categories & any_of) != 0);
+    }
 };
 
+// Page by page, until `take` has had enough.
+Result<bool> PageScan::each_entry(const PageRun& area, const EntryTaker& take) const {
+    std::array<uint64_t, 8192> entries;
+    const uint64_t page = this_page_size();
+    for (uint64_t at = area.start; at < area.end();) {
+        const auto count = std::min<uint64_t>(entries.size(), (area.end() - at) / page);
+        const auto got = pread(pagemap_.get(), entries.data(), count * sizeof entries[0],
+                               static_cast<off_t>(at / page * sizeof entries[0]));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0)
+            return sys_error(fmt::format("read page map at {:#x}", at), {},
+                             errno == ESRCH ? Code::not_found : Code::io);
+        const auto read = static_cast<uint64_t>(got) / sizeof entries[0];
+        if (read == 0)  // the address space is gone (pagemap_read() of fs/proc/task_mmu.c)
+            return make_error(Code::not_found, "read page map", std::to_string(pid_));
+        for (uint64_t i = 0; i < read; i++, at += page)
+            if (!take(at, categories_of(entries[i]))) return false;
+    }
+    return true;
+}
+
+// Nothing can be protected here, and nothing is registered for asynchronous protection.
+Result<bool> PageScan::run_entries(const Query& query, const PageRun& area,
+                                   std::vector<Found>& out) const {
+    if ((query.flags & check_registered) != 0) return false;
+    if ((query.flags & protect_matching) != 0)
+        return make_error(Code::unsupported, "protect pages", {},
+                          "this kernel has no PAGEMAP_SCAN (Linux 6.7 has)");
+    const uint64_t page = this_page_size();
+    auto done = each_entry(area, [&](uint64_t at, uint64_t categories) {
+        if (!query.wants(categories)) return true;
+        const bool marked = (query.result & ~categories & is_written) != 0;
+        if (!out.empty() && out.back().end == at && out.back().marked == marked)
+            out.back().end += page;
+        else
+            out.push_back({at, at + page, false, marked, false, false});
+        return true;
+    });
+    if (!done) return done.error();
+    return true;
+}
+
 Result<bool> PageScan::run(const Query& query, const PageRun& area, std::vector<Found>& out) const {
+    if (way_ == Way::entries) return run_entries(query, area, out);
     std::array<ScanRegion, regions_at_once> regions;
     const auto first = static_cast<std::ptrdiff_t>(out.size());
     uint64_t at = area.start;
@@ -191,9 +265,6 @@ Result<bool> PageScan::run(const Query& query, const PageRun& area, std::vector<
         const int count = ioctl(pagemap_.get(), pagemap_scan, &arguments);
         if (count < 0 && errno == EINTR) continue;
         if (count < 0 && errno == EPERM) return false;
-        if (count < 0 && errno == ENOTTY)
-            return make_error(Code::unsupported, "scan pages", {},
-                              "this kernel has no PAGEMAP_SCAN");
         if (count < 0)
             return sys_error(fmt::format("scan pages at {:#x}", at), {},
                              errno == ESRCH ? Code::not_found : Code::io);
@@ -273,6 +344,7 @@ Status PageScan::guards(const PageRun& area, PageRuns& out) const {
 }
 
 Status PageScan::huge(const PageRun& area, PageRuns& out) const {
+    if (way_ == Way::entries) return {};
     std::vector<Found> found;
     auto done = run({0, is_huge, 0, is_zero_frame | is_huge}, area, found);
     if (!done) return done.error();
@@ -283,6 +355,15 @@ Status PageScan::huge(const PageRun& area, PageRuns& out) const {
 
 // Where the next page is that is there, `limit` if there is none. Fails by naming the first one.
 uint64_t PageScan::next_page(uint64_t at, uint64_t limit) const {
+    if (way_ == Way::entries) {
+        uint64_t next = limit;
+        const auto absent = [&](uint64_t page, uint64_t categories) {
+            if ((categories & (page_is_present | is_swapped)) == 0) return true;
+            next = page;
+            return false;
+        };
+        return each_entry({at, limit - at}, absent).ok() ? next : at;
+    }
     ScanRegion region{};
     ScanArguments arguments{};
     arguments.size = sizeof arguments;

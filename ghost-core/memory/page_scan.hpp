@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// PAGEMAP_SCAN (Documentation/admin-guide/mm/pagemap.rst of the kernel, from 6.7 on): which pages
-// of a process are there, and which were written since they were last protected.
+// Which pages of a process are there, and which were written since they were last protected:
+// PAGEMAP_SCAN (Documentation/admin-guide/mm/pagemap.rst of the kernel, from 6.7 on), and on older
+// kernels the entries of /proc/PID/pagemap, which tell the first but not the second.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <sys/types.h>
 #include <string_view>
 #include <vector>
@@ -30,9 +32,16 @@ Result<PageRuns> private_memory(pid_t pid);  // only that
 class PageScan {
   public:
     enum class Protection { asynchronous, notifying };  // of userfaultfd(2)
+    // How the kernel is asked. By entries: 8 bytes are read for each page of an area, also where
+    // nothing is (1 TiB: 2 GiB); zero, guard and huge are never told; asynchronous protection and
+    // whatever protects does not exist.
+    enum class Way { scan, entries };
+    // By entries where the kernel has no PAGEMAP_SCAN.
+    static Way way_here();
     // `protection`: what the memory is registered for. Of one that notifies whether it is
     // registered cannot be told here. not_found: it has no memory any more.
     static Result<PageScan> open(pid_t pid, Protection protection = Protection::asynchronous);
+    static Result<PageScan> open(pid_t pid, Protection protection, Way way);
 
     struct Found {
         uint64_t start = 0, end = 0;
@@ -86,14 +95,19 @@ class PageScan {
 
   private:
     struct Query;
-    PageScan(pid_t pid, Fd pagemap, uint64_t check)
-        : pid_(pid), pagemap_(std::move(pagemap)), check_(check) {}
+    using EntryTaker = std::function<bool(uint64_t page, uint64_t categories)>;
+    PageScan(pid_t pid, Fd pagemap, uint64_t check, Way way)
+        : pid_(pid), pagemap_(std::move(pagemap)), check_(check), way_(way) {}
+    Result<bool> each_entry(const PageRun& area, const EntryTaker& take) const;
+    Result<bool> run_entries(const Query& query, const PageRun& area,
+                             std::vector<Found>& out) const;
     uint64_t next_page(uint64_t at, uint64_t limit) const;
     Result<bool> run(const Query& query, const PageRun& area, std::vector<Found>& out) const;
 
     pid_t pid_;
     Fd pagemap_;
     uint64_t check_;  // flag
+    Way way_;
 };
 
 }  // namespace ghost::core

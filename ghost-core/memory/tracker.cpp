@@ -79,6 +79,11 @@ PageRuns joined(const PageRuns& runs, uint64_t near) {
     return out;
 }
 
+Error cannot_track(pid_t pid) {
+    return make_error(Code::unsupported, "track writes of process", std::to_string(pid),
+                      "this kernel cannot (Linux 6.7 can): use --mode stop");
+}
+
 }  // namespace
 
 // In no order: what is told twice, of an area that was scanned twice, may lie before what was last.
@@ -91,7 +96,9 @@ void add_found(const std::vector<PageScan::Found>& found, PageChanges& changes) 
     }
 }
 
+// Found out without disturbing anybody.
 Result<Tracker> Tracker::attach(pid_t pid) {
+    if (PageScan::way_here() == PageScan::Way::entries) return cannot_track(pid);
     // asynchronous protection lets nobody wait
     auto userfault = take_userfault(pid, attach_limit_us, Faults::programs);
     if (!userfault) return userfault.error();
@@ -103,8 +110,8 @@ Result<Tracker> Tracker::adopt(pid_t pid, Fd userfault) {
     api.api = UFFD_API;
     api.features = asynchronous | UFFD_FEATURE_PAGEFAULT_FLAG_WP;
     if (ioctl(userfault.get(), UFFDIO_API, &api) != 0)
-        return sys_error("track writes of process", std::to_string(pid),
-                         errno == EINVAL ? Code::unsupported : Code::io);
+        return errno == EINVAL ? cannot_track(pid)
+                               : sys_error("track writes of process", std::to_string(pid));
     return Tracker(pid, std::move(userfault));
 }
 

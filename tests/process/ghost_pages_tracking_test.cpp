@@ -388,6 +388,64 @@ TEST_F(PagesTracking, ReservedMemoryIsPassedOver) {
     munmap(at, count * tebi);
 }
 
+PageRuns runs_of(const std::vector<PageScan::Found>& found) {
+    PageRuns out;
+    for (const auto& run : found) append(out, run.start, run.end);
+    return out;
+}
+
+// Kernels before 6.7 are asked page by page, and tell the same but for zeros, huge and guards.
+TEST_F(PagesTracking, OlderKernelsTellWhichPagesAreThere) {
+    const uint64_t page = this_page_size();
+    constexpr size_t pages = 20000;  // more than one read of entries
+    void* at =
+        mmap(nullptr, pages * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ASSERT_NE(at, MAP_FAILED);
+    madvise(at, pages * page, MADV_NOHUGEPAGE);
+    auto* memory = static_cast<volatile char*>(at);
+    for (const size_t i : {0UL, 1UL, 7UL, 8191UL, 8192UL, 16384UL, pages - 1}) memory[i * page] = 1;
+    const Fd file(open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
+    void* of_file = mmap(nullptr, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE, file.get(), 0);
+    ASSERT_NE(of_file, MAP_FAILED);
+    static_cast<volatile char*>(of_file)[2 * page] = 1;
+    auto scan = PageScan::open(getpid());
+    auto entries =
+        PageScan::open(getpid(), PageScan::Protection::asynchronous, PageScan::Way::entries);
+    ASSERT_TRUE(scan.ok() && entries.ok());
+
+    const PageRun area{reinterpret_cast<uint64_t>(at), pages * page};
+    const PageRun mapped{reinterpret_cast<uint64_t>(of_file), 4 * page};
+    std::vector<PageScan::Found> by_scan, by_entries;
+    ASSERT_TRUE(scan->present(area, by_scan).ok());
+    ASSERT_TRUE(entries->present(area, by_entries).ok());
+    EXPECT_EQ(runs_of(by_entries), runs_of(by_scan));
+    EXPECT_EQ(bytes_of(runs_of(by_entries)), 7 * page);
+    by_scan.clear(), by_entries.clear();
+    ASSERT_TRUE(scan->copied(mapped, by_scan).ok());
+    ASSERT_TRUE(entries->copied(mapped, by_entries).ok());
+    EXPECT_EQ(runs_of(by_entries), runs_of(by_scan));
+    EXPECT_EQ(runs_of(by_entries), (PageRuns{{mapped.start + 2 * page, page}}));
+
+    by_entries.clear();
+    PageRuns written;
+    auto tracked = entries->maybe_written(area, written);
+    ASSERT_TRUE(tracked.ok());
+    EXPECT_FALSE(*tracked) << "nobody tracks by entries";
+    EXPECT_EQ(entries->written_and_protect(area, by_entries).error().code, Code::unsupported);
+    EXPECT_TRUE(entries->is_present(area.start + 7 * page));
+    EXPECT_FALSE(entries->is_present(area.start + 8 * page));
+
+    constexpr uint64_t large = uint64_t{4} << 30, piece = 8 << 20;
+    void* sparse = mmap(nullptr, large, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    ASSERT_NE(sparse, MAP_FAILED);
+    static_cast<volatile char*>(sparse)[large - 1] = 1;
+    const PageRun hole{reinterpret_cast<uint64_t>(sparse), large};
+    EXPECT_EQ(entries->populated(hole, piece), scan->populated(hole, piece));
+    EXPECT_EQ(entries->populated(hole, piece).size(), 1U);
+    munmap(sparse, large), munmap(of_file, 4 * page), munmap(at, pages * page);
+}
+
 TEST_F(PagesTracking, DeadCopierReleasesWriters) {
     for (const bool stopped : {true, false}) {  // before it dies
         Churn churn({"write", "32", "3000"});

@@ -23,10 +23,11 @@ std::string host_name() {
 
 // What can be done here as it is: whether ranks move and are saved, and by which --mode programs
 // do.
-Json works_now(bool jobs, bool programs) {
+Json works_now(bool jobs, bool programs, bool tracked) {
     Json modes = Json::array();
-    if (programs) modes = {"stop", "concurrent", "live"};
-    if (programs && core::check_pages_may_follow()) {
+    if (programs) modes = {"stop", "concurrent"};
+    if (programs && tracked) modes.push_back("live");
+    if (programs && tracked && core::check_pages_may_follow()) {
         modes.push_back("lazy");
         modes.push_back("hybrid");
     }
@@ -38,7 +39,7 @@ Json examine_here() {
     // a user's wrapper does; what is missing then, the first check says
     const bool inside = enter_own_user_space().ok();
     Json out{{"node", host_name()}, {"user", ::geteuid()}, {"checks", Json::array()}};
-    bool jobs = true, programs = true;
+    bool jobs = true, programs = true, tracked = true;
     for (const Check& check : node_checks()) {
         const bool tried = inside || check.what == For::jobs || out["checks"].empty();
         const Finding found = tried ? check.look(paths) : Finding{false, "not tried without that"};
@@ -49,10 +50,11 @@ Json examine_here() {
         if (!found.ok && tried) item["repair"] = found.repair.empty() ? check.repair : found.repair;
         if (!found.ok && check.what != For::comfort) jobs = false;
         if (!found.ok && check.what == For::all) programs = false;
+        if (!found.ok && check.look == look_pagemap_scan) tracked = false;
         out["checks"].push_back(item);
     }
     out["ok"] = jobs;
-    out["works"] = works_now(jobs, programs);
+    out["works"] = works_now(jobs, programs, tracked);
     return out;
 }
 
