@@ -29,6 +29,7 @@ constexpr Verb verbs[] = {
     {"inspect", "show what a ghost or a snapshot contains", define_inspect},
     {"verify", "check every byte of ghosts and of their parents", define_verify},
     {"merge", "merge an incremental ghost and its parents into a full one", define_merge},
+    {"key", "make a pair of keys, to sign ghosts and to check who has made them", define_key},
     {"doctor", "find what a node lacks, and the command that fixes it", define_doctor},
     {"params", "list the parameters for `mpirun --mca`", define_params},
     {"env", "print the exports that make mpirun use this build", define_env},

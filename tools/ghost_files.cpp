@@ -34,6 +34,35 @@ std::shared_ptr<bool> add_trust(CommandLine app) {
     return trust;
 }
 
+std::shared_ptr<std::string> add_sign(CommandLine app) {
+    auto key = std::make_shared<std::string>();
+    app.add_option("--sign", *key, "file with a secret key of `ghost key`: the ghost is signed");
+    return key;
+}
+
+Result<std::unique_ptr<core::Resource>> signed_by(const std::string& key_file,
+                                                  std::unique_ptr<core::Resource> out) {
+    if (key_file.empty()) return out;
+    auto key = core::SigningKey::load(key_file);
+    if (!key) return key.error();
+    return core::SignResource::writer(std::move(out), *key);
+}
+
+std::shared_ptr<std::string> add_signer(CommandLine app) {
+    auto key = std::make_shared<std::string>();
+    app.add_option("--verify-key", *key,
+                   "file with a public key: only what its owner has signed is taken");
+    return key;
+}
+
+Status expect_signer(core::ResourceRegistry& classes, const std::string& key_file) {
+    if (key_file.empty()) return {};
+    auto key = core::PublicKey::load(key_file);
+    if (!key) return key.error();
+    classes.expect_signer(*key);
+    return {};
+}
+
 Result<std::shared_ptr<core::SecretKey>> load_key(const std::string& file) {
     if (file.empty()) return std::shared_ptr<core::SecretKey>();
     return core::SecretKey::load(file);

@@ -32,6 +32,15 @@ inline core::Whose whose_ghosts(bool trust_owner) {
     return trust_owner ? core::Whose::anybodys : core::Whose::trusted;
 }
 
+// Adds --sign FILE to a verb; what is written is then signed.
+std::shared_ptr<std::string> add_sign(CommandLine app);
+// `out` as it is if no key is named.
+Result<std::unique_ptr<core::Resource>> signed_by(const std::string& key_file,
+                                                  std::unique_ptr<core::Resource> out);
+// Adds --verify-key FILE to a verb: what is read has to be signed by that key's owner.
+std::shared_ptr<std::string> add_signer(CommandLine app);
+Status expect_signer(core::ResourceRegistry& classes, const std::string& key_file);
+
 // For an import: unpacked, an incremental one joined with its parents. `classes` outlives it.
 Result<std::unique_ptr<core::Resource>> open_ghost(const core::ResourceRegistry& classes,
                                                    const std::string& specification,

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::array own_flags{
     "--replace", "--keep-longer", "--trust-owner", "--detach", "--json", "--help", "-h"};
-constexpr std::array own_options{"--from", "--key"};
+constexpr std::array own_options{"--from", "--key", "--verify-key"};
 
 template <typename Words>
 bool is_one_of(const Words& words, std::string_view word) {

@@ -45,7 +45,8 @@ bool may_be(const std::string& path, const Hash128& id) {
     if (!fd || pread(fd.get(), &header, sizeof header, 0) != sizeof header) return false;
     if (header.magic == ghost_magic) return header.id == id;
     const auto* start = reinterpret_cast<const char*>(&header);
-    return CompressResource::is_mine(start) || EncryptResource::is_mine(start);
+    return CompressResource::is_mine(start) || EncryptResource::is_mine(start) ||
+           SignResource::is_mine(start);
 }
 
 // Where the parent may be, likeliest first.

@@ -277,7 +277,8 @@ Made ResourceRegistry::open(const std::string& specification,
     auto made = make(specification, Use::read);
     if (!made) return made;
     auto current = std::move(*made);
-    // compressed and then encrypted, or the other way round; more layers make no sense
+    // compressed, encrypted and signed, in any order; more layers make no sense
+    bool is_signed = false;
     for (int layer = 0;; layer++) {
         GHOST_TRY(current->init());
         auto opened = std::make_unique<PeekableResource>(std::move(current));
@@ -291,6 +292,11 @@ Made ResourceRegistry::open(const std::string& specification,
                 return make_error(Code::refused, "read ghost", specification,
                                   "it is encrypted, a key is needed");
             current = std::make_unique<EncryptResource>(std::move(opened), Use::read, key);
+        } else if (enough && SignResource::is_mine(start->data())) {
+            current = SignResource::reader(std::move(opened), signer_);
+            is_signed = true;
+        } else if (signer_ && !is_signed) {
+            return make_error(Code::refused, "read ghost", specification, "it is not signed");
         } else if (enough && StripeResource::is_mine(start->data())) {
             return make_error(Code::invalid, "read ghost", specification,
                               "it is one part of a striped one, name all as stripe:PART;PART…");

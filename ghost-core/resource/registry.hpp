@@ -18,6 +18,7 @@
 #include "ghost-core/resource/encrypt.hpp"
 #include "ghost-core/resource/file.hpp"
 #include "ghost-core/resource/resource.hpp"
+#include "ghost-core/resource/sign.hpp"
 
 namespace ghost::core {
 
@@ -84,14 +85,19 @@ class ResourceRegistry {
     Result<std::unique_ptr<Resource>> make(uint32_t id, Use use,
                                            const std::string& parameters) const;
 
-    // For reading, initialized (its init() does nothing more): a file that is compressed or
-    // encrypted is recognized and unpacked. refused: it is encrypted and `key` is null.
+    // For reading, initialized (its init() does nothing more): a file that is compressed, encrypted
+    // or signed is recognized and unpacked. refused: it is encrypted and `key` is null, or not
+    // signed by whom expect_signer() has named.
     Result<std::unique_ptr<Resource>> open(const std::string& specification,
                                            std::shared_ptr<SecretKey> key = nullptr) const;
 
     // From now on such files are read; without it those that are trusted.
     void trust_only(Whose whose) { trusted_ = whose; }
     Whose trusted() const { return trusted_; }
+    // From now on open() gives only what the owner of this key has signed; parents are no
+    // exception.
+    void expect_signer(const PublicKey& signer) { signer_ = signer; }
+    const std::optional<PublicKey>& signer() const { return signer_; }
     // One with the same classes that reads such files.
     ResourceRegistry reading(Whose whose) const { return ResourceRegistry(*this, whose); }
 
@@ -104,10 +110,11 @@ class ResourceRegistry {
         ~Classes();
     };
     ResourceRegistry(const ResourceRegistry& other, Whose whose)
-        : trusted_(whose), classes_(other.classes_) {}
+        : trusted_(whose), signer_(other.signer_), classes_(other.classes_) {}
     Status insert(ResourceKind kind);
 
     Whose trusted_ = Whose::trusted;
+    std::optional<PublicKey> signer_;
     std::shared_ptr<Classes> classes_;
 };
 

@@ -24,6 +24,7 @@ enum class ResourceClass : uint32_t {
     encrypt = 6,
     stripe = 7,
     tee = 8,
+    sign = 9,
     user = 1000
 };
 

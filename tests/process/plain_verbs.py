@@ -330,6 +330,64 @@ def case_packed_encrypted_and_striped():
     assert ghost("export", str(os.getpid()), "--to", "no-such-class:x").returncode == 1
 
 
+def case_signed():
+    """Only what the key's owner has signed becomes a process, whole and as it was signed."""
+    made = json.loads(good(ghost("key", path("k"), "--json")))
+    good(ghost("key", path("other")))
+    assert os.stat(made["secret"]).st_mode & 0o777 == 0o600, made
+    again = ghost("key", path("k"))
+    assert again.returncode == 1 and "File exists" in again.stderr, again.stderr
+    checks = ["--verify-key", path("k.pub")]
+
+    def refused(file, why, *options):
+        for verb in ("import", "restart", "verify"):
+            done = ghost(verb, file, *(options or checks))
+            assert done.returncode == 1 and re.search(why, done.stderr), (verb, file, done.stderr)
+
+    for number, prefix in enumerate(("", "lz4:")):
+        file = path("s%d" % number)
+        talk, inner = started()
+        assert talk.ask("one") == "1 one"
+        good(ghost("export", str(inner), "--to", path("unsigned")))
+        good(ghost("export", str(inner), "--to", prefix + file, "--sign", path("k"), "--then", "kill"))
+        assert talk.end() == -9
+        refused(path("unsigned"), "it is not signed")
+        refused(file, "signed by another, whose key is " + made["key"], "--verify-key", path("other.pub"))
+        with open(file, "rb") as ghost_file:
+            whole = ghost_file.read()
+        for place in (60, len(whole) // 2, len(whole) - 10):
+            with open(path("bad"), "wb") as bad:
+                bad.write(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:])
+            refused(path("bad"), "not what was signed|wrong size|damaged|unpack|too early")
+        for bad_bytes in (whole[:-1], whole[:-72], whole[:len(whole) // 2], whole + b"x"):
+            with open(path("bad"), "wb") as bad:
+                bad.write(bad_bytes)
+            refused(path("bad"), "too early|follows|damaged|unpack")
+        assert not having(SUBJECT), "something of a refused ghost runs"
+        good(ghost("verify", file, *checks))
+        good(ghost("verify", file))
+        good(ghost("inspect", file))
+        other = Talk("import", file, *checks)
+        assert other.ask("again") == "2 again", prefix
+        assert other.ask("exit5") == "3 exit5"
+        assert other.end() == 5
+    other = Talk("import", path("s0"))
+    assert other.ask("again") == "2 again", "whoever does not ask whose it is reads it as any"
+    other.ask("exit0")
+    assert other.end() == 0
+    talk, inner = started()
+    folder = path("checkpoints")
+    good(ghost("checkpoint", str(inner), "--to", folder, "--sign", path("k"), "--then", "kill"))
+    assert talk.end() == -9
+    back = Talk("restart", folder, *checks)
+    assert back.ask("again") == "1 again"
+    back.ask("exit0")
+    assert back.end() == 0
+    for words in (["checkpoint", str(os.getpid()), "--to", "memory", "--sign", path("k")],
+                  ["import", path("s0"), "--verify-key", path("unsigned")]):
+        assert ghost(*words).returncode == 2, words
+
+
 def case_concurrent_while_the_kernel_writes():
     """A write into a page that is about to be saved waits; it never fails for that."""
     pids.append(int(good(ghost("run", "--detach", "--", "python3", "-c", FILLER, path("f")))))

@@ -15,6 +15,7 @@
 #include "ghost-core/resource/file.hpp"
 #include "ghost-core/resource/memory.hpp"
 #include "tools/verbs/job_snapshots.hpp"
+#include "tools/ghost_files.hpp"
 #include "tools/job_client.hpp"
 #include "tools/plain_ghost.hpp"
 #include "tools/terminal.hpp"
@@ -27,7 +28,7 @@ constexpr uint64_t skeleton_room = 16 << 20;  // beside the pages
 constexpr int answer_limit_ms = 1000;
 
 struct CheckpointArgs {
-    std::string which, to, then = "continue", mode = "concurrent", name;
+    std::string which, to, then = "continue", mode = "concurrent", name, sign;
     std::string folder() const { return to.empty() ? "./ghost-snapshots" : to; }
 };
 
@@ -80,8 +81,9 @@ Result<Json> to_disk(pid_t pid, Then then, Mode mode, const CheckpointArgs& args
                                                       tree->inner, now_text())
                                         : args.name;
     const auto path = (std::filesystem::path(args.folder()) / (name + ".ghost")).string();
-    core::FileResource file(path, core::Use::write);
-    auto exported = export_plain(pid, file, then, mode);
+    auto file = signed_by(args.sign, std::make_unique<core::FileResource>(path, core::Use::write));
+    if (!file) return file.error();
+    auto exported = export_plain(pid, **file, then, mode);
     if (!exported) return exported.error();
     return result_json(*exported, path, args);
 }
@@ -126,6 +128,10 @@ std::optional<int> run_for_job(const CheckpointArgs& args, bool json) {
         if (!only) return report(only.error(), json);
         job = std::move(*only);
     }
+    if (!args.sign.empty())
+        return report(
+            make_error(Code::invalid, "use --sign", {}, "the snapshots of jobs are not signed"),
+            json);
     if (!args.name.empty())
         return report(make_error(Code::invalid, "use --name", {},
                                  "a job's snapshots are numbered, not named"),
@@ -145,6 +151,9 @@ int run_checkpoint(const CheckpointArgs& args, bool json) {
         return report(make_error(Code::invalid, "use --to both", {},
                                  "it is for jobs, and this is process " + args.which),
                       json);
+    if (args.to == "memory" && !args.sign.empty())
+        return report(
+            make_error(Code::invalid, "use --sign", {}, "ghosts in memory are not signed"), json);
     auto done = args.to == "memory" ? to_memory(*pid, *then, *mode, args)
                                     : to_disk(*pid, *then, *mode, args);
     if (!done) return report(done.error(), json);
@@ -203,11 +212,13 @@ void define_checkpoint(CommandLine app, int& exit_status) {
                    "name of a process's checkpoint; replaces an older one of this name (default in "
                    "memory: the pid)");
     add_mode(app, args->mode);
+    auto sign = add_sign(app);
     auto json = add_json(app);
     app.footer(
         "Exit status: 0 done; 1 refused or failed, the original continues; 2 wrong usage; 3 the "
         "job was harmed.");
     app.callback([=, &exit_status] {
+        args->sign = *sign;
         exit_status = in_worker([&] { return run_checkpoint(*args, *json); });
     });
 }

@@ -12,7 +12,7 @@ namespace {
 
 struct ExportArgs {
     pid_t pid = 0;
-    std::string to, then = "continue", mode = "concurrent";
+    std::string to, sign, then = "continue", mode = "concurrent";
 };
 
 int run_export(const ExportArgs& args, bool json) {
@@ -24,6 +24,7 @@ int run_export(const ExportArgs& args, bool json) {
     auto classes = all_classes();
     if (!classes) return report(classes.error(), json);
     auto to = (*classes)->make(args.to, core::Use::write);
+    if (to) to = signed_by(args.sign, std::move(*to));
     if (!to) return report(to.error(), json);
     auto exported = export_plain(args.pid, **to, *then, *mode);
     if (!exported) return report(exported.error(), json);
@@ -57,10 +58,13 @@ void define_export(CommandLine app, int& exit_status) {
                    "or is killed")
         .one_of({"continue", "stop", "kill"});
     add_mode(app, args->mode);
+    auto sign = add_sign(app);
     auto json = add_json(app);
     app.footer("Exit status: 0 done; 1 refused or failed, the original continues; 2 wrong usage.");
-    app.callback(
-        [=, &exit_status] { exit_status = in_worker([&] { return run_export(*args, *json); }); });
+    app.callback([=, &exit_status] {
+        args->sign = *sign;
+        exit_status = in_worker([&] { return run_export(*args, *json); });
+    });
 }
 
 }  // namespace ghost::tools

@@ -20,6 +20,7 @@ void define_import(CommandLine app, int& exit_status) {
                  "set GHOST_CLONE to 1 in the process: its original continues elsewhere");
     auto key = add_key(app);
     auto trust = add_trust(app);
+    auto signer = add_signer(app);
     auto json = add_json(app);
     app.footer(
         "The process gets this command's standard input and output in place of its own terminal "
@@ -34,6 +35,10 @@ void define_import(CommandLine app, int& exit_status) {
             return;
         }
         (*classes)->trust_only(whose_ghosts(*trust));
+        if (auto known = expect_signer(**classes, *signer); !known.ok()) {
+            exit_status = report(known.error(), *json);
+            return;
+        }
         exit_status = import_plain(
             [&]() -> Result<std::unique_ptr<core::Resource>> {
                 return open_ghost(**classes, *file, *key);

@@ -19,7 +19,7 @@ namespace {
 
 struct RestartArgs {
     std::string snapshot, from;
-    std::shared_ptr<std::string> key;
+    std::shared_ptr<std::string> key, signer;
     std::shared_ptr<bool> trust;
     bool keep_longer = false;
     std::vector<std::string> mpirun;
@@ -52,6 +52,9 @@ Result<std::unique_ptr<core::Resource>> open_snapshot(const core::ResourceRegist
     const std::string prefix = "memory:";
     const bool named = args.snapshot.starts_with(prefix);
     if (args.from == "memory" || named) {
+        if (classes.signer())
+            return make_error(Code::refused, "restart", args.snapshot,
+                              "ghosts in memory are not signed");
         auto holder = core::HolderClient::connect({});
         if (!holder) return holder.error();
         auto buffer = holder->get(named ? args.snapshot.substr(prefix.size()) : args.snapshot);
@@ -114,6 +117,10 @@ int run_restart(RestartArgs args, const ImportOptions& options) {
             return report(make_error(Code::invalid, "restart a job with --trust-owner", {},
                                      "a job's snapshot is only used by the user whose job it was"),
                           options.json);
+        if (!args.signer->empty())
+            return report(make_error(Code::invalid, "restart a job with --verify-key", {},
+                                     "the snapshots of jobs are not signed"),
+                          options.json);
         return restart_job(
             {args.snapshot, args.mpirun, options.replace, args.keep_longer, options.json});
     }
@@ -122,6 +129,8 @@ int run_restart(RestartArgs args, const ImportOptions& options) {
     auto classes = all_classes();  // outlives what it opens
     if (!classes) return report(classes.error(), options.json);
     (*classes)->trust_only(whose_ghosts(*args.trust));
+    if (auto known = expect_signer(**classes, *args.signer); !known.ok())
+        return report(known.error(), options.json);
     return import_plain([&] { return open_snapshot(**classes, args); }, options);
 }
 
@@ -148,6 +157,7 @@ void define_restart(CommandLine app, int& exit_status) {
         .hidden();
     args->key = add_key(app);
     args->trust = add_trust(app);
+    args->signer = add_signer(app);
     auto json = add_json(app);
     app.footer(
         "A job: this command replaces itself by mpirun and passes on all options that are not its "

@@ -47,6 +47,7 @@ void define_receive(CommandLine app, int& exit_status);
 void define_inspect(CommandLine app, int& exit_status);
 void define_verify(CommandLine app, int& exit_status);
 void define_merge(CommandLine app, int& exit_status);
+void define_key(CommandLine app, int& exit_status);
 
 // Adds --json to a verb and returns where it is kept (shared with the app's callbacks).
 std::shared_ptr<bool> add_json(CommandLine app);

@@ -49,10 +49,13 @@ void print_good(const Json& row) {
                                       : fmt::format("  with {} parents", row["parents"].size()));
 }
 
-int run_verify(const VerifyArgs& args, const std::string& key_file, bool json) {
+int run_verify(const VerifyArgs& args, const std::string& key_file, const std::string& signer,
+               bool json) {
     auto registry = all_classes();
     if (!registry) return report(registry.error(), json);
     (*registry)->trust_only(core::Whose::anybodys);  // nothing is made of it
+    if (auto known = expect_signer(**registry, signer); !known.ok())
+        return report(known.error(), json);
     auto key = load_key(key_file);
     if (!key) return report(key.error(), json);
     Verifier verifier(**registry, *key);
@@ -82,11 +85,12 @@ void define_verify(CommandLine app, int& exit_status) {
                    "ghosts (parents are found beside them) or snapshots of jobs")
         .required();
     auto key = add_key(app);
+    auto signer = add_signer(app);
     auto json = add_json(app);
     app.footer(
         "Exit status: 0 every byte is right; 1 something is damaged, and it is named; 2 wrong "
         "usage.");
-    app.callback([=, &exit_status] { exit_status = run_verify(*args, *key, *json); });
+    app.callback([=, &exit_status] { exit_status = run_verify(*args, *key, *signer, *json); });
 }
 
 }  // namespace ghost::tools
