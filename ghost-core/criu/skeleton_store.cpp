@@ -13,7 +13,6 @@ namespace ghost::core {
 
 namespace {
 
-constexpr uint64_t most_in_memory = 64 << 20;
 constexpr const char* large_folder = "/var/tmp";  // on a disk, if any folder is (hier(7))
 constexpr const char* keeping = "keep what removed files of the tree hold in";
 
@@ -29,7 +28,8 @@ Status append(int fd, std::string_view bytes) {
 
 }  // namespace
 
-SkeletonStore::SkeletonStore() : event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+SkeletonStore::SkeletonStore(const Limits& limits)
+    : event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), limits_(limits) {}
 
 SkeletonStore::~SkeletonStore() {
     for (auto& [name, file] : files_)
@@ -56,6 +56,7 @@ Status SkeletonStore::move_to_disk(File& file) {
     file.large.reset(::open(large_folder, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600));
     if (!file.large) return sys_error(keeping, large_folder);
     GHOST_TRY(append(file.large.get(), file.content));
+    in_memory_ -= file.content.size();
     file.content = {};
     return {};
 }
@@ -65,8 +66,14 @@ Status SkeletonStore::data(int file, std::string_view bytes) {
     File& to = *open_.at(file);
     bytes_ += bytes.size();
     to.size += bytes.size();
-    if (to.size > most_in_memory && !to.large) GHOST_TRY(move_to_disk(to));
+    const bool is_full = in_memory_ + bytes.size() > limits_.room;
+    if (!to.large && to.size > (is_full ? limits_.small : limits_.file))
+        GHOST_TRY(move_to_disk(to));
     if (to.large) return append(to.large.get(), bytes);
+    if (in_memory_ + bytes.size() > limits_.most)
+        return make_error(Code::corrupt, "read ghost", {},
+                          "its files have more than any tree of processes");
+    in_memory_ += bytes.size();
     to.content += bytes;
     return {};
 }
@@ -81,6 +88,7 @@ Status SkeletonStore::close(int file) {
         void* const at = mmap(nullptr, closed->size, PROT_READ, MAP_SHARED, closed->large.get(), 0);
         if (at == MAP_FAILED) return sys_error(keeping, large_folder);
         closed->mapped = {static_cast<const char*>(at), closed->size};
+        closed->large.reset();  // or a tree with many such files needs many descriptors
     }
     closed->complete = true;
     open_.erase(file);
@@ -100,13 +108,19 @@ SkeletonStore::Found SkeletonStore::find(const std::string& name, std::string_vi
     const auto file = files_.find(name);
     if (file == files_.end()) return ended_ ? Found::no : Found::not_yet;
     if (!file->second.complete) return Found::not_yet;
-    content = file->second.large ? file->second.mapped : file->second.content;
+    const auto& found = file->second;
+    content = found.mapped.empty() ? std::string_view(found.content) : found.mapped;
     return Found::yes;
 }
 
 uint64_t SkeletonStore::bytes() {
     std::lock_guard lock(mutex_);
     return bytes_;
+}
+
+uint64_t SkeletonStore::in_memory() {
+    std::lock_guard lock(mutex_);
+    return in_memory_;
 }
 
 uint64_t SkeletonStore::page_bytes() {

@@ -277,6 +277,8 @@ Result<PagesView> GhostReader::pages(const Chunk& chunk, const char* buffer) {
 Status GhostReader::check_runs(const Chunk& chunk, const char* buffer) {
     auto view = pages(chunk, buffer);
     if (!view) return corrupt(view.error().why);
+    if (checks_->processes.size() >= process_limit && !checks_->processes.contains(chunk.number))
+        return corrupt("number of processes");
     auto& process = checks_->processes[chunk.number];
     auto& summary = process.summary;
     summary.inner_pid = chunk.number;

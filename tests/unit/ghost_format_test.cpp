@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/fd.hpp"
+#include "ghost-core/criu/skeleton_store.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/reader.hpp"
 #include "ghost-core/format/summary.hpp"
@@ -290,6 +291,61 @@ TEST(Format, SomethingAfterTheEndIsRefused) {
     bytes.push_back(0);
     MemoryResource ghost(bytes);
     EXPECT_FALSE(read_ghost(ghost).ok());
+}
+
+// Each costs the reader more than its 56 bytes of the stream, which can be packed to almost
+// nothing.
+TEST(Format, MoreProcessesThanTheTableHoldsAreRefusedAtOnce) {
+    MemoryResource ghost;
+    {
+        GhostWriter writer(ghost);
+        ASSERT_TRUE(writer.head(host_facts(), "{}").ok());
+        ASSERT_TRUE(writer.skeleton_end(0).ok());
+        const std::vector<PageRun> page{{0x10000, this_page_size()}};
+        for (size_t pid = 1; pid <= process_limit + 1; pid++)
+            ASSERT_TRUE(writer.present(static_cast<int>(pid), page).ok());
+    }
+    auto read = read_ghost(ghost);
+    ASSERT_FALSE(read.ok());
+    EXPECT_NE(read.error().message().find("number of processes"), std::string::npos)
+        << read.error().message();
+}
+
+// Of files that are many, or grow at the same time, most is on a disk; nothing of them is lost.
+TEST(SkeletonStore, KeepsLittleInMemoryOfManyFiles) {
+    SkeletonStore::Limits limits;
+    limits.file = 64 << 10, limits.room = 256 << 10, limits.small = 4 << 10, limits.most = 1 << 20;
+    SkeletonStore store(limits);
+    constexpr int files = 2000;
+    constexpr size_t part = 3000;
+    for (int begin = 0; begin < files; begin += 100) {
+        for (int i = begin; i < begin + 100; i++) ASSERT_TRUE(store.open(i, std::to_string(i)));
+        for (int round = 0; round < 4; round++)
+            for (int i = begin; i < begin + 100; i++) {
+                const std::string bytes(part, static_cast<char>('a' + (i + round) % 26));
+                ASSERT_TRUE(store.data(i, bytes).ok()) << i;
+            }
+        for (int i = begin; i < begin + 100; i++) ASSERT_TRUE(store.close(i).ok());
+        ASSERT_LE(store.in_memory(), limits.room + 100 * limits.small);
+    }
+    EXPECT_EQ(store.bytes(), uint64_t{files} * 4 * part);
+    for (int i = 0; i < files; i++) {
+        std::string_view content;
+        ASSERT_EQ(store.find(std::to_string(i), content), SkeletonStore::Found::yes);
+        std::string wanted;
+        for (int round = 0; round < 4; round++)
+            wanted += std::string(part, static_cast<char>('a' + (i + round) % 26));
+        ASSERT_EQ(content, wanted) << i;
+    }
+    const std::string small(limits.small / 2, 's');
+    Status last;
+    for (int i = files; last.ok() && i < 4 * files; i++) {
+        ASSERT_TRUE(store.open(i, std::to_string(i)));
+        last = store.data(i, small);
+    }
+    ASSERT_FALSE(last.ok()) << "small files without end";
+    EXPECT_EQ(last.error().code, Code::corrupt);
+    EXPECT_LE(store.in_memory(), limits.most);
 }
 
 TEST(Format, ShortReadsAreFine) {
