@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/encoding.hpp"
+#include "base/json_text.hpp"
 #include "base/log.hpp"
 #include "base/schema_json.hpp"
 
@@ -68,7 +69,7 @@ Json value_json(const Value& value, const void* at) {
         case Kind::record:
             return to_json(*value.record, at);
         case Kind::raw: {
-            Json json = Json::parse(static_cast<const Raw*>(at)->text, nullptr, false);
+            Json json = parse_json(static_cast<const Raw*>(at)->text);
             return json.is_discarded() ? Json() : json;
         }
     }
@@ -255,7 +256,7 @@ bool read_record(const Record& record, const Json& json, void* object, Fault& fa
 }
 
 Json parsed(std::string_view text) {
-    return Json::parse(text.begin(), text.end(), nullptr, false);
+    return parse_json(text);
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 #include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "base/json.hpp"
+#include "base/json_text.hpp"
 #include "base/log.hpp"
 #include "base/own_file.hpp"
 #include "base/proc.hpp"
@@ -443,7 +444,7 @@ bool take_stopped(const nlohmann::json& from, const ByInner& by_inner) {
 }  // namespace
 
 Result<TreePlacement> decode_placement(std::string_view text) {
-    const auto json = nlohmann::json::parse(text, nullptr, false);
+    const auto json = parse_json(text);
     TreePlacement out;
     if (!json.is_object() || !take_processors(json, "usable", out.usable) ||
         !take_processors(json, "binding", out.binding) || !json.contains("groups") ||

@@ -9,6 +9,7 @@
 
 #include "base/child.hpp"
 #include "base/clock.hpp"
+#include "base/json_text.hpp"
 #include "base/own_file.hpp"
 #include "ghost-core/engine/holder_messages.hpp"
 
@@ -24,7 +25,7 @@ using schema::encode;
 
 // An object, whatever was said of the ghost.
 Json about_of(const schema::Raw& raw) {
-    Json about = Json::parse(raw.text, nullptr, false);
+    Json about = parse_json(raw.text);
     return about.is_object() ? about : Json::object();
 }
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/json_text.hpp"
 #include "base/log.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/engine/chain_reader.hpp"
@@ -94,7 +95,7 @@ class Import {
 
 // What the tree has let go of since the head left it need not be here, what it has got since does.
 Status Import::check_needs_at_stop(std::string_view text) {
-    const Json changed = Json::parse(text, nullptr, false);
+    const Json changed = parse_json(text);
     const auto part = [&](const char* key, Json otherwise) {
         return changed.is_object() ? changed.value(key, otherwise) : otherwise;
     };
@@ -387,7 +388,7 @@ Result<Importer> Importer::open(Resource& in, bool check) {
     state->parent = head.parent;
     if (check) GHOST_TRY(check_host(head.host));
     state->host = head.host;
-    state->metadata = Json::parse(head.metadata, nullptr, false);
+    state->metadata = parse_json(head.metadata);
     if (state->metadata.is_discarded())
         return make_error(Code::corrupt, "read ghost", {}, "metadata is not JSON");
     return Importer(std::move(state));

@@ -12,6 +12,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/json_text.hpp"
 #include "base/user_space.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/criu/preflight.hpp"
@@ -188,7 +189,7 @@ Status answer_source(Resource& source) {
     for (std::string why;;) {
         auto question = link.expect(LiveMessageType::needs);
         if (!question) return why.empty() ? question.error() : because(Code::refused, why);
-        const Json asked = Json::parse(question->payload, nullptr, false);
+        const Json asked = parse_json(question->payload);
         if (!asked.is_object()) return question->damaged();
         why = describe(check_target(asked.value("needs", Json::object()),
                                     asked.value("facts", std::string())));

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/json.hpp"
+#include "base/json_text.hpp"
 
 namespace ghost::core {
 namespace {
@@ -113,7 +114,7 @@ std::string host_facts(const SeenFiles& files) {
 }
 
 Result<std::vector<FileDifference>> named_differences(const std::string& facts_json) {
-    const auto facts = Json::parse(facts_json, nullptr, false);
+    const auto facts = parse_json(facts_json);
     const auto flags = facts.is_object() ? facts.find("flags") : facts.end();
     if (!facts.is_object() || flags == facts.end() || !flags->is_array())
         return make_error(Code::corrupt, "read the host facts of the ghost");
@@ -150,7 +151,7 @@ Result<std::vector<std::string>> host_differences(const std::string& facts_json)
 
 Status check_host(const std::string& facts_json, const std::set<std::string>& changing,
                   const std::set<std::string>& made) {
-    auto facts = Json::parse(facts_json, nullptr, false);
+    auto facts = parse_json(facts_json);
     if (facts.is_object() && facts.contains("files") && facts["files"].is_array()) {
         Json files = Json::array();
         for (auto& file : facts["files"]) {

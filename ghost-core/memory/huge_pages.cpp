@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/json.hpp"
+#include "base/json_text.hpp"
 #include "base/pidfd.hpp"
 #include "base/scheduling.hpp"
 #include "ghost-core/memory/page_scan.hpp"
@@ -91,7 +92,7 @@ std::string encode(const HugeMemory& memory) {
 }
 
 Result<HugeMemory> decode_huge_memory(std::string_view text) {
-    const auto json = nlohmann::json::parse(text, nullptr, false);
+    const auto json = parse_json(text);
     if (!json.is_array()) return damaged();
     HugeMemory out;
     for (const auto& process : json) {

@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "base/clock.hpp"
+#include "base/json_text.hpp"
 #include "base/own_file.hpp"
 #include "base/schema_json.hpp"
 #include "config.h"
@@ -313,7 +314,7 @@ Result<Manifest> read_manifest(const std::string& folder) {
     const std::string path = folder + "/" + manifest_file;
     auto text = read_all(path);
     if (!text) return text.error();
-    const Json object = Json::parse(*text, nullptr, false);
+    const Json object = parse_json(*text);
     if (object.is_discarded())
         return make_error(Code::corrupt, "use the manifest: cut off or no JSON:", path);
     auto manifest = manifest_from(object);

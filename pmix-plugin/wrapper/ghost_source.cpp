@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <set>
 
+#include "base/json_text.hpp"
 #include "ghost-core/engine/node_memory.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/format/host.hpp"
@@ -36,7 +37,7 @@ std::map<std::string, CutFile> cuts_of(const Json& metadata, const Manifest& man
 // Those the rank has open or mapped, in whatever way.
 std::set<std::string> paths_in(const std::string& host) {
     std::set<std::string> out;
-    const Json facts = Json::parse(host, nullptr, false);
+    const Json facts = parse_json(host);
     if (!facts.is_object()) return out;
     for (const auto& file : facts.value("files", Json::array()))
         if (file.is_object()) out.insert(file.value("path", std::string()));

@@ -6,6 +6,7 @@
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
+#include "base/json_text.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/reader.hpp"
 #include "ghost-core/format/summary.hpp"
@@ -88,7 +89,7 @@ Result<Inspected> inspect(const std::string& file, const std::string& key) {
 }
 
 Json json_or_text(const std::string& text) {
-    auto parsed = Json::parse(text, nullptr, false);
+    auto parsed = parse_json(text);
     return parsed.is_discarded() ? Json(text) : parsed;
 }
 

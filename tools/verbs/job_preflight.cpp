@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/json_text.hpp"
 #include "base/paths.hpp"
 #include "config.h"
 #include "ghost-core/format/host.hpp"
@@ -105,7 +106,7 @@ class Look {
     // What the ghost says of files that are cut back before the ranks look at them does not count;
     // their sizes are looked at by files().
     std::string facts_without_written(const std::string& host) const {
-        Json facts = Json::parse(host, nullptr, false);
+        Json facts = parse_json(host);
         if (!facts.is_object() || !facts.contains("files") || !facts["files"].is_array())
             return host;
         Json kept = Json::array();
