@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <vector>
 
+#include "base/addresses.hpp"
 #include "base/clock.hpp"
 #include "base/await.hpp"
 #include "base/doorway.hpp"
@@ -305,28 +306,43 @@ Result<Fd> connect_any(const addrinfo* list, const NetworkOptions& options,
     return error;
 }
 
-// A dual-stack socket where there is IPv6, else an IPv4 one.
-Result<Fd> bind_any(const NetworkOptions& options) {
-    Fd six(socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (six) {
-        set_buffers(six.get(), options);
-        set_int(six.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
-        sockaddr_in6 any{};
-        any.sin6_family = AF_INET6;
-        any.sin6_port = htons(static_cast<uint16_t>(options.port));
-        if (options.port != 0) set_int(six.get(), SOL_SOCKET, SO_REUSEADDR, 1);
-        if (bind(six.get(), reinterpret_cast<sockaddr*>(&any), sizeof any) == 0) return six;
+Result<Fd> bind_at(int family, const void* address, const NetworkOptions& options) {
+    Fd fd(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!fd) return sys_error("make socket for ghosts");
+    set_buffers(fd.get(), options);
+    if (options.port != 0) set_int(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+    const auto port = htons(static_cast<uint16_t>(options.port));
+    sockaddr_in6 at{};
+    socklen_t size = sizeof at;
+    if (family == AF_INET6) {
+        set_int(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
+        at.sin6_family = AF_INET6;
+        at.sin6_port = port;
+        std::memcpy(&at.sin6_addr, address, sizeof at.sin6_addr);
+    } else {
+        auto& four = reinterpret_cast<sockaddr_in&>(at);
+        size = sizeof four;
+        four.sin_family = AF_INET;
+        four.sin_port = port;
+        std::memcpy(&four.sin_addr, address, sizeof four.sin_addr);
     }
-    Fd four(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (!four) return sys_error("make socket for ghosts");
-    set_buffers(four.get(), options);
-    sockaddr_in any{};
-    any.sin_family = AF_INET;
-    any.sin_port = htons(static_cast<uint16_t>(options.port));
-    if (options.port != 0) set_int(four.get(), SOL_SOCKET, SO_REUSEADDR, 1);
-    if (bind(four.get(), reinterpret_cast<sockaddr*>(&any), sizeof any) != 0)
+    if (bind(fd.get(), reinterpret_cast<sockaddr*>(&at), size) != 0)
         return sys_error("bind socket for ghosts");
-    return four;
+    return fd;
+}
+
+// At all: a dual-stack socket where there is IPv6, else an IPv4 one.
+Result<Fd> bind_any(const NetworkOptions& options) {
+    const std::array<uint8_t, 16> any{};
+    auto six = bind_at(AF_INET6, any.data(), options);
+    return six ? std::move(six) : bind_at(AF_INET, any.data(), options);
+}
+
+Result<Fd> bind_chosen(const NetworkOptions& options, std::string& host) {
+    auto own = own_addresses(options.interfaces);
+    if (!own) return own.error();
+    host = own->front().text;
+    return bind_at(own->front().family, own->front().bytes.data(), options);
 }
 
 }  // namespace
@@ -477,7 +493,8 @@ void NetworkResource::interrupt() {
 Result<NetworkListener> NetworkListener::listen(const std::string& secret, NetworkOptions options) {
     if (sodium_init() < 0) return make_error(Code::internal, "start libsodium");
     if (secret.empty()) return make_error(Code::invalid, "listen for a ghost without a secret");
-    auto fd = bind_any(options);
+    NetworkListener out;
+    auto fd = options.interfaces.empty() ? bind_any(options) : bind_chosen(options, out.host_);
     if (!fd) return fd.error();
     accept_only_who_speaks(fd->get());
     if (::listen(fd->get(), backlog) != 0) return sys_error("listen for ghosts");
@@ -486,12 +503,11 @@ Result<NetworkListener> NetworkListener::listen(const std::string& secret, Netwo
     socklen_t size = sizeof bound;
     if (getsockname(fd->get(), reinterpret_cast<sockaddr*>(&bound), &size) != 0)
         return sys_error("find own port");
-    NetworkListener out;
     // sin_port and sin6_port share their place.
     out.port_ = ntohs(reinterpret_cast<sockaddr_in*>(&bound)->sin_port);
     char name[256] = {};
     gethostname(name, sizeof name - 1);
-    out.host_ = name;
+    if (out.host_.empty()) out.host_ = name;
     Token token;
     randombytes_buf(token.data(), token.size());
     std::array<char, 2 * sizeof(Token) + 1> hex{};

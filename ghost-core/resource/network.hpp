@@ -21,7 +21,9 @@ struct NetworkOptions {
     int operation_ms = 10000;       // longest silence of the peer in any one read or write
     size_t buffer_bytes = 4 << 20;  // asked for with SO_SNDBUF/SO_RCVBUF; the kernel may cap it
     int port = 0;                   // listener: a fixed one; 0: one that is free
-    std::string token;              // listener: a fixed one both ends know; empty: a random one
+    // listener: at the first address of these interfaces (names or CIDR nets); empty: at all
+    std::string interfaces;
+    std::string token;  // listener: a fixed one both ends know; empty: a random one
 };
 
 // One thread may write while another one reads.
@@ -77,10 +79,11 @@ class NetworkResource : public Resource {
 // The target's end before the source has come. One thread.
 class NetworkListener {
   public:
-    // Listens on a free port of all interfaces, IPv6 and IPv4.
+    // Listens on a free port of all interfaces, IPv6 and IPv4, or of the one that is chosen.
     static Result<NetworkListener> listen(const std::string& secret, NetworkOptions options = {});
 
-    // This machine's host name: a hint only, nodes usually know each other by another name.
+    // The chosen interface's address, else this machine's host name: a hint only, nodes usually
+    // know each other by another name.
     const std::string& host() const { return host_; }
     int port() const { return port_; }
     const std::string& token() const { return token_; }  // 64 hex digits, good for one connection

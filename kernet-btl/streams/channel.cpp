@@ -15,11 +15,11 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "base/addresses.hpp"
 #include "base/clock.hpp"
 #include "base/doorway.hpp"
 #include "base/fd.hpp"
 #include "base/log.hpp"
-#include "kernet-btl/link/addresses.hpp"
 #include "kernet-btl/link/net.hpp"
 #include "kernet-btl/wire/channel.hpp"
 
@@ -237,29 +237,30 @@ std::string peer_host(const Fd& fd) {
 }  // namespace
 
 Result<ChannelListening> listen_for_channel(const std::string& include) {
-    auto own = net::own_addresses(include);
+    auto own = ghost::own_addresses(include);
     if (!own) return own.error();
     std::vector<std::string> hosts;
     if (!include.empty()) {
-        for (const net::OwnAddress& address : *own) hosts.push_back(address.text);
+        for (const ghost::OwnAddress& address : *own) hosts.push_back(address.text);
     }
     auto made =
         net::listen_tcp({TcpChannelConfig{}.congestion, TcpChannelConfig{}.silence_us}, hosts);
     if (!made) return made.error();
     ChannelListening listening{std::move(made->fds), {}};
-    for (const net::OwnAddress& address : *own) listening.at.push_back({address.text, made->port});
+    for (const ghost::OwnAddress& address : *own)
+        listening.at.push_back({address.text, made->port});
     return listening;
 }
 
 Result<NodeAddress> best_address(const std::string& name, std::vector<TcpAddress> addresses,
                                  const std::string& include) {
-    auto own = net::own_addresses(include);
+    auto own = ghost::own_addresses(include);
     if (!own) return own.error();
     if (addresses.empty()) return make_error(Code::invalid, "find an address of node", name);
     std::vector<std::string> hosts;
     for (const TcpAddress& address : addresses) hosts.push_back(address.host);
     NodeAddress node{name, {}, {}};
-    for (size_t at : net::by_quality(hosts, *own, false)) node.others.push_back(addresses[at]);
+    for (size_t at : ghost::by_quality(hosts, *own, false)) node.others.push_back(addresses[at]);
     node.at = node.others.front();
     node.others.erase(node.others.begin());
     return node;

@@ -119,7 +119,7 @@ void Connector::find_usable() {
 
 Status Connector::open_listeners() {
     if (config_.use_tcp) {
-        auto addresses = net::own_addresses(config_.if_include);
+        auto addresses = ghost::own_addresses(config_.if_include);
         if (!addresses) return addresses.error();
         own_ = std::move(*addresses);
         // At the old port if it is free: where nothing has changed nobody needs to be told.

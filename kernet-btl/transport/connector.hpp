@@ -12,13 +12,13 @@
 #include <vector>
 
 #include "base/clock.hpp"
+#include "base/addresses.hpp"
 #include "base/doorway.hpp"
 #include "base/fd.hpp"
 #include "base/log.hpp"
 #include "kernet-btl/transport/choice.hpp"
 #include "kernet-btl/transport/endpoint.hpp"
 #include "kernet-btl/transport/registry.hpp"
-#include "kernet-btl/link/addresses.hpp"
 #include "kernet-btl/link/net.hpp"
 #include "kernet-btl/link/table.hpp"
 #include "kernet-btl/wire/handshake.hpp"
@@ -173,7 +173,7 @@ class Connector {
     wire::HandshakeKey key_;
     uint64_t filters_;
     Location location_;
-    std::vector<net::OwnAddress> own_;     // those listened at
+    std::vector<ghost::OwnAddress> own_;   // those listened at
     std::vector<const LinkLine*> usable_;  // of the links preferred, those that can be had here
     bool measured_ = false;                // the best of them, else the first
     LinkChoices choices_;

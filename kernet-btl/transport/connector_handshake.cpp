@@ -96,7 +96,7 @@ void Connector::find_ways(Peer& peer) const {
     std::vector<std::string> hosts;
     for (const TcpAddress& address : peer.where.tcp) hosts.push_back(address.host);
     const bool here = peer.where.node_name == location_.node_name;
-    for (size_t i : net::by_quality(hosts, own_, here)) peer.ways.push_back(peer.where.tcp[i]);
+    for (size_t i : ghost::by_quality(hosts, own_, here)) peer.ways.push_back(peer.where.tcp[i]);
     peer.way = 0;
 }
 

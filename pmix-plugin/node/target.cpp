@@ -46,6 +46,7 @@ void NodeAgent::Impl::prepare(const Prepare& m) {
     s.wrapper = open_wrapper(rank, std::move(spawned->control));
     Prepare order = m;
     order.secret = adapter_.secret();
+    order.interfaces = adapter_.parameter("btl_kernet_if_include").value_or("");
     s.wrapper->tell(order);
     if (m.shared.empty()) return;
     auto files = shared_files(s, m.unit);

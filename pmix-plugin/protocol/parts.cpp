@@ -60,6 +60,8 @@ constexpr Field prepare_fields[] = {
         .or_default(),
     field<&Prepare::shared>("shared", "memory with others of the unit").or_default(),
     field<&Prepare::secret>("secret", "the job's, in hex: to a wrapper, for a move").or_default(),
+    field<&Prepare::interfaces>("interfaces", "to the wrapper: it listens there; empty: at all")
+        .or_default(),
 };
 
 constexpr Field ready_fields[] = {

@@ -102,6 +102,7 @@ struct Prepare {
     uint64_t unit = 0;                    // of ranks that share memory and move together
     std::vector<SharedPart> shared = {};  // what this one of them has
     std::string secret = {};              // for the wrapper of a move
+    std::string interfaces = {};          // to the wrapper: where it listens; empty: at all
     static const schema::Record table;
 };
 

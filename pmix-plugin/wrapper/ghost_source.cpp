@@ -77,17 +77,19 @@ Status enough_else(const Json& metadata) {
 
 }  // namespace
 
-Status ConnectedSource::begin(const std::string& proof) {
+Status ConnectedSource::begin(const std::string& proof, const std::string& interfaces) {
     core::NetworkOptions options;
     options.operation_ms = silence_ms;
+    options.interfaces = interfaces;
     auto listener = core::NetworkListener::listen(proof, options);
     if (!listener) return listener.error();
     listener_ = std::move(*listener);
+    if (!interfaces.empty()) host_ = listener_->host();
     return {};
 }
 
 Outgoing ConnectedSource::ready(uint64_t seq) const {
-    return Ready{seq, rank_, {}, static_cast<uint16_t>(listener_->port()), listener_->token()};
+    return Ready{seq, rank_, host_, static_cast<uint16_t>(listener_->port()), listener_->token()};
 }
 
 Result<core::Importer> ConnectedSource::open(Worker& worker) {

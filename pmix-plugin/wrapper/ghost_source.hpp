@@ -26,8 +26,8 @@ class GhostSource {
   public:
     virtual ~GhostSource() = default;
     virtual WrapperMode mode() const = 0;
-    // At `prepare`; `proof`: what both ends of a move prove to know.
-    virtual Status begin(const std::string& proof) = 0;
+    // At `prepare`; `proof`: what both ends of a move prove to know; `interfaces`: where to listen.
+    virtual Status begin(const std::string& proof, const std::string& interfaces) = 0;
     // The ghost comes after somebody was told ready(); else it is there.
     virtual bool comes_later() const = 0;
     // To be said when it can be taken in.
@@ -45,7 +45,7 @@ class ConnectedSource : public GhostSource {
   public:
     explicit ConnectedSource(const Identity& who) : rank_(who.rank) {}
     WrapperMode mode() const override { return WrapperMode::restore; }
-    Status begin(const std::string& proof) override;
+    Status begin(const std::string& proof, const std::string& interfaces) override;
     bool comes_later() const override { return true; }
     Outgoing ready(uint64_t seq) const override;
     int fd() const override { return listener_ ? listener_->fd() : -1; }
@@ -53,6 +53,7 @@ class ConnectedSource : public GhostSource {
 
   private:
     uint32_t rank_;
+    std::string host_;  // that the source is told; empty: this node's name
     std::optional<core::NetworkListener> listener_;
     std::unique_ptr<core::NetworkResource> source_;
 };
@@ -73,7 +74,7 @@ class SnapshotSource : public GhostSource {
         registry_.trust_only(core::Whose::own);
     }
     WrapperMode mode() const override { return WrapperMode::restart; }
-    Status begin(const std::string&) override { return {}; }
+    Status begin(const std::string&, const std::string&) override { return {}; }
     bool comes_later() const override { return false; }
     Outgoing ready(uint64_t seq) const override;
     int fd() const override { return -1; }

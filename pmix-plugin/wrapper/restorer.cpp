@@ -192,7 +192,7 @@ void Restorer::prepare(const Prepare& order) {
     Status made = folder_.make(fmt::format("{}-{}-{}.in", who_.job, who_.rank, seq_), &guard_);
     if (!made) return fail(Stage::prepare, made.error().message());
     const auto proof = who_.proof(order.secret);
-    if (auto begun = source_->begin(proof); !begun)
+    if (auto begun = source_->begin(proof, order.interfaces); !begun)
         return fail(Stage::prepare, begun.error().message());
     if (!change(S::warming)) return;
     start_job(Stage::prepare, [this]() -> Outgoing {

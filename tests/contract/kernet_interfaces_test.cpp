@@ -9,7 +9,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-#include "kernet-btl/link/addresses.hpp"
+#include "base/addresses.hpp"
 #include "kernet-btl/link/net.hpp"
 #include "tests/contract/kernet_ends.hpp"
 #include "tests/contract/kernet_networks.hpp"
@@ -17,8 +17,8 @@
 namespace {
 
 using namespace kernet_test;
-using kernet::net::by_quality;
-using kernet::net::OwnAddress;
+using ghost::by_quality;
+using ghost::OwnAddress;
 
 // 10.1.0.1/24 of 100 Mbit/s, 10.2.0.1/24 of 10 Gbit/s, a bridge of containers, and IPv6.
 std::vector<OwnAddress> four_addresses() {

@@ -111,6 +111,24 @@ while time.monotonic() < end:
 """
 
 
+# Addresses at which anybody begins to listen by TCP, as the kernel writes them, until the input ends.
+NEW_LISTENERS = r"""
+import select, sys
+def listening():
+    out = set()
+    for name in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in open(name).readlines()[1:]:
+            words = line.split()
+            if words[3] == "0A": out.add(words[1])
+    return out
+known, new = listening(), set()
+print("ready", flush=True)
+while not select.select([0], [], [], 0.001)[0]:
+    new |= listening() - known
+print(*sorted(one.rsplit(":", 1)[0] for one in new), flush=True)
+"""
+
+
 class At:
     """A hostile program on a node, at it until it leaves the block."""
 
@@ -144,11 +162,11 @@ def address(node):
 
 
 class Endless(Job):
-    def __init__(self, folder):
+    def __init__(self, folder, **more):
         data = os.path.join(folder, "data")
         os.makedirs(data)
         super().__init__(folder, [snapshots.LEDGER, "--dir", data, "--steps", "100000", "--pause", "20000"], ranks=2,
-                         hosts="gn1:1,gn2:1,gn3:1")
+                         hosts="gn1:1,gn2:1,gn3:1", **more)
         self.until_running(lambda: "ledger: step" in self.text(), "its first step")
 
     def steps(self):
@@ -210,6 +228,18 @@ def case_lurking_at_the_target(folder):
         for _ in range(3):
             assert job.move("gn3") < 10
             assert job.move("gn2") < 10
+    job.kill()
+
+
+def case_target_listens_where_included(folder):
+    """The ghost's port and the rank's are at the address of the included net alone."""
+    job = Endless(folder, mca=[("btl_kernet_if_include", re.sub(r"\d+$", "0/24", address("gn3")))])
+    with At("gn3", NEW_LISTENERS) as watch:
+        for to in ("gn3", "gn2", "gn3", "gn2", "gn3"):
+            job.move(to)
+        said = watch.process.communicate("", timeout=10)[0].split()
+    included = "%02X%02X%02X%02X" % tuple(map(int, reversed(address("gn3").split("."))))
+    assert len(said) > 3 and set(said) == {included}, (said, included)  # three may be the rank's
     job.kill()
 
 

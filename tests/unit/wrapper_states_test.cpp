@@ -176,7 +176,7 @@ struct AnyRestorer : Restorer {
 class NoGhost : public GhostSource {
   public:
     WrapperMode mode() const override { return WrapperMode::restore; }
-    Status begin(const std::string&) override { return {}; }
+    Status begin(const std::string&, const std::string&) override { return {}; }
     bool comes_later() const override { return true; }
     Outgoing ready(uint64_t seq) const override { return Checked{seq}; }
     int fd() const override { return -1; }

@@ -9,10 +9,7 @@
 
 #include "base/result.hpp"
 
-namespace kernet::net {
-
-using ghost::Result;
-using ghost::Status;
+namespace ghost {
 
 // One address of an interface that is up.
 struct OwnAddress {
@@ -36,4 +33,4 @@ Result<std::vector<OwnAddress>> own_addresses(const std::string& include);
 std::vector<size_t> by_quality(const std::vector<std::string>& hosts,
                                const std::vector<OwnAddress>& own, bool same_node);
 
-}  // namespace kernet::net
+}  // namespace ghost

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "kernet-btl/link/addresses.hpp"
+#include "base/addresses.hpp"
 
 #include <algorithm>
 #include <arpa/inet.h>
@@ -19,7 +19,7 @@
 
 #include "base/fd.hpp"
 
-namespace kernet::net {
+namespace ghost {
 
 namespace {
 
@@ -156,7 +156,7 @@ Result<std::vector<OwnAddress>> own_addresses(const std::string& include) {
     }
     if (!chosen.empty()) return chosen;
     if (!loopback.empty()) return loopback;
-    return ghost::make_error(ghost::Code::invalid, "find network interfaces", include);
+    return make_error(Code::invalid, "find network interfaces", include);
 }
 
 std::vector<size_t> by_quality(const std::vector<std::string>& hosts,
@@ -170,4 +170,4 @@ std::vector<size_t> by_quality(const std::vector<std::string>& hosts,
     return order;
 }
 
-}  // namespace kernet::net
+}  // namespace ghost
