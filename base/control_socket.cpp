@@ -241,18 +241,20 @@ ControlListener& ControlListener::operator=(ControlListener&& other) noexcept {
         close();
         fd_ = std::move(other.fd_);
         path_ = std::exchange(other.path_, {});
+        door_ = std::move(other.door_);
     }
     return *this;
 }
 
-Result<ControlSocket> ControlListener::accept() const {
-    Fd fd(::accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    if (!fd.valid()) {
-        return sys_error("accept control connection", {},
-                         errno == EAGAIN || errno == EINTR ? Code::busy : Code::io);
+Result<ControlSocket> ControlListener::accept(int64_t now) {
+    while (auto came = door_.accept(fd_.get(), now)) {
+        if (Status ours = check_peer(came->fd.get(), "control socket"); !ours) {
+            refusals_.write(log::Level::warning, ours.error().message());
+            continue;
+        }
+        return ControlSocket(std::move(came->fd));
     }
-    GHOST_TRY(check_peer(fd.get(), "control socket"));
-    return ControlSocket(std::move(fd));
+    return sys_error("accept control connection", {}, errno == EAGAIN ? Code::busy : Code::io);
 }
 
 void ControlListener::close() {

@@ -9,8 +9,11 @@
 #include <sys/types.h>
 #include <vector>
 
+#include "base/clock.hpp"
+#include "base/doorway.hpp"
 #include "base/fd.hpp"
 #include "base/json.hpp"
+#include "base/log.hpp"
 #include "base/result.hpp"
 
 namespace ghost {
@@ -69,9 +72,12 @@ class ControlListener {
     ControlListener& operator=(ControlListener&&) noexcept;
     ~ControlListener() { close(); }
 
-    // Takes a waiting connection; Code::busy if none waits; Code::refused (connection closed) for
-    // another user's process.
-    Result<ControlSocket> accept() const;
+    // Takes the next connection of a process of this user or root; others are closed, which is
+    // told seldom. Code::busy: none waits, or nobody is let in now.
+    Result<ControlSocket> accept(int64_t now = monotonic_us());
+    // Who has come is a stranger until he has sent what is understood. He is of this user, and may
+    // have to wait for a processor: his place is kept for a second.
+    Doorway& door() { return door_; }
     int fd() const { return fd_.get(); }
     bool valid() const { return fd_.valid(); }
     void close();
@@ -79,6 +85,8 @@ class ControlListener {
   private:
     Fd fd_;
     std::string path_;
+    Doorway door_{{.most = 256, .greeting_us = 15'000'000, .mute_us = 1'000'000}};
+    log::Seldom refusals_;
 };
 
 // A connected pair, for a child that inherits one end.

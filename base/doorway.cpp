@@ -13,9 +13,8 @@ namespace ghost {
 namespace {
 
 constexpr int64_t second_us = 1'000'000;
-constexpr int64_t saved_us = 250'000;  // so much of a second may come at once
-constexpr int64_t pause_us = 10'000;   // after more have come
-constexpr int64_t rest_us = 100'000;   // when descriptors or memory have run out
+constexpr int64_t pause_us = 10'000;  // after more have come
+constexpr int64_t rest_us = 100'000;  // when descriptors or memory have run out
 
 Doorway::Origin origin_of(const sockaddr_storage& address) {
     Doorway::Origin out{};

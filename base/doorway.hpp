@@ -77,9 +77,11 @@ class Doorway {
     int64_t kept_until(const Stranger& stranger) const;
     void refill(int64_t now);
 
+    static constexpr int64_t saved_us = 250'000;  // so much of a second may come at once
+
     Limits limits_;
     std::vector<Stranger> strangers_;  // oldest first
-    int64_t budget_us_ = 0;            // time saved for those who come, each takes a part
+    int64_t budget_us_ = saved_us;     // time saved for those who come, each takes a part
     int64_t refilled_at_ = 0;
     int64_t rests_until_ = 0;
 };

@@ -6,10 +6,12 @@
 #include <filesystem>
 #include <iterator>
 #include <list>
+#include <map>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.hpp"
 #include "base/loop.hpp"
 #include "base/own_file.hpp"
 #include "ghost-core/engine/holder.hpp"
@@ -18,6 +20,7 @@ namespace ghost::core {
 namespace {
 
 constexpr size_t spares_kept = 2;
+constexpr int clients_a_turn = 32;
 
 uint64_t size_of(const Fd& fd) {
     struct stat info {};
@@ -53,8 +56,11 @@ class Server {
         std::string text;
         int fd;
     };
-    void accept();
-    bool serve(Client& client);
+    void wait();
+    void look();
+    void let_in();
+    bool serve(uint64_t id, Client& client);
+    void ready(uint64_t id);
     Answer answer(const schema::Received& request, std::vector<Fd>& fds);
     Answer spare(uint64_t bytes);
     Answer keep(const KeepGhost& request, std::vector<Fd>& fds);
@@ -67,33 +73,65 @@ class Server {
 
     Loop loop_;
     ControlListener listener_;
-    std::list<Client> clients_;
+    Loop::Watch come_, time_;
+    std::map<uint64_t, Client> clients_;
+    uint64_t last_id_ = 0;
     std::list<Held> ghosts_;  // the newest first
     std::list<Fd> spares_;
     Fd lent_;  // a spare that is being sent
 };
 
 Status Server::run() {
-    const auto on_client = loop_.on_readable(listener_.fd(), [this] { accept(); });
+    wait();
     return loop_.run();
 }
 
-void Server::accept() {
-    auto socket = listener_.accept();
-    if (!socket.ok()) return;
-    clients_.push_back({std::move(*socket)});
-    const auto client = std::prev(clients_.end());
-    client->watch = loop_.on_readable(client->socket.fd(), [this, client] {
-        if (!serve(*client)) clients_.erase(client);
-    });
+// For the next one, unless nobody is let in, and for the time at which that or somebody's changes.
+void Server::wait() {
+    const int64_t now = monotonic_us(), wakes = listener_.door().wakes_at(now);
+    const bool open = listener_.door().is_open(now);
+    if (!open) come_.reset();
+    if (open && !come_) come_ = loop_.on_readable(listener_.fd(), [this] { let_in(); });
+    time_.reset();
+    if (wakes != 0) time_ = loop_.after(std::max<int64_t>(wakes - now, 0), [this] { look(); });
 }
 
-bool Server::serve(Client& client) {
+void Server::let_in() {
+    for (int i = 0; i < clients_a_turn; i++) {
+        auto socket = listener_.accept();
+        if (!socket) break;
+        const uint64_t id = ++last_id_;
+        if (const auto out = listener_.door().enter(id, {}, monotonic_us())) clients_.erase(*out);
+        Client& client = clients_[id];
+        client.socket = std::move(*socket);
+        client.watch = loop_.on_readable(client.socket.fd(), [this, id] { ready(id); });
+        ready(id);  // who spoke at once is done with at once
+    }
+    wait();
+}
+
+void Server::ready(uint64_t id) {
+    if (serve(id, clients_.at(id))) return;
+    listener_.door().leave(id);
+    clients_.erase(id);
+    wait();
+}
+
+void Server::look() {
+    for (const uint64_t id : listener_.door().late(monotonic_us())) {
+        listener_.door().leave(id);
+        clients_.erase(id);
+    }
+    wait();
+}
+
+bool Server::serve(uint64_t id, Client& client) {
     auto packet = client.socket.receive(0);
     if (!packet) return packet.error().code == Code::timeout;
     std::string complaint;
     const auto request = client.reader.read(packet->text, complaint);
     if (!request) return complaint.empty() || client.socket.send_text(complaint).ok();
+    listener_.door().leave(id);
     const Answer reply = answer(*request, packet->fds);
     const auto fds = reply.fd >= 0 ? std::vector<int>{reply.fd} : std::vector<int>{};
     const bool sent = client.socket.send_text(reply.text, fds).ok();

@@ -27,6 +27,7 @@ using ghost::make_error;
 constexpr int64_t tick_us = 200'000;
 constexpr int64_t settle_limit_us = 2'000'000;
 constexpr size_t max_waiting = 4096;  // messages for one process that does not read them
+constexpr int accepted_at_once = 32;  // then others get their turn
 constexpr int id_timer = -1, id_listener = -2;
 
 // JSON holds text only.
@@ -140,6 +141,18 @@ void Manager::service() {
     }
     settle();
     drop_broken();
+    watch_listener();
+}
+
+// While nobody is let in it stays readable. It is looked at again in the next tick.
+void Manager::watch_listener() {
+    const bool open = listener_.door().is_open(ghost::monotonic_us());
+    if (open == listener_watched_) return;
+    listener_watched_ = open;
+    epoll_event event{};
+    event.events = open ? EPOLLIN : 0u;
+    event.data.fd = id_listener;
+    epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, listener_.fd(), &event);
 }
 
 // Until it has tried to reach all others, a manager may think it is alone.
@@ -161,19 +174,20 @@ void Manager::settle() {
 // --- processes ---
 
 void Manager::accept_all() {
-    for (;;) {
+    for (int i = 0; i < accepted_at_once; i++) {
         auto accepted = listener_.accept();
-        if (!accepted) {
-            if (accepted.error().code == Code::refused) continue;
-            return;
-        }
+        if (!accepted) return;
         const int fd = accepted->fd();
         epoll_event event{};
         event.events = EPOLLIN;
         event.data.fd = fd;
         if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) continue;
+        const auto out =
+            listener_.door().enter(static_cast<uint64_t>(fd), {}, ghost::monotonic_us());
+        if (out) clients_.at(static_cast<int>(*out)).broken = true;
         clients_[fd].socket = std::move(*accepted);
         processes_changed_++;
+        client_event(fd, 0);  // who spoke at once is done with at once
     }
 }
 
@@ -193,7 +207,7 @@ void Manager::client_event(int fd, uint32_t events) {
     if (found == clients_.end()) return;
     Client& client = found->second;
     if (events & EPOLLOUT) flush(client);
-    while (settled_ && !client.broken) {
+    while ((settled_ || client.process == 0) && !client.broken) {
         auto message = client.socket.receive(0);
         if (!message) {
             client.broken |= message.error().code != Code::timeout;
@@ -246,6 +260,7 @@ void Manager::hello(Client& client, const ProcessHello& message) {
     }
     client.process = process;
     by_process_[process] = client.socket.fd();
+    listener_.door().leave(static_cast<uint64_t>(client.socket.fd()));
     tell(client, ManagerWelcome{process, config_.cluster, config_.self,
                                 config_.node_names[static_cast<size_t>(config_.self)],
                                 config_.secret_hex, config_.if_include, config_.filters});
@@ -344,6 +359,7 @@ void Manager::drop_broken() {
             ++at;
             continue;
         }
+        listener_.door().leave(static_cast<uint64_t>(at->first));
         const Client client = std::move(at->second);
         at = clients_.erase(at);
         processes_changed_++;
@@ -417,6 +433,8 @@ void Manager::tick() {
     for (const auto& [node, since] : away_since_) {
         if (now - since > config_.grace_us) directory_.node_left(node);
     }
+    for (const uint64_t late : listener_.door().late(now))
+        clients_.at(static_cast<int>(late)).broken = true;
     if (!settled_) return;
     directory_.tick();
     sweep_processes();

@@ -88,6 +88,7 @@ class Manager final : public ChannelListener, private DirectoryPort {
 
     Status open(ghost::ControlListener listening);
     void accept_all();
+    void watch_listener();
     void client_event(int fd, uint32_t events);
     bool take(Client& client, const std::string& packet);
     void hello(Client& client, const ProcessHello& message);
@@ -127,6 +128,7 @@ class Manager final : public ChannelListener, private DirectoryPort {
     uint64_t processes_changed_ = 0;
     int64_t began_at_ = 0;
     bool settled_ = false;
+    bool listener_watched_ = true;
 };
 
 }  // namespace kernet

@@ -8,8 +8,6 @@
 namespace ghost::plugin {
 namespace {
 
-constexpr size_t most_clients = 64;
-
 Json row_of(const Move& m) {
     Json row = {{"rank", m.rank},
                 {"from", m.from_name},
@@ -32,7 +30,7 @@ std::string json_text(const Json& json) {
 }  // namespace
 
 Clients::Clients(EventLoop& loop, Services services)
-    : loop_(loop), services_(std::move(services)) {}
+    : loop_(loop), services_(std::move(services)), entrance_(loop) {}
 
 Status Clients::listen(const std::string& path) {
     // The folder is this job's own: what is there is of a coordinator that died.
@@ -40,26 +38,27 @@ Status Clients::listen(const std::string& path) {
     if (::lstat(path.c_str(), &st) == 0 && S_ISSOCK(st.st_mode)) ::unlink(path.c_str());
     auto listener = ControlListener::listen(path);
     GHOST_TRY(listener);
-    listener_ = std::move(*listener);
-    watch_ = loop_.watch(listener_.fd(), [this] { accept(); });
+    entrance_.open(
+        std::move(*listener),
+        [this](ClientId id, ControlSocket socket) { came(id, std::move(socket)); },
+        [this](ClientId id) { out(id); });
     return {};
 }
 
-void Clients::accept() {
-    auto socket = listener_.accept();
-    if (!socket.ok()) {
-        strangers_.tell(socket.error());
-        return;
-    }
-    if (clients_.size() >= most_clients) return;
-    ClientId id = ++last_id_;
+void Clients::came(ClientId id, ControlSocket socket) {
     auto connection = ControlConnection::open(
-        loop_, std::move(*socket), [this, id](ControlMessage& m) { packet(id, m.text); },
+        loop_, std::move(socket), [this, id](ControlMessage& m) { packet(id, m.text); },
         [this, id] { closed(id); });
-    clients_.insert({id, {std::move(connection), {to_coordinator, "the ghost command"}}});
+    clients_.insert({id, {connection, {to_coordinator, "the ghost command"}}});
+    connection->read_now();  // who spoke at once is done with at once
+}
+
+void Clients::out(ClientId id) {
+    if (auto client = clients_.extract(id)) client.mapped().connection->close();
 }
 
 void Clients::closed(ClientId id) {
+    entrance_.leave(id);
     clients_.erase(id);
     services_.gone(id);
 }
@@ -74,7 +73,9 @@ void Clients::packet(ClientId id, std::string_view text) {
     std::string answer;
     const auto m = client->second.reader.read(text, answer);
     if (!answer.empty()) client->second.connection->send_text(std::move(answer));
-    if (m) message(id, *m);
+    if (!m) return;
+    entrance_.leave(id);
+    message(id, *m);
 }
 
 void Clients::message(ClientId id, const schema::Received& m) {
@@ -136,8 +137,7 @@ void Clients::migrated(ClientId id, const MigrationResult& result) {
 void Clients::stop() {
     for (auto& [id, client] : clients_) client.connection->close();
     clients_.clear();
-    if (listener_.valid()) loop_.unwatch(watch_);
-    listener_.close();
+    entrance_.close();
 }
 
 }  // namespace ghost::plugin

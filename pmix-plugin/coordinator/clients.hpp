@@ -43,7 +43,8 @@ class Clients {
         std::shared_ptr<ControlConnection> connection;
         schema::Reader reader;
     };
-    void accept();
+    void came(ClientId id, ControlSocket socket);
+    void out(ClientId id);
     void packet(ClientId id, std::string_view text);
     void message(ClientId id, const schema::Received& m);
     void closed(ClientId id);
@@ -60,11 +61,8 @@ class Clients {
 
     EventLoop& loop_;
     Services services_;
-    ControlListener listener_;
-    Strangers strangers_;
-    WatchId watch_ = 0;
+    ControlEntrance entrance_;
     std::map<ClientId, Client> clients_;
-    ClientId last_id_ = 0;
 };
 
 }  // namespace ghost::plugin

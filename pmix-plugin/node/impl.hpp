@@ -43,6 +43,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     Impl(NodeRuntime& adapter, NodeSettings settings)
         : adapter_(adapter),
           settings_(std::move(settings)),
+          entrance_(adapter_),
           background_(adapter_, settings_.threads),
           participant_(adapter_, adapter_, *this) {}
 
@@ -55,11 +56,6 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     static constexpr const char* in_pmix_call =
         "the rank is inside a PMIx call that cannot be interrupted";
 
-    // A connection that has not said hello yet.
-    struct Arrival {
-        std::shared_ptr<ControlConnection> connection;
-        TimerId limit = 0;
-    };
     using ArrivalId = uint64_t;
     // Operations of a rank that this node has heard of.
     struct Seen {
@@ -80,7 +76,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
 
     // --- node_agent.cpp ---
     void try_listen();
-    void accept();
+    void came(ArrivalId id, ControlSocket socket);
     void drop_arrival(ArrivalId id);
     void hello(ArrivalId id, ControlMessage& m);
     std::string check_greeting(const Greeting& m) const;
@@ -253,13 +249,12 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     NodeSettings settings_;
     LocationTable locations_;
     uint64_t version_ = 0;  // of the table of locations
-    ControlListener listener_;
-    Strangers strangers_;
-    WatchId watch_ = 0;
+    ControlEntrance entrance_;
+    log::Seldom refusals_;  // of hellos
     std::optional<TimerId> listen_retry_;
     std::optional<TimerId> look_timer_;
-    std::map<ArrivalId, Arrival> arrivals_;
-    ArrivalId last_arrival_ = 0;
+    // Connections that have not said hello yet.
+    std::map<ArrivalId, std::shared_ptr<ControlConnection>> arrivals_;
     std::map<RankId, RankSlot> slots_;
     std::map<RankId, Seen> seen_;
     mutable std::string own_name_;

@@ -10,7 +10,6 @@
 namespace ghost::plugin {
 namespace {
 
-constexpr size_t most_arrivals = 1024;
 constexpr size_t spare_count = 6;
 
 bool same_secret(const std::string& a, const std::string& b) {
@@ -54,18 +53,20 @@ void NodeAgent::Impl::try_listen() {
     if (auto status = listen_now(); !status.ok() && !std::exchange(warned_, true)) {
         log::warning("{}", status.error().message());
     }
-    if (listener_.valid()) return;
+    if (entrance_.is_open()) return;
     listen_retry_ = adapter_.after(settings_.listen_retry_us, [this] { try_listen(); });
 }
 
 Status NodeAgent::Impl::listen_now() {
-    if (!running_ || listener_.valid() || adapter_.rank_socket().empty()) return {};
+    if (!running_ || entrance_.is_open() || adapter_.rank_socket().empty()) return {};
     auto listener = ControlListener::listen(adapter_.rank_socket());
     // The daemon of the job's life before is still ending: tried again, and wrappers wait for it.
     if (!listener && listener.error().code == Code::busy) return {};
     GHOST_TRY(listener);
-    listener_ = std::move(*listener);
-    watch_ = adapter_.watch(listener_.fd(), [this] { accept(); });
+    entrance_.open(
+        std::move(*listener),
+        [this](ArrivalId id, ControlSocket socket) { came(id, std::move(socket)); },
+        [this](ArrivalId id) { drop_arrival(id); });
     return {};
 }
 
@@ -74,8 +75,7 @@ void NodeAgent::Impl::stop() {
     running_ = false;
     if (listen_retry_) adapter_.cancel(*listen_retry_);
     if (look_timer_) adapter_.cancel(*std::exchange(look_timer_, std::nullopt));
-    if (listener_.valid()) adapter_.unwatch(watch_);
-    listener_.close();
+    entrance_.close();
     participant_.stop();
     background_.stop();
     while (!arrivals_.empty()) drop_arrival(arrivals_.begin()->first);
@@ -91,28 +91,17 @@ void NodeAgent::Impl::stop() {
 
 // --- connections ---
 
-void NodeAgent::Impl::accept() {
-    auto socket = listener_.accept();
-    if (!socket.ok()) {
-        strangers_.tell(socket.error());
-        return;
-    }
-    if (arrivals_.size() >= most_arrivals) return;
-    ArrivalId id = ++last_arrival_;
-    Arrival& arrival = arrivals_[id];
-    arrival.limit = adapter_.after(settings_.hello_us, [this, id] { drop_arrival(id); });
-    arrival.connection = ControlConnection::open(
-        adapter_, std::move(*socket), [this, id](ControlMessage& m) { hello(id, m); },
+void NodeAgent::Impl::came(ArrivalId id, ControlSocket socket) {
+    auto connection = ControlConnection::open(
+        adapter_, std::move(socket), [this, id](ControlMessage& m) { hello(id, m); },
         [this, id] { drop_arrival(id); });
+    arrivals_[id] = connection;
+    connection->read_now();  // who spoke at once is done with at once
 }
 
 void NodeAgent::Impl::drop_arrival(ArrivalId id) {
-    auto it = arrivals_.find(id);
-    if (it == arrivals_.end()) return;
-    adapter_.cancel(it->second.limit);
-    auto connection = std::move(it->second.connection);
-    arrivals_.erase(it);
-    if (connection) connection->close();
+    entrance_.leave(id);
+    if (auto arrival = arrivals_.extract(id)) arrival.mapped()->close();
 }
 
 // Why who says so cannot be let in; empty: it can.
@@ -138,15 +127,14 @@ void NodeAgent::Impl::hello(ArrivalId id, ControlMessage& m) {
     auto it = arrivals_.find(id);
     if (it == arrivals_.end()) return;
     std::string complaint;
-    schema::Reader reader(first_messages,
-                          fmt::format("process {}", it->second.connection->peer_pid()));
+    schema::Reader reader(first_messages, fmt::format("process {}", it->second->peer_pid()));
     const auto first = reader.read(m.text, complaint);
     if (!first) {
-        if (!complaint.empty()) it->second.connection->send_text(std::move(complaint));
+        if (!complaint.empty()) it->second->send_text(std::move(complaint));
         return drop_arrival(id);
     }
     if (first->is<kernet::AskSecret>())
-        return tell_secret(*it->second.connection, first->as<kernet::AskSecret>());
+        return tell_secret(*it->second, first->as<kernet::AskSecret>());
     const auto& greeting = first->as<Greeting>();
     const bool is_rank = greeting.role == Role::rank;
     std::string wrong = check_greeting(greeting);
@@ -156,15 +144,15 @@ void NodeAgent::Impl::hello(ArrivalId id, ControlMessage& m) {
         wrong = is_rank ? read_hello(m.text, "the rank's KerNet", kernet::agent_protocol, rank)
                         : read_hello(m.text, "ghost-wrapper", wrapper_protocol, wrapper);
     if (!wrong.empty()) {
-        log::warning("connection of process {} refused: {}", it->second.connection->peer_pid(),
-                     wrong);
-        it->second.connection->tell(schema::Complaint{wrong});
+        refusals_.write(log::Level::warning, fmt::format("connection of process {} refused: {}",
+                                                         it->second->peer_pid(), wrong));
+        it->second->tell(schema::Complaint{wrong});
         return drop_arrival(id);
     }
     // The same connection, now with its own callbacks.
-    auto connection = it->second.connection;
-    adapter_.cancel(it->second.limit);
+    auto connection = it->second;
     arrivals_.erase(it);
+    entrance_.leave(id);
     if (is_rank) return hello_rank(std::move(connection), rank);
     hello_wrapper(std::move(connection), wrapper, m.fds);
 }

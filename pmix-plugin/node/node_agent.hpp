@@ -31,7 +31,6 @@ struct TreeControl {
 struct NodeSettings {
     std::string wrapper = "ghost-wrapper";  // program started with --restore and --adopt
     int64_t listen_retry_us = 2'000;        // until the job's number is known
-    int64_t hello_us = 5'000'000;           // a connection that has not said hello is closed
     int64_t die_us = 3'000'000;             // then the agent kills the tree itself
     int64_t output_us = 3'000'000;          // then unread output of a moved rank is given up
     int64_t output_poll_us = 1'000;

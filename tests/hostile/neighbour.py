@@ -36,9 +36,10 @@ def take(name, kind=socket.SOCK_SEQPACKET):
 class Hostile:
     """A program of the stranger's on a node; it is at it once this is made, until it leaves the block."""
 
-    def __init__(self, node, code, *words):
+    def __init__(self, node, code, *words, before=None):
         self.process = subprocess.Popen(
-            [GHOST, "lab", "exec", "--name", LAB, node, *HOSTILE, COMMON + code, *words], text=True,
+            [GHOST, "lab", "exec", "--name", LAB, node, *(HOSTILE if before is None else before + HOSTILE[-2:]),
+             COMMON + code, *words], text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if self.process.stdout.readline() != "ready\n":
             raise AssertionError("the stranger failed: " + self.process.communicate()[1])
@@ -150,21 +151,36 @@ def case_takes_turns(folder):
         good(timed("gn1", "ghost", "export", str(pid), "--to", os.path.join(folder, "one.ghost"), "--then", "kill"))
 
 
-def case_takes_kernetd(folder):
-    """The name at which a stream manager would listen."""
+class Kernetd:
+    """A stream manager on gn1 for as long as the block lasts, and what it has said first."""
+
+    def __init__(self, folder):
+        write_for_kernetd(folder)
+        kernetd = os.path.abspath("kernet-btl/kernetd/kernetd")
+        self.process = subprocess.Popen(
+            [GHOST, "lab", "exec", "--name", LAB, "gn1", "timeout", "60", "prlimit", "--nofile=1024:1024", kernetd,
+             "--node", "one", "--nodes", folder + "/nodes", "--secret", folder + "/secret"], text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.said = self.process.stdout.readline()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        on("gn1", "sh", "-c", "kill $(pidof kernetd)")
+        self.process.communicate(timeout=30)
+
+
+def write_for_kernetd(folder):
     for name, text in (("nodes", "one 127.0.0.1 7777\n"), ("secret", "5e" * 32 + "\n")):
         with open(os.path.join(folder, name), "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.write(text)
-    kernetd = os.path.abspath("kernet-btl/kernetd/kernetd")
-    with Hostile("gn1", "held = take('kernet/0')\nhold()"):
-        manager = subprocess.Popen(
-            [GHOST, "lab", "exec", "--name", LAB, "gn1", "timeout", "60", kernetd, "--node", "one", "--nodes",
-             folder + "/nodes", "--secret", folder + "/secret"], text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT)
-        said = manager.stdout.readline()
-        on("gn1", "sh", "-c", "kill $(pidof kernetd)")
-        manager.communicate(timeout=30)
-    assert said == "kernetd: one is ready\n", said
+
+
+def case_takes_kernetd(folder):
+    """The name at which a stream manager would listen."""
+    with Hostile("gn1", "held = take('kernet/0')\nhold()"), Kernetd(folder) as manager:
+        assert manager.said == "kernetd: one is ready\n", manager.said
 
 
 # --- waits -----------------------------------------------------------------------------------------
@@ -222,6 +238,96 @@ def case_knocks(folder):
     lines = [line for line in job.text().splitlines() if not line.startswith("ledger:")]
     assert len(lines) <= 4, (len(lines), lines[:5])
     assert any("another user" in line for line in lines), lines
+
+
+# Connections to whatever has those names, as many as it takes, up to 1100 each; they say nothing, and are made again
+# when they are closed.
+IDLE = """
+import errno, resource, select, stat
+resource.setrlimit(resource.RLIMIT_NOFILE, (16384, 16384))
+poll, held = select.epoll(), {}
+def again(name):
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    s.setblocking(False)
+    try:
+        s.connect(name)
+    except OSError:
+        return False  # its queue is full
+    held[s.fileno()] = (s, name)
+    poll.register(s.fileno(), select.EPOLLRDHUP)
+    return True
+def fill(seconds):
+    end = time.monotonic() + seconds
+    wanted = {name: 1100 for name in names}
+    for s, name in held.values(): wanted[name] -= 1
+    while any(wanted.values()) and time.monotonic() < end:
+        for name in names:
+            if wanted[name] and again(name): wanted[name] -= 1
+            elif wanted[name]: time.sleep(0.002)
+names = [name.replace("@", "\\0") for name in sys.argv[1:]]
+fill(6)
+ready()
+poll.register(0, select.EPOLLIN)
+while True:
+    for fd, _ in poll.poll(1, 4096):
+        if fd == 0: sys.exit()
+        poll.unregister(fd)
+        held.pop(fd)[0].close()
+    fill(0.1)
+"""
+
+
+def listening_control_sockets(node):
+    """Names of those of Ghost's on a node that are no link of a rank's."""
+    names = re.findall(r" (\S*ghost\S*)$", good(on(node, "cat", "/proc/net/unix")), re.M)
+    return sorted({name for name in names if not re.search(r"/r\d+\.\d+$", name)})
+
+
+def case_idle_at_control_sockets(folder):
+    """Processes of the job's own user and of another one that connect to every control socket and say nothing: the job
+    is shown, moved and kept in memory as if there were none, and nothing spins."""
+    Endless(folder)
+    pid = program("gn1", 1003)
+    good(on("gn1", "ghost", "checkpoint", str(pid), "--to", "memory"))  # which makes a holder
+    names = {node: listening_control_sockets(node) for node in ("gn1", "gn3")}
+    for what in ("/ghost.sock", "/holder.sock", "@ghost/"):
+        assert any(what in name for name in names["gn1"]), names
+    def own(node):
+        return Hostile(node, IDLE, *names[node], before=[])
+    def spent():
+        fields = good(on("gn1", "sh", "-c", "cat /proc/$(pidof -s mpirun)/stat")).rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    try:
+        with own("gn1"), own("gn3"), Hostile("gn1", IDLE, *(name for name in names["gn1"] if name[0] == "@")):
+            begin, before = time.monotonic(), spent()
+            assert len(json.loads(good(timed("gn1", "ghost", "ps", "--json")))["jobs"]) == 1
+            good(timed("gn1", "ghost", "migrate", "--rank", "1", "--to", "gn3"))
+            good(timed("gn1", "ghost", "checkpoint", str(pid), "--to", "memory"))
+            good(timed("gn1", "ghost", "holder", "--list"))
+            print("# in %.1f s; mpirun: %.1f s of a processor" % (time.monotonic() - begin, spent() - before), flush=True)
+            assert spent() - before < 0.5 * (time.monotonic() - begin), spent() - before
+    finally:
+        on("gn1", "ghost", "holder", "--stop")
+        on("gn1", "kill", str(pid))
+
+
+GREET = """
+import signal
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+signal.alarm(10)  # not settimeout(): connect(2) would not wait then
+s.connect(sys.argv[1])
+s.send(b'{"t":"hello","process":0}')
+print(s.recv(65536).decode())
+"""
+
+
+def case_idle_at_kernetd(folder):
+    """The same at a stream manager that has 1024 descriptors: whoever greets it is welcomed."""
+    with Kernetd(folder):
+        [name] = re.findall(r" (/\S*/kernet.sock)$", good(on("gn1", "cat", "/proc/net/unix")), re.M)
+        with Hostile("gn1", IDLE, name, before=[]):
+            answer = json.loads(good(on("gn1", "python3", "-c", COMMON + GREET, name)))
+            assert answer["t"] == "welcome", answer
 
 
 def case_long_session_folder(folder):

@@ -3,6 +3,7 @@
 #include "base/control_socket.hpp"
 
 #include <filesystem>
+#include <fstream>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -142,6 +143,38 @@ class Squatter {
     Fd end_;
     bool taken_ = false;
 };
+
+// They are closed on the way to the next one that is ours, and are a line of the log together.
+TEST(ControlSocket, StrangersCostALine) {
+    if (geteuid() != 0) GTEST_SKIP() << "needs root to be two users";
+    const std::string log = testing::TempDir() + "/ghost-control-log-" + std::to_string(getpid());
+    const std::string address = "@ghost-control-knocks-" + std::to_string(getpid());
+    auto listener = ControlListener::listen(address);
+    ASSERT_TRUE(listener.ok());
+    const pid_t stranger = fork();
+    if (stranger == 0) {
+        if (setresgid(65534, 65534, 65534) != 0 || setresuid(65534, 65534, 65534) != 0) _exit(1);
+        for (int i = 0; i < 50; i++) (void)ControlSocket::connect(address).ok();
+        _exit(0);
+    }
+    int status = 0;
+    waitpid(stranger, &status, 0);
+    ASSERT_EQ(status, 0);
+    auto client = ControlSocket::connect(address);
+    ASSERT_TRUE(client.ok());
+    ASSERT_EQ(setenv("GHOST_LOG", log.c_str(), 1), 0);
+    auto server = listener->accept();
+    EXPECT_EQ(listener->accept().error().code, Code::busy);
+    unsetenv("GHOST_LOG");
+    ASSERT_TRUE(server.ok()) << server.error().message();
+    EXPECT_EQ(server->peer_pid(), getpid());
+    std::ifstream file(log);
+    std::string first, second;
+    EXPECT_TRUE(std::getline(file, first));
+    EXPECT_NE(first.find("another user"), std::string::npos) << first;
+    EXPECT_FALSE(std::getline(file, second)) << second;
+    std::filesystem::remove(log);
+}
 
 TEST(ControlSocket, StrangersNamesArePassedOver) {
     if (geteuid() != 0) GTEST_SKIP() << "needs root to be two users";

@@ -2,11 +2,14 @@
 // Who has not proved himself costs next to nothing, and keeps nobody out. The clock is the test's.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <arpa/inet.h>
 #include <cerrno>
 #include <fstream>
 #include <netinet/in.h>
+#include <map>
 #include <poll.h>
+#include <random>
 #include <sstream>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -71,6 +74,77 @@ TEST(Doorway, GreetingHasOneDeadline) {
     EXPECT_EQ(door.late(start + 500'000), std::vector<uint64_t>{1});
     door.leave(1);
     EXPECT_EQ(door.late(start + 501'000), std::vector<uint64_t>{2});
+}
+
+// Comings and goings by chance, beside a list of them that is gone through each time.
+TEST(Doorway, RulesHoldWhateverComes) {
+    struct Known {
+        uint64_t id;
+        uint8_t from;
+        int64_t since;
+        bool spoken;
+    };
+    for (unsigned seed = 0; seed < 20; seed++) {
+        const Doorway::Limits limits{
+            .most = 8, .greeting_us = 50'000, .mute_us = 1'000 * (seed % 3), .spoken_us = 9'000};
+        Doorway door(limits);
+        std::vector<Known> known;  // oldest first
+        std::mt19937 chance(seed);
+        const auto forget = [&](uint64_t id) {
+            std::erase_if(known, [id](const Known& one) { return one.id == id; });
+        };
+        const auto places = [&](uint8_t from) {
+            return std::count_if(known.begin(), known.end(),
+                                 [&](const Known& one) { return one.from == from; });
+        };
+        int64_t now = start, crowded_out = 0;
+        for (uint64_t id = 1; id < 5'000; id++) {
+            now += chance() % 3'000;
+            const auto some = [&] { return known[chance() % known.size()].id; };
+            if (chance() % 4 == 0 && !known.empty()) {
+                const uint64_t speaks = some();
+                door.spoke(speaks);
+                for (Known& one : known) one.spoken |= one.id == speaks;
+            }
+            if (chance() % 8 == 0 && !known.empty()) {
+                const uint64_t goes = some();
+                door.leave(goes);
+                forget(goes);
+            }
+            for (const uint64_t late : door.late(now)) {
+                ASSERT_LE(known.front().since + limits.greeting_us, now);
+                ASSERT_EQ(late, known.front().id);
+                door.leave(late);
+                forget(late);
+            }
+            ASSERT_TRUE(known.empty() || known.front().since + limits.greeting_us > now);
+            // Whoever is woken at that time finds what it says.
+            if (const int64_t wakes = door.wakes_at(now); wakes != 0 && !door.is_open(now)) {
+                ASSERT_TRUE(door.is_open(wakes) || !door.late(wakes).empty()) << seed << " " << id;
+            }
+            if (!door.is_open(now)) continue;
+            const auto from = static_cast<uint8_t>(chance() % 3 == 0 ? chance() % 4 : 9);
+            if (const auto out = door.enter(id, machine(from), now)) {
+                const auto his = std::find_if(known.begin(), known.end(),
+                                              [&](const Known& one) { return one.id == *out; });
+                ASSERT_NE(his, known.end());
+                ASSERT_EQ(known.size(), limits.most);
+                ASSERT_LE(his->since + (his->spoken ? limits.spoken_us : limits.mute_us), now);
+                for (const Known& one : known) ASSERT_LE(places(one.from), places(his->from));
+                for (const Known& one : known) {
+                    if (one.from == his->from && !one.spoken) {
+                        ASSERT_FALSE(his->spoken);
+                    }
+                }
+                forget(*out);
+                crowded_out++;
+            }
+            known.push_back({id, from, now, false});
+            ASSERT_EQ(door.strangers(), known.size());
+            ASSERT_LE(known.size(), limits.most);
+        }
+        EXPECT_GT(crowded_out, 100) << seed;
+    }
 }
 
 class DoorwayListening : public testing::Test {

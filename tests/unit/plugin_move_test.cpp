@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <sys/resource.h>
 
 #include "pmix-plugin/runtime/sim/cluster.hpp"
 #include "tests/json_packet.hpp"
@@ -44,6 +45,33 @@ TEST(Move, HappyPath) {
     EXPECT_EQ(ps["ranks"][1]["node"], "gn2");
     EXPECT_EQ(ps["ranks"][1]["epoch"], 1);
     EXPECT_FALSE(ps.contains("move"));
+    expect_sound(c);
+}
+
+// Processes of the user's that connect and say nothing, as many as the kernel keeps waiting.
+TEST(Move, IdleConnectionsKeepNobodyWaiting) {
+    rlimit files{};
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = std::min<rlim_t>(files.rlim_max, 4096);
+    setrlimit(RLIMIT_NOFILE, &files);
+    Cluster c(1, 3, {0, 1});
+    const std::string folder = c.folder().substr(0, c.folder().rfind('/'));
+    std::vector<ControlSocket> idle;
+    for (const std::string& at : {folder + "/ghost.sock", c.socket_of(1), c.socket_of(2)}) {
+        for (int i = 0; i < 300; i++) {
+            auto one = ControlSocket::connect(at);
+            ASSERT_TRUE(one.ok()) << i << " " << one.error().message();
+            idle.push_back(std::move(*one));
+            if (i % 100 == 0) c.run(1000, [] { return false; });
+        }
+    }
+    Client& user = c.client();
+    user.ask(migrate({1}, "gn2"));
+    ASSERT_TRUE(c.run(5 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+    EXPECT_EQ(c.node_of(1), 2u);
+    c.run(20 * second, [] { return false; });
+    for (const ControlSocket& one : idle) EXPECT_EQ(one.receive(0).error().code, Code::peer_lost);
     expect_sound(c);
 }
 

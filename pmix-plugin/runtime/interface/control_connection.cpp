@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/runtime/interface/control_connection.hpp"
 
+#include <algorithm>
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <utility>
@@ -14,6 +15,7 @@ namespace {
 constexpr size_t most_waiting = 4096;
 constexpr int packets_a_turn =
     32;  // then other descriptors get theirs; watches are level triggered
+constexpr int arrivals_a_turn = 32;
 constexpr int64_t retry_us = 1000;
 
 }  // namespace
@@ -121,10 +123,54 @@ void ControlConnection::close() {
     socket_.close();
 }
 
-void Strangers::tell(const Error& why) {
-    if (why.code == Code::busy) return;  // nobody waits any more
-    if (std::exchange(told_, true)) return log::debug("{}", why.message());
-    log::warning("{} (further ones are not told)", why.message());
+void ControlEntrance::open(ControlListener listener, OnCame on_came, OnOut on_out) {
+    listener_ = std::move(listener);
+    on_came_ = std::move(on_came);
+    on_out_ = std::move(on_out);
+    wait();
+}
+
+void ControlEntrance::let_in() {
+    for (int i = 0; i < arrivals_a_turn && is_open(); ++i) {
+        auto socket = listener_.accept(loop_.now());
+        if (!socket) break;
+        const uint64_t id = ++last_id_;
+        if (const auto out = listener_.door().enter(id, {}, loop_.now())) on_out_(*out);
+        on_came_(id, std::move(*socket));
+    }
+    wait();
+}
+
+void ControlEntrance::leave(uint64_t id) {
+    listener_.door().leave(id);
+    wait();
+}
+
+// For the next one, unless nobody is let in, and for the time at which that or somebody's changes.
+void ControlEntrance::wait() {
+    if (timer_) loop_.cancel(*std::exchange(timer_, std::nullopt));
+    const int64_t now = loop_.now();
+    const bool watches = is_open() && listener_.door().is_open(now);
+    if (!watches && watch_) loop_.unwatch(*std::exchange(watch_, std::nullopt));
+    if (watches && !watch_) watch_ = loop_.watch(listener_.fd(), [this] { let_in(); });
+    const int64_t wakes = is_open() ? listener_.door().wakes_at(now) : 0;
+    if (wakes != 0) timer_ = loop_.after(std::max<int64_t>(wakes - now, 0), [this] { look(); });
+}
+
+void ControlEntrance::look() {
+    timer_.reset();
+    for (const uint64_t id : listener_.door().late(loop_.now())) {
+        listener_.door().leave(id);
+        on_out_(id);
+    }
+    wait();
+}
+
+void ControlEntrance::close() {
+    if (!is_open()) return;  // the loop may be gone
+    listener_.close();
+    listener_.door().clear();
+    wait();
 }
 
 }  // namespace ghost::plugin

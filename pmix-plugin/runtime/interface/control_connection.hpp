@@ -5,6 +5,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/control_socket.hpp"
@@ -69,14 +70,36 @@ class ControlConnection : public std::enable_shared_from_this<ControlConnection>
     TimerId retry_ = 0;
 };
 
-// Connections that are not let in: who knocks again and again must not fill the job's output. The
-// first is told, the others only to who debugs. One thread.
-class Strangers {
+// A listening control socket on the runtime's loop. Who comes is a stranger (base/doorway.hpp)
+// until leave(). Loop thread only.
+class ControlEntrance {
   public:
-    void tell(const Error& why);
+    using OnCame = std::function<void(uint64_t id, ControlSocket socket)>;
+    using OnOut = std::function<void(uint64_t id)>;  // a stranger's time is over: to be closed
+
+    explicit ControlEntrance(EventLoop& loop) : loop_(loop) {}
+    ~ControlEntrance() { close(); }
+    ControlEntrance(const ControlEntrance&) = delete;
+    ControlEntrance& operator=(const ControlEntrance&) = delete;
+
+    void open(ControlListener listener, OnCame on_came, OnOut on_out);
+    // He has proved himself, or has gone.
+    void leave(uint64_t id);
+    void close();
+    bool is_open() const { return listener_.valid(); }
 
   private:
-    bool told_ = false;
+    void let_in();
+    void wait();
+    void look();
+
+    EventLoop& loop_;
+    ControlListener listener_;
+    OnCame on_came_;
+    OnOut on_out_;
+    std::optional<WatchId> watch_;
+    std::optional<TimerId> timer_;
+    uint64_t last_id_ = 0;
 };
 
 }  // namespace ghost::plugin

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <functional>
 
+#include "base/clock.hpp"
+
 namespace ghost::plugin {
 
 using TimerId = uint64_t;
@@ -15,6 +17,7 @@ class EventLoop {
   public:
     virtual ~EventLoop() = default;
 
+    virtual int64_t now() const { return monotonic_us(); }
     virtual TimerId after(int64_t us, std::function<void()> action) = 0;  // once
     virtual void cancel(TimerId timer) = 0;
     virtual WatchId watch(int fd, std::function<void()> readable) = 0;  // level triggered

@@ -123,6 +123,7 @@ class Daemon : public RuntimeAdapter {
     void send(NodeId to, const std::string& packet) override;
     void broadcast(const std::string& packet) override;
     void on_message(DaemonInbox::Handler h) override { inbox_.add(std::move(h)); }
+    int64_t now() const override;
     TimerId after(int64_t us, std::function<void()> action) override;
     void cancel(TimerId timer) override;
     WatchId watch(int fd, std::function<void()> readable) override;
@@ -365,5 +366,9 @@ class Cluster {
 // So many seeds; fewer under a sanitizer, whose builds set GHOST_TEST_SLOWER (docs/TESTING.md), and
 // then said.
 uint64_t seeds_of(uint64_t all);
+
+inline int64_t Daemon::now() const {
+    return c_.now;
+}
 
 }  // namespace ghost::plugin::sim
