@@ -379,9 +379,10 @@ Result<std::unique_ptr<NetworkResource>> NetworkResource::connect(const std::str
 NetworkResource::NetworkResource(Fd fd, std::string peer, const Greeting& greeting)
     : fd_(std::move(fd)), peer_(std::move(peer)) {
     const bool source = greeting.self() == Side::source;
-    out_ = std::make_unique<Seal>(greeting.cipher(), greeting.key_of(greeting.self()));
-    in_ = std::make_unique<Seal>(greeting.cipher(),
-                                 greeting.key_of(source ? Side::target : Side::source));
+    out_ = std::make_unique<Seal>(greeting.cipher(), greeting.key_of(greeting.self()),
+                                  Seal::Use::close);
+    in_ = std::make_unique<Seal>(
+        greeting.cipher(), greeting.key_of(source ? Side::target : Side::source), Seal::Use::open);
 }
 
 NetworkResource::~NetworkResource() = default;
@@ -393,7 +394,8 @@ Status NetworkResource::write(const void* data, size_t size) {
 
 // `from` is either the caller's or already where the record's bytes belong.
 Status NetworkResource::send_record(const char* from, size_t size, bool last) {
-    out_->close(from, size, last, record_.data());
+    if (!out_->close(from, size, last, record_.data()))
+        return make_error(Code::internal, "seal ghost for", peer_);
     return send_all(fd_.get(), record_.data(), size + Seal::overhead, peer_);
 }
 

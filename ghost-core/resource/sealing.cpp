@@ -2,6 +2,8 @@
 #include "ghost-core/resource/sealing.hpp"
 
 #include <cstring>
+#include <new>
+#include <openssl/evp.h>
 #include <sodium.h>
 #include <string_view>
 
@@ -96,27 +98,24 @@ SealKey Greeting::key_of(Side writer) const {
     return make(writer == Side::source ? "key of source" : "key of target", true);
 }
 
+// libcrypto's: twice as fast as libsodium's AES and four times as its ChaCha20 on processors with
+// wide registers (benchmarks/micro/sealed_move), and the bytes are the same.
 struct Seal::Cipher {
-    uint32_t which = cipher_chacha20;
-    SealKey key{};
-    crypto_aead_aes256gcm_state aes{};  // made of the key
+    struct Freed {
+        void operator()(EVP_CIPHER_CTX* context) const { EVP_CIPHER_CTX_free(context); }
+    };
+    std::unique_ptr<EVP_CIPHER_CTX, Freed> context{EVP_CIPHER_CTX_new()};
 };
 
-Seal::Seal(uint32_t cipher, const SealKey& key) : cipher_(std::make_unique<Cipher>()) {
-    static_assert(tag_bytes == crypto_aead_aes256gcm_ABYTES);
-    static_assert(tag_bytes == crypto_aead_chacha20poly1305_ietf_ABYTES);
-    static_assert(crypto_aead_aes256gcm_NPUBBYTES == crypto_aead_chacha20poly1305_ietf_NPUBBYTES);
-    cipher_->which = cipher;
-    if (cipher == cipher_aes)
-        crypto_aead_aes256gcm_beforenm(&cipher_->aes, key.data());
-    else
-        cipher_->key = key;
+Seal::Seal(uint32_t cipher, const SealKey& key, Use use) : cipher_(std::make_unique<Cipher>()) {
+    const EVP_CIPHER* which = cipher == cipher_aes ? EVP_aes_256_gcm() : EVP_chacha20_poly1305();
+    auto* context = cipher_->context.get();
+    if (context == nullptr || EVP_CipherInit_ex(context, which, nullptr, key.data(), nullptr,
+                                                use == Use::close ? 1 : 0) != 1)
+        throw std::bad_alloc();
 }
 
-Seal::~Seal() {
-    sodium_memzero(cipher_->key.data(), cipher_->key.size());
-    sodium_memzero(&cipher_->aes, sizeof cipher_->aes);
-}
+Seal::~Seal() = default;
 
 std::array<unsigned char, 12> Seal::nonce() {
     std::array<unsigned char, 12> out{};
@@ -125,18 +124,26 @@ std::array<unsigned char, 12> Seal::nonce() {
     return out;
 }
 
-void Seal::close(const char* from, size_t size, bool last, char* out) {
+// The head is authenticated, the bytes are sealed or opened; the tag is the caller's.
+bool Seal::pass(const void* head, const char* from, size_t size, char* to) {
+    auto* context = cipher_->context.get();
+    const auto number = nonce();
+    int done = 0;
+    return EVP_CipherInit_ex(context, nullptr, nullptr, nullptr, number.data(), -1) == 1 &&
+           EVP_CipherUpdate(context, nullptr, &done, bytes(head), head_bytes) == 1 &&
+           (size == 0 || EVP_CipherUpdate(context, bytes(static_cast<void*>(to)), &done,
+                                          bytes(from), static_cast<int>(size)) == 1);
+}
+
+bool Seal::close(const char* from, size_t size, bool last, char* out) {
     const uint32_t head = static_cast<uint32_t>(size) | (last ? last_bit : 0);
     std::memcpy(out, &head, sizeof head);
-    const auto number = nonce();
-    auto* to = bytes(static_cast<void*>(out + head_bytes));
-    if (cipher_->which == cipher_aes)
-        crypto_aead_aes256gcm_encrypt_afternm(to, nullptr, bytes(from), size, bytes(&head),
-                                              sizeof head, nullptr, number.data(), &cipher_->aes);
-    else
-        crypto_aead_chacha20poly1305_ietf_encrypt(to, nullptr, bytes(from), size, bytes(&head),
-                                                  sizeof head, nullptr, number.data(),
-                                                  cipher_->key.data());
+    char* const to = out + head_bytes;
+    auto* tag = bytes(static_cast<void*>(to + size));
+    int rest = 0;
+    return pass(&head, from, size, to) &&
+           EVP_CipherFinal_ex(cipher_->context.get(), tag, &rest) == 1 &&
+           EVP_CIPHER_CTX_ctrl(cipher_->context.get(), EVP_CTRL_AEAD_GET_TAG, tag_bytes, tag) == 1;
 }
 
 Seal::Head Seal::head_of(const char* record) {
@@ -151,17 +158,16 @@ bool Seal::open(const char* record, char* to) {
 }
 
 bool Seal::open_next(const char* record, char* to) {
-    const auto number = nonce();
-    const auto* sealed = bytes(record + head_bytes);
-    const size_t size = head_of(record).size + tag_bytes;
-    auto* out = bytes(static_cast<void*>(to));
-    if (cipher_->which == cipher_aes)
-        return crypto_aead_aes256gcm_decrypt_afternm(out, nullptr, nullptr, sealed, size,
-                                                     bytes(record), head_bytes, number.data(),
-                                                     &cipher_->aes) == 0;
-    return crypto_aead_chacha20poly1305_ietf_decrypt(out, nullptr, nullptr, sealed, size,
-                                                     bytes(record), head_bytes, number.data(),
-                                                     cipher_->key.data()) == 0;
+    const char* sealed = record + head_bytes;
+    const size_t size = head_of(record).size;
+    std::array<unsigned char, tag_bytes> tag{};
+    std::memcpy(tag.data(), sealed + size, tag.size());
+    unsigned char none = 0;
+    int rest = 0;
+    return pass(record, sealed, size, to) &&
+           EVP_CIPHER_CTX_ctrl(cipher_->context.get(), EVP_CTRL_AEAD_SET_TAG, tag_bytes,
+                               tag.data()) == 1 &&
+           EVP_CipherFinal_ex(cipher_->context.get(), &none, &rest) == 1;
 }
 
 }  // namespace ghost::core

@@ -88,20 +88,24 @@ class Greeting {
     Hello mine_, theirs_;
 };
 
-// One direction of a connection: numbers records and seals or opens them. One thread.
+// One direction of a connection: numbers records and either seals or opens them. One thread.
 class Seal {
   public:
     static constexpr size_t head_bytes = 4, tag_bytes = 16;
     static constexpr size_t overhead = head_bytes + tag_bytes;
     static constexpr size_t limit = 128 << 10;  // bytes in a record
 
-    Seal(uint32_t cipher, const SealKey& key);
+    enum class Use { close, open };
+
+    // Throws std::bad_alloc.
+    Seal(uint32_t cipher, const SealKey& key, Use use);
     ~Seal();
     Seal(const Seal&) = delete;
     Seal& operator=(const Seal&) = delete;
 
     // A whole record of `size` bytes (at most limit) at `out`; `from` may be out + head_bytes.
-    void close(const char* from, size_t size, bool last, char* out);
+    // False: what is at `out` is no record, and must not be sent.
+    [[nodiscard]] bool close(const char* from, size_t size, bool last, char* out);
 
     struct Head {
         size_t size = 0;
@@ -117,6 +121,7 @@ class Seal {
   private:
     struct Cipher;
     std::array<unsigned char, 12> nonce();
+    bool pass(const void* head, const char* from, size_t size, char* to);
     bool open_next(const char* record, char* to);
 
     std::unique_ptr<Cipher> cipher_;

@@ -310,12 +310,12 @@ TEST(Seal, BothCiphersAndWhoHasOne) {
         EXPECT_TRUE(had == 0 || source.cipher() == cipher_chacha20);
         EXPECT_EQ(source.key_of(Side::source), target.key_of(Side::source));
         EXPECT_NE(source.key_of(Side::source), source.key_of(Side::target));
-        Seal out(source.cipher(), source.key_of(Side::source)),
-            in(target.cipher(), target.key_of(Side::source));
+        Seal out(source.cipher(), source.key_of(Side::source), Seal::Use::close),
+            in(target.cipher(), target.key_of(Side::source), Seal::Use::open);
         const std::string text = pattern(1000, 'x');
         std::string record(text.size() + Seal::overhead, 0), opened(text.size(), 0);
         for (int i = 0; i < 3; i++) {
-            out.close(text.data(), text.size(), i == 2, record.data());
+            ASSERT_TRUE(out.close(text.data(), text.size(), i == 2, record.data()));
             EXPECT_EQ(Seal::head_of(record.data()).size, text.size());
             EXPECT_EQ(Seal::head_of(record.data()).last, i == 2);
             EXPECT_EQ(record.find("page"), std::string::npos);
