@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <linux/magic.h>
 #include <optional>
+#include <poll.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -106,6 +107,10 @@ Result<Fd> open_trusted_file(const std::string& path) {
     // root's files there have what the process wants them to have
     if (system.f_type == PROC_SUPER_MAGIC) return refuse(path, "it is in /proc");
     if (S_ISREG(info.st_mode) && (info.st_mode & others_write) != 0) return refuse(path, writable);
+    // As an open() that blocks: a pipe that nobody has opened to write yet would read as ended.
+    pollfd writer{fd.get(), POLLIN, 0};
+    while (S_ISFIFO(info.st_mode) && ::poll(&writer, 1, -1) < 0)
+        if (errno != EINTR) return sys_error("wait for who writes", path);
     const int flags = ::fcntl(fd.get(), F_GETFL);
     if (flags < 0 || ::fcntl(fd.get(), F_SETFL, flags & ~O_NONBLOCK) != 0)
         return sys_error("open", path);

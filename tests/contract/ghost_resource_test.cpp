@@ -246,6 +246,7 @@ TEST(FileResource, PipeIsReadAndWritten) {
     ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
     const auto bytes = content(1 << 20);
     std::thread writer([&] {
+        usleep(50'000);  // who reads comes first, and waits
         FileResource out(path, Use::write);
         EXPECT_TRUE(write_all(out, bytes).ok());
     });
