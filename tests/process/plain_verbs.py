@@ -332,12 +332,12 @@ def case_packed_encrypted_and_striped():
 
 def case_signed():
     """Only what the key's owner has signed becomes a process, whole and as it was signed."""
-    made = json.loads(good(ghost("key", path("k"), "--json")))
-    good(ghost("key", path("other")))
+    made = json.loads(good(ghost("key", path("signer"), "--json")))
+    good(ghost("key", path("other-signer")))
     assert os.stat(made["secret"]).st_mode & 0o777 == 0o600, made
-    again = ghost("key", path("k"))
+    again = ghost("key", path("signer"))
     assert again.returncode == 1 and "File exists" in again.stderr, again.stderr
-    checks = ["--verify-key", path("k.pub")]
+    checks = ["--verify-key", path("signer.pub")]
 
     def refused(file, why, *options):
         for verb in ("import", "restart", "verify"):
@@ -345,14 +345,14 @@ def case_signed():
             assert done.returncode == 1 and re.search(why, done.stderr), (verb, file, done.stderr)
 
     for number, prefix in enumerate(("", "lz4:")):
-        file = path("s%d" % number)
+        file = path("signed%d" % number)
         talk, inner = started()
         assert talk.ask("one") == "1 one"
         good(ghost("export", str(inner), "--to", path("unsigned")))
-        good(ghost("export", str(inner), "--to", prefix + file, "--sign", path("k"), "--then", "kill"))
+        good(ghost("export", str(inner), "--to", prefix + file, "--sign", path("signer"), "--then", "kill"))
         assert talk.end() == -9
         refused(path("unsigned"), "it is not signed")
-        refused(file, "signed by another, whose key is " + made["key"], "--verify-key", path("other.pub"))
+        refused(file, "signed by another, whose key is " + made["key"], "--verify-key", path("other-signer.pub"))
         with open(file, "rb") as ghost_file:
             whole = ghost_file.read()
         for place in (60, len(whole) // 2, len(whole) - 10):
@@ -371,20 +371,20 @@ def case_signed():
         assert other.ask("again") == "2 again", prefix
         assert other.ask("exit5") == "3 exit5"
         assert other.end() == 5
-    other = Talk("import", path("s0"))
+    other = Talk("import", path("signed0"))
     assert other.ask("again") == "2 again", "whoever does not ask whose it is reads it as any"
     other.ask("exit0")
     assert other.end() == 0
     talk, inner = started()
-    folder = path("checkpoints")
-    good(ghost("checkpoint", str(inner), "--to", folder, "--sign", path("k"), "--then", "kill"))
+    folder = path("signed-checkpoints")
+    good(ghost("checkpoint", str(inner), "--to", folder, "--sign", path("signer"), "--then", "kill"))
     assert talk.end() == -9
     back = Talk("restart", folder, *checks)
     assert back.ask("again") == "1 again"
     back.ask("exit0")
     assert back.end() == 0
-    for words in (["checkpoint", str(os.getpid()), "--to", "memory", "--sign", path("k")],
-                  ["import", path("s0"), "--verify-key", path("unsigned")]):
+    for words in (["checkpoint", str(os.getpid()), "--to", "memory", "--sign", path("signer")],
+                  ["import", path("signed0"), "--verify-key", path("unsigned")]):
         assert ghost(*words).returncode == 2, words
 
 
