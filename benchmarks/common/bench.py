@@ -37,13 +37,25 @@ def ghost(*words):
     return run(GHOST, *words)
 
 
-def words_on(node, *words):
-    """The command that runs `words` on a node of the cluster."""
-    return [GHOST, "lab", "exec", "--name", LAB, node, *words]
+def words_on(node, *words, user=None):
+    """The command that runs `words` on a node of the cluster, as root or as a user."""
+    return [GHOST, "lab", "exec", "--name", LAB, *(["--user", user] if user else []), node, *words]
 
 
-def on(node, *words):
-    return run(*words_on(node, *words))
+def on(node, *words, user=None):
+    return run(*words_on(node, *words, user=user))
+
+
+@contextlib.contextmanager
+def ordinary_user():
+    """A user of this machine, while the context lasts; his name."""
+    name = "ghost-%s" % LAB
+    try:
+        # A locked account ("!") may not come by ssh.
+        run("useradd", "--no-create-home", "--shell", "/bin/bash", "--password", "*", name)
+        yield name
+    finally:
+        subprocess.run(["userdel", name], capture_output=True)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@
 //   gap R: START_S LENGTH_MS
 //   histogram R: <1us:N <2us:N …
 //
-// with each gap above --gap (default 5 ms; its start since the first message; at most 200) and a
-// histogram by powers of two. With --text every message of at least its length contains TEXT, for
+// with each gap above --gap (default 5 ms; its start since the first message; at most 4000) and
+// a histogram by powers of two. With --text every message of at least its length contains TEXT, for
 // whoever listens on the way. Other ranks wait. Ends 1 on any error.
 #include <algorithm>
 #include <unistd.h>
@@ -44,7 +44,8 @@ class Gaps {
             std::min<size_t>(static_cast<size_t>(std::max(us, 0.0) * 10), fine_.size() - 1);
         ++fine_[fine];
         max_us_ = std::max(max_us_, us);
-        if (us >= shown_ms_ * 1000 && shown_.size() < 200) shown_.push_back({t - first_, us});
+        if (us >= shown_ms_ * 1000 && shown_.size() < most_shown)
+            shown_.push_back({t - first_, us});
     }
 
     std::string report(int rank, uint64_t errors) const {
@@ -71,6 +72,7 @@ class Gaps {
 
   private:
     static constexpr int buckets = 40;
+    static constexpr size_t most_shown = 4000;  // several a move, of hundreds of moves
 
     double quantile(double q) const {
         auto wanted = static_cast<uint64_t>(static_cast<double>(count_) * q);
