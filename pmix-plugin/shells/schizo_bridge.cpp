@@ -33,8 +33,9 @@ struct State {
     std::string life;      // "" before ghost_schizo_secret()
     std::string restart;   // folder of the snapshot the job is restarted from; empty: a new job
     bool filters = false;  // messages are to go through filters
-    // The launch agent hands the secret on: daemons that it starts need no launch message for it.
-    bool handed_on = false;
+    // What starts daemons and hands the secret on to them, so that they need no launch message for
+    // it; "" if nothing does.
+    std::string agent;
 };
 
 State& state() {
@@ -127,15 +128,22 @@ bool batch_system_starts_daemons() {
     return grid || getenv("LOADL_STEP_ID") != nullptr;
 }
 
+constexpr const char* agent_variable = "OMPI_MCA_plm_rsh_agent";
+
 // From here on this process starts daemons by ghost-rsh.
 void hand_secret_on(State& s, const char* users_agent) {
     const char* older = getenv("OMPI_MCA_orte_rsh_agent");
     if (!older) older = getenv("OMPI_MCA_pls_rsh_agent");
     const char* agent = users_agent ? users_agent : older;
     if (s.paths.launcher.empty() || (!agent && batch_system_starts_daemons())) return;
-    setenv("OMPI_MCA_plm_rsh_agent",
-           launch_agent(s.paths.launcher, agent ? agent : "ssh : rsh").c_str(), 1);
-    s.handed_on = true;
+    s.agent = launch_agent(s.paths.launcher, agent ? agent : "ssh : rsh");
+    setenv(agent_variable, s.agent.c_str(), 1);
+}
+
+// mpirun's own "--mca plm_rsh_agent …" is put into the environment once more after that, and wins.
+bool hands_on(const State& s) {
+    const char* agent = getenv(agent_variable);
+    return agent != nullptr && !s.agent.empty() && s.agent == agent;
 }
 
 // What the launch agent has put there; none if another one has started this daemon.
@@ -249,7 +257,7 @@ void ghost_schizo_app_env(int by_launch_agent, void* env, ghost_set_fn set) noex
     State& s = state();
     if (!s.active) return;
     // This process's own environment is being read by the runtime: it must not change here.
-    if (!by_launch_agent || !s.handed_on) set(env, launched_secret_variable, s.secret.c_str());
+    if (!by_launch_agent || !hands_on(s)) set(env, launched_secret_variable, s.secret.c_str());
     set(env, "GHOST_LIFE", s.life.c_str());
     set(env, names_variable, socket_names(s.secret).c_str());
     set(env, "GHOST_CRIU", s.paths.criu.c_str());

@@ -80,11 +80,11 @@ class Reference:
 class Job:
     """A job, and what becomes of it."""
 
-    def __init__(self, folder, program, ranks=4, hosts="gn1:2,gn2:2", mca=()):
+    def __init__(self, folder, program, ranks=4, hosts="gn1:2,gn2:2", mca=(), before=()):
         self.folder, self.ranks = folder, ranks
         self.shots = os.path.join(folder, "shots")
         os.makedirs(os.path.join(folder, "out"))
-        words = ["mpirun", "-np", str(ranks), "--bind-to", "none", "--host", hosts]
+        words = [*before, "mpirun", "-np", str(ranks), "--bind-to", "none", "--host", hosts]
         for name, value in [("ghost", "1"), ("ghost_checkpoint_dir", self.shots), *mca]:
             words += ["--mca", name, str(value)]
         self.runs = 0
