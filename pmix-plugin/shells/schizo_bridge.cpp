@@ -129,21 +129,31 @@ bool batch_system_starts_daemons() {
 }
 
 constexpr const char* agent_variable = "OMPI_MCA_plm_rsh_agent";
+// Its names of before: each wins over it.
+constexpr const char* older_agent_variables[] = {"OMPI_MCA_orte_rsh_agent",
+                                                 "OMPI_MCA_pls_rsh_agent"};
+
+const char* older_agent() {
+    for (const char* name : older_agent_variables)
+        if (const char* value = getenv(name)) return value;
+    return nullptr;
+}
 
 // From here on this process starts daemons by ghost-rsh.
 void hand_secret_on(State& s, const char* users_agent) {
-    const char* older = getenv("OMPI_MCA_orte_rsh_agent");
-    if (!older) older = getenv("OMPI_MCA_pls_rsh_agent");
-    const char* agent = users_agent ? users_agent : older;
+    const char* older = older_agent();
+    const char* agent = older ? older : users_agent;
     if (s.paths.launcher.empty() || (!agent && batch_system_starts_daemons())) return;
     s.agent = launch_agent(s.paths.launcher, agent ? agent : "ssh : rsh");
+    for (const char* name : older_agent_variables) unsetenv(name);
     setenv(agent_variable, s.agent.c_str(), 1);
 }
 
-// mpirun's own "--mca plm_rsh_agent …" is put into the environment once more after that, and wins.
+// What mpirun's own command line says of it is put into the environment once more after that, and
+// wins.
 bool hands_on(const State& s) {
     const char* agent = getenv(agent_variable);
-    return agent != nullptr && !s.agent.empty() && s.agent == agent;
+    return agent != nullptr && !s.agent.empty() && s.agent == agent && older_agent() == nullptr;
 }
 
 // What the launch agent has put there; none if another one has started this daemon.

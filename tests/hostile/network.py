@@ -277,10 +277,12 @@ def case_looks_at_processes(folder):
 
 
 def case_own_agents(folder):
-    """A user's own launch agent, on mpirun's command line or in a parameter file: jobs start, move and restart."""
+    """A user's own launch agent, by either name, on mpirun's command line, in the environment, in a file: jobs start
+    and move."""
     lab_agent = good(on("gn1", "sh", "-c", "echo $OMPI_MCA_plm_rsh_agent")).strip()
-    for way in ("line", "file"):
-        place = os.path.join(folder, way)
+    unset = ["env", "-u", "OMPI_MCA_plm_rsh_agent"]
+    for way in ("line", "old line", "old environment", "file"):
+        place = os.path.join(folder, way.replace(" ", "-"))
         os.makedirs(place)
         called, agent, file = (os.path.join(place, name) for name in ("called", "agent", "parameters"))
         with open(agent, "w") as script:
@@ -288,15 +290,16 @@ def case_own_agents(folder):
         os.chmod(agent, 0o755)
         with open(file, "w") as text:
             text.write("plm_rsh_agent = %s -q\n" % agent)
-        before = ["env", "-u", "OMPI_MCA_plm_rsh_agent", "OMPI_MCA_mca_base_param_files=" + file]
-        job = Ledger(place, ranks=2, hosts="gn1:1,gn2:1,gn3:1", steps=300,
-                     mca=[("plm_rsh_agent", agent + " -q")] if way == "line" else (),
-                     before=before if way == "file" else ())
+        value = agent + " -q"
+        mca = {"line": [("plm_rsh_agent", value)], "old line": [("orte_rsh_agent", value)]}.get(way, [])
+        before = {"file": [*unset, "OMPI_MCA_mca_base_param_files=" + file],
+                  "old environment": [*unset, "OMPI_MCA_pls_rsh_agent=" + value]}.get(way, [])
+        job = Ledger(place, ranks=2, hosts="gn1:1,gn2:1,gn3:1", steps=300, mca=mca, before=before)
         job.reach(20)
         with open(called) as text:
             said = text.read().splitlines()
-        assert len(said) == 2 and all(line.startswith("-q gn") for line in said), said
-        assert ("ghost_secret_descriptor" in said[0]) == (way == "file"), said
+        assert len(said) == 2 and all(line.startswith("-q gn") for line in said), (way, said)
+        assert ("ghost_secret_descriptor" in said[0]) == (not mca), (way, said)
         good(on("gn1", "ghost", "migrate", "--rank", "1", "--to", "gn3"))
         job.finish()
 
