@@ -26,6 +26,7 @@
 #include "base/lender.hpp"
 #include "base/scheduling.hpp"
 #include "base/user_space.hpp"
+#include "ghost-core/memory/page_scan.hpp"
 #include "tools/process.hpp"
 
 namespace ghost::tools {
@@ -55,13 +56,6 @@ Finding in_pid_namespace(int (*inside)()) {
     int error = status_of(pid);
     return error == 0 ? works() : Finding{false, std::strerror(error)};
 }
-
-// Argument of PAGEMAP_SCAN (linux/fs.h since 6.7; the headers here may be older than the kernel).
-struct PagemapScan {
-    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
-    uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-constexpr unsigned long pagemap_scan = _IOWR('f', 16, PagemapScan);
 
 int number_in(const char* path, int otherwise) {
     auto text = read_file(path);
@@ -166,16 +160,7 @@ Finding look_memfd(const Paths&) {
 }
 
 Finding look_pagemap_scan(const Paths&) {
-    Fd fd(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
-    if (!fd.valid()) return refused();
-    PagemapScan scan{};
-    scan.size = sizeof scan;
-    auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-    scan.start = reinterpret_cast<uintptr_t>(&scan) / page * page;
-    scan.end = scan.start + page;
-    scan.category_mask = scan.return_mask = 1 << 3;  // PAGE_IS_PRESENT
-    if (::ioctl(fd.get(), pagemap_scan, &scan) >= 0) return works();
-    if (errno != ENOTTY) return refused();
+    if (core::PageScan::way_here() == core::PageScan::Way::scan) return works();
     return {
         false,
         "comes with Linux 6.7: without it programs and ranks stand while all of their memory is "

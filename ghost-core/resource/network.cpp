@@ -332,7 +332,11 @@ Result<Fd> bind_at(int family, const void* address, const NetworkOptions& option
 }
 
 // At all: a dual-stack socket where there is IPv6, else an IPv4 one.
-Result<Fd> bind_any(const NetworkOptions& options) {
+// Both say by what name or address this end is reached.
+Result<Fd> bind_any(const NetworkOptions& options, std::string& host) {
+    std::array<char, 256> name{};
+    gethostname(name.data(), name.size() - 1);
+    host = name.data();
     const std::array<uint8_t, 16> any{};
     auto six = bind_at(AF_INET6, any.data(), options);
     return six ? std::move(six) : bind_at(AF_INET, any.data(), options);
@@ -496,7 +500,7 @@ Result<NetworkListener> NetworkListener::listen(const std::string& secret, Netwo
     if (sodium_init() < 0) return make_error(Code::internal, "start libsodium");
     if (secret.empty()) return make_error(Code::invalid, "listen for a ghost without a secret");
     NetworkListener out;
-    auto fd = options.interfaces.empty() ? bind_any(options) : bind_chosen(options, out.host_);
+    auto fd = (options.interfaces.empty() ? bind_any : bind_chosen)(options, out.host_);
     if (!fd) return fd.error();
     accept_only_who_speaks(fd->get());
     if (::listen(fd->get(), backlog) != 0) return sys_error("listen for ghosts");
@@ -507,9 +511,6 @@ Result<NetworkListener> NetworkListener::listen(const std::string& secret, Netwo
         return sys_error("find own port");
     // sin_port and sin6_port share their place.
     out.port_ = ntohs(reinterpret_cast<sockaddr_in*>(&bound)->sin_port);
-    char name[256] = {};
-    gethostname(name, sizeof name - 1);
-    if (out.host_.empty()) out.host_ = name;
     Token token;
     randombytes_buf(token.data(), token.size());
     std::array<char, 2 * sizeof(Token) + 1> hex{};

@@ -185,4 +185,37 @@ std::vector<Kind> all_kinds() {
     return out;
 }
 
+std::vector<char> content(size_t size) {
+    std::vector<char> bytes(size);
+    for (size_t i = 0; i < size; i++)
+        bytes[i] =
+            i & 4096 ? static_cast<char>(i >> 20) : static_cast<char>((i + 1) * 2654435761U >> 13);
+    return bytes;
+}
+
+Status write_all(Resource& out, const std::vector<char>& bytes) {
+    GHOST_TRY(out.init());
+    const size_t small = std::min<size_t>(bytes.size(), 1008);
+    if (small == 1008) {
+        GHOST_TRY(out.write(bytes.data(), 1));
+        auto* at = const_cast<char*>(bytes.data());
+        iovec pieces[] = {{at + 1, 0}, {at + 1, 1000}, {at + 1001, 7}};
+        GHOST_TRY(out.write_gather(pieces, 3));
+    } else {
+        GHOST_TRY(out.write(bytes.data(), small));
+    }
+    constexpr size_t large = 777777;
+    for (size_t at = small; at < bytes.size(); at += large)
+        GHOST_TRY(out.write(bytes.data() + at, std::min(large, bytes.size() - at)));
+    return out.finalize();
+}
+
+std::shared_ptr<SecretKey> test_key() {
+    return std::make_shared<SecretKey>(std::array<unsigned char, 32>{1, 2, 3});
+}
+
+std::shared_ptr<const SigningKey> signing_key(unsigned char which) {
+    return std::make_shared<const SigningKey>(std::array<unsigned char, 32>{which});
+}
+
 }  // namespace ghost::core

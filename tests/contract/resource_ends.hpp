@@ -9,7 +9,9 @@
 
 #include "tests/contract/faulty_resource.hpp"
 #include "ghost-core/resource/registry.hpp"
+#include "ghost-core/resource/encrypt.hpp"
 #include "ghost-core/resource/resource.hpp"
+#include "ghost-core/resource/sign.hpp"
 
 namespace ghost::core {
 
@@ -55,5 +57,14 @@ std::vector<SpecifiedKind> specified_kinds();
 // A registry with the user's class, if there is one. `specification` with the folder put in.
 std::unique_ptr<ResourceRegistry> registry_for_tests();
 std::string put_folder(const std::string& specification, const std::string& folder);
+
+// What is written: half of it can be compressed, and no two MiB are alike.
+std::vector<char> content(size_t size);
+// Small and odd writes first, then large ones.
+Status write_all(Resource& out, const std::vector<char>& bytes);
+
+// Always the same keys.
+std::shared_ptr<SecretKey> test_key();
+std::shared_ptr<const SigningKey> signing_key(unsigned char which);
 
 }  // namespace ghost::core
