@@ -13,10 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-GHOST, GHOSTD = os.path.abspath("tools/ghost"), os.path.abspath("tools/ghostd/ghostd")
+from suite import GHOST, TICKER, Skip, as_user, cases_in, run_cases, ticks, until
+
+GHOSTD = os.path.abspath("tools/ghostd/ghostd")
 FAULTS = os.path.abspath("tests/process/lent_faults")
 USER = pwd.getpwnam(os.environ["GHOST_TEST_USER"])
 STRANGER = 61234
@@ -53,14 +53,6 @@ def caps():
     return [l.split()[1] for l in open("/proc/self/status") if l.startswith("CapEff")][0]
 """
 
-TICKER = """
-import os, sys, time
-fd, n = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT), 0
-while True:
-    n += 1
-    os.pwrite(fd, b"%10d" % n, 0)
-    time.sleep(0.01)
-"""
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -73,26 +65,15 @@ def uncover():
     assert libc.umount2(b"/..", 2) == 0, os.strerror(ctypes.get_errno())  # MNT_DETACH
 
 
-def privileges(uid, gid=None):
-    return ["setpriv", "--reuid", str(uid), "--regid", str(uid if gid is None else gid), "--clear-groups"]
-
-
-AS_USER = privileges(USER.pw_uid, USER.pw_gid)
+AS_USER = as_user(USER.pw_uid, USER.pw_gid)
 
 
 def client(code, uid=None):
     """What a client's program says, line by line as values."""
-    who = AS_USER if uid is None else privileges(uid) if uid != 0 else []
+    who = AS_USER if uid is None else as_user(uid) if uid != 0 else []
     done = subprocess.run([*who, "python3", "-c", CLIENT + code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def until(condition, what):
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, "waited for " + what
-        time.sleep(0.02)
 
 
 class Lender:
@@ -204,7 +185,7 @@ def case_run_export_import():
     folder = tempfile.mkdtemp(prefix="ghost-lender.", dir="/var/tmp")
     os.chown(folder, USER.pw_uid, USER.pw_gid)
     at, saved = os.path.join(folder, "at"), os.path.join(folder, "saved")
-    now = lambda: int(open(at).read() or 0) if os.path.exists(at) else 0
+    now = lambda: ticks(at)
     lender = Activated()
     pids = []
     try:
@@ -288,7 +269,7 @@ s = socket.socket(fileno=int(sys.argv[1])); socket.send_fds(s, [b"x"], ask(1)[3]
 """, str(theirs.fileno())], pass_fds=[theirs.fileno()])
         _, got, _, _ = socket.recv_fds(ours, 1, 1)
         assert borrower.wait() == 0
-        tries = subprocess.run([*privileges(STRANGER), "python3", "-c", CLIENT + "say(enter(int(sys.argv[1])))",
+        tries = subprocess.run([*as_user(STRANGER), "python3", "-c", CLIENT + "say(enter(int(sys.argv[1])))",
                                 str(got[0])], pass_fds=got, capture_output=True, text=True)
         assert tries.stdout == "1\n", tries  # EPERM
         for fd in got:
@@ -351,7 +332,7 @@ def case_flood():
     """One user's connections that say nothing: eight are served, for two seconds; others do not notice."""
     with Lender() as lender:
         rest = lender.at_rest()
-        flood = subprocess.Popen([*privileges(STRANGER), "python3", "-c", CLIENT + FLOOD], stdout=subprocess.PIPE)
+        flood = subprocess.Popen([*as_user(STRANGER), "python3", "-c", CLIENT + FLOOD], stdout=subprocess.PIPE)
         assert flood.stdout.readline()
         most = 0
         while flood.poll() is None:
@@ -414,7 +395,7 @@ s = connect(); s.send(struct.pack("<IHHQ", 0x67736f68, 1, 1, 0)); say(1); time.s
 def case_not_roots():
     """Something of another user's at the lender's address is not asked."""
     os.chown("/run/ghost", STRANGER, STRANGER)
-    false = subprocess.Popen([*privileges(STRANGER), "python3", "-c", """
+    false = subprocess.Popen([*as_user(STRANGER), "python3", "-c", """
 import socket, os
 s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 s.bind("/run/ghost/ghostd.sock"); os.chmod("/run/ghost/ghostd.sock", 0o666); s.listen()
@@ -437,7 +418,7 @@ def case_socket_of_systemd():
     """As ghostd.socket hands it over, by systemd's own program for that."""
     by = "/usr/bin/systemd-socket-activate"
     if not os.path.exists(by):
-        return "no systemd-socket-activate"
+        raise Skip("no systemd-socket-activate")
     # with what the service leaves it
     less = ["setpriv", "--bounding-set", "-all,+sys_admin,+setuid,+setgid,+sys_ptrace", "--no-new-privs"]
     with Lender(by=[*less, by, "--seqpacket", "--listen", SOCKET]):
@@ -459,18 +440,7 @@ def main():
     cover()
     # else nothing is shown
     assert subprocess.run([*AS_USER, "unshare", "--user", "true"], capture_output=True).returncode != 0
-    bad = 0
-    for name, case in sorted(globals().items()):
-        if not name.startswith("case_") or (wanted and name[5:] not in wanted):
-            continue
-        try:
-            why = case()
-            print("ok " + name[5:] + (" # SKIP " + why if why else ""), flush=True)
-        except Exception:
-            bad += 1
-            traceback.print_exc(file=sys.stdout)
-            print("not ok", name[5:], flush=True)
-    return 1 if bad else 0
+    return run_cases(cases_in(globals()), wanted)
 
 
 sys.exit(main())

@@ -8,10 +8,9 @@ import subprocess
 import sys
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, "..", "net"))
-import snapshots  # noqa: E402
-from snapshots import GHOST, LAB, Job, good, on, until  # noqa: E402
+import snapshots
+from snapshots import Endless, lab, on, until
+from suite import as_user, cases_in, good
 
 # idle: 2000 connections that say nothing, made again when they are closed; dripping: the same, and each says a byte now
 # and then; junk: connections that say what is no greeting, one after the other as quickly as it goes, by four processes.
@@ -133,7 +132,7 @@ class At:
     """A hostile program on a node, at it until it leaves the block."""
 
     def __init__(self, node, code, *words, before=()):
-        self.process = subprocess.Popen([GHOST, "lab", "exec", "--name", LAB, node, *before, "python3", "-c", code, *words],
+        self.process = subprocess.Popen(lab.words(node, *before, "python3", "-c", code, *words),
                                         text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, start_new_session=True)
         if self.process.stdout.readline() != "ready\n":
@@ -157,31 +156,10 @@ def look(node, name):
     return all_of_them[0]
 
 
-def address(node):
-    return re.search(r"inet (10\.[\d.]+)/", good(on(node, "ip", "-4", "addr")))[1]
-
-
-class Endless(Job):
-    def __init__(self, folder, **more):
-        data = os.path.join(folder, "data")
-        os.makedirs(data)
-        super().__init__(folder, [snapshots.LEDGER, "--dir", data, "--steps", "100000", "--pause", "20000"], ranks=2,
-                         hosts="gn1:1,gn2:1,gn3:1", **more)
-        self.until_running(lambda: "ledger: step" in self.text(), "its first step")
-
-    def steps(self):
-        return self.text().count("ledger: step")
-
-    def move(self, to):
-        begin = time.monotonic()
-        good(on("gn1", "ghost", "migrate", "--rank", "1", "--to", to))
-        return time.monotonic() - begin
-
-
 def attacked(node, name, way, meanwhile):
     """That process under attack: costs little, whatever happens meanwhile."""
     before = look(node, name)
-    with At("gn4", ATTACK, address(node), str(before["ports"][0]), way):
+    with At("gn4", ATTACK, lab.address(node), str(before["ports"][0]), way):
         first, begin = look(node, name), time.monotonic()
         time.sleep(3)  # of attack
         second, lasted = look(node, name), time.monotonic() - begin
@@ -224,7 +202,7 @@ def case_junk_at_rank(folder):
 def case_lurking_at_the_target(folder):
     """A user of the target's connects to whatever begins to listen there, and drips."""
     job = Endless(folder)
-    with At("gn3", LURK, before=["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]):
+    with At("gn3", LURK, before=as_user(65534)):
         for _ in range(3):
             assert job.move("gn3") < 10
             assert job.move("gn2") < 10
@@ -233,18 +211,15 @@ def case_lurking_at_the_target(folder):
 
 def case_target_listens_where_included(folder):
     """The ghost's port and the rank's are at the address of the included net alone."""
-    job = Endless(folder, mca=[("btl_kernet_if_include", re.sub(r"\d+$", "0/24", address("gn3")))])
+    job = Endless(folder, mca=[("btl_kernet_if_include", re.sub(r"\d+$", "0/24", lab.address("gn3")))])
     with At("gn3", NEW_LISTENERS) as watch:
         for to in ("gn3", "gn2", "gn3", "gn2", "gn3"):
             job.move(to)
         said = watch.process.communicate("", timeout=10)[0].split()
-    included = "%02X%02X%02X%02X" % tuple(map(int, reversed(address("gn3").split("."))))
+    included = "%02X%02X%02X%02X" % tuple(map(int, reversed(lab.address("gn3").split("."))))
     assert len(said) > 3 and set(said) == {included}, (said, included)  # three may be the rank's
     job.kill()
 
 
-CASES = {name[5:]: case for name, case in list(globals().items()) if name.startswith("case_")}
-snapshots.cases = lambda: CASES
-
 if __name__ == "__main__":
-    sys.exit(snapshots.main())
+    sys.exit(snapshots.main(cases_in(globals()), sys.argv[1:]))

@@ -1,5 +1,5 @@
 #!/bin/sh
 # What a machine on the nodes' network gets from a job that it has no part in; see machine.py.
-[ "$(id -u)" = 0 ] || { echo "SKIP: needs root"; exit 77; }
-[ -x criu/sbin/criu ] || { echo "SKIP: no criu in this build folder (make criu)"; exit 77; }
+. "$(dirname "$0")/../suite.sh"
+needs root criu
 exec python3 "$(dirname "$0")/machine.py" "$@"

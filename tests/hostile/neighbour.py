@@ -9,15 +9,13 @@ import subprocess
 import sys
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, "..", "net"))
-import snapshots  # noqa: E402
-from snapshots import GHOST, LAB, Job, Ledger, ghost, good, on, until  # noqa: E402
+import snapshots
+from snapshots import SLOW, Endless, Job, Ledger, lab, on, until
+from suite import ROOT, as_user, cases_in, good
 
 STRANGER = 65534
 USER = "ghost-owner"
-SLOW = ["--steps", "100000", "--pause", "20000"]
-HOSTILE = ["setpriv", "--reuid", str(STRANGER), "--regid", str(STRANGER), "--clear-groups", "python3", "-c"]
+HOSTILE = [*as_user(STRANGER), "python3", "-c"]
 # What a hostile program begins with.
 COMMON = """
 import os, socket, sys, time
@@ -38,8 +36,7 @@ class Hostile:
 
     def __init__(self, node, code, *words, before=None):
         self.process = subprocess.Popen(
-            [GHOST, "lab", "exec", "--name", LAB, node, *(HOSTILE if before is None else before + HOSTILE[-2:]),
-             COMMON + code, *words], text=True,
+            lab.words(node, *(HOSTILE if before is None else before + HOSTILE[-2:]), COMMON + code, *words), text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if self.process.stdout.readline() != "ready\n":
             raise AssertionError("the stranger failed: " + self.process.communicate()[1])
@@ -66,17 +63,6 @@ def timed(node, *words):
     done = on(node, *words)
     assert time.monotonic() - begin < 20, (words, time.monotonic() - begin)
     return done
-
-
-class Endless(Job):
-    """A job that writes its steps."""
-
-    def __init__(self, folder, **more):
-        self.data = os.path.join(folder, "data")
-        os.makedirs(self.data)
-        super().__init__(folder, [snapshots.LEDGER, "--dir", self.data, *SLOW], ranks=2, hosts="gn1:1,gn2:1,gn3:1",
-                         **more)
-        self.until_running(lambda: "ledger: step" in self.text(), "its first step")
 
 
 def program(node, seconds):
@@ -158,8 +144,8 @@ class Kernetd:
         write_for_kernetd(folder)
         kernetd = os.path.abspath("kernet-btl/kernetd/kernetd")
         self.process = subprocess.Popen(
-            [GHOST, "lab", "exec", "--name", LAB, "gn1", "timeout", "60", "prlimit", "--nofile=1024:1024", kernetd,
-             "--node", "one", "--nodes", folder + "/nodes", "--secret", folder + "/secret"], text=True,
+            lab.words("gn1", "timeout", "60", "prlimit", "--nofile=1024:1024", kernetd,
+                      "--node", "one", "--nodes", folder + "/nodes", "--secret", folder + "/secret"), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.said = self.process.stdout.readline()
 
@@ -449,7 +435,7 @@ BY = {"mpirun": "daemon", "orted": "daemon", "ghost-wrapper": "wrapper", "ledger
 
 def listed():
     """Rows of the list in docs/SECURITY.md: expression, kind, owner."""
-    with open(os.path.join(HERE, "..", "..", "docs", "SECURITY.md")) as file:
+    with open(os.path.join(ROOT, "docs", "SECURITY.md")) as file:
         table = file.read().split("## What a job has")[1].split("\n## ")[0]
     rows = []
     for what, kind, owner in re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \|", table, re.M)[1:]:
@@ -479,8 +465,8 @@ def unlisted(found, rows, user):
     return [one for one in found if not any(fits(one, row) for row in rows)]
 
 
-def as_user(node, *words):
-    return ghost("lab", "exec", "--name", LAB, "--user", USER, node, *words)
+def as_owner(node, *words):
+    return on(node, *words, user=USER)
 
 
 def see(user, uid, before, folder):
@@ -530,9 +516,9 @@ def users_job(folder):
     text = os.path.join(folder, "users-text")
     with open(text, "w") as out:
         mpirun = subprocess.Popen(
-            [GHOST, "lab", "exec", "--name", LAB, "--user", USER, "gn1", "mpirun", "-np", "2", "--host", "gn1:1,gn2:1",
-             "--bind-to", "none", "--mca", "ghost", "1", "--mca", "ghost_checkpoint_dir", own + "/shots",
-             snapshots.LEDGER, "--dir", own, *SLOW], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+            lab.words("gn1", "mpirun", "-np", "2", "--host", "gn1:1,gn2:1", "--bind-to", "none", "--mca", "ghost", "1",
+                      "--mca", "ghost_checkpoint_dir", own + "/shots", snapshots.LEDGER, "--dir", own, *SLOW, user=USER),
+            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
     try:
         def stepped():
             with open(text) as file:
@@ -540,17 +526,14 @@ def users_job(folder):
             assert mpirun.poll() is None, said
             return "ledger: step" in said
         until(stepped, "the user's job")
-        made = as_user("gn1", "ghost", "checkpoint", "--to", "memory")
+        made = as_owner("gn1", "ghost", "checkpoint", "--to", "memory")
         with open(text) as file:
             assert made.returncode == 0, (made.stderr, file.read())
         see(USER, uid, {"gn1": set(), "gn2": set()}, own)
     finally:
-        as_user("gn1", "sh", "-c", "kill -9 $(pidof mpirun)")
+        as_owner("gn1", "sh", "-c", "kill -9 $(pidof mpirun)")
         mpirun.wait(30)
 
 
-CASES = {name[5:]: case for name, case in list(globals().items()) if name.startswith("case_")}
-snapshots.cases = lambda: CASES
-
 if __name__ == "__main__":
-    sys.exit(snapshots.main())
+    sys.exit(snapshots.main(cases_in(globals()), sys.argv[1:]))

@@ -7,10 +7,9 @@ import subprocess
 import sys
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, "..", "net"))
-import snapshots  # noqa: E402
-from snapshots import GHOST, LAB, Ledger, Skip, good, on, until  # noqa: E402
+import snapshots
+from snapshots import Ledger, lab, on, until
+from suite import Skip, cases_in, good
 
 NODES = ("gn1", "gn2", "gn3")
 
@@ -41,7 +40,7 @@ class Machine:
 
     def __init__(self, node, code, *words):
         self.process = subprocess.Popen(
-            [GHOST, "lab", "exec", "--name", LAB, node, "python3", "-c", code, *words], text=True,
+            lab.words(node, "python3", "-c", code, *words), text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if self.process.stdout.readline() != "ready\n":
             raise AssertionError(self.process.communicate()[1])
@@ -331,8 +330,5 @@ def cores(folder):
     job.kill()
 
 
-CASES = {name[5:]: case for name, case in list(globals().items()) if name.startswith("case_")}
-snapshots.cases = lambda: CASES
-
 if __name__ == "__main__":
-    sys.exit(snapshots.main())
+    sys.exit(snapshots.main(cases_in(globals()), sys.argv[1:]))

@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import snapshots
-from snapshots import GHOST, LAB, Job, Ledger, good, on, until
+from snapshots import Job, Ledger, lab, on, until
+from suite import as_user, cases_in, good
 
 TALK = os.path.abspath("tests/mpi/talk")
 
@@ -118,7 +119,7 @@ class Reader(Job):
         self.out_path = os.path.join(self.folder, "out", "1")
         with open(self.out_path, "w") as out, open(self.input) as file:
             self.process = subprocess.Popen(
-                [GHOST, "lab", "exec", "--name", LAB, node, *words], stdin=file, stdout=out,
+                lab.words(node, *words), stdin=file, stdout=out,
                 stderr=subprocess.STDOUT, start_new_session=True)
         snapshots.live.append(self)
 
@@ -210,7 +211,7 @@ def case_one_memory_is_full(folder):
 
 def case_without_privilege(folder):
     """Of a user who cannot have a user name space: the job runs, unmovable; a restart begins nothing."""
-    user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "env", "HOME=/tmp"]
+    user = [*as_user(65534), "env", "HOME=/tmp"]
     job = ["mpirun", "-np", "1", "--mca", "ghost", "1"]
     run = on("gn1", *user, *job, "echo", "runs")
     assert good(run) == "runs\n" and "by a user who is not root" in run.stderr, run.stderr
@@ -220,8 +221,5 @@ def case_without_privilege(folder):
     assert "make a user name space: the user is nobody" in run.stderr, run.stderr
 
 
-CASES = {name[5:]: case for name, case in list(globals().items()) if name.startswith("case_")}
-snapshots.cases = lambda: CASES
-
 if __name__ == "__main__":
-    sys.exit(snapshots.main())
+    sys.exit(snapshots.main(cases_in(globals()), sys.argv[1:]))

@@ -1,50 +1,30 @@
 """Figure 2 of RR-4987 over three nodes: a socket is suspended on gn2 by a process that then exits, its
 handle is carried to gn3 and woken up there, while P1 stays on gn1. Each node has its own kernetd. The
 node the socket came from is then cut off, and the stream that is made next does without it."""
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 
-GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
+from suite import Lab, good
+
 KERNETD = os.path.abspath("kernet-btl/kernetd/kernetd")
 EXAMPLE = os.path.abspath("docs/examples/kernet_figure2")
-LAB = "k%d" % os.getpid()
 NODES = ["gn1", "gn2", "gn3"]
-
-
-def ghost(*words):
-    return subprocess.run([GHOST, *words], capture_output=True, text=True, timeout=120)
-
-
-def good(done):
-    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
-    return done.stdout
-
-
-def on(node, *words):
-    return [GHOST, "lab", "exec", "--name", LAB, node, *words]
-
-
-def address_of(node):
-    out = json.loads(good(subprocess.run(on(node, "ip", "-j", "-4", "addr"), capture_output=True, text=True,
-                                         timeout=60)))
-    return [a["local"] for i in out if i["ifname"] != "lo" for a in i["addr_info"]][0]
+lab = Lab(len(NODES))
 
 
 def start_managers(folder):
     with open(os.path.join(folder, "nodes"), "w") as file:
         for node in NODES:
-            file.write("%s %s 7900\n" % (node, address_of(node)))
+            file.write("%s %s 7900\n" % (node, lab.address(node)))
     secret = os.path.join(folder, "secret")
     with open(os.open(secret, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
         file.write(os.urandom(32).hex() + "\n")
     managers = {node: subprocess.Popen(
-        on(node, KERNETD, "--node", node, "--nodes", os.path.join(folder, "nodes"), "--secret", secret,
+        lab.words(node, KERNETD, "--node", node, "--nodes", os.path.join(folder, "nodes"), "--secret", secret,
            "--grace", "2"), stdout=subprocess.PIPE, text=True) for node in NODES}
     for node, manager in managers.items():
         line = manager.stdout.readline()
@@ -54,7 +34,7 @@ def start_managers(folder):
 
 def figure2(folder, places):
     os.mkdir(folder)
-    parts = {part: subprocess.Popen(on(node, EXAMPLE, part, folder), stdout=subprocess.PIPE,
+    parts = {part: subprocess.Popen(lab.words(node, EXAMPLE, part, folder), stdout=subprocess.PIPE,
                                     stderr=subprocess.PIPE, text=True)
              for part, node in places.items()}
     said = {}
@@ -69,22 +49,19 @@ def figure2(folder, places):
 
 
 def main():
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleans up as any other end does
     folder = tempfile.mkdtemp(prefix="kernet-", dir=os.getcwd())
     managers = {}
     try:
-        good(ghost("lab", "up", "--name", LAB, "-n", "3", "--share", os.getcwd()))
         managers = start_managers(folder)
         print(figure2(os.path.join(folder, "first"), {"P1": "gn1", "P2": "gn2", "P3": "gn3"}))
         print("ok three_nodes")
         figure2(os.path.join(folder, "second"), {"P1": "gn3", "P2": "gn1", "P3": "gn3"})
         print("ok woken_beside_its_peer")
-        good(ghost("lab", "cut", "--name", LAB, "gn2"))
+        good(lab.command("cut", "gn2"))
         began = time.monotonic()
         figure2(os.path.join(folder, "third"), {"P1": "gn1", "P2": "gn3", "P3": "gn1"})
         print("ok a_node_is_cut_off (%.1f s)" % (time.monotonic() - began))
     finally:
-        ghost("lab", "down", "--name", LAB)
         for manager in managers.values():
             manager.kill()
             manager.wait()
@@ -92,4 +69,5 @@ def main():
     return 0
 
 
-sys.exit(main())
+with lab:
+    sys.exit(main())

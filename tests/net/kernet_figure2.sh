@@ -1,4 +1,5 @@
 #!/bin/sh
 # The paper's example over three nodes of a virtual cluster; see kernet_figure2.py.
-[ "$(id -u)" = 0 ] || { echo "SKIP: needs root"; exit 77; }
+. "$(dirname "$0")/../suite.sh"
+needs root
 exec python3 "$(dirname "$0")/kernet_figure2.py"

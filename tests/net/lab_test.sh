@@ -3,37 +3,22 @@
 # labs side by side, and clean-up after an `up` that was killed half-way, and after benchmarks that were.
 # usage: lab_test.sh  (GHOST names the ghost program; default: ./tools/ghost)
 set -u
+. "$(dirname "$0")/../suite.sh"
 ghost=${GHOST:-$PWD/tools/ghost}
 a=t$$a b=t$$b
 unset GHOST_LAB
-failures=0
 
-skip() { echo "skipped: $*"; exit 77; }
-[ "$(id -u)" = 0 ] || skip "namespaces need root"
+needs root ip tc sshd ssh ssh-keygen mpirun
 unshare -n -m -p -u -i -f true 2>/dev/null || skip "this machine refuses new namespaces"
-for program in ip tc sshd ssh ssh-keygen mpirun; do
-    PATH=$PATH:/usr/sbin command -v $program >/dev/null || skip "$program is not installed"
-done
 
 finish() { "$ghost" lab down --name $a; "$ghost" lab down --name $b; }
 trap finish EXIT
 
-check() { # check WHAT COMMAND…
-    local what=$1; shift
-    if "$@"; then echo "ok: $what"; else echo "FAILED: $what"; failures=$((failures + 1)); fi
-}
 is() { [ "$1" = "$2" ] || { echo "  got '$1', expected '$2'"; return 1; }; }
 exits() { # exits STATUS COMMAND…
     local want=$1 got=0; shift
     "$@" || got=$?
     is $got $want
-}
-poll() { # poll SECONDS COMMAND…: until it succeeds
-    local end=$((SECONDS + $1)); shift
-    until "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $end ] || return 1
-        read -rt 0.05 <> <(:) || true
-    done
 }
 on() { "$ghost" lab exec --name $a "$@"; }
 field() { # field NODE FIELD

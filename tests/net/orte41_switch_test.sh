@@ -3,29 +3,22 @@
 # ranks: fences complete, output, input and exit codes come from where the rank is, and the job ends 0
 # without a daemon that cannot be reached. Three nodes of a lab of its own.
 set -u
+. "$(dirname "$0")/../suite.sh"
 trap '' PIPE
 build=${GHOST_BUILD:-$PWD}
 ghost=$build/tools/ghost
-[ "$(id -u)" = 0 ] || { echo "skipped: needs root for a lab"; exit 77; }
+needs root
 lab=orte4t$$
 work=$build/tests/net/orte41.$$
-failures=0
 trap '"$ghost" lab down --name $lab >/dev/null 2>&1; rm -rf "$work"' EXIT
 mkdir -p "$work/ompi" "$work/pmix"
 cp "$build/components/ompi/mca_schizo_ghost.so" "$work/ompi" || exit 1
 cp "$build/tests/net/.libs/orte41_client.so" "$work/pmix/pmix_mca_pnet_ghost.so" || exit 1
 stock=$(ompi_info --parsable --path pkglibdir | cut -d: -f3)
 [ -d "$stock" ] || exit 1
-"$ghost" lab up --name $lab -n 3 >/dev/null || { echo "skipped: no lab"; exit 77; }
+"$ghost" lab up --name $lab -n 3 >/dev/null || skip "no lab"
 
-wait_for() { # FILE: appears within 20 s
-    for _ in $(seq 400); do [ -e "$1" ] && return 0; sleep 0.05; done
-    echo "not there: $1"; return 1
-}
-check() { # WHAT CONDITION...
-    local what=$1; shift
-    if "$@"; then echo "ok: $what"; else echo "FAILED: $what"; failures=$((failures + 1)); fi
-}
+wait_for() { poll 20 [ -e "$1" ] || { echo "not there: $1"; return 1; }; }
 start() { # NAME MPIRUN-ARGUMENTS...; input from fifo $run/in, kept open as descriptor 9
     run=$work/$1; shift
     mkdir -p "$run"; mkfifo "$run/in"; orders=0
@@ -105,18 +98,17 @@ start end "$rank" 8 3 0 0 2
 check "rank 2 leaves the third node" move 2 1 3 0 none
 "$ghost" lab cut --name $lab gn3
 echo "late input" >&9; exec 9>&-
-for _ in $(seq 200); do [ "$(grep -c 'passed 7' "$run/out")" = 3 ] && break; sleep 0.05; done
+all_passed() { [ "$(grep -c 'passed 7' "$run/out")" = 3 ]; }
+poll 10 all_passed
 sleep 1 # mpirun asks its daemons to end, with nothing to see from outside
 check "third node given up while mpirun waits for it" order '{"op":"lost","node":2}'
 wait $job; status=$?
 check "exit status $status is 0" [ $status = 0 ]
 # What snapshots need of the runtime beside the switch.
 "$ghost" lab heal --name $lab gn3
+has_heard() { [ "$(grep -c "^$1\$" "$run/heard")" = "$2" ]; }
 heard() { # WHAT TIMES: is so within 10 s
-    for _ in $(seq 200); do
-        [ "$(grep -c "^$1\$" "$run/heard" 2>/dev/null)" = "$2" ] && return 0; sleep 0.05
-    done
-    echo "not heard $2 times: $1"; cat "$run/heard"; return 1
+    poll 10 has_heard "$@" || { echo "not heard $2 times: $1"; cat "$run/heard"; return 1; }
 }
 mpirun_pid() { "$ghost" lab exec --name $lab gn1 pgrep -x mpirun; }
 control=$build/tests/net/orte41_control

@@ -2,20 +2,17 @@
 
 usage: plain_dup.py [CASE...]      GHOST_TEST_USER=NAME: as that user of the machine
 """
+import functools
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
-import traceback
 
-GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
-LAB = "d%d" % os.getpid()
+import suite
+from suite import USER, good
+
 LIMIT = 30
-USER = os.environ.get("GHOST_TEST_USER", "")
 # Counts in a file named after its node; says there whether it is a clone.
 TICKER = """
 import ctypes, os, sys, time
@@ -38,31 +35,13 @@ while True:
 """
 
 
-def ghost(*words):
-    return subprocess.run([GHOST, *words], capture_output=True, text=True, timeout=120)
-
-
-def on(node, *words):
-    return ghost("lab", "exec", "--name", LAB, *(["--user", USER] if USER else []), node, *words)
-
-
-def good(done):
-    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
-    return done.stdout
-
-
 def ticks(folder, name):
-    try:
-        return int(open(os.path.join(folder, name)).read() or 0)
-    except OSError:
-        return 0
+    return suite.ticks(os.path.join(folder, name))
 
 
-def until(condition, what):
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, "waited in vain for " + what
-        time.sleep(0.01)
+until = functools.partial(suite.until, limit=LIMIT)
+lab = suite.Lab(2, user=USER)
+on = lab.on
 
 
 def started(folder):
@@ -151,43 +130,27 @@ def case_all_that_is_missing(folder):
 
 def case_connection_cut(folder):
     pid = started(folder)
-    ghost("lab", "cut", "--name", LAB, "gn2")
+    lab.command("cut", "gn2")
     agent = "ssh -o ConnectTimeout=2 -F " + good(
         on("gn1", "sh", "-c", "echo ${OMPI_MCA_plm_rsh_agent#*-F }")).strip()
     done = on("gn1", "env", "GHOST_RSH=" + agent, "ghost", "dup", pid, "--to", "gn2")
     assert done.returncode == 1, done
     before = ticks(folder, "0")
     until(lambda: ticks(folder, "0") > before, "the original to go on")
-    ghost("lab", "heal", "--name", LAB, "gn2")
+    lab.command("heal", "gn2")
 
 
-def main():
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleans up as any other end does
-    up = ghost("lab", "up", "--name", LAB, "-n", "2")
-    if up.returncode != 0:
-        print("SKIP: no virtual cluster: " + up.stderr.strip())
-        return 77
-    bad = 0
+def in_folder(name, case):
+    folder = tempfile.mkdtemp(prefix="dup.", dir=os.getcwd())
+    if USER:
+        shutil.chown(folder, USER)
     try:
-        for name, case in sorted(globals().items()):
-            if not name.startswith("case_") or (sys.argv[1:] and name[5:] not in sys.argv[1:]):
-                continue
-            folder = tempfile.mkdtemp(prefix="dup.", dir=os.getcwd())
-            if USER:
-                shutil.chown(folder, USER)
-            try:
-                case(folder)
-                print("ok", name[5:], flush=True)
-            except Exception:
-                bad += 1
-                traceback.print_exc(file=sys.stdout)
-                print("not ok", name[5:], flush=True)
-            for node in ("gn1", "gn2"):
-                on(node, "sh", "-c", "for p in $(pgrep python3) $(pgrep sleep); do kill -9 $p; done")
-            shutil.rmtree(folder, ignore_errors=True)
+        case(folder)
     finally:
-        ghost("lab", "down", "--name", LAB)
-    return 1 if bad else 0
+        for node in ("gn1", "gn2"):
+            on(node, "sh", "-c", "for p in $(pgrep python3) $(pgrep sleep); do kill -9 $p; done")
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-sys.exit(main())
+with lab:
+    sys.exit(suite.run_cases(suite.cases_in(globals()), sys.argv[1:], in_folder))

@@ -12,26 +12,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
+from suite import USER, Lab, until
+
 SUBJECT = os.path.abspath("tests/process/matrix_rank")
-LAB = "y%d" % os.getpid()
 LIMIT = 120
-USER = os.environ.get("GHOST_TEST_USER", "")
 AT_ONCE = 16 if USER else 48  # ranks of a job; stops of a user wait for their turn
+lab = Lab(2, user=USER)
+on = lab.on
 live = []
-
-
-def exec_on(node, *words, user=USER):
-    as_user = ["--user", user] if user else []
-    return [GHOST, "lab", "exec", "--name", LAB, *as_user, node, *words]
-
-
-def on(node, *words, user=USER):
-    return subprocess.run(exec_on(node, *words, user=user), capture_output=True, text=True,
-                          timeout=LIMIT)
 
 
 def own_folder(folder):
@@ -50,15 +39,6 @@ def text(*path):
         return ""
 
 
-def until(job, condition, what):
-    end = time.monotonic() + LIMIT
-    while not condition():
-        if job.process.poll() is not None and not condition():
-            raise AssertionError("ended before %s:\n%s" % (what, job.said()))
-        assert time.monotonic() < end, "waited in vain for %s:\n%s" % (what, job.said())
-        time.sleep(0.01)
-
-
 class Job:
     """One rank for each case, on gn1."""
 
@@ -73,15 +53,15 @@ class Job:
         self.start("gn1", words)
 
     def wait_ready(self):
-        until(self, lambda: all(self.has(case, "ready") for case in self.cases),
-              "all ranks are ready")
+        until(lambda: all(self.has(case, "ready") for case in self.cases), "all ranks are ready", LIMIT, self.process,
+              self.said)
         return self
 
     def start(self, node, words):
         self.out = open(os.path.join(self.folder, "out"), "a")
         pid = os.path.join(self.folder, "pid")
         noted = ["sh", "-c", 'echo $$ > "$0"; exec "$@"', pid, *words]
-        self.process = subprocess.Popen(exec_on(node, *noted), stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen(lab.words(node, *noted), stdin=subprocess.DEVNULL,
                                         stdout=self.out,
                                         stderr=subprocess.STDOUT, start_new_session=True)
         live.append(self.process)
@@ -171,7 +151,6 @@ def refused_snapshots(folder, rows):
 
 
 def main():
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleans up as any other end does
     listed = subprocess.run([SUBJECT, "--list"], capture_output=True, text=True, check=True).stdout
     moved, saved = {}, {}
     for name, _, refused, ranks, of_user in (line.split("\t") for line in listed.splitlines()):
@@ -197,11 +176,6 @@ def main():
             print("%s %s_%s%s" % ("not ok" if wrong else "ok", how, case, wrong and ": " + wrong))
 
     try:
-        up = subprocess.run([GHOST, "lab", "up", "--name", LAB, "-n", "2"], capture_output=True,
-                            text=True, timeout=LIMIT)
-        if up.returncode != 0:
-            print("SKIP: no virtual cluster: " + up.stderr.strip())
-            return 77
         for node in ("gn1", "gn2"):
             assert on(node, SUBJECT, "--serve", user="").returncode == 0, "no services"
         names = list(moved)
@@ -215,9 +189,9 @@ def main():
         for process in live:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-        subprocess.run([GHOST, "lab", "down", "--name", LAB], capture_output=True, timeout=LIMIT)
         shutil.rmtree(folder, ignore_errors=True)
     return 1 if bad else 0
 
 
-sys.exit(main())
+with lab:
+    sys.exit(main())

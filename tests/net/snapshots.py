@@ -5,6 +5,7 @@ every restart they must be those of an undisturbed run. Without arguments all ca
 GHOST_TEST_KILLS=N: how often `killed_at_any_moment` does it (3; with GHOST_TEST_LONG=1 30).
 """
 import atexit
+import functools
 import json
 import os
 import random
@@ -15,39 +16,19 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 
-GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
+import suite
+from suite import Skip, good
+
 LEDGER = os.path.abspath("tests/mpi/ledger")
-LAB = "s%d" % os.getpid()
 NODES = ["gn1", "gn2", "gn3", "gn4"]
 LIMIT = 90
+lab = suite.Lab(len(NODES))
+on = functools.partial(lab.on, limit=LIMIT)
+until = functools.partial(suite.until, limit=LIMIT)
 KILLS = int(os.environ.get("GHOST_TEST_KILLS", "30" if "GHOST_TEST_LONG" in os.environ else "3"))
 # What belongs to a job on a node.
 OURS = r"mpirun|orted|ghost-wrapper|ghost-init|ledger|criu|ghost restart|ghost checkpoint|bin/lmp"
-
-
-def ghost(*words, limit=LIMIT):
-    return subprocess.run([GHOST, *words], capture_output=True, text=True, timeout=limit)
-
-
-def on(node, *words, limit=LIMIT):
-    return ghost("lab", "exec", "--name", LAB, node, *words, limit=limit)
-
-
-def good(done):
-    assert done.returncode == 0, (done.returncode, done.stdout[-2000:], done.stderr[-2000:])
-    return done.stdout
-
-
-def until(condition, what, limit=LIMIT):
-    end = time.monotonic() + limit
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < end, "waited in vain for " + what
-        time.sleep(0.01)
 
 
 def files_of(folder):
@@ -96,8 +77,8 @@ class Job:
         self.out_path = os.path.join(self.folder, "out", "%d" % self.runs)
         with open(self.out_path, "w") as out:
             self.process = subprocess.Popen(
-                [GHOST, "lab", "exec", "--name", LAB, node, *words], stdin=subprocess.DEVNULL,
-                stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+                lab.words(node, *words), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                start_new_session=True)
         live.append(self)
 
     def text(self):
@@ -120,8 +101,8 @@ class Job:
         """SIGKILL to everything of the job on every node, as nearly at once as can be."""
         script = ("for p in $(ps -eo pid=,args= | grep -E '%s' | grep -v grep | awk '{print $1}');"
                   " do [ $p != $$ ] && kill -9 $p; done; true" % OURS)
-        asked = [subprocess.Popen([GHOST, "lab", "exec", "--name", LAB, node, "sh", "-c", script],
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        asked = [subprocess.Popen(lab.words(node, "sh", "-c", script), stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL)
                  for node in random.sample(NODES, len(NODES))]
         for one in asked:
             one.wait(LIMIT)
@@ -142,12 +123,7 @@ class Job:
 
     def until_running(self, condition, what):
         """until(), of a job that must not have ended before."""
-        def there():
-            ended = self.process.poll() is not None
-            value = condition()
-            assert value or not ended, "ended before %s:\n%s" % (what, self.text()[-3000:])
-            return value
-        until(there, what)
+        until(condition, what, process=self.process, said=lambda: self.text()[-3000:])
 
     def result(self):
         """However slow the machine is: it must go on writing."""
@@ -193,8 +169,26 @@ class Ledger(Job):
         assert sorted(mine) == sorted(files), (sorted(mine), sorted(files))
 
 
-class Skip(Exception):
-    pass
+SLOW = ["--steps", "100000", "--pause", "20000"]
+
+
+class Endless(Job):
+    """A job that writes its steps, as long as it lives."""
+
+    def __init__(self, folder, **more):
+        self.data = os.path.join(folder, "data")
+        os.makedirs(self.data)
+        super().__init__(folder, [LEDGER, "--dir", self.data, *SLOW], ranks=2, hosts="gn1:1,gn2:1,gn3:1", **more)
+        self.until_running(lambda: "ledger: step" in self.text(), "its first step")
+
+    def steps(self):
+        return self.text().count("ledger: step")
+
+    def move(self, to):
+        """How many seconds that took."""
+        begin = time.monotonic()
+        good(on("gn1", "ghost", "migrate", "--rank", "1", "--to", to))
+        return time.monotonic() - begin
 
 
 live = []
@@ -404,18 +398,18 @@ def case_node_lost(folder):
     job = Ledger(folder, steps=1500, hosts="gn1:2,gn2:2,gn3:2",
                  mca=[("ghost_checkpoint_interval", "1")])
     until(job.complete, "a snapshot")
-    good(ghost("lab", "cut", "--name", LAB, "gn3"))  # a daemon, but no rank
+    good(lab.command("cut", "gn3"))  # a daemon, but no rank
     number = int(job.complete()[-1].split("-")[1])
     until(lambda: int(job.complete()[-1].split("-")[1]) > number + 1, "snapshots without it")
     job.finish()
-    good(ghost("lab", "heal", "--name", LAB, "gn3"))
+    good(lab.command("heal", "gn3"))
 
 
 def case_node_of_ranks_lost(folder):
     job = Ledger(folder, steps=900, mca=[("ghost_checkpoint_interval", "1")])
     until(job.complete, "a snapshot")
     time.sleep(random.random())
-    ghost("lab", "kill", "--name", LAB, "gn2")
+    lab.command("kill", "gn2")
     assert job.process.wait(LIMIT) != 0
     job.kill()
     job.restart("gn3:2,gn4:2")
@@ -429,12 +423,12 @@ def case_old_life_comes_back(folder):
     job.snapshot()
     for node in ("gn3", "gn4", "gn2"):
         good(on("gn1", "ghost", "migrate", "--rank", "1", "--to", node))
-    good(ghost("lab", "cut", "--name", LAB, "gn2"))
+    good(lab.command("cut", "gn2"))
     job.kill_mpirun()
     job.restart("gn1:1,gn3:1")
     job.reach(100)
     old = on("gn2", "pgrep", "-xc", "ledger").stdout.strip()
-    good(ghost("lab", "heal", "--name", LAB, "gn2"))
+    good(lab.command("heal", "gn2"))
     job.finish()
     assert old == "1", old
     until(lambda: on("gn2", "pgrep", "-x", "ledger").returncode == 1, "the end of the old rank")
@@ -539,16 +533,12 @@ FAULTS = {"killed_at_any_moment", "disk_full", "folder_removed", "newest_damaged
           "node_of_ranks_lost", "old_life_comes_back", "rank_ends_meanwhile", "refused", "beside_itself"}
 
 
-def cases():
-    return {name[5:]: case for name, case in globals().items() if name.startswith("case_")}
-
-
 def down():
     for job in live:
         if job.process.poll() is None:
             os.killpg(job.process.pid, signal.SIGKILL)
             job.process.wait()
-    subprocess.run([GHOST, "lab", "down", "--name", LAB], capture_output=True, timeout=120)
+    lab.down()
 
 
 # Takes the lab down when this process has ended, however it did.
@@ -560,44 +550,39 @@ def guard():
         os.dup2(os.open("/dev/null", os.O_RDWR), 1)
         os.dup2(1, 2)
         os.read(ours, 1)
-        os.execv(GHOST, [GHOST, "lab", "down", "--name", LAB])
+        os.execv(suite.GHOST, [suite.GHOST, "lab", "down", "--name", lab.name])
     os.close(ours)
 
 
-def main():
-    faults = "--faults" in sys.argv
-    wanted = ([n for n in sys.argv[1:] if n != "--faults"] or
-              [n for n in cases() if (n in FAULTS) == faults])
-    guard()
-    atexit.register(down)
-    good(ghost("lab", "up", "--name", LAB, "-n", str(len(NODES))))
-    failed = 0
-    for name in wanted:
-        folder = tempfile.mkdtemp(prefix="snapshots-", dir=".")
-        folder = os.path.abspath(folder)
-        begin = time.monotonic()
-        try:
-            cases()[name](folder)
-            print("# %s took %.1f s" % (name, time.monotonic() - begin), flush=True)
-            print("ok " + name, flush=True)
-        except Skip as why:
-            print("ok %s # SKIP %s" % (name, why), flush=True)
-        except Exception:
-            failed += 1
-            traceback.print_exc(file=sys.stdout)
+def in_folder(name, case):
+    """A case's jobs are gone after it, and the lab is whole again."""
+    folder = os.path.abspath(tempfile.mkdtemp(prefix="snapshots-", dir="."))
+    done = False
+    try:
+        case(folder)
+        done = True
+    finally:
+        if not done:
             for job in live:
                 if os.path.exists(job.out_path):
                     print("# %s: %s" % (job.process.poll(), job.text()[-2000:]))
-            print("not ok " + name, flush=True)
         for job in live:
             if job.process.poll() is None:
                 job.kill()
         live.clear()
-        good(ghost("lab", "up", "--name", LAB, "-n", str(len(NODES))))
-        if failed == 0 or not os.environ.get("GHOST_TEST_KEEP"):
+        good(lab.up())
+        if done or not os.environ.get("GHOST_TEST_KEEP"):
             shutil.rmtree(folder, ignore_errors=True)
-    return 1 if failed else 0
+
+
+def main(cases, wanted):
+    guard()
+    atexit.register(down)
+    good(lab.up())
+    return suite.run_cases(cases, wanted, in_folder)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    faults = "--faults" in sys.argv
+    here = {name: case for name, case in suite.cases_in(globals()).items() if (name in FAULTS) == faults}
+    sys.exit(main(here, [name for name in sys.argv[1:] if name != "--faults"]))

@@ -3,15 +3,13 @@
 # may have made, is never loaded; root's own is, on any file system, in the boot it was written in.
 # Each case has a /run and a /dev/shm of its own. In the build folder.
 set -u
+. "$(dirname "$0")/../suite.sh"
 ghost=${GHOST:-$PWD/tools/ghost}
 criu=$PWD/criu/sbin/criu
-skip() { echo "skipped: $*"; exit 77; }
-[ "$(id -u)" = 0 ] || skip "needs root"
-[ -x "$criu" ] || skip "no criu in the build folder (make criu)"
+needs root criu
 [ "$(sed -n 's/.*"patched": *\([a-z]*\).*/\1/p' criu/info.json)" = true ] || skip "criu is not patched"
 rundir=$(sed -n 's/.*"rundir": *"\(.*\)".*/\1/p' criu/info.json)
 cache=$rundir/criu.kdat
-failures=0
 
 if [ "${1:-}" != inside ]; then
     unshare -m true || skip "this machine refuses new mount name spaces"
@@ -22,10 +20,6 @@ if [ "${1:-}" != inside ]; then
 fi
 work=$2
 
-ok() { # ok NAME COMMAND…
-    local name=$1; shift
-    if "$@"; then echo "ok $name"; else echo "not ok $name"; failures=$((failures + 1)); fi
-}
 nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
 # What criu does with the cache; it may find that the kernel lacks something.
 check_criu() { "$criu" check -v4 >"$work/log" 2>&1 || true; }
@@ -38,9 +32,9 @@ afresh() { # afresh: nothing there
 }
 ours() { afresh; mkdir -m 700 "$rundir"; check_criu; [ -f "$cache" ]; }
 
-ok "the cache is written" ours
+check "the cache is written" ours
 cp "$cache" "$work/kdat"
-ok "and loaded" loads
+check "and loaded" loads
 
 # as any local user can
 taken() {
@@ -50,17 +44,17 @@ taken() {
     nobody cp "$work/kdat" "$cache" 2>/dev/null
     passes_over
 }
-ok "another user's folder is passed over" taken
+check "another user's folder is passed over" taken
 
 # as no local user can while /run is root's
 foreign_file() { ours && chown 65534 "$cache" && passes_over && says "passed over"; }
 foreign_folder() { ours && chown 65534 "$rundir" && passes_over && says "passed over"; }
 open_file() { ours && chmod 666 "$cache" && passes_over && says "passed over"; }
 linked() { ours && mv "$cache" "$work/aside" && ln -s "$work/aside" "$cache" && passes_over; }
-ok "a file of another user's is passed over" foreign_file
-ok "in a folder of another user's too" foreign_folder
-ok "one that others may write to is passed over" open_file
-ok "a link is not followed" linked
+check "a file of another user's is passed over" foreign_file
+check "in a folder of another user's too" foreign_folder
+check "one that others may write to is passed over" open_file
+check "a link is not followed" linked
 
 # what names another boot is in bytes 4 to 7
 other_boot() {
@@ -68,7 +62,7 @@ other_boot() {
     printf '\x5a\xa5\x5a\xa5' | dd of="$cache" bs=1 seek=4 conv=notrunc status=none
     passes_over && says Stale && loads
 }
-ok "one of another boot is made anew" other_boot
+check "one of another boot is made anew" other_boot
 
 not_tmpfs() {
     afresh
@@ -77,7 +71,7 @@ not_tmpfs() {
     check_criu
     loads
 }
-ok "it is kept where /run is no tmpfs" not_tmpfs
+check "it is kept where /run is no tmpfs" not_tmpfs
 
 # the command makes the folder, and refuses to go on with another user's
 subject() { "$ghost" run --detach -- sleep 1000 2>"$work/err"; }
@@ -91,7 +85,7 @@ refuses() {
     ! "$ghost" checkpoint "$pid" --to "$work/ghosts" >"$work/out" 2>&1 &&
         grep -q "cannot trust $rundir: it belongs to user 65534" "$work/out" && kill -0 "$pid"
 }
-ok "ghost makes the folder, root's alone" makes_it
-ok "ghost refuses another user's by name" refuses
+check "ghost makes the folder, root's alone" makes_it
+check "ghost refuses another user's by name" refuses
 [ -z "${pid:-}" ] || kill -9 "$pid"
 exit $((failures > 0))

@@ -5,19 +5,16 @@ GHOST_TEST_USER=NAME: as that user of the machine
 """
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-COVERAGE = os.path.join(HERE, "..", "..", "docs", "COVERAGE.md")
-GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
+from suite import ROOT, USER, Lab
+
+COVERAGE = os.path.join(ROOT, "docs", "COVERAGE.md")
 SUBJECT = os.path.abspath("tests/process/matrix_subject")
-LAB = "x%d" % os.getpid()
-LIMIT = 20
-USER = os.environ.get("GHOST_TEST_USER", "")
+lab = Lab(2)
 
 # One shell for each node: it does one step of every case and says how it ended.
 SERVE = "$SUBJECT --serve"
@@ -59,10 +56,6 @@ def why_not_for_users(name, wrong):
     return "as where Linux lacks BTF: BPF is root's" if name in NEED_BPF else ""
 
 
-def ghost(*words, **more):
-    return subprocess.run([GHOST, *words], capture_output=True, text=True, timeout=120, **more)
-
-
 def text(folder, name):
     try:
         with open(os.path.join(folder, name)) as file:
@@ -73,8 +66,7 @@ def text(folder, name):
 
 def on(node, script, folder, cases, user=USER):
     setup = "CASES='%s'; DIR=%s; SUBJECT=%s\n" % (" ".join(cases), folder, SUBJECT)
-    as_user = ["--user", user] if user else []
-    return ghost("lab", "exec", "--name", LAB, *as_user, node, "sh", "-c", setup + script)
+    return lab.on(node, "sh", "-c", setup + script, user=user)
 
 
 def outcome(folder, name, refused):
@@ -179,7 +171,6 @@ def coverage(rows):
 
 
 def main():
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # cleans up as any other end does
     write = "--write" in sys.argv
     wanted = [word for word in sys.argv[1:] if not word.startswith("--")]
     listed = subprocess.run([SUBJECT, "--list"], capture_output=True, text=True, check=True).stdout
@@ -194,10 +185,6 @@ def main():
     bad = 0
     begin = time.monotonic()
     try:
-        up = ghost("lab", "up", "--name", LAB, "-n", "2")
-        if up.returncode != 0:
-            print("SKIP: no virtual cluster: " + up.stderr.strip())
-            return 77
         for node, script, user in (("gn1", SERVE, ""), ("gn2", SERVE, ""), ("gn1", EXPORT, USER), ("gn2", BETWEEN, USER)):
             done = on(node, script, folder, cases, user)
             if done.returncode != 0 or done.stderr.strip():
@@ -217,7 +204,6 @@ def main():
             if said and os.environ.get("VERBOSE"):
                 print("   ", said)
     finally:
-        ghost("lab", "down", "--name", LAB)
         shutil.rmtree(folder, ignore_errors=True)
     page = coverage(rows)
     if write:
@@ -230,4 +216,5 @@ def main():
     return 1 if bad else 0
 
 
-sys.exit(main())
+with lab:
+    sys.exit(main())

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Suites of whole programs on a kernel that looks older than 6.7 (older_kernel.c): which pages are there is read from
 # page maps, and nobody knows what was written. All cases but those of what such a kernel lacks.
-[ "$(id -u)" = 0 ] || { echo "SKIP: needs root"; exit 77; }
-[ -x criu/sbin/criu ] || { echo "SKIP: no criu in this build folder (make criu)"; exit 77; }
+. "$(dirname "$0")/../suite.sh"
+needs root criu
 older=$PWD/tests/process/.libs/older_kernel.so
 # Tracking of writes, copies before a write, guard pages.
 lacks='*Deferred*:*MemoryUnmapped*:*FailedCheckpointReleases*:*GuardPages*:*SecondCheckpointKeeps*:*FreezeWaitsForOrder'

@@ -21,9 +21,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 
-GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
+import suite
+from suite import GHOST, TICKER, Skip, alive, children_of, good, until
+
 LIBRARY = os.path.abspath("ghost-core/.libs/libghost.so")
 SUBJECT = """
 import os, sys
@@ -39,16 +40,6 @@ for line in sys.stdin:
     print(n, word, flush=True)
     if word.startswith("exit"): sys.exit(int(word[4:]))
     if word == "die": os.kill(os.getpid(), 9)
-"""
-# One file, open all the time: an original that goes on and renames what its clone has open would not
-# let that come to life.
-TICKER = """
-import os, sys, time
-fd, n = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT), 0
-while True:
-    n += 1
-    os.pwrite(fd, b"%10d" % n, 0)
-    time.sleep(0.01)
 """
 # Its memory is written all over, again and again, by the kernel.
 FILLER = """
@@ -120,10 +111,6 @@ HOLDER = ("/run/ghost-0" if IS_ROOT else "/dev/shm/ghost-%d.*" % os.geteuid()) +
 folder = tempfile.mkdtemp(prefix="ghost-plain.", dir="/var/tmp")
 
 
-class Skip(Exception):
-    pass
-
-
 def path(name):
     return os.path.join(folder, name)
 
@@ -131,18 +118,6 @@ def path(name):
 def ghost(*words, **more):
     more.setdefault("timeout", LIMIT)
     return subprocess.run([GHOST, *words], capture_output=True, text=True, **more)
-
-
-def good(done):
-    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
-    return done.stdout
-
-
-def until(condition, what):
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, "waited in vain for " + what
-        time.sleep(0.005)
 
 
 class Talk:
@@ -191,16 +166,12 @@ class Talk:
 live, pids = [], []
 
 
-def children(pid):
-    return [int(word) for word in open("/proc/%d/task/%d/children" % (pid, pid)).read().split()]
-
-
 def pid_of(talk, inner):
     """What this system calls the program that calls itself `inner`: root's have the same number here."""
     if IS_ROOT:
         return inner
-    named = {open("/proc/%d/comm" % pid).read().strip(): pid for pid in children(talk.process.pid)}
-    return children(named["ghost-init"])[0]
+    named = {open("/proc/%d/comm" % pid).read().strip(): pid for pid in children_of(talk.process.pid)}
+    return children_of(named["ghost-init"])[0]
 
 
 def started():
@@ -218,20 +189,13 @@ def ticker(name, *more):
 
 
 def ticks(name):
-    return int(open(path(name)).read() or 0)
+    return suite.ticks(path(name))
 
 
 def goes_on(name):
     before = ticks(name)
     until(lambda: ticks(name) > before, name + " to go on")
     return before
-
-
-def alive(pid):
-    try:
-        return open("/proc/%d/stat" % pid).read().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def case_ends_as_without_us():
@@ -845,24 +809,14 @@ def clean():
     del live[:], pids[:]
 
 
-def main():
-    bad = 0
-    wanted = sys.argv[1:]
-    for name, case in sorted(globals().items()):
-        if not name.startswith("case_") or (wanted and name[5:] not in wanted):
-            continue
-        try:
-            case()
-            print("ok", name[5:], flush=True)
-        except Skip as why:
-            print("ok %s # SKIP %s" % (name[5:], why), flush=True)
-        except Exception:
-            bad += 1
-            traceback.print_exc(file=sys.stdout)
-            print("not ok", name[5:], flush=True)
+def cleaned(name, case):
+    try:
+        case()
+    finally:
         clean()
+
+
+try:
+    sys.exit(suite.run_cases(suite.cases_in(globals()), sys.argv[1:], cleaned))
+finally:
     shutil.rmtree(folder)
-    return 1 if bad else 0
-
-
-sys.exit(main())

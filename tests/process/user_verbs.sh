@@ -2,27 +2,14 @@
 # Processes outside of MPI of an ordinary user, who has no privilege on any node: the cases of
 # plain_verbs.sh, plain_dup.sh and matrix.sh that differ most from root's. It makes the user and
 # removes him. GHOST_TEST_LONG=1: all cases.
-[ "$(id -u)" = 0 ] || { echo "SKIP: needs root, to make a user"; exit 77; }
-[ -x criu/sbin/criu ] || { echo "SKIP: no criu in this build folder (make criu)"; exit 77; }
-GHOST_TEST_USER=ghost-verbs
-export GHOST_TEST_USER
+. "$(dirname "$0")/../suite.sh"
+needs root criu
+make_user ghost-verbs
 here=$(dirname "$0")
-
-remove_user() {
-    userdel "$GHOST_TEST_USER" 2> /dev/null
-    rm -rf "/dev/shm/ghost-$user".*
-}
-userdel "$GHOST_TEST_USER" 2> /dev/null
-# A locked account ("!") may not come by ssh.
-useradd --no-create-home --shell /bin/bash --password '*' "$GHOST_TEST_USER" || exit 1
-user=$(id -u "$GHOST_TEST_USER")
-trap remove_user EXIT
-trap 'exit 143' TERM
 
 # Without Ghost's help: whoever cannot is to be told so by the suites, not to pass.
 if ! setpriv --reuid "$user" --clear-groups --regid "$(id -g "$GHOST_TEST_USER")" unshare --user true; then
-    echo "SKIP: users may not make user name spaces here"
-    exit 77
+    skip "users may not make user name spaces here"
 fi
 
 verbs='original_goes_on_and_ghost_too then_kill_and_then_stop packed_encrypted_and_striped

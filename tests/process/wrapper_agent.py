@@ -10,56 +10,21 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 import unittest
+
+from suite import alive, children_of, until
 
 PR_SET_CHILD_SUBREAPER = 36
 # What the node agent tells both wrappers of a move.
 SECRET = "5e" * 32
 
 
-def wait_until(condition, what, limit=20.0, check=None):
-    """Polls until condition() gives something true and returns that; fails when time runs out."""
-    end = time.monotonic() + limit
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > end:
-            raise AssertionError(f"not in {limit} s: {what} {check() if check else ''}")
-        time.sleep(0.01)
-
-
 def be_subreaper():
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def children_of(pid):
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children") as f:
-            return [int(x) for x in f.read().split()]
-    except OSError:
-        return []
-
-
-def tree_of(pid):
-    out = [pid]
-    for child in children_of(pid):
-        out += tree_of(child)
-    return out
-
-
 def pair():
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-
-def alive(pid):
-    """Exists and is no zombie."""
-    try:
-        with open(f"/proc/{pid}/stat") as f:
-            return f.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 class Peer:
@@ -240,7 +205,7 @@ class WrapperCase(unittest.TestCase):
         for peer in self.peers:
             peer.close()
         self.agent.close()
-        wait_until(lambda: self.left_over() == [], "nothing left", check=self.left_over)
+        until(lambda: self.left_over() == [], "nothing left", said=self.left_over)
         self.assertEqual(self.work_folders(), [], "work folder left")
 
     def left_over(self):

@@ -11,8 +11,8 @@ import sys
 import tempfile
 import unittest
 
-from wrapper_agent import (SECRET, Peer, Rank, WrapperCase, alive, be_subreaper, pair, tree_of,
-                           wait_until)
+from suite import alive, tree_of, until
+from wrapper_agent import SECRET, Peer, Rank, WrapperCase, be_subreaper, pair
 
 WRAPPER, PROBE, CRIU = (sys.argv + [""] * 3)[1:4]
 
@@ -91,7 +91,7 @@ class Move(WrapperCase):
 
     def running(self, rank, before=b""):
         have = len(rank.stdio.output)
-        wait_until(lambda: len(rank.stdio.output) > have + 200, "the rank writes")
+        until(lambda: len(rank.stdio.output) > have + 200, "the rank writes")
 
     def end(self, rank, *earlier):
         rank.proc.send_signal(signal.SIGUSR2)
@@ -123,7 +123,7 @@ class Move(WrapperCase):
     def test_input_moves(self):
         source = self.start("echo", tty=False)
         os.write(source.stdio.stdin, b"one\n")
-        wait_until(lambda: b"got one\n" in source.stdio.output, "first line read")
+        until(lambda: b"got one\n" in source.stdio.output, "first line read")
         self.stop_reading(source)
         os.write(source.stdio.stdin, b"two\nthree\n")
         target = self.move(source, tty=False)
@@ -139,12 +139,12 @@ class Move(WrapperCase):
     def stop_reading(self, rank):
         """So that what comes now is certainly unread when the ghost is made."""
         rank.proc.send_signal(signal.SIGUSR1)
-        wait_until(lambda: b"pausing\n" in rank.stdio.text[rank.stdio.err], "reader pauses")
+        until(lambda: b"pausing\n" in rank.stdio.text[rank.stdio.err], "reader pauses")
 
     def test_closed_input_moves(self):
         source = self.start("echo", tty=False)
         os.write(source.stdio.stdin, b"one\n")
-        wait_until(lambda: b"got one\n" in source.stdio.output, "first line read")
+        until(lambda: b"got one\n" in source.stdio.output, "first line read")
         self.stop_reading(source)
         os.close(source.stdio.stdin)
         source.stdio.stdin = -1
@@ -222,7 +222,7 @@ class Move(WrapperCase):
     def test_not_movable(self):
         source = self.start("socket")
         self.peers.append(self.agent.accept())  # the other end of the probe's socket
-        wait_until(lambda: b"ready" in source.stdio.output, "probe is ready")
+        until(lambda: b"ready" in source.stdio.output, "probe is ready")
         target = self.target()
         self.connect(source, target)
         source.peer.send({"t": "export", "seq": self.seq})
@@ -301,7 +301,7 @@ class Move(WrapperCase):
         source = self.start("count")
         self.running(source)
         source.proc.send_signal(signal.SIGUSR1)
-        wait_until(lambda: b"resting" in source.stdio.output, "the rank rests")
+        until(lambda: b"resting" in source.stdio.output, "the rank rests")
         heir = self.adopt(source)
         heir.proc.send_signal(signal.SIGUSR1)
         self.running(heir)
@@ -342,13 +342,13 @@ class Move(WrapperCase):
 
     def test_killed_while_ending(self):
         source = self.start("stubborn")
-        wait_until(lambda: b"ready" in source.stdio.output, "probe is ready")
+        until(lambda: b"ready" in source.stdio.output, "probe is ready")
         tree = tree_of(source.init)
         source.proc.terminate()
-        wait_until(lambda: signal.SIGTERM not in pending(source.proc.pid), "SIGTERM taken")
+        until(lambda: signal.SIGTERM not in pending(source.proc.pid), "SIGTERM taken")
         source.proc.kill()
         source.status()
-        wait_until(lambda: not any(alive(p) for p in tree), "the tree went with the wrapper")
+        until(lambda: not any(alive(p) for p in tree), "the tree went with the wrapper")
         source.peer.close_spare()
         source.stdio.close()
 

@@ -15,7 +15,8 @@ import threading
 import time
 import unittest
 
-from wrapper_agent import Agent, alive, tree_of, wait_until
+from suite import alive, tree_of, until
+from wrapper_agent import Agent
 
 WRAPPER, PROBE, MPIRUN = (sys.argv + [""] * 3)[1:4]
 # Ranks on the wrapper's node share no memory here, so nothing but loopback is used.
@@ -219,9 +220,9 @@ class Parity(unittest.TestCase):
             rank = next(p for p in tree if command_of(p)[1:2] == ["ticks"]
                         and command_of(p)[0] == PROBE)
             proc.send_signal(signal.SIGTSTP)
-            wait_until(lambda: state_of(rank) == "T", f"rank {pid} stopped")
+            until(lambda: state_of(rank) == "T", f"rank {pid} stopped")
             proc.send_signal(signal.SIGCONT)
-            wait_until(lambda: state_of(rank) != "T", f"rank {pid} goes on")
+            until(lambda: state_of(rank) != "T", f"rank {pid} goes on")
             proc.terminate()
             proc.communicate(timeout=20)
 
@@ -238,7 +239,7 @@ class Parity(unittest.TestCase):
             proc.communicate(timeout=limit)
             codes.append(proc.returncode)
             if wrapped:
-                wait_until(lambda: not any(alive(p) for p in tree),
+                until(lambda: not any(alive(p) for p in tree),
                            f"nothing left of {[(p, command_of(p)) for p in tree]}")
             else:
                 for p in filter(alive, tree):
@@ -258,7 +259,7 @@ class Parity(unittest.TestCase):
                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                   env=self.services.agent.environment())
         self.assertEqual(daemon.stdout.readline(), b"ready\n")
-        wait_until(lambda: any("ghost-init" in command_of(p)[0] for p in descendants(daemon.pid)),
+        until(lambda: any("ghost-init" in command_of(p)[0] for p in descendants(daemon.pid)),
                    "the tree")
         tree = descendants(daemon.pid)
         self.addCleanup(lambda: [os.kill(p, signal.SIGKILL) for p in tree if alive(p)])
@@ -266,12 +267,12 @@ class Parity(unittest.TestCase):
                        and any("ghost-init" in command_of(c)[0] for c in descendants(p)))
         init = next(p for p in tree if "ghost-init" in command_of(p)[0])
         os.kill(wrapper, signal.SIGKILL)
-        wait_until(lambda: not alive(wrapper), "the wrapper's end")
+        until(lambda: not alive(wrapper), "the wrapper's end")
         time.sleep(0.2)
         self.assertTrue(alive(init), "a new wrapper could adopt it")
         daemon.kill()
         daemon.communicate(timeout=20)
-        wait_until(lambda: not any(alive(p) for p in tree),
+        until(lambda: not any(alive(p) for p in tree),
                    f"nothing left of {[(p, command_of(p)) for p in tree]}")
 
     def test_without_agent(self):
@@ -291,7 +292,7 @@ class Parity(unittest.TestCase):
                               "-c", "echo $PPID; exit 5"], capture_output=True,
                              env=self.services.agent.environment())
         self.assertEqual((int(out.stdout), out.returncode), (os.getpid(), 5), out.stderr)
-        wait_until(lambda: self.services.hellos and self.services.hellos[-1]["mode"] == "direct",
+        until(lambda: self.services.hellos and self.services.hellos[-1]["mode"] == "direct",
                    "the agent is told")
         self.assertIn("name space", self.services.hellos[-1]["why"])
         self.services.hellos.pop()

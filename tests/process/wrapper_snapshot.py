@@ -17,8 +17,8 @@ import tempfile
 import time
 import unittest
 
-from wrapper_agent import (SECRET, Peer, Rank, WrapperCase, alive, be_subreaper, children_of, pair,
-                           wait_until)
+from suite import alive, children_of, until
+from wrapper_agent import SECRET, Peer, Rank, WrapperCase, be_subreaper, pair
 
 WRAPPER, PROBE, MANIFEST, CRIU = (sys.argv + [""] * 4)[1:5]
 TRIALS = int(os.environ.get("GHOST_TEST_TRIALS", "60" if "GHOST_TEST_LONG" in os.environ else "6"))
@@ -65,7 +65,7 @@ class Snapshot(WrapperCase):
 
     def running(self, rank):
         have = len(rank.stdio.output)
-        wait_until(lambda: len(rank.stdio.output) > have + 200, "the rank writes")
+        until(lambda: len(rank.stdio.output) > have + 200, "the rank writes")
 
     def goes_on(self, source, row):
         """The rank is made again from its snapshot, and runs to its end."""
@@ -145,7 +145,7 @@ class Snapshot(WrapperCase):
         rank.proc.kill()
         os.kill(rank.init, signal.SIGKILL)
         rank.status()
-        wait_until(lambda: not alive(rank.init), "the tree is dead")
+        until(lambda: not alive(rank.init), "the tree is dead")
         rank.peer.close_spare()
 
     def restart(self, row, tty=True, **environment):
@@ -379,21 +379,21 @@ class Snapshot(WrapperCase):
                 lines = [b"line %d\n" % i for i in range(40)]
                 source = self.run_rank("echo", tty=False)
                 os.write(source.stdio.stdin, b"".join(lines[:2]))
-                wait_until(lambda: source.stdio.output.count(b"\n") == 2, "two lines read")
+                until(lambda: source.stdio.output.count(b"\n") == 2, "two lines read")
                 source.proc.send_signal(signal.SIGUSR1)
-                wait_until(lambda: b"pausing\n" in source.stdio.text[source.stdio.err], "pause")
+                until(lambda: b"pausing\n" in source.stdio.text[source.stdio.err], "pause")
                 os.write(source.stdio.stdin, b"".join(lines[2:10]))
                 row = self.snapshot(source, **more)
                 self.assertEqual(row["stdin_bytes"], len(b"".join(lines[:10])))
                 # It goes on here; nothing is lost or doubled.
                 os.write(source.stdio.stdin, b"".join(lines[10:20]))
-                wait_until(lambda: source.stdio.output.count(b"\n") == 20, "all lines read")
+                until(lambda: source.stdio.output.count(b"\n") == 20, "all lines read")
                 self.assertEqual(source.stdio.output, b"".join(b"got " + x for x in lines[:20]))
                 self.kill(source)
                 rank = self.restart(row, tty=False)
                 os.write(rank.stdio.stdin, b"".join(lines)[row["stdin_bytes"]:])
                 self.go(rank)
-                wait_until(lambda: rank.stdio.output.count(b"\n") == 38, "the other lines read")
+                until(lambda: rank.stdio.output.count(b"\n") == 38, "the other lines read")
                 again = self.snapshot(rank)
                 self.assertEqual(again["stdin_bytes"], len(b"".join(lines)))
                 self.assertEqual(rank.peer.input_bytes, again["stdin_bytes"])
@@ -408,10 +408,10 @@ class Snapshot(WrapperCase):
     def test_input_after_adoption(self):
         source = self.run_rank("echo", tty=False)
         os.write(source.stdio.stdin, b"one\n")
-        wait_until(lambda: b"got one\n" in source.stdio.output, "a line read")
+        until(lambda: b"got one\n" in source.stdio.output, "a line read")
         rank = self.adopt(source)
         os.write(source.stdio.stdin, b"two\n")
-        wait_until(lambda: b"got two\n" in rank.stdio.output, "another line read")
+        until(lambda: b"got two\n" in rank.stdio.output, "another line read")
         self.assertEqual(self.snapshot(rank)["stdin_bytes"], 8)
         self.kill(rank)
 
@@ -526,7 +526,7 @@ class Snapshot(WrapperCase):
                 source.peer.expect("snap_ready", 60)
                 if closes:
                     source.proc.send_signal(signal.SIGUSR1)
-                    wait_until(lambda: b"closed" in source.stdio.output, "the files are closed")
+                    until(lambda: b"closed" in source.stdio.output, "the files are closed")
                 os.unlink(pipe)
                 os.unlink(file)
                 if closes:
@@ -650,7 +650,7 @@ class Snapshot(WrapperCase):
     def test_cannot_restart_and_nobody_says_so(self):
         """The node agent goes before it has told anybody: the reason is on standard error."""
         source = self.steps(0)
-        wait_until(lambda: os.stat(self.log).st_size > 1 << 16, "a file that is not small")
+        until(lambda: os.stat(self.log).st_size > 1 << 16, "a file that is not small")
         row = self.snapshot(source)
         self.kill(source)
         os.unlink(self.log)
@@ -658,13 +658,13 @@ class Snapshot(WrapperCase):
         rank.peer.expect("failed")
         rank.peer.close()
         self.assertEqual(rank.status(), 1)
-        wait_until(lambda: b"cannot go on from its snapshot: " in rank.stdio.text[rank.stdio.err],
+        until(lambda: b"cannot go on from its snapshot: " in rank.stdio.text[rank.stdio.err],
                    "the reason")
 
     def test_cannot_restart(self):
         source = self.steps(0)
         first = self.snapshot(source)
-        wait_until(lambda: os.stat(self.log).st_size > 1 << 16, "a file that is not small")
+        until(lambda: os.stat(self.log).st_size > 1 << 16, "a file that is not small")
         row = self.snapshot(source, incremental=True)
         self.kill(source)
         with open(self.log) as f:
@@ -723,7 +723,7 @@ class Snapshot(WrapperCase):
                 rank.proc.kill()
                 rank.status()
                 if point == "held":
-                    wait_until(lambda: not alive(init), "the held tree is dead")
+                    until(lambda: not alive(init), "the held tree is dead")
                 rank.peer.close_spare()
         with self.subTest("with its guard"):
             rank = self.restart(row)
@@ -739,7 +739,7 @@ class Snapshot(WrapperCase):
         rank.init = held["init"]
         self.assertEqual(len(self.work_folders()), 1)
         rank.peer.send({"t": "go", "seq": 0, "agent": AGENT})
-        wait_until(lambda: self.state(children_of(rank.init)[0]) not in "Tt", "it runs")
+        until(lambda: self.state(children_of(rank.init)[0]) not in "Tt", "it runs")
         heir = self.adopt(rank)
         heir.peer.send({"t": "resume", "seq": 0, "agent": AGENT})
         self.running(heir)
@@ -786,7 +786,7 @@ class Snapshot(WrapperCase):
     def test_not_movable(self):
         rank = self.run_rank("socket")
         self.peers.append(self.agent.accept())  # the other end of the probe's socket
-        wait_until(lambda: b"ready" in rank.stdio.output, "probe is ready")
+        until(lambda: b"ready" in rank.stdio.output, "probe is ready")
         self.prepare(rank)
         rank.peer.expect("snap_ready")  # a rank that runs has sockets
         self.freeze(rank)
@@ -899,7 +899,7 @@ class Snapshot(WrapperCase):
                 with self.subTest(point):
                     self.prepare(rank)
                     rank.peer.expect("snap_ready")
-                    criu = wait_until(lambda: self.criu_of(rank), "criu is there")
+                    criu = until(lambda: self.criu_of(rank), "criu is there")
                     if point == "ready":
                         os.kill(criu, signal.SIGKILL)
                         self.freeze(rank)
