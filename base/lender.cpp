@@ -10,6 +10,7 @@
 
 #include "base/await.hpp"
 #include "base/clock.hpp"
+#include "base/descriptor_message.hpp"
 #include "base/user_space.hpp"
 
 namespace ghost {
@@ -65,25 +66,12 @@ Result<Answered> ask_once(Loan what) {
     if (!await_readable(fd->get(), answer_ms))
         return make_error(Code::timeout, "ask ghostd at", lender_socket, "it does not answer");
     char bytes[sizeof(LoanAnswer) + 1];
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
-    iovec into{bytes, sizeof bytes};
-    msghdr message{};
-    message.msg_iov = &into;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    const ssize_t size = ::recvmsg(fd->get(), &message, MSG_CMSG_CLOEXEC);
-    if (size <= 0)
+    auto got = receive_with_descriptor(fd->get(), bytes, sizeof bytes);
+    if (got.size <= 0)
         return make_error(Code::busy, "ask ghostd at", lender_socket, "it takes no more requests");
     Answered out;
-    const cmsghdr* header = CMSG_FIRSTHDR(&message);
-    if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
-        header->cmsg_len == CMSG_LEN(sizeof(int))) {
-        int got = -1;
-        std::memcpy(&got, CMSG_DATA(header), sizeof got);
-        out.fd.reset(got);
-    }
-    auto said = read_loan_answer(bytes, static_cast<size_t>(size));
+    out.fd = std::move(got.fd);
+    auto said = read_loan_answer(bytes, static_cast<size_t>(got.size));
     if (!said) return said.error();
     out.said = *said;
     if (static_cast<Verdict>(out.said.verdict) == Verdict::busy)

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "base/descriptor_message.hpp"
 #include "ghost-core/format/format.hpp"
 #include "ghost-core/criu/protobuf.hpp"
 
@@ -89,24 +90,10 @@ Status answer_image_request(int connection, bool exists) {
 
 Result<Fd> receive_descriptor(int connection) {
     char byte = 0;
-    iovec piece{&byte, 1};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
-    msghdr message{};
-    message.msg_iov = &piece;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    ssize_t got = 0;
-    do got = recvmsg(connection, &message, MSG_CMSG_CLOEXEC);
-    while (got < 0 && errno == EINTR);
-    const auto* header = got > 0 ? CMSG_FIRSTHDR(&message) : nullptr;
-    if (header == nullptr || header->cmsg_type != SCM_RIGHTS ||
-        header->cmsg_len != CMSG_LEN(sizeof(int)))
-        return got < 0 ? talk_error()
-                       : make_error(Code::peer_lost, "talk to criu", {}, "no descriptor came");
-    int fd = -1;
-    std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
-    return Fd(fd);
+    auto got = receive_with_descriptor(connection, &byte, 1);
+    if (got.size < 0) return talk_error();
+    if (!got.fd) return make_error(Code::peer_lost, "talk to criu", {}, "no descriptor came");
+    return std::move(got.fd);
 }
 
 }  // namespace ghost::core

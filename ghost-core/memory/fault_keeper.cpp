@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include "base/descriptor_message.hpp"
 #include "base/fork.hpp"
 #include "base/pidfd.hpp"
 
@@ -33,15 +34,9 @@ constexpr char over = 'o', another = 'a';
     syscall(SYS_close_range, static_cast<unsigned>(high + 1), ~0U, 0U);
     for (;;) {
         char word = 0;
-        iovec part{&word, 1};
-        alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control;
-        msghdr message{};
-        message.msg_iov = &part;
-        message.msg_iovlen = 1;
-        message.msg_control = control.data();
-        message.msg_controllen = control.size();
-        const auto got = recvmsg(line, &message, 0);
-        if (got < 0 && errno == EINTR) continue;
+        auto message = receive_with_descriptor(line, &word, 1);
+        (void)message.fd.release();  // it is kept as long as this process lives
+        const auto got = message.size;
         if (got == 1 && word == another) {
             if (write(line, &word, 1) != 1) continue;  // its end is noticed next
             continue;
@@ -85,20 +80,9 @@ void FaultKeeper::let_go() const {
 
 Status FaultKeeper::keep(int userfault) const {
     char word = another;
-    iovec part{&word, 1};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    cmsghdr* const header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(header), &userfault, sizeof userfault);
     // One that lies in the socket of a process that has ended is closed: so its word is awaited.
-    if (sendmsg(line_.get(), &message, MSG_NOSIGNAL) != 1 || recv(line_.get(), &word, 1, 0) != 1)
+    if (send_with_descriptor(line_.get(), &word, 1, userfault) != 1 ||
+        recv(line_.get(), &word, 1, 0) != 1)
         return sys_error("have missing pages kept");
     return {};
 }

@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "base/clock.hpp"
+#include "base/descriptor_message.hpp"
 #include "base/lender.hpp"
 #include "base/pidfd.hpp"
 #include "ghost-core/memory/socket_waits.hpp"
@@ -361,19 +362,8 @@ struct Letter {
 bool send_to(pid_t pid, int end, const Fd& device) {
     const Fd process = open_pidfd(pid);
     const Fd ours(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), end, 0)));
-    Letter letter{};
-    letter.part = {&letter.byte, 1};
-    letter.head.msg_iov = &letter.part;
-    letter.head.msg_iovlen = 1;
-    letter.head.msg_control = letter.control;
-    letter.head.msg_controllen = sizeof letter.control;
-    cmsghdr* header = CMSG_FIRSTHDR(&letter.head);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    const int fd = device.get();
-    std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-    return ours && sendmsg(ours.get(), &letter.head, MSG_NOSIGNAL | MSG_DONTWAIT) == 1;
+    const char byte = 0;
+    return ours && send_with_descriptor(ours.get(), &byte, 1, device.get(), MSG_DONTWAIT) == 1;
 }
 
 Result<long> receive_at(HeldThread& thread, uint64_t at, int end) {

@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/descriptor_message.hpp"
 #include "base/fork.hpp"
 #include "base/proc.hpp"
 
@@ -166,23 +167,8 @@ uint32_t loans_named(const std::string& list) {
 }
 
 void answer(int connection, const LoanAnswer& said, const Fd& loan) {
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-    iovec from{const_cast<LoanAnswer*>(&said), sizeof said};
-    msghdr message{};
-    message.msg_iov = &from;
-    message.msg_iovlen = 1;
-    if (loan) {
-        message.msg_control = control;
-        message.msg_controllen = sizeof control;
-        cmsghdr* header = CMSG_FIRSTHDR(&message);
-        header->cmsg_level = SOL_SOCKET;
-        header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(sizeof(int));
-        const int fd = loan.get();
-        std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-    }
     // who has gone does not hear it
-    (void)!::sendmsg(connection, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)!send_with_descriptor(connection, &said, sizeof said, loan.get(), MSG_DONTWAIT);
 }
 
 void serve(int connection, const ucred& who, const Terms& terms) {
