@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
+#include <filesystem>
 #include <fmt/format.h>
 #include <optional>
 #include <set>
@@ -182,16 +183,22 @@ void raise_priority(const Placements& threads) {
 
 namespace {
 
+constexpr std::string_view note_prefix = "bound-";
+
 Result<std::string> note_of(pid_t root) {
     auto folder = private_folder();
-    if (folder) *folder += fmt::format("/bound-{}", root);
+    if (folder) *folder += fmt::format("/{}{}", note_prefix, root);
     return folder;
 }
 
-// Which process the note is about, since pids come again, and when it was made (CLOCK_MONOTONIC).
+// Which process the note is about, since pids come again, also in containers that share the folder;
+// and when it was made (CLOCK_MONOTONIC).
 struct NoteHead {
     std::array<char, 32> start{};
+    uint64_t space = 0;  // in which it has this number
     int64_t at_ns = 0;
+
+    bool is_of(const NoteHead& other) const { return start == other.start && space == other.space; }
 };
 
 struct Note {
@@ -203,6 +210,8 @@ NoteHead head_of(pid_t root) {
     NoteHead out;
     const auto start = start_of(root);
     std::memcpy(out.start.data(), start.data(), std::min(start.size(), out.start.size()));
+    struct stat space {};
+    if (stat("/proc/self/ns/pid", &space) == 0) out.space = space.st_ino;
     out.at_ns = monotonic_ns();
     return out;
 }
@@ -214,7 +223,7 @@ Note read_note(pid_t root) {
     struct stat info {};
     if (!file || fstat(file->get(), &info) != 0) return {};
     NoteHead head;
-    if (read(file->get(), &head, sizeof head) != sizeof head || head.start != head_of(root).start)
+    if (read(file->get(), &head, sizeof head) != sizeof head || !head.is_of(head_of(root)))
         return {};
     Placements threads((static_cast<size_t>(info.st_size) - sizeof head) / sizeof(Placement));
     const size_t size = threads.size() * sizeof(Placement);
@@ -267,6 +276,23 @@ Status note_placements(pid_t root, const Placements& before) {
     const auto error = sys_error("note how a tree is scheduled", *path);
     unlink(path->c_str());
     return error;
+}
+
+void remove_stale_notes() {
+    const auto folder = private_folder();
+    if (!folder) return;
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator(*folder, ignored)) {
+        const std::string name = entry.path().filename();
+        if (!name.starts_with(note_prefix)) continue;
+        const pid_t root = std::atoi(name.c_str() + note_prefix.size());
+        const auto file = open_own_file(entry.path());
+        NoteHead head;
+        // one that is just being written is nobody's yet
+        if (root <= 0 || !file || read(file->get(), &head, sizeof head) != sizeof head) continue;
+        const NoteHead now = head_of(root);
+        if (head.space == now.space && !head.is_of(now)) unlink(entry.path().c_str());
+    }
 }
 
 std::optional<Frozen> give_back(pid_t root, const std::vector<Task>& tasks) {

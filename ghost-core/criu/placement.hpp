@@ -61,6 +61,8 @@ void keep_waits(const SocketWaits& waits, Placements& threads);
 // it go can give it back, also when we are killed. Those that wait go on by themselves, but on a
 // socket.
 Status note_placements(pid_t root, const Placements& before);
+// Those of processes that have ended without anybody who let them go on.
+void remove_stale_notes();
 // Puts the ordinary ones of them, noted before, into a real-time class, so that they stop and do
 // what CRIU asks of them at once beside spinning neighbours. SIGSTOP has been sent to them: in that
 // class, above our own, they would compute for ever on a processor that we need. CRIU takes the

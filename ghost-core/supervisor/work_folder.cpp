@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "ghost-core/criu/placement.hpp"
+
 namespace ghost::core {
 namespace {
 
@@ -45,6 +47,7 @@ Status WorkFolder::make(const std::string& name, Guard* guard) {
     remove();
     const std::string mine = fmt::format("ghost-{}-", geteuid());
     remove_orphans(mine);
+    remove_stale_notes();
     // A name nobody can have taken, and never that of the folder of one that was killed: numbers
     // begin anew when a job is restarted, and its guard may still be at it.
     std::string path = fmt::format("{}/{}{}{}XXXXXX", shared, mine, name, owner(getpid()));

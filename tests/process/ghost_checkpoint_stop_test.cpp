@@ -12,6 +12,7 @@
 #include "ghost-core/criu/stopped_tree.hpp"
 #include "tests/contract/faulty_resource.hpp"
 #include "ghost-core/resource/memory.hpp"
+#include "ghost-core/supervisor/work_folder.hpp"
 #include "tests/process/ghost_checkpoints.hpp"
 
 namespace ghost::core::test {
@@ -120,30 +121,51 @@ TEST_F(CheckpointTest, TreeIsBoundToOneProcessorWhileFrozen) {
     EXPECT_GT(tree->healthy(), 0U);
 }
 
+// Whoever stops the tree and binds it is killed then.
+bool bind_and_die(pid_t root) {
+    const pid_t child = fork();
+    if (child == 0) {
+        auto stopped = StoppedTree::stop(root, 2'000'000);
+        if (!stopped || !bind_tree(stopped->tasks(), stopped->placements(), getpid()).ok())
+            _exit(1);
+        kill(getpid(), SIGKILL);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    return WIFSIGNALED(status);
+}
+
+std::string note_of(pid_t root) {
+    return fmt::format("{}/bound-{}", *private_folder(), root);
+}
+
+// What is noted of a tree that nobody lets go on any more goes with the next work of any kind.
+TEST_F(CheckpointTest, NotesOfKilledTreesAreRemoved) {
+    auto killed = Tree::start(2), lives = Tree::start(2);
+    ASSERT_GT(killed->healthy(), 0U);
+    ASSERT_GT(lives->healthy(), 0U);
+    ASSERT_TRUE(bind_and_die(killed->root) && bind_and_die(lives->root));
+    const auto stale = note_of(killed->root), good = note_of(lives->root);
+    killed.reset();
+    core::WorkFolder work;
+    ASSERT_TRUE(work.make("notes").ok());
+    EXPECT_NE(access(stale.c_str(), F_OK), 0) << stale;
+    EXPECT_EQ(access(good.c_str(), F_OK), 0) << good;
+    ASSERT_TRUE(resume_tree(lives->root).ok());
+    EXPECT_GT(lives->healthy(), 0U);
+}
+
 TEST_F(CheckpointTest, ResumeByAnotherProcessRestoresAffinity) {
     auto tree = Tree::start(12);
     ASSERT_GT(tree->healthy(), 0U);
     const auto before = processors_of(tree->root);
-    const auto bind_and_die = [&] {
-        const pid_t child = fork();
-        if (child == 0) {
-            auto stopped = StoppedTree::stop(tree->root, 2'000'000);
-            if (!stopped || !bind_tree(stopped->tasks(), stopped->placements(), getpid()).ok())
-                _exit(1);
-            kill(getpid(), SIGKILL);
-        }
-        int status = 0;
-        waitpid(child, &status, 0);
-        return WIFSIGNALED(status);
-    };
     for (int i = 0; i < 2; i++) {  // also after somebody else's
-        ASSERT_TRUE(bind_and_die());
+        ASSERT_TRUE(bind_and_die(tree->root));
         EXPECT_TRUE(all_on_one(processors_of(tree->root)));
     }
     ASSERT_TRUE(resume_tree(tree->root).ok());
     EXPECT_TRUE(same_processors(before, processors_of(tree->root)));
-    const auto note = fmt::format("{}/bound-{}", *private_folder(), tree->root);
-    EXPECT_NE(access(note.c_str(), F_OK), 0);
+    EXPECT_NE(access(note_of(tree->root).c_str(), F_OK), 0);
     EXPECT_GT(tree->healthy(), 0U);
 }
 
