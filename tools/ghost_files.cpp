@@ -43,7 +43,7 @@ std::shared_ptr<std::string> add_sign(CommandLine app) {
 Result<std::unique_ptr<core::Resource>> signed_by(const std::string& key_file,
                                                   std::unique_ptr<core::Resource> out) {
     if (key_file.empty()) return out;
-    auto key = core::SigningKey::load(key_file);
+    auto key = SigningKey::load(key_file);
     if (!key) return key.error();
     return core::SignResource::writer(std::move(out), *key);
 }
@@ -56,11 +56,17 @@ std::shared_ptr<std::string> add_signer(CommandLine app) {
 }
 
 Status expect_signer(core::ResourceRegistry& classes, const std::string& key_file) {
-    if (key_file.empty()) return {};
-    auto key = core::PublicKey::load(key_file);
+    auto key = signer_of(key_file);
     if (!key) return key.error();
-    classes.expect_signer(*key);
+    if (*key) classes.expect_signer(**key);
     return {};
+}
+
+Result<std::optional<PublicKey>> signer_of(const std::string& key_file) {
+    if (key_file.empty()) return std::optional<PublicKey>();
+    auto key = PublicKey::load(key_file);
+    if (!key) return key.error();
+    return std::optional<PublicKey>(*key);
 }
 
 Result<std::shared_ptr<core::SecretKey>> load_key(const std::string& file) {
@@ -89,19 +95,28 @@ constexpr int64_t progress_us = 100000;
 
 }  // namespace
 
-Json Verifier::verify(const std::string& file, const std::vector<std::string>& candidates) {
+// Two files may say they are the same ghost.
+std::string Verifier::key_of(const core::OpenGhost& ghost, const std::string& name) {
+    return ghost.head.id.hex() + " " + name;
+}
+
+Json Verifier::verify(const std::string& file, const std::vector<std::string>& candidates,
+                      const std::optional<PublicKey>& signer) {
     Json row{{"file", file}, {"ok", false}};
-    auto chain = core::open_chain(registry_, file, key_, candidates);
+    const auto classes =
+        signer ? registry_.expecting(*signer) : registry_.reading(registry_.trusted());
+    auto chain = core::open_chain(classes, file, key_, candidates);
     Status status = chain.ok() ? Status() : Status(chain.error());
     for (size_t i = 0; status.ok() && i < chain->ghosts.size(); i++) {
         auto& ghost = chain->ghosts[i];
         status = read(ghost, chain->names[i]);
         if (!status.ok()) break;
-        const auto& digest = digests_[ghost.head.id.hex()];
+        const auto id = key_of(ghost, chain->names[i]);
+        const auto& digest = digests_[id];
         if (i == 0) {
             row["id"] = ghost.head.id.hex();
             row["digest"] = digest.digest.hex();
-            row["bytes"] = bytes_[ghost.head.id.hex()];
+            row["bytes"] = bytes_[id];
             row["parents"] = Json::array();
         } else {
             status = core::check_parent_digest(*chain->ghosts[i - 1].head.parent, digest);
@@ -114,7 +129,7 @@ Json Verifier::verify(const std::string& file, const std::vector<std::string>& c
 }
 
 Status Verifier::read(core::OpenGhost& ghost, const std::string& name) {
-    const auto id = ghost.head.id.hex();
+    const auto id = key_of(ghost, name);
     if (digests_.count(id)) return {};
     const uint64_t total = size_of(name);
     int64_t told = monotonic_us();

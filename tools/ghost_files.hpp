@@ -40,6 +40,8 @@ Result<std::unique_ptr<core::Resource>> signed_by(const std::string& key_file,
 // Adds --verify-key FILE to a verb: what is read has to be signed by that key's owner.
 std::shared_ptr<std::string> add_signer(CommandLine app);
 Status expect_signer(core::ResourceRegistry& classes, const std::string& key_file);
+// Whom that option names; nobody if it was not given.
+Result<std::optional<PublicKey>> signer_of(const std::string& key_file);
 
 // For an import: unpacked, an incremental one joined with its parents. `classes` outlives it.
 Result<std::unique_ptr<core::Resource>> open_ghost(const core::ResourceRegistry& classes,
@@ -57,10 +59,13 @@ class Verifier {
         : registry_(registry), key_(std::move(key)) {}
 
     // The row of a file: {"file", "ok", "id", "digest", "bytes", "parents": […]} or {…, "error"}.
-    // Parents are looked for among `candidates` first.
-    Json verify(const std::string& file, const std::vector<std::string>& candidates);
+    // Parents are looked for among `candidates` first. All are signed by `signer`, if there is one,
+    // else as the registry expects.
+    Json verify(const std::string& file, const std::vector<std::string>& candidates,
+                const std::optional<PublicKey>& signer = std::nullopt);
 
   private:
+    static std::string key_of(const core::OpenGhost& ghost, const std::string& name);
     Status read(core::OpenGhost& ghost, const std::string& name);
 
     const core::ResourceRegistry& registry_;

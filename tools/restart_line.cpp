@@ -84,7 +84,7 @@ Status check_options(const std::vector<std::string>& options) {
             return make_error(Code::invalid, "restart other programs than the snapshot's", {},
                               "\":\" is not taken");
     }
-    for (const char* name : {"ghost", "ess_base_jobid", "ghost_restart"})
+    for (const char* name : {"ghost", "ess_base_jobid", "ghost_restart", "ghost_restart_signer"})
         if (gives_parameter(options, name))
             return make_error(Code::invalid, "restart with another value of the parameter", name);
     return {};
@@ -166,6 +166,7 @@ Result<std::vector<std::string>> restart_line(const plugin::Manifest& manifest,
     line.parameter("ess_base_jobid", std::to_string(*family));
     line.parameter("ghost_restart", plan.folder);
     if (!plan.keep_suffix.empty()) line.parameter("ghost_restart_keep", plan.keep_suffix);
+    if (!plan.signer.empty()) line.parameter("ghost_restart_signer", plan.signer);
     // wherever they were before, the next snapshots continue the numbers of this folder
     line.parameter_unless_given("ghost_checkpoint_dir", folder_above(plan.folder));
     for (const auto& [name, value] : manifest.mpirun.parameters)

@@ -30,6 +30,7 @@ struct RestartPlan {
     std::string folder;                // of the snapshot, absolute
     std::vector<std::string> options;  // the user's, for mpirun
     std::string keep_suffix;           // not empty: files that are cut back are kept with it behind
+    std::string signer = {};  // public key that it has to be signed with; empty: it need not
 };
 
 // All words, mpirun's name first. `environment` says what is set there: what that or the options

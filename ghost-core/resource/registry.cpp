@@ -272,15 +272,19 @@ Made ResourceRegistry::make(const std::string& specification, Use use) const {
     return lz4 ? make_lz4(*this, use, parameters) : kind->make(*this, use, parameters);
 }
 
-Made ResourceRegistry::open(const std::string& specification,
-                            std::shared_ptr<SecretKey> key) const {
+Made ResourceRegistry::open(const std::string& specification, std::shared_ptr<SecretKey> key,
+                            std::optional<PublicKey>* says_signer) const {
     auto made = make(specification, Use::read);
     if (!made) return made;
     auto current = std::move(*made);
     // compressed, encrypted and signed, in any order; more layers make no sense
     bool is_signed = false;
+    const SignResource* signed_one = nullptr;
     for (int layer = 0;; layer++) {
         GHOST_TRY(current->init());
+        if (signed_one != nullptr && says_signer != nullptr)
+            *says_signer = signed_one->says_signer();
+        signed_one = nullptr;
         auto opened = std::make_unique<PeekableResource>(std::move(current));
         auto start = opened->look(CompressResource::start_bytes);
         if (!start) return start.error();
@@ -293,7 +297,9 @@ Made ResourceRegistry::open(const std::string& specification,
                                   "it is encrypted, a key is needed");
             current = std::make_unique<EncryptResource>(std::move(opened), Use::read, key);
         } else if (enough && SignResource::is_mine(start->data())) {
-            current = SignResource::reader(std::move(opened), signer_);
+            auto reader = SignResource::reader(std::move(opened), signer_);
+            signed_one = reader.get();
+            current = std::move(reader);
             is_signed = true;
         } else if (signer_ && !is_signed) {
             return make_error(Code::refused, "read ghost", specification, "it is not signed");

@@ -87,9 +87,10 @@ class ResourceRegistry {
 
     // For reading, initialized (its init() does nothing more): a file that is compressed, encrypted
     // or signed is recognized and unpacked. refused: it is encrypted and `key` is null, or not
-    // signed by whom expect_signer() has named.
+    // signed by whom expect_signer() has named. `says_signer`: whom it names as its signer.
     Result<std::unique_ptr<Resource>> open(const std::string& specification,
-                                           std::shared_ptr<SecretKey> key = nullptr) const;
+                                           std::shared_ptr<SecretKey> key = nullptr,
+                                           std::optional<PublicKey>* says_signer = nullptr) const;
 
     // From now on such files are read; without it those that are trusted.
     void trust_only(Whose whose) { trusted_ = whose; }
@@ -99,7 +100,11 @@ class ResourceRegistry {
     void expect_signer(const PublicKey& signer) { signer_ = signer; }
     const std::optional<PublicKey>& signer() const { return signer_; }
     // One with the same classes that reads such files.
-    ResourceRegistry reading(Whose whose) const { return ResourceRegistry(*this, whose); }
+    ResourceRegistry reading(Whose whose) const { return ResourceRegistry(*this, whose, signer_); }
+    // The same for what this one has signed.
+    ResourceRegistry expecting(const PublicKey& signer) const {
+        return ResourceRegistry(*this, trusted_, signer);
+    }
 
     const std::map<uint32_t, ResourceKind>& kinds() const { return classes_->kinds; }
 
@@ -109,8 +114,8 @@ class ResourceRegistry {
         std::vector<void*> libraries;
         ~Classes();
     };
-    ResourceRegistry(const ResourceRegistry& other, Whose whose)
-        : trusted_(whose), signer_(other.signer_), classes_(other.classes_) {}
+    ResourceRegistry(const ResourceRegistry& other, Whose whose, std::optional<PublicKey> signer)
+        : trusted_(whose), signer_(signer), classes_(other.classes_) {}
     Status insert(ResourceKind kind);
 
     Whose trusted_ = Whose::trusted;

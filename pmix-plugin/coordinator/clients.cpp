@@ -105,6 +105,7 @@ void Clients::checkpoint(ClientId id, const CheckpointRequest& m) {
     SnapshotOrder order;
     order.then = then_names[static_cast<size_t>(m.then)];
     order.to = m.to;
+    order.sign = m.sign;
     order.asked_by = "ghost checkpoint";
     auto progress = [this, id](const SnapshotRun& run) {
         tell(id,

@@ -98,10 +98,13 @@ SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong) 
     policy.compress = reader.one_of("ghost_compress", {"none", "lz4", "zstd"});
     policy.rate = reader.value("ghost_checkpoint_rate", parse_bytes);
     policy.carried = reader.value("ghost_checkpoint_files", parse_bytes);
+    if (const auto key = reader.text("ghost_checkpoint_sign"); !key.empty() && key != "none")
+        policy.sign = absolute(key);
     policy.signal = reader.value("ghost_checkpoint_signal", parse_signal);
     policy.at_once =
         static_cast<size_t>(std::max(1, reader.value("ghost_migrate_at_once", parse_count)));
     policy.restart = reader.text("ghost_restart");
+    policy.signer = reader.text("ghost_restart_signer");
     policy.memory = memory_folder(policy.restart);
     return policy;
 }

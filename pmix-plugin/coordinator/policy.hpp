@@ -21,9 +21,11 @@ struct SnapshotPolicy {
     std::string compress = "none";
     uint64_t rate = 0;     // bytes/s of each rank; 0: no limit
     uint64_t carried = 0;  // bytes of a file open for writing, up to which its contents are saved
+    std::string sign;      // file with the key that snapshots are signed with; empty: none are
     int signal = 0;        // that asks mpirun for a snapshot; 0: none
     size_t at_once = 1;    // operations on different ranks
     std::string restart;   // folder of the snapshot this job goes on from; empty: a new job
+    std::string signer;    // public key it has to be signed with; empty: it need not
 };
 
 // Reads the parameters; one that cannot be understood has its default, and a sentence in `wrong`.

@@ -274,7 +274,8 @@ void NodeAgent::Impl::ask_to_prepare(RankSlot& s) {
                                     .rate = order.rate,
                                     .carried = order.carried,
                                     .then = order.then,
-                                    .sharers = slots_.size()});
+                                    .sharers = slots_.size(),
+                                    .sign = order.sign});
 }
 
 // --- the cut ---

@@ -21,6 +21,8 @@ constexpr Field checkpoint_fields[] = {
     field<&CheckpointRequest::to>("to", "folder, `memory`, `both`; empty: as the job's parameters")
         .or_default(),
     field<&CheckpointRequest::then>("then", "what follows").or_default(),
+    field<&CheckpointRequest::sign>("sign", "file with the key, absolute; empty: as the parameters")
+        .or_default(),
 };
 constexpr Field result_fields[] = {
     field<&RequestResult::exit>("exit", "status that the command ends with")

@@ -24,6 +24,7 @@ struct MigrateRequest {
 struct CheckpointRequest {
     std::string to;
     Then then = Then::go_on;
+    std::string sign = {};
     static const schema::Record table;
 };
 

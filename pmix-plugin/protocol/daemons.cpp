@@ -104,6 +104,7 @@ constexpr Field snap_prepare_fields[] = {
         .or_default(),
     field<&SnapPrepare::then>("then", "what follows"),
     field<&SnapPrepare::ranks>("ranks", "whose; none: every rank's").or_default(),
+    field<&SnapPrepare::sign>("sign", "each ghost, with a key of its wrapper's").or_default(),
 };
 constexpr Field snap_end_fields[] = {
     field<&SnapEnd::seq>("seq", operation),

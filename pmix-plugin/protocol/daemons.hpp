@@ -172,6 +172,7 @@ struct SnapPrepare {
     uint64_t carried = 64 << 10;
     Then then = Then::go_on;
     std::vector<uint32_t> ranks = {};  // empty: all of the job
+    bool sign = false;
     static const schema::Record table;
 };
 struct SnapEnd {

@@ -115,6 +115,8 @@ constexpr Field snap_prepare_fields[] = {
     field<&SnapPrepareRank::sharers>("sharers", "ranks of the node that copy at the same time")
         .at_least(1)
         .or_default(),
+    field<&SnapPrepareRank::sign>("sign", "the ghost, with a key of the wrapper's own")
+        .or_default(),
 };
 constexpr Field snap_freeze_fields[] = {
     field<&SnapFreeze::seq>("seq", operation),

@@ -196,6 +196,7 @@ struct SnapPrepareRank {
     Then then = Then::go_on;
     uint64_t memory = 0;
     uint64_t sharers = 1;
+    bool sign = false;
     static const schema::Record table;
 };
 struct SnapFreeze {

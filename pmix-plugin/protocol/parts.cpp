@@ -162,6 +162,8 @@ constexpr Field written_fields[] = {
         .in("bytes"),
     field<&Written::files>("files", "open for writing, as many as fit").or_default(),
     field<&Written::all_files>("all_files", "those are all").or_default(),
+    field<&Written::signer>("signer", "public key that the ghost and `chain` are signed with")
+        .or_default(),
 };
 
 }  // namespace

@@ -206,6 +206,7 @@ struct Written {
     int64_t stdin_bytes = -1;
     std::vector<SeenFile> files;
     bool all_files = true;
+    std::string signer = {};  // hex; empty: not signed
     static const schema::Record table;
 };
 

@@ -26,6 +26,8 @@ constexpr Parameter table[] = {
      "Files open for writing are carried in snapshots up to this size (or 2M; at most 32M)"},
     {"ghost_checkpoint_signal", "URG",
      "Signal to mpirun that requests a snapshot (name or number; none)"},
+    {"ghost_checkpoint_sign", "none",
+     "File with a secret key of `ghost key`, on mpirun's node: snapshots are signed with it"},
     {"ghost_full_every", "10", "Take a full snapshot after this many incremental ones; 0 is never"},
     {"ghost_incremental", "1", "Write only pages that changed since the last snapshot (0 or 1)"},
     {"ghost_compress", "lz4", "Compression of snapshots: none, lz4 or zstd"},

@@ -24,6 +24,7 @@ std::span<const Parameter> parameters();
 // which only `ghost restart` sets. Its --keep-longer sets the other: the suffix of the copies.
 inline constexpr const char* restart_variable = "OMPI_MCA_ghost_restart";
 inline constexpr const char* restart_keep_variable = "OMPI_MCA_ghost_restart_keep";
+inline constexpr const char* restart_signer_variable = "OMPI_MCA_ghost_restart_signer";
 inline constexpr const char* filters_variable = "OMPI_MCA_ghost_filters";
 inline constexpr const char* streams_variable = "OMPI_MCA_ghost_streams";
 

@@ -93,6 +93,13 @@ std::string take_restart(State& s, const char* folder) {
     free(real);
     auto secret = read_secret(s.restart);
     if (!secret.ok()) return secret.error().message();
+    if (const char* signer = getenv(restart_signer_variable)) {
+        const auto key = ghost::PublicKey::from_hex(signer);
+        if (!key.ok()) return key.error().message();
+        const auto manifest = read_manifest(s.restart, *key);
+        if (!manifest.ok()) return manifest.error().message();
+        if (auto made = check_secret(*manifest, *secret); !made.ok()) return made.error().message();
+    }
     s.secret = *secret;
     return {};
 }
@@ -278,6 +285,8 @@ void ghost_schizo_app_env(int by_launch_agent, void* env, ghost_set_fn set) noex
     if (s.restart.empty()) return;
     set(env, "GHOST_RESTART", s.restart.c_str());
     if (const char* suffix = getenv(restart_keep_variable)) set(env, "GHOST_RESTART_KEEP", suffix);
+    if (const char* signer = getenv(restart_signer_variable))
+        set(env, "GHOST_RESTART_SIGNER", signer);
 }
 
 void ghost_schizo_guest_env(unsigned host, char* const* shared, unsigned node,

@@ -314,10 +314,10 @@ Status check_files(const std::string& folder, const Manifest& manifest,
         for (const auto& parent : rank.chain) GHOST_TRY(parents.check(parent));
     }
     auto secret = read_secret(folder);
-    return secret.ok() ? Status() : secret.error();
+    return secret.ok() ? check_secret(manifest, *secret) : secret.error();
 }
 
-Snapshot look_at_snapshot(const std::string& path) {
+Snapshot look_at_snapshot(const std::string& path, const std::optional<PublicKey>& signer) {
     Snapshot out;
     std::error_code failed;
     fs::path real = fs::canonical(path, failed);
@@ -326,7 +326,7 @@ Snapshot look_at_snapshot(const std::string& path) {
     out.name = real.filename().string();
     if (auto parts = parse_snapshot_name(out.name)) out.parts = *parts;
     const auto own = open_own_folder(path);
-    auto manifest = own.ok() ? read_manifest(out.path) : own.error();
+    auto manifest = own.ok() ? read_manifest(out.path, signer) : own.error();
     if (!manifest) {
         out.why = manifest.error().message();
         return out;
@@ -343,7 +343,8 @@ Snapshot look_at_snapshot(const std::string& path) {
     return out;
 }
 
-Result<std::vector<Snapshot>> list_snapshots(const std::string& folder, const std::string& job) {
+Result<std::vector<Snapshot>> list_snapshots(const std::string& folder, const std::string& job,
+                                             const std::optional<PublicKey>& signer) {
     GHOST_TRY(open_own_folder(folder));
     std::error_code failed;
     const auto names = entries(folder, failed);
@@ -353,7 +354,7 @@ Result<std::vector<Snapshot>> list_snapshots(const std::string& folder, const st
     std::map<std::string, std::vector<Snapshot>> by_job;
     for (const auto& [name, parts] : names)
         if (!parts.partial && (job.empty() || parts.job == job))
-            by_job[parts.job].push_back(look_at_snapshot(join(folder, name)));
+            by_job[parts.job].push_back(look_at_snapshot(join(folder, name), signer));
     // Numbers order the snapshots of one job, whatever its nodes' clocks say; times order jobs.
     std::vector<std::pair<std::string, std::vector<Snapshot>>> jobs;
     for (auto& [number, list] : by_job) {

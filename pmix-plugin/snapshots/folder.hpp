@@ -82,12 +82,14 @@ struct Snapshot {
     std::optional<Manifest> manifest;
 };
 
-// One snapshot's folder: its manifest, and check_files().
-Snapshot look_at_snapshot(const std::string& path);
+// One snapshot's folder: its manifest, and check_files(). One that `signer` has not signed is not
+// whole.
+Snapshot look_at_snapshot(const std::string& path,
+                          const std::optional<PublicKey>& signer = std::nullopt);
 // All complete ones of a folder (of one job, or of all if `job` is empty), newest first by the time
 // of their manifests (those without one by their number). not_found: no such folder.
-Result<std::vector<Snapshot>> list_snapshots(const std::string& folder,
-                                             const std::string& job = {});
+Result<std::vector<Snapshot>> list_snapshots(const std::string& folder, const std::string& job = {},
+                                             const std::optional<PublicKey>& signer = std::nullopt);
 // That every ghost of the manifest and of its chains is there with the size it was written with;
 // what is inside is for `ghost verify`. `folder` is the snapshot's. Names what is missing, but for
 // nodes other than mpirun's of which nothing is here: those are listed in `away`.

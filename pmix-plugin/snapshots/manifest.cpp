@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "base/clock.hpp"
+#include "base/encoding.hpp"
 #include "base/json_text.hpp"
 #include "base/own_file.hpp"
 #include "base/schema_json.hpp"
@@ -83,6 +84,7 @@ constexpr Field rank_fields[] = {
     field<&Manifest::Rank::page_bytes>("page_bytes", "of memory in the ghost").in("bytes"),
     field<&Manifest::Rank::memory>("memory", "that a restart needs").in("bytes"),
     field<&Manifest::Rank::pause_us>("pause_us", "its tree was frozen").in("µs"),
+    field<&Manifest::Rank::signer>("signer", "public key of its ghost and of their parents"),
 };
 constexpr Field copy_fields[] = {
     field<&Manifest::File::Copy::rank>("rank", "whose ghost has it"),
@@ -99,6 +101,11 @@ constexpr Field file_fields[] = {
     field<&Manifest::File::ranks>("ranks", "that had it open"),
     field<&Manifest::File::copy>("copy", "its contents, if a ghost has them"),
     field<&Manifest::File::begin>("begin", "what it must begin with, if none has"),
+};
+constexpr Field signed_fields[] = {
+    field<&Manifest::Signed::signer>("signer", "public key"),
+    field<&Manifest::Signed::secret>("secret", "BLAKE2b-256 of the job's"),
+    field<&Manifest::Signed::signature>("signature", "Ed25519"),
 };
 constexpr Field manifest_fields[] = {
     field<&Manifest::format>("format", "1"),
@@ -117,6 +124,7 @@ constexpr Field manifest_fields[] = {
     field<&Manifest::nodes>("nodes", "it ran on"),
     field<&Manifest::ranks>("ranks", "all of them, ascending"),
     field<&Manifest::files>("files", "regular files that were open for writing"),
+    field<&Manifest::signature>("signature", "if it is signed"),
     field<&Manifest::digest>("digest", "XXH3-64 over the rest, 16 hex digits"),
 };
 constexpr Field place_fields[] = {
@@ -202,6 +210,26 @@ Status check_sense(const Manifest& manifest) {
     return {};
 }
 
+// --- signatures ---
+
+template <size_t size>
+std::string hex_of(const std::array<unsigned char, size>& bytes) {
+    return encode_hex({reinterpret_cast<const char*>(bytes.data()), size});
+}
+
+Error not_signed(std::string why) {
+    return make_error(Code::refused, "check the signature of the snapshot", {}, std::move(why));
+}
+
+// What is signed of a manifest: it can stand for nothing else that is signed.
+std::string statement_of(Json object, const PublicKey& signer) {
+    object.erase("digest");
+    if (object.is_object() && object.contains("signature") && object["signature"].is_object())
+        object["signature"].erase("signature");
+    const auto hash = wide_hash(object.dump(-1, ' ', false, Json::error_handler_t::replace));
+    return "ghost manifest 1 " + signer.hex() + " " + hex_of(hash);
+}
+
 // --- files ---
 
 Result<std::string> read_all(const std::string& path) {
@@ -255,6 +283,8 @@ constinit const Record Manifest::File::Begin::table =
     record<Begin>("begin", "of a file", begin_fields);
 constinit const Record Manifest::File::table =
     record<File>("file", "that was open for writing", file_fields);
+constinit const Record Manifest::Signed::table =
+    record<Signed>("signature", "of a snapshot", signed_fields);
 constinit const Record Manifest::table =
     record<Manifest>("manifest", "of a snapshot", manifest_fields);
 constinit const Record JobDescription::Place::table =
@@ -293,6 +323,38 @@ Json manifest_json(Manifest manifest) {
     return out;
 }
 
+Status sign_manifest(Manifest& manifest, const SigningKey& key, const std::string& secret) {
+    for (const auto& rank : manifest.ranks)
+        if (!rank.signer)
+            return make_error(Code::corrupt, "sign the snapshot", {},
+                              fmt::format("the ghost of rank {} is not signed", rank.rank));
+    manifest.signature = {key.public_key().hex(), hex_of(short_hash(secret)), {}};
+    const auto text = statement_of(manifest_json(manifest), key.public_key());
+    manifest.signature->signature = hex_of(key.sign(text));
+    return {};
+}
+
+Status check_signature(const Json& object, const PublicKey& signer) {
+    if (!object.is_object() || !object.contains("signature")) return not_signed("it is not signed");
+    const auto given = part_of<Manifest::Signed>(object["signature"]);
+    if (!given) return given.error();
+    if (given->signer != signer.hex())
+        return not_signed("it is signed by another, whose key is " + given->signer);
+    Signature signature{};
+    const auto bytes = decode_hex(given->signature);
+    if (bytes && bytes->size() == signature.size())
+        std::copy(bytes->begin(), bytes->end(), signature.begin());
+    if (!bytes || bytes->size() != signature.size() ||
+        !signer.has_signed(statement_of(object, signer), signature))
+        return not_signed("its manifest is not what was signed");
+    return {};
+}
+
+Status check_secret(const Manifest& manifest, const std::string& secret) {
+    if (!manifest.signature || manifest.signature->secret == hex_of(short_hash(secret))) return {};
+    return not_signed("the job's secret is not what was signed");
+}
+
 Result<Manifest> manifest_from(const Json& object) {
     const auto of = part_of<FormatOf>(object);
     if (!of) return of.error();
@@ -310,7 +372,7 @@ Result<Manifest> manifest_from(const Json& object) {
     return out;
 }
 
-Result<Manifest> read_manifest(const std::string& folder) {
+Result<Manifest> read_manifest(const std::string& folder, const std::optional<PublicKey>& signer) {
     const std::string path = folder + "/" + manifest_file;
     auto text = read_all(path);
     if (!text) return text.error();
@@ -318,6 +380,8 @@ Result<Manifest> read_manifest(const std::string& folder) {
     if (object.is_discarded())
         return make_error(Code::corrupt, "use the manifest: cut off or no JSON:", path);
     auto manifest = manifest_from(object);
+    if (manifest.ok() && signer)
+        if (auto made = check_signature(object, *signer); !made.ok()) manifest = made.error();
     if (manifest.ok()) return manifest;
     Error error = manifest.error();
     error.object += " (" + path + ")";

@@ -16,6 +16,7 @@
 #include "base/control_socket.hpp"
 #include "base/result.hpp"
 #include "base/schema.hpp"
+#include "base/signing.hpp"
 
 namespace ghost::plugin {
 
@@ -75,6 +76,8 @@ struct Manifest {
         uint64_t page_bytes = 0;  // of memory in the ghost
         uint64_t memory = 0;      // of the rank's tree: what a restart needs
         int64_t pause_us = 0;
+        // Public key, hex, that its ghost and those of `chain` are signed with.
+        std::optional<std::string> signer = {};
         static const schema::Record table;
     };
     struct File {  // a regular file that was open for writing
@@ -101,6 +104,14 @@ struct Manifest {
         static const schema::Record table;
     };
 
+    // By whom, and what: the whole of it, and the job's secret.
+    struct Signed {
+        std::string signer;     // public key, hex
+        std::string secret;     // short_hash() of it, hex
+        std::string signature;  // hex
+        static const schema::Record table;
+    };
+
     int64_t format = manifest_format;
     std::string version;  // of Ghost; manifest_json() fills it in
     std::string name;     // the folder's, JOB-NNNNNN
@@ -116,6 +127,7 @@ struct Manifest {
     std::vector<Node> nodes;
     std::vector<Rank> ranks;  // one for each rank of the job, ascending
     std::vector<File> files;
+    std::optional<Signed> signature = {};
     std::string digest;  // manifest_json() fills it in
     static const schema::Record table;
 
@@ -153,10 +165,20 @@ std::string manifest_digest(const Json& object);
 // (`object` says which).
 Result<Manifest> manifest_from(const Json& object);
 
+// Signs what manifest_json() makes of it, and the secret; says which key each ghost is signed with.
+// corrupt: a ghost is not signed.
+Status sign_manifest(Manifest& manifest, const SigningKey& key, const std::string& secret);
+// refused: it is not signed by the owner of this key; a signature is not looked at otherwise.
+Status check_signature(const Json& object, const PublicKey& signer);
+// refused: it is another one than was signed.
+Status check_secret(const Manifest& manifest, const std::string& secret);
+
 // Reads FOLDER/manifest.json. not_found: there is none (the snapshot is not complete); corrupt: cut
 // off or damaged, with the reason; unsupported: newer; refused: another user may have written it
-// (base/own_file.hpp; so does everything here that opens a file). `folder` is the snapshot's.
-Result<Manifest> read_manifest(const std::string& folder);
+// (base/own_file.hpp; so does everything here that opens a file), or it is not signed by `signer`.
+// `folder` is the snapshot's.
+Result<Manifest> read_manifest(const std::string& folder,
+                               const std::optional<PublicKey>& signer = std::nullopt);
 // Writes FOLDER/manifest.json, mode 0600, and syncs it.
 Status write_manifest(const std::string& folder, const Manifest& manifest);
 

@@ -78,6 +78,7 @@ Status enough_else(const Json& metadata) {
 }  // namespace
 
 Status ConnectedSource::begin(const std::string& proof, const std::string& interfaces) {
+    GHOST_TRY(space_);
     core::NetworkOptions options;
     options.operation_ms = silence_ms;
     options.interfaces = interfaces;
@@ -111,8 +112,24 @@ Outgoing SnapshotSource::ready(uint64_t seq) const {
     return out;
 }
 
+Result<Manifest> SnapshotSource::manifest() const {
+    if (signer_.empty()) return read_manifest(folder_);
+    const auto signer = PublicKey::from_hex(signer_);
+    if (!signer) return signer.error();
+    return read_manifest(folder_, *signer);
+}
+
+// A ghost of this rank's; one of a snapshot that has to be signed is signed as its manifest says.
+Result<std::unique_ptr<core::Resource>> SnapshotSource::open_file(const std::string& path,
+                                                                  const Manifest::Rank& row) const {
+    if (signer_.empty()) return registry_.open("file:" + path);
+    const auto signer = PublicKey::from_hex(row.signer.value_or(""));
+    if (!signer) return signer.error();
+    return registry_.expecting(*signer).open("file:" + path);
+}
+
 Status SnapshotSource::open_ghosts(const Manifest& manifest, const Manifest::Rank& row) {
-    auto ghost = registry_.open("file:" + folder_ + "/" + row.file);
+    auto ghost = open_file(folder_ + "/" + row.file, row);
     if (!ghost) return ghost.error();
     ghosts_.push_back(std::move(*ghost));
     // Its files may not be as it wants them before they are cut back.
@@ -128,7 +145,7 @@ Status SnapshotSource::open_ghosts(const Manifest& manifest, const Manifest::Ran
     const auto snapshots = folder_.substr(0, folder_.find_last_not_of('/') + 1);
     const auto place = snapshots.substr(0, snapshots.rfind('/') + 1);
     for (const auto& name : row.chain) {
-        auto parent = registry_.open("file:" + place + name);
+        auto parent = open_file(place + name, row);
         if (!parent) return parent.error();
         ghosts_.push_back(std::move(*parent));
         GHOST_TRY(importer_->add_parent(*ghosts_.back()));
@@ -150,7 +167,7 @@ Result<core::FileContents> SnapshotSource::find_contents(const Manifest& manifes
     if (auto own = take(rank_)) return *own;
     const uint32_t other = file.copy->rank;
     if (const auto* row = manifest.find(other); row != nullptr && !listed_.contains(other)) {
-        auto ghost = registry_.open("file:" + folder_ + "/" + row->file);
+        auto ghost = open_file(folder_ + "/" + row->file, *row);
         if (!ghost) return ghost.error();
         auto head = core::Importer::open(**ghost, false);
         if (!head) return head.error();
@@ -179,7 +196,7 @@ Status SnapshotSource::find_files(const Manifest& manifest) {
 }
 
 Status SnapshotSource::look() {
-    auto manifest = read_manifest(folder_);
+    auto manifest = this->manifest();
     if (!manifest) return manifest.error();
     const auto* row = manifest->find(rank_);
     if (row == nullptr)

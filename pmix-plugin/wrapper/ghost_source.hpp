@@ -43,7 +43,9 @@ class GhostSource {
 // The source's wrapper connects.
 class ConnectedSource : public GhostSource {
   public:
-    explicit ConnectedSource(const Identity& who) : rank_(who.rank) {}
+    // `space`: whether this process can make a tree of processes here.
+    ConnectedSource(const Identity& who, Status space)
+        : rank_(who.rank), space_(std::move(space)) {}
     WrapperMode mode() const override { return WrapperMode::restore; }
     Status begin(const std::string& proof, const std::string& interfaces) override;
     bool comes_later() const override { return true; }
@@ -53,6 +55,7 @@ class ConnectedSource : public GhostSource {
 
   private:
     uint32_t rank_;
+    Status space_;
     std::string host_;  // that the source is told; empty: this node's name
     std::optional<core::NetworkListener> listener_;
     std::unique_ptr<core::NetworkResource> source_;
@@ -69,8 +72,12 @@ struct CutFile {
 class SnapshotSource : public GhostSource {
   public:
     // `kept`: a file that is changed is kept in a copy whose name ends so; empty: not.
-    SnapshotSource(std::string folder, uint32_t rank, std::string kept)
-        : folder_(std::move(folder)), rank_(rank), kept_(std::move(kept)) {
+    // `signer`: whose key the snapshot has to be signed with; empty: it need not.
+    SnapshotSource(std::string folder, uint32_t rank, std::string kept, std::string signer)
+        : folder_(std::move(folder)),
+          rank_(rank),
+          kept_(std::move(kept)),
+          signer_(std::move(signer)) {
         registry_.trust_only(core::Whose::own);
     }
     WrapperMode mode() const override { return WrapperMode::restart; }
@@ -84,6 +91,9 @@ class SnapshotSource : public GhostSource {
     Result<core::Importer> open(Worker& worker) override;
 
   private:
+    Result<Manifest> manifest() const;
+    Result<std::unique_ptr<core::Resource>> open_file(const std::string& path,
+                                                      const Manifest::Rank& row) const;
     Status open_ghosts(const Manifest& manifest, const Manifest::Rank& row);
     Status find_files(const Manifest& manifest);
     Result<core::FileContents> find_contents(const Manifest& manifest, const Manifest::File& file);
@@ -91,6 +101,7 @@ class SnapshotSource : public GhostSource {
     std::string folder_;
     uint32_t rank_;
     std::string kept_;
+    std::string signer_;
     std::map<uint32_t, std::vector<ListedFile>> listed_;  // by ranks' ghosts; in find_files() only
     std::map<std::string, core::FileContents> to_put_;    // by path
     std::map<std::string, CutFile> to_cut_;               // by path

@@ -79,24 +79,29 @@ Result<ControlSocket> connect_after_former_life(const Identity& who) {
     }
 }
 
-[[noreturn]] void cannot_restart(const Error& why) {
-    std::fprintf(stderr, "ghost-wrapper: cannot restart the rank: %s\n", why.message().c_str());
+[[noreturn]] void cannot_restart(uint32_t rank, const Error& why) {
+    char node[256] = "this node";
+    ::gethostname(node, sizeof node - 1);
+    std::fprintf(stderr, "ghost-wrapper: cannot restart rank %u on %s: %s\n", rank, node,
+                 why.message().c_str());
     _exit(1);
 }
 
 // The rank goes on from a snapshot; nothing else may take its place.
 int restart(Identity who, const std::string& folder) {
     const char* kept = std::getenv("GHOST_RESTART_KEEP");
-    auto control = connect_after_former_life(who);
-    if (!control) cannot_restart(control.error());
-    if (auto space = enter_own_user_space(); !space) cannot_restart(space.error());
-    auto signals = core::Signals::block();
-    if (!signals) cannot_restart(signals.error());
-    auto guard = core::Guard::start({.stops = true});
-    if (!guard) cannot_restart(guard.error());
+    const char* signer = std::getenv("GHOST_RESTART_SIGNER");
     const uint32_t rank = who.rank;
+    auto control = connect_after_former_life(who);
+    if (!control) cannot_restart(rank, control.error());
+    if (auto space = enter_own_user_space(); !space) cannot_restart(rank, space.error());
+    auto signals = core::Signals::block();
+    if (!signals) cannot_restart(rank, signals.error());
+    auto guard = core::Guard::start({.stops = true});
+    if (!guard) cannot_restart(rank, guard.error());
     Restorer restorer(std::move(who), *signals, std::move(*guard), std::move(*control),
-                      std::make_unique<SnapshotSource>(folder, rank, kept != nullptr ? kept : ""));
+                      std::make_unique<SnapshotSource>(folder, rank, kept != nullptr ? kept : "",
+                                                       signer != nullptr ? signer : ""));
     auto rank_tree = restorer.run();
     if (!rank_tree) return 1;
     core::end_like(Supervisor(std::move(*rank_tree), *signals).run());
@@ -190,10 +195,10 @@ Identity identity(const Options& options) {
     return who;
 }
 
-int restore(const Identity& who, const core::Signals& signals, core::Guard guard,
+int restore(const Identity& who, Status space, const core::Signals& signals, core::Guard guard,
             ControlSocket control) {
     Restorer restorer(who, signals, std::move(guard), std::move(control),
-                      std::make_unique<ConnectedSource>(who));
+                      std::make_unique<ConnectedSource>(who, std::move(space)));
     auto rank_tree = restorer.run();
     if (!rank_tree) return 0;
     return Supervisor(std::move(*rank_tree), signals).run();
@@ -232,7 +237,7 @@ int serve(const Options& options) {
     Identity who = identity(options);
     const Status space =
         options.restore ? enter_own_user_space() : enter_user_space_of(options.init);
-    if (!space) log::error("{}", space.error().message());
+    if (!space && options.adopt) log::error("{}", space.error().message());
     auto signals = core::Signals::block();
     if (!signals) {
         log::error("{}", signals.error().message());
@@ -241,8 +246,9 @@ int serve(const Options& options) {
     auto guard = core::Guard::start({.stops = true});
     if (!guard) log::warning("{}", guard.error().message());
     core::Guard keeper = guard ? std::move(*guard) : core::Guard();
-    core::end_like(options.restore ? restore(who, *signals, std::move(keeper), std::move(control))
-                                   : adopt(who, *signals, std::move(keeper), std::move(control)));
+    core::end_like(options.restore
+                       ? restore(who, space, *signals, std::move(keeper), std::move(control))
+                       : adopt(who, *signals, std::move(keeper), std::move(control)));
 }
 
 }  // namespace

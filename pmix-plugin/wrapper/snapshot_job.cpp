@@ -14,6 +14,7 @@
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/resource/compress.hpp"
 #include "ghost-core/resource/file.hpp"
+#include "ghost-core/resource/sign.hpp"
 #include "ghost-core/resource/tee.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
 #include "pmix-plugin/wrapper/file_list.hpp"
@@ -143,6 +144,7 @@ Status SnapshotJob::open() {
     auto* const brake = paced.get();
     auto out = compressed(order_.compress, std::move(paced));
     GHOST_TRY(out);
+    if (order_.key) *out = core::SignResource::writer(std::move(*out), order_.key);
     GHOST_TRY((*out)->init());
     std::lock_guard lock(mutex_);
     out_ = std::move(*out);
@@ -376,6 +378,7 @@ Outgoing SnapshotJob::written(uint64_t page_bytes, uint64_t zero_bytes, const st
     if (incremental_) out.chain = order_.chain;
     if (!out.chain.empty()) out.parent = out.chain.front();
     out.digest = digest;
+    if (order_.key) out.signer = order_.key->public_key().hex();
     out.bytes = static_cast<uint64_t>(info.st_size);
     out.page_bytes = page_bytes;
     out.zero_bytes = zero_bytes;

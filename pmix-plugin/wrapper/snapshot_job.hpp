@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/control_socket.hpp"
+#include "base/signing.hpp"
 #include "ghost-core/engine/checkpoint.hpp"
 #include "ghost-core/criu/written_files.hpp"
 #include "ghost-core/resource/paced.hpp"
@@ -24,6 +25,7 @@ namespace ghost::plugin {
 // snapshots, nearest first.
 struct SnapshotOrder : SnapPrepareRank {
     std::vector<std::string> chain;
+    std::shared_ptr<const SigningKey> key;  // this one's and the chain's; none: it is not signed
 
     bool stays() const { return then != Then::go_on; }  // frozen, once it is saved
     std::string path() const { return folder + "/" + file; }

@@ -77,8 +77,20 @@ void Snapshotter::prepare(const SnapPrepareRank& asked) {
     auto made =
         folder_.make(fmt::format("{}-{}-{}", parts_.who.job, parts_.who.rank, seq_), &parts_.guard);
     if (!made) return parts_.fail(seq_, Stage::prepare, made.error().message());
+    SnapshotOrder order{asked, chain_, nullptr};
+    // one that is based on something that is not signed would not be either
+    if (!asked.sign) chain_key_.reset();
+    if (asked.sign) {
+        if (chain_.empty() || !chain_key_) order.incremental = false;
+        if (!order.incremental) {
+            auto key = SigningKey::fresh();
+            if (!key) return parts_.fail(seq_, Stage::prepare, key.error().message());
+            chain_key_ = std::move(*key);
+        }
+        order.key = chain_key_;
+    }
     job_ = std::make_unique<SnapshotJob>(
-        SnapshotOrder{asked, chain_},
+        std::move(order),
         SnapshotJob::Tree{parts_.who, parts_.root, parts_.stdio.keys(), folder_.path()},
         checkpointer_);
     if (!change(S::preparing)) return;

@@ -112,8 +112,11 @@ class Snapshotter {
     core::Checkpointer checkpointer_;
     std::unique_ptr<SnapshotJob> job_;  // of this snapshot, until it is ended
     core::WorkFolder folder_;
-    Chain chain_;                   // of the last one that was kept
-    Chain next_chain_;              // if this one is kept
+    Chain chain_;       // of the last one that was kept
+    Chain next_chain_;  // if this one is kept
+    // All of a chain is signed with, if any is: nobody else has it, and it is nowhere but here.
+    // What it has signed the manifest says, which is signed by the user's key on mpirun's node.
+    std::shared_ptr<const SigningKey> chain_key_;
     std::optional<Resume> resume_;  // came while the worker was busy
     bool answer_cancel_ = false;
     bool carried_ = false;

@@ -18,6 +18,7 @@
 #include "ghost-core/resource/compress.hpp"
 #include "ghost-core/resource/encrypt.hpp"
 #include "ghost-core/resource/memory.hpp"
+#include "ghost-core/resource/sign.hpp"
 #include "ghost-core/resource/stripe.hpp"
 #include "tools/ghost_skeleton.hpp"
 
@@ -247,6 +248,27 @@ Bytes encrypt_seed(unsigned variant) {
     return to_bytes(MemoryResource(memory));
 }
 
+const SigningKey& fuzz_signer() {
+    static const SigningKey key(std::array<unsigned char, 32>{7});
+    return key;
+}
+
+Bytes signed_seed(unsigned variant) {
+    auto memory = std::make_shared<MemoryBuffer>();
+    const std::shared_ptr<const SigningKey> key(&fuzz_signer(), [](const SigningKey*) {});
+    auto out = SignResource::writer(std::make_unique<MemoryResource>(memory), key);
+    const std::string text(100 * (variant % 5), 's');
+    (void)out->init();
+    (void)out->write(text.data(), text.size());
+    (void)out->finalize();
+    return to_bytes(MemoryResource(memory));
+}
+
+bool read_signed(const uint8_t* data, size_t size) {
+    (void)read_resource(*SignResource::reader(memory_of(data, size), std::nullopt));
+    return read_resource(*SignResource::reader(memory_of(data, size), fuzz_signer().public_key()));
+}
+
 bool read_encrypted(const uint8_t* data, size_t size) {
     EncryptResource in(memory_of(data, size), Use::read, fuzz_key());
     return read_resource(in);
@@ -299,6 +321,7 @@ const std::vector<Target>& targets() {
         {"merge", merge_bytes, ghost_seed, repair_ghost, false},
         {"compressed", read_compressed, compress_seed, nullptr, false},
         {"encrypted", read_encrypted, encrypt_seed, nullptr, true},
+        {"signed", read_signed, signed_seed, nullptr, true},
         {"striped", read_striped, stripe_seed, nullptr, false},
         {"loan", read_loan, loan_seed, nullptr, false},
     };

@@ -96,7 +96,8 @@ class Snapshot(WrapperCase):
         if not dead:
             rank.peer.send({"t": "snap_end", "seq": self.seq, "keep": keep})
 
-    def manifest(self, *rows, copies=True):
+    def manifest(self, *rows, copies=True, sign=0):
+        """Says the key it is signed with."""
         files = {}
         for row in rows:
             for f in row["files"]:
@@ -112,8 +113,8 @@ class Snapshot(WrapperCase):
                 if copies and f.get("hash"):
                     one["copy"] = {"rank": row["rank"], "size": f["size"], "hash": f["hash"]}
         text = json.dumps({"folder": rows[0]["folder"], "name": rows[0]["name"], "ranks": rows,
-                           "files": list(files.values())})
-        subprocess.run([MANIFEST], input=text.encode(), check=True)
+                           "files": list(files.values()), "sign": sign})
+        return subprocess.run([MANIFEST], input=text, check=True, text=True, stdout=subprocess.PIPE).stdout.strip()
 
     def captured(self, rank, write=True):
         answer = rank.peer.expect("snap_captured", 60)
@@ -208,6 +209,42 @@ class Snapshot(WrapperCase):
                 self.kill(source)
                 self.assertGreater(os.stat(self.log).st_size, row["files"][0]["size"])
                 self.goes_on(source, row)
+
+    def test_signed(self):
+        """All of a chain is signed with one key, which the manifest names; what is not is not begun again, nor what a
+        manifest says that is not the signer's."""
+        source = self.steps()
+        plain = self.snapshot(source, incremental=True)
+        self.assertEqual(plain.get("signer", ""), "")
+        rows = []
+        for kind in "full", "incremental":
+            self.running(source)
+            rows.append(self.snapshot(source, sign=True, incremental=True, compress="lz4"))
+            self.assertEqual(rows[-1]["kind"], kind)
+        self.assertEqual(rows[0]["signer"], rows[1]["signer"])
+        self.assertEqual(len(rows[0]["signer"]), 64)
+        row = rows[1]
+        self.snapshot(source, incremental=True)
+        theirs = self.snapshot(source, sign=True, incremental=True)
+        self.assertEqual(theirs["kind"], "full")
+        self.assertNotEqual(theirs["signer"], row["signer"])
+        self.kill(source)
+        key = {"GHOST_RESTART_SIGNER": self.manifest(row, sign=7)}
+        self.cannot_restart(plain, "it is not signed", **key)
+        self.cannot_restart(row, "signed by another", GHOST_RESTART_SIGNER="0" * 64)
+        for place in 1, 0:  # its own, and what it is based on
+            ours = os.path.join(rows[place]["folder"], rows[place]["file"])
+            with open(ours, "rb") as file:
+                kept = file.read()
+            for one, why in (plain, "it is not signed"), (theirs, "signed by another"):
+                shutil.copy(os.path.join(one["folder"], one["file"]), ours)
+                self.cannot_restart(row, why, **key)
+            with open(ours, "wb") as file:
+                file.write(kept)
+        rank = self.restart(row, **key)
+        self.go(rank)
+        self.running(rank)
+        self.finish(rank, source)
 
     def test_parent_gone(self):
         """What somebody has removed, on a disk only this node sees, is nobody's parent."""
@@ -639,8 +676,8 @@ class Snapshot(WrapperCase):
                     self.found(row, "1 stands later")
                     self.assertEqual(self.text(path), "1 stands later")
 
-    def cannot_restart(self, row, *parts, begin=None):
-        rank = (begin or self.look_at)(row)
+    def cannot_restart(self, row, *parts, begin=None, **environment):
+        rank = (begin or self.look_at)(row, **environment)
         answer = rank.peer.expect("failed")
         for part in parts:
             self.assertIn(part, answer["why"])

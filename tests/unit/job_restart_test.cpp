@@ -18,6 +18,7 @@
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/writer.hpp"
 #include "ghost-core/resource/file.hpp"
+#include "ghost-core/resource/sign.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 #include "tools/process.hpp"
 #include "tools/restart_line.hpp"
@@ -199,7 +200,10 @@ class JobCommand : public testing::Test {
 
     // A ghost without a process; says its digest.
     std::string ghost_file(const std::string& path, const std::string& host = {}) {
-        core::FileResource out(path, core::Use::write);
+        std::unique_ptr<core::Resource> file =
+            std::make_unique<core::FileResource>(path, core::Use::write);
+        if (rank_key) file = core::SignResource::writer(std::move(file), rank_key);
+        core::Resource& out = *file;
         EXPECT_TRUE(out.init().ok());
         core::GhostWriter writer(out);
         EXPECT_TRUE(writer.head(host.empty() ? core::host_facts() : host, "{}").ok());
@@ -231,9 +235,13 @@ class JobCommand : public testing::Test {
             row.bytes = fs::file_size(*partial + "/" + row.file);
             row.memory = 1 << 20;
             m.bytes += row.bytes;
+            if (rank_key) row.signer = rank_key->public_key().hex();
             m.ranks.push_back(row);
         }
         if (change) change(m);
+        if (key) {
+            EXPECT_TRUE(plugin::sign_manifest(m, *key, std::string(64, 'a')).ok());
+        }
         EXPECT_TRUE(plugin::write_secret(*partial, std::string(64, 'a')).ok());
         EXPECT_TRUE(plugin::write_manifest(*partial, m).ok());
         EXPECT_TRUE(plugin::commit_snapshot(snapshots, m.name).ok());
@@ -274,6 +282,8 @@ class JobCommand : public testing::Test {
     }
 
     std::string folder, snapshots;
+    // Of the user and of the ranks' wrappers; none: nothing is signed.
+    std::shared_ptr<const SigningKey> key, rank_key;
 };
 
 TEST_F(JobCommand, RestartExecsMpirunWithUsersOptions) {
@@ -312,6 +322,53 @@ TEST_F(JobCommand, GhostOfAnotherRankIsRefused) {
     fs::copy_file(one + "/rank-0.ghost", one + "/rank-1.ghost",
                   fs::copy_options::overwrite_existing);
     expect_refusal(ghost("restart " + one), "another one than the manifest names");
+}
+
+TEST_F(JobCommand, OnlyWhatItsSignerHasSignedIsRestarted) {
+    const std::string mine = folder + "/mine", by_key = " --verify-key " + mine + ".pub";
+    ASSERT_EQ(ghost("key " + mine).exit, 0);
+    key = *SigningKey::load(mine);
+    rank_key = *SigningKey::fresh();
+    const auto one = make(1), two = make(2);
+    const auto done = ghost("restart " + one + by_key);
+    EXPECT_EQ(done.exit, 7) << done.err;
+    const auto given = words(done);
+    const auto at = std::find(given.begin(), given.end(), "ghost_restart_signer");
+    ASSERT_NE(at, given.end());
+    EXPECT_EQ(*std::next(at), key->public_key().hex());
+    EXPECT_EQ(ghost("verify " + snapshots + by_key).exit, 0);
+    EXPECT_THAT(ghost("inspect " + one).out, HasSubstr("signed with " + key->public_key().hex()));
+    EXPECT_EQ(ghost("restart " + one).exit, 7);  // who asks for nobody's takes it
+    // somebody else's, under another key and under none
+    ASSERT_EQ(ghost("key " + folder + "/theirs").exit, 0);
+    const auto by_other = " --verify-key " + folder + "/theirs.pub";
+    expect_refusal(ghost("restart " + one + by_other), "signed by another");
+    EXPECT_EQ(ghost("verify " + one + by_other).exit, 1);
+    // a ghost that was put in place of a rank's: of another key, without one, of another snapshot
+    const auto file = two + "/rank-1.ghost";
+    rank_key = *SigningKey::fresh();
+    ghost_file(file);
+    expect_refusal(ghost("restart " + two + by_key), "signed by another");
+    rank_key = nullptr;
+    ghost_file(file);
+    fs::resize_file(file, fs::file_size(one + "/rank-1.ghost"));
+    expect_refusal(ghost("restart " + two + by_key), "it is not signed");
+    fs::copy_file(one + "/rank-1.ghost", file, fs::copy_options::overwrite_existing);
+    expect_refusal(ghost("restart " + two + by_key), "another one than the manifest names");
+    // the newest that is signed is taken; a changed manifest is none
+    auto text = *read_file(one + "/manifest.json");
+    Json object = Json::parse(text);
+    object["mpirun"]["cwd"] = "/elsewhere";
+    object["digest"] = plugin::manifest_digest(object);
+    std::ofstream(one + "/manifest.json") << object.dump();
+    EXPECT_EQ(ghost("restart " + one).exit, 7);
+    expect_refusal(ghost("restart " + one + by_key), "its manifest is not what was signed");
+    std::ofstream(one + "/manifest.json") << text;
+    key = nullptr;
+    make(3);
+    const auto older = ghost("restart " + snapshots + by_key);
+    EXPECT_EQ(older.exit, 7) << older.err;
+    EXPECT_THAT(older.out, HasSubstr("874119169-000001\n"));
 }
 
 TEST_F(JobCommand, MissingRequirementsAreListedTogether) {

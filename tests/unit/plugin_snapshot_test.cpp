@@ -595,6 +595,40 @@ void ask_and_wait(Cluster& c, Client& user, int exit) {
     c.run(second);
 }
 
+// What a signed one is based on has to be signed as well.
+TEST(Schedule, SignedSnapshotsByCommandAndByParameter) {
+    Cluster c(26, 2, {0, 1}, 0, {}, {{"ghost_checkpoint_keep", "9"}});
+    c.chance.incremental = true;
+    std::filesystem::create_directories(c.folder());
+    const std::string path = c.folder() + "/key";
+    const auto key = make_keys(path);
+    ASSERT_TRUE(key.ok()) << key.error().message();
+    Client& user = c.client();
+    for (const char* sign : {"", "", path.c_str(), path.c_str(), ""}) {
+        user.results.clear();
+        Json order = checkpoint();
+        order["sign"] = sign;
+        user.ask(order);
+        ASSERT_TRUE(c.run(60 * second, [&] { return !user.results.empty(); }));
+        EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+        c.run(second);
+    }
+    const auto all = snapshots(c);
+    EXPECT_EQ(kinds_of(all), "fifii");
+    for (const auto& one : all) EXPECT_TRUE(one.whole) << one.why;
+    const auto by_signer = *list_snapshots(c.folder(), {}, *key);
+    for (size_t i = 0; i < 5; ++i) EXPECT_EQ(by_signer[i].whole, i == 1 || i == 2) << i;
+    // a key that cannot be had: nothing is begun
+    std::filesystem::remove(path);
+    user.results.clear();
+    user.ask({{"t", "checkpoint"}, {"to", ""}, {"then", "continue"}, {"sign", path}});
+    ASSERT_TRUE(c.run(60 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["exit"], 1);
+    EXPECT_NE(user.results[0]["error"].get<std::string>().find(path), std::string::npos);
+    EXPECT_EQ(snapshots(c).size(), 5u);
+    expect_sound(c);
+}
+
 using Names = std::set<std::string>;
 
 // The folders in a folder.

@@ -249,6 +249,87 @@ TEST_F(Folder, ManifestErrorsNameFieldAndPlace) {
     }
 }
 
+SigningKey key_of(unsigned char which) {
+    return SigningKey(std::array<unsigned char, 32>{which});
+}
+
+Manifest signed_sample(const SigningKey& key) {
+    Manifest m = sample("7-000001", {"7-000000"});
+    for (auto& rank : m.ranks) rank.signer = std::string(64, 'b');
+    EXPECT_TRUE(sign_manifest(m, key, secret).ok());
+    return m;
+}
+
+TEST(SnapshotManifest, OnlyTheSignersWholeManifestIsTaken) {
+    const SigningKey key = key_of(1), other = key_of(2);
+    const Json good = manifest_json(signed_sample(key));
+    ASSERT_TRUE(manifest_from(good).ok());
+    EXPECT_TRUE(check_signature(good, key.public_key()).ok());
+    EXPECT_TRUE(check_signature(manifest_json(*manifest_from(good)), key.public_key()).ok());
+    const auto why = [&](const Json& object) {
+        const Status done = check_signature(object, key.public_key());
+        return done.ok() ? "" : done.error().message();
+    };
+    EXPECT_THAT(why(manifest_json(sample("7-000001"))), HasSubstr("it is not signed"));
+    EXPECT_THAT(why(manifest_json(signed_sample(other))),
+                HasSubstr("another, whose key is " + other.public_key().hex()));
+    // whose it says it is does not count
+    Json false_name = manifest_json(signed_sample(other));
+    false_name["signature"]["signer"] = key.public_key().hex();
+    EXPECT_THAT(why(false_name), HasSubstr("not what was signed"));
+    // every field, changed, and left out
+    for (const auto& [name, value] : good.items()) {
+        if (name == "digest") continue;
+        Json less = good;
+        less.erase(name);
+        EXPECT_NE(why(less), "") << name;
+        Json changed = good;
+        changed[name] = value.is_number() ? Json(value.get<int>() + 1) : Json("changed");
+        EXPECT_NE(why(changed), "") << name;
+    }
+    for (const char* name : {"signer", "secret", "signature"}) {
+        Json changed = good;
+        changed["signature"][name] = std::string(name == std::string("signature") ? 128 : 64, '0');
+        EXPECT_NE(why(changed), "") << name;
+    }
+    for (const char* name : {"signer", "digest", "file", "chain"}) {
+        Json changed = good;
+        changed["ranks"][1][name] = name == std::string("chain") ? Json::array() : Json("changed");
+        EXPECT_THAT(why(changed), HasSubstr("not what was signed")) << name;
+    }
+    Json more = good;
+    more["ranks"][1]["also"] = 1;
+    EXPECT_THAT(why(more), HasSubstr("not what was signed"));
+}
+
+TEST(SnapshotManifest, GhostWithoutSignatureIsNotSignedFor) {
+    Manifest m = sample("7-000001");
+    const Status done = sign_manifest(m, key_of(1), secret);
+    ASSERT_FALSE(done.ok());
+    EXPECT_THAT(done.error().message(), HasSubstr("rank 0 is not signed"));
+}
+
+TEST_F(Folder, OnlySignedSnapshotsOfTheSignerAreWhole) {
+    const SigningKey key = key_of(1);
+    make("7-000001");
+    make("7-000002");
+    Manifest m = sample("7-000002");
+    for (auto& rank : m.ranks) rank.signer = std::string(64, 'b');
+    ASSERT_TRUE(sign_manifest(m, key, secret).ok());
+    ASSERT_TRUE(write_manifest(folder + "/7-000002", m).ok());
+    auto all = list_snapshots(folder, "7", key.public_key());
+    ASSERT_EQ(all->size(), 2u);
+    EXPECT_TRUE((*all)[0].whole) << (*all)[0].why;
+    EXPECT_FALSE((*all)[1].whole);
+    EXPECT_THAT((*all)[1].why, HasSubstr("it is not signed"));
+    EXPECT_FALSE(look_at_snapshot(folder + "/7-000002", key_of(2).public_key()).whole);
+    // with a secret of somebody else's
+    ASSERT_TRUE(write_secret(folder + "/7-000002", std::string(64, 'c')).ok());
+    const auto changed = look_at_snapshot(folder + "/7-000002", key.public_key());
+    EXPECT_FALSE(changed.whole);
+    EXPECT_THAT(changed.why, HasSubstr("secret is not what was signed"));
+}
+
 TEST_F(Folder, SecretMustBeValid) {
     ASSERT_TRUE(write_secret(folder, secret).ok());
     auto read = read_secret(folder);

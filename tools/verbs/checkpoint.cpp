@@ -128,15 +128,11 @@ std::optional<int> run_for_job(const CheckpointArgs& args, bool json) {
         if (!only) return report(only.error(), json);
         job = std::move(*only);
     }
-    if (!args.sign.empty())
-        return report(
-            make_error(Code::invalid, "use --sign", {}, "the snapshots of jobs are not signed"),
-            json);
     if (!args.name.empty())
         return report(make_error(Code::invalid, "use --name", {},
                                  "a job's snapshots are numbered, not named"),
                       json);
-    return checkpoint_job(*job, args.to, args.then, json);
+    return checkpoint_job(*job, args.to, args.then, args.sign, json);
 }
 
 int run_checkpoint(const CheckpointArgs& args, bool json) {

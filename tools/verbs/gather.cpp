@@ -85,7 +85,9 @@ class Gatherer {
         auto secret = plugin::read_secret(snapshot.path);
         if (!secret) return secret.error();
         GHOST_TRY(plugin::write_secret(partial, *secret));
-        return plugin::write_manifest(partial, *snapshot.manifest);
+        // as it is: it may be signed
+        return copy_own(fs::path(snapshot.path) / plugin::manifest_file,
+                        fs::path(partial) / plugin::manifest_file);
     }
 
     std::string to_;
@@ -112,7 +114,7 @@ int run_gather(const std::string& snapshot, const std::string& to, bool json) {
     if (!registry) return report(registry.error(), json);
     (*registry)->trust_only(core::Whose::own);
     Verifier verifier(**registry, nullptr);
-    const Status whole = verify_ghosts(plugin::look_at_snapshot(made), verifier);
+    const Status whole = verify_ghosts(plugin::look_at_snapshot(made), verifier, {});
     if (!whole.ok()) return report(whole.error(), json);
     if (json)
         print_json({{"snapshot", made}, {"bytes", gatherer.bytes()}});

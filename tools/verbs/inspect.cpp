@@ -25,6 +25,7 @@ struct Inspected {
     core::GhostSummary summary;
     SkeletonFiles skeleton;
     bool packed = false;  // compressed, encrypted, no plain file: it had to be read to its end
+    std::optional<PublicKey> signer;  // as it says
 };
 
 bool is_plain_ghost(int fd) {
@@ -40,9 +41,9 @@ Result<Inspected> inspect_stream(const std::string& file, const std::string& key
     (*registry)->trust_only(core::Whose::anybodys);  // nothing is made of it
     auto key = load_key(key_file);
     if (!key) return key.error();
-    auto in = (*registry)->open(file, *key);
-    if (!in) return in.error();
     Inspected out;
+    auto in = (*registry)->open(file, *key, &out.signer);
+    if (!in) return in.error();
     out.packed = true;
     core::GhostReader reader(**in);
     GHOST_TRY(reader.head(out.summary.head));
@@ -151,6 +152,7 @@ Json to_json(const std::string& file, const Inspected& ghost) {
             {"incremental", head.parent.has_value()},
             {"rounds", head.rounds},
             {"packed", ghost.packed},
+            {"signer", ghost.signer ? Json(ghost.signer->hex()) : Json()},
             {"parent", parent},
             {"page_bytes", contents.page_bytes},
             {"zero_bytes", contents.zero_bytes},
@@ -174,11 +176,17 @@ void print_processes(const Json& rows) {
                        : std::string());
 }
 
+// Whose key is named; whether it is true depends on whose key somebody has.
+void print_signer(const std::string& key) {
+    fmt::print("  signed with {} (`ghost verify --verify-key` checks it)\n", key);
+}
+
 void print_text(const Json& all) {
     fmt::print("{}: ghost of version {}, {}{}\n", all.value("file", ""), all.value("version", 0),
                bytes_text(all.value("bytes", uint64_t{0})),
                all.value("packed", false) ? " unpacked" : "");
     fmt::print("  id {}  digest {}\n", all.value("id", ""), all.value("digest", ""));
+    if (all["signer"].is_string()) print_signer(all["signer"]);
     if (all["parent"].is_object())
         fmt::print("  changes since \"{}\" (id {}), generation {}\n",
                    all["parent"].value("name", ""), all["parent"].value("id", ""),
@@ -219,6 +227,7 @@ int inspect_snapshot(const std::string& folder, bool json) {
     if (!snapshot.whole) fmt::print("  damaged: {}\n", snapshot.why);
     fmt::print("  made by Ghost {}, {} {}, PMIx {}\n", manifest->version, manifest->runtime.name,
                manifest->runtime.version, manifest->runtime.pmix);
+    if (manifest->signature) print_signer(manifest->signature->signer);
     for (const auto& app : manifest->apps)
         fmt::print("  {} ranks of {} in {}\n", app.np, fmt::join(app.argv, " "), app.cwd);
     if (!manifest->input.path.empty())

@@ -30,7 +30,8 @@ void print_row(const Job& job, const Json& row, const std::string& then, bool en
 
 }  // namespace
 
-int checkpoint_job(const Job& job, const std::string& to, const std::string& then, bool json) {
+int checkpoint_job(const Job& job, const std::string& to, const std::string& then,
+                   const std::string& sign, bool json) {
     std::error_code ignored;
     const std::string folder = to.empty() || to == "memory" || to == "both"
                                    ? to
@@ -41,8 +42,9 @@ int checkpoint_job(const Job& job, const std::string& to, const std::string& the
     if (const auto id = identify(job.pid()); then == "kill" && id.ok()) {
         if (auto opened = open_process(*id); opened.ok()) mpirun = std::move(*opened);
     }
-    const plugin::CheckpointRequest request{folder,
-                                            plugin::then_named(then).value_or(plugin::Then::go_on)};
+    const plugin::CheckpointRequest request{
+        folder, plugin::then_named(then).value_or(plugin::Then::go_on),
+        sign.empty() ? sign : std::filesystem::absolute(sign, ignored).string()};
     const Answer answer = ask(job, request, [&](const plugin::RequestProgress& p) {
         line.show("job " + job.name() + " " + p.phase, p.bytes, p.total);
     });

@@ -40,8 +40,11 @@ std::string find_program(const std::string& name, const std::string& cwd) {
 
 class Look {
   public:
-    Look(const plugin::Snapshot& snapshot, bool elsewhere)
-        : snapshot_(snapshot), manifest_(*snapshot.manifest), elsewhere_(elsewhere) {}
+    Look(const plugin::Snapshot& snapshot, bool elsewhere, const Signer& signer)
+        : snapshot_(snapshot),
+          manifest_(*snapshot.manifest),
+          elsewhere_(elsewhere),
+          signed_(signer.has_value()) {}
 
     void tools(const Paths& paths) {
         if (manifest_.version != PACKAGE_VERSION)
@@ -90,7 +93,7 @@ class Look {
         (*registry)->trust_only(core::Whose::own);
         std::set<std::string> seen;
         for (const auto& rank : manifest_.ranks) {
-            auto differences = differences_of(**registry, snapshot_.path + "/" + rank.file);
+            auto differences = differences_of(**registry, rank);
             if (!differences) {
                 here(fmt::format("rank {}: {}", rank.rank, differences.error().message()));
                 continue;
@@ -121,9 +124,18 @@ class Look {
         return facts.dump(-1, ' ', false, Json::error_handler_t::replace);
     }
 
+    Result<std::unique_ptr<core::Resource>> open(const core::ResourceRegistry& registry,
+                                                 const Manifest::Rank& rank) const {
+        const auto file = snapshot_.path + "/" + rank.file;
+        if (!signed_) return registry.open(file, nullptr);
+        const auto signer = PublicKey::from_hex(rank.signer.value_or(""));
+        if (!signer) return signer.error();
+        return registry.expecting(*signer).open(file, nullptr);
+    }
+
     Result<std::vector<std::string>> differences_of(const core::ResourceRegistry& registry,
-                                                    const std::string& file) const {
-        auto in = registry.open(file, nullptr);
+                                                    const Manifest::Rank& rank) const {
+        auto in = open(registry, rank);
         if (!in) return in.error();
         core::GhostReader reader(**in);
         core::GhostHead head;
@@ -157,13 +169,14 @@ class Look {
     const plugin::Snapshot& snapshot_;
     const Manifest& manifest_;
     bool elsewhere_;
+    bool signed_;  // as the manifest says
 };
 
 }  // namespace
 
-Shortcomings find_shortcomings(const plugin::Snapshot& snapshot, const Paths& paths,
-                               bool elsewhere) {
-    Look look(snapshot, elsewhere);
+Shortcomings find_shortcomings(const plugin::Snapshot& snapshot, const Paths& paths, bool elsewhere,
+                               const Signer& signer) {
+    Look look(snapshot, elsewhere, signer);
     look.tools(paths);
     look.programs();
     look.files();

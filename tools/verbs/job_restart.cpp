@@ -143,16 +143,18 @@ int restart_job(const JobRestart& args) {
     if (!registry) return report(registry.error(), args.json);
     (*registry)->trust_only(core::Whose::own);
     Verifier verifier(**registry, nullptr);
-    auto snapshot = choose_snapshot(args.snapshot, verifier);
+    const auto signer = signer_of(args.signer);
+    if (!signer) return report(signer.error(), args.json);
+    auto snapshot = choose_snapshot(args.snapshot, verifier, *signer);
     if (!snapshot) return report(snapshot.error(), args.json);
     const Manifest& manifest = *snapshot->manifest;
-    RestartPlan plan{snapshot->path, args.options, ""};
+    RestartPlan plan{snapshot->path, args.options, "", *signer ? (*signer)->hex() : ""};
     if (args.keep_longer) plan.keep_suffix = ".after-" + snapshot->name;
     auto words = restart_line(manifest, plan, variable);
     if (!words) return report(words.error(), args.json);
     const Paths paths = find_paths();
     const Shortcomings lacks =
-        find_shortcomings(*snapshot, paths, may_start_elsewhere(args.options));
+        find_shortcomings(*snapshot, paths, may_start_elsewhere(args.options), *signer);
     if (!lacks.here.empty()) return refuse(lacks, *snapshot, args.json);
     Status ready = make_free(*snapshot, args.replace);
     if (ready.ok()) ready = reopen_input(manifest);

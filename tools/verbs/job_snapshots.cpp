@@ -13,20 +13,20 @@ namespace fs = std::filesystem;
 using plugin::Snapshot;
 
 // Complete and every byte as it was written; else `why`.
-bool usable(const Snapshot& snapshot, Verifier& verifier, std::string& why) {
+bool usable(const Snapshot& snapshot, Verifier& verifier, const Signer& signer, std::string& why) {
     why = snapshot.why;
     if (!snapshot.whole) return false;
-    const Status bytes = verify_ghosts(snapshot, verifier);
+    const Status bytes = verify_ghosts(snapshot, verifier, signer);
     if (!bytes.ok()) why = bytes.error().message();
     return bytes.ok();
 }
 
 Result<Snapshot> newest_usable(const std::vector<Snapshot>& newest_first, const std::string& folder,
-                               Verifier& verifier) {
+                               Verifier& verifier, const Signer& signer) {
     std::string last_why;
     for (const Snapshot& one : newest_first) {
         if (one.parts.job != newest_first.front().parts.job) break;
-        if (usable(one, verifier, last_why)) return one;
+        if (usable(one, verifier, signer, last_why)) return one;
         fmt::print(stderr, "ghost: snapshot {} is damaged: {}; trying the one before it\n",
                    one.name, last_why);
     }
@@ -34,8 +34,9 @@ Result<Snapshot> newest_usable(const std::vector<Snapshot>& newest_first, const 
 }
 
 // What else can be used in place of a damaged one, as an end of a message.
-std::string advice(const Snapshot& damaged) {
-    auto all = plugin::list_snapshots(fs::path(damaged.path).parent_path(), damaged.parts.job);
+std::string advice(const Snapshot& damaged, const Signer& signer) {
+    auto all =
+        plugin::list_snapshots(fs::path(damaged.path).parent_path(), damaged.parts.job, signer);
     if (!all) return "";
     for (const Snapshot& one : *all)
         if (one.whole && one.name != damaged.name)
@@ -81,14 +82,20 @@ Json snapshot_row(const Snapshot& snapshot) {
     return row;
 }
 
-Status verify_ghosts(const Snapshot& snapshot, Verifier& verifier) {
+Status verify_ghosts(const Snapshot& snapshot, Verifier& verifier, const Signer& signer) {
     const fs::path folder = snapshot.path;
     const std::set<std::string> away(snapshot.away.begin(), snapshot.away.end());
     for (const auto& rank : snapshot.manifest->ranks) {
         if (away.contains(rank.node)) continue;
         std::vector<std::string> parents;
         for (const auto& parent : rank.chain) parents.push_back(folder.parent_path() / parent);
-        const Json row = verifier.verify(folder / rank.file, parents);
+        Signer rank_signer;
+        if (signer) {
+            auto known = PublicKey::from_hex(rank.signer.value_or(""));
+            if (!known) return known.error();
+            rank_signer = *known;
+        }
+        const Json row = verifier.verify(folder / rank.file, parents, rank_signer);
         if (!row.value("ok", false))
             return make_error(Code::corrupt, fmt::format("use the ghost of rank {}", rank.rank), {},
                               row.value("error", ""));
@@ -101,24 +108,26 @@ Status verify_ghosts(const Snapshot& snapshot, Verifier& verifier) {
 
 namespace {
 
-Result<Snapshot> choose(const std::string& path, Verifier& verifier) {
+Result<Snapshot> choose(const std::string& path, Verifier& verifier, const Signer& signer) {
     if (!is_snapshot(path)) {
-        auto all = plugin::list_snapshots(path);
+        auto all = plugin::list_snapshots(path, {}, signer);
         if (!all) return all.error();
         if (all->empty())
             return make_error(Code::not_found, "find a complete snapshot of a job in", path);
-        return newest_usable(*all, path, verifier);
+        return newest_usable(*all, path, verifier, signer);
     }
-    Snapshot snapshot = plugin::look_at_snapshot(path);
+    Snapshot snapshot = plugin::look_at_snapshot(path, signer);
     std::string why;
-    if (usable(snapshot, verifier, why)) return snapshot;
-    return make_error(Code::corrupt, "use the snapshot", snapshot.name, why + advice(snapshot));
+    if (usable(snapshot, verifier, signer, why)) return snapshot;
+    return make_error(Code::corrupt, "use the snapshot", snapshot.name,
+                      why + advice(snapshot, signer));
 }
 
 }  // namespace
 
-Result<Snapshot> choose_snapshot(const std::string& path, Verifier& verifier) {
-    auto chosen = choose(path, verifier);
+Result<Snapshot> choose_snapshot(const std::string& path, Verifier& verifier,
+                                 const Signer& signer) {
+    auto chosen = choose(path, verifier, signer);
     if (!chosen || chosen->away.empty()) return chosen;
     return make_error(
         Code::refused, "restart from", chosen->name,

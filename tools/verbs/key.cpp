@@ -2,7 +2,7 @@
 // `ghost key`: a pair of keys, to sign ghosts and to check who has made them.
 #include <fmt/format.h>
 
-#include "ghost-core/resource/sign.hpp"
+#include "base/signing.hpp"
 #include "tools/verbs/verb.hpp"
 
 namespace ghost::tools {
@@ -15,7 +15,7 @@ void define_key(CommandLine app, int& exit_status) {
     auto json = add_json(app);
     app.footer("Nothing is written over. Exit status: 0 done; 1 refused or failed; 2 wrong usage.");
     app.callback([=, &exit_status] {
-        auto made = core::make_keys(*file);
+        auto made = make_keys(*file);
         if (!made) {
             exit_status = report(made.error(), *json);
             return;

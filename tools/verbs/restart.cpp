@@ -117,12 +117,8 @@ int run_restart(RestartArgs args, const ImportOptions& options) {
             return report(make_error(Code::invalid, "restart a job with --trust-owner", {},
                                      "a job's snapshot is only used by the user whose job it was"),
                           options.json);
-        if (!args.signer->empty())
-            return report(make_error(Code::invalid, "restart a job with --verify-key", {},
-                                     "the snapshots of jobs are not signed"),
-                          options.json);
-        return restart_job(
-            {args.snapshot, args.mpirun, options.replace, args.keep_longer, options.json});
+        return restart_job({args.snapshot, args.mpirun, options.replace, args.keep_longer,
+                            *args.signer, options.json});
     }
     if (!args.mpirun.empty() || args.keep_longer)
         return report(no_job_snapshot(args), options.json);

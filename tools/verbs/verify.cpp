@@ -15,24 +15,25 @@ struct VerifyArgs {
 };
 
 // A snapshot of a job: its manifest, its files and every byte of its ghosts.
-Json snapshot_verified(const plugin::Snapshot& snapshot, Verifier& verifier) {
+Json snapshot_verified(const plugin::Snapshot& snapshot, Verifier& verifier, const Signer& signer) {
     Json row = snapshot_row(snapshot);
     row["file"] = snapshot.path;
     Status status;
-    if (snapshot.whole) status = verify_ghosts(snapshot, verifier);
+    if (snapshot.whole) status = verify_ghosts(snapshot, verifier, signer);
     row["ok"] = snapshot.whole && status.ok();
     if (!row["ok"]) row["error"] = snapshot.whole ? status.error().message() : snapshot.why;
     return row;
 }
 
-Json rows_of(const std::string& file, const VerifyArgs& args, Verifier& verifier) {
+Json rows_of(const std::string& file, const VerifyArgs& args, Verifier& verifier,
+             const Signer& signer) {
     Json rows = Json::array();
     if (!means_job(file)) {
         rows.push_back(verifier.verify(file, args.files));
     } else if (is_snapshot(file)) {
-        rows.push_back(snapshot_verified(plugin::look_at_snapshot(file), verifier));
-    } else if (auto all = plugin::list_snapshots(file); all.ok()) {
-        for (const auto& one : *all) rows.push_back(snapshot_verified(one, verifier));
+        rows.push_back(snapshot_verified(plugin::look_at_snapshot(file, signer), verifier, signer));
+    } else if (auto all = plugin::list_snapshots(file, {}, signer); all.ok()) {
+        for (const auto& one : *all) rows.push_back(snapshot_verified(one, verifier, signer));
     } else {
         rows.push_back({{"file", file}, {"ok", false}, {"error", all.error().message()}});
     }
@@ -54,15 +55,16 @@ int run_verify(const VerifyArgs& args, const std::string& key_file, const std::s
     auto registry = all_classes();
     if (!registry) return report(registry.error(), json);
     (*registry)->trust_only(core::Whose::anybodys);  // nothing is made of it
-    if (auto known = expect_signer(**registry, signer); !known.ok())
-        return report(known.error(), json);
+    const auto expected = signer_of(signer);
+    if (!expected) return report(expected.error(), json);
+    if (*expected) (*registry)->expect_signer(**expected);
     auto key = load_key(key_file);
     if (!key) return report(key.error(), json);
     Verifier verifier(**registry, *key);
     Json rows = Json::array();
     bool all_good = true;
     for (const auto& file : args.files) {
-        for (const Json& row : rows_of(file, args, verifier)) {
+        for (const Json& row : rows_of(file, args, verifier, *expected)) {
             rows.push_back(row);
             const bool good = row.value("ok", false);
             all_good = all_good && good;

@@ -30,8 +30,15 @@ struct RestartOperation::Known {
 
 void RestartOperation::begin() {
     data_.started = job_.settings.now();
-    auto read = [folder = data_.folder, lock = job_.lock, life = job_.adapter.life()] {
-        auto manifest = read_manifest(folder);
+    auto read = [folder = data_.folder, signer = job_.policy.signer, lock = job_.lock,
+                 life = job_.adapter.life()] {
+        std::optional<PublicKey> key;
+        if (!signer.empty()) {
+            auto known = PublicKey::from_hex(signer);
+            if (!known.ok()) return Known{{}, {}, {}, known.error().message()};
+            key = *known;
+        }
+        auto manifest = read_manifest(folder, key);
         if (!manifest.ok()) return Known{{}, {}, {}, manifest.error().message()};
         // A folder of snapshots that cannot be written to keeps nobody from restarting.
         auto above = open_snapshot_folder(folder + "/..");

@@ -93,6 +93,7 @@ void SnapshotOperation::begin() {
     r.second = places.second;
     r.compress = job_.policy.compress;
     r.rate = job_.policy.rate;
+    r.sign = order_.sign.empty() ? job_.policy.sign : order_.sign;
     if (auto why = check()) {
         r.why = *why;
         return finish(S::refused);
@@ -104,7 +105,8 @@ void SnapshotOperation::begin() {
     const bool full = full_every > 0 && job_.snapshots.since_full() >= full_every;
     const SnapshotRun* last = job_.snapshots.last();
     r.incremental = job_.policy.incremental && !full && last != nullptr &&
-                    last->folder == r.folder && last->second == r.second;
+                    last->folder == r.folder && last->second == r.second &&
+                    (r.sign.empty() || !last->sign.empty());  // its parents have to be as well
     open();
 }
 
@@ -113,6 +115,7 @@ struct SnapshotOperation::Opened {
     std::string name;
     std::string why;
     bool last_is_whole = false;  // an incremental one may be based on it
+    std::shared_ptr<const SigningKey> key;
 };
 
 namespace {
@@ -145,15 +148,21 @@ void SnapshotOperation::open() {
     const SnapshotRun* const known = job_.snapshots.last();
     auto work = [folder = data_.folder, second = data_.second, job = job_.adapter.job_name(),
                  life = job_.adapter.life(), secret = job_.adapter.secret(), lock = job_.lock,
-                 last = known != nullptr ? *known : SnapshotRun()] {
+                 sign = data_.sign, last = known != nullptr ? *known : SnapshotRun()] {
         auto real = take_folder(folder, *lock, job, life);
-        if (!real.ok()) return Opened{folder, second, {}, real.error().message()};
-        Opened out{*real, {}, {}, {}};
+        if (!real.ok()) return Opened{folder, second, {}, real.error().message(), false, nullptr};
+        Opened out{*real, {}, {}, {}, false, nullptr};
+        if (!sign.empty()) {
+            auto key = SigningKey::load(sign);
+            if (!key) return Opened{*real, second, {}, key.error().message(), false, nullptr};
+            out.key = *key;
+        }
         // Never that of a snapshot there was, though the folder may have been removed meanwhile.
         auto number = next_snapshot_number(*real, job);
         if (!second.empty()) {
             auto other = take_folder(second, *lock, job, life);
-            if (!other.ok()) return Opened{*real, second, {}, other.error().message()};
+            if (!other.ok())
+                return Opened{*real, second, {}, other.error().message(), false, nullptr};
             out.second = *other;
             number = std::max(number, next_snapshot_number(*other, job));
         }
@@ -184,6 +193,7 @@ void SnapshotOperation::opened(Opened opened) {
     if (last != nullptr &&
         (last->folder != opened.folder || last->second != opened.second || !opened.last_is_whole))
         r.incremental = false;
+    key_ = std::move(opened.key);
     r.folder = std::move(opened.folder);
     r.second = std::move(opened.second);
     r.name = std::move(opened.name);
@@ -213,7 +223,8 @@ void SnapshotOperation::send_prepare() {
                                       .rate = r.rate,
                                       .carried = job_.policy.carried,
                                       .then = then_named(r.then).value_or(Then::go_on),
-                                      .ranks = {order_.ranks.begin(), order_.ranks.end()}});
+                                      .ranks = {order_.ranks.begin(), order_.ranks.end()},
+                                      .sign = key_ != nullptr});
 }
 
 // A rank that is in MPI_Init is waited for; one that is unknown has not begun.
@@ -352,6 +363,9 @@ void SnapshotOperation::complete(StepAnswer answer) {
     if (!change(S::completing)) return;
     r.lasted = job_.settings.now() - r.started;
     Manifest manifest = manifest_of(r, job_.adapter.job_name(), job_.epochs.now());
+    if (key_)
+        if (auto made = sign_manifest(manifest, *key_, job_.adapter.secret()); !made.ok())
+            return abort(made.error().message());
     r.kind = manifest.kind;
     r.time = manifest.time;
     r.written.written.clear();

@@ -67,6 +67,7 @@ struct SnapshotRun {
     std::string compress;
     bool incremental = false;  // as asked for; what it became is in the rows
     uint64_t rate = 0;
+    std::string sign;  // file with the key; empty: it is not signed
 
     uint64_t ranks = 0;         // how many
     bool folder_made = false;   // to be removed if this comes to nothing
@@ -100,6 +101,7 @@ struct SnapshotOrder {
     std::string to = {};            // see places_for()
     std::string asked_by = {};      // "interval", "ghost checkpoint", a signal's name, …
     std::set<RankId> ranks = {};    // empty: all of the job
+    std::string sign = {};          // file with the key; empty: as the parameters say
 };
 
 class SnapshotOperation : public StagedOperation<SnapshotRun, snapshot_states> {
@@ -150,6 +152,7 @@ class SnapshotOperation : public StagedOperation<SnapshotRun, snapshot_states> {
     void finish(SnapshotState state);
 
     const SnapshotOrder order_;
+    std::shared_ptr<const SigningKey> key_;
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -21,6 +21,7 @@ Manifest::Rank rank_of(const Written& row) {
     rank.page_bytes = row.page_bytes;
     rank.memory = row.memory;
     rank.pause_us = row.pause_us;
+    if (!row.signer.empty()) rank.signer = row.signer;
     return rank;
 }
 

@@ -54,6 +54,7 @@ struct SnapWork {
     std::string second;  // of the same once more; or empty
     Then then = Then::go_on;
     bool incremental = false;
+    bool sign = false;
     bool ready = false, freezing = false, captured = false, frozen = false, cancelled = false;
     std::vector<uint32_t> unit;  // it shares memory with
     int stills = 0;              // said

@@ -100,6 +100,7 @@ void Cluster::snap_prepare(const std::shared_ptr<Wrapper>& w, const SnapPrepareR
     w->snap.seq = m.seq;
     w->snap.then = m.then;
     w->snap.incremental = chance.incremental && m.incremental && !w->chain.empty();
+    w->snap.sign = m.sign;
     w->snap.path = fmt::format("{}/{}", m.folder, m.file);
     if (!m.second.empty()) w->snap.second = fmt::format("{}/{}", m.second, m.file);
     later(nobody, [this, w, seq = w->snap.seq] {
@@ -227,6 +228,7 @@ void Cluster::snap_write(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
         written.kind = w->snap.incremental ? "incremental" : "full";
         if (w->snap.incremental) written.chain = w->chain;
         written.digest = fmt::format("{:032x}", w->rank);
+        if (w->snap.sign) written.signer = fmt::format("{:064x}", w->rank);
         written.bytes = written.page_bytes = ghost_bytes;
         written.memory = 2 * ghost_bytes;
         SeenFile& out = written.files.emplace_back();
