@@ -215,7 +215,9 @@ class Idler {
                 pollfd fd{side_.endpoint->service_fd(), POLLIN, 0};
                 poll(&fd, 1, 1);
                 std::lock_guard lock(mutex_);
+                const int64_t begun = ghost::monotonic_us();
                 side_.endpoint->service();
+                served_ = begun;
             }
         });
     }
@@ -223,6 +225,8 @@ class Idler {
         ending_ = true;
         agent_.join();
     }
+    // Whether the agent has done all that was due at that time.
+    bool served_since(int64_t us) const { return served_ >= us; }
     Location location() { return side_.endpoint->location(); }
     Endpoint& endpoint() { return *side_.endpoint; }
     StreamHub& hub() { return *side_.hub; }
@@ -249,6 +253,7 @@ class Idler {
     Made side_;
     std::mutex mutex_;  // the agent's work
     std::atomic<bool> ending_{false};
+    std::atomic<int64_t> served_{0};  // when the agent's last round began
     std::thread agent_;
 };
 

@@ -189,7 +189,11 @@ TEST_P(KernetLink, QueuedMessageArrivesWhileSenderIsIdle) {
     const int64_t end = ghost::monotonic_us() + limit_us;
     out.send(Stream::Message(size));
     while (!in.recv(got) && ghost::monotonic_us() < end) receiver.hub().progress();
-    usleep(300'000);  // the agents have looked after the new link by then
+    // The agents look after a new link a millisecond after it is there.
+    const int64_t looked = ghost::monotonic_us() + 2'000;
+    while (!(sender.served_since(looked) && receiver.served_since(looked)) &&
+           ghost::monotonic_us() < end)
+        usleep(1000);
     for (uint64_t i = 0; i < messages; i++) {
         Stream::Message message(size);
         std::memcpy(message.data(), &i, sizeof i);
