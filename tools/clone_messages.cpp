@@ -12,7 +12,7 @@ namespace {
 
 constexpr schema::Field clone_order_fields[] = {
     field<&CloneOrder::secret>("secret", "that both show on the connection for the ghost"),
-    field<&CloneOrder::needs>("needs", "of the process (ghost-core/engine/tree_facts.hpp)"),
+    field<&CloneOrder::needs>("needs", "of the process"),
     field<&CloneOrder::facts>("facts", "of the node it runs on (docs/IMAGE_FORMAT.md), as text"),
     field<&CloneOrder::clone>("clone", "the original goes on").or_default(),
     field<&CloneOrder::live>("live", "a live migration").or_default(),

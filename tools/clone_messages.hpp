@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/schema.hpp"
+#include "ghost-core/engine/ghost_metadata.hpp"
 
 namespace ghost::tools {
 
@@ -17,7 +18,7 @@ extern const schema::Family to_receiver;
 
 struct CloneOrder {
     std::string secret;
-    schema::Raw needs;
+    std::optional<core::Needs> needs;
     std::string facts;
     bool clone = true;
     bool live = false;

@@ -140,22 +140,22 @@ Json export_json(const Exported& exported) {
 
 // Everything that can be known before the tree is made, in one report.
 Status Arrival::check(core::Importer& importer) {
-    metadata_ = importer.metadata();
-    const auto process = metadata_.value("process", Json());
-    if (!process.is_object())
+    const auto& [process, needs] = importer.known();
+    if (!process)
         return make_error(Code::refused, "import", {},
                           "this ghost is not of a process outside of MPI");
-    auto lacking = core::check_target(metadata_.value("needs", Json()), importer.host());
+    auto lacking = core::check_target(needs, importer.host());
     if (in_->class_id() == core::ResourceClass::network) core::leave_named(importer, lacking);
     if (!lacking.empty())
         return make_error(Code::refused, "import here", {},
                           "this node lacks what the ghost needs: " + core::describe(lacking));
-    if (options_.check_original) original_ = core::still_running(metadata_);
+    if (options_.check_original) original_ = core::still_running(process->original);
     if (original_ != 0 && !options_.replace)
         return make_error(
             Code::refused, "restart", {},
             fmt::format("the original still runs, process {} (--replace ends it)", original_));
-    if (process.value("nested", true)) return {};
+    process_ = *process;
+    if (process_.nested) return {};
     tree_.nested = false;
     if (!may_choose_number())
         return make_error(Code::refused, "import", {},
@@ -163,7 +163,7 @@ Status Arrival::check(core::Importer& importer) {
                           "again, and only root may give it that");
     // It needs its number again, so the original has to go first.
     if (original_ != 0) GHOST_TRY(end_original());
-    return check_number(process.value("pid", 0));
+    return check_number(process_.pid);
 }
 
 Status Arrival::check_number(pid_t wanted) const {
@@ -189,12 +189,12 @@ Result<std::unique_ptr<Arrival>> Arrival::make(std::unique_ptr<core::Resource> i
     auto importer = core::Importer::open(resource, false);
     if (!importer) return importer.error();
     GHOST_TRY(out->check(*importer));
-    auto stdio = core::StdioEnds::make(out->metadata_);
+    auto stdio = core::StdioEnds::make(out->process_);
     if (!stdio) return stdio.error();
     out->stdio_ = std::move(*stdio);
     const core::CriuSettings criu{find_paths().criu, out->folder_.path()};
     GHOST_TRY(core::warm_up_once(criu));
-    if (!out->tree_.nested) importer->expect_plain(out->metadata_["process"].value("pid", 0));
+    if (!out->tree_.nested) importer->expect_plain(out->process_.pid);
     importer->tell_root([&out](pid_t root) { out->guard_.watch(root); });
     ProgressLine line;
     auto held = importer->hold(criu, out->stdio_.heirs(), [&](uint64_t done, uint64_t total) {
@@ -205,7 +205,7 @@ Result<std::unique_ptr<Arrival>> Arrival::make(std::unique_ptr<core::Resource> i
     out->held_ = *held;
     out->tree_.root = held->root;
     out->tree_.program = out->tree_.nested ? core::program_of(held->root) : held->root;
-    out->tree_.inner = out->metadata_["process"].value("inner", 0);
+    out->tree_.inner = out->process_.inner;
     return out;
 }
 

@@ -89,7 +89,7 @@ class Arrival {
     core::WorkFolder folder_;
     ImportOptions options_;
     std::unique_ptr<core::Resource> in_;
-    Json metadata_;
+    core::PlainProcess process_;
     pid_t original_ = 0;
     core::StdioEnds stdio_;
     core::HeldTree held_;

@@ -111,10 +111,7 @@ class Exporter {
 
   private:
     Status write(const PlainTree& tree, Resource& out) {
-        if (request_.progress) {
-            const auto needs = request_.metadata.value("needs", Json::object());
-            request_.progress(0, needs.value("memory", uint64_t{0}));
-        }
+        if (request_.progress) request_.progress(0, memory_of(request_));
         if (const auto order = page_order(g_.mode)) return live(*order, out);
         Stoppable until_cancelled(
             out, [this] { return operation_.go_on(); }, [this] { return operation_.commit(); });

@@ -19,16 +19,16 @@ namespace {
 
 // What of the ghost cannot live here, all at once; and the number it needs, if that is taken.
 Status check_here(Importer& importer, const Resource& in) {
-    const auto process = importer.metadata().value("process", Json());
-    if (!process.is_object())
+    const auto& [process, needs] = importer.known();
+    if (!process)
         return make_error(Code::refused, "import process", {},
                           "this ghost is a rank's of an MPI job");
-    auto lacking = check_target(importer.metadata().value("needs", Json()), importer.host());
+    auto lacking = check_target(needs, importer.host());
     if (in.class_id() == ResourceClass::network) leave_named(importer, lacking);
     if (!lacking.empty())
         return make_error(Code::refused, "import process here", {}, describe(lacking));
-    const pid_t number = process.value("pid", 0);
-    if (!process.value("nested", true) && (kill(number, 0) == 0 || errno != ESRCH))
+    const pid_t number = process->pid;
+    if (!process->nested && (kill(number, 0) == 0 || errno != ESRCH))
         return make_error(
             Code::refused, "import process", {},
             "it needs its number again, and that is taken: " + std::to_string(number));
@@ -87,9 +87,9 @@ Result<pid_t> import_ghost(ghost_object& g, Operation& operation, Resource& in) 
     if (!importer) return importer.error();
     GHOST_TRY(check_here(*importer, in));
     GHOST_TRY(ancestors.add_to(*importer, g.parent));
-    const auto process = importer->metadata()["process"];
-    if (!process.value("nested", true)) importer->expect_plain(process.value("pid", 0));
-    auto stdio = StdioEnds::make(importer->metadata(), StdioEnds::Relays::refused);
+    const auto& process = *importer->known().process;
+    if (!process.nested) importer->expect_plain(process.pid);
+    auto stdio = StdioEnds::make(process, StdioEnds::Relays::refused);
     if (!stdio) return stdio.error();
     importer->tell_root([&](pid_t root) { guard->watch(root); });
     auto held = importer->hold(criu, stdio->heirs(), operation.progress());

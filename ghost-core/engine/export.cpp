@@ -8,6 +8,7 @@
 
 #include "base/clock.hpp"
 #include "base/log.hpp"
+#include "base/schema_json.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/writer.hpp"
 #include "ghost-core/engine/migration.hpp"
@@ -167,7 +168,9 @@ class ExportHead {
         if (ahead_) {
             auto changed = needs_at_stop(before_, facts);
             if (!changed) return SkeletonFiles();
-            return SkeletonFiles{{std::string(needs_at_stop_file), std::move(*changed)}};
+            return SkeletonFiles{
+                {std::string(needs_at_stop_file),
+                 schema::to_json(*changed).dump(-1, ' ', false, Json::error_handler_t::replace)}};
         }
         put_needs(facts.needs, metadata_);
         if (request_.final_metadata) metadata_.update(request_.final_metadata());

@@ -95,17 +95,13 @@ class Import {
 
 // What the tree has let go of since the head left it need not be here, what it has got since does.
 Status Import::check_needs_at_stop(std::string_view text) {
-    const Json changed = parse_json(text);
-    const auto part = [&](const char* key, Json otherwise) {
-        return changed.is_object() ? changed.value(key, otherwise) : otherwise;
-    };
-    std::set<std::string> released;
-    for (const auto& path : part("released", Json::array()))
-        if (path.is_string()) released.insert(path.get<std::string>());
-    std::erase_if(lacks_, [&](const Shortcoming& one) { return released.contains(one.path); });
+    const auto changed = schema::decode<NeedsAtStop>(text);
+    if (!changed) return changed.error();
+    std::erase_if(lacks_, [&](const Shortcoming& one) {
+        return std::ranges::find(changed->released, one.path) != changed->released.end();
+    });
     look_again();
-    std::ranges::move(check_names(part("needs", Json::object()), part("files", Json::array())),
-                      std::back_inserter(lacks_));
+    std::ranges::move(check_names(*changed), std::back_inserter(lacks_));
     return check_needs();
 }
 
@@ -367,6 +363,7 @@ struct Importer::State {
     ChainReader reader;
     std::optional<ParentRef> parent;  // that is to be given next
     Json metadata;
+    GhostMetadata known;
     std::string host;
     pid_t plain_root = 0;
     std::optional<ClockShift> clocks;
@@ -391,11 +388,18 @@ Result<Importer> Importer::open(Resource& in, bool check) {
     state->metadata = parse_json(head.metadata);
     if (state->metadata.is_discarded())
         return make_error(Code::corrupt, "read ghost", {}, "metadata is not JSON");
+    auto known = known_in(state->metadata);
+    if (!known) return known.error();
+    state->known = std::move(*known);
     return Importer(std::move(state));
 }
 
 const Json& Importer::metadata() const {
     return state_->metadata;
+}
+
+const GhostMetadata& Importer::known() const {
+    return state_->known;
 }
 
 const std::optional<ParentRef>& Importer::parent() const {
@@ -450,9 +454,7 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
     request.keep_userfaults = state_->keeps_userfaults;
     request.tells_root = state_->tells_root;
     Import import(state_->reader, *pool);
-    const auto look = [this] {
-        return check_target(state_->metadata.value("needs", Json()), state_->host);
-    };
+    const auto look = [this] { return check_target(state_->known.needs, state_->host); };
     import.lacks(std::move(state_->lacks), look);
     return import.run(std::move(request), inherit, progress);
 }

@@ -116,9 +116,9 @@ LiveExport live_export(const LiveExportRequest& request, Resource& link);
 
 struct LiveImportRequest {
     CriuSettings criu;
-    // New ends for the tree's descriptors, from the metadata; they stay the caller's. Called for
+    // New ends for the tree's descriptors, by the metadata; they stay the caller's. Called for
     // every skeleton that comes; the answer to the last one counts. May be empty.
-    std::function<Result<std::vector<InheritFd>>(const Json& metadata)> inherit;
+    std::function<Result<std::vector<InheritFd>>(const GhostMetadata&)> inherit;
     // The decision has been made, the tree is about to run here: records that. From here on this
     // side's record is what counts. An error ends the tree, and the source is told so. May be
     // empty.

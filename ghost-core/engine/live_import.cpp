@@ -216,7 +216,7 @@ Status Target::hold() {
     if (!importer) return importer.error();
     std::vector<InheritFd> inherit;
     if (request_.inherit) {
-        auto ends = request_.inherit(importer->metadata());
+        auto ends = request_.inherit(importer->known());
         if (!ends) return ends.error();
         inherit = std::move(*ends);
     }

@@ -149,7 +149,8 @@ class Importer {
     ~Importer();
 
     const Json& metadata() const;
-    const std::string& host() const;  // host_facts() of the source
+    const GhostMetadata& known() const;  // what of it ghost-core knows
+    const std::string& host() const;     // host_facts() of the source
 
     // An incremental ghost needs its parent, that one's parent, …, a full ghost: give each, as long
     // as there is one here. Each is read once, after its child, and must outlive this. refused: it

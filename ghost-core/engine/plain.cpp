@@ -17,6 +17,7 @@
 #include "base/fd.hpp"
 #include "base/file.hpp"
 #include "base/proc.hpp"
+#include "base/schema_json.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/criu/nested.hpp"
 #include "ghost-core/criu/names.hpp"
@@ -179,12 +180,6 @@ void judge_users(const std::vector<Task>& tasks, std::vector<std::string>& out) 
     }
 }
 
-Json stdio_json(const std::array<StdioEnd, 3>& ends) {
-    Json out = Json::array();
-    for (const auto& end : ends) out.push_back({{"kind", end.kind}, {"key", end.key}});
-    return out;
-}
-
 Result<PlainTree> describe(pid_t root, bool nested) {
     PlainTree out;
     out.root = root;
@@ -287,43 +282,33 @@ Result<ExportRequest> plain_export(const PlainTree& tree, const CriuSettings& cr
         if (!end.key.empty()) out.externals.push_back(end.key);
     auto facts = facts_of(tree.root, out.ghosts);
     if (!facts) return facts.error();
-    out.metadata = {{"process",
-                     {{"command", command_of(tree.program)},
-                      {"pid", tree.program},
-                      {"inner", tree.inner},
-                      {"nested", tree.nested},
-                      {"stdio", stdio_json(stdio)},
-                      {"original",
-                       {{"host", host_name()},
-                        {"boot", boot_id()},
-                        {"space", pid_space()},
-                        {"pid", tree.program},
-                        {"start", start_of(tree.program)}}}}},
-                    {"needs", facts->needs}};
+    const PlainProcess process{.command = command_of(tree.program),
+                               .pid = tree.program,
+                               .inner = tree.inner,
+                               .nested = tree.nested,
+                               .stdio = {stdio.begin(), stdio.end()},
+                               .original = {.host = host_name(),
+                                            .boot = boot_id(),
+                                            .space = pid_space(),
+                                            .pid = tree.program,
+                                            .start = start_of(tree.program)}};
+    out.metadata = schema::to_json(GhostMetadata{process, facts->needs});
     out.facts = std::move(*facts);
     return out;
 }
 
-pid_t still_running(const Json& metadata) {
-    const auto process = metadata.value("process", Json::object());
-    const auto original = process.value("original", Json::object());
-    if (original.value("boot", "") != boot_id() || original.value("space", "") != pid_space())
+pid_t still_running(const OriginalProcess& original) {
+    if (original.boot != boot_id() || original.space != pid_space()) return 0;
+    if (original.pid <= 0 || original.start.empty() || start_of(original.pid) != original.start)
         return 0;
-    const pid_t pid = original.value("pid", 0);
-    const auto start = original.value("start", "");
-    if (pid <= 0 || start.empty() || start_of(pid) != start) return 0;
-    const auto status = read_status(fmt::format("/proc/{}", pid));
-    return status && status->state != 'Z' && status->state != 'X' ? pid : 0;
+    const auto status = read_status(fmt::format("/proc/{}", original.pid));
+    return status && status->state != 'Z' && status->state != 'X' ? original.pid : 0;
 }
 
-std::vector<std::pair<int, StdioEnd>> outside_stdio(const Json& metadata) {
+std::vector<std::pair<int, StdioEnd>> outside_stdio(const PlainProcess& process) {
     std::vector<std::pair<int, StdioEnd>> out;
-    const auto process = metadata.value("process", Json::object());
-    const auto stdio = process.value("stdio", Json::array());
-    for (size_t i = 0; i < stdio.size() && i < 3; i++) {
-        StdioEnd end{stdio[i].value("kind", ""), stdio[i].value("key", "")};
-        if (!end.key.empty()) out.emplace_back(static_cast<int>(i), end);
-    }
+    for (size_t i = 0; i < process.stdio.size() && i < 3; i++)
+        if (!process.stdio[i].key.empty()) out.emplace_back(static_cast<int>(i), process.stdio[i]);
     return out;
 }
 

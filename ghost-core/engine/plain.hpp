@@ -27,10 +27,6 @@ struct PlainTree {
 Result<PlainTree> find_plain(pid_t pid);
 
 // What a standard descriptor of the tree is; a key only if it leads out of the tree.
-struct StdioEnd {
-    std::string kind;  // "pipe", "tty", "socket", "null", "file", "closed"
-    std::string key;   // criu's: "pipe:[inode]", "tty[rdev:dev]", "unix[inode]"
-};
 std::array<StdioEnd, 3> stdio_of(const PlainTree& tree);
 // The same of any descriptor of a process, as if it led out.
 StdioEnd stdio_end(pid_t pid, int number);
@@ -42,18 +38,17 @@ Result<std::vector<std::string>> why_not_exportable(const PlainTree& tree);
 // Whether what descriptor `number` of `pid` was opened on is mounted for the process `viewer`.
 bool is_mounted_for(pid_t viewer, pid_t pid, int number);
 
-// An export of the tree: externals, and metadata {"process": {command, pid, inner, nested, stdio,
-// original: {host, boot, pid, start}}, "needs": needs_of()}.
+// An export of the tree: externals, facts, and GhostMetadata.
 Result<ExportRequest> plain_export(const PlainTree& tree, const CriuSettings& criu);
 
 // SIGKILL to every process of the tree; does not reap.
 void end_plain(const PlainTree& tree);
 
 // Whether the process a ghost was made of still runs on this node; its pid, or 0.
-pid_t still_running(const Json& metadata);
+pid_t still_running(const OriginalProcess& original);
 
 // Every stdio descriptor of the ghost that leads outside; several may have one key.
-std::vector<std::pair<int, StdioEnd>> outside_stdio(const Json& metadata);
+std::vector<std::pair<int, StdioEnd>> outside_stdio(const PlainProcess& process);
 
 // The variable by which a clone knows that it is one (set to "0" by `ghost run`): it reads "1" in
 // every process of a tree that mark_clone() was called for, by getenv(3) at once. A tree without it

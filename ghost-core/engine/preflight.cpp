@@ -5,6 +5,7 @@
 #include <array>
 #include <filesystem>
 #include <fmt/format.h>
+#include <iterator>
 #include <optional>
 #include <set>
 #include <sys/resource.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/json_text.hpp"
+#include "base/schema_json.hpp"
 #include "base/user_space.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/criu/preflight.hpp"
@@ -22,34 +24,50 @@
 namespace ghost::core {
 namespace {
 
+using Json = nlohmann::json;
+
+// What a source asks its target.
+struct Question {
+    std::optional<Needs> needs;
+    std::string facts;
+    static const schema::Record table;
+};
+constexpr schema::Field question_fields[] = {
+    schema::field<&Question::needs>("needs", "of the tree"),
+    schema::field<&Question::facts>("facts", "of its host, as text").or_default(),
+};
+constinit const schema::Record Question::table =
+    schema::record<Question>("question", "whether a tree can be here", question_fields);
+
 std::string amount(uint64_t bytes) {
     return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20));
 }
 
-void check_memory(const Json& needs, std::vector<Shortcoming>& out) {
-    const auto wanted = needs.value("memory", uint64_t{0}), available = memory_available();
+void check_memory(const Needs& needs, std::vector<Shortcoming>& out) {
+    const auto wanted = needs.memory, available = memory_available();
     if (available < wanted)
         out.push_back({"memory", amount(wanted), amount(available) + " free", ""});
 }
 
-void check_named(const Json& needs, std::vector<Shortcoming>& out) {
-    const auto look = [&](const char* key, const char* what, mode_t kind) {
-        for (const auto& name : needs.value(key, Json::array())) {
-            if (!name.is_string()) continue;
-            struct stat info {};
-            const auto path = name.get<std::string>();
-            if (stat(path.c_str(), &info) != 0 || (info.st_mode & S_IFMT) != kind)
-                out.push_back({fmt::format("{} {}: is missing", what, path), "", "", path});
-        }
-    };
-    look("folders", "folder", S_IFDIR);
-    look("pipes", "named pipe", S_IFIFO);
+void check_named(const std::vector<std::string>& names, const char* what, mode_t kind,
+                 std::vector<Shortcoming>& out) {
+    for (const auto& path : names) {
+        struct stat info {};
+        if (stat(path.c_str(), &info) != 0 || (info.st_mode & S_IFMT) != kind)
+            out.push_back({fmt::format("{} {}: is missing", what, path), "", "", path});
+    }
 }
 
-void check_descriptors(const Json& needs, std::vector<Shortcoming>& out) {
-    const int highest = needs.value("descriptors", 0);
-    if (const auto why = why_no_descriptor(highest))
-        out.push_back({fmt::format("descriptor {}: {}", highest, why.text()), "", "", ""});
+void check_named(const std::vector<std::string>& folders, const std::vector<std::string>& pipes,
+                 std::vector<Shortcoming>& out) {
+    check_named(folders, "folder", S_IFDIR, out);
+    check_named(pipes, "named pipe", S_IFIFO, out);
+}
+
+void check_descriptors(const Needs& needs, std::vector<Shortcoming>& out) {
+    if (const auto why = why_no_descriptor(needs.descriptors))
+        out.push_back(
+            {fmt::format("descriptor {}: {}", needs.descriptors, why.text()), "", "", ""});
 }
 
 // The file system of a folder, or of the nearest above it that is there.
@@ -62,10 +80,8 @@ std::optional<uint64_t> free_in(std::filesystem::path folder) {
     return uint64_t{info.f_bavail} * info.f_frsize;
 }
 
-void check_removed(const Json& needs, std::vector<Shortcoming>& out) {
-    const auto removed = needs.value("removed", Json::object());
-    for (const auto& [folder, bytes] : removed.items()) {
-        const auto wanted = bytes.get<uint64_t>();
+void check_removed(const Needs& needs, std::vector<Shortcoming>& out) {
+    for (const auto& [folder, wanted] : needs.removed) {
         const auto available = free_in(folder);
         if (available && *available < wanted)
             out.push_back({fmt::format("space in {} for files that have been removed", folder),
@@ -74,7 +90,7 @@ void check_removed(const Json& needs, std::vector<Shortcoming>& out) {
 }
 
 // Names as in /proc/PID/limits.
-void check_limits(const Json& needs, std::vector<Shortcoming>& out) {
+void check_limits(const Needs& needs, std::vector<Shortcoming>& out) {
     static constexpr std::array<std::pair<const char*, decltype(RLIMIT_CPU)>, 15> known = {{
         {"cpu time", RLIMIT_CPU},
         {"file size", RLIMIT_FSIZE},
@@ -93,14 +109,14 @@ void check_limits(const Json& needs, std::vector<Shortcoming>& out) {
         {"realtime priority", RLIMIT_RTPRIO},
     }};
     if (may_raise_limits()) return;
-    const auto limits = needs.value("limits", Json::object());
     const auto text = [](uint64_t value) {
         return value == ~uint64_t{0} ? std::string("unlimited") : std::to_string(value);
     };
     for (const auto& [name, number] : known) {
         rlimit here{};
-        if (!limits.contains(name) || getrlimit(number, &here) != 0) continue;
-        const auto wanted = limits[name].get<uint64_t>();
+        const auto limit = needs.limits.find(name);
+        if (limit == needs.limits.end() || getrlimit(number, &here) != 0) continue;
+        const auto wanted = limit->second;
         if (wanted > here.rlim_max)
             out.push_back(
                 {fmt::format("hard limit of {}", name), text(wanted), text(here.rlim_max), ""});
@@ -108,17 +124,16 @@ void check_limits(const Json& needs, std::vector<Shortcoming>& out) {
 }
 
 // Only root can give a process other groups (setgroups(2)).
-void check_groups(const Json& needs, std::vector<Shortcoming>& out) {
-    const auto wanted = needs.value("groups", std::vector<gid_t>());
+void check_groups(const Needs& needs, std::vector<Shortcoming>& out) {
+    const auto& wanted = needs.groups;
     const auto here = user_groups();
     if (wanted == here || wanted.empty() || geteuid() == 0) return;
     out.push_back({"supplementary groups", fmt::format("{}", fmt::join(wanted, ",")),
                    here.empty() ? "none" : fmt::format("{}", fmt::join(here, ",")), ""});
 }
 
-void check_spaces(const Json& needs, std::vector<Shortcoming>& out) {
-    for (const auto& space : needs.value("spaces", Json::array())) {
-        const auto name = space.get<std::string>();
+void check_spaces(const Needs& needs, std::vector<Shortcoming>& out) {
+    for (const auto& name : needs.spaces) {
         const auto path = "/proc/self/ns/" + name;
         if (access(path.c_str(), F_OK) != 0)
             out.push_back({name + " name spaces", "the kernel's support", "none", ""});
@@ -130,35 +145,37 @@ void check_spaces(const Json& needs, std::vector<Shortcoming>& out) {
 
 }  // namespace
 
-std::vector<Shortcoming> check_target(const Json& needs, const std::string& facts) {
+std::vector<Shortcoming> check_target(const std::optional<Needs>& needs, const std::string& facts) {
     std::vector<Shortcoming> out;
     if (auto all = named_differences(facts); !all.ok())
         out.push_back({"ghost", "readable facts about its host", all.error().message(), ""});
     else
         for (auto& one : *all) out.push_back({std::move(one.line), "", "", std::move(one.path)});
-    if (!needs.is_object()) return out;
-    check_memory(needs, out);
-    check_spaces(needs, out);
-    for (auto& one : check_needs(needs)) out.push_back(std::move(one));
+    if (!needs) return out;
+    check_memory(*needs, out);
+    check_spaces(*needs, out);
+    std::ranges::move(check_needs(needs), std::back_inserter(out));
     return out;
 }
 
-std::vector<Shortcoming> check_names(const Json& needs, const Json& files) {
+std::vector<Shortcoming> check_names(const NeedsAtStop& changed) {
     std::vector<Shortcoming> out;
+    auto files = Json::array();
+    for (const auto& one : changed.files) files.push_back(parse_json(one.text));
     for (auto& one : file_differences(files))
         out.push_back({std::move(one.line), "", "", std::move(one.path)});
-    if (needs.is_object()) check_named(needs, out);
+    check_named(changed.needs.folders, changed.needs.pipes, out);
     return out;
 }
 
-std::vector<Shortcoming> check_needs(const Json& needs) {
+std::vector<Shortcoming> check_needs(const std::optional<Needs>& needs) {
     std::vector<Shortcoming> out;
-    if (!needs.is_object()) return out;
-    check_named(needs, out);
-    check_descriptors(needs, out);
-    check_removed(needs, out);
-    check_limits(needs, out);
-    check_groups(needs, out);
+    if (!needs) return out;
+    check_named(needs->folders, needs->pipes, out);
+    check_descriptors(*needs, out);
+    check_removed(*needs, out);
+    check_limits(*needs, out);
+    check_groups(*needs, out);
     return out;
 }
 
@@ -172,9 +189,9 @@ std::string describe(const std::vector<Shortcoming>& all) {
     return out;
 }
 
-Status ask_target(Resource& target, const Json& needs, const std::string& facts) {
+Status ask_target(Resource& target, const TreeFacts& facts) {
     LiveLink link(target);
-    const Json question{{"needs", needs}, {"facts", facts}};
+    const auto question = schema::to_json(Question{facts.needs, facts.host()});
     GHOST_TRY(link.send_text(LiveMessageType::needs,
                              question.dump(-1, ' ', false, Json::error_handler_t::replace)));
     auto answer = link.receive();
@@ -189,10 +206,9 @@ Status answer_source(Resource& source) {
     for (std::string why;;) {
         auto question = link.expect(LiveMessageType::needs);
         if (!question) return why.empty() ? question.error() : because(Code::refused, why);
-        const Json asked = parse_json(question->payload);
-        if (!asked.is_object()) return question->damaged();
-        why = describe(check_target(asked.value("needs", Json::object()),
-                                    asked.value("facts", std::string())));
+        const auto asked = schema::decode<Question>(question->payload);
+        if (!asked) return question->damaged();
+        why = describe(check_target(asked->needs, asked->facts));
         if (why.empty()) return link.send(LiveMessageType::ready);
         GHOST_TRY(link.send_text(LiveMessageType::refused, why));
     }

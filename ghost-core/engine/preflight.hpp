@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "base/control_socket.hpp"
 #include "base/result.hpp"
+#include "ghost-core/engine/tree_facts.hpp"
 #include "ghost-core/resource/resource.hpp"
 
 namespace ghost::core {
@@ -21,14 +21,14 @@ struct Shortcoming {
 
 // All that this machine lacks. A ghost that has been tried against its needs can still be refused
 // for what nobody can know ahead: memory taken by others meanwhile.
-std::vector<Shortcoming> check_target(const Json& needs, const std::string& facts);
+std::vector<Shortcoming> check_target(const std::optional<Needs>& needs, const std::string& facts);
 
-// What of it is not there by its name.
-std::vector<Shortcoming> check_names(const Json& needs, const Json& files);
+// What a tree has come to need until its stop and is not there.
+std::vector<Shortcoming> check_names(const NeedsAtStop& changed);
 
 // The part of it that several trees which come here together do not share: folders, descriptors,
 // room for removed files, limits.
-std::vector<Shortcoming> check_needs(const Json& needs);
+std::vector<Shortcoming> check_needs(const std::optional<Needs>& needs);
 
 // The same as a message: "memory: 512.0 MiB needed, 120.5 MiB free; file …".
 std::string describe(const std::vector<Shortcoming>& all);
@@ -37,7 +37,7 @@ std::string describe(const std::vector<Shortcoming>& all);
 // tree runs, and the target answers. Both give refused with all that the target lacks, and what
 // comes of the connection. The source may ask again: what the tree had open may be closed by then.
 // The target answers until nothing is lacking or the source hangs up.
-Status ask_target(Resource& target, const Json& needs, const std::string& facts);
+Status ask_target(Resource& target, const TreeFacts& facts);
 Status answer_source(Resource& source);
 
 }  // namespace ghost::core

@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
-#include <map>
+#include <iterator>
 #include <set>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -22,10 +22,11 @@ namespace {
 
 constexpr const char* removed_mark = " (deleted)";
 
-class Needs {
+// Gathers what the tasks of a tree need.
+class NeedsOf {
   public:
     void add(const Task& task);
-    Json result() const;
+    Needs result() const;
 
   private:
     void add_folders(pid_t pid);
@@ -36,17 +37,13 @@ class Needs {
     void add_memory(pid_t pid);
     void add_spaces(pid_t pid);
 
+    Needs all_;
     std::set<std::string> folders_, pipes_;
-    std::map<std::string, uint64_t> removed_;  // folder to bytes
-    std::set<std::pair<dev_t, ino_t>> seen_;   // of those
-    int highest_ = 0;
-    std::map<std::string, uint64_t> limits_;
-    std::vector<std::string> spaces_;
-    uint64_t memory_ = 0;
+    std::set<std::pair<dev_t, ino_t>> seen_;  // of the removed files
 };
 
 // What has to be there by its name, beside files (file_facts()).
-void Needs::add_named(const std::string& link, const std::string& path) {
+void NeedsOf::add_named(const std::string& link, const std::string& path) {
     struct stat info {};
     if (!path.starts_with("/") || path.ends_with(removed_mark) || is_of_kernel(path) ||
         stat(link.c_str(), &info) != 0)
@@ -55,7 +52,7 @@ void Needs::add_named(const std::string& link, const std::string& path) {
     if (S_ISFIFO(info.st_mode)) pipes_.insert(path);
 }
 
-void Needs::add_folders(pid_t pid) {
+void NeedsOf::add_folders(pid_t pid) {
     for (const auto* name : {"cwd", "root"}) {
         const auto link = fmt::format("/proc/{}/{}", pid, name);
         add_named(link, link_of(link));
@@ -63,20 +60,20 @@ void Needs::add_folders(pid_t pid) {
 }
 
 // A file without a name is made again where it was.
-void Needs::add_removed(const std::string& link, const std::string& path) {
+void NeedsOf::add_removed(const std::string& link, const std::string& path) {
     struct stat info {};
     if (!path.starts_with("/") || path.starts_with("/memfd:") || !path.ends_with(removed_mark) ||
         stat(link.c_str(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_nlink != 0 ||
         !seen_.emplace(info.st_dev, info.st_ino).second)
         return;
-    removed_[std::filesystem::path(path).parent_path()] +=
+    all_.removed[std::filesystem::path(path).parent_path()] +=
         static_cast<uint64_t>(info.st_blocks) * 512;
 }
 
-void Needs::add_descriptors(pid_t pid) {
+void NeedsOf::add_descriptors(pid_t pid) {
     const auto folder = fmt::format("/proc/{}/fd", pid);
     for (const int number : numbers_in(folder)) {
-        highest_ = std::max(highest_, number);
+        all_.descriptors = std::max(all_.descriptors, number);
         const auto link = fmt::format("{}/{}", folder, number);
         const auto path = link_of(link);
         add_named(link, path);
@@ -84,7 +81,7 @@ void Needs::add_descriptors(pid_t pid) {
     }
 }
 
-void Needs::add_limits(pid_t pid) {
+void NeedsOf::add_limits(pid_t pid) {
     std::ifstream in(fmt::format("/proc/{}/limits", pid));
     std::string line;
     std::getline(in, line);
@@ -96,29 +93,29 @@ void Needs::add_limits(pid_t pid) {
         const auto hard = line.substr(47, 21);
         const uint64_t value =
             hard.starts_with("unlimited") ? ~uint64_t{0} : std::strtoull(hard.c_str(), nullptr, 10);
-        auto& most = limits_[name];
+        auto& most = all_.limits[name];
         most = std::max(most, value);
     }
 }
 
-void Needs::add_memory(pid_t pid) {
+void NeedsOf::add_memory(pid_t pid) {
     std::ifstream in(fmt::format("/proc/{}/status", pid));
     for (std::string line; std::getline(in, line);)
         for (const auto* key : {"RssAnon:", "RssShmem:", "VmSwap:"})
             if (line.starts_with(key))
-                memory_ += std::strtoull(line.c_str() + std::strlen(key), nullptr, 10) * 1024;
+                all_.memory += std::strtoull(line.c_str() + std::strlen(key), nullptr, 10) * 1024;
 }
 
-void Needs::add_spaces(pid_t pid) {
+void NeedsOf::add_spaces(pid_t pid) {
     for (const auto* space : {"pid", "ipc", "net", "mnt", "uts", "user", "cgroup", "time"}) {
         const auto its = link_of(fmt::format("/proc/{}/ns/{}", pid, space));
         if (its.empty() || its == link_of(fmt::format("/proc/self/ns/{}", space))) continue;
-        if (std::find(spaces_.begin(), spaces_.end(), space) == spaces_.end())
-            spaces_.emplace_back(space);
+        if (std::ranges::find(all_.spaces, space) == all_.spaces.end())
+            all_.spaces.emplace_back(space);
     }
 }
 
-void Needs::add(const Task& task) {
+void NeedsOf::add(const Task& task) {
     add_folders(task.pid);
     add_descriptors(task.pid);
     add_limits(task.pid);
@@ -126,16 +123,16 @@ void Needs::add(const Task& task) {
     add_spaces(task.pid);
 }
 
-Json Needs::result() const {
-    Json limits = Json::object();
-    for (const auto& [name, value] : limits_) limits[name] = value;
-    return {{"memory", memory_},   {"folders", folders_},    {"pipes", pipes_},
-            {"limits", limits},    {"spaces", spaces_},      {"descriptors", highest_},
-            {"removed", removed_}, {"groups", user_groups()}};
+Needs NeedsOf::result() const {
+    auto out = all_;
+    out.folders = {folders_.begin(), folders_.end()};
+    out.pipes = {pipes_.begin(), pipes_.end()};
+    out.groups = user_groups();
+    return out;
 }
 
-Json needs_of(const std::vector<Task>& tasks) {
-    Needs needs;
+Needs needs_of(const std::vector<Task>& tasks) {
+    NeedsOf needs;
     for (const auto& task : tasks) needs.add(task);
     return needs.result();
 }
@@ -146,31 +143,37 @@ SeenFiles files_of(const std::vector<Task>& tasks, Ghosts ghosts, const SeenFile
     return see_files(used_files(pids), ghosts, before);
 }
 
-std::set<std::string> names_in(const Json& needs, const char* key) {
-    std::set<std::string> out;
-    if (!needs.is_object()) return out;
-    for (const auto& name : needs.value(key, Json::array()))
-        if (name.is_string()) out.insert(name.get<std::string>());
-    return out;
-}
+using Names = std::vector<std::string>;  // each once, ascending
 
 // Of `names` those that `others` does not have.
-void add_missing(const std::set<std::string>& names, const std::set<std::string>& others,
-                 Json& out) {
-    for (const auto& name : names)
-        if (!others.contains(name)) out.push_back(name);
+void add_missing(const Names& names, const Names& others, Names& out) {
+    std::ranges::set_difference(names, others, std::back_inserter(out));
+}
+
+void keep_common(Names& names, const Names& others) {
+    std::erase_if(
+        names, [&](const std::string& name) { return !std::ranges::binary_search(others, name); });
 }
 
 // What of `facts` is named in `others` too.
 void keep_common(TreeFacts& facts, const TreeFacts& others) {
     std::erase_if(facts.files, [&](const auto& one) { return !others.files.contains(one.first); });
-    for (const char* key : {"folders", "pipes"}) {
-        auto names = names_in(facts.needs, key);
-        const auto here = names_in(others.needs, key);
-        std::erase_if(names, [&](const std::string& name) { return !here.contains(name); });
-        facts.needs[key] = std::move(names);
-    }
+    if (!facts.needs || !others.needs) return;
+    keep_common(facts.needs->folders, others.needs->folders);
+    keep_common(facts.needs->pipes, others.needs->pipes);
 }
+
+constexpr schema::Field named_fields[] = {
+    schema::field<&NeedsAtStop::Named::folders>("folders", "that have come").as_name().or_default(),
+    schema::field<&NeedsAtStop::Named::pipes>("pipes", "that have come").as_name().or_default(),
+};
+constexpr schema::Field at_stop_fields[] = {
+    schema::field<&NeedsAtStop::released>("released", "paths not needed any more")
+        .as_name()
+        .or_default(),
+    schema::field<&NeedsAtStop::files>("files", "that have come or changed").or_default(),
+    schema::field<&NeedsAtStop::needs>("needs", "that have come").or_default(),
+};
 
 }  // namespace
 
@@ -188,7 +191,7 @@ TreeFacts facts_of(const std::vector<Task>& tasks, Ghosts ghosts, const TreeFact
     return {files_of(tasks, ghosts, before.files), needs_of(tasks)};
 }
 
-Result<Json> needs_of(pid_t root) {
+Result<Needs> needs_of(pid_t root) {
     auto tasks = list_tree(root);
     if (!tasks) return tasks.error();
     return needs_of(*tasks);
@@ -235,42 +238,37 @@ TreeFacts SkeletonFacts::by(const SkeletonFiles& skeleton) const {
         if (S_ISFIFO(one.mode)) pipes.insert(one.path);
     }
     TreeFacts out{see_files(files, ghosts_, before_.files, stop_ns_), before_.needs};
-    if (out.needs.is_object()) {
-        out.needs["folders"] = folders;
-        out.needs["pipes"] = pipes;
+    if (out.needs) {
+        out.needs->folders = {folders.begin(), folders.end()};
+        out.needs->pipes = {pipes.begin(), pipes.end()};
     }
     return out;
 }
 
-void put_needs(const Json& needs, Json& metadata) {
-    const auto at = metadata.find("needs");
-    if (at != metadata.end() && at->is_object() && needs.is_object()) *at = needs;
-}
+constinit const schema::Record NeedsAtStop::Named::table =
+    schema::record<NeedsAtStop::Named>("needs", "that have come", named_fields);
+constinit const schema::Record NeedsAtStop::table =
+    schema::record<NeedsAtStop>("needs at the stop", "against those of the head", at_stop_fields);
 
-std::optional<std::string> needs_at_stop(const TreeFacts& told, const TreeFacts& stopped) {
-    Json released = Json::array(), files = Json::array(), needs = Json::object();
+std::optional<NeedsAtStop> needs_at_stop(const TreeFacts& told, const TreeFacts& stopped) {
+    NeedsAtStop out;
     for (const auto& [path, seen] : told.files)
-        if (!stopped.files.contains(path)) released.push_back(path);
+        if (!stopped.files.contains(path)) out.released.push_back(path);
     for (const auto& [path, seen] : stopped.files) {
         const auto known = told.files.find(path);
         if (known != told.files.end() && tells_of(known->second.entry, seen.entry)) continue;
-        files.push_back(seen.entry);
-        if (known != told.files.end()) released.push_back(path);
+        out.files.push_back(
+            {seen.entry.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)});
+        if (known != told.files.end()) out.released.push_back(path);
     }
-    bool same = released.empty() && files.empty();
-    for (const char* key : {"folders", "pipes"}) {
-        const auto before = names_in(told.needs, key), now = names_in(stopped.needs, key);
-        Json more = Json::array();
-        add_missing(before, now, released);
-        add_missing(now, before, more);
-        same = same && before == now;
-        needs[key] = std::move(more);
-    }
-    if (same) return {};
-    const Json out{{"released", std::move(released)},
-                   {"files", std::move(files)},
-                   {"needs", std::move(needs)}};
-    return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+    const auto before = told.needs.value_or(Needs()), now = stopped.needs.value_or(Needs());
+    add_missing(before.folders, now.folders, out.released);
+    add_missing(now.folders, before.folders, out.needs.folders);
+    add_missing(before.pipes, now.pipes, out.released);
+    add_missing(now.pipes, before.pipes, out.needs.pipes);
+    const bool same = out.released.empty() && out.files.empty() && out.needs.folders.empty() &&
+                      out.needs.pipes.empty();
+    return same ? std::nullopt : std::optional(out);
 }
 
 }  // namespace ghost::core

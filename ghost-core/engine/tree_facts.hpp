@@ -10,26 +10,17 @@
 #include <sys/types.h>
 #include <vector>
 
-#include "base/control_socket.hpp"
 #include "base/result.hpp"
 #include "ghost-core/criu/dump.hpp"
 #include "ghost-core/criu/tree.hpp"
+#include "ghost-core/engine/ghost_metadata.hpp"
 #include "ghost-core/format/files.hpp"
 
 namespace ghost::core {
 
 struct TreeFacts {
     SeenFiles files;
-    // What the tree needs besides those, as plain data that can travel:
-    //   memory   bytes of memory it has in use
-    //   folders  working, root and open folders, but for removed ones, which are made again
-    //   pipes    named pipes that are open
-    //   descriptors  the highest number of one
-    //   removed  {folder: bytes that files without a name any more take in it}
-    //   limits   {name: the highest hard limit a process of it has}, names as in /proc/PID/limits
-    //   spaces   name spaces it has of its own ["pid", "ipc"]
-    //   groups   supplementary ones of an ordinary user, who can have no others there
-    Json needs;
+    std::optional<Needs> needs;  // what it needs besides those; nothing: it was not looked at
 
     // host_facts() (ghost-core/format/host.hpp): processor, kernel, files.
     std::string host() const;
@@ -40,7 +31,7 @@ struct TreeFacts {
 Result<TreeFacts> facts_of(pid_t root, Ghosts ghosts);
 TreeFacts facts_of(const std::vector<Task>& tasks, Ghosts ghosts, const TreeFacts& before);
 // Only what it needs besides files.
-Result<Json> needs_of(pid_t root);
+Result<Needs> needs_of(pid_t root);
 
 // Several looks at a tree that runs, for whoever finds something lacking: what the tree has by a
 // name for a moment only is none that it needs. One thread.
@@ -82,15 +73,21 @@ class SkeletonFacts {
     TreeFacts before_;
 };
 
-// "needs" in a ghost's metadata, if it has any, are these.
-void put_needs(const Json& needs, Json& metadata);
-
 // A ghost whose head has left before its tree is stopped has this as the first file of its
 // skeleton, if its needs at the stop were others:
-//   {"released": [path, …], "files": [as in the head's facts, …], "needs": {"folders", "pipes"}}
 // what of the head is not needed any more, and what is needed besides.
+struct NeedsAtStop {
+    struct Named {
+        std::vector<std::string> folders, pipes;
+        static const schema::Record table;
+    };
+    std::vector<std::string> released;
+    std::vector<schema::Raw> files;  // as in the head's facts
+    Named needs;
+    static const schema::Record table;
+};
 inline constexpr std::string_view needs_at_stop_file = "ghost-at-stop.json";
 // Nothing: they were the same. `told`: what the head says, and whoever was asked before.
-std::optional<std::string> needs_at_stop(const TreeFacts& told, const TreeFacts& stopped);
+std::optional<NeedsAtStop> needs_at_stop(const TreeFacts& told, const TreeFacts& stopped);
 
 }  // namespace ghost::core

@@ -17,12 +17,11 @@ Result<LiveArrival> receive_live(const LiveArrivalRequest& asked, Resource& in) 
     request.criu = {asked.criu, folder.path()};
     request.progress = asked.progress;
     GHOST_TRY(warm_up_once(request.criu));
-    request.inherit = [&](const Json& metadata) -> Result<std::vector<InheritFd>> {
-        const auto process = metadata.value("process", Json());
-        if (!process.is_object())
+    request.inherit = [&](const GhostMetadata& known) -> Result<std::vector<InheritFd>> {
+        if (!known.process)
             return make_error(Code::refused, "move here", {}, "this is no process outside of MPI");
-        out.tree.inner = process.value("inner", 0);
-        auto stdio = StdioEnds::make(metadata, asked.relays);
+        out.tree.inner = known.process->inner;
+        auto stdio = StdioEnds::make(*known.process, asked.relays);
         if (!stdio) return stdio.error();
         out.stdio = std::make_unique<StdioEnds>(std::move(*stdio));
         return out.stdio->heirs();

@@ -57,7 +57,7 @@ Status check_importable_here(ExportRequest& request, const Resource& out) {
     do {
         GHOST_TRY(looks.look());
         auto needs = looks.lasting().needs;
-        for (const auto* given_back : {"memory", "removed"}) needs.erase(given_back);
+        if (needs) needs->memory = 0, needs->removed.clear();  // which it gives back
         lacking = check_target(needs, looks.lasting().host());
     } while (!lacking.empty() && looks.may_look());
     if (!lacking.empty())
@@ -130,9 +130,12 @@ LiveExportRequest live_request(const ExportRequest& request, PageOrder order) {
     return out;
 }
 
+uint64_t memory_of(const ExportRequest& request) {
+    return request.facts && request.facts->needs ? request.facts->needs->memory : 0;
+}
+
 bool has_room(const ExportRequest& request) {
-    const auto needs = request.metadata.value("needs", Json::object());
-    return memory_available() > needs.value("memory", uint64_t{0}) * 5 / 4;
+    return memory_available() > memory_of(request) * 5 / 4;
 }
 
 ExportStats export_stats(const CheckpointStats& made) {

@@ -50,6 +50,8 @@ Status check_importable_here(ExportRequest& request, const Resource& out);
 
 // Whether a copy of the tree's memory fits in beside it.
 bool has_room(const ExportRequest& request);
+// Bytes that the tree had in use when it was looked at.
+uint64_t memory_of(const ExportRequest& request);
 
 // The same export in other ways.
 CheckpointRequest checkpoint_request(const ExportRequest& request);

@@ -50,9 +50,9 @@ struct StdioEnds::Relay {
     }
 };
 
-Result<StdioEnds> StdioEnds::make(const Json& metadata, Relays relays) {
+Result<StdioEnds> StdioEnds::make(const PlainProcess& process, Relays relays) {
     std::map<std::string, std::pair<StdioEnd, std::vector<int>>> by_key;
-    for (auto& [number, end] : outside_stdio(metadata)) {
+    for (auto& [number, end] : outside_stdio(process)) {
         by_key[end.key].first = end;
         by_key[end.key].second.push_back(number);
     }

@@ -18,7 +18,7 @@ class StdioEnds {
   public:
     enum class Relays { allowed, refused };
     // refused: a relay would be needed, but none may be.
-    static Result<StdioEnds> make(const Json& metadata, Relays relays = Relays::allowed);
+    static Result<StdioEnds> make(const PlainProcess& process, Relays relays = Relays::allowed);
     const std::vector<InheritFd>& heirs() const { return heirs_; }
     // Gives the tree's ends up and moves bytes in threads of its own; call after the import.
     void start();

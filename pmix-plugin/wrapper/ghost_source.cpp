@@ -69,8 +69,8 @@ Status enough_memory(uint64_t bytes) {
 }
 
 // Folders, limits and the like.
-Status enough_else(const Json& metadata) {
-    const auto lacking = core::check_needs(metadata.value("needs", Json()));
+Status enough_else(const std::optional<core::Needs>& needs) {
+    const auto lacking = core::check_needs(needs);
     if (lacking.empty()) return {};
     return because(Code::refused, core::describe(lacking));
 }
@@ -214,9 +214,9 @@ Status SnapshotSource::look() {
         return core::may_cut_back(path, cut.size, cut.begin);
     };
     std::string why;
-    for (const Status& one :
-         {of_each(to_put_, may_put), of_each(to_cut_, may_cut), enough_memory(row->memory),
-          enough_else(importer_->metadata()), core::check_host(importer_->host(), changing, made)})
+    for (const Status& one : {of_each(to_put_, may_put), of_each(to_cut_, may_cut),
+                              enough_memory(row->memory), enough_else(importer_->known().needs),
+                              core::check_host(importer_->host(), changing, made)})
         if (!one) why += (why.empty() ? "" : "; ") + one.error().message();
     if (!why.empty()) return because(Code::refused, why);
     return {};

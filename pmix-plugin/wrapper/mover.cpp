@@ -124,7 +124,7 @@ Status Mover::ask(core::NetworkResource& target, const core::ExportRequest& requ
         GHOST_TRY(looks.look());
         told_ = looks.lasting();
         worker_.uses(target.fd());
-        Status answer = core::ask_target(target, told_.needs, told_.host());
+        Status answer = core::ask_target(target, told_);
         worker_.uses(-1);
         if (answer.ok() || answer.error().code != Code::refused || !looks.may_look()) return answer;
     }

@@ -271,9 +271,12 @@ void SnapshotJob::wake() {
 
 Json SnapshotJob::early_metadata() const {
     auto needs = core::needs_of(tree_.root);
-    return {{"needs", needs ? *needs : Json()}, {"job", tree_.who.job},
-            {"rank", tree_.who.rank},           {"seq", order_.seq},
-            {"snapshot", order_.name},          {"agent", metadata_of(agent_)}};
+    return {{"needs", needs ? schema::to_json(*needs) : Json()},
+            {"job", tree_.who.job},
+            {"rank", tree_.who.rank},
+            {"seq", order_.seq},
+            {"snapshot", order_.name},
+            {"agent", metadata_of(agent_)}};
 }
 
 // The tree is frozen. criu, if it still works in it, has its log open there.

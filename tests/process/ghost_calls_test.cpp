@@ -382,7 +382,7 @@ TEST_F(Calls, LiveMoveRestartsInterruptedCalls) {
         to.criu = {criu_program(), target_.path(), 20};
         const auto keys = tree_->keys();
         const auto [input, output] = copy_.plug();
-        to.inherit = [&](const Json&) -> Result<std::vector<InheritFd>> {
+        to.inherit = [&](const GhostMetadata&) -> Result<std::vector<InheritFd>> {
             return std::vector<InheritFd>{{input.get(), keys.at(0)}, {output.get(), keys.at(1)}};
         };
         Result<LiveImport> got = make_error(Code::internal, "not run");

@@ -215,7 +215,7 @@ TEST_F(HugePagesTest, LiveMoveCarriesHugePages) {
     std::thread importer([&] {
         LiveImportRequest what;
         what.criu = to;
-        what.inherit = [&](const Json&) -> Result<std::vector<InheritFd>> {
+        what.inherit = [&](const GhostMetadata&) -> Result<std::vector<InheritFd>> {
             return tree.inherit();
         };
         got = live_import(what, *links.target);

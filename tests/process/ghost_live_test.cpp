@@ -43,7 +43,7 @@ class Live : public ::testing::Test {
     LiveImportRequest import_request(const LiveTree& tree) const {
         LiveImportRequest out;
         out.criu = {criu_program(), target_.path(), 20};
-        out.inherit = [&tree](const Json&) -> Result<std::vector<InheritFd>> {
+        out.inherit = [&tree](const GhostMetadata&) -> Result<std::vector<InheritFd>> {
             return tree.inherit();
         };
         return out;

@@ -694,12 +694,12 @@ TEST_F(Migration, PreflightKnowsNamesThatAreGone) {
 TEST_F(Migration, TargetIsAskedForDescriptorsAndForRoomOfRemovedFiles) {
     rlimit here{};
     ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &here), 0);
-    const auto all = [](const Json& needs) { return describe(check_needs(needs)); };
-    EXPECT_EQ(all({{"descriptors", 3}, {"removed", {{"/tmp", 4096}}}}), "");
-    EXPECT_NE(all({{"removed", {{"/dev/shm/not/there", uint64_t{1} << 60}}}})
+    const auto all = [](const Needs& needs) { return describe(check_needs(needs)); };
+    EXPECT_EQ(all({.descriptors = 3, .removed = {{"/tmp", 4096}}}), "");
+    EXPECT_NE(all({.removed = {{"/dev/shm/not/there", uint64_t{1} << 60}}})
                   .find("space in /dev/shm/not/there for files that have been removed: "),
               std::string::npos);
-    const auto last = all({{"descriptors", here.rlim_max - 1}});
+    const auto last = all({.descriptors = static_cast<int>(here.rlim_max - 1)});
     EXPECT_EQ(last.find("an import needs 64 free numbers") != std::string::npos,
               !may_raise_limits());
 }

@@ -98,7 +98,7 @@ Result<Json> to_memory(pid_t pid, Then then, Mode mode, const CheckpointArgs& ar
     // the holder, which may just have been started, stays outside
     if (auto inside = reach_plain(pid); !inside) return inside.error();
     const int64_t begin = monotonic_us();
-    auto buffer = holder->room(needs->value("memory", uint64_t{0}) + skeleton_room);
+    auto buffer = holder->room(needs->memory + skeleton_room);
     if (!buffer) return buffer.error();
     const int64_t ready = monotonic_us();
     core::MemoryResource memory(*buffer);

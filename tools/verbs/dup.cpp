@@ -65,7 +65,7 @@ Result<std::unique_ptr<core::NetworkResource>> prepare(const core::PlainTree& tr
     for (core::Looks looks(tree.root, core::Ghosts::move);;) {
         GHOST_TRY(looks.look());
         const auto& facts = looks.lasting();
-        const CloneOrder order{secret, {facts.needs.dump()}, facts.host(), clone, live};
+        const CloneOrder order{secret, facts.needs, facts.host(), clone, live};
         if (auto sent = line.send(order); !sent.ok()) return lacks ? *lacks : sent.error();
         auto said = line.receive(ready_ms);
         if (!said) return lacks ? *lacks : said.error();

@@ -44,7 +44,7 @@ Result<CloneOrder> order_to_fulfil(CloneLine& line) {
         if (!said->is<CloneOrder>()) return make_error(Code::corrupt, "be told what is to come");
         const auto& order = said->as<CloneOrder>();
         CloneLacks lacks;
-        for (const auto& one : core::check_target(parse_json(order.needs.text), order.facts))
+        for (const auto& one : core::check_target(order.needs, order.facts))
             lacks.lines.push_back(core::describe({one}));
         if (lacks.lines.empty()) return order;
         GHOST_TRY(line.send(lacks));
