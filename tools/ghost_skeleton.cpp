@@ -13,6 +13,9 @@ namespace {
 
 constexpr size_t magics = 8;             // two magic numbers open an image of CRIU
 constexpr size_t kept_limit = 16 << 20;  // bytes of one image file that are looked at
+constexpr size_t all_kept = 128 << 20;   // of all, whatever a packed ghost unpacks to
+constexpr size_t most_files = 1 << 20;
+constexpr size_t longest_comm = 15;  // proc_pid_comm(5)
 
 // Calls `entry` with each message of an image: u32 length, message.
 template <typename Entry>
@@ -38,7 +41,7 @@ std::string name_in_core(std::string_view image) {
             if (field->number != 3) continue;
             core::ProtoReader task(field->text);
             while (auto inner = task.next())
-                if (inner->number == 6) out = inner->text;
+                if (inner->number == 6) out = inner->text.substr(0, longest_comm);
         }
     });
     return out;
@@ -55,6 +58,7 @@ int count_numbers(const core::ProtoField& field) {
 }  // namespace
 
 void SkeletonFiles::open(int file, std::string_view name) {
+    if (names_.size() >= most_files) return;
     names_[file] = name;
     sizes_[names_[file]] = 0;
 }
@@ -66,13 +70,16 @@ void SkeletonFiles::data(int file, std::string_view bytes) {
     sizes_[name] += bytes.size();
     if (name != "pstree.img" && !name.starts_with("core-")) return;
     auto& content = contents_[name];
-    if (content.size() + bytes.size() <= kept_limit) content += bytes;
+    if (content.size() + bytes.size() > kept_limit || kept_ + bytes.size() > all_kept) return;
+    content += bytes;
+    kept_ += bytes.size();
 }
 
 std::vector<SkeletonProcess> SkeletonFiles::processes() const {
     std::vector<SkeletonProcess> out;
     const auto tree = contents_.find("pstree.img");
     if (tree == contents_.end()) return out;
+    std::map<int, std::string> comms;  // a process may be named again and again
     for_each_message(tree->second, [&](std::string_view message) {
         SkeletonProcess process;
         core::ProtoReader entry(message);
@@ -81,9 +88,11 @@ std::vector<SkeletonProcess> SkeletonFiles::processes() const {
             if (field->number == 2) process.parent = static_cast<int>(field->value);
             if (field->number == 5) process.threads += count_numbers(*field);
         }
+        const auto [comm, first] = comms.try_emplace(process.pid);
         if (const auto image = contents_.find(fmt::format("core-{}.img", process.pid));
-            image != contents_.end())
-            process.name = name_in_core(image->second);
+            first && image != contents_.end())
+            comm->second = name_in_core(image->second);
+        process.name = comm->second;
         out.push_back(std::move(process));
     });
     return out;

@@ -21,7 +21,8 @@ class SkeletonFiles {
   public:
     void open(int file, std::string_view name);
     void data(int file, std::string_view bytes);
-    // Processes, parents before children; what cannot be understood is left out.
+    // Processes, parents before children; what cannot be understood, or is too much to be kept, is
+    // left out.
     std::vector<SkeletonProcess> processes() const;
     // {name, bytes} of every file.
     const std::map<std::string, uint64_t>& sizes() const { return sizes_; }
@@ -30,6 +31,7 @@ class SkeletonFiles {
     std::map<int, std::string> names_;
     std::map<std::string, uint64_t> sizes_;
     std::map<std::string, std::string> contents_;  // of pstree.img and core-*.img
+    size_t kept_ = 0;                              // bytes of them
 };
 
 // Reads the skeleton of a ghost in a file from chunk header to chunk header, without the pages.

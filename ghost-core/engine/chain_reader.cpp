@@ -31,11 +31,9 @@ Status ChainReader::add(Resource& in, std::optional<ParentRef>& next) {
 }
 
 // What this ghost says counts more than what its parents say.
-void ChainReader::note(const Chunk& chunk, const PagesView& view) {
-    if (chunk.type == ChunkType::present)
-        inheritance_.present(view.inner_pid, view.runs);
-    else
-        inheritance_.owns(view.inner_pid, view.runs);
+Status ChainReader::note(const Chunk& chunk, const PagesView& view) {
+    return chunk.type == ChunkType::present ? inheritance_.present(view.inner_pid, view.runs)
+                                            : inheritance_.owns(view.inner_pid, view.runs);
 }
 
 // The contents that count are moved together, in the buffer.
@@ -83,7 +81,7 @@ Result<Chunk> ChainReader::next(char* buffer, ChainPages& pages) {
                 auto view = GhostReader::pages(*chunk, buffer);
                 if (!view) return view.error();
                 if (chunk->type == ChunkType::pages) take_wanted(*view, buffer, pages);
-                if (chain) note(*chunk, *view);
+                if (chain) GHOST_TRY(note(*chunk, *view));
                 if (chunk->type == ChunkType::pages && !pages.runs.empty()) return chunk;
                 break;
             }

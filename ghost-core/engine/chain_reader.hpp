@@ -50,7 +50,7 @@ class ChainReader {
         GhostHead head;
     };
 
-    void note(const Chunk& chunk, const PagesView& view);
+    Status note(const Chunk& chunk, const PagesView& view);
     void take_wanted(const PagesView& view, char* buffer, ChainPages& pages) const;
     Result<bool> go_to_parent();
 

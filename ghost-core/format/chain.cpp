@@ -53,12 +53,24 @@ std::vector<PageRun> PageSet::list() const {
     return out;
 }
 
-void Inheritance::owns(int inner_pid, std::span<const PageRun> runs) {
-    for (const auto& run : runs) owned_[inner_pid].add(run);
+Status Inheritance::add(PageSet& set, std::span<const PageRun> runs) {
+    for (const auto& run : runs) {
+        kept_ -= set.size();
+        set.add(run);
+        kept_ += set.size();
+        if (kept_ > most_)
+            return make_error(Code::refused, "read incremental ghost", {},
+                              fmt::format("its memory is in more than {} pieces", most_));
+    }
+    return {};
 }
 
-void Inheritance::present(int inner_pid, std::span<const PageRun> runs) {
-    for (const auto& run : runs) present_[inner_pid].add(run);
+Status Inheritance::owns(int inner_pid, std::span<const PageRun> runs) {
+    return add(owned_[inner_pid], runs);
+}
+
+Status Inheritance::present(int inner_pid, std::span<const PageRun> runs) {
+    return add(present_[inner_pid], runs);
 }
 
 std::vector<PageRun> Inheritance::wanted(int inner_pid, PageRun run) const {
@@ -81,6 +93,7 @@ bool Inheritance::next() {
     wanted_ = std::move(wanted);
     owned_.clear();
     present_.clear();
+    kept_ = 0;
     newest_ = false;
     return !wanted_.empty();
 }

@@ -24,6 +24,7 @@ class PageSet {
     // Appends the parts of `run` that are in the set, ascending.
     void intersect(PageRun run, std::vector<PageRun>& out) const;
     bool empty() const { return runs_.empty(); }
+    size_t size() const { return runs_.size(); }  // runs
     std::vector<PageRun> list() const;
 
   private:
@@ -33,9 +34,14 @@ class PageSet {
 // What is still to be found in the ghosts of a chain.
 class Inheritance {
   public:
-    // Statements of the ghost that is being read, in any order.
-    void owns(int inner_pid, std::span<const PageRun> runs);     // its pages and zero chunks
-    void present(int inner_pid, std::span<const PageRun> runs);  // its present chunks
+    // Runs that are kept of one ghost, in all: 1 GiB; every other page of 128 GiB.
+    static constexpr size_t most_runs = size_t{16} << 20;
+
+    explicit Inheritance(size_t most = most_runs) : most_(most) {}
+    // Statements of the ghost that is being read, in any order. refused: they are in more runs than
+    // are kept, whatever a packed one unpacks to.
+    Status owns(int inner_pid, std::span<const PageRun> runs);     // its pages and zero chunks
+    Status present(int inner_pid, std::span<const PageRun> runs);  // its present chunks
     // The parts of `run` in the ghost being read that count: of the newest ghost all, of an
     // ancestor what no younger one gives or has dropped.
     std::vector<PageRun> wanted(int inner_pid, PageRun run) const;
@@ -43,6 +49,10 @@ class Inheritance {
     bool next();
 
   private:
+    Status add(PageSet& set, std::span<const PageRun> runs);
+
+    size_t most_;
+    size_t kept_ = 0;  // runs of this ghost
     bool newest_ = true;
     std::map<int, PageSet> wanted_, owned_, present_;
 };

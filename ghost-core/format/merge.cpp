@@ -69,12 +69,11 @@ Status Merge::take_runs(const Chunk& chunk, bool newest) {
     auto view = GhostReader::pages(chunk, buffer());
     if (!view) return view.error();
     if (chunk.type == ChunkType::present) {
-        inheritance_.present(view->inner_pid, view->runs);
+        GHOST_TRY(inheritance_.present(view->inner_pid, view->runs));
         return newest ? writer_.present(view->inner_pid, view->runs) : Status{};
     }
     if (chunk.type == ChunkType::pages) GHOST_TRY(take_pages(*view));
-    inheritance_.owns(view->inner_pid, view->runs);
-    return {};
+    return inheritance_.owns(view->inner_pid, view->runs);
 }
 
 Status Merge::take_newest(OpenGhost& ghost) {

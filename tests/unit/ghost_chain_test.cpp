@@ -69,25 +69,39 @@ TEST(PageSet, MatchesSetOfSinglePages) {
 TEST(Inheritance, InheritanceFollowsIncludeRule) {
     Inheritance chain;
     EXPECT_EQ(chain.wanted(1, pages(1, 9)), std::vector<PageRun>{pages(1, 9)});
-    chain.owns(1, std::vector<PageRun>{pages(1, 1)});
-    chain.owns(1, std::vector<PageRun>{pages(2, 1)});
-    chain.present(1, std::vector<PageRun>{pages(1, 4)});
+    ASSERT_TRUE(chain.owns(1, std::vector<PageRun>{pages(1, 1)}).ok());
+    ASSERT_TRUE(chain.owns(1, std::vector<PageRun>{pages(2, 1)}).ok());
+    ASSERT_TRUE(chain.present(1, std::vector<PageRun>{pages(1, 4)}).ok());
     ASSERT_TRUE(chain.next());
     EXPECT_EQ(chain.wanted(1, pages(0, 1000)), std::vector<PageRun>{pages(3, 2)}) << "no more";
     EXPECT_EQ(chain.wanted(1, pages(1, 5)), std::vector<PageRun>{pages(3, 2)});
     EXPECT_TRUE(chain.wanted(2, pages(1, 5)).empty()) << "another process";
-    chain.owns(1, std::vector<PageRun>{pages(1, 3), pages(5, 1)});
-    chain.present(1, std::vector<PageRun>{pages(1, 6)});
+    ASSERT_TRUE(chain.owns(1, std::vector<PageRun>{pages(1, 3), pages(5, 1)}).ok());
+    ASSERT_TRUE(chain.present(1, std::vector<PageRun>{pages(1, 6)}).ok());
     ASSERT_TRUE(chain.next());
     EXPECT_EQ(chain.wanted(1, pages(1, 9)), std::vector<PageRun>{pages(4, 1)});
     EXPECT_FALSE(chain.next()) << "a full ghost has no parent";
 }
 
+// However little of a packed ghost says so.
+TEST(Inheritance, NumberOfPiecesIsLimited) {
+    Inheritance chain(4);
+    for (const int pid : {1, 2})
+        ASSERT_TRUE(chain.present(pid, std::vector<PageRun>{pages(1, 1), pages(3, 1)}).ok());
+    EXPECT_EQ(chain.owns(3, std::vector<PageRun>{pages(1, 1)}).error().code, Code::refused);
+    Inheritance joined(4);  // what touches is one, however often it is said
+    for (uint64_t i = 0; i < 100; ++i)
+        ASSERT_TRUE(joined.present(1, std::vector<PageRun>{pages(i, 2)}).ok());
+    ASSERT_TRUE(joined.owns(1, std::vector<PageRun>{pages(1, 1), pages(3, 1), pages(5, 1)}).ok());
+    EXPECT_TRUE(joined.next());
+    ASSERT_TRUE(joined.present(1, std::vector<PageRun>{pages(1, 1)}).ok());
+}
+
 TEST(Inheritance, PageDroppedByParentIsNotInherited) {
     Inheritance chain;
-    chain.present(1, std::vector<PageRun>{pages(1, 2)});
+    ASSERT_TRUE(chain.present(1, std::vector<PageRun>{pages(1, 2)}).ok());
     ASSERT_TRUE(chain.next());
-    chain.present(1, std::vector<PageRun>{pages(1, 1)});
+    ASSERT_TRUE(chain.present(1, std::vector<PageRun>{pages(1, 1)}).ok());
     ASSERT_TRUE(chain.next());
     EXPECT_EQ(chain.wanted(1, pages(1, 2)), std::vector<PageRun>{pages(1, 1)});
 }
