@@ -77,6 +77,33 @@ int ghost_set_trust_owner(ghost_object* g, int trust) {
     return 0;
 }
 
+int ghost_make_keys(const char* path) {
+    return status_of([&]() -> Status {
+        auto made = ghost::make_keys(path);
+        return made ? Status() : made.error();
+    });
+}
+
+int ghost_set_sign_key(ghost_object* g, const char* file) {
+    return status_of([&]() -> Status {
+        if (file == nullptr) return g->signs = nullptr, Status();
+        auto key = ghost::SigningKey::load(file);
+        if (!key) return key.error();
+        g->signs = std::move(*key);
+        return {};
+    });
+}
+
+int ghost_set_verify_key(ghost_object* g, const char* file) {
+    return status_of([&]() -> Status {
+        if (file == nullptr) return g->signer.reset(), Status();
+        auto key = ghost::PublicKey::load(file);
+        if (!key) return key.error();
+        g->signer = *key;
+        return {};
+    });
+}
+
 int ghost_set_parent(ghost_object* g, ghost_object* parent) {
     return status_of([&]() -> Status {
         for (const auto* at = parent; at != nullptr; at = at->parent)

@@ -54,6 +54,8 @@ struct ghost_object {
     ghost_mode mode = GHOST_MODE_STOP;
     bool tracks = false;
     ghost::core::Whose reads = ghost::core::Whose::trusted;
+    std::shared_ptr<const ghost::SigningKey> signs;  // none: exports do not
+    std::optional<ghost::PublicKey> signer;          // of what is imported; none: it need not
     ghost_object* parent = nullptr;
     std::shared_ptr<ghost::core::Checkpointer> tracking;  // since its export; none: it is over
     ghost_statistics statistics{};

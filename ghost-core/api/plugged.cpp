@@ -4,6 +4,8 @@
 
 #include "ghost-core/api/objects.hpp"
 #include "ghost-core/resource/chain.hpp"
+#include "ghost-core/resource/compress.hpp"
+#include "ghost-core/resource/sign.hpp"
 
 using namespace ghost::core;
 
@@ -24,10 +26,42 @@ Result<Plugged> own(Result<std::unique_ptr<Resource>> made) {
     return out;
 }
 
-}  // namespace
+// One that is ready, of its own or another's.
+class Ready : public Resource {
+  public:
+    explicit Ready(Plugged plugged) : plugged_(std::move(plugged)) {}
+    ResourceClass class_id() const override { return of().class_id(); }
+    Status init() override { return {}; }
+    Status write(const void* data, size_t size) override { return of().write(data, size); }
+    Result<size_t> read(void* data, size_t size) override { return of().read(data, size); }
+    const char* in_place(size_t size) override { return of().in_place(size); }
+    Status finalize() override { return of().finalize(); }
+    void interrupt() override { of().interrupt(); }
 
-Result<Plugged> plugged(ghost_object& g, Use use, Operation& operation, Parents parents) {
-    const auto classes = registry().reading(g.reads);
+  private:
+    Resource& of() const { return *plugged_.resource; }
+    Plugged plugged_;
+};
+
+// What is written is signed, what is read is recognized if it is, as that of a specification.
+Result<Plugged> with_signature(const ghost_object& g, Use use, Plugged plain) {
+    if (use == Use::write && !g.signs) return plain;
+    auto ready = std::make_unique<Ready>(std::move(plain));
+    if (use == Use::write) return own(SignResource::writer(std::move(ready), g.signs));
+    auto in = std::make_unique<PeekableResource>(std::move(ready));
+    auto start = in->look(CompressResource::start_bytes);
+    if (!start) return start.error();
+    const bool is_signed =
+        start->size() == CompressResource::start_bytes && SignResource::is_mine(start->data());
+    if (is_signed)
+        return own(std::unique_ptr<Resource>(SignResource::reader(std::move(in), g.signer)));
+    if (g.signer) return make_error(Code::refused, "read ghost", {}, "it is not signed");
+    return own(std::unique_ptr<Resource>(std::move(in)));
+}
+
+Result<Plugged> plain(ghost_object& g, Use use, Operation& operation, Parents parents) {
+    auto classes = registry().reading(g.reads);
+    if (g.signer) classes.expect_signer(*g.signer);
     if (!g.specification.empty())
         return own(use == Use::write           ? classes.make(g.specification, use)
                    : parents == Parents::found ? open_full(classes, g.specification)
@@ -50,6 +84,9 @@ Result<Plugged> plugged(ghost_object& g, Use use, Operation& operation, Parents 
         case GHOST_NETWORK: {
             const auto& peer = g.network;
             if (peer.port == 0) return not_associated("the network");
+            if (g.signs || g.signer)
+                return make_error(Code::invalid, "use a key for the network", {},
+                                  "what goes over it is sealed, not signed");
             if (use == Use::write && peer.node.empty()) return not_associated("a node");
             auto made = open_network(use == Use::write ? peer.node : "", peer.channel, peer.port,
                                      &operation);
@@ -59,6 +96,18 @@ Result<Plugged> plugged(ghost_object& g, Use use, Operation& operation, Parents 
         default:
             return own(classes.make(g.class_id, use, g.parameters));
     }
+}
+
+}  // namespace
+
+// Over the network what comes must not be waited for here.
+Result<Plugged> plugged(ghost_object& g, Use use, Operation& operation, Parents parents) {
+    auto out = plain(g, use, operation, parents);
+    const bool whole = use == Use::read && !g.specification.empty();
+    if (!out || whole || (g.specification.empty() && g.class_id == GHOST_NETWORK)) return out;
+    auto ready = with_signature(g, use, std::move(*out));
+    if (!ready) unplug(g, use == Use::read);  // a file has been read from
+    return ready;
 }
 
 void unplug(ghost_object& g, bool complete) {

@@ -154,6 +154,28 @@ GHOST_API int ghost_set_tracking(ghost_object *g, int tracking);
  * Safety: object, fork, no-signal */
 GHOST_API int ghost_set_trust_owner(ghost_object *g, int trust);
 
+/* Makes a pair of keys, which say who has made a ghost: the secret one in the new file `path` (mode 0600), the
+ * public one, for others, in `path`.pub. The folder has to be the caller's alone.
+ * Returns: 0; -1: EEXIST, one of them is there; others: it cannot be written.
+ * Owner: nobody's.
+ * Safety: object, fork, no-signal */
+GHOST_API int ghost_make_keys(const char *path);
+
+/* Names the file of a secret key that exports sign with: whoever has the public one knows what this process has
+ * written, every byte of it. NULL: they do not sign. The network is not for signed ghosts (an export then fails
+ * with EINVAL): it is sealed.
+ * Returns: 0; -1: EPERM, others may read or write the file; EINVAL, it is no secret key.
+ * Owner: unchanged; the file is read now.
+ * Safety: object, fork, no-signal */
+GHOST_API int ghost_set_sign_key(ghost_object *g, const char *file);
+
+/* Names the file of a public key: an import takes only what its owner has signed, each MiB when that is known,
+ * and of parents found beside it the same; anything else is refused (EPERM). NULL: signatures are not looked at.
+ * Returns: 0; -1: EPERM, others may write to the file; EINVAL, it is no key.
+ * Owner: unchanged; the file is read now.
+ * Safety: object, fork, no-signal */
+GHOST_API int ghost_set_verify_key(ghost_object *g, const char *file);
+
 /* Makes this an incremental ghost: a concurrent export writes only what has changed since the one of
  * `parent`, which tracks the process (else EPERM); after a failure it does so no longer. An import reads
  * the parent's resource too, and that one's parent's. NULL: this is a full ghost; the import of one that

@@ -97,6 +97,39 @@ TEST_F(ApiFolder, ImportRefusesWhatOthersMayHaveWritten) {
     EXPECT_NE(junk.code, EPERM) << junk.text;
 }
 
+TEST(Api, OnlyWhatTheKeySignedIsImported) {
+    std::string folder = (std::filesystem::temp_directory_path() / "ghost-api.XXXXXX").string();
+    ASSERT_NE(mkdtemp(folder.data()), nullptr);
+    const auto path = folder + "/key";
+    ASSERT_EQ(ghost_make_keys(path.c_str()), 0) << ghost_error();
+    EXPECT_EQ(ghost_make_keys(path.c_str()), -1);
+    EXPECT_EQ(errno, EEXIST);
+    const auto import = [](ghost::Ghost& g) {
+        auto made = g.import_process();
+        EXPECT_FALSE(made);
+        return made.failure();
+    };
+    auto buffer = ghost::Buffer::make(1 << 20);
+    const std::string junk(100, 'x');
+    ASSERT_TRUE(buffer->write(junk.data(), junk.size()));
+    auto g = ghost::Ghost::make();
+    ASSERT_TRUE(g->plug(*buffer));
+    EXPECT_NE(import(*g).code, EPERM);
+    ASSERT_TRUE(g->signed_by((path + ".pub").c_str()));
+    const auto refused = import(*g);
+    EXPECT_EQ(refused.code, EPERM) << refused.text;
+    EXPECT_NE(refused.text.find("it is not signed"), std::string::npos) << refused.text;
+    ASSERT_TRUE(g->signed_by(nullptr));
+    EXPECT_NE(import(*g).code, EPERM);
+    EXPECT_FALSE(g->signed_by("/dev/null"));
+    EXPECT_FALSE(g->sign_with((path + ".pub").c_str()));
+    EXPECT_EQ(errno, EINVAL);
+    ASSERT_TRUE(g->sign_with(path.c_str()));
+    ASSERT_TRUE(g->plug_network("", "channel", 4711));
+    EXPECT_EQ(import(*g).code, EINVAL);
+    std::filesystem::remove_all(folder);
+}
+
 TEST(Api, ConnectionNeedsSameChannel) {
     ssize_t got = 0;
     char text[6] = {};

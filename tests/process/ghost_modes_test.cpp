@@ -184,6 +184,45 @@ TEST_F(Modes, ConcurrentStopsOrKillsWhenAllIsWritten) {
     EXPECT_EQ(tree.ask(), sum);
 }
 
+// In memory, in a file of the caller's and by specification: the key's owner has made it, or it is
+// not imported.
+TEST_F(Modes, SignedGhostIsImportedByItsSignersKey) {
+    const auto mine = path("mine"), other = path("other");
+    ASSERT_EQ(ghost_make_keys(mine.c_str()), 0) << ghost_error();
+    ASSERT_EQ(ghost_make_keys(other.c_str()), 0) << ghost_error();
+    Program tree;
+    start_quiet(tree, "16");
+    const auto sum = tree.ask();
+    ASSERT_TRUE(sum);
+    auto buffer = ghost::Buffer::make(16 << 20);
+    auto file = ghost::File::open(path("file"));
+    for (const int place : {0, 1, 2}) {
+        SCOPED_TRACE(place);
+        const auto plugged = place == 0   ? g_->plug(*buffer)
+                             : place == 1 ? g_->plug(*file)
+                                          : g_->plug("zstd:" + path("specified"));
+        ASSERT_TRUE(plugged);
+        ASSERT_TRUE(g_->sign_with(mine.c_str()));
+        ASSERT_TRUE(g_->export_process(tree.root)) << ghost_error();
+        ASSERT_TRUE(g_->signed_by((other + ".pub").c_str()));
+        const auto refused = g_->import_process();
+        ASSERT_FALSE(refused);
+        EXPECT_EQ(refused.failure().code, EPERM) << text(refused.failure());
+        EXPECT_NE(refused.failure().text.find("signed by another"), std::string::npos);
+        for (const char* key : {static_cast<const char*>(nullptr), mine.c_str()}) {
+            ASSERT_TRUE(g_->signed_by(key));
+            Program copy;
+            copy.import(*g_);
+            EXPECT_EQ(copy.ask(), sum);
+            copy.end();
+        }
+        ASSERT_TRUE(g_->sign_with(nullptr));
+        ASSERT_TRUE(g_->export_process(tree.root)) << ghost_error();
+        EXPECT_EQ(g_->import_process().failure().code, EPERM) << "it is not signed";
+    }
+    tree.end();
+}
+
 // Full, and two after it; what comes after the last one is in none.
 class Chain : public Modes {
   protected:

@@ -167,6 +167,10 @@ class Ghost {
     Done trust_owner(bool trust) {
         return detail::done(ghost_set_trust_owner(get(), trust ? 1 : 0));
     }
+    // The file of a secret key; NULL: exports do not sign.
+    Done sign_with(const char* file) { return detail::done(ghost_set_sign_key(get(), file)); }
+    // The file of a public key; NULL: signatures are not looked at.
+    Done signed_by(const char* file) { return detail::done(ghost_set_verify_key(get(), file)); }
     // The parent must outlive the exports and imports; it may be moved. nullptr: a full ghost.
     Done based_on(Ghost& parent) { return detail::done(ghost_set_parent(get(), parent.get())); }
     Done based_on(std::nullptr_t) { return detail::done(ghost_set_parent(get(), nullptr)); }
