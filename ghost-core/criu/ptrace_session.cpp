@@ -24,6 +24,7 @@
 #include "base/proc.hpp"
 #include "ghost-core/criu/interrupted.hpp"
 #include "ghost-core/criu/tree.hpp"
+#include "ghost-core/memory/injection.hpp"
 
 namespace ghost::core {
 namespace {
@@ -427,15 +428,7 @@ Result<long> PtraceSession::call(const Process& process, long number, uint64_t a
     user_regs_struct ours{};
     iovec part{&ours, sizeof ours};
     if (trace(PTRACE_GETREGSET, tid, NT_PRSTATUS, &part) != 0) return trace_error("read", tid);
-    ours.rip = instruction;
-    ours.rax = static_cast<uint64_t>(number);
-    ours.orig_rax = ~uint64_t{0};
-    ours.rdi = a;
-    ours.rsi = b;
-    ours.rdx = c;
-    ours.r10 = d;
-    ours.r8 = e;
-    ours.r9 = f;
+    ours = calling(ours, instruction, number, {a, b, c, d, e, f});
     if (trace(PTRACE_SETREGSET, tid, NT_PRSTATUS, &part) != 0) return trace_error("set", tid);
     const int64_t deadline = monotonic_us() + call_limit_us;
     for (int stops = 0, i = 0; stops < 2; i++) {

@@ -47,13 +47,13 @@ std::vector<pid_t> new_roots(const std::vector<pid_t>& before, pid_t criu, pid_t
     return out;
 }
 
+}  // namespace
+
 int64_t now_ns(clockid_t clock) {
     timespec now{};
     clock_gettime(clock, &now);
     return now.tv_sec * int64_t{1000000000} + now.tv_nsec;
 }
-
-}  // namespace
 
 ImportState::ImportState() : event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 

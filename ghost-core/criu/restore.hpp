@@ -38,6 +38,9 @@ class ImportState {
     bool pages_finished_ = false;
 };
 
+// What that clock shows (clock_gettime(2)).
+int64_t now_ns(clockid_t clock);
+
 // How far a tree's clocks are ahead of this machine's.
 struct ClockShift {
     int64_t monotonic_ns = 0, boottime_ns = 0;

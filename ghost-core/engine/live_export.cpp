@@ -27,6 +27,7 @@
 #include "ghost-core/criu/ptrace_session.hpp"
 #include "ghost-core/criu/kernel_state.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
+#include "ghost-core/criu/restore.hpp"
 
 namespace ghost::core {
 namespace {
@@ -57,17 +58,6 @@ struct Member {
     PageRuns used_at_once;     // by the kernel when the copy is called in: never deferred
     std::unordered_map<uint64_t, uint64_t> copies;  // hash of the process's own pages of files
 };
-
-struct FailedRun {
-    int64_t inner = 0;
-    PageRun run;
-};
-
-int64_t now_ns(clockid_t clock) {
-    timespec now{};
-    clock_gettime(clock, &now);
-    return now.tv_sec * int64_t{1000000000} + now.tv_nsec;
-}
 
 class Source {
   public:

@@ -41,17 +41,6 @@ constexpr uint64_t page_bytes = 4096;
 constexpr uint64_t deferred_step = 256 << 10;  // asked for at once, at most; live_export limits it
 constexpr uint64_t map_flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
 
-struct FailedRun {
-    int64_t inner = 0;
-    PageRun run;
-};
-
-int64_t now_ns(clockid_t clock) {
-    timespec now{};
-    clock_gettime(clock, &now);
-    return now.tv_sec * int64_t{1000000000} + now.tv_nsec;
-}
-
 // For a message.
 std::string first_unlike(const std::vector<OwnMapping>& here,
                          const std::vector<OwnMapping>& there) {

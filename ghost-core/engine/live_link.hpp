@@ -62,6 +62,12 @@ static_assert(sizeof(Head) == 40);
 
 inline constexpr uint64_t message_limit = 64 << 20;
 
+// Pages that could not be made here: the source sends them again.
+struct FailedRun {
+    int64_t inner = 0;
+    PageRun run;
+};
+
 struct ClockSample {
     int64_t monotonic_ns = 0, boottime_ns = 0;  // as the tree sees them
 };

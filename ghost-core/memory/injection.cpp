@@ -117,17 +117,7 @@ class Surgeon : public HeldThread {
 
     Result<long> call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e,
                       uint64_t f) override {
-        auto ours = saved_;
-        ours.rip = instruction_;
-        ours.rax = static_cast<uint64_t>(number);
-        ours.orig_rax = ~uint64_t{0};  // or the kernel would restart what was interrupted
-        ours.rdi = a;
-        ours.rsi = b;
-        ours.rdx = c;
-        ours.r10 = d;
-        ours.r8 = e;
-        ours.r9 = f;
-        GHOST_TRY(set_registers(ours));
+        GHOST_TRY(set_registers(calling(saved_, instruction_, number, {a, b, c, d, e, f})));
         touched_ = true;
         for (int stop = 0; stop < 2; stop++) GHOST_TRY(to_syscall_stop());
         user_regs_struct after{};
@@ -298,6 +288,20 @@ class Surgeon : public HeldThread {
 };
 
 }  // namespace
+
+user_regs_struct calling(user_regs_struct registers, uint64_t instruction, long number,
+                         const std::array<uint64_t, 6>& arguments) {
+    registers.rip = instruction;
+    registers.rax = static_cast<uint64_t>(number);
+    registers.orig_rax = ~uint64_t{0};  // or the kernel would restart what was interrupted
+    registers.rdi = arguments[0];
+    registers.rsi = arguments[1];
+    registers.rdx = arguments[2];
+    registers.r10 = arguments[3];
+    registers.r8 = arguments[4];
+    registers.r9 = arguments[5];
+    return registers;
+}
 
 RestartableArea restartable_area(pid_t tid) {
     struct {

@@ -7,9 +7,11 @@
 // stop (ptrace(2), "PTRACE_INTERRUPT"). The other threads run on.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <sys/types.h>
+#include <sys/user.h>
 
 #include "base/fd.hpp"
 #include "base/result.hpp"
@@ -34,6 +36,10 @@ class HeldThread {
 // wait for unknown children meanwhile.
 Status inject(pid_t pid, int64_t limit_us, const std::function<Status(HeldThread&)>& work,
               pid_t tid = 0);
+
+// A thread's registers for a system call by the instruction at this place.
+user_regs_struct calling(user_regs_struct registers, uint64_t instruction, long number,
+                         const std::array<uint64_t, 6>& arguments);
 
 // Where the kernel notes what it does with a traced thread whenever that goes on (rseq(2)); bytes
 // 0: nowhere.

@@ -14,6 +14,7 @@
 #include <sys/timerfd.h>
 
 #include "base/clock.hpp"
+#include "base/encoding.hpp"
 #include "base/log.hpp"
 #include "base/own_file.hpp"
 
@@ -22,6 +23,8 @@ namespace kernet {
 namespace {
 
 using ghost::Code;
+using ghost::decode_hex;
+using ghost::encode_hex;
 using ghost::make_error;
 
 constexpr int64_t tick_us = 200'000;
@@ -31,22 +34,6 @@ constexpr int accepted_at_once = 32;  // then others get their turn
 constexpr int id_timer = -1, id_listener = -2;
 
 // JSON holds text only.
-std::string to_hex(std::string_view bytes) {
-    std::string hex(bytes.size() * 2 + 1, '\0');
-    sodium_bin2hex(hex.data(), hex.size(), reinterpret_cast<const uint8_t*>(bytes.data()),
-                   bytes.size());
-    hex.pop_back();
-    return hex;
-}
-
-bool from_hex(const std::string& hex, std::string& bytes) {
-    bytes.resize(hex.size() / 2);
-    size_t got = 0;
-    return sodium_hex2bin(reinterpret_cast<uint8_t*>(bytes.data()), bytes.size(), hex.data(),
-                          hex.size(), nullptr, &got, nullptr) == 0 &&
-           got == bytes.size() && hex.size() % 2 == 0;
-}
-
 uint64_t random_number() {
     uint64_t number;
     randombytes_buf(&number, sizeof number);
@@ -457,10 +444,10 @@ void Manager::channel_open(Client& client, const OpenChannel& message) {
 
 void Manager::channel_send(Client& client, const SendByChannel& message) {
     const auto& [number, name, channel, type, hex] = message;
-    std::string bytes;
+    const auto bytes = decode_hex(hex);
     const auto& names = config_.node_names;
     const auto node = std::find(names.begin(), names.end(), name) - names.begin();
-    if (channel < first_user_channel || !from_hex(hex, bytes)) {
+    if (channel < first_user_channel || !bytes) {
         return refuse(client, number,
                       make_error(Code::invalid, "send by channel", std::to_string(channel)));
     }
@@ -469,12 +456,12 @@ void Manager::channel_send(Client& client, const SendByChannel& message) {
     }
     asked_[++token_] = {client.process, number};
     if (node == config_.self) {
-        const bool taken = give(config_.self, channel, type, bytes);
+        const bool taken = give(config_.self, channel, type, *bytes);
         return delivered(token_, taken ? Status{}
                                        : make_error(Code::refused, "deliver to", name,
                                                     "nobody takes messages of this channel"));
     }
-    const Status sent = channel_->send(static_cast<int>(node), channel, type, bytes, token_);
+    const Status sent = channel_->send(static_cast<int>(node), channel, type, *bytes, token_);
     if (!sent) delivered(token_, sent);
 }
 
@@ -487,7 +474,7 @@ bool Manager::give(int from, uint16_t channel, uint16_t type, std::string_view b
     Client* client = taker == channels_.end() ? nullptr : client_of(taker->second);
     if (!client || client->broken) return false;
     tell(*client, ChannelArrived{config_.node_names[static_cast<size_t>(from)], channel, type,
-                                 to_hex(bytes)});
+                                 encode_hex(bytes)});
     return !client->broken;
 }
 

@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 
 #include "base/clock.hpp"
+#include "base/encoding.hpp"
 #include "base/log.hpp"
 #include "kernet-btl/streams/manager.hpp"
 #include "kernet-btl/streams/node.hpp"
@@ -37,22 +38,6 @@ struct SignalsBlocked {
     ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before, nullptr); }
     sigset_t before;
 };
-
-bool from_hex(const std::string& hex, std::string& bytes) {
-    bytes.resize(hex.size() / 2);
-    size_t got = 0;
-    return sodium_hex2bin(reinterpret_cast<uint8_t*>(bytes.data()), bytes.size(), hex.data(),
-                          hex.size(), nullptr, &got, nullptr) == 0 &&
-           got * 2 == hex.size();
-}
-
-std::string to_hex(std::string_view bytes) {
-    std::string hex(bytes.size() * 2 + 1, '\0');
-    sodium_bin2hex(hex.data(), hex.size(), reinterpret_cast<const uint8_t*>(bytes.data()),
-                   bytes.size());
-    hex.pop_back();
-    return hex;
-}
 
 // A channel's message is a packet of JSON, in hexadecimal digits.
 constexpr size_t max_channel_bytes = 48 * 1024;
@@ -199,7 +184,9 @@ void Node::on_answer(const ManagerAnswer& message) {
 
 void Node::on_arrived(const ChannelArrived& message) {
     ChannelMessage arrived{message.from, message.type, {}};
-    if (!from_hex(message.bytes, arrived.bytes)) return;
+    auto bytes = ghost::decode_hex(message.bytes);
+    if (!bytes) return;
+    arrived.bytes = std::move(*bytes);
     {
         std::lock_guard lock(channels_mutex_);
         channels_[message.channel].push_back(std::move(arrived));
@@ -346,7 +333,7 @@ Status Node::send_channel(const std::string& node, uint16_t channel, uint16_t ty
         return make_error(Code::invalid, "send so long a message by a channel",
                           std::to_string(bytes.size()));
     }
-    GHOST_TRY(call(SendByChannel{0, node, channel, type, to_hex(bytes)}));
+    GHOST_TRY(call(SendByChannel{0, node, channel, type, ghost::encode_hex(bytes)}));
     return {};
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <utility>
 
 #include "base/log.hpp"
 #include "pmix-plugin/runtime/orte41/job.hpp"
@@ -119,6 +120,14 @@ std::vector<NamedCall> contributed_calls(RankId rank, bool called) {
     }
 }
 
+// The fence that was held, if one was; from now on it is not.
+orte_grpcomm_coll_t* let_go(bool& held) {
+    if (!std::exchange(held, false)) return nullptr;
+    orte_grpcomm_coll_t* fence = open_fence(false);
+    if (!fence) log::error("the held fence is gone");
+    return fence;
+}
+
 }  // namespace
 
 bool is_known_process(uint32_t jobid, uint32_t rank) {
@@ -157,25 +166,15 @@ bool FenceHold::hold() {
 }
 
 void FenceHold::release() {
-    if (!held_) return;
-    held_ = false;
-    orte_grpcomm_coll_t* fence = open_fence(false);
-    if (!fence) {
-        log::error("the held fence is gone");
-        return;
-    }
+    orte_grpcomm_coll_t* fence = let_go(held_);
+    if (!fence) return;
     fence->nexpected -= out_of_reach;
     complete_if_due(*fence);
 }
 
 void FenceHold::settle(int votes) {
-    if (!held_) return;
-    held_ = false;
-    orte_grpcomm_coll_t* fence = open_fence(false);
-    if (!fence) {
-        log::error("the held fence is gone");
-        return;
-    }
+    orte_grpcomm_coll_t* fence = let_go(held_);
+    if (!fence) return;
     log::debug("fence: {} of {} contributions, {} votes", fence->nreported, fence->nexpected,
                votes);
     fence->nexpected = static_cast<size_t>(votes);
