@@ -152,7 +152,6 @@ class Operation {
     void take_number();
     void set_limit(int64_t us, int anew = 0);  // 0: none
     void retry_after(int64_t us, std::function<void()> step);
-    bool retries() const { return retry_.has_value(); }
     void stop_timers();
     void end();
     // The limit has passed.
