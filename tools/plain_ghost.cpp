@@ -3,10 +3,12 @@
 
 #include <csignal>
 #include <fmt/format.h>
+#include <optional>
 #include <unistd.h>
 
 #include "base/clock.hpp"
 #include "base/user_space.hpp"
+#include "ghost-core/engine/lock_handover.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/criu/nested.hpp"
 #include "ghost-core/resource/stoppable.hpp"
@@ -98,6 +100,9 @@ Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mo
     auto request = departure->request();
     if (!request) return request.error();
     GHOST_TRY(core::check_importable_here(*request, out));
+    // Its exclusive locks go with it.
+    if (then == Then::kill && out.class_id() == core::ResourceClass::network)
+        request->ghosts = core::Ghosts::move;
     GHOST_TRY(out.init());
     ProgressLine line;
     request->progress = [&](uint64_t done, uint64_t total) { line.show("export", done, total); };
@@ -110,8 +115,12 @@ Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mo
     if (!stats) return stats.error();
     const Exported done{tree, *stats};
     auto decided = settle ? settle(done, *guard) : Result<Then>(then);
+    auto error = decided ? std::optional<Error>() : decided.error();
+    if (error && !stats->given.empty())
+        if (auto back = core::take_back(tree.root, stats->given); !back.ok())
+            error->why += "; " + back.error().message();
     if (!concurrent) GHOST_TRY(core::deal_with_original(tree, decided ? *decided : Then::go_on));
-    if (!decided) return decided.error();
+    if (error) return *error;
     return done;
 }
 

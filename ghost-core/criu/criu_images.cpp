@@ -57,6 +57,10 @@ struct regular_entry {
 struct remap_entry {  // remap-file-path.proto
     static constexpr uint32_t file = 1;
 };
+struct lock_entry {  // file-lock.proto, include/file-lock.h
+    static constexpr uint32_t kind = 1, type = 2, process = 3, descriptor = 4, start = 5, bytes = 6;
+    static constexpr uint64_t of_process = 1, of_file = 2, of_open_file = 4;  // kinds
+};
 struct descriptor_entry {
     static constexpr uint32_t file = 1;
 };
@@ -318,6 +322,22 @@ Result<std::vector<PageRun>> lazy_ranges(std::string_view pagemap) {
 
 namespace {
 
+// Nothing: a lease, or a mandatory lock of old kernels.
+std::optional<FileLock::Kind> kind_of_lock(std::string_view entry) {
+    const auto type = number_in(entry, lock_entry::type);
+    if (type != F_RDLCK && type != F_WRLCK) return {};
+    switch (number_in(entry, lock_entry::kind)) {
+        case lock_entry::of_process:
+            return FileLock::Kind::process;
+        case lock_entry::of_file:
+            return FileLock::Kind::whole;
+        case lock_entry::of_open_file:
+            return FileLock::Kind::open_file;
+        default:
+            return {};
+    }
+}
+
 Error bad_image(const char* name) {
     return make_error(Code::corrupt, "read the skeleton", name);
 }
@@ -338,6 +358,31 @@ bool messages(std::string_view image, Each&& each) {
 }
 
 }  // namespace
+
+Result<std::vector<FileLock>> locks_in(std::string_view image) {
+    std::vector<FileLock> out;
+    const bool good = messages(image, [&](std::string_view entry) {
+        const auto kind = kind_of_lock(entry);
+        if (!kind) return true;
+        const auto number = [&](uint32_t field) { return number_in(entry, field); };
+        out.push_back({*kind, number(lock_entry::type) == F_WRLCK,
+                       static_cast<int>(number(lock_entry::process)),
+                       static_cast<int>(number(lock_entry::descriptor)),
+                       static_cast<int64_t>(number(lock_entry::start)),
+                       static_cast<int64_t>(number(lock_entry::bytes))});
+        return true;
+    });
+    if (!good) return bad_image("file locks");
+    return out;
+}
+
+std::string without_locks(std::string_view image) {
+    auto out = changed_messages(image, [](std::string_view entry, std::string& kept) {
+        if (!kind_of_lock(entry)) kept = entry;
+        return true;
+    });
+    return out ? std::move(*out) : std::string(image);
+}
 
 Result<bool> has_interval_timer(std::string_view core) {
     constexpr uint32_t task_core = 3, timers = 7, last_interval = 3;

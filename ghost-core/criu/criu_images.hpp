@@ -2,6 +2,7 @@
 // What is needed to know of CRIU's image files (images/*.proto of CRIU).
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -51,6 +52,23 @@ Result<std::string> rename_files(std::string image, const RenameFile& name);
 // far as `closes` says so of the inode at the tree's end; the first error of that.
 using CloseEnd = std::function<Result<bool>(uint64_t inode)>;
 Result<std::string> close_outer_ends(std::string image, const CloseEnd& closes);
+
+// A lock that a process has on a file (flock(2), fcntl(2)).
+struct FileLock {
+    // Of a process, a whole file, or an open file: F_SETLK, flock(), F_OFD_SETLK.
+    enum class Kind : uint8_t { process, whole, open_file };
+    Kind kind = Kind::process;
+    bool exclusive = false;
+    int process = 0;  // as numbered in the tree
+    int descriptor = -1;
+    int64_t start = 0, bytes = 0;  // 0 bytes: to the end of the file, wherever that is
+};
+
+inline constexpr std::string_view locks_image = "filelocks.img";
+// corrupt.
+Result<std::vector<FileLock>> locks_in(std::string_view image);
+// The same image with what stays criu's: leases.
+std::string without_locks(std::string_view image);
 
 // Whether core-PID.img has an interval timer that runs (setitimer(2)). corrupt.
 Result<bool> has_interval_timer(std::string_view core);

@@ -58,7 +58,7 @@ struct Image {
     uint64_t size = 0;
     int owner = 0;        // of a page map, else 0
     bool large = false;   // may be more than its pipe takes
-    std::string content;  // of a page map, and of every one that is kept
+    std::string content;  // of a page map, of locks, and of every one that is kept
 };
 
 // Without our change criu keeps the lazy pages for a client of its page server and stays until that
@@ -467,7 +467,8 @@ Status TreeDump::Dumper::take_bytes(Image& image) {
     image.large |= size >= piece_bytes / 4;
     if (!keeps(image))
         GHOST_TRY(writer_->skeleton_data(image.id, image.size, buffer_.data(), size));
-    if (image.owner != 0 || keeps(image)) image.content.append(buffer_.data(), size);
+    if (image.owner != 0 || image.name == locks_image || keeps(image))
+        image.content.append(buffer_.data(), size);
     image.size += size;
     result_.skeleton_bytes += size;
     refresh_limit();
@@ -479,6 +480,11 @@ Status TreeDump::Dumper::close_image(Image& image) {
     if (image.name.starts_with(cores_image)) return take_cores(image);
     if (image.name == files_image) GHOST_TRY(name_files(image));
     if (!keeps(image)) GHOST_TRY(writer_->skeleton_close(image.id, image.size));
+    if (image.name == locks_image) {
+        auto locks = locks_in(image.content);
+        if (!locks) return locks.error();
+        result_.locks = std::move(*locks);
+    }
     if (image.owner != 0) {
         auto ranges = lazy_ranges(image.content);
         if (!ranges) return ranges.error();

@@ -13,6 +13,7 @@
 #include "ghost-core/format/writer.hpp"
 #include "ghost-core/memory/pages.hpp"
 #include "ghost-core/criu/criu.hpp"
+#include "ghost-core/criu/criu_images.hpp"
 
 namespace ghost::core {
 
@@ -75,6 +76,7 @@ struct DumpTimes {
 
 struct DumpResult {
     std::vector<TaskPages> pages;  // what the skeleton leaves to us
+    std::vector<FileLock> locks;   // of files
     uint64_t skeleton_bytes = 0;
     int files = 0;  // of the skeleton, numbered from 0
     DumpTimes times;

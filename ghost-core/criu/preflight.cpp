@@ -28,6 +28,7 @@
 #include "base/proc.hpp"
 #include "ghost-core/format/files.hpp"
 #include "ghost-core/format/services.hpp"
+#include "ghost-core/criu/file_locks.hpp"
 #include "ghost-core/criu/ipc_objects.hpp"
 #include "ghost-core/criu/names.hpp"
 #include "ghost-core/criu/tree.hpp"
@@ -156,17 +157,6 @@ bool just_started(pid_t pid) {
 std::string said_of(const std::string& who, const Descriptor& one, const std::string& what,
                     const Refusal& why) {
     return why.of(who, one.task->inner, one.task->name, one.use + " " + what);
-}
-
-// "lock: 1: FLOCK  ADVISORY  WRITE 4711 …" of proc_pid_fdinfo(5), without those who wait.
-bool has_exclusive_lock(const Descriptor& one) {
-    if (one.number < 0) return false;
-    std::ifstream in(fmt::format("/proc/{}/fdinfo/{}", one.task->pid, one.number));
-    for (std::string text; std::getline(in, text);)
-        if (text.starts_with("lock:") && text.find(" WRITE ") != std::string::npos &&
-            text.find("->") == std::string::npos)
-            return true;
-    return false;
 }
 
 // Judges all descriptors of one tree.
@@ -306,7 +296,7 @@ Result<std::vector<std::string>> exclusive_locks(pid_t root, const std::string& 
     std::vector<std::string> out;
     for (const auto& task : *tasks)
         for (const auto& one : descriptors_of(task))
-            if (has_exclusive_lock(one))
+            if (one.number >= 0 && has_exclusive(locks_of(task.pid, one.number)))
                 out.push_back(said_of(who, one, one.target, Reason::exclusive_lock));
     return out;
 }

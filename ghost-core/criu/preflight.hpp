@@ -31,8 +31,7 @@ Result<std::vector<std::string>> check_movable(pid_t root, const std::string& wh
                                                bool sockets = true, NameOf name_of = nullptr);
 
 // One line of the same kind for every descriptor with an exclusive lock (flock(2), fcntl(2)): a
-// tree that is made elsewhere while its original is kept, to go on if that fails, would wait for
-// it.
+// tree that is made elsewhere while its original runs cannot have it.
 Result<std::vector<std::string>> exclusive_locks(pid_t root, const std::string& who);
 
 // CAP_SYS_RESOURCE: limits above one's own hard ones can be given (setrlimit(2)).

@@ -43,7 +43,7 @@ constexpr ReasonTexts reasons[] = {
     {Reason::no_descriptor,
      "an import needs {0} free numbers above it, and this node's hard limit of open files is {1}",
      "raise that, or use a lower number"},
-    {Reason::exclusive_lock, "it holds an exclusive lock, which two nodes cannot hold at once",
+    {Reason::exclusive_lock, "it holds an exclusive lock, which two processes cannot hold at once",
      "ask again when it has given it up"},
     {Reason::node_object, "it belongs to the node", "remove it first (ipcrm -{0} {1})"},
     {Reason::shared_memory, "it is memory shared with {0}", "free or unmap it first"},

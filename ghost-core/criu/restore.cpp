@@ -204,6 +204,7 @@ Status Restorer::answer_waiting() {
     const auto found = skeleton_.find(waiting_, content);
     if (found == SkeletonStore::Found::not_yet) return {};
     const bool clocks = request_.clocks && waiting_.starts_with("timens-");
+    const bool locks = waiting_ == locks_image;  // they are taken when the tree is there
     waiting_.clear();
     GHOST_TRY(answer_image_request(images_.get(), found == SkeletonStore::Found::yes));
     if (found == SkeletonStore::Found::no) return {};
@@ -216,6 +217,7 @@ Status Restorer::answer_waiting() {
                                now_ns(CLOCK_BOOTTIME) + request_.clocks->boottime_ns);
         content = clocks_;
     }
+    if (locks) content = locks_ = without_locks(content);
     if (content.size() > 65536)
         fcntl(pipe->get(), F_SETPIPE_SZ,
               static_cast<int>(std::min<size_t>(content.size(), largest_pipe)));

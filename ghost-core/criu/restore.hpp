@@ -108,7 +108,7 @@ class Restorer {
     std::vector<pid_t> children_before_;
     std::string waiting_;  // name of the file criu waits for
     std::list<Transfer> transfers_;
-    std::string clocks_;  // the image that takes the place of the skeleton's
+    std::string clocks_, locks_;  // images that take the place of the skeleton's
     uint64_t progress_ = 0;
     int64_t deadline_ = 0;
     std::map<int, Fd> userfaults_;

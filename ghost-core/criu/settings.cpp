@@ -26,6 +26,7 @@
 #include "ghost-core/memory/injection.hpp"
 #include "ghost-core/memory/kernel_iterator.hpp"
 #include "ghost-core/memory/kernel_types.hpp"
+#include "ghost-core/memory/scratch.hpp"
 #include "ghost-core/memory/timers.hpp"
 #include "ghost-core/memory/waits.hpp"
 
@@ -34,7 +35,7 @@ namespace {
 
 constexpr int64_t limit_us = 200000;  // for a thread to stop
 constexpr int64_t second_ns = 1000000000;
-constexpr uint64_t page = 4096;
+constexpr uint64_t page = Scratch::page;
 constexpr uint64_t set_memory_merge = 67;  // PR_SET_MEMORY_MERGE of linux/prctl.h (Linux 6.4)
 constexpr size_t most_nodes = 1024;        // MAX_NUMNODES of Linux
 constexpr const char* usual_policy = "default";
@@ -182,47 +183,6 @@ std::vector<MappingPolicy> mapping_policies(pid_t pid) {
     });
     return out;
 }
-
-// A thread's memory for arguments and answers of calls.
-class Scratch {
-  public:
-    static Result<Scratch> make(HeldThread& thread) {
-        const auto at = thread.call(SYS_mmap, 0, 2 * page, PROT_READ | PROT_WRITE,
-                                    MAP_PRIVATE | MAP_ANONYMOUS, ~uint64_t{0}, 0);
-        if (!at) return at.error();
-        if (*at < 0) return sys_error_of(static_cast<int>(-*at), "make memory in process");
-        return Scratch(thread, static_cast<uint64_t>(*at));
-    }
-    ~Scratch() {
-        if (at_ != 0) (void)thread_.call(SYS_munmap, at_, 2 * page);
-    }
-    Scratch(Scratch&& from) noexcept : thread_(from.thread_), at_(std::exchange(from.at_, 0)) {}
-    Scratch(const Scratch&) = delete;
-    Scratch& operator=(const Scratch&) = delete;
-    Scratch& operator=(Scratch&&) = delete;
-
-    uint64_t at() const { return at_; }
-    bool write(const std::vector<uint64_t>& words) const {
-        const size_t bytes = words.size() * sizeof(uint64_t);
-        const iovec from{const_cast<uint64_t*>(words.data()), bytes};
-        const iovec to{reinterpret_cast<void*>(at_), bytes};
-        return process_vm_writev(thread_.pid(), &from, 1, &to, 1, 0) == static_cast<ssize_t>(bytes);
-    }
-    // Where calls are to put their answers, its second page.
-    uint64_t answer_at() const { return at_ + page; }
-    template <typename T>
-    std::optional<T> answer() const {
-        T out{};
-        const iovec to{&out, sizeof out}, from{reinterpret_cast<void*>(answer_at()), sizeof out};
-        if (process_vm_readv(thread_.pid(), &to, 1, &from, 1, 0) != sizeof out) return {};
-        return out;
-    }
-
-  private:
-    Scratch(HeldThread& thread, uint64_t at) : thread_(thread), at_(at) {}
-    HeldThread& thread_;
-    uint64_t at_;
-};
 
 // The kernel says it only by what it does with new memory: to drop a page that is locked is
 // refused, and it is there before anybody has touched it, unless locks are to wait for that.

@@ -214,10 +214,23 @@ Status long_enough(const struct stat& info, uint64_t size, const std::string& pa
         path);
 }
 
-// One of those that change a file at a time. Without locks (some network file systems) a copy that
-// is kept may be one of a file that has just been changed.
-void lock(int fd) {
-    while (flock(fd, LOCK_EX) != 0 && errno == EINTR) continue;
+// Who changes a file has it locked meanwhile, a copy that is kept included. So long the others
+// wait.
+constexpr int64_t turn_limit_us = 15'000'000;
+constexpr useconds_t next_turn_us = 2000;
+
+// One of those that change a file at a time; a program may have it locked for good. `enough`: what
+// is to be done has been done, by another caller. Without locks (some network file systems) a copy
+// that is kept may be one of a file that has just been changed.
+template <typename Enough>
+Status lock(int fd, const std::string& path, Enough&& enough) {
+    for (const int64_t limit = monotonic_us() + turn_limit_us;; usleep(next_turn_us)) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0 || (errno != EWOULDBLOCK && errno != EINTR))
+            return {};
+        if (enough()) return {};
+        if (monotonic_us() > limit)
+            return because(Code::refused, path + ": somebody else has locked it");
+    }
 }
 
 // Regular, and may be changed. A link was none when the snapshot was made: the kernel says where a
@@ -262,10 +275,13 @@ Status cut_back(const std::string& path, uint64_t size, const std::string& kept)
     struct stat info {};
     const Fd file(open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     if (!file) return errno == ENOENT ? removed(path) : sys_error(tried, path);
-    if (!kept.empty()) lock(file.get());
-    if (fstat(file.get(), &info) != 0) return sys_error(tried, path);
+    const auto has_size = [&] {
+        return fstat(file.get(), &info) == 0 && static_cast<uint64_t>(info.st_size) == size;
+    };
+    if (has_size()) return {};
+    if (!kept.empty()) GHOST_TRY(lock(file.get(), path, has_size));
+    if (has_size()) return {};
     GHOST_TRY(long_enough(info, size, path));
-    if (static_cast<uint64_t>(info.st_size) == size) return {};
     if (!kept.empty()) GHOST_TRY(keep_copy(file.get(), info, kept));
     if (ftruncate(file.get(), static_cast<off_t>(size)) != 0 || fsync(file.get()) != 0)
         return sys_error(tried, path);
@@ -299,14 +315,19 @@ Status fill(int fd, const FileContents& contents, const std::string& path) {
 
 Status change(int fd, const FileContents& contents, const std::string& path,
               const std::string& kept) {
-    lock(fd);
     struct stat info {};
+    const auto has_them = [&] {
+        const auto now = read_begin(fd, contents.bytes.size() + 1);
+        return now && *now == contents.bytes;
+    };
+    const auto is_done = [&] {
+        return has_them() && fstat(fd, &info) == 0 && (info.st_mode & 07777) == contents.mode;
+    };
+    if (is_done()) return {};
+    GHOST_TRY(lock(fd, path, is_done));
+    if (is_done()) return {};
     if (fstat(fd, &info) != 0) return sys_error(putting, path);
-    const auto now = read_begin(fd, contents.bytes.size() + 1);
-    if (!now) return sys_error(putting, path);
-    const bool same = *now == contents.bytes;
-    if (same && (info.st_mode & 07777) == contents.mode) return {};
-    if (!same && !kept.empty()) GHOST_TRY(keep_copy(fd, info, kept));
+    if (!kept.empty() && !has_them()) GHOST_TRY(keep_copy(fd, info, kept));
     return fill(fd, contents, path);
 }
 
@@ -329,7 +350,7 @@ Status make(const std::string& path, const FileContents& contents) {
     struct stat info {
     }, there{};
     if (!to) return sys_error(putting, path, errno == ENOENT ? Code::not_found : Code::io);
-    lock(to.get());
+    GHOST_TRY(lock(to.get(), name, [] { return false; }));
     if (fstat(to.get(), &info) != 0) return sys_error(putting, path);
     if (!S_ISREG(info.st_mode)) return because(Code::refused, "no regular file", name);
     if (!same_file(info, name)) return {};

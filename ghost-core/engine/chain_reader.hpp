@@ -41,6 +41,9 @@ class ChainReader {
     // that each parent is the one its child was made from.
     Result<Chunk> next(char* buffer, ChainPages& pages);
 
+    // GhostReader's, of the newest ghost.
+    void goes_on() { links_.front().reader->goes_on(); }
+
     void interrupt();
 
   private:

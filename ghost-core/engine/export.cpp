@@ -11,6 +11,7 @@
 #include "base/schema_json.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/writer.hpp"
+#include "ghost-core/engine/lock_handover.hpp"
 #include "ghost-core/engine/migration.hpp"
 #include "ghost-core/engine/tree_facts.hpp"
 #include "ghost-core/memory/buffers.hpp"
@@ -110,9 +111,16 @@ Status send_pages(DumpResult& dump, GhostWriter& writer, BufferPool& pool,
     });
 }
 
-// After the freeze: a failure here lets the tree go again.
+// To where it is to run, not to be kept.
+bool goes_at_once(const ExportRequest& request, const Resource& out) {
+    return request.ghosts == Ghosts::move && out.class_id() == ResourceClass::network;
+}
+
+// After the freeze: a failure here lets the tree go again. `given`: the locks that it has not, or
+// maybe not, any more.
 Status send_frozen(DumpResult& dump, GhostWriter& writer, BufferPool& pool,
-                   const ExportRequest& request, const std::string& huge_memory, Resource& out) {
+                   const ExportRequest& request, const std::string& huge_memory, Resource& out,
+                   std::vector<FileLock>& given) {
     int number = dump.files;
     if (!huge_memory.empty())
         GHOST_TRY(writer.skeleton_file(number++, huge_memory_file, huge_memory));
@@ -122,9 +130,26 @@ Status send_frozen(DumpResult& dump, GhostWriter& writer, BufferPool& pool,
         for (const auto& [name, content] : *more)
             GHOST_TRY(writer.skeleton_file(number++, name, content));
     }
+    const bool gives_locks = goes_at_once(request, out) && has_exclusive(dump.locks);
+    if (gives_locks) GHOST_TRY(writer.skeleton_file(number++, std::string(lock_handover_file), ""));
     GHOST_TRY(send_pages(dump, writer, pool, request.progress));
     GHOST_TRY(writer.end());
+    if (gives_locks) {
+        given = dump.locks;
+        TreeLocks locks(request.root, dump.locks);
+        GHOST_TRY(give_locks(out, locks));
+    }
     return out.finalize();
+}
+
+// After a failed export.
+Error go_on(pid_t root, const std::vector<FileLock>& given, Error why) {
+    if (!given.empty())
+        if (auto back = take_back(root, given); !back.ok())
+            why.why += "; " + back.error().message();
+    if (auto resumed = resume_tree(root); !resumed.ok())
+        log::warning("after a failed export: {}", resumed.error().message());
+    return why;
 }
 
 // The head of a ghost, and what the tree needs. One thread, but for look().
@@ -235,11 +260,9 @@ Result<ExportStats> export_tree(const ExportRequest& request, Resource& out,
     auto dump = ahead->dump.run(writer);
     if (!dump) return dump.error();
     const int64_t skeleton = monotonic_us();
-    if (auto sent = send_frozen(*dump, writer, *pool, request, huge_memory, out); !sent.ok()) {
-        if (auto resumed = resume_tree(request.root); !resumed.ok())
-            log::warning("after a failed export: {}", resumed.error().message());
-        return sent.error();
-    }
+    if (auto sent = send_frozen(*dump, writer, *pool, request, huge_memory, out, stats.given);
+        !sent.ok())
+        return go_on(request.root, stats.given, sent.error());
     const int64_t end = monotonic_us();
     stats.skeleton_bytes = dump->skeleton_bytes;
     stats.page_bytes = writer.contents().page_bytes;

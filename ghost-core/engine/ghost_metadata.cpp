@@ -12,6 +12,12 @@ using schema::record;
 
 namespace {
 
+constexpr Field lock_fields[] = {
+    field<&NeededLock::path>("path", "of the file").as_name(),
+    field<&NeededLock::kind>("kind", "0 of a process, 1 flock(2), 2 of an open file").or_default(),
+    field<&NeededLock::start>("start", "of the range").in("bytes").or_default(),
+    field<&NeededLock::bytes>("bytes", "of it; 0: to the end").or_default(),
+};
 constexpr Field needs_fields[] = {
     field<&Needs::memory>("memory", "that it has in use").in("bytes").or_default(),
     field<&Needs::folders>("folders", "working, root and open ones, but for removed ones")
@@ -27,6 +33,7 @@ constexpr Field needs_fields[] = {
         .or_default(),
     field<&Needs::spaces>("spaces", "name spaces it has of its own").or_default(),
     field<&Needs::groups>("groups", "supplementary ones of an ordinary user").or_default(),
+    field<&Needs::locks>("locks", "exclusive ones, of a tree that is to move").or_default(),
 };
 constexpr Field stdio_fields[] = {
     field<&StdioEnd::kind>("kind", "what it is").or_default(),
@@ -55,6 +62,8 @@ constexpr Field metadata_fields[] = {
 
 }  // namespace
 
+constinit const Record NeededLock::table =
+    record<NeededLock>("lock", "an exclusive lock of a file", lock_fields);
 constinit const Record Needs::table = record<Needs>("needs", "of a tree", needs_fields);
 constinit const Record StdioEnd::table =
     record<StdioEnd>("stdio", "a standard descriptor", stdio_fields);

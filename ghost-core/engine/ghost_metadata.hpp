@@ -16,6 +16,14 @@
 
 namespace ghost::core {
 
+// An exclusive lock of a file with a name.
+struct NeededLock {
+    std::string path;
+    int32_t kind = 0;  // FileLock::Kind
+    int64_t start = 0, bytes = 0;
+    static const schema::Record table;
+};
+
 // What a tree needs where its ghost becomes a process, beside the files of its host facts.
 struct Needs {
     uint64_t memory = 0;
@@ -24,6 +32,7 @@ struct Needs {
     std::map<std::string, uint64_t> removed = {}, limits = {};
     std::vector<std::string> spaces = {};
     std::vector<gid_t> groups = {};
+    std::vector<NeededLock> locks = {};  // of one that is to move; the target has to see them
     static const schema::Record table;
 };
 

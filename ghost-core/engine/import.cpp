@@ -16,6 +16,7 @@
 #include "base/log.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/engine/chain_reader.hpp"
+#include "ghost-core/engine/lock_handover.hpp"
 #include "ghost-core/engine/migration.hpp"
 #include "ghost-core/memory/buffers.hpp"
 #include "ghost-core/memory/queue.hpp"
@@ -47,7 +48,8 @@ struct PageChunk {
 // for each processor fills pages in.
 class Import {
   public:
-    Import(ChainReader& reader, BufferPool& pool) : reader_(reader), pool_(pool) {}
+    Import(Resource& in, ChainReader& reader, BufferPool& pool)
+        : in_(in), reader_(reader), pool_(pool) {}
 
     Result<HeldTree> run(RestoreRequest request, const std::vector<InheritFd>& inherit,
                          const Progress& progress);
@@ -69,6 +71,7 @@ class Import {
     std::shared_ptr<HugePages> huge_pages(pid_t root);
     std::shared_ptr<const TreePlacement> placement();
     Status fill_shared_memory(const std::vector<InheritFd>& inherit);
+    Status take_locks(pid_t root);
     void fill();
     Status fill_chunks();
     Result<bool> place(PageChunk& chunk);
@@ -77,6 +80,7 @@ class Import {
     Status make_room(const PageChunk& chunk);
     void stop();
 
+    Resource& in_;
     ChainReader& reader_;
     BufferPool& pool_;
     SkeletonStore skeleton_;
@@ -130,6 +134,7 @@ Status Import::take_skeleton(const Chunk& chunk, const char* buffer) {
                 look_again();
                 GHOST_TRY(check_needs());
             }
+            if (payload == lock_handover_file) reader_.goes_on();
             if (!skeleton_.open(chunk.number, std::string(payload)))
                 return make_error(Code::corrupt, "read ghost", std::string(payload),
                                   "a skeleton file comes twice");
@@ -311,6 +316,17 @@ Status Import::fill_shared_memory(const std::vector<InheritFd>& inherit) {
     return {};
 }
 
+Status Import::take_locks(pid_t root) {
+    std::string_view image, none;
+    if (skeleton_.find(std::string(locks_image), image) != SkeletonStore::Found::yes) return {};
+    auto locks = locks_in(image);
+    if (!locks) return locks.error();
+    TreeLocks its(root, std::move(*locks));
+    const bool gets_them =
+        skeleton_.find(std::string(lock_handover_file), none) == SkeletonStore::Found::yes;
+    return gets_them ? receive_locks(in_, its) : take_kept(its);
+}
+
 void Import::stop() {
     reader_.interrupt();
     pages_.close();
@@ -341,9 +357,11 @@ Result<HeldTree> Import::run(RestoreRequest request, const std::vector<InheritFd
     filler.join();
     if (!root) return root.error();
     held.root = *root;
-    if (auto filled = fill_shared_memory(inherit); !filled.ok()) {
+    Status made = fill_shared_memory(inherit);
+    if (made.ok()) made = take_locks(*root);
+    if (!made.ok()) {
         destroy_tree(held);
-        return filled.error();
+        return made.error();
     }
     held.bytes = filler_.filled();
     held.skeleton_bytes = skeleton_.bytes();
@@ -359,7 +377,8 @@ Result<HeldTree> Import::run(RestoreRequest request, const std::vector<InheritFd
 }  // namespace
 
 struct Importer::State {
-    explicit State(Resource& in) : reader(in) {}
+    explicit State(Resource& source) : in(source), reader(source) {}
+    Resource& in;
     ChainReader reader;
     std::optional<ParentRef> parent;  // that is to be given next
     Json metadata;
@@ -453,7 +472,7 @@ Result<HeldTree> Importer::hold(const CriuSettings& criu, const std::vector<Inhe
     request.clocks = state_->clocks;
     request.keep_userfaults = state_->keeps_userfaults;
     request.tells_root = state_->tells_root;
-    Import import(state_->reader, *pool);
+    Import import(state_->in, state_->reader, *pool);
     const auto look = [this] { return check_target(state_->known.needs, state_->host); };
     import.lacks(std::move(state_->lacks), look);
     return import.run(std::move(request), inherit, progress);

@@ -48,6 +48,12 @@ enum class LiveMessageType : uint32_t {
     refused,   // payload: why; what was held is gone
     // source to target, ahead of it all: what the tree needs; say ready or refused (preflight.hpp)
     needs,
+    // behind it, where exclusive locks of files go along (lock_handover.hpp): source to target
+    lowered,  // they are shared ones now
+    dropped,
+    // target to source, which has heard `held`
+    shared,
+    taken,
 };
 
 struct Head {

@@ -32,6 +32,7 @@
 #include "ghost-core/memory/huge_pages.hpp"
 #include "ghost-core/criu/criu.hpp"
 #include "ghost-core/criu/dump.hpp"
+#include "ghost-core/criu/file_locks.hpp"
 #include "ghost-core/criu/placement.hpp"
 #include "ghost-core/criu/preflight.hpp"
 #include "ghost-core/criu/tree.hpp"
@@ -77,6 +78,9 @@ struct ExportStats {
     int64_t total_us = 0;      // the whole call
     Hash128 digest;            // the ghost's own
     std::string not_deferred;  // CheckpointStats's
+    // Locks of files that the tree made of the ghost has now, if it goes to another machine at
+    // once: a tree that is to go on after all takes them back before (lock_handover.hpp).
+    std::vector<FileLock> given;
 };
 
 // A criu that waits for its export (prepare_export()).

@@ -19,6 +19,7 @@
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/criu/preflight.hpp"
 #include "ghost-core/engine/live_link.hpp"
+#include "ghost-core/engine/lock_handover.hpp"
 #include "ghost-core/engine/node_memory.hpp"
 
 namespace ghost::core {
@@ -154,6 +155,8 @@ std::vector<Shortcoming> check_target(const std::optional<Needs>& needs, const s
     if (!needs) return out;
     check_memory(*needs, out);
     check_spaces(*needs, out);
+    for (const auto& path : unseen_locks(needs->locks))
+        out.push_back({fmt::format("{}: {}", path, TreeLocks::not_seen), "", "", path});
     std::ranges::move(check_needs(needs), std::back_inserter(out));
     return out;
 }

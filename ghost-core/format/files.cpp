@@ -309,6 +309,10 @@ std::string contents_hash(int fd, uint64_t size) {
     return fmt::format("{:016x}", XXH3_64bits(bytes.data(), bytes.size()));
 }
 
+bool tells_by_time(const std::string& path, uint64_t size) {
+    return size > static_cast<uint64_t>(hashed_limit) && is_of_this_machine(path);
+}
+
 void add_use(UsedFiles& files, const std::string& path, FileUse use) {
     if (is_special(path)) return;
     const auto [at, fresh] = files.emplace(path, use);

@@ -76,6 +76,9 @@ std::string file_identity(const std::string& path, uint64_t device, uint64_t ino
 // XXH3-64, 16 hex digits, of the first `size` bytes: of all up to 4 MiB, of 64 pieces of 4 KiB of
 // more, the first and the last one among them. Empty: it cannot be read so far.
 std::string contents_hash(int fd, uint64_t size);
+// Whether that sees only a part, and the time of the last write tells more: its file system is this
+// machine's own. (Others give the time when the write reaches a server.)
+bool tells_by_time(const std::string& path, uint64_t size);
 
 // The GNU build id of an ELF file as hex digits; empty if it is none or has none.
 std::string build_id(const std::string& path);

@@ -322,6 +322,7 @@ Status GhostReader::check_end(const Chunk& chunk, const char* buffer) {
     if (std::memcmp(&told, &contents_, sizeof told) != 0 ||
         (table_bytes > 0 && std::memcmp(buffer, table.data(), table_bytes) != 0))
         return corrupt("table of contents");
+    if (goes_on_) return {};
     char more = 0;
     auto rest = in_.read(&more, 1);
     if (!rest) return rest.error();

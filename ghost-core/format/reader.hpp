@@ -59,6 +59,9 @@ class GhostReader {
     // uses them calls when he has them in his cache.
     void leave_pages() { leaves_pages_ = true; }
 
+    // The two sides speak on where the ghost ends: nothing is read beyond it.
+    void goes_on() { goes_on_ = true; }
+
     // The next chunk after the head; its payload goes to `buffer`, which has chunk_limit bytes and
     // is 8-byte aligned. After ChunkType::end everything has been checked: order, table of
     // contents, digest, and that nothing follows; but for what is left to check().
@@ -97,7 +100,7 @@ class GhostReader {
     uint64_t position_ = 0;
     uint64_t chunk_start_ = 0;
     uint64_t sequence_ = 0;
-    bool leaves_pages_ = false;
+    bool leaves_pages_ = false, goes_on_ = false;
 };
 
 }  // namespace ghost::core

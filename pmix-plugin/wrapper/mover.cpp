@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.hpp"
+#include "ghost-core/engine/lock_handover.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
 
@@ -123,8 +124,12 @@ Status Mover::ask(core::NetworkResource& target, const core::ExportRequest& requ
     for (;;) {
         GHOST_TRY(looks.look());
         told_ = looks.lasting();
+        auto locks = core::exclusive_locks_of(request.root);
+        GHOST_TRY(locks);
+        auto asked = told_;
+        if (asked.needs) asked.needs->locks = std::move(*locks);
         worker_.uses(target.fd());
-        Status answer = core::ask_target(target, told_);
+        Status answer = core::ask_target(target, asked);
         worker_.uses(-1);
         if (answer.ok() || answer.error().code != Code::refused || !looks.may_look()) return answer;
     }
@@ -163,9 +168,6 @@ void Mover::start_export(const Export& order) {
 Status Mover::check(const core::ExportRequest& request) {
     auto sharing = check_rank(request.root, parts_.who, request.externals, true);
     GHOST_TRY(sharing);
-    auto locks = core::exclusive_locks(request.root, fmt::format("rank {}", parts_.who.rank));
-    GHOST_TRY(locks);
-    GHOST_TRY(refused_for(*locks));
     return sharing_.confirm(*sharing);
 }
 
@@ -187,6 +189,7 @@ Outgoing Mover::export_tree(const Export& order, core::ExportRequest request) {
     auto stats = core::export_tree(request, *target_, std::exchange(ahead_, std::nullopt));
     worker_.uses(-1);
     if (!stats) return who.failed(order.seq, Stage::exporting, stats.error().message());
+    given_ = std::move(stats->given);
     return Exported{.seq = order.seq,
                     .rank = who.rank,
                     .bytes = stats->page_bytes + stats->skeleton_bytes,
@@ -235,6 +238,9 @@ void Mover::call_off(const schema::Received& order) {
 // Also right for a tree that another wrapper left half exported, and for one that runs.
 void Mover::resume(const schema::Received& order) {
     if (!order.is<Resume>()) return;  // cancelled: the tree was not touched
+    if (const auto given = std::exchange(given_, {}); !given.empty())
+        if (Status back = core::take_back(parts_.root, given); !back)
+            log::error("rank {}: {}", parts_.who.rank, back.error().message());
     if (Status done = core::resume_tree(parts_.root); !done) {
         log::error("{}", done.error().message());
     }

@@ -103,6 +103,7 @@ class Mover {
     Sharing sharing_;                             // the same
     std::optional<SharersWait> sharers_;          // of an export
     core::TreeFacts told_;                        // what the target has answered
+    std::vector<core::FileLock> given_;           // by an export, to what was made of it
     std::optional<Connect> waiting_;              // to be done when the worker is free
     std::optional<schema::Received> last_order_;  // Resume or Cancel while the worker was busy
     bool carried_ = false;

@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Ranks that use a file beside the job, and look at every round whether it is as they left it:
-//   files [--seconds N | --until-file FILE] --way WAY --file FILE
+//   files [--seconds N | --until-file FILE] --way WAY --file FILE [--rival]
 //   follow     rank 0 appends to it, the last rank has it open for reading only and follows
 //   mapped     the last rank has it mapped shared and no descriptor of it, and writes all of it
 //   overwrite  the last rank writes all of a large one again and again
 //   read       the last rank has it open for reading only
 //   flock, fcntl, ofd   the last rank holds such a lock of the whole of it
 //   none       it is not used
+// With --rival rank 0 tries all the time to get the last rank's lock.
 #include "tests/mpi/common.hpp"
 
+#include <atomic>
 #include <cstring>
 #include <fcntl.h>
 #include <functional>
+#include <optional>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -100,6 +104,25 @@ Look locked(const std::string& path, const std::string& way) {
     };
 }
 
+// How often it got the lock is what stop() tells.
+class Rival {
+  public:
+    Rival(const std::string& path, const std::string& way)
+        : thread_([this, path, way] {
+              for (; !stops_; ::usleep(20)) times_ += is_free(path, way) ? 1 : 0;
+          }) {}
+    uint64_t stop() {
+        stops_ = true;
+        thread_.join();
+        return times_;
+    }
+
+  private:
+    std::atomic<bool> stops_ = false;
+    uint64_t times_ = 0;
+    std::thread thread_;
+};
+
 Look make(const mpitest::World& world, const std::string& way, const std::string& path) {
     const bool last = world.rank == world.size - 1;
     if (way == "follow" && world.rank == 0) return append(path);
@@ -117,10 +140,14 @@ Look make(const mpitest::World& world, const std::string& way, const std::string
 int main(int argc, char** argv) {
     mpitest::World world(&argc, &argv);
     mpitest::Options options(argc, argv);
-    const Look look = make(world, options.text("--way", "none"), options.text("--file", ""));
+    const std::string way = options.text("--way", "none"), path = options.text("--file", "");
+    const Look look = make(world, way, path);
     mpitest::Limit limit(options, 3);
     uint64_t errors = 0;
     uint32_t number = 0;
+    world.agree(true);  // the lock is taken
+    std::optional<Rival> rival;
+    if (world.rank == 0 && options.flag("--rival")) rival.emplace(path, way);
     while (world.agree(!limit.reached(number))) {
         errors += world.sum(look(number));
         if (world.rank == 0) {
@@ -130,6 +157,7 @@ int main(int argc, char** argv) {
         usleep(2000);
         ++number;
     }
+    errors += world.sum(rival ? rival->stop() : 0);
     world.say_end("files", number, "rounds", errors);
     MPI_Finalize();
     return errors == 0 ? 0 : 1;

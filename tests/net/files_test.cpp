@@ -5,11 +5,14 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <sys/file.h>
 
+#include "base/fd.hpp"
 #include "tests/net/on_lab.hpp"
 
 namespace {
@@ -23,6 +26,16 @@ constexpr const char* nodes = "gn1:2,gn2:2,gn3:2";
 std::string bytes_of(const std::string& path) {
     std::ifstream in(path, std::ios::binary);
     return {std::istreambuf_iterator<char>(in), {}};
+}
+
+ghost::Fd lock(const std::string& path, const std::string& way) {
+    ghost::Fd out(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    struct flock whole {};
+    whole.l_type = F_WRLCK;
+    EXPECT_EQ(way == "flock" ? ::flock(out.get(), LOCK_EX | LOCK_NB)
+                             : ::fcntl(out.get(), F_OFD_SETLK, &whole),
+              0);
+    return out;
 }
 
 class Files : public nettest::OnLab {
@@ -168,14 +181,54 @@ TEST_F(Files, AnotherInputIsNamedAtARestart) {
     expect_clean(restart(), "files:");
 }
 
-class Locks : public Files, public ::testing::WithParamInterface<const char*> {};
+class Locks : public Files, public ::testing::WithParamInterface<const char*> {
+  protected:
+    Words holds() const { return way(GetParam()); }
+};
 
-TEST_P(Locks, AreSavedAndKeepTheirRank) {
-    Job job(lab(), 2, nodes, way(GetParam()));
+// Not for a moment could another process have got it.
+TEST_P(Locks, MoveWithTheirRank) {
+    Words words = holds();
+    words.emplace_back("--rival");
+    Job job(lab(), 2, nodes, words);
     ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
-    expect_refused(job, 1, "gn3", {path("file"), "exclusive lock"});
+    for (const char* node : {"gn3", "gn2", "gn1", "gn2"}) {
+        expect_moved(job, 1, node);
+        ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
+    }
+    expect_clean_end(job, "files:");
+}
+
+// What others on the rank's node mean by the lock would be another one there.
+TEST_P(Locks, ThatTheTargetDoesNotSeeKeepTheirRank) {
+    Job job(lab(), 2, nodes, holds());
+    ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
+    std::filesystem::copy_file(path("file"), path("other"));
+    std::filesystem::permissions(path("other"),
+                                 std::filesystem::status(path("file")).permissions());
+    put_over("gn3", path("other"), path("file"));
+    expect_refused(job, 1, "gn3", {"gn3 cannot take it: ", path("file"), "is not seen here"});
+    take_off("gn3", path("file"));
+    expect_moved(job, 1, "gn3");
+    expect_clean_end(job, "files:");
+}
+
+TEST_P(Locks, AreAsAtTheSnapshotAfterARestart) {
+    Job job(lab(), 2, nodes, holds());
     save_and_end(job);
     expect_clean(restart(), "files:");
+}
+
+// Nothing waits for whoever has it now.
+TEST_P(Locks, ThatOthersHaveByNowAreNamedAtARestart) {
+    Job job(lab(), 2, nodes, holds());
+    save_and_end(job);
+    const ghost::Fd theirs = lock(path("file"), GetParam());
+    const Finished end = restart();
+    EXPECT_NE(end.status, 0) << end.out;
+    EXPECT_NE(end.err.find(path("file") + ": somebody else has locked it"), std::string::npos)
+        << end.err;
+    EXPECT_EQ(end.out.find("round "), std::string::npos) << end.out;
 }
 
 INSTANTIATE_TEST_SUITE_P(Kind, Locks, ::testing::Values("flock", "fcntl", "ofd"),

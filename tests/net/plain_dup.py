@@ -2,6 +2,7 @@
 
 usage: plain_dup.py [CASE...]      GHOST_TEST_USER=NAME: as that user of the machine
 """
+import fcntl
 import functools
 import json
 import os
@@ -34,6 +35,19 @@ while True:
     time.sleep(0.01)
 """
 
+# Holds the file `lock` of FOLDER, and counts as the other one does.
+LOCKER = """
+import fcntl, os, sys, time
+lock = open(sys.argv[1] + "/lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+ticks = os.open(sys.argv[1] + "/0", os.O_CREAT | os.O_WRONLY)
+n = 0
+while True:
+    n += 1
+    os.pwrite(ticks, b"%10d" % n, 0)
+    time.sleep(0.01)
+"""
+
 
 def ticks(folder, name):
     return suite.ticks(os.path.join(folder, name))
@@ -44,8 +58,8 @@ lab = suite.Lab(2, user=USER)
 on = lab.on
 
 
-def started(folder):
-    pid = good(on("gn1", "ghost", "run", "--detach", "--", "python3", "-c", TICKER, folder)).strip()
+def started(folder, program=TICKER):
+    pid = good(on("gn1", "ghost", "run", "--detach", "--", "python3", "-c", program, folder)).strip()
     until(lambda: ticks(folder, "0") > 2, "the first ticks")
     return pid
 
@@ -67,6 +81,28 @@ def case_move(folder):
     until(lambda: ticks(folder, "0") > before, "the process to go on at gn2")
     assert on("gn2", "kill", "-0", str(out["clone_pid"])).returncode == 0
     assert on("gn1", "kill", "-0", pid).returncode != 0
+
+
+def is_locked(folder):
+    with open(os.path.join(folder, "lock")) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def case_move_locked(folder):
+    """An exclusive lock goes along; a clone beside its original cannot have it."""
+    pid = started(folder, LOCKER)
+    refused = on("gn1", "ghost", "dup", pid, "--to", "gn2")
+    assert refused.returncode == 1 and "exclusive lock" in refused.stderr, refused
+    assert is_locked(folder)
+    good(on("gn1", "ghost", "dup", pid, "--to", "gn2", "--then", "kill"))
+    before = ticks(folder, "0")
+    until(lambda: ticks(folder, "0") > before, "the process to go on at gn2")
+    assert on("gn1", "kill", "-0", pid).returncode != 0
+    assert is_locked(folder)
 
 
 def moved_live(folder, mode):

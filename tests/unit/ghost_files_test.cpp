@@ -11,6 +11,7 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -308,6 +309,17 @@ TEST_F(PutBack, UnchangedFileIsNotTouched) {
     EXPECT_TRUE(put_back(file, contents("0123456789"), path("copy")).ok());
     EXPECT_EQ(fs::last_write_time(file), fs::file_time_type());
     EXPECT_FALSE(fs::exists(path("copy")));
+}
+
+// By a rank of the same job that is there already, for one: who finds a file right waits for
+// nobody.
+TEST_F(PutBack, UnchangedFileMayBeLocked) {
+    const auto file = make("a", "0123456789");
+    ASSERT_EQ(chmod(file.c_str(), 0640), 0);
+    const Fd theirs(open(file.c_str(), O_RDWR | O_CLOEXEC));
+    ASSERT_EQ(flock(theirs.get(), LOCK_EX), 0);
+    EXPECT_TRUE(put_back(file, contents("0123456789"), path("copy")).ok());
+    EXPECT_TRUE(cut_back(file, 10, path("copy")).ok());
 }
 
 TEST_F(PutBack, ChangedFileIsBackedUp) {

@@ -7,6 +7,7 @@
 
 #include "base/clock.hpp"
 #include "base/encoding.hpp"
+#include "ghost-core/engine/lock_handover.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/engine/tree_facts.hpp"
 #include "ghost-core/resource/network.hpp"
@@ -59,13 +60,19 @@ Result<Wanted> hear(CloneLine& line, int timeout_ms) {
 // Nothing is stopped yet: all that the other node lacks is told now, but for what the tree has for
 // a moment only.
 Result<std::unique_ptr<core::NetworkResource>> prepare(const core::PlainTree& tree, CloneLine& line,
-                                                       bool clone, bool live) {
+                                                       bool clone, bool live, bool takes_locks) {
     const auto secret = random_secret();
     std::optional<Error> lacks;
     for (core::Looks looks(tree.root, core::Ghosts::move);;) {
         GHOST_TRY(looks.look());
         const auto& facts = looks.lasting();
-        const CloneOrder order{secret, facts.needs, facts.host(), clone, live};
+        auto needs = facts.needs;
+        if (needs && takes_locks) {
+            auto locks = core::exclusive_locks_of(tree.root);
+            if (!locks) return locks.error();
+            needs->locks = std::move(*locks);
+        }
+        const CloneOrder order{secret, std::move(needs), facts.host(), clone, live};
         if (auto sent = line.send(order); !sent.ok()) return lacks ? *lacks : sent.error();
         auto said = line.receive(ready_ms);
         if (!said) return lacks ? *lacks : said.error();
@@ -99,13 +106,14 @@ Result<Then> settle(CloneLine& line, Then then, core::Guard& guard, Made& made) 
     return then;
 }
 
-Result<core::PlainTree> tree_to_clone(pid_t pid) {
+Result<core::PlainTree> tree_to_clone(pid_t pid, bool takes_locks) {
     auto tree = reach_plain(pid);
     if (!tree) return tree.error();
     GHOST_TRY(core::check_exportable(*tree));
     if (!tree->nested)
         return make_error(Code::refused, "clone process", std::to_string(pid),
                           "`ghost run` has not started it, so its number would be taken");
+    if (takes_locks) return tree;
     auto locks = core::exclusive_locks(tree->root, fmt::format("tree of {}", tree->program));
     if (!locks) return locks.error();
     if (!locks->empty()) return because(Code::refused, fmt::format("{}", fmt::join(*locks, "; ")));
@@ -122,10 +130,11 @@ Result<CloneLine> line_to(const DupArgs& args) {
 Result<Made> duplicate(const DupArgs& args, Then then, Mode mode) {
     auto line = line_to(args);
     if (!line) return line.error();
-    auto tree = tree_to_clone(args.pid);
+    const bool takes_locks = then == Then::kill;
+    auto tree = tree_to_clone(args.pid, takes_locks);
     if (!tree) return tree.error();
     Made made;
-    auto out = prepare(*tree, *line, then == Then::go_on, false);
+    auto out = prepare(*tree, *line, then == Then::go_on, false, takes_locks);
     if (!out) return out.error();
     auto exported = export_plain(args.pid, **out, then, mode,
                                  [&](const Exported&, core::Guard& guard) -> Result<Then> {
@@ -180,9 +189,9 @@ int run_live(const DupArgs& args, core::PageOrder order, bool json) {
     const int64_t begin = monotonic_us();
     auto line = line_to(args);
     if (!line) return report(line.error(), json);
-    auto tree = tree_to_clone(args.pid);
+    auto tree = tree_to_clone(args.pid, false);
     if (!tree) return report(tree.error(), json);
-    auto out = prepare(*tree, *line, false, true);
+    auto out = prepare(*tree, *line, false, true, false);
     if (!out) return report(out.error(), json);
     auto sent = send_live(args.pid, **out, order);
     if (!sent) {
