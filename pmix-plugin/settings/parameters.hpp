@@ -27,6 +27,7 @@ inline constexpr const char* restart_keep_variable = "OMPI_MCA_ghost_restart_kee
 inline constexpr const char* restart_signer_variable = "OMPI_MCA_ghost_restart_signer";
 inline constexpr const char* filters_variable = "OMPI_MCA_ghost_filters";
 inline constexpr const char* streams_variable = "OMPI_MCA_ghost_streams";
+inline constexpr const char* own_ipc_variable = "OMPI_MCA_ghost_own_ipc";
 
 // Values as a user writes them. invalid, with the text, if it is none.
 Result<int64_t> parse_duration_us(const std::string& text);  // "90", "90s", "10m", "2h", "1d"

@@ -2,6 +2,7 @@
 #include "pmix-plugin/wrapper/spawn.hpp"
 
 #include <cstdlib>
+#include <string_view>
 #include <unistd.h>
 
 #include "base/paths.hpp"
@@ -23,6 +24,8 @@ Result<pid_t> spawn_program(const Identity& who, const core::Signals& signals, c
     nested.criu = who.criu;
     nested.number = std::to_string(first_inner_pid + static_cast<int>(who.rank));
     nested.argv = program;
+    const char* own_ipc = std::getenv("GHOST_OWN_IPC");
+    nested.own_ipc = own_ipc != nullptr && std::string_view(own_ipc) == "1";
     for (int i = 0; i < 3; ++i) nested.stdio[static_cast<size_t>(i)] = stdio.rank_end(i);
     return core::spawn_nested(nested, signals.original());
 }

@@ -42,11 +42,12 @@ def text(*path):
 class Job:
     """One rank for each case, on gn1."""
 
-    def __init__(self, folder, cases):
+    def __init__(self, folder, cases, options=()):
         self.cases = cases
         self.folder = own_folder(folder)
         self.shots = os.path.join(self.folder, "shots")
-        words = ["mpirun", "--mca", "ghost", "1", "--mca", "ghost_checkpoint_dir", self.shots]
+        words = ["mpirun", "--mca", "ghost", "1", "--mca", "ghost_checkpoint_dir", self.shots,
+                 *options]
         for number, case in enumerate(cases):
             words += [":"] * (number > 0) + ["-np", "1", "--host", "gn1:%d,gn2:%d" % (
                 len(cases), len(cases)), SUBJECT, case, self.folder]
@@ -101,9 +102,9 @@ def grow(job, more):
             file.write(more)
 
 
-def moves(folder, rows):
+def moves(folder, rows, options):
     """{case: what is wrong} of one job whose ranks go to gn2 one after the other."""
-    job = Job(folder, list(rows)).wait_ready()
+    job = Job(folder, list(rows), options).wait_ready()
     grow(job, "xxxxxx of others")
     wrong = {}
 
@@ -122,12 +123,12 @@ def moves(folder, rows):
     return wrong
 
 
-def snapshots(folder, rows):
+def snapshots(folder, rows, options):
     """The same of one job that is saved, ended, and made again on gn2."""
     cases = [case for case, refused in rows.items() if not refused]
     if not cases:
         return {}
-    job = Job(folder, cases).wait_ready()
+    job = Job(folder, cases, options).wait_ready()
     grow(job, "xxxxxx of others")
     done = job.save()
     if done.returncode != 0:
@@ -152,7 +153,7 @@ def refused_snapshots(folder, rows):
 
 def main():
     listed = subprocess.run([SUBJECT, "--list"], capture_output=True, text=True, check=True).stdout
-    moved, saved = {}, {}
+    rows, options = {}, {}
     for name, _, refused, ranks, of_user in (line.split("\t") for line in listed.splitlines()):
         how, _, why = ranks.partition(": ")
         if name not in sys.argv[1:] if sys.argv[1:] else how == "not":
@@ -163,8 +164,8 @@ def main():
             continue
         if USER and of_user:
             refused = of_user
-        moved[name] = why if how == "move" else refused
-        saved[name] = refused
+        rows[name] = refused
+        options[name] = ("--mca", why, "1") if how == "with" else ()
     folder = tempfile.mkdtemp(prefix="ranks.", dir=os.path.abspath("tests/net"))
     os.chmod(folder, 0o755)
     bad = 0
@@ -178,13 +179,15 @@ def main():
     try:
         for node in ("gn1", "gn2"):
             assert on(node, SUBJECT, "--serve", user="").returncode == 0, "no services"
-        names = list(moved)
-        for part in (names[i:i + AT_ONCE] for i in range(0, len(names), AT_ONCE)):
-            tell("move", moves(folder, {case: moved[case] for case in part}))
-            tell("snapshot", snapshots(folder, {case: saved[case] for case in part}))
-            tell("snapshot", refused_snapshots(folder, {
-                case: saved[case] for case in part
-                if saved[case] and not saved[case].startswith("import: ")}))
+        for wanted in sorted(set(options.values())):
+            names = [name for name in rows if options[name] == wanted]
+            for part in (names[i:i + AT_ONCE] for i in range(0, len(names), AT_ONCE)):
+                of_part = {case: rows[case] for case in part}
+                tell("move", moves(folder, of_part, wanted))
+                tell("snapshot", snapshots(folder, of_part, wanted))
+                tell("snapshot", refused_snapshots(folder, {
+                    case: refused for case, refused in of_part.items()
+                    if refused and not refused.startswith("import: ")}))
     finally:
         for process in live:
             if process.poll() is None:

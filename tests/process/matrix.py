@@ -115,8 +115,8 @@ def coverage(rows):
         how = 'refused before the freeze: "%s"' % refused if refused else "yes"
         if refused.startswith("import: "):
             how = "refused before anything starts where the file is missing"
-        if how_ranks == "move":
-            how += '; the move of a rank: refused before the freeze, "%s"' % why
+        if how_ranks == "with":
+            how += "; of a rank: with `--mca %s 1`" % why
         if of_user and not of_user.startswith("not: "):
             how += '; of an ordinary user: refused before the freeze, "%s"' % of_user
         if of_user.startswith("not: "):

@@ -26,10 +26,10 @@ constexpr std::array all_cases = {&task_cases,   &scheduling_cases, &setting_cas
                                   &signal_cases, &file_cases,       &name_cases,
                                   &object_cases, &memory_cases,     &node_cases};
 // How ranks (tests/net/rank_matrix.sh) are unlike plain processes. "not: …": no rank, and why;
-// "move: …": a rank is carried by a snapshot, its move is refused so.
+// "with: …": in a job of its own, with this parameter set to 1.
 constexpr std::array<std::array<std::string_view, 2>, 2> unlike_plain = {{
     {"large_removed", "not: gigabytes, which go the way of any other removed file"},
-    {"sysv", "not: a rank has those of its node: `node_memory`, `node_semaphores`, `node_queue`"},
+    {"sysv", "with: ghost_own_ipc"},
 }};
 // How an ordinary user's (GHOST_TEST_USER) are unlike root's. "not: …": only root can begin it, and
 // why; else he is refused so.
