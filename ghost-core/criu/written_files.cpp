@@ -24,6 +24,7 @@ namespace ghost::core {
 namespace {
 
 constexpr size_t copy_step = 1 << 30;
+constexpr int64_t ns_of_second = 1'000'000'000;
 
 // "flags:" of proc(5), fdinfo, octal.
 bool is_for_writing(pid_t pid, int number) {
@@ -36,6 +37,10 @@ bool is_for_writing(pid_t pid, int number) {
     return false;
 }
 
+int64_t time_ns(const timespec& time) {
+    return time.tv_sec * ns_of_second + time.tv_nsec;
+}
+
 // A file, and where it can be opened.
 struct Found {
     WrittenFile file;
@@ -46,7 +51,7 @@ void take_size(const struct stat& info, WrittenFile& file) {
     file.size = static_cast<uint64_t>(info.st_size);
     file.device = info.st_dev;
     file.inode = info.st_ino;
-    file.changed_ns = info.st_ctim.tv_sec * int64_t{1'000'000'000} + info.st_ctim.tv_nsec;
+    file.changed_ns = time_ns(info.st_ctim);
     file.taken_us = realtime_us();
 }
 
@@ -147,8 +152,11 @@ void hash_others(std::map<std::string, Found>& found, uint64_t most) {
         if (one.file.contents) continue;
         if (most-- == 0) return;
         struct stat info {};
-        if (const Fd fd = open_again(one, info))
-            one.file.hash = contents_hash(fd.get(), one.file.size);
+        const Fd fd = open_again(one, info);
+        if (!fd) continue;
+        one.file.hash = contents_hash(fd.get(), one.file.size);
+        if (tells_by_time(one.file.path, one.file.size))
+            one.file.modified_ns = time_ns(info.st_mtim);
     }
 }
 
@@ -262,14 +270,18 @@ Status may_cut_back(const std::string& path, uint64_t size, const std::optional<
     if (!begin) return {};
     const Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     if (!file) return sys_error(tried, path);
-    if (contents_hash(file.get(), begin->size) == begin->hash) return {};
+    const bool is_later = begin->modified_ns != 0 && fstat(file.get(), &info) == 0 &&
+                          static_cast<uint64_t>(info.st_size) == begin->size &&
+                          time_ns(info.st_mtim) != begin->modified_ns;
+    if (!is_later && contents_hash(file.get(), begin->size) == begin->hash) return {};
     return because(Code::refused,
                    "it has been overwritten since the snapshot was made, which does not have its "
                    "contents:",
                    path);
 }
 
-Status cut_back(const std::string& path, uint64_t size, const std::string& kept) {
+Status cut_back(const std::string& path, uint64_t size, const std::string& kept,
+                int64_t modified_ns) {
     GHOST_TRY(may_cut_back(path, size));
     const auto tried = fmt::format("cut back to {} bytes", size);
     struct stat info {};
@@ -283,7 +295,12 @@ Status cut_back(const std::string& path, uint64_t size, const std::string& kept)
     if (has_size()) return {};
     GHOST_TRY(long_enough(info, size, path));
     if (!kept.empty()) GHOST_TRY(keep_copy(file.get(), info, kept));
-    if (ftruncate(file.get(), static_cast<off_t>(size)) != 0 || fsync(file.get()) != 0)
+    if (ftruncate(file.get(), static_cast<off_t>(size)) != 0) return sys_error(tried, path);
+    // Another restart of the same snapshot is to know it again. Only its owner may say so.
+    const timespec times[] = {{0, UTIME_OMIT},
+                              {modified_ns / ns_of_second, modified_ns % ns_of_second}};
+    if ((modified_ns != 0 && futimens(file.get(), times) != 0 && errno != EPERM) ||
+        fsync(file.get()) != 0)
         return sys_error(tried, path);
     return {};
 }

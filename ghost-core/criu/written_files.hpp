@@ -34,7 +34,8 @@ struct WrittenFile {
     // the greatest pair says is the newest.
     int64_t changed_ns = 0, taken_us = 0;
     std::optional<FileContents> contents;
-    std::string hash;  // contents_hash() of all of it, if there are no `contents`
+    std::string hash;         // contents_hash() of all of it, if there are no `contents`
+    int64_t modified_ns = 0;  // st_mtime, where it tells more (tells_by_time()); else 0
 };
 
 // Which files' contents are read: small ones, the smallest first, so that a tree that is frozen for
@@ -53,7 +54,8 @@ Result<std::vector<WrittenFile>> written_files(pid_t root, const ContentsLimit& 
 // The first so many bytes of a file.
 struct FileBegin {
     uint64_t size = 0;
-    std::string hash;  // contents_hash()
+    std::string hash;         // contents_hash()
+    int64_t modified_ns = 0;  // of a file with no more than these; 0: not known
 };
 
 // Whether cut_back() would work, with its errors, and the file still begins so; nothing is changed.
@@ -63,9 +65,11 @@ Status may_cut_back(const std::string& path, uint64_t size,
 // Makes the file `size` bytes long again if it has grown since; its contents before that stay. If
 // `kept` is not empty and the file is longer, all of it is copied to this path first (with the same
 // mode; synced; what has that name already stays, and counts as the copy). Several callers may do
-// this for one file at once. not_found: there is no such file; refused: it is no regular file any
-// more, or shorter than that: what the tree has written is missing from it.
-Status cut_back(const std::string& path, uint64_t size, const std::string& kept = {});
+// this for one file at once. `modified_ns`: what a file that is cut says of its last write
+// afterwards; 0: that it was now. not_found: there is no such file; refused: it is no regular file
+// any more, or shorter than that: what the tree has written is missing from it.
+Status cut_back(const std::string& path, uint64_t size, const std::string& kept = {},
+                int64_t modified_ns = 0);
 
 // Whether put_back() would work, with its errors; nothing is changed. Without `mode` it is not
 // looked at whether that could be given to the file.

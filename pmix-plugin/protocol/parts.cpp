@@ -130,6 +130,9 @@ constexpr Field seen_file_fields[] = {
     field<&SeenFile::taken>("taken", "when the rank's wrapper looked").in("µs").or_default(),
     field<&SeenFile::hash>("hash", "of its contents, if the ghost has them").or_default(),
     field<&SeenFile::begin>("begin", "the same, if it has them not").or_default(),
+    field<&SeenFile::modified>("modified", "when it was written last, if that tells more")
+        .in("ns")
+        .or_default(),
 };
 
 constexpr Field shared_fields[] = {

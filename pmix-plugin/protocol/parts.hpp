@@ -179,11 +179,12 @@ struct Abort {
 struct SeenFile {
     schema::Name path;
     uint64_t size = 0;
-    std::string file;     // which one it is of those that nodes have by this name
-    int64_t changed = 0;  // when it was last, by the file's own clock
-    int64_t taken = 0;    // when the rank's wrapper looked
-    std::string hash;     // of its contents, if the ghost has them
-    std::string begin;    // core::contents_hash() of them, if it has not
+    std::string file;      // which one it is of those that nodes have by this name
+    int64_t changed = 0;   // when it was last, by the file's own clock
+    int64_t taken = 0;     // when the rank's wrapper looked
+    std::string hash;      // of its contents, if the ghost has them
+    std::string begin;     // core::contents_hash() of them, if it has not
+    int64_t modified = 0;  // then, core::WrittenFile::modified_ns
     static const schema::Record table;
 };
 

@@ -94,6 +94,9 @@ constexpr Field copy_fields[] = {
 constexpr Field begin_fields[] = {
     field<&Manifest::File::Begin::size>("size", "of it").in("bytes"),
     field<&Manifest::File::Begin::hash>("hash", "of its contents"),
+    field<&Manifest::File::Begin::modified>("modified", "when it was written last")
+        .in("ns")
+        .or_default(),
 };
 constexpr Field file_fields[] = {
     field<&Manifest::File::path>("path", "absolute").as_name(),

@@ -97,7 +97,8 @@ struct Manifest {
         // overwritten since is not what the ranks wrote.
         struct Begin {
             uint64_t size = 0;
-            std::string hash;  // core::contents_hash()
+            std::string hash;      // core::contents_hash()
+            int64_t modified = 0;  // ns, core::FileBegin::modified_ns
             static const schema::Record table;
         };
         std::optional<Begin> begin = {};

@@ -42,7 +42,8 @@ std::vector<SeenFile> files_for_manifest(const std::vector<core::WrittenFile>& f
                      .changed = file.changed_ns,
                      .taken = file.taken_us,
                      .hash = file.contents ? file.contents->hash() : std::string(),
-                     .begin = file.hash};
+                     .begin = file.hash,
+                     .modified = file.modified_ns};
         const size_t size = schema::encode(one).size() + 1;
         all = size <= limit;
         if (!all) break;

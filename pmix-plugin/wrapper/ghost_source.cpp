@@ -29,7 +29,7 @@ std::map<std::string, CutFile> cuts_of(const Json& metadata, const Manifest& man
             if (owner != rank) continue;
             auto& cut = out[file.path];
             cut.size = std::max(cut.size, file.size);
-            if (file.begin) cut.begin = {file.begin->size, file.begin->hash};
+            if (file.begin) cut.begin = {file.begin->size, file.begin->hash, file.begin->modified};
         }
     return out;
 }
@@ -231,7 +231,7 @@ Result<core::Importer> SnapshotSource::open(Worker&) {
         return core::put_back(path, contents, kept(path));
     }));
     GHOST_TRY(of_each(to_cut_, [&](const std::string& path, const CutFile& cut) {
-        return core::cut_back(path, cut.size, kept(path));
+        return core::cut_back(path, cut.size, kept(path), cut.begin ? cut.begin->modified_ns : 0);
     }));
     return std::move(*importer_);
 }

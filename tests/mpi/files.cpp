@@ -4,6 +4,7 @@
 //   follow     rank 0 appends to it, the last rank has it open for reading only and follows
 //   mapped     the last rank has it mapped shared and no descriptor of it, and writes all of it
 //   overwrite  the last rank writes all of a large one again and again
+//   patch      the last rank writes one word of a large one at a time, and never makes it longer
 //   read       the last rank has it open for reading only
 //   flock, fcntl, ofd   the last rank holds such a lock of the whole of it
 //   none       it is not used
@@ -76,6 +77,18 @@ Look overwrite(const std::string& path) {
     };
 }
 
+Look patch(const std::string& path) {
+    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (::ftruncate(fd, large) != 0) return [](uint32_t) -> uint64_t { return 1; };
+    return [fd, was = uint64_t{0}](uint32_t) mutable -> uint64_t {
+        uint64_t word = 0;
+        constexpr off_t place = 50'000;
+        const bool as_left = ::pread(fd, &word, sizeof word, place) == sizeof word && word == was;
+        ++was;
+        return as_left && ::pwrite(fd, &was, sizeof was, place) == sizeof was ? 0 : 1;
+    };
+}
+
 Look read_only(const std::string& path) {
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     return [fd](uint32_t) -> uint64_t { return fd < 0 ? 1 : 0; };
@@ -129,6 +142,7 @@ Look make(const mpitest::World& world, const std::string& way, const std::string
     if (way == "follow" && last) return follow(path);
     if (way == "mapped" && last) return mapped(path);
     if (way == "overwrite" && last) return overwrite(path);
+    if (way == "patch" && last) return patch(path);
     if (way == "read" && last) return read_only(path);
     const bool locks = way == "flock" || way == "fcntl" || way == "ofd";
     if (locks && last) return locked(path, way);

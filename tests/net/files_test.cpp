@@ -150,8 +150,10 @@ INSTANTIATE_TEST_SUITE_P(Way, FilesInUse, ::testing::Values("follow", "mapped"),
                          [](const auto& info) { return std::string(info.param); });
 
 // What a rank has written since it was saved cannot be there after a restart.
-TEST_F(Files, OverwrittenFilesAreNamedAtARestart) {
-    Job job(lab(), 2, nodes, way("overwrite"));
+class FilesOverwritten : public Files, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(FilesOverwritten, AreNamedAtARestart) {
+    Job job(lab(), 2, nodes, way(GetParam()));
     save_and_end(job);
     const Finished end = restart();
     EXPECT_NE(end.status, 0) << end.out;
@@ -159,6 +161,9 @@ TEST_F(Files, OverwrittenFilesAreNamedAtARestart) {
     EXPECT_NE(end.err.find("overwritten since"), std::string::npos) << end.err;
     EXPECT_EQ(end.out.find("round "), std::string::npos) << end.out;
 }
+
+INSTANTIATE_TEST_SUITE_P(Way, FilesOverwritten, ::testing::Values("overwrite", "patch"),
+                         [](const auto& info) { return std::string(info.param); });
 
 TEST_F(Files, OverwrittenFilesOfTheSizeAskedForAreCarried) {
     Words words{"--mca", "ghost_checkpoint_files", "8M"};

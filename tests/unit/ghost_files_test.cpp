@@ -22,6 +22,7 @@
 #include "base/clock.hpp"
 #include "base/fd.hpp"
 #include "ghost-core/criu/written_files.hpp"
+#include "ghost-core/format/files.hpp"
 #include "ghost-core/resource/paced.hpp"
 
 namespace ghost::core {
@@ -248,6 +249,33 @@ TEST_F(FilesTest, LargeFilesAreKnownAgain) {
         EXPECT_NE(status.error().message().find("overwritten since"), std::string::npos);
         EXPECT_TRUE(may_cut_back(file, bytes).ok());
     }
+}
+
+// What is written between the pieces that are looked at.
+TEST_F(FilesTest, LargeFilesAreKnownByTheirLastWrite) {
+    constexpr size_t bytes = size_t{6} << 20;
+    const auto file = make("large", std::string(bytes, 'a'));
+    const Fd fd(open(file.c_str(), O_RDWR | O_CLOEXEC));
+    const timespec old[] = {{0, UTIME_OMIT}, {1'000'000'000, 5}};
+    ASSERT_EQ(futimens(fd.get(), old), 0);
+    auto found = written_files(getpid(), {4096, 1 << 20, 8});
+    ASSERT_TRUE(found.ok());
+    std::erase_if(*found, [&](const auto& one) { return one.path != file; });
+    ASSERT_EQ(found->size(), 1U);
+    const FileBegin begin{bytes, (*found)[0].hash, (*found)[0].modified_ns};
+    EXPECT_EQ(begin.modified_ns, 1'000'000'000'000'000'005);
+    // What has grown is cut back, and known once more.
+    for (int restart = 0; restart < 2; restart++) {
+        std::ofstream(file, std::ios::app) << "more";
+        EXPECT_TRUE(may_cut_back(file, bytes, begin).ok());
+        EXPECT_TRUE(cut_back(file, bytes, {}, begin.modified_ns).ok());
+        EXPECT_TRUE(may_cut_back(file, bytes, begin).ok());
+    }
+    ASSERT_EQ(pwrite(fd.get(), "b", 1, 50'000), 1);
+    EXPECT_EQ(contents_hash(fd.get(), bytes), begin.hash);
+    const auto status = may_cut_back(file, bytes, begin);
+    ASSERT_FALSE(status.ok());
+    EXPECT_NE(status.error().message().find("overwritten since"), std::string::npos);
 }
 
 TEST_F(FilesTest, LooksAreOrderedByTime) {

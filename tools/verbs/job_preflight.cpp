@@ -71,8 +71,9 @@ class Look {
             if (file.copy)
                 may(file.path, core::may_put_back(file.path));
             else if (size(file.path, file.size, local_) && file.begin)
-                may(file.path, core::may_cut_back(file.path, file.size,
-                                                  {{file.begin->size, file.begin->hash}}));
+                may(file.path, core::may_cut_back(
+                                   file.path, file.size,
+                                   {{file.begin->size, file.begin->hash, file.begin->modified}}));
         if (!manifest_.input.path.empty())
             size(manifest_.input.path, manifest_.input.offset, false);
     }

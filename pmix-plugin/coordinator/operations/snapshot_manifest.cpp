@@ -50,7 +50,7 @@ void take_file(KnownFile& seen, const SeenFile& given, uint32_t rank) {
     file.copy.reset();
     file.begin.reset();
     if (!given.hash.empty()) file.copy = {rank, given.size, given.hash};
-    if (!given.begin.empty()) file.begin = {given.size, given.begin};
+    if (!given.begin.empty()) file.begin = {given.size, given.begin, given.modified};
 }
 
 void take_rows(Manifest& m, const std::vector<Written>& rows) {
