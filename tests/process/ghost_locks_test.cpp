@@ -27,10 +27,12 @@ struct Way {
     const char* mode;
     const char* call;
 };
-constexpr Way ways[] = {{"flock", "r+", "fcntl.flock(f, fcntl.LOCK_EX)"},
-                        {"fcntl", "r+", "fcntl.lockf(f, fcntl.LOCK_EX)"},
-                        {"range", "r+", "fcntl.lockf(f, fcntl.LOCK_EX, 1, 1)"},
-                        {"write_only", "a", "fcntl.lockf(f, fcntl.LOCK_EX)"}};
+constexpr Way ways[] = {
+    {"flock", "r+", "fcntl.flock(f, fcntl.LOCK_EX)"},
+    {"fcntl", "r+", "fcntl.lockf(f, fcntl.LOCK_EX)"},
+    {"ofd", "r+", "fcntl.fcntl(f, 37, struct.pack('hhqqi', fcntl.F_WRLCK, 0, 0, 0, 0))"},
+    {"range", "r+", "fcntl.lockf(f, fcntl.LOCK_EX, 1, 1)"},
+    {"write_only", "a", "fcntl.lockf(f, fcntl.LOCK_EX)"}};
 
 // A way between source and target on which somebody sees what is said.
 class Overheard : public Resource {
@@ -68,7 +70,7 @@ class GhostLocks : public ::testing::Test {
     void start(const Way& way) {
         way_ = way;
         const auto program = fmt::format(
-            "import fcntl, os, sys\nos.setsid()\nf = open('{}', '{}')\n{}\nprint('has it', "
+            "import fcntl, os, struct, sys\nos.setsid()\nf = open('{}', '{}')\n{}\nprint('has it', "
             "flush=True)\n"
             "for line in sys.stdin: print('goes on', flush=True)\n",
             file(), way.mode, way.call);
@@ -194,7 +196,7 @@ TEST_F(GhostLocks, ThatAreLostAreSaidToBe) {
 
 // No other process can have an exclusive one at any moment of a move.
 TEST_F(GhostLocks, AreNeverFree) {
-    for (const auto& way : {ways[0], ways[1]}) {
+    for (const auto& way : {ways[0], ways[1], ways[2]}) {
         start(way);
         std::atomic<bool> stop = false;
         int got = 0;
