@@ -440,7 +440,9 @@ def main():
     cover()
     # else nothing is shown
     assert subprocess.run([*AS_USER, "unshare", "--user", "true"], capture_output=True).returncode != 0
-    return run_cases(cases_in(globals()), wanted)
+    cases = cases_in(globals())
+    here = [name for name in wanted if name in cases]  # others are lender_ranks.py's
+    return run_cases(cases, here) if here or not wanted else 0
 
 
 sys.exit(main())

@@ -308,6 +308,43 @@ def case_by_interval(folder):
     job.finish()
 
 
+def case_signed(folder):
+    """What the signer has not signed is not restarted, whoever reads it: the command, or the wrappers of the other
+    nodes, for whom a ghost may have been changed since the command looked."""
+    key = os.path.join(folder, "key")
+    good(on("gn1", "ghost", "key", key))
+    by = ("--verify-key", key + ".pub")
+    job = Ledger(folder, mca=[("ghost_checkpoint_to", "both"), ("ghost_checkpoint_keep", "3")])
+    job.reach(30)
+    plain = job.snapshot()["snapshot"]
+    job.reach(60)
+    first = job.snapshot("--sign", key)
+    job.reach(90)
+    second = job.snapshot("--sign", key)
+    assert (first["kind"], second["kind"]) == ("full", "incremental"), (first, second)
+    good(on("gn1", "sh", "-c", 'ghost verify --verify-key "$0" %s /dev/shm/ghost-snapshots-0.*/%s'
+            % (second["snapshot"], second["name"]), by[1]))
+    done = on("gn1", "ghost", "verify", plain, *by)
+    assert done.returncode == 1 and "it is not signed" in done.stderr, done
+    job.kill()
+    # between the command's look and the wrappers' somebody puts a ghost of his in the place of rank 1's
+    real = good(on("gn3", "sh", "-c", "command -v mpirun")).strip()
+    ours, kept = os.path.join(second["snapshot"], "rank-1.ghost.lz4"), os.path.join(folder, "kept")
+    shim = os.path.join(folder, "shim")
+    shutil.copy(ours, kept)
+    os.mkdir(shim)
+    with open(os.path.join(shim, "mpirun"), "w") as script:
+        script.write("#!/bin/sh\ncp %s/rank-1.ghost.lz4 %s\nexec %s \"$@\"\n" % (plain, ours, real))
+    os.chmod(os.path.join(shim, "mpirun"), 0o755)
+    job.start("gn3", ["sh", "-c", 'PATH="%s:$PATH" exec ghost restart "$@"' % shim, "sh", job.shots, *by, "--bind-to",
+                      "none", "--host", "gn3:2,gn4:2"])
+    assert job.process.wait(LIMIT) != 0
+    assert "it is not signed" in " ".join(job.text().split()), job.text()
+    shutil.copy(kept, ours)
+    job.restart("gn3:2,gn4:2", options=by)
+    job.finish()
+
+
 def case_killed_at_any_moment(folder):
     seed = int(os.environ.get("GHOST_TEST_SEED", str(random.randrange(1 << 30))))
     print("# seed %d" % seed, flush=True)
