@@ -43,6 +43,7 @@ ghost_statistics figures(const LiveExport& sent) {
         case LiveOutcome::stayed:
             out.outcome = GHOST_OUTCOME_STAYED;
             break;
+        case LiveOutcome::exported:
         case LiveOutcome::moved:
             out.outcome = GHOST_OUTCOME_DONE;
             break;

@@ -23,12 +23,18 @@
 // skeleton; what never can be carried so (timers, sockets, memory shared without a file …) is
 // unsupported: the tree can still move with export_tree().
 //
-// Both calls block, each on a worker thread of the caller that has no other child processes to wait
-// for; the link is a connection in both directions (NetworkResource). Needs root and a criu with
-// our changes (knows_short_stop()).
+// A tree that belongs to something larger, and stands still for a skeleton only while that has made
+// it quiet (a rank, whose links are closed then), says so by LiveExportRequest::quiet; and whoever
+// has others to ask for the decision takes it with both trees stopped: `leave_stopped` and
+// live_hold().
+//
+// These calls block, each on a worker thread of the caller that has no other child processes to
+// wait for; the link is a connection in both directions (NetworkResource). Needs root and a criu
+// with our changes (knows_short_stop()).
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <sys/types.h>
@@ -53,6 +59,7 @@ struct LiveExportRequest {
     std::vector<std::string> externals;  // as of ExportRequest
     Json metadata;                       // opaque here; the target has it before the tree is made
     CriuSettings criu;
+    HugeMemory huge;  // as of ExportRequest
 
     PageOrder order = PageOrder::pre_copy;
     int64_t downtime_us = 2000;   // copying goes on in rounds until the last one would take less
@@ -60,6 +67,18 @@ struct LiveExportRequest {
                                   // than this, else give up (Code::refused); hybrid: the rest
                                   // follows
     int attempts = 4;             // skeletons taken before giving up (Code::busy)
+
+    // Before each skeleton and each last stop: whether the tree is quiet. It may wait for so long;
+    // until it says so rounds go on. Quiet is until go_on(). Between two quiets mappings of files
+    // may be what they like. An error calls it off. May be empty.
+    std::function<Result<bool>(int64_t wait_us)> quiet;
+    // The skeleton is taken: quiet is over.
+    std::function<void()> go_on;
+    // Fields of the metadata that are as of the last stop: given to the target with it. May be
+    // empty.
+    std::function<Json()> final_metadata;
+    // The target is one of live_hold(): the decision is the caller's (LiveOutcome::exported).
+    bool leave_stopped = false;
 
     // The target has everything and is ready: records the decision. An error calls it off. May be
     // empty.
@@ -96,6 +115,8 @@ struct LiveStats {
 
 enum class LiveOutcome {
     stayed,    // the original runs on; nothing is left at the target
+    exported,  // leave_stopped: the target holds all of it, and the original is stopped (SIGSTOP),
+               // whole: kill_tree(), or resume_tree()
     moved,     // the tree runs at the target; the original has been ended
     stranded,  // post-copy: it ran at the target, and the connection was lost before all pages were
                // there (or the answer that they are). The original is stopped (SIGSTOP), whole as
@@ -107,10 +128,20 @@ enum class LiveOutcome {
                // known to be gone without: resume_tree().
 };
 
+// What has tracked the writes of a tree.
+class LiveTracking {
+  public:
+    virtual ~LiveTracking() = default;
+    // It runs on where it is, as if nothing had been; takes its time.
+    virtual void stay() = 0;
+};
+
 struct LiveExport {
     LiveOutcome outcome = LiveOutcome::stayed;
     LiveStats stats;
-    std::optional<Error> error;  // unless moved
+    std::optional<Error> error;  // unless moved or exported
+    // exported: until the original has been killed, or resumed: stay().
+    std::shared_ptr<LiveTracking> tracking;
 };
 LiveExport live_export(const LiveExportRequest& request, Resource& link);
 
@@ -126,6 +157,8 @@ struct LiveImportRequest {
     // As Importer::tell_root(), of every skeleton that comes. May be empty.
     std::function<void(pid_t)> tells_root;
     Progress progress;
+    // live_hold(): the source's final_metadata. May be empty.
+    std::function<Status(const Json& fields)> last_metadata;
 };
 
 struct LiveImport {
@@ -137,6 +170,10 @@ struct LiveImport {
 // Returns when the tree runs and all its pages are there. On failure nothing is left; if pages were
 // to follow, the tree may have run for a while (request.release has been called).
 Result<LiveImport> live_import(const LiveImportRequest& request, Resource& link);
+
+// For a source with leave_stopped: returns when all of the tree is there and it is stopped, as
+// Importer::hold() does. `request.release` is not called.
+Result<HeldTree> live_hold(const LiveImportRequest& request, Resource& link);
 
 // For tests: called at each numbered point of either side with its name ("source: frozen").
 void set_live_probe(std::function<void(const char* point)> probe);

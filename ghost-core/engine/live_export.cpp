@@ -5,16 +5,15 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
-#include <unordered_map>
 
 #include "base/clock.hpp"
-#include "base/hash.hpp"
 #include "base/log.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/writer.hpp"
 #include "ghost-core/engine/live.hpp"
 #include "ghost-core/engine/live_batches.hpp"
 #include "ghost-core/engine/live_link.hpp"
+#include "ghost-core/engine/live_members.hpp"
 #include "ghost-core/engine/tree_facts.hpp"
 #include "ghost-core/memory/huge_pages.hpp"
 #include "ghost-core/memory/injection.hpp"
@@ -36,28 +35,13 @@ constexpr int clock_samples = 5;  // as live_import takes
 constexpr int64_t hold_limit_us = 200000;
 constexpr int quiet_tries = 40;  // until no signal waits and no pipe holds data
 constexpr int64_t quiet_us = 2000;
+constexpr int64_t quiet_round_us = 10000;
 constexpr int freezes = 8;  // tries of the last stop, each after one more round
 // Post-copy: so many pieces of missing memory at most in each process: the target has to empty each
 // of them by a call, some 10 µs. What lies between pieces then comes along. And hybrid: less than
 // this is sent rather than named, in a few ms.
 constexpr size_t deferred_pieces = 256;
 constexpr uint64_t deferred_worth = 8 << 20;
-
-// One process of the tree.
-struct Member {
-    pid_t pid = 0;
-    int inner = 0;
-    std::optional<Tracker> tracker;
-    KernelState kernel_state;  // as of the skeleton
-    std::string other_maps;    // likewise
-    PageRuns ranges;           // whose pages the skeleton leaves to us
-    PageRuns known;            // pages the target may have contents of
-    PageRuns again;            // to be sent in the next round, whatever the tracker says
-    PageRuns deferred;         // to be asked for when the copy runs
-    PageRuns huge;             // what is to lie in huge pages again
-    PageRuns used_at_once;     // by the kernel when the copy is called in: never deferred
-    std::unordered_map<uint64_t, uint64_t> copies;  // hash of the process's own pages of files
-};
 
 class Source {
   public:
@@ -73,37 +57,37 @@ class Source {
     Status look(std::vector<KernelState>& kernel_states, std::vector<OwnMappings>& maps);
     Status look_quiet(std::vector<KernelState>& kernel_states, std::vector<OwnMappings>& maps);
     Status skeleton();
+    Status take_skeleton(TreeDump& dump);
+    Status become_quiet();
     Status check_skeleton();
     Status send_ghost();
     Error since_skeleton(const Error& refused);
-    void stay();
-    Status send_first_pages(GhostWriter& writer, Member& member);
+    Status send_first_pages(GhostWriter& writer, LiveMember& member);
     Status round(LiveMessageType end);
-    Status send_round(Member& member);
-    Status own_copies(const Member& member, const OwnMappings& maps, PageRuns& out,
-                      std::unordered_map<uint64_t, uint64_t>& hashes);
-    Result<OwnMappings> mappings_now(const Member& member);
-    Status send_mappings(const Member& member, const OwnMappings& maps);
-    Status send_runs(LiveMessageType type, const Member& member, const PageRuns& runs);
-    Status send_pages(Member& member, const PageRuns& pages);
-    Status read_batch(pid_t pid, const std::vector<PageRun>& runs);
+    Status send_round(LiveMember& member);
+    Result<OwnMappings> mappings_now(const LiveMember& member, bool last);
+    Status send_mappings(const LiveMember& member, const OwnMappings& maps);
+    Status send_runs(LiveMessageType type, const LiveMember& member, const PageRuns& runs);
+    Status send_copies(LiveMember& member, const OwnMappings& maps);
+    Status send_pages(LiveMember& member, const PageRuns& pages);
     Status converge();
     Status last_stop();
     Status frozen(PtraceSession& session, int64_t begin);
     Status send_placement(const PtraceSession& session);
     Status send_state(PtraceSession& session);
-    Status send_last(Member& member, int64_t& mark);
-    PageRuns name_deferred(Member& member, const OwnMappings& maps, const PageRuns& pages);
+    Status send_last(LiveMember& member, int64_t& mark);
+    PageRuns name_deferred(LiveMember& member, const OwnMappings& maps, const PageRuns& pages);
     Status serve_deferred();
     Status serve_page(const LiveLink::Message& wanted);
+    Status hand_over(PtraceSession& session, int64_t begin);
     Status commit(PtraceSession& session, int64_t begin);
     void keep_stopped(PtraceSession& session);
-    Member* member_of(pid_t pid);
+    LiveMember* member_of(pid_t pid);
 
     const LiveExportRequest& request_;
     LiveLink link_;
     std::vector<char> buffer_;
-    std::vector<Member> members_;
+    std::vector<LiveMember> members_;
     SkeletonFiles files_;
     SkeletonFacts facts_;  // as of the skeleton
     TreePlacement here_;   // as of the last stop
@@ -115,7 +99,7 @@ class Source {
     bool transient_ = false;     // the failure may be gone in a moment; the target holds on
 };
 
-Member* Source::member_of(pid_t pid) {
+LiveMember* Source::member_of(pid_t pid) {
     for (auto& member : members_)
         if (member.pid == pid) return &member;
     return nullptr;
@@ -139,9 +123,9 @@ Status Source::tell_clocks() {
 Status Source::take_members() {
     auto tasks = list_tree(request_.root);
     if (!tasks) return tasks.error();
-    std::vector<Member> fresh;
+    std::vector<LiveMember> fresh;
     for (const auto& task : *tasks) {
-        Member member;
+        LiveMember member;
         member.pid = task.pid;
         member.inner = task.inner;
         if (auto* old = member_of(task.pid); old != nullptr && old->tracker->is_current()) {
@@ -150,6 +134,8 @@ Status Source::take_members() {
         }
         if (!member.tracker) {
             if (auto huge = huge_memory(task.pid)) member.huge = std::move(*huge);
+            if (const auto wish = request_.huge.find(task.inner); wish != request_.huge.end())
+                member.huge = unite(member.huge, wish->second);
             const int64_t begin = monotonic_us();
             auto tracker = Tracker::attach(task.pid);
             if (!tracker) return tracker.error();
@@ -200,10 +186,34 @@ Status Source::skeleton() {
     GHOST_TRY(facts_.look(request_.root, Ghosts::move));
     auto dump = TreeDump::prepare(what);
     if (!dump) return dump.error();
+    GHOST_TRY(become_quiet());
+    {
+        // Nobody is to wait for a processor in what others wait for.
+        std::optional<RealtimePriority> urgent;
+        if (request_.quiet) urgent.emplace();
+        GHOST_TRY(take_skeleton(*dump));
+    }
+    if (request_.go_on) request_.go_on();
+    at_point("source: skeleton");
+    return {};
+}
+
+// Rounds go on meanwhile, so that little is left.
+Status Source::become_quiet() {
+    while (request_.quiet) {
+        auto quiet = request_.quiet(quiet_round_us);
+        if (!quiet) return quiet.error();
+        if (*quiet) return {};
+        if (told_) GHOST_TRY(round(LiveMessageType::sync));
+    }
+    return {};
+}
+
+Status Source::take_skeleton(TreeDump& dump) {
     std::vector<KernelState> before, after;
     std::vector<OwnMappings> maps_before, maps_after;
     GHOST_TRY(look_quiet(before, maps_before));
-    auto result = dump->run(files_);
+    auto result = dump.run(files_);
     if (!result) return result.error();
     out_.stats.skeleton_stop = std::max(out_.stats.skeleton_stop, result->times.frozen);
     GHOST_TRY(look_quiet(after, maps_after));
@@ -219,7 +229,6 @@ Status Source::skeleton() {
         for (auto& pages : result->pages)
             if (pages.pid == member.pid) member.ranges = as_set(std::move(pages.ranges));
     }
-    at_point("source: skeleton");
     return check_skeleton();
 }
 
@@ -248,18 +257,8 @@ Status Source::check_skeleton() {
     return {};
 }
 
-Status Source::read_batch(pid_t pid, const std::vector<PageRun>& runs) {
-    std::vector<PagePiece> pieces;
-    char* at = buffer_.data();
-    for (const auto& run : runs) {
-        pieces.push_back({run.start, run.bytes, at});
-        at += run.bytes;
-    }
-    return read_pages(pid, pieces, Vanished::is_left);
-}
-
 // Everything that is there now and has its place in the skeleton; the rest comes with the rounds.
-Status Source::send_first_pages(GhostWriter& writer, Member& member) {
+Status Source::send_first_pages(GhostWriter& writer, LiveMember& member) {
     PageChanges changes;
     GHOST_TRY(member.tracker->round(changes));
     auto scan = PageScan::open(member.pid);
@@ -272,7 +271,7 @@ Status Source::send_first_pages(GhostWriter& writer, Member& member) {
     member.again = subtract(there, first);
     std::vector<PageRun> runs, kept;
     for (std::pair<size_t, uint64_t> at; next_batch(first, at, runs);) {
-        GHOST_TRY(read_batch(member.pid, runs));
+        GHOST_TRY(read_batch(member.pid, runs, buffer_));
         std::vector<iovec> contents;
         kept.clear();
         char* from = buffer_.data();
@@ -309,6 +308,7 @@ Status Source::send_ghost() {
     GhostWriter writer(part);
     const auto facts = facts_.by(files_);
     auto metadata = request_.metadata;
+    if (request_.final_metadata) metadata.update(request_.final_metadata());
     put_needs(facts.needs, metadata);
     GHOST_TRY(
         writer.head(facts.host(), metadata.dump(-1, ' ', false, Json::error_handler_t::replace)));
@@ -334,22 +334,30 @@ Status Source::send_ghost() {
     return {};
 }
 
-Status Source::send_mappings(const Member& member, const OwnMappings& maps) {
+Status Source::send_mappings(const LiveMember& member, const OwnMappings& maps) {
     return link_.send(
         LiveMessageType::mappings, member.inner, maps.list.size(), maps.heap_end,
         {{const_cast<OwnMapping*>(maps.list.data()), maps.list.size() * sizeof(OwnMapping)}});
 }
 
-Status Source::send_runs(LiveMessageType type, const Member& member, const PageRuns& runs) {
+Status Source::send_runs(LiveMessageType type, const LiveMember& member, const PageRuns& runs) {
     if (runs.empty()) return {};
     return link_.send(type, member.inner, runs.size(), 0,
                       {{const_cast<PageRun*>(runs.data()), runs.size() * sizeof(PageRun)}});
 }
 
-Status Source::send_pages(Member& member, const PageRuns& pages) {
+Status Source::send_copies(LiveMember& member, const OwnMappings& maps) {
+    return own_copies(member.pid, maps, buffer_, member.copies, [&](PageRuns& runs, size_t bytes) {
+        round_bytes_ += bytes;
+        return link_.send(LiveMessageType::pages, member.inner, runs.size(), 0,
+                          {{runs.data(), runs.size() * sizeof(PageRun)}, {buffer_.data(), bytes}});
+    });
+}
+
+Status Source::send_pages(LiveMember& member, const PageRuns& pages) {
     std::vector<PageRun> runs;
     for (std::pair<size_t, uint64_t> at; next_batch(pages, at, runs);) {
-        GHOST_TRY(read_batch(member.pid, runs));
+        GHOST_TRY(read_batch(member.pid, runs, buffer_));
         const uint64_t bytes = bytes_of(runs);
         GHOST_TRY(
             link_.send(LiveMessageType::pages, member.inner, runs.size(), 0,
@@ -359,54 +367,30 @@ Status Source::send_pages(Member& member, const PageRuns& pages) {
     return {};
 }
 
-// Pages of files that are the process's own by now: few, and not tracked, but compared by hash.
-Status Source::own_copies(const Member& member, const OwnMappings& maps, PageRuns& out,
-                          std::unordered_map<uint64_t, uint64_t>& hashes) {
-    auto scan = PageScan::open(member.pid);
-    if (!scan) return scan.error();
-    std::vector<PageScan::Found> found;
-    for (const auto& area : maps.altered) GHOST_TRY(scan->copied(area, found));
-    PageRuns pages;
-    for (const auto& run : found) pages.push_back({run.start, run.end - run.start});
-    make_set(pages);
-    std::vector<PageRun> runs;
-    for (std::pair<size_t, uint64_t> at; next_batch(pages, at, runs);) {
-        GHOST_TRY(read_batch(member.pid, runs));
-        const char* from = buffer_.data();
-        for (const auto& run : runs)
-            for (uint64_t page = run.start; page < run.end(); page += 4096, from += 4096) {
-                const uint64_t hash = XXH3_64bits(from, 4096);
-                auto [entry, fresh] = hashes.try_emplace(page, hash);
-                if (!fresh && entry->second == hash) continue;
-                entry->second = hash;
-                append(out, page, page + 4096);
-            }
-    }
-    return {};
-}
-
 // busy: mappings of files, which differences do not carry, are not what they were.
-Result<OwnMappings> Source::mappings_now(const Member& member) {
+Result<OwnMappings> Source::mappings_now(const LiveMember& member, bool last) {
     auto maps = own_mappings(member.pid);
-    if (maps && maps->others != member.other_maps)
+    const bool may_differ = !last && request_.quiet;
+    if (maps && !may_differ && maps->others != member.other_maps)
         return because(Code::busy, "mappings of files have changed: " +
                                        first_difference(member.other_maps, maps->others));
     return maps;
 }
 
 // Mappings first: pages of new ones have a place then, mostly.
-Status Source::send_round(Member& member) {
-    auto maps = mappings_now(member);
+Status Source::send_round(LiveMember& member) {
+    auto maps = mappings_now(member, false);
     if (!maps) return maps.error();
     GHOST_TRY(send_mappings(member, *maps));
     PageChanges changes;
     GHOST_TRY(member.tracker->round(changes));
-    PageRuns copies;
-    GHOST_TRY(own_copies(member, *maps, copies, member.copies));
-    const auto pages = unite(as_set(std::move(changes.written)), std::exchange(member.again, {}));
+    GHOST_TRY(send_copies(member, *maps));
+    const auto pages =
+        subtract(unite(as_set(std::move(changes.written)), std::exchange(member.again, {})),
+                 copies_in(*maps));
     member.known = unite(member.known, pages);
     GHOST_TRY(send_runs(LiveMessageType::zero, member, as_set(std::move(changes.zero))));
-    return send_pages(member, unite(pages, copies));
+    return send_pages(member, pages);
 }
 
 Status Source::round(LiveMessageType end) {
@@ -419,7 +403,7 @@ Status Source::round(LiveMessageType end) {
     if (!failed) return failed.error();
     for (const auto& one : *failed)
         for (auto& member : members_)
-            if (member.inner == one.inner) member.again.push_back(one.run);
+            if (member.inner == one.inner) send_again(member, one.run);
     for (auto& member : members_) make_set(member.again);
     out_.stats.rounds++;
     out_.stats.bytes += round_bytes_;
@@ -492,13 +476,13 @@ Status Source::send_state(PtraceSession& session) {
     return {};
 }
 
-Status Source::send_last(Member& member, int64_t& mark) {
+Status Source::send_last(LiveMember& member, int64_t& mark) {
     const auto lap = [&mark](int64_t& part) {
         const int64_t now = monotonic_us();
         part += now - std::exchange(mark, now);
     };
     auto& stats = out_.stats;
-    auto maps = mappings_now(member);
+    auto maps = mappings_now(member, true);
     if (!maps) return maps.error();
     GHOST_TRY(send_mappings(member, *maps));
     lap(stats.mappings);
@@ -508,9 +492,7 @@ Status Source::send_last(Member& member, int64_t& mark) {
     auto parts = member.tracker->slices(*scan, member.known, changes.gone);
     if (!parts) return parts.error();
     for (const auto& part : *parts) GHOST_TRY(Tracker::look(*scan, part, changes));
-    auto hashes = member.copies;
-    PageRuns copies;
-    GHOST_TRY(own_copies(member, *maps, copies, hashes));
+    GHOST_TRY(send_copies(member, *maps));
     lap(stats.scan);
     auto pages = unite(as_set(std::move(changes.written)), member.again);
     pages = intersect(pages, maps->areas());  // the rest would have no place
@@ -520,13 +502,13 @@ Status Source::send_last(Member& member, int64_t& mark) {
     if (rest_follows_) pages = subtract(pages, name_deferred(member, *maps, pages));
     GHOST_TRY(send_runs(LiveMessageType::zero, member, subtract(zero, member.deferred)));
     GHOST_TRY(send_runs(LiveMessageType::missing, member, member.deferred));
-    GHOST_TRY(send_pages(member, unite(pages, copies)));
+    GHOST_TRY(send_pages(member, pages));
     lap(stats.send);
     return {};
 }
 
 // What of the pages is to follow: all but the main thread's stack, which is used at once.
-PageRuns Source::name_deferred(Member& member, const OwnMappings& maps, const PageRuns& pages) {
+PageRuns Source::name_deferred(LiveMember& member, const OwnMappings& maps, const PageRuns& pages) {
     PageRuns memory;
     for (const auto& map : maps.list)
         if (map.kind == own_memory) memory.push_back({map.start, map.end - map.start});
@@ -578,6 +560,10 @@ Status Source::frozen(PtraceSession& session, int64_t begin) {
     round_bytes_ = stats.deferred_bytes = 0;
     for (auto& member : members_) member.deferred.clear();
     GHOST_TRY(send_placement(session));
+    if (request_.final_metadata)
+        GHOST_TRY(link_.send_text(
+            LiveMessageType::metadata,
+            request_.final_metadata().dump(-1, ' ', false, Json::error_handler_t::replace)));
     GHOST_TRY(send_state(session));
     lap(stats.state);
     for (auto& member : members_) GHOST_TRY(send_last(member, mark));
@@ -588,7 +574,16 @@ Status Source::frozen(PtraceSession& session, int64_t begin) {
     auto ready = link_.expect(LiveMessageType::ready);
     if (!ready) return ready.error();
     lap(stats.ready);
-    return commit(session, begin);
+    return request_.leave_stopped ? hand_over(session, begin) : commit(session, begin);
+}
+
+// Whoever decides finds both trees stopped.
+Status Source::hand_over(PtraceSession& session, int64_t begin) {
+    keep_stopped(session);
+    out_.outcome = LiveOutcome::exported;
+    out_.stats.stop = monotonic_us() - begin;
+    at_point("source: exported");
+    return {};
 }
 
 Status Source::commit(PtraceSession& session, int64_t begin) {
@@ -722,6 +717,7 @@ Status Source::attempt() {
     rest_follows_ = request_.order == PageOrder::post_copy;
     if (!rest_follows_) GHOST_TRY(converge());
     at_point("source: converged");
+    GHOST_TRY(become_quiet());
     GHOST_TRY(last_stop());
     return out_.outcome == LiveOutcome::stranded ? serve_deferred() : Status();
 }
@@ -742,19 +738,11 @@ LiveExport Source::run() {
     }
     out_.stats.total = monotonic_us() - begin;
     if (!status.ok()) out_.error = status.error();
-    if (out_.outcome != LiveOutcome::moved) stay();
+    if (out_.outcome == LiveOutcome::exported)
+        out_.tracking = std::make_shared<TreeTracking>(std::move(members_));
+    else if (out_.outcome != LiveOutcome::moved)
+        stay(members_);
     return std::move(out_);
-}
-
-// As if nothing had been.
-void Source::stay() {
-    HugePages huge;
-    for (auto& member : members_) {
-        if (member.tracker) member.tracker->release();
-        huge.add(member.pid, member.huge);
-    }
-    huge.start();
-    huge.wait();
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
+#include "base/json_text.hpp"
 #include "base/log.hpp"
 #include "ghost-core/engine/live.hpp"
 #include "ghost-core/engine/live_link.hpp"
@@ -125,10 +126,12 @@ class Target {
     Target& operator=(const Target&) = delete;
 
     Result<LiveImport> run();
+    Result<HeldTree> run_held();
 
   private:
-    enum class Next { go_on, anew, done };
+    enum class Next { go_on, anew, done, held };
 
+    Status until(Next end);
     Status ask_clocks();
     Status hold();
     bool comes_anew(const Error& why);
@@ -145,6 +148,7 @@ class Target {
     Status settle();
     Status settle_files(Copy& copy);
     Status release();
+    Status leave();
     Status make_room(Copy& copy);
     Status fill_deferred();
     void let_clocks_pass() const;
@@ -168,7 +172,8 @@ class Target {
     // Of pages that follow, from settle() on.
     std::unique_ptr<DeferredPages> deferred_;
     std::unique_ptr<PostCopy> post_copy_;
-    bool last_ = false;  // what comes now is the last state, and has to fit
+    Next end_ = Next::done;  // what is waited for
+    bool last_ = false;      // what comes now is the last state, and has to fit
     std::optional<RealtimePriority> realtime_;
     std::optional<Error> misfit_;
     ReleaseTimes times_;
@@ -515,7 +520,7 @@ Status Target::settle() {
         }
     }
     // Of memory that is still missing none is needed for that (Source::used_at_once).
-    session_->take_up_waits(held_.placement->threads);
+    if (end_ == Next::done) session_->take_up_waits(held_.placement->threads);
     if (!deferred_) return {};
     post_copy_ = std::make_unique<PostCopy>(*deferred_);
     for (const auto& [inner, pages] : deferred_->all())
@@ -595,6 +600,15 @@ Status Target::release() {
     return deferred_ ? fill_deferred() : Status();
 }
 
+// As Importer::hold() leaves one: stopped, and nobody's.
+Status Target::leave() {
+    let_clocks_pass();
+    session_->leave_stopped();
+    session_.reset();
+    copies_.clear();
+    return {};
+}
+
 // The tree runs; what it lacks is brought. If that fails it is ended: it could only stay frozen.
 Status Target::fill_deferred() {
     at_point("target: pages follow");
@@ -658,17 +672,23 @@ Result<Target::Next> Target::serve() {
             const int64_t begin = monotonic_us();
             GHOST_TRY(settle());
             times_.state += monotonic_us() - begin;
+            if (end_ == Next::held) GHOST_TRY(leave());
             at_point("target: ready");
             GHOST_TRY(link_.send(LiveMessageType::ready));
-            return Next::go_on;
+            return end_ == Next::held ? Next::held : Next::go_on;
         }
+        case LiveMessageType::metadata:
+            if (!request_.last_metadata) return Next::go_on;
+            GHOST_TRY(request_.last_metadata(parse_json(message->payload)));
+            return Next::go_on;
         case LiveMessageType::commit:
             GHOST_TRY(release());
             return Next::done;
         case LiveMessageType::anew:
             return Next::anew;
         case LiveMessageType::give_up:
-            return because(Code::refused, "the source gives up: " + message->payload);
+            return because(end_ == Next::held ? Code::peer_lost : Code::refused,
+                           "the source gives up: " + message->payload);
         default:
             return message->damaged();
     }
@@ -687,7 +707,9 @@ bool Target::comes_anew(const Error& why) {
     }
 }
 
-Result<LiveImport> Target::run() {
+// On an error nothing is left, and the source knows.
+Status Target::until(Next end) {
+    end_ = end;
     Status status = ask_clocks();
     while (status.ok()) {
         status = hold();
@@ -708,21 +730,35 @@ Result<LiveImport> Target::run() {
                 status = served.error();
         }
         realtime_.reset();
-        if (status.ok() && next == Next::done) {
-            if (out_.huge) out_.huge->start();
-            return out_;
-        }
+        if (status.ok() && next == end) return {};
         drop();
     }
     drop();
     link_.send_text(LiveMessageType::refused, status.error().message()).ok();
-    return status.error();
+    return status;
+}
+
+Result<LiveImport> Target::run() {
+    GHOST_TRY(until(Next::done));
+    if (out_.huge) out_.huge->start();
+    return out_;
+}
+
+Result<HeldTree> Target::run_held() {
+    GHOST_TRY(until(Next::held));
+    HeldTree out = std::exchange(held_, {});
+    out.bytes = out_.bytes;
+    return out;
 }
 
 }  // namespace
 
 Result<LiveImport> live_import(const LiveImportRequest& request, Resource& link) {
     return Target(request, link).run();
+}
+
+Result<HeldTree> live_hold(const LiveImportRequest& request, Resource& link) {
+    return Target(request, link).run_held();
 }
 
 }  // namespace ghost::core

@@ -54,6 +54,8 @@ enum class LiveMessageType : uint32_t {
     // target to source, which has heard `held`
     shared,
     taken,
+    // source to target, in the last round: fields of the metadata as of the last stop
+    metadata,
 };
 
 struct Head {

@@ -115,6 +115,66 @@ std::string why(const LiveExport& sent) {
     return sent.error ? sent.error->message() : "";
 }
 
+// As a rank moves: quiet is asked for and not given at once, and another decides with both trees
+// stopped.
+TEST_F(Live, AnotherDecidesWithBothTreesStopped) {
+    for (const bool stays : {true, false}) {
+        LiveTree tree(shared_.path(), 64, 4, 50);
+        ASSERT_TRUE(tree.wait_ready());
+        int asked = 0, quiets = 0, went_on = 0;
+        bool is_quiet = false;
+        auto from = request(tree);
+        from.leave_stopped = true;
+        from.quiet = [&](int64_t wait_us) -> Result<bool> {
+            EXPECT_FALSE(is_quiet);
+            if (++asked % 3 != 0) return usleep(static_cast<useconds_t>(wait_us)), false;
+            is_quiet = true;
+            quiets++;
+            return true;
+        };
+        from.go_on = [&] {
+            EXPECT_TRUE(std::exchange(is_quiet, false));
+            went_on++;
+        };
+        from.final_metadata = [&] { return Json{{"quiets", quiets}}; };
+        auto to = import_request(tree);
+        int told = 0;
+        to.last_metadata = [&](const Json& fields) -> Status {
+            told = fields.value("quiets", 0);
+            return {};
+        };
+        auto links = connect(secret);
+        Result<HeldTree> held = make_error(Code::internal, "not run");
+        std::thread importer([&] { held = live_hold(to, *links.target); });
+        auto sent = live_export(from, *links.source);
+        if (sent.outcome != LiveOutcome::exported) links.source.reset();
+        importer.join();
+        ASSERT_EQ(sent.outcome, LiveOutcome::exported) << why(sent);
+        ASSERT_TRUE(held.ok()) << held.error().message();
+        EXPECT_EQ(quiets, 2);
+        EXPECT_EQ(went_on, 1);
+        EXPECT_EQ(told, 2);
+        EXPECT_GE(sent.stats.rounds, 2);
+        const auto stands = tree.count();
+        for (const pid_t root : {tree.root, held->root})
+            for (const auto& task : *list_tree(root)) EXPECT_EQ(task.state, 'T') << task.pid;
+        if (stays) {
+            destroy_tree(*held);
+            EXPECT_EQ(tree.count(), stands);
+            ASSERT_TRUE(resume_tree(tree.root).ok());
+            sent.tracking->stay();
+        } else {
+            ASSERT_TRUE(kill_tree(tree.root).ok());
+            tree.end();
+            EXPECT_EQ(tree.count(), stands);
+            ASSERT_TRUE(release_tree(*held).ok());
+            tree.root = held->root;
+        }
+        sent.tracking.reset();
+        expect_one_whole(tree);
+    }
+}
+
 TEST_F(Live, LiveMoveIsComplete) {
     LiveTree tree(shared_.path(), 64, 4, 50);
     ASSERT_TRUE(tree.wait_ready());
@@ -424,6 +484,7 @@ TEST_P(LiveCut, ConnectionCutLeavesExactlyOneRunning) {
         case LiveOutcome::stayed:
             EXPECT_FALSE(got.ok());
             break;
+        case LiveOutcome::exported:
         case LiveOutcome::moved:
             ASSERT_TRUE(got.ok()) << got.error().message();
             tree.end();

@@ -42,6 +42,9 @@ std::atomic<int> resting{0};
 std::atomic<uint64_t> wrong{0};
 std::array<uint64_t, 4096> data_pages = {1};  // in the program's own data: a private file mapping
 
+// The same, of which each page is one of two again and again.
+std::array<uint64_t, 4096> flips = {1};
+
 uint64_t now_ns() {
     timespec now{};
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -90,8 +93,18 @@ struct Writer {
 };
 std::vector<Writer> writers;
 
+// Whether it is as it was left; to the other state, and odd times there and back.
+void flip(size_t index, uint64_t& state) {
+    volatile uint64_t& place = flips[index * page_words + 1];
+    for (int i = 0; i < 63; i++) {
+        if (place != state) wrong |= wrong_data;
+        place = state ^= 1;
+    }
+}
+
 void write_pages(size_t index, uint64_t pages_per_s) {
     Writer mine = writers[index];
+    uint64_t flipped = 0;
     for (uint64_t last = now_ns();;) {
         if (rest) {
             writers[index] = mine;
@@ -108,6 +121,7 @@ void write_pages(size_t index, uint64_t pages_per_s) {
             fill(page, mine.mark());
         }
         beats->written += due;
+        flip(index, flipped);
         data_pages[index * page_words + mine.done % page_words] = mine.done;
         rest_briefly();
     }
