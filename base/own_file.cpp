@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <linux/magic.h>
+#include <mutex>
 #include <optional>
 #include <poll.h>
 #include <sys/random.h>
@@ -171,6 +172,22 @@ std::string fresh_name(const std::string& prefix) {
     return prefix + "." + encode_hex({bytes.data(), bytes.size()});
 }
 
+namespace {
+
+// Where all of a user's processes agree that his folder is. It is asked for in each move and each
+// stop, so it is looked for once in a process, as long as it is there.
+Result<std::string> agreed_folder(const std::string& prefix) {
+    static std::mutex lock;
+    static std::string known;
+    const std::scoped_lock locked(lock);
+    if (known.starts_with(prefix + ".") && open_own_folder(known)) return known;
+    auto found = shared_own_folder(prefix);
+    if (found.ok()) known = *found;
+    return found;
+}
+
+}  // namespace
+
 Result<std::string> private_folder() {
     const std::string name = "ghost-" + std::to_string(::geteuid());
     if (::geteuid() == 0) {
@@ -179,7 +196,7 @@ Result<std::string> private_folder() {
         if (folder.ok()) return path;
         if (folder.error().code == Code::refused) return folder.error();
     }
-    return shared_own_folder("/dev/shm/" + name);
+    return agreed_folder("/dev/shm/" + name);
 }
 
 }  // namespace ghost

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cstdio>
 #include <cstdlib>
 #include <dirent.h>
 #include <fcntl.h>
@@ -13,6 +14,7 @@
 #include <memory>
 #include <sstream>
 #include <string_view>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 #include <utility>
 
@@ -107,6 +109,47 @@ std::optional<TaskStatus> read_status(const std::string& folder) {
         rest.remove_prefix(std::min(rest.find_first_not_of('\t'), rest.size()));
     }
     if (out.numbers.empty()) return std::nullopt;
+    return out;
+}
+
+namespace {
+
+// The kernel writes a newline in a path as \012 there.
+std::string plain(const std::string& path) {
+    std::string out;
+    for (size_t at = 0; at < path.size(); at++) {
+        const bool newline = path.compare(at, 4, "\\012") == 0;
+        out += newline ? '\n' : path[at];
+        if (newline) at += 3;
+    }
+    return out;
+}
+
+// "7f00-7f20 rw-s 00000000 fd:01 12  /path", of a file.
+std::optional<FileMapping> file_mapping(pid_t pid, const std::string& line) {
+    uint64_t start = 0, end = 0;
+    char access[5] = {};
+    unsigned major = 0, minor = 0;
+    FileMapping out;
+    int name = 0;
+    const int fields = std::sscanf(line.c_str(), "%lx-%lx %4s %*x %x:%x %lu %n", &start, &end,
+                                   access, &major, &minor, &out.inode, &name);
+    if (fields != 6 || name == 0 || line[static_cast<size_t>(name)] != '/') return std::nullopt;
+    out.name = plain(line.substr(static_cast<size_t>(name)));
+    out.link = fmt::format("/proc/{}/map_files/{:x}-{:x}", pid, start, end);
+    out.device = makedev(major, minor);
+    out.is_private = access[3] == 'p';
+    out.is_writable = access[1] == 'w';
+    return out;
+}
+
+}  // namespace
+
+std::vector<FileMapping> file_mappings_of(pid_t pid) {
+    std::vector<FileMapping> out;
+    std::ifstream in(fmt::format("/proc/{}/maps", pid));
+    for (std::string line; std::getline(in, line);)
+        if (auto one = file_mapping(pid, line)) out.push_back(std::move(*one));
     return out;
 }
 

@@ -44,6 +44,20 @@ std::optional<TaskStatus> read_status(const std::string& folder);
 // cannot be read.
 std::string boot_id();
 
+// A mapping of a file, a line of /proc/PID/maps (proc_pid_maps(5)).
+struct FileMapping {
+    std::string name;  // " (deleted)" follows one that has been removed
+    std::string link;  // leads to the file itself; open(2) follows it for root only
+    dev_t device = 0;
+    ino_t inode = 0;
+    bool is_private = false, is_writable = false;
+
+    bool is_removed() const { return name.ends_with(" (deleted)"); }
+};
+
+// Those of a process; empty if they cannot be read.
+std::vector<FileMapping> file_mappings_of(pid_t pid);
+
 // What keeps a process from acting, as seen from outside.
 struct Halt {
     pid_t pid = 0;         // which process; 0: nothing keeps it

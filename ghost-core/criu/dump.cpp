@@ -138,12 +138,13 @@ class TreeDump::Dumper {
 
     const DumpRequest request_;
     std::string program_;
-    bool controlled_ = false;  // this criu knows GHOST_CONTROL
-    bool short_stop_ = false;  // asked for and possible
-    bool smaps_ahead_ = true;  // until that has failed once
-    std::string mounts_;       // of this process, as criu has found them
-    int64_t looked_ = 0;       // when criu had its last look at the tree
-    bool asked_ = false;       // before_stop
+    std::vector<std::string> watched_;  // by the tree, as of before the stop
+    bool controlled_ = false;           // this criu knows GHOST_CONTROL
+    bool short_stop_ = false;           // asked for and possible
+    bool smaps_ahead_ = true;           // until that has failed once
+    std::string mounts_;                // of this process, as criu has found them
+    int64_t looked_ = 0;                // when criu had its last look at the tree
+    bool asked_ = false;                // before_stop
     GhostWriter* writer_ = nullptr;
     Fd listener_, connection_, server_, control_;
     Fd guards_;                       // criu asks there for guard pages
@@ -172,6 +173,7 @@ Status TreeDump::Dumper::prepare() {
     auto program = find_program(request_.criu.program);
     if (!program) return program.error();
     program_ = std::move(*program);
+    watched_ = watched_paths(request_.root);
     controlled_ = knows_control(program_);
     short_stop_ = request_.short_stop && controlled_;
     if (controlled_) GHOST_TRY(start_criu());
@@ -198,7 +200,7 @@ Status TreeDump::Dumper::start_criu() {
         "--file-validation", "filesize"};
     for (const auto& key : request_.externals)
         if (!key.starts_with("pipe:")) child.argv.insert(child.argv.end(), {"--external", key});
-    for (const auto& path : watched_paths(request_.root))
+    for (const auto& path : watched_)
         child.argv.insert(child.argv.end(), {"--irmap-scan-path", path});
     if (!request_.nested) child.argv.push_back("--shell-job");
     if (knows_lazy_holes(program_))
@@ -586,6 +588,7 @@ Status TreeDump::Dumper::freshen() {
     if (!criu_->wait(0) && our_mounts() == mounts_) return {};
     let_go();
     forget();
+    watched_ = watched_paths(request_.root);
     return start_criu();
 }
 

@@ -99,15 +99,8 @@ std::vector<int64_t> users_of_set(const Row& set) {
 std::set<int64_t> attached(const std::vector<Task>& tree) {
     std::set<int64_t> out;
     for (const auto& task : tree) {
-        std::ifstream in(fmt::format("/proc/{}/maps", task.pid));
-        for (std::string line; std::getline(in, line);) {
-            if (line.find(" /SYSV") == std::string::npos) continue;
-            std::istringstream words(line);
-            std::string skip;
-            int64_t inode = 0;
-            words >> skip >> skip >> skip >> skip >> inode;
-            out.insert(inode);
-        }
+        for (const auto& one : file_mappings_of(task.pid))
+            if (one.name.starts_with("/SYSV")) out.insert(static_cast<int64_t>(one.inode));
     }
     return out;
 }

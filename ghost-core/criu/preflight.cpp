@@ -68,11 +68,10 @@ void add(const Task& task, int number, std::string use, std::string link,
 
 // Whether a mapping is of a file of hugetlbfs, as all memory of MAP_HUGETLB is (mmap(2)). `known`:
 // the devices that have been asked.
-bool is_of_hugetlbfs(const std::string& link, const std::string& device,
-                     std::map<std::string, bool>& known) {
-    const auto [found, is_new] = known.try_emplace(device, false);
+bool is_of_hugetlbfs(const FileMapping& one, std::map<dev_t, bool>& known) {
+    const auto [found, is_new] = known.try_emplace(one.device, false);
     struct statfs system {};
-    if (is_new && statfs(link.c_str(), &system) == 0)
+    if (is_new && statfs(one.link.c_str(), &system) == 0)
         found->second = system.f_type == HUGETLBFS_MAGIC;
     return found->second;
 }
@@ -80,17 +79,11 @@ bool is_of_hugetlbfs(const std::string& link, const std::string& device,
 // Of mappings only private huge pages and those of files whose name has been removed can stand in
 // the way.
 void add_mapped(const Task& task, std::vector<Descriptor>& out) {
-    std::map<std::string, bool> known;
-    std::ifstream in(fmt::format("/proc/{}/maps", task.pid));
-    for (std::string line; std::getline(in, line);) {
-        if (line.find('/') == std::string::npos) continue;
-        std::istringstream words(line);
-        std::string range, access, offset, device;
-        words >> range >> access >> offset >> device;
-        const auto link = mapping_link(task.pid, line);
-        const bool huge = access.back() == 'p' && is_of_hugetlbfs(link, device, known);
+    std::map<dev_t, bool> known;
+    for (const auto& one : file_mappings_of(task.pid)) {
+        const bool huge = one.is_private && is_of_hugetlbfs(one, known);
         const auto before = out.size();
-        if (huge || line.ends_with(" (deleted)")) add(task, -1, "mapping", link, out);
+        if (huge || one.is_removed()) add(task, -1, "mapping", one.link, out);
         if (out.size() > before) out.back().private_huge = huge;
     }
 }

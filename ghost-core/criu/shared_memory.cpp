@@ -8,8 +8,8 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <map>
-#include <sstream>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/proc.hpp"
@@ -20,33 +20,25 @@
 namespace ghost::core {
 namespace {
 
-// A line of /proc/PID/maps that shows memory which several processes may write to, without a file
-// of its own: a removed file, or one in /dev/shm.
-struct Mapped {
-    std::string id, name, line;
-};
-
-Mapped read_mapping(const std::string& line) {
-    std::istringstream words(line);
-    std::string range, access, offset, device, name;
-    uint64_t inode = 0;
-    words >> range >> access >> offset >> device >> inode >> std::ws;
-    std::getline(words, name);
+// Memory that several processes may write to, without a file of its own: a removed file, or one in
+// /dev/shm.
+bool is_memory(const FileMapping& one) {
     // what is given up before the freeze, what a copy is taken of, and what ipc_objects.hpp judges
-    const bool other =
-        name.starts_with("/memfd:kernet ") || is_shared_copy(name) || name.starts_with("/SYSV");
-    if (access.back() != 's' || inode == 0 || other) return {};
-    const bool counts = name.starts_with("/dev/shm/") || name.ends_with(" (deleted)");
-    if (!counts || name.starts_with("/dev/zero ")) return {};
-    return {fmt::format("{}-{:x}", device, inode), name, line};
+    const bool other = one.name.starts_with("/memfd:kernet ") || is_shared_copy(one.name) ||
+                       one.name.starts_with("/SYSV");
+    if (one.is_private || one.inode == 0 || other) return false;
+    return (one.name.starts_with("/dev/shm/") || one.is_removed()) &&
+           !one.name.starts_with("/dev/zero ");
 }
 
 // By id.
-std::map<std::string, Mapped> mappings_of(pid_t pid) {
-    std::map<std::string, Mapped> out;
-    std::ifstream in(fmt::format("/proc/{}/maps", pid));
-    for (std::string line; std::getline(in, line);)
-        if (auto one = read_mapping(line); !one.id.empty()) out.emplace(one.id, std::move(one));
+std::map<std::string, FileMapping> mappings_of(pid_t pid) {
+    std::map<std::string, FileMapping> out;
+    for (auto& one : file_mappings_of(pid))
+        if (is_memory(one))
+            out.emplace(
+                fmt::format("{:02x}:{:02x}-{:x}", major(one.device), minor(one.device), one.inode),
+                std::move(one));
     return out;
 }
 
@@ -58,9 +50,8 @@ int mount_of(int fd) {
     return -1;
 }
 
-Status open_memory(const Task& task, const Mapped& mapped, SharedMemory& out) {
-    const auto link = mapping_link(task.pid, mapped.line);
-    out.file.reset(open(link.c_str(), O_RDONLY | O_CLOEXEC));
+Status open_memory(const FileMapping& mapped, SharedMemory& out) {
+    out.file.reset(open(mapped.link.c_str(), O_RDONLY | O_CLOEXEC));
     struct stat info {};
     if (!out.file && errno == EPERM && geteuid() != 0) return {};  // only root may (proc(5))
     if (!out.file || fstat(out.file.get(), &info) != 0)
@@ -107,7 +98,7 @@ Status fill_piece(int fd, const Piece& piece, const char* bytes) {
 Result<std::vector<SharedMemory>> shared_memory_of(pid_t root) {
     auto tree = list_tree(root);
     if (!tree) return tree.error();
-    std::map<std::string, std::pair<const Task*, Mapped>> own;
+    std::map<std::string, std::pair<const Task*, FileMapping>> own;
     for (const auto& task : *tree)
         for (auto& [id, mapped] : mappings_of(task.pid))
             own.try_emplace(id, &task, std::move(mapped));
@@ -127,7 +118,7 @@ Result<std::vector<SharedMemory>> shared_memory_of(pid_t root) {
         one.process = task->inner;
         one.program = task->name;
         one.others = std::move(pids);
-        GHOST_TRY(open_memory(*task, mapped, one));
+        GHOST_TRY(open_memory(mapped, one));
     }
     return out;
 }

@@ -137,47 +137,30 @@ std::set<Which> open_files(const std::vector<Task>& tree) {
     return out;
 }
 
-struct Mapping {
-    std::string name;
-    Which which;
-    bool is_private = false;
-};
-
-// Of a file; an empty name: of none.
-Mapping read_mapping(const std::string& line) {
-    std::istringstream words(line);
-    std::string range, access, offset, device;
-    Mapping out;
-    unsigned high = 0, low = 0;
-    words >> range >> access >> offset >> device >> out.which.second >> std::ws;
-    std::getline(words, out.name);
-    if (!out.name.starts_with("/")) return {};
-    std::sscanf(device.c_str(), "%x:%x", &high, &low);
-    out.which.first = makedev(high, low);
-    out.is_private = access.ends_with('p');
-    return out;
+Which which_is(const FileMapping& one) {
+    return {one.device, one.inode};
 }
 
 // As a semaphore of sem_open(3), whose first name is a passing one: others may come to it.
-bool has_other_name(const Mapping& one) {
+bool has_other_name(const FileMapping& one) {
     std::error_code ignored;
     fs::directory_iterator at(fs::path(one.name).parent_path(), ignored);
     return std::any_of(at, fs::directory_iterator(), [&](const auto& entry) {
-        return which_is(entry.path().string()) == one.which;
+        return which_is(entry.path().string()) == which_is(one);
     });
 }
 
 // criu opens it by its name, or as one of the tree has it open; memory of several processes needs
 // no file.
-Refusal why_not_opened(const Mapping& one, const std::set<Which>& open) {
+Refusal why_not_opened(const FileMapping& one, const std::set<Which>& open) {
     if (one.name.starts_with("/secretmem")) return Reason::secret_memory;
     if (one.name.starts_with("/anon_hugepage") && one.is_private) return Reason::private_huge_pages;
-    if (one.name.ends_with(removed)) {
-        if (open.contains(one.which) || one.name.starts_with("/dev/zero ")) return {};
+    if (one.is_removed()) {
+        if (open.contains(which_is(one)) || one.name.starts_with("/dev/zero ")) return {};
         return one.is_private || has_other_name(one) ? Refusal(Reason::user_mapping) : Refusal();
     }
     const auto now = which_is(one.name);
-    if (!now || now->second != one.which.second) return Reason::user_mapping;
+    if (!now || now->second != one.inode) return Reason::user_mapping;
     return ::access(one.name.c_str(), R_OK) == 0 ? Refusal() : Refusal(Reason::user_unreadable);
 }
 
@@ -188,12 +171,9 @@ std::vector<std::pair<std::string, std::string>> mappings_in_the_way(const std::
     const auto open = open_files(tree);
     std::map<std::string, Refusal> known;  // nearly all have the same libraries
     for (const auto& task : tree) {
-        std::ifstream in(fmt::format("/proc/{}/maps", task.pid));
         std::set<std::string> told;
-        for (std::string line; std::getline(in, line);) {
-            const Mapping one = read_mapping(line);
-            if (one.name.empty()) continue;
-            const auto key = fmt::format("{}{}{}", one.is_private, one.which.second, one.name);
+        for (const auto& one : file_mappings_of(task.pid)) {
+            const auto key = fmt::format("{}{}{}", one.is_private, one.inode, one.name);
             auto [found, is_new] = known.try_emplace(key);
             if (is_new) found->second = why_not_opened(one, open);
             if (found->second && told.insert(one.name).second)

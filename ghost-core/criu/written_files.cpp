@@ -74,14 +74,9 @@ void look_at_descriptors(pid_t pid, std::map<std::string, Found>& out) {
         if (is_for_writing(pid, number)) look(fmt::format("/proc/{}/fd/{}", pid, number), out);
 }
 
-// "7f…-7f… rw-s …" of proc_pid_maps(5).
 void look_at_mappings(pid_t pid, std::map<std::string, Found>& out) {
-    std::ifstream in(fmt::format("/proc/{}/maps", pid));
-    for (std::string line; std::getline(in, line);) {
-        const auto space = line.find(' ');
-        if (line.compare(space + 1, 4, "rw-s") == 0 || line.compare(space + 1, 4, "rwxs") == 0)
-            look(mapping_link(pid, line), out);
-    }
+    for (const auto& one : file_mappings_of(pid))
+        if (one.is_writable && !one.is_private) look(one.link, out);
 }
 
 bool same_file(const struct stat& info, const std::string& path) {

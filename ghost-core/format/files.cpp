@@ -3,13 +3,11 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cstring>
 #include <elf.h>
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
-#include <fstream>
 #include <linux/magic.h>
 #include <map>
 #include <optional>
@@ -47,33 +45,15 @@ bool is_special(const std::string& path) {
     return path.starts_with("/dev/") && !path.starts_with("/dev/shm/");
 }
 
-// The kernel writes a newline in a path as \012 there (proc_pid_maps(5)).
-std::string plain(const std::string& path) {
-    std::string out;
-    for (size_t at = 0; at < path.size(); at++) {
-        const bool newline = path.compare(at, 4, "\\012") == 0;
-        out += newline ? '\n' : path[at];
-        if (newline) at += 3;
-    }
-    return out;
-}
-
 void note(UsedFiles& files, const std::string& link, const std::string& shown, FileUse use) {
     if (is_special(shown)) return;
     if (const auto path = name_of(link, shown); !path.empty()) add_use(files, path, use);
 }
 
 void note_mapped(UsedFiles& files, pid_t pid) {
-    std::ifstream in(fmt::format("/proc/{}/maps", pid));
-    for (std::string line; std::getline(in, line);) {
-        const auto slash = line.find('/');
-        const auto space = line.find(' ');
-        if (slash == std::string::npos || space == std::string::npos || space + 4 >= line.size())
-            continue;
-        const bool written = line[space + 4] == 's' && line[space + 2] == 'w';
-        note(files, mapping_link(pid, line), plain(line.substr(slash)),
-             written ? FileUse::written : FileUse::mapped);
-    }
+    for (const auto& one : file_mappings_of(pid))
+        note(files, one.link, one.name,
+             one.is_writable && !one.is_private ? FileUse::written : FileUse::mapped);
 }
 
 void note_open(UsedFiles& files, pid_t pid) {
@@ -247,14 +227,6 @@ bool has_changed(const SeenFile& before, const SeenFile& now, Ghosts ghosts) {
 
 bool is_of_kernel(const std::string& path) {
     return path.starts_with("/proc/") || path.starts_with("/sys/");
-}
-
-std::string mapping_link(pid_t pid, const std::string& line) {
-    uint64_t start = 0, end = 0;
-    const auto* const text = line.data();
-    const auto dash = std::from_chars(text, text + line.size(), start, 16).ptr;
-    std::from_chars(std::min(dash + 1, text + line.size()), text + line.size(), end, 16);
-    return fmt::format("/proc/{}/map_files/{:x}-{:x}", pid, start, end);
 }
 
 std::string name_of(const std::string& link, const std::string& shown) {

@@ -61,9 +61,6 @@ std::vector<FileDifference> file_differences(const nlohmann::json& files);
 // Whether a path leads to what the kernel makes itself: below /proc or /sys, where nothing is kept.
 bool is_of_kernel(const std::string& path);
 
-// The link to a file that a process has mapped, by its line of /proc/PID/maps.
-std::string mapping_link(pid_t pid, const std::string& line);
-
 // The name of a file that is open or mapped, by its link below /proc/PID/fd or /proc/PID/map_files
 // and what that shows: it itself, or, where that name has been removed and the file has another one
 // in the same folder, that one. Empty: it has no name, or one that cannot be found.

@@ -3,10 +3,17 @@
 // its name, and neither read nor changed.
 #include "base/own_file.hpp"
 
+#include <cstddef>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
 
@@ -112,6 +119,61 @@ TEST_F(OwnFile, FileOfAnotherUserIsRefused) {
     expect_refused(open_own_file(at("new"), O_RDWR | O_CREAT), folder, "user 65534");
     EXPECT_FALSE(fs::exists(at("new")));
     expect_refused(make_own_folder(folder), folder, "user 65534");
+}
+
+// From here on folders cannot be looked through.
+bool forbid_listing() {
+    sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getdents64, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const sock_fprog filter{std::size(program), program};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+}
+
+// What goes wrong in a process of a user who is not root; nothing: "".
+std::string of_user(uid_t user, const std::function<std::string()>& what) {
+    int ends[2];
+    if (pipe(ends) != 0) return "pipe";
+    const pid_t child = fork();
+    if (child == 0) {
+        std::string said = setresuid(user, user, user) == 0 ? what() : "setresuid";
+        _exit(write(ends[1], said.data(), said.size()) < 0 ? 1 : 0);
+    }
+    close(ends[1]);
+    char text[1024];
+    std::string out;
+    for (ssize_t n = 0; (n = read(ends[0], text, sizeof text)) > 0;)
+        out.append(text, static_cast<size_t>(n));
+    close(ends[0]);
+    waitpid(child, nullptr, 0);
+    return out;
+}
+
+// It is asked for in each stop of a rank.
+TEST_F(OwnFile, FolderOfAUserIsLookedForOnceAndMadeAnewIfItIsGone) {
+    if (!can_give_away()) GTEST_SKIP() << "needs root to be another user";
+    constexpr uid_t somebody = 54321;
+    EXPECT_EQ(of_user(somebody,
+                      []() -> std::string {
+                          const auto first = private_folder();
+                          if (!first) return first.error().message();
+                          fs::remove_all(*first);
+                          const auto second = private_folder();
+                          if (!second || *second == *first || !fs::exists(*second))
+                              return "none after it was removed";
+                          const bool forbidden = forbid_listing();
+                          const auto third = private_folder();
+                          fs::remove(*second);
+                          if (!forbidden) return "cannot forbid";
+                          if (!third) return third.error().message();
+                          if (*third != *second) fs::remove(*third);
+                          return *third == *second ? "" : "looked for again";
+                      }),
+              "");
 }
 
 TEST_F(OwnFile, FolderIsCreatedPrivateOrKept) {
