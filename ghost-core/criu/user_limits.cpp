@@ -15,6 +15,7 @@
 
 #include "base/file.hpp"
 #include "base/proc.hpp"
+#include "ghost-core/format/services.hpp"
 
 namespace ghost::core {
 namespace {
@@ -153,6 +154,7 @@ bool has_other_name(const FileMapping& one) {
 // criu opens it by its name, or as one of the tree has it open; memory of several processes needs
 // no file.
 Refusal why_not_opened(const FileMapping& one, const std::set<Which>& open) {
+    if (is_shared_copy(one.name)) return {};  // read where it is mapped
     if (one.name.starts_with("/secretmem")) return Reason::secret_memory;
     if (one.name.starts_with("/anon_hugepage") && one.is_private) return Reason::private_huge_pages;
     if (one.is_removed()) {

@@ -2,12 +2,10 @@
 #include "ghost-core/criu/written_files.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fstream>
-#include <limits.h>
 #include <map>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -55,15 +53,14 @@ void take_size(const struct stat& info, WrittenFile& file) {
     file.taken_us = realtime_us();
 }
 
-void look(const std::string& link, std::map<std::string, Found>& out) {
+// `shown`: as the kernel names it.
+void look(const std::string& link, const std::string& shown, std::map<std::string, Found>& out) {
     struct stat info {};
     if (stat(link.c_str(), &info) != 0 || !S_ISREG(info.st_mode) || info.st_nlink == 0) return;
-    std::array<char, PATH_MAX> path{};
-    const auto length = readlink(link.c_str(), path.data(), path.size());
-    if (length <= 0 || path[0] != '/') return;
+    if (!shown.starts_with("/")) return;
     Found found;
     found.link = link;
-    found.file.path = name_of(link, {path.data(), static_cast<size_t>(length)});
+    found.file.path = name_of(link, shown);
     if (found.file.path.empty() || is_of_kernel(found.file.path)) return;
     take_size(info, found.file);
     out.emplace(found.file.path, std::move(found));
@@ -71,12 +68,23 @@ void look(const std::string& link, std::map<std::string, Found>& out) {
 
 void look_at_descriptors(pid_t pid, std::map<std::string, Found>& out) {
     for (const int number : numbers_in(fmt::format("/proc/{}/fd", pid)))
-        if (is_for_writing(pid, number)) look(fmt::format("/proc/{}/fd/{}", pid, number), out);
+        if (is_for_writing(pid, number)) {
+            const auto link = fmt::format("/proc/{}/fd/{}", pid, number);
+            look(link, link_of(link), out);
+        }
+}
+
+// Where it can be opened; who is not root may by its name only, if that still leads there.
+std::string way_to(const FileMapping& one) {
+    struct stat info {};
+    if (stat(one.link.c_str(), &info) == 0) return one.link;
+    const bool there = stat(one.name.c_str(), &info) == 0 && info.st_ino == one.inode;
+    return there ? one.name : "";
 }
 
 void look_at_mappings(pid_t pid, std::map<std::string, Found>& out) {
     for (const auto& one : file_mappings_of(pid))
-        if (one.is_writable && !one.is_private) look(one.link, out);
+        if (one.is_writable && !one.is_private) look(way_to(one), one.name, out);
 }
 
 bool same_file(const struct stat& info, const std::string& path) {

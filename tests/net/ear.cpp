@@ -31,7 +31,7 @@ print(json.dumps({**heard, "found": found}), flush=True)
 }  // namespace
 
 Ear::Ear(Lab& lab, const std::string& node, uint64_t enough, const std::string& text)
-    : ear_(lab.start_on(node, {"python3", "-c", listener, std::to_string(enough), text})) {}
+    : ear_(lab.start_as_root(node, {"python3", "-c", listener, std::to_string(enough), text})) {}
 
 Heard Ear::finish(double seconds) {
     const Finished end = ear_.finish(seconds);

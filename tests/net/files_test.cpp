@@ -45,11 +45,11 @@ class Files : public nettest::OnLab {
     }
     // Another file of that name on one node, as where each node has its own.
     void put_over(const std::string& node, const std::string& other, const std::string& name) {
-        const Finished done = lab().on(node, {"mount", "--bind", other, name});
+        const Finished done = lab().as_root(node, {"mount", "--bind", other, name});
         ASSERT_EQ(done.status, 0) << done.err;
     }
     void take_off(const std::string& node, const std::string& name) {
-        EXPECT_EQ(lab().on(node, {"umount", name}).status, 0);
+        EXPECT_EQ(lab().as_root(node, {"umount", name}).status, 0);
     }
     // The rank stays where it is and goes on; why it does is named.
     void expect_refused(Job& job, int rank, const std::string& node, const Words& why) {

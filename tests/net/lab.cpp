@@ -116,13 +116,25 @@ void Lab::shape(const std::string& node, const std::string& rate) {
     verb({"shape", node, rate});
 }
 
+Words Lab::exec(const std::string& node, const std::string& user, const Words& command) const {
+    Words words{ghost_program(), "lab", "exec", "--name", name_};
+    if (!user.empty()) words.insert(words.end(), {"--user", user});
+    words.push_back(node);
+    return join(words, command);
+}
+
 Background Lab::start_on(const std::string& node, const Words& command, const std::string& input,
                          bool more) {
-    Words words{ghost_program(), "lab", "exec", "--name", name_};
-    if (const char* user = std::getenv(user_variable)) words.insert(words.end(), {"--user", user});
-    words.push_back(node);
-    Words all = join(words, command);
-    return Background(all, input, more);
+    const char* user = std::getenv(user_variable);
+    return Background(exec(node, user != nullptr ? user : "", command), input, more);
+}
+
+Background Lab::start_as_root(const std::string& node, const Words& command) {
+    return Background(exec(node, "", command));
+}
+
+Finished Lab::as_root(const std::string& node, const Words& command, double seconds) {
+    return start_as_root(node, command).finish(seconds);
 }
 
 Finished Lab::on(const std::string& node, const Words& command, double seconds) {

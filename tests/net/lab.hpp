@@ -39,6 +39,9 @@ class Lab {
     // As Background's constructor.
     Background start_on(const std::string& node, const Words& command,
                         const std::string& input = "", bool more = false);
+    // What only root may do to a node, whoever the commands run as.
+    Finished as_root(const std::string& node, const Words& command, double seconds = 60);
+    Background start_as_root(const std::string& node, const Words& command);
 
     // Process ids (as seen on the node) of processes whose command line matches the regular
     // expression; not of those whose parent does (they were forked from it).
@@ -49,6 +52,7 @@ class Lab {
 
   private:
     Finished verb(const Words& words);
+    Words exec(const std::string& node, const std::string& user, const Words& command) const;
     void guard();
 
     std::string name_;

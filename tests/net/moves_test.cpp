@@ -630,7 +630,7 @@ void Moves::criu_killed(const std::string& node, const std::string& verb, Job& j
     const std::string loop = "until p=$(pgrep -o -f '[c]riu " + verb +
                              "') && kill -9 $p; do :; done 2>/dev/null; echo killed";
     Background killer =
-        lab().start_on(node, {"timeout", "120", "chrt", "-r", "30", "sh", "-c", loop});
+        lab().start_as_root(node, {"timeout", "120", "chrt", "-r", "30", "sh", "-c", loop});
     Move move;
     for (int attempt = 0; attempt < 20; ++attempt) {
         move = nettest::move_of(job.start_migrate(1, "gn3").finish(60));

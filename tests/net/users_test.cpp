@@ -4,7 +4,7 @@
 // without it every case is skipped.
 #include <gtest/gtest.h>
 
-#include <fstream>
+#include <filesystem>
 #include <string>
 
 #include "tests/net/on_lab.hpp"
@@ -32,19 +32,56 @@ class Users : public nettest::OnLab {
         OnLab::TearDownTestSuite();
         if (geteuid() == 0) nettest::run({"userdel", name}, 30);
     }
-    // What it may do, as /proc says, of every process on the node that matches.
+    // Whatever thread of whatever process on the node matches: none may do what root may.
     void expect_no_capabilities(const std::string& node, const std::string& pattern) {
         const auto pids = lab().pids(node, pattern);
         EXPECT_FALSE(pids.empty()) << pattern;
         for (const int pid : pids) {
-            const Finished said = lab().on(node, {"grep", "-E", "^(CapEff|CapPrm|CapAmb):",
-                                                  "/proc/" + std::to_string(pid) + "/status"});
+            const std::string look =
+                "grep -hE '^Cap(Eff|Prm|Amb):' /proc/" + std::to_string(pid) + "/task/*/status";
+            const Finished said = lab().on(node, {"sh", "-c", look + " | sort -u"});
             EXPECT_EQ(said.out,
-                      "CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n"
-                      "CapAmb:\t0000000000000000\n")
-                << pattern;
+                      "CapAmb:\t0000000000000000\nCapEff:\t0000000000000000\n"
+                      "CapPrm:\t0000000000000000\n")
+                << pattern << " on " << node;
         }
     }
+    // A rank's processes, and the one above them.
+    void expect_no_privilege(const std::string& node) {
+        expect_no_capabilities(node, "^/[^ ]*tests/mpi/pattern");
+        expect_no_capabilities(node, "^ghost-init");
+    }
+    // Of a program without MPI: `ghost run` has made it, or another verb again.
+    void expect_program_without_privilege(const std::string& node) {
+        expect_no_capabilities(node, "^sleep " + seconds);
+        expect_no_capabilities(node, "^ghost-init");
+    }
+    Finished good(const std::string& node, const Words& words) {
+        Finished done = lab().on(node, words);
+        EXPECT_EQ(done.status, 0) << words[1] << ": " << done.err;
+        return done;
+    }
+    // `ghost run --detach` of a program, whose output is a removed file of root's; its number.
+    std::string program_on(const std::string& node) {
+        const std::string said =
+            good(node, {"ghost", "run", "--detach", "--", "sleep", seconds}).out;
+        EXPECT_TRUE(nettest::poll_until(
+            10, [&] { return !lab().pids(node, "^sleep " + seconds).empty(); }));
+        return said.substr(0, said.find('\n'));
+    }
+    void end_program(const std::string& node) {
+        for (const int pid : lab().pids(node, "^sleep " + seconds)) lab().kill(node, pid);
+    }
+    // A job that begins again as these words say has no privilege.
+    void expect_none_after(const Words& words, const std::string& node) {
+        Job again(lab(), words);
+        ASSERT_TRUE(again.wait_for("round ", 2)) << again.mpirun().err();
+        expect_no_privilege(node);
+        expect_clean_end(again, "pattern:");
+        std::filesystem::remove(path("stop"));
+    }
+
+    const std::string seconds = "31415926";
 };
 
 TEST_F(Users, AreNobodyElse) {
@@ -55,14 +92,13 @@ TEST_F(Users, AreNobodyElse) {
 TEST_F(Users, MoveTheirRanks) {
     Job job(lab(), 3, "gn1:3,gn2:3,gn3:3", endless("pattern"));
     ASSERT_TRUE(job.wait_for("round ")) << job.mpirun().err();
-    expect_no_capabilities("gn1", "^/[^ ]*tests/mpi/pattern");
+    expect_no_privilege("gn1");
     for (int i = 0; i < 9 && !HasFatalFailure(); ++i) {
         const std::string here = job.node_of(i % 3);
         expect_moved(job, i % 3, here == "gn1" ? "gn2" : here == "gn2" ? "gn3" : "gn1");
         ASSERT_TRUE(job.wait_for_more("round ")) << job.mpirun().err();
     }
-    expect_no_capabilities(job.node_of(0), "^/[^ ]*tests/mpi/pattern");
-    expect_no_capabilities(job.node_of(0), "^ghost-init");
+    for (const int rank : {0, 1, 2}) expect_no_privilege(job.node_of(rank));
     expect_clean_end(job, "pattern:");
 }
 
@@ -73,17 +109,72 @@ TEST_F(Users, SaveAndRestartTheirJobs) {
 
 TEST_F(Users, HaveNoPrivilegeAfterARestart) {
     const std::string folder = path("snapshots");
-    Job job(lab(), 2, "gn1:2,gn2:2", endless("pattern"));
+    Job job(lab(), 2, "gn1:2", endless("pattern"));
     ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
-    const Finished saved =
-        lab().on("gn1", {"ghost", "checkpoint", "--to", folder, "--then", "kill"});
-    ASSERT_EQ(saved.status, 0) << saved.err;
-    EXPECT_EQ(job.finish().status, 85);
-    Job again(lab(), {"ghost", "restart", folder});
-    ASSERT_TRUE(again.wait_for("round ", 2)) << again.mpirun().err();
-    expect_no_capabilities("gn1", "^/[^ ]*tests/mpi/pattern");
-    expect_no_capabilities("gn1", "^ghost-init");
-    expect_clean_end(again, "pattern:");
+    expect_no_privilege("gn1");
+    good("gn1", {"ghost", "checkpoint", "--to", "memory"});
+    good("gn1", {"ghost", "checkpoint", "--to", folder});
+    Job instead(lab(), {"ghost", "restart", folder, "--replace"});
+    ASSERT_TRUE(instead.wait_for("round ", 2)) << instead.mpirun().err();
+    EXPECT_NE(job.finish().status, 0);
+    expect_no_privilege("gn1");
+    good("gn1", {"ghost", "checkpoint", "--to", folder, "--then", "kill"});
+    EXPECT_EQ(instead.finish().status, 85);
+    expect_none_after({"ghost", "restart", folder}, "gn1");
+    expect_none_after({"ghost", "restart", folder, "--host", "gn2:2"}, "gn2");
+    expect_none_after({"ghost", "restart", "--from", "memory"}, "gn1");
+}
+
+// A rank whose wrapper is killed gets another one, which moves it too.
+TEST_F(Users, HaveNoPrivilegeUnderAnotherWrapper) {
+    Job job(lab(), 2, "gn1:2,gn2:2,gn3:2", endless("pattern"));
+    ASSERT_TRUE(job.wait_for("round ")) << job.mpirun().err();
+    const std::string here = job.node_of(1);
+    const auto wrappers = lab().pids(here, "^[^ ]*ghost-wrapper");
+    ASSERT_FALSE(wrappers.empty());
+    lab().kill(here, wrappers.back());
+    ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
+    expect_no_privilege(here);
+    expect_moved(job, 1, "gn3");
+    expect_no_privilege("gn3");
+    expect_clean_end(job, "pattern:");
+}
+
+TEST_F(Users, HaveNoPrivilegeAfterImportAndRestartOfAProgram) {
+    const std::string number = program_on("gn1"), folder = path("snapshots"), ghost = path("ghost");
+    expect_program_without_privilege("gn1");
+    good("gn1", {"ghost", "checkpoint", number, "--to", "memory"});
+    good("gn1", {"ghost", "checkpoint", number, "--to", folder});
+    good("gn1", {"ghost", "export", number, "--to", ghost, "--then", "kill"});
+    for (const Words& words :
+         {Words{"import", ghost}, Words{"restart", folder}, Words{"restart", "memory:" + number}}) {
+        SCOPED_TRACE(words[0] + words[1]);
+        Words all{"ghost", words[0], "--detach"};
+        all.insert(all.end(), words.begin() + 1, words.end());
+        good("gn1", all);
+        expect_program_without_privilege("gn1");
+        end_program("gn1");
+    }
+    good("gn1", {"ghost", "holder", "--stop"});
+    good("gn2", {"ghost", "import", "--detach", ghost});
+    expect_program_without_privilege("gn2");
+    end_program("gn2");
+}
+
+TEST_F(Users, HaveNoPrivilegeAfterAMoveOfAProgram) {
+    for (const std::string mode : {"stop", "live"}) {
+        SCOPED_TRACE(mode);
+        const std::string number = program_on("gn1");
+        good("gn1", {"ghost", "dup", number, "--to", "gn2", "--then", "kill", "--mode", mode});
+        expect_program_without_privilege("gn2");
+        end_program("gn2");
+    }
+    const std::string number = program_on("gn1");
+    good("gn1", {"ghost", "dup", number, "--to", "gn2"});
+    expect_program_without_privilege("gn2");
+    expect_program_without_privilege("gn1");
+    end_program("gn1");
+    end_program("gn2");
 }
 
 // The one that comes is killed on its way: the rank goes on where it was.
