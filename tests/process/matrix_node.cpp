@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Cases: what belongs to the node, and stays there.
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdint>
@@ -26,6 +27,9 @@ constexpr const char* log_place = "/run/systemd/journal/dev-log";
 constexpr const char* names_place = "/run/nscd/socket";
 constexpr const char* bus_place = "/run/dbus/system_bus_socket";
 constexpr const char* shared_place = "/run/nscd/passwd";
+// One that users may not open: who connects to the second is handed it over.
+constexpr const char* closed_place = "/run/nscd/group";
+constexpr const char* hand_place = "/run/nscd/hand";
 constexpr size_t shared_bytes = 1 << 20;
 struct SharedHead {
     int32_t version = 2, header_size = 88, gc_cycle = 4, certainly_running = 1;
@@ -110,6 +114,54 @@ Check service_copy(const std::string&) {
     };
 }
 
+void hand_over(int client, int file) {
+    char byte = 'f';
+    iovec data{&byte, 1};
+    alignas(cmsghdr) char space[CMSG_SPACE(sizeof file)] = {};
+    msghdr message{};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = space;
+    message.msg_controllen = sizeof space;
+    cmsghdr* const head = CMSG_FIRSTHDR(&message);
+    *head = {CMSG_LEN(sizeof file), SOL_SOCKET, SCM_RIGHTS};
+    std::memcpy(CMSG_DATA(head), &file, sizeof file);
+    sendmsg(client, &message, MSG_NOSIGNAL);
+    close(client);
+}
+
+int handed_over() {
+    const int from = connected(SOCK_STREAM, hand_place);
+    char byte = 0;
+    int file = -1;
+    iovec data{&byte, 1};
+    alignas(cmsghdr) char space[CMSG_SPACE(sizeof file)] = {};
+    msghdr message{};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = space;
+    message.msg_controllen = sizeof space;
+    if (recvmsg(from, &message, MSG_CMSG_CLOEXEC) == 1)
+        if (const cmsghdr* const head = CMSG_FIRSTHDR(&message))
+            std::memcpy(&file, CMSG_DATA(head), sizeof file);
+    close(from);
+    return file;
+}
+
+// As nscd does it.
+Check service_copy_handed(const std::string&) {
+    const int file = handed_over();
+    static const auto* head = static_cast<const volatile SharedHead*>(
+        mmap(nullptr, shared_bytes, PROT_READ, MAP_SHARED, file, 0));
+    need(head != MAP_FAILED && head->certainly_running == 1, "map what a service hands over");
+    close(file);
+    return []() -> std::string {
+        if (head->certainly_running != 0 || head->timestamp != 0 || head->gc_cycle % 2 == 0)
+            return "it does not look old";
+        return head->module == 211 ? "" : "its head is lost";
+    };
+}
+
 Check service_bus(const std::string&) {
     static const int bus = connected(SOCK_STREAM, bus_place);
     need(bus >= 0, "connect to a bus");
@@ -146,18 +198,26 @@ Check node_queue(const std::string&) {
     return []() -> std::string { return msgctl(queue, IPC_RMID, nullptr) == 0 ? "" : "gone"; };
 }
 
+bool share(const char* place, mode_t mode) {
+    const SharedHead head;
+    const int file = open(place, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+    const bool there = file >= 0 && ftruncate(file, shared_bytes) == 0 &&
+                       write(file, &head, sizeof head) == sizeof head;
+    close(file);
+    return there;
+}
+
 }  // namespace
 
 void serve() {
     umask(0);  // for all users, as the real ones
-    std::array<pollfd, 3> all = {pollfd{bound(SOCK_DGRAM, log_place), POLLIN, 0},
+    std::array<pollfd, 4> all = {pollfd{bound(SOCK_DGRAM, log_place), POLLIN, 0},
                                  pollfd{bound(SOCK_STREAM, names_place), POLLIN, 0},
-                                 pollfd{bound(SOCK_STREAM, bus_place), POLLIN, 0}};
-    const SharedHead head;
-    const int file = open(shared_place, O_RDWR | O_CREAT | O_TRUNC, 0644);
-    const bool there = file >= 0 && ftruncate(file, shared_bytes) == 0 &&
-                       write(file, &head, sizeof head) == sizeof head;
-    if (!there || all[0].fd < 0 || all[1].fd < 0 || all[2].fd < 0) _exit(1);
+                                 pollfd{bound(SOCK_STREAM, bus_place), POLLIN, 0},
+                                 pollfd{bound(SOCK_STREAM, hand_place), POLLIN, 0}};
+    const bool there = share(shared_place, 0644) && share(closed_place, 0600);
+    if (!there || std::ranges::any_of(all, [](const pollfd& one) { return one.fd < 0; })) _exit(1);
+    const int file = open(closed_place, O_RDONLY | O_CLOEXEC);
     if (daemon(0, 0) != 0) _exit(1);
     char byte = 0;
     while (poll(all.data(), all.size(), -1) > 0) {
@@ -165,7 +225,10 @@ void serve() {
         for (size_t i = 1; i < all.size(); i++)
             if (all[i].revents != 0) {
                 const int client = accept(all[i].fd, nullptr, nullptr);
-                if (client < 0 || send(client, "a", 1, MSG_NOSIGNAL) != 1) close(client);
+                if (&all[i] == &all.back())
+                    hand_over(client, file);
+                else if (client < 0 || send(client, "a", 1, MSG_NOSIGNAL) != 1)
+                    close(client);
             }
     }
     _exit(1);
@@ -178,6 +241,9 @@ const std::vector<Case> node_cases = {
      service_answer},
     {"service_copy", "files that nscd and sssd share: an old copy, so that they are mapped anew",
      nullptr, service_copy},
+    {"service_copy_handed",
+     "the same where the program may not open them, but nscd has handed them over", nullptr,
+     service_copy_handed},
     {"service_bus", "connections to other services", "its other end is D-Bus, a service",
      service_bus},
     {"node_memory", "System V shared memory of the node (of ranks, or `ghost run --share-ipc`)",
