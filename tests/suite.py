@@ -2,6 +2,7 @@
 """What the suites in Python share: waiting for a condition, named cases, a virtual cluster. tests/suite.sh has them
 find it."""
 import os
+import pwd
 import re
 import signal
 import subprocess
@@ -11,7 +12,8 @@ import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 GHOST = os.environ.get("GHOST", os.path.abspath("tools/ghost"))
-USER = os.environ.get("GHOST_TEST_USER", "")  # whose the commands are, of suites that know it; else root's
+USER = os.environ.get("GHOST_TEST_USER", "")  # whose the commands on nodes are; else root's
+UID = pwd.getpwnam(USER).pw_uid if USER else 0
 # Counts in the file it is given, which it keeps open: an original that goes on and renames what its clone has open
 # would not let that come to life.
 TICKER = """
@@ -86,10 +88,24 @@ def as_user(uid, gid=None):
     return ["setpriv", "--reuid", str(uid), "--regid", str(uid if gid is None else gid), "--clear-groups"]
 
 
-class Lab:
-    """A virtual cluster of the suite's own. In a block: up, or the suite is skipped; and down, whatever happens."""
+def give(path):
+    """A file or folder becomes that user's whose the commands on nodes are."""
+    if USER:
+        os.chown(path, UID, pwd.getpwnam(USER).pw_gid)
+    return path
 
-    def __init__(self, nodes, user=""):
+
+def own_folder(path):
+    """Makes one, with those above it, and gives it to that user."""
+    os.makedirs(path)
+    return give(path)
+
+
+class Lab:
+    """A virtual cluster of the suite's own. In a block: up, or the suite is skipped; and down, whatever happens.
+    Commands are the user's; user="" for what only root may do to a node."""
+
+    def __init__(self, nodes, user=USER):
         self.name = "t%d" % os.getpid()
         self.nodes, self.user = nodes, user
 

@@ -32,6 +32,13 @@ make_user() {
     trap 'exit 143' TERM
 }
 
+# needs_user_spaces: skips it where that user may make none. Without Ghost's help: whoever cannot is to be told so by the
+# suites, not to pass.
+needs_user_spaces() {
+    setpriv --reuid "$user" --clear-groups --regid "$(id -g "$GHOST_TEST_USER")" unshare --user true ||
+        skip "users may not make user name spaces here"
+}
+
 # check NAME COMMAND...: a case.
 failures=0
 check() {

@@ -9,7 +9,7 @@ import sys
 
 import snapshots
 from snapshots import Job, Ledger, lab, on, until
-from suite import as_user, cases_in, good
+from suite import UID, as_user, cases_in, good
 
 TALK = os.path.abspath("tests/mpi/talk")
 
@@ -188,10 +188,10 @@ def case_disk_and_memory(folder):
 def case_one_memory_is_full(folder):
     """In both or in neither; the job goes on."""
     # found, and used, as the one there is, unless there is one
-    place = "/dev/shm/ghost-snapshots-%d." % os.getuid()
+    place = "/dev/shm/ghost-snapshots-%d." % UID
     place = (on("gn1", "sh", "-c", "ls -d %s*" % place).stdout.split() or [place + "full"])[0]
     good(on("gn2", "mkdir", "-p", "-m", "700", place))
-    good(on("gn2", "mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", place))
+    good(on("gn2", "mount", "-t", "tmpfs", "-o", "size=2m,mode=700,uid=%d" % UID, "tmpfs", place, user=""))
     good(on("gn1", "mkdir", "-p", "-m", "700", place))
 
     def there(node):
@@ -203,7 +203,7 @@ def case_one_memory_is_full(folder):
     assert made.returncode == 1 and place in made.stderr and "space" in made.stderr, made.stderr
     assert job.complete() == [], job.complete()
     until(lambda: there("gn1") == before and not there("gn2"), "what was begun to be removed")
-    good(on("gn2", "umount", place))
+    good(on("gn2", "umount", place, user=""))
     made = job.snapshot("--to", "both")
     assert len(job.complete()) == 1 and made["second"].startswith(place), made
     job.finish()
@@ -213,10 +213,10 @@ def case_without_privilege(folder):
     """Of a user who cannot have a user name space: the job runs, unmovable; a restart begins nothing."""
     user = [*as_user(65534), "env", "HOME=/tmp"]
     job = ["mpirun", "-np", "1", "--mca", "ghost", "1"]
-    run = on("gn1", *user, *job, "echo", "runs")
+    run = on("gn1", *user, *job, "echo", "runs", user="")
     assert good(run) == "runs\n" and "by a user who is not root" in run.stderr, run.stderr
     assert "the user is nobody" in run.stderr, run.stderr
-    run = on("gn1", *user, "OMPI_MCA_ghost_restart=" + folder, *job, "echo", "runs")
+    run = on("gn1", *user, "OMPI_MCA_ghost_restart=" + folder, *job, "echo", "runs", user="")
     assert run.returncode == 1 and run.stdout == "", run
     assert "make a user name space: the user is nobody" in run.stderr, run.stderr
 

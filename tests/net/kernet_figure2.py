@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 
-from suite import Lab, good
+from suite import Lab, give, good, own_folder
 
 KERNETD = os.path.abspath("kernet-btl/kernetd/kernetd")
 EXAMPLE = os.path.abspath("docs/examples/kernet_figure2")
@@ -23,6 +23,7 @@ def start_managers(folder):
     secret = os.path.join(folder, "secret")
     with open(os.open(secret, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
         file.write(os.urandom(32).hex() + "\n")
+    give(secret)
     managers = {node: subprocess.Popen(
         lab.words(node, KERNETD, "--node", node, "--nodes", os.path.join(folder, "nodes"), "--secret", secret,
            "--grace", "2"), stdout=subprocess.PIPE, text=True) for node in NODES}
@@ -33,7 +34,7 @@ def start_managers(folder):
 
 
 def figure2(folder, places):
-    os.mkdir(folder)
+    own_folder(folder)
     parts = {part: subprocess.Popen(lab.words(node, EXAMPLE, part, folder), stdout=subprocess.PIPE,
                                     stderr=subprocess.PIPE, text=True)
              for part, node in places.items()}
@@ -49,7 +50,7 @@ def figure2(folder, places):
 
 
 def main():
-    folder = tempfile.mkdtemp(prefix="kernet-", dir=os.getcwd())
+    folder = give(tempfile.mkdtemp(prefix="kernet-", dir=os.getcwd()))
     managers = {}
     try:
         managers = start_managers(folder)

@@ -1,7 +1,8 @@
 #!/bin/bash
 # The bookkeeping of a rank goes from daemon to daemon of a stock mpirun, with stand-ins for restored
 # ranks: fences complete, output, input and exit codes come from where the rank is, and the job ends 0
-# without a daemon that cannot be reached. Three nodes of a lab of its own.
+# without a daemon that cannot be reached. Three nodes of a lab of its own. GHOST_TEST_USER=NAME: the
+# jobs are that user's.
 set -u
 . "$(dirname "$0")/../suite.sh"
 trap '' PIPE
@@ -14,6 +15,8 @@ trap '"$ghost" lab down --name $lab >/dev/null 2>&1; rm -rf "$work"' EXIT
 mkdir -p "$work/ompi" "$work/pmix"
 cp "$build/components/ompi/mca_schizo_ghost.so" "$work/ompi" || exit 1
 cp "$build/tests/net/.libs/orte41_client.so" "$work/pmix/pmix_mca_pnet_ghost.so" || exit 1
+[ -z "${GHOST_TEST_USER:-}" ] || chown "$GHOST_TEST_USER" "$work"
+on_gn1() { "$ghost" lab exec --name $lab ${GHOST_TEST_USER:+--user "$GHOST_TEST_USER"} gn1 "$@"; }
 stock=$(ompi_info --parsable --path pkglibdir | cut -d: -f3)
 [ -d "$stock" ] || exit 1
 "$ghost" lab up --name $lab -n 3 >/dev/null || skip "no lab"
@@ -22,7 +25,8 @@ wait_for() { poll 20 [ -e "$1" ] || { echo "not there: $1"; return 1; }; }
 start() { # NAME MPIRUN-ARGUMENTS...; input from fifo $run/in, kept open as descriptor 9
     run=$work/$1; shift
     mkdir -p "$run"; mkfifo "$run/in"; orders=0
-    "$ghost" lab exec --name $lab gn1 env OMPI_MCA_mca_base_component_path="$work/ompi:$stock" \
+    [ -z "${GHOST_TEST_USER:-}" ] || chown "$GHOST_TEST_USER" "$run"
+    on_gn1 env OMPI_MCA_mca_base_component_path="$work/ompi:$stock" \
         OMPI_MCA_ghost_test="$run" timeout -k 5 60 mpirun --mca ghost 1 -np 3 \
         --host gn1:1,gn2:1,gn3:1 "$@" <"$run/in" >"$run/out" 2>"$run/err" 9>&- &
     job=$!
@@ -110,10 +114,10 @@ has_heard() { [ "$(grep -c "^$1\$" "$run/heard")" = "$2" ]; }
 heard() { # WHAT TIMES: is so within 10 s
     poll 10 has_heard "$@" || { echo "not heard $2 times: $1"; cat "$run/heard"; return 1; }
 }
-mpirun_pid() { "$ghost" lab exec --name $lab gn1 pgrep -x mpirun; }
+mpirun_pid() { on_gn1 pgrep -x mpirun; }
 control=$build/tests/net/orte41_control
 heard_tool() {
-    "$ghost" lab exec --name $lab gn1 env MPIRUN="$(mpirun_pid)" "$control" tool >"$run/tool" 2>&1
+    on_gn1 env MPIRUN="$(mpirun_pid)" "$control" tool >"$run/tool" 2>&1
     grep -q "^tool: ERROR" "$run/tool" || { cat "$run/tool"; return 1; }
 }
 start asks --mca pmix_session_server 1 "$control" rank
@@ -131,7 +135,7 @@ check "no taking of SIGTERM" eval '! order "{\"op\":\"signal\",\"signum\":15}"'
 orders=$((orders + 1))
 check "SIGUSR2 is taken" order '{"op":"signal","signum":12}'
 check "SIGURG is taken" order '{"op":"signal","signum":23}'
-signal() { "$ghost" lab exec --name $lab gn1 kill "-$1" "$(mpirun_pid)"; } # a pid of the node
+signal() { on_gn1 kill "-$1" "$(mpirun_pid)"; } # a pid of the node
 signal USR2; signal URG
 check "SIGUSR2 comes" heard "signal 12" 1
 check "SIGURG comes" heard "signal 23" 1

@@ -11,7 +11,7 @@ import sys
 import tempfile
 
 import suite
-from suite import USER, good
+from suite import USER, give, good
 
 LIMIT = 30
 # Counts in a file named after its node; says there whether it is a clone.
@@ -54,7 +54,7 @@ def ticks(folder, name):
 
 
 until = functools.partial(suite.until, limit=LIMIT)
-lab = suite.Lab(2, user=USER)
+lab = suite.Lab(2)
 on = lab.on
 
 
@@ -177,9 +177,7 @@ def case_connection_cut(folder):
 
 
 def in_folder(name, case):
-    folder = tempfile.mkdtemp(prefix="dup.", dir=os.getcwd())
-    if USER:
-        shutil.chown(folder, USER)
+    folder = give(tempfile.mkdtemp(prefix="dup.", dir=os.getcwd()))
     try:
         case(folder)
     finally:

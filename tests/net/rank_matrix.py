@@ -13,22 +13,14 @@ import subprocess
 import sys
 import tempfile
 
-from suite import USER, Lab, until
+from suite import USER, Lab, give, until
 
 SUBJECT = os.path.abspath("tests/process/matrix_rank")
 LIMIT = 120
 AT_ONCE = 16 if USER else 48  # ranks of a job; stops of a user wait for their turn
-lab = Lab(2, user=USER)
+lab = Lab(2)
 on = lab.on
 live = []
-
-
-def own_folder(folder):
-    """A folder in `folder`, the user's if there is one."""
-    made = tempfile.mkdtemp(dir=folder)
-    if USER:
-        shutil.chown(made, USER)
-    return made
 
 
 def text(*path):
@@ -44,7 +36,7 @@ class Job:
 
     def __init__(self, folder, cases, options=()):
         self.cases = cases
-        self.folder = own_folder(folder)
+        self.folder = give(tempfile.mkdtemp(dir=folder))
         self.shots = os.path.join(self.folder, "shots")
         words = ["mpirun", "--mca", "ghost", "1", "--mca", "ghost_checkpoint_dir", self.shots,
                  *options]

@@ -3,6 +3,7 @@
 The program is tests/mpi/ledger, whose result and files depend on nothing but ranks and steps: after
 every restart they must be those of an undisturbed run. Without arguments all cases; else those named.
 GHOST_TEST_KILLS=N: how often `killed_at_any_moment` does it (3; with GHOST_TEST_LONG=1 30).
+GHOST_TEST_USER=NAME: jobs and commands are that user's.
 """
 import atexit
 import functools
@@ -18,7 +19,7 @@ import tempfile
 import time
 
 import suite
-from suite import Skip, good
+from suite import UID, Skip, give, good, own_folder
 
 LEDGER = os.path.abspath("tests/mpi/ledger")
 NODES = ["gn1", "gn2", "gn3", "gn4"]
@@ -66,7 +67,7 @@ class Job:
     def __init__(self, folder, program, ranks=4, hosts="gn1:2,gn2:2", mca=(), before=()):
         self.folder, self.ranks = folder, ranks
         self.shots = os.path.join(folder, "shots")
-        os.makedirs(os.path.join(folder, "out"))
+        own_folder(os.path.join(folder, "out"))
         words = [*before, "mpirun", "-np", str(ranks), "--bind-to", "none", "--host", hosts]
         for name, value in [("ghost", "1"), ("ghost_checkpoint_dir", self.shots), *mca]:
             words += ["--mca", name, str(value)]
@@ -103,7 +104,7 @@ class Job:
         """SIGKILL to everything of the job on every node, as nearly at once as can be."""
         script = ("for p in $(ps -eo pid=,args= | grep -E '%s' | grep -v grep | awk '{print $1}');"
                   " do [ $p != $$ ] && kill -9 $p; done; true" % OURS)
-        asked = [subprocess.Popen(lab.words(node, "sh", "-c", script), stdout=subprocess.DEVNULL,
+        asked = [subprocess.Popen(lab.words(node, "sh", "-c", script, user=""), stdout=subprocess.DEVNULL,
                                   stderr=subprocess.DEVNULL)
                  for node in random.sample(NODES, len(NODES))]
         for one in asked:
@@ -148,7 +149,7 @@ class Ledger(Job):
     def __init__(self, folder, steps=600, pause=8000, extra=(), **more):
         self.steps, self.extra = steps, tuple(extra)
         self.data = os.path.join(folder, "data")
-        os.makedirs(self.data)
+        own_folder(self.data)
         super().__init__(folder, [LEDGER, "--dir", self.data, "--steps", str(steps), "--pause",
                                   str(pause), *extra], **more)
 
@@ -179,7 +180,7 @@ class Endless(Job):
 
     def __init__(self, folder, **more):
         self.data = os.path.join(folder, "data")
-        os.makedirs(self.data)
+        own_folder(self.data)
         super().__init__(folder, [LEDGER, "--dir", self.data, *SLOW], ranks=2, hosts="gn1:1,gn2:1,gn3:1", **more)
         self.until_running(lambda: "ledger: step" in self.text(), "its first step")
 
@@ -352,7 +353,7 @@ def case_killed_at_any_moment(folder):
     turn = too_late = 0
     while turn < KILLS:
         place = os.path.join(folder, "t%d.%d" % (turn, too_late))
-        os.makedirs(place)
+        own_folder(place)
         job = Ledger(place, steps=500, pause=3000, extra=("--shared",),
                   mca=[("ghost_checkpoint_interval", "1")])
         until(lambda: job.complete(), "the first snapshot")
@@ -383,9 +384,9 @@ def failure(done, *words):
 def case_disk_full(folder):
     job = Ledger(folder, steps=900, extra=("--memory", "16"), mca=[("ghost_compress", "none")])
     job.reach(20)
-    os.makedirs(job.shots)
+    own_folder(job.shots)
     for node in NODES:  # each its own, and too small for a rank
-        good(on(node, "mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "tmpfs", job.shots))
+        good(on(node, "mount", "-t", "tmpfs", "-o", "size=2m,mode=700,uid=%d" % UID, "tmpfs", job.shots, user=""))
     failure(job.checkpoint(), "space")
     here = job.step()
     job.reach(here + 20)
@@ -393,12 +394,12 @@ def case_disk_full(folder):
     left = good(on("gn1", "ls", job.shots)).split()
     assert not [n for n in left if re.match(r"\d+-", n)], left
     for node in NODES:
-        good(on(node, "mount", "-o", "remount,size=400m", job.shots))
+        good(on(node, "mount", "-o", "remount,size=400m", job.shots, user=""))
     made = job.snapshot()
     assert made["ranks"] == 4, made
     job.finish()
     for node in NODES:
-        good(on(node, "umount", job.shots))
+        good(on(node, "umount", job.shots, user=""))
 
 
 def case_folder_removed(folder):
@@ -476,7 +477,7 @@ def case_old_life_comes_back(folder):
 def case_rank_ends_meanwhile(folder):
     for how, status in (("return", 7), ("segv", 139)):
         place = os.path.join(folder, how)
-        os.makedirs(place)
+        own_folder(place)
         job = Job(place, [os.path.abspath("tests/mpi/leaver"), "--rank", "1", "--how", how, "--status",
                           str(status), "--after", "2.5"], mca=[("ghost_checkpoint_interval", "1")])
         ended = job.process.wait(LIMIT)
@@ -508,7 +509,7 @@ def case_beside_itself(folder):
 def case_during_init_and_finalize(folder):
     for after in (0.0, 0.15, 0.3, 0.5, 0.8):
         place = os.path.join(folder, "%g" % after)
-        os.makedirs(place)
+        own_folder(place)
         job = Ledger(place, steps=40, pause=1000)
         time.sleep(after)
         job.checkpoint()  # whatever it says, the job ends as ever
@@ -595,7 +596,7 @@ def guard():
 
 def in_folder(name, case):
     """A case's jobs are gone after it, and the lab is whole again."""
-    folder = os.path.abspath(tempfile.mkdtemp(prefix="snapshots-", dir="."))
+    folder = give(os.path.abspath(tempfile.mkdtemp(prefix="snapshots-", dir=".")))
     done = False
     try:
         case(folder)

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 
-from suite import ROOT, USER, Lab
+from suite import ROOT, USER, Lab, give
 
 COVERAGE = os.path.join(ROOT, "docs", "COVERAGE.md")
 SUBJECT = os.path.abspath("tests/process/matrix_subject")
@@ -179,9 +179,7 @@ def main():
     if USER:
         cases = [row[0] for row in rows if row[0] in cases and not row[4].startswith("not: ")]
     os.makedirs("tests/process", exist_ok=True)
-    folder = tempfile.mkdtemp(prefix="matrix.", dir=os.path.abspath("tests/process"))
-    if USER:
-        shutil.chown(folder, USER)
+    folder = give(tempfile.mkdtemp(prefix="matrix.", dir=os.path.abspath("tests/process")))
     bad = 0
     begin = time.monotonic()
     try:

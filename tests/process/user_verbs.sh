@@ -5,12 +5,8 @@
 . "$(dirname "$0")/../suite.sh"
 needs root criu
 make_user ghost-verbs
+needs_user_spaces
 here=$(dirname "$0")
-
-# Without Ghost's help: whoever cannot is to be told so by the suites, not to pass.
-if ! setpriv --reuid "$user" --clear-groups --regid "$(id -g "$GHOST_TEST_USER")" unshare --user true; then
-    skip "users may not make user name spaces here"
-fi
 
 verbs='original_goes_on_and_ghost_too then_kill_and_then_stop packed_encrypted_and_striped
     checkpoint_on_disk checkpoint_in_memory clone_knows dup_here not_started_by_us terminal_and_pipe

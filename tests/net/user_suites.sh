@@ -1,0 +1,47 @@
+#!/bin/bash
+# Suites of jobs as an ordinary user has them: the cases that differ most from root's. It makes the user and removes him.
+#
+# usage: user_suites.sh [all | SUITE [CASE...]]
+#   all     every suite, whole: docs/notes/034-suites-of-a-user.md
+. "$(dirname "$0")/../suite.sh"
+needs root criu
+make_user ghost-suites
+needs_user_spaces
+here=$(dirname "$0")
+
+# What googletest says, as the scripts' lines.
+lines='s/^\[       OK \] ([^ ]*).*/ok \1/; s/^\[  SKIPPED \] ([^ ]*) \(.*/ok \1 # SKIP/
+    s/^\[  FAILED  \] ([^ ]*) \(.*/not ok \1/; t; s/^(ok|not ok|SKIP)/\1/; t; s/^/# /'
+worst=0
+suite() { # SUITE [CASE...]: the folder of a program is the build's, that of a script the sources'
+    local name=$1
+    shift
+    if [ -x "tests/net/$name" ]; then
+        set -- "tests/net/$name" ${1:+--gtest_filter="$(IFS=:; echo "$*")"}
+    else
+        set -- "$here/$name" "$@"
+    fi
+    echo "# $name"
+    "$@" < /dev/null 2>&1 | sed -u -E "$lines"
+    local status=${PIPESTATUS[0]}
+    [ "$status" = 0 ] || [ "$status" = 77 ] || worst=1
+}
+
+case $1 in
+"")
+    suite moves_test '*MoveDuringFences' '*InputFollowsRank0' '*TwoRanksAtOnce'
+    suite snapshots.sh by_interval
+    suite job_verbs.sh replace memory_of_one_node
+    suite kernet_figure2.sh
+    ;;
+all)
+    for name in moves coverage children endings requests files contacts placed links streams filters; do
+        suite ${name}_test
+    done
+    for name in orte41_switch_test snapshots snapshot_faults job_verbs kernet_figure2 rank_matrix plain_dup; do
+        suite $name.sh
+    done
+    ;;
+*) suite "$@" ;;
+esac
+exit $worst
