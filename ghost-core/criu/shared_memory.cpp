@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fstream>
 #include <map>
+#include <set>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -31,14 +33,15 @@ bool is_memory(const FileMapping& one) {
            !one.name.starts_with("/dev/zero ");
 }
 
+std::string id_of(const FileMapping& one) {
+    return fmt::format("{:02x}:{:02x}-{:x}", major(one.device), minor(one.device), one.inode);
+}
+
 // By id.
 std::map<std::string, FileMapping> mappings_of(pid_t pid) {
     std::map<std::string, FileMapping> out;
     for (auto& one : file_mappings_of(pid))
-        if (is_memory(one))
-            out.emplace(
-                fmt::format("{:02x}:{:02x}-{:x}", major(one.device), minor(one.device), one.inode),
-                std::move(one));
+        if (is_memory(one)) out.emplace(id_of(one), std::move(one));
     return out;
 }
 
@@ -48,6 +51,44 @@ int mount_of(int fd) {
     for (std::string word; in >> word;)
         if (int mount = 0; word == "mnt_id:" && in >> mount) return mount;
     return -1;
+}
+
+// What of such memory is mapped by a tree, in KiB.
+struct Mapped {
+    uint64_t most = 0;   // of it by one mapping
+    uint64_t share = 0;  // by all, a page that n mappings have counting 1/n (proc_pid_smaps(5))
+};
+
+void add_mapped(pid_t pid, std::map<std::string, Mapped>& out) {
+    std::map<std::string, std::string> ids;  // by range
+    for (const auto& one : file_mappings_of(pid))
+        if (is_memory(one)) ids.emplace(one.link.substr(one.link.rfind('/') + 1), id_of(one));
+    if (ids.empty()) return;
+    std::ifstream in(fmt::format("/proc/{}/smaps", pid));
+    Mapped* here = nullptr;
+    for (std::string line; std::getline(in, line);) {
+        const std::string word = line.substr(0, line.find(' '));
+        if (!word.ends_with(':')) {
+            const auto found = ids.find(word);
+            here = found == ids.end() ? nullptr : &out[found->second];
+            continue;
+        }
+        if (here == nullptr) continue;
+        const uint64_t kib = std::strtoull(line.c_str() + word.size(), nullptr, 10);
+        if (word == "Rss:") here->most = std::max(here->most, kib);
+        if (word == "Pss:") here->share += kib + 1;  // it is rounded down
+    }
+}
+
+// A user may not look at his other ranks' mappings, who are in user name spaces of their own: what
+// others have too is seen by his own pages.
+std::set<std::string> mapped_by_others(const std::vector<Task>& tree) {
+    std::map<std::string, Mapped> all;
+    for (const auto& task : tree) add_mapped(task.pid, all);
+    std::set<std::string> out;
+    for (const auto& [id, mapped] : all)
+        if (mapped.share < mapped.most) out.insert(id);
+    return out;
 }
 
 Status open_memory(const FileMapping& mapped, SharedMemory& out) {
@@ -110,6 +151,8 @@ Result<std::vector<SharedMemory>> shared_memory_of(pid_t root) {
         for (const auto& [id, mapped] : mappings_of(pid))
             if (own.contains(id)) others[id].push_back(pid);
     }
+    if (geteuid() != 0)
+        for (const auto& id : mapped_by_others(*tree)) others.try_emplace(id);
     for (auto& [id, pids] : others) {
         const auto& [task, mapped] = own.at(id);
         SharedMemory& one = out.emplace_back();

@@ -21,7 +21,7 @@ struct SharedMemory {
     bool named = false;  // others can find it by that name
     pid_t process = 0;   // of the tree that has it, by its number inside
     std::string program;
-    std::vector<pid_t> others;  // that have it mapped too
+    std::vector<pid_t> others;  // that have it mapped too; none: this user may not see which
     Fd file;                    // it itself, readable
     uint64_t size = 0;
     uint32_t mode = 0;

@@ -86,6 +86,7 @@ Result<Sharing> sharing_of(pid_t root, const Identity& who) {
             others.insert(rank_or_process(pid));
             only_ranks &= ours;
         }
+        if (others.empty()) others.insert("other processes");
         out.parts.push_back({one.id, {ranks.begin(), ranks.end()}, one.size});
         out.lines.push_back(
             core::Refusal(one.file ? core::Reason::shared_memory : core::Reason::user_shared_memory,

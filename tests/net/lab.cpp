@@ -116,6 +116,10 @@ void Lab::shape(const std::string& node, const std::string& rate) {
     verb({"shape", node, rate});
 }
 
+bool of_a_user() {
+    return std::getenv(user_variable) != nullptr;
+}
+
 Words Lab::exec(const std::string& node, const std::string& user, const Words& command) const {
     Words words{ghost_program(), "lab", "exec", "--name", name_};
     if (!user.empty()) words.insert(words.end(), {"--user", user});

@@ -22,6 +22,7 @@ std::string why_no_lab();
 
 // Commands on nodes run as the user of this machine that it names; not set: root.
 inline constexpr const char* user_variable = "GHOST_TEST_USER";
+bool of_a_user();
 
 class Lab {
   public:

@@ -177,6 +177,26 @@ TEST_F(Users, HaveNoPrivilegeAfterAMoveOfAProgram) {
     end_program("gn2");
 }
 
+// Neither can see what the other has mapped, and nobody but root could open it: they go on.
+TEST_F(Users, KeepRanksThatShareMemory) {
+    for (const std::string what : {"window", "shm", "memfd"}) {
+        SCOPED_TRACE(what);
+        Job job(lab(), 3, "gn1:2,gn2:1,gn3:2", endless("holder", {"--what", what}));
+        ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
+        const nettest::Move move = job.migrate(1, "gn3");
+        const nettest::Move together = job.migrate_with_sharers(1, "gn3");
+        const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--to", path(what)});
+        for (const std::string& said : {move.err, together.err, saved.err})
+            EXPECT_NE(said.find("it is memory shared with"), std::string::npos) << said;
+        EXPECT_EQ(move.status, 1);
+        EXPECT_EQ(together.status, 1);
+        EXPECT_EQ(saved.status, 1);
+        ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
+        expect_clean_end(job, "holder: ");
+        std::filesystem::remove(path("stop"));
+    }
+}
+
 // The one that comes is killed on its way: the rank goes on where it was.
 TEST_F(Users, KeepARankWhoseMoveFails) {
     Job job(lab(), 2, "gn1:2,gn2:2,gn3:2", endless("pattern"));
