@@ -59,7 +59,7 @@ struct Mapped {
     uint64_t share = 0;  // by all, a page that n mappings have counting 1/n (proc_pid_smaps(5))
 };
 
-void add_mapped(pid_t pid, std::map<std::string, Mapped>& out) {
+void add_mapped_memory(pid_t pid, std::map<std::string, Mapped>& out) {
     std::map<std::string, std::string> ids;  // by range
     for (const auto& one : file_mappings_of(pid))
         if (is_memory(one)) ids.emplace(one.link.substr(one.link.rfind('/') + 1), id_of(one));
@@ -84,7 +84,7 @@ void add_mapped(pid_t pid, std::map<std::string, Mapped>& out) {
 // others have too is seen by his own pages.
 std::set<std::string> mapped_by_others(const std::vector<Task>& tree) {
     std::map<std::string, Mapped> all;
-    for (const auto& task : tree) add_mapped(task.pid, all);
+    for (const auto& task : tree) add_mapped_memory(task.pid, all);
     std::set<std::string> out;
     for (const auto& [id, mapped] : all)
         if (mapped.share < mapped.most) out.insert(id);
