@@ -61,10 +61,11 @@ class Users : public nettest::OnLab {
         EXPECT_EQ(done.status, 0) << words[1] << ": " << done.err;
         return done;
     }
-    // `ghost run --detach` of a program, whose output is a removed file of root's; its number.
+    // `ghost run --detach` of a program, whose output is a file of its own; its number.
     std::string program_on(const std::string& node) {
+        const std::string run = "ghost run --detach -- sleep " + seconds;
         const std::string said =
-            good(node, {"ghost", "run", "--detach", "--", "sleep", seconds}).out;
+            good(node, {"sh", "-c", run + " > $0 2>&1; cat $0", path("said")}).out;
         EXPECT_TRUE(nettest::poll_until(
             10, [&] { return !lab().pids(node, "^sleep " + seconds).empty(); }));
         return said.substr(0, said.find('\n'));
