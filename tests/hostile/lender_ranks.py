@@ -68,7 +68,7 @@ class Node:
 
     def __init__(self, name):
         self.process = subprocess.Popen(
-            lab.words(name, "python3", "-c", NODE, GHOSTD, str(LIMIT)), text=True, stdin=subprocess.PIPE,
+            lab.words(name, "python3", "-c", NODE, GHOSTD, str(LIMIT), user=""), text=True, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE)
 
     def tell(self, word):
@@ -155,7 +155,7 @@ for path in glob.glob("/proc/[0-9]*"):
         print(name.strip(), lines["Uid"].split(), [lines[n].strip() for n in ("CapPrm", "CapEff", "CapAmb")],
               open(path + "/uid_map").read().split())
 """
-    return sorted(good(on(node, "python3", "-c", script)).splitlines())
+    return sorted(good(on(node, "python3", "-c", script, user="")).splitlines())
 
 
 def expect_lent(node):
