@@ -128,8 +128,6 @@ class Lending:
 class Borrower(Ledger):
     """The user's job, with ranks on the first two of the nodes; mpirun is on gn1."""
 
-    user = USER.pw_name
-
     def __init__(self, folder, hosts="gn2:1,gn3:1,gn4:1", **more):
         super().__init__(folder, ranks=2, hosts=hosts, **more)
 

@@ -62,8 +62,6 @@ class Reference:
 class Job:
     """A job, and what becomes of it."""
 
-    user = ""  # whose it is; else root's
-
     def __init__(self, folder, program, ranks=4, hosts="gn1:2,gn2:2", mca=(), before=()):
         self.folder, self.ranks = folder, ranks
         self.shots = os.path.join(folder, "shots")
@@ -80,8 +78,8 @@ class Job:
         self.out_path = os.path.join(self.folder, "out", "%d" % self.runs)
         with open(self.out_path, "w") as out:
             self.process = subprocess.Popen(
-                lab.words(node, *words, user=self.user), stdin=subprocess.DEVNULL, stdout=out,
-                stderr=subprocess.STDOUT, start_new_session=True)
+                lab.words(node, *words), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                start_new_session=True)
         live.append(self)
 
     def text(self):
