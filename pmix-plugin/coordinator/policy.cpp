@@ -65,6 +65,13 @@ Result<int> parse_count(const std::string& text) {
     return static_cast<int>(value);
 }
 
+Result<uint64_t> parse_carried(const std::string& text) {
+    auto bytes = parse_bytes(text);
+    if (bytes && *bytes > most_carried)
+        return make_error(Code::invalid, "carry files of", text, "at most 32M");
+    return bytes;
+}
+
 std::string absolute(const std::string& path) {
     std::error_code failed;
     auto whole = std::filesystem::absolute(path, failed).lexically_normal();
@@ -97,9 +104,10 @@ SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong) 
     policy.full_every = reader.value("ghost_full_every", parse_count);
     policy.compress = reader.one_of("ghost_compress", {"none", "lz4", "zstd"});
     policy.rate = reader.value("ghost_checkpoint_rate", parse_bytes);
-    policy.carried = reader.value("ghost_checkpoint_files", parse_bytes);
+    policy.carried = reader.value("ghost_checkpoint_files", parse_carried);
     if (const auto key = reader.text("ghost_checkpoint_sign"); !key.empty() && key != "none")
         policy.sign = absolute(key);
+    (void)reader.value("ghost_own_ipc", parse_yes);  // the wrappers', who have nobody to tell
     policy.signal = reader.value("ghost_checkpoint_signal", parse_signal);
     policy.at_once =
         static_cast<size_t>(std::max(1, reader.value("ghost_migrate_at_once", parse_count)));

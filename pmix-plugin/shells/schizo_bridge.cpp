@@ -282,7 +282,8 @@ void ghost_schizo_app_env(int by_launch_agent, void* env, ghost_set_fn set) noex
         if (const char* value = getenv(name)) set(env, name, value);
     }
     if (const char* filters = filters_wanted()) set(env, "GHOST_FILTERS", filters);
-    if (const char* own = getenv(own_ipc_variable)) set(env, "GHOST_OWN_IPC", own);
+    if (const char* own = getenv(own_ipc_variable); own != nullptr && is_yes(own))
+        set(env, "GHOST_OWN_IPC", "1");
     if (s.restart.empty()) return;
     set(env, "GHOST_RESTART", s.restart.c_str());
     if (const char* suffix = getenv(restart_keep_variable)) set(env, "GHOST_RESTART_KEEP", suffix);

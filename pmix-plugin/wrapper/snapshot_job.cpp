@@ -16,6 +16,7 @@
 #include "ghost-core/resource/file.hpp"
 #include "ghost-core/resource/sign.hpp"
 #include "ghost-core/resource/tee.hpp"
+#include "pmix-plugin/settings/parameters.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
 #include "pmix-plugin/wrapper/file_list.hpp"
 
@@ -30,9 +31,7 @@ constexpr uint64_t incremental_part = 4;
 constexpr size_t most_file_bytes = 96 * 1024;
 // Of files open for writing the ghost takes those along that are no larger than was asked for,
 // which costs the rank that is frozen for it some hundredths of a millisecond each, or 1 ms/MiB.
-// They are in its metadata, whose size is limited (ghost-core/format/reader.cpp), and a third
-// longer there.
-constexpr uint64_t most_carried = 32 << 20, most_of_such = 16, most_hashed = 256;
+constexpr uint64_t most_of_such = 16, most_hashed = 256;
 
 core::ContentsLimit carried_files(uint64_t each) {
     each = std::min(each, most_carried);

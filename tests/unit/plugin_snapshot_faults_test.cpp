@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "tests/rounds.hpp"
+#include "pmix-plugin/coordinator/policy.hpp"
 #include "pmix-plugin/runtime/sim/cluster.hpp"
 #include "tests/unit/plugin_checks.hpp"
 
@@ -294,6 +295,40 @@ TEST(Restarts, AllRefusalsAreListedBeforeAnyRankRuns) {
         again.run(300);
         again.kill_node(3);
     });
+}
+
+// --- parameters ---
+
+struct GivenParameter : JobView {
+    GivenParameter(std::string name, std::string value)
+        : name_(std::move(name)), value_(std::move(value)) {}
+    std::string job_name() const override { return {}; }
+    std::vector<NodeInfo> nodes() const override { return {}; }
+    std::string secret() const override { return {}; }
+    std::string life() const override { return {}; }
+    std::string rank_socket() const override { return {}; }
+    std::optional<std::string> parameter(const std::string& name) const override {
+        return name == name_ ? std::optional(value_) : std::nullopt;
+    }
+
+  private:
+    std::string name_, value_;
+};
+
+TEST(SnapshotParameters, WhatCannotBeDoneIsNamedAndTheDefaultTaken) {
+    std::vector<std::string> wrong;
+    EXPECT_EQ(read_policy(GivenParameter("ghost_checkpoint_files", "32M"), wrong).carried,
+              uint64_t{32} << 20);
+    EXPECT_TRUE(wrong.empty()) << wrong.front();
+    EXPECT_EQ(read_policy(GivenParameter("ghost_checkpoint_files", "33M"), wrong).carried,
+              uint64_t{64} << 10);
+    ASSERT_EQ(wrong.size(), 1u);
+    EXPECT_NE(wrong[0].find("parameter ghost_checkpoint_files: "), std::string::npos) << wrong[0];
+    EXPECT_NE(wrong[0].find("at most 32M"), std::string::npos) << wrong[0];
+    wrong.clear();
+    read_policy(GivenParameter("ghost_own_ipc", "perhaps"), wrong);
+    ASSERT_EQ(wrong.size(), 1u);
+    EXPECT_NE(wrong[0].find("parameter ghost_own_ipc: "), std::string::npos) << wrong[0];
 }
 
 }  // namespace
