@@ -156,8 +156,11 @@ TEST_F(Live, AnotherDecidesWithBothTreesStopped) {
         EXPECT_EQ(told, 2);
         EXPECT_GE(sent.stats.rounds, 2);
         const auto stands = tree.count();
-        for (const pid_t root : {tree.root, held->root})
-            for (const auto& task : *list_tree(root)) EXPECT_EQ(task.state, 'T') << task.pid;
+        for (const pid_t root : {tree.root, held->root}) {
+            const auto tasks = list_tree(root);
+            ASSERT_TRUE(tasks.ok());
+            for (const auto& task : *tasks) EXPECT_EQ(task.state, 'T') << task.pid;
+        }
         if (stays) {
             destroy_tree(*held);
             EXPECT_EQ(tree.count(), stands);
