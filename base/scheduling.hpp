@@ -20,4 +20,10 @@ inline sched_param next_to_lowest_of(int policy) {
     return out;
 }
 
+// The calling thread waits for its turn from now on, whatever class it was started in.
+inline void schedule_ordinarily() {
+    const sched_param none = lowest_of(SCHED_OTHER);
+    sched_setscheduler(0, SCHED_OTHER, &none);
+}
+
 }  // namespace ghost

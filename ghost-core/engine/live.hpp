@@ -150,6 +150,8 @@ struct LiveImportRequest {
     // New ends for the tree's descriptors, by the metadata; they stay the caller's. Called for
     // every skeleton that comes; the answer to the last one counts. May be empty.
     std::function<Result<std::vector<InheritFd>>(const GhostMetadata&)> inherit;
+    // The same by all of the metadata, for whoever has members of its own there. May be empty.
+    std::function<Result<std::vector<InheritFd>>(const Json&)> inherit_by_all;
     // The decision has been made, the tree is about to run here: records that. From here on this
     // side's record is what counts. An error ends the tree, and the source is told so. May be
     // empty.

@@ -214,6 +214,11 @@ Status Target::hold() {
         if (!ends) return ends.error();
         inherit = std::move(*ends);
     }
+    if (request_.inherit_by_all) {
+        auto ends = request_.inherit_by_all(importer->metadata());
+        if (!ends) return ends.error();
+        inherit = std::move(*ends);
+    }
     importer->set_clocks(shift_.monotonic_ns, shift_.boottime_ns);
     importer->take_time();
     importer->tell_root(request_.tells_root);

@@ -19,6 +19,7 @@ Json row_of(const Move& m) {
                 {"total_us", m.lasted},
                 {"epoch", m.epoch},
                 {"moved", m.moved}};
+    if (!m.not_live.empty()) row["not_live"] = m.not_live;
     return row;
 }
 
@@ -96,7 +97,7 @@ void Clients::migrate(ClientId id, const MigrateRequest& m) {
         return refuse(id, "a migration names at least one rank and a node");
     }
     services_.migrate(
-        id, {m.ranks, m.to, m.mode.value_or(""), m.with_sharers.value_or(false)},
+        id, {m.ranks, m.to, m.mode.value_or("stop"), m.with_sharers.value_or(false)},
         [this, id](const Move& move) { progress(id, move); },
         [this, id](const MigrationResult& result) { migrated(id, result); });
 }

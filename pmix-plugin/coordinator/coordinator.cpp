@@ -202,6 +202,8 @@ void Coordinator::Impl::message(NodeId from, const schema::Received& m) {
         case DaemonMessage::connected:
         case DaemonMessage::gated:
         case DaemonMessage::busy:
+        case DaemonMessage::running:
+        case DaemonMessage::converged:
         case DaemonMessage::exported:
         case DaemonMessage::held:
         case DaemonMessage::failed:

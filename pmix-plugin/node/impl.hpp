@@ -153,6 +153,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void gate(const GateRank& m);
     std::string why_tied(const RankSlot& slot) const;
     void export_rank(RankSlot& slot);
+    void copy_on(RankSlot& slot);
     void abort_source(RankSlot& slot);
     void back_home(RankSlot& slot);
     void source_answer(RankSlot& slot, const schema::Received& m);

@@ -126,6 +126,8 @@ void NodeAgent::Impl::on_attached(RankSlot& s, const kernet::RankAttached& m) {
     if (resumed) adapter_.reattach(s.rank);
     if (!(resumed ? change(s, Q::open) : change(s, Transfer::none))) return;
     if (s.snap.participates) return on_attached_again(s, m.location, why);
+    if (s.transfer == Transfer::copying)
+        return report(RankRunning{s.seq, s.rank, settled_location(s, m.location)});
     if (!resumed) return report(Done{s.seq, s.rank, settled_location(s, m.location)});
     if (change(s, Transfer::none)) report(Aborted{s.seq, s.rank, settled_location(s, m.location)});
 }

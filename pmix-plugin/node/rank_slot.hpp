@@ -34,6 +34,7 @@ enum class Transfer {
     none,
     connecting,  // source: the wrapper connects to the target
     connected,   // source: it has; the rank is quiesced
+    copying,     // source: a live move, the rank runs on while its memory is copied
     exporting,   // source: the wrapper freezes the tree and sends the ghost
     exported,    // source: the tree is frozen
     returning,   // source: the move is off; the rank is on its way to being open
@@ -88,7 +89,8 @@ inline constexpr StateTable transfer_states([] {
         {T::none, "none", to({T::connecting, T::preparing, T::leaving})},
         {T::connecting, "connecting", to({T::connected, T::returning, T::leaving})},
         {T::connected, "connected", to({T::exporting, T::returning, T::leaving})},
-        {T::exporting, "exporting", to({T::exported, T::returning, T::leaving}), true},
+        {T::copying, "copying", to({T::exporting, T::returning, T::leaving})},
+        {T::exporting, "exporting", to({T::exported, T::copying, T::returning, T::leaving}), true},
         {T::exported, "exported", to({T::returning, T::leaving}), true},
         {T::returning, "returning", to({T::none, T::leaving})},
         {T::leaving, "leaving", to({T::draining}), true},
@@ -120,6 +122,11 @@ constexpr bool is_source(Transfer transfer) {
 }
 constexpr bool is_target(Transfer transfer) {
     return transfer >= Transfer::preparing;
+}
+
+// Source: its gate may be closed.
+constexpr bool waits_for_gate(Transfer transfer) {
+    return transfer == Transfer::connected || transfer == Transfer::copying;
 }
 
 // What a snapshot or a restart of the job has to do with the rank.

@@ -57,13 +57,12 @@ std::string NodeAgent::Impl::add_sharers(const RankSlot& s, std::vector<uint32_t
 // A move: all of a unit leave their server, or none does, for one that is frozen keeps waiting
 // whoever is inside a call.
 void NodeAgent::Impl::gate_answered(RankSlot& s) {
-    if (s.transfer != Transfer::connected) return;
+    if (!waits_for_gate(s.transfer)) return;
     s.sharing.answered = true;
     std::vector<RankSlot*> unit;
     for (const RankId rank : unit_of(s)) {
         RankSlot* one = find(rank);
-        if (one == nullptr || one->transfer != Transfer::connected || !one->sharing.answered)
-            return;
+        if (one == nullptr || !waits_for_gate(one->transfer) || !one->sharing.answered) return;
         unit.push_back(one);
     }
     const RankSlot* busy = nullptr;

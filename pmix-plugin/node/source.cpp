@@ -40,7 +40,7 @@ std::string NodeAgent::Impl::why_tied(const RankSlot& s) const {
 
 void NodeAgent::Impl::gate(const GateRank& m) {
     RankSlot* s = find(m.rank);
-    if (s == nullptr || s->seq != m.seq || s->transfer != T::connected) return;
+    if (s == nullptr || s->seq != m.seq || !waits_for_gate(s->transfer)) return;
     if (s->quiesce == Quiesce::open) close_gate(*s);
 }
 
@@ -62,11 +62,18 @@ void NodeAgent::Impl::source_answer(RankSlot& s, const schema::Received& m) {
         case FromWrapper::still:
             if (s.transfer == T::exporting) on_still(s);
             return;
+        case FromWrapper::sketched:
+            if (s.transfer == T::exporting) copy_on(s);
+            return;
+        case FromWrapper::converged:
+            if (s.transfer == T::copying) pass_on(s, m.as<Converged>());
+            return;
         case FromWrapper::exported:
             if (s.transfer == T::exporting && change(s, T::exported)) pass_on(s, m.as<Exported>());
             return;
         case FromWrapper::progress:
-            if (s.transfer == T::exporting) pass_on(s, m.as<TransferProgress>());
+            if (s.transfer == T::exporting || s.transfer == T::copying)
+                pass_on(s, m.as<TransferProgress>());
             return;
         case FromWrapper::failed:
             return fail(s, m.as<Failed>().stage, m.as<Failed>().why);
@@ -78,15 +85,27 @@ void NodeAgent::Impl::source_answer(RankSlot& s, const schema::Received& m) {
     }
 }
 
+// A live move: the skeleton is taken. The rank attaches here again, see on_attached().
+void NodeAgent::Impl::copy_on(RankSlot& s) {
+    if (!change(s, T::copying) || !change(s, Quiesce::resuming)) return;
+    if (s.wrapper) s.wrapper->tell(Wake{s.seq, s.thread});
+}
+
 // --- the move is off ---
 
 void NodeAgent::Impl::abort_source(RankSlot& s) {
     const bool over = s.transfer == T::returning || s.transfer == T::leaving;
     if (over || s.transfer == T::draining) return;  // on its way; or decided
     const bool touched = s.quiesce >= Quiesce::closing;
-    if (!touched && s.wrapper) s.wrapper->tell(Cancel{s.seq});
+    const bool copies = s.transfer == T::copying;
+    if ((!touched || copies) && s.wrapper) s.wrapper->tell(Cancel{s.seq});
     if (!change(s, T::returning)) return;
     switch (s.quiesce) {
+        case Quiesce::resuming:
+            // Said once more: nobody knows whether it has been heard.
+            if (s.ended) return back_home(s);
+            if (s.wrapper) s.wrapper->tell(Resume{s.seq, s.thread});
+            return;
         case Quiesce::open:
             return back_home(s);
         case Quiesce::gating:

@@ -15,7 +15,7 @@ using T = Transfer;
 // Nothing of the tree is stopped or traced by its wrapper's doing.
 bool is_left_alone(const RankSlot& s) {
     const bool saved = s.snap.work == SnapWork::writing || s.snap.work == SnapWork::written;
-    const bool here = s.transfer <= T::connected || s.transfer == T::returning;
+    const bool here = s.transfer <= T::copying || s.transfer == T::returning;
     return here && (s.quiesce <= Q::closing || (s.quiesce == Q::resuming && saved));
 }
 

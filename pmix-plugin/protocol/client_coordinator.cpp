@@ -14,7 +14,7 @@ namespace {
 constexpr Field migrate_fields[] = {
     field<&MigrateRequest::ranks>("ranks", "to move, one after the other"),
     field<&MigrateRequest::to>("to", "node of the job, as in mpirun's host list"),
-    field<&MigrateRequest::mode>("mode", "stop or auto, the default"),
+    field<&MigrateRequest::mode>("mode", "live, stop (the default), or auto: live if that can be"),
     field<&MigrateRequest::with_sharers>("with_sharers", "whoever shares memory moves along"),
 };
 constexpr Field checkpoint_fields[] = {

@@ -61,6 +61,11 @@ constexpr Field gated_fields[] = {
     field<&RankGated::rank>("rank", "whose"),
     field<&RankGated::agent>("agent", "the thread the target's wrapper is to signal"),
 };
+constexpr Field running_fields[] = {
+    field<&RankRunning::seq>("seq", operation),
+    field<&RankRunning::rank>("rank", "whose"),
+    field<&RankRunning::location>("location", "where it listens again"),
+};
 constexpr Field switched_fields[] = {
     field<&Switched::seq>("seq", operation),
     field<&Switched::rank>("rank", "whose"),
@@ -210,6 +215,8 @@ constinit const Record Busy::table =
     record<Busy>("busy", "the rank cannot be stopped now; `gate` again", busy_fields);
 constinit const Record RankGated::table = record<RankGated>(
     "gated", "the rank has closed everything, its tree is exported", gated_fields);
+constinit const Record RankRunning::table = record<RankRunning>(
+    "running", "live: its skeleton is out, the rank runs at the source", running_fields);
 constinit const Record Switched::table =
     record<Switched>("switched", "this daemon's bookkeeping is right", switched_fields);
 constinit const Record Done::table =
@@ -293,6 +300,8 @@ constexpr schema::Message messages[] = {
     message<Connected>(D::connected, Sequence::answer),
     message<Busy>(D::busy, Sequence::answer),
     message<RankGated>(D::gated, Sequence::answer),
+    message<RankRunning>(D::running, Sequence::answer),
+    message<Converged>(D::converged, Sequence::answer),
     message<Exported>(D::exported, Sequence::answer),
     message<Held>(D::held, Sequence::answer),
     message<TransferProgress>(D::progress, Sequence::answer),

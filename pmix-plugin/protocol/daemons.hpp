@@ -42,6 +42,8 @@ enum class DaemonMessage : uint8_t {
     connected,
     busy,
     gated,
+    running,
+    converged,
     exported,
     held,
     progress,
@@ -119,6 +121,13 @@ struct RankGated {
     uint64_t seq = 0;
     uint32_t rank = 0;
     std::optional<AgentThread> agent;
+    static const schema::Record table;
+};
+// A live move: the skeleton is out, the rank runs again where it was.
+struct RankRunning {
+    uint64_t seq = 0;
+    uint32_t rank = 0;
+    std::optional<kernet::Location> location;
     static const schema::Record table;
 };
 struct Switched {

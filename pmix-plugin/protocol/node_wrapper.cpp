@@ -36,6 +36,7 @@ constexpr Field hello_fields[] = {
 constexpr Field exit_fields[] = {field<&Exit::status>("status", "wait status")};
 constexpr Field stdin_fields[] = {
     field<&StdinTaken::bytes>("bytes", "taken since the job began").in("bytes")};
+constexpr Field sketched_fields[] = {field<&Sketched::seq>("seq", operation)};
 constexpr Field gone_fields[] = {field<&Gone::seq>("seq", operation)};
 constexpr Field checked_fields[] = {
     field<&Checked::seq>("seq", operation),
@@ -73,6 +74,10 @@ constexpr Field export_fields[] = {
     field<&Export::saves>("saves", saves_says).or_default(),
 };
 constexpr Field cancel_fields[] = {field<&Cancel::seq>("seq", operation)};
+constexpr Field wake_fields[] = {
+    field<&Wake::seq>("seq", operation),
+    field<&Wake::agent>("agent", "the thread to signal"),
+};
 constexpr Field resume_fields[] = {
     field<&Resume::seq>("seq", operation),
     field<&Resume::agent>("agent", "the thread to signal"),
@@ -144,6 +149,8 @@ constinit const Record StdinTaken::table =
     record<StdinTaken>("stdin", "input has been taken", stdin_fields);
 constinit const Record StdinClosed::table =
     record<StdinClosed>("stdin_closed", "the rank's input has ended: spare ends of it are closed");
+constinit const Record Sketched::table = record<Sketched>(
+    "sketched", "live: the skeleton is taken, the tree runs; `wake`", sketched_fields);
 constinit const Record Gone::table =
     record<Gone>("gone", "answers `die`: the tree can do nothing any more", gone_fields);
 constinit const Record Checked::table =
@@ -162,6 +169,9 @@ constinit const Record Export::table =
     record<Export>("export", "after the rank's end-of-file; `exported`", export_fields);
 constinit const Record Cancel::table = record<Cancel>(
     "cancel", "the move ended before `close`: the tree is not touched", cancel_fields);
+constinit const Record Wake::table = record<Wake>(
+    "wake", "live: the rank is signalled, its memory goes on being copied; `converged`",
+    wake_fields);
 constinit const Record Resume::table = record<Resume>(
     "resume", "the operation ended after `close`: every task runs, the rank is signalled",
     resume_fields);
@@ -206,6 +216,8 @@ constexpr schema::Message from_wrapper_messages[] = {
     message<Failed>(FromWrapper::failed, Sequence::answer),
     message<Ready>(FromWrapper::ready, Sequence::answer),
     message<Connected>(FromWrapper::connected, Sequence::answer),
+    message<Sketched>(FromWrapper::sketched, Sequence::answer),
+    message<Converged>(FromWrapper::converged, Sequence::answer),
     message<Exported>(FromWrapper::exported, Sequence::answer),
     message<Gone>(FromWrapper::gone, Sequence::answer),
     message<Checked>(FromWrapper::checked, Sequence::answer),
@@ -222,6 +234,7 @@ constexpr schema::Message to_wrapper_messages[] = {
     message<Connect>(ToWrapper::connect, Sequence::order),
     message<Export>(ToWrapper::export_tree, Sequence::order),
     message<Cancel>(ToWrapper::cancel, Sequence::order),
+    message<Wake>(ToWrapper::wake, Sequence::order),
     message<Resume>(ToWrapper::resume, Sequence::order),
     message<Go>(ToWrapper::go, Sequence::order),
     message<Die>(ToWrapper::die, Sequence::order),

@@ -20,6 +20,8 @@ enum class FromWrapper : uint8_t {
     failed,
     ready,
     connected,
+    sketched,
+    converged,
     exported,
     gone,
     checked,
@@ -80,6 +82,11 @@ struct StdinTaken {
 struct StdinClosed {
     static const schema::Record table;
 };
+// A live move: the skeleton is taken, the tree may run.
+struct Sketched {
+    uint64_t seq = 0;
+    static const schema::Record table;
+};
 struct Gone {
     uint64_t seq = 0;
     static const schema::Record table;
@@ -122,6 +129,7 @@ enum class ToWrapper : uint8_t {
     connect,
     export_tree,
     cancel,
+    wake,
     resume,
     go,
     die,
@@ -147,6 +155,12 @@ struct Export {
 };
 struct Cancel {
     uint64_t seq = 0;
+    static const schema::Record table;
+};
+// A live move: the rank runs on while its memory is copied.
+struct Wake {
+    uint64_t seq = 0;
+    std::optional<AgentThread> agent;
     static const schema::Record table;
 };
 struct Resume {

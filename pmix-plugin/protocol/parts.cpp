@@ -62,6 +62,7 @@ constexpr Field prepare_fields[] = {
     field<&Prepare::secret>("secret", "the job's, in hex: to a wrapper, for a move").or_default(),
     field<&Prepare::interfaces>("interfaces", "to the wrapper: it listens there; empty: at all")
         .or_default(),
+    field<&Prepare::live>("live", "the rank runs while its memory comes").or_default(),
 };
 
 constexpr Field ready_fields[] = {
@@ -80,12 +81,18 @@ constexpr Field connect_fields[] = {
     field<&Connect::port>("port", "TCP port"),
     field<&Connect::token>("token", "what to show there"),
     field<&Connect::secret>("secret", "the job's, in hex: to a wrapper").or_default(),
+    field<&Connect::live>("live", "as of `prepare`").or_default(),
 };
 
 constexpr Field connected_fields[] = {
     field<&Connected::seq>("seq", operation),
     field<&Connected::rank>("rank", "whose").or_default(),
     field<&Connected::shared>("shared", "memory with other ranks").or_default(),
+};
+
+constexpr Field converged_fields[] = {
+    field<&Converged::seq>("seq", operation),
+    field<&Converged::rank>("rank", "whose").or_default(),
 };
 
 constexpr Field exported_fields[] = {
@@ -185,6 +192,8 @@ constinit const Record Connect::table =
     record<Connect>("connect", "to the source of a move; `connected`", connect_fields);
 constinit const Record Connected::table =
     record<Connected>("connected", "the source has reached the target", connected_fields);
+constinit const Record Converged::table = record<Converged>(
+    "converged", "live: little is left for the last stop; `gate`, `export`", converged_fields);
 constinit const Record Exported::table = record<Exported>(
     "exported", "the whole ghost is out; the tree is frozen until `resume` or `die`",
     exported_fields);

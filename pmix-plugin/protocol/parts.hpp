@@ -46,6 +46,7 @@ enum class Stage : uint8_t {
     standstill,  // no fault: the rank cannot act now; the reason is a whole sentence
     state,
     moving,
+    live,  // it cannot be moved live; by stop and copy, maybe
     exporting,
     importing,
     switching,
@@ -60,9 +61,9 @@ enum class Stage : uint8_t {
     write,
 };
 inline constexpr const char* stage_names[] = {
-    "prepare", "connect",  "check",  "target", "standstill", "state", "move",
-    "export",  "import",   "switch", "go",     "attach",     "die",   "rank",
-    "wrapper", "snapshot", "folder", "freeze", "write"};
+    "prepare", "connect", "check",    "target", "standstill", "state",  "move",
+    "live",    "export",  "import",   "switch", "go",         "attach", "die",
+    "rank",    "wrapper", "snapshot", "folder", "freeze",     "write"};
 constexpr std::span<const char* const> names_of(Stage) {
     return stage_names;
 }
@@ -103,6 +104,7 @@ struct Prepare {
     std::vector<SharedPart> shared = {};  // what this one of them has
     std::string secret = {};              // for the wrapper of a move
     std::string interfaces = {};          // to the wrapper: where it listens; empty: at all
+    bool live = false;                    // the rank runs while its memory comes
     static const schema::Record table;
 };
 
@@ -125,6 +127,7 @@ struct Connect {
     uint16_t port = 0;
     std::string token;
     std::string secret = {};  // for the wrapper
+    bool live = false;        // as of Prepare
     static const schema::Record table;
 };
 
@@ -132,6 +135,13 @@ struct Connected {
     uint64_t seq = 0;
     uint32_t rank = 0;  // between daemons
     std::vector<SharedPart> shared = {};
+    static const schema::Record table;
+};
+
+// A live move: little enough is left for the last stop.
+struct Converged {
+    uint64_t seq = 0;
+    uint32_t rank = 0;  // between daemons
     static const schema::Record table;
 };
 

@@ -38,6 +38,8 @@ class GhostSource {
     virtual Status look() { return {}; }
     // The ghost, with its parents; everything else is as it wants it. It must outlive the importer.
     virtual Result<core::Importer> open(Worker& worker) = 0;
+    // The same of one that comes live: where from. It must outlive the import.
+    virtual Result<core::Resource*> link(Worker& worker);
 };
 
 // The source's wrapper connects.
@@ -52,6 +54,7 @@ class ConnectedSource : public GhostSource {
     Outgoing ready(uint64_t seq) const override;
     int fd() const override { return listener_ ? listener_->fd() : -1; }
     Result<core::Importer> open(Worker& worker) override;
+    Result<core::Resource*> link(Worker& worker) override;
 
   private:
     uint32_t rank_;

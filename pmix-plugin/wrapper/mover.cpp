@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.hpp"
+#include "base/scheduling.hpp"
 #include "ghost-core/engine/lock_handover.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
@@ -40,7 +41,7 @@ bool Mover::change(S to) {
 
 bool Mover::handle(const schema::Received& message) {
     const bool off = message.is<Cancel>() || message.is<Resume>();
-    const bool runs = message.is<Export>() || message.is<Share>();
+    const bool runs = message.is<Export>() || message.is<Share>() || message.is<Wake>();
     if (!off && !runs && !message.is<Connect>() && !message.is<Die>()) return false;
     if (message.seq() < seq_) {
         log::info("{} of move {} is late, this is {}", message.name(), message.seq(), seq_);
@@ -50,6 +51,7 @@ bool Mover::handle(const schema::Received& message) {
     if (message.is<Connect>()) connect(message.as<Connect>());
     if (message.is<Export>()) start_export(message.as<Export>());
     if (message.is<Share>() && sharers_) sharers_->share();
+    if (message.is<Wake>()) wake(message.as<Wake>().agent);
     if (message.is<Die>()) die(message.seq());
     return true;
 }
@@ -78,6 +80,8 @@ void Mover::connect(const Connect& where) {
         return parts_.fail(seq_, Stage::connect, made.error().message());
     }
     if (!change(S::connecting)) return;
+    live_ = where.live;
+    turns_.reset();
     worker_.start([this, where, request = request()]() mutable -> Outgoing {
         const auto failed = [&](const Error& error) {
             return parts_.who.failed(where.seq, Stage::connect, error.message());
@@ -99,9 +103,10 @@ void Mover::connect(const Connect& where) {
             if (fine.error().code != Code::refused) return failed(fine.error());
             return parts_.who.failed(where.seq, Stage::target, fine.error().why);
         }
+        target_ = std::move(*target);  // the loop looks at these after finish()
+        if (where.live) return export_live(where, request);
         auto ahead = core::prepare_export(request);
         if (!ahead) return failed(ahead.error());
-        target_ = std::move(*target);  // the loop looks at these after finish()
         ahead_.emplace(std::move(*ahead));
         externals_ = request.externals;
         return Connected{where.seq, parts_.who.rank, sharing_.parts};
@@ -148,6 +153,10 @@ void Mover::start_export(const Export& order) {
         return parts_.fail(order.seq, Stage::exporting,
                            "this move has no connection to its target");
     if (!change(S::exporting)) return;
+    if (live_) {
+        carried_ = true;
+        return turns_.begin(parts_.stdio.carry());
+    }
     auto request = this->request();
     request.externals = sharing_.with_keys(std::move(request.externals));
     if (request.externals != externals_) ahead_.reset();
@@ -200,16 +209,86 @@ Outgoing Mover::export_tree(const Export& order, core::ExportRequest request) {
                     .pages_us = stats->pages_us};
 }
 
+// On the worker. The rank computes and communicates but for two quiets, one for the skeleton and
+// one for the last differences.
+Outgoing Mover::export_live(const Connect& where, const core::ExportRequest& plain) {
+    schedule_ordinarily();
+    const Identity& who = parts_.who;
+    std::optional<Error> unfit;
+    core::LiveExportRequest request;
+    request.root = plain.root;
+    request.externals = plain.externals;
+    request.criu = plain.criu;
+    request.huge = huge_;
+    request.metadata = {{"job", who.job}, {"rank", who.rank}, {"seq", where.seq}};
+    request.final_metadata = [this] { return Json{{"stdio", turns_.stdio()}}; };
+    request.leave_stopped = true;
+    request.quiet = [&](int64_t wait_us) -> Result<bool> {
+        const auto wish = turns_.wish();
+        if (wish == LiveTurns::Wish::connected)
+            worker_.say(Connected{where.seq, who.rank, sharing_.parts});
+        if (wish == LiveTurns::Wish::converged) worker_.say(Converged{where.seq, who.rank});
+        auto quiet = turns_.wait(wait_us);
+        if (!quiet || !*quiet) return quiet;
+        if (Status fine = check(plain); !fine) {
+            unfit = fine.error();
+            return *unfit;
+        }
+        auto locks = core::exclusive_locks_of(plain.root);
+        if (!locks) return locks.error();
+        if (!locks->empty())
+            return because(Code::unsupported, "it has an exclusive lock of a file",
+                           locks->front().path);
+        return true;
+    };
+    request.go_on = [&] {
+        turns_.end();
+        worker_.say(Sketched{where.seq});
+    };
+    request.progress = [this](uint64_t bytes, uint64_t total) { worker_.note(bytes, total); };
+    worker_.uses(target_->fd());
+    auto sent = core::live_export(request, *target_);
+    worker_.uses(-1);
+    tracking_ = std::move(sent.tracking);
+    if (unfit) return who.failed(where.seq, Stage::check, unfit->message());
+    if (sent.outcome != core::LiveOutcome::exported) return live_failed(where.seq, *sent.error);
+    return Exported{.seq = where.seq,
+                    .rank = who.rank,
+                    .bytes = sent.stats.bytes,
+                    .rounds = static_cast<uint64_t>(sent.stats.rounds) + 1,
+                    .frozen_us = sent.stats.stop,
+                    .skeleton_us = sent.stats.skeleton_stop};
+}
+
+// By stop and copy it may be possible.
+Outgoing Mover::live_failed(uint64_t seq, const Error& error) const {
+    const bool stops_do =
+        error.code == Code::unsupported || error.code == Code::busy || error.code == Code::refused;
+    return parts_.who.failed(seq, stops_do ? Stage::live : Stage::exporting, error.message());
+}
+
 void Mover::worker_done() {
     const bool ended = worker_.ended();  // first: what it says before that is heard
-    while (auto message = worker_.heard())
-        if (state_ == S::exporting) parts_.tell(*message);
+    while (auto message = worker_.heard()) heard(*message);
     if (!worker_.busy() || !ended) return;
     finished(worker_.finish());
     if (waiting_) connect(*std::exchange(waiting_, std::nullopt));
 }
 
+void Mover::heard(const Outgoing& said) {
+    if (std::holds_alternative<Connected>(said)) {
+        if (state_ != S::connecting || !change(S::connected)) return;
+    } else if (std::holds_alternative<Sketched>(said)) {
+        if (state_ != S::exporting || !change(S::copying)) return;
+        if (std::exchange(carried_, false)) parts_.stdio.uncarry();
+    } else if (state_ != S::exporting && state_ != S::copying) {
+        return;
+    }
+    parts_.tell(said);
+}
+
 void Mover::finished(const Outgoing& answer) {
+    if (std::holds_alternative<std::monostate>(answer)) return;
     const bool off = state_ == S::calling_off;
     const bool connected = std::holds_alternative<Connected>(answer) && !off;
     if (!connected) drop_connection();
@@ -245,7 +324,16 @@ void Mover::resume(const schema::Received& order) {
         log::error("{}", done.error().message());
     }
     if (std::exchange(carried_, false)) parts_.stdio.uncarry();
-    Status woken = wake_agent(parts_.root, order.as<Resume>().agent);
+    wake(order.as<Resume>().agent);
+    if (tracking_)  // takes its time
+        worker_.start([tracking = std::exchange(tracking_, nullptr)]() -> Outgoing {
+            tracking->stay();
+            return {};
+        });
+}
+
+void Mover::wake(const std::optional<AgentThread>& agent) {
+    Status woken = wake_agent(parts_.root, agent);
     if (!woken) log::warning("{}", woken.error().message());
 }
 
@@ -267,12 +355,14 @@ void Mover::step() {
     }
     // Said before the memory is freed, which takes its time: the tree can do nothing any more.
     if (change(S::gone)) parts_.tell(Gone{seq_});
+    tracking_.reset();
 }
 
 void Mover::break_off() {
     if (!worker_.busy()) return;
     worker_.interrupt();
     if (sharers_) sharers_->call_off();
+    turns_.call_off();
 }
 
 }  // namespace ghost::plugin

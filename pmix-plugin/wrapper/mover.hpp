@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "base/state_machine.hpp"
+#include "ghost-core/engine/live.hpp"
 #include "ghost-core/engine/migration.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
 #include "ghost-core/resource/network.hpp"
@@ -21,8 +22,9 @@ enum class MoveState {
     idle,         // no move
     connecting,   // the worker connects to the target and warms criu
     connected,    // the target's wrapper waits for the ghost
-    exporting,    // the worker freezes and sends
-    calling_off,  // either of them, but the move was called off meanwhile
+    exporting,    // the rank is quiet: the worker freezes and sends
+    copying,      // live: the rank runs on, the worker sends what it writes
+    calling_off,  // any of them, but the move was called off meanwhile
     exported,     // the tree is frozen, whole, at both ends
     leaving,      // decided: what the rank wrote goes out, then the tree is killed
     gone,         // killed and said so
@@ -38,9 +40,13 @@ constexpr StateTable move_states(std::to_array<MoveRow>({
     {MoveState::idle, "idle", to({MoveState::idle, MoveState::connecting, MoveState::leaving})},
     {MoveState::connecting, "connecting",
      to({MoveState::connected, MoveState::idle, MoveState::calling_off})},
-    {MoveState::connected, "connected", to({MoveState::exporting, MoveState::idle})},
+    // calling_off: live
+    {MoveState::connected, "connected",
+     to({MoveState::exporting, MoveState::idle, MoveState::calling_off})},
     {MoveState::exporting, "exporting",
-     to({MoveState::exported, MoveState::idle, MoveState::calling_off})},
+     to({MoveState::exported, MoveState::copying, MoveState::idle, MoveState::calling_off})},
+    {MoveState::copying, "copying",
+     to({MoveState::exporting, MoveState::idle, MoveState::calling_off})},
     // again, in other words
     {MoveState::calling_off, "calling off", to({MoveState::calling_off, MoveState::idle})},
     {MoveState::exported, "exported", to({MoveState::leaving, MoveState::idle})},
@@ -83,6 +89,12 @@ class Mover {
     core::ExportRequest request() const;
     void start_export(const Export& order);
     Outgoing export_tree(const Export& order, core::ExportRequest request);
+    Outgoing export_live(const Connect& where, const core::ExportRequest& request);
+    Result<bool> is_quiet(const Connect& where, const core::ExportRequest& request,
+                          int64_t wait_us);
+    Outgoing live_failed(uint64_t seq, const Error& error) const;
+    void heard(const Outgoing& said);
+    void wake(const std::optional<AgentThread>& agent);
     Status check(const core::ExportRequest& request);
     void call_off(const schema::Received& order);
     void resume(const schema::Received& order);
@@ -98,12 +110,15 @@ class Mover {
     Worker worker_;
     core::WorkFolder folder_;
     std::unique_ptr<core::NetworkResource> target_;
-    std::optional<core::ReadyExport> ahead_;      // waits for `export`, in folder_
-    std::vector<std::string> externals_;          // of it
-    Sharing sharing_;                             // the same
-    std::optional<SharersWait> sharers_;          // of an export
-    core::TreeFacts told_;                        // what the target has answered
-    std::vector<core::FileLock> given_;           // by an export, to what was made of it
+    std::optional<core::ReadyExport> ahead_;        // waits for `export`, in folder_
+    std::vector<std::string> externals_;            // of it
+    Sharing sharing_;                               // the same
+    std::optional<SharersWait> sharers_;            // of an export
+    LiveTurns turns_;                               // of a live one
+    std::shared_ptr<core::LiveTracking> tracking_;  // of one that is exported
+    core::TreeFacts told_;                          // what the target has answered
+    std::vector<core::FileLock> given_;             // by an export, to what was made of it
+    bool live_ = false;
     std::optional<Connect> waiting_;              // to be done when the worker is free
     std::optional<schema::Received> last_order_;  // Resume or Cancel while the worker was busy
     bool carried_ = false;

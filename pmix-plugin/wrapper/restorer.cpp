@@ -12,6 +12,8 @@
 
 #include "base/log.hpp"
 #include "base/schema_json.hpp"
+#include "base/scheduling.hpp"
+#include "ghost-core/engine/live.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
 
@@ -189,6 +191,7 @@ void Restorer::start_job(Stage stage, std::function<Outgoing()> job) {
 void Restorer::prepare(const Prepare& order) {
     if (!may(S::warming)) return fail(Stage::prepare, "this wrapper has a move already");
     seq_ = order.seq;
+    live_ = order.live;
     Status made = folder_.make(fmt::format("{}-{}-{}.in", who_.job, who_.rank, seq_), &guard_);
     if (!made) return fail(Stage::prepare, made.error().message());
     const auto proof = who_.proof(order.secret);
@@ -213,8 +216,43 @@ void Restorer::daemon_died() {
 void Restorer::begin_import() {
     if (!may(S::importing)) return fail(Stage::importing, "this ghost was not looked at");
     if (!change(S::importing)) return;
-    start_job(Stage::importing, [this] { return import_ghost(); });
+    start_job(Stage::importing, [this] { return live_ ? import_live() : import_ghost(); });
     on_progress_ = loop_.every(progress_us, [this] { tell_progress(); });
+}
+
+// What a target lacks is said in other words than what goes wrong.
+Outgoing Restorer::import_failed(const Error& error) const {
+    const bool lacks = error.code == Code::refused || error.code == Code::unsupported;
+    if (lacks && source_->comes_later()) return who_.failed(seq_, Stage::target, error.why);
+    return who_.failed(seq_, Stage::importing, error.message());
+}
+
+// On the worker: the rank runs until its last stop, and takes no processor from others till then.
+Outgoing Restorer::import_live() {
+    schedule_ordinarily();
+    auto link = source_->link(worker_);
+    if (!link) return import_failed(link.error());
+    std::optional<Stdio> stdio;
+    core::LiveImportRequest request;
+    request.criu = {who_.criu, folder_.path()};
+    request.inherit_by_all = [&](const Json& metadata) -> Result<std::vector<core::InheritFd>> {
+        const Json wanted = metadata.value("stdio", Json::object());
+        auto made = Stdio::for_ghost(wanted);
+        if (!made) return made.error();
+        stdio.emplace(std::move(*made));
+        std::vector<core::InheritFd> heirs;
+        for (auto& [fd, key] : stdio->heirs(wanted)) heirs.push_back({fd, key});
+        return heirs;
+    };
+    request.last_metadata = [&](const Json& fields) -> Status {
+        stdio->take_input(fields.value("stdio", Json::object()));
+        return {};
+    };
+    request.tells_root = [this](pid_t root) { guard_.watch(root); };
+    request.progress = [this](uint64_t b, uint64_t t) { worker_.note(b, t); };
+    auto held = core::live_hold(request, **link);
+    worker_.uses(-1);
+    return held ? hold(*held, *stdio) : import_failed(held.error());
 }
 
 // On the worker.
@@ -222,13 +260,8 @@ Outgoing Restorer::import_ghost() {
     const auto failed = [this](const Error& error) {
         return who_.failed(seq_, Stage::importing, error.message());
     };
-    const auto refused = [&](const Error& error) {
-        const bool lacks = error.code == Code::refused || error.code == Code::unsupported;
-        if (!lacks || !source_->comes_later()) return failed(error);
-        return who_.failed(seq_, Stage::target, error.why);
-    };
     auto importer = source_->open(worker_);
-    if (!importer) return refused(importer.error());
+    if (!importer) return import_failed(importer.error());
     const Json& metadata = importer->metadata();
     Json wanted = metadata.value("stdio", Json::object());
     auto stdio = Stdio::for_ghost(wanted);
@@ -241,12 +274,16 @@ Outgoing Restorer::import_ghost() {
     auto held = importer->hold({who_.criu, folder_.path()}, heirs,
                                [this](uint64_t b, uint64_t t) { worker_.note(b, t); });
     worker_.uses(-1);
-    if (!held) return refused(held.error());
-    stdio->close_rank_ends();
-    stdio_ = std::move(*stdio);
-    held_ = *held;
+    if (!held) return import_failed(held.error());
     if (auto agent = schema::from_json<AgentThread>(metadata.value("agent", Json())); agent.ok())
         agent_ = *agent;
+    return hold(*held, *stdio);
+}
+
+Outgoing Restorer::hold(const core::HeldTree& held, Stdio& stdio) {
+    stdio.close_rank_ends();
+    stdio_ = std::move(stdio);
+    held_ = held;
     Held out;
     out.seq = seq_;
     out.rank = who_.rank;

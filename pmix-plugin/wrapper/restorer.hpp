@@ -80,6 +80,9 @@ class Restorer {
     void tell_progress();
     void begin_import();
     Outgoing import_ghost();
+    Outgoing import_live();
+    Outgoing import_failed(const Error& error) const;
+    Outgoing hold(const core::HeldTree& held, Stdio& stdio);
     bool wait_for_the_end();
     void say_why() const;
     void fail(Stage stage, const std::string& why);
@@ -97,6 +100,7 @@ class Restorer {
     std::string why_;                 // it failed
     std::vector<SharedFile> shared_;  // before the import
     uint64_t seq_ = 0;
+    bool live_ = false;
     core::WorkFolder folder_;
     std::unique_ptr<GhostSource> source_;  // the worker's while it imports
     // Made by the worker, the loop's when it has ended.

@@ -118,10 +118,14 @@ Result<Stdio> Stdio::for_ghost(const Json& ghost) {
         StdStream kind = kind_named(one.value("kind", "direct"));
         GHOST_TRY(kind == StdStream::tty ? out.make_tty(one) : out.make(i, kind));
     }
-    out.input_open_ = out.kind_[0] == StdStream::pipe && ghost.value("stdin_open", false);
-    out.carried_ = decode_base64(ghost.value("unread", std::string())).value_or("");
-    out.input_before_ = ghost.value("stdin_bytes", int64_t{0});
+    out.take_input(ghost);
     return out;
+}
+
+void Stdio::take_input(const Json& ghost) {
+    input_open_ = kind_[0] == StdStream::pipe && ghost.value("stdin_open", false);
+    carried_ = decode_base64(ghost.value("unread", std::string())).value_or("");
+    input_before_ = ghost.value("stdin_bytes", int64_t{0});
 }
 
 Stdio Stdio::adopt(std::vector<Fd> inner, pid_t program, int64_t taken) {

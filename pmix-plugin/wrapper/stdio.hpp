@@ -33,6 +33,8 @@ class Stdio {
     static Result<Stdio> for_program();
     // Makes those of a ghost: `ghost` is what carry() gave at the source.
     static Result<Stdio> for_ghost(const Json& ghost);
+    // What carry() gave later than that, before start().
+    void take_input(const Json& ghost);
     // Takes over those of a wrapper that died: its inner ends as spare() gave them, input, output,
     // error; the runtime's are 0, 1 and 2 already. `program`: the rank's first process; `taken`:
     // the dead one's input_taken() as it was told last.

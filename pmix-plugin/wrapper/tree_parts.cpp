@@ -2,6 +2,7 @@
 #include "pmix-plugin/wrapper/tree_parts.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <fmt/format.h>
@@ -147,6 +148,49 @@ Result<core::SkeletonFiles> Sharing::contents(const std::vector<std::string>& id
         out.emplace_back(core::shared_memory_file(one.id), std::move(*contents));
     }
     return out;
+}
+
+void LiveTurns::reset() {
+    const std::lock_guard lock(mutex_);
+    stdio_ = Json::object();
+    wish_ = Wish::connected;
+    quiet_ = off_ = false;
+}
+
+void LiveTurns::begin(Json stdio) {
+    const std::lock_guard lock(mutex_);
+    stdio_ = std::move(stdio);
+    quiet_ = true;
+    changed_.notify_all();
+}
+
+void LiveTurns::call_off() {
+    const std::lock_guard lock(mutex_);
+    off_ = true;
+    changed_.notify_all();
+}
+
+Result<bool> LiveTurns::wait(int64_t us) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, std::chrono::microseconds(us), [this] { return quiet_ || off_; });
+    if (off_) return because(Code::refused, "the move was called off");
+    return quiet_;
+}
+
+LiveTurns::Wish LiveTurns::wish() {
+    const std::lock_guard lock(mutex_);
+    return quiet_ ? Wish::none : std::exchange(wish_, Wish::none);
+}
+
+Json LiveTurns::stdio() {
+    const std::lock_guard lock(mutex_);
+    return stdio_;
+}
+
+void LiveTurns::end() {
+    const std::lock_guard lock(mutex_);
+    quiet_ = false;
+    wish_ = Wish::converged;
 }
 
 bool SharersWait::wait() {

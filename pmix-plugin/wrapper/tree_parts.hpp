@@ -105,6 +105,31 @@ class SharersWait {
     bool off_ = false;
 };
 
+// The quiets of a live move: the main thread begins one, the worker ends it.
+class LiveTurns {
+  public:
+    // How far the worker has come.
+    enum class Wish { connected, converged, none };
+
+    void reset();
+    // On the main thread: the rank is quiet; standard input as it is carried.
+    void begin(Json stdio);
+    void call_off();
+    // On the worker: whether it is quiet, after so long at most. An error: it is off.
+    Result<bool> wait(int64_t us);
+    // The same: what is to be said before it waits, once.
+    Wish wish();
+    Json stdio();
+    void end();
+
+  private:
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    Json stdio_;
+    Wish wish_ = Wish::connected;
+    bool quiet_ = false, off_ = false;
+};
+
 // The signal that tells a rank's agent that its tree runs again:
 // SIGRTMAX-2 to one thread of the tree whose init is `root`. not_found: no such thread.
 Status wake_agent(pid_t root, const std::optional<AgentThread>& agent);

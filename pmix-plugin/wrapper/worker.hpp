@@ -17,8 +17,8 @@
 namespace ghost::plugin {
 
 // What a job says to the node agent; the first: nothing.
-using Outgoing = std::variant<std::monostate, Ready, Connected, Exported, Checked, Held, Failed,
-                              SnapReady, Still, SnapCaptured, Written>;
+using Outgoing = std::variant<std::monostate, Ready, Connected, Sketched, Converged, Exported,
+                              Checked, Held, Failed, SnapReady, Still, SnapCaptured, Written>;
 // Its packet.
 std::string encode(const Outgoing& message);
 // The answer to a message that is for another kind of wrapper.

@@ -49,8 +49,9 @@ inline void lose_one(Cluster& c,
 
 constexpr int64_t second = 1'000'000;  // us
 
-inline Json migrate(std::vector<RankId> ranks, const std::string& to) {
-    return {{"t", "migrate"}, {"ranks", std::move(ranks)}, {"to", to}, {"mode", "stop"}};
+inline Json migrate(std::vector<RankId> ranks, const std::string& to,
+                    const std::string& mode = "stop") {
+    return {{"t", "migrate"}, {"ranks", std::move(ranks)}, {"to", to}, {"mode", mode}};
 }
 
 inline Json checkpoint(const std::string& then = "continue", const std::string& to = "") {

@@ -11,60 +11,6 @@
 namespace ghost::plugin::sim {
 namespace {
 
-std::vector<NodeId> places(MoveFault fault) {
-    if (fault == MoveFault::target_last_ends) return {0, 1, 2};
-    return {0, 1};
-}
-
-// What must hold when everything has come to rest.
-void judge(Cluster& c, Client& user, MoveFault fault, const std::string& what) {
-    SCOPED_TRACE(what);
-    expect_no_violation(c);
-    EXPECT_FALSE(c.ps().contains("move")) << "the coordinator is not idle";
-    const bool over = c.ended[1] || c.job_aborted || c.job_broken;
-    if (!over) {
-        EXPECT_EQ(c.running_copies(1), 1);
-        EXPECT_TRUE(c.rank_attached(1));
-    }
-    if (c.ended[1]) {
-        EXPECT_EQ(c.running_copies(1), 0);
-    }
-    if (fault == MoveFault::third_node || fault == MoveFault::cut_third ||
-        fault == MoveFault::client || fault == MoveFault::target_last_ends) {
-        EXPECT_FALSE(over);
-        EXPECT_EQ(c.node_of(1), 2u);
-    }
-    if (fault == MoveFault::rank_ends) {
-        EXPECT_FALSE(c.job_aborted || c.job_broken) << c.abort_why;
-    }
-    if (user.gone()) return;
-    ASSERT_EQ(user.results.size(), 1u) << "the client must be told once";
-    const Json& r = user.results[0];
-    const bool moved = !r["result"].empty() && r["result"][0]["moved"] == true;
-    EXPECT_EQ(moved, r["exit"] == 0) << r;
-    if (fault == MoveFault::rank_ends && !moved) {
-        EXPECT_EQ(r["exit"], 1) << r;
-        if (c.ended[1]) {
-            const std::string error = r["error"];
-            EXPECT_NE(error.find("rank 1 has ended"), std::string::npos) << error;
-        }
-    }
-    if (r["exit"] == 1 && !over) {
-        std::string error = r["error"];
-        // Whose word is lost is not known to go on, though it does.
-        const bool heard = error.find("did not confirm") == std::string::npos;
-        EXPECT_TRUE(heard || fault == MoveFault::lose_local) << error;
-        EXPECT_NE(error.find(heard ? "the job is unharmed: rank 1 goes on at gn1"
-                                   : "the job is unharmed"),
-                  std::string::npos)
-            << error;
-        EXPECT_EQ(c.node_of(1), 1u);
-    }
-    if (moved && !over) {
-        EXPECT_EQ(c.node_of(1), 2u);
-    }
-}
-
 class MoveFaults : public testing::TestWithParam<std::tuple<int, int>> {};
 
 TEST_P(MoveFaults, FaultLeavesOneCopyAndIdleCoordinator) {

@@ -21,7 +21,12 @@ struct Migration {
     std::shared_ptr<MoveUnit> unit;  // that moves
     std::vector<Move> ended;         // of it
     int looks = 0;
+    std::string not_live;  // why those that are under way are not tried live
 
+    std::string mode() const {
+        if (order.mode != "auto") return order.mode;
+        return not_live.empty() ? "live" : "stop";
+    }
     bool is_moved(RankId rank) const {
         return std::ranges::find(result.moves, rank, &Move::rank) != result.moves.end();
     }
@@ -45,6 +50,8 @@ struct Migration {
             return move.state == MoveState::failed;
         });
         if (looked && order.with_sharers && ++looks < most_looks) return;
+        if (stops_instead(all)) return;
+        not_live.clear();
         for (const Move& move : all) {
             if (moved) moved(move);
             result.moves.push_back(move);
@@ -60,6 +67,17 @@ struct Migration {
         if (over()) finished(result);
     }
 
+    // Nothing was done to those that cannot move live.
+    bool stops_instead(const std::vector<Move>& all) {
+        if (mode() != "live" || order.mode != "auto") return false;
+        for (const Move& move : all) {
+            if (move.harmed || move.ended || move.not_live.empty()) continue;
+            not_live = move.not_live;
+            return true;
+        }
+        return false;
+    }
+
     void refuse(const std::string& why) {
         if (over()) return;
         result.exit = 1;
@@ -73,8 +91,15 @@ struct Migration {
 Request migration(Job& job, uint64_t owner, MigrationOrder order, MoveOperation::Progress progress,
                   std::function<void(const Move&)> moved,
                   std::function<void(const MigrationResult&)> finished) {
-    auto all = std::make_shared<Migration>(Migration{
-        std::move(order), std::move(progress), std::move(moved), std::move(finished), {}, {}, {}});
+    auto all = std::make_shared<Migration>(Migration{std::move(order),
+                                                     std::move(progress),
+                                                     std::move(moved),
+                                                     std::move(finished),
+                                                     {},
+                                                     {},
+                                                     {},
+                                                     0,
+                                                     {}});
     Request request;
     request.owner = owner;
     // Which ranks share memory with them is not known yet.
@@ -86,12 +111,13 @@ Request migration(Job& job, uint64_t owner, MigrationOrder order, MoveOperation:
         if (!next) return out;
         auto unit = std::make_shared<MoveUnit>();
         unit->ranks[*next];
-        if (all->looks > 0) unit->ranks = all->unit->found;
+        if (all->looks > 0)
+            unit->ranks = all->unit->found.empty() ? all->unit->ranks : all->unit->found;
         all->unit = unit;
         const auto add = [&](RankId rank) {
             out.push_back(std::make_unique<MoveOperation>(
-                job, MoveOrder{rank, all->order.to, all->order.mode, unit}, all->progress,
-                [all](const Move& move) { all->take(move); }));
+                job, MoveOrder{rank, all->order.to, all->mode(), unit, all->not_live},
+                all->progress, [all](const Move& move) { all->take(move); }));
         };
         add(*next);
         for (const auto& [rank, parts] : unit->ranks)

@@ -13,7 +13,7 @@ namespace ghost::plugin {
 struct MigrationOrder {
     std::vector<RankId> ranks;
     std::string to;
-    std::string mode;
+    std::string mode;           // live, stop, or auto: live, and where that cannot be, stop
     bool with_sharers = false;  // of memory: they move together, or it is refused
 };
 

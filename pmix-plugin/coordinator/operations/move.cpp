@@ -46,7 +46,8 @@ void MoveOperation::begin() {
     take_number();
     if (unit_.number == 0) unit_.number = seq();
     data_.to_name = order_.to;
-    data_.mode = "stop";
+    data_.mode = order_.mode;
+    data_.not_live = order_.not_live;
     data_.started = job_.settings.now();
     prepare();
 }
@@ -64,8 +65,10 @@ void MoveOperation::prepare() {
     data_.epoch = job_.epochs.reserve(seq());
     data_.ping = job_.liveness.ping_now();
     if (!change(S::preparing)) return;
-    job_.adapter.tell(data_.to, Prepare{seq(), data_.epoch, data_.rank, data_.from, unit_.number,
-                                        unit_.ranks[data_.rank]});
+    Prepare order{seq(),      data_.epoch,  data_.rank,
+                  data_.from, unit_.number, unit_.ranks[data_.rank]};
+    order.live = is_live();
+    job_.adapter.tell(data_.to, order);
 }
 
 void MoveOperation::on_ready(const Ready& m) {
@@ -78,7 +81,9 @@ void MoveOperation::connect() {
     if (!change(S::connecting)) return;
     const Ready& m = *data_.ready;
     const std::string& host = m.host.empty() ? data_.to_name : m.host;
-    job_.adapter.tell(data_.from, Connect{seq(), data_.epoch, data_.rank, host, m.port, m.token});
+    Connect order{seq(), data_.epoch, data_.rank, host, m.port, m.token};
+    order.live = is_live();
+    job_.adapter.tell(data_.from, order);
 }
 
 void MoveOperation::on_connected(const Connected& m) {
@@ -156,10 +161,30 @@ void MoveOperation::on_exported(const Exported& m) {
     transfer_goes_on();
 }
 
+// Live: the skeleton has gone. Until little is left the rank is as any other.
+void MoveOperation::on_running(const RankRunning& m) {
+    if (m.location) job_.publish({*m.location});
+    if (!change(S::copying)) return;
+    data_.gated = data_.holds = data_.exported = data_.held = false;
+    job_.fences.release(seq());
+    if (data_.converged) on_converged();
+}
+
+// It may be said before the rank is back.
+void MoveOperation::on_converged() {
+    data_.converged = true;
+    if (data_.state != S::copying || !change(S::holding)) return;
+    data_.converged = false;
+    data_.ping = job_.liveness.ping_now();
+    held_anew();
+    try_hold();
+}
+
 void MoveOperation::on_progress(const TransferProgress& m) {
     data_.bytes = std::max(data_.bytes, m.bytes);
     data_.total = std::max(data_.total, m.total);
     tell_progress();
+    if (data_.state == S::copying) wait_on();
     transfer_goes_on();
 }
 
@@ -240,6 +265,8 @@ std::string MoveOperation::what_failed(NodeId from, const Failed& m) const {
     if (m.stage == Stage::target)
         return fmt::format("{} cannot take it: {} (provide that there, or choose another node)",
                            data_.to_name, m.why);
+    if (m.stage == Stage::live)
+        return fmt::format("it cannot move live: {} (--mode stop may move it)", m.why);
     const auto said = fmt::format("{} at {}", m.why, job_.liveness.name_of(from));
     return data_.end_is_why ? said : fmt::format("{}: {}", name_of(m.stage), said);
 }
@@ -247,6 +274,7 @@ std::string MoveOperation::what_failed(NodeId from, const Failed& m) const {
 void MoveOperation::on_failed(NodeId from, const Failed& m) {
     if (m.stage == Stage::standstill) return on_standstill(from, m.why);
     data_.end_is_why = m.stage == Stage::rank;
+    if (m.stage == Stage::live && from == data_.from) data_.not_live = m.why;
     const std::string whole = what_failed(from, m);
     switch (data_.state) {
         case S::aborting:
@@ -276,7 +304,7 @@ void MoveOperation::on_failed_again(NodeId from, const Failed& m, const std::str
         return finish(S::failed);
     }
     // B saw its stream end because A refused: what A found is the reason.
-    if (m.stage == Stage::check) data_.why = whole;
+    if (m.stage == Stage::check || m.stage == Stage::live) data_.why = whole;
 }
 
 void MoveOperation::on_done(const Done& m) {
@@ -327,8 +355,13 @@ bool MoveOperation::from_source(const schema::Received& m) {
         case DaemonMessage::exported:
             return state == S::transferring && (on_exported(m.as<Exported>()), true);
         case DaemonMessage::progress:
-            if (state != S::gating && state != S::transferring) return false;
+            if (state != S::gating && state != S::transferring && state != S::copying) return false;
             return on_progress(m.as<TransferProgress>()), true;
+        case DaemonMessage::running:
+            return state == S::transferring && is_live() && (on_running(m.as<RankRunning>()), true);
+        case DaemonMessage::converged:
+            if (state != S::transferring && state != S::copying) return false;
+            return on_converged(), true;
         case DaemonMessage::aborted:
             return state == S::aborting && (on_aborted(m.as<Aborted>()), true);
         default:
@@ -339,7 +372,8 @@ bool MoveOperation::from_source(const schema::Received& m) {
 // What B says.
 bool MoveOperation::from_target(const schema::Received& m) {
     const S state = data_.state;
-    const bool before = state == S::gating || state == S::transferring;
+    const bool before =
+        state == S::gating || state == S::transferring || (state == S::copying && is_live());
     switch (m.type<DaemonMessage>()) {
         case DaemonMessage::ready:
             return state == S::preparing && (on_ready(m.as<Ready>()), true);
@@ -374,6 +408,7 @@ std::string MoveOperation::limit_text() const {
             return fmt::format("the rank could not be stopped within {} s{}{}", seconds,
                                data_.why.empty() ? "" : ": ", data_.why);
         case S::transferring:
+        case S::copying:
             return fmt::format("nothing of its ghost moved for {} s", seconds);
         case S::going:
             return fmt::format("it did not wake at {} in {} s", data_.to_name, seconds);

@@ -19,6 +19,7 @@ enum class MoveState {
     holding,       // every daemon answers; then no job-wide fence may complete
     gating,        // the rank is asked to close its gates, again and again
     transferring,  // the rank is frozen; its ghost goes from A to B
+    copying,       // live: its skeleton has gone, it runs on while its memory goes
     switching,     // decided: every daemon moves the rank's entries, A destroys its copy
     going,         // B lets the rank run
     done,          // the rank runs at B
@@ -40,7 +41,9 @@ inline constexpr StateTable move_states([] {
         {S::gating, "gating", Phase::quiesce,
          to({S::holding, S::transferring, S::aborting, S::failed}), &C::gate_us, true},
         {S::transferring, "transferring", Phase::capture,
-         to({S::switching, S::aborting, S::failed}), &C::transfer_us, true},
+         to({S::switching, S::copying, S::aborting, S::failed}), &C::transfer_us, true},
+        {S::copying, "copying", Phase::prepare, to({S::holding, S::aborting, S::failed}),
+         &C::transfer_us},
         {S::switching, "switching", Phase::commit, to({S::going, S::failed}), &C::switch_us, true},
         {S::going, "going", Phase::resume, to({S::done, S::failed}), &C::go_us, true},
         {S::done, "done", Phase::finish, 0},
@@ -58,7 +61,8 @@ struct Move {
     NodeId to = 0;
     std::string from_name;
     std::string to_name;
-    std::string mode;
+    std::string mode;      // live or stop
+    std::string not_live;  // why it cannot be live; of one by stop: it was tried
 
     std::optional<AgentThread> agent;  // of the rank, as its wrapper must know it
     uint64_t ping = 0;                 // every daemon must have answered this ping
@@ -68,8 +72,9 @@ struct Move {
     std::vector<SharedPart> shared;    // with other ranks, as A has found it
     std::optional<Ready> ready;
     bool connected = false;
-    bool holds = false;  // the fences
-    bool busy = false;   // it was inside a call at the last try
+    bool holds = false;      // the fences
+    bool busy = false;       // it was inside a call at the last try
+    bool converged = false;  // live: it may be stopped for the last time
     bool exported = false;
     bool held = false;
     uint64_t bytes = 0;
@@ -109,8 +114,9 @@ struct MoveUnit {
 struct MoveOrder {
     RankId rank = 0;
     std::string to;    // node name
-    std::string mode;  // "" and "auto" are "stop" today
+    std::string mode;  // live or stop
     std::shared_ptr<MoveUnit> unit = {};
+    std::string not_live = {};  // why it is not tried so
 };
 
 class MoveOperation : public StagedOperation<Move, move_states> {
@@ -148,10 +154,13 @@ class MoveOperation : public StagedOperation<Move, move_states> {
     void on_connected(const Connected& m);
     void look_at_sharers();
     std::string why_not_alone() const;
+    bool is_live() const { return data_.mode == "live"; }
     void try_hold();
     void send_gate();
     void on_busy(const Busy& m);
     void on_exported(const Exported& m);
+    void on_running(const RankRunning& m);
+    void on_converged();
     void on_progress(const TransferProgress& m);
     void transfer_goes_on();
     bool from_source(const schema::Received& m);

@@ -53,8 +53,14 @@ std::optional<std::string> MoveOperation::check_target() {
 }
 
 std::optional<std::string> MoveOperation::check() {
-    if (!order_.mode.empty() && order_.mode != "stop" && order_.mode != "auto") {
-        return fmt::format("mode {} is not available yet: use --mode stop", order_.mode);
+    if (order_.mode != "stop" && order_.mode != "live") {
+        return fmt::format("mode {} is not available yet: use --mode live or --mode stop",
+                           order_.mode);
+    }
+    if (is_live() && unit_.ranks.size() > 1) {
+        data_.not_live = "it shares memory with other ranks";
+        return fmt::format("it cannot move live: {} (--mode stop moves them together)",
+                           data_.not_live);
     }
     if (!job_.adapter.job_running()) return why_no_job(job_);
     if (auto why = check_rank()) return why;

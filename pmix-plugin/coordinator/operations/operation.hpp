@@ -213,6 +213,8 @@ class StagedOperation : public Operation {
         retry_after(job_.settings.hold_retry_us, std::move(again));
         return false;
     }
+    // They are held another time, for something else.
+    void held_anew() { first_held_ = 0; }
     // A rank is inside a call. What that waits for may be behind the fences, such as what a rank
     // has not published yet that stands in one: when they have been held for long enough these go
     // on, and `held_state` tries anew. All tries together have the limit of this state.

@@ -492,15 +492,18 @@ void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, const schema::R
     switch (m.type<ToWrapper>()) {
         case ToWrapper::prepare:
             if (!w->restore) return restart_check(w);
+            w->live = m.as<Prepare>().live;
             return say(w, Ready{.seq = seq, .host = {}, .port = 1, .token = "x"});
         case ToWrapper::import:
             for (const SharedFile& file : m.as<Import>().shared) shared_files.insert(file.path);
             w->told = m.as<Import>().shared.size();
             return w->restore ? void() : restart_import(w);
         case ToWrapper::connect:
-            return say(w, Connected{.seq = seq, .shared = shared_by(w->rank)});
+            return connect(w, m.as<Connect>());
         case ToWrapper::export_tree:
             return export_tree(w, m.as<Export>());
+        case ToWrapper::wake:
+            return copy_on(w, m.as<Wake>());
         case ToWrapper::resume:
             expect_thread(m.as<Resume>().agent);
             w->exports = 0;
@@ -533,49 +536,11 @@ void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, const schema::R
         case ToWrapper::snap_end:
             return snap_end(w, seq);
         case ToWrapper::cancel:
+            w->exports = 0;
+            return;
         case ToWrapper::abort:
         case ToWrapper::child_status:
             return;
-    }
-}
-
-void Cluster::export_tree(const std::shared_ptr<Wrapper>& w, const Export& m) {
-    const uint64_t seq = m.seq;
-    if (!w->tree->closed) violate("export of a rank that has not closed");
-    w->exports = seq;
-    if (!m.saves.empty()) shared_saved.insert(w->rank);
-    later(nobody, [this, w, seq, alone = m.unit.empty()] {
-        if (!w->alive || !w->tree->alive || w->exports != seq) return;
-        if (chance.fail_stage == Stage::exporting && chance.fail_ranks.contains(w->rank))
-            return say(w, Failed{.seq = seq, .stage = Stage::exporting, .why = "no luck"});
-        w->tree->stopped = true;
-        alone ? exported(w, seq) : say(w, Still{seq});
-    });
-}
-
-void Cluster::exported(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
-    if (chance.sharers.contains(w->rank)) w->torn = sharer_runs();
-    later(nobody, [this, w, seq] {
-        if (!w->alive || !w->tree->alive || w->exports != seq) return;
-        say(w, Exported{.seq = seq, .bytes = 4096});
-        later(nobody, [this, rank = w->rank, epoch = w->tree->epoch, seq] {
-            ghost_arrives(rank, epoch, seq);
-        });
-    });
-}
-
-void Cluster::ghost_arrives(RankId rank, uint32_t epoch, uint64_t seq) {
-    for (auto& b : wrappers_) {
-        if (!b->restore || !b->alive || b->rank != rank || b->tree) continue;
-        if (b->told != shared_by(rank).size()) violate("a rank is to share, and not told what");
-        b->tree = std::make_shared<Tree>();
-        b->tree->rank = rank;
-        b->tree->node = b->node;
-        b->tree->init = ++last_pid_;
-        b->tree->stopped = b->tree->closed = b->held = true;
-        b->tree->epoch = epoch + 1;
-        trees_.push_back(b->tree);
-        say(b, Held{.seq = seq, .bytes = 4096, .init = {}, .agent = {}});
     }
 }
 

@@ -70,6 +70,9 @@ struct Wrapper {
     bool restore = false;
     bool held = false;           // its copy has not been let go
     uint64_t exports = 0;        // by which move
+    bool live = false;           // that is
+    bool sketched = false;       // the skeleton of such a one is out
+    int sketches = 0;            // how often it had to be taken again
     std::optional<RankId> torn;  // a rank that ran when what it shares was taken: of one called off
     size_t told = 0;             // of so many files for shared memory
     bool registered = false;     // the daemon's bookkeeping has it as the rank's process
@@ -96,6 +99,7 @@ struct Chance {
     // A wrapper's answer to one of these is `failed`: prepare, freeze, write, import, export.
     std::optional<Stage> fail_stage;
     std::set<RankId> fail_ranks{0};
+    int sketches = 1;          // that a live move takes
     int64_t write_us = 0;      // how long a ghost is written beside the latency
     bool incremental = false;  // wrappers can do it: the parent is the last complete snapshot
     // Timers come up to so early: libevent counts from when the loop woke, by a coarse clock.
@@ -314,11 +318,14 @@ class Cluster {
                   bool with_fds);
     void say_text(const std::shared_ptr<Tree>& t, const char* type, std::string text, bool);
     void say_hello(const std::shared_ptr<Wrapper>& w, WrapperMode mode);
+    void connect(const std::shared_ptr<Wrapper>& w, const Connect& m);
+    void sketch(const std::shared_ptr<Wrapper>& w, uint64_t seq);
+    void copy_on(const std::shared_ptr<Wrapper>& w, const Wake& m);
     void export_tree(const std::shared_ptr<Wrapper>& w, const Export& m);
     void exported(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     std::optional<RankId> sharer_runs() const;
     void expect_sharers_held(RankId rank);
-    void ghost_arrives(RankId rank, uint32_t epoch, uint64_t seq);
+    void ghost_arrives(RankId rank, uint32_t epoch, uint64_t seq, bool live);
     void go(const std::shared_ptr<Wrapper>& w, uint64_t seq);
     void welcome(const std::shared_ptr<Tree>& t, const kernet::RankWelcome& m);
     void expect_thread(const std::optional<AgentThread>& agent);

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What simulated wrappers do in a move until the target holds the rank.
+#include "pmix-plugin/runtime/sim/cluster.hpp"
+
+namespace ghost::plugin::sim {
+
+void Cluster::connect(const std::shared_ptr<Wrapper>& w, const Connect& m) {
+    w->live = m.live;
+    w->sketched = false;
+    w->sketches = 0;
+    say(w, Connected{.seq = m.seq, .shared = shared_by(w->rank)});
+}
+
+// A live move: the skeleton is taken while the rank is quiet, and it need be no longer.
+void Cluster::sketch(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
+    if (chance.fail_stage == Stage::live && chance.fail_ranks.contains(w->rank))
+        return say(w, Failed{.seq = seq, .stage = Stage::live, .why = "it has a timer"});
+    w->sketched = true;
+    say(w, Sketched{seq});
+}
+
+void Cluster::copy_on(const std::shared_ptr<Wrapper>& w, const Wake& m) {
+    expect_thread(m.agent);
+    if (!w->tree || !w->tree->alive) return;
+    wake(w->tree);
+    later(nobody, [this, w, seq = m.seq] {
+        if (!w->alive || !w->tree->alive || w->exports != seq) return;
+        say(w, TransferProgress{seq, w->rank, 4096, 0});
+        say(w, Converged{seq, w->rank});
+    });
+}
+
+void Cluster::export_tree(const std::shared_ptr<Wrapper>& w, const Export& m) {
+    const uint64_t seq = m.seq;
+    if (!w->tree->closed) violate("export of a rank that has not closed");
+    w->exports = seq;
+    if (!m.saves.empty()) shared_saved.insert(w->rank);
+    later(nobody, [this, w, seq, alone = m.unit.empty()] {
+        if (!w->alive || !w->tree->alive || w->exports != seq) return;
+        if (w->live && !w->sketched) return sketch(w, seq);
+        if (chance.fail_stage == Stage::exporting && chance.fail_ranks.contains(w->rank))
+            return say(w, Failed{.seq = seq, .stage = Stage::exporting, .why = "no luck"});
+        if (w->live && chance.sketches > ++w->sketches) return sketch(w, seq);
+        w->tree->stopped = true;
+        alone ? exported(w, seq) : say(w, Still{seq});
+    });
+}
+
+void Cluster::exported(const std::shared_ptr<Wrapper>& w, uint64_t seq) {
+    if (chance.sharers.contains(w->rank)) w->torn = sharer_runs();
+    later(nobody, [this, w, seq] {
+        if (!w->alive || !w->tree->alive || w->exports != seq) return;
+        say(w, Exported{.seq = seq, .bytes = 4096});
+        later(nobody, [this, rank = w->rank, epoch = w->tree->epoch, seq, live = w->live] {
+            ghost_arrives(rank, epoch, seq, live);
+        });
+    });
+}
+
+void Cluster::ghost_arrives(RankId rank, uint32_t epoch, uint64_t seq, bool live) {
+    for (auto& b : wrappers_) {
+        if (!b->restore || !b->alive || b->rank != rank || b->tree) continue;
+        if (b->live != live) violate("the two ends of a move are of different minds");
+        if (b->told != shared_by(rank).size()) violate("a rank is to share, and not told what");
+        b->tree = std::make_shared<Tree>();
+        b->tree->rank = rank;
+        b->tree->node = b->node;
+        b->tree->init = ++last_pid_;
+        b->tree->stopped = b->tree->closed = b->held = true;
+        b->tree->epoch = epoch + 1;
+        trees_.push_back(b->tree);
+        say(b, Held{.seq = seq, .bytes = 4096, .init = {}, .agent = {}});
+    }
+}
+
+}  // namespace ghost::plugin::sim
