@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// holder --what io_uring|tcp|window|shm|memfd|none [--connect HOST:PORT] [--rank R] [--seconds T]
+// holder --what io_uring|tcp|timer|window|shm|memfd|none [--connect HOST:PORT] [--rank R]
+// [--seconds T]
 // [--until-file PATH] [--give-back PATH] [--memory MB]
 //
 // Rank R holds a descriptor that cannot move with it: an io_uring, or a TCP connection to a
@@ -18,6 +19,7 @@
 #include <netdb.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -57,6 +59,10 @@ bool is_shared(const std::string& what) {
 int hold(const mpitest::Options& options) {
     std::string what = options.text("--what", "none");
     if (what == "none" || is_shared(what)) return 0;
+    if (what == "timer") {
+        const itimerval far{{}, {100'000, 0}};
+        return ::setitimer(ITIMER_REAL, &far, nullptr);
+    }
     int fd = what == "io_uring" ? open_io_uring() : open_connection(options.text("--connect", ""));
     if (fd < 0) std::perror(("holder: " + what).c_str());
     return fd;

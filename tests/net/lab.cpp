@@ -203,6 +203,8 @@ bool Job::wait_for_error(const std::string& text, double seconds) {
 
 Background Job::start_migrate(int rank, const std::string& node, const Words& options) {
     Words words{"ghost", "migrate", "--rank", std::to_string(rank), "--to", node, "--json"};
+    if (const char* mode = std::getenv(mode_variable); mode != nullptr && options.empty())
+        words.insert(words.end(), {"--mode", mode});
     words.insert(words.end(), options.begin(), options.end());
     return lab_.start_on("gn1", words);
 }

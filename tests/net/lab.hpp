@@ -24,6 +24,9 @@ std::string why_no_lab();
 inline constexpr const char* user_variable = "GHOST_TEST_USER";
 bool of_a_user();
 
+// Moves go by the mode that it names; not set: by the default.
+inline constexpr const char* mode_variable = "GHOST_TEST_MODE";
+
 class Lab {
   public:
     explicit Lab(int nodes);

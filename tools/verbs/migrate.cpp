@@ -32,6 +32,13 @@ void print_row(const Json& row) {
                time_text(row.value("total_us", int64_t{0})), row.value("epoch", 0));
 }
 
+// It was to move live if that can be.
+void say_why_stopped(const Json& row) {
+    const auto why = row.value("not_live", std::string());
+    if (why.empty() || row.value("mode", "") != "stop") return;
+    fmt::print(stderr, "ghost: rank {} moves by stop, not live: {}\n", row.value("rank", -1), why);
+}
+
 // One rank: its row is the object. Several: {"moves": […]}.
 Json json_of(const Answer& answer, size_t asked) {
     Json rows = answer.result.is_array() ? answer.result : Json::array();
@@ -64,6 +71,7 @@ int run_migrate(const MigrateArgs& args, bool json) {
     if (json) {
         print_json(json_of(answer, args.ranks.size()));
     } else if (answer.result.is_array()) {
+        for (const Json& row : answer.result) say_why_stopped(row);
         // (of a single rank that was not moved the error has said all)
         const bool said = !answer.error.empty() && args.ranks.size() == 1;
         for (const Json& row : answer.result)
@@ -87,9 +95,10 @@ void define_migrate(CommandLine app, int& exit_status) {
     app.add_option("--to", args->to, "node of the job to move to, named as in mpirun's host list")
         .required();
     app.add_option("--mode", args->mode,
-                   "how memory moves: stop (the rank is stopped while its memory is copied), or "
-                   "auto, the best mode that is available; today that is stop (default: auto)")
-        .one_of({"auto", "stop"});
+                   "how memory moves: stop (the rank is stopped while its memory is copied), live "
+                   "(it runs meanwhile, and is stopped for what it wrote last), or auto: live, and "
+                   "stop where that cannot be (default: stop)")
+        .one_of({"auto", "live", "stop"});
     app.add_flag("--with-sharers", args->with_sharers,
                  "move all ranks that share memory with these (an MPI shared window) along: they "
                  "move at once, or none does");
