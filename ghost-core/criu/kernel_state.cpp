@@ -228,6 +228,14 @@ Result<KernelState> kernel_state_of(pid_t pid, const std::vector<std::string>& o
     return out;
 }
 
+bool has_sockets(pid_t pid) {
+    const auto path = fmt::format("/proc/{}/fd", pid);
+    const Fd links(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    return links && std::ranges::any_of(numbers_in(path), [&](int number) {
+               return link_in(links.get(), std::to_string(number).c_str()).starts_with("socket:");
+           });
+}
+
 Result<std::vector<OpenFile>> open_files(pid_t pid) {
     const Fd folder(open(fmt::format("/proc/{}", pid).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     KernelState out;

@@ -67,6 +67,9 @@ struct KernelState {
 // signal, data in a pipe).
 Result<KernelState> kernel_state_of(pid_t pid, const std::vector<std::string>& outside);
 
+// Whether it has any open; not if nobody can say.
+bool has_sockets(pid_t pid);
+
 // Only the files.
 Result<std::vector<OpenFile>> open_files(pid_t pid);
 

@@ -36,6 +36,8 @@ constexpr int64_t hold_limit_us = 200000;
 constexpr int quiet_tries = 40;  // until no signal waits and no pipe holds data
 constexpr int64_t quiet_us = 2000;
 constexpr int64_t quiet_round_us = 10000;
+constexpr int closing_looks = 25;  // until what was hung up is closed: 5 ms in all
+constexpr int64_t closing_look_us = 200;
 constexpr int freezes = 8;  // tries of the last stop, each after one more round
 // Post-copy: so many pieces of missing memory at most in each process: the target has to empty each
 // of them by a call, some 10 µs. What lies between pieces then comes along. And hybrid: less than
@@ -59,6 +61,7 @@ class Source {
     Status skeleton();
     Status take_skeleton(TreeDump& dump);
     Status become_quiet();
+    void wait_until_closed() const;
     Status check_skeleton();
     Status send_ghost();
     Error since_skeleton(const Error& refused);
@@ -203,10 +206,21 @@ Status Source::become_quiet() {
     while (request_.quiet) {
         auto quiet = request_.quiet(quiet_round_us);
         if (!quiet) return quiet.error();
-        if (*quiet) return {};
+        if (*quiet) {
+            wait_until_closed();
+            return {};
+        }
         if (told_) GHOST_TRY(round(LiveMessageType::sync));
     }
     return {};
+}
+
+// Who hangs up and then closes is heard before the descriptor has gone; and would not get to it
+// while we run at a higher priority. What is still there later is the program's own.
+void Source::wait_until_closed() const {
+    const auto open = [](const LiveMember& member) { return has_sockets(member.pid); };
+    for (int i = 0; i < closing_looks && std::ranges::any_of(members_, open); i++)
+        usleep(closing_look_us);
 }
 
 Status Source::take_skeleton(TreeDump& dump) {

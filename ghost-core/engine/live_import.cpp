@@ -692,8 +692,8 @@ Result<Target::Next> Target::serve() {
         case LiveMessageType::anew:
             return Next::anew;
         case LiveMessageType::give_up:
-            return because(end_ == Next::held ? Code::peer_lost : Code::refused,
-                           "the source gives up: " + message->payload);
+            if (end_ == Next::held) return because(Code::busy, message->payload);
+            return because(Code::refused, "the source gives up: " + message->payload);
         default:
             return message->damaged();
     }

@@ -252,7 +252,10 @@ Outgoing Restorer::import_live() {
     request.progress = [this](uint64_t b, uint64_t t) { worker_.note(b, t); };
     auto held = core::live_hold(request, **link);
     worker_.uses(-1);
-    return held ? hold(*held, *stdio) : import_failed(held.error());
+    if (held) return hold(*held, *stdio);
+    // The source's own reason, which may be here before it is heard from there.
+    if (held.error().code == Code::busy) return who_.failed(seq_, Stage::live, held.error().why);
+    return import_failed(held.error());
 }
 
 // On the worker.

@@ -274,7 +274,7 @@ std::string MoveOperation::what_failed(NodeId from, const Failed& m) const {
 void MoveOperation::on_failed(NodeId from, const Failed& m) {
     if (m.stage == Stage::standstill) return on_standstill(from, m.why);
     data_.end_is_why = m.stage == Stage::rank;
-    if (m.stage == Stage::live && from == data_.from) data_.not_live = m.why;
+    if (m.stage == Stage::live) data_.not_live = m.why;  // B has heard it from A
     const std::string whole = what_failed(from, m);
     switch (data_.state) {
         case S::aborting:
