@@ -10,6 +10,7 @@
 #include "pmix-plugin/settings/job_settings.hpp"
 #include "pmix-plugin/settings/parameters.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
+#include "pmix-plugin/snapshots/manifest.hpp"
 
 namespace ghost::plugin {
 namespace {

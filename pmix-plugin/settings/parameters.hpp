@@ -29,10 +29,6 @@ inline constexpr const char* filters_variable = "OMPI_MCA_ghost_filters";
 inline constexpr const char* streams_variable = "OMPI_MCA_ghost_streams";
 inline constexpr const char* own_ipc_variable = "OMPI_MCA_ghost_own_ipc";
 
-// ghost_checkpoint_files at most: they are in a ghost's metadata, whose size is limited
-// (ghost-core/format/reader.cpp), and a third longer there.
-inline constexpr uint64_t most_carried = 32 << 20;
-
 // Values as a user writes them. invalid, with the text, if it is none.
 Result<int64_t> parse_duration_us(const std::string& text);  // "90", "90s", "10m", "2h", "1d"
 Result<uint64_t> parse_bytes(const std::string& text);       // "1000000", "200M", "1G" (of 1024)

@@ -23,6 +23,9 @@ namespace ghost::plugin {
 inline constexpr int manifest_format = 1;
 inline constexpr const char* manifest_file = "manifest.json";
 inline constexpr const char* secret_file = "secret";
+// ghost_checkpoint_files at most: they are in a ghost's metadata, whose size is limited
+// (ghost-core/format/reader.cpp), and a third longer there.
+inline constexpr uint64_t most_carried = 32 << 20;
 
 struct Manifest {
     struct Job {

@@ -16,7 +16,7 @@
 #include "ghost-core/resource/file.hpp"
 #include "ghost-core/resource/sign.hpp"
 #include "ghost-core/resource/tee.hpp"
-#include "pmix-plugin/settings/parameters.hpp"
+#include "pmix-plugin/snapshots/manifest.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
 #include "pmix-plugin/wrapper/file_list.hpp"
 
