@@ -76,7 +76,7 @@ Json value_json(const Value& value, const void* at) {
     return {};
 }
 
-// What a member is in JSON; false: an optional without a value.
+// What a member is in JSON; false: an optional without a value, or a list to be left out.
 bool member_json(const Field& field, const void* object, Json& out) {
     // The table's functions give the address only.
     const void* at = field.member(const_cast<void*>(object));
@@ -89,6 +89,7 @@ bool member_json(const Field& field, const void* object, Json& out) {
         if (count != 0) out = value_json(field.value, field.container->at(at, 0));
         return count != 0;
     }
+    if (count == 0 && field.if_any) return false;
     if (field.shape == Shape::map) {
         out = Json::object();
         for (size_t i = 0; i < count; ++i)

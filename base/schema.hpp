@@ -109,6 +109,7 @@ struct Field {
     Value value;
     Shape shape = Shape::one;
     bool required = true;   // false: absent, it stays as the struct has it
+    bool if_any = false;    // an empty list is not written
     size_t most_items = 0;  // of a list; 0: any
     void* (*member)(void* object) = nullptr;
     const Container* container = nullptr;  // optional, list, map
@@ -128,6 +129,13 @@ struct Field {
     // It may be left out.
     constexpr Field or_default() const {
         return with(*this, [](Field& f) { f.required = false; });
+    }
+    // The same, of a list: it is left out if it is empty, as by whoever did not know it yet.
+    constexpr Field only_if_any() const {
+        return with(*this, [](Field& f) {
+            f.required = false;
+            f.if_any = true;
+        });
     }
     // A text that may be any bytes, as a Name.
     constexpr Field as_name() const {

@@ -33,7 +33,7 @@ constexpr Field needs_fields[] = {
         .or_default(),
     field<&Needs::spaces>("spaces", "name spaces it has of its own").or_default(),
     field<&Needs::groups>("groups", "supplementary ones of an ordinary user").or_default(),
-    field<&Needs::locks>("locks", "exclusive ones, of a tree that is to move").or_default(),
+    field<&Needs::locks>("locks", "exclusive ones, of a tree that is to move").only_if_any(),
 };
 constexpr Field stdio_fields[] = {
     field<&StdioEnd::kind>("kind", "what it is").or_default(),

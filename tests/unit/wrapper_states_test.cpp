@@ -67,11 +67,13 @@ struct AnyMover : Mover {
 
 TEST(MoveStates, AllowsOnlyListedTransitions) {
     using S = MoveState;
-    EXPECT_EQ(changes(move_states), 16u);
+    EXPECT_EQ(changes(move_states), 21u);
     EXPECT_FALSE(move_states.allows(S::idle, S::exporting));  // no target
     EXPECT_FALSE(move_states.allows(S::connecting, S::exporting));
     EXPECT_FALSE(move_states.allows(S::connected, S::leaving));  // nothing is out
     EXPECT_FALSE(move_states.allows(S::exporting, S::leaving));
+    EXPECT_FALSE(move_states.allows(S::copying, S::exported));  // not without a last stop
+    EXPECT_FALSE(move_states.allows(S::copying, S::leaving));
     EXPECT_FALSE(move_states.allows(S::calling_off, S::exported));
     EXPECT_FALSE(move_states.allows(S::leaving, S::idle));  // decided
     EXPECT_TRUE(move_states.is_final(S::gone));
