@@ -178,7 +178,7 @@ def against_rank(folder, way):
         assert job.move("gn3") < 10
         assert job.move("gn2") < 10
         now = job.steps()
-        until(lambda: job.steps() > now, "the job to go on", 5)
+        until(lambda: job.steps() > now, "the job to go on", limit=5)
     attacked("gn2", "ledger", way, meanwhile)
     assert job.text().count("refused") <= 6, job.text()[-2000:]  # a rank says so once in a life at a place
     job.kill()
