@@ -58,6 +58,14 @@ check "that home's .bashrc is one that would be read" is "$(over_ssh env SHLVL=0
 check "commands over ssh do not wait for a ~/.bashrc" is "$(over_ssh echo here)" here
 check "that home is there no more" sh -c "cd / && '$ghost' lab exec --name $a gn3 umount -l '$home'"
 check "and find what those find that the lab runs" is "$(over_ssh 'echo $PATH')" "$(on gn3 sh -c 'echo $PATH')"
+# What a user needs for ssh is made by the first command that is his, which several may be.
+first_commands() {
+    local pids= one bad=0
+    for one in 1 2 3 4 5 6; do "$ghost" lab exec --name $a --user nobody gn$((one % 3 + 1)) true & pids="$pids $!"; done
+    for one in $pids; do wait $one || bad=1; done
+    return $bad
+}
+check "six first commands of a user at once" first_commands
 check "ghost refuses lab verbs on a node" exits 1 on gn1 ghost lab status --name $a
 check "up again" "$ghost" lab up --name $a
 # Open MPI warns when its ssh has begun before it has put it into a process group, which ssh has done then.

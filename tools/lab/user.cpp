@@ -31,7 +31,6 @@ Status write_for(const passwd& user, const std::string& path, const std::string&
 }
 
 Status make_files(const LabState& lab, const passwd& user, const std::string& folder) {
-    if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) return sys_error("create", folder);
     const std::string key = folder + "/key";
     GHOST_TRY(make_key(key));
     const auto open_key = read_file(key + ".pub");
@@ -61,14 +60,17 @@ Result<LabUser> prepare_user(const LabState& lab, const std::string& name) {
     const std::string users = lab_folder(lab.name) + "/users", folder = users + "/" + name;
     for (const auto& passage : {lab_folder(lab.name), users, keys_folder(lab.name)})
         GHOST_TRY(make_passage(passage));
-    LabUser out{name, user->pw_dir, folder + "/ssh_config"};
+    LabUser out{name, user->pw_gid, user->pw_dir, folder + "/ssh_config"};
+    const auto held = lock_folder(folder);  // several of his commands may be the first
+    GHOST_TRY(held);
     if (::access(out.ssh_config.c_str(), F_OK) != 0) GHOST_TRY(make_files(lab, *user, folder));
     return out;
 }
 
 std::vector<std::string> as_user(const LabUser& user, const std::vector<std::string>& command) {
-    std::vector<std::string> out{"setpriv", "--reuid",       user.name, "--regid",
-                                 user.name, "--init-groups", "--"};
+    std::vector<std::string> out{
+        "setpriv",       "--reuid", user.name, "--regid", std::to_string(user.group),
+        "--init-groups", "--"};
     out.insert(out.end(), command.begin(), command.end());
     return out;
 }

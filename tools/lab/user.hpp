@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string>
+#include <sys/types.h>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,7 @@ namespace ghost::tools::lab {
 
 struct LabUser {
     std::string name;
+    gid_t group = 0;  // whose name need not be the user's
     std::string home;
     std::string ssh_config;
 };
