@@ -97,12 +97,11 @@ Result<Exported> export_plain(pid_t pid, core::Resource& out, Then then, Mode mo
     const auto& tree = departure->tree;
     auto guard = departure->guard();
     if (!guard) return guard.error();
-    auto request = departure->request();
+    // One that moves takes its exclusive locks along.
+    const bool moves = then == Then::kill && out.class_id() == core::ResourceClass::network;
+    auto request = departure->request(moves ? core::Ghosts::move : core::Ghosts::are_kept);
     if (!request) return request.error();
     GHOST_TRY(core::check_importable_here(*request, out));
-    // Its exclusive locks go with it.
-    if (then == Then::kill && out.class_id() == core::ResourceClass::network)
-        request->ghosts = core::Ghosts::move;
     GHOST_TRY(out.init());
     ProgressLine line;
     request->progress = [&](uint64_t done, uint64_t total) { line.show("export", done, total); };

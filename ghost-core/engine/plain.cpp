@@ -272,8 +272,9 @@ bool is_mounted_for(pid_t viewer, pid_t pid, int number) {
     return id.empty();
 }
 
-Result<ExportRequest> plain_export(const PlainTree& tree, const CriuSettings& criu) {
+Result<ExportRequest> plain_export(const PlainTree& tree, const CriuSettings& criu, Ghosts ghosts) {
     ExportRequest out;
+    out.ghosts = ghosts;
     out.root = tree.root;
     out.nested = tree.nested;
     out.criu = criu;

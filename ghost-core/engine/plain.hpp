@@ -39,7 +39,8 @@ Result<std::vector<std::string>> why_not_exportable(const PlainTree& tree);
 bool is_mounted_for(pid_t viewer, pid_t pid, int number);
 
 // An export of the tree: externals, facts, and GhostMetadata.
-Result<ExportRequest> plain_export(const PlainTree& tree, const CriuSettings& criu);
+// Its files are looked at for such a ghost: one that is kept tells a file from others otherwise.
+Result<ExportRequest> plain_export(const PlainTree& tree, const CriuSettings& criu, Ghosts ghosts);
 
 // SIGKILL to every process of the tree; does not reap.
 void end_plain(const PlainTree& tree);

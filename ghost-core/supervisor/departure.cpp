@@ -97,9 +97,9 @@ Result<Guard> Departure::guard() const {
     return Guard::start({.duty = Guard::Duty::resume, .root = tree.root, .folder = folder.path()});
 }
 
-Result<ExportRequest> Departure::request() const {
+Result<ExportRequest> Departure::request(Ghosts ghosts) const {
     GHOST_TRY(warm_up_once(criu));
-    return plain_export(tree, criu);
+    return plain_export(tree, criu, ghosts);
 }
 
 namespace {

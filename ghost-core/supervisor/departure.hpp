@@ -35,7 +35,7 @@ struct Departure {
     static Result<Departure> begin(pid_t pid, const std::string& program);
     Result<Guard> guard() const;
     // What to export, with a criu that is warm.
-    Result<ExportRequest> request() const;
+    Result<ExportRequest> request(Ghosts ghosts = Ghosts::are_kept) const;
 };
 
 // Everything that keeps the tree from being exported as one Error; nothing if it can be.
