@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <sys/types.h>
 #include <vector>
 
@@ -44,15 +45,18 @@ std::optional<TaskStatus> read_status(const std::string& folder);
 // cannot be read.
 std::string boot_id();
 
+// What /proc writes behind the name of a file that has been removed.
+inline constexpr std::string_view removed_mark = " (deleted)";
+
 // A mapping of a file, a line of /proc/PID/maps (proc_pid_maps(5)).
 struct FileMapping {
-    std::string name;  // " (deleted)" follows one that has been removed
+    std::string name;  // removed_mark follows one that has been removed
     std::string link;  // leads to the file itself; open(2) follows it for root only
     dev_t device = 0;
     ino_t inode = 0;
     bool is_private = false, is_writable = false;
 
-    bool is_removed() const { return name.ends_with(" (deleted)"); }
+    bool is_removed() const { return name.ends_with(removed_mark); }
 };
 
 // Those of a process; empty if they cannot be read.

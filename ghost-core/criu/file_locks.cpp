@@ -25,7 +25,6 @@ namespace {
 
 constexpr int64_t stop_limit_us = 200'000;  // for a thread that calls are to be made in
 constexpr useconds_t next_try_us = 1000;
-constexpr const char* removed_mark = " (deleted)";
 
 struct KindName {
     std::string_view name;

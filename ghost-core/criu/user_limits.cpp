@@ -22,8 +22,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view removed = " (deleted)";
-
 // Of a file, by device and inode.
 using Which = std::pair<dev_t, ino_t>;
 
@@ -56,7 +54,7 @@ std::set<Which> watched_by(pid_t pid, int number) {
 std::set<fs::path> near(const Task& task) {
     std::set<fs::path> out;
     const auto add = [&out](const fs::path& path) {
-        if (!path.is_absolute() || path.string().ends_with(removed)) return;
+        if (!path.is_absolute() || path.string().ends_with(removed_mark)) return;
         out.insert(path);
         out.insert(path.parent_path());
     };

@@ -18,8 +18,6 @@ namespace {
 // its memory has been freed.
 constexpr int64_t back_limit_us = 5'000'000, end_limit_us = 2'000'000;
 
-constexpr const char* no_name_mark = " (deleted)";
-
 Status receive(LiveLink& link, TreeLocks& locks) {
     GHOST_TRY(locks.are_seen());
     GHOST_TRY(link.send(LiveMessageType::held));
@@ -57,7 +55,7 @@ Result<std::vector<NeededLock>> exclusive_locks_of(pid_t root) {
         const auto folder = fmt::format("/proc/{}/fd", task.pid);
         for (const int number : numbers_in(folder)) {
             const auto path = link_of(fmt::format("{}/{}", folder, number));
-            if (!path.starts_with("/") || path.ends_with(no_name_mark)) continue;
+            if (!path.starts_with("/") || path.ends_with(removed_mark)) continue;
             for (const auto& lock : locks_of(task.pid, number))
                 if (lock.exclusive)
                     out.push_back({path, static_cast<int32_t>(lock.kind), lock.start, lock.bytes});

@@ -20,8 +20,6 @@
 namespace ghost::core {
 namespace {
 
-constexpr const char* removed_mark = " (deleted)";
-
 // Gathers what the tasks of a tree need.
 class NeedsOf {
   public:

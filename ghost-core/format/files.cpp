@@ -230,12 +230,11 @@ bool is_of_kernel(const std::string& path) {
 }
 
 std::string name_of(const std::string& link, const std::string& shown) {
-    constexpr std::string_view removed = " (deleted)";
-    if (!shown.ends_with(removed)) return shown;
+    if (!shown.ends_with(removed_mark)) return shown;
     struct stat file {
     }, found{};
     if (stat(link.c_str(), &file) != 0 || file.st_nlink == 0 || S_ISDIR(file.st_mode)) return {};
-    const auto folder = shown.substr(0, shown.rfind('/', shown.size() - removed.size()) + 1);
+    const auto folder = shown.substr(0, shown.rfind('/', shown.size() - removed_mark.size()) + 1);
     std::error_code failed;
     for (const auto& entry : std::filesystem::directory_iterator(folder, failed))
         if (lstat(entry.path().c_str(), &found) == 0 && found.st_ino == file.st_ino &&

@@ -235,28 +235,7 @@ TEST_F(Moves, MoveWhileOutputFlows) {
 
 TEST_F(Moves, InputFollowsRank0) {
     auto job = two_ranks({program("talk"), "--stdin"}, true);
-    std::string expected;
-    size_t bytes = 0;
-    auto feed = [&](int first, int last, bool more) {
-        std::string text;
-        for (int i = first; i < last; ++i) {
-            std::string line = "line " + std::to_string(i) + "\n";
-            text += line;
-            expected += "in: " + line;
-        }
-        bytes += text.size();
-        job->mpirun().feed(text, more);
-    };
-    feed(0, 2000, true);
-    ASSERT_TRUE(job->wait_for("in: line 1000\n")) << job->mpirun().err();
-    expect_moved(*job, 0, "gn3");
-    feed(2000, 4000, true);
-    ASSERT_TRUE(job->wait_for("in: line 3999\n")) << job->mpirun().err();
-    expect_moved(*job, 0, "gn1");
-    feed(4000, 6000, false);
-    Finished end = job->finish();
-    EXPECT_EQ(end.status, 0) << end.err;
-    EXPECT_EQ(end.out, expected + "in end 6000 " + std::to_string(bytes) + "\n");
+    expect_input_follows(*job, [&](const std::string& node) { expect_moved(*job, 0, node); });
 }
 
 // All of a file has been read by mpirun, and most of it by nobody else: it waits in the daemon of

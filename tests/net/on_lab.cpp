@@ -48,6 +48,31 @@ void OnLab::expect_moved(Job& job, int rank, const std::string& node) {
     EXPECT_EQ(job.node_of(rank), node);
 }
 
+void OnLab::expect_input_follows(Job& job, const std::function<void(const std::string&)>& move) {
+    std::string expected;
+    size_t bytes = 0;
+    const auto feed = [&](int first, int last, bool more) {
+        std::string text;
+        for (int i = first; i < last; ++i) {
+            const std::string line = "line " + std::to_string(i) + "\n";
+            text += line;
+            expected += "in: " + line;
+        }
+        bytes += text.size();
+        job.mpirun().feed(text, more);
+    };
+    feed(0, 2000, true);
+    ASSERT_TRUE(job.wait_for("in: line 1000\n")) << job.mpirun().err();
+    move("gn3");
+    feed(2000, 4000, true);
+    ASSERT_TRUE(job.wait_for("in: line 3999\n")) << job.mpirun().err();
+    move("gn1");
+    feed(4000, 6000, false);
+    const Finished end = job.finish();
+    EXPECT_EQ(end.status, 0) << end.err;
+    EXPECT_EQ(end.out, expected + "in end 6000 " + std::to_string(bytes) + "\n");
+}
+
 void OnLab::expect_restart(Job& job, const std::string& last_line_start) {
     ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
     const std::string folder = path("snapshots");

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -31,6 +32,9 @@ class OnLab : public ::testing::Test {
 
     // ghost migrate does it, says what it did, and the rank is there.
     void expect_moved(Job& job, int rank, const std::string& node);
+    // A job of `talk --stdin` tells each line it is given, once and in order; `move` brings rank 0
+    // to a node meanwhile.
+    void expect_input_follows(Job& job, const std::function<void(const std::string&)>& move);
     // A job of programs that tell their rounds: saved, saved again and killed, it begins again from
     // there and ends clean.
     void expect_restart(Job& job, const std::string& last_line_start);

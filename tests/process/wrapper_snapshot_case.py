@@ -169,6 +169,14 @@ class SnapshotCase(WrapperCase):
     def counts(self, text):
         return [int(n) for n in re.findall(rb"count (\d+)\n", text)]
 
+    def goes_on_again(self, row, rank):
+        """The rank is killed, and goes on from there to its end."""
+        self.kill(rank)
+        again = self.restart(row)
+        self.go(again)
+        self.running(again)
+        self.finish(again, rank)
+
     def finish(self, rank, *earlier, adopted=False):
         """Ends the program; it has checked itself, and its output and file have no hole."""
         rank.proc.send_signal(signal.SIGUSR2)

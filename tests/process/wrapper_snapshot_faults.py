@@ -152,11 +152,7 @@ class Faults(SnapshotCase):
         row = self.snapshot(rank, incremental=True)
         self.assertEqual(row["kind"], "full")
         self.running(rank)
-        self.kill(rank)
-        again = self.restart(row)
-        self.go(again)
-        self.running(again)
-        self.finish(again, rank)
+        self.goes_on_again(row, rank)
 
     def test_not_movable(self):
         rank = self.run_rank("socket")
@@ -306,11 +302,7 @@ class Faults(SnapshotCase):
                 self.running(heir)
                 row = self.snapshot(heir)
                 self.running(heir)
-                self.kill(heir)
-                again = self.restart(row)
-                self.go(again)
-                self.running(again)
-                self.finish(again, heir)
+                self.goes_on_again(row, heir)
 
     def test_killed_at_random(self):
         """The wrapper or criu, at any moment from the order to freeze on: the rank goes on, whole."""
@@ -346,8 +338,4 @@ class Faults(SnapshotCase):
                 self.running(rank)
         row = self.snapshot(rank)
         self.running(rank)
-        self.kill(rank)
-        again = self.restart(row)
-        self.go(again)
-        self.running(again)
-        self.finish(again, rank)
+        self.goes_on_again(row, rank)
