@@ -2,6 +2,7 @@
 #include "ghost-core/criu/user_limits.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
@@ -105,12 +106,19 @@ bool is_inotify(pid_t pid, int number) {
     return link_of(fmt::format("/proc/{}/fd/{}", pid, number)) == "anon_inode:inotify";
 }
 
-// Files of its /proc are root's then (proc(5)).
+// Or has ended; between the end of its memory and this it is no zombie yet.
+bool is_ending(pid_t pid) {
+    constexpr size_t flags = 6;
+    constexpr unsigned long exiting = 4;  // PF_EXITING of the kernel's sched.h
+    const auto fields = stat_fields(pid);
+    return fields.size() <= flags || (std::strtoul(fields[flags].c_str(), nullptr, 10) & exiting);
+}
+
+// Files of its /proc are root's then, as are those of a process without memory (proc(5)).
 bool is_undumpable(const Task& task) {
     struct stat info {};
-    if (task.state == 'Z' || task.state == 'X') return false;  // no memory
     return stat(fmt::format("/proc/{}/status", task.pid).c_str(), &info) == 0 &&
-           info.st_uid != ::geteuid();
+           info.st_uid != ::geteuid() && !is_ending(task.pid);
 }
 
 // All threads may have filters of their own.
