@@ -69,9 +69,31 @@ std::string why_stopped(pid_t mpirun) {
         mpirun, mpirun);
 }
 
-// Of an mpirun that was stopped: busy.
+// What a process has used of processors, and whether it works or waits for one or for a disk now.
+struct Work {
+    std::string used;
+    bool goes_on = false;
+};
+
+Work work_of(pid_t pid) {
+    constexpr size_t user_time = 11, system_time = 12;
+    const auto all = stat_fields(pid);
+    Work out;
+    if (all.size() > system_time) out.used = all[user_time] + " " + all[system_time];
+    const std::string threads = fmt::format("/proc/{}/task", pid);
+    for (const pid_t thread : numbers_in(threads)) {
+        const auto status = read_status(fmt::format("{}/{}", threads, thread));
+        out.goes_on |= status && (status->state == 'R' || status->state == 'D');
+    }
+    return out;
+}
+
+// Of an mpirun that was stopped: busy. Time in which it works counts little: on a machine that has
+// too much to do that is all it may get.
 Result<ControlMessage> receive(const ControlSocket& socket, int timeout_ms) {
+    constexpr int worked_for = 10;
     const pid_t mpirun = socket.peer_pid();
+    Work before = work_of(mpirun);
     for (bool seen = false;;) {
         auto packet = socket.receive(std::min(timeout_ms, look_ms));
         if (packet.ok() || packet.error().code != Code::timeout) return packet;
@@ -79,8 +101,11 @@ Result<ControlMessage> receive(const ControlSocket& socket, int timeout_ms) {
         // Twice: it may be the moment of a tool that looks at it.
         if (seen && !why.empty()) return because(Code::busy, why);
         seen = !why.empty();
-        if (timeout_ms <= look_ms) return packet;
-        timeout_ms -= look_ms;
+        const Work now = work_of(mpirun);
+        const bool works = now.goes_on || now.used != before.used;
+        before = now;
+        timeout_ms -= works ? look_ms / worked_for : look_ms;
+        if (timeout_ms <= 0) return packet;
     }
 }
 

@@ -345,6 +345,19 @@ TEST_F(GhostCommand, SilentMpirunIsGivenUp) {
     EXPECT_NE(o.err.find("mpirun 4711 has said nothing for 10 s"), std::string::npos) << o.err;
 }
 
+// It has much to do, or gets little of the processors.
+TEST_F(GhostCommand, BusyMpirunIsWaitedFor) {
+    constexpr int64_t longer_than_silence_us = 13'000'000;
+    FakeCoordinator c(folder_, 4711, "33", [&](const ControlSocket& client, const Json&) {
+        const int64_t begun = monotonic_us();
+        while (monotonic_us() - begun < longer_than_silence_us) continue;
+        (void)send_json(client, done());
+    });
+    const Outcome o = ghost("migrate --rank 1 --to gn3");
+    EXPECT_EQ(o.exit, 0) << o.err;
+    EXPECT_EQ(o.err.find("said nothing"), std::string::npos) << o.err;
+}
+
 // Nobody waits for ever for an answer that has come and cannot be read.
 TEST_F(GhostCommand, CoordinatorThatIsNotUnderstood) {
     const std::pair<Json, const char*> cases[] = {
