@@ -70,6 +70,8 @@ constexpr ReasonTexts reasons[] = {
      "free or unmap it first"},
     {Reason::user_undumpable, "it lets nobody but root look at it (PR_SET_DUMPABLE)",
      "ask again when it allows that"},
+    {Reason::user_memfd, "it is another user's memory without a name (memfd)",
+     "close it first, or copy it into one of its own"},
 };
 
 constexpr bool are_complete() {

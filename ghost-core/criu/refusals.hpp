@@ -46,6 +46,7 @@ enum class Reason : uint8_t {
     user_unreadable,
     user_shared_memory,
     user_undumpable,
+    user_memfd,
     end_,
 };
 

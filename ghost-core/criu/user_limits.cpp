@@ -121,6 +121,14 @@ bool is_undumpable(const Task& task) {
            info.st_uid != ::geteuid() && !is_ending(task.pid);
 }
 
+// Which a restore can give back to its owner as root only.
+bool is_anothers_memfd(pid_t pid, int number) {
+    const auto path = fmt::format("/proc/{}/fd/{}", pid, number);
+    struct stat info {};
+    return link_of(path).starts_with("/memfd:") && stat(path.c_str(), &info) == 0 &&
+           info.st_uid != ::geteuid();
+}
+
 // All threads may have filters of their own.
 bool has_filter(const Task& task) {
     const auto threads = fmt::format("/proc/{}/task", task.pid);
@@ -229,11 +237,14 @@ std::vector<std::string> only_for_root(const std::vector<Task>& tree, const std:
     std::vector<std::string> out;
     if (is_root()) return out;
     for (const auto& task : tree) {
-        const auto add = [&](Reason reason, const char* what) {
+        const auto add = [&](Reason reason, const std::string& what) {
             out.push_back(Refusal(reason).of(who, task.inner, task.name, what));
         };
         if (is_undumpable(task)) add(Reason::user_undumpable, "memory");
         if (has_filter(task)) add(Reason::user_filter, "seccomp filter");
+        for (const int number : numbers_in(fmt::format("/proc/{}/fd", task.pid)))
+            if (is_anothers_memfd(task.pid, number))
+                add(Reason::user_memfd, fmt::format("descriptor {}", number));
     }
     judge_mappings(tree, who, out);
     return out;

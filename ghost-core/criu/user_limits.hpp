@@ -19,7 +19,7 @@ Refusal why_not_watched(const std::vector<Task>& tree, const Task& task, int num
 std::vector<std::string> watched_paths(pid_t root);
 
 // One line each, as check_movable() has them: processes that let nobody look at them or have
-// seccomp filters, and mapped files that a user cannot open.
+// seccomp filters, another user's memfd, and mapped files that a user cannot open.
 std::vector<std::string> only_for_root(const std::vector<Task>& tree, const std::string& who);
 
 }  // namespace ghost::core

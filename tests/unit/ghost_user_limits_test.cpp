@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/fd.hpp"
 #include "ghost-core/criu/user_limits.hpp"
 
 namespace ghost::core {
@@ -46,11 +47,11 @@ bool is_roots(pid_t pid) {
            info.st_uid != geteuid();
 }
 
-bool is_refused(pid_t pid) {
+bool is_refused(pid_t pid, const char* why = "PR_SET_DUMPABLE") {
     const auto tree = list_tree(pid);
     if (!tree) return false;
     for (const auto& line : only_for_root(*tree, "rank 1"))
-        if (line.find("PR_SET_DUMPABLE") != std::string::npos) return true;
+        if (line.find(why) != std::string::npos) return true;
     return false;
 }
 
@@ -93,6 +94,21 @@ TEST(UserLimits, AProcessThatLetsNobodyLookIsRefused) {
         kill(child, SIGKILL);
         waitpid(child, nullptr, 0);
         return refused;
+    }));
+}
+
+// criu would take it out and not be able to give it back to its owner where it is restored.
+TEST(UserLimits, AMemfdOfAnotherUserIsRefused) {
+    if (geteuid() != 0) GTEST_SKIP() << "it takes root to be two users";
+    const Fd roots(memfd_create("root's", 0));
+    ASSERT_TRUE(roots);
+    const std::string which =
+        fmt::format("descriptor {} cannot move: it is another user's memory", roots.get());
+    EXPECT_TRUE(holds_for_a_user([&] { return is_refused(getpid(), which.c_str()); }));
+    EXPECT_TRUE(holds_for_a_user([&] {
+        close(roots.get());
+        const Fd own(memfd_create("own", 0));
+        return own && !is_refused(getpid(), "memfd");
     }));
 }
 
