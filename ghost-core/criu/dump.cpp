@@ -146,7 +146,8 @@ class TreeDump::Dumper {
     int64_t looked_ = 0;                // when criu had its last look at the tree
     bool asked_ = false;                // before_stop
     GhostWriter* writer_ = nullptr;
-    Fd listener_, connection_, server_, control_;
+    CriuSocket requests_;
+    Fd server_, control_;
     Fd guards_;                       // criu asks there for guard pages
     std::vector<pid_t> asks_guards_;  // of these, not answered yet
     std::string told_guards_;         // not sent yet
@@ -162,7 +163,6 @@ class TreeDump::Dumper {
     bool streams_ = false;       // begin_stream() was called
     bool nothing_came_ = false;  // in the last turn, though images wait
     int64_t deadline_ = 0;
-    bool connected_ = false;
     std::vector<char> buffer_ = std::vector<char>(piece_bytes);
     std::map<int, std::vector<PageRun>> ranges_;
     DumpResult result_;
@@ -182,9 +182,7 @@ Status TreeDump::Dumper::prepare() {
 }
 
 Status TreeDump::Dumper::start_criu() {
-    auto listener = listen_in_folder(request_.criu.work_dir, capture_socket);
-    if (!listener) return listener.error();
-    listener_ = std::move(*listener);
+    GHOST_TRY(requests_.listen(request_.criu.work_dir, capture_socket));
     began_ = monotonic_us();
     mounts_ = our_mounts();
     ChildRequest child;
@@ -279,8 +277,7 @@ Status TreeDump::Dumper::turn() {
         watch.add(now ? image.pipe.get() : -1, POLLIN,
                   [this, &image] { return take_bytes(image); });
     }
-    watch.add(connected_ ? connection_.get() : listener_.get(), POLLIN,
-              [this] { return take_request(); });
+    watch.add(requests_.fd(), POLLIN, [this] { return take_request(); });
     watch.add(control_.get(), POLLIN, [this] { return hear(); });
     watch.add(guards_.get(), POLLIN, [this] { return hear_guards(); });
     watch.add(told_guards_.empty() ? -1 : guards_.get(), POLLOUT, [this] { return tell_guards(); });
@@ -427,20 +424,13 @@ Status TreeDump::Dumper::begin_stream() {
 }
 
 Status TreeDump::Dumper::take_request() {
-    if (!connected_) {
-        auto connection = accept_connection(listener_.get());
-        if (!connection) return connection.error();
-        connection_ = std::move(*connection);
-        connected_ = true;
-        return {};
-    }
-    auto name = read_image_request(connection_.get());
+    const auto said = requests_.take();
+    if (!said) return said.error();
+    if (!*said) return {};
+    auto name = read_image_request(requests_.connection());
     if (!name) return name.error();
-    if (name->empty()) {
-        connection_.reset();
-        return {};
-    }
-    auto pipe = receive_descriptor(connection_.get());
+    if (name->empty()) return requests_.hang_up(), Status();
+    auto pipe = receive_descriptor(requests_.connection());
     if (!pipe) return pipe.error();
     fcntl(pipe->get(), F_SETFL, O_NONBLOCK);
     if (!name->starts_with(core_image))  // small, and there is one for each thread
@@ -543,8 +533,7 @@ Error TreeDump::Dumper::criu_failure() const {
 // were, which is better than killing it. What a killed one leaves is put right.
 void TreeDump::Dumper::let_go() {
     images_.clear();
-    connection_.reset();
-    listener_.reset();
+    requests_.close();
     control_.reset();
     guards_.reset();
     if (criu_ && !criu_->wait(monotonic_us() + second_us)) criu_->kill();
@@ -666,9 +655,9 @@ Result<DumpResult> TreeDump::Dumper::attempt() {
     if (status.ok()) status = wait_for_order();
     const int64_t begin = monotonic_us();
     if (status.ok()) status = stop();
-    while (status.ok() && !(criu_is_done() && images_.empty() && !connection_)) {
+    while (status.ok() && !(criu_is_done() && images_.empty() && requests_.connection() < 0)) {
         // criu that has ended without having connected will not come any more.
-        if (criu_->ended() && !connected_) break;
+        if (criu_->ended() && !requests_.has_connected()) break;
         status = turn();
         if (result_.times.frozen == 0 && point_ >= Point::released)
             result_.times.frozen = monotonic_us() - begin;
@@ -707,7 +696,6 @@ void TreeDump::Dumper::forget() {
     guards_.reset();
     asks_guards_.clear();
     told_guards_.clear();
-    connected_ = false;
     point_ = Point::starting;
     notes_ = StoppedTree::Note::all;
     files_.clear();

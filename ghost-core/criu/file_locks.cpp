@@ -72,8 +72,12 @@ class TreeLocks::Thread {
     Error refused(const FileLock& lock, const char* why) const {
         return because(Code::refused, fmt::format("{}: {}", path(lock), why));
     }
-    Error failed(const FileLock& lock, long answer) const {
-        return sys_error_of(static_cast<int>(-answer), "lock", path(lock));
+    // Of the kernel's answer.
+    Status judge(const FileLock& lock, const Result<long>& answer) const {
+        if (!answer) return answer.error();
+        if (is_taken(*answer)) return refused(lock, "somebody else has locked it");
+        if (*answer >= 0) return {};
+        return sys_error_of(static_cast<int>(-*answer), "lock", path(lock));
     }
 
   private:
@@ -126,12 +130,8 @@ Status TreeLocks::each(
 
 Status TreeLocks::take(int64_t limit_us) {
     for (const int64_t limit = monotonic_us() + limit_us;; usleep(next_try_us)) {
-        const Status taken = each([](const Thread& thread, const FileLock& lock) -> Status {
-            auto answer = thread.set(lock, lock.exclusive ? F_WRLCK : F_RDLCK);
-            if (!answer) return answer.error();
-            if (is_taken(*answer)) return thread.refused(lock, "somebody else has locked it");
-            if (*answer < 0) return thread.failed(lock, *answer);
-            return {};
+        const Status taken = each([](const Thread& thread, const FileLock& lock) {
+            return thread.judge(lock, thread.set(lock, lock.exclusive ? F_WRLCK : F_RDLCK));
         });
         if (taken.ok() || taken.error().code != Code::refused || monotonic_us() > limit)
             return taken;
@@ -143,17 +143,13 @@ Status TreeLocks::lower() {
         if (!lock.exclusive) return {};
         auto answer = thread.set(lock, F_RDLCK);
         if (answer && *answer == -EBADF) answer = thread.set(lock, F_UNLCK);
-        if (!answer) return answer.error();
-        return *answer < 0 ? thread.failed(lock, *answer) : Status();
+        return thread.judge(lock, answer);
     });
 }
 
 Status TreeLocks::drop() {
-    return each([](const Thread& thread, const FileLock& lock) -> Status {
-        if (!lock.exclusive) return {};
-        auto answer = thread.set(lock, F_UNLCK);
-        if (!answer) return answer.error();
-        return *answer < 0 ? thread.failed(lock, *answer) : Status();
+    return each([](const Thread& thread, const FileLock& lock) {
+        return lock.exclusive ? thread.judge(lock, thread.set(lock, F_UNLCK)) : Status();
     });
 }
 
@@ -162,21 +158,17 @@ Status TreeLocks::are_seen() {
         if (!lock.exclusive || thread.path(lock).ends_with(removed_mark)) return {};
         auto answer = thread.set(lock, F_RDLCK);
         if (answer && *answer == -EBADF) answer = thread.set(lock, F_WRLCK);
-        if (!answer) return answer.error();
-        if (is_taken(*answer)) return {};
-        if (*answer < 0) return thread.failed(lock, *answer);
+        if (answer && is_taken(*answer)) return {};
+        GHOST_TRY(thread.judge(lock, answer));
         if (auto back = thread.set(lock, F_UNLCK); !back) return back.error();
         return thread.refused(lock, not_seen);
     });
 }
 
 Status TreeLocks::share() {
-    return each([](const Thread& thread, const FileLock& lock) -> Status {
-        auto answer = thread.set(lock, F_RDLCK);
-        if (!answer) return answer.error();
-        if (is_taken(*answer)) return thread.refused(lock, "somebody else has locked it");
-        if (*answer < 0 && *answer != -EBADF) return thread.failed(lock, *answer);
-        return {};
+    return each([](const Thread& thread, const FileLock& lock) {
+        const auto answer = thread.set(lock, F_RDLCK);
+        return answer && *answer == -EBADF ? Status() : thread.judge(lock, answer);
     });
 }
 

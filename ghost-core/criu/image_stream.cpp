@@ -23,7 +23,7 @@ Error talk_error() {
 
 }  // namespace
 
-Result<Fd> listen_in_folder(const std::string& folder, const std::string& name) {
+Status CriuSocket::listen(const std::string& folder, const std::string& name) {
     Fd dir(open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!dir) return sys_error("open work folder", folder);
     unlinkat(dir.get(), name.c_str(), 0);
@@ -34,17 +34,21 @@ Result<Fd> listen_in_folder(const std::string& folder, const std::string& name) 
     const auto path = fmt::format("/proc/self/fd/{}/{}", dir.get(), name);
     std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
     if (bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
-        listen(fd.get(), 4) != 0)
+        ::listen(fd.get(), 4) != 0)
         return sys_error("listen at", folder + "/" + name);
-    return fd;
+    *this = {};
+    listener_ = std::move(fd);
+    return {};
 }
 
-Result<Fd> accept_connection(int listener) {
-    Fd fd(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC));
-    if (!fd) return talk_error();
-    setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    return fd;
+Result<bool> CriuSocket::take() {
+    if (connected_) return true;
+    connection_.reset(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    if (!connection_) return talk_error();
+    setsockopt(connection_.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(connection_.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    connected_ = true;
+    return false;
 }
 
 Result<bool> receive_exactly(int connection, void* data, size_t size) {

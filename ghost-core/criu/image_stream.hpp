@@ -10,11 +10,25 @@
 
 namespace ghost::core {
 
-// A listening Unix stream socket `name` in `folder`, of any length of path; an old one is replaced.
-Result<Fd> listen_in_folder(const std::string& folder, const std::string& name);
+// A socket that a criu connects to, once. One thread.
+class CriuSocket {
+  public:
+    // `name` in `folder`, of any length of path; an old one is replaced.
+    Status listen(const std::string& folder, const std::string& name);
+    // Readable when take() is to be called. -1: the connection has been closed.
+    int fd() const { return connected_ ? connection_.get() : listener_.get(); }
+    // False: criu has just connected, and nothing is to be read yet. Reads are limited to a few
+    // seconds.
+    Result<bool> take();
+    int connection() const { return connection_.get(); }
+    bool has_connected() const { return connected_; }  // whether or not it is there still
+    void hang_up() { connection_.reset(); }
+    void close() { *this = {}; }
 
-// The connection that waits. Its reads are limited to a few seconds.
-Result<Fd> accept_connection(int listener);
+  private:
+    Fd listener_, connection_;
+    bool connected_ = false;
+};
 
 // Name of the file criu asks for; empty when it has closed the connection.
 Result<std::string> read_image_request(int connection);

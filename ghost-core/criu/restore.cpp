@@ -16,7 +16,6 @@
 #include "base/proc.hpp"
 #include "ghost-core/criu/criu_images.hpp"
 #include "ghost-core/criu/criu.hpp"
-#include "ghost-core/criu/image_stream.hpp"
 #include "ghost-core/criu/kernel_state.hpp"
 #include "ghost-core/criu/tree.hpp"
 #include "ghost-core/criu/watch.hpp"
@@ -93,12 +92,8 @@ Status Restorer::start() {
     auto program = find_program(request_.criu.program);
     if (!program) return program.error();
     const auto& folder = request_.criu.work_dir;
-    auto images = listen_in_folder(folder, serve_socket);
-    if (!images) return images.error();
-    images_listener_ = std::move(*images);
-    auto lazy = listen_in_folder(folder, lazy_socket);
-    if (!lazy) return lazy.error();
-    lazy_listener_ = std::move(*lazy);
+    GHOST_TRY(images_.listen(folder, serve_socket));
+    GHOST_TRY(lazy_.listen(folder, lazy_socket));
     ChildRequest child;
     child.folder = folder;
     child.argv = {*program,
@@ -155,10 +150,8 @@ Status Restorer::turn() {
         watch.add(fd, POLLIN, [this, pid = pid] { return filler_.handle(pid); });
     for (auto& transfer : transfers_)
         watch.add(transfer.pipe.get(), POLLOUT, [this, &transfer] { return feed(transfer); });
-    watch.add(images_seen_ ? images_.get() : images_listener_.get(), POLLIN,
-              [this] { return serve_request(); });
-    watch.add(lazy_seen_ ? lazy_.get() : lazy_listener_.get(), POLLIN,
-              [this] { return lazy_message(); });
+    watch.add(images_.fd(), POLLIN, [this] { return serve_request(); });
+    watch.add(lazy_.fd(), POLLIN, [this] { return lazy_message(); });
     watch.add(skeleton_.fd(), POLLIN, [this] {
         skeleton_.clear();
         return answer_waiting();
@@ -180,19 +173,12 @@ void Restorer::look_for_root() {
 }
 
 Status Restorer::serve_request() {
-    if (!images_seen_) {
-        auto connection = accept_connection(images_listener_.get());
-        if (!connection) return connection.error();
-        images_ = std::move(*connection);
-        images_seen_ = true;
-        return {};
-    }
-    auto name = read_image_request(images_.get());
+    const auto said = images_.take();
+    if (!said) return said.error();
+    if (!*said) return {};
+    auto name = read_image_request(images_.connection());
     if (!name) return name.error();
-    if (name->empty()) {
-        images_.reset();
-        return {};
-    }
+    if (name->empty()) return images_.hang_up(), Status();
     look_for_root();
     waiting_ = std::move(*name);
     return answer_waiting();
@@ -206,9 +192,9 @@ Status Restorer::answer_waiting() {
     const bool clocks = request_.clocks && waiting_.starts_with("timens-");
     const bool locks = waiting_ == locks_image;  // they are taken when the tree is there
     waiting_.clear();
-    GHOST_TRY(answer_image_request(images_.get(), found == SkeletonStore::Found::yes));
+    GHOST_TRY(answer_image_request(images_.connection(), found == SkeletonStore::Found::yes));
     if (found == SkeletonStore::Found::no) return {};
-    auto pipe = receive_descriptor(images_.get());
+    auto pipe = receive_descriptor(images_.connection());
     if (!pipe) return pipe.error();
     fcntl(pipe->get(), F_SETFL, O_NONBLOCK);
     if (clocks) {
@@ -243,27 +229,17 @@ Status Restorer::feed(Transfer& transfer) {
 }
 
 Status Restorer::lazy_message() {
-    if (!lazy_seen_) {
-        auto connection = accept_connection(lazy_listener_.get());
-        if (!connection) return connection.error();
-        lazy_ = std::move(*connection);
-        lazy_seen_ = true;
-        return {};
-    }
+    const auto said = lazy_.take();
+    if (!said) return said.error();
+    if (!*said) return {};
     uint32_t word = 0;
-    auto there = receive_exactly(lazy_.get(), &word, sizeof word);
+    auto there = receive_exactly(lazy_.connection(), &word, sizeof word);
     if (!there) return there.error();
-    if (!*there) {
-        lazy_.reset();
-        return {};
-    }
-    if (word == restore_finished) {
-        filler_.all_there();
-        return {};
-    }
+    if (!*there) return lazy_.hang_up(), Status();
+    if (word == restore_finished) return filler_.all_there(), Status();
     const auto pid = static_cast<int32_t>(word);
     if (pid <= 0) return {};  // a zombie has no memory
-    auto userfault = receive_descriptor(lazy_.get());
+    auto userfault = receive_descriptor(lazy_.connection());
     if (!userfault) return userfault.error();
     fcntl(userfault->get(), F_SETFL, O_NONBLOCK);
     filler_.add(pid, std::move(*userfault));
@@ -332,10 +308,8 @@ void Restorer::let_memory_go(pid_t root) {
 // files), so it gets the chance: without images, memory and tree it cannot go on.
 void Restorer::clean_up() {
     transfers_.clear();
-    images_.reset();
-    lazy_.reset();
-    images_listener_.reset();
-    lazy_listener_.reset();
+    images_.close();
+    lazy_.close();
     if (criu_ && !criu_->ended()) {
         for (const pid_t root : new_roots(children_before_, criu_->pid(), request_.plain_root))
             kill(root, SIGKILL);

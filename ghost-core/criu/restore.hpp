@@ -16,6 +16,7 @@
 #include "base/result.hpp"
 #include "ghost-core/memory/userfault.hpp"
 #include "ghost-core/criu/criu.hpp"
+#include "ghost-core/criu/image_stream.hpp"
 #include "ghost-core/criu/skeleton_store.hpp"
 
 namespace ghost::core {
@@ -102,8 +103,7 @@ class Restorer {
     SkeletonStore& skeleton_;
     FaultServer& filler_;
     ImportState& state_;
-    Fd images_listener_, lazy_listener_, images_, lazy_;
-    bool images_seen_ = false, lazy_seen_ = false;
+    CriuSocket images_, lazy_;
     std::optional<Child> criu_;
     std::vector<pid_t> children_before_;
     std::string waiting_;  // name of the file criu waits for

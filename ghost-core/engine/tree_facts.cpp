@@ -15,6 +15,7 @@
 #include "base/proc.hpp"
 #include "base/user_space.hpp"
 #include "ghost-core/criu/criu_images.hpp"
+#include "ghost-core/engine/lock_handover.hpp"
 #include "ghost-core/format/host.hpp"
 
 namespace ghost::core {
@@ -203,6 +204,11 @@ Status Looks::look() {
     latest_ = facts_of(*tasks, ghosts_, latest_);
     auto lasting = latest_;
     if (looks_++ > 0) keep_common(lasting, lasting_);
+    if (locks_ && lasting.needs) {
+        auto locks = exclusive_locks_of(root_);
+        if (!locks) return locks.error();
+        lasting.needs->locks = std::move(*locks);
+    }
     lasting_ = std::move(lasting);
     return {};
 }

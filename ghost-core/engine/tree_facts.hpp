@@ -37,7 +37,9 @@ Result<Needs> needs_of(pid_t root);
 // name for a moment only is none that it needs. One thread.
 class Looks {
   public:
-    Looks(pid_t root, Ghosts ghosts) : root_(root), ghosts_(ghosts) {}
+    // `locks`: its exclusive ones too.
+    Looks(pid_t root, Ghosts ghosts, bool locks = false)
+        : root_(root), ghosts_(ghosts), locks_(locks) {}
 
     // One more, some time after the one before.
     Status look();
@@ -51,6 +53,7 @@ class Looks {
 
     pid_t root_;
     Ghosts ghosts_;
+    bool locks_;
     int looks_ = 0;
     TreeFacts latest_, lasting_;
 };

@@ -7,6 +7,7 @@
 
 #include "base/clock.hpp"
 #include "base/encoding.hpp"
+#include "base/json_text.hpp"
 #include "ghost-core/engine/lock_handover.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/engine/tree_facts.hpp"
@@ -63,16 +64,10 @@ Result<std::unique_ptr<core::NetworkResource>> prepare(const core::PlainTree& tr
                                                        bool clone, bool live, bool takes_locks) {
     const auto secret = random_secret();
     std::optional<Error> lacks;
-    for (core::Looks looks(tree.root, core::Ghosts::move);;) {
+    for (core::Looks looks(tree.root, core::Ghosts::move, takes_locks);;) {
         GHOST_TRY(looks.look());
         const auto& facts = looks.lasting();
-        auto needs = facts.needs;
-        if (needs && takes_locks) {
-            auto locks = core::exclusive_locks_of(tree.root);
-            if (!locks) return locks.error();
-            needs->locks = std::move(*locks);
-        }
-        const CloneOrder order{secret, std::move(needs), facts.host(), clone, live};
+        const CloneOrder order{secret, facts.needs, facts.host(), clone, live};
         if (auto sent = line.send(order); !sent.ok()) return lacks ? *lacks : sent.error();
         auto said = line.receive(ready_ms);
         if (!said) return lacks ? *lacks : said.error();
@@ -94,7 +89,7 @@ Result<CloneRunning> let_go(CloneLine& line) {
 Result<Then> settle(CloneLine& line, Then then, core::Guard& guard, Made& made) {
     auto held = hear<CloneHeld>(line, held_ms);
     if (!held) return held.error();
-    made.import = Json::parse(held->import.text, nullptr, false);
+    made.import = parse_json(held->import.text);
     if (then == Then::go_on) return then;
     guard.stop();  // from here on only an answer tells who lives
     const auto running = let_go(line);
