@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.hpp"
+#include "base/json_text.hpp"
 #include "base/own_file.hpp"
 #include "base/pidfd.hpp"
 #include "base/proc.hpp"
@@ -53,7 +54,7 @@ schema::Reader reader() {
 }
 
 Json json_of(const schema::Raw& raw) {
-    return Json::parse(raw.text, nullptr, false);
+    return parse_json(raw.text);
 }
 
 // Why an mpirun cannot answer now; empty: nothing keeps it.

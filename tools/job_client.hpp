@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/control_socket.hpp"
+#include "base/json_member.hpp"
 #include "base/result.hpp"
 #include "pmix-plugin/protocol/client_coordinator.hpp"
 
@@ -20,8 +21,8 @@ struct Job {
     std::string path;
     Json info;  // "job", "pid", "running", "epoch", "nodes", "ranks", …
 
-    pid_t pid() const { return info.value("pid", 0); }
-    std::string name() const { return info.value("job", std::string()); }
+    pid_t pid() const { return member(info, "pid", 0); }
+    std::string name() const { return member(info, "job", std::string()); }
 };
 
 // Coordinators' sockets of this user on this machine: <tmpdir>/ompi.*.<uid>/pid.*/ghost.sock for

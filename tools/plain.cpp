@@ -14,6 +14,8 @@
 #include <unistd.h>
 
 #include "base/fork.hpp"
+#include "base/json_member.hpp"
+#include "base/json_text.hpp"
 #include "base/loop.hpp"
 #include "base/proc.hpp"
 #include "ghost-core/criu/nested.hpp"
@@ -113,15 +115,15 @@ Result<Detached> Detached::start() {
     for (ssize_t got = 0; (got = ::read(ours.get(), buffer, sizeof buffer)) != 0;) {
         if (got > 0) said.append(buffer, static_cast<size_t>(got));
     }
-    const Json word = Json::parse(said, nullptr, false);
+    const Json word = parse_json(said);
     if (!word.is_object()) {
         fmt::print(stderr, "ghost: the background process has ended\n");
         ::_exit(1);
     }
-    fmt::print("{}", word.value("text", ""));
-    fmt::print(stderr, "{}", word.value("error", ""));
+    fmt::print("{}", member(word, "text", ""));
+    fmt::print(stderr, "{}", member(word, "error", ""));
     std::fflush(nullptr);
-    ::_exit(word.value("exit", 1));
+    ::_exit(member(word, "exit", 1));
 }
 
 void Detached::report(int exit_status, const std::string& text, const std::string& error) {

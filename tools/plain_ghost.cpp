@@ -272,7 +272,7 @@ int import_plain(const std::function<Result<std::unique_ptr<core::Resource>>()>&
     }
     const auto failed = [&](const Error& error) {
         if (!options.detach) return report(error, options.json);
-        const auto text = Json{{"error", error.message()}, {"exit", exit_unharmed}}.dump(2) + "\n";
+        const auto text = json_lines({{"error", error.message()}, {"exit", exit_unharmed}});
         background.report(exit_unharmed, options.json ? text : "",
                           fmt::format("ghost: {}\n", error.message()));
         return exit_unharmed;
@@ -286,7 +286,7 @@ int import_plain(const std::function<Result<std::unique_ptr<core::Resource>>()>&
     if (auto gone = (*arrival)->let_go(); !gone.ok()) return failed(gone.error());
     if (options.detach)
         background.report(exit_done,
-                          options.json ? json.dump(2) + "\n" : running_text((*arrival)->tree()));
+                          options.json ? json_lines(json) : running_text((*arrival)->tree()));
     else if (options.json)
         print_json(json);
     std::fflush(nullptr);

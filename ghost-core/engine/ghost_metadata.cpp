@@ -56,8 +56,8 @@ constexpr Field process_fields[] = {
         .or_default(),
 };
 constexpr Field metadata_fields[] = {
-    field<&GhostMetadata::process>("process", "of a tree outside of MPI").or_default(),
-    field<&GhostMetadata::needs>("needs", "of the tree, beside files").or_default(),
+    field<&GhostMetadata::process>("process", "of a tree outside of MPI"),
+    field<&GhostMetadata::needs>("needs", "of the tree, beside files"),
 };
 
 }  // namespace
@@ -74,13 +74,17 @@ constinit const Record PlainProcess::table =
 constinit const Record GhostMetadata::table =
     record<GhostMetadata>("metadata", "of a ghost", metadata_fields);
 
-Result<GhostMetadata> known_in(const nlohmann::json& metadata) {
-    auto known = nlohmann::json::object();
-    for (const char* key : {"process", "needs"}) {
-        const auto at = metadata.is_object() ? metadata.find(key) : metadata.end();
-        if (at != metadata.end() && !at->is_null()) known[key] = *at;
+nlohmann::json described_in(const nlohmann::json& metadata, const Record& table) {
+    auto out = nlohmann::json::object();
+    for (const Field& field : table.fields) {
+        const auto at = metadata.find(field.name);
+        if (at != metadata.end() && !at->is_null()) out[field.name] = *at;
     }
-    return schema::from_json<GhostMetadata>(known);
+    return out;
+}
+
+Result<GhostMetadata> known_in(const nlohmann::json& metadata) {
+    return schema::from_json<GhostMetadata>(described_in(metadata, GhostMetadata::table));
 }
 
 void put_needs(const std::optional<Needs>& needs, nlohmann::json& metadata) {

@@ -67,6 +67,8 @@ struct GhostMetadata {
     static const schema::Record table;
 };
 
+// Of all metadata those that a table describes, but for null, which some have written for nothing.
+nlohmann::json described_in(const nlohmann::json& metadata, const schema::Record& table);
 // corrupt: what is there is not as described.
 Result<GhostMetadata> known_in(const nlohmann::json& metadata);
 

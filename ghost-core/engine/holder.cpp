@@ -97,7 +97,11 @@ Result<std::shared_ptr<MemoryBuffer>> HolderClient::room(uint64_t bytes) {
 Status HolderClient::keep(const std::string& name, MemoryBuffer& buffer, const Json& about) {
     auto layout = buffer.layout();
     if (!layout) return layout.error();
-    const KeepGhost request{name, buffer.size(), layout->count, layout->at, {about.dump()}};
+    const KeepGhost request{name,
+                            buffer.size(),
+                            layout->count,
+                            layout->at,
+                            {about.dump(-1, ' ', false, Json::error_handler_t::replace)}};
     auto reply = ask(encode(request), {FromHolder::kept}, {buffer.fd()});
     return reply ? Status() : reply.error();
 }

@@ -149,6 +149,16 @@ Result<std::vector<std::string>> host_differences(const std::string& facts_json)
     return out;
 }
 
+std::set<std::string> paths_in(const std::string& facts_json) {
+    std::set<std::string> out;
+    const auto facts = parse_json(facts_json);
+    const auto files = facts.is_object() ? facts.find("files") : facts.end();
+    if (!facts.is_object() || files == facts.end() || !files->is_array()) return out;
+    for (const auto& file : *files)
+        if (file.is_object()) out.insert(text_of(file, "path"));
+    return out;
+}
+
 Status check_host(const std::string& facts_json, const std::set<std::string>& changing,
                   const std::set<std::string>& made) {
     auto facts = parse_json(facts_json);

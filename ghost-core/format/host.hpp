@@ -38,6 +38,9 @@ Result<std::vector<std::string>> host_differences(const std::string& facts_json)
 // The same, each with the file that it is about; empty: none.
 Result<std::vector<FileDifference>> named_differences(const std::string& facts_json);
 
+// The files that are listed there.
+std::set<std::string> paths_in(const std::string& facts_json);
+
 // The same as one error: unsupported, with all that is missing. Files of `changing` only have to be
 // there, whatever their use, those of `made` will be.
 Status check_host(const std::string& facts_json, const std::set<std::string>& changing = {},

@@ -18,6 +18,7 @@ extern "C" {
 #include <utility>
 
 #include "base/clock.hpp"
+#include "base/json_text.hpp"
 #include "base/log.hpp"
 #include "kernet-btl/btl/connect.h"
 #include "kernet-btl/btl/module.hpp"
@@ -134,7 +135,7 @@ Result<Location> published_location(const opal_proc_t* proc) {
     size_t size = 0;
     OPAL_MODEX_RECV(rc, &mca_btl_kernet_component.btl_version, &proc->proc_name, &bytes, &size);
     if (rc != OPAL_SUCCESS) return ghost::make_error(ghost::Code::not_found, "find a peer");
-    const auto json = nlohmann::json::parse(bytes, bytes + size, nullptr, false);
+    const auto json = ghost::parse_json({reinterpret_cast<const char*>(bytes), size});
     std::free(bytes);
     return location_from_json(json);
 }

@@ -6,28 +6,23 @@
 #include <fmt/format.h>
 
 #include "base/encoding.hpp"
+#include "base/json.hpp"
 #include "ghost-core/format/files.hpp"
 
 namespace ghost::plugin {
-namespace {
 
-Json row(const core::WrittenFile& file) {
-    Json path = bytes_json(file.path);
-    if (path.is_string()) return {{"path", std::move(path)}, {"size", file.size}};
-    return {{"path_hex", encode_hex(file.path)}, {"size", file.size}};
-}
-
-}  // namespace
-
-Json files_for_ghost(const std::vector<core::WrittenFile>& files) {
-    Json out = Json::array();
+std::vector<ListedFile> files_for_ghost(const std::vector<core::WrittenFile>& files) {
+    std::vector<ListedFile> out;
     for (const auto& file : files) {
-        Json& one = out.emplace_back(row(file));
+        ListedFile& one = out.emplace_back();
+        const bool is_text = bytes_json(file.path).is_string();
+        (is_text ? one.path : one.path_hex) = is_text ? file.path : encode_hex(file.path);
+        one.size = file.size;
         if (!file.contents) continue;
-        one["mode"] = file.contents->mode;
-        one["owner"] = file.contents->owner;
-        one["group"] = file.contents->group;
-        one["contents"] = encode_base64(file.contents->bytes);
+        one.mode = file.contents->mode;
+        one.owner = file.contents->owner;
+        one.group = file.contents->group;
+        one.contents = {file.contents->bytes};
     }
     return out;
 }
@@ -53,19 +48,13 @@ std::vector<SeenFile> files_for_manifest(const std::vector<core::WrittenFile>& f
     return out;
 }
 
-std::vector<ListedFile> files_in(const Json& metadata) {
-    std::vector<ListedFile> out;
-    for (const auto& file : metadata.value("files", Json::array())) {
-        ListedFile& one = out.emplace_back();
-        const auto hex = file.value("path_hex", std::string());
-        one.path = hex.empty() ? file.value("path", std::string()) : decode_hex(hex).value_or("");
-        one.size = file.value("size", uint64_t{0});
-        if (!file.contains("contents")) continue;
-        one.contents = {decode_base64(file.value("contents", std::string())).value_or(""),
-                        file.value("mode", uint32_t{0}), file.value("owner", uint32_t{0}),
-                        file.value("group", uint32_t{0})};
-    }
-    return out;
+std::string path_of(const ListedFile& file) {
+    return file.path_hex ? decode_hex(*file.path_hex).value_or("") : file.path.value_or("");
+}
+
+core::FileContents contents_of(const ListedFile& file) {
+    return {file.contents->data, file.mode.value_or(0), file.owner.value_or(0),
+            file.group.value_or(0)};
 }
 
 }  // namespace ghost::plugin

@@ -6,7 +6,6 @@
 #include <fmt/format.h>
 #include <set>
 
-#include "base/json_text.hpp"
 #include "ghost-core/engine/node_memory.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "ghost-core/format/host.hpp"
@@ -20,10 +19,10 @@ constexpr int silence_ms = 60'000;
 constexpr int accept_ms = 5'000;  // for one that has connected to prove itself
 
 // By path: what the ghost knows, and where the manifest knows more, of other ranks, that.
-std::map<std::string, CutFile> cuts_of(const Json& metadata, const Manifest& manifest,
-                                       uint32_t rank) {
+std::map<std::string, CutFile> cuts_of(const std::vector<ListedFile>& files,
+                                       const Manifest& manifest, uint32_t rank) {
     std::map<std::string, CutFile> out;
-    for (const auto& file : files_in(metadata)) out[file.path].size = file.size;
+    for (const auto& file : files) out[path_of(file)].size = file.size;
     for (const auto& file : manifest.files)
         for (const uint32_t owner : file.ranks) {
             if (owner != rank) continue;
@@ -31,16 +30,6 @@ std::map<std::string, CutFile> cuts_of(const Json& metadata, const Manifest& man
             cut.size = std::max(cut.size, file.size);
             if (file.begin) cut.begin = {file.begin->size, file.begin->hash, file.begin->modified};
         }
-    return out;
-}
-
-// Those the rank has open or mapped, in whatever way.
-std::set<std::string> paths_in(const std::string& host) {
-    std::set<std::string> out;
-    const Json facts = parse_json(host);
-    if (!facts.is_object()) return out;
-    for (const auto& file : facts.value("files", Json::array()))
-        if (file.is_object()) out.insert(file.value("path", std::string()));
     return out;
 }
 
@@ -115,10 +104,8 @@ Result<core::Importer> ConnectedSource::open(Worker& worker) {
 // Whoever shares any memory with the rank shares it all with it, as far as where they are goes.
 Outgoing SnapshotSource::ready(uint64_t seq) const {
     Checked out{seq, {}};
-    const Json shared = importer_->metadata().value("shared", Json::object());
-    for (const auto& one : shared.value("memory", Json::array()))
-        out.shared.push_back(
-            {one.value("id", std::string()), shared.value("ranks", std::vector<uint32_t>())});
+    const auto shared = metadata_.shared.value_or(SharedMappings());
+    for (const auto& one : shared.memory) out.shared.push_back({one.id, shared.ranks});
     return out;
 }
 
@@ -146,11 +133,14 @@ Status SnapshotSource::open_ghosts(const Manifest& manifest, const Manifest::Ran
     auto importer = core::Importer::open(*ghosts_.back(), false);
     if (!importer) return importer.error();
     importer_.emplace(std::move(*importer));
-    const Json& says = importer_->metadata();
-    if (says.value("rank", UINT32_MAX) != rank_ || says.value("snapshot", "") != manifest.name)
+    auto metadata = rank_metadata_in(importer_->metadata());
+    GHOST_TRY(metadata);
+    metadata_ = std::move(*metadata);
+    if (metadata_.rank != rank_ || metadata_.snapshot != manifest.name)
         return because(Code::corrupt,
                        fmt::format("it is the ghost of rank {} of snapshot {}:",
-                                   says.value("rank", -1), says.value("snapshot", "?")),
+                                   metadata_.rank ? std::to_string(*metadata_.rank) : "?",
+                                   metadata_.snapshot.value_or("?")),
                        folder_ + "/" + row.file);
     const auto snapshots = folder_.substr(0, folder_.find_last_not_of('/') + 1);
     const auto place = snapshots.substr(0, snapshots.rfind('/') + 1);
@@ -167,23 +157,25 @@ Status SnapshotSource::open_ghosts(const Manifest& manifest, const Manifest::Ran
 Result<core::FileContents> SnapshotSource::find_contents(const Manifest& manifest,
                                                          const Manifest::File& file) {
     const auto right = [&](const ListedFile& one) {
-        return one.path == file.path && one.contents && one.contents->hash() == file.copy->hash;
+        return one.contents && path_of(one) == file.path &&
+               contents_of(one).hash() == file.copy->hash;
     };
-    const auto take = [&](uint32_t rank) -> std::optional<core::FileContents> {
-        for (auto& one : listed_[rank])
-            if (right(one)) return one.contents;
-        return std::nullopt;
+    const auto find = [&](const std::vector<ListedFile>& files) {
+        const auto found = std::ranges::find_if(files, right);
+        return found != files.end() ? std::optional(contents_of(*found)) : std::nullopt;
     };
-    if (auto own = take(rank_)) return *own;
+    if (auto own = find(metadata_.files)) return *own;
     const uint32_t other = file.copy->rank;
-    if (const auto* row = manifest.find(other); row != nullptr && !listed_.contains(other)) {
+    if (const auto* row = manifest.find(other); row != nullptr && !others_.contains(other)) {
         auto ghost = open_file(folder_ + "/" + row->file, *row);
         if (!ghost) return ghost.error();
         auto head = core::Importer::open(**ghost, false);
         if (!head) return head.error();
-        listed_[other] = files_in(head->metadata());
+        auto metadata = rank_metadata_in(head->metadata());
+        GHOST_TRY(metadata);
+        others_[other] = std::move(metadata->files);
     }
-    if (auto theirs = take(other)) return *theirs;
+    if (auto theirs = find(others_[other])) return *theirs;
     return because(Code::corrupt,
                    fmt::format("the ghost of rank {} does not have its contents", other),
                    file.path);
@@ -191,9 +183,8 @@ Result<core::FileContents> SnapshotSource::find_contents(const Manifest& manifes
 
 // What is put back need not be cut back.
 Status SnapshotSource::find_files(const Manifest& manifest) {
-    listed_[rank_] = files_in(importer_->metadata());
-    to_cut_ = cuts_of(importer_->metadata(), manifest, rank_);
-    const auto open = paths_in(importer_->host());
+    to_cut_ = cuts_of(metadata_.files, manifest, rank_);
+    const auto open = core::paths_in(importer_->host());
     for (const auto& file : manifest.files) {
         if (!file.copy || !(to_cut_.contains(file.path) || open.contains(file.path))) continue;
         auto contents = find_contents(manifest, file);
@@ -201,7 +192,7 @@ Status SnapshotSource::find_files(const Manifest& manifest) {
         to_put_[file.path] = std::move(*contents);
         to_cut_.erase(file.path);
     }
-    listed_.clear();
+    others_.clear();
     return {};
 }
 

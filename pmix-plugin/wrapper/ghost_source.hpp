@@ -105,7 +105,8 @@ class SnapshotSource : public GhostSource {
     uint32_t rank_;
     std::string kept_;
     std::string signer_;
-    std::map<uint32_t, std::vector<ListedFile>> listed_;  // by ranks' ghosts; in find_files() only
+    RankMetadata metadata_;                               // of the rank's own
+    std::map<uint32_t, std::vector<ListedFile>> others_;  // by ranks; in find_files() only
     std::map<std::string, core::FileContents> to_put_;    // by path
     std::map<std::string, CutFile> to_cut_;               // by path
     core::ResourceRegistry registry_;

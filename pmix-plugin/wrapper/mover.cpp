@@ -7,6 +7,7 @@
 
 #include "base/log.hpp"
 #include "base/scheduling.hpp"
+#include "base/schema_json.hpp"
 #include "ghost-core/engine/lock_handover.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
@@ -125,16 +126,11 @@ Status Mover::look_at_shared() {
 // On the worker, while the rank runs: what is only known where it goes. A file that it has open for
 // a moment is none that it needs there.
 Status Mover::ask(core::NetworkResource& target, const core::ExportRequest& request) {
-    core::Looks looks(request.root, core::Ghosts::move);
-    for (;;) {
+    for (core::Looks looks(request.root, core::Ghosts::move, true);;) {
         GHOST_TRY(looks.look());
         told_ = looks.lasting();
-        auto locks = core::exclusive_locks_of(request.root);
-        GHOST_TRY(locks);
-        auto asked = told_;
-        if (asked.needs) asked.needs->locks = std::move(*locks);
         worker_.uses(target.fd());
-        Status answer = core::ask_target(target, asked);
+        Status answer = core::ask_target(target, told_);
         worker_.uses(-1);
         if (answer.ok() || answer.error().code != Code::refused || !looks.may_look()) return answer;
     }
@@ -160,16 +156,14 @@ void Mover::start_export(const Export& order) {
     auto request = this->request();
     request.externals = sharing_.with_keys(std::move(request.externals));
     if (request.externals != externals_) ahead_.reset();
-    request.metadata = {{"job", parts_.who.job},
-                        {"rank", parts_.who.rank},
-                        {"seq", seq_},
-                        {"stdio", parts_.stdio.carry()}};
+    RankMetadata metadata = parts_.who.metadata(seq_);
+    metadata.stdio = parts_.stdio.carry();
     request.huge = huge_;
     request.progress = [this](uint64_t bytes, uint64_t total) { worker_.note(bytes, total); };
     carried_ = true;
     sharers_.emplace();
-    worker_.start([this, order, request = std::move(request)]() mutable {
-        return export_tree(order, std::move(request));
+    worker_.start([this, order, metadata, request = std::move(request)]() mutable {
+        return export_tree(order, std::move(metadata), std::move(request));
     });
 }
 
@@ -180,14 +174,16 @@ Status Mover::check(const core::ExportRequest& request) {
     return sharing_.confirm(*sharing);
 }
 
-Outgoing Mover::export_tree(const Export& order, core::ExportRequest request) {
+Outgoing Mover::export_tree(const Export& order, RankMetadata metadata,
+                            core::ExportRequest request) {
     const Identity& who = parts_.who;
     if (Status fine = check(request); !fine)
         return who.failed(order.seq, Stage::check, fine.error().message());
     request.ghosts = core::Ghosts::move;
     request.facts = told_;
     request.is_told = true;
-    request.metadata["shared"] = sharing_.metadata(order.unit);
+    metadata.shared = sharing_.metadata(order.unit);
+    request.metadata = schema::to_json(metadata);
     request.while_stopped = [&]() -> Result<core::SkeletonFiles> {
         if (order.unit.empty()) return core::SkeletonFiles();
         worker_.say(Still{order.seq});
@@ -220,8 +216,10 @@ Outgoing Mover::export_live(const Connect& where, const core::ExportRequest& pla
     request.externals = plain.externals;
     request.criu = plain.criu;
     request.huge = huge_;
-    request.metadata = {{"job", who.job}, {"rank", who.rank}, {"seq", where.seq}};
-    request.final_metadata = [this] { return Json{{"stdio", turns_.stdio()}}; };
+    request.metadata = schema::to_json(who.metadata(where.seq));
+    request.final_metadata = [this] {
+        return schema::to_json(RankMetadata{.stdio = turns_.stdio()});
+    };
     request.leave_stopped = true;
     request.quiet = [&](int64_t wait_us) -> Result<bool> {
         const auto wish = turns_.wish();

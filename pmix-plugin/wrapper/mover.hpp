@@ -88,10 +88,8 @@ class Mover {
     Status look_at_shared();
     core::ExportRequest request() const;
     void start_export(const Export& order);
-    Outgoing export_tree(const Export& order, core::ExportRequest request);
+    Outgoing export_tree(const Export& order, RankMetadata metadata, core::ExportRequest request);
     Outgoing export_live(const Connect& where, const core::ExportRequest& request);
-    Result<bool> is_quiet(const Connect& where, const core::ExportRequest& request,
-                          int64_t wait_us);
     Outgoing live_failed(uint64_t seq, const Error& error) const;
     void heard(const Outgoing& said);
     void wake(const std::optional<AgentThread>& agent);

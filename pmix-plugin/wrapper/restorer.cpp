@@ -11,7 +11,6 @@
 #include <utility>
 
 #include "base/log.hpp"
-#include "base/schema_json.hpp"
 #include "base/scheduling.hpp"
 #include "ghost-core/engine/live.hpp"
 #include "ghost-core/criu/realtime_priority.hpp"
@@ -28,22 +27,31 @@ constexpr int64_t progress_us = 200'000;
 constexpr int64_t last_limit_us = 30'000'000;
 
 // What takes the place of memory that the rank shares: the same file for all.
-Result<std::vector<Fd>> open_shared(const Json& metadata, const std::vector<SharedFile>& files,
+Result<std::vector<Fd>> open_shared(const std::vector<SharedMapping>& memory,
+                                    const std::vector<SharedFile>& files,
                                     std::vector<core::InheritFd>& heirs) {
     std::vector<Fd> out;
-    const Json shared = metadata.value("shared", Json::object());
-    for (const auto& one : shared.value("memory", Json::array())) {
-        const auto id = one.value("id", std::string());
-        const auto file = std::ranges::find(files, id, &SharedFile::id);
+    for (const SharedMapping& one : memory) {
+        const auto file = std::ranges::find(files, one.id, &SharedFile::id);
         if (file == files.end())
-            return make_error(Code::internal, "share memory", id, "nobody has made it");
+            return make_error(Code::internal, "share memory", one.id, "nobody has made it");
         Fd fd(::open(file->path.c_str(), O_RDWR | O_CLOEXEC));
-        if (!fd || ::ftruncate(fd.get(), one.value("size", off_t{0})) != 0 ||
-            ::fchmod(fd.get(), one.value("mode", mode_t{0600})) != 0)
+        if (!fd || ::ftruncate(fd.get(), static_cast<off_t>(one.size)) != 0 ||
+            ::fchmod(fd.get(), one.mode) != 0)
             return sys_error("share memory", file->path);
-        heirs.push_back({fd.get(), one.value("key", std::string()), id});
+        heirs.push_back({fd.get(), one.key, one.id});
         out.push_back(std::move(fd));
     }
+    return out;
+}
+
+// The rank's descriptors lead to these new ones.
+Result<std::vector<core::InheritFd>> heirs_of(const RankStdio& ghost, std::optional<Stdio>& stdio) {
+    auto made = Stdio::for_ghost(ghost);
+    if (!made) return made.error();
+    stdio.emplace(std::move(*made));
+    std::vector<core::InheritFd> out;
+    for (auto& [fd, key] : stdio->heirs(ghost)) out.push_back({fd, key});
     return out;
 }
 
@@ -177,17 +185,6 @@ void Restorer::handle(const schema::Received& message) {
     }
 }
 
-// What a ghost says of itself may be anything: of another type than it should be it throws.
-void Restorer::start_job(Stage stage, std::function<Outgoing()> job) {
-    worker_.start([this, stage, job = std::move(job)]() -> Outgoing {
-        try {
-            return job();
-        } catch (const Json::exception& damage) {
-            return who_.failed(seq_, stage, fmt::format("the ghost is damaged: {}", damage.what()));
-        }
-    });
-}
-
 void Restorer::prepare(const Prepare& order) {
     if (!may(S::warming)) return fail(Stage::prepare, "this wrapper has a move already");
     seq_ = order.seq;
@@ -198,7 +195,7 @@ void Restorer::prepare(const Prepare& order) {
     if (auto begun = source_->begin(proof, order.interfaces); !begun)
         return fail(Stage::prepare, begun.error().message());
     if (!change(S::warming)) return;
-    start_job(Stage::prepare, [this]() -> Outgoing {
+    worker_.start([this]() -> Outgoing {
         Status warm = core::warm_up({who_.criu, folder_.path()});
         if (!warm) return who_.failed(seq_, Stage::prepare, warm.error().message());
         Status fine = source_->look();
@@ -216,7 +213,7 @@ void Restorer::daemon_died() {
 void Restorer::begin_import() {
     if (!may(S::importing)) return fail(Stage::importing, "this ghost was not looked at");
     if (!change(S::importing)) return;
-    start_job(Stage::importing, [this] { return live_ ? import_live() : import_ghost(); });
+    worker_.start([this] { return live_ ? import_live() : import_ghost(); });
     on_progress_ = loop_.every(progress_us, [this] { tell_progress(); });
 }
 
@@ -236,16 +233,14 @@ Outgoing Restorer::import_live() {
     core::LiveImportRequest request;
     request.criu = {who_.criu, folder_.path()};
     request.inherit_by_all = [&](const Json& metadata) -> Result<std::vector<core::InheritFd>> {
-        const Json wanted = metadata.value("stdio", Json::object());
-        auto made = Stdio::for_ghost(wanted);
-        if (!made) return made.error();
-        stdio.emplace(std::move(*made));
-        std::vector<core::InheritFd> heirs;
-        for (auto& [fd, key] : stdio->heirs(wanted)) heirs.push_back({fd, key});
-        return heirs;
+        const auto of_rank = rank_metadata_in(metadata);
+        GHOST_TRY(of_rank);
+        return heirs_of(of_rank->stdio.value_or(RankStdio()), stdio);
     };
     request.last_metadata = [&](const Json& fields) -> Status {
-        stdio->take_input(fields.value("stdio", Json::object()));
+        const auto of_rank = rank_metadata_in(fields);
+        GHOST_TRY(of_rank);
+        stdio->take_input(of_rank->stdio.value_or(RankStdio()));
         return {};
     };
     request.tells_root = [this](pid_t root) { guard_.watch(root); };
@@ -265,21 +260,19 @@ Outgoing Restorer::import_ghost() {
     };
     auto importer = source_->open(worker_);
     if (!importer) return import_failed(importer.error());
-    const Json& metadata = importer->metadata();
-    Json wanted = metadata.value("stdio", Json::object());
-    auto stdio = Stdio::for_ghost(wanted);
-    if (!stdio) return failed(stdio.error());
-    std::vector<core::InheritFd> heirs;
-    for (auto& [fd, key] : stdio->heirs(wanted)) heirs.push_back({fd, key});
-    auto shared = open_shared(metadata, shared_, heirs);
+    const auto metadata = rank_metadata_in(importer->metadata());
+    if (!metadata) return failed(metadata.error());
+    std::optional<Stdio> stdio;
+    auto heirs = heirs_of(metadata->stdio.value_or(RankStdio()), stdio);
+    if (!heirs) return failed(heirs.error());
+    auto shared = open_shared(metadata->shared.value_or(SharedMappings()).memory, shared_, *heirs);
     if (!shared) return failed(shared.error());
     importer->tell_root([this](pid_t root) { guard_.watch(root); });
-    auto held = importer->hold({who_.criu, folder_.path()}, heirs,
+    auto held = importer->hold({who_.criu, folder_.path()}, *heirs,
                                [this](uint64_t b, uint64_t t) { worker_.note(b, t); });
     worker_.uses(-1);
     if (!held) return import_failed(held.error());
-    if (auto agent = schema::from_json<AgentThread>(metadata.value("agent", Json())); agent.ok())
-        agent_ = *agent;
+    agent_ = metadata->agent;
     return hold(*held, *stdio);
 }
 

@@ -72,7 +72,6 @@ class Restorer {
     void take_signals();
     void take_control();
     void handle(const schema::Received& message);
-    void start_job(Stage stage, std::function<Outgoing()> job);
     void prepare(const Prepare& order);
     void go(const Go& word);
     void daemon_died();

@@ -42,10 +42,6 @@ Error called_off() {
     return because(Code::refused, "the snapshot was called off");
 }
 
-Json metadata_of(const std::optional<AgentThread>& agent) {
-    return agent ? schema::to_json(*agent) : Json();
-}
-
 // "zstd,level=3"
 Result<std::unique_ptr<core::Resource>> compressed(const std::string& how,
                                                    std::unique_ptr<core::Resource> inner) {
@@ -178,7 +174,7 @@ Status SnapshotJob::wait_for_order(bool direct) {
     return {};
 }
 
-void SnapshotJob::freeze(Json stdio, const SnapFreeze& order) {
+void SnapshotJob::freeze(RankStdio stdio, const SnapFreeze& order) {
     {
         std::lock_guard lock(mutex_);
         if (command_ != Command::none) return;
@@ -269,13 +265,11 @@ void SnapshotJob::wake() {
 }
 
 Json SnapshotJob::early_metadata() const {
-    auto needs = core::needs_of(tree_.root);
-    return {{"needs", needs ? schema::to_json(*needs) : Json()},
-            {"job", tree_.who.job},
-            {"rank", tree_.who.rank},
-            {"seq", order_.seq},
-            {"snapshot", order_.name},
-            {"agent", metadata_of(agent_)}};
+    RankMetadata metadata = tree_.who.metadata(order_.seq);
+    metadata.snapshot = order_.name;
+    Json out = schema::to_json(metadata);
+    if (auto needs = core::needs_of(tree_.root)) out["needs"] = schema::to_json(*needs);
+    return out;
 }
 
 // The tree is frozen. criu, if it still works in it, has its log open there.
@@ -290,10 +284,10 @@ void SnapshotJob::look_at_files() {
 
 Json SnapshotJob::final_metadata() {
     std::lock_guard lock(mutex_);
-    return {{"stdio", stdio_},
-            {"agent", metadata_of(agent_)},
-            {"files", files_for_ghost(files_)},
-            {"shared", sharing_.metadata(frozen_for_.unit)}};
+    return schema::to_json(RankMetadata{.agent = agent_,
+                                        .stdio = stdio_,
+                                        .shared = sharing_.metadata(frozen_for_.unit),
+                                        .files = files_for_ghost(files_)});
 }
 
 Outgoing SnapshotJob::copied() {
@@ -385,7 +379,7 @@ Outgoing SnapshotJob::written(uint64_t page_bytes, uint64_t zero_bytes, const st
     out.page_bytes = page_bytes;
     out.zero_bytes = zero_bytes;
     out.memory = memory_;
-    out.stdin_bytes = stdio_.value("stdin_bytes", int64_t{-1});
+    out.stdin_bytes = stdio_ ? stdio_->taken : -1;
     out.files = files_for_manifest(files_, most_file_bytes, out.all_files);
     return out;
 }

@@ -55,7 +55,7 @@ class SnapshotJob {
     Outgoing run(const Say& say, const Progress& progress);
 
     // snap_freeze: the state of standard input and output at this moment, and the agent.
-    void freeze(Json stdio, const SnapFreeze& order);
+    void freeze(RankStdio stdio, const SnapFreeze& order);
     // All it shares memory with have come as far as it has.
     void share() { sharers_.share(); }
     // snap_write: the tree's neighbours run again too.
@@ -78,8 +78,8 @@ class SnapshotJob {
     Status wait_for_order(bool direct);
     void wait_to_write();
     void look_at_files();
-    Json final_metadata();
-    Json early_metadata() const;
+    nlohmann::json final_metadata();
+    nlohmann::json early_metadata() const;
     Outgoing copied();
     Outgoing direct();
     Outgoing written(uint64_t page_bytes, uint64_t zero_bytes, const std::string& digest);
@@ -112,7 +112,7 @@ class SnapshotJob {
     enum class Command { none, freeze, write, off } command_ = Command::none;
     bool called_off_ = false;  // whatever the word was
     SnapFreeze frozen_for_;
-    Json stdio_;
+    std::optional<RankStdio> stdio_;
     std::optional<AgentThread> agent_;
     std::atomic<bool> woken_{false};
 };

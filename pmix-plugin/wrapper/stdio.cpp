@@ -10,33 +10,13 @@
 #include <sys/sysmacros.h>
 #include <termios.h>
 
-#include "base/encoding.hpp"
-
 namespace ghost::plugin {
 namespace {
 
-constexpr const char* name_of[3] = {"stdin", "stdout", "stderr"};
+constexpr const char* stream_name[3] = {"stdin", "stdout", "stderr"};
 
-const char* kind_name(StdStream kind) {
-    switch (kind) {
-        case StdStream::direct:
-            return "direct";
-        case StdStream::pipe:
-            return "pipe";
-        case StdStream::tty:
-            return "tty";
-        case StdStream::merged:
-            return "merged";
-    }
-    return "direct";
-}
-
-StdStream kind_named(const std::string& name) {
-    for (StdStream kind : {StdStream::pipe, StdStream::tty, StdStream::merged}) {
-        if (name == kind_name(kind)) return kind;
-    }
-    return StdStream::direct;
-}
+constexpr StandardEnd RankStdio::*end_of[3] = {&RankStdio::input, &RankStdio::output,
+                                               &RankStdio::error};
 
 bool is_null_device(const struct stat& st) {
     return S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3);
@@ -77,23 +57,22 @@ std::string slave_key(int master) {
 
 // Terminal settings as plain bytes; both ends are of one build.
 template <typename T>
-void put(Json& to, const char* name, const T& value) {
-    to[name] = encode_base64({reinterpret_cast<const char*>(&value), sizeof value});
+schema::Bytes bytes_of(const T& value) {
+    return {{reinterpret_cast<const char*>(&value), sizeof value}};
 }
 template <typename T>
-bool get(const Json& from, const char* name, T& value) {
-    const auto bytes = decode_base64(from.value(name, std::string()));
-    if (!bytes || bytes->size() != sizeof value) return false;
-    bytes->copy(reinterpret_cast<char*>(&value), sizeof value);
+bool get(const schema::Bytes& from, T& value) {
+    if (from.data.size() != sizeof value) return false;
+    from.data.copy(reinterpret_cast<char*>(&value), sizeof value);
     return true;
 }
 
-Json tty_settings(int fd) {
-    Json out = Json::object();
+StandardEnd tty_settings(int fd) {
+    StandardEnd out{.kind = StdStream::tty};
     termios modes{};
     winsize size{};
-    if (tcgetattr(fd, &modes) == 0) put(out, "modes", modes);
-    if (ioctl(fd, TIOCGWINSZ, &size) == 0) put(out, "size", size);
+    if (tcgetattr(fd, &modes) == 0) out.modes = bytes_of(modes);
+    if (ioctl(fd, TIOCGWINSZ, &size) == 0) out.size = bytes_of(size);
     return out;
 }
 
@@ -111,21 +90,20 @@ Result<Stdio> Stdio::for_program() {
     return out;
 }
 
-Result<Stdio> Stdio::for_ghost(const Json& ghost) {
+Result<Stdio> Stdio::for_ghost(const RankStdio& ghost) {
     Stdio out;
     for (int i = 0; i < 3; ++i) {
-        Json one = ghost.value(name_of[i], Json::object());
-        StdStream kind = kind_named(one.value("kind", "direct"));
-        GHOST_TRY(kind == StdStream::tty ? out.make_tty(one) : out.make(i, kind));
+        const StandardEnd& one = ghost.*end_of[i];
+        GHOST_TRY(one.kind == StdStream::tty ? out.make_tty(one) : out.make(i, one.kind));
     }
     out.take_input(ghost);
     return out;
 }
 
-void Stdio::take_input(const Json& ghost) {
-    input_open_ = kind_[0] == StdStream::pipe && ghost.value("stdin_open", false);
-    carried_ = decode_base64(ghost.value("unread", std::string())).value_or("");
-    input_before_ = ghost.value("stdin_bytes", int64_t{0});
+void Stdio::take_input(const RankStdio& ghost) {
+    input_open_ = kind_[0] == StdStream::pipe && ghost.is_open;
+    carried_ = ghost.unread.data;
+    input_before_ = ghost.taken;
 }
 
 Stdio Stdio::adopt(std::vector<Fd> inner, pid_t program, int64_t taken) {
@@ -161,22 +139,22 @@ Status Stdio::make(int i, StdStream kind) {
     if (kind == StdStream::direct) return {};
     if (kind == StdStream::merged) {
         rank_[i].reset(fcntl(rank_[1].get(), F_DUPFD_CLOEXEC, 3));
-        if (!rank_[i].valid()) return sys_error("duplicate", name_of[i]);
+        if (!rank_[i].valid()) return sys_error("duplicate", stream_name[i]);
         return {};
     }
     if (kind == StdStream::tty) return make_tty(tty_settings(i));
     int ends[2];
-    if (::pipe2(ends, O_CLOEXEC) != 0) return sys_error("make a pipe for", name_of[i]);
+    if (::pipe2(ends, O_CLOEXEC) != 0) return sys_error("make a pipe for", stream_name[i]);
     ours_[i].reset(ends[i == 0 ? 1 : 0]);
     rank_[i].reset(ends[i == 0 ? 0 : 1]);
     key_[i] = criu_key(ours_[i].get(), kind);
     return {};
 }
 
-Status Stdio::make_tty(const Json& like) {
+Status Stdio::make_tty(const StandardEnd& like) {
     termios modes{};
     winsize size{};
-    bool have_modes = get(like, "modes", modes), have_size = get(like, "size", size);
+    bool have_modes = get(like.modes, modes), have_size = get(like.size, size);
     int master = -1, slave = -1;
     if (::openpty(&master, &slave, nullptr, have_modes ? &modes : nullptr,
                   have_size ? &size : nullptr) != 0) {
@@ -195,18 +173,6 @@ void Stdio::close_rank_ends() {
     for (Fd& fd : rank_) fd.reset();
 }
 
-Json Stdio::describe() const {
-    Json out = Json::object();
-    for (int i = 0; i < 3; ++i) {
-        Json one = kind_[i] == StdStream::tty ? tty_settings(ours_[i].get()) : Json::object();
-        one["kind"] = kind_name(kind_[i]);
-        if (!key_[i].empty()) one["key"] = key_[i];
-        out[name_of[i]] = one;
-    }
-    out["stdin_open"] = input_open_;
-    return out;
-}
-
 std::vector<std::string> Stdio::keys() const {
     std::vector<std::string> out;
     for (const std::string& key : key_) {
@@ -215,10 +181,10 @@ std::vector<std::string> Stdio::keys() const {
     return out;
 }
 
-std::vector<std::pair<int, std::string>> Stdio::heirs(const Json& ghost) const {
+std::vector<std::pair<int, std::string>> Stdio::heirs(const RankStdio& ghost) const {
     std::vector<std::pair<int, std::string>> out;
     for (int i = 0; i < 3; ++i) {
-        std::string key = ghost.value(name_of[i], Json::object()).value("key", std::string());
+        const std::string& key = (ghost.*end_of[i]).key;
         if (!key.empty() && rank_[i].valid()) out.emplace_back(rank_[i].get(), key);
     }
     return out;
@@ -231,9 +197,16 @@ std::vector<int> Stdio::spare() {
     return out;
 }
 
-Json Stdio::carry() {
-    Json out = describe();
-    out["stdin_bytes"] = input_taken();
+RankStdio Stdio::carry() {
+    RankStdio out;
+    out.is_open = input_open_;
+    out.taken = input_taken();
+    for (int i = 0; i < 3; ++i) {
+        StandardEnd& one = out.*end_of[i];
+        if (kind_[i] == StdStream::tty) one = tty_settings(ours_[i].get());
+        one.kind = kind_[i];
+        one.key = key_[i];
+    }
     if (!input_open_) return out;
     in_.pause(true);
     // In the order in which the rank would have read it: the inner pipe (opened anew for reading,
@@ -245,8 +218,8 @@ Json Stdio::carry() {
     const std::string fresh = read_available(0);
     if (input_before_ >= 0) input_before_ += static_cast<int64_t>(fresh.size());
     carried_ += fresh;
-    out["unread"] = encode_base64(carried_);
-    out["stdin_bytes"] = input_taken();
+    out.unread.data = carried_;
+    out.taken = input_taken();
     return out;
 }
 

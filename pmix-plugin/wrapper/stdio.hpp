@@ -12,19 +12,12 @@
 #include <utility>
 #include <vector>
 
-#include "base/control_socket.hpp"
 #include "base/fd.hpp"
 #include "base/result.hpp"
 #include "pmix-plugin/wrapper/pump.hpp"
+#include "pmix-plugin/wrapper/rank_metadata.hpp"
 
 namespace ghost::plugin {
-
-enum class StdStream {
-    direct,  // the rank has the wrapper's own descriptor; it is /dev/null
-    pipe,
-    tty,
-    merged,  // error only: the same as output
-};
 
 // Owns the wrapper's inner ends and the pumps. One thread.
 class Stdio {
@@ -32,9 +25,9 @@ class Stdio {
     // Makes inner descriptors like the runtime's 0, 1 and 2.
     static Result<Stdio> for_program();
     // Makes those of a ghost: `ghost` is what carry() gave at the source.
-    static Result<Stdio> for_ghost(const Json& ghost);
+    static Result<Stdio> for_ghost(const RankStdio& ghost);
     // What carry() gave later than that, before start().
-    void take_input(const Json& ghost);
+    void take_input(const RankStdio& ghost);
     // Takes over those of a wrapper that died: its inner ends as spare() gave them, input, output,
     // error; the runtime's are 0, 1 and 2 already. `program`: the rank's first process; `taken`:
     // the dead one's input_taken() as it was told last.
@@ -47,14 +40,14 @@ class Stdio {
     // CRIU keys of the rank's descriptors that lead out of the tree.
     std::vector<std::string> keys() const;
     // (descriptor of this object, key of the source it stands for).
-    std::vector<std::pair<int, std::string>> heirs(const Json& ghost) const;
+    std::vector<std::pair<int, std::string>> heirs(const RankStdio& ghost) const;
     // For the node agent to keep, so that a new wrapper can adopt the rank: the runtime's three
     // ends and the inner three, /dev/null where there is none (docs/PROTOCOL.md, `hello`).
     std::vector<int> spare();
 
     // Stops input and takes back all of it that the rank has not read: what the ghost carries
     // besides kinds and keys.
-    Json carry();
+    RankStdio carry();
     // Bytes of input taken from the runtime since the job began, here and where the rank was
     // before: what the rank has read or will find in the ghost that carry() goes into. -1: not
     // known.
@@ -77,9 +70,8 @@ class Stdio {
     bool input_just_closed();
 
   private:
-    Json describe() const;
     Status make(int i, StdStream kind);
-    Status make_tty(const Json& like);
+    Status make_tty(const StandardEnd& like);
     void close_input();
 
     StdStream kind_[3] = {StdStream::direct, StdStream::direct, StdStream::direct};

@@ -132,11 +132,10 @@ std::vector<std::string> Sharing::with_keys(std::vector<std::string> externals) 
     return externals;
 }
 
-Json Sharing::metadata(const std::vector<uint32_t>& unit) const {
-    Json all = Json::array();
-    for (const auto& one : memory)
-        all.push_back({{"id", one.id}, {"key", one.key}, {"size", one.size}, {"mode", one.mode}});
-    return {{"ranks", unit}, {"memory", std::move(all)}};
+SharedMappings Sharing::metadata(const std::vector<uint32_t>& unit) const {
+    SharedMappings out{.ranks = unit, .memory = {}};
+    for (const auto& one : memory) out.memory.push_back({one.id, one.key, one.size, one.mode});
+    return out;
 }
 
 Result<core::SkeletonFiles> Sharing::contents(const std::vector<std::string>& ids) const {
@@ -152,12 +151,12 @@ Result<core::SkeletonFiles> Sharing::contents(const std::vector<std::string>& id
 
 void LiveTurns::reset() {
     const std::lock_guard lock(mutex_);
-    stdio_ = Json::object();
+    stdio_ = {};
     wish_ = Wish::connected;
     quiet_ = off_ = false;
 }
 
-void LiveTurns::begin(Json stdio) {
+void LiveTurns::begin(RankStdio stdio) {
     const std::lock_guard lock(mutex_);
     stdio_ = std::move(stdio);
     quiet_ = true;
@@ -182,7 +181,7 @@ LiveTurns::Wish LiveTurns::wish() {
     return quiet_ ? Wish::none : std::exchange(wish_, Wish::none);
 }
 
-Json LiveTurns::stdio() {
+RankStdio LiveTurns::stdio() {
     const std::lock_guard lock(mutex_);
     return stdio_;
 }

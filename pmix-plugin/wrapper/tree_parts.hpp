@@ -18,6 +18,7 @@
 #include "ghost-core/supervisor/guard.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
 #include "pmix-plugin/protocol/parts.hpp"
+#include "pmix-plugin/wrapper/rank_metadata.hpp"
 #include "pmix-plugin/wrapper/stdio.hpp"
 #include "pmix-plugin/wrapper/worker.hpp"
 
@@ -39,6 +40,8 @@ struct Identity {
     std::string proof(const std::string& secret) const {
         return secret.empty() ? secret : secret + "/" + life;
     }
+    // What all metadata of its ghosts begin with.
+    RankMetadata metadata(uint64_t seq) const { return {.job = job, .rank = rank, .seq = seq}; }
     Failed failed(uint64_t seq, Stage stage, std::string why) const {
         return {seq, rank, stage, std::move(why)};
     }
@@ -78,7 +81,7 @@ struct Sharing {
     // To these criu's keys of it.
     std::vector<std::string> with_keys(std::vector<std::string> externals) const;
     // For whoever makes the tree again; `unit`: the ranks that have to be together.
-    Json metadata(const std::vector<uint32_t>& unit) const;
+    SharedMappings metadata(const std::vector<uint32_t>& unit) const;
     // What is in those of these ids, while nobody can write to them.
     Result<core::SkeletonFiles> contents(const std::vector<std::string>& ids) const;
 };
@@ -113,19 +116,19 @@ class LiveTurns {
 
     void reset();
     // On the main thread: the rank is quiet; standard input as it is carried.
-    void begin(Json stdio);
+    void begin(RankStdio stdio);
     void call_off();
     // On the worker: whether it is quiet, after so long at most. An error: it is off.
     Result<bool> wait(int64_t us);
     // The same: what is to be said before it waits, once.
     Wish wish();
-    Json stdio();
+    RankStdio stdio();
     void end();
 
   private:
     std::mutex mutex_;
     std::condition_variable changed_;
-    Json stdio_;
+    RankStdio stdio_;
     Wish wish_ = Wish::connected;
     bool quiet_ = false, off_ = false;
 };

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "base/log.hpp"
+#include "ghost-core/engine/ghost_metadata.hpp"
 #include "ghost-core/engine/holder_messages.hpp"
 #include "kernet-btl/agent/messages.hpp"
 #include "kernet-btl/streams/messages.hpp"
@@ -14,6 +15,7 @@
 #include "pmix-plugin/protocol/daemons.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
 #include "pmix-plugin/snapshots/manifest.hpp"
+#include "pmix-plugin/wrapper/rank_metadata.hpp"
 #include "tests/fuzz/targets.hpp"
 #include "tools/clone_messages.hpp"
 
@@ -131,6 +133,10 @@ bool read(const Family& family, const uint8_t* data, size_t size) {
     return true;
 }
 
+constexpr Message the_ghosts[] = {{0, &core::GhostMetadata::table}};
+constexpr Family metadata = family("metadata of ghosts", the_ghosts);
+constexpr Message the_ranks[] = {{0, &plugin::RankMetadata::table}};
+constexpr Family metadata_of_ranks = family("metadata of ranks", the_ranks);
 constexpr Message the_manifest[] = {{0, &plugin::Manifest::table}};
 constexpr Family manifests = family("manifests", the_manifest);
 
@@ -161,6 +167,8 @@ const std::vector<Target>& targets() {
         target<tools::to_receiver>("toreceiver"),
         target<tools::from_receiver>("fromreceiver"),
         target<manifests>("manifest"),
+        target<metadata>("metadata"),
+        target<metadata_of_ranks>("rankmetadata"),
     };
     return all;
 }

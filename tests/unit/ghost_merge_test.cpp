@@ -302,5 +302,19 @@ TEST_F(ChainFiles, InspectListsContents) {
     EXPECT_EQ(run("inspect", printed), 2);
 }
 
+// Members of another kind than they should be of.
+TEST_F(ChainFiles, InspectShowsWhatCanBeShown) {
+    std::string printed;
+    for (const char* host : {R"({"flags":[],"arch":7,"libc":[],"files":3})", R"([1])", "none"}) {
+        auto out = registry_.make(path(9), Use::write);
+        ASSERT_TRUE(out.ok() && (*out)->init().ok());
+        GhostWriter writer(**out);
+        ASSERT_TRUE(writer.head(host, "{}").ok() && writer.skeleton_end(0).ok());
+        ASSERT_TRUE(writer.end().ok() && (*out)->finalize().ok());
+        EXPECT_EQ(run("inspect " + path(9), printed), 0) << host << printed;
+        EXPECT_EQ(run("inspect --json " + path(9), printed), 0) << host << printed;
+    }
+}
+
 }  // namespace
 }  // namespace ghost::core

@@ -376,6 +376,16 @@ TEST_F(GhostCommand, CoordinatorThatIsNotUnderstood) {
     }
 }
 
+// A coordinator of another version, say.
+TEST_F(GhostCommand, MembersOfOtherKindsAreNotShown) {
+    const Json odd = {{"rank", "one"}, {"moved", 1}, {"bytes", {1}}, {"from", 2}, {"mode", "stop"}};
+    FakeCoordinator c(folder_, 4711, "33",
+                      answers({{"t", "result"}, {"exit", 0}, {"result", {odd, 7, nullptr}}}));
+    const Outcome o = ghost("migrate --rank 1 --to gn3");
+    EXPECT_EQ(o.exit, 0) << o.err;
+    EXPECT_EQ(o.out, "rank -1: not moved\nrank -1: not moved\nrank -1: not moved\n");
+}
+
 TEST_F(GhostCommand, PsForPeople) {
     FakeCoordinator c(folder_, 4711, "33", answers(done()));
     Outcome o = ghost("ps");

@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 
 #include "base/clock.hpp"
+#include "base/json_member.hpp"
+#include "base/json_text.hpp"
 #include "base/pidfd.hpp"
 
 namespace ghost::tools::lab {
@@ -169,9 +171,9 @@ Link link_state(const std::string& lab, const NodeState& node) {
     auto text = run_checked(
         {"ip", "-n", namespace_name(lab, "switch"), "-json", "link", "show", "dev", node.name()});
     if (!text.ok()) return Link::absent;
-    Json links = Json::parse(*text, nullptr, false);
+    const Json links = parse_json(*text);
     if (!links.is_array() || links.empty()) return Link::absent;
-    const Json flags = links[0].value("flags", Json::array());
+    const Json flags = list_in(links[0], "flags");
     return std::find(flags.begin(), flags.end(), "UP") != flags.end() ? Link::up : Link::cut;
 }
 

@@ -14,9 +14,45 @@
 
 #include "base/file.hpp"
 #include "base/proc.hpp"
+#include "base/schema.hpp"
 #include "tools/lab/network.hpp"
 
 namespace ghost::tools::lab {
+namespace {
+
+// state.json
+struct LabFile {
+    struct Node {
+        int32_t index = 0;
+        int32_t pid = 0;
+        uint64_t start = 0;
+        std::string rate;
+        static const schema::Record table;
+    };
+    std::string boot;
+    std::vector<std::string> shares;
+    std::vector<Node> nodes;
+    static const schema::Record table;
+};
+
+constexpr schema::Field node_fields[] = {
+    schema::field<&LabFile::Node::index>("index", "its number").at_least(1).at_most(most_nodes),
+    schema::field<&LabFile::Node::pid>("pid", "of its first process").at_least(0),
+    schema::field<&LabFile::Node::start>("start", "of that process").in("clock ticks"),
+    schema::field<&LabFile::Node::rate>("rate", "of its link"),
+};
+constexpr schema::Field lab_fields[] = {
+    schema::field<&LabFile::boot>("boot", "of the machine"),
+    schema::field<&LabFile::shares>("shares", "folders shown in nodes"),
+    schema::field<&LabFile::nodes>("nodes", "all of them").items_at_most(most_nodes),
+};
+
+}  // namespace
+
+constinit const schema::Record LabFile::Node::table =
+    schema::record<LabFile::Node>("node", "of a lab", node_fields);
+constinit const schema::Record LabFile::table =
+    schema::record<LabFile>("lab", "what is written down of it", lab_fields);
 
 NodeState* LabState::find(const std::string& node) {
     auto it = std::find_if(nodes.begin(), nodes.end(),
@@ -71,38 +107,23 @@ Result<LabState> load_state(const std::string& name) {
     std::string path = lab_folder(name) + "/state.json";
     auto text = read_file(path);
     GHOST_TRY(text);
-    Json json = Json::parse(*text, nullptr, false);
-    if (!json.is_object()) return make_error(Code::corrupt, "understand", path);
-    try {
-        LabState state;
-        state.name = name;
-        state.boot = json.at("boot");
-        state.shares = json.at("shares");
-        for (const Json& item : json.at("nodes")) {
-            NodeState node;
-            node.index = item.at("index");
-            node.init = {item.at("pid"), item.at("start")};
-            node.rate = item.at("rate");
-            // Start times of another boot name nobody.
-            if (state.boot != boot_id()) node.init = {};
-            state.nodes.push_back(node);
-        }
-        return state;
-    } catch (const Json::exception&) {
-        return make_error(Code::corrupt, "understand", path);
-    }
+    auto file = schema::decode<LabFile>(*text);
+    if (!file) return make_error(Code::corrupt, "understand", path, file.error().message());
+    LabState state{.name = name, .boot = file->boot, .nodes = {}, .shares = file->shares};
+    // Start times of another boot name nobody.
+    const bool same_boot = state.boot == boot_id();
+    for (const LabFile::Node& node : file->nodes)
+        state.nodes.push_back({.index = node.index,
+                               .init = same_boot ? ProcessId{node.pid, node.start} : ProcessId(),
+                               .rate = node.rate});
+    return state;
 }
 
 Status save_state(const LabState& state) {
-    Json nodes = Json::array();
-    for (const NodeState& node : state.nodes) {
-        nodes.push_back({{"index", node.index},
-                         {"pid", node.init.pid},
-                         {"start", node.init.start},
-                         {"rate", node.rate}});
-    }
-    Json json{{"boot", state.boot}, {"shares", state.shares}, {"nodes", nodes}};
-    return write_file(lab_folder(state.name) + "/state.json", json.dump(2) + "\n", 0600);
+    LabFile file{.boot = state.boot, .shares = state.shares, .nodes = {}};
+    for (const NodeState& node : state.nodes)
+        file.nodes.push_back({node.index, node.init.pid, node.init.start, node.rate});
+    return write_file(lab_folder(state.name) + "/state.json", schema::encode(file) + "\n", 0600);
 }
 
 std::vector<std::string> known_labs() {

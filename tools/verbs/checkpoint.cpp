@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/clock.hpp"
+#include "base/json_member.hpp"
 #include "base/paths.hpp"
 #include "ghost-core/engine/holder.hpp"
 #include "ghost-core/engine/tree_facts.hpp"
@@ -183,7 +184,7 @@ int show_holder(bool list, bool stop, const std::string& drop, bool json) {
         all.push_back({{"name", one.name}, {"bytes", one.bytes}, {"about", one.about}});
         if (!json)
             fmt::print("{:<16} {:>12}  {}  {}\n", one.name, bytes_text(one.bytes),
-                       one.about.value("program", ""), one.about.value("made", ""));
+                       member(one.about, "program", ""), member(one.about, "made", ""));
     }
     if (json) print_json({{"ghosts", all}});
     return exit_done;

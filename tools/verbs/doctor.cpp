@@ -6,6 +6,8 @@
 #include <sstream>
 #include <unistd.h>
 
+#include "base/json_member.hpp"
+#include "base/json_text.hpp"
 #include "base/user_space.hpp"
 #include "ghost-core/memory/userfault.hpp"
 #include "tools/node_checks.hpp"
@@ -68,9 +70,9 @@ Json examine_by_shell(const std::string& node) {
     argv.push_back(shell_quote(find_paths().program_folder + "/ghost") + " doctor --json");
     auto end = run_program(argv);
     std::string text = end.ok() ? end->output : end.error().message();
-    Json answer = Json::parse(text, nullptr, false);
-    if (answer.is_object() && answer.contains("nodes") && answer["nodes"].size() == 1) {
-        Json out = answer["nodes"][0];
+    const Json answer = list_in(parse_json(text), "nodes");
+    if (answer.size() == 1 && answer[0].is_object()) {
+        Json out = answer[0];
         out["node"] = node;
         return out;
     }
@@ -87,24 +89,25 @@ Json examine_by_shell(const std::string& node) {
 
 void print_works(const Json& works) {
     std::vector<std::string> modes;
-    for (const Json& mode : works["programs"]) modes.push_back(mode.get<std::string>());
+    for (const Json& mode : list_in(works, "programs"))
+        if (mode.is_string()) modes.push_back(mode);
     fmt::print("  works now: jobs, {}; {}\n",
-               works["ranks"].get<bool>() ? "their moves and snapshots" : "but no rank moves",
+               member(works, "ranks", false) ? "their moves and snapshots" : "but no rank moves",
                modes.empty()
                    ? "no program by `ghost run`"
                    : fmt::format("programs by `ghost run`, --mode {}", fmt::join(modes, ", ")));
 }
 
 void print_node(const Json& node) {
-    fmt::print("{}: {}\n", node["node"].get<std::string>(),
-               node["ok"].get<bool>() ? "ready" : "something is missing");
-    for (const Json& check : node["checks"]) {
-        bool ok = check["ok"].get<bool>();
-        const char* mark = ok ? "ok" : check["needed"].get<bool>() ? "MISSING" : "optional";
-        fmt::print("  {:<9} {:<27} {}\n", mark, check["name"].get<std::string>(),
-                   check["state"].get<std::string>());
+    fmt::print("{}: {}\n", member(node, "node", "?"),
+               member(node, "ok", false) ? "ready" : "something is missing");
+    for (const Json& check : list_in(node, "checks")) {
+        bool ok = member(check, "ok", false);
+        const char* mark = ok ? "ok" : member(check, "needed", true) ? "MISSING" : "optional";
+        fmt::print("  {:<9} {:<27} {}\n", mark, member(check, "name", "?"),
+                   member(check, "state", "?"));
         if (check.contains("repair"))
-            fmt::print("            -> {}\n", check["repair"].get<std::string>());
+            fmt::print("            -> {}\n", member(check, "repair", "?"));
     }
     if (node.contains("works")) print_works(node["works"]);
 }
@@ -115,7 +118,7 @@ int run_doctor(const std::vector<std::string>& names, bool json) {
     for (const std::string& name : names) nodes.push_back(examine_by_shell(name));
     bool ok = true;
     for (const Json& node : nodes) {
-        ok = ok && node["ok"].get<bool>();
+        ok = ok && member(node, "ok", false);
         if (!json) print_node(node);
     }
     if (json) print_json({{"ok", ok}, {"nodes", nodes}});

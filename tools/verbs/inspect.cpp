@@ -6,6 +6,7 @@
 
 #include "base/clock.hpp"
 #include "base/fd.hpp"
+#include "base/json_member.hpp"
 #include "base/json_text.hpp"
 #include "ghost-core/format/host.hpp"
 #include "ghost-core/format/reader.hpp"
@@ -168,12 +169,13 @@ Json to_json(const std::string& file, const Inspected& ghost) {
 
 void print_processes(const Json& rows) {
     for (const Json& row : rows)
-        fmt::print("  process {:<7} {:<16} parent {:<7} threads {:<4} pages {}{}\n",
-                   row.value("pid", 0), row.value("name", "?"), row.value("parent", 0),
-                   row.value("threads", 0), bytes_text(row.value("page_bytes", uint64_t{0})),
-                   row.value("present_bytes", uint64_t{0}) > 0
-                       ? fmt::format(" of {}", bytes_text(row.value("present_bytes", uint64_t{0})))
-                       : std::string());
+        fmt::print(
+            "  process {:<7} {:<16} parent {:<7} threads {:<4} pages {}{}\n", member(row, "pid", 0),
+            member(row, "name", "?"), member(row, "parent", 0), member(row, "threads", 0),
+            bytes_text(member(row, "page_bytes", uint64_t{0})),
+            member(row, "present_bytes", uint64_t{0}) > 0
+                ? fmt::format(" of {}", bytes_text(member(row, "present_bytes", uint64_t{0})))
+                : std::string());
 }
 
 // Whose key is named; whether it is true depends on whose key somebody has.
@@ -182,33 +184,34 @@ void print_signer(const std::string& key) {
 }
 
 void print_text(const Json& all) {
-    fmt::print("{}: ghost of version {}, {}{}\n", all.value("file", ""), all.value("version", 0),
-               bytes_text(all.value("bytes", uint64_t{0})),
-               all.value("packed", false) ? " unpacked" : "");
-    fmt::print("  id {}  digest {}\n", all.value("id", ""), all.value("digest", ""));
+    fmt::print("{}: ghost of version {}, {}{}\n", member(all, "file", ""),
+               member(all, "version", 0), bytes_text(member(all, "bytes", uint64_t{0})),
+               member(all, "packed", false) ? " unpacked" : "");
+    fmt::print("  id {}  digest {}\n", member(all, "id", ""), member(all, "digest", ""));
     if (all["signer"].is_string()) print_signer(all["signer"]);
     if (all["parent"].is_object())
         fmt::print("  changes since \"{}\" (id {}), generation {}\n",
-                   all["parent"].value("name", ""), all["parent"].value("id", ""),
-                   all["parent"].value("generation", 0));
+                   member(all["parent"], "name", ""), member(all["parent"], "id", ""),
+                   member(all["parent"], "generation", 0));
     fmt::print("  pages {}, zeros left out {}, skeleton {} in {} files\n",
-               bytes_text(all.value("page_bytes", uint64_t{0})),
-               bytes_text(all.value("zero_bytes", uint64_t{0})),
-               bytes_text(all.value("skeleton_bytes", uint64_t{0})), all["skeleton_files"].size());
+               bytes_text(member(all, "page_bytes", uint64_t{0})),
+               bytes_text(member(all, "zero_bytes", uint64_t{0})),
+               bytes_text(member(all, "skeleton_bytes", uint64_t{0})),
+               all["skeleton_files"].size());
     print_processes(all["processes"]);
     const Json& host = all["host"];
     if (host.is_object())
-        fmt::print("  made on {} {}, {}, {}, {} files used\n", host.value("arch", "?"),
-                   host.value("kernel", "?"), host.value("libc", "?"), host.value("cpu", "?"),
-                   host.contains("files") ? host["files"].size() : 0);
+        fmt::print("  made on {} {}, {}, {}, {} files used\n", member(host, "arch", "?"),
+                   member(host, "kernel", "?"), member(host, "libc", "?"), member(host, "cpu", "?"),
+                   list_in(host, "files").size());
     if (all["differences_here"].is_array())
         for (const Json& line : all["differences_here"])
             fmt::print("  here: {}\n", line.get<std::string>());
     for (const Json& section : all["sections"])
-        fmt::print("  {:<14} {:>8} chunks {:>12}  from byte {}\n", section.value("type", ""),
-                   section.value("chunks", uint64_t{0}),
-                   bytes_text(section.value("bytes", uint64_t{0})),
-                   section.value("first", uint64_t{0}));
+        fmt::print("  {:<14} {:>8} chunks {:>12}  from byte {}\n", member(section, "type", ""),
+                   member(section, "chunks", uint64_t{0}),
+                   bytes_text(member(section, "bytes", uint64_t{0})),
+                   member(section, "first", uint64_t{0}));
 }
 
 // A snapshot of a job is what its manifest says.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "base/json_member.hpp"
 #include "tools/verbs/job_snapshots.hpp"
 
 #include <filesystem>
@@ -16,16 +17,17 @@ namespace {
 constexpr int ending_ms = 60'000;
 
 void print_row(const Job& job, const Json& row, const std::string& then, bool ended) {
-    const std::string second = row.value("second", "");
-    fmt::print(
-        "job {} -> {}{}  {}  {} ranks  {}  paused {}  total {}{}\n", job.name(),
-        row.value("snapshot", "?"), second.empty() ? "" : " and " + second, row.value("kind", "?"),
-        row.value("ranks", 0), bytes_text(row.value("bytes", uint64_t{0})),
-        time_text(row.value("pause_us", int64_t{0})), time_text(row.value("total_us", int64_t{0})),
-        then == "stop"   ? "  (stopped; send SIGCONT to mpirun to continue)"
-        : then != "kill" ? ""
-        : ended          ? "  (ended)"
-                         : fmt::format("  (ending: mpirun {} is still there)", job.pid()));
+    const std::string second = member(row, "second", "");
+    fmt::print("job {} -> {}{}  {}  {} ranks  {}  paused {}  total {}{}\n", job.name(),
+               member(row, "snapshot", "?"), second.empty() ? "" : " and " + second,
+               member(row, "kind", "?"), member(row, "ranks", 0),
+               bytes_text(member(row, "bytes", uint64_t{0})),
+               time_text(member(row, "pause_us", int64_t{0})),
+               time_text(member(row, "total_us", int64_t{0})),
+               then == "stop"   ? "  (stopped; send SIGCONT to mpirun to continue)"
+               : then != "kill" ? ""
+               : ended          ? "  (ended)"
+                                : fmt::format("  (ending: mpirun {} is still there)", job.pid()));
 }
 
 }  // namespace

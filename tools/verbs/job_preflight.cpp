@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "base/json_member.hpp"
 #include "tools/verbs/job_snapshots.hpp"
 
 #include <algorithm>
@@ -115,7 +116,7 @@ class Look {
             return host;
         Json kept = Json::array();
         for (const Json& file : facts["files"]) {
-            const std::string path = file.value("path", "");
+            const std::string path = member(file, "path", "");
             const bool written =
                 std::any_of(manifest_.files.begin(), manifest_.files.end(),
                             [&](const Manifest::File& one) { return one.path == path; });

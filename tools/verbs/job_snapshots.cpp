@@ -6,6 +6,8 @@
 #include <fmt/ranges.h>
 #include <set>
 
+#include "base/json_member.hpp"
+
 namespace ghost::tools {
 namespace {
 
@@ -96,10 +98,10 @@ Status verify_ghosts(const Snapshot& snapshot, Verifier& verifier, const Signer&
             rank_signer = *known;
         }
         const Json row = verifier.verify(folder / rank.file, parents, rank_signer);
-        if (!row.value("ok", false))
+        if (!member(row, "ok", false))
             return make_error(Code::corrupt, fmt::format("use the ghost of rank {}", rank.rank), {},
-                              row.value("error", ""));
-        if (row.value("digest", "") != rank.digest)
+                              member(row, "error", ""));
+        if (member(row, "digest", "") != rank.digest)
             return make_error(Code::corrupt, fmt::format("use the ghost of rank {}", rank.rank), {},
                               "it is another one than the manifest names");
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
+#include "base/json_member.hpp"
 #include "tools/job_client.hpp"
 #include "tools/terminal.hpp"
 #include "tools/verbs/verb.hpp"
@@ -19,24 +20,25 @@ struct MigrateArgs {
 };
 
 void print_row(const Json& row) {
-    int rank = row.value("rank", -1);
-    std::string from = row.value("from", "?"), to = row.value("to", "?");
-    if (!row.value("moved", false)) {
-        bool there = !from.empty() && from == to;
+    int rank = member(row, "rank", -1);
+    std::string from = member(row, "from", "?"), to = member(row, "to", "?");
+    if (!member(row, "moved", false)) {
+        const bool there = from != "?" && from == to;
         fmt::print("rank {}: {}\n", rank, there ? "is already on " + to : "not moved");
         return;
     }
     fmt::print("rank {}: {} -> {} ({})  {} in {} rounds  downtime {}  total {}  epoch {}\n", rank,
-               from, to, row.value("mode", "?"), bytes_text(row.value("bytes", uint64_t{0})),
-               row.value("rounds", 0), time_text(row.value("downtime_us", int64_t{0})),
-               time_text(row.value("total_us", int64_t{0})), row.value("epoch", 0));
+               from, to, member(row, "mode", "?"), bytes_text(member(row, "bytes", uint64_t{0})),
+               member(row, "rounds", 0), time_text(member(row, "downtime_us", int64_t{0})),
+               time_text(member(row, "total_us", int64_t{0})), member(row, "epoch", 0));
 }
 
 // It was to move live if that can be.
 void say_why_stopped(const Json& row) {
-    const auto why = row.value("not_live", std::string());
-    if (why.empty() || row.value("mode", "") != "stop") return;
-    fmt::print(stderr, "ghost: rank {} moves by stop, not live: {}\n", row.value("rank", -1), why);
+    const auto why = member(row, "not_live", std::string());
+    if (why.empty() || member(row, "mode", "") != "stop") return;
+    fmt::print(stderr, "ghost: rank {} moves by stop, not live: {}\n", member(row, "rank", -1),
+               why);
 }
 
 // One rank: its row is the object. Several: {"moves": […]}.
@@ -75,7 +77,7 @@ int run_migrate(const MigrateArgs& args, bool json) {
         // (of a single rank that was not moved the error has said all)
         const bool said = !answer.error.empty() && args.ranks.size() == 1;
         for (const Json& row : answer.result)
-            if (!said || row.value("moved", false)) print_row(row);
+            if (!said || member(row, "moved", false)) print_row(row);
     }
     if (answer.exit == exit_harmed) fmt::print(stderr, "ghost: the job was harmed\n");
     return answer.exit;

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 #include <map>
 
+#include "base/json_member.hpp"
 #include "tools/job_client.hpp"
 #include "tools/terminal.hpp"
 #include "tools/verbs/verb.hpp"
@@ -14,56 +15,52 @@ namespace {
 constexpr int answer_limit_ms = 5000;
 
 // The coordinator may be older or newer than this program: every field may be missing.
-Json list_of(const Json& info, const char* key) {
-    Json list = info.value(key, Json::array());
-    return list.is_array() ? list : Json::array();
-}
-
 void print_snapshots(const Json& info) {
     const auto part = [&](const char* key) {
-        const Json found = info.value(key, Json::object());
+        const Json found = member(info, key, Json::object());
         return found.is_object() ? found : Json::object();
     };
     if (const Json last = part("snapshot"); !last.empty())
-        fmt::print("  last snapshot {} of {}, {}, paused {}\n", last.value("snapshot", "?"),
-                   last.value("time", "?"), bytes_text(last.value("bytes", uint64_t{0})),
-                   time_text(last.value("pause_us", int64_t{0})));
+        fmt::print("  last snapshot {} of {}, {}, paused {}\n", member(last, "snapshot", "?"),
+                   member(last, "time", "?"), bytes_text(member(last, "bytes", uint64_t{0})),
+                   time_text(member(last, "pause_us", int64_t{0})));
     if (const Json now = part("snapshotting"); !now.empty())
-        fmt::print("  snapshot {} is being made: {}\n", now.value("name", "?"),
-                   now.value("phase", "?"));
+        fmt::print("  snapshot {} is being made: {}\n", member(now, "name", "?"),
+                   member(now, "phase", "?"));
     if (const Json now = part("restarting"); !now.empty())
-        fmt::print("  being restarted from {}: {}\n", now.value("snapshot", "?"),
-                   now.value("phase", "?"));
+        fmt::print("  being restarted from {}: {}\n", member(now, "snapshot", "?"),
+                   member(now, "phase", "?"));
     if (info.contains("next_snapshot_us"))
         fmt::print("  next snapshot in {}\n",
-                   time_text(info.value("next_snapshot_us", int64_t{0})));
-    if (info.value("stopped", false)) fmt::print("  stopped; send SIGCONT to mpirun to continue\n");
+                   time_text(member(info, "next_snapshot_us", int64_t{0})));
+    if (member(info, "stopped", false))
+        fmt::print("  stopped; send SIGCONT to mpirun to continue\n");
 }
 
 void print_job(const Json& info) {
-    Json nodes = list_of(info, "nodes"), ranks = list_of(info, "ranks");
-    fmt::print("mpirun {}  job {}  {}  {} ranks on {} nodes  epoch {}\n", info.value("pid", 0),
-               info.value("job", "?"), info.value("running", true) ? "running" : "not running",
-               ranks.size(), nodes.size(), info.value("epoch", 0));
+    Json nodes = list_in(info, "nodes"), ranks = list_in(info, "ranks");
+    fmt::print("mpirun {}  job {}  {}  {} ranks on {} nodes  epoch {}\n", member(info, "pid", 0),
+               member(info, "job", "?"), member(info, "running", true) ? "running" : "not running",
+               ranks.size(), nodes.size(), member(info, "epoch", 0));
     std::map<std::string, std::vector<std::string>> by_node;
-    for (const Json& node : nodes) by_node[node.value("name", "?")];
+    for (const Json& node : nodes) by_node[member(node, "name", "?")];
     for (const Json& rank : ranks) {
-        std::string text = std::to_string(rank.value("rank", -1));
-        const std::string state = rank.value("state", "running");
+        std::string text = std::to_string(member(rank, "rank", -1));
+        const std::string state = member(rank, "state", "running");
         if (state != "running") text += fmt::format(" ({})", state);
-        by_node[rank.value("node", "?")].push_back(text);
+        by_node[member(rank, "node", "?")].push_back(text);
     }
     for (const auto& [node, here] : by_node) {
         fmt::print("  {:<16} ranks {}\n", node,
                    here.empty() ? std::string("none") : fmt::format("{}", fmt::join(here, ", ")));
     }
     for (const Json& node : nodes) {
-        if (!node.value("alive", true))
-            fmt::print("  {} does not answer\n", node.value("name", "?"));
+        if (!member(node, "alive", true))
+            fmt::print("  {} does not answer\n", member(node, "name", "?"));
     }
-    for (const Json& move : list_of(info, "moves")) {
-        fmt::print("  moving rank {} from {} to {}: {}\n", move.value("rank", -1),
-                   move.value("from", "?"), move.value("to", "?"), move.value("phase", "?"));
+    for (const Json& move : list_in(info, "moves")) {
+        fmt::print("  moving rank {} from {} to {}: {}\n", member(move, "rank", -1),
+                   member(move, "from", "?"), member(move, "to", "?"), member(move, "phase", "?"));
     }
     print_snapshots(info);
 }

@@ -77,7 +77,7 @@ Status serve(CloneLine& line, const core::Signals& signals, const std::function<
     options.clone = order.clone;
     auto arrival = Arrival::make(std::move(*source), options);
     if (!arrival) return arrival.error();
-    GHOST_TRY(line.send(CloneHeld{{(*arrival)->json().dump()}}));
+    GHOST_TRY(line.send(CloneHeld{{json_lines((*arrival)->json())}}));
     auto go = line.receive(go_ms);
     if (!go || !go->is<CloneGo>())
         return make_error(Code::peer_lost, "hear that the process is wanted");

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "base/json_member.hpp"
 #include "pmix-plugin/snapshots/folder.hpp"
 #include "tools/verbs/job_snapshots.hpp"
 #include "tools/terminal.hpp"
@@ -12,7 +13,7 @@ namespace ghost::tools {
 namespace {
 
 std::string state_of(const Json& row) {
-    if (!row.value("whole", false)) return "damaged: " + row.value("why", "");
+    if (!member(row, "whole", false)) return "damaged: " + member(row, "why", "");
     if (!row.contains("away")) return "complete";
     return fmt::format("complete, part of it on {}",
                        fmt::join(row["away"].get<std::vector<std::string>>(), ", "));
@@ -20,13 +21,13 @@ std::string state_of(const Json& row) {
 
 void print_row(const Json& row) {
     if (!row.contains("time")) {
-        fmt::print("{:<20} damaged: {}\n", row.value("name", "?"), row.value("why", "?"));
+        fmt::print("{:<20} damaged: {}\n", member(row, "name", "?"), member(row, "why", "?"));
         return;
     }
     fmt::print("{:<20} {:.19}Z  {:<11} {:>5} ranks  {:>10}  paused {:>8}  {}\n",
-               row.value("name", "?"), row.value("time", "?"), row.value("kind", "?"),
-               row.value("ranks", 0), bytes_text(row.value("bytes", uint64_t{0})),
-               time_text(row.value("pause_us", int64_t{0})), state_of(row));
+               member(row, "name", "?"), member(row, "time", "?"), member(row, "kind", "?"),
+               member(row, "ranks", 0), bytes_text(member(row, "bytes", uint64_t{0})),
+               time_text(member(row, "pause_us", int64_t{0})), state_of(row));
 }
 
 int run_snapshots(const std::string& folder, bool json) {

@@ -11,8 +11,12 @@ std::shared_ptr<bool> add_json(CommandLine app) {
     return json;
 }
 
+std::string json_lines(const Json& object) {
+    return object.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
 void print_json(const Json& object) {
-    fmt::print("{}\n", object.dump(2, ' ', false, Json::error_handler_t::replace));
+    fmt::print("{}", json_lines(object));
 }
 
 int report(const Error& error, bool json, int exit_status) {

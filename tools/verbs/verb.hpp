@@ -52,6 +52,8 @@ void define_key(CommandLine app, int& exit_status);
 // Adds --json to a verb and returns where it is kept (shared with the app's callbacks).
 std::shared_ptr<bool> add_json(CommandLine app);
 
+// As it is printed; bytes that are no UTF-8 are replaced.
+std::string json_lines(const Json& object);
 // Prints one JSON object on standard output.
 void print_json(const Json& object);
 // Says what failed ("ghost: cannot …"; with json also {"error", "exit"}) and returns the exit

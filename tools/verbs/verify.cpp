@@ -2,6 +2,7 @@
 // `ghost verify`: reads ghosts to their last byte, with their parents.
 #include <fmt/format.h>
 
+#include "base/json_member.hpp"
 #include "tools/ghost_files.hpp"
 #include "tools/verbs/job_snapshots.hpp"
 #include "tools/terminal.hpp"
@@ -42,10 +43,10 @@ Json rows_of(const std::string& file, const VerifyArgs& args, Verifier& verifier
 
 void print_good(const Json& row) {
     if (row.contains("ranks"))
-        return fmt::print("{}: good  {} ranks  {}\n", row.value("file", ""), row.value("ranks", 0),
-                          bytes_text(row.value("bytes", uint64_t{0})));
-    fmt::print("{}: good  {}  digest {}{}\n", row.value("file", ""),
-               bytes_text(row.value("bytes", uint64_t{0})), row.value("digest", ""),
+        return fmt::print("{}: good  {} ranks  {}\n", member(row, "file", ""),
+                          member(row, "ranks", 0), bytes_text(member(row, "bytes", uint64_t{0})));
+    fmt::print("{}: good  {}  digest {}{}\n", member(row, "file", ""),
+               bytes_text(member(row, "bytes", uint64_t{0})), member(row, "digest", ""),
                row["parents"].empty() ? std::string()
                                       : fmt::format("  with {} parents", row["parents"].size()));
 }
@@ -66,11 +67,11 @@ int run_verify(const VerifyArgs& args, const std::string& key_file, const std::s
     for (const auto& file : args.files) {
         for (const Json& row : rows_of(file, args, verifier, *expected)) {
             rows.push_back(row);
-            const bool good = row.value("ok", false);
+            const bool good = member(row, "ok", false);
             all_good = all_good && good;
             if (!good)
-                fmt::print(stderr, "ghost: {}: {}\n", row.value("file", ""),
-                           row.value("error", ""));
+                fmt::print(stderr, "ghost: {}: {}\n", member(row, "file", ""),
+                           member(row, "error", ""));
             if (good && !json) print_good(row);
         }
     }
