@@ -208,6 +208,60 @@ class WrapperCase(unittest.TestCase):
         until(lambda: self.left_over() == [], "nothing left", said=self.left_over)
         self.assertEqual(self.work_folders(), [], "work folder left")
 
+    def restorer(self, wrapper, criu, number=0, tty=True, within=()):
+        """A wrapper that waits for this rank, by `ready`."""
+        ours, theirs = pair()
+        self.seq += 1
+        rank = Rank([*within, wrapper, "--restore", "--rank", str(number), "--job", "1", "--control-fd", "3"],
+                    self.agent.environment(rank=number, GHOST_CRIU=criu), tty, theirs.fileno())
+        theirs.close()
+        self.ranks.append(rank)
+        rank.peer = Peer(ours)
+        self.peers.append(rank.peer)
+        rank.peer.send({"t": "prepare", "seq": self.seq, "epoch": 1, "rank": number, "from": 0, "secret": SECRET})
+        self.assertEqual(rank.peer.expect("hello")["mode"], "restore")
+        rank.ready = rank.peer.expect("ready")
+        return rank
+
+    def ask_for_move(self, source, target, number=0):
+        source.peer.send({"t": "connect", "seq": self.seq, "epoch": 1, "rank": number,
+                          "host": "127.0.0.1", "port": target.ready["port"],
+                          "token": target.ready["token"], "secret": SECRET})
+
+    def adopt(self, wrapper, criu, source, number=0):
+        """The wrapper of this rank was killed: a new one takes over, as the node agent does it."""
+        source.proc.kill()
+        source.status()
+        while source.peer.receive() is not None:
+            pass
+        ours, theirs = pair()
+        spare, source.peer.spare = source.peer.spare, []
+        source.stdio.given = tuple(spare[:3])
+        rank = Rank([wrapper, "--adopt", "--rank", str(number), "--init", str(source.init), "--control-fd", "3"],
+                    self.agent.environment(rank=number, GHOST_CRIU=criu), control=theirs.fileno(),
+                    stdio=source.stdio)
+        theirs.close()
+        self.ranks.append(rank)
+        rank.peer, rank.init = Peer(ours), source.init
+        self.peers.append(rank.peer)
+        rank.peer.send({"t": "adopt", "rank": number, "init": source.init,
+                        "stdin_bytes": source.peer.input_bytes}, spare[3:])
+        for fd in spare[3:]:
+            os.close(fd)
+        hello = rank.peer.expect("hello")
+        self.assertEqual((hello["mode"], hello["init"]), ("adopt", source.init))
+        return rank
+
+    def ends(self, rank, adopted=False, skip=("progress", "stdin_closed")):
+        """The rank ends as it is told to, and its wrapper with it; the output has all it wrote."""
+        rank.proc.send_signal(signal.SIGUSR2)
+        if adopted:  # we are the daemon
+            rank.peer.send({"t": "child_status", "status": os.waitpid(rank.init, 0)[1]})
+        rank.peer.expect("exit", skip=skip)
+        self.assertEqual(rank.status(), 7, rank.stdio.text)
+        rank.peer.close_spare()
+        rank.stdio.close()
+
     def left_over(self):
         """Our children that are still there; the dead ones are reaped (we are a subreaper)."""
         left = []

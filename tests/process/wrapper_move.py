@@ -12,7 +12,7 @@ import tempfile
 import unittest
 
 from suite import alive, tree_of, until
-from wrapper_agent import SECRET, Peer, Rank, WrapperCase, be_subreaper, pair
+from wrapper_agent import Rank, WrapperCase, be_subreaper
 
 WRAPPER, PROBE, CRIU = (sys.argv + [""] * 3)[1:4]
 
@@ -31,23 +31,10 @@ class Move(WrapperCase):
         return rank
 
     def target(self, tty=True, within=()):
-        ours, theirs = pair()
-        self.seq += 1
-        rank = Rank([*within, WRAPPER, "--restore", "--rank", "3", "--job", "1", "--control-fd", "3"],
-                    self.agent.environment(rank=3, GHOST_CRIU=CRIU), tty, theirs.fileno())
-        theirs.close()
-        self.ranks.append(rank)
-        rank.peer = Peer(ours)
-        self.peers.append(rank.peer)
-        rank.peer.send({"t": "prepare", "seq": self.seq, "epoch": 1, "rank": 3, "from": 0, "secret": SECRET})
-        self.assertEqual(rank.peer.expect("hello")["mode"], "restore")
-        rank.ready = rank.peer.expect("ready")
-        return rank
+        return self.restorer(WRAPPER, CRIU, 3, tty, within)
 
     def ask_to_connect(self, source, target):
-        source.peer.send({"t": "connect", "seq": self.seq, "epoch": 1, "rank": 3,
-                          "host": "127.0.0.1", "port": target.ready["port"],
-                          "token": target.ready["token"], "secret": SECRET})
+        self.ask_for_move(source, target, 3)
 
     def connect(self, source, target):
         self.ask_to_connect(source, target)
@@ -94,11 +81,7 @@ class Move(WrapperCase):
         until(lambda: len(rank.stdio.output) > have + 200, "the rank writes")
 
     def end(self, rank, *earlier):
-        rank.proc.send_signal(signal.SIGUSR2)
-        rank.peer.expect("exit")
-        self.assertEqual(rank.status(), 7, rank.stdio.text)
-        rank.peer.close_spare()
-        rank.stdio.close()
+        self.ends(rank)
         text = b"".join(r.stdio.output for r in earlier) + rank.stdio.output
         self.assertIn(b"sum right, woken", text)
         self.assertIn(b"tty 1", text)
@@ -267,34 +250,8 @@ class Move(WrapperCase):
                     self.running(source)
             target = self.move(source)
             self.running(target)
-            target.proc.send_signal(signal.SIGUSR2)
-            target.peer.expect("exit")
-            self.assertEqual(target.status(), 7)
-            target.peer.close_spare()
-            target.stdio.close()
+            self.ends(target)
             self.assertIn(b"read 5: input", target.stdio.output)
-
-    def adopt(self, source):
-        """The wrapper was killed: a new one takes over, as the node agent does it."""
-        source.proc.kill()
-        source.status()
-        self.assertIsNone(source.peer.receive())
-        ours, theirs = pair()
-        spare, source.peer.spare = source.peer.spare, []
-        source.stdio.given = tuple(spare[:3])
-        rank = Rank([WRAPPER, "--adopt", "--rank", "3", "--init", str(source.init),
-                     "--control-fd", "3"], self.agent.environment(rank=3, GHOST_CRIU=CRIU),
-                    control=theirs.fileno(), stdio=source.stdio)
-        theirs.close()
-        self.ranks.append(rank)
-        rank.peer, rank.init = Peer(ours), source.init
-        self.peers.append(rank.peer)
-        rank.peer.send({"t": "adopt", "rank": 3, "init": source.init}, spare[3:])
-        for fd in spare[3:]:
-            os.close(fd)
-        hello = rank.peer.expect("hello")
-        self.assertEqual((hello["mode"], hello["init"]), ("adopt", source.init))
-        return rank
 
     def test_adoption(self):
         # At rest: what a killed wrapper had read and the runtime had not yet taken is lost.
@@ -302,7 +259,7 @@ class Move(WrapperCase):
         self.running(source)
         source.proc.send_signal(signal.SIGUSR1)
         until(lambda: b"resting" in source.stdio.output, "the rank rests")
-        heir = self.adopt(source)
+        heir = self.adopt(WRAPPER, CRIU, source, 3)
         heir.proc.send_signal(signal.SIGUSR1)
         self.running(heir)
         target = self.move_adopted(heir)
@@ -326,17 +283,11 @@ class Move(WrapperCase):
         self.connect(source, target)
         self.export(source)
         target.peer.expect("held", 60)
-        heir = self.adopt(source)
+        heir = self.adopt(WRAPPER, CRIU, source, 3)
         self.abort(heir)
         self.called_off(target)
         self.running(heir)
-        heir.proc.send_signal(signal.SIGUSR2)
-        _, status = os.waitpid(heir.init, 0)
-        heir.peer.send({"t": "child_status", "status": status})
-        heir.peer.expect("exit")
-        self.assertEqual(heir.status(), 7)
-        heir.peer.close_spare()
-        heir.stdio.close()
+        self.ends(heir, adopted=True)
         self.assertIn(b"sum right, woken", heir.stdio.output)
         self.assertTrue(heir.stdio.output.endswith(b"end\n"))
 

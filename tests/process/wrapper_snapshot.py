@@ -12,7 +12,7 @@ import sys
 import unittest
 
 from suite import children_of, until
-from wrapper_agent import SECRET, Peer, Rank, be_subreaper, pair
+from wrapper_agent import be_subreaper
 from wrapper_snapshot_case import AGENT, CRIU, WRAPPER, SnapshotCase
 from wrapper_snapshot_faults import Faults
 from wrapper_snapshot_files import Files
@@ -117,20 +117,8 @@ class Snapshot(SnapshotCase):
         """A rank whose memory is tracked leaves; what arrives is saved whole."""
         source = self.steps()
         self.snapshot(source)
-        self.seq += 1
-        ours, theirs = pair()
-        target = Rank([WRAPPER, "--restore", "--rank", "0", "--job", "1", "--control-fd", "3"],
-                      self.agent.environment(rank=0, GHOST_CRIU=CRIU), control=theirs.fileno())
-        theirs.close()
-        self.ranks.append(target)
-        target.peer = Peer(ours)
-        self.peers.append(target.peer)
-        target.peer.send({"t": "prepare", "seq": self.seq, "epoch": 1, "rank": 0, "from": 0, "secret": SECRET})
-        target.peer.expect("hello")
-        ready = target.peer.expect("ready")
-        source.peer.send({"t": "connect", "seq": self.seq, "epoch": 1, "rank": 0,
-                          "host": "127.0.0.1", "port": ready["port"], "token": ready["token"],
-                          "secret": SECRET})
+        target = self.restorer(WRAPPER, CRIU)
+        self.ask_for_move(source, target)
         source.peer.expect("connected")
         source.peer.send({"t": "export", "seq": self.seq})
         source.peer.expect("exported", 60)
@@ -266,7 +254,7 @@ class Snapshot(SnapshotCase):
         source = self.run_rank("echo", tty=False)
         os.write(source.stdio.stdin, b"one\n")
         until(lambda: b"got one\n" in source.stdio.output, "a line read")
-        rank = self.adopt(source)
+        rank = self.adopt(WRAPPER, CRIU, source)
         os.write(source.stdio.stdin, b"two\n")
         until(lambda: b"got two\n" in rank.stdio.output, "another line read")
         self.assertEqual(self.snapshot(rank)["stdin_bytes"], 8)

@@ -10,7 +10,7 @@ import sys
 import tempfile
 
 from suite import alive, until
-from wrapper_agent import Peer, Rank, WrapperCase, pair
+from wrapper_agent import Rank, WrapperCase
 
 WRAPPER, PROBE, MANIFEST, CRIU = (sys.argv + [""] * 4)[1:5]
 TRIALS = int(os.environ.get("GHOST_TEST_TRIALS", "60" if "GHOST_TEST_LONG" in os.environ else "6"))
@@ -179,14 +179,7 @@ class SnapshotCase(WrapperCase):
 
     def finish(self, rank, *earlier, adopted=False):
         """Ends the program; it has checked itself, and its output and file have no hole."""
-        rank.proc.send_signal(signal.SIGUSR2)
-        if adopted:  # we are the daemon
-            status = os.waitpid(rank.init, 0)[1]
-            rank.peer.send({"t": "child_status", "status": status})
-        rank.peer.expect("exit", skip=("progress", "stdin_closed", "snap_captured", "snap_written"))
-        self.assertEqual(rank.status(), 7, rank.stdio.text)
-        rank.peer.close_spare()
-        rank.stdio.close()
+        self.ends(rank, adopted, skip=("progress", "stdin_closed", "snap_captured", "snap_written"))
         self.assertIn(b"sum right, woken", rank.stdio.output)
         self.assertTrue(rank.stdio.output.endswith(b"end\n"), rank.stdio.output[-100:])
         counts = self.counts(rank.stdio.output)
@@ -213,25 +206,3 @@ class SnapshotCase(WrapperCase):
     def nothing_left(self, rank):
         folder = getattr(rank, "order", {}).get("folder")
         self.assertEqual(os.listdir(folder) if folder else [], [])
-
-    def adopt(self, source):
-        source.proc.kill()
-        source.status()
-        while source.peer.receive() is not None:
-            pass
-        ours, theirs = pair()
-        spare, source.peer.spare = source.peer.spare, []
-        source.stdio.given = tuple(spare[:3])
-        rank = Rank([WRAPPER, "--adopt", "--rank", "0", "--init", str(source.init),
-                     "--control-fd", "3"], self.agent.environment(rank=0, GHOST_CRIU=CRIU),
-                    control=theirs.fileno(), stdio=source.stdio)
-        theirs.close()
-        self.ranks.append(rank)
-        rank.peer, rank.init = Peer(ours), source.init
-        self.peers.append(rank.peer)
-        rank.peer.send({"t": "adopt", "rank": 0, "init": source.init,
-                        "stdin_bytes": source.peer.input_bytes}, spare[3:])
-        for fd in spare[3:]:
-            os.close(fd)
-        self.assertEqual(rank.peer.expect("hello")["mode"], "adopt")
-        return rank

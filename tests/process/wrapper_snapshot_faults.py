@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from suite import alive, children_of, until
-from wrapper_snapshot_case import AGENT, TRIALS, SnapshotCase, comm
+from wrapper_snapshot_case import AGENT, CRIU, TRIALS, WRAPPER, SnapshotCase, comm
 
 
 class Faults(SnapshotCase):
@@ -119,7 +119,7 @@ class Faults(SnapshotCase):
         self.assertEqual(len(self.work_folders()), 1)
         rank.peer.send({"t": "go", "seq": 0, "agent": AGENT})
         until(lambda: self.state(children_of(rank.init)[0]) not in "Tt", "it runs")
-        heir = self.adopt(rank)
+        heir = self.adopt(WRAPPER, CRIU, rank)
         heir.peer.send({"t": "resume", "seq": 0, "agent": AGENT})
         self.running(heir)
         self.finish(heir, adopted=True)
@@ -240,12 +240,7 @@ class Faults(SnapshotCase):
                     self.captured(rank, write=point != "waiting")
                 if point == "written":
                     rank.peer.expect("snap_written")
-                rank.proc.send_signal(signal.SIGUSR2)
-                rank.peer.expect("exit", skip=("progress", "snap_ready", "failed", "snap_written",
-                                               "stdin_closed"))
-                self.assertEqual(rank.status(), 7)
-                rank.peer.close_spare()
-                rank.stdio.close()
+                self.ends(rank, skip=("progress", "snap_ready", "failed", "snap_written", "stdin_closed"))
                 if point != "written":
                     self.nothing_left(rank)
 
@@ -292,7 +287,7 @@ class Faults(SnapshotCase):
                     self.captured(rank)
                 if point == "written":
                     rank.peer.expect("snap_written")
-                heir = self.adopt(rank)
+                heir = self.adopt(WRAPPER, CRIU, rank)
                 if point != "written":
                     self.nothing_left(rank)
                 # As the node agent does for whoever had closed.
@@ -324,7 +319,7 @@ class Faults(SnapshotCase):
                 pass
             with self.subTest(f"{i}: {who} after {moment * 1e3:.1f} ms"):
                 if who == "wrapper":
-                    rank = self.adopt(rank)
+                    rank = self.adopt(WRAPPER, CRIU, rank)
                     rank.peer.send({"t": "resume", "seq": self.seq, "agent": AGENT})
                 else:
                     answer = "freeze"

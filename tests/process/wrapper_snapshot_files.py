@@ -14,11 +14,7 @@ class Files(SnapshotCase):
         rank = self.restart(row, **environment)
         self.go(rank)
         self.running(rank)
-        rank.proc.send_signal(signal.SIGUSR2)
-        rank.peer.expect("exit")
-        self.assertEqual(rank.status(), 7)
-        rank.peer.close_spare()
-        rank.stdio.close()
+        self.ends(rank)
         lines = "".join(f"read {len(text)}: {text}\n" for text in texts)
         self.assertTrue(rank.stdio.output.decode().endswith(lines + "end\n"),
                         rank.stdio.output[-200:])
@@ -61,15 +57,7 @@ class Files(SnapshotCase):
         self.kill(source)
         with open(path, "a") as f:
             f.write("after the snapshot")
-        rank = self.restart(row)
-        self.go(rank)
-        self.running(rank)
-        rank.proc.send_signal(signal.SIGUSR2)
-        rank.peer.expect("exit")
-        self.assertEqual(rank.status(), 7)
-        rank.peer.close_spare()
-        rank.stdio.close()
-        self.assertTrue(rank.stdio.output.endswith(b"read 3: abc\nend\n"), rank.stdio.output[-99:])
+        self.found(row, "abc")
 
     def test_longer_files(self):
         source = self.steps()
