@@ -10,6 +10,8 @@
 #include <sys/sysmacros.h>
 #include <termios.h>
 
+#include "base/log.hpp"
+
 namespace ghost::plugin {
 namespace {
 
@@ -53,6 +55,20 @@ StdStream look_inner(int fd) {
 std::string slave_key(int master) {
     Fd slave(::ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
     return slave.valid() ? criu_key(slave.get(), StdStream::tty) : std::string();
+}
+
+// Another end of a pipe (proc(5), fd/).
+Fd end_of_pipe(const std::string& path, int access) {
+    return Fd(::open(path.c_str(), access | O_NONBLOCK | O_CLOEXEC));
+}
+std::string path_of(const Fd& fd) {
+    return fmt::format("/proc/self/fd/{}", fd.get());
+}
+
+// What comes from the runtime from now on is nothing.
+void end_runtime_input() {
+    Fd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    if (null.valid()) dup2(null.get(), 0);
 }
 
 // Terminal settings as plain bytes; both ends are of one build.
@@ -124,8 +140,10 @@ Stdio Stdio::adopt(std::vector<Fd> inner, pid_t program, int64_t taken) {
     if (!out.input_open_) {
         // An input that ended before leaves its trace only in the rank.
         std::error_code ignored;
-        auto link = std::filesystem::read_symlink(fmt::format("/proc/{}/fd/0", program), ignored);
+        const auto path = fmt::format("/proc/{}/fd/0", program);
+        auto link = std::filesystem::read_symlink(path, ignored);
         if (link.string().starts_with("pipe:")) {
+            out.rest_ = end_of_pipe(path, O_RDONLY);
             out.kind_[0] = StdStream::pipe;
             out.key_[0] = link.string();
             out.input_closed_told_ = true;
@@ -199,7 +217,7 @@ std::vector<int> Stdio::spare() {
 
 RankStdio Stdio::carry() {
     RankStdio out;
-    out.is_open = input_open_;
+    out.is_open = input_open_ && !last_;
     out.taken = input_taken();
     for (int i = 0; i < 3; ++i) {
         StandardEnd& one = out.*end_of[i];
@@ -207,12 +225,15 @@ RankStdio Stdio::carry() {
         one.kind = kind_[i];
         one.key = key_[i];
     }
-    if (!input_open_) return out;
+    if (!input_open_) {
+        carry_rest();
+        out.unread.data = carried_;
+        return out;
+    }
     in_.pause(true);
-    // In the order in which the rank would have read it: the inner pipe (opened anew for reading,
-    // proc(5) fd/), the pump's buffer, the runtime's pipe.
-    std::string path = fmt::format("/proc/self/fd/{}", ours_[0].get());
-    Fd reader(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+    // In the order in which the rank would have read it: the inner pipe, the pump's buffer, the
+    // runtime's pipe.
+    const Fd reader = end_of_pipe(path_of(ours_[0]), O_RDONLY);
     if (reader.valid()) carried_ = read_available(reader.get());
     carried_ += in_.take_pending();
     const std::string fresh = read_available(0);
@@ -221,6 +242,13 @@ RankStdio Stdio::carry() {
     out.unread.data = carried_;
     out.taken = input_taken();
     return out;
+}
+
+// Of input that has ended: what is in the inner pipe. It fits into it again.
+void Stdio::carry_rest() {
+    if (!rest_.valid()) return;
+    held_ = end_of_pipe(path_of(rest_), O_WRONLY);
+    if (held_.valid()) carried_ = read_available(rest_.get());
 }
 
 int64_t Stdio::input_taken() const {
@@ -233,7 +261,14 @@ bool Stdio::input_was_taken() {
 }
 
 void Stdio::uncarry() {
-    if (!input_open_) return;
+    if (!input_open_) {
+        const std::string rest = std::exchange(carried_, {});
+        if (!rest.empty() &&
+            ::write(held_.get(), rest.data(), rest.size()) != static_cast<ssize_t>(rest.size()))
+            log::error("input of the rank is lost: its pipe has become smaller");
+        held_.reset();
+        return;
+    }
     in_.put_back(std::exchange(carried_, {}));
     in_.pause(false);
 }
@@ -246,6 +281,9 @@ void Stdio::start() {
         }
     }
     if (kind_[2] == StdStream::merged) set_nonblocking(1);
+    last_ = !input_open_ && ours_[0].valid() && !carried_.empty();
+    if (last_) end_runtime_input();
+    input_open_ = input_open_ || last_;
     if (input_open_) {
         in_ = Pump(0, ours_[0].get());
         in_.put_back(std::exchange(carried_, {}));
@@ -271,12 +309,12 @@ void Stdio::run() {
 // The end of input reaches the rank only when nobody holds the pipe open, the node agent's spare
 // included; and the runtime learns the same way that the rank takes no more.
 void Stdio::close_input() {
-    input_open_ = false;
+    input_open_ = last_ = false;
     input_before_ = input_taken();
     in_ = Pump();
+    rest_ = end_of_pipe(path_of(ours_[0]), O_RDONLY);
     ours_[0].reset();
-    Fd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-    if (null.valid()) dup2(null.get(), 0);
+    end_runtime_input();
 }
 
 bool Stdio::input_just_closed() {

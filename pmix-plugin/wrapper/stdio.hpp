@@ -73,17 +73,21 @@ class Stdio {
     Status make(int i, StdStream kind);
     Status make_tty(const StandardEnd& like);
     void close_input();
+    void carry_rest();
 
     StdStream kind_[3] = {StdStream::direct, StdStream::direct, StdStream::direct};
     std::string key_[3];
     Fd ours_[3];  // input: write end; output, error: read end or pty master
     Fd rank_[3];
     Fd null_;
+    Fd rest_;  // a read end of ended input: the rank may not have read all of it
+    Fd held_;  // a write end of it while that is carried: the rank is not to find the end
     Pump in_, out_, err_;
     std::string carried_;
     int64_t input_told_ = 0;
     int64_t input_before_ = 0;  // taken, but not by in_; -1: not known
     bool input_open_ = false;
+    bool last_ = false;  // open for what was carried; the runtime has no more
     bool input_closed_told_ = false;
 };
 

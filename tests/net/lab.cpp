@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tests/net/lab.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
@@ -201,12 +202,18 @@ bool Job::wait_for_error(const std::string& text, double seconds) {
     return poll_until(seconds, [&] { return mpirun_.err().find(text) != std::string::npos; });
 }
 
-Background Job::start_migrate(int rank, const std::string& node, const Words& options) {
-    Words words{"ghost", "migrate", "--rank", std::to_string(rank), "--to", node, "--json"};
-    if (const char* mode = std::getenv(mode_variable); mode != nullptr && options.empty())
+Words migrate_words(const Words& options) {
+    Words words = join({"ghost", "migrate"}, options);
+    const char* mode = std::getenv(mode_variable);
+    if (mode != nullptr && std::ranges::find(options, "--mode") == options.end())
         words.insert(words.end(), {"--mode", mode});
-    words.insert(words.end(), options.begin(), options.end());
-    return lab_.start_on("gn1", words);
+    return words;
+}
+
+Background Job::start_migrate(int rank, const std::string& node, const Words& options) {
+    return lab_.start_on(
+        "gn1",
+        migrate_words(join({"--rank", std::to_string(rank), "--to", node, "--json"}, options)));
 }
 
 Move Job::migrate_with_sharers(int rank, const std::string& node) {

@@ -26,6 +26,8 @@ bool of_a_user();
 
 // Moves go by the mode that it names; not set: by the default.
 inline constexpr const char* mode_variable = "GHOST_TEST_MODE";
+// `ghost migrate` and these options, by that mode if they name none.
+Words migrate_words(const Words& options);
 
 class Lab {
   public:

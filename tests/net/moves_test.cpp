@@ -288,6 +288,32 @@ TEST_F(Moves, EndOfInputFollowsRank) {
         << end.out.size() << " bytes";
 }
 
+// The wrapper too has written all of it, and closed the rank's pipe, which is full: what the rank
+// has not read of that is nowhere else.
+TEST_F(Moves, EndedInputFollowsRank) {
+    Job job(lab(), 2, "gn1:1,gn2:2,gn3:1", {program("talk"), "--stdin", "--slow", "40000"}, "",
+            true);
+    std::string text, expected;
+    for (int i = 0; i < 400; ++i) {
+        const std::string line = "line " + std::to_string(i) + std::string(i % 100, '.') + "\n";
+        text += line;
+        expected += "in: " + line;
+    }
+    ASSERT_LT(text.size(), 65536U);
+    job.mpirun().feed(text, false);
+    ASSERT_TRUE(job.wait_for("in: line 5")) << job.mpirun().err();
+    for (const char* node : {"gn3", "gn1"}) {
+        expect_moved(job, 0, node);
+        ASSERT_TRUE(job.wait_for_more("in: line ", 3)) << job.mpirun().err();
+    }
+    const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--to", path("snapshots")});
+    EXPECT_EQ(saved.status, 0) << saved.err;  // it stays where it is
+    const Finished end = job.finish();
+    EXPECT_EQ(end.status, 0) << end.err;
+    EXPECT_TRUE(end.out == expected + "in end 400 " + std::to_string(text.size()) + "\n")
+        << end.out.size() << " bytes";
+}
+
 // mpirun reads all the time, also while the rank is switched.
 TEST_F(Moves, ContinuousInputIsComplete) {
     auto job = two_ranks({program("talk"), "--stdin"}, true);
@@ -337,7 +363,8 @@ TEST_F(Moves, InputWithoutReaderIsNotRead) {
         return job.out().find("compute: started") != std::string::npos;
     })) << job.err();
     for (const char* node : {"gn1", "gn3"}) {
-        const Finished moved = lab().on("gn1", {"ghost", "migrate", "--rank", "1", "--to", node});
+        const Finished moved =
+            lab().on("gn1", nettest::migrate_words({"--rank", "1", "--to", node}));
         EXPECT_EQ(moved.status, 0) << moved.err;
     }
     stop();
@@ -609,7 +636,8 @@ void Moves::expect_unharmed(Job& job, const Move& move) {
 }
 
 // A criu is there for some milliseconds only, at real-time priority: who kills it must be waiting
-// for it, on the node, with that priority too, and misses one now and then.
+// for it, on the node, with that priority too, and misses one now and then. (By auto the move
+// would be made by stop afterwards.)
 void Moves::criu_killed(const std::string& node, const std::string& verb, Job& job) {
     const std::string loop = "until p=$(pgrep -o -f '[c]riu " + verb +
                              "') && kill -9 $p; do :; done 2>/dev/null; echo killed";
@@ -617,7 +645,7 @@ void Moves::criu_killed(const std::string& node, const std::string& verb, Job& j
         lab().start_as_root(node, {"timeout", "120", "chrt", "-r", "30", "sh", "-c", loop});
     Move move;
     for (int attempt = 0; attempt < 20; ++attempt) {
-        move = nettest::move_of(job.start_migrate(1, "gn3").finish(60));
+        move = nettest::move_of(job.start_migrate(1, "gn3", {"--mode", "stop"}).finish(60));
         if (move.status != 0) break;
         expect_moved(job, 1, "gn2");
     }
