@@ -246,11 +246,15 @@ Status Source::take_skeleton(TreeDump& dump) {
     return check_skeleton();
 }
 
-// Why the target cannot make it: it may be that it has changed, and removed what it had.
+// Why the target cannot make it: it may be that it has changed, and removed what it had. Of a tree
+// that was quiet only for its skeleton the target has been asked before; and it may have something
+// of the same name again.
 Error Source::since_skeleton(const Error& refused) {
     std::vector<KernelState> now;
     std::vector<OwnMappings> maps;
-    if (refused.code != Code::refused || !look_quiet(now, maps).ok()) return refused;
+    if (refused.code != Code::refused) return refused;
+    if (request_.quiet) return because(Code::busy, refused.why);
+    if (!look_quiet(now, maps).ok()) return refused;
     for (size_t i = 0; i < members_.size(); i++) {
         const auto &then = members_[i].kernel_state.fixed, &others = members_[i].other_maps;
         if (then == now[i].fixed && others == maps[i].others) continue;

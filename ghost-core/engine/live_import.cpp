@@ -134,7 +134,8 @@ class Target {
     Status until(Next end);
     Status ask_clocks();
     Status hold();
-    bool comes_anew(const Error& why);
+    bool comes_anew(Status& status);
+    Error given_up(const std::string& why) const;
     Status grasp();
     Result<Next> serve();
     Status apply(const LiveLink::Message& message);
@@ -692,8 +693,7 @@ Result<Target::Next> Target::serve() {
         case LiveMessageType::anew:
             return Next::anew;
         case LiveMessageType::give_up:
-            if (end_ == Next::held) return because(Code::busy, message->payload);
-            return because(Code::refused, "the source gives up: " + message->payload);
+            return given_up(message->payload);
         default:
             return message->damaged();
     }
@@ -701,15 +701,24 @@ Result<Target::Next> Target::serve() {
 
 // The source, told why its skeleton does not come to life here, may take another one: that it has
 // of a tree that has removed what it had meanwhile.
-bool Target::comes_anew(const Error& why) {
-    if (!link_.send_text(LiveMessageType::refused, why.message()).ok()) return false;
+bool Target::comes_anew(Status& status) {
+    if (!link_.send_text(LiveMessageType::refused, status.error().message()).ok()) return false;
     for (;;) {
         auto next = link_.receive();
         if (!next) return false;
         const bool rest =
             next->type() == LiveMessageType::ghost || next->type() == LiveMessageType::ghost_end;
-        if (!rest) return next->type() == LiveMessageType::anew;
+        if (rest) continue;
+        if (next->type() == LiveMessageType::give_up && end_ == Next::held)
+            status = given_up(next->payload);
+        return next->type() == LiveMessageType::anew;
     }
+}
+
+// Whoever holds for somebody else is told why the source does, and may try in another way.
+Error Target::given_up(const std::string& why) const {
+    if (end_ == Next::held) return because(Code::busy, why);
+    return because(Code::refused, "the source gives up: " + why);
 }
 
 // On an error nothing is left, and the source knows.
@@ -718,7 +727,7 @@ Status Target::until(Next end) {
     Status status = ask_clocks();
     while (status.ok()) {
         status = hold();
-        if (!status.ok() && comes_anew(status.error())) {
+        if (!status.ok() && comes_anew(status)) {
             drop();
             status = {};
             continue;
