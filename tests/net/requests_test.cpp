@@ -31,7 +31,10 @@ class Requests : public nettest::OnLab {
     std::string a_node() { return "gn" + std::to_string(1 + below(3)); }
     std::string folder() const { return path("snapshots"); }
 
-    Words migrate() { return {"ghost", "migrate", "--rank", a_rank(), "--to", a_node()}; }
+    Words migrate() {
+        const std::string rank = a_rank(), to = a_node();
+        return nettest::migrate_words({"--rank", rank, "--to", to});
+    }
     Words checkpoint() { return {"ghost", "checkpoint", "--to", folder()}; }
     Words any() { return below(4) == 0 ? checkpoint() : migrate(); }
     Finished ask(const Words& words) { return lab().on("gn1", words, patience); }
