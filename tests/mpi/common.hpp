@@ -114,15 +114,28 @@ class Ballast {
     Ballast(size_t megabytes, int rank) : words_(megabytes << 17), rank_(rank) {
         for (size_t i = 0; i < words_.size(); ++i) words_[i] = expected(i);
     }
+    // The next so many words, from the first on again and again, become others.
+    void rewrite(size_t words) {
+        for (; words > 0 && !words_.empty(); --words) {
+            const size_t i = static_cast<size_t>(rewritten_++ % words_.size());
+            words_[i] = expected(i);
+        }
+    }
     size_t wrong_words() const {
         size_t bad = 0;
         for (size_t i = 0; i < words_.size(); ++i) bad += words_[i] != expected(i) ? 1 : 0;
         return bad;
     }
+    uint64_t rewritten() const { return rewritten_; }
 
   private:
-    uint64_t expected(size_t i) const { return mix(i * 1024 + static_cast<uint64_t>(rank_)); }
+    // How often it has been rewritten is in it.
+    uint64_t expected(size_t i) const {
+        const uint64_t all = words_.size(), times = rewritten_ / all + (i < rewritten_ % all);
+        return mix(i * 1024 + static_cast<uint64_t>(rank_)) + times;
+    }
     std::vector<uint64_t> words_;
+    uint64_t rewritten_ = 0;
     int rank_;
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// pingpong [--seconds T] [--iterations N] [--until-file PATH] [--bytes B] [--memory MB] [--gap MS]
-//          [--text TEXT]
+// pingpong [--seconds T] [--iterations N] [--until-file PATH] [--bytes B] [--memory MB]
+//          [--writes MB_PER_S] [--gap MS] [--text TEXT]
 //
 // Ranks 0 and 1 send a small message to and fro as fast as they can; every byte is checked. Each
 // measures the time between two messages of the other: what a move of the partner costs is its
@@ -11,9 +11,11 @@
 //   histogram R: <1us:N <2us:N …
 //
 // with each gap above --gap (default 5 ms; its start since the first message; at most 4000) and
-// a histogram by powers of two. With --text every message of at least its length contains TEXT, for
-// whoever listens on the way. Other ranks wait. Ends 1 on any error.
+// a histogram by powers of two. With --writes a thread of rank 1 writes its memory meanwhile, and
+// rank 1 prints "writes: R MB/s, longest pause P ms". With --text every message of at least its
+// length contains TEXT, for whoever listens on the way. Other ranks wait. Ends 1 on any error.
 #include <algorithm>
+#include <thread>
 #include <unistd.h>
 
 #include "tests/mpi/common.hpp"
@@ -139,6 +141,44 @@ uint64_t play(const mpitest::World& world, const mpitest::Options& options, Gaps
     return errors;
 }
 
+// Writes at a rate from when it is made until it ends. What it could not write while it stood still
+// it does not write later.
+class Writer {
+  public:
+    Writer(mpitest::Ballast& ballast, double megabytes_per_s) {
+        if (megabytes_per_s <= 0) return;
+        thread_ = std::jthread([this, &ballast, rate = megabytes_per_s * 1e6 / 8](
+                                   std::stop_token stop) { write(ballast, rate, stop); });
+    }
+    // To be called once.
+    std::string end() {
+        if (!thread_.joinable()) return {};
+        thread_.request_stop();
+        thread_.join();
+        char line[128];
+        std::snprintf(line, sizeof line, "writes: %.1f MB/s, longest pause %.1f ms\n", rate_,
+                      longest_ * 1e3);
+        return line;
+    }
+
+  private:
+    void write(mpitest::Ballast& ballast, double words_per_s, const std::stop_token& stop) {
+        constexpr double most_s = 0.01;
+        const double begin = mpitest::now();
+        for (double last = begin; !stop.stop_requested();) {
+            usleep(1000);
+            const double t = mpitest::now(), passed = t - last;
+            last = t;
+            longest_ = std::max(longest_, passed);
+            ballast.rewrite(static_cast<size_t>(std::min(passed, most_s) * words_per_s));
+        }
+        rate_ = static_cast<double>(ballast.rewritten()) * 8e-6 / (mpitest::now() - begin);
+    }
+
+    double rate_ = 0, longest_ = 0;
+    std::jthread thread_;
+};
+
 // Rank 0 prints both: long texts of two ranks at once would be mixed on their way out.
 void print_reports(const mpitest::World& world, std::string report) {
     constexpr int report_tag = 2;
@@ -160,7 +200,7 @@ void print_reports(const mpitest::World& world, std::string report) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    mpitest::World world(&argc, &argv);
+    mpitest::World world(&argc, &argv, MPI_THREAD_FUNNELED);
     mpitest::Options options(argc, argv);
     if (world.size < 2) {
         std::fprintf(stderr, "pingpong: needs two ranks\n");
@@ -173,9 +213,11 @@ int main(int argc, char** argv) {
         std::printf("pingpong: started\n");
         std::fflush(stdout);
     }
+    Writer writer(ballast, world.rank == 1 ? options.number("--writes", 0) : 0);
     uint64_t errors = world.rank < 2 ? play(world, options, gaps) : 0;
+    const std::string wrote = writer.end();
     errors += ballast.wrong_words();
-    if (world.rank < 2) print_reports(world, gaps.report(world.rank, errors));
+    if (world.rank < 2) print_reports(world, gaps.report(world.rank, errors) + wrote);
     errors = world.sum(errors);
     MPI_Finalize();
     return errors == 0 ? 0 : 1;
