@@ -133,8 +133,11 @@ void NodeAgent::Impl::hello(ArrivalId id, ControlMessage& m) {
         if (!complaint.empty()) it->second->send_text(std::move(complaint));
         return drop_arrival(id);
     }
-    if (first->is<kernet::AskSecret>())
+    if (first->is<kernet::AskSecret>()) {
+        if (adapter_.secret().empty())
+            return drop_arrival(id);  // not known yet: who asks comes again
         return tell_secret(*it->second, first->as<kernet::AskSecret>());
+    }
     const auto& greeting = first->as<Greeting>();
     const bool is_rank = greeting.role == Role::rank;
     std::string wrong = check_greeting(greeting);
@@ -160,13 +163,10 @@ void NodeAgent::Impl::hello(ArrivalId id, ControlMessage& m) {
 // To a process of the user's, who may read the memory of any process here: ranks and their guests
 // find it nowhere else.
 void NodeAgent::Impl::tell_secret(ControlConnection& to, const kernet::AskSecret& m) const {
-    const std::string secret = adapter_.secret();
     if (m.job != adapter_.job_name())
         to.tell(schema::Complaint{"the secret of another job was asked for"});
-    else if (secret.empty())
-        to.tell(schema::Complaint{"the job's secret is not known here"});
     else
-        to.tell(kernet::TellSecret{secret});
+        to.tell(kernet::TellSecret{adapter_.secret()});
 }
 
 void NodeAgent::Impl::hello_rank(std::shared_ptr<ControlConnection> connection,

@@ -28,16 +28,6 @@ bool is_hex(const std::string& text) {
     return text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
-Result<JobSecret> parse(const std::string& line, const std::string& whose) {
-    std::istringstream words(line);
-    JobSecret out;
-    words >> out.secret >> out.life;
-    if (out.secret.size() != secret_digits || out.life.empty() || !is_hex(out.secret) ||
-        !is_hex(out.life))
-        return make_error(Code::invalid, "read the job's secret from", whose);
-    return out;
-}
-
 std::vector<std::string> split(const std::string& text, char separator) {
     std::vector<std::string> out;
     std::istringstream in(text);
@@ -54,6 +44,16 @@ std::string name_of(const std::string& path) {
 }
 
 }  // namespace
+
+Result<JobSecret> parse_secret(const std::string& line, const std::string& whose) {
+    std::istringstream words(line);
+    JobSecret out;
+    words >> out.secret >> out.life;
+    if (out.secret.size() != secret_digits || out.life.empty() || !is_hex(out.secret) ||
+        !is_hex(out.life))
+        return make_error(Code::invalid, "read the job's secret from", whose);
+    return out;
+}
 
 std::string secret_line(const JobSecret& job) {
     return job.secret + " " + job.life + "\n";
@@ -74,7 +74,7 @@ Status keep_secret(const JobSecret& job) {
 Result<JobSecret> secret_at(const std::string& path) {
     const auto text = read_file(path);
     if (!text) return text.error();
-    return parse(*text, path);
+    return parse_secret(*text, path);
 }
 
 Result<JobSecret> kept_secret() {
@@ -97,7 +97,7 @@ Result<JobSecret> receive_secret(int fd, int limit_ms) {
         if (got == 0) break;
         line += next;
     }
-    return parse(line, "the launch agent");
+    return parse_secret(line, "the launch agent");
 }
 
 std::string launch_agent(const std::string& launcher, const std::string& users) {

@@ -6,6 +6,7 @@
 // starts daemons, mpirun or a daemon, does so by `ghost-rsh PATH AGENT …` in place of the user's
 // own launch agent (ssh): it puts secret and life on the agent's standard input, from where the
 // daemon reads them. So they are in no argument, no environment and no message of the runtime's.
+// Daemons that something else starts ask for them: secret_exchange.hpp.
 #pragma once
 
 #include <optional>
@@ -23,8 +24,8 @@ struct JobSecret {
 
 // Where this process keeps it: a path that is not secret, in its environment.
 inline constexpr const char* secret_place_variable = "GHOST_SECRET_PLACE";
-// Of every process of the job, in its launch message, where no launch agent hands the secret on.
-inline constexpr const char* launched_secret_variable = "GHOST_SECRET";
+// In the job's launch message where no launch agent hands the secret on: mpirun's public key.
+inline constexpr const char* launched_key_variable = "GHOST_SECRET_KEY";
 // Told to a daemon by ghost-rsh: the descriptor to read it from.
 inline constexpr const char* secret_descriptor_variable = "OMPI_MCA_ghost_secret_descriptor";
 inline constexpr const char* launcher_name = "ghost-rsh";
@@ -39,6 +40,7 @@ Result<JobSecret> secret_at(const std::string& path);
 // One line that comes from `fd`, within `limit_ms`.
 Result<JobSecret> receive_secret(int fd, int limit_ms);
 std::string secret_line(const JobSecret& job);
+Result<JobSecret> parse_secret(const std::string& line, const std::string& whose);
 
 // The launch agent that hands on what this process keeps: `launcher` (ghost-rsh) before the user's
 // own. Of several that the user's value names ("ssh : rsh") the first that can be found in PATH.

@@ -17,6 +17,7 @@
 #include "pmix-plugin/settings/job_secret.hpp"
 #include "pmix-plugin/settings/job_settings.hpp"
 #include "pmix-plugin/settings/parameters.hpp"
+#include "pmix-plugin/settings/secret_exchange.hpp"
 #include "pmix-plugin/snapshots/manifest.hpp"
 
 namespace {
@@ -33,8 +34,7 @@ struct State {
     std::string life;      // "" before ghost_schizo_secret()
     std::string restart;   // folder of the snapshot the job is restarted from; empty: a new job
     bool filters = false;  // messages are to go through filters
-    // What starts daemons and hands the secret on to them, so that they need no launch message for
-    // it; "" if nothing does.
+    // What starts daemons and hands the secret on to them; "" if nothing does: they ask for it.
     std::string agent;
 };
 
@@ -238,7 +238,7 @@ const char* ghost_schizo_secret(int decides, ghost_get_fn users_agent) noexcept 
     } else {
         done = take_handed_on(s);
     }
-    if (done.ok() && s.secret.empty()) return nullptr;  // it comes with the launch message
+    if (done.ok() && s.secret.empty()) return nullptr;  // it asks mpirun
     if (done.ok()) done = keep_secret({s.secret, s.life});
     if (done.ok()) {
         hand_secret_on(s, users_agent());
@@ -274,7 +274,8 @@ void ghost_schizo_app_env(int by_launch_agent, void* env, ghost_set_fn set) noex
     State& s = state();
     if (!s.active) return;
     // This process's own environment is being read by the runtime: it must not change here.
-    if (!by_launch_agent || !hands_on(s)) set(env, launched_secret_variable, s.secret.c_str());
+    if (!by_launch_agent || !hands_on(s))
+        set(env, launched_key_variable, SecretGiver({s.secret, s.life}).key().c_str());
     set(env, "GHOST_LIFE", s.life.c_str());
     set(env, names_variable, socket_names(s.secret).c_str());
     set(env, "GHOST_CRIU", s.paths.criu.c_str());

@@ -50,8 +50,9 @@ const char* ghost_schizo_lacks_privilege(void) GHOST_NOEXCEPT;
 /* Folder with help-ghost.txt, or "" if it was not found. */
 const char* ghost_schizo_help_dir(void) GHOST_NOEXCEPT;
 
-/* mpirun: what every rank of the job gets, by the launch message; the job's secret among it if
- * daemons are not started by a launch agent, which hands it on. Ranks do not get that. */
+/* mpirun: what every rank of the job gets, by the launch message; among it, if daemons are not
+ * started by a launch agent, which hands the job's secret on, the public key with which they ask
+ * for it. Ranks do not get that. */
 void ghost_schizo_app_env(int by_launch_agent, void* env, ghost_set_fn set) GHOST_NOEXCEPT;
 
 /* A daemon, before a fork: what this one rank gets. shared: what all ranks of the job got by its

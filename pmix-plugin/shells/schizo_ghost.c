@@ -121,7 +121,7 @@ static int setup_child(orte_job_t* job, orte_proc_t* child, orte_app_context_t* 
     else
         ghost_schizo_child_env(job->jobid, child->name.vpid, app->env, ORTE_PROC_MY_NAME->vpid,
                                orte_process_info.nodename, env, set_variable);
-    opal_unsetenv("GHOST_SECRET", env);
+    opal_unsetenv("GHOST_SECRET_KEY", env);
     opal_unsetenv("GHOST_SECRET_PLACE", env);
     opal_unsetenv("OMPI_MCA_ghost_secret_descriptor", env);
     return ORTE_SUCCESS;

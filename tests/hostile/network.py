@@ -113,6 +113,40 @@ def case_hears(folder):
     job.finish()
 
 
+def unknown_agent(folder):
+    """What has mpirun start daemons by something that does not hand the secret on, as batch systems do."""
+    lab_agent = good(on("gn1", "sh", "-c", "echo $OMPI_MCA_plm_rsh_agent")).strip()
+    agent = os.path.join(folder, "agent")
+    with open(agent, "w") as script:
+        script.write("#!/bin/sh\nexec %s \"$@\" < /dev/null\n" % lab_agent)
+    os.chmod(agent, 0o755)
+    return [("plm_rsh_agent", agent)]
+
+
+def case_hears_daemons_ask(folder):
+    """Daemons that nothing has handed the secret to ask mpirun for it: neither secret nor token is heard."""
+    with Listening(folder, "start") as start:
+        job = Ledger(folder, ranks=3, hosts="gn1:1,gn2:1,gn3:2", steps=1300,
+                     mca=[*unknown_agent(folder), ("mca_base_env_list", "CANARY=of-the-launch-message")])
+        job.reach(20)
+    assert b"GHOST_SECRET_KEY=" in start.heard and b"of-the-launch-message" in start.heard
+    secret = secret_of(job)
+    with Listening(folder, "moves") as moves:
+        good(on("gn1", "ghost", "migrate", "--rank", "1", "--to", "gn3"))
+        good(on("gn1", "ghost", "migrate", "--rank", "0", "--to", "gn2"))
+    job.reach(job.step() + 20)
+    for name, one in (("start", start), ("moves", moves)):
+        assert not secret_in(one.heard, secret), "the secret at the " + name
+        assert not TOLD.search(one.heard), (name, TOLD.search(one.heard))
+    job.kill()
+    with Listening(folder, "restart") as restart:
+        job.restart("gn1:1,gn2:1,gn3:2")
+        job.reach(job.step() + 20)
+    assert not secret_in(restart.heard, secret), "the secret at the restart"
+    good(on("gn1", "ghost", "migrate", "--rank", "1", "--to", "gn3"))
+    job.finish()
+
+
 # Stands between this node and the others: new connections come to it, which passes bytes on in both directions. Of the
 # connection of a move it does with what comes after the greeting what it is told.
 BETWEEN = """

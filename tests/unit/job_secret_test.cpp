@@ -13,6 +13,7 @@
 #include "base/fd.hpp"
 #include "pmix-plugin/runtime/interface/message_seal.hpp"
 #include "pmix-plugin/settings/job_secret.hpp"
+#include "pmix-plugin/settings/secret_exchange.hpp"
 
 namespace ghost::plugin {
 namespace {
@@ -120,6 +121,55 @@ TEST(LaunchWords, DaemonsThatLeaveTheirTerminalReadAnotherDescriptor) {
     ASSERT_TRUE(in_csh.has_value());
     EXPECT_EQ(in_csh->back(), "0");
     EXPECT_EQ(std::ranges::count(*in_csh, "--daemonize"), 0);
+}
+
+// --- asked for ---
+
+TEST(SecretExchange, IsGivenToWhoAsks) {
+    SecretGiver giver(job);
+    EXPECT_EQ(giver.key(), SecretGiver(job).key());  // of every part of mpirun
+    EXPECT_NE(giver.key(), SecretGiver({job.secret, "01"}).key());
+    EXPECT_NE(giver.key(), SecretGiver({std::string(64, 'b'), job.life}).key());
+    const SecretAsker one(giver.key()), two(giver.key());
+    EXPECT_NE(one.key(), two.key());
+    const auto answer = giver.give(1, one.key());
+    ASSERT_TRUE(answer.ok()) << answer.error().message();
+    EXPECT_EQ(answer->find(job.secret.substr(0, 8)), std::string::npos);
+    const auto told = one.take(*answer);
+    ASSERT_TRUE(told.ok()) << told.error().message();
+    EXPECT_EQ(told->secret, job.secret);
+    EXPECT_EQ(told->life, job.life);
+    EXPECT_EQ(two.take(*answer).error().code, Code::refused);  // who has heard it
+    EXPECT_EQ(SecretAsker(two.key()).take(*answer).error().code, Code::refused);
+}
+
+TEST(SecretExchange, ChangedAnswersAndBadKeysAreRefused) {
+    SecretGiver giver(job);
+    const SecretAsker one(giver.key());
+    const auto answer = giver.give(1, one.key());
+    ASSERT_TRUE(answer.ok());
+    for (size_t at = 0; at < answer->size(); ++at) {
+        std::string changed = *answer;
+        changed[at] = static_cast<char>(changed[at] ^ 1);
+        EXPECT_FALSE(one.take(changed).ok()) << at;
+        EXPECT_FALSE(one.take(answer->substr(0, at)).ok()) << at;
+    }
+    for (const std::string& key : {std::string(), std::string(64, 'x'), std::string(62, '1'),
+                                   std::string(64, '0'), one.key() + "00"}) {
+        EXPECT_EQ(giver.give(2, key).error().code, Code::invalid) << key;
+        EXPECT_FALSE(SecretAsker(key).take(*answer).ok()) << key;
+    }
+    EXPECT_TRUE(giver.give(2, SecretAsker(giver.key()).key()).ok());  // nothing of that counted
+}
+
+// One of them may be a stranger.
+TEST(SecretExchange, TwoThatAskAsOneDaemonAreTold) {
+    SecretGiver giver(job);
+    const SecretAsker one(giver.key()), two(giver.key());
+    EXPECT_TRUE(giver.give(1, one.key()).ok());
+    EXPECT_TRUE(giver.give(1, one.key()).ok());
+    EXPECT_TRUE(giver.give(2, two.key()).ok());
+    EXPECT_EQ(giver.give(1, two.key()).error().code, Code::refused);
 }
 
 // --- messages between daemons ---

@@ -645,6 +645,25 @@ TEST(Move, TheSecretIsToldToWhoAsksForThatOfThisJob) {
     expect_sound(c);
 }
 
+// Its rank asks again.
+TEST(Move, ADaemonThatHasNotBeenToldTheSecretAnswersNobodyWhoAsks) {
+    Cluster c(13, 2, {0, 1});
+    const auto ask = [&c] {
+        auto arrival = ControlSocket::connect(c.socket_of(1));
+        EXPECT_TRUE(arrival.ok());
+        EXPECT_TRUE(arrival->send_text(schema::encode(kernet::AskSecret{"4711"})).ok());
+        c.run(1000);
+        return arrival->receive(0);
+    };
+    c.without_secret.insert(1);
+    EXPECT_EQ(ask().error().code, Code::peer_lost);
+    c.without_secret.clear();
+    const auto answer = ask();
+    ASSERT_TRUE(answer.ok());
+    EXPECT_TRUE(schema::decode<kernet::TellSecret>(answer->text).ok());
+    expect_sound(c);
+}
+
 // --- daemons ---
 
 TEST(Nodes, SilentEmptyNodeIsGivenUpAndTheJobGoesOn) {

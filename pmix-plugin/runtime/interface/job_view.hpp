@@ -44,7 +44,7 @@ class JobView {
 
     virtual std::string job_name() const = 0;  // the application job's number in decimal; "" before
     virtual std::vector<NodeInfo> nodes() const = 0;
-    virtual std::string secret() const = 0;       // the job's secret in hex; "" before the launch
+    virtual std::string secret() const = 0;       // the job's secret in hex; "" before it is known
     virtual std::string life() const = 0;         // drawn at every start and restart; "" likewise
     virtual std::string rank_socket() const = 0;  // address ranks and wrappers connect to, here
     // An MCA parameter as it is set ("ghost_checkpoint_interval"); nothing if it is not.

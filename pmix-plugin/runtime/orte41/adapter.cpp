@@ -16,7 +16,6 @@
 #include "pmix-plugin/runtime/pmix/pmix_server.h"
 #include "pmix-plugin/runtime/orte41/rehome.hpp"
 #include "pmix-plugin/runtime/orte41/state_hooks.hpp"
-#include "pmix-plugin/settings/job_secret.hpp"
 #include "pmix-plugin/settings/job_settings.hpp"
 
 namespace ghost::plugin::orte41 {
@@ -87,6 +86,7 @@ void hear_of_late_call(const schema::Received& m) {
 Orte4Adapter::Orte4Adapter() {
     present() = this;
     install_hooks();
+    fetch_secret();
     ghost_pmix_ask_for_processes([](uint32_t jobid, uint32_t rank) noexcept {
         return is_known_process(jobid, rank) ? 1 : 0;
     });
@@ -123,8 +123,21 @@ void Orte4Adapter::install_hooks() {
     if (!done) loop_.after(retry_us, [this] { install_hooks(); });
 }
 
+// Until the launch message says of whom to ask it, and the answer is here.
+void Orte4Adapter::fetch_secret() {
+    constexpr int64_t retry_us = 10'000;
+    if (!messenger_.has_secret()) loop_.after(retry_us, [this] { fetch_secret(); });
+}
+
+void Orte4Adapter::secret_is_doubtful(const std::string& why) {
+    abort_job(1, fmt::format("mpirun: {}: another process may have it, so the job ends", why));
+}
+
 void Orte4Adapter::on_launch(std::function<void()> handler) {
-    launch_handler() = std::move(handler);
+    launch_handler() = [this, handler = std::move(handler)] {
+        messenger_.has_secret();  // asks for it now
+        handler();
+    };
 }
 
 std::string Orte4Adapter::wrapper() const {
@@ -155,9 +168,7 @@ int Orte4Adapter::slots(NodeId node) const {
     return slots_of(node);
 }
 std::string Orte4Adapter::secret() const {
-    // it does not change while the process lives
-    static const auto handed_on = kept_secret();
-    return handed_on ? handed_on->secret : app_variable(launched_secret_variable);
+    return messenger_.secret();
 }
 std::string Orte4Adapter::life() const {
     return app_variable("GHOST_LIFE");

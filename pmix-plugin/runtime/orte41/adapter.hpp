@@ -106,6 +106,8 @@ class Orte4Adapter final : public RuntimeAdapter {
     };
 
     void install_hooks();
+    void fetch_secret();
+    void secret_is_doubtful(const std::string& why);
     static void rank_ended(RankId rank, const std::function<void()>& stock);
     void leave(RankId rank);
     void tell_of_late_call(const NamedCall& call, bool expected);
@@ -118,7 +120,7 @@ class Orte4Adapter final : public RuntimeAdapter {
 
     Loop loop_;
     DaemonPriority priority_;
-    RmlMessenger messenger_;
+    RmlMessenger messenger_{[this](const std::string& why) { secret_is_doubtful(why); }};
     Children children_;
     FenceHold fence_hold_;
     LateCallers late_callers_{

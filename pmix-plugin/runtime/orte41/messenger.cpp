@@ -14,15 +14,18 @@ namespace ghost::plugin::orte41 {
 
 namespace {
 
-constexpr orte_rml_tag_t tag = 178;  // above ORTE_RML_TAG_MAX; docs/PROTOCOL.md
+// above ORTE_RML_TAG_MAX; docs/PROTOCOL.md
+constexpr orte_rml_tag_t message_tag = 178, secret_tag = 179;
+constexpr size_t most_waiting = 4096;  // messages that came before the secret
 
-// What came: the life of one who does not seal, and the bytes.
-using Receiver =
-    std::function<void(NodeId, const std::optional<std::string>& life, const std::string& text)>;
-// RML calls back with a plain pointer for as long as mpirun lives, so the receiver is asked here.
-Receiver& receiver() {
-    static Receiver the_receiver;
-    return the_receiver;
+// RML calls back with a plain pointer for as long as mpirun lives, so the receivers are asked here.
+using Receiver = std::function<void(NodeId, const std::string& bytes)>;
+struct Receivers {
+    Receiver message, secret;
+};
+Receivers& receivers() {
+    static Receivers the_receivers;
+    return the_receivers;
 }
 
 bool unpack(opal_buffer_t* buffer, std::string& out) {
@@ -42,75 +45,34 @@ void pack_bytes(opal_buffer_t* buffer, const std::string& bytes) {
     if (size > 0) opal_dss.pack(buffer, bytes.data(), static_cast<int32_t>(size), OPAL_BYTE);
 }
 
-void received(int, orte_process_name_t* sender, opal_buffer_t* buffer, orte_rml_tag_t,
-              void*) noexcept {
+void received_message(int, orte_process_name_t* sender, opal_buffer_t* buffer, orte_rml_tag_t,
+                      void*) noexcept {
     uint32_t from = sender->vpid;
-    uint8_t sealed = 0;
-    int32_t count = 1, one = 1;
-    std::string life, text;
+    int32_t count = 1;
+    std::string sealed;
     // A daemon that relays a broadcast hands it to itself under its own name (grpcomm/direct), so
     // every message says itself whose it is.
     if (opal_dss.unpack(buffer, &from, &count, OPAL_UINT32) != OPAL_SUCCESS ||
-        opal_dss.unpack(buffer, &sealed, &one, OPAL_UINT8) != OPAL_SUCCESS ||
-        !unpack(buffer, life) || !unpack(buffer, text) || !receiver())
+        !unpack(buffer, sealed) || !receivers().message)
         return;
-    receiver()(from, sealed != 0 ? std::nullopt : std::optional(life), text);
+    receivers().message(from, sealed);
 }
 
-opal_buffer_t* pack(MessageSeal* seal, NodeId to, const std::string& life,
-                    const std::string& packet) {
+void received_secret(int, orte_process_name_t* sender, opal_buffer_t* buffer, orte_rml_tag_t,
+                     void*) noexcept {
+    std::string bytes;
+    if (sender->jobid != ORTE_PROC_MY_NAME->jobid || !unpack(buffer, bytes) || !receivers().secret)
+        return;
+    receivers().secret(sender->vpid, bytes);
+}
+
+opal_buffer_t* packed(const std::string& sealed) {
     opal_buffer_t* buffer = OBJ_NEW(opal_buffer_t);
     uint32_t self = ORTE_PROC_MY_NAME->vpid;
-    uint8_t sealed = seal ? 1 : 0;
     opal_dss.pack(buffer, &self, 1, OPAL_UINT32);
-    opal_dss.pack(buffer, &sealed, 1, OPAL_UINT8);
-    pack_bytes(buffer, seal ? std::string() : life);
-    pack_bytes(buffer, seal ? seal->close(to, packet) : packet);
+    pack_bytes(buffer, sealed);
     return buffer;
 }
-
-}  // namespace
-
-RmlMessenger::RmlMessenger() : inbox_([this] { return life(); }) {
-    static bool posted = false;
-    receiver() = [this](NodeId from, const std::optional<std::string>& life,
-                        const std::string& text) {
-        if (life.has_value() != (seal() == nullptr))  // never both
-            return refuse(from, life ? "it is not sealed" : "it is sealed");
-        if (seal()) return deliver_sealed(from, text);
-        deliver(from, *life, text);
-    };
-    if (!posted)
-        orte_rml.recv_buffer_nb(ORTE_NAME_WILDCARD, tag, ORTE_RML_PERSISTENT, received, nullptr);
-    posted = true;
-}
-
-MessageSeal* RmlMessenger::seal() {
-    if (!app_variable(launched_secret_variable).empty()) return nullptr;
-    if (seal_) return seal_.get();
-    auto job = kept_secret();
-    if (!job) return nullptr;
-    seal_ = std::make_unique<MessageSeal>(ORTE_PROC_MY_NAME->vpid, job->secret, job->life);
-    job_ = std::move(*job);
-    return seal_.get();
-}
-
-std::string RmlMessenger::life() {
-    return seal() ? job_->life : app_variable("GHOST_LIFE");
-}
-
-void RmlMessenger::refuse(NodeId from, const std::string& why) {
-    if (refused_.insert(from).second)
-        log::warning("a message from daemon {} is not taken: {}", from, why);
-}
-
-void RmlMessenger::deliver_sealed(NodeId from, const std::string& sealed) {
-    const auto text = seal_->open(from, sealed);
-    if (!text) return refuse(from, text.error().message());
-    deliver(from, life(), *text);
-}
-
-namespace {
 
 // Daemons that have been told to end are gone one by one, with words of ORTE's about each message
 // that does not reach them.
@@ -118,24 +80,107 @@ bool nobody_listens() {
     return orte_orteds_term_ordered || orte_finalizing;
 }
 
-}  // namespace
-
-void RmlMessenger::send(NodeId to, const std::string& packet) {
-    if (nobody_listens()) return;
-    opal_buffer_t* buffer = pack(seal(), to, life(), packet);
+bool send_buffer(NodeId to, opal_buffer_t* buffer, orte_rml_tag_t tag, const char* what) {
     orte_process_name_t name{ORTE_PROC_MY_NAME->jobid, to};
     const int rc = orte_rml.send_buffer_nb(orte_mgmt_conduit, &name, buffer, tag,
                                            orte_rml_send_callback, nullptr);
-    if (rc == ORTE_SUCCESS) return;
-    log::warning("message {} to daemon {} not sent: error {}", packet.substr(0, 60), to, rc);
+    if (rc == ORTE_SUCCESS) return true;
+    log::warning("{} to daemon {} not sent: error {}", what, to, rc);
     OBJ_RELEASE(buffer);
+    return false;
+}
+
+void send_plain(NodeId to, const std::string& bytes) {
+    opal_buffer_t* buffer = OBJ_NEW(opal_buffer_t);
+    pack_bytes(buffer, bytes);
+    send_buffer(to, buffer, secret_tag, "what the job's secret is asked for or given with");
+}
+
+}  // namespace
+
+RmlMessenger::RmlMessenger(std::function<void(const std::string&)> doubtful)
+    : doubtful_(std::move(doubtful)), inbox_([this] { return job_ ? job_->life : std::string(); }) {
+    static bool posted = false;
+    receivers() = {[this](NodeId from, const std::string& bytes) { received(from, bytes); },
+                   [this](NodeId from, const std::string& bytes) { asked_or_told(from, bytes); }};
+    if (std::exchange(posted, true)) return;
+    orte_rml.recv_buffer_nb(ORTE_NAME_WILDCARD, message_tag, ORTE_RML_PERSISTENT, received_message,
+                            nullptr);
+    orte_rml.recv_buffer_nb(ORTE_NAME_WILDCARD, secret_tag, ORTE_RML_PERSISTENT, received_secret,
+                            nullptr);
+}
+
+// --- the secret ---
+
+bool RmlMessenger::has_secret() {
+    if (seal_) return true;
+    if (auto job = kept_secret()) {
+        take_secret(std::move(*job));
+        return true;
+    }
+    if (asker_ || ORTE_PROC_IS_HNP) return false;
+    if (const std::string key = app_variable(launched_key_variable); !key.empty()) {
+        asker_ = std::make_unique<SecretAsker>(key);
+        send_plain(0, asker_->key());
+    }
+    return false;
+}
+
+void RmlMessenger::asked_or_told(NodeId from, const std::string& bytes) {
+    if (ORTE_PROC_IS_HNP) return give_secret(from, bytes);
+    if (from != 0 || !asker_ || seal_) return;
+    auto job = asker_->take(bytes);
+    if (!job) return log::error("{}", job.error().message());
+    take_secret(std::move(*job));
+}
+
+// In mpirun. Where a launch agent has handed it on nobody need ask.
+void RmlMessenger::give_secret(NodeId to, const std::string& key) {
+    if (to == 0 || !daemon_object(to) || !has_secret() ||
+        app_variable(launched_key_variable).empty())
+        return refuse(to, "it asks for the job's secret, which it should have");
+    if (!giver_) giver_ = std::make_unique<SecretGiver>(*job_);
+    const auto answer = giver_->give(to, key);
+    if (answer) return send_plain(to, *answer);
+    if (answer.error().code == Code::refused) return doubtful_(answer.error().message());
+    refuse(to, answer.error().message());
+}
+
+void RmlMessenger::take_secret(JobSecret job) {
+    seal_ = std::make_unique<MessageSeal>(ORTE_PROC_MY_NAME->vpid, job.secret, job.life);
+    job_ = std::move(job);
+    for (const Waiting& one : std::exchange(to_send_, {})) send(one.peer, one.bytes);
+    for (const Waiting& one : std::exchange(to_read_, {})) received(one.peer, one.bytes);
+}
+
+// --- messages ---
+
+void RmlMessenger::refuse(NodeId from, const std::string& why) {
+    if (refused_.insert(from).second)
+        log::warning("a message from daemon {} is not taken: {}", from, why);
+}
+
+void RmlMessenger::received(NodeId from, const std::string& sealed) {
+    if (has_secret()) {
+        const auto text = seal_->open(from, sealed);
+        return text ? deliver(from, *text) : refuse(from, text.error().message());
+    }
+    if (to_read_.size() < most_waiting) return to_read_.push_back({from, sealed});
+    refuse(from, "too many have come before the job's secret");
+}
+
+void RmlMessenger::send(NodeId to, const std::string& packet) {
+    if (nobody_listens()) return;
+    if (!has_secret()) return to_send_.push_back({to, packet});
+    const std::string what = "message " + packet.substr(0, 60);
+    send_buffer(to, packed(seal_->close(to, packet)), message_tag, what.c_str());
 }
 
 void RmlMessenger::broadcast(const std::string& packet) {
-    if (nobody_listens()) return;
-    opal_buffer_t* buffer = pack(seal(), MessageSeal::everybody, life(), packet);
+    if (nobody_listens() || !has_secret()) return;  // mpirun has it
+    opal_buffer_t* buffer = packed(seal_->close(MessageSeal::everybody, packet));
     orte_grpcomm_signature_t* everybody = wildcard_signature(ORTE_PROC_MY_NAME->jobid);
-    const int rc = orte_grpcomm.xcast(everybody, tag, buffer);
+    const int rc = orte_grpcomm.xcast(everybody, message_tag, buffer);
     if (rc != ORTE_SUCCESS)
         log::warning("message {} to all daemons not sent: error {}", packet.substr(0, 60), rc);
     OBJ_RELEASE(buffer);
@@ -144,12 +189,12 @@ void RmlMessenger::broadcast(const std::string& packet) {
 
 void RmlMessenger::stop() {
     inbox_.clear();
-    receiver() = nullptr;
+    receivers() = {};
 }
 
-void RmlMessenger::deliver(NodeId from, const std::string& life, const std::string& text) {
+void RmlMessenger::deliver(NodeId from, const std::string& text) {
     try {
-        if (const std::string answer = inbox_.deliver(from, life, text); !answer.empty())
+        if (const std::string answer = inbox_.deliver(from, job_->life, text); !answer.empty())
             send(from, answer);
     } catch (const std::exception& failure) {
         log::error("message from daemon {}: {}", from, failure.what());

@@ -64,6 +64,9 @@ int Daemon::slots(NodeId) const {
 std::string Daemon::session_dir() const {
     return c_.dir_;
 }
+std::string Daemon::secret() const {
+    return c_.without_secret.contains(id_) ? std::string() : job_secret;
+}
 std::string Daemon::rank_socket() const {
     return fmt::format("@ghost-test/{}/{}", c_.name_, id_);
 }

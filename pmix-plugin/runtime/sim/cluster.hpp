@@ -121,7 +121,7 @@ class Daemon : public RuntimeAdapter {
     std::optional<NodeId> find_node(const std::string& name) const override;
     int slots(NodeId node) const override;
     std::string session_dir() const override;
-    std::string secret() const override { return job_secret; }
+    std::string secret() const override;
     std::string life() const override { return job_life; }
     std::string rank_socket() const override;
     std::string pmix_uri() const override { return "uri" + std::to_string(id_); }
@@ -267,6 +267,7 @@ class Cluster {
     std::map<uint64_t, std::string> torn;  // snapshots whose cut is none, by seq
     std::map<std::string, std::string> parameters;
     std::set<NodeId> given_up;
+    std::set<NodeId> without_secret;  // whose daemon has not been told it yet
     std::set<NodeId> dead;
     std::vector<std::string> violations;
     std::map<RankId, bool> ended;
