@@ -1,14 +1,37 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Members of objects that others have written, for who only shows them: nlohmann's value() and
-// get() throw if one is of another kind. What is acted upon is a struct with a table (schema.hpp).
+// Values that others have written, for who has no struct with a table for them (schema.hpp):
+// nlohmann's value() and get() throw if one is of another kind, cut a number that does not fit, and
+// what they make of a fraction out of range is undefined.
 #pragma once
 
+#include <concepts>
+#include <cstdint>
+#include <limits>
 #include <string>
 #include <type_traits>
+#include <utility>
 
 #include "base/json.hpp"
 
 namespace ghost {
+
+// The whole number that the value is, of those that T has, up to `most`. False: it is none, and
+// `out` as before.
+template <std::integral T>
+bool read_whole(const nlohmann::json& value, T& out,
+                uint64_t most = static_cast<uint64_t>(std::numeric_limits<T>::max())) {
+    if (!value.is_number_integer()) return false;
+    const bool negative = !value.is_number_unsigned() && value.get<int64_t>() < 0;
+    if (negative ? !std::in_range<T>(value.get<int64_t>()) : value.get<uint64_t>() > most)
+        return false;
+    out = value.get<T>();
+    return true;
+}
+template <std::integral T>
+bool read_whole(const nlohmann::json& object, const char* name, T& out) {
+    const auto found = object.find(name);
+    return found != object.end() && read_whole(*found, out);
+}
 
 // `otherwise` too if it is no object, and if the member is of another kind.
 template <typename T>

@@ -383,17 +383,15 @@ bool from_json(const nlohmann::json& json, Placement& out) {
     if (!json.is_object()) return false;
     const auto clamps = json.find("clamps");
     if (clamps == json.end() || !clamps->is_array() || clamps->size() != 2 ||
-        !(*clamps)[0].is_number_unsigned() || !(*clamps)[1].is_number_unsigned())
+        !read_whole((*clamps)[0], a.util_min) || !read_whole((*clamps)[1], a.util_max))
         return false;
-    a.util_min = (*clamps)[0].get<uint32_t>();
-    a.util_max = (*clamps)[1].get<uint32_t>();
     if (!take_processors(json, "processors", out.processors) ||
-        !integer_from(json, "policy", a.policy) || !integer_from(json, "flags", a.flags) ||
-        !integer_from(json, "priority", a.priority) || !integer_from(json, "nice", out.nice) ||
-        !integer_from(json, "runtime", a.runtime) || !integer_from(json, "deadline", a.deadline) ||
-        !integer_from(json, "period", a.period) ||
-        !integer_from(json, "io_priority", out.io_priority) ||
-        !integer_from(json, "slack_ns", out.slack_ns))
+        !read_whole(json, "policy", a.policy) || !read_whole(json, "flags", a.flags) ||
+        !read_whole(json, "priority", a.priority) || !read_whole(json, "nice", out.nice) ||
+        !read_whole(json, "runtime", a.runtime) || !read_whole(json, "deadline", a.deadline) ||
+        !read_whole(json, "period", a.period) ||
+        !read_whole(json, "io_priority", out.io_priority) ||
+        !read_whole(json, "slack_ns", out.slack_ns))
         return false;
     a.nice = out.nice;
     return true;
@@ -445,11 +443,13 @@ bool take_waits(const nlohmann::json& from, const ByInner& by_inner) {
     if (list == from.end()) return true;
     if (!list->is_array()) return false;
     for (const auto& wait : *list) {
-        if (!wait.is_array() || wait.size() != 2 || !wait[0].is_number_integer() ||
-            !wait[1].is_number_unsigned())
+        int number = 0;
+        int64_t wait_ns = 0;
+        if (!wait.is_array() || wait.size() != 2 || !read_whole(wait[0], number) ||
+            !read_whole(wait[1], wait_ns) || wait_ns < 0)
             return false;
-        const auto found = by_inner.find(wait[0].get<int>());
-        if (found != by_inner.end()) found->second->wait_ns = wait[1].get<int64_t>();
+        const auto found = by_inner.find(number);
+        if (found != by_inner.end()) found->second->wait_ns = wait_ns;
     }
     return true;
 }
@@ -460,8 +460,9 @@ bool take_stopped(const nlohmann::json& from, const ByInner& by_inner) {
     if (list == from.end()) return true;
     if (!list->is_array()) return false;
     for (const auto& thread : *list) {
-        if (!thread.is_number_integer()) return false;
-        const auto found = by_inner.find(thread.get<int>());
+        int number = 0;
+        if (!read_whole(thread, number)) return false;
+        const auto found = by_inner.find(number);
         if (found != by_inner.end()) found->second->stopped = true;
     }
     return true;
@@ -482,9 +483,8 @@ Result<TreePlacement> decode_placement(std::string_view text) {
         const auto threads = group.find("threads");
         if (threads == group.end() || !threads->is_array()) return damaged();
         for (const auto& thread : *threads) {
-            if (!thread.is_number_integer() || out.threads.size() >= threads_limit)
+            if (!read_whole(thread, one.inner) || out.threads.size() >= threads_limit)
                 return damaged();
-            one.inner = thread.get<int>();
             out.threads.push_back(one);
         }
     }

@@ -480,32 +480,33 @@ bool is_list(const nlohmann::json& from, const char* key) {
 
 bool take_process(const nlohmann::json& from, ProcessSettings& out) {
     int merges = 0;
-    if (!integer_from(from, "personality", out.personality) ||
-        !integer_from(from, "core_filter", out.core_filter) ||
-        !integer_from(from, "merges", merges) ||
-        !integer_from(from, "future_locks", out.future_locks) ||
-        !integer_from(from, "session_nice", out.session_nice) || !is_list(from, "policies") ||
+    if (!read_whole(from, "personality", out.personality) ||
+        !read_whole(from, "core_filter", out.core_filter) || !read_whole(from, "merges", merges) ||
+        !read_whole(from, "future_locks", out.future_locks) ||
+        !read_whole(from, "session_nice", out.session_nice) || !is_list(from, "policies") ||
         !is_list(from, "mappings") || !is_list(from, "timers"))
         return false;
     out.merges = merges != 0;
     for (const auto& one : from["policies"]) {
-        if (!one.is_array() || one.size() != 2 || !one[0].is_number_integer() ||
+        int thread = 0;
+        if (!one.is_array() || one.size() != 2 || !read_whole(one[0], thread) ||
             !one[1].is_string())
             return false;
-        out.policies[one[0].get<int>()] = one[1].get<std::string>();
+        out.policies[thread] = one[1];
     }
     for (const auto& one : from["mappings"]) {
-        if (!one.is_array() || one.size() != 3 || !one[0].is_number_unsigned() ||
-            !one[1].is_number_unsigned() || !one[2].is_string())
+        MappingPolicy mapping;
+        if (!one.is_array() || one.size() != 3 || !read_whole(one[0], mapping.start) ||
+            !read_whole(one[1], mapping.end) || !one[2].is_string())
             return false;
-        out.mappings.push_back(
-            {one[0].get<uint64_t>(), one[1].get<uint64_t>(), one[2].get<std::string>()});
+        mapping.policy = one[2];
+        out.mappings.push_back(std::move(mapping));
     }
     for (const auto& one : from["timers"]) {
-        if (!one.is_array() || one.size() != 2 || !one[0].is_number_integer() ||
-            !one[1].is_number_integer())
+        int timer = 0;
+        if (!one.is_array() || one.size() != 2 || !read_whole(one[0], timer) ||
+            !read_whole(one[1], out.timers[timer]))
             return false;
-        out.timers[one[0].get<int>()] = one[1].get<int64_t>();
     }
     return true;
 }
@@ -516,7 +517,7 @@ bool from_json(const nlohmann::json& json, TreeSettings& out) {
     if (!json.is_array()) return false;
     for (const auto& one : json) {
         int process = 0;
-        if (!one.is_object() || !integer_from(one, "process", process) ||
+        if (!one.is_object() || !read_whole(one, "process", process) ||
             !take_process(one, out[process]))
             return false;
     }

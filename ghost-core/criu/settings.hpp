@@ -13,7 +13,7 @@
 #include <sys/types.h>
 #include <vector>
 
-#include "base/json.hpp"
+#include "base/json_member.hpp"
 #include "ghost-core/criu/tree.hpp"
 
 namespace ghost::core {
@@ -47,15 +47,6 @@ void prepare_settings();
 TreeSettings settings_of(pid_t root);
 // Adds the timers of a tree that is stopped.
 void add_timers(const std::vector<Task>& tasks, TreeSettings& settings);
-
-// The whole number of this name in an object; false if there is none.
-template <typename T>
-bool integer_from(const nlohmann::json& object, const char* key, T& out) {
-    const auto found = object.find(key);
-    if (found == object.end() || !found->is_number_integer()) return false;
-    out = found->get<T>();
-    return true;
-}
 
 // The numbers of a list as the kernel writes them ("0-3,8"), all below `limit`; false: damaged.
 bool each_listed(std::string_view text, size_t limit, const std::function<void(size_t)>& each);

@@ -10,7 +10,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "base/json.hpp"
+#include "base/json_member.hpp"
 #include "base/json_text.hpp"
 #include "base/pidfd.hpp"
 #include "base/scheduling.hpp"
@@ -96,18 +96,18 @@ Result<HugeMemory> decode_huge_memory(std::string_view text) {
     if (!json.is_array()) return damaged();
     HugeMemory out;
     for (const auto& process : json) {
-        if (!process.is_object() || !process.contains("pid") ||
-            !process["pid"].is_number_integer() || !process.contains("memory") ||
-            !process["memory"].is_array() || process["memory"].size() > runs_limit)
+        int pid = 0;
+        if (!process.is_object() || !read_whole(process, "pid", pid) ||
+            !process.contains("memory") || !process["memory"].is_array() ||
+            process["memory"].size() > runs_limit)
             return damaged();
-        auto& runs = out[process["pid"].get<int>()];
+        auto& runs = out[pid];
         for (const auto& run : process["memory"]) {
-            if (!run.is_array() || run.size() != 2 || !run[0].is_number_unsigned() ||
-                !run[1].is_number_unsigned())
-                return damaged();
-            const PageRun memory{run[0].get<uint64_t>(), run[1].get<uint64_t>()};
-            if (memory.start % huge != 0 || memory.bytes % huge != 0 ||
-                memory.end() < memory.start || (!runs.empty() && memory.start < runs.back().end()))
+            PageRun memory{};
+            if (!run.is_array() || run.size() != 2 || !read_whole(run[0], memory.start) ||
+                !read_whole(run[1], memory.bytes) || memory.start % huge != 0 ||
+                memory.bytes % huge != 0 || memory.end() < memory.start ||
+                (!runs.empty() && memory.start < runs.back().end()))
                 return damaged();
             runs.push_back(memory);
         }

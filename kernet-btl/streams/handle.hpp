@@ -11,7 +11,7 @@
 #include <string>
 
 #include "base/result.hpp"
-#include "base/json.hpp"
+#include "base/json_member.hpp"
 #include "kernet-btl/streams/directory_entry.hpp"
 
 namespace kernet {
@@ -35,18 +35,6 @@ Result<std::string> seal_handle(const Handle& handle, const std::string& cluster
 Result<Handle> open_handle(const std::string& sealed, const std::string& cluster,
                            const std::string& secret);
 
-// Numbers out of JSON that others have written. nlohmann's get<>() cuts what does not fit, and what
-// a fraction out of range becomes is undefined; so whoever reads a message asks here:
-// the whole number from 0 to `most` that the value is. False: it is none, and `out` as before.
-template <typename T>
-bool read_whole(const nlohmann::json& value, T& out,
-                uint64_t most = static_cast<uint64_t>(std::numeric_limits<T>::max())) {
-    if (!value.is_number_integer()) return false;
-    if (!value.is_number_unsigned() && value.get<int64_t>() < 0) return false;
-    const auto number = value.get<uint64_t>();
-    if (number > most) return false;
-    out = static_cast<T>(number);
-    return true;
-}
+using ghost::read_whole;
 
 }  // namespace kernet

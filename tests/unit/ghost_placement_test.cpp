@@ -129,6 +129,34 @@ TEST(Placement, DamageIsFound) {
         EXPECT_EQ(decode_placement(wrong).error().code, Code::corrupt) << wrong;
 }
 
+// None is cut to what fits.
+TEST(Placement, NumbersThatAreNoneOfTheirsAreDamage) {
+    auto there = machine({0}, {0});
+    Placement one;
+    one.inner = 7;
+    one.wait_ns = 5;
+    one.stopped = true;
+    there.threads = {one};
+    there.settings[7].timers[1] = 2;
+    const auto whole = nlohmann::json::parse(encode(there));
+    ASSERT_TRUE(decode_placement(whole.dump()).ok());
+    for (const char* place :
+         {"/groups/0/policy", "/groups/0/nice", "/groups/0/clamps/0", "/groups/0/threads/0",
+          "/waits/0/0", "/stopped/0", "/settings/0/process", "/settings/0/personality",
+          "/settings/0/timers/0/0", "/settings/0/timers/0/1"}) {
+        auto damaged = whole;
+        auto& number = damaged[nlohmann::json::json_pointer(place)];
+        ASSERT_TRUE(number.is_number()) << place;
+        for (const auto& wrong : {nlohmann::json(1ULL << 63), nlohmann::json(1.5)}) {
+            number = wrong;
+            EXPECT_FALSE(decode_placement(damaged.dump()).ok()) << place << wrong;
+        }
+    }
+    auto damaged = whole;
+    damaged["waits"][0][1] = -1;
+    EXPECT_FALSE(decode_placement(damaged.dump()).ok());
+}
+
 TEST(Placement, AnOlderGhostHasNoSettings) {
     const auto read = decode_placement(R"({"usable": "0", "binding": "0", "groups": []})");
     ASSERT_TRUE(read.ok());
