@@ -101,6 +101,27 @@ def own_folder(path):
     return give(path)
 
 
+class AtWork:
+    """A program that says `ready` when it is at its work, which it is until the block is left: its input ends."""
+
+    def __init__(self, words, **more):
+        self.process = subprocess.Popen(words, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, **more)
+        if self.process.stdout.readline() != "ready\n":
+            raise AssertionError("%s failed: %s" % (words, self.process.communicate()[1]))
+
+    def end(self):
+        """What else it has said."""
+        return self.process.communicate(timeout=60)[0]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.end()
+
+
 class Lab:
     """A virtual cluster of the suite's own. In a block: up, or the suite is skipped; and down, whatever happens.
     Commands are the user's; user="" for what only root may do to a node."""

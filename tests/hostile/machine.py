@@ -10,7 +10,7 @@ import time
 
 import snapshots
 from snapshots import Endless, lab, on, until
-from suite import as_user, cases_in, good
+from suite import AtWork, as_user, cases_in, good
 
 # idle: 2000 connections that say nothing, made again when they are closed; dripping: the same, and each says a byte now
 # and then; junk: connections that say what is no greeting, one after the other as quickly as it goes, by four processes.
@@ -128,18 +128,11 @@ print(*sorted(one.rsplit(":", 1)[0] for one in new), flush=True)
 """
 
 
-class At:
-    """A hostile program on a node, at it until it leaves the block."""
+class At(AtWork):
+    """A hostile program on a node, which may not end by itself."""
 
     def __init__(self, node, code, *words, before=()):
-        self.process = subprocess.Popen(lab.words(node, *before, "python3", "-c", code, *words),
-                                        text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, start_new_session=True)
-        if self.process.stdout.readline() != "ready\n":
-            raise AssertionError("the machine failed: " + self.process.communicate()[1])
-
-    def __enter__(self):
-        return self
+        super().__init__(lab.words(node, *before, "python3", "-c", code, *words), start_new_session=True)
 
     def __exit__(self, *_):
         self.process.stdin.close()

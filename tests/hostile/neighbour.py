@@ -11,7 +11,7 @@ import time
 
 import snapshots
 from snapshots import SLOW, Endless, Job, Ledger, lab, on, until
-from suite import ROOT, as_user, cases_in, good
+from suite import ROOT, AtWork, as_user, cases_in, good
 
 STRANGER = 65534
 USER = "ghost-owner"
@@ -31,26 +31,9 @@ def take(name, kind=socket.SOCK_SEQPACKET):
 """
 
 
-class Hostile:
+def hostile(node, code, *words, before=None):
     """A program of the stranger's on a node; it is at it once this is made, until it leaves the block."""
-
-    def __init__(self, node, code, *words, before=None):
-        self.process = subprocess.Popen(
-            lab.words(node, *(HOSTILE if before is None else before + HOSTILE[-2:]), COMMON + code, *words), text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        if self.process.stdout.readline() != "ready\n":
-            raise AssertionError("the stranger failed: " + self.process.communicate()[1])
-
-    def end(self):
-        """What else he has said."""
-        return self.process.communicate(timeout=60)[0]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.end()
+    return AtWork(lab.words(node, *(HOSTILE if before is None else before + HOSTILE[-2:]), COMMON + code, *words))
 
 
 def as_stranger(node, code, *words):
@@ -109,7 +92,7 @@ def case_takes_names(folder):
     assert all(names.values()), names
     made = job.snapshot("--to", "both")
     assert len(job.complete()) == 1 and os.path.basename(made["second"]), made
-    with Hostile("gn1", TAKE_SOCKETS, *names["gn1"]) as one, Hostile("gn2", TAKE_SOCKETS, *names["gn2"]) as two:
+    with hostile("gn1", TAKE_SOCKETS, *names["gn1"]) as one, hostile("gn2", TAKE_SOCKETS, *names["gn2"]) as two:
         job.kill()
         for stranger, node in ((one, "gn1"), (two, "gn2")):
             assert stranger.process.stdout.readline() == "taken %d\n" % len(names[node]), names
@@ -133,7 +116,7 @@ def case_takes_turns(folder):
     pid = program("gn1", 1001)
     parent = good(on("gn1", "ps", "-o", "ppid=", "-p", str(pid))).strip()
     assert good(on("gn1", "ps", "-o", "comm=", "-p", parent)).strip() == "ghost-init"
-    with Hostile("gn1", TAKE_TURNS, str(pid), parent):
+    with hostile("gn1", TAKE_TURNS, str(pid), parent):
         good(timed("gn1", "ghost", "export", str(pid), "--to", os.path.join(folder, "one.ghost"), "--then", "kill"))
 
 
@@ -165,7 +148,7 @@ def write_for_kernetd(folder):
 
 def case_takes_kernetd(folder):
     """The name at which a stream manager would listen."""
-    with Hostile("gn1", "held = take('kernet/0')\nhold()"), Kernetd(folder) as manager:
+    with hostile("gn1", "held = take('kernet/0')\nhold()"), Kernetd(folder) as manager:
         assert manager.said == "kernetd: one is ready\n", manager.said
 
 
@@ -192,7 +175,7 @@ hold()
 def case_keeps_commands_waiting(folder):
     """A session folder whose coordinator takes no connection: `ghost ps` shows the job that there is."""
     Endless(folder)
-    with Hostile("gn1", FULL_BACKLOG):
+    with hostile("gn1", FULL_BACKLOG):
         jobs = json.loads(good(timed("gn1", "ghost", "ps", "--json")))["jobs"]
         assert len(jobs) == 1, jobs
         good(timed("gn1", "ghost", "migrate", "--rank", "1", "--to", "gn3"))
@@ -279,12 +262,12 @@ def case_idle_at_control_sockets(folder):
     for what in ("/ghost.sock", "/holder.sock", "@ghost/"):
         assert any(what in name for name in names["gn1"]), names
     def own(node):
-        return Hostile(node, IDLE, *names[node], before=[])
+        return hostile(node, IDLE, *names[node], before=[])
     def spent():
         fields = good(on("gn1", "sh", "-c", "cat /proc/$(pidof -s mpirun)/stat")).rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     try:
-        with own("gn1"), own("gn3"), Hostile("gn1", IDLE, *(name for name in names["gn1"] if name[0] == "@")):
+        with own("gn1"), own("gn3"), hostile("gn1", IDLE, *(name for name in names["gn1"] if name[0] == "@")):
             begin, before = time.monotonic(), spent()
             assert len(json.loads(good(timed("gn1", "ghost", "ps", "--json")))["jobs"]) == 1
             good(timed("gn1", "ghost", "migrate", "--rank", "1", "--to", "gn3"))
@@ -311,7 +294,7 @@ def case_idle_at_kernetd(folder):
     """The same at a stream manager that has 1024 descriptors: whoever greets it is welcomed."""
     with Kernetd(folder):
         [name] = re.findall(r" (/\S*/kernet.sock)$", good(on("gn1", "cat", "/proc/net/unix")), re.M)
-        with Hostile("gn1", IDLE, name, before=[]):
+        with hostile("gn1", IDLE, name, before=[]):
             answer = json.loads(good(on("gn1", "python3", "-c", COMMON + GREET, name)))
             assert answer["t"] == "welcome", answer
 

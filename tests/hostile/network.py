@@ -3,13 +3,12 @@ processes and core files have of a job's secret. Each case is one way; see docs/
 cases; else those named. The laboratory is that of tests/net/snapshots.py."""
 import os
 import re
-import subprocess
 import sys
 import time
 
 import snapshots
 from snapshots import Ledger, lab, on, until
-from suite import Skip, cases_in, good
+from suite import AtWork, Skip, cases_in, good
 
 NODES = ("gn1", "gn2", "gn3")
 
@@ -35,18 +34,11 @@ with open(sys.argv[1], "wb") as out:
 """
 
 
-class Machine:
-    """A program on a node, at its work once this is made, until it leaves the block."""
+class Machine(AtWork):
+    """A program on a node; it has to end well."""
 
     def __init__(self, node, code, *words):
-        self.process = subprocess.Popen(
-            lab.words(node, "python3", "-c", code, *words), text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        if self.process.stdout.readline() != "ready\n":
-            raise AssertionError(self.process.communicate()[1])
-
-    def __enter__(self):
-        return self
+        super().__init__(lab.words(node, "python3", "-c", code, *words))
 
     def __exit__(self, *_):
         self.said, errors = self.process.communicate(timeout=60)
