@@ -24,7 +24,8 @@ class Ear {
     // On all interfaces of the node but loopback, until so many bytes have gone by or, if there is
     // one, the text has been seen in a packet.
     Ear(Lab& lab, const std::string& node, uint64_t enough, const std::string& text = "");
-    // Waits for that. Nothing heard (all() is 0) if it did not come.
+    // Waits for that, as long as more comes within so many seconds. Nothing heard (all() is 0) if
+    // it did not come.
     Heard finish(double seconds = 30);
 
   private:
