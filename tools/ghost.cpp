@@ -16,6 +16,7 @@ namespace {
 constexpr Verb verbs[] = {
     {"ps", "list running jobs with their nodes and ranks", define_ps},
     {"migrate", "move ranks of a running job to another node", define_migrate},
+    {"cancel", "undo moves and snapshots that are under way or wait", define_cancel},
     {"run", "start a program so that it can move to another node later", define_run},
     {"export", "save a process outside MPI as a ghost in a file", define_export},
     {"import", "restore a process from a ghost in a file", define_import},

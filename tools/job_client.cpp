@@ -309,4 +309,8 @@ Answer ask(const Job& job, const plugin::CheckpointRequest& request, const OnPro
     return ask(job, schema::encode(request), progress);
 }
 
+Answer ask(const Job& job, const plugin::CancelRequest& request) {
+    return ask(job, schema::encode(request), nullptr);
+}
+
 }  // namespace ghost::tools

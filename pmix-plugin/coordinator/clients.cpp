@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/coordinator/clients.hpp"
 
+#include <algorithm>
+#include <fmt/format.h>
 #include <sys/stat.h>
 
 #include "base/log.hpp"
@@ -89,17 +91,39 @@ void Clients::message(ClientId id, const schema::Received& m) {
             return migrate(id, m.as<MigrateRequest>());
         case ToCoordinator::checkpoint:
             return checkpoint(id, m.as<CheckpointRequest>());
+        case ToCoordinator::cancel:
+            return cancel(id, m.as<CancelRequest>());
     }
 }
 
 void Clients::migrate(ClientId id, const MigrateRequest& m) {
-    if (m.ranks.empty() || m.to.empty()) {
-        return refuse(id, "a migration names at least one rank and a node");
-    }
+    if (m.ranks.empty() == m.all_from.empty())
+        return refuse(id, "a migration names at least one rank, or a node whose ranks are meant");
+    MigrationOrder order;
+    order.ranks = m.ranks;
+    order.all_from = m.all_from;
+    if (!m.to.empty()) order.to = {m.to};
+    order.mode = m.mode.value_or("stop");
+    order.with_sharers = m.with_sharers.value_or(false);
     services_.migrate(
-        id, {m.ranks, m.to, m.mode.value_or("stop"), m.with_sharers.value_or(false)},
-        [this, id](const Move& move) { progress(id, move); },
+        id, std::move(order), [this, id](const Move& move) { progress(id, move); },
         [this, id](const MigrationResult& result) { migrated(id, result); });
+}
+
+void Clients::cancel(ClientId id, const CancelRequest& m) {
+    services_.cancel(m.id.value_or(0), [this, id, wanted = m.id](const auto& all) {
+        Json rows = Json::array();
+        for (const Engine::Undone& one : all)
+            rows.push_back({{"id", one.id}, {"what", one.what}, {"undone", one.undone}});
+        const bool undone = std::ranges::all_of(all, &Engine::Undone::undone);
+        RequestResult m{undone ? 0 : 1, {json_text(rows)}, std::nullopt};
+        if (!undone) m.error = "what has been decided already was not undone";
+        if (all.empty() && wanted) {
+            m.exit = 1;
+            m.error = fmt::format("nothing that is under way or waits has the number {}", *wanted);
+        }
+        tell(id, m);
+    });
 }
 
 void Clients::checkpoint(ClientId id, const CheckpointRequest& m) {

@@ -29,6 +29,9 @@ class Clients {
         std::function<void(uint64_t owner, SnapshotOrder, SnapshotOperation::Progress,
                            SnapshotOperation::Finished)>
             snapshot;
+        std::function<void(uint64_t id,
+                           std::function<void(const std::vector<Engine::Undone>&)> over)>
+            cancel;
         std::function<void(uint64_t owner)> gone;
     };
 
@@ -49,6 +52,7 @@ class Clients {
     void message(ClientId id, const schema::Received& m);
     void closed(ClientId id);
     void migrate(ClientId id, const MigrateRequest& m);
+    void cancel(ClientId id, const CancelRequest& m);
     void checkpoint(ClientId id, const CheckpointRequest& m);
     void progress(ClientId id, const Move& move);
     void migrated(ClientId id, const MigrationResult& result);

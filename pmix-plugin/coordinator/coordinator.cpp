@@ -27,6 +27,7 @@ namespace {
 
 constexpr int64_t gather_us = 1000;  // locations that come together go out together
 constexpr size_t batch_bytes = 64 * 1024;
+constexpr int most_at_node = 8;  // moves at the same time, if nothing is said
 
 Json move_event(const Move& m) {
     Json event = {{"rank", m.rank},   {"from", m.from_name}, {"to", m.to_name},
@@ -71,7 +72,8 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     void take_signals();
     void begin_restart();
     void launched();
-    void ask(Request request);
+    Engine::Limits limits() const;
+    void ask(std::vector<Request> requests);
     void snapshot_unasked(SnapshotOrder order, SnapshotOperation::Finished finished = nullptr);
     void snapshot_finished(const SnapshotRun& run);
     bool snapshot_due();
@@ -87,6 +89,8 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     Liveness liveness_;
     Fences fences_;
     Epochs epochs_;
+    std::set<NodeId> drained_;
+    uint64_t last_request_ = 0;
     SnapshotHistory snapshots_;
     Engine engine_;
     Job job_;
@@ -121,10 +125,20 @@ Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings setting
       fences_(adapter_),
       snapshots_(adapter_, settings_, liveness_,
                  [this](const auto& locations) { publish(locations); }),
-      engine_(adapter_, policy_.at_once),
-      job_{adapter_,   settings_,   policy_, liveness_,
-           locations_, background_, lock_,   fences_,
-           epochs_,    snapshots_,  engine_, [this](const auto& locations) { publish(locations); }},
+      engine_(adapter_, limits()),
+      job_{adapter_,
+           settings_,
+           policy_,
+           liveness_,
+           locations_,
+           background_,
+           lock_,
+           fences_,
+           epochs_,
+           drained_,
+           snapshots_,
+           engine_,
+           [this](const auto& locations) { publish(locations); }},
       schedule_(adapter_, policy_.interval_us, settings_.now, [this] { return snapshot_due(); }),
       clients_(adapter_,
                {[this](std::function<void(const Json&)> answer) { ps_asked(std::move(answer)); },
@@ -133,6 +147,7 @@ Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings setting
                     const auto moved = [this](const Move& m) {
                         events_.add("move", move_event(m));
                     };
+                    order.id = ++last_request_;
                     ask(migration(job_, owner, std::move(order), std::move(progress), moved,
                                   std::move(finished)));
                 },
@@ -140,7 +155,16 @@ Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings setting
                        SnapshotOperation::Finished finished) {
                     snapshot(owner, std::move(order), std::move(progress), std::move(finished));
                 },
+                [this](uint64_t id, auto over) { engine_.undo(id, std::move(over)); },
                 [this](uint64_t owner) { engine_.drop(owner); }}) {}
+
+// A move keeps a core busy at each of its ends, or the link between them.
+Engine::Limits Coordinator::Impl::limits() const {
+    if (policy_.at_once > 0) return {policy_.at_once};
+    return {SIZE_MAX, [this](NodeId node) {
+                return static_cast<size_t>(std::clamp(adapter_.cores(node), 1, most_at_node));
+            }};
+}
 
 Status Coordinator::Impl::start() {
     if (running_) return {};
@@ -276,9 +300,11 @@ void Coordinator::Impl::take_signals() {
     });
 }
 
-void Coordinator::Impl::ask(Request request) {
-    const auto refuse = request.refuse;
-    if (!engine_.add(std::move(request))) refuse("too many requests wait already");
+void Coordinator::Impl::ask(std::vector<Request> requests) {
+    std::vector<std::function<void(const std::string&)>> refuse;
+    for (const Request& one : requests) refuse.push_back(one.refuse);
+    if (engine_.add(std::move(requests))) return;
+    for (const auto& one : refuse) one("too many requests wait already");
 }
 
 void Coordinator::Impl::begin_restart() {
@@ -296,11 +322,15 @@ void Coordinator::Impl::begin_restart() {
 void Coordinator::Impl::snapshot(uint64_t owner, SnapshotOrder order,
                                  SnapshotOperation::Progress progress,
                                  SnapshotOperation::Finished finished) {
-    ask(snapshot_request(job_, owner, std::move(order), std::move(progress),
+    std::vector<Request> request;
+    request.push_back(
+        snapshot_request(job_, owner, std::move(order), std::move(progress),
                          [this, finished = std::move(finished)](const SnapshotRun& run) {
                              snapshot_finished(run);
                              if (finished) finished(run);
                          }));
+    request.front().id = ++last_request_;
+    ask(std::move(request));
 }
 
 // Nobody waits for the answer at a terminal: what failed is said.

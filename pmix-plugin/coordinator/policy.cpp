@@ -66,6 +66,13 @@ Result<int> parse_count(const std::string& text) {
     return static_cast<int>(value);
 }
 
+Result<size_t> parse_at_once(const std::string& text) {
+    if (text == "auto") return size_t{0};
+    auto count = parse_count(text);
+    GHOST_TRY(count);
+    return static_cast<size_t>(std::max(1, *count));
+}
+
 Result<uint64_t> parse_carried(const std::string& text) {
     auto bytes = parse_bytes(text);
     if (bytes && *bytes > most_carried)
@@ -110,8 +117,7 @@ SnapshotPolicy read_policy(const JobView& job, std::vector<std::string>& wrong) 
         policy.sign = absolute(key);
     (void)reader.value("ghost_own_ipc", parse_yes);  // the wrappers', who have nobody to tell
     policy.signal = reader.value("ghost_checkpoint_signal", parse_signal);
-    policy.at_once =
-        static_cast<size_t>(std::max(1, reader.value("ghost_migrate_at_once", parse_count)));
+    policy.at_once = reader.value("ghost_migrate_at_once", parse_at_once);
     policy.restart = reader.text("ghost_restart");
     policy.signer = reader.text("ghost_restart_signer");
     policy.memory = memory_folder(policy.restart);

@@ -23,7 +23,7 @@ struct SnapshotPolicy {
     uint64_t carried = 0;  // bytes of a file open for writing, up to which its contents are saved
     std::string sign;      // file with the key that snapshots are signed with; empty: none are
     int signal = 0;        // that asks mpirun for a snapshot; 0: none
-    size_t at_once = 1;    // operations on different ranks
+    size_t at_once = 0;    // operations on different ranks; 0: as the nodes' cores allow
     std::string restart;   // folder of the snapshot this job goes on from; empty: a new job
     std::string signer;    // public key it has to be signed with; empty: it need not
 };

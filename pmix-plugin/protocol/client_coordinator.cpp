@@ -12,10 +12,16 @@ using schema::record;
 namespace {
 
 constexpr Field migrate_fields[] = {
-    field<&MigrateRequest::ranks>("ranks", "to move, one after the other"),
-    field<&MigrateRequest::to>("to", "node of the job, as in mpirun's host list"),
+    field<&MigrateRequest::ranks>("ranks", "to move").or_default(),
+    field<&MigrateRequest::to>("to",
+                               "node, as in mpirun's host list; empty: the one with most room")
+        .or_default(),
     field<&MigrateRequest::mode>("mode", "live, stop (the default), or auto: live if that can be"),
     field<&MigrateRequest::with_sharers>("with_sharers", "whoever shares memory moves along"),
+    field<&MigrateRequest::all_from>("all_from", "node, all of whose ranks are meant").or_default(),
+};
+constexpr Field cancel_fields[] = {
+    field<&CancelRequest::id>("id", "of a request, as in `ps`; all of them if absent"),
 };
 constexpr Field checkpoint_fields[] = {
     field<&CheckpointRequest::to>("to", "folder, `memory`, `both`; empty: as the job's parameters")
@@ -29,7 +35,9 @@ constexpr Field result_fields[] = {
         .at_least(0)
         .at_most(255),
     field<&RequestResult::result>(
-        "result", "of `ps` an object, of `migrate` a row for each rank, of `checkpoint` a row")
+        "result",
+        "of `ps` an object, of `migrate` a row for each rank, of `checkpoint` a row, of `cancel` "
+        "a row for each request")
         .or_default(),
     field<&RequestResult::error>("error", "reason, for the user"),
 };
@@ -48,6 +56,8 @@ constinit const Record MigrateRequest::table = record<MigrateRequest>(
     "migrate", "ranks are to move; `progress`, then `result`", migrate_fields);
 constinit const Record CheckpointRequest::table = record<CheckpointRequest>(
     "checkpoint", "a snapshot is to be made; `progress`, then `result`", checkpoint_fields);
+constinit const Record CancelRequest::table = record<CancelRequest>(
+    "cancel", "what is under way or waits is to be undone; `result` when it is", cancel_fields);
 constinit const Record RequestResult::table =
     record<RequestResult>("result", "what became of a request", result_fields);
 constinit const Record RequestProgress::table =
@@ -59,6 +69,7 @@ constexpr schema::Message to_coordinator_messages[] = {
     message<PsRequest>(ToCoordinator::ps),
     message<MigrateRequest>(ToCoordinator::migrate),
     message<CheckpointRequest>(ToCoordinator::checkpoint),
+    message<CancelRequest>(ToCoordinator::cancel),
 };
 constexpr schema::Message from_coordinator_messages[] = {
     message<RequestResult>(FromCoordinator::result),

@@ -8,7 +8,7 @@ namespace ghost::plugin {
 
 // --- the command to the coordinator ---
 
-enum class ToCoordinator : uint8_t { ps, migrate, checkpoint };
+enum class ToCoordinator : uint8_t { ps, migrate, checkpoint, cancel };
 extern const schema::Family to_coordinator;
 
 struct PsRequest {
@@ -19,12 +19,18 @@ struct MigrateRequest {
     std::string to;
     std::optional<std::string> mode;
     std::optional<bool> with_sharers;
+    std::string all_from = {};
     static const schema::Record table;
 };
 struct CheckpointRequest {
     std::string to;
     Then then = Then::go_on;
     std::string sign = {};
+    static const schema::Record table;
+};
+
+struct CancelRequest {
+    std::optional<uint64_t> id;
     static const schema::Record table;
 };
 

@@ -35,7 +35,9 @@ constexpr Parameter table[] = {
      "Not available yet: bring a dead rank or node back from the last snapshot (rank, node, all)"},
     {"ghost_migrate_mode", "auto",
      "Not available yet: how a rank's memory moves; ranks always move by stop-and-copy"},
-    {"ghost_migrate_at_once", "1", "How many ranks may move at the same time"},
+    {"ghost_migrate_at_once", "auto",
+     "How many ranks may move at the same time; auto: at each node as many as it has cores, 8 at "
+     "most"},
     {"ghost_filters", "none",
      "Filters for messages between ranks: crypto, compress, backup=FOLDER, so:/PATH"},
     {"ghost_streams", "1", "Offer streams to programs that use kernet.h, without kernetd (0 or 1)"},

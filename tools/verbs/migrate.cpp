@@ -5,6 +5,7 @@
 
 #include "base/json_member.hpp"
 #include "tools/job_client.hpp"
+#include "tools/ranks.hpp"
 #include "tools/terminal.hpp"
 #include "tools/verbs/verb.hpp"
 
@@ -13,7 +14,8 @@ namespace {
 
 struct MigrateArgs {
     std::string job;
-    std::vector<int> ranks;
+    std::vector<std::string> ranks;
+    std::string all_from;
     std::string to;
     std::string mode;
     bool with_sharers = false;
@@ -56,12 +58,16 @@ Json json_of(const Answer& answer, size_t asked) {
 }
 
 int run_migrate(const MigrateArgs& args, bool json) {
-    if (std::any_of(args.ranks.begin(), args.ranks.end(), [](int rank) { return rank < 0; })) {
-        return report(make_error(Code::invalid, "move a rank with a negative number"), json);
-    }
+    if (args.ranks.empty() == args.all_from.empty())
+        return report(make_error(Code::invalid, "move ranks", {}, "give --rank or --all-from"),
+                      json);
+    const auto ranks = parse_ranks(args.ranks);
+    if (!ranks.ok()) return report(ranks.error(), json);
+    const size_t asked = args.all_from.empty() ? ranks->size() : 0;
     auto job = choose_job(args.job);
     if (!job.ok()) return report(job.error(), json);
-    plugin::MigrateRequest request{{args.ranks.begin(), args.ranks.end()}, args.to, {}, {}};
+    plugin::MigrateRequest request{*ranks, args.to, {}, {}};
+    request.all_from = args.all_from;
     if (args.with_sharers) request.with_sharers = true;
     if (!args.mode.empty()) request.mode = args.mode;
     ProgressLine line;
@@ -71,11 +77,11 @@ int run_migrate(const MigrateArgs& args, bool json) {
     line.clear();
     if (!answer.error.empty()) fmt::print(stderr, "ghost: {}\n", answer.error);
     if (json) {
-        print_json(json_of(answer, args.ranks.size()));
+        print_json(json_of(answer, asked));
     } else if (answer.result.is_array()) {
         for (const Json& row : answer.result) say_why_stopped(row);
         // (of a single rank that was not moved the error has said all)
-        const bool said = !answer.error.empty() && args.ranks.size() == 1;
+        const bool said = !answer.error.empty() && asked == 1;
         for (const Json& row : answer.result)
             if (!said || member(row, "moved", false)) print_row(row);
     }
@@ -89,13 +95,15 @@ void define_migrate(CommandLine app, int& exit_status) {
     auto args = std::make_shared<MigrateArgs>();
     app.add_option("job", args->job,
                    "mpirun's pid or the job's name (default: the only job there is)");
-    app.add_option("--rank", args->ranks, "rank to move, or several separated by commas")
-        .required()
+    app.add_option("--rank", args->ranks, "rank to move, or several: 1,4-7")
         .delimiter(',')
         .expected(1)
         .take_all();
-    app.add_option("--to", args->to, "node of the job to move to, named as in mpirun's host list")
-        .required();
+    app.add_option("--all-from", args->all_from,
+                   "node all of whose ranks move, in place of --rank");
+    app.add_option("--to", args->to,
+                   "node of the job to move to, named as in mpirun's host list (default: for each "
+                   "rank the one with the most free slots)");
     app.add_option("--mode", args->mode,
                    "how memory moves: stop (the rank is stopped while its memory is copied), live "
                    "(it runs meanwhile, and is stopped for what it wrote last), or auto: live, and "
@@ -106,7 +114,8 @@ void define_migrate(CommandLine app, int& exit_status) {
                  "move at once, or none does");
     auto json = add_json(app);
     app.footer(
-        "Ranks move one after the other; the first one that cannot move ends the request.\n"
+        "Ranks move at the same time as far as ghost_migrate_at_once allows. After one that cannot "
+        "move no other one begins; `ghost cancel` undoes what has begun.\n"
         "Exit status: 0 moved, or already there; 1 refused or failed, the job is unharmed; 2 wrong "
         "usage; 3 the job was harmed.");
     app.callback([=, &exit_status] { exit_status = run_migrate(*args, *json); });

@@ -59,8 +59,12 @@ void print_job(const Json& info) {
             fmt::print("  {} does not answer\n", member(node, "name", "?"));
     }
     for (const Json& move : list_in(info, "moves")) {
-        fmt::print("  moving rank {} from {} to {}: {}\n", member(move, "rank", -1),
-                   member(move, "from", "?"), member(move, "to", "?"), member(move, "phase", "?"));
+        fmt::print("  moving rank {} from {} to {}: {} (request {})\n", member(move, "rank", -1),
+                   member(move, "from", "?"), member(move, "to", "?"), member(move, "phase", "?"),
+                   member(move, "id", 0));
+    }
+    for (const Json& one : list_in(info, "queue")) {
+        fmt::print("  waiting: {} (request {})\n", member(one, "what", "?"), member(one, "id", 0));
     }
     print_snapshots(info);
 }

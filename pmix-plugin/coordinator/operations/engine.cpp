@@ -108,8 +108,14 @@ bool Scope::meets(const Scope& other) const {
 }
 
 bool Engine::add(Request request) {
+    std::vector<Request> one;
+    one.push_back(std::move(request));
+    return add(std::move(one));
+}
+
+bool Engine::add(std::vector<Request> requests) {
     if (stopped_ || waiting_.size() >= most_waiting) return false;
-    waiting_.push_back(std::move(request));
+    std::ranges::move(requests, std::back_inserter(waiting_));
     if (beginning_)
         soon();
     else if (!soon_)
@@ -131,14 +137,24 @@ void Engine::step() {
         if (!running.operations.empty() && running.is_over()) go_on(running);
     }
     std::erase_if(running_, [](const Running& running) { return running.operations.empty(); });
+    tell_undone();
     begin_waiting();
 }
 
 // Who waits for a rank goes before whoever asked for it later.
 bool Engine::may_begin(const Request& request, const std::deque<Request>& before) const {
     const auto in_the_way = [&](const Request& other) { return request.scope.meets(other.scope); };
-    return running_.size() < at_once_ && std::ranges::none_of(before, in_the_way) &&
+    return running_.size() < limits_.at_once && std::ranges::none_of(before, in_the_way) &&
            std::ranges::none_of(running_, [&](const Running& r) { return in_the_way(r.request); });
+}
+
+bool Engine::room_at(const std::set<NodeId>& nodes) const {
+    if (!limits_.at_node) return true;
+    return std::ranges::all_of(nodes, [this](NodeId node) {
+        const auto there = std::ranges::count_if(
+            running_, [node](const Running& r) { return r.burdened.contains(node); });
+        return static_cast<size_t>(there) < limits_.at_node(node);
+    });
 }
 
 void Engine::begin_waiting() {
@@ -149,7 +165,12 @@ void Engine::begin_waiting() {
             before.push_back(std::move(all.front()));
             continue;
         }
-        running_.push_back({std::move(all.front()), {}});
+        auto burdened = all.front().burdens ? all.front().burdens() : std::set<NodeId>();
+        if (!room_at(burdened)) {
+            before.push_back(std::move(all.front()));
+            continue;
+        }
+        running_.push_back({std::move(all.front()), std::move(burdened), false, {}});
         go_on(running_.back());
     }
     // Those that were added meanwhile came later.
@@ -159,14 +180,54 @@ void Engine::begin_waiting() {
 }
 
 void Engine::go_on(Running& running) {
-    running.operations = running.request.next();
+    if (running.undone && running.request.refuse) running.request.refuse(undone_by_user);
+    running.operations = running.undone ? Operations() : running.request.next();
     if (running.operations.empty()) return soon();
     for (const auto& one : running.operations)
         if (!one->is_over()) one->begin();
 }
 
 void Engine::drop(uint64_t owner) {
-    std::erase_if(waiting_, [owner](const Request& r) { return r.owner == owner; });
+    std::erase_if(waiting_, [owner](const Request& r) {
+        return r.owner == owner && !(r.begun && r.begun());
+    });
+}
+
+void Engine::undo(uint64_t id, std::function<void(const std::vector<Undone>&)> over) {
+    const auto meant = [id](const Request& r) { return r.id != 0 && (id == 0 || r.id == id); };
+    Undoing undoing;
+    undoing.over = std::move(over);
+    for (Running& running : running_) {
+        if (!meant(running.request) || running.undone) continue;
+        bool undone = running.is_over();
+        running.undone = true;
+        for (const auto& one : running.operations)
+            if (!one->is_over()) undone |= one->undo(undone_by_user);
+        undoing.ids.insert(running.request.id);
+        undoing.all.push_back({running.request.id, running.request.what, undone});
+    }
+    std::deque<Request> stays, goes;
+    for (Request& request : std::exchange(waiting_, {}))
+        (meant(request) ? goes : stays).push_back(std::move(request));
+    waiting_ = std::move(stays);
+    for (Request& request : goes) {
+        undoing.all.push_back({request.id, request.what, true});
+        if (request.refuse) request.refuse(undone_by_user);
+    }
+    undoing_.push_back(std::move(undoing));
+    soon();
+}
+
+void Engine::tell_undone() {
+    std::list<Undoing> told;
+    for (auto it = undoing_.begin(); it != undoing_.end();) {
+        const auto now = it++;
+        const bool runs = std::ranges::any_of(running_, [now](const Running& running) {
+            return running.undone && now->ids.contains(running.request.id);
+        });
+        if (!runs) told.splice(told.end(), undoing_, now);
+    }
+    for (const Undoing& one : told) one.over(one.all);
 }
 
 bool Engine::message(NodeId from, const schema::Received& m) {
@@ -197,6 +258,7 @@ void Engine::stop(const std::string& why) {
     for (Request& request : std::exchange(waiting_, {})) {
         if (request.refuse) request.refuse(why);
     }
+    for (const Undoing& one : std::exchange(undoing_, {})) one.over(one.all);
 }
 
 NodeId Engine::node_of(RankId rank, NodeId node) const {
@@ -217,7 +279,16 @@ std::optional<NodeId> Engine::target_of(RankId rank) const {
 }
 
 void Engine::show(Json& ps) const {
-    for (const Operation* operation : under_way()) operation->show(ps);
+    for (const Running& running : running_)
+        for (const auto& one : running.operations) {
+            if (one->is_over()) continue;
+            const size_t moves = ps.contains("moves") ? ps["moves"].size() : 0;
+            one->show(ps);
+            if (ps.contains("moves") && ps["moves"].size() > moves)
+                ps["moves"].back()["id"] = running.request.id;
+        }
+    for (const Request& request : waiting_)
+        ps["queue"].push_back({{"id", request.id}, {"what", request.what}});
 }
 
 }  // namespace ghost::plugin

@@ -37,27 +37,56 @@ inline Operations one_operation(std::unique_ptr<Operation> operation) {
 
 // What somebody has asked for: operations, one after the other.
 struct Request {
+    uint64_t id = 0;     // as `ghost cancel` names it; several may have one; 0: not to be undone
     uint64_t owner = 0;  // the client who asked; 0: nobody who could leave
+    std::string what;    // for the user
     Scope scope;
+    // Which nodes it would burden if it began now; none: no node.
+    std::function<std::set<NodeId>()> burdens;
+    // Others with its id have begun: it is carried out whether or not its owner stays.
+    std::function<bool()> begun;
     // The next operations, which go on at the same time; none: that was all. Called again when all
     // those before are over.
     std::function<Operations()> next;
-    // It does not begin, or not go on; the reason is a sentence. Called when mpirun ends, too, if
-    // the last operation is over: then there may be nothing to say.
+    // It does not begin, or not go on; the reason is a sentence. Called when mpirun ends or it is
+    // undone, too, if the last operation is over: then there may be nothing to say.
     std::function<void(const std::string& why)> refuse;
 };
 
 // Loop thread only; owned by the coordinator.
 class Engine {
   public:
-    // at_once: requests that are carried out at the same time, at most.
-    Engine(EventLoop& loop, size_t at_once) : loop_(loop), at_once_(at_once) {}
+    // How many requests are carried out at the same time, at most: of all, and at each node.
+    struct Limits {
+        size_t at_once = 1;
+        std::function<size_t(NodeId)> at_node = nullptr;  // none: no limit
+    };
+    Engine(EventLoop& loop, Limits limits) : loop_(loop), limits_(std::move(limits)) {}
     ~Engine() { stop(job_has_ended); }
 
     // False: too many wait already (nothing of the request is called).
     bool add(Request request);
-    // Forgets what `owner` has waiting; what has begun goes on.
+    // All of them, or none.
+    bool add(std::vector<Request> requests);
+    // What became of one that was to be undone.
+    struct Undone {
+        uint64_t id = 0;
+        std::string what;
+        bool undone = false;  // false: it has happened already
+    };
+    // Undoes what has this id; 0: all that has one. `over` is called when it has come to its end.
+    void undo(uint64_t id, std::function<void(const std::vector<Undone>&)> over);
+    // Forgets what `owner` has waiting, unless part of it has begun; what has begun goes on.
     void drop(uint64_t owner);
+    // Of what has this id and waits nobody is told any more; how many requests that were.
+    size_t forget(uint64_t id) {
+        return std::erase_if(waiting_, [id](const Request& r) { return r.id == id; });
+    }
+    // Part of what has this id is just being undone.
+    bool is_undone(uint64_t id) const {
+        return std::ranges::any_of(
+            running_, [id](const Running& r) { return r.undone && r.request.id == id; });
+    }
     // False: no operation has this number.
     bool message(NodeId from, const schema::Received& m);
     void node_lost(NodeId node);
@@ -79,6 +108,8 @@ class Engine {
   private:
     struct Running {
         Request request;
+        std::set<NodeId> burdened;
+        bool undone = false;  // nothing more of it begins
         Operations operations;
         bool is_over() const {
             return std::ranges::all_of(operations, [](const auto& o) { return o->is_over(); });
@@ -97,12 +128,20 @@ class Engine {
     void step();
     void begin_waiting();
     bool may_begin(const Request& request, const std::deque<Request>& before) const;
+    bool room_at(const std::set<NodeId>& nodes) const;
     void go_on(Running& running);
+    void tell_undone();
 
     EventLoop& loop_;
-    const size_t at_once_;
+    const Limits limits_;
     std::deque<Request> waiting_;
     std::list<Running> running_;
+    struct Undoing {
+        std::set<uint64_t> ids;  // that run
+        std::vector<Undone> all;
+        std::function<void(const std::vector<Undone>&)> over;
+    };
+    std::list<Undoing> undoing_;
     uint64_t last_seq_ = 0;
     bool stopped_ = false;
     bool beginning_ = false;  // what is added then waits its turn

@@ -6,37 +6,79 @@
 #include <optional>
 #include <utility>
 
+#include "pmix-plugin/coordinator/operations/targets.hpp"
+
 namespace ghost::plugin {
 namespace {
 
 // Ranks that share memory may have shared more, or less, when they are looked at again.
 constexpr int most_looks = 8;
 
+// What one command asks for.
 struct Migration {
+    Job& job;
     MigrationOrder order;
     MoveOperation::Progress progress;
     std::function<void(const Move&)> moved;
     std::function<void(const MigrationResult&)> finished;
-    MigrationResult result;
-    std::shared_ptr<MoveUnit> unit;  // that moves
-    std::vector<Move> ended;         // of it
+    MigrationResult result = {};
+    size_t lines = 0;  // that are not over
+    bool begun = false;
+    std::string refused = {};         // why nothing more is moved
+    std::set<RankId> elsewhere = {};  // has left the node whose ranks are meant, or has ended
+
+    bool stopped() const { return result.exit != 0 && !order.all_that_can; }
+    bool is_over(RankId rank) const {
+        return elsewhere.contains(rank) ||
+               std::ranges::find(result.moves, rank, &Move::rank) != result.moves.end();
+    }
+    // A name that was given goes to the move as it is, which says what is wrong with it.
+    bool is_chosen() const { return order.to.size() != 1; }
+
+    void take(const Move& move, bool is_why) {
+        if (moved) moved(move);
+        result.moves.push_back(move);
+        if (move.why.empty() || move.state == MoveState::done) return;
+        result.exit = std::max(result.exit, move.harmed ? 3 : 1);
+        if (is_why || result.error.empty()) result.error = move.why;
+        if (stopped()) lines -= job.engine.forget(order.id);
+    }
+    void refuse(const std::string& why) {
+        result.exit = std::max(result.exit, 1);
+        refused = why;
+    }
+    void line_over() {
+        if (--lines > 0 || !finished) return;
+        const auto left =
+            std::ranges::count_if(order.ranks, [this](RankId rank) { return !is_over(rank); });
+        if (result.error.empty() && !refused.empty())
+            result.error = refused + ": nothing more is moved";
+        else if (result.exit != 0 && left > 0)
+            result.error += fmt::format(" ({} more ranks were not tried)", left);
+        std::exchange(finished, nullptr)(result);
+    }
+};
+
+// Ranks that move one after the other, or together.
+struct Line {
+    std::shared_ptr<Migration> all;
+    std::vector<RankId> ranks;
+    std::shared_ptr<MoveUnit> unit = {};  // that moves
+    std::vector<Move> ended = {};         // of it
     int looks = 0;
-    std::string not_live;  // why those that are under way are not tried live
+    std::string not_live = {};  // why those that are under way are not tried live
+    bool over = false;
 
     std::string mode() const {
-        if (order.mode != "auto") return order.mode;
+        if (all->order.mode != "auto") return all->order.mode;
         return not_live.empty() ? "live" : "stop";
-    }
-    bool is_moved(RankId rank) const {
-        return std::ranges::find(result.moves, rank, &Move::rank) != result.moves.end();
     }
     // The next one; none: that was all.
     std::optional<RankId> next() const {
         const auto left =
-            std::ranges::find_if_not(order.ranks, [this](RankId rank) { return is_moved(rank); });
-        return left == order.ranks.end() ? std::nullopt : std::optional(*left);
+            std::ranges::find_if_not(ranks, [this](RankId rank) { return all->is_over(rank); });
+        return over || all->stopped() || left == ranks.end() ? std::nullopt : std::optional(*left);
     }
-    bool over() const { return result.exit != 0 || !next(); }
 
     void take(const Move& move) {
         ended.push_back(move);
@@ -45,32 +87,22 @@ struct Migration {
 
     // All of the unit have come to their end.
     void settle() {
-        const auto all = std::exchange(ended, {});
-        const bool looked = !unit->found.empty() && std::ranges::all_of(all, [](const Move& move) {
-            return move.state == MoveState::failed;
+        const auto moves = std::exchange(ended, {});
+        const bool looked = !unit->found.empty() && std::ranges::all_of(moves, [](const Move& m) {
+            return m.state == MoveState::failed;
         });
-        if (looked && order.with_sharers && ++looks < most_looks) return;
-        if (stops_instead(all)) return;
+        if (looked && all->order.with_sharers && ++looks < most_looks) return;
+        if (stops_instead(moves)) return;
         not_live.clear();
-        for (const Move& move : all) {
-            if (moved) moved(move);
-            result.moves.push_back(move);
-            if (move.why.empty() || move.state == MoveState::done) continue;
-            result.exit = std::max(result.exit, move.harmed ? 3 : 1);
-            if (move.rank == unit->broken_by || result.error.empty()) result.error = move.why;
-        }
-        const auto left =
-            std::ranges::count_if(order.ranks, [this](RankId rank) { return !is_moved(rank); });
-        if (result.exit != 0 && left > 0)
-            result.error += fmt::format(" ({} more ranks were not tried)", left);
         looks = 0;
-        if (over()) finished(result);
+        for (const Move& move : moves) all->take(move, move.rank == unit->broken_by);
+        if (!next()) end();
     }
 
     // Nothing was done to those that cannot move live.
-    bool stops_instead(const std::vector<Move>& all) {
-        if (mode() != "live" || order.mode != "auto") return false;
-        for (const Move& move : all) {
+    bool stops_instead(const std::vector<Move>& moves) {
+        if (mode() != "live" || all->order.mode != "auto") return false;
+        for (const Move& move : moves) {
             if (move.harmed || move.ended || move.not_live.empty()) continue;
             not_live = move.not_live;
             return true;
@@ -78,54 +110,126 @@ struct Migration {
         return false;
     }
 
+    void end() {
+        if (!std::exchange(over, true)) all->line_over();
+    }
+
     void refuse(const std::string& why) {
-        if (over()) return;
-        result.exit = 1;
-        result.error = why + ": nothing more is moved";
-        finished(result);
+        if (over) return;
+        all->refuse(why);
+        end();
+    }
+
+    // Of all from a node: those that are there no more.
+    void pass_over() {
+        if (all->order.all_from.empty()) return;
+        const auto node = all->job.adapter.find_node(all->order.all_from);
+        for (const RankInfo& info : all->job.adapter.ranks())
+            if (info.life == RankLife::ended || info.node != node) all->elsewhere.insert(info.rank);
+    }
+
+    std::optional<NodeId> node_of(RankId rank) const {
+        for (const RankInfo& info : all->job.adapter.ranks())
+            if (info.rank == rank) return info.node;
+        return std::nullopt;
+    }
+
+    std::set<NodeId> burdens() const {
+        const auto rank = next();
+        const auto from = rank ? node_of(*rank) : std::nullopt;
+        if (!from) return {};
+        std::set<NodeId> out = {*from};
+        if (const auto to = all->is_chosen() ? choose(*rank, *from) : named()) out.insert(*to);
+        return out;
+    }
+    std::optional<NodeId> named() const { return all->job.adapter.find_node(all->order.to[0]); }
+    std::optional<NodeId> choose(RankId rank, NodeId from) const {
+        auto chosen = choose_target(all->job, all->order.to, from, {rank});
+        return chosen ? std::optional(*chosen) : std::nullopt;
     }
 };
 
-}  // namespace
+Operations operations_of(const std::shared_ptr<Line>& line) {
+    Migration& all = *line->all;
+    all.begun = true;
+    line->pass_over();
+    Operations out;
+    const auto next = line->next();
+    if (!next) return line->end(), std::move(out);
+    auto unit = std::make_shared<MoveUnit>();
+    unit->ranks[*next];
+    if (line->looks > 0)
+        unit->ranks = line->unit->found.empty() ? line->unit->ranks : line->unit->found;
+    line->unit = unit;
+    const auto add = [&](RankId rank) {
+        MoveOrder order{rank,           all.is_chosen() ? "" : all.order.to[0],
+                        line->mode(),   unit,
+                        line->not_live, all.order.to};
+        out.push_back(
+            std::make_unique<MoveOperation>(all.job, std::move(order), all.progress,
+                                            [line](const Move& move) { line->take(move); }));
+    };
+    add(*next);
+    for (const auto& [rank, parts] : unit->ranks)
+        if (rank != *next) add(rank);
+    return out;
+}
 
-Request migration(Job& job, uint64_t owner, MigrationOrder order, MoveOperation::Progress progress,
-                  std::function<void(const Move&)> moved,
-                  std::function<void(const MigrationResult&)> finished) {
-    auto all = std::make_shared<Migration>(Migration{std::move(order),
-                                                     std::move(progress),
-                                                     std::move(moved),
-                                                     std::move(finished),
-                                                     {},
-                                                     {},
-                                                     {},
-                                                     0,
-                                                     {}});
+Request request_of(const std::shared_ptr<Line>& line, uint64_t owner) {
+    const auto& all = line->all;
     Request request;
+    request.id = all->order.id;
     request.owner = owner;
+    request.what = fmt::format("move of rank{} {}", line->ranks.size() > 1 ? "s" : "",
+                               fmt::join(line->ranks, ", "));
     // Which ranks share memory with them is not known yet.
     request.scope.all = all->order.with_sharers;
-    request.scope.ranks = {all->order.ranks.begin(), all->order.ranks.end()};
-    request.next = [&job, all]() -> Operations {
-        const auto next = all->over() ? std::nullopt : all->next();
-        Operations out;
-        if (!next) return out;
-        auto unit = std::make_shared<MoveUnit>();
-        unit->ranks[*next];
-        if (all->looks > 0)
-            unit->ranks = all->unit->found.empty() ? all->unit->ranks : all->unit->found;
-        all->unit = unit;
-        const auto add = [&](RankId rank) {
-            out.push_back(std::make_unique<MoveOperation>(
-                job, MoveOrder{rank, all->order.to, all->mode(), unit, all->not_live},
-                all->progress, [all](const Move& move) { all->take(move); }));
-        };
-        add(*next);
-        for (const auto& [rank, parts] : unit->ranks)
-            if (rank != *next) add(rank);
-        return out;
-    };
-    request.refuse = [all](const std::string& why) { all->refuse(why); };
+    request.scope.ranks = {line->ranks.begin(), line->ranks.end()};
+    request.burdens = [line] { return line->burdens(); };
+    request.begun = [all] { return all->begun; };
+    request.next = [line] { return operations_of(line); };
+    request.refuse = [line](const std::string& why) { line->refuse(why); };
     return request;
+}
+
+// Why it names no ranks.
+std::string find_ranks(const Job& job, MigrationOrder& order) {
+    const auto node = job.adapter.find_node(order.all_from);
+    if (!node) return fmt::format("node {} is not part of the job", order.all_from);
+    for (const RankInfo& info : job.adapter.ranks())
+        if (info.life != RankLife::ended && job.engine.node_of(info.rank, info.node) == *node)
+            order.ranks.push_back(info.rank);
+    return {};
+}
+
+}  // namespace
+
+std::vector<Request> migration(Job& job, uint64_t owner, MigrationOrder order,
+                               MoveOperation::Progress progress,
+                               std::function<void(const Move&)> moved,
+                               std::function<void(const MigrationResult&)> finished) {
+    std::vector<Request> out;
+    if (!order.all_from.empty()) {
+        const std::string why = find_ranks(job, order);
+        if (!why.empty() || order.ranks.empty()) {
+            finished({{}, why.empty() ? 0 : 1, why});
+            return out;
+        }
+    }
+    auto all = std::make_shared<Migration>(Migration{job, std::move(order), std::move(progress),
+                                                     std::move(moved), std::move(finished)});
+    const auto add = [&](std::vector<RankId> ranks) {
+        ++all->lines;
+        out.push_back(request_of(std::make_shared<Line>(Line{all, std::move(ranks)}), owner));
+    };
+    if (all->order.with_sharers) {
+        add(all->order.ranks);
+        return out;
+    }
+    std::set<RankId> named;
+    for (const RankId rank : all->order.ranks)
+        if (named.insert(rank).second) add({rank});
+    return out;
 }
 
 }  // namespace ghost::plugin

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// `ghost migrate`: ranks that move to a node, one after the other.
+// `ghost migrate`: ranks that move to a node, as many at the same time as the engine allows.
 #pragma once
 
 #include <string>
@@ -11,10 +11,13 @@
 namespace ghost::plugin {
 
 struct MigrationOrder {
+    uint64_t id = 0;  // of its requests
     std::vector<RankId> ranks;
-    std::string to;
-    std::string mode;           // live, stop, or auto: live, and where that cannot be, stop
-    bool with_sharers = false;  // of memory: they move together, or it is refused
+    std::string all_from = {};    // in place of them: all that are on this node
+    std::vector<std::string> to;  // one node, or several to choose from; none: any other one
+    std::string mode;             // live, stop, or auto: live, and where that cannot be, stop
+    bool with_sharers = false;    // of memory: they move together, or it is refused
+    bool all_that_can = false;    // one that does not move keeps no other one
 };
 
 struct MigrationResult {
@@ -23,11 +26,13 @@ struct MigrationResult {
     std::string error;
 };
 
-// The first rank that does not move ends it: what the user meant by the rest may no longer hold,
-// and nothing is lost by asking again. Ranks that share memory are moved at once. `moved` is called
-// after every move, `finished` once.
-Request migration(Job& job, uint64_t owner, MigrationOrder order, MoveOperation::Progress progress,
-                  std::function<void(const Move&)> moved,
-                  std::function<void(const MigrationResult&)> finished);
+// A request for each rank; with sharers one for all of them, which move at once. After one that
+// does not move no other one begins: what the user meant by the rest may no longer hold, and
+// nothing is lost by asking again. `moved` is called after every move, `finished` once, perhaps
+// before this returns: then there is no request.
+std::vector<Request> migration(Job& job, uint64_t owner, MigrationOrder order,
+                               MoveOperation::Progress progress,
+                               std::function<void(const Move&)> moved,
+                               std::function<void(const MigrationResult&)> finished);
 
 }  // namespace ghost::plugin

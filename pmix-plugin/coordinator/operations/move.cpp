@@ -519,6 +519,17 @@ void MoveOperation::finish(S state) {
     hand_over();
 }
 
+bool MoveOperation::undo(const std::string& why) {
+    if (is_decided()) return false;
+    if (data_.state == S::checking) {
+        data_.why = fmt::format("rank {} was not moved: {}", data_.rank, why);
+        finish(S::refused);
+    } else if (data_.state != S::aborting) {
+        abort(why);
+    }
+    return true;
+}
+
 void MoveOperation::stop() {
     data_.why = job_has_ended;
     hand_over();

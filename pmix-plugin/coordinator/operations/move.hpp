@@ -103,6 +103,7 @@ struct MoveUnit {
 
     uint64_t number = 0;                  // of its first move
     std::vector<MoveOperation*> members;  // that are not over
+    std::string to;                       // where they go, if it was to be chosen
     std::optional<RankId> broken_by;
     // It is another one than was thought: this is.
     std::map<RankId, std::vector<SharedPart>> found;
@@ -113,10 +114,11 @@ struct MoveUnit {
 
 struct MoveOrder {
     RankId rank = 0;
-    std::string to;    // node name
+    std::string to;    // node name; empty: it is chosen
     std::string mode;  // live or stop
     std::shared_ptr<MoveUnit> unit = {};
-    std::string not_live = {};  // why it is not tried so
+    std::string not_live = {};            // why it is not tried so
+    std::vector<std::string> among = {};  // nodes to choose from; none: any other one
 };
 
 class MoveOperation : public StagedOperation<Move, move_states> {
@@ -127,6 +129,7 @@ class MoveOperation : public StagedOperation<Move, move_states> {
     void message(NodeId from, const schema::Received& m) override;
     void node_lost(NodeId node) override;
     void stop() override;
+    bool undo(const std::string& why) override;
     std::optional<Placement> placement() const override;
     void show(Json& ps) const override;
 
@@ -146,6 +149,7 @@ class MoveOperation : public StagedOperation<Move, move_states> {
     // move_checks.cpp: what is refused before anyone is asked anything
     std::optional<std::string> check();
     std::optional<std::string> check_rank();
+    std::optional<std::string> choose();
     std::optional<std::string> check_target();
 
     void prepare();

@@ -4,6 +4,7 @@
 
 #include "pmix-plugin/coordinator/operations/engine.hpp"
 #include "pmix-plugin/coordinator/operations/move.hpp"
+#include "pmix-plugin/coordinator/operations/targets.hpp"
 
 namespace ghost::plugin {
 
@@ -21,33 +22,46 @@ std::optional<std::string> MoveOperation::check_rank() {
                        ranks.size() - 1);
 }
 
+// Those of a unit go where the first of them goes.
+std::optional<std::string> MoveOperation::choose() {
+    data_.to_name = order_.to;
+    if (!order_.to.empty()) return std::nullopt;
+    if (unit_.to.empty()) {
+        std::set<RankId> ranks;
+        for (const auto& [rank, parts] : unit_.ranks) ranks.insert(rank);
+        auto chosen = choose_target(job_, order_.among, data_.from, ranks);
+        if (!chosen) return fmt::format("rank {}: {}", data_.rank, chosen.error().why);
+        unit_.to = job_.liveness.name_of(*chosen);
+    }
+    data_.to_name = unit_.to;
+    return std::nullopt;
+}
+
 std::optional<std::string> MoveOperation::check_target() {
-    const auto to = job_.adapter.find_node(order_.to);
+    if (auto why = choose()) return why;
+    const std::string name = data_.to_name;
+    const auto to = job_.adapter.find_node(name);
     if (!to) {
         std::string known;
         for (NodeId id : job_.liveness.live_nodes()) {
             known += (known.empty() ? "" : ", ") + job_.liveness.name_of(id);
         }
-        return fmt::format("node {} is not part of the job, whose nodes are {}", order_.to, known);
+        return fmt::format("node {} is not part of the job, whose nodes are {}", name, known);
     }
     data_.to = *to;
     data_.to_name = job_.liveness.name_of(*to);
     if (data_.to == data_.from) return std::nullopt;
     if (!job_.liveness.alive(*to)) {
-        return fmt::format("node {} has left the job: choose another one", order_.to);
+        return fmt::format("node {} has left the job: choose another one", name);
     }
-    const int slots = job_.adapter.slots(*to);
-    int used = 0;
-    for (const RankInfo& info : job_.adapter.ranks()) {
-        const bool here = info.rank != data_.rank &&
-                          (info.node == *to || job_.engine.target_of(info.rank) == *to);
-        used += info.life != RankLife::ended && here;
-    }
+    if (job_.drained.contains(*to))
+        return fmt::format("node {} is drained: choose another one", name);
+    const int slots = job_.adapter.slots(*to), used = used_slots(job_, *to, {data_.rank});
     if (slots > 0 && used >= slots && !job_.settings.oversubscribe) {
         return fmt::format(
             "node {} is full: {} of {} slots are in use (mpirun --oversubscribe, or "
             "rmaps_base_oversubscribe=1, allows more)",
-            order_.to, used, slots);
+            name, used, slots);
     }
     return std::nullopt;
 }

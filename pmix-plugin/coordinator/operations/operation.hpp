@@ -100,6 +100,7 @@ struct Job {
     std::shared_ptr<JobLock> lock;
     Fences& fences;
     Epochs& epochs;
+    std::set<NodeId>& drained;  // no rank goes there any more
     SnapshotHistory& snapshots;
     Engine& engine;   // the other operations
     Publish publish;  // to every node
@@ -107,6 +108,8 @@ struct Job {
 
 // What all that is under way, or waits, is told when mpirun ends.
 inline constexpr const char* job_has_ended = "the job has ended";
+// What one is told that somebody undoes.
+inline constexpr const char* undone_by_user = "it was cancelled";
 
 // Of one whose ranks do not run (yet, or any more).
 std::string why_no_job(const Job& job);
@@ -133,6 +136,8 @@ class Operation {
     virtual void node_lost(NodeId node) = 0;
     // mpirun ends: whoever asked for it is told; no message is sent any more.
     virtual void stop() = 0;
+    // Somebody wants it undone: it is as far as it can be, and then over. False: it has happened.
+    virtual bool undo(const std::string& /*why*/) { return false; }
 
     // 0: of a restart, and before it begins.
     uint64_t seq() const { return seq_; }

@@ -198,6 +198,7 @@ void SnapshotOperation::opened(Opened opened) {
     r.second = std::move(opened.second);
     r.name = std::move(opened.name);
     r.folder_made = !r.name.empty();
+    if (r.undone) return discard();
     if (!opened.why.empty()) {
         r.why = std::move(opened.why);
         return discard();
@@ -510,6 +511,19 @@ void SnapshotOperation::abort(const std::string& why) {
     tell_step(DaemonMessage::snap_abort);
 }
 
+// While something runs beside the loop it answers first.
+bool SnapshotOperation::undo(const std::string& why) {
+    if (data_.state == S::opening) {
+        data_.undone = true;
+        data_.why = why;
+    } else if (data_.state != S::completing && snapshot_states.allows(data_.state, S::aborting)) {
+        abort(why);
+    } else {
+        return data_.state == S::aborting || data_.state == S::discarding;
+    }
+    return true;
+}
+
 void SnapshotOperation::discard() {
     job_.fences.release(seq());
     if (!change(S::discarding)) return;
@@ -589,6 +603,7 @@ Request snapshot_request(Job& job, uint64_t owner, SnapshotOrder order,
                          SnapshotOperation::Finished finished) {
     Request request;
     request.owner = owner;
+    request.what = "snapshot";
     request.scope = {order.ranks.empty(), order.ranks, true};
     // Once begun it answers for itself.
     auto begun = std::make_shared<bool>(false);

@@ -88,6 +88,7 @@ struct SnapshotRun {
     std::string time;       // UTC, of the manifest
     bool deferred = false;  // what it ends as: not now, instead of failed
     bool closed = false;    // ranks have left their servers, and may be frozen
+    bool undone = false;    // somebody wants it so
     bool still = false;     // a rank cannot act
     bool harmed = false;    // the job was
     std::string why;
@@ -112,6 +113,7 @@ class SnapshotOperation : public StagedOperation<SnapshotRun, snapshot_states> {
     void message(NodeId from, const schema::Received& m) override;
     void node_lost(NodeId node) override;
     void stop() override;
+    bool undo(const std::string& why) override;
     void show(Json& ps) const override;
 
   private:

@@ -72,7 +72,8 @@ class JobFacts {
     // cannot be counted there.
     virtual bool relayed() const { return false; }
     virtual std::optional<NodeId> find_node(const std::string& name) const = 0;
-    virtual int slots(NodeId node) const = 0;     // 0: unknown
+    virtual int slots(NodeId node) const = 0;               // 0: unknown
+    virtual int cores(NodeId /*node*/) const { return 0; }  // 0: unknown
     virtual std::string session_dir() const = 0;  // job family's folder on this node, exists
     // Asked for at every snapshot, before the ranks are listed. Texts may be any bytes. The offset
     // of the input is where mpirun began to read: what the rank was given since is added.

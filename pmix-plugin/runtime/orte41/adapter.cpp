@@ -167,6 +167,9 @@ std::vector<RankInfo> Orte4Adapter::ranks() const {
 int Orte4Adapter::slots(NodeId node) const {
     return slots_of(node);
 }
+int Orte4Adapter::cores(NodeId node) const {
+    return cores_of(node);
+}
 std::string Orte4Adapter::secret() const {
     return messenger_.secret();
 }

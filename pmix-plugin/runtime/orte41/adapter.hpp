@@ -51,6 +51,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     bool relayed() const override;
     std::optional<NodeId> find_node(const std::string& name) const override;
     int slots(NodeId node) const override;
+    int cores(NodeId node) const override;
     std::string session_dir() const override;
     std::string secret() const override;
     std::string life() const override;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/runtime/orte41/job.hpp"
 
+#include <cstdlib>
 #include <cstring>
+#include <sstream>
 
 namespace ghost::plugin::orte41 {
 
@@ -120,6 +122,17 @@ std::optional<NodeId> find_node_named(const std::string& name) {
 int slots_of(NodeId node) {
     const orte_proc_t* daemon = daemon_object(node);
     return daemon && daemon->node ? daemon->node->slots : 0;
+}
+
+// The signature that its daemon has sent is like "2N:2S:2L3:16L2:16L1:16C:32H:x86_64:le"
+// (opal_hwloc_base_get_topo_signature(), 4.1.4).
+int cores_of(NodeId node) {
+    const orte_proc_t* daemon = daemon_object(node);
+    const auto* topology = daemon && daemon->node ? daemon->node->topology : nullptr;
+    std::istringstream parts(topology && topology->sig ? topology->sig : "");
+    for (std::string part; std::getline(parts, part, ':');)
+        if (part.size() > 1 && part.back() == 'C') return std::atoi(part.c_str());
+    return 0;
 }
 
 std::string app_variable(const std::string& name) {

@@ -30,6 +30,7 @@ std::vector<RankInfo> list_ranks();
 size_t count_guests();
 std::optional<NodeId> find_node_named(const std::string& name);
 int slots_of(NodeId node);
+int cores_of(NodeId node);  // 0: unknown
 // A variable of the application's launch message, "" if it has none.
 std::string app_variable(const std::string& name);
 

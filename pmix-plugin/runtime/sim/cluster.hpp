@@ -120,6 +120,7 @@ class Daemon : public RuntimeAdapter {
     std::vector<RankInfo> ranks() const override;
     std::optional<NodeId> find_node(const std::string& name) const override;
     int slots(NodeId node) const override;
+    int cores(NodeId node) const override;
     std::string session_dir() const override;
     std::string secret() const override;
     std::string life() const override { return job_life; }
@@ -258,6 +259,7 @@ class Cluster {
     int64_t now = 0;
     int holds = 0, releases = 0, settles = 0;
     int held = 0;
+    int cores = 0;  // of each node
     int votes = 0;
     bool job_aborted = false;
     bool job_broken = false;  // mpirun's own end: a daemon with ranks was lost
@@ -375,6 +377,10 @@ class Cluster {
 // So many seeds; fewer under a sanitizer, whose builds set GHOST_TEST_SLOWER (docs/TESTING.md), and
 // then said.
 uint64_t seeds_of(uint64_t all);
+
+inline int Daemon::cores(NodeId) const {
+    return c_.cores;
+}
 
 inline int64_t Daemon::now() const {
     return c_.now;
