@@ -309,6 +309,10 @@ Answer ask(const Job& job, const plugin::CheckpointRequest& request, const OnPro
     return ask(job, schema::encode(request), progress);
 }
 
+Answer ask(const Job& job, const plugin::DrainRequest& request, const OnProgress& progress) {
+    return ask(job, schema::encode(request), progress);
+}
+
 Answer ask(const Job& job, const plugin::CancelRequest& request) {
     return ask(job, schema::encode(request), nullptr);
 }

@@ -52,6 +52,7 @@ using OnProgress = std::function<void(const plugin::RequestProgress&)>;
 // mpirun is gone and the request had begun, else 1.
 Answer ask(const Job& job, const plugin::MigrateRequest& request, const OnProgress& progress);
 Answer ask(const Job& job, const plugin::CheckpointRequest& request, const OnProgress& progress);
+Answer ask(const Job& job, const plugin::DrainRequest& request, const OnProgress& progress);
 Answer ask(const Job& job, const plugin::CancelRequest& request);
 
 }  // namespace ghost::tools

@@ -22,6 +22,7 @@ Json row_of(const Move& m) {
                 {"epoch", m.epoch},
                 {"moved", m.moved}};
     if (!m.not_live.empty()) row["not_live"] = m.not_live;
+    if (!m.moved && !m.why.empty()) row["why"] = m.why;
     return row;
 }
 
@@ -93,6 +94,8 @@ void Clients::message(ClientId id, const schema::Received& m) {
             return checkpoint(id, m.as<CheckpointRequest>());
         case ToCoordinator::cancel:
             return cancel(id, m.as<CancelRequest>());
+        case ToCoordinator::drain:
+            return drain(id, m.as<DrainRequest>());
     }
 }
 
@@ -108,6 +111,28 @@ void Clients::migrate(ClientId id, const MigrateRequest& m) {
     services_.migrate(
         id, std::move(order), [this, id](const Move& move) { progress(id, move); },
         [this, id](const MigrationResult& result) { migrated(id, result); });
+}
+
+void Clients::drain(ClientId id, const DrainRequest& m) {
+    DrainOrder order;
+    order.node = m.node;
+    order.to = m.to;
+    order.mode = m.mode.value_or("stop");
+    services_.drain(
+        id, std::move(order), [this, id](const Move& move) { progress(id, move); },
+        [this, id](const DrainResult& result) {
+            Json out = {{"moves", Json::array()},
+                        {"stay", Json::array()},
+                        {"drained", result.drained},
+                        {"left", result.left}};
+            for (const Move& move : result.moved.moves) out["moves"].push_back(row_of(move));
+            for (const auto& one : result.stay)
+                out["stay"].push_back({{"rank", one.rank}, {"why", one.why}});
+            if (!result.note.empty()) out["note"] = result.note;
+            RequestResult answer{result.exit, {json_text(out)}, std::nullopt};
+            if (!result.error.empty()) answer.error = result.error;
+            tell(id, answer);
+        });
 }
 
 void Clients::cancel(ClientId id, const CancelRequest& m) {

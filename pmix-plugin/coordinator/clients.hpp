@@ -10,7 +10,7 @@
 
 #include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/runtime/interface/control_connection.hpp"
-#include "pmix-plugin/coordinator/operations/migration.hpp"
+#include "pmix-plugin/coordinator/operations/drain.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot.hpp"
 
 namespace ghost::plugin {
@@ -29,6 +29,9 @@ class Clients {
         std::function<void(uint64_t owner, SnapshotOrder, SnapshotOperation::Progress,
                            SnapshotOperation::Finished)>
             snapshot;
+        std::function<void(uint64_t owner, DrainOrder, MoveOperation::Progress,
+                           std::function<void(const DrainResult&)> finished)>
+            drain;
         std::function<void(uint64_t id,
                            std::function<void(const std::vector<Engine::Undone>&)> over)>
             cancel;
@@ -53,6 +56,7 @@ class Clients {
     void closed(ClientId id);
     void migrate(ClientId id, const MigrateRequest& m);
     void cancel(ClientId id, const CancelRequest& m);
+    void drain(ClientId id, const DrainRequest& m);
     void checkpoint(ClientId id, const CheckpointRequest& m);
     void progress(ClientId id, const Move& move);
     void migrated(ClientId id, const MigrationResult& result);

@@ -15,7 +15,7 @@
 #include "pmix-plugin/coordinator/job_files.hpp"
 #include "pmix-plugin/coordinator/liveness.hpp"
 #include "pmix-plugin/coordinator/operations/continuation.hpp"
-#include "pmix-plugin/coordinator/operations/migration.hpp"
+#include "pmix-plugin/coordinator/operations/drain.hpp"
 #include "pmix-plugin/coordinator/operations/restart.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
 #include "pmix-plugin/coordinator/policy.hpp"
@@ -140,23 +140,32 @@ Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings setting
            engine_,
            [this](const auto& locations) { publish(locations); }},
       schedule_(adapter_, policy_.interval_us, settings_.now, [this] { return snapshot_due(); }),
-      clients_(adapter_,
-               {[this](std::function<void(const Json&)> answer) { ps_asked(std::move(answer)); },
-                [this](uint64_t owner, MigrationOrder order, MoveOperation::Progress progress,
-                       std::function<void(const MigrationResult&)> finished) {
-                    const auto moved = [this](const Move& m) {
-                        events_.add("move", move_event(m));
-                    };
-                    order.id = ++last_request_;
-                    ask(migration(job_, owner, std::move(order), std::move(progress), moved,
-                                  std::move(finished)));
-                },
-                [this](uint64_t owner, SnapshotOrder order, SnapshotOperation::Progress progress,
-                       SnapshotOperation::Finished finished) {
-                    snapshot(owner, std::move(order), std::move(progress), std::move(finished));
-                },
-                [this](uint64_t id, auto over) { engine_.undo(id, std::move(over)); },
-                [this](uint64_t owner) { engine_.drop(owner); }}) {}
+      clients_(
+          adapter_,
+          {[this](std::function<void(const Json&)> answer) { ps_asked(std::move(answer)); },
+           [this](uint64_t owner, MigrationOrder order, MoveOperation::Progress progress,
+                  std::function<void(const MigrationResult&)> finished) {
+               const auto moved = [this](const Move& m) { events_.add("move", move_event(m)); };
+               order.id = ++last_request_;
+               ask(migration(job_, owner, std::move(order), std::move(progress), moved,
+                             std::move(finished)));
+           },
+           [this](uint64_t owner, SnapshotOrder order, SnapshotOperation::Progress progress,
+                  SnapshotOperation::Finished finished) {
+               snapshot(owner, std::move(order), std::move(progress), std::move(finished));
+           },
+           [this](uint64_t owner, DrainOrder order, MoveOperation::Progress progress,
+                  std::function<void(const DrainResult&)> finished) {
+               const auto moved = [this](const Move& m) { events_.add("move", move_event(m)); };
+               order.id = ++last_request_;
+               drain(job_, owner, std::move(order), std::move(progress), moved,
+                     [this, finished = std::move(finished)](const DrainResult& result) {
+                         if (result.left) events_.add("node_left", {{"note", result.note}});
+                         finished(result);
+                     });
+           },
+           [this](uint64_t id, auto over) { engine_.undo(id, std::move(over)); },
+           [this](uint64_t owner) { engine_.drop(owner); }}) {}
 
 // A move keeps a core busy at each of its ends, or the link between them.
 Engine::Limits Coordinator::Impl::limits() const {
@@ -235,6 +244,7 @@ void Coordinator::Impl::message(NodeId from, const schema::Received& m) {
         case DaemonMessage::switched:
         case DaemonMessage::done:
         case DaemonMessage::aborted:
+        case DaemonMessage::leaving:
             if (!engine_.message(from, m)) late_move_message(job_, from, m);
             return;
         default:
@@ -448,7 +458,8 @@ Json Coordinator::Impl::ps() const {
                          {"name", info.name},
                          {"alive", liveness_.alive(info.id)},
                          {"slots", adapter_.slots(info.id)},
-                         {"used", used[info.id]}});
+                         {"used", used[info.id]},
+                         {"drained", drained_.contains(info.id)}});
     }
     Json out = {
         {"job", adapter_.job_name()},     {"pid", ::getpid()}, {"running", adapter_.job_running()},

@@ -43,6 +43,8 @@ class Liveness {
     DaemonSet tree() const;
     std::string name_of(NodeId node) const;
     bool is_given_up(NodeId node) const { return gone_.contains(node); }
+    // It has been told to leave, and hosts nothing.
+    void dismiss(NodeId node) { gone_.insert(node); }
     // The node hosts no rank and is out of the job from now on; tells the adapter unless it knows.
     void give_up(NodeId node, bool tell_adapter);
 

@@ -31,6 +31,7 @@ struct CoordinatorSettings {
     int64_t restart_us = 60'000'000;  // without any progress
     int64_t late_us = 1'000'000;      // a limit that is told so much later says nothing
     int64_t look_us = 300'000;        // for every daemon to look at its ranks, for `ps`
+    int64_t leave_us = 10'000'000;    // for the daemon of a drained node to end
     int64_t ping_us = 2'000'000;
     int64_t silent_us = 10'000'000;  // a daemon silent for longer cannot be reached
     bool oversubscribe = false;      // ranks may outnumber a node's slots (rmaps' policy)

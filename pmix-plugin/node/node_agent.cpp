@@ -318,6 +318,8 @@ void NodeAgent::Impl::order(NodeId from, const schema::Received& m) {
             return pong(from, m.as<Ping>());
         case DaemonMessage::location:
             return take_locations(m.as<Locations>());
+        case DaemonMessage::leave:
+            return leave(m.as<AskLeave>());
         case DaemonMessage::prepare:
             return prepare(m.as<Prepare>());
         case DaemonMessage::connect:
@@ -333,6 +335,15 @@ void NodeAgent::Impl::order(NodeId from, const schema::Received& m) {
         default:
             return;  // for the coordinator, or the runtime's own
     }
+}
+
+void NodeAgent::Impl::leave(const AskLeave& m) {
+    for (const RankInfo& info : adapter_.ranks()) {
+        if (info.node != adapter_.self() || info.life == RankLife::ended) continue;
+        return report(Leaving{m.seq, fmt::format("rank {} is there", info.rank)});
+    }
+    report(Leaving{m.seq, std::nullopt});
+    adapter_.leave_job();
 }
 
 namespace {

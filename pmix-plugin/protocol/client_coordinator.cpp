@@ -12,13 +12,18 @@ using schema::record;
 namespace {
 
 constexpr Field migrate_fields[] = {
-    field<&MigrateRequest::ranks>("ranks", "to move").or_default(),
+    field<&MigrateRequest::ranks>("ranks", "to move; with `all_from` none"),
     field<&MigrateRequest::to>("to",
                                "node, as in mpirun's host list; empty: the one with most room")
         .or_default(),
     field<&MigrateRequest::mode>("mode", "live, stop (the default), or auto: live if that can be"),
     field<&MigrateRequest::with_sharers>("with_sharers", "whoever shares memory moves along"),
     field<&MigrateRequest::all_from>("all_from", "node, all of whose ranks are meant").or_default(),
+};
+constexpr Field drain_fields[] = {
+    field<&DrainRequest::node>("node", "all of whose ranks leave, and then its daemon"),
+    field<&DrainRequest::to>("to", "nodes to choose from; none: any other one").or_default(),
+    field<&DrainRequest::mode>("mode", "as of `migrate`"),
 };
 constexpr Field cancel_fields[] = {
     field<&CancelRequest::id>("id", "of a request, as in `ps`; all of them if absent"),
@@ -58,6 +63,8 @@ constinit const Record CheckpointRequest::table = record<CheckpointRequest>(
     "checkpoint", "a snapshot is to be made; `progress`, then `result`", checkpoint_fields);
 constinit const Record CancelRequest::table = record<CancelRequest>(
     "cancel", "what is under way or waits is to be undone; `result` when it is", cancel_fields);
+constinit const Record DrainRequest::table =
+    record<DrainRequest>("drain", "a node is to leave; `progress`, then `result`", drain_fields);
 constinit const Record RequestResult::table =
     record<RequestResult>("result", "what became of a request", result_fields);
 constinit const Record RequestProgress::table =
@@ -70,6 +77,7 @@ constexpr schema::Message to_coordinator_messages[] = {
     message<MigrateRequest>(ToCoordinator::migrate),
     message<CheckpointRequest>(ToCoordinator::checkpoint),
     message<CancelRequest>(ToCoordinator::cancel),
+    message<DrainRequest>(ToCoordinator::drain),
 };
 constexpr schema::Message from_coordinator_messages[] = {
     message<RequestResult>(FromCoordinator::result),

@@ -8,7 +8,7 @@ namespace ghost::plugin {
 
 // --- the command to the coordinator ---
 
-enum class ToCoordinator : uint8_t { ps, migrate, checkpoint, cancel };
+enum class ToCoordinator : uint8_t { ps, migrate, checkpoint, cancel, drain };
 extern const schema::Family to_coordinator;
 
 struct PsRequest {
@@ -31,6 +31,13 @@ struct CheckpointRequest {
 
 struct CancelRequest {
     std::optional<uint64_t> id;
+    static const schema::Record table;
+};
+
+struct DrainRequest {
+    std::string node;
+    std::vector<std::string> to;
+    std::optional<std::string> mode;
     static const schema::Record table;
 };
 

@@ -39,6 +39,11 @@ constexpr Field locations_fields[] = {
     field<&Locations::entries>("entries", "locations that are new"),
 };
 constexpr Field node_lost_fields[] = {field<&NodeLost::node>("node", "daemon")};
+constexpr Field leave_fields[] = {field<&AskLeave::seq>("seq", operation)};
+constexpr Field leaving_fields[] = {
+    field<&Leaving::seq>("seq", operation),
+    field<&Leaving::why>("why", "it stays; absent: it ends"),
+};
 constexpr Field gate_fields[] = {
     field<&GateRank::seq>("seq", operation),
     field<&GateRank::rank>("rank", "whose"),
@@ -205,6 +210,10 @@ constinit const Record Locations::table = record<Locations>(
     "location", "to all: where ranks listen, gathered over a millisecond", locations_fields);
 constinit const Record NodeLost::table = record<NodeLost>(
     "node_lost", "to all: this daemon is no part of the job any more", node_lost_fields);
+constinit const Record AskLeave::table =
+    record<AskLeave>("leave", "to the daemon of a drained node; `leaving`", leave_fields);
+constinit const Record Leaving::table = record<Leaving>(
+    "leaving", "from a daemon that ends now, or hosts something of the job", leaving_fields);
 constinit const Record GateRank::table =
     record<GateRank>("gate", "to the source; `gated` or `busy`", gate_fields);
 constinit const Record Switch::table =
@@ -273,6 +282,7 @@ constexpr schema::Message messages[] = {
     message<Ping>(D::ping),
     message<Locations>(D::location),
     message<NodeLost>(D::node_lost),
+    message<AskLeave>(D::leave, Sequence::order),
     message<Prepare>(D::prepare, Sequence::order),
     message<Connect>(D::connect, Sequence::order),
     message<GateRank>(D::gate, Sequence::order),
@@ -309,6 +319,7 @@ constexpr schema::Message messages[] = {
     message<Switched>(D::switched, Sequence::answer),
     message<Done>(D::done, Sequence::answer),
     message<Aborted>(D::aborted, Sequence::answer),
+    message<Leaving>(D::leaving, Sequence::answer),
     message<StreamsWanted>(D::streams_wanted),
     message<StreamsHere>(D::streams_here),
     message<JobControlAsked>(D::job_control),

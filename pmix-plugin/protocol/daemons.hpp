@@ -16,6 +16,7 @@ enum class DaemonMessage : uint8_t {
     ping,
     location,
     node_lost,
+    leave,
     prepare,
     connect,
     gate,
@@ -51,6 +52,7 @@ enum class DaemonMessage : uint8_t {
     switched,
     done,
     aborted,
+    leaving,
     streams_wanted,
     streams_here,
     job_control,
@@ -89,6 +91,16 @@ struct Locations {
 };
 struct NodeLost {
     uint32_t node = 0;
+    static const schema::Record table;
+};
+
+struct AskLeave {
+    uint64_t seq = 0;
+    static const schema::Record table;
+};
+struct Leaving {
+    uint64_t seq = 0;
+    std::optional<std::string> why;
     static const schema::Record table;
 };
 

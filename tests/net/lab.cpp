@@ -113,6 +113,9 @@ void Lab::repair() {
 void Lab::cut(const std::string& node) {
     verb({"cut", node});
 }
+void Lab::switch_off(const std::string& node) {
+    verb({"kill", node});
+}
 void Lab::shape(const std::string& node, const std::string& rate) {
     verb({"shape", node, rate});
 }

@@ -39,6 +39,7 @@ class Lab {
     // Repairs what the last test broke: heals links, starts dead nodes, takes limits off.
     void repair();
     void cut(const std::string& node);
+    void switch_off(const std::string& node);
     void shape(const std::string& node, const std::string& rate);
 
     Finished on(const std::string& node, const Words& command, double seconds = 60);

@@ -438,7 +438,8 @@ TEST(Move, Refusals) {
         {migrate({2}, "gn2"), "rank 2 has ended"},
         {{{"t", "migrate"}, {"ranks", {1}}, {"to", "gn2"}, {"mode", "lazy"}}, "--mode stop"},
         {migrate({}, "gn2"), "at least one rank"},
-        {migrate({1}, ""), "at least one rank"},
+        {{{"t", "migrate"}, {"ranks", {1}}, {"to", "gn2"}, {"all_from", "gn1"}},
+         "at least one rank"},
     };
     Cluster c(8, 3, {0, 1, 1}, 1);
     c.end_rank(2);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <optional>
 
+#include "base/json_member.hpp"
 #include "tools/job_client.hpp"
 #include "tools/verbs/verb.hpp"
 

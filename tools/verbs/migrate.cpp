@@ -5,6 +5,7 @@
 
 #include "base/json_member.hpp"
 #include "tools/job_client.hpp"
+#include "tools/move_rows.hpp"
 #include "tools/ranks.hpp"
 #include "tools/terminal.hpp"
 #include "tools/verbs/verb.hpp"
@@ -20,20 +21,6 @@ struct MigrateArgs {
     std::string mode;
     bool with_sharers = false;
 };
-
-void print_row(const Json& row) {
-    int rank = member(row, "rank", -1);
-    std::string from = member(row, "from", "?"), to = member(row, "to", "?");
-    if (!member(row, "moved", false)) {
-        const bool there = from != "?" && from == to;
-        fmt::print("rank {}: {}\n", rank, there ? "is already on " + to : "not moved");
-        return;
-    }
-    fmt::print("rank {}: {} -> {} ({})  {} in {} rounds  downtime {}  total {}  epoch {}\n", rank,
-               from, to, member(row, "mode", "?"), bytes_text(member(row, "bytes", uint64_t{0})),
-               member(row, "rounds", 0), time_text(member(row, "downtime_us", int64_t{0})),
-               time_text(member(row, "total_us", int64_t{0})), member(row, "epoch", 0));
-}
 
 // It was to move live if that can be.
 void say_why_stopped(const Json& row) {
@@ -83,7 +70,7 @@ int run_migrate(const MigrateArgs& args, bool json) {
         // (of a single rank that was not moved the error has said all)
         const bool said = !answer.error.empty() && asked == 1;
         for (const Json& row : answer.result)
-            if (!said || member(row, "moved", false)) print_row(row);
+            if (!said || member(row, "moved", false)) print_move(row);
     }
     if (answer.exit == exit_harmed) fmt::print(stderr, "ghost: the job was harmed\n");
     return answer.exit;

@@ -55,8 +55,12 @@ void print_job(const Json& info) {
                    here.empty() ? std::string("none") : fmt::format("{}", fmt::join(here, ", ")));
     }
     for (const Json& node : nodes) {
+        const bool drained = member(node, "drained", false);
         if (!member(node, "alive", true))
-            fmt::print("  {} does not answer\n", member(node, "name", "?"));
+            fmt::print("  {} {}\n", member(node, "name", "?"),
+                       drained ? "has left the job" : "does not answer");
+        else if (drained)
+            fmt::print("  {} is drained: no rank goes there\n", member(node, "name", "?"));
     }
     for (const Json& move : list_in(info, "moves")) {
         fmt::print("  moving rank {} from {} to {}: {} (request {})\n", member(move, "rank", -1),

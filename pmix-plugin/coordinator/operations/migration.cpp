@@ -26,6 +26,8 @@ struct Migration {
     bool begun = false;
     std::string refused = {};         // why nothing more is moved
     std::set<RankId> elsewhere = {};  // has left the node whose ranks are meant, or has ended
+    std::set<RankId> sharing = {};    // found to share memory: they are tried again together
+    std::function<bool(std::vector<RankId>)> together = {};  // false: that cannot be
 
     bool stopped() const { return result.exit != 0 && !order.all_that_can; }
     bool is_over(RankId rank) const {
@@ -33,7 +35,7 @@ struct Migration {
                std::ranges::find(result.moves, rank, &Move::rank) != result.moves.end();
     }
     // A name that was given goes to the move as it is, which says what is wrong with it.
-    bool is_chosen() const { return order.to.size() != 1; }
+    bool is_chosen() const { return order.is_chosen || order.to.size() != 1; }
 
     void take(const Move& move, bool is_why) {
         if (moved) moved(move);
@@ -49,6 +51,9 @@ struct Migration {
     }
     void line_over() {
         if (--lines > 0 || !finished) return;
+        if (const auto again = std::exchange(sharing, {});
+            !again.empty() && together({again.begin(), again.end()}))
+            return;
         const auto left =
             std::ranges::count_if(order.ranks, [this](RankId rank) { return !is_over(rank); });
         if (result.error.empty() && !refused.empty())
@@ -63,6 +68,7 @@ struct Migration {
 struct Line {
     std::shared_ptr<Migration> all;
     std::vector<RankId> ranks;
+    bool with_sharers = false;
     std::shared_ptr<MoveUnit> unit = {};  // that moves
     std::vector<Move> ended = {};         // of it
     int looks = 0;
@@ -91,7 +97,11 @@ struct Line {
         const bool looked = !unit->found.empty() && std::ranges::all_of(moves, [](const Move& m) {
             return m.state == MoveState::failed;
         });
-        if (looked && all->order.with_sharers && ++looks < most_looks) return;
+        if (looked && with_sharers && ++looks < most_looks) return;
+        if (looked && !with_sharers && all->order.all_that_can) {
+            for (const Move& move : moves) all->sharing.insert(move.rank);
+            return end();
+        }
         if (stops_instead(moves)) return;
         not_live.clear();
         looks = 0;
@@ -183,7 +193,7 @@ Request request_of(const std::shared_ptr<Line>& line, uint64_t owner) {
     request.what = fmt::format("move of rank{} {}", line->ranks.size() > 1 ? "s" : "",
                                fmt::join(line->ranks, ", "));
     // Which ranks share memory with them is not known yet.
-    request.scope.all = all->order.with_sharers;
+    request.scope.all = line->with_sharers;
     request.scope.ranks = {line->ranks.begin(), line->ranks.end()};
     request.burdens = [line] { return line->burdens(); };
     request.begun = [all] { return all->begun; };
@@ -220,12 +230,22 @@ std::vector<Request> migration(Job& job, uint64_t owner, MigrationOrder order,
                                                      std::move(moved), std::move(finished)});
     const auto add = [&](std::vector<RankId> ranks) {
         ++all->lines;
-        out.push_back(request_of(std::make_shared<Line>(Line{all, std::move(ranks)}), owner));
+        out.push_back(request_of(
+            std::make_shared<Line>(Line{all, std::move(ranks), all->order.with_sharers}), owner));
     };
     if (all->order.with_sharers) {
         add(all->order.ranks);
         return out;
     }
+    all->together = [whole = std::weak_ptr(all), owner](std::vector<RankId> ranks) {
+        const auto all = whole.lock();
+        if (!all || all->job.engine.is_undone(all->order.id)) return false;
+        ++all->lines;
+        auto line = std::make_shared<Line>(Line{all, std::move(ranks), true});
+        if (all->job.engine.add(request_of(line, owner))) return true;
+        --all->lines;
+        return false;
+    };
     std::set<RankId> named;
     for (const RankId rank : all->order.ranks)
         if (named.insert(rank).second) add({rank});

@@ -68,6 +68,7 @@ class JobFacts {
     // Guests: processes of other jobs than this one, spawned by its ranks or by each other, that
     // have not ended.
     virtual size_t guests() const { return 0; }
+    virtual size_t guests_at(NodeId /*node*/) const { return 0; }  // those of them on one node
     // Some daemon hears from mpirun through another one. Contributions of ranks that have moved
     // cannot be counted there.
     virtual bool relayed() const { return false; }

@@ -20,6 +20,8 @@ class Lifecycle {
     virtual void on_node_lost(std::function<bool(NodeId node)> handler) = 0;
     // Our own decision: the node is no longer part of the job (no rank of ours is on it).
     virtual void give_up_node(NodeId node) = 0;
+    // The same of a daemon that ends by itself: `gone` is called when it has, once.
+    virtual void dismiss_node(NodeId node, std::function<void()> gone) = 0;
     // Ends the job with a message and an exit status, as mpirun would after a failure.
     virtual void abort_job(int status, const std::string& why) = 0;
     // Ends the job because that was asked for: `why` is printed as it is, nothing of a failure is.

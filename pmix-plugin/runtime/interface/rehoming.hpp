@@ -72,6 +72,10 @@ class Rehoming {
     // At `from`, when nothing is pending: gives up the rank's output forwarding.
     virtual void close_output(RankId rank) = 0;
 
+    // --- a node that leaves ---
+    // This daemon ends, a moment after what it has said is under way; nothing of the job is here.
+    virtual void leave_job() {}
+
     // --- wrappers that die ---
     // The wrapper of a local rank ended by itself. Returning true means "taken care of, do not
     // report the rank as ended" (a new wrapper adopts the tree; see adopt_wrapper()).

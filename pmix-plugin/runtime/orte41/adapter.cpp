@@ -218,6 +218,9 @@ std::optional<std::string> Orte4Adapter::parameter(const std::string& name) cons
 size_t Orte4Adapter::guests() const {
     return count_guests();
 }
+size_t Orte4Adapter::guests_at(NodeId node) const {
+    return guests_on(node);
+}
 
 JobDescription Orte4Adapter::describe_job() const {
     return description_of_job(input_);
@@ -492,6 +495,19 @@ void Orte4Adapter::on_node_lost(std::function<bool(NodeId)> handler) {
 
 void Orte4Adapter::give_up_node(NodeId node) {
     daemons_.give_up(node);
+}
+
+void Orte4Adapter::dismiss_node(NodeId node, std::function<void()> gone) {
+    daemons_.dismiss(node, std::move(gone));
+}
+
+// As orted itself goes when mpirun tells it to (orte/orted/orted_comm.c, ORTE_DAEMON_EXIT_CMD).
+void Orte4Adapter::leave_job() {
+    constexpr int64_t said_us = 200'000;  // until mpirun has heard it
+    after(said_us, [] {
+        orte_orteds_term_ordered = true;
+        ORTE_ACTIVATE_JOB_STATE(nullptr, ORTE_JOB_STATE_DAEMONS_TERMINATED);
+    });
 }
 
 // As errmgr's own abort() goes (orte/mca/errmgr/default_hnp), which says of whatever it is told

@@ -59,6 +59,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     std::string pmix_uri() const override;
     std::optional<std::string> parameter(const std::string& name) const override;
     size_t guests() const override;
+    size_t guests_at(NodeId node) const override;
     JobDescription describe_job() const override;
 
     void send(NodeId to, const std::string& packet) override;
@@ -95,6 +96,8 @@ class Orte4Adapter final : public RuntimeAdapter {
 
     void on_node_lost(std::function<bool(NodeId node)> handler) override;
     void give_up_node(NodeId node) override;
+    void dismiss_node(NodeId node, std::function<void()> gone) override;
+    void leave_job() override;
     void abort_job(int status, const std::string& why) override;
     void end_job(int status, const std::string& why) override;
     Status on_signal(int signum, std::function<void()> handler) override;

@@ -64,6 +64,7 @@ bool Daemons::failed(NodeId node) {
     if (!ORTE_PROC_IS_HNP) return false;
     if (given_up_.contains(node)) {
         keep_exit_status();
+        has_ended(node);
         return true;
     }
     // At the end of the job daemons go away as they should.
@@ -74,20 +75,38 @@ bool Daemons::failed(NodeId node) {
 }
 
 void Daemons::give_up(NodeId node) {
-    orte_proc_t* daemon = daemon_object(node);
-    if (!ORTE_PROC_IS_HNP || !daemon || node == ORTE_PROC_MY_NAME->vpid) return;
-    if (!given_up_.insert(node).second) return;
-    orte_process_name_t name = daemon->name;
-    orte_routed.route_lost(orte_rml.get_routed(orte_mgmt_conduit), &name);
-    ORTE_FLAG_UNSET(daemon, ORTE_PROC_FLAG_ALIVE);
-    daemon->state = ORTE_PROC_STATE_COMM_FAILED;
-    if (daemon->node) daemon->node->state = ORTE_NODE_STATE_DOWN;
+    if (!take_out(node)) return;
     end_launcher_of(node);
     keep_exit_status();
     // mpirun may be waiting for this very daemon to end.
     if (orte_orteds_term_ordered && !ranks_alive_here() &&
         orte_routed.num_routes(orte_rml.get_routed(orte_mgmt_conduit)) == 0)
         ORTE_ACTIVATE_JOB_STATE(nullptr, ORTE_JOB_STATE_DAEMONS_TERMINATED);
+}
+
+void Daemons::dismiss(NodeId node, std::function<void()> gone) {
+    dismissed_[node] = std::move(gone);
+    take_out(node);
+}
+
+// Its connection is closed: what is left of its launcher here waits for nothing.
+void Daemons::has_ended(NodeId node) {
+    auto one = dismissed_.extract(node);
+    if (!one) return;
+    end_launcher_of(node);
+    one.mapped()();
+}
+
+bool Daemons::take_out(NodeId node) {
+    orte_proc_t* daemon = daemon_object(node);
+    if (!ORTE_PROC_IS_HNP || !daemon || node == ORTE_PROC_MY_NAME->vpid) return false;
+    if (!given_up_.insert(node).second) return false;
+    orte_process_name_t name = daemon->name;
+    orte_routed.route_lost(orte_rml.get_routed(orte_mgmt_conduit), &name);
+    ORTE_FLAG_UNSET(daemon, ORTE_PROC_FLAG_ALIVE);
+    daemon->state = ORTE_PROC_STATE_COMM_FAILED;
+    if (daemon->node) daemon->node->state = ORTE_NODE_STATE_DOWN;
+    return true;
 }
 
 }  // namespace ghost::plugin::orte41

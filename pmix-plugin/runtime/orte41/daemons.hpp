@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <set>
 
 #include "pmix-plugin/runtime/interface/runtime_adapter.hpp"
@@ -19,12 +20,17 @@ class Daemons {
     // Takes the daemon out of the job: no message goes there, nothing is expected from it, its
     // launcher here is ended, and the job's exit status is not touched by any of that.
     void give_up(NodeId node);
+    // The same of one that ends by itself; its launcher may stay until then.
+    void dismiss(NodeId node, std::function<void()> gone);
 
   private:
     void keep_exit_status() const;
+    bool take_out(NodeId node);
+    void has_ended(NodeId node);
 
     std::function<bool(NodeId)> ask_;
     std::set<NodeId> given_up_;
+    std::map<NodeId, std::function<void()>> dismissed_;  // that have not ended
 };
 
 }  // namespace ghost::plugin::orte41

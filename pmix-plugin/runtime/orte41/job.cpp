@@ -91,8 +91,9 @@ std::vector<RankInfo> list_ranks() {
     return ranks;
 }
 
-size_t count_guests() {
-    size_t guests = 0;
+namespace {
+
+void for_each_spawned_job(const auto& act) {
     uint32_t id = 0;
     void *job = nullptr, *place = nullptr;
     int rc = opal_hash_table_get_first_key_uint32(orte_job_data, &id, &job, &place);
@@ -101,11 +102,32 @@ size_t count_guests() {
         const bool spawned =
             other && other->jobid != app_jobid() && other->jobid != ORTE_PROC_MY_NAME->jobid;
         if (spawned && other->state < ORTE_JOB_STATE_UNTERMINATED &&
-            other->num_terminated < other->num_procs) {
-            guests += other->num_procs - other->num_terminated;
-        }
+            other->num_terminated < other->num_procs)
+            act(*other);
         rc = opal_hash_table_get_next_key_uint32(orte_job_data, &id, &job, place, &place);
     }
+}
+
+}  // namespace
+
+size_t count_guests() {
+    size_t guests = 0;
+    for_each_spawned_job(
+        [&](const orte_job_t& job) { guests += job.num_procs - job.num_terminated; });
+    return guests;
+}
+
+size_t guests_on(NodeId node) {
+    size_t guests = 0;
+    for_each_spawned_job([&](const orte_job_t& job) {
+        for (int i = 0; i < job.procs->size; ++i) {
+            const auto* guest = item<orte_proc_t>(job.procs, i);
+            const bool there = guest && guest->state < ORTE_PROC_STATE_UNTERMINATED &&
+                               guest->node && guest->node->daemon &&
+                               guest->node->daemon->name.vpid == node;
+            guests += there;
+        }
+    });
     return guests;
 }
 

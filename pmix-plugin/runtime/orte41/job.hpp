@@ -28,6 +28,7 @@ std::vector<NodeInfo> list_nodes();
 std::vector<RankInfo> list_ranks();
 // Processes of jobs that were spawned, launched or to be, and not ended.
 size_t count_guests();
+size_t guests_on(NodeId node);
 std::optional<NodeId> find_node_named(const std::string& name);
 int slots_of(NodeId node);
 int cores_of(NodeId node);  // 0: unknown

@@ -230,6 +230,22 @@ void Daemon::give_up_node(NodeId node) {
     if (!c_.given_up.insert(node).second) c_.violate("given up twice");
 }
 
+void Daemon::dismiss_node(NodeId node, std::function<void()> gone) {
+    if (!c_.given_up.insert(node).second) c_.violate("a daemon is dismissed that was given up");
+    if (c_.dead.contains(node))
+        c_.later(0, std::move(gone));
+    else
+        c_.leaves[node] = std::move(gone);
+}
+
+void Daemon::leave_job() {
+    c_.later(Cluster::nobody, [this] {
+        for (const auto& [rank, ended] : c_.ended)
+            if (!ended && c_.node_of(rank) == id_) c_.violate("a daemon leaves its ranks");
+        c_.kill_node(id_);
+    });
+}
+
 void Daemon::abort_job(int, const std::string& why) {
     c_.job_aborted = true;
     c_.abort_why = why;
@@ -750,6 +766,8 @@ void Cluster::kill_node(NodeId node) {
     agents_[node]->stop();
     later(nobody, [this, node] {
         if (dead.contains(0)) return;
+        if (auto left = leaves.extract(node)) return left.mapped()();
+        if (given_up.contains(node)) return;
         bool tolerated = daemons_[0]->lost_ && daemons_[0]->lost_(node);
         if (tolerated) given_up.insert(node);
         if (!tolerated) job_broken = true;

@@ -94,6 +94,7 @@ struct Chance {
     int64_t latency_us = 200;
     bool ends_at_once = false;  // a restored rank ends before its agent attaches
     size_t guests = 0;          // processes that ranks have spawned
+    NodeId guests_at = 0;       // where
     std::set<RankId> sharers;   // ranks that share memory
     size_t saved = 0;           // a snapshot is of so many ranks, the first ones; 0: of all
     // A wrapper's answer to one of these is `failed`: prepare, freeze, write, import, export.
@@ -140,6 +141,7 @@ class Daemon : public RuntimeAdapter {
     void raise_priority(bool on) override;
     std::optional<std::string> parameter(const std::string& name) const override;
     size_t guests() const override;
+    size_t guests_at(NodeId node) const override;
     JobDescription describe_job() const override;
     PreMark may_detach(RankId rank, uint32_t tag) override;
     Status on_signal(int signum, std::function<void()> handler) override;
@@ -158,6 +160,8 @@ class Daemon : public RuntimeAdapter {
                                   const std::vector<int>& stdio) override;
     void on_node_lost(std::function<bool(NodeId)> h) override { lost_ = std::move(h); }
     void give_up_node(NodeId node) override;
+    void dismiss_node(NodeId node, std::function<void()> gone) override;
+    void leave_job() override;
     void abort_job(int status, const std::string& why) override;
 
   private:
@@ -270,6 +274,7 @@ class Cluster {
     std::map<std::string, std::string> parameters;
     std::set<NodeId> given_up;
     std::set<NodeId> without_secret;  // whose daemon has not been told it yet
+    std::map<NodeId, std::function<void()>> leaves;  // dismissed, and not ended
     std::set<NodeId> dead;
     std::vector<std::string> violations;
     std::map<RankId, bool> ended;
@@ -377,6 +382,10 @@ class Cluster {
 // So many seeds; fewer under a sanitizer, whose builds set GHOST_TEST_SLOWER (docs/TESTING.md), and
 // then said.
 uint64_t seeds_of(uint64_t all);
+
+inline size_t Daemon::guests_at(NodeId node) const {
+    return node == c_.chance.guests_at ? guests() : 0;
+}
 
 inline int Daemon::cores(NodeId) const {
     return c_.cores;
