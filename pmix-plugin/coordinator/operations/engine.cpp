@@ -197,6 +197,13 @@ void Engine::undo(uint64_t id, std::function<void(const std::vector<Undone>&)> o
     const auto meant = [id](const Request& r) { return r.id != 0 && (id == 0 || r.id == id); };
     Undoing undoing;
     undoing.over = std::move(over);
+    // First what waits: it is not forgotten for what is undone before it.
+    std::deque<Request> stays, goes;
+    for (Request& request : std::exchange(waiting_, {}))
+        (meant(request) ? goes : stays).push_back(std::move(request));
+    waiting_ = std::move(stays);
+    for (const Request& request : goes)
+        if (request.refuse) request.refuse(undone_by_user);
     for (Running& running : running_) {
         if (!meant(running.request) || running.undone) continue;
         bool undone = running.is_over();
@@ -206,14 +213,7 @@ void Engine::undo(uint64_t id, std::function<void(const std::vector<Undone>&)> o
         undoing.ids.insert(running.request.id);
         undoing.all.push_back({running.request.id, running.request.what, undone});
     }
-    std::deque<Request> stays, goes;
-    for (Request& request : std::exchange(waiting_, {}))
-        (meant(request) ? goes : stays).push_back(std::move(request));
-    waiting_ = std::move(stays);
-    for (Request& request : goes) {
-        undoing.all.push_back({request.id, request.what, true});
-        if (request.refuse) request.refuse(undone_by_user);
-    }
+    for (const Request& request : goes) undoing.all.push_back({request.id, request.what, true});
     undoing_.push_back(std::move(undoing));
     soon();
 }

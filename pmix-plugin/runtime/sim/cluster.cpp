@@ -239,7 +239,8 @@ void Daemon::dismiss_node(NodeId node, std::function<void()> gone) {
 }
 
 void Daemon::leave_job() {
-    c_.later(Cluster::nobody, [this] {
+    constexpr int64_t said_us = 200'000;
+    c_.at(c_.now + said_us, Cluster::nobody, [this] {
         for (const auto& [rank, ended] : c_.ended)
             if (!ended && c_.node_of(rank) == id_) c_.violate("a daemon leaves its ranks");
         c_.kill_node(id_);
