@@ -100,11 +100,12 @@ void Clients::message(ClientId id, const schema::Received& m) {
 }
 
 void Clients::migrate(ClientId id, const MigrateRequest& m) {
-    if (m.ranks.empty() == m.all_from.empty())
+    const std::string all_from = m.all_from.value_or("");
+    if (m.ranks.empty() == all_from.empty())
         return refuse(id, "a migration names at least one rank, or a node whose ranks are meant");
     MigrationOrder order;
     order.ranks = m.ranks;
-    order.all_from = m.all_from;
+    order.all_from = all_from;
     if (!m.to.empty()) order.to = {m.to};
     order.mode = m.mode.value_or("stop");
     order.with_sharers = m.with_sharers.value_or(false);

@@ -18,7 +18,7 @@ constexpr Field migrate_fields[] = {
         .or_default(),
     field<&MigrateRequest::mode>("mode", "live, stop (the default), or auto: live if that can be"),
     field<&MigrateRequest::with_sharers>("with_sharers", "whoever shares memory moves along"),
-    field<&MigrateRequest::all_from>("all_from", "node, all of whose ranks are meant").or_default(),
+    field<&MigrateRequest::all_from>("all_from", "node, all of whose ranks are meant"),
 };
 constexpr Field drain_fields[] = {
     field<&DrainRequest::node>("node", "all of whose ranks leave, and then its daemon"),

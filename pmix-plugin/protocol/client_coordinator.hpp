@@ -19,7 +19,7 @@ struct MigrateRequest {
     std::string to;
     std::optional<std::string> mode;
     std::optional<bool> with_sharers;
-    std::string all_from = {};
+    std::optional<std::string> all_from = {};
     static const schema::Record table;
 };
 struct CheckpointRequest {

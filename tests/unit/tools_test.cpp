@@ -181,6 +181,55 @@ TEST_F(GhostCommand, MigrateOfSeveralRanksIsOneRequest) {
     EXPECT_EQ(o.json()["moves"].size(), 2u);
 }
 
+TEST_F(GhostCommand, RanksAreNamedByRangesOrByTheirNode) {
+    const Json rows = {{"t", "result"}, {"exit", 0}, {"result", Json::array({row(1, true)})}};
+    FakeCoordinator c(folder_, 4711, "33", answers(rows));
+    EXPECT_EQ(ghost("migrate --rank 1,4-6 --to gn3").exit, 0);
+    EXPECT_EQ(c.requests()[0]["ranks"], Json({1, 4, 5, 6}));
+    const Outcome o = ghost("migrate --all-from gn2 --json");
+    EXPECT_EQ(c.requests()[1]["all_from"], "gn2");
+    EXPECT_EQ(o.json()["moves"].size(), 1u) << o.out;
+    for (const char* wrong :
+         {"--rank 4-1", "--rank -1", "--rank 1-", "--rank 1 --all-from gn2", ""})
+        EXPECT_EQ(ghost(std::string("migrate --to gn3 ") + wrong).exit, 2) << wrong;
+}
+
+TEST_F(GhostCommand, DrainTellsWhoStays) {
+    const Json result = {{"moves", {row(1, true)}},
+                         {"stay", {{{"rank", 2}, {"why", "it is full"}}}},
+                         {"drained", false},
+                         {"left", false}};
+    FakeCoordinator c(folder_, 4711, "33",
+                      answers({{"t", "result"}, {"exit", 1}, {"result", result}, {"error", "no"}}));
+    const Outcome o = ghost("drain 33 gn2 --to gn1,gn3");
+    EXPECT_EQ(o.exit, 1);
+    EXPECT_EQ(c.requests()[0], Json({{"t", "drain"}, {"node", "gn2"}, {"to", {"gn1", "gn3"}}}));
+    EXPECT_NE(o.out.find("rank 2 stays: it is full"), std::string::npos) << o.out;
+    EXPECT_NE(o.out.find("rank 1: gn2 -> gn3"), std::string::npos) << o.out;
+    const Json json = ghost("drain gn2 --json").json();
+    EXPECT_EQ(json["node"], "gn2");
+    EXPECT_EQ(json["stay"].size(), 1u);
+    EXPECT_EQ(json["error"], "no");
+    EXPECT_EQ(ghost("drain").exit, 2);
+}
+
+TEST_F(GhostCommand, CancelTakesAJobOrANumberOrBoth) {
+    const Json rows = Json::array({{{"id", 2}, {"what", "move of rank 1"}, {"undone", true}}});
+    FakeCoordinator c(folder_, 4711, "33",
+                      answers({{"t", "result"}, {"exit", 0}, {"result", rows}}));
+    EXPECT_EQ(ghost("cancel").out, "2 move of rank 1: cancelled\n");
+    EXPECT_EQ(ghost("cancel 2").exit, 0);
+    EXPECT_EQ(ghost("cancel 33").exit, 0);
+    EXPECT_EQ(ghost("cancel 33 7 --json").json()["cancelled"], rows);
+    const Json all = {{"t", "cancel"}};
+    EXPECT_EQ(c.requests()[0], all);
+    EXPECT_EQ(c.requests()[1], Json({{"t", "cancel"}, {"id", 2}}));
+    EXPECT_EQ(c.requests()[2], all);
+    EXPECT_EQ(c.requests()[3], Json({{"t", "cancel"}, {"id", 7}}));
+    EXPECT_EQ(ghost("cancel 33 seven").exit, 2);
+    EXPECT_EQ(ghost("cancel seven").exit, 1);
+}
+
 TEST_F(GhostCommand, ExitStatusIsCoordinatorsAnswer) {
     for (int exit : {1, 3}) {
         FakeCoordinator c(folder_, 4711, "33",

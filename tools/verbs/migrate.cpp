@@ -54,7 +54,7 @@ int run_migrate(const MigrateArgs& args, bool json) {
     auto job = choose_job(args.job);
     if (!job.ok()) return report(job.error(), json);
     plugin::MigrateRequest request{*ranks, args.to, {}, {}};
-    request.all_from = args.all_from;
+    if (!args.all_from.empty()) request.all_from = args.all_from;
     if (args.with_sharers) request.with_sharers = true;
     if (!args.mode.empty()) request.mode = args.mode;
     ProgressLine line;
