@@ -273,7 +273,7 @@ class Cluster {
     std::map<uint64_t, std::string> torn;  // snapshots whose cut is none, by seq
     std::map<std::string, std::string> parameters;
     std::set<NodeId> given_up;
-    std::set<NodeId> without_secret;  // whose daemon has not been told it yet
+    std::set<NodeId> without_secret;                 // whose daemon has not been told it yet
     std::map<NodeId, std::function<void()>> leaves;  // dismissed, and not ended
     std::set<NodeId> dead;
     std::vector<std::string> violations;
