@@ -89,6 +89,10 @@ const char* gds_refusal(const std::string& users) {
     return users == "hash" ? nullptr : "PMIx's data store must be hash, others are shared memory";
 }
 
+const char* launch_threads_refusal(const std::string& users) {
+    return users == "0" ? nullptr : "threads that start ranks can cut their PATH short";
+}
+
 constexpr Rule rules[] = {
     {"OMPI_MCA_btl", "self,kernet", btl_refusal},
     {"OMPI_MCA_pml", "ob1", pml_refusal},
@@ -99,6 +103,10 @@ constexpr Rule rules[] = {
     // sm is MPI_Win_allocate_shared's alone, because rdma ranks above it.
     {"OMPI_MCA_osc", "rdma,sm,pt2pt", osc_refusal},
     {"OMPI_MCA_osc_rdma_btls", "kernet", osc_btls_refusal},
+    // From 32 ranks of a node on ORTE has threads start them. Each looks for the fork agent with
+    // opal_path_findv, which puts zeros into the very PATH it reads, while programs' environments
+    // are copied from there; and the end of a program that ends at once can be lost.
+    {"OMPI_MCA_odls_base_num_threads", "0", launch_threads_refusal},
 };
 
 // PMIx looks only into the folders of its parameter: ours goes in front of what is there.

@@ -238,6 +238,26 @@ TEST_F(Endings, RankCrashesRightAfterMove) {
     leave_after_move({"--how", "segv"}, 139);
 }
 
+// As many programs as ORTE would start by threads, with a PATH that takes long to look through: it
+// arrives whole, and no end is lost.
+TEST_F(Endings, FortyQuickProgramsHaveTheirPathAndEnd) {
+    constexpr size_t programs = 40;
+    std::string folders;
+    for (int i = 0; i < 3000; i++) folders += ":/none";
+    Words words{"sh",    "-c",    "WANTED=$PATH$0; PATH=$WANTED; export WANTED; exec mpirun \"$@\"",
+                folders, "--mca", "ghost",
+                "1"};
+    for (size_t i = 0; i < programs; i++) {
+        if (i > 0) words.emplace_back(":");
+        for (const char* word : {"-np", "1", "--host", "gn1:40", "sh", "-c",
+                                 "[ \"$PATH\" = \"$WANTED\" ] && echo whole"})
+            words.emplace_back(word);
+    }
+    const Finished end = lab().on("gn1", words);
+    EXPECT_EQ(end.status, 0) << end.err;
+    EXPECT_EQ(nettest::count_of(end.out, "whole"), programs) << end.out << end.err;
+}
+
 }  // namespace
 
 // Run on a node of the cluster, beside the rank.
