@@ -161,6 +161,7 @@ class Lab:
         return self
 
     def __exit__(self, *_):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # whoever sends it to a group sends it twice
         self.down()
 
 
