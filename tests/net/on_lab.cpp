@@ -13,9 +13,9 @@ std::string program(const std::string& name) {
     return std::filesystem::current_path().string() + "/tests/mpi/" + name;
 }
 
-void OnLab::SetUpTestSuite() {
+void OnLab::make_lab(int nodes) {
     reason_ = why_no_lab();
-    if (reason_.empty()) lab_ = std::make_unique<Lab>(3);
+    if (reason_.empty()) lab_ = std::make_unique<Lab>(nodes);
 }
 
 void OnLab::TearDownTestSuite() {

@@ -19,10 +19,12 @@ std::string program(const std::string& name);
 // One cluster for each suite, repaired before every case.
 class OnLab : public ::testing::Test {
   protected:
-    static void SetUpTestSuite();
+    static void SetUpTestSuite() { make_lab(3); }
     static void TearDownTestSuite();
     void SetUp() override;
 
+    // For a suite's own SetUpTestSuite().
+    static void make_lab(int nodes);
     Lab& lab() { return *lab_; }
     // A name in a folder of this case, which all nodes see.
     std::string path(const std::string& name) const { return scratch_->path(name); }
