@@ -23,6 +23,7 @@ Json row_of(const Move& m) {
                 {"moved", m.moved}};
     if (!m.not_live.empty()) row["not_live"] = m.not_live;
     if (!m.moved && !m.why.empty()) row["why"] = m.why;
+    if (m.memory) row["memory"] = *m.memory;
     return row;
 }
 
@@ -107,7 +108,7 @@ void Clients::migrate(ClientId id, const MigrateRequest& m) {
     order.ranks = m.ranks;
     order.all_from = all_from;
     if (!m.to.empty()) order.to = {m.to};
-    order.mode = m.mode.value_or("stop");
+    order.mode = m.mode.value_or("");
     order.with_sharers = m.with_sharers.value_or(false);
     services_.migrate(
         id, std::move(order), [this, id](const Move& move) { progress(id, move); },
@@ -118,7 +119,7 @@ void Clients::drain(ClientId id, const DrainRequest& m) {
     DrainOrder order;
     order.node = m.node;
     order.to = m.to;
-    order.mode = m.mode.value_or("stop");
+    order.mode = m.mode.value_or("");
     services_.drain(
         id, std::move(order), [this, id](const Move& move) { progress(id, move); },
         [this, id](const DrainResult& result) {

@@ -16,7 +16,8 @@ constexpr Field migrate_fields[] = {
     field<&MigrateRequest::to>("to",
                                "node, as in mpirun's host list; empty: the one with most room")
         .or_default(),
-    field<&MigrateRequest::mode>("mode", "live, stop (the default), or auto: live if that can be"),
+    field<&MigrateRequest::mode>("mode",
+                                 "live, stop or auto; if left out, as the job's parameter says"),
     field<&MigrateRequest::with_sharers>("with_sharers", "whoever shares memory moves along"),
     field<&MigrateRequest::all_from>("all_from", "node, all of whose ranks are meant"),
 };

@@ -82,12 +82,16 @@ constexpr Field connect_fields[] = {
     field<&Connect::token>("token", "what to show there"),
     field<&Connect::secret>("secret", "the job's, in hex: to a wrapper").or_default(),
     field<&Connect::live>("live", "as of `prepare`").or_default(),
+    field<&Connect::live_from>("live_from", "with less memory it is `failed` of stage `live`")
+        .or_default()
+        .in("bytes"),
 };
 
 constexpr Field connected_fields[] = {
     field<&Connected::seq>("seq", operation),
     field<&Connected::rank>("rank", "whose").or_default(),
     field<&Connected::shared>("shared", "memory with other ranks").or_default(),
+    field<&Connected::memory>("memory", "live: of the rank's own").in("bytes"),
 };
 
 constexpr Field converged_fields[] = {

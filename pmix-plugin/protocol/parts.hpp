@@ -128,6 +128,7 @@ struct Connect {
     std::string token;
     std::string secret = {};  // for the wrapper
     bool live = false;        // as of Prepare
+    uint64_t live_from = 0;   // bytes of memory; a smaller one is to go by stop
     static const schema::Record table;
 };
 
@@ -135,6 +136,7 @@ struct Connected {
     uint64_t seq = 0;
     uint32_t rank = 0;  // between daemons
     std::vector<SharedPart> shared = {};
+    std::optional<uint64_t> memory = {};  // live: bytes of its own
     static const schema::Record table;
 };
 

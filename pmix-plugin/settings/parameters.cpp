@@ -33,8 +33,11 @@ constexpr Parameter table[] = {
     {"ghost_compress", "lz4", "Compression of snapshots: none, lz4 or zstd"},
     {"ghost_recover", "none",
      "Not available yet: bring a dead rank or node back from the last snapshot (rank, node, all)"},
-    {"ghost_migrate_mode", "auto",
-     "Not available yet: how a rank's memory moves; ranks always move by stop-and-copy"},
+    {"ghost_migrate_mode", "stop",
+     "How ranks move unless `ghost migrate --mode` says it: live, stop, or auto, which is live "
+     "where that can be and is quicker"},
+    {"ghost_migrate_live_from", "16M",
+     "auto: ranks with less memory of their own (or 512K, 1G) move by stop; 0: none"},
     {"ghost_migrate_at_once", "auto",
      "How many ranks may move at the same time; auto: at each node as many as it has cores, 8 at "
      "most"},

@@ -9,6 +9,7 @@
 #include "base/scheduling.hpp"
 #include "base/schema_json.hpp"
 #include "ghost-core/engine/lock_handover.hpp"
+#include "ghost-core/engine/node_memory.hpp"
 #include "ghost-core/engine/preflight.hpp"
 #include "pmix-plugin/wrapper/tree_parts.hpp"
 
@@ -87,6 +88,8 @@ void Mover::connect(const Connect& where) {
         const auto failed = [&](const Error& error) {
             return parts_.who.failed(where.seq, Stage::connect, error.message());
         };
+        if (Status worth = where.live ? weigh(where.live_from) : Status(); !worth)
+            return parts_.who.failed(where.seq, Stage::live, worth.error().why);
         if (before_) huge_ = before_();
         if (Status fine = look_at_shared(); !fine) {
             if (fine.error().code != Code::refused) return failed(fine.error());
@@ -110,7 +113,7 @@ void Mover::connect(const Connect& where) {
         if (!ahead) return failed(ahead.error());
         ahead_.emplace(std::move(*ahead));
         externals_ = request.externals;
-        return Connected{where.seq, parts_.who.rank, sharing_.parts};
+        return Connected{where.seq, parts_.who.rank, sharing_.parts, {}};
     });
 }
 
@@ -205,6 +208,17 @@ Outgoing Mover::export_tree(const Export& order, RankMetadata metadata,
                     .pages_us = stats->pages_us};
 }
 
+// On the worker. Of a small one a single stop is as quick as two (note 033).
+Status Mover::weigh(uint64_t least) {
+    memory_ = core::memory_of_tree(parts_.root);
+    if (memory_ >= least) return {};
+    return because(Code::refused,
+                   fmt::format("it has {:.1f} MiB of memory, and is live from {:.1f} MiB on "
+                               "(ghost_migrate_live_from)",
+                               static_cast<double>(memory_) / (1 << 20),
+                               static_cast<double>(least) / (1 << 20)));
+}
+
 // On the worker. The rank computes and communicates but for two quiets, one for the skeleton and
 // one for the last differences.
 Outgoing Mover::export_live(const Connect& where, const core::ExportRequest& plain) {
@@ -224,7 +238,7 @@ Outgoing Mover::export_live(const Connect& where, const core::ExportRequest& pla
     request.quiet = [&](int64_t wait_us) -> Result<bool> {
         const auto wish = turns_.wish();
         if (wish == LiveTurns::Wish::connected)
-            worker_.say(Connected{where.seq, who.rank, sharing_.parts});
+            worker_.say(Connected{where.seq, who.rank, sharing_.parts, memory_});
         if (wish == LiveTurns::Wish::converged) worker_.say(Converged{where.seq, who.rank});
         auto quiet = turns_.wait(wait_us);
         if (!quiet || !*quiet) return quiet;

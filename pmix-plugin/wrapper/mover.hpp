@@ -89,6 +89,7 @@ class Mover {
     core::ExportRequest request() const;
     void start_export(const Export& order);
     Outgoing export_tree(const Export& order, RankMetadata metadata, core::ExportRequest request);
+    Status weigh(uint64_t least);
     Outgoing export_live(const Connect& where, const core::ExportRequest& request);
     Outgoing live_failed(uint64_t seq, const Error& error) const;
     void heard(const Outgoing& said);
@@ -117,6 +118,7 @@ class Mover {
     core::TreeFacts told_;                          // what the target has answered
     std::vector<core::FileLock> given_;             // by an export, to what was made of it
     bool live_ = false;
+    uint64_t memory_ = 0;                         // of the rank, when a live one began
     std::optional<Connect> waiting_;              // to be done when the worker is free
     std::optional<schema::Received> last_order_;  // Resume or Cancel while the worker was busy
     bool carried_ = false;

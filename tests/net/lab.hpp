@@ -24,7 +24,7 @@ std::string why_no_lab();
 inline constexpr const char* user_variable = "GHOST_TEST_USER";
 bool of_a_user();
 
-// Moves go by the mode that it names; not set: by the default.
+// Moves go by the mode that it names, and no rank counts as small; not set: by the default.
 inline constexpr const char* mode_variable = "GHOST_TEST_MODE";
 // `ghost migrate` and these options, by that mode if they name none.
 Words migrate_words(const Words& options);

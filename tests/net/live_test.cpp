@@ -26,9 +26,11 @@ const Words live = {"--mode", "live"};
 
 class LiveMoves : public nettest::OnLab {
   protected:
-    // Rank 0 on gn1, rank 1 on gn2, nothing on gn3.
+    // Rank 0 on gn1, rank 1 on gn2, nothing on gn3. None is too small.
     std::unique_ptr<Job> two_ranks(const Words& words, bool input = false) {
-        return std::make_unique<Job>(lab(), 2, "gn1:1,gn2:1,gn3:1", words, "", input);
+        Words all{"--mca", "ghost_migrate_live_from", "0"};
+        all.insert(all.end(), words.begin(), words.end());
+        return std::make_unique<Job>(lab(), 2, "gn1:1,gn2:1,gn3:1", all, "", input);
     }
 
     static Move migrate(Job& job, int rank, const std::string& node, const Words& options = live) {

@@ -144,6 +144,51 @@ TEST(LiveMove, RanksThatShareMemoryMoveByStop) {
     }
 }
 
+// What the request does not say the job's parameters do; what both leave open is chosen by size.
+TEST(LiveMove, ModeIsTheRequestsElseTheJobsElseChosen) {
+    constexpr uint64_t small = 15 << 20, large = 17 << 20;
+    const struct {
+        std::string parameter, asked;
+        uint64_t memory;
+        std::string done;
+    } cases[] = {
+        {"", "", large, "stop"},         {"", "", small, "stop"},
+        {"auto", "", large, "live"},     {"auto", "", small, "stop"},
+        {"live", "", small, "live"},     {"stop", "", large, "stop"},
+        {"stop", "live", small, "live"}, {"live", "stop", large, "stop"},
+        {"stop", "auto", large, "live"}, {"lazy", "", large, "stop"},
+    };
+    for (const auto& one : cases) {
+        SCOPED_TRACE(one.parameter + " " + one.asked);
+        std::map<std::string, std::string> parameters;
+        if (!one.parameter.empty()) parameters["ghost_migrate_mode"] = one.parameter;
+        Cluster c(7, 3, {0, 1}, 0, {}, parameters);
+        c.chance.memory = one.memory;
+        Client& user = c.client();
+        Json order = migrate({1}, "gn2", one.asked);
+        if (one.asked.empty()) order.erase("mode");
+        user.ask(order);
+        ASSERT_TRUE(c.run(9 * second, [&] { return !user.results.empty(); }));
+        const Json& row = user.results[0]["result"][0];
+        EXPECT_EQ(row["mode"], one.done) << row;
+        const bool chosen = one.asked == "auto" || (one.asked.empty() && one.parameter == "auto");
+        EXPECT_EQ(row.contains("memory"), chosen && one.done == "live") << row;
+        EXPECT_EQ(row.contains("not_live"), chosen && one.done == "stop") << row;
+        EXPECT_EQ(c.node_of(1), 2u);
+        expect_sound(c);
+    }
+}
+
+TEST(LiveMove, NoRankIsSmallIfTheJobSaysSo) {
+    Cluster c(8, 3, {0, 1}, 0, {}, {{"ghost_migrate_live_from", "0"}});
+    c.chance.memory = 0;
+    Client& user = c.client();
+    user.ask(migrate({1}, "gn2", "auto"));
+    ASSERT_TRUE(c.run(9 * second, [&] { return !user.results.empty(); }));
+    EXPECT_EQ(user.results[0]["result"][0]["mode"], "live") << user.results[0];
+    expect_sound(c);
+}
+
 TEST(LiveMove, UnknownModeIsRefused) {
     Cluster c(6, 3, {0, 1});
     Client& user = c.client();

@@ -171,6 +171,21 @@ TEST_F(GhostCommand, MigratePrintsForPeople) {
     EXPECT_FALSE(c.requests()[0].contains("mode"));
 }
 
+TEST_F(GhostCommand, MigrateVerboseSaysWhyAutoChose) {
+    Json stopped = row(1, true), live = row(2, true);
+    stopped["not_live"] = "it has a timer";
+    live["mode"] = "live";
+    live["memory"] = uint64_t{64} << 20;
+    FakeCoordinator c(folder_, 4711, "33",
+                      answers({{"t", "result"},
+                               {"exit", 0},
+                               {"result", Json::array({stopped, live, row(3, true)})}}));
+    EXPECT_EQ(ghost("migrate --rank 1,2,3 --to gn3").err, "");
+    EXPECT_EQ(ghost("migrate --rank 1,2,3 --to gn3 --verbose").err,
+              "ghost: rank 1 moves by stop, not live: it has a timer\n"
+              "ghost: rank 2 moves live: it has 64.0 MiB of memory, and can\n");
+}
+
 TEST_F(GhostCommand, MigrateOfSeveralRanksIsOneRequest) {
     Json rows = Json::array({row(1, true), row(2, true)});
     FakeCoordinator c(folder_, 4711, "33",

@@ -20,14 +20,19 @@ struct MigrateArgs {
     std::string to;
     std::string mode;
     bool with_sharers = false;
+    bool verbose = false;
 };
 
-// It was to move live if that can be.
-void say_why_stopped(const Json& row) {
+// Of a mode that was not asked for in so many words.
+void say_why_so(const Json& row) {
     const auto why = member(row, "not_live", std::string());
-    if (why.empty() || member(row, "mode", "") != "stop") return;
-    fmt::print(stderr, "ghost: rank {} moves by stop, not live: {}\n", member(row, "rank", -1),
-               why);
+    const auto mode = member(row, "mode", std::string());
+    const int rank = member(row, "rank", -1);
+    if (mode == "stop" && !why.empty())
+        fmt::print(stderr, "ghost: rank {} moves by stop, not live: {}\n", rank, why);
+    if (mode == "live" && row.contains("memory"))
+        fmt::print(stderr, "ghost: rank {} moves live: it has {} of memory, and can\n", rank,
+                   bytes_text(member(row, "memory", uint64_t{0})));
 }
 
 // One rank: its row is the object. Several: {"moves": […]}.
@@ -66,7 +71,8 @@ int run_migrate(const MigrateArgs& args, bool json) {
     if (json) {
         print_json(json_of(answer, asked));
     } else if (answer.result.is_array()) {
-        for (const Json& row : answer.result) say_why_stopped(row);
+        for (const Json& row : answer.result)
+            if (args.verbose) say_why_so(row);
         // (of a single rank that was not moved the error has said all)
         const bool said = !answer.error.empty() && asked == 1;
         for (const Json& row : answer.result)
@@ -91,14 +97,17 @@ void define_migrate(CommandLine app, int& exit_status) {
     app.add_option("--to", args->to,
                    "node of the job to move to, named as in mpirun's host list (default: for each "
                    "rank the one with the most free slots)");
-    app.add_option("--mode", args->mode,
-                   "how memory moves: stop (the rank is stopped while its memory is copied), live "
-                   "(it runs meanwhile, and is stopped for what it wrote last), or auto: live, and "
-                   "stop where that cannot be (default: stop)")
+    app.add_option(
+           "--mode", args->mode,
+           "how memory moves: stop (the rank is stopped while its memory is copied), live "
+           "(it runs meanwhile, and is stopped for what it wrote last), or auto: live where "
+           "that can be and is quicker, else stop (default: the job's ghost_migrate_mode, "
+           "which is stop if nothing is said)")
         .one_of({"auto", "live", "stop"});
     app.add_flag("--with-sharers", args->with_sharers,
                  "move all ranks that share memory with these (an MPI shared window) along: they "
                  "move at once, or none does");
+    app.add_flag("--verbose", args->verbose, "say by which mode auto moves each rank, and why");
     auto json = add_json(app);
     app.footer(
         "Ranks move at the same time as far as ghost_migrate_at_once allows. After one that cannot "

@@ -75,8 +75,9 @@ struct Line {
     std::string not_live = {};  // why those that are under way are not tried live
     bool over = false;
 
+    bool chooses() const { return all->order.mode == "auto"; }
     std::string mode() const {
-        if (all->order.mode != "auto") return all->order.mode;
+        if (!chooses()) return all->order.mode;
         return not_live.empty() ? "live" : "stop";
     }
     // The next one; none: that was all.
@@ -111,7 +112,7 @@ struct Line {
 
     // Nothing was done to those that cannot move live.
     bool stops_instead(const std::vector<Move>& moves) {
-        if (mode() != "live" || all->order.mode != "auto") return false;
+        if (mode() != "live" || !chooses()) return false;
         for (const Move& move : moves) {
             if (move.harmed || move.ended || move.not_live.empty()) continue;
             not_live = move.not_live;
@@ -172,9 +173,10 @@ Operations operations_of(const std::shared_ptr<Line>& line) {
         unit->ranks = line->unit->found.empty() ? line->unit->ranks : line->unit->found;
     line->unit = unit;
     const auto add = [&](RankId rank) {
-        MoveOrder order{rank,           all.is_chosen() ? "" : all.order.to[0],
-                        line->mode(),   unit,
-                        line->not_live, all.order.to};
+        MoveOrder order{rank,         all.is_chosen() ? "" : all.order.to[0],
+                        line->mode(), line->chooses(),
+                        unit,         line->not_live,
+                        all.order.to};
         out.push_back(
             std::make_unique<MoveOperation>(all.job, std::move(order), all.progress,
                                             [line](const Move& move) { line->take(move); }));
@@ -226,6 +228,7 @@ std::vector<Request> migration(Job& job, uint64_t owner, MigrationOrder order,
             return out;
         }
     }
+    if (order.mode.empty()) order.mode = job.policy.mode;
     auto all = std::make_shared<Migration>(Migration{job, std::move(order), std::move(progress),
                                                      std::move(moved), std::move(finished)});
     const auto add = [&](std::vector<RankId> ranks) {

@@ -16,8 +16,9 @@ struct MigrationOrder {
     std::string all_from = {};    // in place of them: all that are on this node
     std::vector<std::string> to;  // one node, or several to choose from; none: any other one
     bool is_chosen = false;       // so is one node: it may be too full
-    std::string mode;             // live, stop, or auto: live, and where that cannot be, stop
-    bool with_sharers = false;    // of memory: they move together, or it is refused
+    std::string mode;  // live, stop, or auto: live where that can be and is quicker, else stop;
+                       // empty: as the job's parameters say
+    bool with_sharers = false;  // of memory: they move together, or it is refused
     // One that does not move keeps no other one; those that share memory move together, after all
     // others.
     bool all_that_can = false;

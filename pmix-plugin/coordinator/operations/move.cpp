@@ -83,12 +83,14 @@ void MoveOperation::connect() {
     const std::string& host = m.host.empty() ? data_.to_name : m.host;
     Connect order{seq(), data_.epoch, data_.rank, host, m.port, m.token};
     order.live = is_live();
+    if (order_.chosen && is_live()) order.live_from = job_.policy.live_from;
     job_.adapter.tell(data_.from, order);
 }
 
 void MoveOperation::on_connected(const Connected& m) {
     data_.connected = true;
     data_.shared = m.shared;
+    if (order_.chosen && is_live()) data_.memory = m.memory;
     if (!unit_.all([](const MoveOperation* one) { return one->data_.connected; })) return;
     look_at_sharers();
     if (!unit_.found.empty()) return abort(why_not_alone());

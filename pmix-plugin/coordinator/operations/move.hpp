@@ -61,8 +61,9 @@ struct Move {
     NodeId to = 0;
     std::string from_name;
     std::string to_name;
-    std::string mode;      // live or stop
-    std::string not_live;  // why it cannot be live; of one by stop: it was tried
+    std::string mode;                     // live or stop
+    std::optional<uint64_t> memory = {};  // bytes, by which it was chosen to go live
+    std::string not_live;                 // why it cannot be live; of one by stop: it was tried
 
     std::optional<AgentThread> agent;  // of the rank, as its wrapper must know it
     uint64_t ping = 0;                 // every daemon must have answered this ping
@@ -114,8 +115,9 @@ struct MoveUnit {
 
 struct MoveOrder {
     RankId rank = 0;
-    std::string to;    // node name; empty: it is chosen
-    std::string mode;  // live or stop
+    std::string to;       // node name; empty: it is chosen
+    std::string mode;     // live or stop
+    bool chosen = false;  // that, by Ghost: what is too small goes by stop
     std::shared_ptr<MoveUnit> unit = {};
     std::string not_live = {};            // why it is not tried so
     std::vector<std::string> among = {};  // nodes to choose from; none: any other one

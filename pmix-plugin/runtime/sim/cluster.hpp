@@ -100,9 +100,10 @@ struct Chance {
     // A wrapper's answer to one of these is `failed`: prepare, freeze, write, import, export.
     std::optional<Stage> fail_stage;
     std::set<RankId> fail_ranks{0};
-    int sketches = 1;          // that a live move takes
-    int64_t write_us = 0;      // how long a ghost is written beside the latency
-    bool incremental = false;  // wrappers can do it: the parent is the last complete snapshot
+    int sketches = 1;           // that a live move takes
+    uint64_t memory = 1 << 30;  // of each rank
+    int64_t write_us = 0;       // how long a ghost is written beside the latency
+    bool incremental = false;   // wrappers can do it: the parent is the last complete snapshot
     // Timers come up to so early: libevent counts from when the loop woke, by a coarse clock.
     int64_t early_us = 0;
     // Those of so long come late by so much: a node that has no time.

@@ -8,7 +8,11 @@ void Cluster::connect(const std::shared_ptr<Wrapper>& w, const Connect& m) {
     w->live = m.live;
     w->sketched = false;
     w->sketches = 0;
-    say(w, Connected{.seq = m.seq, .shared = shared_by(w->rank)});
+    if (m.live && chance.memory < m.live_from)
+        return say(w, Failed{.seq = m.seq, .stage = Stage::live, .why = "it is small"});
+    Connected answer{.seq = m.seq, .shared = shared_by(w->rank)};
+    if (m.live) answer.memory = chance.memory;
+    say(w, answer);
 }
 
 // A live move: the skeleton is taken while the rank is quiet, and it need be no longer.
