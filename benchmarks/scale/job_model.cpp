@@ -47,6 +47,7 @@ class Daemon : public CoordinatorRuntime, public LocalRanks {
     void settle_fences(int) override {}
     void on_node_lost(std::function<bool(NodeId)>) override {}
     void give_up_node(NodeId) override {}
+    void dismiss_node(NodeId, std::function<void()>) override {}
     void abort_job(int, const std::string&) override {}
     void on_job_control(std::function<void(JobControl)> handler) override;
 
