@@ -8,9 +8,11 @@
 #include <cstdlib>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/kcmp.h>
 #include <string_view>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/fd.hpp"
@@ -102,6 +104,9 @@ Status take_status(int folder, pid_t pid, KernelState& out) {
     return {};
 }
 
+// Of fcntl(F_SETFL): they can be given to a file that is open.
+constexpr uint32_t settable = O_APPEND | O_ASYNC | O_DIRECT | O_NOATIME | O_NONBLOCK;
+
 // Those of a file, without what is given along.
 std::string take_info(std::string_view text, OpenFile& file) {
     std::string out;
@@ -111,10 +116,10 @@ std::string take_info(std::string_view text, OpenFile& file) {
             std::from_chars(value.data(), value.data() + value.size(), file.offset);
         else if (line.starts_with("flags:"))
             std::from_chars(value.data(), value.data() + value.size(), file.flags, 8);
-        else if (!line.starts_with("mnt_id:") && !line.starts_with("ino:"))
+        else
             out.append(line).append("\n");
     });
-    return out;
+    return out + fmt::format("flags:\t0{:o}\n", file.flags & ~settable);
 }
 
 Error cannot(Code code, pid_t pid, int number, const std::string& link, const char* why) {
@@ -146,7 +151,7 @@ Status check_link(int folder, pid_t pid, int number, const std::string& link,
 }
 
 Status take_files(int folder, pid_t pid, const std::vector<std::string>& outside, KernelState& out,
-                  bool check) {
+                  Descriptions* descriptions) {
     const Fd links(openat(folder, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     const Fd infos(openat(folder, "fdinfo", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!links || !infos) return sys_error("look at descriptors of process", std::to_string(pid));
@@ -155,18 +160,36 @@ Status take_files(int folder, pid_t pid, const std::vector<std::string>& outside
     for (const int number : numbers) {
         const auto name = std::to_string(number);
         auto link = link_in(links.get(), name.c_str());
-        if (check) GHOST_TRY(check_link(links.get(), pid, number, link, outside));
+        if (descriptions) GHOST_TRY(check_link(links.get(), pid, number, link, outside));
         OpenFile file;
         file.number = number;
         const auto info = take_info(slurp(infos.get(), name.c_str()), file);
         file.seekable = link.starts_with("/") ? 1 : 0;
         out.fixed += fmt::format("fd {} {} {}\n", number, link, info);
         out.files.push_back(file);
+        if (!descriptions) continue;
+        const auto [of, same] = descriptions->first({pid, number}, link);
+        if (of != pid || same != number)
+            out.fixed += fmt::format("fd {} is descriptor {} of process {}\n", number, same, of);
     }
     return {};
 }
 
+// As kcmp(2) orders them: 0 the same, 1 before, 2 behind; 3 or less than 0 cannot be said.
+long compare(const Descriptions::Descriptor& a, const Descriptions::Descriptor& b) {
+    return syscall(SYS_kcmp, a.pid, b.pid, KCMP_FILE, a.number, b.number);
+}
+
 }  // namespace
+
+Descriptions::Descriptor Descriptions::first(Descriptor one, const std::string& link) {
+    auto& known = by_link_[link];
+    const auto at = std::ranges::lower_bound(
+        known, one, [](const auto& a, const auto& b) { return compare(a, b) == 1; });
+    if (at != known.end() && compare(*at, one) == 0) return *at;
+    known.insert(at, one);
+    return one;
+}
 
 Result<OwnMappings> own_mappings(pid_t pid) {
     const Fd folder(open(fmt::format("/proc/{}", pid).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
@@ -210,7 +233,8 @@ PageRuns OwnMappings::areas() const {
     return out;
 }
 
-Result<KernelState> kernel_state_of(pid_t pid, const std::vector<std::string>& outside) {
+Result<KernelState> kernel_state_of(pid_t pid, const std::vector<std::string>& outside,
+                                    Descriptions& descriptions) {
     const Fd folder(open(fmt::format("/proc/{}", pid).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!folder) return sys_error("look at process", std::to_string(pid), Code::not_found);
     KernelState out;
@@ -224,7 +248,7 @@ Result<KernelState> kernel_state_of(pid_t pid, const std::vector<std::string>& o
     if (!slurp(folder.get(), "timers").empty())
         return because(Code::unsupported, "it has timers (timer_create)",
                        "process " + std::to_string(pid));
-    GHOST_TRY(take_files(folder.get(), pid, outside, out, true));
+    GHOST_TRY(take_files(folder.get(), pid, outside, out, &descriptions));
     return out;
 }
 
@@ -239,7 +263,7 @@ bool has_sockets(pid_t pid) {
 Result<std::vector<OpenFile>> open_files(pid_t pid) {
     const Fd folder(open(fmt::format("/proc/{}", pid).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     KernelState out;
-    auto status = take_files(folder.get(), pid, {}, out, false);
+    auto status = take_files(folder.get(), pid, {}, out, nullptr);
     if (!status.ok()) return status.error();
     return std::move(out.files);
 }

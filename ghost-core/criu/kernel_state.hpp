@@ -60,12 +60,30 @@ struct KernelState {
     std::vector<OpenFile> files;
 };
 
-// Looks at a process. `outside`: CRIU's keys of descriptors whose other end is not in the tree
+// Which descriptors of a tree's processes are one open file description (dup(2), fork(2)): they
+// have its offset and flags in common. By kcmp(2); what cannot be compared is taken for another.
+class Descriptions {
+  public:
+    struct Descriptor {
+        pid_t pid = 0;
+        int number = 0;
+    };
+    // The first one that was asked for and is the same; this one itself if there is none. `link`:
+    // what /proc says that it is.
+    Descriptor first(Descriptor one, const std::string& link);
+
+  private:
+    std::map<std::string, std::vector<Descriptor>> by_link_;  // in kcmp's order
+};
+
+// Looks at a process, the first or a further one of a tree. `outside`: CRIU's keys of descriptors
+// whose other end is not in the tree
 // ("pipe:[7]"). unsupported: it has something that changes by itself and that a skeleton taken
 // earlier cannot follow (timers, memory shared without a file, sockets inside the tree with data on
 // the way, …), named in the message. busy: the same, but it may be gone in a moment (a pending
 // signal, data in a pipe).
-Result<KernelState> kernel_state_of(pid_t pid, const std::vector<std::string>& outside);
+Result<KernelState> kernel_state_of(pid_t pid, const std::vector<std::string>& outside,
+                                    Descriptions& descriptions);
 
 // Whether it has any open; not if nobody can say.
 bool has_sockets(pid_t pid);

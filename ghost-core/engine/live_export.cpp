@@ -154,8 +154,9 @@ Status Source::take_members() {
 Status Source::look(std::vector<KernelState>& kernel_states, std::vector<OwnMappings>& maps) {
     kernel_states.clear();
     maps.clear();
+    Descriptions descriptions;
     for (const auto& member : members_) {
-        auto kernel_state = kernel_state_of(member.pid, request_.externals);
+        auto kernel_state = kernel_state_of(member.pid, request_.externals, descriptions);
         if (!kernel_state) return kernel_state.error();
         auto mappings = own_mappings(member.pid);
         if (!mappings) return mappings.error();
@@ -561,8 +562,9 @@ Status Source::frozen(PtraceSession& session, int64_t begin) {
         member->used_at_once.clear();
         if (area.bytes > 0) member->used_at_once = {{first, (end - first + 4095) / 4096 * 4096}};
     }
+    Descriptions descriptions;
     for (auto& member : members_) {
-        auto kernel_state = kernel_state_of(member.pid, request_.externals);
+        auto kernel_state = kernel_state_of(member.pid, request_.externals, descriptions);
         if (!kernel_state) {
             transient_ = kernel_state.error().code == Code::busy;
             return kernel_state.error();

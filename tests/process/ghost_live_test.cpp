@@ -232,9 +232,11 @@ TEST_F(Live, LiveMoveThereAndBack) {
 
 // What differences cannot carry begins anew, and the tree comes along with it.
 TEST_F(Live, TreeChangedDuringMoveIsTriedAgain) {
-    for (const Ask change : {Ask::thread, Ask::file, Ask::handler}) {
+    for (const Ask change : {Ask::thread, Ask::file, Ask::handler, Ask::another, Ask::narrowed,
+                             Ask::split, Ask::kept}) {
         LiveTree tree(shared_.path(), 16, 2, 20);
         ASSERT_TRUE(tree.wait_ready());
+        ASSERT_TRUE(tree.ask(Ask::named));
         bool changed = false;
         set_live_probe([&](const char* point) {
             if (std::string(point) == "source: held" && !changed) changed = tree.ask(change);
@@ -243,7 +245,7 @@ TEST_F(Live, TreeChangedDuringMoveIsTriedAgain) {
         set_live_probe({});
         ASSERT_EQ(moved.sent.outcome, LiveOutcome::moved) << why(moved.sent);
         EXPECT_TRUE(changed);
-        EXPECT_EQ(moved.sent.stats.attempts, 2);
+        EXPECT_EQ(moved.sent.stats.attempts, 2) << static_cast<uint64_t>(change);
         expect_one_whole(tree);
         tree.end();
     }

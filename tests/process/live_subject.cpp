@@ -34,7 +34,7 @@ constexpr uint64_t wrong_pages = 1, wrong_state = 2, wrong_mapping = 4, wrong_he
 
 Beats* beats = nullptr;
 std::string named_path;
-int named = -1;
+int named = -1, twin = -1;
 uint64_t* memory = nullptr;
 size_t pages = 0;
 std::atomic<bool> rest{false};
@@ -239,6 +239,16 @@ class Churn {
     int file_ = -1;
 };
 
+void open_named(int flags) {
+    named = open(named_path.c_str(), flags | O_CLOEXEC, 0600);
+    twin = fcntl(named, F_DUPFD_CLOEXEC, 0);
+    if (named < 0 || twin < 0) wrong |= wrong_file;
+}
+
+void close_named() {
+    if (close(named) != 0 || close(twin) != 0) wrong |= wrong_file;
+}
+
 void answer(Churn& churn) {
     switch (beats->ask) {
         case Ask::nothing:
@@ -261,11 +271,30 @@ void answer(Churn& churn) {
             if (open("/dev/null", O_RDONLY) < 0) wrong |= wrong_file;
             break;
         case Ask::named:
-            named = open(named_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-            if (named < 0) wrong |= wrong_file;
+            open_named(O_RDWR | O_CREAT);
             break;
         case Ask::unnamed:
-            if (close(named) != 0 || unlink(named_path.c_str()) != 0) wrong |= wrong_file;
+            close_named();
+            if (unlink(named_path.c_str()) != 0) wrong |= wrong_file;
+            break;
+        case Ask::another:
+            close_named();
+            if (unlink(named_path.c_str()) != 0) wrong |= wrong_file;
+            open_named(O_RDWR | O_CREAT);
+            break;
+        case Ask::narrowed:
+            close_named();
+            open_named(O_RDONLY);
+            break;
+        case Ask::split: {
+            const int number = twin;
+            close(twin);
+            twin = open(named_path.c_str(), O_RDWR | O_CLOEXEC);
+            if (twin != number) wrong |= wrong_file;
+            break;
+        }
+        case Ask::kept:
+            if (fcntl(named, F_SETFD, 0) != 0) wrong |= wrong_file;
             break;
         case Ask::handler:
             signal(SIGUSR1, [](int) {});

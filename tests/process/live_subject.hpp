@@ -14,11 +14,16 @@ enum class Ask : uint64_t {
     check,    // the whole of it: replays every write
     thread,   // one more thread
     file,     // one more descriptor
-    named,    // a file of its own, FILE.named, open
+    named,    // a file of its own, FILE.named, open, by two descriptors
     unnamed,  // closed and removed again
-    handler,  // a handler for SIGUSR1
-    timer,    // setitimer(2)
-    stop      // ends with status 0 (7 if something is wrong)
+    // In its place, by the same name and numbers:
+    another,   // one that was made anew
+    narrowed,  // open for reading only
+    split,     // each descriptor opened by itself
+    kept,      // kept in exec(2)
+    handler,   // a handler for SIGUSR1
+    timer,     // setitimer(2)
+    stop       // ends with status 0 (7 if something is wrong)
 };
 
 struct Beats {
