@@ -73,7 +73,6 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     void begin_restart();
     void launched();
     Engine::Limits limits() const;
-    void ask(std::vector<Request> requests);
     void snapshot_unasked(SnapshotOrder order, SnapshotOperation::Finished finished = nullptr);
     void snapshot_finished(const SnapshotRun& run);
     bool snapshot_due();
@@ -147,8 +146,8 @@ Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings setting
                   std::function<void(const MigrationResult&)> finished) {
                const auto moved = [this](const Move& m) { events_.add("move", move_event(m)); };
                order.id = ++last_request_;
-               ask(migration(job_, owner, std::move(order), std::move(progress), moved,
-                             std::move(finished)));
+               engine_.ask(migration(job_, owner, std::move(order), std::move(progress), moved,
+                                     std::move(finished)));
            },
            [this](uint64_t owner, SnapshotOrder order, SnapshotOperation::Progress progress,
                   SnapshotOperation::Finished finished) {
@@ -310,13 +309,6 @@ void Coordinator::Impl::take_signals() {
     });
 }
 
-void Coordinator::Impl::ask(std::vector<Request> requests) {
-    std::vector<std::function<void(const std::string&)>> refuse;
-    for (const Request& one : requests) refuse.push_back(one.refuse);
-    if (engine_.add(std::move(requests))) return;
-    for (const auto& one : refuse) one("too many requests wait already");
-}
-
 void Coordinator::Impl::begin_restart() {
     engine_.add(restart_request(job_, policy_.restart, [this](const Restart& restart) {
         epochs_.set(restart.epoch);
@@ -332,15 +324,14 @@ void Coordinator::Impl::begin_restart() {
 void Coordinator::Impl::snapshot(uint64_t owner, SnapshotOrder order,
                                  SnapshotOperation::Progress progress,
                                  SnapshotOperation::Finished finished) {
-    std::vector<Request> request;
-    request.push_back(
+    Request request =
         snapshot_request(job_, owner, std::move(order), std::move(progress),
                          [this, finished = std::move(finished)](const SnapshotRun& run) {
                              snapshot_finished(run);
                              if (finished) finished(run);
-                         }));
-    request.front().id = ++last_request_;
-    ask(std::move(request));
+                         });
+    request.id = ++last_request_;
+    engine_.ask(std::move(request));
 }
 
 // Nobody waits for the answer at a terminal: what failed is said.

@@ -117,11 +117,7 @@ void Drain::left(const Leave& leave) {
 void moved_all(const std::shared_ptr<Drain>& all, const MigrationResult& result) {
     if (!all->all_moved(result)) return;
     const auto over = [all](const Leave& leave) { all->left(leave); };
-    if (all->job.engine.add(leave_request(all->job, all->order.id, all->node, over))) return;
-    Leave stays;
-    stays.state = LeaveState::failed;
-    stays.why = "too many requests wait already";
-    all->left(stays);
+    all->job.engine.ask(leave_request(all->job, all->order.id, all->node, over));
 }
 
 }  // namespace
@@ -149,13 +145,8 @@ void drain(Job& job, uint64_t owner, DrainOrder order, MoveOperation::Progress p
     moves.is_chosen = true;
     moves.mode = all->order.mode;
     moves.all_that_can = true;
-    auto requests = migration(job, owner, std::move(moves), std::move(progress), std::move(moved),
-                              [all](const MigrationResult& result) { moved_all(all, result); });
-    if (requests.empty()) return;
-    std::vector<std::function<void(const std::string&)>> refuse;
-    for (const Request& one : requests) refuse.push_back(one.refuse);
-    if (job.engine.add(std::move(requests))) return;
-    for (const auto& one : refuse) one("too many requests wait already");
+    job.engine.ask(migration(job, owner, std::move(moves), std::move(progress), std::move(moved),
+                             [all](const MigrationResult& result) { moved_all(all, result); }));
 }
 
 }  // namespace ghost::plugin

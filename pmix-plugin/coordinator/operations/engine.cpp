@@ -108,19 +108,36 @@ bool Scope::meets(const Scope& other) const {
 }
 
 bool Engine::add(Request request) {
-    std::vector<Request> one;
-    one.push_back(std::move(request));
-    return add(std::move(one));
+    if (is_full()) return false;
+    waiting_.push_back(std::move(request));
+    wake();
+    return true;
 }
 
-bool Engine::add(std::vector<Request> requests) {
-    if (stopped_ || waiting_.size() >= most_waiting) return false;
+void Engine::ask(Request request) {
+    std::vector<Request> one;
+    one.push_back(std::move(request));
+    ask(std::move(one));
+}
+
+void Engine::ask(std::vector<Request> requests) {
+    if (is_full()) {
+        for (const Request& one : requests) one.refuse("too many requests wait already");
+        return;
+    }
     std::ranges::move(requests, std::back_inserter(waiting_));
+    wake();
+}
+
+bool Engine::is_full() const {
+    return stopped_ || waiting_.size() >= most_waiting;
+}
+
+void Engine::wake() {
     if (beginning_)
         soon();
     else if (!soon_)
         begin_waiting();
-    return true;
 }
 
 // Not at once: the caller is still inside the operation that is over.

@@ -66,8 +66,9 @@ class Engine {
 
     // False: too many wait already (nothing of the request is called).
     bool add(Request request);
-    // All of them, or none.
-    bool add(std::vector<Request> requests);
+    // Refuses it then; of several all or none.
+    void ask(Request request);
+    void ask(std::vector<Request> requests);
     // What became of one that was to be undone.
     struct Undone {
         uint64_t id = 0;
@@ -124,6 +125,9 @@ class Engine {
                 if (!one->is_over()) out.push_back(one.get());
         return out;
     }
+    bool is_full() const;
+    // Somebody waits now.
+    void wake();
     void soon();
     void step();
     void begin_waiting();
