@@ -17,6 +17,7 @@ constexpr Verb verbs[] = {
     {"ps", "list running jobs with their nodes and ranks", define_ps},
     {"migrate", "move ranks of a running job to another node", define_migrate},
     {"drain", "move all ranks off a node, which then leaves the job", define_drain},
+    {"grow", "a node joins a running job", define_grow},
     {"cancel", "undo moves and snapshots that are under way or wait", define_cancel},
     {"run", "start a program so that it can move to another node later", define_run},
     {"export", "save a process outside MPI as a ghost in a file", define_export},

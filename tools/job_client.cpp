@@ -313,6 +313,10 @@ Answer ask(const Job& job, const plugin::DrainRequest& request, const OnProgress
     return ask(job, schema::encode(request), progress);
 }
 
+Answer ask(const Job& job, const plugin::GrowRequest& request, const OnProgress& progress) {
+    return ask(job, schema::encode(request), progress);
+}
+
 Answer ask(const Job& job, const plugin::CancelRequest& request) {
     return ask(job, schema::encode(request), nullptr);
 }

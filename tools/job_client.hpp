@@ -53,6 +53,7 @@ using OnProgress = std::function<void(const plugin::RequestProgress&)>;
 Answer ask(const Job& job, const plugin::MigrateRequest& request, const OnProgress& progress);
 Answer ask(const Job& job, const plugin::CheckpointRequest& request, const OnProgress& progress);
 Answer ask(const Job& job, const plugin::DrainRequest& request, const OnProgress& progress);
+Answer ask(const Job& job, const plugin::GrowRequest& request, const OnProgress& progress);
 Answer ask(const Job& job, const plugin::CancelRequest& request);
 
 }  // namespace ghost::tools

@@ -97,6 +97,8 @@ void Clients::message(ClientId id, const schema::Received& m) {
             return cancel(id, m.as<CancelRequest>());
         case ToCoordinator::drain:
             return drain(id, m.as<DrainRequest>());
+        case ToCoordinator::grow:
+            return grow(id, m.as<GrowRequest>());
     }
 }
 
@@ -133,6 +135,30 @@ void Clients::drain(ClientId id, const DrainRequest& m) {
             if (!result.note.empty()) out["note"] = result.note;
             RequestResult answer{result.exit, {json_text(out)}, std::nullopt};
             if (!result.error.empty()) answer.error = result.error;
+            tell(id, answer);
+        });
+}
+
+void Clients::grow(ClientId id, const GrowRequest& m) {
+    GrowOrder order;
+    order.node = m.node;
+    order.slots = m.slots;
+    services_.grow(
+        id, std::move(order),
+        [this, id](const Grow& grow) {
+            tell(id, RequestProgress{std::nullopt, grow_states.name(grow.state), 0, 0});
+        },
+        [this, id](const Grow& grow) {
+            const bool joined = grow.state == GrowState::done;
+            const Json out = {{"node", joined ? grow.node.name : grow.order.node},
+                              {"slots", joined ? grow.node.slots : grow.order.slots},
+                              {"joined", joined},
+                              {"again", grow.again},
+                              {"total_us", grow.lasted}};
+            RequestResult answer{joined ? 0 : 1, {json_text(out)}, std::nullopt};
+            if (!joined)
+                answer.error = fmt::format("node {} has not joined the job, which is unharmed: {}",
+                                           grow.order.node, grow.why);
             tell(id, answer);
         });
 }

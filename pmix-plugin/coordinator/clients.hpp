@@ -11,6 +11,7 @@
 #include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/runtime/interface/control_connection.hpp"
 #include "pmix-plugin/coordinator/operations/drain.hpp"
+#include "pmix-plugin/coordinator/operations/grow.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot.hpp"
 
 namespace ghost::plugin {
@@ -32,6 +33,9 @@ class Clients {
         std::function<void(uint64_t owner, DrainOrder, MoveOperation::Progress,
                            std::function<void(const DrainResult&)> finished)>
             drain;
+        std::function<void(uint64_t owner, GrowOrder, GrowOperation::Progress,
+                           GrowOperation::Finished)>
+            grow;
         std::function<void(uint64_t id,
                            std::function<void(const std::vector<Engine::Undone>&)> over)>
             cancel;
@@ -57,6 +61,7 @@ class Clients {
     void migrate(ClientId id, const MigrateRequest& m);
     void cancel(ClientId id, const CancelRequest& m);
     void drain(ClientId id, const DrainRequest& m);
+    void grow(ClientId id, const GrowRequest& m);
     void checkpoint(ClientId id, const CheckpointRequest& m);
     void progress(ClientId id, const Move& move);
     void migrated(ClientId id, const MigrationResult& result);

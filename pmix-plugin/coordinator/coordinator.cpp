@@ -16,6 +16,7 @@
 #include "pmix-plugin/coordinator/liveness.hpp"
 #include "pmix-plugin/coordinator/operations/continuation.hpp"
 #include "pmix-plugin/coordinator/operations/drain.hpp"
+#include "pmix-plugin/coordinator/operations/grow.hpp"
 #include "pmix-plugin/coordinator/operations/restart.hpp"
 #include "pmix-plugin/coordinator/operations/snapshot_history.hpp"
 #include "pmix-plugin/coordinator/policy.hpp"
@@ -62,6 +63,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     bool hosts_ranks(NodeId node) const;
     void publish(const std::vector<kernet::Location>& locations);
     void send_locations();
+    void tell_locations(NodeId node);
     void ps_asked(std::function<void(const Json&)> answer);
     void answer_ps();
     Json ps() const;
@@ -137,7 +139,8 @@ Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings setting
            drained_,
            snapshots_,
            engine_,
-           [this](const auto& locations) { publish(locations); }},
+           [this](const auto& locations) { publish(locations); },
+           [this](NodeId node) { tell_locations(node); }},
       schedule_(adapter_, policy_.interval_us, settings_.now, [this] { return snapshot_due(); }),
       clients_(
           adapter_,
@@ -162,6 +165,18 @@ Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings setting
                          if (result.left) events_.add("node_left", {{"note", result.note}});
                          finished(result);
                      });
+           },
+           [this](uint64_t owner, GrowOrder order, GrowOperation::Progress progress,
+                  GrowOperation::Finished finished) {
+               order.id = ++last_request_;
+               engine_.ask(grow_request(job_, owner, std::move(order), std::move(progress),
+                                        [this, finished = std::move(finished)](const Grow& grow) {
+                                            if (grow.state == GrowState::done && !grow.again)
+                                                events_.add("node_joined",
+                                                            {{"node", grow.node.name},
+                                                             {"slots", grow.node.slots}});
+                                            finished(grow);
+                                        }));
            },
            [this](uint64_t id, auto over) { engine_.undo(id, std::move(over)); },
            [this](uint64_t owner) { engine_.drop(owner); }}) {}
@@ -244,6 +259,7 @@ void Coordinator::Impl::message(NodeId from, const schema::Received& m) {
         case DaemonMessage::done:
         case DaemonMessage::aborted:
         case DaemonMessage::leaving:
+        case DaemonMessage::joined:
             if (!engine_.message(from, m)) late_move_message(job_, from, m);
             return;
         default:
@@ -379,23 +395,40 @@ void Coordinator::Impl::publish(const std::vector<kernet::Location>& locations) 
     });
 }
 
-void Coordinator::Impl::send_locations() {
+namespace {
+
+// In messages of no more than so many bytes.
+void in_batches(const std::map<RankId, kernet::Location>& locations,
+                const std::function<void(Locations&)>& send) {
     Locations out;
     size_t bytes = 0;
-    auto send = [&] {
-        if (out.entries.empty()) return;
-        out.version = ++version_;
-        adapter_.tell_all(out);
+    const auto flush = [&] {
+        if (!out.entries.empty()) send(out);
         out.entries.clear();
         bytes = 0;
     };
-    for (auto& [rank, location] : changed_) {
+    for (const auto& [rank, location] : locations) {
         bytes += schema::encode(location).size();
-        out.entries.push_back(std::move(location));
-        if (bytes > batch_bytes) send();
+        out.entries.push_back(location);
+        if (bytes > batch_bytes) flush();
     }
-    changed_.clear();
-    send();
+    flush();
+}
+
+}  // namespace
+
+void Coordinator::Impl::send_locations() {
+    in_batches(std::exchange(changed_, {}), [this](Locations& batch) {
+        batch.version = ++version_;
+        adapter_.tell_all(batch);
+    });
+}
+
+void Coordinator::Impl::tell_locations(NodeId node) {
+    in_batches(locations_.all(), [this, node](Locations& batch) {
+        batch.version = version_;
+        adapter_.tell(node, batch);
+    });
 }
 
 namespace {
@@ -445,6 +478,8 @@ Json Coordinator::Impl::ps() const {
                          {"movable", info.running() && location != nullptr}});
     }
     for (const NodeInfo& info : adapter_.nodes()) {
+        // One that has left, and another daemon is there now.
+        if (adapter_.find_node(info.name) != info.id && !liveness_.alive(info.id)) continue;
         nodes.push_back({{"id", info.id},
                          {"name", info.name},
                          {"alive", liveness_.alive(info.id)},

@@ -32,6 +32,8 @@ struct CoordinatorSettings {
     int64_t late_us = 1'000'000;      // a limit that is told so much later says nothing
     int64_t look_us = 300'000;        // for every daemon to look at its ranks, for `ps`
     int64_t leave_us = 10'000'000;    // for the daemon of a drained node to end
+    int64_t start_us = 30'000'000;    // for the daemon of a node that joins to report
+    int64_t join_us = 10'000'000;     // for every daemon to know of it
     int64_t ping_us = 2'000'000;
     int64_t silent_us = 10'000'000;  // a daemon silent for longer cannot be reached
     bool oversubscribe = false;      // ranks may outnumber a node's slots (rmaps' policy)

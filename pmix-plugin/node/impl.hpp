@@ -90,6 +90,7 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void note_newest(RankId rank, uint64_t seq);
     void abort(const Abort& m);
     void leave(const AskLeave& m);
+    void join(const NodeJoins& m);
     void wrapper_packet(RankId rank, const ControlConnection* from, schema::Reader& reader,
                         ControlMessage& m);
     void wrapper_message(RankSlot& slot, const schema::Received& m, std::vector<Fd>& fds);

@@ -320,6 +320,8 @@ void NodeAgent::Impl::order(NodeId from, const schema::Received& m) {
             return take_locations(m.as<Locations>());
         case DaemonMessage::leave:
             return leave(m.as<AskLeave>());
+        case DaemonMessage::node_joins:
+            return join(m.as<NodeJoins>());
         case DaemonMessage::prepare:
             return prepare(m.as<Prepare>());
         case DaemonMessage::connect:
@@ -344,6 +346,15 @@ void NodeAgent::Impl::leave(const AskLeave& m) {
     }
     report(Leaving{m.seq, std::nullopt});
     adapter_.leave_job();
+}
+
+// The one that joins has been told of the job, and may not have read it yet.
+void NodeAgent::Impl::join(const NodeJoins& m) {
+    adapter_.learn_node({m.node, m.place, m.name, m.slots});
+    if (entrance_.is_open() || m.node != adapter_.self()) return report(Joined{m.seq, std::nullopt});
+    adapter_.after(settings_.listen_retry_us, [weak = weak_from_this(), m] {
+        if (auto self = weak.lock(); self && self->running_) self->join(m);
+    });
 }
 
 namespace {

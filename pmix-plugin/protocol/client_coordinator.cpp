@@ -26,6 +26,10 @@ constexpr Field drain_fields[] = {
     field<&DrainRequest::to>("to", "nodes to choose from; none: any other one").or_default(),
     field<&DrainRequest::mode>("mode", "as of `migrate`"),
 };
+constexpr Field grow_fields[] = {
+    field<&GrowRequest::node>("node", "which is no part of the job"),
+    field<&GrowRequest::slots>("slots", "ranks that it has room for").at_least(1).or_default(),
+};
 constexpr Field cancel_fields[] = {
     field<&CancelRequest::id>("id", "of a request, as in `ps`; all of them if absent"),
 };
@@ -66,6 +70,8 @@ constinit const Record CancelRequest::table = record<CancelRequest>(
     "cancel", "what is under way or waits is to be undone; `result` when it is", cancel_fields);
 constinit const Record DrainRequest::table =
     record<DrainRequest>("drain", "a node is to leave; `progress`, then `result`", drain_fields);
+constinit const Record GrowRequest::table =
+    record<GrowRequest>("grow", "a node is to join; `progress`, then `result`", grow_fields);
 constinit const Record RequestResult::table =
     record<RequestResult>("result", "what became of a request", result_fields);
 constinit const Record RequestProgress::table =
@@ -79,6 +85,7 @@ constexpr schema::Message to_coordinator_messages[] = {
     message<CheckpointRequest>(ToCoordinator::checkpoint),
     message<CancelRequest>(ToCoordinator::cancel),
     message<DrainRequest>(ToCoordinator::drain),
+    message<GrowRequest>(ToCoordinator::grow),
 };
 constexpr schema::Message from_coordinator_messages[] = {
     message<RequestResult>(FromCoordinator::result),

@@ -8,7 +8,7 @@ namespace ghost::plugin {
 
 // --- the command to the coordinator ---
 
-enum class ToCoordinator : uint8_t { ps, migrate, checkpoint, cancel, drain };
+enum class ToCoordinator : uint8_t { ps, migrate, checkpoint, cancel, drain, grow };
 extern const schema::Family to_coordinator;
 
 struct PsRequest {
@@ -38,6 +38,12 @@ struct DrainRequest {
     std::string node;
     std::vector<std::string> to;
     std::optional<std::string> mode;
+    static const schema::Record table;
+};
+
+struct GrowRequest {
+    std::string node;
+    int32_t slots = 1;
     static const schema::Record table;
 };
 

@@ -39,6 +39,17 @@ constexpr Field locations_fields[] = {
     field<&Locations::entries>("entries", "locations that are new"),
 };
 constexpr Field node_lost_fields[] = {field<&NodeLost::node>("node", "daemon")};
+constexpr Field node_joins_fields[] = {
+    field<&NodeJoins::seq>("seq", operation),
+    field<&NodeJoins::node>("node", "its daemon"),
+    field<&NodeJoins::place>("place", "in the runtime's list of nodes"),
+    field<&NodeJoins::name>("name", "the node's"),
+    field<&NodeJoins::slots>("slots", "ranks that it has room for"),
+};
+constexpr Field joined_fields[] = {
+    field<&Joined::seq>("seq", operation),
+    field<&Joined::why>("why", "it cannot be; absent: this daemon is ready"),
+};
 constexpr Field leave_fields[] = {field<&AskLeave::seq>("seq", operation)};
 constexpr Field leaving_fields[] = {
     field<&Leaving::seq>("seq", operation),
@@ -210,6 +221,10 @@ constinit const Record Locations::table = record<Locations>(
     "location", "to all: where ranks listen, gathered over a millisecond", locations_fields);
 constinit const Record NodeLost::table = record<NodeLost>(
     "node_lost", "to all: this daemon is no part of the job any more", node_lost_fields);
+constinit const Record NodeJoins::table = record<NodeJoins>(
+    "node_joins", "to all: this daemon is part of the job now; `joined`", node_joins_fields);
+constinit const Record Joined::table =
+    record<Joined>("joined", "this daemon knows of the node that joins", joined_fields);
 constinit const Record AskLeave::table =
     record<AskLeave>("leave", "to the daemon of a drained node; `leaving`", leave_fields);
 constinit const Record Leaving::table = record<Leaving>(
@@ -282,6 +297,7 @@ constexpr schema::Message messages[] = {
     message<Ping>(D::ping),
     message<Locations>(D::location),
     message<NodeLost>(D::node_lost),
+    message<NodeJoins>(D::node_joins, Sequence::order),
     message<AskLeave>(D::leave, Sequence::order),
     message<Prepare>(D::prepare, Sequence::order),
     message<Connect>(D::connect, Sequence::order),
@@ -320,6 +336,7 @@ constexpr schema::Message messages[] = {
     message<Done>(D::done, Sequence::answer),
     message<Aborted>(D::aborted, Sequence::answer),
     message<Leaving>(D::leaving, Sequence::answer),
+    message<Joined>(D::joined, Sequence::answer),
     message<StreamsWanted>(D::streams_wanted),
     message<StreamsHere>(D::streams_here),
     message<JobControlAsked>(D::job_control),

@@ -16,6 +16,7 @@ enum class DaemonMessage : uint8_t {
     ping,
     location,
     node_lost,
+    node_joins,
     leave,
     prepare,
     connect,
@@ -53,6 +54,7 @@ enum class DaemonMessage : uint8_t {
     done,
     aborted,
     leaving,
+    joined,
     streams_wanted,
     streams_here,
     job_control,
@@ -91,6 +93,21 @@ struct Locations {
 };
 struct NodeLost {
     uint32_t node = 0;
+    static const schema::Record table;
+};
+
+// A node becomes part of the job while it runs.
+struct NodeJoins {
+    uint64_t seq = 0;
+    uint32_t node = 0;
+    uint32_t place = 0;
+    std::string name;
+    int32_t slots = 0;
+    static const schema::Record table;
+};
+struct Joined {
+    uint64_t seq = 0;
+    std::optional<std::string> why;
     static const schema::Record table;
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Commands about several ranks under the simulated runtime: moved at the same time, all of a node,
-// to nodes that are chosen; undone in every state; nodes that are drained and leave; all of it with
+// to nodes that are chosen; undone in every state; nodes that are drained and leave, that join; all of it with
 // deaths, in thousands of interleavings.
 #include <gtest/gtest.h>
 
@@ -25,6 +25,10 @@ Json all_from(const std::string& node, const std::string& to = "") {
 
 Json drain_of(const std::string& node, std::vector<std::string> to = {}) {
     return {{"t", "drain"}, {"node", node}, {"to", std::move(to)}};
+}
+
+Json grow_by(const std::string& node, int slots = 4) {
+    return {{"t", "grow"}, {"node", node}, {"slots", slots}};
 }
 
 Json cancel(std::optional<uint64_t> id = std::nullopt) {
@@ -350,6 +354,105 @@ TEST(Drain, DaemonThatDoesNotAnswerStays) {
     expect_sound(c);
 }
 
+// --- joined ---
+
+TEST(Grow, RanksMoveToTheNodeAndBack) {
+    Cluster c(21, 3, {0, 1, 1, 2}, 2, {}, limit("3"));
+    Client& user = c.client();
+    const Json answer = done(c, user, grow_by("new", 3));
+    ASSERT_EQ(answer["exit"], 0) << answer;
+    EXPECT_EQ(answer["result"]["joined"], true);
+    EXPECT_EQ(answer["result"]["slots"], 3);
+    EXPECT_EQ(done(c, user, migrate({0, 1, 2}, "new"))["exit"], 0);
+    EXPECT_EQ(ranks_on(c, 3), 3);
+    EXPECT_EQ(done(c, user, checkpoint())["exit"], 0);
+    const Json full = done(c, user, migrate({3}, "new"));
+    EXPECT_NE(std::string(full["error"]).find("node new is full"), std::string::npos) << full;
+    EXPECT_EQ(done(c, user, migrate({1, 2}, "gn1"))["exit"], 0);
+    EXPECT_EQ(done(c, user, drain_of("new"))["exit"], 0);
+    expect_all_run(c);
+    expect_sound(c);
+}
+
+TEST(Grow, DrainedNodeJoinsAgain) {
+    Cluster c(22, 3, {0, 1, 1}, 2, {}, limit("2"));
+    Client& user = c.client();
+    EXPECT_EQ(done(c, user, drain_of("gn1", {"gn2"}))["exit"], 0);
+    const Json answer = done(c, user, grow_by("gn1"));
+    ASSERT_EQ(answer["exit"], 0) << answer;
+    EXPECT_EQ(answer["result"]["again"], false);
+    EXPECT_EQ(done(c, user, migrate({1}, "gn1"))["exit"], 0);
+    EXPECT_EQ(c.node_of(1), 3u);
+    // mpirun's own has kept its daemon
+    EXPECT_EQ(done(c, user, drain_of("gn0", {"gn1"}))["exit"], 0);
+    EXPECT_NE(done(c, user, migrate({2}, "gn0"))["exit"], 0);
+    EXPECT_EQ(done(c, user, grow_by("gn0"))["result"]["again"], true);
+    EXPECT_EQ(done(c, user, migrate({2}, "gn0"))["exit"], 0);
+    expect_all_run(c);
+    expect_sound(c);
+}
+
+TEST(Grow, Refusals) {
+    Cluster c(23, 3, {0, 1});
+    Client& user = c.client();
+    const auto refused = [&](const std::string& node, const char* why) {
+        const Json answer = done(c, user, grow_by(node));
+        EXPECT_EQ(answer["exit"], 1);
+        EXPECT_EQ(answer["result"]["joined"], false);
+        EXPECT_NE(std::string(answer["error"]).find(why), std::string::npos) << answer;
+        EXPECT_NE(std::string(answer["error"]).find("the job, which is unharmed"),
+                  std::string::npos);
+    };
+    refused("gn1", "node gn1 is part of the job already");
+    refused("-oProxyCommand=true", "is no name of a node");
+    refused("a b", "is no name of a node");
+    refused("", "is no name of a node");
+    c.chance.start = Start::fails;
+    refused("new", "can you log in there");
+    c.chance.start = Start::hangs;
+    refused("new", "has not come up within 30 s");
+    c.chance.start = Start::is_stock;
+    refused("new", "is the same version of Ghost installed there?");
+    c.chance.start = Start::runs;
+    EXPECT_EQ(done(c, user, grow_by("new"))["exit"], 0);
+    EXPECT_EQ(done(c, user, migrate({0}, "new"))["exit"], 0);
+    expect_all_run(c);
+    expect_sound(c);
+}
+
+// Before it has reported, and after.
+TEST(Grow, DaemonThatDiesWhileItJoins) {
+    for (const int64_t at : {int64_t{100'000}, int64_t{300'001}}) {
+        Cluster c(24, 3, {0, 1});
+        Client& user = c.client();
+        c.daemon(0).after(at, [&c] { c.kill_node(3); });
+        const Json answer = done(c, user, grow_by("new"));
+        EXPECT_EQ(answer["exit"], 1) << answer;
+        EXPECT_FALSE(c.job_broken);
+        EXPECT_EQ(done(c, user, migrate({0}, "gn2"))["exit"], 0);
+        expect_all_run(c);
+        expect_sound(c);
+    }
+}
+
+TEST(Grow, CancelledOneIsLeftOut) {
+    for (const std::string phase : {"starting", "joining"}) {
+        Cluster c(25, 3, {0, 1});
+        Client& user = c.client();
+        Client& other = c.client();
+        user.on_phase = [&](const std::string& now) {
+            if (now == phase) other.ask(cancel());
+        };
+        const Json answer = done(c, user, grow_by("new"));
+        EXPECT_EQ(answer["exit"], 1) << answer;
+        EXPECT_NE(std::string(answer["error"]).find("it was cancelled"), std::string::npos);
+        EXPECT_NE(done(c, user, migrate({0}, "new"))["exit"], 0);
+        EXPECT_EQ(done(c, user, checkpoint())["exit"], 0);
+        expect_all_run(c);
+        expect_sound(c);
+    }
+}
+
 // --- interleavings ---
 
 // Lists, whole nodes, drains and cancels of several users, with the death of a node that may be a
@@ -361,7 +464,9 @@ struct Scene {
 
     uint64_t any(uint64_t n) { return random() % n; }
     Json order() {
-        switch (any(6)) {
+        switch (any(7)) {
+            case 6:
+                return grow_by(fmt::format("gn{}", 1 + any(8)));
             case 0:
                 return drain_of(fmt::format("gn{}", 1 + any(4)));
             case 1:
@@ -372,7 +477,7 @@ struct Scene {
                 return migrate({RankId(any(8))}, "");
             default:
                 return migrate({RankId(any(8)), RankId(any(8)), RankId(any(8))},
-                               fmt::format("gn{}", any(6)));
+                               fmt::format("gn{}", any(8)));
         }
     }
 
@@ -384,6 +489,8 @@ struct Scene {
 void begin(Scene& s, uint64_t seed) {
     Cluster& c = s.c;
     c.chance.latency_us = 1 + static_cast<int64_t>(s.any(2000));
+    c.chance.start_us = 1 + static_cast<int64_t>(s.any(20'000));
+    if (s.any(8) == 0) c.chance.start = static_cast<Start>(s.any(4));
     c.chance.busy_percent = static_cast<int>(s.any(40));
     c.chance.fence_percent = static_cast<int>(s.any(40));
     if (s.any(4) == 0) c.chance.sharers = {1, 4};
@@ -402,7 +509,7 @@ void begin(Scene& s, uint64_t seed) {
 TEST(Interleavings, CommandsDrainsCancelsAndDeaths) {
     const auto seeds =
         seeds_of(static_cast<uint64_t>(test::rounds("GHOST_TEST_COMMANDS", 200, 5000)));
-    uint64_t drained = 0, cancelled = 0;
+    uint64_t drained = 0, cancelled = 0, joined = 0;
     for (uint64_t seed = 1; seed <= seeds; ++seed) {
         SCOPED_TRACE(seed);
         Scene s(seed);
@@ -421,6 +528,7 @@ TEST(Interleavings, CommandsDrainsCancelsAndDeaths) {
             const Json& result = answer["result"];
             const bool whole = result.is_object() && result.value("left", false);
             drained += whole;
+            joined += result.is_object() && result.value("joined", false);
             cancelled += result.is_array() && !result.empty() && result[0].contains("undone");
             if (answer["exit"] != 0 || over || !result.is_array()) continue;
             for (const Json& row : result)
@@ -442,10 +550,11 @@ TEST(Interleavings, CommandsDrainsCancelsAndDeaths) {
         }
         if (testing::Test::HasFailure()) return;
     }
-    std::printf("%lu interleavings: %lu nodes left, %lu times something was cancelled\n", seeds,
-                drained, cancelled);
+    std::printf("%lu interleavings: %lu nodes left, %lu joined, %lu times something was cancelled\n",
+                seeds, drained, joined, cancelled);
     EXPECT_GT(drained, seeds / 10);
     EXPECT_GT(cancelled, seeds / 10);
+    EXPECT_GT(joined, seeds / 10);
 }
 
 }  // namespace

@@ -228,6 +228,20 @@ TEST_F(GhostCommand, DrainTellsWhoStays) {
     EXPECT_EQ(ghost("drain").exit, 2);
 }
 
+TEST_F(GhostCommand, GrowNamesANodeAndItsSlots) {
+    const Json result = {{"node", "gn4"}, {"slots", 2}, {"joined", true}, {"total_us", 1'500'000}};
+    FakeCoordinator c(folder_, 4711, "33",
+                      answers({{"t", "result"}, {"exit", 0}, {"result", result}}));
+    const Outcome o = ghost("grow 33 gn4:2");
+    EXPECT_EQ(o.exit, 0);
+    EXPECT_EQ(c.requests()[0], Json({{"t", "grow"}, {"node", "gn4"}, {"slots", 2}}));
+    EXPECT_NE(o.out.find("node gn4 has joined the job in 1.5 s"), std::string::npos) << o.out;
+    EXPECT_EQ(ghost("grow gn4 --json").json()["joined"], true);
+    EXPECT_EQ(c.requests()[1]["slots"], 1);
+    for (const char* wrong : {"grow", "grow gn4:", "grow gn4:0", "grow gn4:-1", "grow gn4:2x"})
+        EXPECT_EQ(ghost(wrong).exit, 2) << wrong;
+}
+
 TEST_F(GhostCommand, CancelTakesAJobOrANumberOrBoth) {
     const Json rows = Json::array({{{"id", 2}, {"what", "move of rank 1"}, {"undone", true}}});
     FakeCoordinator c(folder_, 4711, "33",

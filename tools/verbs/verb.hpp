@@ -32,6 +32,7 @@ void define_env(CommandLine app, int& exit_status);
 void define_ps(CommandLine app, int& exit_status);
 void define_migrate(CommandLine app, int& exit_status);
 void define_drain(CommandLine app, int& exit_status);
+void define_grow(CommandLine app, int& exit_status);
 void define_cancel(CommandLine app, int& exit_status);
 void define_doctor(CommandLine app, int& exit_status);
 void define_params(CommandLine app, int& exit_status);

@@ -104,6 +104,7 @@ struct Job {
     SnapshotHistory& snapshots;
     Engine& engine;   // the other operations
     Publish publish;  // to every node
+    std::function<void(NodeId)> tell_locations;  // all that are known, to one that joins
 };
 
 // What all that is under way, or waits, is told when mpirun ends.

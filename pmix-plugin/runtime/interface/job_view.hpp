@@ -22,6 +22,14 @@ struct NodeInfo {
     bool alive = true;
 };
 
+// One that joins the job while it runs.
+struct NewNode {
+    NodeId id = 0;       // of its daemon
+    uint32_t place = 0;  // in the runtime's list of nodes
+    std::string name;
+    int slots = 0;
+};
+
 enum class RankLife {
     starting,  // its program has not called MPI_Init; it may be none of MPI
     running,   // in MPI_Init or past it

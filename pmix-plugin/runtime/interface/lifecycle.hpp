@@ -22,6 +22,15 @@ class Lifecycle {
     virtual void give_up_node(NodeId node) = 0;
     // The same of a daemon that ends by itself: `gone` is called when it has, once.
     virtual void dismiss_node(NodeId node, std::function<void()> gone) = 0;
+    // A daemon for a node that has none is started. `runs` is called once, later: it knows of the
+    // job and hears messages; or why not, and then it is no part of the job (no call for one that
+    // was given up meanwhile).
+    virtual Result<NewNode> start_daemon(const std::string& /*host*/, int /*slots*/,
+                                         std::function<void(const Status&)> /*runs*/) {
+        return make_error(Code::unsupported, "start a daemon in this runtime");
+    }
+    // Our own decision: it is no part of the job. Before or after `runs`.
+    virtual void give_up_start(NodeId /*node*/) {}
     // Ends the job with a message and an exit status, as mpirun would after a failure.
     virtual void abort_job(int status, const std::string& why) = 0;
     // Ends the job because that was asked for: `why` is printed as it is, nothing of a failure is.

@@ -72,9 +72,11 @@ class Rehoming {
     // At `from`, when nothing is pending: gives up the rank's output forwarding.
     virtual void close_output(RankId rank) = 0;
 
-    // --- a node that leaves ---
+    // --- nodes that leave and join ---
     // This daemon ends, a moment after what it has said is under way; nothing of the job is here.
     virtual void leave_job() {}
+    // Another daemon is part of the job from now on. Nothing happens if this one knows.
+    virtual void learn_node(const NewNode& /*node*/) {}
 
     // --- wrappers that die ---
     // The wrapper of a local rank ended by itself. Returning true means "taken care of, do not

@@ -98,6 +98,7 @@ Orte4Adapter::Orte4Adapter() {
 }
 
 Orte4Adapter::~Orte4Adapter() {
+    growth_.stop();
     messenger_.stop();
     loop_.clear();
     remove_state_hooks();
@@ -118,8 +119,12 @@ void Orte4Adapter::rank_ended(RankId rank, const std::function<void()>& stock) {
 void Orte4Adapter::install_hooks() {
     constexpr int64_t retry_us = 10'000;
     const bool done =
-        install_state_hooks({[this](NodeId node) { return daemons_.failed(node); },
-                             [this](RankId rank) { watch_launched(rank); }, rank_ended});
+        install_state_hooks({[this](NodeId node) {
+                                 return growth_.failed(node) || daemons_.failed(node);
+                             },
+                             [this](RankId rank) { watch_launched(rank); }, rank_ended,
+                             [this] { growth_.routes_planned(); },
+                             [this](uint32_t jobid) { return growth_.daemons_ready(jobid); }});
     if (!done) loop_.after(retry_us, [this] { install_hooks(); });
 }
 
@@ -159,7 +164,9 @@ bool Orte4Adapter::job_running() const {
     return app_running();
 }
 std::vector<NodeInfo> Orte4Adapter::nodes() const {
-    return list_nodes();
+    auto nodes = list_nodes();
+    std::erase_if(nodes, [this](const NodeInfo& node) { return growth_.is_outside(node.id); });
+    return nodes;
 }
 std::vector<RankInfo> Orte4Adapter::ranks() const {
     return list_ranks();
@@ -188,7 +195,7 @@ bool Orte4Adapter::relayed() const {
 }
 
 std::optional<NodeId> Orte4Adapter::find_node(const std::string& name) const {
-    return find_node_named(name);
+    return find_node_named(nodes(), name);
 }
 
 std::string Orte4Adapter::session_dir() const {
@@ -495,6 +502,20 @@ void Orte4Adapter::on_node_lost(std::function<bool(NodeId)> handler) {
 
 void Orte4Adapter::give_up_node(NodeId node) {
     daemons_.give_up(node);
+}
+
+void Orte4Adapter::give_up_start(NodeId node) {
+    growth_.give_up(node);
+    daemons_.give_up(node);
+}
+
+Result<NewNode> Orte4Adapter::start_daemon(const std::string& host, int slots,
+                                           std::function<void(const Status&)> runs) {
+    return growth_.start(host, slots, std::move(runs));
+}
+
+void Orte4Adapter::learn_node(const NewNode& node) {
+    learn_daemon(node);
 }
 
 void Orte4Adapter::dismiss_node(NodeId node, std::function<void()> gone) {

@@ -14,6 +14,7 @@
 #include "pmix-plugin/runtime/orte41/daemons.hpp"
 #include "pmix-plugin/runtime/orte41/facts.hpp"
 #include "pmix-plugin/runtime/orte41/fences.hpp"
+#include "pmix-plugin/runtime/orte41/growth.hpp"
 #include "pmix-plugin/runtime/orte41/loop.hpp"
 #include "pmix-plugin/runtime/orte41/messenger.hpp"
 #include "pmix-plugin/runtime/orte41/rank_input.hpp"
@@ -98,6 +99,10 @@ class Orte4Adapter final : public RuntimeAdapter {
     void give_up_node(NodeId node) override;
     void dismiss_node(NodeId node, std::function<void()> gone) override;
     void leave_job() override;
+    Result<NewNode> start_daemon(const std::string& host, int slots,
+                                 std::function<void(const Status&)> runs) override;
+    void give_up_start(NodeId node) override;
+    void learn_node(const NewNode& node) override;
     void abort_job(int status, const std::string& why) override;
     void end_job(int status, const std::string& why) override;
     Status on_signal(int signum, std::function<void()> handler) override;
@@ -131,6 +136,7 @@ class Orte4Adapter final : public RuntimeAdapter {
         loop_, [this](const NamedCall& call, bool expected) { tell_of_late_call(call, expected); }};
     RankInput rank_input_{loop_, messenger_};
     Daemons daemons_;
+    Growth growth_{daemons_};
     Signals signals_;
     ControlRequests control_requests_{messenger_};
     StartOfInput input_ = start_of_input();

@@ -26,9 +26,19 @@ std::string command_line(pid_t pid) {
     return single + " ";
 }
 
+bool ranks_alive_here() {
+    for (int i = 0; i < orte_local_children->size; ++i) {
+        const auto* child = item<orte_proc_t>(orte_local_children, i);
+        if (child && ORTE_FLAG_TEST(child, ORTE_PROC_FLAG_ALIVE)) return true;
+    }
+    return false;
+}
+
+}  // namespace
+
 // The ssh (or the like) that mpirun keeps for that daemon, found by the numbers ORTE gave it
 // (orte/mca/ess/env: ess_base_jobid, ess_base_vpid). Only children of this process are looked at.
-void end_launcher_of(NodeId node) {
+void Daemons::end_launcher(NodeId node) {
     const std::string job = " ess_base_jobid " + std::to_string(ORTE_PROC_MY_NAME->jobid) + " ";
     const std::string daemon = " ess_base_vpid " + std::to_string(node) + " ";
     const std::string self = std::to_string(getpid());
@@ -40,16 +50,6 @@ void end_launcher_of(NodeId node) {
         kill(pid, SIGKILL);
     }
 }
-
-bool ranks_alive_here() {
-    for (int i = 0; i < orte_local_children->size; ++i) {
-        const auto* child = item<orte_proc_t>(orte_local_children, i);
-        if (child && ORTE_FLAG_TEST(child, ORTE_PROC_FLAG_ALIVE)) return true;
-    }
-    return false;
-}
-
-}  // namespace
 
 // While the job runs and nothing of it has failed, a status can only be there because of the daemon
 // (plm/rsh notes its launcher's end).
@@ -76,7 +76,7 @@ bool Daemons::failed(NodeId node) {
 
 void Daemons::give_up(NodeId node) {
     if (!take_out(node)) return;
-    end_launcher_of(node);
+    end_launcher(node);
     keep_exit_status();
     // mpirun may be waiting for this very daemon to end.
     if (orte_orteds_term_ordered && !ranks_alive_here() &&
@@ -93,16 +93,19 @@ void Daemons::dismiss(NodeId node, std::function<void()> gone) {
 void Daemons::has_ended(NodeId node) {
     auto one = dismissed_.extract(node);
     if (!one) return;
-    end_launcher_of(node);
+    end_launcher(node);
     one.mapped()();
+}
+
+void Daemons::keep_out() const {
+    for (const NodeId node : given_up_) lose_route(node);
 }
 
 bool Daemons::take_out(NodeId node) {
     orte_proc_t* daemon = daemon_object(node);
     if (!ORTE_PROC_IS_HNP || !daemon || node == ORTE_PROC_MY_NAME->vpid) return false;
     if (!given_up_.insert(node).second) return false;
-    orte_process_name_t name = daemon->name;
-    orte_routed.route_lost(orte_rml.get_routed(orte_mgmt_conduit), &name);
+    lose_route(node);
     ORTE_FLAG_UNSET(daemon, ORTE_PROC_FLAG_ALIVE);
     daemon->state = ORTE_PROC_STATE_COMM_FAILED;
     if (daemon->node) daemon->node->state = ORTE_NODE_STATE_DOWN;

@@ -22,6 +22,10 @@ class Daemons {
     void give_up(NodeId node);
     // The same of one that ends by itself; its launcher may stay until then.
     void dismiss(NodeId node, std::function<void()> gone);
+    // What mpirun keeps to start that daemon (ssh) is ended.
+    static void end_launcher(NodeId node);
+    // ORTE has planned its routes anew: those to daemons that are out of the job are taken out.
+    void keep_out() const;
 
   private:
     void keep_exit_status() const;

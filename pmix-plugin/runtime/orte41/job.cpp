@@ -91,14 +91,12 @@ std::vector<RankInfo> list_ranks() {
     return ranks;
 }
 
-namespace {
-
-void for_each_spawned_job(const auto& act) {
+void for_each_spawned_job(const std::function<void(orte_job_t&)>& act) {
     uint32_t id = 0;
     void *job = nullptr, *place = nullptr;
     int rc = opal_hash_table_get_first_key_uint32(orte_job_data, &id, &job, &place);
     while (rc == OPAL_SUCCESS) {
-        const auto* other = static_cast<const orte_job_t*>(job);
+        auto* other = static_cast<orte_job_t*>(job);
         const bool spawned =
             other && other->jobid != app_jobid() && other->jobid != ORTE_PROC_MY_NAME->jobid;
         if (spawned && other->state < ORTE_JOB_STATE_UNTERMINATED &&
@@ -108,18 +106,16 @@ void for_each_spawned_job(const auto& act) {
     }
 }
 
-}  // namespace
-
 size_t count_guests() {
     size_t guests = 0;
     for_each_spawned_job(
-        [&](const orte_job_t& job) { guests += job.num_procs - job.num_terminated; });
+        [&](orte_job_t& job) { guests += job.num_procs - job.num_terminated; });
     return guests;
 }
 
 size_t guests_on(NodeId node) {
     size_t guests = 0;
-    for_each_spawned_job([&](const orte_job_t& job) {
+    for_each_spawned_job([&](orte_job_t& job) {
         for (int i = 0; i < job.procs->size; ++i) {
             const auto* guest = item<orte_proc_t>(job.procs, i);
             const bool there = guest && guest->state < ORTE_PROC_STATE_UNTERMINATED &&
@@ -131,14 +127,18 @@ size_t guests_on(NodeId node) {
     return guests;
 }
 
-std::optional<NodeId> find_node_named(const std::string& name) {
-    const std::string host = name.substr(0, name.find('.'));
-    std::optional<NodeId> by_host;
-    for (const NodeInfo& node : list_nodes()) {
-        if (node.name == name) return node.id;
-        if (node.name.substr(0, node.name.find('.')) == host) by_host = node.id;
+std::optional<NodeId> find_node_named(const std::vector<NodeInfo>& nodes, const std::string& name) {
+    const auto host_of = [](const std::string& one) { return one.substr(0, one.find('.')); };
+    std::optional<NodeId> found;
+    int best = 0;
+    for (const NodeInfo& node : nodes) {
+        const int like = node.name == name ? 2 : host_of(node.name) == host_of(name) ? 1 : 0;
+        const int match = like == 0 ? 0 : like + (node.alive ? 2 : 0);
+        if (match <= best) continue;
+        best = match;
+        found = node.id;
     }
-    return by_host;
+    return found;
 }
 
 int slots_of(NodeId node) {
@@ -167,6 +167,12 @@ std::string app_variable(const std::string& name) {
                 return *entry + name.size() + 1;
     }
     return {};
+}
+
+void lose_route(NodeId daemon) {
+    orte_process_name_t name{ORTE_PROC_MY_NAME->jobid, daemon};
+    for (const orte_rml_conduit_t conduit : {orte_mgmt_conduit, orte_coll_conduit})
+        orte_routed.route_lost(orte_rml.get_routed(conduit), &name);
 }
 
 orte_grpcomm_signature_t* wildcard_signature(orte_jobid_t job) {

@@ -3,6 +3,7 @@
 // Everything is ORTE's and read on its main thread; pointers are not owned and not kept.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -29,7 +30,10 @@ std::vector<RankInfo> list_ranks();
 // Processes of jobs that were spawned, launched or to be, and not ended.
 size_t count_guests();
 size_t guests_on(NodeId node);
-std::optional<NodeId> find_node_named(const std::string& name);
+// Those jobs.
+void for_each_spawned_job(const std::function<void(orte_job_t&)>& act);
+// One that has left may have a successor of the same name.
+std::optional<NodeId> find_node_named(const std::vector<NodeInfo>& nodes, const std::string& name);
 int slots_of(NodeId node);
 int cores_of(NodeId node);  // 0: unknown
 // A variable of the application's launch message, "" if it has none.
@@ -37,6 +41,9 @@ std::string app_variable(const std::string& name);
 
 // "All processes of this job", as grpcomm wants it. To be released by the caller.
 orte_grpcomm_signature_t* wildcard_signature(orte_jobid_t job);
+
+// In mpirun: nothing is sent to this daemon by a broadcast, and its end is not waited for.
+void lose_route(NodeId daemon);
 
 template <typename Item>
 Item* item(opal_pointer_array_t* array, int index) {

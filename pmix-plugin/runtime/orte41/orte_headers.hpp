@@ -20,6 +20,8 @@ extern "C" {
 #include "orte/mca/grpcomm/grpcomm.h"
 #include "orte/mca/odls/odls.h"
 #include "orte/mca/plm/plm.h"
+#include "orte/mca/odls/odls_types.h"
+#include "orte/mca/regx/regx.h"
 #include "orte/mca/rmaps/rmaps_types.h"
 #include "orte/mca/rml/rml.h"
 #include "orte/mca/routed/routed.h"

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "pmix-plugin/runtime/orte41/state_hooks.hpp"
 
+#include <algorithm>
+#include <span>
+
 #include "pmix-plugin/runtime/orte41/job.hpp"
 
 namespace ghost::plugin::orte41 {
@@ -27,6 +30,21 @@ Hook hooks[] = {{ORTE_PROC_STATE_COMM_FAILED, daemon_state, nullptr},
                 {ORTE_PROC_STATE_ERROR, error_state, nullptr},
                 {ORTE_PROC_STATE_RUNNING, running_state, nullptr},
                 {ORTE_PROC_STATE_TERMINATED, ended_state, nullptr}};
+
+void launch_state(int fd, short flags, void* data) noexcept;
+void reported_state(int fd, short flags, void* data) noexcept;
+void ready_state(int fd, short flags, void* data) noexcept;
+
+// Of jobs; in mpirun only.
+struct JobHook {
+    orte_job_state_t state;
+    orte_state_cbfunc_t ours;
+    orte_state_cbfunc_t theirs;
+};
+
+JobHook job_hooks[] = {{ORTE_JOB_STATE_LAUNCH_DAEMONS, launch_state, nullptr},
+                       {ORTE_JOB_STATE_DAEMONS_REPORTED, reported_state, nullptr},
+                       {ORTE_JOB_STATE_VM_READY, ready_state, nullptr}};
 
 bool ours_to_handle(const orte_state_caddy_t& caddy) {
     return caddy.name.jobid == ORTE_PROC_MY_NAME->jobid &&
@@ -64,6 +82,36 @@ void ended_state(int fd, short flags, void* data) noexcept {
     ours ? handlers().rank_ended(name.vpid, stock) : stock();
 }
 
+void plan_after(const JobHook& hook, int fd, short flags, void* data) {
+    hook.theirs(fd, flags, data);  // releases the caddy
+    if (handlers().routes_planned) handlers().routes_planned();
+}
+
+void launch_state(int fd, short flags, void* data) noexcept {
+    plan_after(job_hooks[0], fd, flags, data);
+}
+
+void reported_state(int fd, short flags, void* data) noexcept {
+    plan_after(job_hooks[1], fd, flags, data);
+}
+
+void ready_state(int fd, short flags, void* data) noexcept {
+    auto* caddy = static_cast<orte_state_caddy_t*>(data);
+    if (handlers().daemons_ready && handlers().daemons_ready(caddy->jdata->jobid)) {
+        OBJ_RELEASE(caddy);
+    } else {
+        job_hooks[2].theirs(fd, flags, data);
+    }
+}
+
+orte_state_t* entry_of(orte_job_state_t wanted) {
+    if (opal_list_is_empty(&orte_job_states)) return nullptr;
+    orte_state_t* entry = nullptr;
+    OPAL_LIST_FOREACH(entry, &orte_job_states, orte_state_t)
+    if (entry->job_state == wanted) return entry;
+    return nullptr;
+}
+
 orte_state_t* entry_of(orte_proc_state_t wanted) {
     if (opal_list_is_empty(&orte_proc_states)) return nullptr;
     orte_state_t* entry = nullptr;
@@ -72,19 +120,40 @@ orte_state_t* entry_of(orte_proc_state_t wanted) {
     return nullptr;
 }
 
-}  // namespace
+template <typename Hook>
+bool all_there(std::span<const Hook> wanted) {
+    return std::ranges::all_of(wanted, [](const Hook& hook) { return entry_of(hook.state); });
+}
 
-bool install_state_hooks(StateHandlers wanted) {
-    for (const Hook& hook : hooks)
-        if (!entry_of(hook.state)) return false;
-    handlers() = std::move(wanted);
-    for (Hook& hook : hooks) {
+template <typename Hook>
+void put_in_front(std::span<Hook> wanted) {
+    for (Hook& hook : wanted) {
         orte_state_t* entry = entry_of(hook.state);
         if (entry->cbfunc == hook.ours) continue;
         hook.theirs = entry->cbfunc;
         entry->cbfunc = hook.ours;
     }
+}
+
+}  // namespace
+
+bool install_state_hooks(StateHandlers wanted) {
+    const std::span<JobHook> of_jobs{job_hooks, ORTE_PROC_IS_HNP ? std::size(job_hooks) : 0};
+    if (!all_there(std::span<const Hook>(hooks)) || !all_there(std::span<const JobHook>(of_jobs)))
+        return false;
+    handlers() = std::move(wanted);
+    put_in_front(std::span<Hook>(hooks));
+    put_in_front(of_jobs);
     return true;
+}
+
+void launch_daemons(uint32_t jobid) {
+    orte_job_t* job = orte_get_job_data_object(jobid);
+    orte_state_caddy_t* caddy = OBJ_NEW(orte_state_caddy_t);
+    OBJ_RETAIN(job);
+    caddy->jdata = job;
+    caddy->job_state = ORTE_JOB_STATE_LAUNCH_DAEMONS;
+    launch_state(-1, 0, caddy);
 }
 
 void remove_state_hooks() {

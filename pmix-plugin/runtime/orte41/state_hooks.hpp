@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Standing in front of ORTE's own reaction when the state of a daemon or rank changes.
+// Standing in front of ORTE's own reaction when the state of a daemon, a rank or a job changes.
 //
-// ORTE keeps one function for each state in a list (orte_proc_states); ours takes that place and
-// passes on what is not ours. No option of Open MPI 4.1 lets a job survive the loss of a daemon.
+// ORTE keeps one function for each state in a list (orte_proc_states, orte_job_states); ours takes
+// that place and passes on what is not ours. No option of Open MPI 4.1 lets a job survive the loss
+// of a daemon.
 #pragma once
 
 #include <functional>
@@ -18,6 +19,10 @@ struct StateHandlers {
     std::function<void(RankId)> rank_forked;
     // One has ended, its output is read, and ORTE counts that by `stock`.
     std::function<void(RankId, const std::function<void()>& stock)> rank_ended;
+    // In mpirun: ORTE may have planned its routes anew, from the numbers of daemons only.
+    std::function<void()> routes_planned;
+    // In mpirun: all daemons that were started for this job have reported. True: that was all.
+    std::function<bool(uint32_t jobid)> daemons_ready;
 };
 
 // False while ORTE has not filled its list yet: try again a moment later. One set of handlers at a
@@ -25,5 +30,10 @@ struct StateHandlers {
 bool install_state_hooks(StateHandlers handlers);
 // Everything goes to ORTE again.
 void remove_state_hooks();
+
+// In mpirun, with the hooks in their place: ORTE starts the daemons of nodes that were added
+// (orte/mca/plm), and says of this job when they have reported. Before it returns the nodes have
+// their daemons' numbers.
+void launch_daemons(uint32_t jobid);
 
 }  // namespace ghost::plugin::orte41

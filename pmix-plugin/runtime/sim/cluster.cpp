@@ -37,7 +37,8 @@ std::vector<NodeInfo> Daemon::nodes() const {
     std::vector<NodeInfo> out;
     for (size_t i = 0; i < c_.daemons_.size(); ++i) {
         auto id = static_cast<NodeId>(i);
-        out.push_back({id, fmt::format("gn{}", i), !c_.given_up.contains(id)});
+        if (!c_.outside.contains(id))
+            out.push_back({id, c_.names_[i], !c_.given_up.contains(id)});
     }
     return out;
 }
@@ -52,14 +53,14 @@ std::vector<RankInfo> Daemon::ranks() const {
 }
 
 std::optional<NodeId> Daemon::find_node(const std::string& name) const {
-    for (const NodeInfo& n : nodes()) {
-        if (n.name == name) return n.id;
-    }
-    return std::nullopt;
+    std::optional<NodeId> found;
+    for (const NodeInfo& n : nodes())
+        if (n.name == name && (n.alive || !found)) found = n.id;
+    return found;
 }
 
-int Daemon::slots(NodeId) const {
-    return c_.slots_;
+int Daemon::slots(NodeId node) const {
+    return c_.daemon_slots_[node];
 }
 std::string Daemon::session_dir() const {
     return c_.dir_;
@@ -125,7 +126,7 @@ void Daemon::settle_fences(int votes) {
     c_.votes = votes;
     for (const auto& other : c_.daemons_) {
         const bool counts = !c_.dead.contains(other->id_) && !c_.given_up.contains(other->id_) &&
-                            !c_.cut_.contains(other->id_);
+                            !c_.cut_.contains(other->id_) && !c_.outside.contains(other->id_);
         if (counts && other->where_ != where_)
             c_.unsettled_ =
                 fmt::format("fences are settled before daemon {} has switched", other->id_);
@@ -178,6 +179,8 @@ void Daemon::discard_restore(RankId rank) {
 
 Result<int> Daemon::switch_rank(RankId rank, NodeId from, NodeId to) {
     if (where_[rank] != from) c_.violate(fmt::format("daemon {}: switch from elsewhere", id_));
+    if (to >= c_.first_ && !learned_.contains(to))
+        c_.violate(fmt::format("daemon {} does not know of node {}", id_, c_.names_[to]));
     where_[rank] = to;
     if (id_ == from) {
         premarked_.erase(rank);
@@ -256,7 +259,7 @@ void Daemon::abort_job(int, const std::string& why) {
 
 Cluster::Cluster(uint64_t seed, int nodes, std::vector<NodeId> ranks, int slots,
                  CoordinatorSettings settings, std::map<std::string, std::string> parameters)
-    : parameters(std::move(parameters)), random_(seed), slots_(slots) {
+    : parameters(std::move(parameters)), random_(seed) {
     static std::atomic<int> count{0};
     name_ = fmt::format("{}.{}", ::getpid(), ++count);
     std::string pattern = "/dev/shm/ghost-sim-XXXXXX";
@@ -264,39 +267,35 @@ Cluster::Cluster(uint64_t seed, int nodes, std::vector<NodeId> ranks, int slots,
     settings.now = [this] { return now; };
     settings.threads = this->parameters.contains("sim_threads");
     settings.say = [this](const std::string& line) { said.push_back(line); };
-    for (int i = 0; i < nodes; ++i) {
-        daemons_.push_back(std::make_unique<Daemon>(*this, static_cast<NodeId>(i)));
-    }
-    for (size_t r = 0; r < ranks.size(); ++r) {
-        ended[static_cast<RankId>(r)] = false;
-        for (auto& d : daemons_) d->where_[static_cast<RankId>(r)] = ranks[r];
-    }
-    NodeSettings node_settings;
-    node_settings.threads = settings.threads;
-    node_settings.tree.alive = [this](pid_t init) {
+    node_settings_.threads = settings.threads;
+    node_settings_.tree.alive = [this](pid_t init) {
         return std::ranges::any_of(trees_, [&](auto& t) { return t->init == init && t->alive; });
     };
-    node_settings.tree.kill = [this](pid_t init) {
+    node_settings_.tree.kill = [this](pid_t init) {
         for (auto& t : trees_) {
             if (t->init == init) drop_tree(*t);
         }
     };
-    node_settings.tree.halt = [this](pid_t init, pid_t) {
+    node_settings_.tree.halt = [this](pid_t init, pid_t) {
         const bool halted =
             std::ranges::any_of(trees_, [&](auto& t) { return t->init == init && t->halted; });
         return halted ? Halt{init, true} : Halt();
     };
-    node_settings.tree.halt_of_parent = [this](pid_t init) {
+    node_settings_.tree.halt_of_parent = [this](pid_t init) {
         for (auto& w : wrappers_)
             if (w->halted && w->tree && w->tree->init == init) return Halt{w->pid, true};
         return Halt();
     };
+    for (int i = 0; i < nodes; ++i) add_daemon(fmt::format("gn{}", i), slots);
+    first_ = size();
+    for (size_t r = 0; r < ranks.size(); ++r) {
+        ended[static_cast<RankId>(r)] = false;
+        for (auto& d : daemons_) d->where_[static_cast<RankId>(r)] = ranks[r];
+    }
     coordinator_ = std::make_unique<Coordinator>(*daemons_[0], settings);
     if (auto s = coordinator_->start(); !s.ok()) violate(s.error().message());
-    for (auto& d : daemons_) {
-        agents_.push_back(std::make_unique<NodeAgent>(*d, node_settings));
-        if (auto s = agents_.back()->start(); !s.ok()) violate(s.error().message());
-    }
+    for (auto& agent : agents_)
+        if (auto s = agent->start(); !s.ok()) violate(s.error().message());
     for (size_t r = 0; r < ranks.size(); ++r) boot(static_cast<RankId>(r), ranks[r]);
     if (!this->parameters.contains("sim_early")) run(50'000);
 }
@@ -769,6 +768,10 @@ void Cluster::kill_node(NodeId node) {
         if (dead.contains(0)) return;
         if (auto left = leaves.extract(node)) return left.mapped()();
         if (given_up.contains(node)) return;
+        if (starts_.contains(node)) {
+            chance.start = Start::fails;
+            return daemon_starts(node);
+        }
         bool tolerated = daemons_[0]->lost_ && daemons_[0]->lost_(node);
         if (tolerated) given_up.insert(node);
         if (!tolerated) job_broken = true;

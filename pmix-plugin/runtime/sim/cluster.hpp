@@ -85,6 +85,9 @@ struct Wrapper {
     std::vector<std::string> chain;  // of its last ghost, nearest first
 };
 
+// What becomes of a daemon that is started while the job runs.
+enum class Start { runs, fails, hangs, is_stock /* without Ghost */ };
+
 // What may go wrong, asked at every step; the default is that nothing does.
 struct Chance {
     int busy_percent = 0;
@@ -103,6 +106,8 @@ struct Chance {
     int sketches = 1;           // that a live move takes
     uint64_t memory = 1 << 30;  // of each rank
     int64_t write_us = 0;       // how long a ghost is written beside the latency
+    Start start = Start::runs;
+    int64_t start_us = 300'000;  // that takes
     bool incremental = false;   // wrappers can do it: the parent is the last complete snapshot
     // Timers come up to so early: libevent counts from when the loop woke, by a coarse clock.
     int64_t early_us = 0;
@@ -163,6 +168,10 @@ class Daemon : public RuntimeAdapter {
     void give_up_node(NodeId node) override;
     void dismiss_node(NodeId node, std::function<void()> gone) override;
     void leave_job() override;
+    Result<NewNode> start_daemon(const std::string& host, int slots,
+                                 std::function<void(const Status&)> runs) override;
+    void give_up_start(NodeId node) override;
+    void learn_node(const NewNode& node) override;
     void abort_job(int status, const std::string& why) override;
 
   private:
@@ -176,6 +185,7 @@ class Daemon : public RuntimeAdapter {
     std::map<RankId, NodeId> where_;  // this daemon's bookkeeping
     mutable std::map<RankId, int> unread_;
     std::set<RankId> premarked_, allowed_;
+    std::set<NodeId> learned_;  // that have joined
     int raised_ = 0;
 };
 
@@ -274,6 +284,7 @@ class Cluster {
     std::map<uint64_t, std::string> torn;  // snapshots whose cut is none, by seq
     std::map<std::string, std::string> parameters;
     std::set<NodeId> given_up;
+    std::set<NodeId> outside;  // daemons that start, or have failed to
     std::set<NodeId> without_secret;                 // whose daemon has not been told it yet
     std::map<NodeId, std::function<void()>> leaves;  // dismissed, and not ended
     std::set<NodeId> dead;
@@ -293,6 +304,8 @@ class Cluster {
         std::function<void()> action;
     };
 
+    void add_daemon(const std::string& name, int slots);
+    void daemon_starts(NodeId id);
     void boot(RankId rank, NodeId node);
     TimerId at(int64_t when, NodeId owner, std::function<void()> action);
     void later(NodeId owner, std::function<void()> action);
@@ -363,7 +376,6 @@ class Cluster {
     std::string unsettled_;  // what is wrong with how fences were settled
     std::string name_;
     std::string dir_;
-    int slots_;
     TimerId last_timer_ = 0;
     std::map<std::pair<int64_t, TimerId>, Event> events_;
     std::map<TimerId, int64_t> timer_time_;
@@ -371,6 +383,11 @@ class Cluster {
     std::set<NodeId> cut_;
     std::vector<std::unique_ptr<Daemon>> daemons_;
     std::vector<std::unique_ptr<NodeAgent>> agents_;
+    NodeSettings node_settings_;
+    std::vector<std::string> names_;  // of nodes, by daemon
+    std::vector<int> daemon_slots_;
+    NodeId first_ = 0;  // so many daemons were there from the start
+    std::map<NodeId, std::function<void(const Status&)>> starts_;
     std::unique_ptr<Coordinator> coordinator_;
     std::vector<std::shared_ptr<Tree>> trees_;
     std::vector<std::shared_ptr<Wrapper>> wrappers_;
