@@ -351,7 +351,8 @@ void NodeAgent::Impl::leave(const AskLeave& m) {
 // The one that joins has been told of the job, and may not have read it yet.
 void NodeAgent::Impl::join(const NodeJoins& m) {
     adapter_.learn_node({m.node, m.place, m.name, m.slots});
-    if (entrance_.is_open() || m.node != adapter_.self()) return report(Joined{m.seq, std::nullopt});
+    if (entrance_.is_open() || m.node != adapter_.self())
+        return report(Joined{m.seq, std::nullopt});
     adapter_.after(settings_.listen_retry_us, [weak = weak_from_this(), m] {
         if (auto self = weak.lock(); self && self->running_) self->join(m);
     });

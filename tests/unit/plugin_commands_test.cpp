@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Commands about several ranks under the simulated runtime: moved at the same time, all of a node,
-// to nodes that are chosen; undone in every state; nodes that are drained and leave, that join; all of it with
-// deaths, in thousands of interleavings.
+// to nodes that are chosen; undone in every state; nodes that are drained and leave, that join; all
+// of it with deaths, in thousands of interleavings.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -550,8 +550,9 @@ TEST(Interleavings, CommandsDrainsCancelsAndDeaths) {
         }
         if (testing::Test::HasFailure()) return;
     }
-    std::printf("%lu interleavings: %lu nodes left, %lu joined, %lu times something was cancelled\n",
-                seeds, drained, joined, cancelled);
+    std::printf(
+        "%lu interleavings: %lu nodes left, %lu joined, %lu times something was cancelled\n", seeds,
+        drained, joined, cancelled);
     EXPECT_GT(drained, seeds / 10);
     EXPECT_GT(cancelled, seeds / 10);
     EXPECT_GT(joined, seeds / 10);

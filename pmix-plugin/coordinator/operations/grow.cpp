@@ -43,9 +43,9 @@ bool GrowOperation::is_there() {
     if (!node || !job_.liveness.alive(*node)) return false;
     data_.node = {*node, 0, job_.liveness.name_of(*node), job_.adapter.slots(*node)};
     data_.again = job_.drained.erase(*node) > 0;
-    data_.again ? finish(S::done)
-                : finish(S::failed,
-                         fmt::format("node {} is part of the job already", data_.node.name));
+    data_.again
+        ? finish(S::done)
+        : finish(S::failed, fmt::format("node {} is part of the job already", data_.node.name));
     return true;
 }
 
@@ -108,12 +108,12 @@ void GrowOperation::node_lost(NodeId node) {
 
 void GrowOperation::expired() {
     if (data_.state == S::starting)
-        return fail(fmt::format("its daemon has not come up within {} s: does the node answer, and "
-                                "can you log in there without a password?",
-                                job_.settings.start_us / 1'000'000));
-    if (missing_.contains(data_.node.id))
         return fail(
-            "its daemon does not answer: is the same version of Ghost installed there?");
+            fmt::format("its daemon has not come up within {} s: does the node answer, and "
+                        "can you log in there without a password?",
+                        job_.settings.start_us / 1'000'000));
+    if (missing_.contains(data_.node.id))
+        return fail("its daemon does not answer: is the same version of Ghost installed there?");
     fail(fmt::format("node {} does not answer", job_.liveness.name_of(*missing_.begin())));
 }
 

@@ -102,8 +102,8 @@ struct Job {
     Epochs& epochs;
     std::set<NodeId>& drained;  // no rank goes there any more
     SnapshotHistory& snapshots;
-    Engine& engine;   // the other operations
-    Publish publish;  // to every node
+    Engine& engine;                              // the other operations
+    Publish publish;                             // to every node
     std::function<void(NodeId)> tell_locations;  // all that are known, to one that joins
 };
 

@@ -118,13 +118,11 @@ void Orte4Adapter::rank_ended(RankId rank, const std::function<void()>& stock) {
 
 void Orte4Adapter::install_hooks() {
     constexpr int64_t retry_us = 10'000;
-    const bool done =
-        install_state_hooks({[this](NodeId node) {
-                                 return growth_.failed(node) || daemons_.failed(node);
-                             },
-                             [this](RankId rank) { watch_launched(rank); }, rank_ended,
-                             [this] { growth_.routes_planned(); },
-                             [this](uint32_t jobid) { return growth_.daemons_ready(jobid); }});
+    const bool done = install_state_hooks(
+        {[this](NodeId node) { return growth_.failed(node) || daemons_.failed(node); },
+         [this](RankId rank) { watch_launched(rank); }, rank_ended,
+         [this] { growth_.routes_planned(); },
+         [this](uint32_t jobid) { return growth_.daemons_ready(jobid); }});
     if (!done) loop_.after(retry_us, [this] { install_hooks(); });
 }
 

@@ -46,8 +46,7 @@ void make_launch_job(uint32_t jobid) {
 
 bool has_reported(NodeId daemon) {
     const orte_proc_t* object = daemon_object(daemon);
-    return object && object->node &&
-           ORTE_FLAG_TEST(object->node, ORTE_NODE_FLAG_DAEMON_LAUNCHED);
+    return object && object->node && ORTE_FLAG_TEST(object->node, ORTE_NODE_FLAG_DAEMON_LAUNCHED);
 }
 
 }  // namespace

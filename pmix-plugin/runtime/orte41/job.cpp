@@ -108,8 +108,7 @@ void for_each_spawned_job(const std::function<void(orte_job_t&)>& act) {
 
 size_t count_guests() {
     size_t guests = 0;
-    for_each_spawned_job(
-        [&](orte_job_t& job) { guests += job.num_procs - job.num_terminated; });
+    for_each_spawned_job([&](orte_job_t& job) { guests += job.num_procs - job.num_terminated; });
     return guests;
 }
 

@@ -37,8 +37,7 @@ std::vector<NodeInfo> Daemon::nodes() const {
     std::vector<NodeInfo> out;
     for (size_t i = 0; i < c_.daemons_.size(); ++i) {
         auto id = static_cast<NodeId>(i);
-        if (!c_.outside.contains(id))
-            out.push_back({id, c_.names_[i], !c_.given_up.contains(id)});
+        if (!c_.outside.contains(id)) out.push_back({id, c_.names_[i], !c_.given_up.contains(id)});
     }
     return out;
 }

@@ -108,7 +108,7 @@ struct Chance {
     int64_t write_us = 0;       // how long a ghost is written beside the latency
     Start start = Start::runs;
     int64_t start_us = 300'000;  // that takes
-    bool incremental = false;   // wrappers can do it: the parent is the last complete snapshot
+    bool incremental = false;    // wrappers can do it: the parent is the last complete snapshot
     // Timers come up to so early: libevent counts from when the loop woke, by a coarse clock.
     int64_t early_us = 0;
     // Those of so long come late by so much: a node that has no time.
@@ -284,7 +284,7 @@ class Cluster {
     std::map<uint64_t, std::string> torn;  // snapshots whose cut is none, by seq
     std::map<std::string, std::string> parameters;
     std::set<NodeId> given_up;
-    std::set<NodeId> outside;  // daemons that start, or have failed to
+    std::set<NodeId> outside;                        // daemons that start, or have failed to
     std::set<NodeId> without_secret;                 // whose daemon has not been told it yet
     std::map<NodeId, std::function<void()>> leaves;  // dismissed, and not ended
     std::set<NodeId> dead;
