@@ -136,13 +136,21 @@ class Counter {
         }
     }
 
-    void take_one() {
-        const Fd connection(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    // All who wait, before anybody's turn is over: of a user whose requests are many the first are
+    // served and the others told that it is busy, which takes microseconds, and so nobody waits
+    // behind them for long.
+    void take_waiting() {
+        for (int taken = 0; taken < SOMAXCONN; taken++) {
+            const Fd connection(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+            if (!connection) return;
+            take(connection);
+        }
+    }
+
+    void take(const Fd& connection) {
         ucred who{};
         socklen_t size = sizeof who;
-        if (!connection ||
-            ::getsockopt(connection.get(), SOL_SOCKET, SO_PEERCRED, &who, &size) != 0)
-            return;
+        if (::getsockopt(connection.get(), SOL_SOCKET, SO_PEERCRED, &who, &size) != 0) return;
         const auto his = std::ranges::count(served_, who.uid, &Served::user);
         if (static_cast<size_t>(his) >= most_of_user || served_.size() >= most_of_all) {
             answer(connection.get(), loan_answer(Verdict::busy, terms_.lends), Fd());
@@ -181,7 +189,7 @@ Status Counter::run(bool for_ever) {
             if (signal.ssi_signo != SIGCHLD) return {};
             reap();
         }
-        if (both[1].revents != 0) take_one();
+        if (both[1].revents != 0) take_waiting();
     }
 }
 
