@@ -35,7 +35,7 @@ void Liveness::tick() {
 
 // Counts pings, not time: a stopped and continued mpirun must not think everyone else is dead.
 void Liveness::check(NodeId id, Node& node) {
-    if (id == adapter_.self() || node.missed * settings_.ping_us < settings_.silent_us) return;
+    if (id == adapter_.self() || !is_silent(id)) return;
     if (!hosts_(id)) {
         return give_up(id, true);
     }
@@ -116,6 +116,11 @@ DaemonSet Liveness::tree() const {
 bool Liveness::alive(NodeId node) const {
     auto live = live_nodes();
     return std::ranges::find(live, node) != live.end();
+}
+
+bool Liveness::is_silent(NodeId node) const {
+    const auto it = nodes_.find(node);
+    return it != nodes_.end() && it->second.missed * settings_.ping_us >= settings_.silent_us;
 }
 
 std::string Liveness::name_of(NodeId node) const {

@@ -35,6 +35,8 @@ class Liveness {
     std::string first_silent(uint64_t n) const;
 
     bool alive(NodeId node) const;
+    // It has not answered for so long that it counts as out of reach.
+    bool is_silent(NodeId node) const;
     // Does a rank live there, or is one bound to wake there?
     bool hosts_ranks(NodeId node) const { return hosts_(node); }
     std::vector<NodeId> live_nodes() const;

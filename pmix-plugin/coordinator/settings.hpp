@@ -15,6 +15,7 @@ namespace ghost::plugin {
 struct CoordinatorSettings {
     int64_t prepare_us = 10'000'000;
     int64_t connect_us = 5'000'000;
+    int64_t slow_us = 60'000'000;      // those two and `go`, of a node that answers
     int64_t hold_us = 10'000'000;      // until job-wide fences are held and every daemon answered
     int64_t hold_retry_us = 1'000;     // a fence is completing right now
     int64_t gate_us = 10'000'000;      // all tries together

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Moves of ranks under the simulated runtime: the ordinary life and refusals. Faults are in
-// plugin_move_faults_test.cpp.
+// plugin_move_faults_test.cpp, who may speak to a daemon in plugin_hello_test.cpp.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -579,92 +579,6 @@ TEST(Move, MalformedMessagesAreIgnored) {
     EXPECT_EQ(c.running_copies(1), 1);
 }
 
-TEST(Move, ArrivalsWithWrongHelloAreRefused) {
-    Cluster c(13, 2, {0, 1});
-    kernet::RankHello hello;
-    hello.job = "4711";
-    hello.rank = 1;
-    hello.secret = job_secret;
-    hello.life = job_life;
-    const Json good = Json::parse(schema::encode(hello));
-    struct Case {
-        const char* key;
-        Json value;
-        const char* says;
-    } cases[] = {
-        {"t", "attached", "unknown message attached"},
-        {"role", "king", "role is none of its values"},
-        {"role", 3, "role is none of its values"},
-        {"job", "1", "hello of another job"},
-        {"job", 4711, "job is no text"},
-        {"secret", "5ec2e8", "wrong secret"},
-        {"secret", "", "wrong secret"},
-        {"secret", 1, "secret is no text"},
-        {"life", "01d", "hello of another life"},
-        {"life", "", "hello of another life"},
-        {"rank", -1, "rank is no whole number"},
-        {"rank", "1", "rank is no whole number"},
-        {"version", 2, "the rank's KerNet speaks version 2 of the protocol"},
-        {"version", "0.9", "version is no whole number"},
-        {"location", nullptr, "location is no object"},
-    };
-    for (const Case& one : cases) {
-        Json m = good;
-        m[one.key] = one.value;
-        auto arrival = ControlSocket::connect(c.socket_of(1));
-        ASSERT_TRUE(arrival.ok());
-        ASSERT_TRUE(send_json(*arrival, m).ok());
-        c.run(1000);
-        auto answer = arrival->receive(0);
-        ASSERT_TRUE(answer.ok()) << m;
-        const auto complaint = schema::decode<schema::Complaint>(answer->text);
-        ASSERT_TRUE(complaint.ok()) << answer->text;
-        const std::string why = complaint->why;
-        EXPECT_NE(why.find(one.says), std::string::npos) << why;
-        EXPECT_EQ(arrival->receive(0).error().code, Code::peer_lost);
-    }
-    EXPECT_TRUE(c.rank_attached(1));
-    expect_sound(c);
-}
-
-TEST(Move, TheSecretIsToldToWhoAsksForThatOfThisJob) {
-    Cluster c(13, 2, {0, 1});
-    auto arrival = ControlSocket::connect(c.socket_of(1));
-    ASSERT_TRUE(arrival.ok());
-    for (const std::string job : {"1", "4711"}) {
-        ASSERT_TRUE(arrival->send_text(schema::encode(kernet::AskSecret{job})).ok());
-        c.run(1000);
-        auto answer = arrival->receive(0);
-        ASSERT_TRUE(answer.ok());
-        const auto told = schema::decode<kernet::TellSecret>(answer->text);
-        EXPECT_EQ(told.ok(), job == "4711") << answer->text;
-        EXPECT_TRUE(!told.ok() || told->secret == job_secret);
-    }
-    // That was no hello: it is still limited, as any that is not known.
-    c.run(20 * second);
-    EXPECT_EQ(arrival->receive(0).error().code, Code::peer_lost);
-    expect_sound(c);
-}
-
-// Its rank asks again.
-TEST(Move, ADaemonThatHasNotBeenToldTheSecretAnswersNobodyWhoAsks) {
-    Cluster c(13, 2, {0, 1});
-    const auto ask = [&c] {
-        auto arrival = ControlSocket::connect(c.socket_of(1));
-        EXPECT_TRUE(arrival.ok());
-        EXPECT_TRUE(arrival->send_text(schema::encode(kernet::AskSecret{"4711"})).ok());
-        c.run(1000);
-        return arrival->receive(0);
-    };
-    c.without_secret.insert(1);
-    EXPECT_EQ(ask().error().code, Code::peer_lost);
-    c.without_secret.clear();
-    const auto answer = ask();
-    ASSERT_TRUE(answer.ok());
-    EXPECT_TRUE(schema::decode<kernet::TellSecret>(answer->text).ok());
-    expect_sound(c);
-}
-
 // --- daemons ---
 
 TEST(Nodes, SilentEmptyNodeIsGivenUpAndTheJobGoesOn) {
@@ -710,6 +624,49 @@ TEST(Nodes, SilentNodeWithRanksIsNotGivenUp) {
     ASSERT_TRUE(c.run(second, [&] { return !user.results.empty(); }));
     EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
     expect_sound(c);
+}
+
+// Its answer comes late: there is no processor for the wrapper, while the daemon answers.
+TEST(Nodes, SlowNodeIsWaitedForAsLongAsItAnswers) {
+    for (const DaemonMessage late :
+         {DaemonMessage::ready, DaemonMessage::connected, DaemonMessage::done}) {
+        Cluster c(31, 3, {0, 1});
+        Client& user = c.client();
+        std::function<void()> say;
+        c.lose = [&](NodeId from, NodeId to, const Json& m) {
+            if (say || type_of(m) != late) return false;
+            say = [&c, from, to, m] { c.inject(from, to, m); };
+            return true;
+        };
+        user.ask(migrate({1}, "gn2"));
+        EXPECT_FALSE(c.run(45 * second, [&] { return !user.results.empty(); }));
+        ASSERT_TRUE(say);
+        say();
+        ASSERT_TRUE(c.run(second, [&] { return !user.results.empty(); }));
+        EXPECT_EQ(user.results[0]["exit"], 0) << user.results[0];
+        EXPECT_FALSE(c.job_aborted) << c.abort_why;
+        EXPECT_EQ(c.node_of(1), 2u);
+        expect_sound(c);
+    }
+}
+
+// It does not answer any more: not for that long. Or it does, and nothing comes of it.
+TEST(Nodes, NodeThatIsNotReadyEndsTheMove) {
+    for (const bool answers : {false, true}) {
+        Cluster c(32, 3, {0, 1, 2});
+        Client& user = c.client();
+        c.lose = [](NodeId, NodeId, const Json& m) { return type_of(m) == DaemonMessage::ready; };
+        if (!answers) c.cut(2);
+        user.ask(migrate({1}, "gn2"));
+        ASSERT_TRUE(c.run(70 * second, [&] { return !user.results.empty(); }));
+        const std::string why = user.results[0]["result"][0]["why"];
+        const std::string seconds = answers ? "60" : "10";
+        EXPECT_NE(why.find("gn2 was not ready within " + seconds + " s"), why.npos) << why;
+        c.heal(2);
+        c.run(30 * second);
+        EXPECT_EQ(c.node_of(1), 1u);
+        expect_sound(c);
+    }
 }
 
 // A rank must not stay frozen while the move waits for a daemon that is cut off.

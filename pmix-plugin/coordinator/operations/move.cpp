@@ -394,12 +394,13 @@ bool MoveOperation::from_target(const schema::Received& m) {
 
 std::string MoveOperation::limit_text() const {
     const auto seconds = static_cast<double>(limit_us()) / 1e6;
+    const int64_t waited = waited_us() / 1'000'000;
     switch (data_.state) {
         case S::preparing:
-            return fmt::format("{} was not ready within {} s", data_.to_name, seconds);
+            return fmt::format("{} was not ready within {} s", data_.to_name, waited);
         case S::connecting:
             return fmt::format("{} could not reach {} within {} s", data_.from_name, data_.to_name,
-                               seconds);
+                               waited);
         case S::holding: {
             const std::string silent = job_.liveness.first_silent(data_.ping);
             if (!silent.empty())
@@ -413,13 +414,30 @@ std::string MoveOperation::limit_text() const {
         case S::copying:
             return fmt::format("nothing of its ghost moved for {} s", seconds);
         case S::going:
-            return fmt::format("it did not wake at {} in {} s", data_.to_name, seconds);
+            return fmt::format("it did not wake at {} in {} s", data_.to_name, waited);
         default:
             return fmt::format("no answer within {} s", seconds);
     }
 }
 
+int64_t MoveOperation::waited_us() const {
+    return job_.settings.now() - data_.entered;
+}
+
+// Whose turn it is answers: a node on which processes wait for processors, or a disk.
+bool MoveOperation::is_slow() const {
+    const S at = data_.state;
+    if (at != S::preparing && at != S::connecting && at != S::going) return false;
+    const NodeId acts = at == S::connecting ? data_.from : data_.to;
+    return !job_.liveness.is_silent(acts) && waited_us() < job_.settings.slow_us;
+}
+
+void MoveOperation::entered() {
+    data_.entered = job_.settings.now();
+}
+
 void MoveOperation::expired() {
+    if (is_slow()) return wait_on();
     switch (data_.state) {
         case S::switching:
             return switch_expired();

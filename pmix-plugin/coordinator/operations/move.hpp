@@ -83,6 +83,7 @@ struct Move {
     uint64_t rounds = 0;
 
     int64_t started = 0;    // µs, the coordinator's clock
+    int64_t entered = 0;    // its state
     int64_t gate_sent = 0;  // the last `gate`
     int64_t downtime = 0;
     int64_t lasted = 0;  // the whole move
@@ -138,7 +139,10 @@ class MoveOperation : public StagedOperation<Move, move_states> {
   private:
     std::string describe() const override;
     void impossible(MoveState next) override;
+    void entered() override;
     void expired() override;
+    int64_t waited_us() const;  // in its state
+    bool is_slow() const;
     std::string limit_text() const;
     // Of its unit, itself included, those in this state.
     void together(MoveState state, const auto& act) {
