@@ -16,8 +16,6 @@
 namespace ghost {
 namespace {
 
-constexpr size_t max_fds = 16;
-
 // Of connect(): with a full backlog it would wait for as long as the other end likes.
 constexpr timeval connect_limit{2, 0};
 
@@ -124,11 +122,11 @@ Result<ControlSocket> ControlSocket::connect(const std::string& address) {
 }
 
 Status ControlSocket::send_text(const std::string& text, const std::vector<int>& fds) const {
-    if (text.size() > control_packet_limit || fds.size() > max_fds) {
+    if (text.size() > control_packet_limit || fds.size() > most_control_descriptors) {
         return make_error(Code::invalid, "send an oversized control message", begin_of(text));
     }
     iovec io{const_cast<char*>(text.data()), text.size()};
-    alignas(cmsghdr) char control[CMSG_SPACE(max_fds * sizeof(int))] = {};
+    alignas(cmsghdr) char control[CMSG_SPACE(most_control_descriptors * sizeof(int))] = {};
     msghdr message{};
     message.msg_iov = &io;
     message.msg_iovlen = 1;
@@ -158,7 +156,7 @@ Result<ControlMessage> ControlSocket::receive(int timeout_ms) const {
         return make_error(Code::timeout, "wait for a control message");
     std::vector<char> buffer(control_packet_limit);
     iovec io{buffer.data(), buffer.size()};
-    alignas(cmsghdr) char control[CMSG_SPACE(max_fds * sizeof(int))];
+    alignas(cmsghdr) char control[CMSG_SPACE(most_control_descriptors * sizeof(int))];
     msghdr message{};
     message.msg_iov = &io;
     message.msg_iovlen = 1;

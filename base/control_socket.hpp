@@ -22,6 +22,8 @@ using Json = nlohmann::json;
 
 // The largest packet that is sent or accepted, bytes.
 inline constexpr size_t control_packet_limit = 128 * 1024;
+// The most descriptors beside one.
+inline constexpr size_t most_control_descriptors = 16;
 
 // One received packet: its text and the descriptors that came with it (owned).
 struct ControlMessage {

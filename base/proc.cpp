@@ -127,16 +127,17 @@ std::string plain(const std::string& path) {
 
 // "7f00-7f20 rw-s 00000000 fd:01 12  /path", of a file.
 std::optional<FileMapping> file_mapping(pid_t pid, const std::string& line) {
-    uint64_t start = 0, end = 0;
+    uint64_t end = 0;
     char access[5] = {};
     unsigned major = 0, minor = 0;
     FileMapping out;
     int name = 0;
-    const int fields = std::sscanf(line.c_str(), "%lx-%lx %4s %*x %x:%x %lu %n", &start, &end,
-                                   access, &major, &minor, &out.inode, &name);
-    if (fields != 6 || name == 0 || line[static_cast<size_t>(name)] != '/') return std::nullopt;
+    const int fields = std::sscanf(line.c_str(), "%lx-%lx %4s %lx %x:%x %lu %n", &out.start, &end,
+                                   access, &out.offset, &major, &minor, &out.inode, &name);
+    if (fields != 7 || name == 0 || line[static_cast<size_t>(name)] != '/') return std::nullopt;
     out.name = plain(line.substr(static_cast<size_t>(name)));
-    out.link = fmt::format("/proc/{}/map_files/{:x}-{:x}", pid, start, end);
+    out.link = fmt::format("/proc/{}/map_files/{:x}-{:x}", pid, out.start, end);
+    out.bytes = end - out.start;
     out.device = makedev(major, minor);
     out.is_private = access[3] == 'p';
     out.is_writable = access[1] == 'w';
@@ -144,6 +145,17 @@ std::optional<FileMapping> file_mapping(pid_t pid, const std::string& line) {
 }
 
 }  // namespace
+
+std::string FileMapping::file_id() const {
+    return fmt::format("{:02x}:{:02x}-{:x}", major(device), minor(device), inode);
+}
+
+bool FileMapping::is_shared_memory() const {
+    const bool other = name.starts_with("/memfd:kernet ") || name.starts_with("/SYSV") ||
+                       name.starts_with("/dev/zero ");
+    if (is_private || inode == 0 || other) return false;
+    return name.starts_with("/dev/shm/") || is_removed();
+}
 
 std::vector<FileMapping> file_mappings_of(pid_t pid) {
     std::vector<FileMapping> out;

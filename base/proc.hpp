@@ -2,6 +2,7 @@
 // Reading /proc.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -55,8 +56,16 @@ struct FileMapping {
     dev_t device = 0;
     ino_t inode = 0;
     bool is_private = false, is_writable = false;
+    uint64_t start = 0, bytes = 0;  // in the process
+    uint64_t offset = 0;            // in the file
 
+    uint64_t end_in_file() const { return offset + bytes; }
     bool is_removed() const { return name.ends_with(removed_mark); }
+    // Which file it is of this machine's: "device-inode" in hexadecimal.
+    std::string file_id() const;
+    // Memory that several processes may write to, without a file of its own: a removed file, or one
+    // in /dev/shm. Not what Ghost's links give up before a freeze, nor System V's.
+    bool is_shared_memory() const;
 };
 
 // Those of a process; empty if they cannot be read.

@@ -11,37 +11,27 @@
 #include <map>
 #include <set>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/proc.hpp"
 #include "ghost-core/criu/tree.hpp"
 #include "ghost-core/format/files.hpp"
 #include "ghost-core/format/services.hpp"
+#include "ghost-core/memory/pages.hpp"
 
 namespace ghost::core {
 namespace {
 
-// Memory that several processes may write to, without a file of its own: a removed file, or one in
-// /dev/shm.
+// Of a service's file a copy is taken.
 bool is_memory(const FileMapping& one) {
-    // what is given up before the freeze, what a copy is taken of, and what ipc_objects.hpp judges
-    const bool other = one.name.starts_with("/memfd:kernet ") || is_shared_copy(one.name) ||
-                       one.name.starts_with("/SYSV");
-    if (one.is_private || one.inode == 0 || other) return false;
-    return (one.name.starts_with("/dev/shm/") || one.is_removed()) &&
-           !one.name.starts_with("/dev/zero ");
-}
-
-std::string id_of(const FileMapping& one) {
-    return fmt::format("{:02x}:{:02x}-{:x}", major(one.device), minor(one.device), one.inode);
+    return one.is_shared_memory() && !is_shared_copy(one.name);
 }
 
 // By id.
-std::map<std::string, FileMapping> mappings_of(pid_t pid) {
-    std::map<std::string, FileMapping> out;
+std::multimap<std::string, FileMapping> mappings_of(pid_t pid) {
+    std::multimap<std::string, FileMapping> out;
     for (auto& one : file_mappings_of(pid))
-        if (is_memory(one)) out.emplace(id_of(one), std::move(one));
+        if (is_memory(one)) out.emplace(one.file_id(), std::move(one));
     return out;
 }
 
@@ -62,7 +52,7 @@ struct Mapped {
 void add_mapped_memory(pid_t pid, std::map<std::string, Mapped>& out) {
     std::map<std::string, std::string> ids;  // by range
     for (const auto& one : file_mappings_of(pid))
-        if (is_memory(one)) ids.emplace(one.link.substr(one.link.rfind('/') + 1), id_of(one));
+        if (is_memory(one)) ids.emplace(one.link.substr(one.link.rfind('/') + 1), one.file_id());
     if (ids.empty()) return;
     std::ifstream in(fmt::format("/proc/{}/smaps", pid));
     Mapped* here = nullptr;
@@ -91,10 +81,34 @@ std::set<std::string> mapped_by_others(const std::vector<Task>& tree) {
     return out;
 }
 
-Status open_memory(const FileMapping& mapped, SharedMemory& out) {
+// As a descriptor of the tree leads to it.
+Fd open_by_descriptor(const std::vector<Task>& tree, const FileMapping& mapped) {
+    for (const auto& task : tree) {
+        const std::string folder = fmt::format("/proc/{}/fd/", task.pid);
+        for (const int number : numbers_in(folder)) {
+            const std::string link = folder + std::to_string(number);
+            struct stat info {};
+            if (stat(link.c_str(), &info) == 0 && info.st_ino == mapped.inode &&
+                info.st_dev == mapped.device)
+                return Fd(open(link.c_str(), O_RDONLY | O_CLOEXEC));
+        }
+    }
+    return {};
+}
+
+// Only root may open a mapping itself (proc(5)); another user's criu knows it by its device.
+Status open_memory(const std::vector<Task>& tree, const FileMapping& mapped, SharedMemory& out) {
     out.file.reset(open(mapped.link.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!out.file && errno == EPERM && geteuid() != 0) {
+        out.file = open_by_descriptor(tree, mapped);
+        if (!out.file) {
+            out.key = fmt::format("memory[{}]", out.id);
+            out.named = !mapped.is_removed();
+            for (const auto& piece : out.pieces) out.size = std::max(out.size, piece.end());
+            return {};
+        }
+    }
     struct stat info {};
-    if (!out.file && errno == EPERM && geteuid() != 0) return {};  // only root may (proc(5))
     if (!out.file || fstat(out.file.get(), &info) != 0)
         return sys_error("open shared memory", mapped.name);
     out.key = fmt::format("file[{:x}:{:x}]", mount_of(out.file.get()), info.st_ino);
@@ -108,6 +122,46 @@ Status open_memory(const FileMapping& mapped, SharedMemory& out) {
 struct Piece {
     uint64_t offset = 0, bytes = 0;
 };
+
+constexpr size_t page_bytes = 4096;
+
+// Its page at this offset, of which at least one byte is not zero, or nothing.
+void save_page(const char* page, uint64_t offset, std::string& out) {
+    if (is_zero_page(page, page_bytes)) return;
+    const Piece piece{offset, page_bytes};
+    out.append(reinterpret_cast<const char*>(&piece), sizeof piece);
+    out.append(page, page_bytes);
+}
+
+// A page behind the end of its file cannot be read, and is none of it.
+Status save_mapped(const SharedMemory& memory, const MappedPiece& piece, uint64_t from,
+                   std::string& out) {
+    const Fd mem(open(fmt::format("/proc/{}/mem", piece.pid).c_str(), O_RDONLY | O_CLOEXEC));
+    if (!mem) return sys_error("save shared memory", memory.name);
+    for (uint64_t at = from; at < piece.end();) {
+        char pages[64 * page_bytes];
+        const size_t wanted = std::min<uint64_t>(sizeof pages, piece.end() - at);
+        const auto n =
+            pread(mem.get(), pages, wanted, static_cast<off_t>(piece.start + (at - piece.offset)));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && errno != EIO) return sys_error("save shared memory", memory.name);
+        const uint64_t whole = n < 0 ? 0 : static_cast<uint64_t>(n) / page_bytes * page_bytes;
+        for (uint64_t i = 0; i < whole; i += page_bytes) save_page(pages + i, at + i, out);
+        at += std::max<uint64_t>(whole, page_bytes);
+    }
+    return {};
+}
+
+Result<std::string> mapped_contents(const SharedMemory& memory) {
+    std::string out;
+    uint64_t at = 0;
+    for (const auto& piece : memory.pieces) {
+        if (piece.end() <= at) continue;
+        GHOST_TRY(save_mapped(memory, piece, at, out));
+        at = piece.end();
+    }
+    return out;
+}
 
 Status save_piece(const SharedMemory& memory, const Piece& piece, std::string& out) {
     out.append(reinterpret_cast<const char*>(&piece), sizeof piece);
@@ -136,32 +190,52 @@ Status fill_piece(int fd, const Piece& piece, const char* bytes) {
 
 }  // namespace
 
-Result<std::vector<SharedMemory>> shared_memory_of(pid_t root) {
+bool SharedMemory::is_whole() const {
+    uint64_t at = 0;
+    for (const auto& piece : pieces)
+        if (piece.offset <= at) at = std::max(at, piece.end());
+    return file || at >= size;
+}
+
+Result<std::vector<SharedMemory>> shared_memory_of(pid_t root,
+                                                   const std::vector<std::string>& known) {
+    struct Own {
+        const Task* task;
+        FileMapping mapped;
+        std::vector<MappedPiece> pieces;
+    };
     auto tree = list_tree(root);
     if (!tree) return tree.error();
-    std::map<std::string, std::pair<const Task*, FileMapping>> own;
+    std::map<std::string, Own> own;
     for (const auto& task : *tree)
-        for (auto& [id, mapped] : mappings_of(task.pid))
-            own.try_emplace(id, &task, std::move(mapped));
+        for (const auto& [id, mapped] : mappings_of(task.pid))
+            own.try_emplace(id, Own{&task, mapped, {}})
+                .first->second.pieces.push_back(
+                    {task.pid, mapped.start, mapped.offset, mapped.bytes});
     std::vector<SharedMemory> out;
     if (own.empty()) return out;  // nearly always
     std::map<std::string, std::vector<pid_t>> others;
     for (const pid_t pid : numbers_in("/proc")) {
         if (std::ranges::find(*tree, pid, &Task::pid) != tree->end()) continue;
         for (const auto& [id, mapped] : mappings_of(pid))
-            if (own.contains(id)) others[id].push_back(pid);
+            if (own.contains(id) && (others[id].empty() || others[id].back() != pid))
+                others[id].push_back(pid);
     }
     if (geteuid() != 0)
         for (const auto& id : mapped_by_others(*tree)) others.try_emplace(id);
+    for (const auto& id : known)
+        if (own.contains(id)) others.try_emplace(id);
     for (auto& [id, pids] : others) {
-        const auto& [task, mapped] = own.at(id);
+        auto& [task, mapped, pieces] = own.at(id);
+        std::ranges::sort(pieces, {}, &MappedPiece::offset);
         SharedMemory& one = out.emplace_back();
         one.id = id;
         one.name = mapped.name;
         one.process = task->inner;
         one.program = task->name;
         one.others = std::move(pids);
-        GHOST_TRY(open_memory(mapped, one));
+        one.pieces = std::move(pieces);
+        GHOST_TRY(open_memory(*tree, mapped, one));
     }
     return out;
 }
@@ -171,6 +245,7 @@ std::string shared_memory_file(const std::string& id) {
 }
 
 Result<std::string> shared_contents(const SharedMemory& memory) {
+    if (!memory.file) return mapped_contents(memory);
     std::string out;
     const auto size = static_cast<off_t>(memory.size);
     for (off_t at = 0; at < size;) {

@@ -223,7 +223,8 @@ class NodeAgent::Impl : public std::enable_shared_from_this<NodeAgent::Impl>, pr
     void gate_answered(RankSlot& slot);
     void on_still(RankSlot& slot);
     std::string why_apart(const std::vector<SharedPart>& shared) const;
-    Result<std::vector<SharedFile>> shared_files(RankSlot& slot, uint64_t unit);
+    std::vector<SharedPart> seen_memory(const RankSlot& slot) const;
+    Status give_files(RankSlot& slot, uint64_t unit);
     std::string why_no_room(const std::vector<SharedPart>& shared) const;
 
     // --- wrappers.cpp ---

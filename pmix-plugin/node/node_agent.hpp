@@ -41,6 +41,7 @@ struct NodeSettings {
     // Why the tree under this init cannot leave the node as it is now; empty: nothing is known
     // against it, as also if there is no such function.
     std::function<std::string(pid_t init)> tied;
+    bool looks_for_sharers = false;  // of memory, for wrappers that may not themselves
 };
 
 // Owned by the plugin; used on the loop only. The adapter must outlive it.

@@ -149,8 +149,9 @@ struct SlotSnapshot {
 // What the rank shares with others of this node in the operation it is in.
 struct SlotSharing {
     std::vector<SharedPart> parts;
-    int stills = 0;         // how often its wrapper waits, or has waited, for them
-    bool answered = false;  // a move: its gate is closed, or could not be
+    std::vector<SharedPart> seen;  // by this daemon, for a wrapper that may not look
+    int stills = 0;                // how often its wrapper waits, or has waited, for them
+    bool answered = false;         // a move: its gate is closed, or could not be
     // What takes the memory's place here, until all have mapped it.
     std::vector<std::shared_ptr<const Fd>> files;
 };

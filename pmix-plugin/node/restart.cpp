@@ -36,9 +36,8 @@ void NodeAgent::Impl::check_slot(RankSlot& s) {
 
 void NodeAgent::Impl::import_slot(RankSlot& s) {
     if (s.transfer != T::ready || !s.wrapper) return;
-    auto shared = shared_files(s, 0);
-    if (!shared) return snapshot_failed(s, Stage::importing, shared.error().message());
-    s.wrapper->tell(Import{0, std::move(*shared)});
+    if (Status given = give_files(s, 0); !given)
+        snapshot_failed(s, Stage::importing, given.error().message());
 }
 
 // Has the wrapper of every rank the runtime starts here said hello?

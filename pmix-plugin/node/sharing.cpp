@@ -5,9 +5,12 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <map>
+#include <set>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/proc.hpp"
 #include "pmix-plugin/node/impl.hpp"
 
 namespace ghost::plugin {
@@ -20,6 +23,23 @@ const SharedPart* find_part(const RankSlot* s, const std::string& id) {
     if (s == nullptr) return nullptr;
     const auto found = std::ranges::find(s->sharing.parts, id, &SharedPart::id);
     return found == s->sharing.parts.end() ? nullptr : &*found;
+}
+
+// How much of each such memory a process has mapped, by id.
+std::map<std::string, uint64_t> memory_of(pid_t pid) {
+    std::map<std::string, uint64_t> out;
+    for (const FileMapping& one : file_mappings_of(pid)) {
+        if (!one.is_shared_memory()) continue;
+        uint64_t& bytes = out[one.file_id()];
+        bytes = std::max(bytes, one.end_in_file());
+    }
+    return out;
+}
+
+// The process and all that descend from it.
+void add_tree(pid_t root, std::set<pid_t>& out) {
+    if (root <= 0 || !out.insert(root).second) return;
+    for (const pid_t child : children_of(root)) add_tree(child, out);
 }
 
 bool takes_part(const RankSlot& s) {
@@ -37,9 +57,52 @@ std::set<RankId> NodeAgent::Impl::unit_of(const RankSlot& s) {
     });
 }
 
+// What the rank shares, for a wrapper of a user: it may not look at other ranks, which are in name
+// spaces that are not below its own, and its daemon may.
+std::vector<SharedPart> NodeAgent::Impl::seen_memory(const RankSlot& s) const {
+    std::vector<SharedPart> out;
+    if (!settings_.looks_for_sharers) return out;
+    std::set<pid_t> own;
+    add_tree(s.init, own);
+    std::map<std::string, SharedPart> found;
+    for (const pid_t pid : own)
+        for (const auto& [id, bytes] : memory_of(pid)) {
+            SharedPart& part = found.try_emplace(id, SharedPart{id, {s.rank}}).first->second;
+            part.bytes = std::max(part.bytes, bytes);
+        }
+    if (found.empty()) return out;  // nearly always
+    std::map<pid_t, RankId> ranks;
+    for (const auto& [rank, slot] : slots_) {
+        std::set<pid_t> tree;
+        add_tree(slot.init, tree);
+        for (const pid_t pid : tree) ranks.emplace(pid, rank);
+    }
+    for (const pid_t pid : numbers_in("/proc")) {
+        if (own.contains(pid)) continue;
+        for (const auto& [id, bytes] : memory_of(pid)) {
+            const auto part = found.find(id);
+            if (part == found.end()) continue;
+            part->second.bytes = std::max(part->second.bytes, bytes);
+            const auto rank = ranks.find(pid);
+            part->second.strangers |= rank == ranks.end();
+            if (rank != ranks.end()) part->second.ranks.push_back(rank->second);
+        }
+    }
+    for (auto& [id, part] : found) {
+        std::ranges::sort(part.ranks);
+        const auto twice = std::ranges::unique(part.ranks);
+        part.ranks.erase(twice.begin(), twice.end());
+        if (part.ranks.size() > 1 || part.strangers) out.push_back(std::move(part));
+    }
+    return out;
+}
+
 // Why they cannot be saved or moved together; empty: they can.
 std::string NodeAgent::Impl::add_sharers(const RankSlot& s, std::vector<uint32_t>& unit,
                                          std::vector<std::string>& saves) {
+    if (seen_memory(s) != s.sharing.seen)
+        return fmt::format("rank {}: what it shares with other ranks has just changed: try again",
+                           s.rank);
     if (s.sharing.parts.empty()) return {};
     for (const RankId rank : unit_of(s)) unit.push_back(rank);
     for (const SharedPart& part : s.sharing.parts) {
@@ -108,11 +171,19 @@ std::string NodeAgent::Impl::why_apart(const std::vector<SharedPart>& shared) co
     return {};
 }
 
-// For `unit`, or at a restart (0). They have no name, so that nothing is left of them whatever
-// happens.
-Result<std::vector<SharedFile>> NodeAgent::Impl::shared_files(RankSlot& s, uint64_t unit) {
-    std::vector<SharedFile> out;
+// For `unit`, or at a restart (0): the wrapper gets them, and may begin. They have no name, so that
+// nothing is left of them whatever happens.
+Status NodeAgent::Impl::give_files(RankSlot& s, uint64_t unit) {
+    const uint64_t seq = unit == 0 ? 0 : s.seq;
+    Import order{seq};
+    std::vector<int> files;
     for (const SharedPart& part : s.sharing.parts) {
+        if (files.size() == most_control_descriptors) {
+            order.more = true;
+            s.wrapper->tell(order, files);
+            order = {seq};
+            files.clear();
+        }
         auto& known = shared_files_[{unit, part.ranks.front(), part.id}];
         auto file = known.lock();
         if (!file) {
@@ -121,11 +192,13 @@ Result<std::vector<SharedFile>> NodeAgent::Impl::shared_files(RankSlot& s, uint6
                 return sys_error("make a file for memory that ranks share in", memory_folder);
             known = file = std::make_shared<const Fd>(std::move(made));
         }
-        out.push_back({part.id, fmt::format("/proc/{}/fd/{}", ::getpid(), file->get())});
+        order.shared.push_back(part.id);
+        files.push_back(file->get());
         s.sharing.files.push_back(std::move(file));
     }
+    s.wrapper->tell(order, files);
     std::erase_if(shared_files_, [](const auto& one) { return one.second.expired(); });
-    return out;
+    return {};
 }
 
 // Of memory that ranks share, for all of them; empty: there is.

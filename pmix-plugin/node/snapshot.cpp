@@ -263,6 +263,7 @@ void NodeAgent::Impl::ask_to_prepare(RankSlot& s) {
     const SnapPrepare& order = snapshot_.order;
     const std::string partial = "/" + partial_name(order.name, adapter_.life());
     if (!change(s, W::preparing)) return;
+    s.sharing.seen = seen_memory(s);
     s.wrapper->tell(SnapPrepareRank{.seq = s.seq,
                                     .folder = order.folder + partial,
                                     .second = order.second.empty() ? "" : order.second + partial,
@@ -275,7 +276,8 @@ void NodeAgent::Impl::ask_to_prepare(RankSlot& s) {
                                     .carried = order.carried,
                                     .then = order.then,
                                     .sharers = slots_.size(),
-                                    .sign = order.sign});
+                                    .sign = order.sign,
+                                    .shared = s.sharing.seen});
 }
 
 // --- the cut ---

@@ -29,6 +29,7 @@ void NodeAgent::Impl::connect(const Connect& m) {
     s->still.clear();
     Connect order = m;
     order.secret = adapter_.secret();
+    s->sharing.seen = order.shared = seen_memory(*s);
     if (change(*s, T::connecting)) s->wrapper->tell(order);
     look_at_ranks_later();
 }

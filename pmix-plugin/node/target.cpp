@@ -28,7 +28,8 @@ void NodeAgent::Impl::prepare(const Prepare& m) {
     s.epoch = m.epoch;
     s.from = m.from;
     s.to = adapter_.self();
-    s.sharing = {.parts = m.shared, .files = {}};
+    s.sharing = {};
+    s.sharing.parts = m.shared;
     if (!change(s, T::preparing)) return;
     if (auto why = why_no_room(m.shared); !why.empty()) {
         fail(s, Stage::target, why);
@@ -49,9 +50,8 @@ void NodeAgent::Impl::prepare(const Prepare& m) {
     order.interfaces = adapter_.parameter("btl_kernet_if_include").value_or("");
     s.wrapper->tell(order);
     if (m.shared.empty()) return;
-    auto files = shared_files(s, m.unit);
-    if (!files) return fail(s, Stage::prepare, files.error().message());
-    s.wrapper->tell(Import{s.seq, std::move(*files)});
+    if (Status given = give_files(s, m.unit); !given)
+        fail(s, Stage::prepare, given.error().message());
 }
 
 void NodeAgent::Impl::target_answer(RankSlot& s, const schema::Received& m) {

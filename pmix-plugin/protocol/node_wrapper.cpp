@@ -91,13 +91,10 @@ constexpr Field adopt_fields[] = {
         .in("bytes")
         .or_default(),
 };
-constexpr Field shared_file_fields[] = {
-    field<&SharedFile::id>("id", "which memory"),
-    field<&SharedFile::path>("path", "the node agent has it open until all have mapped it"),
-};
 constexpr Field import_fields[] = {
     field<&Import::seq>("seq", operation),
-    field<&Import::shared>("shared", "one file for all who share it").or_default(),
+    field<&Import::shared>("shared", "which memory each descriptor beside it is for").or_default(),
+    field<&Import::more>("more", "descriptors follow in another").or_default(),
 };
 constexpr Field snap_prepare_fields[] = {
     field<&SnapPrepareRank::seq>("seq", operation),
@@ -120,6 +117,7 @@ constexpr Field snap_prepare_fields[] = {
     field<&SnapPrepareRank::sharers>("sharers", "ranks of the node that copy at the same time")
         .at_least(1)
         .or_default(),
+    field<&SnapPrepareRank::shared>("shared", "as of `connect`").or_default(),
     field<&SnapPrepareRank::sign>("sign", "the ghost, with a key of the wrapper's own")
         .or_default(),
 };
@@ -184,8 +182,6 @@ constinit const Record Bye::table =
 constinit const Record Adopt::table = record<Adopt>(
     "adopt", "first message to one started with --adopt, with three inner descriptors; `hello`",
     adopt_fields);
-constinit const Record SharedFile::table =
-    record<SharedFile>("file", "takes the place of shared memory", shared_file_fields);
 constinit const Record Import::table = record<Import>(
     "import",
     "a restart: files are put back, the ghost imported; `held`. A move: for when it comes",

@@ -185,15 +185,11 @@ struct Adopt {
     int64_t stdin_bytes = -1;
     static const schema::Record table;
 };
-// The file that takes the place of shared memory.
-struct SharedFile {
-    std::string id;
-    std::string path;
-    static const schema::Record table;
-};
+// With the files that take the place of shared memory, a descriptor for each id.
 struct Import {
     uint64_t seq = 0;
-    std::vector<SharedFile> shared = {};
+    std::vector<std::string> shared = {};
+    bool more = false;  // files follow: nothing begins yet
     static const schema::Record table;
 };
 struct SnapPrepareRank {
@@ -211,6 +207,7 @@ struct SnapPrepareRank {
     uint64_t memory = 0;
     uint64_t sharers = 1;
     bool sign = false;
+    std::vector<SharedPart> shared = {};  // as of Connect
     static const schema::Record table;
 };
 struct SnapFreeze {

@@ -85,6 +85,7 @@ constexpr Field connect_fields[] = {
     field<&Connect::live_from>("live_from", "with less memory it is `failed` of stage `live`")
         .or_default()
         .in("bytes"),
+    field<&Connect::shared>("shared", "as the daemon sees it, for a user's wrapper").or_default(),
 };
 
 constexpr Field connected_fields[] = {
@@ -150,6 +151,7 @@ constexpr Field shared_fields[] = {
     field<&SharedPart::id>("id", "which one of its node's, when it was saved"),
     field<&SharedPart::ranks>("ranks", "that have it"),
     field<&SharedPart::bytes>("bytes", "to go along with a move").in("bytes").or_default(),
+    field<&SharedPart::strangers>("strangers", "others have it too").or_default(),
 };
 
 constexpr Field written_fields[] = {

@@ -85,6 +85,7 @@ struct SharedPart {
     std::string id;
     std::vector<uint32_t> ranks;  // all that have it, ascending
     uint64_t bytes = 0;           // of a move: how much is to go along
+    bool strangers = false;       // others have it too
     static const schema::Record table;
     bool operator==(const SharedPart&) const = default;
 };
@@ -126,9 +127,10 @@ struct Connect {
     std::string host;
     uint16_t port = 0;
     std::string token;
-    std::string secret = {};  // for the wrapper
-    bool live = false;        // as of Prepare
-    uint64_t live_from = 0;   // bytes of memory; a smaller one is to go by stop
+    std::string secret = {};              // for the wrapper
+    bool live = false;                    // as of Prepare
+    uint64_t live_from = 0;               // bytes of memory; a smaller one is to go by stop
+    std::vector<SharedPart> shared = {};  // to a user's wrapper, which sees no other rank's
     static const schema::Record table;
 };
 

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <unistd.h>
 
 #include "base/log.hpp"
 #include "pmix-plugin/coordinator/coordinator.hpp"
@@ -59,6 +60,7 @@ void start() {
         if (plugin.adapter.is_coordinator())
             plugin.roster = std::make_unique<StreamRoster>(plugin.adapter, StreamRosterSettings{});
     }
+    node.looks_for_sharers = geteuid() != 0;
     plugin.agent = std::make_unique<NodeAgent>(plugin.adapter, node);
     if (plugin.adapter.is_coordinator()) {
         plugin.coordinator = std::make_unique<Coordinator>(plugin.adapter, CoordinatorSettings{});

@@ -91,7 +91,7 @@ void Mover::connect(const Connect& where) {
         if (Status worth = where.live ? weigh(where.live_from) : Status(); !worth)
             return parts_.who.failed(where.seq, Stage::live, worth.error().why);
         if (before_) huge_ = before_();
-        if (Status fine = look_at_shared(); !fine) {
+        if (Status fine = look_at_shared(where.shared); !fine) {
             if (fine.error().code != Code::refused) return failed(fine.error());
             return parts_.who.failed(where.seq, Stage::check, fine.error().message());
         }
@@ -118,11 +118,12 @@ void Mover::connect(const Connect& where) {
 }
 
 // On the worker, while the rank runs: what it shares with other ranks moves with them, or not.
-Status Mover::look_at_shared() {
-    auto sharing = sharing_of(parts_.root, parts_.who);
+Status Mover::look_at_shared(const std::vector<SharedPart>& seen) {
+    auto sharing = sharing_of(parts_.root, parts_.who, seen);
     GHOST_TRY(sharing);
     GHOST_TRY(refused_for(sharing->refusals));
     sharing_ = std::move(*sharing);
+    seen_ = seen;
     return {};
 }
 
@@ -172,7 +173,7 @@ void Mover::start_export(const Export& order) {
 
 // On the worker, while the rank is quiet: whether it can go as it is now.
 Status Mover::check(const core::ExportRequest& request) {
-    auto sharing = check_rank(request.root, parts_.who, request.externals, true);
+    auto sharing = check_rank(request.root, parts_.who, request.externals, seen_, true);
     GHOST_TRY(sharing);
     return sharing_.confirm(*sharing);
 }

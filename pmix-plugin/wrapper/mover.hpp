@@ -85,7 +85,7 @@ class Mover {
     bool may(MoveState next) const { return move_states.allows(state_, next); }
     void connect(const Connect& where);
     Status ask(core::NetworkResource& target, const core::ExportRequest& request);
-    Status look_at_shared();
+    Status look_at_shared(const std::vector<SharedPart>& seen);
     core::ExportRequest request() const;
     void start_export(const Export& order);
     Outgoing export_tree(const Export& order, RankMetadata metadata, core::ExportRequest request);
@@ -112,6 +112,7 @@ class Mover {
     std::optional<core::ReadyExport> ahead_;        // waits for `export`, in folder_
     std::vector<std::string> externals_;            // of it
     Sharing sharing_;                               // the same
+    std::vector<SharedPart> seen_;                  // by the node agent, of that
     std::optional<SharersWait> sharers_;            // of an export
     LiveTurns turns_;                               // of a live one
     std::shared_ptr<core::LiveTracking> tracking_;  // of one that is exported

@@ -27,22 +27,18 @@ constexpr int64_t progress_us = 200'000;
 constexpr int64_t last_limit_us = 30'000'000;
 
 // What takes the place of memory that the rank shares: the same file for all.
-Result<std::vector<Fd>> open_shared(const std::vector<SharedMapping>& memory,
-                                    const std::vector<SharedFile>& files,
-                                    std::vector<core::InheritFd>& heirs) {
-    std::vector<Fd> out;
+Status add_shared(const std::vector<SharedMapping>& memory, const std::map<std::string, Fd>& files,
+                  std::vector<core::InheritFd>& heirs) {
     for (const SharedMapping& one : memory) {
-        const auto file = std::ranges::find(files, one.id, &SharedFile::id);
+        const auto file = files.find(one.id);
         if (file == files.end())
             return make_error(Code::internal, "share memory", one.id, "nobody has made it");
-        Fd fd(::open(file->path.c_str(), O_RDWR | O_CLOEXEC));
-        if (!fd || ::ftruncate(fd.get(), static_cast<off_t>(one.size)) != 0 ||
-            ::fchmod(fd.get(), one.mode) != 0)
-            return sys_error("share memory", file->path);
-        heirs.push_back({fd.get(), one.key, one.id});
-        out.push_back(std::move(fd));
+        const int fd = file->second.get();
+        if (::ftruncate(fd, static_cast<off_t>(one.size)) != 0 || ::fchmod(fd, one.mode) != 0)
+            return sys_error("share memory", one.id);
+        heirs.push_back({fd, one.key, one.id});
     }
-    return out;
+    return {};
 }
 
 // The rank's descriptors lead to these new ones.
@@ -163,11 +159,11 @@ void Restorer::take_control() {
         std::string answer;
         const auto read = reader_.read(message->text, answer);
         if (!answer.empty()) send(answer);
-        if (read) handle(*read);
+        if (read) handle(*read, std::move(message->fds));
     }
 }
 
-void Restorer::handle(const schema::Received& message) {
+void Restorer::handle(const schema::Received& message, std::vector<Fd> fds) {
     switch (message.type<ToWrapper>()) {
         case ToWrapper::prepare:
             return prepare(message.as<Prepare>());
@@ -177,12 +173,16 @@ void Restorer::handle(const schema::Received& message) {
         case ToWrapper::cancel:
             return call_off("the coordinator called it off");
         case ToWrapper::import:
-            shared_ = message.as<Import>().shared;
-            if (!source_->comes_later()) begin_import();
-            return;
+            return import(message.as<Import>(), std::move(fds));
         default:
             return send(not_for_this_wrapper(message));
     }
+}
+
+void Restorer::import(const Import& order, std::vector<Fd> files) {
+    for (size_t i = 0; i < std::min(order.shared.size(), files.size()); ++i)
+        shared_.insert_or_assign(order.shared[i], std::move(files[i]));
+    if (!order.more && !source_->comes_later()) begin_import();
 }
 
 void Restorer::prepare(const Prepare& order) {
@@ -265,8 +265,9 @@ Outgoing Restorer::import_ghost() {
     std::optional<Stdio> stdio;
     auto heirs = heirs_of(metadata->stdio.value_or(RankStdio()), stdio);
     if (!heirs) return failed(heirs.error());
-    auto shared = open_shared(metadata->shared.value_or(SharedMappings()).memory, shared_, *heirs);
-    if (!shared) return failed(shared.error());
+    const auto shared = metadata->shared.value_or(SharedMappings());
+    if (Status added = add_shared(shared.memory, shared_, *heirs); !added)
+        return failed(added.error());
     importer->tell_root([this](pid_t root) { guard_.watch(root); });
     auto held = importer->hold({who_.criu, folder_.path()}, *heirs,
                                [this](uint64_t b, uint64_t t) { worker_.note(b, t); });

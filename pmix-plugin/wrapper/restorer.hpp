@@ -2,6 +2,7 @@
 // Makes a rank of a ghost in the wrapper, for a move or a restart, until it runs: import, hold, go.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -71,7 +72,8 @@ class Restorer {
     void begin_watching();
     void take_signals();
     void take_control();
-    void handle(const schema::Received& message);
+    void handle(const schema::Received& message, std::vector<Fd> fds);
+    void import(const Import& order, std::vector<Fd> files);
     void prepare(const Prepare& order);
     void go(const Go& word);
     void daemon_died();
@@ -96,8 +98,8 @@ class Restorer {
     schema::Reader reader_{to_wrapper, "the node agent"};
     Fd daemon_;
     RestoreState state_ = RestoreState::waiting;
-    std::string why_;                 // it failed
-    std::vector<SharedFile> shared_;  // before the import
+    std::string why_;                   // it failed
+    std::map<std::string, Fd> shared_;  // by what they take the place of; before the import
     uint64_t seq_ = 0;
     bool live_ = false;
     core::WorkFolder folder_;

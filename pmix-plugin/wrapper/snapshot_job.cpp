@@ -121,7 +121,7 @@ bool SnapshotJob::parents_are_there() const {
 }
 
 Result<Sharing> SnapshotJob::check(bool sockets) const {
-    return check_rank(tree_.root, tree_.who, tree_.externals, sockets);
+    return check_rank(tree_.root, tree_.who, tree_.externals, order_.shared, sockets);
 }
 
 Status SnapshotJob::open() {

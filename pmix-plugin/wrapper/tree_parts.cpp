@@ -71,15 +71,28 @@ std::string rank_or_process(pid_t pid) {
     return rank.empty() ? fmt::format("process {}", pid) : "rank " + rank;
 }
 
-Result<Sharing> sharing_of(pid_t root, const Identity& who) {
-    auto memory = core::shared_memory_of(root);
+Result<Sharing> sharing_of(pid_t root, const Identity& who, const std::vector<SharedPart>& seen) {
+    std::vector<std::string> known;
+    for (const SharedPart& part : seen) known.push_back(part.id);
+    auto memory = core::shared_memory_of(root, known);
     GHOST_TRY(memory);
     Sharing out;
-    for (const auto& one : *memory) {
+    for (auto& one : *memory) {
         std::set<uint32_t> ranks{who.rank};
         std::set<std::string> others;
         // criu knows no external memfd: it would make one for each of them
-        bool only_ranks = one.file && !one.named && !one.name.starts_with("/memfd:");
+        bool only_ranks = !one.named && !one.name.starts_with("/memfd:");
+        const auto part = std::ranges::find(seen, one.id, &SharedPart::id);
+        if (part != seen.end()) {
+            ranks.insert(part->ranks.begin(), part->ranks.end());
+            for (const uint32_t rank : part->ranks)
+                if (rank != who.rank) others.insert(fmt::format("rank {}", rank));
+            if (part->strangers) others.insert("other processes");
+            only_ranks &= !part->strangers;
+            if (!one.file) one.size = std::max(one.size, part->bytes);
+        }
+        const bool can_be_read = one.is_whole() && (one.file || part != seen.end());
+        only_ranks &= can_be_read;
         for (const pid_t pid : one.others) {
             const auto of = rank_of(pid);
             const bool ours = of.job == who.job && !of.rank.empty();
@@ -89,11 +102,11 @@ Result<Sharing> sharing_of(pid_t root, const Identity& who) {
         }
         if (others.empty()) others.insert("other processes");
         out.parts.push_back({one.id, {ranks.begin(), ranks.end()}, one.size});
-        out.lines.push_back(
-            core::Refusal(one.file ? core::Reason::shared_memory : core::Reason::user_shared_memory,
-                          fmt::format("{}", fmt::join(others, ", ")))
-                .of(fmt::format("rank {}", who.rank), one.process, one.program,
-                    "mapping " + one.name));
+        out.lines.push_back(core::Refusal(can_be_read ? core::Reason::shared_memory
+                                                      : core::Reason::user_shared_memory,
+                                          fmt::format("{}", fmt::join(others, ", ")))
+                                .of(fmt::format("rank {}", who.rank), one.process, one.program,
+                                    "mapping " + one.name));
         if (!only_ranks) out.refusals.push_back(out.lines.back());
     }
     out.memory = std::move(*memory);
@@ -106,11 +119,12 @@ Status refused_for(const std::vector<std::string>& lines) {
 }
 
 Result<Sharing> check_rank(pid_t root, const Identity& who,
-                           const std::vector<std::string>& externals, bool sockets) {
+                           const std::vector<std::string>& externals,
+                           const std::vector<SharedPart>& seen, bool sockets) {
     auto refusals = core::check_movable(root, fmt::format("rank {}", who.rank), externals, sockets,
                                         rank_or_process);
     GHOST_TRY(refusals);
-    auto sharing = sharing_of(root, who);
+    auto sharing = sharing_of(root, who, seen);
     GHOST_TRY(sharing);
     std::ranges::move(sharing->refusals, std::back_inserter(*refusals));
     GHOST_TRY(refused_for(*refusals));

@@ -85,13 +85,15 @@ struct Sharing {
     // What is in those of these ids, while nobody can write to them.
     Result<core::SkeletonFiles> contents(const std::vector<std::string>& ids) const;
 };
-Result<Sharing> sharing_of(pid_t root, const Identity& who);
+// `seen`: what the node agent sees, of a user's rank.
+Result<Sharing> sharing_of(pid_t root, const Identity& who, const std::vector<SharedPart>& seen);
 
 // refused, with all of these lines; none: it is fine.
 Status refused_for(const std::vector<std::string>& lines);
 // What the rank shares, if it can be taken out of its system as it is now, `sockets` looked at too.
 Result<Sharing> check_rank(pid_t root, const Identity& who,
-                           const std::vector<std::string>& externals, bool sockets);
+                           const std::vector<std::string>& externals,
+                           const std::vector<SharedPart>& seen, bool sockets);
 
 // A tree that stands still waits for all it shares memory with.
 class SharersWait {

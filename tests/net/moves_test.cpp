@@ -26,8 +26,6 @@ using nettest::Move;
 using nettest::program;
 using nettest::Words;
 
-constexpr const char* only_root_opens = "memory that ranks share is root's to open: users_test";
-
 class Moves : public nettest::OnLab {
   protected:
     // Rank 0 on gn1, rank 1 on gn2, nothing on gn3.
@@ -410,7 +408,6 @@ TEST_F(Moves, RefusesAnIoUring) {
 // They are saved with what they share, each as it was when all of them stood still, and begin
 // again with one memory, on any node, but on one.
 TEST_F(Moves, RanksThatShareAWindowAreRestarted) {
-    if (nettest::of_a_user()) GTEST_SKIP() << only_root_opens;
     Job job(lab(), 3, "gn1:2,gn2:1,gn3:2", endless("holder", {"--what", "window"}));
     expect_restart(job, "holder: ");
     std::filesystem::remove(path("stop"));
@@ -423,7 +420,6 @@ TEST_F(Moves, RanksThatShareAWindowAreRestarted) {
 // Ranks that share a window move as one: none without the others, and there they have one memory
 // again. When it is freed they move alone, and then share none: they are apart.
 TEST_F(Moves, RanksThatShareAWindowMoveTogether) {
-    if (nettest::of_a_user()) GTEST_SKIP() << only_root_opens;
     Job job(lab(), 3, "gn1:2,gn2:1,gn3:2",
             endless("holder", {"--what", "window", "--give-back", path("enough")}));
     ASSERT_TRUE(job.wait_for("holder: started")) << job.mpirun().err();
@@ -453,7 +449,6 @@ TEST_F(Moves, RanksThatShareAWindowMoveTogether) {
 
 // So do those that share a removed file without MPI. A memfd would become one for each of them.
 TEST_F(Moves, RanksThatShareARemovedFileMoveTogetherAndAMemfdIsRefused) {
-    if (nettest::of_a_user()) GTEST_SKIP() << only_root_opens;
     for (const std::string what : {"shm", "memfd"}) {
         SCOPED_TRACE(what);
         std::filesystem::remove(path("stop"));
@@ -715,7 +710,6 @@ class SharersKilledBeforeTheSwitch : public KilledBeforeTheSwitch {};
 
 // None of them is left alone: all resume, on the node they were on and with one memory.
 TEST_P(SharersKilledBeforeTheSwitch, AllResumeAtSource) {
-    if (nettest::of_a_user()) GTEST_SKIP() << only_root_opens;
     Job job(lab(), 3, "gn1:1,gn2:2,gn3:2",
             endless("holder", {"--what", "window", "--memory", "64"}));
     ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();

@@ -178,24 +178,46 @@ TEST_F(Users, HaveNoPrivilegeAfterAMoveOfAProgram) {
     end_program("gn2");
 }
 
-// Neither can see what the other has mapped, and nobody but root could open it: they go on.
-TEST_F(Users, KeepRanksThatShareMemory) {
-    for (const std::string what : {"window", "shm", "memfd"}) {
+// Neither can see what the other has mapped, and nobody but root could open it: their daemon sees
+// it, and it is saved where it is mapped.
+TEST_F(Users, MoveAndSaveRanksThatShareMemory) {
+    for (const std::string what : {"window", "shm"}) {
         SCOPED_TRACE(what);
         Job job(lab(), 3, "gn1:2,gn2:1,gn3:2", endless("holder", {"--what", what}));
         ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
-        const nettest::Move move = job.migrate(1, "gn3");
-        const nettest::Move together = job.migrate_with_sharers(1, "gn3");
-        const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--to", path(what)});
-        for (const std::string& said : {move.err, together.err, saved.err})
-            EXPECT_NE(said.find("it is memory shared with"), std::string::npos) << said;
-        EXPECT_EQ(move.status, 1);
-        EXPECT_EQ(together.status, 1);
-        EXPECT_EQ(saved.status, 1);
-        ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
-        expect_clean_end(job, "holder: ");
+        const nettest::Move alone = job.migrate(1, "gn3");
+        EXPECT_EQ(alone.status, 1);
+        EXPECT_NE(alone.err.find("--with-sharers moves them together"), std::string::npos)
+            << alone.err;
+        for (const std::string node : {"gn3", "gn1"}) {
+            const nettest::Move together = job.migrate_with_sharers(1, node);
+            EXPECT_EQ(together.status, 0) << together.err << job.mpirun().err();
+            for (const int rank : {0, 1}) EXPECT_EQ(job.node_of(rank), node);
+            ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
+        }
+        const Finished saved =
+            lab().on("gn1", {"ghost", "checkpoint", "--to", path(what), "--then", "kill"});
+        EXPECT_EQ(saved.status, 0) << saved.err << job.mpirun().err();
+        EXPECT_EQ(job.finish().status, 85);
+        expect_clean(restart(path(what), {"--host", "gn3:2,gn2:1"}), "holder: ");
         std::filesystem::remove(path("stop"));
     }
+}
+
+// criu would make a memfd for each of them: they go on.
+TEST_F(Users, KeepRanksThatShareAMemfd) {
+    Job job(lab(), 3, "gn1:2,gn2:1,gn3:2", endless("holder", {"--what", "memfd"}));
+    ASSERT_TRUE(job.wait_for("round 1:")) << job.mpirun().err();
+    const nettest::Move move = job.migrate(1, "gn3");
+    const nettest::Move together = job.migrate_with_sharers(1, "gn3");
+    const Finished saved = lab().on("gn1", {"ghost", "checkpoint", "--to", path("saved")});
+    for (const std::string& said : {move.err, together.err, saved.err})
+        EXPECT_NE(said.find("it is memory shared with rank "), std::string::npos) << said;
+    EXPECT_EQ(move.status, 1);
+    EXPECT_EQ(together.status, 1);
+    EXPECT_EQ(saved.status, 1);
+    ASSERT_TRUE(job.wait_for_more("round ", 2)) << job.mpirun().err();
+    expect_clean_end(job, "holder: ");
 }
 
 // The one that comes is killed on its way: the rank goes on where it was.

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.hpp"
@@ -499,6 +500,15 @@ void Cluster::say_hello(const std::shared_ptr<Wrapper>& w, WrapperMode mode) {
     if (!w->control.send_text(schema::encode(m), raw).ok()) return;
 }
 
+namespace {
+
+ino_t inode_of(const Fd& file) {
+    struct stat info {};
+    return ::fstat(file.get(), &info) == 0 ? info.st_ino : 0;
+}
+
+}  // namespace
+
 void Cluster::expect_thread(const std::optional<AgentThread>& agent) {
     if (!agent || agent->tid != 3) violate("the agent's thread is unknown");
 }
@@ -513,9 +523,10 @@ void Cluster::wrapper_message(const std::shared_ptr<Wrapper>& w, const schema::R
             w->live = m.as<Prepare>().live;
             return say(w, Ready{.seq = seq, .host = {}, .port = 1, .token = "x"});
         case ToWrapper::import:
-            for (const SharedFile& file : m.as<Import>().shared) shared_files.insert(file.path);
-            w->told = m.as<Import>().shared.size();
-            return w->restore ? void() : restart_import(w);
+            for (const Fd& file : fds) shared_files.insert(inode_of(file));
+            w->told += fds.size();
+            if (m.as<Import>().shared.size() != fds.size()) violate("not a file for each memory");
+            return w->restore || m.as<Import>().more ? void() : restart_import(w);
         case ToWrapper::connect:
             return connect(w, m.as<Connect>());
         case ToWrapper::export_tree:

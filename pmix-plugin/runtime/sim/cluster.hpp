@@ -292,9 +292,9 @@ class Cluster {
     std::map<RankId, bool> ended;
     std::set<RankId> starting;  // before MPI_Init
     std::vector<RankId> adopted, repeered;
-    std::set<RankId> shared_saved;       // whose ghosts have what is shared
-    std::set<std::string> shared_files;  // that took its place
-    std::vector<Json> sent;              // between daemons
+    std::set<RankId> shared_saved;  // whose ghosts have what is shared
+    std::set<ino_t> shared_files;   // that took its place
+    std::vector<Json> sent;         // between daemons
 
   private:
     friend class Daemon;
