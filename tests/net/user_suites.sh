@@ -17,6 +17,9 @@ lines='
     /^\[  FAILED  \].* ms\)$/ { print "not ok " name($0); next }
     /^(ok|not ok|SKIP)/ { print; fflush(); next }
     { print "# " $0; if ($0 != "") why = $0 }'
+# mawk would show them when a suite is over
+at_once=()
+if awk -W version 2> /dev/null < /dev/null | grep -q mawk; then at_once=(-W interactive); fi
 worst=0
 suite() { # SUITE [CASE...]: the folder of a program is the build's, that of a script the sources'
     local name=$1
@@ -27,7 +30,7 @@ suite() { # SUITE [CASE...]: the folder of a program is the build's, that of a s
         set -- "$here/$name" "$@"
     fi
     echo "# $name"
-    "$@" < /dev/null 2>&1 | awk "$lines"
+    "$@" < /dev/null 2>&1 | awk "${at_once[@]}" "$lines"
     local status=${PIPESTATUS[0]}
     [ "$status" = 0 ] || [ "$status" = 77 ] || worst=1
 }
