@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Messages between the parties of a job, with the holder, between the ends of a clone, and
-// manifests of snapshots: whatever comes is read or refused, and what was read is the same when it
-// is written and read again.
+// Messages between the parties of a job, with the holder, between the ends of a clone, manifests of
+// snapshots, and how daemons get the job's secret: whatever comes is read or refused, and what was
+// read is the same when it is written and read again.
 #include <algorithm>
 #include <cstring>
 #include <random>
@@ -14,6 +14,8 @@
 #include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/protocol/daemons.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
+#include "pmix-plugin/settings/job_secret.hpp"
+#include "pmix-plugin/settings/secret_exchange.hpp"
 #include "pmix-plugin/snapshots/manifest.hpp"
 #include "pmix-plugin/wrapper/rank_metadata.hpp"
 #include "tests/fuzz/targets.hpp"
@@ -146,6 +148,58 @@ Target target(const char* name) {
             [](unsigned variant) { return seed_of(family, variant); }, nullptr, false};
 }
 
+// --- how the job's secret comes to daemons that ask for it ---
+
+const plugin::JobSecret& some_secret() {
+    static const plugin::JobSecret job{std::string(64, 'a'), std::string(16, 'b')};
+    return job;
+}
+
+// A key that a daemon sends mpirun.
+bool give(const uint8_t* data, size_t size) {
+    plugin::SecretGiver giver(some_secret());
+    return giver.give(1, {reinterpret_cast<const char*>(data), size}).ok();
+}
+
+Bytes key_seed(unsigned) {
+    return bytes_of(plugin::ExchangeKeys().open_key());
+}
+
+const plugin::SecretGiver& the_giver() {
+    static const plugin::SecretGiver giver(some_secret());
+    return giver;
+}
+
+const plugin::SecretAsker& the_asker() {
+    static const plugin::SecretAsker asker(the_giver().key());
+    return asker;
+}
+
+// What a daemon takes for mpirun's answer to its key.
+bool take(const uint8_t* data, size_t size) {
+    const auto job = the_asker().take({reinterpret_cast<const char*>(data), size});
+    if (job && job->secret != some_secret().secret) __builtin_trap();
+    return job.ok();
+}
+
+Bytes answer_seed(unsigned) {
+    plugin::SecretGiver giver(some_secret());
+    return bytes_of(*giver.give(1, the_asker().key()));
+}
+
+// A secret as a launch agent hands it on: what was read is the same when it is written and read.
+bool read_line(const uint8_t* data, size_t size) {
+    const auto job = plugin::parse_secret({reinterpret_cast<const char*>(data), size}, "a fuzzer");
+    if (!job) return false;
+    const auto again = plugin::parse_secret(plugin::secret_line(*job), "a fuzzer");
+    if (!again || again->secret != job->secret || again->life != job->life) __builtin_trap();
+    return true;
+}
+
+Bytes line_seed(unsigned) {
+    return bytes_of(plugin::secret_line(some_secret()));
+}
+
 }  // namespace
 
 const std::vector<Target>& targets() {
@@ -169,6 +223,9 @@ const std::vector<Target>& targets() {
         target<manifests>("manifest"),
         target<metadata>("metadata"),
         target<metadata_of_ranks>("rankmetadata"),
+        {"askedsecret", give, key_seed, nullptr, false},
+        {"givensecret", take, answer_seed, nullptr, true},
+        {"secretline", read_line, line_seed, nullptr, false},
     };
     return all;
 }
