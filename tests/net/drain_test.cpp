@@ -132,7 +132,7 @@ TEST_F(Drain, NodeIsSwitchedOffAndTheJobGoesOn) {
     EXPECT_EQ(drained.result["left"], true) << drained.result;
     EXPECT_NE(drained.result["note"].get<std::string>().find("can be switched off"),
               std::string::npos);
-    EXPECT_TRUE(lab().pids("gn2", "orted|ghost-wrapper|pattern").empty());
+    expect_gone("gn2", "orted|ghost-wrapper|pattern");
     expect_all(job, {"gn1", "gn1", "gn3", "gn3"});
     expect_goes_on(job);
     lab().cut("gn2");

@@ -3,6 +3,7 @@
 // over a restart, and as somebody on the network sees them. Needs root; else every case is skipped.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "tests/net/ear.hpp"
@@ -55,15 +56,22 @@ TEST_F(FiltersOnNodes, BackupsAreComplete) {
     ASSERT_TRUE(job.wait_for("pingpong: started")) << job.mpirun().err();
     expect_moved(job, 1, "gn3");
     expect_moved(job, 0, "gn2");
+    const auto both_ends = [&] {
+        std::vector<std::vector<kernettest::Backed>> out(2);
+        for (const auto& file : std::filesystem::directory_iterator(folder)) {
+            auto records = kernettest::read_backup(file.path());
+            if (!records.empty()) out.at(records.front().head.rank) = std::move(records);
+        }
+        return out;
+    };
+    // However few messages the moves left time for.
+    EXPECT_TRUE(nettest::poll_until(240, [&] {
+        return std::ranges::all_of(both_ends(), [](auto& end) { return end.size() > 220; });
+    }));
     expect_clean_end(job, "pingpong:");
 
     using kernet::filter::BackupKind;
-    std::vector<std::vector<kernettest::Backed>> ends(2);
-    for (const auto& file : std::filesystem::directory_iterator(folder)) {
-        auto records = kernettest::read_backup(file.path());
-        ASSERT_FALSE(records.empty());
-        ends.at(records.front().head.rank) = std::move(records);
-    }
+    const auto ends = both_ends();
     for (size_t from : {0U, 1U}) {
         std::vector<const kernettest::Backed*> out, in;
         for (const auto& record : ends[from])
@@ -105,7 +113,7 @@ TEST_F(FiltersOnNodes, RestartedJobHasFilters) {
     job.finish();
     Background again = lab().start_on(
         "gn2", {"ghost", "restart", shots, "--bind-to", "none", "--host", "gn2:1,gn3:1"});
-    ASSERT_TRUE(nettest::poll_until(60, [&] {
+    ASSERT_TRUE(nettest::poll_until(240, [&] {
         return nettest::count_of(again.out(), "round ") > 2 || !again.running();
     })) << again.err();
     const Finished line =

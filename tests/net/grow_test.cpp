@@ -64,7 +64,7 @@ TEST_F(Grow, RanksMoveToTheNodeAndBack) {
     ASSERT_NO_FATAL_FAILURE(expect_moved(*job, 1, "gn4"));
     expect_goes_on(*job);
     expect_clean_end(*job, "pattern:");
-    EXPECT_TRUE(lab().pids("gn4", "orted|ghost-wrapper|pattern").empty());
+    expect_gone("gn4", "orted|ghost-wrapper|pattern");
 }
 
 // In fences of the whole job.
@@ -96,7 +96,7 @@ TEST_F(Grow, DrainedNodeIsReplacedAndComesBack) {
     EXPECT_EQ(job.node_of(3), "gn2");
     expect_goes_on(job);
     expect_clean_end(job, "pattern:");
-    for (const char* node : {"gn2", "gn4"}) EXPECT_TRUE(lab().pids(node, "orted").empty()) << node;
+    for (const char* node : {"gn2", "gn4"}) expect_gone(node, "orted");
 }
 
 // A snapshot of a job that has grown, which begins again elsewhere.
@@ -140,7 +140,7 @@ TEST_F(Grow, NodeThatDiesWhileItJoins) {
     expect_goes_on(*job);
     ASSERT_NO_FATAL_FAILURE(expect_moved(*job, 3, "gn2"));
     expect_clean_end(*job, "pattern:");
-    EXPECT_TRUE(lab().pids("gn1", "ssh .*gn4").empty());
+    expect_gone("gn1", "ssh .*gn4");
 }
 
 // The job ends while a daemon is being started that will never come up.
@@ -151,7 +151,7 @@ TEST_F(Grow, JobEndsMeanwhile) {
     ASSERT_TRUE(nettest::poll_until(30, [&] { return !lab().pids("gn1", "ssh .*gn4").empty(); }));
     expect_clean_end(*job, "pattern:");
     EXPECT_EQ(joining.finish(60).status, 1);
-    ASSERT_TRUE(nettest::poll_until(30, [&] { return lab().pids("gn1", "ssh .*gn4").empty(); }));
+    expect_gone("gn1", "ssh .*gn4");
 }
 
 TEST_F(Grow, MpirunsOwnNodeTakesRanksAgain) {

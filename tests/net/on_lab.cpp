@@ -48,6 +48,11 @@ void OnLab::expect_moved(Job& job, int rank, const std::string& node) {
     EXPECT_EQ(job.node_of(rank), node);
 }
 
+void OnLab::expect_gone(const std::string& node, const std::string& pattern) {
+    EXPECT_TRUE(poll_until(30, [&] { return lab().pids(node, pattern).empty(); }))
+        << pattern << " on " << node;
+}
+
 void OnLab::expect_input_follows(Job& job, const std::function<void(const std::string&)>& move) {
     std::string expected;
     size_t bytes = 0;

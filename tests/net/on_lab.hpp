@@ -34,6 +34,8 @@ class OnLab : public ::testing::Test {
 
     // ghost migrate does it, says what it did, and the rank is there.
     void expect_moved(Job& job, int rank, const std::string& node);
+    // What ends by itself, that it has: these processes of a node, however long that takes it.
+    void expect_gone(const std::string& node, const std::string& pattern);
     // A job of `talk --stdin` tells each line it is given, once and in order; `move` brings rank 0
     // to a node meanwhile.
     void expect_input_follows(Job& job, const std::function<void(const std::string&)>& move);
