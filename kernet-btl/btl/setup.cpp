@@ -251,10 +251,22 @@ int del_procs(mca_btl_base_module_t*, size_t count, opal_proc_t**,
     return OPAL_SUCCESS;
 }
 
+// Hosts live on, and move: what one has not read when it is suspended is sent again when it is
+// back, by a guest that is still there. And one that missed the farewell would look for it ever
+// after.
+void leave_hosts() {
+    using Drained = DataPath::Drained;
+    if (!module->path().drain(arrival_limit_us, Drained::acknowledged))
+        ghost::log::warning(
+            "btl kernet: what this process sent last has not been read for {} s: it is lost if its "
+            "reader moves now",
+            arrival_limit_us / 1'000'000);
+    module->path().drain(farewell_limit_us, Drained::met);
+}
+
 int finalize(mca_btl_base_module_t*) {
     if (!module) return OPAL_SUCCESS;
-    // Hosts live on, and one that missed the farewell would look for this guest ever after.
-    if (is_guest) module->path().drain(farewell_limit_us, true);
+    if (is_guest) leave_hosts();
     module->stop();
     module->path().drain(drain_limit_us);
     module->path().unattach_all();

@@ -171,16 +171,19 @@ void DataPath::end_sleep() {
     if (--sleeping_ == 0 && !poller_) tell_slow();
 }
 
-void DataPath::drain(int64_t limit_us, bool absent) {
+bool DataPath::drain(int64_t limit_us, Drained how) {
+    const auto waits = [how](Socket& socket) {
+        if (how == Drained::acknowledged) return socket.undelivered();
+        return socket.linked() ? socket.unsettled() : how == Drained::met && socket.expects_link();
+    };
     const int64_t end = ghost::monotonic_us() + limit_us;
-    for (bool busy = true; busy && ghost::monotonic_us() < end;) {
+    do {
         progress();
         Gate::Holder inside(gate_);
-        busy = false;
-        for (auto& [rank, socket] : sockets_) {
-            busy |= socket->linked() ? socket->unsettled() : absent && socket->expects_link();
-        }
-    }
+        if (std::ranges::none_of(sockets_, [&](auto& one) { return waits(*one.second); }))
+            return true;
+    } while (ghost::monotonic_us() < end);
+    return false;
 }
 
 Socket* DataPath::undeliverable() {

@@ -80,9 +80,14 @@ class DataPath {
     void begin_sleep(std::vector<pollfd>& readable);
     bool has_quick() const { return !quick_.empty(); }
     void end_sleep();
-    // (gate) Progress until nothing waits to go out, at most that long; with `absent` also until
-    // peers that are away have come back, so that all of them can be told what follows.
-    void drain(int64_t limit_us, bool absent = false);
+    // How far drain() is to get.
+    enum class Drained : uint8_t {
+        written,       // nothing waits to go out
+        acknowledged,  // peers have all of it, those included that are away for now
+        met,           // no peer is away, and nothing waits: all can be told what follows
+    };
+    // (gate) Progress until then, at most that long. False: it was not enough.
+    bool drain(int64_t limit_us, Drained how = Drained::written);
     // Inside the gate, when a peer is gone: a socket with messages for it that no link ever took;
     // null if there is none.
     Socket* undeliverable();

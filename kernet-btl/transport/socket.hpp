@@ -132,6 +132,8 @@ class Socket final : private LinkEvents {
     void unattach();
     // Frames not acknowledged or not yet in a link.
     bool busy();
+    // Frames that a peer who reads on, or will be back, has not acknowledged.
+    bool undelivered() { return busy() && (linked() || expects_link()); }
     // Frames of the peer that its filters cannot have made.
     uint64_t refused() const { return filtered_ ? filtered_->refused() : 0; }
     // Something would be lost if this process ended now.

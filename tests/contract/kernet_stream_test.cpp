@@ -484,6 +484,51 @@ TEST(KernetGone, LinkIsReadToItsEnd) {
     }
 }
 
+// Who leaves for good, and whose peer may move, stays until the peer has read all of it: a peer
+// that is suspended gives up the link as it is.
+TEST(KernetGone, LastWordIsReadByAPeerThatMovesBeforeItReads) {
+    using Drained = kernet::DataPath::Drained;
+    for (const bool shm : {true, false}) {
+        const auto job = fmt::format("w{}{}", shm, getpid());
+        Idler reader(config_of(0, job, shm, true));
+        Idler leaver(config_of(1, job, shm, true));
+        reader.endpoint().set_location(leaver.location());
+        leaver.endpoint().set_location(reader.location());
+        Stream& here = reader.hub().attach(1);
+        Stream& there = leaver.hub().attach(0);
+        Stream::Message got;
+        const int64_t end = ghost::monotonic_us() + limit_us;
+        here.send(Stream::Message(8, 1));
+        while (!there.recv(got) && ghost::monotonic_us() < end) {
+            reader.hub().progress();
+            leaver.hub().progress();
+        }
+        there.send(Stream::Message(100, 7));
+        std::atomic<bool> left{false};
+        bool arrived = false;
+        std::thread leaving([&] {
+            arrived = leaver.endpoint().data().drain(limit_us, Drained::acknowledged);
+            leaver.endpoint().data().unattach_all();
+            left = true;
+        });
+        const int64_t early = ghost::monotonic_us() + 200'000;
+        while (!left && ghost::monotonic_us() < early) usleep(1000);
+        EXPECT_FALSE(left) << "nobody has read it";
+        reader.move_to("n1", 1, leaver.location());
+        leaver.endpoint().set_location(reader.location());
+        const int64_t back = ghost::monotonic_us() + (left ? 1'000'000 : limit_us);
+        bool read = false;
+        while (!read && ghost::monotonic_us() < back) {
+            reader.hub().progress();
+            read = here.recv(got);
+        }
+        EXPECT_TRUE(read && got == Stream::Message(100, 7)) << (shm ? "shm" : "tcp");
+        while (!left) reader.hub().progress();
+        leaving.join();
+        EXPECT_TRUE(arrived);
+    }
+}
+
 // Ranks come back from a snapshot one after the other: the first ones find nobody listening yet.
 TEST(KernetSuspend, ReturnedNeighbourUsesSharedMemory) {
     const auto job = fmt::format("n{}", getpid());
