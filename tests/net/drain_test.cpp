@@ -29,18 +29,9 @@ class Drain : public nettest::OnLab {
         EXPECT_TRUE(job->wait_for("round 0:")) << job->mpirun().err();
         return job;
     }
-    Move verb(const Words& words, double seconds = 90) {
-        Words all = {"ghost"};
-        all.insert(all.end(), words.begin(), words.end());
-        all.emplace_back("--json");
-        return nettest::move_of(lab().on("gn1", all, seconds));
-    }
     void expect_all(Job& job, const Words& nodes) {
         for (int rank = 0; rank < static_cast<int>(nodes.size()); ++rank)
             EXPECT_EQ(job.node_of(rank), nodes[static_cast<size_t>(rank)]) << "rank " << rank;
-    }
-    void expect_goes_on(Job& job, size_t rounds = 2) {
-        ASSERT_TRUE(job.wait_for_more("round ", rounds)) << job.mpirun().err();
     }
 };
 

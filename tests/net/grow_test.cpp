@@ -20,12 +20,6 @@ using nettest::Words;
 class Grow : public nettest::OnLab {
   protected:
     static void SetUpTestSuite() { make_lab(4); }
-    Move verb(const Words& words, double seconds = 90) {
-        Words all = {"ghost"};
-        all.insert(all.end(), words.begin(), words.end());
-        all.emplace_back("--json");
-        return nettest::move_of(lab().on("gn1", all, seconds));
-    }
     void expect_joins(Job& job, const std::string& node) {
         const Move joined = verb({"grow", node});
         ASSERT_EQ(joined.status, 0) << joined.err << job.mpirun().err();
@@ -38,9 +32,6 @@ class Grow : public nettest::OnLab {
         EXPECT_NE(joined.err.find("the job, which is unharmed"), std::string::npos) << joined.err;
         EXPECT_EQ(joined.result["joined"], false) << joined.result;
         expect_goes_on(job);
-    }
-    void expect_goes_on(Job& job, size_t rounds = 2) {
-        ASSERT_TRUE(job.wait_for_more("round ", rounds)) << job.mpirun().err();
     }
     // All on gn1.
     std::unique_ptr<Job> job_of(const std::string& name, const Words& options = {}) {

@@ -38,6 +38,17 @@ Words OnLab::endless(const std::string& name, const Words& options) const {
     return words;
 }
 
+Move OnLab::verb(const Words& words, double seconds) {
+    Words all = {"ghost"};
+    all.insert(all.end(), words.begin(), words.end());
+    all.emplace_back("--json");
+    return move_of(lab().on("gn1", all, seconds));
+}
+
+void OnLab::expect_goes_on(Job& job, size_t rounds) {
+    ASSERT_TRUE(job.wait_for_more("round ", rounds)) << job.mpirun().err();
+}
+
 void OnLab::expect_moved(Job& job, int rank, const std::string& node) {
     const Move move = job.migrate(rank, node);
     ASSERT_EQ(move.status, 0) << move.err << job.mpirun().err();

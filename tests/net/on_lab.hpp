@@ -32,6 +32,10 @@ class OnLab : public ::testing::Test {
     Words endless(const std::string& name, const Words& options = {}) const;
     void stop() const { touch(path("stop")); }
 
+    // What a command of ghost's about jobs says on gn1.
+    Move verb(const Words& words, double seconds = 90);
+    // It tells so many rounds more.
+    void expect_goes_on(Job& job, size_t rounds = 2);
     // ghost migrate does it, says what it did, and the rank is there.
     void expect_moved(Job& job, int rank, const std::string& node);
     // What ends by itself, that it has: these processes of a node, however long that takes it.
