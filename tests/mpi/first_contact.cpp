@@ -4,9 +4,10 @@
 //
 // Ranks that have never had to do with each other: until the file PATH.K is there nobody is inside
 // MPI. With `message` rank 0 sends rank K its first message then, for each K from 1 on, and waits
-// for the answer; nobody ends before the last one's file is there. With the others all ranks make
-// the call when PATH.1 is there: they create a window; ranks 0 and 1 make a communicator of their
-// own, or one between them; rank 0 connects to rank 1, which accepts; all of them spawn a process.
+// for the answer. With the others all ranks make the call when PATH.1 is there: they create a
+// window; ranks 0 and 1 make a communicator of their own, or one between them; rank 0 connects to
+// rank 1, which accepts; all of them spawn a process. Nobody ends before PATH.K of the last rank K
+// is there.
 // With `ended` rank 1 ends when PATH.1 is there, without MPI_Finalize, and rank 0 sends its first
 // message to it when PATH.2 is, under MPI_ERRORS_RETURN, and ends; with `deaf` rank 1 has no
 // descriptor left from PATH.1 on, so that nobody reaches it, rank 0 waits for its answer, and rank
@@ -56,10 +57,7 @@ bool meet(int rank, const std::string& when) {
 
 uint64_t messages(const World& world, const std::string& when) {
     uint64_t errors = 0;
-    if (world.rank != 0) {
-        answer();
-        stay(when + "." + std::to_string(world.size - 1));
-    }
+    if (world.rank != 0) answer();
     for (int rank = 1; world.rank == 0 && rank < world.size; ++rank)
         errors += meet(rank, when + "." + std::to_string(rank)) ? 0 : 1;
     return errors;
@@ -212,6 +210,7 @@ int main(int argc, char** argv) {
         errors = call(kind, world, when, argv) ? 0 : 1;
         if (world.rank == 0) say("rank", 1);
     }
+    stay(when + "." + std::to_string(world.size - 1));
     errors = world.sum(errors + ballast.wrong_words());
     world.say_end("first_contact", static_cast<uint64_t>(world.size - 1), "ranks", errors);
     MPI_Finalize();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The first time that ranks have to do with each other is just when one of them moves
-// (tests/mpi/first_contact): whoever calls waits for the end of the move. Needs root; without it
-// every case is skipped.
+// (tests/mpi/first_contact): whoever calls waits for the end of a move by stop, and does not of a
+// live one. Needs root; without it every case is skipped.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -35,30 +35,59 @@ class Contacts : public nettest::OnLab, public ::testing::WithParamInterface<Con
         EXPECT_TRUE(job->wait_for("first_contact: ready", 3)) << job->mpirun().err();
         return job;
     }
-    // Its memory is on the wire, which is slow.
-    Background on_its_way(Job& job, const std::string& to) {
+    // By that mode, and its memory is on the wire, which is slow.
+    Background on_its_way(Job& job, const char* mode) {
         lab().shape("gn2", "fast-ethernet");
         for (;;) {
-            const uint64_t before = lab().received(to);
-            Background move = job.start_migrate(1, to);
-            nettest::poll_until(
-                20, [&] { return !move.running() || lab().received(to) > before + (4 << 20); });
+            const uint64_t before = arrived();
+            Background move = job.start_migrate(1, GetParam().to, {"--mode", mode});
+            nettest::poll_until(20,
+                                [&] { return !move.running() || arrived() > before + (4 << 20); });
             // It may have been asked too early: try again.
             if (move.running() || !job.mpirun().running()) return move;
         }
     }
+    // Bytes that have come to the node it moves to.
+    uint64_t arrived() { return lab().received(GetParam().to); }
     void meet() { nettest::touch(path("go.1")); }
+    static bool have_met(Job& job) {
+        return job.mpirun().out().find("first_contact: rank 1") != std::string::npos;
+    }
+    // It has moved by that mode, and then everybody ends.
+    void expect_right(Job& job, Background& move, const char* mode) {
+        const Move done = nettest::move_of(move.finish(60));
+        EXPECT_EQ(done.status, 0) << done.err << job.mpirun().err();
+        EXPECT_EQ(done.result.value("mode", ""), mode) << done.result.dump();
+        EXPECT_EQ(job.node_of(1), GetParam().to);
+        ASSERT_TRUE(job.wait_for("first_contact: rank 1")) << job.mpirun().err();
+        nettest::touch(path("go.2"));
+        expect_clean(job.finish(), "first_contact: 2 ranks");
+    }
 };
 
 TEST_P(Contacts, WaitForTheMove) {
     auto job = strangers(GetParam().kind);
-    Background move = on_its_way(*job, GetParam().to);
+    Background move = on_its_way(*job, "stop");
+    const uint64_t before = arrived();
     meet();
-    const Move done = nettest::move_of(move.finish(60));
-    EXPECT_EQ(done.status, 0) << done.err << job->mpirun().err();
-    ASSERT_TRUE(job->wait_for("first_contact: rank 1")) << job->mpirun().err();
-    for (const char* rank : {"2", "3"}) nettest::touch(path(std::string("go.") + rank));
-    expect_clean(job->finish(), "first_contact: 2 ranks");
+    ASSERT_TRUE(
+        nettest::poll_until(20, [&] { return !move.running() || arrived() > before + (8 << 20); }));
+    EXPECT_TRUE(move.running());
+    EXPECT_FALSE(have_met(*job)) << job->mpirun().out();
+    expect_right(*job, move, "stop");
+}
+
+class LiveContacts : public Contacts {};
+
+// Between its skeleton and its last stop it is as any other rank, wherever it goes.
+TEST_P(LiveContacts, MeetDuringTheMove) {
+    auto job = strangers(GetParam().kind);
+    Background move = on_its_way(*job, "live");
+    meet();
+    nettest::poll_until(20, [&] { return !move.running() || have_met(*job); });
+    EXPECT_TRUE(move.running());
+    EXPECT_TRUE(have_met(*job)) << job->mpirun().out();
+    expect_right(*job, move, "live");
 }
 
 class FirstMessages : public nettest::OnLab {};
@@ -137,16 +166,19 @@ TEST_F(Ended, MessageThatNeverArrivesEndsTheJob) {
         << over.err;
 }
 
-std::vector<Contact> contacts() {
+std::vector<Contact> contacts(const std::vector<const char*>& targets) {
     std::vector<Contact> all;
     for (const char* kind : {"message", "window", "group", "intercomm", "connect", "spawn"})
-        for (const char* to : {"gn1", "gn3"}) all.push_back({kind, to});
+        for (const char* to : targets) all.push_back({kind, to});
     return all;
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, Contacts, ::testing::ValuesIn(contacts()), [](const auto& info) {
+std::string name_of(const ::testing::TestParamInfo<Contact>& info) {
     return std::string(info.param.kind) + "To" + info.param.to;
-});
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, Contacts, ::testing::ValuesIn(contacts({"gn1", "gn3"})), name_of);
+INSTANTIATE_TEST_SUITE_P(Kinds, LiveContacts, ::testing::ValuesIn(contacts({"gn3"})), name_of);
 
 }  // namespace
 
