@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "base/json_member.hpp"
-#include "tools/job_client.hpp"
+#include "tools/verbs/job_answer.hpp"
 #include "tools/verbs/verb.hpp"
 
 namespace ghost::tools {
@@ -47,18 +47,13 @@ int run_cancel(const CancelArgs& args, bool json) {
     if (!job.ok()) return report(job.error(), json);
     const Answer answer = ask(*job, plugin::CancelRequest{id});
     const Json rows = answer.result.is_array() ? answer.result : Json::array();
-    if (!answer.error.empty()) fmt::print(stderr, "ghost: {}\n", answer.error);
-    if (json) {
-        Json out = {{"cancelled", rows}, {"exit", answer.exit}};
-        if (!answer.error.empty()) out["error"] = answer.error;
-        print_json(out);
-        return answer.exit;
-    }
-    if (rows.empty() && answer.exit == 0) fmt::print("nothing is under way or waits\n");
-    for (const Json& row : rows)
-        fmt::print("{} {}: {}\n", member(row, "id", 0), member(row, "what", "?"),
-                   member(row, "undone", false) ? "cancelled" : "not cancelled, it was decided");
-    return answer.exit;
+    return tell(answer, json, {{"cancelled", rows}}, [&] {
+        if (rows.empty() && answer.exit == exit_done) fmt::print("nothing is under way or waits\n");
+        for (const Json& row : rows)
+            fmt::print(
+                "{} {}: {}\n", member(row, "id", 0), member(row, "what", "?"),
+                member(row, "undone", false) ? "cancelled" : "not cancelled, it was decided");
+    });
 }
 
 }  // namespace

@@ -3,9 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/json_member.hpp"
-#include "tools/job_client.hpp"
-#include "tools/move_rows.hpp"
-#include "tools/terminal.hpp"
+#include "tools/verbs/job_answer.hpp"
 #include "tools/verbs/verb.hpp"
 
 namespace ghost::tools {
@@ -33,23 +31,10 @@ int run_drain(const DrainArgs& args, bool json) {
     if (!job.ok()) return report(job.error(), json);
     plugin::DrainRequest request{args.words.back(), args.to, {}};
     if (!args.mode.empty()) request.mode = args.mode;
-    ProgressLine line;
-    const Answer answer = ask(*job, request, [&](const plugin::RequestProgress& p) {
-        line.show(fmt::format("rank {} {}", p.rank.value_or(0), p.phase), p.bytes, p.total);
-    });
-    line.clear();
-    if (!answer.error.empty()) fmt::print(stderr, "ghost: {}\n", answer.error);
-    if (json) {
-        Json out = answer.result.is_object() ? answer.result : Json::object();
-        out["node"] = args.words.back();
-        out["exit"] = answer.exit;
-        if (!answer.error.empty()) out["error"] = answer.error;
-        print_json(out);
-    } else {
-        print_result(answer);
-    }
-    if (answer.exit == exit_harmed) fmt::print(stderr, "ghost: the job was harmed\n");
-    return answer.exit;
+    const Answer answer = ask(*job, request, progress_of_ranks());
+    Json out = object_of(answer);
+    out["node"] = args.words.back();
+    return tell(answer, json, std::move(out), [&] { print_result(answer); });
 }
 
 }  // namespace

@@ -4,8 +4,7 @@
 #include <fmt/format.h>
 
 #include "base/json_member.hpp"
-#include "tools/job_client.hpp"
-#include "tools/terminal.hpp"
+#include "tools/verbs/job_answer.hpp"
 #include "tools/verbs/verb.hpp"
 
 namespace ghost::tools {
@@ -41,21 +40,13 @@ int run_grow(const std::vector<std::string>& words, bool json) {
     if (!request.ok()) return report(request.error(), json);
     auto job = choose_job(words.size() == 2 ? words[0] : "");
     if (!job.ok()) return report(job.error(), json);
-    ProgressLine line;
-    const Answer answer = ask(*job, *request, [&](const plugin::RequestProgress& p) {
-        line.show(fmt::format("node {} {}", request->node, p.phase), 0, 0);
+    const Answer answer =
+        ask(*job, *request, progress_line([&](const plugin::RequestProgress& progress) {
+            return fmt::format("node {} {}", request->node, progress.phase);
+        }));
+    return tell(answer, json, object_of(answer), [&] {
+        if (answer.exit == exit_done) print_result(answer.result);
     });
-    line.clear();
-    if (!answer.error.empty()) fmt::print(stderr, "ghost: {}\n", answer.error);
-    if (json) {
-        Json out = answer.result.is_object() ? answer.result : Json::object();
-        out["exit"] = answer.exit;
-        if (!answer.error.empty()) out["error"] = answer.error;
-        print_json(out);
-    } else if (answer.exit == 0) {
-        print_result(answer.result);
-    }
-    return answer.exit;
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "base/pidfd.hpp"
 #include "tools/process.hpp"
 #include "tools/terminal.hpp"
+#include "tools/verbs/job_answer.hpp"
 #include "tools/verbs/verb.hpp"
 
 namespace ghost::tools {
@@ -38,7 +39,6 @@ int checkpoint_job(const Job& job, const std::string& to, const std::string& the
     const std::string folder = to.empty() || to == "memory" || to == "both"
                                    ? to
                                    : std::filesystem::absolute(to, ignored).string();
-    ProgressLine line;
     // Who restarts the job next must not find it running.
     Fd mpirun;
     if (const auto id = identify(job.pid()); then == "kill" && id.ok()) {
@@ -47,29 +47,24 @@ int checkpoint_job(const Job& job, const std::string& to, const std::string& the
     const plugin::CheckpointRequest request{
         folder, plugin::then_named(then).value_or(plugin::Then::go_on),
         sign.empty() ? sign : std::filesystem::absolute(sign, ignored).string()};
-    const Answer answer = ask(job, request, [&](const plugin::RequestProgress& p) {
-        line.show("job " + job.name() + " " + p.phase, p.bytes, p.total);
-    });
+    const Answer answer =
+        ask(job, request, progress_line([&](const plugin::RequestProgress& progress) {
+                return "job " + job.name() + " " + progress.phase;
+            }));
     bool ended = false;
     if (mpirun.valid() && answer.exit == exit_done) {
+        ProgressLine line;
         line.show("job " + job.name() + " ending", 0, 0);
         ended = await_pidfd(mpirun.get(), ending_ms);
     }
-    line.clear();
-    if (!answer.error.empty()) fmt::print(stderr, "ghost: {}\n", answer.error);
-    if (json) {
-        Json out = answer.result.is_object() ? answer.result : Json::object();
-        out["job"] = job.name();
-        out["then"] = then;
-        out["exit"] = answer.exit;
-        if (then == "kill") out["ended"] = ended;
-        if (!answer.error.empty()) out["error"] = answer.error;
-        print_json(out);
-    } else if (answer.exit == exit_done && answer.result.is_object()) {
-        print_row(job, answer.result, then, ended);
-    }
-    if (answer.exit == exit_harmed) fmt::print(stderr, "ghost: the job was harmed\n");
-    return answer.exit;
+    Json out = object_of(answer);
+    out["job"] = job.name();
+    out["then"] = then;
+    if (then == "kill") out["ended"] = ended;
+    return tell(answer, json, std::move(out), [&] {
+        if (answer.exit == exit_done && answer.result.is_object())
+            print_row(job, answer.result, then, ended);
+    });
 }
 
 }  // namespace ghost::tools

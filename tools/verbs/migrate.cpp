@@ -4,8 +4,7 @@
 #include <fmt/format.h>
 
 #include "base/json_member.hpp"
-#include "tools/job_client.hpp"
-#include "tools/move_rows.hpp"
+#include "tools/verbs/job_answer.hpp"
 #include "tools/ranks.hpp"
 #include "tools/terminal.hpp"
 #include "tools/verbs/verb.hpp"
@@ -36,17 +35,9 @@ void say_why_so(const Json& row) {
 }
 
 // One rank: its row is the object. Several: {"moves": […]}.
-Json json_of(const Answer& answer, size_t asked) {
-    Json rows = answer.result.is_array() ? answer.result : Json::array();
-    Json out = Json::object();
-    if (asked == 1 && rows.size() == 1) {
-        out = rows[0];
-    } else {
-        out["moves"] = rows;
-    }
-    out["exit"] = answer.exit;
-    if (!answer.error.empty()) out["error"] = answer.error;
-    return out;
+Json json_of(const Json& rows, size_t asked) {
+    if (asked == 1 && rows.size() == 1) return rows[0];
+    return {{"moves", rows}};
 }
 
 int run_migrate(const MigrateArgs& args, bool json) {
@@ -62,24 +53,16 @@ int run_migrate(const MigrateArgs& args, bool json) {
     if (!args.all_from.empty()) request.all_from = args.all_from;
     if (args.with_sharers) request.with_sharers = true;
     if (!args.mode.empty()) request.mode = args.mode;
-    ProgressLine line;
-    Answer answer = ask(*job, request, [&](const plugin::RequestProgress& p) {
-        line.show(fmt::format("rank {} {}", p.rank.value_or(0), p.phase), p.bytes, p.total);
-    });
-    line.clear();
-    if (!answer.error.empty()) fmt::print(stderr, "ghost: {}\n", answer.error);
-    if (json) {
-        print_json(json_of(answer, asked));
-    } else if (answer.result.is_array()) {
-        for (const Json& row : answer.result)
+    const Answer answer = ask(*job, request, progress_of_ranks());
+    const Json rows = answer.result.is_array() ? answer.result : Json::array();
+    return tell(answer, json, json_of(rows, asked), [&] {
+        for (const Json& row : rows)
             if (args.verbose) say_why_so(row);
         // (of a single rank that was not moved the error has said all)
         const bool said = !answer.error.empty() && asked == 1;
-        for (const Json& row : answer.result)
+        for (const Json& row : rows)
             if (!said || member(row, "moved", false)) print_move(row);
-    }
-    if (answer.exit == exit_harmed) fmt::print(stderr, "ghost: the job was harmed\n");
-    return answer.exit;
+    });
 }
 
 }  // namespace
