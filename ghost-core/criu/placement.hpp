@@ -22,6 +22,7 @@
 
 namespace ghost::core {
 
+inline constexpr uint64_t reset_on_fork = 1;  // SCHED_FLAG_RESET_ON_FORK of sched_setattr(2)
 // struct sched_attr of sched_setattr(2).
 struct ScheduleAttributes {
     uint32_t size = 0;
@@ -89,6 +90,8 @@ TreePlacement placement_here();
 // As a file of a skeleton beside criu's, see docs/IMAGE_FORMAT.md.
 inline constexpr const char* placement_file = "ghost-placement.json";
 std::string encode(const TreePlacement& placement);
+// Processors as the kernel lists them: "0-3,8".
+std::string to_list(const cpu_set_t& processors);
 Result<TreePlacement> decode_placement(std::string_view text);  // corrupt
 
 // Where a thread is to run here that was placed so there:

@@ -13,7 +13,6 @@
 #include <sys/types.h>
 #include <vector>
 
-#include "base/json_member.hpp"
 #include "ghost-core/criu/tree.hpp"
 
 namespace ghost::core {
@@ -50,9 +49,6 @@ void add_timers(const std::vector<Task>& tasks, TreeSettings& settings);
 
 // The numbers of a list as the kernel writes them ("0-3,8"), all below `limit`; false: damaged.
 bool each_listed(std::string_view text, size_t limit, const std::function<void(size_t)>& each);
-
-nlohmann::json to_json(const TreeSettings& settings);
-bool from_json(const nlohmann::json& json, TreeSettings& out);  // false: damaged
 
 // The mode, its flags and the nodes of a policy as set_mempolicy(2) takes them; false: unknown.
 // Nodes that are numbered within a cpuset (MPOL_F_RELATIVE_NODES) are taken for the nodes they are.

@@ -10,9 +10,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "base/json_member.hpp"
 #include "base/json_text.hpp"
 #include "base/pidfd.hpp"
+#include "base/schema_json.hpp"
 #include "base/scheduling.hpp"
 #include "ghost-core/memory/page_scan.hpp"
 
@@ -59,7 +59,29 @@ Error damaged() {
     return make_error(Code::corrupt, "read the list of huge pages of the ghost");
 }
 
+struct HugeRun {
+    uint64_t start = 0, bytes = 0;
+    static const schema::Record table;
+};
+constexpr schema::Field run_fields[] = {
+    schema::field<&HugeRun::start>("start", "its first byte"),
+    schema::field<&HugeRun::bytes>("bytes", "of it, whole huge pages")};
+
+struct HugeProcess {
+    int32_t pid = 0;
+    std::vector<HugeRun> memory;
+    static const schema::Record table;
+};
+constexpr schema::Field process_fields[] = {
+    schema::field<&HugeProcess::pid>("pid", "its number in the tree"),
+    schema::field<&HugeProcess::memory>("memory", "ascending").items_at_most(runs_limit)};
+
 }  // namespace
+
+constinit const schema::Record HugeRun::table =
+    schema::record<HugeRun>("run", "huge pages", run_fields, schema::Form::array);
+constinit const schema::Record HugeProcess::table =
+    schema::record<HugeProcess>("process", "whose memory lies in huge pages", process_fields);
 
 PageRuns whole_huge_pages(const PageRuns& pages) {
     PageRuns out;
@@ -82,11 +104,11 @@ Result<PageRuns> huge_memory(pid_t pid) {
 }
 
 std::string encode(const HugeMemory& memory) {
-    nlohmann::json out = nlohmann::json::array();
+    auto out = nlohmann::json::array();
     for (const auto& [inner, runs] : memory) {
-        nlohmann::json list = nlohmann::json::array();
-        for (const auto& run : runs) list.push_back({run.start, run.bytes});
-        out.push_back({{"pid", inner}, {"memory", list}});
+        HugeProcess process{inner, {}};
+        for (const auto& run : runs) process.memory.push_back({run.start, run.bytes});
+        out.push_back(schema::to_json(process));
     }
     return out.dump();
 }
@@ -95,21 +117,16 @@ Result<HugeMemory> decode_huge_memory(std::string_view text) {
     const auto json = parse_json(text);
     if (!json.is_array()) return damaged();
     HugeMemory out;
-    for (const auto& process : json) {
-        int pid = 0;
-        if (!process.is_object() || !read_whole(process, "pid", pid) ||
-            !process.contains("memory") || !process["memory"].is_array() ||
-            process["memory"].size() > runs_limit)
-            return damaged();
-        auto& runs = out[pid];
-        for (const auto& run : process["memory"]) {
-            PageRun memory{};
-            if (!run.is_array() || run.size() != 2 || !read_whole(run[0], memory.start) ||
-                !read_whole(run[1], memory.bytes) || memory.start % huge != 0 ||
-                memory.bytes % huge != 0 || memory.end() < memory.start ||
-                (!runs.empty() && memory.start < runs.back().end()))
+    for (const auto& one : json) {
+        const auto process = schema::from_json<HugeProcess>(one);
+        if (!process) return damaged();
+        auto& runs = out[process->pid];
+        for (const auto& [start, bytes] : process->memory) {
+            const PageRun run{start, bytes};
+            if (start % huge != 0 || bytes % huge != 0 || run.end() < start ||
+                (!runs.empty() && start < runs.back().end()))
                 return damaged();
-            runs.push_back(memory);
+            runs.push_back(run);
         }
     }
     return out;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <linux/mempolicy.h>
 
+#include "base/json.hpp"
 #include "ghost-core/criu/placement.hpp"
 
 namespace ghost::core {
