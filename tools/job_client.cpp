@@ -29,8 +29,6 @@ constexpr int answer_limit_ms = 5000;
 constexpr int look_ms = 500;
 // It may have much to do: then it is asked for something that it answers at once.
 constexpr int64_t silence_us = 5'000'000;
-// mpirun closes its sockets a moment before it ends.
-constexpr int ending_limit_ms = 2000;
 
 bool matches(const std::string& name, const std::string& begin, const std::string& end) {
     return name.size() > begin.size() + end.size() && name.compare(0, begin.size(), begin) == 0 &&
@@ -125,6 +123,60 @@ Result<Job> open_job(const std::string& path, int timeout_ms) {
     return Job{std::move(*socket), path, std::move(info)};
 }
 
+// Of a coordinator's socket: nobody listens there (any more).
+bool is_closed(const Error& error) {
+    return error.sys == ECONNREFUSED || error.sys == ENOENT || error.code == Code::peer_lost;
+}
+
+// mpirun's, of its session folder's name.
+pid_t pid_at(const std::string& path) {
+    const std::string folder = std::filesystem::path(path).parent_path().filename();
+    return static_cast<pid_t>(std::strtol(folder.c_str() + folder.find('.') + 1, nullptr, 10));
+}
+
+// What is at the coordinators' sockets.
+struct Found {
+    std::vector<Job> jobs;                            // that answer
+    std::vector<std::pair<pid_t, std::string>> mute;  // do not, and why
+    std::set<pid_t> ended;                            // closed while we looked
+    std::set<pid_t> killed;                           // left their sockets behind
+
+    std::string mute_text() const {
+        std::vector<std::string> all;
+        for (const auto& one : mute) all.push_back(one.second);
+        return fmt::format("{}", fmt::join(all, ", "));
+    }
+};
+
+Found look_at_all(int timeout_ms) {
+    Found out;
+    for (const std::string& path : coordinator_sockets()) {
+        const pid_t mpirun = pid_at(path);
+        auto job = open_job(path, timeout_ms);
+        if (job.ok())
+            out.jobs.push_back(std::move(*job));
+        else if (!is_closed(job.error()))
+            out.mute.emplace_back(mpirun, job.error().message());
+        else if (job.error().sys != ECONNREFUSED)
+            out.ended.insert(mpirun);
+        else if (!open_pidfd(mpirun))  // else another process has its number by now
+            out.killed.insert(mpirun);
+    }
+    return out;
+}
+
+// Of all that were found; none: it is none of them.
+Result<std::optional<Job>> named(const std::string& wanted, Found& found) {
+    const auto is_meant = [&](pid_t mpirun) { return wanted == std::to_string(mpirun); };
+    for (Job& job : found.jobs)
+        if (is_meant(job.pid()) || wanted == job.name()) return std::optional(std::move(job));
+    for (const auto& [mpirun, why] : found.mute)
+        if (is_meant(mpirun)) return because(Code::busy, why);
+    if (std::ranges::any_of(found.ended, is_meant) || std::ranges::any_of(found.killed, is_meant))
+        return because(Code::peer_lost, plugin::job_has_ended);
+    return std::optional<Job>();
+}
+
 std::string describe(const Job& job) {
     return fmt::format("{} (job {})", job.pid(), job.name());
 }
@@ -135,32 +187,34 @@ std::string list(const std::vector<Job>& jobs) {
     return fmt::format("{}", fmt::join(texts, ", "));
 }
 
+// Whether its mpirun is gone or about to be: it closes its sockets before it ends, however long
+// that takes it then.
+bool has_ended(const Job& job) {
+    const Fd mpirun = open_pidfd(job.pid());
+    if (!mpirun || await_pidfd(mpirun.get(), 0)) return true;
+    const auto again = open_job(job.path, answer_limit_ms);
+    return !again.ok() && is_closed(again.error());
+}
+
 // The connection broke before the result came.
 Answer coordinator_lost(const Job& job, const std::optional<RequestProgress>& last) {
-    const Fd mpirun = open_pidfd(job.pid());
-    const bool ended = !mpirun || await_pidfd(mpirun.get(), ending_limit_ms);
+    const bool ended = has_ended(job);
     // It says when it begins.
-    if (ended && !last) return {1, Json(), "the job has ended"};
+    if (ended && !last) return {1, Json(), plugin::job_has_ended};
     std::string known = "nothing is known to have been done";
     if (last) {
         known = fmt::format("{} was last heard of in phase \"{}\"",
                             last->rank ? fmt::format("rank {}", *last->rank) : "the snapshot",
                             last->phase);
     }
-    Answer out;
-    if (!ended) {
-        out.exit = 1;
-        out.error = fmt::format(
-            "the coordinator in mpirun {} closed the connection before the end; {}; the job runs "
-            "on, "
-            "`ghost ps` shows where its ranks are",
-            job.pid(), known);
-    } else {
-        out.exit = 3;
-        out.error = fmt::format("mpirun {} has ended, and its job with it, before the answer; {}",
-                                job.pid(), known);
-    }
-    return out;
+    if (ended)
+        return {3, Json(),
+                fmt::format("mpirun {} was killed, or has crashed, and its job with it; {}",
+                            job.pid(), known)};
+    return {1, Json(),
+            fmt::format("the coordinator in mpirun {} closed the connection before the end; {}; "
+                        "the job runs on, `ghost ps` shows where its ranks are",
+                        job.pid(), known)};
 }
 
 Answer answer_of(const RequestResult& result) {
@@ -265,40 +319,38 @@ std::vector<std::string> coordinator_sockets() {
 }
 
 std::vector<Job> running_jobs(int timeout_ms, std::vector<std::string>* silent) {
-    std::vector<Job> out;
-    for (const std::string& path : coordinator_sockets()) {
-        auto job = open_job(path, timeout_ms);
-        if (job.ok()) {
-            out.push_back(std::move(*job));
-        } else if (silent != nullptr && job.error().sys != ECONNREFUSED &&
-                   job.error().sys != ENOENT && job.error().code != Code::peer_lost) {
-            silent->push_back(job.error().message());  // refused and lost: a job that has ended
-        }
-    }
-    return out;
+    Found found = look_at_all(timeout_ms);
+    for (const auto& [mpirun, why] : found.mute)
+        if (silent != nullptr) silent->push_back(why);
+    return std::move(found.jobs);
+}
+
+Result<std::optional<Job>> find_job(const std::string& wanted) {
+    Found found = look_at_all(answer_limit_ms);
+    return named(wanted, found);
 }
 
 Result<Job> choose_job(const std::string& wanted) {
-    std::vector<std::string> silent;
-    std::vector<Job> jobs = running_jobs(answer_limit_ms, &silent);
-    std::string also =
-        silent.empty() ? "" : fmt::format("; no answer: {}", fmt::join(silent, ", "));
-    if (jobs.empty() && !silent.empty())
-        return because(Code::busy, fmt::format("{}", fmt::join(silent, ", ")));
-    if (jobs.empty()) {
-        return make_error(Code::not_found, "find a job", {},
-                          "no `mpirun --mca ghost 1` of yours runs on this node" + also);
+    constexpr const char* none = "no `mpirun --mca ghost 1` of yours runs on this node";
+    Found found = look_at_all(answer_limit_ms);
+    if (!wanted.empty()) {
+        auto job = named(wanted, found);
+        GHOST_TRY(job);
+        if (*job) return std::move(**job);
     }
-    if (wanted.empty()) {
-        if (jobs.size() == 1) return std::move(jobs[0]);
+    const std::string mute = found.mute_text(), also = mute.empty() ? "" : "; no answer: " + mute;
+    if (found.jobs.empty() && !mute.empty()) return because(Code::busy, mute);
+    if (!wanted.empty())
+        return make_error(Code::not_found, "find job", wanted,
+                          "it has ended, or is of another node or user; " +
+                              (found.jobs.empty() ? none : "running are " + list(found.jobs)) +
+                              also);
+    if (found.jobs.size() == 1) return std::move(found.jobs[0]);
+    if (!found.jobs.empty())
         return make_error(Code::invalid, "choose a job", {},
-                          "several run, name one of " + list(jobs) + also);
-    }
-    for (Job& job : jobs) {
-        if (wanted == std::to_string(job.pid()) || wanted == job.name()) return std::move(job);
-    }
-    return make_error(Code::not_found, "find job", wanted,
-                      fmt::format("running are {}{}", list(jobs), also));
+                          "several run, name one of " + list(found.jobs) + also);
+    if (!found.ended.empty()) return because(Code::peer_lost, plugin::job_has_ended);
+    return make_error(Code::not_found, "find a job", {}, none);
 }
 
 Answer ask(const Job& job, const plugin::MigrateRequest& request, const OnProgress& progress) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,9 +35,12 @@ std::vector<std::string> coordinator_sockets();
 std::vector<Job> running_jobs(int timeout_ms, std::vector<std::string>* silent = nullptr);
 
 // The job that is meant by mpirun's pid or the job's name; the only one if `wanted` is empty.
-// not_found: no such job or none at all; invalid: several run and none was named; busy: none
-// answers.
+// not_found: no such job or none at all; peer_lost: it has ended, as plugin::job_has_ended says;
+// invalid: several run and none was named; busy: it, or none, answers.
 Result<Job> choose_job(const std::string& wanted);
+
+// The same, where another process may be meant as well; none: nothing says that it is a job.
+Result<std::optional<Job>> find_job(const std::string& wanted);
 
 // What became of a request.
 struct Answer {
@@ -49,7 +53,7 @@ using OnProgress = std::function<void(const plugin::RequestProgress&)>;
 
 // Sends the request and waits for its result as long as mpirun answers at all (10 s), and is not
 // stopped (a second). A coordinator that vanishes is an Answer too: exit 3 with what is known if
-// mpirun is gone and the request had begun, else 1.
+// mpirun is gone and the request had begun, for one that ends in order has said so; else 1.
 Answer ask(const Job& job, const plugin::MigrateRequest& request, const OnProgress& progress);
 Answer ask(const Job& job, const plugin::CheckpointRequest& request, const OnProgress& progress);
 Answer ask(const Job& job, const plugin::DrainRequest& request, const OnProgress& progress);

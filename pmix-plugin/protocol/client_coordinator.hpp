@@ -6,6 +6,10 @@
 
 namespace ghost::plugin {
 
+// Why nothing can come of a request any more, whoever finds that out: the coordinator, of what
+// waits or is under way, or the command. Nothing is harmed by it: exit status 1.
+inline constexpr const char* job_has_ended = "the job has ended";
+
 // --- the command to the coordinator ---
 
 enum class ToCoordinator : uint8_t { ps, migrate, checkpoint, cancel, drain, grow };

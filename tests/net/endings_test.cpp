@@ -193,7 +193,7 @@ TEST_F(Endings, JobEndsWhileItsRankMoves) {
                 {program("leaver"), "--rank", "0", "--when-file", now});
         ASSERT_TRUE(job.wait_for("leaver: started")) << job.mpirun().err();
         ASSERT_TRUE(nettest::poll_until(20, [&] { return job.migrate(1, "gn2").status == 0; }));
-        Background move = job.start_migrate(1, "gn3");
+        Background move = job.start_migrate(1, "gn3", {mpirun_pid()});
         usleep(moment * 12000);
         nettest::touch(now);
         const Finished over = job.finish();

@@ -572,6 +572,11 @@ TEST_F(JobCommand, Usage) {
         EXPECT_EQ(done.exit, 1);
         EXPECT_THAT(done.err, HasSubstr("cannot restart " + folder + name + ": no s"));
     }
+    for (const char* name : {"memory:none", "--from memory none"}) {
+        const auto done = ghost(std::string("restart ") + name + " --host a");
+        EXPECT_EQ(done.exit, 1);
+        EXPECT_THAT(done.err, HasSubstr("no such snapshot of a job is in this node's memory"));
+    }
     std::ofstream(folder + "/file.ghost") << "x";
     EXPECT_EQ(ghost("restart " + folder + "/file.ghost --host a").exit, 2);  // a process's
 }

@@ -26,12 +26,13 @@ namespace {
 
 constexpr int limit_ms = 10000;
 
-// A coordinator: answers `ps`, and hands every other request to `reply`.
+// A coordinator: answers `ps`, and hands every other request to `reply`; without one it closes
+// whatever comes, as mpirun does at its end.
 class FakeCoordinator {
   public:
     using Reply = std::function<void(const ControlSocket&, const Json&)>;
 
-    FakeCoordinator(const std::string& folder, pid_t pid, std::string job, Reply reply)
+    FakeCoordinator(const std::string& folder, pid_t pid, std::string job, Reply reply = nullptr)
         : pid_(pid), job_(std::move(job)), reply_(std::move(reply)) {
         std::string path = fmt::format("{}/ompi.somewhere.{}/pid.{}", folder, ::geteuid(), pid);
         std::filesystem::create_directories(path);
@@ -66,7 +67,7 @@ class FakeCoordinator {
     void talk(const ControlSocket& client) {
         for (;;) {
             auto message = client.receive(limit_ms);
-            if (!message.ok()) return;
+            if (!message.ok() || !reply_) return;
             const Json request = body_of(*message);
             if (type_of<plugin::ToCoordinator>(plugin::to_coordinator, request) ==
                 plugin::ToCoordinator::ps) {
@@ -296,15 +297,19 @@ TEST_F(GhostCommand, JobIsChosenOrAskedFor) {
     EXPECT_NE(several.err.find("4711 (job 33), 4712 (job 34)"), std::string::npos) << several.err;
     Outcome unknown = ghost("migrate 99 --rank 1 --to gn3");
     EXPECT_EQ(unknown.exit, 1);
-    EXPECT_NE(unknown.err.find("find job 99"), std::string::npos);
+    EXPECT_NE(unknown.err.find("find job 99: it has ended, or is of another node or user; running "
+                               "are 4711 (job 33), 4712 (job 34)"),
+              std::string::npos)
+        << unknown.err;
     EXPECT_EQ(ghost("migrate 34 --rank 1 --to gn3").exit, 0);
     EXPECT_EQ(a.requests().size(), 0u);
     EXPECT_EQ(b.requests().size(), 1u);
     EXPECT_EQ(ghost("ps --json").json()["jobs"].size(), 2u);
 }
 
-TEST_F(GhostCommand, SocketOfDeadJobIsIgnored) {
-    std::string dead = fmt::format("{}/ompi.somewhere.{}/pid.1", folder_, ::geteuid());
+// What is left of a job that was killed: its socket, at which nobody listens.
+void leave_socket(const std::string& folder, pid_t mpirun) {
+    std::string dead = fmt::format("{}/ompi.somewhere.{}/pid.{}", folder, ::geteuid(), mpirun);
     std::filesystem::create_directories(dead);
     {
         auto listener = ControlListener::listen(dead + "/ghost.sock");
@@ -313,11 +318,57 @@ TEST_F(GhostCommand, SocketOfDeadJobIsIgnored) {
         std::filesystem::rename(dead + "/ghost.sock", dead + "/kept");
     }
     std::filesystem::rename(dead + "/kept", dead + "/ghost.sock");
+}
+
+TEST_F(GhostCommand, SocketOfDeadJobIsIgnored) {
+    leave_socket(folder_, 1);
+    EXPECT_NE(ghost("migrate --rank 1 --to gn3").err.find("no `mpirun --mca ghost 1` of yours"),
+              std::string::npos);
     FakeCoordinator c(folder_, 4711, "33", answers(done()));
     EXPECT_EQ(ghost("migrate --rank 1 --to gn3").exit, 0);
     EXPECT_EQ(ghost("ps").exit, 0);
+    // Its number is another process's by now, which nobody takes for the job.
+    EXPECT_NE(ghost("checkpoint 1").err.find("process"), std::string::npos);
 }
 
+// One sentence and one status, whoever finds it out.
+void expect_told_that_it_has_ended(const Outcome& o) {
+    EXPECT_EQ(o.exit, 1);
+    EXPECT_EQ(o.err, "ghost: the job has ended\n");
+}
+
+TEST_F(GhostCommand, JobThatWasKilledHasEnded) {
+    const pid_t mpirun = 0x7ffffff0;
+    leave_socket(folder_, mpirun);
+    FakeCoordinator c(folder_, 4711, "33", answers(done()));
+    for (const char* request : {"migrate {} --rank 1 --to gn3", "checkpoint {}", "ps {}",
+                                "drain {} gn2", "grow {} gn2", "cancel {}"})
+        expect_told_that_it_has_ended(ghost(fmt::format(fmt::runtime(request), mpirun)));
+    EXPECT_EQ(c.requests().size(), 0u);
+}
+
+// mpirun is at its end when it is asked: it takes what comes, and closes it.
+TEST_F(GhostCommand, JobThatEndsWhileItIsAskedHasEnded) {
+    FakeCoordinator c(folder_, ::getpid(), "33");
+    for (const char* request :
+         {"migrate {} --rank 1 --to gn3", "checkpoint {}", "drain {} gn2", "grow {} gn2",
+          "cancel {}", "ps {}", "migrate --rank 1 --to gn3", "checkpoint", "drain gn2"})
+        expect_told_that_it_has_ended(ghost(fmt::format(fmt::runtime(request), ::getpid())));
+}
+
+// The coordinator has closed, and mpirun may need long for what is left.
+TEST_F(GhostCommand, JobWhoseMpirunEndsSlowlyHasEnded) {
+    const auto socket =
+        fmt::format("{}/ompi.somewhere.{}/pid.{}/ghost.sock", folder_, ::geteuid(), ::getpid());
+    for (const char* request : {"migrate --rank 1 --to gn3", "checkpoint 33"}) {
+        FakeCoordinator c(folder_, ::getpid(), "33", [&](const ControlSocket&, const Json&) {
+            std::filesystem::remove(socket);
+        });
+        expect_told_that_it_has_ended(ghost(request));
+    }
+}
+
+// One that ends in order answers first.
 TEST_F(GhostCommand, CoordinatorGoneMidWayWithMpirun) {
     FakeCoordinator c(folder_, 0x7ffffff0, "33", [](const ControlSocket& client, const Json&) {
         (void)send_json(
@@ -328,7 +379,8 @@ TEST_F(GhostCommand, CoordinatorGoneMidWayWithMpirun) {
     EXPECT_EQ(o.exit, 3);
     EXPECT_NE(o.err.find("rank 1 was last heard of in phase \"gating\""), std::string::npos)
         << o.err;
-    EXPECT_NE(o.err.find("has ended"), std::string::npos) << o.err;
+    EXPECT_NE(o.err.find("was killed, or has crashed, and its job with it"), std::string::npos)
+        << o.err;
 }
 
 // The request came when the job was over: it was never begun.
@@ -336,9 +388,7 @@ TEST_F(GhostCommand, CoordinatorGoneBeforeItBegan) {
     FakeCoordinator c(folder_, 0x7ffffff0, "33", [](const ControlSocket&, const Json&) {});
     for (const char* request : {"migrate --rank 1 --to gn3", "checkpoint 33"}) {
         const Outcome o = ghost(request);
-        EXPECT_EQ(o.exit, 1);
-        EXPECT_NE(o.err.find("ghost: the job has ended\n"), std::string::npos) << o.err;
-        EXPECT_EQ(o.err.find("harmed"), std::string::npos) << o.err;
+        expect_told_that_it_has_ended(o);
     }
 }
 
@@ -381,6 +431,7 @@ class StoppedCoordinator {
     }
     void wait_stopped() const { ::waitpid(pid_, nullptr, WUNTRACED); }
     std::string cure() const { return fmt::format("`kill -CONT {}`", pid_); }
+    pid_t pid() const { return pid_; }
 
   private:
     pid_t pid_;
@@ -390,7 +441,8 @@ class StoppedCoordinator {
 TEST_F(GhostCommand, StoppedMpirunIsToldAtOnce) {
     const StoppedCoordinator c(folder_, true);
     c.wait_stopped();
-    for (const char* request : {"migrate --rank 1 --to gn3", "checkpoint", "ps"}) {
+    const std::string named = fmt::format("checkpoint {} --then kill", c.pid());
+    for (const char* request : {"migrate --rank 1 --to gn3", "checkpoint", named.c_str(), "ps"}) {
         const int64_t begun = monotonic_us();
         const Outcome o = ghost(request);
         EXPECT_LT(monotonic_us() - begun, 3'000'000);

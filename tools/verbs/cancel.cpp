@@ -32,7 +32,7 @@ Result<Job> job_of(const CancelArgs& args, std::optional<uint64_t>& id) {
     }
     if (count == 0) return choose_job("");
     auto named = choose_job(args.words[0]);
-    if (named.ok() || !id) {
+    if (named.ok() || !id || named.error().code != Code::not_found) {
         id.reset();
         return named;
     }

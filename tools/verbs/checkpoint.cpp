@@ -26,7 +26,6 @@ namespace ghost::tools {
 namespace {
 
 constexpr uint64_t skeleton_room = 16 << 20;  // beside the pages
-constexpr int answer_limit_ms = 1000;
 
 struct CheckpointArgs {
     std::string which, to, then = "continue", mode = "concurrent", name, sign;
@@ -47,13 +46,6 @@ std::string program_name(pid_t pid) {
     std::error_code ignored;
     const auto link = std::filesystem::read_symlink(fmt::format("/proc/{}/exe", pid), ignored);
     return link.empty() ? "process" : link.filename().string();
-}
-
-// The job that is meant; none: it is a process, or nothing is known of it.
-std::optional<Job> job_named(const std::string& which) {
-    for (Job& job : running_jobs(answer_limit_ms))
-        if (job.name() == which || std::to_string(job.pid()) == which) return std::move(job);
-    return std::nullopt;
 }
 
 Result<pid_t> process_named(const std::string& which) {
@@ -122,12 +114,16 @@ Result<Json> to_memory(pid_t pid, Then then, Mode mode, const CheckpointArgs& ar
 
 // A name that is a process too means the job: mpirun itself is nothing to keep.
 std::optional<int> run_for_job(const CheckpointArgs& args, bool json) {
-    std::optional<Job> job = args.which.empty() ? std::nullopt : job_named(args.which);
-    if (!job && !args.which.empty()) return std::nullopt;
-    if (!job) {
+    std::optional<Job> job;
+    if (args.which.empty()) {
         auto only = choose_job("");
         if (!only) return report(only.error(), json);
         job = std::move(*only);
+    } else {
+        auto found = find_job(args.which);
+        if (!found) return report(found.error(), json);
+        if (!*found) return std::nullopt;
+        job = std::move(*found);
     }
     if (!args.name.empty())
         return report(make_error(Code::invalid, "use --name", {},

@@ -47,17 +47,22 @@ Result<std::string> file_of(const std::string& snapshot, bool trust_owner) {
     return newest.string();
 }
 
+// What the snapshot is called in memory, as its holder has it; none: it is a file or a folder.
+std::optional<std::string> name_in_memory(const RestartArgs& args) {
+    const std::string prefix = "memory:";
+    if (args.snapshot.starts_with(prefix)) return args.snapshot.substr(prefix.size());
+    return args.from == "memory" ? std::optional(args.snapshot) : std::nullopt;
+}
+
 Result<std::unique_ptr<core::Resource>> open_snapshot(const core::ResourceRegistry& classes,
                                                       const RestartArgs& args) {
-    const std::string prefix = "memory:";
-    const bool named = args.snapshot.starts_with(prefix);
-    if (args.from == "memory" || named) {
+    if (const auto name = name_in_memory(args)) {
         if (classes.signer())
             return make_error(Code::refused, "restart", args.snapshot,
                               "ghosts in memory are not signed");
         auto holder = core::HolderClient::connect({});
         if (!holder) return holder.error();
-        auto buffer = holder->get(named ? args.snapshot.substr(prefix.size()) : args.snapshot);
+        auto buffer = holder->get(*name);
         if (!buffer) return buffer.error();
         return std::unique_ptr<core::Resource>(new core::MemoryResource(*buffer));
     }
@@ -87,11 +92,20 @@ std::string in_memory(const std::string& name) {
     return out;
 }
 
+bool is_held(const std::string& name) {
+    auto holder = core::HolderClient::connect({});
+    return holder && holder->get(name);
+}
+
 // Whoever gives options of mpirun means a job's snapshot; why there is none.
 Error no_job_snapshot(const RestartArgs& args) {
     std::error_code failed;
     const auto what = std::filesystem::status(args.snapshot, failed).type();
-    if (args.from != "memory" && !args.snapshot.starts_with("memory:")) {
+    if (const auto name = name_in_memory(args)) {
+        if (!is_held(*name))
+            return make_error(Code::not_found, "restart", args.snapshot,
+                              "no such snapshot of a job is in this node's memory");
+    } else {
         if (what == std::filesystem::file_type::not_found)
             return make_error(Code::not_found, "restart", args.snapshot, "no such file or folder");
         if (what == std::filesystem::file_type::directory && !file_of(args.snapshot, *args.trust))

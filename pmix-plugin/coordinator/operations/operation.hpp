@@ -17,6 +17,7 @@
 #include "pmix-plugin/coordinator/operations/fences.hpp"
 #include "pmix-plugin/coordinator/policy.hpp"
 #include "pmix-plugin/coordinator/settings.hpp"
+#include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/runtime/interface/background.hpp"
 #include "pmix-plugin/runtime/interface/location_table.hpp"
 
@@ -107,8 +108,6 @@ struct Job {
     std::function<void(NodeId)> tell_locations;  // all that are known, to one that joins
 };
 
-// What all that is under way, or waits, is told when mpirun ends.
-inline constexpr const char* job_has_ended = "the job has ended";
 // What one is told that somebody undoes.
 inline constexpr const char* undone_by_user = "it was cancelled";
 

@@ -2,6 +2,7 @@
 #include "pmix-plugin/runtime/orte41/control_requests.hpp"
 
 #include "base/log.hpp"
+#include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/runtime/orte41/job.hpp"
 #include "pmix-plugin/runtime/pmix/job_control.h"
 #include "pmix-plugin/runtime/orte41/loop.hpp"
@@ -41,7 +42,7 @@ void ControlRequests::from_pmix(void*, const char* space, const char* then,
         if (present())
             present()->heard(space, then, request);
         else
-            ghost_pmix_answer_job_control(request, "the job has ended");
+            ghost_pmix_answer_job_control(request, job_has_ended);
     });
 }
 
