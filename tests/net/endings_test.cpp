@@ -209,6 +209,23 @@ TEST_F(Endings, JobEndsWhileItsRankMoves) {
     }
 }
 
+// In the midst of a transfer its user ends mpirun: it answers before it goes.
+TEST_F(Endings, JobIsEndedWhileItsRankMoves) {
+    auto job = enders(2, "gn1:1,gn2:1,gn3:1", {"--memory", "64"});
+    const std::string mpirun = mpirun_pid();
+    lab().shape("gn3", "fast-ethernet");
+    const uint64_t before = lab().received("gn3");
+    Background move = job->start_migrate(1, "gn3", {mpirun});
+    ASSERT_TRUE(nettest::poll_until(
+        20, [&] { return !move.running() || lab().received("gn3") > before + (4 << 20); }));
+    ASSERT_TRUE(move.running()) << move.err();
+    lab().on("gn1", {"kill", "-TERM", mpirun});
+    const Move told = nettest::move_of(move.finish(30));
+    EXPECT_EQ(told.status, 1) << told.err;
+    EXPECT_NE(told.err.find("the job has ended"), std::string::npos) << told.err;
+    EXPECT_NE(job->finish().status, 0);
+}
+
 // --- right after the own move ---
 
 void Endings::leave_after_move(const Words& how, int status) {
