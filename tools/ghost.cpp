@@ -14,7 +14,8 @@ namespace ghost::tools {
 namespace {
 
 constexpr Verb verbs[] = {
-    {"ps", "list running jobs with their nodes and ranks", define_ps},
+    {"ps", "list running jobs with their nodes and ranks, or those that have ended", define_ps},
+    {"report", "one page about a job that runs or has ended", define_report},
     {"migrate", "move ranks of a running job to another node", define_migrate},
     {"drain", "move all ranks off a node, which then leaves the job", define_drain},
     {"grow", "a node joins a running job", define_grow},

@@ -30,20 +30,6 @@ constexpr int64_t gather_us = 1000;  // locations that come together go out toge
 constexpr size_t batch_bytes = 64 * 1024;
 constexpr int most_at_node = 8;  // moves at the same time, if nothing is said
 
-Json move_event(const Move& m) {
-    Json event = {{"rank", m.rank},   {"from", m.from_name}, {"to", m.to_name},
-                  {"epoch", m.epoch}, {"moved", m.moved},    {"downtime_us", m.downtime}};
-    if (!m.why.empty() && !m.moved) event["why"] = m.why;
-    return event;
-}
-
-Json snapshot_event(const SnapshotRun& r) {
-    Json event = result_of(r);
-    event.update({{"asked_by", r.asked_by}, {"then", r.then}});
-    if (r.state != SnapshotState::done) event["why"] = r.why;
-    return event;
-}
-
 }  // namespace
 
 // Shared with the adapter's handlers by weak pointer: those cannot be taken back.
@@ -76,7 +62,6 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     void launched();
     Engine::Limits limits() const;
     void snapshot_unasked(SnapshotOrder order, SnapshotOperation::Finished finished = nullptr);
-    void snapshot_finished(const SnapshotRun& run);
     bool snapshot_due();
     void say_once(const std::string& why);
 
@@ -86,7 +71,7 @@ class Coordinator::Impl : public std::enable_shared_from_this<Coordinator::Impl>
     LocationTable locations_;
     Background background_;
     std::shared_ptr<JobLock> lock_ = std::make_shared<JobLock>();
-    Events events_;
+    EventLog events_;
     Liveness liveness_;
     Fences fences_;
     Epochs epochs_;
@@ -119,14 +104,14 @@ Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings setting
           return policy;
       }()),
       background_(adapter_, settings_.threads),
-      events_(adapter_, background_),
+      events_(adapter_, settings_),
       liveness_(
           adapter_, settings_, [this](NodeId node) { return hosts_ranks(node); },
           [this](NodeId node) { lost(node); }),
       fences_(adapter_),
       snapshots_(adapter_, settings_, liveness_,
                  [this](const auto& locations) { publish(locations); }),
-      engine_(adapter_, limits()),
+      engine_(adapter_, limits(), [this](const Request& request) { events_.asked(request); }),
       job_{adapter_,
            settings_,
            policy_,
@@ -139,47 +124,41 @@ Coordinator::Impl::Impl(CoordinatorRuntime& adapter, CoordinatorSettings setting
            drained_,
            snapshots_,
            engine_,
+           events_,
            [this](const auto& locations) { publish(locations); },
            [this](NodeId node) { tell_locations(node); }},
       schedule_(adapter_, policy_.interval_us, settings_.now, [this] { return snapshot_due(); }),
-      clients_(
-          adapter_,
-          {[this](std::function<void(const Json&)> answer) { ps_asked(std::move(answer)); },
-           [this](uint64_t owner, MigrationOrder order, MoveOperation::Progress progress,
-                  std::function<void(const MigrationResult&)> finished) {
-               const auto moved = [this](const Move& m) { events_.add("move", move_event(m)); };
-               order.id = ++last_request_;
-               engine_.ask(migration(job_, owner, std::move(order), std::move(progress), moved,
-                                     std::move(finished)));
-           },
-           [this](uint64_t owner, SnapshotOrder order, SnapshotOperation::Progress progress,
-                  SnapshotOperation::Finished finished) {
-               snapshot(owner, std::move(order), std::move(progress), std::move(finished));
-           },
-           [this](uint64_t owner, DrainOrder order, MoveOperation::Progress progress,
-                  std::function<void(const DrainResult&)> finished) {
-               const auto moved = [this](const Move& m) { events_.add("move", move_event(m)); };
-               order.id = ++last_request_;
-               drain(job_, owner, std::move(order), std::move(progress), moved,
-                     [this, finished = std::move(finished)](const DrainResult& result) {
-                         if (result.left) events_.add("node_left", {{"note", result.note}});
-                         finished(result);
-                     });
-           },
-           [this](uint64_t owner, GrowOrder order, GrowOperation::Progress progress,
-                  GrowOperation::Finished finished) {
-               order.id = ++last_request_;
-               engine_.ask(grow_request(job_, owner, std::move(order), std::move(progress),
-                                        [this, finished = std::move(finished)](const Grow& grow) {
-                                            if (grow.state == GrowState::done && !grow.again)
-                                                events_.add("node_joined",
-                                                            {{"node", grow.node.name},
-                                                             {"slots", grow.node.slots}});
-                                            finished(grow);
-                                        }));
-           },
-           [this](uint64_t id, auto over) { engine_.undo(id, std::move(over)); },
-           [this](uint64_t owner) { engine_.drop(owner); }}) {}
+      clients_(adapter_,
+               {[this](std::function<void(const Json&)> answer) { ps_asked(std::move(answer)); },
+                [this](uint64_t owner, MigrationOrder order, MoveOperation::Progress progress,
+                       std::function<void(const MigrationResult&)> finished) {
+                    order.id = ++last_request_;
+                    engine_.ask(migration(job_, owner, std::move(order), std::move(progress),
+                                          std::move(finished)));
+                },
+                [this](uint64_t owner, SnapshotOrder order, SnapshotOperation::Progress progress,
+                       SnapshotOperation::Finished finished) {
+                    snapshot(owner, std::move(order), std::move(progress), std::move(finished));
+                },
+                [this](uint64_t owner, DrainOrder order, MoveOperation::Progress progress,
+                       std::function<void(const DrainResult&)> finished) {
+                    order.id = ++last_request_;
+                    drain(job_, owner, std::move(order), std::move(progress), std::move(finished));
+                },
+                [this](uint64_t owner, GrowOrder order, GrowOperation::Progress progress,
+                       GrowOperation::Finished finished) {
+                    order.id = ++last_request_;
+                    engine_.ask(grow_request(job_, owner, std::move(order), std::move(progress),
+                                             std::move(finished)));
+                },
+                [this](uint64_t id, auto over) {
+                    engine_.undo(id, [this, over = std::move(over)](const auto& all) {
+                        for (const Engine::Undone& one : all)
+                            if (one.undone) events_.cancelled(one.id, one.what);
+                        over(all);
+                    });
+                },
+                [this](uint64_t owner) { engine_.drop(owner); }}) {}
 
 // A move keeps a core busy at each of its ends, or the link between them.
 Engine::Limits Coordinator::Impl::limits() const {
@@ -200,6 +179,9 @@ Status Coordinator::Impl::start() {
         auto self = weak.lock();
         return self && self->running_ && self->node_lost(node);
     });
+    adapter_.on_rank_ended([weak](RankId rank, int status) {
+        if (auto self = weak.lock(); self && self->running_) self->events_.rank_ended(rank, status);
+    });
     liveness_.start();
     take_signals();
     if (!policy_.restart.empty()) begin_restart();
@@ -213,6 +195,7 @@ void Coordinator::Impl::stop() {
     running_ = false;
     schedule_.stop();
     engine_.stop(job_has_ended);
+    events_.ended();
     snapshots_.stop();
     clients_.stop();
     liveness_.stop();
@@ -271,7 +254,7 @@ void Coordinator::Impl::message(NodeId from, const schema::Received& m) {
 void Coordinator::Impl::launched() {
     liveness_.launched();
     if (std::exchange(launched_, true)) return;
-    events_.add("started", {{"job", adapter_.job_name()}, {"epoch", epochs_.now()}});
+    events_.started(epochs_.now());
     schedule_.start();
 }
 
@@ -283,7 +266,7 @@ bool Coordinator::Impl::node_lost(NodeId node) {
 }
 
 void Coordinator::Impl::lost(NodeId node) {
-    events_.add("node_lost", {{"node", liveness_.name_of(node)}});
+    events_.node_lost(liveness_.name_of(node));
     adapter_.tell_all(NodeLost{node});
     fences_.node_lost(node);
     engine_.node_lost(node);
@@ -330,9 +313,6 @@ void Coordinator::Impl::begin_restart() {
         epochs_.set(restart.epoch);
         say(fmt::format("the job goes on from snapshot {} of {} ({} ranks)", restart.name,
                         restart.taken, restart.ranks));
-        events_.add(
-            "restarted",
-            {{"snapshot", restart.name}, {"epoch", restart.epoch}, {"total_us", restart.lasted}});
         launched();
     }));
 }
@@ -341,11 +321,7 @@ void Coordinator::Impl::snapshot(uint64_t owner, SnapshotOrder order,
                                  SnapshotOperation::Progress progress,
                                  SnapshotOperation::Finished finished) {
     Request request =
-        snapshot_request(job_, owner, std::move(order), std::move(progress),
-                         [this, finished = std::move(finished)](const SnapshotRun& run) {
-                             snapshot_finished(run);
-                             if (finished) finished(run);
-                         });
+        snapshot_request(job_, owner, std::move(order), std::move(progress), std::move(finished));
     request.id = ++last_request_;
     engine_.ask(std::move(request));
 }
@@ -358,14 +334,6 @@ void Coordinator::Impl::snapshot_unasked(SnapshotOrder order,
                  if (running_ && run.state != SnapshotState::done) say(run.why);
                  if (finished) finished(run);
              });
-}
-
-void Coordinator::Impl::snapshot_finished(const SnapshotRun& run) {
-    // What was refused in the queue is no event.
-    if (!running_ || run.started == 0) return;
-    if (!run.name.empty()) events_.open(run.folder);
-    const bool done = run.state == SnapshotState::done;
-    events_.add(done ? "snapshot" : "no_snapshot", snapshot_event(run));
 }
 
 // Why the schedule's snapshots come to nothing, as long as it is the same; empty: one was made.

@@ -43,6 +43,7 @@ struct CoordinatorSettings {
     // One line for the user, on standard error if this is empty.
     std::function<void(const std::string&)> say;
     std::string socket;                           // empty: <session dir>/ghost.sock
+    std::string events;                           // folder of event logs; empty: none is kept
     std::function<int64_t()> now = monotonic_us;  // the tests have their own clock
 
     // So long after it went silent a daemon is given up for certain: more than any state that waits

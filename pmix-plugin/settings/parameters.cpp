@@ -46,6 +46,9 @@ constexpr Parameter table[] = {
     {"ghost_streams", "1", "Offer streams to programs that use kernet.h, without kernetd (0 or 1)"},
     {"ghost_own_ipc", "0",
      "Give each rank System V memory, semaphores and queues of its own, which go along (0 or 1)"},
+    {"ghost_events", "auto",
+     "Folder of jobs' event logs; auto: ghost in $XDG_STATE_HOME or ~/.local/state; none keeps "
+     "none"},
     {"ghost_verbose", "1",
      "What Ghost reports: 0 errors, 1 warnings, 2 events, 3 steps, 4 every detail"},
 };

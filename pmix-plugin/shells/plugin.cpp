@@ -8,6 +8,7 @@
 
 #include "base/log.hpp"
 #include "pmix-plugin/coordinator/coordinator.hpp"
+#include "pmix-plugin/events/files.hpp"
 #include "pmix-plugin/settings/job_settings.hpp"
 #include "pmix-plugin/node/node_agent.hpp"
 #include "pmix-plugin/runtime/orte41/adapter.hpp"
@@ -63,7 +64,11 @@ void start() {
     node.looks_for_sharers = geteuid() != 0;
     plugin.agent = std::make_unique<NodeAgent>(plugin.adapter, node);
     if (plugin.adapter.is_coordinator()) {
-        plugin.coordinator = std::make_unique<Coordinator>(plugin.adapter, CoordinatorSettings{});
+        CoordinatorSettings settings;
+        auto events = events_folder(plugin.adapter.parameter("ghost_events"));
+        if (!events.ok()) log::info("no event log is kept: {}", events.error().message());
+        if (events.ok()) settings.events = *events;
+        plugin.coordinator = std::make_unique<Coordinator>(plugin.adapter, std::move(settings));
         report("coordinator", plugin.coordinator->start());
     }
     report("node agent", plugin.agent->start());

@@ -140,12 +140,11 @@ std::string events_file(const std::string& folder, const std::string& job) {
     return join(folder, job + ".events");
 }
 
-Status append_event(const std::string& folder, const std::string& job, const Json& event) {
+Status append_event(const std::string& folder, const std::string& job, const std::string& lines) {
     const std::string path = events_file(folder, job);
     const auto fd = open_own_file(path, O_WRONLY | O_CREAT | O_APPEND);
     if (!fd) return fd.error();
-    const std::string line = event.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-    if (::write(fd->get(), line.data(), line.size()) != static_cast<ssize_t>(line.size()))
+    if (::write(fd->get(), lines.data(), lines.size()) != static_cast<ssize_t>(lines.size()))
         return sys_error("write", path);
     return {};
 }

@@ -32,8 +32,8 @@ std::optional<SnapshotName> parse_snapshot_name(const std::string& name);
 std::string rank_file(uint32_t rank, const std::string& compression = "none");
 // The event log of a job, in the folder of snapshots.
 std::string events_file(const std::string& folder, const std::string& job);
-// One more line of it; created with mode 0600.
-Status append_event(const std::string& folder, const std::string& job, const Json& event);
+// More lines of it (events/event.hpp); created with mode 0600.
+Status append_event(const std::string& folder, const std::string& job, const std::string& lines);
 
 // FOLDER/JOB.lock, which mpirun holds from its first snapshot or its restart for as long as it
 // lives, so that nobody restarts the job beside it, from any node that shares the folder. Closing

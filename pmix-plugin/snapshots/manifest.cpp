@@ -2,7 +2,6 @@
 #include "pmix-plugin/snapshots/manifest.hpp"
 
 #include <algorithm>
-#include <ctime>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -13,6 +12,7 @@
 #include "base/json_text.hpp"
 #include "base/own_file.hpp"
 #include "base/schema_json.hpp"
+#include "base/utc.hpp"
 #include "config.h"
 
 namespace ghost::plugin {
@@ -302,13 +302,7 @@ const Manifest::Rank* Manifest::find(uint32_t rank) const {
 }
 
 std::string utc_now() {
-    const int64_t now = realtime_us();
-    const time_t seconds = now / 1000000;
-    tm parts{};
-    ::gmtime_r(&seconds, &parts);
-    char text[32];
-    ::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &parts);
-    return fmt::format("{}.{:06}Z", text, now % 1000000);
+    return utc_text(realtime_us());
 }
 
 std::string manifest_digest(const Json& object) {

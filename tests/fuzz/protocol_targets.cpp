@@ -11,6 +11,7 @@
 #include "ghost-core/engine/holder_messages.hpp"
 #include "kernet-btl/agent/messages.hpp"
 #include "kernet-btl/streams/messages.hpp"
+#include "pmix-plugin/events/event.hpp"
 #include "pmix-plugin/protocol/client_coordinator.hpp"
 #include "pmix-plugin/protocol/daemons.hpp"
 #include "pmix-plugin/protocol/node_wrapper.hpp"
@@ -20,6 +21,8 @@
 #include "pmix-plugin/wrapper/rank_metadata.hpp"
 #include "tests/fuzz/targets.hpp"
 #include "tools/clone_messages.hpp"
+#include "tools/history.hpp"
+#include "tools/report_page.hpp"
 
 namespace ghost::fuzz {
 namespace {
@@ -200,6 +203,37 @@ Bytes line_seed(unsigned) {
     return bytes_of(plugin::secret_line(some_secret()));
 }
 
+// --- an event log that somebody gives to `ghost report` ---
+
+// What was read is the same when it is written and read again, and nothing of it is markup.
+bool read_log(const uint8_t* data, size_t size) {
+    const plugin::EventsRead log = plugin::read_events({reinterpret_cast<const char*>(data), size});
+    std::string written;
+    for (const plugin::Event& event : log.events) written += plugin::line_of(event);
+    const plugin::EventsRead again = plugin::read_events(written);
+    if (again.events.size() != log.events.size() || again.unread != 0) __builtin_trap();
+    const bool whole = log.unread == 0 && !log.events.empty();
+    if (size % 4 != 0) return whole;  // pages take most of the time
+    const auto history = tools::history_of(log);
+    (void)tools::history_json(history, true)
+        .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    if (tools::report_page(history).find("<script") != std::string::npos) __builtin_trap();
+    return whole;
+}
+
+Bytes log_seed(unsigned variant) {
+    Random random(variant + 1);
+    std::string text;
+    for (unsigned lines = 1 + random() % 8; lines > 0; --lines) {
+        plugin::Event event;
+        fill(plugin::Event::table, &event, random);
+        event.time = "2025-01-31T23:59:59.123456Z";
+        event.event = plugin::event_names[random() % std::size(plugin::event_names)];
+        text += plugin::line_of(event);
+    }
+    return bytes_of(text);
+}
+
 }  // namespace
 
 const std::vector<Target>& targets() {
@@ -226,6 +260,7 @@ const std::vector<Target>& targets() {
         {"askedsecret", give, key_seed, nullptr, false},
         {"givensecret", take, answer_seed, nullptr, true},
         {"secretline", read_line, line_seed, nullptr, false},
+        {"eventlog", read_log, log_seed, nullptr, false},
     };
     return all;
 }

@@ -486,13 +486,14 @@ TEST(Schedule, EveryIntervalAndRotation) {
     EXPECT_EQ(all[2].name, "4711-000003");
     expect_whole_folder(c);
     expect_sound(c);
-    // A line for each, and for the start of the job.
+    // A line for its begin and its end, and for the start of the job.
     std::ifstream in(events_file(c.folder(), "4711"));
     std::vector<std::string> events;
     for (std::string line; std::getline(in, line);) events.push_back(Json::parse(line)["event"]);
-    ASSERT_EQ(events.size(), 6u);
+    ASSERT_EQ(events.size(), 11u);
     EXPECT_EQ(events[0], "started");
-    EXPECT_EQ(events[5], "snapshot");
+    EXPECT_EQ(events[9], "snapshotting");
+    EXPECT_EQ(events[10], "snapshot");
     EXPECT_TRUE(c.said.empty());
 }
 

@@ -520,7 +520,7 @@ TEST_F(Folder, SymbolicLinkIsNotWrittenThrough) {
     for (const char* name : {"7.lock", "7.events"})
         fs::create_symlink(folder + "/precious", folder + "/" + name);
     EXPECT_EQ(lock_job(folder, "7", "mpirun 12 on gn1").error().code, Code::refused);
-    EXPECT_EQ(append_event(folder, "7", {{"event", "restart"}}).error().code, Code::refused);
+    EXPECT_EQ(append_event(folder, "7", "{}\n").error().code, Code::refused);
     EXPECT_EQ(fs::file_size(folder + "/precious"), 4u);
     // where the secret and the ranks' memory go
     put("elsewhere/file", "");
@@ -530,8 +530,8 @@ TEST_F(Folder, SymbolicLinkIsNotWrittenThrough) {
 }
 
 TEST_F(Folder, EventIsOneLine) {
-    ASSERT_TRUE(append_event(folder, "7", {{"event", "snapshot"}, {"name", "7-000001"}}).ok());
-    ASSERT_TRUE(append_event(folder, "7", {{"event", "restart"}}).ok());
+    ASSERT_TRUE(append_event(folder, "7", "{\"name\":\"7-000001\"}\n").ok());
+    ASSERT_TRUE(append_event(folder, "7", "{\"event\":\"restart\"}\n").ok());
     std::ifstream in(events_file(folder, "7"));
     std::string first, second;
     std::getline(in, first);

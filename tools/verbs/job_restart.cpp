@@ -10,6 +10,7 @@
 
 #include "base/clock.hpp"
 #include "base/pidfd.hpp"
+#include "pmix-plugin/events/event.hpp"
 #include "tools/ghost_files.hpp"
 #include "tools/job_client.hpp"
 #include "tools/verbs/job_snapshots.hpp"
@@ -118,11 +119,11 @@ void tell(const Snapshot& snapshot, const Shortcomings& lacks) {
         fmt::print(stderr, "ghost: if ranks start on this node, it lacks: {}\n", line);
     fmt::print(stderr, "ghost: resuming job {} from {} ({} ranks, {})\n", manifest.job.name,
                snapshot.path, manifest.ranks.size(), manifest.time);
-    const Status noted = plugin::append_event(folder_of(snapshot), manifest.job.name,
-                                              {{"time", plugin::utc_now()},
-                                               {"event", "restart"},
-                                               {"snapshot", snapshot.name},
-                                               {"by", plugin::name_of_this("process")}});
+    plugin::Event event = plugin::make_event(plugin::EventKind::restart);
+    event.snapshot = snapshot.name;
+    event.asked_by = plugin::name_of_this("process");
+    const Status noted =
+        plugin::append_event(folder_of(snapshot), manifest.job.name, plugin::line_of(event));
     if (!noted.ok()) fmt::print(stderr, "ghost: {}\n", noted.error().message());
 }
 

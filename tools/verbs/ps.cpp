@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// `ghost ps`: jobs on this machine, their nodes and ranks.
+// `ghost ps`: jobs on this machine, their nodes and ranks; those that have ended.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <map>
 
 #include "base/json_member.hpp"
+#include "tools/history.hpp"
 #include "tools/job_client.hpp"
 #include "tools/terminal.hpp"
 #include "tools/verbs/verb.hpp"
@@ -94,13 +95,51 @@ int run_ps(const std::string& wanted, bool json) {
     return silent.empty() ? exit_done : exit_unharmed;
 }
 
+void print_events(const JobHistory& history) {
+    fmt::print("{}\n", line_about(history));
+    for (const plugin::Event& event : history.events)
+        fmt::print("  {}  {}\n", harmless(event.time), words_of(event));
+    if (history.unread > 0) fmt::print("  {} lines could not be read\n", history.unread);
+    if (history.cut) fmt::print("  there is more in {}\n", history.path);
+}
+
+int history_of_all(bool json) {
+    std::vector<std::string> unreadable;
+    const auto all = all_histories(unreadable);
+    if (!all.ok()) return report(all.error(), json);
+    for (const std::string& text : unreadable) fmt::print(stderr, "ghost: {}\n", text);
+    if (json) {
+        Json jobs = Json::array();
+        for (const JobHistory& one : *all) jobs.push_back(history_json(one, false));
+        print_json({{"jobs", jobs}});
+    } else if (all->empty()) {
+        fmt::print("there is no event log of a job of yours\n");
+    } else {
+        for (const JobHistory& one : *all) fmt::print("{}\n", line_about(one));
+    }
+    return unreadable.empty() ? exit_done : exit_unharmed;
+}
+
+int run_history(const std::string& wanted, bool json) {
+    if (wanted.empty()) return history_of_all(json);
+    const auto history = find_history(wanted);
+    if (!history.ok()) return report(history.error(), json);
+    json ? print_json(history_json(*history, true)) : print_events(*history);
+    return exit_done;
+}
+
 }  // namespace
 
 void define_ps(CommandLine app, int& exit_status) {
     auto wanted = std::make_shared<std::string>();
     app.add_option("job", *wanted, "mpirun's pid or the job's name (default: all jobs)");
+    auto history = std::make_shared<bool>(false);
+    app.add_flag("--history", *history,
+                 "jobs that run and have ended, by their event logs; with JOB what happened to it");
     auto json = add_json(app);
-    app.callback([=, &exit_status] { exit_status = run_ps(*wanted, *json); });
+    app.callback([=, &exit_status] {
+        exit_status = *history ? run_history(*wanted, *json) : run_ps(*wanted, *json);
+    });
 }
 
 }  // namespace ghost::tools

@@ -15,6 +15,7 @@ struct Drain {
     NodeId node = 0;
     std::string name = {};
     DrainResult result = {};
+    bool begun = false;
 
     // Why it does not begin.
     std::string check();
@@ -24,7 +25,10 @@ struct Drain {
     void look_who_stays();
     void left(const Leave& leave);
     void stays(const std::string& why);
-    void finish() { std::exchange(finished, nullptr)(result); }
+    void finish() {
+        if (begun) job.events.over(order.id, name, result);
+        std::exchange(finished, nullptr)(result);
+    }
 };
 
 std::string Drain::check() {
@@ -123,7 +127,6 @@ void moved_all(const std::shared_ptr<Drain>& all, const MigrationResult& result)
 }  // namespace
 
 void drain(Job& job, uint64_t owner, DrainOrder order, MoveOperation::Progress progress,
-           std::function<void(const Move&)> moved,
            std::function<void(const DrainResult&)> finished) {
     auto all = std::make_shared<Drain>(Drain{job, std::move(order), std::move(finished)});
     if (const auto node = job.adapter.find_node(all->order.node);
@@ -138,6 +141,8 @@ void drain(Job& job, uint64_t owner, DrainOrder order, MoveOperation::Progress p
         return all->finish();
     }
     job.drained.insert(all->node);
+    all->begun = true;
+    job.events.draining(all->order.id, all->name, all->order.to);
     MigrationOrder moves;
     moves.id = all->order.id;
     moves.all_from = all->name;
@@ -145,7 +150,7 @@ void drain(Job& job, uint64_t owner, DrainOrder order, MoveOperation::Progress p
     moves.is_chosen = true;
     moves.mode = all->order.mode;
     moves.all_that_can = true;
-    job.engine.ask(migration(job, owner, std::move(moves), std::move(progress), std::move(moved),
+    job.engine.ask(migration(job, owner, std::move(moves), std::move(progress),
                              [all](const MigrationResult& result) { moved_all(all, result); }));
 }
 

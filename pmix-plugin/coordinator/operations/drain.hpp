@@ -34,7 +34,6 @@ struct DrainResult {
 // No rank goes to the node from now on, unless the drain fails. A rank that does not move keeps no
 // other one. `finished` is called once, perhaps before this returns.
 void drain(Job& job, uint64_t owner, DrainOrder order, MoveOperation::Progress progress,
-           std::function<void(const Move&)> moved,
            std::function<void(const DrainResult&)> finished);
 
 }  // namespace ghost::plugin

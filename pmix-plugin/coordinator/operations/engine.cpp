@@ -125,6 +125,8 @@ void Engine::ask(std::vector<Request> requests) {
         for (const Request& one : requests) one.refuse("too many requests wait already");
         return;
     }
+    for (const Request& one : requests)
+        if (asked_ && one.owner != 0) asked_(one);
     std::ranges::move(requests, std::back_inserter(waiting_));
     wake();
 }

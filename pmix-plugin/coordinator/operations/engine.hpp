@@ -61,7 +61,9 @@ class Engine {
         size_t at_once = 1;
         std::function<size_t(NodeId)> at_node = nullptr;  // none: no limit
     };
-    Engine(EventLoop& loop, Limits limits) : loop_(loop), limits_(std::move(limits)) {}
+    // `asked` is told of every request of a client that is taken.
+    Engine(EventLoop& loop, Limits limits, std::function<void(const Request&)> asked)
+        : loop_(loop), limits_(std::move(limits)), asked_(std::move(asked)) {}
     ~Engine() { stop(job_has_ended); }
 
     // False: too many wait already (nothing of the request is called).
@@ -138,6 +140,7 @@ class Engine {
 
     EventLoop& loop_;
     const Limits limits_;
+    std::function<void(const Request&)> asked_;
     std::deque<Request> waiting_;
     std::list<Running> running_;
     struct Undoing {

@@ -19,7 +19,6 @@ struct Migration {
     Job& job;
     MigrationOrder order;
     MoveOperation::Progress progress;
-    std::function<void(const Move&)> moved;
     std::function<void(const MigrationResult&)> finished;
     MigrationResult result = {};
     size_t lines = 0;  // that are not over
@@ -38,7 +37,6 @@ struct Migration {
     bool is_chosen() const { return order.is_chosen || order.to.size() != 1; }
 
     void take(const Move& move, bool is_why) {
-        if (moved) moved(move);
         result.moves.push_back(move);
         if (move.why.empty() || move.state == MoveState::done) return;
         result.exit = std::max(result.exit, move.harmed ? 3 : 1);
@@ -218,7 +216,6 @@ std::string find_ranks(const Job& job, MigrationOrder& order) {
 
 std::vector<Request> migration(Job& job, uint64_t owner, MigrationOrder order,
                                MoveOperation::Progress progress,
-                               std::function<void(const Move&)> moved,
                                std::function<void(const MigrationResult&)> finished) {
     std::vector<Request> out;
     if (!order.all_from.empty()) {
@@ -229,8 +226,8 @@ std::vector<Request> migration(Job& job, uint64_t owner, MigrationOrder order,
         }
     }
     if (order.mode.empty()) order.mode = job.policy.mode;
-    auto all = std::make_shared<Migration>(Migration{job, std::move(order), std::move(progress),
-                                                     std::move(moved), std::move(finished)});
+    auto all = std::make_shared<Migration>(
+        Migration{job, std::move(order), std::move(progress), std::move(finished)});
     const auto add = [&](std::vector<RankId> ranks) {
         ++all->lines;
         out.push_back(request_of(

@@ -32,11 +32,10 @@ struct MigrationResult {
 
 // A request for each rank; with sharers one for all of them, which move at once. After one that
 // does not move no other one begins: what the user meant by the rest may no longer hold, and
-// nothing is lost by asking again. `moved` is called after every move, `finished` once, perhaps
-// before this returns: then there is no request.
+// nothing is lost by asking again. `finished` is called once, perhaps before this returns:
+// then there is no request.
 std::vector<Request> migration(Job& job, uint64_t owner, MigrationOrder order,
                                MoveOperation::Progress progress,
-                               std::function<void(const Move&)> moved,
                                std::function<void(const MigrationResult&)> finished);
 
 }  // namespace ghost::plugin

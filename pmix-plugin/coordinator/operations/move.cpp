@@ -33,11 +33,10 @@ std::optional<Operation::Placement> MoveOperation::placement() const {
 }
 
 void MoveOperation::show(Json& ps) const {
-    Json one = {{"rank", data_.rank},
-                {"from", data_.from_name},
-                {"to", data_.to_name},
-                {"phase", move_states.name(data_.state)},
-                {"bytes", data_.bytes}};
+    Json one = {{"rank", data_.rank},   {"from", data_.from_name},
+                {"to", data_.to_name},  {"phase", move_states.name(data_.state)},
+                {"mode", data_.mode},   {"bytes", data_.bytes},
+                {"total", data_.total}, {"since_us", job_.settings.now() - data_.started}};
     if (!ps.contains("move")) ps["move"] = one;
     ps["moves"].push_back(std::move(one));
 }
@@ -47,6 +46,7 @@ void MoveOperation::begin() {
     if (unit_.number == 0) unit_.number = seq();
     data_.to_name = order_.to;
     data_.mode = order_.mode;
+    data_.chosen = order_.chosen;
     data_.not_live = order_.not_live;
     data_.started = job_.settings.now();
     prepare();

@@ -62,6 +62,7 @@ struct Move {
     std::string from_name;
     std::string to_name;
     std::string mode;                     // live or stop
+    bool chosen = false;                  // that, by Ghost
     std::optional<uint64_t> memory = {};  // bytes, by which it was chosen to go live
     std::string not_live;                 // why it cannot be live; of one by stop: it was tried
 

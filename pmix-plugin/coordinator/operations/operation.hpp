@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/state_machine.hpp"
+#include "pmix-plugin/coordinator/event_log.hpp"
 #include "pmix-plugin/coordinator/job_files.hpp"
 #include "pmix-plugin/coordinator/liveness.hpp"
 #include "pmix-plugin/coordinator/operations/fences.hpp"
@@ -104,6 +105,7 @@ struct Job {
     std::set<NodeId>& drained;  // no rank goes there any more
     SnapshotHistory& snapshots;
     Engine& engine;                              // the other operations
+    EventLog& events;                            // each tells when it begins, and how it ended
     Publish publish;                             // to every node
     std::function<void(NodeId)> tell_locations;  // all that are known, to one that joins
 };
@@ -200,7 +202,9 @@ class StagedOperation : public Operation {
         stop_timers();
         entered();
         wait_on();
-        if (!table.is_final(next)) tell_progress();
+        if (table.is_final(next)) return true;
+        if (!std::exchange(has_begun_, true)) job_.events.begun(data_);
+        tell_progress();
         return true;
     }
     // The state's limit begins anew.
@@ -246,6 +250,7 @@ class StagedOperation : public Operation {
         if (table[data_.state].urgent) job_.adapter.raise_priority(false);
         progress_ = nullptr;
         end();
+        job_.events.over(data_);
         if (auto finished = std::exchange(finished_, nullptr)) finished(data_);
     }
 
@@ -259,6 +264,7 @@ class StagedOperation : public Operation {
 
   private:
     int64_t held_since_ = 0, first_held_ = 0;  // the fences
+    bool has_begun_ = false;
     Progress progress_;
     Finished finished_;
 };

@@ -31,6 +31,9 @@ class Lifecycle {
     }
     // Our own decision: it is no part of the job. Before or after `runs`.
     virtual void give_up_start(NodeId /*node*/) {}
+    // A rank has ended as the program does, by itself, with this status. One that ended the job is
+    // not told of.
+    virtual void on_rank_ended(std::function<void(RankId rank, int status)> /*handler*/) {}
     // Ends the job with a message and an exit status, as mpirun would after a failure.
     virtual void abort_job(int status, const std::string& why) = 0;
     // Ends the job because that was asked for: `why` is printed as it is, nothing of a failure is.

@@ -108,8 +108,12 @@ Orte4Adapter::~Orte4Adapter() {
 
 // mpirun's own ranks need no report.
 void Orte4Adapter::rank_ended(RankId rank, const std::function<void()>& stock) {
-    const orte_proc_t* ended = ORTE_PROC_IS_HNP ? nullptr : rank_object(rank);
+    const orte_proc_t* ended = rank_object(rank);
     if (!ended) return stock();
+    if (ORTE_PROC_IS_HNP) {
+        if (present() && present()->rank_end_) present()->rank_end_(rank, ended->exit_code);
+        return stock();
+    }
     const bool known = ORTE_FLAG_TEST(ended, ORTE_PROC_FLAG_RECORDED);
     keep_job();
     stock();
@@ -218,6 +222,10 @@ std::optional<std::string> Orte4Adapter::parameter(const std::string& name) cons
     const char* value = getenv(("OMPI_MCA_" + name).c_str());
     if (!value) return std::nullopt;
     return value;
+}
+
+std::optional<int> Orte4Adapter::exit_status() const {
+    return orte_exit_status;
 }
 
 size_t Orte4Adapter::guests() const {
@@ -493,6 +501,10 @@ void Orte4Adapter::on_orphan_exit(pid_t pid, std::function<void(int)> ended) {
 }
 
 // --- daemons that die ---
+
+void Orte4Adapter::on_rank_ended(std::function<void(RankId, int)> handler) {
+    rank_end_ = std::move(handler);
+}
 
 void Orte4Adapter::on_node_lost(std::function<bool(NodeId)> handler) {
     daemons_.on_lost(std::move(handler));

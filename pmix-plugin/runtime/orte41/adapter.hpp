@@ -61,6 +61,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     std::optional<std::string> parameter(const std::string& name) const override;
     size_t guests() const override;
     size_t guests_at(NodeId node) const override;
+    std::optional<int> exit_status() const override;
     JobDescription describe_job() const override;
 
     void send(NodeId to, const std::string& packet) override;
@@ -103,6 +104,7 @@ class Orte4Adapter final : public RuntimeAdapter {
                                  std::function<void(const Status&)> runs) override;
     void give_up_start(NodeId node) override;
     void learn_node(const NewNode& node) override;
+    void on_rank_ended(std::function<void(RankId rank, int status)> handler) override;
     void abort_job(int status, const std::string& why) override;
     void end_job(int status, const std::string& why) override;
     Status on_signal(int signum, std::function<void()> handler) override;
@@ -142,6 +144,7 @@ class Orte4Adapter final : public RuntimeAdapter {
     StartOfInput input_ = start_of_input();
     std::map<RankId, Restore> restores_;
     std::function<bool(RankId, int)> wrapper_exit_;
+    std::function<void(RankId, int)> rank_end_;
 };
 
 }  // namespace ghost::plugin::orte41
