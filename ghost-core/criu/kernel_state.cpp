@@ -252,6 +252,13 @@ Result<KernelState> kernel_state_of(pid_t pid, const std::vector<std::string>& o
     return out;
 }
 
+bool is_ending(pid_t pid) {
+    constexpr size_t flags = 6;
+    constexpr unsigned long exiting = 4;  // PF_EXITING of the kernel's sched.h
+    const auto fields = stat_fields(pid);
+    return fields.size() <= flags || (std::strtoul(fields[flags].c_str(), nullptr, 10) & exiting);
+}
+
 bool has_sockets(pid_t pid) {
     const auto path = fmt::format("/proc/{}/fd", pid);
     const Fd links(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

@@ -85,6 +85,9 @@ class Descriptions {
 Result<KernelState> kernel_state_of(pid_t pid, const std::vector<std::string>& outside,
                                     Descriptions& descriptions);
 
+// Or has ended; between the end of its memory and this it is no zombie yet.
+bool is_ending(pid_t pid);
+
 // Whether it has any open; not if nobody can say.
 bool has_sockets(pid_t pid);
 

@@ -16,6 +16,7 @@
 
 #include "base/file.hpp"
 #include "base/proc.hpp"
+#include "ghost-core/criu/kernel_state.hpp"
 #include "ghost-core/format/services.hpp"
 
 namespace ghost::core {
@@ -104,14 +105,6 @@ std::vector<std::string> find_watched(const std::vector<Task>& tree, std::set<Wh
 
 bool is_inotify(pid_t pid, int number) {
     return link_of(fmt::format("/proc/{}/fd/{}", pid, number)) == "anon_inode:inotify";
-}
-
-// Or has ended; between the end of its memory and this it is no zombie yet.
-bool is_ending(pid_t pid) {
-    constexpr size_t flags = 6;
-    constexpr unsigned long exiting = 4;  // PF_EXITING of the kernel's sched.h
-    const auto fields = stat_fields(pid);
-    return fields.size() <= flags || (std::strtoul(fields[flags].c_str(), nullptr, 10) & exiting);
 }
 
 // Files of its /proc are root's then, as are those of a process without memory (proc(5)).

@@ -45,6 +45,10 @@ constexpr int freezes = 8;  // tries of the last stop, each after one more round
 constexpr size_t deferred_pieces = 256;
 constexpr uint64_t deferred_worth = 8 << 20;
 
+Error others_now() {
+    return because(Code::busy, "processes have been made or have ended");
+}
+
 class Source {
   public:
     Source(const LiveExportRequest& request, Resource& link)
@@ -65,6 +69,7 @@ class Source {
     Status check_skeleton();
     Status send_ghost();
     Error since_skeleton(const Error& refused);
+    Error as_of_now(const Error& error) const;
     Status send_first_pages(GhostWriter& writer, LiveMember& member);
     Status round(LiveMessageType end);
     Status send_round(LiveMember& member);
@@ -141,6 +146,7 @@ Status Source::take_members() {
                 member.huge = unite(member.huge, wish->second);
             const int64_t begin = monotonic_us();
             auto tracker = Tracker::attach(task.pid);
+            if (!tracker && is_ending(task.pid)) return others_now();
             if (!tracker) return tracker.error();
             member.tracker.emplace(std::move(*tracker));
             out_.stats.attach_stop = std::max(out_.stats.attach_stop, monotonic_us() - begin);
@@ -552,11 +558,10 @@ Status Source::frozen(PtraceSession& session, int64_t begin) {
         part += now - std::exchange(mark, now);
     };
     at_point("source: frozen");
-    if (session.processes().size() != members_.size())
-        return because(Code::busy, "processes have been made or have ended");
+    if (session.processes().size() != members_.size()) return others_now();
     for (const auto& process : session.processes()) {
         auto* member = member_of(process.pid);
-        if (member == nullptr) return because(Code::busy, "processes have been made or have ended");
+        if (member == nullptr) return others_now();
         const auto area = restartable_area(process.threads.front().tid);
         const uint64_t first = area.start / 4096 * 4096, end = area.start + area.bytes;
         member->used_at_once.clear();
@@ -742,12 +747,20 @@ Status Source::attempt() {
     return out_.outcome == LiveOutcome::stranded ? serve_deferred() : Status();
 }
 
+// Of a process that has ended meanwhile nothing can be read: that is a tree that has changed.
+Error Source::as_of_now(const Error& error) const {
+    const bool ended = std::ranges::any_of(
+        members_, [](const LiveMember& member) { return is_ending(member.pid); });
+    return ended ? others_now() : error;
+}
+
 LiveExport Source::run() {
     const int64_t begin = monotonic_us();
     auto status = tell_clocks();
     while (status.ok()) {
         status = attempt();
         if (status.ok() || out_.outcome != LiveOutcome::stayed) break;
+        status = as_of_now(status.error());
         if (status.error().code != Code::busy || out_.stats.attempts >= request_.attempts) {
             link_.send_text(LiveMessageType::give_up, status.error().message()).ok();
             break;

@@ -134,6 +134,7 @@ class Target {
     Status until(Next end);
     Status ask_clocks();
     Status hold();
+    Status make(GhostPart& part);
     bool comes_anew(Status& status);
     Error given_up(const std::string& why) const;
     Status grasp();
@@ -168,6 +169,7 @@ class Target {
     std::optional<PtraceSession> session_;
     std::map<int, Copy> copies_;
     std::vector<FailedRun> failed_;
+    bool begins_anew_ = false;  // the ghost that was being made has no rest
     bool may_be_deferred_ = false;
     std::optional<FaultKeeper> keeper_;
     // Of pages that follow, from settle() on.
@@ -205,8 +207,14 @@ Status Target::ask_clocks() {
 }
 
 Status Target::hold() {
-    const int64_t begin = monotonic_us();
     GhostPart part(link_);
+    Status made = make(part);
+    begins_anew_ = part.begins_anew();
+    return made;
+}
+
+Status Target::make(GhostPart& part) {
+    const int64_t begin = monotonic_us();
     auto importer = Importer::open(part);
     if (!importer) return importer.error();
     std::vector<InheritFd> inherit;
@@ -727,7 +735,7 @@ Status Target::until(Next end) {
     Status status = ask_clocks();
     while (status.ok()) {
         status = hold();
-        if (!status.ok() && comes_anew(status)) {
+        if (!status.ok() && (begins_anew_ || comes_anew(status))) {
             drop();
             status = {};
             continue;

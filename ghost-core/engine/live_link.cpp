@@ -126,6 +126,8 @@ Result<size_t> GhostPart::read(void* data, size_t size) {
         if (!message) return message.error();
         if (message->type() == LiveMessageType::give_up)
             return because(Code::refused, "the source gives up: " + message->payload);
+        anew_ = message->type() == LiveMessageType::anew;
+        if (anew_) return because(Code::busy, "the source takes its skeleton anew");
         if (message->type() != LiveMessageType::ghost &&
             message->type() != LiveMessageType::ghost_end)
             return message->damaged();

@@ -136,9 +136,12 @@ class GhostPart : public Resource {
     Status write_gather(iovec* pieces, size_t count) override;
     Result<size_t> read(void* data, size_t size) override;
     Status finalize() override;
+    // Another one follows in place of the rest of this one.
+    bool begins_anew() const { return anew_; }
 
   private:
     LiveLink& link_;
+    bool anew_ = false;
     std::string piece_;
     size_t used_ = 0;
     bool ended_ = false;

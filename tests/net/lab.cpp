@@ -23,8 +23,9 @@ Words join(Words first, const Words& second) {
 
 Words mpirun_words(int ranks, const std::string& hosts, const Words& program) {
     Words words{"mpirun", "-np", std::to_string(ranks), "--host", hosts, "--mca", "ghost", "1"};
-    if (std::getenv(mode_variable) != nullptr)
-        words.insert(words.end(), {"--mca", "ghost_migrate_live_from", "0"});
+    constexpr const char* least = "ghost_migrate_live_from";
+    if (std::getenv(mode_variable) != nullptr && std::ranges::find(program, least) == program.end())
+        words.insert(words.end(), {"--mca", least, "0"});
     return join(std::move(words), program);
 }
 

@@ -695,7 +695,7 @@ TEST_P(KilledBeforeTheSwitch, RankResumesAtSource) {
     auto job = two_ranks(endless("pattern", {"--memory", "64", "--max-bytes", "70000"}));
     ASSERT_TRUE(job->wait_for("round 0:")) << job->mpirun().err();
     Move move;
-    ASSERT_NO_FATAL_FAILURE(kill_in_transfer(*job, {}, move));
+    ASSERT_NO_FATAL_FAILURE(kill_in_transfer(*job, {"--mode", "stop"}, move));
     expect_unharmed(*job, move);
 }
 

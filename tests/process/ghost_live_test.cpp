@@ -251,6 +251,39 @@ TEST_F(Live, TreeChangedDuringMoveIsTriedAgain) {
     }
 }
 
+// At every moment, also between the looks at a tree that is quiet.
+TEST_F(Live, ProcessThatEndsDuringMoveIsLeftOut) {
+    for (const std::string when : {"quiet", "source: skeleton", "source: sent", "source: held",
+                                   "source: converged", "last quiet"}) {
+        SCOPED_TRACE(when);
+        LiveTree tree(shared_.path(), 16, 2, 2);
+        ASSERT_TRUE(tree.wait_ready());
+        ASSERT_TRUE(tree.ask(Ask::child));
+        bool changed = false;
+        const auto end = [&] {
+            if (std::exchange(changed, true)) return;
+            EXPECT_TRUE(tree.ask(Ask::childless));
+        };
+        auto from = request(tree);
+        from.longest_us = 60'000'000;  // however slow the machine
+        int quiets = 0;
+        from.quiet = [&](int64_t) -> Result<bool> {
+            if (++quiets == (when == "quiet" ? 1 : when == "last quiet" ? 2 : 0)) end();
+            return true;
+        };
+        set_live_probe([&](const char* point) {
+            if (point == when) end();
+        });
+        const auto moved = move(tree, from, import_request(tree));
+        set_live_probe({});
+        ASSERT_EQ(moved.sent.outcome, LiveOutcome::moved) << why(moved.sent);
+        EXPECT_TRUE(changed);
+        EXPECT_GE(moved.sent.stats.attempts, 2);  // on a busy machine 3
+        expect_one_whole(tree);
+        tree.end();
+    }
+}
+
 // A target that does not find what the tree had, and has removed since its skeleton, gets a new
 // one.
 TEST_F(Live, FilesRemovedDuringMoveAreNotLookedFor) {

@@ -35,6 +35,7 @@ constexpr uint64_t wrong_pages = 1, wrong_state = 2, wrong_mapping = 4, wrong_he
 Beats* beats = nullptr;
 std::string named_path;
 int named = -1, twin = -1;
+pid_t companion = 0;
 uint64_t* memory = nullptr;
 size_t pages = 0;
 std::atomic<bool> rest{false};
@@ -305,6 +306,15 @@ void answer(Churn& churn) {
             setitimer(ITIMER_REAL, &each, nullptr);
             break;
         }
+        case Ask::child:
+            companion = fork();
+            while (companion == 0) pause();
+            if (companion < 0) wrong |= wrong_state;
+            break;
+        case Ask::childless:
+            if (kill(companion, SIGKILL) != 0 || waitpid(companion, nullptr, 0) != companion)
+                wrong |= wrong_state;
+            break;
         case Ask::stop:
             std::_Exit(wrong != 0 ? 7 : 0);
     }

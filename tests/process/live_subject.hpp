@@ -17,13 +17,15 @@ enum class Ask : uint64_t {
     named,    // a file of its own, FILE.named, open, by two descriptors
     unnamed,  // closed and removed again
     // In its place, by the same name and numbers:
-    another,   // one that was made anew
-    narrowed,  // open for reading only
-    split,     // each descriptor opened by itself
-    kept,      // kept in exec(2)
-    handler,   // a handler for SIGUSR1
-    timer,     // setitimer(2)
-    stop       // ends with status 0 (7 if something is wrong)
+    another,    // one that was made anew
+    narrowed,   // open for reading only
+    split,      // each descriptor opened by itself
+    kept,       // kept in exec(2)
+    handler,    // a handler for SIGUSR1
+    timer,      // setitimer(2)
+    child,      // a process, which waits
+    childless,  // killed and reaped
+    stop        // ends with status 0 (7 if something is wrong)
 };
 
 struct Beats {
